@@ -1,0 +1,1 @@
+//! Vectorised reverse-mode autodiff for captured Burn modules.

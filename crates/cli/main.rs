@@ -1,0 +1,2 @@
+//! The program `influence`.
+fn main() {}

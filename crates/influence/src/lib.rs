@@ -1,0 +1,1 @@
+//! First-order influence of perturbations on trained deep networks (Shu & Zhu, AAAI-19).
