@@ -1,1 +1,46 @@
 //! MNIST and CIFAR-10 in their official file formats, and the embedded sample.
+//!
+//! A [`Dataset`] is one [`Split`] of images with their labels, held as the raw bytes of its files: `N` images of shape `[C, H, W]`
+//! (channels, height, width; one plane a channel, rows from the top), one byte a value. [`Dataset::write_scaled`] gives
+//! the values in `[0, 1]` that networks take. A [`Selection`] names some of the images: `0..8,12`.
+//!
+//! ```
+//! use influence_data::{Dataset, Selection};
+//!
+//! # fn main() -> Result<(), influence_data::Error> {
+//! let digits = Dataset::embedded();
+//! assert_eq!((digits.len(), digits.shape(), digits.classes()), (100, [1, 28, 28], 10));
+//!
+//! let chosen = "0..2,12".parse::<Selection>()?.resolve(digits.len())?;
+//! assert_eq!(chosen, [0, 1, 12]);
+//! let inputs: Vec<f32> = digits.batch(&chosen); // [3, 1, 28, 28], in [0, 1]
+//! assert_eq!(inputs.len(), 3 * 28 * 28);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is promised of bad files
+//!
+//! Files are read as if an adversary had written them. Whatever they hold, the answer is a [`Dataset`] or an [`Error`] that names
+//! the file, the byte and what to do; nothing panics, and no memory is set aside because a header asks for it: at most twice
+//! the contents that are really there, and at most [`MAX_DECOMPRESSED`] bytes out of a gzip file.
+
+mod cifar;
+mod dataset;
+mod error;
+mod foreign;
+mod idx;
+mod kind;
+mod locate;
+mod mnist;
+mod pixel;
+pub mod sample;
+mod selection;
+mod source;
+
+pub use dataset::Dataset;
+pub use error::Error;
+pub use kind::{Kind, Split};
+pub use pixel::Pixel;
+pub use selection::Selection;
+pub use source::MAX_DECOMPRESSED;

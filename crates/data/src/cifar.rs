@@ -1,0 +1,153 @@
+//! CIFAR-10, binary version: batches of records of 3 073 bytes, a label and the planes of a 3 x 32 x 32 image.
+
+use crate::error::{Error, counted, grouped};
+use crate::foreign;
+use crate::locate::{Wanted, locate};
+use crate::source::Source;
+use crate::{Dataset, Kind, Split};
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// Channels, height and width.
+const SHAPE: [usize; 3] = [3, 32, 32];
+/// The bytes of one record: the label, then the pixels.
+pub(crate) const RECORD: usize = 1 + PIXELS;
+const PIXELS: usize = SHAPE[0] * SHAPE[1] * SHAPE[2];
+const CLASSES: u8 = 10;
+/// The file of class names, one a line.
+const NAMES: &str = "batches.meta.txt";
+/// Far more than ten names need.
+const MAX_NAMES: u64 = 1 << 12;
+
+/// The batches of `split`.
+pub(crate) fn files(split: Split) -> Vec<Wanted> {
+    match split {
+        Split::Train => (1..=5)
+            .map(|n| Wanted { what: format!("batch {n}"), names: vec![format!("data_batch_{n}.bin")] })
+            .collect(),
+        Split::Test => vec![Wanted { what: "batch".to_owned(), names: vec!["test_batch.bin".to_owned()] }],
+    }
+}
+
+/// Reads `split` from the official files in `folder`: all its batches, and the class names where they are there.
+pub(crate) fn open(folder: &Path, split: Split) -> Result<Dataset, Error> {
+    let paths = locate(Kind::Cifar10, split, folder)?;
+    let class_names = class_names(&folder.join(NAMES))?;
+    let batches = paths.iter().map(|path| Source::open(path)).collect::<Result<Vec<_>, _>>()?;
+    from_batches(format!("CIFAR-10 {split}"), batches, class_names)
+}
+
+/// A data set out of its batches, in their order. All lengths are checked before anything is set aside, and are what is.
+fn from_batches(name: String, batches: Vec<Source<'_>>, class_names: Vec<String>) -> Result<Dataset, Error> {
+    let counts = batches.iter().map(count).collect::<Result<Vec<_>, _>>()?;
+    let total: u64 = counts.iter().sum();
+    let Some(first) = batches.first() else {
+        return Err(Error::Parts { name, why: "no batches".to_owned() });
+    };
+    let (mut pixels, mut labels) = (first.room(total * PIXELS as u64)?, first.room(total)?);
+    for (mut batch, count) in batches.into_iter().zip(counts) {
+        read(&mut batch, count, &mut pixels, &mut labels)?;
+    }
+    Ok(Dataset::of_checked_parts(name, SHAPE, pixels, labels, class_names))
+}
+
+/// The number of images in a batch, from its length.
+fn count(batch: &Source<'_>) -> Result<u64, Error> {
+    let Some(length) = batch.length().filter(|_| !batch.is_compressed()) else {
+        let why =
+            "a gzip file, where batches are not compressed: decompress it (or unpack the archive) first";
+        return Err(batch.corrupt(0, why));
+    };
+    let (images, over) = (length / RECORD as u64, length % RECORD as u64);
+    if length == 0 {
+        return Err(batch.corrupt(0, "the file is empty: no images"));
+    }
+    if over == 0 {
+        return Ok(images);
+    }
+    let found = counted(images, "image", "images");
+    let hint = if length.is_multiple_of(RECORD as u64 + 1) {
+        "; records of 3 074 bytes are CIFAR-100's"
+    } else {
+        ""
+    };
+    let why = format!(
+        "{} bytes are not a whole number of records of {} bytes (a label and 3 x 32 x 32 pixels): {found} and {} bytes more{hint}",
+        grouped(length),
+        grouped(RECORD),
+        grouped(over)
+    );
+    Err(batch.corrupt(length - over, why))
+}
+
+/// Appends the `count` images and labels of a batch.
+fn read(batch: &mut Source<'_>, count: u64, pixels: &mut Vec<u8>, labels: &mut Vec<u8>) -> Result<(), Error> {
+    let mut record = [0; RECORD];
+    for image in 0..count {
+        let at = batch.offset();
+        if batch.fill(&mut record)? < RECORD {
+            let why = format!(
+                "cut short while it was read: {} of {}",
+                grouped(image),
+                counted(count, "image", "images")
+            );
+            return Err(batch.corrupt(batch.offset(), why));
+        }
+        let label = record[0];
+        if label >= CLASSES {
+            return Err(batch.corrupt(at, wrong_label(&record, image, count)));
+        }
+        labels.push(label);
+        pixels.extend_from_slice(&record[1..]);
+    }
+    Ok(())
+}
+
+fn wrong_label(record: &[u8; RECORD], image: u64, count: u64) -> String {
+    if image == 0
+        && let Some(what) = foreign::recognise(&record[..8])
+    {
+        return format!("not a CIFAR-10 batch; it is {what}");
+    }
+    let (label, last) = (record[0], CLASSES - 1);
+    format!(
+        "label {label} of image {image} of this file's {} is not a class: they are 0 to {last}",
+        grouped(count)
+    )
+}
+
+/// The class names in `file`, or the usual ones where there is no such file.
+fn class_names(file: &Path) -> Result<Vec<String>, Error> {
+    let mut source = match Source::open(file) {
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return Ok(Kind::Cifar10.class_names().map(str::to_owned).into());
+        }
+        opened => opened?,
+    };
+    let length = source.length().unwrap_or(u64::MAX);
+    if length > MAX_NAMES {
+        return Err(source.corrupt(MAX_NAMES, "too long for a list of ten class names, one a line"));
+    }
+    let mut text = vec![0; length as usize];
+    let found = source.fill(&mut text)?;
+    text.truncate(found);
+    parse_class_names(&source, &text)
+}
+
+/// Ten names, one a line; lines of white space do not count.
+fn parse_class_names(source: &Source<'_>, text: &[u8]) -> Result<Vec<String>, Error> {
+    let text = std::str::from_utf8(text)
+        .map_err(|error| source.corrupt(error.valid_up_to() as u64, "the class names are not UTF-8 text"))?;
+    let names: Vec<String> =
+        text.lines().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    if let Some(at) = text.find(|c: char| c.is_control() && !c.is_whitespace()) {
+        return Err(source.corrupt(at as u64, "a control character in the class names"));
+    }
+    if names.len() != usize::from(CLASSES) {
+        let found = counted(names.len(), "class name", "class names");
+        return Err(
+            source.corrupt(text.len() as u64, format!("{found}, one a line, where CIFAR-10 has {CLASSES}"))
+        );
+    }
+    Ok(names)
+}

@@ -1,0 +1,269 @@
+//! A data set in memory: images as bytes, their labels, and the names of the classes.
+
+use crate::error::counted;
+use crate::source::Source;
+use crate::{Error, Kind, Pixel, Split, cifar, mnist, sample};
+use std::borrow::Cow;
+use std::fmt;
+use std::path::Path;
+
+/// `N` labelled images of shape `[C, H, W]`, one byte a value; `N` is at least 1 and every label has a class.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Dataset {
+    name: String,
+    shape: [usize; 3],
+    /// `[N, C, H, W]`.
+    pixels: Cow<'static, [u8]>,
+    /// `[N]`.
+    labels: Cow<'static, [u8]>,
+    class_names: Vec<String>,
+}
+
+impl Dataset {
+    /// Reads one split of a data set from its official files in `folder`.
+    ///
+    /// MNIST: `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, and `t10k-...` for the test split; also spelt with a dot
+    /// (`t10k-images.idx3-ubyte`), and with `.gz` (the uncompressed file is preferred where both are there). CIFAR-10:
+    /// `data_batch_1.bin` to `data_batch_5.bin`, or `test_batch.bin`, and `batches.meta.txt` for the class names if it is there.
+    /// All images of the split are read into memory (MNIST 47 MB and 8 MB, CIFAR-10 154 MB and 31 MB).
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if files are not there, with what is there instead; [`Error::Corrupt`] with file and byte if one is not
+    /// whole and right; [`Error::Io`] and [`Error::OutOfMemory`] if the system refuses.
+    pub fn open(kind: Kind, folder: &Path, split: Split) -> Result<Self, Error> {
+        match kind {
+            Kind::Mnist => mnist::open(folder, split),
+            Kind::Cifar10 => cifar::open(folder, split),
+        }
+    }
+
+    /// Reads images `[N, H, W]` and labels `[N]` from a pair of IDX files of any name and size, compressed or not; the labels are
+    /// indices into `class_names`. The data set is named after the file of images.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] with file and byte if a file is not whole, or the two do not fit each other or the classes;
+    /// [`Error::Io`] and [`Error::OutOfMemory`] if the system refuses.
+    pub fn from_idx_files(images: &Path, labels: &Path, class_names: Vec<String>) -> Result<Self, Error> {
+        let name = images.file_name().unwrap_or(images.as_os_str()).display().to_string();
+        mnist::from_idx(name, Source::open(images)?, Source::open(labels)?, class_names)
+    }
+
+    /// A data set of your own: `pixels` is `[N, C, H, W]` for `shape` `[C, H, W]`, `labels` is `[N]`, indices into `class_names`.
+    ///
+    /// # Errors
+    /// [`Error::Parts`] if there is no image, a size does not fit, or a label has no class.
+    pub fn from_parts(
+        name: impl Into<String>,
+        shape: [usize; 3],
+        pixels: Vec<u8>,
+        labels: Vec<u8>,
+        class_names: Vec<String>,
+    ) -> Result<Self, Error> {
+        let name = name.into();
+        match fault_of_parts(shape, &pixels, &labels, class_names.len()) {
+            Some(why) => Err(Error::Parts { name, why }),
+            None => Ok(Self::of_checked_parts(name, shape, pixels, labels, class_names)),
+        }
+    }
+
+    /// The embedded sample: the first 100 images of the MNIST test set, numbered as there. Nothing is read and nothing can fail;
+    /// weights that go with it are [`sample::RESNET50W8_MNIST`].
+    #[must_use]
+    pub fn embedded() -> Self {
+        let ([_, height, width], pixels) = sample::IMAGES;
+        let class_names = Kind::Mnist.class_names().map(str::to_owned).into();
+        Self::of_checked_parts(
+            "MNIST test, first 100".to_owned(),
+            [1, height, width],
+            pixels,
+            sample::LABELS.1,
+            class_names,
+        )
+    }
+
+    /// What a reader has checked as [`fault_of_parts`] does, with better words for the place.
+    pub(crate) fn of_checked_parts(
+        name: String,
+        shape: [usize; 3],
+        pixels: impl Into<Cow<'static, [u8]>>,
+        labels: impl Into<Cow<'static, [u8]>>,
+        class_names: Vec<String>,
+    ) -> Self {
+        Self { name, shape, pixels: pixels.into(), labels: labels.into(), class_names }
+    }
+
+    /// What the data set is called in messages: "MNIST test".
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The number of images.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no image: never so.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Channels, height and width of every image.
+    #[must_use]
+    pub const fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
+    /// The number of classes.
+    #[must_use]
+    pub fn classes(&self) -> usize {
+        self.class_names.len()
+    }
+
+    /// The name of each class, in the order of the labels.
+    #[must_use]
+    pub fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    /// The label of every image, each less than [`classes`](Self::classes).
+    #[must_use]
+    pub fn labels(&self) -> &[u8] {
+        &self.labels
+    }
+
+    /// The label of image `index`.
+    ///
+    /// # Panics
+    /// If `index` is not less than [`len`](Self::len), as indexing does.
+    #[must_use]
+    pub fn label(&self, index: usize) -> usize {
+        self.labels[index].into()
+    }
+
+    /// The bytes of image `index`, `[C, H, W]`: one plane a channel, rows from the top.
+    ///
+    /// # Panics
+    /// If `index` is not less than [`len`](Self::len), as indexing does.
+    #[must_use]
+    pub fn image(&self, index: usize) -> &[u8] {
+        let size = self.size();
+        &self.pixels[index * size..][..size]
+    }
+
+    /// Appends image `index` to `values`: `[C, H, W]`, each byte as byte / 255.
+    ///
+    /// # Panics
+    /// If `index` is not less than [`len`](Self::len), as indexing does.
+    pub fn write_scaled<T: Pixel>(&self, index: usize, values: &mut Vec<T>) {
+        values.extend(self.image(index).iter().map(|&byte| T::scaled(byte)));
+    }
+
+    /// The images of these indices one after the other, `[indices.len(), C, H, W]`, each byte as byte / 255.
+    ///
+    /// # Panics
+    /// If an index is not less than [`len`](Self::len), as indexing does; [`Selection::resolve`](crate::Selection::resolve) gives
+    /// only indices that are.
+    #[must_use]
+    pub fn batch<T: Pixel>(&self, indices: &[usize]) -> Vec<T> {
+        let mut values = Vec::with_capacity(indices.len() * self.size());
+        indices.iter().for_each(|&index| self.write_scaled(index, &mut values));
+        values
+    }
+
+    /// The bytes of one image.
+    fn size(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+impl fmt::Debug for Dataset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dataset")
+            .field("name", &self.name)
+            .field("len", &self.len())
+            .field("shape", &self.shape)
+            .field("class_names", &self.class_names)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why these are no data set.
+fn fault_of_parts(shape: [usize; 3], pixels: &[u8], labels: &[u8], classes: usize) -> Option<String> {
+    let size = shape.iter().try_fold(1_usize, |size, &extent| size.checked_mul(extent));
+    let images = counted(labels.len(), "image", "images");
+    if labels.is_empty() {
+        return Some("no images".to_owned());
+    }
+    if shape.contains(&0) {
+        return Some(format!("images of shape {shape:?} hold nothing"));
+    }
+    if size.and_then(|size| size.checked_mul(labels.len())) != Some(pixels.len()) {
+        let bytes = counted(pixels.len(), "byte", "bytes");
+        return Some(format!(
+            "{bytes} of pixels, which is not {images} (as there are labels) of shape {shape:?}"
+        ));
+    }
+    let image = labels.iter().position(|&label| usize::from(label) >= classes)?;
+    let classes = counted(classes, "class", "classes");
+    Some(format!("label {} of image {image} is not one of the {classes}, counted from 0", labels[image]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    fn names(count: usize) -> Vec<String> {
+        (0..count).map(|class| format!("class {class}")).collect()
+    }
+
+    #[test]
+    fn images_keep_their_order_and_planes() -> Result<(), Error> {
+        let set = Dataset::from_parts("own", [2, 1, 3], (0..12).collect(), vec![1, 0], names(2))?;
+        assert_eq!((set.name(), set.len(), set.shape(), set.classes()), ("own", 2, [2, 1, 3], 2));
+        assert_eq!((set.image(0), set.image(1)), (&[0, 1, 2, 3, 4, 5][..], &[6, 7, 8, 9, 10, 11][..]));
+        assert_eq!((set.label(0), set.labels()), (1, &[1, 0][..]));
+        let values: Vec<f64> = set.batch(&[1, 0]);
+        assert_eq!((values[0], values[6], values.len()), (6.0 / 255.0, 0.0, 12));
+        assert!(!set.is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_told() {
+        let cases: [([usize; 3], usize, &[u8], usize, &str); 6] = [
+            ([1, 1, 1], 0, &[], 1, "no images"),
+            ([1, 0, 1], 0, &[0], 1, "[1, 0, 1] hold nothing"),
+            ([1, 2, 2], 7, &[0, 0], 1, "7 bytes of pixels, which is not 2 images"),
+            ([usize::MAX, 2, 2], 8, &[0, 0], 1, "8 bytes of pixels"),
+            ([1, 2, 2], 8, &[0, 3], 3, "label 3 of image 1 is not one of the 3 classes"),
+            ([1, 2, 2], 4, &[0], 0, "label 0 of image 0 is not one of the 0 classes"),
+        ];
+        for (shape, bytes, labels, classes, why) in cases {
+            let made = Dataset::from_parts("own", shape, vec![0; bytes], labels.to_vec(), names(classes));
+            let message = made.map_err(|error| error.to_string());
+            assert!(message.as_ref().is_err_and(|text| text.contains(why)), "{message:?} lacks {why:?}");
+        }
+    }
+
+    #[test]
+    fn the_embedded_sample_is_what_the_reader_reads() -> Result<(), Error> {
+        let source = |bytes: &'static [u8]| {
+            Source::new(Path::new("sample"), Cursor::new(bytes), Some(bytes.len() as u64))
+        };
+        let embedded = Dataset::embedded();
+        let read = mnist::from_idx(
+            embedded.name.clone(),
+            source(sample::MNIST_IMAGES)?,
+            source(sample::MNIST_LABELS)?,
+            embedded.class_names.clone(),
+        )?;
+        assert_eq!(read, embedded);
+        assert_eq!(embedded.len(), 100);
+        assert_eq!(embedded.labels()[..10], [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]);
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! Which data set, and which half of it.
+
+use crate::Error;
+use std::fmt;
+use std::str::FromStr;
+
+/// A data set whose official files can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Handwritten digits: IDX files, `[1, 28, 28]`, 10 classes. Sets of the same file names and classes (Fashion-MNIST, KMNIST) read
+    /// as well, at any height and width; the class names are then still the digits.
+    Mnist,
+    /// Small colour photographs: CIFAR-10's binary version, `[3, 32, 32]`, 10 classes.
+    Cifar10,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Mnist, Self::Cifar10];
+
+    /// The name by which the command line knows it; [`FromStr`] reads it back.
+    #[must_use]
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::Mnist => "mnist",
+            Self::Cifar10 => "cifar10",
+        }
+    }
+
+    /// The name it goes by.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Mnist => "MNIST",
+            Self::Cifar10 => "CIFAR-10",
+        }
+    }
+
+    /// The names of its classes, in the order of the labels.
+    pub(crate) const fn class_names(self) -> [&'static str; 10] {
+        match self {
+            Self::Mnist => ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
+            Self::Cifar10 => {
+                ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+            }
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.id())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let unknown = || Error::Unknown { what: "data set", given: text.to_owned(), known: "mnist, cifar10" };
+        Self::ALL.into_iter().find(|kind| kind.id() == text).ok_or_else(unknown)
+    }
+}
+
+/// A half of a data set, as its makers divided it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Split {
+    /// The images to train on.
+    Train,
+    /// The images kept apart for testing.
+    Test,
+}
+
+impl Split {
+    /// Both halves.
+    pub const ALL: [Self; 2] = [Self::Train, Self::Test];
+
+    /// The name by which the command line knows it; [`FromStr`] reads it back.
+    #[must_use]
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Test => "test",
+        }
+    }
+
+    /// The adjective in messages: "the MNIST training images".
+    pub(crate) const fn adjective(self) -> &'static str {
+        match self {
+            Self::Train => "training",
+            Self::Test => "test",
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.id())
+    }
+}
+
+impl FromStr for Split {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let unknown = || Error::Unknown { what: "split", given: text.to_owned(), known: "train, test" };
+        Self::ALL.into_iter().find(|split| split.id() == text).ok_or_else(unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_go_round() -> Result<(), Error> {
+        for kind in Kind::ALL {
+            assert_eq!(kind.to_string().parse::<Kind>()?, kind);
+        }
+        for split in Split::ALL {
+            assert_eq!(split.to_string().parse::<Split>()?, split);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn unknown_names_are_told_with_the_known_ones() {
+        let message = |error: Error| error.to_string();
+        let kind = "cifar".parse::<Kind>().map_err(message);
+        assert_eq!(kind, Err("no such data set: \"cifar\"; known are mnist, cifar10".to_owned()));
+        let split = "valid".parse::<Split>().map_err(message);
+        assert_eq!(split, Err("no such split: \"valid\"; known are train, test".to_owned()));
+    }
+}

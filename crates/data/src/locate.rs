@@ -1,0 +1,146 @@
+//! Finding the files of a split in a folder, and saying what to do where they are not there.
+
+use crate::error::{counted, grouped};
+use crate::{Error, Kind, Split, cifar, mnist};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// Folders below the one given in which the files often lie.
+const BELOW: [&str; 8] = [
+    "mnist",
+    "MNIST",
+    "MNIST/raw",
+    "mnist/raw",
+    "raw",
+    "cifar-10-batches-bin",
+    "cifar10/cifar-10-batches-bin",
+    "cifar10",
+];
+
+/// A file of a split: what it holds, in words, and the names it may have, the preferred first.
+pub(crate) struct Wanted {
+    pub(crate) what: String,
+    pub(crate) names: Vec<String>,
+}
+
+/// The files of a split, in the order of its images.
+fn wanted(kind: Kind, split: Split) -> Vec<Wanted> {
+    match kind {
+        Kind::Mnist => mnist::files(split),
+        Kind::Cifar10 => cifar::files(split),
+    }
+}
+
+/// The path of every file of the split in `folder`, in the order that its reader wants.
+///
+/// # Errors
+/// [`Error::Missing`] names all that are not there at once.
+pub(crate) fn locate(kind: Kind, split: Split, folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let wanted = wanted(kind, split);
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for file in &wanted {
+        match find(folder, &file.names)? {
+            Some(path) => found.push(path),
+            None => missing.push(file),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(found);
+    }
+    let what: Vec<&str> = missing.iter().map(|file| file.what.as_str()).collect();
+    Err(Error::Missing {
+        what: format!("{} {} {}", kind.title(), split.adjective(), what.join(", ")),
+        looked_for: missing.iter().flat_map(|file| file.names.iter().cloned()).collect(),
+        folder: folder.to_path_buf(),
+        remedy: remedy(kind, split, folder, &found),
+    })
+}
+
+/// The first of `names` that is there.
+fn find(folder: &Path, names: &[String]) -> Result<Option<PathBuf>, Error> {
+    for name in names {
+        let path = folder.join(name);
+        match std::fs::metadata(&path) {
+            Ok(_) => return Ok(Some(path)),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            Err(source) => return Err(Error::Io { file: path, source }),
+        }
+    }
+    Ok(None)
+}
+
+/// Whether all files of the split are in `folder`.
+fn holds(kind: Kind, split: Split, folder: &Path) -> bool {
+    wanted(kind, split).iter().all(|file| file.names.iter().any(|name| folder.join(name).is_file()))
+}
+
+/// What was found in place of the files, and what to do about it.
+fn remedy(kind: Kind, split: Split, folder: &Path, found: &[PathBuf]) -> String {
+    if !folder.exists() {
+        return format!("there is no such folder; {}", download(kind));
+    }
+    if !folder.is_dir() {
+        return "that is a file: name the folder that holds it".to_owned();
+    }
+    if !found.is_empty() {
+        return format!("{}; {}", inventory(kind, found), download(kind));
+    }
+    let near = BELOW.iter().map(|name| folder.join(name)).chain(folder.parent().map(Path::to_path_buf));
+    if let Some(place) = near.into_iter().find(|place| holds(kind, split, place)) {
+        return format!("they are in {}: name that folder", place.display());
+    }
+    other_contents(kind, split, folder).unwrap_or_else(|| download(kind))
+}
+
+/// The files of the split that are there: with a number of images, where the length of a file tells it.
+fn inventory(kind: Kind, found: &[PathBuf]) -> String {
+    let names: Vec<_> =
+        found.iter().filter_map(|path| path.file_name()).map(|name| name.display().to_string()).collect();
+    let list = names.join(", ");
+    match kind {
+        Kind::Mnist => format!("found {list}"),
+        Kind::Cifar10 => {
+            let bytes = found.iter().filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len());
+            let images: u64 = bytes.map(|length| length / cifar::RECORD as u64).sum();
+            format!("found {list} with {}", counted(images, "image", "images"))
+        }
+    }
+}
+
+/// Says so where `folder` holds the other split, the other data set, or this one in a form that is not read.
+fn other_contents(kind: Kind, split: Split, folder: &Path) -> Option<String> {
+    let other = Split::ALL.into_iter().find(|&other| other != split && holds(kind, other, folder));
+    if let Some(other) = other {
+        return Some(format!("the folder holds the {other} split alone; {}", download(kind)));
+    }
+    let of_kind = |kind| Split::ALL.into_iter().any(|split| holds(kind, split, folder));
+    if let Some(other) = Kind::ALL.into_iter().find(|&other| other != kind && of_kind(other)) {
+        return Some(format!("the folder holds {}: its data set is called {other}", other.title()));
+    }
+    let present = |name: &str| folder.join(name).exists();
+    match kind {
+        Kind::Cifar10 if present("data_batch_1") || present("test_batch") => {
+            Some(format!("the folder holds the Python version (files without .bin); {}", download(kind)))
+        }
+        Kind::Cifar10 if present("cifar-10-binary.tar.gz") => Some(
+            "the folder holds cifar-10-binary.tar.gz: unpack it (tar xzf) and name the folder inside"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+/// Where the files can be had.
+fn download(kind: Kind) -> String {
+    match kind {
+        Kind::Mnist => format!(
+            "name the folder that holds them, or download the four files from https://ossci-datasets.s3.amazonaws.com/mnist/ \
+             ({} training and {} test images; .gz files are read as they are)",
+            grouped(60_000),
+            grouped(10_000)
+        ),
+        Kind::Cifar10 => "name the folder that holds them (cifar-10-batches-bin), or download and unpack the binary version, \
+                          https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+            .to_owned(),
+    }
+}

@@ -1,0 +1,70 @@
+//! MNIST, and any other images and labels in a pair of IDX files.
+
+use crate::error::{Error, counted};
+use crate::idx;
+use crate::locate::{Wanted, locate};
+use crate::source::Source;
+use crate::{Dataset, Kind, Split};
+use std::path::Path;
+
+/// The files of `split`: images, then labels; compressed or not, with either spelling in use.
+pub(crate) fn files(split: Split) -> Vec<Wanted> {
+    let prefix = match split {
+        Split::Train => "train",
+        Split::Test => "t10k",
+    };
+    let names = |what: &str, idx: &str| {
+        ["-", "."]
+            .iter()
+            .flat_map(|dash| ["", ".gz"].map(|end| format!("{prefix}-{what}{dash}{idx}-ubyte{end}")))
+            .collect()
+    };
+    [("images", "idx3"), ("labels", "idx1")]
+        .map(|(what, idx)| Wanted { what: what.to_owned(), names: names(what, idx) })
+        .into()
+}
+
+/// Reads `split` from the official files in `folder`.
+pub(crate) fn open(folder: &Path, split: Split) -> Result<Dataset, Error> {
+    let paths = locate(Kind::Mnist, split, folder)?;
+    let name = format!("MNIST {split}");
+    let [images, labels] = paths.as_slice() else {
+        return Err(Error::Parts {
+            name,
+            why: format!("{} files instead of images and labels", paths.len()),
+        });
+    };
+    let class_names = Kind::Mnist.class_names().map(str::to_owned).into();
+    from_idx(name, Source::open(images)?, Source::open(labels)?, class_names)
+}
+
+/// A data set out of a file of images and one of their labels.
+///
+/// # Errors
+/// [`Error::Corrupt`] for either file, for counts that differ, and for a label that has no class.
+pub(crate) fn from_idx(
+    name: String,
+    images: Source<'_>,
+    labels: Source<'_>,
+    class_names: Vec<String>,
+) -> Result<Dataset, Error> {
+    let (images_file, labels_file) = (images.file().to_path_buf(), labels.file().to_path_buf());
+    let corrupt = |offset: u64, why| Error::Corrupt { file: labels_file.clone(), offset, why };
+    let images = idx::read::<3>(images)?;
+    let labels = idx::read::<1>(labels)?;
+    let [count, height, width] = images.dims;
+    if labels.dims[0] != count {
+        let (labels, images) =
+            (counted(labels.dims[0], "label", "labels"), counted(count, "image", "images"));
+        let why =
+            format!("{labels} for {images} ({}): the two files are not of one set", images_file.display());
+        return Err(corrupt(4, why));
+    }
+    let classes = class_names.len();
+    if let Some(image) = labels.data.iter().position(|&label| usize::from(label) >= classes) {
+        let (label, last) = (labels.data[image], classes.saturating_sub(1));
+        let why = format!("label {label} of image {image} is not a class: they are 0 to {last}");
+        return Err(corrupt((idx::header_length(1) + image) as u64, why));
+    }
+    Ok(Dataset::of_checked_parts(name, [1, height, width], images.data, labels.data, class_names))
+}

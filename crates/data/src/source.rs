@@ -1,0 +1,231 @@
+//! A file being read: its name for messages, the place reached, and decompression where the bytes ask for it.
+
+use crate::foreign;
+use crate::{Error, error::grouped};
+use flate2::bufread::MultiGzDecoder;
+use std::fs::File;
+use std::io::{self, BufReader, Cursor, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+/// The most that is decompressed out of one gzip file: 47 040 016 bytes, the largest official one (the MNIST training images).
+///
+/// A few kilobytes of gzip can hold gigabytes; larger data has to be decompressed before it is read, when its size is plain.
+pub const MAX_DECOMPRESSED: u64 = 16 + 60_000 * 28 * 28;
+
+/// The two bytes with which every gzip file begins.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// The contents of one file, from the front.
+pub(crate) struct Source<'a> {
+    file: PathBuf,
+    reader: Box<dyn Read + 'a>,
+    /// Bytes handed out so far, which is the offset of the next one.
+    offset: u64,
+    /// The length of the contents, where it is known before they are read: of uncompressed files.
+    length: Option<u64>,
+    compressed: bool,
+}
+
+impl Source<'static> {
+    /// Opens `file`, a regular one.
+    pub(crate) fn open(file: &Path) -> Result<Self, Error> {
+        let failure = |source| Error::Io { file: file.to_path_buf(), source };
+        let metadata = std::fs::metadata(file).map_err(failure)?;
+        if !metadata.is_file() {
+            let what = if metadata.is_dir() { "a folder, not a file" } else { "not a regular file" };
+            return Err(failure(io::Error::new(ErrorKind::InvalidInput, what)));
+        }
+        Self::new(file, File::open(file).map_err(failure)?, Some(metadata.len()))
+    }
+}
+
+impl<'a> Source<'a> {
+    /// The contents that `reader` gives, decompressed if they begin as gzip does, whatever the name; `length` is that of the file.
+    pub(crate) fn new(file: &Path, reader: impl Read + 'a, length: Option<u64>) -> Result<Self, Error> {
+        let file = file.to_path_buf();
+        let (mut reader, mut start) = (BufReader::new(reader), Vec::new());
+        if let Err(source) = reader.by_ref().take(8).read_to_end(&mut start) {
+            return Err(Error::Io { file, source });
+        }
+        let compressed = start.starts_with(&GZIP);
+        if !compressed && file.extension().is_some_and(|name| name.eq_ignore_ascii_case("gz")) {
+            return Err(Error::Corrupt { file, offset: 0, why: not_gzip(&start) });
+        }
+        let whole = Cursor::new(start).chain(reader);
+        let reader: Box<dyn Read + 'a> =
+            if compressed { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) };
+        Ok(Self { file, reader, offset: 0, length: length.filter(|_| !compressed), compressed })
+    }
+
+    /// The file's name.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The length of the contents, where it is known.
+    pub(crate) const fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    /// Whether the contents come out of gzip.
+    pub(crate) const fn is_compressed(&self) -> bool {
+        self.compressed
+    }
+
+    /// The offset of the next byte.
+    pub(crate) const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Reads until `buffer` is full or the contents end; the number of bytes read. A reader may give them one at a time.
+    pub(crate) fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let start = self.offset;
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.reader.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.failure(error)),
+            }
+            self.offset = start + filled as u64;
+        }
+        Ok(filled)
+    }
+
+    /// A fault of this file at `offset`.
+    pub(crate) fn corrupt(&self, offset: u64, why: impl Into<String>) -> Error {
+        let mut why = why.into();
+        if self.compressed {
+            why.push_str("; in the decompressed contents");
+        }
+        Error::Corrupt { file: self.file.clone(), offset, why }
+    }
+
+    /// An empty vector with room for `bytes` of this file. Only for sizes that the file's own length vouches for.
+    pub(crate) fn room(&self, bytes: u64) -> Result<Vec<u8>, Error> {
+        let refused = || Error::OutOfMemory { file: self.file.clone(), bytes };
+        let mut room = Vec::new();
+        room.try_reserve_exact(usize::try_from(bytes).map_err(|_| refused())?).map_err(|_| refused())?;
+        Ok(room)
+    }
+
+    /// The decompressor tells its faults in the words of input and output: they are faults of the file, the rest are the system's.
+    fn failure(&self, source: io::Error) -> Error {
+        let damaged = matches!(
+            source.kind(),
+            ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::UnexpectedEof
+        );
+        if !(self.compressed && damaged) {
+            return Error::Io { file: self.file.clone(), source };
+        }
+        let cut = source.kind() == ErrorKind::UnexpectedEof;
+        let what = if cut { "is cut short".to_owned() } else { format!("is damaged ({source})") };
+        self.corrupt(self.offset, format!("the gzip data {what} after {} bytes", grouped(self.offset)))
+    }
+}
+
+/// What to say of a file named .gz that begins with `start`, which is not gzip.
+fn not_gzip(start: &[u8]) -> String {
+    if start.is_empty() {
+        return "the file is empty".to_owned();
+    }
+    let what = match foreign::recognise(start) {
+        Some(what) => what,
+        None if start.starts_with(&[0, 0]) => {
+            "an uncompressed IDX file (browsers decompress some downloads): rename it to its name without .gz"
+        }
+        None => "none known: download it again",
+    };
+    format!("named .gz, but does not begin as a gzip file does (1f 8b); it is {what}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::{Compression, write::GzEncoder};
+    use std::io::Write;
+
+    /// Gives one byte a call, and an interruption before each.
+    struct Trickle<'a>(&'a [u8], bool);
+
+    impl Read for Trickle<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.1 = !self.1;
+            if self.1 {
+                return Err(ErrorKind::Interrupted.into());
+            }
+            let count = self.0.len().min(buffer.len()).min(1);
+            let (now, later) = self.0.split_at(count);
+            buffer[..count].copy_from_slice(now);
+            self.0 = later;
+            Ok(count)
+        }
+    }
+
+    fn gzip(contents: &[u8]) -> io::Result<Vec<u8>> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(contents)?;
+        encoder.finish()
+    }
+
+    fn contents(file: &str, bytes: &[u8]) -> Result<(Vec<u8>, bool), Error> {
+        let mut source = Source::new(Path::new(file), Trickle(bytes, false), Some(bytes.len() as u64))?;
+        let mut buffer = vec![0; 1000];
+        let count = source.fill(&mut buffer)?;
+        assert_eq!(source.offset(), count as u64);
+        buffer.truncate(count);
+        Ok((buffer, source.is_compressed()))
+    }
+
+    #[test]
+    fn short_reads_and_interruptions_are_no_end() -> Result<(), Error> {
+        let bytes: Vec<u8> = (0..=255).collect();
+        assert_eq!(contents("a", &bytes)?, (bytes.clone(), false));
+        assert_eq!(contents("a", &[])?, (vec![], false));
+        Ok(())
+    }
+
+    #[test]
+    fn gzip_is_told_by_its_bytes_alone() -> Result<(), Box<dyn std::error::Error>> {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let packed = gzip(&bytes)?;
+        for name in ["a", "a.gz", "a.GZ"] {
+            assert_eq!(contents(name, &packed)?, (bytes.clone(), true));
+        }
+        let two_members = [gzip(&bytes[..100])?, gzip(&bytes[100..])?].concat();
+        assert_eq!(contents("a", &two_members)?, (bytes, true));
+        Ok(())
+    }
+
+    #[test]
+    fn damaged_gzip_is_named() -> Result<(), Box<dyn std::error::Error>> {
+        let packed = gzip(&[7; 600])?;
+        let mut wrong_sum = packed.clone();
+        let sum = packed.len() - 8;
+        wrong_sum[sum] ^= 1;
+        for (bytes, word) in
+            [(&packed[..packed.len() - 1], "cut short"), (&packed[..3], "cut short"), (&wrong_sum, "damaged")]
+        {
+            let message = contents("f.gz", bytes).map_err(|error| error.to_string());
+            assert!(
+                message.as_ref().is_err_and(|text| text.starts_with("f.gz: ") && text.contains(word)),
+                "{message:?}"
+            );
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_named_gz_must_be_gzip() {
+        for (bytes, word) in [
+            (&b"<html><body>"[..], "web page"),
+            (b"\0\0\x08\x03", "rename it"),
+            (b"", "empty"),
+            (b"abc", "none known"),
+        ] {
+            let message = contents("f.gz", bytes).map_err(|error| error.to_string());
+            assert!(message.as_ref().is_err_and(|text| text.contains(word)), "{message:?}");
+        }
+    }
+}
