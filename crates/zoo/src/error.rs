@@ -1,0 +1,195 @@
+//! What can go wrong, with the place and the remedy in the message.
+//!
+//! Names that come from a file are escaped and cut, so that no file can write control characters to a terminal.
+
+use std::io;
+
+use crate::mismatch::{Mismatch, Resized, Strangers};
+use crate::weights::Precision;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A network's configuration cannot be built.
+    #[error("{network} cannot be built: {}", faults.join("; "))]
+    Configuration {
+        /// The network's name.
+        network: &'static str,
+        /// Every fault found.
+        faults: Vec<String>,
+    },
+
+    /// No network has this name.
+    #[error("no network is called `{}`{}; there are resnet50, densenet121, cnn", quoted(name), offer(nearest.as_deref()))]
+    UnknownNetwork {
+        /// The name asked for.
+        name: String,
+        /// The nearest name, if one is near.
+        nearest: Option<String>,
+    },
+
+    /// No precision has this name.
+    #[error("no precision is called `{}`: there are f32 and f64", quoted(name))]
+    UnknownPrecision {
+        /// The name asked for.
+        name: String,
+    },
+
+    /// The operating system refused.
+    #[error("{file}: cannot {action}: {source}")]
+    Io {
+        /// The file.
+        file: String,
+        /// What was tried.
+        action: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+
+    /// The file is no sound safetensors file.
+    #[error("{file}: no sound safetensors file: at byte {offset}: {why}")]
+    Corrupt {
+        /// The file.
+        file: String,
+        /// Where in the file, in bytes from its start.
+        offset: u64,
+        /// What is wrong there.
+        why: String,
+    },
+
+    /// The file has no tensor of this name.
+    #[error("{file}: there is no tensor `{}`{}", quoted(name), offer(nearest.as_deref()))]
+    NoSuchTensor {
+        /// The file.
+        file: String,
+        /// The name asked for.
+        name: String,
+        /// The nearest name in the file, if one is near.
+        nearest: Option<String>,
+    },
+
+    /// A tensor has a type that holds no weights.
+    #[error("{file}: tensor `{}` has type {dtype}: weights are F16, BF16, F32 or F64", quoted(name))]
+    NotFloat {
+        /// The file.
+        file: String,
+        /// The tensor.
+        name: String,
+        /// Its type.
+        dtype: &'static str,
+    },
+
+    /// The file holds the weights of another network.
+    #[error("{file}: {strangers}")]
+    WrongNetwork {
+        /// The file.
+        file: String,
+        /// Which network, and what tells.
+        strangers: Box<Strangers>,
+    },
+
+    /// The file holds the weights of the same network in another size.
+    #[error("{file}: {resized}")]
+    WrongSize {
+        /// The file.
+        file: String,
+        /// Both sizes.
+        resized: Box<Resized>,
+    },
+
+    /// Names or shapes in the file do not fit the network; every problem is listed.
+    #[error("{file}: the tensors do not fit the network{problems}")]
+    Mismatch {
+        /// The file.
+        file: String,
+        /// All problems.
+        problems: Box<Mismatch>,
+    },
+
+    /// A weight is NaN or infinite, or is so in the precision asked for.
+    #[error("{file}: tensor `{}` {}", quoted(tensor), non_finite(*index, *value, *precision, *others))]
+    NonFinite {
+        /// The file.
+        file: String,
+        /// The first such tensor in the network's order, by its name in the file.
+        tensor: String,
+        /// The first such value, by its flat index in the file's layout.
+        index: usize,
+        /// The value as the file has it.
+        value: f64,
+        /// The precision asked for.
+        precision: Precision,
+        /// How many further tensors hold such values.
+        others: usize,
+    },
+
+    /// A running variance is below zero.
+    #[error("{file}: tensor `{}` is a variance, and its value {index} is {value}", quoted(tensor))]
+    NegativeVariance {
+        /// The file.
+        file: String,
+        /// The first such tensor in the network's order, by its name in the file.
+        tensor: String,
+        /// The first such value, by its flat index.
+        index: usize,
+        /// The value as the file has it.
+        value: f64,
+    },
+
+    /// The device does not compute in this precision.
+    #[error("{device} does not compute in {precision}; f32 runs everywhere")]
+    UnsupportedPrecision {
+        /// The device.
+        device: String,
+        /// The precision asked for.
+        precision: Precision,
+    },
+
+    /// A tensor is of a type that files of weights do not have.
+    #[error("tensor `{tensor}` cannot be saved: {why}")]
+    NotSavable {
+        /// PyTorch's name of the tensor.
+        tensor: String,
+        /// What its type is.
+        why: String,
+    },
+}
+
+/// A name from a file, fit for a terminal: escaped, and cut behind 120 characters.
+pub(crate) fn quoted(name: &str) -> String {
+    const LONGEST: usize = 120;
+    let mut escaped: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    if name.chars().nth(LONGEST).is_some() {
+        escaped.push_str("...");
+    }
+    escaped
+}
+
+/// A remark on the nearest name, if there is one.
+pub(crate) fn offer(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!(" (did you mean `{}`?)", quoted(name)))
+}
+
+fn non_finite(index: usize, value: f64, precision: Precision, others: usize) -> String {
+    let mut message = format!("holds {value} at {index}");
+    if value.is_finite() {
+        message.push_str(&format!(", which is infinite in {precision}: ask for f64"));
+    }
+    if others > 0 {
+        message.push_str(&format!(" ({others} more tensors hold such values)"));
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_from_files_are_harmless() {
+        assert_eq!(quoted("\u{1b}[31mred"), "\\u{1b}[31mred");
+        assert_eq!(quoted("a\nb"), "a\\nb");
+        assert_eq!(quoted(&"x".repeat(200)).len(), 123);
+    }
+}

@@ -1,0 +1,154 @@
+//! PyTorch's names for the tensors of a Burn module, and which of them are parameters.
+//!
+//! The modules of this crate are laid out so that Burn's path of a tensor, its segments joined by dots, is
+//! PyTorch's name already ("stages.0.0.conv1.weight", "body.12.conv.bias", "stages.0.0.short.1.running_mean"): lists are
+//! `Vec`s, a two-layer `Sequential` is a tuple, enums are transparent. One thing remains, see [`torch_name`].
+//!
+//! BatchNorm's running mean and variance look like parameters to Burn's visitors (and to its `num_params`). They are
+//! buffers: no optimiser moves them, no influence is measured of them, and they are not counted here.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+
+/// PyTorch's name for the tensor at a Burn path: normalisation layers call their last segment `gamma` and `beta`,
+/// PyTorch `weight` and `bias`. Every other path is the name.
+pub fn torch_name(path: &str) -> String {
+    match path.rsplit_once('.') {
+        Some((layer, "gamma")) => format!("{layer}.weight"),
+        Some((layer, "beta")) => format!("{layer}.bias"),
+        _ => path.to_owned(),
+    }
+}
+
+/// What a tensor of a module is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Trained, perturbed, counted.
+    Parameter,
+    /// A running statistic of BatchNorm.
+    Buffer,
+}
+
+/// A tensor of a module as PyTorch sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// PyTorch's name.
+    pub name: String,
+    /// PyTorch's shape: a linear weight is [out, in], where Burn holds [in, out].
+    pub shape: Vec<usize>,
+    /// Parameter or buffer.
+    pub kind: Kind,
+}
+
+impl Entry {
+    /// The name of its layer: its own without the last segment.
+    pub fn layer(&self) -> &str {
+        self.name.rsplit_once('.').map_or("", |(layer, _)| layer)
+    }
+}
+
+/// The float tensors of a module in its own order, buffers among them. Initialises nothing.
+pub fn entries<M: Module>(module: &M) -> Vec<Entry> {
+    let mut collector = Collector::default();
+    module.visit(&mut collector);
+    collector.entries
+}
+
+/// The number of trainable values: what PyTorch's `sum(p.numel() for p in net.parameters())` gives.
+pub fn parameter_count<M: Module>(module: &M) -> usize {
+    entries(module)
+        .iter()
+        .filter(|entry| entry.kind == Kind::Parameter)
+        .map(|entry| entry.shape.iter().product::<usize>())
+        .sum()
+}
+
+/// The names of the layers that have parameters, in the module's order.
+pub fn layers<M: Module>(module: &M) -> Vec<String> {
+    let mut layers: Vec<String> = Vec::new();
+    for entry in entries(module).iter().filter(|entry| entry.kind == Kind::Parameter) {
+        // A layer's tensors follow one another, so the last name alone decides.
+        if layers.last().map(String::as_str) != Some(entry.layer()) {
+            layers.push(entry.layer().to_owned());
+        }
+    }
+    layers
+}
+
+/// Where a visitor or mapper stands in a module.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    segments: Vec<String>,
+    containers: Vec<String>,
+}
+
+impl Place {
+    pub(crate) fn enter(&mut self, name: &str, container: &str) {
+        self.segments.push(name.to_owned());
+        self.containers.push(container.to_owned());
+    }
+
+    pub(crate) fn exit(&mut self) {
+        self.segments.pop();
+        self.containers.pop();
+    }
+
+    /// PyTorch's name of the tensor here.
+    pub(crate) fn name(&self) -> String {
+        torch_name(&self.segments.join("."))
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        match self.segments.last().map(String::as_str) {
+            Some("running_mean" | "running_var") if self.within("Struct:BatchNorm") => Kind::Buffer,
+            _ => Kind::Parameter,
+        }
+    }
+
+    /// Burn holds a linear weight as [in, out], PyTorch as [out, in].
+    pub(crate) fn transposed(&self) -> bool {
+        self.within("Struct:Linear") && self.segments.last().is_some_and(|name| name == "weight")
+    }
+
+    fn within(&self, container: &str) -> bool {
+        self.containers.last().is_some_and(|last| last == container)
+    }
+}
+
+#[derive(Default)]
+struct Collector {
+    place: Place,
+    entries: Vec<Entry>,
+}
+
+impl ModuleVisitor for Collector {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.place.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.place.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let mut shape = param.lazy_shape().to_vec();
+        if self.place.transposed() {
+            shape.reverse();
+        }
+        self.entries.push(Entry { name: self.place.name(), shape, kind: self.place.kind() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gamma_and_beta_are_weight_and_bias() {
+        assert_eq!(torch_name("stages.0.0.bn1.gamma"), "stages.0.0.bn1.weight");
+        assert_eq!(torch_name("bn.beta"), "bn.bias");
+        assert_eq!(torch_name("bn.running_var"), "bn.running_var");
+        assert_eq!(torch_name("gamma"), "gamma");
+        assert_eq!(torch_name("gamma.weight"), "gamma.weight");
+    }
+}

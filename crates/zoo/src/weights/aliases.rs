@@ -1,0 +1,127 @@
+//! Other names under which the same tensors are met.
+//!
+//! - `module.`, which PyTorch's `DataParallel` puts before every name;
+//! - `gamma` and `beta`, as Burn and Keras call BatchNorm's weight and bias;
+//! - torchvision's DenseNet, today's (`norm1`) and that of the old files (`norm.1`). Its layers are those of
+//!   [`DenseNet121`](crate::DenseNet121) where it was built with a 3x3 stem and biases; elsewhere shapes or names do not fit and loading
+//!   says so.
+
+use std::borrow::Cow;
+
+use crate::densenet::LAYERS;
+use crate::names::torch_name;
+
+/// What `DataParallel` puts before every name.
+pub(crate) const PREFIX: &str = "module.";
+
+/// The name that this crate's networks give to what a file calls `key`.
+pub(crate) fn canonical(key: &str) -> Cow<'_, str> {
+    let bare = key.strip_prefix(PREFIX).unwrap_or(key);
+    if let Some(name) = torchvision_densenet(bare) {
+        return Cow::Owned(name);
+    }
+    if bare.ends_with(".gamma") || bare.ends_with(".beta") {
+        return Cow::Owned(torch_name(bare));
+    }
+    Cow::Borrowed(bare)
+}
+
+/// Whether `key` is one of torchvision's DenseNet.
+pub(crate) fn is_torchvision_densenet(key: &str) -> bool {
+    torchvision_densenet(key.strip_prefix(PREFIX).unwrap_or(key)).is_some()
+}
+
+fn torchvision_densenet(key: &str) -> Option<String> {
+    if let Some(rest) = key.strip_prefix("classifier.") {
+        return Some(format!("fc.{rest}"));
+    }
+    let key = key.strip_prefix("features.")?;
+    let (module, rest) = key.split_once('.')?;
+    match module {
+        "conv0" => Some(format!("conv1.{rest}")),
+        "norm0" => Some(format!("bn1.{rest}")),
+        "norm5" => Some(format!("bn.{rest}")),
+        _ => section(module, rest),
+    }
+}
+
+/// `denseblockB.denselayerL.norm1.weight` and `transitionB.norm.weight`, counted from 1, are entries of our body.
+fn section(module: &str, rest: &str) -> Option<String> {
+    let before =
+        |block: usize| LAYERS.get(..block - 1).map(|blocks| blocks.iter().sum::<usize>() + block - 1);
+    if let Some(block) = number(module, "transition") {
+        let index = before(block + 1)? - 1;
+        let (layer, rest) = rest.split_once('.')?;
+        let layer = match layer {
+            "norm" => "bn",
+            "conv" => "conv",
+            _ => return None,
+        };
+        return Some(format!("body.{index}.{layer}.{rest}"));
+    }
+    let block = number(module, "denseblock")?;
+    let (layer, rest) = rest.split_once('.')?;
+    let layer =
+        number(layer, "denselayer").filter(|layer| LAYERS.get(block - 1).is_some_and(|n| layer <= n))?;
+    let index = before(block)? + layer - 1;
+    let parts = [("norm1.", "bn1"), ("norm.1.", "bn1"), ("conv1.", "conv1"), ("conv.1.", "conv1")];
+    let more = [("norm2.", "bn2"), ("norm.2.", "bn2"), ("conv2.", "conv2"), ("conv.2.", "conv2")];
+    let (theirs, ours) = parts.into_iter().chain(more).find(|(theirs, _)| rest.starts_with(theirs))?;
+    Some(format!("body.{index}.{ours}.{}", &rest[theirs.len()..]))
+}
+
+/// The number, from 1 to 99, that follows `prefix`.
+fn number(text: &str, prefix: &str) -> Option<usize> {
+    text.strip_prefix(prefix)?.parse().ok().filter(|number| (1..100).contains(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_and_keras_names() {
+        assert_eq!(canonical("module.stages.0.0.bn1.gamma"), "stages.0.0.bn1.weight");
+        assert_eq!(canonical("bn1.beta"), "bn1.bias");
+        assert_eq!(canonical("fc.weight"), "fc.weight");
+        assert_eq!(canonical("body.6.conv.weight"), "body.6.conv.weight");
+    }
+
+    #[test]
+    fn torchvision_names_old_and_new() {
+        for (theirs, ours) in [
+            ("features.conv0.weight", "conv1.weight"),
+            ("features.norm0.running_mean", "bn1.running_mean"),
+            ("features.norm5.bias", "bn.bias"),
+            ("classifier.weight", "fc.weight"),
+            ("features.denseblock1.denselayer1.norm.1.weight", "body.0.bn1.weight"),
+            ("features.denseblock1.denselayer1.norm1.weight", "body.0.bn1.weight"),
+            ("features.denseblock1.denselayer6.conv.2.weight", "body.5.conv2.weight"),
+            ("features.transition1.norm.running_var", "body.6.bn.running_var"),
+            ("features.transition1.conv.weight", "body.6.conv.weight"),
+            ("features.denseblock2.denselayer1.norm.2.bias", "body.7.bn2.bias"),
+            ("features.transition3.conv.weight", "body.44.conv.weight"),
+            ("features.denseblock4.denselayer16.conv2.weight", "body.60.conv2.weight"),
+            ("module.features.denseblock4.denselayer16.conv2.weight", "body.60.conv2.weight"),
+        ] {
+            assert_eq!(canonical(theirs), ours);
+            assert!(is_torchvision_densenet(theirs));
+        }
+    }
+
+    #[test]
+    fn names_that_map_nowhere_stay() {
+        for name in [
+            "features.denseblock5.denselayer1.norm1.weight",
+            "features.denseblock1.denselayer7.norm1.weight",
+            "features.denseblock0.denselayer1.norm1.weight",
+            "features.transition0.norm.weight",
+            "features.transition9.norm.weight",
+            "features.denseblock1.denselayer1.norm3.weight",
+            "features.",
+            "features.denseblock99999999999999999999.x",
+        ] {
+            assert_eq!(canonical(name), name);
+        }
+    }
+}

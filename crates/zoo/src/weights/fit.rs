@@ -1,0 +1,163 @@
+//! Which of a file's tensors belongs to which of a network's, and every reason why they do not fit.
+
+use std::collections::{HashMap, HashSet};
+
+use burn::tensor::Device;
+
+use super::aliases::{PREFIX, canonical, is_torchvision_densenet};
+use super::checkpoint::TensorInfo;
+use super::describe::{Description, describe};
+use crate::names::{Entry, entries};
+use crate::nearest::nearest;
+use crate::{Error, Mismatch, Misshaped, Missing, Resized, Strangers};
+
+/// How many names an error gives as examples.
+const EXAMPLES: usize = 3;
+
+/// A file's tensors assigned to a network's.
+#[derive(Debug)]
+pub(super) struct Fit {
+    /// From PyTorch's name to the tensor's index in the file.
+    pub(super) slots: HashMap<String, usize>,
+    /// The file's tensors that the network lacks, BatchNorm's `num_batches_tracked` apart.
+    pub(super) extra: Vec<String>,
+    /// How many names lost `module.`.
+    pub(super) stripped: usize,
+    /// How many names are torchvision's.
+    pub(super) torchvision: usize,
+}
+
+/// Assigns a file's tensors to `wanted`, or says all that is in the way.
+pub(super) fn fit(
+    file: &str,
+    tensors: &[TensorInfo],
+    wanted: &[Entry],
+    device: &Device,
+) -> Result<Fit, Error> {
+    let claims = Claims::new(tensors, wanted);
+    let missing: Vec<&Entry> =
+        wanted.iter().filter(|entry| !claims.by_name.contains_key(&entry.name)).collect();
+    let expected = describe(wanted.iter().map(|entry| (entry.name.as_str(), &entry.shape[..])));
+    let found = describe(tensors.iter().map(|tensor| (tensor.name.as_str(), &tensor.shape[..])));
+    let foreign = match (&expected, &found) {
+        (Some(expected), Some(found)) => expected.family != found.family,
+        _ => false,
+    };
+    if !missing.is_empty() && (foreign || missing.len() * 2 > wanted.len()) {
+        return Err(wrong_network(file, &claims, &missing, wanted.len(), expected.as_ref(), found.as_ref()));
+    }
+    let mut problems = claims.problems(tensors, wanted, &missing);
+    if !problems.misshaped.is_empty()
+        && let (Some(expected), Some(found)) = (expected, found)
+        && explains(&found, &claims, tensors, device)
+    {
+        problems.misshaped.clear();
+        let resized = Resized { expected, found, others: problems };
+        return Err(Error::WrongSize { file: file.to_owned(), resized: Box::new(resized) });
+    }
+    if !problems.is_empty() {
+        return Err(Error::Mismatch { file: file.to_owned(), problems: Box::new(problems) });
+    }
+    Ok(claims.settle(tensors))
+}
+
+/// Which tensors of the file stand for which name of the network.
+struct Claims<'a> {
+    by_name: HashMap<String, Vec<usize>>,
+    strangers: Vec<&'a str>,
+}
+
+impl<'a> Claims<'a> {
+    fn new(tensors: &'a [TensorInfo], wanted: &[Entry]) -> Self {
+        let names: HashSet<&str> = wanted.iter().map(|entry| entry.name.as_str()).collect();
+        let mut claims = Self { by_name: HashMap::new(), strangers: Vec::new() };
+        for (index, tensor) in tensors.iter().enumerate() {
+            let key = tensor.name.as_str();
+            let name = if names.contains(key) { key.into() } else { canonical(key) };
+            if names.contains(name.as_ref()) {
+                claims.by_name.entry(name.into_owned()).or_default().push(index);
+            } else if !key.ends_with("num_batches_tracked") {
+                // PyTorch's count of training steps, which evaluation has no use for.
+                claims.strangers.push(key);
+            }
+        }
+        claims
+    }
+
+    fn problems(&self, tensors: &[TensorInfo], wanted: &[Entry], missing: &[&Entry]) -> Mismatch {
+        let mut problems = Mismatch::default();
+        for entry in missing {
+            let offered = nearest(&entry.name, self.strangers.iter().copied());
+            let nearest = offered.map(str::to_owned);
+            problems.missing.push(Missing { name: entry.name.clone(), nearest });
+        }
+        for entry in wanted {
+            let Some(claims) = self.by_name.get(&entry.name) else { continue };
+            if claims.len() > 1 {
+                let keys = claims.iter().map(|&index| tensors[index].name.clone()).collect();
+                problems.colliding.push((entry.name.clone(), keys));
+            }
+            for &index in claims {
+                let TensorInfo { name, dtype, shape, .. } = &tensors[index];
+                if !dtype.is_float() {
+                    problems.not_float.push((name.clone(), dtype.name()));
+                }
+                if *shape != entry.shape {
+                    let (found, expected) = (shape.clone(), entry.shape.clone());
+                    problems.misshaped.push(Misshaped { name: name.clone(), found, expected });
+                }
+            }
+        }
+        problems
+    }
+
+    fn settle(self, tensors: &[TensorInfo]) -> Fit {
+        let slots: HashMap<String, usize> =
+            self.by_name.into_iter().filter_map(|(name, claims)| Some((name, *claims.first()?))).collect();
+        let renamed = || slots.iter().filter(|&(name, &index)| *name != tensors[index].name);
+        Fit {
+            stripped: renamed().filter(|&(_, &index)| tensors[index].name.starts_with(PREFIX)).count(),
+            torchvision: renamed()
+                .filter(|&(_, &index)| is_torchvision_densenet(&tensors[index].name))
+                .count(),
+            extra: self.strangers.into_iter().map(str::to_owned).collect(),
+            slots,
+        }
+    }
+}
+
+/// Whether the network that the file describes has every shape that the file has: then its size alone is wrong.
+fn explains(found: &Description, claims: &Claims<'_>, tensors: &[TensorInfo], device: &Device) -> bool {
+    let (Some(architecture), Some(channels), Some(classes)) =
+        (found.architecture(), found.channels, found.classes)
+    else {
+        return false;
+    };
+    // Any side will do where the head does not depend on it.
+    let side = found.sides.as_ref().map_or(32, |sides| *sides.start());
+    let Ok(network) = architecture.init(channels, side, classes, device) else { return false };
+    entries(&network).iter().all(|entry| {
+        let claims = claims.by_name.get(&entry.name).map_or(&[][..], Vec::as_slice);
+        claims.iter().all(|&index| tensors[index].shape == entry.shape)
+    })
+}
+
+fn wrong_network(
+    file: &str,
+    claims: &Claims<'_>,
+    missing: &[&Entry],
+    total: usize,
+    expected: Option<&Description>,
+    found: Option<&Description>,
+) -> Error {
+    let strangers = Strangers {
+        expected: expected.map_or("this network", |expected| expected.family.name()).to_owned(),
+        found: found.map(|found| found.family.name()),
+        missing: missing.len(),
+        total,
+        missing_examples: missing.iter().take(EXAMPLES).map(|entry| entry.name.clone()).collect(),
+        unknown: claims.strangers.len(),
+        unknown_examples: claims.strangers.iter().take(EXAMPLES).map(|&name| name.to_owned()).collect(),
+    };
+    Error::WrongNetwork { file: file.to_owned(), strangers: Box::new(strangers) }
+}

@@ -1,0 +1,4 @@
+//! Tests of the crate from outside: networks, weights in and out, and everything that can be wrong with a file.
+
+mod common;
+mod golden;
