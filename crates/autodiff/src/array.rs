@@ -1,0 +1,207 @@
+//! A tensor whose rank is known at run time, on any Burn device.
+//!
+//! Burn's `Tensor<D>` carries its rank in its type; a graph's values have ranks that only the graph knows. [`Array`] wraps
+//! Burn's rank-free dispatch tensor and offers the few operations that the rules of [`crate::ops`] are written in.
+
+use burn::backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
+use burn::backend::{Dispatch, DispatchDevice, DispatchTensor, Scalar, TensorMetadata};
+use burn::tensor::{DType, FloatDType, Shape, Slice, TensorData};
+
+use crate::error::{Error, Result};
+
+/// A tensor of any rank on any device; floats unless it is a mask or an index kept by a rule.
+///
+/// Cloning is cheap: the storage is shared, and Burn writes in place only to storage that is not.
+#[derive(Debug, Clone)]
+pub(crate) struct Array(pub(crate) DispatchTensor);
+
+/// Operations whose result has the kind, element type and device of `self`.
+impl Array {
+    /// The same values under another shape of as many elements.
+    #[must_use]
+    pub(crate) fn reshape(self, shape: &[usize]) -> Self {
+        if self.shape() == shape {
+            self
+        } else {
+            Self(Dispatch::float_reshape(self.0, Shape::from(shape.to_vec())))
+        }
+    }
+
+    pub(crate) fn expand(self, shape: &[usize]) -> Self {
+        Self(Dispatch::float_expand(self.0, Shape::from(shape.to_vec())))
+    }
+
+    pub(crate) fn permute(self, axes: &[usize]) -> Self {
+        Self(Dispatch::float_permute(self.0, axes))
+    }
+
+    pub(crate) fn flip(self, axes: &[usize]) -> Self {
+        Self(Dispatch::float_flip(self.0, axes))
+    }
+
+    pub(crate) fn slice(self, slices: &[Slice]) -> Self {
+        Self(Dispatch::float_slice(self.0, slices))
+    }
+
+    /// Rows `start..end` of the first axis.
+    #[must_use]
+    pub(crate) fn rows(self, start: usize, end: usize) -> Self {
+        let mut slices: Vec<Slice> = self.shape().into_iter().map(|size| Slice::from(0..size)).collect();
+        slices[0] = Slice::from(start..end);
+        self.slice(&slices)
+    }
+
+    pub(crate) fn slice_assign(self, slices: &[Slice], value: Self) -> Self {
+        Self(Dispatch::float_slice_assign(self.0, slices, value.0))
+    }
+
+    pub(crate) fn cat(parts: Vec<Self>, axis: usize) -> Self {
+        Self(Dispatch::float_cat(parts.into_iter().map(|part| part.0).collect(), axis))
+    }
+
+    pub(crate) fn add(self, other: Self) -> Self {
+        Self(Dispatch::float_add(self.0, other.0))
+    }
+
+    pub(crate) fn sub(self, other: Self) -> Self {
+        Self(Dispatch::float_sub(self.0, other.0))
+    }
+
+    pub(crate) fn mul(self, other: Self) -> Self {
+        Self(Dispatch::float_mul(self.0, other.0))
+    }
+
+    pub(crate) fn div(self, other: Self) -> Self {
+        Self(Dispatch::float_div(self.0, other.0))
+    }
+
+    pub(crate) fn add_scalar(self, value: f64) -> Self {
+        Self(Dispatch::float_add_scalar(self.0, Scalar::Float(value)))
+    }
+
+    pub(crate) fn mul_scalar(self, value: f64) -> Self {
+        Self(Dispatch::float_mul_scalar(self.0, Scalar::Float(value)))
+    }
+
+    pub(crate) fn div_scalar(self, value: f64) -> Self {
+        Self(Dispatch::float_div_scalar(self.0, Scalar::Float(value)))
+    }
+
+    pub(crate) fn recip(self) -> Self {
+        Self(Dispatch::float_recip(self.0))
+    }
+
+    pub(crate) fn neg(self) -> Self {
+        Self(Dispatch::float_neg(self.0))
+    }
+
+    pub(crate) fn exp(self) -> Self {
+        Self(Dispatch::float_exp(self.0))
+    }
+
+    pub(crate) fn sqrt(self) -> Self {
+        Self(Dispatch::float_sqrt(self.0))
+    }
+
+    pub(crate) fn erf(self) -> Self {
+        Self(Dispatch::float_erf(self.0))
+    }
+
+    /// The sum over one axis, which stays with size 1.
+    pub(crate) fn sum_axis(self, axis: usize) -> Self {
+        Self(Dispatch::float_sum_dim(self.0, axis))
+    }
+
+    /// True where the value is at most `bound`; a mask of the device's own boolean type.
+    pub(crate) fn at_most(&self, bound: f64) -> Self {
+        Self(Dispatch::float_lower_equal_elem(
+            self.0.clone(),
+            Scalar::Float(bound),
+            bool_dtype(&self.device()),
+        ))
+    }
+
+    /// `self` with `value` wherever the mask, which broadcasts, is true.
+    pub(crate) fn mask_fill(self, mask: Self, value: f64) -> Self {
+        let mask = Dispatch::bool_expand(mask.0, Shape::from(self.shape()));
+        Self(Dispatch::float_mask_fill(self.0, mask, Scalar::Float(value)))
+    }
+
+    /// The mask under another shape of as many elements.
+    pub(crate) fn reshape_mask(self, shape: &[usize]) -> Self {
+        Self(Dispatch::bool_reshape(self.0, Shape::from(shape.to_vec())))
+    }
+
+    /// Integer indices repeated along axes of size 1.
+    pub(crate) fn expand_indices(self, shape: &[usize]) -> Self {
+        Self(Dispatch::int_expand(self.0, Shape::from(shape.to_vec())))
+    }
+
+    /// Integer indices under another shape of as many elements.
+    pub(crate) fn reshape_indices(self, shape: &[usize]) -> Self {
+        Self(Dispatch::int_reshape(self.0, Shape::from(shape.to_vec())))
+    }
+}
+
+/// Making, moving and reading.
+impl Array {
+    /// Number of elements along each axis.
+    #[must_use]
+    pub(crate) fn shape(&self) -> Vec<usize> {
+        self.0.shape().iter().copied().collect()
+    }
+
+    /// The element type.
+    #[must_use]
+    pub(crate) fn dtype(&self) -> DType {
+        self.0.dtype()
+    }
+
+    pub(crate) fn device(&self) -> DispatchDevice {
+        self.0.device()
+    }
+
+    /// All elements `value`, with the element type and device of `like`.
+    pub(crate) fn full(shape: &[usize], value: f64, like: &Place) -> Self {
+        let shape = Shape::from(shape.to_vec());
+        Self(Dispatch::float_full(shape, Scalar::Float(value), &like.device, like.dtype))
+    }
+
+    /// All elements 0, with the element type and device of `self`.
+    pub(crate) fn zeros_like(&self, shape: &[usize]) -> Self {
+        Self::full(shape, 0.0, &self.place())
+    }
+
+    /// Where this array lives and what its elements are.
+    pub(crate) fn place(&self) -> Place {
+        Place { device: self.device(), dtype: self.dtype().into() }
+    }
+
+    /// Host data, converted to the element type of `place` and moved to its device.
+    pub(crate) fn from_data(data: TensorData, place: &Place) -> Self {
+        let data = data.convert_dtype(place.dtype.into());
+        Self(Dispatch::float_from_data(data, &place.device))
+    }
+
+    /// All elements, row-major, read back to the host.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device fails to deliver them.
+    pub(crate) fn into_data(self) -> Result<TensorData> {
+        burn::tensor::try_read_sync(Dispatch::float_into_data(self.0))
+            .ok_or_else(|| Error::Device("the device cannot be read synchronously on this platform".into()))?
+            .map_err(|error| Error::Device(format!("reading from the device failed: {error:?}")))
+    }
+}
+
+/// A device and the element type to use there.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) device: DispatchDevice,
+    pub(crate) dtype: FloatDType,
+}
+
+/// The type in which `device` stores booleans.
+fn bool_dtype(device: &DispatchDevice) -> burn::tensor::BoolDType {
+    burn::tensor::Device::new(device.clone()).settings().bool_dtype
+}

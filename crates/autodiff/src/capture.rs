@@ -1,0 +1,244 @@
+//! Recording a Burn module's forward pass as a list of operations, without running it and without touching the caller's model.
+//!
+//! Burn's capture device records what is done to the tensors on it. What this module takes care of:
+//!
+//! - The model that is moved to the capture device comes from [`Module::valid`], never from a clone: BatchNorm's running state is one
+//!   cell that clones share, and the move to a capture device is one-way. `valid` makes a fresh cell, strips autodiff and initialises
+//!   lazy parameters.
+//! - One capture device serves the whole process, behind a lock: Burn allows 65 536 of them and one scope at a time on each.
+//! - The input is made elsewhere and moved in, or it would be recorded as a constant.
+//! - The model's code may panic while it is recorded (reading a computed tensor, say). The panic is caught, kept off the terminal,
+//!   and returned with the last operation that was recorded.
+//!
+//! Burn 0.23 changes this interface; nothing outside this file knows it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Mutex, Once, PoisonError};
+
+use burn::backend::Capture;
+use burn::backend::ir::{OperationIr, TensorId};
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
+
+use crate::error::{Error, Result};
+use crate::graph::Role;
+
+/// What one run of the model left behind.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    /// Every operation, in order; initialisations and drops are left out.
+    pub(crate) operations: Vec<OperationIr>,
+    /// Host values of everything that was not computed: weights, buffers, literals, the input.
+    pub(crate) values: BTreeMap<TensorId, TensorData>,
+    /// Names and roles of the model's own tensors.
+    pub(crate) names: HashMap<TensorId, (String, Role)>,
+    /// The input.
+    pub(crate) input: TensorId,
+    /// What the forward function returned.
+    pub(crate) output: TensorId,
+    /// The type of the model's float tensors.
+    pub(crate) dtype: DType,
+}
+
+/// Records `forward` on a batch of `batch` samples of shape `sample`.
+///
+/// The input's values differ from one `batch` to the next, so that a model whose operations depend on them gives different recordings.
+pub(crate) fn record<M, F, const D: usize>(
+    model: &M,
+    forward: &F,
+    sample: &[usize],
+    batch: usize,
+    home: &Device,
+) -> Result<Recording>
+where
+    M: Module,
+    F: Fn(&M, Tensor<D>) -> Tensor<2>,
+{
+    let shape: Vec<usize> = std::iter::once(batch).chain(sample.iter().copied()).collect();
+    if shape.len() != D {
+        let expected = format!("{} axes beside the batch, as the forward function takes", D - 1);
+        return Err(Error::Shape { what: "sample", expected, found: sample.to_vec() });
+    }
+    if CAPTURING.get() {
+        return Err(failed("the model's forward function measures influence itself".into(), None));
+    }
+    let prepared = quietly(|| model.valid()).map_err(|message| failed(message, None))?;
+    let home = home.clone().without_autodiff();
+
+    let mut kept = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
+    let device = kept.get_or_insert_with(Device::capture).clone();
+    let mut outcome = Err(failed("the recording did not begin".into(), None));
+    let captured = device.capture_scope(|scope| {
+        let names = RefCell::new(Names::default());
+        let run = quietly(|| {
+            let moved = prepared.to_device(&device);
+            moved.visit(&mut *names.borrow_mut());
+            let dtype = names.borrow().dtype.unwrap_or(DType::F32);
+            let data = probe_input(&shape).convert_dtype(dtype);
+            let x = Tensor::<D>::from_data(data, (&home, dtype)).to_device(&device);
+            let input = id(&x);
+            (input, id(&forward(&moved, x)), dtype)
+        });
+        match run {
+            Ok((Some(input), Some(output), dtype)) => {
+                outcome = Ok((input, output, dtype, names.into_inner().found));
+                scope.complete([input], [output])
+            }
+            Ok(_) => {
+                outcome =
+                    Err(failed("the forward function returned a tensor of another device".into(), None));
+                scope.complete([], [])
+            }
+            Err(message) => {
+                outcome = Err(failed(message, None));
+                scope.complete([], [])
+            }
+        }
+    });
+    drop(kept);
+    match (outcome, captured) {
+        (Ok((input, output, dtype, names)), Ok(captured)) => {
+            let operations = captured.graph.operations.into_iter();
+            let operations =
+                operations.filter(|op| !matches!(op, OperationIr::Init(_) | OperationIr::Drop(_))).collect();
+            Ok(Recording { operations, values: captured.values, names, input, output, dtype })
+        }
+        (Err(Error::CaptureFailed { message, .. }), Ok(captured)) => {
+            Err(failed(message, captured.graph.operations.last()))
+        }
+        (Err(error), _) => Err(error),
+        (Ok(_), Err(error)) => Err(failed(error.to_string(), None)),
+    }
+}
+
+fn failed(message: String, last: Option<&OperationIr>) -> Error {
+    let last = last.map_or_else(|| "none".to_owned(), operation_name);
+    Error::CaptureFailed { message, last }
+}
+
+/// The operation as Burn names it, without operands: `Module::Conv2d`, `NumericFloat::Add`.
+pub(crate) fn operation_name(op: &OperationIr) -> String {
+    let text = format!("{op:?}");
+    let mut words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    let family = words.next().unwrap_or_default();
+    // `NumericFloat(F32, Add(...))`: the element type stands between the family and the operation.
+    let operation = words.find(|word| word.parse::<DTypeName>().is_err()).unwrap_or_default();
+    format!("{family}::{operation}")
+}
+
+/// Recognises the debug names of element types ("F32", "I64", "Bool").
+struct DTypeName;
+
+impl std::str::FromStr for DTypeName {
+    type Err = ();
+
+    fn from_str(word: &str) -> Result<Self, ()> {
+        let digits = word.trim_start_matches(|c: char| c.is_alphabetic());
+        let float = !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit());
+        let prefix = &word[..word.len() - digits.len()];
+        if (float && ["F", "BF", "I", "U", "Flex"].contains(&prefix)) || word == "Bool" {
+            Ok(Self)
+        } else {
+            Err(())
+        }
+    }
+}
+
+/// Numbers in [0, 1) that no two batch sizes share.
+fn probe_input(shape: &[usize]) -> TensorData {
+    let count: usize = shape.iter().product();
+    let values = (0..count).map(|i| ((i * 37 + shape[0] * 11 + 5) % 101) as f32 / 101.0).collect();
+    TensorData::new(values, shape.to_vec())
+}
+
+/// The recorded identity of a tensor on the capture device.
+fn id<const D: usize>(tensor: &Tensor<D>) -> Option<TensorId> {
+    tensor.clone().try_into_primitive::<Capture>().ok().map(|primitive| primitive.id())
+}
+
+static DEVICE: Mutex<Option<Device>> = Mutex::new(None);
+
+thread_local! {
+    static CAPTURING: Cell<bool> = const { Cell::new(false) };
+    static MESSAGE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Runs `work`; a panic becomes its message and does not reach the terminal.
+pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let previous = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if CAPTURING.get() {
+                let place =
+                    info.location().map(|place| format!(", at {}:{}", file_name(place.file()), place.line()));
+                let text = info.payload_as_str().unwrap_or("a panic without a message");
+                MESSAGE.set(Some(format!("{text}{}", place.unwrap_or_default())));
+            } else {
+                previous(info);
+            }
+        }));
+    });
+    let outer = CAPTURING.replace(true);
+    let result = panic::catch_unwind(AssertUnwindSafe(work));
+    CAPTURING.set(outer);
+    result.map_err(|_| MESSAGE.take().unwrap_or_else(|| "a panic without a message".into()))
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit(['/', '\\']).next().unwrap_or(path)
+}
+
+/// Collects the names of a module's tensors, in PyTorch's terms.
+#[derive(Default)]
+struct Names {
+    path: Vec<(String, String)>,
+    found: HashMap<TensorId, (String, Role)>,
+    dtype: Option<DType>,
+}
+
+impl Names {
+    /// The path with dots; normalisation's gamma and beta are PyTorch's weight and bias.
+    fn name(&self) -> String {
+        let container = self.path.last().map(|(_, container)| container.as_str()).unwrap_or_default();
+        let mut words: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
+        if let Some(last) = words.last_mut()
+            && container.ends_with("Norm")
+        {
+            *last = match *last {
+                "gamma" => "weight",
+                "beta" => "bias",
+                other => other,
+            };
+        }
+        words.join(".")
+    }
+}
+
+impl ModuleVisitor for Names {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.push((name.to_owned(), container_type.to_owned()));
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val();
+        let name = self.name();
+        // Running statistics look like parameters to a visitor; they are state that nobody trains.
+        let buffer = name.rsplit('.').next().is_some_and(|last| last.starts_with("running_"));
+        let role = if buffer { Role::Buffer } else { Role::Parameter(param.id) };
+        self.dtype.get_or_insert(tensor.dtype());
+        if let Some(id) = id(&tensor) {
+            self.found.insert(id, (name, role));
+        }
+    }
+
+    fn visit_int<const D: usize>(&mut self, _: &Param<Tensor<D, Int>>) {}
+
+    fn visit_bool<const D: usize>(&mut self, _: &Param<Tensor<D, Bool>>) {}
+}

@@ -1,0 +1,155 @@
+//! Checks that run before results are believed: finite numbers, shapes, independence of the samples, logits that are no probabilities.
+
+use std::collections::HashMap;
+
+use burn::tensor::{DType, TensorData};
+
+use crate::array::Array;
+use crate::burn_executor::BurnExecutor;
+use crate::error::{Error, Result};
+use crate::executor::Executor;
+use crate::ops::with_leading;
+
+/// The first element that is NaN or infinite: its flat index and its name.
+pub(crate) fn first_non_finite(data: &TensorData) -> Option<(usize, String)> {
+    let found = match data.dtype() {
+        DType::F32 => position(data.as_slice::<f32>().ok()?, |x| x.is_finite()),
+        DType::F64 => position(data.as_slice::<f64>().ok()?, |x| x.is_finite()),
+        dtype if dtype.is_float() => data.iter::<f32>().position(|x| !x.is_finite()),
+        _ => None,
+    }?;
+    let value = data.iter::<f64>().nth(found).unwrap_or(f64::NAN);
+    Some((found, value.to_string()))
+}
+
+/// The first element for which `good` does not hold, looked for in blocks so that the common case is a plain sweep.
+fn position<T: Copy>(values: &[T], good: impl Fn(T) -> bool) -> Option<usize> {
+    const BLOCK: usize = 4096;
+    let block = values.chunks(BLOCK).position(|block| !block.iter().fold(true, |all, &x| all & good(x)))?;
+    let start = block * BLOCK;
+    values[start..].iter().position(|&x| !good(x)).map(|offset| start + offset)
+}
+
+/// A weight, by name, holds finite numbers only.
+pub(crate) fn finite_tensor(name: &str, data: &TensorData) -> Result<()> {
+    match first_non_finite(data) {
+        None => Ok(()),
+        Some((index, value)) => Err(Error::NonFinite { what: format!("weight {name}"), value, index }),
+    }
+}
+
+/// Every sample of `[N, ...]` holds finite numbers only.
+pub(crate) fn finite_samples(what: &str, data: &TensorData) -> Result<()> {
+    match first_non_finite(data) {
+        None => Ok(()),
+        Some((flat, value)) => {
+            let size = data.num_elements() / data.shape()[0];
+            Err(Error::NonFinite {
+                what: format!("{what} of sample {}", flat / size),
+                value,
+                index: flat % size,
+            })
+        }
+    }
+}
+
+/// `found` is `expected`.
+pub(crate) fn shape(what: &'static str, found: &[usize], expected: &[usize]) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::Shape { what, expected: format!("{expected:?}"), found: found.to_vec() })
+}
+
+/// How many probes look for samples that influence one another.
+const PROBES: usize = 3;
+
+/// How far, relative to the largest logit, a sample's logits may move when another sample changes: nothing on a CPU, where the shapes
+/// and so the order of summation are the same; rounding on a GPU, whose kernels may sum in any order.
+const PROBE_TOLERANCE: f64 = 1e-5;
+
+/// Runs a few made-up batches of two samples through the network and looks at the logits.
+///
+/// # Errors
+/// [`Error::BatchCoupled`] with the first node at which one sample changed when only the other did; [`Error::Probabilities`] when
+/// every row of logits is non-negative and sums to 1.
+pub(crate) fn probe(executor: &BurnExecutor) -> Result<()> {
+    let executor = executor.at_batch(2)?;
+    let graph = executor.plan().graph();
+    let (sample, classes) = (graph.sample_shape(), graph.classes());
+    let mut rows = Vec::new();
+    for round in 0..PROBES {
+        let [first, other, changed] = [0, 1, 2].map(|draw| draw_sample(&sample, round * 3 + draw));
+        let pair = [batch_of(&sample, &[&first, &other]), batch_of(&sample, &[&first, &changed])];
+        let [before, after] = [logits(&executor, &pair[0])?, logits(&executor, &pair[1])?];
+        if differ(&before[..classes], &after[..classes]) {
+            return Err(Error::BatchCoupled { node: first_coupled(&executor, &pair)? });
+        }
+        rows.extend([before, after]);
+    }
+    let is_probabilities = rows.iter().flat_map(|batch| batch.chunks(classes)).all(is_distribution);
+    if is_probabilities { Err(Error::Probabilities) } else { Ok(()) }
+}
+
+fn logits(executor: &BurnExecutor, batch: &TensorData) -> Result<Vec<f64>> {
+    Ok(executor.linearize(batch.clone())?.logits().iter::<f64>().collect())
+}
+
+fn batch_of(sample: &[usize], samples: &[&[f32]]) -> TensorData {
+    TensorData::new(samples.concat(), with_leading(samples.len(), sample))
+}
+
+/// The first node whose part for the first sample differs between two batches that share only that sample.
+fn first_coupled(executor: &BurnExecutor, pair: &[TensorData; 2]) -> Result<String> {
+    let graph = executor.plan().graph();
+    let part = |node: usize, value: &Array| -> Option<Result<Vec<f64>>> {
+        let leading = graph.values[graph.nodes[node].output].shape.first()?;
+        let own = (leading.fixed == 0).then_some(leading.per_sample)?;
+        Some(value.clone().rows(0, own).into_data().map(|data| data.iter::<f64>().collect()))
+    };
+    let mut before = HashMap::new();
+    executor.observe(pair[0].clone(), |node, value| {
+        before.extend(part(node, value).map(|part| (node, part)));
+    })?;
+    let mut found = None;
+    executor.observe(pair[1].clone(), |node, value| {
+        if let (None, Some(Ok(after)), Some(Ok(before))) = (found, part(node, value), before.get(&node))
+            && differ(before, &after)
+        {
+            found = Some(node);
+        }
+    })?;
+    Ok(found.map_or_else(|| "the output".to_owned(), |node| graph.describe(node)))
+}
+
+/// Whether two runs of one sample differ by more than rounding.
+fn differ(a: &[f64], b: &[f64]) -> bool {
+    let scale = a.iter().chain(b).filter(|x| x.is_finite()).fold(0.0_f64, |max, x| max.max(x.abs()));
+    let unlike = |a: f64, b: f64| {
+        if a.is_finite() && b.is_finite() {
+            (a - b).abs() > PROBE_TOLERANCE * scale
+        } else {
+            a.to_bits() != b.to_bits()
+        }
+    };
+    a.iter().zip(b).any(|(&a, &b)| unlike(a, b))
+}
+/// How far from 1 a sum of probabilities in single precision may be.
+const DISTRIBUTION_TOLERANCE: f64 = 1e-4;
+
+fn is_distribution(row: &[f64]) -> bool {
+    row.iter().all(|&p| p >= 0.0) && (row.iter().sum::<f64>() - 1.0).abs() < DISTRIBUTION_TOLERANCE
+}
+
+/// A made-up sample: numbers in [0, 1) in even draws, in [-3, 3) in odd ones, from a fixed sequence.
+fn draw_sample(shape: &[usize], draw: usize) -> Vec<f32> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(draw as u64 + 1);
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1_u64 << 24) as f32
+    };
+    let wide = draw % 2 == 1;
+    (0..shape.iter().product()).map(|_| if wide { 6.0 * next() - 3.0 } else { next() }).collect()
+}

@@ -1,0 +1,102 @@
+//! What can go wrong between a Burn module and its Jacobian: one error type, every variant with the place and the remedy.
+
+use std::fmt;
+
+/// Errors of capture, planning and execution.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model's own code panicked, or Burn refused what it did, while it was being recorded.
+    #[error("the model could not be captured: {message} (last operation recorded: {last})")]
+    CaptureFailed {
+        /// The panic message or Burn's reason.
+        message: String,
+        /// The last operation that was recorded, with its place.
+        last: String,
+    },
+    /// The model uses what this engine cannot differentiate; all problems are listed at once.
+    #[error("the model cannot be differentiated:{}", Listed(.0))]
+    Unsupported(Vec<Problem>),
+    /// One sample's result depends on another sample of its batch.
+    #[error(
+        "samples influence one another at {node}: the value of one sample changed when only another sample was changed; \
+         use operations that treat each sample on its own (for example batch normalisation in evaluation)"
+    )]
+    BatchCoupled {
+        /// The first node at which it shows.
+        node: String,
+    },
+    /// NaN or infinity where a finite number is needed.
+    #[error("{what} holds {value} at flat index {index}; every value must be finite")]
+    NonFinite {
+        /// The tensor by name, or the sample by its index in the call.
+        what: String,
+        /// `NaN`, `inf` or `-inf`.
+        value: String,
+        /// Row-major index of the first such element, within the tensor or sample.
+        index: usize,
+    },
+    /// The network ends in a softmax: its outputs are probabilities, for which the measure would be wrong.
+    #[error(
+        "the network's outputs are probabilities (rows >= 0 that sum to 1), not logits; remove the final softmax \
+         (a final log_softmax is fine: it gives the same influence)"
+    )]
+    Probabilities,
+    /// A shape that does not fit.
+    #[error("{what}: expected shape {expected}, found {found:?}")]
+    Shape {
+        /// What has the shape.
+        what: &'static str,
+        /// The shape that would fit.
+        expected: String,
+        /// The shape that was found.
+        found: Vec<usize>,
+    },
+    /// An argument outside its domain.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// The device cannot do what was asked of it.
+    #[error("{0}")]
+    Device(String),
+    /// A kernel of the backend failed at run time.
+    #[error("{node}: the backend failed: {message}")]
+    Execution {
+        /// The operation and its place.
+        node: String,
+        /// The backend's message.
+        message: String,
+    },
+}
+
+/// One reason why a model cannot be differentiated, with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Problem {
+    /// The operation, as Burn names it (`Float::ArcTan2`, `Module::Conv3d`, ...).
+    pub op: String,
+    /// Where: the operation's number in the recording and the module path nearest to it.
+    pub node: String,
+    /// Why it is refused.
+    pub why: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}: {}", self.op, self.node, self.why)
+    }
+}
+
+/// A list of problems, one a line when there are several.
+struct Listed<'a>(&'a [Problem]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [only] => write!(f, " {only}"),
+            all => all.iter().try_for_each(|problem| write!(f, "\n  - {problem}")),
+        }
+    }
+}
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,37 @@
+//! The seam between what to compute and how: one trait for every executor of a plan.
+//!
+//! An executor linearises the network at a batch: one forward pass gives the logits, and the reverse pass pulls cotangents of the
+//! logits back to the input, as often as asked. Data crosses the seam as host data, since every consumer (the K x K algebra, files)
+//! is on the host and the data is small beside what is computed.
+
+use std::fmt;
+
+use burn::tensor::TensorData;
+
+use crate::error::Result;
+
+/// Runs one plan on one device.
+pub trait Executor: fmt::Debug + Send + Sync {
+    /// What it is, for reports: "burn on flex", ...
+    fn name(&self) -> String;
+
+    /// Runs the forward pass on `batch`, of shape `[n, ...sample]` where n is the plan's batch size.
+    ///
+    /// # Errors
+    /// What the backend refuses or fails to do.
+    fn linearize(&self, batch: TensorData) -> Result<Box<dyn Linearized + '_>>;
+}
+
+/// A network linearised at a batch.
+pub trait Linearized: fmt::Debug {
+    /// The logits `[n, K]`.
+    fn logits(&self) -> &TensorData;
+
+    /// The pullback: cotangents `[V, n, K]` of the logits (any V) to cotangents `[V, n, ...sample]` of the input.
+    ///
+    /// The same bits whether cotangents come alone or stacked: they run in blocks of fixed size.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) for cotangents of another shape, and what the backend fails to do.
+    fn pullback(&self, cotangents: TensorData) -> Result<TensorData>;
+}

@@ -1,0 +1,225 @@
+//! The captured network as plain data: values, nodes in the order of execution, one input, one output.
+//!
+//! The graph is typed (every value has a shape in terms of the batch size), printable ([`std::fmt::Display`]) and knows where each
+//! node stands in the model (the module path). It owns the constants (weights, buffers, literals) as host data in the type in which
+//! they were captured; precision and device are the plan's business.
+
+use std::fmt;
+
+use burn::module::ParamId;
+use burn::tensor::{DType, TensorData};
+
+use crate::error::{Error, Result};
+use crate::ops::Op;
+
+/// Index of a [`Value`] in its graph.
+pub type ValueId = usize;
+
+/// A size along one axis as a function of the batch size n: `per_sample * n + fixed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Size {
+    /// How much each sample adds.
+    pub per_sample: usize,
+    /// What does not depend on the batch.
+    pub fixed: usize,
+}
+
+impl Size {
+    /// The size at batch size `n`.
+    #[must_use]
+    pub fn at(self, n: usize) -> usize {
+        self.per_sample * n + self.fixed
+    }
+
+    /// The line through two measured sizes: `first` at batch `n`, `second` at batch `n + 1`; `None` when no such line has
+    /// coefficients that are natural numbers.
+    pub(crate) fn through(n: usize, first: usize, second: usize) -> Option<Self> {
+        let per_sample = second.checked_sub(first)?;
+        let fixed = first.checked_sub(per_sample * n)?;
+        Some(Self { per_sample, fixed })
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.per_sample, self.fixed) {
+            (0, fixed) => write!(f, "{fixed}"),
+            (1, 0) => write!(f, "n"),
+            (a, 0) => write!(f, "{a}n"),
+            (1, b) => write!(f, "n+{b}"),
+            (a, b) => write!(f, "{a}n+{b}"),
+        }
+    }
+}
+
+/// One tensor of the network.
+#[derive(Debug, Clone)]
+pub struct Value {
+    /// Its shape.
+    pub shape: Vec<Size>,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+impl Value {
+    /// The shape at batch size `n`.
+    #[must_use]
+    pub fn shape_at(&self, n: usize) -> Vec<usize> {
+        self.shape.iter().map(|size| size.at(n)).collect()
+    }
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// The network's input.
+    Input,
+    /// A weight, a buffer or a literal.
+    Constant(Constant),
+    /// The result of the node with this index.
+    Node(usize),
+}
+
+/// A tensor that does not depend on the input.
+#[derive(Debug, Clone)]
+pub struct Constant {
+    /// Its name in PyTorch's terms ("layer1.0.conv1.weight"), or `constant` for a literal of the model's code.
+    pub name: String,
+    /// What it is to the model.
+    pub role: Role,
+    /// Its elements, in the type in which they were captured.
+    pub data: TensorData,
+}
+
+/// What a constant is to the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A trainable parameter: part of "all parameters".
+    Parameter(ParamId),
+    /// State that is not trained, such as BatchNorm's running statistics: never perturbed, not counted.
+    Buffer,
+    /// A tensor made by the model's code.
+    Literal,
+}
+
+/// One operation.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// What is done.
+    pub op: Op,
+    /// The operands.
+    pub inputs: Vec<ValueId>,
+    /// The result.
+    pub output: ValueId,
+    /// The module path nearest to it ("stages.0.0.conv1"), empty before the first named module.
+    pub path: String,
+}
+
+/// A network as a directed acyclic graph.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    /// All values; nodes refer to them by index.
+    pub values: Vec<Value>,
+    /// All nodes, each after the nodes whose results it uses.
+    pub nodes: Vec<Node>,
+    /// The input, of shape `[n, ...]`.
+    pub input: ValueId,
+    /// The logits, of shape `[n, K]`.
+    pub output: ValueId,
+    /// The type of the captured weights.
+    pub dtype: DType,
+}
+
+impl Graph {
+    /// Number of classes K.
+    #[must_use]
+    pub fn classes(&self) -> usize {
+        self.values[self.output].shape.last().map_or(0, |size| size.fixed)
+    }
+
+    /// Shape of one sample, without the batch axis.
+    #[must_use]
+    pub fn sample_shape(&self) -> Vec<usize> {
+        self.values[self.input].shape[1..].iter().map(|size| size.fixed).collect()
+    }
+
+    /// The constants with the values that hold them.
+    pub fn constants(&self) -> impl Iterator<Item = (ValueId, &Constant)> {
+        self.values.iter().enumerate().filter_map(|(id, value)| match &value.origin {
+            Origin::Constant(constant) => Some((id, constant)),
+            _ => None,
+        })
+    }
+
+    /// A node with its number and place, for messages.
+    #[must_use]
+    pub fn describe(&self, node: usize) -> String {
+        let Node { op, path, .. } = &self.nodes[node];
+        if path.is_empty() {
+            format!("node {node} ({})", op.name())
+        } else {
+            format!("node {node} ({}) near {path}", op.name())
+        }
+    }
+
+    /// Checks what every later step relies on: batch axes of input and output, and each node's shape against its rule.
+    pub(crate) fn check(&self) -> Result<()> {
+        let batch = Size { per_sample: 1, fixed: 0 };
+        let input = &self.values[self.input].shape;
+        let output = &self.values[self.output].shape;
+        let fixed = |sizes: &[Size]| sizes.iter().all(|size| size.per_sample == 0 && size.fixed > 0);
+        if input.first() != Some(&batch) || !fixed(&input[1..]) {
+            return Err(Error::Shape {
+                what: "input",
+                expected: "[n, ...]".into(),
+                found: self.values[self.input].shape_at(2),
+            });
+        }
+        if output.len() != 2 || output[0] != batch || !fixed(&output[1..]) || output[1].fixed < 2 {
+            let found = self.values[self.output].shape_at(2);
+            let expected = "[n, K] with one row of at least two logits a sample (here n = 2)".into();
+            return Err(Error::Shape { what: "the model's output", expected, found });
+        }
+        (0..self.nodes.len()).try_for_each(|index| self.check_node(index))
+    }
+
+    /// Each operation's own shape rule must give the shape that Burn recorded: a difference is a misunderstanding, not a warning.
+    fn check_node(&self, index: usize) -> Result<()> {
+        let node = &self.nodes[index];
+        for n in [2, 3] {
+            let inputs: Vec<_> = node.inputs.iter().map(|&id| self.values[id].shape_at(n)).collect();
+            let recorded = self.values[node.output].shape_at(n);
+            let expected = node.op.rule().shape(&inputs, &recorded);
+            if expected.as_ref() != Ok(&recorded) {
+                let message = match expected {
+                    Ok(shape) => format!("its rule gives shape {shape:?}, the recording {recorded:?}"),
+                    Err(why) => why,
+                };
+                return Err(Error::Execution { node: self.describe(index), message });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shape = |id: ValueId| {
+            let sizes: Vec<_> = self.values[id].shape.iter().map(ToString::to_string).collect();
+            format!("[{}]", sizes.join(", "))
+        };
+        writeln!(f, "input %{} {}", self.input, shape(self.input))?;
+        for node in &self.nodes {
+            write!(f, "%{} {} = {}", node.output, shape(node.output), node.op)?;
+            for (position, &input) in node.inputs.iter().enumerate() {
+                let separator = if position == 0 { " " } else { ", " };
+                match &self.values[input].origin {
+                    Origin::Constant(constant) => write!(f, "{separator}{}{}", constant.name, shape(input))?,
+                    _ => write!(f, "{separator}%{input}")?,
+                }
+            }
+            writeln!(f)?;
+        }
+        writeln!(f, "output %{} {}", self.output, shape(self.output))
+    }
+}

@@ -1,0 +1,231 @@
+//! From two recordings of a model, at batch sizes 2 and 3, to one graph whose shapes are functions of the batch size.
+//!
+//! Recordings hold concrete shapes only (a reshape, for one, holds nothing but the shape of its result). Two of them tell which sizes
+//! follow the batch: each size must lie on a line a n + b through both. Batch 1 would confuse broadcasts with batches. Anything else
+//! that differs between the two is control flow on the batch, and refused with the operation at which it shows.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use burn::backend::ir::{OperationIr, TensorId, TensorIr};
+use burn::tensor::TensorData;
+
+use crate::capture::{Recording, operation_name};
+use crate::error::{Error, Problem, Result};
+use crate::graph::{Constant, Graph, Node, Origin, Role, Size, Value, ValueId};
+use crate::ops::{self, Lowered};
+
+/// The batch size of the first recording; the second has one sample more.
+pub(crate) const FIRST_BATCH: usize = 2;
+
+/// Recognises an operation; the tests put tables with gaps in its place.
+pub(crate) type Table = fn(&OperationIr) -> ops::Lowering<'_>;
+
+/// The graph of a model recorded at batch sizes [`FIRST_BATCH`] and one more.
+///
+/// # Errors
+/// [`Error::Unsupported`] with every operation that the graph needs and the engine does not know, and every dependence on the batch.
+pub(crate) fn graph(mut first: Recording, second: Recording, table: Table) -> Result<Graph> {
+    let (needed, other) = (needed(&first), needed(&second));
+    if needed.len() != other.len() {
+        return Err(Error::Unsupported(vec![uneven(&first, &second, &needed, &other)]));
+    }
+    let weights = std::mem::take(&mut first.values);
+    let mut builder = Builder::new(&first, &second, weights);
+    for (&index, &twin) in needed.iter().zip(&other) {
+        builder.node(index, &first.operations[index], &second.operations[twin], table);
+    }
+    let output = builder.twin(first.output, second.output);
+    if output.is_none() && builder.problems.is_empty() {
+        builder.refuse(
+            first.operations.len(),
+            "the result",
+            "it does not depend on the input in the same way at every batch size".into(),
+        );
+    }
+    let Builder { values, nodes, problems, .. } = builder;
+    let (Some(output), true) = (output, problems.is_empty()) else {
+        return Err(Error::Unsupported(problems));
+    };
+    let graph = Graph { values, nodes, input: 0, output, dtype: first.dtype };
+    graph.check()?;
+    Ok(graph)
+}
+
+/// The operations on which the output depends, in order: what is computed beside it is nobody's concern.
+fn needed(recording: &Recording) -> Vec<usize> {
+    let mut wanted = HashSet::from([recording.output]);
+    let mut needed = Vec::new();
+    for (index, op) in recording.operations.iter().enumerate().rev() {
+        if op.outputs().any(|output| wanted.contains(&output.id)) {
+            wanted.extend(op.inputs().map(|input| input.id));
+            needed.push(index);
+        }
+    }
+    needed.reverse();
+    needed
+}
+
+/// Names the first operation at which two recordings of unequal length differ.
+fn uneven(first: &Recording, second: &Recording, needed: &[usize], other: &[usize]) -> Problem {
+    let names = |recording: &Recording, indices: &[usize]| -> Vec<String> {
+        indices.iter().map(|&index| operation_name(&recording.operations[index])).collect()
+    };
+    let (a, b) = (names(first, needed), names(second, other));
+    let at = a.iter().zip(&b).position(|(a, b)| a != b).unwrap_or(a.len().min(b.len()));
+    let op = a.get(at).or(b.get(at)).cloned().unwrap_or_default();
+    let why = format!(
+        "control flow on the batch or on values: {} operations for {FIRST_BATCH} samples, {} for {}",
+        a.len(),
+        b.len(),
+        FIRST_BATCH + 1
+    );
+    Problem { op, node: format!("operation {at}"), why }
+}
+
+struct Builder<'a> {
+    first: &'a Recording,
+    second: &'a Recording,
+    /// Host values of the first recording, moved into the graph when they are first used.
+    weights: BTreeMap<TensorId, TensorData>,
+    /// Values by their identity in the first recording, with the identity of their twin in the second.
+    known: HashMap<TensorId, (ValueId, TensorId)>,
+    values: Vec<Value>,
+    nodes: Vec<Node>,
+    problems: Vec<Problem>,
+    path: String,
+}
+
+impl<'a> Builder<'a> {
+    fn new(first: &'a Recording, second: &'a Recording, weights: BTreeMap<TensorId, TensorData>) -> Self {
+        let inputs = weights.get(&first.input).zip(second.values.get(&second.input));
+        let shape = inputs.and_then(|(a, b)| sizes(a.shape(), b.shape())).unwrap_or_default();
+        Self {
+            first,
+            second,
+            weights,
+            known: HashMap::from([(first.input, (0, second.input))]),
+            values: vec![Value { shape, origin: Origin::Input }],
+            nodes: Vec::new(),
+            problems: Vec::new(),
+            path: String::new(),
+        }
+    }
+
+    fn refuse(&mut self, index: usize, op: &str, why: String) {
+        let near = if self.path.is_empty() { String::new() } else { format!(" near {}", self.path) };
+        self.problems.push(Problem { op: op.to_owned(), node: format!("operation {index}{near}"), why });
+    }
+
+    /// The value that both recordings know under these identities.
+    fn twin(&self, first: TensorId, second: TensorId) -> Option<ValueId> {
+        self.known.get(&first).filter(|(_, twin)| *twin == second).map(|(value, _)| *value)
+    }
+
+    /// Adds one operation, or says why not.
+    fn node(&mut self, index: usize, op: &OperationIr, twin: &OperationIr, table: Table) {
+        if let Some(path) = op.inputs().find_map(|input| self.module_of(input.id)) {
+            self.path = path;
+        }
+        let name = operation_name(op);
+        match (table(op), table(twin)) {
+            (Some(Ok(a)), Some(Ok(b))) => {
+                if let Err(why) = self.add(&a, &b) {
+                    self.refuse(index, &name, why);
+                }
+            }
+            (Some(Err(why)), _) | (_, Some(Err(why))) => self.refuse(index, &name, why),
+            _ => self.refuse(index, &name, reason(op).into()),
+        }
+        // Refused or not, later operations may use the result: one problem is reported once.
+        let outputs: Vec<_> = op.outputs().map(|t| (t.id, t.shape.to_vec())).collect();
+        for ((id, shape), twin) in outputs.into_iter().zip(twin.outputs()) {
+            if !self.known.contains_key(&id) {
+                let shape = sizes(&shape, &twin.shape).unwrap_or_default();
+                self.push(id, twin.id, Value { shape, origin: Origin::Node(usize::MAX) });
+            }
+        }
+    }
+
+    fn add(&mut self, a: &Lowered<'_>, b: &Lowered<'_>) -> Result<(), String> {
+        if a.op != b.op || a.inputs.len() != b.inputs.len() {
+            return Err(format!(
+                "it depends on the batch: {} for {FIRST_BATCH} samples, {} for one more",
+                a.op, b.op
+            ));
+        }
+        let inputs: Vec<_> =
+            a.inputs.iter().zip(&b.inputs).map(|(a, b)| self.operand(a, b)).collect::<Result<_, String>>()?;
+        let shape = sizes(&a.output.shape, &b.output.shape)
+            .ok_or_else(|| batch_shapes("its result", &a.output.shape, &b.output.shape))?;
+        let output =
+            self.push(a.output.id, b.output.id, Value { shape, origin: Origin::Node(self.nodes.len()) });
+        self.nodes.push(Node { op: a.op.clone(), inputs, output, path: self.path.clone() });
+        Ok(())
+    }
+
+    fn push(&mut self, id: TensorId, twin: TensorId, value: Value) -> ValueId {
+        self.values.push(value);
+        self.known.insert(id, (self.values.len() - 1, twin));
+        self.values.len() - 1
+    }
+
+    /// The value of an operand; constants are added when they are first used.
+    fn operand(&mut self, a: &TensorIr, b: &TensorIr) -> Result<ValueId, String> {
+        match self.known.get(&a.id) {
+            Some((value, twin)) if *twin == b.id => Ok(*value),
+            Some(_) => Err("it takes another operand at another batch size".into()),
+            None => self.constant(a, b),
+        }
+    }
+
+    fn constant(&mut self, a: &TensorIr, b: &TensorIr) -> Result<ValueId, String> {
+        let (Some(data), Some(twin)) = (self.weights.remove(&a.id), self.second.values.get(&b.id)) else {
+            return Err("an operand comes from nowhere: it was computed outside the forward function".into());
+        };
+        if data.shape() != twin.shape() {
+            return Err(batch_shapes("a tensor made in the forward function", data.shape(), twin.shape()));
+        }
+        let (name, role) =
+            self.first.names.get(&a.id).cloned().unwrap_or_else(|| ("constant".into(), Role::Literal));
+        if role == Role::Literal && data != *twin {
+            return Err("a tensor made in the forward function has other values for another input: it was read from the input".into());
+        }
+        let shape = data.shape().iter().map(|&fixed| Size { per_sample: 0, fixed }).collect();
+        let constant = Constant { name, role, data };
+        Ok(self.push(a.id, b.id, Value { shape, origin: Origin::Constant(constant) }))
+    }
+
+    /// The module that owns a named tensor: its name without the last word.
+    fn module_of(&self, id: TensorId) -> Option<String> {
+        let (name, _) = self.first.names.get(&id)?;
+        Some(name.rsplit_once('.').map_or(name.as_str(), |(module, _)| module).to_owned())
+    }
+}
+
+/// Why an operation that no family knows is refused.
+fn reason(op: &OperationIr) -> &'static str {
+    use burn::backend::ir::FloatOperationIr;
+    match op {
+        OperationIr::Float(_, FloatOperationIr::Random(_)) => {
+            "random operations are refused: the output would not be a function of the input"
+        }
+        OperationIr::Custom(_) => {
+            "a custom kernel has no derivative here; write it in Burn tensor operations"
+        }
+        _ => "this engine has no rule for it; see `Op::NAMES` for those it has",
+    }
+}
+
+fn batch_shapes(what: &str, a: &[usize], b: &[usize]) -> String {
+    format!(
+        "{what} has shape {a:?} for {FIRST_BATCH} samples and {b:?} for one more, which no line a n + b explains"
+    )
+}
+
+/// Both shapes as one function of the batch size.
+fn sizes(a: &[usize], b: &[usize]) -> Option<Vec<Size>> {
+    if a.len() != b.len() {
+        return None;
+    }
+    a.iter().zip(b).map(|(&a, &b)| Size::through(FIRST_BATCH, a, b)).collect()
+}

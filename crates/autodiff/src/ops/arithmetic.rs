@@ -1,0 +1,206 @@
+//! Elementwise arithmetic with broadcasts and scalars.
+//!
+//! | operation | y | pullback to the first | pullback to the second |
+//! |---|---|---|---|
+//! | add | a + b | g | g |
+//! | sub | a - b | g | -g |
+//! | mul | a b | g b | g a |
+//! | div | a / b | g / b | -g a / b^2 |
+//! | add scalar | a + s | g | |
+//! | mul scalar | s a | s g | |
+//! | div scalar | a / s | g / s | |
+//! | recip | 1 / a | -g / a^2 | |
+//!
+//! An operand that broadcasts takes the sum of the cotangents over the axes along which it was repeated ([`sum_to`]). Subtraction of a
+//! scalar is the addition of its negative, and negation the product with -1.
+
+use std::fmt;
+
+use burn::backend::ir::{BinaryOpIr, FloatOperationIr, NumericOperationIr, OperationIr};
+
+use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, only, unary, with_leading};
+use crate::array::{Array, Place};
+
+/// The shape to which two shapes of equal rank broadcast.
+pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
+    let pairs = || a.iter().zip(b);
+    if a.len() != b.len() || pairs().any(|(&a, &b)| a != b && a != 1 && b != 1) {
+        return Err(format!("shapes {a:?} and {b:?} do not broadcast"));
+    }
+    Ok(pairs().map(|(&a, &b)| if a == 1 { b } else { a }).collect())
+}
+
+/// Cotangents `[V, ...broadcast shape]` summed to `[V, ...shape]`, the operand's own shape.
+pub(crate) fn sum_to(cotangent: Array, shape: &[usize]) -> Array {
+    let full = cotangent.shape();
+    let new = full.len() - 1 - shape.len();
+    let summed = (1..full.len()).fold(cotangent, |sum, axis| {
+        let own = (axis > new).then(|| shape[axis - 1 - new]).unwrap_or(1);
+        if own == full[axis] { sum } else { sum.sum_axis(axis) }
+    });
+    summed.reshape(&with_leading(full[0], shape))
+}
+
+/// `[...]` as `[1, ...]`, to broadcast over the cotangents.
+fn over_cotangents(array: Array) -> Array {
+    let shape = with_leading(1, &array.shape());
+    array.reshape(&shape)
+}
+
+/// Both operands' other one, where it is active and the product needs it.
+fn other_of_active(active: &[bool]) -> Vec<Keep> {
+    (0..2).filter(|&position| active[1 - position]).map(Keep::Input).collect()
+}
+
+macro_rules! binary {
+    ($($(#[$doc:meta])* $name:ident, $label:literal, $forward:ident, $keeps:expr, $vjp:expr;)+) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name;
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str($label)
+            }
+        }
+
+        impl Rule for $name {
+            fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
+                broadcast(&inputs[0], &inputs[1])
+            }
+
+            fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+                let [a, b] = both(inputs);
+                a.$forward(b)
+            }
+
+            fn keeps(&self, active: &[bool]) -> Vec<Keep> {
+                let keeps: fn(&[bool]) -> Vec<Keep> = $keeps;
+                keeps(active)
+            }
+
+            fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
+                let vjp: fn(Array, usize, &Saved<'_>) -> Array = $vjp;
+                sum_to(vjp(cotangent, position, saved), &saved.shapes[position])
+            }
+        }
+    )+};
+}
+
+binary! {
+    /// a + b.
+    Add, "add", add, |_| vec![], |g, _, _| g;
+    /// a - b.
+    Sub, "sub", sub, |_| vec![], |g, position, _| if position == 0 { g } else { g.neg() };
+    /// a b.
+    Mul, "mul", mul, other_of_active, |g, position, saved| g.mul(over_cotangents(saved.input(1 - position)));
+    /// a / b.
+    Div, "div", div,
+        |active| if active[1] { vec![Keep::Input(0), Keep::Input(1)] } else { vec![Keep::Input(1)] },
+        |g, position, saved| {
+            let quotient = g.div(over_cotangents(saved.input(1)));
+            if position == 0 { return quotient; }
+            let ratio = saved.input(0).div(saved.input(1)).neg();
+            quotient.mul(over_cotangents(ratio))
+        };
+}
+
+macro_rules! scalar {
+    ($($(#[$doc:meta])* $name:ident, $label:literal, $forward:ident, $vjp:expr;)+) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct $name {
+            /// The scalar.
+            pub value: f64,
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($label, "({})"), self.value)
+            }
+        }
+
+        impl Rule for $name {
+            fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
+                Ok(inputs[0].clone())
+            }
+
+            fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+                only(inputs).$forward(self.value)
+            }
+
+            fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+                vec![]
+            }
+
+            fn pullback(&self, cotangent: Array, _: usize, _: &Saved<'_>) -> Array {
+                let vjp: fn(Array, f64) -> Array = $vjp;
+                vjp(cotangent, self.value)
+            }
+        }
+    )+};
+}
+
+scalar! {
+    /// a + s.
+    AddScalar, "add_scalar", add_scalar, |g, _| g;
+    /// s a.
+    MulScalar, "mul_scalar", mul_scalar, |g, value| g.mul_scalar(value);
+    /// a / s.
+    DivScalar, "div_scalar", div_scalar, |g, value| g.div_scalar(value);
+}
+
+/// 1 / a.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recip;
+
+impl fmt::Display for Recip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("recip")
+    }
+}
+
+impl Rule for Recip {
+    fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
+        Ok(inputs[0].clone())
+    }
+
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+        only(inputs).recip()
+    }
+
+    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+        vec![Keep::Output]
+    }
+
+    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
+        let y = saved.output();
+        cotangent.mul(over_cotangents(y.clone().mul(y).neg()))
+    }
+}
+
+pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+    use NumericOperationIr as N;
+    match ir {
+        OperationIr::NumericFloat(_, numeric) => match numeric {
+            N::Add(io) => binary(Op::Add(Add), io),
+            N::Sub(io) => binary(Op::Sub(Sub), io),
+            N::Mul(io) => binary(Op::Mul(Mul), io),
+            N::Div(io) => binary(Op::Div(Div), io),
+            N::AddScalar(io) => unary(Op::AddScalar(AddScalar { value: io.rhs.elem() }), &io.lhs, &io.out),
+            N::SubScalar(io) => {
+                unary(Op::AddScalar(AddScalar { value: -io.rhs.elem::<f64>() }), &io.lhs, &io.out)
+            }
+            N::MulScalar(io) => unary(Op::MulScalar(MulScalar { value: io.rhs.elem() }), &io.lhs, &io.out),
+            N::DivScalar(io) => unary(Op::DivScalar(DivScalar { value: io.rhs.elem() }), &io.lhs, &io.out),
+            N::Neg(io) => unary(Op::MulScalar(MulScalar { value: -1.0 }), &io.input, &io.out),
+            _ => None,
+        },
+        OperationIr::Float(_, FloatOperationIr::Recip(io)) => unary(Op::Recip(Recip), &io.input, &io.out),
+        _ => None,
+    }
+}
+
+fn binary(op: Op, io: &BinaryOpIr) -> Lowering<'_> {
+    Some(Ok(Lowered { op, inputs: vec![&io.lhs, &io.rhs], output: &io.out }))
+}

@@ -1,0 +1,397 @@
+//! Operations that move elements and compute nothing: each pullback moves the cotangents back.
+//!
+//! | operation | y | pullback |
+//! |---|---|---|
+//! | cat | operands side by side along an axis | the operand's part of g |
+//! | reshape | the same elements, row-major, under another shape | reshape back |
+//! | permute | axes in another order | the inverse order |
+//! | flip | axes reversed | flip again |
+//! | slice | a regular part | g placed into zeros |
+//! | expand | repeated along axes of size 1 and new leading axes | the sum over the repeats |
+//! | fill | one number everywhere; no operands | none |
+//! | cast | the same numbers in another float type: the plan's type rules | g |
+
+use std::fmt;
+
+use burn::backend::ir::{BaseOperationIr, NumericOperationIr, OperationIr};
+use burn::tensor::Slice as BurnSlice;
+
+use super::{Keep, Lowered, Lowering, Op, Rule, Saved, only, unary, with_leading};
+use crate::array::{Array, Place};
+
+/// Concatenation along `axis`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cat {
+    /// The axis along which the operands stand side by side.
+    pub axis: usize,
+}
+
+/// The same elements under the recorded shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reshape;
+
+/// Axis i of the result is axis `axes[i]` of the operand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permute {
+    /// The operand's axes in the order of the result.
+    pub axes: Vec<usize>,
+}
+
+/// The operand with some axes reversed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flip {
+    /// The axes that are reversed.
+    pub axes: Vec<usize>,
+}
+
+/// A regular part of the operand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice {
+    /// For each axis: start, end and step (positive), or `None` for the whole axis.
+    pub ranges: Vec<Option<[usize; 3]>>,
+}
+
+/// Broadcast to the recorded shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expand;
+
+/// `value` everywhere, in the recorded shape.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fill {
+    /// The value of every element.
+    pub value: f64,
+}
+
+/// A change of float type, which the plan's precision overrides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cast;
+
+impl Rule for Cat {
+    fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
+        let mut shape = inputs[0].clone();
+        for input in &inputs[1..] {
+            let fits = input.len() == shape.len()
+                && (0..shape.len()).all(|axis| axis == self.axis || shape[axis] == input[axis]);
+            if !fits {
+                return Err(format!(
+                    "shapes {:?} and {input:?} do not fit side by side along axis {}",
+                    inputs[0], self.axis
+                ));
+            }
+            shape[self.axis] += input[self.axis];
+        }
+        Ok(shape)
+    }
+
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+        Array::cat(inputs, self.axis)
+    }
+
+    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+        vec![]
+    }
+
+    fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
+        let start: usize = saved.shapes[..position].iter().map(|shape| shape[self.axis]).sum();
+        let mut ranges = whole(&cotangent.shape());
+        ranges[self.axis + 1] = BurnSlice::from(start..start + saved.shapes[position][self.axis]);
+        cotangent.slice(&ranges)
+    }
+}
+
+/// Every axis from end to end.
+fn whole(shape: &[usize]) -> Vec<BurnSlice> {
+    shape.iter().map(|&size| BurnSlice::from(0..size)).collect()
+}
+
+impl Rule for Reshape {
+    fn shape(&self, inputs: &[Vec<usize>], recorded: &[usize]) -> Result<Vec<usize>, String> {
+        let (from, to): (usize, usize) = (inputs[0].iter().product(), recorded.iter().product());
+        if from == to {
+            Ok(recorded.to_vec())
+        } else {
+            Err(format!("{from} elements do not fill shape {recorded:?}"))
+        }
+    }
+
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Place) -> Array {
+        only(inputs).reshape(shape)
+    }
+
+    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+        vec![]
+    }
+
+    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
+        let v = cotangent.shape()[0];
+        cotangent.reshape(&with_leading(v, &saved.shapes[0]))
+    }
+}
+
+impl Rule for Permute {
+    fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
+        let mut sorted = self.axes.clone();
+        sorted.sort_unstable();
+        if sorted.iter().copied().ne(0..inputs[0].len()) {
+            return Err(format!("{:?} is no order of the axes of shape {:?}", self.axes, inputs[0]));
+        }
+        Ok(self.axes.iter().map(|&axis| inputs[0][axis]).collect())
+    }
+
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+        only(inputs).permute(&self.axes)
+    }
+
+    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+        vec![]
+    }
+
+    fn pullback(&self, cotangent: Array, _: usize, _: &Saved<'_>) -> Array {
+        let mut inverse = vec![0; self.axes.len() + 1];
+        for (position, &axis) in self.axes.iter().enumerate() {
+            inverse[axis + 1] = position + 1;
+        }
+        cotangent.permute(&inverse)
+    }
+}
+
+impl Rule for Flip {
+    fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
+        match self.axes.iter().find(|&&axis| axis >= inputs[0].len()) {
+            Some(axis) => Err(format!("shape {:?} has no axis {axis}", inputs[0])),
+            None => Ok(inputs[0].clone()),
+        }
+    }
+
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+        only(inputs).flip(&self.axes)
+    }
+
+    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+        vec![]
+    }
+
+    fn pullback(&self, cotangent: Array, _: usize, _: &Saved<'_>) -> Array {
+        let axes: Vec<_> = self.axes.iter().map(|axis| axis + 1).collect();
+        cotangent.flip(&axes)
+    }
+}
+
+impl Slice {
+    /// Burn's slices for an operand of this shape.
+    fn slices(&self, shape: &[usize]) -> Vec<BurnSlice> {
+        self.ranges
+            .iter()
+            .zip(shape)
+            .map(|(range, &size)| match *range {
+                None => BurnSlice::from(0..size),
+                Some([start, end, step]) => BurnSlice::new(start as isize, Some(end as isize), step as isize),
+            })
+            .collect()
+    }
+}
+
+impl Rule for Slice {
+    fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
+        if self.ranges.len() > inputs[0].len() {
+            return Err(format!("{} ranges for shape {:?}", self.ranges.len(), inputs[0]));
+        }
+        let mut shape = inputs[0].clone();
+        for (size, range) in shape.iter_mut().zip(&self.ranges) {
+            if let Some([start, end, step]) = *range {
+                if start >= end || end > *size || step == 0 {
+                    return Err(format!(
+                        "range {start}..{end} in steps of {step} does not fit an axis of {size}"
+                    ));
+                }
+                *size = (end - start).div_ceil(step);
+            }
+        }
+        Ok(shape)
+    }
+
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+        let slices = self.slices(&inputs[0].shape());
+        only(inputs).slice(&slices)
+    }
+
+    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+        vec![]
+    }
+
+    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
+        let shape = with_leading(cotangent.shape()[0], &saved.shapes[0]);
+        let mut slices = whole(&shape);
+        slices[1..=self.ranges.len()].clone_from_slice(&self.slices(&saved.shapes[0]));
+        cotangent.zeros_like(&shape).slice_assign(&slices, cotangent)
+    }
+}
+
+impl Rule for Expand {
+    fn shape(&self, inputs: &[Vec<usize>], recorded: &[usize]) -> Result<Vec<usize>, String> {
+        let new = recorded.len().checked_sub(inputs[0].len());
+        let fits = new.is_some_and(|new| {
+            inputs[0].iter().zip(&recorded[new..]).all(|(&from, &to)| from == to || from == 1)
+        });
+        if fits {
+            Ok(recorded.to_vec())
+        } else {
+            Err(format!("shape {:?} does not expand to {recorded:?}", inputs[0]))
+        }
+    }
+
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Place) -> Array {
+        only(inputs).expand(shape)
+    }
+
+    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+        vec![]
+    }
+
+    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
+        super::arithmetic::sum_to(cotangent, &saved.shapes[0])
+    }
+}
+
+impl Rule for Fill {
+    fn shape(&self, _: &[Vec<usize>], recorded: &[usize]) -> Result<Vec<usize>, String> {
+        Ok(recorded.to_vec())
+    }
+
+    fn forward(&self, _: Vec<Array>, shape: &[usize], place: &Place) -> Array {
+        Array::full(shape, self.value, place)
+    }
+
+    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+        vec![]
+    }
+
+    fn pullback(&self, cotangent: Array, _: usize, _: &Saved<'_>) -> Array {
+        cotangent
+    }
+}
+
+impl Rule for Cast {
+    fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
+        Ok(inputs[0].clone())
+    }
+
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+        only(inputs)
+    }
+
+    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+        vec![]
+    }
+
+    fn pullback(&self, cotangent: Array, _: usize, _: &Saved<'_>) -> Array {
+        cotangent
+    }
+}
+
+impl fmt::Display for Cat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cat(axis {})", self.axis)
+    }
+}
+
+impl fmt::Display for Reshape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("reshape")
+    }
+}
+
+impl fmt::Display for Permute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "permute({:?})", self.axes)
+    }
+}
+
+impl fmt::Display for Flip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "flip({:?})", self.axes)
+    }
+}
+
+impl fmt::Display for Slice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ranges: Vec<_> = self
+            .ranges
+            .iter()
+            .map(|range| match range {
+                None => ":".to_owned(),
+                Some([start, end, 1]) => format!("{start}:{end}"),
+                Some([start, end, step]) => format!("{start}:{end}:{step}"),
+            })
+            .collect();
+        write!(f, "slice({})", ranges.join(", "))
+    }
+}
+
+impl fmt::Display for Expand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expand")
+    }
+}
+
+impl fmt::Display for Fill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "fill({})", self.value)
+    }
+}
+
+impl fmt::Display for Cast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("cast")
+    }
+}
+
+/// Burn's ranges, which may count from the end, as plain ranges over an axis of known size.
+fn plain_range(slice: &BurnSlice, size: usize) -> Result<Option<[usize; 3]>, String> {
+    if slice.step < 1 {
+        return Err("a slice with a negative step; use flip and a positive step".into());
+    }
+    let range = slice.to_range(size);
+    let whole = range == (0..size) && slice.step == 1;
+    Ok(if whole { None } else { Some([range.start, range.end, slice.step as usize]) })
+}
+
+pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+    use BaseOperationIr as Base;
+    match ir {
+        OperationIr::BaseFloat(base) => match base {
+            Base::Reshape(io) => unary(Op::Reshape(Reshape), &io.input, &io.out),
+            Base::Expand(io) => unary(Op::Expand(Expand), &io.input, &io.out),
+            Base::Permute(io) => unary(Op::Permute(Permute { axes: io.axes.clone() }), &io.input, &io.out),
+            Base::SwapDims(io) => {
+                let mut axes: Vec<_> = (0..io.input.shape.num_dims()).collect();
+                axes.swap(io.dim1, io.dim2);
+                unary(Op::Permute(Permute { axes }), &io.input, &io.out)
+            }
+            Base::Flip(io) => unary(Op::Flip(Flip { axes: io.axes.clone() }), &io.input, &io.out),
+            Base::Slice(io) => {
+                let sizes = io.tensor.shape.iter();
+                let ranges: Result<_, _> =
+                    io.ranges.iter().zip(sizes).map(|(range, &size)| plain_range(range, size)).collect();
+                match ranges {
+                    Ok(ranges) => unary(Op::Slice(Slice { ranges }), &io.tensor, &io.out),
+                    Err(why) => Some(Err(why)),
+                }
+            }
+            Base::Cat(io) => {
+                let op = Op::Cat(Cat { axis: io.dim });
+                Some(Ok(Lowered { op, inputs: io.tensors.iter().collect(), output: &io.out }))
+            }
+            Base::Cast(io) if io.out.dtype.is_float() => unary(Op::Cast(Cast), &io.input, &io.out),
+            Base::Zeros(io) => filled(0.0, &io.out),
+            Base::Ones(io) => filled(1.0, &io.out),
+            _ => None,
+        },
+        OperationIr::NumericFloat(_, NumericOperationIr::Full(io)) => filled(io.value.elem(), &io.out),
+        _ => None,
+    }
+}
+
+fn filled(value: f64, output: &burn::backend::ir::TensorIr) -> Lowering<'_> {
+    Some(Ok(Lowered { op: Op::Fill(Fill { value }), inputs: vec![], output }))
+}

@@ -1,0 +1,218 @@
+//! The operations that the engine can differentiate: a table, one file a family.
+//!
+//! Adding an operation takes a struct with a [`Rule`] in the file of its family, a line in the [`operations!`] list below, and
+//! samples for the derivative tests (a listed operation without samples is a failing test). Every rule reads
+//! `y = f(x_0, x_1, ...)` and gives its *pullback*: for V cotangents of y, stacked on a leading axis `[V, ...shape of y]`, the
+//! cotangents of one operand, `[V, ...shape of x_i]`. See the crate documentation for the notation.
+
+pub mod activation;
+pub mod arithmetic;
+pub mod conv;
+pub mod layout;
+pub mod linear;
+pub mod norm;
+pub mod pool;
+pub mod reduce;
+pub mod softmax;
+
+use std::fmt;
+
+use burn::backend::ir::{OperationIr, TensorIr};
+
+use crate::array::{Array, Place};
+
+/// What a rule wants to have at hand in its pullback; the plan turns it into bytes and lifetimes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// The operand with this position.
+    Input(usize),
+    /// The result.
+    Output,
+    /// A mask of one byte an element of the result.
+    Mask,
+    /// An index of one machine word an element of the result.
+    Indices,
+}
+
+/// What a pullback sees of the forward pass: exactly what the rule keeps, and the shapes.
+#[derive(Debug)]
+pub(crate) struct Saved<'a> {
+    /// The operands that are kept, by position; constants are always there.
+    pub(crate) inputs: &'a [Option<Array>],
+    /// The result, if kept.
+    pub(crate) output: Option<&'a Array>,
+    /// The mask or indices, if kept.
+    pub(crate) derived: Option<&'a Array>,
+    /// The shapes of all operands.
+    pub(crate) shapes: &'a [Vec<usize>],
+}
+
+impl Saved<'_> {
+    /// An operand that the rule's `keeps` has asked for.
+    pub(crate) fn input(&self, position: usize) -> Array {
+        self.inputs[position].clone().unwrap_or_else(|| unreachable!("a rule reads only what it keeps"))
+    }
+
+    /// The result, which the rule's `keeps` has asked for.
+    pub(crate) fn output(&self) -> Array {
+        self.output.cloned().unwrap_or_else(|| unreachable!("a rule reads only what it keeps"))
+    }
+
+    /// The mask or indices, which the rule's `keeps` has asked for.
+    pub(crate) fn derived(&self) -> Array {
+        self.derived.cloned().unwrap_or_else(|| unreachable!("a rule reads only what it keeps"))
+    }
+}
+
+/// The mathematics of one operation.
+pub(crate) trait Rule: fmt::Debug + fmt::Display {
+    /// The shape of the result, from the operands' shapes and (for operations that are told their shape) the recorded one.
+    ///
+    /// # Errors
+    /// Why the operands do not fit.
+    fn shape(&self, inputs: &[Vec<usize>], recorded: &[usize]) -> Result<Vec<usize>, String>;
+
+    /// The result, of shape `shape`, from operands that are owned so that Burn can reuse their storage; operands are at `place`, and results without operands are made there.
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array;
+
+    /// What the pullback to the `active` operands reads.
+    fn keeps(&self, active: &[bool]) -> Vec<Keep>;
+
+    /// [`Rule::forward`], with the mask or indices where `keeps` names one.
+    fn trace(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> (Array, Option<Array>) {
+        (self.forward(inputs, shape, place), None)
+    }
+
+    /// The cotangents `[V, ...shapes[position]]` of one operand from those of the result, `[V, ...shape]`.
+    fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array;
+}
+
+/// An operation recognised in Burn's recording.
+#[derive(Debug)]
+pub(crate) struct Lowered<'a> {
+    pub(crate) op: Op,
+    pub(crate) inputs: Vec<&'a TensorIr>,
+    pub(crate) output: &'a TensorIr,
+}
+
+/// What a family says of a recorded operation: not mine, mine, or mine but refused for this reason.
+pub(crate) type Lowering<'a> = Option<Result<Lowered<'a>, String>>;
+
+macro_rules! operations {
+    ($($variant:ident($rule:ty)),+ $(,)?) => {
+        /// Every operation of the engine.
+        #[derive(Debug, Clone, PartialEq)]
+        #[non_exhaustive]
+        pub enum Op {
+            $(#[doc = concat!("See [`", stringify!($rule), "`].")] $variant($rule),)+
+        }
+
+        impl Op {
+            /// The names of all operations, in the table's order.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($variant)),+];
+
+            /// The operation's name.
+            #[must_use]
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$variant(_) => stringify!($variant),)+ }
+            }
+
+            /// The operation's mathematics.
+            #[must_use]
+            pub(crate) fn rule(&self) -> &dyn Rule {
+                match self { $(Self::$variant(rule) => rule,)+ }
+            }
+        }
+    };
+}
+
+operations! {
+    Conv2d(conv::Conv2d),
+    Linear(linear::Linear),
+    Matmul(linear::Matmul),
+    BatchNorm(norm::BatchNorm),
+    Relu(activation::Relu),
+    LeakyRelu(activation::LeakyRelu),
+    Sigmoid(activation::Sigmoid),
+    Tanh(activation::Tanh),
+    Gelu(activation::Gelu),
+    MaxPool2d(pool::MaxPool2d),
+    AvgPool2d(pool::AvgPool2d),
+    AdaptiveAvgPool2d(pool::AdaptiveAvgPool2d),
+    Cat(layout::Cat),
+    Reshape(layout::Reshape),
+    Permute(layout::Permute),
+    Flip(layout::Flip),
+    Slice(layout::Slice),
+    Expand(layout::Expand),
+    Fill(layout::Fill),
+    Cast(layout::Cast),
+    Add(arithmetic::Add),
+    Sub(arithmetic::Sub),
+    Mul(arithmetic::Mul),
+    Div(arithmetic::Div),
+    AddScalar(arithmetic::AddScalar),
+    MulScalar(arithmetic::MulScalar),
+    DivScalar(arithmetic::DivScalar),
+    Recip(arithmetic::Recip),
+    Sum(reduce::Sum),
+    Mean(reduce::Mean),
+    Softmax(softmax::Softmax),
+    LogSoftmax(softmax::LogSoftmax),
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.rule(), f)
+    }
+}
+
+/// Recognises a recorded operation. `None` when no family knows it.
+pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+    const FAMILIES: &[fn(&OperationIr) -> Lowering<'_>] = &[
+        conv::lower,
+        linear::lower,
+        norm::lower,
+        activation::lower,
+        pool::lower,
+        layout::lower,
+        arithmetic::lower,
+        reduce::lower,
+        softmax::lower,
+    ];
+    FAMILIES.iter().find_map(|family| family(ir))
+}
+
+/// A lowered operation with one operand.
+pub(crate) fn unary<'a>(op: Op, input: &'a TensorIr, output: &'a TensorIr) -> Lowering<'a> {
+    Some(Ok(Lowered { op, inputs: vec![input], output }))
+}
+
+/// The only operand of a unary operation, owned, so that Burn can reuse its storage.
+pub(crate) fn only(inputs: Vec<Array>) -> Array {
+    let [x] = <[Array; 1]>::try_from(inputs)
+        .unwrap_or_else(|_| unreachable!("the shape rule has seen one operand"));
+    x
+}
+
+/// Both operands of a binary operation, owned.
+pub(crate) fn both(inputs: Vec<Array>) -> [Array; 2] {
+    <[Array; 2]>::try_from(inputs).unwrap_or_else(|_| unreachable!("the shape rule has seen two operands"))
+}
+
+/// `[V, B, ...]` as `[V * B, ...]`: for kernels that treat each row of their first axis alike.
+pub(crate) fn fold(cotangent: Array) -> Array {
+    let shape = cotangent.shape();
+    let folded: Vec<_> = std::iter::once(shape[0] * shape[1]).chain(shape[2..].iter().copied()).collect();
+    cotangent.reshape(&folded)
+}
+
+/// A shape with `count` in front of it.
+pub(crate) fn with_leading(count: usize, shape: &[usize]) -> Vec<usize> {
+    std::iter::once(count).chain(shape.iter().copied()).collect()
+}
+
+/// The product of V and the first axis in front of the others: the shape of [`fold`]'s result.
+pub(crate) fn folded(count: usize, shape: &[usize]) -> Vec<usize> {
+    with_leading(count * shape[0], &shape[1..])
+}

@@ -1,0 +1,103 @@
+//! Softmax and its logarithm along one axis.
+//!
+//! - softmax: y_i = exp(x_i) / sum_j exp(x_j), pullback y_i (g_i - sum_j g_j y_j);
+//! - log-softmax: y_i = x_i - ln sum_j exp(x_j), pullback g_i - exp(y_i) sum_j g_j.
+
+use std::fmt;
+
+use burn::backend::Dispatch;
+use burn::backend::ir::{ActivationOperationIr, OperationIr};
+use burn::backend::ops::ActivationOps;
+
+use super::{Keep, Lowering, Op, Rule, Saved, only, unary, with_leading};
+use crate::array::{Array, Place};
+
+/// exp(x) / sum exp(x) along `axis`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Softmax {
+    /// The axis along which the result sums to 1.
+    pub axis: usize,
+}
+
+/// x - ln sum exp(x) along `axis`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSoftmax {
+    /// The axis along which the exponentials of the result sum to 1.
+    pub axis: usize,
+}
+
+fn same_shape(inputs: &[Vec<usize>], axis: usize) -> Result<Vec<usize>, String> {
+    if axis < inputs[0].len() {
+        Ok(inputs[0].clone())
+    } else {
+        Err(format!("shape {:?} has no axis {axis}", inputs[0]))
+    }
+}
+
+/// The kept result as `[1, ...]`.
+fn output_over_cotangents(saved: &Saved<'_>) -> Array {
+    saved.output().reshape(&with_leading(1, &saved.shapes[0]))
+}
+
+impl Rule for Softmax {
+    fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
+        same_shape(inputs, self.axis)
+    }
+
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+        Array(Dispatch::softmax(only(inputs).0, self.axis))
+    }
+
+    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+        vec![Keep::Output]
+    }
+
+    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
+        let y = output_over_cotangents(saved);
+        let mean = cotangent.clone().mul(y.clone()).sum_axis(self.axis + 1);
+        cotangent.sub(mean).mul(y)
+    }
+}
+
+impl Rule for LogSoftmax {
+    fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
+        same_shape(inputs, self.axis)
+    }
+
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+        Array(Dispatch::log_softmax(only(inputs).0, self.axis))
+    }
+
+    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+        vec![Keep::Output]
+    }
+
+    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
+        let total = cotangent.clone().sum_axis(self.axis + 1);
+        cotangent.sub(output_over_cotangents(saved).exp().mul(total))
+    }
+}
+
+impl fmt::Display for Softmax {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "softmax(axis {})", self.axis)
+    }
+}
+
+impl fmt::Display for LogSoftmax {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "log_softmax(axis {})", self.axis)
+    }
+}
+
+pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+    match ir {
+        OperationIr::Activation(ActivationOperationIr::Softmax(io)) => {
+            unary(Op::Softmax(Softmax { axis: io.axis }), &io.input, &io.out)
+        }
+        OperationIr::Activation(ActivationOperationIr::LogSoftmax(io)) => {
+            unary(Op::LogSoftmax(LogSoftmax { axis: io.axis }), &io.input, &io.out)
+        }
+        _ => None,
+    }
+}

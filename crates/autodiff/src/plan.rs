@@ -1,0 +1,294 @@
+//! What to run, in which order, what to keep, and how many bytes it takes: all known before anything runs.
+//!
+//! The passes over the graph:
+//! 1. *Activity*: a value is active when it depends on a perturbed leaf; only active values get cotangents.
+//! 2. *Constant folding*: nodes that depend on no input are computed once, when the plan is loaded onto a device.
+//! 3. *Keeping*: each active node's rule declares what its pullback reads ([`Keep`]); nothing else survives the forward pass.
+//! 4. *Lifetimes*: a value is dropped after its last use, and the bytes alive at each step give the peaks.
+
+use std::fmt;
+use std::sync::Arc;
+
+use burn::tensor::FloatDType;
+
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Node, Origin, ValueId};
+use crate::ops::Keep;
+
+/// The float type in which a plan runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Double precision.
+    F64,
+}
+
+impl Precision {
+    /// Bytes of one element.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F64 => 8,
+        }
+    }
+
+    pub(crate) fn dtype(self) -> FloatDType {
+        match self {
+            Self::F32 => FloatDType::F32,
+            Self::F64 => FloatDType::F64,
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F64 => "f64",
+        })
+    }
+}
+
+impl std::str::FromStr for Precision {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "f64" => Ok(Self::F64),
+            other => Err(Error::InvalidArgument(format!("no such precision: {other}; give f32 or f64"))),
+        }
+    }
+}
+
+/// One node of the forward pass with what becomes of its surroundings.
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    /// The node's index in the graph.
+    pub(crate) node: usize,
+    /// Which operands are active; none for a node that the reverse pass does not visit.
+    pub(crate) active: Vec<bool>,
+    /// What the pullback reads.
+    pub(crate) keeps: Vec<Keep>,
+    /// Values that nothing reads after this node, neither forward nor reverse.
+    pub(crate) dead: Vec<ValueId>,
+}
+
+impl Step {
+    pub(crate) fn is_active(&self) -> bool {
+        self.active.contains(&true)
+    }
+
+    /// Whether the rule has to make a mask or indices.
+    pub(crate) fn derives(&self) -> bool {
+        self.keeps.iter().any(|keep| matches!(keep, Keep::Mask | Keep::Indices))
+    }
+}
+
+/// Bytes of one run of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bytes {
+    /// Weights and folded constants.
+    pub weights: usize,
+    /// What the forward pass keeps for the reverse pass.
+    pub kept: usize,
+    /// The largest sum of live values during the forward pass, kept values among them.
+    pub forward: usize,
+    /// The largest sum of live cotangents during the reverse pass.
+    pub reverse: usize,
+}
+
+impl Bytes {
+    /// The peak of a run: weights, and the larger of the forward pass and the reverse pass with all that is kept.
+    #[must_use]
+    pub fn peak(&self) -> usize {
+        self.weights + self.forward.max(self.kept + self.reverse)
+    }
+}
+
+/// A graph made ready to run at one batch size.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub(crate) graph: Arc<Graph>,
+    /// The batch size at which every run takes place: shorter batches are padded.
+    pub(crate) batch: usize,
+    /// How many cotangents one reverse pass carries: fewer are padded, more take several passes.
+    pub(crate) block: usize,
+    pub(crate) precision: Precision,
+    /// Nodes that depend on no input, in order.
+    pub(crate) folded: Vec<usize>,
+    pub(crate) steps: Vec<Step>,
+    bytes: Bytes,
+}
+
+impl Plan {
+    /// Plans the perturbation of the input.
+    ///
+    /// `batch` samples run together, with `block` cotangents in one reverse pass; both are fixed for the life of the plan, because
+    /// matrix products change their order of summation with the shape: a result never depends on what else is in the batch.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a batch or block of 0.
+    pub fn input(graph: Arc<Graph>, batch: usize, block: usize, precision: Precision) -> Result<Self> {
+        if batch == 0 || block == 0 {
+            return Err(Error::InvalidArgument(
+                "a plan needs at least one sample and one cotangent at a time".into(),
+            ));
+        }
+        let dependent = reachable(&graph, |id| id == graph.input);
+        let (steps, folded): (Vec<_>, Vec<_>) =
+            (0..graph.nodes.len()).partition(|&node| dependent[graph.nodes[node].output]);
+        let mut steps: Vec<_> = steps.into_iter().map(|node| step(&graph, node, &dependent)).collect();
+        lifetimes(&graph, &mut steps, &dependent);
+        let mut plan = Self { graph, batch, block, precision, folded, steps, bytes: Bytes::default() };
+        plan.bytes = plan.count();
+        Ok(plan)
+    }
+
+    /// The graph that is run.
+    #[must_use]
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// How many samples run together.
+    #[must_use]
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// The float type of the run.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The bytes of one run, temporaries inside the backend's kernels not counted.
+    #[must_use]
+    pub fn bytes(&self) -> Bytes {
+        self.bytes
+    }
+
+    fn size(&self, id: ValueId) -> usize {
+        self.graph.values[id].shape_at(self.batch).iter().product::<usize>() * self.precision.bytes()
+    }
+
+    /// Whether a kept operand is one of the weights, which stay in any case.
+    fn is_constant(&self, id: ValueId) -> bool {
+        match self.graph.values[id].origin {
+            Origin::Input => false,
+            Origin::Constant(_) => true,
+            Origin::Node(node) => self.folded.contains(&node),
+        }
+    }
+
+    fn count(&self) -> Bytes {
+        let weights =
+            (0..self.graph.values.len()).filter(|&id| self.is_constant(id)).map(|id| self.size(id)).sum();
+        let (forward, kept) = self.count_forward();
+        Bytes { weights, kept, forward, reverse: self.count_reverse() }
+    }
+
+    /// The peak of the forward pass and what is left after it.
+    fn count_forward(&self) -> (usize, usize) {
+        let (mut live, mut peak, mut derived) = (self.size(self.graph.input), 0, 0);
+        for step in &self.steps {
+            let node = &self.graph.nodes[step.node];
+            let elements = self.size(node.output) / self.precision.bytes();
+            derived += step.keeps.iter().map(|keep| elements * derived_bytes(*keep)).sum::<usize>();
+            live += self.size(node.output);
+            peak = peak.max(live + derived);
+            live -= step.dead.iter().map(|&id| self.size(id)).sum::<usize>();
+        }
+        (peak, live + derived)
+    }
+
+    fn count_reverse(&self) -> usize {
+        let mut pending = vec![0; self.graph.values.len()];
+        pending[self.graph.output] = self.block * self.size(self.graph.output);
+        let mut peak = pending[self.graph.output];
+        for step in self.steps.iter().rev().filter(|step| step.is_active()) {
+            let Node { inputs, output, .. } = &self.graph.nodes[step.node];
+            let before: usize = pending.iter().sum();
+            for (&input, _) in inputs.iter().zip(&step.active).filter(|(_, active)| **active) {
+                pending[input] = self.block * self.size(input);
+            }
+            peak = peak.max(before.max(pending.iter().sum()));
+            pending[*output] = 0;
+        }
+        peak
+    }
+}
+
+/// Bytes an element of what a rule derives beside its result.
+fn derived_bytes(keep: Keep) -> usize {
+    match keep {
+        Keep::Mask => 1,
+        Keep::Indices => 8,
+        Keep::Input(_) | Keep::Output => 0,
+    }
+}
+
+/// Which values depend on a leaf that `perturbed` names.
+fn reachable(graph: &Graph, perturbed: impl Fn(ValueId) -> bool) -> Vec<bool> {
+    let mut reached: Vec<_> = (0..graph.values.len()).map(perturbed).collect();
+    for node in &graph.nodes {
+        if node.inputs.iter().any(|&input| reached[input]) {
+            reached[node.output] = true;
+        }
+    }
+    reached
+}
+
+fn step(graph: &Graph, node: usize, active: &[bool]) -> Step {
+    let active: Vec<_> = graph.nodes[node].inputs.iter().map(|&input| active[input]).collect();
+    let keeps = if active.contains(&true) { graph.nodes[node].op.rule().keeps(&active) } else { vec![] };
+    Step { node, active, keeps, dead: vec![] }
+}
+
+/// Gives each value that is not kept to the step after which nothing reads it.
+fn lifetimes(graph: &Graph, steps: &mut [Step], computed: &[bool]) {
+    let mut settled: Vec<_> = computed.iter().map(|computed| !computed).collect();
+    settled[graph.output] = true;
+    for step in &*steps {
+        let node = &graph.nodes[step.node];
+        for keep in &step.keeps {
+            match keep {
+                Keep::Input(position) => settled[node.inputs[*position]] = true,
+                Keep::Output => settled[node.output] = true,
+                Keep::Mask | Keep::Indices => {}
+            }
+        }
+    }
+    for step in steps.iter_mut().rev() {
+        for &input in &graph.nodes[step.node].inputs {
+            if !std::mem::replace(&mut settled[input], true) {
+                step.dead.push(input);
+            }
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Bytes { weights, kept, forward, reverse } = self.bytes;
+        let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+        writeln!(f, "batch {}, {} cotangents a pass, {}", self.batch, self.block, self.precision)?;
+        writeln!(
+            f,
+            "weights {:.1} MiB, forward {:.1}, kept {:.1}, reverse {:.1}",
+            mib(weights),
+            mib(forward),
+            mib(kept),
+            mib(reverse)
+        )?;
+        for step in &self.steps {
+            write!(f, "{}", self.graph.describe(step.node))?;
+            writeln!(f, " keeps {:?}, drops {:?}", step.keeps, step.dead)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,235 @@
+//! The way in: a model captured, checked, planned and loaded once, then run on any number of samples.
+
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use crate::burn_executor::BurnExecutor;
+use crate::capture::record;
+use crate::check;
+use crate::error::{Error, Result};
+use crate::executor::Executor;
+use crate::graph::Graph;
+use crate::lower::{self, FIRST_BATCH};
+use crate::ops::{self, with_leading};
+use crate::plan::{Plan, Precision};
+
+impl Graph {
+    /// Captures `forward` as a graph, for samples of shape `sample` (without the batch axis).
+    ///
+    /// `forward` maps `[n, ...sample]` to logits `[n, K]`; it is run twice on a device that records and does not compute. The model
+    /// itself is not touched: it can be used as before, captured again, and from several threads.
+    ///
+    /// `home` is any ordinary device; it is where the recorded input is made.
+    ///
+    /// # Errors
+    /// [`Error::CaptureFailed`] when the model's code panics or reads computed values; [`Error::Unsupported`] with all operations that
+    /// the engine cannot differentiate and all dependences on the batch; [`Error::Shape`] when the output is not `[n, K]`.
+    pub fn capture<M, F, const D: usize>(
+        model: &M,
+        forward: F,
+        sample: &[usize],
+        home: &Device,
+    ) -> Result<Self>
+    where
+        M: Module,
+        F: Fn(&M, Tensor<D>) -> Tensor<2>,
+    {
+        let first = record(model, &forward, sample, FIRST_BATCH, home)?;
+        let second = record(model, &forward, sample, FIRST_BATCH + 1, home)?;
+        lower::graph(first, second, ops::lower)
+    }
+}
+
+/// How to run a graph.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The float type of the run; weights are converted to it.
+    pub precision: Precision,
+    /// How many samples run together, always: shorter batches are padded. On a CPU a small number serves best, since results are then
+    /// independent of the batch to the last bit at little padding; on a GPU as many as its memory allows.
+    pub batch: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { precision: Precision::F32, batch: 1 }
+    }
+}
+
+/// The largest number of cotangents in one reverse pass: beyond it, memory grows and speed does not.
+const LARGEST_BLOCK: usize = 16;
+
+/// How many cotangents to take at a time so that the passes are few and evenly filled.
+fn block(cotangents: usize) -> usize {
+    cotangents.div_ceil(cotangents.div_ceil(LARGEST_BLOCK).max(1)).max(1)
+}
+
+/// A network ready to be linearised at samples.
+#[derive(Debug)]
+pub struct Program {
+    plan: Arc<Plan>,
+    executor: Box<dyn Executor>,
+}
+
+impl Program {
+    /// Plans the input's perturbation, loads the weights onto `device`, and checks the network there.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] for weights that are NaN or infinite; [`Error::BatchCoupled`] and [`Error::Probabilities`] from probes
+    /// with made-up samples; [`Error::Device`] when the device lacks the float type.
+    pub fn new(graph: Graph, device: &Device, options: &Options) -> Result<Self> {
+        let block = block(graph.classes() - 1);
+        let plan = Arc::new(Plan::input(Arc::new(graph), options.batch, block, options.precision)?);
+        let executor = BurnExecutor::new(Arc::clone(&plan), device)?;
+        check::probe(&executor)?;
+        Ok(Self { plan, executor: Box::new(executor) })
+    }
+
+    /// The plan that is run.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Which executor runs it, and where.
+    #[must_use]
+    pub fn engine(&self) -> String {
+        self.executor.name()
+    }
+
+    /// Logits and input Jacobians of `samples` `[N, ...sample]`, one after the other, in their order.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the samples are not what the graph was captured for; [`Error::NonFinite`] when one holds NaN or infinity,
+    /// by its index; both before anything runs. Each item is an error when the run at its samples fails.
+    pub fn jacobians(&self, samples: TensorData) -> Result<Jacobians<'_>> {
+        let graph = self.plan.graph();
+        let count = samples.shape().first().copied().unwrap_or(0);
+        check::shape("samples", samples.shape(), &with_leading(count, &graph.sample_shape()))?;
+        let samples = samples.convert_dtype(DType::from(self.plan.precision.dtype()));
+        if count > 0 {
+            check::finite_samples("the input", &samples)?;
+        }
+        Ok(Jacobians { program: self, samples, next: 0, count, chunk: None })
+    }
+
+    /// e_k - e_K for k = 1 .. K-1, the same for every sample of a batch: `[K-1, n, K]`.
+    fn differences(&self) -> TensorData {
+        let (batch, classes) = (self.plan.batch(), self.plan.graph().classes());
+        let row = |k: usize, j: usize| f32::from(u8::from(j == k)) - f32::from(u8::from(j == classes - 1));
+        let values: Vec<f32> = (0..classes - 1)
+            .flat_map(|k| (0..batch).flat_map(move |_| (0..classes).map(move |j| row(k, j))))
+            .collect();
+        TensorData::new(values, vec![classes - 1, batch, classes])
+    }
+}
+
+/// A network's linearisation at one sample.
+#[derive(Debug, Clone)]
+pub struct Jacobian {
+    /// Which sample of the call.
+    pub sample: usize,
+    /// The logits, K of them.
+    pub logits: Vec<f64>,
+    /// The rows d(z_k - z_K) / dx for k = 1 .. K-1, row-major `[K-1, p]`, in the precision of the run.
+    pub rows: Rows,
+}
+
+/// Numbers in the precision in which they were computed.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Rows {
+    /// Single precision.
+    F32(Vec<f32>),
+    /// Double precision.
+    F64(Vec<f64>),
+}
+
+/// The iterator of [`Program::jacobians`].
+#[derive(Debug)]
+pub struct Jacobians<'a> {
+    program: &'a Program,
+    samples: TensorData,
+    next: usize,
+    count: usize,
+    chunk: Option<Chunk>,
+}
+
+/// Results of the batch in progress.
+#[derive(Debug)]
+struct Chunk {
+    first: usize,
+    logits: Vec<f64>,
+    rows: TensorData,
+}
+
+impl Jacobians<'_> {
+    /// Samples `first ..`, padded to the plan's batch with copies of the first of them.
+    fn batch(&self, first: usize) -> Result<TensorData> {
+        let (batch, shape) = (self.program.plan.batch(), self.samples.shape());
+        let size = self.samples.num_elements() / self.count * self.program.plan.precision().bytes();
+        let bytes = self.samples.as_bytes();
+        let sample = |index: usize| {
+            let index = if index < self.count { index } else { first };
+            &bytes[index * size..(index + 1) * size]
+        };
+        let joined: Vec<u8> =
+            (first..first + batch).flat_map(|index| sample(index).iter().copied()).collect();
+        TensorData::try_from_bytes_vec(joined, with_leading(batch, &shape[1..]), self.samples.dtype())
+            .map_err(|error| Error::Device(format!("{error:?}")))
+    }
+
+    fn run(&self, first: usize) -> Result<Chunk> {
+        let linearized = self.program.executor.linearize(self.batch(first)?)?;
+        let logits = linearized.logits().iter::<f64>().collect();
+        let rows = linearized.pullback(self.program.differences())?;
+        Ok(Chunk { first, logits, rows })
+    }
+}
+
+impl Iterator for Jacobians<'_> {
+    type Item = Result<Jacobian>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let sample = self.next;
+        if sample == self.count {
+            return None;
+        }
+        let batch = self.program.plan.batch();
+        let first = sample - sample % batch;
+        if self.chunk.as_ref().is_none_or(|chunk| chunk.first != first) {
+            match self.run(first) {
+                Ok(chunk) => self.chunk = Some(chunk),
+                Err(error) => {
+                    self.next = self.count;
+                    return Some(Err(error));
+                }
+            }
+        }
+        self.next += 1;
+        self.chunk.as_ref().map(|chunk| chunk.sample(sample, batch))
+    }
+}
+
+impl Chunk {
+    fn sample(&self, sample: usize, batch: usize) -> Result<Jacobian> {
+        let (position, classes) = (sample - self.first, self.logits.len() / batch);
+        let logits = self.logits[position * classes..(position + 1) * classes].to_vec();
+        let unreadable = |error| Error::Device(format!("{error:?}"));
+        let rows = match self.rows.dtype() {
+            DType::F64 => {
+                Rows::F64(gather(self.rows.as_slice().map_err(unreadable)?, classes - 1, batch, position))
+            }
+            _ => Rows::F32(gather(self.rows.as_slice().map_err(unreadable)?, classes - 1, batch, position)),
+        };
+        Ok(Jacobian { sample, logits, rows })
+    }
+}
+
+/// One sample's rows out of `[V, n, p]`.
+fn gather<T: Copy>(values: &[T], cotangents: usize, batch: usize, position: usize) -> Vec<T> {
+    let size = values.len() / (cotangents * batch);
+    (0..cotangents).flat_map(|v| &values[(v * batch + position) * size..][..size]).copied().collect()
+}
