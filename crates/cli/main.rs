@@ -1,2 +1,33 @@
-//! The program `influence`.
-fn main() {}
+//! The program `influence`: arguments become a validated job, the job runs, its rows go to a file or a table.
+
+mod arguments;
+mod failure;
+mod job;
+mod output;
+mod row;
+mod score;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Command, Program, ScoreArguments};
+use failure::Failure;
+use job::Job;
+
+fn main() -> ExitCode {
+    let program = Program::parse();
+    let arguments = match program.command {
+        Some(Command::Score(arguments)) => *arguments,
+        None => ScoreArguments::default(),
+    };
+    match Job::new(&arguments).and_then(score::run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::BrokenPipe) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("influence: {failure}");
+            ExitCode::from(failure::EXIT_CODE)
+        }
+    }
+}

@@ -17,4 +17,4 @@ pub use error::{Error, Problem, Result};
 pub use executor::{Executor, Linearized};
 pub use graph::Graph;
 pub use plan::{Bytes, Plan, Precision};
-pub use program::{Jacobian, Jacobians, Options, Program, Rows};
+pub use program::{CPU_BATCH, Jacobian, Jacobians, Options, Program, Rows};

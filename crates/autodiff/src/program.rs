@@ -47,15 +47,18 @@ impl Graph {
 pub struct Options {
     /// The float type of the run; weights are converted to it.
     pub precision: Precision,
-    /// How many samples run together, always: shorter batches are padded. On a CPU a small number serves best, since results are then
-    /// independent of the batch to the last bit at little padding; on a GPU as many as its memory allows.
+    /// How many samples run together on a GPU: as many as its memory allows. Shorter batches are padded. On a CPU the engine always
+    /// takes [`CPU_BATCH`] at a time, so that results do not depend on the batch to the last bit.
     pub batch: usize,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self { precision: Precision::F32, batch: 1 }
-    }
+/// How many samples run together on a CPU, whatever batch is asked for.
+pub const CPU_BATCH: usize = 1;
+
+/// Whether `device` computes on the processor, with kernels whose order of summation follows from the shapes alone.
+fn is_cpu(device: &Device) -> bool {
+    let name = format!("{:?}", device.as_dispatch());
+    ["Flex", "NdArray"].iter().any(|cpu| name.starts_with(cpu))
 }
 
 /// The largest number of cotangents in one reverse pass: beyond it, memory grows and speed does not.
@@ -80,9 +83,11 @@ impl Program {
     /// [`Error::NonFinite`] for weights that are NaN or infinite; [`Error::BatchCoupled`] and [`Error::Probabilities`] from probes
     /// with made-up samples; [`Error::Device`] when the device lacks the float type.
     pub fn new(graph: Graph, device: &Device, options: &Options) -> Result<Self> {
+        let device = device.clone().without_autodiff();
         let block = block(graph.classes() - 1);
-        let plan = Arc::new(Plan::input(Arc::new(graph), options.batch, block, options.precision)?);
-        let executor = BurnExecutor::new(Arc::clone(&plan), device)?;
+        let batch = if is_cpu(&device) { CPU_BATCH } else { options.batch };
+        let plan = Arc::new(Plan::input(Arc::new(graph), batch, block, options.precision)?);
+        let executor = BurnExecutor::new(Arc::clone(&plan), &device)?;
         check::probe(&executor)?;
         Ok(Self { plan, executor: Box::new(executor) })
     }

@@ -1,1 +1,71 @@
-//! First-order influence of perturbations on trained deep networks (Shu & Zhu, AAAI-19).
+//! First-order influence of perturbations on trained deep networks (Shu & Zhu, *Sensitivity Analysis of Deep Neural Networks*, AAAI
+//! 2019, arXiv 1901.07152), on the Burn framework.
+//!
+//! ```no_run
+//! # use burn::module::Module;
+//! # use burn::nn::{Linear, LinearConfig};
+//! # use burn::tensor::{Device, Tensor};
+//! # use influence::Objective;
+//! # #[derive(Module, Debug)]
+//! # struct Net { head: Linear }
+//! # impl Net { fn forward(&self, x: Tensor<4>) -> Tensor<2> { self.head.forward(x.flatten(1, 3)) } }
+//! # fn main() -> Result<(), influence::Error> {
+//! # let device = Device::default();
+//! # let net = Net { head: LinearConfig::new(784, 10).init(&device) };
+//! # let images = Tensor::<4>::zeros([2, 1, 28, 28], &device);
+//! # let labels = [7, 2];
+//! // Any Burn module; images [N, ...], its forward function gives logits [N, K].
+//! let scores = influence::fi_score(&net, Net::forward, images, &Objective::label(labels))?;
+//! println!("{} of at most {} at rank {}", scores[0].value, scores[0].bound, scores[0].rank);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`fi_score`] measures the perturbation of the whole input with the exact filter, in the precision of the model, on the device of
+//! the images. [`Scorer`] is the builder for everything else; it captures and checks the model once and runs on many batches.
+//!
+//! What the numbers say, and what they cannot say, is told in `docs/reading-the-numbers.md`. In one sentence: for a whole input the
+//! exact measure equals (1 - P_y) / P_y whenever the Jacobian has rank K - 1, so look at [`Score::reach`] and [`Score::rank`] before
+//! reading more into [`Score::value`] than the confidence already tells.
+
+mod error;
+mod objective;
+mod score;
+mod scorer;
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+pub use error::{Error, Result};
+pub use influence_autodiff::Precision;
+pub use influence_manifold::{Baselines, Error as FilterError, Filter};
+pub use objective::Objective;
+pub use score::Score;
+pub use scorer::{Perturbation, Scorer, ScorerBuilder, Scores};
+
+/// The influence of perturbing each whole image on the objective: one [`Score`] an image.
+///
+/// `forward` is the model's own forward function; it is captured, never run on data by Burn's autodiff, and the model is left as it
+/// was. Capture and checks are paid on every call: to score many batches use [`Scorer`].
+///
+/// # Shapes
+/// - `images`: `[N, ...]`, as `forward` takes them;
+/// - `forward`: to logits `[N, K]`, K >= 2;
+/// - result: `[N]`.
+///
+/// # Errors
+/// Everything that is wrong with the model (operations without a derivative, samples that influence one another, a final softmax, NaN
+/// in the weights), the images (NaN, wrong shape, none at all) or the labels (another number of them, out of range), by name or index.
+pub fn fi_score<M, F, const D: usize>(
+    model: &M,
+    forward: F,
+    images: Tensor<D>,
+    objective: &Objective,
+) -> Result<Vec<Score>>
+where
+    M: Module,
+    F: Fn(&M, Tensor<D>) -> Tensor<2>,
+{
+    let sample: [usize; D] = images.dims();
+    Scorer::builder().device(&images.device()).compile(model, forward, &sample[1..])?.score(images, objective)
+}

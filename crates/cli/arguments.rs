@@ -1,0 +1,88 @@
+//! The grammar of the command line, as text: what the words mean is decided in [`crate::job`].
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// How sensitive is a trained deep network? First-order influence (Shu & Zhu, AAAI-19).
+///
+/// Without a command: scores the embedded sample, 100 MNIST test images with a small trained ResNet50, and shows a table.
+#[derive(Debug, Parser)]
+#[command(name = "influence", version, max_term_width = 110)]
+pub(crate) struct Program {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Influence of every image: a table on the terminal, or a row an image in a file.
+    #[command(after_help = EXAMPLES)]
+    Score(Box<ScoreArguments>),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  influence score
+      the embedded network on the embedded images
+  influence score --network densenet121 --weights densenet121-mnist.safetensors \\
+      --dataset mnist --data data/mnist --images 0..100 --out scores.csv
+  influence score --network resnet50 --width 8 --weights w8.safetensors --dataset mnist --data data/mnist \\
+      --objective predicted --filter tikhonov:100 --precision f64 --out scores.jsonl
+
+Columns of the files: index, label, predicted, probability (of the objective's class), objective, perturbation, group,
+influence, log10_influence (empty for 0), rank, bound, reach, jacobian_norm, odds, entropy, margin, cross_entropy,
+ambiguous, fisher_norm, fisher_trace. A whole input at full rank has influence = bound = (1 - P) / P: look at reach and
+rank first.";
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct ScoreArguments {
+    /// resnet50, densenet121 or cnn [default: the embedded resnet50 of width 8]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) network: Option<String>,
+    /// Width of the network (growth for densenet121) [default: the paper's]
+    #[arg(long, value_name = "N")]
+    pub(crate) width: Option<usize>,
+    /// Trained weights with PyTorch's names, .safetensors
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: Option<PathBuf>,
+    /// mnist or cifar10 [default: the embedded images]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) dataset: Option<String>,
+    /// Folder with the data set's official files
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// train or test [default: test]
+    #[arg(long, value_name = "SPLIT")]
+    pub(crate) split: Option<String>,
+    /// Which images of the split, from 0, ranges half-open: 0..8,12 [default: all]
+    #[arg(long, value_name = "RANGES")]
+    pub(crate) images: Option<String>,
+    /// What is perturbed: input [default: input]
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) perturb: Option<String>,
+    /// -log P of: label, predicted, or class:N [default: label]
+    #[arg(long, value_name = "OBJECTIVE")]
+    pub(crate) objective: Option<String>,
+    /// exact[:TOL], paper[:EPS[:RANK_EPS]] or tikhonov:LAMBDA [default: exact]
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) filter: Option<String>,
+    /// flex, on the processor [default: flex]
+    #[arg(long, value_name = "ENGINE")]
+    pub(crate) engine: Option<String>,
+    /// f32 or f64 [default: f32]
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) precision: Option<String>,
+    /// Images read and reported at a time; results do not depend on it [default: 32]
+    #[arg(long, value_name = "N")]
+    pub(crate) batch: Option<usize>,
+    /// Threads; results do not depend on it [default: one a core]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Write all rows to FILE.csv or FILE.jsonl instead of a table to the terminal
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print errors only
+    #[arg(long)]
+    pub(crate) quiet: bool,
+}

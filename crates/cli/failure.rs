@@ -1,0 +1,58 @@
+//! What ends the program early: one message for a person, one exit code for a script.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// The exit code of every error, as clap's own for the grammar.
+pub(crate) const EXIT_CODE: u8 = 2;
+
+/// Why the program stops.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Whoever reads our output has enough: no error.
+    BrokenPipe,
+    /// Something that the user can act on.
+    Message(String),
+}
+
+impl Failure {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self::Message(message.into())
+    }
+
+    /// A refusal of the operating system at a file.
+    pub(crate) fn at(path: &Path, error: &io::Error) -> Self {
+        Self::Message(format!("{}: {error}", path.display()))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BrokenPipe => f.write_str("the reader of the output has gone"),
+            Self::Message(message) => f.write_str(message),
+        }
+    }
+}
+
+/// Errors while writing to the terminal or a pipe.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe { Self::BrokenPipe } else { Self::Message(error.to_string()) }
+    }
+}
+
+macro_rules! with_own_words {
+    ($($error:ty),+) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::Message(error.to_string())
+            }
+        }
+    )+};
+}
+
+with_own_words!(influence::Error, influence_data::Error, influence_zoo::Error);
+
+pub(crate) type Result<T> = std::result::Result<T, Failure>;

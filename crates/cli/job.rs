@@ -1,0 +1,202 @@
+//! From words to a job: every argument is understood and every file opened before anything is computed.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use influence::{Filter, Objective, Precision, Scorer};
+use influence_data::{Dataset, Kind, Selection, Split, sample};
+use influence_zoo::weights::{self, Checkpoint, Report};
+use influence_zoo::{Architecture, Network};
+
+use crate::arguments::ScoreArguments;
+use crate::failure::{Failure, Result};
+use crate::output::{self, Format};
+
+/// The width of the embedded network.
+const EMBEDDED_WIDTH: usize = 8;
+/// How many images are read and reported at a time unless told otherwise.
+const DEFAULT_BATCH: usize = 32;
+
+/// Which objective, before the labels are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    Label,
+    Predicted,
+    Class(usize),
+}
+
+impl Target {
+    fn parse(text: &str) -> Result<Self> {
+        match text.split_once(':') {
+            None if text == "label" => Ok(Self::Label),
+            None if text == "predicted" => Ok(Self::Predicted),
+            Some(("class", number)) => number.parse().map(Self::Class).map_err(|_| {
+                Failure::new(format!("--objective class:{number}: the class is a number from 0, as in class:3"))
+            }),
+            _ => Err(Failure::new(format!("no such objective: {text}; give label, predicted or class:N"))),
+        }
+    }
+
+    /// The objective of images with these labels.
+    pub(crate) fn objective(self, labels: Vec<usize>) -> Objective {
+        match self {
+            Self::Label => Objective::label(labels),
+            Self::Predicted => Objective::predicted(),
+            Self::Class(class) => Objective::class(class),
+        }
+    }
+}
+
+/// All that is needed to run.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) data: Dataset,
+    /// Indices in the split, in the order asked for.
+    pub(crate) images: Vec<usize>,
+    pub(crate) scorer: Scorer,
+    pub(crate) target: Target,
+    pub(crate) precision: Precision,
+    pub(crate) filter: Filter,
+    pub(crate) batch: usize,
+    pub(crate) out: Option<(PathBuf, Format)>,
+    pub(crate) quiet: bool,
+    /// The network in words, with what its weights were.
+    pub(crate) network: String,
+}
+
+impl Job {
+    /// Understands the arguments, cheapest checks first.
+    pub(crate) fn new(arguments: &ScoreArguments) -> Result<Self> {
+        let target = Target::parse(arguments.objective.as_deref().unwrap_or("label"))?;
+        let filter: Filter = match &arguments.filter {
+            Some(text) => text.parse().map_err(|error: influence::FilterError| Failure::new(error.to_string()))?,
+            None => Filter::default(),
+        };
+        let precision: Precision = match &arguments.precision {
+            Some(text) => text.parse().map_err(|_| Failure::new(format!("no such precision: {text}; give f32 or f64")))?,
+            None => Precision::F32,
+        };
+        let selection: Selection = arguments.images.as_deref().map_or_else(|| Ok(Selection::all()), str::parse)?;
+        check_perturbation(arguments.perturb.as_deref())?;
+        let device = device(arguments.engine.as_deref())?;
+        let batch = positive("--batch", arguments.batch)?.unwrap_or(DEFAULT_BATCH);
+        set_threads(positive("--threads", arguments.threads)?)?;
+        let out = arguments.out.as_deref().map(output::check).transpose()?;
+        let data = dataset(arguments)?;
+        let images = selection.resolve(data.len())?;
+        if let Target::Class(class) = target
+            && class >= data.classes()
+        {
+            let classes = data.classes();
+            return Err(Failure::new(format!(
+                "--objective class:{class}: there are {classes} classes, 0 to {}",
+                classes - 1
+            )));
+        }
+        let (network, report, described) = network(arguments, &data, precision, &device)?;
+        let network_words = format!("{described}; {report}");
+        let scorer = Scorer::builder().filter(filter).precision(precision).batch(batch).device(&device);
+        let scorer = scorer.compile(&network, Network::forward, &data.shape())?;
+        let quiet = arguments.quiet;
+        Ok(Self { data, images, scorer, target, precision, filter, batch, out, quiet, network: network_words })
+    }
+}
+
+fn positive(flag: &str, value: Option<usize>) -> Result<Option<usize>> {
+    match value {
+        Some(0) => Err(Failure::new(format!("{flag} 0: at least 1 is needed"))),
+        other => Ok(other),
+    }
+}
+
+fn check_perturbation(text: Option<&str>) -> Result<()> {
+    match text {
+        None | Some("input") => Ok(()),
+        Some(other) => Err(Failure::new(format!("--perturb {other}: this version perturbs the input only; give input"))),
+    }
+}
+
+/// The device of an engine.
+fn device(engine: Option<&str>) -> Result<Device> {
+    match engine {
+        None | Some("flex") => Ok(Device::flex()),
+        Some(other) => Err(Failure::new(format!("--engine {other}: this build has the engine flex only"))),
+    }
+}
+
+fn set_threads(threads: Option<usize>) -> Result<()> {
+    let Some(threads) = threads else { return Ok(()) };
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()
+        .map_err(|error| Failure::new(format!("--threads {threads}: {error}")))
+}
+
+/// The images asked for, or the embedded ones.
+fn dataset(arguments: &ScoreArguments) -> Result<Dataset> {
+    let split = arguments.split.as_deref().map(str::parse::<Split>).transpose()?.unwrap_or(Split::Test);
+    match (&arguments.dataset, &arguments.data) {
+        (None, None) if split == Split::Test => Ok(Dataset::embedded()),
+        (None, None) => Err(Failure::new("--split train: the embedded sample is of the test split; name --dataset and --data")),
+        (None, Some(_)) => Err(Failure::new("--data names a folder, but of which data set? Add --dataset mnist or cifar10")),
+        (Some(kind), folder) => {
+            let kind: Kind = kind.parse()?;
+            let Some(folder) = folder else {
+                return Err(Failure::new(format!("--dataset {kind}: where is it? Add --data DIR, the folder with its files")));
+            };
+            Ok(Dataset::open(kind, folder, split)?)
+        }
+    }
+}
+
+/// The network with its weights, and what both are in words.
+fn network(
+    arguments: &ScoreArguments,
+    data: &Dataset,
+    precision: Precision,
+    device: &Device,
+) -> Result<(Network, Report, String)> {
+    let architecture = architecture(arguments)?;
+    let [channels, height, width] = data.shape();
+    if height != width {
+        return Err(Failure::new(format!("images of {height} x {width} pixels: the networks take square ones")));
+    }
+    let network = architecture.init(channels, height, data.classes(), device)?;
+    let precision = match precision {
+        Precision::F32 => weights::Precision::F32,
+        Precision::F64 => weights::Precision::F64,
+    };
+    let (network, report) = match &arguments.weights {
+        Some(path) => weights::load(network, path.as_path(), precision, device)?,
+        None => weights::load(network, sample::RESNET50W8_MNIST, precision, device)?,
+    };
+    Ok((network, report, architecture.to_string()))
+}
+
+/// The network asked for; the embedded one with its own weights; or what a file of weights says of itself.
+fn architecture(arguments: &ScoreArguments) -> Result<Architecture> {
+    let embedded = Architecture::ResNet50 { width: EMBEDDED_WIDTH };
+    let named = arguments.network.as_deref().map(str::parse::<Architecture>).transpose()?;
+    let named = named.map(|named| arguments.width.map_or(named, |width| named.with_width(width)));
+    match (named, &arguments.weights) {
+        (Some(named), Some(_)) => Ok(named),
+        (Some(named), None) if named == embedded => Ok(embedded),
+        (Some(named), None) => {
+            Err(Failure::new(format!("{named} needs its trained weights: add --weights FILE.safetensors")))
+        }
+        (None, None) if arguments.width.is_none_or(|width| width == EMBEDDED_WIDTH) => Ok(embedded),
+        (None, None) => Err(Failure::new("--width without --network: name the network and its weights")),
+        (None, Some(path)) => described(path, arguments.width),
+    }
+}
+
+/// The network that the names and shapes in a file of weights belong to.
+fn described(path: &Path, width: Option<usize>) -> Result<Architecture> {
+    let checkpoint = Checkpoint::open(path)?;
+    let tensors = checkpoint.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()));
+    let found = weights::describe(tensors).and_then(|description| description.architecture());
+    let found = found.ok_or_else(|| {
+        Failure::new(format!("{}: the weights of no network that is known here; add --network", path.display()))
+    })?;
+    Ok(width.map_or(found, |width| found.with_width(width)))
+}

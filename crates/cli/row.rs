@@ -1,0 +1,68 @@
+//! One row of the result files: the fixed columns, in their fixed order.
+
+use influence::Score;
+use serde::Serialize;
+
+/// The columns; scripts depend on their names and order. New ones are added at the end.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Row {
+    /// The image's number in the split, from 0.
+    pub(crate) index: usize,
+    pub(crate) label: usize,
+    pub(crate) predicted: usize,
+    /// Of the objective's class.
+    pub(crate) probability: f64,
+    pub(crate) objective: String,
+    pub(crate) perturbation: String,
+    /// The layer, tensor, window or family; empty for the whole input.
+    pub(crate) group: String,
+    /// Empty beyond f64.
+    pub(crate) influence: Option<f64>,
+    /// Empty for influence 0.
+    pub(crate) log10_influence: Option<f64>,
+    pub(crate) rank: usize,
+    /// Empty beyond f64, as every quantity behind it.
+    pub(crate) bound: Option<f64>,
+    pub(crate) reach: Option<f64>,
+    pub(crate) jacobian_norm: Option<f64>,
+    pub(crate) odds: Option<f64>,
+    pub(crate) entropy: Option<f64>,
+    pub(crate) margin: Option<f64>,
+    pub(crate) cross_entropy: Option<f64>,
+    pub(crate) ambiguous: bool,
+    pub(crate) fisher_norm: Option<f64>,
+    pub(crate) fisher_trace: Option<f64>,
+    /// Whether the influence is its bound; for the summary, not a column.
+    #[serde(skip)]
+    pub(crate) saturated: bool,
+}
+
+impl Row {
+    pub(crate) fn new(index: usize, label: usize, objective: String, perturbation: String, score: &Score) -> Self {
+        let finite = |value: f64| value.is_finite().then_some(value);
+        let baselines = &score.baselines;
+        Self {
+            index,
+            label,
+            predicted: score.predicted,
+            probability: score.probability,
+            objective,
+            perturbation,
+            group: String::new(),
+            influence: finite(score.value),
+            log10_influence: score.log10,
+            rank: score.rank,
+            bound: finite(score.bound),
+            reach: finite(score.reach),
+            jacobian_norm: finite(baselines.jacobian_norm),
+            odds: finite(baselines.odds),
+            entropy: finite(baselines.entropy),
+            margin: finite(baselines.margin),
+            cross_entropy: finite(baselines.cross_entropy),
+            ambiguous: score.ambiguous,
+            fisher_norm: finite(baselines.fisher_norm),
+            fisher_trace: finite(baselines.fisher_trace),
+            saturated: score.is_saturated(),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! `influence score`: runs a job batch by batch and sends its rows to the file or the table.
+
+use std::io::{self, Write};
+
+use burn::tensor::TensorData;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use influence::Precision;
+
+use crate::failure::{Failure, Result};
+use crate::job::Job;
+use crate::output::RowFile;
+use crate::row::Row;
+use crate::table;
+
+/// Runs the job to its end.
+pub(crate) fn run(job: Job) -> Result<()> {
+    let mut file = job.out.as_ref().map(|(path, format)| RowFile::create(path, *format)).transpose()?;
+    let bar = progress(&job);
+    let mut rows = Vec::with_capacity(job.images.len());
+    for batch in job.images.chunks(job.batch) {
+        score_batch(&job, batch, &bar, |row| {
+            if let Some(file) = &mut file {
+                file.write(&row)?;
+            }
+            rows.push(row);
+            Ok(())
+        })?;
+    }
+    bar.finish_and_clear();
+    let written = file.is_some();
+    if let Some(file) = file {
+        file.finish()?;
+    }
+    if job.quiet {
+        return Ok(());
+    }
+    let mut out = io::stdout().lock();
+    if !written {
+        table::print(&mut out, &job, &rows)?;
+    }
+    table::summary(&mut out, &job, &rows)?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Scores images of the split, in order.
+fn score_batch(job: &Job, indices: &[usize], bar: &ProgressBar, mut each: impl FnMut(Row) -> Result<()>) -> Result<()> {
+    let labels: Vec<_> = indices.iter().map(|&index| job.data.label(index)).collect();
+    let objective = job.target.objective(labels);
+    let scores = job.scorer.scores(pixels(job, indices), &objective)?;
+    for (&index, score) in indices.iter().zip(scores) {
+        let score = score.map_err(|error| in_split(error, index))?;
+        let perturbation = job.scorer.perturbation().to_string();
+        each(Row::new(index, job.data.label(index), objective.to_string(), perturbation, &score))?;
+        bar.inc(1);
+    }
+    Ok(())
+}
+
+/// An error about a sample of the batch, with the image's number in the split.
+fn in_split(error: influence::Error, index: usize) -> Failure {
+    match error {
+        influence::Error::Measure { source, .. } => Failure::new(format!("image {index}: {source}")),
+        other => Failure::new(format!("image {index}: {other}")),
+    }
+}
+
+/// Images `[N, C, H, W]` as numbers in [0, 1], divided in the precision of the run.
+fn pixels(job: &Job, indices: &[usize]) -> TensorData {
+    let [c, h, w] = job.data.shape();
+    let shape = [indices.len(), c, h, w];
+    match job.precision {
+        Precision::F32 => TensorData::new(job.data.batch::<f32>(indices), shape),
+        Precision::F64 => TensorData::new(job.data.batch::<f64>(indices), shape),
+    }
+}
+
+/// A bar on the terminal's error stream; nothing where that is no terminal, or with --quiet.
+fn progress(job: &Job) -> ProgressBar {
+    let target = if job.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(Some(job.images.len() as u64), target);
+    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} images, {eta} left");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

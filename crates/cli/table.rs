@@ -1,0 +1,94 @@
+//! The table for a person: most sensitive images first, the classical measures beside the influence, and what the numbers mean.
+
+use std::io::{self, Write};
+
+use crate::job::Job;
+use crate::row::Row;
+
+/// How many images a table on the terminal shows.
+const SHOWN: usize = 20;
+
+/// Prints the heading and the most sensitive images.
+pub(crate) fn print(out: &mut impl Write, job: &Job, rows: &[Row]) -> io::Result<()> {
+    writeln!(out, "Influence of the whole input, f = -log P({}), filter {}", objective(rows), job.filter)?;
+    writeln!(out, "Network: {}", job.network)?;
+    writeln!(out, "Images:  {} of {}; engine {}, {}", rows.len(), job.data.name(), job.scorer.engine(), job.precision)?;
+    writeln!(out)?;
+    writeln!(
+        out,
+        "{:>7} {:>6} {:>6} {:>11} {:>11} {:>5} {:>9} {:>11} {:>11} {:>9} {:>9}",
+        "index", "label", "pred", "P", "influence", "rank", "reach", "|df|", "odds", "entropy", "margin"
+    )?;
+    let mut order: Vec<_> = rows.iter().collect();
+    order.sort_by(|a, b| sensitivity(b).total_cmp(&sensitivity(a)));
+    for row in order.iter().take(SHOWN) {
+        print_row(out, row)?;
+    }
+    if rows.len() > SHOWN {
+        writeln!(out, "... and {} less sensitive; --out FILE.csv writes them all", rows.len() - SHOWN)?;
+    }
+    writeln!(out)
+}
+
+/// The order of the table; log10 tells values beyond f64 apart.
+fn sensitivity(row: &Row) -> f64 {
+    row.log10_influence.unwrap_or(f64::NEG_INFINITY)
+}
+
+fn objective(rows: &[Row]) -> &str {
+    rows.first().map_or("", |row| row.objective.as_str())
+}
+
+fn print_row(out: &mut impl Write, row: &Row) -> io::Result<()> {
+    let influence = match (row.influence, row.log10_influence) {
+        (Some(value), _) => scientific(value),
+        (None, Some(log10)) => format!("1e{log10:.1}"),
+        (None, None) => "beyond f64".into(),
+    };
+    let cell = |value: Option<f64>| value.map_or_else(|| "beyond f64".into(), scientific);
+    let wrong = if row.label == row.predicted { ' ' } else { '*' };
+    let unsure = if row.ambiguous { '?' } else { ' ' };
+    writeln!(
+        out,
+        "{:>7} {:>6} {:>5}{wrong} {:>11} {:>11} {:>4}{unsure} {:>9} {:>11} {:>11} {:>9} {:>9}",
+        row.index,
+        row.label,
+        row.predicted,
+        scientific(row.probability),
+        influence,
+        row.rank,
+        row.reach.map_or_else(String::new, |reach| format!("{reach:.5}")),
+        cell(row.jacobian_norm),
+        cell(row.odds),
+        row.entropy.map_or_else(String::new, |entropy| format!("{entropy:.4}")),
+        row.margin.map_or_else(String::new, |margin| format!("{margin:.3}")),
+    )
+}
+
+/// Four significant digits, plain near 1 and with an exponent elsewhere.
+fn scientific(value: f64) -> String {
+    if value == 0.0 || (1e-3..1e5).contains(&value.abs()) { format!("{value:.4}") } else { format!("{value:.3e}") }
+}
+
+/// One line on saturation, one on doubtful ranks if there are any, and where the rows are.
+pub(crate) fn summary(out: &mut impl Write, job: &Job, rows: &[Row]) -> io::Result<()> {
+    let count = |test: &dyn Fn(&Row) -> bool| rows.iter().filter(|row| test(row)).count();
+    let saturated = count(&|row| row.saturated);
+    writeln!(
+        out,
+        "{saturated} of {} values are saturated: influence = (1 - P) / P, which is the confidence and nothing more.",
+        rows.len()
+    )?;
+    let above = count(&|row| !row.saturated && row.reach.is_some_and(|reach| reach > 1.0));
+    if above > 0 {
+        writeln!(out, "{above} exceed the bound of the exact measure: the authors' numerics (filter paper) allow that.")?;
+    }
+    let ambiguous = count(&|row| row.ambiguous);
+    if ambiguous > 0 {
+        writeln!(out, "{ambiguous} are ambiguous (?): another tolerance, or f64, may give another rank and value.")?;
+    }
+    if let Some((path, _)) = &job.out {
+        writeln!(out, "{} rows in {}", rows.len(), path.display())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! Everything that can go wrong between a model and its scores, with the sample, operation or module path at fault.
+
+/// Why a score could not be had.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model cannot be captured, differentiated or run, or the input is not finite or of another shape.
+    #[error(transparent)]
+    Model(#[from] influence_autodiff::Error),
+    /// The measure is not defined for one sample's logits or Jacobian, or its filter's argument is out of range.
+    #[error("sample {sample}: {source}")]
+    Measure {
+        /// Which sample of the call, from 0.
+        sample: usize,
+        /// What is wrong with it.
+        source: influence_manifold::Error,
+    },
+    /// A filter with an argument out of its range.
+    #[error(transparent)]
+    Filter(influence_manifold::Error),
+    /// Not one label a sample.
+    #[error("{labels} labels for {samples} samples: give one label a sample")]
+    LabelCount {
+        /// How many labels there are.
+        labels: usize,
+        /// How many samples.
+        samples: usize,
+    },
+    /// A class that the network does not have.
+    #[error("{what} is class {class}, but the network has {classes} classes (0 to {})", classes - 1)]
+    ClassOutOfRange {
+        /// Whose class: "the label of sample 3", "the objective".
+        what: String,
+        /// The class.
+        class: usize,
+        /// How many the network has.
+        classes: usize,
+    },
+    /// There is nothing to score.
+    #[error("there are no samples: the first axis of the input is 0")]
+    NoSamples,
+}
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

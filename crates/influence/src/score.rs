@@ -1,0 +1,72 @@
+//! The result for one sample.
+
+use std::sync::Arc;
+
+use influence_manifold::{Baselines, Filter, Influence, Objective, Probabilities, Tangent, baselines, influence};
+
+/// The influence of one sample's perturbation, and what is needed to read it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Score {
+    /// The influence FI: the largest squared change of the objective per unit of squared Fisher length. Infinite where it is beyond
+    /// f64; `log10` still tells it.
+    pub value: f64,
+    /// Its decimal logarithm; `None` when the influence is 0.
+    pub log10: Option<f64>,
+    /// How many directions the perturbation moves the distribution in, at most K - 1.
+    pub rank: usize,
+    /// The largest value that any perturbation could have here: (1 - P) / P for the negative log-probability of a class.
+    pub bound: f64,
+    /// `value / bound`: 1 means that the value says nothing that the probability does not say. Only [`Filter::Paper`] exceeds 1.
+    pub reach: f64,
+    /// Whether the decision on the rank was close, or digits were lost: another tolerance might give another value.
+    pub ambiguous: bool,
+    /// The class of the objective.
+    pub class: usize,
+    /// The probability of that class.
+    pub probability: f64,
+    /// The class that the network predicts.
+    pub predicted: usize,
+    /// The classical measures, for comparison.
+    pub baselines: Baselines,
+    /// Which engine computed it.
+    pub engine: Arc<str>,
+}
+
+/// How near to 1 a reach counts as saturated.
+const SATURATED: f64 = 1e-6;
+
+impl Score {
+    /// Whether the value equals its bound: then it is a function of the probability alone.
+    #[must_use]
+    pub fn is_saturated(&self) -> bool {
+        (self.reach - 1.0).abs() <= SATURATED
+    }
+
+    /// The score of one sample from its logits and tangent.
+    pub(crate) fn new(
+        logits: &[f64],
+        tangent: &Tangent,
+        objective: &Objective,
+        filter: &Filter,
+        engine: &Arc<str>,
+    ) -> Result<Self, influence_manifold::Error> {
+        let probabilities = Probabilities::new(logits)?;
+        let class = objective.class_of(&probabilities)?;
+        let Influence { value, log10, rank, bound, reach, ambiguous, .. } =
+            influence(logits, tangent, objective, filter)?;
+        Ok(Self {
+            value,
+            log10,
+            rank,
+            bound,
+            reach,
+            ambiguous,
+            class,
+            probability: probabilities.of(class)?,
+            predicted: probabilities.predicted(),
+            baselines: baselines(logits, tangent, objective)?,
+            engine: Arc::clone(engine),
+        })
+    }
+}

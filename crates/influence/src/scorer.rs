@@ -1,0 +1,224 @@
+//! The builder and what it builds: a model captured, checked and loaded once, scored on many batches.
+
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use influence_autodiff::{Graph, Jacobian, Jacobians, Options, Plan, Precision, Program, Rows};
+use influence_manifold::{Filter, Objective as Single, Tangent};
+
+use crate::error::{Error, Result};
+use crate::objective::Objective;
+use crate::score::Score;
+
+/// What is perturbed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Perturbation {
+    /// Every element of the input, freely: x + omega.
+    #[default]
+    Input,
+}
+
+impl std::fmt::Display for Perturbation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Input => f.write_str("input"),
+        }
+    }
+}
+
+/// Settings of a [`Scorer`], each with a default.
+#[derive(Debug, Clone, Default)]
+pub struct ScorerBuilder {
+    perturbation: Perturbation,
+    filter: Filter,
+    precision: Option<Precision>,
+    batch: Option<usize>,
+    device: Option<Device>,
+}
+
+/// How many samples run together on a device that is not a CPU, unless told otherwise.
+const DEFAULT_BATCH: usize = 32;
+
+impl ScorerBuilder {
+    /// What is perturbed (default: the input).
+    #[must_use]
+    pub fn perturbation(mut self, perturbation: Perturbation) -> Self {
+        self.perturbation = perturbation;
+        self
+    }
+
+    /// What counts of the spectrum (default: [`Filter::Exact`] with the tolerance of the precision).
+    #[must_use]
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// The float type of the run (default: f64 for an f64 model, else f32).
+    #[must_use]
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = Some(precision);
+        self
+    }
+
+    /// How many samples run together (default 32). Results never depend on it; on a CPU, where small batches lose nothing, the engine
+    /// uses a fixed number of its own.
+    #[must_use]
+    pub fn batch(mut self, batch: usize) -> Self {
+        self.batch = Some(batch);
+        self
+    }
+
+    /// Where to run (default: the model's own device).
+    #[must_use]
+    pub fn device(mut self, device: &Device) -> Self {
+        self.device = Some(device.clone());
+        self
+    }
+
+    /// Captures and checks the model and loads it onto the device, ready for samples of shape `sample` (without the batch axis).
+    ///
+    /// # Errors
+    /// [`Error::Model`] with everything that is wrong with the model; [`Error::Filter`] for a filter's argument out of range.
+    pub fn compile<M, F, const D: usize>(self, model: &M, forward: F, sample: &[usize]) -> Result<Scorer>
+    where
+        M: Module,
+        F: Fn(&M, Tensor<D>) -> Tensor<2>,
+    {
+        let filter = self.filter.validated().map_err(Error::Filter)?;
+        let device = self.device.or_else(|| model.devices().into_iter().next()).ok_or_else(|| {
+            influence_autodiff::Error::InvalidArgument("the model has no tensors, hence no device: name one".into())
+        })?;
+        let graph = Graph::capture(model, forward, sample, &device)?;
+        let own = if graph.dtype == DType::F64 { Precision::F64 } else { Precision::F32 };
+        let precision = self.precision.unwrap_or(own);
+        let options = Options { precision, batch: self.batch.unwrap_or(DEFAULT_BATCH) };
+        let program = Program::new(graph, &device, &options)?;
+        let engine = program.engine().into();
+        Ok(Scorer { program, perturbation: self.perturbation, filter, engine })
+    }
+}
+
+/// A model ready to be scored on any number of batches.
+///
+/// ```no_run
+/// # use burn::module::Module;
+/// # use burn::nn::{Linear, LinearConfig};
+/// # use burn::tensor::{Device, Tensor};
+/// # #[derive(Module, Debug)]
+/// # struct Net { head: Linear }
+/// # impl Net { fn forward(&self, x: Tensor<4>) -> Tensor<2> { self.head.forward(x.flatten(1, 3)) } }
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let device = Device::default();
+/// # let net = Net { head: LinearConfig::new(784, 10).init(&device) };
+/// use influence::{Filter, Objective, Precision, Scorer};
+///
+/// let scorer = Scorer::builder()
+///     .filter(Filter::tikhonov(100.0)?)
+///     .precision(Precision::F64)
+///     .compile(&net, Net::forward, &[1, 28, 28])?;
+/// # let batches: Vec<Tensor<4>> = vec![];
+/// for images in batches {
+///     let scores = scorer.score(images, &Objective::predicted())?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Scorer {
+    program: Program,
+    perturbation: Perturbation,
+    filter: Filter,
+    engine: Arc<str>,
+}
+
+impl Scorer {
+    /// The defaults, to change and [`compile`](ScorerBuilder::compile).
+    #[must_use]
+    pub fn builder() -> ScorerBuilder {
+        ScorerBuilder::default()
+    }
+
+    /// Number of classes K.
+    #[must_use]
+    pub fn classes(&self) -> usize {
+        self.program.plan().graph().classes()
+    }
+
+    /// What is perturbed.
+    #[must_use]
+    pub fn perturbation(&self) -> Perturbation {
+        self.perturbation
+    }
+
+    /// Which engine computes the scores, and where.
+    #[must_use]
+    pub fn engine(&self) -> &str {
+        &self.engine
+    }
+
+    /// The plan of a run: graph, lifetimes, bytes; printable.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        self.program.plan()
+    }
+
+    /// Scores `images` `[N, ...sample]`, from any device and of any float type.
+    ///
+    /// # Errors
+    /// [`Error::NoSamples`], [`Error::LabelCount`], [`Error::ClassOutOfRange`]; [`Error::Model`] for NaN, infinity or another shape in
+    /// the input; [`Error::Measure`] where the measure is not defined.
+    pub fn score<const D: usize>(&self, images: Tensor<D>, objective: &Objective) -> Result<Vec<Score>> {
+        let data = images.try_to_data().map_err(|error| {
+            influence_autodiff::Error::Device(format!("reading the images from their device failed: {error:?}"))
+        })?;
+        self.scores(data, objective)?.collect()
+    }
+
+    /// Scores `images` `[N, ...sample]` that are on the host, one after the other as the iterator is advanced.
+    ///
+    /// # Errors
+    /// As [`Scorer::score`]: what is wrong with the call at once, what goes wrong with a sample when its turn comes.
+    pub fn scores(&self, images: TensorData, objective: &Objective) -> Result<Scores<'_>> {
+        let samples = images.shape().first().copied().unwrap_or(0);
+        if samples == 0 {
+            return Err(Error::NoSamples);
+        }
+        let objectives = objective.resolve(samples, self.classes())?;
+        Ok(Scores { scorer: self, jacobians: self.program.jacobians(images)?, objectives })
+    }
+
+    fn one(&self, jacobian: &Jacobian, objective: &Single) -> Result<Score> {
+        let columns = self.program.plan().graph().sample_shape().iter().product();
+        let tangent = match &jacobian.rows {
+            Rows::F64(rows) => Tangent::from_rows(rows, self.classes(), columns),
+            Rows::F32(rows) => Tangent::from_rows(rows, self.classes(), columns),
+            other => unreachable!("rows in a precision that no plan has: {other:?}"),
+        };
+        tangent
+            .and_then(|tangent| Score::new(&jacobian.logits, &tangent, objective, &self.filter, &self.engine))
+            .map_err(|source| Error::Measure { sample: jacobian.sample, source })
+    }
+}
+
+/// The iterator of [`Scorer::scores`].
+#[derive(Debug)]
+pub struct Scores<'a> {
+    scorer: &'a Scorer,
+    jacobians: Jacobians<'a>,
+    objectives: Vec<Single>,
+}
+
+impl Iterator for Scores<'_> {
+    type Item = Result<Score>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let jacobian = match self.jacobians.next()? {
+            Ok(jacobian) => jacobian,
+            Err(error) => return Some(Err(error.into())),
+        };
+        Some(self.scorer.one(&jacobian, &self.objectives[jacobian.sample]))
+    }
+}

@@ -1,0 +1,115 @@
+//! Reference values and networks for the tests of the root package.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use influence_zoo::weights::{self, Precision};
+use influence_zoo::{Architecture, Network};
+use safetensors::{Dtype, SafeTensors};
+
+/// The project's own folder.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file of the folder of larger reference data that may stand beside the project; a line says when it is not there.
+pub fn shared(path: &str) -> Option<PathBuf> {
+    let file = root().join("../shared").join(path);
+    if file.exists() {
+        return Some(file);
+    }
+    println!("skipped: {path} is not there (it lies in ../shared, beside the project)");
+    None
+}
+
+/// One network with trained weights and float64 reference values.
+pub struct Case {
+    pub name: &'static str,
+    pub architecture: Architecture,
+    pub weights: PathBuf,
+    pub golden: Golden,
+}
+
+/// Every case whose files are there: the embedded network's always, the others' beside the project.
+pub fn cases() -> Vec<Case> {
+    let embedded = Case {
+        name: "resnet50w8-mnist",
+        architecture: Architecture::ResNet50 { width: 8 },
+        weights: root().join("crates/data/sample/resnet50w8-mnist.safetensors"),
+        golden: Golden::open(&root().join("tests/golden/resnet50w8-mnist.safetensors")),
+    };
+    let larger = [
+        ("resnet50-mnist", Architecture::ResNet50 { width: 64 }),
+        ("resnet50-cifar10", Architecture::ResNet50 { width: 64 }),
+        ("densenet121-mnist", Architecture::DenseNet121 { growth: 32 }),
+        ("densenet121-cifar10", Architecture::DenseNet121 { growth: 32 }),
+    ];
+    let larger = larger.into_iter().filter_map(|(name, architecture)| {
+        let golden = Golden::open(&shared(&format!("golden/{name}.safetensors"))?);
+        let weights = shared(&format!("models/{name}.safetensors"))?;
+        Some(Case { name, architecture, weights, golden })
+    });
+    std::iter::once(embedded).chain(larger).collect()
+}
+
+impl Case {
+    pub fn network(&self, precision: Precision) -> Network {
+        let device = Device::flex();
+        let [channels, size, _] = self.golden.image_shape();
+        let network = self.architecture.init(channels, size, 10, &device).unwrap();
+        weights::load(network, self.weights.as_path(), precision, &device).unwrap().0
+    }
+}
+
+/// A file of reference values.
+pub struct Golden(Vec<u8>);
+
+impl Golden {
+    pub fn open(path: &Path) -> Self {
+        Self(std::fs::read(path).unwrap())
+    }
+
+    fn tensors(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.0).unwrap()
+    }
+
+    pub fn shape(&self, name: &str) -> Vec<usize> {
+        self.tensors().tensor(name).unwrap().shape().to_vec()
+    }
+
+    /// Float64 values, row-major.
+    pub fn floats(&self, name: &str) -> Vec<f64> {
+        let tensors = self.tensors();
+        let view = tensors.tensor(name).unwrap();
+        assert_eq!(view.dtype(), Dtype::F64, "{name}");
+        view.data().chunks_exact(8).map(|bytes| f64::from_le_bytes(bytes.try_into().unwrap())).collect()
+    }
+
+    pub fn integers(&self, name: &str) -> Vec<usize> {
+        let tensors = self.tensors();
+        let view = tensors.tensor(name).unwrap();
+        let wide = |bytes: &[u8]| i64::from_le_bytes(bytes.try_into().unwrap());
+        match view.dtype() {
+            Dtype::I64 => view.data().chunks_exact(8).map(|bytes| wide(bytes) as usize).collect(),
+            other => panic!("{name} has type {other:?}"),
+        }
+    }
+
+    /// Ranks, whole numbers that the files hold as floats.
+    pub fn ranks(&self, name: &str) -> Vec<usize> {
+        self.floats(name).into_iter().map(|rank| rank as usize).collect()
+    }
+
+    pub fn images(&self) -> Vec<f64> {
+        self.tensors().tensor("images").unwrap().data().iter().map(|&pixel| f64::from(pixel) / 255.0).collect()
+    }
+
+    pub fn image_shape(&self) -> [usize; 3] {
+        self.shape("images")[1..].try_into().unwrap()
+    }
+
+    pub fn count(&self) -> usize {
+        self.shape("images")[0]
+    }
+}

@@ -1,0 +1,128 @@
+//! The whole way, from weights and images to scores, against float64 reference values computed with PyTorch.
+//!
+//! Tolerances are those that the project promises; docs/numerics.md tells where they come from.
+
+mod common;
+
+use burn::tensor::{Device, TensorData};
+use common::{Case, cases};
+use influence::{Filter, Objective, Precision, Score, Scorer};
+use influence_autodiff::{Graph, Options, Program, Rows};
+use influence_zoo::{Network, weights};
+
+/// Scores of a case's images.
+fn scores(case: &Case, precision: Precision, filter: Filter, objective: &Objective) -> Vec<Score> {
+    let device = Device::flex();
+    let network = case.network(weights_precision(precision));
+    let shape = case.golden.image_shape();
+    let scorer = Scorer::builder().precision(precision).filter(filter).device(&device);
+    let scorer = scorer.compile(&network, Network::forward, &shape).unwrap();
+    scorer.scores(images(case), objective).unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+fn weights_precision(precision: Precision) -> weights::Precision {
+    match precision {
+        Precision::F32 => weights::Precision::F32,
+        Precision::F64 => weights::Precision::F64,
+    }
+}
+
+fn images(case: &Case) -> TensorData {
+    TensorData::new(case.golden.images(), case.golden.shape("images"))
+}
+
+fn labels(case: &Case) -> Objective {
+    Objective::label(case.golden.integers("labels"))
+}
+
+fn values(scores: &[Score]) -> Vec<f64> {
+    scores.iter().map(|score| score.value).collect()
+}
+
+fn ranks(scores: &[Score]) -> Vec<usize> {
+    scores.iter().map(|score| score.rank).collect()
+}
+
+/// The largest relative difference; for a reference of 0, the found value.
+fn worst(found: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let relative = |(&a, &b): (&f64, &f64)| (a - b).abs() / if b == 0.0 { 1.0 } else { b.abs() };
+    found.iter().zip(expected).map(relative).fold(0.0, f64::max)
+}
+
+fn check(case: &Case, what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
+    let worst = worst(found, expected);
+    println!("{} {what}: {worst:.1e}", case.name);
+    assert!(worst <= tolerance, "{} {what}: relative difference {worst:e} > {tolerance:e}", case.name);
+}
+
+/// Column `column` of the Tikhonov values, for lambda 1, 100, 10 000.
+fn tikhonov(case: &Case, column: usize) -> Vec<f64> {
+    case.golden.floats("fi_tikhonov").chunks(3).map(|row| row[column]).collect()
+}
+
+#[test]
+fn logits_and_jacobians_in_f64() {
+    for case in cases() {
+        let device = Device::flex();
+        let network = case.network(weights::Precision::F64);
+        let graph = Graph::capture(&network, Network::forward, &case.golden.image_shape(), &device).unwrap();
+        let program = Program::new(graph, &device, &Options { precision: Precision::F64, batch: 1 }).unwrap();
+        let (logits, jacobians) = (case.golden.floats("logits"), case.golden.floats("jacobian_input"));
+        let largest = jacobians.iter().fold(0.0_f64, |max, x| max.max(x.abs()));
+        let size = jacobians.len() / logits.len();
+        let (mut worst_logit, mut worst_row) = (0.0_f64, 0.0_f64);
+        for jacobian in program.jacobians(images(&case)).unwrap() {
+            let jacobian = jacobian.unwrap();
+            let Rows::F64(rows) = &jacobian.rows else { panic!("an f64 run gives f64 rows") };
+            let base = jacobian.sample * 10;
+            for k in 0..10 {
+                worst_logit = worst_logit.max((jacobian.logits[k] - logits[base + k]).abs());
+            }
+            let reference = |k: usize, i: usize| jacobians[(base + k) * size + i] - jacobians[(base + 9) * size + i];
+            for (at, row) in rows.iter().enumerate() {
+                worst_row = worst_row.max((row - reference(at / size, at % size)).abs());
+            }
+        }
+        println!("{} logits {worst_logit:.1e}, rows {:.1e} of the largest", case.name, worst_row / largest);
+        assert!(worst_logit <= 1e-9 && worst_row <= 1e-9 * largest, "{}", case.name);
+    }
+}
+
+#[test]
+fn measures_in_f64() {
+    for case in cases() {
+        let golden = &case.golden;
+        let run = |filter: &str, objective: &Objective| {
+            scores(&case, Precision::F64, filter.parse().unwrap(), objective)
+        };
+        let exact = run("exact", &labels(&case));
+        check(&case, "exact", &values(&exact), &golden.floats("fi_exact"), 1e-8);
+        assert_eq!(ranks(&exact), golden.integers("rank_exact"), "{}", case.name);
+        let norms: Vec<_> = exact.iter().map(|score| score.baselines.jacobian_norm).collect();
+        check(&case, "jacobian_norm", &norms, &golden.floats("jacobian_norm"), 1e-8);
+        let paper = run("paper:1e-3", &labels(&case));
+        check(&case, "paper:1e-3", &values(&paper), &golden.floats("fi_paper"), 1e-7);
+        assert_eq!(ranks(&paper), golden.integers("rank_paper"), "{}", case.name);
+        let raw = run("paper:1e-3:0.255", &labels(&case));
+        check(&case, "paper:1e-3:0.255", &values(&raw), &golden.floats("fi_paper_raw255"), 1e-7);
+        assert_eq!(ranks(&raw), golden.integers("rank_paper_raw255"), "{}", case.name);
+        let predicted = run("paper:1e-3", &Objective::predicted());
+        check(&case, "paper, predicted", &values(&predicted), &golden.floats("fi_paper_predicted"), 1e-7);
+        for (column, lambda) in ["1", "100", "10000"].into_iter().enumerate() {
+            let found = run(&format!("tikhonov:{lambda}"), &labels(&case));
+            check(&case, &format!("tikhonov:{lambda}"), &values(&found), &tikhonov(&case, column), 1e-7);
+        }
+    }
+}
+
+#[test]
+fn measures_in_f32() {
+    for case in cases() {
+        let exact = scores(&case, Precision::F32, Filter::default(), &labels(&case));
+        check(&case, "exact in f32", &values(&exact), &case.golden.floats("fi_exact"), 1e-4);
+        assert_eq!(ranks(&exact), case.golden.integers("rank_exact"), "{}", case.name);
+        let found = scores(&case, Precision::F32, "tikhonov:100".parse().unwrap(), &labels(&case));
+        check(&case, "tikhonov:100 in f32", &values(&found), &tikhonov(&case, 1), 1e-3);
+    }
+}
