@@ -1,0 +1,172 @@
+//! What can be wrong with logits, tangent data, objectives and filters: one typed error, which names the place
+//! and the remedy.
+
+/// Why an influence could not be computed.
+///
+/// Every message names what was wrong, where, and what to do about it.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A probability distribution over fewer than two classes cannot be perturbed.
+    #[error("{classes} class(es): the perturbation manifold needs at least 2")]
+    TooFewClasses {
+        /// Number of classes given.
+        classes: usize,
+    },
+    /// A Jacobian without columns: there is nothing to perturb.
+    #[error("the Jacobian has no columns: give at least one coordinate to perturb")]
+    NoColumns,
+    /// A slice or a tensor axis has another length than the other arguments ask for.
+    #[error("{what} has length {found}, expected {expected}")]
+    WrongLength {
+        /// The argument.
+        what: &'static str,
+        /// The lengths that would be right.
+        expected: String,
+        /// The length given.
+        found: usize,
+    },
+    /// NaN or infinity in the data.
+    #[error("{what} holds {value} at index {index}: remove it at its source, no influence is defined there")]
+    NonFinite {
+        /// The argument.
+        what: &'static str,
+        /// Index of the first such value in the flat, row-major argument.
+        index: usize,
+        /// The value.
+        value: f64,
+    },
+    /// The largest logit less the smallest exceeds the range of `f64`.
+    #[error(
+        "the logits span more than the range of f64 (from {smallest:e} to {largest:e}): rescale the head"
+    )]
+    LogitSpread {
+        /// Smallest logit.
+        smallest: f64,
+        /// Largest logit.
+        largest: f64,
+    },
+    /// A Gram matrix whose halves differ by more than rounding.
+    #[error(
+        "the Gram matrix is not symmetric: entries ({row}, {column}) and ({column}, {row}) differ by {difference:e} \
+         of the largest entry; give J J^T itself"
+    )]
+    Asymmetric {
+        /// Row of the first such entry.
+        row: usize,
+        /// Its column.
+        column: usize,
+        /// Difference relative to the largest entry.
+        difference: f64,
+    },
+    /// A Gram matrix with an eigenvalue below zero by more than rounding.
+    #[error(
+        "the Gram matrix is not positive semidefinite: its centred form has the eigenvalue {eigenvalue:e} beside {largest:e}; \
+         give J J^T itself, summed in f64"
+    )]
+    Indefinite {
+        /// Smallest eigenvalue of the centred matrix.
+        eigenvalue: f64,
+        /// Largest eigenvalue.
+        largest: f64,
+    },
+    /// The objective names a class which the logits lack.
+    #[error("class {class} of {classes}: classes are counted from 0")]
+    ClassOutOfRange {
+        /// The class asked for.
+        class: usize,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// Logits and tangent data, or two blocks of tangent data, are of different numbers of classes.
+    #[error("{what} of {found} classes beside tangent data of {expected}")]
+    ClassMismatch {
+        /// The argument that differs.
+        what: &'static str,
+        /// Its number of classes.
+        found: usize,
+        /// That of the tangent data, or of the first block.
+        expected: usize,
+    },
+    /// A filter argument out of its range.
+    #[error("filter argument {name} = {value:e}: it must be {range}")]
+    FilterArgument {
+        /// Name of the argument.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+        /// The range it must lie in.
+        range: &'static str,
+    },
+    /// Text that is no filter.
+    #[error("filter '{text}': {reason}; write exact[:TOL], paper[:EPS[:RANK_EPS]] or tikhonov:LAMBDA")]
+    FilterSyntax {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A cut on the spectrum finer than a Gram matrix can carry.
+    #[error(
+        "{what} {asked:e} lies below {carried:e}, the finest singular value which a Gram matrix in f64 carries here: \
+         give the Jacobian's rows instead of its Gram matrix, or a larger {what}"
+    )]
+    BelowGramResolution {
+        /// The argument of the filter.
+        what: &'static str,
+        /// Its value.
+        asked: f64,
+        /// Smallest value that the Gram matrix carries.
+        carried: f64,
+    },
+    /// Tensor data of a type in which no rank can be decided.
+    #[error("{what} has the type {dtype}: {remedy}")]
+    UnsupportedType {
+        /// The tensor.
+        what: &'static str,
+        /// Its type.
+        dtype: String,
+        /// What to do instead.
+        remedy: &'static str,
+    },
+    /// An iterative decomposition did not converge.
+    #[error(
+        "the {what} did not converge: the data may exceed the range of f64 when squared; rescale the perturbation"
+    )]
+    NoConvergence {
+        /// The decomposition.
+        what: &'static str,
+    },
+    /// Nothing to add up.
+    #[error("no blocks to merge: give at least one")]
+    NoBlocks,
+    /// A device could not return its data.
+    #[error("reading {what} from the device failed: {message}")]
+    ReadBack {
+        /// The tensors.
+        what: &'static str,
+        /// The device's own words.
+        message: String,
+    },
+    /// The fault of one sample of a batch.
+    #[error("sample {index}: {source}")]
+    Sample {
+        /// Place of the sample in the batch.
+        index: usize,
+        /// What is wrong with it.
+        source: Box<Self>,
+    },
+}
+
+/// The error for a slice or axis of the wrong length.
+pub(crate) fn wrong_length(what: &'static str, expected: impl ToString, found: usize) -> Error {
+    Error::WrongLength { what, expected: expected.to_string(), found }
+}
+
+/// Refuses NaN and infinity, naming the first.
+pub(crate) fn check_finite(what: &'static str, values: impl IntoIterator<Item = f64>) -> Result<(), Error> {
+    match values.into_iter().enumerate().find(|(_, value)| !value.is_finite()) {
+        Some((index, value)) => Err(Error::NonFinite { what, index, value }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,136 @@
+//! The first-order influence measure FI = df^T G^+ df of one sample (Shu & Zhu 2019, arXiv 1901.07152, definition 2).
+//!
+//! It is the largest squared change of the objective f per unit of squared Fisher length of the perturbation, and lies
+//! between 0 and its bound |w|^2 = (1 - P_y) / P_y, which it meets whenever the Jacobian has rank K-1.
+
+use crate::filters::{Outcome, exact::exact, paper::paper, tikhonov::tikhonov};
+use crate::{Error, Filter, Objective, Probabilities, Scalar, Tangent, error, spectrum};
+
+/// Logarithms beyond this would take a coefficient out of the range of `f64`.
+const LARGEST_EXPONENT: f64 = 690.0;
+
+/// The influence of one sample, and what says how far to trust it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Influence {
+    /// FI: never NaN; infinite above the range of `f64` and 0 below it, where `log10` still tells it.
+    pub value: f64,
+    /// log10 FI; nothing where FI is exactly 0.
+    pub log10: Option<f64>,
+    /// Number of directions that count: the rank of the centred Jacobian, or the singular values which
+    /// [`Filter::Paper`] keeps.
+    pub rank: usize,
+    /// |w|^2, the exact measure at full rank: for -log P_y it is (1 - P_y) / P_y.
+    pub bound: f64,
+    /// log10 of the bound.
+    pub log10_bound: f64,
+    /// FI / bound: in [0, 1] but for [`Filter::Paper`], which exceeds 1.
+    pub reach: f64,
+    /// Whether rounding or another tolerance near by could give another value.
+    pub ambiguous: bool,
+    /// Eigenvalues of the K x K matrix Gamma, unfiltered, descending, K of them.
+    pub spectrum: Vec<f64>,
+    /// c, K numbers that sum to zero: h = exp(`coefficients_log_scale`) J^T c is the most influential direction G^+ df
+    /// (or its filtered form), along which f grows fastest per unit of Fisher length.
+    ///
+    /// Rows of the K-1 differences z_k - z_K do as well, with the first K-1 coefficients.
+    pub coefficients: Vec<f64>,
+    /// 0 unless a coefficient would leave the range of `f64`.
+    pub coefficients_log_scale: f64,
+}
+
+/// The influence of the perturbations behind `tangent` on the objective, for one sample.
+///
+/// # Shapes
+///
+/// `logits`: [K]; `tangent` of K classes.
+///
+/// # Errors
+///
+/// Logits that are fewer than two, of another number than the tangent's classes, not finite or beyond all range; no such
+/// class; a filter argument out of its range or finer than a Gram matrix carries; a decomposition that does not converge.
+pub fn influence(
+    logits: &[f64],
+    tangent: &Tangent,
+    objective: &Objective,
+    filter: &Filter,
+) -> Result<Influence, Error> {
+    let filter = filter.validated()?;
+    let probabilities = probabilities_of(logits, tangent)?;
+    let gradient = objective.gradient(&probabilities)?;
+    let outcome = match filter {
+        Filter::Exact { tolerance } => exact(&probabilities, tangent, &gradient, tolerance)?,
+        Filter::Paper { epsilon, rank_epsilon } => {
+            paper(&probabilities, tangent, &gradient, epsilon, rank_epsilon)?
+        }
+        Filter::Tikhonov { lambda } => tikhonov(&probabilities, tangent, &gradient, lambda),
+    };
+    let spectrum = spectrum::eigenvalues(&probabilities, tangent)?;
+    Ok(Influence::new(outcome, gradient.log_bound, spectrum))
+}
+
+/// The probabilities, if they are of as many classes as the tangent.
+pub(crate) fn probabilities_of(logits: &[f64], tangent: &Tangent) -> Result<Probabilities, Error> {
+    let (found, expected) = (logits.len(), tangent.classes());
+    if found != expected {
+        return Err(Error::ClassMismatch { what: "logits", found, expected });
+    }
+    Probabilities::new(logits)
+}
+
+impl Influence {
+    /// Takes the logarithms off.
+    fn new(outcome: Outcome, log_bound: f64, spectrum: Vec<f64>) -> Self {
+        let (coefficients, coefficients_log_scale) = natural(outcome.coefficients, outcome.log_scale);
+        Self {
+            value: outcome.log_value.map_or(0.0, f64::exp),
+            log10: outcome.log_value.map(|value| value / std::f64::consts::LN_10),
+            rank: outcome.rank,
+            bound: log_bound.exp(),
+            log10_bound: log_bound / std::f64::consts::LN_10,
+            reach: outcome.log_value.map_or(0.0, |value| (value - log_bound).exp()),
+            ambiguous: outcome.ambiguous,
+            spectrum,
+            coefficients,
+            coefficients_log_scale,
+        }
+    }
+
+    /// J^T c, the most influential direction without its scale exp(`coefficients_log_scale`).
+    ///
+    /// # Shapes
+    ///
+    /// `rows`: [K, p] or [K-1, p], the rows which the tangent was made from; the result: [p].
+    ///
+    /// # Errors
+    ///
+    /// Another length.
+    pub fn direction<T: Scalar>(&self, rows: &[T], columns: usize) -> Result<Vec<f64>, Error> {
+        let classes = self.coefficients.len();
+        if columns == 0 {
+            return Err(Error::NoColumns);
+        }
+        if rows.len() % columns != 0 || !(classes - 1..=classes).contains(&(rows.len() / columns)) {
+            let expected = format!("{classes} or {} rows of {columns}", classes - 1);
+            return Err(error::wrong_length("the Jacobian", expected, rows.len()));
+        }
+        let mut direction = vec![0.0; columns];
+        for (row, c) in rows.chunks_exact(columns).zip(&self.coefficients) {
+            direction.iter_mut().zip(row).for_each(|(sum, value)| *sum += c * value.to_f64());
+        }
+        Ok(direction)
+    }
+}
+
+/// The coefficients times e^`log_scale` where all of them stay in range; else scaled to a largest of one, and the rest of the
+/// logarithm.
+fn natural(coefficients: Vec<f64>, log_scale: f64) -> (Vec<f64>, f64) {
+    let largest = coefficients.iter().fold(0.0_f64, |largest, c| c.abs().max(largest));
+    if largest == 0.0 {
+        return (coefficients, 0.0);
+    }
+    let log_largest = log_scale + largest.ln();
+    let rest = if log_largest.abs() < LARGEST_EXPONENT { 0.0 } else { log_largest };
+    let factor = (log_largest - rest).exp();
+    (coefficients.into_iter().map(|c| c / largest * factor).collect(), rest)
+}

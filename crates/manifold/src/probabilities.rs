@@ -1,0 +1,140 @@
+//! P = softmax(z) in log space: l_k = z_k - ln sum_j exp(z_j), and ln(1 - P_k) from the other classes.
+//!
+//! Nothing here is computed as 1 - P: a confident network has P_y = 1 to the last bit where 1 - P_y is 1e-18.
+
+use crate::Error;
+use crate::error::check_finite;
+
+/// The softmax of one sample's logits, kept as logarithms.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probabilities {
+    logits: Vec<f64>,
+    logs: Vec<f64>,
+    predicted: usize,
+    runner_up: usize,
+}
+
+impl Probabilities {
+    /// P = softmax(z) of K logits.
+    ///
+    /// # Errors
+    ///
+    /// Fewer than two classes; NaN or infinity; logits that span more than the range of `f64`.
+    pub fn new(logits: &[f64]) -> Result<Self, Error> {
+        let classes = logits.len();
+        if classes < 2 {
+            return Err(Error::TooFewClasses { classes });
+        }
+        check_finite("the logits", logits.iter().copied())?;
+        let predicted = largest_except(logits, None);
+        let runner_up = largest_except(logits, Some(predicted));
+        let top = logits[predicted];
+        let smallest = logits.iter().copied().fold(top, f64::min);
+        if !(top - smallest).is_finite() {
+            return Err(Error::LogitSpread { smallest, largest: top });
+        }
+        let others: f64 = others(logits, predicted).map(|z| (z - top).exp()).sum();
+        let normaliser = others.ln_1p();
+        let logs = logits.iter().map(|z| (z - top) - normaliser).collect();
+        Ok(Self { logits: logits.to_vec(), logs, predicted, runner_up })
+    }
+
+    /// K, the number of classes.
+    pub fn classes(&self) -> usize {
+        self.logs.len()
+    }
+
+    /// The logits z, as given.
+    pub fn logits(&self) -> &[f64] {
+        &self.logits
+    }
+
+    /// l_k = ln P_k of every class.
+    pub fn logs(&self) -> &[f64] {
+        &self.logs
+    }
+
+    /// P_k of every class; 0 where it lies below the range of `f64`.
+    pub fn values(&self) -> Vec<f64> {
+        self.logs.iter().map(|l| l.exp()).collect()
+    }
+
+    /// The class with the largest logit; the lowest index on ties.
+    pub fn predicted(&self) -> usize {
+        self.predicted
+    }
+
+    /// P_k of one class.
+    ///
+    /// # Errors
+    ///
+    /// No such class.
+    pub fn of(&self, class: usize) -> Result<f64, Error> {
+        self.check_class(class).map(|()| self.logs[class].exp())
+    }
+
+    /// ln(1 - P_k) = ln sum_{j != k} P_j, from the other classes.
+    ///
+    /// # Errors
+    ///
+    /// No such class.
+    pub fn log_complement(&self, class: usize) -> Result<f64, Error> {
+        self.check_class(class)?;
+        let rival = self.rival(class);
+        Ok(self.logs[rival] + log_excess(&self.logs, class, rival))
+    }
+
+    /// ln((1 - P_k) / P_k) = ln sum_{j != k} exp(z_j) - z_k, free of the normaliser.
+    ///
+    /// # Errors
+    ///
+    /// No such class.
+    pub fn log_odds_against(&self, class: usize) -> Result<f64, Error> {
+        self.check_class(class)?;
+        let rival = self.rival(class);
+        Ok((self.logits[rival] - self.logits[class]) + log_excess(&self.logits, class, rival))
+    }
+
+    /// z_k less the largest other logit: negative where the class is not the predicted one.
+    ///
+    /// # Errors
+    ///
+    /// No such class.
+    pub fn margin(&self, class: usize) -> Result<f64, Error> {
+        self.check_class(class)?;
+        Ok(self.logits[class] - self.logits[self.rival(class)])
+    }
+
+    /// H = - sum_k P_k ln P_k in nats; a class with P = 0 adds nothing.
+    pub fn entropy(&self) -> f64 {
+        self.logs.iter().map(|l| -l * l.exp()).sum()
+    }
+
+    /// Refuses a class which the logits lack.
+    pub(crate) fn check_class(&self, class: usize) -> Result<(), Error> {
+        let classes = self.classes();
+        if class < classes { Ok(()) } else { Err(Error::ClassOutOfRange { class, classes }) }
+    }
+
+    /// The likeliest class other than this one.
+    fn rival(&self, class: usize) -> usize {
+        if class == self.predicted { self.runner_up } else { self.predicted }
+    }
+}
+
+/// All values but one.
+fn others(values: &[f64], except: usize) -> impl Iterator<Item = f64> + '_ {
+    values.iter().enumerate().filter(move |(k, _)| *k != except).map(|(_, value)| *value)
+}
+
+/// Index of the largest value, the lowest on ties; 0 if there is none.
+fn largest_except(values: &[f64], except: Option<usize>) -> usize {
+    let candidates = values.iter().enumerate().filter(|(k, _)| Some(*k) != except);
+    candidates.reduce(|best, next| if next.1 > best.1 { next } else { best }).map_or(0, |(k, _)| k)
+}
+
+/// ln sum_{k != except} exp(v_k - v_top), where v_top is the largest of them.
+fn log_excess(values: &[f64], except: usize, top: usize) -> f64 {
+    let rest = values.iter().enumerate().filter(|(k, _)| *k != except && *k != top);
+    rest.map(|(_, v)| (v - values[top]).exp()).sum::<f64>().ln_1p()
+}

@@ -1,0 +1,281 @@
+//! Tangent data of one sample: C J = V Sigma W^T, the centred Jacobian of the logits, C = I - 1 1^T / K.
+//!
+//! Every filter works on V (K x m) and Sigma alone, and W is never formed: M = J J^T fixes both, and the direction in
+//! omega is J^T c with a K-vector c. From rows they come by a QR factorisation of J^T, so that small singular values
+//! survive; from a Gram matrix by its symmetric eigendecomposition, which keeps them down to sqrt(u) sigma_1.
+//!
+//! Only differences of logits matter: K-1 rows z_k - z_K are the K rows whose last is zero.
+
+use faer::{Mat, MatRef};
+
+use crate::dense::{qr_factor, symmetric_eigen, thin_svd};
+use crate::error::{check_finite, wrong_length};
+use crate::precision::{AMBIGUOUS_FACTOR, Carrier, Noise};
+use crate::{Error, Precision, Scalar};
+
+/// Columns of J that are factorised at once; bounds the memory of wide Jacobians.
+const BLOCK_COLUMNS: usize = 4096;
+/// Roundings that can look like a singular value when all rows of a Jacobian are nearly alike.
+const CENTRING_ROUNDOFFS: f64 = 4.0;
+/// Largest asymmetry of a Gram matrix, relative to its largest entry.
+pub const GRAM_ASYMMETRY: f64 = 1e-8;
+/// Largest negative eigenvalue of a Gram matrix, relative to its largest one.
+pub const GRAM_INDEFINITENESS: f64 = 1e-8;
+
+/// The tangent data of one sample, reduced to K x m numbers.
+///
+/// # Shapes
+///
+/// J = dz / domega is K x p: one row a class, one column a perturbed coordinate. All that is kept of it is V (K x m) and
+/// Sigma (m), m <= min(p, K-1).
+#[derive(Debug, Clone)]
+pub struct Tangent {
+    /// V: orthonormal columns, all orthogonal to 1.
+    pub(crate) basis: Mat<f64>,
+    /// Sigma, descending.
+    pub(crate) singular: Vec<f64>,
+    /// What the rounding of uncentred data alone can make a singular value.
+    floor: f64,
+    pub(crate) noise: Noise,
+}
+
+/// The rank of the centred Jacobian, and whether another tolerance near by would give another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RankDecision {
+    pub(crate) rank: usize,
+    pub(crate) ambiguous: bool,
+}
+
+impl Tangent {
+    /// From the rows of J, row-major: K rows dz_k, or K-1 rows d(z_k - z_K), told apart by the length.
+    ///
+    /// Rows in `f32` are summed in `f64`.
+    ///
+    /// # Shapes
+    ///
+    /// `rows`: [K, p] or [K-1, p], K = `classes`, p = `columns`.
+    ///
+    /// # Errors
+    ///
+    /// Fewer than two classes, no columns, another length, NaN or infinity.
+    pub fn from_rows<T: Scalar>(rows: &[T], classes: usize, columns: usize) -> Result<Self, Error> {
+        check_classes(classes)?;
+        if columns == 0 {
+            return Err(Error::NoColumns);
+        }
+        check_rows(rows.len(), classes, columns)?;
+        check_finite("the Jacobian", rows.iter().map(|value| value.to_f64()))?;
+        let scale = power_of_two_below(rows.iter().fold(0.0, |largest, v| v.to_f64().abs().max(largest)));
+        let (factor, frobenius) = centred_factor(rows, classes, columns, 1.0 / scale);
+        let noise = Noise { precision: T::PRECISION, carrier: Carrier::Rows };
+        let floor = CENTRING_ROUNDOFFS * T::PRECISION.unit_roundoff() * frobenius;
+        Self::from_factor(factor.as_ref(), scale, floor, noise, columns)
+    }
+
+    /// From M = J J^T, summed in `f64`: K x K, or (K-1) x (K-1) of the rows d(z_k - z_K), told apart by the length.
+    ///
+    /// `rows` is the precision of the rows which it was summed from.
+    ///
+    /// # Shapes
+    ///
+    /// `gram`: [K, K] or [K-1, K-1], K = `classes`.
+    ///
+    /// # Errors
+    ///
+    /// Fewer than two classes, another length, NaN or infinity, a matrix that is not symmetric or has a negative
+    /// eigenvalue beyond rounding.
+    pub fn from_gram(gram: &[f64], classes: usize, rows: Precision) -> Result<Self, Error> {
+        check_classes(classes)?;
+        let size = gram_size(gram.len(), classes)?;
+        check_finite("the Gram matrix", gram.iter().copied())?;
+        let largest = gram.iter().fold(0.0_f64, |largest, v| v.abs().max(largest));
+        check_symmetric(gram, size, largest)?;
+        let root = power_of_two_below(largest.sqrt());
+        let (centred, trace) = centred_gram(gram, size, classes, 1.0 / root);
+        let (values, vectors) = symmetric_eigen(centred.as_ref())?;
+        let (first, last) = (values[0], values[classes - 1]);
+        if last < -GRAM_INDEFINITENESS * first.abs().max(trace.abs()) {
+            return Err(Error::Indefinite { eigenvalue: last * root * root, largest: first * root * root });
+        }
+        let noise = Noise { precision: rows, carrier: Carrier::Gram };
+        // Rounding of the squares, and of the rows behind them.
+        let squares = (CENTRING_ROUNDOFFS * Precision::F64.unit_roundoff() * trace).sqrt();
+        let floor = squares.max(CENTRING_ROUNDOFFS * rows.unit_roundoff() * trace.sqrt());
+        let singular = values[..classes - 1].iter().map(|v| v.max(0.0).sqrt() * root).collect();
+        let basis = vectors.get(.., ..classes - 1).to_owned();
+        Ok(Self { basis, singular, floor: floor * root, noise })
+    }
+
+    /// The tangent of several blocks of coordinates together: their columns side by side, their Gram matrices added.
+    ///
+    /// # Errors
+    ///
+    /// No blocks; blocks of different numbers of classes.
+    pub fn merged(blocks: &[Self]) -> Result<Self, Error> {
+        let [first, others @ ..] = blocks else { return Err(Error::NoBlocks) };
+        let classes = first.classes();
+        if let Some(other) = others.iter().find(|other| other.classes() != classes) {
+            return Err(Error::ClassMismatch { what: "a block", found: other.classes(), expected: classes });
+        }
+        let largest = blocks.iter().map(Self::largest).fold(0.0, f64::max);
+        let scale = power_of_two_below(largest);
+        let columns: Vec<(&Self, usize)> =
+            blocks.iter().flat_map(|block| (0..block.singular.len()).map(move |j| (block, j))).collect();
+        let stacked = Mat::from_fn(columns.len(), classes, |i, k| {
+            let (block, j) = columns[i];
+            block.basis[(k, j)] * (block.singular[j] / scale)
+        });
+        let noise = others.iter().fold(first.noise, |noise, block| noise.worse(block.noise));
+        let floor = blocks.iter().fold(0.0_f64, |sum, block| sum.hypot(block.floor / scale));
+        Self::from_factor(qr_factor(stacked).as_ref(), scale, floor, noise, columns.len())
+    }
+
+    /// The same data with another precision: for rows given in `f64` that a network computed in `f32`.
+    #[must_use]
+    pub fn with_precision(mut self, rows: Precision) -> Self {
+        self.noise.precision = rows;
+        self
+    }
+
+    /// K, the number of classes.
+    pub fn classes(&self) -> usize {
+        self.basis.nrows()
+    }
+
+    /// The precision of the rows behind these data.
+    pub fn precision(&self) -> Precision {
+        self.noise.precision
+    }
+
+    /// Singular values of the centred Jacobian C J, descending; at most min(p, K-1) of them.
+    pub fn singular_values(&self) -> &[f64] {
+        &self.singular
+    }
+
+    /// Relative tolerance by which [`Filter::Exact`](crate::Filter::Exact) decides the rank unless told otherwise.
+    pub fn default_tolerance(&self) -> f64 {
+        self.noise.tolerance()
+    }
+
+    /// sigma_1, or 0 of no coordinates.
+    pub(crate) fn largest(&self) -> f64 {
+        self.singular.first().copied().unwrap_or(0.0)
+    }
+
+    /// How many singular values exceed `tolerance` sigma_1.
+    pub(crate) fn rank(&self, tolerance: f64) -> RankDecision {
+        let threshold = (tolerance * self.largest()).max(self.floor);
+        let rank = self.singular.iter().take_while(|s| **s > threshold).count();
+        let near = |s: &f64| *s > threshold / AMBIGUOUS_FACTOR && *s < threshold * AMBIGUOUS_FACTOR;
+        let noise = self.noise.resolution() * self.largest();
+        let ambiguous = self.singular.iter().any(near) || self.singular[..rank].iter().any(|s| *s <= noise);
+        RankDecision { rank, ambiguous }
+    }
+
+    /// V and Sigma of `scale` R^T, R being upper trapezoidal with K columns.
+    fn from_factor(
+        factor: MatRef<'_, f64>,
+        scale: f64,
+        floor: f64,
+        noise: Noise,
+        columns: usize,
+    ) -> Result<Self, Error> {
+        let svd = thin_svd(factor.transpose())?;
+        let kept = columns.min(factor.ncols() - 1).min(svd.values.len());
+        let basis = svd.left.get(.., ..kept).to_owned();
+        let singular: Vec<f64> = svd.values[..kept].iter().map(|s| s * scale).collect();
+        check_finite("the singular values of the Jacobian", singular.iter().copied())?;
+        Ok(Self { basis, singular, floor: floor * scale, noise })
+    }
+}
+
+/// R (min(p, K) x K) with R^T R = s^2 C J J^T C, and the Frobenius norm of s J, block by block of columns.
+fn centred_factor<T: Scalar>(rows: &[T], classes: usize, columns: usize, s: f64) -> (Mat<f64>, f64) {
+    let given = rows.len() / columns;
+    let block = BLOCK_COLUMNS.max(4 * classes);
+    let mut factor = Mat::<f64>::zeros(0, classes);
+    let mut squares = 0.0;
+    for start in (0..columns).step_by(block) {
+        let width = block.min(columns - start);
+        let above = factor.nrows();
+        let mut stacked = Mat::zeros(above + width, classes);
+        stacked.get_mut(..above, ..).copy_from(&factor);
+        let mut means = vec![0.0; width];
+        for k in 0..given {
+            let row = &rows[k * columns + start..][..width];
+            let target = &mut stacked.col_as_slice_mut(k)[above..];
+            for ((value, target), mean) in row.iter().zip(target).zip(&mut means) {
+                *target = value.to_f64() * s;
+                squares += *target * *target;
+                *mean += *target;
+            }
+        }
+        means.iter_mut().for_each(|mean| *mean /= classes as f64);
+        for k in 0..classes {
+            let target = &mut stacked.col_as_slice_mut(k)[above..];
+            target.iter_mut().zip(&means).for_each(|(target, mean)| *target -= mean);
+        }
+        factor = qr_factor(stacked);
+    }
+    (factor, squares.sqrt())
+}
+
+/// C M C s^2 of a K x K matrix, or of a (K-1) x (K-1) one with a last row and column of zeros; and the trace of M s^2.
+fn centred_gram(gram: &[f64], size: usize, classes: usize, s: f64) -> (Mat<f64>, f64) {
+    let entry = |i: usize, j: usize| {
+        if i < size && j < size {
+            0.5 * (gram[i * size + j] * s * s + gram[j * size + i] * s * s)
+        } else {
+            0.0
+        }
+    };
+    let count = classes as f64;
+    let means: Vec<f64> =
+        (0..classes).map(|i| (0..classes).map(|j| entry(i, j)).sum::<f64>() / count).collect();
+    let mean = means.iter().sum::<f64>() / count;
+    let centred = Mat::from_fn(classes, classes, |i, j| entry(i, j) - means[i] - means[j] + mean);
+    (centred, (0..size).map(|i| entry(i, i)).sum::<f64>().max(0.0))
+}
+
+/// The largest power of two up to `value`, within 2^-1000 .. 2^1000; 1 for 0. Multiplying by it or its inverse is exact.
+fn power_of_two_below(value: f64) -> f64 {
+    if value > 0.0 { value.log2().floor().clamp(-1000.0, 1000.0).exp2() } else { 1.0 }
+}
+
+/// Refuses fewer than two classes.
+fn check_classes(classes: usize) -> Result<(), Error> {
+    if classes < 2 { Err(Error::TooFewClasses { classes }) } else { Ok(()) }
+}
+
+/// Refuses a length that is neither K p nor (K-1) p.
+fn check_rows(found: usize, classes: usize, columns: usize) -> Result<(), Error> {
+    let (all, differences) = (classes.checked_mul(columns), (classes - 1).checked_mul(columns));
+    if Some(found) == all || Some(found) == differences {
+        return Ok(());
+    }
+    Err(wrong_length("the Jacobian", format!("{classes} or {} rows of {columns}", classes - 1), found))
+}
+
+/// K or K-1, whichever squared is the length.
+fn gram_size(found: usize, classes: usize) -> Result<usize, Error> {
+    let fits = |size: &usize| size.checked_mul(*size) == Some(found);
+    let expected = || format!("{classes} x {classes} or {0} x {0}", classes - 1);
+    [classes, classes - 1]
+        .into_iter()
+        .find(fits)
+        .ok_or_else(|| wrong_length("the Gram matrix", expected(), found))
+}
+
+/// Refuses a matrix whose halves differ by more than rounding.
+fn check_symmetric(gram: &[f64], size: usize, largest: f64) -> Result<(), Error> {
+    for row in 0..size {
+        for column in 0..row {
+            let difference =
+                (gram[row * size + column] / largest - gram[column * size + row] / largest).abs();
+            if difference > GRAM_ASYMMETRY {
+                return Err(Error::Asymmetric { row, column, difference });
+            }
+        }
+    }
+    Ok(())
+}

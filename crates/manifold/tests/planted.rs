@@ -1,0 +1,184 @@
+//! Planted ranks and logit gaps of 0 to 600 against multi-precision reference values (tests/reference/make.py).
+
+use std::collections::BTreeMap;
+
+use influence_manifold::{Filter, Objective, Probabilities, Tangent, baselines, influence};
+
+const REFERENCE: &str = include_str!("reference/planted.csv");
+/// Logarithm of the influence, absolute: the relative error of the influence in units of ln 10.
+const LOG10: f64 = 1e-10;
+const VALUE: f64 = 1e-10;
+const TIKHONOV: f64 = 1e-10;
+const PAPER: f64 = 1e-9;
+const NORM: f64 = 1e-11;
+const PROBABILITY: f64 = 1e-12;
+const SPECTRUM: f64 = 1e-12;
+/// Error of the direction relative to its length.
+const DIRECTION: f64 = 1e-9;
+
+/// An exact Jacobian of known rank.
+struct Planted {
+    classes: usize,
+    columns: usize,
+    rank: usize,
+    rows: Vec<f64>,
+}
+
+/// Reference values of one sample.
+struct Case {
+    name: String,
+    y: usize,
+    logits: Vec<f64>,
+    values: BTreeMap<String, String>,
+}
+
+impl Case {
+    fn value(&self, key: &str) -> f64 {
+        self.values[key].parse().unwrap_or_else(|_| panic!("{}: {key}", self.name))
+    }
+}
+
+fn numbers<'a>(words: impl Iterator<Item = &'a str>) -> Vec<f64> {
+    words.map(|word| word.parse().expect("a number")).collect()
+}
+
+/// All cases with their Jacobians.
+fn cases() -> Vec<(Case, std::rc::Rc<Planted>)> {
+    let mut matrices = BTreeMap::new();
+    let mut cases = Vec::new();
+    for line in REFERENCE.lines() {
+        let mut parts = line.split(';');
+        let mut head = parts.next().unwrap_or_default().split(',');
+        let kind = head.next();
+        let mut take = || head.next().expect("a field");
+        if kind == Some("matrix") {
+            let name = take();
+            let size = [take(), take(), take()].map(|word| word.parse::<usize>().expect("a size"));
+            let [classes, columns, rank] = size;
+            let planted = Planted { classes, columns, rank, rows: numbers(head) };
+            matrices.insert(name, std::rc::Rc::new(planted));
+        } else {
+            let [matrix, position, gap, y] = [take(), take(), take(), take()];
+            let values =
+                parts.filter_map(|part| part.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned()));
+            let name = format!("{matrix} {position} gap {gap}");
+            let y = y.parse().expect("a class");
+            cases.push((
+                Case { name, y, logits: numbers(head), values: values.collect() },
+                matrices[matrix].clone(),
+            ));
+        }
+    }
+    cases
+}
+
+/// The worst relative difference of each quantity, checked at the end so that all are seen.
+#[derive(Default)]
+struct Worst(BTreeMap<&'static str, (f64, String, f64)>);
+
+impl Worst {
+    fn record(&mut self, quantity: &'static str, case: &Case, found: f64, expected: f64, tolerance: f64) {
+        let scale = expected.abs().max(f64::MIN_POSITIVE);
+        let difference = if found == expected { 0.0 } else { (found - expected).abs() / scale };
+        self.absolute(quantity, case, difference, tolerance);
+    }
+
+    fn absolute(&mut self, quantity: &'static str, case: &Case, difference: f64, tolerance: f64) {
+        let entry = self.0.entry(quantity).or_insert((0.0, String::new(), tolerance));
+        if !(difference <= entry.0) {
+            *entry = (difference, case.name.clone(), tolerance);
+        }
+    }
+
+    fn check(&self) {
+        for (quantity, (difference, name, _)) in &self.0 {
+            println!("{quantity:16} {difference:.2e} at {name}");
+        }
+        for (quantity, (difference, name, tolerance)) in &self.0 {
+            assert!(difference <= tolerance, "{quantity} differs by {difference:e} at {name}");
+        }
+    }
+}
+
+#[test]
+fn exact_influence_meets_the_multi_precision_values() {
+    let mut worst = Worst::default();
+    for (case, planted) in cases() {
+        let tangent = Tangent::from_rows(&planted.rows, planted.classes, planted.columns).expect("tangent");
+        let found = influence(&case.logits, &tangent, &Objective::class(case.y), &Filter::default())
+            .expect("influence");
+        assert_eq!(found.rank, planted.rank, "{}", case.name);
+        assert!(!found.ambiguous, "{}", case.name);
+        worst.record("exact", &case, found.value, case.value("exact"), VALUE);
+        let log10 = found.log10.expect("an influence above 0");
+        worst.absolute("log10", &case, (log10 - case.value("log10")).abs(), LOG10);
+        worst.record("bound", &case, found.bound, case.value("bound"), PROBABILITY);
+        worst.record("reach", &case, found.reach, case.value("exact") / case.value("bound"), VALUE);
+        let expected = numbers(case.values["h"].split(' '));
+        let direction = found.direction(&planted.rows, planted.columns).expect("direction");
+        worst.absolute("direction", &case, relative_distance(&direction, &expected), DIRECTION);
+    }
+    worst.check();
+}
+
+/// |a - b| / |b|, free of overflow.
+fn relative_distance(a: &[f64], b: &[f64]) -> f64 {
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0_f64, f64::hypot);
+    norm(&mut a.iter().zip(b).map(|(x, y)| x - y)) / norm(&mut b.iter().copied())
+}
+
+#[test]
+fn damped_influence_meets_the_multi_precision_values() {
+    let mut worst = Worst::default();
+    for (case, planted) in cases() {
+        let tangent = Tangent::from_rows(&planted.rows, planted.classes, planted.columns).expect("tangent");
+        for filter in ["tikhonov:1e-6", "tikhonov:1", "tikhonov:1e3"] {
+            let parsed = filter.parse().expect("filter");
+            let found =
+                influence(&case.logits, &tangent, &Objective::class(case.y), &parsed).expect("influence");
+            assert_eq!(found.rank, planted.rank, "{}", case.name);
+            assert!(!found.ambiguous, "{}", case.name);
+            worst.record("tikhonov", &case, found.value, case.value(filter), TIKHONOV);
+        }
+    }
+    worst.check();
+}
+
+#[test]
+fn the_authors_numerics_meet_the_multi_precision_values() {
+    let mut worst = Worst::default();
+    for (case, planted) in cases() {
+        let tangent = Tangent::from_rows(&planted.rows, planted.classes, planted.columns).expect("tangent");
+        for filter in ["paper:1e-3:1e-3", "paper:1e-3:0.255", "paper:1e-8:1e-8"] {
+            let Some(text) = case.values.get(filter) else { continue };
+            let (value, rank) = text.split_once(' ').expect("value and rank");
+            let parsed = filter.parse().expect("filter");
+            let found =
+                influence(&case.logits, &tangent, &Objective::class(case.y), &parsed).expect("influence");
+            assert_eq!(found.rank.to_string(), rank, "{} {filter}", case.name);
+            worst.record("paper", &case, found.value, value.parse().expect("a number"), PAPER);
+        }
+    }
+    worst.check();
+}
+
+#[test]
+fn baselines_meet_the_multi_precision_values() {
+    let mut worst = Worst::default();
+    for (case, planted) in cases() {
+        let tangent = Tangent::from_rows(&planted.rows, planted.classes, planted.columns).expect("tangent");
+        let found = baselines(&case.logits, &tangent, &Objective::class(case.y)).expect("baselines");
+        worst.record("jacobian norm", &case, found.jacobian_norm, case.value("norm"), NORM);
+        worst.record("odds", &case, found.odds, case.value("bound"), PROBABILITY);
+        worst.record("entropy", &case, found.entropy, case.value("entropy"), PROBABILITY);
+        worst.record("cross-entropy", &case, found.cross_entropy, case.value("cross_entropy"), PROBABILITY);
+        if case.values.contains_key("fisher_norm") {
+            worst.record("fisher norm", &case, found.fisher_norm, case.value("fisher_norm"), SPECTRUM);
+            worst.record("fisher trace", &case, found.fisher_trace, case.value("fisher_trace"), SPECTRUM);
+        }
+        let probabilities = Probabilities::new(&case.logits).expect("probabilities");
+        let total: f64 = probabilities.values().iter().sum();
+        worst.absolute("sum of P", &case, (total - 1.0).abs(), PROBABILITY);
+    }
+    worst.check();
+}
