@@ -1,7 +1,6 @@
 //! CIFAR-10, binary version: batches of records of 3 073 bytes, a label and the planes of a 3 x 32 x 32 image.
 
 use crate::error::{Error, counted, grouped};
-use crate::foreign;
 use crate::locate::{Wanted, locate};
 use crate::source::Source;
 use crate::{Dataset, Kind, Split};
@@ -23,9 +22,15 @@ const MAX_NAMES: u64 = 1 << 12;
 pub(crate) fn files(split: Split) -> Vec<Wanted> {
     match split {
         Split::Train => (1..=5)
-            .map(|n| Wanted { what: format!("batch {n}"), names: vec![format!("data_batch_{n}.bin")] })
+            .map(|n| Wanted {
+                what: format!("batch {n}"),
+                names: vec![format!("data_batch_{n}.bin")],
+                gzip: false,
+            })
             .collect(),
-        Split::Test => vec![Wanted { what: "batch".to_owned(), names: vec!["test_batch.bin".to_owned()] }],
+        Split::Test => {
+            vec![Wanted { what: "batch".to_owned(), names: vec!["test_batch.bin".to_owned()], gzip: false }]
+        }
     }
 }
 
@@ -44,7 +49,7 @@ fn from_batches(name: String, batches: Vec<Source<'_>>, class_names: Vec<String>
     let Some(first) = batches.first() else {
         return Err(Error::Parts { name, why: "no batches".to_owned() });
     };
-    let (mut pixels, mut labels) = (first.room(total * PIXELS as u64)?, first.room(total)?);
+    let (mut pixels, mut labels) = (first.room(total.saturating_mul(PIXELS as u64))?, first.room(total)?);
     for (mut batch, count) in batches.into_iter().zip(counts) {
         read(&mut batch, count, &mut pixels, &mut labels)?;
     }
@@ -53,10 +58,11 @@ fn from_batches(name: String, batches: Vec<Source<'_>>, class_names: Vec<String>
 
 /// The number of images in a batch, from its length.
 fn count(batch: &Source<'_>) -> Result<u64, Error> {
-    let Some(length) = batch.length().filter(|_| !batch.is_compressed()) else {
-        let why =
-            "a gzip file, where batches are not compressed: decompress it (or unpack the archive) first";
-        return Err(batch.corrupt(0, why));
+    if let Some(what) = batch.foreign() {
+        return Err(batch.corrupt(0, format!("not a CIFAR-10 batch; it is {what}")));
+    }
+    let Some(length) = batch.length() else {
+        return Err(batch.corrupt(0, "the length of the batch is not known before it is read"));
     };
     let (images, over) = (length / RECORD as u64, length % RECORD as u64);
     if length == 0 {
@@ -95,7 +101,7 @@ fn read(batch: &mut Source<'_>, count: u64, pixels: &mut Vec<u8>, labels: &mut V
         }
         let label = record[0];
         if label >= CLASSES {
-            return Err(batch.corrupt(at, wrong_label(&record, image, count)));
+            return Err(batch.corrupt(at, wrong_label(label, image, count)));
         }
         labels.push(label);
         pixels.extend_from_slice(&record[1..]);
@@ -103,13 +109,8 @@ fn read(batch: &mut Source<'_>, count: u64, pixels: &mut Vec<u8>, labels: &mut V
     Ok(())
 }
 
-fn wrong_label(record: &[u8; RECORD], image: u64, count: u64) -> String {
-    if image == 0
-        && let Some(what) = foreign::recognise(&record[..8])
-    {
-        return format!("not a CIFAR-10 batch; it is {what}");
-    }
-    let (label, last) = (record[0], CLASSES - 1);
+fn wrong_label(label: u8, image: u64, count: u64) -> String {
+    let last = CLASSES - 1;
     format!(
         "label {label} of image {image} of this file's {} is not a class: they are 0 to {last}",
         grouped(count)

@@ -42,9 +42,12 @@ impl Dataset {
     ///
     /// # Errors
     /// [`Error::Corrupt`] with file and byte if a file is not whole, or the two do not fit each other or the classes;
-    /// [`Error::Io`] and [`Error::OutOfMemory`] if the system refuses.
+    /// [`Error::Parts`] if there are no classes; [`Error::Io`] and [`Error::OutOfMemory`] if the system refuses.
     pub fn from_idx_files(images: &Path, labels: &Path, class_names: Vec<String>) -> Result<Self, Error> {
         let name = images.file_name().unwrap_or(images.as_os_str()).display().to_string();
+        if class_names.is_empty() {
+            return Err(Error::Parts { name, why: "no class names, so no label has a class".to_owned() });
+        }
         mnist::from_idx(name, Source::open(images)?, Source::open(labels)?, class_names)
     }
 
@@ -234,8 +237,9 @@ mod tests {
 
     #[test]
     fn parts_that_do_not_fit_are_told() {
-        let cases: [([usize; 3], usize, &[u8], usize, &str); 6] = [
-            ([1, 1, 1], 0, &[], 1, "no images"),
+        let none: &[u8] = &[];
+        let cases = [
+            ([1, 1, 1], 0, none, 1, "no images"),
             ([1, 0, 1], 0, &[0], 1, "[1, 0, 1] hold nothing"),
             ([1, 2, 2], 7, &[0, 0], 1, "7 bytes of pixels, which is not 2 images"),
             ([usize::MAX, 2, 2], 8, &[0, 0], 1, "8 bytes of pixels"),

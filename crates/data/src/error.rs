@@ -1,5 +1,6 @@
 //! What can go wrong: one enum, each variant with the place and the values that a person needs to act.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -18,11 +19,11 @@ pub enum Error {
         why: String,
     },
     /// Files are not where they were looked for.
-    #[error("not found: {what}; looked for {} in {}; {remedy}", looked_for.join(", "), folder.display())]
+    #[error("not found: {what}; looked for {} in {}; {remedy}", looked_for.join(" and "), folder.display())]
     Missing {
         /// What is missing, in words.
         what: String,
-        /// The file names that would have done.
+        /// The file names that would have done: an entry for each file that is missing.
         looked_for: Vec<String>,
         /// The folder that was searched.
         folder: PathBuf,
@@ -38,7 +39,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A file's contents do not fit into memory.
-    #[error("{}: no memory for its {} bytes", file.display(), grouped(*bytes))]
+    #[error("{}: no memory for its {} bytes", file.display(), grouped(bytes))]
     OutOfMemory {
         /// The file.
         file: PathBuf,
@@ -73,9 +74,9 @@ pub enum Error {
     },
 }
 
-/// `n` in groups of three digits: 60 000.
-pub(crate) fn grouped(n: impl TryInto<u128>) -> String {
-    let digits = n.try_into().unwrap_or(u128::MAX).to_string();
+/// The whole number `n` in groups of three digits: 60 000.
+pub(crate) fn grouped(n: impl fmt::Display) -> String {
+    let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (place, digit) in digits.chars().enumerate() {
         if place > 0 && (digits.len() - place).is_multiple_of(3) {
@@ -87,9 +88,10 @@ pub(crate) fn grouped(n: impl TryInto<u128>) -> String {
 }
 
 /// `n` things in words: "1 image", "10 000 images".
-pub(crate) fn counted(n: impl TryInto<u128> + Copy, one: &str, many: &str) -> String {
-    let noun = if n.try_into().is_ok_and(|n: u128| n == 1) { one } else { many };
-    format!("{} {noun}", grouped(n))
+pub(crate) fn counted(n: impl fmt::Display, one: &str, many: &str) -> String {
+    let number = grouped(n);
+    let noun = if number == "1" { one } else { many };
+    format!("{number} {noun}")
 }
 
 #[cfg(test)]
@@ -99,11 +101,11 @@ mod tests {
     #[test]
     fn numbers_are_grouped() {
         for (n, text) in
-            [(0_u64, "0"), (999, "999"), (1000, "1 000"), (60_000, "60 000"), (30_730_000, "30 730 000")]
+            [(0, "0"), (999, "999"), (1000, "1 000"), (60_000, "60 000"), (30_730_000, "30 730 000")]
         {
             assert_eq!(grouped(n), text);
         }
-        assert_eq!(counted(1_usize, "image", "images"), "1 image");
-        assert_eq!(counted(0_usize, "image", "images"), "0 images");
+        assert_eq!(counted(1, "image", "images"), "1 image");
+        assert_eq!(counted(0, "image", "images"), "0 images");
     }
 }

@@ -2,9 +2,11 @@
 
 /// What the file is that begins with `start`, where that is a common mistake; 8 bytes are enough to tell.
 ///
-/// None of these beginnings is that of an IDX file (two zero bytes) or of a CIFAR-10 batch (a label of at most 9), provided that the
-/// caller asks only where the first byte is neither.
+/// None for a file that may be data: an IDX file begins with 0, a CIFAR-10 batch with a label of at most 9.
 pub(crate) fn recognise(start: &[u8]) -> Option<&'static str> {
+    if start.first().is_none_or(|&first| first <= 9) {
+        return None;
+    }
     let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
     let known: [(&[u8], &[u8], &str); 6] = [
         (text, b"<", "a web page (HTML or XML), not data: the download got an error page; download it again"),

@@ -11,11 +11,12 @@
 use crate::error::{Error, counted, grouped};
 use crate::foreign;
 use crate::source::{MAX_DECOMPRESSED, Source};
+use std::fmt;
 
 /// The type code of unsigned bytes.
 const UNSIGNED_BYTE: u8 = 8;
 /// How much is read at a time where the length of the contents is not known before.
-const CHUNK: u64 = 1 << 18;
+const CHUNK: u64 = 1 << 16;
 
 /// An array of `D` dimensions, none of them 0, with `data.len()` their product.
 pub(crate) struct Array<const D: usize> {
@@ -49,23 +50,123 @@ pub(crate) const fn parse_header<const D: usize>(bytes: &[u8]) -> Option<[u32; D
 ///
 /// # Errors
 /// [`Error::Corrupt`] unless the header is that of unsigned bytes and exactly the elements that it promises follow.
-pub(crate) fn read<const D: usize>(mut source: Source<'_>) -> Result<Array<D>, Error> {
-    let mut header = [0; 16];
-    let wanted = header_length(D).min(header.len());
-    let found = source.fill(&mut header[..wanted])?;
-    let Some(dims) = parse_header::<D>(&header[..found]) else {
-        let (offset, why) = fault::<D>(&header[..found]);
+pub(crate) fn read<const D: usize>(source: &mut Source<'_>) -> Result<Array<D>, Error> {
+    let mut start = [0; header_length(3)];
+    let found = source.fill(&mut start[..header_length(D)])?;
+    let Some(dims) = parse_header::<D>(&start[..found]) else {
+        let (offset, why) = fault::<D>(&start[..found]);
         return Err(source.corrupt(offset as u64, why));
     };
-    let promised = size(&source, dims)?;
-    check_length(&source, dims, promised)?;
-    let data = elements(&mut source, dims, promised)?;
-    let surplus = source.fill(&mut [0])?;
-    if surplus > 0 {
-        let why = format!("bytes follow after the {} that the header promises", quantity(dims));
+    let header = Header::new(source, dims)?;
+    header.check_length(source)?;
+    let data = header.elements(source)?;
+    if source.fill(&mut [0])? > 0 {
+        let why = format!("bytes follow after the {header} that the header promises");
         return Err(source.corrupt(source.offset() - 1, why));
     }
     Ok(Array { dims: dims.map(|extent| extent as usize), data })
+}
+
+/// What a header promises: its dimensions, none of them 0, and their product.
+struct Header<const D: usize> {
+    dims: [u32; D],
+    elements: u64,
+}
+
+impl<const D: usize> Header<D> {
+    const LENGTH: u64 = header_length(D) as u64;
+
+    fn new(source: &Source<'_>, dims: [u32; D]) -> Result<Self, Error> {
+        let product = dims.iter().try_fold(1_u64, |product, &extent| product.checked_mul(extent.into()));
+        let header = Self { dims, elements: product.unwrap_or(u64::MAX) };
+        if let Some(at) = dims.iter().position(|&extent| extent == 0) {
+            return Err(source
+                .corrupt(header_length(at) as u64, format!("the header says {header}: nothing to read")));
+        }
+        // No file is longer than a signed 64-bit number tells.
+        if header.elements > i64::MAX as u64 - Self::LENGTH {
+            return Err(source.corrupt(4, format!("the header promises {header}: more than any file holds")));
+        }
+        Ok(header)
+    }
+
+    /// Refuses, before anything is read or set aside, a header that does not agree with the length of the file.
+    fn check_length(&self, source: &Source<'_>) -> Result<(), Error> {
+        let promised = Self::LENGTH + self.elements;
+        match source.length() {
+            Some(length) if length != promised => {
+                let found = length.saturating_sub(Self::LENGTH);
+                Err(source.corrupt(length.min(promised), self.miscounted(found)))
+            }
+            None if source.is_compressed() && promised > MAX_DECOMPRESSED => {
+                let most = grouped(MAX_DECOMPRESSED);
+                let why = format!(
+                    "the header promises {self}; of gzip at most {most} bytes are read: decompress it first"
+                );
+                Err(source.corrupt(4, why))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads the elements. Where the length of the contents is unknown they are gathered in chunks as they come, so that what is
+    /// set aside is at most twice what was there, and that only once it is all there.
+    fn elements(&self, source: &mut Source<'_>) -> Result<Vec<u8>, Error> {
+        let chunk = if source.length().is_some() { self.elements } else { CHUNK };
+        let (mut chunks, mut total) = (Vec::new(), 0);
+        while total < self.elements {
+            let step = chunk.min(self.elements - total);
+            let mut data = source.room(step)?;
+            data.resize(step as usize, 0);
+            let count = source.fill(&mut data).map_err(|error| self.with_count(error))? as u64;
+            total += count;
+            if count < step {
+                return Err(source.corrupt(source.offset(), self.miscounted(total)));
+            }
+            chunks.push(data);
+        }
+        if chunks.len() == 1 {
+            return Ok(chunks.swap_remove(0));
+        }
+        let mut whole = source.room(self.elements)?;
+        chunks.iter().for_each(|data| whole.extend_from_slice(data));
+        Ok(whole)
+    }
+
+    /// That `found` bytes stand where more or fewer are promised.
+    fn miscounted(&self, found: u64) -> String {
+        let (promised, bytes, whole) = (grouped(self.elements), grouped(found), self.whole(found));
+        format!("the header promises {self}, {promised} bytes, but {bytes} bytes follow it: {whole}")
+    }
+
+    /// Says of damaged gzip data how many images came out of it.
+    fn with_count(&self, error: Error) -> Error {
+        match error {
+            Error::Corrupt { file, offset, why } => {
+                let whole = self.whole(offset.saturating_sub(Self::LENGTH));
+                Error::Corrupt { file, offset, why: format!("{why}: {whole} of {}", grouped(self.dims[0])) }
+            }
+            other => other,
+        }
+    }
+
+    /// The images that `bytes` of elements make up: "9 999 images".
+    fn whole(&self, bytes: u64) -> String {
+        let (one, many) = nouns(D);
+        counted(bytes / (self.elements / u64::from(self.dims[0])), one, many)
+    }
+}
+
+/// "10 000 images of 28 x 28", "10 000 labels".
+impl<const D: usize> fmt::Display for Header<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (one, many) = nouns(D);
+        f.write_str(&counted(self.dims[0], one, many))?;
+        for (place, extent) in self.dims[1..].iter().enumerate() {
+            write!(f, "{}{extent}", if place == 0 { " of " } else { " x " })?;
+        }
+        Ok(())
+    }
 }
 
 /// Where and why `bytes`, the first of a file, are no header of unsigned bytes in `D` dimensions.
@@ -112,101 +213,7 @@ fn wrong_dims(found: usize, wanted: usize) -> String {
     format!("{found} dimensions where {} have {wanted}{what}", nouns(wanted).1)
 }
 
-/// The number of elements, at least 1.
-fn size<const D: usize>(source: &Source<'_>, dims: [u32; D]) -> Result<u64, Error> {
-    if let Some(at) = dims.iter().position(|&extent| extent == 0) {
-        return Err(source.corrupt(
-            header_length(at) as u64,
-            format!("the header says {}: nothing to read", quantity(dims)),
-        ));
-    }
-    let product = dims.iter().try_fold(1_u64, |product, &extent| product.checked_mul(extent.into()));
-    product.filter(|&size| size <= i64::MAX as u64).ok_or_else(|| {
-        let why = format!("the header promises {}: more than any file holds", quantity(dims));
-        source.corrupt(4, why)
-    })
-}
-
-/// Refuses, before anything is read or set aside, a header that does not agree with the length of the file.
-fn check_length<const D: usize>(source: &Source<'_>, dims: [u32; D], promised: u64) -> Result<(), Error> {
-    let header = header_length(D) as u64;
-    let Some(length) = source.length() else {
-        if source.is_compressed() && header + promised > MAX_DECOMPRESSED {
-            let most = grouped(MAX_DECOMPRESSED);
-            let why = format!(
-                "the header promises {}: out of gzip at most {most} bytes are read; decompress it first",
-                quantity(dims)
-            );
-            return Err(source.corrupt(4, why));
-        }
-        return Ok(());
-    };
-    let found = length.saturating_sub(header);
-    if found == promised {
-        return Ok(());
-    }
-    let offset = length.min(header + promised);
-    Err(source.corrupt(offset, miscounted(dims, promised, found)))
-}
-
-fn miscounted<const D: usize>(dims: [u32; D], promised: u64, found: u64) -> String {
-    let whole = found / (promised / u64::from(dims[0])).max(1);
-    let (one, many) = nouns(D);
-    let there = counted(whole, one, many);
-    let (promise, promised, found) = (quantity(dims), grouped(promised), grouped(found));
-    format!("the header promises {promise}, {promised} bytes, but {found} bytes follow it: {there}")
-}
-
-/// The elements. Where the length of the contents is unknown they are gathered in chunks as they come, so that what is set aside is
-/// at most twice what was there, and only once it is all there.
-fn elements<const D: usize>(
-    source: &mut Source<'_>,
-    dims: [u32; D],
-    promised: u64,
-) -> Result<Vec<u8>, Error> {
-    let chunk = if source.length().is_some() { promised } else { CHUNK };
-    let (mut chunks, mut total) = (Vec::new(), 0);
-    while total < promised {
-        let step = chunk.min(promised - total);
-        let mut data = source.room(step)?;
-        data.resize(step as usize, 0);
-        let count = source.fill(&mut data).map_err(|error| with_count(error, dims, promised))?;
-        total += count as u64;
-        if count < data.len() {
-            return Err(source.corrupt(source.offset(), miscounted(dims, promised, total)));
-        }
-        chunks.push(data);
-    }
-    if chunks.len() == 1 {
-        return Ok(chunks.swap_remove(0));
-    }
-    let mut whole = source.room(promised)?;
-    chunks.iter().for_each(|data| whole.extend_from_slice(data));
-    Ok(whole)
-}
-
-/// Says of damaged gzip data how many images came out of it.
-fn with_count<const D: usize>(error: Error, dims: [u32; D], promised: u64) -> Error {
-    match error {
-        Error::Corrupt { file, offset, why } => {
-            let found = offset.saturating_sub(header_length(D) as u64);
-            let (one, many) = nouns(D);
-            let whole = counted(found / (promised / u64::from(dims[0])).max(1), one, many);
-            Error::Corrupt { file, offset, why: format!("{why}: {whole} of {}", grouped(dims[0])) }
-        }
-        other => other,
-    }
-}
-
 /// One and many of what an array of `dims` dimensions holds.
 const fn nouns(dims: usize) -> (&'static str, &'static str) {
     if dims == 1 { ("label", "labels") } else { ("image", "images") }
-}
-
-/// "10 000 images of 28 x 28", "10 000 labels".
-fn quantity<const D: usize>(dims: [u32; D]) -> String {
-    let (one, many) = nouns(D);
-    let count = counted(dims[0], one, many);
-    let sides: Vec<String> = dims[1..].iter().map(u32::to_string).collect();
-    if sides.is_empty() { count } else { format!("{count} of {}", sides.join(" x ")) }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::{counted, grouped};
 use crate::{Error, Kind, Split, cifar, mnist};
+use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,34 @@ const BELOW: [&str; 8] = [
 pub(crate) struct Wanted {
     pub(crate) what: String,
     pub(crate) names: Vec<String>,
+    /// Whether the file may be compressed, with .gz behind its name.
+    pub(crate) gzip: bool,
+}
+
+impl Wanted {
+    /// The first of its paths in `folder` that `is_there`.
+    fn find<E>(
+        &self,
+        folder: &Path,
+        mut is_there: impl FnMut(&Path) -> Result<bool, E>,
+    ) -> Result<Option<PathBuf>, E> {
+        let ends: &[&str] = if self.gzip { &["", ".gz"] } else { &[""] };
+        for path in
+            self.names.iter().flat_map(|name| ends.iter().map(move |end| folder.join(format!("{name}{end}"))))
+        {
+            if is_there(&path)? {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Its names, in words.
+    fn spellings(&self) -> String {
+        let end = if self.gzip { "[.gz]" } else { "" };
+        let names: Vec<String> = self.names.iter().map(|name| format!("{name}{end}")).collect();
+        names.join(" or ")
+    }
 }
 
 /// The files of a split, in the order of its images.
@@ -39,7 +68,7 @@ pub(crate) fn locate(kind: Kind, split: Split, folder: &Path) -> Result<Vec<Path
     let wanted = wanted(kind, split);
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for file in &wanted {
-        match find(folder, &file.names)? {
+        match file.find(folder, exists)? {
             Some(path) => found.push(path),
             None => missing.push(file),
         }
@@ -50,28 +79,25 @@ pub(crate) fn locate(kind: Kind, split: Split, folder: &Path) -> Result<Vec<Path
     let what: Vec<&str> = missing.iter().map(|file| file.what.as_str()).collect();
     Err(Error::Missing {
         what: format!("{} {} {}", kind.title(), split.adjective(), what.join(", ")),
-        looked_for: missing.iter().flat_map(|file| file.names.iter().cloned()).collect(),
+        looked_for: missing.iter().map(|file| file.spellings()).collect(),
         folder: folder.to_path_buf(),
         remedy: remedy(kind, split, folder, &found),
     })
 }
 
-/// The first of `names` that is there.
-fn find(folder: &Path, names: &[String]) -> Result<Option<PathBuf>, Error> {
-    for name in names {
-        let path = folder.join(name);
-        match std::fs::metadata(&path) {
-            Ok(_) => return Ok(Some(path)),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-            Err(source) => return Err(Error::Io { file: path, source }),
-        }
+/// Whether there is anything at `path`; a folder there is for the reader to refuse by name.
+fn exists(path: &Path) -> Result<bool, Error> {
+    match std::fs::metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(source) => Err(Error::Io { file: path.to_path_buf(), source }),
     }
-    Ok(None)
 }
 
 /// Whether all files of the split are in `folder`.
 fn holds(kind: Kind, split: Split, folder: &Path) -> bool {
-    wanted(kind, split).iter().all(|file| file.names.iter().any(|name| folder.join(name).is_file()))
+    let is_file = |path: &Path| Ok::<_, Infallible>(path.is_file());
+    wanted(kind, split).iter().all(|file| matches!(file.find(folder, is_file), Ok(Some(_))))
 }
 
 /// What was found in place of the files, and what to do about it.

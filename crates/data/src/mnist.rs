@@ -13,15 +13,11 @@ pub(crate) fn files(split: Split) -> Vec<Wanted> {
         Split::Train => "train",
         Split::Test => "t10k",
     };
-    let names = |what: &str, idx: &str| {
-        ["-", "."]
-            .iter()
-            .flat_map(|dash| ["", ".gz"].map(|end| format!("{prefix}-{what}{dash}{idx}-ubyte{end}")))
-            .collect()
+    let file = |what: &str, idx: &str| {
+        let names = ["-", "."].map(|dash| format!("{prefix}-{what}{dash}{idx}-ubyte"));
+        Wanted { what: what.to_owned(), names: names.into(), gzip: true }
     };
-    [("images", "idx3"), ("labels", "idx1")]
-        .map(|(what, idx)| Wanted { what: what.to_owned(), names: names(what, idx) })
-        .into()
+    vec![file("images", "idx3"), file("labels", "idx1")]
 }
 
 /// Reads `split` from the official files in `folder`.
@@ -44,27 +40,26 @@ pub(crate) fn open(folder: &Path, split: Split) -> Result<Dataset, Error> {
 /// [`Error::Corrupt`] for either file, for counts that differ, and for a label that has no class.
 pub(crate) fn from_idx(
     name: String,
-    images: Source<'_>,
-    labels: Source<'_>,
+    mut images_file: Source<'_>,
+    mut labels_file: Source<'_>,
     class_names: Vec<String>,
 ) -> Result<Dataset, Error> {
-    let (images_file, labels_file) = (images.file().to_path_buf(), labels.file().to_path_buf());
-    let corrupt = |offset: u64, why| Error::Corrupt { file: labels_file.clone(), offset, why };
-    let images = idx::read::<3>(images)?;
-    let labels = idx::read::<1>(labels)?;
+    let images = idx::read::<3>(&mut images_file)?;
+    let labels = idx::read::<1>(&mut labels_file)?;
     let [count, height, width] = images.dims;
     if labels.dims[0] != count {
         let (labels, images) =
             (counted(labels.dims[0], "label", "labels"), counted(count, "image", "images"));
-        let why =
-            format!("{labels} for {images} ({}): the two files are not of one set", images_file.display());
-        return Err(corrupt(4, why));
+        let of = images_file.file().display();
+        return Err(
+            labels_file.corrupt(4, format!("{labels} for {images} ({of}): the two files are not of one set"))
+        );
     }
     let classes = class_names.len();
     if let Some(image) = labels.data.iter().position(|&label| usize::from(label) >= classes) {
         let (label, last) = (labels.data[image], classes.saturating_sub(1));
         let why = format!("label {label} of image {image} is not a class: they are 0 to {last}");
-        return Err(corrupt((idx::header_length(1) + image) as u64, why));
+        return Err(labels_file.corrupt((idx::header_length(1) + image) as u64, why));
     }
     Ok(Dataset::of_checked_parts(name, [1, height, width], images.data, labels.data, class_names))
 }

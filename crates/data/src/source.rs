@@ -24,6 +24,8 @@ pub(crate) struct Source<'a> {
     /// The length of the contents, where it is known before they are read: of uncompressed files.
     length: Option<u64>,
     compressed: bool,
+    /// What the file is by its first bytes, where that is none of the formats read here.
+    foreign: Option<&'static str>,
 }
 
 impl Source<'static> {
@@ -51,10 +53,11 @@ impl<'a> Source<'a> {
         if !compressed && file.extension().is_some_and(|name| name.eq_ignore_ascii_case("gz")) {
             return Err(Error::Corrupt { file, offset: 0, why: not_gzip(&start) });
         }
+        let foreign = foreign::recognise(&start);
         let whole = Cursor::new(start).chain(reader);
         let reader: Box<dyn Read + 'a> =
             if compressed { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) };
-        Ok(Self { file, reader, offset: 0, length: length.filter(|_| !compressed), compressed })
+        Ok(Self { file, reader, offset: 0, length: length.filter(|_| !compressed), compressed, foreign })
     }
 
     /// The file's name.
@@ -70,6 +73,11 @@ impl<'a> Source<'a> {
     /// Whether the contents come out of gzip.
     pub(crate) const fn is_compressed(&self) -> bool {
         self.compressed
+    }
+
+    /// What the file is by its first bytes, where that is a common mistake; gzip is one to formats that are not compressed.
+    pub(crate) const fn foreign(&self) -> Option<&'static str> {
+        self.foreign
     }
 
     /// The offset of the next byte.
@@ -97,7 +105,7 @@ impl<'a> Source<'a> {
     pub(crate) fn corrupt(&self, offset: u64, why: impl Into<String>) -> Error {
         let mut why = why.into();
         if self.compressed {
-            why.push_str("; in the decompressed contents");
+            why.push_str(", once decompressed");
         }
         Error::Corrupt { file: self.file.clone(), offset, why }
     }

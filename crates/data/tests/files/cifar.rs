@@ -1,0 +1,86 @@
+//! Faults of CIFAR-10 batches, each named by file and byte.
+
+use crate::common::*;
+use influence_data::{Dataset, Kind, Split};
+
+#[test]
+fn a_split_is_its_batches_in_order() -> Outcome {
+    let batches: Vec<Vec<u8>> = (1..=5).map(batch).collect();
+    let names: Vec<String> = (1..=5).map(|n| format!("data_batch_{n}.bin")).collect();
+    let files: Vec<_> =
+        names.iter().zip(&batches).map(|(name, batch)| (name.as_str(), batch.as_slice())).collect();
+    let folder = folder(&files)?;
+    let set = Dataset::open(Kind::Cifar10, folder.path(), Split::Train)?;
+    assert_eq!((set.name(), set.len(), set.shape(), set.classes()), ("CIFAR-10 train", 15, [3, 32, 32], 10));
+    assert_eq!(set.labels(), [0, 0, 1, 0, 1, 2, 0, 1, 2, 3, 0, 1, 2, 3, 4]);
+    assert_eq!(set.image(14), pixels(3072));
+    assert_eq!(set.class_names()[9], "truck");
+    Ok(())
+}
+
+#[test]
+fn every_truncation_is_told() -> Outcome {
+    let whole = batch(3);
+    for cut in cuts(whole.len()) {
+        let found = cifar(&whole[..cut])?;
+        match cut {
+            RECORD => assert_eq!(found?.len(), 1),
+            _ if cut == 2 * RECORD => assert_eq!(found?.len(), 2),
+            _ => assert_corrupt(found, BATCH, Some((cut / RECORD * RECORD) as u64), &["image"]),
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn lengths_are_told_with_the_images_found() -> Outcome {
+    let cases: [(usize, u64, &[&str]); 4] = [
+        (0, 0, &["the file is empty: no images"]),
+        (3072, 0, &["3 072 bytes", "records of 3 073 bytes", "0 images and 3 072 bytes more"]),
+        (2 * RECORD + 1, 2 * RECORD as u64, &["2 images and 1 bytes more"]),
+        (2 * 3074, 2 * RECORD as u64, &["CIFAR-100"]),
+    ];
+    for (length, offset, words) in cases {
+        assert_corrupt(cifar(&vec![0; length])?, BATCH, Some(offset), words);
+    }
+    Ok(())
+}
+
+#[test]
+fn labels_without_a_class_are_told_with_their_image() -> Outcome {
+    for (image, label) in [(0, 10), (2, 255), (1, b'<')] {
+        let mut file = batch(3);
+        file[image * RECORD] = label;
+        let words =
+            format!("label {label} of image {image} of this file's 3 is not a class: they are 0 to 9");
+        let words = if (image, label) == (0, b'<') { "web page" } else { &words };
+        assert_corrupt(cifar(&file)?, BATCH, Some((image * RECORD) as u64), &[words]);
+    }
+    Ok(())
+}
+
+#[test]
+fn files_of_another_sort_are_told() -> Outcome {
+    let page = [b"<html>".as_slice(), &vec![b' '; RECORD - 6]].concat();
+    assert_corrupt(cifar(&page)?, BATCH, Some(0), &["not a CIFAR-10 batch; it is a web page"]);
+    assert_corrupt(cifar(b"<html>")?, BATCH, Some(0), &["web page"]);
+    assert_corrupt(cifar(&gzip(&batch(3))?)?, BATCH, Some(0), &["gzip"]);
+    Ok(())
+}
+
+#[test]
+fn class_names_are_read_where_they_are() -> Outcome {
+    let read = |names: &[u8]| -> Result<_, std::io::Error> {
+        let folder = folder(&[(BATCH, &batch(1)), ("batches.meta.txt", names)])?;
+        Ok(Dataset::open(Kind::Cifar10, folder.path(), Split::Test))
+    };
+    let set = read(b"a\nb\r\nc c\nd\n\ne\nf\ng\nh\ni\nj\n\n")??;
+    assert_eq!(set.class_names(), ["a", "b", "c c", "d", "e", "f", "g", "h", "i", "j"]);
+    let name = "batches.meta.txt";
+    assert_corrupt(read(b"a\nb\n")?, name, Some(4), &["2 class names, one a line, where CIFAR-10 has 10"]);
+    assert_corrupt(read(b"")?, name, Some(0), &["0 class names"]);
+    assert_corrupt(read(b"a\n\xff\n")?, name, Some(2), &["UTF-8"]);
+    assert_corrupt(read(b"a\nb\x1b[0m\nc\nd\ne\nf\ng\nh\ni\nj\n")?, name, Some(3), &["control character"]);
+    assert_corrupt(read(&[b'a'; 5000])?, name, Some(4096), &["too long"]);
+    Ok(())
+}
