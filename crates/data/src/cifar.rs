@@ -78,10 +78,10 @@ fn count(batch: &Source<'_>) -> Result<u64, Error> {
         ""
     };
     let why = format!(
-        "{} bytes are not a whole number of records of {} bytes (a label and 3 x 32 x 32 pixels): {found} and {} bytes more{hint}",
+        "{} bytes are not a whole number of records of {} bytes (a label and 3 x 32 x 32 pixels): {found} and {} more{hint}",
         grouped(length),
         grouped(RECORD),
-        grouped(over)
+        counted(over, "byte", "bytes")
     );
     Err(batch.corrupt(length - over, why))
 }
@@ -151,4 +151,34 @@ fn parse_class_names(source: &Source<'_>, text: &[u8]) -> Result<Vec<String>, Er
         );
     }
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trickle::Trickle;
+
+    fn source(name: &str, bytes: &'static [u8], length: u64) -> Result<Source<'static>, Error> {
+        Source::new(Path::new(name), Trickle::new(bytes), Some(length))
+    }
+
+    #[test]
+    fn batches_may_come_byte_by_byte() -> Result<(), Error> {
+        static BATCH: [u8; 2 * RECORD] = [3; 2 * RECORD];
+        let batches =
+            vec![source("a", &BATCH, 2 * RECORD as u64)?, source("b", &BATCH[..RECORD], RECORD as u64)?];
+        let set =
+            from_batches("three".to_owned(), batches, Kind::Cifar10.class_names().map(str::to_owned).into())?;
+        assert_eq!((set.labels(), set.image(2)), (&[3; 3][..], &[3; PIXELS][..]));
+        Ok(())
+    }
+
+    #[test]
+    fn a_batch_that_shrinks_while_it_is_read_is_told() -> Result<(), Error> {
+        static BATCH: [u8; RECORD + 9] = [3; RECORD + 9];
+        let found = from_batches("two".to_owned(), vec![source("a", &BATCH, 2 * RECORD as u64)?], vec![]);
+        let message = found.map_err(|error| error.to_string());
+        assert_eq!(message, Err("a: cut short while it was read: 1 of 2 images (offset 3082)".to_owned()));
+        Ok(())
+    }
 }

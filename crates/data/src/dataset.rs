@@ -217,7 +217,7 @@ fn fault_of_parts(shape: [usize; 3], pixels: &[u8], labels: &[u8], classes: usiz
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Cursor;
+    use crate::trickle::Trickle;
 
     fn names(count: usize) -> Vec<String> {
         (0..count).map(|class| format!("class {class}")).collect()
@@ -254,9 +254,9 @@ mod tests {
     }
 
     #[test]
-    fn the_embedded_sample_is_what_the_reader_reads() -> Result<(), Error> {
+    fn the_embedded_sample_is_what_the_reader_reads_byte_by_byte() -> Result<(), Error> {
         let source = |bytes: &'static [u8]| {
-            Source::new(Path::new("sample"), Cursor::new(bytes), Some(bytes.len() as u64))
+            Source::new(Path::new("sample"), Trickle::new(bytes), Some(bytes.len() as u64))
         };
         let embedded = Dataset::embedded();
         let read = mnist::from_idx(

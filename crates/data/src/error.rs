@@ -19,7 +19,7 @@ pub enum Error {
         why: String,
     },
     /// Files are not where they were looked for.
-    #[error("not found: {what}; looked for {} in {}; {remedy}", looked_for.join(" and "), folder.display())]
+    #[error("not found: {what}; looked for {} in {}; {remedy}", looked_for.join(", "), folder.display())]
     Missing {
         /// What is missing, in words.
         what: String,

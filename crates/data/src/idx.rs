@@ -210,10 +210,45 @@ fn wrong_dims(found: usize, wanted: usize) -> String {
         3 => "; it is a file of images",
         _ => "",
     };
-    format!("{found} dimensions where {} have {wanted}{what}", nouns(wanted).1)
+    format!("{} where {} have {wanted}{what}", counted(found, "dimension", "dimensions"), nouns(wanted).1)
 }
 
 /// One and many of what an array of `dims` dimensions holds.
 const fn nouns(dims: usize) -> (&'static str, &'static str) {
     if dims == 1 { ("label", "labels") } else { ("image", "images") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trickle::Trickle;
+    use std::path::Path;
+
+    /// Two images of 2 x 3, of which `bytes` of the file are there and `length` are known of.
+    fn read_images(bytes: usize, length: Option<u64>) -> Result<Vec<u8>, String> {
+        let file =
+            [0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13];
+        let source = Source::new(Path::new("two"), Trickle::new(&file[..bytes]), length);
+        let array =
+            source.and_then(|mut source| read::<3>(&mut source)).map_err(|error| error.to_string())?;
+        assert_eq!(array.dims, [2, 2, 3]);
+        Ok(array.data)
+    }
+
+    #[test]
+    fn bytes_may_come_one_by_one_and_the_length_be_unknown() {
+        for length in [None, Some(28)] {
+            assert_eq!(read_images(28, length), Ok((1..=12).collect()));
+        }
+    }
+
+    #[test]
+    fn a_length_that_turns_out_wrong_is_told() {
+        let short = "two: the header promises 2 images of 2 x 3, 12 bytes, but 11 bytes follow it: 1 image (offset 27)";
+        let long = "two: bytes follow after the 2 images of 2 x 3 that the header promises (offset 28)";
+        for length in [None, Some(28)] {
+            assert_eq!(read_images(27, length), Err(short.to_owned()));
+            assert_eq!(read_images(29, length), Err(long.to_owned()));
+        }
+    }
 }

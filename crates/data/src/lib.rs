@@ -37,6 +37,8 @@ mod pixel;
 pub mod sample;
 mod selection;
 mod source;
+#[cfg(test)]
+mod trickle;
 
 pub use dataset::Dataset;
 pub use error::Error;

@@ -111,8 +111,8 @@ fn remedy(kind: Kind, split: Split, folder: &Path, found: &[PathBuf]) -> String 
     if !found.is_empty() {
         return format!("{}; {}", inventory(kind, found), download(kind));
     }
-    let near = BELOW.iter().map(|name| folder.join(name)).chain(folder.parent().map(Path::to_path_buf));
-    if let Some(place) = near.into_iter().find(|place| holds(kind, split, place)) {
+    let mut near = BELOW.iter().map(|name| folder.join(name)).chain([folder.join("..")]);
+    if let Some(place) = near.find(|place| holds(kind, split, place)) {
         return format!("they are in {}: name that folder", place.display());
     }
     other_contents(kind, split, folder).unwrap_or_else(|| download(kind))

@@ -1,8 +1,4 @@
-//! Which images of a split: `0..8,12`.
-//!
-//! A choice is a list of parts, separated by commas: `12` is one image, `0..8` the images 0 to 7 (half-open), `..8` those from the
-//! first, `5..` those to the last, `all` (or `..`) every one. Images are numbered from 0 in the split. The order given is kept. No
-//! image may be named twice: a table with the same row twice would be counted wrongly by whoever sums it up.
+//! Which images of a split: `0..8,12`. [`Selection`] tells the grammar.
 
 use crate::Error;
 use crate::error::counted;
@@ -10,10 +6,11 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-/// A choice of images, before it is known how many there are; [`FromStr`] reads the grammar that the module tells.
+/// A choice of images, before it is known how many there are; [`FromStr`] reads it from text.
 ///
-/// `12` is one image, `0..8` a half-open range, `..8` and `5..` are open at one end, `all` is every image, and commas separate
-/// several: `0..8,12`.
+/// The text is a list of parts, separated by commas: `12` is one image, `0..8` the images 0 to 7 (half-open), `..8` those from the
+/// first, `5..` those to the last, `all` (or `..`) every one. Images are numbered from 0 in the split, and their order is kept as
+/// given. No image may be named twice: a table with the same row twice would be counted wrongly by whoever sums it up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     /// At least one.

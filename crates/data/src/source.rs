@@ -101,12 +101,9 @@ impl<'a> Source<'a> {
         Ok(filled)
     }
 
-    /// A fault of this file at `offset`.
+    /// A fault of this file's contents at `offset`.
     pub(crate) fn corrupt(&self, offset: u64, why: impl Into<String>) -> Error {
-        let mut why = why.into();
-        if self.compressed {
-            why.push_str(", once decompressed");
-        }
+        let why = if self.compressed { format!("once decompressed, {}", why.into()) } else { why.into() };
         Error::Corrupt { file: self.file.clone(), offset, why }
     }
 
@@ -129,7 +126,8 @@ impl<'a> Source<'a> {
         }
         let cut = source.kind() == ErrorKind::UnexpectedEof;
         let what = if cut { "is cut short".to_owned() } else { format!("is damaged ({source})") };
-        self.corrupt(self.offset, format!("the gzip data {what} after {} bytes", grouped(self.offset)))
+        let why = format!("the gzip data {what} after {} decompressed bytes", grouped(self.offset));
+        Error::Corrupt { file: self.file.clone(), offset: self.offset, why }
     }
 }
 
@@ -151,25 +149,9 @@ fn not_gzip(start: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trickle::Trickle;
     use flate2::{Compression, write::GzEncoder};
     use std::io::Write;
-
-    /// Gives one byte a call, and an interruption before each.
-    struct Trickle<'a>(&'a [u8], bool);
-
-    impl Read for Trickle<'_> {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            self.1 = !self.1;
-            if self.1 {
-                return Err(ErrorKind::Interrupted.into());
-            }
-            let count = self.0.len().min(buffer.len()).min(1);
-            let (now, later) = self.0.split_at(count);
-            buffer[..count].copy_from_slice(now);
-            self.0 = later;
-            Ok(count)
-        }
-    }
 
     fn gzip(contents: &[u8]) -> io::Result<Vec<u8>> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
@@ -178,7 +160,7 @@ mod tests {
     }
 
     fn contents(file: &str, bytes: &[u8]) -> Result<(Vec<u8>, bool), Error> {
-        let mut source = Source::new(Path::new(file), Trickle(bytes, false), Some(bytes.len() as u64))?;
+        let mut source = Source::new(Path::new(file), Trickle::new(bytes), Some(bytes.len() as u64))?;
         let mut buffer = vec![0; 1000];
         let count = source.fill(&mut buffer)?;
         assert_eq!(source.offset(), count as u64);

@@ -37,7 +37,7 @@ fn lengths_are_told_with_the_images_found() -> Outcome {
     let cases: [(usize, u64, &[&str]); 4] = [
         (0, 0, &["the file is empty: no images"]),
         (3072, 0, &["3 072 bytes", "records of 3 073 bytes", "0 images and 3 072 bytes more"]),
-        (2 * RECORD + 1, 2 * RECORD as u64, &["2 images and 1 bytes more"]),
+        (2 * RECORD + 1, 2 * RECORD as u64, &["2 images and 1 byte more"]),
         (2 * 3074, 2 * RECORD as u64, &["CIFAR-100"]),
     ];
     for (length, offset, words) in cases {

@@ -19,7 +19,7 @@ fn assert_missing(kind: Kind, split: Split, folder: &Path, words: &[&str]) {
 fn an_empty_folder_tells_what_was_looked_for_and_where_to_get_it() -> Outcome {
     let empty = folder(&[])?;
     let place = format!(" in {}; ", empty.path().display());
-    let spellings = "looked for t10k-images-idx3-ubyte[.gz] or t10k-images.idx3-ubyte[.gz] and t10k-labels-idx1-ubyte[.gz] or";
+    let spellings = "looked for t10k-images-idx3-ubyte[.gz] or t10k-images.idx3-ubyte[.gz], t10k-labels-idx1-ubyte[.gz] or";
     let words = [
         "not found: MNIST test images, labels; ",
         spellings,
@@ -71,7 +71,7 @@ fn the_folder_above_or_below_is_pointed_out() -> Outcome {
     let mnist = data.path().join("mnist");
     let pointed = |place: &Path| format!("they are in {}: name that folder", place.display());
     assert_missing(Kind::Mnist, Split::Test, data.path(), &[&pointed(&mnist)]);
-    assert_missing(Kind::Mnist, Split::Test, &mnist.join("deeper"), &[&pointed(&mnist)]);
+    assert_missing(Kind::Mnist, Split::Test, &mnist.join("deeper"), &[&pointed(&mnist.join("deeper/.."))]);
     let cifar = data.path().join("cifar-10-batches-bin");
     assert_missing(Kind::Cifar10, Split::Test, data.path(), &[&pointed(&cifar)]);
     Ok(())

@@ -189,7 +189,7 @@ fn files_of_another_sort_are_told() -> Outcome {
         (b"version https://git-lfs.github.com/spec/v1", 0, "git lfs pull"),
         (b"PK\x03\x04\0\0\0\0", 0, "zip archive"),
         (b"\x06\x01\x02\x03", 0, "not an IDX file"),
-        (&labels(5), 3, "1 dimensions where images have 3; it is a file of labels"),
+        (&labels(5), 3, "1 dimension where images have 3; it is a file of labels"),
         (&reversed, 0, "reversed byte order"),
         (&twice, 0, "it is a gzip file"),
     ];
