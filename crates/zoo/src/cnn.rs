@@ -1,8 +1,8 @@
-//! A small CNN for first tries: three times convolution, BatchNorm, relu, with a 2x2 max-pool behind the first two
-//! and a global average pool behind the third, then the linear head.
+//! A small CNN for first tries: three times convolution, BatchNorm, relu, with a 2x2 max-pool behind the
+//! first two and a global average pool behind the third, then the linear head.
 //!
-//! Channels double with each step (32, 64, 128 by default): 94 986 parameters for 3 channels and 10 classes. It has
-//! no residual branch and no dropout; a forward pass costs a hundredth of ResNet50's.
+//! Channels double with each step (32, 64, 128 by default): 94 986 parameters for 3 channels and 10 classes.
+//! It has no residual branch and no dropout; a forward pass costs about a fiftieth of ResNet50's.
 
 use burn::config::Config;
 use burn::module::Module;
@@ -24,7 +24,8 @@ const SMALLEST: usize = 4;
 pub struct CnnConfig {
     /// Channels of the input images.
     pub channels: usize,
-    /// Side of the square input images, in pixels; at least 4. It changes no parameter: the last pool is global.
+    /// Side of the square input images, in pixels; at least 4. It changes no parameter: the last pool is
+    /// global.
     pub size: usize,
     /// Number of classes.
     pub classes: usize,

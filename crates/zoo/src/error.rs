@@ -1,6 +1,7 @@
 //! What can go wrong, with the place and the remedy in the message.
 //!
-//! Names that come from a file are escaped and cut, so that no file can write control characters to a terminal.
+//! Names that come from a file are escaped and cut, so that no file can write control characters to a
+//! terminal.
 
 use std::io;
 
@@ -21,7 +22,11 @@ pub enum Error {
     },
 
     /// No network has this name.
-    #[error("no network is called `{}`{}; there are resnet50, densenet121, cnn", quoted(name), offer(nearest.as_deref()))]
+    #[error(
+        "no network is called `{}`{}; there are resnet50, densenet121, cnn",
+        quoted(name),
+        offer(nearest.as_deref())
+    )]
     UnknownNetwork {
         /// The name asked for.
         name: String,

@@ -1,7 +1,7 @@
 //! The layers that every network here is built of, with the paper's constants.
 //!
-//! Shu & Zhu (AAAI-19, "Experiments") train in Keras: biases in all convolutions, BatchNorm with Keras' epsilon,
-//! dropout 0.2. The momentum 0.1 is Burn's and PyTorch's: running = 0.9 running + 0.1 batch.
+//! Shu & Zhu (AAAI-19, "Experiments") train in Keras: biases in all convolutions, BatchNorm with Keras'
+//! epsilon, dropout 0.2. The momentum 0.1 is Burn's and PyTorch's: running = 0.9 running + 0.1 batch.
 
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig, PaddingConfig2d};

@@ -1,14 +1,14 @@
 //! The networks of Shu & Zhu, *Sensitivity Analysis of Deep Neural Networks* (AAAI-19), for small images, as
 //! [Burn](burn) modules, with their weights in and out of safetensors under PyTorch's names.
 //!
-//! - [`ResNet50`] and [`DenseNet121`] as the paper uses them, at any width or growth, and [`Cnn`], a small one.
-//!   [`Network`] holds any of them, chosen at run time by an [`Architecture`].
-//! - [`weights::load`] and [`weights::save`] read and write safetensors; [`weights::Checkpoint`] looks into a file
-//!   without a network.
+//! - [`ResNet50`] and [`DenseNet121`] as the paper uses them, at any width or growth, and [`Cnn`], a small
+//!   one. [`Network`] holds any of them, chosen at run time by an [`Architecture`].
+//! - [`weights::load`] and [`weights::save`] read and write safetensors; [`weights::Checkpoint`] looks into a
+//!   file without a network.
 //! - [`names`] turns Burn's paths into PyTorch's names and counts parameters, BatchNorm's buffers apart.
 //!
-//! Notation: N samples in a batch, C channels, H = W the side of a square image in pixels, K classes. Images are
-//! [N, C, H, W] with pixels in [0, 1], logits [N, K].
+//! Notation: N samples in a batch, C channels, H = W the side of a square image in pixels, K classes. Images
+//! are [N, C, H, W] with pixels in [0, 1], logits [N, K].
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -19,7 +19,7 @@
 //! let network = "resnet50".parse::<Architecture>()?.with_width(8).init(1, 28, 10, &device)?;
 //! let logits = network.forward(Tensor::zeros([2, 1, 28, 28], &device));
 //! assert_eq!(logits.dims(), [2, 10]);
-//! assert_eq!(names::parameter_count(&network), 378_818);
+//! assert_eq!(names::parameter_count(&network), 386_618);
 //! # Ok(())
 //! # }
 //! ```

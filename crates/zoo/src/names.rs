@@ -1,17 +1,19 @@
 //! PyTorch's names for the tensors of a Burn module, and which of them are parameters.
 //!
 //! The modules of this crate are laid out so that Burn's path of a tensor, its segments joined by dots, is
-//! PyTorch's name already ("stages.0.0.conv1.weight", "body.12.conv.bias", "stages.0.0.short.1.running_mean"): lists are
-//! `Vec`s, a two-layer `Sequential` is a tuple, enums are transparent. One thing remains, see [`torch_name`].
+//! PyTorch's name already ("stages.0.0.conv1.weight", "body.12.conv.bias",
+//! "stages.0.0.short.1.running_mean"): lists are `Vec`s, a two-layer `Sequential` is a tuple, enums are
+//! transparent. One thing remains, see [`torch_name`].
 //!
-//! BatchNorm's running mean and variance look like parameters to Burn's visitors (and to its `num_params`). They are
-//! buffers: no optimiser moves them, no influence is measured of them, and they are not counted here.
+//! BatchNorm's running mean and variance look like parameters to Burn's visitors (and to its `num_params`).
+//! They are buffers: no optimiser moves them, no influence is measured of them, and they are not counted
+//! here.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
-/// PyTorch's name for the tensor at a Burn path: normalisation layers call their last segment `gamma` and `beta`,
-/// PyTorch `weight` and `bias`. Every other path is the name.
+/// PyTorch's name for the tensor at a Burn path: normalisation layers call their last segment `gamma` and
+/// `beta`, PyTorch `weight` and `bias`. Every other path is the name.
 pub fn torch_name(path: &str) -> String {
     match path.rsplit_once('.') {
         Some((layer, "gamma")) => format!("{layer}.weight"),

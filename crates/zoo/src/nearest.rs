@@ -1,7 +1,8 @@
 //! The nearest of several names, to offer with an error.
 //!
-//! Nearness is Levenshtein's edit distance in characters; a name further away than a third of its length is no
-//! help and is not offered. Work is bounded whatever a hostile file holds: long names and long lists are skipped.
+//! Nearness is Levenshtein's edit distance in characters; a name further away than a third of its length is
+//! no help and is not offered. Work is bounded whatever a hostile file holds: long names and long lists are
+//! skipped.
 
 /// Names longer than this are not compared.
 const LONGEST: usize = 256;

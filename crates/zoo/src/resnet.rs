@@ -1,8 +1,9 @@
-//! ResNet50 for small images, as Shu & Zhu (AAAI-19) use it: a 3x3 stem of stride 1 and no max-pool, bottlenecks
-//! [3, 4, 6, 3] with the stride on a stage's first 1x1 convolution, biases everywhere, a 2x2 average pool before
-//! the linear head.
+//! ResNet50 for small images, as Shu & Zhu (AAAI-19) use it: a 3x3 stem of stride 1 and no max-pool,
+//! bottlenecks [3, 4, 6, 3] with the stride on a stage's first 1x1 convolution, biases everywhere, a 2x2
+//! average pool before the linear head.
 //!
-//! Fields are declared in the order in which PyTorch registers them: it is the order of layers in every report.
+//! Fields are declared in the order in which PyTorch registers them: it is the order of layers in every
+//! report.
 
 use burn::config::Config;
 use burn::module::Module;

@@ -3,8 +3,8 @@
 //! - `module.`, which PyTorch's `DataParallel` puts before every name;
 //! - `gamma` and `beta`, as Burn and Keras call BatchNorm's weight and bias;
 //! - torchvision's DenseNet, today's (`norm1`) and that of the old files (`norm.1`). Its layers are those of
-//!   [`DenseNet121`](crate::DenseNet121) where it was built with a 3x3 stem and biases; elsewhere shapes or names do not fit and loading
-//!   says so.
+//!   [`DenseNet121`](crate::DenseNet121) where it was built with a 3x3 stem and biases; elsewhere shapes or
+//!   names do not fit and loading says so.
 
 use std::borrow::Cow;
 
@@ -45,7 +45,8 @@ fn torchvision_densenet(key: &str) -> Option<String> {
     }
 }
 
-/// `denseblockB.denselayerL.norm1.weight` and `transitionB.norm.weight`, counted from 1, are entries of our body.
+/// `denseblockB.denselayerL.norm1.weight` and `transitionB.norm.weight`, counted from 1, are entries of our
+/// body.
 fn section(module: &str, rest: &str) -> Option<String> {
     let before =
         |block: usize| LAYERS.get(..block - 1).map(|blocks| blocks.iter().sum::<usize>() + block - 1);

@@ -1,14 +1,17 @@
 //! A safetensors file, its header checked whole, its tensors read one at a time.
 //!
-//! The format: eight bytes that give the length n of the header (little-endian), n bytes of JSON (name to type,
-//! shape and byte range), then the tensors' bytes, without hole or overlap up to the end of the file.
+//! The format: eight bytes that give the length n of the header (little-endian), n bytes of JSON (name to
+//! type, shape and byte range), then the tensors' bytes, without hole or overlap up to the end of the file.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::json::{Cursor, Fault};
+use super::describe::{Description, describe};
+use super::header;
+use super::json::Fault;
 use super::{Dtype, Precision};
 use crate::Error;
 use crate::nearest::nearest;
@@ -17,10 +20,6 @@ use crate::nearest::nearest;
 const PREFIX: u64 = 8;
 /// The longest header that is read (the limit of the format's own library).
 const LONGEST_HEADER: u64 = 100_000_000;
-/// The most tensors a file may have: more than any network's, few enough to keep the book in little memory.
-const MOST_TENSORS: usize = 1 << 16;
-/// The most axes of a tensor.
-const MOST_AXES: usize = 16;
 
 /// Where to read weights from.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +70,7 @@ pub struct TensorInfo {
     /// Its shape.
     pub shape: Vec<usize>,
     /// Its bytes, counted from the start of the file.
-    bytes: std::ops::Range<u64>,
+    pub(super) bytes: Range<u64>,
 }
 
 /// A tensor's elements in the precision asked for, in row-major order.
@@ -111,7 +110,8 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where the system refuses, [`Error::Corrupt`] where the file is not what the format asks for.
+    /// [`Error::Io`] where the system refuses, [`Error::Corrupt`] where the file is not what the format asks
+    /// for.
     pub fn open(source: impl Into<Source<'a>>) -> Result<Self, Error> {
         let (file, data, length) = match source.into() {
             Source::File(path) => open_file(path)?,
@@ -138,12 +138,18 @@ impl<'a> Checkpoint<'a> {
         &self.metadata
     }
 
+    /// The network of this crate that its names and shapes imply, if they imply one.
+    pub fn describe(&self) -> Option<Description> {
+        describe(self.tensors.iter().map(|tensor| (tensor.name.as_str(), &tensor.shape[..])))
+    }
+
     /// Reads one tensor.
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchTensor`], [`Error::NotFloat`], [`Error::NonFinite`] for NaN, infinity and what the precision
-    /// cannot hold; [`Error::Corrupt`] or [`Error::Io`] where the file has changed since it was opened.
+    /// [`Error::NoSuchTensor`], [`Error::NotFloat`], [`Error::NonFinite`] for NaN, infinity and what the
+    /// precision cannot hold; [`Error::Corrupt`] or [`Error::Io`] where the file has changed since it was
+    /// opened.
     pub fn read(&mut self, name: &str, precision: Precision) -> Result<Values, Error> {
         let Some(index) = self.tensors.iter().position(|tensor| tensor.name == name) else {
             let nearest = nearest(name, self.tensors.iter().map(|tensor| tensor.name.as_str()));
@@ -185,7 +191,7 @@ impl<'a> Checkpoint<'a> {
     }
 
     /// Copies a range of the file into `buffer`.
-    fn fetch(&mut self, range: std::ops::Range<u64>, buffer: &mut Vec<u8>) -> Result<(), Error> {
+    fn fetch(&mut self, range: Range<u64>, buffer: &mut Vec<u8>) -> Result<(), Error> {
         let Ok(length) = usize::try_from(range.end - range.start) else {
             return self.corrupt(range.start, "more bytes than this machine can address");
         };
@@ -235,14 +241,9 @@ impl<'a> Checkpoint<'a> {
         }
         let data = PREFIX + header;
         self.fetch(PREFIX..data, &mut bytes)?;
-        let parsed = parse(&bytes).and_then(|mut parsed| {
-            check_layout(&mut parsed.tensors, length - data)?;
-            Ok(parsed)
-        });
-        match parsed {
-            Ok(parsed) => {
-                self.metadata = parsed.metadata;
-                self.tensors = parsed.tensors.into_iter().map(|raw| raw.at(data)).collect();
+        match header::read(&bytes, data, length) {
+            Ok((tensors, metadata)) => {
+                (self.tensors, self.metadata) = (tensors, metadata);
                 Ok(())
             }
             Err(Fault { offset, why }) => self.corrupt(PREFIX + offset as u64, why),
@@ -310,156 +311,4 @@ fn convert(dtype: Dtype, bytes: &[u8], precision: Precision) -> Read1 {
         }
     }
     (values, first)
-}
-
-/// A tensor as the header has it, with the place that says so.
-struct Raw {
-    info: TensorInfo,
-    offset: usize,
-}
-
-impl Raw {
-    /// With its bytes counted from the start of the file; the tensors' part begins at `data`.
-    fn at(self, data: u64) -> TensorInfo {
-        let std::ops::Range { start, end } = self.info.bytes;
-        TensorInfo { bytes: data + start..data + end, ..self.info }
-    }
-}
-
-struct Parsed {
-    tensors: Vec<Raw>,
-    metadata: BTreeMap<String, String>,
-}
-
-fn parse(header: &[u8]) -> Result<Parsed, Fault> {
-    let mut cursor = Cursor::new(header);
-    if header.first() != Some(&b'{') {
-        return cursor.fault("the header does not begin with `{`");
-    }
-    cursor.expect(b'{')?;
-    let mut parsed = Parsed { tensors: Vec::new(), metadata: BTreeMap::new() };
-    let mut names = HashSet::new();
-    while cursor.more(names.is_empty(), b'}')? {
-        let offset = cursor.offset();
-        let name = cursor.string()?;
-        if !names.insert(name.clone()) {
-            return Err(Fault {
-                offset,
-                why: format!("the key `{}` is there twice", crate::error::quoted(&name)),
-            });
-        }
-        cursor.expect(b':')?;
-        if name == "__metadata__" {
-            parsed.metadata = parse_metadata(&mut cursor)?;
-        } else if parsed.tensors.len() == MOST_TENSORS {
-            return Err(Fault { offset, why: format!("more than {MOST_TENSORS} tensors") });
-        } else {
-            parsed.tensors.push(Raw { info: parse_tensor(&mut cursor, name)?, offset });
-        }
-    }
-    cursor.end()?;
-    Ok(parsed)
-}
-
-fn parse_metadata(cursor: &mut Cursor<'_>) -> Result<BTreeMap<String, String>, Fault> {
-    cursor.expect(b'{')?;
-    let mut metadata = BTreeMap::new();
-    while cursor.more(metadata.is_empty(), b'}')? {
-        let key = cursor.string()?;
-        cursor.expect(b':')?;
-        if metadata.insert(key, cursor.string()?).is_some() {
-            return cursor.fault("a key of the metadata is there twice");
-        }
-    }
-    Ok(metadata)
-}
-
-fn parse_tensor(cursor: &mut Cursor<'_>, name: String) -> Result<TensorInfo, Fault> {
-    let start = cursor.offset();
-    cursor.expect(b'{')?;
-    let (mut dtype, mut shape, mut bytes) = (None, None, None);
-    let mut first = true;
-    while cursor.more(first, b'}')? {
-        first = false;
-        let key = cursor.string()?;
-        cursor.expect(b':')?;
-        let repeated = match key.as_str() {
-            "dtype" => dtype.replace(parse_dtype(cursor)?).is_some(),
-            "shape" => shape.replace(parse_shape(cursor)?).is_some(),
-            "data_offsets" => bytes.replace(parse_range(cursor)?).is_some(),
-            _ => return cursor.fault(format!("a tensor has no `{}`", crate::error::quoted(&key))),
-        };
-        if repeated {
-            return cursor.fault(format!("`{key}` is there twice"));
-        }
-    }
-    match (dtype, shape, bytes) {
-        (Some(dtype), Some(shape), Some(bytes)) => Ok(TensorInfo { name, dtype, shape, bytes }),
-        _ => {
-            let why = format!("`{}` lacks dtype, shape or data_offsets", crate::error::quoted(&name));
-            Err(Fault { offset: start, why })
-        }
-    }
-}
-
-fn parse_dtype(cursor: &mut Cursor<'_>) -> Result<Dtype, Fault> {
-    let name = cursor.string()?;
-    Dtype::parse(&name).map_or_else(
-        || cursor.fault(format!("no element type is called `{}`", crate::error::quoted(&name))),
-        Ok,
-    )
-}
-
-fn parse_shape(cursor: &mut Cursor<'_>) -> Result<Vec<usize>, Fault> {
-    let axes = cursor.numbers(MOST_AXES)?;
-    let axes: Option<Vec<usize>> = axes.into_iter().map(|axis| usize::try_from(axis).ok()).collect();
-    axes.map_or_else(|| cursor.fault("an axis is longer than this machine can address"), Ok)
-}
-
-fn parse_range(cursor: &mut Cursor<'_>) -> Result<std::ops::Range<u64>, Fault> {
-    match cursor.numbers(2)?[..] {
-        [start, end] if start <= end => Ok(start..end),
-        [start, end] => cursor.fault(format!("data_offsets run backwards, from {start} to {end}")),
-        _ => cursor.fault("data_offsets are not two numbers"),
-    }
-}
-
-/// Shapes and types must fill their bytes, and the tensors all `length` bytes behind the header, once each.
-fn check_layout(tensors: &mut [Raw], length: u64) -> Result<(), Fault> {
-    for Raw { info, offset } in tensors.iter() {
-        let bits = info.shape.iter().try_fold(info.dtype.bits(), |bits, &axis| bits.checked_mul(axis as u64));
-        let held = (info.bytes.end - info.bytes.start).checked_mul(8);
-        if bits.is_none() || bits != held {
-            return Err(Fault { offset: *offset, why: disagreement(info) });
-        }
-    }
-    let mut order: Vec<&Raw> = tensors.iter().collect();
-    order.sort_by_key(|raw| (raw.info.bytes.start, raw.info.bytes.end));
-    let mut end = 0;
-    for Raw { info, offset } in order {
-        let name = crate::error::quoted(&info.name);
-        let std::ops::Range { start, end: stop } = info.bytes;
-        let why = if start > end {
-            format!("a hole of {} bytes before tensor `{name}`", start - end)
-        } else if start < end {
-            format!("tensor `{name}` overlaps another")
-        } else if stop > length {
-            format!("tensor `{name}` ends {} bytes behind the end of the file", stop - length)
-        } else {
-            end = stop;
-            continue;
-        };
-        return Err(Fault { offset: *offset, why });
-    }
-    if end < length {
-        let why = format!("{} bytes at the end of the file belong to no tensor", length - end);
-        return Err(Fault { offset: 0, why });
-    }
-    Ok(())
-}
-
-fn disagreement(info: &TensorInfo) -> String {
-    let bytes = info.bytes.end - info.bytes.start;
-    let name = crate::error::quoted(&info.name);
-    format!("tensor `{name}` of type {} and shape {:?} does not fill {bytes} bytes", info.dtype, info.shape)
 }

@@ -126,7 +126,8 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// Whether the network that the file describes has every shape that the file has: then its size alone is wrong.
+/// Whether the network that the file describes has every shape that the file has: then its size alone is
+/// wrong.
 fn explains(found: &Description, claims: &Claims<'_>, tensors: &[TensorInfo], device: &Device) -> bool {
     let (Some(architecture), Some(channels), Some(classes)) =
         (found.architecture(), found.channels, found.classes)

@@ -1,7 +1,8 @@
 //! Just enough JSON for a safetensors header: objects of strings, unsigned numbers and lists of them.
 //!
-//! A reader of our own, since a general one drops duplicate keys without a word and knows no byte offsets. It never
-//! recurses, so no nesting can exhaust the stack, and it refuses what a header cannot hold where it stands.
+//! A reader of our own, since a general one drops duplicate keys without a word and knows no byte offsets. It
+//! never recurses, so no nesting can exhaust the stack, and it refuses what a header cannot hold where it
+//! stands.
 
 /// What is wrong, and where in the header.
 #[derive(Debug, PartialEq, Eq)]

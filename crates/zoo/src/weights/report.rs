@@ -27,7 +27,8 @@ pub struct Report {
     pub extra: Vec<String>,
     /// How many names lost the prefix `module.` of PyTorch's `DataParallel`.
     pub stripped: usize,
-    /// How many names are those of torchvision's DenseNet, whose BatchNorm has another epsilon than the paper's.
+    /// How many names are those of torchvision's DenseNet, whose BatchNorm has another epsilon than the
+    /// paper's.
     pub torchvision: usize,
     /// The file's own metadata.
     pub metadata: BTreeMap<String, String>,

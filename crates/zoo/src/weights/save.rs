@@ -14,10 +14,12 @@ use super::{Dtype, module};
 use crate::Error;
 use crate::names::{Entry, entries};
 
-/// Writes a network's tensors, buffers among them, with PyTorch's names, in PyTorch's layouts and in the type they have.
+/// Writes a network's tensors, buffers among them, with PyTorch's names, in PyTorch's layouts and in the type
+/// they have.
 ///
-/// [`load`](super::load) reads the same bits back, and so does PyTorch. The metadata name the format, the program and, for networks of
-/// this crate, the network. The file appears whole or not at all: it is written beside `path`, synced, renamed.
+/// [`load`](super::load) reads the same bits back, and so does PyTorch. The metadata name the format, the
+/// program and, for networks of this crate, the network. The file appears whole or not at all: it is written
+/// beside `path`, synced, renamed.
 ///
 /// # Errors
 ///

@@ -10,8 +10,8 @@ use crate::Error;
 /// Buffered bytes before the system is called.
 const BUFFER: usize = 1 << 20;
 
-/// Writes `path` through `fill`: into a new file of the same folder, synced, then renamed over `path`. Whatever fails, the
-/// new file is removed and what was at `path` stays.
+/// Writes `path` through `fill`: into a new file of the same folder, synced, then renamed over `path`.
+/// Whatever fails, the new file is removed and what was at `path` stays.
 pub(super) fn write_whole(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,

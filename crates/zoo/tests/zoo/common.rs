@@ -1,5 +1,5 @@
-//! What the tests of this crate share: the trained weights and reference values, where the machine has them, and
-//! small files made on the spot.
+//! What the tests of this crate share: the trained weights and reference values, where the machine has them,
+//! and small files made on the spot.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

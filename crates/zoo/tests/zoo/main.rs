@@ -1,4 +1,9 @@
-//! Tests of the crate from outside: networks, weights in and out, and everything that can be wrong with a file.
+//! Tests of the crate from outside: networks, weights in and out, and everything that can be wrong with a
+//! file.
 
 mod common;
+mod corrupt;
 mod golden;
+mod loading;
+mod networks;
+mod saving;

@@ -1,0 +1,176 @@
+//! The header of a safetensors file: names, types, shapes and byte ranges, read strictly and checked against
+//! one another and against the length of the file.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+
+use super::Dtype;
+use super::checkpoint::TensorInfo;
+use super::json::{Cursor, Fault};
+use crate::error::quoted;
+
+/// The most tensors a file may have: more than any network's, few enough to keep the book in little memory.
+const MOST_TENSORS: usize = 1 << 16;
+/// The most axes of a tensor.
+const MOST_AXES: usize = 16;
+
+/// A tensor as the header has it, with the place that says so.
+struct Raw {
+    info: TensorInfo,
+    offset: usize,
+}
+
+impl Raw {
+    /// With its bytes counted from the start of the file; the tensors' part begins at `data`.
+    fn at(self, data: u64) -> TensorInfo {
+        let Range { start, end } = self.info.bytes;
+        TensorInfo { bytes: data + start..data + end, ..self.info }
+    }
+}
+
+/// Reads the JSON of a header whose tensors begin at byte `data` of a file of `length` bytes.
+///
+/// The byte ranges that come back count from the start of the file; offsets of faults from that of the
+/// header.
+pub(super) fn read(
+    header: &[u8],
+    data: u64,
+    length: u64,
+) -> Result<(Vec<TensorInfo>, BTreeMap<String, String>), Fault> {
+    let mut cursor = Cursor::new(header);
+    if header.first() != Some(&b'{') {
+        return cursor.fault("the header does not begin with `{`");
+    }
+    cursor.expect(b'{')?;
+    let (mut tensors, mut metadata) = (Vec::new(), BTreeMap::new());
+    let mut names = HashSet::new();
+    while cursor.more(names.is_empty(), b'}')? {
+        let offset = cursor.offset();
+        let name = cursor.string()?;
+        if !names.insert(name.clone()) {
+            return Err(Fault { offset, why: format!("the key `{}` is there twice", quoted(&name)) });
+        }
+        cursor.expect(b':')?;
+        if name == "__metadata__" {
+            metadata = parse_metadata(&mut cursor)?;
+        } else if tensors.len() == MOST_TENSORS {
+            return Err(Fault { offset, why: format!("more than {MOST_TENSORS} tensors") });
+        } else {
+            tensors.push(Raw { info: parse_tensor(&mut cursor, name)?, offset });
+        }
+    }
+    cursor.end()?;
+    check_sizes(&tensors)?;
+    check_layout(&tensors, header.len(), length.saturating_sub(data))?;
+    Ok((tensors.into_iter().map(|raw| raw.at(data)).collect(), metadata))
+}
+
+fn parse_metadata(cursor: &mut Cursor<'_>) -> Result<BTreeMap<String, String>, Fault> {
+    cursor.expect(b'{')?;
+    let mut metadata = BTreeMap::new();
+    while cursor.more(metadata.is_empty(), b'}')? {
+        let key = cursor.string()?;
+        cursor.expect(b':')?;
+        if metadata.insert(key, cursor.string()?).is_some() {
+            return cursor.fault("a key of the metadata is there twice");
+        }
+    }
+    Ok(metadata)
+}
+
+fn parse_tensor(cursor: &mut Cursor<'_>, name: String) -> Result<TensorInfo, Fault> {
+    let start = cursor.offset();
+    cursor.expect(b'{')?;
+    let (mut dtype, mut shape, mut bytes) = (None, None, None);
+    let mut first = true;
+    while cursor.more(first, b'}')? {
+        first = false;
+        let key = cursor.string()?;
+        cursor.expect(b':')?;
+        let repeated = match key.as_str() {
+            "dtype" => dtype.replace(parse_dtype(cursor)?).is_some(),
+            "shape" => shape.replace(parse_shape(cursor)?).is_some(),
+            "data_offsets" => bytes.replace(parse_range(cursor)?).is_some(),
+            _ => return cursor.fault(format!("a tensor has no `{}`", quoted(&key))),
+        };
+        if repeated {
+            return cursor.fault(format!("`{key}` is there twice"));
+        }
+    }
+    match (dtype, shape, bytes) {
+        (Some(dtype), Some(shape), Some(bytes)) => Ok(TensorInfo { name, dtype, shape, bytes }),
+        _ => {
+            let why = format!("`{}` lacks dtype, shape or data_offsets", quoted(&name));
+            Err(Fault { offset: start, why })
+        }
+    }
+}
+
+fn parse_dtype(cursor: &mut Cursor<'_>) -> Result<Dtype, Fault> {
+    let name = cursor.string()?;
+    Dtype::parse(&name)
+        .map_or_else(|| cursor.fault(format!("no element type is called `{}`", quoted(&name))), Ok)
+}
+
+fn parse_shape(cursor: &mut Cursor<'_>) -> Result<Vec<usize>, Fault> {
+    let axes = cursor.numbers(MOST_AXES)?;
+    let axes: Option<Vec<usize>> = axes.into_iter().map(|axis| usize::try_from(axis).ok()).collect();
+    axes.map_or_else(|| cursor.fault("an axis is longer than this machine can address"), Ok)
+}
+
+fn parse_range(cursor: &mut Cursor<'_>) -> Result<Range<u64>, Fault> {
+    match cursor.numbers(2)?[..] {
+        [start, end] if start <= end => Ok(start..end),
+        [start, end] => cursor.fault(format!("data_offsets run backwards, from {start} to {end}")),
+        _ => cursor.fault("data_offsets are not two numbers"),
+    }
+}
+
+/// Shapes and types must fill their bytes.
+fn check_sizes(tensors: &[Raw]) -> Result<(), Fault> {
+    for Raw { info, offset } in tensors {
+        let bits = info.shape.iter().try_fold(info.dtype.bits(), |bits, &axis| bits.checked_mul(axis as u64));
+        let held = (info.bytes.end - info.bytes.start).checked_mul(8);
+        if bits.is_none() || bits != held {
+            return Err(Fault { offset: *offset, why: disagreement(info) });
+        }
+    }
+    Ok(())
+}
+
+/// Tensors must fill all `length` bytes behind the header, once each. `header` is the length of the header.
+fn check_layout(tensors: &[Raw], header: usize, length: u64) -> Result<(), Fault> {
+    let last = tensors.iter().map(|raw| raw.info.bytes.end).max().unwrap_or(0);
+    // Told at the end of the file: that is where a cut file lacks something.
+    let end_of_file = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(header);
+    if last > length {
+        let why = format!("the file is cut short: its tensors need {} more bytes", last - length);
+        return Err(Fault { offset: end_of_file, why });
+    }
+    let mut order: Vec<&Raw> = tensors.iter().collect();
+    order.sort_by_key(|raw| (raw.info.bytes.start, raw.info.bytes.end));
+    let mut end = 0;
+    for Raw { info, offset } in order {
+        let start = info.bytes.start;
+        if start != end {
+            let name = quoted(&info.name);
+            let why = match start.checked_sub(end) {
+                Some(hole) => format!("tensor `{name}` follows a hole of {hole} bytes"),
+                None => format!("tensor `{name}` overlaps another"),
+            };
+            return Err(Fault { offset: *offset, why });
+        }
+        end = info.bytes.end;
+    }
+    if end < length {
+        let why = format!("the last {} bytes of the file belong to no tensor", length - end);
+        return Err(Fault { offset: end_of_file, why });
+    }
+    Ok(())
+}
+
+fn disagreement(info: &TensorInfo) -> String {
+    let bytes = info.bytes.end - info.bytes.start;
+    let name = quoted(&info.name);
+    format!("tensor `{name}` of type {} and shape {:?} does not fill {bytes} bytes", info.dtype, info.shape)
+}
