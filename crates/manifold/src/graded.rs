@@ -157,8 +157,16 @@ fn heaviest(log_weights: &[f64]) -> usize {
 }
 
 /// diag(e^omega) L diag(e^-omega_pivot), the constant column first: n x (m + 1), entries of at most one.
+///
+/// Its rows come in the order of the pivots, then the others: lower trapezoidal, so that a Householder QR keeps the
+/// grading R_ij ~ e^(omega_j - omega_i) of its factor above the diagonal, and with it the digits of light coordinates.
 fn scaled(columns: &[Column], log_weights: &[f64], classes: usize, top: usize) -> Mat<f64> {
-    Mat::from_fn(log_weights.len(), columns.len() + 1, |i, j| {
+    let mut order: Vec<usize> =
+        std::iter::once(top).chain(columns.iter().map(|column| column.pivot)).collect();
+    let rest: Vec<usize> = (0..log_weights.len()).filter(|i| !order.contains(i)).collect();
+    order.extend(rest);
+    Mat::from_fn(log_weights.len(), columns.len() + 1, |position, j| {
+        let i = order[position];
         if j == 0 {
             return if i < classes { (log_weights[i] - log_weights[top]).exp() } else { 0.0 };
         }

@@ -38,6 +38,7 @@ mod influence;
 mod objective;
 mod precision;
 mod probabilities;
+mod reflection;
 mod spectrum;
 mod tangent;
 

@@ -13,6 +13,8 @@ pub const TOLERANCE_F16: f64 = 5e-2;
 pub const TOLERANCE_GRAM_F64: f64 = 1e-6;
 /// Finest singular value, relative to the largest, which a Gram matrix in `f64` carries.
 pub const GRAM_RESOLUTION: f64 = 2e-8;
+/// Roundoffs, relative to the largest singular value, below which singular values of rows are noise.
+pub const NOISE_ROUNDOFFS: f64 = 100.0;
 /// A singular value within this factor of the tolerance makes the rank ambiguous.
 pub const AMBIGUOUS_FACTOR: f64 = 10.0;
 
@@ -121,9 +123,10 @@ impl Noise {
         }
     }
 
-    /// Singular values below this share of the largest are noise: ten roundoffs of rows, sqrt(u) of a Gram matrix.
+    /// Singular values below this share of the largest are noise: a hundred roundoffs of rows, sqrt(u) of a
+    /// Gram matrix.
     pub(crate) fn resolution(self) -> f64 {
-        let rows = 10.0 * self.precision.unit_roundoff();
+        let rows = NOISE_ROUNDOFFS * self.precision.unit_roundoff();
         match self.carrier {
             Carrier::Rows => rows,
             Carrier::Gram => rows.max(GRAM_RESOLUTION),

@@ -4,13 +4,15 @@
 //! omega is J^T c with a K-vector c. From rows they come by a QR factorisation of J^T, so that small singular values
 //! survive; from a Gram matrix by its symmetric eigendecomposition, which keeps them down to sqrt(u) sigma_1.
 //!
-//! Only differences of logits matter: K-1 rows z_k - z_K are the K rows whose last is zero.
+//! Only differences of logits matter: K-1 rows z_k - z_K are the K rows whose last is zero. The decompositions are those of
+//! the complement of 1, so V is orthogonal to 1 even where a singular value is mere rounding.
 
 use faer::{Mat, MatRef};
 
 use crate::dense::{qr_factor, symmetric_eigen, thin_svd};
 use crate::error::{check_finite, wrong_length};
 use crate::precision::{AMBIGUOUS_FACTOR, Carrier, Noise};
+use crate::reflection::Reflection;
 use crate::{Error, Precision, Scalar};
 
 /// Columns of J that are factorised at once; bounds the memory of wide Jacobians.
@@ -92,17 +94,19 @@ impl Tangent {
         check_symmetric(gram, size, largest)?;
         let root = power_of_two_below(largest.sqrt());
         let (centred, trace) = centred_gram(gram, size, classes, 1.0 / root);
-        let (values, vectors) = symmetric_eigen(centred.as_ref())?;
-        let (first, last) = (values[0], values[classes - 1]);
-        if last < -GRAM_INDEFINITENESS * first.abs().max(trace.abs()) {
+        let reflection = Reflection::of(&vec![1.0; classes]);
+        let half = reflection.complement(centred.as_ref());
+        let (values, vectors) = symmetric_eigen(reflection.complement(half.transpose()).as_ref())?;
+        let (first, last) = (values[0], values[classes - 2]);
+        if last < -GRAM_INDEFINITENESS * first.abs().max(trace) {
             return Err(Error::Indefinite { eigenvalue: last * root * root, largest: first * root * root });
         }
         let noise = Noise { precision: rows, carrier: Carrier::Gram };
         // Rounding of the squares, and of the rows behind them.
         let squares = (CENTRING_ROUNDOFFS * Precision::F64.unit_roundoff() * trace).sqrt();
         let floor = squares.max(CENTRING_ROUNDOFFS * rows.unit_roundoff() * trace.sqrt());
-        let singular = values[..classes - 1].iter().map(|v| v.max(0.0).sqrt() * root).collect();
-        let basis = vectors.get(.., ..classes - 1).to_owned();
+        let singular = values.iter().map(|v| v.max(0.0).sqrt() * root).collect();
+        let basis = reflection.lift(vectors.as_ref());
         Ok(Self { basis, singular, floor: floor * root, noise })
     }
 
@@ -166,7 +170,7 @@ impl Tangent {
     pub(crate) fn rank(&self, tolerance: f64) -> RankDecision {
         let threshold = (tolerance * self.largest()).max(self.floor);
         let rank = self.singular.iter().take_while(|s| **s > threshold).count();
-        let near = |s: &f64| *s > threshold / AMBIGUOUS_FACTOR && *s < threshold * AMBIGUOUS_FACTOR;
+        let near = |s: &f64| *s > threshold / AMBIGUOUS_FACTOR && *s <= threshold * AMBIGUOUS_FACTOR;
         let noise = self.noise.resolution() * self.largest();
         let ambiguous = self.singular.iter().any(near) || self.singular[..rank].iter().any(|s| *s <= noise);
         RankDecision { rank, ambiguous }
@@ -180,9 +184,10 @@ impl Tangent {
         noise: Noise,
         columns: usize,
     ) -> Result<Self, Error> {
-        let svd = thin_svd(factor.transpose())?;
-        let kept = columns.min(factor.ncols() - 1).min(svd.values.len());
-        let basis = svd.left.get(.., ..kept).to_owned();
+        let reflection = Reflection::of(&vec![1.0; factor.ncols()]);
+        let svd = thin_svd(reflection.complement(factor.transpose()).as_ref())?;
+        let kept = columns.min(svd.values.len());
+        let basis = reflection.lift(svd.left.get(.., ..kept));
         let singular: Vec<f64> = svd.values[..kept].iter().map(|s| s * scale).collect();
         check_finite("the singular values of the Jacobian", singular.iter().copied())?;
         Ok(Self { basis, singular, floor: floor * scale, noise })

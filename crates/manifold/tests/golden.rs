@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Golden, golden_files};
+use common::{Dense, Golden, golden_files};
 use influence_manifold::{Baselines, Filter, Influence, Objective, Precision, Tangent, baselines, influence};
 
 /// fi_exact holds 1 - P in float64, good to 3.5e-9.

@@ -6,15 +6,15 @@
 //! FI = sum_{s_i > rank_epsilon} (df . v_i)^2 / s_i^2,  h = sum_i v_i (v_i . df) / s_i^2.
 //!
 //! (df . v_i) / s_i = -(sqrt P_y + epsilon) / (P_y + epsilon) q_iy. T has the null direction n = sqrt P + epsilon on its
-//! left, which rounding would turn into a singular value: a reflection takes n to the first axis, and that row, zero in
-//! exact arithmetic, is left out.
+//! left, which rounding would turn into a singular value: the decomposition is that of the complement of n.
 
-use faer::{Mat, MatRef};
+use faer::Mat;
 
 use super::Outcome;
 use crate::dense::{Svd, thin_svd};
 use crate::objective::LogitGradient;
 use crate::precision::{Carrier, GRAM_RESOLUTION, Precision};
+use crate::reflection::Reflection;
 use crate::{Error, Probabilities, Tangent};
 
 /// Roundings of the weighted tangent that may decide on which side of the cut a singular value lies.
@@ -40,8 +40,8 @@ pub(crate) fn paper(
 ) -> Result<Outcome, Error> {
     let (classes, y) = (tangent.classes(), gradient.class);
     let weighted = Weighted::new(probabilities, tangent, epsilon);
-    let rows = weighted.rows();
-    let svd = thin_svd(weighted.complement(&rows).as_ref())?;
+    let reflection = Reflection::of(&weighted.null);
+    let svd = thin_svd(reflection.complement(weighted.rows().as_ref()).as_ref())?;
     let largest = svd.values.first().copied().unwrap_or(0.0);
     let carried = GRAM_RESOLUTION * largest;
     if tangent.noise.carrier == Carrier::Gram && rank_epsilon < carried {
@@ -52,7 +52,8 @@ pub(crate) fn paper(
     if rank == 0 {
         return Ok(Outcome::zero(classes, 0, ambiguous));
     }
-    let shares = weighted.shares(&svd, rank, y);
+    let left = reflection.lift(svd.left.get(.., ..rank));
+    let shares = weighted.shares(&svd, &left, y);
     let squared: f64 = shares.iter().map(|share| share * share).sum();
     let log_y = probabilities.logs()[y];
     let log_gradient = log_add(0.5 * log_y, epsilon.ln()) - log_add(log_y, epsilon.ln());
@@ -61,7 +62,7 @@ pub(crate) fn paper(
         log_value: (squared > 0.0).then(|| 2.0 * (log_gradient + log_share) + squared.ln()),
         rank,
         ambiguous,
-        coefficients: weighted.coefficients(probabilities, &svd, &shares),
+        coefficients: weighted.coefficients(probabilities, &svd, &left, &shares),
         log_scale: log_gradient + log_share,
     })
 }
@@ -93,40 +94,20 @@ impl Weighted {
         })
     }
 
-    /// The rows of H T below the first, H = I - 2 u u^T / |u|^2 the reflection that takes n to the first axis.
-    fn complement(&self, rows: &Mat<f64>) -> Mat<f64> {
-        let u = self.reflector();
-        let reflected = reflect(&u, rows.as_ref());
-        reflected.get(1.., ..).to_owned()
-    }
-
-    /// u = n / |n| + e_0: n is positive, so the sum does not cancel.
-    fn reflector(&self) -> Vec<f64> {
-        let norm = self.null.iter().fold(0.0_f64, |norm, n| norm.hypot(*n));
-        self.null.iter().enumerate().map(|(k, n)| n / norm + if k == 0 { 1.0 } else { 0.0 }).collect()
-    }
-
-    /// q_i of the kept directions: K x rank.
-    fn left(&self, svd: &Svd, rank: usize) -> Mat<f64> {
-        let below =
-            Mat::from_fn(svd.left.nrows() + 1, rank, |k, i| if k == 0 { 0.0 } else { svd.left[(k - 1, i)] });
-        reflect(&self.reflector(), below.as_ref())
-    }
-
     /// q_iy e^-`log_share` of the kept directions.
     ///
     /// From d_y . v_i / s_i where the row y is light, which keeps its digits; from q_i where it is heavy, which is better
     /// conditioned.
-    fn shares(&self, svd: &Svd, rank: usize, y: usize) -> Vec<f64> {
+    fn shares(&self, svd: &Svd, left: &Mat<f64>, y: usize) -> Vec<f64> {
         let columns = 0..svd.right.nrows();
         let norm = columns.clone().fold(0.0_f64, |norm, j| norm.hypot(self.deviations[(y, j)]));
         let product =
             |i: usize| columns.clone().map(|j| self.deviations[(y, j)] * svd.right[(j, i)]).sum::<f64>();
+        let rank = left.ncols();
         if self.is_light(y) {
             return (0..rank).map(|i| product(i) / svd.values[i]).collect();
         }
         let weight = self.log_weights[y].exp();
-        let left = self.left(svd, rank);
         let heavy = |i: usize| norm * weight > svd.values[i];
         (0..rank).map(|i| if heavy(i) { left[(y, i)] } else { weight * product(i) / svd.values[i] }).collect()
     }
@@ -142,8 +123,13 @@ impl Weighted {
     }
 
     /// c = -(diag P - P P^T) diag(1 / n) sum_i q_i q_iy / s_i^2, up to the factor of the gradient.
-    fn coefficients(&self, probabilities: &Probabilities, svd: &Svd, shares: &[f64]) -> Vec<f64> {
-        let left = self.left(svd, shares.len());
+    fn coefficients(
+        &self,
+        probabilities: &Probabilities,
+        svd: &Svd,
+        left: &Mat<f64>,
+        shares: &[f64],
+    ) -> Vec<f64> {
         let mut sum = vec![0.0; left.nrows()];
         for (i, share) in shares.iter().enumerate() {
             let factor = -share / (svd.values[i] * svd.values[i]);
@@ -153,14 +139,6 @@ impl Weighted {
         let total: f64 = weighted.iter().sum();
         weighted.iter().zip(probabilities.values()).map(|(x, p)| x - p * total).collect()
     }
-}
-
-/// (I - 2 u u^T / |u|^2) A.
-fn reflect(u: &[f64], a: MatRef<'_, f64>) -> Mat<f64> {
-    let squared: f64 = u.iter().map(|x| x * x).sum();
-    let dots: Vec<f64> =
-        (0..a.ncols()).map(|j| u.iter().enumerate().map(|(k, x)| x * a[(k, j)]).sum::<f64>()).collect();
-    Mat::from_fn(a.nrows(), a.ncols(), |k, j| a[(k, j)] - 2.0 * u[k] * dots[j] / squared)
 }
 
 /// Whether rounding decides on which side of the cut some singular value lies.

@@ -1,83 +1,58 @@
-//! What the integration tests share: the golden files.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+//! What the integration tests share: golden files, small dense matrices by the plainest loops, random numbers.
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
+#![allow(unreachable_pub, reason = "a module of several test binaries")]
 
-use std::collections::BTreeMap;
-use std::path::Path;
+mod dense;
+mod golden;
 
-use safetensors::{Dtype, SafeTensors};
+pub use dense::{Dense, Random, conjugate_gradients, pseudo_inverse_quadratic};
+pub use golden::{Golden, golden_files};
 
-/// One golden file: named arrays of numbers.
-pub struct Golden {
-    shapes: BTreeMap<String, Vec<usize>>,
-    floats: BTreeMap<String, Vec<f64>>,
-    ints: BTreeMap<String, Vec<i64>>,
+use influence_manifold::{Filter, Influence, Objective, Tangent, influence};
+
+/// A Jacobian of K rows as a tangent.
+pub fn tangent(jacobian: &Dense) -> Tangent {
+    Tangent::from_rows(&jacobian.values, jacobian.rows, jacobian.columns).expect("tangent")
 }
 
-impl Golden {
-    fn read(bytes: &[u8]) -> Self {
-        let file = SafeTensors::deserialize(bytes).expect("a safetensors file");
-        let mut golden = Self { shapes: BTreeMap::new(), floats: BTreeMap::new(), ints: BTreeMap::new() };
-        for (name, view) in file.tensors() {
-            let words =
-                || view.data().chunks_exact(8).map(|word| <[u8; 8]>::try_from(word).expect("eight bytes"));
-            golden.shapes.insert(name.clone(), view.shape().to_vec());
-            match view.dtype() {
-                Dtype::F64 => _ = golden.floats.insert(name, words().map(f64::from_le_bytes).collect()),
-                Dtype::I64 => _ = golden.ints.insert(name, words().map(i64::from_le_bytes).collect()),
-                _ => {}
-            }
-        }
-        golden
-    }
-
-    pub fn shape(&self, name: &str) -> &[usize] {
-        &self.shapes[name]
-    }
-
-    pub fn values(&self, name: &str) -> &[f64] {
-        &self.floats[name]
-    }
-
-    /// Whole numbers, in whichever type the file has them.
-    pub fn integers(&self, name: &str) -> Vec<i64> {
-        match self.ints.get(name) {
-            Some(values) => values.clone(),
-            None => self.floats[name].iter().map(|value| *value as i64).collect(),
-        }
-    }
-
-    /// The values of one sample: the `i`-th along the first axis.
-    pub fn sample(&self, name: &str, i: usize) -> &[f64] {
-        let values = &self.floats[name];
-        let length = values.len() / self.shapes[name][0];
-        &values[i * length..][..length]
-    }
-
-    pub fn sample_integers(&self, name: &str, i: usize) -> Vec<i64> {
-        let values = self.integers(name);
-        let length = values.len() / self.shapes[name][0];
-        values[i * length..][..length].to_vec()
-    }
-
-    pub fn label(&self, i: usize) -> usize {
-        self.ints["labels"][i] as usize
-    }
+/// The influence on -log P_y by the filter of this text.
+pub fn run(logits: &[f64], tangent: &Tangent, y: usize, filter: &str) -> Influence {
+    let filter: Filter = filter.parse().expect("filter");
+    influence(logits, tangent, &Objective::class(y), &filter).expect("influence")
 }
 
-/// The golden files beside the repository, by name; none, with a line saying so, where there are none.
-pub fn golden_files() -> Vec<(String, Golden)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden");
-    let Ok(entries) = std::fs::read_dir(&folder) else {
-        println!("skipped: no golden files beside the repository (shared/golden)");
-        return Vec::new();
-    };
-    let mut paths: Vec<_> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
-    paths.retain(|path| path.extension().is_some_and(|end| end == "safetensors"));
-    paths.sort();
-    let name =
-        |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    paths
-        .iter()
-        .map(|path| (name(path), Golden::read(&std::fs::read(path).expect("a readable file"))))
-        .collect()
+/// Whether a and b differ by at most `tolerance` of the larger.
+pub fn close(a: f64, b: f64, tolerance: f64) -> bool {
+    a == b || (a - b).abs() <= tolerance * a.abs().max(b.abs())
+}
+
+/// Asserts `close`, naming both.
+#[track_caller]
+pub fn assert_close(a: f64, b: f64, tolerance: f64) {
+    assert!(close(a, b, tolerance), "{a:e} and {b:e} differ by more than {tolerance:e}");
+}
+
+/// P by the plain formula.
+pub fn softmax(logits: &[f64]) -> Vec<f64> {
+    let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let powers: Vec<f64> = logits.iter().map(|z| (z - top).exp()).collect();
+    let total: f64 = powers.iter().sum();
+    powers.iter().map(|power| power / total).collect()
+}
+
+/// G = J^T (diag P - P P^T) J, the whole p x p matrix.
+pub fn fisher(logits: &[f64], jacobian: &Dense) -> Dense {
+    let p = softmax(logits);
+    let weighted = Dense::from_fn(jacobian.rows, jacobian.columns, |k, i| {
+        let mean: f64 = (0..jacobian.rows).map(|j| p[j] * jacobian.at(j, i)).sum();
+        p[k].sqrt() * (jacobian.at(k, i) - mean)
+    });
+    weighted.transpose().times(&weighted)
+}
+
+/// df = J^T (P - e_y).
+pub fn gradient(logits: &[f64], jacobian: &Dense, y: usize) -> Vec<f64> {
+    let p = softmax(logits);
+    let weight = |k: usize| p[k] - if k == y { 1.0 } else { 0.0 };
+    (0..jacobian.columns).map(|i| (0..jacobian.rows).map(|k| weight(k) * jacobian.at(k, i)).sum()).collect()
 }

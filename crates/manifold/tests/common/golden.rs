@@ -1,0 +1,82 @@
+//! The golden files beside the repository.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use safetensors::{Dtype, SafeTensors};
+
+/// One golden file: named arrays of numbers.
+pub struct Golden {
+    shapes: BTreeMap<String, Vec<usize>>,
+    floats: BTreeMap<String, Vec<f64>>,
+    ints: BTreeMap<String, Vec<i64>>,
+}
+
+impl Golden {
+    fn read(bytes: &[u8]) -> Self {
+        let file = SafeTensors::deserialize(bytes).expect("a safetensors file");
+        let mut golden = Self { shapes: BTreeMap::new(), floats: BTreeMap::new(), ints: BTreeMap::new() };
+        for (name, view) in file.tensors() {
+            let words =
+                || view.data().chunks_exact(8).map(|word| <[u8; 8]>::try_from(word).expect("eight bytes"));
+            golden.shapes.insert(name.clone(), view.shape().to_vec());
+            match view.dtype() {
+                Dtype::F64 => _ = golden.floats.insert(name, words().map(f64::from_le_bytes).collect()),
+                Dtype::I64 => _ = golden.ints.insert(name, words().map(i64::from_le_bytes).collect()),
+                _ => {}
+            }
+        }
+        golden
+    }
+
+    pub fn shape(&self, name: &str) -> &[usize] {
+        &self.shapes[name]
+    }
+
+    pub fn values(&self, name: &str) -> &[f64] {
+        &self.floats[name]
+    }
+
+    /// Whole numbers, in whichever type the file has them.
+    pub fn integers(&self, name: &str) -> Vec<i64> {
+        match self.ints.get(name) {
+            Some(values) => values.clone(),
+            None => self.floats[name].iter().map(|value| *value as i64).collect(),
+        }
+    }
+
+    /// The values of one sample: the `i`-th along the first axis.
+    pub fn sample(&self, name: &str, i: usize) -> &[f64] {
+        let values = &self.floats[name];
+        let length = values.len() / self.shapes[name][0];
+        &values[i * length..][..length]
+    }
+
+    pub fn sample_integers(&self, name: &str, i: usize) -> Vec<i64> {
+        let values = self.integers(name);
+        let length = values.len() / self.shapes[name][0];
+        values[i * length..][..length].to_vec()
+    }
+
+    pub fn label(&self, i: usize) -> usize {
+        self.ints["labels"][i] as usize
+    }
+}
+
+/// The golden files beside the repository, by name; none, with a line saying so, where there are none.
+pub fn golden_files() -> Vec<(String, Golden)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden");
+    let Ok(entries) = std::fs::read_dir(&folder) else {
+        println!("skipped: no golden files beside the repository (shared/golden)");
+        return Vec::new();
+    };
+    let mut paths: Vec<_> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
+    paths.retain(|path| path.extension().is_some_and(|end| end == "safetensors"));
+    paths.sort();
+    let name =
+        |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    paths
+        .iter()
+        .map(|path| (name(path), Golden::read(&std::fs::read(path).expect("a readable file"))))
+        .collect()
+}
