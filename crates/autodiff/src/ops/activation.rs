@@ -181,3 +181,112 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    //! Samples away from kinks; the kinks and the special values one by one.
+
+    use burn::tensor::FloatDType;
+
+    use super::super::derivatives::{Operand, Sample, array, check, place, spread, values};
+    use super::*;
+
+    const SLOPES: [f64; 4] = [0.01, 0.3, 0.0, -0.5];
+
+    fn wide(shape: &[usize]) -> Operand {
+        let Operand { shape, values } = spread(shape, 8);
+        Operand { shape, values: values.into_iter().map(|x| 6.0 * x).collect() }
+    }
+
+    pub(in super::super) fn samples() -> Vec<Sample> {
+        let mut ops = vec![Op::Relu(Relu), Op::Sigmoid(Sigmoid), Op::Tanh(Tanh), Op::Gelu(Gelu)];
+        ops.extend(SLOPES.map(|slope| Op::LeakyRelu(LeakyRelu { slope })));
+        let shapes: [&[usize]; 6] = [&[1, 1], &[2, 3], &[5, 2, 3], &[1, 2, 3, 1], &[7], &[3, 4, 9, 11]];
+        let point = |op: &Op, shape: &&[usize]| Sample::new(op.clone(), vec![wide(shape)]);
+        ops.iter().flat_map(|op| shapes.iter().map(|shape| point(op, shape))).collect()
+    }
+
+    #[test]
+    fn derivatives() {
+        check(&samples());
+    }
+
+    /// Values and slopes of an activation at some points, in one float type.
+    fn at(op: &Op, points: &[f64], dtype: FloatDType) -> (Vec<f64>, Vec<f64>) {
+        let (shape, place) = ([points.len()], place(dtype));
+        let x = array(&shape, points, &place);
+        let (y, derived) = op.rule().trace(vec![x.clone()], &shape, &place);
+        let saved = Saved {
+            inputs: &[Some(x)],
+            output: Some(&y),
+            derived: derived.as_ref(),
+            shapes: &[shape.to_vec()],
+        };
+        let slope =
+            op.rule().pullback(array(&[1, points.len()], &vec![1.0; points.len()], &place), 0, &saved);
+        (values(y), values(slope))
+    }
+
+    fn bits(values: &[f64]) -> Vec<u64> {
+        values.iter().map(|x| x.to_bits()).collect()
+    }
+
+    const TYPES: [FloatDType; 2] = [FloatDType::F32, FloatDType::F64];
+
+    /// The smallest subnormal number of a type.
+    fn tiny(dtype: FloatDType) -> f64 {
+        if dtype == FloatDType::F32 { f64::from(f32::from_bits(1)) } else { f64::from_bits(1) }
+    }
+
+    #[test]
+    fn relu_at_special_values() {
+        for dtype in TYPES {
+            let tiny = tiny(dtype);
+            let points = [0.0, -0.0, tiny, -tiny, f64::INFINITY, f64::NEG_INFINITY];
+            let (y, slope) = at(&Op::Relu(Relu), &points, dtype);
+            assert_eq!(bits(&y), bits(&[0.0, 0.0, tiny, 0.0, f64::INFINITY, 0.0]), "{dtype:?}");
+            assert_eq!(slope, [0.0, 0.0, 1.0, 0.0, 1.0, 0.0], "the derivative at 0 is 0; {dtype:?}");
+            // NaN goes through, so that it is found and not hidden.
+            assert!(at(&Op::Relu(Relu), &[f64::NAN], dtype).0[0].is_nan(), "{dtype:?}");
+        }
+    }
+
+    #[test]
+    fn leaky_relu_at_special_values() {
+        let op = Op::LeakyRelu(LeakyRelu { slope: 0.5 });
+        for dtype in TYPES {
+            let points = [0.0, -0.0, tiny(dtype), f64::INFINITY, f64::NEG_INFINITY, -2.0];
+            let (y, slope) = at(&op, &points, dtype);
+            assert_eq!(y, [0.0, 0.0, tiny(dtype), f64::INFINITY, f64::NEG_INFINITY, -1.0], "{dtype:?}");
+            assert_eq!(slope, [0.5, 0.5, 1.0, 1.0, 0.5, 0.5], "the derivative at 0 is the slope; {dtype:?}");
+            assert!(at(&op, &[f64::NAN], dtype).0[0].is_nan(), "{dtype:?}");
+        }
+    }
+
+    #[test]
+    fn smooth_activations_saturate_without_nan() {
+        for dtype in TYPES {
+            for op in [Op::Sigmoid(Sigmoid), Op::Tanh(Tanh)] {
+                let points = [1e4, -1e4, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0];
+                let (y, slope) = at(&op, &points, dtype);
+                let low = if op.name() == "Sigmoid" { 0.0 } else { -1.0 };
+                assert_eq!(y[..4], [1.0, low, 1.0, low], "{op} {dtype:?}");
+                assert_eq!(slope[..4], [0.0; 4], "{op} {dtype:?}");
+                assert!(at(&op, &[f64::NAN], dtype).0[0].is_nan(), "{op} {dtype:?}");
+            }
+            let (y, slope) = at(&Op::Gelu(Gelu), &[1e4, -1e4, 0.0, -0.0], dtype);
+            assert_eq!(y, [1e4, 0.0, 0.0, 0.0], "{dtype:?}");
+            assert_eq!(slope, [1.0, 0.0, 0.5, 0.5], "{dtype:?}");
+        }
+    }
+
+    #[test]
+    fn sigmoid_keeps_small_tails() {
+        // exp(-40) in double precision, not the single precision of Burn's default formula.
+        let (y, slope) = at(&Op::Sigmoid(Sigmoid), &[-40.0], FloatDType::F64);
+        let expected = (-40.0_f64).exp();
+        for found in [y[0], slope[0]] {
+            assert!((found / expected - 1.0).abs() < 1e-14, "{found} {expected}");
+        }
+    }
+}

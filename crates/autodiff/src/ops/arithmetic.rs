@@ -204,3 +204,67 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
 fn binary(op: Op, io: &BinaryOpIr) -> Lowering<'_> {
     Some(Ok(Lowered { op, inputs: vec![&io.lhs, &io.rhs], output: &io.out }))
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    //! Samples with a broadcast along each axis, of either operand, and of both at once.
+
+    use super::super::derivatives::{Sample, check, positive, spread};
+    use super::*;
+
+    /// Pairs of shapes that broadcast.
+    const PAIRS: [[&[usize]; 2]; 12] = [
+        [&[2, 3], &[2, 3]],
+        [&[1, 1], &[1, 1]],
+        [&[5, 2, 3], &[1, 2, 3]],
+        [&[1, 2, 3], &[5, 2, 3]],
+        [&[2, 3, 2], &[2, 1, 2]],
+        [&[2, 3, 2], &[2, 3, 1]],
+        [&[2, 3, 2, 2], &[1, 3, 1, 1]],
+        [&[1, 3, 1, 1], &[2, 3, 2, 2]],
+        [&[2, 1, 3], &[1, 4, 1]],
+        [&[3], &[1]],
+        [&[1, 1], &[4, 3]],
+        [&[2, 5, 7, 9], &[1, 5, 1, 1]],
+    ];
+
+    pub(in super::super) fn samples() -> Vec<Sample> {
+        let mut all = Vec::new();
+        for [a, b] in PAIRS {
+            let point =
+                |op, first, linear: &[usize]| Sample::new(op, vec![first, positive(b, 1_000)]).linear(linear);
+            all.extend([
+                point(Op::Add(Add), spread(a, 8), &[0, 1]),
+                point(Op::Sub(Sub), spread(a, 8), &[0, 1]),
+                point(Op::Mul(Mul), spread(a, 8), &[0, 1]),
+                // Away from 0 too: the generator puts it in the denominator as well.
+                point(Op::Div(Div), positive(a, 8), &[0]),
+            ]);
+        }
+        for shape in [&[3][..], &[2, 3], &[5, 1, 2], &[3, 8, 9, 10]] {
+            for value in [0.0, -1.0, 1.0 / 3.0, 1e3] {
+                let point = |op| Sample::new(op, vec![spread(shape, 8)]).linear(&[0]);
+                all.extend([
+                    point(Op::AddScalar(AddScalar { value })),
+                    point(Op::MulScalar(MulScalar { value })),
+                    point(Op::DivScalar(DivScalar { value: value + 2.0 })),
+                ]);
+            }
+            all.push(Sample::new(Op::Recip(Recip), vec![positive(shape, 8)]));
+        }
+        all
+    }
+
+    #[test]
+    fn derivatives() {
+        check(&samples());
+    }
+
+    #[test]
+    fn broadcast_needs_equal_ranks_and_ones() {
+        assert_eq!(broadcast(&[2, 1], &[1, 3]), Ok(vec![2, 3]));
+        assert_eq!(broadcast(&[0, 1], &[1, 3]), Ok(vec![0, 3]));
+        assert!(broadcast(&[2, 2], &[2, 3]).is_err());
+        assert!(broadcast(&[3], &[2, 3]).is_err());
+    }
+}

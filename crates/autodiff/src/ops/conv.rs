@@ -41,8 +41,8 @@ impl fmt::Display for Conv2d {
 impl Conv2d {
     /// The size of the result along `axis` (0 for H, 1 for W).
     fn size(&self, axis: usize, input: usize, kernel: usize) -> Result<usize, String> {
-        let padded = input + self.padding[axis].0 + self.padding[axis].1;
-        let reach = self.dilation[axis] * (kernel.max(1) - 1) + 1;
+        let padded = input.saturating_add(self.padding[axis].0).saturating_add(self.padding[axis].1);
+        let reach = self.dilation[axis].saturating_mul(kernel.max(1) - 1).saturating_add(1);
         if self.stride[axis] == 0 || self.dilation[axis] == 0 || kernel == 0 {
             return Err("stride, dilation and kernel must be positive".into());
         }
@@ -58,12 +58,13 @@ impl Conv2d {
 impl Rule for Conv2d {
     fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
         let ([b, c, h, w], [o, per_group, kh, kw]) = (dims4(&inputs[0])?, dims4(&inputs[1])?);
-        if self.groups == 0 || per_group * self.groups != c || o % self.groups != 0 {
+        if self.groups == 0 || per_group.checked_mul(self.groups) != Some(c) || o % self.groups != 0 {
             return Err(format!(
                 "{c} input and {o} output channels do not fit a weight of {per_group} channels in {} groups",
                 self.groups
             ));
         }
+        fits_bias(inputs, o)?;
         Ok(vec![b, o, self.size(0, h, kh)?, self.size(1, w, kw)?])
     }
 
@@ -110,6 +111,16 @@ impl Conv2d {
     }
 }
 
+/// The third operand, if there is one, has one number for each of the output channels.
+pub(crate) fn fits_bias(inputs: &[Vec<usize>], outputs: usize) -> Result<(), String> {
+    match inputs.get(2) {
+        Some(bias) if bias.as_slice() != [outputs] => {
+            Err(format!("a bias of shape {bias:?} does not fit {outputs} outputs"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Four sizes, or why there are not four.
 pub(crate) fn dims4(shape: &[usize]) -> Result<[usize; 4], String> {
     shape.try_into().map_err(|_| format!("four axes are needed, found shape {shape:?}"))
@@ -124,4 +135,122 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
         (options.stride, options.padding, options.dilation, options.groups);
     let inputs = [x, weight].into_iter().chain(bias).collect();
     Some(Ok(Lowered { op: Op::Conv2d(Conv2d { stride, padding, dilation, groups }), inputs, output: out }))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    //! The grid of kernels, strides, paddings, dilations and groups: derivatives, and both directions against naive loops.
+
+    use burn::tensor::FloatDType;
+
+    use super::super::derivatives::{Sample, array, check, place, spread, values};
+    use super::super::naive::{Sums, convolution};
+    use super::*;
+
+    /// f64 against loops in f64: rounding of at most some hundred products, relative to the sum of their magnitudes.
+    const TWIN: f64 = 1e-12;
+
+    /// Unit rounding of f32; n products in any order are off by at most n times it, relative to the sum of their magnitudes.
+    const UNIT_F32: f64 = 1.0 / (1_u64 << 24) as f64;
+
+    const KERNELS: [[usize; 2]; 5] = [[1, 1], [2, 2], [3, 3], [5, 5], [1, 3]];
+    const PADDINGS: [[(usize, usize); 2]; 4] =
+        [[(0, 0), (0, 0)], [(1, 1), (1, 1)], [(2, 2), (2, 2)], [(1, 2), (0, 3)]];
+    /// Groups, input and output channels: plain, two groups, depthwise with two filters a channel.
+    const GROUPS: [[usize; 3]; 3] = [[1, 2, 3], [2, 4, 2], [3, 3, 6]];
+
+    fn sample(op: Conv2d, x: [usize; 4], outputs: usize, kernel: [usize; 2], bias: bool) -> Sample {
+        let weight = [outputs, x[1] / op.groups, kernel[0], kernel[1]];
+        let mut operands = vec![spread(&x, 3), spread(&weight, 1_000)];
+        if bias {
+            operands.push(spread(&[outputs], 2_000));
+        }
+        Sample::new(Op::Conv2d(op), operands).active(&[0]).linear(&[0])
+    }
+
+    /// The grid, without kernels that reach over more than the padded input; N and bias take turns.
+    fn grid(size: [usize; 2]) -> Vec<Sample> {
+        let mut all = Vec::new();
+        for kernel in KERNELS {
+            for (stride, padding) in (1..=3).flat_map(|stride| PADDINGS.map(|padding| (stride, padding))) {
+                for (dilation, [groups, c, o]) in (1..=3).flat_map(|d| GROUPS.map(|channels| (d, channels))) {
+                    let op = Conv2d { stride: [stride; 2], padding, dilation: [dilation; 2], groups };
+                    let n = [1, 2, 5][all.len() % 3];
+                    let fits = |axis: usize| {
+                        dilation * (kernel[axis] - 1) < size[axis] + padding[axis].0 + padding[axis].1
+                    };
+                    if fits(0) && fits(1) {
+                        all.push(sample(op, [n, c, size[0], size[1]], o, kernel, all.len() % 2 == 0));
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    pub(in super::super) fn samples() -> Vec<Sample> {
+        let mut all = grid([5, 4]);
+        let plain = Conv2d { stride: [1, 2], padding: [(1, 1), (0, 2)], dilation: [2, 1], groups: 1 };
+        // Axes of size 1, sizes that no stride divides, and one that is larger than a tile.
+        all.push(sample(plain.clone(), [2, 1, 1, 1], 1, [1, 2], true));
+        all.push(sample(plain.clone(), [1, 3, 1, 7], 2, [2, 3], false));
+        all.push(sample(plain.clone(), [1, 2, 7, 1], 2, [3, 2], false));
+        all.push(sample(plain, [3, 5, 13, 11], 17, [3, 3], true));
+        all
+    }
+
+    #[test]
+    fn derivatives() {
+        assert!(samples().len() > 300, "the grid is not thinned by accident");
+        check(&samples());
+    }
+
+    /// Forward and pullback in one float type, with the rounding bound that goes with it.
+    fn against_naive(sample: &Sample, dtype: FloatDType, unit: impl Fn(f64) -> f64) {
+        let Op::Conv2d(op) = &sample.op else { panic!("a convolution") };
+        let shape4 = |shape: &[usize]| dims4(shape).expect("four axes");
+        let (x, w, y) = (&sample.operands[0], &sample.operands[1], shape4(&sample.shape()));
+        // Both are rounded once, so that inputs are equal in both types.
+        let round = |values: &[f64]| values.iter().map(|&v| f64::from(v as f32)).collect::<Vec<_>>();
+        let (xs, ws, gs) = (round(&x.values), round(&w.values), round(&spread(&y, 4).values));
+        let (mut forward, mut backward) = (Sums::zeros(gs.len()), Sums::zeros(xs.len()));
+        convolution(op, shape4(&x.shape), shape4(&w.shape), y, |y, x, w| {
+            forward.add(y, xs[x] * ws[w]);
+            backward.add(x, gs[y] * ws[w]);
+        });
+        if let Some(bias) = sample.operands.get(2) {
+            let (bias, inner) = (round(&bias.values), y[2] * y[3]);
+            (0..gs.len()).for_each(|i| forward.add(i, bias[i / inner % y[1]]));
+        }
+        let place = place(dtype);
+        let weight = array(&w.shape, &ws, &place);
+        let mut given = vec![array(&x.shape, &xs, &place), weight.clone()];
+        given.extend(sample.operands.get(2).map(|bias| array(&bias.shape, &round(&bias.values), &place)));
+        assert_within(sample, &forward, &values(op.forward(given, &y, &place)), &unit);
+        let saved = Saved {
+            inputs: &[None, Some(weight)],
+            output: None,
+            derived: None,
+            shapes: &[x.shape.clone(), w.shape.clone()],
+        };
+        let cotangent = array(&with_leading(1, &y), &gs, &place);
+        assert_within(sample, &backward, &values(op.pullback(cotangent, 0, &saved)), &unit);
+    }
+
+    fn assert_within(sample: &Sample, expected: &Sums, found: &[f64], unit: &impl Fn(f64) -> f64) {
+        assert_eq!(expected.values.len(), found.len());
+        for (i, found) in found.iter().enumerate() {
+            let bound = unit(expected.terms[i]) * expected.magnitudes[i];
+            let error = (expected.values[i] - found).abs();
+            assert!(error <= bound, "{}: element {i}: {error:e} over {bound:e}", sample.label());
+        }
+    }
+
+    #[test]
+    fn both_directions_agree_with_naive_loops() {
+        for sample in samples() {
+            against_naive(&sample, FloatDType::F64, |_| TWIN);
+            against_naive(&sample, FloatDType::F32, |terms| (terms + 1.0) * UNIT_F32);
+        }
+    }
 }

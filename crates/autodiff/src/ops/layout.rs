@@ -68,14 +68,20 @@ pub struct Cast;
 
 impl Rule for Cat {
     fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
-        let mut shape = inputs[0].clone();
-        for input in &inputs[1..] {
+        let Some((first, others)) = inputs.split_first() else {
+            return Err("there is no operand".into());
+        };
+        if self.axis >= first.len() {
+            return Err(format!("shape {first:?} has no axis {}", self.axis));
+        }
+        let mut shape = first.clone();
+        for input in others {
             let fits = input.len() == shape.len()
                 && (0..shape.len()).all(|axis| axis == self.axis || shape[axis] == input[axis]);
             if !fits {
                 return Err(format!(
-                    "shapes {:?} and {input:?} do not fit side by side along axis {}",
-                    inputs[0], self.axis
+                    "shapes {first:?} and {input:?} do not fit side by side along axis {}",
+                    self.axis
                 ));
             }
             shape[self.axis] += input[self.axis];
@@ -394,4 +400,106 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
 
 fn filled(value: f64, output: &burn::backend::ir::TensorIr) -> Lowering<'_> {
     Some(Ok(Lowered { op: Op::Fill(Fill { value }), inputs: vec![], output }))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    //! Samples of every way to move elements, and Burn's ranges made plain.
+
+    use super::super::derivatives::{Sample, check, spread};
+    use super::*;
+
+    fn cats() -> Vec<Sample> {
+        let sizes: [&[usize]; 5] = [&[2], &[1, 3], &[2, 2, 2], &[1, 2, 3, 1], &[2, 2]];
+        let cat = |axis: usize, sizes: &[usize]| {
+            let shape = |size| (0..3).map(|i| if i == axis { size } else { 2 }).collect::<Vec<_>>();
+            let operands = sizes.iter().enumerate().map(|(i, &size)| spread(&shape(size), 100 * i)).collect();
+            let all: Vec<_> = (0..sizes.len()).collect();
+            Sample::new(Op::Cat(Cat { axis }), operands).linear(&all)
+        };
+        (0..3).flat_map(|axis| sizes.map(|sizes| cat(axis, sizes))).collect()
+    }
+
+    fn reshapes() -> Vec<Sample> {
+        let pairs: [[&[usize]; 2]; 5] = [
+            [&[2, 3, 2], &[2, 6]],
+            [&[2, 6], &[2, 3, 2, 1]],
+            [&[1, 4], &[4]],
+            [&[5, 2], &[2, 5]],
+            [&[3], &[3]],
+        ];
+        let sample =
+            |[from, to]: [&[usize]; 2]| Sample::new(Op::Reshape(Reshape), vec![spread(from, 8)]).recorded(to);
+        pairs.map(sample).to_vec()
+    }
+
+    fn permutes_and_flips() -> Vec<Sample> {
+        let orders: [&[usize]; 5] = [&[0, 1, 2], &[2, 0, 1], &[1, 2, 0], &[2, 1, 0], &[0, 2, 1]];
+        let flips: [&[usize]; 5] = [&[0], &[1], &[2], &[0, 2], &[0, 1, 2]];
+        let point = |op| Sample::new(op, vec![spread(&[2, 3, 4], 8)]);
+        let permutes = orders.map(|axes| point(Op::Permute(Permute { axes: axes.to_vec() })));
+        permutes.into_iter().chain(flips.map(|axes| point(Op::Flip(Flip { axes: axes.to_vec() })))).collect()
+    }
+
+    fn slices() -> Vec<Sample> {
+        let ranges: [&[Option<[usize; 3]>]; 8] = [
+            &[None, None, Some([1, 4, 1])],
+            &[None, Some([0, 2, 1])],
+            &[Some([1, 2, 1])],
+            &[None, None, Some([0, 5, 2])],
+            &[None, None, Some([1, 5, 3])],
+            &[Some([0, 2, 3]), Some([2, 3, 1]), Some([1, 5, 2])],
+            &[None, None, None],
+            &[],
+        ];
+        let sample = |ranges: &[Option<[usize; 3]>]| {
+            Sample::new(Op::Slice(Slice { ranges: ranges.to_vec() }), vec![spread(&[2, 3, 5], 8)])
+        };
+        ranges.map(sample).to_vec()
+    }
+
+    fn expands() -> Vec<Sample> {
+        let pairs: [[&[usize]; 2]; 7] = [
+            [&[2, 1, 3], &[2, 4, 3]],
+            [&[1, 3], &[5, 3]],
+            [&[1, 1], &[2, 3]],
+            [&[3], &[2, 3]],
+            [&[1], &[2, 1, 3]],
+            [&[2, 3], &[4, 1, 2, 3]],
+            [&[2, 3], &[2, 3]],
+        ];
+        let sample =
+            |[from, to]: [&[usize]; 2]| Sample::new(Op::Expand(Expand), vec![spread(from, 8)]).recorded(to);
+        pairs.map(sample).to_vec()
+    }
+
+    fn others() -> Vec<Sample> {
+        let fill = |value| Sample::new(Op::Fill(Fill { value }), vec![]).recorded(&[2, 1, 3]);
+        let cast = |shape: &[usize]| Sample::new(Op::Cast(Cast), vec![spread(shape, 8)]);
+        vec![fill(0.0), fill(-1.5), cast(&[2, 3]), cast(&[1])]
+    }
+
+    pub(in super::super) fn samples() -> Vec<Sample> {
+        let moves = [cats(), reshapes(), permutes_and_flips(), slices(), expands(), others()].concat();
+        moves
+            .into_iter()
+            .map(|sample| if sample.linear.is_empty() { sample.linear(&[0]) } else { sample })
+            .collect()
+    }
+
+    #[test]
+    fn derivatives() {
+        check(&samples());
+    }
+
+    #[test]
+    fn ranges_of_burn_become_plain() {
+        let plain = |start, end, step, size| plain_range(&BurnSlice::new(start, end, step), size);
+        assert_eq!(plain(0, None, 1, 5), Ok(None));
+        assert_eq!(plain(0, Some(5), 1, 5), Ok(None));
+        assert_eq!(plain(-2, None, 1, 5), Ok(Some([3, 5, 1])));
+        assert_eq!(plain(1, Some(-1), 2, 5), Ok(Some([1, 4, 2])));
+        assert_eq!(plain(0, None, 2, 5), Ok(Some([0, 5, 2])));
+        assert!(plain(0, None, -1, 5).is_err());
+    }
 }

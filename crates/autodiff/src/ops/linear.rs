@@ -9,6 +9,7 @@ use burn::backend::ir::{FloatOperationIr, LinearOpIr, MatmulOpIr, ModuleOperatio
 use burn::backend::ops::{FloatTensorOps, ModuleOps};
 
 use super::arithmetic::sum_to;
+use super::conv::fits_bias;
 use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, with_leading};
 use crate::array::{Array, Place};
 
@@ -25,7 +26,10 @@ impl fmt::Display for Linear {
 impl Rule for Linear {
     fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
         match (inputs[0].split_last(), inputs[1].as_slice()) {
-            (Some((last, leading)), [i, o]) if last == i => Ok(leading.iter().chain([o]).copied().collect()),
+            (Some((last, leading)), [i, o]) if last == i => {
+                fits_bias(inputs, *o)?;
+                Ok(leading.iter().chain([o]).copied().collect())
+            }
             _ => Err(format!(
                 "a weight of shape {:?} does not fit an input of shape {:?}",
                 inputs[1], inputs[0]
@@ -115,5 +119,99 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
             Some(Ok(Lowered { op: Op::Matmul(Matmul), inputs: vec![lhs, rhs], output: out }))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    //! Samples of both products, and naive twins of linear.
+
+    use burn::tensor::FloatDType;
+
+    use super::super::derivatives::{Sample, array, check, place, spread, values};
+    use super::*;
+
+    /// Unit rounding of f32; n products in any order are off by at most n times it, relative to the sum of their magnitudes.
+    const UNIT_F32: f64 = 1.0 / (1_u64 << 24) as f64;
+
+    /// f64 against loops in f64, relative to the sum of magnitudes.
+    const TWIN: f64 = 1e-12;
+
+    fn linear(x: &[usize], outputs: usize, bias: bool) -> Sample {
+        let weight = [x[x.len() - 1], outputs];
+        let mut operands = vec![spread(x, 3), spread(&weight, 1_000)];
+        if bias {
+            operands.push(spread(&[outputs], 2_000));
+        }
+        Sample::new(Op::Linear(Linear), operands).active(&[0]).linear(&[0])
+    }
+
+    fn matmul(a: &[usize], b: &[usize]) -> Sample {
+        Sample::new(Op::Matmul(Matmul), vec![spread(a, 3), spread(b, 1_000)]).linear(&[0, 1])
+    }
+
+    pub(in super::super) fn samples() -> Vec<Sample> {
+        let linears = [1, 2, 5].into_iter().flat_map(|n| {
+            [true, false].into_iter().flat_map(move |bias| {
+                [
+                    linear(&[n, 3], 4, bias),
+                    linear(&[n, 2, 3], 1, bias),
+                    linear(&[n, 1], 5, bias),
+                    linear(&[n, 2, 1, 3], 2, bias),
+                ]
+            })
+        });
+        let matmuls = [
+            matmul(&[2, 3], &[3, 4]),
+            matmul(&[3, 3], &[3, 3]),
+            matmul(&[1, 1], &[1, 1]),
+            matmul(&[5, 2, 3], &[5, 3, 2]),
+            matmul(&[1, 2, 3], &[4, 3, 2]),
+            matmul(&[4, 2, 3], &[1, 3, 2]),
+            matmul(&[2, 1, 2, 3], &[1, 3, 3, 1]),
+            matmul(&[1, 1, 2, 3], &[2, 2, 3, 2]),
+        ];
+        let large = [linear(&[5, 67], 33, true), matmul(&[3, 17, 33], &[1, 33, 19])];
+        linears.chain(matmuls).chain(large).collect()
+    }
+
+    #[test]
+    fn derivatives() {
+        check(&samples());
+    }
+
+    /// y = x W + b and g W^T with the sum of magnitudes of each element.
+    fn agrees(n: usize, i: usize, o: usize, dtype: FloatDType, unit: impl Fn(f64) -> f64) {
+        let round = |values: &[f64]| values.iter().map(|&v| f64::from(v as f32)).collect::<Vec<_>>();
+        let shapes = [vec![n, i], vec![i, o], vec![o], vec![n, o]];
+        let [x, w, b, g] = [0, 1, 2, 3].map(|at| round(&spread(&shapes[at], 100 * at).values));
+        let place = place(dtype);
+        let [ax, aw, ab] = [(0, &x), (1, &w), (2, &b)].map(|(at, v)| array(&shapes[at], v, &place));
+        let y = values(Linear.forward(vec![ax, aw.clone(), ab], &shapes[3], &place));
+        let saved =
+            Saved { inputs: &[None, Some(aw), None], output: None, derived: None, shapes: &shapes[..3] };
+        let gx = values(Linear.pullback(array(&[1, n, o], &g, &place), 0, &saved));
+        let compare = |found: f64, products: Vec<f64>| {
+            let magnitude: f64 = products.iter().map(|p| p.abs()).sum();
+            let error = (products.iter().sum::<f64>() - found).abs();
+            assert!(error <= unit(products.len() as f64) * magnitude, "[{n}, {i}] x {o}: {error:e}");
+        };
+        for row in 0..n {
+            for k in 0..o {
+                let products = (0..i).map(|j| x[row * i + j] * w[j * o + k]).chain([b[k]]).collect();
+                compare(y[row * o + k], products);
+            }
+            for j in 0..i {
+                compare(gx[row * i + j], (0..o).map(|k| g[row * o + k] * w[j * o + k]).collect());
+            }
+        }
+    }
+
+    #[test]
+    fn linear_agrees_with_naive_loops() {
+        for (n, i, o) in [(1, 1, 1), (1, 130, 10), (5, 7, 3), (2, 64, 65), (3, 33, 1)] {
+            agrees(n, i, o, FloatDType::F64, |_| TWIN);
+            agrees(n, i, o, FloatDType::F32, |terms| (terms + 1.0) * UNIT_F32);
+        }
     }
 }

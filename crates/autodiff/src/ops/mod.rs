@@ -15,6 +15,13 @@ pub mod pool;
 pub mod reduce;
 pub mod softmax;
 
+#[cfg(test)]
+mod derivatives;
+#[cfg(test)]
+mod naive;
+#[cfg(test)]
+mod refusals;
+
 use std::fmt;
 
 use burn::backend::ir::{OperationIr, TensorIr};

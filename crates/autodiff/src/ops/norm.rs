@@ -85,3 +85,38 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
     let op = Op::BatchNorm(BatchNorm { epsilon: epsilon.elem() });
     Some(Ok(Lowered { op, inputs: vec![x, gamma, beta, mean, variance], output: out }))
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    //! Samples for ranks 2 to 5, one channel, and variances down to 0.
+
+    use super::super::derivatives::{Operand, Sample, check, positive, spread};
+    use super::*;
+
+    fn sample(x: &[usize], variance: Operand, epsilon: f64) -> Sample {
+        let channels = [x[1]];
+        let operands =
+            vec![spread(x, 3), spread(&channels, 50), spread(&channels, 60), spread(&channels, 70), variance];
+        Sample::new(Op::BatchNorm(BatchNorm { epsilon }), operands).active(&[0]).linear(&[0])
+    }
+
+    pub(in super::super) fn samples() -> Vec<Sample> {
+        let shapes: [&[usize]; 6] =
+            [&[1, 3, 2, 2], &[2, 1, 3, 1], &[5, 4, 1, 1], &[2, 3], &[2, 3, 4], &[1, 2, 2, 1, 2]];
+        let mut all: Vec<_> = shapes
+            .iter()
+            .flat_map(|x| [1e-5, 1e-3, 0.0].map(|epsilon| sample(x, positive(&[x[1]], 80), epsilon)))
+            .collect();
+        // Variance 0 and next to nothing: the slope is gamma / sqrt(epsilon), up to 316 gamma.
+        let dead = Operand { shape: vec![3], values: vec![0.0, 1e-300, 1e-12] };
+        all.push(sample(&[2, 3, 2, 2], dead.clone(), 1e-5));
+        all.push(sample(&[2, 3, 2, 2], dead, 1e-3));
+        all.push(sample(&[3, 17, 7, 5], positive(&[17], 80), 1e-5));
+        all
+    }
+
+    #[test]
+    fn derivatives() {
+        check(&samples());
+    }
+}

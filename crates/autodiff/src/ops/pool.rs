@@ -67,7 +67,7 @@ fn pooled(
     let [b, c, h, w] = dims4(x)?;
     let mut shape = vec![b, c];
     for (axis, size) in [h, w].into_iter().enumerate() {
-        let reach = dilation[axis] * (kernel[axis].max(1) - 1) + 1;
+        let reach = dilation[axis].saturating_mul(kernel[axis].max(1) - 1).saturating_add(1);
         if stride[axis] == 0 || dilation[axis] == 0 || kernel[axis] == 0 {
             return Err("stride, dilation and window must be positive".into());
         }
@@ -96,7 +96,7 @@ fn shape_only(shape: &[usize], like: &Array) -> Array {
 
 impl Rule for MaxPool2d {
     fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
-        if (0..2).any(|axis| 2 * self.padding[axis] > self.kernel[axis]) {
+        if (0..2).any(|axis| self.padding[axis] > self.kernel[axis] / 2) {
             return Err("padding must be at most half the window".into());
         }
         pooled(&inputs[0], self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode)
@@ -144,7 +144,7 @@ impl Rule for MaxPool2d {
 
 impl Rule for AvgPool2d {
     fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
-        if (0..2).any(|axis| 2 * self.padding[axis] > self.kernel[axis]) {
+        if (0..2).any(|axis| self.padding[axis] > self.kernel[axis] / 2) {
             return Err("padding must be at most half the window".into());
         }
         pooled(&inputs[0], self.kernel, self.stride, self.padding, [1, 1], self.ceil_mode)
@@ -257,5 +257,229 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
             unary(Op::AdaptiveAvgPool2d(AdaptiveAvgPool2d { output: pool.output_size }), &pool.x, &pool.out)
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    //! The grid of windows, strides, paddings, dilations and modes: derivatives, and both directions against naive loops.
+
+    use burn::tensor::FloatDType;
+
+    use super::super::derivatives::{Sample, array, assert_close, check, place, spread, values};
+    use super::super::naive::{Sums, adaptive_windows, max_windows, mean_windows};
+    use super::*;
+
+    /// f64 against loops in f64: rounding of a few dozen sums.
+    const TWIN: f64 = 1e-12;
+
+    /// f32 against loops in f64: a few dozen unit roundings of numbers below 1 (windows have at most 24 elements).
+    const TWIN_F32: f64 = 32.0 / (1_u64 << 24) as f64;
+
+    const KERNELS: [[usize; 2]; 5] = [[1, 1], [2, 2], [3, 3], [1, 3], [3, 2]];
+    const STRIDES: [[usize; 2]; 4] = [[1, 1], [2, 2], [3, 3], [2, 1]];
+
+    fn sizes(index: usize) -> [usize; 4] {
+        [[1, 2, 5, 4], [2, 1, 7, 3], [5, 1, 3, 4], [1, 3, 6, 5]][index % 4]
+    }
+
+    /// Kernels, strides and paddings of at most half the window, as far as they fit.
+    fn windows() -> Vec<([usize; 2], [usize; 2], [usize; 2])> {
+        let pairs = KERNELS.iter().flat_map(|&kernel| STRIDES.map(|stride| (kernel, stride)));
+        pairs
+            .flat_map(|(kernel, stride)| {
+                [[0, 0], [1, 1], [0, 1]].map(|padding: [usize; 2]| (kernel, stride, padding))
+            })
+            .filter(|(kernel, _, padding)| (0..2).all(|axis| 2 * padding[axis] <= kernel[axis]))
+            .collect()
+    }
+
+    /// A sample with the input's shape as `x`, if the operation fits it.
+    fn fitting(op: Op, x: [usize; 4]) -> Option<Sample> {
+        op.rule().shape(&[x.to_vec()], &[]).ok()?;
+        Some(Sample::new(op, vec![spread(&x, 8)]))
+    }
+
+    fn max_pools() -> Vec<Sample> {
+        let mut all = Vec::new();
+        for (index, (kernel, stride, padding)) in windows().into_iter().enumerate() {
+            for (dilation, ceil_mode) in [(1, false), (2, false), (3, true), (1, true)] {
+                let op = MaxPool2d { kernel, stride, padding, dilation: [dilation; 2], ceil_mode };
+                all.extend(fitting(Op::MaxPool2d(op), sizes(index)));
+            }
+        }
+        all
+    }
+
+    fn mean_pools() -> Vec<Sample> {
+        let mut all = Vec::new();
+        for (index, (kernel, stride, padding)) in windows().into_iter().enumerate() {
+            for mode in 0..4 {
+                let (count_include_pad, ceil_mode) = (mode & 1 == 1, mode & 2 == 2);
+                let op = AvgPool2d { kernel, stride, padding, count_include_pad, ceil_mode };
+                all.extend(fitting(Op::AvgPool2d(op), sizes(index)));
+            }
+        }
+        all
+    }
+
+    fn adaptive_pools() -> Vec<Sample> {
+        let outputs = [[1, 1], [2, 2], [3, 2], [1, 4], [5, 3], [7, 7], [4, 1]];
+        let ops = outputs.map(|output| Op::AdaptiveAvgPool2d(AdaptiveAvgPool2d { output }));
+        (0..4).flat_map(|index| ops.iter().filter_map(move |op| fitting(op.clone(), sizes(index)))).collect()
+    }
+
+    fn larger() -> Vec<Sample> {
+        let (kernel, stride, padding) = ([3, 3], [2, 2], [1, 1]);
+        let max = MaxPool2d { kernel, stride, padding, dilation: [1, 1], ceil_mode: false };
+        let mean = AvgPool2d { kernel, stride, padding, count_include_pad: true, ceil_mode: false };
+        let adaptive = AdaptiveAvgPool2d { output: [3, 5] };
+        let ops = [Op::MaxPool2d(max), Op::AvgPool2d(mean), Op::AdaptiveAvgPool2d(adaptive)];
+        ops.into_iter()
+            .flat_map(|op| [[2, 9, 17, 23], [1, 1, 1, 1]].map(|x| fitting(op.clone(), x)))
+            .flatten()
+            .collect()
+    }
+
+    pub(in super::super) fn samples() -> Vec<Sample> {
+        let mean = [mean_pools(), adaptive_pools()].concat().into_iter().map(|sample| sample.linear(&[0]));
+        let larger = larger().into_iter();
+        // A maximum is linear too, but only as far as no other element overtakes it.
+        max_pools().into_iter().chain(mean).chain(larger).collect()
+    }
+
+    #[test]
+    fn derivatives() {
+        assert!(max_pools().len() > 100 && mean_pools().len() > 100, "the grid is not thinned by accident");
+        check(&samples());
+    }
+
+    /// Values and pullback of one cotangent, through `trace` or `forward` as the plan would.
+    fn run(op: &Op, x: &[usize], values_of_x: &[f64], cotangent: &[f64], dtype: FloatDType) -> [Vec<f64>; 2] {
+        let place = place(dtype);
+        let shape = op.rule().shape(&[x.to_vec()], &[]).expect("it fits");
+        let (y, derived) = op.rule().trace(vec![array(x, values_of_x, &place)], &shape, &place);
+        let saved = Saved { inputs: &[None], output: None, derived: derived.as_ref(), shapes: &[x.to_vec()] };
+        let cotangent = array(&with_leading(1, &shape), cotangent, &place);
+        [values(y), values(op.rule().pullback(cotangent, 0, &saved))]
+    }
+
+    /// The same by naive loops; of equal maxima the first takes all.
+    fn naive(op: &Op, x: [usize; 4], y: [usize; 4], xs: &[f64], gs: &[f64]) -> [Vec<f64>; 2] {
+        let windows: Vec<(Vec<usize>, f64)> = match op {
+            Op::MaxPool2d(op) => {
+                let first = |window: Vec<usize>| {
+                    let best =
+                        window.iter().copied().reduce(|best, i| if xs[i] > xs[best] { i } else { best });
+                    (best.into_iter().collect(), 1.0)
+                };
+                max_windows(op, x, y).into_iter().map(first).collect()
+            }
+            Op::AvgPool2d(op) => mean_windows(op, x, y),
+            Op::AdaptiveAvgPool2d(op) => {
+                adaptive_windows(op, x, y).into_iter().map(|w| (w.clone(), w.len() as f64)).collect()
+            }
+            other => panic!("{other} is no pool"),
+        };
+        let (mut forward, mut backward) = (Sums::zeros(gs.len()), Sums::zeros(xs.len()));
+        for (at, (window, divisor)) in windows.into_iter().enumerate() {
+            for i in window {
+                forward.add(at, xs[i] / divisor);
+                backward.add(i, gs[at] / divisor);
+            }
+        }
+        [forward.values, backward.values]
+    }
+
+    #[test]
+    fn all_agree_with_naive_loops() {
+        for sample in samples() {
+            let x = dims4(&sample.operands[0].shape).expect("four axes");
+            let y = dims4(&sample.shape()).expect("four axes");
+            let round = |values: &[f64]| values.iter().map(|&v| f64::from(v as f32)).collect::<Vec<_>>();
+            let (xs, gs) = (round(&sample.operands[0].values), round(&spread(&y, 4).values));
+            let expected = naive(&sample.op, x, y, &xs, &gs);
+            for (dtype, tolerance) in [(FloatDType::F64, TWIN), (FloatDType::F32, TWIN_F32)] {
+                let found = run(&sample.op, &x, &xs, &gs, dtype);
+                for (what, (expected, found)) in
+                    ["forward", "pullback"].iter().zip(expected.iter().zip(&found))
+                {
+                    assert_close(&format!("{} {what} {dtype:?}", sample.label()), expected, found, tolerance);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_ceil_window_that_ends_outside_divides_by_what_is_inside() {
+        // x = [1 .. 5], window and stride [1, 2], ceil: windows {1, 2}, {3, 4}, {5}; upstream [2, 4, 8].
+        for count_include_pad in [true, false] {
+            let op = AvgPool2d {
+                kernel: [1, 2],
+                stride: [1, 2],
+                padding: [0, 0],
+                count_include_pad,
+                ceil_mode: true,
+            };
+            let x = [1.0, 2.0, 3.0, 4.0, 5.0];
+            let [y, gx] = run(&Op::AvgPool2d(op), &[1, 1, 1, 5], &x, &[2.0, 4.0, 8.0], FloatDType::F64);
+            assert_eq!((y, gx), (vec![1.5, 3.5, 5.0], vec![1.0, 1.0, 2.0, 2.0, 8.0]));
+        }
+    }
+
+    #[test]
+    fn the_first_of_equal_maxima_takes_all() {
+        let op = |kernel| {
+            let rule =
+                MaxPool2d { kernel, stride: [1, 1], padding: [0, 0], dilation: [1, 1], ceil_mode: false };
+            Op::MaxPool2d(rule)
+        };
+        for dtype in [FloatDType::F32, FloatDType::F64] {
+            let [_, gx] = run(&op([2, 2]), &[1, 1, 2, 2], &[7.0; 4], &[1.0], dtype);
+            assert_eq!(gx, [1.0, 0.0, 0.0, 0.0], "{dtype:?}");
+            let [_, gx] = run(&op([2, 2]), &[1, 1, 2, 2], &[0.0, 7.0, 7.0, 1.0], &[1.0], dtype);
+            assert_eq!(gx, [0.0, 1.0, 0.0, 0.0], "{dtype:?}");
+            // 0 and -0 are equal.
+            let [_, gx] = run(&op([1, 2]), &[1, 1, 1, 2], &[-0.0, 0.0], &[1.0], dtype);
+            assert_eq!(gx, [1.0, 0.0], "{dtype:?}");
+        }
+    }
+
+    #[test]
+    fn padding_never_wins_a_maximum() {
+        let rule =
+            MaxPool2d { kernel: [3, 3], stride: [3, 3], padding: [1, 1], dilation: [1, 1], ceil_mode: true };
+        for low in [-5.0, f64::NEG_INFINITY] {
+            let [y, gx] = run(&Op::MaxPool2d(rule.clone()), &[1, 1, 1, 1], &[low], &[3.0], FloatDType::F64);
+            assert_eq!((y, gx), (vec![low], vec![3.0]));
+        }
+    }
+
+    #[test]
+    fn nan_goes_through_every_pool() {
+        let rule =
+            MaxPool2d { kernel: [2, 2], stride: [1, 1], padding: [0, 0], dilation: [1, 1], ceil_mode: false };
+        let mean = AvgPool2d {
+            kernel: [2, 2],
+            stride: [1, 1],
+            padding: [0, 0],
+            count_include_pad: true,
+            ceil_mode: false,
+        };
+        let ops = [
+            Op::MaxPool2d(rule),
+            Op::AvgPool2d(mean),
+            Op::AdaptiveAvgPool2d(AdaptiveAvgPool2d { output: [1, 1] }),
+        ];
+        for op in ops {
+            for at in 0..4 {
+                let mut x = [1.0, 2.0, 3.0, 4.0];
+                x[at] = f64::NAN;
+                for dtype in [FloatDType::F32, FloatDType::F64] {
+                    let [y, _] = run(&op, &[1, 1, 2, 2], &x, &[1.0], dtype);
+                    assert!(y[0].is_nan(), "{op} {dtype:?}: NaN at {at} gives {y:?}");
+                }
+            }
+        }
     }
 }

@@ -119,3 +119,35 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    //! Samples for every set of axes of small shapes.
+
+    use super::super::derivatives::{Sample, check, spread};
+    use super::*;
+
+    pub(in super::super) fn samples() -> Vec<Sample> {
+        let shapes: [&[usize]; 6] = [&[3], &[1, 4], &[5, 2], &[2, 3, 2], &[1, 1, 3, 2], &[2, 5, 7, 9]];
+        let mut all = Vec::new();
+        for shape in shapes {
+            for set in 1_usize..1 << shape.len() {
+                let axes: Vec<_> = (0..shape.len()).filter(|axis| set >> axis & 1 == 1).collect();
+                let kept = reduced(shape, &axes, &[]).expect("axes of the shape");
+                let full = axes.len() == shape.len();
+                for recorded in [Some(kept), full.then(|| vec![1])].into_iter().flatten() {
+                    for op in [Op::Sum(Sum { axes: axes.clone() }), Op::Mean(Mean { axes: axes.clone() })] {
+                        let sample = Sample::new(op, vec![spread(shape, 8)]);
+                        all.push(sample.linear(&[0]).recorded(&recorded));
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn derivatives() {
+        check(&samples());
+    }
+}

@@ -101,3 +101,48 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    //! Samples along every axis; values and pullbacks where exponentials overflow.
+
+    use burn::tensor::FloatDType;
+
+    use super::super::derivatives::{Sample, array, check, place, spread, values};
+    use super::*;
+
+    pub(in super::super) fn samples() -> Vec<Sample> {
+        let shapes: [&[usize]; 6] = [&[1, 2], &[2, 4], &[5, 3], &[1, 1], &[2, 3, 2], &[3, 10, 7, 5]];
+        let along = |shape: &&[usize]| {
+            let operand = spread(shape, 8);
+            let both = |axis| [Op::Softmax(Softmax { axis }), Op::LogSoftmax(LogSoftmax { axis })];
+            let ops = (0..shape.len()).flat_map(both);
+            ops.map(|op| Sample::new(op, vec![operand.clone()])).collect::<Vec<_>>()
+        };
+        shapes.iter().flat_map(along).collect()
+    }
+
+    #[test]
+    fn derivatives() {
+        check(&samples());
+    }
+
+    #[test]
+    fn large_logits_do_not_overflow() {
+        for dtype in [FloatDType::F32, FloatDType::F64] {
+            let (shape, place) = ([1, 3], place(dtype));
+            let logits = || vec![array(&shape, &[800.0, 810.0, -800.0], &place)];
+            let y = LogSoftmax { axis: 1 }.forward(logits(), &shape, &place);
+            let expected = [-10.0, 0.0, -1610.0];
+            for (expected, found) in expected.iter().zip(values(y.clone())) {
+                assert!((expected - found).abs() < 1e-4, "{expected} {found}");
+            }
+            let saved = Saved { inputs: &[None], output: Some(&y), derived: None, shapes: &[vec![1, 3]] };
+            let cotangent = array(&[1, 1, 3], &[0.0, 0.0, 1.0], &place);
+            let pulled = values(LogSoftmax { axis: 1 }.pullback(cotangent, 0, &saved));
+            assert!((pulled[1] + 1.0).abs() < 1e-4 && pulled[2] == 1.0, "{pulled:?}");
+            let y = values(Softmax { axis: 1 }.forward(logits(), &shape, &place));
+            assert!((y[0] / (-10.0_f64).exp() - 1.0).abs() < 1e-4 && y[2] == 0.0, "{y:?}");
+        }
+    }
+}

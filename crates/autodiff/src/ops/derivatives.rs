@@ -1,0 +1,399 @@
+//! The derivative tests of every operation, from one generator: a table of samples in, five properties out.
+//!
+//! Each family keeps its samples at the foot of its own file; an operation of [`Op::NAMES`] without samples is a failing test. For
+//! each sample, in f64 on the CPU, and for each set of operands that may be active:
+//!
+//! 1. the shape rule gives the shape of the forward pass, and `trace` the same bits as `forward`;
+//! 2. the pullback of all unit cotangents, stacked on V, is the transposed Jacobian by central differences (tiny shapes);
+//! 3. adjoint identity: `<u, J v> = <J^T u, v>` for V in {1, 3, 9} (all shapes);
+//! 4. one value in the place of two operands: its cotangent is the sum of both;
+//! 5. operands and cotangents that are views (transposed, sliced, flipped, expanded) give what plain ones give.
+//!
+//! Throughout, the pullback sees only what `keeps` declares: a rule that reads more panics.
+
+use burn::tensor::{Device, FloatDType, Slice as BurnSlice, TensorData};
+
+use super::{Keep, Op, Saved, with_leading};
+use crate::array::{Array, Place};
+
+/// Step of central differences in f64: rounding costs 2^-53 / step = 1e-10, truncation step^2 = 1e-12.
+const STEP: f64 = 1e-6;
+/// Error allowed at [`STEP`], relative to the largest entry of the Jacobian (at least 1).
+const SMOOTH: f64 = 1e-7;
+/// Step for what is linear in the operand (or quadratic, when one value stands for both operands): differences are exact.
+const LINEAR_STEP: f64 = 1.0;
+/// Error allowed at [`LINEAR_STEP`]: rounding of sums of some hundred products.
+const LINEAR: f64 = 1e-12;
+/// Plain against views: the same products, possibly summed in another order.
+const VIEWS: f64 = 1e-13;
+/// Jacobians with more entries than this are tested by the adjoint identity alone.
+const FULL_JACOBIAN: usize = 40_000;
+/// Numbers of stacked cotangents.
+const STACKED: [usize; 3] = [1, 3, 9];
+
+/// An operation at a point.
+#[derive(Debug, Clone)]
+pub(super) struct Sample {
+    pub(super) op: Op,
+    pub(super) operands: Vec<Operand>,
+    /// The shape that the recording would tell.
+    pub(super) recorded: Vec<usize>,
+    /// Positions of operands that may carry a derivative.
+    pub(super) active: Vec<usize>,
+    /// Positions in which the operation is linear.
+    pub(super) linear: Vec<usize>,
+}
+
+/// An operand's shape and values.
+#[derive(Debug, Clone)]
+pub(super) struct Operand {
+    pub(super) shape: Vec<usize>,
+    pub(super) values: Vec<f64>,
+}
+
+/// Distinct numbers in (-1, 1) in a scrambled order, none nearer to 0 or to each other than 10 [`STEP`]s
+/// or so: no kink or tie within reach.
+pub(super) fn spread(shape: &[usize], seed: usize) -> Operand {
+    const PRIME: usize = 100_003;
+    let count = shape.iter().product::<usize>();
+    assert!(count < PRIME, "a sample this large would repeat values");
+    let value = |i: usize| 2.0 * (((i + seed + 1) * 40_009 % PRIME) as f64 + 0.5) / PRIME as f64 - 1.0;
+    Operand { shape: shape.to_vec(), values: (0..count).map(value).collect() }
+}
+
+/// [`spread`] moved to (0.5, 2.5): for denominators and variances.
+pub(super) fn positive(shape: &[usize], seed: usize) -> Operand {
+    let Operand { shape, values } = spread(shape, seed);
+    Operand { shape, values: values.into_iter().map(|x| 1.5 + x).collect() }
+}
+
+impl Sample {
+    /// A sample whose operands are all active.
+    pub(super) fn new(op: Op, operands: Vec<Operand>) -> Self {
+        let recorded = operands.first().map(|operand| operand.shape.clone()).unwrap_or_default();
+        let active = (0..operands.len()).collect();
+        Self { op, operands, recorded, active, linear: vec![] }
+    }
+
+    /// Only these operands may be active.
+    pub(super) fn active(self, active: &[usize]) -> Self {
+        Self { active: active.to_vec(), ..self }
+    }
+
+    /// It is linear in these operands.
+    pub(super) fn linear(self, linear: &[usize]) -> Self {
+        Self { linear: linear.to_vec(), ..self }
+    }
+
+    /// The recording tells this shape.
+    pub(super) fn recorded(self, shape: &[usize]) -> Self {
+        Self { recorded: shape.to_vec(), ..self }
+    }
+
+    pub(super) fn label(&self) -> String {
+        let shapes: Vec<_> = self.operands.iter().map(|operand| &operand.shape).collect();
+        format!("{} of {shapes:?}", self.op)
+    }
+
+    fn shapes(&self) -> Vec<Vec<usize>> {
+        self.operands.iter().map(|operand| operand.shape.clone()).collect()
+    }
+
+    pub(super) fn shape(&self) -> Vec<usize> {
+        let shape = self.op.rule().shape(&self.shapes(), &self.recorded);
+        shape.unwrap_or_else(|why| panic!("{}: {why}", self.label()))
+    }
+
+    /// Non-empty sets of active operands: each alone, and all together.
+    fn active_sets(&self) -> Vec<Vec<bool>> {
+        let set = |chosen: &[usize]| (0..self.operands.len()).map(|i| chosen.contains(&i)).collect();
+        let mut sets: Vec<Vec<bool>> = self.active.iter().map(|&one| set(&[one])).collect();
+        if self.active.len() > 1 {
+            sets.push(set(&self.active));
+        }
+        sets
+    }
+
+    /// Step and tolerance for differences in the operand at `position`.
+    fn accuracy(&self, position: usize) -> (f64, f64) {
+        if self.linear.contains(&position) { (LINEAR_STEP, LINEAR) } else { (STEP, SMOOTH) }
+    }
+}
+
+/// The CPU in f64 or f32.
+pub(super) fn place(dtype: FloatDType) -> Place {
+    Place { device: Device::flex().as_dispatch().clone(), dtype }
+}
+
+pub(super) fn array(shape: &[usize], values: &[f64], place: &Place) -> Array {
+    Array::from_data(TensorData::new(values.to_vec(), shape.to_vec()), place)
+}
+
+pub(super) fn values(array: Array) -> Vec<f64> {
+    array.into_data().expect("the CPU can be read").iter::<f64>().collect()
+}
+
+/// How an operand lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum View {
+    Plain,
+    Transposed,
+    Sliced,
+    Flipped,
+    Expanded,
+}
+
+const VIEWED: [View; 4] = [View::Transposed, View::Sliced, View::Flipped, View::Expanded];
+
+impl View {
+    /// The operand's values as this view can hold them: one that repeats its first row has only that.
+    fn adapted(self, operand: &Operand) -> Operand {
+        let Operand { shape, values } = operand;
+        if self != Self::Expanded || shape.is_empty() {
+            return operand.clone();
+        }
+        let row = &values[..values.len() / shape[0]];
+        Operand { shape: shape.clone(), values: row.repeat(shape[0]) }
+    }
+
+    /// An array of these values that lies in memory as the view says.
+    fn array(self, operand: &Operand, place: &Place) -> Array {
+        let Operand { shape, values } = operand;
+        let rank = shape.len();
+        let axes: Vec<_> = (0..rank).collect();
+        let reversed: Vec<_> = axes.iter().rev().copied().collect();
+        let plain = array(shape, values, place);
+        // A round trip through the host: what is stored is the moved array, what comes back a view of it.
+        let stored = |moved: Array| Array::from_data(moved.into_data().expect("readable"), place);
+        match self {
+            _ if rank == 0 => plain,
+            Self::Plain => plain,
+            Self::Transposed => stored(plain.permute(&reversed)).permute(&reversed),
+            Self::Flipped => stored(plain.flip(&axes)).flip(&axes),
+            Self::Sliced => {
+                let larger: Vec<_> = shape.iter().map(|size| 2 * size + 1).collect();
+                let ranges: Vec<_> =
+                    shape.iter().map(|&size| BurnSlice::new(1, Some(2 * size as isize + 1), 2)).collect();
+                let junk = Array::full(&larger, 1e3, place);
+                stored(junk.slice_assign(&ranges, plain)).slice(&ranges)
+            }
+            Self::Expanded => plain.rows(0, 1).expand(shape),
+        }
+    }
+}
+
+/// Everything that a run at one point gives.
+struct Traced<'a> {
+    sample: &'a Sample,
+    inputs: Vec<Array>,
+    output: Array,
+    derived: Option<Array>,
+    keeps: Vec<Keep>,
+}
+
+impl<'a> Traced<'a> {
+    fn new(sample: &'a Sample, operands: &[Operand], active: &[bool], view: View, place: &Place) -> Self {
+        let rule = sample.op.rule();
+        let inputs: Vec<_> = operands.iter().map(|operand| view.array(operand, place)).collect();
+        // Owned copies of the storage go in: a rule may reuse it.
+        let given = operands.iter().map(|operand| view.array(operand, place)).collect();
+        let (output, derived) = rule.trace(given, &sample.shape(), place);
+        Self { sample, inputs, output, derived, keeps: rule.keeps(active) }
+    }
+
+    /// The pullback to one operand, which sees what the rule keeps and nothing else.
+    fn pullback(&self, cotangent: Array, position: usize) -> Array {
+        let kept: Vec<_> = (0..self.inputs.len())
+            .map(|i| self.keeps.contains(&Keep::Input(i)).then(|| self.inputs[i].clone()))
+            .collect();
+        let derives = self.keeps.iter().any(|keep| matches!(keep, Keep::Mask | Keep::Indices));
+        let saved = Saved {
+            inputs: &kept,
+            output: self.keeps.contains(&Keep::Output).then_some(&self.output),
+            derived: self.derived.as_ref().filter(|_| derives),
+            shapes: &self.sample.shapes(),
+        };
+        self.sample.op.rule().pullback(cotangent, position, &saved)
+    }
+}
+
+/// The operation's result, row-major.
+fn forward(sample: &Sample, operands: &[Operand]) -> Vec<f64> {
+    let place = place(FloatDType::F64);
+    let inputs = operands.iter().map(|operand| View::Plain.array(operand, &place)).collect();
+    let output = sample.op.rule().forward(inputs, &sample.shape(), &place);
+    assert_eq!(output.shape(), sample.shape(), "{}: the shape rule", sample.label());
+    values(output)
+}
+
+/// The directional derivative along `direction` of the operands at `positions`, by a central difference.
+fn difference(sample: &Sample, positions: &[usize], direction: &[f64], step: f64) -> Vec<f64> {
+    let moved = |by: f64| {
+        let mut operands = sample.operands.clone();
+        for &position in positions {
+            for (x, d) in operands[position].values.iter_mut().zip(direction) {
+                *x += by * d;
+            }
+        }
+        forward(sample, &operands)
+    };
+    let (plus, minus) = (moved(step), moved(-step));
+    plus.iter().zip(minus).map(|(plus, minus)| (plus - minus) / (2.0 * step)).collect()
+}
+
+/// The transposed Jacobian by central differences: a row for each element of the operand.
+fn jacobian(sample: &Sample, positions: &[usize], step: f64) -> Vec<Vec<f64>> {
+    let count = sample.operands[positions[0]].values.len();
+    let unit = |i: usize| -> Vec<f64> { (0..count).map(|j| f64::from(u8::from(i == j))).collect() };
+    (0..count).map(|i| difference(sample, positions, &unit(i), step)).collect()
+}
+
+/// Both are equal within `tolerance` relative to the largest number of `expected`, at least 1.
+pub(super) fn assert_close(what: &str, expected: &[f64], found: &[f64], tolerance: f64) {
+    assert_eq!(expected.len(), found.len(), "{what}: number of elements");
+    let scale = expected.iter().fold(1.0_f64, |max, x| max.max(x.abs()));
+    for (i, (e, f)) in expected.iter().zip(found).enumerate() {
+        let error = (e - f).abs() / scale;
+        assert!(error <= tolerance, "{what}: element {i}: expected {e}, found {f}: {error:e} of the scale");
+    }
+}
+
+/// `[V, outputs]` pulled back to `[V, inputs]`.
+fn pulled(traced: &Traced<'_>, position: usize, v: usize, cotangents: &[f64], view: View) -> Vec<f64> {
+    let operand = Operand { shape: with_leading(v, &traced.sample.shape()), values: cotangents.to_vec() };
+    let cotangent = view.array(&operand, &place(FloatDType::F64));
+    let pulled = traced.pullback(cotangent, position);
+    let expected = with_leading(v, &traced.sample.operands[position].shape);
+    assert_eq!(pulled.shape(), expected, "{}: shape of the pullback", traced.sample.label());
+    values(pulled)
+}
+
+/// Property 2: unit cotangents stacked on V give the transposed Jacobian's columns.
+fn check_jacobian(sample: &Sample, traced: &Traced<'_>, position: usize) {
+    let outputs: usize = sample.shape().iter().product();
+    let inputs = sample.operands[position].values.len();
+    if inputs * outputs > FULL_JACOBIAN {
+        return;
+    }
+    let (step, tolerance) = sample.accuracy(position);
+    let expected = jacobian(sample, &[position], step);
+    let identity: Vec<f64> =
+        (0..outputs * outputs).map(|i| f64::from(u8::from(i / outputs == i % outputs))).collect();
+    let found = pulled(traced, position, outputs, &identity, View::Plain);
+    let transposed: Vec<f64> = (0..outputs).flat_map(|v| expected.iter().map(move |row| row[v])).collect();
+    assert_close(&format!("{}, operand {position}", sample.label()), &transposed, &found, tolerance);
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// Property 3, for every number of stacked cotangents.
+fn check_adjoint(sample: &Sample, traced: &Traced<'_>, position: usize) {
+    let (step, tolerance) = sample.accuracy(position);
+    let shape = &sample.operands[position].shape;
+    let outputs: usize = sample.shape().iter().product();
+    let direction = spread(shape, 77).values;
+    let tangent = difference(sample, &[position], &direction, step);
+    for v in STACKED {
+        let cotangents: Vec<f64> = (0..v * outputs).map(|i| ((i * 31 + v) % 17) as f64 / 8.0 - 1.0).collect();
+        let found = pulled(traced, position, v, &cotangents, View::Plain);
+        for (u, row) in cotangents.chunks(outputs).zip(found.chunks(direction.len())) {
+            let (left, right) = (dot(u, &tangent), dot(row, &direction));
+            let scale: f64 = u.iter().zip(&tangent).map(|(u, t)| (u * t).abs()).sum::<f64>().max(1.0);
+            assert!(
+                (left - right).abs() <= tolerance * scale,
+                "{}, operand {position}, V = {v}: <u, J v> = {left}, <J^T u, v> = {right}",
+                sample.label()
+            );
+        }
+    }
+}
+
+/// Property 4, where the first two operands have one shape.
+fn check_twice(sample: &Sample) {
+    let same = |a: &Operand, b: &Operand| a.shape == b.shape;
+    let [a, b, ..] = sample.operands.as_slice() else { return };
+    if !same(a, b) || !sample.active.starts_with(&[0, 1]) {
+        return;
+    }
+    let mut twice = sample.clone();
+    twice.operands[1] = twice.operands[0].clone();
+    let linear = twice.linear.starts_with(&[0, 1]);
+    let (step, tolerance) = if linear { (LINEAR_STEP, LINEAR) } else { (STEP, SMOOTH) };
+    let active: Vec<_> = (0..twice.operands.len()).map(|i| i < 2).collect();
+    let place = place(FloatDType::F64);
+    let traced = Traced::new(&twice, &twice.operands, &active, View::Plain, &place);
+    let outputs: usize = twice.shape().iter().product();
+    let cotangent: Vec<f64> = spread(&[outputs], 5).values;
+    let both: Vec<Vec<f64>> =
+        (0..2).map(|position| pulled(&traced, position, 1, &cotangent, View::Plain)).collect();
+    let found: Vec<f64> = both[0].iter().zip(&both[1]).map(|(a, b)| a + b).collect();
+    let expected: Vec<f64> = jacobian(&twice, &[0, 1], step).iter().map(|row| dot(row, &cotangent)).collect();
+    assert_close(&format!("{}, one value for two operands", twice.label()), &expected, &found, tolerance);
+}
+
+/// Property 5, for operands and cotangents.
+fn check_views(sample: &Sample, active: &[bool], view: View) {
+    let place = place(FloatDType::F64);
+    let operands: Vec<_> = sample.operands.iter().map(|operand| view.adapted(operand)).collect();
+    let [plain, viewed] =
+        [View::Plain, view].map(|view| Traced::new(sample, &operands, active, view, &place));
+    let what = format!("{}, {view:?}", sample.label());
+    let given = operands.iter().map(|operand| view.array(operand, &place)).collect();
+    let alone = values(sample.op.rule().forward(given, &sample.shape(), &place));
+    let expected = values(plain.output.clone());
+    assert_close(&format!("{what}: forward"), &expected, &alone, VIEWS);
+    assert_close(&format!("{what}: trace"), &expected, &values(viewed.output.clone()), VIEWS);
+    let cotangents = view.adapted(&spread(&with_leading(3, &sample.shape()), 9)).values;
+    for position in (0..active.len()).filter(|&position| active[position]) {
+        let expected = pulled(&plain, position, 3, &cotangents, View::Plain);
+        let found = pulled(&viewed, position, 3, &cotangents, view);
+        assert_close(&format!("{what}: pullback to operand {position}"), &expected, &found, VIEWS);
+    }
+}
+
+fn check_trace(sample: &Sample, traced: &Traced<'_>) {
+    let forward: Vec<_> = forward(sample, &sample.operands).into_iter().map(f64::to_bits).collect();
+    let traced: Vec<_> = values(traced.output.clone()).into_iter().map(f64::to_bits).collect();
+    assert_eq!(forward, traced, "{}: trace and forward", sample.label());
+}
+
+/// All properties of all samples of a family.
+pub(super) fn check(samples: &[Sample]) {
+    let place = place(FloatDType::F64);
+    for sample in samples {
+        forward(sample, &sample.operands);
+        for active in sample.active_sets() {
+            let traced = Traced::new(sample, &sample.operands, &active, View::Plain, &place);
+            check_trace(sample, &traced);
+            for position in (0..active.len()).filter(|&position| active[position]) {
+                check_jacobian(sample, &traced, position);
+                check_adjoint(sample, &traced, position);
+            }
+            for view in VIEWED {
+                check_views(sample, &active, view);
+            }
+        }
+        check_twice(sample);
+    }
+}
+
+#[test]
+fn every_operation_has_samples() {
+    let families: [fn() -> Vec<Sample>; 9] = [
+        super::conv::tests::samples,
+        super::linear::tests::samples,
+        super::norm::tests::samples,
+        super::activation::tests::samples,
+        super::pool::tests::samples,
+        super::layout::tests::samples,
+        super::arithmetic::tests::samples,
+        super::reduce::tests::samples,
+        super::softmax::tests::samples,
+    ];
+    let sampled: Vec<_> =
+        families.iter().flat_map(|family| family()).map(|sample| sample.op.name()).collect();
+    let without: Vec<_> = Op::NAMES.iter().filter(|name| !sampled.contains(*name)).collect();
+    assert!(without.is_empty(), "operations without samples: {without:?}");
+}

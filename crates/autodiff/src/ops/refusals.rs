@@ -1,0 +1,178 @@
+//! Operands that do not fit: every shape rule says why, and nothing panics.
+
+use super::Op;
+use super::activation::{LeakyRelu, Relu};
+use super::arithmetic::{Add, Div, Mul, Sub};
+use super::conv::Conv2d;
+use super::layout::{Cat, Expand, Flip, Permute, Reshape, Slice};
+use super::linear::{Linear, Matmul};
+use super::norm::BatchNorm;
+use super::pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
+use super::reduce::{Mean, Sum};
+use super::softmax::{LogSoftmax, Softmax};
+
+/// Operations of one operand that fit any shape.
+const FIT_ANYTHING: [&str; 11] = [
+    "Relu",
+    "LeakyRelu",
+    "Sigmoid",
+    "Tanh",
+    "Gelu",
+    "Fill",
+    "Cast",
+    "AddScalar",
+    "MulScalar",
+    "DivScalar",
+    "Recip",
+];
+
+/// An operation, its operands' shapes, the recorded shape, and a word of the reason.
+type Bad = (Op, Vec<Vec<usize>>, Vec<usize>, &'static str);
+
+fn bad(op: Op, inputs: &[&[usize]], recorded: &[usize], reason: &'static str) -> Bad {
+    (op, inputs.iter().map(|shape| shape.to_vec()).collect(), recorded.to_vec(), reason)
+}
+
+fn conv(stride: usize, dilation: usize, groups: usize) -> Op {
+    Op::Conv2d(Conv2d { stride: [stride; 2], padding: [(0, 0); 2], dilation: [dilation; 2], groups })
+}
+
+fn convolutions() -> Vec<Bad> {
+    let x: &[usize] = &[1, 4, 5, 5];
+    vec![
+        bad(conv(1, 1, 1), &[&[4, 5, 5], &[2, 4, 3, 3]], &[], "four axes"),
+        bad(conv(1, 1, 1), &[x, &[2, 4, 3]], &[], "four axes"),
+        bad(conv(1, 1, 1), &[x, &[2, 3, 3, 3]], &[], "channels"),
+        bad(conv(1, 1, 2), &[x, &[3, 2, 3, 3]], &[], "channels"),
+        bad(conv(1, 1, 0), &[x, &[2, 4, 3, 3]], &[], "channels"),
+        bad(conv(0, 1, 1), &[x, &[2, 4, 3, 3]], &[], "positive"),
+        bad(conv(1, 0, 1), &[x, &[2, 4, 3, 3]], &[], "positive"),
+        bad(conv(1, 1, 1), &[x, &[2, 4, 0, 3]], &[], "positive"),
+        bad(conv(1, 1, 1), &[x, &[2, 4, 6, 3]], &[], "larger"),
+        bad(conv(1, 3, 1), &[x, &[2, 4, 3, 3]], &[], "larger"),
+        bad(conv(1, 1, 1), &[x, &[2, 4, 3, 3], &[3]], &[], "bias"),
+        bad(conv(1, 1, 1), &[x, &[2, 4, 3, 3], &[2, 1]], &[], "bias"),
+        bad(conv(1, usize::MAX, 1), &[x, &[2, 4, 3, 3]], &[], "larger"),
+    ]
+}
+
+fn products() -> Vec<Bad> {
+    let (linear, matmul) = (|| Op::Linear(Linear), || Op::Matmul(Matmul));
+    vec![
+        bad(linear(), &[&[2, 3], &[4, 5]], &[], "does not fit"),
+        bad(linear(), &[&[], &[4, 5]], &[], "does not fit"),
+        bad(linear(), &[&[2, 3], &[3]], &[], "does not fit"),
+        bad(linear(), &[&[2, 3], &[3, 5], &[4]], &[], "bias"),
+        bad(matmul(), &[&[2, 3], &[4, 5]], &[], "do not fit"),
+        bad(matmul(), &[&[3], &[3]], &[], "do not fit"),
+        bad(matmul(), &[&[2, 2, 3], &[3, 5]], &[], "do not fit"),
+        bad(matmul(), &[&[2, 2, 3], &[3, 3, 5]], &[], "broadcast"),
+    ]
+}
+
+fn pools() -> Vec<Bad> {
+    let max = |kernel, stride, padding, dilation| {
+        let dilation = [dilation; 2];
+        let (kernel, stride, padding) = ([kernel; 2], [stride; 2], [padding; 2]);
+        Op::MaxPool2d(MaxPool2d { kernel, stride, padding, dilation, ceil_mode: false })
+    };
+    let mean = |kernel, stride, padding| {
+        let (kernel, stride, padding) = ([kernel; 2], [stride; 2], [padding; 2]);
+        Op::AvgPool2d(AvgPool2d { kernel, stride, padding, count_include_pad: true, ceil_mode: false })
+    };
+    let adaptive = |output| Op::AdaptiveAvgPool2d(AdaptiveAvgPool2d { output });
+    let x: &[usize] = &[1, 2, 5, 5];
+    vec![
+        bad(max(2, 1, 0, 1), &[&[2, 5, 5]], &[], "four axes"),
+        bad(max(2, 0, 0, 1), &[x], &[], "positive"),
+        bad(max(2, 1, 0, 0), &[x], &[], "positive"),
+        bad(max(0, 1, 0, 1), &[x], &[], "positive"),
+        bad(max(6, 1, 0, 1), &[x], &[], "larger"),
+        bad(max(3, 1, 0, 3), &[x], &[], "larger"),
+        bad(max(2, 1, 2, 1), &[x], &[], "padding"),
+        bad(mean(2, 1, 0), &[&[5, 5]], &[], "four axes"),
+        bad(mean(2, 0, 0), &[x], &[], "positive"),
+        bad(mean(6, 1, 0), &[x], &[], "larger"),
+        bad(mean(2, 1, 2), &[x], &[], "padding"),
+        bad(adaptive([2, 2]), &[&[2, 5, 5]], &[], "four axes"),
+        bad(adaptive([0, 2]), &[x], &[], "positive"),
+    ]
+}
+
+fn norms_and_elementwise() -> Vec<Bad> {
+    let norm = || Op::BatchNorm(BatchNorm { epsilon: 1e-5 });
+    let c: &[usize] = &[3];
+    let mut all = vec![
+        bad(norm(), &[&[3], c, c, c, c], &[], "do not fit"),
+        bad(norm(), &[&[2, 4], c, c, c, c], &[], "do not fit"),
+        bad(norm(), &[&[2, 3], c, c, c, &[1, 3]], &[], "do not fit"),
+    ];
+    for op in [Op::Add(Add), Op::Sub(Sub), Op::Mul(Mul), Op::Div(Div)] {
+        all.push(bad(op.clone(), &[&[2, 3], &[3, 2]], &[], "broadcast"));
+        all.push(bad(op, &[&[2, 3], &[3]], &[], "broadcast"));
+    }
+    for axis in [2, usize::MAX] {
+        all.push(bad(Op::Softmax(Softmax { axis }), &[&[2, 3]], &[], "axis"));
+        all.push(bad(Op::LogSoftmax(LogSoftmax { axis }), &[&[2, 3]], &[], "axis"));
+        all.push(bad(Op::Sum(Sum { axes: vec![0, axis] }), &[&[2, 3]], &[], "axes"));
+        all.push(bad(Op::Mean(Mean { axes: vec![axis] }), &[&[2, 3]], &[], "axes"));
+    }
+    all
+}
+
+fn layouts() -> Vec<Bad> {
+    let cat = |axis| Op::Cat(Cat { axis });
+    let permute = |axes: &[usize]| Op::Permute(Permute { axes: axes.to_vec() });
+    let slice = |range| Op::Slice(Slice { ranges: vec![None, Some(range)] });
+    let x: &[usize] = &[2, 3];
+    vec![
+        bad(cat(2), &[x], &[], "axis"),
+        bad(cat(2), &[x, x], &[], "axis"),
+        bad(cat(0), &[x, &[2, 4]], &[], "side by side"),
+        bad(cat(0), &[x, &[2, 3, 1]], &[], "side by side"),
+        bad(cat(0), &[], &[], "operand"),
+        bad(Op::Reshape(Reshape), &[x], &[5], "do not fill"),
+        bad(permute(&[0]), &[x], &[], "order"),
+        bad(permute(&[0, 0]), &[x], &[], "order"),
+        bad(permute(&[0, 2]), &[x], &[], "order"),
+        bad(Op::Flip(Flip { axes: vec![2] }), &[x], &[], "axis"),
+        bad(slice([1, 4, 1]), &[x], &[], "does not fit"),
+        bad(slice([2, 2, 1]), &[x], &[], "does not fit"),
+        bad(slice([0, 2, 0]), &[x], &[], "does not fit"),
+        bad(slice([0, 1, 1]), &[&[2]], &[], "ranges"),
+        bad(Op::Expand(Expand), &[x], &[3], "does not expand"),
+        bad(Op::Expand(Expand), &[x], &[2, 4], "does not expand"),
+        bad(Op::Expand(Expand), &[x], &[3, 2], "does not expand"),
+    ]
+}
+
+fn table() -> Vec<Bad> {
+    [convolutions(), products(), pools(), norms_and_elementwise(), layouts()].concat()
+}
+
+#[test]
+fn operands_that_do_not_fit_are_refused_with_the_reason() {
+    for (op, inputs, recorded, reason) in table() {
+        match op.rule().shape(&inputs, &recorded) {
+            Err(why) => assert!(why.contains(reason), "{op} of {inputs:?}: {why:?} does not say {reason:?}"),
+            Ok(shape) => panic!("{op} of {inputs:?} gives {shape:?}"),
+        }
+    }
+}
+
+#[test]
+fn every_operation_that_can_be_misused_is_in_the_table() {
+    let refused: Vec<_> = table().iter().map(|(op, ..)| op.name()).collect();
+    let missing: Vec<_> =
+        Op::NAMES.iter().filter(|name| !refused.contains(name) && !FIT_ANYTHING.contains(name)).collect();
+    assert!(missing.is_empty(), "operations without a bad input: {missing:?}");
+}
+
+#[test]
+fn elementwise_operations_fit_any_shape() {
+    for op in [Op::Relu(Relu), Op::LeakyRelu(LeakyRelu { slope: 0.1 })] {
+        for shape in [vec![], vec![0], vec![1, 2, 3, 4, 5, 6]] {
+            assert_eq!(op.rule().shape(std::slice::from_ref(&shape), &shape), Ok(shape.clone()));
+        }
+    }
+}
