@@ -6,7 +6,8 @@
 //!   cell that clones share, and the move to a capture device is one-way. `valid` makes a fresh cell, strips autodiff and initialises
 //!   lazy parameters.
 //! - One capture device serves the whole process, behind a lock: Burn allows 65 536 of them and one scope at a time on each.
-//! - The input is made elsewhere and moved in, or it would be recorded as a constant.
+//! - The model sees the input as the result of an operation (x + 0, left out of the recording), so that reading its elements fails
+//!   as for any computed tensor: what a model decides by them would be recorded as if it were always so.
 //! - The model's code may panic while it is recorded (reading a computed tensor, say). The panic is caught, kept off the terminal,
 //!   and returned with the last operation that was recorded.
 //!
@@ -30,12 +31,14 @@ use crate::graph::Role;
 pub(crate) struct Recording {
     /// Every operation, in order; initialisations and drops are left out.
     pub(crate) operations: Vec<OperationIr>,
-    /// Host values of everything that was not computed: weights, buffers, literals, the input.
+    /// Host values of everything that was not computed: weights, buffers, literals.
     pub(crate) values: BTreeMap<TensorId, TensorData>,
     /// Names and roles of the model's own tensors.
     pub(crate) names: HashMap<TensorId, (String, Role)>,
     /// The input.
     pub(crate) input: TensorId,
+    /// The input's shape, batch axis included.
+    pub(crate) shape: Vec<usize>,
     /// What the forward function returned.
     pub(crate) output: TensorId,
     /// The type of the model's float tensors.
@@ -43,8 +46,6 @@ pub(crate) struct Recording {
 }
 
 /// Records `forward` on a batch of `batch` samples of shape `sample`.
-///
-/// The input's values differ from one `batch` to the next, so that a model whose operations depend on them gives different recordings.
 pub(crate) fn record<M, F, const D: usize>(
     model: &M,
     forward: &F,
@@ -70,21 +71,24 @@ where
     let mut kept = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
     let device = kept.get_or_insert_with(Device::capture).clone();
     let mut outcome = Err(failed("the recording did not begin".into(), None));
+    let input = Cell::new(None);
     let captured = device.capture_scope(|scope| {
         let names = RefCell::new(Names::default());
         let run = quietly(|| {
             let moved = prepared.to_device(&device);
             moved.visit(&mut *names.borrow_mut());
             let dtype = names.borrow().dtype.unwrap_or(DType::F32);
-            let data = probe_input(&shape).convert_dtype(dtype);
-            let x = Tensor::<D>::from_data(data, (&home, dtype)).to_device(&device);
-            let input = id(&x);
-            (input, id(&forward(&moved, x)), dtype)
+            let data = TensorData::zeros::<f32, _>(shape.clone()).convert_dtype(dtype);
+            let given = Tensor::<D>::from_data(data, (&home, dtype)).to_device(&device);
+            let entry = id(&given);
+            let x = given.add_scalar(0.0);
+            input.set(id(&x));
+            (entry, id(&forward(&moved, x)), dtype)
         });
         match run {
-            Ok((Some(input), Some(output), dtype)) => {
-                outcome = Ok((input, output, dtype, names.into_inner().found));
-                scope.complete([input], [output])
+            Ok((Some(entry), Some(output), dtype)) => {
+                outcome = Ok((output, dtype, names.into_inner().found));
+                scope.complete([entry], [output])
             }
             Ok(_) => {
                 outcome =
@@ -98,18 +102,22 @@ where
         }
     });
     drop(kept);
-    match (outcome, captured) {
-        (Ok((input, output, dtype, names)), Ok(captured)) => {
-            let operations = captured.graph.operations.into_iter();
-            let operations =
-                operations.filter(|op| !matches!(op, OperationIr::Init(_) | OperationIr::Drop(_))).collect();
-            Ok(Recording { operations, values: captured.values, names, input, output, dtype })
+    let input = input.get();
+    let own = |op: &OperationIr| {
+        !matches!(op, OperationIr::Init(_) | OperationIr::Drop(_))
+            && op.outputs().all(|output| Some(output.id) != input)
+    };
+    match (outcome, captured, input) {
+        (Ok((output, dtype, names)), Ok(captured), Some(input)) => {
+            let operations = captured.graph.operations.into_iter().filter(own).collect();
+            Ok(Recording { operations, values: captured.values, names, input, shape, output, dtype })
         }
-        (Err(Error::CaptureFailed { message, .. }), Ok(captured)) => {
-            Err(failed(message, captured.graph.operations.last()))
+        (Err(Error::CaptureFailed { message, .. }), Ok(captured), _) => {
+            Err(failed(message, captured.graph.operations.iter().rfind(|op| own(op))))
         }
-        (Err(error), _) => Err(error),
-        (Ok(_), Err(error)) => Err(failed(error.to_string(), None)),
+        (Err(error), ..) => Err(error),
+        (Ok(_), Err(error), _) => Err(failed(error.to_string(), None)),
+        (Ok(_), Ok(_), None) => Err(failed("the input was not recorded".into(), None)),
     }
 }
 
@@ -146,13 +154,6 @@ impl std::str::FromStr for DTypeName {
     }
 }
 
-/// Numbers in [0, 1) that no two batch sizes share.
-fn probe_input(shape: &[usize]) -> TensorData {
-    let count: usize = shape.iter().product();
-    let values = (0..count).map(|i| ((i * 37 + shape[0] * 11 + 5) % 101) as f32 / 101.0).collect();
-    TensorData::new(values, shape.to_vec())
-}
-
 /// The recorded identity of a tensor on the capture device.
 fn id<const D: usize>(tensor: &Tensor<D>) -> Option<TensorId> {
     tensor.clone().try_into_primitive::<Capture>().ok().map(|primitive| primitive.id())
@@ -184,7 +185,15 @@ pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     let outer = CAPTURING.replace(true);
     let result = panic::catch_unwind(AssertUnwindSafe(work));
     CAPTURING.set(outer);
-    result.map_err(|_| MESSAGE.take().unwrap_or_else(|| "a panic without a message".into()))
+    result.map_err(|payload| MESSAGE.take().unwrap_or_else(|| text(payload.as_ref())))
+}
+
+/// The message of a panic that did not pass our hook: raised in another thread and handed on, or after the hook was replaced.
+fn text(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a message")
+        .to_owned()
 }
 
 fn file_name(path: &str) -> &str {

@@ -79,13 +79,21 @@ pub(crate) fn probe(executor: &BurnExecutor) -> Result<()> {
     let (sample, classes) = (graph.sample_shape(), graph.classes());
     let mut rows = Vec::new();
     for round in 0..PROBES {
-        let [first, other, changed] = [0, 1, 2].map(|draw| draw_sample(&sample, round * 3 + draw));
-        let pair = [batch_of(&sample, &[&first, &other]), batch_of(&sample, &[&first, &changed])];
-        let [before, after] = [logits(&executor, &pair[0])?, logits(&executor, &pair[1])?];
-        if differ(&before[..classes], &after[..classes]) {
-            return Err(Error::BatchCoupled { node: first_coupled(&executor, &pair)? });
+        let [kept, other, changed] = [0, 1, 2].map(|draw| draw_sample(&sample, round * 3 + draw));
+        // In both places: every sample may hang on the first (`x - x[0]`), which itself then hangs on none.
+        for place in [0, 1] {
+            let pair = [&other, &changed].map(|other| {
+                let mut samples = [other.as_slice(); 2];
+                samples[place] = &kept;
+                batch_of(&sample, &samples)
+            });
+            let [before, after] = [logits(&executor, &pair[0])?, logits(&executor, &pair[1])?];
+            let own = place * classes..(place + 1) * classes;
+            if differ(&before[own.clone()], &after[own]) {
+                return Err(Error::BatchCoupled { node: first_coupled(&executor, &pair, place)? });
+            }
+            rows.extend([before, after]);
         }
-        rows.extend([before, after]);
     }
     let is_probabilities = rows.iter().flat_map(|batch| batch.chunks(classes)).all(is_distribution);
     if is_probabilities { Err(Error::Probabilities) } else { Ok(()) }
@@ -99,13 +107,19 @@ fn batch_of(sample: &[usize], samples: &[&[f32]]) -> TensorData {
     TensorData::new(samples.concat(), with_leading(samples.len(), sample))
 }
 
-/// The first node whose part for the first sample differs between two batches that share only that sample.
-fn first_coupled(executor: &BurnExecutor, pair: &[TensorData; 2]) -> Result<String> {
+/// The first node whose part for the sample at `place` differs between two batches that share only that sample.
+fn first_coupled(executor: &BurnExecutor, pair: &[TensorData; 2], place: usize) -> Result<String> {
     let graph = executor.plan().graph();
     let part = |node: usize, value: &Array| -> Option<Result<Vec<f64>>> {
         let leading = graph.values[graph.nodes[node].output].shape.first()?;
         let own = (leading.fixed == 0).then_some(leading.per_sample)?;
-        Some(value.clone().rows(0, own).into_data().map(|data| data.iter::<f64>().collect()))
+        Some(
+            value
+                .clone()
+                .rows(place * own, (place + 1) * own)
+                .into_data()
+                .map(|data| data.iter::<f64>().collect()),
+        )
     };
     let mut before = HashMap::new();
     executor.observe(pair[0].clone(), |node, value| {

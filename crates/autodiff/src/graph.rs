@@ -9,7 +9,7 @@ use std::fmt;
 use burn::module::ParamId;
 use burn::tensor::{DType, TensorData};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Problem, Result};
 use crate::ops::Op;
 
 /// Index of a [`Value`] in its graph.
@@ -180,25 +180,25 @@ impl Graph {
             let expected = "[n, K] with one row of at least two logits a sample (here n = 2)".into();
             return Err(Error::Shape { what: "the model's output", expected, found });
         }
-        (0..self.nodes.len()).try_for_each(|index| self.check_node(index))
+        let problems: Vec<_> = (0..self.nodes.len()).filter_map(|index| self.check_node(index)).collect();
+        if problems.is_empty() { Ok(()) } else { Err(Error::Unsupported(problems)) }
     }
 
     /// Each operation's own shape rule must give the shape that Burn recorded: a difference is a misunderstanding, not a warning.
-    fn check_node(&self, index: usize) -> Result<()> {
+    fn check_node(&self, index: usize) -> Option<Problem> {
         let node = &self.nodes[index];
-        for n in [2, 3] {
+        let differs = |n: usize| {
             let inputs: Vec<_> = node.inputs.iter().map(|&id| self.values[id].shape_at(n)).collect();
             let recorded = self.values[node.output].shape_at(n);
             let expected = node.op.rule().shape(&inputs, &recorded);
-            if expected.as_ref() != Ok(&recorded) {
-                let message = match expected {
-                    Ok(shape) => format!("its rule gives shape {shape:?}, the recording {recorded:?}"),
-                    Err(why) => why,
-                };
-                return Err(Error::Execution { node: self.describe(index), message });
+            match expected {
+                Ok(shape) if shape == recorded => None,
+                Ok(shape) => Some(format!("its rule gives shape {shape:?}, the recording {recorded:?}")),
+                Err(why) => Some(why),
             }
-        }
-        Ok(())
+        };
+        let why = [2, 3].into_iter().find_map(differs)?;
+        Some(Problem { op: node.op.to_string(), node: self.describe(index), why })
     }
 }
 

@@ -97,8 +97,7 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn new(first: &'a Recording, second: &'a Recording, weights: BTreeMap<TensorId, TensorData>) -> Self {
-        let inputs = weights.get(&first.input).zip(second.values.get(&second.input));
-        let shape = inputs.and_then(|(a, b)| sizes(a.shape(), b.shape())).unwrap_or_default();
+        let shape = sizes(&first.shape, &second.shape).unwrap_or_default();
         Self {
             first,
             second,
@@ -187,6 +186,9 @@ impl<'a> Builder<'a> {
         }
         let (name, role) =
             self.first.names.get(&a.id).cloned().unwrap_or_else(|| ("constant".into(), Role::Literal));
+        if self.second.names.get(&b.id).map_or(role != Role::Literal, |twin| *twin != (name.clone(), role)) {
+            return Err(format!("it takes another tensor than {name} at another batch size"));
+        }
         if role == Role::Literal && data != *twin {
             return Err("a tensor made in the forward function has other values for another input: it was read from the input".into());
         }

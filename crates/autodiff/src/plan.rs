@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use burn::tensor::FloatDType;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Problem, Result};
 use crate::graph::{Graph, Node, Origin, ValueId};
 use crate::ops::Keep;
 
@@ -131,7 +131,7 @@ impl Plan {
     /// matrix products change their order of summation with the shape: a result never depends on what else is in the batch.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a batch or block of 0.
+    /// [`Error::InvalidArgument`] for a batch or block of 0; [`Error::Unsupported`] where a weight or a statistic follows the input.
     pub fn input(graph: Arc<Graph>, batch: usize, block: usize, precision: Precision) -> Result<Self> {
         if batch == 0 || block == 0 {
             return Err(Error::InvalidArgument(
@@ -139,6 +139,10 @@ impl Plan {
             ));
         }
         let dependent = reachable(&graph, |id| id == graph.input);
+        let problems = not_differentiable(&graph, &dependent);
+        if !problems.is_empty() {
+            return Err(Error::Unsupported(problems));
+        }
         let (steps, folded): (Vec<_>, Vec<_>) =
             (0..graph.nodes.len()).partition(|&node| dependent[graph.nodes[node].output]);
         let mut steps: Vec<_> = steps.into_iter().map(|node| step(&graph, node, &dependent)).collect();
@@ -241,6 +245,17 @@ fn reachable(graph: &Graph, perturbed: impl Fn(ValueId) -> bool) -> Vec<bool> {
         }
     }
     reached
+}
+
+/// Operands that depend on the input where their operation has no pullback.
+fn not_differentiable(graph: &Graph, active: &[bool]) -> Vec<Problem> {
+    let refused = |index: usize| {
+        let Node { op, inputs, .. } = &graph.nodes[index];
+        let position = (0..inputs.len()).find(|&i| active[inputs[i]] && !op.rule().differentiable(i))?;
+        let why = format!("operand {position} depends on the input; only constants are supported there");
+        Some(Problem { op: op.to_string(), node: graph.describe(index), why })
+    };
+    (0..graph.nodes.len()).filter_map(refused).collect()
 }
 
 fn step(graph: &Graph, node: usize, active: &[bool]) -> Step {

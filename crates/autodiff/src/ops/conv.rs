@@ -78,6 +78,11 @@ impl Rule for Conv2d {
         vec![Keep::Input(1)]
     }
 
+    /// Weights and statistics are constants: a rule for those that follow the input is not written yet.
+    fn differentiable(&self, position: usize) -> bool {
+        position == 0
+    }
+
     fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
         let (v, weight, shape) = (cotangent.shape()[0], saved.input(1), &saved.shapes[0]);
         let (out, kernel) = (cotangent.shape(), weight.shape());

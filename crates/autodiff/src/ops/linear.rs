@@ -46,6 +46,11 @@ impl Rule for Linear {
         vec![Keep::Input(1)]
     }
 
+    /// Weights and statistics are constants: a rule for those that follow the input is not written yet.
+    fn differentiable(&self, position: usize) -> bool {
+        position == 0
+    }
+
     fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
         let (shape, weight) = (cotangent.shape(), saved.input(1));
         let (outputs, rows) = (shape[shape.len() - 1], shape[..shape.len() - 1].iter().product());

@@ -82,6 +82,11 @@ pub(crate) trait Rule: fmt::Debug + fmt::Display {
     /// The result, of shape `shape`, from operands that are owned so that Burn can reuse their storage; operands are at `place`, and results without operands are made there.
     fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array;
 
+    /// Whether there is a pullback to the operand at `position`; without one, what depends on the input may not stand there.
+    fn differentiable(&self, _position: usize) -> bool {
+        true
+    }
+
     /// What the pullback to the `active` operands reads.
     fn keeps(&self, active: &[bool]) -> Vec<Keep>;
 

@@ -62,6 +62,11 @@ impl Rule for BatchNorm {
         vec![Keep::Input(1), Keep::Input(4)]
     }
 
+    /// Weights and statistics are constants: a rule for those that follow the input is not written yet.
+    fn differentiable(&self, position: usize) -> bool {
+        position == 0
+    }
+
     fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
         let rank = cotangent.shape().len();
         let scale = self.scale(saved.input(1), saved.input(4));
