@@ -98,15 +98,15 @@ fn measures_in_f64() {
         };
         let exact = run("exact", &labels(&case));
         check(&case, "exact", &values(&exact), &golden.floats("fi_exact"), 1e-8);
-        assert_eq!(ranks(&exact), golden.integers("rank_exact"), "{}", case.name);
+        assert_eq!(ranks(&exact), golden.ranks("rank_exact"), "{}", case.name);
         let norms: Vec<_> = exact.iter().map(|score| score.baselines.jacobian_norm).collect();
         check(&case, "jacobian_norm", &norms, &golden.floats("jacobian_norm"), 1e-8);
         let paper = run("paper:1e-3", &labels(&case));
         check(&case, "paper:1e-3", &values(&paper), &golden.floats("fi_paper"), 1e-7);
-        assert_eq!(ranks(&paper), golden.integers("rank_paper"), "{}", case.name);
+        assert_eq!(ranks(&paper), golden.ranks("rank_paper"), "{}", case.name);
         let raw = run("paper:1e-3:0.255", &labels(&case));
         check(&case, "paper:1e-3:0.255", &values(&raw), &golden.floats("fi_paper_raw255"), 1e-7);
-        assert_eq!(ranks(&raw), golden.integers("rank_paper_raw255"), "{}", case.name);
+        assert_eq!(ranks(&raw), golden.ranks("rank_paper_raw255"), "{}", case.name);
         let predicted = run("paper:1e-3", &Objective::predicted());
         check(&case, "paper, predicted", &values(&predicted), &golden.floats("fi_paper_predicted"), 1e-7);
         for (column, lambda) in ["1", "100", "10000"].into_iter().enumerate() {
@@ -121,7 +121,7 @@ fn measures_in_f32() {
     for case in cases() {
         let exact = scores(&case, Precision::F32, Filter::default(), &labels(&case));
         check(&case, "exact in f32", &values(&exact), &case.golden.floats("fi_exact"), 1e-4);
-        assert_eq!(ranks(&exact), case.golden.integers("rank_exact"), "{}", case.name);
+        assert_eq!(ranks(&exact), case.golden.ranks("rank_exact"), "{}", case.name);
         let found = scores(&case, Precision::F32, "tikhonov:100".parse().unwrap(), &labels(&case));
         check(&case, "tikhonov:100 in f32", &values(&found), &tikhonov(&case, 1), 1e-3);
     }

@@ -1,0 +1,249 @@
+//! The program as a user meets it: what it prints, what it writes, and how it says no.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::{Golden, root};
+
+/// The columns that scripts depend on, in their order.
+const COLUMNS: &str = "index,label,predicted,probability,objective,perturbation,group,influence,log10_influence,rank,bound,\
+                       reach,jacobian_norm,odds,entropy,margin,cross_entropy,ambiguous";
+
+fn influence(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_influence")).args(arguments).current_dir(root()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Runs `influence score` on a few embedded images into a file and returns its text.
+fn scored(arguments: &[&str], name: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    let mut all = vec!["score", "--images", "0..3", "--out", path.to_str().unwrap()];
+    all.extend(arguments);
+    let output = influence(&all);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing but the result is left in the folder");
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn alone_it_does_the_main_job_on_the_embedded_sample() {
+    let output = influence(&[]);
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
+    assert!(shown.contains("resnet50 of width 8") && shown.contains("MNIST test, first 100"), "{shown}");
+    assert!(shown.contains("100 of 100 values are saturated"), "{shown}");
+    let rows: Vec<f64> = shown
+        .lines()
+        .filter_map(|line| {
+            let cells: Vec<_> = line.split_whitespace().collect();
+            cells.first()?.parse::<usize>().ok().and(cells.get(4)?.parse().ok())
+        })
+        .collect();
+    assert_eq!(rows.len(), 20);
+    assert!(rows.is_sorted_by(|a, b| a >= b), "most sensitive first: {rows:?}");
+}
+
+#[test]
+fn csv_has_the_fixed_columns_and_the_reference_values() {
+    let csv = scored(&["--precision", "f64", "--quiet"], "scores.csv");
+    let mut lines = csv.lines();
+    assert!(lines.next().unwrap().starts_with(COLUMNS));
+    let golden = Golden::open(&root().join("tests/golden/resnet50w8-mnist.safetensors"));
+    let (exact, labels) = (golden.floats("fi_exact"), golden.integers("labels"));
+    for (index, line) in lines.enumerate() {
+        let cells: Vec<_> = line.split(',').collect();
+        assert_eq!(cells[0], index.to_string());
+        assert_eq!(cells[1], labels[index].to_string());
+        assert_eq!(&cells[4..7], ["label", "input", ""]);
+        let value: f64 = cells[7].parse().unwrap();
+        assert!((value / exact[index] - 1.0).abs() < 1e-8, "{value} {}", exact[index]);
+        assert!((cells[8].parse::<f64>().unwrap() - value.log10()).abs() < 1e-12);
+        assert_eq!((cells[9], cells[17]), ("9", "false"));
+    }
+}
+
+#[test]
+fn json_lines_are_the_same_numbers_as_csv() {
+    let (csv, json) = (scored(&["--quiet"], "scores.csv"), scored(&["--quiet"], "scores.jsonl"));
+    let header: Vec<_> = csv.lines().next().unwrap().split(',').collect();
+    assert_eq!(json.lines().count(), 3);
+    for (row, line) in csv.lines().skip(1).zip(json.lines()) {
+        let object: serde_json::Value = serde_json::from_str(line).unwrap();
+        for (name, cell) in header.iter().zip(row.split(',')) {
+            let value = object[name].as_str().map_or_else(|| object[name].to_string(), str::to_owned);
+            assert_eq!(value, cell, "{name}");
+        }
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_batch_threads_or_order() {
+    let usual = scored(&["--quiet"], "a.csv");
+    for arguments in [["--batch", "1"], ["--batch", "2"], ["--threads", "1"], ["--threads", "3"], ["--threads", "7"]] {
+        let other = scored(&[&["--quiet"][..], &arguments].concat(), "b.csv");
+        assert_eq!(usual, other, "{arguments:?}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.csv");
+    let reversed = influence(&["score", "--images", "2,1,0", "--quiet", "--out", path.to_str().unwrap()]);
+    assert!(reversed.status.success());
+    let reversed = fs::read_to_string(path).unwrap();
+    let mut rows: Vec<_> = reversed.lines().skip(1).collect();
+    rows.reverse();
+    assert_eq!(rows, usual.lines().skip(1).collect::<Vec<_>>());
+}
+
+#[test]
+fn objectives_and_filters_are_told_apart() {
+    let column = |csv: &str, at: usize| -> Vec<String> {
+        csv.lines().skip(1).map(|line| line.split(',').nth(at).unwrap().to_owned()).collect()
+    };
+    let class = scored(&["--objective", "class:3", "--quiet"], "a.csv");
+    assert_eq!(column(&class, 4), ["class:3"; 3]);
+    let predicted = scored(&["--objective", "predicted", "--quiet"], "a.csv");
+    assert_eq!(column(&predicted, 4), ["predicted"; 3]);
+    let (exact, paper) = (scored(&["--quiet"], "a.csv"), scored(&["--filter", "paper", "--quiet"], "a.csv"));
+    assert_ne!(column(&exact, 7), column(&paper, 7));
+    assert_eq!(column(&exact, 10), column(&paper, 10), "the bound is the exact one for every filter");
+}
+
+/// Runs with wrong arguments; the program must say why, with code 2, and leave no file.
+fn refused(arguments: &[&str], says: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.csv");
+    let mut all = vec!["score", "--out", path.to_str().unwrap()];
+    all.extend(arguments);
+    let output = influence(&all);
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+    assert!(!message.contains("panicked"), "{arguments:?}: {message}");
+    for part in says {
+        assert!(message.contains(part), "{arguments:?}: {part:?} is not in {message:?}");
+    }
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "{arguments:?} left a file");
+}
+
+#[test]
+fn wrong_words_are_refused_with_the_remedy() {
+    refused(&["--images", "8..3"], &["images", "8..3"]);
+    refused(&["--images", "90..101"], &["100"]);
+    refused(&["--images", "x"], &["images", "x"]);
+    refused(&["--objective", "class:10"], &["10 classes", "0 to 9"]);
+    refused(&["--objective", "class:x"], &["class:3"]);
+    refused(&["--objective", "loss"], &["label, predicted or class:N"]);
+    refused(&["--filter", "paper:zero"], &["paper:zero", "exact[:TOL]"]);
+    refused(&["--filter", "tikhonov"], &["tikhonov"]);
+    refused(&["--filter", "tikhonov:-1"], &["lambda"]);
+    refused(&["--filter", "exact:nan"], &["tolerance"]);
+    refused(&["--precision", "f16"], &["f32 or f64"]);
+    refused(&["--engine", "tpu"], &["tpu", "flex"]);
+    refused(&["--perturb", "weather"], &["weather", "input"]);
+    refused(&["--batch", "0"], &["--batch 0"]);
+    refused(&["--threads", "0"], &["--threads 0"]);
+    refused(&["--network", "resnet51"], &["resnet51", "resnet50"]);
+    refused(&["--network", "densenet121"], &["--weights"]);
+    refused(&["--dataset", "imagenet"], &["imagenet", "mnist", "cifar10"]);
+    refused(&["--dataset", "mnist"], &["--data DIR"]);
+    refused(&["--split", "validation"], &["validation", "train", "test"]);
+    refused(&["--split", "train"], &["embedded"]);
+    refused(&["--frobnicate"], &["--frobnicate"]);
+}
+
+#[test]
+fn missing_and_broken_files_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| -> String {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let weights = fs::read(root().join("crates/data/sample/resnet50w8-mnist.safetensors")).unwrap();
+    let network = ["--network", "resnet50", "--width", "8", "--weights"];
+    let with = |path: &str| -> Vec<String> { network.iter().map(ToString::to_string).chain([path.to_owned()]).collect() };
+    let refused_weights = |path: &str, says: &[&str]| {
+        let arguments = with(path);
+        refused(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), says);
+    };
+    refused_weights("no-such-file.safetensors", &["no-such-file.safetensors"]);
+    refused_weights(&file("cut.safetensors", &weights[..weights.len() - 1000]), &["cut.safetensors", "byte"]);
+    refused_weights(&file("text.safetensors", b"these are no weights at all"), &["text.safetensors"]);
+    refused_weights(&file("empty.safetensors", b""), &["empty.safetensors"]);
+    refused_weights(&file("nan.safetensors", &with_nan(&weights)), &["nan.safetensors", "NaN", "fc.bias"]);
+    refused_weights(&file("key.safetensors", &with_misspelt_key(&weights)), &["fc.bias", "fc.bjas"]);
+    refused(&["--weights", &file("w8.safetensors", &weights), "--network", "densenet121"], &["resnet50"]);
+    refused(&["--dataset", "mnist", "--data", folder.path().to_str().unwrap()], &["t10k-images-idx3-ubyte"]);
+}
+
+/// The same file with a NaN as the first element of fc.bias.
+fn with_nan(weights: &[u8]) -> Vec<u8> {
+    let mut bytes = weights.to_vec();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let json: serde_json::Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let start = header + json["fc.bias"]["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[start..start + 2].copy_from_slice(&0x7e00_u16.to_le_bytes());
+    bytes
+}
+
+/// The same file with a key of as many letters, but another one.
+fn with_misspelt_key(weights: &[u8]) -> Vec<u8> {
+    let mut bytes = weights.to_vec();
+    let at = bytes.windows(9).position(|window| window == b"\"fc.bias\"").unwrap();
+    bytes[at..at + 9].copy_from_slice(b"\"fc.bjas\"");
+    bytes
+}
+
+/// A copy of the embedded images under the official names, with another file of labels.
+fn mnist_folder(folder: &Path, images: &[u8], labels: &[u8]) -> String {
+    fs::write(folder.join("t10k-images-idx3-ubyte"), images).unwrap();
+    fs::write(folder.join("t10k-labels-idx1-ubyte"), labels).unwrap();
+    folder.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn data_sets_that_do_not_fit_are_told() {
+    let sample = root().join("crates/data/sample");
+    let images = fs::read(sample.join("t10k-images-idx3-ubyte")).unwrap();
+    let labels = fs::read(sample.join("t10k-labels-idx1-ubyte")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut fewer = labels[..labels.len() - 1].to_vec();
+    fewer[4..8].copy_from_slice(&99_u32.to_be_bytes());
+    let path = mnist_folder(folder.path(), &images, &fewer);
+    refused(&["--dataset", "mnist", "--data", &path], &["99", "100"]);
+    let path = mnist_folder(folder.path(), &images[..images.len() - 1], &labels);
+    refused(&["--dataset", "mnist", "--data", &path], &["t10k-images-idx3-ubyte", "offset"]);
+    let mut high = labels.clone();
+    high[8 + 41] = 10;
+    let path = mnist_folder(folder.path(), &images, &high);
+    refused(&["--dataset", "mnist", "--data", &path], &["t10k-labels-idx1-ubyte", "10"]);
+    let path = mnist_folder(folder.path(), &images, &labels);
+    let whole = scored(&["--dataset", "mnist", "--data", &path, "--quiet"], "a.csv");
+    assert_eq!(whole, scored(&["--quiet"], "b.csv"), "the embedded sample is these files");
+}
+
+#[test]
+fn places_that_cannot_be_written_are_refused_before_anything_runs() {
+    let output = influence(&["score", "--out", "no/such/folder/a.csv"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("no/such/folder"));
+    let output = influence(&["score", "--out", "scores.txt"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains(".csv or .jsonl"));
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for arguments in [&["--help"][..], &["score", "--help"], &["--version"]] {
+        let output = influence(arguments);
+        assert!(output.status.success(), "{arguments:?}");
+        assert!(!output.stdout.is_empty());
+    }
+}
