@@ -28,7 +28,7 @@ pub struct Baselines {
 ///
 /// # Shapes
 ///
-/// `logits`: [K]; `tangent` of K classes.
+/// `logits`: `[K]`; `tangent` of K classes.
 ///
 /// # Errors
 ///

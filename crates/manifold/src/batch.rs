@@ -25,7 +25,7 @@ pub enum BatchTangent {
 /// One sample on the host: its logits and its tangent.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// z: [K].
+    /// z: `[K]`.
     pub logits: Vec<f64>,
     /// C J, reduced.
     pub tangent: Tangent,
@@ -139,7 +139,7 @@ fn at(index: usize) -> impl FnOnce(Error) -> Error {
 /// Tangents from rows of the type they come in.
 fn jacobians(data: TensorData, count: usize, classes: usize, columns: usize) -> Result<Vec<Tangent>, Error> {
     let what = "the Jacobian";
-    let tangents = match data.dtype() {
+    match data.dtype() {
         DType::F64 => {
             let rows: Vec<f64> = values(data, what)?;
             split(&rows, count, |rows| Tangent::from_rows(rows, classes, columns))
@@ -155,10 +155,9 @@ fn jacobians(data: TensorData, count: usize, classes: usize, columns: usize) -> 
         }
         other => {
             let remedy = "no rank can be decided in it, run the network in f32 or f64";
-            return Err(Error::UnsupportedType { what, dtype: format!("{other:?}"), remedy });
+            Err(Error::UnsupportedType { what, dtype: format!("{other:?}"), remedy })
         }
-    };
-    tangents
+    }
 }
 
 /// Tangents from Gram matrices, which must have been summed in `f64`.

@@ -6,7 +6,7 @@ pub(crate) mod tikhonov;
 
 use faer::Mat;
 
-use crate::Tangent;
+use crate::{Probabilities, Tangent};
 
 /// What a filter finds, its scales still as logarithms.
 #[derive(Debug)]
@@ -42,4 +42,69 @@ pub(crate) fn filtered(tangent: &Tangent, s: &[f64], zeta: &[f64]) -> Vec<f64> {
 pub(crate) fn scaled_factor(tangent: &Tangent, count: usize) -> Mat<f64> {
     let largest = tangent.largest();
     Mat::from_fn(tangent.classes(), count, |k, j| tangent.basis[(k, j)] * (tangent.singular[j] / largest))
+}
+
+/// (X_k - X_top) / sigma_1, X = V Sigma and X_top the predicted class's row: K x m.
+pub(crate) fn above_predicted(probabilities: &Probabilities, tangent: &Tangent) -> Mat<f64> {
+    let mut rows = scaled_factor(tangent, tangent.singular.len());
+    for j in 0..rows.ncols() {
+        let column = rows.col_as_slice_mut(j);
+        let level = column[probabilities.predicted()];
+        column.iter_mut().for_each(|x| *x -= level);
+    }
+    rows
+}
+
+/// (X_k - P^T X) / sigma_1: K x m.
+///
+/// The predicted class's row is taken off first. Its own deviation is of the order of the second probability, and would be
+/// lost in the rounding of X_top - P^T X.
+pub(crate) fn deviations(probabilities: &Probabilities, tangent: &Tangent) -> Mat<f64> {
+    let mut rows = above_predicted(probabilities, tangent);
+    let values = probabilities.values();
+    for j in 0..rows.ncols() {
+        let column = rows.col_as_slice_mut(j);
+        let mean: f64 = column.iter().zip(&values).map(|(x, p)| x * p).sum();
+        column.iter_mut().for_each(|x| *x -= mean);
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objective::LogitGradient;
+    use crate::{Error, Objective};
+
+    const ROUNDING: f64 = 1e-12;
+
+    /// c f has c^2 FI and c h, by every filter that takes a gradient.
+    #[test]
+    fn a_multiple_of_the_objective_has_its_square() -> Result<(), Error> {
+        let rows = [0.5, 1.0, -0.25, 2.0, 0.75, -1.0, 0.0, 1.5];
+        let tangent = Tangent::from_rows(&rows, 4, 2)?;
+        let probabilities = Probabilities::new(&[0.0, 1.0, -3.0, 2.0])?;
+        for class in 0..4 {
+            let once = Objective::class(class).gradient(&probabilities)?;
+            let log_c = 7.0_f64.ln();
+            let log_abs = once.log_abs.iter().map(|d| d + log_c).collect();
+            let signs = once.signs.iter().map(|sign| -sign).collect();
+            let often = LogitGradient { class, log_abs, signs, log_bound: once.log_bound + 2.0 * log_c };
+            let both = |run: &dyn Fn(&LogitGradient) -> Result<Outcome, Error>| {
+                Ok::<_, Error>((run(&once)?, run(&often)?))
+            };
+            for (one, more) in [
+                both(&|gradient| exact::exact(&probabilities, &tangent, gradient, None))?,
+                both(&|gradient| Ok(tikhonov::tikhonov(&probabilities, &tangent, gradient, 0.1)))?,
+            ] {
+                let values = (one.log_value.unwrap_or(f64::NAN), more.log_value.unwrap_or(f64::NAN));
+                assert!((values.1 - values.0 - 2.0 * log_c).abs() < ROUNDING);
+                for (c, multiple) in one.coefficients.iter().zip(&more.coefficients) {
+                    let (c, multiple) = (c * one.log_scale.exp(), multiple * more.log_scale.exp());
+                    assert!((multiple + 7.0 * c).abs() < ROUNDING * (1.0 + multiple.abs()));
+                }
+            }
+        }
+        Ok(())
+    }
 }

@@ -126,7 +126,7 @@ impl Elimination {
 
     /// Row and column of the largest e^omega |X|.
     fn largest_entry(&self) -> Option<(usize, usize)> {
-        let mut best = None;
+        let mut best: Option<(usize, f64, usize)> = None;
         for &i in &self.open_rows {
             let mut largest = (0.0, 0);
             for &j in &self.open_columns {
@@ -135,19 +135,22 @@ impl Elimination {
                     largest = (size, j);
                 }
             }
-            let weight = self.log_weights[i] + largest.0.ln();
-            if largest.0 > 0.0 && best.is_none_or(|(most, _, _)| weight > most) {
-                best = Some((weight, i, largest.1));
+            // Weights are compared before logarithms of entries are added, which a weight of 1e20 would swallow.
+            let exceeds = |(row, size, _): (usize, f64, usize)| {
+                (self.log_weights[i] - self.log_weights[row]) + (largest.0.ln() - size.ln()) > 0.0
+            };
+            if largest.0 > 0.0 && best.is_none_or(exceeds) {
+                best = Some((i, largest.0, largest.1));
             }
         }
-        best.map(|(_, i, j)| (i, j))
+        best.map(|(i, _, j)| (i, j))
     }
 
     /// Relative error of the pivot: the largest weighted error of a row that is left, over the weighted pivot.
     fn record_loss(&mut self, pivot: usize, value: f64) {
-        let weighted = |i: usize| self.log_weights[i] + self.errors[i].ln();
-        let largest = self.open_rows.iter().map(|i| weighted(*i)).fold(f64::NEG_INFINITY, f64::max);
-        self.loss = self.loss.max((largest - self.log_weights[pivot] - value.abs().ln()).exp());
+        let ratio = |i: usize| (self.log_weights[i] - self.log_weights[pivot] + self.errors[i].ln()).exp();
+        let largest = self.open_rows.iter().map(|i| ratio(*i)).fold(0.0, f64::max);
+        self.loss = self.loss.max(largest / value.abs());
     }
 }
 

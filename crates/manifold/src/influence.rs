@@ -43,7 +43,7 @@ pub struct Influence {
 ///
 /// # Shapes
 ///
-/// `logits`: [K]; `tangent` of K classes.
+/// `logits`: `[K]`; `tangent` of K classes.
 ///
 /// # Errors
 ///
@@ -100,7 +100,7 @@ impl Influence {
     ///
     /// # Shapes
     ///
-    /// `rows`: [K, p] or [K-1, p], the rows which the tangent was made from; the result: [p].
+    /// `rows`: [K, p] or [K-1, p], the rows which the tangent was made from; the result: `[p]`.
     ///
     /// # Errors
     ///
@@ -110,7 +110,7 @@ impl Influence {
         if columns == 0 {
             return Err(Error::NoColumns);
         }
-        if rows.len() % columns != 0 || !(classes - 1..=classes).contains(&(rows.len() / columns)) {
+        if !rows.len().is_multiple_of(columns) || !(classes - 1..=classes).contains(&(rows.len() / columns)) {
             let expected = format!("{classes} or {} rows of {columns}", classes - 1);
             return Err(error::wrong_length("the Jacobian", expected, rows.len()));
         }

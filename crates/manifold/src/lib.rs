@@ -48,8 +48,8 @@ pub use filter::{Filter, PAPER_EPSILON};
 pub use influence::{Influence, influence};
 pub use objective::Objective;
 pub use precision::{
-    AMBIGUOUS_FACTOR, GRAM_RESOLUTION, Precision, Scalar, TOLERANCE_F16, TOLERANCE_F32, TOLERANCE_F64,
-    TOLERANCE_GRAM_F64,
+    AMBIGUOUS_FACTOR, GRAM_RESOLUTION, NOISE_ROUNDOFFS, Precision, Scalar, TOLERANCE_F16, TOLERANCE_F32,
+    TOLERANCE_F64, TOLERANCE_GRAM_F64,
 };
 pub use probabilities::Probabilities;
 pub use tangent::{GRAM_ASYMMETRY, GRAM_INDEFINITENESS, Tangent};

@@ -5,7 +5,7 @@
 use faer::Mat;
 
 use crate::dense::singular_values;
-use crate::filters::scaled_factor;
+use crate::filters::{above_predicted, deviations};
 use crate::objective::LogitGradient;
 use crate::{Error, Probabilities, Tangent};
 
@@ -24,25 +24,14 @@ pub(crate) fn eigenvalues(probabilities: &Probabilities, tangent: &Tangent) -> R
     Ok(gammas)
 }
 
-/// diag(sqrt P)(X - 1 P^T X) / sigma_1, the predicted class's row taken off first, so that the mean is small.
+/// diag(sqrt P)(X - 1 P^T X) / sigma_1.
 fn weighted_tangent(probabilities: &Probabilities, tangent: &Tangent) -> Mat<f64> {
-    let mut rows = above_predicted(probabilities, tangent);
-    let values = probabilities.values();
+    let mut rows = deviations(probabilities, tangent);
     for j in 0..rows.ncols() {
-        let column = rows.col_as_slice_mut(j);
-        let mean: f64 = column.iter().zip(&values).map(|(x, p)| x * p).sum();
-        column.iter_mut().zip(probabilities.logs()).for_each(|(x, l)| *x = (0.5 * l).exp() * (*x - mean));
-    }
-    rows
-}
-
-/// (X_k - X_top) / sigma_1 for the predicted class's row X_top.
-fn above_predicted(probabilities: &Probabilities, tangent: &Tangent) -> Mat<f64> {
-    let mut rows = scaled_factor(tangent, tangent.singular.len());
-    for j in 0..rows.ncols() {
-        let column = rows.col_as_slice_mut(j);
-        let level = column[probabilities.predicted()];
-        column.iter_mut().for_each(|x| *x -= level);
+        rows.col_as_slice_mut(j)
+            .iter_mut()
+            .zip(probabilities.logs())
+            .for_each(|(x, l)| *x *= (0.5 * l).exp());
     }
     rows
 }

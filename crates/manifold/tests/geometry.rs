@@ -51,7 +51,7 @@ fn seeds() -> impl Strategy<Value = (u64, usize)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(common::cases(CASES))]
 
     #[test]
     fn linear_maps_of_omega_change_nothing((seed, rank) in seeds(), exponent in 0.0..4.0_f64) {

@@ -1,10 +1,11 @@
 //! All filters against the float64 reference values of trained networks: whole inputs, layers, all parameters, and maps.
 //!
 //! The files lie beside the repository, in shared/golden; without them the tests pass and say that they were skipped.
+#![allow(clippy::print_stdout, reason = "the differences from the reference are worth seeing")]
 
 mod common;
 
-use common::{Dense, Golden, golden_files};
+use common::{Golden, golden_files};
 use influence_manifold::{Baselines, Filter, Influence, Objective, Precision, Tangent, baselines, influence};
 
 /// fi_exact holds 1 - P in float64, good to 3.5e-9.
@@ -12,6 +13,8 @@ const EXACT: f64 = 1e-8;
 const PAPER: f64 = 1e-9;
 const TIKHONOV: f64 = 1e-9;
 const NORM: f64 = 1e-9;
+const EXACT_SINGLE: f64 = 1e-4;
+const TIKHONOV_SINGLE: f64 = 1e-5;
 /// Layers reach the file's values through Gram matrices in float64.
 const LAYERS_PAPER: f64 = 5e-9;
 const MAPS_EXACT: f64 = 1e-7;
@@ -118,12 +121,36 @@ fn whole_input(golden: &Golden, i: usize, route: &str, tangent: &Tangent, worst:
     worst.record(&format!("jacobian_norm {route}"), jacobian_norm, golden.values("jacobian_norm")[i]);
 }
 
+/// The same rows rounded to f32: the exact influence within 1e-4, no rank different, tikhonov:100 within 1e-3.
+#[test]
+fn rows_in_single_precision_meet_the_golden_values() {
+    for (name, golden) in golden_files() {
+        let mut worst = Worst::default();
+        let classes = golden.shape("logits")[1];
+        let columns = golden.values("jacobian_input").len() / golden.values("logits").len();
+        for i in 0..golden.shape("logits")[0] {
+            let rows: Vec<f32> =
+                golden.sample("jacobian_input", i).iter().map(|value| *value as f32).collect();
+            let tangent = Tangent::from_rows(&rows, classes, columns).expect("tangent");
+            let (logits, objective) = (golden.sample("logits", i), Objective::class(golden.label(i)));
+            let exact = run(logits, &tangent, objective, "exact");
+            assert_eq!(exact.rank as i64, golden.integers("rank_exact")[i]);
+            worst.record("exact f32", exact.value, golden.values("fi_exact")[i]);
+            let damped = run(logits, &tangent, objective, "tikhonov:100");
+            worst.record("tikhonov:100 f32", damped.value, golden.values("fi_tikhonov")[3 * i + 1]);
+        }
+        worst.print(&name);
+        worst.check("exact f32", EXACT_SINGLE);
+        worst.check("tikhonov:100 f32", TIKHONOV_SINGLE);
+    }
+}
+
 #[test]
 fn layers_meet_the_golden_values() {
     for (name, golden) in golden_files() {
         let mut worst = Worst::default();
         let shape = golden.shape("gram_layers");
-        let (layers, classes) = (shape[1], shape[2]);
+        let classes = shape[2];
         for i in 0..shape[0] {
             let logits = golden.sample("logits", i);
             let objective = Objective::class(golden.label(i));

@@ -10,7 +10,7 @@
 
 use faer::Mat;
 
-use super::Outcome;
+use super::{Outcome, deviations};
 use crate::dense::{Svd, thin_svd};
 use crate::objective::LogitGradient;
 use crate::precision::{Carrier, GRAM_RESOLUTION, Precision};
@@ -19,16 +19,8 @@ use crate::{Error, Probabilities, Tangent};
 
 /// Roundings of the weighted tangent that may decide on which side of the cut a singular value lies.
 const CUT_ROUNDOFFS: f64 = 10.0;
-
-/// The weighted tangent and its weights.
-struct Weighted {
-    /// d_k = X_k - P^T X: K x m.
-    deviations: Mat<f64>,
-    /// ln P_k - ln(sqrt P_k + epsilon).
-    log_weights: Vec<f64>,
-    /// sqrt P_k + epsilon.
-    null: Vec<f64>,
-}
+/// A row of T shorter than this, the longest being one, is kept as a unit vector and a logarithm.
+const LIGHT_ROW: f64 = 1e-100;
 
 /// The influence by the authors' numerics.
 pub(crate) fn paper(
@@ -38,91 +30,133 @@ pub(crate) fn paper(
     epsilon: f64,
     rank_epsilon: f64,
 ) -> Result<Outcome, Error> {
-    let (classes, y) = (tangent.classes(), gradient.class);
-    let weighted = Weighted::new(probabilities, tangent, epsilon);
+    let classes = tangent.classes();
+    let Some(weighted) = Weighted::new(probabilities, tangent, epsilon) else {
+        return Ok(Outcome::zero(classes, 0, false));
+    };
     let reflection = Reflection::of(&weighted.null);
     let svd = thin_svd(reflection.complement(weighted.rows().as_ref()).as_ref())?;
     let largest = svd.values.first().copied().unwrap_or(0.0);
-    let carried = GRAM_RESOLUTION * largest;
-    if tangent.noise.carrier == Carrier::Gram && rank_epsilon < carried {
+    let cut = (rank_epsilon.ln() - weighted.log_unit).exp();
+    let gram = tangent.noise.carrier == Carrier::Gram;
+    if gram && cut < GRAM_RESOLUTION * largest {
+        let carried = (weighted.log_unit + (GRAM_RESOLUTION * largest).ln()).exp();
         return Err(Error::BelowGramResolution { what: "rank_epsilon", asked: rank_epsilon, carried });
     }
-    let rank = svd.values.iter().take_while(|s| **s > rank_epsilon).count();
-    let ambiguous = cut_is_noise(tangent, &weighted, &svd.values, rank_epsilon);
+    let threshold = cut.max(Precision::F64.unit_roundoff() * largest);
+    let rank = svd.values.iter().take_while(|s| **s > threshold).count();
+    let error = CUT_ROUNDOFFS * weighted.error(probabilities, tangent, cut)?;
+    let ambiguous = svd.values.iter().any(|s| (s - threshold).abs() < error);
     if rank == 0 {
         return Ok(Outcome::zero(classes, 0, ambiguous));
     }
     let left = reflection.lift(svd.left.get(.., ..rank));
-    let shares = weighted.shares(&svd, &left, y);
+    let (shares, log_share) = weighted.shares(&svd, &left, gradient.class);
     let squared: f64 = shares.iter().map(|share| share * share).sum();
-    let log_y = probabilities.logs()[y];
+    let log_y = probabilities.logs()[gradient.class];
     let log_gradient = log_add(0.5 * log_y, epsilon.ln()) - log_add(log_y, epsilon.ln());
-    let log_share = weighted.log_share(y);
     Ok(Outcome {
         log_value: (squared > 0.0).then(|| 2.0 * (log_gradient + log_share) + squared.ln()),
         rank,
         ambiguous,
         coefficients: weighted.coefficients(probabilities, &svd, &left, &shares),
-        log_scale: log_gradient + log_share,
+        log_scale: log_gradient + log_share + weighted.log_heaviest - 2.0 * weighted.log_unit,
     })
 }
 
+/// T over e^`log_unit`, its largest entry one, and the parts that it is made of.
+struct Weighted {
+    /// d_k = (X_k - P^T X) / sigma_1: K x m.
+    deviations: Mat<f64>,
+    /// rho_k = ln P_k / n_k less the largest of them.
+    log_weights: Vec<f64>,
+    /// n_k = sqrt P_k + epsilon, over the largest of them.
+    null: Vec<f64>,
+    /// The largest ln P_k / n_k.
+    log_heaviest: f64,
+    /// ln of the largest e^rho_k |d_kj|.
+    log_largest: f64,
+    /// ln of the largest entry of T.
+    log_unit: f64,
+}
+
 impl Weighted {
-    /// The weighted tangent of X = V Sigma. The heaviest row is taken off before the mean P^T X, which is then small.
-    fn new(probabilities: &Probabilities, tangent: &Tangent, epsilon: f64) -> Self {
-        let values = probabilities.values();
-        let top = probabilities.predicted();
-        let mut deviations = Mat::from_fn(tangent.classes(), tangent.singular.len(), |k, j| {
-            (tangent.basis[(k, j)] - tangent.basis[(top, j)]) * tangent.singular[j]
-        });
-        for j in 0..deviations.ncols() {
-            let column = deviations.col_as_slice_mut(j);
-            let mean: f64 = column.iter().zip(&values).map(|(x, p)| x * p).sum();
-            column.iter_mut().for_each(|x| *x -= mean);
+    /// The weighted tangent of X = V Sigma; nothing where it is zero.
+    fn new(probabilities: &Probabilities, tangent: &Tangent, epsilon: f64) -> Option<Self> {
+        if tangent.largest() == 0.0 {
+            return None;
         }
-        let log_epsilon = epsilon.ln();
-        let log_null = probabilities.logs().iter().map(|l| log_add(0.5 * l, log_epsilon));
-        let log_weights = probabilities.logs().iter().zip(log_null).map(|(l, null)| l - null).collect();
-        let null = values.iter().map(|p| p.sqrt() + epsilon).collect();
-        Self { deviations, log_weights, null }
+        let deviations = deviations(probabilities, tangent);
+        let log_null: Vec<f64> =
+            probabilities.logs().iter().map(|l| log_add(0.5 * l, epsilon.ln())).collect();
+        let mut log_weights: Vec<f64> =
+            probabilities.logs().iter().zip(&log_null).map(|(l, n)| l - n).collect();
+        let log_heaviest = largest_of(&log_weights);
+        log_weights.iter_mut().for_each(|weight| *weight -= log_heaviest);
+        let longest = largest_of(&log_null);
+        let null = log_null.iter().map(|n| (n - longest).exp()).collect();
+        let row =
+            |k: usize| (0..deviations.ncols()).fold(0.0_f64, |most, j| most.max(deviations[(k, j)].abs()));
+        let sizes: Vec<f64> =
+            log_weights.iter().enumerate().map(|(k, weight)| weight + row(k).ln()).collect();
+        let log_largest = largest_of(&sizes);
+        let log_unit = log_heaviest + tangent.largest().ln() + log_largest;
+        let weighted = Self { deviations, log_weights, null, log_heaviest, log_largest, log_unit };
+        log_largest.is_finite().then_some(weighted)
     }
 
-    /// T: K x m.
+    /// T e^-`log_unit`: K x m.
     fn rows(&self) -> Mat<f64> {
         Mat::from_fn(self.deviations.nrows(), self.deviations.ncols(), |k, j| {
-            self.log_weights[k].exp() * self.deviations[(k, j)]
+            let entry = self.deviations[(k, j)];
+            let size = (self.log_weights[k] + entry.abs().ln() - self.log_largest).exp();
+            if entry < 0.0 { -size } else { size }
         })
     }
 
-    /// q_iy e^-`log_share` of the kept directions.
+    /// The error of a singular value near the cut.
     ///
-    /// From d_y . v_i / s_i where the row y is light, which keeps its digits; from q_i where it is heavy, which is better
-    /// conditioned.
-    fn shares(&self, svd: &Svd, left: &Mat<f64>, y: usize) -> Vec<f64> {
-        let columns = 0..svd.right.nrows();
-        let norm = columns.clone().fold(0.0_f64, |norm, j| norm.hypot(self.deviations[(y, j)]));
-        let product =
-            |i: usize| columns.clone().map(|j| self.deviations[(y, j)] * svd.right[(j, i)]).sum::<f64>();
-        let rank = left.ncols();
-        if self.is_light(y) {
-            return (0..rank).map(|i| product(i) / svd.values[i]).collect();
+    /// T = A X, whose row P_k / n_k (e_k - P) is of the size P_k (1 - P_k) / n_k, has the error u |A| sigma_1 from rows; from
+    /// a Gram matrix T T^T has u_64 (|A| sigma_1)^2, and a singular value s that over s.
+    fn error(&self, probabilities: &Probabilities, tangent: &Tangent, cut: f64) -> Result<f64, Error> {
+        let mut log_size = f64::NEG_INFINITY;
+        for (k, weight) in self.log_weights.iter().enumerate() {
+            log_size = log_size.max(weight + probabilities.log_complement(k)? - self.log_largest);
         }
-        let weight = self.log_weights[y].exp();
-        let heavy = |i: usize| norm * weight > svd.values[i];
-        (0..rank).map(|i| if heavy(i) { left[(y, i)] } else { weight * product(i) / svd.values[i] }).collect()
+        let size = log_size.exp();
+        let rows = tangent.precision().unit_roundoff() * size;
+        Ok(match tangent.noise.carrier {
+            Carrier::Rows => rows,
+            Carrier::Gram => rows.max(Precision::F64.unit_roundoff() * size * size / cut),
+        })
     }
 
-    /// Whether the weight of the row y leaves the range in which its square is a number.
-    fn is_light(&self, y: usize) -> bool {
-        self.log_weights[y] < -300.0
+    /// q_iy of the kept directions, over e^(the second result).
+    ///
+    /// From T_y . v_i / s_i where the row is shorter than s_i, which keeps its digits; from q_i where it is longer, which is
+    /// better conditioned.
+    fn shares(&self, svd: &Svd, left: &Mat<f64>, y: usize) -> (Vec<f64>, f64) {
+        let columns = 0..self.deviations.ncols();
+        let norm = columns.clone().fold(0.0_f64, |norm, j| norm.hypot(self.deviations[(y, j)]));
+        if norm == 0.0 {
+            return (vec![0.0; left.ncols()], 0.0);
+        }
+        let log_length = self.log_weights[y] + norm.ln() - self.log_largest;
+        let length = log_length.exp();
+        let product = |i: usize| {
+            let dot =
+                columns.clone().map(|j| self.deviations[(y, j)] / norm * svd.right[(j, i)]).sum::<f64>();
+            dot / svd.values[i]
+        };
+        let kept = 0..left.ncols();
+        if length < LIGHT_ROW {
+            return (kept.map(product).collect(), log_length);
+        }
+        let share = |i: usize| if length > svd.values[i] { left[(y, i)] } else { length * product(i) };
+        (kept.map(share).collect(), 0.0)
     }
 
-    /// The logarithm which [`shares`](Self::shares) leaves out.
-    fn log_share(&self, y: usize) -> f64 {
-        if self.is_light(y) { self.log_weights[y] } else { 0.0 }
-    }
-
-    /// c = -(diag P - P P^T) diag(1 / n) sum_i q_i q_iy / s_i^2, up to the factor of the gradient.
+    /// c = -(diag P - P P^T) diag(1 / n) sum_i q_i q_iy / s_i^2, without the factor of the gradient and its scales.
     fn coefficients(
         &self,
         probabilities: &Probabilities,
@@ -141,18 +175,9 @@ impl Weighted {
     }
 }
 
-/// Whether rounding decides on which side of the cut some singular value lies.
-///
-/// T = A X has the error u |A| sigma_1 from rows; from a Gram matrix its square has u (|A| sigma_1)^2.
-fn cut_is_noise(tangent: &Tangent, weighted: &Weighted, values: &[f64], rank_epsilon: f64) -> bool {
-    let heaviest = weighted.log_weights.iter().copied().fold(f64::NEG_INFINITY, f64::max).exp();
-    let size = heaviest * tangent.largest();
-    let rows = tangent.precision().unit_roundoff() * size;
-    let error = match tangent.noise.carrier {
-        Carrier::Rows => rows,
-        Carrier::Gram => rows.max(Precision::F64.unit_roundoff() * size * size / rank_epsilon),
-    };
-    values.iter().any(|s| (s - rank_epsilon).abs() < CUT_ROUNDOFFS * error)
+/// The largest of some logarithms.
+fn largest_of(logs: &[f64]) -> f64 {
+    logs.iter().copied().fold(f64::NEG_INFINITY, f64::max)
 }
 
 /// ln(e^a + e^b).

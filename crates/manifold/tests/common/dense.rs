@@ -117,7 +117,7 @@ pub fn conjugate_gradients(a: &Dense, b: &[f64], steps: usize) -> Vec<f64> {
     let mut square = dot(&residual, &residual);
     let start = square;
     for _ in 0..steps {
-        if square <= 1e-30 * start {
+        if square <= 1e-24 * start {
             break;
         }
         let image = a.apply(&direction);

@@ -8,7 +8,19 @@ mod golden;
 pub use dense::{Dense, Random, conjugate_gradients, pseudo_inverse_quadratic};
 pub use golden::{Golden, golden_files};
 
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
+
 use influence_manifold::{Filter, Influence, Objective, Tangent, influence};
+
+/// This many random cases, the same in every run.
+pub fn cases(count: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases: count,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(1901),
+        ..ProptestConfig::default()
+    }
+}
 
 /// A Jacobian of K rows as a tangent.
 pub fn tangent(jacobian: &Dense) -> Tangent {
