@@ -111,15 +111,13 @@ fn batch_of(sample: &[usize], samples: &[&[f32]]) -> TensorData {
 fn first_coupled(executor: &BurnExecutor, pair: &[TensorData; 2], place: usize) -> Result<String> {
     let graph = executor.plan().graph();
     let part = |node: usize, value: &Array| -> Option<Result<Vec<f64>>> {
-        let leading = graph.values[graph.nodes[node].output].shape.first()?;
-        let own = (leading.fixed == 0).then_some(leading.per_sample)?;
-        Some(
-            value
-                .clone()
-                .rows(place * own, (place + 1) * own)
-                .into_data()
-                .map(|data| data.iter::<f64>().collect()),
-        )
+        let shape = &graph.values[graph.nodes[node].output].shape;
+        // What follows the input and belongs to no sample belongs to all: any change of it couples them.
+        let common = shape.iter().all(|size| size.per_sample == 0);
+        let own = shape.first().filter(|size| size.fixed == 0).map(|size| size.per_sample);
+        let value = value.clone();
+        let part = if common { value } else { own.map(|own| value.rows(place * own, (place + 1) * own))? };
+        Some(part.into_data().map(|data| data.iter::<f64>().collect()))
     };
     let mut before = HashMap::new();
     executor.observe(pair[0].clone(), |node, value| {

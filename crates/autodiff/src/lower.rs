@@ -231,3 +231,116 @@ fn sizes(a: &[usize], b: &[usize]) -> Option<Vec<Size>> {
     }
     a.iter().zip(b).map(|(&a, &b)| Size::through(FIRST_BATCH, a, b)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    //! One network with every operation of the table, lowered with each of them missing in turn.
+
+    use std::cell::Cell;
+
+    use burn::module::Module;
+    use burn::nn::conv::{Conv2d, Conv2dConfig};
+    use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
+    use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions};
+    use burn::tensor::{DType, Device, Tensor, activation, module};
+
+    use super::*;
+    use crate::capture::record;
+
+    #[derive(Module, Debug)]
+    struct Everything {
+        conv: Conv2d,
+        norm: BatchNorm,
+        head: Linear,
+    }
+
+    impl Everything {
+        fn new(device: &Device) -> Self {
+            Self {
+                conv: Conv2dConfig::new([2, 3], [3, 3]).init(device),
+                norm: BatchNormConfig::new(3).init(device),
+                head: LinearConfig::new(4, 3).init(device),
+            }
+        }
+
+        /// `[n, 2, 9, 9]` to `[n, 3, 2, 2]` by way of all that works on images.
+        fn images(&self, x: Tensor<4>) -> Tensor<4> {
+            let x = activation::relu(self.norm.forward(self.conv.forward(x)));
+            let x = activation::leaky_relu(
+                module::max_pool2d(x, MaxPoolOptions::new([2, 2]).with_stride([1, 1])),
+                0.1,
+            );
+            let x = activation::sigmoid(module::avg_pool2d(
+                x,
+                AvgPoolOptions::new([2, 2]).with_stride([1, 1]).with_padding([1, 1]),
+            ));
+            activation::gelu(activation::tanh(module::adaptive_avg_pool2d(x, [2, 2])))
+        }
+
+        fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+            let device = x.device();
+            let [n, ..] = x.dims();
+            let x = self.images(x).reshape([n, 3, 4]);
+            let wide = Tensor::cat(vec![x.clone().flip([2]), x.clone().narrow(2, 1, 2)], 2);
+            let square = wide.clone().matmul(wide.swap_dims(1, 2));
+            let ones = Tensor::<3>::ones([1, 1, 1], &device).expand([n, 3, 3]);
+            let mixed = (square.clone() + ones.clone()) * square.clone() / (square + ones * 30.0);
+            let mixed = (mixed - 0.5).recip() / 3.0 - 1.0;
+            let summed = mixed.clone().sum_dim(2) - mixed.mean_dim(2);
+            let logits =
+                self.head.forward((x * summed).mean_dim(1).reshape([n, 4]).cast(DType::F64).cast(DType::F32));
+            activation::log_softmax(activation::softmax(logits, 1), 1)
+        }
+    }
+
+    fn recordings(net: &Everything) -> [Recording; 2] {
+        let record =
+            |n| record(net, &Everything::forward, &[2, 9, 9], n, &Device::flex()).expect("it records");
+        [FIRST_BATCH, FIRST_BATCH + 1].map(record)
+    }
+
+    thread_local! {
+        static REMOVED: Cell<&'static str> = const { Cell::new("") };
+    }
+
+    fn table_with_a_gap(ir: &OperationIr) -> ops::Lowering<'_> {
+        ops::lower(ir)
+            .filter(|lowered| lowered.as_ref().map_or(true, |lowered| lowered.op.name() != REMOVED.get()))
+    }
+
+    /// What Burn 0.22 records as other operations: a linear layer as a product and a sum.
+    const DECOMPOSED: [&str; 1] = ["Linear"];
+
+    #[test]
+    fn each_operation_removed_from_the_table_is_refused_by_name_and_place() {
+        let net = Everything::new(&Device::flex());
+        for name in ops::Op::NAMES.iter().filter(|name| !DECOMPOSED.contains(name)) {
+            let [first, second] = recordings(&net);
+            let used = graph(first, second, ops::lower).expect("every operation has a rule");
+            let used = used.nodes.iter().filter(|node| node.op.name() == *name).count();
+            assert!(used > 0, "{name} is missing from the network of this test");
+            REMOVED.set(name);
+            let [first, second] = recordings(&net);
+            let refused = graph(first, second, table_with_a_gap);
+            let Err(Error::Unsupported(problems)) = refused else { panic!("{name}: {refused:?}") };
+            assert_eq!(problems.len(), used, "{name}: every use is listed, once: {problems:?}");
+            assert!(problems.iter().all(|p| p.why.contains("no rule")), "{name}: {problems:?}");
+            assert!(problems.iter().all(|p| p.node.starts_with("operation ")), "{name}: {problems:?}");
+        }
+        REMOVED.set("BatchNorm");
+        let [first, second] = recordings(&net);
+        let message = graph(first, second, table_with_a_gap).expect_err("refused").to_string();
+        assert!(message.contains("Module::BatchNorm") && message.contains("near norm"), "{message}");
+    }
+
+    #[test]
+    fn sizes_lie_on_a_line_with_natural_coefficients() {
+        let through = |a, b| Size::through(FIRST_BATCH, a, b).map(|size| (size.per_sample, size.fixed));
+        assert_eq!(through(7, 7), Some((0, 7)));
+        assert_eq!(through(2, 3), Some((1, 0)));
+        assert_eq!(through(9, 13), Some((4, 1)));
+        assert_eq!(through(4, 9), None, "n squared");
+        assert_eq!(through(6, 4), None, "12 / n");
+        assert_eq!(sizes(&[2, 1], &[3]), None);
+    }
+}

@@ -1,0 +1,10 @@
+//! The engine from outside: models in Burn go in, logits and Jacobians or one clear error come out.
+
+mod bits;
+mod dump;
+mod models;
+mod random_graphs;
+mod refusals;
+mod traps;
+mod untouched;
+mod values;
