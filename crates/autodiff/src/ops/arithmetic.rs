@@ -35,7 +35,7 @@ pub(crate) fn sum_to(cotangent: Array, shape: &[usize]) -> Array {
     let full = cotangent.shape();
     let new = full.len() - 1 - shape.len();
     let summed = (1..full.len()).fold(cotangent, |sum, axis| {
-        let own = (axis > new).then(|| shape[axis - 1 - new]).unwrap_or(1);
+        let own = if axis > new { shape[axis - 1 - new] } else { 1 };
         if own == full[axis] { sum } else { sum.sum_axis(axis) }
     });
     summed.reshape(&with_leading(full[0], shape))
