@@ -15,6 +15,8 @@ pub const TOLERANCE_GRAM_F64: f64 = 1e-6;
 pub const GRAM_RESOLUTION: f64 = 2e-8;
 /// Roundoffs, relative to the largest singular value, below which singular values of rows are noise.
 pub const NOISE_ROUNDOFFS: f64 = 100.0;
+/// Roundoffs, relative to the norm of J before centring, which centring can turn into a singular value.
+const CENTRING_ROUNDOFFS: f64 = 4.0;
 /// A singular value within this factor of the tolerance makes the rank ambiguous.
 pub const AMBIGUOUS_FACTOR: f64 = 10.0;
 
@@ -130,6 +132,15 @@ impl Noise {
         match self.carrier {
             Carrier::Rows => rows,
             Carrier::Gram => rows.max(GRAM_RESOLUTION),
+        }
+    }
+
+    /// What rounding alone can make a singular value when all rows are nearly alike, over the norm of J before centring.
+    pub(crate) fn floor(self) -> f64 {
+        let rows = CENTRING_ROUNDOFFS * self.precision.unit_roundoff();
+        match self.carrier {
+            Carrier::Rows => rows,
+            Carrier::Gram => rows.max((CENTRING_ROUNDOFFS * Precision::F64.unit_roundoff()).sqrt()),
         }
     }
 

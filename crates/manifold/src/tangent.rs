@@ -17,8 +17,6 @@ use crate::{Error, Precision, Scalar};
 
 /// Columns of J that are factorised at once; bounds the memory of wide Jacobians.
 const BLOCK_COLUMNS: usize = 4096;
-/// Roundings that can look like a singular value when all rows of a Jacobian are nearly alike.
-const CENTRING_ROUNDOFFS: f64 = 4.0;
 /// Largest asymmetry of a Gram matrix, relative to its largest entry.
 pub const GRAM_ASYMMETRY: f64 = 1e-8;
 /// Largest negative eigenvalue of a Gram matrix, relative to its largest one.
@@ -36,8 +34,8 @@ pub struct Tangent {
     pub(crate) basis: Mat<f64>,
     /// Sigma, descending.
     pub(crate) singular: Vec<f64>,
-    /// What the rounding of uncentred data alone can make a singular value.
-    floor: f64,
+    /// |J|, the Frobenius norm before centring.
+    norm: f64,
     pub(crate) noise: Noise,
 }
 
@@ -68,10 +66,9 @@ impl Tangent {
         check_rows(rows.len(), classes, columns)?;
         check_finite("the Jacobian", rows.iter().map(|value| value.to_f64()))?;
         let scale = power_of_two_below(rows.iter().fold(0.0, |largest, v| v.to_f64().abs().max(largest)));
-        let (factor, frobenius) = centred_factor(rows, classes, columns, 1.0 / scale);
+        let (factor, norm) = centred_factor(rows, classes, columns, 1.0 / scale);
         let noise = Noise { precision: T::PRECISION, carrier: Carrier::Rows };
-        let floor = CENTRING_ROUNDOFFS * T::PRECISION.unit_roundoff() * frobenius;
-        Self::from_factor(factor.as_ref(), scale, floor, noise, columns)
+        Self::from_factor(factor.as_ref(), scale, norm, noise, columns)
     }
 
     /// From M = J J^T, summed in `f64`: K x K, or (K-1) x (K-1) of the rows d(z_k - z_K), told apart by the length.
@@ -102,12 +99,9 @@ impl Tangent {
             return Err(Error::Indefinite { eigenvalue: last * root * root, largest: first * root * root });
         }
         let noise = Noise { precision: rows, carrier: Carrier::Gram };
-        // Rounding of the squares, and of the rows behind them.
-        let squares = (CENTRING_ROUNDOFFS * Precision::F64.unit_roundoff() * trace).sqrt();
-        let floor = squares.max(CENTRING_ROUNDOFFS * rows.unit_roundoff() * trace.sqrt());
         let singular = values.iter().map(|v| v.max(0.0).sqrt() * root).collect();
         let basis = reflection.lift(vectors.as_ref());
-        Ok(Self { basis, singular, floor: floor * root, noise })
+        Ok(Self { basis, singular, norm: trace.sqrt() * root, noise })
     }
 
     /// The tangent of several blocks of coordinates together: their columns side by side, their Gram matrices added.
@@ -130,8 +124,8 @@ impl Tangent {
             block.basis[(k, j)] * (block.singular[j] / scale)
         });
         let noise = others.iter().fold(first.noise, |noise, block| noise.worse(block.noise));
-        let floor = blocks.iter().fold(0.0_f64, |sum, block| sum.hypot(block.floor / scale));
-        Self::from_factor(qr_factor(stacked).as_ref(), scale, floor, noise, columns.len())
+        let norm = blocks.iter().fold(0.0_f64, |sum, block| sum.hypot(block.norm / scale));
+        Self::from_factor(qr_factor(stacked).as_ref(), scale, norm, noise, columns.len())
     }
 
     /// The same data with another precision: for rows given in `f64` that a network computed in `f32`.
@@ -168,7 +162,7 @@ impl Tangent {
 
     /// How many singular values exceed `tolerance` sigma_1.
     pub(crate) fn rank(&self, tolerance: f64) -> RankDecision {
-        let threshold = (tolerance * self.largest()).max(self.floor);
+        let threshold = (tolerance * self.largest()).max(self.noise.floor() * self.norm);
         let rank = self.singular.iter().take_while(|s| **s > threshold).count();
         let near = |s: &f64| *s > threshold / AMBIGUOUS_FACTOR && *s <= threshold * AMBIGUOUS_FACTOR;
         let noise = self.noise.resolution() * self.largest();
@@ -180,7 +174,7 @@ impl Tangent {
     fn from_factor(
         factor: MatRef<'_, f64>,
         scale: f64,
-        floor: f64,
+        norm: f64,
         noise: Noise,
         columns: usize,
     ) -> Result<Self, Error> {
@@ -190,7 +184,7 @@ impl Tangent {
         let basis = reflection.lift(svd.left.get(.., ..kept));
         let singular: Vec<f64> = svd.values[..kept].iter().map(|s| s * scale).collect();
         check_finite("the singular values of the Jacobian", singular.iter().copied())?;
-        Ok(Self { basis, singular, floor: floor * scale, noise })
+        Ok(Self { basis, singular, norm: norm * scale, noise })
     }
 }
 
