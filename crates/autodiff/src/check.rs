@@ -61,39 +61,38 @@ pub(crate) fn shape(what: &'static str, found: &[usize], expected: &[usize]) -> 
     Err(Error::Shape { what, expected: format!("{expected:?}"), found: found.to_vec() })
 }
 
-/// How many probes look for samples that influence one another.
-const PROBES: usize = 3;
+/// How many rounds of three made-up batches look for samples that influence one another.
+const ROUNDS: usize = 2;
 
-/// How far, relative to the largest logit, a sample's logits may move when another sample changes: nothing on a CPU, where the shapes
-/// and so the order of summation are the same; rounding on a GPU, whose kernels may sum in any order.
-const PROBE_TOLERANCE: f64 = 1e-5;
+/// How far, relative to the largest logit, a sample's logits may move when another sample changes, on a device whose kernels may sum in
+/// any order. On a CPU they may not move at all: the shapes are the same, and so is the order of summation.
+pub(crate) const PROBE_TOLERANCE: f64 = 1e-5;
 
 /// Runs a few made-up batches of two samples through the network and looks at the logits.
 ///
+/// Of two batches in a row, one sample is the same, first in the first place and then in the second: every sample may hang on the first
+/// (`x - x[0]`), which itself then hangs on none.
+///
 /// # Errors
-/// [`Error::BatchCoupled`] with the first node at which one sample changed when only the other did; [`Error::Probabilities`] when
-/// every row of logits is non-negative and sums to 1.
-pub(crate) fn probe(executor: &BurnExecutor) -> Result<()> {
+/// [`Error::BatchCoupled`] with the first node at which one sample changed by more than `tolerance` when only the other did;
+/// [`Error::Probabilities`] when every row of logits is non-negative and sums to 1.
+pub(crate) fn probe(executor: &BurnExecutor, tolerance: f64) -> Result<()> {
     let executor = executor.at_batch(2)?;
     let graph = executor.plan().graph();
     let (sample, classes) = (graph.sample_shape(), graph.classes());
     let mut rows = Vec::new();
-    for round in 0..PROBES {
-        let [kept, other, changed] = [0, 1, 2].map(|draw| draw_sample(&sample, round * 3 + draw));
-        // In both places: every sample may hang on the first (`x - x[0]`), which itself then hangs on none.
+    for round in 0..ROUNDS {
+        let [a, b, c, d] = [0, 1, 2, 3].map(|draw| draw_sample(&sample, 5 * round + draw));
+        let batches = [[&a, &b], [&a, &c], [&d, &c]].map(|[x, y]| batch_of(&sample, &[x, y]));
+        let logits = batches.iter().map(|batch| logits(&executor, batch)).collect::<Result<Vec<_>>>()?;
         for place in [0, 1] {
-            let pair = [&other, &changed].map(|other| {
-                let mut samples = [other.as_slice(); 2];
-                samples[place] = &kept;
-                batch_of(&sample, &samples)
-            });
-            let [before, after] = [logits(&executor, &pair[0])?, logits(&executor, &pair[1])?];
             let own = place * classes..(place + 1) * classes;
-            if differ(&before[own.clone()], &after[own]) {
-                return Err(Error::BatchCoupled { node: first_coupled(&executor, &pair, place)? });
+            if differ(&logits[place][own.clone()], &logits[place + 1][own], tolerance) {
+                let pair = [&batches[place], &batches[place + 1]];
+                return Err(Error::BatchCoupled { node: first_coupled(&executor, pair, place, tolerance)? });
             }
-            rows.extend([before, after]);
         }
+        rows.extend(logits);
     }
     let is_probabilities = rows.iter().flat_map(|batch| batch.chunks(classes)).all(is_distribution);
     if is_probabilities { Err(Error::Probabilities) } else { Ok(()) }
@@ -108,7 +107,12 @@ fn batch_of(sample: &[usize], samples: &[&[f32]]) -> TensorData {
 }
 
 /// The first node whose part for the sample at `place` differs between two batches that share only that sample.
-fn first_coupled(executor: &BurnExecutor, pair: &[TensorData; 2], place: usize) -> Result<String> {
+fn first_coupled(
+    executor: &BurnExecutor,
+    pair: [&TensorData; 2],
+    place: usize,
+    tolerance: f64,
+) -> Result<String> {
     let graph = executor.plan().graph();
     let part = |node: usize, value: &Array| -> Option<Result<Vec<f64>>> {
         let shape = &graph.values[graph.nodes[node].output].shape;
@@ -126,7 +130,7 @@ fn first_coupled(executor: &BurnExecutor, pair: &[TensorData; 2], place: usize) 
     let mut found = None;
     executor.observe(pair[1].clone(), |node, value| {
         if let (None, Some(Ok(after)), Some(Ok(before))) = (found, part(node, value), before.get(&node))
-            && differ(before, &after)
+            && differ(before, &after, tolerance)
         {
             found = Some(node);
         }
@@ -134,18 +138,19 @@ fn first_coupled(executor: &BurnExecutor, pair: &[TensorData; 2], place: usize) 
     Ok(found.map_or_else(|| "the output".to_owned(), |node| graph.describe(node)))
 }
 
-/// Whether two runs of one sample differ by more than rounding.
-fn differ(a: &[f64], b: &[f64]) -> bool {
+/// Whether two runs of one sample differ by more than `tolerance`, relative to the largest number of both.
+fn differ(a: &[f64], b: &[f64], tolerance: f64) -> bool {
     let scale = a.iter().chain(b).filter(|x| x.is_finite()).fold(0.0_f64, |max, x| max.max(x.abs()));
     let unlike = |a: f64, b: f64| {
         if a.is_finite() && b.is_finite() {
-            (a - b).abs() > PROBE_TOLERANCE * scale
+            (a - b).abs() > tolerance * scale
         } else {
             a.to_bits() != b.to_bits()
         }
     };
     a.iter().zip(b).any(|(&a, &b)| unlike(a, b))
 }
+
 /// How far from 1 a sum of probabilities in single precision may be.
 const DISTRIBUTION_TOLERANCE: f64 = 1e-4;
 
@@ -164,4 +169,67 @@ fn draw_sample(shape: &[usize], draw: usize) -> Vec<f32> {
     };
     let wide = draw % 2 == 1;
     (0..shape.iter().product()).map(|_| if wide { 6.0 * next() - 3.0 } else { next() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    //! Where the first bad number is, and what counts as the same or as a distribution.
+
+    use burn::tensor::f16;
+
+    use super::*;
+
+    #[test]
+    fn the_first_bad_number_is_found_in_every_type_and_block() {
+        for at in [0, 1, 4_095, 4_096, 9_999] {
+            let mut values = vec![1.0_f64; 10_000];
+            values[at] = f64::NEG_INFINITY;
+            values[9_999] = f64::NAN;
+            let data = TensorData::new(values, [10_000]);
+            let expected = if at == 9_999 { "NaN" } else { "-inf" };
+            for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16] {
+                let found = first_non_finite(&data.clone().convert_dtype(dtype));
+                assert_eq!(found, Some((at, expected.to_owned())), "{dtype:?}");
+            }
+        }
+        assert_eq!(first_non_finite(&TensorData::new(vec![f64::MAX, -0.0, 5e-324], [3])), None);
+        assert_eq!(first_non_finite(&TensorData::new(vec![f16::MAX, f16::MIN], [2])), None);
+        assert_eq!(first_non_finite(&TensorData::new(Vec::<f32>::new(), [0])), None);
+    }
+
+    #[test]
+    fn a_sample_is_named_with_its_own_index() {
+        let data = TensorData::new(vec![0.0, 1.0, 2.0, 3.0, f32::NAN, 5.0], [3, 2]);
+        let expected =
+            Error::NonFinite { what: "the input of sample 2".into(), value: "NaN".into(), index: 0 };
+        assert_eq!(finite_samples("the input", &data), Err(expected));
+    }
+
+    #[test]
+    fn numbers_differ_beyond_the_tolerance_and_nan_only_from_numbers() {
+        assert!(!differ(&[1.0, 100.0], &[1.0, 100.0], 0.0));
+        assert!(differ(&[1.0, 100.0], &[1.0, 100.00000000000001], 0.0));
+        assert!(!differ(&[1.0, 100.0], &[1.0009, 100.0], PROBE_TOLERANCE));
+        assert!(differ(&[1.0, 100.0], &[1.0011, 100.0], PROBE_TOLERANCE));
+        assert!(!differ(&[f64::NAN, f64::INFINITY], &[f64::NAN, f64::INFINITY], 0.0));
+        assert!(differ(&[f64::NAN], &[0.0], 1.0) && differ(&[f64::INFINITY], &[f64::NEG_INFINITY], 1.0));
+    }
+
+    #[test]
+    fn a_distribution_is_not_negative_and_sums_to_1() {
+        assert!(is_distribution(&[0.25, 0.75]) && is_distribution(&[0.0, 1.00001]));
+        assert!(!is_distribution(&[-0.1, 1.1]) && !is_distribution(&[0.5, 0.51]));
+        assert!(!is_distribution(&[f64::NAN, 1.0]));
+    }
+
+    #[test]
+    fn draws_are_reproducible_and_differ() {
+        let draws: Vec<_> = (0..9).map(|draw| draw_sample(&[2, 3], draw)).collect();
+        assert_eq!(draws[4], draw_sample(&[2, 3], 4));
+        for (i, a) in draws.iter().enumerate() {
+            assert!(draws[..i].iter().all(|b| a != b), "draw {i}");
+            let range = if i % 2 == 1 { -3.0..3.0 } else { 0.0..1.0 };
+            assert!(a.iter().all(|x| range.contains(x)), "draw {i}: {a:?}");
+        }
+    }
 }

@@ -88,7 +88,7 @@ impl Program {
         let batch = if is_cpu(&device) { CPU_BATCH } else { options.batch };
         let plan = Arc::new(Plan::input(Arc::new(graph), batch, block, options.precision)?);
         let executor = BurnExecutor::new(Arc::clone(&plan), &device)?;
-        check::probe(&executor)?;
+        check::probe(&executor, if is_cpu(&device) { 0.0 } else { check::PROBE_TOLERANCE })?;
         Ok(Self { plan, executor: Box::new(executor) })
     }
 
@@ -237,4 +237,72 @@ impl Chunk {
 fn gather<T: Copy>(values: &[T], cotangents: usize, batch: usize, position: usize) -> Vec<T> {
     let size = values.len() / (cotangents * batch);
     (0..cotangents).flat_map(|v| &values[(v * batch + position) * size..][..size]).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    //! Several samples in one run, as on a GPU: padding, the order of samples and rows; and how cotangents are cut into blocks.
+
+    use burn::nn::{Linear, LinearConfig};
+    use burn::tensor::activation::tanh;
+
+    use super::*;
+
+    /// One sample at a time against three, whose products may be summed in another order.
+    const BATCHED: f64 = 1e-13;
+
+    fn graph() -> Graph {
+        let device = Device::flex();
+        let layer = LinearConfig::new(4, 3).init(&device);
+        let forward = |layer: &Linear, x: Tensor<2>| tanh(layer.forward(x));
+        Graph::capture(&layer, forward, &[4], &device).expect("it is captured")
+    }
+
+    /// Runs `batch` samples together, which [`Program::new`] does not do on a CPU.
+    fn program(graph: Graph, batch: usize) -> Program {
+        let plan = Plan::input(Arc::new(graph), batch, 2, Precision::F64).expect("it is planned");
+        let plan = Arc::new(plan);
+        let executor = BurnExecutor::new(Arc::clone(&plan), &Device::flex()).expect("it loads");
+        Program { plan, executor: Box::new(executor) }
+    }
+
+    fn run(program: &Program, samples: &TensorData) -> Vec<Jacobian> {
+        let all = program.jacobians(samples.clone()).expect("they fit");
+        all.collect::<Result<_>>().expect("it runs")
+    }
+
+    #[test]
+    fn padded_batches_give_each_sample_its_own_rows() {
+        let graph = graph();
+        let (one, three) = (program(graph.clone(), 1), program(graph, 3));
+        for count in [1, 2, 3, 5, 6] {
+            let values: Vec<f64> = (0..count * 4).map(|i| (i as f64 * 0.7).sin()).collect();
+            let samples = TensorData::new(values, [count, 4]);
+            let (expected, found) = (run(&one, &samples), run(&three, &samples));
+            assert_eq!(found.iter().map(|j| j.sample).collect::<Vec<_>>(), (0..count).collect::<Vec<_>>());
+            for (expected, found) in expected.iter().zip(&found) {
+                let (Rows::F64(a), Rows::F64(b)) = (&expected.rows, &found.rows) else { panic!("f64 runs") };
+                assert_eq!((a.len(), b.len()), (2 * 4, 2 * 4));
+                let pairs = a.iter().zip(b).chain(expected.logits.iter().zip(&found.logits));
+                assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < BATCHED), "{expected:?} {found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn single_precision_rows_come_as_such() {
+        let device = Device::flex();
+        let program = Program::new(graph(), &device, &Options { precision: Precision::F32, batch: 7 });
+        let program = program.expect("it loads");
+        assert_eq!((program.plan().batch(), program.engine().as_str()), (CPU_BATCH, "burn on flex"));
+        let jacobian = run(&program, &TensorData::new(vec![0.5_f64; 4], [1, 4])).remove(0);
+        assert!(matches!(&jacobian.rows, Rows::F32(rows) if rows.len() == 8));
+    }
+
+    #[test]
+    fn blocks_are_few_and_evenly_filled() {
+        let blocks = [1, 2, 9, 16, 17, 33, 99, 999].map(|cotangents| (cotangents, block(cotangents)));
+        let expected = [(1, 1), (2, 2), (9, 9), (16, 16), (17, 9), (33, 11), (99, 15), (999, 16)];
+        assert_eq!(blocks, expected);
+    }
 }
