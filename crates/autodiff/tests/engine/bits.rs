@@ -20,6 +20,7 @@ struct Wide {
     norm: BatchNorm,
     depthwise: Conv2d,
     pointwise: Conv2d,
+    hidden: Linear,
     head: Linear,
 }
 
@@ -34,7 +35,8 @@ impl Wide {
             norm: BatchNormConfig::new(48).init(device),
             depthwise: Conv2dConfig::new([48, 48], [3, 3]).with_padding(same()).with_groups(48).init(device),
             pointwise: Conv2dConfig::new([48, 96], [1, 1]).with_stride([2, 2]).init(device),
-            head: LinearConfig::new(96 * 16, CLASSES).init(device),
+            hidden: LinearConfig::new(96 * 16, 130).init(device),
+            head: LinearConfig::new(130, CLASSES).init(device),
         };
         net.map(&mut Weights::new(device, DType::F32))
     }
@@ -44,7 +46,7 @@ impl Wide {
         let stem = relu(self.norm.forward(self.stem.forward(x)));
         let mixed = gelu(self.depthwise.forward(stem.clone())) + stem;
         let pooled = max_pool2d(self.pointwise.forward(mixed), MaxPoolOptions::new([2, 2]));
-        self.head.forward(pooled.reshape([n, 96 * 16]))
+        self.head.forward(gelu(self.hidden.forward(pooled.reshape([n, 96 * 16]))))
     }
 }
 
