@@ -1,6 +1,6 @@
 //! Random small networks: the pullback against central differences.
 //!
-//! A network is a list of instructions on a stack of values that all have the input's shape, so that any list is a valid network.
+//! 256 of them in each run (more with the variable `PROPTEST_CASES`). A network is a list of instructions on a stack of values that all have the input's shape, so that any list is a valid network.
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::{gelu, leaky_relu, log_softmax, relu, sigmoid, softmax, tanh};
@@ -87,7 +87,7 @@ fn instructions() -> impl Strategy<Value = Vec<Instruction>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_pullback_of_a_random_network_is_its_derivative(network in instructions()) {
