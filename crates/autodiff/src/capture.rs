@@ -62,12 +62,13 @@ where
         let expected = format!("{} axes beside the batch, as the forward function takes", D - 1);
         return Err(Error::Shape { what: "sample", expected, found: sample.to_vec() });
     }
-    if CAPTURING.get() {
+    if RECORDING.get() {
         return Err(failed("the model's forward function measures influence itself".into(), None));
     }
     let prepared = quietly(|| model.valid()).map_err(|message| failed(message, None))?;
     let home = home.clone().without_autodiff();
 
+    let _recording = Recorded::begin();
     let mut kept = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
     let device = kept.get_or_insert_with(Device::capture).clone();
     let mut outcome = Err(failed("the recording did not begin".into(), None));
@@ -162,8 +163,27 @@ fn id<const D: usize>(tensor: &Tensor<D>) -> Option<TensorId> {
 static DEVICE: Mutex<Option<Device>> = Mutex::new(None);
 
 thread_local! {
-    static CAPTURING: Cell<bool> = const { Cell::new(false) };
+    /// Whether this thread records a model: apart from [`QUIET`], since a thread that waits inside a kernel may take up another task of
+    /// its pool, and that may well be a capture.
+    static RECORDING: Cell<bool> = const { Cell::new(false) };
+    static QUIET: Cell<bool> = const { Cell::new(false) };
     static MESSAGE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// While it lives, this thread records a model.
+struct Recorded;
+
+impl Recorded {
+    fn begin() -> Self {
+        RECORDING.set(true);
+        Self
+    }
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        RECORDING.set(false);
+    }
 }
 
 /// Runs `work`; a panic becomes its message and does not reach the terminal.
@@ -172,7 +192,7 @@ pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     HOOK.call_once(|| {
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if CAPTURING.get() {
+            if QUIET.get() {
                 let place =
                     info.location().map(|place| format!(", at {}:{}", file_name(place.file()), place.line()));
                 let text = info.payload_as_str().unwrap_or("a panic without a message");
@@ -182,9 +202,9 @@ pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
             }
         }));
     });
-    let outer = CAPTURING.replace(true);
+    let outer = QUIET.replace(true);
     let result = panic::catch_unwind(AssertUnwindSafe(work));
-    CAPTURING.set(outer);
+    QUIET.set(outer);
     result.map_err(|payload| MESSAGE.take().unwrap_or_else(|| text(payload.as_ref())))
 }
 
@@ -250,4 +270,59 @@ impl ModuleVisitor for Names {
     fn visit_int<const D: usize>(&mut self, _: &Param<Tensor<D, Int>>) {}
 
     fn visit_bool<const D: usize>(&mut self, _: &Param<Tensor<D, Bool>>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    //! The recorder's state on one thread, and names out of debug texts.
+
+    use burn::nn::{Linear, LinearConfig};
+
+    use super::*;
+
+    fn captured() -> Result<Recording> {
+        let device = Device::flex();
+        let layer = LinearConfig::new(2, 2).init(&device);
+        record(&layer, &|layer: &Linear, x: Tensor<2>| layer.forward(x), &[2], 2, &device)
+    }
+
+    #[test]
+    fn a_capture_taken_up_inside_a_kernel_is_no_nested_capture() {
+        assert!(quietly(captured).is_ok_and(|recording| recording.is_ok()));
+    }
+
+    #[test]
+    fn a_panic_is_told_whoever_raised_it() {
+        assert_eq!(quietly(|| 7), Ok(7));
+        let own = quietly(|| panic!("own {}", 1)).expect_err("it panics");
+        assert!(own.starts_with("own 1, at capture.rs:"), "{own}");
+        // Raised in another thread and handed on, as a thread pool does: our hook has not seen it.
+        let handed = quietly(|| panic::resume_unwind(Box::new("handed on".to_owned())));
+        assert_eq!(handed, Err::<(), _>("handed on".to_owned()));
+        let literal = quietly(|| panic::resume_unwind(Box::new("literal")));
+        assert_eq!(literal, Err::<(), _>("literal".to_owned()));
+        let inner = quietly(|| quietly(|| panic!("inner")).is_err());
+        assert_eq!(inner, Ok(true));
+    }
+
+    #[test]
+    fn a_recording_holds_names_and_not_the_input() {
+        let recording = captured().expect("it is recorded");
+        assert!(!recording.values.contains_key(&recording.input), "the input has no values to read");
+        let mut names: Vec<_> = recording.names.values().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["bias", "weight"]);
+        let operations: Vec<_> = recording.operations.iter().map(operation_name).collect();
+        assert_eq!(operations, ["Float::Matmul", "BaseFloat::Reshape", "NumericFloat::Add"]);
+    }
+
+    #[test]
+    fn element_types_are_told_from_operations() {
+        for name in ["F32", "F64", "BF16", "I64", "U8", "Flex32", "Bool"] {
+            assert!(name.parse::<DTypeName>().is_ok(), "{name}");
+        }
+        for name in ["Add", "Conv2d", "Fill", "F", "Cast", "IntoInt", "Log1p"] {
+            assert!(name.parse::<DTypeName>().is_err(), "{name}");
+        }
+    }
 }

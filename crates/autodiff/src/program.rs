@@ -299,6 +299,29 @@ mod tests {
         assert!(matches!(&jacobian.rows, Rows::F32(rows) if rows.len() == 8));
     }
 
+    /// Fails at its first run.
+    #[derive(Debug)]
+    struct Failing;
+
+    impl Executor for Failing {
+        fn name(&self) -> String {
+            "failing".into()
+        }
+
+        fn linearize(&self, _: TensorData) -> Result<Box<dyn crate::executor::Linearized + '_>> {
+            Err(Error::Device("out of order".into()))
+        }
+    }
+
+    #[test]
+    fn the_first_failure_ends_the_run() {
+        let working = program(graph(), 1);
+        let failing = Program { plan: working.plan, executor: Box::new(Failing) };
+        let samples = TensorData::zeros::<f64, _>([3, 4]);
+        let results: Vec<_> = failing.jacobians(samples).expect("they fit").collect();
+        assert!(matches!(results.as_slice(), [Err(Error::Device(_))]), "{results:?}");
+    }
+
     #[test]
     fn blocks_are_few_and_evenly_filled() {
         let blocks = [1, 2, 9, 16, 17, 33, 99, 999].map(|cotangents| (cotangents, block(cotangents)));

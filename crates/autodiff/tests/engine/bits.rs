@@ -123,6 +123,29 @@ fn the_number_of_threads_does_not_show() {
     }
 }
 
+#[test]
+fn several_threads_share_a_program() {
+    let program = program(graph(), Precision::F32).expect("it loads");
+    let samples = batch(3, &SAMPLE);
+    let expected = all_bits(&program, &samples, &[0, 1, 2]);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| assert!(expected == all_bits(&program, &samples, &[0, 1, 2])));
+        }
+    });
+}
+
+#[test]
+fn whole_runs_may_be_tasks_of_one_pool() {
+    use rayon::iter::{IntoParallelIterator, ParallelIterator};
+    // A thread that waits for its part of a kernel takes up another task meanwhile: a capture inside a run, which is no nested capture.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("a pool");
+    let samples = batch(1, &SAMPLE);
+    let run = |_| all_bits(&program(graph(), Precision::F32).expect("it loads"), &samples, &[0]);
+    let runs: Vec<_> = pool.install(|| (0..32).into_par_iter().map(run).collect());
+    assert!(runs.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
 /// `[v, n, K]` of cotangents.
 fn cotangents(v: usize, n: usize) -> TensorData {
     let values = (0..v * n * CLASSES).map(|i| crate::models::noise(i + 3)).collect();

@@ -13,7 +13,7 @@ const STEP: f64 = 1e-5;
 
 /// Error of rows at [`STEP`], relative to the largest entry (at least 1): compositions of a dozen operations, whose third derivatives
 /// may be thousands of times the first.
-const RANDOM: f64 = 1e-6;
+const RANDOM: f64 = 1e-7;
 
 const SAMPLE: [usize; 2] = [3, 4];
 
