@@ -10,7 +10,7 @@ use crate::check;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, Linearized};
 use crate::graph::{Node, ValueId};
-use crate::ops::{Keep, Saved};
+use crate::ops::{Keep, Saved, with_leading};
 use crate::plan::{Plan, Step};
 
 /// A plan loaded onto a device.
@@ -210,7 +210,6 @@ impl BurnLinearized<'_> {
         let plan = &self.executor.plan;
         let graph = &plan.graph;
         let input_shape = graph.values[graph.input].shape_at(plan.batch);
-        let zero = seed.zeros_like(&crate::ops::with_leading(plan.block, &input_shape));
         let mut pending: Vec<Option<Array>> = vec![None; graph.values.len()];
         pending[graph.output] = Some(seed);
         for step in plan.steps.iter().rev().filter(|step| step.is_active()) {
@@ -219,7 +218,8 @@ impl BurnLinearized<'_> {
             }
         }
         // An output that does not depend on the input has the zero Jacobian.
-        Ok(pending[graph.input].take().unwrap_or(zero))
+        let zero = || Array::full(&with_leading(plan.block, &input_shape), 0.0, &self.executor.place);
+        Ok(pending[graph.input].take().unwrap_or_else(zero))
     }
 
     /// Sends the cotangent of a node's result to its active operands.

@@ -190,7 +190,8 @@ impl<'a> Builder<'a> {
             return Err(format!("it takes another tensor than {name} at another batch size"));
         }
         if role == Role::Literal && data != *twin {
-            return Err("a tensor made in the forward function has other values for another input: it was read from the input".into());
+            let why = "a tensor made in the forward function has other values at another batch size, or in every run";
+            return Err(why.into());
         }
         let shape = data.shape().iter().map(|&fixed| Size { per_sample: 0, fixed }).collect();
         let constant = Constant { name, role, data };
