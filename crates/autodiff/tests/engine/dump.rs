@@ -1,9 +1,10 @@
 //! The printed graph of a small residual network: a change of form or of meaning shows as a difference in text.
 
-use burn::tensor::Device;
-use influence_autodiff::{Graph, Plan, Precision};
+use burn::tensor::activation::{gelu, relu};
+use burn::tensor::{Device, Tensor};
+use influence_autodiff::{Bytes, Graph, Plan, Precision};
 
-use crate::models::{Net, SAMPLE};
+use crate::models::{Net, SAMPLE, capture};
 
 #[test]
 fn the_printed_graph_is_the_committed_one() {
@@ -24,4 +25,25 @@ fn the_printed_plan_tells_what_is_kept_and_dropped() {
     assert!(text.contains("(Relu) near norm keeps [Mask], drops ["), "{text}");
     // The reshaped bias of the head hangs on no input: it is computed once, when the plan is loaded.
     assert_eq!(text.lines().count(), 2 + plan.graph().nodes.len() - 1, "{text}");
+}
+
+#[test]
+fn bytes_are_counted_before_anything_runs() {
+    let weights = |x: &Tensor<2>| Tensor::<2>::from_floats([[1.0, 2.0, 3.0, 4.0, 5.0]], &x.device());
+    let graph = capture(&[5], |x: Tensor<2>| relu(gelu(x.clone() * weights(&x)) + 1.0));
+    let plan =
+        Plan::input(graph.expect("it is captured").into(), 2, 3, Precision::F64).expect("it is planned");
+    // A value of the batch: 2 samples of 5 numbers of 8 bytes.
+    let value = 2 * 5 * 8;
+    let expected = Bytes {
+        weights: 5 * 8,
+        // The operand of GELU, the result, and a mask of one byte an element.
+        kept: 2 * value + 2 * 5,
+        // The operand of GELU beside the sum and what becomes of it, and the mask.
+        forward: 3 * value + 2 * 5,
+        // The cotangents of a result and of its operand, three each.
+        reverse: 2 * 3 * value,
+    };
+    assert_eq!(plan.bytes(), expected, "{plan}");
+    assert_eq!(plan.bytes().peak(), expected.weights + expected.kept + expected.reverse);
 }

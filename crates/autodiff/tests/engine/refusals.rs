@@ -84,6 +84,28 @@ fn control_flow_on_the_batch_size_is_refused() {
     assert!(!problems(capture(&[3], half)).is_empty());
 }
 
+#[test]
+fn a_tensor_made_from_the_batch_size_or_by_chance_is_refused() {
+    let share = |x: Tensor<2>| {
+        let share = 1.0 / x.dims()[0] as f32;
+        let share = Tensor::<2>::from_floats([[share]], &x.device());
+        x * share
+    };
+    assert!(problems(capture(&[3], share))[0].why.contains("other values"));
+    let draws = std::cell::Cell::new(0.0);
+    let chance = |x: Tensor<2>| {
+        draws.set(draws.get() + 1.0_f32);
+        let drawn = Tensor::<2>::from_floats([[draws.get()]], &x.device());
+        x * drawn
+    };
+    assert!(problems(capture(&[3], chance))[0].why.contains("other values"));
+    let rows = |x: Tensor<2>| {
+        let bias = Tensor::<2>::ones(x.dims(), &x.device());
+        x + bias
+    };
+    assert!(capture(&[3], rows).is_ok(), "ones of the batch's shape are the same for every sample");
+}
+
 /// Two layers of one shape.
 #[derive(Module, Debug)]
 struct Pair {
