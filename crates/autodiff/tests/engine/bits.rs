@@ -2,58 +2,10 @@
 
 use std::sync::Arc;
 
-use burn::module::Module;
-use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
-use burn::tensor::activation::{gelu, relu};
-use burn::tensor::module::max_pool2d;
-use burn::tensor::ops::MaxPoolOptions;
-use burn::tensor::{DType, Device, Tensor, TensorData};
-use influence_autodiff::{BurnExecutor, Executor, Graph, Jacobian, Plan, Precision, Program, Rows};
+use burn::tensor::{Device, TensorData};
+use influence_autodiff::{BurnExecutor, Executor, Jacobian, Plan, Precision, Program, Rows};
 
-use crate::models::{Weights, batch, jacobians, program};
-
-/// Wide enough that matrix products and convolutions are cut up for several threads.
-#[derive(Module, Debug)]
-struct Wide {
-    stem: Conv2d,
-    norm: BatchNorm,
-    depthwise: Conv2d,
-    pointwise: Conv2d,
-    hidden: Linear,
-    head: Linear,
-}
-
-const SAMPLE: [usize; 3] = [3, 16, 16];
-const CLASSES: usize = 10;
-
-impl Wide {
-    fn new(device: &Device) -> Self {
-        let same = || PaddingConfig2d::Explicit(1, 1, 1, 1);
-        let net = Self {
-            stem: Conv2dConfig::new([3, 48], [3, 3]).with_padding(same()).init(device),
-            norm: BatchNormConfig::new(48).init(device),
-            depthwise: Conv2dConfig::new([48, 48], [3, 3]).with_padding(same()).with_groups(48).init(device),
-            pointwise: Conv2dConfig::new([48, 96], [1, 1]).with_stride([2, 2]).init(device),
-            hidden: LinearConfig::new(96 * 16, 130).init(device),
-            head: LinearConfig::new(130, CLASSES).init(device),
-        };
-        net.map(&mut Weights::new(device, DType::F32))
-    }
-
-    fn forward(&self, x: Tensor<4>) -> Tensor<2> {
-        let [n, ..] = x.dims();
-        let stem = relu(self.norm.forward(self.stem.forward(x)));
-        let mixed = gelu(self.depthwise.forward(stem.clone())) + stem;
-        let pooled = max_pool2d(self.pointwise.forward(mixed), MaxPoolOptions::new([2, 2]));
-        self.head.forward(gelu(self.hidden.forward(pooled.reshape([n, 96 * 16]))))
-    }
-}
-
-fn graph() -> Graph {
-    let device = Device::flex();
-    Graph::capture(&Wide::new(&device), Wide::forward, &SAMPLE, &device).expect("it is captured")
-}
+use crate::models::{CLASSES, WIDE_SAMPLE, batch, jacobians, program, wide};
 
 /// Every bit of a result.
 fn bits(jacobian: &Jacobian) -> Vec<u64> {
@@ -84,8 +36,8 @@ const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::F64];
 #[test]
 fn a_sample_has_the_same_bits_alone_and_anywhere() {
     for precision in PRECISIONS {
-        let program = program(graph(), precision).expect("it loads");
-        let samples = batch(5, &SAMPLE);
+        let program = program(wide(), precision).expect("it loads");
+        let samples = batch(5, &WIDE_SAMPLE);
         let alone: Vec<_> = (0..5).map(|i| all_bits(&program, &samples, &[i]).remove(0)).collect();
         for order in [&[0, 1, 2, 3, 4][..], &[4, 2, 0, 3, 1], &[3, 3, 1]] {
             let expected: Vec<_> = order.iter().map(|&i| alone[i].clone()).collect();
@@ -96,11 +48,11 @@ fn a_sample_has_the_same_bits_alone_and_anywhere() {
 
 #[test]
 fn the_batch_that_is_asked_for_does_not_show_on_a_cpu() {
-    let samples = batch(3, &SAMPLE);
+    let samples = batch(3, &WIDE_SAMPLE);
     let runs: Vec<_> = [1, 2, 64]
         .map(|batch| {
             let options = influence_autodiff::Options { precision: Precision::F32, batch };
-            let program = Program::new(graph(), &Device::flex(), &options).expect("it loads");
+            let program = Program::new(wide(), &Device::flex(), &options).expect("it loads");
             all_bits(&program, &samples, &[0, 1, 2])
         })
         .to_vec();
@@ -114,8 +66,8 @@ fn the_number_of_threads_does_not_show() {
             .map(|threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
                 pool.install(|| {
-                    let program = program(graph(), precision).expect("it loads");
-                    all_bits(&program, &batch(2, &SAMPLE), &[1, 0])
+                    let program = program(wide(), precision).expect("it loads");
+                    all_bits(&program, &batch(2, &WIDE_SAMPLE), &[1, 0])
                 })
             })
             .to_vec();
@@ -125,8 +77,8 @@ fn the_number_of_threads_does_not_show() {
 
 #[test]
 fn several_threads_share_a_program() {
-    let program = program(graph(), Precision::F32).expect("it loads");
-    let samples = batch(3, &SAMPLE);
+    let program = program(wide(), Precision::F32).expect("it loads");
+    let samples = batch(3, &WIDE_SAMPLE);
     let expected = all_bits(&program, &samples, &[0, 1, 2]);
     std::thread::scope(|scope| {
         for _ in 0..3 {
@@ -140,8 +92,8 @@ fn whole_runs_may_be_tasks_of_one_pool() {
     use rayon::iter::{IntoParallelIterator, ParallelIterator};
     // A thread that waits for its part of a kernel takes up another task meanwhile: a capture inside a run, which is no nested capture.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("a pool");
-    let samples = batch(1, &SAMPLE);
-    let run = |_| all_bits(&program(graph(), Precision::F32).expect("it loads"), &samples, &[0]);
+    let samples = batch(1, &WIDE_SAMPLE);
+    let run = |_| all_bits(&program(wide(), Precision::F32).expect("it loads"), &samples, &[0]);
     let runs: Vec<_> = pool.install(|| (0..32).into_par_iter().map(run).collect());
     assert!(runs.windows(2).all(|pair| pair[0] == pair[1]));
 }
@@ -157,7 +109,7 @@ fn float_bits(data: &TensorData) -> Vec<u64> {
 }
 
 fn executor(n: usize, block: usize, precision: Precision) -> BurnExecutor {
-    let plan = Plan::input(Arc::new(graph()), n, block, precision).expect("it is planned");
+    let plan = Plan::input(Arc::new(wide()), n, block, precision).expect("it is planned");
     BurnExecutor::new(Arc::new(plan), &Device::flex()).expect("it loads")
 }
 
@@ -166,7 +118,7 @@ fn stacked_cotangents_equal_separate_ones() {
     for precision in PRECISIONS {
         for (n, block) in [(1, 4), (1, 9), (3, 4)] {
             let executor = executor(n, block, precision);
-            let linearized = executor.linearize(batch(n, &SAMPLE)).expect("it runs");
+            let linearized = executor.linearize(batch(n, &WIDE_SAMPLE)).expect("it runs");
             let all = cotangents(9, n);
             let stacked = float_bits(&linearized.pullback(all.clone()).expect("it pulls"));
             let size = stacked.len() / 9;
@@ -183,7 +135,7 @@ fn stacked_cotangents_equal_separate_ones() {
 fn a_plan_of_several_samples_treats_each_alike() {
     for precision in PRECISIONS {
         let executor = executor(3, 5, precision);
-        let (x, g) = (batch(3, &SAMPLE), cotangents(2, 3));
+        let (x, g) = (batch(3, &WIDE_SAMPLE), cotangents(2, 3));
         let run = |order: &[usize]| {
             let linearized = executor.linearize(picked(&x, order)).expect("it runs");
             let g: Vec<f64> = (0..2)

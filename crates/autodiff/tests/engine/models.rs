@@ -3,7 +3,9 @@
 use burn::module::{Module, ModuleMapper, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
-use burn::tensor::activation::relu;
+use burn::tensor::activation::{gelu, relu};
+use burn::tensor::module::max_pool2d;
+use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use influence_autodiff::{Error, Graph, Jacobian, Options, Precision, Program, Rows};
 
@@ -42,6 +44,52 @@ impl Net {
         let [n, c, _, _] = both.dims();
         self.head.forward(both.mean_dim(2).mean_dim(3).reshape([n, c]))
     }
+}
+
+/// Wide enough that matrix products and convolutions are cut up for several threads.
+#[derive(Module, Debug)]
+pub(crate) struct Wide {
+    stem: Conv2d,
+    norm: BatchNorm,
+    depthwise: Conv2d,
+    pointwise: Conv2d,
+    hidden: Linear,
+    head: Linear,
+}
+
+/// One sample of [`Wide`].
+pub(crate) const WIDE_SAMPLE: [usize; 3] = [3, 16, 16];
+
+/// Classes of [`Wide`].
+pub(crate) const CLASSES: usize = 10;
+
+impl Wide {
+    fn new(device: &Device) -> Self {
+        let same = || PaddingConfig2d::Explicit(1, 1, 1, 1);
+        let net = Self {
+            stem: Conv2dConfig::new([3, 48], [3, 3]).with_padding(same()).init(device),
+            norm: BatchNormConfig::new(48).init(device),
+            depthwise: Conv2dConfig::new([48, 48], [3, 3]).with_padding(same()).with_groups(48).init(device),
+            pointwise: Conv2dConfig::new([48, 96], [1, 1]).with_stride([2, 2]).init(device),
+            hidden: LinearConfig::new(96 * 16, 130).init(device),
+            head: LinearConfig::new(130, CLASSES).init(device),
+        };
+        net.map(&mut Weights::new(device, DType::F32))
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+        let [n, ..] = x.dims();
+        let stem = relu(self.norm.forward(self.stem.forward(x)));
+        let mixed = gelu(self.depthwise.forward(stem.clone())) + stem;
+        let pooled = max_pool2d(self.pointwise.forward(mixed), MaxPoolOptions::new([2, 2]));
+        self.head.forward(gelu(self.hidden.forward(pooled.reshape([n, 96 * 16]))))
+    }
+}
+
+/// [`Wide`], captured.
+pub(crate) fn wide() -> Graph {
+    let device = Device::flex();
+    Graph::capture(&Wide::new(&device), Wide::forward, &WIDE_SAMPLE, &device).expect("it is captured")
 }
 
 /// Puts fixed numbers into a model: variances around 1, everything else in (-0.5, 0.5).

@@ -5,10 +5,13 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::{gelu, relu, sigmoid, tanh};
 use burn::tensor::module::{adaptive_avg_pool2d, avg_pool2d, max_pool2d};
 use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use influence_autodiff::{Graph, Precision, Program};
 
-use crate::models::{Net, SAMPLE, error_of_rows, jacobians, load, net_program, program, rows, samples};
+use crate::models::{
+    Net, SAMPLE, WIDE_SAMPLE, batch, error_of_rows, jacobians, load, net_program, noise, program, rows,
+    samples, wide,
+};
 
 /// Step of central differences of whole networks in f64.
 const STEP: f64 = 1e-6;
@@ -32,6 +35,30 @@ fn jacobian_agrees_with_central_differences() {
     let program = net_program(&Net::new(&Device::flex()), Precision::F64);
     let error = error_of_rows(&program, &SAMPLE, STEP);
     assert!(error < NETWORK, "{error:e}");
+}
+
+#[test]
+fn rows_of_a_wide_network_are_its_derivatives_along_directions() {
+    let program = program(wide(), Precision::F64).expect("it loads");
+    let x = batch(1, &WIDE_SAMPLE);
+    let jacobian = jacobians(&program, &x).remove(0);
+    let (rows, point) = (rows(&jacobian), x.as_slice::<f64>().expect("f64"));
+    for seed in [1, 2, 3] {
+        let direction: Vec<f64> = (0..point.len()).map(|i| noise(seed * 10_000 + i)).collect();
+        let logits = |by: f64| {
+            let moved = point.iter().zip(&direction).map(|(x, d)| x + by * d).collect();
+            jacobians(&program, &TensorData::new(moved, x.shape().clone())).remove(0).logits
+        };
+        let (plus, minus) = (logits(STEP), logits(-STEP));
+        let last = plus.len() - 1;
+        for (k, row) in rows.chunks(point.len()).enumerate() {
+            let expected = ((plus[k] - plus[last]) - (minus[k] - minus[last])) / (2.0 * STEP);
+            let products = || row.iter().zip(&direction).map(|(r, d)| r * d);
+            let scale = products().map(f64::abs).sum::<f64>().max(1.0);
+            let error = (products().sum::<f64>() - expected).abs() / scale;
+            assert!(error < NETWORK, "class {k}, direction {seed}: {error:e}");
+        }
+    }
 }
 
 #[test]
@@ -89,21 +116,21 @@ fn an_output_that_does_not_hang_on_the_input_has_a_zero_jacobian() {
         let [n, _] = x.dims();
         Tensor::<2>::from_data([[1.0, 2.0]], &x.device()).expand([n, 2])
     });
-    let jacobian = jacobians(&program.expect("it loads"), &crate::models::batch(1, &[3])).remove(0);
+    let jacobian = jacobians(&program.expect("it loads"), &batch(1, &[3])).remove(0);
     assert_eq!((rows(&jacobian), jacobian.logits.as_slice()), (&[0.0; 3][..], &[1.0, 2.0][..]));
 }
 
 #[test]
 fn part_of_the_input_may_be_unused() {
     let program = assert_rows(&[4], |x: Tensor<2>| tanh(x.narrow(1, 1, 2)));
-    let jacobian = jacobians(&program, &crate::models::batch(1, &[4])).remove(0);
+    let jacobian = jacobians(&program, &batch(1, &[4])).remove(0);
     assert_eq!((rows(&jacobian)[0], rows(&jacobian)[3]), (0.0, 0.0));
 }
 
 #[test]
 fn the_input_itself_may_be_the_output() {
     let program = load(&[3], |x: Tensor<2>| x).expect("it loads");
-    let jacobian = jacobians(&program, &crate::models::batch(1, &[3])).remove(0);
+    let jacobian = jacobians(&program, &batch(1, &[3])).remove(0);
     assert_eq!(rows(&jacobian), [1.0, 0.0, -1.0, 0.0, 1.0, -1.0]);
 }
 
