@@ -1,4 +1,24 @@
 //! Vectorised reverse-mode autodiff for captured Burn modules.
+//!
+//! A module's forward pass is recorded once ([`Graph::capture`]), planned and loaded onto a device ([`Program::new`]), and then
+//! linearised at any number of samples ([`Program::jacobians`]): one forward pass and one reverse pass give all K - 1 rows of a
+//! sample's input Jacobian. What the engine cannot differentiate is refused with its place; nothing is skipped.
+//!
+//! # Notation
+//!
+//! | letter | meaning |
+//! |---|---|
+//! | N, n | samples of a call; samples that run together (the batch, always the first axis) |
+//! | C, H, W | channels, height and width of an image, in this order |
+//! | K | classes: the network gives logits z of shape `[n, K]` |
+//! | V | cotangents that one reverse pass carries, stacked on an axis before all others: `[V, n, ...]` |
+//! | p | elements of one sample; a Jacobian's rows have p entries |
+//! | g | a cotangent of a result; the pullback of y = f(x) takes g to (dy/dx)^T g |
+//!
+//! # Accuracy
+//!
+//! On a CPU a sample's result has the same bits alone and in any call, in any order, on any number of threads. Kinks have one-sided
+//! derivatives (ReLU's at 0 is 0), and of several equal maxima the first in row-major order takes all; see [`ops`].
 
 mod array;
 mod burn_executor;

@@ -11,7 +11,7 @@
 //! | div scalar | a / s | g / s | |
 //! | recip | 1 / a | -g / a^2 | |
 //!
-//! An operand that broadcasts takes the sum of the cotangents over the axes along which it was repeated ([`sum_to`]). Subtraction of a
+//! An operand that broadcasts takes the sum of the cotangents over the axes along which it was repeated (`sum_to`). Subtraction of a
 //! scalar is the addition of its negative, and negation the product with -1.
 
 use std::fmt;

@@ -1,6 +1,6 @@
 //! The operations that the engine can differentiate: a table, one file a family.
 //!
-//! Adding an operation takes a struct with a [`Rule`] in the file of its family, a line in the [`operations!`] list below, and
+//! Adding an operation takes a struct with a `Rule` in the file of its family, a line in the `operations!` list below, and
 //! samples for the derivative tests (a listed operation without samples is a failing test). Every rule reads
 //! `y = f(x_0, x_1, ...)` and gives its *pullback*: for V cotangents of y, stacked on a leading axis `[V, ...shape of y]`, the
 //! cotangents of one operand, `[V, ...shape of x_i]`. See the crate documentation for the notation.
