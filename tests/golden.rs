@@ -6,18 +6,27 @@ mod common;
 
 use burn::tensor::{Device, TensorData};
 use common::{Case, cases};
-use influence::{Filter, Objective, Precision, Score, Scorer};
+use influence::{Filter, Linearization, Precision, Score, Scorer};
 use influence_autodiff::{Graph, Options, Program, Rows};
 use influence_zoo::{Network, weights};
 
-/// Scores of a case's images.
-fn scores(case: &Case, precision: Precision, filter: Filter, objective: &Objective) -> Vec<Score> {
+/// The network of a case, ready to be scored.
+fn scorer(case: &Case, precision: Precision) -> Scorer {
     let device = Device::flex();
     let network = case.network(weights_precision(precision));
-    let shape = case.golden.image_shape();
-    let scorer = Scorer::builder().precision(precision).filter(filter).device(&device);
-    let scorer = scorer.compile(&network, Network::forward, &shape).unwrap();
-    scorer.scores(images(case), objective).unwrap().collect::<Result<_, _>>().unwrap()
+    let scorer = Scorer::builder().precision(precision).device(&device);
+    scorer.compile(&network, Network::forward, &case.golden.image_shape()).unwrap()
+}
+
+/// Every image of a case linearised once, for all filters.
+fn linearizations<'a>(case: &Case, scorer: &'a Scorer) -> Vec<Linearization<'a>> {
+    scorer.linearize(images(case)).unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+/// The scores for the labels, or for the predicted classes where there are none.
+fn scores(at: &[Linearization<'_>], labels: Option<&[usize]>, filter: &str) -> Vec<Score> {
+    let filter: Filter = filter.parse().unwrap();
+    at.iter().map(|at| at.score(labels.map(|labels| labels[at.sample()]), &filter).unwrap()).collect()
 }
 
 fn weights_precision(precision: Precision) -> weights::Precision {
@@ -29,10 +38,6 @@ fn weights_precision(precision: Precision) -> weights::Precision {
 
 fn images(case: &Case) -> TensorData {
     TensorData::new(case.golden.images(), case.golden.shape("images"))
-}
-
-fn labels(case: &Case) -> Objective {
-    Objective::label(case.golden.integers("labels"))
 }
 
 fn values(scores: &[Score]) -> Vec<f64> {
@@ -79,7 +84,8 @@ fn logits_and_jacobians_in_f64() {
             for k in 0..10 {
                 worst_logit = worst_logit.max((jacobian.logits[k] - logits[base + k]).abs());
             }
-            let reference = |k: usize, i: usize| jacobians[(base + k) * size + i] - jacobians[(base + 9) * size + i];
+            let reference =
+                |k: usize, i: usize| jacobians[(base + k) * size + i] - jacobians[(base + 9) * size + i];
             for (at, row) in rows.iter().enumerate() {
                 worst_row = worst_row.max((row - reference(at / size, at % size)).abs());
             }
@@ -93,24 +99,25 @@ fn logits_and_jacobians_in_f64() {
 fn measures_in_f64() {
     for case in cases() {
         let golden = &case.golden;
-        let run = |filter: &str, objective: &Objective| {
-            scores(&case, Precision::F64, filter.parse().unwrap(), objective)
-        };
-        let exact = run("exact", &labels(&case));
+        let (scorer, labels) = (scorer(&case, Precision::F64), golden.integers("labels"));
+        let at = linearizations(&case, &scorer);
+        let exact = scores(&at, Some(&labels), "exact");
         check(&case, "exact", &values(&exact), &golden.floats("fi_exact"), 1e-8);
         assert_eq!(ranks(&exact), golden.ranks("rank_exact"), "{}", case.name);
         let norms: Vec<_> = exact.iter().map(|score| score.baselines.jacobian_norm).collect();
         check(&case, "jacobian_norm", &norms, &golden.floats("jacobian_norm"), 1e-8);
-        let paper = run("paper:1e-3", &labels(&case));
-        check(&case, "paper:1e-3", &values(&paper), &golden.floats("fi_paper"), 1e-7);
-        assert_eq!(ranks(&paper), golden.ranks("rank_paper"), "{}", case.name);
-        let raw = run("paper:1e-3:0.255", &labels(&case));
-        check(&case, "paper:1e-3:0.255", &values(&raw), &golden.floats("fi_paper_raw255"), 1e-7);
-        assert_eq!(ranks(&raw), golden.ranks("rank_paper_raw255"), "{}", case.name);
-        let predicted = run("paper:1e-3", &Objective::predicted());
+        for (filter, value, rank) in [
+            ("paper:1e-3", "fi_paper", "rank_paper"),
+            ("paper:1e-3:0.255", "fi_paper_raw255", "rank_paper_raw255"),
+        ] {
+            let found = scores(&at, Some(&labels), filter);
+            check(&case, filter, &values(&found), &golden.floats(value), 1e-7);
+            assert_eq!(ranks(&found), golden.ranks(rank), "{}", case.name);
+        }
+        let predicted = scores(&at, None, "paper:1e-3");
         check(&case, "paper, predicted", &values(&predicted), &golden.floats("fi_paper_predicted"), 1e-7);
         for (column, lambda) in ["1", "100", "10000"].into_iter().enumerate() {
-            let found = run(&format!("tikhonov:{lambda}"), &labels(&case));
+            let found = scores(&at, Some(&labels), &format!("tikhonov:{lambda}"));
             check(&case, &format!("tikhonov:{lambda}"), &values(&found), &tikhonov(&case, column), 1e-7);
         }
     }
@@ -119,10 +126,12 @@ fn measures_in_f64() {
 #[test]
 fn measures_in_f32() {
     for case in cases() {
-        let exact = scores(&case, Precision::F32, Filter::default(), &labels(&case));
+        let (scorer, labels) = (scorer(&case, Precision::F32), case.golden.integers("labels"));
+        let at = linearizations(&case, &scorer);
+        let exact = scores(&at, Some(&labels), "exact");
         check(&case, "exact in f32", &values(&exact), &case.golden.floats("fi_exact"), 1e-4);
         assert_eq!(ranks(&exact), case.golden.ranks("rank_exact"), "{}", case.name);
-        let found = scores(&case, Precision::F32, "tikhonov:100".parse().unwrap(), &labels(&case));
+        let found = scores(&at, Some(&labels), "tikhonov:100");
         check(&case, "tikhonov:100 in f32", &values(&found), &tikhonov(&case, 1), 1e-3);
     }
 }

@@ -39,7 +39,11 @@ impl fmt::Display for Failure {
 /// Errors while writing to the terminal or a pipe.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::BrokenPipe { Self::BrokenPipe } else { Self::Message(error.to_string()) }
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::BrokenPipe
+        } else {
+            Self::Message(error.to_string())
+        }
     }
 }
 

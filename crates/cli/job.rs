@@ -31,7 +31,9 @@ impl Target {
             None if text == "label" => Ok(Self::Label),
             None if text == "predicted" => Ok(Self::Predicted),
             Some(("class", number)) => number.parse().map(Self::Class).map_err(|_| {
-                Failure::new(format!("--objective class:{number}: the class is a number from 0, as in class:3"))
+                Failure::new(format!(
+                    "--objective class:{number}: the class is a number from 0, as in class:3"
+                ))
             }),
             _ => Err(Failure::new(format!("no such objective: {text}; give label, predicted or class:N"))),
         }
@@ -69,14 +71,19 @@ impl Job {
     pub(crate) fn new(arguments: &ScoreArguments) -> Result<Self> {
         let target = Target::parse(arguments.objective.as_deref().unwrap_or("label"))?;
         let filter: Filter = match &arguments.filter {
-            Some(text) => text.parse().map_err(|error: influence::FilterError| Failure::new(error.to_string()))?,
+            Some(text) => {
+                text.parse().map_err(|error: influence::FilterError| Failure::new(error.to_string()))?
+            }
             None => Filter::default(),
         };
         let precision: Precision = match &arguments.precision {
-            Some(text) => text.parse().map_err(|_| Failure::new(format!("no such precision: {text}; give f32 or f64")))?,
+            Some(text) => text
+                .parse()
+                .map_err(|_| Failure::new(format!("no such precision: {text}; give f32 or f64")))?,
             None => Precision::F32,
         };
-        let selection: Selection = arguments.images.as_deref().map_or_else(|| Ok(Selection::all()), str::parse)?;
+        let selection: Selection =
+            arguments.images.as_deref().map_or_else(|| Ok(Selection::all()), str::parse)?;
         check_perturbation(arguments.perturb.as_deref())?;
         let device = device(arguments.engine.as_deref())?;
         let batch = positive("--batch", arguments.batch)?.unwrap_or(DEFAULT_BATCH);
@@ -98,7 +105,18 @@ impl Job {
         let scorer = Scorer::builder().filter(filter).precision(precision).batch(batch).device(&device);
         let scorer = scorer.compile(&network, Network::forward, &data.shape())?;
         let quiet = arguments.quiet;
-        Ok(Self { data, images, scorer, target, precision, filter, batch, out, quiet, network: network_words })
+        Ok(Self {
+            data,
+            images,
+            scorer,
+            target,
+            precision,
+            filter,
+            batch,
+            out,
+            quiet,
+            network: network_words,
+        })
     }
 }
 
@@ -112,7 +130,9 @@ fn positive(flag: &str, value: Option<usize>) -> Result<Option<usize>> {
 fn check_perturbation(text: Option<&str>) -> Result<()> {
     match text {
         None | Some("input") => Ok(()),
-        Some(other) => Err(Failure::new(format!("--perturb {other}: this version perturbs the input only; give input"))),
+        Some(other) => {
+            Err(Failure::new(format!("--perturb {other}: this version perturbs the input only; give input")))
+        }
     }
 }
 
@@ -137,12 +157,18 @@ fn dataset(arguments: &ScoreArguments) -> Result<Dataset> {
     let split = arguments.split.as_deref().map(str::parse::<Split>).transpose()?.unwrap_or(Split::Test);
     match (&arguments.dataset, &arguments.data) {
         (None, None) if split == Split::Test => Ok(Dataset::embedded()),
-        (None, None) => Err(Failure::new("--split train: the embedded sample is of the test split; name --dataset and --data")),
-        (None, Some(_)) => Err(Failure::new("--data names a folder, but of which data set? Add --dataset mnist or cifar10")),
+        (None, None) => Err(Failure::new(
+            "--split train: the embedded sample is of the test split; name --dataset and --data",
+        )),
+        (None, Some(_)) => {
+            Err(Failure::new("--data names a folder, but of which data set? Add --dataset mnist or cifar10"))
+        }
         (Some(kind), folder) => {
             let kind: Kind = kind.parse()?;
             let Some(folder) = folder else {
-                return Err(Failure::new(format!("--dataset {kind}: where is it? Add --data DIR, the folder with its files")));
+                return Err(Failure::new(format!(
+                    "--dataset {kind}: where is it? Add --data DIR, the folder with its files"
+                )));
             };
             Ok(Dataset::open(kind, folder, split)?)
         }
@@ -159,7 +185,9 @@ fn network(
     let architecture = architecture(arguments)?;
     let [channels, height, width] = data.shape();
     if height != width {
-        return Err(Failure::new(format!("images of {height} x {width} pixels: the networks take square ones")));
+        return Err(Failure::new(format!(
+            "images of {height} x {width} pixels: the networks take square ones"
+        )));
     }
     let network = architecture.init(channels, height, data.classes(), device)?;
     let precision = match precision {
@@ -196,7 +224,10 @@ fn described(path: &Path, width: Option<usize>) -> Result<Architecture> {
     let tensors = checkpoint.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()));
     let found = weights::describe(tensors).and_then(|description| description.architecture());
     let found = found.ok_or_else(|| {
-        Failure::new(format!("{}: the weights of no network that is known here; add --network", path.display()))
+        Failure::new(format!(
+            "{}: the weights of no network that is known here; add --network",
+            path.display()
+        ))
     })?;
     Ok(width.map_or(found, |width| found.with_width(width)))
 }

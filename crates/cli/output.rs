@@ -25,7 +25,10 @@ pub(crate) fn check(path: &Path) -> Result<(PathBuf, Format)> {
         Some("csv") => Format::Csv,
         Some("jsonl") => Format::JsonLines,
         _ => {
-            return Err(Failure::new(format!("--out {}: the name must end in .csv or .jsonl", path.display())));
+            return Err(Failure::new(format!(
+                "--out {}: the name must end in .csv or .jsonl",
+                path.display()
+            )));
         }
     };
     if path.is_dir() {
@@ -33,7 +36,11 @@ pub(crate) fn check(path: &Path) -> Result<(PathBuf, Format)> {
     }
     let folder = folder(path);
     if !folder.is_dir() {
-        return Err(Failure::new(format!("--out {}: there is no folder {}", path.display(), folder.display())));
+        return Err(Failure::new(format!(
+            "--out {}: there is no folder {}",
+            path.display(),
+            folder.display()
+        )));
     }
     Ok((path.to_owned(), format))
 }
@@ -69,9 +76,9 @@ impl RowFile {
     pub(crate) fn write(&mut self, row: &Row) -> Result<()> {
         let written = match &mut self.writer {
             Writer::Csv(writer) => writer.serialize(row).map_err(std::io::Error::from),
-            Writer::JsonLines(writer) => {
-                serde_json::to_writer(&mut *writer, row).map_err(std::io::Error::from).and_then(|()| writer.write_all(b"\n"))
-            }
+            Writer::JsonLines(writer) => serde_json::to_writer(&mut *writer, row)
+                .map_err(std::io::Error::from)
+                .and_then(|()| writer.write_all(b"\n")),
         };
         written.map_err(|error| Failure::at(&self.path, &error))
     }
@@ -92,6 +99,8 @@ impl RowFile {
 
 /// Temporary files are the user's alone; a result has the permissions of any new file.
 fn readable_by_others(path: &Path) -> std::io::Result<()> {
-    let probe = tempfile::Builder::new().prefix(".influence-").make_in(folder(path), |path| fs::File::create_new(path))?;
+    let probe = tempfile::Builder::new()
+        .prefix(".influence-")
+        .make_in(folder(path), |path| fs::File::create_new(path))?;
     fs::set_permissions(path, probe.as_file().metadata()?.permissions())
 }

@@ -38,7 +38,13 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(crate) fn new(index: usize, label: usize, objective: String, perturbation: String, score: &Score) -> Self {
+    pub(crate) fn new(
+        index: usize,
+        label: usize,
+        objective: String,
+        perturbation: String,
+        score: &Score,
+    ) -> Self {
         let finite = |value: f64| value.is_finite().then_some(value);
         let baselines = &score.baselines;
         Self {

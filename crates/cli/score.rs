@@ -44,7 +44,12 @@ pub(crate) fn run(job: Job) -> Result<()> {
 }
 
 /// Scores images of the split, in order.
-fn score_batch(job: &Job, indices: &[usize], bar: &ProgressBar, mut each: impl FnMut(Row) -> Result<()>) -> Result<()> {
+fn score_batch(
+    job: &Job,
+    indices: &[usize],
+    bar: &ProgressBar,
+    mut each: impl FnMut(Row) -> Result<()>,
+) -> Result<()> {
     let labels: Vec<_> = indices.iter().map(|&index| job.data.label(index)).collect();
     let objective = job.target.objective(labels);
     let scores = job.scorer.scores(pixels(job, indices), &objective)?;

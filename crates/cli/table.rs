@@ -12,7 +12,14 @@ const SHOWN: usize = 20;
 pub(crate) fn print(out: &mut impl Write, job: &Job, rows: &[Row]) -> io::Result<()> {
     writeln!(out, "Influence of the whole input, f = -log P({}), filter {}", objective(rows), job.filter)?;
     writeln!(out, "Network: {}", job.network)?;
-    writeln!(out, "Images:  {} of {}; engine {}, {}", rows.len(), job.data.name(), job.scorer.engine(), job.precision)?;
+    writeln!(
+        out,
+        "Images:  {} of {}; engine {}, {}",
+        rows.len(),
+        job.data.name(),
+        job.scorer.engine(),
+        job.precision
+    )?;
     writeln!(out)?;
     writeln!(
         out,
@@ -67,7 +74,11 @@ fn print_row(out: &mut impl Write, row: &Row) -> io::Result<()> {
 
 /// Four significant digits, plain near 1 and with an exponent elsewhere.
 fn scientific(value: f64) -> String {
-    if value == 0.0 || (1e-3..1e5).contains(&value.abs()) { format!("{value:.4}") } else { format!("{value:.3e}") }
+    if value == 0.0 || (1e-3..1e5).contains(&value.abs()) {
+        format!("{value:.4}")
+    } else {
+        format!("{value:.3e}")
+    }
 }
 
 /// One line on saturation, one on doubtful ranks if there are any, and where the rows are.
@@ -81,11 +92,17 @@ pub(crate) fn summary(out: &mut impl Write, job: &Job, rows: &[Row]) -> io::Resu
     )?;
     let above = count(&|row| !row.saturated && row.reach.is_some_and(|reach| reach > 1.0));
     if above > 0 {
-        writeln!(out, "{above} exceed the bound of the exact measure: the authors' numerics (filter paper) allow that.")?;
+        writeln!(
+            out,
+            "{above} exceed the bound of the exact measure: the authors' numerics (filter paper) allow that."
+        )?;
     }
     let ambiguous = count(&|row| row.ambiguous);
     if ambiguous > 0 {
-        writeln!(out, "{ambiguous} are ambiguous (?): another tolerance, or f64, may give another rank and value.")?;
+        writeln!(
+            out,
+            "{ambiguous} are ambiguous (?): another tolerance, or f64, may give another rank and value."
+        )?;
     }
     if let Some((path, _)) = &job.out {
         writeln!(out, "{} rows in {}", rows.len(), path.display())?;

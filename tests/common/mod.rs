@@ -9,12 +9,12 @@ use influence_zoo::{Architecture, Network};
 use safetensors::{Dtype, SafeTensors};
 
 /// The project's own folder.
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// A file of the folder of larger reference data that may stand beside the project; a line says when it is not there.
-pub fn shared(path: &str) -> Option<PathBuf> {
+pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     let file = root().join("../shared").join(path);
     if file.exists() {
         return Some(file);
@@ -24,15 +24,15 @@ pub fn shared(path: &str) -> Option<PathBuf> {
 }
 
 /// One network with trained weights and float64 reference values.
-pub struct Case {
-    pub name: &'static str,
-    pub architecture: Architecture,
-    pub weights: PathBuf,
-    pub golden: Golden,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) architecture: Architecture,
+    pub(crate) weights: PathBuf,
+    pub(crate) golden: Golden,
 }
 
 /// Every case whose files are there: the embedded network's always, the others' beside the project.
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let embedded = Case {
         name: "resnet50w8-mnist",
         architecture: Architecture::ResNet50 { width: 8 },
@@ -54,7 +54,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 impl Case {
-    pub fn network(&self, precision: Precision) -> Network {
+    pub(crate) fn network(&self, precision: Precision) -> Network {
         let device = Device::flex();
         let [channels, size, _] = self.golden.image_shape();
         let network = self.architecture.init(channels, size, 10, &device).unwrap();
@@ -63,10 +63,10 @@ impl Case {
 }
 
 /// A file of reference values.
-pub struct Golden(Vec<u8>);
+pub(crate) struct Golden(Vec<u8>);
 
 impl Golden {
-    pub fn open(path: &Path) -> Self {
+    pub(crate) fn open(path: &Path) -> Self {
         Self(std::fs::read(path).unwrap())
     }
 
@@ -74,19 +74,19 @@ impl Golden {
         SafeTensors::deserialize(&self.0).unwrap()
     }
 
-    pub fn shape(&self, name: &str) -> Vec<usize> {
+    pub(crate) fn shape(&self, name: &str) -> Vec<usize> {
         self.tensors().tensor(name).unwrap().shape().to_vec()
     }
 
     /// Float64 values, row-major.
-    pub fn floats(&self, name: &str) -> Vec<f64> {
+    pub(crate) fn floats(&self, name: &str) -> Vec<f64> {
         let tensors = self.tensors();
         let view = tensors.tensor(name).unwrap();
         assert_eq!(view.dtype(), Dtype::F64, "{name}");
         view.data().chunks_exact(8).map(|bytes| f64::from_le_bytes(bytes.try_into().unwrap())).collect()
     }
 
-    pub fn integers(&self, name: &str) -> Vec<usize> {
+    pub(crate) fn integers(&self, name: &str) -> Vec<usize> {
         let tensors = self.tensors();
         let view = tensors.tensor(name).unwrap();
         let wide = |bytes: &[u8]| i64::from_le_bytes(bytes.try_into().unwrap());
@@ -97,19 +97,25 @@ impl Golden {
     }
 
     /// Ranks, whole numbers that the files hold as floats.
-    pub fn ranks(&self, name: &str) -> Vec<usize> {
+    pub(crate) fn ranks(&self, name: &str) -> Vec<usize> {
         self.floats(name).into_iter().map(|rank| rank as usize).collect()
     }
 
-    pub fn images(&self) -> Vec<f64> {
-        self.tensors().tensor("images").unwrap().data().iter().map(|&pixel| f64::from(pixel) / 255.0).collect()
+    pub(crate) fn images(&self) -> Vec<f64> {
+        self.tensors()
+            .tensor("images")
+            .unwrap()
+            .data()
+            .iter()
+            .map(|&pixel| f64::from(pixel) / 255.0)
+            .collect()
     }
 
-    pub fn image_shape(&self) -> [usize; 3] {
+    pub(crate) fn image_shape(&self) -> [usize; 3] {
         self.shape("images")[1..].try_into().unwrap()
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.shape("images")[0]
     }
 }

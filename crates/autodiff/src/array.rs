@@ -112,19 +112,14 @@ impl Array {
         Self(Dispatch::float_sum_dim(self.0, axis))
     }
 
-    /// True where the value is at most `bound`; a mask of the device's own boolean type.
-    pub(crate) fn at_most(&self, bound: f64) -> Self {
-        Self(Dispatch::float_lower_equal_elem(
-            self.0.clone(),
-            Scalar::Float(bound),
-            bool_dtype(&self.device()),
-        ))
+    /// True where the value exceeds `bound`; a mask of the device's own boolean type.
+    pub(crate) fn above(&self, bound: f64) -> Self {
+        Self(Dispatch::float_greater_elem(self.0.clone(), Scalar::Float(bound), bool_dtype(&self.device())))
     }
 
-    /// `self` with `value` wherever the mask, which broadcasts, is true.
-    pub(crate) fn mask_fill(self, mask: Self, value: f64) -> Self {
-        let mask = Dispatch::bool_expand(mask.0, Shape::from(self.shape()));
-        Self(Dispatch::float_mask_fill(self.0, mask, Scalar::Float(value)))
+    /// A mask as numbers, 1 where it is true and 0 elsewhere.
+    pub(crate) fn mask_as_numbers(self, place: &Place) -> Self {
+        Self(Dispatch::bool_into_float(self.0, place.dtype))
     }
 
     /// The mask under another shape of as many elements.

@@ -1,9 +1,11 @@
 //! The way in: a model captured, checked, planned and loaded once, then run on any number of samples.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use rayon::prelude::*;
 
 use crate::burn_executor::BurnExecutor;
 use crate::capture::record;
@@ -74,6 +76,9 @@ fn block(cotangents: usize) -> usize {
 pub struct Program {
     plan: Arc<Plan>,
     executor: Box<dyn Executor>,
+    /// Whether batches run side by side, one on each thread of rayon's pool: on a CPU, whose kernels are too small at one sample to
+    /// share their work.
+    side_by_side: bool,
 }
 
 impl Program {
@@ -85,11 +90,12 @@ impl Program {
     pub fn new(graph: Graph, device: &Device, options: &Options) -> Result<Self> {
         let device = device.clone().without_autodiff();
         let block = block(graph.classes() - 1);
-        let batch = if is_cpu(&device) { CPU_BATCH } else { options.batch };
+        let side_by_side = is_cpu(&device);
+        let batch = if side_by_side { CPU_BATCH } else { options.batch };
         let plan = Arc::new(Plan::input(Arc::new(graph), batch, block, options.precision)?);
         let executor = BurnExecutor::new(Arc::clone(&plan), &device)?;
-        check::probe(&executor, if is_cpu(&device) { 0.0 } else { check::PROBE_TOLERANCE })?;
-        Ok(Self { plan, executor: Box::new(executor) })
+        check::probe(&executor, if side_by_side { 0.0 } else { check::PROBE_TOLERANCE })?;
+        Ok(Self { plan, executor: Box::new(executor), side_by_side })
     }
 
     /// The plan that is run.
@@ -117,7 +123,7 @@ impl Program {
         if count > 0 {
             check::finite_samples("the input", &samples)?;
         }
-        Ok(Jacobians { program: self, samples, next: 0, count, chunk: None })
+        Ok(Jacobians { program: self, samples, next: 0, count, ready: VecDeque::new() })
     }
 
     /// e_k - e_K for k = 1 .. K-1, the same for every sample of a batch: `[K-1, n, K]`.
@@ -157,17 +163,11 @@ pub enum Rows {
 pub struct Jacobians<'a> {
     program: &'a Program,
     samples: TensorData,
+    /// The first sample that has not run.
     next: usize,
     count: usize,
-    chunk: Option<Chunk>,
-}
-
-/// Results of the batch in progress.
-#[derive(Debug)]
-struct Chunk {
-    first: usize,
-    logits: Vec<f64>,
-    rows: TensorData,
+    /// Results that wait for their turn.
+    ready: VecDeque<Result<Jacobian>>,
 }
 
 impl Jacobians<'_> {
@@ -183,14 +183,46 @@ impl Jacobians<'_> {
         let joined: Vec<u8> =
             (first..first + batch).flat_map(|index| sample(index).iter().copied()).collect();
         TensorData::try_from_bytes_vec(joined, with_leading(batch, &shape[1..]), self.samples.dtype())
-            .map_err(|error| Error::Device(format!("{error:?}")))
+            .map_err(unreadable)
     }
 
-    fn run(&self, first: usize) -> Result<Chunk> {
+    /// Runs one batch.
+    fn run(&self, first: usize) -> Result<Vec<Jacobian>> {
+        let (batch, classes) = (self.program.plan.batch(), self.program.plan.graph().classes());
         let linearized = self.program.executor.linearize(self.batch(first)?)?;
-        let logits = linearized.logits().iter::<f64>().collect();
+        let logits: Vec<f64> = linearized.logits().iter().collect();
         let rows = linearized.pullback(self.program.differences())?;
-        Ok(Chunk { first, logits, rows })
+        let one = |position: usize| {
+            let rows = match rows.dtype() {
+                DType::F64 => Rows::F64(gather(rows.as_slice().map_err(unreadable)?, classes - 1, batch, position)),
+                _ => Rows::F32(gather(rows.as_slice().map_err(unreadable)?, classes - 1, batch, position)),
+            };
+            let logits = logits[position * classes..(position + 1) * classes].to_vec();
+            Ok(Jacobian { sample: first + position, logits, rows })
+        };
+        (0..batch.min(self.count - first)).map(one).collect()
+    }
+
+    /// Runs the next batch, or the next ones side by side; their order, and so their bits, are the same either way.
+    fn advance(&mut self) {
+        let batch = self.program.plan.batch();
+        let lanes = if self.program.side_by_side { rayon::current_num_threads() } else { 1 };
+        let firsts: Vec<_> = (self.next..self.count).step_by(batch).take(lanes).collect();
+        let results: Vec<_> = match firsts.as_slice() {
+            [only] => vec![self.run(*only)],
+            several => several.par_iter().map(|&first| self.run(first)).collect(),
+        };
+        self.next = self.count.min(self.next + firsts.len() * batch);
+        for result in results {
+            match result {
+                Ok(samples) => self.ready.extend(samples.into_iter().map(Ok)),
+                Err(error) => {
+                    self.ready.push_back(Err(error));
+                    self.next = self.count;
+                    return;
+                }
+            }
+        }
     }
 }
 
@@ -198,39 +230,15 @@ impl Iterator for Jacobians<'_> {
     type Item = Result<Jacobian>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let sample = self.next;
-        if sample == self.count {
-            return None;
+        if self.ready.is_empty() && self.next < self.count {
+            self.advance();
         }
-        let batch = self.program.plan.batch();
-        let first = sample - sample % batch;
-        if self.chunk.as_ref().is_none_or(|chunk| chunk.first != first) {
-            match self.run(first) {
-                Ok(chunk) => self.chunk = Some(chunk),
-                Err(error) => {
-                    self.next = self.count;
-                    return Some(Err(error));
-                }
-            }
-        }
-        self.next += 1;
-        self.chunk.as_ref().map(|chunk| chunk.sample(sample, batch))
+        self.ready.pop_front()
     }
 }
 
-impl Chunk {
-    fn sample(&self, sample: usize, batch: usize) -> Result<Jacobian> {
-        let (position, classes) = (sample - self.first, self.logits.len() / batch);
-        let logits = self.logits[position * classes..(position + 1) * classes].to_vec();
-        let unreadable = |error| Error::Device(format!("{error:?}"));
-        let rows = match self.rows.dtype() {
-            DType::F64 => {
-                Rows::F64(gather(self.rows.as_slice().map_err(unreadable)?, classes - 1, batch, position))
-            }
-            _ => Rows::F32(gather(self.rows.as_slice().map_err(unreadable)?, classes - 1, batch, position)),
-        };
-        Ok(Jacobian { sample, logits, rows })
-    }
+fn unreadable(error: burn::tensor::DataError) -> Error {
+    Error::Device(format!("{error:?}"))
 }
 
 /// One sample's rows out of `[V, n, p]`.
@@ -263,7 +271,7 @@ mod tests {
         let plan = Plan::input(Arc::new(graph), batch, 2, Precision::F64).expect("it is planned");
         let plan = Arc::new(plan);
         let executor = BurnExecutor::new(Arc::clone(&plan), &Device::flex()).expect("it loads");
-        Program { plan, executor: Box::new(executor) }
+        Program { plan, executor: Box::new(executor), side_by_side: false }
     }
 
     fn run(program: &Program, samples: &TensorData) -> Vec<Jacobian> {
@@ -316,7 +324,7 @@ mod tests {
     #[test]
     fn the_first_failure_ends_the_run() {
         let working = program(graph(), 1);
-        let failing = Program { plan: working.plan, executor: Box::new(Failing) };
+        let failing = Program { plan: working.plan, executor: Box::new(Failing), side_by_side: true };
         let samples = TensorData::zeros::<f64, _>([3, 4]);
         let results: Vec<_> = failing.jacobians(samples).expect("they fit").collect();
         assert!(matches!(results.as_slice(), [Err(Error::Device(_))]), "{results:?}");

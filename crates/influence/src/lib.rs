@@ -41,7 +41,7 @@ pub use influence_autodiff::Precision;
 pub use influence_manifold::{Baselines, Error as FilterError, Filter};
 pub use objective::Objective;
 pub use score::Score;
-pub use scorer::{Perturbation, Scorer, ScorerBuilder, Scores};
+pub use scorer::{Linearization, Linearizations, Perturbation, Scorer, ScorerBuilder, Scores};
 
 /// The influence of perturbing each whole image on the objective: one [`Score`] an image.
 ///

@@ -46,7 +46,9 @@ impl Objective {
             }
         };
         match self {
-            Self::Label(labels) if labels.len() != samples => Err(Error::LabelCount { labels: labels.len(), samples }),
+            Self::Label(labels) if labels.len() != samples => {
+                Err(Error::LabelCount { labels: labels.len(), samples })
+            }
             Self::Label(labels) => labels
                 .iter()
                 .enumerate()

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use influence_manifold::{Baselines, Filter, Influence, Objective, Probabilities, Tangent, baselines, influence};
+use influence_manifold::{
+    Baselines, Filter, Influence, Objective, Probabilities, Tangent, baselines, influence,
+};
 
 /// The influence of one sample's perturbation, and what is needed to read it.
 #[derive(Debug, Clone, PartialEq)]

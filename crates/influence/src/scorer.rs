@@ -89,7 +89,9 @@ impl ScorerBuilder {
     {
         let filter = self.filter.validated().map_err(Error::Filter)?;
         let device = self.device.or_else(|| model.devices().into_iter().next()).ok_or_else(|| {
-            influence_autodiff::Error::InvalidArgument("the model has no tensors, hence no device: name one".into())
+            influence_autodiff::Error::InvalidArgument(
+                "the model has no tensors, hence no device: name one".into(),
+            )
         })?;
         let graph = Graph::capture(model, forward, sample, &device)?;
         let own = if graph.dtype == DType::F64 { Precision::F64 } else { Precision::F32 };
@@ -172,7 +174,9 @@ impl Scorer {
     /// the input; [`Error::Measure`] where the measure is not defined.
     pub fn score<const D: usize>(&self, images: Tensor<D>, objective: &Objective) -> Result<Vec<Score>> {
         let data = images.try_to_data().map_err(|error| {
-            influence_autodiff::Error::Device(format!("reading the images from their device failed: {error:?}"))
+            influence_autodiff::Error::Device(format!(
+                "reading the images from their device failed: {error:?}"
+            ))
         })?;
         self.scores(data, objective)?.collect()
     }
@@ -182,43 +186,107 @@ impl Scorer {
     /// # Errors
     /// As [`Scorer::score`]: what is wrong with the call at once, what goes wrong with a sample when its turn comes.
     pub fn scores(&self, images: TensorData, objective: &Objective) -> Result<Scores<'_>> {
+        let linearizations = self.linearize(images)?;
+        let objectives = objective.resolve(linearizations.samples, self.classes())?;
+        Ok(Scores { linearizations, objectives: objectives.into_iter() })
+    }
+
+    /// Linearises the network at `images` `[N, ...sample]`, one after the other: for several objectives and filters at the price of one
+    /// Jacobian.
+    ///
+    /// # Errors
+    /// [`Error::NoSamples`]; [`Error::Model`] for NaN, infinity or another shape.
+    pub fn linearize(&self, images: TensorData) -> Result<Linearizations<'_>> {
         let samples = images.shape().first().copied().unwrap_or(0);
         if samples == 0 {
             return Err(Error::NoSamples);
         }
-        let objectives = objective.resolve(samples, self.classes())?;
-        Ok(Scores { scorer: self, jacobians: self.program.jacobians(images)?, objectives })
+        Ok(Linearizations { scorer: self, jacobians: self.program.jacobians(images)?, samples })
     }
 
-    fn one(&self, jacobian: &Jacobian, objective: &Single) -> Result<Score> {
+    /// The metric of one sample, out of the rows of its Jacobian.
+    fn linearization(&self, jacobian: Jacobian) -> Result<Linearization<'_>> {
+        let Jacobian { sample, logits, rows } = jacobian;
         let columns = self.program.plan().graph().sample_shape().iter().product();
-        let tangent = match &jacobian.rows {
+        let tangent = match &rows {
             Rows::F64(rows) => Tangent::from_rows(rows, self.classes(), columns),
             Rows::F32(rows) => Tangent::from_rows(rows, self.classes(), columns),
             other => unreachable!("rows in a precision that no plan has: {other:?}"),
         };
-        tangent
-            .and_then(|tangent| Score::new(&jacobian.logits, &tangent, objective, &self.filter, &self.engine))
-            .map_err(|source| Error::Measure { sample: jacobian.sample, source })
+        let tangent = tangent.map_err(|source| Error::Measure { sample, source })?;
+        Ok(Linearization { scorer: self, sample, logits, tangent })
+    }
+}
+
+/// The iterator of [`Scorer::linearize`].
+#[derive(Debug)]
+pub struct Linearizations<'a> {
+    scorer: &'a Scorer,
+    jacobians: Jacobians<'a>,
+    samples: usize,
+}
+
+impl<'a> Iterator for Linearizations<'a> {
+    type Item = Result<Linearization<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let jacobian = self.jacobians.next()?;
+        Some(jacobian.map_err(Error::from).and_then(|jacobian| self.scorer.linearization(jacobian)))
+    }
+}
+
+/// The network's first-order behaviour at one sample.
+#[derive(Debug, Clone)]
+pub struct Linearization<'a> {
+    scorer: &'a Scorer,
+    sample: usize,
+    logits: Vec<f64>,
+    tangent: Tangent,
+}
+
+impl Linearization<'_> {
+    /// Which sample of the call, from 0.
+    #[must_use]
+    pub fn sample(&self) -> usize {
+        self.sample
+    }
+
+    /// The logits `[K]`.
+    #[must_use]
+    pub fn logits(&self) -> &[f64] {
+        &self.logits
+    }
+
+    /// The score for -log P of `class` (of the predicted class for `None`) under `filter`, whatever the scorer's own are.
+    ///
+    /// # Errors
+    /// [`Error::ClassOutOfRange`]; [`Error::Measure`] where the measure is not defined or the filter's argument is out of its range.
+    pub fn score(&self, class: Option<usize>, filter: &Filter) -> Result<Score> {
+        let objective = match class {
+            Some(class) => Objective::class(class),
+            None => Objective::predicted(),
+        };
+        self.measure(&objective.resolve(1, self.logits.len())?[0], filter)
+    }
+
+    fn measure(&self, objective: &Single, filter: &Filter) -> Result<Score> {
+        Score::new(&self.logits, &self.tangent, objective, filter, &self.scorer.engine)
+            .map_err(|source| Error::Measure { sample: self.sample, source })
     }
 }
 
 /// The iterator of [`Scorer::scores`].
 #[derive(Debug)]
 pub struct Scores<'a> {
-    scorer: &'a Scorer,
-    jacobians: Jacobians<'a>,
-    objectives: Vec<Single>,
+    linearizations: Linearizations<'a>,
+    objectives: std::vec::IntoIter<Single>,
 }
 
 impl Iterator for Scores<'_> {
     type Item = Result<Score>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let jacobian = match self.jacobians.next()? {
-            Ok(jacobian) => jacobian,
-            Err(error) => return Some(Err(error.into())),
-        };
-        Some(self.scorer.one(&jacobian, &self.objectives[jacobian.sample]))
+        let (linearization, objective) = (self.linearizations.next()?, self.objectives.next()?);
+        Some(linearization.and_then(|at| at.measure(&objective, &at.scorer.filter)))
     }
 }

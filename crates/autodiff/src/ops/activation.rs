@@ -45,7 +45,7 @@ macro_rules! activations {
             }
 
             fn trace(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> (Array, Option<Array>) {
-                let mask = ($keep == Keep::Mask).then(|| inputs[0].at_most(0.0));
+                let mask = ($keep == Keep::Mask).then(|| inputs[0].above(0.0));
                 (Self::value(only(inputs)), mask)
             }
 
@@ -73,9 +73,10 @@ fn over_cotangents(array: Array) -> Array {
     array.reshape(&shape)
 }
 
-/// The kept mask as `[1, ...]`.
-fn mask_over_cotangents(saved: &Saved<'_>) -> Array {
-    saved.derived().reshape_mask(&with_leading(1, &saved.shapes[0]))
+/// The kept mask as numbers `[1, ...]`: a product with them is an order of magnitude faster on burn-flex than filling by a mask that
+/// broadcasts.
+fn positive_over_cotangents(saved: &Saved<'_>, place: &Place) -> Array {
+    saved.derived().reshape_mask(&with_leading(1, &saved.shapes[0])).mask_as_numbers(place)
 }
 
 impl Relu {
@@ -84,7 +85,8 @@ impl Relu {
     }
 
     fn vjp(cotangent: Array, saved: &Saved<'_>) -> Array {
-        cotangent.mask_fill(mask_over_cotangents(saved), 0.0)
+        let positive = positive_over_cotangents(saved, &cotangent.place());
+        cotangent.mul(positive)
     }
 }
 
@@ -158,13 +160,13 @@ impl Rule for LeakyRelu {
     }
 
     fn trace(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> (Array, Option<Array>) {
-        let mask = inputs[0].at_most(0.0);
+        let mask = inputs[0].above(0.0);
         (self.forward(inputs, shape, place), Some(mask))
     }
 
     fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
-        let ones = Array::full(&with_leading(1, &saved.shapes[0]), 1.0, &cotangent.place());
-        cotangent.mul(ones.mask_fill(mask_over_cotangents(saved), self.slope))
+        let positive = positive_over_cotangents(saved, &cotangent.place());
+        cotangent.mul(positive.mul_scalar(1.0 - self.slope).add_scalar(self.slope))
     }
 }
 
