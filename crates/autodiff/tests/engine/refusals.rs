@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::{log_softmax, relu, softmax};
 use burn::tensor::ops::{AvgPoolOptions, ConvOptions};
-use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData};
 use influence_autodiff::{Error, Executor, Graph, Plan, Precision, Problem, Program};
 
 use crate::models::{Net, SAMPLE, batch, capture, load, net_program, program, samples};
@@ -290,6 +290,18 @@ fn weights_that_are_not_finite_are_named() {
         let expected = Error::NonFinite { what: "weight scale".into(), value: name.into(), index: 1 };
         assert_eq!(program(graph, Precision::F32).err(), Some(expected));
     }
+}
+
+#[test]
+fn weights_beyond_the_precision_of_the_run_are_named() {
+    let device = Device::flex();
+    let scale = Tensor::<1>::from_data([1.0, 1.0, 1e300], (&device, DType::F64));
+    let scaled = Scaled { scale: Param::from_tensor(scale) };
+    let forward = |scaled: &Scaled, x: Tensor<2>| x * scaled.scale.val().unsqueeze::<2>();
+    let graph = Graph::capture(&scaled, forward, &[3], &device).expect("it is captured");
+    let expected = Error::NonFinite { what: "weight scale".into(), value: "inf".into(), index: 2 };
+    assert_eq!(program(graph.clone(), Precision::F32).err(), Some(expected));
+    assert!(program(graph, Precision::F64).is_ok());
 }
 
 #[test]

@@ -49,6 +49,18 @@ fn a_model_in_double_precision() {
 }
 
 #[test]
+fn a_model_in_half_precision_runs_in_full() {
+    let device = Device::flex();
+    let half = Net::new(&device).map(&mut Weights::new(&device, DType::F16));
+    let graph = assert_untouched(&half, &device, DType::F16);
+    // Every number of half precision is one of single precision: the weights arrive as they are.
+    let weight = half.head.weight.val().into_data().convert_dtype(DType::F64);
+    let captured = graph.constants().find(|(_, constant)| constant.name == "head.weight");
+    assert!(captured.is_some_and(|(_, captured)| captured.data.clone().convert_dtype(DType::F64) == weight));
+    assert_eq!(jacobians(&program(graph, Precision::F32).expect("it loads"), &samples(2)).len(), 2);
+}
+
+#[test]
 fn a_lazily_initialised_model_gets_its_weights_once() {
     let device = Device::flex();
     let net = Net::lazy(&device);
