@@ -91,34 +91,53 @@ where
                 outcome = Ok((output, dtype, names.into_inner().found));
                 scope.complete([entry], [output])
             }
-            Ok(_) => {
-                outcome =
-                    Err(failed("the forward function returned a tensor of another device".into(), None));
-                scope.complete([], [])
-            }
-            Err(message) => {
-                outcome = Err(failed(message, None));
+            other => {
+                let elsewhere = "the forward function returned a tensor of another device";
+                outcome = Err(failed(other.err().unwrap_or_else(|| elsewhere.into()), None));
                 scope.complete([], [])
             }
         }
     });
     drop(kept);
-    let input = input.get();
-    let own = |op: &OperationIr| {
+    let seen = Seen { input: input.get(), shape };
+    let captured = captured.map_err(|error| error.to_string());
+    seen.assemble(outcome, captured.map(|captured| (captured.graph.operations, captured.values)))
+}
+
+/// The input as the model saw it.
+struct Seen {
+    input: Option<TensorId>,
+    shape: Vec<usize>,
+}
+
+/// Output, float type and names of a run that went well.
+type Told = (TensorId, DType, HashMap<TensorId, (String, Role)>);
+
+impl Seen {
+    /// Whether an operation is the model's own: not the one that made its input, no beginning or end of a tensor.
+    fn is_own(&self, op: &OperationIr) -> bool {
         !matches!(op, OperationIr::Init(_) | OperationIr::Drop(_))
-            && op.outputs().all(|output| Some(output.id) != input)
-    };
-    match (outcome, captured, input) {
-        (Ok((output, dtype, names)), Ok(captured), Some(input)) => {
-            let operations = captured.graph.operations.into_iter().filter(own).collect();
-            Ok(Recording { operations, values: captured.values, names, input, shape, output, dtype })
+            && op.outputs().all(|output| Some(output.id) != self.input)
+    }
+
+    /// The recording, or why there is none with the last of the model's operations.
+    fn assemble(
+        self,
+        told: Result<Told>,
+        captured: Result<(Vec<OperationIr>, BTreeMap<TensorId, TensorData>), String>,
+    ) -> Result<Recording> {
+        match (told, captured, self.input) {
+            (Ok((output, dtype, names)), Ok((operations, values)), Some(input)) => {
+                let operations = operations.into_iter().filter(|op| self.is_own(op)).collect();
+                Ok(Recording { operations, values, names, input, shape: self.shape, output, dtype })
+            }
+            (Err(Error::CaptureFailed { message, .. }), Ok((operations, _)), _) => {
+                Err(failed(message, operations.iter().rfind(|op| self.is_own(op))))
+            }
+            (Err(error), ..) => Err(error),
+            (Ok(_), Err(message), _) => Err(failed(message, None)),
+            (Ok(_), Ok(_), None) => Err(failed("the input was not recorded".into(), None)),
         }
-        (Err(Error::CaptureFailed { message, .. }), Ok(captured), _) => {
-            Err(failed(message, captured.graph.operations.iter().rfind(|op| own(op))))
-        }
-        (Err(error), ..) => Err(error),
-        (Ok(_), Err(error), _) => Err(failed(error.to_string(), None)),
-        (Ok(_), Ok(_), None) => Err(failed("the input was not recorded".into(), None)),
     }
 }
 

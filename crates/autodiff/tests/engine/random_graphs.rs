@@ -1,6 +1,8 @@
 //! Random small networks: the pullback against central differences.
 //!
-//! 256 of them in each run (more with the variable `PROPTEST_CASES`). A network is a list of instructions on a stack of values that all have the input's shape, so that any list is a valid network.
+//! 256 of them in each run (more with the variable `PROPTEST_CASES`).
+//!
+//! A network is a list of instructions on a stack of values that all have the input's shape, so that any list is a valid network.
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::{gelu, leaky_relu, log_softmax, relu, sigmoid, softmax, tanh};
