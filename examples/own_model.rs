@@ -1,6 +1,7 @@
 //! A model of your own, not from the zoo: a residual branch, a concatenation, and its influence in ten lines.
 //!
 //!     cargo run --release --example own_model
+#![expect(clippy::print_stdout, reason = "an example shows its results")]
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -48,7 +49,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let scores = influence::fi_score(&net, Net::forward, images, &Objective::label(labels))?;
     for (index, score) in scores.iter().enumerate() {
-        println!("image {index}: influence {:.4} of at most {:.4}, rank {}", score.value, score.bound, score.rank);
+        println!(
+            "image {index}: influence {:.4} of at most {:.4}, rank {}",
+            score.value, score.bound, score.rank
+        );
     }
     Ok(())
 }

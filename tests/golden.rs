@@ -2,6 +2,8 @@
 //!
 //! Tolerances are those that the project promises; docs/numerics.md tells where they come from.
 
+#![expect(clippy::print_stdout, reason = "the differences found are worth reading")]
+
 mod common;
 
 use burn::tensor::{Device, TensorData};

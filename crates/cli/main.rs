@@ -8,6 +8,7 @@ mod row;
 mod score;
 mod table;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -26,7 +27,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::BrokenPipe) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("influence: {failure}");
+            // Nobody is left to tell where standard error is gone too.
+            let _ = writeln!(io::stderr(), "influence: {failure}");
             ExitCode::from(failure::EXIT_CODE)
         }
     }

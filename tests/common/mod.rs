@@ -1,5 +1,6 @@
 //! Reference values and networks for the tests of the root package.
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::print_stdout, reason = "a skipped test says so")]
 
 use std::path::{Path, PathBuf};
 
