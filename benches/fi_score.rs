@@ -14,7 +14,8 @@ use influence_zoo::weights::{self, Precision as WeightPrecision};
 use influence_zoo::{Architecture, Network};
 
 /// The exact influence of the first four images of the MNIST test set (tests/golden, `fi_exact`).
-const REFERENCE: [f64; 4] = [7.542490997374716e-07, 0.00015356564783211156, 6.532893211701212e-07, 8.439412176364505e-06];
+const REFERENCE: [f64; 4] =
+    [7.542490997374716e-07, 0.00015356564783211156, 6.532893211701212e-07, 8.439412176364505e-06];
 
 /// How far single precision may be from it.
 const TOLERANCE: f64 = 1e-4;
@@ -22,7 +23,8 @@ const TOLERANCE: f64 = 1e-4;
 fn scorer() -> Scorer {
     let device = Device::flex();
     let network = Architecture::ResNet50 { width: 8 }.init(1, 28, 10, &device).expect("the embedded network");
-    let (network, _) = weights::load(network, sample::RESNET50W8_MNIST, WeightPrecision::F32, &device).expect("its weights");
+    let (network, _) =
+        weights::load(network, sample::RESNET50W8_MNIST, WeightPrecision::F32, &device).expect("its weights");
     let scorer = Scorer::builder().precision(Precision::F32).device(&device);
     scorer.compile(&network, Network::forward, &[1, 28, 28]).expect("a model that the engine knows")
 }

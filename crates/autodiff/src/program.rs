@@ -194,7 +194,9 @@ impl Jacobians<'_> {
         let rows = linearized.pullback(self.program.differences())?;
         let one = |position: usize| {
             let rows = match rows.dtype() {
-                DType::F64 => Rows::F64(gather(rows.as_slice().map_err(unreadable)?, classes - 1, batch, position)),
+                DType::F64 => {
+                    Rows::F64(gather(rows.as_slice().map_err(unreadable)?, classes - 1, batch, position))
+                }
                 _ => Rows::F32(gather(rows.as_slice().map_err(unreadable)?, classes - 1, batch, position)),
             };
             let logits = logits[position * classes..(position + 1) * classes].to_vec();
