@@ -13,7 +13,7 @@ pub static MNIST_LABELS: &[u8] = include_bytes!("../sample/t10k-labels-idx1-ubyt
 /// Weights of a small ResNet50 trained on MNIST: a safetensors file (0.8 MB).
 ///
 /// The ResNet50 of Shu & Zhu (AAAI-19) for `[1, 28, 28]` images, at width 8 instead of 64: 0.4 M parameters in 10 classes. Names and
-/// layouts are PyTorch's (`layer1.0.conv1.weight`, `[out, in, height, width]`), values are float16, inputs are pixels in `[0, 1]`
+/// layouts are PyTorch's (`stages.0.0.conv1.weight`, `[out, in, height, width]`), values are float16, inputs are pixels in `[0, 1]`
 /// (value / 255, no further normalisation). It classes 99.25 % of the MNIST test set rightly.
 pub static RESNET50W8_MNIST: &[u8] = include_bytes!("../sample/resnet50w8-mnist.safetensors");
 
