@@ -85,8 +85,10 @@ impl Rule for Conv2d {
 
     fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
         let (v, weight, shape) = (cotangent.shape()[0], saved.input(1), &saved.shapes[0]);
-        if self.is_pointwise(&weight.shape()) {
-            return self.pointwise(cotangent, weight).reshape(&with_leading(v, shape));
+        if let Some(reversed) = self.reversed(&weight.shape()) {
+            let flipped = weight.permute(&[1, 0, 2, 3]).flip(&[2, 3]);
+            let pulled = Array(Dispatch::conv2d(fold(cotangent).0, flipped.0, None, reversed));
+            return pulled.reshape(&with_leading(v, shape));
         }
         let (out, kernel) = (cotangent.shape(), weight.shape());
         let symmetric = self.padding.iter().all(|(before, after)| before == after);
@@ -106,16 +108,19 @@ impl Rule for Conv2d {
 }
 
 impl Conv2d {
-    /// Whether each position of the result sees exactly one position of the input, and each position is seen once.
-    fn is_pointwise(&self, weight: &[usize]) -> bool {
-        weight[2..] == [1, 1] && self.stride == [1, 1] && self.padding == [(0, 0), (0, 0)] && self.groups == 1
-    }
-
-    /// The pullback of a pointwise convolution is the pointwise convolution with the transposed weight: as a forward convolution it
-    /// takes the backends' better kernels (half the time on burn-flex).
-    fn pointwise(&self, cotangent: Array, weight: Array) -> Array {
-        let options = ConvOptions::new([1, 1], [0, 0], [1, 1], 1);
-        Array(Dispatch::conv2d(fold(cotangent).0, weight.permute(&[1, 0, 2, 3]).0, None, options))
+    /// At stride 1 the pullback is itself a convolution, with the weight's channels swapped and its taps reversed, and padding
+    /// dilation (kernel - 1) - padding. Backends run it as a product of matrices over gathered columns, where a transposed convolution
+    /// scatters them. Columns of the cotangent are the smaller ones when the result has fewer channels than the operand, and none are
+    /// needed for a pointwise kernel: then it takes about half the time on burn-flex.
+    fn reversed(&self, weight: &[usize]) -> Option<ConvOptions<2>> {
+        let pays = weight[0] < weight[1] || weight[2..] == [1, 1];
+        if self.stride != [1, 1] || self.groups != 1 || !pays {
+            return None;
+        }
+        let full = |axis: usize| self.dilation[axis] * (weight[2 + axis] - 1);
+        let side = |axis: usize, padding: usize| full(axis).checked_sub(padding);
+        let both = |axis: usize| side(axis, self.padding[axis].0).zip(side(axis, self.padding[axis].1));
+        Some(ConvOptions::new_with_padding([1, 1], [both(0)?, both(1)?], self.dilation, 1))
     }
 
     /// The part of `[B, C, H + padding, W + padding]` that is not padding.
@@ -176,8 +181,9 @@ pub(super) mod tests {
     const KERNELS: [[usize; 2]; 5] = [[1, 1], [2, 2], [3, 3], [5, 5], [1, 3]];
     const PADDINGS: [[(usize, usize); 2]; 4] =
         [[(0, 0), (0, 0)], [(1, 1), (1, 1)], [(2, 2), (2, 2)], [(1, 2), (0, 3)]];
-    /// Groups, input and output channels: plain, two groups, depthwise with two filters a channel.
-    const GROUPS: [[usize; 3]; 3] = [[1, 2, 3], [2, 4, 2], [3, 3, 6]];
+    /// Groups, input and output channels: plain to more and to fewer channels (the two ways of the pullback), two groups, depthwise with
+    /// two filters a channel.
+    const GROUPS: [[usize; 3]; 4] = [[1, 2, 3], [1, 4, 2], [2, 4, 2], [3, 3, 6]];
 
     fn sample(op: Conv2d, x: [usize; 4], outputs: usize, kernel: [usize; 2], bias: bool) -> Sample {
         let weight = [outputs, x[1] / op.groups, kernel[0], kernel[1]];
