@@ -160,6 +160,7 @@ fn wrong_words_are_refused_with_the_remedy() {
     refused(&["--perturb", "weather"], &["weather", "input"]);
     refused(&["--batch", "0"], &["--batch 0"]);
     refused(&["--threads", "0"], &["--threads 0"]);
+    refused(&["--threads", "1000000"], &["cores", "at most"]);
     refused(&["--network", "resnet51"], &["resnet51", "resnet50"]);
     refused(&["--network", "densenet121"], &["--weights"]);
     refused(&["--dataset", "imagenet"], &["imagenet", "mnist", "cifar10"]);

@@ -144,8 +144,18 @@ fn device(engine: Option<&str>) -> Result<Device> {
     }
 }
 
+/// Threads beyond this many a core help nobody and stall the machine.
+const MOST_THREADS_PER_CORE: usize = 16;
+
 fn set_threads(threads: Option<usize>) -> Result<()> {
     let Some(threads) = threads else { return Ok(()) };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = cores * MOST_THREADS_PER_CORE;
+    if threads > most {
+        return Err(Failure::new(format!(
+            "--threads {threads}: this machine has {cores} cores; give at most {most}"
+        )));
+    }
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build_global()
