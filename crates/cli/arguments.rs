@@ -73,7 +73,7 @@ pub(crate) struct ScoreArguments {
     /// f32 or f64 [default: f32]
     #[arg(long, value_name = "TYPE")]
     pub(crate) precision: Option<String>,
-    /// Images read and reported at a time; results do not depend on it [default: 32]
+    /// Images that run together on a GPU; on a processor all threads are kept busy whatever it is [default: 32]
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<usize>,
     /// Threads; results do not depend on it [default: one a core]

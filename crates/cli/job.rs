@@ -72,14 +72,14 @@ impl Job {
         let target = Target::parse(arguments.objective.as_deref().unwrap_or("label"))?;
         let filter: Filter = match &arguments.filter {
             Some(text) => {
-                text.parse().map_err(|error: influence::FilterError| Failure::new(error.to_string()))?
+                text.parse().map_err(|error: influence::MeasureError| Failure::new(error.to_string()))?
             }
             None => Filter::default(),
         };
         let precision: Precision = match &arguments.precision {
-            Some(text) => text
-                .parse()
-                .map_err(|_| Failure::new(format!("no such precision: {text}; give f32 or f64")))?,
+            Some(text) => {
+                text.parse().map_err(|error: influence::ModelError| Failure::new(error.to_string()))?
+            }
             None => Precision::F32,
         };
         let selection: Selection =
@@ -101,7 +101,6 @@ impl Job {
             )));
         }
         let (network, report, described) = network(arguments, &data, precision, &device)?;
-        let network_words = format!("{described}; {report}");
         let scorer = Scorer::builder().filter(filter).precision(precision).batch(batch).device(&device);
         let scorer = scorer.compile(&network, Network::forward, &data.shape())?;
         let quiet = arguments.quiet;
@@ -115,7 +114,7 @@ impl Job {
             batch,
             out,
             quiet,
-            network: network_words,
+            network: format!("{described}; {report}"),
         })
     }
 }
@@ -231,8 +230,7 @@ fn architecture(arguments: &ScoreArguments) -> Result<Architecture> {
 /// The network that the names and shapes in a file of weights belong to.
 fn described(path: &Path, width: Option<usize>) -> Result<Architecture> {
     let checkpoint = Checkpoint::open(path)?;
-    let tensors = checkpoint.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()));
-    let found = weights::describe(tensors).and_then(|description| description.architecture());
+    let found = checkpoint.describe().and_then(|description| description.architecture());
     let found = found.ok_or_else(|| {
         Failure::new(format!(
             "{}: the weights of no network that is known here; add --network",

@@ -12,12 +12,17 @@ use crate::output::RowFile;
 use crate::row::Row;
 use crate::table;
 
+/// How many images each thread is given in one call.
+const IMAGES_PER_THREAD: usize = 8;
+
 /// Runs the job to its end.
 pub(crate) fn run(job: Job) -> Result<()> {
     let mut file = job.out.as_ref().map(|(path, format)| RowFile::create(path, *format)).transpose()?;
     let bar = progress(&job);
     let mut rows = Vec::with_capacity(job.images.len());
-    for batch in job.images.chunks(job.batch) {
+    // Images of one call run side by side: enough of them for every thread, and few enough to be held at once.
+    let at_a_time = job.batch.max(IMAGES_PER_THREAD * rayon::current_num_threads());
+    for batch in job.images.chunks(at_a_time) {
         score_batch(&job, batch, &bar, |row| {
             if let Some(file) = &mut file {
                 file.write(&row)?;
@@ -35,8 +40,9 @@ pub(crate) fn run(job: Job) -> Result<()> {
         return Ok(());
     }
     let mut out = io::stdout().lock();
+    table::heading(&mut out, &job, &rows)?;
     if !written {
-        table::print(&mut out, &job, &rows)?;
+        table::print(&mut out, &rows)?;
     }
     table::summary(&mut out, &job, &rows)?;
     out.flush()?;

@@ -8,8 +8,8 @@ use crate::row::Row;
 /// How many images a table on the terminal shows.
 const SHOWN: usize = 20;
 
-/// Prints the heading and the most sensitive images.
-pub(crate) fn print(out: &mut impl Write, job: &Job, rows: &[Row]) -> io::Result<()> {
+/// Prints what was measured, of which network and how its weights were read, and on which images.
+pub(crate) fn heading(out: &mut impl Write, job: &Job, rows: &[Row]) -> io::Result<()> {
     writeln!(out, "Influence of the whole input, f = -log P({}), filter {}", objective(rows), job.filter)?;
     writeln!(out, "Network: {}", job.network)?;
     writeln!(
@@ -20,7 +20,11 @@ pub(crate) fn print(out: &mut impl Write, job: &Job, rows: &[Row]) -> io::Result
         job.scorer.engine(),
         job.precision
     )?;
-    writeln!(out)?;
+    writeln!(out)
+}
+
+/// Prints the most sensitive images.
+pub(crate) fn print(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
     writeln!(
         out,
         "{:>7} {:>6} {:>6} {:>11} {:>11} {:>5} {:>9} {:>11} {:>11} {:>9} {:>9}",

@@ -40,9 +40,7 @@ impl BurnExecutor {
         let place = Place { device: device.as_dispatch().clone(), dtype };
         let mut constants = vec![None; plan.graph.values.len()];
         for (id, constant) in plan.graph.constants() {
-            let data = constant.data.clone().convert_dtype(dtype.into());
-            check::finite_tensor(&constant.name, &data)?;
-            constants[id] = Some(Array::from_data(data, &place));
+            constants[id] = Some(Array::from_data(check::weight(constant, dtype)?, &place));
         }
         let mut this = Self { plan, place, constants };
         this.fold()?;

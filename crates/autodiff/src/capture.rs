@@ -11,7 +11,7 @@
 //! - The model's code may panic while it is recorded (reading a computed tensor, say). The panic is caught, kept off the terminal,
 //!   and returned with the last operation that was recorded.
 //!
-//! Burn 0.23 changes this interface; nothing outside this file knows it.
+//! Burn 0.23 changes this interface; nothing outside this file knows how a recording is made.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};

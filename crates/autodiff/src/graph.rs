@@ -119,18 +119,48 @@ pub struct Node {
 #[derive(Debug, Clone)]
 pub struct Graph {
     /// All values; nodes refer to them by index.
-    pub values: Vec<Value>,
+    pub(crate) values: Vec<Value>,
     /// All nodes, each after the nodes whose results it uses.
-    pub nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     /// The input, of shape `[n, ...]`.
-    pub input: ValueId,
+    pub(crate) input: ValueId,
     /// The logits, of shape `[n, K]`.
-    pub output: ValueId,
+    pub(crate) output: ValueId,
     /// The type of the captured weights.
-    pub dtype: DType,
+    pub(crate) dtype: DType,
 }
 
 impl Graph {
+    /// All values; nodes refer to them by index.
+    #[must_use]
+    pub fn values(&self) -> &[Value] {
+        &self.values
+    }
+
+    /// All nodes, each after the nodes whose results it uses.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The input, of shape `[n, ...]`.
+    #[must_use]
+    pub fn input(&self) -> ValueId {
+        self.input
+    }
+
+    /// The logits, of shape `[n, K]`.
+    #[must_use]
+    pub fn output(&self) -> ValueId {
+        self.output
+    }
+
+    /// The type of the captured weights.
+    #[must_use]
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     /// Number of classes K.
     #[must_use]
     pub fn classes(&self) -> usize {
@@ -217,6 +247,9 @@ impl fmt::Display for Graph {
                     Origin::Constant(constant) => write!(f, "{separator}{}{}", constant.name, shape(input))?,
                     _ => write!(f, "{separator}%{input}")?,
                 }
+            }
+            if !node.path.is_empty() {
+                write!(f, "  # {}", node.path)?;
             }
             writeln!(f)?;
         }

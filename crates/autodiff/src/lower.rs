@@ -27,7 +27,9 @@ pub(crate) type Table = fn(&OperationIr) -> ops::Lowering<'_>;
 pub(crate) fn graph(mut first: Recording, second: Recording, table: Table) -> Result<Graph> {
     let (needed, other) = (needed(&first), needed(&second));
     if needed.len() != other.len() {
-        return Err(Error::Unsupported(vec![uneven(&first, &second, &needed, &other)]));
+        let unknown = needed.iter().filter_map(|&index| unknown(index, &first.operations[index], table));
+        let problems = unknown.chain([uneven(&first, &second, &needed, &other)]);
+        return Err(Error::Unsupported(problems.collect()));
     }
     let weights = std::mem::take(&mut first.values);
     let mut builder = Builder::new(&first, &second, weights);
@@ -63,6 +65,16 @@ fn needed(recording: &Recording) -> Vec<usize> {
     }
     needed.reverse();
     needed
+}
+
+/// Why an operation is refused whatever its operands are.
+fn unknown(index: usize, op: &OperationIr, table: Table) -> Option<Problem> {
+    let why = match table(op) {
+        Some(Ok(_)) => return None,
+        Some(Err(why)) => why,
+        None => reason(op).into(),
+    };
+    Some(Problem { op: operation_name(op), node: format!("operation {index}"), why })
 }
 
 /// Names the first operation at which two recordings of unequal length differ.

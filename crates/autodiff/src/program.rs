@@ -90,12 +90,21 @@ impl Program {
     pub fn new(graph: Graph, device: &Device, options: &Options) -> Result<Self> {
         let device = device.clone().without_autodiff();
         let block = block(graph.classes() - 1);
+        if options.batch == 0 {
+            return Err(Error::InvalidArgument("a batch needs at least one sample".into()));
+        }
         let side_by_side = is_cpu(&device);
         let batch = if side_by_side { CPU_BATCH } else { options.batch };
         let plan = Arc::new(Plan::input(Arc::new(graph), batch, block, options.precision)?);
         let executor = BurnExecutor::new(Arc::clone(&plan), &device)?;
         check::probe(&executor, if side_by_side { 0.0 } else { check::PROBE_TOLERANCE })?;
         Ok(Self { plan, executor: Box::new(executor), side_by_side })
+    }
+
+    /// A plan with an executor of your own, one batch at a time; nothing is checked but what the plan knows.
+    #[must_use]
+    pub fn with_executor(plan: Arc<Plan>, executor: Box<dyn Executor>) -> Self {
+        Self { plan, executor, side_by_side: false }
     }
 
     /// The plan that is run.
@@ -113,13 +122,13 @@ impl Program {
     /// Logits and input Jacobians of `samples` `[N, ...sample]`, one after the other, in their order.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the samples are not what the graph was captured for; [`Error::NonFinite`] when one holds NaN or infinity,
-    /// by its index; both before anything runs. Each item is an error when the run at its samples fails.
+    /// [`Error::Shape`] when the samples are not what the graph was captured for, [`Error::InvalidArgument`] when they are no floats,
+    /// [`Error::NonFinite`] when one holds NaN or infinity, by its index; all before anything runs. Each item is an error when the run at its samples fails.
     pub fn jacobians(&self, samples: TensorData) -> Result<Jacobians<'_>> {
         let graph = self.plan.graph();
         let count = samples.shape().first().copied().unwrap_or(0);
         check::shape("samples", samples.shape(), &with_leading(count, &graph.sample_shape()))?;
-        let samples = samples.convert_dtype(DType::from(self.plan.precision.dtype()));
+        let samples = check::as_float(samples, self.plan.precision.dtype())?;
         if count > 0 {
             check::finite_samples("the input", &samples)?;
         }
@@ -273,7 +282,7 @@ mod tests {
         let plan = Plan::input(Arc::new(graph), batch, 2, Precision::F64).expect("it is planned");
         let plan = Arc::new(plan);
         let executor = BurnExecutor::new(Arc::clone(&plan), &Device::flex()).expect("it loads");
-        Program { plan, executor: Box::new(executor), side_by_side: false }
+        Program::with_executor(plan, Box::new(executor))
     }
 
     fn run(program: &Program, samples: &TensorData) -> Vec<Jacobian> {

@@ -21,8 +21,8 @@
 //! # }
 //! ```
 //!
-//! [`fi_score`] measures the perturbation of the whole input with the exact filter, in the precision of the model, on the device of
-//! the images. [`Scorer`] is the builder for everything else; it captures and checks the model once and runs on many batches.
+//! [`fi_score`] measures the perturbation of the whole input with the exact filter, in the precision of the model, on the model's own
+//! device. [`Scorer`] is the builder for everything else; it captures and checks the model once and runs on many batches.
 //!
 //! What the numbers say, and what they cannot say, is told in `docs/reading-the-numbers.md`. In one sentence: for a whole input the
 //! exact measure equals (1 - P_y) / P_y whenever the Jacobian has rank K - 1, so look at [`Score::reach`] and [`Score::rank`] before
@@ -37,16 +37,18 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 pub use error::{Error, Result};
-pub use influence_autodiff::Precision;
-pub use influence_manifold::{Baselines, Error as FilterError, Filter};
+pub use influence_autodiff::{Error as ModelError, Graph, Plan, Precision, Problem};
+pub use influence_manifold::{Baselines, Error as MeasureError, Filter, Influence, Tangent};
 pub use objective::Objective;
 pub use score::Score;
 pub use scorer::{Linearization, Linearizations, Perturbation, Scorer, ScorerBuilder, Scores};
 
 /// The influence of perturbing each whole image on the objective: one [`Score`] an image.
 ///
-/// `forward` is the model's own forward function; it is captured, never run on data by Burn's autodiff, and the model is left as it
-/// was. Capture and checks are paid on every call: to score many batches use [`Scorer`].
+/// `forward` is the model's own forward function, or a closure around it; it is captured, never run on data, and the model is left as it
+/// was. It runs on a device that only records: tensors that it captures from outside, such as a mean to subtract, must be made inside it
+/// (`Tensor::from_data(mean, &x.device())`) or be fields of the module. Capture and checks are paid on every call: to score many
+/// batches use [`Scorer`].
 ///
 /// # Shapes
 /// - `images`: `[N, ...]`, as `forward` takes them;
@@ -67,5 +69,8 @@ where
     F: Fn(&M, Tensor<D>) -> Tensor<2>,
 {
     let sample: [usize; D] = images.dims();
-    Scorer::builder().device(&images.device()).compile(model, forward, &sample[1..])?.score(images, objective)
+    let own = model.devices().into_iter().next();
+    let device = own.unwrap_or_else(|| images.device());
+    objective.check(sample[0])?;
+    Scorer::builder().device(&device).compile(model, forward, &sample[1..])?.score(images, objective)
 }

@@ -36,6 +36,17 @@ impl Objective {
         Self::Class(class)
     }
 
+    /// What can be wrong without a network: no samples, or not one label a sample.
+    pub(crate) fn check(&self, samples: usize) -> Result<()> {
+        match self {
+            _ if samples == 0 => Err(Error::NoSamples),
+            Self::Label(labels) if labels.len() != samples => {
+                Err(Error::LabelCount { labels: labels.len(), samples })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The objective of each of `samples` samples, for a network of `classes` classes.
     pub(crate) fn resolve(&self, samples: usize, classes: usize) -> Result<Vec<Single>> {
         let single = |class: usize, what: &dyn Fn() -> String| {
@@ -45,10 +56,8 @@ impl Objective {
                 Err(Error::ClassOutOfRange { what: what(), class, classes })
             }
         };
+        self.check(samples)?;
         match self {
-            Self::Label(labels) if labels.len() != samples => {
-                Err(Error::LabelCount { labels: labels.len(), samples })
-            }
             Self::Label(labels) => labels
                 .iter()
                 .enumerate()

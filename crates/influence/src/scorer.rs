@@ -63,8 +63,8 @@ impl ScorerBuilder {
         self
     }
 
-    /// How many samples run together (default 32). Results never depend on it; on a CPU, where small batches lose nothing, the engine
-    /// uses a fixed number of its own.
+    /// How many samples run together on a GPU (default 32), where results depend on it within rounding. On a CPU the engine runs a fixed
+    /// number of its own side by side on all threads, and results do not depend on it: pass many samples in one call to keep them busy.
     #[must_use]
     pub fn batch(mut self, batch: usize) -> Self {
         self.batch = Some(batch);
@@ -94,7 +94,7 @@ impl ScorerBuilder {
             )
         })?;
         let graph = Graph::capture(model, forward, sample, &device)?;
-        let own = if graph.dtype == DType::F64 { Precision::F64 } else { Precision::F32 };
+        let own = if graph.dtype() == DType::F64 { Precision::F64 } else { Precision::F32 };
         let precision = self.precision.unwrap_or(own);
         let options = Options { precision, batch: self.batch.unwrap_or(DEFAULT_BATCH) };
         let program = Program::new(graph, &device, &options)?;
@@ -186,8 +186,9 @@ impl Scorer {
     /// # Errors
     /// As [`Scorer::score`]: what is wrong with the call at once, what goes wrong with a sample when its turn comes.
     pub fn scores(&self, images: TensorData, objective: &Objective) -> Result<Scores<'_>> {
+        let samples = images.shape().first().copied().unwrap_or(0);
+        let objectives = objective.resolve(samples, self.classes())?;
         let linearizations = self.linearize(images)?;
-        let objectives = objective.resolve(linearizations.samples, self.classes())?;
         Ok(Scores { linearizations, objectives: objectives.into_iter() })
     }
 
@@ -201,7 +202,7 @@ impl Scorer {
         if samples == 0 {
             return Err(Error::NoSamples);
         }
-        Ok(Linearizations { scorer: self, jacobians: self.program.jacobians(images)?, samples })
+        Ok(Linearizations { scorer: self, jacobians: self.program.jacobians(images)? })
     }
 
     /// The metric of one sample, out of the rows of its Jacobian.
@@ -223,7 +224,6 @@ impl Scorer {
 pub struct Linearizations<'a> {
     scorer: &'a Scorer,
     jacobians: Jacobians<'a>,
-    samples: usize,
 }
 
 impl<'a> Iterator for Linearizations<'a> {
@@ -255,6 +255,12 @@ impl Linearization<'_> {
     #[must_use]
     pub fn logits(&self) -> &[f64] {
         &self.logits
+    }
+
+    /// The metric's data: what `influence_manifold` takes.
+    #[must_use]
+    pub fn tangent(&self) -> &Tangent {
+        &self.tangent
     }
 
     /// The score for -log P of `class` (of the predicted class for `None`) under `filter`, whatever the scorer's own are.

@@ -44,7 +44,7 @@ pub enum Keep {
 /// What a pullback sees of the forward pass: exactly what the rule keeps, and the shapes.
 #[derive(Debug)]
 pub(crate) struct Saved<'a> {
-    /// The operands that are kept, by position; constants are always there.
+    /// The operands that `keeps` names, by position.
     pub(crate) inputs: &'a [Option<Array>],
     /// The result, if kept.
     pub(crate) output: Option<&'a Array>,

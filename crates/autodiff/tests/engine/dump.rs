@@ -24,7 +24,7 @@ fn the_printed_plan_tells_what_is_kept_and_dropped() {
     assert!(text.starts_with("batch 2, 3 cotangents a pass, f64\n"), "{text}");
     assert!(text.contains("(Relu) near norm keeps [Mask], drops ["), "{text}");
     // The reshaped bias of the head hangs on no input: it is computed once, when the plan is loaded.
-    assert_eq!(text.lines().count(), 2 + plan.graph().nodes.len() - 1, "{text}");
+    assert_eq!(text.lines().count(), 2 + plan.graph().nodes().len() - 1, "{text}");
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn common_code_becomes_the_expected_operations() {
             Tensor::cat(vec![y.clone().reshape([n, c * w]), y.reshape([n, c * w])], 1)
         });
         let graph = graph.unwrap_or_else(|error| panic!("case {number}, {expected:?}: {error}"));
-        let found: Vec<_> = graph.nodes.iter().map(|node| node.op.to_string()).collect();
+        let found: Vec<_> = graph.nodes().iter().map(|node| node.op.to_string()).collect();
         assert!(found.len() >= expected.len(), "case {number}: {found:?}");
         assert_eq!(found[..expected.len()], **expected, "case {number}: {found:?}");
     }
@@ -72,7 +72,7 @@ fn assert_same<M: Module>(module: M, forward: fn(&M, Tensor<4>) -> Tensor<4>, fi
     let x = batch(2, &sample);
     let expected = flat(&module, Tensor::from_data(x.clone(), (&device, DType::F64))).into_data();
     let graph = Graph::capture(&module, flat, &sample, &device).unwrap_or_else(|e| panic!("{first}: {e}"));
-    assert_eq!(graph.nodes[0].op.to_string(), first);
+    assert_eq!(graph.nodes()[0].op.to_string(), first);
     let program = program(graph, Precision::F64).unwrap_or_else(|error| panic!("{first}: {error}"));
     let found = jacobians(&program, &x).into_iter().flat_map(|jacobian| jacobian.logits);
     for (expected, found) in expected.iter::<f64>().zip(found) {

@@ -49,7 +49,7 @@ fn an_operation_on_parts_that_nobody_reads_is_no_problem() {
         let _logged = x.clone().sin().argmax(1);
         x.clone() * 2.0 + x
     };
-    assert_eq!(capture(&[3], forward).expect("it is captured").nodes.len(), 2);
+    assert_eq!(capture(&[3], forward).expect("it is captured").nodes().len(), 2);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn random_operations_are_refused() {
 fn dropout_does_nothing_in_inference() {
     let dropout = burn::nn::DropoutConfig::new(0.5).init();
     let graph = capture(&[3], |x: Tensor<2>| dropout.forward(x) * 2.0).expect("it is captured");
-    assert_eq!(graph.nodes.len(), 1);
+    assert_eq!(graph.nodes().len(), 1);
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn weights_beyond_the_precision_of_the_run_are_named() {
     let scaled = Scaled { scale: Param::from_tensor(scale) };
     let forward = |scaled: &Scaled, x: Tensor<2>| x * scaled.scale.val().unsqueeze::<2>();
     let graph = Graph::capture(&scaled, forward, &[3], &device).expect("it is captured");
-    let expected = Error::NonFinite { what: "weight scale".into(), value: "inf".into(), index: 2 };
+    let expected = Error::NonFinite { what: "weight scale, converted to F32".into(), value: "inf".into(), index: 2 };
     assert_eq!(program(graph.clone(), Precision::F32).err(), Some(expected));
     assert!(program(graph, Precision::F64).is_ok());
 }
@@ -403,4 +403,12 @@ fn errors_are_whole_sentences_with_the_remedy() {
     let message = load(&[3], |x: Tensor<2>| x.flip([0])).expect_err("refused").to_string();
     assert!(message.contains("samples influence one another at node 0 (Flip)"), "{message}");
     let _: fn(&Program) -> String = Program::engine;
+}
+
+#[test]
+fn samples_that_are_no_floats_are_refused() {
+    let program = net_program(&Net::new(&Device::flex()), Precision::F32);
+    let pixels = TensorData::new(vec![128_u8; 50], [1, 2, 5, 5]);
+    let error = program.jacobians(pixels).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.contains("U8") && error.contains("pixels / 255"), "{error}");
 }

@@ -24,7 +24,7 @@ fn assert_untouched(net: &Net, device: &Device, dtype: DType) -> Graph {
     let second = capture(net, device);
     assert_eq!(first.to_string(), second.to_string());
     assert!(before == own(net, device, dtype), "the model's own results have changed");
-    assert_eq!(first.dtype, dtype);
+    assert_eq!(first.dtype(), dtype);
     second
 }
 
