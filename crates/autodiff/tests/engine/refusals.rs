@@ -299,7 +299,8 @@ fn weights_beyond_the_precision_of_the_run_are_named() {
     let scaled = Scaled { scale: Param::from_tensor(scale) };
     let forward = |scaled: &Scaled, x: Tensor<2>| x * scaled.scale.val().unsqueeze::<2>();
     let graph = Graph::capture(&scaled, forward, &[3], &device).expect("it is captured");
-    let expected = Error::NonFinite { what: "weight scale, converted to F32".into(), value: "inf".into(), index: 2 };
+    let expected =
+        Error::NonFinite { what: "weight scale, converted to F32".into(), value: "inf".into(), index: 2 };
     assert_eq!(program(graph.clone(), Precision::F32).err(), Some(expected));
     assert!(program(graph, Precision::F64).is_ok());
 }
