@@ -1,6 +1,6 @@
 //! A model of your own, not from the zoo: a residual branch, a concatenation, and its influence in ten lines.
 //!
-//!     cargo run --release --example own_model
+//!     cargo run --example own_model
 #![expect(clippy::print_stdout, reason = "an example shows its results")]
 
 use burn::module::Module;

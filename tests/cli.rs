@@ -148,6 +148,7 @@ fn wrong_words_are_refused_with_the_remedy() {
     refused(&["--images", "8..3"], &["images", "8..3"]);
     refused(&["--images", "90..101"], &["100"]);
     refused(&["--images", "x"], &["images", "x"]);
+    refused(&["--images", "-1"], &["images", "-1"]);
     refused(&["--objective", "class:10"], &["10 classes", "0 to 9"]);
     refused(&["--objective", "class:x"], &["class:3"]);
     refused(&["--objective", "loss"], &["label, predicted or class:N"]);
@@ -251,6 +252,36 @@ fn places_that_cannot_be_written_are_refused_before_anything_runs() {
     let output = influence(&["score", "--out", "scores.txt"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains(".csv or .jsonl"));
+}
+
+#[cfg(unix)]
+#[test]
+fn results_keep_the_mode_and_the_links_of_an_older_file() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = tempfile::tempdir().unwrap();
+    let (target, link) = (folder.path().join("target.csv"), folder.path().join("link.csv"));
+    fs::write(&target, "old").unwrap();
+    fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
+    symlink(&target, &link).unwrap();
+    let output = influence(&["score", "--images", "0..1", "--quiet", "--out", link.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(fs::read_to_string(&target).unwrap().starts_with("index,"));
+    assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
+    fs::set_permissions(&target, fs::Permissions::from_mode(0o400)).unwrap();
+    let output = influence(&["score", "--images", "0..1", "--quiet", "--out", link.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("may not be written"));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_report_of_how_the_weights_were_read_comes_with_a_file_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.csv");
+    let output = influence(&["score", "--images", "0..1", "--out", path.to_str().unwrap()]);
+    let shown = text(&output.stdout);
+    assert!(shown.contains("320 tensors") && shown.contains("F16") && shown.contains("1 rows in"), "{shown}");
 }
 
 #[test]

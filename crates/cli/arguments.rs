@@ -37,10 +37,10 @@ rank first.";
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct ScoreArguments {
-    /// resnet50, densenet121 or cnn [default: the embedded resnet50 of width 8]
+    /// resnet50, densenet121 or cnn [default: what the weights are of; without weights the embedded resnet50 of width 8]
     #[arg(long, value_name = "NAME")]
     pub(crate) network: Option<String>,
-    /// Width of the network (growth for densenet121) [default: the paper's]
+    /// Width of the network, growth for densenet121 [default: the paper's; without --network that of the weights]
     #[arg(long, value_name = "N")]
     pub(crate) width: Option<usize>,
     /// Trained weights with PyTorch's names, .safetensors
@@ -55,8 +55,8 @@ pub(crate) struct ScoreArguments {
     /// train or test [default: test]
     #[arg(long, value_name = "SPLIT")]
     pub(crate) split: Option<String>,
-    /// Which images of the split, from 0, ranges half-open: 0..8,12 [default: all]
-    #[arg(long, value_name = "RANGES")]
+    /// Which images of the split, from 0, ranges half-open: 0..8,12 or ..8 or 5.. or all [default: all]
+    #[arg(long, value_name = "RANGES", allow_hyphen_values = true)]
     pub(crate) images: Option<String>,
     /// What is perturbed: input [default: input]
     #[arg(long, value_name = "WHAT")]

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
 
 /// The exit code of every error, as clap's own for the grammar.
 pub(crate) const EXIT_CODE: u8 = 2;
@@ -19,11 +18,6 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self::Message(message.into())
-    }
-
-    /// A refusal of the operating system at a file.
-    pub(crate) fn at(path: &Path, error: &io::Error) -> Self {
-        Self::Message(format!("{}: {error}", path.display()))
     }
 }
 
@@ -42,7 +36,7 @@ impl From<io::Error> for Failure {
         if error.kind() == io::ErrorKind::BrokenPipe {
             Self::BrokenPipe
         } else {
-            Self::Message(error.to_string())
+            Self::Message(format!("standard output: {error}"))
         }
     }
 }

@@ -139,7 +139,9 @@ fn check_perturbation(text: Option<&str>) -> Result<()> {
 fn device(engine: Option<&str>) -> Result<Device> {
     match engine {
         None | Some("flex") => Ok(Device::flex()),
-        Some(other) => Err(Failure::new(format!("--engine {other}: this build has the engine flex only"))),
+        Some(other) => {
+            Err(Failure::new(format!("--engine {other}: this version has the engine flex only; give flex")))
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Files of rows: complete or not there at all.
 //!
-//! Rows go to a temporary file in the target's folder, which takes the target's name when the last row is written. A run that fails
-//! leaves nothing behind, and an older file of that name stays as it was until then.
+//! Rows are written when all of them are there, to a temporary file in the target's folder, which takes the target's name as the very
+//! last step. A run that fails or is stopped leaves nothing behind, and an older file of that name stays as it was until then.
 
 use std::fs;
 use std::io::{BufWriter, Write};
@@ -19,88 +19,96 @@ pub(crate) enum Format {
     JsonLines,
 }
 
-/// The path and what its extension says, if something can be written there.
+/// The path, links followed, and what its extension says, if something can be written there.
 pub(crate) fn check(path: &Path) -> Result<(PathBuf, Format)> {
-    let format = match path.extension().and_then(|extension| extension.to_str()) {
+    let refuse = |why: String| Err(Failure::new(format!("--out {}: {why}", path.display())));
+    let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase);
+    let format = match extension.as_deref() {
         Some("csv") => Format::Csv,
         Some("jsonl") => Format::JsonLines,
-        _ => {
-            return Err(Failure::new(format!(
-                "--out {}: the name must end in .csv or .jsonl",
-                path.display()
-            )));
-        }
+        _ => return refuse("the name must end in .csv or .jsonl".into()),
     };
-    if path.is_dir() {
-        return Err(Failure::new(format!("--out {}: this is a folder", path.display())));
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    match fs::metadata(&path) {
+        Ok(found) if found.is_dir() => return refuse("this is a folder".into()),
+        Ok(found) if !found.is_file() => return refuse("this is no ordinary file".into()),
+        Ok(found) if found.permissions().readonly() => return refuse("this file may not be written".into()),
+        _ => {}
     }
-    let folder = folder(path);
+    let folder = folder(&path);
     if !folder.is_dir() {
-        return Err(Failure::new(format!(
-            "--out {}: there is no folder {}",
-            path.display(),
-            folder.display()
-        )));
+        return refuse(format!("there is no folder {}", folder.display()));
     }
-    Ok((path.to_owned(), format))
+    if let Err(error) = temporary(folder) {
+        return refuse(format!("nothing can be written in {}: {}", folder.display(), reason(&error)));
+    }
+    Ok((path, format))
+}
+
+/// A file without a name of its own to anybody; it goes when it is dropped.
+fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
+    tempfile::Builder::new().prefix(".influence-").make_in(folder, |path| fs::File::create_new(path)).map(
+        |file| {
+            let (file, path) = file.into_parts();
+            NamedTempFile::from_parts(file, path)
+        },
+    )
+}
+
+/// The system's words without the temporary name that tempfile adds.
+fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" at path ").next().unwrap_or_default().to_owned()
 }
 
 fn folder(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A file being written.
+/// All rows in a file that has no name yet: what can fail for want of room has been done.
 #[derive(Debug)]
-pub(crate) struct RowFile {
+pub(crate) struct Finished {
     path: PathBuf,
-    writer: Writer,
+    file: NamedTempFile,
 }
 
-#[derive(Debug)]
-enum Writer {
-    Csv(Box<csv::Writer<NamedTempFile>>),
-    JsonLines(BufWriter<NamedTempFile>),
+/// Writes all rows beside `path`.
+pub(crate) fn write(path: &Path, format: Format, rows: &[Row]) -> Result<Finished> {
+    let at = |error: std::io::Error| Failure::new(format!("{}: {}", path.display(), reason(&error)));
+    let file = temporary(folder(path)).map_err(at)?;
+    let file = match format {
+        Format::Csv => csv_rows(file, rows),
+        Format::JsonLines => json_lines(file, rows),
+    };
+    let file = file.map_err(at)?;
+    if let Ok(older) = fs::metadata(path) {
+        fs::set_permissions(file.path(), older.permissions()).map_err(at)?;
+    }
+    file.as_file().sync_all().map_err(at)?;
+    Ok(Finished { path: path.to_owned(), file })
 }
 
-impl RowFile {
-    pub(crate) fn create(path: &Path, format: Format) -> Result<Self> {
-        let file = tempfile::Builder::new().prefix(".influence-").tempfile_in(folder(path));
-        let file = file.map_err(|error| Failure::at(path, &error))?;
-        let writer = match format {
-            Format::Csv => Writer::Csv(Box::new(csv::Writer::from_writer(file))),
-            Format::JsonLines => Writer::JsonLines(BufWriter::new(file)),
-        };
-        Ok(Self { path: path.to_owned(), writer })
-    }
-
-    pub(crate) fn write(&mut self, row: &Row) -> Result<()> {
-        let written = match &mut self.writer {
-            Writer::Csv(writer) => writer.serialize(row).map_err(std::io::Error::from),
-            Writer::JsonLines(writer) => serde_json::to_writer(&mut *writer, row)
-                .map_err(std::io::Error::from)
-                .and_then(|()| writer.write_all(b"\n")),
-        };
-        written.map_err(|error| Failure::at(&self.path, &error))
-    }
-
-    /// Gives the file its name: the last thing that can fail.
-    pub(crate) fn finish(self) -> Result<()> {
-        let Self { path, writer } = self;
-        let at = |error: std::io::Error| Failure::at(&path, &error);
-        let file = match writer {
-            Writer::Csv(writer) => writer.into_inner().map_err(|error| at(error.into_error()))?,
-            Writer::JsonLines(writer) => writer.into_inner().map_err(|error| at(error.into_error()))?,
-        };
-        file.as_file().sync_all().map_err(at)?;
-        readable_by_others(file.path()).map_err(at)?;
-        file.persist(&path).map_err(|error| at(error.error)).map(|_| ())
-    }
+fn csv_rows(file: NamedTempFile, rows: &[Row]) -> std::io::Result<NamedTempFile> {
+    let mut writer = csv::Writer::from_writer(file);
+    rows.iter().try_for_each(|row| writer.serialize(row))?;
+    writer.into_inner().map_err(|error| error.into_error())
 }
 
-/// Temporary files are the user's alone; a result has the permissions of any new file.
-fn readable_by_others(path: &Path) -> std::io::Result<()> {
-    let probe = tempfile::Builder::new()
-        .prefix(".influence-")
-        .make_in(folder(path), |path| fs::File::create_new(path))?;
-    fs::set_permissions(path, probe.as_file().metadata()?.permissions())
+fn json_lines(file: NamedTempFile, rows: &[Row]) -> std::io::Result<NamedTempFile> {
+    let mut writer = BufWriter::new(file);
+    for row in rows {
+        serde_json::to_writer(&mut writer, row)?;
+        writer.write_all(b"\n")?;
+    }
+    writer.into_inner().map_err(|error| error.into_error())
+}
+
+impl Finished {
+    /// Gives the file its name.
+    pub(crate) fn name(self) -> Result<()> {
+        let Self { path, file } = self;
+        file.persist(&path)
+            .map(|_| ())
+            .map_err(|error| Failure::new(format!("{}: {}", path.display(), reason(&error.error))))
+    }
 }

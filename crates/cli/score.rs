@@ -8,7 +8,7 @@ use influence::Precision;
 
 use crate::failure::{Failure, Result};
 use crate::job::Job;
-use crate::output::RowFile;
+use crate::output;
 use crate::row::Row;
 use crate::table;
 
@@ -17,52 +17,43 @@ const IMAGES_PER_THREAD: usize = 8;
 
 /// Runs the job to its end.
 pub(crate) fn run(job: Job) -> Result<()> {
-    let mut file = job.out.as_ref().map(|(path, format)| RowFile::create(path, *format)).transpose()?;
     let bar = progress(&job);
     let mut rows = Vec::with_capacity(job.images.len());
     // Images of one call run side by side: enough of them for every thread, and few enough to be held at once.
     let at_a_time = job.batch.max(IMAGES_PER_THREAD * rayon::current_num_threads());
     for batch in job.images.chunks(at_a_time) {
-        score_batch(&job, batch, &bar, |row| {
-            if let Some(file) = &mut file {
-                file.write(&row)?;
-            }
-            rows.push(row);
-            Ok(())
-        })?;
+        score_batch(&job, batch, &bar, &mut rows)?;
     }
     bar.finish_and_clear();
-    let written = file.is_some();
-    if let Some(file) = file {
-        file.finish()?;
+    let file = job.out.as_ref().map(|(path, format)| output::write(path, *format, &rows)).transpose()?;
+    // Before the file has its name: where nobody can be told, there is no result either. A reader who has seen enough is no such case.
+    match if job.quiet { Ok(()) } else { tell(&job, &rows) } {
+        Ok(()) | Err(Failure::BrokenPipe) => file.map_or(Ok(()), output::Finished::name),
+        Err(failure) => Err(failure),
     }
-    if job.quiet {
-        return Ok(());
-    }
+}
+
+/// What a person is told on standard output.
+fn tell(job: &Job, rows: &[Row]) -> Result<()> {
     let mut out = io::stdout().lock();
-    table::heading(&mut out, &job, &rows)?;
-    if !written {
-        table::print(&mut out, &rows)?;
+    table::heading(&mut out, job, rows)?;
+    if job.out.is_none() {
+        table::print(&mut out, rows)?;
     }
-    table::summary(&mut out, &job, &rows)?;
+    table::summary(&mut out, job, rows)?;
     out.flush()?;
     Ok(())
 }
 
 /// Scores images of the split, in order.
-fn score_batch(
-    job: &Job,
-    indices: &[usize],
-    bar: &ProgressBar,
-    mut each: impl FnMut(Row) -> Result<()>,
-) -> Result<()> {
+fn score_batch(job: &Job, indices: &[usize], bar: &ProgressBar, rows: &mut Vec<Row>) -> Result<()> {
     let labels: Vec<_> = indices.iter().map(|&index| job.data.label(index)).collect();
     let objective = job.target.objective(labels);
     let scores = job.scorer.scores(pixels(job, indices), &objective)?;
     for (&index, score) in indices.iter().zip(scores) {
         let score = score.map_err(|error| in_split(error, index))?;
         let perturbation = job.scorer.perturbation().to_string();
-        each(Row::new(index, job.data.label(index), objective.to_string(), perturbation, &score))?;
+        rows.push(Row::new(index, job.data.label(index), objective.to_string(), perturbation, &score));
         bar.inc(1);
     }
     Ok(())

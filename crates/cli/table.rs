@@ -52,11 +52,11 @@ fn objective(rows: &[Row]) -> &str {
 
 fn print_row(out: &mut impl Write, row: &Row) -> io::Result<()> {
     let influence = match (row.influence, row.log10_influence) {
-        (Some(value), _) => scientific(value),
+        (Some(value), _) => four_digits(value),
         (None, Some(log10)) => format!("1e{log10:.1}"),
         (None, None) => "beyond f64".into(),
     };
-    let cell = |value: Option<f64>| value.map_or_else(|| "beyond f64".into(), scientific);
+    let cell = |value: Option<f64>| value.map_or_else(|| "beyond f64".into(), four_digits);
     let wrong = if row.label == row.predicted { ' ' } else { '*' };
     let unsure = if row.ambiguous { '?' } else { ' ' };
     writeln!(
@@ -65,35 +65,51 @@ fn print_row(out: &mut impl Write, row: &Row) -> io::Result<()> {
         row.index,
         row.label,
         row.predicted,
-        scientific(row.probability),
+        format!("{:.6}", row.probability),
         influence,
         row.rank,
-        row.reach.map_or_else(String::new, |reach| format!("{reach:.5}")),
+        row.reach.map_or_else(String::new, four_digits),
         cell(row.jacobian_norm),
         cell(row.odds),
-        row.entropy.map_or_else(String::new, |entropy| format!("{entropy:.4}")),
+        row.entropy.map_or_else(String::new, four_digits),
         row.margin.map_or_else(String::new, |margin| format!("{margin:.3}")),
     )
 }
 
 /// Four significant digits, plain near 1 and with an exponent elsewhere.
-fn scientific(value: f64) -> String {
-    if value == 0.0 || (1e-3..1e5).contains(&value.abs()) {
-        format!("{value:.4}")
-    } else {
-        format!("{value:.3e}")
+fn four_digits(value: f64) -> String {
+    if value == 0.0 {
+        return "0".into();
     }
+    let exponent = value.abs().log10().floor() as i32;
+    let decimals = usize::try_from(3 - exponent).unwrap_or(0);
+    if (-3..5).contains(&exponent) { format!("{value:.decimals$}") } else { format!("{value:.3e}") }
 }
 
 /// One line on saturation, one on doubtful ranks if there are any, and where the rows are.
 pub(crate) fn summary(out: &mut impl Write, job: &Job, rows: &[Row]) -> io::Result<()> {
     let count = |test: &dyn Fn(&Row) -> bool| rows.iter().filter(|row| test(row)).count();
     let saturated = count(&|row| row.saturated);
-    writeln!(
-        out,
-        "{saturated} of {} values are saturated: influence = (1 - P) / P, which is the confidence and nothing more.",
-        rows.len()
-    )?;
+    let all = rows.len();
+    if saturated == 0 {
+        writeln!(out, "None of {all} values is saturated: they are not functions of the probability alone.")?;
+    } else {
+        writeln!(
+            out,
+            "{saturated} of {all} values are saturated: influence = (1 - P) / P, which is the confidence and nothing more."
+        )?;
+    }
+    let still = count(&|row| row.rank == 0);
+    if still > 0 {
+        writeln!(
+            out,
+            "{still} have rank 0: no singular value of theirs passes the filter's cut, so the influence is 0."
+        )?;
+    }
+    let wrong = count(&|row| row.label != row.predicted);
+    if wrong > 0 && job.out.is_none() {
+        writeln!(out, "{wrong} are predicted otherwise than labelled (*).")?;
+    }
     let above = count(&|row| !row.saturated && row.reach.is_some_and(|reach| reach > 1.0));
     if above > 0 {
         writeln!(
@@ -109,7 +125,20 @@ pub(crate) fn summary(out: &mut impl Write, job: &Job, rows: &[Row]) -> io::Resu
         )?;
     }
     if let Some((path, _)) = &job.out {
-        writeln!(out, "{} rows in {}", rows.len(), path.display())?;
+        writeln!(out, "{all} rows in {}", path.display())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::four_digits;
+
+    #[test]
+    fn numbers_have_four_significant_digits() {
+        let shown = [0.0, 1.0, 0.00131, -2.80921, 27453.6915, 0.1, 123_456.0, 7.5e-7, 999.96];
+        let expected =
+            ["0", "1.000", "0.001310", "-2.809", "27454", "0.1000", "1.235e5", "7.500e-7", "1000.0"];
+        assert_eq!(shown.map(four_digits), expected);
+    }
 }

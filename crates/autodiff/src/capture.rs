@@ -59,7 +59,7 @@ where
 {
     let shape: Vec<usize> = std::iter::once(batch).chain(sample.iter().copied()).collect();
     if shape.len() != D {
-        let expected = format!("{} axes beside the batch, as the forward function takes", D - 1);
+        let expected = format!("with {} axes beside the batch, as the forward function takes", D - 1);
         return Err(Error::Shape { what: "sample", expected, found: sample.to_vec() });
     }
     if RECORDING.get() {
@@ -143,6 +143,11 @@ impl Seen {
 
 fn failed(message: String, last: Option<&OperationIr>) -> Error {
     let last = last.map_or_else(|| "none".to_owned(), operation_name);
+    // Burn's messages go over several lines.
+    let mut message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    if message.contains("no concrete value") {
+        message.push_str("; the forward function reads values, which a recording does not have: control flow on data cannot be captured");
+    }
     Error::CaptureFailed { message, last }
 }
 

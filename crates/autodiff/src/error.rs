@@ -7,7 +7,10 @@ use std::fmt;
 #[non_exhaustive]
 pub enum Error {
     /// The model's own code panicked, or Burn refused what it did, while it was being recorded.
-    #[error("the model could not be captured: {message} (last operation recorded: {last})")]
+    #[error(
+        "the model could not be captured: its forward function was recorded on a made-up batch of 2 or 3 samples of the given shape \
+         and failed: {message} (last operation recorded: {last})"
+    )]
     CaptureFailed {
         /// The panic message or Burn's reason.
         message: String,

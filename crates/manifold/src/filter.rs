@@ -114,12 +114,28 @@ impl fmt::Display for Filter {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Exact { tolerance: None } => formatter.write_str("exact"),
-            Self::Exact { tolerance: Some(tolerance) } => write!(formatter, "exact:{tolerance:e}"),
+            Self::Exact { tolerance: Some(tolerance) } => write!(formatter, "exact:{}", Plain(tolerance)),
             Self::Paper { epsilon, rank_epsilon } if epsilon == rank_epsilon => {
-                write!(formatter, "paper:{epsilon:e}")
+                write!(formatter, "paper:{}", Plain(epsilon))
             }
-            Self::Paper { epsilon, rank_epsilon } => write!(formatter, "paper:{epsilon:e}:{rank_epsilon:e}"),
-            Self::Tikhonov { lambda } => write!(formatter, "tikhonov:{lambda:e}"),
+            Self::Paper { epsilon, rank_epsilon } => {
+                write!(formatter, "paper:{}:{}", Plain(epsilon), Plain(rank_epsilon))
+            }
+            Self::Tikhonov { lambda } => write!(formatter, "tikhonov:{}", Plain(lambda)),
+        }
+    }
+}
+
+/// A number as a person writes it: plain near 1, with an exponent elsewhere; it reads back to the same bits.
+struct Plain(f64);
+
+impl fmt::Display for Plain {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(value) = self;
+        if (1e-2..1e6).contains(value) {
+            write!(formatter, "{value}")
+        } else {
+            write!(formatter, "{value:e}")
         }
     }
 }
