@@ -240,8 +240,10 @@ mod tests {
     use std::cell::Cell;
 
     use burn::module::Module;
-    use burn::nn::conv::{Conv2d, Conv2dConfig};
-    use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
+    use burn::nn::conv::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig};
+    use burn::nn::{
+        BatchNorm, BatchNormConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig, PRelu, PReluConfig,
+    };
     use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions};
     use burn::tensor::{DType, Device, Tensor, activation, module};
 
@@ -252,6 +254,9 @@ mod tests {
     struct Everything {
         conv: Conv2d,
         norm: BatchNorm,
+        along: Conv1d,
+        rows: LayerNorm,
+        slopes: PRelu,
         head: Linear,
     }
 
@@ -260,6 +265,9 @@ mod tests {
             Self {
                 conv: Conv2dConfig::new([2, 3], [3, 3]).init(device),
                 norm: BatchNormConfig::new(3).init(device),
+                along: Conv1dConfig::new(3, 3, 1).init(device),
+                rows: LayerNormConfig::new(4).init(device),
+                slopes: PReluConfig::new().init(device),
                 head: LinearConfig::new(4, 3).init(device),
             }
         }
@@ -278,10 +286,26 @@ mod tests {
             activation::gelu(activation::tanh(module::adaptive_avg_pool2d(x, [2, 2])))
         }
 
+        /// `[n, 3, 4]` to `[n, 3, 4]` by way of all that works on sequences.
+        fn sequences(&self, x: Tensor<3>) -> Tensor<3> {
+            let x = self.slopes.forward(self.rows.forward(self.along.forward(x)));
+            let largest = module::max_pool1d(x.clone(), MaxPoolOptions::new([2]));
+            let mean = module::avg_pool1d(x.clone(), AvgPoolOptions::new([2]));
+            let pooled = module::adaptive_avg_pool1d(largest * mean, 4);
+            pooled * x.max_dim(2)
+        }
+
+        /// All functions of one variable.
+        fn elementary(x: Tensor<3>) -> Tensor<3> {
+            let x = activation::log_sigmoid(activation::hard_sigmoid(x.sin().cos().erf(), 0.2, 0.5)).abs();
+            (x.exp().log() + 1.0).log1p().sqrt().powf_scalar(1.5).clamp(0.0, 6.0)
+        }
+
         fn forward(&self, x: Tensor<4>) -> Tensor<2> {
             let device = x.device();
             let [n, ..] = x.dims();
-            let x = self.images(x).reshape([n, 3, 4]);
+            let x = self.sequences(self.images(x).reshape([n, 3, 4]));
+            let x = Self::elementary(x);
             let wide = Tensor::cat(vec![x.clone().flip([2]), x.clone().narrow(2, 1, 2)], 2);
             let square = wide.clone().matmul(wide.swap_dims(1, 2));
             let ones = Tensor::<3>::ones([1, 1, 1], &device).expand([n, 3, 3]);

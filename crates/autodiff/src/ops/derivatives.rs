@@ -381,19 +381,24 @@ pub(super) fn check(samples: &[Sample]) {
 
 #[test]
 fn every_operation_has_samples() {
-    let families: [fn() -> Vec<Sample>; 9] = [
+    let sampled: Vec<_> = samples().iter().map(|sample| sample.op.name()).collect();
+    let without: Vec<_> = Op::NAMES.iter().filter(|name| !sampled.contains(*name)).collect();
+    assert!(without.is_empty(), "operations without samples: {without:?}");
+}
+
+/// The samples of all families.
+pub(super) fn samples() -> Vec<Sample> {
+    let families: [fn() -> Vec<Sample>; 10] = [
         super::conv::tests::samples,
         super::linear::tests::samples,
         super::norm::tests::samples,
         super::activation::tests::samples,
+        super::elementwise::tests::samples,
         super::pool::tests::samples,
         super::layout::tests::samples,
         super::arithmetic::tests::samples,
         super::reduce::tests::samples,
         super::softmax::tests::samples,
     ];
-    let sampled: Vec<_> =
-        families.iter().flat_map(|family| family()).map(|sample| sample.op.name()).collect();
-    let without: Vec<_> = Op::NAMES.iter().filter(|name| !sampled.contains(*name)).collect();
-    assert!(without.is_empty(), "operations without samples: {without:?}");
+    families.iter().flat_map(|family| family()).collect()
 }

@@ -1,18 +1,20 @@
 //! Operands that do not fit: every shape rule says why, and nothing panics.
 
 use super::Op;
-use super::activation::{LeakyRelu, Relu};
+use super::activation::{LeakyRelu, PRelu, Relu};
 use super::arithmetic::{Add, Div, Mul, Sub};
 use super::conv::Conv2d;
+use super::elementwise::Clamp;
 use super::layout::{Cat, Expand, Flip, Permute, Reshape, Slice};
 use super::linear::{Linear, Matmul};
-use super::norm::BatchNorm;
+use super::norm::{BatchNorm, LayerNorm};
 use super::pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
-use super::reduce::{Mean, Sum};
+use super::reduce::{Extremum, Mean, Sum};
+use super::row::Row;
 use super::softmax::{LogSoftmax, Softmax};
 
 /// Operations of one operand that fit any shape.
-const FIT_ANYTHING: [&str; 11] = [
+const FIT_ANYTHING: &[&str] = &[
     "Relu",
     "LeakyRelu",
     "Sigmoid",
@@ -24,6 +26,17 @@ const FIT_ANYTHING: [&str; 11] = [
     "MulScalar",
     "DivScalar",
     "Recip",
+    "HardSigmoid",
+    "LogSigmoid",
+    "Exp",
+    "Log",
+    "Log1p",
+    "Sqrt",
+    "Power",
+    "Sin",
+    "Cos",
+    "Erf",
+    "Abs",
 ];
 
 /// An operation, its operands' shapes, the recorded shape, and a word of the reason.
@@ -53,6 +66,27 @@ fn convolutions() -> Vec<Bad> {
         bad(conv(1, 1, 1), &[x, &[2, 4, 3, 3], &[3]], &[], "bias"),
         bad(conv(1, 1, 1), &[x, &[2, 4, 3, 3], &[2, 1]], &[], "bias"),
         bad(conv(1, usize::MAX, 1), &[x, &[2, 4, 3, 3]], &[], "larger"),
+    ]
+}
+
+fn rows() -> Vec<Bad> {
+    let (x, conv): (&[usize], _) = (&[1, 4, 5], |stride| Op::Conv1d(super::conv::row(stride, (0, 0), 1, 1)));
+    let (kernel, stride, padding) = ([1, 6], [1, 1], [0, 0]);
+    let max = Row(MaxPool2d { kernel, stride, padding, dilation: [1, 1], ceil_mode: false });
+    let mean = Row(AvgPool2d { kernel, stride, padding, count_include_pad: true, ceil_mode: false });
+    let adaptive = |size| Op::AdaptiveAvgPool1d(Row(AdaptiveAvgPool2d { output: [1, size] }));
+    vec![
+        bad(conv(1), &[&[1, 4, 5, 5], &[2, 4, 3]], &[], "three axes"),
+        bad(conv(1), &[x, &[2, 4]], &[], "four axes"),
+        bad(conv(1), &[x, &[2, 3, 3]], &[], "channels"),
+        bad(conv(0), &[x, &[2, 4, 3]], &[], "positive"),
+        bad(conv(1), &[x, &[2, 4, 6]], &[], "larger"),
+        bad(conv(1), &[x, &[2, 4, 3], &[3]], &[], "bias"),
+        bad(Op::MaxPool1d(max.clone()), &[x], &[], "larger"),
+        bad(Op::MaxPool1d(max), &[&[4, 5]], &[], "three axes"),
+        bad(Op::AvgPool1d(mean), &[x], &[], "larger"),
+        bad(adaptive(0), &[x], &[], "positive"),
+        bad(adaptive(2), &[&[5]], &[], "three axes"),
     ]
 }
 
@@ -106,6 +140,14 @@ fn norms_and_elementwise() -> Vec<Bad> {
         bad(norm(), &[&[3], c, c, c, c], &[], "do not fit"),
         bad(norm(), &[&[2, 4], c, c, c, c], &[], "do not fit"),
         bad(norm(), &[&[2, 3], c, c, c, &[1, 3]], &[], "do not fit"),
+        bad(Op::LayerNorm(LayerNorm { epsilon: 1e-5 }), &[&[3, 2], c], &[], "do not fit"),
+        bad(Op::LayerNorm(LayerNorm { epsilon: 1e-5 }), &[&[2, 3], c, &[2]], &[], "do not fit"),
+        bad(Op::LayerNorm(LayerNorm { epsilon: 1e-5 }), &[&[], c], &[], "do not fit"),
+        bad(Op::PRelu(PRelu), &[&[2, 1], &[1, 3]], &[], "do not fit"),
+        bad(Op::PRelu(PRelu), &[&[2, 3], &[3]], &[], "broadcast"),
+        bad(Op::Clamp(Clamp { min: Some(1.0), max: Some(0.0) }), &[c], &[], "no number"),
+        bad(Op::Clamp(Clamp { min: Some(f64::NAN), max: None }), &[c], &[], "no number"),
+        bad(Op::Extremum(Extremum { axis: 2, smallest: false }), &[&[2, 3]], &[], "axes"),
     ];
     for op in [Op::Add(Add), Op::Sub(Sub), Op::Mul(Mul), Op::Div(Div)] {
         all.push(bad(op.clone(), &[&[2, 3], &[3, 2]], &[], "broadcast"));
@@ -147,7 +189,7 @@ fn layouts() -> Vec<Bad> {
 }
 
 fn table() -> Vec<Bad> {
-    [convolutions(), products(), pools(), norms_and_elementwise(), layouts()].concat()
+    [convolutions(), rows(), products(), pools(), norms_and_elementwise(), layouts()].concat()
 }
 
 #[test]
