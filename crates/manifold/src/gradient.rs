@@ -86,7 +86,8 @@ impl LogitGradient {
 
     /// With its bound sum_k dh_k^2 / P_k.
     fn bounded(probabilities: &Probabilities, log_abs: Vec<f64>, signs: Vec<f64>, log_error: f64) -> Self {
-        let terms: Vec<f64> = log_abs.iter().zip(probabilities.logs()).map(|(d, l)| 2.0 * d - l).collect();
+        // Not 2 d - l: the double may leave the range where the difference does not.
+        let terms: Vec<f64> = log_abs.iter().zip(probabilities.logs()).map(|(d, l)| d + (d - l)).collect();
         let log_bound = log_sum(&terms);
         Self { log_abs, signs, log_bound, log_error }
     }
@@ -169,7 +170,7 @@ impl Gradient {
 }
 
 impl FreeGradient {
-    /// The gradient in the logits of what the first `rank` directions see, and `outside`, |df|^2 less its projection.
+    /// The gradient in the logits of what the first `rank` directions see, and ln `outside`, |df|^2 less its projection.
     pub(crate) fn reduced(
         &self,
         probabilities: &Probabilities,
@@ -177,15 +178,16 @@ impl FreeGradient {
         rank: usize,
     ) -> Result<(LogitGradient, f64), Error> {
         let inside = self.row.inside(tangent, rank);
-        let outside = if inside.outside > 0.0 { inside.outside * self.row.norm * self.row.norm } else { 0.0 };
+        let log_outside = inside.outside.ln() + 2.0 * self.row.norm.ln();
+        let log_outside = if inside.outside > 0.0 { log_outside } else { f64::NEG_INFINITY };
         if self.dh.iter().all(|d| *d == 0.0) {
             let gradient =
                 LogitGradient::plain(probabilities, &inside.gradient, inside.log_scale, inside.error);
-            return Ok((gradient, outside));
+            return Ok((gradient, log_outside));
         }
         let scale = inside.log_scale.exp();
         let dh: Vec<f64> = self.dh.iter().zip(&inside.gradient).map(|(d, x)| d + x * scale).collect();
         crate::error::check_finite("the gradient of the objective", dh.iter().copied())?;
-        Ok((LogitGradient::plain(probabilities, &dh, 0.0, inside.error * scale), outside))
+        Ok((LogitGradient::plain(probabilities, &dh, 0.0, inside.error * scale), log_outside))
     }
 }

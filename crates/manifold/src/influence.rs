@@ -70,15 +70,15 @@ pub fn influence(
     let filter = filter.validated()?;
     filter.check_objective(objective)?;
     let probabilities = probabilities_of(logits, tangent)?;
-    let (gradient, log_bound, outside) = match objective.gradient(&probabilities, tangent)? {
+    let (gradient, log_bound, log_outside) = match objective.gradient(&probabilities, tangent)? {
         Gradient::OfProbabilities(gradient) => {
             let log_bound = gradient.log_bound;
-            (gradient, log_bound, 0.0)
+            (gradient, log_bound, f64::NEG_INFINITY)
         }
         Gradient::Free(gradient) => {
             let rank = tangent.rank(tolerance(&filter, tangent)).rank;
-            let (gradient, outside) = gradient.reduced(&probabilities, tangent, rank)?;
-            (gradient, f64::INFINITY, outside)
+            let (gradient, log_outside) = gradient.reduced(&probabilities, tangent, rank)?;
+            (gradient, f64::INFINITY, log_outside)
         }
     };
     let mut outcome = match filter {
@@ -90,10 +90,10 @@ pub fn influence(
         Filter::Tikhonov { lambda } => tikhonov(&probabilities, tangent, &gradient, lambda),
     };
     if let Filter::Tikhonov { lambda } = filter {
-        outcome.add(outside.ln() - lambda.ln());
+        outcome.add(log_outside - lambda.ln());
     }
     let spectrum = spectrum::eigenvalues(&probabilities, tangent)?;
-    Ok(Influence::new(outcome, log_bound, outside, spectrum))
+    Ok(Influence::new(outcome, log_bound, log_outside, spectrum))
 }
 
 /// The relative tolerance by which the filter decides the rank.
@@ -115,7 +115,7 @@ pub(crate) fn probabilities_of(logits: &[f64], tangent: &Tangent) -> Result<Prob
 
 impl Influence {
     /// Takes the logarithms off.
-    fn new(outcome: Outcome, log_bound: f64, outside: f64, spectrum: Vec<f64>) -> Self {
+    fn new(outcome: Outcome, log_bound: f64, log_outside: f64, spectrum: Vec<f64>) -> Self {
         let (coefficients, coefficients_log_scale) = natural(outcome.coefficients, outcome.log_scale);
         Self {
             value: outcome.log_value.map_or(0.0, f64::exp),
@@ -124,7 +124,7 @@ impl Influence {
             bound: log_bound.exp(),
             log10_bound: log_bound / std::f64::consts::LN_10,
             reach: outcome.log_value.map_or(0.0, |value| (value - log_bound).exp()),
-            outside,
+            outside: log_outside.exp(),
             ambiguous: outcome.ambiguous,
             spectrum,
             coefficients,

@@ -48,17 +48,19 @@ pub(crate) fn gradient_norm(probabilities: &Probabilities, tangent: &Tangent, gr
 fn free_norm(tangent: &Tangent, gradient: &FreeGradient) -> f64 {
     let FreeGradient { dh, row } = gradient;
     let largest = dh.iter().fold(0.0_f64, |largest, d| largest.max(d.abs()));
-    let unit = (largest * tangent.largest()).max(row.norm);
-    if largest == 0.0 || unit == 0.0 {
+    if largest == 0.0 || tangent.largest() == 0.0 {
         return row.norm;
     }
+    // As logarithms, for both may be near the end of the range of f64.
+    let log_size = largest.ln() + tangent.largest().ln();
+    let log_unit = log_size.max(row.norm.ln());
+    let (size, share) = ((log_size - log_unit).exp(), (row.norm.ln() - log_unit).exp());
     let factor = scaled_factor(tangent, tangent.singular.len());
-    let size = largest * tangent.largest() / unit;
     let image = |j: usize| factor.col_as_slice(j).iter().zip(dh).map(|(x, d)| x * (d / largest)).sum::<f64>();
     let square: f64 = (0..factor.ncols()).map(|j| (size * image(j)).powi(2)).sum();
     let cross: f64 = dh.iter().zip(&row.product).map(|(d, x)| d / largest * (x / tangent.largest())).sum();
-    let share = row.norm / unit;
-    unit * (square + 2.0 * size * share * cross + share * share).max(0.0).sqrt()
+    let relative = (square + 2.0 * size * share * cross + share * share).max(0.0);
+    (log_unit + 0.5 * relative.ln()).exp()
 }
 
 /// |X^T dh|.

@@ -211,9 +211,15 @@ fn other_objectives_meet_the_multi_precision_values() {
             ("cost", Objective::expected_cost(costs).expect("costs")),
         ] {
             let value = |key: &str| case.value(&format!("{name}_{key}"));
-            let run = |filter: &str| influence(&case.logits, &tangent, &objective, &filter.parse().expect("filter"));
+            let run = |filter: &str| {
+                influence(&case.logits, &tangent, &objective, &filter.parse().expect("filter"))
+            };
             let exact = run("exact").expect("influence");
-            assert!(exact.rank == planted.rank && !exact.ambiguous && exact.outside == 0.0, "{} {name}", case.name);
+            assert!(
+                exact.rank == planted.rank && !exact.ambiguous && exact.outside == 0.0,
+                "{} {name}",
+                case.name
+            );
             assert!(exact.reach <= 1.0, "{} {name}", case.name);
             worst.record(name, &case, exact.value, value("exact"), VALUE);
             worst.record("bound", &case, exact.bound, value("bound"), PROBABILITY);
