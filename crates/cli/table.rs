@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use influence::Target;
+
 use crate::job::Job;
 use crate::row::Row;
 
@@ -10,7 +12,7 @@ const SHOWN: usize = 20;
 
 /// Prints the heading and the most sensitive images.
 pub(crate) fn print(out: &mut impl Write, job: &Job, rows: &[Row]) -> io::Result<()> {
-    writeln!(out, "Influence of the whole input, f = -log P({}), filter {}", objective(rows), job.filter)?;
+    writeln!(out, "Influence of the whole input, f = {}, filter {}", function(job.target), job.filter)?;
     writeln!(out, "Network: {}", job.network)?;
     writeln!(
         out,
@@ -42,8 +44,22 @@ fn sensitivity(row: &Row) -> f64 {
     row.log10_influence.unwrap_or(f64::NEG_INFINITY)
 }
 
-fn objective(rows: &[Row]) -> &str {
-    rows.first().map_or("", |row| row.objective.as_str())
+/// f in words.
+fn function(target: Target) -> String {
+    match target {
+        Target::Entropy => "entropy of the prediction".into(),
+        Target::Margin => "margin of the prediction".into(),
+        _ => format!("-log P({target})"),
+    }
+}
+
+/// The bound in words, which is all that a saturated value says.
+fn bound(target: Target) -> &'static str {
+    match target {
+        Target::Entropy => "the variance of log P, which is the confidence",
+        Target::Margin => "1 / P of the likeliest class + 1 / P of the next, which is the confidence",
+        _ => "(1 - P) / P, which is the confidence",
+    }
 }
 
 fn print_row(out: &mut impl Write, row: &Row) -> io::Result<()> {
@@ -87,8 +103,9 @@ pub(crate) fn summary(out: &mut impl Write, job: &Job, rows: &[Row]) -> io::Resu
     let saturated = count(&|row| row.saturated);
     writeln!(
         out,
-        "{saturated} of {} values are saturated: influence = (1 - P) / P, which is the confidence and nothing more.",
-        rows.len()
+        "{saturated} of {} values are saturated: influence = {} and nothing more.",
+        rows.len(),
+        bound(job.target)
     )?;
     let above = count(&|row| !row.saturated && row.reach.is_some_and(|reach| reach > 1.0));
     if above > 0 {

@@ -29,19 +29,26 @@
 //! reading more into [`Score::value`] than the confidence already tells.
 
 mod error;
+mod gradients;
 mod objective;
 mod score;
 mod scorer;
+mod target;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
 
 pub use error::{Error, Result};
+pub use gradients::Gradients;
 pub use influence_autodiff::Precision;
-pub use influence_manifold::{Baselines, Error as FilterError, Filter};
+pub use influence_manifold::{
+    Baselines, Costs, Error as FilterError, Filter, GradientFunction, Objective as SampleObjective,
+    Probabilities,
+};
 pub use objective::Objective;
 pub use score::Score;
 pub use scorer::{Linearization, Linearizations, Perturbation, Scorer, ScorerBuilder, Scores};
+pub use target::Target;
 
 /// The influence of perturbing each whole image on the objective: one [`Score`] an image.
 ///
