@@ -143,6 +143,15 @@ impl Array {
         Self(max.into_iter().fold(low, |x, max| Dispatch::float_clamp_max(x, Scalar::Float(max))))
     }
 
+    pub(crate) fn tanh(self) -> Self {
+        Self(Dispatch::float_tanh(self.0))
+    }
+
+    /// The largest element along one axis, which stays with size 1.
+    pub(crate) fn max_axis(self, axis: usize) -> Self {
+        Self(Dispatch::float_max_dim(self.0, axis))
+    }
+
     /// The sum over one axis, which stays with size 1.
     pub(crate) fn sum_axis(self, axis: usize) -> Self {
         Self(Dispatch::float_sum_dim(self.0, axis))
@@ -208,9 +217,54 @@ impl Array {
         Self(Dispatch::float_gather(axis, self.0, indices.0))
     }
 
+    /// The slices at a list of indices along an axis.
+    pub(crate) fn select(self, axis: usize, indices: Self) -> Self {
+        Self(Dispatch::float_select(self.0, axis, indices.0))
+    }
+
+    /// The slices of `values` added at a list of indices along an axis.
+    pub(crate) fn select_add(self, axis: usize, indices: Self, values: Self) -> Self {
+        Self(Dispatch::float_select_assign(self.0, axis, indices.0, values.0, IndexingUpdateOp::Add))
+    }
+
     /// `values` added at `indices` along an axis.
     pub(crate) fn scatter_add(self, axis: usize, indices: Self, values: Self) -> Self {
         Self(Dispatch::float_scatter(axis, self.0, indices.0, values.0, IndexingUpdateOp::Add))
+    }
+}
+
+/// Masks that choose.
+impl Array {
+    /// `value` where the mask is true; both have one shape, or the mask axes of size 1.
+    pub(crate) fn fill(self, mask: Self, value: f64) -> Self {
+        let mask = mask.expand_mask(&self.shape());
+        Self(Dispatch::float_mask_fill(self.0, mask.0, Scalar::Float(value)))
+    }
+
+    /// The elements of `other` where the mask is true; all three have one shape.
+    pub(crate) fn choose(self, mask: Self, other: Self) -> Self {
+        Self(Dispatch::float_mask_where(self.0, mask.0, other.0))
+    }
+
+    /// The mask repeated along axes of size 1.
+    pub(crate) fn expand_mask(self, shape: &[usize]) -> Self {
+        if self.shape() == shape {
+            self
+        } else {
+            Self(Dispatch::bool_expand(self.0, Shape::from(shape.to_vec())))
+        }
+    }
+
+    /// Host data as a mask.
+    pub(crate) fn mask(data: TensorData, place: &Place) -> Self {
+        let data = data.convert_dtype(bool_dtype(&place.device).into());
+        Self(Dispatch::bool_from_data(data, &place.device))
+    }
+
+    /// Host data as indices.
+    pub(crate) fn indices(data: TensorData, place: &Place) -> Self {
+        let data = data.convert_dtype(int_dtype(&place.device).into());
+        Self(Dispatch::int_from_data(data, &place.device))
     }
 }
 

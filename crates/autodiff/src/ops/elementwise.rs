@@ -22,6 +22,7 @@ use std::fmt;
 use burn::backend::Dispatch;
 use burn::backend::ir::{ActivationOperationIr, FloatOperationIr, NumericOperationIr, OperationIr};
 use burn::backend::ops::ActivationOps;
+use burn::tensor::FloatDType;
 
 use super::{Keep, Lowering, Op, Rule, Saved, only, over_cotangents, unary, with_leading};
 use crate::array::{Array, Place};
@@ -63,7 +64,7 @@ macro_rules! functions {
 
 functions! {
     /// exp x.
-    Exp, "exp", Keep::Output, Array::exp, |y| y;
+    Exp, "exp", Keep::Output, Array::exp, finite;
     /// ln x.
     Log, "log", Keep::Input(0), Array::log, Array::recip;
     /// ln(1 + x).
@@ -81,6 +82,12 @@ functions! {
     /// -ln(1 + exp(-x)).
     LogSigmoid, "log_sigmoid", Keep::Input(0), |x| Array(Dispatch::log_sigmoid(x.0)),
         |x| Array(Dispatch::sigmoid(x.neg().0));
+}
+
+/// Infinities as the largest numbers: the cotangent of an overflown branch that a mask discards is 0, and must stay so.
+fn finite(y: Array) -> Array {
+    let largest = if y.place().dtype == FloatDType::F64 { f64::MAX } else { f64::from(f32::MAX) };
+    y.clamp(None, Some(largest))
 }
 
 /// x^p for a constant p.
@@ -255,8 +262,6 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
 #[cfg(test)]
 pub(super) mod tests {
     //! Samples inside the domains and on both sides of the kinks; the kinks and the edges of the domains one by one.
-
-    use burn::tensor::FloatDType;
 
     use super::super::activation::tests::{at, wide};
     use super::super::derivatives::{Sample, check, positive};

@@ -1,24 +1,31 @@
 //! The operations that the engine can differentiate: a table, one file a family.
 //!
-//! Adding an operation takes a struct with a `Rule` in the file of its family, a line in the `operations!` list below, and
+//! Adding an operation takes a struct with a `Rule` in the file of its family, a line with its formulas in the `operations!` list below, and
 //! samples for the derivative tests (a listed operation without samples is a failing test). Every rule reads
 //! `y = f(x_0, x_1, ...)` and gives its *pullback*: for V cotangents of y, stacked on a leading axis `[V, ...shape of y]`, the
 //! cotangents of one operand, `[V, ...shape of x_i]`. See the crate documentation for the notation.
 
 pub mod activation;
 pub mod arithmetic;
+pub mod assembly;
+pub mod attention;
 pub mod conv;
 pub mod elementwise;
+pub mod indexing;
 pub mod layout;
 pub mod linear;
+pub mod mask;
 pub mod norm;
 pub mod pool;
 pub mod reduce;
+pub mod resample;
 pub mod row;
 pub mod softmax;
 
 #[cfg(test)]
 mod derivatives;
+#[cfg(test)]
+mod document;
 #[cfg(test)]
 mod naive;
 #[cfg(test)]
@@ -87,6 +94,16 @@ pub(crate) trait Rule: fmt::Debug + fmt::Display {
     /// Whether there is a pullback to the operand at `position`; without one, what depends on the input may not stand there.
     fn differentiable(&self, _position: usize) -> bool {
         true
+    }
+
+    /// Whether the result, a mask, has the derivative zero wherever it has one.
+    fn is_locally_constant(&self) -> bool {
+        false
+    }
+
+    /// The operand that holds indices, and the size of the axis into which they point.
+    fn indexes(&self, _inputs: &[Vec<usize>]) -> Option<(usize, usize)> {
+        None
     }
 
     /// What the pullback to the `active` operands reads.
@@ -193,6 +210,17 @@ operations! {
     Sum(reduce::Sum) = "sum over axes", "g repeated";
     Mean(reduce::Mean) = "mean over axes", "g / count repeated";
     Extremum(reduce::Extremum) = "maximum or minimum along an axis", "g at the first extremum";
+    Compare(mask::Compare) = "whether x > s, x >= s, x < s, x <= s: a mask", "none: the derivative is 0";
+    MaskFill(mask::MaskFill) = "s where a mask is true, else x", "g where the mask is false, else 0";
+    MaskWhere(mask::MaskWhere) = "b where a mask is true, else x", "g where the mask is false; g where it is true";
+    Select(indexing::Select) = "slices at constant indices along an axis", "g added at the indices";
+    Gather(indexing::Gather) = "elements at constant indices along an axis", "g added at the indices";
+    Embedding(indexing::Embedding) = "rows of a constant matrix at constant indices", "none: no operand may depend on the input";
+    SliceAssign(assembly::SliceAssign) = "x with a regular part replaced by b", "g with zeros in the part; the part of g";
+    Pad(assembly::Pad) = "x with margins: a number, x mirrored, or its edges", "g inside; of mirrored and repeated margins also g where they came from";
+    Repeat(assembly::Repeat) = "copies side by side along an axis", "the sum of g over the copies";
+    Interpolate(resample::Interpolate) = "A x B^T over the last two axes: nearest, bilinear, bicubic, Lanczos weights", "A^T g B";
+    Attention(attention::Attention) = "P V, P = softmax(cap(s Q K^T) + bias) without masked positions", "S K s, S^T Q s, P^T g; S = cap' P (g V^T - sum g V^T P)";
     Softmax(softmax::Softmax) = "exp x / sum exp x along an axis", "y (g - sum g y)";
     LogSoftmax(softmax::LogSoftmax) = "x - ln sum exp x along an axis", "g - exp(y) sum g";
 }
@@ -216,6 +244,11 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
         arithmetic::lower,
         reduce::lower,
         softmax::lower,
+        mask::lower,
+        indexing::lower,
+        assembly::lower,
+        resample::lower,
+        attention::lower,
     ];
     FAMILIES.iter().find_map(|family| family(ir))
 }

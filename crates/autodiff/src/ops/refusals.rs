@@ -3,13 +3,18 @@
 use super::Op;
 use super::activation::{LeakyRelu, PRelu, Relu};
 use super::arithmetic::{Add, Div, Mul, Sub};
+use super::assembly::{Margin, Pad, Repeat, SliceAssign};
+use super::attention::Attention;
 use super::conv::Conv2d;
 use super::elementwise::Clamp;
+use super::indexing::{Embedding, Gather, Select};
 use super::layout::{Cat, Expand, Flip, Permute, Reshape, Slice};
 use super::linear::{Linear, Matmul};
+use super::mask::{MaskFill, MaskWhere};
 use super::norm::{BatchNorm, LayerNorm};
 use super::pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
 use super::reduce::{Extremum, Mean, Sum};
+use super::resample::{Interpolate, Mode};
 use super::row::Row;
 use super::softmax::{LogSoftmax, Softmax};
 
@@ -37,6 +42,7 @@ const FIT_ANYTHING: &[&str] = &[
     "Cos",
     "Erf",
     "Abs",
+    "Compare",
 ];
 
 /// An operation, its operands' shapes, the recorded shape, and a word of the reason.
@@ -188,8 +194,62 @@ fn layouts() -> Vec<Bad> {
     ]
 }
 
+fn choices() -> Vec<Bad> {
+    let (select, gather) = (|axis| Op::Select(Select { axis }), |axis| Op::Gather(Gather { axis }));
+    let assign = |range| Op::SliceAssign(SliceAssign { part: Slice { ranges: vec![None, Some(range)] } });
+    let repeat = |axis| Op::Repeat(Repeat { axis });
+    let pad = |padding: &[(usize, usize)], margin| Op::Pad(Pad { padding: padding.to_vec(), margin });
+    let x: &[usize] = &[2, 3];
+    vec![
+        bad(pad(&[(1, 1)], Margin::Constant(0.0)), &[x], &[], "do not fit"),
+        bad(pad(&[(0, 0), (3, 0)], Margin::Reflect), &[x], &[], "do not fit"),
+        bad(pad(&[(1, 0)], Margin::Edge), &[&[0]], &[], "do not fit"),
+        bad(Op::MaskFill(MaskFill { value: 0.0 }), &[x, &[2, 2]], &[], "broadcast"),
+        bad(Op::MaskWhere(MaskWhere), &[x, x, &[3]], &[], "broadcast"),
+        bad(select(2), &[x, &[4]], &[], "no axis"),
+        bad(select(1), &[x, &[4, 1]], &[], "no list"),
+        bad(gather(2), &[x, x], x, "do not fit"),
+        bad(gather(1), &[x, &[3]], x, "do not fit"),
+        bad(gather(1), &[&[3, 3], x], x, "do not fit"),
+        bad(Op::Embedding(Embedding), &[x, &[2, 2]], &[2, 2, 2], "do not fit"),
+        bad(Op::Embedding(Embedding), &[x, &[2]], &[2, 3], "do not fit"),
+        bad(assign([1, 4, 1]), &[x, x], &[], "does not fit"),
+        bad(assign([1, 3, 1]), &[x, x], &[], "does not fill"),
+        bad(repeat(1), &[x], &[2, 4], "do not fill"),
+        bad(repeat(2), &[x], x, "do not fill"),
+        bad(repeat(0), &[x], &[4, 6], "do not fill"),
+    ]
+}
+
+fn resampling_and_attention() -> Vec<Bad> {
+    let to = |output| Op::Interpolate(Interpolate { mode: Mode::Bilinear, align_corners: true, output });
+    let attention = |cap, masked| Op::Attention(Attention { scale: None, cap, causal: false, masked });
+    let q: &[usize] = &[1, 2, 3, 4];
+    vec![
+        bad(to([2, 2]), &[&[2, 5, 5]], &[], "four axes"),
+        bad(to([0, 2]), &[&[1, 2, 5, 5]], &[], "positive"),
+        bad(to([2, 2]), &[&[1, 2, 0, 5]], &[], "positive"),
+        bad(attention(None, false), &[q, &[1, 2, 3, 5], q], &[], "do not fit"),
+        bad(attention(None, false), &[q, q, &[1, 2, 4, 4]], &[], "do not fit"),
+        bad(attention(None, false), &[q, &[1, 1, 3, 4], &[1, 1, 3, 4]], &[], "do not fit"),
+        bad(attention(Some(0.0), false), &[q, q, q], &[], "cap"),
+        bad(attention(None, true), &[q, q, q, &[1, 2, 3, 4]], &[], "broadcast"),
+        bad(attention(None, false), &[q, q, q, &[5, 2, 3, 3]], &[], "does not fit"),
+    ]
+}
+
 fn table() -> Vec<Bad> {
-    [convolutions(), rows(), products(), pools(), norms_and_elementwise(), layouts()].concat()
+    [
+        choices(),
+        resampling_and_attention(),
+        convolutions(),
+        rows(),
+        products(),
+        pools(),
+        norms_and_elementwise(),
+        layouts(),
+    ]
+    .concat()
 }
 
 #[test]
