@@ -138,7 +138,7 @@ impl<'a> Builder<'a> {
         match (table(op), table(twin)) {
             (Some(Ok(a)), Some(Ok(b))) => match self.add(&a, &b) {
                 Ok(()) => {
-                    self.side_results.extend(op.outputs().map(|t| t.id).filter(|&id| id != a.output.id))
+                    self.side_results.extend(op.outputs().map(|t| t.id).filter(|&id| id != a.output.id));
                 }
                 Err(why) => self.refuse(index, &name, why),
             },

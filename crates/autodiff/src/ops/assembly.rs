@@ -248,6 +248,9 @@ pub(super) mod tests {
     use super::super::derivatives::{Sample, check, spread};
     use super::*;
 
+    /// A shape with its margins.
+    type Padding<'a> = (&'a [usize], &'a [(usize, usize)]);
+
     fn assign(x: &[usize], ranges: &[Option<[usize; 3]>], value: &[usize]) -> Sample {
         let op = Op::SliceAssign(SliceAssign { part: Slice { ranges: ranges.to_vec() } });
         Sample::new(op, vec![spread(x, 8), spread(value, 500)]).linear(&[0, 1])
@@ -261,7 +264,7 @@ pub(super) mod tests {
             assign(&[1, 4, 5], &[None, Some([0, 1, 1]), Some([0, 5, 3])], &[1, 1, 2]),
             assign(&[2, 3, 9, 11], &[None, None, Some([1, 8, 1]), Some([2, 10, 1])], &[2, 3, 7, 8]),
         ];
-        let paddings: [(&[usize], &[(usize, usize)]); 5] = [
+        let paddings: [Padding<'_>; 5] = [
             (&[3], &[(1, 2)]),
             (&[2, 4], &[(0, 0), (3, 0)]),
             (&[1, 3, 2], &[(0, 0), (0, 2), (1, 1)]),
