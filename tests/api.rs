@@ -3,7 +3,9 @@
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use influence::{Error, Filter, Objective, Precision, Scorer, fi_score};
+use influence::{
+    Error, Filter, Objective, Precision, Probabilities, SampleObjective, Scorer, Target, fi_score,
+};
 
 /// A linear softmax model of four classes over six numbers.
 #[derive(Module, Debug)]
@@ -118,4 +120,133 @@ fn a_softmax_head_is_refused_with_the_remedy() {
     let error =
         fi_score(&net, Net::probabilities, tensor(2), &Objective::predicted()).unwrap_err().to_string();
     assert!(error.contains("remove the final softmax"), "{error}");
+}
+
+/// Scores in f64 under a filter.
+fn in_f64(objective: &Objective, filter: Filter, count: usize) -> influence::Result<Vec<influence::Score>> {
+    let net = Net::new(&Device::flex());
+    let scorer =
+        Scorer::builder().filter(filter).precision(Precision::F64).compile(&net, Net::forward, &[6])?;
+    scorer.score(tensor(count), objective)
+}
+
+#[test]
+fn entropy_margin_and_costs_meet_their_closed_forms() {
+    let probabilities = |objective: SampleObjective| {
+        let net = Net::new(&Device::flex());
+        let scorer = Scorer::builder().precision(Precision::F64).compile(&net, Net::forward, &[6]).unwrap();
+        let at: Vec<_> = scorer.linearize(samples(4)).unwrap().collect::<Result<_, _>>().unwrap();
+        at.iter()
+            .map(|at| {
+                let p = Probabilities::new(at.logits()).unwrap();
+                (p, at.score_for(&objective, &Filter::default()).unwrap())
+            })
+            .collect::<Vec<_>>()
+    };
+    let variance = |p: &Probabilities, x: &[f64]| {
+        let mean: f64 = p.values().iter().zip(x).map(|(p, x)| p * x).sum();
+        p.values().iter().zip(x).map(|(p, x)| p * (x - mean).powi(2)).sum::<f64>()
+    };
+    let close = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-10, "{a} {b}");
+    for (p, score) in probabilities(SampleObjective::Entropy) {
+        close(score.value, variance(&p, p.logs()));
+        assert_eq!((score.class, score.probability), (p.predicted(), p.values()[p.predicted()]));
+        assert!(score.is_saturated() && !score.is_unbounded());
+    }
+    for (p, score) in probabilities(SampleObjective::Margin) {
+        let top = p.values()[p.predicted()];
+        close(score.value, 1.0 / top + score.baselines.margin.exp() / top);
+    }
+    let costs = [0.0, 1.0, 5.0, -2.0];
+    for (p, score) in probabilities(SampleObjective::expected_cost(costs).unwrap()) {
+        close(score.value, variance(&p, &costs));
+    }
+}
+
+#[test]
+fn objectives_of_a_batch_agree_with_one_another() {
+    let net = Net::new(&Device::flex());
+    let values = |objective: Objective, filter: &Filter| -> Vec<f64> {
+        let scorer = Scorer::builder().filter(*filter).precision(Precision::F64);
+        let scorer = scorer.compile(&net, Net::forward, &[6]).unwrap();
+        scorer.score(tensor(3), &objective).unwrap().iter().map(|score| score.value).collect()
+    };
+    let matrix: Vec<Vec<f64>> = (0..4).map(|y| (0..4).map(|k| f64::from((y * k) as u32)).collect()).collect();
+    let singles = [1, 3, 2].map(|y: usize| SampleObjective::expected_cost(matrix[y].clone()).unwrap());
+    for filter in [Filter::default(), Filter::tikhonov(3.0).unwrap()] {
+        let costs = values(Objective::label_cost(&matrix, [1, 3, 2]).unwrap(), &filter);
+        assert_eq!(costs, values(Objective::each(singles.clone()), &filter));
+        let margins = values(Objective::label_margin([0, 1, 2]), &filter);
+        assert_eq!(margins, values(Objective::each([0, 1, 2].map(SampleObjective::margin_of)), &filter));
+        let entropy = Objective::probabilities("entropy", |p| p.logs().iter().map(|l| -l).collect());
+        assert_eq!(entropy.to_string(), "entropy");
+        for (own, named) in values(entropy, &filter).iter().zip(values(Objective::entropy(), &filter)) {
+            assert!((own / named - 1.0).abs() < 1e-10, "{own} {named}");
+        }
+    }
+}
+
+/// z = W x + b: the gradient of z_1 - z_2 in the input is W_1 - W_2 wherever x is; that of x_0 lies partly outside.
+#[test]
+fn gradient_rows_tell_what_the_distribution_does_not_see() {
+    let device = Device::flex();
+    let weight: Vec<f64> = (0..24).map(|i| f64::from(i * i).sin()).collect();
+    let tensor =
+        Param::from_tensor(Tensor::from_data(TensorData::new(weight.clone(), [6, 4]), (&device, DType::F64)));
+    let net = Net { head: Linear { weight: tensor, bias: None } };
+    let scorer = Scorer::builder().compile(&net, Net::forward, &[6]).unwrap();
+    let images = || Tensor::<2>::from_data(samples(2), &device);
+    let score = |objective: &Objective| scorer.score(images(), objective);
+    let row: Vec<f64> = (0..6).map(|i| weight[i * 4 + 1] - weight[i * 4 + 2]).collect();
+    let rows = |row: &[f64]| {
+        Tensor::<2>::from_data(TensorData::new([row, row].concat(), [2, 6]), (&device, DType::F64))
+    };
+    let known = Objective::logits("z_1 - z_2", |_| vec![0.0, 1.0, -1.0, 0.0]);
+    for (row, known) in
+        score(&Objective::rows(rows(&row)).unwrap()).unwrap().iter().zip(score(&known).unwrap())
+    {
+        assert!((row.value / known.value - 1.0).abs() < 1e-10, "{} {}", row.value, known.value);
+        assert!(!row.is_unbounded() && row.bound == f64::INFINITY && !row.is_saturated());
+        assert!((row.baselines.jacobian_norm / known.baselines.jacobian_norm - 1.0).abs() < 1e-10);
+    }
+    let pixel = Objective::rows(rows(&[1.0, 0.0, 0.0, 0.0, 0.0, 0.0])).unwrap();
+    for score in score(&pixel).unwrap() {
+        assert!(score.is_unbounded() && score.outside < 1.0 && score.value > 0.0 && score.reach == 0.0);
+    }
+    let wrong = Objective::rows(Tensor::<2>::zeros([2, 5], &device)).unwrap();
+    let error = score(&wrong).unwrap_err();
+    assert_eq!(error, Error::GradientShape { found: vec![2, 5], expected: vec![2, 6] });
+}
+
+#[test]
+fn objectives_that_cannot_be_measured_are_refused() {
+    let exact = Filter::default();
+    let error = |objective: &Objective, filter: Filter| in_f64(objective, filter, 2).unwrap_err();
+    let paper: Filter = "paper".parse().unwrap();
+    let rows = Objective::rows(Tensor::<2>::zeros([2, 6], &Device::flex())).unwrap();
+    for objective in [Objective::entropy(), Objective::margin(), Objective::label_margin([0, 1]), rows] {
+        let refused = error(&objective, paper);
+        assert!(matches!(refused, Error::Filter(_)), "{refused}");
+        assert!(refused.to_string().contains("take exact or tikhonov:LAMBDA"), "{refused}");
+    }
+    assert!(in_f64(&Objective::each(vec![SampleObjective::Predicted; 2]), paper, 2).is_ok());
+    let count = error(&Objective::label_margin([0, 1, 2]), exact);
+    assert_eq!(count, Error::ObjectiveCount { objectives: 3, samples: 2 });
+    let shift = error(&Objective::logits("z_0", |_| vec![1.0, 0.0, 0.0, 0.0]), exact).to_string();
+    assert!(shift.contains("z_0") && shift.contains("gradient as a row"), "{shift}");
+    assert!(matches!(Objective::expected_cost([f64::NAN]), Err(Error::Objective(_))));
+    let label = Objective::label_cost(&[vec![0.0; 4]], [0, 1]).unwrap_err().to_string();
+    assert!(label.contains("label of sample 1"), "{label}");
+}
+
+#[test]
+fn words_are_objectives() {
+    for text in ["label", "predicted", "class:3", "entropy", "margin"] {
+        let target: Target = text.parse().unwrap();
+        assert_eq!((target.to_string(), target.objective([1, 2]).to_string()), (text.into(), text.into()));
+    }
+    for text in ["", "loss", "class", "class:", "class:-1", "margin:2", "Entropy"] {
+        let error = text.parse::<Target>().unwrap_err().to_string();
+        assert!(error.contains("label, predicted, class:N, entropy or margin"), "{error}");
+    }
 }

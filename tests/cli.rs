@@ -126,6 +126,39 @@ fn objectives_and_filters_are_told_apart() {
     assert_eq!(column(&exact, 10), column(&paper, 10), "the bound is the exact one for every filter");
 }
 
+/// Entropy and margin against their closed forms at full rank, from the columns of the same row.
+#[test]
+fn entropy_and_margin_have_the_columns_of_the_predicted_class() {
+    let cells = |arguments: &[&str]| -> Vec<Vec<String>> {
+        let csv = scored(&[&["--precision", "f64", "--quiet"], arguments].concat(), "a.csv");
+        csv.lines().skip(1).map(|line| line.split(',').map(str::to_owned).collect()).collect()
+    };
+    let number = |row: &[String], at: usize| row[at].parse::<f64>().unwrap();
+    let predicted = cells(&["--objective", "predicted"]);
+    for objective in ["entropy", "margin"] {
+        for (row, known) in cells(&["--objective", objective]).iter().zip(&predicted) {
+            assert_eq!(row[4], objective);
+            // Probability, and the classical measures but for |df|, are those of the predicted class.
+            for at in [2, 3, 13, 14, 15, 16] {
+                assert_eq!(row[at], known[at], "{objective}, column {at}");
+            }
+            assert_eq!((row[9].as_str(), row[11].as_str(), row[17].as_str()), ("9", "1.0", "false"));
+            assert_eq!(row[7], row[10], "saturated");
+            if objective == "margin" {
+                let (p, margin) = (number(row, 3), number(row, 15));
+                let expected = (1.0 + margin.exp()) / p;
+                assert!((number(row, 7) / expected - 1.0).abs() < 1e-10);
+            }
+        }
+        let damped = cells(&["--objective", objective, "--filter", "tikhonov:100"]);
+        assert!(damped.iter().all(|row| number(row, 11) < 1.0));
+    }
+    let output = influence(&["score", "--images", "0..3", "--objective", "margin"]);
+    let shown = text(&output.stdout);
+    assert!(shown.contains("f = margin of the prediction"), "{shown}");
+    assert!(shown.contains("3 of 3 values are saturated: influence = 1 / P of the likeliest"), "{shown}");
+}
+
 /// Runs with wrong arguments; the program must say why, with code 2, and leave no file.
 fn refused(arguments: &[&str], says: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
@@ -151,7 +184,10 @@ fn wrong_words_are_refused_with_the_remedy() {
     refused(&["--images", "-1"], &["images", "-1"]);
     refused(&["--objective", "class:10"], &["10 classes", "0 to 9"]);
     refused(&["--objective", "class:x"], &["class:3"]);
-    refused(&["--objective", "loss"], &["label, predicted or class:N"]);
+    refused(&["--objective", "loss"], &["loss", "label, predicted, class:N, entropy or margin"]);
+    refused(&["--objective", "entropy:3"], &["entropy:3"]);
+    refused(&["--objective", "margin", "--filter", "paper"], &["margin", "-log P", "take exact or tikhonov"]);
+    refused(&["--objective", "entropy", "--filter", "paper:1e-8"], &["entropy", "take exact or tikhonov"]);
     refused(&["--filter", "paper:zero"], &["paper:zero", "exact[:TOL]"]);
     refused(&["--filter", "tikhonov"], &["tikhonov"]);
     refused(&["--filter", "tikhonov:-1"], &["lambda"]);

@@ -29,11 +29,13 @@ Examples:
       --dataset mnist --data data/mnist --images 0..100 --out scores.csv
   influence score --network resnet50 --width 8 --weights w8.safetensors --dataset mnist --data data/mnist \\
       --objective predicted --filter tikhonov:100 --precision f64 --out scores.jsonl
+  influence score --objective margin
+      how easily the gap between the two likeliest classes changes
 
-Columns of the files: index, label, predicted, probability (of the objective's class), objective, perturbation, group,
-influence, log10_influence (empty for 0), rank, bound, reach, jacobian_norm, odds, entropy, margin, cross_entropy,
-ambiguous, fisher_norm, fisher_trace. A whole input at full rank has influence = bound = (1 - P) / P: look at reach and
-rank first.";
+Columns of the files: index, label, predicted, probability (of the objective's class; of the predicted one for entropy
+and margin), objective, perturbation, group, influence, log10_influence (empty for 0), rank, bound, reach,
+jacobian_norm, odds, entropy, margin, cross_entropy, ambiguous, fisher_norm, fisher_trace. A whole input at full rank
+has influence = bound, which is (1 - P) / P for -log P: look at reach and rank first.";
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct ScoreArguments {
@@ -61,7 +63,7 @@ pub(crate) struct ScoreArguments {
     /// What is perturbed: input [default: input]
     #[arg(long, value_name = "WHAT")]
     pub(crate) perturb: Option<String>,
-    /// -log P of: label, predicted, or class:N [default: label]
+    /// -log P of: label, predicted, or class:N; or of the prediction its entropy or margin [default: label]
     #[arg(long, value_name = "OBJECTIVE")]
     pub(crate) objective: Option<String>,
     /// exact[:TOL], paper[:EPS[:RANK_EPS]] or tikhonov:LAMBDA [default: exact]

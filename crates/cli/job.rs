@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use influence::{Filter, Objective, Precision, Scorer};
+use influence::{Filter, Precision, Scorer, Target};
 use influence_data::{Dataset, Kind, Selection, Split, sample};
 use influence_zoo::weights::{self, Checkpoint, Report};
 use influence_zoo::{Architecture, Network};
@@ -16,38 +16,6 @@ use crate::output::{self, Format};
 const EMBEDDED_WIDTH: usize = 8;
 /// How many images are read and reported at a time unless told otherwise.
 const DEFAULT_BATCH: usize = 32;
-
-/// Which objective, before the labels are known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Target {
-    Label,
-    Predicted,
-    Class(usize),
-}
-
-impl Target {
-    fn parse(text: &str) -> Result<Self> {
-        match text.split_once(':') {
-            None if text == "label" => Ok(Self::Label),
-            None if text == "predicted" => Ok(Self::Predicted),
-            Some(("class", number)) => number.parse().map(Self::Class).map_err(|_| {
-                Failure::new(format!(
-                    "--objective class:{number}: the class is a number from 0, as in class:3"
-                ))
-            }),
-            _ => Err(Failure::new(format!("no such objective: {text}; give label, predicted or class:N"))),
-        }
-    }
-
-    /// The objective of images with these labels.
-    pub(crate) fn objective(self, labels: Vec<usize>) -> Objective {
-        match self {
-            Self::Label => Objective::label(labels),
-            Self::Predicted => Objective::predicted(),
-            Self::Class(class) => Objective::class(class),
-        }
-    }
-}
 
 /// All that is needed to run.
 #[derive(Debug)]
@@ -69,13 +37,14 @@ pub(crate) struct Job {
 impl Job {
     /// Understands the arguments, cheapest checks first.
     pub(crate) fn new(arguments: &ScoreArguments) -> Result<Self> {
-        let target = Target::parse(arguments.objective.as_deref().unwrap_or("label"))?;
+        let target: Target = arguments.objective.as_deref().map(str::parse).transpose()?.unwrap_or_default();
         let filter: Filter = match &arguments.filter {
             Some(text) => {
                 text.parse().map_err(|error: influence::MeasureError| Failure::new(error.to_string()))?
             }
             None => Filter::default(),
         };
+        target.objective([]).check_filter(&filter)?;
         let precision: Precision = match &arguments.precision {
             Some(text) => {
                 text.parse().map_err(|error: influence::ModelError| Failure::new(error.to_string()))?

@@ -10,7 +10,7 @@ pub(crate) struct Row {
     pub(crate) index: usize,
     pub(crate) label: usize,
     pub(crate) predicted: usize,
-    /// Of the objective's class.
+    /// Of the objective's class, the predicted one for entropy and margin.
     pub(crate) probability: f64,
     pub(crate) objective: String,
     pub(crate) perturbation: String,

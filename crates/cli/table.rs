@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use influence::Target;
+
 use crate::job::Job;
 use crate::row::Row;
 
@@ -10,7 +12,7 @@ const SHOWN: usize = 20;
 
 /// Prints what was measured, of which network and how its weights were read, and on which images.
 pub(crate) fn heading(out: &mut impl Write, job: &Job, rows: &[Row]) -> io::Result<()> {
-    writeln!(out, "Influence of the whole input, f = -log P({}), filter {}", objective(rows), job.filter)?;
+    writeln!(out, "Influence of the whole input, f = {}, filter {}", function(job.target), job.filter)?;
     writeln!(out, "Network: {}", job.network)?;
     writeln!(
         out,
@@ -46,8 +48,22 @@ fn sensitivity(row: &Row) -> f64 {
     row.log10_influence.unwrap_or(f64::NEG_INFINITY)
 }
 
-fn objective(rows: &[Row]) -> &str {
-    rows.first().map_or("", |row| row.objective.as_str())
+/// f in words.
+fn function(target: Target) -> String {
+    match target {
+        Target::Entropy => "entropy of the prediction".into(),
+        Target::Margin => "margin of the prediction".into(),
+        _ => format!("-log P({target})"),
+    }
+}
+
+/// The bound in words, which is all that a saturated value says.
+fn bound(target: Target) -> &'static str {
+    match target {
+        Target::Entropy => "the variance of log P, which is the confidence",
+        Target::Margin => "1 / P of the likeliest class + 1 / P of the next, which is the confidence",
+        _ => "(1 - P) / P, which is the confidence",
+    }
 }
 
 fn print_row(out: &mut impl Write, row: &Row) -> io::Result<()> {
@@ -96,7 +112,8 @@ pub(crate) fn summary(out: &mut impl Write, job: &Job, rows: &[Row]) -> io::Resu
     } else {
         writeln!(
             out,
-            "{saturated} of {all} values are saturated: influence = (1 - P) / P, which is the confidence and nothing more."
+            "{saturated} of {all} values are saturated: influence = {} and nothing more.",
+            bound(job.target)
         )?;
     }
     let still = count(&|row| row.rank == 0);

@@ -5,7 +5,7 @@
 
 use burn::backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
 use burn::backend::{Dispatch, DispatchDevice, DispatchTensor, Scalar, TensorMetadata};
-use burn::tensor::{DType, FloatDType, Shape, Slice, TensorData};
+use burn::tensor::{DType, FloatDType, IndexingUpdateOp, Shape, Slice, TensorData};
 
 use crate::error::{Error, Result};
 
@@ -107,6 +107,51 @@ impl Array {
         Self(Dispatch::float_erf(self.0))
     }
 
+    pub(crate) fn log(self) -> Self {
+        Self(Dispatch::float_log(self.0))
+    }
+
+    pub(crate) fn log1p(self) -> Self {
+        Self(Dispatch::float_log1p(self.0))
+    }
+
+    pub(crate) fn sin(self) -> Self {
+        Self(Dispatch::float_sin(self.0))
+    }
+
+    pub(crate) fn cos(self) -> Self {
+        Self(Dispatch::float_cos(self.0))
+    }
+
+    pub(crate) fn abs(self) -> Self {
+        Self(Dispatch::float_abs(self.0))
+    }
+
+    /// -1, 0 or 1.
+    pub(crate) fn sign(self) -> Self {
+        Self(Dispatch::float_sign(self.0))
+    }
+
+    /// Each element to a power; whole exponents take negative bases.
+    pub(crate) fn power(self, exponent: f64) -> Self {
+        Self(Dispatch::float_powf_scalar(self.0, Scalar::Float(exponent)))
+    }
+
+    /// Each element cut to the bounds; NaN stays.
+    pub(crate) fn clamp(self, min: Option<f64>, max: Option<f64>) -> Self {
+        let low = min.into_iter().fold(self.0, |x, min| Dispatch::float_clamp_min(x, Scalar::Float(min)));
+        Self(max.into_iter().fold(low, |x, max| Dispatch::float_clamp_max(x, Scalar::Float(max))))
+    }
+
+    pub(crate) fn tanh(self) -> Self {
+        Self(Dispatch::float_tanh(self.0))
+    }
+
+    /// The largest element along one axis, which stays with size 1.
+    pub(crate) fn max_axis(self, axis: usize) -> Self {
+        Self(Dispatch::float_max_dim(self.0, axis))
+    }
+
     /// The sum over one axis, which stays with size 1.
     pub(crate) fn sum_axis(self, axis: usize) -> Self {
         Self(Dispatch::float_sum_dim(self.0, axis))
@@ -115,6 +160,28 @@ impl Array {
     /// True where the value exceeds `bound`; a mask of the device's own boolean type.
     pub(crate) fn above(&self, bound: f64) -> Self {
         Self(Dispatch::float_greater_elem(self.0.clone(), Scalar::Float(bound), bool_dtype(&self.device())))
+    }
+
+    /// True where the value is not below `bound`.
+    pub(crate) fn at_least(&self, bound: f64) -> Self {
+        let kind = bool_dtype(&self.device());
+        Self(Dispatch::float_greater_equal_elem(self.0.clone(), Scalar::Float(bound), kind))
+    }
+
+    /// True where the value is below `bound`.
+    pub(crate) fn below(&self, bound: f64) -> Self {
+        Self(Dispatch::float_lower_elem(self.0.clone(), Scalar::Float(bound), bool_dtype(&self.device())))
+    }
+
+    /// True where the value is not above `bound`.
+    pub(crate) fn at_most(&self, bound: f64) -> Self {
+        let kind = bool_dtype(&self.device());
+        Self(Dispatch::float_lower_equal_elem(self.0.clone(), Scalar::Float(bound), kind))
+    }
+
+    /// True where both masks are.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(Dispatch::bool_and(self.0, other.0))
     }
 
     /// A mask as numbers, 1 where it is true and 0 elsewhere.
@@ -135,6 +202,69 @@ impl Array {
     /// Integer indices under another shape of as many elements.
     pub(crate) fn reshape_indices(self, shape: &[usize]) -> Self {
         Self(Dispatch::int_reshape(self.0, Shape::from(shape.to_vec())))
+    }
+}
+
+/// Integer indices.
+impl Array {
+    /// The index of the first maximum along an axis, which stays with size 1.
+    pub(crate) fn argmax(&self, axis: usize) -> Self {
+        Self(Dispatch::float_argmax(self.0.clone(), axis, int_dtype(&self.device())))
+    }
+
+    /// The elements at `indices` along an axis.
+    pub(crate) fn gather(self, axis: usize, indices: Self) -> Self {
+        Self(Dispatch::float_gather(axis, self.0, indices.0))
+    }
+
+    /// The slices at a list of indices along an axis.
+    pub(crate) fn select(self, axis: usize, indices: Self) -> Self {
+        Self(Dispatch::float_select(self.0, axis, indices.0))
+    }
+
+    /// The slices of `values` added at a list of indices along an axis.
+    pub(crate) fn select_add(self, axis: usize, indices: Self, values: Self) -> Self {
+        Self(Dispatch::float_select_assign(self.0, axis, indices.0, values.0, IndexingUpdateOp::Add))
+    }
+
+    /// `values` added at `indices` along an axis.
+    pub(crate) fn scatter_add(self, axis: usize, indices: Self, values: Self) -> Self {
+        Self(Dispatch::float_scatter(axis, self.0, indices.0, values.0, IndexingUpdateOp::Add))
+    }
+}
+
+/// Masks that choose.
+impl Array {
+    /// `value` where the mask is true; both have one shape, or the mask axes of size 1.
+    pub(crate) fn fill(self, mask: Self, value: f64) -> Self {
+        let mask = mask.expand_mask(&self.shape());
+        Self(Dispatch::float_mask_fill(self.0, mask.0, Scalar::Float(value)))
+    }
+
+    /// The elements of `other` where the mask is true; all three have one shape.
+    pub(crate) fn choose(self, mask: Self, other: Self) -> Self {
+        Self(Dispatch::float_mask_where(self.0, mask.0, other.0))
+    }
+
+    /// The mask repeated along axes of size 1.
+    pub(crate) fn expand_mask(self, shape: &[usize]) -> Self {
+        if self.shape() == shape {
+            self
+        } else {
+            Self(Dispatch::bool_expand(self.0, Shape::from(shape.to_vec())))
+        }
+    }
+
+    /// Host data as a mask.
+    pub(crate) fn mask(data: TensorData, place: &Place) -> Self {
+        let data = data.convert_dtype(bool_dtype(&place.device).into());
+        Self(Dispatch::bool_from_data(data, &place.device))
+    }
+
+    /// Host data as indices.
+    pub(crate) fn indices(data: TensorData, place: &Place) -> Self {
+        let data = data.convert_dtype(int_dtype(&place.device).into());
+        Self(Dispatch::int_from_data(data, &place.device))
     }
 }
 
@@ -199,4 +329,9 @@ pub(crate) struct Place {
 /// The type in which `device` stores booleans.
 fn bool_dtype(device: &DispatchDevice) -> burn::tensor::BoolDType {
     burn::tensor::Device::new(device.clone()).settings().bool_dtype
+}
+
+/// The type in which `device` stores indices.
+pub(crate) fn int_dtype(device: &DispatchDevice) -> burn::tensor::IntDType {
+    burn::tensor::Device::new(device.clone()).settings().int_dtype
 }

@@ -9,7 +9,7 @@ use crate::capture::quietly;
 use crate::check;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, Linearized};
-use crate::graph::{Node, ValueId};
+use crate::graph::{Constant, Kind, Node, ValueId};
 use crate::ops::{Keep, Saved, with_leading};
 use crate::plan::{Plan, Step};
 
@@ -40,7 +40,7 @@ impl BurnExecutor {
         let place = Place { device: device.as_dispatch().clone(), dtype };
         let mut constants = vec![None; plan.graph.values.len()];
         for (id, constant) in plan.graph.constants() {
-            constants[id] = Some(Array::from_data(check::weight(constant, dtype)?, &place));
+            constants[id] = Some(load(constant, plan.graph.values[id].kind, &place)?);
         }
         let mut this = Self { plan, place, constants };
         this.fold()?;
@@ -123,6 +123,15 @@ impl BurnExecutor {
         live[*output] = Some(value);
         tape.derived[step.node] = derived;
         Ok(())
+    }
+}
+
+/// A constant on the device; floats must be finite there.
+fn load(constant: &Constant, kind: Kind, place: &Place) -> Result<Array> {
+    match kind {
+        Kind::Index => Ok(Array::indices(constant.data.clone(), place)),
+        Kind::Mask => Ok(Array::mask(constant.data.clone(), place)),
+        Kind::Float => Ok(Array::from_data(check::weight(constant, place.dtype)?, place)),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::array::Array;
 use crate::burn_executor::BurnExecutor;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
-use crate::graph::{Constant, Role};
+use crate::graph::{Constant, Kind, Role, Value};
 use crate::ops::with_leading;
 
 /// The first element that is NaN or infinite: its flat index and its name.
@@ -144,7 +144,11 @@ fn first_coupled(
 ) -> Result<String> {
     let graph = executor.plan().graph();
     let part = |node: usize, value: &Array| -> Option<Result<Vec<f64>>> {
-        let shape = &graph.values[graph.nodes[node].output].shape;
+        let Value { shape, kind, .. } = &graph.values[graph.nodes[node].output];
+        // A mask is looked at through what it chooses.
+        if *kind != Kind::Float {
+            return None;
+        }
         // What follows the input and belongs to no sample belongs to all: any change of it couples them.
         let common = shape.iter().all(|size| size.per_sample == 0);
         let own = shape.first().filter(|size| size.fixed == 0).map(|size| size.per_sample);

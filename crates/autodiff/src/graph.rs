@@ -52,11 +52,35 @@ impl fmt::Display for Size {
     }
 }
 
+/// What the elements of a value are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Numbers in the precision of the run.
+    Float,
+    /// Positions along an axis: always constants.
+    Index,
+    /// Yes or no: a constant, or a comparison.
+    Mask,
+}
+
+impl Kind {
+    /// The kind of a recorded tensor.
+    pub(crate) fn of(dtype: DType) -> Self {
+        match dtype {
+            DType::Bool(_) => Self::Mask,
+            dtype if dtype.is_float() => Self::Float,
+            _ => Self::Index,
+        }
+    }
+}
+
 /// One tensor of the network.
 #[derive(Debug, Clone)]
 pub struct Value {
     /// Its shape.
     pub shape: Vec<Size>,
+    /// What its elements are.
+    pub kind: Kind,
     /// Where it comes from.
     pub origin: Origin,
 }
@@ -227,8 +251,21 @@ impl Graph {
                 Err(why) => Some(why),
             }
         };
-        let why = [2, 3].into_iter().find_map(differs)?;
+        let why = [2, 3].into_iter().find_map(differs).or_else(|| self.beyond(node))?;
         Some(Problem { op: node.op.to_string(), node: self.describe(index), why })
+    }
+}
+
+impl Graph {
+    /// Which index of a node points beyond its axis, if one does.
+    fn beyond(&self, node: &Node) -> Option<String> {
+        let shapes: Vec<_> = node.inputs.iter().map(|&id| self.values[id].shape_at(2)).collect();
+        let (position, size) = node.op.rule().indexes(&shapes)?;
+        let Origin::Constant(constant) = &self.values[node.inputs[position]].origin else {
+            return Some("its indices are computed".into());
+        };
+        let wrong = constant.data.iter::<i64>().find(|&index| !(0..size as i64).contains(&index))?;
+        Some(format!("index {wrong} lies outside an axis of {size}"))
     }
 }
 

@@ -27,6 +27,8 @@ mod check;
 mod error;
 mod executor;
 pub mod graph;
+mod integers;
+mod linears;
 mod lower;
 pub mod ops;
 mod plan;

@@ -11,7 +11,9 @@ use burn::tensor::TensorData;
 
 use crate::capture::{Recording, operation_name};
 use crate::error::{Error, Problem, Result};
-use crate::graph::{Constant, Graph, Node, Origin, Role, Size, Value, ValueId};
+use crate::graph::{Constant, Graph, Kind, Node, Origin, Role, Size, Value, ValueId};
+use crate::integers;
+use crate::linears;
 use crate::ops::{self, Lowered};
 
 /// The batch size of the first recording; the second has one sample more.
@@ -24,7 +26,11 @@ pub(crate) type Table = fn(&OperationIr) -> ops::Lowering<'_>;
 ///
 /// # Errors
 /// [`Error::Unsupported`] with every operation that the graph needs and the engine does not know, and every dependence on the batch.
-pub(crate) fn graph(mut first: Recording, second: Recording, table: Table) -> Result<Graph> {
+pub(crate) fn graph(mut first: Recording, mut second: Recording, table: Table) -> Result<Graph> {
+    for recording in [&mut first, &mut second] {
+        integers::fold(recording);
+        linears::unite(recording);
+    }
     let (needed, other) = (needed(&first), needed(&second));
     if needed.len() != other.len() {
         let unknown = needed.iter().filter_map(|&index| unknown(index, &first.operations[index], table));
@@ -104,6 +110,8 @@ struct Builder<'a> {
     values: Vec<Value>,
     nodes: Vec<Node>,
     problems: Vec<Problem>,
+    /// Results of operations beside the one that their rules give.
+    side_results: HashSet<TensorId>,
     path: String,
 }
 
@@ -115,7 +123,8 @@ impl<'a> Builder<'a> {
             second,
             weights,
             known: HashMap::from([(first.input, (0, second.input))]),
-            values: vec![Value { shape, origin: Origin::Input }],
+            values: vec![Value { shape, kind: Kind::Float, origin: Origin::Input }],
+            side_results: HashSet::new(),
             nodes: Vec::new(),
             problems: Vec::new(),
             path: String::new(),
@@ -139,20 +148,21 @@ impl<'a> Builder<'a> {
         }
         let name = operation_name(op);
         match (table(op), table(twin)) {
-            (Some(Ok(a)), Some(Ok(b))) => {
-                if let Err(why) = self.add(&a, &b) {
-                    self.refuse(index, &name, why);
+            (Some(Ok(a)), Some(Ok(b))) => match self.add(&a, &b) {
+                Ok(()) => {
+                    self.side_results.extend(op.outputs().map(|t| t.id).filter(|&id| id != a.output.id));
                 }
-            }
+                Err(why) => self.refuse(index, &name, why),
+            },
             (Some(Err(why)), _) | (_, Some(Err(why))) => self.refuse(index, &name, why),
             _ => self.refuse(index, &name, reason(op).into()),
         }
         // Refused or not, later operations may use the result: one problem is reported once.
-        let outputs: Vec<_> = op.outputs().map(|t| (t.id, t.shape.to_vec())).collect();
-        for ((id, shape), twin) in outputs.into_iter().zip(twin.outputs()) {
-            if !self.known.contains_key(&id) {
-                let shape = sizes(&shape, &twin.shape).unwrap_or_default();
-                self.push(id, twin.id, Value { shape, origin: Origin::Node(usize::MAX) });
+        for (output, twin) in op.outputs().zip(twin.outputs()) {
+            if !self.known.contains_key(&output.id) {
+                let shape = sizes(&output.shape, &twin.shape).unwrap_or_default();
+                let (kind, origin) = (Kind::of(output.dtype), Origin::Node(usize::MAX));
+                self.push(output.id, twin.id, Value { shape, kind, origin });
             }
         }
     }
@@ -168,8 +178,8 @@ impl<'a> Builder<'a> {
             a.inputs.iter().zip(&b.inputs).map(|(a, b)| self.operand(a, b)).collect::<Result<_, String>>()?;
         let shape = sizes(&a.output.shape, &b.output.shape)
             .ok_or_else(|| batch_shapes("its result", &a.output.shape, &b.output.shape))?;
-        let output =
-            self.push(a.output.id, b.output.id, Value { shape, origin: Origin::Node(self.nodes.len()) });
+        let (kind, origin) = (Kind::of(a.output.dtype), Origin::Node(self.nodes.len()));
+        let output = self.push(a.output.id, b.output.id, Value { shape, kind, origin });
         self.nodes.push(Node { op: a.op.clone(), inputs, output, path: self.path.clone() });
         Ok(())
     }
@@ -182,6 +192,11 @@ impl<'a> Builder<'a> {
 
     /// The value of an operand; constants are added when they are first used.
     fn operand(&mut self, a: &TensorIr, b: &TensorIr) -> Result<ValueId, String> {
+        if self.side_results.contains(&a.id) {
+            return Err(
+                "it takes indices that depend on the input; only constants are supported there".into()
+            );
+        }
         match self.known.get(&a.id) {
             Some((value, twin)) if *twin == b.id => Ok(*value),
             Some(_) => Err("it takes another operand at another batch size".into()),
@@ -193,6 +208,8 @@ impl<'a> Builder<'a> {
         let (Some(data), Some(twin)) = (self.weights.remove(&a.id), self.second.values.get(&b.id)) else {
             return Err("an operand comes from nowhere: it was computed outside the forward function".into());
         };
+        let row = integers::common_row(&data, twin, FIRST_BATCH);
+        let (data, twin) = row.as_ref().map_or((data, twin), |row| (row.clone(), row));
         if data.shape() != twin.shape() {
             return Err(batch_shapes("a tensor made in the forward function", data.shape(), twin.shape()));
         }
@@ -206,8 +223,9 @@ impl<'a> Builder<'a> {
             return Err(why.into());
         }
         let shape = data.shape().iter().map(|&fixed| Size { per_sample: 0, fixed }).collect();
+        let kind = Kind::of(data.dtype());
         let constant = Constant { name, role, data };
-        Ok(self.push(a.id, b.id, Value { shape, origin: Origin::Constant(constant) }))
+        Ok(self.push(a.id, b.id, Value { shape, kind, origin: Origin::Constant(constant) }))
     }
 
     /// The module that owns a named tensor: its name without the last word.
@@ -252,10 +270,14 @@ mod tests {
     use std::cell::Cell;
 
     use burn::module::Module;
-    use burn::nn::conv::{Conv2d, Conv2dConfig};
-    use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
-    use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions};
-    use burn::tensor::{DType, Device, Tensor, activation, module};
+    use burn::nn::conv::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig};
+    use burn::nn::{
+        BatchNorm, BatchNormConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig, PRelu, PReluConfig,
+    };
+    use burn::tensor::ops::{
+        AttentionModuleOptions, AvgPoolOptions, InterpolateMode, InterpolateOptions, MaxPoolOptions,
+    };
+    use burn::tensor::{Bool, DType, Device, Int, Tensor, activation, module};
 
     use super::*;
     use crate::capture::record;
@@ -264,6 +286,9 @@ mod tests {
     struct Everything {
         conv: Conv2d,
         norm: BatchNorm,
+        along: Conv1d,
+        rows: LayerNorm,
+        slopes: PRelu,
         head: Linear,
     }
 
@@ -272,6 +297,9 @@ mod tests {
             Self {
                 conv: Conv2dConfig::new([2, 3], [3, 3]).init(device),
                 norm: BatchNormConfig::new(3).init(device),
+                along: Conv1dConfig::new(3, 3, 1).init(device),
+                rows: LayerNormConfig::new(4).init(device),
+                slopes: PReluConfig::new().init(device),
                 head: LinearConfig::new(4, 3).init(device),
             }
         }
@@ -290,10 +318,48 @@ mod tests {
             activation::gelu(activation::tanh(module::adaptive_avg_pool2d(x, [2, 2])))
         }
 
+        /// `[n, 3, 4]` to `[n, 3, 4]` by way of all that works on sequences.
+        fn sequences(&self, x: Tensor<3>) -> Tensor<3> {
+            let x = self.slopes.forward(self.rows.forward(self.along.forward(x)));
+            let largest = module::max_pool1d(x.clone(), MaxPoolOptions::new([2]));
+            let mean = module::avg_pool1d(x.clone(), AvgPoolOptions::new([2]));
+            let pooled = module::adaptive_avg_pool1d(largest * mean, 4);
+            pooled * x.max_dim(2)
+        }
+
+        /// All functions of one variable.
+        fn elementary(x: Tensor<3>) -> Tensor<3> {
+            let x = activation::log_sigmoid(activation::hard_sigmoid(x.sin().cos().erf(), 0.2, 0.5)).abs();
+            (x.exp().log() + 1.0).log1p().sqrt().powf_scalar(1.5).clamp(0.0, 6.0)
+        }
+
+        /// `[n, 3, 4]` to `[n, 3, 4]` by way of masks, indices, copies, interpolation and attention.
+        fn choices(x: Tensor<3>) -> Tensor<3> {
+            let (device, [n, ..]) = (x.device(), x.dims());
+            let mask = Tensor::<3, Bool>::tril_mask([1, 3, 4], 0, &device);
+            let filled = x.clone().mask_fill(mask, 0.5);
+            let x = filled.mask_where(x.clone().lower_scalar(0.25), x * 2.0);
+            let order = Tensor::<1, Int>::arange(0..4, &device);
+            let x = x.select(2, order.clone()).gather(2, order.reshape([1, 1, 4]).expand([n, 3, 4]));
+            let positions = Tensor::<1, Int>::arange(0..3, &device).reshape([1, 3]).expand([n, 3]);
+            let x = x + module::embedding(Tensor::<2>::ones([3, 4], &device), positions);
+            let x = x.pad((1, 0, 0, 0), 0.0).narrow(2, 1, 4);
+            let x = x
+                .clone()
+                .slice_assign([0..n, 0..3, 0..2], x.narrow(2, 2, 2))
+                .repeat_dim(1, 2)
+                .narrow(1, 0, 3);
+            let options = InterpolateOptions::new(InterpolateMode::Bilinear).with_output_size([3, 4]);
+            let x = module::interpolate(x.unsqueeze_dim::<4>(1), options);
+            let options = AttentionModuleOptions::default();
+            module::attention(x.clone(), x.clone(), x, None, None, options).squeeze_dim(1)
+        }
+
         fn forward(&self, x: Tensor<4>) -> Tensor<2> {
             let device = x.device();
             let [n, ..] = x.dims();
-            let x = self.images(x).reshape([n, 3, 4]);
+            let x = self.sequences(self.images(x).reshape([n, 3, 4]));
+            let x = Self::choices(Self::elementary(x));
             let wide = Tensor::cat(vec![x.clone().flip([2]), x.clone().narrow(2, 1, 2)], 2);
             let square = wide.clone().matmul(wide.swap_dims(1, 2));
             let ones = Tensor::<3>::ones([1, 1, 1], &device).expand([n, 3, 3]);

@@ -1,7 +1,8 @@
 //! What to run, in which order, what to keep, and how many bytes it takes: all known before anything runs.
 //!
 //! The passes over the graph:
-//! 1. *Activity*: a value is active when it depends on a perturbed leaf; only active values get cotangents.
+//! 1. *Activity*: a value is active when it depends on a perturbed leaf otherwise than through a comparison, whose derivative is zero;
+//!    only active values get cotangents.
 //! 2. *Constant folding*: nodes that depend on no input are computed once, when the plan is loaded onto a device.
 //! 3. *Keeping*: each active node's rule declares what its pullback reads ([`Keep`]); nothing else survives the forward pass.
 //! 4. *Lifetimes*: a value is dropped after its last use, and the bytes alive at each step give the peaks.
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use burn::tensor::FloatDType;
 
 use crate::error::{Error, Problem, Result};
-use crate::graph::{Graph, Node, Origin, ValueId};
+use crate::graph::{Graph, Kind, Node, Origin, ValueId};
 use crate::ops::Keep;
 
 /// The float type in which a plan runs.
@@ -138,14 +139,16 @@ impl Plan {
                 "a plan needs at least one sample and one cotangent at a time".into(),
             ));
         }
-        let dependent = reachable(&graph, |id| id == graph.input);
-        let problems = not_differentiable(&graph, &dependent);
+        let dependent = reachable(&graph, |id| id == graph.input, |_| true);
+        let smooth = |node: &Node| !node.op.rule().is_locally_constant();
+        let active = reachable(&graph, |id| id == graph.input, smooth);
+        let problems = not_differentiable(&graph, &active);
         if !problems.is_empty() {
             return Err(Error::Unsupported(problems));
         }
         let (steps, folded): (Vec<_>, Vec<_>) =
             (0..graph.nodes.len()).partition(|&node| dependent[graph.nodes[node].output]);
-        let mut steps: Vec<_> = steps.into_iter().map(|node| step(&graph, node, &dependent)).collect();
+        let mut steps: Vec<_> = steps.into_iter().map(|node| step(&graph, node, &active)).collect();
         lifetimes(&graph, &mut steps, &dependent);
         let mut plan = Self { graph, batch, block, precision, folded, steps, bytes: Bytes::default() };
         plan.bytes = plan.count();
@@ -176,8 +179,17 @@ impl Plan {
         self.bytes
     }
 
+    fn elements(&self, id: ValueId) -> usize {
+        self.graph.values[id].shape_at(self.batch).iter().product()
+    }
+
     fn size(&self, id: ValueId) -> usize {
-        self.graph.values[id].shape_at(self.batch).iter().product::<usize>() * self.precision.bytes()
+        let element = match self.graph.values[id].kind {
+            Kind::Float => self.precision.bytes(),
+            Kind::Index => derived_bytes(Keep::Indices),
+            Kind::Mask => derived_bytes(Keep::Mask),
+        };
+        self.elements(id) * element
     }
 
     /// Whether a kept operand is one of the weights, which stay in any case.
@@ -201,7 +213,7 @@ impl Plan {
         let (mut live, mut peak, mut derived) = (self.size(self.graph.input), 0, 0);
         for step in &self.steps {
             let node = &self.graph.nodes[step.node];
-            let elements = self.size(node.output) / self.precision.bytes();
+            let elements = self.elements(node.output);
             derived += step.keeps.iter().map(|keep| elements * derived_bytes(*keep)).sum::<usize>();
             live += self.size(node.output);
             peak = peak.max(live + derived);
@@ -236,11 +248,11 @@ fn derived_bytes(keep: Keep) -> usize {
     }
 }
 
-/// Which values depend on a leaf that `perturbed` names.
-fn reachable(graph: &Graph, perturbed: impl Fn(ValueId) -> bool) -> Vec<bool> {
+/// Which values depend on a leaf that `perturbed` names by way of nodes that `pass`.
+fn reachable(graph: &Graph, perturbed: impl Fn(ValueId) -> bool, pass: impl Fn(&Node) -> bool) -> Vec<bool> {
     let mut reached: Vec<_> = (0..graph.values.len()).map(perturbed).collect();
     for node in &graph.nodes {
-        if node.inputs.iter().any(|&input| reached[input]) {
+        if pass(node) && node.inputs.iter().any(|&input| reached[input]) {
             reached[node.output] = true;
         }
     }
@@ -259,7 +271,9 @@ fn not_differentiable(graph: &Graph, active: &[bool]) -> Vec<Problem> {
 }
 
 fn step(graph: &Graph, node: usize, active: &[bool]) -> Step {
-    let active: Vec<_> = graph.nodes[node].inputs.iter().map(|&input| active[input]).collect();
+    // A comparison of the input is computed and pulls nothing back.
+    let smooth = active[graph.nodes[node].output];
+    let active: Vec<_> = graph.nodes[node].inputs.iter().map(|&input| smooth && active[input]).collect();
     let keeps = if active.contains(&true) { graph.nodes[node].op.rule().keeps(&active) } else { vec![] };
     Step { node, active, keeps, dead: vec![] }
 }

@@ -15,7 +15,7 @@ pub enum Error {
         /// What is wrong with it.
         source: influence_manifold::Error,
     },
-    /// A filter with an argument out of its range.
+    /// A filter with an argument out of its range, or one that is not defined for the objective.
     #[error(transparent)]
     Filter(influence_manifold::Error),
     /// Not one label a sample.
@@ -25,6 +25,35 @@ pub enum Error {
         labels: usize,
         /// How many samples.
         samples: usize,
+    },
+    /// Costs or other numbers of an objective that are not finite.
+    #[error(transparent)]
+    Objective(influence_manifold::Error),
+    /// Not one objective a sample.
+    #[error("{objectives} objectives for {samples} samples: give one objective a sample")]
+    ObjectiveCount {
+        /// How many objectives there are.
+        objectives: usize,
+        /// How many samples.
+        samples: usize,
+    },
+    /// Gradients of an objective of another shape than the samples.
+    #[error(
+        "the objective's gradients have the shape {found:?}, but the samples {expected:?}: give one number a perturbed element"
+    )]
+    GradientShape {
+        /// The shape of the gradients.
+        found: Vec<usize>,
+        /// That of the samples.
+        expected: Vec<usize>,
+    },
+    /// Text that is no objective.
+    #[error("objective '{text}': {reason}; give label, predicted, class:N, entropy or margin")]
+    ObjectiveSyntax {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// A class that the network does not have.
     #[error("{what} is class {class}, but the network has {classes} classes (0 to {})", classes - 1)]

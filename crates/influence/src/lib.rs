@@ -29,19 +29,26 @@
 //! reading more into [`Score::value`] than the confidence already tells.
 
 mod error;
+mod gradients;
 mod objective;
 mod score;
 mod scorer;
+mod target;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
 
 pub use error::{Error, Result};
+pub use gradients::Gradients;
 pub use influence_autodiff::{Error as ModelError, Graph, Plan, Precision, Problem};
-pub use influence_manifold::{Baselines, Error as MeasureError, Filter, Influence, Tangent};
+pub use influence_manifold::{
+    Baselines, Costs, Error as MeasureError, Filter, GradientFunction, Influence,
+    Objective as SampleObjective, Probabilities, Tangent,
+};
 pub use objective::Objective;
 pub use score::Score;
 pub use scorer::{Linearization, Linearizations, Perturbation, Scorer, ScorerBuilder, Scores};
+pub use target::Target;
 
 /// The influence of perturbing each whole image on the objective: one [`Score`] an image.
 ///

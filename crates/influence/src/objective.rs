@@ -2,11 +2,31 @@
 
 use std::fmt;
 
-use influence_manifold::Objective as Single;
+use burn::tensor::Tensor;
+use influence_autodiff::{Jacobian, Rows};
+use influence_manifold::{Costs, Filter, Objective as Single, Probabilities, Row};
 
 use crate::error::{Error, Result};
+use crate::gradients::Gradients;
 
 /// The objective of a batch.
+///
+/// ```
+/// use influence::Objective;
+///
+/// # fn main() -> Result<(), influence::Error> {
+/// // What wrong predictions cost, one row a label.
+/// let costs = vec![vec![0.0, 1.0, 10.0], vec![1.0, 0.0, 1.0], vec![10.0, 1.0, 0.0]];
+/// let objective = Objective::label_cost(&costs, [2, 0])?;
+/// // Gini impurity g(P) = 1 - sum_k P_k^2, by its derivatives in P.
+/// let gini = Objective::probabilities("gini", |p| p.values().iter().map(|p| -2.0 * p).collect());
+/// // A difference of two logits, by its derivatives in the logits.
+/// let gap = Objective::logits("z_3 - z_5", |p| {
+///     (0..p.classes()).map(|k| if k == 3 { 1.0 } else if k == 5 { -1.0 } else { 0.0 }).collect()
+/// });
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Objective {
@@ -16,6 +36,16 @@ pub enum Objective {
     Predicted,
     /// f = -log P of one class for all samples.
     Class(usize),
+    /// f = - sum_k P_k ln P_k: how easily the network's doubt changes.
+    Entropy,
+    /// f = the largest logit less the second: how easily the decision changes.
+    Margin,
+    /// One objective for all samples.
+    All(Single),
+    /// One objective a sample.
+    Each(Vec<Single>),
+    /// Any function of the perturbation, by its gradient df at each sample.
+    Rows(Gradients),
 }
 
 impl Objective {
@@ -43,39 +73,174 @@ impl Objective {
             Self::Label(labels) if labels.len() != samples => {
                 Err(Error::LabelCount { labels: labels.len(), samples })
             }
+            Self::Each(singles) if singles.len() != samples => {
+                Err(Error::ObjectiveCount { objectives: singles.len(), samples })
+            }
             _ => Ok(()),
         }
     }
 
-    /// The objective of each of `samples` samples, for a network of `classes` classes.
-    pub(crate) fn resolve(&self, samples: usize, classes: usize) -> Result<Vec<Single>> {
-        let single = |class: usize, what: &dyn Fn() -> String| {
-            if class < classes {
-                Ok(Single::class(class))
-            } else {
-                Err(Error::ClassOutOfRange { what: what(), class, classes })
-            }
+    /// - sum_k P_k ln P_k, in nats.
+    #[must_use]
+    pub fn entropy() -> Self {
+        Self::Entropy
+    }
+
+    /// The largest logit less the second.
+    #[must_use]
+    pub fn margin() -> Self {
+        Self::Margin
+    }
+
+    /// The label's logit less the largest other one, one label a sample: negative where the network is wrong.
+    pub fn label_margin(labels: impl IntoIterator<Item = usize>) -> Self {
+        Self::Each(labels.into_iter().map(Single::margin_of).collect())
+    }
+
+    /// sum_k P_k c_k, one cost a class.
+    ///
+    /// # Errors
+    /// [`Error::Objective`] for costs that are not finite.
+    pub fn expected_cost(costs: impl Into<Vec<f64>>) -> Result<Self> {
+        Single::expected_cost(costs).map(Self::All).map_err(Error::Objective)
+    }
+
+    /// sum_k P_k c_yk, y each sample's label: the row of the cost matrix, one cost a predicted class.
+    ///
+    /// # Errors
+    /// [`Error::ClassOutOfRange`] for a label without a row; [`Error::Objective`] for costs that are not finite.
+    pub fn label_cost(matrix: &[Vec<f64>], labels: impl IntoIterator<Item = usize>) -> Result<Self> {
+        let rows = matrix.iter().map(|row| Costs::new(row.as_slice()).map_err(Error::Objective));
+        let rows: Vec<Costs> = rows.collect::<Result<_>>()?;
+        let cost = |(sample, class): (usize, usize)| {
+            let row = rows.get(class).cloned().map(Single::ExpectedCost);
+            let what = || format!("the label of sample {sample}");
+            row.ok_or_else(|| Error::ClassOutOfRange { what: what(), class, classes: rows.len() })
         };
+        labels.into_iter().enumerate().map(cost).collect::<Result<_>>().map(Self::Each)
+    }
+
+    /// A function g of the probabilities, by its partial derivatives dg / dP_k, which `gradient` gives; `name` stands in tables.
+    pub fn probabilities(
+        name: &str,
+        gradient: impl Fn(&Probabilities) -> Vec<f64> + Send + Sync + 'static,
+    ) -> Self {
+        Self::All(Single::probabilities(name, gradient))
+    }
+
+    /// A function h of the differences of the logits, by its partial derivatives dh_k, which `gradient` gives, each to its own last
+    /// digits. They add up to zero; one that does not only see differences is given by [`Objective::rows`].
+    pub fn logits(name: &str, gradient: impl Fn(&Probabilities) -> Vec<f64> + Send + Sync + 'static) -> Self {
+        Self::All(Single::logits(name, gradient))
+    }
+
+    /// One objective a sample.
+    pub fn each(objectives: impl IntoIterator<Item = Single>) -> Self {
+        Self::Each(objectives.into_iter().collect())
+    }
+
+    /// Any function of the perturbation, by its gradient df in the perturbed elements. What of df lies along directions that leave the
+    /// distribution unchanged comes back as [`Score::outside`](crate::Score::outside): where it is not 0, the measure is unbounded.
+    ///
+    /// # Shapes
+    /// `gradients`: `[N, ...sample]`, as the images.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a device that fails.
+    pub fn rows<const D: usize>(gradients: Tensor<D>) -> Result<Self> {
+        Gradients::new(gradients).map(Self::Rows)
+    }
+
+    /// Refuses a filter that is not defined for this objective.
+    ///
+    /// # Errors
+    /// [`Error::Filter`] for [`Filter::Paper`] and anything but -log P of a class.
+    pub fn check_filter(&self, filter: &Filter) -> Result<()> {
+        let checked = match self {
+            Self::Label(_) | Self::Predicted | Self::Class(_) => Ok(()),
+            Self::Entropy => filter.check_objective(&Single::Entropy),
+            Self::Margin => filter.check_objective(&Single::Margin),
+            Self::All(single) => filter.check_objective(single),
+            Self::Each(singles) => singles.iter().try_for_each(|single| filter.check_objective(single)),
+            Self::Rows(_) if matches!(filter, Filter::Paper { .. }) => {
+                Err(influence_manifold::Error::PaperObjective { objective: "row".into() })
+            }
+            Self::Rows(_) => Ok(()),
+        };
+        checked.map_err(Error::Filter)
+    }
+
+    /// The objective of each of `samples` samples, for a network of `classes` classes on samples of this shape.
+    pub(crate) fn resolve(&self, samples: usize, classes: usize, shape: &[usize]) -> Result<Vec<Resolved>> {
         self.check(samples)?;
+        let known = |single: Single| Ok(vec![Resolved::Known(single); samples]);
         match self {
             Self::Label(labels) => labels
                 .iter()
                 .enumerate()
-                .map(|(sample, &class)| single(class, &|| format!("the label of sample {sample}")))
+                .map(|(sample, &class)| of_class(class, classes, || format!("the label of sample {sample}")))
                 .collect(),
-            Self::Predicted => Ok(vec![Single::Predicted; samples]),
-            Self::Class(class) => Ok(vec![single(*class, &|| "the objective".into())?; samples]),
+            Self::Predicted => known(Single::Predicted),
+            Self::Class(class) => Ok(vec![of_class(*class, classes, || "the objective".into())?; samples]),
+            Self::Entropy => known(Single::Entropy),
+            Self::Margin => known(Single::Margin),
+            Self::All(single) => known(single.clone()),
+            Self::Each(singles) => Ok(singles.iter().cloned().map(Resolved::Known).collect()),
+            Self::Rows(gradients) => {
+                gradients.check(samples, shape)?;
+                Ok((0..samples).map(|sample| Resolved::Row(gradients.clone(), sample)).collect())
+            }
         }
     }
 }
 
-/// `label`, `predicted` or `class:3`.
+/// -log P of a class that the network has.
+fn of_class(class: usize, classes: usize, what: impl Fn() -> String) -> Result<Resolved> {
+    if class < classes {
+        Ok(Resolved::Known(Single::class(class)))
+    } else {
+        Err(Error::ClassOutOfRange { what: what(), class, classes })
+    }
+}
+
+/// The objective of one sample.
+#[derive(Debug, Clone)]
+pub(crate) enum Resolved {
+    /// Known without the Jacobian.
+    Known(Single),
+    /// Its gradient, to be multiplied by the Jacobian, and the sample.
+    Row(Gradients, usize),
+}
+
+impl Resolved {
+    /// With this Jacobian, of so many classes.
+    pub(crate) fn at(self, jacobian: &Jacobian, classes: usize) -> Result<Single> {
+        let (gradients, sample) = match self {
+            Self::Known(single) => return Ok(single),
+            Self::Row(gradients, sample) => (gradients, sample),
+        };
+        let df = gradients.of(sample);
+        let row = match &jacobian.rows {
+            Rows::F64(rows) => Row::from_rows(rows, classes, df.len(), df),
+            Rows::F32(rows) => Row::from_rows(rows, classes, df.len(), df),
+            other => unreachable!("rows in a precision that no plan has: {other:?}"),
+        };
+        row.map(Single::Row).map_err(|source| Error::Measure { sample, source })
+    }
+}
+
+/// As the command line has it where it has it: `label`, `predicted`, `class:3`, `entropy`, `margin`; the name of a function; `row`.
 impl fmt::Display for Objective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Label(_) => f.write_str("label"),
             Self::Predicted => f.write_str("predicted"),
             Self::Class(class) => write!(f, "class:{class}"),
+            Self::Entropy => f.write_str("entropy"),
+            Self::Margin => f.write_str("margin"),
+            Self::All(single) => single.fmt(f),
+            Self::Each(_) => f.write_str("each"),
+            Self::Rows(_) => f.write_str("row"),
         }
     }
 }

@@ -17,13 +17,18 @@ pub struct Score {
     pub log10: Option<f64>,
     /// How many directions the perturbation moves the distribution in, at most K - 1.
     pub rank: usize,
-    /// The largest value that any perturbation could have here: (1 - P) / P for the negative log-probability of a class.
+    /// The largest value that any perturbation could have here: (1 - P) / P for the negative log-probability of a class. Infinite for an
+    /// objective that is no function of the probabilities, which has none.
     pub bound: f64,
     /// `value / bound`: 1 means that the value says nothing that the probability does not say. Only [`Filter::Paper`] exceeds 1.
     pub reach: f64,
+    /// How much of |df|^2 lies along directions that change the objective and leave the distribution as it is: exactly 0 for every
+    /// function of the probabilities. Where it is not 0 the measure is unbounded, and `value` is that of the rest of df; see
+    /// [`Score::is_unbounded`].
+    pub outside: f64,
     /// Whether the decision on the rank was close, or digits were lost: another tolerance might give another value.
     pub ambiguous: bool,
-    /// The class of the objective.
+    /// The class of the objective; the predicted one where it names none.
     pub class: usize,
     /// The probability of that class.
     pub probability: f64,
@@ -39,10 +44,16 @@ pub struct Score {
 const SATURATED: f64 = 1e-6;
 
 impl Score {
-    /// Whether the value equals its bound: then it is a function of the probability alone.
+    /// Whether the value equals its bound: then it is a function of the probabilities alone.
     #[must_use]
     pub fn is_saturated(&self) -> bool {
         (self.reach - 1.0).abs() <= SATURATED
+    }
+
+    /// Whether perturbations exist that change the objective and not the distribution, so that no finite influence bounds them.
+    #[must_use]
+    pub fn is_unbounded(&self) -> bool {
+        self.outside > 0.0
     }
 
     /// The score of one sample from its logits and tangent.
@@ -55,7 +66,7 @@ impl Score {
     ) -> Result<Self, influence_manifold::Error> {
         let probabilities = Probabilities::new(logits)?;
         let class = objective.class_of(&probabilities)?;
-        let Influence { value, log10, rank, bound, reach, ambiguous, .. } =
+        let Influence { value, log10, rank, bound, reach, outside, ambiguous, .. } =
             influence(logits, tangent, objective, filter)?;
         Ok(Self {
             value,
@@ -63,6 +74,7 @@ impl Score {
             rank,
             bound,
             reach,
+            outside,
             ambiguous,
             class,
             probability: probabilities.of(class)?,

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use influence_autodiff::{Graph, Jacobian, Jacobians, Options, Plan, Precision, Program, Rows};
-use influence_manifold::{Filter, Objective as Single, Tangent};
+use influence_manifold::{Filter, Objective as SampleObjective, Tangent};
 
 use crate::error::{Error, Result};
-use crate::objective::Objective;
+use crate::objective::{Objective, Resolved};
 use crate::score::Score;
 
 /// What is perturbed.
@@ -170,8 +170,9 @@ impl Scorer {
     /// Scores `images` `[N, ...sample]`, from any device and of any float type.
     ///
     /// # Errors
-    /// [`Error::NoSamples`], [`Error::LabelCount`], [`Error::ClassOutOfRange`]; [`Error::Model`] for NaN, infinity or another shape in
-    /// the input; [`Error::Measure`] where the measure is not defined.
+    /// [`Error::NoSamples`], [`Error::LabelCount`], [`Error::ObjectiveCount`], [`Error::ClassOutOfRange`], [`Error::GradientShape`];
+    /// [`Error::Filter`] for a filter that is not defined for the objective; [`Error::Model`] for NaN, infinity or another shape in the
+    /// input; [`Error::Measure`] where the measure is not defined.
     pub fn score<const D: usize>(&self, images: Tensor<D>, objective: &Objective) -> Result<Vec<Score>> {
         let data = images.try_to_data().map_err(|error| {
             influence_autodiff::Error::Device(format!(
@@ -186,8 +187,10 @@ impl Scorer {
     /// # Errors
     /// As [`Scorer::score`]: what is wrong with the call at once, what goes wrong with a sample when its turn comes.
     pub fn scores(&self, images: TensorData, objective: &Objective) -> Result<Scores<'_>> {
+        objective.check_filter(&self.filter)?;
         let samples = images.shape().first().copied().unwrap_or(0);
-        let objectives = objective.resolve(samples, self.classes())?;
+        let shape = self.program.plan().graph().sample_shape();
+        let objectives = objective.resolve(samples, self.classes(), &shape)?;
         let linearizations = self.linearize(images)?;
         Ok(Scores { linearizations, objectives: objectives.into_iter() })
     }
@@ -268,14 +271,21 @@ impl Linearization<'_> {
     /// # Errors
     /// [`Error::ClassOutOfRange`]; [`Error::Measure`] where the measure is not defined or the filter's argument is out of its range.
     pub fn score(&self, class: Option<usize>, filter: &Filter) -> Result<Score> {
-        let objective = match class {
-            Some(class) => Objective::class(class),
-            None => Objective::predicted(),
-        };
-        self.measure(&objective.resolve(1, self.logits.len())?[0], filter)
+        let classes = self.logits.len();
+        match class {
+            Some(class) if class >= classes => {
+                Err(Error::ClassOutOfRange { what: "the objective".into(), class, classes })
+            }
+            Some(class) => self.score_for(&SampleObjective::class(class), filter),
+            None => self.score_for(&SampleObjective::Predicted, filter),
+        }
     }
 
-    fn measure(&self, objective: &Single, filter: &Filter) -> Result<Score> {
+    /// The score for any objective of one sample under `filter`.
+    ///
+    /// # Errors
+    /// [`Error::Measure`] where the measure is not defined, not for this objective, or the filter's argument is out of its range.
+    pub fn score_for(&self, objective: &SampleObjective, filter: &Filter) -> Result<Score> {
         Score::new(&self.logits, &self.tangent, objective, filter, &self.scorer.engine)
             .map_err(|source| Error::Measure { sample: self.sample, source })
     }
@@ -285,14 +295,18 @@ impl Linearization<'_> {
 #[derive(Debug)]
 pub struct Scores<'a> {
     linearizations: Linearizations<'a>,
-    objectives: std::vec::IntoIter<Single>,
+    objectives: std::vec::IntoIter<Resolved>,
 }
 
 impl Iterator for Scores<'_> {
     type Item = Result<Score>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (linearization, objective) = (self.linearizations.next()?, self.objectives.next()?);
-        Some(linearization.and_then(|at| at.measure(&objective, &at.scorer.filter)))
+        let (jacobian, objective) = (self.linearizations.jacobians.next()?, self.objectives.next()?);
+        let scorer = self.linearizations.scorer;
+        Some(jacobian.map_err(Error::from).and_then(|jacobian| {
+            let objective = objective.at(&jacobian, scorer.classes())?;
+            scorer.linearization(jacobian)?.score_for(&objective, &scorer.filter)
+        }))
     }
 }

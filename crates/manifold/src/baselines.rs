@@ -24,7 +24,7 @@ pub struct Baselines {
     pub fisher_trace: f64,
 }
 
-/// The classical measures, y being the class of the objective.
+/// The classical measures, y being the class of the objective, the predicted one where it names none.
 ///
 /// # Shapes
 ///
@@ -35,12 +35,12 @@ pub struct Baselines {
 /// As [`influence`](crate::influence()) for the logits and the objective.
 pub fn baselines(logits: &[f64], tangent: &Tangent, objective: &Objective) -> Result<Baselines, Error> {
     let probabilities = probabilities_of(logits, tangent)?;
-    let gradient = objective.gradient(&probabilities)?;
-    let y = gradient.class;
+    let gradient = objective.gradient(&probabilities, tangent)?;
+    let y = objective.class_of(&probabilities)?;
     let spectrum = spectrum::eigenvalues(&probabilities, tangent)?;
     Ok(Baselines {
         jacobian_norm: spectrum::gradient_norm(&probabilities, tangent, &gradient),
-        odds: gradient.log_bound.exp(),
+        odds: probabilities.log_odds_against(y)?.exp(),
         entropy: probabilities.entropy(),
         margin: probabilities.margin(y)?,
         cross_entropy: -probabilities.logs()[y],

@@ -98,6 +98,27 @@ pub enum Error {
         /// The range it must lie in.
         range: &'static str,
     },
+    /// The authors' numerics, asked for an objective which they are not defined for.
+    #[error(
+        "filter paper is the authors' numerics for -log P objectives alone, not for '{objective}': take exact or tikhonov:LAMBDA, \
+         or the objective -log P of a class"
+    )]
+    PaperObjective {
+        /// The objective.
+        objective: String,
+    },
+    /// An objective that changes with a constant added to all logits, beside tangent data that do not hold what such a shift does.
+    #[error(
+        "the gradient of '{objective}' in the logits adds up to {sum:e}: a constant added to all logits changes it, and the \
+         differences z_k - z_K do not tell what perturbations do to that constant; give the Jacobian's K rows (or their Gram \
+         matrix), the objective's own gradient as a row, or an objective of the differences of logits"
+    )]
+    CommonShift {
+        /// The objective.
+        objective: String,
+        /// sum_k dh_k.
+        sum: f64,
+    },
     /// Text that is no filter.
     #[error("filter '{text}': {reason}; write exact[:TOL], paper[:EPS[:RANK_EPS]] or tikhonov:LAMBDA")]
     FilterSyntax {

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::Error;
+use crate::{Error, Objective};
 
 /// The authors' epsilon in columns, gradient and rank.
 pub const PAPER_EPSILON: f64 = 1e-3;
@@ -74,6 +74,18 @@ impl Filter {
     /// A lambda that is not positive and finite.
     pub fn tikhonov(lambda: f64) -> Result<Self, Error> {
         Self::Tikhonov { lambda }.validated()
+    }
+
+    /// Refuses an objective which the filter is not defined for.
+    ///
+    /// # Errors
+    ///
+    /// [`Filter::Paper`] for anything but -log P of a class.
+    pub fn check_objective(&self, objective: &Objective) -> Result<(), Error> {
+        if matches!(self, Self::Paper { .. }) && !objective.is_neg_log_probability() {
+            return Err(Error::PaperObjective { objective: objective.to_string() });
+        }
+        Ok(())
     }
 
     /// The filter itself, if its arguments are in range.

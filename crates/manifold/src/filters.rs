@@ -25,6 +25,22 @@ impl Outcome {
     pub(crate) fn zero(classes: usize, rank: usize, ambiguous: bool) -> Self {
         Self { log_value: None, rank, ambiguous, coefficients: vec![0.0; classes], log_scale: 0.0 }
     }
+
+    /// FI + e^`log_more`.
+    pub(crate) fn add(&mut self, log_more: f64) {
+        if log_more > f64::NEG_INFINITY {
+            self.log_value = Some(match self.log_value {
+                Some(log_value) => log_add(log_value, log_more),
+                None => log_more,
+            });
+        }
+    }
+}
+
+/// ln(e^a + e^b).
+pub(crate) fn log_add(a: f64, b: f64) -> f64 {
+    let (larger, smaller) = if a > b { (a, b) } else { (b, a) };
+    if smaller == f64::NEG_INFINITY { larger } else { larger + (smaller - larger).exp().ln_1p() }
 }
 
 /// V diag(s) V^T zeta, s_i being given for the first columns of V.
@@ -73,8 +89,8 @@ pub(crate) fn deviations(probabilities: &Probabilities, tangent: &Tangent) -> Ma
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objective::LogitGradient;
-    use crate::{Error, Objective};
+    use crate::Error;
+    use crate::gradient::LogitGradient;
 
     const ROUNDING: f64 = 1e-12;
 
@@ -85,11 +101,16 @@ mod tests {
         let tangent = Tangent::from_rows(&rows, 4, 2)?;
         let probabilities = Probabilities::new(&[0.0, 1.0, -3.0, 2.0])?;
         for class in 0..4 {
-            let once = Objective::class(class).gradient(&probabilities)?;
+            let once = LogitGradient::neg_log_probability(&probabilities, class)?;
             let log_c = 7.0_f64.ln();
             let log_abs = once.log_abs.iter().map(|d| d + log_c).collect();
             let signs = once.signs.iter().map(|sign| -sign).collect();
-            let often = LogitGradient { class, log_abs, signs, log_bound: once.log_bound + 2.0 * log_c };
+            let often = LogitGradient {
+                log_abs,
+                signs,
+                log_bound: once.log_bound + 2.0 * log_c,
+                log_error: once.log_error,
+            };
             let both = |run: &dyn Fn(&LogitGradient) -> Result<Outcome, Error>| {
                 Ok::<_, Error>((run(&once)?, run(&often)?))
             };

@@ -16,7 +16,7 @@
 use faer::Mat;
 
 use crate::dense::qr_factor;
-use crate::objective::LogitGradient;
+use crate::gradient::LogitGradient;
 
 /// The rows of A and their weights: K class rows [1 | X_k], then further rows [0 | X_i].
 #[derive(Debug)]
@@ -209,6 +209,8 @@ fn right_hand_side(
                     gradient.signs[i] * column.entries[i] * power
                 };
                 error += if column.errors[i] == 0.0 { 0.0 } else { column.errors[i] * power };
+                let own = (gradient.log_error - log_weights[column.pivot] - log_scale).exp();
+                error += if column.entries[i] == 0.0 { 0.0 } else { column.entries[i].abs() * own };
             }
             largest_error = largest_error.max(error);
         }

@@ -1,9 +1,13 @@
 //! The first-order influence measure FI = df^T G^+ df of one sample (Shu & Zhu 2019, arXiv 1901.07152, definition 2).
 //!
 //! It is the largest squared change of the objective f per unit of squared Fisher length of the perturbation, and lies
-//! between 0 and its bound |w|^2 = (1 - P_y) / P_y, which it meets whenever the Jacobian has rank K-1.
+//! between 0 and its bound |w|^2, (1 - P_y) / P_y for f = -log P_y, which it meets whenever the Jacobian has rank K-1.
+//!
+//! A general f is split: the part of df in the row space of C J is that of a function of the logits and is measured as such;
+//! along the rest, `outside`, f changes and the distribution does not, and no bound exists.
 
 use crate::filters::{Outcome, exact::exact, paper::paper, tikhonov::tikhonov};
+use crate::gradient::Gradient;
 use crate::{Error, Filter, Objective, Probabilities, Scalar, Tangent, error, spectrum};
 
 /// Logarithms beyond this would take a coefficient out of the range of `f64`.
@@ -20,12 +24,18 @@ pub struct Influence {
     /// Number of directions that count: the rank of the centred Jacobian, or the singular values which
     /// [`Filter::Paper`] keeps.
     pub rank: usize,
-    /// |w|^2, the exact measure at full rank: for -log P_y it is (1 - P_y) / P_y.
+    /// |w|^2, the exact measure at full rank: for -log P_y it is (1 - P_y) / P_y. Infinite for an objective that is no function
+    /// of the probabilities, which has none.
     pub bound: f64,
-    /// log10 of the bound.
+    /// log10 of the bound, -infinity where it is 0.
     pub log10_bound: f64,
-    /// FI / bound: in [0, 1] but for [`Filter::Paper`], which exceeds 1.
+    /// FI / bound: in [0, 1] but for [`Filter::Paper`], which exceeds 1; 0 where the influence is, or where there is no bound.
     pub reach: f64,
+    /// |df|^2 less its projection on the row space of C J: how much of the objective's gradient lies along directions that
+    /// leave the distribution unchanged. Exactly 0 for functions of the probabilities, and where rounding alone could be what
+    /// is left. Where it is not 0 the measure itself is unbounded: `value` is that of the part which the distribution sees, except
+    /// for [`Filter::Tikhonov`], whose budget on omega bounds the whole, and which adds `outside` / lambda.
+    pub outside: f64,
     /// Whether rounding or another tolerance near by could give another value.
     pub ambiguous: bool,
     /// Eigenvalues of the K x K matrix Gamma, unfiltered, descending, K of them.
@@ -33,7 +43,7 @@ pub struct Influence {
     /// c, K numbers that sum to zero: h = exp(`coefficients_log_scale`) J^T c is the most influential direction G^+ df
     /// (or its filtered form), along which f grows fastest per unit of Fisher length.
     ///
-    /// Rows of the K-1 differences z_k - z_K do as well, with the first K-1 coefficients.
+    /// Rows of the K-1 differences z_k - z_K do as well, with the first K-1 coefficients. What `outside` tells of is left out.
     pub coefficients: Vec<f64>,
     /// 0 unless a coefficient would leave the range of `f64`.
     pub coefficients_log_scale: f64,
@@ -48,7 +58,9 @@ pub struct Influence {
 /// # Errors
 ///
 /// Logits that are fewer than two, of another number than the tangent's classes, not finite or beyond all range; no such
-/// class; a filter argument out of its range or finer than a Gram matrix carries; a decomposition that does not converge.
+/// class; a filter argument out of its range or finer than a Gram matrix carries; a decomposition that does not converge;
+/// [`Filter::Paper`] for an objective other than -log P; costs, derivatives or a row of another number of classes or not finite; an
+/// objective that changes with a common shift of the logits beside K-1 rows of differences.
 pub fn influence(
     logits: &[f64],
     tangent: &Tangent,
@@ -56,17 +68,40 @@ pub fn influence(
     filter: &Filter,
 ) -> Result<Influence, Error> {
     let filter = filter.validated()?;
+    filter.check_objective(objective)?;
     let probabilities = probabilities_of(logits, tangent)?;
-    let gradient = objective.gradient(&probabilities)?;
-    let outcome = match filter {
+    let (gradient, log_bound, log_outside) = match objective.gradient(&probabilities, tangent)? {
+        Gradient::OfProbabilities(gradient) => {
+            let log_bound = gradient.log_bound;
+            (gradient, log_bound, f64::NEG_INFINITY)
+        }
+        Gradient::Free(gradient) => {
+            let rank = tangent.rank(tolerance(&filter, tangent)).rank;
+            let (gradient, log_outside) = gradient.reduced(&probabilities, tangent, rank)?;
+            (gradient, f64::INFINITY, log_outside)
+        }
+    };
+    let mut outcome = match filter {
         Filter::Exact { tolerance } => exact(&probabilities, tangent, &gradient, tolerance)?,
         Filter::Paper { epsilon, rank_epsilon } => {
-            paper(&probabilities, tangent, &gradient, epsilon, rank_epsilon)?
+            let class = objective.class_of(&probabilities)?;
+            paper(&probabilities, tangent, class, epsilon, rank_epsilon)?
         }
         Filter::Tikhonov { lambda } => tikhonov(&probabilities, tangent, &gradient, lambda),
     };
+    if let Filter::Tikhonov { lambda } = filter {
+        outcome.add(log_outside - lambda.ln());
+    }
     let spectrum = spectrum::eigenvalues(&probabilities, tangent)?;
-    Ok(Influence::new(outcome, gradient.log_bound, spectrum))
+    Ok(Influence::new(outcome, log_bound, log_outside, spectrum))
+}
+
+/// The relative tolerance by which the filter decides the rank.
+fn tolerance(filter: &Filter, tangent: &Tangent) -> f64 {
+    match filter {
+        Filter::Exact { tolerance: Some(tolerance) } => *tolerance,
+        _ => tangent.default_tolerance(),
+    }
 }
 
 /// The probabilities, if they are of as many classes as the tangent.
@@ -80,7 +115,7 @@ pub(crate) fn probabilities_of(logits: &[f64], tangent: &Tangent) -> Result<Prob
 
 impl Influence {
     /// Takes the logarithms off.
-    fn new(outcome: Outcome, log_bound: f64, spectrum: Vec<f64>) -> Self {
+    fn new(outcome: Outcome, log_bound: f64, log_outside: f64, spectrum: Vec<f64>) -> Self {
         let (coefficients, coefficients_log_scale) = natural(outcome.coefficients, outcome.log_scale);
         Self {
             value: outcome.log_value.map_or(0.0, f64::exp),
@@ -89,6 +124,7 @@ impl Influence {
             bound: log_bound.exp(),
             log10_bound: log_bound / std::f64::consts::LN_10,
             reach: outcome.log_value.map_or(0.0, |value| (value - log_bound).exp()),
+            outside: log_outside.exp(),
             ambiguous: outcome.ambiguous,
             spectrum,
             coefficients,

@@ -11,6 +11,7 @@
 //! * FI = df^T G^+ df = |Pi w|^2, Pi the projector onto range(Gamma): the influence
 //!   (Shu & Zhu, *Sensitivity Analysis of Deep Neural Networks*, AAAI 2019, arXiv 1901.07152).
 //! * h = G^+ df = J^T c: the most influential direction.
+//! * `outside` = |df|^2 less its projection on the row space of C J: 0 for every f that is a function of P.
 //!
 //! The crate knows no network and no data: it takes logits with a Jacobian or a Gram matrix, as slices or as Burn tensors.
 //!
@@ -33,18 +34,23 @@ mod dense;
 mod error;
 mod filter;
 mod filters;
+mod function;
 mod graded;
+mod gradient;
 mod influence;
 mod objective;
 mod precision;
 mod probabilities;
 mod reflection;
+mod row;
 mod spectrum;
 mod tangent;
 
 pub use baselines::{Baselines, baselines};
 pub use error::Error;
 pub use filter::{Filter, PAPER_EPSILON};
+pub use function::{Costs, GradientFunction};
+pub use gradient::ZERO_SUM;
 pub use influence::{Influence, influence};
 pub use objective::Objective;
 pub use precision::{
@@ -52,4 +58,5 @@ pub use precision::{
     TOLERANCE_F64, TOLERANCE_GRAM_F64,
 };
 pub use probabilities::Probabilities;
+pub use row::Row;
 pub use tangent::{GRAM_ASYMMETRY, GRAM_INDEFINITENESS, Tangent};

@@ -1,15 +1,39 @@
-//! Objectives f(omega) = h(z(omega)), by their gradient dh in the logits.
+//! Objectives f(omega), by their gradient dh in the logits or by the row df.
 //!
-//! The measure needs dh alone, and every function of the probabilities has sum_k dh_k = 0. For h = -log P_y it is
-//! dh = P - e_y, so w = dh / sqrt(P) has |w|^2 = (1 - P_y) / P_y. The entries of dh reach from 1 to below the smallest
-//! `f64`, and are kept as logarithms with signs.
+//! | objective | f | gradient |
+//! |---|---|---|
+//! | [`NegLogProbability`](Objective::NegLogProbability), [`Predicted`](Objective::Predicted) | -ln P_y | dh = P - e_y |
+//! | [`Entropy`](Objective::Entropy) | H = - sum_k P_k ln P_k | dh_k = -P_k (ln P_k + H) |
+//! | [`Margin`](Objective::Margin), [`MarginOf`](Objective::MarginOf) | z_y - z_j, j the likeliest other class | dh = e_y - e_j |
+//! | [`ExpectedCost`](Objective::ExpectedCost) | E c = sum_k P_k c_k | dh_k = P_k (c_k - E c) |
+//! | [`Probabilities`](Objective::Probabilities) | g(P) | dh_k = P_k (g_k - E g), g_k = dg / dP_k |
+//! | [`Logits`](Objective::Logits) | h(z) | dh, as the function gives it |
+//! | [`Row`](Objective::Row) | anything | the row df itself |
+//!
+//! All but the last two are functions of the probabilities: sum_k dh_k = 0, and |w|^2 bounds the measure.
 
 use std::fmt;
 
-use crate::{Error, Probabilities};
+use crate::gradient::{Gradient, LogitGradient};
+use crate::{Costs, Error, GradientFunction, Probabilities, Row, Tangent};
 
 /// The function of the output whose change is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+///
+/// ```
+/// use influence_manifold::{Filter, Objective, Tangent, influence};
+///
+/// # fn main() -> Result<(), influence_manifold::Error> {
+/// let tangent = Tangent::from_rows(&[1.0, -0.5, 0.2], 3, 1)?;
+/// // Gini impurity g(P) = 1 - sum_k P_k^2, by its derivatives in P.
+/// let gini = Objective::probabilities("gini", |p| p.values().iter().map(|p| -2.0 * p).collect());
+/// for objective in [Objective::Entropy, Objective::Margin, Objective::expected_cost([0.0, 1.0, 5.0])?, gini] {
+///     let found = influence(&[2.0, 1.0, 0.0], &tangent, &objective, &Filter::default())?;
+///     assert!(found.value <= found.bound && found.outside == 0.0, "{objective}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Objective {
     /// f = -log P_class: the cross-entropy where the class is the label (Shu & Zhu 2019, section 3).
@@ -19,6 +43,24 @@ pub enum Objective {
     },
     /// f = -log P of the class with the largest logit; the lowest index on ties.
     Predicted,
+    /// f = - sum_k P_k ln P_k, the entropy of the prediction in nats.
+    Entropy,
+    /// f = the largest logit less the second: the margin of the prediction. On ties the lowest indices.
+    Margin,
+    /// f = z_class less the largest other logit: negative where the class is not the predicted one.
+    MarginOf {
+        /// The class, counted from 0.
+        class: usize,
+    },
+    /// f = sum_k P_k c_k, the expected cost of the prediction.
+    ExpectedCost(Costs),
+    /// f = g(P), any function of the probabilities, by its partial derivatives dg / dP_k.
+    Probabilities(GradientFunction),
+    /// f = h(z), any function of the logits, by its partial derivatives dh_k. Where they do not add up to zero, f changes
+    /// with a constant added to all logits, which leaves the distribution as it is: see [`Influence::outside`](crate::Influence::outside).
+    Logits(GradientFunction),
+    /// Any function of omega, by its gradient df.
+    Row(Row),
 }
 
 impl Objective {
@@ -27,45 +69,93 @@ impl Objective {
         Self::NegLogProbability { class }
     }
 
-    /// The class whose probability the objective names.
+    /// z of the class `class` less the largest other logit.
+    pub const fn margin_of(class: usize) -> Self {
+        Self::MarginOf { class }
+    }
+
+    /// sum_k P_k c_k, one cost a class.
+    ///
+    /// # Errors
+    ///
+    /// Costs that are not finite or span more than the range of `f64`.
+    pub fn expected_cost(costs: impl Into<Vec<f64>>) -> Result<Self, Error> {
+        Costs::new(costs).map(Self::ExpectedCost)
+    }
+
+    /// A function g of the probabilities: `gradient` gives the K partial derivatives dg / dP_k, which need not add up to anything.
+    /// `name` stands in messages and tables.
+    pub fn probabilities(
+        name: &str,
+        gradient: impl Fn(&Probabilities) -> Vec<f64> + Send + Sync + 'static,
+    ) -> Self {
+        Self::Probabilities(GradientFunction::new(name, gradient))
+    }
+
+    /// A function h of the logits: `gradient` gives the K partial derivatives dh_k, each to its own last digits; a confident sample
+    /// needs them. A function of the probabilities is better given as [`probabilities`](Self::probabilities), which sees to that.
+    pub fn logits(name: &str, gradient: impl Fn(&Probabilities) -> Vec<f64> + Send + Sync + 'static) -> Self {
+        Self::Logits(GradientFunction::new(name, gradient))
+    }
+
+    /// The class whose probability the objective names: the predicted one if it names none.
     ///
     /// # Errors
     ///
     /// No such class among the logits.
     pub fn class_of(&self, probabilities: &Probabilities) -> Result<usize, Error> {
-        match *self {
-            Self::NegLogProbability { class } => probabilities.check_class(class).map(|()| class),
-            Self::Predicted => Ok(probabilities.predicted()),
+        match self {
+            Self::NegLogProbability { class } | Self::MarginOf { class } => {
+                probabilities.check_class(*class).map(|()| *class)
+            }
+            _ => Ok(probabilities.predicted()),
         }
     }
 
-    /// dh and ln |w|^2 at these probabilities.
-    pub(crate) fn gradient(&self, probabilities: &Probabilities) -> Result<LogitGradient, Error> {
+    /// Whether f is -log P of a class, which [`Filter::Paper`](crate::Filter::Paper) asks for.
+    pub const fn is_neg_log_probability(&self) -> bool {
+        matches!(self, Self::NegLogProbability { .. } | Self::Predicted)
+    }
+
+    /// The gradient at these probabilities; tangent data for what common shifts of the logits do.
+    pub(crate) fn gradient(
+        &self,
+        probabilities: &Probabilities,
+        tangent: &Tangent,
+    ) -> Result<Gradient, Error> {
         let class = self.class_of(probabilities)?;
-        let mut log_abs = probabilities.logs().to_vec();
-        let mut signs = vec![1.0; log_abs.len()];
-        log_abs[class] = probabilities.log_complement(class)?;
-        signs[class] = -1.0;
-        Ok(LogitGradient { class, log_abs, signs, log_bound: probabilities.log_odds_against(class)? })
+        let gradient = match self {
+            Self::NegLogProbability { .. } | Self::Predicted => {
+                LogitGradient::neg_log_probability(probabilities, class)
+            }
+            Self::Entropy => LogitGradient::entropy(probabilities),
+            Self::Margin | Self::MarginOf { .. } => Ok(LogitGradient::margin(probabilities, class)),
+            Self::ExpectedCost(costs) => LogitGradient::costs(probabilities, costs.values()),
+            Self::Probabilities(function) => {
+                let derivatives = Costs::new(function.at(probabilities)?)?;
+                LogitGradient::costs(probabilities, derivatives.values())
+            }
+            Self::Logits(function) => {
+                return Gradient::of_logits(probabilities, tangent, &function.at(probabilities)?, self);
+            }
+            Self::Row(row) => return Gradient::of_row(row, tangent),
+        };
+        gradient.map(Gradient::OfProbabilities)
     }
 }
 
 impl fmt::Display for Objective {
+    /// As the command line has it where it has it; the name of a function; `row`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NegLogProbability { class } => write!(formatter, "class:{class}"),
             Self::Predicted => formatter.write_str("predicted"),
+            Self::Entropy => formatter.write_str("entropy"),
+            Self::Margin => formatter.write_str("margin"),
+            Self::MarginOf { class } => write!(formatter, "margin:{class}"),
+            Self::ExpectedCost(_) => formatter.write_str("cost"),
+            Self::Probabilities(function) | Self::Logits(function) => formatter.write_str(function.name()),
+            Self::Row(_) => formatter.write_str("row"),
         }
     }
-}
-
-/// dh, the gradient of the objective in the logits: dh_k = sign_k exp(log_abs_k), its sum zero.
-#[derive(Debug, Clone)]
-pub(crate) struct LogitGradient {
-    /// y, for the filter that is defined by the class.
-    pub(crate) class: usize,
-    pub(crate) log_abs: Vec<f64>,
-    pub(crate) signs: Vec<f64>,
-    /// ln |w|^2 = ln sum_k dh_k^2 / P_k.
-    pub(crate) log_bound: f64,
 }

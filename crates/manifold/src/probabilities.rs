@@ -117,7 +117,7 @@ impl Probabilities {
     }
 
     /// The likeliest class other than this one.
-    fn rival(&self, class: usize) -> usize {
+    pub(crate) fn rival(&self, class: usize) -> usize {
         if class == self.predicted { self.runner_up } else { self.predicted }
     }
 }

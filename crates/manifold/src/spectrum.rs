@@ -5,8 +5,8 @@
 use faer::Mat;
 
 use crate::dense::singular_values;
-use crate::filters::{above_predicted, deviations};
-use crate::objective::LogitGradient;
+use crate::filters::{above_predicted, deviations, scaled_factor};
+use crate::gradient::{FreeGradient, Gradient, LogitGradient};
 use crate::{Error, Probabilities, Tangent};
 
 /// gamma_i as squared singular values of diag(sqrt P)(X - 1 P^T X), X = V Sigma: K of them, descending, the last zero.
@@ -36,20 +36,46 @@ fn weighted_tangent(probabilities: &Probabilities, tangent: &Tangent) -> Mat<f64
     rows
 }
 
-/// |df| = |X^T dh|, the Euclidean norm of the objective's gradient.
+/// |df|, the Euclidean norm of the objective's gradient.
+pub(crate) fn gradient_norm(probabilities: &Probabilities, tangent: &Tangent, gradient: &Gradient) -> f64 {
+    match gradient {
+        Gradient::OfProbabilities(gradient) => inner_norm(probabilities, tangent, gradient),
+        Gradient::Free(gradient) => free_norm(tangent, gradient),
+    }
+}
+
+/// |X^T dh + e|, where X^T dh . e = dh . (C J e).
+fn free_norm(tangent: &Tangent, gradient: &FreeGradient) -> f64 {
+    let FreeGradient { dh, row } = gradient;
+    let largest = dh.iter().fold(0.0_f64, |largest, d| largest.max(d.abs()));
+    if largest == 0.0 || tangent.largest() == 0.0 {
+        return row.norm;
+    }
+    // As logarithms, for both may be near the end of the range of f64.
+    let log_size = largest.ln() + tangent.largest().ln();
+    let log_unit = log_size.max(row.norm.ln());
+    let (size, share) = ((log_size - log_unit).exp(), (row.norm.ln() - log_unit).exp());
+    let factor = scaled_factor(tangent, tangent.singular.len());
+    let image = |j: usize| factor.col_as_slice(j).iter().zip(dh).map(|(x, d)| x * (d / largest)).sum::<f64>();
+    let square: f64 = (0..factor.ncols()).map(|j| (size * image(j)).powi(2)).sum();
+    let cross: f64 = dh.iter().zip(&row.product).map(|(d, x)| d / largest * (x / tangent.largest())).sum();
+    let relative = (square + 2.0 * size * share * cross + share * share).max(0.0);
+    (log_unit + 0.5 * relative.ln()).exp()
+}
+
+/// |X^T dh|.
 ///
 /// The predicted class's row is taken off first, so that its dh, the largest, does not cancel against the others.
-pub(crate) fn gradient_norm(
-    probabilities: &Probabilities,
-    tangent: &Tangent,
-    gradient: &LogitGradient,
-) -> f64 {
+fn inner_norm(probabilities: &Probabilities, tangent: &Tangent, gradient: &LogitGradient) -> f64 {
     if tangent.largest() == 0.0 {
         return 0.0;
     }
     let rows = above_predicted(probabilities, tangent);
     let weighed = || (0..tangent.classes()).filter(|k| *k != probabilities.predicted());
     let log_scale = weighed().map(|k| gradient.log_abs[k]).fold(f64::NEG_INFINITY, f64::max);
+    if log_scale == f64::NEG_INFINITY {
+        return 0.0;
+    }
     let norm = (0..rows.ncols()).fold(0.0_f64, |norm, j| {
         let term = |k: usize| gradient.signs[k] * (gradient.log_abs[k] - log_scale).exp() * rows[(k, j)];
         norm.hypot(weighed().map(term).sum())

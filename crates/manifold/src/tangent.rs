@@ -13,7 +13,7 @@ use crate::dense::{qr_factor, symmetric_eigen, thin_svd};
 use crate::error::{check_finite, wrong_length};
 use crate::precision::{AMBIGUOUS_FACTOR, Carrier, Noise};
 use crate::reflection::Reflection;
-use crate::{Error, Precision, Scalar};
+use crate::{Error, Precision, Row, Scalar};
 
 /// Columns of J that are factorised at once; bounds the memory of wide Jacobians.
 const BLOCK_COLUMNS: usize = 4096;
@@ -37,6 +37,8 @@ pub struct Tangent {
     /// |J|, the Frobenius norm before centring.
     norm: f64,
     pub(crate) noise: Noise,
+    /// m = J^T 1 / K, which centring takes away: known from K rows, not from K-1 differences.
+    common: Option<Row>,
 }
 
 /// The rank of the centred Jacobian, and whether another tolerance near by would give another.
@@ -68,7 +70,15 @@ impl Tangent {
         let scale = power_of_two_below(rows.iter().fold(0.0, |largest, v| v.to_f64().abs().max(largest)));
         let (factor, norm) = centred_factor(rows, classes, columns, 1.0 / scale);
         let noise = Noise { precision: T::PRECISION, carrier: Carrier::Rows };
-        Self::from_factor(factor.as_ref(), scale, norm, noise, columns)
+        let mut tangent = Self::from_factor(factor.as_ref(), scale, norm, noise, columns)?;
+        if rows.len() == classes * columns {
+            let mut means = vec![0.0; columns];
+            for row in rows.chunks_exact(columns) {
+                means.iter_mut().zip(row).for_each(|(mean, x)| *mean += x.to_f64() / classes as f64);
+            }
+            tangent.common = Row::from_rows(rows, classes, columns, &means).ok();
+        }
+        Ok(tangent)
     }
 
     /// From M = J J^T, summed in `f64`: K x K, or (K-1) x (K-1) of the rows d(z_k - z_K), told apart by the length.
@@ -90,7 +100,8 @@ impl Tangent {
         let largest = gram.iter().fold(0.0_f64, |largest, v| v.abs().max(largest));
         check_symmetric(gram, size, largest)?;
         let root = power_of_two_below(largest.sqrt());
-        let (centred, trace) = centred_gram(gram, size, classes, 1.0 / root);
+        let (centred, means, trace) = centred_gram(gram, size, classes, 1.0 / root);
+        let common = if size == classes { common_of_gram(&means, root).ok() } else { None };
         let reflection = Reflection::of(&vec![1.0; classes]);
         let half = reflection.complement(centred.as_ref());
         let (values, vectors) = symmetric_eigen(reflection.complement(half.transpose()).as_ref())?;
@@ -101,7 +112,7 @@ impl Tangent {
         let noise = Noise { precision: rows, carrier: Carrier::Gram };
         let singular = values.iter().map(|v| v.max(0.0).sqrt() * root).collect();
         let basis = reflection.lift(vectors.as_ref());
-        Ok(Self { basis, singular, norm: trace.sqrt() * root, noise })
+        Ok(Self { basis, singular, norm: trace.sqrt() * root, noise, common })
     }
 
     /// The tangent of several blocks of coordinates together: their columns side by side, their Gram matrices added.
@@ -125,7 +136,9 @@ impl Tangent {
         });
         let noise = others.iter().fold(first.noise, |noise, block| noise.worse(block.noise));
         let norm = blocks.iter().fold(0.0_f64, |sum, block| sum.hypot(block.norm / scale));
-        Self::from_factor(qr_factor(stacked).as_ref(), scale, norm, noise, columns.len())
+        let merged = Self::from_factor(qr_factor(stacked).as_ref(), scale, norm, noise, columns.len())?;
+        let rows: Option<Vec<&Row>> = blocks.iter().map(Self::common).collect();
+        Ok(Self { common: rows.map(|rows| Row::concatenated(&rows)), ..merged })
     }
 
     /// The same data with another precision: for rows given in `f64` that a network computed in `f32`.
@@ -153,6 +166,11 @@ impl Tangent {
     /// Relative tolerance by which [`Filter::Exact`](crate::Filter::Exact) decides the rank unless told otherwise.
     pub fn default_tolerance(&self) -> f64 {
         self.noise.tolerance()
+    }
+
+    /// m = J^T 1 / K: what perturbations do to the mean of the logits, if these data hold it.
+    pub(crate) fn common(&self) -> Option<&Row> {
+        self.common.as_ref()
     }
 
     /// sigma_1, or 0 of no coordinates.
@@ -184,7 +202,7 @@ impl Tangent {
         let basis = reflection.lift(svd.left.get(.., ..kept));
         let singular: Vec<f64> = svd.values[..kept].iter().map(|s| s * scale).collect();
         check_finite("the singular values of the Jacobian", singular.iter().copied())?;
-        Ok(Self { basis, singular, norm: norm * scale, noise })
+        Ok(Self { basis, singular, norm: norm * scale, noise, common: None })
     }
 }
 
@@ -219,8 +237,9 @@ fn centred_factor<T: Scalar>(rows: &[T], classes: usize, columns: usize, s: f64)
     (factor, squares.sqrt())
 }
 
-/// C M C s^2 of a K x K matrix, or of a (K-1) x (K-1) one with a last row and column of zeros; and the trace of M s^2.
-fn centred_gram(gram: &[f64], size: usize, classes: usize, s: f64) -> (Mat<f64>, f64) {
+/// C M C s^2 of a K x K matrix, or of a (K-1) x (K-1) one with a last row and column of zeros; the means of the rows of M s^2, and
+/// its trace.
+fn centred_gram(gram: &[f64], size: usize, classes: usize, s: f64) -> (Mat<f64>, Vec<f64>, f64) {
     let entry = |i: usize, j: usize| {
         if i < size && j < size {
             0.5 * (gram[i * size + j] * s * s + gram[j * size + i] * s * s)
@@ -233,7 +252,15 @@ fn centred_gram(gram: &[f64], size: usize, classes: usize, s: f64) -> (Mat<f64>,
         (0..classes).map(|i| (0..classes).map(|j| entry(i, j)).sum::<f64>() / count).collect();
     let mean = means.iter().sum::<f64>() / count;
     let centred = Mat::from_fn(classes, classes, |i, j| entry(i, j) - means[i] - means[j] + mean);
-    (centred, (0..size).map(|i| entry(i, i)).sum::<f64>().max(0.0))
+    (centred, means, (0..size).map(|i| entry(i, i)).sum::<f64>().max(0.0))
+}
+
+/// m = J^T 1 / K from the means of the rows of M / `root`^2: J m is those means, |m|^2 the mean of them.
+fn common_of_gram(means: &[f64], root: f64) -> Result<Row, Error> {
+    let classes = means.len();
+    let norm = (means.iter().sum::<f64>() / classes as f64).max(0.0).sqrt();
+    let unit = Row::from_products(means, classes, norm)?;
+    Ok(unit.in_units(root))
 }
 
 /// The largest power of two up to `value`, within 2^-1000 .. 2^1000; 1 for 0. Multiplying by it or its inverse is exact.

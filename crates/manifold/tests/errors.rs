@@ -3,7 +3,9 @@
 mod common;
 
 use common::{Random, tangent};
-use influence_manifold::{Error, Filter, Objective, Precision, Probabilities, Tangent, baselines, influence};
+use influence_manifold::{
+    Error, Filter, Objective, Precision, Probabilities, Row, Tangent, baselines, influence,
+};
 use proptest::prelude::*;
 
 #[test]
@@ -118,6 +120,16 @@ fn any_filter() -> impl Strategy<Value = Filter> {
     ]
 }
 
+/// Objectives other than -log P, their numbers taken from `rows`.
+fn general_objectives(rows: &[f64]) -> Vec<Objective> {
+    let numbers = rows[..4].to_vec();
+    let row = Row::from_rows(rows, 4, 3, &rows[3..6]).map(Objective::Row);
+    let cost = Objective::expected_cost(numbers.clone());
+    let logits = Objective::logits("numbers", move |_| numbers.clone());
+    let known = [Objective::Entropy, Objective::Margin, Objective::margin_of(2), logits];
+    known.into_iter().chain(row).chain(cost).collect()
+}
+
 proptest! {
     #![proptest_config(common::cases(3000))]
 
@@ -130,7 +142,7 @@ proptest! {
         y in 0..4_usize,
     ) {
         let tangent = if squared {
-            let rows = common::Dense::new(4, 3, rows);
+            let rows = common::Dense::new(4, 3, rows.clone());
             Tangent::from_gram(&rows.gram().values, 4, Precision::F64)
         } else {
             Tangent::from_rows(&rows, 4, 3)
@@ -145,6 +157,17 @@ proptest! {
             prop_assert!(found.coefficients_log_scale.is_finite());
             let paper = matches!(filter, Filter::Paper { .. });
             prop_assert!(paper || found.reach <= 1.0);
+        }
+        for objective in general_objectives(&rows) {
+            if let Ok(found) = influence(&logits, &tangent, &objective, &filter) {
+                prop_assert!(found.value >= 0.0 && found.bound >= 0.0 && found.reach >= 0.0, "{objective} {:?}", found);
+                prop_assert!(found.reach <= 1.0 && found.outside >= 0.0, "{objective} {:?}", found);
+                prop_assert!(found.log10.is_none_or(|log| !log.is_nan()), "{objective} {:?}", found);
+                prop_assert!(found.coefficients.iter().all(|c| c.is_finite()), "{objective} {:?}", found);
+            }
+            if let Ok(found) = baselines(&logits, &tangent, &objective) {
+                prop_assert!(found.jacobian_norm >= 0.0 && found.odds >= 0.0, "{objective} {:?}", found);
+            }
         }
         if let Ok(found) = baselines(&logits, &tangent, &Objective::class(y)) {
             let all = [found.jacobian_norm, found.odds, found.entropy, found.cross_entropy, found.fisher_norm, found.fisher_trace];

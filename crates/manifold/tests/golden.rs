@@ -44,8 +44,8 @@ impl Worst {
     }
 }
 
-fn run(logits: &[f64], tangent: &Tangent, objective: Objective, filter: &str) -> Influence {
-    influence(logits, tangent, &objective, &filter.parse().expect("filter")).expect("influence")
+fn run(logits: &[f64], tangent: &Tangent, objective: &Objective, filter: &str) -> Influence {
+    influence(logits, tangent, objective, &filter.parse().expect("filter")).expect("influence")
 }
 
 /// The K-1 rows J_k - J_K.
@@ -96,24 +96,24 @@ fn whole_inputs_meet_the_golden_values() {
 fn whole_input(golden: &Golden, i: usize, route: &str, tangent: &Tangent, worst: &mut Worst) {
     let logits = golden.sample("logits", i);
     let objective = Objective::class(golden.label(i));
-    let exact = run(logits, tangent, objective, "exact");
+    let exact = run(logits, tangent, &objective, "exact");
     worst.record(&format!("exact {route}"), exact.value, golden.values("fi_exact")[i]);
     assert_eq!(exact.rank as i64, golden.integers("rank_exact")[i]);
     assert!(!exact.ambiguous);
-    let paper = run(logits, tangent, objective, "paper");
+    let paper = run(logits, tangent, &objective, "paper");
     worst.record(&format!("paper {route}"), paper.value, golden.values("fi_paper")[i]);
     assert_eq!(paper.rank as i64, golden.integers("rank_paper")[i]);
-    let raw = run(logits, tangent, objective, "paper:1e-3:0.255");
+    let raw = run(logits, tangent, &objective, "paper:1e-3:0.255");
     worst.record(&format!("paper_raw255 {route}"), raw.value, golden.values("fi_paper_raw255")[i]);
     assert_eq!(raw.rank as i64, golden.integers("rank_paper_raw255")[i]);
-    let predicted = run(logits, tangent, Objective::Predicted, "paper");
+    let predicted = run(logits, tangent, &Objective::Predicted, "paper");
     worst.record(
         &format!("paper_predicted {route}"),
         predicted.value,
         golden.values("fi_paper_predicted")[i],
     );
     for (j, filter) in ["tikhonov:1", "tikhonov:1e2", "tikhonov:1e4"].iter().enumerate() {
-        let damped = run(logits, tangent, objective, filter);
+        let damped = run(logits, tangent, &objective, filter);
         worst.record(&format!("tikhonov {route}"), damped.value, golden.values("fi_tikhonov")[3 * i + j]);
         assert_eq!(damped.rank, exact.rank);
     }
@@ -133,10 +133,10 @@ fn rows_in_single_precision_meet_the_golden_values() {
                 golden.sample("jacobian_input", i).iter().map(|value| *value as f32).collect();
             let tangent = Tangent::from_rows(&rows, classes, columns).expect("tangent");
             let (logits, objective) = (golden.sample("logits", i), Objective::class(golden.label(i)));
-            let exact = run(logits, &tangent, objective, "exact");
+            let exact = run(logits, &tangent, &objective, "exact");
             assert_eq!(exact.rank as i64, golden.integers("rank_exact")[i]);
             worst.record("exact f32", exact.value, golden.values("fi_exact")[i]);
-            let damped = run(logits, &tangent, objective, "tikhonov:100");
+            let damped = run(logits, &tangent, &objective, "tikhonov:100");
             worst.record("tikhonov:100 f32", damped.value, golden.values("fi_tikhonov")[3 * i + 1]);
         }
         worst.print(&name);
@@ -159,20 +159,20 @@ fn layers_meet_the_golden_values() {
             for (layer, gram) in grams.chunks_exact(classes * classes).enumerate() {
                 sum.iter_mut().zip(gram).for_each(|(sum, value)| *sum += value);
                 let tangent = Tangent::from_gram(gram, classes, Precision::F64).expect("tangent");
-                let exact = run(logits, &tangent, objective, "exact");
+                let exact = run(logits, &tangent, &objective, "exact");
                 worst.record("layers exact", exact.value, golden.sample("fi_layers_exact", i)[layer]);
-                let paper = run(logits, &tangent, objective, "paper");
+                let paper = run(logits, &tangent, &objective, "paper");
                 let expected = golden.sample("fi_layers_paper", i)[layer];
                 worst.record("layers paper", paper.value, expected);
             }
             let tangent = Tangent::from_gram(&sum, classes, Precision::F64).expect("tangent");
-            let all = run(logits, &tangent, objective, "paper");
+            let all = run(logits, &tangent, &objective, "paper");
             worst.record("all parameters paper", all.value, golden.values("fi_all_parameters_paper")[i]);
             let blocks: Vec<Tangent> = grams
                 .chunks_exact(classes * classes)
                 .map(|gram| Tangent::from_gram(gram, classes, Precision::F64).expect("tangent"))
                 .collect();
-            let merged = run(logits, &Tangent::merged(&blocks).expect("merged"), objective, "paper");
+            let merged = run(logits, &Tangent::merged(&blocks).expect("merged"), &objective, "paper");
             worst.record("all parameters merged", merged.value, golden.values("fi_all_parameters_paper")[i]);
         }
         worst.print(&name);
@@ -252,7 +252,7 @@ fn map_point(golden: &Golden, i: usize, at: (usize, usize), worst: &mut Worst) {
     for s in 0..4 {
         let name = format!("map_paper_scale{s}");
         for channel in 0..shape[0] {
-            let found = run(logits, &tangent(channel..channel + 1, s), Objective::Predicted, "paper");
+            let found = run(logits, &tangent(channel..channel + 1, s), &Objective::Predicted, "paper");
             worst.record(
                 &name,
                 found.value,

@@ -199,6 +199,40 @@ fn the_authors_numerics_meet_the_multi_precision_values() {
 }
 
 #[test]
+fn other_objectives_meet_the_multi_precision_values() {
+    let mut worst = Worst::default();
+    for (case, planted) in cases() {
+        let tangent = Tangent::from_rows(&planted.rows, planted.classes, planted.columns).expect("tangent");
+        let costs: Vec<f64> = (0..planted.classes).map(|k| ((7 * k + 3) % 11) as f64 / 4.0).collect();
+        for (name, objective) in [
+            ("entropy", Objective::Entropy),
+            ("margin", Objective::Margin),
+            ("margin_y", Objective::margin_of(case.y)),
+            ("cost", Objective::expected_cost(costs).expect("costs")),
+        ] {
+            let value = |key: &str| case.value(&format!("{name}_{key}"));
+            let run = |filter: &str| {
+                influence(&case.logits, &tangent, &objective, &filter.parse().expect("filter"))
+            };
+            let exact = run("exact").expect("influence");
+            assert!(
+                exact.rank == planted.rank && !exact.ambiguous && exact.outside == 0.0,
+                "{} {name}",
+                case.name
+            );
+            assert!(exact.reach <= 1.0, "{} {name}", case.name);
+            worst.record(name, &case, exact.value, value("exact"), VALUE);
+            worst.record("bound", &case, exact.bound, value("bound"), PROBABILITY);
+            let damped = run("tikhonov:1").expect("influence");
+            worst.record("tikhonov", &case, damped.value, value("tikhonov"), TIKHONOV);
+            let norm = baselines(&case.logits, &tangent, &objective).expect("baselines").jacobian_norm;
+            worst.record("jacobian norm", &case, norm, value("norm"), NORM);
+        }
+    }
+    worst.check();
+}
+
+#[test]
 fn baselines_meet_the_multi_precision_values() {
     let mut worst = Worst::default();
     for (case, planted) in cases() {

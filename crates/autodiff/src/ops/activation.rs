@@ -4,6 +4,7 @@
 //! |---|---|---|---|---|
 //! | ReLU | max(x, 0) | 1 for x > 0, else 0 | mask | f'(0) = 0, as in PyTorch |
 //! | leaky ReLU | x for x > 0, else slope x | 1 or slope | mask | f'(0) = slope |
+//! | PReLU | x for x > 0, else a x | 1 or a | mask, a | f'(0) = a, as in PyTorch |
 //! | sigmoid | 1 / (1 + exp(-x)) | y (1 - y) | output | none |
 //! | tanh | tanh x | 1 - y^2 | output | none |
 //! | GELU | x Phi(x), Phi the normal distribution function | Phi(x) + x phi(x) | input | none |
@@ -16,7 +17,8 @@ use burn::backend::Scalar;
 use burn::backend::ir::{ActivationOperationIr, FloatOperationIr, OperationIr};
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
 
-use super::{Keep, Lowering, Op, Rule, Saved, only, unary, with_leading};
+use super::arithmetic::broadcast;
+use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, only, over_cotangents, unary, with_leading};
 use crate::array::{Array, Place};
 
 macro_rules! activations {
@@ -65,12 +67,6 @@ activations! {
     Tanh, "tanh", Keep::Output;
     /// x Phi(x), with the exact normal distribution function.
     Gelu, "gelu", Keep::Input(0);
-}
-
-/// `[...]` as `[1, ...]`, to broadcast over the cotangents.
-fn over_cotangents(array: Array) -> Array {
-    let shape = with_leading(1, &array.shape());
-    array.reshape(&shape)
 }
 
 /// The kept mask as numbers `[1, ...]`: a product with them is an order of magnitude faster on burn-flex than filling by a mask that
@@ -170,6 +166,50 @@ impl Rule for LeakyRelu {
     }
 }
 
+/// x for x > 0, else a x, for operands x and a constant a that broadcasts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PRelu;
+
+impl fmt::Display for PRelu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("prelu")
+    }
+}
+
+impl Rule for PRelu {
+    fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
+        match broadcast(&inputs[0], &inputs[1])? {
+            shape if shape == inputs[0] => Ok(shape),
+            _ => Err(format!("slopes of shape {:?} do not fit an input of shape {:?}", inputs[1], inputs[0])),
+        }
+    }
+
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+        let [x, slope] = both(inputs);
+        Array(Dispatch::prelu(x.0, slope.0))
+    }
+
+    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+        vec![Keep::Mask, Keep::Input(1)]
+    }
+
+    /// Weights are constants: a rule for those that follow the input is not written yet.
+    fn differentiable(&self, position: usize) -> bool {
+        position == 0
+    }
+
+    fn trace(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> (Array, Option<Array>) {
+        let mask = inputs[0].above(0.0);
+        (self.forward(inputs, shape, place), Some(mask))
+    }
+
+    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
+        let positive = positive_over_cotangents(saved, &cotangent.place());
+        let negative = positive.clone().neg().add_scalar(1.0);
+        cotangent.mul(positive.add(negative.mul(over_cotangents(saved.input(1)))))
+    }
+}
+
 pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
     use ActivationOperationIr as A;
     match ir {
@@ -179,6 +219,9 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
         OperationIr::Float(_, FloatOperationIr::Tanh(io)) => unary(Op::Tanh(Tanh), &io.input, &io.out),
         OperationIr::Activation(A::LeakyRelu(io)) => {
             unary(Op::LeakyRelu(LeakyRelu { slope: io.rhs.elem() }), &io.lhs, &io.out)
+        }
+        OperationIr::Activation(A::PRelu(io)) => {
+            Some(Ok(Lowered { op: Op::PRelu(PRelu), inputs: vec![&io.lhs, &io.rhs], output: &io.out }))
         }
         _ => None,
     }
@@ -195,7 +238,7 @@ pub(super) mod tests {
 
     const SLOPES: [f64; 4] = [0.01, 0.3, 0.0, -0.5];
 
-    fn wide(shape: &[usize]) -> Operand {
+    pub(in super::super) fn wide(shape: &[usize]) -> Operand {
         let Operand { shape, values } = spread(shape, 8);
         Operand { shape, values: values.into_iter().map(|x| 6.0 * x).collect() }
     }
@@ -205,7 +248,17 @@ pub(super) mod tests {
         ops.extend(SLOPES.map(|slope| Op::LeakyRelu(LeakyRelu { slope })));
         let shapes: [&[usize]; 6] = [&[1, 1], &[2, 3], &[5, 2, 3], &[1, 2, 3, 1], &[7], &[3, 4, 9, 11]];
         let point = |op: &Op, shape: &&[usize]| Sample::new(op.clone(), vec![wide(shape)]);
-        ops.iter().flat_map(|op| shapes.iter().map(|shape| point(op, shape))).collect()
+        let prelu = |[x, slope]: &[&[usize]; 2]| {
+            Sample::new(Op::PRelu(PRelu), vec![wide(x), spread(slope, 300)]).active(&[0])
+        };
+        let slopes: [[&[usize]; 2]; 4] = [
+            [&[2, 3], &[1, 1]],
+            [&[5, 2, 3], &[1, 2, 1]],
+            [&[1, 4], &[1, 4]],
+            [&[3, 4, 9, 11], &[1, 4, 1, 1]],
+        ];
+        let plain = ops.iter().flat_map(|op| shapes.iter().map(|shape| point(op, shape)));
+        plain.chain(slopes.iter().map(prelu)).collect()
     }
 
     #[test]
@@ -214,7 +267,7 @@ pub(super) mod tests {
     }
 
     /// Values and slopes of an activation at some points, in one float type.
-    fn at(op: &Op, points: &[f64], dtype: FloatDType) -> (Vec<f64>, Vec<f64>) {
+    pub(in super::super) fn at(op: &Op, points: &[f64], dtype: FloatDType) -> (Vec<f64>, Vec<f64>) {
         let (shape, place) = ([points.len()], place(dtype));
         let x = array(&shape, points, &place);
         let (y, derived) = op.rule().trace(vec![x.clone()], &shape, &place);

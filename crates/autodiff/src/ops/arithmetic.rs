@@ -18,7 +18,7 @@ use std::fmt;
 
 use burn::backend::ir::{BinaryOpIr, FloatOperationIr, NumericOperationIr, OperationIr};
 
-use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, only, unary, with_leading};
+use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, only, over_cotangents, unary, with_leading};
 use crate::array::{Array, Place};
 
 /// The shape to which two shapes of equal rank broadcast.
@@ -39,12 +39,6 @@ pub(crate) fn sum_to(cotangent: Array, shape: &[usize]) -> Array {
         if own == full[axis] { sum } else { sum.sum_axis(axis) }
     });
     summed.reshape(&with_leading(full[0], shape))
-}
-
-/// `[...]` as `[1, ...]`, to broadcast over the cotangents.
-fn over_cotangents(array: Array) -> Array {
-    let shape = with_leading(1, &array.shape());
-    array.reshape(&shape)
 }
 
 /// Both operands' other one, where it is active and the product needs it.

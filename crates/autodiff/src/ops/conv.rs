@@ -1,4 +1,4 @@
-//! Convolution in two dimensions.
+//! Convolution in one and two dimensions.
 //!
 //! `y[b, o, i] = bias[o] + sum over c, k of w[o, c, k] x[b, c, stride i + dilation k - padding]`, channels in `groups` blocks. Linear in
 //! x: its pullback is the transposed convolution with the same weight, and nothing of the forward pass is kept but the weight.
@@ -6,10 +6,11 @@
 use std::fmt;
 
 use burn::backend::Dispatch;
-use burn::backend::ir::{Conv2dOpIr, ModuleOperationIr, OperationIr};
+use burn::backend::ir::{Conv1dOpIr, Conv2dOpIr, ModuleOperationIr, OperationIr};
 use burn::backend::ops::{ConvOptions, ConvTransposeOptions, ModuleOps};
 use burn::tensor::Slice;
 
+use super::row::Row;
 use super::{Keep, Lowered, Lowering, Op, Rule, Saved, fold, with_leading};
 use crate::array::{Array, Place};
 
@@ -25,6 +26,9 @@ pub struct Conv2d {
     /// Number of blocks into which the channels fall.
     pub groups: usize,
 }
+
+/// Convolution of `[B, C, L]` with a weight `[O, C / groups, K]` and an optional bias `[O]`.
+pub type Conv1d = Row<Conv2d>;
 
 impl fmt::Display for Conv2d {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -152,14 +156,27 @@ pub(crate) fn dims4(shape: &[usize]) -> Result<[usize; 4], String> {
 }
 
 pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
-    let OperationIr::Module(ModuleOperationIr::Conv2d(Conv2dOpIr { x, weight, bias, options, out })) = ir
-    else {
-        return None;
-    };
-    let (stride, padding, dilation, groups) =
-        (options.stride, options.padding, options.dilation, options.groups);
-    let inputs = [x, weight].into_iter().chain(bias).collect();
-    Some(Ok(Lowered { op: Op::Conv2d(Conv2d { stride, padding, dilation, groups }), inputs, output: out }))
+    let OperationIr::Module(module) = ir else { return None };
+    match module {
+        ModuleOperationIr::Conv2d(Conv2dOpIr { x, weight, bias, options, out }) => {
+            let (stride, padding, dilation) = (options.stride, options.padding, options.dilation);
+            let rule = Conv2d { stride, padding, dilation, groups: options.groups };
+            let inputs = [x, weight].into_iter().chain(bias).collect();
+            Some(Ok(Lowered { op: Op::Conv2d(rule), inputs, output: out }))
+        }
+        ModuleOperationIr::Conv1d(Conv1dOpIr { x, weight, bias, options, out }) => {
+            let ([stride], [padding], [dilation]) = (options.stride, options.padding, options.dilation);
+            let rule = row(stride, padding, dilation, options.groups);
+            let inputs = [x, weight].into_iter().chain(bias).collect();
+            Some(Ok(Lowered { op: Op::Conv1d(rule), inputs, output: out }))
+        }
+        _ => None,
+    }
+}
+
+/// Convolution along one axis.
+pub(crate) fn row(stride: usize, padding: (usize, usize), dilation: usize, groups: usize) -> Conv1d {
+    Row(Conv2d { stride: [1, stride], padding: [(0, 0), padding], dilation: [1, dilation], groups })
 }
 
 #[cfg(test)]
@@ -214,7 +231,30 @@ pub(super) mod tests {
         all
     }
 
+    /// Convolutions along one axis, over a grid like that of images.
+    fn rows() -> Vec<Sample> {
+        let mut all = Vec::new();
+        for (kernel, padding) in
+            [1, 2, 3, 5].into_iter().flat_map(|k| [(0, 0), (2, 2), (1, 3)].map(|p| (k, p)))
+        {
+            for (stride, dilation) in (1..=3).flat_map(|s| (1..=3).map(move |d| (s, d))) {
+                let [groups, c, o] = GROUPS[all.len() % 3];
+                let (n, length) = ([1, 2, 5][all.len() / 3 % 3], 13);
+                let mut operands = vec![spread(&[n, c, length], 3), spread(&[o, c / groups, kernel], 1_000)];
+                operands.extend((all.len() % 2 == 0).then(|| spread(&[o], 2_000)));
+                let op = Op::Conv1d(row(stride, padding, dilation, groups));
+                all.push(Sample::new(op, operands).active(&[0]).linear(&[0]));
+            }
+        }
+        all
+    }
+
+    /// Both kinds.
     pub(in super::super) fn samples() -> Vec<Sample> {
+        [images(), rows()].concat()
+    }
+
+    fn images() -> Vec<Sample> {
         let mut all = grid([5, 4]);
         let plain = Conv2d { stride: [1, 2], padding: [(1, 1), (0, 2)], dilation: [2, 1], groups: 1 };
         // Axes of size 1, sizes that no stride divides, and one that is larger than a tile.
@@ -274,7 +314,7 @@ pub(super) mod tests {
 
     #[test]
     fn both_directions_agree_with_naive_loops() {
-        for sample in samples() {
+        for sample in images() {
             against_naive(&sample, FloatDType::F64, |_| TWIN);
             against_naive(&sample, FloatDType::F32, |terms| (terms + 1.0) * UNIT_F32);
         }

@@ -15,6 +15,7 @@ use burn::tensor::{Device, FloatDType, Slice as BurnSlice, TensorData};
 
 use super::{Keep, Op, Saved, with_leading};
 use crate::array::{Array, Place};
+use crate::graph::Kind;
 
 /// Step of central differences in f64: rounding costs 2^-53 / step = 1e-10, truncation step^2 = 1e-12.
 const STEP: f64 = 1e-6;
@@ -42,6 +43,8 @@ pub(super) struct Sample {
     pub(super) active: Vec<usize>,
     /// Positions in which the operation is linear.
     pub(super) linear: Vec<usize>,
+    /// Operands that are masks or indices, by position.
+    pub(super) kinds: Vec<(usize, Kind)>,
 }
 
 /// An operand's shape and values.
@@ -72,7 +75,7 @@ impl Sample {
     pub(super) fn new(op: Op, operands: Vec<Operand>) -> Self {
         let recorded = operands.first().map(|operand| operand.shape.clone()).unwrap_or_default();
         let active = (0..operands.len()).collect();
-        Self { op, operands, recorded, active, linear: vec![] }
+        Self { op, operands, recorded, active, linear: vec![], kinds: vec![] }
     }
 
     /// Only these operands may be active.
@@ -83,6 +86,31 @@ impl Sample {
     /// It is linear in these operands.
     pub(super) fn linear(self, linear: &[usize]) -> Self {
         Self { linear: linear.to_vec(), ..self }
+    }
+
+    /// The operand at `position` is a mask or an index.
+    pub(super) fn kind(mut self, position: usize, kind: Kind) -> Self {
+        self.kinds.push((position, kind));
+        self
+    }
+
+    /// The operands on a device.
+    pub(super) fn arrays(&self, place: &Place) -> Vec<Array> {
+        self.viewed(&self.operands, View::Plain, place)
+    }
+
+    /// These values of the operands as a view lays them; masks and indices are always plain.
+    fn viewed(&self, operands: &[Operand], view: View, place: &Place) -> Vec<Array> {
+        let one = |(position, operand): (usize, &Operand)| {
+            let kind = self.kinds.iter().find(|(other, _)| *other == position).map(|(_, kind)| *kind);
+            let data = || TensorData::new(operand.values.clone(), operand.shape.clone());
+            match kind {
+                Some(Kind::Mask) => Array::mask(data(), place),
+                Some(Kind::Index) => Array::indices(data(), place),
+                _ => view.array(operand, place),
+            }
+        };
+        operands.iter().enumerate().map(one).collect()
     }
 
     /// The recording tells this shape.
@@ -194,9 +222,9 @@ struct Traced<'a> {
 impl<'a> Traced<'a> {
     fn new(sample: &'a Sample, operands: &[Operand], active: &[bool], view: View, place: &Place) -> Self {
         let rule = sample.op.rule();
-        let inputs: Vec<_> = operands.iter().map(|operand| view.array(operand, place)).collect();
+        let inputs = sample.viewed(operands, view, place);
         // Owned copies of the storage go in: a rule may reuse it.
-        let given = operands.iter().map(|operand| view.array(operand, place)).collect();
+        let given = sample.viewed(operands, view, place);
         let (output, derived) = rule.trace(given, &sample.shape(), place);
         Self { sample, inputs, output, derived, keeps: rule.keeps(active) }
     }
@@ -220,10 +248,11 @@ impl<'a> Traced<'a> {
 /// The operation's result, row-major.
 fn forward(sample: &Sample, operands: &[Operand]) -> Vec<f64> {
     let place = place(FloatDType::F64);
-    let inputs = operands.iter().map(|operand| View::Plain.array(operand, &place)).collect();
+    let inputs = sample.viewed(operands, View::Plain, &place);
     let output = sample.op.rule().forward(inputs, &sample.shape(), &place);
     assert_eq!(output.shape(), sample.shape(), "{}: the shape rule", sample.label());
-    values(output)
+    let is_mask = sample.op.rule().is_locally_constant();
+    values(if is_mask { output.mask_as_numbers(&place) } else { output })
 }
 
 /// The directional derivative along `direction` of the operands at `positions`, by a central difference.
@@ -340,7 +369,7 @@ fn check_views(sample: &Sample, active: &[bool], view: View) {
     let [plain, viewed] =
         [View::Plain, view].map(|view| Traced::new(sample, &operands, active, view, &place));
     let what = format!("{}, {view:?}", sample.label());
-    let given = operands.iter().map(|operand| view.array(operand, &place)).collect();
+    let given = sample.viewed(&operands, view, &place);
     let alone = values(sample.op.rule().forward(given, &sample.shape(), &place));
     let expected = values(plain.output.clone());
     assert_close(&format!("{what}: forward"), &expected, &alone, VIEWS);
@@ -381,19 +410,29 @@ pub(super) fn check(samples: &[Sample]) {
 
 #[test]
 fn every_operation_has_samples() {
-    let families: [fn() -> Vec<Sample>; 9] = [
+    let sampled: Vec<_> = samples().iter().map(|sample| sample.op.name()).collect();
+    let without: Vec<_> = Op::NAMES.iter().filter(|name| !sampled.contains(*name)).collect();
+    assert!(without.is_empty(), "operations without samples: {without:?}");
+}
+
+/// The samples of all families.
+pub(super) fn samples() -> Vec<Sample> {
+    let families: [fn() -> Vec<Sample>; 15] = [
         super::conv::tests::samples,
         super::linear::tests::samples,
         super::norm::tests::samples,
         super::activation::tests::samples,
+        super::elementwise::tests::samples,
         super::pool::tests::samples,
         super::layout::tests::samples,
         super::arithmetic::tests::samples,
         super::reduce::tests::samples,
         super::softmax::tests::samples,
+        super::mask::tests::samples,
+        super::indexing::tests::samples,
+        super::assembly::tests::samples,
+        super::resample::tests::samples,
+        super::attention::tests::samples,
     ];
-    let sampled: Vec<_> =
-        families.iter().flat_map(|family| family()).map(|sample| sample.op.name()).collect();
-    let without: Vec<_> = Op::NAMES.iter().filter(|name| !sampled.contains(*name)).collect();
-    assert!(without.is_empty(), "operations without samples: {without:?}");
+    families.iter().flat_map(|family| family()).collect()
 }

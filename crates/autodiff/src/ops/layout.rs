@@ -106,7 +106,7 @@ impl Rule for Cat {
 }
 
 /// Every axis from end to end.
-fn whole(shape: &[usize]) -> Vec<BurnSlice> {
+pub(super) fn whole(shape: &[usize]) -> Vec<BurnSlice> {
     shape.iter().map(|&size| BurnSlice::from(0..size)).collect()
 }
 
@@ -185,7 +185,7 @@ impl Rule for Flip {
 
 impl Slice {
     /// Burn's slices for an operand of this shape.
-    fn slices(&self, shape: &[usize]) -> Vec<BurnSlice> {
+    pub(super) fn slices(&self, shape: &[usize]) -> Vec<BurnSlice> {
         self.ranges
             .iter()
             .zip(shape)
@@ -353,7 +353,7 @@ impl fmt::Display for Cast {
 }
 
 /// Burn's ranges, which may count from the end, as plain ranges over an axis of known size.
-fn plain_range(slice: &BurnSlice, size: usize) -> Result<Option<[usize; 3]>, String> {
+pub(super) fn plain_range(slice: &BurnSlice, size: usize) -> Result<Option<[usize; 3]>, String> {
     if slice.step < 1 {
         return Err("a slice with a negative step; use flip and a positive step".into());
     }

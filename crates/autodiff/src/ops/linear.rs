@@ -100,7 +100,7 @@ impl Rule for Matmul {
 }
 
 /// The last two axes swapped.
-fn transpose(array: Array) -> Array {
+pub(super) fn transpose(array: Array) -> Array {
     let rank = array.shape().len();
     let mut axes: Vec<_> = (0..rank).collect();
     axes.swap(rank - 2, rank - 1);

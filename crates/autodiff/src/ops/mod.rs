@@ -1,22 +1,31 @@
 //! The operations that the engine can differentiate: a table, one file a family.
 //!
-//! Adding an operation takes a struct with a `Rule` in the file of its family, a line in the `operations!` list below, and
+//! Adding an operation takes a struct with a `Rule` in the file of its family, a line with its formulas in the `operations!` list below, and
 //! samples for the derivative tests (a listed operation without samples is a failing test). Every rule reads
 //! `y = f(x_0, x_1, ...)` and gives its *pullback*: for V cotangents of y, stacked on a leading axis `[V, ...shape of y]`, the
 //! cotangents of one operand, `[V, ...shape of x_i]`. See the crate documentation for the notation.
 
 pub mod activation;
 pub mod arithmetic;
+pub mod assembly;
+pub mod attention;
 pub mod conv;
+pub mod elementwise;
+pub mod indexing;
 pub mod layout;
 pub mod linear;
+pub mod mask;
 pub mod norm;
 pub mod pool;
 pub mod reduce;
+pub mod resample;
+pub mod row;
 pub mod softmax;
 
 #[cfg(test)]
 mod derivatives;
+#[cfg(test)]
+mod document;
 #[cfg(test)]
 mod naive;
 #[cfg(test)]
@@ -87,6 +96,16 @@ pub(crate) trait Rule: fmt::Debug + fmt::Display {
         true
     }
 
+    /// Whether the result, a mask, has the derivative zero wherever it has one.
+    fn is_locally_constant(&self) -> bool {
+        false
+    }
+
+    /// The operand that holds indices, and the size of the axis into which they point.
+    fn indexes(&self, _inputs: &[Vec<usize>]) -> Option<(usize, usize)> {
+        None
+    }
+
     /// What the pullback to the `active` operands reads.
     fn keeps(&self, active: &[bool]) -> Vec<Keep>;
 
@@ -111,7 +130,7 @@ pub(crate) struct Lowered<'a> {
 pub(crate) type Lowering<'a> = Option<Result<Lowered<'a>, String>>;
 
 macro_rules! operations {
-    ($($variant:ident($rule:ty)),+ $(,)?) => {
+    ($($variant:ident($rule:ty) = $value:literal, $pullback:literal;)+) => {
         /// Every operation of the engine.
         #[derive(Debug, Clone, PartialEq)]
         #[non_exhaustive]
@@ -122,6 +141,9 @@ macro_rules! operations {
         impl Op {
             /// The names of all operations, in the table's order.
             pub const NAMES: &'static [&'static str] = &[$(stringify!($variant)),+];
+
+            /// What each operation computes and how it pulls back, in the order of [`Op::NAMES`]: the table of docs/ops.md.
+            pub const FORMULAS: &'static [[&'static str; 2]] = &[$([$value, $pullback]),+];
 
             /// The operation's name.
             #[must_use]
@@ -139,38 +161,68 @@ macro_rules! operations {
 }
 
 operations! {
-    Conv2d(conv::Conv2d),
-    Linear(linear::Linear),
-    Matmul(linear::Matmul),
-    BatchNorm(norm::BatchNorm),
-    Relu(activation::Relu),
-    LeakyRelu(activation::LeakyRelu),
-    Sigmoid(activation::Sigmoid),
-    Tanh(activation::Tanh),
-    Gelu(activation::Gelu),
-    MaxPool2d(pool::MaxPool2d),
-    AvgPool2d(pool::AvgPool2d),
-    AdaptiveAvgPool2d(pool::AdaptiveAvgPool2d),
-    Cat(layout::Cat),
-    Reshape(layout::Reshape),
-    Permute(layout::Permute),
-    Flip(layout::Flip),
-    Slice(layout::Slice),
-    Expand(layout::Expand),
-    Fill(layout::Fill),
-    Cast(layout::Cast),
-    Add(arithmetic::Add),
-    Sub(arithmetic::Sub),
-    Mul(arithmetic::Mul),
-    Div(arithmetic::Div),
-    AddScalar(arithmetic::AddScalar),
-    MulScalar(arithmetic::MulScalar),
-    DivScalar(arithmetic::DivScalar),
-    Recip(arithmetic::Recip),
-    Sum(reduce::Sum),
-    Mean(reduce::Mean),
-    Softmax(softmax::Softmax),
-    LogSoftmax(softmax::LogSoftmax),
+    Conv2d(conv::Conv2d) = "sum over taps of w x, plus bias; padding, stride, dilation, groups", "transposed convolution of g with w";
+    Conv1d(conv::Conv1d) = "the same along one axis", "transposed convolution of g with w";
+    Linear(linear::Linear) = "x W + b", "g W^T";
+    Matmul(linear::Matmul) = "a b over the last two axes; leading axes broadcast", "g b^T, a^T g, summed over broadcast axes";
+    BatchNorm(norm::BatchNorm) = "gamma (x - mean) / sqrt(variance + epsilon) + beta with stored statistics", "g gamma / sqrt(variance + epsilon)";
+    LayerNorm(norm::LayerNorm) = "gamma h + beta, h = (x - mean) / sqrt(variance + epsilon) over the last axis", "r (u - mean u - h mean(u h)), u = g gamma, r = 1 / sqrt(variance + epsilon)";
+    Relu(activation::Relu) = "max(x, 0)", "g where x > 0, else 0";
+    LeakyRelu(activation::LeakyRelu) = "x where x > 0, else s x", "g where x > 0, else s g";
+    PRelu(activation::PRelu) = "x where x > 0, else a x; a broadcasts", "g where x > 0, else a g";
+    Sigmoid(activation::Sigmoid) = "1 / (1 + exp(-x))", "g y (1 - y)";
+    HardSigmoid(elementwise::HardSigmoid) = "a x + b, cut to [0, 1]", "a g where 0 < y < 1, else 0";
+    LogSigmoid(elementwise::LogSigmoid) = "-ln(1 + exp(-x))", "g / (1 + exp(x))";
+    Tanh(activation::Tanh) = "tanh x", "g (1 - y^2)";
+    Gelu(activation::Gelu) = "x Phi(x)", "g (Phi(x) + x phi(x))";
+    Exp(elementwise::Exp) = "exp x", "g y";
+    Log(elementwise::Log) = "ln x", "g / x";
+    Log1p(elementwise::Log1p) = "ln(1 + x)", "g / (1 + x)";
+    Sqrt(elementwise::Sqrt) = "sqrt x", "g / (2 y)";
+    Power(elementwise::Power) = "x^p, p a constant", "p g x^(p - 1); 0 for p = 0";
+    Sin(elementwise::Sin) = "sin x", "g cos x";
+    Cos(elementwise::Cos) = "cos x", "-g sin x";
+    Erf(elementwise::Erf) = "erf x", "2 / sqrt(pi) g exp(-x^2)";
+    Abs(elementwise::Abs) = "absolute value of x", "g sign x; 0 at 0";
+    Clamp(elementwise::Clamp) = "x cut to [min, max], either bound optional", "g where min <= x <= max, else 0";
+    MaxPool2d(pool::MaxPool2d) = "maximum over windows", "g at the window's first maximum";
+    MaxPool1d(pool::MaxPool1d) = "the same along one axis", "g at the window's first maximum";
+    AvgPool2d(pool::AvgPool2d) = "mean over windows", "g / count over the window";
+    AvgPool1d(pool::AvgPool1d) = "the same along one axis", "g / count over the window";
+    AdaptiveAvgPool2d(pool::AdaptiveAvgPool2d) = "mean over windows that divide the axes", "g / count over the window";
+    AdaptiveAvgPool1d(pool::AdaptiveAvgPool1d) = "the same along one axis", "g / count over the window";
+    Cat(layout::Cat) = "operands side by side along an axis", "the operand's part of g";
+    Reshape(layout::Reshape) = "the same elements under another shape", "g reshaped back";
+    Permute(layout::Permute) = "axes in another order", "g in the inverse order";
+    Flip(layout::Flip) = "axes reversed", "g reversed";
+    Slice(layout::Slice) = "a regular part", "g placed into zeros";
+    Expand(layout::Expand) = "repeated along axes of size 1 and new leading axes", "the sum of g over the repeats";
+    Fill(layout::Fill) = "one number everywhere", "none: no operands";
+    Cast(layout::Cast) = "the same numbers: the run's precision stands above the model's casts", "g";
+    Add(arithmetic::Add) = "a + b with broadcasts", "g, g, summed over broadcast axes";
+    Sub(arithmetic::Sub) = "a - b with broadcasts", "g, -g, summed over broadcast axes";
+    Mul(arithmetic::Mul) = "a b with broadcasts", "g b, g a, summed over broadcast axes";
+    Div(arithmetic::Div) = "a / b with broadcasts", "g / b, -g a / b^2, summed over broadcast axes";
+    AddScalar(arithmetic::AddScalar) = "x + s", "g";
+    MulScalar(arithmetic::MulScalar) = "s x", "s g";
+    DivScalar(arithmetic::DivScalar) = "x / s", "g / s";
+    Recip(arithmetic::Recip) = "1 / x", "-g y^2";
+    Sum(reduce::Sum) = "sum over axes", "g repeated";
+    Mean(reduce::Mean) = "mean over axes", "g / count repeated";
+    Extremum(reduce::Extremum) = "maximum or minimum along an axis", "g at the first extremum";
+    Compare(mask::Compare) = "whether x > s, x >= s, x < s, x <= s: a mask", "none: the derivative is 0";
+    MaskFill(mask::MaskFill) = "s where a mask is true, else x", "g where the mask is false, else 0";
+    MaskWhere(mask::MaskWhere) = "b where a mask is true, else x", "g where the mask is false; g where it is true";
+    Select(indexing::Select) = "slices at constant indices along an axis", "g added at the indices";
+    Gather(indexing::Gather) = "elements at constant indices along an axis", "g added at the indices";
+    Embedding(indexing::Embedding) = "rows of a constant matrix at constant indices", "none: no operand may depend on the input";
+    SliceAssign(assembly::SliceAssign) = "x with a regular part replaced by b", "g with zeros in the part; the part of g";
+    Pad(assembly::Pad) = "x with margins: a number, x mirrored, or its edges", "g inside; of mirrored and repeated margins also g where they came from";
+    Repeat(assembly::Repeat) = "copies side by side along an axis", "the sum of g over the copies";
+    Interpolate(resample::Interpolate) = "A x B^T over the last two axes: nearest, bilinear, bicubic, Lanczos weights", "A^T g B";
+    Attention(attention::Attention) = "P V, P = softmax(cap(s Q K^T) + bias) without masked positions", "S K s, S^T Q s, P^T g; S = cap' P (g V^T - sum g V^T P)";
+    Softmax(softmax::Softmax) = "exp x / sum exp x along an axis", "y (g - sum g y)";
+    LogSoftmax(softmax::LogSoftmax) = "x - ln sum exp x along an axis", "g - exp(y) sum g";
 }
 
 impl fmt::Display for Op {
@@ -186,11 +238,17 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
         linear::lower,
         norm::lower,
         activation::lower,
+        elementwise::lower,
         pool::lower,
         layout::lower,
         arithmetic::lower,
         reduce::lower,
         softmax::lower,
+        mask::lower,
+        indexing::lower,
+        assembly::lower,
+        resample::lower,
+        attention::lower,
     ];
     FAMILIES.iter().find_map(|family| family(ir))
 }
@@ -222,6 +280,12 @@ pub(crate) fn fold(cotangent: Array) -> Array {
 /// A shape with `count` in front of it.
 pub(crate) fn with_leading(count: usize, shape: &[usize]) -> Vec<usize> {
     std::iter::once(count).chain(shape.iter().copied()).collect()
+}
+
+/// `[...]` as `[1, ...]`, to broadcast over the cotangents.
+pub(crate) fn over_cotangents(array: Array) -> Array {
+    let shape = with_leading(1, &array.shape());
+    array.reshape(&shape)
 }
 
 /// The product of V and the first axis in front of the others: the shape of [`fold`]'s result.

@@ -2,12 +2,16 @@
 //!
 //! [`BatchNorm`] in evaluation: y = gamma (x - mean) / sqrt(variance + epsilon) + beta, per channel (axis 1). With stored statistics it
 //! is an affine map of x alone, y = s x + t with s = gamma / sqrt(variance + epsilon) and t = beta - s mean, whose pullback is s g.
+//!
+//! [`LayerNorm`]: y = gamma h + beta with h = (x - mean) r, r = 1 / sqrt(variance + epsilon), where mean and (biased) variance are those
+//! of the row itself, along the last axis. With u = g gamma, the pullback is r (u - mean u - h mean(u h)). Of a constant row, r is
+//! 1 / sqrt(epsilon). Burn records group, instance and RMS normalisation as compositions of elementary operations.
 
 use std::fmt;
 
-use burn::backend::ir::{BatchNormOpIr, ModuleOperationIr, OperationIr};
+use burn::backend::ir::{BatchNormOpIr, LayerNormOpIr, ModuleOperationIr, OperationIr};
 
-use super::{Keep, Lowered, Lowering, Op, Rule, Saved};
+use super::{Keep, Lowered, Lowering, Op, Rule, Saved, over_cotangents};
 use crate::array::{Array, Place};
 
 /// Batch normalisation in evaluation: operands x `[B, C, ...]`, gamma, beta, mean, variance `[C]`.
@@ -74,28 +78,107 @@ impl Rule for BatchNorm {
     }
 }
 
+/// Normalisation along the last axis: operands x `[..., D]`, gamma `[D]` and, if there is one, beta `[D]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerNorm {
+    /// Added to the variance under the root.
+    pub epsilon: f64,
+}
+
+impl fmt::Display for LayerNorm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "layer_norm(epsilon {})", self.epsilon)
+    }
+}
+
+/// The mean along the last axis, which stays with size 1.
+fn row_mean(x: Array) -> Array {
+    let shape = x.shape();
+    let last = shape.len() - 1;
+    x.sum_axis(last).div_scalar(shape[last] as f64)
+}
+
+impl LayerNorm {
+    /// h and r of each row.
+    fn normalised(&self, x: Array) -> [Array; 2] {
+        let mean = row_mean(x.clone());
+        let centred = x.sub(mean);
+        let variance = row_mean(centred.clone().mul(centred.clone()));
+        let scale = variance.add_scalar(self.epsilon).sqrt().recip();
+        [centred.mul(scale.clone()), scale]
+    }
+}
+
+impl Rule for LayerNorm {
+    fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
+        match inputs[0].last() {
+            Some(&last) if last > 0 && inputs[1..].iter().all(|vector| vector.as_slice() == [last]) => {
+                Ok(inputs[0].clone())
+            }
+            _ => Err(format!(
+                "weights of shapes {:?} do not fit the last axis of an input of shape {:?}",
+                &inputs[1..],
+                inputs[0]
+            )),
+        }
+    }
+
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Place) -> Array {
+        let mut inputs = inputs.into_iter();
+        let mut next = || inputs.next();
+        let (Some(x), Some(gamma), beta) = (next(), next(), next()) else {
+            unreachable!("the lowering has seen two operands");
+        };
+        let (rank, last) = (shape.len(), shape.len() - 1);
+        let [normalised, _] = self.normalised(x);
+        let scaled = normalised.mul(over_channels(gamma, rank, last));
+        beta.into_iter().fold(scaled, |y, beta| y.add(over_channels(beta, rank, last)))
+    }
+
+    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+        vec![Keep::Input(0), Keep::Input(1)]
+    }
+
+    /// Weights are constants: a rule for those that follow the input is not written yet.
+    fn differentiable(&self, position: usize) -> bool {
+        position == 0
+    }
+
+    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
+        let rank = cotangent.shape().len();
+        let [normalised, scale] = self.normalised(saved.input(0)).map(over_cotangents);
+        let weighted = cotangent.mul(over_channels(saved.input(1), rank, rank - 1));
+        let along = row_mean(weighted.clone().mul(normalised.clone()));
+        let mean = row_mean(weighted.clone());
+        weighted.sub(mean).sub(normalised.mul(along)).mul(scale)
+    }
+}
+
 pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
-    let OperationIr::Module(ModuleOperationIr::BatchNorm(BatchNormOpIr {
-        x,
-        gamma,
-        beta,
-        mean,
-        variance,
-        epsilon,
-        out,
-    })) = ir
-    else {
-        return None;
-    };
-    let op = Op::BatchNorm(BatchNorm { epsilon: epsilon.elem() });
-    Some(Ok(Lowered { op, inputs: vec![x, gamma, beta, mean, variance], output: out }))
+    let OperationIr::Module(module) = ir else { return None };
+    match module {
+        ModuleOperationIr::BatchNorm(BatchNormOpIr { x, gamma, beta, mean, variance, epsilon, out }) => {
+            let op = Op::BatchNorm(BatchNorm { epsilon: epsilon.elem() });
+            Some(Ok(Lowered { op, inputs: vec![x, gamma, beta, mean, variance], output: out }))
+        }
+        ModuleOperationIr::LayerNorm(LayerNormOpIr { input, gamma, beta, epsilon, out }) => {
+            let op = Op::LayerNorm(LayerNorm { epsilon: epsilon.elem() });
+            let inputs = [input, gamma].into_iter().chain(beta).collect();
+            Some(Ok(Lowered { op, inputs, output: out }))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     //! Samples for ranks 2 to 5, one channel, and variances down to 0.
 
-    use super::super::derivatives::{Operand, Sample, check, positive, spread};
+    use burn::tensor::FloatDType;
+
+    use super::super::derivatives::{
+        Operand, Sample, array, assert_close, check, place, positive, spread, values,
+    };
     use super::*;
 
     fn sample(x: &[usize], variance: Operand, epsilon: f64) -> Sample {
@@ -103,6 +186,34 @@ pub(super) mod tests {
         let operands =
             vec![spread(x, 3), spread(&channels, 50), spread(&channels, 60), spread(&channels, 70), variance];
         Sample::new(Op::BatchNorm(BatchNorm { epsilon }), operands).active(&[0]).linear(&[0])
+    }
+
+    fn layers() -> Vec<Sample> {
+        let shapes: [&[usize]; 6] = [&[1, 3], &[2, 5], &[5, 2, 4], &[3, 1], &[1, 2, 3, 6], &[3, 17, 33]];
+        let layer = |x: &[usize], epsilon, bias| {
+            let last = [x[x.len() - 1]];
+            let mut operands = vec![spread(x, 3), spread(&last, 50)];
+            operands.extend(if bias { Some(spread(&last, 60)) } else { None });
+            Sample::new(Op::LayerNorm(LayerNorm { epsilon }), operands).active(&[0])
+        };
+        let each = |x: &&[usize]| [(1e-5, true), (0.1, false)].map(|(epsilon, bias)| layer(x, epsilon, bias));
+        shapes.iter().flat_map(each).collect()
+    }
+
+    #[test]
+    fn a_constant_row_normalises_to_beta() {
+        let place = place(FloatDType::F64);
+        let vector = |values: &[f64]| array(&[values.len()], values, &place);
+        let (gamma, rule) = (vector(&[2.0, 3.0]), LayerNorm { epsilon: 1e-4 });
+        let x = array(&[1, 2], &[5.0, 5.0], &place);
+        let inputs = vec![x.clone(), gamma.clone(), vector(&[0.5, -0.5])];
+        assert_eq!(values(rule.forward(inputs, &[1, 2], &place)), [0.5, -0.5]);
+        let shapes = [vec![1, 2], vec![2], vec![2]];
+        let saved =
+            Saved { inputs: &[Some(x), Some(gamma), None], output: None, derived: None, shapes: &shapes };
+        let pulled = values(rule.pullback(array(&[1, 1, 2], &[1.0, 0.0], &place), 0, &saved));
+        // u = (2, 0), less its mean, over sqrt(epsilon).
+        assert_close("a constant row", &[100.0, -100.0], &pulled, 1e-14);
     }
 
     pub(in super::super) fn samples() -> Vec<Sample> {
@@ -117,6 +228,7 @@ pub(super) mod tests {
         all.push(sample(&[2, 3, 2, 2], dead.clone(), 1e-5));
         all.push(sample(&[2, 3, 2, 2], dead, 1e-3));
         all.push(sample(&[3, 17, 7, 5], positive(&[17], 80), 1e-5));
+        all.extend(layers());
         all
     }
 

@@ -1,4 +1,4 @@
-//! Pooling in two dimensions.
+//! Pooling in one and two dimensions.
 //!
 //! - [`MaxPool2d`]: y_i = max of x over the window of i; the pullback sends g_i to the window's maximum. Of several equal maxima the
 //!   first in row-major order takes all of it (as in PyTorch); the measure is not defined at such points, and any choice is a
@@ -15,6 +15,7 @@ use burn::backend::ops::{ModuleOps, conv::calculate_pool_output_size};
 use burn::tensor::Device;
 
 use super::conv::dims4;
+use super::row::Row;
 use super::{Keep, Lowering, Op, Rule, Saved, fold, folded, unary, with_leading};
 use crate::array::{Array, Place};
 
@@ -54,6 +55,15 @@ pub struct AdaptiveAvgPool2d {
     /// Size of the result along H and W.
     pub output: [usize; 2],
 }
+
+/// The maximum over windows of `[B, C, L]`.
+pub type MaxPool1d = Row<MaxPool2d>;
+
+/// The mean over windows of `[B, C, L]`.
+pub type AvgPool1d = Row<AvgPool2d>;
+
+/// The mean over windows that divide `[B, C, L]` into a given number.
+pub type AdaptiveAvgPool1d = Row<AdaptiveAvgPool2d>;
 
 /// Shape of a pooled `[B, C, H, W]`.
 fn pooled(
@@ -256,8 +266,32 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
         ModuleOperationIr::AdaptiveAvgPool2d(pool) => {
             unary(Op::AdaptiveAvgPool2d(AdaptiveAvgPool2d { output: pool.output_size }), &pool.x, &pool.out)
         }
+        ModuleOperationIr::MaxPool1d(pool) => {
+            let rule = max_row(pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode);
+            unary(Op::MaxPool1d(rule), &pool.x, &pool.out)
+        }
+        ModuleOperationIr::MaxPool1dWithIndices(pool) => {
+            let rule = max_row(pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode);
+            unary(Op::MaxPool1d(rule), &pool.x, &pool.out)
+        }
+        ModuleOperationIr::AvgPool1d(pool) => {
+            let (kernel, stride, padding) = ([1, pool.kernel_size], [1, pool.stride], [0, pool.padding]);
+            let (count_include_pad, ceil_mode) = (pool.count_include_pad, pool.ceil_mode);
+            let rule = Row(AvgPool2d { kernel, stride, padding, count_include_pad, ceil_mode });
+            unary(Op::AvgPool1d(rule), &pool.x, &pool.out)
+        }
+        ModuleOperationIr::AdaptiveAvgPool1d(pool) => {
+            let rule = Row(AdaptiveAvgPool2d { output: [1, pool.output_size] });
+            unary(Op::AdaptiveAvgPool1d(rule), &pool.x, &pool.out)
+        }
         _ => None,
     }
+}
+
+/// A maximum along one axis.
+fn max_row(kernel: usize, stride: usize, padding: usize, dilation: usize, ceil_mode: bool) -> MaxPool1d {
+    let (kernel, stride, padding) = ([1, kernel], [1, stride], [0, padding]);
+    Row(MaxPool2d { kernel, stride, padding, dilation: [1, dilation], ceil_mode })
 }
 
 #[cfg(test)]
@@ -341,7 +375,30 @@ pub(super) mod tests {
             .collect()
     }
 
+    /// Pools along one axis of lengths that no stride divides.
+    fn rows() -> Vec<Sample> {
+        let mut all = Vec::new();
+        for (kernel, stride, padding) in [(1, 1, 0), (2, 2, 1), (3, 2, 1), (3, 3, 0), (2, 3, 1)] {
+            for (mode, x) in [[1, 2, 7], [2, 1, 10], [5, 3, 8], [1, 1, 5]].into_iter().enumerate() {
+                let (count_include_pad, ceil_mode) = (mode & 1 == 1, mode & 2 == 2);
+                let max = max_row(kernel, stride, padding, 1 + mode % 2, ceil_mode);
+                all.push(Sample::new(Op::MaxPool1d(max), vec![spread(&x, 8)]));
+                let (kernel, stride, padding) = ([1, kernel], [1, stride], [0, padding]);
+                let mean = Row(AvgPool2d { kernel, stride, padding, count_include_pad, ceil_mode });
+                all.push(Sample::new(Op::AvgPool1d(mean), vec![spread(&x, 8)]).linear(&[0]));
+                let adaptive = Row(AdaptiveAvgPool2d { output: [1, 1 + mode] });
+                all.push(Sample::new(Op::AdaptiveAvgPool1d(adaptive), vec![spread(&x, 8)]).linear(&[0]));
+            }
+        }
+        all
+    }
+
+    /// Both kinds.
     pub(in super::super) fn samples() -> Vec<Sample> {
+        [images(), rows()].concat()
+    }
+
+    fn images() -> Vec<Sample> {
         let mean = [mean_pools(), adaptive_pools()].concat().into_iter().map(|sample| sample.linear(&[0]));
         let larger = larger().into_iter();
         // A maximum is linear too, but only as far as no other element overtakes it.
@@ -393,7 +450,7 @@ pub(super) mod tests {
 
     #[test]
     fn all_agree_with_naive_loops() {
-        for sample in samples() {
+        for sample in images() {
             let x = dims4(&sample.operands[0].shape).expect("four axes");
             let y = dims4(&sample.shape()).expect("four axes");
             let round = |values: &[f64]| values.iter().map(|&v| f64::from(v as f32)).collect::<Vec<_>>();

@@ -1,6 +1,8 @@
-//! Sums and means over axes, which stay with size 1 (a full reduction gives shape `[1]`).
+//! Sums, means and extrema over axes, which stay with size 1 (a full reduction gives shape `[1]`).
 //!
-//! y = sum of x over the axes, pullback g repeated along them; the mean divides both by the number of summed elements.
+//! [`Sum`], [`Mean`]: y = sum of x over the axes, pullback g repeated along them; the mean divides both by the number of summed elements.
+//! [`Extremum`]: y = the largest or smallest element along an axis; the pullback sends g to it. Of several equal ones the first takes
+//! all, as for pools.
 
 use std::fmt;
 
@@ -21,6 +23,15 @@ pub struct Sum {
 pub struct Mean {
     /// The averaged axes, in ascending order.
     pub axes: Vec<usize>,
+}
+
+/// The largest or smallest element along `axis`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extremum {
+    /// The axis.
+    pub axis: usize,
+    /// Whether it is the smallest.
+    pub smallest: bool,
 }
 
 fn reduced(input: &[usize], axes: &[usize], recorded: &[usize]) -> Result<Vec<usize>, String> {
@@ -89,6 +100,40 @@ impl Rule for Mean {
     }
 }
 
+impl Rule for Extremum {
+    fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
+        reduced(&inputs[0], &[self.axis], &[])
+    }
+
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array {
+        self.trace(inputs, shape, place).0
+    }
+
+    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+        vec![Keep::Indices]
+    }
+
+    fn trace(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> (Array, Option<Array>) {
+        let x = only(inputs);
+        let indices = if self.smallest { x.clone().neg().argmax(self.axis) } else { x.argmax(self.axis) };
+        (x.gather(self.axis, indices.clone()), Some(indices))
+    }
+
+    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
+        let (stacked, indices) = (cotangent.shape(), saved.derived());
+        let single = indices.shape();
+        let indices = indices.reshape_indices(&with_leading(1, &single)).expand_indices(&stacked);
+        let zeros = cotangent.zeros_like(&with_leading(stacked[0], &saved.shapes[0]));
+        zeros.scatter_add(self.axis + 1, indices, cotangent)
+    }
+}
+
+impl fmt::Display for Extremum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}(axis {})", if self.smallest { "min" } else { "max" }, self.axis)
+    }
+}
+
 impl fmt::Display for Sum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sum(axes {:?})", self.axes)
@@ -116,15 +161,25 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
         }
         N::Mean(io) => unary(Op::Mean(Mean { axes: all(io.input.shape.num_dims()) }), &io.input, &io.out),
         N::MeanDim(io) => unary(Op::Mean(Mean { axes: vec![io.axis] }), &io.input, &io.out),
+        N::MaxDim(io) => unary(extremum(io.axis, false), &io.input, &io.out),
+        N::MinDim(io) => unary(extremum(io.axis, true), &io.input, &io.out),
+        N::MaxDimWithIndices(io) => unary(extremum(io.dim, false), &io.tensor, &io.out),
+        N::MinDimWithIndices(io) => unary(extremum(io.dim, true), &io.tensor, &io.out),
         _ => None,
     }
+}
+
+fn extremum(axis: usize, smallest: bool) -> Op {
+    Op::Extremum(Extremum { axis, smallest })
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     //! Samples for every set of axes of small shapes.
 
-    use super::super::derivatives::{Sample, check, spread};
+    use burn::tensor::FloatDType;
+
+    use super::super::derivatives::{Sample, array, check, place, spread, values};
     use super::*;
 
     pub(in super::super) fn samples() -> Vec<Sample> {
@@ -135,6 +190,10 @@ pub(super) mod tests {
                 let axes: Vec<_> = (0..shape.len()).filter(|axis| set >> axis & 1 == 1).collect();
                 let kept = reduced(shape, &axes, &[]).expect("axes of the shape");
                 let full = axes.len() == shape.len();
+                if let [axis] = axes[..] {
+                    let both = [false, true].map(|smallest| extremum(axis, smallest));
+                    all.extend(both.map(|op| Sample::new(op, vec![spread(shape, 8)])));
+                }
                 for recorded in [Some(kept), full.then(|| vec![1])].into_iter().flatten() {
                     for op in [Op::Sum(Sum { axes: axes.clone() }), Op::Mean(Mean { axes: axes.clone() })] {
                         let sample = Sample::new(op, vec![spread(shape, 8)]);
@@ -149,5 +208,29 @@ pub(super) mod tests {
     #[test]
     fn derivatives() {
         check(&samples());
+    }
+
+    #[test]
+    fn the_first_of_equal_extrema_takes_all_and_nan_goes_through() {
+        for dtype in [FloatDType::F32, FloatDType::F64] {
+            let x = [1.0, 3.0, 3.0, 1.0, 2.0];
+            assert_eq!(along(&extremum(0, false), &x, dtype), (3.0, vec![0.0, 1.0, 0.0, 0.0, 0.0]));
+            assert_eq!(along(&extremum(0, true), &x, dtype), (1.0, vec![1.0, 0.0, 0.0, 0.0, 0.0]));
+            for (at, smallest) in (0..3).flat_map(|at| [(at, false), (at, true)]) {
+                let mut x = [1.0, 2.0, 3.0];
+                x[at] = f64::NAN;
+                assert!(along(&extremum(0, smallest), &x, dtype).0.is_nan(), "NaN at {at}, {smallest}");
+            }
+        }
+    }
+
+    /// Value and slopes of an extremum of one row.
+    fn along(op: &Op, x: &[f64], dtype: FloatDType) -> (f64, Vec<f64>) {
+        let (place, shape) = (place(dtype), [x.len()]);
+        let (y, derived) = op.rule().trace(vec![array(&shape, x, &place)], &[1], &place);
+        let saved =
+            Saved { inputs: &[None], output: None, derived: derived.as_ref(), shapes: &[shape.to_vec()] };
+        let slopes = op.rule().pullback(array(&[1, 1], &[1.0], &place), 0, &saved);
+        (values(y)[0], values(slopes))
     }
 }

@@ -1,18 +1,25 @@
 //! Operands that do not fit: every shape rule says why, and nothing panics.
 
 use super::Op;
-use super::activation::{LeakyRelu, Relu};
+use super::activation::{LeakyRelu, PRelu, Relu};
 use super::arithmetic::{Add, Div, Mul, Sub};
+use super::assembly::{Margin, Pad, Repeat, SliceAssign};
+use super::attention::Attention;
 use super::conv::Conv2d;
+use super::elementwise::Clamp;
+use super::indexing::{Embedding, Gather, Select};
 use super::layout::{Cat, Expand, Flip, Permute, Reshape, Slice};
 use super::linear::{Linear, Matmul};
-use super::norm::BatchNorm;
+use super::mask::{MaskFill, MaskWhere};
+use super::norm::{BatchNorm, LayerNorm};
 use super::pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
-use super::reduce::{Mean, Sum};
+use super::reduce::{Extremum, Mean, Sum};
+use super::resample::{Interpolate, Mode};
+use super::row::Row;
 use super::softmax::{LogSoftmax, Softmax};
 
 /// Operations of one operand that fit any shape.
-const FIT_ANYTHING: [&str; 11] = [
+const FIT_ANYTHING: &[&str] = &[
     "Relu",
     "LeakyRelu",
     "Sigmoid",
@@ -24,6 +31,18 @@ const FIT_ANYTHING: [&str; 11] = [
     "MulScalar",
     "DivScalar",
     "Recip",
+    "HardSigmoid",
+    "LogSigmoid",
+    "Exp",
+    "Log",
+    "Log1p",
+    "Sqrt",
+    "Power",
+    "Sin",
+    "Cos",
+    "Erf",
+    "Abs",
+    "Compare",
 ];
 
 /// An operation, its operands' shapes, the recorded shape, and a word of the reason.
@@ -53,6 +72,27 @@ fn convolutions() -> Vec<Bad> {
         bad(conv(1, 1, 1), &[x, &[2, 4, 3, 3], &[3]], &[], "bias"),
         bad(conv(1, 1, 1), &[x, &[2, 4, 3, 3], &[2, 1]], &[], "bias"),
         bad(conv(1, usize::MAX, 1), &[x, &[2, 4, 3, 3]], &[], "larger"),
+    ]
+}
+
+fn rows() -> Vec<Bad> {
+    let (x, conv): (&[usize], _) = (&[1, 4, 5], |stride| Op::Conv1d(super::conv::row(stride, (0, 0), 1, 1)));
+    let (kernel, stride, padding) = ([1, 6], [1, 1], [0, 0]);
+    let max = Row(MaxPool2d { kernel, stride, padding, dilation: [1, 1], ceil_mode: false });
+    let mean = Row(AvgPool2d { kernel, stride, padding, count_include_pad: true, ceil_mode: false });
+    let adaptive = |size| Op::AdaptiveAvgPool1d(Row(AdaptiveAvgPool2d { output: [1, size] }));
+    vec![
+        bad(conv(1), &[&[1, 4, 5, 5], &[2, 4, 3]], &[], "three axes"),
+        bad(conv(1), &[x, &[2, 4]], &[], "four axes"),
+        bad(conv(1), &[x, &[2, 3, 3]], &[], "channels"),
+        bad(conv(0), &[x, &[2, 4, 3]], &[], "positive"),
+        bad(conv(1), &[x, &[2, 4, 6]], &[], "larger"),
+        bad(conv(1), &[x, &[2, 4, 3], &[3]], &[], "bias"),
+        bad(Op::MaxPool1d(max.clone()), &[x], &[], "larger"),
+        bad(Op::MaxPool1d(max), &[&[4, 5]], &[], "three axes"),
+        bad(Op::AvgPool1d(mean), &[x], &[], "larger"),
+        bad(adaptive(0), &[x], &[], "positive"),
+        bad(adaptive(2), &[&[5]], &[], "three axes"),
     ]
 }
 
@@ -106,6 +146,14 @@ fn norms_and_elementwise() -> Vec<Bad> {
         bad(norm(), &[&[3], c, c, c, c], &[], "do not fit"),
         bad(norm(), &[&[2, 4], c, c, c, c], &[], "do not fit"),
         bad(norm(), &[&[2, 3], c, c, c, &[1, 3]], &[], "do not fit"),
+        bad(Op::LayerNorm(LayerNorm { epsilon: 1e-5 }), &[&[3, 2], c], &[], "do not fit"),
+        bad(Op::LayerNorm(LayerNorm { epsilon: 1e-5 }), &[&[2, 3], c, &[2]], &[], "do not fit"),
+        bad(Op::LayerNorm(LayerNorm { epsilon: 1e-5 }), &[&[], c], &[], "do not fit"),
+        bad(Op::PRelu(PRelu), &[&[2, 1], &[1, 3]], &[], "do not fit"),
+        bad(Op::PRelu(PRelu), &[&[2, 3], &[3]], &[], "broadcast"),
+        bad(Op::Clamp(Clamp { min: Some(1.0), max: Some(0.0) }), &[c], &[], "no number"),
+        bad(Op::Clamp(Clamp { min: Some(f64::NAN), max: None }), &[c], &[], "no number"),
+        bad(Op::Extremum(Extremum { axis: 2, smallest: false }), &[&[2, 3]], &[], "axes"),
     ];
     for op in [Op::Add(Add), Op::Sub(Sub), Op::Mul(Mul), Op::Div(Div)] {
         all.push(bad(op.clone(), &[&[2, 3], &[3, 2]], &[], "broadcast"));
@@ -146,8 +194,62 @@ fn layouts() -> Vec<Bad> {
     ]
 }
 
+fn choices() -> Vec<Bad> {
+    let (select, gather) = (|axis| Op::Select(Select { axis }), |axis| Op::Gather(Gather { axis }));
+    let assign = |range| Op::SliceAssign(SliceAssign { part: Slice { ranges: vec![None, Some(range)] } });
+    let repeat = |axis| Op::Repeat(Repeat { axis });
+    let pad = |padding: &[(usize, usize)], margin| Op::Pad(Pad { padding: padding.to_vec(), margin });
+    let x: &[usize] = &[2, 3];
+    vec![
+        bad(pad(&[(1, 1)], Margin::Constant(0.0)), &[x], &[], "do not fit"),
+        bad(pad(&[(0, 0), (3, 0)], Margin::Reflect), &[x], &[], "do not fit"),
+        bad(pad(&[(1, 0)], Margin::Edge), &[&[0]], &[], "do not fit"),
+        bad(Op::MaskFill(MaskFill { value: 0.0 }), &[x, &[2, 2]], &[], "broadcast"),
+        bad(Op::MaskWhere(MaskWhere), &[x, x, &[3]], &[], "broadcast"),
+        bad(select(2), &[x, &[4]], &[], "no axis"),
+        bad(select(1), &[x, &[4, 1]], &[], "no list"),
+        bad(gather(2), &[x, x], x, "do not fit"),
+        bad(gather(1), &[x, &[3]], x, "do not fit"),
+        bad(gather(1), &[&[3, 3], x], x, "do not fit"),
+        bad(Op::Embedding(Embedding), &[x, &[2, 2]], &[2, 2, 2], "do not fit"),
+        bad(Op::Embedding(Embedding), &[x, &[2]], &[2, 3], "do not fit"),
+        bad(assign([1, 4, 1]), &[x, x], &[], "does not fit"),
+        bad(assign([1, 3, 1]), &[x, x], &[], "does not fill"),
+        bad(repeat(1), &[x], &[2, 4], "do not fill"),
+        bad(repeat(2), &[x], x, "do not fill"),
+        bad(repeat(0), &[x], &[4, 6], "do not fill"),
+    ]
+}
+
+fn resampling_and_attention() -> Vec<Bad> {
+    let to = |output| Op::Interpolate(Interpolate { mode: Mode::Bilinear, align_corners: true, output });
+    let attention = |cap, masked| Op::Attention(Attention { scale: None, cap, causal: false, masked });
+    let q: &[usize] = &[1, 2, 3, 4];
+    vec![
+        bad(to([2, 2]), &[&[2, 5, 5]], &[], "four axes"),
+        bad(to([0, 2]), &[&[1, 2, 5, 5]], &[], "positive"),
+        bad(to([2, 2]), &[&[1, 2, 0, 5]], &[], "positive"),
+        bad(attention(None, false), &[q, &[1, 2, 3, 5], q], &[], "do not fit"),
+        bad(attention(None, false), &[q, q, &[1, 2, 4, 4]], &[], "do not fit"),
+        bad(attention(None, false), &[q, &[1, 1, 3, 4], &[1, 1, 3, 4]], &[], "do not fit"),
+        bad(attention(Some(0.0), false), &[q, q, q], &[], "cap"),
+        bad(attention(None, true), &[q, q, q, &[1, 2, 3, 4]], &[], "broadcast"),
+        bad(attention(None, false), &[q, q, q, &[5, 2, 3, 3]], &[], "does not fit"),
+    ]
+}
+
 fn table() -> Vec<Bad> {
-    [convolutions(), products(), pools(), norms_and_elementwise(), layouts()].concat()
+    [
+        choices(),
+        resampling_and_attention(),
+        convolutions(),
+        rows(),
+        products(),
+        pools(),
+        norms_and_elementwise(),
+        layouts(),
+    ]
+    .concat()
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod bits;
 mod dump;
+mod layers;
 mod lowering;
 mod models;
 mod random_graphs;

@@ -12,7 +12,7 @@ use faer::Mat;
 
 use super::{Outcome, filtered};
 use crate::graded::{GradedRows, solve};
-use crate::objective::LogitGradient;
+use crate::gradient::LogitGradient;
 use crate::precision::{Carrier, GRAM_RESOLUTION};
 use crate::tangent::RankDecision;
 use crate::{Error, Probabilities, Tangent};
@@ -45,8 +45,14 @@ fn saturated(
     probabilities: &Probabilities,
     tangent: &Tangent,
     gradient: &LogitGradient,
-    decision: RankDecision,
+    mut decision: RankDecision,
 ) -> Outcome {
+    if gradient.log_bound == f64::NEG_INFINITY {
+        return Outcome::zero(tangent.classes(), decision.rank, decision.ambiguous);
+    }
+    let lightest = probabilities.logs().iter().copied().fold(f64::INFINITY, f64::min);
+    let loss = (gradient.log_error - 0.5 * (lightest + gradient.log_bound)).exp();
+    decision.ambiguous |= loss > tangent.precision().ambiguous_error();
     let exponents: Vec<f64> = gradient.log_abs.iter().zip(probabilities.logs()).map(|(d, l)| d - l).collect();
     let log_scale = exponents.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let zeta: Vec<f64> =

@@ -10,9 +10,8 @@
 
 use faer::Mat;
 
-use super::{Outcome, deviations};
+use super::{Outcome, deviations, log_add};
 use crate::dense::{Svd, thin_svd};
-use crate::objective::LogitGradient;
 use crate::precision::{Carrier, GRAM_RESOLUTION, Precision};
 use crate::reflection::Reflection;
 use crate::{Error, Probabilities, Tangent};
@@ -22,11 +21,11 @@ const CUT_ROUNDOFFS: f64 = 10.0;
 /// A row of T shorter than this, the longest being one, is kept as a unit vector and a logarithm.
 const LIGHT_ROW: f64 = 1e-100;
 
-/// The influence by the authors' numerics.
+/// The influence on -log P of a class by the authors' numerics.
 pub(crate) fn paper(
     probabilities: &Probabilities,
     tangent: &Tangent,
-    gradient: &LogitGradient,
+    class: usize,
     epsilon: f64,
     rank_epsilon: f64,
 ) -> Result<Outcome, Error> {
@@ -51,9 +50,9 @@ pub(crate) fn paper(
         return Ok(Outcome::zero(classes, 0, ambiguous));
     }
     let left = reflection.lift(svd.left.get(.., ..rank));
-    let (shares, log_share) = weighted.shares(&svd, &left, gradient.class);
+    let (shares, log_share) = weighted.shares(&svd, &left, class);
     let squared: f64 = shares.iter().map(|share| share * share).sum();
-    let log_y = probabilities.logs()[gradient.class];
+    let log_y = probabilities.logs()[class];
     let log_gradient = log_add(0.5 * log_y, epsilon.ln()) - log_add(log_y, epsilon.ln());
     Ok(Outcome {
         log_value: (squared > 0.0).then(|| 2.0 * (log_gradient + log_share) + squared.ln()),
@@ -178,10 +177,4 @@ impl Weighted {
 /// The largest of some logarithms.
 fn largest_of(logs: &[f64]) -> f64 {
     logs.iter().copied().fold(f64::NEG_INFINITY, f64::max)
-}
-
-/// ln(e^a + e^b).
-fn log_add(a: f64, b: f64) -> f64 {
-    let (larger, smaller) = if a > b { (a, b) } else { (b, a) };
-    larger + (smaller - larger).exp().ln_1p()
 }

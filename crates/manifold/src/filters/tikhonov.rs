@@ -11,7 +11,7 @@ use faer::Mat;
 
 use super::{Outcome, scaled_factor};
 use crate::graded::{GradedRows, solve};
-use crate::objective::LogitGradient;
+use crate::gradient::LogitGradient;
 use crate::precision::{Carrier, Precision};
 use crate::{Probabilities, Tangent};
 

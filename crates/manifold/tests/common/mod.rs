@@ -33,6 +33,11 @@ pub fn run(logits: &[f64], tangent: &Tangent, y: usize, filter: &str) -> Influen
     influence(logits, tangent, &Objective::class(y), &filter).expect("influence")
 }
 
+/// The influence on any objective by the filter of this text.
+pub fn measure(logits: &[f64], tangent: &Tangent, objective: &Objective, filter: &str) -> Influence {
+    influence(logits, tangent, objective, &filter.parse().expect("filter")).expect("influence")
+}
+
 /// Whether a and b differ by at most `tolerance` of the larger.
 pub fn close(a: f64, b: f64, tolerance: f64) -> bool {
     a == b || (a - b).abs() <= tolerance * a.abs().max(b.abs())

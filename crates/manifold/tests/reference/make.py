@@ -6,7 +6,9 @@ dyadic too. With N = A^T (diag P - P P^T) A and g = A^T dh, dh = P - e_y,
     exact      g^T N^-1 g                               direction h = B^+ N^-1 g
     tikhonov   g^T (N + lambda (B B^T)^-1)^-1 g
     paper      sum over s_i > rank_eps of (df . v_i)^2 / s_i^2, T = diag(1/(sqrt P + eps)) (diag P - P P^T) J = sum s_i q_i v_i^T
-in DIGITS digits, which exceed the largest exponent of P by eighty. Lines:
+in DIGITS digits, which exceed the largest exponent of P by eighty. For the objectives entropy (dh_k = -P_k (ln P_k + H)), margin (of the
+predicted class: e_y - e_j, j the largest other), margin_y (of class y) and cost (P_k (c_k - E c), c_k = ((7 k + 3) mod 11) / 4): NAME_bound,
+NAME_exact, NAME_norm and NAME_tikhonov (lambda 1). Lines:
     matrix,NAME,K,p,r,J...              row-major
     case,NAME,POSITION,GAP,y,z...;KEY=VALUE...
 """
@@ -59,7 +61,28 @@ def logits(classes, position, gap):
 
 
 def quadratic(n, g):
-    return (g.T * lu_solve(n, g))[0]
+    # lu_solve divides by what may be zero: no gradient, no influence.
+    return (g.T * lu_solve(n, g))[0] if any(g) else mpf(0)
+
+
+def gradients(p, z, y):
+    """dh of the objectives that are not -ln P."""
+    classes = range(len(p))
+    entropy = -sum(v * log(v) for v in p)
+    costs = [mpf((7 * k + 3) % 11) / 4 for k in classes]
+    mean = sum(v * c for v, c in zip(p, costs))
+    first = max(classes, key=lambda k: (z[k], -k))
+
+    def margin(of):
+        rival = max((k for k in classes if k != of), key=lambda k: (z[k], -k))
+        return matrix([(1 if k == of else 0) - (1 if k == rival else 0) for k in classes])
+
+    return {
+        'entropy': matrix([-p[k] * (log(p[k]) + entropy) for k in classes]),
+        'margin': margin(first),
+        'margin_y': margin(y),
+        'cost': matrix([p[k] * (costs[k] - mean) for k in classes]),
+    }
 
 
 def number(x):
@@ -88,6 +111,12 @@ def reference(a, b, z, y, gap):
     values['cross_entropy'] = -log(p[y])
     for text in LAMBDAS:
         values['tikhonov:' + text] = quadratic(n + mpf(text) * bb ** -1, g)
+    for name, dh in gradients(p, z, y).items():
+        g_name = a.T * dh
+        values[name + '_bound'] = sum(dh[k] ** 2 / p[k] for k in range(classes))
+        values[name + '_exact'] = quadratic(n, g_name)
+        values[name + '_norm'] = sqrt(sum(v * v for v in b.T * g_name))
+        values[name + '_tikhonov'] = quadratic(n + bb ** -1, g_name)
     direction = b.T * lu_solve(bb, lu_solve(n, g))
     out = [f'{key}={number(value)}' for key, value in values.items()]
     out.append('log10=' + number(log10(values['exact'])))

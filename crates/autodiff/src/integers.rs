@@ -1,0 +1,261 @@
+//! Integers and booleans of a recording, computed on the host before it is lowered.
+//!
+//! Indices and masks of a classifier are constants: made from numbers in the model's code (`arange`, `tril_mask`, comparisons, casts to
+//! float) or held in its buffers. What they are is known once the recording is there, so their operations are carried out here, and the graph
+//! sees constants. An integer that depends on the input stays what it was in the recording, an operation that no rule knows.
+
+use std::collections::BTreeMap;
+
+use burn::backend::ir::{
+    BaseOperationIr, BinaryOpIr, BoolOperationIr, IntOperationIr, NumericOperationIr, OperationIr,
+    ScalarOpIr, TensorId, TensorIr,
+};
+use burn::tensor::{DType, TensorData};
+
+use crate::capture::Recording;
+
+/// Carries out every integer and boolean operation whose operands are known.
+pub(crate) fn fold(recording: &mut Recording) {
+    let values = &mut recording.values;
+    recording.operations.retain(|op| match computed(op, values) {
+        Some((out, table)) => {
+            values.insert(out.id, table.data(out.dtype));
+            false
+        }
+        None => true,
+    });
+}
+
+/// A tensor of integers, booleans among them as 0 and 1.
+#[derive(Debug, Clone, PartialEq)]
+struct Table {
+    shape: Vec<usize>,
+    values: Vec<i64>,
+}
+
+/// Known tensors by their identity.
+type Known = BTreeMap<TensorId, TensorData>;
+
+impl Table {
+    fn read(data: &TensorData) -> Option<Self> {
+        let shape = data.shape().to_vec();
+        let values = match data.dtype() {
+            DType::Bool(_) => data.iter::<bool>().map(i64::from).collect(),
+            dtype if dtype.is_int() || dtype.is_uint() => data.iter::<i64>().collect(),
+            _ => return None,
+        };
+        Some(Self { shape, values })
+    }
+
+    fn data(self, dtype: DType) -> TensorData {
+        let Self { shape, values } = self;
+        match dtype {
+            DType::Bool(_) => TensorData::new(values.into_iter().map(|x| x != 0).collect::<Vec<_>>(), shape),
+            dtype if dtype.is_float() => {
+                let floats = values.into_iter().map(|x| x as f64).collect::<Vec<_>>();
+                TensorData::new(floats, shape).convert_dtype(dtype)
+            }
+            _ => TensorData::new(values, shape),
+        }
+    }
+
+    /// The table of this shape with `at(index)` in each place.
+    fn build(shape: &[usize], mut at: impl FnMut(&[usize]) -> i64) -> Self {
+        let mut index = vec![0; shape.len()];
+        let values = (0..shape.iter().product())
+            .map(|flat: usize| {
+                let mut rest = flat;
+                for axis in (0..shape.len()).rev() {
+                    index[axis] = rest % shape[axis];
+                    rest /= shape[axis];
+                }
+                at(&index)
+            })
+            .collect();
+        Self { shape: shape.to_vec(), values }
+    }
+
+    /// The element at an index that may have more axes in front; axes of size 1 repeat.
+    fn at(&self, index: &[usize]) -> i64 {
+        let own = &index[index.len() - self.shape.len()..];
+        let flat = own.iter().zip(&self.shape).fold(0, |flat, (&i, &size)| flat * size + i.min(size - 1));
+        self.values[flat]
+    }
+}
+
+/// The result of an operation on known integers or booleans.
+fn computed<'a>(op: &'a OperationIr, known: &Known) -> Option<(&'a TensorIr, Table)> {
+    match op {
+        OperationIr::BaseInt(base) | OperationIr::BaseBool(base) => moved(base, known),
+        OperationIr::NumericInt(_, numeric) => counted(numeric, known),
+        OperationIr::Int(IntOperationIr::IntoFloat(io))
+        | OperationIr::Bool(BoolOperationIr::IntoFloat(io) | BoolOperationIr::IntoInt(io)) => {
+            Some((&io.out, table(&io.input, known)?))
+        }
+        OperationIr::Bool(boolean) => match boolean {
+            BoolOperationIr::Not(io) => {
+                let a = table(&io.input, known)?;
+                Some((&io.out, Table::build(&io.out.shape, |at| 1 - a.at(at))))
+            }
+            BoolOperationIr::And(io) => pairs(io, known, |a, b| a & b),
+            BoolOperationIr::Or(io) => pairs(io, known, |a, b| a | b),
+            BoolOperationIr::Xor(io) => pairs(io, known, |a, b| a ^ b),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn table(tensor: &TensorIr, known: &Known) -> Option<Table> {
+    Table::read(known.get(&tensor.id)?)
+}
+
+/// Operations that move elements, and equality.
+fn moved<'a>(op: &'a BaseOperationIr, known: &Known) -> Option<(&'a TensorIr, Table)> {
+    use BaseOperationIr as Base;
+    match op {
+        Base::Reshape(io) => {
+            Some((&io.out, Table { shape: io.out.shape.to_vec(), ..table(&io.input, known)? }))
+        }
+        Base::Expand(io) => {
+            let a = table(&io.input, known)?;
+            Some((&io.out, Table::build(&io.out.shape, |at| a.at(at))))
+        }
+        Base::Permute(io) => Some((&io.out, permuted(&table(&io.input, known)?, &io.axes, &io.out.shape))),
+        Base::SwapDims(io) => {
+            let mut axes: Vec<_> = (0..io.input.shape.num_dims()).collect();
+            axes.swap(io.dim1, io.dim2);
+            Some((&io.out, permuted(&table(&io.input, known)?, &axes, &io.out.shape)))
+        }
+        Base::Slice(io) => {
+            let (a, sizes) = (table(&io.tensor, known)?, io.tensor.shape.to_vec());
+            if io.ranges.iter().any(|range| range.step < 1) {
+                return None;
+            }
+            let start =
+                |axis: usize| io.ranges.get(axis).map_or(0, |range| range.to_range(sizes[axis]).start);
+            let step = |axis: usize| io.ranges.get(axis).map_or(1, |range| range.step as usize);
+            let source = |at: &[usize]| -> Vec<usize> {
+                at.iter().enumerate().map(|(axis, i)| start(axis) + i * step(axis)).collect()
+            };
+            Some((&io.out, Table::build(&io.out.shape, |at| a.at(&source(at)))))
+        }
+        Base::Cast(io) => Some((&io.out, table(&io.input, known)?)),
+        Base::Zeros(io) => Some((&io.out, Table::build(&io.out.shape, |_| 0))),
+        Base::Ones(io) => Some((&io.out, Table::build(&io.out.shape, |_| 1))),
+        Base::Equal(io) => pairs(io, known, |a, b| i64::from(a == b)),
+        Base::NotEqual(io) => pairs(io, known, |a, b| i64::from(a != b)),
+        Base::EqualElem(io) => scalars(io, known, |a, b| i64::from(a == b)),
+        Base::NotEqualElem(io) => scalars(io, known, |a, b| i64::from(a != b)),
+        _ => None,
+    }
+}
+
+fn permuted(table: &Table, axes: &[usize], shape: &[usize]) -> Table {
+    Table::build(shape, |at| {
+        let mut source = vec![0; at.len()];
+        for (i, &axis) in axes.iter().enumerate() {
+            source[axis] = at[i];
+        }
+        table.at(&source)
+    })
+}
+
+/// Arithmetic and order.
+fn counted<'a>(op: &'a NumericOperationIr, known: &Known) -> Option<(&'a TensorIr, Table)> {
+    use NumericOperationIr as N;
+    match op {
+        N::Add(io) => pairs(io, known, i64::wrapping_add),
+        N::Sub(io) => pairs(io, known, i64::wrapping_sub),
+        N::Mul(io) => pairs(io, known, i64::wrapping_mul),
+        N::AddScalar(io) => scalars(io, known, i64::wrapping_add),
+        N::SubScalar(io) => scalars(io, known, i64::wrapping_sub),
+        N::MulScalar(io) => scalars(io, known, i64::wrapping_mul),
+        N::Greater(io) => pairs(io, known, |a, b| i64::from(a > b)),
+        N::GreaterEqual(io) => pairs(io, known, |a, b| i64::from(a >= b)),
+        N::Lower(io) => pairs(io, known, |a, b| i64::from(a < b)),
+        N::LowerEqual(io) => pairs(io, known, |a, b| i64::from(a <= b)),
+        N::GreaterElem(io) => scalars(io, known, |a, b| i64::from(a > b)),
+        N::GreaterEqualElem(io) => scalars(io, known, |a, b| i64::from(a >= b)),
+        N::LowerElem(io) => scalars(io, known, |a, b| i64::from(a < b)),
+        N::LowerEqualElem(io) => scalars(io, known, |a, b| i64::from(a <= b)),
+        N::Full(io) => {
+            let value = io.value.elem::<i64>();
+            Some((&io.out, Table::build(&io.out.shape, |_| value)))
+        }
+        _ => None,
+    }
+}
+
+fn pairs<'a>(
+    io: &'a BinaryOpIr,
+    known: &Known,
+    each: impl Fn(i64, i64) -> i64,
+) -> Option<(&'a TensorIr, Table)> {
+    let (a, b) = (table(&io.lhs, known)?, table(&io.rhs, known)?);
+    Some((&io.out, Table::build(&io.out.shape, |at| each(a.at(at), b.at(at)))))
+}
+
+fn scalars<'a>(
+    io: &'a ScalarOpIr,
+    known: &Known,
+    each: impl Fn(i64, i64) -> i64,
+) -> Option<(&'a TensorIr, Table)> {
+    let (a, b) = (table(&io.lhs, known)?, io.rhs.elem::<i64>());
+    Some((&io.out, Table { values: a.values.iter().map(|&a| each(a, b)).collect(), shape: a.shape }))
+}
+
+/// What an index or mask with a row for each sample is for any one of them: its row, as `[1, ...]`, where all rows of both recordings are
+/// equal.
+pub(crate) fn common_row(first: &TensorData, second: &TensorData, batch: usize) -> Option<TensorData> {
+    let (a, b) = (Table::read(first)?, Table::read(second)?);
+    let rest = a.shape.get(1..)?;
+    if a.shape.first() != Some(&batch)
+        || b.shape.first() != Some(&(batch + 1))
+        || b.shape.get(1..) != Some(rest)
+    {
+        return None;
+    }
+    let size = rest.iter().product::<usize>();
+    let row = a.values.get(..size)?.to_vec();
+    let equal = size > 0 && a.values.chunks(size).chain(b.values.chunks(size)).all(|other| other == row);
+    let shape = std::iter::once(1).chain(rest.iter().copied()).collect();
+    equal.then(|| Table { shape, values: row }.data(first.dtype()))
+}
+
+#[cfg(test)]
+mod tests {
+    //! Tables by hand; what models make of them is tested from outside.
+
+    use super::*;
+
+    #[test]
+    fn tables_repeat_along_axes_of_size_1_and_new_axes() {
+        let row = Table { shape: vec![1, 3], values: vec![1, 2, 3] };
+        let column = Table { shape: vec![2, 1], values: vec![10, 20] };
+        let sum = Table::build(&[2, 3], |at| row.at(at) + column.at(at));
+        assert_eq!(sum.values, [11, 12, 13, 21, 22, 23]);
+        assert_eq!(Table::build(&[2, 2, 1], |at| column.at(at)).values, [10, 20, 10, 20]);
+        assert_eq!(permuted(&sum, &[1, 0], &[3, 2]).values, [11, 21, 12, 22, 13, 23]);
+    }
+
+    #[test]
+    fn data_and_back() {
+        let table = Table { shape: vec![2], values: vec![0, 1] };
+        let masks = TensorData::new(vec![false, true], [2]);
+        assert_eq!(table.clone().data(masks.dtype()), masks);
+        assert_eq!(Table::read(&masks), Some(table.clone()));
+        assert_eq!(table.clone().data(DType::F32), TensorData::new(vec![0.0_f32, 1.0], [2]));
+        assert_eq!(Table::read(&TensorData::new(vec![0_u8, 1], [2])), Some(table));
+        assert_eq!(Table::read(&TensorData::new(vec![0.5_f32], [1])), None);
+    }
+
+    #[test]
+    fn rows_that_are_equal_are_one() {
+        let rows = |rows: &[[i64; 2]]| TensorData::new(rows.concat(), [rows.len(), 2]);
+        let row = common_row(&rows(&[[1, 2]; 2]), &rows(&[[1, 2]; 3]), 2);
+        assert_eq!(row, Some(TensorData::new(vec![1_i64, 2], [1, 2])));
+        assert_eq!(common_row(&rows(&[[1, 2]; 2]), &rows(&[[1, 2], [1, 2], [1, 3]]), 2), None);
+        assert_eq!(common_row(&rows(&[[1, 2]; 3]), &rows(&[[1, 2]; 4]), 2), None);
+    }
+}

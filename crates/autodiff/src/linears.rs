@@ -1,0 +1,96 @@
+//! Burn's linear layer on batches of rows, in one form.
+//!
+//! Burn 0.22.1 records a linear layer on `[n, s, i]` either as a batched product or, where the merged rows make a squarer matrix, as a product of
+//! `[n s, i]` between two reshapes: a choice that depends on the batch size, so that two recordings of one model differ. Here the last
+//! operation of either form becomes the linear operation that both stand for; the others, if nothing else reads them, are not needed
+//! any more.
+
+use std::collections::HashMap;
+
+use burn::backend::ir::{
+    BaseOperationIr, BinaryOpIr, FloatOperationIr, LinearOpIr, MatmulOpIr, ModuleOperationIr,
+    NumericOperationIr, OperationIr, ShapeOpIr, TensorId, TensorIr,
+};
+
+use crate::capture::Recording;
+
+/// Puts every linear layer on three axes or more into the one form.
+pub(crate) fn unite(recording: &mut Recording) {
+    let producers = recording.operations.iter().enumerate();
+    let producers = producers.flat_map(|(index, op)| op.outputs().map(move |out| (out.id, index))).collect();
+    let search = Search { recording, producers };
+    let found: Vec<_> = (0..recording.operations.len())
+        .filter_map(|index| Some((index, search.linear(&recording.operations[index])?)))
+        .collect();
+    for (index, linear) in found {
+        recording.operations[index] = OperationIr::Module(ModuleOperationIr::Linear(linear));
+    }
+}
+
+struct Search<'a> {
+    recording: &'a Recording,
+    producers: HashMap<TensorId, usize>,
+}
+
+impl<'a> Search<'a> {
+    fn producer(&self, tensor: &TensorIr) -> Option<&'a OperationIr> {
+        self.producers.get(&tensor.id).map(|&index| &self.recording.operations[index])
+    }
+
+    /// The source of a reshape.
+    fn reshaped(&self, tensor: &TensorIr) -> Option<&'a TensorIr> {
+        match self.producer(tensor)? {
+            OperationIr::BaseFloat(BaseOperationIr::Reshape(ShapeOpIr { input, .. })) => Some(input),
+            _ => None,
+        }
+    }
+
+    /// A weight of `rank` axes that was not computed.
+    fn weight(&self, tensor: &'a TensorIr, rank: usize) -> Option<&'a TensorIr> {
+        let known = self.recording.values.contains_key(&tensor.id) && tensor.shape.num_dims() == rank;
+        known.then_some(tensor)
+    }
+
+    /// The linear layer whose last operation this is.
+    fn linear(&self, op: &'a OperationIr) -> Option<LinearOpIr> {
+        let (x, weight, bias, out) = match op {
+            OperationIr::BaseFloat(BaseOperationIr::Reshape(io)) => {
+                let (product, bias) = self.with_bias(self.producer(&io.input)?)?;
+                let weight = self.weight(&product.rhs, 2)?;
+                (self.reshaped(&product.lhs)?, weight, bias, &io.out)
+            }
+            _ => {
+                let (product, bias) = self.with_bias(op)?;
+                let weight = self.weight(self.reshaped(&product.rhs)?, 2)?;
+                (&product.lhs, weight, bias, op.outputs().next()?)
+            }
+        };
+        let (from, to) = (x.shape.to_vec(), out.shape.to_vec());
+        let fits = from.len() > 2
+            && from.len() == to.len()
+            && from[..from.len() - 1] == to[..to.len() - 1]
+            && from.last() == weight.shape.first()
+            && to.last() == weight.shape.last();
+        let owned = |tensor: &TensorIr| tensor.clone();
+        fits.then(|| LinearOpIr {
+            x: owned(x),
+            weight: owned(weight),
+            bias: bias.map(owned),
+            out: owned(out),
+        })
+    }
+
+    /// A product, alone or with a bias `[O]` added to it.
+    fn with_bias(&self, op: &'a OperationIr) -> Option<(&'a MatmulOpIr, Option<&'a TensorIr>)> {
+        match op {
+            OperationIr::Float(_, FloatOperationIr::Matmul(product)) => Some((product, None)),
+            OperationIr::NumericFloat(_, NumericOperationIr::Add(BinaryOpIr { lhs, rhs, .. })) => {
+                let OperationIr::Float(_, FloatOperationIr::Matmul(product)) = self.producer(lhs)? else {
+                    return None;
+                };
+                Some((product, Some(self.weight(self.reshaped(rhs)?, 1)?)))
+            }
+            _ => None,
+        }
+    }
+}

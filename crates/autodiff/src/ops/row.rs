@@ -1,0 +1,74 @@
+//! Operations along one axis as operations on images of height 1.
+//!
+//! `[B, C, L]` is taken as `[B, C, 1, L]`, given to the two-dimensional rule, and the axis of size 1 is dropped from what comes back. Kernels `[O, C, K]`
+//! become `[O, C, 1, K]` in the same way.
+
+use std::fmt;
+
+use super::{Keep, Rule, Saved, with_leading};
+use crate::array::{Array, Place};
+
+/// A two-dimensional rule applied to images of height 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row<R>(pub R);
+
+impl<R: fmt::Display> fmt::Display for Row<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "row {}", self.0)
+    }
+}
+
+/// `[a, b, c]` as `[a, b, 1, c]`; other shapes (a bias) stay.
+fn lifted_shape(shape: &[usize]) -> Vec<usize> {
+    match *shape {
+        [a, b, c] => vec![a, b, 1, c],
+        _ => shape.to_vec(),
+    }
+}
+
+fn lifted(array: Array) -> Array {
+    let shape = lifted_shape(&array.shape());
+    array.reshape(&shape)
+}
+
+impl<R: Rule> Rule for Row<R> {
+    fn shape(&self, inputs: &[Vec<usize>], recorded: &[usize]) -> Result<Vec<usize>, String> {
+        if inputs[0].len() != 3 {
+            return Err(format!("three axes are needed, found shape {:?}", inputs[0]));
+        }
+        let inputs: Vec<_> = inputs.iter().map(|shape| lifted_shape(shape)).collect();
+        let shape = self.0.shape(&inputs, &lifted_shape(recorded))?;
+        Ok(vec![shape[0], shape[1], shape[3]])
+    }
+
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array {
+        let inputs = inputs.into_iter().map(lifted).collect();
+        self.0.forward(inputs, &lifted_shape(shape), place).reshape(shape)
+    }
+
+    fn differentiable(&self, position: usize) -> bool {
+        self.0.differentiable(position)
+    }
+
+    fn keeps(&self, active: &[bool]) -> Vec<Keep> {
+        self.0.keeps(active)
+    }
+
+    fn trace(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> (Array, Option<Array>) {
+        let inputs = inputs.into_iter().map(lifted).collect();
+        let (output, derived) = self.0.trace(inputs, &lifted_shape(shape), place);
+        (output.reshape(shape), derived)
+    }
+
+    fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
+        let full = cotangent.shape();
+        let inputs: Vec<_> = saved.inputs.iter().map(|input| input.clone().map(lifted)).collect();
+        let output = saved.output.cloned().map(lifted);
+        let shapes: Vec<_> = saved.shapes.iter().map(|shape| lifted_shape(shape)).collect();
+        let image =
+            Saved { inputs: &inputs, output: output.as_ref(), derived: saved.derived, shapes: &shapes };
+        let cotangent = cotangent.reshape(&with_leading(full[0], &lifted_shape(&full[1..])));
+        let pulled = self.0.pullback(cotangent, position, &image);
+        pulled.reshape(&with_leading(full[0], &saved.shapes[position]))
+    }
+}

@@ -1,0 +1,74 @@
+//! Rows of perturbation space: the gradient df of any function f of each sample, as the user computed it.
+
+use std::sync::Arc;
+
+use burn::tensor::{Tensor, TensorData};
+
+use crate::error::{Error, Result};
+
+/// df of N samples, in f64.
+///
+/// # Shapes
+/// `[N, ...sample]`: one number a perturbed element.
+#[derive(Debug, Clone)]
+pub struct Gradients {
+    values: Arc<[f64]>,
+    shape: Vec<usize>,
+}
+
+impl Gradients {
+    /// From a tensor of any float type and device.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a device that fails.
+    pub fn new<const D: usize>(gradients: Tensor<D>) -> Result<Self> {
+        let data = gradients.try_to_data();
+        Self::from_data(data.map_err(|error| unreadable(&error))?)
+    }
+
+    /// From data on the host, of any float type.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for data that are no numbers.
+    pub fn from_data(data: TensorData) -> Result<Self> {
+        let shape = data.shape().to_vec();
+        let values: Vec<f64> = data.try_into_vec_as().map_err(|error| unreadable(&error))?;
+        Ok(Self { values: values.into(), shape })
+    }
+
+    /// `[N, ...sample]`.
+    #[must_use]
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// df of one sample, all its elements in a row.
+    pub(crate) fn of(&self, sample: usize) -> &[f64] {
+        let length = self.values.len() / self.shape.first().copied().unwrap_or(1).max(1);
+        self.values.get(sample * length..(sample + 1) * length).unwrap_or_default()
+    }
+
+    /// Refuses gradients of another shape than that of the samples.
+    pub(crate) fn check(&self, samples: usize, sample: &[usize]) -> Result<()> {
+        let expected = [&[samples], sample].concat();
+        if self.shape == expected {
+            return Ok(());
+        }
+        Err(Error::GradientShape { found: self.shape.clone(), expected })
+    }
+}
+
+impl PartialEq for Gradients {
+    /// The same shape and the same bits.
+    fn eq(&self, other: &Self) -> bool {
+        let bits = |of: &Self| of.values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        self.shape == other.shape && bits(self) == bits(other)
+    }
+}
+
+impl Eq for Gradients {}
+
+fn unreadable(error: &dyn std::fmt::Debug) -> Error {
+    let message = format!("reading the gradients of the objective failed: {error:?}");
+    influence_autodiff::Error::Device(message).into()
+}

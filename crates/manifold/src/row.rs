@@ -1,0 +1,178 @@
+//! Rows of perturbation space: the gradient df of any function of omega, reduced to what the measure needs.
+//!
+//! With C J = V Sigma W^T, the part of df in the row space of C J is W a, a = W^T df = Sigma^-1 V^T C (J df); so J df, K
+//! numbers, and |df| are all that is kept. On that part f behaves as a function of the logits with the gradient
+//! dh = V Sigma^-1 a, for J^T dh = W a. What is left, |df|^2 - |a|^2, is `outside`: along it f changes and the
+//! distribution does not.
+
+use std::hash::{Hash, Hasher};
+
+use crate::error::{check_finite, wrong_length};
+use crate::{Error, Scalar, Tangent};
+
+/// Roundings of |a|^2 / |df|^2, in units of the error of the weakest direction, below which `outside` is 0.
+const OUTSIDE_ROUNDOFFS: f64 = 100.0;
+
+/// A gradient df in perturbation space, kept as C J df / |df| and |df|.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// C J df / |df|: K numbers that add up to zero.
+    pub(crate) product: Vec<f64>,
+    /// |df|.
+    pub(crate) norm: f64,
+}
+
+/// The part of a row that the distribution can see.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    /// V Sigma^-1 a over e^`log_scale`: K numbers that add up to zero.
+    pub(crate) gradient: Vec<f64>,
+    pub(crate) log_scale: f64,
+    /// Absolute error of the numbers.
+    pub(crate) error: f64,
+    /// 1 - |a|^2 / |df|^2; 0 where rounding alone could be what is left.
+    pub(crate) outside: f64,
+}
+
+impl Row {
+    /// From df and the rows of J, K of them or the K-1 differences z_k - z_K, told apart by the length.
+    ///
+    /// # Shapes
+    ///
+    /// `rows`: [K, p] or [K-1, p], K = `classes`, p = `columns`; `gradient`: `[p]`.
+    ///
+    /// # Errors
+    ///
+    /// Fewer than two classes, no columns, another length, NaN or infinity.
+    pub fn from_rows<T: Scalar>(
+        rows: &[T],
+        classes: usize,
+        columns: usize,
+        gradient: &[f64],
+    ) -> Result<Self, Error> {
+        if columns == 0 {
+            return Err(Error::NoColumns);
+        }
+        if gradient.len() != columns {
+            return Err(wrong_length("the gradient df", columns, gradient.len()));
+        }
+        if !rows.len().is_multiple_of(columns) {
+            return Err(wrong_length("the Jacobian", format!("rows of {columns}"), rows.len()));
+        }
+        check_finite("the gradient df", gradient.iter().copied())?;
+        let norm = norm(gradient);
+        let unit = |i: usize| if norm > 0.0 { gradient[i] / norm } else { 0.0 };
+        let unit: Vec<f64> = (0..columns).map(unit).collect();
+        let product = |row: &[T]| row.iter().zip(&unit).map(|(x, u)| x.to_f64() * u).sum::<f64>();
+        Self::new(rows.chunks_exact(columns).map(product).collect(), classes, norm)
+    }
+
+    /// From J df, where J itself is gone (a Gram matrix), and |df|: K numbers, or the K-1 products with the rows z_k - z_K.
+    ///
+    /// # Errors
+    ///
+    /// Fewer than two classes, another length, NaN or infinity, a negative norm.
+    pub fn from_products(products: &[f64], classes: usize, norm: f64) -> Result<Self, Error> {
+        check_finite("the norm of df", [if norm >= 0.0 { norm } else { f64::NAN }])?;
+        check_finite("the products J df", products.iter().copied())?;
+        let unit = if norm > 0.0 { 1.0 / norm } else { 0.0 };
+        Self::new(products.iter().map(|x| x * unit).collect(), classes, norm)
+    }
+
+    /// Centres the products over the classes.
+    fn new(mut product: Vec<f64>, classes: usize, norm: f64) -> Result<Self, Error> {
+        if classes < 2 {
+            return Err(Error::TooFewClasses { classes });
+        }
+        if product.len() != classes && product.len() + 1 != classes {
+            let expected = format!("{classes} or {}", classes - 1);
+            return Err(wrong_length("the product J df", expected, product.len()));
+        }
+        product.resize(classes, 0.0);
+        let mean = product.iter().map(|x| x / classes as f64).sum::<f64>();
+        product.iter_mut().for_each(|x| *x -= mean);
+        check_finite("the product J df", product.iter().copied())?;
+        check_finite("the norm of df", [norm])?;
+        Ok(Self { product, norm })
+    }
+
+    /// |df|.
+    pub fn norm(&self) -> f64 {
+        self.norm
+    }
+
+    /// df times `factor`.
+    pub(crate) fn times(&self, factor: f64) -> Self {
+        Self {
+            product: self.product.iter().map(|x| x * factor.signum()).collect(),
+            norm: self.norm * factor.abs(),
+        }
+    }
+
+    /// The row where J and df are `unit` times as large.
+    pub(crate) fn in_units(&self, unit: f64) -> Self {
+        Self { product: self.product.iter().map(|x| x * unit).collect(), norm: self.norm * unit }
+    }
+
+    /// The rows of several blocks of coordinates side by side: J df adds up, and |df| as the legs of a right angle.
+    pub(crate) fn concatenated(rows: &[&Self]) -> Self {
+        let norm = rows.iter().fold(0.0_f64, |norm, row| norm.hypot(row.norm));
+        let mut product = vec![0.0; rows.first().map_or(0, |row| row.product.len())];
+        for row in rows.iter().filter(|row| row.norm > 0.0) {
+            let share = row.norm / norm;
+            product.iter_mut().zip(&row.product).for_each(|(sum, x)| *sum += x * share);
+        }
+        Self { product, norm }
+    }
+
+    /// The part in the row space of the first `rank` directions of the tangent.
+    pub(crate) fn inside(&self, tangent: &Tangent, rank: usize) -> Inside {
+        let classes = tangent.classes();
+        if rank == 0 || self.norm == 0.0 {
+            let outside = if self.norm > 0.0 { 1.0 } else { 0.0 };
+            return Inside { gradient: vec![0.0; classes], log_scale: 0.0, error: 0.0, outside };
+        }
+        let largest = tangent.largest();
+        let mut gradient = vec![0.0; classes];
+        let mut square = 0.0;
+        for j in 0..rank {
+            let (column, ratio) = (tangent.basis.col_as_slice(j), tangent.singular[j] / largest);
+            let dot = column.iter().zip(&self.product).map(|(v, x)| v * (x / largest)).sum::<f64>();
+            // A cosine, whatever rounding says.
+            let a = (dot / ratio).clamp(-1.0, 1.0);
+            square += a * a;
+            gradient.iter_mut().zip(column).for_each(|(sum, v)| *sum += a / ratio * v);
+        }
+        let smallest = tangent.singular[rank - 1] / largest;
+        let error = tangent.noise.direction_error(smallest);
+        let left = 1.0 - square;
+        let outside = if left > OUTSIDE_ROUNDOFFS * error { left } else { 0.0 };
+        Inside { gradient, log_scale: self.norm.ln() - largest.ln(), error: error / smallest, outside }
+    }
+}
+
+impl PartialEq for Row {
+    /// The same bits.
+    fn eq(&self, other: &Self) -> bool {
+        let bits = |row: &Self| row.product.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        self.norm.to_bits() == other.norm.to_bits() && bits(self) == bits(other)
+    }
+}
+
+impl Eq for Row {}
+
+impl Hash for Row {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.norm.to_bits().hash(state);
+        self.product.iter().for_each(|x| x.to_bits().hash(state));
+    }
+}
+
+/// The Euclidean norm, without overflow of squares.
+fn norm(values: &[f64]) -> f64 {
+    let largest = values.iter().fold(0.0_f64, |largest, x| largest.max(x.abs()));
+    if largest == 0.0 {
+        return 0.0;
+    }
+    largest * values.iter().map(|x| (x / largest).powi(2)).sum::<f64>().sqrt()
+}
