@@ -1,0 +1,53 @@
+//! A dense route for the examples' tests: the engine's Jacobian against central differences of the model's own forward pass in f64.
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use influence_autodiff::{Graph, Options, Precision, Program, Rows};
+
+/// Step of the differences: rounding costs 1e-10, truncation its square.
+const STEP: f64 = 1e-6;
+
+/// Error allowed, relative to the largest entry of the Jacobian (at least 1).
+const TOLERANCE: f64 = 1e-7;
+
+/// Weights in double precision.
+struct Double;
+
+impl ModuleMapper for Double {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| tensor.cast(DType::F64))
+    }
+}
+
+/// Compares the rows of z_k - z_K at one sample of shape `sample`.
+pub(crate) fn assert_dense<M: Module, const D: usize>(
+    model: M,
+    forward: impl Fn(&M, Tensor<D>) -> Tensor<2>,
+    sample: &[usize],
+) {
+    let device = Device::flex();
+    let model = model.map(&mut Double);
+    let shape: Vec<_> = std::iter::once(1).chain(sample.iter().copied()).collect();
+    let point: Vec<f64> = (0..shape.iter().product()).map(|i: usize| (i as f64 * 1.7).sin()).collect();
+    let graph = Graph::capture(&model, &forward, sample, &device).unwrap();
+    let program = Program::new(graph, &device, &Options { precision: Precision::F64, batch: 1 }).unwrap();
+    let mut all = program.jacobians(TensorData::new(point.clone(), shape.clone())).unwrap();
+    let Rows::F64(rows) = all.next().unwrap().unwrap().rows else { panic!("a run in f64") };
+    let logits = |i: usize, by: f64| {
+        let mut moved = point.clone();
+        moved[i] += by;
+        let data = TensorData::new(moved, shape.clone());
+        let logits = forward(&model, Tensor::from_data(data, (&device, DType::F64)));
+        logits.into_data().iter::<f64>().collect::<Vec<_>>()
+    };
+    let scale = rows.iter().fold(1.0_f64, |max, x| max.max(x.abs()));
+    for i in 0..point.len() {
+        let (plus, minus) = (logits(i, STEP), logits(i, -STEP));
+        let last = plus.len() - 1;
+        for k in 0..last {
+            let expected = ((plus[k] - plus[last]) - (minus[k] - minus[last])) / (2.0 * STEP);
+            let error = (rows[k * point.len() + i] - expected).abs() / scale;
+            assert!(error < TOLERANCE, "class {k}, input {i}: {error:e}");
+        }
+    }
+}
