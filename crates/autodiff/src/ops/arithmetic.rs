@@ -42,7 +42,7 @@ pub(crate) fn sum_to(cotangent: Array, shape: &[usize]) -> Array {
 }
 
 /// Both operands' other one, where it is active and the product needs it.
-fn other_of_active(active: &[bool]) -> Vec<Keep> {
+pub(super) fn other_of_active(active: &[bool]) -> Vec<Keep> {
     (0..2).filter(|&position| active[1 - position]).map(Keep::Input).collect()
 }
 

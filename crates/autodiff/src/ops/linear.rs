@@ -87,7 +87,7 @@ impl Rule for Matmul {
     }
 
     fn keeps(&self, active: &[bool]) -> Vec<Keep> {
-        (0..2).filter(|&position| active[1 - position]).map(Keep::Input).collect()
+        super::arithmetic::other_of_active(active)
     }
 
     fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
