@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use influence::{Filter, Precision, Scorer, Target};
+use influence::{Engine, Filter, Precision, Scorer, Target};
 use influence_data::{Dataset, Kind, Selection, Split, sample};
 use influence_zoo::weights::{self, Checkpoint, Report};
 use influence_zoo::{Architecture, Network};
@@ -54,7 +54,7 @@ impl Job {
         let selection: Selection =
             arguments.images.as_deref().map_or_else(|| Ok(Selection::all()), str::parse)?;
         check_perturbation(arguments.perturb.as_deref())?;
-        let device = device(arguments.engine.as_deref())?;
+        let (engine, device) = engine(arguments.engine.as_deref())?;
         let batch = positive("--batch", arguments.batch)?.unwrap_or(DEFAULT_BATCH);
         set_threads(positive("--threads", arguments.threads)?)?;
         let out = arguments.out.as_deref().map(output::check).transpose()?;
@@ -70,7 +70,8 @@ impl Job {
             )));
         }
         let (network, report, described) = network(arguments, &data, precision, &device)?;
-        let scorer = Scorer::builder().filter(filter).precision(precision).batch(batch).device(&device);
+        let scorer =
+            Scorer::builder().filter(filter).precision(precision).batch(batch).engine(engine).device(&device);
         let scorer = scorer.compile(&network, Network::forward, &data.shape())?;
         let quiet = arguments.quiet;
         Ok(Self {
@@ -104,13 +105,12 @@ fn check_perturbation(text: Option<&str>) -> Result<()> {
     }
 }
 
-/// The device of an engine.
-fn device(engine: Option<&str>) -> Result<Device> {
-    match engine {
-        None | Some("flex") => Ok(Device::flex()),
-        Some(other) => {
-            Err(Failure::new(format!("--engine {other}: this version has the engine flex only; give flex")))
-        }
+/// What an engine's name stands for.
+fn engine(name: Option<&str>) -> Result<(Engine, Device)> {
+    match name {
+        None | Some("cpu") => Ok((Engine::Cpu(None), Device::flex())),
+        Some("flex") => Ok((Engine::Burn, Device::flex())),
+        Some(other) => Err(Failure::new(format!("--engine {other}: give cpu or flex"))),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::array::Array;
 use crate::burn_executor::BurnExecutor;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
-use crate::graph::{Constant, Kind, Role, Value};
+use crate::graph::{Constant, Graph, Kind, Role, Value};
 use crate::ops::with_leading;
 
 /// The first element that is NaN or infinite: its flat index and its name.
@@ -117,8 +117,26 @@ pub(crate) fn probe(executor: &BurnExecutor, tolerance: f64) -> Result<()> {
         }
         rows.extend(logits);
     }
-    // Rows that overflow on made-up samples tell nothing.
-    let mut rows = rows
+    probabilities(&rows, classes)
+}
+
+/// Refuses a network that ends in a softmax, by the made-up samples of [`probe`]; for an executor that keeps samples apart by construction.
+///
+/// # Errors
+/// [`Error::Probabilities`] when every row of logits is non-negative and sums to 1.
+pub(crate) fn outputs(executor: &dyn Executor, graph: &Graph) -> Result<()> {
+    let sample = graph.sample_shape();
+    let mut rows = Vec::new();
+    for round in 0..ROUNDS {
+        let [a, b] = [0, 1].map(|draw| draw_sample(&sample, 5 * round + draw));
+        rows.push(logits(executor, &batch_of(&sample, &[&a, &b]))?);
+    }
+    probabilities(&rows, graph.classes())
+}
+
+/// Rows that overflow on made-up samples tell nothing.
+fn probabilities(batches: &[Vec<f64>], classes: usize) -> Result<()> {
+    let mut rows = batches
         .iter()
         .flat_map(|batch| batch.chunks(classes))
         .filter(|row| row.iter().all(|x| x.is_finite()))
@@ -127,7 +145,7 @@ pub(crate) fn probe(executor: &BurnExecutor, tolerance: f64) -> Result<()> {
     if is_probabilities { Err(Error::Probabilities) } else { Ok(()) }
 }
 
-fn logits(executor: &BurnExecutor, batch: &TensorData) -> Result<Vec<f64>> {
+fn logits(executor: &dyn Executor, batch: &TensorData) -> Result<Vec<f64>> {
     Ok(executor.linearize(batch.clone())?.logits().iter::<f64>().collect())
 }
 

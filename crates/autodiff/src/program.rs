@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use influence_kernels::InstructionSet;
 use rayon::prelude::*;
 
 use crate::burn_executor::BurnExecutor;
 use crate::capture::record;
 use crate::check;
+use crate::cpu::CpuExecutor;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::Graph;
@@ -44,18 +46,38 @@ impl Graph {
     }
 }
 
+/// Which executor runs a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// Burn's tensor operations, on the device.
+    Burn,
+    /// Our own kernels on the processor, with the widest instruction set that it has unless one is named. A graph with an operation that
+    /// they lack runs on [`Engine::Burn`], and [`Program::engine`] says why.
+    Cpu(Option<InstructionSet>),
+}
+
+impl Engine {
+    /// The faster one for a device: the processor's own on a CPU.
+    #[must_use]
+    pub fn of(device: &Device) -> Self {
+        if is_cpu(device) { Self::Cpu(None) } else { Self::Burn }
+    }
+}
+
 /// How to run a graph.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Which executor runs it.
+    pub engine: Engine,
     /// The float type of the run; weights are converted to it.
     pub precision: Precision,
-    /// How many samples run together on a GPU: as many as its memory allows. Shorter batches are padded. On a CPU the engine always
-    /// takes [`CPU_BATCH`] at a time, so that results do not depend on the batch to the last bit.
+    /// How many samples run together: on a GPU as many as its memory allows; shorter batches are padded. On the processor, where results
+    /// do not depend on it to the last bit, [`Engine::Cpu`] takes at most [`CPU_BATCH`], and [`Engine::Burn`] one a thread.
     pub batch: usize,
 }
 
-/// How many samples run together on a CPU, whatever batch is asked for.
-pub const CPU_BATCH: usize = 1;
+/// How many samples run together on the processor's own kernels at most: enough to read the weights of the last layers seldom.
+pub const CPU_BATCH: usize = 8;
 
 /// Whether `device` computes on the processor, with kernels whose order of summation follows from the shapes alone.
 fn is_cpu(device: &Device) -> bool {
@@ -76,9 +98,20 @@ fn block(cotangents: usize) -> usize {
 pub struct Program {
     plan: Arc<Plan>,
     executor: Box<dyn Executor>,
-    /// Whether batches run side by side, one on each thread of rayon's pool: on a CPU, whose kernels are too small at one sample to
-    /// share their work.
-    side_by_side: bool,
+    schedule: Schedule,
+    /// Why another executor runs than was asked for.
+    instead: Option<String>,
+}
+
+/// How samples are given to an executor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Schedule {
+    /// The plan's batch each time, shorter ones padded.
+    Padded,
+    /// One sample on each thread of rayon's pool: Burn's kernels on a CPU are too small at one sample to share their work.
+    SideBySide,
+    /// Up to the plan's batch, whose work the executor shares out itself.
+    Whole,
 }
 
 impl Program {
@@ -89,22 +122,46 @@ impl Program {
     /// with made-up samples; [`Error::Device`] when the device lacks the float type.
     pub fn new(graph: Graph, device: &Device, options: &Options) -> Result<Self> {
         let device = device.clone().without_autodiff();
-        let block = block(graph.classes() - 1);
         if options.batch == 0 {
             return Err(Error::InvalidArgument("a batch needs at least one sample".into()));
         }
-        let side_by_side = is_cpu(&device);
-        let batch = if side_by_side { CPU_BATCH } else { options.batch };
-        let plan = Arc::new(Plan::input(Arc::new(graph), batch, block, options.precision)?);
-        let executor = BurnExecutor::new(Arc::clone(&plan), &device)?;
-        check::probe(&executor, if side_by_side { 0.0 } else { check::PROBE_TOLERANCE })?;
-        Ok(Self { plan, executor: Box::new(executor), side_by_side })
+        let graph = Arc::new(graph);
+        let Engine::Cpu(set) = options.engine else { return Self::on_burn(graph, &device, options, None) };
+        let block = block(graph.classes() - 1);
+        let plan = Plan::input(Arc::clone(&graph), options.batch.min(CPU_BATCH), block, options.precision)?;
+        let plan = Arc::new(plan);
+        match CpuExecutor::new(Arc::clone(&plan), set)? {
+            Ok(executor) => {
+                check::outputs(&executor, &graph)?;
+                let executor = Box::new(executor);
+                Ok(Self { plan, executor, schedule: Schedule::Whole, instead: None })
+            }
+            Err(why) => Self::on_burn(graph, &device, options, Some(why)),
+        }
+    }
+
+    /// A program of Burn's tensor operations; `instead` is why no other executor runs it.
+    fn on_burn(
+        graph: Arc<Graph>,
+        device: &Device,
+        options: &Options,
+        instead: Option<String>,
+    ) -> Result<Self> {
+        let (schedule, batch, tolerance) = match is_cpu(device) {
+            true => (Schedule::SideBySide, 1, 0.0),
+            false => (Schedule::Padded, options.batch, check::PROBE_TOLERANCE),
+        };
+        let block = block(graph.classes() - 1);
+        let plan = Arc::new(Plan::input(graph, batch, block, options.precision)?);
+        let executor = BurnExecutor::new(Arc::clone(&plan), device)?;
+        check::probe(&executor, tolerance)?;
+        Ok(Self { plan, executor: Box::new(executor), schedule, instead })
     }
 
     /// A plan with an executor of your own, one batch at a time; nothing is checked but what the plan knows.
     #[must_use]
     pub fn with_executor(plan: Arc<Plan>, executor: Box<dyn Executor>) -> Self {
-        Self { plan, executor, side_by_side: false }
+        Self { plan, executor, schedule: Schedule::Padded, instead: None }
     }
 
     /// The plan that is run.
@@ -113,10 +170,13 @@ impl Program {
         &self.plan
     }
 
-    /// Which executor runs it, and where.
+    /// Which executor runs it, and where; and why, when it is not the one that was asked for.
     #[must_use]
     pub fn engine(&self) -> String {
-        self.executor.name()
+        match &self.instead {
+            None => self.executor.name(),
+            Some(why) => format!("{} (not on the cpu executor: {why})", self.executor.name()),
+        }
     }
 
     /// Logits and input Jacobians of `samples` `[N, ...sample]`, one after the other, in their order.
@@ -136,8 +196,8 @@ impl Program {
     }
 
     /// e_k - e_K for k = 1 .. K-1, the same for every sample of a batch: `[K-1, n, K]`.
-    fn differences(&self) -> TensorData {
-        let (batch, classes) = (self.plan.batch(), self.plan.graph().classes());
+    fn differences(&self, batch: usize) -> TensorData {
+        let classes = self.plan.graph().classes();
         let row = |k: usize, j: usize| f32::from(u8::from(j == k)) - f32::from(u8::from(j == classes - 1));
         let values: Vec<f32> = (0..classes - 1)
             .flat_map(|k| (0..batch).flat_map(move |_| (0..classes).map(move |j| row(k, j))))
@@ -180,9 +240,17 @@ pub struct Jacobians<'a> {
 }
 
 impl Jacobians<'_> {
-    /// Samples `first ..`, padded to the plan's batch with copies of the first of them.
+    /// How many samples a run from `first` on takes, with padding.
+    fn size(&self, first: usize) -> usize {
+        match self.program.schedule {
+            Schedule::Whole => self.program.plan.batch().min(self.count - first),
+            Schedule::Padded | Schedule::SideBySide => self.program.plan.batch(),
+        }
+    }
+
+    /// Samples `first ..`, padded with copies of the first of them.
     fn batch(&self, first: usize) -> Result<TensorData> {
-        let (batch, shape) = (self.program.plan.batch(), self.samples.shape());
+        let (batch, shape) = (self.size(first), self.samples.shape());
         let size = self.samples.num_elements() / self.count * self.program.plan.precision().bytes();
         let bytes = self.samples.as_bytes();
         let sample = |index: usize| {
@@ -197,10 +265,10 @@ impl Jacobians<'_> {
 
     /// Runs one batch.
     fn run(&self, first: usize) -> Result<Vec<Jacobian>> {
-        let (batch, classes) = (self.program.plan.batch(), self.program.plan.graph().classes());
+        let (batch, classes) = (self.size(first), self.program.plan.graph().classes());
         let linearized = self.program.executor.linearize(self.batch(first)?)?;
         let logits: Vec<f64> = linearized.logits().iter().collect();
-        let rows = linearized.pullback(self.program.differences())?;
+        let rows = linearized.pullback(self.program.differences(batch))?;
         let one = |position: usize| {
             let rows = match rows.dtype() {
                 DType::F64 => {
@@ -217,7 +285,10 @@ impl Jacobians<'_> {
     /// Runs the next batch, or the next ones side by side; their order, and so their bits, are the same either way.
     fn advance(&mut self) {
         let batch = self.program.plan.batch();
-        let lanes = if self.program.side_by_side { rayon::current_num_threads() } else { 1 };
+        let lanes = match self.program.schedule {
+            Schedule::SideBySide => rayon::current_num_threads(),
+            Schedule::Padded | Schedule::Whole => 1,
+        };
         let firsts: Vec<_> = (self.next..self.count).step_by(batch).take(lanes).collect();
         let results: Vec<_> = match firsts.as_slice() {
             [only] => vec![self.run(*only)],
@@ -311,9 +382,9 @@ mod tests {
     #[test]
     fn single_precision_rows_come_as_such() {
         let device = Device::flex();
-        let program = Program::new(graph(), &device, &Options { precision: Precision::F32, batch: 7 });
-        let program = program.expect("it loads");
-        assert_eq!((program.plan().batch(), program.engine().as_str()), (CPU_BATCH, "burn on flex"));
+        let options = Options { engine: Engine::Burn, precision: Precision::F32, batch: 7 };
+        let program = Program::new(graph(), &device, &options).expect("it loads");
+        assert_eq!((program.plan().batch(), program.engine().as_str()), (1, "burn on flex"));
         let jacobian = run(&program, &TensorData::new(vec![0.5_f64; 4], [1, 4])).remove(0);
         assert!(matches!(&jacobian.rows, Rows::F32(rows) if rows.len() == 8));
     }
@@ -335,7 +406,8 @@ mod tests {
     #[test]
     fn the_first_failure_ends_the_run() {
         let working = program(graph(), 1);
-        let failing = Program { plan: working.plan, executor: Box::new(Failing), side_by_side: true };
+        let schedule = Schedule::SideBySide;
+        let failing = Program { plan: working.plan, executor: Box::new(Failing), schedule, instead: None };
         let samples = TensorData::zeros::<f64, _>([3, 4]);
         let results: Vec<_> = failing.jacobians(samples).expect("they fit").collect();
         assert!(matches!(results.as_slice(), [Err(Error::Device(_))]), "{results:?}");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use influence_autodiff::{Graph, Jacobian, Jacobians, Options, Plan, Precision, Program, Rows};
+use influence_autodiff::{Engine, Graph, Jacobian, Jacobians, Options, Plan, Precision, Program, Rows};
 use influence_manifold::{Filter, Objective as SampleObjective, Tangent};
 
 use crate::error::{Error, Result};
@@ -36,6 +36,7 @@ pub struct ScorerBuilder {
     precision: Option<Precision>,
     batch: Option<usize>,
     device: Option<Device>,
+    engine: Option<Engine>,
 }
 
 /// How many samples run together on a device that is not a CPU, unless told otherwise.
@@ -71,6 +72,13 @@ impl ScorerBuilder {
         self
     }
 
+    /// Which executor runs it (default: our own kernels when the device is a CPU, else Burn's operations on the device).
+    #[must_use]
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = Some(engine);
+        self
+    }
+
     /// Where to run (default: the model's own device).
     #[must_use]
     pub fn device(mut self, device: &Device) -> Self {
@@ -96,7 +104,8 @@ impl ScorerBuilder {
         let graph = Graph::capture(model, forward, sample, &device)?;
         let own = if graph.dtype() == DType::F64 { Precision::F64 } else { Precision::F32 };
         let precision = self.precision.unwrap_or(own);
-        let options = Options { precision, batch: self.batch.unwrap_or(DEFAULT_BATCH) };
+        let engine = self.engine.unwrap_or_else(|| Engine::of(&device));
+        let options = Options { engine, precision, batch: self.batch.unwrap_or(DEFAULT_BATCH) };
         let program = Program::new(graph, &device, &options)?;
         let engine = program.engine().into();
         Ok(Scorer { program, perturbation: self.perturbation, filter, engine })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, TensorData};
-use influence_autodiff::{BurnExecutor, Executor, Jacobian, Plan, Precision, Program, Rows};
+use influence_autodiff::{BurnExecutor, Engine, Executor, Jacobian, Plan, Precision, Program, Rows};
 
 use crate::models::{CLASSES, WIDE_SAMPLE, batch, jacobians, program, wide};
 
@@ -51,7 +51,8 @@ fn the_batch_that_is_asked_for_does_not_show_on_a_cpu() {
     let samples = batch(3, &WIDE_SAMPLE);
     let runs: Vec<_> = [1, 2, 64]
         .map(|batch| {
-            let options = influence_autodiff::Options { precision: Precision::F32, batch };
+            let options =
+                influence_autodiff::Options { engine: Engine::Burn, precision: Precision::F32, batch };
             let program = Program::new(wide(), &Device::flex(), &options).expect("it loads");
             all_bits(&program, &samples, &[0, 1, 2])
         })

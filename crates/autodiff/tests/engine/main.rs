@@ -1,6 +1,7 @@
 //! The engine from outside: models in Burn go in, logits and Jacobians or one clear error come out.
 
 mod bits;
+mod cpu;
 mod dump;
 mod layers;
 mod lowering;

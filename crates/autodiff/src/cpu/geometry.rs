@@ -1,0 +1,92 @@
+//! Which positions a window reads: convolutions and pools as tables.
+
+use influence_kernels::Table;
+
+use crate::ops::conv::Conv2d;
+use crate::ops::pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
+
+/// Height and width.
+pub(super) type Extent = [usize; 2];
+
+/// A window that slides over an image.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window {
+    pub(super) kernel: Extent,
+    pub(super) stride: Extent,
+    /// Rows above and columns to the left of the image.
+    pub(super) before: Extent,
+    pub(super) dilation: Extent,
+}
+
+impl Window {
+    pub(super) fn of_conv(conv: &Conv2d, kernel: Extent) -> Self {
+        let before = conv.padding.map(|(before, _)| before);
+        Self { kernel, stride: conv.stride, before, dilation: conv.dilation }
+    }
+
+    pub(super) fn of_max(pool: &MaxPool2d) -> Self {
+        Self { kernel: pool.kernel, stride: pool.stride, before: pool.padding, dilation: pool.dilation }
+    }
+
+    pub(super) fn of_average(pool: &AvgPool2d) -> Self {
+        Self { kernel: pool.kernel, stride: pool.stride, before: pool.padding, dilation: [1, 1] }
+    }
+
+    /// For each position of the result and tap, the position that is read.
+    pub(super) fn table(&self, from: Extent, to: Extent) -> Table {
+        let along = |axis: usize, at: usize, tap: usize| {
+            let padded = at * self.stride[axis] + tap * self.dilation[axis];
+            padded.checked_sub(self.before[axis]).filter(|&found| found < from[axis])
+        };
+        Table::new(area(to), area(self.kernel), area(from), |row, tap| {
+            let y = along(0, row / to[1], tap / self.kernel[1])?;
+            let x = along(1, row % to[1], tap % self.kernel[1])?;
+            Some(y * from[1] + x)
+        })
+    }
+}
+
+/// Numbers of an image's position.
+pub(super) fn area(extent: Extent) -> usize {
+    extent[0] * extent[1]
+}
+
+/// The divisor of each window of an average: its elements, with the padding where that counts.
+pub(super) fn counts(pool: &AvgPool2d, from: Extent, to: Extent) -> Vec<usize> {
+    let along = |axis: usize, at: usize| {
+        let first = at * pool.stride[axis];
+        let (padding, size) = (pool.padding[axis], from[axis]);
+        // Where the window ends, ceil_mode's margin not counted.
+        let end = (first + pool.kernel[axis]).min(size + 2 * padding);
+        if pool.count_include_pad { end - first } else { end.min(size + padding) - first.max(padding) }
+    };
+    (0..area(to)).map(|row| along(0, row / to[1]) * along(1, row % to[1])).collect()
+}
+
+/// The windows that divide an image evenly, and how many positions each holds.
+pub(super) fn adaptive(pool: &AdaptiveAvgPool2d, from: Extent) -> (Table, Vec<usize>) {
+    let to = pool.output;
+    let span = |axis: usize, at: usize| {
+        let first = at * from[axis] / to[axis];
+        (first, ((at + 1) * from[axis]).div_ceil(to[axis]) - first)
+    };
+    let largest = |axis: usize| (0..to[axis]).map(|at| span(axis, at).1).max().unwrap_or(1);
+    let kernel = [largest(0), largest(1)];
+    let table = Table::new(area(to), area(kernel), area(from), |row, tap| {
+        let along = |axis: usize, at: usize, tap: usize| {
+            let (first, count) = span(axis, at);
+            (tap < count).then_some(first + tap)
+        };
+        let y = along(0, row / to[1], tap / kernel[1])?;
+        Some(y * from[1] + along(1, row % to[1], tap % kernel[1])?)
+    });
+    let counts = (0..area(to)).map(|row| span(0, row / to[1]).1 * span(1, row % to[1]).1).collect();
+    (table, counts)
+}
+
+/// The mean along some of the two axes.
+pub(super) fn mean(axes: [bool; 2], from: Extent) -> (Table, Vec<usize>) {
+    let kept = |axis: usize| if axes[axis] { 1 } else { from[axis] };
+    let output = [kept(0), kept(1)];
+    adaptive(&AdaptiveAvgPool2d { output }, from)
+}

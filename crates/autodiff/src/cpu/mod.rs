@@ -1,0 +1,178 @@
+//! The executor of the processor: our own kernels, which skip what the ReLUs have switched off.
+//!
+//! All cotangents of a sample share its masks. So the reverse pass keeps the cotangents behind each ReLU compressed by its mask, reads
+//! and computes active channels alone, and takes up to nine cotangents at once. A graph is compiled in passes:
+//! 1. [`values`]: reshapes are other views of a value; operands of concatenations lie in the result from the start.
+//! 2. [`compile`]: convolution, batch normalisation, sum and ReLU become one stage; positions that nothing reads are left out.
+//! 3. [`adjoint`]: where each cotangent lies, and the steps that fill it.
+//!
+//! The stages and steps are plain data ([`stages`]) and are printed with the plan. [`forward`] and [`reverse`] run them on the kernels of
+//! `influence-kernels`. Values are kept channels last, one row a position.
+
+mod adjoint;
+mod buffers;
+mod compile;
+mod constants;
+mod forward;
+mod geometry;
+mod reverse;
+mod stages;
+mod values;
+
+use std::fmt;
+use std::sync::Arc;
+
+use burn::tensor::{DType, TensorData};
+use influence_kernels::{Element, InstructionSet, MOST_LINES};
+
+use self::buffers::Buffers;
+use self::compile::Refusal;
+use self::forward::Trace;
+use self::stages::Compiled;
+use crate::check;
+use crate::error::{Error, Result};
+use crate::executor::{Executor, Linearized};
+use crate::graph::Graph;
+use crate::plan::{Plan, Precision};
+
+/// A graph compiled for the processor.
+#[derive(Debug)]
+pub struct CpuExecutor {
+    plan: Arc<Plan>,
+    set: InstructionSet,
+    network: Network,
+}
+
+/// The compiled network in one of the float types.
+#[derive(Debug)]
+enum Network {
+    Single(Loaded<f32>),
+    Double(Loaded<f64>),
+}
+
+#[derive(Debug)]
+struct Loaded<T> {
+    compiled: Compiled<T>,
+    buffers: Buffers<T>,
+}
+
+impl<T: Element> Loaded<T> {
+    fn new(graph: &Graph) -> Result<Self, Refusal> {
+        Ok(Self { compiled: compile::compile(graph)?, buffers: Buffers::default() })
+    }
+}
+
+impl CpuExecutor {
+    /// Compiles the plan's graph, for the widest instruction set of this processor unless another is given. `Err` in the inner result
+    /// is the reason why the graph has to run on another executor.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] with the name of the first tensor that holds NaN or infinity.
+    pub fn new(plan: Arc<Plan>, set: Option<InstructionSet>) -> Result<Result<Self, String>> {
+        for (_, constant) in plan.graph.constants() {
+            if constant.data.dtype().is_float() {
+                check::weight(constant, plan.precision.dtype())?;
+            }
+        }
+        let set = set.unwrap_or_else(InstructionSet::detect);
+        let network = match plan.precision {
+            Precision::F32 => Loaded::new(&plan.graph).map(Network::Single),
+            Precision::F64 => Loaded::new(&plan.graph).map(Network::Double),
+        };
+        Ok(network.map(|network| Self { plan, set, network }))
+    }
+}
+
+impl fmt::Display for CpuExecutor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.network {
+            Network::Single(loaded) => loaded.compiled.fmt(f),
+            Network::Double(loaded) => loaded.compiled.fmt(f),
+        }
+    }
+}
+
+impl Executor for CpuExecutor {
+    fn name(&self) -> String {
+        format!("cpu ({})", self.set)
+    }
+
+    fn linearize(&self, batch: TensorData) -> Result<Box<dyn Linearized + '_>> {
+        let graph = &self.plan.graph;
+        let samples = batch.shape().first().copied().unwrap_or(0);
+        check::shape("batch", batch.shape(), &graph.values[graph.input].shape_at(samples))?;
+        match &self.network {
+            Network::Single(loaded) => linearize(self, loaded, batch),
+            Network::Double(loaded) => linearize(self, loaded, batch),
+        }
+    }
+}
+
+/// The forward pass.
+fn linearize<'a, T: Number>(
+    executor: &'a CpuExecutor,
+    loaded: &'a Loaded<T>,
+    batch: TensorData,
+) -> Result<Box<dyn Linearized + 'a>> {
+    let batch = batch.convert_dtype(T::DTYPE);
+    let trace = {
+        let input = batch.as_slice::<T>().map_err(|error| Error::Device(format!("{error:?}")))?;
+        let samples = batch.shape()[0];
+        forward::run(&loaded.compiled, &loaded.buffers, executor.set, input, samples)
+    };
+    let classes = executor.plan.graph.classes();
+    let logits = TensorData::new(trace.logits.clone(), [trace.samples, classes]);
+    Ok(Box::new(CpuLinearized { executor, loaded, trace, logits }))
+}
+
+/// A float type on both sides of the seam.
+trait Number: Element + burn::tensor::Element {
+    const DTYPE: DType;
+}
+
+impl Number for f32 {
+    const DTYPE: DType = DType::F32;
+}
+
+impl Number for f64 {
+    const DTYPE: DType = DType::F64;
+}
+
+/// A batch's logits and masks.
+#[derive(Debug)]
+struct CpuLinearized<'a, T> {
+    executor: &'a CpuExecutor,
+    loaded: &'a Loaded<T>,
+    trace: Trace<T>,
+    logits: TensorData,
+}
+
+/// How many cotangents to take at a time so that the passes are few and evenly filled.
+fn lines(cotangents: usize) -> usize {
+    cotangents.div_ceil(cotangents.div_ceil(MOST_LINES).max(1)).max(1)
+}
+
+impl<T: Number> Linearized for CpuLinearized<'_, T> {
+    fn logits(&self) -> &TensorData {
+        &self.logits
+    }
+
+    fn pullback(&self, cotangents: TensorData) -> Result<TensorData> {
+        let (plan, samples) = (&self.executor.plan, self.trace.samples);
+        let (count, classes) = (cotangents.shape().first().copied().unwrap_or(0), plan.graph.classes());
+        check::shape("cotangents", cotangents.shape(), &[count, samples, classes])?;
+        if count == 0 {
+            return Err(Error::InvalidArgument("a pullback needs at least one cotangent".into()));
+        }
+        let cotangents = cotangents.convert_dtype(T::DTYPE);
+        let all = cotangents.as_slice::<T>().map_err(|error| Error::Device(format!("{error:?}")))?;
+        let Loaded { compiled, buffers } = self.loaded;
+        let mut rows = Vec::new();
+        for block in all.chunks(lines(count) * samples * classes) {
+            let lines = block.len() / (samples * classes);
+            rows.extend(reverse::run(compiled, buffers, self.executor.set, &self.trace, block, lines));
+        }
+        let shape = plan.graph.values[plan.graph.input].shape_at(samples);
+        Ok(TensorData::new(rows, crate::ops::with_leading(count, &shape)))
+    }
+}

@@ -1,0 +1,227 @@
+//! The program of the CPU executor as plain data: what runs forward, in order, and what runs in reverse.
+
+use std::fmt;
+
+use influence_kernels::{Links, Panels, Table};
+
+/// A buffer of rows: one for each position of each sample.
+#[derive(Debug, Clone)]
+pub(crate) struct Map {
+    /// Rows of one sample.
+    pub(crate) positions: usize,
+    /// Numbers of one row.
+    pub(crate) pitch: usize,
+    /// The positions that something reads, ascending: no other is computed.
+    pub(crate) live: Vec<usize>,
+}
+
+/// Neighbouring channels of a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct View {
+    pub(crate) map: usize,
+    pub(crate) offset: usize,
+    pub(crate) channels: usize,
+}
+
+/// Index of a mask: what one ReLU has left on.
+pub(crate) type MaskId = usize;
+
+/// One step of the forward pass.
+#[derive(Debug, Clone)]
+pub(crate) struct Stage<T> {
+    pub(crate) kind: StageKind<T>,
+    pub(crate) input: View,
+    pub(crate) output: View,
+    /// A second operand of a sum, or what a convolution's result is added to.
+    pub(crate) other: Option<View>,
+    /// The mask that the ReLU at its end makes, if there is one.
+    pub(crate) relu: Option<MaskId>,
+    /// The graph's operations that it stands for.
+    pub(crate) name: String,
+}
+
+/// What a stage does with its operands.
+#[derive(Debug, Clone)]
+pub(crate) enum StageKind<T> {
+    /// A convolution or linear layer, batch normalisation folded in.
+    Product { table: Table, panels: Panels<T>, bias: Vec<T> },
+    /// scale x + shift for each channel, or x itself.
+    Affine(Option<[Vec<T>; 2]>),
+    /// The operand and the other.
+    Sum,
+    /// The mean over windows.
+    Average { table: Table, shares: Vec<T> },
+    /// The maximum over windows; the index is that of the choices it leaves.
+    Maximum { table: Table, choices: usize },
+}
+
+/// Where the cotangent of a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In full, in the channels of a map.
+    Dense(View),
+    /// Of the active channels of a mask: the cotangent before the ReLU.
+    Compressed(MaskId),
+}
+
+/// Where contributions to a value's cotangent go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sink {
+    /// To a place.
+    Place(Place),
+    /// Through a mask and the scale of the channels before it, to the channels of a map.
+    Through { mask: MaskId, view: View, scaled: Option<usize> },
+}
+
+impl Sink {
+    /// The place that is written in the end.
+    pub(crate) fn place(self) -> Place {
+        match self {
+            Self::Place(place) => place,
+            Self::Through { view, .. } => Place::Dense(view),
+        }
+    }
+}
+
+/// A buffer of cotangents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Site {
+    /// Of a map.
+    Map(usize),
+    /// Of a mask.
+    Mask(MaskId),
+}
+
+impl Place {
+    /// The buffer it lies in.
+    pub(crate) fn site(self) -> Site {
+        match self {
+            Self::Dense(view) => Site::Map(view.map),
+            Self::Compressed(mask) => Site::Mask(mask),
+        }
+    }
+}
+
+/// One step of the reverse pass: cotangents from one place to another.
+#[derive(Debug, Clone)]
+pub(crate) struct Step<T> {
+    pub(crate) kind: StepKind<T>,
+    pub(crate) source: Place,
+    pub(crate) target: Sink,
+    /// Whether the target's buffer holds nothing yet.
+    pub(crate) first: bool,
+    /// Buffers that nothing reads after this step.
+    pub(crate) dead: Vec<Site>,
+    /// The stage that is pulled back.
+    pub(crate) stage: usize,
+}
+
+/// How cotangents are pulled back.
+#[derive(Debug, Clone)]
+pub(crate) enum StepKind<T> {
+    /// Through a convolution; cotangents of the same rows may come with it.
+    Product { links: Links, panels: Panels<T>, identity: Option<Place> },
+    /// Through a convolution that reads too few channels to fill a vector: its taps stand side by side as columns, which are then added
+    /// up.
+    Columns { panels: Panels<T> },
+    /// Row by row, times a scale.
+    Spread { scale: Option<Vec<T>> },
+    /// Through a mean over windows.
+    Average { links: Links },
+    /// Through a maximum over windows.
+    Maximum { links: Links },
+}
+
+/// A network compiled for the CPU executor.
+#[derive(Debug, Clone)]
+pub(crate) struct Compiled<T> {
+    pub(crate) maps: Vec<Map>,
+    pub(crate) stages: Vec<Stage<T>>,
+    pub(crate) steps: Vec<Step<T>>,
+    pub(crate) masks: Vec<View>,
+    pub(crate) choices: usize,
+    pub(crate) input: View,
+    pub(crate) output: View,
+    /// Maps that nothing reads after each stage.
+    pub(crate) dead: Vec<Vec<usize>>,
+}
+
+impl<T> Compiled<T> {
+    /// The scale of a batch normalisation through which a sink goes.
+    pub(crate) fn scale(&self, sink: Sink) -> Option<&[T]> {
+        let Sink::Through { scaled: Some(stage), .. } = sink else { return None };
+        match &self.stages[stage].kind {
+            StageKind::Affine(Some([scale, _])) => Some(scale),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "m{}[{}..{}]", self.map, self.offset, self.offset + self.channels)
+    }
+}
+
+impl<T> fmt::Display for Stage<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match &self.kind {
+            StageKind::Product { table, .. } => format!("product over {} taps of", table.taps()),
+            StageKind::Affine(Some(_)) => "scaled and shifted".into(),
+            StageKind::Affine(None) => "copy of".into(),
+            StageKind::Sum => "sum of".into(),
+            StageKind::Average { .. } => "means of".into(),
+            StageKind::Maximum { .. } => "maxima of".into(),
+        };
+        write!(f, "{} = {what} {}", self.output, self.input)?;
+        if let Some(other) = self.other {
+            write!(f, " + {other}")?;
+        }
+        if let Some(mask) = self.relu {
+            write!(f, ", relu with mask r{mask}")?;
+        }
+        write!(f, "  # {}", self.name)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dense(view) => write!(f, "d{view}"),
+            Self::Compressed(mask) => write!(f, "dr{mask}"),
+        }
+    }
+}
+
+impl<T> fmt::Display for Step<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.first { "=" } else { "+=" };
+        match self.target {
+            Sink::Place(place) => write!(f, "{place} {sign} ")?,
+            Sink::Through { mask, view, .. } => write!(f, "d{view} {sign} through r{mask} ")?,
+        }
+        match &self.kind {
+            StepKind::Product { identity, .. } => {
+                write!(f, "product of {}", self.source)?;
+                identity.map_or(Ok(()), |place| write!(f, " + {place}"))
+            }
+            StepKind::Columns { .. } => write!(f, "columns of {}", self.source),
+            StepKind::Spread { scale: None } => write!(f, "{}", self.source),
+            StepKind::Spread { scale: Some(_) } => write!(f, "scaled {}", self.source),
+            StepKind::Average { .. } => write!(f, "{} over its windows", self.source),
+            StepKind::Maximum { .. } => write!(f, "{} at its choices", self.source),
+        }
+    }
+}
+
+impl<T> fmt::Display for Compiled<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for map in self.maps.iter().enumerate() {
+            let (id, Map { positions, pitch, live }) = map;
+            writeln!(f, "m{id} {positions} x {pitch}, {} live", live.len())?;
+        }
+        self.stages.iter().try_for_each(|stage| writeln!(f, "{stage}"))?;
+        writeln!(f, "reverse:")?;
+        self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))
+    }
+}

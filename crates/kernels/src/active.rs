@@ -1,0 +1,183 @@
+//! Which channels of each row a ReLU has left on.
+//!
+//! The mask of a row is kept twice: as words of 32 bits, and as the ascending list of its active channels. Cotangents behind the ReLU
+//! are stored compressed: of row r a block of V lines, each with the values of the active channels and [`PAD`] more, which let a kernel
+//! store whole vectors.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::rows::{Dense, chunks, tasks};
+use crate::simd::Element;
+
+/// Numbers behind each line of a compressed row: one vector of any instruction set.
+pub const PAD: usize = 16;
+
+/// The active channels of all rows of a batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Active {
+    channels: usize,
+    /// Words a row: one more than its channels fill, so that 32 bits may be read from any channel.
+    pitch: usize,
+    words: Vec<u32>,
+    /// The lists, one behind the other, and [`PAD`] zeros.
+    ids: Vec<u16>,
+    /// Where the list of each row begins; one more than there are rows.
+    starts: Vec<usize>,
+}
+
+impl Active {
+    /// The most channels that a list can name.
+    pub const MOST_CHANNELS: usize = 1 << 16;
+
+    /// The positive numbers of the rows that `live` names, ascending, among `rows`; the other rows have no active channel.
+    #[must_use]
+    pub fn positive<T: Element>(
+        values: Dense<'_, T>,
+        rows: usize,
+        live: impl Fn(usize) -> bool + Sync,
+    ) -> Self {
+        let channels = values.channels;
+        let pitch = channels.div_ceil(32) + 1;
+        let mut words = vec![0_u32; rows * pitch];
+        words.par_chunks_mut(pitch).enumerate().with_min_len(64).filter(|(row, _)| live(*row)).for_each(
+            |(row, words)| {
+                for (word, values) in words.iter_mut().zip(values.row(row).chunks(32)) {
+                    *word = positive_bits(values);
+                }
+            },
+        );
+        Self::from_words(channels, words)
+    }
+
+    /// Rows given as words of 32 channels, each row with one word of zeros behind it.
+    fn from_words(channels: usize, words: Vec<u32>) -> Self {
+        let pitch = channels.div_ceil(32) + 1;
+        let mut starts = vec![0];
+        let mut total = 0;
+        for row in words.chunks_exact(pitch) {
+            total += row.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+            starts.push(total);
+        }
+        let mut this = Self { channels, pitch, words, ids: vec![0; total + PAD], starts };
+        this.write_lists();
+        this
+    }
+
+    /// Writes the lists from the words.
+    fn write_lists(&mut self) {
+        let rows = self.starts.len() - 1;
+        let (words, starts, pitch) = (&self.words, &self.starts, self.pitch);
+        let ends = |row: usize| starts[row];
+        let parts = chunks(&mut self.ids, rows, tasks(rows, 256), ends);
+        parts.into_par_iter().for_each(|part| {
+            let mut ids = part.values.iter_mut();
+            for row in part.rows {
+                for (at, word) in words[row * pitch..(row + 1) * pitch].iter().enumerate() {
+                    let mut bits = *word;
+                    while bits != 0 {
+                        if let Some(id) = ids.next() {
+                            *id = (at as u32 * 32 + bits.trailing_zeros()) as u16;
+                        }
+                        bits &= bits - 1;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Rows with these active channels, in ascending order.
+    #[must_use]
+    pub fn from_lists(channels: usize, lists: &[Vec<usize>]) -> Self {
+        let pitch = channels.div_ceil(32) + 1;
+        let mut words = vec![0; lists.len() * pitch];
+        for (row, list) in lists.iter().enumerate() {
+            for &channel in list {
+                words[row * pitch + channel / 32] |= 1 << (channel % 32);
+            }
+        }
+        Self::from_words(channels, words)
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// How many channels a row has, active or not.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// How many channels are active in all rows together.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.starts[self.rows()]
+    }
+
+    /// The active channels of a row, ascending.
+    #[inline(always)]
+    #[must_use]
+    pub fn list(&self, row: usize) -> &[u16] {
+        &self.ids[self.starts[row]..self.starts[row + 1]]
+    }
+
+    /// The list of a row with at least [`PAD`] more numbers behind it.
+    #[inline(always)]
+    pub(crate) fn padded_list(&self, row: usize) -> &[u16] {
+        &self.ids[self.starts[row]..self.starts[row + 1] + PAD]
+    }
+
+    /// 32 bits of a row from any channel on.
+    #[inline(always)]
+    pub(crate) fn bits(&self, row: usize, channel: usize) -> u32 {
+        let at = row * self.pitch + channel / 32;
+        let both = u64::from(self.words[at]) | u64::from(self.words[at + 1]) << 32;
+        (both >> (channel % 32)) as u32
+    }
+
+    /// How many active channels of a row come before a channel.
+    #[inline(always)]
+    pub(crate) fn before(&self, row: usize, channel: usize) -> usize {
+        let words = &self.words[row * self.pitch..][..=channel / 32];
+        let (last, whole) = words.split_last().unwrap_or((&0, &[]));
+        let part = last & ((1 << (channel % 32)) - 1);
+        whole.iter().chain([&part]).map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Numbers in one line of a compressed row.
+    #[inline(always)]
+    #[must_use]
+    pub fn stride(&self, row: usize) -> usize {
+        self.starts[row + 1] - self.starts[row] + PAD
+    }
+
+    /// Where the block of a row begins among compressed values of `lines` lines a row; of the row behind the last, their number.
+    #[inline(always)]
+    #[must_use]
+    pub fn block(&self, row: usize, lines: usize) -> usize {
+        (self.starts[row] + PAD * row) * lines
+    }
+
+    /// The sum over `rows` of their active channels.
+    #[must_use]
+    pub fn count_in(&self, rows: Range<usize>) -> usize {
+        self.starts[rows.end] - self.starts[rows.start]
+    }
+
+    /// Bytes that the lists and words take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        4 * self.words.len() + 2 * self.ids.len() + size_of::<usize>() * self.starts.len()
+    }
+}
+
+/// Bit i is set when number i, of at most 32, is positive.
+#[inline(always)]
+fn positive_bits<T: Element>(values: &[T]) -> u32 {
+    let zero = T::default();
+    values.iter().enumerate().fold(0, |bits, (at, value)| bits | u32::from(*value > zero) << at)
+}

@@ -1,0 +1,191 @@
+//! Cotangents in memory: V lines for each row, dense or compressed by a mask.
+
+use std::sync::LazyLock;
+
+use crate::active::{Active, PAD};
+use crate::simd::Element;
+
+/// How the V lines of rows are laid out.
+#[derive(Debug, Clone, Copy)]
+pub enum Layout<'a> {
+    /// `[row][V][pitch]`, of which `channels` channels from `offset` on are meant.
+    Dense {
+        /// From one line to the next.
+        pitch: usize,
+        /// The first channel in a line.
+        offset: usize,
+        /// How many channels there are.
+        channels: usize,
+    },
+    /// `[row][V][active channel]`, see [`Active`]: inactive channels are zero.
+    Compressed(&'a Active),
+}
+
+impl Layout<'_> {
+    /// How many channels a line stands for.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        match self {
+            Self::Dense { channels, .. } => *channels,
+            Self::Compressed(active) => active.channels(),
+        }
+    }
+
+    /// How many numbers a buffer of `rows` rows needs: the lines, and two vectors that a kernel may read behind them.
+    #[must_use]
+    pub fn size(&self, rows: usize, lines: usize) -> usize {
+        self.block(rows, lines) + 2 * PAD
+    }
+
+    /// Where the lines of a row begin in the buffer.
+    #[inline(always)]
+    pub(crate) fn block(&self, row: usize, lines: usize) -> usize {
+        match self {
+            Self::Dense { pitch, .. } => row * lines * pitch,
+            Self::Compressed(active) => active.block(row, lines),
+        }
+    }
+}
+
+/// Cotangents to read.
+#[derive(Debug, Clone, Copy)]
+pub struct Cotangents<'a, T> {
+    /// The buffer.
+    pub values: &'a [T],
+    /// How it is laid out.
+    pub layout: Layout<'a>,
+}
+
+/// The lines of one row: line v has `values[v * stride + a]` for channel `ids[a]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lines<'a, T> {
+    pub(crate) ids: &'a [u16],
+    pub(crate) values: &'a [T],
+    pub(crate) stride: usize,
+}
+
+/// All channels, for dense lines.
+static EVERY: LazyLock<Vec<u16>> = LazyLock::new(|| (0..=u16::MAX).collect());
+
+impl<'a, T: Element> Cotangents<'a, T> {
+    /// The lines of one row.
+    #[inline(always)]
+    pub(crate) fn row(&self, row: usize, lines: usize) -> Lines<'a, T> {
+        match self.layout {
+            Layout::Dense { pitch, offset, channels } => Lines {
+                ids: &EVERY[..channels],
+                values: &self.values[row * lines * pitch + offset..],
+                stride: pitch,
+            },
+            Layout::Compressed(active) => Lines {
+                ids: active.list(row),
+                values: &self.values[active.block(row, lines)..],
+                stride: active.stride(row),
+            },
+        }
+    }
+
+    /// Writes the lines of a row in full, `[V][channels]`.
+    pub(crate) fn expand(&self, row: usize, lines: usize, out: &mut [T]) {
+        let channels = self.layout.channels();
+        let Lines { ids, values, stride } = self.row(row, lines);
+        for (line, out) in out.chunks_exact_mut(channels).enumerate() {
+            let values = &values[line * stride..][..ids.len()];
+            if ids.len() == channels {
+                out.copy_from_slice(values);
+                continue;
+            }
+            out.fill(T::default());
+            for (id, value) in ids.iter().zip(values) {
+                out[*id as usize] = *value;
+            }
+        }
+    }
+}
+
+/// Where a pullback's results go.
+#[derive(Debug, Clone, Copy)]
+pub enum Target<'a> {
+    /// To these lines; what a mask has switched off is not computed.
+    Lines(Layout<'a>),
+    /// Added to dense lines where a mask is on.
+    Masked {
+        /// The mask.
+        active: &'a Active,
+        /// From one line to the next.
+        pitch: usize,
+        /// The first channel in a line.
+        offset: usize,
+    },
+}
+
+impl<'a> Target<'a> {
+    /// The mask that says what is computed.
+    #[inline(always)]
+    pub(crate) fn active(&self) -> Option<&'a Active> {
+        match self {
+            Self::Lines(Layout::Compressed(active)) | Self::Masked { active, .. } => Some(active),
+            Self::Lines(Layout::Dense { .. }) => None,
+        }
+    }
+
+    /// How many numbers a buffer of `rows` rows needs.
+    #[must_use]
+    pub fn size(&self, rows: usize, lines: usize) -> usize {
+        self.block(rows, lines) + 2 * PAD
+    }
+
+    /// Where the lines of a row begin in the buffer.
+    #[inline(always)]
+    pub(crate) fn block(&self, row: usize, lines: usize) -> usize {
+        match self {
+            Self::Lines(layout) => layout.block(row, lines),
+            Self::Masked { pitch, .. } => row * lines * pitch,
+        }
+    }
+
+    /// Adds `tile`, lines of `width` neighbouring channels from `first` on, to a row's block; or writes it there.
+    pub(crate) fn deliver<T: Element>(
+        &self,
+        row: usize,
+        first: usize,
+        tile: &[T],
+        width: usize,
+        add: bool,
+        block: &mut [T],
+    ) {
+        let sum = |old: T, new: T| if add { old + new } else { new };
+        for (line, tile) in tile.chunks_exact(width).enumerate() {
+            match *self {
+                Self::Lines(Layout::Dense { pitch, offset, .. }) => {
+                    let out = &mut block[line * pitch + offset + first..][..width];
+                    out.iter_mut().zip(tile).for_each(|(out, new)| *out = sum(*out, *new));
+                }
+                Self::Masked { active, pitch, offset } => {
+                    let out = &mut block[line * pitch + offset..];
+                    for &id in part(active, row, first, width).1 {
+                        out[id as usize] = sum(out[id as usize], tile[id as usize - first]);
+                    }
+                }
+                Self::Lines(Layout::Compressed(active)) => {
+                    let (at, ids) = part(active, row, first, width);
+                    let out = &mut block[line * active.stride(row) + at..];
+                    out.iter_mut()
+                        .zip(ids)
+                        .for_each(|(out, &id)| *out = sum(*out, tile[id as usize - first]));
+                }
+            }
+        }
+    }
+}
+
+/// The active channels of a row among `width` from `first` on, and how many come before them.
+#[inline(always)]
+pub(crate) fn part(active: &Active, row: usize, first: usize, width: usize) -> (usize, &[u16]) {
+    let list = active.list(row);
+    let at = active.before(row, first);
+    let rest = &list[at..];
+    let end = (first + width).min(active.channels());
+    let count = if end == active.channels() { rest.len() } else { active.before(row, end) - at };
+    (at, &rest[..count])
+}

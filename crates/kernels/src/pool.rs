@@ -1,0 +1,106 @@
+//! Pools over windows, and affine maps of channels: what stands between convolutions.
+
+use rayon::prelude::*;
+
+use crate::product::Place;
+use crate::rows::{Chunk, Dense, chunks, tasks};
+use crate::simd::Element;
+use crate::table::Table;
+
+/// Rows that a task should have at least.
+const LEAST_ROWS: usize = 64;
+
+/// Rows computed one by one from others.
+#[derive(Debug, Clone, Copy)]
+pub struct Rowwise<'a, T> {
+    /// The rows that are read.
+    pub source: Dense<'a, T>,
+    /// Rows of a sample that are written.
+    pub positions: usize,
+    /// Those that are computed, ascending.
+    pub live: &'a [usize],
+    /// How many samples there are.
+    pub samples: usize,
+}
+
+impl<T: Element> Rowwise<'_, T> {
+    /// max(scale x + shift, 0), or without what is not given.
+    pub fn affine(
+        &self,
+        affine: Option<[&[T]; 2]>,
+        other: Option<Dense<'_, T>>,
+        relu: bool,
+        out: &mut [T],
+        place: Place,
+    ) {
+        let floor = T::default();
+        self.run(out, place, |sample, position, out| {
+            let row = sample * self.positions + position;
+            out.copy_from_slice(self.source.row(row));
+            if let Some([scale, shift]) = affine {
+                out.iter_mut().zip(scale).zip(shift).for_each(|((x, s), t)| *x = *x * *s + *t);
+            }
+            if let Some(other) = other {
+                out.iter_mut().zip(other.row(row)).for_each(|(x, y)| *x = *x + *y);
+            }
+            if relu {
+                out.iter_mut().for_each(|x| *x = if *x > floor { *x } else { floor });
+            }
+        });
+    }
+
+    /// The sum over each window times its share: one over the number of its elements.
+    pub fn average(&self, table: &Table, shares: &[T], out: &mut [T], place: Place) {
+        self.run(out, place, |sample, position, out| {
+            out.fill(T::default());
+            for from in (0..table.taps()).filter_map(|tap| table.source(position, tap)) {
+                let row = self.source.row(sample * table.source_rows() + from);
+                out.iter_mut().zip(row).for_each(|(sum, x)| *sum = *sum + *x);
+            }
+            out.iter_mut().for_each(|sum| *sum = *sum * shares[position]);
+        });
+    }
+
+    /// The maximum over each window. The choices, `[row][channel]`, are the taps of the maxima: of several equal ones the first.
+    pub fn maximum(&self, table: &Table, out: &mut [T], place: Place, choices: &mut [u16]) {
+        let channels = self.source.channels;
+        let pick = |sample: usize, position: usize, out: &mut [T], choices: &mut [u16]| {
+            let mut any = false;
+            for tap in 0..table.taps() {
+                let Some(from) = table.source(position, tap) else { continue };
+                let row = self.source.row(sample * table.source_rows() + from);
+                for ((best, choice), x) in out.iter_mut().zip(&mut *choices).zip(row) {
+                    if !any || *x > *best {
+                        (*best, *choice) = (*x, tap as u16);
+                    }
+                }
+                any = true;
+            }
+        };
+        for (at, choices) in choices.chunks_exact_mut(channels).enumerate() {
+            let (sample, position) = (at / self.positions, at % self.positions);
+            if self.live.binary_search(&position).is_ok() {
+                let start = at * place.pitch + place.offset;
+                pick(sample, position, &mut out[start..start + channels], choices);
+            }
+        }
+    }
+
+    /// Calls `one` with each live row of the result.
+    fn run(&self, out: &mut [T], place: Place, one: impl Fn(usize, usize, &mut [T]) + Sync) {
+        let (count, rows) = (self.samples * self.live.len(), self.samples * self.positions);
+        let at = |number: usize| (number / self.live.len(), self.live[number % self.live.len()]);
+        let begin = |number: usize| {
+            let row = if number < count { at(number).0 * self.positions + at(number).1 } else { rows };
+            row * place.pitch
+        };
+        let parts = chunks(out, count, tasks(count, LEAST_ROWS), begin);
+        parts.into_par_iter().for_each(|Chunk { rows, start, values }| {
+            for number in rows {
+                let first = begin(number) + place.offset - start;
+                let (sample, position) = at(number);
+                one(sample, position, &mut values[first..first + self.source.channels]);
+            }
+        });
+    }
+}

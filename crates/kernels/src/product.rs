@@ -1,0 +1,260 @@
+//! The forward pass of a convolution: a dense product over the rows that a table names.
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::panels::Panels;
+use crate::rows::{Chunk, Dense, chunks, tasks};
+use crate::simd::{Element, InstructionSet};
+use crate::table::Table;
+
+/// y(row, o) = bias(o) + residual(row, o) + sum over taps t and channels i of x(table(row, t), i) w(t, i, o), then max(y, 0) if asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Product<'a, T> {
+    /// Which rows a row reads.
+    pub table: &'a Table,
+    /// The weights.
+    pub panels: &'a Panels<T>,
+    /// One number for each output.
+    pub bias: &'a [T],
+    /// The rows that are read.
+    pub source: Dense<'a, T>,
+    /// Rows that are added.
+    pub residual: Option<Dense<'a, T>>,
+    /// Whether negative results become 0.
+    pub relu: bool,
+}
+
+/// Where rows are written: like [`Dense`], the numbers apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// From one row to the next.
+    pub pitch: usize,
+    /// The first channel in the buffer's row.
+    pub offset: usize,
+}
+
+/// Vectors of columns that a tile holds in registers.
+const COLUMNS: usize = 2;
+
+/// Rows that a task should have at least.
+const LEAST_ROWS: usize = 32;
+
+impl<T: Element> Product<'_, T> {
+    /// Writes the rows of `samples` samples at the positions `live`, ascending, into `out`.
+    pub fn run(&self, set: InstructionSet, samples: usize, live: &[usize], out: &mut [T], place: Place) {
+        let positions = self.table.rows();
+        let row = |at: usize| at / live.len() * positions + live[at % live.len()];
+        let count = samples * live.len();
+        let begin =
+            |at: usize| if at < count { row(at) * place.pitch } else { samples * positions * place.pitch };
+        let parts = match self.panels.passes() {
+            1 => tasks(count, LEAST_ROWS),
+            _ => tasks(count, LEAST_ROWS).min(rayon::current_num_threads()),
+        };
+        chunks(out, count, parts, begin).into_par_iter().for_each(|chunk| {
+            set.run(Tiles { product: self, chunk, row: &row, place });
+        });
+    }
+}
+
+/// The rows of one chunk.
+struct Tiles<'a, 'b, T, F> {
+    product: &'a Product<'a, T>,
+    chunk: Chunk<'b, T>,
+    /// The row of each number in the chunk's range.
+    row: &'a F,
+    place: Place,
+}
+
+impl<T: Element, F: Fn(usize) -> usize> WithSimd for Tiles<'_, '_, T, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        if S::REGISTER_COUNT < 32 { self.tiles::<S, 4>(simd) } else { self.tiles::<S, 8>(simd) }
+    }
+}
+
+/// What R rows read by one tap.
+type Reads<'a, T, const R: usize> = (usize, [&'a [T]; R]);
+
+/// R rows of vectors.
+type Sums<T, S, const R: usize> = [[<T as Element>::Vector<S>; COLUMNS]; R];
+
+impl<T: Element, F: Fn(usize) -> usize> Tiles<'_, '_, T, F> {
+    #[inline(always)]
+    fn tiles<S: Simd, const R: usize>(mut self, simd: S) {
+        let panels = self.product.panels;
+        let zeros = vec![T::default(); panels.inputs];
+        let mut reads = Vec::with_capacity(panels.taps);
+        let step = panels.count().div_ceil(panels.passes());
+        for first in (0..panels.count()).step_by(step.max(1)) {
+            for at in self.chunk.rows.clone().step_by(R) {
+                let rows = self.rows::<R>(at);
+                reads_of(self.product, &rows, &zeros, &mut reads);
+                for panel in first..panels.count().min(first + step) {
+                    self.panel(simd, panel, &rows, &reads);
+                }
+            }
+        }
+    }
+
+    /// The rows of a tile, of which the last may have fewer.
+    #[inline(always)]
+    fn rows<const R: usize>(&self, at: usize) -> [Option<usize>; R] {
+        std::array::from_fn(|i| (at + i < self.chunk.rows.end).then(|| (self.row)(at + i)))
+    }
+
+    /// One panel's columns of a tile.
+    #[inline(always)]
+    fn panel<S: Simd, const R: usize>(
+        &mut self,
+        simd: S,
+        panel: usize,
+        rows: &[Option<usize>; R],
+        reads: &[Reads<'_, T, R>],
+    ) {
+        let Product { panels, .. } = self.product;
+        let columns = COLUMNS * T::lanes::<S>();
+        let outputs = panels.outputs - panel * panels.width;
+        for column in (0..panels.width.min(outputs)).step_by(columns) {
+            let first = panel * panels.width + column;
+            let width = columns.min(outputs - column);
+            let mut sums = self.start(simd, rows, first, width);
+            for (tap, operands) in reads {
+                accumulate(simd, &mut sums, *operands, &panels.tap(panel, *tap)[column..], panels.width);
+            }
+            self.finish(simd, &sums, rows, first, width);
+        }
+    }
+
+    /// Bias and residual.
+    #[inline(always)]
+    fn start<S: Simd, const R: usize>(
+        &self,
+        simd: S,
+        rows: &[Option<usize>; R],
+        first: usize,
+        width: usize,
+    ) -> Sums<T, S, R> {
+        let Product { bias, residual, .. } = self.product;
+        let bias: [T::Vector<S>; COLUMNS] = load(simd, &bias[first..first + width]);
+        let mut sums = [bias; R];
+        for (row, sums) in rows.iter().zip(&mut sums) {
+            let (Some(row), Some(residual)) = (row, residual) else { continue };
+            let other: [T::Vector<S>; COLUMNS] = load(simd, &residual.row(*row)[first..first + width]);
+            for (sum, other) in sums.iter_mut().zip(other) {
+                *sum = T::sum(simd, *sum, other);
+            }
+        }
+        sums
+    }
+
+    /// Stores the sums, cut off at 0 if asked.
+    #[inline(always)]
+    fn finish<S: Simd, const R: usize>(
+        &mut self,
+        simd: S,
+        sums: &Sums<T, S, R>,
+        rows: &[Option<usize>; R],
+        first: usize,
+        width: usize,
+    ) {
+        let zero = T::splat(simd, T::default());
+        for (row, sums) in rows.iter().zip(sums) {
+            let Some(row) = row else { continue };
+            let at = row * self.place.pitch + self.place.offset + first - self.chunk.start;
+            let mut sums = *sums;
+            if self.product.relu {
+                for sum in &mut sums {
+                    *sum = T::max(simd, *sum, zero);
+                }
+            }
+            store(simd, sums, &mut self.chunk.values[at..at + width]);
+        }
+    }
+}
+
+/// The operands of rows, tap by tap; taps that none of them has are left out.
+#[inline(always)]
+fn reads_of<'a, T: Element, const R: usize>(
+    product: &Product<'a, T>,
+    rows: &[Option<usize>; R],
+    zeros: &'a [T],
+    reads: &mut Vec<Reads<'a, T, R>>,
+) {
+    let Product { table, source, panels, .. } = product;
+    reads.clear();
+    for tap in 0..panels.taps {
+        let mut any = false;
+        let operands = rows.map(|row| {
+            let found = row.and_then(|row| {
+                let (sample, position) = (row / table.rows(), row % table.rows());
+                Some(sample * table.source_rows() + table.source(position, tap)?)
+            });
+            any |= found.is_some();
+            found.map_or(zeros, |row| source.row(row))
+        });
+        if any {
+            reads.push((tap, operands));
+        }
+    }
+}
+
+/// sums(r) += sum over channels i of x(r, i) w(i), one after the other.
+#[inline(always)]
+fn accumulate<S: Simd, T: Element, const R: usize>(
+    simd: S,
+    sums: &mut Sums<T, S, R>,
+    rows: [&[T]; R],
+    weights: &[T],
+    width: usize,
+) {
+    let lanes = T::lanes::<S>();
+    let count = rows[0].len();
+    let rows = rows.map(|row| &row[..count]);
+    let mut local = *sums;
+    for (channel, weights) in (0..count).zip(weights.chunks(width)) {
+        let weights: [T::Vector<S>; COLUMNS] =
+            std::array::from_fn(|g| T::load(simd, &weights[g * lanes..(g + 1) * lanes]));
+        for (sums, row) in local.iter_mut().zip(&rows) {
+            let x = T::splat(simd, row[channel]);
+            for (sum, weight) in sums.iter_mut().zip(weights) {
+                *sum = T::mul_add(simd, x, weight, *sum);
+            }
+        }
+    }
+    *sums = local;
+}
+
+/// Vectors from numbers that may be too few to fill them.
+#[inline(always)]
+fn load<S: Simd, T: Element>(simd: S, from: &[T]) -> [T::Vector<S>; COLUMNS] {
+    let lanes = T::lanes::<S>();
+    if from.len() == COLUMNS * lanes {
+        return std::array::from_fn(|g| T::load(simd, &from[g * lanes..(g + 1) * lanes]));
+    }
+    let mut full = [T::default(); WIDEST];
+    full[..from.len()].copy_from_slice(from);
+    std::array::from_fn(|g| T::load(simd, &full[g * lanes..(g + 1) * lanes]))
+}
+
+/// Vectors to numbers that may be too few to hold them.
+#[inline(always)]
+fn store<S: Simd, T: Element>(simd: S, vectors: [T::Vector<S>; COLUMNS], to: &mut [T]) {
+    let lanes = T::lanes::<S>();
+    let mut full = [T::default(); WIDEST];
+    let whole = to.len() == COLUMNS * lanes;
+    let out = if whole { &mut *to } else { &mut full[..COLUMNS * lanes] };
+    for (vector, out) in vectors.into_iter().zip(out.chunks_exact_mut(lanes)) {
+        T::store(simd, vector, out);
+    }
+    if !whole {
+        let count = to.len();
+        to.copy_from_slice(&full[..count]);
+    }
+}
+
+/// Numbers in the widest tile row: two vectors of 16.
+const WIDEST: usize = 32;

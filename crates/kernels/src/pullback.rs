@@ -1,0 +1,226 @@
+//! The reverse pass of a convolution: for each row and V cotangents at once, the weights of the active channels alone.
+//!
+//! All cotangents of a sample share its masks, so a row's list of active channels and the weights behind them are read once for all V.
+//! That is the *read side*. The *write side*, channels whose cotangent a mask switches off, is skipped in [`crate::windows`] where the
+//! instruction set has the permutations for it; elsewhere all of a panel's channels are computed and the active ones kept.
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::cotangent::{Cotangents, Lines, Target};
+use crate::panels::Panels;
+use crate::rows::{Chunk, chunks, tasks};
+use crate::simd::{Element, InstructionSet};
+use crate::spread::Spread;
+use crate::table::Links;
+
+/// The most lines that one pass carries: more would not fit into registers.
+pub const MOST_LINES: usize = 9;
+
+/// What is in the target before.
+#[derive(Debug, Clone, Copy)]
+pub enum Start<'a, T> {
+    /// Nothing: the results are written. Not for masked targets.
+    Empty,
+    /// Cotangents to which the results are added.
+    Sum,
+    /// Nothing, and these cotangents of the same rows and channels are added to the results.
+    Identity(Cotangents<'a, T>),
+}
+
+/// target(row, v, i) += sum over the taps t and rows q that read the row, and channels o, of source(q, v, o) w(t, o, i).
+#[derive(Debug, Clone, Copy)]
+pub struct Pullback<'a, T> {
+    /// By which taps and rows each row is read.
+    pub links: &'a Links,
+    /// The weights, see [`Panels::reverse`].
+    pub panels: &'a Panels<T>,
+    /// The cotangents of the layer's outputs.
+    pub source: Cotangents<'a, T>,
+    /// Where the cotangents of its inputs go.
+    pub target: Target<'a>,
+    /// What is there before.
+    pub start: Start<'a, T>,
+    /// V, from 1 to [`MOST_LINES`].
+    pub lines: usize,
+}
+
+/// Rows that a task should have at least.
+const LEAST_ROWS: usize = 4;
+
+/// The lines of one row that a row reads, and by which tap.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Read<'a, T> {
+    pub(crate) tap: usize,
+    pub(crate) lines: Lines<'a, T>,
+}
+
+impl<T: Element> Pullback<'_, T> {
+    /// Pulls back all rows of `samples` samples into `out`, the target's buffer.
+    pub fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
+        debug_assert!((1..=MOST_LINES).contains(&self.lines), "{} lines", self.lines);
+        let windowed = set == InstructionSet::Avx512 && set.is_available() && self.target.active().is_some();
+        if let (Start::Identity(source), false) = (self.start, windowed) {
+            let add = matches!(self.target, Target::Masked { .. });
+            let spread = Spread { source, target: self.target, scale: None, add, lines: self.lines };
+            spread.run(samples * self.links.targets(), out);
+            return Self { start: Start::Sum, ..*self }.run(set, samples, out);
+        }
+        let rows = samples * self.links.targets();
+        let parts = match self.panels.passes() {
+            1 => tasks(rows, LEAST_ROWS),
+            _ => tasks(rows, LEAST_ROWS).min(rayon::current_num_threads()),
+        };
+        let begin = |row: usize| self.target.block(row, self.lines);
+        chunks(out, rows, parts, begin).into_par_iter().for_each(|mut chunk| {
+            if windowed {
+                T::pull_windows(self, &mut chunk);
+            } else {
+                set.run(Full { pullback: self, chunk: &mut chunk });
+            }
+        });
+    }
+
+    /// What a row reads.
+    #[inline(always)]
+    pub(crate) fn reads<'a>(&'a self, row: usize, reads: &mut Vec<Read<'a, T>>) {
+        let (sample, target) = (row / self.links.targets(), row % self.links.targets());
+        reads.clear();
+        reads.extend(self.links.of(target).iter().map(|link| Read {
+            tap: link.tap,
+            lines: self.source.row(sample * self.links.rows() + link.row, self.lines),
+        }));
+        reads.retain(|read| !read.lines.ids.is_empty());
+    }
+}
+
+/// All channels of each panel.
+struct Full<'a, 'b, 'c, T> {
+    pullback: &'a Pullback<'a, T>,
+    chunk: &'b mut Chunk<'c, T>,
+}
+
+impl<T: Element> WithSimd for Full<'_, '_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        // One vector of sums a line where registers are few, two where there are more.
+        if S::REGISTER_COUNT < 32 { self.by_lines::<S, 1>(simd) } else { self.by_lines::<S, 2>(simd) }
+    }
+}
+
+/// Calls a function that is generic over the number of lines.
+macro_rules! by_lines {
+    ($lines:expr, $call:ident :: <$($generic:ident),*>($($argument:expr),*), $receiver:expr) => {
+        match $lines {
+            1 => $receiver.$call::<$($generic,)* 1>($($argument),*),
+            2 => $receiver.$call::<$($generic,)* 2>($($argument),*),
+            3 => $receiver.$call::<$($generic,)* 3>($($argument),*),
+            4 => $receiver.$call::<$($generic,)* 4>($($argument),*),
+            5 => $receiver.$call::<$($generic,)* 5>($($argument),*),
+            6 => $receiver.$call::<$($generic,)* 6>($($argument),*),
+            7 => $receiver.$call::<$($generic,)* 7>($($argument),*),
+            8 => $receiver.$call::<$($generic,)* 8>($($argument),*),
+            _ => $receiver.$call::<$($generic,)* 9>($($argument),*),
+        }
+    };
+}
+pub(crate) use by_lines;
+
+/// Numbers in the largest tile: lines of two vectors of 16.
+const TILE: usize = MOST_LINES * 32;
+
+impl<T: Element> Full<'_, '_, '_, T> {
+    #[inline(always)]
+    fn by_lines<S: Simd, const G: usize>(&mut self, simd: S) {
+        by_lines!(self.pullback.lines, rows::<S, G>(simd), self);
+    }
+
+    #[inline(always)]
+    fn rows<S: Simd, const G: usize, const V: usize>(&mut self, simd: S) {
+        let panels = self.pullback.panels;
+        let mut reads = Vec::new();
+        let step = panels.count().div_ceil(panels.passes()).max(1);
+        for first in (0..panels.count()).step_by(step) {
+            for row in self.chunk.rows.clone() {
+                self.pullback.reads(row, &mut reads);
+                for panel in first..panels.count().min(first + step) {
+                    self.panel::<S, G, V>(simd, row, panel, &reads);
+                }
+            }
+        }
+    }
+
+    /// The channels of one panel of one row.
+    #[inline(always)]
+    fn panel<S: Simd, const G: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        row: usize,
+        panel: usize,
+        reads: &[Read<'_, T>],
+    ) {
+        let Pullback { panels, target, start, .. } = self.pullback;
+        let (lanes, columns) = (T::lanes::<S>(), G * T::lanes::<S>());
+        let block = target.block(row, V) - self.chunk.start;
+        for column in (0..panels.width).step_by(columns) {
+            let first = panel * panels.width + column;
+            let width = columns.min(panels.outputs.saturating_sub(first));
+            if width == 0 {
+                break;
+            }
+            let mut sums = [[T::splat(simd, T::default()); G]; V];
+            for read in reads {
+                accumulate(simd, &mut sums, read, &panels.tap(panel, read.tap)[column..], panels.width);
+            }
+            let mut tile = [T::default(); TILE];
+            for (line, sums) in sums.iter().enumerate() {
+                for (g, sum) in sums.iter().enumerate() {
+                    T::store(simd, *sum, &mut tile[(line * G + g) * lanes..][..lanes]);
+                }
+            }
+            let tile = narrowed(&mut tile, V, columns, width);
+            let add = !matches!(start, Start::Empty);
+            target.deliver(row, first, tile, width, add, &mut self.chunk.values[block..]);
+        }
+    }
+}
+
+/// The first `width` of `columns` numbers of each line, side by side.
+#[inline(always)]
+fn narrowed<T: Copy>(tile: &mut [T], lines: usize, columns: usize, width: usize) -> &[T] {
+    if width < columns {
+        for line in 1..lines {
+            tile.copy_within(line * columns..line * columns + width, line * width);
+        }
+    }
+    &tile[..lines * width]
+}
+
+/// sums(v) += sum over active channels a of value(v, a) w(a).
+#[inline(always)]
+fn accumulate<S: Simd, T: Element, const G: usize, const V: usize>(
+    simd: S,
+    sums: &mut [[T::Vector<S>; G]; V],
+    read: &Read<'_, T>,
+    weights: &[T],
+    width: usize,
+) {
+    let Lines { ids, values, stride } = read.lines;
+    let lanes = T::lanes::<S>();
+    let lines: [&[T]; V] = std::array::from_fn(|line| &values[line * stride..][..ids.len()]);
+    let mut local = *sums;
+    for (a, &id) in ids.iter().enumerate() {
+        let weights = &weights[id as usize * width..][..G * lanes];
+        let weights: [T::Vector<S>; G] =
+            std::array::from_fn(|g| T::load(simd, &weights[g * lanes..(g + 1) * lanes]));
+        for (sums, line) in local.iter_mut().zip(&lines) {
+            let value = T::splat(simd, line[a]);
+            for (sum, weight) in sums.iter_mut().zip(weights) {
+                *sum = T::mul_add(simd, value, weight, *sum);
+            }
+        }
+    }
+    *sums = local;
+}

@@ -1,0 +1,71 @@
+//! Rows of channels in memory, and how work on them is shared among threads.
+//!
+//! A row is one position of one sample; rows of a batch are numbered sample by sample. Every kernel computes each of its rows from that
+//! row's operands alone, in an order that does not depend on what else is computed: results have the same bits for every batch, split
+//! and number of threads.
+
+use std::ops::Range;
+
+/// Dense rows to read: `values[row * pitch + offset + channel]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Dense<'a, T> {
+    /// All numbers of the buffer.
+    pub values: &'a [T],
+    /// From one row to the next.
+    pub pitch: usize,
+    /// The first channel in the buffer's row.
+    pub offset: usize,
+    /// How many channels a row has.
+    pub channels: usize,
+}
+
+impl<'a, T> Dense<'a, T> {
+    /// The channels of one row.
+    #[inline(always)]
+    #[must_use]
+    pub fn row(&self, row: usize) -> &'a [T] {
+        &self.values[row * self.pitch + self.offset..][..self.channels]
+    }
+}
+
+/// A run of rows with the part of a buffer that belongs to them alone.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Chunk<'a, T> {
+    pub(crate) rows: Range<usize>,
+    /// The part's place in the whole buffer.
+    pub(crate) start: usize,
+    pub(crate) values: &'a mut [T],
+}
+
+/// Cuts a buffer into `parts` runs of about equally many rows; row r has the numbers from `begin(r)` to `begin(r + 1)`.
+pub(crate) fn chunks<T>(
+    mut values: &mut [T],
+    rows: usize,
+    parts: usize,
+    begin: impl Fn(usize) -> usize,
+) -> Vec<Chunk<'_, T>> {
+    let step = rows.div_ceil(parts.max(1)).max(1);
+    let mut all = Vec::with_capacity(parts);
+    let mut start = begin(0);
+    values = &mut values[start..];
+    for first in (0..rows).step_by(step) {
+        let rows = first..rows.min(first + step);
+        let (part, rest) = values.split_at_mut(begin(rows.end) - start);
+        all.push(Chunk { rows: rows.clone(), start, values: part });
+        values = rest;
+        start = begin(rows.end);
+    }
+    all
+}
+
+/// Into how many parts to cut `rows` so that threads can even out their shares, with at least `least` rows in each.
+pub(crate) fn tasks(rows: usize, least: usize) -> usize {
+    match rayon::current_num_threads() {
+        1 => 1,
+        threads => (rows / least.max(1)).clamp(1, 4 * threads),
+    }
+}
+
+/// Weights up to this many bytes stay in a core's cache while rows pass by; larger ones are better passed by rows that stay.
+pub(crate) const CACHED_WEIGHTS: usize = 400_000;

@@ -1,0 +1,46 @@
+//! Cotangents of a row handed on to the same row of another map: through a sum, a mask, or a scale of each channel.
+
+use rayon::prelude::*;
+
+use crate::cotangent::{Cotangents, Target};
+use crate::rows::{chunks, tasks};
+use crate::simd::Element;
+
+/// target(row, v, c) += source(row, v, c) scale(c).
+#[derive(Debug, Clone, Copy)]
+pub struct Spread<'a, T> {
+    /// The cotangents that are handed on.
+    pub source: Cotangents<'a, T>,
+    /// Where they go; it has as many channels.
+    pub target: Target<'a>,
+    /// One factor for each channel.
+    pub scale: Option<&'a [T]>,
+    /// Whether they are added to what is there.
+    pub add: bool,
+    /// V.
+    pub lines: usize,
+}
+
+/// Rows that a task should have at least.
+const LEAST_ROWS: usize = 64;
+
+impl<T: Element> Spread<'_, T> {
+    /// Hands on `rows` rows into `out`, the target's buffer.
+    pub fn run(&self, rows: usize, out: &mut [T]) {
+        let channels = self.source.layout.channels();
+        let begin = |row: usize| self.target.block(row, self.lines);
+        chunks(out, rows, tasks(rows, LEAST_ROWS), begin).into_par_iter().for_each(|chunk| {
+            let mut tile = vec![T::default(); self.lines * channels];
+            for row in chunk.rows.clone() {
+                self.source.expand(row, self.lines, &mut tile);
+                if let Some(scale) = self.scale {
+                    for line in tile.chunks_exact_mut(channels) {
+                        line.iter_mut().zip(scale).for_each(|(x, s)| *x = *x * *s);
+                    }
+                }
+                let block = &mut chunk.values[begin(row) - chunk.start..];
+                self.target.deliver(row, 0, &tile, channels, self.add, block);
+            }
+        });
+    }
+}

@@ -1,0 +1,458 @@
+//! The write side of the pullback on AVX-512: channels whose cotangent a mask switches off are not computed.
+//!
+//! The active channels of a row are taken in *windows*: up to one vector of them that lie within two vectors of neighbours. One
+//! two-source permutation of a row of weights brings the window's channels side by side; the index vector serves every row of weights, and
+//! the result is compressed already. For f32 a window has up to 16 channels among 32 neighbours, for f64 8 among 16.
+
+use std::arch::x86_64::{__m128i, __m256i, __m512, __m512d, __m512i};
+
+use pulp::x86::V4;
+use pulp::{NullaryFnOnce, cast};
+
+use crate::active::{Active, PAD};
+use crate::cotangent::{Cotangents, Layout, Lines, Target};
+use crate::pullback::{Pullback, Read, Start, by_lines};
+use crate::rows::Chunk;
+use crate::simd::Element;
+
+/// A vector of AVX-512: the processor's own type, since the compiler keeps portable vectors in memory between permutations.
+type Vector<T> = <T as Wide>::Register;
+
+/// Runs the rows of a chunk.
+pub(crate) fn pull<T: Wide>(pullback: &Pullback<'_, T>, chunk: &mut Chunk<'_, T>) {
+    let (Some(simd), Some(active)) = (V4::try_new(), pullback.target.active()) else { return };
+    simd.vectorize(Rows { simd, pullback, active, chunk });
+}
+
+/// What AVX-512 offers for a float type.
+pub(crate) trait Wide: Element {
+    /// A vector.
+    type Register: Copy;
+
+    /// Numbers in a vector.
+    const LANES: usize;
+
+    /// The number everywhere.
+    fn every(simd: V4, value: Self) -> Self::Register;
+
+    /// The first numbers of `from`.
+    fn read(from: &[Self]) -> Self::Register;
+
+    /// Writes over the first numbers of `to`.
+    fn write(value: Self::Register, to: &mut [Self]);
+
+    /// a b + c.
+    fn fused(simd: V4, a: Self::Register, b: Self::Register, c: Self::Register) -> Self::Register;
+
+    /// How far the first channels of a list, one vector of them, lie behind `first`.
+    fn distances(simd: V4, ids: &[u16], first: usize) -> __m512i;
+
+    /// Which distances are below `limit`.
+    fn below(simd: V4, distances: __m512i, limit: usize) -> u32;
+
+    /// Number `index` of both vectors in a row, where `keep` says so, else 0.
+    fn pick(simd: V4, keep: u32, low: Self::Register, index: __m512i, high: Self::Register)
+    -> Self::Register;
+
+    /// The first numbers, one to each set bit, 0 elsewhere.
+    fn expand(simd: V4, bits: u32, from: Self::Register) -> Self::Register;
+
+    /// The numbers from place `by` on.
+    fn shift(simd: V4, from: Self::Register, by: u32) -> Self::Register;
+
+    /// For the channels at `distances`: how many set bits come before each, and whether its own is set.
+    fn ranks(simd: V4, bits: u32, distances: __m512i) -> (u32, __m512i);
+}
+
+/// Up to one vector of active channels that lie within two vectors of neighbours.
+#[derive(Clone, Copy)]
+struct Window {
+    /// The first channel.
+    first: usize,
+    /// Its place in the row's list.
+    at: usize,
+    /// How many channels.
+    count: usize,
+    /// The lanes that hold one.
+    keep: u32,
+    /// How far each lies behind the first.
+    distances: __m512i,
+}
+
+struct Rows<'a, 'b, 'c, T> {
+    simd: V4,
+    pullback: &'a Pullback<'a, T>,
+    active: &'a Active,
+    chunk: &'b mut Chunk<'c, T>,
+}
+
+impl<T: Wide> NullaryFnOnce for Rows<'_, '_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(mut self) {
+        by_lines!(self.pullback.lines, rows(), self);
+    }
+}
+
+impl<T: Wide> Rows<'_, '_, '_, T> {
+    #[inline(always)]
+    fn rows<const V: usize>(&mut self) {
+        let panels = self.pullback.panels;
+        let (mut reads, mut windows) = (Vec::new(), Vec::new());
+        let step = panels.count().div_ceil(panels.passes()).max(1);
+        for first in (0..panels.count()).step_by(step) {
+            for row in self.chunk.rows.clone() {
+                self.pullback.reads(row, &mut reads);
+                for panel in first..panels.count().min(first + step) {
+                    self.windows(row, panel, &mut windows);
+                    let mut pairs = windows.chunks_exact(2);
+                    for pair in &mut pairs {
+                        self.group::<V, 2>(row, panel, [pair[0], pair[1]], &reads);
+                    }
+                    for window in pairs.remainder() {
+                        self.group::<V, 1>(row, panel, [*window], &reads);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The windows of one panel of a row.
+    #[inline(always)]
+    fn windows(&self, row: usize, panel: usize, windows: &mut Vec<Window>) {
+        let width = self.pullback.panels.width;
+        let (begin, end) = (panel * width, ((panel + 1) * width).min(self.active.channels()));
+        let list = self.active.padded_list(row);
+        let mut at = self.active.before(row, begin);
+        let till =
+            if end == self.active.channels() { list.len() - PAD } else { self.active.before(row, end) };
+        windows.clear();
+        while at < till {
+            let first = list[at] as usize;
+            let distances = T::distances(self.simd, &list[at..], first);
+            let neighbours = (end - first).min(2 * T::LANES);
+            let rest = u32::MAX.checked_shr(32_u32.saturating_sub((till - at) as u32)).unwrap_or(0);
+            let keep = T::below(self.simd, distances, neighbours) & rest;
+            let count = keep.count_ones() as usize;
+            windows.push(Window { first, at, count, keep, distances });
+            at += count;
+        }
+    }
+
+    /// All lines of some windows.
+    #[inline(always)]
+    fn group<const V: usize, const G: usize>(
+        &mut self,
+        row: usize,
+        panel: usize,
+        windows: [Window; G],
+        reads: &[Read<'_, T>],
+    ) {
+        let panels = self.pullback.panels;
+        let mut sums = [[T::every(self.simd, T::default()); G]; V];
+        self.begin(row, &windows, &mut sums);
+        let columns = windows.map(|window| window.first - panel * panels.width);
+        for read in reads {
+            let weights = panels.tap(panel, read.tap);
+            accumulate(self.simd, &mut sums, read.lines, weights, panels.width, &windows, columns);
+        }
+        self.end(row, &windows, &sums);
+    }
+
+    /// What is there before.
+    #[inline(always)]
+    fn begin<const V: usize, const G: usize>(
+        &self,
+        row: usize,
+        windows: &[Window; G],
+        sums: &mut [[Vector<T>; G]; V],
+    ) {
+        match (self.pullback.start, self.pullback.target) {
+            (Start::Sum, Target::Lines(_)) => {
+                let block = &self.chunk.values[self.active.block(row, V) - self.chunk.start..];
+                for (line, sums) in sums.iter_mut().enumerate() {
+                    for (sum, window) in sums.iter_mut().zip(windows) {
+                        *sum = T::read(&block[line * self.active.stride(row) + window.at..]);
+                    }
+                }
+            }
+            (Start::Identity(other), _) => {
+                for (g, window) in windows.iter().enumerate() {
+                    let own = chosen::<T, V>(self.simd, &other, row, window);
+                    sums.iter_mut().zip(own).for_each(|(sums, own)| sums[g] = own);
+                }
+            }
+            (Start::Empty | Start::Sum, _) => {}
+        }
+    }
+
+    /// Writes compressed lines, or adds to dense ones.
+    #[inline(always)]
+    fn end<const V: usize, const G: usize>(
+        &mut self,
+        row: usize,
+        windows: &[Window; G],
+        sums: &[[Vector<T>; G]; V],
+    ) {
+        let block = self.pullback.target.block(row, V) - self.chunk.start;
+        let block = &mut self.chunk.values[block..];
+        let Target::Masked { pitch, offset, .. } = self.pullback.target else {
+            let stride = self.active.stride(row);
+            for (line, sums) in sums.iter().enumerate() {
+                for (sum, window) in sums.iter().zip(windows) {
+                    T::write(*sum, &mut block[line * stride + window.at..]);
+                }
+            }
+            return;
+        };
+        for (g, window) in windows.iter().enumerate() {
+            let last = self.active.list(row)[window.at + window.count - 1] as usize - window.first;
+            let bits = self.active.bits(row, window.first) & (u32::MAX >> (31 - last));
+            let low = bits & (u32::MAX >> (32 - T::LANES));
+            for (line, sums) in sums.iter().enumerate() {
+                let out = &mut block[line * pitch + offset + window.first..];
+                add(self.simd, T::expand(self.simd, low, sums[g]), out);
+                if (T::LANES..).contains(&last) {
+                    let rest = T::shift(self.simd, sums[g], low.count_ones());
+                    add(self.simd, T::expand(self.simd, bits >> T::LANES, rest), &mut out[T::LANES..]);
+                }
+            }
+        }
+    }
+}
+
+/// sums(v) += sum over active channels a of value(v, a) w(a), the windows' columns alone.
+#[inline(always)]
+fn accumulate<T: Wide, const V: usize, const G: usize>(
+    simd: V4,
+    sums: &mut [[Vector<T>; G]; V],
+    lines: Lines<'_, T>,
+    weights: &[T],
+    width: usize,
+    windows: &[Window; G],
+    columns: [usize; G],
+) {
+    let Lines { ids, values, stride } = lines;
+    let lines: [&[T]; V] = std::array::from_fn(|line| &values[line * stride..][..ids.len()]);
+    let (zero, mut local) = (T::every(simd, T::default()), *sums);
+    for (a, &id) in ids.iter().enumerate() {
+        let row = id as usize * width;
+        // Loops, not closures: a closure would be compiled without the instruction set.
+        let mut picked = [zero; G];
+        for g in 0..G {
+            let pair = &weights[row + columns[g]..][..2 * T::LANES];
+            let (low, high) = (T::read(&pair[..T::LANES]), T::read(&pair[T::LANES..]));
+            picked[g] = T::pick(simd, windows[g].keep, low, windows[g].distances, high);
+        }
+        for (sums, line) in local.iter_mut().zip(&lines) {
+            let value = T::every(simd, line[a]);
+            for (sum, weight) in sums.iter_mut().zip(picked) {
+                *sum = T::fused(simd, value, weight, *sum);
+            }
+        }
+    }
+    *sums = local;
+}
+
+/// The window's channels of other cotangents of the same row.
+#[inline(always)]
+fn chosen<T: Wide, const V: usize>(
+    simd: V4,
+    other: &Cotangents<'_, T>,
+    row: usize,
+    window: &Window,
+) -> [Vector<T>; V] {
+    let Lines { values, stride, .. } = other.row(row, V);
+    let (keep, index, at) = match other.layout {
+        Layout::Dense { .. } => (window.keep, window.distances, window.first),
+        Layout::Compressed(active) => {
+            let (on, ranks) = T::ranks(simd, active.bits(row, window.first), window.distances);
+            (on & window.keep, ranks, active.before(row, window.first))
+        }
+    };
+    let mut all = [T::every(simd, T::default()); V];
+    for (line, one) in all.iter_mut().enumerate() {
+        let pair = &values[line * stride + at..][..2 * T::LANES];
+        let (low, high) = (T::read(&pair[..T::LANES]), T::read(&pair[T::LANES..]));
+        *one = T::pick(simd, keep, low, index, high);
+    }
+    all
+}
+
+/// out += value; where `out` ends before the vector does, what is left of the vector is 0.
+#[inline(always)]
+fn add<T: Wide>(simd: V4, value: Vector<T>, out: &mut [T]) {
+    if out.len() >= T::LANES {
+        let sum = T::fused(simd, T::every(simd, T::from_f64(1.0)), value, T::read(out));
+        return T::write(sum, out);
+    }
+    let mut full = [T::default(); PAD];
+    T::write(value, &mut full);
+    out.iter_mut().zip(full).for_each(|(out, value)| *out = *out + value);
+}
+
+/// Sixteen ids as they lie in memory.
+#[inline(always)]
+fn ids(list: &[u16]) -> [u16; 16] {
+    let mut own = [0; 16];
+    own.copy_from_slice(&list[..16]);
+    own
+}
+
+const IOTA32: [u32; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+const IOTA64: [u64; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
+
+impl Wide for f32 {
+    type Register = __m512;
+
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    fn every(simd: V4, value: Self) -> __m512 {
+        simd.avx512f._mm512_set1_ps(value)
+    }
+
+    #[inline(always)]
+    fn read(from: &[Self]) -> __m512 {
+        let mut own = [0.0; 16];
+        own.copy_from_slice(&from[..16]);
+        cast(own)
+    }
+
+    #[inline(always)]
+    fn write(value: __m512, to: &mut [Self]) {
+        let own: [Self; 16] = cast(value);
+        to[..16].copy_from_slice(&own);
+    }
+
+    #[inline(always)]
+    fn fused(simd: V4, a: __m512, b: __m512, c: __m512) -> __m512 {
+        simd.avx512f._mm512_fmadd_ps(a, b, c)
+    }
+
+    #[inline(always)]
+    fn distances(simd: V4, list: &[u16], first: usize) -> __m512i {
+        let f = simd.avx512f;
+        let own: __m256i = cast(ids(list));
+        f._mm512_sub_epi32(f._mm512_cvtepu16_epi32(own), f._mm512_set1_epi32(first as i32))
+    }
+
+    #[inline(always)]
+    fn below(simd: V4, distances: __m512i, limit: usize) -> u32 {
+        let f = simd.avx512f;
+        u32::from(f._mm512_cmplt_epu32_mask(distances, f._mm512_set1_epi32(limit as i32)))
+    }
+
+    #[inline(always)]
+    fn pick(
+        simd: V4,
+        keep: u32,
+        low: Self::Register,
+        index: __m512i,
+        high: Self::Register,
+    ) -> Self::Register {
+        simd.avx512f._mm512_maskz_permutex2var_ps(keep as u16, low, index, high)
+    }
+
+    #[inline(always)]
+    fn expand(simd: V4, bits: u32, from: Self::Register) -> Self::Register {
+        simd.avx512f._mm512_maskz_expand_ps(bits as u16, from)
+    }
+
+    #[inline(always)]
+    fn shift(simd: V4, from: Self::Register, by: u32) -> Self::Register {
+        let f = simd.avx512f;
+        let index = f._mm512_add_epi32(cast(IOTA32), f._mm512_set1_epi32(by as i32));
+        f._mm512_permutexvar_ps(index, from)
+    }
+
+    #[inline(always)]
+    fn ranks(simd: V4, bits: u32, distances: __m512i) -> (u32, __m512i) {
+        let f = simd.avx512f;
+        let low = f._mm512_maskz_expand_epi32(bits as u16, cast(IOTA32));
+        let later =
+            f._mm512_add_epi32(cast(IOTA32), f._mm512_set1_epi32((bits & 0xFFFF).count_ones() as i32));
+        let high = f._mm512_maskz_expand_epi32((bits >> 16) as u16, later);
+        let own = f._mm512_srlv_epi32(f._mm512_set1_epi32(bits as i32), distances);
+        let on = f._mm512_test_epi32_mask(own, f._mm512_set1_epi32(1));
+        (u32::from(on), f._mm512_permutex2var_epi32(low, distances, high))
+    }
+}
+
+impl Wide for f64 {
+    type Register = __m512d;
+
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    fn every(simd: V4, value: Self) -> __m512d {
+        simd.avx512f._mm512_set1_pd(value)
+    }
+
+    #[inline(always)]
+    fn read(from: &[Self]) -> __m512d {
+        let mut own = [0.0; 8];
+        own.copy_from_slice(&from[..8]);
+        cast(own)
+    }
+
+    #[inline(always)]
+    fn write(value: __m512d, to: &mut [Self]) {
+        let own: [Self; 8] = cast(value);
+        to[..8].copy_from_slice(&own);
+    }
+
+    #[inline(always)]
+    fn fused(simd: V4, a: __m512d, b: __m512d, c: __m512d) -> __m512d {
+        simd.avx512f._mm512_fmadd_pd(a, b, c)
+    }
+
+    #[inline(always)]
+    fn distances(simd: V4, list: &[u16], first: usize) -> __m512i {
+        let f = simd.avx512f;
+        let [own, _]: [__m128i; 2] = cast(ids(list));
+        f._mm512_sub_epi64(f._mm512_cvtepu16_epi64(own), f._mm512_set1_epi64(first as i64))
+    }
+
+    #[inline(always)]
+    fn below(simd: V4, distances: __m512i, limit: usize) -> u32 {
+        let f = simd.avx512f;
+        u32::from(f._mm512_cmplt_epu64_mask(distances, f._mm512_set1_epi64(limit as i64)))
+    }
+
+    #[inline(always)]
+    fn pick(
+        simd: V4,
+        keep: u32,
+        low: Self::Register,
+        index: __m512i,
+        high: Self::Register,
+    ) -> Self::Register {
+        simd.avx512f._mm512_maskz_permutex2var_pd(keep as u8, low, index, high)
+    }
+
+    #[inline(always)]
+    fn expand(simd: V4, bits: u32, from: Self::Register) -> Self::Register {
+        simd.avx512f._mm512_maskz_expand_pd(bits as u8, from)
+    }
+
+    #[inline(always)]
+    fn shift(simd: V4, from: Self::Register, by: u32) -> Self::Register {
+        let f = simd.avx512f;
+        let index = f._mm512_add_epi64(cast(IOTA64), f._mm512_set1_epi64(i64::from(by)));
+        f._mm512_permutexvar_pd(index, from)
+    }
+
+    #[inline(always)]
+    fn ranks(simd: V4, bits: u32, distances: __m512i) -> (u32, __m512i) {
+        let f = simd.avx512f;
+        let low = f._mm512_maskz_expand_epi64(bits as u8, cast(IOTA64));
+        let later =
+            f._mm512_add_epi64(cast(IOTA64), f._mm512_set1_epi64(i64::from((bits & 0xFF).count_ones())));
+        let high = f._mm512_maskz_expand_epi64((bits >> 8) as u8, later);
+        let own = f._mm512_srlv_epi64(f._mm512_set1_epi64(i64::from(bits)), distances);
+        let on = f._mm512_test_epi64_mask(own, f._mm512_set1_epi64(1));
+        (u32::from(on), f._mm512_permutex2var_epi64(low, distances, high))
+    }
+}

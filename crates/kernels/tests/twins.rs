@@ -1,0 +1,383 @@
+//! Every kernel on every instruction set of this processor against plain loops in f64, over random geometries and masks: none, some and
+//! all channels active, every tail length, several samples, and numbers around what may be written that must not change.
+
+use influence_kernels::{
+    Active, Cotangents, Dense, Element, InstructionSet, Layout, MOST_LINES, Panels, Place, Product, Pullback,
+    Spread, Start, Table, Target,
+};
+use proptest::prelude::*;
+
+/// Rounding of a sum of some hundred products of numbers up to 1, in units of the type's rounding.
+const ROUNDINGS: f64 = 64.0;
+
+/// What stands where nothing may be written.
+const CANARY: f64 = 12_345.0;
+
+/// A sequence of made-up numbers.
+struct Draws(u64);
+
+impl Draws {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 >> 11
+    }
+
+    /// A number in [-1, 1) that f32 holds exactly.
+    fn number(&mut self) -> f64 {
+        (self.next() % (1 << 12)) as f64 / 2048.0 - 1.0
+    }
+
+    fn numbers<T: Element>(&mut self, count: usize) -> Vec<T> {
+        (0..count).map(|_| T::from_f64(self.number())).collect()
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    /// Rows whose channels are active in about `share` of ten cases.
+    fn active(&mut self, rows: usize, channels: usize, share: usize) -> Active {
+        let lists: Vec<Vec<usize>> = (0..rows)
+            .map(|row| {
+                // Some rows are dead altogether, some have every channel.
+                let share = [share, share, share, 0, 10][row % 5];
+                (0..channels).filter(|_| self.below(10) < share).collect()
+            })
+            .collect();
+        Active::from_lists(channels, &lists)
+    }
+}
+
+/// Sizes of one layer.
+#[derive(Debug, Clone)]
+struct Case {
+    samples: usize,
+    inputs: usize,
+    outputs: usize,
+    /// Rows of a sample before and behind the layer.
+    rows: [usize; 2],
+    taps: usize,
+    lines: usize,
+    share: usize,
+    seed: u64,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let sizes = (1..4_usize, 1..150_usize, 1..150_usize, 1..20_usize, 1..20_usize, 1..5_usize);
+    (sizes, 1..=MOST_LINES, 0..=10_usize, 1..u64::MAX).prop_map(|(sizes, lines, share, seed)| {
+        let (samples, inputs, outputs, before, behind, taps) = sizes;
+        Case { samples, inputs, outputs, rows: [before, behind], taps, lines, share, seed }
+    })
+}
+
+/// A table in which each tap of each target row reads some source row or none, no source row twice by one tap.
+fn table(case: &Case, draws: &mut Draws) -> Table {
+    let [before, behind] = case.rows;
+    let shifts: Vec<_> = (0..case.taps).map(|_| draws.below(before + 3)).collect();
+    Table::new(behind, case.taps, before, |row, tap| {
+        (row + shifts[tap]).checked_sub(2).filter(|&at| at < before)
+    })
+}
+
+fn sets() -> impl Iterator<Item = InstructionSet> {
+    InstructionSet::ALL.into_iter().filter(|set| set.is_available())
+}
+
+fn close<T: Element>(found: &[T], expected: &[f64], unit: f64, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let bound = ROUNDINGS * unit * expected.abs().max(1.0) * 16.0;
+        assert!((found.to_f64() - expected).abs() <= bound, "{what}: {at}: {found:?} for {expected}");
+    }
+}
+
+/// Cotangents of one layout with their values in full, `[row][V][channels]`.
+struct Given<T> {
+    values: Vec<T>,
+    full: Vec<f64>,
+}
+
+/// Made-up cotangents; what a layout does not hold is zero.
+fn given<T: Element>(layout: Layout<'_>, rows: usize, lines: usize, draws: &mut Draws) -> Given<T> {
+    let channels = layout.channels();
+    let values: Vec<T> = draws.numbers(layout.size(rows, lines));
+    let mut full = vec![0.0; rows * lines * channels];
+    for (row, line) in (0..rows).flat_map(|row| (0..lines).map(move |line| (row, line))) {
+        let out = &mut full[(row * lines + line) * channels..][..channels];
+        match layout {
+            Layout::Dense { pitch, offset, .. } => {
+                let from = &values[(row * lines + line) * pitch + offset..][..channels];
+                out.iter_mut().zip(from).for_each(|(out, x)| *out = x.to_f64());
+            }
+            Layout::Compressed(active) => {
+                let from = &values[active.block(row, lines) + line * active.stride(row)..];
+                for (id, x) in active.list(row).iter().zip(from) {
+                    out[*id as usize] = x.to_f64();
+                }
+            }
+        }
+    }
+    Given { values, full }
+}
+
+/// What a target holds, in full, and whether every other number of its buffer is the canary.
+fn read<T: Element>(
+    target: Target<'_>,
+    rows: usize,
+    lines: usize,
+    channels: usize,
+    values: &[T],
+) -> Vec<f64> {
+    let layout = match target {
+        Target::Lines(layout) => layout,
+        Target::Masked { pitch, offset, .. } => Layout::Dense { pitch, offset, channels },
+    };
+    let mut full = Vec::new();
+    for (row, line) in (0..rows).flat_map(|row| (0..lines).map(move |line| (row, line))) {
+        match layout {
+            Layout::Dense { pitch, offset, channels } => {
+                let from = &values[(row * lines + line) * pitch..][..pitch];
+                full.extend(from[offset..offset + channels].iter().map(|x| x.to_f64()));
+                let others = from[..offset].iter().chain(&from[offset + channels..]);
+                assert!(others.into_iter().all(|x| x.to_f64() == CANARY), "written beside the channels");
+            }
+            Layout::Compressed(active) => {
+                let from = &values[active.block(row, lines) + line * active.stride(row)..];
+                let mut out = vec![0.0; channels];
+                active.list(row).iter().zip(from).for_each(|(id, x)| out[*id as usize] = x.to_f64());
+                full.extend(out);
+            }
+        }
+    }
+    full
+}
+
+/// Plain loops: what comes to each row and channel, in full.
+fn naive_pullback(
+    case: &Case,
+    table: &Table,
+    source: &[f64],
+    weight: impl Fn(usize, usize, usize) -> f64,
+) -> Vec<f64> {
+    let Case { samples, inputs, outputs, rows: [before, behind], taps, lines, .. } = *case;
+    let mut out = vec![0.0; samples * before * lines * inputs];
+    for (sample, row, tap) in triples(samples, behind, taps) {
+        let Some(to) = table.source(row, tap) else { continue };
+        for (line, i, o) in triples(lines, inputs, outputs) {
+            let from = ((sample * behind + row) * lines + line) * outputs + o;
+            out[((sample * before + to) * lines + line) * inputs + i] += source[from] * weight(tap, o, i);
+        }
+    }
+    out
+}
+
+fn triples(a: usize, b: usize, c: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    (0..a).flat_map(move |i| (0..b).flat_map(move |j| (0..c).map(move |k| (i, j, k))))
+}
+
+fn check_pullback<T: Element>(case: &Case, unit: f64) {
+    let mut draws = Draws(case.seed);
+    let Case { samples, inputs, outputs, rows: [before, behind], taps, lines, share, .. } = *case;
+    let table = table(case, &mut draws);
+    let links = table.links();
+    let weights: Vec<f64> = draws.numbers(taps * inputs * outputs);
+    let weight = |tap: usize, o: usize, i: usize| weights[(tap * outputs + o) * inputs + i];
+    let panels = Panels::<T>::reverse(taps, outputs, inputs, weight);
+    let (read_mask, written_mask) =
+        (draws.active(samples * behind, outputs, share), draws.active(samples * before, inputs, 10 - share));
+    let other_mask = draws.active(samples * before, inputs, 5);
+    let (pitch, offset) = (inputs + draws.below(40) + 3, draws.below(3));
+    let dense = Layout::Dense { pitch, offset, channels: inputs };
+    let sources =
+        [Layout::Compressed(&read_mask), Layout::Dense { pitch: outputs + 5, offset: 2, channels: outputs }];
+    let targets = [
+        Target::Lines(dense),
+        Target::Lines(Layout::Compressed(&written_mask)),
+        Target::Masked { active: &written_mask, pitch, offset },
+    ];
+    for (source, target) in sources.into_iter().flat_map(|source| targets.map(|target| (source, target))) {
+        let cotangents: Given<T> = given(source, samples * behind, lines, &mut draws);
+        let product = naive_pullback(case, &table, &cotangents.full, weight);
+        let others = [dense, Layout::Compressed(&other_mask)]
+            .map(|layout| given::<T>(layout, samples * before, lines, &mut draws));
+        let starts = [
+            Start::Sum,
+            Start::Identity(Cotangents { values: &others[0].values, layout: dense }),
+            Start::Identity(Cotangents {
+                values: &others[1].values,
+                layout: Layout::Compressed(&other_mask),
+            }),
+            Start::Empty,
+        ];
+        let starts = &starts[..if matches!(target, Target::Masked { .. }) { 3 } else { 4 }];
+        for (which, start) in starts.iter().enumerate() {
+            let (block, channels) = (target.size(samples * before, lines), inputs);
+            let mut initial = vec![T::from_f64(CANARY); block];
+            fill(target, samples * before, lines, &mut initial, &mut draws);
+            let old = read(target, samples * before, lines, channels, &initial);
+            let keeps_old = matches!(start, Start::Sum) || matches!(target, Target::Masked { .. });
+            let zero = vec![0.0; old.len()];
+            let added = match which {
+                1 => &others[0].full,
+                2 => &others[1].full,
+                _ => &zero,
+            };
+            let expected: Vec<_> = (0..old.len())
+                .map(|at| {
+                    let (row, channel) = (at / inputs / lines, at % inputs);
+                    let sum = if keeps_old { old[at] } else { 0.0 };
+                    let on = target_is_on(target, row, channel);
+                    if on { sum + added[at] + product[at] } else { sum }
+                })
+                .collect();
+            for set in sets() {
+                let mut out = initial.clone();
+                let pullback = Pullback {
+                    links: &links,
+                    panels: &panels,
+                    source: Cotangents { values: &cotangents.values, layout: source },
+                    target,
+                    start: *start,
+                    lines,
+                };
+                pullback.run(set, samples, &mut out);
+                let found = read(target, samples * before, lines, channels, &out);
+                close(
+                    &found,
+                    &expected,
+                    unit,
+                    &format!("{set}, {source:?} to {target:?}, start {which}, {case:?}"),
+                );
+            }
+        }
+    }
+}
+
+fn target_is_on(target: Target<'_>, row: usize, channel: usize) -> bool {
+    match target {
+        Target::Lines(Layout::Compressed(active)) | Target::Masked { active, .. } => {
+            active.list(row).contains(&(channel as u16))
+        }
+        Target::Lines(Layout::Dense { .. }) => true,
+    }
+}
+
+/// Made-up numbers where the target is.
+fn fill<T: Element>(target: Target<'_>, rows: usize, lines: usize, values: &mut [T], draws: &mut Draws) {
+    for (row, line) in (0..rows).flat_map(|row| (0..lines).map(move |line| (row, line))) {
+        let (start, count) = match target {
+            Target::Lines(Layout::Dense { pitch, offset, channels }) => {
+                ((row * lines + line) * pitch + offset, channels)
+            }
+            Target::Lines(Layout::Compressed(active)) => {
+                (active.block(row, lines) + line * active.stride(row), active.list(row).len())
+            }
+            Target::Masked { active, pitch, offset } => {
+                ((row * lines + line) * pitch + offset, active.channels())
+            }
+        };
+        values[start..start + count].iter_mut().for_each(|x| *x = T::from_f64(draws.number()));
+    }
+}
+
+fn check_product<T: Element>(case: &Case, unit: f64) {
+    let mut draws = Draws(case.seed);
+    let Case { samples, inputs, outputs, rows: [before, behind], taps, share, .. } = *case;
+    let table = table(case, &mut draws);
+    let weights: Vec<f64> = draws.numbers(taps * inputs * outputs);
+    let panels =
+        Panels::<T>::forward(taps, inputs, outputs, |tap, i, o| weights[(tap * inputs + i) * outputs + o]);
+    let live: Vec<_> = (0..behind).filter(|_| draws.below(10) < share.max(1)).collect();
+    let (bias, x): (Vec<T>, Vec<T>) =
+        (draws.numbers(outputs), draws.numbers(samples * before * (inputs + 4)));
+    let residual: Vec<T> = draws.numbers(samples * behind * outputs);
+    let source = Dense { values: &x, pitch: inputs + 4, offset: 3, channels: inputs };
+    let place = Place { pitch: outputs + 7, offset: 2 };
+    for (with, relu) in [(false, true), (true, false), (true, true)] {
+        let dense = Dense { values: &residual, pitch: outputs, offset: 0, channels: outputs };
+        let product = Product {
+            table: &table,
+            panels: &panels,
+            bias: &bias,
+            source,
+            residual: with.then_some(dense),
+            relu,
+        };
+        let mut expected = vec![CANARY; samples * behind * place.pitch];
+        for (sample, row) in (0..samples).flat_map(|sample| live.iter().map(move |row| (sample, *row))) {
+            let to = sample * behind + row;
+            for o in 0..outputs {
+                let mut sum = bias[o].to_f64() + if with { residual[to * outputs + o].to_f64() } else { 0.0 };
+                for tap in 0..taps {
+                    let Some(from) = table.source(row, tap) else { continue };
+                    let x = source.row(sample * before + from);
+                    sum += (0..inputs)
+                        .map(|i| x[i].to_f64() * weights[(tap * inputs + i) * outputs + o])
+                        .sum::<f64>();
+                }
+                expected[to * place.pitch + 2 + o] = if relu { sum.max(0.0) } else { sum };
+            }
+        }
+        for set in sets() {
+            let mut out = vec![T::from_f64(CANARY); expected.len()];
+            product.run(set, samples, &live, &mut out, place);
+            close(&out, &expected, unit, &format!("{set}, residual {with}, relu {relu}, {case:?}"));
+        }
+    }
+}
+
+fn check_spread<T: Element>(case: &Case) {
+    let mut draws = Draws(case.seed);
+    let (rows, channels, lines) = (case.samples * case.rows[0], case.inputs, case.lines);
+    let (from, to) = (draws.active(rows, channels, case.share), draws.active(rows, channels, 5));
+    let scale: Vec<T> = draws.numbers(channels);
+    let dense = Layout::Dense { pitch: channels + 3, offset: 1, channels };
+    for source in [Layout::Compressed(&from), dense] {
+        let cotangents: Given<T> = given(source, rows, lines, &mut draws);
+        for (target, add) in [(Target::Lines(dense), true), (Target::Lines(Layout::Compressed(&to)), false)] {
+            let mut out = vec![T::from_f64(CANARY); target.size(rows, lines)];
+            fill(target, rows, lines, &mut out, &mut draws);
+            let old = read(target, rows, lines, channels, &out);
+            let spread = Spread {
+                source: Cotangents { values: &cotangents.values, layout: source },
+                target,
+                scale: Some(&scale),
+                add,
+                lines,
+            };
+            spread.run(rows, &mut out);
+            let expected: Vec<_> = (0..old.len())
+                .map(|at| {
+                    let on = target_is_on(target, at / channels / lines, at % channels);
+                    let new = cotangents.full[at] * scale[at % channels].to_f64();
+                    (if add { old[at] } else { 0.0 }) + if on { new } else { 0.0 }
+                })
+                .collect();
+            close(&read(target, rows, lines, channels, &out), &expected, f64::from(f32::EPSILON), "spread");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn pullbacks_agree_with_plain_loops(case in cases()) {
+        check_pullback::<f32>(&case, f64::from(f32::EPSILON));
+        check_pullback::<f64>(&case, f64::EPSILON);
+    }
+
+    #[test]
+    fn products_agree_with_plain_loops(case in cases()) {
+        check_product::<f32>(&case, f64::from(f32::EPSILON));
+        check_product::<f64>(&case, f64::EPSILON);
+    }
+
+    #[test]
+    fn spreads_agree_with_plain_loops(case in cases()) {
+        check_spread::<f32>(&case);
+        check_spread::<f64>(&case);
+    }
+}
