@@ -31,10 +31,33 @@ impl Layout<'_> {
         }
     }
 
-    /// How many numbers a buffer of `rows` rows needs: the lines, and two vectors that a kernel may read behind them.
+    /// How many numbers a buffer of `rows` rows needs: the lines, and what a kernel may read behind them: two vectors, and one more line
+    /// where lines begin within the buffer's.
     #[must_use]
     pub fn size(&self, rows: usize, lines: usize) -> usize {
-        self.block(rows, lines) + 2 * PAD
+        let more = match self {
+            Self::Dense { pitch, .. } => *pitch,
+            Self::Compressed(_) => 0,
+        };
+        self.block(rows, lines) + more + 2 * PAD
+    }
+
+    /// From one line of a row to the next.
+    #[inline(always)]
+    pub(crate) fn stride(&self, row: usize) -> usize {
+        match self {
+            Self::Dense { pitch, .. } => *pitch,
+            Self::Compressed(active) => active.stride(row),
+        }
+    }
+
+    /// Where the first number of a row is in the buffer.
+    #[inline(always)]
+    pub(crate) fn begin(&self, row: usize, lines: usize) -> usize {
+        match self {
+            Self::Dense { offset, .. } => self.block(row, lines) + offset,
+            Self::Compressed(_) => self.block(row, lines),
+        }
     }
 
     /// Where the lines of a row begin in the buffer.
@@ -68,20 +91,20 @@ pub(crate) struct Lines<'a, T> {
 static EVERY: LazyLock<Vec<u16>> = LazyLock::new(|| (0..=u16::MAX).collect());
 
 impl<'a, T: Element> Cotangents<'a, T> {
-    /// The lines of one row.
+    /// The lines of one row, V strides long.
     #[inline(always)]
     pub(crate) fn row(&self, row: usize, lines: usize) -> Lines<'a, T> {
         match self.layout {
             Layout::Dense { pitch, offset, channels } => Lines {
                 ids: &EVERY[..channels],
-                values: &self.values[row * lines * pitch + offset..],
+                values: &self.values[row * lines * pitch + offset..][..lines * pitch],
                 stride: pitch,
             },
-            Layout::Compressed(active) => Lines {
-                ids: active.list(row),
-                values: &self.values[active.block(row, lines)..],
-                stride: active.stride(row),
-            },
+            Layout::Compressed(active) => {
+                let stride = active.stride(row);
+                let values = &self.values[active.block(row, lines)..][..lines * stride];
+                Lines { ids: active.list(row), values, stride }
+            }
         }
     }
 
@@ -132,7 +155,12 @@ impl<'a> Target<'a> {
     /// How many numbers a buffer of `rows` rows needs.
     #[must_use]
     pub fn size(&self, rows: usize, lines: usize) -> usize {
-        self.block(rows, lines) + 2 * PAD
+        match *self {
+            Self::Lines(layout) => layout.size(rows, lines),
+            Self::Masked { active, pitch, offset } => {
+                Layout::Dense { pitch, offset, channels: active.channels() }.size(rows, lines)
+            }
+        }
     }
 
     /// Where the lines of a row begin in the buffer.

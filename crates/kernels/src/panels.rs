@@ -5,6 +5,12 @@ use crate::simd::Element;
 /// Numbers behind the last row of weights: two vectors may be read from any channel on.
 const PAD: usize = 32;
 
+/// The narrowest and widest panels of a pullback: wide ones leave more neighbours to fill vectors with.
+const WIDTHS: [usize; 2] = [64, 256];
+
+/// What a panel should take at most, so that it stays in a core's second cache while rows pass by.
+const PANEL_BYTES: usize = 600_000;
+
 /// The weights of y(o) = sum over taps t and channels i of x(t, i) w(t, i, o), as `[panel][tap][input][column]`; the columns of a panel
 /// are neighbouring outputs, and zeros where there are none.
 #[derive(Debug, Clone)]
@@ -40,7 +46,9 @@ impl<T: Element> Panels<T> {
         outputs: usize,
         weight: impl Fn(usize, usize, usize) -> f64,
     ) -> Self {
-        let width = [128, 64].into_iter().find(|width| outputs.is_multiple_of(*width)).unwrap_or(32);
+        let column = (taps * inputs * size_of::<T>()).max(1);
+        let widest = (PANEL_BYTES / column).clamp(WIDTHS[0], WIDTHS[1]);
+        let width = outputs.div_ceil(outputs.div_ceil(widest).max(1)).next_multiple_of(32).max(32);
         Self::pack(width, taps, inputs, outputs, weight)
     }
 

@@ -110,19 +110,21 @@ impl<T: Element> WithSimd for Full<'_, '_, '_, T> {
     }
 }
 
-/// Calls a function that is generic over the number of lines.
+/// An expression in which a name stands for the number of lines as a constant.
 macro_rules! by_lines {
-    ($lines:expr, $call:ident :: <$($generic:ident),*>($($argument:expr),*), $receiver:expr) => {
+    ($lines:expr, |$count:ident| $call:expr) => {
+        by_lines!(@arms $lines, $count, $call, 1 2 3 4 5 6 7 8)
+    };
+    (@arms $lines:expr, $count:ident, $call:expr, $($number:literal)*) => {
         match $lines {
-            1 => $receiver.$call::<$($generic,)* 1>($($argument),*),
-            2 => $receiver.$call::<$($generic,)* 2>($($argument),*),
-            3 => $receiver.$call::<$($generic,)* 3>($($argument),*),
-            4 => $receiver.$call::<$($generic,)* 4>($($argument),*),
-            5 => $receiver.$call::<$($generic,)* 5>($($argument),*),
-            6 => $receiver.$call::<$($generic,)* 6>($($argument),*),
-            7 => $receiver.$call::<$($generic,)* 7>($($argument),*),
-            8 => $receiver.$call::<$($generic,)* 8>($($argument),*),
-            _ => $receiver.$call::<$($generic,)* 9>($($argument),*),
+            $($number => {
+                const $count: usize = $number;
+                $call
+            })*
+            _ => {
+                const $count: usize = MOST_LINES;
+                $call
+            }
         }
     };
 }
@@ -134,7 +136,7 @@ const TILE: usize = MOST_LINES * 32;
 impl<T: Element> Full<'_, '_, '_, T> {
     #[inline(always)]
     fn by_lines<S: Simd, const G: usize>(&mut self, simd: S) {
-        by_lines!(self.pullback.lines, rows::<S, G>(simd), self);
+        by_lines!(self.pullback.lines, |V| self.rows::<S, G, V>(simd));
     }
 
     #[inline(always)]
@@ -207,8 +209,8 @@ fn accumulate<S: Simd, T: Element, const G: usize, const V: usize>(
     weights: &[T],
     width: usize,
 ) {
-    let Lines { ids, values, stride } = read.lines;
     let lanes = T::lanes::<S>();
+    let Lines { ids, values, stride } = read.lines;
     let lines: [&[T]; V] = std::array::from_fn(|line| &values[line * stride..][..ids.len()]);
     let mut local = *sums;
     for (a, &id) in ids.iter().enumerate() {

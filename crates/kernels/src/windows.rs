@@ -11,7 +11,8 @@ use pulp::{NullaryFnOnce, cast};
 
 use crate::active::{Active, PAD};
 use crate::cotangent::{Cotangents, Layout, Lines, Target};
-use crate::pullback::{Pullback, Read, Start, by_lines};
+use crate::panels::Panels;
+use crate::pullback::{MOST_LINES, Pullback, Read, Start, by_lines};
 use crate::rows::Chunk;
 use crate::simd::Element;
 
@@ -40,6 +41,9 @@ pub(crate) trait Wide: Element {
 
     /// Writes over the first numbers of `to`.
     fn write(value: Self::Register, to: &mut [Self]);
+
+    /// a + b.
+    fn sum_of(simd: V4, a: Self::Register, b: Self::Register) -> Self::Register;
 
     /// a b + c.
     fn fused(simd: V4, a: Self::Register, b: Self::Register, c: Self::Register) -> Self::Register;
@@ -91,7 +95,7 @@ impl<T: Wide> NullaryFnOnce for Rows<'_, '_, '_, T> {
 
     #[inline(always)]
     fn call(mut self) {
-        by_lines!(self.pullback.lines, rows(), self);
+        by_lines!(self.pullback.lines, |V| self.rows::<V>());
     }
 }
 
@@ -149,143 +153,175 @@ impl<T: Wide> Rows<'_, '_, '_, T> {
         windows: [Window; G],
         reads: &[Read<'_, T>],
     ) {
-        let panels = self.pullback.panels;
-        let mut sums = [[T::every(self.simd, T::default()); G]; V];
-        self.begin(row, &windows, &mut sums);
-        let columns = windows.map(|window| window.first - panel * panels.width);
-        for read in reads {
-            let weights = panels.tap(panel, read.tap);
-            accumulate(self.simd, &mut sums, read.lines, weights, panels.width, &windows, columns);
+        let sums: [[Vector<T>; G]; V] = product(self.simd, self.pullback.panels, panel, &windows, reads);
+        let block = self.pullback.target.block(row, V) - self.chunk.start;
+        let block = &mut self.chunk.values[block..];
+        let own = Finish { simd: self.simd, pullback: self.pullback, active: self.active, row, windows };
+        match self.pullback.target {
+            Target::Masked { pitch, offset, .. } => own.add_expanded(sums, &mut block[offset..], pitch),
+            Target::Lines(_) => own.write(sums, block),
         }
-        self.end(row, &windows, &sums);
     }
+}
 
-    /// What is there before.
+/// What becomes of the sums of some windows of a row.
+struct Finish<'a, T, const G: usize> {
+    simd: V4,
+    pullback: &'a Pullback<'a, T>,
+    active: &'a Active,
+    row: usize,
+    windows: [Window; G],
+}
+
+impl<T: Wide, const G: usize> Finish<'_, T, G> {
+    /// Writes compressed lines, or adds to them.
     #[inline(always)]
-    fn begin<const V: usize, const G: usize>(
-        &self,
-        row: usize,
-        windows: &[Window; G],
-        sums: &mut [[Vector<T>; G]; V],
-    ) {
-        match (self.pullback.start, self.pullback.target) {
-            (Start::Sum, Target::Lines(_)) => {
-                let block = &self.chunk.values[self.active.block(row, V) - self.chunk.start..];
-                for (line, sums) in sums.iter_mut().enumerate() {
-                    for (sum, window) in sums.iter_mut().zip(windows) {
-                        *sum = T::read(&block[line * self.active.stride(row) + window.at..]);
+    fn write<const V: usize>(&self, sums: [[Vector<T>; G]; V], block: &mut [T]) {
+        let stride = self.active.stride(self.row);
+        match self.pullback.start {
+            Start::Empty => {
+                for (line, sums) in sums.into_iter().enumerate() {
+                    for (sum, window) in sums.into_iter().zip(&self.windows) {
+                        T::write(sum, &mut block[line * stride + window.at..]);
                     }
                 }
             }
-            (Start::Identity(other), _) => {
-                for (g, window) in windows.iter().enumerate() {
-                    let own = chosen::<T, V>(self.simd, &other, row, window);
-                    sums.iter_mut().zip(own).for_each(|(sums, own)| sums[g] = own);
+            Start::Sum => {
+                for (line, sums) in sums.into_iter().enumerate() {
+                    for (sum, window) in sums.into_iter().zip(&self.windows) {
+                        let out = &mut block[line * stride + window.at..][..T::LANES];
+                        T::write(T::sum_of(self.simd, sum, T::read(out)), out);
+                    }
                 }
             }
-            (Start::Empty | Start::Sum, _) => {}
+            Start::Identity(other) => {
+                let picks = self.picks(&other);
+                for (line, sums) in sums.into_iter().enumerate() {
+                    for ((sum, window), pick) in sums.into_iter().zip(&self.windows).zip(&picks) {
+                        let sum = T::sum_of(self.simd, sum, pick.line(self.simd, &other, self.row, V, line));
+                        T::write(sum, &mut block[line * stride + window.at..]);
+                    }
+                }
+            }
         }
     }
 
-    /// Writes compressed lines, or adds to dense ones.
+    /// Adds to dense lines.
     #[inline(always)]
-    fn end<const V: usize, const G: usize>(
-        &mut self,
-        row: usize,
-        windows: &[Window; G],
-        sums: &[[Vector<T>; G]; V],
-    ) {
-        let block = self.pullback.target.block(row, V) - self.chunk.start;
-        let block = &mut self.chunk.values[block..];
-        let Target::Masked { pitch, offset, .. } = self.pullback.target else {
-            let stride = self.active.stride(row);
-            for (line, sums) in sums.iter().enumerate() {
-                for (sum, window) in sums.iter().zip(windows) {
-                    T::write(*sum, &mut block[line * stride + window.at..]);
-                }
-            }
-            return;
+    fn add_expanded<const V: usize>(&self, sums: [[Vector<T>; G]; V], block: &mut [T], pitch: usize) {
+        let spread = self.windows.map(|window| {
+            let last = self.active.list(self.row)[window.at + window.count - 1] as usize - window.first;
+            self.active.bits(self.row, window.first) & (u32::MAX >> (31 - last))
+        });
+        let identity = match self.pullback.start {
+            Start::Identity(other) => Some((other, self.picks(&other))),
+            Start::Empty | Start::Sum => None,
         };
-        for (g, window) in windows.iter().enumerate() {
-            let last = self.active.list(row)[window.at + window.count - 1] as usize - window.first;
-            let bits = self.active.bits(row, window.first) & (u32::MAX >> (31 - last));
-            let low = bits & (u32::MAX >> (32 - T::LANES));
-            for (line, sums) in sums.iter().enumerate() {
-                let out = &mut block[line * pitch + offset + window.first..];
-                add(self.simd, T::expand(self.simd, low, sums[g]), out);
-                if (T::LANES..).contains(&last) {
-                    let rest = T::shift(self.simd, sums[g], low.count_ones());
-                    add(self.simd, T::expand(self.simd, bits >> T::LANES, rest), &mut out[T::LANES..]);
+        for (line, sums) in sums.into_iter().enumerate() {
+            for (g, (mut sum, window)) in sums.into_iter().zip(&self.windows).enumerate() {
+                if let Some((other, picks)) = &identity {
+                    sum = T::sum_of(self.simd, sum, picks[g].line(self.simd, other, self.row, V, line));
+                }
+                let low = spread[g] & (u32::MAX >> (32 - T::LANES));
+                let out = &mut block[line * pitch + window.first..];
+                add(self.simd, T::expand(self.simd, low, sum), out);
+                if low != spread[g] {
+                    let rest = T::shift(self.simd, sum, low.count_ones());
+                    add(self.simd, T::expand(self.simd, spread[g] >> T::LANES, rest), &mut out[T::LANES..]);
                 }
             }
         }
     }
+
+    /// Where the windows' channels are in other cotangents.
+    #[inline(always)]
+    fn picks(&self, other: &Cotangents<'_, T>) -> [Pick; G] {
+        let mut picks = [Pick { keep: 0, index: self.windows[0].distances, at: 0 }; G];
+        for (pick, window) in picks.iter_mut().zip(&self.windows) {
+            *pick = match other.layout {
+                Layout::Dense { .. } => Pick { keep: window.keep, index: window.distances, at: window.first },
+                Layout::Compressed(active) => {
+                    let bits = active.bits(self.row, window.first);
+                    let (on, index) = T::ranks(self.simd, bits, window.distances);
+                    Pick { keep: on & window.keep, index, at: active.before(self.row, window.first) }
+                }
+            };
+        }
+        picks
+    }
 }
 
-/// sums(v) += sum over active channels a of value(v, a) w(a), the windows' columns alone.
+/// Where a window's channels are in a line of other cotangents.
+#[derive(Clone, Copy)]
+struct Pick {
+    /// The lanes that are there.
+    keep: u32,
+    /// Their places from `at` on.
+    index: __m512i,
+    at: usize,
+}
+
+impl Pick {
+    /// The channels of one line. The two vectors may reach behind the row.
+    #[inline(always)]
+    fn line<T: Wide>(
+        &self,
+        simd: V4,
+        other: &Cotangents<'_, T>,
+        row: usize,
+        lines: usize,
+        line: usize,
+    ) -> Vector<T> {
+        let stride = other.layout.stride(row);
+        let pair = &other.values[other.layout.begin(row, lines) + line * stride + self.at..][..2 * T::LANES];
+        T::pick(simd, self.keep, T::read(pair), self.index, T::read(&pair[T::LANES..]))
+    }
+}
+
+/// For each line, the sum over what is read of value(v, a) w(a), the windows' columns alone.
 #[inline(always)]
-fn accumulate<T: Wide, const V: usize, const G: usize>(
+fn product<T: Wide, const V: usize, const G: usize>(
     simd: V4,
-    sums: &mut [[Vector<T>; G]; V],
-    lines: Lines<'_, T>,
-    weights: &[T],
-    width: usize,
+    panels: &Panels<T>,
+    panel: usize,
     windows: &[Window; G],
-    columns: [usize; G],
-) {
-    let Lines { ids, values, stride } = lines;
-    let lines: [&[T]; V] = std::array::from_fn(|line| &values[line * stride..][..ids.len()]);
-    let (zero, mut local) = (T::every(simd, T::default()), *sums);
-    for (a, &id) in ids.iter().enumerate() {
-        let row = id as usize * width;
-        // Loops, not closures: a closure would be compiled without the instruction set.
-        let mut picked = [zero; G];
-        for g in 0..G {
-            let pair = &weights[row + columns[g]..][..2 * T::LANES];
-            let (low, high) = (T::read(&pair[..T::LANES]), T::read(&pair[T::LANES..]));
-            picked[g] = T::pick(simd, windows[g].keep, low, windows[g].distances, high);
-        }
-        for (sums, line) in local.iter_mut().zip(&lines) {
-            let value = T::every(simd, line[a]);
-            for (sum, weight) in sums.iter_mut().zip(picked) {
-                *sum = T::fused(simd, value, weight, *sum);
+    reads: &[Read<'_, T>],
+) -> [[Vector<T>; G]; V] {
+    let zero = T::every(simd, T::default());
+    let mut sums = [[zero; G]; V];
+    let mut columns = [0; G];
+    for g in 0..G {
+        columns[g] = windows[g].first - panel * panels.width;
+    }
+    for read in reads {
+        let weights = panels.tap(panel, read.tap);
+        let Lines { ids, values, stride } = read.lines;
+        let lines: [&[T]; V] = std::array::from_fn(|line| &values[line * stride..][..ids.len()]);
+        for (a, &id) in ids.iter().enumerate() {
+            let row = id as usize * panels.width;
+            // Loops, not closures: a closure would be compiled without the instruction set.
+            let mut picked = [zero; G];
+            for g in 0..G {
+                let pair = &weights[row + columns[g]..][..2 * T::LANES];
+                let (low, high) = (T::read(&pair[..T::LANES]), T::read(&pair[T::LANES..]));
+                picked[g] = T::pick(simd, windows[g].keep, low, windows[g].distances, high);
+            }
+            for (sums, line) in sums.iter_mut().zip(&lines) {
+                let value = T::every(simd, line[a]);
+                for (sum, weight) in sums.iter_mut().zip(picked) {
+                    *sum = T::fused(simd, value, weight, *sum);
+                }
             }
         }
     }
-    *sums = local;
-}
-
-/// The window's channels of other cotangents of the same row.
-#[inline(always)]
-fn chosen<T: Wide, const V: usize>(
-    simd: V4,
-    other: &Cotangents<'_, T>,
-    row: usize,
-    window: &Window,
-) -> [Vector<T>; V] {
-    let Lines { values, stride, .. } = other.row(row, V);
-    let (keep, index, at) = match other.layout {
-        Layout::Dense { .. } => (window.keep, window.distances, window.first),
-        Layout::Compressed(active) => {
-            let (on, ranks) = T::ranks(simd, active.bits(row, window.first), window.distances);
-            (on & window.keep, ranks, active.before(row, window.first))
-        }
-    };
-    let mut all = [T::every(simd, T::default()); V];
-    for (line, one) in all.iter_mut().enumerate() {
-        let pair = &values[line * stride + at..][..2 * T::LANES];
-        let (low, high) = (T::read(&pair[..T::LANES]), T::read(&pair[T::LANES..]));
-        *one = T::pick(simd, keep, low, index, high);
-    }
-    all
+    sums
 }
 
 /// out += value; where `out` ends before the vector does, what is left of the vector is 0.
 #[inline(always)]
 fn add<T: Wide>(simd: V4, value: Vector<T>, out: &mut [T]) {
     if out.len() >= T::LANES {
-        let sum = T::fused(simd, T::every(simd, T::from_f64(1.0)), value, T::read(out));
-        return T::write(sum, out);
+        return T::write(T::sum_of(simd, T::read(out), value), out);
     }
     let mut full = [T::default(); PAD];
     T::write(value, &mut full);
@@ -324,6 +360,11 @@ impl Wide for f32 {
     fn write(value: __m512, to: &mut [Self]) {
         let own: [Self; 16] = cast(value);
         to[..16].copy_from_slice(&own);
+    }
+
+    #[inline(always)]
+    fn sum_of(simd: V4, a: __m512, b: __m512) -> __m512 {
+        simd.avx512f._mm512_add_ps(a, b)
     }
 
     #[inline(always)]
@@ -401,6 +442,11 @@ impl Wide for f64 {
     fn write(value: __m512d, to: &mut [Self]) {
         let own: [Self; 8] = cast(value);
         to[..8].copy_from_slice(&own);
+    }
+
+    #[inline(always)]
+    fn sum_of(simd: V4, a: __m512d, b: __m512d) -> __m512d {
+        simd.avx512f._mm512_add_pd(a, b)
     }
 
     #[inline(always)]

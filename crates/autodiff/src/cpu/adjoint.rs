@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use influence_kernels::{Element, Panels};
 
 use super::compile::Compiler;
-use super::stages::{MaskId, Place, Sink, Site, StageKind, Step, StepKind, View};
+use super::stages::{MaskId, Place, Sink, Site, StageKind, Step, StepKind};
 use crate::graph::ValueId;
 use crate::ops::Op;
 
@@ -28,22 +28,7 @@ pub(super) fn steps<T: Element>(compiler: &Compiler<'_, T>) -> Vec<Step<T>> {
     for stage in (0..compiler.stages.len()).rev() {
         adjoint.stage(stage);
     }
-    let mut steps = adjoint.steps;
-    mark_dead(&mut steps, compiler.view(compiler.graph.input()));
-    steps
-}
-
-/// Names for each step the buffers that it is the last to read; the network's input stays.
-fn mark_dead<T>(steps: &mut [Step<T>], input: Option<View>) {
-    let mut seen: HashSet<Site> = input.map(|view| Site::Map(view.map)).into_iter().collect();
-    for step in steps.iter_mut().rev() {
-        let identity = match &step.kind {
-            StepKind::Product { identity, .. } => *identity,
-            _ => None,
-        };
-        let used = [Some(step.source.site()), identity.map(Place::site), Some(step.target.place().site())];
-        step.dead = used.into_iter().flatten().filter(|site| seen.insert(*site)).collect();
-    }
+    adjoint.steps
 }
 
 struct Adjoint<'c, 'a, T> {
@@ -144,6 +129,15 @@ impl<T: Element> Adjoint<'_, '_, T> {
             return;
         };
         let (inputs, outputs, taps) = (weights.inputs, weights.outputs, table.taps());
+        let mut place = place;
+        if let Place::Dense(view) = place
+            && taps > 1
+            && 2 * view.channels <= self.compiler.maps[view.map].pitch
+        {
+            place = Place::Slice(view);
+            let copy = StepKind::Spread { scale: None };
+            self.push(Place::Dense(view), Sink::Place(place), copy, index);
+        }
         let dense = matches!(sink, Sink::Place(Place::Dense(_)));
         let kind = if dense && inputs < FEW_CHANNELS && taps > 1 {
             let column = |at: &dyn Fn(usize, usize, usize) -> f64| {
@@ -202,6 +196,6 @@ impl<T: Element> Adjoint<'_, '_, T> {
             *identity = self.written.contains(&place.site()).then_some(place);
         }
         let first = self.written.insert(site);
-        self.steps.push(Step { kind, source, target, first, dead: Vec::new(), stage });
+        self.steps.push(Step { kind, source, target, first, stage });
     }
 }

@@ -115,9 +115,8 @@ pub(crate) fn compile<T: Element>(graph: &Graph) -> Result<Compiled<T>, Refusal>
     let output = compiler.view(graph.output()).ok_or("the output does not depend on the input")?;
     compiler.mark_live(output);
     let steps = adjoint::steps(&compiler);
-    let dead = compiler.last_uses(output);
     let Compiler { maps, stages, masks, choices, .. } = compiler;
-    Ok(Compiled { maps, stages, steps, masks, choices, input, output, dead })
+    Ok(Compiled { maps, stages, steps, masks, choices, input, output })
 }
 
 impl<'a, T: Element> Compiler<'a, T> {
@@ -499,19 +498,5 @@ impl<'a, T: Element> Compiler<'a, T> {
         for (map, live) in self.maps.iter_mut().zip(live) {
             map.live = (0..live.len()).filter(|&position| live[position]).collect();
         }
-    }
-
-    /// For each stage, the maps that nothing reads after it.
-    fn last_uses(&self, output: View) -> Vec<Vec<usize>> {
-        let mut seen: HashSet<usize> = HashSet::from([output.map]);
-        let mut dead: Vec<Vec<usize>> = Vec::new();
-        for stage in self.stages.iter().rev() {
-            let used = [Some(stage.input), stage.other, Some(stage.output)];
-            dead.push(
-                used.into_iter().flatten().map(|view| view.map).filter(|&map| seen.insert(map)).collect(),
-            );
-        }
-        dead.reverse();
-        dead
     }
 }

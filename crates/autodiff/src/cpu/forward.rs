@@ -2,7 +2,9 @@
 
 use influence_kernels::{Active, Dense, Element, InstructionSet, Place, Product, Rowwise};
 
-use super::buffers::Buffers;
+use super::Loaded;
+use super::arena::Arena;
+use super::memory::Memory;
 use super::stages::{Compiled, Stage, StageKind, View};
 
 /// What the forward pass leaves: the output, and which channels and elements it has chosen.
@@ -18,39 +20,38 @@ pub(super) struct Trace<T> {
 /// A forward pass under way.
 struct Forward<'a, T> {
     compiled: &'a Compiled<T>,
-    buffers: &'a Buffers<T>,
+    memory: &'a Memory,
+    arena: Arena<T>,
     set: InstructionSet,
     samples: usize,
-    maps: Vec<Option<Vec<T>>>,
     masks: Vec<Active>,
     choices: Vec<Vec<u16>>,
 }
 
 /// Runs all stages on samples in the network's order of axes, channels first.
 pub(super) fn run<T: Element>(
-    compiled: &Compiled<T>,
-    buffers: &Buffers<T>,
+    loaded: &Loaded<T>,
     set: InstructionSet,
     input: &[T],
     samples: usize,
 ) -> Trace<T> {
+    let Loaded { compiled, memory, arenas } = loaded;
     let mut forward = Forward {
         compiled,
-        buffers,
+        memory,
+        arena: arenas.take(&memory.sizes, memory.slack, samples),
         set,
         samples,
-        maps: vec![None; compiled.maps.len()],
         masks: vec![Active::default(); compiled.masks.len()],
         choices: vec![Vec::new(); compiled.choices],
     };
     forward.load(input);
-    for (stage, dead) in compiled.stages.iter().zip(&compiled.dead) {
+    for stage in &compiled.stages {
         forward.stage(stage);
-        for &map in dead {
-            forward.maps[map].take().into_iter().for_each(|buffer| buffers.give(buffer));
-        }
     }
-    forward.into_trace()
+    let (trace, arena) = forward.into_trace();
+    arenas.give(arena);
+    trace
 }
 
 impl<T: Element> Forward<'_, T> {
@@ -58,7 +59,7 @@ impl<T: Element> Forward<'_, T> {
     fn load(&mut self, input: &[T]) {
         let View { map, channels, .. } = self.compiled.input;
         let positions = self.compiled.maps[map].positions;
-        let mut rows = self.buffers.take(self.samples * positions * channels);
+        let mut rows = self.arena.take(self.memory.maps[map]);
         for (sample, values) in input.chunks_exact(positions * channels).enumerate() {
             for (channel, plane) in values.chunks_exact(positions).enumerate() {
                 for (position, value) in plane.iter().enumerate() {
@@ -66,23 +67,20 @@ impl<T: Element> Forward<'_, T> {
                 }
             }
         }
-        self.maps[map] = Some(rows);
+        self.arena.put(self.memory.maps[map], rows);
     }
 
     fn stage(&mut self, stage: &Stage<T>) {
         let target = &self.compiled.maps[stage.output.map];
         let size = self.samples * target.positions * target.pitch;
+        let slot = self.memory.maps[stage.output.map];
+        let mut out = self.arena.take(slot);
         // Another part of the same buffer may be read: then from a copy.
-        let shared =
-            [Some(stage.input), stage.other].into_iter().flatten().any(|view| view.map == stage.output.map);
-        let old = self.maps[stage.output.map].take();
-        let copy = if shared { old.clone() } else { None };
-        let mut out = old.unwrap_or_else(|| self.buffers.take(size));
-        self.maps[stage.output.map] = copy;
-        self.compute(stage, &mut out[..size]);
-        if let Some(copy) = self.maps[stage.output.map].replace(out) {
-            self.buffers.give(copy);
+        if [Some(stage.input), stage.other].into_iter().flatten().any(|view| view.map == stage.output.map) {
+            self.arena.put(slot, out[..size].to_vec());
         }
+        self.compute(stage, &mut out[..size]);
+        self.arena.put(slot, out);
         if let Some(mask) = stage.relu {
             let live = &self.compiled.maps[stage.output.map].live;
             let is_live = |row: usize| live.binary_search(&(row % target.positions)).is_ok();
@@ -94,7 +92,7 @@ impl<T: Element> Forward<'_, T> {
     /// The rows of a value.
     fn rows(&self, view: View) -> Dense<'_, T> {
         let pitch = self.compiled.maps[view.map].pitch;
-        let values = self.maps[view.map].as_deref().unwrap_or_default();
+        let values = self.arena.slot(self.memory.maps[view.map]);
         Dense { values, pitch, offset: view.offset, channels: view.channels }
     }
 
@@ -124,12 +122,10 @@ impl<T: Element> Forward<'_, T> {
         }
     }
 
-    fn into_trace(mut self) -> Trace<T> {
+    fn into_trace(self) -> (Trace<T>, Arena<T>) {
         let view = self.compiled.output;
         let logits = (0..self.samples).flat_map(|sample| self.rows(view).row(sample).to_vec()).collect();
-        for buffer in self.maps.drain(..).flatten() {
-            self.buffers.give(buffer);
-        }
-        Trace { samples: self.samples, logits, masks: self.masks, choices: self.choices }
+        let trace = Trace { samples: self.samples, logits, masks: self.masks, choices: self.choices };
+        (trace, self.arena)
     }
 }

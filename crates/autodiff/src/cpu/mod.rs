@@ -10,11 +10,12 @@
 //! `influence-kernels`. Values are kept channels last, one row a position.
 
 mod adjoint;
-mod buffers;
+mod arena;
 mod compile;
 mod constants;
 mod forward;
 mod geometry;
+mod memory;
 mod reverse;
 mod stages;
 mod values;
@@ -25,9 +26,10 @@ use std::sync::Arc;
 use burn::tensor::{DType, TensorData};
 use influence_kernels::{Element, InstructionSet, MOST_LINES};
 
-use self::buffers::Buffers;
+use self::arena::Arenas;
 use self::compile::Refusal;
 use self::forward::Trace;
+use self::memory::Memory;
 use self::stages::Compiled;
 use crate::check;
 use crate::error::{Error, Result};
@@ -53,12 +55,15 @@ enum Network {
 #[derive(Debug)]
 struct Loaded<T> {
     compiled: Compiled<T>,
-    buffers: Buffers<T>,
+    memory: Memory,
+    arenas: Arenas<T>,
 }
 
 impl<T: Element> Loaded<T> {
     fn new(graph: &Graph) -> Result<Self, Refusal> {
-        Ok(Self { compiled: compile::compile(graph)?, buffers: Buffers::default() })
+        let compiled = compile::compile(graph)?;
+        let memory = memory::plan(&compiled, lines(graph.classes() - 1));
+        Ok(Self { compiled, memory, arenas: Arenas::default() })
     }
 }
 
@@ -118,7 +123,7 @@ fn linearize<'a, T: Number>(
     let trace = {
         let input = batch.as_slice::<T>().map_err(|error| Error::Device(format!("{error:?}")))?;
         let samples = batch.shape()[0];
-        forward::run(&loaded.compiled, &loaded.buffers, executor.set, input, samples)
+        forward::run(loaded, executor.set, input, samples)
     };
     let classes = executor.plan.graph.classes();
     let logits = TensorData::new(trace.logits.clone(), [trace.samples, classes]);
@@ -166,11 +171,10 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         }
         let cotangents = cotangents.convert_dtype(T::DTYPE);
         let all = cotangents.as_slice::<T>().map_err(|error| Error::Device(format!("{error:?}")))?;
-        let Loaded { compiled, buffers } = self.loaded;
         let mut rows = Vec::new();
-        for block in all.chunks(lines(count) * samples * classes) {
+        for block in all.chunks(lines(count).min(lines(classes - 1)) * samples * classes) {
             let lines = block.len() / (samples * classes);
-            rows.extend(reverse::run(compiled, buffers, self.executor.set, &self.trace, block, lines));
+            rows.extend(reverse::run(self.loaded, self.executor.set, &self.trace, block, lines));
         }
         let shape = plan.graph.values[plan.graph.input].shape_at(samples);
         Ok(TensorData::new(rows, crate::ops::with_leading(count, &shape)))

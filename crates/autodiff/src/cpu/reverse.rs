@@ -1,44 +1,49 @@
 //! The reverse pass: the steps one after the other, each on all threads, for up to nine cotangents of every sample at once.
 
-use std::collections::HashMap;
-
 use influence_kernels::{
     Cotangents, Element, Gather, InstructionSet, Layout, Links, Panels, Pullback, Share, Spread, Start,
     Table, Target,
 };
 
-use super::buffers::Buffers;
+use rayon::prelude::*;
+
+use super::Loaded;
+use super::arena::Arena;
 use super::forward::Trace;
+use super::memory::Memory;
 use super::stages::{Compiled, Place, Sink, Site, StageKind, Step, StepKind};
+
+/// Numbers that a thread sets to zero at a time.
+const ZEROED: usize = 1 << 16;
 
 /// A reverse pass under way.
 struct Reverse<'a, T> {
     compiled: &'a Compiled<T>,
-    buffers: &'a Buffers<T>,
+    memory: &'a Memory,
+    arena: Arena<T>,
     set: InstructionSet,
     trace: &'a Trace<T>,
     lines: usize,
-    sites: HashMap<Site, Vec<T>>,
 }
 
 /// Pulls `lines` cotangents `[line][sample][class]` back to the input, `[line][sample][channel][position]`.
 pub(super) fn run<T: Element>(
-    compiled: &Compiled<T>,
-    buffers: &Buffers<T>,
+    loaded: &Loaded<T>,
     set: InstructionSet,
     trace: &Trace<T>,
     cotangents: &[T],
     lines: usize,
 ) -> Vec<T> {
-    let mut reverse = Reverse { compiled, buffers, set, trace, lines, sites: HashMap::new() };
+    let Loaded { compiled, memory, arenas } = loaded;
+    let arena = arenas.take(&memory.sizes, memory.slack, trace.samples);
+    let mut reverse = Reverse { compiled, memory, arena, set, trace, lines };
     reverse.seed(cotangents);
-    for step in &compiled.steps {
-        reverse.step(step);
-        for site in &step.dead {
-            reverse.sites.remove(site).into_iter().for_each(|buffer| buffers.give(buffer));
-        }
+    for (index, step) in compiled.steps.iter().enumerate() {
+        reverse.step(index, step);
     }
-    reverse.into_input()
+    let rows = reverse.input();
+    arenas.give(reverse.arena);
+    rows
 }
 
 impl<T: Element> Reverse<'_, T> {
@@ -49,6 +54,7 @@ impl<T: Element> Reverse<'_, T> {
                 Layout::Dense { pitch, offset: view.offset, channels: view.channels }
             }
             Place::Compressed(mask) => Layout::Compressed(&self.trace.masks[mask]),
+            Place::Slice(view) => Layout::Dense { pitch: view.channels, offset: 0, channels: view.channels },
         }
     }
 
@@ -65,7 +71,7 @@ impl<T: Element> Reverse<'_, T> {
     /// How many rows the buffer of a place has.
     fn rows(&self, place: Place) -> usize {
         let map = match place {
-            Place::Dense(view) => view.map,
+            Place::Dense(view) | Place::Slice(view) => view.map,
             Place::Compressed(mask) => self.compiled.masks[mask].map,
         };
         self.trace.samples * self.compiled.maps[map].positions
@@ -75,42 +81,46 @@ impl<T: Element> Reverse<'_, T> {
     fn seed(&mut self, cotangents: &[T]) {
         let view = self.compiled.output;
         let (pitch, samples) = (self.compiled.maps[view.map].pitch, self.trace.samples);
-        let size = self.layout(Place::Dense(view)).size(samples, self.lines);
-        let mut buffer = self.buffers.zeros(size);
+        let slot = self.memory.sites[&Site::Map(view.map)];
+        let mut buffer = self.arena.take(slot);
+        buffer[..samples * self.lines * pitch].fill(T::default());
         for (at, row) in cotangents.chunks_exact(view.channels).enumerate() {
             let (line, sample) = (at / samples, at % samples);
             let start = (sample * self.lines + line) * pitch + view.offset;
             buffer[start..start + view.channels].copy_from_slice(row);
         }
-        self.sites.insert(Site::Map(view.map), buffer);
+        self.arena.put(slot, buffer);
     }
 
-    fn step(&mut self, step: &Step<T>) {
-        let (site, source) = (step.target.place().site(), step.source.site());
-        let size = self.layout(step.target.place()).size(self.rows(step.target.place()), self.lines);
-        let old = self.sites.remove(&site);
-        // Another part of the same buffer may be read: then from a copy.
-        if let (true, Some(old)) = (site == source, &old) {
-            self.sites.insert(site, old.clone());
+    fn step(&mut self, index: usize, step: &Step<T>) {
+        let place = step.target.place();
+        let size = self.layout(place).size(self.rows(place), self.lines);
+        let slot = self.memory.sites[&place.site()];
+        let mut out = self.arena.take(slot);
+        let dense = matches!(place, Place::Dense(_));
+        if step.first && dense {
+            out[..size].par_chunks_mut(ZEROED).for_each(|part| part.fill(T::default()));
         }
-        let dense = matches!(step.target.place(), Place::Dense(_));
-        let mut out = old.unwrap_or_else(|| match dense {
-            true => self.buffers.zeros(size),
-            false => self.buffers.take(size),
-        });
-        self.pull(step, dense || !step.first, &mut out[..size]);
-        if let Some(copy) = self.sites.insert(site, out) {
-            self.buffers.give(copy);
+        // Another part of the same buffer may be read: then from a copy.
+        if place.site() == step.source.site() {
+            self.arena.put(slot, out[..size].to_vec());
+        }
+        let mut columns = self.memory.columns.get(&index).map(|&slot| (slot, self.arena.take(slot)));
+        let own = columns.as_mut().map(|(_, buffer)| buffer.as_mut_slice());
+        self.pull(step, dense || !step.first, own, &mut out[..size]);
+        self.arena.put(slot, out);
+        if let Some((slot, buffer)) = columns {
+            self.arena.put(slot, buffer);
         }
     }
 
     fn cotangents(&self, place: Place) -> Cotangents<'_, T> {
-        let values = self.sites.get(&place.site()).map_or(&[][..], Vec::as_slice);
+        let values = self.arena.slot(self.memory.sites[&place.site()]);
         Cotangents { values, layout: self.layout(place) }
     }
 
     /// One step into the target's buffer; `add` when something is there.
-    fn pull(&self, step: &Step<T>, add: bool, out: &mut [T]) {
+    fn pull(&self, step: &Step<T>, add: bool, columns: Option<&mut [T]>, out: &mut [T]) {
         let (source, target) = (self.cotangents(step.source), self.target(step.target));
         let (lines, samples) = (self.lines, self.trace.samples);
         let stage = &self.compiled.stages[step.stage].kind;
@@ -124,8 +134,8 @@ impl<T: Element> Reverse<'_, T> {
                 Pullback { links, panels, source, target, start, lines }.run(self.set, samples, out);
             }
             StepKind::Columns { panels } => {
-                let StageKind::Product { table, .. } = stage else { return };
-                self.columns(step, table, panels, add, out);
+                let (StageKind::Product { table, .. }, Some(columns)) = (stage, columns) else { return };
+                self.columns(step, table, panels, columns, add, out);
             }
             StepKind::Spread { scale } => {
                 let rows = self.rows(step.source);
@@ -159,11 +169,17 @@ impl<T: Element> Reverse<'_, T> {
     }
 
     /// The product of every output position with the columns of all taps, then the sum over the taps.
-    fn columns(&self, step: &Step<T>, table: &Table, panels: &Panels<T>, add: bool, out: &mut [T]) {
+    fn columns(
+        &self,
+        step: &Step<T>,
+        table: &Table,
+        panels: &Panels<T>,
+        columns: &mut [T],
+        add: bool,
+        out: &mut [T],
+    ) {
         let channels = self.compiled.stages[step.stage].input.channels * table.taps();
         let layout = Layout::Dense { pitch: channels, offset: 0, channels };
-        let rows = self.trace.samples * table.rows();
-        let mut columns = self.buffers.zeros(layout.size(rows, self.lines));
         let links = Table::identity(table.rows()).links();
         let pullback = Pullback {
             links: &links,
@@ -173,19 +189,18 @@ impl<T: Element> Reverse<'_, T> {
             start: Start::Empty,
             lines: self.lines,
         };
-        pullback.run(self.set, self.trace.samples, &mut columns);
-        let source = Cotangents { values: &columns, layout };
+        pullback.run(self.set, self.trace.samples, columns);
+        let source = Cotangents { values: columns, layout };
         self.gather(step, &table.links(), source, Share::Columns, add, out);
-        self.buffers.give(columns);
     }
 
     /// The input's cotangents with their channels first.
-    fn into_input(mut self) -> Vec<T> {
+    fn input(&self) -> Vec<T> {
         let view = self.compiled.input;
         let (positions, samples) = (self.compiled.maps[view.map].positions, self.trace.samples);
         let size = view.channels * positions;
         let mut out = vec![T::default(); self.lines * samples * size];
-        let Some(rows) = self.sites.remove(&Site::Map(view.map)) else { return out };
+        let rows = self.arena.slot(self.memory.sites[&Site::Map(view.map)]);
         for (at, out) in out.chunks_exact_mut(size).enumerate() {
             let (line, sample) = (at / samples, at % samples);
             for (channel, plane) in out.chunks_exact_mut(positions).enumerate() {
@@ -195,11 +210,6 @@ impl<T: Element> Reverse<'_, T> {
                 }
             }
         }
-        self.sites
-            .drain()
-            .map(|(_, buffer)| buffer)
-            .chain([rows])
-            .for_each(|buffer| self.buffers.give(buffer));
         out
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use influence_kernels::{Links, Panels, Table};
+use influence_kernels::{Links, PAD, Panels, Table};
 
 /// A buffer of rows: one for each position of each sample.
 #[derive(Debug, Clone)]
@@ -16,7 +16,7 @@ pub(crate) struct Map {
 }
 
 /// Neighbouring channels of a map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct View {
     pub(crate) map: usize,
     pub(crate) offset: usize,
@@ -62,6 +62,8 @@ pub(crate) enum Place {
     Dense(View),
     /// Of the active channels of a mask: the cotangent before the ReLU.
     Compressed(MaskId),
+    /// A copy of some channels of a map, side by side: a convolution reads each row several times.
+    Slice(View),
 }
 
 /// Where contributions to a value's cotangent go.
@@ -90,6 +92,8 @@ pub(crate) enum Site {
     Map(usize),
     /// Of a mask.
     Mask(MaskId),
+    /// Of a copy.
+    Slice(View),
 }
 
 impl Place {
@@ -98,6 +102,7 @@ impl Place {
         match self {
             Self::Dense(view) => Site::Map(view.map),
             Self::Compressed(mask) => Site::Mask(mask),
+            Self::Slice(view) => Site::Slice(view),
         }
     }
 }
@@ -110,8 +115,6 @@ pub(crate) struct Step<T> {
     pub(crate) target: Sink,
     /// Whether the target's buffer holds nothing yet.
     pub(crate) first: bool,
-    /// Buffers that nothing reads after this step.
-    pub(crate) dead: Vec<Site>,
     /// The stage that is pulled back.
     pub(crate) stage: usize,
 }
@@ -142,11 +145,21 @@ pub(crate) struct Compiled<T> {
     pub(crate) choices: usize,
     pub(crate) input: View,
     pub(crate) output: View,
-    /// Maps that nothing reads after each stage.
-    pub(crate) dead: Vec<Vec<usize>>,
 }
 
 impl<T> Compiled<T> {
+    /// Numbers that the cotangents of one sample take at most in a buffer.
+    pub(crate) fn site_size(&self, site: Site, lines: usize) -> usize {
+        match site {
+            Site::Map(map) => self.maps[map].positions * lines * self.maps[map].pitch,
+            Site::Slice(view) => self.maps[view.map].positions * lines * view.channels,
+            Site::Mask(mask) => {
+                let View { map, channels, .. } = self.masks[mask];
+                self.maps[map].positions * lines * (channels + PAD)
+            }
+        }
+    }
+
     /// The scale of a batch normalisation through which a sink goes.
     pub(crate) fn scale(&self, sink: Sink) -> Option<&[T]> {
         let Sink::Through { scaled: Some(stage), .. } = sink else { return None };
@@ -189,6 +202,7 @@ impl fmt::Display for Place {
         match self {
             Self::Dense(view) => write!(f, "d{view}"),
             Self::Compressed(mask) => write!(f, "dr{mask}"),
+            Self::Slice(view) => write!(f, "copy of d{view}"),
         }
     }
 }

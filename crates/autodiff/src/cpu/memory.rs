@@ -1,0 +1,101 @@
+//! Which slot of the arena each value and cotangent has.
+
+use std::collections::HashMap;
+
+use influence_kernels::PAD;
+
+use super::arena::{Lease, assign};
+use super::stages::{Compiled, Place, Site, StageKind, StepKind};
+
+/// The slots of a compiled network.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// Of each map's values.
+    pub(super) maps: Vec<usize>,
+    /// Of each buffer of cotangents.
+    pub(super) sites: HashMap<Site, usize>,
+    /// Of the columns of each step that has some.
+    pub(super) columns: HashMap<usize, usize>,
+    /// Numbers of one sample that each slot holds.
+    pub(super) sizes: Vec<usize>,
+    /// Numbers behind the last sample of each slot.
+    pub(super) slack: usize,
+}
+
+/// Plans the slots for up to `lines` cotangents at once.
+pub(super) fn plan<T>(compiled: &Compiled<T>, lines: usize) -> Memory {
+    let mut leases = forward(compiled);
+    let sites = reverse(compiled, lines, &mut leases);
+    let mut columns = HashMap::new();
+    for (index, step) in compiled.steps.iter().enumerate() {
+        let StageKind::Product { table, .. } = &compiled.stages[step.stage].kind else { continue };
+        if matches!(step.kind, StepKind::Columns { .. }) {
+            let time = time(compiled, index);
+            let channels = table.taps() * compiled.stages[step.stage].input.channels;
+            columns.insert(index, leases.len());
+            leases.push(Lease { first: time, last: time, size: table.rows() * lines * channels });
+        }
+    }
+    let (own, sizes) = assign(&leases);
+    let widest = compiled.maps.iter().map(|map| map.pitch).chain(columns_widths(compiled)).max().unwrap_or(0);
+    Memory {
+        maps: own[..compiled.maps.len()].to_vec(),
+        sites: sites.into_iter().map(|(site, lease)| (site, own[lease])).collect(),
+        columns: columns.into_iter().map(|(step, lease)| (step, own[lease])).collect(),
+        sizes,
+        slack: widest + 2 * PAD,
+    }
+}
+
+fn columns_widths<T>(compiled: &Compiled<T>) -> impl Iterator<Item = usize> {
+    compiled.stages.iter().map(|stage| match &stage.kind {
+        StageKind::Product { table, .. } => table.taps() * stage.input.channels,
+        _ => 0,
+    })
+}
+
+/// When a step runs: behind the stages and the seed.
+fn time<T>(compiled: &Compiled<T>, step: usize) -> usize {
+    compiled.stages.len() + 1 + step
+}
+
+/// The values of each map, from the stage that first writes it to the last that reads it.
+fn forward<T>(compiled: &Compiled<T>) -> Vec<Lease> {
+    let size = |map: usize| compiled.maps[map].positions * compiled.maps[map].pitch;
+    let mut leases: Vec<_> =
+        (0..compiled.maps.len()).map(|map| Lease { first: usize::MAX, last: 0, size: size(map) }).collect();
+    let mut used = |map: usize, time: usize| {
+        leases[map].first = leases[map].first.min(time);
+        leases[map].last = leases[map].last.max(time);
+    };
+    used(compiled.input.map, 0);
+    for (time, stage) in compiled.stages.iter().enumerate() {
+        let views = [Some(stage.input), stage.other, Some(stage.output)];
+        views.into_iter().flatten().for_each(|view| used(view.map, time));
+    }
+    used(compiled.output.map, compiled.stages.len());
+    leases
+}
+
+/// The cotangents of each buffer, from the step that first writes it to the last that reads it; the network's input stays to the end.
+fn reverse<T>(compiled: &Compiled<T>, lines: usize, leases: &mut Vec<Lease>) -> HashMap<Site, usize> {
+    let mut sites = HashMap::new();
+    let mut used = |site: Site, time: usize| {
+        let lease = *sites.entry(site).or_insert_with(|| {
+            leases.push(Lease { first: time, last: time, size: compiled.site_size(site, lines) });
+            leases.len() - 1
+        });
+        leases[lease].last = leases[lease].last.max(time);
+    };
+    used(Place::Dense(compiled.output).site(), compiled.stages.len());
+    for (index, step) in compiled.steps.iter().enumerate() {
+        let identity = match &step.kind {
+            StepKind::Product { identity, .. } => *identity,
+            _ => None,
+        };
+        let places = [Some(step.source), identity, Some(step.target.place())];
+        places.into_iter().flatten().for_each(|place| used(place.site(), time(compiled, index)));
+    }
+    used(Site::Map(compiled.input.map), time(compiled, compiled.steps.len()));
+    sites
+}
