@@ -234,6 +234,20 @@ fn missing_and_broken_files_are_named() {
     refused(&["--dataset", "mnist", "--data", folder.path().to_str().unwrap()], &["t10k-images-idx3-ubyte"]);
 }
 
+#[test]
+fn weights_of_pytorch_are_read_and_whole_models_are_refused() {
+    let fixture =
+        |name: &str| root().join("crates/zoo/tests/fixtures").join(name).to_str().unwrap().to_owned();
+    refused(
+        &["--weights", &fixture("model.pt")],
+        &["model.pt", "Sequential", "torch.save(model.state_dict()"],
+    );
+    // Read, and its network recognised: only that it has three classes is in the way.
+    for name in ["cnn.pt", "cnn-nested.pth", "cnn-before-1.6.pt"] {
+        refused(&["--weights", &fixture(name)], &[name, "cnn", "3 classes, not 10"]);
+    }
+}
+
 /// The same file with a NaN as the first element of fc.bias.
 fn with_nan(weights: &[u8]) -> Vec<u8> {
     let mut bytes = weights.to_vec();

@@ -27,7 +27,7 @@ Examples:
       the embedded network on the embedded images
   influence score --network densenet121 --weights densenet121-mnist.safetensors \\
       --dataset mnist --data data/mnist --images 0..100 --out scores.csv
-  influence score --network resnet50 --width 8 --weights w8.safetensors --dataset mnist --data data/mnist \\
+  influence score --network resnet50 --width 8 --weights w8.pt --dataset mnist --data data/mnist \\
       --objective predicted --filter tikhonov:100 --precision f64 --out scores.jsonl
   influence score --objective margin
       how easily the gap between the two likeliest classes changes
@@ -45,7 +45,7 @@ pub(crate) struct ScoreArguments {
     /// Width of the network, growth for densenet121 [default: the paper's; without --network that of the weights]
     #[arg(long, value_name = "N")]
     pub(crate) width: Option<usize>,
-    /// Trained weights with PyTorch's names, .safetensors
+    /// Trained weights with PyTorch's names: .safetensors, or a state_dict in .pt or .pth (no code in it is run)
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: Option<PathBuf>,
     /// mnist or cifar10 [default: the embedded images]

@@ -189,9 +189,9 @@ fn architecture(arguments: &ScoreArguments) -> Result<Architecture> {
     match (named, &arguments.weights) {
         (Some(named), Some(_)) => Ok(named),
         (Some(named), None) if named == embedded => Ok(embedded),
-        (Some(named), None) => {
-            Err(Failure::new(format!("{named} needs its trained weights: add --weights FILE.safetensors")))
-        }
+        (Some(named), None) => Err(Failure::new(format!(
+            "{named} needs its trained weights: add --weights FILE, .safetensors or .pt"
+        ))),
         (None, None) if arguments.width.is_none_or(|width| width == EMBEDDED_WIDTH) => Ok(embedded),
         (None, None) => Err(Failure::new("--width without --network: name the network and its weights")),
         (None, Some(path)) => described(path, arguments.width),

@@ -52,14 +52,43 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// The file is no sound safetensors file.
-    #[error("{file}: no sound safetensors file: at byte {offset}: {why}")]
+    /// The file is not what its format asks for.
+    #[error("{file}: no sound {format} file: at byte {offset}: {why}")]
     Corrupt {
+        /// The file.
+        file: String,
+        /// The format that its first bytes tell: safetensors or PyTorch.
+        format: &'static str,
+        /// Where in the file, in bytes from its start.
+        offset: u64,
+        /// What is wrong there.
+        why: String,
+    },
+
+    /// A PyTorch file names a Python class or function that weights do not need, for instance because a whole
+    /// model was saved. Nothing of it was run.
+    #[error(
+        "{file}: at byte {offset}: it asks for Python's `{}`, which is more than weights (nothing of it was run); \
+         in Python, save the weights alone: torch.save(model.state_dict(), \"weights.pt\")",
+        quoted(class)
+    )]
+    Foreign {
         /// The file.
         file: String,
         /// Where in the file, in bytes from its start.
         offset: u64,
-        /// What is wrong there.
+        /// The first such name, with its module.
+        class: String,
+    },
+
+    /// A PyTorch file does not hold one dict of tensors.
+    #[error(
+        "{file}: {why}; in Python, save the weights alone: torch.save(model.state_dict(), \"weights.pt\")"
+    )]
+    StateDict {
+        /// The file.
+        file: String,
+        /// What it holds.
         why: String,
     },
 

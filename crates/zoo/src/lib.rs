@@ -1,10 +1,10 @@
 //! The networks of Shu & Zhu, *Sensitivity Analysis of Deep Neural Networks* (AAAI-19), for small images, as
-//! [Burn](burn) modules, with their weights in and out of safetensors under PyTorch's names.
+//! [Burn](burn) modules, with their weights in and out of files under PyTorch's names.
 //!
 //! - [`ResNet50`] and [`DenseNet121`] as the paper uses them, at any width or growth, and [`Cnn`], a small
 //!   one. [`Network`] holds any of them, chosen at run time by an [`Architecture`].
-//! - [`weights::load`] and [`weights::save`] read and write safetensors; [`weights::Checkpoint`] looks into a
-//!   file without a network.
+//! - [`weights::load`] reads safetensors and PyTorch's `.pt` and `.pth` files, [`weights::save`] writes
+//!   safetensors; [`weights::Checkpoint`] looks into a file without a network.
 //! - [`names`] turns Burn's paths into PyTorch's names and counts parameters, BatchNorm's buffers apart.
 //!
 //! Notation: N samples in a batch, C channels, H = W the side of a square image in pixels, K classes. Images

@@ -1,66 +1,23 @@
-//! A safetensors file, its header checked whole, its tensors read one at a time.
-//!
-//! The format: eight bytes that give the length n of the header (little-endian), n bytes of JSON (name to
-//! type, shape and byte range), then the tensors' bytes, without hole or overlap up to the end of the file.
+//! A file of weights, its book checked whole, its tensors read one at a time.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 
 use super::describe::{Description, describe};
-use super::header;
-use super::json::Fault;
-use super::{Dtype, Precision};
+use super::input::{Input, Source};
+use super::layout::Layout;
+use super::{Dtype, Precision, header, torch};
 use crate::Error;
 use crate::nearest::nearest;
 
-/// Bytes before the header.
-const PREFIX: u64 = 8;
-/// The longest header that is read (the limit of the format's own library).
-const LONGEST_HEADER: u64 = 100_000_000;
+/// The most tensors a file may have: more than any network's, few enough to keep the book in little memory.
+pub(super) const MOST_TENSORS: usize = 1 << 16;
+/// The most axes of a tensor.
+pub(super) const MOST_AXES: usize = 16;
+/// As many bytes at the start of a file tell its format.
+const START: u64 = 4;
 
-/// Where to read weights from.
-#[derive(Debug, Clone, Copy)]
-pub enum Source<'a> {
-    /// A file.
-    File(&'a Path),
-    /// The bytes of a file, for instance embedded in the program.
-    Bytes {
-        /// What messages call it.
-        name: &'a str,
-        /// Its contents.
-        bytes: &'a [u8],
-    },
-}
-
-impl<'a> From<&'a Path> for Source<'a> {
-    fn from(path: &'a Path) -> Self {
-        Self::File(path)
-    }
-}
-
-impl<'a> From<&'a PathBuf> for Source<'a> {
-    fn from(path: &'a PathBuf) -> Self {
-        Self::File(path)
-    }
-}
-
-impl<'a> From<&'a str> for Source<'a> {
-    /// The file at this path.
-    fn from(path: &'a str) -> Self {
-        Self::File(Path::new(path))
-    }
-}
-
-impl<'a> From<&'a [u8]> for Source<'a> {
-    fn from(bytes: &'a [u8]) -> Self {
-        Self::Bytes { name: "weights in memory", bytes }
-    }
-}
-
-/// What the header says of a tensor.
+/// What a file says of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
     /// Its name, as the file has it.
@@ -69,8 +26,10 @@ pub struct TensorInfo {
     pub dtype: Dtype,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Its bytes, counted from the start of the file.
+    /// Its bytes, counted from the start of the file; where it is a view, from its first element to its last.
     pub(super) bytes: Range<u64>,
+    /// How its elements lie there.
+    pub(super) layout: Layout,
 }
 
 /// A tensor's elements in the precision asked for, in row-major order.
@@ -85,15 +44,9 @@ pub enum Values {
 /// A tensor's elements, and the first one that is not finite: its index, and its value in the file.
 type Read1 = (Values, Option<(usize, f64)>);
 
-enum Data<'a> {
-    File(File),
-    Bytes(&'a [u8]),
-}
-
-/// A safetensors file, opened and checked.
+/// A file of weights, opened and checked.
 pub struct Checkpoint<'a> {
-    file: String,
-    data: Data<'a>,
+    input: Input<'a>,
     tensors: Vec<TensorInfo>,
     metadata: BTreeMap<String, String>,
     scratch: Vec<u8>,
@@ -101,39 +54,46 @@ pub struct Checkpoint<'a> {
 
 impl std::fmt::Debug for Checkpoint<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Checkpoint").field("file", &self.file).field("tensors", &self.tensors.len()).finish()
+        f.debug_struct("Checkpoint")
+            .field("file", &self.input.name)
+            .field("tensors", &self.tensors.len())
+            .finish()
     }
 }
 
 impl<'a> Checkpoint<'a> {
-    /// Opens a file and checks its header; no tensor is read.
+    /// Opens a file and checks its book; no tensor is read. What the file is (safetensors, or what PyTorch's
+    /// `torch.save` writes of a `state_dict`) is told by its first bytes, whatever its name.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where the system refuses, [`Error::Corrupt`] where the file is not what the format asks
-    /// for.
+    /// [`Error::Io`] where the system refuses, [`Error::Corrupt`] where the file is not what its format asks
+    /// for; of PyTorch's files [`Error::Foreign`] where more than weights is in them and [`Error::StateDict`]
+    /// where there is not one dict of tensors.
     pub fn open(source: impl Into<Source<'a>>) -> Result<Self, Error> {
-        let (file, data, length) = match source.into() {
-            Source::File(path) => open_file(path)?,
-            Source::Bytes { name, bytes } => (name.to_owned(), Data::Bytes(bytes), bytes.len() as u64),
+        let mut input = Input::open(source.into(), "safetensors")?;
+        let mut start = Vec::new();
+        input.fetch(0..input.length.min(START), &mut start)?;
+        let (tensors, metadata) = if torch::is_torch(&start) {
+            input.format = "PyTorch";
+            (torch::open(&mut input)?, BTreeMap::new())
+        } else {
+            header::open(&mut input)?
         };
-        let mut checkpoint =
-            Self { file, data, tensors: Vec::new(), metadata: BTreeMap::new(), scratch: Vec::new() };
-        checkpoint.read_header(length)?;
-        Ok(checkpoint)
+        Ok(Self { input, tensors, metadata, scratch: Vec::new() })
     }
 
     /// The file's name, for messages.
     pub fn file(&self) -> &str {
-        &self.file
+        &self.input.name
     }
 
-    /// The tensors in the order of the header.
+    /// The tensors in the order of the file.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
 
-    /// The header's `__metadata__`.
+    /// The header's `__metadata__`; PyTorch's files have none.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
@@ -154,7 +114,7 @@ impl<'a> Checkpoint<'a> {
         let Some(index) = self.tensors.iter().position(|tensor| tensor.name == name) else {
             let nearest = nearest(name, self.tensors.iter().map(|tensor| tensor.name.as_str()));
             return Err(Error::NoSuchTensor {
-                file: self.file.clone(),
+                file: self.input.name.clone(),
                 name: name.to_owned(),
                 nearest: nearest.map(str::to_owned),
             });
@@ -162,7 +122,7 @@ impl<'a> Checkpoint<'a> {
         match self.read_at(index, precision)? {
             (values, None) => Ok(values),
             (_, Some((first, value))) => Err(Error::NonFinite {
-                file: self.file.clone(),
+                file: self.input.name.clone(),
                 tensor: name.to_owned(),
                 index: first,
                 value,
@@ -178,104 +138,14 @@ impl<'a> Checkpoint<'a> {
         let dtype = tensor.dtype;
         if !dtype.is_float() {
             return Err(Error::NotFloat {
-                file: self.file.clone(),
+                file: self.input.name.clone(),
                 name: tensor.name.clone(),
                 dtype: dtype.name(),
             });
         }
-        let range = tensor.bytes.clone();
-        let mut bytes = std::mem::take(&mut self.scratch);
-        let outcome = self.fetch(range, &mut bytes).map(|()| convert(dtype, &bytes, precision));
-        self.scratch = bytes;
-        outcome
-    }
-
-    /// Copies a range of the file into `buffer`.
-    fn fetch(&mut self, range: Range<u64>, buffer: &mut Vec<u8>) -> Result<(), Error> {
-        let Ok(length) = usize::try_from(range.end - range.start) else {
-            return self.corrupt(range.start, "more bytes than this machine can address");
-        };
-        buffer.clear();
-        let outcome = match &mut self.data {
-            Data::Bytes(bytes) => {
-                let start = usize::try_from(range.start).unwrap_or(usize::MAX);
-                match bytes.get(start..start.saturating_add(length)) {
-                    Some(slice) => {
-                        buffer.extend_from_slice(slice);
-                        Ok(())
-                    }
-                    None => Err(io::ErrorKind::UnexpectedEof.into()),
-                }
-            }
-            Data::File(file) => file.seek(SeekFrom::Start(range.start)).and_then(|_| {
-                buffer.resize(length, 0);
-                file.read_exact(buffer)
-            }),
-        };
-        match outcome {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self
-                .corrupt(range.start, format!("the file ends before the {length} bytes that begin here do")),
-            Err(source) => Err(Error::Io { file: self.file.clone(), action: "read", source }),
-        }
-    }
-
-    fn read_header(&mut self, length: u64) -> Result<(), Error> {
-        if length < PREFIX {
-            return self.corrupt(length, "the file ends within the 8 bytes that give the header's length");
-        }
-        let mut bytes = Vec::new();
-        self.fetch(0..PREFIX, &mut bytes)?;
-        let header = bytes.iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte));
-        let wrong = if header == 0 {
-            "the header is empty".to_owned()
-        } else if header > LONGEST_HEADER {
-            format!("a header of {header} bytes is announced: at most {LONGEST_HEADER}{}", guess(&bytes))
-        } else if header > length - PREFIX {
-            format!("a header of {header} bytes is announced, the file has {length}{}", guess(&bytes))
-        } else {
-            String::new()
-        };
-        if !wrong.is_empty() {
-            return self.corrupt(0, wrong);
-        }
-        let data = PREFIX + header;
-        self.fetch(PREFIX..data, &mut bytes)?;
-        match header::read(&bytes, data, length) {
-            Ok((tensors, metadata)) => {
-                (self.tensors, self.metadata) = (tensors, metadata);
-                Ok(())
-            }
-            Err(Fault { offset, why }) => self.corrupt(PREFIX + offset as u64, why),
-        }
-    }
-
-    fn corrupt<T>(&self, offset: u64, why: impl Into<String>) -> Result<T, Error> {
-        Err(Error::Corrupt { file: self.file.clone(), offset, why: why.into() })
-    }
-}
-
-fn open_file(path: &Path) -> Result<(String, Data<'static>, u64), Error> {
-    let name = path.display().to_string();
-    let refused = |source| Error::Io { file: name.clone(), action: "open", source };
-    let file = File::open(path).map_err(refused)?;
-    let metadata = file.metadata().map_err(refused)?;
-    if !metadata.is_file() {
-        let why = "this is a folder or a device, not a file".to_owned();
-        return Err(Error::Corrupt { file: name, offset: 0, why });
-    }
-    Ok((name, Data::File(file), metadata.len()))
-}
-
-/// What a file that is no safetensors file may be, from its first eight bytes.
-fn guess(start: &[u8]) -> &'static str {
-    match start {
-        [b'P', b'K', 3, 4, ..] => " (a zip archive, perhaps PyTorch's .pt: convert it to safetensors)",
-        [0x80, 2..=5, ..] => " (a Python pickle, perhaps PyTorch's old .pt: convert it to safetensors)",
-        [0x1f, 0x8b, ..] => " (compressed by gzip: unpack it)",
-        [b'<', ..] => " (an HTML page, perhaps an error page instead of a download)",
-        b"version " => " (a Git LFS pointer: fetch the file itself)",
-        _ => "",
+        self.input.fetch(tensor.bytes.clone(), &mut self.scratch)?;
+        tensor.layout.settle(&tensor.shape, dtype, &mut self.scratch);
+        Ok(convert(dtype, &self.scratch, precision))
     }
 }
 

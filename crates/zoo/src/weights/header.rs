@@ -5,14 +5,17 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use super::Dtype;
-use super::checkpoint::TensorInfo;
+use super::checkpoint::{MOST_AXES, MOST_TENSORS, TensorInfo};
+use super::input::Input;
 use super::json::{Cursor, Fault};
+use super::layout::Layout;
+use crate::Error;
 use crate::error::quoted;
 
-/// The most tensors a file may have: more than any network's, few enough to keep the book in little memory.
-const MOST_TENSORS: usize = 1 << 16;
-/// The most axes of a tensor.
-const MOST_AXES: usize = 16;
+/// Bytes before the header.
+const PREFIX: u64 = 8;
+/// The longest header that is read (the limit of the format's own library).
+const LONGEST_HEADER: u64 = 100_000_000;
 
 /// A tensor as the header has it, with the place that says so.
 struct Raw {
@@ -28,15 +31,51 @@ impl Raw {
     }
 }
 
+/// What a header says: the tensors, and the metadata.
+type Header = (Vec<TensorInfo>, BTreeMap<String, String>);
+
+/// Reads the header of a file.
+pub(super) fn open(input: &mut Input<'_>) -> Result<Header, Error> {
+    let length = input.length;
+    if length < PREFIX {
+        return input.corrupt(length, "the file ends within the 8 bytes that give the header's length");
+    }
+    let mut bytes = Vec::new();
+    input.fetch(0..PREFIX, &mut bytes)?;
+    let header = bytes.iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte));
+    let wrong = if header == 0 {
+        "the header is empty".to_owned()
+    } else if header > LONGEST_HEADER {
+        format!("a header of {header} bytes is announced: at most {LONGEST_HEADER}{}", guess(&bytes))
+    } else if header > length - PREFIX {
+        format!("a header of {header} bytes is announced, the file has {length}{}", guess(&bytes))
+    } else {
+        String::new()
+    };
+    if !wrong.is_empty() {
+        return input.corrupt(0, wrong);
+    }
+    let data = PREFIX + header;
+    input.fetch(PREFIX..data, &mut bytes)?;
+    read(&bytes, data, length).or_else(|fault| input.at(PREFIX, fault))
+}
+
+/// What a file that is no safetensors file may be, from its first eight bytes.
+fn guess(start: &[u8]) -> &'static str {
+    match start {
+        [0x80, 2..=5, ..] => " (a Python pickle, but not one of torch.save)",
+        [0x1f, 0x8b, ..] => " (compressed by gzip: unpack it)",
+        [b'<', ..] => " (an HTML page, perhaps an error page instead of a download)",
+        b"version " => " (a Git LFS pointer: fetch the file itself)",
+        _ => "",
+    }
+}
+
 /// Reads the JSON of a header whose tensors begin at byte `data` of a file of `length` bytes.
 ///
 /// The byte ranges that come back count from the start of the file; offsets of faults from that of the
 /// header.
-pub(super) fn read(
-    header: &[u8],
-    data: u64,
-    length: u64,
-) -> Result<(Vec<TensorInfo>, BTreeMap<String, String>), Fault> {
+fn read(header: &[u8], data: u64, length: u64) -> Result<Header, Fault> {
     let mut cursor = Cursor::new(header);
     if header.first() != Some(&b'{') {
         return cursor.fault("the header does not begin with `{`");
@@ -98,7 +137,9 @@ fn parse_tensor(cursor: &mut Cursor<'_>, name: String) -> Result<TensorInfo, Fau
         }
     }
     match (dtype, shape, bytes) {
-        (Some(dtype), Some(shape), Some(bytes)) => Ok(TensorInfo { name, dtype, shape, bytes }),
+        (Some(dtype), Some(shape), Some(bytes)) => {
+            Ok(TensorInfo { name, dtype, shape, bytes, layout: Layout::default() })
+        }
         _ => {
             let why = format!("`{}` lacks dtype, shape or data_offsets", quoted(&name));
             Err(Fault { offset: start, why })

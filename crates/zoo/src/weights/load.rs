@@ -3,8 +3,9 @@
 use burn::module::Module;
 use burn::tensor::Device;
 
-use super::checkpoint::{Checkpoint, Source, Values};
+use super::checkpoint::{Checkpoint, Values};
 use super::fit::{Fit, fit};
+use super::input::Source;
 use super::{Precision, Report, module};
 use crate::Error;
 use crate::names::{Entry, Kind, entries};
@@ -18,7 +19,8 @@ use crate::names::{Entry, Kind, entries};
 ///
 /// # Errors
 ///
-/// - [`Error::Io`], [`Error::Corrupt`]: the file cannot be read, or is no sound safetensors file.
+/// - [`Error::Io`], [`Error::Corrupt`]: the file cannot be read, or is no sound safetensors or PyTorch file.
+/// - [`Error::Foreign`], [`Error::StateDict`]: a PyTorch file holds more than weights, or not one `state_dict`.
 /// - [`Error::WrongNetwork`], [`Error::WrongSize`], [`Error::Mismatch`]: its tensors are not the network's.
 /// - [`Error::NonFinite`], [`Error::NegativeVariance`]: a weight is NaN or infinite, or a variance negative.
 /// - [`Error::UnsupportedPrecision`]: the device does not compute in `precision`.

@@ -1,0 +1,91 @@
+//! The format of `torch.save` before PyTorch 1.6: pickles of a magic number, of a version, of the machine, of
+//! the object and of the keys of its storages; then, in the order of these keys, each storage as eight bytes
+//! with its number of elements and the elements themselves.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::pickle::{Pickle, Stop, read};
+use super::value::Value;
+use crate::Error;
+use crate::weights::input::Input;
+use crate::weights::json::Fault;
+
+/// Bytes of the number of elements before each storage.
+const COUNT: u64 = 8;
+
+/// The pickles of the magic number 0x1950a86a20f9469cfc6c and of version 1001.
+pub(super) const START: &[u8] =
+    b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e\x80\x02\x4d\xe9\x03\x2e";
+
+/// What the pickles at the front of a file say.
+#[derive(Debug)]
+pub(super) struct Front<'a> {
+    pub(super) pickle: Pickle<'a>,
+    /// Where it begins.
+    pub(super) start: usize,
+    pub(super) big_endian: bool,
+    keys: Vec<&'a str>,
+    /// Where the storages begin.
+    storages: usize,
+}
+
+/// Reads the pickles behind [`START`].
+pub(super) fn front(bytes: &[u8]) -> Result<Front<'_>, Stop> {
+    let mut at = START.len();
+    let mut next = || {
+        let start = at;
+        let pickle = read(bytes.get(start..).unwrap_or_default()).map_err(|stop| stop.behind(start))?;
+        at += pickle.length;
+        Ok((start, pickle))
+    };
+    let (_, machine) = next()?;
+    let (start, pickle) = next()?;
+    let (listed, list) = next()?;
+    let Some(keys) = texts(&list) else {
+        let why = "the keys of the storages are no list of texts".to_owned();
+        return Err(Stop::Fault(Fault { offset: listed, why }));
+    };
+    Ok(Front { pickle, start, big_endian: big_endian(&machine), keys, storages: at })
+}
+
+fn big_endian(machine: &Pickle<'_>) -> bool {
+    let Value::Dict(dict) = machine.root else { return false };
+    machine.objects.dicts[dict].contains(&(Value::Text("little_endian"), Value::Bool(false)))
+}
+
+fn texts<'a>(pickle: &Pickle<'a>) -> Option<Vec<&'a str>> {
+    let Value::List(list) = pickle.root else { return None };
+    let texts = pickle.objects.lists[list].iter().map(|item| match *item {
+        Value::Text(text) => Some(text),
+        _ => None,
+    });
+    texts.collect()
+}
+
+impl<'a> Front<'a> {
+    /// The bytes of every storage.
+    pub(super) fn places(&self, input: &mut Input<'_>) -> Result<HashMap<&'a str, Range<u64>>, Error> {
+        let storages = self.pickle.objects.storages.iter();
+        let sizes: HashMap<&str, u64> = storages.map(|it| (it.key, it.dtype.bits() / 8)).collect();
+        let (mut places, mut bytes) = (HashMap::new(), Vec::new());
+        let mut at = self.storages as u64;
+        for &key in &self.keys {
+            let start = at.saturating_add(COUNT);
+            input.fetch(at..start, &mut bytes)?;
+            if self.big_endian {
+                bytes.reverse();
+            }
+            let count = bytes.iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte));
+            let size = sizes.get(key).and_then(|&size| count.checked_mul(size));
+            let end = size.and_then(|size| start.checked_add(size)).filter(|&end| end <= input.length);
+            let Some(end) = end else {
+                return input
+                    .corrupt(at, format!("no tensor has the {count} elements that are announced here"));
+            };
+            places.insert(key, start..end);
+            at = end;
+        }
+        Ok(places)
+    }
+}

@@ -1,0 +1,406 @@
+//! A machine for the few words of Python's pickle language that files of weights are written in.
+//!
+//! A pickle is a program for a stack machine, and Python's own runs whatever functions the program names. This
+//! one knows no function: it makes [`Value`]s, recognises the four names that [`Global`] lists, and stops with
+//! the name of any other. It never recurses, it copies no text, and what it holds is bounded by [`MOST_STEPS`].
+//! Understood: what `torch.save` writes with pickle protocols 2 to 5.
+
+use std::collections::HashMap;
+
+use super::value::{Global, Objects, Storage, Tensor, Value, add};
+use crate::weights::checkpoint::{MOST_AXES, MOST_TENSORS};
+use crate::weights::json::Fault;
+
+/// The most instructions of a pickle: each makes at most one value. A tensor takes about 25.
+const MOST_STEPS: usize = 1 << 20;
+
+/// A pickle, read.
+#[derive(Debug)]
+pub(super) struct Pickle<'a> {
+    pub(super) root: Value<'a>,
+    pub(super) objects: Objects<'a>,
+    /// The bytes it took.
+    pub(super) length: usize,
+}
+
+/// Why a pickle is not read to its end; offsets count from its start.
+#[derive(Debug, PartialEq)]
+pub(super) enum Stop {
+    Fault(Fault),
+    /// It names a class or function that files of weights do not need.
+    Foreign {
+        offset: usize,
+        class: String,
+    },
+}
+
+impl Stop {
+    /// The same, where the pickle begins at byte `start` of something larger.
+    pub(super) fn behind(self, start: usize) -> Self {
+        match self {
+            Self::Fault(Fault { offset, why }) => Self::Fault(Fault { offset: start + offset, why }),
+            Self::Foreign { offset, class } => Self::Foreign { offset: start + offset, class },
+        }
+    }
+}
+
+/// Reads the pickle at the start of `code`.
+pub(super) fn read(code: &[u8]) -> Result<Pickle<'_>, Stop> {
+    let mut machine = Machine { code, ..Machine::default() };
+    for _ in 0..MOST_STEPS {
+        machine.began = machine.at;
+        match machine.byte()? {
+            b'.' => {
+                let root = machine.pop()?;
+                return Ok(Pickle { root, objects: machine.objects, length: machine.at });
+            }
+            opcode => machine.step(opcode)?,
+        }
+    }
+    machine.fault(format!("the pickle has more than {MOST_STEPS} instructions"))
+}
+
+#[derive(Debug, Default)]
+struct Machine<'a> {
+    code: &'a [u8],
+    at: usize,
+    /// Where the present instruction began.
+    began: usize,
+    stack: Vec<Value<'a>>,
+    /// Heights of the stack.
+    marks: Vec<usize>,
+    memo: HashMap<u32, Value<'a>>,
+    objects: Objects<'a>,
+}
+
+impl<'a> Machine<'a> {
+    fn step(&mut self, opcode: u8) -> Result<(), Stop> {
+        match opcode {
+            0x80 => self.protocol(),
+            // A frame says how far a reader may read ahead.
+            0x95 => self.bytes(8).map(|_| ()),
+            b'(' => {
+                self.marks.push(self.stack.len());
+                Ok(())
+            }
+            b'0' => self.pop().map(|_| ()),
+            b'q' | b'r' | 0x94 | b'h' | b'j' => self.remember(opcode),
+            b')' | b't' | 0x85..=0x87 => self.tuple(opcode),
+            b']' | b'a' | b'e' => self.list(opcode),
+            b'}' | b's' | b'u' => self.dict(opcode),
+            b'c' | 0x93 => self.global(opcode),
+            b'Q' => self.storage(),
+            b'R' => self.call(),
+            b'b' => self.build(),
+            _ => {
+                let value = self.literal(opcode)?;
+                self.push(value);
+                Ok(())
+            }
+        }
+    }
+
+    fn literal(&mut self, opcode: u8) -> Result<Value<'a>, Stop> {
+        Ok(match opcode {
+            b'N' => Value::None,
+            0x88 => Value::Bool(true),
+            0x89 => Value::Bool(false),
+            b'K' => Value::Integer(self.number(1)? as i64),
+            b'M' => Value::Integer(self.number(2)? as i64),
+            // Four bytes with their sign.
+            b'J' => Value::Integer(i64::from(self.number(4)? as u32 as i32)),
+            0x8a => self.long()?,
+            b'G' => self.bytes(8).map(|_| Value::Other("a number"))?,
+            b'U' | 0x8c => self.text(1)?,
+            b'T' | b'X' => self.text(4)?,
+            0x8d => self.text(8)?,
+            b'C' => self.data(1)?,
+            b'B' => self.data(4)?,
+            0x8e => self.data(8)?,
+            _ => return self.fault(format!("instruction {opcode:#04x}, which no file of weights needs")),
+        })
+    }
+
+    fn protocol(&mut self) -> Result<(), Stop> {
+        match self.byte()? {
+            2..=5 => Ok(()),
+            other => self.fault(format!("pickle protocol {other}: 2 to 5 are read")),
+        }
+    }
+
+    /// A whole number of any length. Those beyond 64 bits (random seeds) are no sizes.
+    fn long(&mut self) -> Result<Value<'a>, Stop> {
+        let length = self.byte()?;
+        let bytes = self.bytes(u64::from(length))?;
+        if bytes.len() > 8 {
+            return Ok(Value::Other("a number"));
+        }
+        let negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
+        let mut value = [if negative { 0xff } else { 0 }; 8];
+        value[..bytes.len()].copy_from_slice(bytes);
+        Ok(Value::Integer(i64::from_le_bytes(value)))
+    }
+
+    fn text(&mut self, width: u64) -> Result<Value<'a>, Stop> {
+        let length = self.number(width)?;
+        match std::str::from_utf8(self.bytes(length)?) {
+            Ok(text) => Ok(Value::Text(text)),
+            Err(_) => self.fault("a text that is no UTF-8"),
+        }
+    }
+
+    fn data(&mut self, width: u64) -> Result<Value<'a>, Stop> {
+        let length = self.number(width)?;
+        self.bytes(length).map(|_| Value::Other("bytes"))
+    }
+
+    /// Puts the top of the stack into the memo, or takes it from there.
+    fn remember(&mut self, opcode: u8) -> Result<(), Stop> {
+        let place = match opcode {
+            0x94 => self.memo.len() as u64,
+            b'q' | b'h' => self.number(1)?,
+            _ => self.number(4)?,
+        } as u32;
+        if matches!(opcode, b'h' | b'j') {
+            let Some(&value) = self.memo.get(&place) else {
+                return self.fault(format!("nothing was remembered as {place}"));
+            };
+            self.push(value);
+        } else {
+            let value = self.pop()?;
+            self.push(value);
+            self.memo.insert(place, value);
+        }
+        Ok(())
+    }
+
+    fn tuple(&mut self, opcode: u8) -> Result<(), Stop> {
+        let items = match opcode {
+            b')' => Vec::new(),
+            b't' => self.pop_mark()?,
+            _ => self.pop_many(usize::from(opcode - 0x84))?,
+        };
+        let tuple = Value::Tuple(add(&mut self.objects.tuples, items));
+        self.push(tuple);
+        Ok(())
+    }
+
+    fn list(&mut self, opcode: u8) -> Result<(), Stop> {
+        let items = match opcode {
+            b']' => {
+                let list = Value::List(add(&mut self.objects.lists, Vec::new()));
+                self.push(list);
+                return Ok(());
+            }
+            b'a' => vec![self.pop()?],
+            _ => self.pop_mark()?,
+        };
+        match self.stack.last() {
+            Some(&Value::List(list)) => self.objects.lists[list].extend(items),
+            _ => return self.fault("items for a list where there is none"),
+        }
+        Ok(())
+    }
+
+    fn dict(&mut self, opcode: u8) -> Result<(), Stop> {
+        let items = match opcode {
+            b'}' => {
+                self.new_dict();
+                return Ok(());
+            }
+            b's' => self.pop_many(2)?,
+            _ => self.pop_mark()?,
+        };
+        let (pairs, rest) = items.as_chunks::<2>();
+        match self.stack.last() {
+            Some(&Value::Dict(dict)) if rest.is_empty() => {
+                self.objects.dicts[dict].extend(pairs.iter().map(|&[key, value]| (key, value)));
+                Ok(())
+            }
+            Some(Value::Dict(_)) => self.fault("a key without a value"),
+            _ => self.fault("items for a dict where there is none"),
+        }
+    }
+
+    fn new_dict(&mut self) {
+        let dict = Value::Dict(add(&mut self.objects.dicts, Vec::new()));
+        self.push(dict);
+    }
+
+    fn global(&mut self, opcode: u8) -> Result<(), Stop> {
+        let (module, name) = match opcode {
+            b'c' => (self.line()?, self.line()?),
+            _ => match self.pop_many(2)?[..] {
+                [Value::Text(module), Value::Text(name)] => (module, name),
+                _ => return self.fault("a class whose name is no text"),
+            },
+        };
+        let Some(global) = Global::find(module, name) else {
+            return Err(Stop::Foreign { offset: self.began, class: format!("{module}.{name}") });
+        };
+        self.push(Value::Global(global));
+        Ok(())
+    }
+
+    /// A storage, which is kept outside of the pickle: ("storage", type, key, device, elements), and in old files
+    /// a sixth item for a storage that is part of another.
+    fn storage(&mut self) -> Result<(), Stop> {
+        let items = match self.pop()? {
+            Value::Tuple(tuple) => &self.objects.tuples[tuple][..],
+            _ => &[],
+        };
+        let storage = match *items {
+            [
+                Value::Text("storage"),
+                Value::Global(Global::Storage(dtype)),
+                Value::Text(key),
+                Value::Text(_),
+                Value::Integer(count),
+                ref part @ ..,
+            ] if count >= 0 && matches!(part, [] | [Value::None]) => {
+                Storage { key, dtype, count: count.unsigned_abs() }
+            }
+            _ => return self.fault("something outside of the pickle that is no plain storage"),
+        };
+        let storage = Value::Storage(add(&mut self.objects.storages, storage));
+        self.push(storage);
+        Ok(())
+    }
+
+    /// What Python would call a function for.
+    fn call(&mut self) -> Result<(), Stop> {
+        let (arguments, function) = (self.pop()?, self.pop()?);
+        let (Value::Global(global), Value::Tuple(arguments)) = (function, arguments) else {
+            return self.fault("a call of what is no function");
+        };
+        let arguments = &self.objects.tuples[arguments][..];
+        let value = match (global, arguments) {
+            (Global::OrderedDict, []) => {
+                self.new_dict();
+                return Ok(());
+            }
+            (
+                Global::RebuildTensor,
+                &[
+                    Value::Storage(storage),
+                    Value::Integer(offset),
+                    Value::Tuple(shape),
+                    Value::Tuple(strides),
+                    ..,
+                ],
+            ) if offset >= 0 => self.tensor(storage, offset.unsigned_abs(), shape, strides)?,
+            (Global::RebuildParameter, &[tensor @ Value::Tensor(_), ..]) => tensor,
+            _ => return self.fault("a call with other arguments than torch.save writes"),
+        };
+        self.push(value);
+        Ok(())
+    }
+
+    fn tensor(
+        &mut self,
+        storage: usize,
+        offset: u64,
+        shape: usize,
+        strides: usize,
+    ) -> Result<Value<'a>, Stop> {
+        let (shape, strides) = (self.sizes(shape)?, self.sizes(strides)?);
+        if shape.len() != strides.len() {
+            return self.fault("a tensor with more axes than strides, or fewer");
+        }
+        if self.objects.tensors.len() == MOST_TENSORS {
+            return self.fault(format!("more than {MOST_TENSORS} tensors"));
+        }
+        let storage = self.objects.storages[storage];
+        let tensor = Tensor { at: self.began, storage, offset, shape, strides };
+        Ok(Value::Tensor(add(&mut self.objects.tensors, tensor)))
+    }
+
+    fn sizes(&self, tuple: usize) -> Result<Vec<usize>, Stop> {
+        let items = &self.objects.tuples[tuple];
+        if items.len() > MOST_AXES {
+            return self.fault(format!("a tensor of {} axes: at most {MOST_AXES}", items.len()));
+        }
+        let size = |item: &Value<'_>| match *item {
+            Value::Integer(size) => usize::try_from(size).ok(),
+            _ => None,
+        };
+        let sizes: Option<Vec<usize>> = items.iter().map(size).collect();
+        sizes.map_or_else(|| self.fault("a shape or stride that is no size"), Ok)
+    }
+
+    /// Sets the attributes of an object. Dicts alone may have some (`state_dict` notes its versions there), and
+    /// they say nothing of the tensors.
+    fn build(&mut self) -> Result<(), Stop> {
+        self.pop()?;
+        match self.stack.last() {
+            Some(Value::Dict(_)) => Ok(()),
+            _ => self.fault("attributes for what is no dict"),
+        }
+    }
+
+    fn push(&mut self, value: Value<'a>) {
+        self.stack.push(value);
+    }
+
+    /// The top of the stack, down to the last mark.
+    fn pop(&mut self) -> Result<Value<'a>, Stop> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        if self.stack.len() > floor
+            && let Some(value) = self.stack.pop()
+        {
+            return Ok(value);
+        }
+        self.fault("the stack is empty where a value is needed")
+    }
+
+    fn pop_many(&mut self, count: usize) -> Result<Vec<Value<'a>>, Stop> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        match self.stack.len().checked_sub(count) {
+            Some(start) if start >= floor => Ok(self.stack.split_off(start)),
+            _ => self.fault("the stack holds fewer values than are needed"),
+        }
+    }
+
+    fn pop_mark(&mut self) -> Result<Vec<Value<'a>>, Stop> {
+        match self.marks.pop() {
+            Some(start) => Ok(self.stack.split_off(start)),
+            None => self.fault("a mark is needed, and none was set"),
+        }
+    }
+
+    fn byte(&mut self) -> Result<u8, Stop> {
+        Ok(self.number(1)? as u8)
+    }
+
+    /// An unsigned number of `width` bytes, at most 8, little-endian.
+    fn number(&mut self, width: u64) -> Result<u64, Stop> {
+        let bytes = self.bytes(width)?;
+        Ok(bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)))
+    }
+
+    fn bytes(&mut self, length: u64) -> Result<&'a [u8], Stop> {
+        let rest = self.code.get(self.at..).unwrap_or_default();
+        let found = usize::try_from(length).ok().and_then(|length| rest.get(..length));
+        match found {
+            Some(bytes) => {
+                self.at += bytes.len();
+                Ok(bytes)
+            }
+            None => self.fault("the pickle ends within this instruction"),
+        }
+    }
+
+    /// A text up to the end of its line.
+    fn line(&mut self) -> Result<&'a str, Stop> {
+        let rest = self.code.get(self.at..).unwrap_or_default();
+        let Some(length) = rest.iter().position(|&byte| byte == b'\n') else {
+            return self.fault("the pickle ends within a name");
+        };
+        self.at += length + 1;
+        std::str::from_utf8(&rest[..length]).or_else(|_| self.fault("a name that is no UTF-8"))
+    }
+
+    fn fault<T>(&self, why: impl Into<String>) -> Result<T, Stop> {
+        Err(Stop::Fault(Fault { offset: self.began, why: why.into() }))
+    }
+}

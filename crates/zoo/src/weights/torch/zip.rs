@@ -1,0 +1,205 @@
+//! The records of a zip archive whose members are stored as they are, which is how `torch.save` writes.
+//!
+//! The directory at the end of the archive names the records, their lengths and where their own headers begin;
+//! archives beyond 4 GiB say so in 64-bit fields beside it. Checksums are not compared: PyTorch can be told to
+//! leave them out, and other formats of weights have none. Source: PKWARE's APPNOTE.TXT 6.3.10.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::Error;
+use crate::error::quoted;
+use crate::weights::input::Input;
+
+/// Bytes of the end record, without its comment.
+const END: usize = 22;
+/// The longest comment behind it.
+const LONGEST_COMMENT: u64 = 0xffff;
+/// Bytes of what points to the 64-bit end record; it stands before the end record.
+const LOCATOR: u64 = 20;
+/// Bytes of the 64-bit end record that are read.
+const END_64: u64 = 56;
+/// Bytes of a directory entry, without name, extra fields and comment.
+const ENTRY: usize = 46;
+/// Bytes of a record's own header, without name and extra fields.
+const HEADER: u64 = 30;
+/// The extra field with 64-bit numbers.
+const EXTRA_64: u16 = 1;
+
+/// A record as the directory has it.
+#[derive(Debug)]
+struct Record {
+    /// Where the directory says so.
+    entry: u64,
+    header: u64,
+    length: u64,
+}
+
+/// The directory of an archive.
+#[derive(Debug)]
+pub(super) struct Archive {
+    records: BTreeMap<String, Record>,
+    /// Where the directory begins, which records must end before.
+    directory: u64,
+}
+
+impl Archive {
+    /// Reads the directory.
+    pub(super) fn read(input: &mut Input<'_>) -> Result<Self, Error> {
+        let directory = find_directory(input)?;
+        let mut bytes = Vec::new();
+        input.fetch(directory.clone(), &mut bytes)?;
+        let mut archive = Self { records: BTreeMap::new(), directory: directory.start };
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let at = directory.end - rest.len() as u64;
+            let (name, record, length) = entry(rest, at).or_else(|why| input.corrupt(at, why))?;
+            if archive.records.contains_key(&name) {
+                return input.corrupt(at, format!("the record `{}` is there twice", quoted(&name)));
+            }
+            archive.records.insert(name, record);
+            rest = &rest[length..];
+        }
+        Ok(archive)
+    }
+
+    /// Names of the records.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.records.keys().map(String::as_str)
+    }
+
+    /// The bytes of a record, if there is one of this name.
+    pub(super) fn find(&self, input: &mut Input<'_>, name: &str) -> Result<Option<Range<u64>>, Error> {
+        let Some(record) = self.records.get(name) else { return Ok(None) };
+        let outside = |input: &Input<'_>| {
+            let why = format!("the record `{}` does not lie before the directory", quoted(name));
+            input.corrupt(record.entry, why)
+        };
+        let behind = record.header.checked_add(HEADER).filter(|&end| end <= self.directory);
+        let Some(behind) = behind else { return outside(input) };
+        let mut header = Vec::new();
+        input.fetch(record.header..behind, &mut header)?;
+        if !header.starts_with(b"PK\x03\x04") {
+            return input.corrupt(record.header, format!("no header of the record `{}`", quoted(name)));
+        }
+        let variable = u64::from(u16_at(&header, 26)) + u64::from(u16_at(&header, 28));
+        let start = behind + variable;
+        match start.checked_add(record.length).filter(|&end| end <= self.directory) {
+            Some(end) => Ok(Some(start..end)),
+            None => outside(input),
+        }
+    }
+}
+
+/// Where the directory lies.
+fn find_directory(input: &mut Input<'_>) -> Result<Range<u64>, Error> {
+    let length = input.length;
+    let start = length.saturating_sub(END as u64 + LONGEST_COMMENT);
+    let mut tail = Vec::new();
+    input.fetch(start..length, &mut tail)?;
+    let is_end =
+        |end: &[u8]| end.starts_with(b"PK\x05\x06") && usize::from(u16_at(end, 20)) + END == end.len();
+    let Some(at) = (0..tail.len().saturating_sub(END - 1)).rev().find(|&at| is_end(&tail[at..])) else {
+        return input.corrupt(length, "a zip archive without its end: the file is cut short or was changed");
+    };
+    let (end, at) = (&tail[at..], start + at as u64);
+    let (mut size, mut offset, mut limit) = (u32_at(end, 12).into(), u32_at(end, 16).into(), at);
+    if size == u64::from(u32::MAX) || offset == u64::from(u32::MAX) {
+        limit = end_64(input, at)?;
+        input.fetch(limit..limit + END_64, &mut tail)?;
+        (size, offset) = (u64_at(&tail, 40), u64_at(&tail, 48));
+    }
+    match offset.checked_add(size).filter(|&end| end <= limit) {
+        Some(end) => Ok(offset..end),
+        None => input.corrupt(at, "the directory of the archive does not lie before its end"),
+    }
+}
+
+/// Where the 64-bit end record begins; the other one stands at byte `end`.
+fn end_64(input: &mut Input<'_>, end: u64) -> Result<u64, Error> {
+    let mut bytes = Vec::new();
+    let Some(locator) = end.checked_sub(LOCATOR) else {
+        return input.corrupt(end, "a 64-bit archive without its end record");
+    };
+    input.fetch(locator..end, &mut bytes)?;
+    let start = u64_at(&bytes, 8);
+    let sound =
+        bytes.starts_with(b"PK\x06\x07") && start.checked_add(END_64).is_some_and(|end| end <= locator);
+    if sound {
+        input.fetch(start..start + END_64, &mut bytes)?;
+        if bytes.starts_with(b"PK\x06\x06") {
+            return Ok(start);
+        }
+    }
+    input.corrupt(locator, "a 64-bit archive without its end record")
+}
+
+/// The directory entry at the start of `bytes`, which is byte `at` of the file: its name, what it says, and its
+/// length.
+fn entry(bytes: &[u8], at: u64) -> Result<(String, Record, usize), String> {
+    if bytes.len() < ENTRY || !bytes.starts_with(b"PK\x01\x02") {
+        return Err("no entry of the archive's directory".to_owned());
+    }
+    let [name, extra, comment] = [28, 30, 32].map(|at| usize::from(u16_at(bytes, at)));
+    let whole = ENTRY + name + extra + comment;
+    let (Some(name), Some(extra)) =
+        (bytes.get(ENTRY..ENTRY + name), bytes.get(ENTRY + name..ENTRY + name + extra))
+    else {
+        return Err("an entry of the archive's directory that is cut short".to_owned());
+    };
+    if bytes.len() < whole {
+        return Err("an entry of the archive's directory that is cut short".to_owned());
+    }
+    let name = String::from_utf8(name.to_vec()).map_err(|_| "a record whose name is no UTF-8".to_owned())?;
+    if u16_at(bytes, 8) & 1 != 0 {
+        return Err(format!("the record `{}` is encrypted", quoted(&name)));
+    }
+    if u16_at(bytes, 10) != 0 {
+        return Err(format!(
+            "the record `{}` is compressed, which torch.save does not do: save the file again with PyTorch",
+            quoted(&name)
+        ));
+    }
+    let mut numbers = [24, 20, 42].map(|at| u64::from(u32_at(bytes, at)));
+    widen(&mut numbers, extra);
+    let [length, stored, header] = numbers;
+    if length != stored {
+        return Err(format!("the record `{}` has two lengths, {length} and {stored}", quoted(&name)));
+    }
+    Ok((name, Record { entry: at, header, length }, whole))
+}
+
+/// Replaces the numbers that 32 bits do not hold, in their order, by those of the extra field for them. Without
+/// that field they stay, too large for any file.
+fn widen(numbers: &mut [u64], mut extra: &[u8]) {
+    while extra.len() >= 4 {
+        let (kind, length) = (u16_at(extra, 0), usize::from(u16_at(extra, 2)));
+        let field = extra[4..].get(..length).unwrap_or_default();
+        if kind == EXTRA_64 {
+            let wide = numbers.iter_mut().filter(|number| **number == u64::from(u32::MAX));
+            for (number, bytes) in wide.zip(field.as_chunks::<8>().0) {
+                *number = u64::from_le_bytes(*bytes);
+            }
+            return;
+        }
+        extra = extra.get(4 + length..).unwrap_or_default();
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u64_of(bytes, at, 2) as u16
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u64_of(bytes, at, 4) as u32
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64_of(bytes, at, 8)
+}
+
+/// A little-endian number of `width` bytes; what lies behind the end counts as 0.
+fn u64_of(bytes: &[u8], at: usize, width: usize) -> u64 {
+    let digits = bytes.iter().skip(at).take(width).enumerate();
+    digits.fold(0, |value, (place, &byte)| value | u64::from(byte) << (8 * place))
+}
