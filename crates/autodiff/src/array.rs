@@ -3,7 +3,7 @@
 //! Burn's `Tensor<D>` carries its rank in its type; a graph's values have ranks that only the graph knows. [`Array`] wraps
 //! Burn's rank-free dispatch tensor and offers the few operations that the rules of [`crate::ops`] are written in.
 
-use burn::backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
+use burn::backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps, TransactionOps, TransactionPrimitive};
 use burn::backend::{Dispatch, DispatchDevice, DispatchTensor, Scalar, TensorMetadata};
 use burn::tensor::{DType, FloatDType, IndexingUpdateOp, Shape, Slice, TensorData};
 
@@ -313,10 +313,29 @@ impl Array {
     /// # Errors
     /// [`Error::Device`] when the device fails to deliver them.
     pub(crate) fn into_data(self) -> Result<TensorData> {
-        burn::tensor::try_read_sync(Dispatch::float_into_data(self.0))
-            .ok_or_else(|| Error::Device("the device cannot be read synchronously on this platform".into()))?
-            .map_err(|error| Error::Device(format!("reading from the device failed: {error:?}")))
+        delivered(burn::tensor::try_read_sync(Dispatch::float_into_data(self.0)))
     }
+
+    /// Two arrays of one device read back to the host, with one wait for both.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device fails to deliver them.
+    pub(crate) fn into_data_together(first: Self, second: Self) -> Result<(TensorData, TensorData)> {
+        let both = TransactionPrimitive::<Dispatch>::new(vec![first.0, second.0], vec![], vec![], vec![]);
+        let read = delivered(burn::tensor::try_read_sync(Dispatch::tr_execute(both)))?;
+        match <[TensorData; 2]>::try_from(read.read_floats) {
+            Ok([first, second]) => Ok((first, second)),
+            Err(read) => {
+                Err(Error::Device(format!("the device delivered {} arrays instead of two", read.len())))
+            }
+        }
+    }
+}
+
+/// What came back from a device.
+fn delivered<T, E: std::fmt::Debug>(read: Option<std::result::Result<T, E>>) -> Result<T> {
+    read.ok_or_else(|| Error::Device("the device cannot be read synchronously on this platform".into()))?
+        .map_err(|error| Error::Device(format!("reading from the device failed: {error:?}")))
 }
 
 /// A device and the element type to use there.

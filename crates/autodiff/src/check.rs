@@ -128,7 +128,7 @@ pub(crate) fn probe(executor: &BurnExecutor, tolerance: f64) -> Result<()> {
 }
 
 fn logits(executor: &BurnExecutor, batch: &TensorData) -> Result<Vec<f64>> {
-    Ok(executor.linearize(batch.clone())?.logits().iter::<f64>().collect())
+    Ok(executor.linearize(batch.clone())?.logits()?.iter::<f64>().collect())
 }
 
 fn batch_of(sample: &[usize], samples: &[&[f32]]) -> TensorData {

@@ -1,6 +1,7 @@
 //! The way in: a model captured, checked, planned and loaded once, then run on any number of samples.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
 use burn::module::Module;
@@ -10,10 +11,12 @@ use rayon::prelude::*;
 use crate::burn_executor::BurnExecutor;
 use crate::capture::record;
 use crate::check;
+use crate::device::is_cpu;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::Graph;
 use crate::lower::{self, FIRST_BATCH};
+use crate::memory::{GPU_MEMORY, Memory, fitting_plan, samples_within};
 use crate::ops::{self, with_leading};
 use crate::plan::{Plan, Precision};
 
@@ -49,19 +52,25 @@ impl Graph {
 pub struct Options {
     /// The float type of the run; weights are converted to it.
     pub precision: Precision,
-    /// How many samples run together on a GPU: as many as its memory allows. Shorter batches are padded. On a CPU the engine always
-    /// takes [`CPU_BATCH`] at a time, so that results do not depend on the batch to the last bit.
+    /// How many samples may run together on a GPU; fewer do where `memory` asks for it. Shorter batches are padded. On a CPU the
+    /// engine always takes [`CPU_BATCH`] at a time, so that results do not depend on the batch to the last bit.
     pub batch: usize,
+    /// What a run may take, as far as the plan can tell (default: 2 GiB on a GPU, no limit on a CPU). It bounds the batch on a GPU, and
+    /// on a CPU the number of samples that run side by side.
+    pub memory: Option<Memory>,
+}
+
+/// How many samples run together on a GPU unless told otherwise.
+pub const GPU_BATCH: usize = 32;
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { precision: Precision::default(), batch: GPU_BATCH, memory: None }
+    }
 }
 
 /// How many samples run together on a CPU, whatever batch is asked for.
 pub const CPU_BATCH: usize = 1;
-
-/// Whether `device` computes on the processor, with kernels whose order of summation follows from the shapes alone.
-fn is_cpu(device: &Device) -> bool {
-    let name = format!("{:?}", device.as_dispatch());
-    ["Flex", "NdArray"].iter().any(|cpu| name.starts_with(cpu))
-}
 
 /// The largest number of cotangents in one reverse pass: beyond it, memory grows and speed does not.
 const LARGEST_BLOCK: usize = 16;
@@ -76,9 +85,9 @@ fn block(cotangents: usize) -> usize {
 pub struct Program {
     plan: Arc<Plan>,
     executor: Box<dyn Executor>,
-    /// Whether batches run side by side, one on each thread of rayon's pool: on a CPU, whose kernels are too small at one sample to
-    /// share their work.
-    side_by_side: bool,
+    /// How many batches run side by side at most, one on each thread of rayon's pool: more than one on a CPU alone, whose kernels are
+    /// too small at one sample to share their work.
+    lanes: usize,
 }
 
 impl Program {
@@ -86,25 +95,32 @@ impl Program {
     ///
     /// # Errors
     /// [`Error::NonFinite`] for weights that are NaN or infinite; [`Error::BatchCoupled`] and [`Error::Probabilities`] from probes
-    /// with made-up samples; [`Error::Device`] when the device lacks the float type.
+    /// with made-up samples; [`Error::Device`] when the device lacks the float type; [`Error::Memory`] when one sample does not fit.
     pub fn new(graph: Graph, device: &Device, options: &Options) -> Result<Self> {
         let device = device.clone().without_autodiff();
         let block = block(graph.classes() - 1);
         if options.batch == 0 {
             return Err(Error::InvalidArgument("a batch needs at least one sample".into()));
         }
-        let side_by_side = is_cpu(&device);
-        let batch = if side_by_side { CPU_BATCH } else { options.batch };
-        let plan = Arc::new(Plan::input(Arc::new(graph), batch, block, options.precision)?);
+        let Options { precision, batch, memory } = *options;
+        let (plan, lanes, tolerance) = if is_cpu(device.as_dispatch()) {
+            let plan = Plan::input(Arc::new(graph), CPU_BATCH, block, precision)?;
+            let lanes = memory.map_or(Ok(usize::MAX), |memory| samples_within(&plan, memory))?;
+            (plan, lanes, 0.0)
+        } else {
+            let memory = memory.unwrap_or(GPU_MEMORY);
+            (fitting_plan(graph, batch, block, precision, memory)?, 1, check::PROBE_TOLERANCE)
+        };
+        let plan = Arc::new(plan);
         let executor = BurnExecutor::new(Arc::clone(&plan), &device)?;
-        check::probe(&executor, if side_by_side { 0.0 } else { check::PROBE_TOLERANCE })?;
-        Ok(Self { plan, executor: Box::new(executor), side_by_side })
+        check::probe(&executor, tolerance)?;
+        Ok(Self { plan, executor: Box::new(executor), lanes })
     }
 
     /// A plan with an executor of your own, one batch at a time; nothing is checked but what the plan knows.
     #[must_use]
     pub fn with_executor(plan: Arc<Plan>, executor: Box<dyn Executor>) -> Self {
-        Self { plan, executor, side_by_side: false }
+        Self { plan, executor, lanes: 1 }
     }
 
     /// The plan that is run.
@@ -132,28 +148,38 @@ impl Program {
         if count > 0 {
             check::finite_samples("the input", &samples)?;
         }
-        Ok(Jacobians { program: self, samples, next: 0, count, ready: VecDeque::new() })
+        Ok(Jacobians { program: self, samples, next: 0, count, ready: VecDeque::new(), whole: None })
     }
 
     /// e_k - e_K for k = 1 .. K-1, the same for every sample of a batch: `[K-1, n, K]`.
     fn differences(&self) -> TensorData {
-        let (batch, classes) = (self.plan.batch(), self.plan.graph().classes());
-        let row = |k: usize, j: usize| f32::from(u8::from(j == k)) - f32::from(u8::from(j == classes - 1));
-        let values: Vec<f32> = (0..classes - 1)
-            .flat_map(|k| (0..batch).flat_map(move |_| (0..classes).map(move |j| row(k, j))))
-            .collect();
-        TensorData::new(values, vec![classes - 1, batch, classes])
+        let last = self.plan.graph().classes() - 1;
+        self.cotangents(last, |k, j| f32::from(u8::from(j == k)) - f32::from(u8::from(j == last)))
+    }
+
+    /// e_k for k = 1 .. K: `[K, n, K]`.
+    fn units(&self) -> TensorData {
+        self.cotangents(self.plan.graph().classes(), |k, j| f32::from(u8::from(j == k)))
+    }
+
+    /// The first `count` rows of a matrix, the same for every sample of a batch: `[count, n, K]`.
+    fn cotangents(&self, count: usize, entry: impl Fn(usize, usize) -> f32) -> TensorData {
+        let (batch, classes, entry) = (self.plan.batch(), self.plan.graph().classes(), &entry);
+        let row = move |k: usize| (0..classes).map(move |j| entry(k, j));
+        let values: Vec<f32> = (0..count).flat_map(|k| (0..batch).flat_map(move |_| row(k))).collect();
+        TensorData::new(values, vec![count, batch, classes])
     }
 }
 
 /// A network's linearisation at one sample.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Jacobian {
     /// Which sample of the call.
     pub sample: usize,
     /// The logits, K of them.
     pub logits: Vec<f64>,
-    /// The rows d(z_k - z_K) / dx for k = 1 .. K-1, row-major `[K-1, p]`, in the precision of the run.
+    /// The rows d(z_k - z_K) / dx for k = 1 .. K-1, row-major `[K-1, p]`, in the precision of the run; where
+    /// [`Jacobians::whole_where`] asks for them, the K rows dz_k / dx, `[K, p]`.
     pub rows: Rows,
 }
 
@@ -177,9 +203,42 @@ pub struct Jacobians<'a> {
     count: usize,
     /// Results that wait for their turn.
     ready: VecDeque<Result<Jacobian>>,
+    whole: Option<Whole<'a>>,
 }
 
-impl Jacobians<'_> {
+/// Which samples need all K rows, by their place in the call and their logits.
+struct Whole<'a>(Box<dyn Fn(usize, &[f64]) -> bool + Send + Sync + 'a>);
+
+impl fmt::Debug for Whole<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Whole")
+    }
+}
+
+impl<'a> Jacobians<'a> {
+    /// Gives the K rows dz_k / dx instead of the K-1 differences where `wanted` says so of a sample's place in the call and its logits, and
+    /// to all samples that run together with one. Needed for what a constant added to all logits changes; where K - 1 cotangents fill
+    /// their passes evenly, one more costs a pass.
+    #[must_use]
+    pub fn whole_where(self, wanted: impl Fn(usize, &[f64]) -> bool + Send + Sync + 'a) -> Self {
+        Self { whole: Some(Whole(Box::new(wanted))), ..self }
+    }
+
+    /// Logits `[n, K]` and rows `[K-1 or K, n, p]` of the batch that starts with sample `first`.
+    fn linearized(&self, first: usize) -> Result<(TensorData, TensorData)> {
+        let Program { plan, executor, .. } = self.program;
+        let linearized = executor.linearize(self.batch(first)?)?;
+        let Some(Whole(wanted)) = &self.whole else {
+            return linearized.logits_and_pullback(self.program.differences());
+        };
+        let logits = linearized.logits()?;
+        let values: Vec<f64> = logits.iter().collect();
+        let mut samples = (first..self.count).zip(values.chunks(plan.graph().classes()));
+        let whole = samples.any(|(sample, logits)| wanted(sample, logits));
+        let cotangents = if whole { self.program.units() } else { self.program.differences() };
+        Ok((logits, linearized.pullback(cotangents)?))
+    }
+
     /// Samples `first ..`, padded to the plan's batch with copies of the first of them.
     fn batch(&self, first: usize) -> Result<TensorData> {
         let (batch, shape) = (self.program.plan.batch(), self.samples.shape());
@@ -198,15 +257,13 @@ impl Jacobians<'_> {
     /// Runs one batch.
     fn run(&self, first: usize) -> Result<Vec<Jacobian>> {
         let (batch, classes) = (self.program.plan.batch(), self.program.plan.graph().classes());
-        let linearized = self.program.executor.linearize(self.batch(first)?)?;
-        let logits: Vec<f64> = linearized.logits().iter().collect();
-        let rows = linearized.pullback(self.program.differences())?;
+        let (logits, rows) = self.linearized(first)?;
+        let logits: Vec<f64> = logits.iter().collect();
+        let count = rows.shape()[0];
         let one = |position: usize| {
             let rows = match rows.dtype() {
-                DType::F64 => {
-                    Rows::F64(gather(rows.as_slice().map_err(unreadable)?, classes - 1, batch, position))
-                }
-                _ => Rows::F32(gather(rows.as_slice().map_err(unreadable)?, classes - 1, batch, position)),
+                DType::F64 => Rows::F64(gather(rows.as_slice().map_err(unreadable)?, count, batch, position)),
+                _ => Rows::F32(gather(rows.as_slice().map_err(unreadable)?, count, batch, position)),
             };
             let logits = logits[position * classes..(position + 1) * classes].to_vec();
             Ok(Jacobian { sample: first + position, logits, rows })
@@ -217,7 +274,7 @@ impl Jacobians<'_> {
     /// Runs the next batch, or the next ones side by side; their order, and so their bits, are the same either way.
     fn advance(&mut self) {
         let batch = self.program.plan.batch();
-        let lanes = if self.program.side_by_side { rayon::current_num_threads() } else { 1 };
+        let lanes = self.program.lanes.min(rayon::current_num_threads());
         let firsts: Vec<_> = (self.next..self.count).step_by(batch).take(lanes).collect();
         let results: Vec<_> = match firsts.as_slice() {
             [only] => vec![self.run(*only)],
@@ -309,9 +366,46 @@ mod tests {
     }
 
     #[test]
+    fn all_rows_come_where_they_are_wanted() {
+        let program = program(graph(), 2);
+        let samples = TensorData::new((0..16).map(|i| f64::from(i).cos()).collect::<Vec<_>>(), [4, 4]);
+        let differences = run(&program, &samples);
+        let wanted = |sample: usize, logits: &[f64]| {
+            assert_eq!(logits, differences[sample].logits);
+            sample == 3
+        };
+        let found = program.jacobians(samples.clone()).expect("they fit").whole_where(wanted);
+        let found: Vec<_> = found.collect::<Result<_>>().expect("it runs");
+        assert_eq!(found[..2], differences[..2], "the first batch of two wants nothing");
+        for (whole, differences) in found[2..].iter().zip(&differences[2..]) {
+            let (Rows::F64(whole), Rows::F64(rows)) = (&whole.rows, &differences.rows) else { panic!("f64") };
+            assert_eq!(whole.len(), 3 * 4);
+            let same = |(i, row): (usize, &f64)| (whole[i] - whole[8 + i % 4] - row).abs() < BATCHED;
+            assert!(rows.iter().enumerate().all(same), "{whole:?} {rows:?}");
+        }
+    }
+
+    #[test]
+    fn memory_bounds_what_runs_side_by_side() {
+        let device = Device::flex();
+        let program = |memory: usize| {
+            let memory = Some(Memory::new(memory));
+            Program::new(graph(), &device, &Options { memory, ..Options::default() })
+        };
+        let bytes = program(1 << 20).expect("plenty").plan().bytes();
+        let sample = bytes.peak() - bytes.weights;
+        assert_eq!(program(bytes.weights + 3 * sample).expect("three fit").lanes, 3);
+        let refused = program(bytes.peak() - 1).expect_err("not even one");
+        assert!(
+            matches!(refused, Error::Memory { needed, .. } if needed.bytes() == bytes.peak()),
+            "{refused}"
+        );
+    }
+
+    #[test]
     fn single_precision_rows_come_as_such() {
         let device = Device::flex();
-        let program = Program::new(graph(), &device, &Options { precision: Precision::F32, batch: 7 });
+        let program = Program::new(graph(), &device, &Options { batch: 7, ..Options::default() });
         let program = program.expect("it loads");
         assert_eq!((program.plan().batch(), program.engine().as_str()), (CPU_BATCH, "burn on flex"));
         let jacobian = run(&program, &TensorData::new(vec![0.5_f64; 4], [1, 4])).remove(0);
@@ -335,7 +429,7 @@ mod tests {
     #[test]
     fn the_first_failure_ends_the_run() {
         let working = program(graph(), 1);
-        let failing = Program { plan: working.plan, executor: Box::new(Failing), side_by_side: true };
+        let failing = Program { plan: working.plan, executor: Box::new(Failing), lanes: 2 };
         let samples = TensorData::zeros::<f64, _>([3, 4]);
         let results: Vec<_> = failing.jacobians(samples).expect("they fit").collect();
         assert!(matches!(results.as_slice(), [Err(Error::Device(_))]), "{results:?}");

@@ -168,7 +168,7 @@ pub(crate) fn load<const D: usize>(
 }
 
 pub(crate) fn program(graph: Graph, precision: Precision) -> Result<Program, Error> {
-    Program::new(graph, &Device::flex(), &Options { precision, batch: 1 })
+    Program::new(graph, &Device::flex(), &Options { precision, ..Options::default() })
 }
 
 pub(crate) fn net_program(net: &Net, precision: Precision) -> Program {
