@@ -96,9 +96,14 @@ fn json_lines_are_the_same_numbers_as_csv() {
 #[test]
 fn results_do_not_depend_on_batch_threads_or_order() {
     let usual = scored(&["--quiet"], "a.csv");
-    for arguments in
-        [["--batch", "1"], ["--batch", "2"], ["--threads", "1"], ["--threads", "3"], ["--threads", "7"]]
-    {
+    for arguments in [
+        ["--batch", "1"],
+        ["--batch", "2"],
+        ["--threads", "1"],
+        ["--threads", "3"],
+        ["--threads", "7"],
+        ["--memory", "20MiB"],
+    ] {
         let other = scored(&[&["--quiet"][..], &arguments].concat(), "b.csv");
         assert_eq!(usual, other, "{arguments:?}");
     }
@@ -193,7 +198,10 @@ fn wrong_words_are_refused_with_the_remedy() {
     refused(&["--filter", "tikhonov:-1"], &["lambda"]);
     refused(&["--filter", "exact:nan"], &["tolerance"]);
     refused(&["--precision", "f16"], &["f32 or f64"]);
-    refused(&["--engine", "tpu"], &["tpu", "flex"]);
+    refused(&["--engine", "tpu"], &["tpu", "flex, ndarray, wgpu[:cpu|:N]"]);
+    refused(&["--engine", "wgpu:gpu"], &["wgpu:gpu", "wgpu[:cpu|:N]"]);
+    refused(&["--memory", "2 pounds"], &["--memory", "2 pounds", "2GiB"]);
+    refused(&["--memory", "100KiB"], &["one sample takes", "may take 100KiB", "give at least"]);
     refused(&["--perturb", "weather"], &["weather", "input"]);
     refused(&["--batch", "0"], &["--batch 0"]);
     refused(&["--threads", "0"], &["--threads 0"]);
@@ -205,6 +213,32 @@ fn wrong_words_are_refused_with_the_remedy() {
     refused(&["--split", "validation"], &["validation", "train", "test"]);
     refused(&["--split", "train"], &["embedded"]);
     refused(&["--frobnicate"], &["--frobnicate"]);
+}
+
+/// What a build or a machine lacks is named with the remedy; what it has runs.
+#[test]
+fn engines_run_or_say_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.csv");
+    let engines = [
+        ("ndarray", cfg!(feature = "ndarray")),
+        ("wgpu:99", cfg!(feature = "wgpu")),
+        ("vulkan:99", cfg!(feature = "vulkan")),
+        ("cuda:99", cfg!(feature = "cuda")),
+    ];
+    for (engine, built) in engines {
+        let feature = engine.trim_end_matches(":99");
+        let arguments = ["--images", "0..1", "--engine", engine];
+        if !built {
+            refused(&arguments, &[&format!("--features {feature}"), "--engine flex"]);
+        } else if engine != feature {
+            refused(&arguments, &["this machine", "--engine flex"]);
+        } else {
+            let out = ["score", "--quiet", "--out", path.to_str().unwrap()];
+            let output = influence(&[&out[..], &arguments].concat());
+            assert!(output.status.success(), "{engine}: {}", text(&output.stderr));
+        }
+    }
 }
 
 #[test]
