@@ -1,7 +1,7 @@
 //! Parity of devices: the measure from tensors, the embedded network and narrow forms of both networks, on the device under test
 //! against flex in f64. (Every operation: crates/autodiff/src/ops/parity.rs.)
 //!
-//!     BURN_DEVICE=ndarray cargo test --features ndarray parity
+//!     BURN_DEVICE=ndarray cargo test --workspace --features ndarray agree
 
 #![expect(clippy::print_stdout, reason = "the differences found are what tests/parity/ is made of")]
 
@@ -114,7 +114,7 @@ fn networks_agree_with_the_reference() {
 
 /// What is computed on the host from a device's tensors has the bits of what is computed from slices.
 #[test]
-fn the_measure_from_tensors_of_the_device_is_that_of_slices() {
+fn the_measure_from_tensors_of_the_device_agrees_with_that_from_slices() {
     const SHAPE: [usize; 3] = [4, 5, 9];
     let [samples, classes, columns] = SHAPE;
     let device = parity::device();
