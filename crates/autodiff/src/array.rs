@@ -5,8 +5,9 @@
 
 use burn::backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps, TransactionOps, TransactionPrimitive};
 use burn::backend::{Dispatch, DispatchDevice, DispatchTensor, Scalar, TensorMetadata};
-use burn::tensor::{DType, FloatDType, IndexingUpdateOp, Shape, Slice, TensorData};
+use burn::tensor::{DType, FloatDType, IndexingUpdateOp, Shape, Slice, TensorData, try_read_sync};
 
+use crate::capture::quietly;
 use crate::error::{Error, Result};
 
 /// A tensor of any rank on any device; floats unless it is a mask or an index kept by a rule.
@@ -313,7 +314,7 @@ impl Array {
     /// # Errors
     /// [`Error::Device`] when the device fails to deliver them.
     pub(crate) fn into_data(self) -> Result<TensorData> {
-        delivered(burn::tensor::try_read_sync(Dispatch::float_into_data(self.0)))
+        delivered(|| try_read_sync(Dispatch::float_into_data(self.0)))
     }
 
     /// Two arrays of one device read back to the host, with one wait for both.
@@ -322,7 +323,7 @@ impl Array {
     /// [`Error::Device`] when the device fails to deliver them.
     pub(crate) fn into_data_together(first: Self, second: Self) -> Result<(TensorData, TensorData)> {
         let both = TransactionPrimitive::<Dispatch>::new(vec![first.0, second.0], vec![], vec![], vec![]);
-        let read = delivered(burn::tensor::try_read_sync(Dispatch::tr_execute(both)))?;
+        let read = delivered(|| try_read_sync(Dispatch::tr_execute(both)))?;
         match <[TensorData; 2]>::try_from(read.read_floats) {
             Ok([first, second]) => Ok((first, second)),
             Err(read) => {
@@ -332,10 +333,13 @@ impl Array {
     }
 }
 
-/// What came back from a device.
-fn delivered<T, E: std::fmt::Debug>(read: Option<std::result::Result<T, E>>) -> Result<T> {
-    read.ok_or_else(|| Error::Device("the device cannot be read synchronously on this platform".into()))?
-        .map_err(|error| Error::Device(format!("reading from the device failed: {error:?}")))
+/// What `read` brings back from a device, which computes no earlier than that: its panics are those of the kernels.
+fn delivered<T, E: std::fmt::Debug>(read: impl FnOnce() -> Option<std::result::Result<T, E>>) -> Result<T> {
+    let failed = |why: &dyn std::fmt::Debug| Error::Device(format!("the run on the device failed: {why:?}"));
+    let read = quietly(read).map_err(|message| failed(&message))?;
+    let read =
+        read.ok_or_else(|| Error::Device("the device cannot be read synchronously on this platform".into()))?;
+    read.map_err(|error| failed(&error))
 }
 
 /// A device and the element type to use there.

@@ -32,8 +32,10 @@ impl BurnExecutor {
     pub fn new(plan: Arc<Plan>, device: &Device) -> Result<Self> {
         let device = device.clone().without_autodiff();
         let dtype = plan.precision.dtype();
-        if !device.supports_dtype(burn::tensor::DType::from(dtype)) {
-            let name = device::name(device.as_dispatch());
+        let name = device::name(device.as_dispatch());
+        // The first question opens the device.
+        let has = quietly(|| device.supports_dtype(burn::tensor::DType::from(dtype)));
+        if !has.map_err(|message| Error::Device(format!("{name} cannot be opened: {message}")))? {
             return Err(Error::Device(format!("{name} has no {}: run in f32", plan.precision)));
         }
         let place = Place { device: device.as_dispatch().clone(), dtype };
