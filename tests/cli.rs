@@ -1,5 +1,7 @@
 //! The program as a user meets it: what it prints, what it writes, and how it says no.
 
+#![expect(clippy::print_stdout, reason = "a skipped engine says so")]
+
 mod common;
 
 use std::fs;
@@ -13,7 +15,10 @@ const COLUMNS: &str = "index,label,predicted,probability,objective,perturbation,
                        reach,jacobian_norm,odds,entropy,margin,cross_entropy,ambiguous";
 
 fn influence(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_influence")).args(arguments).current_dir(root()).output().unwrap()
+    let mut program = Command::new(env!("CARGO_BIN_EXE_influence"));
+    // Graphics drivers complain without it.
+    program.env("XDG_RUNTIME_DIR", std::env::temp_dir());
+    program.args(arguments).current_dir(root()).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -96,9 +101,14 @@ fn json_lines_are_the_same_numbers_as_csv() {
 #[test]
 fn results_do_not_depend_on_batch_threads_or_order() {
     let usual = scored(&["--quiet"], "a.csv");
-    for arguments in
-        [["--batch", "1"], ["--batch", "2"], ["--threads", "1"], ["--threads", "3"], ["--threads", "7"]]
-    {
+    for arguments in [
+        ["--batch", "1"],
+        ["--batch", "2"],
+        ["--threads", "1"],
+        ["--threads", "3"],
+        ["--threads", "7"],
+        ["--memory", "20MiB"],
+    ] {
         let other = scored(&[&["--quiet"][..], &arguments].concat(), "b.csv");
         assert_eq!(usual, other, "{arguments:?}");
     }
@@ -193,7 +203,10 @@ fn wrong_words_are_refused_with_the_remedy() {
     refused(&["--filter", "tikhonov:-1"], &["lambda"]);
     refused(&["--filter", "exact:nan"], &["tolerance"]);
     refused(&["--precision", "f16"], &["f32 or f64"]);
-    refused(&["--engine", "tpu"], &["tpu", "flex"]);
+    refused(&["--engine", "tpu"], &["tpu", "flex, ndarray, wgpu[:cpu|:N]"]);
+    refused(&["--engine", "wgpu:gpu"], &["wgpu:gpu", "wgpu[:cpu|:N]"]);
+    refused(&["--memory", "2 pounds"], &["--memory", "2 pounds", "2GiB"]);
+    refused(&["--memory", "100KiB"], &["one sample takes", "may take 100KiB", "give at least"]);
     refused(&["--perturb", "weather"], &["weather", "input"]);
     refused(&["--batch", "0"], &["--batch 0"]);
     refused(&["--threads", "0"], &["--threads 0"]);
@@ -205,6 +218,51 @@ fn wrong_words_are_refused_with_the_remedy() {
     refused(&["--split", "validation"], &["validation", "train", "test"]);
     refused(&["--split", "train"], &["embedded"]);
     refused(&["--frobnicate"], &["--frobnicate"]);
+}
+
+/// What a build or a machine lacks is named with the remedy.
+#[test]
+fn missing_engines_are_named() {
+    for (engine, built) in [
+        ("ndarray", cfg!(feature = "ndarray")),
+        ("wgpu:99", cfg!(feature = "wgpu")),
+        ("vulkan:99", cfg!(feature = "vulkan")),
+        ("cuda:99", cfg!(feature = "cuda")),
+    ] {
+        let feature = engine.trim_end_matches(":99");
+        if !built {
+            refused(&["--engine", engine], &[&format!("--features {feature}"), "--engine flex"]);
+        } else if engine != feature {
+            refused(&["--engine", engine], &["this machine has", "--engine flex"]);
+        }
+    }
+}
+
+/// Exact influence, ranks and `tikhonov:100` in f32 on every engine that this build and this machine have, against float64 values.
+#[test]
+fn engines_give_the_reference_values() {
+    let golden = Golden::open(&root().join("tests/golden/resnet50w8-mnist.safetensors"));
+    let damped: Vec<f64> = golden.floats("fi_tikhonov").chunks(3).map(|row| row[1]).collect();
+    let (exact, ranks) = (golden.floats("fi_exact"), golden.ranks("rank_exact"));
+    for engine in ["flex", "ndarray", "wgpu:cpu", "vulkan:cpu"] {
+        let there = influence(&["score", "--images", "0..1", "--quiet", "--engine", engine]);
+        if !there.status.success() {
+            let message = text(&there.stderr);
+            assert!(there.status.code() == Some(2) && message.contains("--engine flex"), "{message}");
+            println!("skipped: {message}");
+            continue;
+        }
+        assert!(there.stderr.is_empty(), "{engine}: {}", text(&there.stderr));
+        for (filter, expected, tolerance) in [("exact", &exact, 1e-4), ("tikhonov:100", &damped, 1e-3)] {
+            let csv = scored(&["--quiet", "--engine", engine, "--filter", filter], "a.csv");
+            for (index, line) in csv.lines().skip(1).enumerate() {
+                let cells: Vec<_> = line.split(',').collect();
+                let value: f64 = cells[7].parse().unwrap();
+                assert!((value / expected[index] - 1.0).abs() < tolerance, "{engine}, {filter}: {value}");
+                assert_eq!(cells[9], ranks[index].to_string(), "{engine}");
+            }
+        }
+    }
 }
 
 #[test]

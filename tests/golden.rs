@@ -74,7 +74,9 @@ fn logits_and_jacobians_in_f64() {
         let device = Device::flex();
         let network = case.network(weights::Precision::F64);
         let graph = Graph::capture(&network, Network::forward, &case.golden.image_shape(), &device).unwrap();
-        let program = Program::new(graph, &device, &Options { precision: Precision::F64, batch: 1 }).unwrap();
+        let program =
+            Program::new(graph, &device, &Options { precision: Precision::F64, ..Options::default() })
+                .unwrap();
         let (logits, jacobians) = (case.golden.floats("logits"), case.golden.floats("jacobian_input"));
         let largest = jacobians.iter().fold(0.0_f64, |max, x| max.max(x.abs()));
         let size = jacobians.len() / logits.len();

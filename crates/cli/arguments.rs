@@ -69,15 +69,20 @@ pub(crate) struct ScoreArguments {
     /// exact[:TOL], paper[:EPS[:RANK_EPS]] or tikhonov:LAMBDA [default: exact]
     #[arg(long, value_name = "FILTER")]
     pub(crate) filter: Option<String>,
-    /// flex, on the processor [default: flex]
+    /// cpu (our own kernels) or flex (Burn), on the processor; in builds with the cargo feature also ndarray, wgpu[:cpu|:N], vulkan[:cpu|:N], cuda[:N]
+    /// [default: cpu]
     #[arg(long, value_name = "ENGINE")]
     pub(crate) engine: Option<String>,
     /// f32 or f64 [default: f32]
     #[arg(long, value_name = "TYPE")]
     pub(crate) precision: Option<String>,
-    /// Images that run together on a GPU; on a processor all threads are kept busy whatever it is [default: 32]
+    /// Images that may run together on a GPU; on a processor all threads are kept busy whatever it is [default: 32]
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<usize>,
+    /// What a run may take, such as 2GiB: bounds the batch on a GPU, and on a processor the images that run side by side
+    /// [default: 2GiB on a GPU]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
     /// Threads; results do not depend on it [default: one a core]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,

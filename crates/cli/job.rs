@@ -3,19 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use influence::{Engine, Filter, Precision, Scorer, Target};
+use influence::{Filter, GPU_BATCH, Memory, ModelError, Precision, Scorer, Target};
 use influence_data::{Dataset, Kind, Selection, Split, sample};
 use influence_zoo::weights::{self, Checkpoint, Report};
 use influence_zoo::{Architecture, Network};
 
 use crate::arguments::ScoreArguments;
+use crate::engine::Engine;
 use crate::failure::{Failure, Result};
 use crate::output::{self, Format};
 
 /// The width of the embedded network.
 const EMBEDDED_WIDTH: usize = 8;
-/// How many images are read and reported at a time unless told otherwise.
-const DEFAULT_BATCH: usize = 32;
 
 /// All that is needed to run.
 #[derive(Debug)]
@@ -27,7 +26,6 @@ pub(crate) struct Job {
     pub(crate) target: Target,
     pub(crate) precision: Precision,
     pub(crate) filter: Filter,
-    pub(crate) batch: usize,
     pub(crate) out: Option<(PathBuf, Format)>,
     pub(crate) quiet: bool,
     /// The network in words, with what its weights were.
@@ -46,16 +44,20 @@ impl Job {
         };
         target.objective([]).check_filter(&filter)?;
         let precision: Precision = match &arguments.precision {
-            Some(text) => {
-                text.parse().map_err(|error: influence::ModelError| Failure::new(error.to_string()))?
-            }
+            Some(text) => text.parse().map_err(|error: ModelError| Failure::new(error.to_string()))?,
             None => Precision::F32,
         };
         let selection: Selection =
             arguments.images.as_deref().map_or_else(|| Ok(Selection::all()), str::parse)?;
         check_perturbation(arguments.perturb.as_deref())?;
-        let (engine, device) = engine(arguments.engine.as_deref())?;
-        let batch = positive("--batch", arguments.batch)?.unwrap_or(DEFAULT_BATCH);
+        let engine: Engine = arguments
+            .engine
+            .as_deref()
+            .map_or_else(|| Ok(Engine::default()), str::parse)
+            .map_err(Failure::new)?;
+        let device = engine.device().map_err(Failure::new)?;
+        let memory = memory(arguments.memory.as_deref())?;
+        let batch = positive("--batch", arguments.batch)?;
         set_threads(positive("--threads", arguments.threads)?)?;
         let out = arguments.out.as_deref().map(output::check).transpose()?;
         let data = dataset(arguments)?;
@@ -69,9 +71,11 @@ impl Job {
                 classes - 1
             )));
         }
-        let (network, report, described) = network(arguments, &data, precision, &device)?;
-        let scorer =
-            Scorer::builder().filter(filter).precision(precision).batch(batch).engine(engine).device(&device);
+        let (network, report, described) = network(arguments, &data, precision)?;
+        // A batch is padded to its full size: no more of it than there are images.
+        let batch = batch.unwrap_or(GPU_BATCH).min(images.len());
+        let scorer = Scorer::builder().filter(filter).precision(precision).device(&device);
+        let scorer = scorer.engine(engine.executor()).batch(batch).memory(memory);
         let scorer = scorer.compile(&network, Network::forward, &data.shape())?;
         let quiet = arguments.quiet;
         Ok(Self {
@@ -81,7 +85,6 @@ impl Job {
             target,
             precision,
             filter,
-            batch,
             out,
             quiet,
             network: format!("{described}; {report}"),
@@ -105,13 +108,10 @@ fn check_perturbation(text: Option<&str>) -> Result<()> {
     }
 }
 
-/// What an engine's name stands for.
-fn engine(name: Option<&str>) -> Result<(Engine, Device)> {
-    match name {
-        None | Some("cpu") => Ok((Engine::Cpu(None), Device::flex())),
-        Some("flex") => Ok((Engine::Burn, Device::flex())),
-        Some(other) => Err(Failure::new(format!("--engine {other}: give cpu or flex"))),
-    }
+fn memory(text: Option<&str>) -> Result<Option<Memory>> {
+    let parsed =
+        text.map(|text| text.parse().map_err(|error: ModelError| Failure::new(format!("--memory: {error}"))));
+    parsed.transpose()
 }
 
 /// Threads beyond this many a core help nobody and stall the machine.
@@ -155,13 +155,13 @@ fn dataset(arguments: &ScoreArguments) -> Result<Dataset> {
     }
 }
 
-/// The network with its weights, and what both are in words.
+/// The network with its weights, and what both are in words; on the processor, from where it is captured whatever the engine.
 fn network(
     arguments: &ScoreArguments,
     data: &Dataset,
     precision: Precision,
-    device: &Device,
 ) -> Result<(Network, Report, String)> {
+    let device = &Device::flex();
     let architecture = architecture(arguments)?;
     let [channels, height, width] = data.shape();
     if height != width {
@@ -189,9 +189,9 @@ fn architecture(arguments: &ScoreArguments) -> Result<Architecture> {
     match (named, &arguments.weights) {
         (Some(named), Some(_)) => Ok(named),
         (Some(named), None) if named == embedded => Ok(embedded),
-        (Some(named), None) => Err(Failure::new(format!(
-            "{named} needs its trained weights: add --weights FILE, .safetensors or .pt"
-        ))),
+        (Some(named), None) => {
+            Err(Failure::new(format!("{named} needs its trained weights: add --weights FILE.safetensors")))
+        }
         (None, None) if arguments.width.is_none_or(|width| width == EMBEDDED_WIDTH) => Ok(embedded),
         (None, None) => Err(Failure::new("--width without --network: name the network and its weights")),
         (None, Some(path)) => described(path, arguments.width),

@@ -1,6 +1,7 @@
 //! The program `influence`: arguments become a validated job, the job runs, its rows go to a file or a table.
 
 mod arguments;
+mod engine;
 mod failure;
 mod job;
 mod output;

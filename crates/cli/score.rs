@@ -19,8 +19,9 @@ const IMAGES_PER_THREAD: usize = 8;
 pub(crate) fn run(job: Job) -> Result<()> {
     let bar = progress(&job);
     let mut rows = Vec::with_capacity(job.images.len());
-    // Images of one call run side by side: enough of them for every thread, and few enough to be held at once.
-    let at_a_time = job.batch.max(IMAGES_PER_THREAD * rayon::current_num_threads());
+    // Images of one call run side by side: enough of them for every thread in whole batches, and few enough to be held at once.
+    let at_a_time =
+        (IMAGES_PER_THREAD * rayon::current_num_threads()).next_multiple_of(job.scorer.plan().batch());
     for batch in job.images.chunks(at_a_time) {
         score_batch(&job, batch, &bar, &mut rows)?;
     }

@@ -30,7 +30,8 @@ pub(crate) fn assert_dense<M: Module, const D: usize>(
     let shape: Vec<_> = std::iter::once(1).chain(sample.iter().copied()).collect();
     let point: Vec<f64> = (0..shape.iter().product()).map(|i: usize| (i as f64 * 1.7).sin()).collect();
     let graph = Graph::capture(&model, &forward, sample, &device).unwrap();
-    let program = Program::new(graph, &device, &Options { precision: Precision::F64, batch: 1 }).unwrap();
+    let program =
+        Program::new(graph, &device, &Options { precision: Precision::F64, ..Options::default() }).unwrap();
     let mut all = program.jacobians(TensorData::new(point.clone(), shape.clone())).unwrap();
     let Rows::F64(rows) = all.next().unwrap().unwrap().rows else { panic!("a run in f64") };
     let logits = |i: usize, by: f64| {

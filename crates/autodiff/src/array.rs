@@ -3,10 +3,11 @@
 //! Burn's `Tensor<D>` carries its rank in its type; a graph's values have ranks that only the graph knows. [`Array`] wraps
 //! Burn's rank-free dispatch tensor and offers the few operations that the rules of [`crate::ops`] are written in.
 
-use burn::backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
+use burn::backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps, TransactionOps, TransactionPrimitive};
 use burn::backend::{Dispatch, DispatchDevice, DispatchTensor, Scalar, TensorMetadata};
-use burn::tensor::{DType, FloatDType, IndexingUpdateOp, Shape, Slice, TensorData};
+use burn::tensor::{DType, FloatDType, IndexingUpdateOp, Shape, Slice, TensorData, try_read_sync};
 
+use crate::capture::quietly;
 use crate::error::{Error, Result};
 
 /// A tensor of any rank on any device; floats unless it is a mask or an index kept by a rule.
@@ -313,10 +314,32 @@ impl Array {
     /// # Errors
     /// [`Error::Device`] when the device fails to deliver them.
     pub(crate) fn into_data(self) -> Result<TensorData> {
-        burn::tensor::try_read_sync(Dispatch::float_into_data(self.0))
-            .ok_or_else(|| Error::Device("the device cannot be read synchronously on this platform".into()))?
-            .map_err(|error| Error::Device(format!("reading from the device failed: {error:?}")))
+        delivered(|| try_read_sync(Dispatch::float_into_data(self.0)))
     }
+
+    /// Two arrays of one device read back to the host, with one wait for both.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device fails to deliver them.
+    pub(crate) fn into_data_together(first: Self, second: Self) -> Result<(TensorData, TensorData)> {
+        let both = TransactionPrimitive::<Dispatch>::new(vec![first.0, second.0], vec![], vec![], vec![]);
+        let read = delivered(|| try_read_sync(Dispatch::tr_execute(both)))?;
+        match <[TensorData; 2]>::try_from(read.read_floats) {
+            Ok([first, second]) => Ok((first, second)),
+            Err(read) => {
+                Err(Error::Device(format!("the device delivered {} arrays instead of two", read.len())))
+            }
+        }
+    }
+}
+
+/// What `read` brings back from a device, which computes no earlier than that: its panics are those of the kernels.
+fn delivered<T, E: std::fmt::Debug>(read: impl FnOnce() -> Option<std::result::Result<T, E>>) -> Result<T> {
+    let failed = |why: &dyn std::fmt::Debug| Error::Device(format!("the run on the device failed: {why:?}"));
+    let read = quietly(read).map_err(|message| failed(&message))?;
+    let read =
+        read.ok_or_else(|| Error::Device("the device cannot be read synchronously on this platform".into()))?;
+    read.map_err(|error| failed(&error))
 }
 
 /// A device and the element type to use there.

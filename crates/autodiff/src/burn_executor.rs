@@ -7,6 +7,7 @@ use burn::tensor::{Device, TensorData};
 use crate::array::{Array, Place};
 use crate::capture::quietly;
 use crate::check;
+use crate::device;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, Linearized};
 use crate::graph::{Constant, Kind, Node, ValueId};
@@ -31,11 +32,11 @@ impl BurnExecutor {
     pub fn new(plan: Arc<Plan>, device: &Device) -> Result<Self> {
         let device = device.clone().without_autodiff();
         let dtype = plan.precision.dtype();
-        if !device.supports_dtype(burn::tensor::DType::from(dtype)) {
-            return Err(Error::Device(format!(
-                "the device {device:?} does not have {}; run in f32",
-                plan.precision
-            )));
+        let name = device::name(device.as_dispatch());
+        // The first question opens the device.
+        let has = quietly(|| device.supports_dtype(burn::tensor::DType::from(dtype)));
+        if !has.map_err(|message| Error::Device(format!("{name} cannot be opened: {message}")))? {
+            return Err(Error::Device(format!("{name} has no {}: run in f32", plan.precision)));
         }
         let place = Place { device: device.as_dispatch().clone(), dtype };
         let mut constants = vec![None; plan.graph.values.len()];
@@ -156,47 +157,34 @@ pub(crate) struct Tape {
 
 impl Executor for BurnExecutor {
     fn name(&self) -> String {
-        let device = format!("{:?}", self.place.device);
-        let device = device.split(['(', ' ', '{']).next().unwrap_or_default().to_lowercase();
-        format!("burn on {device}")
+        format!("burn on {}", device::name(&self.place.device))
     }
 
     fn linearize(&self, batch: TensorData) -> Result<Box<dyn Linearized + '_>> {
         let tape = self.observe(batch, |_, _| {})?;
-        let logits = owned(&tape.values, self.plan.graph.output).into_data()?;
-        Ok(Box::new(BurnLinearized { executor: self, tape, logits }))
+        Ok(Box::new(BurnLinearized { executor: self, tape }))
     }
 }
 
-/// A batch's logits and tape.
+/// A batch's tape. Nothing is read from the device but what is asked for, so that a GPU works on while the host plans ahead.
 #[derive(Debug)]
 struct BurnLinearized<'a> {
     executor: &'a BurnExecutor,
     tape: Tape,
-    logits: TensorData,
 }
 
 impl Linearized for BurnLinearized<'_> {
-    fn logits(&self) -> &TensorData {
-        &self.logits
+    fn logits(&self) -> Result<TensorData> {
+        self.output().into_data()
     }
 
     fn pullback(&self, cotangents: TensorData) -> Result<TensorData> {
-        let plan = &self.executor.plan;
-        let count = cotangents.shape().first().copied().unwrap_or(0);
-        check::shape("cotangents", cotangents.shape(), &[count, plan.batch, plan.graph.classes()])?;
-        let all = Array::from_data(cotangents, &self.executor.place);
-        let mut blocks = Vec::new();
-        for start in (0..count).step_by(plan.block) {
-            let end = count.min(start + plan.block);
-            let block = pad_rows(all.clone().rows(start, end), plan.block);
-            blocks.push(self.reverse(block)?.rows(0, end - start));
-        }
-        match blocks.len() {
-            0 => Err(Error::InvalidArgument("a pullback needs at least one cotangent".into())),
-            1 => blocks.remove(0).into_data(),
-            _ => Array::cat(blocks, 0).into_data(),
-        }
+        self.pulled(cotangents)?.into_data()
+    }
+
+    fn logits_and_pullback(&self, cotangents: TensorData) -> Result<(TensorData, TensorData)> {
+        let pulled = self.pulled(cotangents)?;
+        Array::into_data_together(self.output(), pulled)
     }
 }
 
@@ -212,6 +200,29 @@ fn pad_rows(rows: Array, count: usize) -> Array {
 }
 
 impl BurnLinearized<'_> {
+    fn output(&self) -> Array {
+        owned(&self.tape.values, self.executor.plan.graph.output)
+    }
+
+    /// Cotangents `[V, n, K]` pulled back in blocks, on the device.
+    fn pulled(&self, cotangents: TensorData) -> Result<Array> {
+        let plan = &self.executor.plan;
+        let count = cotangents.shape().first().copied().unwrap_or(0);
+        check::shape("cotangents", cotangents.shape(), &[count, plan.batch, plan.graph.classes()])?;
+        let all = Array::from_data(cotangents, &self.executor.place);
+        let mut blocks = Vec::new();
+        for start in (0..count).step_by(plan.block) {
+            let end = count.min(start + plan.block);
+            let block = pad_rows(all.clone().rows(start, end), plan.block);
+            blocks.push(self.reverse(block)?.rows(0, end - start));
+        }
+        match blocks.len() {
+            0 => Err(Error::InvalidArgument("a pullback needs at least one cotangent".into())),
+            1 => Ok(blocks.remove(0)),
+            _ => Ok(Array::cat(blocks, 0)),
+        }
+    }
+
     /// One reverse pass over one block of cotangents `[block, n, K]`.
     fn reverse(&self, seed: Array) -> Result<Array> {
         let plan = &self.executor.plan;

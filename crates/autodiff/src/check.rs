@@ -146,7 +146,7 @@ fn probabilities(batches: &[Vec<f64>], classes: usize) -> Result<()> {
 }
 
 fn logits(executor: &dyn Executor, batch: &TensorData) -> Result<Vec<f64>> {
-    Ok(executor.linearize(batch.clone())?.logits().iter::<f64>().collect())
+    Ok(executor.linearize(batch.clone())?.logits()?.iter::<f64>().collect())
 }
 
 fn batch_of(sample: &[usize], samples: &[&[f32]]) -> TensorData {

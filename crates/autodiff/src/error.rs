@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::memory::Memory;
+
 /// Errors of capture, planning and execution.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -61,6 +63,16 @@ pub enum Error {
     /// The device cannot do what was asked of it.
     #[error("{0}")]
     Device(String),
+    /// Not even one sample fits into the memory that a run may take.
+    #[error(
+        "one sample takes {needed} with the weights, but the run may take {limit}: give at least {needed}"
+    )]
+    Memory {
+        /// What one sample takes.
+        needed: Memory,
+        /// What the run may take.
+        limit: Memory,
+    },
     /// A kernel of the backend failed at run time.
     #[error("{node}: the backend failed: {message}")]
     Execution {

@@ -25,7 +25,10 @@ pub trait Executor: fmt::Debug + Send + Sync {
 /// A network linearised at a batch.
 pub trait Linearized: fmt::Debug {
     /// The logits `[n, K]`.
-    fn logits(&self) -> &TensorData;
+    ///
+    /// # Errors
+    /// What the backend fails to do: a device computes while its results are not asked for, and this asks.
+    fn logits(&self) -> Result<TensorData>;
 
     /// The pullback: cotangents `[V, n, K]` of the logits (any V) to cotangents `[V, n, ...sample]` of the input.
     ///
@@ -34,4 +37,13 @@ pub trait Linearized: fmt::Debug {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) for cotangents of another shape, and what the backend fails to do.
     fn pullback(&self, cotangents: TensorData) -> Result<TensorData>;
+
+    /// Both together; an executor on another device waits for it once.
+    ///
+    /// # Errors
+    /// As [`Linearized::pullback`].
+    fn logits_and_pullback(&self, cotangents: TensorData) -> Result<(TensorData, TensorData)> {
+        let pulled = self.pullback(cotangents)?;
+        Ok((self.logits()?, pulled))
+    }
 }

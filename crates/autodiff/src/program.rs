@@ -1,6 +1,7 @@
 //! The way in: a model captured, checked, planned and loaded once, then run on any number of samples.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
 use burn::module::Module;
@@ -12,10 +13,12 @@ use crate::burn_executor::BurnExecutor;
 use crate::capture::record;
 use crate::check;
 use crate::cpu::CpuExecutor;
+use crate::device::is_cpu;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::Graph;
 use crate::lower::{self, FIRST_BATCH};
+use crate::memory::{GPU_MEMORY, Memory, fitting_plan, samples_within, within};
 use crate::ops::{self, with_leading};
 use crate::plan::{Plan, Precision};
 
@@ -47,43 +50,50 @@ impl Graph {
 }
 
 /// Which executor runs a graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Engine {
     /// Burn's tensor operations, on the device.
+    #[default]
     Burn,
     /// Our own kernels on the processor, with the widest instruction set that it has unless one is named. A graph with an operation that
-    /// they lack runs on [`Engine::Burn`], and [`Program::engine`] says why.
+    /// they lack runs as [`Engine::Burn`], and [`Program::engine`] says why.
     Cpu(Option<InstructionSet>),
 }
 
 impl Engine {
-    /// The faster one for a device: the processor's own on a CPU.
+    /// The faster one for a device: our own kernels where it is the processor.
     #[must_use]
     pub fn of(device: &Device) -> Self {
-        if is_cpu(device) { Self::Cpu(None) } else { Self::Burn }
+        if is_cpu(device.as_dispatch()) { Self::Cpu(None) } else { Self::Burn }
     }
 }
 
 /// How to run a graph.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Which executor runs it.
+    /// Which executor runs it (default: Burn's operations).
     pub engine: Engine,
     /// The float type of the run; weights are converted to it.
     pub precision: Precision,
-    /// How many samples run together: on a GPU as many as its memory allows; shorter batches are padded. On the processor, where results
-    /// do not depend on it to the last bit, [`Engine::Cpu`] takes at most [`CPU_BATCH`], and [`Engine::Burn`] one a thread.
+    /// How many samples may run together on a GPU; fewer do where `memory` asks for it. Shorter batches are padded. On the processor,
+    /// where results do not depend on it to the last bit, [`Engine::Cpu`] takes at most [`CPU_BATCH`], and [`Engine::Burn`] one a thread.
     pub batch: usize,
+    /// What a run may take, as far as the plan can tell (default: 2 GiB on a GPU, no limit on a CPU). It bounds the batch on a GPU, and
+    /// on a CPU the number of samples that run at a time.
+    pub memory: Option<Memory>,
 }
 
-/// How many samples run together on the processor's own kernels at most: enough to read the weights of the last layers seldom.
+/// How many samples run together on a GPU unless told otherwise.
+pub const GPU_BATCH: usize = 32;
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { engine: Engine::default(), precision: Precision::default(), batch: GPU_BATCH, memory: None }
+    }
+}
+
+/// How many samples run together on our own kernels at most: enough to read the weights of the last layers seldom.
 pub const CPU_BATCH: usize = 8;
-
-/// Whether `device` computes on the processor, with kernels whose order of summation follows from the shapes alone.
-fn is_cpu(device: &Device) -> bool {
-    let name = format!("{:?}", device.as_dispatch());
-    ["Flex", "NdArray"].iter().any(|cpu| name.starts_with(cpu))
-}
 
 /// The largest number of cotangents in one reverse pass: beyond it, memory grows and speed does not.
 const LARGEST_BLOCK: usize = 16;
@@ -108,10 +118,11 @@ pub struct Program {
 enum Schedule {
     /// The plan's batch each time, shorter ones padded.
     Padded,
-    /// One sample on each thread of rayon's pool: Burn's kernels on a CPU are too small at one sample to share their work.
-    SideBySide,
+    /// At most so many single samples side by side, one on each thread of rayon's pool: Burn's kernels on a CPU are too small at one
+    /// sample to share their work.
+    SideBySide(usize),
     /// Up to the plan's batch, whose work the executor shares out itself.
-    Whole,
+    Shared,
 }
 
 impl Program {
@@ -119,40 +130,53 @@ impl Program {
     ///
     /// # Errors
     /// [`Error::NonFinite`] for weights that are NaN or infinite; [`Error::BatchCoupled`] and [`Error::Probabilities`] from probes
-    /// with made-up samples; [`Error::Device`] when the device lacks the float type.
+    /// with made-up samples; [`Error::Device`] when the device lacks the float type; [`Error::Memory`] when one sample does not fit.
     pub fn new(graph: Graph, device: &Device, options: &Options) -> Result<Self> {
         let device = device.clone().without_autodiff();
         if options.batch == 0 {
             return Err(Error::InvalidArgument("a batch needs at least one sample".into()));
         }
         let graph = Arc::new(graph);
-        let Engine::Cpu(set) = options.engine else { return Self::on_burn(graph, &device, options, None) };
-        let block = block(graph.classes() - 1);
-        let plan = Plan::input(Arc::clone(&graph), options.batch.min(CPU_BATCH), block, options.precision)?;
-        let plan = Arc::new(plan);
-        match CpuExecutor::new(Arc::clone(&plan), set)? {
-            Ok(executor) => {
-                check::outputs(&executor, &graph)?;
-                let executor = Box::new(executor);
-                Ok(Self { plan, executor, schedule: Schedule::Whole, instead: None })
-            }
-            Err(why) => Self::on_burn(graph, &device, options, Some(why)),
+        match options.engine {
+            Engine::Burn => Self::on_burn(graph, &device, options, None),
+            Engine::Cpu(set) => match CpuExecutor::new(Arc::clone(&graph), options.precision, set)? {
+                Ok(executor) => Self::on_cpu(graph, executor, options),
+                Err(why) => Self::on_burn(graph, &device, options, Some(why)),
+            },
         }
     }
 
-    /// A program of Burn's tensor operations; `instead` is why no other executor runs it.
+    /// A program of our own kernels.
+    fn on_cpu(graph: Arc<Graph>, executor: CpuExecutor, options: &Options) -> Result<Self> {
+        let most = options.batch.min(CPU_BATCH);
+        let batch = match options.memory {
+            Some(limit) => within(executor.fixed_bytes(), executor.sample_bytes(), limit)?.min(most),
+            None => most,
+        };
+        check::outputs(&executor, &graph)?;
+        let block = block(graph.classes() - 1);
+        let plan = Arc::new(Plan::input(graph, batch, block, options.precision)?);
+        Ok(Self { plan, executor: Box::new(executor), schedule: Schedule::Shared, instead: None })
+    }
+
+    /// A program of Burn's tensor operations; `instead` is why our own kernels do not run it.
     fn on_burn(
         graph: Arc<Graph>,
         device: &Device,
         options: &Options,
         instead: Option<String>,
     ) -> Result<Self> {
-        let (schedule, batch, tolerance) = match is_cpu(device) {
-            true => (Schedule::SideBySide, 1, 0.0),
-            false => (Schedule::Padded, options.batch, check::PROBE_TOLERANCE),
-        };
         let block = block(graph.classes() - 1);
-        let plan = Arc::new(Plan::input(graph, batch, block, options.precision)?);
+        let Options { precision, batch, memory, .. } = *options;
+        let (plan, schedule, tolerance) = if is_cpu(device.as_dispatch()) {
+            let plan = Plan::input(graph, 1, block, precision)?;
+            let lanes = memory.map_or(Ok(usize::MAX), |memory| samples_within(&plan, memory))?;
+            (plan, Schedule::SideBySide(lanes), 0.0)
+        } else {
+            let memory = memory.unwrap_or(GPU_MEMORY);
+            (fitting_plan(graph, batch, block, precision, memory)?, Schedule::Padded, check::PROBE_TOLERANCE)
+        };
+        let plan = Arc::new(plan);
         let executor = BurnExecutor::new(Arc::clone(&plan), device)?;
         check::probe(&executor, tolerance)?;
         Ok(Self { plan, executor: Box::new(executor), schedule, instead })
@@ -175,7 +199,7 @@ impl Program {
     pub fn engine(&self) -> String {
         match &self.instead {
             None => self.executor.name(),
-            Some(why) => format!("{} (not on the cpu executor: {why})", self.executor.name()),
+            Some(why) => format!("{} (not on our own kernels: {why})", self.executor.name()),
         }
     }
 
@@ -192,28 +216,38 @@ impl Program {
         if count > 0 {
             check::finite_samples("the input", &samples)?;
         }
-        Ok(Jacobians { program: self, samples, next: 0, count, ready: VecDeque::new() })
+        Ok(Jacobians { program: self, samples, next: 0, count, ready: VecDeque::new(), whole: None })
     }
 
     /// e_k - e_K for k = 1 .. K-1, the same for every sample of a batch: `[K-1, n, K]`.
     fn differences(&self, batch: usize) -> TensorData {
-        let classes = self.plan.graph().classes();
-        let row = |k: usize, j: usize| f32::from(u8::from(j == k)) - f32::from(u8::from(j == classes - 1));
-        let values: Vec<f32> = (0..classes - 1)
-            .flat_map(|k| (0..batch).flat_map(move |_| (0..classes).map(move |j| row(k, j))))
-            .collect();
-        TensorData::new(values, vec![classes - 1, batch, classes])
+        let last = self.plan.graph().classes() - 1;
+        self.cotangents(batch, last, |k, j| f32::from(u8::from(j == k)) - f32::from(u8::from(j == last)))
+    }
+
+    /// e_k for k = 1 .. K: `[K, n, K]`.
+    fn units(&self, batch: usize) -> TensorData {
+        self.cotangents(batch, self.plan.graph().classes(), |k, j| f32::from(u8::from(j == k)))
+    }
+
+    /// The first `count` rows of a matrix, the same for every sample of a batch: `[count, n, K]`.
+    fn cotangents(&self, batch: usize, count: usize, entry: impl Fn(usize, usize) -> f32) -> TensorData {
+        let (classes, entry) = (self.plan.graph().classes(), &entry);
+        let row = move |k: usize| (0..classes).map(move |j| entry(k, j));
+        let values: Vec<f32> = (0..count).flat_map(|k| (0..batch).flat_map(move |_| row(k))).collect();
+        TensorData::new(values, vec![count, batch, classes])
     }
 }
 
 /// A network's linearisation at one sample.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Jacobian {
     /// Which sample of the call.
     pub sample: usize,
     /// The logits, K of them.
     pub logits: Vec<f64>,
-    /// The rows d(z_k - z_K) / dx for k = 1 .. K-1, row-major `[K-1, p]`, in the precision of the run.
+    /// The rows d(z_k - z_K) / dx for k = 1 .. K-1, row-major `[K-1, p]`, in the precision of the run; where
+    /// [`Jacobians::whole_where`] asks for them, the K rows dz_k / dx, `[K, p]`.
     pub rows: Rows,
 }
 
@@ -237,14 +271,48 @@ pub struct Jacobians<'a> {
     count: usize,
     /// Results that wait for their turn.
     ready: VecDeque<Result<Jacobian>>,
+    whole: Option<Whole<'a>>,
 }
 
-impl Jacobians<'_> {
-    /// How many samples a run from `first` on takes, with padding.
+/// Which samples need all K rows, by their place in the call and their logits.
+struct Whole<'a>(Box<dyn Fn(usize, &[f64]) -> bool + Send + Sync + 'a>);
+
+impl fmt::Debug for Whole<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Whole")
+    }
+}
+
+impl<'a> Jacobians<'a> {
+    /// Gives the K rows dz_k / dx instead of the K-1 differences where `wanted` says so of a sample's place in the call and its logits, and
+    /// to all samples that run together with one. Needed for what a constant added to all logits changes; where K - 1 cotangents fill
+    /// their passes evenly, one more costs a pass.
+    #[must_use]
+    pub fn whole_where(self, wanted: impl Fn(usize, &[f64]) -> bool + Send + Sync + 'a) -> Self {
+        Self { whole: Some(Whole(Box::new(wanted))), ..self }
+    }
+
+    /// Logits `[n, K]` and rows `[K-1 or K, n, p]` of the batch that starts with sample `first`.
+    fn linearized(&self, first: usize) -> Result<(TensorData, TensorData)> {
+        let Program { plan, executor, .. } = self.program;
+        let (batch, linearized) = (self.size(first), executor.linearize(self.batch(first)?)?);
+        let Some(Whole(wanted)) = &self.whole else {
+            return linearized.logits_and_pullback(self.program.differences(batch));
+        };
+        let logits = linearized.logits()?;
+        let values: Vec<f64> = logits.iter().collect();
+        let mut samples = (first..self.count).zip(values.chunks(plan.graph().classes()));
+        let whole = samples.any(|(sample, logits)| wanted(sample, logits));
+        let cotangents = if whole { self.program.units(batch) } else { self.program.differences(batch) };
+        Ok((logits, linearized.pullback(cotangents)?))
+    }
+
+    /// How many samples a run from `first` on takes, padding among them.
     fn size(&self, first: usize) -> usize {
+        let batch = self.program.plan.batch();
         match self.program.schedule {
-            Schedule::Whole => self.program.plan.batch().min(self.count - first),
-            Schedule::Padded | Schedule::SideBySide => self.program.plan.batch(),
+            Schedule::Shared => batch.min(self.count - first),
+            Schedule::Padded | Schedule::SideBySide(_) => batch,
         }
     }
 
@@ -266,15 +334,13 @@ impl Jacobians<'_> {
     /// Runs one batch.
     fn run(&self, first: usize) -> Result<Vec<Jacobian>> {
         let (batch, classes) = (self.size(first), self.program.plan.graph().classes());
-        let linearized = self.program.executor.linearize(self.batch(first)?)?;
-        let logits: Vec<f64> = linearized.logits().iter().collect();
-        let rows = linearized.pullback(self.program.differences(batch))?;
+        let (logits, rows) = self.linearized(first)?;
+        let logits: Vec<f64> = logits.iter().collect();
+        let count = rows.shape()[0];
         let one = |position: usize| {
             let rows = match rows.dtype() {
-                DType::F64 => {
-                    Rows::F64(gather(rows.as_slice().map_err(unreadable)?, classes - 1, batch, position))
-                }
-                _ => Rows::F32(gather(rows.as_slice().map_err(unreadable)?, classes - 1, batch, position)),
+                DType::F64 => Rows::F64(gather(rows.as_slice().map_err(unreadable)?, count, batch, position)),
+                _ => Rows::F32(gather(rows.as_slice().map_err(unreadable)?, count, batch, position)),
             };
             let logits = logits[position * classes..(position + 1) * classes].to_vec();
             Ok(Jacobian { sample: first + position, logits, rows })
@@ -286,8 +352,8 @@ impl Jacobians<'_> {
     fn advance(&mut self) {
         let batch = self.program.plan.batch();
         let lanes = match self.program.schedule {
-            Schedule::SideBySide => rayon::current_num_threads(),
-            Schedule::Padded | Schedule::Whole => 1,
+            Schedule::SideBySide(most) => most.min(rayon::current_num_threads()),
+            Schedule::Padded | Schedule::Shared => 1,
         };
         let firsts: Vec<_> = (self.next..self.count).step_by(batch).take(lanes).collect();
         let results: Vec<_> = match firsts.as_slice() {
@@ -380,10 +446,47 @@ mod tests {
     }
 
     #[test]
+    fn all_rows_come_where_they_are_wanted() {
+        let program = program(graph(), 2);
+        let samples = TensorData::new((0..16).map(|i| f64::from(i).cos()).collect::<Vec<_>>(), [4, 4]);
+        let differences = run(&program, &samples);
+        let wanted = |sample: usize, logits: &[f64]| {
+            assert_eq!(logits, differences[sample].logits);
+            sample == 3
+        };
+        let found = program.jacobians(samples.clone()).expect("they fit").whole_where(wanted);
+        let found: Vec<_> = found.collect::<Result<_>>().expect("it runs");
+        assert_eq!(found[..2], differences[..2], "the first batch of two wants nothing");
+        for (whole, differences) in found[2..].iter().zip(&differences[2..]) {
+            let (Rows::F64(whole), Rows::F64(rows)) = (&whole.rows, &differences.rows) else { panic!("f64") };
+            assert_eq!(whole.len(), 3 * 4);
+            let same = |(i, row): (usize, &f64)| (whole[i] - whole[8 + i % 4] - row).abs() < BATCHED;
+            assert!(rows.iter().enumerate().all(same), "{whole:?} {rows:?}");
+        }
+    }
+
+    #[test]
+    fn memory_bounds_what_runs_side_by_side() {
+        let device = Device::flex();
+        let program = |memory: usize| {
+            let memory = Some(Memory::new(memory));
+            Program::new(graph(), &device, &Options { memory, ..Options::default() })
+        };
+        let bytes = program(1 << 20).expect("plenty").plan().bytes();
+        let sample = bytes.peak() - bytes.weights;
+        assert_eq!(program(bytes.weights + 3 * sample).expect("three fit").lanes, 3);
+        let refused = program(bytes.peak() - 1).expect_err("not even one");
+        assert!(
+            matches!(refused, Error::Memory { needed, .. } if needed.bytes() == bytes.peak()),
+            "{refused}"
+        );
+    }
+
+    #[test]
     fn single_precision_rows_come_as_such() {
         let device = Device::flex();
-        let options = Options { engine: Engine::Burn, precision: Precision::F32, batch: 7 };
-        let program = Program::new(graph(), &device, &options).expect("it loads");
+        let program = Program::new(graph(), &device, &Options { batch: 7, ..Options::default() });
+        let program = program.expect("it loads");
         assert_eq!((program.plan().batch(), program.engine().as_str()), (1, "burn on flex"));
         let jacobian = run(&program, &TensorData::new(vec![0.5_f64; 4], [1, 4])).remove(0);
         assert!(matches!(&jacobian.rows, Rows::F32(rows) if rows.len() == 8));
@@ -406,8 +509,12 @@ mod tests {
     #[test]
     fn the_first_failure_ends_the_run() {
         let working = program(graph(), 1);
-        let schedule = Schedule::SideBySide;
-        let failing = Program { plan: working.plan, executor: Box::new(Failing), schedule, instead: None };
+        let failing = Program {
+            plan: working.plan,
+            executor: Box::new(Failing),
+            schedule: Schedule::SideBySide(2),
+            instead: None,
+        };
         let samples = TensorData::zeros::<f64, _>([3, 4]);
         let results: Vec<_> = failing.jacobians(samples).expect("they fit").collect();
         assert!(matches!(results.as_slice(), [Err(Error::Device(_))]), "{results:?}");

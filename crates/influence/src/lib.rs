@@ -40,7 +40,9 @@ use burn::tensor::Tensor;
 
 pub use error::{Error, Result};
 pub use gradients::Gradients;
-pub use influence_autodiff::{Engine, Error as ModelError, Graph, Plan, Precision, Problem};
+pub use influence_autodiff::{
+    Engine, Error as ModelError, GPU_BATCH, Graph, InstructionSet, Memory, Plan, Precision, Problem,
+};
 pub use influence_manifold::{
     Baselines, Costs, Error as MeasureError, Filter, GradientFunction, Influence,
     Objective as SampleObjective, Probabilities, Tangent,

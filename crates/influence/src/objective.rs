@@ -128,8 +128,9 @@ impl Objective {
         Self::All(Single::probabilities(name, gradient))
     }
 
-    /// A function h of the differences of the logits, by its partial derivatives dh_k, which `gradient` gives, each to its own last
-    /// digits. They add up to zero; one that does not only see differences is given by [`Objective::rows`].
+    /// A function h of the logits, by its partial derivatives dh_k, which `gradient` gives, each to its own last digits. Where they do not
+    /// add up to zero, h changes with a constant added to all logits, of which the distribution sees nothing: that part comes back as
+    /// [`Score::outside`](crate::Score::outside), and takes one more cotangent in the reverse pass.
     pub fn logits(name: &str, gradient: impl Fn(&Probabilities) -> Vec<f64> + Send + Sync + 'static) -> Self {
         Self::All(Single::logits(name, gradient))
     }
@@ -213,11 +214,21 @@ pub(crate) enum Resolved {
 }
 
 impl Resolved {
+    /// Whether there are logits at which [`Resolved::sees_common_shift`].
+    pub(crate) fn may_see_common_shift(&self) -> bool {
+        matches!(self, Self::Known(Single::Logits(_)))
+    }
+
+    /// Whether it changes with a constant added to all of these logits, by way of them.
+    pub(crate) fn sees_common_shift(&self, logits: &[f64]) -> bool {
+        matches!(self, Self::Known(single) if single.sees_common_shift(logits))
+    }
+
     /// With this Jacobian, of so many classes.
-    pub(crate) fn at(self, jacobian: &Jacobian, classes: usize) -> Result<Single> {
+    pub(crate) fn at(&self, jacobian: &Jacobian, classes: usize) -> Result<Single> {
         let (gradients, sample) = match self {
-            Self::Known(single) => return Ok(single),
-            Self::Row(gradients, sample) => (gradients, sample),
+            Self::Known(single) => return Ok(single.clone()),
+            Self::Row(gradients, sample) => (gradients, *sample),
         };
         let df = gradients.of(sample);
         let row = match &jacobian.rows {

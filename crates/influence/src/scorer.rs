@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use influence_autodiff::{Engine, Graph, Jacobian, Jacobians, Options, Plan, Precision, Program, Rows};
+use influence_autodiff::{
+    Engine, GPU_BATCH, Graph, Jacobian, Jacobians, Memory, Options, Plan, Precision, Program, Rows,
+};
 use influence_manifold::{Filter, Objective as SampleObjective, Tangent};
 
 use crate::error::{Error, Result};
@@ -35,12 +37,10 @@ pub struct ScorerBuilder {
     filter: Filter,
     precision: Option<Precision>,
     batch: Option<usize>,
+    memory: Option<Memory>,
     device: Option<Device>,
     engine: Option<Engine>,
 }
-
-/// How many samples run together on a device that is not a CPU, unless told otherwise.
-const DEFAULT_BATCH: usize = 32;
 
 impl ScorerBuilder {
     /// What is perturbed (default: the input).
@@ -64,8 +64,9 @@ impl ScorerBuilder {
         self
     }
 
-    /// How many samples run together on a GPU (default 32), where results depend on it within rounding. On a CPU the engine runs a fixed
-    /// number of its own side by side on all threads, and results do not depend on it: pass many samples in one call to keep them busy.
+    /// How many samples may run together on a GPU (default 32; fewer where the memory asks for it), where results depend on it within
+    /// rounding. On a CPU the engine runs a fixed number of its own side by side on all threads, and results do not depend on it: pass
+    /// many samples in one call to keep them busy.
     #[must_use]
     pub fn batch(mut self, batch: usize) -> Self {
         self.batch = Some(batch);
@@ -79,6 +80,14 @@ impl ScorerBuilder {
         self
     }
 
+    /// What a run may take, as far as the plan can tell beforehand (default: 2 GiB on a GPU, no limit on a CPU). On a GPU it bounds the
+    /// batch, on a CPU how many samples run side by side.
+    #[must_use]
+    pub fn memory(mut self, memory: impl Into<Option<Memory>>) -> Self {
+        self.memory = memory.into();
+        self
+    }
+
     /// Where to run (default: the model's own device).
     #[must_use]
     pub fn device(mut self, device: &Device) -> Self {
@@ -89,7 +98,7 @@ impl ScorerBuilder {
     /// Captures and checks the model and loads it onto the device, ready for samples of shape `sample` (without the batch axis).
     ///
     /// # Errors
-    /// [`Error::Model`] with everything that is wrong with the model; [`Error::Filter`] for a filter's argument out of range.
+    /// [`Error::Model`] with everything that is wrong with the model, or for memory that one sample exceeds; [`Error::Filter`] for a filter's argument out of range.
     pub fn compile<M, F, const D: usize>(self, model: &M, forward: F, sample: &[usize]) -> Result<Scorer>
     where
         M: Module,
@@ -105,7 +114,8 @@ impl ScorerBuilder {
         let own = if graph.dtype() == DType::F64 { Precision::F64 } else { Precision::F32 };
         let precision = self.precision.unwrap_or(own);
         let engine = self.engine.unwrap_or_else(|| Engine::of(&device));
-        let options = Options { engine, precision, batch: self.batch.unwrap_or(DEFAULT_BATCH) };
+        let batch = self.batch.unwrap_or(GPU_BATCH);
+        let options = Options { engine, precision, batch, memory: self.memory };
         let program = Program::new(graph, &device, &options)?;
         let engine = program.engine().into();
         Ok(Scorer { program, perturbation: self.perturbation, filter, engine })
@@ -199,13 +209,19 @@ impl Scorer {
         objective.check_filter(&self.filter)?;
         let samples = images.shape().first().copied().unwrap_or(0);
         let shape = self.program.plan().graph().sample_shape();
-        let objectives = objective.resolve(samples, self.classes(), &shape)?;
-        let linearizations = self.linearize(images)?;
-        Ok(Scores { linearizations, objectives: objectives.into_iter() })
+        let objectives: Arc<[Resolved]> = objective.resolve(samples, self.classes(), &shape)?.into();
+        let mut linearizations = self.linearize(images)?;
+        if objectives.iter().any(Resolved::may_see_common_shift) {
+            let of = Arc::clone(&objectives);
+            let wanted = move |sample: usize, logits: &[f64]| of[sample].sees_common_shift(logits);
+            linearizations.jacobians = linearizations.jacobians.whole_where(wanted);
+        }
+        Ok(Scores { linearizations, objectives })
     }
 
     /// Linearises the network at `images` `[N, ...sample]`, one after the other: for several objectives and filters at the price of one
-    /// Jacobian.
+    /// Jacobian. Its rows are the differences z_k - z_K, which an objective on the logits that changes with a constant added to all of
+    /// them cannot be measured from: [`Scorer::scores`] sees to that.
     ///
     /// # Errors
     /// [`Error::NoSamples`]; [`Error::Model`] for NaN, infinity or another shape.
@@ -304,17 +320,17 @@ impl Linearization<'_> {
 #[derive(Debug)]
 pub struct Scores<'a> {
     linearizations: Linearizations<'a>,
-    objectives: std::vec::IntoIter<Resolved>,
+    objectives: Arc<[Resolved]>,
 }
 
 impl Iterator for Scores<'_> {
     type Item = Result<Score>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (jacobian, objective) = (self.linearizations.jacobians.next()?, self.objectives.next()?);
+        let jacobian = self.linearizations.jacobians.next()?;
         let scorer = self.linearizations.scorer;
         Some(jacobian.map_err(Error::from).and_then(|jacobian| {
-            let objective = objective.at(&jacobian, scorer.classes())?;
+            let objective = self.objectives[jacobian.sample].at(&jacobian, scorer.classes())?;
             scorer.linearization(jacobian)?.score_for(&objective, &scorer.filter)
         }))
     }

@@ -136,6 +136,15 @@ pub(crate) struct FreeGradient {
     pub(crate) row: Row,
 }
 
+/// sum_k dh_k, what a constant added to all logits does to h; nothing where it is 0 but for rounding.
+pub(crate) fn common_shift(dh: &[f64]) -> Option<f64> {
+    let largest = dh.iter().fold(0.0_f64, |largest, d| largest.max(d.abs()));
+    let unit = if largest > 0.0 { largest } else { 1.0 };
+    let sum: f64 = dh.iter().map(|d| d / unit).sum();
+    let magnitudes: f64 = dh.iter().map(|d| (d / unit).abs()).sum();
+    (sum.abs() > ZERO_SUM * magnitudes).then_some(sum * unit)
+}
+
 impl Gradient {
     /// Of h(z): where sum_k dh_k = s is not zero, e = s J^T 1 / K, what a common shift of the logits contributes.
     pub(crate) fn of_logits(
@@ -144,13 +153,9 @@ impl Gradient {
         dh: &[f64],
         objective: &Objective,
     ) -> Result<Self, Error> {
-        let largest = dh.iter().fold(0.0_f64, |largest, d| largest.max(d.abs()));
-        let unit = if largest > 0.0 { largest } else { 1.0 };
-        let sum: f64 = dh.iter().map(|d| d / unit).sum();
-        if sum.abs() <= ZERO_SUM * dh.iter().map(|d| (d / unit).abs()).sum::<f64>() {
+        let Some(sum) = common_shift(dh) else {
             return Ok(Self::OfProbabilities(LogitGradient::plain(probabilities, dh, 0.0, 0.0)));
-        }
-        let sum = sum * unit;
+        };
         let common =
             tangent.common().ok_or_else(|| Error::CommonShift { objective: objective.to_string(), sum })?;
         let mean = sum / dh.len() as f64;

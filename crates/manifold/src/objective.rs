@@ -14,7 +14,7 @@
 
 use std::fmt;
 
-use crate::gradient::{Gradient, LogitGradient};
+use crate::gradient::{Gradient, LogitGradient, common_shift};
 use crate::{Costs, Error, GradientFunction, Probabilities, Row, Tangent};
 
 /// The function of the output whose change is measured.
@@ -115,6 +115,15 @@ impl Objective {
     /// Whether f is -log P of a class, which [`Filter::Paper`](crate::Filter::Paper) asks for.
     pub const fn is_neg_log_probability(&self) -> bool {
         matches!(self, Self::NegLogProbability { .. } | Self::Predicted)
+    }
+
+    /// Whether f changes with a constant added to all logits, so that the K-1 differences of the logits do not tell all of df: the
+    /// Jacobian's K rows do. Only [`Logits`](Self::Logits) can. False where the gradient itself is at fault, which
+    /// [`influence`](crate::influence()) tells.
+    pub fn sees_common_shift(&self, logits: &[f64]) -> bool {
+        let Self::Logits(function) = self else { return false };
+        let dh = Probabilities::new(logits).and_then(|probabilities| function.at(&probabilities));
+        dh.is_ok_and(|dh| common_shift(&dh).is_some())
     }
 
     /// The gradient at these probabilities; tangent data for what common shifts of the logits do.

@@ -436,6 +436,21 @@ fn what_cannot_be_measured_is_refused_with_the_remedy() {
 }
 
 #[test]
+fn only_functions_of_the_logits_can_see_a_common_shift() {
+    let logits = [2.0, 0.5, -1.0];
+    let of = |dh: [f64; 3]| Objective::logits("f", move |_| dh.to_vec());
+    assert!(of([0.0, 1.0, 0.0]).sees_common_shift(&logits));
+    assert!(!of([1.0, -0.25, -0.75]).sees_common_shift(&logits) && !of([0.0; 3]).sees_common_shift(&logits));
+    assert!(!of([f64::NAN; 3]).sees_common_shift(&logits) && !of([1.0; 3]).sees_common_shift(&[f64::NAN; 3]));
+    let short = Objective::logits("short", |_| vec![1.0]);
+    assert!(!short.sees_common_shift(&logits));
+    for Known { objective, .. } in known() {
+        let expected = matches!(objective, Objective::Logits(_));
+        assert!(expected || !objective.sees_common_shift(&logits), "{objective}");
+    }
+}
+
+#[test]
 fn rows_are_checked() {
     let row = |rows: &[f64], classes, columns, df: &[f64]| Row::from_rows(rows, classes, columns, df);
     assert!(matches!(row(&[1.0; 6], 3, 2, &[1.0]), Err(Error::WrongLength { what: "the gradient df", .. })));

@@ -35,12 +35,12 @@ use crate::check;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, Linearized};
 use crate::graph::Graph;
-use crate::plan::{Plan, Precision};
+use crate::plan::Precision;
 
 /// A graph compiled for the processor.
 #[derive(Debug)]
 pub struct CpuExecutor {
-    plan: Arc<Plan>,
+    graph: Arc<Graph>,
     set: InstructionSet,
     network: Network,
 }
@@ -67,24 +67,54 @@ impl<T: Element> Loaded<T> {
     }
 }
 
+impl<T> Loaded<T> {
+    /// The slots of one sample, and what its masks and choices take.
+    fn sample_bytes(&self) -> usize {
+        let slots = self.memory.sizes.iter().sum::<usize>() * size_of::<T>();
+        slots + self.compiled.kept_bytes()
+    }
+}
+
 impl CpuExecutor {
-    /// Compiles the plan's graph, for the widest instruction set of this processor unless another is given. `Err` in the inner result
-    /// is the reason why the graph has to run on another executor.
+    /// Compiles a graph, for the widest instruction set of this processor unless another is given. `Err` in the inner result is the
+    /// reason why the graph has to run on another executor.
     ///
     /// # Errors
     /// [`Error::NonFinite`] with the name of the first tensor that holds NaN or infinity.
-    pub fn new(plan: Arc<Plan>, set: Option<InstructionSet>) -> Result<Result<Self, String>> {
-        for (_, constant) in plan.graph.constants() {
+    pub fn new(
+        graph: Arc<Graph>,
+        precision: Precision,
+        set: Option<InstructionSet>,
+    ) -> Result<Result<Self, String>> {
+        for (_, constant) in graph.constants() {
             if constant.data.dtype().is_float() {
-                check::weight(constant, plan.precision.dtype())?;
+                check::weight(constant, precision.dtype())?;
             }
         }
         let set = set.unwrap_or_else(InstructionSet::detect);
-        let network = match plan.precision {
-            Precision::F32 => Loaded::new(&plan.graph).map(Network::Single),
-            Precision::F64 => Loaded::new(&plan.graph).map(Network::Double),
+        let network = match precision {
+            Precision::F32 => Loaded::new(&graph).map(Network::Single),
+            Precision::F64 => Loaded::new(&graph).map(Network::Double),
         };
-        Ok(network.map(|network| Self { plan, set, network }))
+        Ok(network.map(|network| Self { graph, set, network }))
+    }
+
+    /// Bytes that a run takes whatever the number of samples: the weights, packed for both passes.
+    #[must_use]
+    pub fn fixed_bytes(&self) -> usize {
+        match &self.network {
+            Network::Single(loaded) => loaded.compiled.weight_bytes(),
+            Network::Double(loaded) => loaded.compiled.weight_bytes(),
+        }
+    }
+
+    /// Bytes that a run takes at most for each sample: values, masks and cotangents, as if no ReLU switched anything off.
+    #[must_use]
+    pub fn sample_bytes(&self) -> usize {
+        match &self.network {
+            Network::Single(loaded) => loaded.sample_bytes(),
+            Network::Double(loaded) => loaded.sample_bytes(),
+        }
     }
 }
 
@@ -103,7 +133,7 @@ impl Executor for CpuExecutor {
     }
 
     fn linearize(&self, batch: TensorData) -> Result<Box<dyn Linearized + '_>> {
-        let graph = &self.plan.graph;
+        let graph = &self.graph;
         let samples = batch.shape().first().copied().unwrap_or(0);
         check::shape("batch", batch.shape(), &graph.values[graph.input].shape_at(samples))?;
         match &self.network {
@@ -125,9 +155,7 @@ fn linearize<'a, T: Number>(
         let samples = batch.shape()[0];
         forward::run(loaded, executor.set, input, samples)
     };
-    let classes = executor.plan.graph.classes();
-    let logits = TensorData::new(trace.logits.clone(), [trace.samples, classes]);
-    Ok(Box::new(CpuLinearized { executor, loaded, trace, logits }))
+    Ok(Box::new(CpuLinearized { executor, loaded, trace }))
 }
 
 /// A float type on both sides of the seam.
@@ -149,7 +177,6 @@ struct CpuLinearized<'a, T> {
     executor: &'a CpuExecutor,
     loaded: &'a Loaded<T>,
     trace: Trace<T>,
-    logits: TensorData,
 }
 
 /// How many cotangents to take at a time so that the passes are few and evenly filled.
@@ -158,13 +185,13 @@ fn lines(cotangents: usize) -> usize {
 }
 
 impl<T: Number> Linearized for CpuLinearized<'_, T> {
-    fn logits(&self) -> &TensorData {
-        &self.logits
+    fn logits(&self) -> Result<TensorData> {
+        Ok(TensorData::new(self.trace.logits.clone(), [self.trace.samples, self.executor.graph.classes()]))
     }
 
     fn pullback(&self, cotangents: TensorData) -> Result<TensorData> {
-        let (plan, samples) = (&self.executor.plan, self.trace.samples);
-        let (count, classes) = (cotangents.shape().first().copied().unwrap_or(0), plan.graph.classes());
+        let (graph, samples) = (&self.executor.graph, self.trace.samples);
+        let (count, classes) = (cotangents.shape().first().copied().unwrap_or(0), graph.classes());
         check::shape("cotangents", cotangents.shape(), &[count, samples, classes])?;
         if count == 0 {
             return Err(Error::InvalidArgument("a pullback needs at least one cotangent".into()));
@@ -176,7 +203,7 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
             let lines = block.len() / (samples * classes);
             rows.extend(reverse::run(self.loaded, self.executor.set, &self.trace, block, lines));
         }
-        let shape = plan.graph.values[plan.graph.input].shape_at(samples);
+        let shape = graph.values[graph.input].shape_at(samples);
         Ok(TensorData::new(rows, crate::ops::with_leading(count, &shape)))
     }
 }

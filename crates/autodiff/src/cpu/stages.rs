@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use influence_kernels::{Links, PAD, Panels, Table};
+use influence_kernels::{Element, Links, PAD, Panels, Table};
 
 /// A buffer of rows: one for each position of each sample.
 #[derive(Debug, Clone)]
@@ -158,6 +158,35 @@ impl<T> Compiled<T> {
                 self.maps[map].positions * lines * (channels + PAD)
             }
         }
+    }
+
+    /// Bytes of the packed weights of both passes.
+    pub(crate) fn weight_bytes(&self) -> usize
+    where
+        T: Element,
+    {
+        let forward = self.stages.iter().map(|stage| match &stage.kind {
+            StageKind::Product { panels, .. } => panels.bytes(),
+            _ => 0,
+        });
+        let reverse = self.steps.iter().map(|step| match &step.kind {
+            StepKind::Product { panels, .. } | StepKind::Columns { panels } => panels.bytes(),
+            _ => 0,
+        });
+        forward.chain(reverse).sum()
+    }
+
+    /// Bytes that the masks and choices of one sample take at most.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        let masks = self.masks.iter().map(|view| {
+            let words = 4 * (view.channels.div_ceil(32) + 1);
+            self.maps[view.map].positions * (words + 2 * view.channels + size_of::<usize>())
+        });
+        let choices = self.stages.iter().map(|stage| match &stage.kind {
+            StageKind::Maximum { .. } => 2 * self.maps[stage.output.map].positions * stage.output.channels,
+            _ => 0,
+        });
+        masks.chain(choices).sum()
     }
 
     /// The scale of a batch normalisation through which a sink goes.

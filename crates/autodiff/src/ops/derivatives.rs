@@ -245,6 +245,31 @@ impl<'a> Traced<'a> {
     }
 }
 
+/// The forward pass and the pullbacks of [`STACKED`] cotangents to every active operand, at a place: what devices are compared by.
+pub(super) fn results(sample: &Sample, place: &Place) -> Vec<(&'static str, Vec<f64>)> {
+    let outputs: usize = sample.shape().iter().product();
+    let is_mask = sample.op.rule().is_locally_constant();
+    let all = |active: &[bool]| Traced::new(sample, &sample.operands, active, View::Plain, place);
+    let output = all(&vec![false; sample.operands.len()]).output;
+    let output = if is_mask { output.mask_as_numbers(place) } else { output };
+    let mut found = vec![("forward", values(output))];
+    for active in sample.active_sets() {
+        let traced = all(&active);
+        for position in (0..active.len()).filter(|&position| active[position]) {
+            for v in STACKED {
+                let cotangents = array(&with_leading(v, &sample.shape()), &cotangents(v, outputs), place);
+                found.push(("pullback", values(traced.pullback(cotangents, position))));
+            }
+        }
+    }
+    found
+}
+
+/// `v` cotangents of `outputs` multiples of an eighth.
+fn cotangents(v: usize, outputs: usize) -> Vec<f64> {
+    (0..v * outputs).map(|i| ((i * 31 + v) % 17) as f64 / 8.0 - 1.0).collect()
+}
+
 /// The operation's result, row-major.
 fn forward(sample: &Sample, operands: &[Operand]) -> Vec<f64> {
     let place = place(FloatDType::F64);
@@ -325,7 +350,7 @@ fn check_adjoint(sample: &Sample, traced: &Traced<'_>, position: usize) {
     let direction = spread(shape, 77).values;
     let tangent = difference(sample, &[position], &direction, step);
     for v in STACKED {
-        let cotangents: Vec<f64> = (0..v * outputs).map(|i| ((i * 31 + v) % 17) as f64 / 8.0 - 1.0).collect();
+        let cotangents = cotangents(v, outputs);
         let found = pulled(traced, position, v, &cotangents, View::Plain);
         for (u, row) in cotangents.chunks(outputs).zip(found.chunks(direction.len())) {
             let (left, right) = (dot(u, &tangent), dot(row, &direction));

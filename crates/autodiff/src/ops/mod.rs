@@ -29,6 +29,8 @@ mod document;
 #[cfg(test)]
 mod naive;
 #[cfg(test)]
+mod parity;
+#[cfg(test)]
 mod refusals;
 
 use std::fmt;

@@ -141,7 +141,7 @@ fn instructions() -> impl Strategy<Value = Vec<Instruction>> {
 }
 
 fn program(graph: &Graph, engine: Engine, precision: Precision) -> Program {
-    let options = Options { engine, precision, batch: 3 };
+    let options = Options { engine, precision, batch: 3, memory: None };
     Program::new(graph.clone(), &Device::flex(), &options).expect("it loads")
 }
 

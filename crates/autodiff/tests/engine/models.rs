@@ -7,7 +7,7 @@ use burn::tensor::activation::{gelu, relu};
 use burn::tensor::module::max_pool2d;
 use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use influence_autodiff::{Engine, Error, Graph, Jacobian, Options, Precision, Program, Rows};
+use influence_autodiff::{Error, Graph, Jacobian, Options, Precision, Program, Rows};
 
 /// A small residual network: stem, normalisation, a branch that is added and concatenated, mean over positions, head.
 #[derive(Module, Debug)]
@@ -168,7 +168,7 @@ pub(crate) fn load<const D: usize>(
 }
 
 pub(crate) fn program(graph: Graph, precision: Precision) -> Result<Program, Error> {
-    Program::new(graph, &Device::flex(), &Options { engine: Engine::Burn, precision, batch: 1 })
+    Program::new(graph, &Device::flex(), &Options { precision, ..Options::default() })
 }
 
 pub(crate) fn net_program(net: &Net, precision: Precision) -> Program {

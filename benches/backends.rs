@@ -1,0 +1,126 @@
+//! The same work on every backend that this build and this machine have: forward pass, Jacobian, influence.
+//!
+//!     cargo bench --bench backends --features ndarray,vulkan
+//!     INFLUENCE_ENGINES=flex,wgpu:cpu cargo bench --bench backends --features vulkan -- jacobian
+//!
+//! Groups are network/size/backend, throughput is images a second. Before anything is timed the influence is compared with float64
+//! reference values. Networks whose weights are not there, and backends that are missing, are skipped with a line that says so.
+
+#![expect(clippy::print_stdout, reason = "what is skipped is told")]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+#[path = "../crates/cli/engine.rs"]
+mod engine;
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use common::{Case, cases};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use engine::Engine;
+use influence::{Objective, Precision, Scorer};
+use influence_autodiff::{Graph, Options, Program};
+use influence_zoo::{Network, weights};
+
+/// Engines that are compared unless `INFLUENCE_ENGINES` names others.
+const ENGINES: &str = "flex,ndarray,wgpu,cuda";
+/// Numbers of images that run in one call.
+const COUNTS: [usize; 3] = [1, 32, 256];
+/// Calls that would take longer, by the time of a single image, are left out.
+const LONGEST: Duration = Duration::from_secs(4);
+/// How far single precision may be from the reference.
+const TOLERANCE: f64 = 1e-4;
+
+/// A network on a backend.
+struct Subject {
+    device: Device,
+    network: Network,
+    program: Program,
+    scorer: Scorer,
+    shape: [usize; 3],
+}
+
+impl Subject {
+    /// Ready for calls of `count` images.
+    fn new(case: &Case, device: &Device, count: usize) -> Self {
+        let (network, shape) = (case.network(weights::Precision::F32), case.golden.image_shape());
+        let graph = Graph::capture(&network, Network::forward, &shape, &Device::flex()).unwrap();
+        let options = Options { batch: count, ..Options::default() };
+        let program = Program::new(graph, device, &options).unwrap();
+        let scorer = Scorer::builder().precision(Precision::F32).device(device).batch(count);
+        let scorer = scorer.compile(&network, Network::forward, &shape).unwrap();
+        Self { network: network.to_device(device), device: device.clone(), program, scorer, shape }
+    }
+
+    /// The reference's images, over and over.
+    fn images(&self, case: &Case, count: usize) -> TensorData {
+        let size = self.shape.iter().product::<usize>() * count;
+        let pixels: Vec<f32> = case.golden.images().iter().map(|&x| x as f32).cycle().take(size).collect();
+        TensorData::new(pixels, [&[count], &self.shape[..]].concat())
+    }
+
+    fn forward(&self, images: TensorData) -> TensorData {
+        self.network.forward(Tensor::from_data(images, &self.device)).into_data()
+    }
+
+    fn jacobians(&self, images: TensorData) -> usize {
+        self.program.jacobians(images).unwrap().map(Result::unwrap).count()
+    }
+
+    fn scores(&self, images: TensorData, labels: &[usize]) -> Vec<f64> {
+        let labels = labels.iter().copied().cycle().take(images.shape()[0]);
+        let scores = self.scorer.scores(images, &Objective::label(labels)).unwrap();
+        scores.map(|score| score.unwrap().value).collect()
+    }
+}
+
+/// Asserts the answer at one image, and tells how long it takes once everything is compiled.
+fn checked(case: &Case, device: &Device) -> Duration {
+    let subject = Subject::new(case, device, 1);
+    let (images, labels) = (subject.images(case, 1), case.golden.integers("labels"));
+    let (found, expected) = (subject.scores(images.clone(), &labels)[0], case.golden.floats("fi_exact")[0]);
+    assert!((found / expected - 1.0).abs() < TOLERANCE, "{}: {found} instead of {expected}", case.name);
+    let start = Instant::now();
+    subject.scores(images, &labels);
+    start.elapsed()
+}
+
+fn compare(criterion: &mut Criterion, case: &Case, engine: Engine, device: &Device) {
+    let single = checked(case, device);
+    let [c, h, w] = case.golden.image_shape();
+    let mut group = criterion.benchmark_group(format!("{}/{c}x{h}x{w}/{engine}", case.name));
+    group.sample_size(10);
+    for count in COUNTS.into_iter().filter(|&count| count == 1 || single * count as u32 <= LONGEST) {
+        let subject = Subject::new(case, device, count);
+        let (images, labels) = (subject.images(case, count), case.golden.integers("labels"));
+        group.throughput(Throughput::Elements(count as u64));
+        group.bench_function(format!("forward/{count}"), |bencher| {
+            bencher.iter(|| subject.forward(black_box(images.clone())));
+        });
+        group.bench_function(format!("jacobian/{count}"), |bencher| {
+            bencher.iter(|| subject.jacobians(black_box(images.clone())));
+        });
+        group.bench_function(format!("fi_score/{count}"), |bencher| {
+            bencher.iter(|| subject.scores(black_box(images.clone()), &labels));
+        });
+    }
+    group.finish();
+}
+
+fn backends(criterion: &mut Criterion) {
+    let engines = std::env::var("INFLUENCE_ENGINES").unwrap_or_else(|_| ENGINES.to_owned());
+    let cases = cases();
+    for engine in engines.split(',') {
+        let engine: Engine = engine.parse().unwrap();
+        match engine.device() {
+            Ok(device) => cases.iter().for_each(|case| compare(criterion, case, engine, &device)),
+            Err(missing) => println!("skipped: {missing}"),
+        }
+    }
+}
+
+criterion_group!(benches, backends);
+criterion_main!(benches);

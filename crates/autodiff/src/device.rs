@@ -1,0 +1,60 @@
+//! What a Burn device is: its name in words, and whether it computes on the processor.
+//!
+//! Which variants Burn's device has depends on cargo features of Burn that this crate does not see; its debug text names them all.
+
+use burn::backend::DispatchDevice;
+
+/// `flex`, `ndarray`, `wgpu`, `wgpu:cpu` (an adapter that is software), `vulkan:1` (the second of its kind), `cuda:0`, ...
+pub(crate) fn name(device: &DispatchDevice) -> String {
+    of_text(&format!("{device:?}"))
+}
+
+/// Whether the kernels run on the processor and their order of summation follows from the shapes alone.
+pub(crate) fn is_cpu(device: &DispatchDevice) -> bool {
+    ["flex", "ndarray"].contains(&name(device).as_str())
+}
+
+fn of_text(text: &str) -> String {
+    let words: Vec<_> = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let after = |key: &str| words.iter().position(|word| *word == key).and_then(|at| words.get(at + 1));
+    let first = words.iter().find(|word| **word != "Cube").copied().unwrap_or_default().to_lowercase();
+    let runtime = match (first.as_str(), after("backend")) {
+        ("wgpu", Some(&api)) if api != "Auto" => api.to_lowercase(),
+        _ => first,
+    };
+    match (runtime.as_str(), after("kind").or_else(|| after("index"))) {
+        ("flex" | "ndarray", _) | (_, None | Some(&"DefaultDevice")) => runtime,
+        (_, Some(&"Cpu")) => format!("{runtime}:cpu"),
+        (_, Some(kind)) => {
+            let number = kind.parse::<usize>().ok().map(|number| number.to_string());
+            number
+                .or_else(|| after(kind).map(|number| (*number).to_owned()))
+                .map_or(runtime.clone(), |number| format!("{runtime}:{number}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Names out of debug texts.
+
+    use super::*;
+
+    #[test]
+    fn devices_are_named_as_engines_are() {
+        for (text, name) in [
+            ("Flex(FlexDevice)", "flex"),
+            ("NdArray(Cpu)", "ndarray"),
+            ("Cube(Wgpu(WgpuDevice { kind: DefaultDevice, backend: Auto }))", "wgpu"),
+            ("Cube(Wgpu(WgpuDevice { kind: Cpu, backend: Auto }))", "wgpu:cpu"),
+            ("Cube(Wgpu(WgpuDevice { kind: Cpu, backend: Vulkan }))", "vulkan:cpu"),
+            ("Cube(Wgpu(WgpuDevice { kind: DiscreteGpu(1), backend: Vulkan }))", "vulkan:1"),
+            ("Cube(Cuda(CudaDevice { index: 2 }))", "cuda:2"),
+            ("Something", "something"),
+            ("", ""),
+        ] {
+            assert_eq!(of_text(text), name, "{text}");
+        }
+        assert!(is_cpu(burn::tensor::Device::flex().as_dispatch()));
+    }
+}

@@ -1,0 +1,35 @@
+//! Parity of devices: every sample of every operation, forward and pullback, on the device under test against flex in f64.
+
+use burn::tensor::FloatDType;
+
+use super::derivatives::{Sample, place, results, samples};
+use crate::array::Place;
+
+#[path = "../../../../tests/common/parity.rs"]
+mod device;
+
+use device::Differences;
+
+/// Operands as single precision holds them, so that both runs start from the same numbers.
+fn rounded(mut sample: Sample) -> Sample {
+    let values = sample.operands.iter_mut().flat_map(|operand| &mut operand.values);
+    values.for_each(|value| *value = f64::from(*value as f32));
+    sample
+}
+
+#[test]
+fn every_operation_agrees_with_the_reference() {
+    let under_test = device::device();
+    let mut differences = Differences::default();
+    for sample in samples().into_iter().map(rounded) {
+        let expected = results(&sample, &place(FloatDType::F64));
+        for (precision, dtype, roundoff) in device::float_types(&under_test) {
+            let place = Place { device: under_test.as_dispatch().clone(), dtype: dtype.into() };
+            for ((what, expected), (_, found)) in expected.iter().zip(results(&sample, &place)) {
+                let name = format!("op.{}.{what}.{precision}", sample.op.name());
+                differences.note_all(name, expected, &found, roundoff);
+            }
+        }
+    }
+    differences.check();
+}

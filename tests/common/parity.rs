@@ -1,0 +1,83 @@
+//! The device under test, and how far its results may be from the reference.
+//!
+//! The device is Burn's default one: of what is built in, `BURN_DEVICE` chooses. tests/parity/ has a file a backend with the worst
+//! differences seen on one machine on one day; four times that is allowed. The files are measurements: they are made anew when kernels
+//! change, by hand and with a line in CHANGELOG, and never edited to pass.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{DType, Device};
+
+/// What is allowed, as a multiple of the worst seen: another processor or driver sums in another order.
+const MARGIN: f64 = 4.0;
+
+/// The worst differences seen, by backend.
+const FILES: [(&str, &str); 3] = [
+    ("flex", include_str!("../parity/flex.txt")),
+    ("ndarray", include_str!("../parity/ndarray.txt")),
+    ("wgpu", include_str!("../parity/wgpu.txt")),
+];
+
+/// The device under test.
+pub(crate) fn device() -> Device {
+    Device::default()
+}
+
+/// The float types of the device, with their unit roundoff.
+pub(crate) fn float_types(device: &Device) -> impl Iterator<Item = (&'static str, DType, f64)> {
+    let all = [("f32", DType::F32, 2.0_f64.powi(-24)), ("f64", DType::F64, 2.0_f64.powi(-53))];
+    let device = device.clone();
+    all.into_iter().filter(move |(_, dtype, _)| device.supports_dtype(*dtype))
+}
+
+/// The worst differences of one run, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Differences(BTreeMap<String, (f64, f64)>);
+
+impl Differences {
+    /// Remembers `difference` if it is the worst under its name; a unit roundoff of the float type is the least that is allowed for.
+    pub(crate) fn note(&mut self, name: String, difference: f64, roundoff: f64) {
+        let worst = self.0.entry(name).or_insert((0.0, roundoff));
+        // NaN is the worst of all.
+        if !(difference <= worst.0) {
+            worst.0 = difference;
+        }
+    }
+
+    /// The largest difference of two lists relative to the largest number of `expected`, at least 1.
+    pub(crate) fn note_all(&mut self, name: String, expected: &[f64], found: &[f64], roundoff: f64) {
+        assert_eq!(expected.len(), found.len(), "{name}");
+        let scale = expected.iter().fold(1.0_f64, |scale, x| scale.max(x.abs()));
+        let differences = expected.iter().zip(found).map(|(e, f)| (e - f).abs() / scale);
+        let worst = differences.fold(0.0, |worst: f64, x| if x <= worst { worst } else { x });
+        self.note(name, worst, roundoff);
+    }
+
+    /// Prints every line as the file has it, and asserts that none exceeds what is allowed.
+    pub(crate) fn check(&self) {
+        let backend = format!("{:?}", device().as_dispatch()).to_lowercase();
+        let file = FILES.iter().find(|(name, _)| backend.contains(name));
+        let (backend, text) = file.unwrap_or_else(|| panic!("no file in tests/parity for {backend}"));
+        let seen: BTreeMap<_, f64> = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split_once(' '))
+            .map(|(name, number)| {
+                (name, number.parse().unwrap_or_else(|_| panic!("{backend}: {name} {number}")))
+            })
+            .collect();
+        let mut wrong = vec![];
+        for (name, &(found, roundoff)) in &self.0 {
+            println!("{name} {found:.1e}");
+            match seen.get(name.as_str()) {
+                Some(seen) if found <= MARGIN * seen.max(roundoff) => {}
+                seen => wrong.push(format!("{name}: {found:.2e}, seen before {seen:?}")),
+            }
+        }
+        assert!(
+            wrong.is_empty(),
+            "{backend}: beyond {MARGIN} x tests/parity/{backend}.txt:\n{}",
+            wrong.join("\n")
+        );
+    }
+}
