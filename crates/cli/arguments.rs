@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::map_arguments::MapArguments;
+
 /// How sensitive is a trained deep network? First-order influence (Shu & Zhu, AAAI-19).
 ///
 /// Without a command: scores the embedded sample, 100 MNIST test images with a small trained ResNet50, and shows a table.
@@ -19,6 +21,9 @@ pub(crate) enum Command {
     /// Influence of every image: a table on the terminal, or a row an image in a file.
     #[command(after_help = EXAMPLES)]
     Score(Box<ScoreArguments>),
+    /// Where an image is sensitive: the influence of every small window, as files and pictures; or whether it holds, as a table.
+    #[command(after_help = crate::map_arguments::EXAMPLES)]
+    Map(Box<MapArguments>),
 }
 
 const EXAMPLES: &str = "\
@@ -31,14 +36,31 @@ Examples:
       --objective predicted --filter tikhonov:100 --precision f64 --out scores.jsonl
   influence score --objective margin
       how easily the gap between the two likeliest classes changes
+  influence score --perturb family:rotation
+      how sensitive to turning the image, and at which angle
 
 Columns of the files: index, label, predicted, probability (of the objective's class; of the predicted one for entropy
 and margin), objective, perturbation, group, influence, log10_influence (empty for 0), rank, bound, reach,
-jacobian_norm, odds, entropy, margin, cross_entropy, ambiguous, fisher_norm, fisher_trace. A whole input at full rank
+jacobian_norm, odds, entropy, margin, cross_entropy, ambiguous, fisher_norm, fisher_trace, direction (of a family: the
+most influential setting, in the units of its members, at Fisher length 1). A whole input at full rank
 has influence = bound, which is (1 - P) / P for -log P: look at reach and rank first.";
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct ScoreArguments {
+    #[command(flatten)]
+    pub(crate) run: RunArguments,
+    /// What is perturbed: input; or family:NAME, of affine, translation, rotation, zoom, shear, brightness, contrast, gamma, blur
+    /// and channels, or family:FILE.safetensors with directions of your own [default: input]
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) perturb: Option<String>,
+    /// Write all rows to FILE.csv or FILE.jsonl instead of a table to the terminal
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// What every command takes: the network, the images, and how to run.
+#[derive(Debug, Default, Args)]
+pub(crate) struct RunArguments {
     /// resnet50, densenet121 or cnn [default: what the weights are of; without weights the embedded resnet50 of width 8]
     #[arg(long, value_name = "NAME")]
     pub(crate) network: Option<String>,
@@ -60,9 +82,6 @@ pub(crate) struct ScoreArguments {
     /// Which images of the split, from 0, ranges half-open: 0..8,12 or ..8 or 5.. or all [default: all]
     #[arg(long, value_name = "RANGES", allow_hyphen_values = true)]
     pub(crate) images: Option<String>,
-    /// What is perturbed: input [default: input]
-    #[arg(long, value_name = "WHAT")]
-    pub(crate) perturb: Option<String>,
     /// -log P of: label, predicted, or class:N; or of the prediction its entropy or margin [default: label]
     #[arg(long, value_name = "OBJECTIVE")]
     pub(crate) objective: Option<String>,
@@ -86,9 +105,6 @@ pub(crate) struct ScoreArguments {
     /// Threads; results do not depend on it [default: one a core]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// Write all rows to FILE.csv or FILE.jsonl instead of a table to the terminal
-    #[arg(long, value_name = "FILE")]
-    pub(crate) out: Option<PathBuf>,
     /// Print errors only
     #[arg(long)]
     pub(crate) quiet: bool,

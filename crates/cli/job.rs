@@ -1,20 +1,22 @@
 //! From words to a job: every argument is understood and every file opened before anything is computed.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, TensorData};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use influence::{Filter, GPU_BATCH, Memory, ModelError, Precision, Scorer, Target};
 use influence_data::{Dataset, Kind, Selection, Split, sample};
 use influence_zoo::weights::{self, Checkpoint, Report};
 use influence_zoo::{Architecture, Network};
 
-use crate::arguments::ScoreArguments;
+use crate::arguments::RunArguments;
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
-use crate::output::{self, Format};
 
 /// The width of the embedded network.
 const EMBEDDED_WIDTH: usize = 8;
+/// How many images each thread is given in one call.
+const IMAGES_PER_THREAD: usize = 8;
 
 /// All that is needed to run.
 #[derive(Debug)]
@@ -26,7 +28,6 @@ pub(crate) struct Job {
     pub(crate) target: Target,
     pub(crate) precision: Precision,
     pub(crate) filter: Filter,
-    pub(crate) out: Option<(PathBuf, Format)>,
     pub(crate) quiet: bool,
     /// The network in words, with what its weights were.
     pub(crate) network: String,
@@ -34,7 +35,7 @@ pub(crate) struct Job {
 
 impl Job {
     /// Understands the arguments, cheapest checks first.
-    pub(crate) fn new(arguments: &ScoreArguments) -> Result<Self> {
+    pub(crate) fn new(arguments: &RunArguments) -> Result<Self> {
         let target: Target = arguments.objective.as_deref().map(str::parse).transpose()?.unwrap_or_default();
         let filter: Filter = match &arguments.filter {
             Some(text) => {
@@ -49,7 +50,6 @@ impl Job {
         };
         let selection: Selection =
             arguments.images.as_deref().map_or_else(|| Ok(Selection::all()), str::parse)?;
-        check_perturbation(arguments.perturb.as_deref())?;
         let engine: Engine = arguments
             .engine
             .as_deref()
@@ -59,7 +59,6 @@ impl Job {
         let memory = memory(arguments.memory.as_deref())?;
         let batch = positive("--batch", arguments.batch)?;
         set_threads(positive("--threads", arguments.threads)?)?;
-        let out = arguments.out.as_deref().map(output::check).transpose()?;
         let data = dataset(arguments)?;
         let images = selection.resolve(data.len())?;
         if let Target::Class(class) = target
@@ -85,10 +84,40 @@ impl Job {
             target,
             precision,
             filter,
-            out,
             quiet,
             network: format!("{described}; {report}"),
         })
+    }
+
+    /// Images `[N, C, H, W]` of the split as numbers in [0, 1], divided in the precision of the run.
+    pub(crate) fn pixels(&self, indices: &[usize]) -> TensorData {
+        let [c, h, w] = self.data.shape();
+        let shape = [indices.len(), c, h, w];
+        match self.precision {
+            Precision::F32 => TensorData::new(self.data.batch::<f32>(indices), shape),
+            Precision::F64 => TensorData::new(self.data.batch::<f64>(indices), shape),
+        }
+    }
+
+    /// How many images are given to the engine at once: enough for every thread in whole batches, and few enough to be held at once.
+    pub(crate) fn at_a_time(&self) -> usize {
+        (IMAGES_PER_THREAD * rayon::current_num_threads()).next_multiple_of(self.scorer.plan().batch())
+    }
+
+    /// A bar on the terminal's error stream; nothing where that is no terminal, or with --quiet.
+    pub(crate) fn progress(&self) -> ProgressBar {
+        let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(Some(self.images.len() as u64), target);
+        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} images, {eta} left");
+        bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    }
+}
+
+/// An error about a sample of the batch, with the image's number in the split.
+pub(crate) fn in_split(error: influence::Error, index: usize) -> Failure {
+    match error {
+        influence::Error::Measure { source, .. } => Failure::new(format!("image {index}: {source}")),
+        other => Failure::new(format!("image {index}: {other}")),
     }
 }
 
@@ -96,15 +125,6 @@ fn positive(flag: &str, value: Option<usize>) -> Result<Option<usize>> {
     match value {
         Some(0) => Err(Failure::new(format!("{flag} 0: at least 1 is needed"))),
         other => Ok(other),
-    }
-}
-
-fn check_perturbation(text: Option<&str>) -> Result<()> {
-    match text {
-        None | Some("input") => Ok(()),
-        Some(other) => {
-            Err(Failure::new(format!("--perturb {other}: this version perturbs the input only; give input")))
-        }
     }
 }
 
@@ -133,7 +153,7 @@ fn set_threads(threads: Option<usize>) -> Result<()> {
 }
 
 /// The images asked for, or the embedded ones.
-fn dataset(arguments: &ScoreArguments) -> Result<Dataset> {
+fn dataset(arguments: &RunArguments) -> Result<Dataset> {
     let split = arguments.split.as_deref().map(str::parse::<Split>).transpose()?.unwrap_or(Split::Test);
     match (&arguments.dataset, &arguments.data) {
         (None, None) if split == Split::Test => Ok(Dataset::embedded()),
@@ -157,7 +177,7 @@ fn dataset(arguments: &ScoreArguments) -> Result<Dataset> {
 
 /// The network with its weights, and what both are in words; on the processor, from where it is captured whatever the engine.
 fn network(
-    arguments: &ScoreArguments,
+    arguments: &RunArguments,
     data: &Dataset,
     precision: Precision,
 ) -> Result<(Network, Report, String)> {
@@ -182,7 +202,7 @@ fn network(
 }
 
 /// The network asked for; the embedded one with its own weights; or what a file of weights says of itself.
-fn architecture(arguments: &ScoreArguments) -> Result<Architecture> {
+fn architecture(arguments: &RunArguments) -> Result<Architecture> {
     let embedded = Architecture::ResNet50 { width: EMBEDDED_WIDTH };
     let named = arguments.network.as_deref().map(str::parse::<Architecture>).transpose()?;
     let named = named.map(|named| arguments.width.map_or(named, |width| named.with_width(width)));

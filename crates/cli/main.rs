@@ -1,9 +1,14 @@
 //! The program `influence`: arguments become a validated job, the job runs, its rows go to a file or a table.
 
 mod arguments;
+mod check;
 mod engine;
 mod failure;
+mod family;
+mod folder;
 mod job;
+mod map;
+mod map_arguments;
 mod output;
 mod row;
 mod score;
@@ -16,15 +21,15 @@ use clap::Parser;
 
 use arguments::{Command, Program, ScoreArguments};
 use failure::Failure;
-use job::Job;
 
 fn main() -> ExitCode {
     let program = Program::parse();
-    let arguments = match program.command {
-        Some(Command::Score(arguments)) => *arguments,
-        None => ScoreArguments::default(),
+    let outcome = match program.command {
+        Some(Command::Score(arguments)) => score::command(&arguments),
+        Some(Command::Map(arguments)) => map::command(&arguments),
+        None => score::command(&ScoreArguments::default()),
     };
-    match Job::new(&arguments).and_then(score::run) {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::BrokenPipe) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -32,17 +32,19 @@ pub(crate) struct Row {
     pub(crate) ambiguous: bool,
     pub(crate) fisher_norm: Option<f64>,
     pub(crate) fisher_trace: Option<f64>,
+    /// Of a family: the most influential setting of its knobs.
+    pub(crate) direction: String,
     /// Whether the influence is its bound; for the summary, not a column.
     #[serde(skip)]
     pub(crate) saturated: bool,
 }
 
 impl Row {
+    /// Of an image with its label; in words the objective, the perturbation and the group.
     pub(crate) fn new(
         index: usize,
         label: usize,
-        objective: String,
-        perturbation: String,
+        (objective, perturbation, group): (String, String, String),
         score: &Score,
     ) -> Self {
         let finite = |value: f64| value.is_finite().then_some(value);
@@ -54,7 +56,7 @@ impl Row {
             probability: score.probability,
             objective,
             perturbation,
-            group: String::new(),
+            group,
             influence: finite(score.value),
             log10_influence: score.log10,
             rank: score.rank,
@@ -68,6 +70,7 @@ impl Row {
             ambiguous: score.ambiguous,
             fisher_norm: finite(baselines.fisher_norm),
             fisher_trace: finite(baselines.fisher_trace),
+            direction: String::new(),
             saturated: score.is_saturated(),
         }
     }

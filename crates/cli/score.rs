@@ -1,47 +1,65 @@
 //! `influence score`: runs a job batch by batch and sends its rows to the file or the table.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
-use burn::tensor::TensorData;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use influence::Precision;
+use indicatif::ProgressBar;
+use influence::Family;
 
+use crate::arguments::ScoreArguments;
 use crate::failure::{Failure, Result};
-use crate::job::Job;
-use crate::output;
+use crate::family;
+use crate::job::{Job, in_split};
+use crate::output::{self, Format};
 use crate::row::Row;
 use crate::table;
 
-/// How many images each thread is given in one call.
-const IMAGES_PER_THREAD: usize = 8;
+/// A job, what it perturbs, and where its rows go.
+#[derive(Debug)]
+pub(crate) struct Scoring {
+    pub(crate) job: Job,
+    /// The whole input where there is none.
+    pub(crate) family: Option<(String, Family)>,
+    pub(crate) out: Option<(PathBuf, Format)>,
+}
+
+/// Understands the arguments and runs.
+pub(crate) fn command(arguments: &ScoreArguments) -> Result<()> {
+    let perturb = family::words(arguments.perturb.as_deref())?;
+    let out = arguments.out.as_deref().map(output::check).transpose()?;
+    let job = Job::new(&arguments.run)?;
+    let family = perturb.map(|words| words.family(job.data.shape())).transpose()?;
+    run(&Scoring { job, family, out })
+}
 
 /// Runs the job to its end.
-pub(crate) fn run(job: Job) -> Result<()> {
-    let bar = progress(&job);
+fn run(scoring: &Scoring) -> Result<()> {
+    let job = &scoring.job;
+    let bar = job.progress();
     let mut rows = Vec::with_capacity(job.images.len());
-    // Images of one call run side by side: enough of them for every thread in whole batches, and few enough to be held at once.
-    let at_a_time =
-        (IMAGES_PER_THREAD * rayon::current_num_threads()).next_multiple_of(job.scorer.plan().batch());
-    for batch in job.images.chunks(at_a_time) {
-        score_batch(&job, batch, &bar, &mut rows)?;
+    for batch in job.images.chunks(job.at_a_time()) {
+        match &scoring.family {
+            None => score_batch(job, batch, &bar, &mut rows)?,
+            Some((name, family)) => score_family(job, name, family, batch, &bar, &mut rows)?,
+        }
     }
     bar.finish_and_clear();
-    let file = job.out.as_ref().map(|(path, format)| output::write(path, *format, &rows)).transpose()?;
+    let file = scoring.out.as_ref().map(|(path, format)| output::write(path, *format, &rows)).transpose()?;
     // Before the file has its name: where nobody can be told, there is no result either. A reader who has seen enough is no such case.
-    match if job.quiet { Ok(()) } else { tell(&job, &rows) } {
+    match if job.quiet { Ok(()) } else { tell(scoring, &rows) } {
         Ok(()) | Err(Failure::BrokenPipe) => file.map_or(Ok(()), output::Finished::name),
         Err(failure) => Err(failure),
     }
 }
 
 /// What a person is told on standard output.
-fn tell(job: &Job, rows: &[Row]) -> Result<()> {
+fn tell(scoring: &Scoring, rows: &[Row]) -> Result<()> {
     let mut out = io::stdout().lock();
-    table::heading(&mut out, job, rows)?;
-    if job.out.is_none() {
+    table::heading(&mut out, scoring, rows)?;
+    if scoring.out.is_none() {
         table::print(&mut out, rows)?;
     }
-    table::summary(&mut out, job, rows)?;
+    table::summary(&mut out, scoring, rows)?;
     out.flush()?;
     Ok(())
 }
@@ -50,38 +68,37 @@ fn tell(job: &Job, rows: &[Row]) -> Result<()> {
 fn score_batch(job: &Job, indices: &[usize], bar: &ProgressBar, rows: &mut Vec<Row>) -> Result<()> {
     let labels: Vec<_> = indices.iter().map(|&index| job.data.label(index)).collect();
     let objective = job.target.objective(labels);
-    let scores = job.scorer.scores(pixels(job, indices), &objective)?;
+    let scores = job.scorer.scores(job.pixels(indices), &objective)?;
     for (&index, score) in indices.iter().zip(scores) {
         let score = score.map_err(|error| in_split(error, index))?;
         let perturbation = job.scorer.perturbation().to_string();
-        rows.push(Row::new(index, job.data.label(index), objective.to_string(), perturbation, &score));
+        let words = (objective.to_string(), perturbation, String::new());
+        rows.push(Row::new(index, job.data.label(index), words, &score));
         bar.inc(1);
     }
     Ok(())
 }
 
-/// An error about a sample of the batch, with the image's number in the split.
-fn in_split(error: influence::Error, index: usize) -> Failure {
-    match error {
-        influence::Error::Measure { source, .. } => Failure::new(format!("image {index}: {source}")),
-        other => Failure::new(format!("image {index}: {other}")),
+/// Scores a family at images of the split, in order.
+fn score_family(
+    job: &Job,
+    name: &str,
+    family: &Family,
+    indices: &[usize],
+    bar: &ProgressBar,
+    rows: &mut Vec<Row>,
+) -> Result<()> {
+    for (&index, at) in indices.iter().zip(job.scorer.linearize(job.pixels(indices))?) {
+        let at = at.map_err(|error| in_split(error, index))?;
+        let label = job.data.label(index);
+        let image = job.data.batch::<f64>(&[index]);
+        let basis = family.basis(&image, job.data.shape())?;
+        let found = at.family(&basis, &job.target.of(label), &job.filter);
+        let found = found.map_err(|error| in_split(error, index))?;
+        let words = (job.target.to_string(), format!("family:{name}"), name.to_owned());
+        let direction = basis.describe(&found.direction);
+        rows.push(Row { direction, ..Row::new(index, label, words, &found.score) });
+        bar.inc(1);
     }
-}
-
-/// Images `[N, C, H, W]` as numbers in [0, 1], divided in the precision of the run.
-fn pixels(job: &Job, indices: &[usize]) -> TensorData {
-    let [c, h, w] = job.data.shape();
-    let shape = [indices.len(), c, h, w];
-    match job.precision {
-        Precision::F32 => TensorData::new(job.data.batch::<f32>(indices), shape),
-        Precision::F64 => TensorData::new(job.data.batch::<f64>(indices), shape),
-    }
-}
-
-/// A bar on the terminal's error stream; nothing where that is no terminal, or with --quiet.
-fn progress(job: &Job) -> ProgressBar {
-    let target = if job.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let bar = ProgressBar::with_draw_target(Some(job.images.len() as u64), target);
-    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} images, {eta} left");
-    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    Ok(())
 }

@@ -4,15 +4,18 @@ use std::io::{self, Write};
 
 use influence::Target;
 
-use crate::job::Job;
 use crate::row::Row;
+use crate::score::Scoring;
 
 /// How many images a table on the terminal shows.
 const SHOWN: usize = 20;
 
 /// Prints what was measured, of which network and how its weights were read, and on which images.
-pub(crate) fn heading(out: &mut impl Write, job: &Job, rows: &[Row]) -> io::Result<()> {
-    writeln!(out, "Influence of the whole input, f = {}, filter {}", function(job.target), job.filter)?;
+pub(crate) fn heading(out: &mut impl Write, scoring: &Scoring, rows: &[Row]) -> io::Result<()> {
+    let job = &scoring.job;
+    let what =
+        scoring.family.as_ref().map_or("the whole input".into(), |(name, _)| format!("the family {name}"));
+    writeln!(out, "Influence of {what}, f = {}, filter {}", function(job.target), job.filter)?;
     writeln!(out, "Network: {}", job.network)?;
     writeln!(
         out,
@@ -36,6 +39,9 @@ pub(crate) fn print(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
     order.sort_by(|a, b| sensitivity(b).total_cmp(&sensitivity(a)));
     for row in order.iter().take(SHOWN) {
         print_row(out, row)?;
+        if !row.direction.is_empty() {
+            writeln!(out, "{:>16}at {}", "", row.direction)?;
+        }
     }
     if rows.len() > SHOWN {
         writeln!(out, "... and {} less sensitive; --out FILE.csv writes them all", rows.len() - SHOWN)?;
@@ -49,7 +55,7 @@ fn sensitivity(row: &Row) -> f64 {
 }
 
 /// f in words.
-fn function(target: Target) -> String {
+pub(crate) fn function(target: Target) -> String {
     match target {
         Target::Entropy => "entropy of the prediction".into(),
         Target::Margin => "margin of the prediction".into(),
@@ -92,8 +98,13 @@ fn print_row(out: &mut impl Write, row: &Row) -> io::Result<()> {
     )
 }
 
+/// The quartiles of sorted numbers, by the nearest place; NaN of none.
+pub(crate) fn quartiles(sorted: &[f64]) -> [f64; 3] {
+    [1, 2, 3].map(|q| sorted.get((sorted.len().saturating_sub(1) * q + 2) / 4).copied().unwrap_or(f64::NAN))
+}
+
 /// Four significant digits, plain near 1 and with an exponent elsewhere.
-fn four_digits(value: f64) -> String {
+pub(crate) fn four_digits(value: f64) -> String {
     if value == 0.0 {
         return "0".into();
     }
@@ -103,7 +114,8 @@ fn four_digits(value: f64) -> String {
 }
 
 /// One line on saturation, one on doubtful ranks if there are any, and where the rows are.
-pub(crate) fn summary(out: &mut impl Write, job: &Job, rows: &[Row]) -> io::Result<()> {
+pub(crate) fn summary(out: &mut impl Write, scoring: &Scoring, rows: &[Row]) -> io::Result<()> {
+    let Scoring { job, family, out: file } = scoring;
     let count = |test: &dyn Fn(&Row) -> bool| rows.iter().filter(|row| test(row)).count();
     let saturated = count(&|row| row.saturated);
     let all = rows.len();
@@ -116,6 +128,15 @@ pub(crate) fn summary(out: &mut impl Write, job: &Job, rows: &[Row]) -> io::Resu
             bound(job.target)
         )?;
     }
+    if family.is_some() {
+        let mut reach: Vec<f64> = rows.iter().filter_map(|row| row.reach).collect();
+        reach.sort_by(f64::total_cmp);
+        writeln!(
+            out,
+            "Quartiles of reach: {}. A setting after \"at\" is the most influential one, at Fisher length 1.",
+            quartiles(&reach).map(four_digits).join(", ")
+        )?;
+    }
     let still = count(&|row| row.rank == 0);
     if still > 0 {
         writeln!(
@@ -124,7 +145,7 @@ pub(crate) fn summary(out: &mut impl Write, job: &Job, rows: &[Row]) -> io::Resu
         )?;
     }
     let wrong = count(&|row| row.label != row.predicted);
-    if wrong > 0 && job.out.is_none() {
+    if wrong > 0 && file.is_none() {
         writeln!(out, "{wrong} are predicted otherwise than labelled (*).")?;
     }
     let above = count(&|row| !row.saturated && row.reach.is_some_and(|reach| reach > 1.0));
@@ -141,7 +162,7 @@ pub(crate) fn summary(out: &mut impl Write, job: &Job, rows: &[Row]) -> io::Resu
             "{ambiguous} are ambiguous (?): another tolerance, or f64, may give another rank and value."
         )?;
     }
-    if let Some((path, _)) = &job.out {
+    if let Some((path, _)) = file {
         writeln!(out, "{all} rows in {}", path.display())?;
     }
     Ok(())

@@ -219,6 +219,35 @@ impl Program {
         Ok(Jacobians { program: self, samples, next: 0, count, ready: VecDeque::new(), whole: None })
     }
 
+    /// The logits of `samples` `[N, ...sample]`, K of them each: forward passes alone.
+    ///
+    /// # Errors
+    /// As [`Program::jacobians`].
+    pub fn logits(&self, samples: TensorData) -> Result<Vec<Vec<f64>>> {
+        let jacobians = self.jacobians(samples)?;
+        let (batch, classes, count) = (self.plan.batch(), self.plan.graph().classes(), jacobians.count);
+        let run = |first: usize| {
+            let linearized = self.executor.linearize(jacobians.batch(first)?)?;
+            let logits: Vec<f64> = linearized.logits()?.iter().collect();
+            let each = logits.chunks_exact(classes).take(count - first);
+            Ok(each.map(<[f64]>::to_vec).collect())
+        };
+        let firsts: Vec<usize> = (0..count).step_by(batch).collect();
+        let mut batches: Vec<Vec<Vec<f64>>> = Vec::with_capacity(firsts.len());
+        for side_by_side in firsts.chunks(self.lanes()) {
+            batches.extend(side_by_side.par_iter().map(|&first| run(first)).collect::<Result<Vec<_>>>()?);
+        }
+        Ok(batches.concat())
+    }
+
+    /// How many batches run side by side.
+    fn lanes(&self) -> usize {
+        match self.schedule {
+            Schedule::SideBySide(most) => most.min(rayon::current_num_threads()),
+            Schedule::Padded | Schedule::Shared => 1,
+        }
+    }
+
     /// e_k - e_K for k = 1 .. K-1, the same for every sample of a batch: `[K-1, n, K]`.
     fn differences(&self, batch: usize) -> TensorData {
         let last = self.plan.graph().classes() - 1;
@@ -351,10 +380,7 @@ impl<'a> Jacobians<'a> {
     /// Runs the next batch, or the next ones side by side; their order, and so their bits, are the same either way.
     fn advance(&mut self) {
         let batch = self.program.plan.batch();
-        let lanes = match self.program.schedule {
-            Schedule::SideBySide(most) => most.min(rayon::current_num_threads()),
-            Schedule::Padded | Schedule::Shared => 1,
-        };
+        let lanes = self.program.lanes();
         let firsts: Vec<_> = (self.next..self.count).step_by(batch).take(lanes).collect();
         let results: Vec<_> = match firsts.as_slice() {
             [only] => vec![self.run(*only)],
@@ -435,6 +461,11 @@ mod tests {
             let values: Vec<f64> = (0..count * 4).map(|i| (i as f64 * 0.7).sin()).collect();
             let samples = TensorData::new(values, [count, 4]);
             let (expected, found) = (run(&one, &samples), run(&three, &samples));
+            for program in [&one, &three] {
+                let logits = program.logits(samples.clone()).expect("it runs");
+                let own: Vec<Vec<f64>> = run(program, &samples).into_iter().map(|j| j.logits).collect();
+                assert_eq!(logits, own, "the forward pass is the same alone");
+            }
             assert_eq!(found.iter().map(|j| j.sample).collect::<Vec<_>>(), (0..count).collect::<Vec<_>>());
             for (expected, found) in expected.iter().zip(&found) {
                 let (Rows::F64(a), Rows::F64(b)) = (&expected.rows, &found.rows) else { panic!("f64 runs") };

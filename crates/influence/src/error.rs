@@ -65,6 +65,26 @@ pub enum Error {
         /// How many the network has.
         classes: usize,
     },
+    /// Samples that are no images, of which a map or a family of image transformations was asked for.
+    #[error("samples of the shape {shape:?} are no images: maps and families need [channels, height, width]")]
+    NotAnImage {
+        /// Shape of one sample.
+        shape: Vec<usize>,
+    },
+    /// A family or a basis that cannot be used.
+    #[error("family {name}: {reason}")]
+    Family {
+        /// Its name.
+        name: String,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+    /// An objective that is known by its derivatives alone has no value.
+    #[error("the objective '{objective}' is known by its gradient alone: its change cannot be computed")]
+    NoValue {
+        /// The objective.
+        objective: String,
+    },
     /// There is nothing to score.
     #[error("there are no samples: the first axis of the input is 0")]
     NoSamples,

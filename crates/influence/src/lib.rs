@@ -28,24 +28,30 @@
 //! exact measure equals (1 - P_y) / P_y whenever the Jacobian has rank K - 1, so look at [`Score::reach`] and [`Score::rank`] before
 //! reading more into [`Score::value`] than the confidence already tells.
 
+mod direction;
 mod error;
+pub mod family;
 mod gradients;
+mod maps;
 mod objective;
 mod score;
 mod scorer;
 mod target;
+mod value;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
 
+pub use direction::{Direction, Step};
 pub use error::{Error, Result};
+pub use family::{Basis, Family, FamilyScore};
 pub use gradients::Gradients;
 pub use influence_autodiff::{
     Engine, Error as ModelError, GPU_BATCH, Graph, InstructionSet, Memory, Plan, Precision, Problem,
 };
 pub use influence_manifold::{
-    Baselines, Costs, Error as MeasureError, Filter, GradientFunction, Influence,
-    Objective as SampleObjective, Probabilities, Tangent,
+    Baselines, Channels, Costs, Error as MeasureError, Filter, GradientFunction, Influence, Map,
+    Objective as SampleObjective, Probabilities, Region, Tangent,
 };
 pub use objective::Objective;
 pub use score::Score;

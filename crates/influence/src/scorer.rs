@@ -233,6 +233,23 @@ impl Scorer {
         Ok(Linearizations { scorer: self, jacobians: self.program.jacobians(images)? })
     }
 
+    /// The logits of `images` `[N, ...sample]`, `[K]` each: forward passes alone.
+    ///
+    /// # Errors
+    /// [`Error::NoSamples`]; [`Error::Model`] for NaN, infinity or another shape.
+    pub fn logits(&self, images: TensorData) -> Result<Vec<Vec<f64>>> {
+        if images.shape().first().is_none_or(|samples| *samples == 0) {
+            return Err(Error::NoSamples);
+        }
+        Ok(self.program.logits(images)?)
+    }
+
+    /// The precision of a run.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.program.plan().precision()
+    }
+
     /// The metric of one sample, out of the rows of its Jacobian.
     fn linearization(&self, jacobian: Jacobian) -> Result<Linearization<'_>> {
         let Jacobian { sample, logits, rows } = jacobian;
@@ -243,7 +260,7 @@ impl Scorer {
             other => unreachable!("rows in a precision that no plan has: {other:?}"),
         };
         let tangent = tangent.map_err(|source| Error::Measure { sample, source })?;
-        Ok(Linearization { scorer: self, sample, logits, tangent })
+        Ok(Linearization { scorer: self, sample, logits, rows, tangent })
     }
 }
 
@@ -269,6 +286,7 @@ pub struct Linearization<'a> {
     scorer: &'a Scorer,
     sample: usize,
     logits: Vec<f64>,
+    rows: Rows,
     tangent: Tangent,
 }
 
@@ -291,6 +309,32 @@ impl Linearization<'_> {
         &self.tangent
     }
 
+    /// The rows d(z_k - z_K) / dx of its Jacobian.
+    pub(crate) fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
+    /// The shape of a sample.
+    pub(crate) fn shape(&self) -> Vec<usize> {
+        self.scorer.program.plan().graph().sample_shape()
+    }
+
+    /// A score of other tangent data of the same sample.
+    pub(crate) fn score_of(
+        &self,
+        tangent: &Tangent,
+        objective: &SampleObjective,
+        filter: &Filter,
+    ) -> Result<Score> {
+        Score::new(&self.logits, tangent, objective, filter, &self.scorer.engine)
+            .map_err(|source| self.fault(source))
+    }
+
+    /// An error of the measure at this sample.
+    pub(crate) fn fault(&self, source: influence_manifold::Error) -> Error {
+        Error::Measure { sample: self.sample, source }
+    }
+
     /// The score for -log P of `class` (of the predicted class for `None`) under `filter`, whatever the scorer's own are.
     ///
     /// # Errors
@@ -311,8 +355,7 @@ impl Linearization<'_> {
     /// # Errors
     /// [`Error::Measure`] where the measure is not defined, not for this objective, or the filter's argument is out of its range.
     pub fn score_for(&self, objective: &SampleObjective, filter: &Filter) -> Result<Score> {
-        Score::new(&self.logits, &self.tangent, objective, filter, &self.scorer.engine)
-            .map_err(|source| Error::Measure { sample: self.sample, source })
+        self.score_of(&self.tangent, objective, filter)
     }
 }
 

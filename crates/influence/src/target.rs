@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use influence_manifold::Objective as SampleObjective;
+
 use crate::error::Error;
 use crate::objective::Objective;
 
@@ -35,6 +37,18 @@ pub enum Target {
 }
 
 impl Target {
+    /// The objective of one sample with this label.
+    #[must_use]
+    pub fn of(self, label: usize) -> SampleObjective {
+        match self {
+            Self::Label => SampleObjective::class(label),
+            Self::Predicted => SampleObjective::Predicted,
+            Self::Class(class) => SampleObjective::class(class),
+            Self::Entropy => SampleObjective::Entropy,
+            Self::Margin => SampleObjective::Margin,
+        }
+    }
+
     /// The objective of samples with these labels.
     #[must_use]
     pub fn objective(self, labels: impl IntoIterator<Item = usize>) -> Objective {

@@ -161,6 +161,47 @@ pub enum Error {
     /// Nothing to add up.
     #[error("no blocks to merge: give at least one")]
     NoBlocks,
+    /// No window to map.
+    #[error("the list of half-widths is empty: give at least one, 0 for single pixels")]
+    NoHalfWidths,
+    /// A half-width twice in a list.
+    #[error("the half-width {half_width} stands twice in the list: give each once")]
+    RepeatedHalfWidth {
+        /// The half-width.
+        half_width: usize,
+    },
+    /// A window larger than the image.
+    #[error(
+        "a window of half-width {half_width} is {0} x {0} pixels, more than the image of {height} x {width}: give half-widths up to \
+         {1}, or score the whole image",
+        half_width.saturating_mul(2).saturating_add(1),
+        (height.max(width) - 1) / 2
+    )]
+    WindowTooLarge {
+        /// The half-width.
+        half_width: usize,
+        /// Height of the image.
+        height: usize,
+        /// Width of the image.
+        width: usize,
+    },
+    /// A place that a map does not have.
+    #[error("there is no window at channel, row, column {place:?}: the map has {map:?}")]
+    NoSuchWindow {
+        /// Channel, row, column.
+        place: [usize; 3],
+        /// How many there are of each.
+        map: [usize; 3],
+    },
+    /// An objective that is given by its gradient over the whole perturbation.
+    #[error(
+        "the objective '{objective}' has no gradient in the logits, from which that of a part of the image would follow: take a function \
+         of the probabilities"
+    )]
+    NoWindows {
+        /// The objective.
+        objective: String,
+    },
     /// A device could not return its data.
     #[error("reading {what} from the device failed: {message}")]
     ReadBack {

@@ -98,9 +98,14 @@ pub fn influence(
 
 /// The relative tolerance by which the filter decides the rank.
 fn tolerance(filter: &Filter, tangent: &Tangent) -> f64 {
+    tolerance_of(filter).unwrap_or_else(|| tangent.default_tolerance())
+}
+
+/// The relative tolerance of the rank that a filter names.
+pub(crate) fn tolerance_of(filter: &Filter) -> Option<f64> {
     match filter {
-        Filter::Exact { tolerance: Some(tolerance) } => *tolerance,
-        _ => tangent.default_tolerance(),
+        Filter::Exact { tolerance } => *tolerance,
+        _ => None,
     }
 }
 

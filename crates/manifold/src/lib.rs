@@ -38,6 +38,7 @@ mod function;
 mod graded;
 mod gradient;
 mod influence;
+mod maps;
 mod objective;
 mod precision;
 mod probabilities;
@@ -52,6 +53,7 @@ pub use filter::{Filter, PAPER_EPSILON};
 pub use function::{Costs, GradientFunction};
 pub use gradient::ZERO_SUM;
 pub use influence::{Influence, influence};
+pub use maps::{Channels, Map, PixelTangent, Region};
 pub use objective::Objective;
 pub use precision::{
     AMBIGUOUS_FACTOR, GRAM_RESOLUTION, NOISE_ROUNDOFFS, Precision, Scalar, TOLERANCE_F16, TOLERANCE_F32,

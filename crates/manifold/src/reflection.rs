@@ -34,6 +34,11 @@ impl Reflection {
         self.reflect(below.as_ref())
     }
 
+    /// u and 2 / |u|^2.
+    pub(crate) fn parts(&self) -> (&[f64], f64) {
+        (&self.u, self.factor)
+    }
+
     /// H A.
     fn reflect(&self, a: MatRef<'_, f64>) -> Mat<f64> {
         let mut reflected = a.to_owned();

@@ -17,7 +17,7 @@ use crate::reflection::Reflection;
 use crate::{Error, Probabilities, Tangent};
 
 /// Roundings of the weighted tangent that may decide on which side of the cut a singular value lies.
-const CUT_ROUNDOFFS: f64 = 10.0;
+pub(crate) const CUT_ROUNDOFFS: f64 = 10.0;
 /// A row of T shorter than this, the longest being one, is kept as a unit vector and a logarithm.
 const LIGHT_ROW: f64 = 1e-100;
 
@@ -52,8 +52,7 @@ pub(crate) fn paper(
     let left = reflection.lift(svd.left.get(.., ..rank));
     let (shares, log_share) = weighted.shares(&svd, &left, class);
     let squared: f64 = shares.iter().map(|share| share * share).sum();
-    let log_y = probabilities.logs()[class];
-    let log_gradient = log_add(0.5 * log_y, epsilon.ln()) - log_add(log_y, epsilon.ln());
+    let log_gradient = log_gradient_factor(probabilities.logs()[class], epsilon);
     Ok(Outcome {
         log_value: (squared > 0.0).then(|| 2.0 * (log_gradient + log_share) + squared.ln()),
         rank,
@@ -61,6 +60,16 @@ pub(crate) fn paper(
         coefficients: weighted.coefficients(probabilities, &svd, &left, &shares),
         log_scale: log_gradient + log_share + weighted.log_heaviest - 2.0 * weighted.log_unit,
     })
+}
+
+/// ln n_k = ln(sqrt P_k + epsilon).
+pub(crate) fn null_logs(probabilities: &Probabilities, epsilon: f64) -> Vec<f64> {
+    probabilities.logs().iter().map(|l| log_add(0.5 * l, epsilon.ln())).collect()
+}
+
+/// ln((sqrt P_y + epsilon) / (P_y + epsilon)), the ratio of (df . v_i) / s_i to q_iy.
+pub(crate) fn log_gradient_factor(log_y: f64, epsilon: f64) -> f64 {
+    log_add(0.5 * log_y, epsilon.ln()) - log_add(log_y, epsilon.ln())
 }
 
 /// T over e^`log_unit`, its largest entry one, and the parts that it is made of.
@@ -86,8 +95,7 @@ impl Weighted {
             return None;
         }
         let deviations = deviations(probabilities, tangent);
-        let log_null: Vec<f64> =
-            probabilities.logs().iter().map(|l| log_add(0.5 * l, epsilon.ln())).collect();
+        let log_null = null_logs(probabilities, epsilon);
         let mut log_weights: Vec<f64> =
             probabilities.logs().iter().zip(&log_null).map(|(l, n)| l - n).collect();
         let log_heaviest = largest_of(&log_weights);

@@ -1,0 +1,210 @@
+//! `influence map --check`: does a map tell where an image is vulnerable?
+//!
+//! The most vulnerable window of each image is filled with 0, or with the mean of the image's channel, and the prediction is compared with
+//! that for the window of largest Jacobian norm and for random windows of the same half-width.
+
+use std::io::{self, Write};
+
+use burn::tensor::TensorData;
+use influence::{Channels, Linearization, Map, Precision, Probabilities};
+
+use crate::failure::{Failure, Result};
+use crate::job::{Job, in_split};
+use crate::map::{Mapping, each};
+use crate::map_arguments::Fill;
+use crate::table::{four_digits, function, quartiles};
+
+/// Random windows an image and scale, for a steadier average.
+const RANDOM: usize = 4;
+/// Windows this near to the largest value, relatively, are as vulnerable as it is.
+const TIED: f64 = 1e-6;
+
+/// What happened when one window was filled.
+#[derive(Debug, Clone, Copy)]
+struct Outcome {
+    changed: bool,
+    /// By how much the probability of the class predicted before fell.
+    fall: f64,
+}
+
+/// One image and half-width.
+#[derive(Debug)]
+struct Trial {
+    influence: Outcome,
+    norm: Outcome,
+    random: Vec<Outcome>,
+    /// Share of windows that are as vulnerable as the chosen one.
+    tied: f64,
+}
+
+/// Runs all images and prints the table.
+pub(crate) fn run(mapping: &Mapping, fill: Fill) -> Result<()> {
+    let job = &mapping.job;
+    let bar = job.progress();
+    let mut trials: Vec<Vec<Trial>> = Vec::new();
+    for indices in job.images.chunks(rayon::current_num_threads()) {
+        trials.extend(each(job, indices, |index, at| trial(mapping, fill, index, at))?);
+        bar.inc(indices.len() as u64);
+    }
+    bar.finish_and_clear();
+    let mut out = io::stdout().lock();
+    tell(&mut out, mapping, fill, &trials)?;
+    out.flush()?;
+    Ok(())
+}
+
+/// All half-widths at one image.
+fn trial(mapping: &Mapping, fill: Fill, index: usize, at: &Linearization<'_>) -> Result<Vec<Trial>> {
+    let job = &mapping.job;
+    let maps = mapping.maps(index, at)?;
+    let objective = job.target.of(job.data.label(index));
+    let image = job.data.batch::<f64>(&[index]);
+    let mut places = Vec::new();
+    let mut shares = Vec::new();
+    for map in &maps {
+        let mut random = Random((index as u64) << 8 | map.half_width as u64);
+        let norms = at.gradient_norms(&objective, map.half_width, mapping.channels);
+        let norms = norms.map_err(|error| in_split(error, index))?;
+        let (vulnerable, share) = largest(&map.values, &mut random);
+        places.push((map, vulnerable));
+        places.push((map, largest(&norms, &mut random).0));
+        places.extend((0..RANDOM).map(|_| (map, random.below(map.values.len()))));
+        shares.push(share);
+    }
+    let filled: Vec<f64> = places
+        .iter()
+        .flat_map(|(map, place)| filled(job, &image, map, *place, mapping.channels, fill))
+        .collect();
+    let before = probabilities(at.logits(), index)?;
+    let logits =
+        job.scorer.logits(batch(job, filled, places.len())).map_err(|error| in_split(error, index))?;
+    let outcome = |logits: &Vec<f64>| {
+        let after = probabilities(logits, index)?;
+        let class = before.predicted();
+        Ok(Outcome {
+            changed: after.predicted() != class,
+            fall: before.logs()[class].exp() - after.logs()[class].exp(),
+        })
+    };
+    let outcomes: Vec<Outcome> = logits.iter().map(outcome).collect::<Result<_>>()?;
+    let trials = outcomes.chunks_exact(2 + RANDOM).zip(shares);
+    Ok(trials.map(|(o, tied)| Trial { influence: o[0], norm: o[1], random: o[2..].to_vec(), tied }).collect())
+}
+
+fn probabilities(logits: &[f64], index: usize) -> Result<Probabilities> {
+    Probabilities::new(logits).map_err(|error| Failure::new(format!("image {index}: {error}")))
+}
+
+/// A place of the largest value, by chance among equals, and the share of equals.
+fn largest(values: &[f64], random: &mut Random) -> (usize, f64) {
+    let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let tied: Vec<usize> = (0..values.len()).filter(|at| values[*at] >= most - TIED * most.abs()).collect();
+    let place = tied.get(random.below(tied.len().max(1))).copied().unwrap_or(0);
+    (place, tied.len() as f64 / values.len() as f64)
+}
+
+/// The image with one window filled.
+fn filled(job: &Job, image: &[f64], map: &Map, place: usize, channels: Channels, fill: Fill) -> Vec<f64> {
+    let [count, height, width] = job.data.shape();
+    let plane = height * width;
+    let (x, y, channel) = (place % width, place / width % height, place / plane);
+    let members = match channels {
+        Channels::Joint => 0..count,
+        Channels::Separate => channel..channel + 1,
+    };
+    let around = |centre: usize, size: usize| {
+        centre.saturating_sub(map.half_width)..(centre + map.half_width + 1).min(size)
+    };
+    let mut filled = image.to_vec();
+    for channel in members {
+        let values = &mut filled[channel * plane..][..plane];
+        let value = match fill {
+            Fill::Zero => 0.0,
+            Fill::Mean => values.iter().sum::<f64>() / plane as f64,
+        };
+        for y in around(y, height) {
+            values[y * width..][around(x, width)].fill(value);
+        }
+    }
+    filled
+}
+
+fn batch(job: &Job, values: Vec<f64>, count: usize) -> TensorData {
+    let [c, h, w] = job.data.shape();
+    match job.precision {
+        Precision::F64 => TensorData::new(values, [count, c, h, w]),
+        Precision::F32 => {
+            TensorData::new(values.into_iter().map(|x| x as f32).collect::<Vec<_>>(), [count, c, h, w])
+        }
+    }
+}
+
+/// One kind of window over all images.
+fn line(out: &mut impl Write, name: &str, outcomes: &[Outcome]) -> io::Result<()> {
+    let mut falls: Vec<f64> = outcomes.iter().map(|outcome| outcome.fall).collect();
+    falls.sort_by(f64::total_cmp);
+    let mean = falls.iter().sum::<f64>() / falls.len() as f64;
+    let changed = outcomes.iter().filter(|outcome| outcome.changed).count() as f64 / outcomes.len() as f64;
+    let [_, median, upper] = quartiles(&falls);
+    writeln!(
+        out,
+        "  {name:<26} {:>9.1} % {:>14} {:>14} {:>14}",
+        100.0 * changed,
+        four_digits(mean),
+        four_digits(median),
+        four_digits(upper)
+    )
+}
+
+fn tell(out: &mut impl Write, mapping: &Mapping, fill: Fill, trials: &[Vec<Trial>]) -> io::Result<()> {
+    let job = &mapping.job;
+    let what = match fill {
+        Fill::Zero => "0",
+        Fill::Mean => "the mean of their channel",
+    };
+    writeln!(out, "Windows filled with {what}: {} of {}", trials.len(), job.data.name())?;
+    writeln!(
+        out,
+        "Maps of f = {}, filter {}, channels {:?}",
+        function(job.target),
+        job.filter,
+        mapping.channels
+    )?;
+    writeln!(out, "Network: {}; engine {}, {}\n", job.network, job.scorer.engine(), job.precision)?;
+    writeln!(
+        out,
+        "  {:<26} {:>11} {:>14} {:>14} {:>14}",
+        "window", "prediction", "mean fall", "median fall", "upper quartile"
+    )?;
+    writeln!(out, "  {:<26} {:>11} {:>14} {:>14} {:>14}", "", "changed", "of P", "of P", "of the fall")?;
+    for (at, scale) in mapping.scales.iter().enumerate() {
+        let of = |part: &dyn Fn(&Trial) -> Vec<Outcome>| -> Vec<Outcome> {
+            trials.iter().filter_map(|trials| trials.get(at)).flat_map(part).collect()
+        };
+        let mut tied: Vec<f64> = trials.iter().filter_map(|trials| Some(trials.get(at)?.tied)).collect();
+        tied.sort_by(f64::total_cmp);
+        let share = 100.0 * quartiles(&tied)[1];
+        writeln!(
+            out,
+            "half-width {scale}; as vulnerable as the chosen one: median {share:.1} % of the windows"
+        )?;
+        line(out, "largest influence", &of(&|trial| vec![trial.influence]))?;
+        line(out, "largest Jacobian norm", &of(&|trial| vec![trial.norm]))?;
+        line(out, "random", &of(&|trial| trial.random.clone()))?;
+    }
+    Ok(())
+}
+
+/// SplitMix64: the same windows in every run.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) % n.max(1) as u64) as usize
+    }
+}

@@ -1,0 +1,82 @@
+//! `--perturb`: the whole input, or a family of perturbations, by name or out of a file of directions.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use influence::{Basis, Family};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::failure::{Failure, Result};
+
+/// A family in words, the file already read.
+#[derive(Debug)]
+pub(crate) enum Words {
+    Named(Family),
+    File { path: String, bytes: Vec<u8> },
+}
+
+/// Understands `--perturb`; nothing for the whole input.
+pub(crate) fn words(text: Option<&str>) -> Result<Option<Words>> {
+    let name = match text {
+        None | Some("input") => return Ok(None),
+        Some(text) => text.strip_prefix("family:").ok_or_else(|| {
+            Failure::new(format!("--perturb {text}: give input, family:NAME or family:FILE.safetensors"))
+        })?,
+    };
+    if Path::new(name).extension().is_some_and(|end| end.eq_ignore_ascii_case("safetensors")) {
+        let bytes = fs::read(name).map_err(|error| Failure::new(format!("--perturb {name}: {error}")))?;
+        return Ok(Some(Words::File { path: name.to_owned(), bytes }));
+    }
+    Ok(Some(Words::Named(name.parse()?)))
+}
+
+impl Words {
+    /// The family's name and itself, for images of this shape.
+    pub(crate) fn family(self, shape: [usize; 3]) -> Result<(String, Family)> {
+        match self {
+            Self::Named(family) => Ok((family.to_string(), family)),
+            Self::File { path, bytes } => {
+                let fail = |why: String| Failure::new(format!("--perturb family:{path}: {why}"));
+                let basis = basis(&bytes, shape).map_err(fail)?;
+                let stem = Path::new(&path).file_stem().unwrap_or_default();
+                Ok((stem.to_string_lossy().into_owned(), Family::Own(Arc::new(basis))))
+            }
+        }
+    }
+}
+
+/// Every tensor [C, H, W] is a direction by its name, every [q, C, H, W] is q of them; in the order of their names.
+fn basis(bytes: &[u8], shape: [usize; 3]) -> std::result::Result<Basis, String> {
+    let file = SafeTensors::deserialize(bytes).map_err(|error| format!("no safetensors file: {error}"))?;
+    let mut tensors = file.tensors();
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    let (mut names, mut values) = (Vec::new(), Vec::new());
+    for (name, view) in tensors {
+        match view.shape() {
+            found if *found == shape => names.push(name.clone()),
+            [q, found @ ..] if *found == shape => names.extend((0..*q).map(|at| format!("{name} {at}"))),
+            found => {
+                return Err(format!(
+                    "{name} has the shape {found:?}; a direction has that of the images, {shape:?}, or [q, ...] for q of them"
+                ));
+            }
+        }
+        values.extend(floats(&view).ok_or_else(|| {
+            format!("{name} has the type {:?}: give directions in F32 or F64", view.dtype())
+        })?);
+    }
+    Basis::new(names, values, shape).map_err(|error| error.to_string())
+}
+
+fn floats(view: &TensorView<'_>) -> Option<Vec<f64>> {
+    let data = view.data();
+    match view.dtype() {
+        Dtype::F32 => {
+            Some(data.as_chunks::<4>().0.iter().map(|x| f64::from(f32::from_le_bytes(*x))).collect())
+        }
+        Dtype::F64 => Some(data.as_chunks::<8>().0.iter().map(|x| f64::from_le_bytes(*x)).collect()),
+        _ => None,
+    }
+}

@@ -1,0 +1,323 @@
+//! `influence map`: for each image a file of maps and a picture of them.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::Path;
+
+use influence::{Channels, Direction, Linearization, Map, Step};
+use influence_report::{Labels, Layer, Scale, picture, read_labels};
+use rayon::prelude::*;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+use crate::check;
+use crate::failure::{Failure, Result};
+use crate::folder::Folder;
+use crate::job::{Job, in_split};
+use crate::map_arguments::{MapArguments, check_scales};
+use crate::table::{four_digits, function, quartiles};
+
+/// Steps along the most influential direction: Euclidean length, pixels being in [0, 1].
+const STEPS: [f64; 5] = [0.01, 0.03, 0.1, 0.3, 1.0];
+
+/// What is mapped.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    pub(crate) job: Job,
+    pub(crate) scales: Vec<usize>,
+    pub(crate) channels: Channels,
+    labels: Option<Labels>,
+    direction: bool,
+}
+
+/// The results of one image.
+#[derive(Debug)]
+struct Found {
+    /// Name and contents.
+    files: Vec<(String, Vec<u8>)>,
+    steps: Vec<Step>,
+}
+
+/// Understands the arguments and runs.
+pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
+    let (scales, channels, fill) = (arguments.half_widths()?, arguments.channels()?, arguments.fill()?);
+    let labels = arguments.windows.as_deref().map(labels).transpose()?;
+    if arguments.check {
+        if arguments.out.is_some() || labels.is_some() || arguments.direction {
+            let message = "--check prints a table of windows and writes no files: leave out --out, --windows and --direction";
+            return Err(Failure::new(message));
+        }
+    } else if arguments.fill.is_some() {
+        return Err(Failure::new(
+            "--fill says what --check fills windows with: add --check, or leave it out",
+        ));
+    }
+    let folder = match &arguments.out {
+        Some(path) => Some(Folder::new(path)?),
+        None if arguments.check => None,
+        None => {
+            return Err(Failure::new(
+                "where to? Add --out DIR, the folder for the files; or --check for a table",
+            ));
+        }
+    };
+    let job = Job::new(&arguments.run)?;
+    let [_, height, width] = job.data.shape();
+    check_scales(&scales, job.data.shape())?;
+    if let Some(Labels { shape, .. }) = labels.as_ref().filter(|labels| labels.shape != [height, width]) {
+        let [high, wide] = shape;
+        return Err(Failure::new(format!(
+            "--windows: labels for {high} x {wide} pixels, but the images have {height} x {width}"
+        )));
+    }
+    let mapping = Mapping { job, scales, channels, labels, direction: arguments.direction };
+    match folder {
+        Some(folder) => run(&mapping, folder),
+        None => check::run(&mapping, fill),
+    }
+}
+
+/// The plane of labels in a PNG.
+fn labels(path: &Path) -> Result<Labels> {
+    let fail = |why: String| Failure::new(format!("--windows {}: {why}", path.display()));
+    let bytes = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
+    read_labels(&bytes).map_err(|error| fail(error.to_string()))
+}
+
+/// All images, as many at a time as there are threads.
+fn run(mapping: &Mapping, mut folder: Folder) -> Result<()> {
+    let job = &mapping.job;
+    let bar = job.progress();
+    let mut steps = Vec::new();
+    for indices in job.images.chunks(rayon::current_num_threads()) {
+        let found = each(job, indices, |index, at| mapping.image(index, at))?;
+        for (index, found) in indices.iter().zip(found) {
+            for (name, bytes) in found.files {
+                folder.write(&name, &bytes)?;
+            }
+            steps.push((*index, found.steps));
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    let path = folder.path().to_owned();
+    let count = folder.finish()?;
+    if job.quiet {
+        return Ok(());
+    }
+    let mut out = io::stdout().lock();
+    writeln!(out, "Maps of f = {}, filter {}; {}", function(job.target), job.filter, job.network)?;
+    if mapping.direction {
+        tell_steps(&mut out, &steps)?;
+    }
+    writeln!(out, "{count} files in {}", path.display())?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Linearises some images and does `work` at each, side by side.
+pub(crate) fn each<R: Send>(
+    job: &Job,
+    indices: &[usize],
+    work: impl Fn(usize, &Linearization<'_>) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let fault = |(at, index): (influence::Result<_>, &usize)| at.map_err(|error| in_split(error, *index));
+    let found = job.scorer.linearize(job.pixels(indices))?.zip(indices).map(fault);
+    let found: Vec<Linearization<'_>> = found.collect::<Result<_>>()?;
+    indices.par_iter().zip(&found).map(|(index, at)| work(*index, at)).collect()
+}
+
+impl Mapping {
+    /// The maps of one image.
+    pub(crate) fn maps(&self, index: usize, at: &Linearization<'_>) -> Result<Vec<Map>> {
+        if self.scales.is_empty() {
+            return Ok(Vec::new());
+        }
+        let objective = self.job.target.of(self.job.data.label(index));
+        let maps = at.maps(&objective, &self.job.filter, &self.scales, self.channels);
+        maps.map_err(|error| in_split(error, index))
+    }
+
+    /// The files of one image.
+    fn image(&self, index: usize, at: &Linearization<'_>) -> Result<Found> {
+        let maps = self.maps(index, at)?;
+        let mut tensors = Tensors::new(&self.job, index, at);
+        for map in &maps {
+            let shape = map_shape(map, self.channels);
+            tensors.floats(format!("scale{}", map.half_width), shape.clone(), &map.values);
+            tensors.floats(format!("reach{}", map.half_width), shape.clone(), &map.reach);
+            tensors.integers(format!("rank{}", map.half_width), shape, &map.ranks);
+        }
+        let mut layers: Vec<(String, &[f64])> = maps
+            .iter()
+            .map(|map| (format!("half-width {}", map.half_width), map.values.as_slice()))
+            .collect();
+        let regions = self.regions(index, at, &mut tensors)?;
+        if let Some(values) = &regions {
+            layers.push(("regions".into(), values));
+        }
+        let image = self.job.data.batch::<f64>(&[index]);
+        let shape = self.job.data.shape();
+        let titled: Vec<Layer<'_>> =
+            layers.iter().map(|(title, values)| Layer { title, values, scale: Scale::Sequential }).collect();
+        let title = format!("image {index}: influence on {}, filter {}", self.job.target, self.job.filter);
+        let mut files = vec![(format!("map-{index}.png"), drawn(picture(&title, &image, shape, &titled))?)];
+        let mut steps = Vec::new();
+        if self.direction {
+            let (direction, found) = self.direction(index, at, &image)?;
+            tensors.floats("direction".into(), shape.to_vec(), &direction.values);
+            let layer = Layer { title: "direction", values: &direction.values, scale: Scale::Diverging };
+            let title = format!("image {index}: most influential direction for {}", self.job.target);
+            files.push((format!("direction-{index}.png"), drawn(picture(&title, &image, shape, &[layer]))?));
+            steps = found;
+        }
+        files.push((format!("map-{index}.safetensors"), tensors.bytes()?));
+        Ok(Found { files, steps })
+    }
+
+    /// The influence of each region, painted over its pixels.
+    fn regions(
+        &self,
+        index: usize,
+        at: &Linearization<'_>,
+        tensors: &mut Tensors,
+    ) -> Result<Option<Vec<f64>>> {
+        let Some(labels) = &self.labels else { return Ok(None) };
+        let objective = self.job.target.of(self.job.data.label(index));
+        let regions = at.regions(&objective, &self.job.filter, &labels.labels, self.channels);
+        let regions = regions.map_err(|error| in_split(error, index))?;
+        let [channels, height, width] = self.job.data.shape();
+        let planes = if self.channels == Channels::Joint { 1 } else { channels };
+        let mut painted = [(); 3].map(|()| vec![0.0; planes * labels.labels.len()]);
+        for region in &regions {
+            let start = region.channel.unwrap_or(0) * labels.labels.len();
+            let found = &region.influence;
+            for at in (0..labels.labels.len()).filter(|at| labels.labels[*at] == region.label) {
+                painted[0][start + at] = found.value;
+                painted[1][start + at] = found.reach;
+                painted[2][start + at] = found.rank as f64;
+            }
+        }
+        let shape = if planes == 1 && self.channels == Channels::Joint {
+            vec![height, width]
+        } else {
+            vec![planes, height, width]
+        };
+        let [values, reach, ranks] = painted;
+        tensors.floats("windows".into(), shape.clone(), &values);
+        tensors.floats("reach_windows".into(), shape.clone(), &reach);
+        tensors.floats("rank_windows".into(), shape, &ranks);
+        Ok(Some(values))
+    }
+
+    /// The most influential direction, and steps along it.
+    fn direction(
+        &self,
+        index: usize,
+        at: &Linearization<'_>,
+        image: &[f64],
+    ) -> Result<(Direction, Vec<Step>)> {
+        let objective = self.job.target.of(self.job.data.label(index));
+        let fault = |error| in_split(error, index);
+        let direction = at.direction(&objective, &self.job.filter).map_err(fault)?;
+        if direction.fisher == 0.0 {
+            return Ok((direction, Vec::new()));
+        }
+        let steps = self.job.scorer.along(image, &direction, &objective, &STEPS).map_err(fault)?;
+        Ok((direction, steps))
+    }
+}
+
+/// `[H, W]` of joint channels, else `[C, H, W]`.
+fn map_shape(map: &Map, channels: Channels) -> Vec<usize> {
+    match channels {
+        Channels::Joint => map.shape[1..].to_vec(),
+        Channels::Separate => map.shape.to_vec(),
+    }
+}
+
+fn drawn(picture: std::result::Result<Vec<u8>, influence_report::Error>) -> Result<Vec<u8>> {
+    picture.map_err(|error| Failure::new(error.to_string()))
+}
+
+/// Predicted against real change, over the images.
+fn tell_steps(out: &mut impl Write, images: &[(usize, Vec<Step>)]) -> io::Result<()> {
+    writeln!(
+        out,
+        "\nAlong the most influential direction: change of f found / predicted by the first order"
+    )?;
+    writeln!(
+        out,
+        "{:>14} {:>14} {:>28} {:>20}",
+        "|step|", "Fisher length", "quartiles of the ratio", "prediction changed"
+    )?;
+    for (at, step) in STEPS.iter().enumerate() {
+        let steps: Vec<(&Step, &Step)> =
+            images.iter().filter_map(|(_, steps)| Some((steps.get(at)?, steps.first()?))).collect();
+        let sorted = |value: &dyn Fn(&Step) -> f64| {
+            let mut values: Vec<f64> = steps.iter().map(|(step, _)| value(step)).collect();
+            values.sort_by(f64::total_cmp);
+            quartiles(&values)
+        };
+        let ratios = sorted(&|step| step.found / step.predicted).map(|ratio| format!("{ratio:.3}"));
+        let changed = steps.iter().filter(|(step, first)| step.class != first.class).count();
+        writeln!(
+            out,
+            "{step:>14} {:>14} {:>28} {:>20}",
+            four_digits(sorted(&|step| step.fisher)[1]),
+            ratios.join(", "),
+            format!("{changed} of {}", steps.len())
+        )?;
+    }
+    writeln!(out)
+}
+
+/// The tensors of one file, in the order in which they were added.
+#[derive(Debug)]
+struct Tensors {
+    index: usize,
+    metadata: HashMap<String, String>,
+    tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)>,
+}
+
+impl Tensors {
+    fn new(job: &Job, index: usize, at: &Linearization<'_>) -> Self {
+        let logits = at.logits();
+        let predicted = (0..logits.len()).fold(0, |best, k| if logits[k] > logits[best] { k } else { best });
+        let metadata = [
+            ("index", index.to_string()),
+            ("label", job.data.label(index).to_string()),
+            ("predicted", predicted.to_string()),
+            ("objective", job.target.to_string()),
+            ("filter", job.filter.to_string()),
+            ("precision", job.precision.to_string()),
+            ("engine", job.scorer.engine().to_owned()),
+        ];
+        let metadata = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        Self { index, metadata, tensors: Vec::new() }
+    }
+
+    fn floats(&mut self, name: String, shape: Vec<usize>, values: &[f64]) {
+        let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.tensors.push((name, Dtype::F64, shape, bytes));
+    }
+
+    fn integers(&mut self, name: String, shape: Vec<usize>, values: &[usize]) {
+        let bytes = values.iter().flat_map(|x| (*x as i64).to_le_bytes()).collect();
+        self.tensors.push((name, Dtype::I64, shape, bytes));
+    }
+
+    fn bytes(self) -> Result<Vec<u8>> {
+        let fail = |error: safetensors::SafeTensorError| {
+            Failure::new(format!("image {}: the maps could not be written: {error}", self.index))
+        };
+        let views: Vec<(&str, TensorView<'_>)> = self
+            .tensors
+            .iter()
+            .map(|(name, dtype, shape, bytes)| {
+                Ok((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).map_err(fail)?))
+            })
+            .collect::<Result<_>>()?;
+        safetensors::serialize(views, Some(self.metadata.clone())).map_err(fail)
+    }
+}

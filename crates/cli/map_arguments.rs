@@ -1,0 +1,111 @@
+//! The grammar of `influence map`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use influence::Channels;
+
+use crate::arguments::RunArguments;
+use crate::failure::{Failure, Result};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  influence map --images 0..4 --objective predicted --out maps
+      maps/map-0.png and maps/map-0.safetensors (scale0, scale1, ..., float64) for each image
+  influence map --images 7 --filter tikhonov:100 --channels separate --scales 0,1 --direction --out maps
+      one map a channel, and the most influential direction
+  influence map --images 7 --windows regions.png --out maps
+      the influence of each region of a PNG of labels
+  influence map --check --images 0..100 --scales 1,3
+      whether setting the most vulnerable window to 0 changes the prediction
+
+A window of half-width s is 2 s + 1 pixels wide and high, clipped at the border; one that is larger than the image is an
+error. Beside scaleN stand reachN (influence / bound) and rankN. Exact maps of colour images are nearly flat, for a few
+pixels already reach every direction: tikhonov:LAMBDA or --channels separate tell more.";
+
+/// The scales of the paper.
+const SCALES: [usize; 4] = [0, 1, 2, 3];
+
+#[derive(Debug, Args)]
+pub(crate) struct MapArguments {
+    #[command(flatten)]
+    pub(crate) run: RunArguments,
+    /// Half-widths of the windows [default: 0,1,2,3; none with --windows]
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    pub(crate) scales: Option<String>,
+    /// joint or separate: one window for all channels, or one a channel [default: joint]
+    #[arg(long, value_name = "HOW")]
+    pub(crate) channels: Option<String>,
+    /// Regions: a PNG as large as the images, whose pixels of one grey value or colour belong together
+    #[arg(long, value_name = "FILE")]
+    pub(crate) windows: Option<PathBuf>,
+    /// Also the most influential direction, as a picture, and how far the first order holds along it
+    #[arg(long)]
+    pub(crate) direction: bool,
+    /// No files: set the most vulnerable window to 0, and tell how often the prediction changes
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// zero or mean: what --check fills windows with, mean being that of each channel of the image [default: zero]
+    #[arg(long, value_name = "HOW")]
+    pub(crate) fill: Option<String>,
+    /// Folder for the files; it is made where it is not there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// What a window is filled with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fill {
+    Zero,
+    Mean,
+}
+
+impl MapArguments {
+    /// The half-widths.
+    pub(crate) fn half_widths(&self) -> Result<Vec<usize>> {
+        let Some(text) = &self.scales else {
+            return Ok(if self.windows.is_some() { Vec::new() } else { SCALES.to_vec() });
+        };
+        let number = |part: &str| {
+            part.trim().parse().map_err(|_| {
+                Failure::new(format!(
+                    "--scales {text}: '{part}' is no half-width; give numbers from 0, as in 0,1,3"
+                ))
+            })
+        };
+        let scales: Vec<usize> = text.split(',').map(number).collect::<Result<_>>()?;
+        match scales.iter().enumerate().find(|(at, scale)| scales[..*at].contains(scale)) {
+            Some((_, scale)) => Err(Failure::new(format!("--scales {text}: {scale} stands there twice"))),
+            None => Ok(scales),
+        }
+    }
+
+    pub(crate) fn channels(&self) -> Result<Channels> {
+        match self.channels.as_deref() {
+            None | Some("joint") => Ok(Channels::Joint),
+            Some("separate") => Ok(Channels::Separate),
+            Some(other) => Err(Failure::new(format!("--channels {other}: give joint or separate"))),
+        }
+    }
+
+    pub(crate) fn fill(&self) -> Result<Fill> {
+        match self.fill.as_deref() {
+            None | Some("zero") => Ok(Fill::Zero),
+            Some("mean") => Ok(Fill::Mean),
+            Some(other) => Err(Failure::new(format!("--fill {other}: give zero or mean"))),
+        }
+    }
+}
+
+/// Refuses windows larger than the images.
+pub(crate) fn check_scales(scales: &[usize], [_, height, width]: [usize; 3]) -> Result<()> {
+    let most = (height.max(width) - 1) / 2;
+    match scales.iter().find(|scale| **scale > most) {
+        Some(scale) => Err(Failure::new(format!(
+            "--scales {scale}: a window of {0} x {0} pixels is larger than the images of {height} x {width}; \
+             give half-widths up to {most}",
+            scale.saturating_mul(2).saturating_add(1)
+        ))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,220 @@
+//! Families of perturbations: what a person can do to an image with a few knobs, as a tangent basis T of the image.
+//!
+//! A family has q members, each with its own unit (a pixel, a degree, a percent). The image moves by `T a` to first order where the knobs
+//! stand at a, so its Jacobian is J T (K x q) and its measure costs nothing beside that of the Jacobian. With q < K-1 the exact
+//! value is not saturated, and it depends on the family alone, not on the units of its members. `docs/perturbations.md` has the formulas.
+//!
+//! [`Family::apply`] does to the image what the family says, by resampling; the basis is its derivative where all knobs stand at 0.
+
+mod basis;
+mod transform;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use influence_autodiff::Rows;
+use influence_manifold::{Filter, Objective, Precision, Probabilities, Scalar, Tangent, influence};
+
+use crate::direction::fisher_length;
+use crate::error::{Error, Result};
+use crate::score::Score;
+use crate::scorer::Linearization;
+
+/// A family of perturbations of images.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Family {
+    /// The six of the plane: translation, rotation, zoom, stretch and shear.
+    Affine,
+    /// To the right and down, in pixels.
+    Translation,
+    /// About the centre, anticlockwise, in degrees.
+    Rotation,
+    /// About the centre, in percent.
+    Zoom,
+    /// Rows to the right in proportion to their height, columns down in proportion to their place, in percent.
+    Shear,
+    /// Added to all pixels, in percent of white.
+    Brightness,
+    /// Distance from the image's mean, in percent.
+    Contrast,
+    /// The exponent of the pixels, in percent.
+    Gamma,
+    /// Gaussian blur, in square pixels of variance.
+    Blur,
+    /// The gain of each channel, in percent.
+    Channels,
+    /// Directions of one's own, the same for every image.
+    Own(Arc<Basis>),
+}
+
+/// A tangent basis T of one image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Basis {
+    /// Name and unit of each member.
+    pub(crate) members: Vec<(String, String)>,
+    /// T^T: one row a member.
+    pub(crate) tangents: Vec<f64>,
+    /// [C, H, W].
+    pub(crate) shape: [usize; 3],
+}
+
+/// The influence of a family at one image.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct FamilyScore {
+    /// Value, bound, reach and the classical measures of J T.
+    pub score: Score,
+    /// The most influential setting of the knobs, in the units of the members, scaled to Fisher length 1: to first order, the setting a
+    /// moves the distribution by that. All zero where nothing moves it.
+    pub direction: Vec<f64>,
+}
+
+/// The families by name, in the order of the help.
+const NAMES: [(&str, Family); 10] = [
+    ("affine", Family::Affine),
+    ("translation", Family::Translation),
+    ("rotation", Family::Rotation),
+    ("zoom", Family::Zoom),
+    ("shear", Family::Shear),
+    ("brightness", Family::Brightness),
+    ("contrast", Family::Contrast),
+    ("gamma", Family::Gamma),
+    ("blur", Family::Blur),
+    ("channels", Family::Channels),
+];
+
+impl Family {
+    /// Every family that has a name.
+    pub fn all() -> impl Iterator<Item = Self> {
+        NAMES.into_iter().map(|(_, family)| family)
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = NAMES.iter().find(|(_, family)| family == self);
+        f.write_str(named.map_or("own", |(name, _)| name))
+    }
+}
+
+impl FromStr for Family {
+    type Err = Error;
+
+    /// Reads the name of a family; one's own comes from [`Basis::new`].
+    fn from_str(text: &str) -> Result<Self> {
+        let named = NAMES.into_iter().find(|(name, _)| *name == text);
+        named.map(|(_, family)| family).ok_or_else(|| {
+            let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
+            let reason = format!("there is no such family; known are {}", names.join(", "));
+            Error::Family { name: text.to_owned(), reason }
+        })
+    }
+}
+
+impl Basis {
+    /// Directions of one's own: `names` of the members, and one direction [C, H, W] after the other.
+    ///
+    /// # Errors
+    /// [`Error::Family`] for no members, another number of elements than names and shape ask for, NaN or infinity.
+    pub fn new(names: Vec<String>, tangents: Vec<f64>, shape: [usize; 3]) -> Result<Self> {
+        let fail = |reason: String| Err(Error::Family { name: "own".into(), reason });
+        let elements = shape.iter().try_fold(1_usize, |product, n| product.checked_mul(*n)).unwrap_or(0);
+        if names.is_empty() || elements == 0 {
+            return fail("the basis is empty: give at least one direction of the image's shape".into());
+        }
+        if Some(tangents.len()) != names.len().checked_mul(elements) {
+            return fail(format!(
+                "{} directions of the shape {shape:?} have {elements} numbers each, but there are {} in all",
+                names.len(),
+                tangents.len()
+            ));
+        }
+        if let Some(at) = tangents.iter().position(|x| !x.is_finite()) {
+            return fail(format!(
+                "{} holds {} at element {}: a direction needs finite numbers",
+                names[at / elements],
+                tangents[at],
+                at % elements
+            ));
+        }
+        let members = names.into_iter().map(|name| (name, String::new())).collect();
+        Ok(Self { members, tangents, shape })
+    }
+
+    /// Name and unit of each member: ("rotation", "degrees"). One's own have no unit.
+    #[must_use]
+    pub fn members(&self) -> &[(String, String)] {
+        &self.members
+    }
+
+    /// One direction [C, H, W] a member.
+    #[must_use]
+    pub fn tangents(&self) -> &[f64] {
+        &self.tangents
+    }
+
+    /// q.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Never: a basis has at least one member.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// A setting of the knobs in words: "right 0.31 pixels; rotation -2.5 degrees".
+    #[must_use]
+    pub fn describe(&self, setting: &[f64]) -> String {
+        let word = |((name, unit), x): (&(String, String), &f64)| {
+            format!("{name} {x:.4} {unit}").trim_end().to_owned()
+        };
+        self.members.iter().zip(setting).map(word).collect::<Vec<_>>().join("; ")
+    }
+}
+
+impl Linearization<'_> {
+    /// The influence of a family, by J T out of the stored Jacobian. The budget of [`Filter::Tikhonov`] is on the knobs in their units.
+    ///
+    /// # Errors
+    /// [`Error::Family`] for a basis of another shape than the images; [`Error::Measure`] as [`Linearization::score_for`].
+    pub fn family(&self, basis: &Basis, objective: &Objective, filter: &Filter) -> Result<FamilyScore> {
+        let shape = self.shape();
+        if basis.shape.as_slice() != shape {
+            let reason = format!("directions of the shape {:?} for images of {shape:?}", basis.shape);
+            return Err(Error::Family { name: "own".into(), reason });
+        }
+        let (rows, precision) = match self.rows() {
+            Rows::F32(rows) => (products(rows, basis), Precision::F32),
+            Rows::F64(rows) => (products(rows, basis), Precision::F64),
+            other => unreachable!("rows in a precision that no plan has: {other:?}"),
+        };
+        let (classes, q) = (self.logits().len(), basis.len());
+        let tangent = Tangent::from_rows(&rows, classes, q).map_err(|source| self.fault(source))?;
+        let tangent = tangent.with_precision(precision);
+        let score = self.score_of(&tangent, objective, filter)?;
+        let found = influence(self.logits(), &tangent, objective, filter);
+        let direction =
+            found.and_then(|found| found.direction(&rows, q)).map_err(|source| self.fault(source))?;
+        let mut velocity: Vec<f64> =
+            rows.chunks_exact(q).map(|row| row.iter().zip(&direction).map(|(x, a)| x * a).sum()).collect();
+        velocity.push(0.0);
+        let probabilities = Probabilities::new(self.logits()).map_err(|source| self.fault(source))?;
+        let length = fisher_length(&probabilities, &velocity);
+        let unit = if length > 0.0 { 1.0 / length } else { 0.0 };
+        Ok(FamilyScore { score, direction: direction.iter().map(|a| a * unit).collect() })
+    }
+}
+
+/// J T, row by row, summed in f64.
+fn products<T: Scalar>(rows: &[T], basis: &Basis) -> Vec<f64> {
+    let columns: usize = basis.shape.iter().product();
+    let product =
+        |row: &[T], tangent: &[f64]| row.iter().zip(tangent).map(|(x, t)| x.to_f64() * t).sum::<f64>();
+    let tangents = || basis.tangents.chunks_exact(columns);
+    rows.chunks_exact(columns).flat_map(|row| tangents().map(move |tangent| product(row, tangent))).collect()
+}

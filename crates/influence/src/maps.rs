@@ -1,0 +1,105 @@
+//! Where an image is sensitive: maps over windows and regions, out of the Jacobian that the score came from.
+
+use influence_autodiff::Rows;
+use influence_manifold::{
+    Channels, Error as MeasureError, Filter, Map, Objective, PixelTangent, Region, Scalar,
+};
+
+use crate::error::{Error, Result};
+use crate::scorer::Linearization;
+
+/// Calls a method of [`PixelTangent`] in the precision that the rows have.
+macro_rules! of_pixels {
+    ($at:expr, $shape:expr, |$pixels:ident| $run:expr) => {
+        match $at.rows() {
+            Rows::F32(rows) => pixels($at.logits(), rows, $shape).and_then(|$pixels| $run),
+            Rows::F64(rows) => pixels($at.logits(), rows, $shape).and_then(|$pixels| $run),
+            other => unreachable!("rows in a precision that no plan has: {other:?}"),
+        }
+        .map_err(|source| $at.fault(source))
+    };
+}
+
+fn pixels<'a, T: Scalar>(
+    logits: &'a [f64],
+    rows: &'a [T],
+    shape: [usize; 3],
+) -> Result<PixelTangent<'a, T>, MeasureError> {
+    PixelTangent::new(logits, rows, shape)
+}
+
+impl Linearization<'_> {
+    /// Channels, height and width of the sample.
+    ///
+    /// # Errors
+    /// [`Error::NotAnImage`] for samples with other axes.
+    pub fn image_shape(&self) -> Result<[usize; 3]> {
+        let shape = self.shape();
+        shape.as_slice().try_into().map_err(|_| Error::NotAnImage { shape: shape.clone() })
+    }
+
+    /// The influence of every window of half-width s, (2 s + 1)^2 pixels around each pixel and fewer at the border, for each s in
+    /// `half_widths`: one [`Map`] each.
+    ///
+    /// ```no_run
+    /// # use influence::{Channels, Filter, Linearization, SampleObjective};
+    /// # fn of(at: &Linearization<'_>) -> Result<(), influence::Error> {
+    /// let maps = at.maps(&SampleObjective::Predicted, &Filter::exact(), &[0, 1], Channels::Joint)?;
+    /// let [_, height, width] = maps[1].shape;
+    /// println!("the middle: {} of at most {}", maps[1].values[height / 2 * width + width / 2], maps[1].bound);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotAnImage`]; [`Error::Measure`] for no half-widths, one twice or one whose window is larger than the image, and as
+    /// [`Linearization::score_for`].
+    pub fn maps(
+        &self,
+        objective: &Objective,
+        filter: &Filter,
+        half_widths: &[usize],
+        channels: Channels,
+    ) -> Result<Vec<Map>> {
+        let shape = self.image_shape()?;
+        of_pixels!(self, shape, |pixels| pixels.maps(objective, filter, half_widths, channels))
+    }
+
+    /// The influence of every region, all pixels of one label `[H, W]` together: superpixels, a segmentation, a mask.
+    ///
+    /// # Errors
+    /// [`Error::NotAnImage`]; [`Error::Measure`] for another number of labels than pixels, and as [`Linearization::score_for`].
+    pub fn regions(
+        &self,
+        objective: &Objective,
+        filter: &Filter,
+        labels: &[u32],
+        channels: Channels,
+    ) -> Result<Vec<Region>> {
+        let shape = self.image_shape()?;
+        of_pixels!(self, shape, |pixels| pixels.regions(objective, filter, labels, channels))
+    }
+
+    /// |df| of every window, `[H, W]` or `[C, H, W]`: the Jacobian norm, as a baseline for [`Linearization::maps`].
+    ///
+    /// # Errors
+    /// As [`Linearization::maps`].
+    pub fn gradient_norms(
+        &self,
+        objective: &Objective,
+        half_width: usize,
+        channels: Channels,
+    ) -> Result<Vec<f64>> {
+        let shape = self.image_shape()?;
+        of_pixels!(self, shape, |pixels| pixels.gradient_norms(objective, half_width, channels))
+    }
+
+    /// df, the gradient of the objective in every element of the sample.
+    ///
+    /// # Errors
+    /// [`Error::Measure`] for an objective that is no function of the probabilities.
+    pub fn gradient(&self, objective: &Objective) -> Result<Vec<f64>> {
+        let elements = self.shape().iter().product();
+        of_pixels!(self, [1, 1, elements], |pixels| pixels.gradient(objective))
+    }
+}

@@ -1,0 +1,112 @@
+//! The authors' numerics of every window: the singular values s_i of T above the cut, and the entries q_iy of its left vectors, from the
+//! eigenvalues s_i^2 of T T^T in the complement of the null direction.
+//!
+//! FI = ((sqrt P_y + epsilon) / (P_y + epsilon))^2 sum_{s_i > cut} q_iy^2, where q_iy is e_y . q_i, or T_y T^T q_i / s_i^2 where the
+//! row T_y is shorter than s_i and keeps its own digits (`filters/paper.rs`). Gram matrices lose what lies below 1e-8 of the
+//! largest singular value: the errors are estimated, and a window in doubt is left to its own rows.
+
+use super::eigen::SmallEigen;
+use super::frame::Frame;
+use super::grams::{Grams, window_sums};
+use super::{Layout, Windows};
+use crate::Probabilities;
+use crate::filters::paper::{CUT_ROUNDOFFS, log_gradient_factor, null_logs};
+use crate::precision::Precision;
+
+/// Largest relative error, as estimated, of a value that is taken: what Gram matrices reach of the reference values.
+const ACCURACY: f64 = 1e-8;
+/// The same in roundoffs of rows in lower precision.
+const ROUNDOFFS: f64 = 10.0;
+
+/// The constants of a map.
+struct Cut {
+    /// Of the singular values.
+    cut: f64,
+    /// Error of a singular value per norm of the window's rows.
+    error: f64,
+    /// ((sqrt P_y + epsilon) / (P_y + epsilon))^2.
+    factor: f64,
+    accuracy: f64,
+    n: usize,
+}
+
+/// Value and rank of each window; nothing where rounding could show in them.
+pub(super) fn authors(
+    frame: &Frame,
+    probabilities: &Probabilities,
+    layout: Layout,
+    s: usize,
+    y: usize,
+    (epsilon, rank_epsilon): (f64, f64),
+    precision: Precision,
+) -> Vec<Option<(f64, usize)>> {
+    let (rows, unit) = frame.authors(probabilities, y, epsilon);
+    let n = frame.size();
+    let grams = Grams::new(&rows, n + 1, layout.shape, layout.channels, s);
+    let mut norms = vec![0.0; Windows::new(layout, s).count()];
+    window_sums(&frame.centred().squares(), layout.shape, layout.channels, s, &mut norms);
+    let null = null_logs(probabilities, epsilon);
+    let weights = probabilities.logs().iter().zip(&null).map(|(l, n)| (l - n + (-l.exp()).ln_1p()).exp());
+    let heaviest = weights.fold(0.0, f64::max);
+    let cut = Cut {
+        cut: rank_epsilon / frame.scale,
+        error: CUT_ROUNDOFFS * precision.unit_roundoff() * heaviest,
+        factor: (2.0 * log_gradient_factor(probabilities.logs()[y], epsilon)).exp(),
+        accuracy: ACCURACY.max(ROUNDOFFS * precision.unit_roundoff()),
+        n,
+    };
+    let mut eigen = SmallEigen::default();
+    (0..norms.len()).map(|at| cut.window(&grams, at, norms[at].sqrt(), &unit, &mut eigen)).collect()
+}
+
+impl Cut {
+    fn window(
+        &self,
+        grams: &Grams,
+        at: usize,
+        norm: f64,
+        unit: &[f64],
+        eigen: &mut SmallEigen,
+    ) -> Option<(f64, usize)> {
+        let n = self.n;
+        let size: f64 = (0..n).map(|i| grams.entry(at, i, i)).sum();
+        let error = self.error * norm + n as f64 * Precision::F64.unit_roundoff() * size / self.cut;
+        if size.sqrt() + error < self.cut {
+            return Some((0.0, 0));
+        }
+        eigen.matrix.clear();
+        for i in 0..n {
+            eigen.matrix.extend((0..n).map(|j| grams.entry(at, i.max(j), i.min(j))));
+        }
+        eigen.tracked.clear();
+        eigen.tracked.extend((0..n).map(|i| [unit[i], grams.entry(at, n, i)]));
+        let length = grams.entry(at, n, n).sqrt();
+        if !eigen.decompose() || eigen.values.iter().any(|v| (v.max(0.0).sqrt() - self.cut).abs() < error) {
+            return None;
+        }
+        self.sum(eigen, unit, length)
+    }
+
+    /// The kept directions, if what is known of their errors allows.
+    fn sum(&self, eigen: &SmallEigen, unit: &[f64], length: f64) -> Option<(f64, usize)> {
+        let threshold = self.cut * self.cut;
+        let kept = || eigen.values.iter().zip(&eigen.tracked).filter(|(value, _)| **value > threshold);
+        let largest = eigen.values.iter().copied().fold(0.0, f64::max);
+        let smallest = kept().map(|(value, _)| *value).fold(f64::INFINITY, f64::min);
+        let dropped = eigen.values.iter().copied().filter(|v| *v <= threshold).fold(0.0, f64::max);
+        // The angle by which rounding turns the kept directions among the dropped ones.
+        let angle = self.n as f64 * Precision::F64.unit_roundoff() * largest / (smallest - dropped);
+        let norm = |t: usize| eigen.tracked.iter().map(|x| x[t] * x[t]).sum::<f64>().sqrt();
+        let (of_unit, of_row) = (unit.iter().map(|x| x * x).sum::<f64>().sqrt(), norm(1));
+        let (mut sum, mut error, mut rank) = (0.0, 0.0, 0);
+        for (value, [direct, product]) in kept() {
+            let (share, doubt) =
+                if length * length > *value { (*direct, of_unit) } else { (product / value, of_row / value) };
+            sum += share * share;
+            error += (angle * doubt).powi(2);
+            rank += 1;
+        }
+        let sound = rank == 0 || error <= (0.5 * self.accuracy).powi(2) * sum;
+        sound.then_some((self.factor * sum, rank))
+    }
+}

@@ -1,0 +1,409 @@
+//! Where a sample is sensitive: the influence of every small part of an image, from the columns of one Jacobian.
+//!
+//! A window of half-width s around a pixel holds the columns of (2 s + 1)^2 pixels, fewer at the border, where it is clipped; of all
+//! channels together or of one. Its measure is that of [`influence`] on these columns alone:
+//! [`PixelTangent::window`] computes it so, and is the reference. [`PixelTangent::maps`] does the same for all windows of
+//! an image: outer products of the columns are added up over windows, ranks come from certificates, values from small
+//! factorisations side by side, each with an estimate of its error, and whatever is in doubt goes back to the reference.
+
+mod authors;
+mod damped;
+mod eigen;
+mod few;
+mod frame;
+mod grams;
+mod lanes;
+mod rank;
+mod regions;
+mod sums;
+
+use few::Few;
+use frame::Frame;
+use grams::map_shape;
+use rank::{Threshold, certified};
+
+pub use regions::Region;
+
+use crate::error::{check_finite, wrong_length};
+use crate::gradient::{Gradient, LogitGradient};
+use crate::influence::tolerance_of;
+use crate::precision::{Carrier, Noise};
+use crate::{Error, Filter, Influence, Objective, Probabilities, Scalar, Tangent, influence};
+
+/// Whether a window holds all channels of its pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Channels {
+    /// All channels in one window: a map `[H, W]`.
+    #[default]
+    Joint,
+    /// One window a channel: a map `[C, H, W]`.
+    Separate,
+}
+
+/// The influence of every window of one half-width.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Map {
+    /// s: windows are 2 s + 1 pixels wide and high, less at the border.
+    pub half_width: usize,
+    /// `[C, H, W]`, C = 1 where the channels are joint.
+    pub shape: [usize; 3],
+    /// FI of the window around each pixel, row-major.
+    pub values: Vec<f64>,
+    /// FI / bound of each.
+    pub reach: Vec<f64>,
+    /// How many directions each reaches.
+    pub ranks: Vec<usize>,
+    /// Whether rounding or another tolerance near by could give another value.
+    pub ambiguous: Vec<bool>,
+    /// |w|^2, the bound of all windows: a function of the probabilities alone.
+    pub bound: f64,
+}
+
+/// A sample's Jacobian with respect to the pixels of an image.
+#[derive(Debug, Clone, Copy)]
+pub struct PixelTangent<'a, T> {
+    logits: &'a [f64],
+    rows: &'a [T],
+    shape: [usize; 3],
+}
+
+/// The pixels of an image and which of them a window takes.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    shape: [usize; 3],
+    channels: Channels,
+}
+
+/// All windows of one half-width.
+#[derive(Debug, Clone, Copy)]
+struct Windows {
+    layout: Layout,
+    /// C or 1, H, W.
+    map: [usize; 3],
+    s: usize,
+}
+
+impl Windows {
+    fn new(layout: Layout, s: usize) -> Self {
+        Self { layout, map: map_shape(layout.shape, layout.channels), s }
+    }
+
+    /// How many windows there are.
+    fn count(&self) -> usize {
+        self.map.iter().product()
+    }
+
+    /// The channels, rows and columns of window `at`.
+    fn ranges(&self, at: usize) -> [std::ops::Range<usize>; 3] {
+        let [_, height, width] = self.map;
+        let (x, y, channel) = (at % width, at / width % height, at / width / height);
+        let around = |centre: usize, size: usize| {
+            centre.saturating_sub(self.s)..centre.saturating_add(self.s + 1).min(size)
+        };
+        let channels = match self.layout.channels {
+            Channels::Joint => 0..self.layout.shape[0],
+            Channels::Separate => channel..channel + 1,
+        };
+        [channels, around(y, height), around(x, width)]
+    }
+
+    /// How many columns of J window `at` has.
+    fn columns(&self, at: usize) -> usize {
+        self.ranges(at).iter().map(ExactSizeIterator::len).product()
+    }
+
+    /// The columns of J of window `at`.
+    fn indices(&self, at: usize, indices: &mut Vec<usize>) {
+        let [_, height, width] = self.map;
+        let [channels, rows, columns] = self.ranges(at);
+        indices.clear();
+        for channel in channels {
+            for y in rows.clone() {
+                indices.extend(columns.clone().map(|x| (channel * height + y) * width + x));
+            }
+        }
+    }
+}
+
+impl<'a, T: Scalar> PixelTangent<'a, T> {
+    /// From the rows of J, K of them or the K-1 differences z_k - z_K, told apart by the length.
+    ///
+    /// # Shapes
+    ///
+    /// `logits`: `[K]`; `rows`: [K or K-1, C, H, W], `shape` being [C, H, W].
+    ///
+    /// # Errors
+    ///
+    /// Fewer than two classes, no pixels, another length, NaN or infinity.
+    pub fn new(logits: &'a [f64], rows: &'a [T], shape: [usize; 3]) -> Result<Self, Error> {
+        let classes = logits.len();
+        if classes < 2 {
+            return Err(Error::TooFewClasses { classes });
+        }
+        let columns: usize = shape.iter().product();
+        if columns == 0 {
+            return Err(Error::NoColumns);
+        }
+        if rows.len() != classes * columns && rows.len() != (classes - 1) * columns {
+            let expected = format!("{classes} or {} rows of {columns}", classes - 1);
+            return Err(wrong_length("the Jacobian", expected, rows.len()));
+        }
+        check_finite("the logits", logits.iter().copied())?;
+        check_finite("the Jacobian", rows.iter().map(|x| x.to_f64()))?;
+        Ok(Self { logits, rows, shape })
+    }
+
+    /// The influence of every window of each half-width, clipped at the border.
+    ///
+    /// A half-width s is refused where the window, 2 s + 1 pixels wide and high, is larger than the image.
+    ///
+    /// # Errors
+    ///
+    /// No half-widths, one twice or too large; as [`influence`] for objective and filter, of which [`Objective::Row`] has no
+    /// windows.
+    pub fn maps(
+        &self,
+        objective: &Objective,
+        filter: &Filter,
+        half_widths: &[usize],
+        channels: Channels,
+    ) -> Result<Vec<Map>, Error> {
+        self.check_half_widths(half_widths)?;
+        let filter = filter.validated()?;
+        let probabilities = self.checked(objective, &filter)?;
+        let gradient = self.logit_gradient(objective, &probabilities)?;
+        let frame = gradient
+            .as_ref()
+            .and_then(|gradient| Frame::new(self.rows, self.columns(), &probabilities, gradient));
+        let layout = Layout { shape: self.shape, channels };
+        let map = |&s: &usize| {
+            let found = match &frame {
+                Some(frame) => self.quick(frame, &probabilities, layout, s, objective, &filter)?,
+                None => vec![None; Windows::new(layout, s).count()],
+            };
+            self.completed(found, layout, s, objective, &filter)
+        };
+        half_widths.iter().map(map).collect()
+    }
+
+    /// The influence of one window by the reference route: [`influence`] on its own columns.
+    ///
+    /// # Errors
+    ///
+    /// As [`PixelTangent::maps`]; a place outside the image.
+    pub fn window(
+        &self,
+        objective: &Objective,
+        filter: &Filter,
+        half_width: usize,
+        channels: Channels,
+        [channel, y, x]: [usize; 3],
+    ) -> Result<Influence, Error> {
+        self.check_half_widths(&[half_width])?;
+        self.checked(objective, filter)?;
+        let windows = Windows::new(Layout { shape: self.shape, channels }, half_width);
+        let [most, height, width] = windows.map;
+        if channel >= most || y >= height || x >= width {
+            let (place, map) = ([channel, y, x], windows.map);
+            return Err(Error::NoSuchWindow { place, map });
+        }
+        let mut indices = Vec::new();
+        windows.indices((channel * height + y) * width + x, &mut indices);
+        self.of_columns(&indices, objective, filter)
+    }
+
+    /// df of the objective at every pixel, `[C, H, W]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`influence`] for the objective, which must be a function of the probabilities.
+    pub fn gradient(&self, objective: &Objective) -> Result<Vec<f64>, Error> {
+        let probabilities = self.checked(objective, &Filter::exact())?;
+        let gradient = self.logit_gradient(objective, &probabilities)?;
+        let gradient = gradient.ok_or_else(|| Error::NoWindows { objective: objective.to_string() })?;
+        let (columns, top) = (self.columns(), probabilities.predicted());
+        let row = |k: usize| self.rows.get(k * columns..(k + 1) * columns);
+        let mut df = vec![0.0; columns];
+        for k in (0..self.logits.len()).filter(|k| *k != top) {
+            let dh = gradient.signs[k] * gradient.log_abs[k].exp();
+            if let Some(row) = row(k) {
+                df.iter_mut().zip(row).for_each(|(sum, x)| *sum += dh * x.to_f64());
+            }
+            if let Some(row) = row(top) {
+                df.iter_mut().zip(row).for_each(|(sum, x)| *sum -= dh * x.to_f64());
+            }
+        }
+        Ok(df)
+    }
+
+    /// |df| of every window: the Jacobian norm, a baseline for [`PixelTangent::maps`].
+    ///
+    /// # Errors
+    ///
+    /// As [`PixelTangent::maps`] and [`PixelTangent::gradient`].
+    pub fn gradient_norms(
+        &self,
+        objective: &Objective,
+        half_width: usize,
+        channels: Channels,
+    ) -> Result<Vec<f64>, Error> {
+        self.check_half_widths(&[half_width])?;
+        let squares: Vec<f64> = self.gradient(objective)?.iter().map(|x| x * x).collect();
+        let mut sums = vec![0.0; map_shape(self.shape, channels).iter().product()];
+        grams::window_sums(&squares, self.shape, channels, half_width, &mut sums);
+        Ok(sums.into_iter().map(f64::sqrt).collect())
+    }
+
+    /// p.
+    fn columns(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// How the rows reached us.
+    fn noise() -> Noise {
+        Noise { precision: T::PRECISION, carrier: Carrier::Rows }
+    }
+
+    /// Refuses what is wrong with logits, objective and filter whatever the window.
+    fn checked(&self, objective: &Objective, filter: &Filter) -> Result<Probabilities, Error> {
+        filter.check_objective(objective)?;
+        if matches!(objective, Objective::Row(_)) {
+            return Err(Error::NoWindows { objective: objective.to_string() });
+        }
+        let probabilities = Probabilities::new(self.logits)?;
+        objective.class_of(&probabilities)?;
+        Ok(probabilities)
+    }
+
+    fn check_half_widths(&self, half_widths: &[usize]) -> Result<(), Error> {
+        let [_, height, width] = self.shape;
+        if half_widths.is_empty() {
+            return Err(Error::NoHalfWidths);
+        }
+        for (place, &half_width) in half_widths.iter().enumerate() {
+            if half_widths[..place].contains(&half_width) {
+                return Err(Error::RepeatedHalfWidth { half_width });
+            }
+            if half_width > (height.max(width) - 1) / 2 {
+                return Err(Error::WindowTooLarge { half_width, height, width });
+            }
+        }
+        Ok(())
+    }
+
+    /// dh, where the objective is a function of the probabilities.
+    fn logit_gradient(
+        &self,
+        objective: &Objective,
+        probabilities: &Probabilities,
+    ) -> Result<Option<LogitGradient>, Error> {
+        // Any tangent will do: it is looked at by objectives that are no functions of the probabilities alone.
+        let column: Vec<f64> = self.rows.chunks_exact(self.columns()).map(|row| row[0].to_f64()).collect();
+        let tangent = Tangent::from_rows(&column, self.logits.len(), 1)?;
+        Ok(match objective.gradient(probabilities, &tangent)? {
+            Gradient::OfProbabilities(gradient) => Some(gradient),
+            Gradient::Free(_) => None,
+        })
+    }
+
+    /// [`influence`] on some columns of J.
+    fn of_columns(
+        &self,
+        indices: &[usize],
+        objective: &Objective,
+        filter: &Filter,
+    ) -> Result<Influence, Error> {
+        let rows = self.rows.chunks_exact(self.columns());
+        let columns: Vec<T> = rows.flat_map(|row| indices.iter().map(|&i| row[i])).collect();
+        let tangent = Tangent::from_rows(&columns, self.logits.len(), indices.len())?;
+        influence(self.logits, &tangent, objective, filter)
+    }
+
+    /// Value and rank of every window that the fast routes are sure of.
+    fn quick(
+        &self,
+        frame: &Frame,
+        probabilities: &Probabilities,
+        layout: Layout,
+        s: usize,
+        objective: &Objective,
+        filter: &Filter,
+    ) -> Result<Vec<Option<(f64, usize)>>, Error> {
+        if let Filter::Paper { epsilon, rank_epsilon } = *filter {
+            let y = objective.class_of(probabilities)?;
+            let epsilons = (epsilon, rank_epsilon);
+            return Ok(authors::authors(frame, probabilities, layout, s, y, epsilons, T::PRECISION));
+        }
+        let tolerance = tolerance_of(filter).unwrap_or_else(|| Self::noise().tolerance());
+        let certified = certified(frame, layout, s, Threshold::new(tolerance, Self::noise()));
+        let windows = Windows::new(layout, s);
+        let rank = |at: usize| windows.columns(at).min(frame.size());
+        let values = match *filter {
+            Filter::Tikhonov { lambda } => damped::damped(frame, layout, s, lambda, T::PRECISION),
+            _ => exact(frame, windows, &certified, &mut Few::new(frame, T::PRECISION)),
+        };
+        let pair = |(at, (value, certified)): (usize, (Option<f64>, bool))| {
+            value.filter(|_| certified).map(|value| (value, rank(at)))
+        };
+        Ok(values.into_iter().zip(certified).enumerate().map(pair).collect())
+    }
+
+    /// A map whose missing windows are computed by the reference route.
+    fn completed(
+        &self,
+        found: Vec<Option<(f64, usize)>>,
+        layout: Layout,
+        s: usize,
+        objective: &Objective,
+        filter: &Filter,
+    ) -> Result<Map, Error> {
+        let windows = Windows::new(layout, s);
+        let bound = self.bound(objective)?;
+        let mut map = Map {
+            half_width: s,
+            shape: windows.map,
+            values: Vec::with_capacity(found.len()),
+            reach: Vec::with_capacity(found.len()),
+            ranks: Vec::with_capacity(found.len()),
+            ambiguous: Vec::with_capacity(found.len()),
+            bound,
+        };
+        let mut indices = Vec::new();
+        for (at, found) in found.into_iter().enumerate() {
+            let (value, reach, rank, ambiguous) = match found {
+                Some((value, rank)) => (value, if value > 0.0 { value / bound } else { 0.0 }, rank, false),
+                None => {
+                    windows.indices(at, &mut indices);
+                    let Influence { value, reach, rank, ambiguous, .. } =
+                        self.of_columns(&indices, objective, filter)?;
+                    (value, reach, rank, ambiguous)
+                }
+            };
+            map.values.push(value);
+            map.reach.push(reach);
+            map.ranks.push(rank);
+            map.ambiguous.push(ambiguous);
+        }
+        Ok(map)
+    }
+
+    /// |w|^2.
+    fn bound(&self, objective: &Objective) -> Result<f64, Error> {
+        let gradient = self.logit_gradient(objective, &Probabilities::new(self.logits)?)?;
+        Ok(gradient.map_or(f64::INFINITY, |gradient| gradient.log_bound.exp()))
+    }
+}
+
+/// The exact influence of the windows that are certified to have full rank.
+fn exact(frame: &Frame, windows: Windows, certified: &[bool], few: &mut Few<'_>) -> Vec<Option<f64>> {
+    let mut indices = Vec::new();
+    let mut value = |at: usize| {
+        if windows.columns(at) >= frame.size() {
+            return Some(frame.bound);
+        }
+        windows.indices(at, &mut indices);
+        few.value(&indices)
+    };
+    certified.iter().enumerate().map(|(at, certified)| certified.then(|| value(at)).flatten()).collect()
+}

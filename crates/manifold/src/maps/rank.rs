@@ -1,0 +1,80 @@
+//! A certificate that a window reaches every direction it can, min(c, K-1) of them for c columns, with no singular value near the
+//! tolerance: 1 / tr M^-1 bounds the smallest eigenvalue of the Gram matrix M from below, and tr M the largest from above.
+//!
+//! A window without the certificate is decided by its own singular values.
+
+use super::frame::{Frame, Rows};
+use super::grams::{Grams, window_sums};
+use super::lanes::{LANES, cholesky, inverse_trace, packed, trace};
+use super::{Layout, Windows};
+use crate::precision::{AMBIGUOUS_FACTOR, Noise};
+
+/// Square of the smallest relative singular value that a Gram matrix in `f64` certifies: a thousand roundings.
+const GRAM_LIMIT: f64 = 1e-12;
+
+/// What a certificate asks of the smallest eigenvalue.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Threshold {
+    /// Share of the largest.
+    relative: f64,
+    /// Share of the squared norm before centring.
+    floor: f64,
+}
+
+impl Threshold {
+    /// For a relative tolerance of the rank and rows of this noise.
+    pub(super) fn new(tolerance: f64, noise: Noise) -> Self {
+        let relative = (AMBIGUOUS_FACTOR * tolerance).max(noise.resolution());
+        let floor = AMBIGUOUS_FACTOR * noise.floor();
+        Self { relative: (relative * relative).max(GRAM_LIMIT), floor: floor * floor }
+    }
+
+    fn passed(&self, trace: f64, inverse_trace: f64, norm: f64) -> bool {
+        inverse_trace.recip() > self.relative * trace + self.floor * norm
+    }
+}
+
+/// Whether each window has full rank for certain.
+pub(super) fn certified(frame: &Frame, layout: Layout, s: usize, threshold: Threshold) -> Vec<bool> {
+    let (centred, n) = (frame.centred(), frame.size());
+    let windows = Windows::new(layout, s);
+    let mut norms = vec![0.0; windows.count()];
+    window_sums(&frame.given_squares(), layout.shape, layout.channels, s, &mut norms);
+    let mut certified = vec![false; windows.count()];
+    let wide = |at: usize| windows.columns(at) >= n;
+    if (0..windows.count()).any(wide) {
+        let grams = Grams::new(&centred, n, layout.shape, layout.channels, s);
+        let (mut matrices, mut column) = (Vec::new(), Vec::new());
+        for at in (0..windows.count()).step_by(LANES) {
+            grams.load(at, &mut matrices);
+            let traces = trace(&matrices, n);
+            cholesky(&mut matrices, n);
+            let inverses = inverse_trace(&matrices, n, &mut column);
+            for at in at..(at + LANES).min(windows.count()) {
+                certified[at] = threshold.passed(traces[at % LANES], inverses[at % LANES], norms[at]);
+            }
+        }
+    }
+    let mut indices = Vec::new();
+    for at in (0..windows.count()).filter(|at| !wide(*at)) {
+        windows.indices(at, &mut indices);
+        certified[at] = narrow(&centred, &indices, threshold, norms[at]);
+    }
+    certified
+}
+
+/// A window of fewer columns than K-1, by the Gram matrix of its columns.
+fn narrow(centred: &Rows, indices: &[usize], threshold: Threshold, norm: f64) -> bool {
+    let c = indices.len();
+    let mut gram = vec![[0.0]; packed(c)];
+    for row in centred.values.chunks_exact(centred.columns) {
+        for (i, &a) in indices.iter().enumerate() {
+            for (j, &b) in indices[..=i].iter().enumerate() {
+                gram[packed(i) + j][0] += row[a] * row[b];
+            }
+        }
+    }
+    let sum = trace(&gram, c);
+    cholesky(&mut gram, c);
+    threshold.passed(sum[0], inverse_trace(&gram, c, &mut Vec::new())[0], norm)
+}
