@@ -16,8 +16,7 @@ mod engine;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, TensorData};
 use common::{Case, cases};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use engine::Engine;
@@ -26,9 +25,9 @@ use influence_autodiff::{Graph, Options, Program};
 use influence_zoo::{Network, weights};
 
 /// Engines that are compared unless `INFLUENCE_ENGINES` names others.
-const ENGINES: &str = "flex,ndarray,wgpu,cuda";
+const ENGINES: &str = "cpu,flex,ndarray,wgpu,cuda";
 /// Numbers of images that run in one call.
-const COUNTS: [usize; 3] = [1, 32, 256];
+const COUNTS: [usize; 4] = [1, 8, 32, 256];
 /// Calls that would take longer, by the time of a single image, are left out.
 const LONGEST: Duration = Duration::from_secs(4);
 /// How far single precision may be from the reference.
@@ -36,8 +35,6 @@ const TOLERANCE: f64 = 1e-4;
 
 /// A network on a backend.
 struct Subject {
-    device: Device,
-    network: Network,
     program: Program,
     scorer: Scorer,
     shape: [usize; 3],
@@ -45,14 +42,15 @@ struct Subject {
 
 impl Subject {
     /// Ready for calls of `count` images.
-    fn new(case: &Case, device: &Device, count: usize) -> Self {
+    fn new(case: &Case, engine: Engine, device: &Device, count: usize) -> Self {
         let (network, shape) = (case.network(weights::Precision::F32), case.golden.image_shape());
         let graph = Graph::capture(&network, Network::forward, &shape, &Device::flex()).unwrap();
-        let options = Options { batch: count, ..Options::default() };
+        let options = Options { engine: engine.executor(), batch: count, ..Options::default() };
         let program = Program::new(graph, device, &options).unwrap();
-        let scorer = Scorer::builder().precision(Precision::F32).device(device).batch(count);
+        let scorer =
+            Scorer::builder().engine(engine.executor()).precision(Precision::F32).device(device).batch(count);
         let scorer = scorer.compile(&network, Network::forward, &shape).unwrap();
-        Self { network: network.to_device(device), device: device.clone(), program, scorer, shape }
+        Self { program, scorer, shape }
     }
 
     /// The reference's images, over and over.
@@ -62,8 +60,8 @@ impl Subject {
         TensorData::new(pixels, [&[count], &self.shape[..]].concat())
     }
 
-    fn forward(&self, images: TensorData) -> TensorData {
-        self.network.forward(Tensor::from_data(images, &self.device)).into_data()
+    fn forward(&self, images: TensorData) -> usize {
+        self.program.logits(images).unwrap().len()
     }
 
     fn jacobians(&self, images: TensorData) -> usize {
@@ -78,8 +76,8 @@ impl Subject {
 }
 
 /// Asserts the answer at one image, and tells how long it takes once everything is compiled.
-fn checked(case: &Case, device: &Device) -> Duration {
-    let subject = Subject::new(case, device, 1);
+fn checked(case: &Case, engine: Engine, device: &Device) -> Duration {
+    let subject = Subject::new(case, engine, device, 1);
     let (images, labels) = (subject.images(case, 1), case.golden.integers("labels"));
     let (found, expected) = (subject.scores(images.clone(), &labels)[0], case.golden.floats("fi_exact")[0]);
     assert!((found / expected - 1.0).abs() < TOLERANCE, "{}: {found} instead of {expected}", case.name);
@@ -89,12 +87,12 @@ fn checked(case: &Case, device: &Device) -> Duration {
 }
 
 fn compare(criterion: &mut Criterion, case: &Case, engine: Engine, device: &Device) {
-    let single = checked(case, device);
+    let single = checked(case, engine, device);
     let [c, h, w] = case.golden.image_shape();
     let mut group = criterion.benchmark_group(format!("{}/{c}x{h}x{w}/{engine}", case.name));
     group.sample_size(10);
     for count in COUNTS.into_iter().filter(|&count| count == 1 || single * count as u32 <= LONGEST) {
-        let subject = Subject::new(case, device, count);
+        let subject = Subject::new(case, engine, device, count);
         let (images, labels) = (subject.images(case, count), case.golden.integers("labels"));
         group.throughput(Throughput::Elements(count as u64));
         group.bench_function(format!("forward/{count}"), |bencher| {

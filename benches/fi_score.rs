@@ -46,7 +46,7 @@ fn fi_score(criterion: &mut Criterion) {
     for (found, expected) in run(&scorer, images, &objective).into_iter().zip(REFERENCE) {
         assert!((found / expected - 1.0).abs() < TOLERANCE, "{found} instead of {expected}");
     }
-    let mut group = criterion.benchmark_group("resnet50w8/1x28x28/flex");
+    let mut group = criterion.benchmark_group(format!("resnet50w8/1x28x28/{}", scorer.engine()));
     group.sample_size(10);
     for count in [1, 8, 32] {
         let (images, objective) = batch(&data, count);

@@ -8,15 +8,23 @@ mod common;
 
 use burn::tensor::{Device, TensorData};
 use common::{Case, cases};
-use influence::{Filter, Linearization, Precision, Score, Scorer};
+use influence::{Engine, Filter, Linearization, Precision, Score, Scorer};
 use influence_autodiff::{Graph, Options, Program, Rows};
 use influence_zoo::{Network, weights};
 
+/// Our own kernels, and Burn's on the processor.
+const ENGINES: [Engine; 2] = [Engine::Cpu(None), Engine::Burn];
+
+/// Every case on every engine.
+fn runs() -> Vec<(Case, Engine)> {
+    ENGINES.into_iter().flat_map(|engine| cases().into_iter().map(move |case| (case, engine))).collect()
+}
+
 /// The network of a case, ready to be scored.
-fn scorer(case: &Case, precision: Precision) -> Scorer {
+fn scorer(case: &Case, engine: Engine, precision: Precision) -> Scorer {
     let device = Device::flex();
     let network = case.network(weights_precision(precision));
-    let scorer = Scorer::builder().precision(precision).device(&device);
+    let scorer = Scorer::builder().engine(engine).precision(precision).device(&device);
     scorer.compile(&network, Network::forward, &case.golden.image_shape()).unwrap()
 }
 
@@ -70,13 +78,12 @@ fn tikhonov(case: &Case, column: usize) -> Vec<f64> {
 
 #[test]
 fn logits_and_jacobians_in_f64() {
-    for case in cases() {
+    for (case, engine) in runs() {
         let device = Device::flex();
         let network = case.network(weights::Precision::F64);
         let graph = Graph::capture(&network, Network::forward, &case.golden.image_shape(), &device).unwrap();
-        let program =
-            Program::new(graph, &device, &Options { precision: Precision::F64, ..Options::default() })
-                .unwrap();
+        let options = Options { engine, precision: Precision::F64, ..Options::default() };
+        let program = Program::new(graph, &device, &options).unwrap();
         let (logits, jacobians) = (case.golden.floats("logits"), case.golden.floats("jacobian_input"));
         let largest = jacobians.iter().fold(0.0_f64, |max, x| max.max(x.abs()));
         let size = jacobians.len() / logits.len();
@@ -94,16 +101,20 @@ fn logits_and_jacobians_in_f64() {
                 worst_row = worst_row.max((row - reference(at / size, at % size)).abs());
             }
         }
-        println!("{} logits {worst_logit:.1e}, rows {:.1e} of the largest", case.name, worst_row / largest);
+        println!(
+            "{} {engine:?} logits {worst_logit:.1e}, rows {:.1e} of the largest",
+            case.name,
+            worst_row / largest
+        );
         assert!(worst_logit <= 1e-9 && worst_row <= 1e-9 * largest, "{}", case.name);
     }
 }
 
 #[test]
 fn measures_in_f64() {
-    for case in cases() {
+    for (case, engine) in runs() {
         let golden = &case.golden;
-        let (scorer, labels) = (scorer(&case, Precision::F64), golden.integers("labels"));
+        let (scorer, labels) = (scorer(&case, engine, Precision::F64), golden.integers("labels"));
         let at = linearizations(&case, &scorer);
         let exact = scores(&at, Some(&labels), "exact");
         check(&case, "exact", &values(&exact), &golden.floats("fi_exact"), 1e-8);
@@ -129,8 +140,8 @@ fn measures_in_f64() {
 
 #[test]
 fn measures_in_f32() {
-    for case in cases() {
-        let (scorer, labels) = (scorer(&case, Precision::F32), case.golden.integers("labels"));
+    for (case, engine) in runs() {
+        let (scorer, labels) = (scorer(&case, engine, Precision::F32), case.golden.integers("labels"));
         let at = linearizations(&case, &scorer);
         let exact = scores(&at, Some(&labels), "exact");
         check(&case, "exact in f32", &values(&exact), &case.golden.floats("fi_exact"), 1e-4);

@@ -192,7 +192,9 @@ mod tests {
 
     #[test]
     fn a_batch_is_as_large_as_fits_and_no_larger() {
-        let plan = |most: usize, limit: usize| fitting_plan(graph(), most, 2, Precision::F32, Memory(limit));
+        let plan = |most: usize, limit: usize| {
+            fitting_plan(Arc::new(graph()), most, 2, Precision::F32, Memory(limit))
+        };
         let peak = |batch: usize| {
             Plan::input(Arc::new(graph()), batch, 2, Precision::F32).expect("a plan").bytes().peak()
         };

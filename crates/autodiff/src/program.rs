@@ -505,7 +505,7 @@ mod tests {
         };
         let bytes = program(1 << 20).expect("plenty").plan().bytes();
         let sample = bytes.peak() - bytes.weights;
-        assert_eq!(program(bytes.weights + 3 * sample).expect("three fit").lanes, 3);
+        assert_eq!(program(bytes.weights + 3 * sample).expect("three fit").schedule, Schedule::SideBySide(3));
         let refused = program(bytes.peak() - 1).expect_err("not even one");
         assert!(
             matches!(refused, Error::Memory { needed, .. } if needed.bytes() == bytes.peak()),

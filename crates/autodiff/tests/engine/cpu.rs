@@ -3,19 +3,26 @@
 //!
 //! A network is a list of instructions on a stack of images, so that any list is a valid network.
 
-use burn::module::{Module, ModuleMapper};
+use std::sync::Arc;
+
+use burn::module::Module;
 use burn::nn::{BatchNorm, BatchNormConfig};
-use burn::tensor::activation::relu;
+use burn::tensor::activation::{relu, tanh};
 use burn::tensor::module::{adaptive_avg_pool2d, avg_pool2d, conv2d, linear, max_pool2d};
 use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use influence_autodiff::{Engine, Graph, InstructionSet, Jacobian, Options, Precision, Program, Rows};
+use influence_autodiff::{
+    CpuExecutor, Engine, Error, Graph, InstructionSet, Jacobian, Memory, Options, Precision, Program, Rows,
+};
 use proptest::prelude::*;
 
-use crate::models::{Weights, batch, jacobians, noise};
+use crate::models::{EMPTY, Empty, Weights, batch, jacobians, noise};
 
 /// Rounding of f64 along a dozen layers, relative to the largest entry (at least 1).
 const DOUBLE: f64 = 1e-11;
+
+/// The same in f32 against f64.
+const SINGLE: f64 = 1e-4;
 
 /// One image.
 const SAMPLE: [usize; 3] = [2, 6, 5];
@@ -195,4 +202,116 @@ proptest! {
     fn random_networks_agree_with_burn(network in instructions()) {
         compare(&Norms::new(&Device::flex()), &network)?;
     }
+}
+
+/// Enough rows and channels that the work is cut up for several threads.
+fn large() -> Graph {
+    let forward = |_: &Empty, x: Tensor<4>| {
+        let device = x.device();
+        let options = ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
+        let stem = relu(conv2d(x, weights([40, 2, 3, 3], 1, &device), None, options.clone()));
+        let block = bottleneck(bottleneck(stem.clone(), 24, [1, 1]), 33, [2, 2]);
+        let more = relu(conv2d(block.clone(), weights([8, 66, 3, 3], 4, &device), None, options));
+        let all = relu(Tensor::cat(vec![block, more], 1));
+        let flat = adaptive_avg_pool2d(all, [2, 2]).flatten::<2>(1, 3);
+        let features = flat.dims()[1];
+        linear(flat, weights([features, 13], 3, &device), None)
+    };
+    Graph::capture(&EMPTY, forward, &LARGE, &Device::flex()).expect("it can be captured")
+}
+
+/// One image of [`large`].
+const LARGE: [usize; 3] = [2, 24, 20];
+
+/// The bits of all logits and rows of the samples, in their order.
+fn bits(program: &Program, samples: &TensorData) -> Vec<u64> {
+    let each = |jacobian: Jacobian| {
+        let rows: Vec<u64> = match &jacobian.rows {
+            Rows::F64(rows) => rows.iter().map(|x| x.to_bits()).collect(),
+            Rows::F32(rows) => rows.iter().map(|x| u64::from(x.to_bits())).collect(),
+            _ => panic!("rows of another type"),
+        };
+        jacobian.logits.iter().map(|x| x.to_bits()).chain(rows).collect::<Vec<_>>()
+    };
+    jacobians(program, samples).into_iter().flat_map(each).collect()
+}
+
+#[test]
+fn threads_and_batches_do_not_show() {
+    let (graph, samples) = (large(), batch(5, &LARGE));
+    for (precision, set) in
+        [Precision::F32, Precision::F64].into_iter().flat_map(|p| sets().map(move |s| (p, s)))
+    {
+        let run = |threads: usize, batch: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            let options = Options { engine: Engine::Cpu(Some(set)), precision, batch, memory: None };
+            pool.install(|| {
+                let program = Program::new(graph.clone(), &Device::flex(), &options).expect("it loads");
+                bits(&program, &samples)
+            })
+        };
+        let expected = run(1, 1);
+        for (threads, batch) in [(1, 5), (2, 1), (2, 8), (3, 2), (7, 3)] {
+            assert!(
+                run(threads, batch) == expected,
+                "{set}, {precision}, {threads} threads, batches of {batch}"
+            );
+        }
+    }
+}
+
+#[test]
+fn single_precision_agrees_with_burn() {
+    // Far from kinks: of 5 samples none has a ReLU that falls on the other side.
+    let (graph, samples) = (large(), batch(5, &LARGE));
+    let expected = jacobians(&program(&graph, Engine::Burn, Precision::F64), &samples);
+    for set in sets() {
+        let found = jacobians(&program(&graph, Engine::Cpu(Some(set)), Precision::F32), &samples);
+        let difference = difference(&found, &expected);
+        assert!(difference < SINGLE, "{set}: {difference:e}");
+    }
+}
+
+#[test]
+fn what_it_lacks_runs_on_burn_and_says_why() {
+    let graph = capture_one(|x| tanh(x).flatten::<2>(1, 3));
+    let program = program(&graph, Engine::Cpu(None), Precision::F64);
+    let engine = program.engine();
+    assert!(engine.starts_with("burn on flex") && engine.contains("Tanh"), "{engine}");
+    let expected = jacobians(&self::program(&graph, Engine::Burn, Precision::F64), &batch(2, &SAMPLE));
+    assert_eq!(jacobians(&program, &batch(2, &SAMPLE)), expected);
+}
+
+#[test]
+fn memory_bounds_the_batch_and_is_refused_when_one_sample_does_not_fit() {
+    let executor = CpuExecutor::new(Arc::new(large()), Precision::F32, None).expect("finite").expect("known");
+    let (fixed, sample) = (executor.fixed_bytes(), executor.sample_bytes());
+    let run = |bytes: usize| {
+        let memory = Some(Memory::new(bytes));
+        let options = Options { engine: Engine::Cpu(None), precision: Precision::F32, batch: 8, memory };
+        Program::new(large(), &Device::flex(), &options).map(|program| program.plan().batch())
+    };
+    assert_eq!(run(fixed + 3 * sample), Ok(3));
+    assert_eq!(run(fixed + 100 * sample), Ok(8));
+    let refused = run(fixed + sample - 1).expect_err("one sample does not fit");
+    assert!(
+        matches!(refused, Error::Memory { needed, .. } if needed == Memory::new(fixed + sample)),
+        "{refused}"
+    );
+}
+
+#[test]
+fn stages_and_steps_are_printed() {
+    let graph = capture_one(|x| {
+        let device = x.device();
+        linear(relu(x).flatten::<2>(1, 3), weights([60, 3], 1, &device), None)
+    });
+    let executor = CpuExecutor::new(Arc::new(graph), Precision::F32, None);
+    let text = executor.expect("finite").expect("known").to_string();
+    assert!(text.contains("relu with mask r0") && text.contains("through r0"), "{text}");
+}
+
+/// A network without weights.
+fn capture_one(forward: impl Fn(Tensor<4>) -> Tensor<2>) -> Graph {
+    Graph::capture(&EMPTY, |_: &Empty, x| forward(x), &SAMPLE, &Device::flex()).expect("it can be captured")
 }
