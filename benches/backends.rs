@@ -1,7 +1,7 @@
 //! The same work on every backend that this build and this machine have: forward pass, Jacobian, influence.
 //!
-//!     cargo bench --bench backends --features ndarray,vulkan
-//!     INFLUENCE_ENGINES=flex,wgpu:cpu cargo bench --bench backends --features vulkan -- jacobian
+//!     cargo bench --bench backends --features ndarray,wgpu
+//!     INFLUENCE_ENGINES=flex,wgpu:cpu cargo bench --bench backends --features wgpu -- jacobian
 //!
 //! Groups are network/size/backend, throughput is images a second. Before anything is timed the influence is compared with float64
 //! reference values. Networks whose weights are not there, and backends that are missing, are skipped with a line that says so.

@@ -94,16 +94,17 @@ fn networks_agree_with_the_reference() {
         for (precision, _, roundoff) in parity::float_types(&under_test) {
             let found = case.jacobians(&under_test, precision.parse().unwrap());
             for (expected, found) in expected.iter().zip(&found) {
+                let at = format!("image {}", expected.sample);
                 let name = |what: &str| format!("network.{}.{what}.{precision}", case.name);
-                differences.note_all(name("logits"), &expected.logits, &found.logits, roundoff);
+                differences.note_all(name("logits"), &at, &expected.logits, &found.logits, roundoff);
                 let scale = rows(expected).iter().fold(0.0_f64, |scale, x| scale.max(x.abs()));
                 let [expected_rows, found_rows] = [expected, found]
                     .map(|jacobian| rows(jacobian).iter().map(|x| x / scale).collect::<Vec<_>>());
-                differences.note_all(name("jacobian"), &expected_rows, &found_rows, roundoff);
+                differences.note_all(name("jacobian"), &at, &expected_rows, &found_rows, roundoff);
                 for filter in ["exact", "tikhonov:100"] {
                     let ((expected, rank), (found, found_rank)) =
                         (measure(expected, filter), measure(found, filter));
-                    differences.note(name(filter), (found / expected - 1.0).abs(), roundoff);
+                    differences.note(name(filter), &at, (found / expected - 1.0).abs(), roundoff);
                     assert_eq!(rank, found_rank, "{}", name(filter));
                 }
             }

@@ -32,25 +32,43 @@ pub(crate) fn float_types(device: &Device) -> impl Iterator<Item = (&'static str
 
 /// The worst differences of one run, by name.
 #[derive(Debug, Default)]
-pub(crate) struct Differences(BTreeMap<String, (f64, f64)>);
+pub(crate) struct Differences(BTreeMap<String, Worst>);
+
+/// The worst difference under one name.
+#[derive(Debug)]
+struct Worst {
+    difference: f64,
+    /// Unit roundoff of the float type: the least that is allowed for.
+    roundoff: f64,
+    /// At which sample.
+    at: String,
+}
 
 impl Differences {
-    /// Remembers `difference` if it is the worst under its name; a unit roundoff of the float type is the least that is allowed for.
-    pub(crate) fn note(&mut self, name: String, difference: f64, roundoff: f64) {
-        let worst = self.0.entry(name).or_insert((0.0, roundoff));
+    /// Remembers `difference` if it is the worst under its name.
+    pub(crate) fn note(&mut self, name: String, at: &str, difference: f64, roundoff: f64) {
+        let none = || Worst { difference: 0.0, roundoff, at: String::new() };
+        let worst = self.0.entry(name).or_insert_with(none);
         // NaN is the worst of all.
-        if !(difference <= worst.0) {
-            worst.0 = difference;
+        if difference.is_nan() || difference > worst.difference {
+            (worst.difference, worst.at) = (difference, at.to_owned());
         }
     }
 
     /// The largest difference of two lists relative to the largest number of `expected`, at least 1.
-    pub(crate) fn note_all(&mut self, name: String, expected: &[f64], found: &[f64], roundoff: f64) {
-        assert_eq!(expected.len(), found.len(), "{name}");
+    pub(crate) fn note_all(
+        &mut self,
+        name: String,
+        at: &str,
+        expected: &[f64],
+        found: &[f64],
+        roundoff: f64,
+    ) {
+        assert_eq!(expected.len(), found.len(), "{name}, {at}");
         let scale = expected.iter().fold(1.0_f64, |scale, x| scale.max(x.abs()));
         let differences = expected.iter().zip(found).map(|(e, f)| (e - f).abs() / scale);
         let worst = differences.fold(0.0, |worst: f64, x| if x <= worst { worst } else { x });
-        self.note(name, worst, roundoff);
+        self.note(name, at, worst, roundoff);
     }
 
     /// Prints every line as the file has it, and asserts that none exceeds what is allowed.
@@ -67,11 +85,11 @@ impl Differences {
             })
             .collect();
         let mut wrong = vec![];
-        for (name, &(found, roundoff)) in &self.0 {
-            println!("{name} {found:.1e}");
+        for (name, Worst { difference, roundoff, at }) in &self.0 {
+            println!("{name} {difference:.1e}");
             match seen.get(name.as_str()) {
-                Some(seen) if found <= MARGIN * seen.max(roundoff) => {}
-                seen => wrong.push(format!("{name}: {found:.2e}, seen before {seen:?}")),
+                Some(seen) if *difference <= MARGIN * seen.max(*roundoff) => {}
+                seen => wrong.push(format!("{name}: {difference:.2e}, seen before {seen:?}, at {at}")),
             }
         }
         assert!(

@@ -27,7 +27,7 @@ fn every_operation_agrees_with_the_reference() {
             let place = Place { device: under_test.as_dispatch().clone(), dtype: dtype.into() };
             for ((what, expected), (_, found)) in expected.iter().zip(results(&sample, &place)) {
                 let name = format!("op.{}.{what}.{precision}", sample.op.name());
-                differences.note_all(name, expected, &found, roundoff);
+                differences.note_all(name, &sample.label(), expected, &found, roundoff);
             }
         }
     }
