@@ -46,7 +46,7 @@ fn a_linear_model_meets_the_closed_form() {
         assert_eq!(score.rank, 3);
         assert!(score.is_saturated() && !score.ambiguous);
         assert!((score.baselines.odds / expected - 1.0).abs() < 1e-12);
-        assert_eq!(&*score.engine, "burn on flex");
+        assert!(score.engine.starts_with("cpu ("), "{}", score.engine);
     }
 }
 

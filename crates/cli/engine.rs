@@ -174,6 +174,7 @@ fn ndarray() -> Device {
 mod tests {
     //! Words in and out, and what a build without an engine says.
 
+    #[allow(unused_imports, reason = "a bench takes this file too, and has no tests")]
     use super::*;
 
     #[test]

@@ -304,7 +304,10 @@ pub struct Jacobians<'a> {
 }
 
 /// Which samples need all K rows, by their place in the call and their logits.
-struct Whole<'a>(Box<dyn Fn(usize, &[f64]) -> bool + Send + Sync + 'a>);
+struct Whole<'a>(Box<Wanted<'a>>);
+
+/// Whether a sample, by its place in the call and its logits, is meant.
+type Wanted<'a> = dyn Fn(usize, &[f64]) -> bool + Send + Sync + 'a;
 
 impl fmt::Debug for Whole<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -120,7 +120,7 @@ fn maxima(x: Tensor<4>, choice: usize) -> Tensor<4> {
 }
 
 fn means(x: Tensor<4>, choice: usize) -> Tensor<4> {
-    let (padding, count_include_pad) = ([(choice % 2, choice % 2), (0, 0)], choice % 3 == 0);
+    let (padding, count_include_pad) = ([(choice % 2, choice % 2), (0, 0)], choice.is_multiple_of(3));
     avg_pool2d(
         x,
         AvgPoolOptions { kernel_size: [2, 2], stride: [2, 1], padding, count_include_pad, ceil_mode: false },
