@@ -86,10 +86,7 @@ impl Differences {
             .collect();
         let mut wrong = vec![];
         for (name, Worst { difference, roundoff, at }) in &self.0 {
-            #[allow(clippy::print_stdout, reason = "the differences found are worth reading")]
-            {
-                println!("{name} {difference:.1e}");
-            }
+            println!("{name} {difference:.1e}");
             match seen.get(name.as_str()) {
                 Some(seen) if *difference <= MARGIN * seen.max(*roundoff) => {}
                 seen => wrong.push(format!("{name}: {difference:.2e}, seen before {seen:?}, at {at}")),

@@ -5,6 +5,7 @@ use burn::tensor::FloatDType;
 use super::derivatives::{Sample, place, results, samples};
 use crate::array::Place;
 
+#[expect(clippy::print_stdout, reason = "the differences found are what the tolerance files are made of")]
 #[path = "../../../../tests/common/parity.rs"]
 mod device;
 
