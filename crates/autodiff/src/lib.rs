@@ -38,11 +38,11 @@ mod plan;
 mod program;
 
 pub use burn_executor::BurnExecutor;
-pub use cpu::CpuExecutor;
+pub use cpu::{CPU_BATCH, CpuExecutor};
 pub use error::{Error, Problem, Result};
 pub use executor::{Executor, Linearized};
 pub use graph::Graph;
 pub use influence_kernels::InstructionSet;
 pub use memory::Memory;
 pub use plan::{Bytes, Plan, Precision};
-pub use program::{CPU_BATCH, Engine, GPU_BATCH, Jacobian, Jacobians, Options, Program, Rows};
+pub use program::{Engine, GPU_BATCH, Jacobian, Jacobians, Options, Program, Rows};

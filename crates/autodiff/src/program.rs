@@ -76,7 +76,7 @@ pub struct Options {
     /// The float type of the run; weights are converted to it.
     pub precision: Precision,
     /// How many samples may run together on a GPU; fewer do where `memory` asks for it. Shorter batches are padded. On the processor,
-    /// where results do not depend on it to the last bit, [`Engine::Cpu`] takes at most [`CPU_BATCH`], and [`Engine::Burn`] one a thread.
+    /// where results do not depend on it to the last bit, [`Engine::Cpu`] takes at most [`CPU_BATCH`](crate::CPU_BATCH), fewer of large samples, and [`Engine::Burn`] one a thread.
     pub batch: usize,
     /// What a run may take, as far as the plan can tell (default: 2 GiB on a GPU, no limit on a CPU). It bounds the batch on a GPU, and
     /// on a CPU the number of samples that run at a time.
@@ -91,9 +91,6 @@ impl Default for Options {
         Self { engine: Engine::default(), precision: Precision::default(), batch: GPU_BATCH, memory: None }
     }
 }
-
-/// How many samples run together on our own kernels at most: enough to read the weights of the last layers seldom.
-pub const CPU_BATCH: usize = 8;
 
 /// The largest number of cotangents in one reverse pass: beyond it, memory grows and speed does not.
 const LARGEST_BLOCK: usize = 16;
@@ -148,7 +145,7 @@ impl Program {
 
     /// A program of our own kernels.
     fn on_cpu(graph: Arc<Graph>, executor: CpuExecutor, options: &Options) -> Result<Self> {
-        let most = options.batch.min(CPU_BATCH);
+        let most = options.batch.min(executor.batch());
         let batch = match options.memory {
             Some(limit) => within(executor.fixed_bytes(), executor.sample_bytes(), limit)?.min(most),
             None => most,

@@ -108,6 +108,13 @@ impl CpuExecutor {
         }
     }
 
+    /// How many samples to run together. Both the weights and the samples' values are read again for every batch that does not fit
+    /// the caches: as many samples, then, as take about what the weights do.
+    #[must_use]
+    pub fn batch(&self) -> usize {
+        (self.fixed_bytes().max(CACHE_BYTES) / self.sample_bytes().max(1)).clamp(1, CPU_BATCH)
+    }
+
     /// Bytes that a run takes at most for each sample: values, masks and cotangents, as if no ReLU switched anything off.
     #[must_use]
     pub fn sample_bytes(&self) -> usize {
@@ -178,6 +185,12 @@ struct CpuLinearized<'a, T> {
     loaded: &'a Loaded<T>,
     trace: Trace<T>,
 }
+
+/// What the last cache of a processor holds at least.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// How many samples run together at most.
+pub const CPU_BATCH: usize = 8;
 
 /// How many cotangents to take at a time so that the passes are few and evenly filled.
 fn lines(cotangents: usize) -> usize {

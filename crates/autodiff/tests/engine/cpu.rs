@@ -292,7 +292,8 @@ fn memory_bounds_the_batch_and_is_refused_when_one_sample_does_not_fit() {
         Program::new(large(), &Device::flex(), &options).map(|program| program.plan().batch())
     };
     assert_eq!(run(fixed + 3 * sample), Ok(3));
-    assert_eq!(run(fixed + 100 * sample), Ok(8));
+    assert_eq!(run(fixed + 100 * sample), Ok(executor.batch()));
+    assert!(executor.batch() > 3, "a small network runs more at a time");
     let refused = run(fixed + sample - 1).expect_err("one sample does not fit");
     assert!(
         matches!(refused, Error::Memory { needed, .. } if needed == Memory::new(fixed + sample)),
