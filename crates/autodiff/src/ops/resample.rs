@@ -1,14 +1,12 @@
 //! Interpolation of `[B, C, H, W]` to another size.
 //!
 //! Every mode is linear in x and works along H and W apart: y = A x B^T with weights A `[H', H]` and B `[W', W]` that depend on the sizes
-//! alone. The pullback is A^T g B. The weights are read off the backend's own kernel, as its results for unit vectors, so that
-//! the pullback belongs to the forward pass whatever conventions a backend has.
+//! alone. The pullback is A^T g B. The weights are made here, on the host in f64, and not left to the kernels of the device: those of Burn's
+//! GPU backends have other ones at some sizes. The conventions are burn-flex's, which are PyTorch's where PyTorch has the mode.
 
 use std::fmt;
 
-use burn::backend::Dispatch;
 use burn::backend::ir::{InterpolateModeIr, ModuleOperationIr, OperationIr};
-use burn::backend::ops::{InterpolateMode, InterpolateOptions, ModuleOps};
 use burn::tensor::TensorData;
 
 use super::conv::dims4;
@@ -42,35 +40,82 @@ pub struct Interpolate {
 }
 
 impl Interpolate {
-    fn options(&self) -> InterpolateOptions {
-        let mode = match self.mode {
-            Mode::Nearest => InterpolateMode::Nearest,
-            Mode::NearestExact => InterpolateMode::NearestExact,
-            Mode::Bilinear => InterpolateMode::Bilinear,
-            Mode::Bicubic => InterpolateMode::Bicubic,
-            Mode::Lanczos3 => InterpolateMode::Lanczos3,
-        };
-        InterpolateOptions::new(mode).with_align_corners(self.align_corners)
-    }
-
-    /// For [`Mode::NearestExact`], the sample that each of `output` takes from `size`: floor((i + 1/2) size / output).
-    fn nearest(size: usize, output: usize) -> impl Fn(usize) -> usize {
-        move |i| ((2 * i + 1) * size / (2 * output)).min(size - 1)
-    }
-
-    /// The weights from `size` samples to `output`, transposed: `[size, output]`.
-    fn weights(&self, size: usize, output: usize, place: &Place) -> Array {
-        if self.mode == Mode::NearestExact {
-            let taken = Self::nearest(size, output);
-            let weight = |at: usize| f64::from(u8::from(taken(at % output) == at / output));
-            let weights = (0..size * output).map(weight).collect::<Vec<_>>();
-            return Array::from_data(TensorData::new(weights, [size, output]), place);
+    /// Where the centre of sample `i` of `output` lies among `size` samples.
+    fn position(&self, size: usize, output: usize, i: usize) -> f64 {
+        if self.align_corners {
+            return i as f64 * ((size as f64 - 1.0) / (output as f64 - 1.0).max(1.0));
         }
-        let unit = |i: usize| f64::from(u8::from(i / size == i % size));
-        let units = TensorData::new((0..size * size).map(unit).collect::<Vec<_>>(), [1, size, size, 1]);
-        let columns = Array::from_data(units, place);
-        Array(Dispatch::interpolate(columns.0, [output, 1], self.options())).reshape(&[size, output])
+        (i as f64 + 0.5) * (size as f64 / output as f64) - 0.5
     }
+
+    /// The sample that sample `i` of `output` takes from `size` in the modes that take one.
+    fn nearest(&self, size: usize, output: usize, i: usize) -> usize {
+        let taken = if self.mode == Mode::NearestExact {
+            (2 * i + 1) * size / (2 * output)
+        } else {
+            (i as f64 * (size as f64 / output as f64)) as usize
+        };
+        taken.min(size - 1)
+    }
+
+    /// Which of `size` samples make up sample `i` of `output`, and their weights; a sample may come twice.
+    fn taps(&self, size: usize, output: usize, i: usize) -> Vec<(usize, f64)> {
+        let position = self.position(size, output, i);
+        let base = position.floor();
+        let at = |offset: isize| base as isize + offset;
+        let edge = |index: isize| index.clamp(0, size as isize - 1) as usize;
+        let distance = |offset: isize| position - (base + offset as f64);
+        match self.mode {
+            Mode::Nearest | Mode::NearestExact => vec![(self.nearest(size, output, i), 1.0)],
+            Mode::Bilinear => {
+                let position = position.max(0.0);
+                let (low, weight) = (position.floor(), position.fract());
+                vec![(edge(low as isize), 1.0 - weight), (edge(low as isize + 1), weight)]
+            }
+            Mode::Bicubic => (-1..=2).map(|offset| (edge(at(offset)), cubic(distance(offset)))).collect(),
+            Mode::Lanczos3 => {
+                let inside = |offset: &isize| (0..size as isize).contains(&at(*offset));
+                let taps: Vec<_> =
+                    (-2..=3).filter(inside).map(|o| (edge(at(o)), lanczos(distance(o)))).collect();
+                let sum: f64 = taps.iter().map(|(_, weight)| weight).sum();
+                taps.into_iter().map(|(index, weight)| (index, weight / sum)).collect()
+            }
+        }
+    }
+
+    /// The weights from `size` samples to `output`: `[output, size]`.
+    fn weights(&self, size: usize, output: usize, place: &Place) -> Array {
+        let mut weights = vec![0.0; output * size];
+        for (i, row) in weights.chunks_exact_mut(size).enumerate() {
+            self.taps(size, output, i).into_iter().for_each(|(index, weight)| row[index] += weight);
+        }
+        Array::from_data(TensorData::new(weights, [output, size]), place)
+    }
+}
+
+/// The weight of cubic convolution at a distance, a = -0.75 (Keys 1981).
+fn cubic(distance: f64) -> f64 {
+    const A: f64 = -0.75;
+    let t = distance.abs();
+    match t {
+        _ if t < 1.0 => ((A + 2.0) * t - (A + 3.0)) * t * t + 1.0,
+        _ if t < 2.0 => ((A * t - 5.0 * A) * t + 8.0 * A) * t - 4.0 * A,
+        _ => 0.0,
+    }
+}
+
+/// sinc(t) sinc(t / 3) within three samples.
+fn lanczos(t: f64) -> f64 {
+    let sinc = |x: f64| if x == 0.0 { 1.0 } else { x.sin() / x };
+    let angle = std::f64::consts::PI * t;
+    if t.abs() < 3.0 { sinc(angle) * sinc(angle / 3.0) } else { 0.0 }
+}
+
+/// R x C for every map of `x` `[maps, h, w]`, R `[h', h]` and C `[w, w']`: `[maps, h', w']`.
+fn between(rows: Array, x: Array, columns: Array) -> Array {
+    let (given, r, c) = (x.shape(), rows.shape(), columns.shape());
+    let along = x.reshape(&[given[0] * given[1], given[2]]).matmul(columns);
+    rows.reshape(&with_leading(1, &r)).matmul(along.reshape(&[given[0], given[1], c[1]]))
 }
 
 impl Rule for Interpolate {
@@ -82,17 +127,19 @@ impl Rule for Interpolate {
         Ok(vec![b, c, self.output[0], self.output[1]])
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], place: &Place) -> Array {
-        if self.mode == Mode::NearestExact {
-            // burn-flex has no kernel for it.
-            let x = only(inputs);
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array {
+        let x = only(inputs);
+        let [b, c, h, w] = [0, 1, 2, 3].map(|axis| x.shape()[axis]);
+        let [height, width] = self.output;
+        if matches!(self.mode, Mode::Nearest | Mode::NearestExact) {
             return [2, 3].into_iter().zip(self.output).fold(x, |x, (axis, output)| {
-                let taken = Self::nearest(x.shape()[axis], output);
-                let indices = (0..output).map(|i| taken(i) as i64).collect::<Vec<_>>();
+                let size = x.shape()[axis];
+                let indices: Vec<_> = (0..output).map(|i| self.nearest(size, output, i) as i64).collect();
                 x.select(axis, Array::indices(TensorData::new(indices, [output]), place))
             });
         }
-        Array(Dispatch::interpolate(only(inputs).0, self.output, self.options()))
+        let columns = self.weights(w, width, place).permute(&[1, 0]);
+        between(self.weights(h, height, place), x.reshape(&[b * c, h, w]), columns).reshape(shape)
     }
 
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
@@ -101,14 +148,10 @@ impl Rule for Interpolate {
 
     fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
         let (stacked, place, x) = (cotangent.shape(), cotangent.place(), &saved.shapes[0]);
-        let rows = self.weights(x[2], self.output[0], &place);
-        let columns = self.weights(x[3], self.output[1], &place).permute(&[1, 0]);
-        let maps = stacked[..3].iter().product::<usize>();
-        // g B, for all rows of all maps at once.
-        let along = cotangent.reshape(&[maps * self.output[0], self.output[1]]).matmul(columns);
-        let rows = rows.reshape(&[1, x[2], self.output[0]]);
-        let pulled = rows.matmul(along.reshape(&[maps, self.output[0], x[3]]));
-        pulled.reshape(&with_leading(stacked[0], x))
+        let [height, width] = self.output;
+        let rows = self.weights(x[2], height, &place).permute(&[1, 0]);
+        let maps = cotangent.reshape(&[stacked[..3].iter().product(), height, width]);
+        between(rows, maps, self.weights(x[3], width, &place)).reshape(&with_leading(stacked[0], x))
     }
 }
 
@@ -143,10 +186,15 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
 pub(super) mod tests {
     //! Samples of all modes, up and down, to and from one pixel.
 
+    use burn::backend::Dispatch;
+    use burn::backend::ops::{InterpolateMode, InterpolateOptions, ModuleOps};
     use burn::tensor::FloatDType;
 
     use super::super::derivatives::{Sample, array, assert_close, check, place, spread, values};
     use super::*;
+
+    /// Against Burn's kernel in f64: a few dozen products.
+    const KERNEL: f64 = 1e-14;
 
     const MODES: [Mode; 5] =
         [Mode::Nearest, Mode::NearestExact, Mode::Bilinear, Mode::Bicubic, Mode::Lanczos3];
@@ -173,6 +221,27 @@ pub(super) mod tests {
     #[test]
     fn derivatives() {
         check(&samples());
+    }
+
+    /// Every mode that burn-flex has a kernel for, against it.
+    #[test]
+    fn the_weights_are_those_of_burn_on_the_processor() {
+        let place = place(FloatDType::F64);
+        for sample in samples() {
+            let Op::Interpolate(Interpolate { mode, align_corners, output }) = sample.op else { continue };
+            let theirs = match mode {
+                Mode::Nearest => InterpolateMode::Nearest,
+                Mode::NearestExact => continue,
+                Mode::Bilinear => InterpolateMode::Bilinear,
+                Mode::Bicubic => InterpolateMode::Bicubic,
+                Mode::Lanczos3 => InterpolateMode::Lanczos3,
+            };
+            let options = InterpolateOptions::new(theirs).with_align_corners(align_corners);
+            let given = only(sample.arrays(&place));
+            let expected = values(Array(Dispatch::interpolate(given.0, output, options)));
+            let found = sample.op.rule().forward(sample.arrays(&place), &sample.shape(), &place);
+            assert_close(&sample.label(), &expected, &values(found), KERNEL);
+        }
     }
 
     /// One row of numbers to another length, in PyTorch's conventions.
