@@ -112,14 +112,12 @@ pub struct Program {
 
 /// How samples are given to an executor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Schedule {
-    /// The plan's batch each time, shorter ones padded.
-    Padded,
-    /// At most so many single samples side by side, one on each thread of rayon's pool: Burn's kernels on a CPU are too small at one
-    /// sample to share their work.
-    SideBySide(usize),
-    /// Up to the plan's batch, whose work the executor shares out itself.
-    Shared,
+struct Schedule {
+    /// How many batches run side by side at most, one on each thread of rayon's pool: a thread that works on its own samples waits for
+    /// nobody, and finds them in its own caches.
+    lanes: usize,
+    /// Whether each batch has the plan's size, shorter ones padded; else up to that.
+    padded: bool,
 }
 
 impl Program {
@@ -145,15 +143,16 @@ impl Program {
 
     /// A program of our own kernels.
     fn on_cpu(graph: Arc<Graph>, executor: CpuExecutor, options: &Options) -> Result<Self> {
-        let most = options.batch.min(executor.batch());
-        let batch = match options.memory {
-            Some(limit) => within(executor.fixed_bytes(), executor.sample_bytes(), limit)?.min(most),
-            None => most,
+        let most = match options.memory {
+            Some(limit) => within(executor.fixed_bytes(), executor.sample_bytes(), limit)?.min(options.batch),
+            None => options.batch,
         };
+        let lanes = rayon::current_num_threads().min(most);
+        let batch = executor.batch().min(most / lanes);
         check::outputs(&executor, &graph)?;
         let block = block(graph.classes() - 1);
         let plan = Arc::new(Plan::input(graph, batch, block, options.precision)?);
-        Ok(Self { plan, executor: Box::new(executor), schedule: Schedule::Shared, instead: None })
+        Ok(Self { plan, executor: Box::new(executor), schedule: Schedule { lanes, padded: false }, instead: None })
     }
 
     /// A program of Burn's tensor operations; `instead` is why our own kernels do not run it.
@@ -168,10 +167,11 @@ impl Program {
         let (plan, schedule, tolerance) = if is_cpu(device.as_dispatch()) {
             let plan = Plan::input(graph, 1, block, precision)?;
             let lanes = memory.map_or(Ok(usize::MAX), |memory| samples_within(&plan, memory))?;
-            (plan, Schedule::SideBySide(lanes), 0.0)
+            (plan, Schedule { lanes, padded: true }, 0.0)
         } else {
             let memory = memory.unwrap_or(GPU_MEMORY);
-            (fitting_plan(graph, batch, block, precision, memory)?, Schedule::Padded, check::PROBE_TOLERANCE)
+            let plan = fitting_plan(graph, batch, block, precision, memory)?;
+            (plan, Schedule { lanes: 1, padded: true }, check::PROBE_TOLERANCE)
         };
         let plan = Arc::new(plan);
         let executor = BurnExecutor::new(Arc::clone(&plan), device)?;
@@ -182,7 +182,7 @@ impl Program {
     /// A plan with an executor of your own, one batch at a time; nothing is checked but what the plan knows.
     #[must_use]
     pub fn with_executor(plan: Arc<Plan>, executor: Box<dyn Executor>) -> Self {
-        Self { plan, executor, schedule: Schedule::Padded, instead: None }
+        Self { plan, executor, schedule: Schedule { lanes: 1, padded: true }, instead: None }
     }
 
     /// The plan that is run.
@@ -213,7 +213,8 @@ impl Program {
         if count > 0 {
             check::finite_samples("the input", &samples)?;
         }
-        Ok(Jacobians { program: self, samples, next: 0, count, ready: VecDeque::new(), whole: None })
+        let work = Work(Box::new(Ok));
+        Ok(Jacobians { program: self, samples, next: 0, count, ready: VecDeque::new(), whole: None, work })
     }
 
     /// The logits of `samples` `[N, ...sample]`, K of them each: forward passes alone.
@@ -239,10 +240,7 @@ impl Program {
 
     /// How many batches run side by side.
     fn lanes(&self) -> usize {
-        match self.schedule {
-            Schedule::SideBySide(most) => most.min(rayon::current_num_threads()),
-            Schedule::Padded | Schedule::Shared => 1,
-        }
+        self.schedule.lanes.min(rayon::current_num_threads())
     }
 
     /// e_k - e_K for k = 1 .. K-1, the same for every sample of a batch: `[K-1, n, K]`.
@@ -287,17 +285,27 @@ pub enum Rows {
     F64(Vec<f64>),
 }
 
-/// The iterator of [`Program::jacobians`].
+/// The iterator of [`Program::jacobians`]; or of what [`Jacobians::each`] makes of them.
 #[derive(Debug)]
-pub struct Jacobians<'a> {
+pub struct Jacobians<'a, R = Jacobian, E = Error> {
     program: &'a Program,
     samples: TensorData,
     /// The first sample that has not run.
     next: usize,
     count: usize,
     /// Results that wait for their turn.
-    ready: VecDeque<Result<Jacobian>>,
+    ready: VecDeque<Result<R, E>>,
     whole: Option<Whole<'a>>,
+    work: Work<'a, R, E>,
+}
+
+/// What becomes of each Jacobian.
+struct Work<'a, R, E>(Box<dyn Fn(Jacobian) -> Result<R, E> + Send + Sync + 'a>);
+
+impl<R, E> fmt::Debug for Work<'_, R, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Work")
+    }
 }
 
 /// Which samples need all K rows, by their place in the call and their logits.
@@ -321,6 +329,19 @@ impl<'a> Jacobians<'a> {
         Self { whole: Some(Whole(Box::new(wanted))), ..self }
     }
 
+    /// Gives what `work` makes of each Jacobian; it is done where the Jacobian was, on all threads.
+    #[must_use]
+    pub fn each<R, E>(
+        self,
+        work: impl Fn(Jacobian) -> Result<R, E> + Send + Sync + 'a,
+    ) -> Jacobians<'a, R, E> {
+        let Self { program, samples, next, count, whole, .. } = self;
+        let work = Work(Box::new(work));
+        Jacobians { program, samples, next, count, ready: VecDeque::new(), whole, work }
+    }
+}
+
+impl<R: Send + Sync, E: From<Error> + Send + Sync> Jacobians<'_, R, E> {
     /// Logits `[n, K]` and rows `[K-1 or K, n, p]` of the batch that starts with sample `first`.
     fn linearized(&self, first: usize) -> Result<(TensorData, TensorData)> {
         let Program { plan, executor, .. } = self.program;
@@ -339,10 +360,7 @@ impl<'a> Jacobians<'a> {
     /// How many samples a run from `first` on takes, padding among them.
     fn size(&self, first: usize) -> usize {
         let batch = self.program.plan.batch();
-        match self.program.schedule {
-            Schedule::Shared => batch.min(self.count - first),
-            Schedule::Padded | Schedule::SideBySide(_) => batch,
-        }
+        if self.program.schedule.padded { batch } else { batch.min(self.count - first) }
     }
 
     /// Samples `first ..`, padded with copies of the first of them.
@@ -360,8 +378,12 @@ impl<'a> Jacobians<'a> {
             .map_err(unreadable)
     }
 
-    /// Runs one batch.
-    fn run(&self, first: usize) -> Result<Vec<Jacobian>> {
+    /// Runs one batch and does the work on it.
+    fn run(&self, first: usize) -> Result<Vec<R>, E> {
+        self.one_batch(first)?.into_iter().map(&self.work.0).collect()
+    }
+
+    fn one_batch(&self, first: usize) -> Result<Vec<Jacobian>> {
         let (batch, classes) = (self.size(first), self.program.plan.graph().classes());
         let (logits, rows) = self.linearized(first)?;
         let logits: Vec<f64> = logits.iter().collect();
@@ -400,8 +422,8 @@ impl<'a> Jacobians<'a> {
     }
 }
 
-impl Iterator for Jacobians<'_> {
-    type Item = Result<Jacobian>;
+impl<R: Send + Sync, E: From<Error> + Send + Sync> Iterator for Jacobians<'_, R, E> {
+    type Item = Result<R, E>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ready.is_empty() && self.next < self.count {
@@ -505,7 +527,7 @@ mod tests {
         };
         let bytes = program(1 << 20).expect("plenty").plan().bytes();
         let sample = bytes.peak() - bytes.weights;
-        assert_eq!(program(bytes.weights + 3 * sample).expect("three fit").schedule, Schedule::SideBySide(3));
+        assert_eq!(program(bytes.weights + 3 * sample).expect("three fit").schedule, Schedule { lanes: 3, padded: true });
         let refused = program(bytes.peak() - 1).expect_err("not even one");
         assert!(
             matches!(refused, Error::Memory { needed, .. } if needed.bytes() == bytes.peak()),
@@ -543,7 +565,7 @@ mod tests {
         let failing = Program {
             plan: working.plan,
             executor: Box::new(Failing),
-            schedule: Schedule::SideBySide(2),
+            schedule: Schedule { lanes: 2, padded: true },
             instead: None,
         };
         let samples = TensorData::zeros::<f64, _>([3, 4]);

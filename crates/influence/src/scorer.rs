@@ -210,13 +210,16 @@ impl Scorer {
         let samples = images.shape().first().copied().unwrap_or(0);
         let shape = self.program.plan().graph().sample_shape();
         let objectives: Arc<[Resolved]> = objective.resolve(samples, self.classes(), &shape)?.into();
-        let mut linearizations = self.linearize(images)?;
+        let mut jacobians = self.jacobians(images)?;
         if objectives.iter().any(Resolved::may_see_common_shift) {
             let of = Arc::clone(&objectives);
             let wanted = move |sample: usize, logits: &[f64]| of[sample].sees_common_shift(logits);
-            linearizations.jacobians = linearizations.jacobians.whole_where(wanted);
+            jacobians = jacobians.whole_where(wanted);
         }
-        Ok(Scores { linearizations, objectives })
+        Ok(Scores(jacobians.each(move |jacobian| {
+            let objective = objectives[jacobian.sample].at(&jacobian, self.classes())?;
+            self.linearization(jacobian)?.score_for(&objective, &self.filter)
+        })))
     }
 
     /// Linearises the network at `images` `[N, ...sample]`, one after the other: for several objectives and filters at the price of one
@@ -226,11 +229,15 @@ impl Scorer {
     /// # Errors
     /// [`Error::NoSamples`]; [`Error::Model`] for NaN, infinity or another shape.
     pub fn linearize(&self, images: TensorData) -> Result<Linearizations<'_>> {
-        let samples = images.shape().first().copied().unwrap_or(0);
-        if samples == 0 {
+        Ok(Linearizations(self.jacobians(images)?.each(|jacobian| self.linearization(jacobian))))
+    }
+
+    /// Jacobians of at least one sample.
+    fn jacobians(&self, images: TensorData) -> Result<Jacobians<'_>> {
+        if images.shape().first().is_none_or(|samples| *samples == 0) {
             return Err(Error::NoSamples);
         }
-        Ok(Linearizations { scorer: self, jacobians: self.program.jacobians(images)? })
+        Ok(self.program.jacobians(images)?)
     }
 
     /// The logits of `images` `[N, ...sample]`, `[K]` each: forward passes alone.
@@ -266,17 +273,13 @@ impl Scorer {
 
 /// The iterator of [`Scorer::linearize`].
 #[derive(Debug)]
-pub struct Linearizations<'a> {
-    scorer: &'a Scorer,
-    jacobians: Jacobians<'a>,
-}
+pub struct Linearizations<'a>(Jacobians<'a, Linearization<'a>, Error>);
 
 impl<'a> Iterator for Linearizations<'a> {
     type Item = Result<Linearization<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let jacobian = self.jacobians.next()?;
-        Some(jacobian.map_err(Error::from).and_then(|jacobian| self.scorer.linearization(jacobian)))
+        self.0.next()
     }
 }
 
@@ -361,20 +364,12 @@ impl Linearization<'_> {
 
 /// The iterator of [`Scorer::scores`].
 #[derive(Debug)]
-pub struct Scores<'a> {
-    linearizations: Linearizations<'a>,
-    objectives: Arc<[Resolved]>,
-}
+pub struct Scores<'a>(Jacobians<'a, Score, Error>);
 
 impl Iterator for Scores<'_> {
     type Item = Result<Score>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let jacobian = self.linearizations.jacobians.next()?;
-        let scorer = self.linearizations.scorer;
-        Some(jacobian.map_err(Error::from).and_then(|jacobian| {
-            let objective = self.objectives[jacobian.sample].at(&jacobian, scorer.classes())?;
-            scorer.linearization(jacobian)?.score_for(&objective, &scorer.filter)
-        }))
+        self.0.next()
     }
 }
