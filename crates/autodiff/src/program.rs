@@ -152,7 +152,12 @@ impl Program {
         check::outputs(&executor, &graph)?;
         let block = block(graph.classes() - 1);
         let plan = Arc::new(Plan::input(graph, batch, block, options.precision)?);
-        Ok(Self { plan, executor: Box::new(executor), schedule: Schedule { lanes, padded: false }, instead: None })
+        Ok(Self {
+            plan,
+            executor: Box::new(executor),
+            schedule: Schedule { lanes, padded: false },
+            instead: None,
+        })
     }
 
     /// A program of Burn's tensor operations; `instead` is why our own kernels do not run it.
@@ -527,7 +532,10 @@ mod tests {
         };
         let bytes = program(1 << 20).expect("plenty").plan().bytes();
         let sample = bytes.peak() - bytes.weights;
-        assert_eq!(program(bytes.weights + 3 * sample).expect("three fit").schedule, Schedule { lanes: 3, padded: true });
+        assert_eq!(
+            program(bytes.weights + 3 * sample).expect("three fit").schedule,
+            Schedule { lanes: 3, padded: true }
+        );
         let refused = program(bytes.peak() - 1).expect_err("not even one");
         assert!(
             matches!(refused, Error::Memory { needed, .. } if needed.bytes() == bytes.peak()),

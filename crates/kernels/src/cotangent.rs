@@ -131,7 +131,7 @@ impl<'a, T: Element> Cotangents<'a, T> {
 pub enum Target<'a> {
     /// To these lines; what a mask has switched off is not computed.
     Lines(Layout<'a>),
-    /// Added to dense lines where a mask is on.
+    /// To dense lines where a mask is on, zeros where it is off.
     Masked {
         /// The mask.
         active: &'a Active,
@@ -172,18 +172,21 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Adds `tile`, lines of `width` neighbouring channels from `first` on, to a row's block; or writes it there.
+    /// Adds lines of `width` neighbouring channels from `first` on to a row's block, or writes them there; the lines are `stride` apart.
+    #[expect(clippy::too_many_arguments, reason = "where from, where to, and how")]
     pub(crate) fn deliver<T: Element>(
         &self,
         row: usize,
         first: usize,
         tile: &[T],
+        stride: usize,
         width: usize,
         add: bool,
         block: &mut [T],
     ) {
         let sum = |old: T, new: T| if add { old + new } else { new };
-        for (line, tile) in tile.chunks_exact(width).enumerate() {
+        for (line, tile) in tile.chunks_exact(stride).enumerate() {
+            let tile = &tile[..width];
             match *self {
                 Self::Lines(Layout::Dense { pitch, offset, .. }) => {
                     let out = &mut block[line * pitch + offset + first..][..width];
@@ -191,6 +194,9 @@ impl<'a> Target<'a> {
                 }
                 Self::Masked { active, pitch, offset } => {
                     let out = &mut block[line * pitch + offset..];
+                    if !add {
+                        out[first..first + width].fill(T::default());
+                    }
                     for &id in part(active, row, first, width).1 {
                         out[id as usize] = sum(out[id as usize], tile[id as usize - first]);
                     }

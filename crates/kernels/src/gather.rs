@@ -64,7 +64,8 @@ impl<T: Element> Gather<'_, T> {
                     }
                 }
                 let block = &mut chunk.values[begin(row) - chunk.start..];
-                self.target.deliver(row, 0, &tile, self.channels, self.add, block);
+                let channels = self.channels;
+                self.target.deliver(row, 0, &tile, channels, channels, self.add, block);
             }
         });
     }

@@ -29,6 +29,8 @@ mod pullback;
 mod rows;
 mod simd;
 mod spread;
+#[cfg(target_arch = "x86_64")]
+mod stage;
 mod table;
 #[cfg(target_arch = "x86_64")]
 mod windows;

@@ -20,7 +20,7 @@ pub const MOST_LINES: usize = 9;
 /// What is in the target before.
 #[derive(Debug, Clone, Copy)]
 pub enum Start<'a, T> {
-    /// Nothing: the results are written. Not for masked targets.
+    /// Nothing: the results are written.
     Empty,
     /// Cotangents to which the results are added.
     Sum,
@@ -61,8 +61,7 @@ impl<T: Element> Pullback<'_, T> {
         debug_assert!((1..=MOST_LINES).contains(&self.lines), "{} lines", self.lines);
         let windowed = set == InstructionSet::Avx512 && set.is_available() && self.target.active().is_some();
         if let (Start::Identity(source), false) = (self.start, windowed) {
-            let add = matches!(self.target, Target::Masked { .. });
-            let spread = Spread { source, target: self.target, scale: None, add, lines: self.lines };
+            let spread = Spread { source, target: self.target, scale: None, add: false, lines: self.lines };
             spread.run(samples * self.links.targets(), out);
             return Self { start: Start::Sum, ..*self }.run(set, samples, out);
         }
@@ -184,7 +183,7 @@ impl<T: Element> Full<'_, '_, '_, T> {
             }
             let tile = narrowed(&mut tile, V, columns, width);
             let add = !matches!(start, Start::Empty);
-            target.deliver(row, first, tile, width, add, &mut self.chunk.values[block..]);
+            target.deliver(row, first, tile, width, width, add, &mut self.chunk.values[block..]);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::cotangent::{Cotangents, Target};
+use crate::cotangent::{Cotangents, Layout, Lines, Target};
 use crate::rows::{chunks, tasks};
 use crate::simd::Element;
 
@@ -32,14 +32,19 @@ impl<T: Element> Spread<'_, T> {
         chunks(out, rows, tasks(rows, LEAST_ROWS), begin).into_par_iter().for_each(|chunk| {
             let mut tile = vec![T::default(); self.lines * channels];
             for row in chunk.rows.clone() {
+                let block = &mut chunk.values[begin(row) - chunk.start..];
+                if let (Layout::Dense { .. }, None) = (self.source.layout, self.scale) {
+                    let Lines { values, stride, .. } = self.source.row(row, self.lines);
+                    self.target.deliver(row, 0, values, stride, channels, self.add, block);
+                    continue;
+                }
                 self.source.expand(row, self.lines, &mut tile);
                 if let Some(scale) = self.scale {
                     for line in tile.chunks_exact_mut(channels) {
                         line.iter_mut().zip(scale).for_each(|(x, s)| *x = *x * *s);
                     }
                 }
-                let block = &mut chunk.values[begin(row) - chunk.start..];
-                self.target.deliver(row, 0, &tile, channels, self.add, block);
+                self.target.deliver(row, 0, &tile, channels, channels, self.add, block);
             }
         });
     }

@@ -15,6 +15,7 @@ use crate::panels::Panels;
 use crate::pullback::{MOST_LINES, Pullback, Read, Start, by_lines};
 use crate::rows::Chunk;
 use crate::simd::Element;
+use crate::stage::Stage;
 
 /// A vector of AVX-512: the processor's own type, since the compiler keeps portable vectors in memory between permutations.
 type Vector<T> = <T as Wide>::Register;
@@ -61,9 +62,6 @@ pub(crate) trait Wide: Element {
     /// The first numbers, one to each set bit, 0 elsewhere.
     fn expand(simd: V4, bits: u32, from: Self::Register) -> Self::Register;
 
-    /// The numbers from place `by` on.
-    fn shift(simd: V4, from: Self::Register, by: u32) -> Self::Register;
-
     /// For the channels at `distances`: how many set bits come before each, and whether its own is set.
     fn ranks(simd: V4, bits: u32, distances: __m512i) -> (u32, __m512i);
 }
@@ -75,8 +73,6 @@ struct Window {
     first: usize,
     /// Its place in the row's list.
     at: usize,
-    /// How many channels.
-    count: usize,
     /// The lanes that hold one.
     keep: u32,
     /// How far each lies behind the first.
@@ -102,142 +98,128 @@ impl<T: Wide> NullaryFnOnce for Rows<'_, '_, '_, T> {
 impl<T: Wide> Rows<'_, '_, '_, T> {
     #[inline(always)]
     fn rows<const V: usize>(&mut self) {
-        let panels = self.pullback.panels;
+        let Pullback { panels, target, start, .. } = self.pullback;
+        let add = matches!(start, Start::Sum);
         let (mut reads, mut windows) = (Vec::new(), Vec::new());
         let step = panels.count().div_ceil(panels.passes()).max(1);
+        let mut stage = Stage::new(V, step * panels.width);
         for first in (0..panels.count()).step_by(step) {
+            let last = panels.count().min(first + step);
+            let channels = first * panels.width..(last * panels.width).min(self.active.channels());
             for row in self.chunk.rows.clone() {
                 self.pullback.reads(row, &mut reads);
-                for panel in first..panels.count().min(first + step) {
-                    self.windows(row, panel, &mut windows);
+                let from = self.active.before(row, channels.start);
+                let mut at = from;
+                let block = target.block(row, V) - self.chunk.start;
+                let block = &mut self.chunk.values[block..];
+                let own = Group { simd: self.simd, pullback: self.pullback, row, reads: &reads };
+                for panel in first..last {
+                    at = windows_of(self.simd, panels, self.active, row, panel, at, &mut windows);
+                    let mut lines = match target {
+                        Target::Lines(_) => {
+                            Written { values: block, stride: self.active.stride(row), from: 0, add }
+                        }
+                        Target::Masked { .. } => stage.written(from),
+                    };
                     let mut pairs = windows.chunks_exact(2);
                     for pair in &mut pairs {
-                        self.group::<V, 2>(row, panel, [pair[0], pair[1]], &reads);
+                        own.run::<V, 2>(panel, [pair[0], pair[1]], &mut lines);
                     }
                     for window in pairs.remainder() {
-                        self.group::<V, 1>(row, panel, [*window], &reads);
+                        own.run::<V, 1>(panel, [*window], &mut lines);
                     }
+                }
+                if let Target::Masked { pitch, offset, .. } = *target {
+                    let block = &mut block[offset + channels.start..];
+                    stage.expand(self.simd, self.active, row, channels.clone(), add, block, pitch);
                 }
             }
         }
     }
-
-    /// The windows of one panel of a row.
-    #[inline(always)]
-    fn windows(&self, row: usize, panel: usize, windows: &mut Vec<Window>) {
-        let width = self.pullback.panels.width;
-        let (begin, end) = (panel * width, ((panel + 1) * width).min(self.active.channels()));
-        let list = self.active.padded_list(row);
-        let mut at = self.active.before(row, begin);
-        let till =
-            if end == self.active.channels() { list.len() - PAD } else { self.active.before(row, end) };
-        windows.clear();
-        while at < till {
-            let first = list[at] as usize;
-            let distances = T::distances(self.simd, &list[at..], first);
-            let neighbours = (end - first).min(2 * T::LANES);
-            let rest = u32::MAX.checked_shr(32_u32.saturating_sub((till - at) as u32)).unwrap_or(0);
-            let keep = T::below(self.simd, distances, neighbours) & rest;
-            let count = keep.count_ones() as usize;
-            windows.push(Window { first, at, count, keep, distances });
-            at += count;
-        }
-    }
-
-    /// All lines of some windows.
-    #[inline(always)]
-    fn group<const V: usize, const G: usize>(
-        &mut self,
-        row: usize,
-        panel: usize,
-        windows: [Window; G],
-        reads: &[Read<'_, T>],
-    ) {
-        let sums: [[Vector<T>; G]; V] = product(self.simd, self.pullback.panels, panel, &windows, reads);
-        let block = self.pullback.target.block(row, V) - self.chunk.start;
-        let block = &mut self.chunk.values[block..];
-        let own = Finish { simd: self.simd, pullback: self.pullback, active: self.active, row, windows };
-        match self.pullback.target {
-            Target::Masked { pitch, offset, .. } => own.add_expanded(sums, &mut block[offset..], pitch),
-            Target::Lines(_) => own.write(sums, block),
-        }
-    }
 }
 
-/// What becomes of the sums of some windows of a row.
-struct Finish<'a, T, const G: usize> {
+/// The windows of one panel of a row, whose list of channels begins `at`; and where it ends.
+#[inline(always)]
+fn windows_of<T: Wide>(
+    simd: V4,
+    panels: &Panels<T>,
+    active: &Active,
+    row: usize,
+    panel: usize,
+    mut at: usize,
+    windows: &mut Vec<Window>,
+) -> usize {
+    let end = ((panel + 1) * panels.width).min(active.channels());
+    let list = active.padded_list(row);
+    let till = if end == active.channels() { list.len() - PAD } else { active.before(row, end) };
+    windows.clear();
+    while at < till {
+        let first = list[at] as usize;
+        let distances = T::distances(simd, &list[at..], first);
+        let neighbours = (end - first).min(2 * T::LANES);
+        let rest = u32::MAX.checked_shr(32_u32.saturating_sub((till - at) as u32)).unwrap_or(0);
+        let keep = T::below(simd, distances, neighbours) & rest;
+        windows.push(Window { first, at, keep, distances });
+        at += keep.count_ones() as usize;
+    }
+    till
+}
+
+/// Lines of compressed results under way.
+pub(crate) struct Written<'a, T> {
+    pub(crate) values: &'a mut [T],
+    /// From one line to the next.
+    pub(crate) stride: usize,
+    /// The place in the row's list with which the lines begin.
+    pub(crate) from: usize,
+    /// Whether results are added to what is there.
+    pub(crate) add: bool,
+}
+
+/// What the windows of a row share.
+struct Group<'a, T> {
     simd: V4,
     pullback: &'a Pullback<'a, T>,
-    active: &'a Active,
     row: usize,
-    windows: [Window; G],
+    reads: &'a [Read<'a, T>],
 }
 
-impl<T: Wide, const G: usize> Finish<'_, T, G> {
-    /// Writes compressed lines, or adds to them.
+impl<T: Wide> Group<'_, T> {
+    /// All lines of some windows.
     #[inline(always)]
-    fn write<const V: usize>(&self, sums: [[Vector<T>; G]; V], block: &mut [T]) {
-        let stride = self.active.stride(self.row);
-        match self.pullback.start {
-            Start::Empty => {
-                for (line, sums) in sums.into_iter().enumerate() {
-                    for (sum, window) in sums.into_iter().zip(&self.windows) {
-                        T::write(sum, &mut block[line * stride + window.at..]);
-                    }
-                }
-            }
-            Start::Sum => {
-                for (line, sums) in sums.into_iter().enumerate() {
-                    for (sum, window) in sums.into_iter().zip(&self.windows) {
-                        let out = &mut block[line * stride + window.at..][..T::LANES];
-                        T::write(T::sum_of(self.simd, sum, T::read(out)), out);
-                    }
-                }
-            }
-            Start::Identity(other) => {
-                let picks = self.picks(&other);
-                for (line, sums) in sums.into_iter().enumerate() {
-                    for ((sum, window), pick) in sums.into_iter().zip(&self.windows).zip(&picks) {
-                        let sum = T::sum_of(self.simd, sum, pick.line(self.simd, &other, self.row, V, line));
-                        T::write(sum, &mut block[line * stride + window.at..]);
-                    }
+    fn run<const V: usize, const G: usize>(
+        &self,
+        panel: usize,
+        windows: [Window; G],
+        out: &mut Written<'_, T>,
+    ) {
+        let Group { simd, pullback, row, reads } = *self;
+        let mut sums: [[Vector<T>; G]; V] = product(simd, pullback.panels, panel, &windows, reads);
+        if let Start::Identity(other) = pullback.start {
+            let picks = self.picks(&windows, &other);
+            for (line, sums) in sums.iter_mut().enumerate() {
+                for (sum, pick) in sums.iter_mut().zip(&picks) {
+                    *sum = T::sum_of(simd, *sum, pick.line(simd, &other, row, V, line));
                 }
             }
         }
-    }
-
-    /// Adds to dense lines.
-    #[inline(always)]
-    fn add_expanded<const V: usize>(&self, sums: [[Vector<T>; G]; V], block: &mut [T], pitch: usize) {
-        let spread = self.windows.map(|window| {
-            let last = self.active.list(self.row)[window.at + window.count - 1] as usize - window.first;
-            self.active.bits(self.row, window.first) & (u32::MAX >> (31 - last))
-        });
-        let identity = match self.pullback.start {
-            Start::Identity(other) => Some((other, self.picks(&other))),
-            Start::Empty | Start::Sum => None,
-        };
+        let add = out.add;
         for (line, sums) in sums.into_iter().enumerate() {
-            for (g, (mut sum, window)) in sums.into_iter().zip(&self.windows).enumerate() {
-                if let Some((other, picks)) = &identity {
-                    sum = T::sum_of(self.simd, sum, picks[g].line(self.simd, other, self.row, V, line));
+            for (mut sum, window) in sums.into_iter().zip(&windows) {
+                let out = &mut out.values[line * out.stride + window.at - out.from..][..T::LANES];
+                if add {
+                    sum = T::sum_of(simd, sum, T::read(out));
                 }
-                let low = spread[g] & (u32::MAX >> (32 - T::LANES));
-                let out = &mut block[line * pitch + window.first..];
-                add(self.simd, T::expand(self.simd, low, sum), out);
-                if low != spread[g] {
-                    let rest = T::shift(self.simd, sum, low.count_ones());
-                    add(self.simd, T::expand(self.simd, spread[g] >> T::LANES, rest), &mut out[T::LANES..]);
-                }
+                T::write(sum, out);
             }
         }
     }
 
     /// Where the windows' channels are in other cotangents.
     #[inline(always)]
-    fn picks(&self, other: &Cotangents<'_, T>) -> [Pick; G] {
-        let mut picks = [Pick { keep: 0, index: self.windows[0].distances, at: 0 }; G];
-        for (pick, window) in picks.iter_mut().zip(&self.windows) {
+    fn picks<const G: usize>(&self, windows: &[Window; G], other: &Cotangents<'_, T>) -> [Pick; G] {
+        let mut picks = [Pick { keep: 0, index: windows[0].distances, at: 0 }; G];
+        for (pick, window) in picks.iter_mut().zip(windows) {
             *pick = match other.layout {
                 Layout::Dense { .. } => Pick { keep: window.keep, index: window.distances, at: window.first },
                 Layout::Compressed(active) => {
@@ -317,17 +299,6 @@ fn product<T: Wide, const V: usize, const G: usize>(
     sums
 }
 
-/// out += value; where `out` ends before the vector does, what is left of the vector is 0.
-#[inline(always)]
-fn add<T: Wide>(simd: V4, value: Vector<T>, out: &mut [T]) {
-    if out.len() >= T::LANES {
-        return T::write(T::sum_of(simd, T::read(out), value), out);
-    }
-    let mut full = [T::default(); PAD];
-    T::write(value, &mut full);
-    out.iter_mut().zip(full).for_each(|(out, value)| *out = *out + value);
-}
-
 /// Sixteen ids as they lie in memory.
 #[inline(always)]
 fn ids(list: &[u16]) -> [u16; 16] {
@@ -399,13 +370,6 @@ impl Wide for f32 {
     #[inline(always)]
     fn expand(simd: V4, bits: u32, from: Self::Register) -> Self::Register {
         simd.avx512f._mm512_maskz_expand_ps(bits as u16, from)
-    }
-
-    #[inline(always)]
-    fn shift(simd: V4, from: Self::Register, by: u32) -> Self::Register {
-        let f = simd.avx512f;
-        let index = f._mm512_add_epi32(cast(IOTA32), f._mm512_set1_epi32(by as i32));
-        f._mm512_permutexvar_ps(index, from)
     }
 
     #[inline(always)]
@@ -481,13 +445,6 @@ impl Wide for f64 {
     #[inline(always)]
     fn expand(simd: V4, bits: u32, from: Self::Register) -> Self::Register {
         simd.avx512f._mm512_maskz_expand_pd(bits as u8, from)
-    }
-
-    #[inline(always)]
-    fn shift(simd: V4, from: Self::Register, by: u32) -> Self::Register {
-        let f = simd.avx512f;
-        let index = f._mm512_add_epi64(cast(IOTA64), f._mm512_set1_epi64(i64::from(by)));
-        f._mm512_permutexvar_pd(index, from)
     }
 
     #[inline(always)]

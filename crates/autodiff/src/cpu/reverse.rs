@@ -97,8 +97,12 @@ impl<T: Element> Reverse<'_, T> {
         let size = self.layout(place).size(self.rows(place), self.lines);
         let slot = self.memory.sites[&place.site()];
         let mut out = self.arena.take(slot);
-        let dense = matches!(place, Place::Dense(_));
-        if step.first && dense {
+        // The first to write leaves nothing as it was; where it does not reach, zeros have to be.
+        let whole = match place {
+            Place::Dense(view) => view.channels == self.compiled.maps[view.map].pitch,
+            Place::Compressed(_) | Place::Slice(_) => true,
+        };
+        if step.first && !whole {
             out[..size].par_chunks_mut(ZEROED).for_each(|part| part.fill(T::default()));
         }
         // Another part of the same buffer may be read: then from a copy.
@@ -107,7 +111,7 @@ impl<T: Element> Reverse<'_, T> {
         }
         let mut columns = self.memory.columns.get(&index).map(|&slot| (slot, self.arena.take(slot)));
         let own = columns.as_mut().map(|(_, buffer)| buffer.as_mut_slice());
-        self.pull(step, dense || !step.first, own, &mut out[..size]);
+        self.pull(step, !(step.first && whole), own, &mut out[..size]);
         self.arena.put(slot, out);
         if let Some((slot, buffer)) = columns {
             self.arena.put(slot, buffer);

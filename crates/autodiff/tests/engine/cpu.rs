@@ -286,15 +286,19 @@ fn what_it_lacks_runs_on_burn_and_says_why() {
 fn memory_bounds_the_batch_and_is_refused_when_one_sample_does_not_fit() {
     let executor = CpuExecutor::new(Arc::new(large()), Precision::F32, None).expect("finite").expect("known");
     let (fixed, sample) = (executor.fixed_bytes(), executor.sample_bytes());
-    let run = |bytes: usize| {
+    let run = |bytes: usize, threads: usize| {
         let memory = Some(Memory::new(bytes));
         let options = Options { engine: Engine::Cpu(None), precision: Precision::F32, batch: 8, memory };
-        Program::new(large(), &Device::flex(), &options).map(|program| program.plan().batch())
+        let program = || Program::new(large(), &Device::flex(), &options);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+        pool.install(program).map(|program| program.plan().batch())
     };
-    assert_eq!(run(fixed + 3 * sample), Ok(3));
-    assert_eq!(run(fixed + 100 * sample), Ok(executor.batch()));
+    assert_eq!(run(fixed + 3 * sample, 1), Ok(3));
+    assert_eq!(run(fixed + 7 * sample, 2), Ok(3), "each of two threads");
+    assert_eq!(run(fixed + 2 * sample, 7), Ok(1), "no more threads than fit");
+    assert_eq!(run(fixed + 100 * sample, 1), Ok(executor.batch()));
     assert!(executor.batch() > 3, "a small network runs more at a time");
-    let refused = run(fixed + sample - 1).expect_err("one sample does not fit");
+    let refused = run(fixed + sample - 1, 1).expect_err("one sample does not fit");
     assert!(
         matches!(refused, Error::Memory { needed, .. } if needed == Memory::new(fixed + sample)),
         "{refused}"
