@@ -11,6 +11,7 @@ use burn::tensor::{DType, TensorData};
 
 use crate::error::{Error, Problem, Result};
 use crate::ops::Op;
+use crate::parameters::Parameter;
 
 /// Index of a [`Value`] in its graph.
 pub type ValueId = usize;
@@ -150,6 +151,8 @@ pub struct Graph {
     pub(crate) input: ValueId,
     /// The logits, of shape `[n, K]`.
     pub(crate) output: ValueId,
+    /// The trainable tensors, in the model's order.
+    pub(crate) parameters: Vec<Parameter>,
     /// The type of the captured weights.
     pub(crate) dtype: DType,
 }
@@ -177,6 +180,12 @@ impl Graph {
     #[must_use]
     pub fn output(&self) -> ValueId {
         self.output
+    }
+
+    /// The trainable tensors on which the logits depend, in the order in which the model holds them: PyTorch's `named_parameters`.
+    #[must_use]
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
     }
 
     /// The type of the captured weights.

@@ -34,6 +34,7 @@ mod linears;
 mod lower;
 mod memory;
 pub mod ops;
+mod parameters;
 mod plan;
 mod program;
 
@@ -44,5 +45,6 @@ pub use executor::{Executor, Linearized};
 pub use graph::Graph;
 pub use influence_kernels::InstructionSet;
 pub use memory::Memory;
+pub use parameters::{Grams, Leaves, Parameter};
 pub use plan::{Bytes, Plan, Precision};
 pub use program::{Engine, GPU_BATCH, Jacobian, Jacobians, Options, Program, Rows};
