@@ -76,6 +76,24 @@ impl BurnExecutor {
         &self.plan
     }
 
+    /// The cotangents of some parameters, one cotangent `[1, 1, K]` of one sample, in a plan without direct uses.
+    pub(crate) fn gradients(
+        &self,
+        sample: TensorData,
+        cotangent: TensorData,
+        tensors: &[usize],
+    ) -> Result<Vec<TensorData>> {
+        check::shape("cotangent", cotangent.shape(), &[1, 1, self.plan.graph.classes()])?;
+        let linearized = BurnLinearized { executor: self, tape: self.observe(sample, |_, _| {})? };
+        let mut pending = linearized.reverse(Array::from_data(cotangent, &self.place), None)?;
+        let one = |&tensor: &usize| {
+            let shape = &self.plan.graph.parameters[tensor].shape;
+            let found = linearized.of_parameter(&mut pending, tensor);
+            found.unwrap_or_else(|| Array::full(shape, 0.0, &self.place)).reshape(shape).into_data()
+        };
+        tensors.iter().map(one).collect()
+    }
+
     /// Computes what depends on no input.
     fn fold(&mut self) -> Result<()> {
         let plan = Arc::clone(&self.plan);
@@ -217,23 +235,26 @@ impl Linearized for BurnLinearized<'_> {
         Array::into_data_together(self.output(), pulled)
     }
 
-    fn grams(&self, cotangents: TensorData) -> Result<Grams> {
+    fn grams(&self, cotangents: TensorData, tensors: &[usize]) -> Result<Grams> {
         let plan = &self.executor.plan;
-        let tensors = plan.leaves().places().len();
+        let leaves = plan.leaves();
         let count = cotangents.shape().first().copied().unwrap_or(0);
         check::shape("cotangents", cotangents.shape(), &[count, 1, plan.graph.classes()])?;
-        if tensors == 0 || plan.batch != 1 || count == 0 || count > plan.block {
+        if plan.batch != 1 || count == 0 || count > plan.block {
             let message = format!(
-                "Gram matrices of parameters are of one sample and 1 to {} cotangents, in a plan that perturbs parameters; \
-                 here are {} samples, {count} cotangents and {tensors} tensors",
+                "Gram matrices of parameters are of one sample and 1 to {} cotangents: here are {} samples and {count} cotangents",
                 plan.block, plan.batch
             );
             return Err(Error::InvalidArgument(message));
         }
+        if let Some(tensor) = tensors.iter().find(|tensor| !leaves.places().contains(tensor)) {
+            let message = format!("tensor {tensor} of the network is not perturbed in this plan");
+            return Err(Error::InvalidArgument(message));
+        }
         let block = pad_rows(Array::from_data(cotangents, &self.executor.place), plan.block);
-        let mut all = cut(self.summed(block)?.finish()?, plan.block, count);
-        let input = all.split_off(tensors * count * count);
-        let input = plan.leaves().has_input().then_some(input);
+        let mut all = cut(self.summed(block, tensors)?.finish()?, plan.block, count);
+        let input = all.split_off(tensors.len() * count * count);
+        let input = leaves.has_input().then_some(input);
         Ok(Grams { samples: 1, cotangents: count, tensors: all, input })
     }
 }
@@ -343,7 +364,8 @@ impl BurnLinearized<'_> {
     fn measure(&self, step: &Step, cotangent: &Array, saved: &Saved<'_>, sums: &mut Sums) -> Result<()> {
         let plan = &self.executor.plan;
         let rule = plan.graph.nodes[step.node].op.rule();
-        for &(position, place) in &step.direct {
+        for &(position, tensor) in &step.direct {
+            let Some(place) = sums.place_of(tensor) else { continue };
             let cotangent = cotangent.clone();
             self.executor.guard(step.node, || match plan.outer(step, position) {
                 Some(_) => sums.factors(place, rule.factors(cotangent, position, saved)),
@@ -353,27 +375,25 @@ impl BurnLinearized<'_> {
         Ok(())
     }
 
-    /// The cotangents of a parameter, summed over the fields that share it.
-    fn of_parameter(&self, pending: &mut [Option<Array>], place: usize) -> Option<Array> {
-        let plan = &self.executor.plan;
-        let values = &plan.graph.parameters[plan.leaves().places()[place]].values;
+    /// The cotangents of a parameter, summed over the fields that share it; none where it has a direct use.
+    fn of_parameter(&self, pending: &mut [Option<Array>], tensor: usize) -> Option<Array> {
+        let values = &self.executor.plan.graph.parameters[tensor].values;
         let arrived: Vec<Array> = values.iter().filter_map(|&value| pending[value].take()).collect();
         arrived.into_iter().reduce(Array::add)
     }
 
-    /// Gram matrices of one block of cotangents.
-    fn summed(&self, block: Array) -> Result<Sums> {
+    /// Gram matrices of one block of cotangents: of these tensors, and of the input behind them.
+    fn summed(&self, block: Array, tensors: &[usize]) -> Result<Sums> {
         let plan = &self.executor.plan;
-        let tensors = plan.leaves().places().len();
-        let mut sums = Sums::new(tensors + 1, plan.block, self.executor.exact);
+        let mut sums = Sums::new(tensors, plan.block, self.executor.exact);
         let mut pending = self.reverse(block, Some(&mut sums))?;
-        for place in 0..tensors {
-            if let Some(gradients) = self.of_parameter(&mut pending, place) {
+        for (place, &tensor) in tensors.iter().enumerate() {
+            if let Some(gradients) = self.of_parameter(&mut pending, tensor) {
                 sums.gradients(place, gradients)?;
             }
         }
         if plan.leaves().has_input() {
-            sums.gradients(tensors, self.gradient(&mut pending, plan.graph.input))?;
+            sums.gradients(tensors.len(), self.gradient(&mut pending, plan.graph.input))?;
         }
         Ok(sums)
     }

@@ -53,12 +53,13 @@ pub trait Linearized: fmt::Debug {
         Ok((self.logits()?, pulled))
     }
 
-    /// The Gram matrices of the gradients in the perturbed leaves that cotangents `[V, n, K]` of the logits give, V being at most
-    /// [`Executor::most_cotangents`]: one reverse pass, in which no gradient of a whole network is ever held.
+    /// The Gram matrices of the gradients that cotangents `[V, n, K]` of the logits give, V being at most
+    /// [`Executor::most_cotangents`], in some of the perturbed tensors, by their places in [`Graph::parameters`](crate::Graph::parameters),
+    /// ascending, and in the input where that is perturbed: one reverse pass, in which no gradient of a whole network is ever held.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where no parameters are perturbed, or the executor has none of this; as [`Linearized::pullback`].
-    fn grams(&self, _cotangents: TensorData) -> Result<Grams> {
+    /// [`Error::InvalidArgument`] for tensors that are not perturbed, or an executor that has none of this; as [`Linearized::pullback`].
+    fn grams(&self, _cotangents: TensorData, _tensors: &[usize]) -> Result<Grams> {
         Err(Error::InvalidArgument("this executor computes no Gram matrices of parameters".into()))
     }
 }

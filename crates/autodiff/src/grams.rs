@@ -123,9 +123,12 @@ impl Factors {
 /// Gram matrices `[V, V]` of several tensors in the making.
 #[derive(Debug)]
 pub(crate) struct Sums {
+    /// The tensors, ascending.
+    tensors: Vec<usize>,
     cotangents: usize,
     /// Where the device has f64.
     exact: bool,
+    /// One a tensor, and that of the input.
     sums: Vec<Option<Sum>>,
 }
 
@@ -136,24 +139,30 @@ enum Sum {
 }
 
 impl Sums {
-    /// Of so many tensors, on a device that has f64 or not.
-    pub(crate) fn new(tensors: usize, cotangents: usize, exact: bool) -> Self {
-        Self { cotangents, exact, sums: (0..tensors).map(|_| None).collect() }
+    /// Of these tensors and the input, on a device that has f64 or not.
+    pub(crate) fn new(tensors: &[usize], cotangents: usize, exact: bool) -> Self {
+        let sums = (0..=tensors.len()).map(|_| None).collect();
+        Self { tensors: tensors.to_vec(), cotangents, exact, sums }
+    }
+
+    /// Which of the matrices is that of a tensor, where it is wanted.
+    pub(crate) fn place_of(&self, tensor: usize) -> Option<usize> {
+        self.tensors.binary_search(&tensor).ok()
     }
 
     /// Adds the inner products of gradients `[V, ...]`.
-    pub(crate) fn gradients(&mut self, tensor: usize, gradients: Array) -> Result<()> {
+    pub(crate) fn gradients(&mut self, place: usize, gradients: Array) -> Result<()> {
         let elements: usize = gradients.shape()[1..].iter().product();
         let rows = gradients.reshape(&[self.cotangents, elements]);
         let step = (HELD / self.cotangents).max(1);
         for from in (0..elements).step_by(step) {
-            self.rows(tensor, rows.clone().part(1, from, step.min(elements - from)))?;
+            self.rows(place, rows.clone().part(1, from, step.min(elements - from)))?;
         }
         Ok(())
     }
 
     /// Adds the inner products of gradients in factors.
-    pub(crate) fn factors(&mut self, tensor: usize, factors: Factors) -> Result<()> {
+    pub(crate) fn factors(&mut self, place: usize, factors: Factors) -> Result<()> {
         let (v, outer) = factors.sizes();
         let form = match outer.form(v) {
             Form::Position(_) if !self.exact => {
@@ -170,8 +179,8 @@ impl Sums {
                 let groups = [from, groups.min(outer.groups - from)];
                 let part = factors.part(groups, [row, rows.min(outer.outputs - row)]);
                 match form {
-                    Form::Gradient(_) => self.rows(tensor, part.gradients())?,
-                    Form::Position(_) => self.add(tensor, Sum::There(part.by_position())),
+                    Form::Gradient(_) => self.rows(place, part.gradients())?,
+                    Form::Position(_) => self.add(place, Sum::There(part.by_position())),
                 }
             }
         }
@@ -179,7 +188,7 @@ impl Sums {
     }
 
     /// Adds the inner products of rows `[V, B]`.
-    fn rows(&mut self, tensor: usize, rows: Array) -> Result<()> {
+    fn rows(&mut self, place: usize, rows: Array) -> Result<()> {
         let product = if self.exact {
             let rows = rows.double();
             Sum::There(rows.clone().matmul(rows.permute(&[1, 0])))
@@ -187,12 +196,12 @@ impl Sums {
             let rows: Vec<f64> = rows.into_data()?.iter().collect();
             Sum::Here(products(&rows, self.cotangents))
         };
-        self.add(tensor, product);
+        self.add(place, product);
         Ok(())
     }
 
-    fn add(&mut self, tensor: usize, product: Sum) {
-        let sum = match (self.sums[tensor].take(), product) {
+    fn add(&mut self, place: usize, product: Sum) {
+        let sum = match (self.sums[place].take(), product) {
             (None, product) => product,
             (Some(Sum::Here(mut sum)), Sum::Here(product)) => {
                 sum.iter_mut().zip(product).for_each(|(sum, product)| *sum += product);
@@ -201,7 +210,7 @@ impl Sums {
             (Some(Sum::There(sum)), Sum::There(product)) => Sum::There(sum.add(product)),
             _ => unreachable!("all sums of a device are at one place"),
         };
-        self.sums[tensor] = Some(sum);
+        self.sums[place] = Some(sum);
     }
 
     /// `[tensors, V, V]`, read from the device at once; zeros where nothing was added.

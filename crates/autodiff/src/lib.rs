@@ -48,7 +48,7 @@ pub use executor::{Executor, Linearized};
 pub use graph::Graph;
 pub use influence_kernels::InstructionSet;
 pub use memory::Memory;
-pub use parameter_grams::{ParameterGrams, SampleGrams};
+pub use parameter_grams::{ParameterGrams, SampleGrams, gradients};
 pub use parameters::{Grams, Leaves, Parameter};
 pub use plan::{Bytes, Plan, Precision};
 pub use program::{Engine, GPU_BATCH, Jacobian, Jacobians, Options, Program, Rows};

@@ -84,14 +84,14 @@ pub struct Grams {
     pub samples: usize,
     /// V, how many cotangents.
     pub cotangents: usize,
-    /// `[tensors, n, V, V]`, row-major, the tensors being those of [`Leaves::places`] in their order.
+    /// `[tensors, n, V, V]`, row-major, the tensors being those that were asked for, in their order.
     pub tensors: Vec<f64>,
     /// `[n, V, V]` of the input, where that is perturbed.
     pub input: Option<Vec<f64>>,
 }
 
 impl Grams {
-    /// `[V, V]` of one tensor, by its place in [`Leaves::places`], at one sample.
+    /// `[V, V]` of one tensor, by its place among those that were asked for, at one sample.
     #[must_use]
     pub fn tensor(&self, place: usize, sample: usize) -> &[f64] {
         &self.tensors[self.range(place * self.samples + sample)]

@@ -77,7 +77,8 @@ pub(crate) struct Step {
     pub(crate) node: usize,
     /// Which operands are active; none for a node that the reverse pass does not visit.
     pub(crate) active: Vec<bool>,
-    /// Active operands that get no cotangent but a Gram matrix: their positions, and the tensors' places in [`Leaves::places`].
+    /// Active operands that get no cotangent but a Gram matrix: their positions, and the tensors' places in
+    /// [`Graph::parameters`].
     pub(crate) direct: Vec<(usize, usize)>,
     /// What the pullback reads.
     pub(crate) keeps: Vec<Keep>,
@@ -382,36 +383,36 @@ fn sources(graph: &Graph, value: ValueId) -> impl Iterator<Item = &str> {
 /// A perturbed parameter with a single use, and nothing on the way there that changes the inner products of gradients.
 #[derive(Debug, Clone)]
 pub(crate) struct Direct {
-    /// Its place in [`Leaves::places`].
-    place: usize,
+    /// Its place in [`Graph::parameters`].
+    pub(crate) tensor: usize,
     /// The node that uses it, and as which operand.
-    node: usize,
-    position: usize,
+    pub(crate) node: usize,
+    pub(crate) position: usize,
     /// The parameter's value and those on the way.
     passed: Vec<ValueId>,
 }
 
 /// Every such parameter.
-fn direct(graph: &Graph, leaves: &Leaves) -> Vec<Direct> {
+pub(crate) fn direct(graph: &Graph, leaves: &Leaves) -> Vec<Direct> {
     let dependent = reachable(graph, |id| id == graph.input, |_| true);
     let mut uses: Vec<Vec<[usize; 2]>> = vec![Vec::new(); graph.values.len()];
     for (node, Node { inputs, .. }) in graph.nodes.iter().enumerate() {
         inputs.iter().enumerate().for_each(|(position, &input)| uses[input].push([node, position]));
     }
-    let follow = |(place, &tensor): (usize, &usize)| {
+    let follow = |&tensor: &usize| {
         let [leaf] = graph.parameters[tensor].values[..] else { return None };
         let mut passed = vec![leaf];
         loop {
             let [[node, position]] = uses[*passed.last()?][..] else { return None };
             let Node { op, output, .. } = &graph.nodes[node];
             match dependent[*output] {
-                true => return Some(Direct { place, node, position, passed }),
+                true => return Some(Direct { tensor, node, position, passed }),
                 false if op.rule().is_isometric() => passed.push(*output),
                 false => return None,
             }
         }
     };
-    leaves.places().iter().enumerate().filter_map(follow).collect()
+    leaves.places().iter().filter_map(follow).collect()
 }
 
 fn step(graph: &Graph, node: usize, active: &[bool], direct: &[Direct]) -> Step {
@@ -420,7 +421,7 @@ fn step(graph: &Graph, node: usize, active: &[bool], direct: &[Direct]) -> Step 
     let active: Vec<_> = graph.nodes[node].inputs.iter().map(|&input| smooth && active[input]).collect();
     let keeps = if active.contains(&true) { graph.nodes[node].op.rule().keeps(&active) } else { vec![] };
     let own = direct.iter().filter(|direct| direct.node == node && active[direct.position]);
-    let direct = own.map(|direct| (direct.position, direct.place)).collect();
+    let direct = own.map(|direct| (direct.position, direct.tensor)).collect();
     Step { node, active, direct, keeps, dead: vec![] }
 }
 
