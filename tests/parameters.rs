@@ -8,7 +8,9 @@ mod common;
 
 use burn::tensor::{Device, TensorData};
 use common::{Case, cases};
-use influence::{Filter, ParameterLinearization, Perturbation, Precision, SampleObjective, Scorer};
+use influence::{
+    Engine, Filter, Linearization, ParameterLinearization, Perturbation, Precision, SampleObjective, Scorer,
+};
 use influence_zoo::{Network, weights};
 
 /// Gram entries, by the largest of their matrix.
@@ -25,7 +27,11 @@ fn scorer(case: &Case, perturbation: Perturbation, filter: Filter, precision: Pr
         Precision::F64 => weights::Precision::F64,
     });
     let scorer = Scorer::builder().perturbation(perturbation).filter(filter).precision(precision);
-    scorer.device(&device).compile(&network, Network::forward, &case.golden.image_shape()).unwrap()
+    scorer
+        .engine(Engine::Burn)
+        .device(&device)
+        .compile(&network, Network::forward, &case.golden.image_shape())
+        .unwrap()
 }
 
 /// The images that have reference values of layers.
@@ -40,11 +46,11 @@ fn linearized(scorer: &Scorer, images: TensorData) -> Vec<ParameterLinearization
     scorer.linearize_parameters(images).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
-/// The largest difference of the Gram matrices of logit differences, by the largest entry of each.
-fn worst_gram(case: &Case, at: &[ParameterLinearization<'_>], layers: usize) -> f64 {
+/// The largest difference of the Gram matrices of logit differences of each image, by the largest entry of each matrix.
+fn worst_grams(case: &Case, at: &[ParameterLinearization<'_>], layers: usize) -> Vec<f64> {
     let expected = case.golden.floats("gram_layers");
-    let mut worst = 0.0_f64;
-    for (image, at) in at.iter().enumerate() {
+    let of = |(image, at): (usize, &ParameterLinearization<'_>)| {
+        let mut worst = 0.0_f64;
         for layer in 0..layers {
             let reference = &expected[(image * layers + layer) * 100..][..100];
             let entry = |k: usize, l: usize| reference[k * 10 + l];
@@ -55,8 +61,9 @@ fn worst_gram(case: &Case, at: &[ParameterLinearization<'_>], layers: usize) -> 
             let error = (0..81).map(|i| (found[i] - difference(i / 9, i % 9)).abs()).fold(0.0, f64::max);
             worst = worst.max(error / largest);
         }
-    }
-    worst
+        worst
+    };
+    at.iter().enumerate().map(of).collect()
 }
 
 /// The largest relative difference.
@@ -80,7 +87,7 @@ fn layers_in_f64() {
         let layers = case.golden.layers();
         assert_eq!(scorer.groups().collect::<Vec<_>>(), layers, "{}", case.name);
         let at = linearized(&scorer, images(&case));
-        let gram = worst_gram(&case, &at, layers.len());
+        let gram = worst_grams(&case, &at, layers.len()).into_iter().fold(0.0, f64::max);
         let exact = worst(&scores(&case, &at, layers.len(), "exact"), &case.golden.floats("fi_layers_exact"));
         let paper =
             worst(&scores(&case, &at, layers.len(), "paper:1e-3"), &case.golden.floats("fi_layers_paper"));
@@ -105,13 +112,31 @@ fn the_whole_network_in_f64() {
     }
 }
 
+/// How far |df| in f32 is from its reference value where a ReLU lies on the other side of its kink; elsewhere it is below 2e-6.
+const KINK: f64 = 1e-5;
+/// What such a ReLU may change in a Gram matrix.
+const GRAM_F32_KINK: f64 = 1e-2;
+
+/// Of each image, whether a ReLU falls on the other side of its kink in f32: it shows in the gradient in the input, too.
+fn kinked(case: &Case) -> Vec<bool> {
+    let scorer = scorer(case, Perturbation::Input, Filter::exact(), Precision::F32);
+    let (labels, norms) = (case.golden.integers("labels"), case.golden.floats("jacobian_norm"));
+    let at = scorer.linearize(images(case)).unwrap().map(Result::unwrap);
+    let norm = |at: &Linearization<'_>| {
+        at.score(Some(labels[at.sample()]), &Filter::exact()).unwrap().baselines.jacobian_norm
+    };
+    at.map(|at| (norm(&at) / norms[at.sample()] - 1.0).abs() > KINK).collect()
+}
+
 #[test]
 fn layers_in_f32() {
     for case in cases() {
         let scorer = scorer(&case, Perturbation::Layers, Filter::exact(), Precision::F32);
         let at = linearized(&scorer, images(&case));
-        let gram = worst_gram(&case, &at, case.golden.layers().len());
-        println!("{}: Gram in f32 {gram:.1e}", case.name);
-        assert!(gram <= GRAM_F32, "{}", case.name);
+        let worst = worst_grams(&case, &at, case.golden.layers().len());
+        for (image, (gram, kinked)) in worst.into_iter().zip(kinked(&case)).enumerate() {
+            println!("{} image {image}: Gram in f32 {gram:.1e}, kink {kinked}", case.name);
+            assert!(gram <= if kinked { GRAM_F32_KINK } else { GRAM_F32 }, "{} image {image}", case.name);
+        }
     }
 }

@@ -166,6 +166,11 @@ impl Plan {
         block: usize,
         precision: Precision,
     ) -> Result<Self> {
+        let known = graph.parameters.len();
+        if !leaves.has_input() && leaves.places().is_empty() || leaves.places().iter().any(|&p| p >= known) {
+            let message = format!("there is nothing to perturb, or a tensor beyond the network's {known}");
+            return Err(Error::InvalidArgument(message));
+        }
         let direct = direct(&graph, &leaves);
         Self::with_direct(graph, leaves, &direct, [batch, block], precision)
     }
@@ -186,11 +191,6 @@ impl Plan {
             return Err(Error::InvalidArgument(
                 "a plan needs at least one sample and one cotangent at a time".into(),
             ));
-        }
-        let known = graph.parameters.len();
-        if !leaves.has_input() && leaves.places().is_empty() || leaves.places().iter().any(|&p| p >= known) {
-            let message = format!("there is nothing to perturb, or a tensor beyond the network's {known}");
-            return Err(Error::InvalidArgument(message));
         }
         let smooth = |node: &Node| !node.op.rule().is_locally_constant();
         let dependent = reachable(&graph, |id| id == graph.input, |_| true);

@@ -257,9 +257,8 @@ pub(super) mod tests {
         ops.extend(SLOPES.map(|slope| Op::LeakyRelu(LeakyRelu { slope })));
         let shapes: [&[usize]; 6] = [&[1, 1], &[2, 3], &[5, 2, 3], &[1, 2, 3, 1], &[7], &[3, 4, 9, 11]];
         let point = |op: &Op, shape: &&[usize]| Sample::new(op.clone(), vec![wide(shape)]);
-        let prelu = |[x, slope]: &[&[usize]; 2]| {
-            Sample::new(Op::PRelu(PRelu), vec![wide(x), spread(slope, 300)]).active(&[0])
-        };
+        let prelu =
+            |[x, slope]: &[&[usize]; 2]| Sample::new(Op::PRelu(PRelu), vec![wide(x), spread(slope, 300)]);
         let slopes: [[&[usize]; 2]; 4] = [
             [&[2, 3], &[1, 1]],
             [&[5, 2, 3], &[1, 2, 1]],

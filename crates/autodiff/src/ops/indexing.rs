@@ -231,7 +231,7 @@ pub(super) mod tests {
         }
         for rows in [1, 2] {
             let embedding = sample(Op::Embedding(Embedding), &[4, 3], indices(&[rows, 5], 4), &[2, 5, 3]);
-            all.push(embedding.active(&[]));
+            all.push(embedding.active(&[0]).linear(&[0]));
         }
         all
     }

@@ -186,7 +186,7 @@ macro_rules! operations {
 
 operations! {
     Conv2d(conv::Conv2d) = "sum over taps of w x, plus bias; padding, stride, dilation, groups", "transposed convolution of g with w; sum over positions of g x under each tap; sum of g";
-    Conv1d(conv::Conv1d) = "the same along one axis", "transposed convolution of g with w";
+    Conv1d(conv::Conv1d) = "the same along one axis", "transposed convolution of g with w; sum over positions of g x under each tap; sum of g";
     Linear(linear::Linear) = "x W + b", "g W^T; x^T g; sum of g over rows";
     Matmul(linear::Matmul) = "a b over the last two axes; leading axes broadcast", "g b^T, a^T g, summed over broadcast axes";
     BatchNorm(norm::BatchNorm) = "gamma (x - mean) / sqrt(variance + epsilon) + beta with stored statistics", "g gamma / sqrt(variance + epsilon); sum of g (x - mean) / sqrt(variance + epsilon); sum of g";
