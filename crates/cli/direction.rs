@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use influence::{DirectionTensor, Perturbation};
+use influence::{DirectionTensor, Perturbation, Precision};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -40,7 +40,7 @@ pub(crate) fn run(job: &Job, file: Target) -> Result<()> {
     ];
     let metadata = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let path: PathBuf = file.path().to_owned();
-    file.write(&bytes(&found.tensors, metadata)?)?.name()?;
+    file.write(&bytes(&found.tensors, job.precision, metadata)?)?.name()?;
     if job.quiet {
         return Ok(());
     }
@@ -59,24 +59,33 @@ pub(crate) fn run(job: &Job, file: Target) -> Result<()> {
 }
 
 /// The tensors in PyTorch's names and layouts.
-fn bytes(tensors: &[DirectionTensor], metadata: HashMap<String, String>) -> Result<Vec<u8>> {
+fn bytes(
+    tensors: &[DirectionTensor],
+    precision: Precision,
+    metadata: HashMap<String, String>,
+) -> Result<Vec<u8>> {
     let fail = |error: safetensors::SafeTensorError| {
         Failure::new(format!("--direction: it could not be written: {error}"))
     };
-    let laid: Vec<(&str, Vec<usize>, Vec<u8>)> = tensors.iter().map(torch).collect();
+    let dtype = match precision {
+        Precision::F32 => Dtype::F32,
+        Precision::F64 => Dtype::F64,
+    };
+    let laid: Vec<(&str, Vec<usize>, Vec<u8>)> =
+        tensors.iter().map(|tensor| torch(tensor, precision)).collect();
     let views: Vec<(&str, TensorView<'_>)> = laid
         .iter()
-        .map(|(name, shape, data)| {
-            Ok((*name, TensorView::new(Dtype::F32, shape.clone(), data).map_err(fail)?))
-        })
+        .map(|(name, shape, data)| Ok((*name, TensorView::new(dtype, shape.clone(), data).map_err(fail)?)))
         .collect::<Result<_>>()?;
     safetensors::serialize(views, Some(metadata)).map_err(fail)
 }
 
 /// As PyTorch lays it: a matrix is the weight of a linear layer in the networks known here, [out, in] there and [in, out] in Burn.
-fn torch(tensor: &DirectionTensor) -> (&str, Vec<usize>, Vec<u8>) {
-    let bytes =
-        |values: &mut dyn Iterator<Item = f64>| values.flat_map(|x| (x as f32).to_le_bytes()).collect();
+fn torch(tensor: &DirectionTensor, precision: Precision) -> (&str, Vec<usize>, Vec<u8>) {
+    let bytes = |values: &mut dyn Iterator<Item = f64>| match precision {
+        Precision::F32 => values.flat_map(|x| (x as f32).to_le_bytes()).collect(),
+        Precision::F64 => values.flat_map(f64::to_le_bytes).collect(),
+    };
     let DirectionTensor { name, shape, values, .. } = tensor;
     match shape[..] {
         [inputs, outputs] => {

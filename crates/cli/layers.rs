@@ -14,7 +14,7 @@ use crate::layers_table;
 use crate::output::{self, Target};
 use crate::row::Row;
 use crate::score::score_batch;
-use crate::table::quartiles;
+use crate::table::{function, quartiles};
 
 /// One layer over all images; its columns are those of the files.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -82,12 +82,8 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
 
 /// What is drawn, in words.
 pub(crate) fn title(job: &Job) -> String {
-    format!(
-        "influence of each layer on {}, filter {}, {} images",
-        job.target,
-        job.filter_words(),
-        job.images.len()
-    )
+    let (images, filter) = (job.images.len(), job.filter_words());
+    format!("Influence of each layer, f = {}, filter {filter}, {images} images", function(job.target))
 }
 
 /// Scores all images and gathers what belongs to each layer.
@@ -170,16 +166,13 @@ fn series(network: &Measured) -> Series {
         high: row.influence_q3,
         full: row.saturated >= 0.5,
     };
-    Series { title: network.job.network.clone(), bars: network.rows.iter().map(bar).collect() }
+    Series { title: network.job.architecture.clone(), bars: network.rows.iter().map(bar).collect() }
 }
 
 /// What a person is told on standard output.
 fn tell(arguments: &LayersArguments, networks: &[Measured], sort: Sort) -> Result<()> {
     let mut out = io::stdout().lock();
-    for network in networks {
-        layers_table::heading(&mut out, &network.job)?;
-    }
-    writeln!(out)?;
+    layers_table::heading(&mut out, networks)?;
     if arguments.out.is_none() {
         layers_table::print(&mut out, networks, sort)?;
     }

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use crate::job::Job;
 use crate::layers::{LayerRow, Measured, in_order, title};
 use crate::layers_arguments::Sort;
 use crate::table::four_digits;
@@ -12,20 +11,16 @@ const BAR: usize = 24;
 /// How many decades a bar shows.
 const DECADES: f64 = 6.0;
 
-/// Prints what was measured, of which network, and on which images.
-pub(crate) fn heading(out: &mut impl Write, job: &Job) -> io::Result<()> {
-    let mut title = title(job);
-    title[..1].make_ascii_uppercase();
-    writeln!(out, "{title}")?;
-    writeln!(out, "Network: {}", job.network)?;
-    writeln!(
-        out,
-        "Images:  {} of {}; engine {}, {}",
-        job.images.len(),
-        job.data.name(),
-        job.scorer.engine(),
-        job.precision
-    )
+/// Prints what was measured, of which networks, and on which images.
+pub(crate) fn heading(out: &mut impl Write, networks: &[Measured]) -> io::Result<()> {
+    for (at, Measured { job, .. }) in networks.iter().enumerate() {
+        if at == 0 {
+            writeln!(out, "{} of {}", title(job), job.data.name())?;
+        }
+        writeln!(out, "Network: {}", job.network)?;
+        writeln!(out, "Engine:  {}, {}", job.scorer.engine(), job.precision)?;
+    }
+    writeln!(out)
 }
 
 /// Prints every layer: of two networks with the same layers side by side, else one network after the other.
