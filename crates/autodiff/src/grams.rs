@@ -110,7 +110,7 @@ impl Factors {
     }
 
     /// The Gram matrix `[V, V]` by positions, in f64.
-    fn by_position(self) -> Array {
+    pub(crate) fn by_position(self) -> Array {
         let (v, Outer { groups: g, outputs: o, positions: p, .. }) = self.sizes();
         let deltas = self.deltas.double().permute(&[1, 0, 3, 2]).reshape(&[g, v * p, o]);
         let inputs = self.inputs.double();
@@ -262,5 +262,106 @@ impl Array {
     /// The same numbers in f64.
     fn double(self) -> Self {
         self.cast(FloatDType::F64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Which form is taken, how it is cut, and that both give one matrix; and the way without f64.
+
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+    use crate::array::Place;
+
+    /// Two orders of summation in f64, relative to the largest entry.
+    const ROUNDING: f64 = 1e-12;
+
+    fn wave(shape: &[usize], seed: f64) -> Array {
+        let place = Place { device: Device::flex().as_dispatch().clone(), dtype: FloatDType::F64 };
+        let values: Vec<f64> = (0..shape.iter().product()).map(|i| (i as f64 * 0.7 + seed).sin()).collect();
+        Array::from_data(TensorData::new(values, shape.to_vec()), &place)
+    }
+
+    fn factors(v: usize, Outer { groups, outputs, inputs, positions }: Outer) -> Factors {
+        Factors {
+            deltas: wave(&[v, groups, outputs, positions], 0.3),
+            inputs: wave(&[groups, positions, inputs], 1.1),
+        }
+    }
+
+    /// The definition, in loops: sum over g, o, i of D_v D_w, D = sum over p of delta a.
+    fn naive(v: usize, outer: Outer) -> Vec<f64> {
+        let Outer { groups, outputs, inputs, positions } = outer;
+        let Factors { deltas, inputs: a } = factors(v, outer);
+        let [deltas, a] =
+            [deltas, a].map(|of| of.into_data().expect("read").iter::<f64>().collect::<Vec<_>>());
+        let mut sums = vec![0.0; v * v];
+        for (g, o, i) in (0..groups * outputs * inputs)
+            .map(|at| (at / (outputs * inputs), at / inputs % outputs, at % inputs))
+        {
+            let delta = |v: usize, p: usize| deltas[((v * groups + g) * outputs + o) * positions + p];
+            let d =
+                |v| (0..positions).map(|p| delta(v, p) * a[(g * positions + p) * inputs + i]).sum::<f64>();
+            let d: Vec<f64> = (0..v).map(d).collect();
+            sums.iter_mut().enumerate().for_each(|(at, sum)| *sum += d[at / v] * d[at % v]);
+        }
+        sums
+    }
+
+    fn outer([groups, outputs, inputs, positions]: [usize; 4]) -> Outer {
+        Outer { groups, outputs, inputs, positions }
+    }
+
+    #[test]
+    fn every_form_agrees_with_the_definition() {
+        for sizes in [[1, 3, 5, 1], [1, 1, 1, 7], [4, 1, 9, 6], [2, 5, 3, 4], [1, 40, 30, 2]] {
+            let (v, outer) = (3, outer(sizes));
+            let expected = naive(v, outer);
+            let near = |found: &[f64]| {
+                let largest = expected.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
+                let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                assert!(found.len() == 9 && worst <= ROUNDING * largest, "{sizes:?}: {worst:e}");
+            };
+            for exact in [true, false] {
+                let mut sums = Sums::new(&[4, 6], v, exact);
+                assert_eq!((sums.place_of(6), sums.place_of(5)), (Some(1), None));
+                sums.factors(1, factors(v, outer)).expect("it is computed");
+                sums.gradients(2, factors(v, outer).gradients()).expect("it is computed");
+                let all = sums.finish().expect("it is read");
+                assert_eq!(all[..9], [0.0; 9], "nothing was added to the first");
+                near(&all[9..18]);
+                near(&all[18..]);
+            }
+            let parts = (0..outer.groups).flat_map(|g| (0..outer.outputs).map(move |o| [g, o]));
+            let by_parts = parts.fold(vec![0.0; 9], |sum, [g, o]| {
+                let part = factors(v, outer).part([g, 1], [o, 1]).by_position().into_data().expect("read");
+                sum.iter().zip(part.iter::<f64>()).map(|(a, b)| a + b).collect()
+            });
+            near(&by_parts);
+        }
+    }
+
+    #[test]
+    fn the_cheaper_form_is_taken_and_what_is_held_is_bounded() {
+        let form = |sizes, v| outer(sizes).form(v);
+        // A linear layer has one position; an early convolution many, and few channels; a late one the reverse.
+        assert!(matches!(form([1, 10, 2_048, 1], 9), Form::Position(1)));
+        assert!(matches!(form([1, 64, 576, 1_024], 9), Form::Gradient([1, 64])));
+        assert!(matches!(form([1, 512, 4_608, 16], 9), Form::Position(1)));
+        assert_eq!(form([512, 1, 9, 64], 9), Form::Gradient([512, 1]), "all groups at once");
+        let Form::Gradient([1, rows]) = form([1, 4_096, 25_088, 196], 99) else {
+            panic!("too many positions")
+        };
+        assert!(rows * 99 * 25_088 <= HELD.max(99 * 25_088));
+        for v in [1, 9, 99, 999] {
+            for sizes in [[1, 64, 576, 1_024], [1, 512, 4_608, 16], [512, 1, 9, 64], [1, 1_000, 2_048, 1]] {
+                let Outer { groups, outputs, inputs, positions } = outer(sizes);
+                let own = 4 * groups * positions * (v * outputs + inputs);
+                let held = outer(sizes).bytes(v, 4) - own;
+                let least = 12 * v * inputs + 8 * positions * (v * outputs + inputs);
+                assert!(held <= 16 * HELD + least, "{sizes:?} of {v}: {held}");
+            }
+        }
     }
 }

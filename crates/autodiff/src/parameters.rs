@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 
 /// A trainable tensor of the network.
@@ -56,6 +57,16 @@ impl Leaves {
     #[must_use]
     pub fn parameters(graph: &Graph) -> Self {
         Self::tensors(0..graph.parameters().len())
+    }
+
+    /// Refuses to perturb nothing, and what the network does not have.
+    pub(crate) fn check(&self, graph: &Graph) -> Result<()> {
+        let known = graph.parameters().len();
+        if !self.input && self.tensors.is_empty() || self.tensors.iter().any(|&tensor| tensor >= known) {
+            let message = format!("there is nothing to perturb, or a tensor beyond the network's {known}");
+            return Err(Error::InvalidArgument(message));
+        }
+        Ok(())
     }
 
     /// The same tensors and the input.

@@ -166,11 +166,7 @@ impl Plan {
         block: usize,
         precision: Precision,
     ) -> Result<Self> {
-        let known = graph.parameters.len();
-        if !leaves.has_input() && leaves.places().is_empty() || leaves.places().iter().any(|&p| p >= known) {
-            let message = format!("there is nothing to perturb, or a tensor beyond the network's {known}");
-            return Err(Error::InvalidArgument(message));
-        }
+        leaves.check(&graph)?;
         let direct = direct(&graph, &leaves);
         Self::with_direct(graph, leaves, &direct, [batch, block], precision)
     }

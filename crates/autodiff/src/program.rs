@@ -141,6 +141,7 @@ impl Program {
         if options.batch == 0 {
             return Err(Error::InvalidArgument("a batch needs at least one sample".into()));
         }
+        leaves.check(&graph)?;
         let graph = Arc::new(graph);
         match options.engine {
             Engine::Burn => Self::on_burn(graph, leaves, &device, options, None),

@@ -159,12 +159,12 @@ mod tests {
             [Some(1e-300), Some(1.0), Some(1e300)],
             [Some(5e-324), Some(5e-324), None],
         ] {
-            let bars = (0..250).map(|i| bar(&format!("stages.{i}.conv"), values)).collect();
-            let series = Series { title: "a network".into(), bars };
-            let picture = super::bars("title", &[series.clone(), series]).expect("a picture");
+            let all = (0..250).map(|i| bar(&format!("stages.{i}.conv"), values)).collect();
+            let series = Series { title: "a network".into(), bars: all };
+            let picture = bars("title", &[series.clone(), series]).expect("a picture");
             let reader = png::Decoder::new(std::io::Cursor::new(picture)).read_info().expect("a PNG");
             assert!(reader.info().width > 1_000 && reader.info().height > 600);
         }
-        assert!(matches!(super::bars("title", &[]), Err(Error::NoBars)));
+        assert!(matches!(bars("title", &[]), Err(Error::NoBars)));
     }
 }

@@ -475,3 +475,32 @@ fn what_cannot_be_had_is_refused() {
     let nothing = Program::perturbing(graph, Leaves::tensors([]), &Device::flex(), &options());
     assert!(matches!(nothing, Err(Error::InvalidArgument(_))));
 }
+
+/// Statistics that are computed from parameters.
+#[derive(Module, Debug)]
+struct Odd {
+    spread: Param<Tensor<1>>,
+    weight: Param<Tensor<1>>,
+}
+
+#[test]
+fn a_place_without_a_derivative_is_named_with_its_parameter() {
+    let device = Device::flex();
+    let one = || Param::from_tensor(Tensor::ones([3], &device));
+    let model = Odd { spread: one(), weight: one() };
+    let forward = |odd: &Odd, x: Tensor<2>| {
+        let (weight, zeros) = (odd.weight.val(), Tensor::zeros([3], &x.device()));
+        let variance = odd.spread.val().exp();
+        burn::tensor::module::batch_norm(x, weight, zeros.clone(), zeros, variance, 1e-5)
+    };
+    let graph = captured(&model, forward, &sample(&[3], 1));
+    let names: Vec<&str> = graph.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
+    assert_eq!(names, ["spread", "weight"]);
+    let planned = |leaves| Plan::new(graph.clone().into(), leaves, 1, 2, Precision::F64);
+    let Err(Error::Unsupported(problems)) = planned(Leaves::parameters(&graph)) else {
+        panic!("it is refused")
+    };
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].why.contains("depends on spread") && problems[0].why.contains("leave its group out"));
+    assert!(planned(Leaves::tensors([1])).is_ok(), "the other one has a derivative");
+}
