@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::layers_arguments::LayersArguments;
 use crate::map_arguments::MapArguments;
 
 /// How sensitive is a trained deep network? First-order influence (Shu & Zhu, AAAI-19).
@@ -21,6 +22,9 @@ pub(crate) enum Command {
     /// Influence of every image: a table on the terminal, or a row an image in a file.
     #[command(after_help = EXAMPLES)]
     Score(Box<ScoreArguments>),
+    /// Which layers of the network an answer hangs on: the influence of each, over the images, as a table and a plot.
+    #[command(after_help = crate::layers_arguments::EXAMPLES)]
+    Layers(Box<LayersArguments>),
     /// Where an image is sensitive: the influence of every small window, as files and pictures; or whether it holds, as a table.
     #[command(after_help = crate::map_arguments::EXAMPLES)]
     Map(Box<MapArguments>),
@@ -38,6 +42,10 @@ Examples:
       how easily the gap between the two likeliest classes changes
   influence score --perturb family:rotation
       how sensitive to turning the image, and at which angle
+  influence score --perturb layers --images 0..10 --filter tikhonov:1:relative --out layers.csv
+      how sensitive to each layer's weights: a row a layer and image, group being the layer
+  influence score --perturb parameters --images 7 --direction worst.safetensors
+      the change of the weights that changes the answer to image 7 most
 
 Columns of the files: index, label, predicted, probability (of the objective's class; of the predicted one for entropy
 and margin), objective, perturbation, group, influence, log10_influence (empty for 0), rank, bound, reach,
@@ -49,17 +57,21 @@ has influence = bound, which is (1 - P) / P for -log P: look at reach and rank f
 pub(crate) struct ScoreArguments {
     #[command(flatten)]
     pub(crate) run: RunArguments,
-    /// What is perturbed: input; or family:NAME, of affine, translation, rotation, zoom, shear, brightness, contrast, gamma, blur
+    /// What is perturbed: input; parameters (the whole network), layers or tensors (each by itself), both (input and parameters); or family:NAME, of affine, translation, rotation, zoom, shear, brightness, contrast, gamma, blur
     /// and channels, or family:FILE.safetensors with directions of your own [default: input]
     #[arg(long, value_name = "WHAT")]
     pub(crate) perturb: Option<String>,
     /// Write all rows to FILE.csv or FILE.jsonl instead of a table to the terminal
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+    /// Of one image, with --perturb parameters: no scores, but the most influential direction in parameter space, to FILE.safetensors
+    /// with the network's names
+    #[arg(long, value_name = "FILE")]
+    pub(crate) direction: Option<PathBuf>,
 }
 
 /// What every command takes: the network, the images, and how to run.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct RunArguments {
     /// resnet50, densenet121 or cnn [default: what the weights are of; without weights the embedded resnet50 of width 8]
     #[arg(long, value_name = "NAME")]
@@ -85,7 +97,8 @@ pub(crate) struct RunArguments {
     /// -log P of: label, predicted, or class:N; or of the prediction its entropy or margin [default: label]
     #[arg(long, value_name = "OBJECTIVE")]
     pub(crate) objective: Option<String>,
-    /// exact[:TOL], paper[:EPS[:RANK_EPS]] or tikhonov:LAMBDA [default: exact]
+    /// exact[:TOL], paper[:EPS[:RANK_EPS]], tikhonov:LAMBDA, or of parameters tikhonov:LAMBDA:relative, whose budget is on the
+    /// perturbation's size by that of what is perturbed [default: exact]
     #[arg(long, value_name = "FILTER")]
     pub(crate) filter: Option<String>,
     /// cpu (our own kernels) or flex (Burn), on the processor; in builds with the cargo feature also ndarray, wgpu[:cpu|:N], vulkan[:cpu|:N], cuda[:N]

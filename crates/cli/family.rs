@@ -1,10 +1,10 @@
-//! `--perturb`: the whole input, or a family of perturbations, by name or out of a file of directions.
+//! `--perturb`: the whole input, parameters, or a family of perturbations, by name or out of a file of directions.
 
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use influence::{Basis, Family};
+use influence::{Basis, Family, Perturbation};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -17,19 +17,30 @@ pub(crate) enum Words {
     File { path: String, bytes: Vec<u8> },
 }
 
-/// Understands `--perturb`; nothing for the whole input.
-pub(crate) fn words(text: Option<&str>) -> Result<Option<Words>> {
+/// Understands `--perturb`: what the network is differentiated in, and the family if there is one.
+pub(crate) fn words(text: Option<&str>) -> Result<(Perturbation, Option<Words>)> {
     let name = match text {
-        None | Some("input") => return Ok(None),
+        None | Some("input") => return Ok((Perturbation::Input, None)),
+        Some("parameters") => return Ok((Perturbation::Parameters, None)),
+        Some("layers") => return Ok((Perturbation::Layers, None)),
+        Some("tensors") => return Ok((Perturbation::Tensors, None)),
+        Some("both") => return Ok((Perturbation::InputAndParameters, None)),
         Some(text) => text.strip_prefix("family:").ok_or_else(|| {
-            Failure::new(format!("--perturb {text}: give input, family:NAME or family:FILE.safetensors"))
+            Failure::new(format!(
+                "--perturb {text}: give input, parameters, layers, tensors, both, family:NAME or family:FILE.safetensors"
+            ))
         })?,
     };
+    family(name).map(|words| (Perturbation::Input, Some(words)))
+}
+
+/// A family by its name, or by the name of a file.
+fn family(name: &str) -> Result<Words> {
     if Path::new(name).extension().is_some_and(|end| end.eq_ignore_ascii_case("safetensors")) {
         let bytes = fs::read(name).map_err(|error| Failure::new(format!("--perturb {name}: {error}")))?;
-        return Ok(Some(Words::File { path: name.to_owned(), bytes }));
+        return Ok(Words::File { path: name.to_owned(), bytes });
     }
-    Ok(Some(Words::Named(name.parse()?)))
+    Ok(Words::Named(name.parse()?))
 }
 
 impl Words {

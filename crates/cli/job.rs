@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, TensorData};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use influence::{Filter, GPU_BATCH, Memory, ModelError, Precision, Scorer, Target};
+use influence::{Budget, Filter, GPU_BATCH, Memory, ModelError, Perturbation, Precision, Scorer, Target};
 use influence_data::{Dataset, Kind, Selection, Split, sample};
 use influence_zoo::weights::{self, Checkpoint, Report};
 use influence_zoo::{Architecture, Network};
@@ -28,21 +28,19 @@ pub(crate) struct Job {
     pub(crate) target: Target,
     pub(crate) precision: Precision,
     pub(crate) filter: Filter,
+    pub(crate) budget: Budget,
     pub(crate) quiet: bool,
     /// The network in words, with what its weights were.
     pub(crate) network: String,
+    /// The network alone.
+    pub(crate) architecture: String,
 }
 
 impl Job {
     /// Understands the arguments, cheapest checks first.
-    pub(crate) fn new(arguments: &RunArguments) -> Result<Self> {
+    pub(crate) fn new(arguments: &RunArguments, perturbation: Perturbation) -> Result<Self> {
         let target: Target = arguments.objective.as_deref().map(str::parse).transpose()?.unwrap_or_default();
-        let filter: Filter = match &arguments.filter {
-            Some(text) => {
-                text.parse().map_err(|error: influence::MeasureError| Failure::new(error.to_string()))?
-            }
-            None => Filter::default(),
-        };
+        let (filter, budget) = filter(arguments.filter.as_deref())?;
         target.objective([]).check_filter(&filter)?;
         let precision: Precision = match &arguments.precision {
             Some(text) => text.parse().map_err(|error: ModelError| Failure::new(error.to_string()))?,
@@ -73,8 +71,9 @@ impl Job {
         let (network, report, described) = network(arguments, &data, precision)?;
         // A batch is padded to its full size: no more of it than there are images.
         let batch = batch.unwrap_or(GPU_BATCH).min(images.len());
-        let scorer = Scorer::builder().filter(filter).precision(precision).device(&device);
-        let scorer = scorer.engine(engine.executor()).batch(batch).memory(memory);
+        let scorer = Scorer::builder().perturbation(perturbation).filter(filter).budget(budget);
+        let scorer =
+            scorer.precision(precision).device(&device).engine(engine.executor()).batch(batch).memory(memory);
         let scorer = scorer.compile(&network, Network::forward, &data.shape())?;
         let quiet = arguments.quiet;
         Ok(Self {
@@ -84,8 +83,10 @@ impl Job {
             target,
             precision,
             filter,
+            budget,
             quiet,
             network: format!("{described}; {report}"),
+            architecture: described,
         })
     }
 
@@ -118,6 +119,32 @@ pub(crate) fn in_split(error: influence::Error, index: usize) -> Failure {
     match error {
         influence::Error::Measure { source, .. } => Failure::new(format!("image {index}: {source}")),
         other => Failure::new(format!("image {index}: {other}")),
+    }
+}
+
+/// What follows a filter whose budget is relative.
+const RELATIVE: &str = ":relative";
+
+/// The filter, and what its budget is measured in.
+fn filter(text: Option<&str>) -> Result<(Filter, Budget)> {
+    let Some(text) = text else { return Ok((Filter::default(), Budget::default())) };
+    let (words, budget) = match text.strip_suffix(RELATIVE) {
+        Some(words) => (words, Budget::Relative),
+        None => (text, Budget::Absolute),
+    };
+    let filter = words.parse().map_err(|error: influence::MeasureError| Failure::new(error.to_string()))?;
+    if budget == Budget::Relative && !matches!(filter, Filter::Tikhonov { .. }) {
+        let message = format!("filter '{text}': only tikhonov has a budget, as in tikhonov:100{RELATIVE}");
+        return Err(Failure::new(message));
+    }
+    Ok((filter, budget))
+}
+
+impl Job {
+    /// The filter in words.
+    pub(crate) fn filter_words(&self) -> String {
+        let budget = if self.budget == Budget::Relative { RELATIVE } else { "" };
+        format!("{}{budget}", self.filter)
     }
 }
 

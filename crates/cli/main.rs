@@ -2,11 +2,15 @@
 
 mod arguments;
 mod check;
+mod direction;
 mod engine;
 mod failure;
 mod family;
 mod folder;
 mod job;
+mod layers;
+mod layers_arguments;
+mod layers_table;
 mod map;
 mod map_arguments;
 mod output;
@@ -26,6 +30,7 @@ fn main() -> ExitCode {
     let program = Program::parse();
     let outcome = match program.command {
         Some(Command::Score(arguments)) => score::command(&arguments),
+        Some(Command::Layers(arguments)) => layers::command(&arguments),
         Some(Command::Map(arguments)) => map::command(&arguments),
         None => score::command(&ScoreArguments::default()),
     };

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-use influence::{Channels, Direction, Linearization, Map, Step};
+use influence::{Channels, Direction, Linearization, Map, Perturbation, Step};
 use influence_report::{Labels, Layer, Scale, picture, read_labels};
 use rayon::prelude::*;
 use safetensors::Dtype;
@@ -61,7 +61,7 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
             ));
         }
     };
-    let job = Job::new(&arguments.run)?;
+    let job = Job::new(&arguments.run, Perturbation::Input)?;
     let [_, height, width] = job.data.shape();
     check_scales(&scales, job.data.shape())?;
     if let Some(Labels { shape, .. }) = labels.as_ref().filter(|labels| labels.shape != [height, width]) {

@@ -7,10 +7,36 @@ use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use tempfile::NamedTempFile;
 
 use crate::failure::{Failure, Result};
-use crate::row::Row;
+
+/// A file of bytes, whose place has been looked at before anything was computed.
+#[derive(Debug)]
+pub(crate) struct Target {
+    path: PathBuf,
+}
+
+impl Target {
+    /// A file with this ending, given to `flag`.
+    pub(crate) fn new(flag: &str, path: &Path, ending: &str) -> Result<Self> {
+        if path.extension().is_none_or(|end| !end.eq_ignore_ascii_case(ending)) {
+            let message = format!("{flag} {}: the name must end in .{ending}", path.display());
+            return Err(Failure::new(message));
+        }
+        writable(flag, path).map(|path| Self { path })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the whole file beside its place.
+    pub(crate) fn write(self, bytes: &[u8]) -> Result<Finished> {
+        finish(&self.path, |mut file| file.write_all(bytes).map(|()| file))
+    }
+}
 
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,13 +47,21 @@ pub(crate) enum Format {
 
 /// The path, links followed, and what its extension says, if something can be written there.
 pub(crate) fn check(path: &Path) -> Result<(PathBuf, Format)> {
-    let refuse = |why: String| Err(Failure::new(format!("--out {}: {why}", path.display())));
     let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase);
     let format = match extension.as_deref() {
         Some("csv") => Format::Csv,
         Some("jsonl") => Format::JsonLines,
-        _ => return refuse("the name must end in .csv or .jsonl".into()),
+        _ => {
+            let message = format!("--out {}: the name must end in .csv or .jsonl", path.display());
+            return Err(Failure::new(message));
+        }
     };
+    Ok((writable("--out", path)?, format))
+}
+
+/// The path, links followed, if a file can be written there.
+fn writable(flag: &str, path: &Path) -> Result<PathBuf> {
+    let refuse = |why: String| Err(Failure::new(format!("{flag} {}: {why}", path.display())));
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     match fs::metadata(&path) {
         Ok(found) if found.is_dir() => return refuse("this is a folder".into()),
@@ -42,7 +76,7 @@ pub(crate) fn check(path: &Path) -> Result<(PathBuf, Format)> {
     if let Err(error) = temporary(folder) {
         return refuse(format!("nothing can be written in {}: {}", folder.display(), reason(&error)));
     }
-    Ok((path, format))
+    Ok(path)
 }
 
 /// A file without a name of its own to anybody; it goes when it is dropped.
@@ -73,14 +107,20 @@ pub(crate) struct Finished {
 }
 
 /// Writes all rows beside `path`.
-pub(crate) fn write(path: &Path, format: Format, rows: &[Row]) -> Result<Finished> {
-    let at = |error: std::io::Error| Failure::new(format!("{}: {}", path.display(), reason(&error)));
-    let file = temporary(folder(path)).map_err(at)?;
-    let file = match format {
+pub(crate) fn write<R: Serialize>(path: &Path, format: Format, rows: &[R]) -> Result<Finished> {
+    finish(path, |file| match format {
         Format::Csv => csv_rows(file, rows),
         Format::JsonLines => json_lines(file, rows),
-    };
-    let file = file.map_err(at)?;
+    })
+}
+
+/// Fills a file beside `path`.
+fn finish(
+    path: &Path,
+    fill: impl FnOnce(NamedTempFile) -> std::io::Result<NamedTempFile>,
+) -> Result<Finished> {
+    let at = |error: std::io::Error| Failure::new(format!("{}: {}", path.display(), reason(&error)));
+    let file = temporary(folder(path)).and_then(fill).map_err(at)?;
     if let Ok(older) = fs::metadata(path) {
         fs::set_permissions(file.path(), older.permissions()).map_err(at)?;
     }
@@ -88,13 +128,13 @@ pub(crate) fn write(path: &Path, format: Format, rows: &[Row]) -> Result<Finishe
     Ok(Finished { path: path.to_owned(), file })
 }
 
-fn csv_rows(file: NamedTempFile, rows: &[Row]) -> std::io::Result<NamedTempFile> {
+fn csv_rows<R: Serialize>(file: NamedTempFile, rows: &[R]) -> std::io::Result<NamedTempFile> {
     let mut writer = csv::Writer::from_writer(file);
     rows.iter().try_for_each(|row| writer.serialize(row))?;
     writer.into_inner().map_err(|error| error.into_error())
 }
 
-fn json_lines(file: NamedTempFile, rows: &[Row]) -> std::io::Result<NamedTempFile> {
+fn json_lines<R: Serialize>(file: NamedTempFile, rows: &[R]) -> std::io::Result<NamedTempFile> {
     let mut writer = BufWriter::new(file);
     for row in rows {
         serde_json::to_writer(&mut writer, row)?;

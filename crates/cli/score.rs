@@ -7,6 +7,7 @@ use indicatif::ProgressBar;
 use influence::Family;
 
 use crate::arguments::ScoreArguments;
+use crate::direction;
 use crate::failure::{Failure, Result};
 use crate::family;
 use crate::job::{Job, in_split};
@@ -25,10 +26,15 @@ pub(crate) struct Scoring {
 
 /// Understands the arguments and runs.
 pub(crate) fn command(arguments: &ScoreArguments) -> Result<()> {
-    let perturb = family::words(arguments.perturb.as_deref())?;
+    let (perturbation, family) = family::words(arguments.perturb.as_deref())?;
     let out = arguments.out.as_deref().map(output::check).transpose()?;
-    let job = Job::new(&arguments.run)?;
-    let family = perturb.map(|words| words.family(job.data.shape())).transpose()?;
+    let direction =
+        arguments.direction.as_deref().map(|path| direction::check(path, &perturbation)).transpose()?;
+    let job = Job::new(&arguments.run, perturbation)?;
+    if let Some(file) = direction {
+        return direction::run(&job, file);
+    }
+    let family = family.map(|words| words.family(job.data.shape())).transpose()?;
     run(&Scoring { job, family, out })
 }
 
@@ -55,7 +61,7 @@ fn run(scoring: &Scoring) -> Result<()> {
 /// What a person is told on standard output.
 fn tell(scoring: &Scoring, rows: &[Row]) -> Result<()> {
     let mut out = io::stdout().lock();
-    table::heading(&mut out, scoring, rows)?;
+    table::heading(&mut out, scoring)?;
     if scoring.out.is_none() {
         table::print(&mut out, rows)?;
     }
@@ -65,16 +71,25 @@ fn tell(scoring: &Scoring, rows: &[Row]) -> Result<()> {
 }
 
 /// Scores images of the split, in order.
-fn score_batch(job: &Job, indices: &[usize], bar: &ProgressBar, rows: &mut Vec<Row>) -> Result<()> {
+pub(crate) fn score_batch(
+    job: &Job,
+    indices: &[usize],
+    bar: &ProgressBar,
+    rows: &mut Vec<Row>,
+) -> Result<()> {
     let labels: Vec<_> = indices.iter().map(|&index| job.data.label(index)).collect();
     let objective = job.target.objective(labels);
     let scores = job.scorer.scores(job.pixels(indices), &objective)?;
-    for (&index, score) in indices.iter().zip(scores) {
+    let groups = job.scorer.groups().len();
+    for (place, score) in scores.enumerate() {
+        let index = indices[place / groups];
         let score = score.map_err(|error| in_split(error, index))?;
         let perturbation = job.scorer.perturbation().to_string();
-        let words = (objective.to_string(), perturbation, String::new());
+        let words = (objective.to_string(), perturbation, score.group.to_string());
         rows.push(Row::new(index, job.data.label(index), words, &score));
-        bar.inc(1);
+        if (place + 1) % groups == 0 {
+            bar.inc(1);
+        }
     }
     Ok(())
 }

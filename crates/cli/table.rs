@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use influence::Target;
+use influence::{Perturbation, Target};
 
 use crate::row::Row;
 use crate::score::Scoring;
@@ -11,21 +11,35 @@ use crate::score::Scoring;
 const SHOWN: usize = 20;
 
 /// Prints what was measured, of which network and how its weights were read, and on which images.
-pub(crate) fn heading(out: &mut impl Write, scoring: &Scoring, rows: &[Row]) -> io::Result<()> {
+pub(crate) fn heading(out: &mut impl Write, scoring: &Scoring) -> io::Result<()> {
     let job = &scoring.job;
-    let what =
-        scoring.family.as_ref().map_or("the whole input".into(), |(name, _)| format!("the family {name}"));
-    writeln!(out, "Influence of {what}, f = {}, filter {}", function(job.target), job.filter)?;
+    let what = match &scoring.family {
+        Some((name, _)) => format!("the family {name}"),
+        None => whole(job.scorer.perturbation()).to_owned(),
+    };
+    writeln!(out, "Influence of {what}, f = {}, filter {}", function(job.target), job.filter_words())?;
     writeln!(out, "Network: {}", job.network)?;
     writeln!(
         out,
         "Images:  {} of {}; engine {}, {}",
-        rows.len(),
+        job.images.len(),
         job.data.name(),
         job.scorer.engine(),
         job.precision
     )?;
     writeln!(out)
+}
+
+/// What is perturbed, in words.
+fn whole(perturbation: &Perturbation) -> &'static str {
+    match perturbation {
+        Perturbation::Parameters => "all parameters together",
+        Perturbation::Layers => "the parameters of each layer",
+        Perturbation::Tensors => "each tensor of parameters",
+        Perturbation::Groups(_) => "groups of parameters",
+        Perturbation::InputAndParameters => "the whole input and all parameters together",
+        _ => "the whole input",
+    }
 }
 
 /// Prints the most sensitive images.
@@ -41,6 +55,8 @@ pub(crate) fn print(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
         print_row(out, row)?;
         if !row.direction.is_empty() {
             writeln!(out, "{:>16}at {}", "", row.direction)?;
+        } else if !row.group.is_empty() {
+            writeln!(out, "{:>16}of {}", "", row.group)?;
         }
     }
     if rows.len() > SHOWN {
@@ -79,6 +95,9 @@ fn print_row(out: &mut impl Write, row: &Row) -> io::Result<()> {
         (None, None) => "beyond f64".into(),
     };
     let cell = |value: Option<f64>| value.map_or_else(|| "beyond f64".into(), four_digits);
+    // An exact score that is known to be saturated needs no Jacobian.
+    let norm =
+        if row.jacobian_norm.is_none() && row.saturated { String::new() } else { cell(row.jacobian_norm) };
     let wrong = if row.label == row.predicted { ' ' } else { '*' };
     let unsure = if row.ambiguous { '?' } else { ' ' };
     writeln!(
@@ -91,7 +110,7 @@ fn print_row(out: &mut impl Write, row: &Row) -> io::Result<()> {
         influence,
         row.rank,
         row.reach.map_or_else(String::new, four_digits),
-        cell(row.jacobian_norm),
+        norm,
         cell(row.odds),
         row.entropy.map_or_else(String::new, four_digits),
         row.margin.map_or_else(String::new, |margin| format!("{margin:.3}")),

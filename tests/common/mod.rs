@@ -79,6 +79,12 @@ impl Golden {
         self.tensors().tensor(name).unwrap().shape().to_vec()
     }
 
+    /// The names of the layers, in order.
+    pub(crate) fn layers(&self) -> Vec<String> {
+        let (_, metadata) = SafeTensors::read_metadata(&self.0).unwrap();
+        metadata.metadata().as_ref().unwrap()["layers"].split('|').map(str::to_owned).collect()
+    }
+
     /// Float64 values, row-major.
     pub(crate) fn floats(&self, name: &str) -> Vec<f64> {
         let tensors = self.tensors();

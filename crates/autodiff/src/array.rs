@@ -96,6 +96,11 @@ impl Array {
         Self(Dispatch::float_neg(self.0))
     }
 
+    /// The same numbers in another float type.
+    pub(crate) fn cast(self, dtype: FloatDType) -> Self {
+        if FloatDType::from(self.dtype()) == dtype { self } else { Self(Dispatch::float_cast(self.0, dtype)) }
+    }
+
     pub(crate) fn exp(self) -> Self {
         Self(Dispatch::float_exp(self.0))
     }

@@ -10,8 +10,10 @@ use crate::check;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, Linearized};
+use crate::grams::Sums;
 use crate::graph::{Constant, Kind, Node, ValueId};
 use crate::ops::{Keep, Saved, with_leading};
+use crate::parameters::Grams;
 use crate::plan::{Plan, Step};
 
 /// A plan loaded onto a device.
@@ -21,6 +23,10 @@ pub struct BurnExecutor {
     place: Place,
     /// Weights and folded constants, by value.
     constants: Vec<Option<Array>>,
+    /// Masks and indices of the folded nodes in the chain, by node.
+    derived: Vec<Option<Array>>,
+    /// Whether the device has f64.
+    exact: bool,
 }
 
 impl BurnExecutor {
@@ -43,7 +49,9 @@ impl BurnExecutor {
         for (id, constant) in plan.graph.constants() {
             constants[id] = Some(load(constant, plan.graph.values[id].kind, &place)?);
         }
-        let mut this = Self { plan, place, constants };
+        let exact = quietly(|| device.supports_dtype(burn::tensor::DType::F64)).unwrap_or(false);
+        let derived = vec![None; plan.graph.nodes.len()];
+        let mut this = Self { plan, place, constants, derived, exact };
         this.fold()?;
         Ok(this)
     }
@@ -51,8 +59,13 @@ impl BurnExecutor {
     /// The same network on the same device at another batch size, sharing the weights.
     pub(crate) fn at_batch(&self, batch: usize) -> Result<Self> {
         let plan = Plan::input(Arc::clone(&self.plan.graph), batch, self.plan.block, self.plan.precision)?;
-        let mut this =
-            Self { plan: Arc::new(plan), place: self.place.clone(), constants: self.constants.clone() };
+        let mut this = Self {
+            plan: Arc::new(plan),
+            place: self.place.clone(),
+            constants: self.constants.clone(),
+            derived: self.derived.clone(),
+            exact: self.exact,
+        };
         this.fold()?;
         Ok(this)
     }
@@ -63,6 +76,24 @@ impl BurnExecutor {
         &self.plan
     }
 
+    /// The cotangents of some parameters, one cotangent `[1, 1, K]` of one sample, in a plan without direct uses.
+    pub(crate) fn gradients(
+        &self,
+        sample: TensorData,
+        cotangent: TensorData,
+        tensors: &[usize],
+    ) -> Result<Vec<TensorData>> {
+        check::shape("cotangent", cotangent.shape(), &[1, 1, self.plan.graph.classes()])?;
+        let linearized = BurnLinearized { executor: self, tape: self.observe(sample, |_, _| {})? };
+        let mut pending = linearized.reverse(Array::from_data(cotangent, &self.place), None)?;
+        let one = |&tensor: &usize| {
+            let shape = &self.plan.graph.parameters[tensor].shape;
+            let found = linearized.of_parameter(&mut pending, tensor);
+            found.unwrap_or_else(|| Array::full(shape, 0.0, &self.place)).reshape(shape).into_data()
+        };
+        tensors.iter().map(one).collect()
+    }
+
     /// Computes what depends on no input.
     fn fold(&mut self) -> Result<()> {
         let plan = Arc::clone(&self.plan);
@@ -70,10 +101,28 @@ impl BurnExecutor {
             let node = &plan.graph.nodes[index];
             let shape = plan.graph.values[node.output].shape_at(plan.batch);
             let inputs = node.inputs.iter().map(|&id| owned(&self.constants, id)).collect();
-            let value = self.guard(index, || node.op.rule().forward(inputs, &shape, &self.place))?;
+            let derives = plan.chain.iter().any(|step| step.node == index && step.derives());
+            let (value, derived) = self.guard(index, || self.compute(node, inputs, &shape, derives))?;
             self.constants[node.output] = Some(value);
+            self.derived[index] = derived;
         }
         Ok(())
+    }
+
+    /// The result of a node, and the mask or indices that its rule derives.
+    fn compute(
+        &self,
+        node: &Node,
+        operands: Vec<Array>,
+        shape: &[usize],
+        derives: bool,
+    ) -> (Array, Option<Array>) {
+        let rule = node.op.rule();
+        if derives {
+            rule.trace(operands, shape, &self.place)
+        } else {
+            (rule.forward(operands, shape, &self.place), None)
+        }
     }
 
     /// Runs backend code for a node; a panic inside becomes an error that names it.
@@ -85,7 +134,7 @@ impl BurnExecutor {
     pub(crate) fn observe(&self, batch: TensorData, mut look: impl FnMut(usize, &Array)) -> Result<Tape> {
         let graph = &self.plan.graph;
         check::shape("batch", batch.shape(), &graph.values[graph.input].shape_at(self.plan.batch))?;
-        let mut tape = Tape { values: self.constants.clone(), derived: vec![None; graph.nodes.len()] };
+        let mut tape = Tape { values: self.constants.clone(), derived: self.derived.clone() };
         tape.values[graph.input] = Some(Array::from_data(batch, &self.place));
         for step in &self.plan.steps {
             self.step(step, &mut tape)?;
@@ -103,7 +152,7 @@ impl BurnExecutor {
     fn step(&self, step: &Step, tape: &mut Tape) -> Result<()> {
         let live = &mut tape.values;
         let graph = &self.plan.graph;
-        let Node { op, inputs, output, .. } = &graph.nodes[step.node];
+        let node @ Node { inputs, output, .. } = &graph.nodes[step.node];
         let shape = graph.values[*output].shape_at(self.plan.batch);
         // A dying value is handed over, not shared: Burn then reuses its storage. (An operand used twice is shared all the same.)
         let once = |id: &ValueId| inputs.iter().filter(|other| *other == id).count() == 1;
@@ -114,13 +163,8 @@ impl BurnExecutor {
         for &id in &step.dead {
             live[id] = None;
         }
-        let (value, derived) = self.guard(step.node, || {
-            if step.derives() {
-                op.rule().trace(operands, &shape, &self.place)
-            } else {
-                (op.rule().forward(operands, &shape, &self.place), None)
-            }
-        })?;
+        let (value, derived) =
+            self.guard(step.node, || self.compute(node, operands, &shape, step.derives()))?;
         live[*output] = Some(value);
         tape.derived[step.node] = derived;
         Ok(())
@@ -164,6 +208,10 @@ impl Executor for BurnExecutor {
         let tape = self.observe(batch, |_, _| {})?;
         Ok(Box::new(BurnLinearized { executor: self, tape }))
     }
+
+    fn most_cotangents(&self) -> usize {
+        self.plan.block
+    }
 }
 
 /// A batch's tape. Nothing is read from the device but what is asked for, so that a GPU works on while the host plans ahead.
@@ -185,6 +233,29 @@ impl Linearized for BurnLinearized<'_> {
     fn logits_and_pullback(&self, cotangents: TensorData) -> Result<(TensorData, TensorData)> {
         let pulled = self.pulled(cotangents)?;
         Array::into_data_together(self.output(), pulled)
+    }
+
+    fn grams(&self, cotangents: TensorData, tensors: &[usize]) -> Result<Grams> {
+        let plan = &self.executor.plan;
+        let leaves = plan.leaves();
+        let count = cotangents.shape().first().copied().unwrap_or(0);
+        check::shape("cotangents", cotangents.shape(), &[count, 1, plan.graph.classes()])?;
+        if plan.batch != 1 || count == 0 || count > plan.block {
+            let message = format!(
+                "Gram matrices of parameters are of one sample and 1 to {} cotangents: here are {} samples and {count} cotangents",
+                plan.block, plan.batch
+            );
+            return Err(Error::InvalidArgument(message));
+        }
+        if let Some(tensor) = tensors.iter().find(|tensor| !leaves.places().contains(tensor)) {
+            let message = format!("tensor {tensor} of the network is not perturbed in this plan");
+            return Err(Error::InvalidArgument(message));
+        }
+        let block = pad_rows(Array::from_data(cotangents, &self.executor.place), plan.block);
+        let mut all = cut(self.summed(block, tensors)?.finish()?, plan.block, count);
+        let input = all.split_off(tensors.len() * count * count);
+        let input = leaves.has_input().then_some(input);
+        Ok(Grams { samples: 1, cotangents: count, tensors: all, input })
     }
 }
 
@@ -209,12 +280,16 @@ impl BurnLinearized<'_> {
         let plan = &self.executor.plan;
         let count = cotangents.shape().first().copied().unwrap_or(0);
         check::shape("cotangents", cotangents.shape(), &[count, plan.batch, plan.graph.classes()])?;
+        if !plan.leaves().has_input() {
+            return Err(Error::InvalidArgument("the input is not perturbed in this plan".into()));
+        }
         let all = Array::from_data(cotangents, &self.executor.place);
         let mut blocks = Vec::new();
         for start in (0..count).step_by(plan.block) {
             let end = count.min(start + plan.block);
             let block = pad_rows(all.clone().rows(start, end), plan.block);
-            blocks.push(self.reverse(block)?.rows(0, end - start));
+            let mut pending = self.reverse(block, None)?;
+            blocks.push(self.gradient(&mut pending, plan.graph.input).rows(0, end - start));
         }
         match blocks.len() {
             0 => Err(Error::InvalidArgument("a pullback needs at least one cotangent".into())),
@@ -223,25 +298,36 @@ impl BurnLinearized<'_> {
         }
     }
 
-    /// One reverse pass over one block of cotangents `[block, n, K]`.
-    fn reverse(&self, seed: Array) -> Result<Array> {
+    /// One reverse pass over one block of cotangents `[block, n, K]`: the cotangents that arrived at each value and were not passed on.
+    /// The Gram matrices of parameters with a direct use are added to `sums`.
+    fn reverse(&self, seed: Array, mut sums: Option<&mut Sums>) -> Result<Vec<Option<Array>>> {
         let plan = &self.executor.plan;
         let graph = &plan.graph;
-        let input_shape = graph.values[graph.input].shape_at(plan.batch);
         let mut pending: Vec<Option<Array>> = vec![None; graph.values.len()];
         pending[graph.output] = Some(seed);
-        for step in plan.steps.iter().rev().filter(|step| step.is_active()) {
+        for step in plan.reversed() {
             if let Some(cotangent) = pending[graph.nodes[step.node].output].take() {
-                self.pull(step, cotangent, &mut pending)?;
+                self.pull(step, cotangent, &mut pending, sums.as_deref_mut())?;
             }
         }
-        // An output that does not depend on the input has the zero Jacobian.
-        let zero = || Array::full(&with_leading(plan.block, &input_shape), 0.0, &self.executor.place);
-        Ok(pending[graph.input].take().unwrap_or_else(zero))
+        Ok(pending)
+    }
+
+    /// The cotangents that arrived at a leaf; zeros where the output does not depend on it.
+    fn gradient(&self, pending: &mut [Option<Array>], leaf: ValueId) -> Array {
+        let plan = &self.executor.plan;
+        let shape = || with_leading(plan.block, &plan.graph.values[leaf].shape_at(plan.batch));
+        pending[leaf].take().unwrap_or_else(|| Array::full(&shape(), 0.0, &self.executor.place))
     }
 
     /// Sends the cotangent of a node's result to its active operands.
-    fn pull(&self, step: &Step, cotangent: Array, pending: &mut [Option<Array>]) -> Result<()> {
+    fn pull(
+        &self,
+        step: &Step,
+        cotangent: Array,
+        pending: &mut [Option<Array>],
+        sums: Option<&mut Sums>,
+    ) -> Result<()> {
         let plan = &self.executor.plan;
         let Node { op, inputs, output, .. } = &plan.graph.nodes[step.node];
         let shapes: Vec<_> = inputs.iter().map(|&id| plan.graph.values[id].shape_at(plan.batch)).collect();
@@ -253,9 +339,13 @@ impl BurnLinearized<'_> {
             derived: self.tape.derived[step.node].as_ref(),
             shapes: &shapes,
         };
+        if let Some(sums) = sums {
+            self.measure(step, &cotangent, &saved, sums)?;
+        }
         let mut cotangent = Some(cotangent);
-        let last = step.active.iter().rposition(|&active| active);
-        for (position, &input) in inputs.iter().enumerate().filter(|(position, _)| step.active[*position]) {
+        let last = step.pulled().last();
+        for position in step.pulled() {
+            let input = inputs[position];
             let own = if Some(position) == last { cotangent.take() } else { cotangent.clone() };
             let own = own.unwrap_or_else(|| unreachable!("only the last operand takes the cotangent away"));
             let pulled = self.executor.guard(step.node, || {
@@ -270,8 +360,55 @@ impl BurnLinearized<'_> {
         Ok(())
     }
 
+    /// Adds the Gram matrices of the parameters that this node uses directly.
+    fn measure(&self, step: &Step, cotangent: &Array, saved: &Saved<'_>, sums: &mut Sums) -> Result<()> {
+        let plan = &self.executor.plan;
+        let rule = plan.graph.nodes[step.node].op.rule();
+        for &(position, tensor) in &step.direct {
+            let Some(place) = sums.place_of(tensor) else { continue };
+            let cotangent = cotangent.clone();
+            self.executor.guard(step.node, || match plan.outer(step, position) {
+                Some(_) => sums.factors(place, rule.factors(cotangent, position, saved)),
+                None => sums.gradients(place, rule.pullback(cotangent, position, saved)),
+            })??;
+        }
+        Ok(())
+    }
+
+    /// The cotangents of a parameter, summed over the fields that share it; none where it has a direct use.
+    fn of_parameter(&self, pending: &mut [Option<Array>], tensor: usize) -> Option<Array> {
+        let values = &self.executor.plan.graph.parameters[tensor].values;
+        let arrived: Vec<Array> = values.iter().filter_map(|&value| pending[value].take()).collect();
+        arrived.into_iter().reduce(Array::add)
+    }
+
+    /// Gram matrices of one block of cotangents: of these tensors, and of the input behind them.
+    fn summed(&self, block: Array, tensors: &[usize]) -> Result<Sums> {
+        let plan = &self.executor.plan;
+        let mut sums = Sums::new(tensors, plan.block, self.executor.exact);
+        let mut pending = self.reverse(block, Some(&mut sums))?;
+        for (place, &tensor) in tensors.iter().enumerate() {
+            if let Some(gradients) = self.of_parameter(&mut pending, tensor) {
+                sums.gradients(place, gradients)?;
+            }
+        }
+        if plan.leaves().has_input() {
+            sums.gradients(tensors.len(), self.gradient(&mut pending, plan.graph.input))?;
+        }
+        Ok(sums)
+    }
+
     /// An operand if the rule keeps it.
     fn kept(&self, step: &Step, position: usize, id: ValueId) -> Option<Array> {
         step.keeps.contains(&Keep::Input(position)).then(|| self.tape.values[id].clone()).flatten()
     }
+}
+
+/// The leading `[count, count]` of each matrix `[size, size]`.
+fn cut(matrices: Vec<f64>, size: usize, count: usize) -> Vec<f64> {
+    if size == count {
+        return matrices;
+    }
+    let rows = matrices.chunks_exact(size).enumerate().filter(|(row, _)| row % size < count);
+    rows.flat_map(|(_, row)| &row[..count]).copied().collect()
 }

@@ -33,8 +33,8 @@ pub(crate) struct Recording {
     pub(crate) operations: Vec<OperationIr>,
     /// Host values of everything that was not computed: weights, buffers, literals.
     pub(crate) values: BTreeMap<TensorId, TensorData>,
-    /// Names and roles of the model's own tensors.
-    pub(crate) names: HashMap<TensorId, (String, Role)>,
+    /// The model's own tensors.
+    pub(crate) names: HashMap<TensorId, Named>,
     /// The input.
     pub(crate) input: TensorId,
     /// The input's shape, batch axis included.
@@ -43,6 +43,16 @@ pub(crate) struct Recording {
     pub(crate) output: TensorId,
     /// The type of the model's float tensors.
     pub(crate) dtype: DType,
+}
+
+/// A tensor of the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Named {
+    /// Its path in PyTorch's terms.
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    /// Its place among the model's tensors, in the order in which the model holds them.
+    pub(crate) place: usize,
 }
 
 /// Records `forward` on a batch of `batch` samples of shape `sample`.
@@ -111,7 +121,7 @@ struct Seen {
 }
 
 /// Output, float type and names of a run that went well.
-type Told = (TensorId, DType, HashMap<TensorId, (String, Role)>);
+type Told = (TensorId, DType, HashMap<TensorId, Named>);
 
 impl Seen {
     /// Whether an operation is the model's own: not the one that made its input, no beginning or end of a tensor.
@@ -248,7 +258,7 @@ fn file_name(path: &str) -> &str {
 #[derive(Default)]
 struct Names {
     path: Vec<(String, String)>,
-    found: HashMap<TensorId, (String, Role)>,
+    found: HashMap<TensorId, Named>,
     dtype: Option<DType>,
 }
 
@@ -287,7 +297,8 @@ impl ModuleVisitor for Names {
         let role = if buffer { Role::Buffer } else { Role::Parameter(param.id) };
         self.dtype.get_or_insert(tensor.dtype());
         if let Some(id) = id(&tensor) {
-            self.found.insert(id, (name, role));
+            let place = self.found.len();
+            self.found.insert(id, Named { name, role, place });
         }
     }
 
@@ -333,7 +344,7 @@ mod tests {
     fn a_recording_holds_names_and_not_the_input() {
         let recording = captured().expect("it is recorded");
         assert!(!recording.values.contains_key(&recording.input), "the input has no values to read");
-        let mut names: Vec<_> = recording.names.values().map(|(name, _)| name.as_str()).collect();
+        let mut names: Vec<_> = recording.names.values().map(|named| named.name.as_str()).collect();
         names.sort_unstable();
         assert_eq!(names, ["bias", "weight"]);
         let operations: Vec<_> = recording.operations.iter().map(operation_name).collect();

@@ -8,7 +8,8 @@ use std::fmt;
 
 use burn::tensor::TensorData;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::parameters::Grams;
 
 /// Runs one plan on one device.
 pub trait Executor: fmt::Debug + Send + Sync {
@@ -20,6 +21,11 @@ pub trait Executor: fmt::Debug + Send + Sync {
     /// # Errors
     /// What the backend refuses or fails to do.
     fn linearize(&self, batch: TensorData) -> Result<Box<dyn Linearized + '_>>;
+
+    /// How many cotangents one call of [`Linearized::grams`] takes; of more, pairs of blocks are given to it.
+    fn most_cotangents(&self) -> usize {
+        usize::MAX
+    }
 }
 
 /// A network linearised at a batch.
@@ -35,7 +41,7 @@ pub trait Linearized: fmt::Debug {
     /// The same bits whether cotangents come alone or stacked: they run in blocks of fixed size.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) for cotangents of another shape, and what the backend fails to do.
+    /// [`Error::Shape`] for cotangents of another shape, and what the backend fails to do.
     fn pullback(&self, cotangents: TensorData) -> Result<TensorData>;
 
     /// Both together; an executor on another device waits for it once.
@@ -45,5 +51,15 @@ pub trait Linearized: fmt::Debug {
     fn logits_and_pullback(&self, cotangents: TensorData) -> Result<(TensorData, TensorData)> {
         let pulled = self.pullback(cotangents)?;
         Ok((self.logits()?, pulled))
+    }
+
+    /// The Gram matrices of the gradients that cotangents `[V, n, K]` of the logits give, V being at most
+    /// [`Executor::most_cotangents`], in some of the perturbed tensors, by their places in [`Graph::parameters`](crate::Graph::parameters),
+    /// ascending, and in the input where that is perturbed: one reverse pass, in which no gradient of a whole network is ever held.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for tensors that are not perturbed, or an executor that has none of this; as [`Linearized::pullback`].
+    fn grams(&self, _cotangents: TensorData, _tensors: &[usize]) -> Result<Grams> {
+        Err(Error::InvalidArgument("this executor computes no Gram matrices of parameters".into()))
     }
 }

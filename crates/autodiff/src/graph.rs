@@ -11,6 +11,8 @@ use burn::tensor::{DType, TensorData};
 
 use crate::error::{Error, Problem, Result};
 use crate::ops::Op;
+use crate::parameters::{Leaves, Parameter};
+use crate::plan::direct;
 
 /// Index of a [`Value`] in its graph.
 pub type ValueId = usize;
@@ -150,6 +152,8 @@ pub struct Graph {
     pub(crate) input: ValueId,
     /// The logits, of shape `[n, K]`.
     pub(crate) output: ValueId,
+    /// The trainable tensors, in the model's order.
+    pub(crate) parameters: Vec<Parameter>,
     /// The type of the captured weights.
     pub(crate) dtype: DType,
 }
@@ -177,6 +181,38 @@ impl Graph {
     #[must_use]
     pub fn output(&self) -> ValueId {
         self.output
+    }
+
+    /// The trainable tensors on which the logits depend, in the order in which the model holds them: PyTorch's `named_parameters`.
+    #[must_use]
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    /// The elements of a trainable tensor, by its place in [`Graph::parameters`], in the type in which they were captured.
+    #[must_use]
+    pub fn data(&self, parameter: usize) -> &TensorData {
+        match &self.values[self.parameters[parameter].values[0]].origin {
+            Origin::Constant(constant) => &constant.data,
+            Origin::Input | Origin::Node(_) => unreachable!("a parameter is a constant"),
+        }
+    }
+
+    /// The trainable tensor that is added to the logits, one number to each, and used nowhere else: its perturbation moves them in every
+    /// direction. By its place in [`Graph::parameters`].
+    #[must_use]
+    pub fn output_bias(&self) -> Option<usize> {
+        let classes = self.classes();
+        direct(self, &Leaves::parameters(self)).into_iter().find_map(|direct| {
+            let Node { op, output, .. } = &self.nodes[direct.node];
+            let added = match op {
+                Op::Linear(_) => direct.position == 2,
+                Op::Add(_) => true,
+                _ => false,
+            };
+            let own = self.parameters[direct.tensor].elements() == classes;
+            (added && own && *output == self.output).then_some(direct.tensor)
+        })
     }
 
     /// The type of the captured weights.

@@ -21,6 +21,7 @@
 //! derivatives (ReLU's at 0 is 0), and of several equal maxima the first in row-major order takes all; see [`ops`].
 
 mod array;
+mod batches;
 mod burn_executor;
 mod capture;
 mod check;
@@ -28,12 +29,15 @@ mod cpu;
 mod device;
 mod error;
 mod executor;
+mod grams;
 pub mod graph;
 mod integers;
 mod linears;
 mod lower;
 mod memory;
 pub mod ops;
+mod parameter_grams;
+mod parameters;
 mod plan;
 mod program;
 
@@ -44,5 +48,7 @@ pub use executor::{Executor, Linearized};
 pub use graph::Graph;
 pub use influence_kernels::InstructionSet;
 pub use memory::Memory;
+pub use parameter_grams::{ParameterGrams, SampleGrams, gradients};
+pub use parameters::{Grams, Leaves, Parameter};
 pub use plan::{Bytes, Plan, Precision};
 pub use program::{Engine, GPU_BATCH, Jacobian, Jacobians, Options, Program, Rows};

@@ -7,14 +7,16 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use burn::backend::ir::{OperationIr, TensorId, TensorIr};
+use burn::module::ParamId;
 use burn::tensor::TensorData;
 
-use crate::capture::{Recording, operation_name};
+use crate::capture::{Named, Recording, operation_name};
 use crate::error::{Error, Problem, Result};
 use crate::graph::{Constant, Graph, Kind, Node, Origin, Role, Size, Value, ValueId};
 use crate::integers;
 use crate::linears;
 use crate::ops::{self, Lowered};
+use crate::parameters::Parameter;
 
 /// The batch size of the first recording; the second has one sample more.
 pub(crate) const FIRST_BATCH: usize = 2;
@@ -50,11 +52,12 @@ pub(crate) fn graph(mut first: Recording, mut second: Recording, table: Table) -
             "it does not depend on the input in the same way at every batch size".into(),
         );
     }
+    let parameters = builder.parameters();
     let Builder { values, nodes, problems, .. } = builder;
     let (Some(output), true) = (output, problems.is_empty()) else {
         return Err(Error::Unsupported(problems));
     };
-    let graph = Graph { values, nodes, input: 0, output, dtype: first.dtype };
+    let graph = Graph { values, nodes, input: 0, output, parameters, dtype: first.dtype };
     graph.check()?;
     Ok(graph)
 }
@@ -110,6 +113,8 @@ struct Builder<'a> {
     values: Vec<Value>,
     nodes: Vec<Node>,
     problems: Vec<Problem>,
+    /// The trainable tensors, by their places in the model.
+    parameters: BTreeMap<usize, ValueId>,
     /// Results of operations beside the one that their rules give.
     side_results: HashSet<TensorId>,
     path: String,
@@ -124,6 +129,7 @@ impl<'a> Builder<'a> {
             weights,
             known: HashMap::from([(first.input, (0, second.input))]),
             values: vec![Value { shape, kind: Kind::Float, origin: Origin::Input }],
+            parameters: BTreeMap::new(),
             side_results: HashSet::new(),
             nodes: Vec::new(),
             problems: Vec::new(),
@@ -213,9 +219,10 @@ impl<'a> Builder<'a> {
         if data.shape() != twin.shape() {
             return Err(batch_shapes("a tensor made in the forward function", data.shape(), twin.shape()));
         }
+        let named = self.first.names.get(&a.id);
         let (name, role) =
-            self.first.names.get(&a.id).cloned().unwrap_or_else(|| ("constant".into(), Role::Literal));
-        if self.second.names.get(&b.id).map_or(role != Role::Literal, |twin| *twin != (name.clone(), role)) {
+            named.map_or(("constant".into(), Role::Literal), |named| (named.name.clone(), named.role));
+        if self.second.names.get(&b.id) != named {
             return Err(format!("it takes another tensor than {name} at another batch size"));
         }
         if role == Role::Literal && data != *twin {
@@ -225,12 +232,38 @@ impl<'a> Builder<'a> {
         let shape = data.shape().iter().map(|&fixed| Size { per_sample: 0, fixed }).collect();
         let kind = Kind::of(data.dtype());
         let constant = Constant { name, role, data };
-        Ok(self.push(a.id, b.id, Value { shape, kind, origin: Origin::Constant(constant) }))
+        let value = self.push(a.id, b.id, Value { shape, kind, origin: Origin::Constant(constant) });
+        if let Some(Named { role: Role::Parameter(_), place, .. }) = named {
+            self.parameters.insert(*place, value);
+        }
+        Ok(value)
+    }
+
+    /// The trainable tensors in the model's order; fields that share one are one.
+    fn parameters(&self) -> Vec<Parameter> {
+        let mut found: Vec<(ParamId, Parameter)> = Vec::new();
+        for &value in self.parameters.values() {
+            let Origin::Constant(Constant { name, role: Role::Parameter(id), .. }) =
+                &self.values[value].origin
+            else {
+                continue;
+            };
+            match found.iter_mut().find(|(other, _)| other == id) {
+                Some((_, parameter)) => parameter.values.push(value),
+                None => {
+                    let (name, shape) = (name.clone(), self.values[value].shape_at(0));
+                    found.push((*id, Parameter { name, shape, values: vec![value] }));
+                }
+            }
+        }
+        let mut parameters: Vec<_> = found.into_iter().map(|(_, parameter)| parameter).collect();
+        parameters.iter_mut().for_each(|parameter| parameter.values.sort_unstable());
+        parameters
     }
 
     /// The module that owns a named tensor: its name without the last word.
     fn module_of(&self, id: TensorId) -> Option<String> {
-        let (name, _) = self.first.names.get(&id)?;
+        let name = &self.first.names.get(&id)?.name;
         Some(name.rsplit_once('.').map_or(name.as_str(), |(module, _)| module).to_owned())
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::parameters::Leaves;
 use crate::plan::{Plan, Precision};
 
 /// A number of bytes.
@@ -26,8 +27,9 @@ use crate::plan::{Plan, Precision};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Memory(usize);
 
-/// What one batch on a GPU may take unless told otherwise: what the smallest cards of today have to give.
-pub(crate) const GPU_MEMORY: Memory = Memory(2 << 30);
+/// What one batch on a GPU, or the cotangents of one Gram matrix anywhere, may take unless told otherwise: what the smallest cards of
+/// today have to give.
+pub(crate) const DEFAULT_MEMORY: Memory = Memory(2 << 30);
 
 /// Units of a size and their bytes; the first of the binary ones that fits is shown.
 const UNITS: [(&str, usize); 9] = [
@@ -124,6 +126,33 @@ pub(crate) fn fitting_plan(
     let one = Plan::input(Arc::clone(&graph), 1, block, precision)?;
     let batch = samples_within(&one, limit)?.min(most);
     Plan::input(graph, batch, block, precision)
+}
+
+/// The plan of Gram matrices: of all K - 1 cotangents at once where they fit, else of as many as do, two at least.
+///
+/// # Errors
+/// [`Error::Memory`] when not even two cotangents of one sample fit; what planning refuses.
+pub(crate) fn gram_plan(
+    graph: Arc<Graph>,
+    leaves: Leaves,
+    precision: Precision,
+    limit: Memory,
+) -> Result<Plan> {
+    let all = graph.classes() - 1;
+    let plan = |block| Plan::new(Arc::clone(&graph), leaves.clone(), 1, block, precision);
+    let whole = plan(all)?;
+    if whole.bytes().peak() <= limit.0 || all == 1 {
+        samples_within(&whole, limit)?;
+        return Ok(whole);
+    }
+    let (mut fits, mut exceeds) = (2.min(all), all);
+    while exceeds - fits > 1 {
+        let middle = usize::midpoint(fits, exceeds);
+        if plan(middle)?.bytes().peak() <= limit.0 { fits = middle } else { exceeds = middle }
+    }
+    let fitting = plan(fits)?;
+    samples_within(&fitting, limit)?;
+    Ok(fitting)
 }
 
 /// How many samples of a plan for one sample fit beside the weights.

@@ -3,9 +3,12 @@
 //! The passes over the graph:
 //! 1. *Activity*: a value is active when it depends on a perturbed leaf otherwise than through a comparison, whose derivative is zero;
 //!    only active values get cotangents.
-//! 2. *Constant folding*: nodes that depend on no input are computed once, when the plan is loaded onto a device.
-//! 3. *Keeping*: each active node's rule declares what its pullback reads ([`Keep`]); nothing else survives the forward pass.
-//! 4. *Lifetimes*: a value is dropped after its last use, and the bytes alive at each step give the peaks.
+//! 2. *Constant folding*: nodes that depend on no input are computed once, when the plan is loaded onto a device. Those between a
+//!    perturbed parameter and its use are visited by the reverse pass all the same, after all others: the chain.
+//! 3. *Grams*: a parameter with one use, moved about at most on the way there, has its Gram matrix from the factors of its gradient
+//!    where that is used, and no gradient of it is ever held. The gradients of every other one are summed at the parameter first.
+//! 4. *Keeping*: each active node's rule declares what its pullback reads ([`Keep`]); nothing else survives the forward pass.
+//! 5. *Lifetimes*: a value is dropped after its last use, and the bytes alive at each step give the peaks.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,8 +16,10 @@ use std::sync::Arc;
 use burn::tensor::FloatDType;
 
 use crate::error::{Error, Problem, Result};
+use crate::grams::Outer;
 use crate::graph::{Graph, Kind, Node, Origin, ValueId};
 use crate::ops::Keep;
+use crate::parameters::Leaves;
 
 /// The float type in which a plan runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,6 +77,9 @@ pub(crate) struct Step {
     pub(crate) node: usize,
     /// Which operands are active; none for a node that the reverse pass does not visit.
     pub(crate) active: Vec<bool>,
+    /// Active operands that get no cotangent but a Gram matrix: their positions, and the tensors' places in
+    /// [`Graph::parameters`].
+    pub(crate) direct: Vec<(usize, usize)>,
     /// What the pullback reads.
     pub(crate) keeps: Vec<Keep>,
     /// Values that nothing reads after this node, neither forward nor reverse.
@@ -81,6 +89,12 @@ pub(crate) struct Step {
 impl Step {
     pub(crate) fn is_active(&self) -> bool {
         self.active.contains(&true)
+    }
+
+    /// The positions of the operands that get a cotangent.
+    pub(crate) fn pulled(&self) -> impl Iterator<Item = usize> {
+        let direct = |position: &usize| self.direct.iter().any(|(other, _)| other == position);
+        (0..self.active.len()).filter(move |position| self.active[*position] && !direct(position))
     }
 
     /// Whether the rule has to make a mask or indices.
@@ -122,6 +136,9 @@ pub struct Plan {
     /// Nodes that depend on no input, in order.
     pub(crate) folded: Vec<usize>,
     pub(crate) steps: Vec<Step>,
+    /// Folded nodes through which cotangents go to perturbed parameters, in order.
+    pub(crate) chain: Vec<Step>,
+    leaves: Leaves,
     bytes: Bytes,
 }
 
@@ -134,23 +151,62 @@ impl Plan {
     /// # Errors
     /// [`Error::InvalidArgument`] for a batch or block of 0; [`Error::Unsupported`] where a weight or a statistic follows the input.
     pub fn input(graph: Arc<Graph>, batch: usize, block: usize, precision: Precision) -> Result<Self> {
+        Self::new(graph, Leaves::input(), batch, block, precision)
+    }
+
+    /// Plans the perturbation of some leaves. Where parameters are among them, `block` is how many cotangents a Gram matrix is of.
+    ///
+    /// # Errors
+    /// As [`Plan::input`]; [`Error::Unsupported`] with every parameter in whose place an operation has no derivative;
+    /// [`Error::InvalidArgument`] for no leaves, or a tensor that the graph does not have.
+    pub fn new(
+        graph: Arc<Graph>,
+        leaves: Leaves,
+        batch: usize,
+        block: usize,
+        precision: Precision,
+    ) -> Result<Self> {
+        leaves.check(&graph)?;
+        let direct = direct(&graph, &leaves);
+        Self::with_direct(graph, leaves, &direct, [batch, block], precision)
+    }
+
+    /// [`Plan::new`] where every gradient arrives at its parameter.
+    pub(crate) fn of_gradients(graph: Arc<Graph>, leaves: Leaves, precision: Precision) -> Result<Self> {
+        Self::with_direct(graph, leaves, &[], [1, 1], precision)
+    }
+
+    fn with_direct(
+        graph: Arc<Graph>,
+        leaves: Leaves,
+        direct: &[Direct],
+        [batch, block]: [usize; 2],
+        precision: Precision,
+    ) -> Result<Self> {
         if batch == 0 || block == 0 {
             return Err(Error::InvalidArgument(
                 "a plan needs at least one sample and one cotangent at a time".into(),
             ));
         }
-        let dependent = reachable(&graph, |id| id == graph.input, |_| true);
         let smooth = |node: &Node| !node.op.rule().is_locally_constant();
-        let active = reachable(&graph, |id| id == graph.input, smooth);
-        let problems = not_differentiable(&graph, &active);
+        let dependent = reachable(&graph, |id| id == graph.input, |_| true);
+        let leaf = |id| leaves.has_input() && id == graph.input || is_perturbed(&graph, &leaves, id);
+        let active = reachable(&graph, leaf, smooth);
+        let problems = not_differentiable(&graph, &active, &dependent);
         if !problems.is_empty() {
             return Err(Error::Unsupported(problems));
         }
+        // What lies between a parameter and its direct use gets no cotangent.
+        let passed: Vec<_> = direct.iter().flat_map(|direct| direct.passed.iter().copied()).collect();
         let (steps, folded): (Vec<_>, Vec<_>) =
             (0..graph.nodes.len()).partition(|&node| dependent[graph.nodes[node].output]);
-        let mut steps: Vec<_> = steps.into_iter().map(|node| step(&graph, node, &active)).collect();
+        let step = |&node: &usize| step(&graph, node, &active, direct);
+        let mut steps: Vec<_> = steps.iter().map(step).collect();
         lifetimes(&graph, &mut steps, &dependent);
-        let mut plan = Self { graph, batch, block, precision, folded, steps, bytes: Bytes::default() };
+        let chain = folded.iter().filter(|&&node| !passed.contains(&graph.nodes[node].output)).map(step);
+        let chain = chain.filter(Step::is_active).collect();
+        let bytes = Bytes::default();
+        let mut plan = Self { graph, batch, block, precision, folded, steps, chain, leaves, bytes };
         plan.bytes = plan.count();
         Ok(plan)
     }
@@ -159,6 +215,12 @@ impl Plan {
     #[must_use]
     pub fn graph(&self) -> &Graph {
         &self.graph
+    }
+
+    /// What is perturbed.
+    #[must_use]
+    pub fn leaves(&self) -> &Leaves {
+        &self.leaves
     }
 
     /// How many samples run together.
@@ -226,16 +288,37 @@ impl Plan {
         let mut pending = vec![0; self.graph.values.len()];
         pending[self.graph.output] = self.block * self.size(self.graph.output);
         let mut peak = pending[self.graph.output];
-        for step in self.steps.iter().rev().filter(|step| step.is_active()) {
+        for step in self.reversed() {
             let Node { inputs, output, .. } = &self.graph.nodes[step.node];
             let before: usize = pending.iter().sum();
-            for (&input, _) in inputs.iter().zip(&step.active).filter(|(_, active)| **active) {
-                pending[input] = self.block * self.size(input);
+            for position in step.pulled() {
+                pending[inputs[position]] = self.block * self.size(inputs[position]);
             }
-            peak = peak.max(before.max(pending.iter().sum()));
+            let factors = step.direct.iter().map(|&(position, _)| self.count_factors(step, position)).max();
+            peak = peak.max(before + factors.unwrap_or(0)).max(pending.iter().sum());
             pending[*output] = 0;
         }
         peak
+    }
+
+    /// The bytes of a Gram matrix in the making.
+    fn count_factors(&self, step: &Step, position: usize) -> usize {
+        match self.outer(step, position) {
+            Some(outer) => outer.bytes(self.block, self.precision.bytes()),
+            None => self.block * self.size(self.graph.nodes[step.node].inputs[position]),
+        }
+    }
+
+    /// The sizes of the outer products whose sum is the gradient of an operand, where it is one.
+    pub(crate) fn outer(&self, step: &Step, position: usize) -> Option<Outer> {
+        let Node { op, inputs, output, .. } = &self.graph.nodes[step.node];
+        let shapes: Vec<_> = inputs.iter().map(|&id| self.graph.values[id].shape_at(self.batch)).collect();
+        op.rule().outer(position, &shapes, &self.graph.values[*output].shape_at(self.batch))
+    }
+
+    /// The steps of the reverse pass, in its order.
+    pub(crate) fn reversed(&self) -> impl Iterator<Item = &Step> {
+        self.chain.iter().chain(&self.steps).rev().filter(|step| step.is_active())
     }
 }
 
@@ -259,23 +342,83 @@ fn reachable(graph: &Graph, perturbed: impl Fn(ValueId) -> bool, pass: impl Fn(&
     reached
 }
 
-/// Operands that depend on the input where their operation has no pullback.
-fn not_differentiable(graph: &Graph, active: &[bool]) -> Vec<Problem> {
+/// Whether a value holds a perturbed parameter.
+fn is_perturbed(graph: &Graph, leaves: &Leaves, id: ValueId) -> bool {
+    leaves.places().iter().any(|&place| graph.parameters[place].values.contains(&id))
+}
+
+/// Active operands where their operation has no pullback.
+fn not_differentiable(graph: &Graph, active: &[bool], dependent: &[bool]) -> Vec<Problem> {
     let refused = |index: usize| {
-        let Node { op, inputs, .. } = &graph.nodes[index];
-        let position = (0..inputs.len()).find(|&i| active[inputs[i]] && !op.rule().differentiable(i))?;
-        let why = format!("operand {position} depends on the input; only constants are supported there");
+        let Node { op, inputs, output, .. } = &graph.nodes[index];
+        let rule = op.rule();
+        let fine = |i: usize| if dependent[inputs[i]] { rule.differentiable(i) } else { rule.trainable(i) };
+        let position = (0..inputs.len()).find(|&i| active[inputs[i]] && active[*output] && !fine(i))?;
+        let why = if dependent[inputs[position]] {
+            format!("operand {position} depends on the input; only constants are supported there")
+        } else {
+            let names: Vec<&str> = sources(graph, inputs[position]).collect();
+            format!(
+                "operand {position} depends on {}, and there is no derivative in its place; leave its group out",
+                names.join(", ")
+            )
+        };
         Some(Problem { op: op.to_string(), node: graph.describe(index), why })
     };
     (0..graph.nodes.len()).filter_map(refused).collect()
 }
 
-fn step(graph: &Graph, node: usize, active: &[bool]) -> Step {
+/// The names of the parameters on which a value depends.
+fn sources(graph: &Graph, value: ValueId) -> impl Iterator<Item = &str> {
+    graph.parameters.iter().filter_map(move |parameter| {
+        let reached = reachable(graph, |id| parameter.values.contains(&id), |_| true);
+        reached[value].then_some(parameter.name.as_str())
+    })
+}
+
+/// A perturbed parameter with a single use, and nothing on the way there that changes the inner products of gradients.
+#[derive(Debug, Clone)]
+pub(crate) struct Direct {
+    /// Its place in [`Graph::parameters`].
+    pub(crate) tensor: usize,
+    /// The node that uses it, and as which operand.
+    pub(crate) node: usize,
+    pub(crate) position: usize,
+    /// The parameter's value and those on the way.
+    passed: Vec<ValueId>,
+}
+
+/// Every such parameter.
+pub(crate) fn direct(graph: &Graph, leaves: &Leaves) -> Vec<Direct> {
+    let dependent = reachable(graph, |id| id == graph.input, |_| true);
+    let mut uses: Vec<Vec<[usize; 2]>> = vec![Vec::new(); graph.values.len()];
+    for (node, Node { inputs, .. }) in graph.nodes.iter().enumerate() {
+        inputs.iter().enumerate().for_each(|(position, &input)| uses[input].push([node, position]));
+    }
+    let follow = |&tensor: &usize| {
+        let [leaf] = graph.parameters[tensor].values[..] else { return None };
+        let mut passed = vec![leaf];
+        loop {
+            let [[node, position]] = uses[*passed.last()?][..] else { return None };
+            let Node { op, output, .. } = &graph.nodes[node];
+            match dependent[*output] {
+                true => return Some(Direct { tensor, node, position, passed }),
+                false if op.rule().is_isometric() => passed.push(*output),
+                false => return None,
+            }
+        }
+    };
+    leaves.places().iter().filter_map(follow).collect()
+}
+
+fn step(graph: &Graph, node: usize, active: &[bool], direct: &[Direct]) -> Step {
     // A comparison of the input is computed and pulls nothing back.
     let smooth = active[graph.nodes[node].output];
     let active: Vec<_> = graph.nodes[node].inputs.iter().map(|&input| smooth && active[input]).collect();
     let keeps = if active.contains(&true) { graph.nodes[node].op.rule().keeps(&active) } else { vec![] };
-    Step { node, active, keeps, dead: vec![] }
+    let own = direct.iter().filter(|direct| direct.node == node && active[direct.position]);
+    let direct = own.map(|direct| (direct.position, direct.tensor)).collect();
+    Step { node, active, direct, keeps, dead: vec![] }
 }
 
 /// Gives each value that is not kept to the step after which nothing reads it.

@@ -1,14 +1,13 @@
 //! The way in: a model captured, checked, planned and loaded once, then run on any number of samples.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use influence_kernels::InstructionSet;
-use rayon::prelude::*;
 
+use crate::batches::{Queue, Samples, unreadable};
 use crate::burn_executor::BurnExecutor;
 use crate::capture::record;
 use crate::check;
@@ -18,8 +17,9 @@ use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::Graph;
 use crate::lower::{self, FIRST_BATCH};
-use crate::memory::{GPU_MEMORY, Memory, fitting_plan, samples_within, within};
-use crate::ops::{self, with_leading};
+use crate::memory::{DEFAULT_MEMORY, Memory, fitting_plan, gram_plan, samples_within, within};
+use crate::ops;
+use crate::parameters::Leaves;
 use crate::plan::{Plan, Precision};
 
 impl Graph {
@@ -105,19 +105,19 @@ fn block(cotangents: usize) -> usize {
 pub struct Program {
     plan: Arc<Plan>,
     executor: Box<dyn Executor>,
-    schedule: Schedule,
+    pub(crate) schedule: Schedule,
     /// Why another executor runs than was asked for.
     instead: Option<String>,
 }
 
 /// How samples are given to an executor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Schedule {
+pub(crate) struct Schedule {
     /// How many batches run side by side at most, one on each thread of rayon's pool: a thread that works on its own samples waits for
     /// nobody, and finds them in its own caches.
     lanes: usize,
     /// Whether each batch has the plan's size, shorter ones padded; else up to that.
-    padded: bool,
+    pub(crate) padded: bool,
 }
 
 impl Program {
@@ -127,16 +127,29 @@ impl Program {
     /// [`Error::NonFinite`] for weights that are NaN or infinite; [`Error::BatchCoupled`] and [`Error::Probabilities`] from probes
     /// with made-up samples; [`Error::Device`] when the device lacks the float type; [`Error::Memory`] when one sample does not fit.
     pub fn new(graph: Graph, device: &Device, options: &Options) -> Result<Self> {
+        Self::perturbing(graph, Leaves::input(), device, options)
+    }
+
+    /// Plans the perturbation of some leaves: [`Program::grams`] then gives what parameters do, [`Program::jacobians`] what the input does.
+    ///
+    /// # Errors
+    /// As [`Program::new`] and [`Plan::new`].
+    pub fn perturbing(graph: Graph, leaves: Leaves, device: &Device, options: &Options) -> Result<Self> {
         let device = device.clone().without_autodiff();
         if options.batch == 0 {
             return Err(Error::InvalidArgument("a batch needs at least one sample".into()));
         }
+        leaves.check(&graph)?;
         let graph = Arc::new(graph);
         match options.engine {
-            Engine::Burn => Self::on_burn(graph, &device, options, None),
+            Engine::Burn => Self::on_burn(graph, leaves, &device, options, None),
+            Engine::Cpu(_) if !leaves.places().is_empty() => {
+                let why = "they have no Gram matrices of parameters yet";
+                Self::on_burn(graph, leaves, &device, options, Some(why.into()))
+            }
             Engine::Cpu(set) => match CpuExecutor::new(Arc::clone(&graph), options.precision, set)? {
                 Ok(executor) => Self::on_cpu(graph, executor, options),
-                Err(why) => Self::on_burn(graph, &device, options, Some(why)),
+                Err(why) => Self::on_burn(graph, leaves, &device, options, Some(why)),
             },
         }
     }
@@ -163,20 +176,25 @@ impl Program {
     /// A program of Burn's tensor operations; `instead` is why our own kernels do not run it.
     fn on_burn(
         graph: Arc<Graph>,
+        leaves: Leaves,
         device: &Device,
         options: &Options,
         instead: Option<String>,
     ) -> Result<Self> {
         let block = block(graph.classes() - 1);
         let Options { precision, batch, memory, .. } = *options;
-        let (plan, schedule, tolerance) = if is_cpu(device.as_dispatch()) {
-            let plan = Plan::input(graph, 1, block, precision)?;
+        let limit = memory.unwrap_or(DEFAULT_MEMORY);
+        let on_cpu = is_cpu(device.as_dispatch());
+        let plan = match (leaves.places().is_empty(), on_cpu) {
+            (false, _) => gram_plan(graph, leaves, precision, limit)?,
+            (true, true) => Plan::input(graph, 1, block, precision)?,
+            (true, false) => fitting_plan(graph, batch, block, precision, limit)?,
+        };
+        let (schedule, tolerance) = if on_cpu {
             let lanes = memory.map_or(Ok(usize::MAX), |memory| samples_within(&plan, memory))?;
-            (plan, Schedule { lanes, padded: true }, 0.0)
+            (Schedule { lanes, padded: true }, 0.0)
         } else {
-            let memory = memory.unwrap_or(GPU_MEMORY);
-            let plan = fitting_plan(graph, batch, block, precision, memory)?;
-            (plan, Schedule { lanes: 1, padded: true }, check::PROBE_TOLERANCE)
+            (Schedule { lanes: 1, padded: true }, check::PROBE_TOLERANCE)
         };
         let plan = Arc::new(plan);
         let executor = BurnExecutor::new(Arc::clone(&plan), device)?;
@@ -211,15 +229,8 @@ impl Program {
     /// [`Error::Shape`] when the samples are not what the graph was captured for, [`Error::InvalidArgument`] when they are no floats,
     /// [`Error::NonFinite`] when one holds NaN or infinity, by its index; all before anything runs. Each item is an error when the run at its samples fails.
     pub fn jacobians(&self, samples: TensorData) -> Result<Jacobians<'_>> {
-        let graph = self.plan.graph();
-        let count = samples.shape().first().copied().unwrap_or(0);
-        check::shape("samples", samples.shape(), &with_leading(count, &graph.sample_shape()))?;
-        let samples = check::as_float(samples, self.plan.precision.dtype())?;
-        if count > 0 {
-            check::finite_samples("the input", &samples)?;
-        }
-        let work = Work(Box::new(Ok));
-        Ok(Jacobians { program: self, samples, next: 0, count, ready: VecDeque::new(), whole: None, work })
+        let (samples, work) = (Samples::new(self, samples)?, Work(Box::new(Ok)));
+        Ok(Jacobians { samples, queue: Queue::default(), whole: None, work })
     }
 
     /// The logits of `samples` `[N, ...sample]`, K of them each: forward passes alone.
@@ -227,35 +238,34 @@ impl Program {
     /// # Errors
     /// As [`Program::jacobians`].
     pub fn logits(&self, samples: TensorData) -> Result<Vec<Vec<f64>>> {
-        let jacobians = self.jacobians(samples)?;
-        let (batch, classes, count) = (self.plan.batch(), self.plan.graph().classes(), jacobians.count);
-        let run = |first: usize| {
-            let linearized = self.executor.linearize(jacobians.batch(first)?)?;
+        let samples = Samples::new(self, samples)?;
+        let classes = self.plan.graph().classes();
+        samples.all(|first| {
+            let linearized = self.executor.linearize(samples.batch(first)?)?;
             let logits: Vec<f64> = linearized.logits()?.iter().collect();
-            let each = logits.chunks_exact(classes).take(count - first);
+            let each = logits.chunks_exact(classes).take(samples.count - first);
             Ok(each.map(<[f64]>::to_vec).collect())
-        };
-        let firsts: Vec<usize> = (0..count).step_by(batch).collect();
-        let mut batches: Vec<Vec<Vec<f64>>> = Vec::with_capacity(firsts.len());
-        for side_by_side in firsts.chunks(self.lanes()) {
-            batches.extend(side_by_side.par_iter().map(|&first| run(first)).collect::<Result<Vec<_>>>()?);
-        }
-        Ok(batches.concat())
+        })
+    }
+
+    /// What runs the plan.
+    pub(crate) fn executor(&self) -> &dyn Executor {
+        self.executor.as_ref()
     }
 
     /// How many batches run side by side.
-    fn lanes(&self) -> usize {
+    pub(crate) fn lanes(&self) -> usize {
         self.schedule.lanes.min(rayon::current_num_threads())
     }
 
     /// e_k - e_K for k = 1 .. K-1, the same for every sample of a batch: `[K-1, n, K]`.
-    fn differences(&self, batch: usize) -> TensorData {
+    pub(crate) fn differences(&self, batch: usize) -> TensorData {
         let last = self.plan.graph().classes() - 1;
         self.cotangents(batch, last, |k, j| f32::from(u8::from(j == k)) - f32::from(u8::from(j == last)))
     }
 
     /// e_k for k = 1 .. K: `[K, n, K]`.
-    fn units(&self, batch: usize) -> TensorData {
+    pub(crate) fn units(&self, batch: usize) -> TensorData {
         self.cotangents(batch, self.plan.graph().classes(), |k, j| f32::from(u8::from(j == k)))
     }
 
@@ -293,13 +303,8 @@ pub enum Rows {
 /// The iterator of [`Program::jacobians`]; or of what [`Jacobians::each`] makes of them.
 #[derive(Debug)]
 pub struct Jacobians<'a, R = Jacobian, E = Error> {
-    program: &'a Program,
-    samples: TensorData,
-    /// The first sample that has not run.
-    next: usize,
-    count: usize,
-    /// Results that wait for their turn.
-    ready: VecDeque<Result<R, E>>,
+    samples: Samples<'a>,
+    queue: Queue<R, E>,
     whole: Option<Whole<'a>>,
     work: Work<'a, R, E>,
 }
@@ -313,11 +318,22 @@ impl<R, E> fmt::Debug for Work<'_, R, E> {
     }
 }
 
-/// Which samples need all K rows, by their place in the call and their logits.
-struct Whole<'a>(Box<Wanted<'a>>);
+/// Which samples need all K logits, by their place in the call and their logits.
+pub(crate) struct Whole<'a>(Box<Wanted<'a>>);
 
 /// Whether a sample, by its place in the call and its logits, is meant.
 type Wanted<'a> = dyn Fn(usize, &[f64]) -> bool + Send + Sync + 'a;
+
+impl<'a> Whole<'a> {
+    pub(crate) fn new(wanted: impl Fn(usize, &[f64]) -> bool + Send + Sync + 'a) -> Self {
+        Self(Box::new(wanted))
+    }
+
+    /// Whether a sample is meant.
+    pub(crate) fn wants(&self, sample: usize, logits: &[f64]) -> bool {
+        (self.0)(sample, logits)
+    }
+}
 
 impl fmt::Debug for Whole<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -331,7 +347,7 @@ impl<'a> Jacobians<'a> {
     /// their passes evenly, one more costs a pass.
     #[must_use]
     pub fn whole_where(self, wanted: impl Fn(usize, &[f64]) -> bool + Send + Sync + 'a) -> Self {
-        Self { whole: Some(Whole(Box::new(wanted))), ..self }
+        Self { whole: Some(Whole::new(wanted)), ..self }
     }
 
     /// Gives what `work` makes of each Jacobian; it is done where the Jacobian was, on all threads.
@@ -340,57 +356,33 @@ impl<'a> Jacobians<'a> {
         self,
         work: impl Fn(Jacobian) -> Result<R, E> + Send + Sync + 'a,
     ) -> Jacobians<'a, R, E> {
-        let Self { program, samples, next, count, whole, .. } = self;
-        let work = Work(Box::new(work));
-        Jacobians { program, samples, next, count, ready: VecDeque::new(), whole, work }
+        let Self { samples, whole, .. } = self;
+        Jacobians { samples, queue: Queue::default(), whole, work: Work(Box::new(work)) }
     }
-}
 
-impl<R: Send + Sync, E: From<Error> + Send + Sync> Jacobians<'_, R, E> {
     /// Logits `[n, K]` and rows `[K-1 or K, n, p]` of the batch that starts with sample `first`.
-    fn linearized(&self, first: usize) -> Result<(TensorData, TensorData)> {
-        let Program { plan, executor, .. } = self.program;
-        let (batch, linearized) = (self.size(first), executor.linearize(self.batch(first)?)?);
-        let Some(Whole(wanted)) = &self.whole else {
-            return linearized.logits_and_pullback(self.program.differences(batch));
+    fn linearized(
+        samples: &Samples<'_>,
+        whole: Option<&Whole<'_>>,
+        first: usize,
+    ) -> Result<(TensorData, TensorData)> {
+        let Program { plan, executor, .. } = samples.program;
+        let (batch, linearized) = (samples.size(first), executor.linearize(samples.batch(first)?)?);
+        let Some(whole) = whole else {
+            return linearized.logits_and_pullback(samples.program.differences(batch));
         };
         let logits = linearized.logits()?;
         let values: Vec<f64> = logits.iter().collect();
-        let mut samples = (first..self.count).zip(values.chunks(plan.graph().classes()));
-        let whole = samples.any(|(sample, logits)| wanted(sample, logits));
-        let cotangents = if whole { self.program.units(batch) } else { self.program.differences(batch) };
+        let mut each = (first..samples.count).zip(values.chunks(plan.graph().classes()));
+        let all = each.any(|(sample, logits)| whole.wants(sample, logits));
+        let cotangents = if all { samples.program.units(batch) } else { samples.program.differences(batch) };
         Ok((logits, linearized.pullback(cotangents)?))
     }
 
-    /// How many samples a run from `first` on takes, padding among them.
-    fn size(&self, first: usize) -> usize {
-        let batch = self.program.plan.batch();
-        if self.program.schedule.padded { batch } else { batch.min(self.count - first) }
-    }
-
-    /// Samples `first ..`, padded with copies of the first of them.
-    fn batch(&self, first: usize) -> Result<TensorData> {
-        let (batch, shape) = (self.size(first), self.samples.shape());
-        let size = self.samples.num_elements() / self.count * self.program.plan.precision().bytes();
-        let bytes = self.samples.as_bytes();
-        let sample = |index: usize| {
-            let index = if index < self.count { index } else { first };
-            &bytes[index * size..(index + 1) * size]
-        };
-        let joined: Vec<u8> =
-            (first..first + batch).flat_map(|index| sample(index).iter().copied()).collect();
-        TensorData::try_from_bytes_vec(joined, with_leading(batch, &shape[1..]), self.samples.dtype())
-            .map_err(unreadable)
-    }
-
-    /// Runs one batch and does the work on it.
-    fn run(&self, first: usize) -> Result<Vec<R>, E> {
-        self.one_batch(first)?.into_iter().map(&self.work.0).collect()
-    }
-
-    fn one_batch(&self, first: usize) -> Result<Vec<Jacobian>> {
-        let (batch, classes) = (self.size(first), self.program.plan.graph().classes());
-        let (logits, rows) = self.linearized(first)?;
+    /// Runs one batch.
+    fn run(samples: &Samples<'_>, whole: Option<&Whole<'_>>, first: usize) -> Result<Vec<Jacobian>> {
+        let (batch, classes) = (samples.size(first), samples.program.plan.graph().classes());
+        let (logits, rows) = Self::linearized(samples, whole, first)?;
         let logits: Vec<f64> = logits.iter().collect();
         let count = rows.shape()[0];
         let one = |position: usize| {
@@ -401,45 +393,19 @@ impl<R: Send + Sync, E: From<Error> + Send + Sync> Jacobians<'_, R, E> {
             let logits = logits[position * classes..(position + 1) * classes].to_vec();
             Ok(Jacobian { sample: first + position, logits, rows })
         };
-        (0..batch.min(self.count - first)).map(one).collect()
-    }
-
-    /// Runs the next batch, or the next ones side by side; their order, and so their bits, are the same either way.
-    fn advance(&mut self) {
-        let batch = self.program.plan.batch();
-        let lanes = self.program.lanes();
-        let firsts: Vec<_> = (self.next..self.count).step_by(batch).take(lanes).collect();
-        let results: Vec<_> = match firsts.as_slice() {
-            [only] => vec![self.run(*only)],
-            several => several.par_iter().map(|&first| self.run(first)).collect(),
-        };
-        self.next = self.count.min(self.next + firsts.len() * batch);
-        for result in results {
-            match result {
-                Ok(samples) => self.ready.extend(samples.into_iter().map(Ok)),
-                Err(error) => {
-                    self.ready.push_back(Err(error));
-                    self.next = self.count;
-                    return;
-                }
-            }
-        }
+        (0..batch.min(samples.count - first)).map(one).collect()
     }
 }
 
-impl<R: Send + Sync, E: From<Error> + Send + Sync> Iterator for Jacobians<'_, R, E> {
+impl<R: Send, E: From<Error> + Send> Iterator for Jacobians<'_, R, E> {
     type Item = Result<R, E>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ready.is_empty() && self.next < self.count {
-            self.advance();
-        }
-        self.ready.pop_front()
+        let Self { samples, queue, whole, work } = self;
+        queue.next(samples, |first| {
+            Jacobians::run(samples, whole.as_ref(), first)?.into_iter().map(&work.0).collect()
+        })
     }
-}
-
-fn unreadable(error: burn::tensor::DataError) -> Error {
-    Error::Device(format!("{error:?}"))
 }
 
 /// One sample's rows out of `[V, n, p]`.

@@ -79,6 +79,12 @@ pub enum Error {
         /// What is wrong, and what would be right.
         reason: String,
     },
+    /// A perturbation that the network does not have, or of which what was asked for cannot be had.
+    #[error("{reason}")]
+    Perturbation {
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
     /// An objective that is known by its derivatives alone has no value.
     #[error("the objective '{objective}' is known by its gradient alone: its change cannot be computed")]
     NoValue {

@@ -34,8 +34,12 @@ pub mod family;
 mod gradients;
 mod maps;
 mod objective;
+mod parameter_direction;
+mod parameters;
+mod perturbation;
 mod score;
 mod scorer;
+mod scores;
 mod target;
 mod value;
 
@@ -47,15 +51,20 @@ pub use error::{Error, Result};
 pub use family::{Basis, Family, FamilyScore};
 pub use gradients::Gradients;
 pub use influence_autodiff::{
-    Engine, Error as ModelError, GPU_BATCH, Graph, InstructionSet, Memory, Plan, Precision, Problem,
+    Engine, Error as ModelError, GPU_BATCH, Graph, InstructionSet, Memory, Parameter, Plan, Precision,
+    Problem,
 };
 pub use influence_manifold::{
     Baselines, Channels, Costs, Error as MeasureError, Filter, GradientFunction, Influence, Map,
     Objective as SampleObjective, Probabilities, Region, Tangent,
 };
 pub use objective::Objective;
+pub use parameter_direction::{DirectionTensor, ParameterDirection};
+pub use parameters::{ParameterLinearization, ParameterLinearizations};
+pub use perturbation::{Budget, Group, Perturbation};
 pub use score::Score;
-pub use scorer::{Linearization, Linearizations, Perturbation, Scorer, ScorerBuilder, Scores};
+pub use scorer::{Linearization, Linearizations, Scorer, ScorerBuilder};
+pub use scores::Scores;
 pub use target::Target;
 
 /// The influence of perturbing each whole image on the objective: one [`Score`] an image.

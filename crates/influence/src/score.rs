@@ -34,8 +34,11 @@ pub struct Score {
     pub probability: f64,
     /// The class that the network predicts.
     pub predicted: usize,
-    /// The classical measures, for comparison.
+    /// The classical measures, for comparison. NaN are those of the Jacobian where it was not needed: an exact score of parameters that
+    /// is known to be saturated.
     pub baselines: Baselines,
+    /// The layer, tensor or group whose perturbation this is; empty for the whole input, the whole network, or both.
+    pub group: Arc<str>,
     /// Which engine computed it.
     pub engine: Arc<str>,
 }
@@ -80,7 +83,22 @@ impl Score {
             probability: probabilities.of(class)?,
             predicted: probabilities.predicted(),
             baselines: baselines(logits, tangent, objective)?,
+            group: "".into(),
             engine: Arc::clone(engine),
         })
+    }
+
+    /// Of a group.
+    pub(crate) fn of_group(self, group: &Arc<str>) -> Self {
+        Self { group: Arc::clone(group), ..self }
+    }
+
+    /// Of any perturbation that moves the logits in as many directions: the value is its bound, and the Jacobian is not known.
+    pub(crate) fn at_its_bound(mut self) -> Self {
+        (self.value, self.reach) = (self.bound, if self.log10.is_some() { 1.0 } else { 0.0 });
+        self.baselines.jacobian_norm = f64::NAN;
+        self.baselines.fisher_norm = f64::NAN;
+        self.baselines.fisher_trace = f64::NAN;
+        self
     }
 }

@@ -1,5 +1,6 @@
 //! The builder and what it builds: a model captured, checked and loaded once, scored on many batches.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use burn::module::Module;
@@ -11,30 +12,17 @@ use influence_manifold::{Filter, Objective as SampleObjective, Tangent};
 
 use crate::error::{Error, Result};
 use crate::objective::{Objective, Resolved};
+use crate::parameters::{ParameterLinearizations, cheap, needed};
+use crate::perturbation::{Block, Blocks, Budget, Perturbation, refused};
 use crate::score::Score;
-
-/// What is perturbed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Perturbation {
-    /// Every element of the input, freely: x + omega.
-    #[default]
-    Input,
-}
-
-impl std::fmt::Display for Perturbation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Input => f.write_str("input"),
-        }
-    }
-}
+use crate::scores::{Scores, Source};
 
 /// Settings of a [`Scorer`], each with a default.
 #[derive(Debug, Clone, Default)]
 pub struct ScorerBuilder {
     perturbation: Perturbation,
     filter: Filter,
+    budget: Budget,
     precision: Option<Precision>,
     batch: Option<usize>,
     memory: Option<Memory>,
@@ -54,6 +42,13 @@ impl ScorerBuilder {
     #[must_use]
     pub fn filter(mut self, filter: Filter) -> Self {
         self.filter = filter;
+        self
+    }
+
+    /// What a perturbation's size is measured in, for [`Filter::Tikhonov`] of parameters (default: its Euclidean length).
+    #[must_use]
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.budget = budget;
         self
     }
 
@@ -98,7 +93,8 @@ impl ScorerBuilder {
     /// Captures and checks the model and loads it onto the device, ready for samples of shape `sample` (without the batch axis).
     ///
     /// # Errors
-    /// [`Error::Model`] with everything that is wrong with the model, or for memory that one sample exceeds; [`Error::Filter`] for a filter's argument out of range.
+    /// [`Error::Model`] with everything that is wrong with the model, or for memory that one sample exceeds; [`Error::Filter`] for a filter's
+    /// argument out of range; [`Error::Perturbation`] for groups that the model does not have.
     pub fn compile<M, F, const D: usize>(self, model: &M, forward: F, sample: &[usize]) -> Result<Scorer>
     where
         M: Module,
@@ -116,9 +112,16 @@ impl ScorerBuilder {
         let engine = self.engine.unwrap_or_else(|| Engine::of(&device));
         let batch = self.batch.unwrap_or(GPU_BATCH);
         let options = Options { engine, precision, batch, memory: self.memory };
-        let program = Program::new(graph, &device, &options)?;
+        if self.budget == Budget::Relative && !self.perturbation.has_parameters() {
+            return Err(refused(
+                "a relative budget is one of parameters: perturb parameters, or leave it out".into(),
+            ));
+        }
+        let Blocks { blocks, leaves } = Blocks::new(&self.perturbation, &graph)?;
+        let program = Program::perturbing(graph, leaves, &device, &options)?;
         let engine = program.engine().into();
-        Ok(Scorer { program, perturbation: self.perturbation, filter, engine })
+        let (perturbation, budget) = (self.perturbation, self.budget);
+        Ok(Scorer { program, device, perturbation, blocks, filter, budget, engine })
     }
 }
 
@@ -150,8 +153,11 @@ impl ScorerBuilder {
 #[derive(Debug)]
 pub struct Scorer {
     program: Program,
+    device: Device,
     perturbation: Perturbation,
+    blocks: Vec<Block>,
     filter: Filter,
+    budget: Budget,
     engine: Arc<str>,
 }
 
@@ -170,8 +176,47 @@ impl Scorer {
 
     /// What is perturbed.
     #[must_use]
-    pub fn perturbation(&self) -> Perturbation {
-        self.perturbation
+    pub fn perturbation(&self) -> &Perturbation {
+        &self.perturbation
+    }
+
+    /// The names of the groups, one score each an image; one without a name where the perturbation is not divided.
+    pub fn groups(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.blocks.iter().map(|block| block.name.as_ref())
+    }
+
+    pub(crate) fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// What counts of the spectrum.
+    #[must_use]
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub(crate) fn budget(&self) -> Budget {
+        self.budget
+    }
+
+    pub(crate) fn shared_engine(&self) -> &Arc<str> {
+        &self.engine
+    }
+
+    /// Whether scores of parameters take the short ways: only the exact measure is asked for, which they do not change.
+    pub(crate) fn is_short(&self) -> bool {
+        matches!(self.filter, Filter::Exact { .. }) && self.perturbation.has_parameters()
+    }
+
+    /// Whether a group holds a free bias of the logits.
+    pub(crate) fn moves_logits(&self, block: &Block) -> bool {
+        let bias = self.plan().graph().output_bias();
+        let places = self.plan().leaves().places();
+        bias.is_some_and(|bias| block.tensors.iter().any(|&tensor| places[tensor] == bias))
     }
 
     /// Which engine computes the scores, and where.
@@ -186,7 +231,8 @@ impl Scorer {
         self.program.plan()
     }
 
-    /// Scores `images` `[N, ...sample]`, from any device and of any float type.
+    /// Scores `images` `[N, ...sample]`, from any device and of any float type: N times as many as there are [`Scorer::groups`], images in
+    /// their order, and for each the groups in theirs.
     ///
     /// # Errors
     /// [`Error::NoSamples`], [`Error::LabelCount`], [`Error::ObjectiveCount`], [`Error::ClassOutOfRange`], [`Error::GradientShape`];
@@ -210,16 +256,61 @@ impl Scorer {
         let samples = images.shape().first().copied().unwrap_or(0);
         let shape = self.program.plan().graph().sample_shape();
         let objectives: Arc<[Resolved]> = objective.resolve(samples, self.classes(), &shape)?.into();
-        let mut jacobians = self.jacobians(images)?;
-        if objectives.iter().any(Resolved::may_see_common_shift) {
-            let of = Arc::clone(&objectives);
-            let wanted = move |sample: usize, logits: &[f64]| of[sample].sees_common_shift(logits);
-            jacobians = jacobians.whole_where(wanted);
+        let shifts = objectives.iter().any(Resolved::may_see_common_shift);
+        let of = Arc::clone(&objectives);
+        let wanted = move |sample: usize, logits: &[f64]| of[sample].sees_common_shift(logits);
+        let source = if !self.perturbation.has_parameters() {
+            let mut jacobians = self.jacobians(images)?;
+            if shifts {
+                jacobians = jacobians.whole_where(wanted);
+            }
+            let objectives = Arc::clone(&objectives);
+            Source::Input(jacobians.each(move |jacobian| {
+                let objective = objectives[jacobian.sample].at(&jacobian, self.classes())?;
+                self.linearization(jacobian)?.score_for(&objective, &self.filter)
+            }))
+        } else if objectives.iter().any(|objective| matches!(objective, Resolved::Row(..))) {
+            return Err(refused(
+                "an objective that is given by its gradient in the input says nothing of parameters: give one of the probabilities or the logits"
+                    .into(),
+            ));
+        } else if shifts {
+            let mut linearizations = self.linearize_parameters(images)?;
+            linearizations.grams = linearizations.grams.whole_where(wanted);
+            Source::Parameters(linearizations)
+        } else if self.is_short() && self.blocks.iter().all(|block| self.moves_logits(block)) {
+            Source::Logits(self.logits(images)?.into_iter(), 0)
+        } else {
+            let mut linearizations = self.linearize_parameters(images)?;
+            if let Some(first) = self.is_short().then(|| cheap(self)).flatten() {
+                linearizations.grams = linearizations.grams.in_turn(first, |found| needed(self, found));
+                linearizations.short = true;
+            }
+            Source::Parameters(linearizations)
+        };
+        Ok(Scores { scorer: self, source, objectives, ready: VecDeque::new() })
+    }
+
+    /// Linearises the network in its parameters at `images` `[N, ...sample]`, one after the other: for several objectives and filters at
+    /// the price of one set of Gram matrices.
+    ///
+    /// # Errors
+    /// [`Error::NoSamples`]; [`Error::Perturbation`] for a scorer that perturbs the input alone; [`Error::Model`] for NaN, infinity or
+    /// another shape.
+    pub fn linearize_parameters(&self, images: TensorData) -> Result<ParameterLinearizations<'_>> {
+        if !self.perturbation.has_parameters() {
+            return Err(refused("this scorer perturbs the input alone: build it with parameters".into()));
         }
-        Ok(Scores(jacobians.each(move |jacobian| {
-            let objective = objectives[jacobian.sample].at(&jacobian, self.classes())?;
-            self.linearization(jacobian)?.score_for(&objective, &self.filter)
-        })))
+        if images.shape().first().is_none_or(|samples| *samples == 0) {
+            return Err(Error::NoSamples);
+        }
+        let samples = images.clone();
+        Ok(ParameterLinearizations {
+            scorer: self,
+            grams: self.program.grams(images)?,
+            samples,
+            short: false,
+        })
     }
 
     /// Linearises the network at `images` `[N, ...sample]`, one after the other: for several objectives and filters at the price of one
@@ -227,8 +318,14 @@ impl Scorer {
     /// them cannot be measured from: [`Scorer::scores`] sees to that.
     ///
     /// # Errors
-    /// [`Error::NoSamples`]; [`Error::Model`] for NaN, infinity or another shape.
+    /// [`Error::NoSamples`]; [`Error::Perturbation`] for a scorer that perturbs parameters; [`Error::Model`] for NaN, infinity or another
+    /// shape.
     pub fn linearize(&self, images: TensorData) -> Result<Linearizations<'_>> {
+        if self.perturbation.has_parameters() {
+            return Err(refused(
+                "this scorer perturbs parameters, whose rows are never held: build it with the input".into(),
+            ));
+        }
         Ok(Linearizations(self.jacobians(images)?.each(|jacobian| self.linearization(jacobian))))
     }
 
@@ -258,7 +355,7 @@ impl Scorer {
     }
 
     /// The metric of one sample, out of the rows of its Jacobian.
-    fn linearization(&self, jacobian: Jacobian) -> Result<Linearization<'_>> {
+    pub(crate) fn linearization(&self, jacobian: Jacobian) -> Result<Linearization<'_>> {
         let Jacobian { sample, logits, rows } = jacobian;
         let columns = self.program.plan().graph().sample_shape().iter().product();
         let tangent = match &rows {
@@ -359,17 +456,5 @@ impl Linearization<'_> {
     /// [`Error::Measure`] where the measure is not defined, not for this objective, or the filter's argument is out of its range.
     pub fn score_for(&self, objective: &SampleObjective, filter: &Filter) -> Result<Score> {
         self.score_of(&self.tangent, objective, filter)
-    }
-}
-
-/// The iterator of [`Scorer::scores`].
-#[derive(Debug)]
-pub struct Scores<'a>(Jacobians<'a, Score, Error>);
-
-impl Iterator for Scores<'_> {
-    type Item = Result<Score>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.0.next()
     }
 }

@@ -41,6 +41,18 @@ impl Canvas {
         }
     }
 
+    /// Text that is read from the top downwards, whose upper left corner is here.
+    pub(crate) fn upright(&mut self, [x, y]: [usize; 2], text: &str, colour: Colour) {
+        for (place, letter) in text.chars().enumerate() {
+            for (row, bits) in font::glyph(letter).into_iter().enumerate() {
+                for column in (0..5).filter(|column| bits >> (4 - column) & 1 == 1) {
+                    let dot = [x + font::HEIGHT - 1 - row, y + place * font::ADVANCE + column];
+                    self.fill(dot, [1, 1], colour);
+                }
+            }
+        }
+    }
+
     /// The canvas as a PNG file.
     pub(crate) fn png(&self) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();

@@ -4,6 +4,9 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A plot of nothing.
+    #[error("there is nothing to draw: the networks have no layers")]
+    NoBars,
     /// A layer of another size than its shape.
     #[error("the layer '{title}' has {found} numbers, its shape asks for {expected}")]
     Layer {

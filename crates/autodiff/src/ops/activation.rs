@@ -4,7 +4,7 @@
 //! |---|---|---|---|---|
 //! | ReLU | max(x, 0) | 1 for x > 0, else 0 | mask | f'(0) = 0, as in PyTorch |
 //! | leaky ReLU | x for x > 0, else slope x | 1 or slope | mask | f'(0) = slope |
-//! | PReLU | x for x > 0, else a x | 1 or a | mask, a | f'(0) = a, as in PyTorch |
+//! | PReLU | x for x > 0, else a x | 1 or a; to a: 0 or x | mask, a, x | f'(0) = a, as in PyTorch |
 //! | sigmoid | 1 / (1 + exp(-x)) | y (1 - y) | output | none |
 //! | tanh | tanh x | 1 - y^2 | output | none |
 //! | GELU | x Phi(x), Phi the normal distribution function | Phi(x) + x phi(x) | input | none |
@@ -17,7 +17,7 @@ use burn::backend::Scalar;
 use burn::backend::ir::{ActivationOperationIr, FloatOperationIr, OperationIr};
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
 
-use super::arithmetic::broadcast;
+use super::arithmetic::{broadcast, sum_to};
 use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, only, over_cotangents, unary, with_leading};
 use crate::array::{Array, Place};
 
@@ -189,13 +189,18 @@ impl Rule for PRelu {
         Array(Dispatch::prelu(x.0, slope.0))
     }
 
-    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
-        vec![Keep::Mask, Keep::Input(1)]
+    fn keeps(&self, active: &[bool]) -> Vec<Keep> {
+        let operands = (0..2).filter(|&position| active[1 - position]).map(Keep::Input);
+        operands.chain([Keep::Mask]).collect()
     }
 
-    /// Weights are constants: a rule for those that follow the input is not written yet.
+    /// A slope that follows the input has no rule yet.
     fn differentiable(&self, position: usize) -> bool {
         position == 0
+    }
+
+    fn trainable(&self, _: usize) -> bool {
+        true
     }
 
     fn trace(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> (Array, Option<Array>) {
@@ -203,9 +208,13 @@ impl Rule for PRelu {
         (self.forward(inputs, shape, place), Some(mask))
     }
 
-    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
+    fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
         let positive = positive_over_cotangents(saved, &cotangent.place());
         let negative = positive.clone().neg().add_scalar(1.0);
+        if position == 1 {
+            let slope = negative.mul(over_cotangents(saved.input(0)));
+            return sum_to(cotangent.mul(slope), &saved.shapes[1]);
+        }
         cotangent.mul(positive.add(negative.mul(over_cotangents(saved.input(1)))))
     }
 }
@@ -248,9 +257,8 @@ pub(super) mod tests {
         ops.extend(SLOPES.map(|slope| Op::LeakyRelu(LeakyRelu { slope })));
         let shapes: [&[usize]; 6] = [&[1, 1], &[2, 3], &[5, 2, 3], &[1, 2, 3, 1], &[7], &[3, 4, 9, 11]];
         let point = |op: &Op, shape: &&[usize]| Sample::new(op.clone(), vec![wide(shape)]);
-        let prelu = |[x, slope]: &[&[usize]; 2]| {
-            Sample::new(Op::PRelu(PRelu), vec![wide(x), spread(slope, 300)]).active(&[0])
-        };
+        let prelu =
+            |[x, slope]: &[&[usize]; 2]| Sample::new(Op::PRelu(PRelu), vec![wide(x), spread(slope, 300)]);
         let slopes: [[&[usize]; 2]; 4] = [
             [&[2, 3], &[1, 1]],
             [&[5, 2, 3], &[1, 2, 1]],

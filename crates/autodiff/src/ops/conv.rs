@@ -1,7 +1,8 @@
 //! Convolution in one and two dimensions.
 //!
 //! `y[b, o, i] = bias[o] + sum over c, k of w[o, c, k] x[b, c, stride i + dilation k - padding]`, channels in `groups` blocks. Linear in
-//! x: its pullback is the transposed convolution with the same weight, and nothing of the forward pass is kept but the weight.
+//! x: its pullback is the transposed convolution with the same weight, and nothing of the forward pass is kept but the weight. Linear in w
+//! too: that pullback is the sum over positions i of `g[o, i] x[c, stride i + dilation k - padding]`, and keeps x. That to the bias is the sum of g.
 
 use std::fmt;
 
@@ -13,6 +14,7 @@ use burn::tensor::Slice;
 use super::row::Row;
 use super::{Keep, Lowered, Lowering, Op, Rule, Saved, fold, with_leading};
 use crate::array::{Array, Place};
+use crate::grams::{Factors, Outer};
 
 /// Convolution of `[B, C, H, W]` with a weight `[O, C / groups, KH, KW]` and an optional bias `[O]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,16 +80,49 @@ impl Rule for Conv2d {
         Array(Dispatch::conv2d(inputs[0].0.clone(), inputs[1].0.clone(), bias, options))
     }
 
-    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
-        vec![Keep::Input(1)]
+    fn keeps(&self, active: &[bool]) -> Vec<Keep> {
+        (0..2).filter(|&position| active[1 - position]).map(Keep::Input).collect()
     }
 
-    /// Weights and statistics are constants: a rule for those that follow the input is not written yet.
+    /// A weight that follows the input would couple the samples.
     fn differentiable(&self, position: usize) -> bool {
         position == 0
     }
 
-    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
+    fn trainable(&self, _: usize) -> bool {
+        true
+    }
+
+    fn outer(&self, position: usize, inputs: &[Vec<usize>], output: &[usize]) -> Option<Outer> {
+        let weight = &inputs[1];
+        (position == 1).then(|| Outer {
+            groups: self.groups,
+            outputs: weight[0] / self.groups,
+            inputs: weight[1..].iter().product(),
+            positions: output[2] * output[3],
+        })
+    }
+
+    fn factors(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Factors {
+        let ([v, o, h, w], g) = (sizes_without_batch(&cotangent), self.groups);
+        let deltas = cotangent.reshape(&[v, g, o / g, h * w]);
+        let windows = self.windows(saved.input(0), &saved.shapes[1], [h, w]);
+        let taps: usize = saved.shapes[1][1..].iter().product();
+        Factors { deltas, inputs: windows.reshape(&[g, taps, h * w]).permute(&[0, 2, 1]) }
+    }
+
+    fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
+        let v = cotangent.shape()[0];
+        match position {
+            0 => self.to_input(cotangent, saved),
+            1 => self.to_weight(cotangent, saved),
+            _ => cotangent.sum_axis(4).sum_axis(3).sum_axis(1).reshape(&with_leading(v, &saved.shapes[2])),
+        }
+    }
+}
+
+impl Conv2d {
+    fn to_input(&self, cotangent: Array, saved: &Saved<'_>) -> Array {
         let (v, weight, shape) = (cotangent.shape()[0], saved.input(1), &saved.shapes[0]);
         if let Some(reversed) = self.reversed(&weight.shape()) {
             let flipped = weight.permute(&[1, 0, 2, 3]).flip(&[2, 3]);
@@ -112,6 +147,50 @@ impl Rule for Conv2d {
 }
 
 impl Conv2d {
+    /// The sum over the samples.
+    fn to_weight(&self, cotangent: Array, saved: &Saved<'_>) -> Array {
+        let (full, x) = (cotangent.shape(), saved.input(0));
+        let one = |sample: usize| {
+            let mut shapes = saved.shapes.to_vec();
+            shapes[0][0] = 1;
+            let inputs = [Some(x.clone().rows(sample, sample + 1)), None];
+            let own = Saved { inputs: &inputs, output: None, derived: None, shapes: &shapes };
+            self.factors(cotangent.clone().part(1, sample, 1), 1, &own).gradients()
+        };
+        let sum = (1..full[1]).fold(one(0), |sum, sample| sum.add(one(sample)));
+        sum.reshape(&with_leading(full[0], &saved.shapes[1]))
+    }
+
+    /// What each tap sees of one sample `[1, C, H, W]` at `[h, w]` positions: `[C, KH KW, h w]`.
+    fn windows(&self, x: Array, weight: &[usize], [h, w]: [usize; 2]) -> Array {
+        let (channels, kernel) = (x.shape()[1], &weight[2..]);
+        let padded = self.padded(x);
+        let along = |axis: usize, tap: usize, count: usize| {
+            let start = tap * self.dilation[axis];
+            let end = start + (count - 1) * self.stride[axis] + 1;
+            Slice::new(start as isize, Some(end as isize), self.stride[axis] as isize)
+        };
+        let taps = (0..kernel[0]).flat_map(|k| (0..kernel[1]).map(move |l| [k, l]));
+        let seen = taps.map(|[k, l]| {
+            let ranges = [Slice::from(0..1), Slice::from(0..channels), along(0, k, h), along(1, l, w)];
+            padded.clone().slice(&ranges).reshape(&[channels, 1, h * w])
+        });
+        Array::cat(seen.collect(), 1)
+    }
+
+    /// `[1, C, H, W]` with its padding.
+    fn padded(&self, x: Array) -> Array {
+        if self.padding == [(0, 0); 2] {
+            return x;
+        }
+        let shape = x.shape();
+        let size = |axis: usize| shape[2 + axis] + self.padding[axis].0 + self.padding[axis].1;
+        let inner = |axis: usize| Slice::from(self.padding[axis].0..self.padding[axis].0 + shape[2 + axis]);
+        let zeros = x.zeros_like(&[shape[0], shape[1], size(0), size(1)]);
+        let ranges = [Slice::from(0..shape[0]), Slice::from(0..shape[1]), inner(0), inner(1)];
+        zeros.slice_assign(&ranges, x)
+    }
+
     /// At stride 1 the pullback is itself a convolution, with the weight's channels swapped and its taps reversed, and padding
     /// dilation (kernel - 1) - padding. Backends run it as a product of matrices over gathered columns, where a transposed convolution
     /// scatters them. Columns of the cotangent are the smaller ones when the result has fewer channels than the operand, and none are
@@ -148,6 +227,12 @@ pub(crate) fn fits_bias(inputs: &[Vec<usize>], outputs: usize) -> Result<(), Str
         }
         _ => Ok(()),
     }
+}
+
+/// Cotangents `[V, 1, O, H, W]` of one sample.
+fn sizes_without_batch(cotangent: &Array) -> [usize; 4] {
+    let shape = cotangent.shape();
+    [shape[0], shape[2], shape[3], shape[4]]
 }
 
 /// Four sizes, or why there are not four.
@@ -208,7 +293,8 @@ pub(super) mod tests {
         if bias {
             operands.push(spread(&[outputs], 2_000));
         }
-        Sample::new(Op::Conv2d(op), operands).active(&[0]).linear(&[0])
+        let linear: Vec<_> = (0..operands.len()).collect();
+        Sample::new(Op::Conv2d(op), operands).linear(&linear)
     }
 
     /// The grid, without kernels that reach over more than the padded input; N and bias take turns.
@@ -242,8 +328,9 @@ pub(super) mod tests {
                 let (n, length) = ([1, 2, 5][all.len() / 3 % 3], 13);
                 let mut operands = vec![spread(&[n, c, length], 3), spread(&[o, c / groups, kernel], 1_000)];
                 operands.extend((all.len() % 2 == 0).then(|| spread(&[o], 2_000)));
+                let linear: Vec<_> = (0..operands.len()).collect();
                 let op = Op::Conv1d(row(stride, padding, dilation, groups));
-                all.push(Sample::new(op, operands).active(&[0]).linear(&[0]));
+                all.push(Sample::new(op, operands).linear(&linear));
             }
         }
         all

@@ -7,7 +7,9 @@
 //! 2. the pullback of all unit cotangents, stacked on V, is the transposed Jacobian by central differences (tiny shapes);
 //! 3. adjoint identity: `<u, J v> = <J^T u, v>` for V in {1, 3, 9} (all shapes);
 //! 4. one value in the place of two operands: its cotangent is the sum of both;
-//! 5. operands and cotangents that are views (transposed, sliced, flipped, expanded) give what plain ones give.
+//! 5. operands and cotangents that are views (transposed, sliced, flipped, expanded) give what plain ones give;
+//! 6. where the cotangent of an operand is a sum of outer products, these have the sizes that the rule tells, and their Gram matrix is, in
+//!    every form, that of the pullback.
 //!
 //! Throughout, the pullback sees only what `keeps` declares: a rule that reads more panics.
 
@@ -15,6 +17,7 @@ use burn::tensor::{Device, FloatDType, Slice as BurnSlice, TensorData};
 
 use super::{Keep, Op, Saved, with_leading};
 use crate::array::{Array, Place};
+use crate::grams::{Outer, Sums};
 use crate::graph::Kind;
 
 /// Step of central differences in f64: rounding costs 2^-53 / step = 1e-10, truncation step^2 = 1e-12.
@@ -229,8 +232,13 @@ impl<'a> Traced<'a> {
         Self { sample, inputs, output, derived, keeps: rule.keeps(active) }
     }
 
-    /// The pullback to one operand, which sees what the rule keeps and nothing else.
+    /// The pullback to one operand.
     fn pullback(&self, cotangent: Array, position: usize) -> Array {
+        self.with_saved(|saved| self.sample.op.rule().pullback(cotangent, position, saved))
+    }
+
+    /// Does `work` with what the rule keeps, and nothing else.
+    fn with_saved<T>(&self, work: impl FnOnce(&Saved<'_>) -> T) -> T {
         let kept: Vec<_> = (0..self.inputs.len())
             .map(|i| self.keeps.contains(&Keep::Input(i)).then(|| self.inputs[i].clone()))
             .collect();
@@ -241,7 +249,7 @@ impl<'a> Traced<'a> {
             derived: self.derived.as_ref().filter(|_| derives),
             shapes: &self.sample.shapes(),
         };
-        self.sample.op.rule().pullback(cotangent, position, &saved)
+        work(&saved)
     }
 }
 
@@ -407,6 +415,35 @@ fn check_views(sample: &Sample, active: &[bool], view: View) {
     }
 }
 
+/// Property 6. A convolution tells it for one image.
+fn check_factors(sample: &Sample, traced: &Traced<'_>, position: usize) {
+    let images = matches!(sample.op, Op::Conv2d(_) | Op::Conv1d(_)) && sample.operands[0].shape[0] > 1;
+    let Some(outer) = sample.op.rule().outer(position, &sample.shapes(), &sample.shape()) else { return };
+    if images {
+        return;
+    }
+    let shape = with_leading(3, &sample.shape());
+    let cotangents = array(&shape, &spread(&shape, 9).values, &place(FloatDType::F64));
+    let factors = || {
+        let rule = sample.op.rule();
+        traced.with_saved(|saved| rule.factors(cotangents.clone(), position, saved))
+    };
+    let Outer { groups, outputs, inputs, positions } = outer;
+    assert_eq!(factors().deltas.shape(), [3, groups, outputs, positions], "{}", sample.label());
+    assert_eq!(factors().inputs.shape(), [groups, positions, inputs], "{}", sample.label());
+    let elements = sample.operands[position].values.len();
+    let pulled = traced.pullback(cotangents.clone(), position).reshape(&[3, elements]);
+    let expected = values(pulled.clone().matmul(pulled.permute(&[1, 0])));
+    let what = |form| format!("{}: Gram matrix of operand {position} by {form}", sample.label());
+    let gradients = factors().gradients();
+    let by_gradient = values(gradients.clone().matmul(gradients.permute(&[1, 0])));
+    assert_close(&what("gradient"), &expected, &by_gradient, LINEAR);
+    assert_close(&what("position"), &expected, &values(factors().by_position()), LINEAR);
+    let mut sums = Sums::new(&[7], 3, true);
+    sums.factors(0, factors()).expect("the CPU computes");
+    assert_close(&what("the cheaper form"), &expected, &sums.finish().expect("it is read")[..9], LINEAR);
+}
+
 fn check_trace(sample: &Sample, traced: &Traced<'_>) {
     let forward: Vec<_> = forward(sample, &sample.operands).into_iter().map(f64::to_bits).collect();
     let traced: Vec<_> = values(traced.output.clone()).into_iter().map(f64::to_bits).collect();
@@ -424,6 +461,7 @@ pub(super) fn check(samples: &[Sample]) {
             for position in (0..active.len()).filter(|&position| active[position]) {
                 check_jacobian(sample, &traced, position);
                 check_adjoint(sample, &traced, position);
+                check_factors(sample, &traced, position);
             }
             for view in VIEWED {
                 check_views(sample, &active, view);

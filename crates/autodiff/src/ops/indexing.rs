@@ -2,7 +2,7 @@
 //!
 //! - [`Select`]: y = the slices of x at a list of indices along an axis; the pullback adds the slices of g there.
 //! - [`Gather`]: y[.., i, ..] = x[.., index[.., i, ..], ..] along an axis; the pullback adds g there.
-//! - [`Embedding`]: y = the rows of a matrix at indices; both are constants (a positional embedding), so that there is no pullback.
+//! - [`Embedding`]: y = the rows of a parameter at constant indices (a positional embedding); the pullback adds the rows of g there.
 //!
 //! Several equal indices add up. Indices are checked when the graph is made: none points beyond its axis.
 
@@ -127,9 +127,13 @@ impl Rule for Embedding {
         Array(Dispatch::embedding(matrix.0, indices.expand_indices(&shape[..2]).0))
     }
 
-    /// The perturbation of an embedding is one of its result, not written yet.
+    /// A matrix that follows the input would couple the samples.
     fn differentiable(&self, _: usize) -> bool {
         false
+    }
+
+    fn trainable(&self, position: usize) -> bool {
+        position == 0
     }
 
     fn indexes(&self, inputs: &[Vec<usize>]) -> Option<(usize, usize)> {
@@ -137,11 +141,15 @@ impl Rule for Embedding {
     }
 
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
-        vec![]
+        vec![Keep::Input(1)]
     }
 
-    fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
-        cotangent.zeros_like(&with_leading(cotangent.shape()[0], &saved.shapes[position]))
+    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
+        let (full, matrix) = (cotangent.shape(), &saved.shapes[0]);
+        let [v, n, s] = [full[0], full[1], full[2]];
+        let indices = saved.input(1).expand_indices(&[n, s]).reshape_indices(&[n * s]);
+        let zeros = cotangent.zeros_like(&with_leading(v, matrix));
+        zeros.select_add(1, indices, cotangent.reshape(&[v, n * s, matrix[1]]))
     }
 }
 
@@ -223,7 +231,7 @@ pub(super) mod tests {
         }
         for rows in [1, 2] {
             let embedding = sample(Op::Embedding(Embedding), &[4, 3], indices(&[rows, 5], 4), &[2, 5, 3]);
-            all.push(embedding.active(&[]));
+            all.push(embedding.active(&[0]).linear(&[0]));
         }
         all
     }

@@ -111,6 +111,10 @@ pub(super) fn whole(shape: &[usize]) -> Vec<BurnSlice> {
 }
 
 impl Rule for Reshape {
+    fn is_isometric(&self) -> bool {
+        true
+    }
+
     fn shape(&self, inputs: &[Vec<usize>], recorded: &[usize]) -> Result<Vec<usize>, String> {
         let (from, to): (usize, usize) = (inputs[0].iter().product(), recorded.iter().product());
         if from == to {
@@ -135,6 +139,10 @@ impl Rule for Reshape {
 }
 
 impl Rule for Permute {
+    fn is_isometric(&self) -> bool {
+        true
+    }
+
     fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
         let mut sorted = self.axes.clone();
         sorted.sort_unstable();
@@ -162,6 +170,10 @@ impl Rule for Permute {
 }
 
 impl Rule for Flip {
+    fn is_isometric(&self) -> bool {
+        true
+    }
+
     fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
         match self.axes.iter().find(|&&axis| axis >= inputs[0].len()) {
             Some(axis) => Err(format!("shape {:?} has no axis {axis}", inputs[0])),
@@ -278,6 +290,10 @@ impl Rule for Fill {
 }
 
 impl Rule for Cast {
+    fn is_isometric(&self) -> bool {
+        true
+    }
+
     fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
         Ok(inputs[0].clone())
     }

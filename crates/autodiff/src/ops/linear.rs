@@ -1,6 +1,6 @@
 //! Products with a matrix.
 //!
-//! [`Linear`]: y = x W + b, pullback g W^T. [`Matmul`]: y = a b over the last two axes, pullbacks g b^T and a^T g.
+//! [`Linear`]: y = x W + b, pullbacks g W^T, x^T g and the sum of g over the rows. [`Matmul`]: y = a b over the last two axes, pullbacks g b^T and a^T g.
 
 use std::fmt;
 
@@ -12,6 +12,7 @@ use super::arithmetic::sum_to;
 use super::conv::fits_bias;
 use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, with_leading};
 use crate::array::{Array, Place};
+use crate::grams::{Factors, Outer};
 
 /// y = x W + b for x `[..., I]`, W `[I, O]` and an optional b `[O]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,20 +43,42 @@ impl Rule for Linear {
         Array(Dispatch::linear(inputs[0].0.clone(), inputs[1].0.clone(), bias))
     }
 
-    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
-        vec![Keep::Input(1)]
+    fn keeps(&self, active: &[bool]) -> Vec<Keep> {
+        super::arithmetic::other_of_active(active)
     }
 
-    /// Weights and statistics are constants: a rule for those that follow the input is not written yet.
+    /// A weight that follows the input would couple the samples.
     fn differentiable(&self, position: usize) -> bool {
         position == 0
     }
 
-    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
-        let (shape, weight) = (cotangent.shape(), saved.input(1));
-        let (outputs, rows) = (shape[shape.len() - 1], shape[..shape.len() - 1].iter().product());
-        let product = cotangent.reshape(&[rows, outputs]).matmul(weight.permute(&[1, 0]));
-        product.reshape(&with_leading(shape[0], &saved.shapes[0]))
+    fn trainable(&self, _: usize) -> bool {
+        true
+    }
+
+    fn outer(&self, position: usize, inputs: &[Vec<usize>], _: &[usize]) -> Option<Outer> {
+        let (leading, weight) = (&inputs[0][..inputs[0].len() - 1], &inputs[1]);
+        let positions = leading.iter().product();
+        (position == 1).then(|| Outer { groups: 1, outputs: weight[1], inputs: weight[0], positions })
+    }
+
+    fn factors(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Factors {
+        Factors::of_rows(cotangent, saved.input(0))
+    }
+
+    fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
+        let shape = cotangent.shape();
+        let (v, outputs) = (shape[0], shape[shape.len() - 1]);
+        let rows: usize = shape[1..shape.len() - 1].iter().product();
+        let pulled = match position {
+            0 => cotangent.reshape(&[v * rows, outputs]).matmul(saved.input(1).permute(&[1, 0])),
+            1 => {
+                let x = saved.input(0).reshape(&[1, rows, saved.shapes[1][0]]);
+                transpose(x).matmul(cotangent.reshape(&[v, rows, outputs]))
+            }
+            _ => cotangent.reshape(&[v, rows, outputs]).sum_axis(1),
+        };
+        pulled.reshape(&with_leading(v, &saved.shapes[position]))
     }
 }
 
@@ -88,6 +111,40 @@ impl Rule for Matmul {
 
     fn keeps(&self, active: &[bool]) -> Vec<Keep> {
         super::arithmetic::other_of_active(active)
+    }
+
+    fn outer(&self, position: usize, inputs: &[Vec<usize>], output: &[usize]) -> Option<Outer> {
+        let rank = output.len();
+        let (own, other) = (&inputs[position], &inputs[1 - position]);
+        let leading = |shape: &[usize]| shape[..rank - 2].iter().product::<usize>();
+        let (groups, products) = (leading(own), leading(output));
+        // The same matrix in every product, or one of its own in each.
+        let positions = match groups {
+            1 => products * other[rank - 1 - position],
+            _ if groups == products => other[rank - 1 - position],
+            _ => return None,
+        };
+        let ([rows, columns], outputs) = ([own[rank - 2], own[rank - 1]], position == 1);
+        let [outputs, inputs] = if outputs { [columns, rows] } else { [rows, columns] };
+        Some(Outer { groups, outputs, inputs, positions })
+    }
+
+    fn factors(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Factors {
+        // As the operand on the right: rows of the other one, rows of the cotangent.
+        let [cotangent, other] = [cotangent, saved.input(1 - position)]
+            .map(|array| if position == 1 { array } else { transpose(array) });
+        let (own, shape) = (&saved.shapes[position], other.shape());
+        let groups: usize = own[..own.len() - 2].iter().product();
+        if groups == 1 {
+            return Factors::of_rows(cotangent, other);
+        }
+        let (full, rank) = (cotangent.shape(), shape.len());
+        let [positions, outputs] = [full[rank - 1], full[rank]];
+        let deltas = transpose(cotangent.reshape(&[full[0], groups, positions, outputs]));
+        let mut wide = full[1..].to_vec();
+        wide[rank - 1] = shape[rank - 1];
+        let inputs = other.expand(&wide).reshape(&[groups, positions, shape[rank - 1]]);
+        Factors { deltas, inputs }
     }
 
     fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
@@ -148,7 +205,8 @@ pub(super) mod tests {
         if bias {
             operands.push(spread(&[outputs], 2_000));
         }
-        Sample::new(Op::Linear(Linear), operands).active(&[0]).linear(&[0])
+        let linear: Vec<_> = (0..operands.len()).collect();
+        Sample::new(Op::Linear(Linear), operands).linear(&linear)
     }
 
     fn matmul(a: &[usize], b: &[usize]) -> Sample {

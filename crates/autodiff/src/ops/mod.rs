@@ -38,6 +38,7 @@ use std::fmt;
 use burn::backend::ir::{OperationIr, TensorIr};
 
 use crate::array::{Array, Place};
+use crate::grams::{Factors, Outer};
 
 /// What a rule wants to have at hand in its pullback; the plan turns it into bytes and lifetimes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +97,27 @@ pub(crate) trait Rule: fmt::Debug + fmt::Display {
     /// Whether there is a pullback to the operand at `position`; without one, what depends on the input may not stand there.
     fn differentiable(&self, _position: usize) -> bool {
         true
+    }
+
+    /// Whether there is a pullback to a parameter, or what is computed from parameters alone, at `position`.
+    fn trainable(&self, position: usize) -> bool {
+        self.differentiable(position)
+    }
+
+    /// Whether the pullback keeps inner products of cotangents: it moves elements and changes none.
+    fn is_isometric(&self) -> bool {
+        false
+    }
+
+    /// The sizes of the outer products whose sum is the cotangent of the operand at `position`, where it is one; from the shapes of all
+    /// operands and of the result, for one sample.
+    fn outer(&self, _position: usize, _inputs: &[Vec<usize>], _output: &[usize]) -> Option<Outer> {
+        None
+    }
+
+    /// The factors of those products, where [`Rule::outer`] gives their sizes; it reads what [`Rule::pullback`] reads.
+    fn factors(&self, _cotangent: Array, _position: usize, _saved: &Saved<'_>) -> Factors {
+        unreachable!("only of a rule that tells the sizes of its products")
     }
 
     /// Whether the result, a mask, has the derivative zero wherever it has one.
@@ -163,15 +185,15 @@ macro_rules! operations {
 }
 
 operations! {
-    Conv2d(conv::Conv2d) = "sum over taps of w x, plus bias; padding, stride, dilation, groups", "transposed convolution of g with w";
-    Conv1d(conv::Conv1d) = "the same along one axis", "transposed convolution of g with w";
-    Linear(linear::Linear) = "x W + b", "g W^T";
+    Conv2d(conv::Conv2d) = "sum over taps of w x, plus bias; padding, stride, dilation, groups", "transposed convolution of g with w; sum over positions of g x under each tap; sum of g";
+    Conv1d(conv::Conv1d) = "the same along one axis", "transposed convolution of g with w; sum over positions of g x under each tap; sum of g";
+    Linear(linear::Linear) = "x W + b", "g W^T; x^T g; sum of g over rows";
     Matmul(linear::Matmul) = "a b over the last two axes; leading axes broadcast", "g b^T, a^T g, summed over broadcast axes";
-    BatchNorm(norm::BatchNorm) = "gamma (x - mean) / sqrt(variance + epsilon) + beta with stored statistics", "g gamma / sqrt(variance + epsilon)";
-    LayerNorm(norm::LayerNorm) = "gamma h + beta, h = (x - mean) / sqrt(variance + epsilon) over the last axis", "r (u - mean u - h mean(u h)), u = g gamma, r = 1 / sqrt(variance + epsilon)";
+    BatchNorm(norm::BatchNorm) = "gamma (x - mean) / sqrt(variance + epsilon) + beta with stored statistics", "g gamma / sqrt(variance + epsilon); sum of g (x - mean) / sqrt(variance + epsilon); sum of g";
+    LayerNorm(norm::LayerNorm) = "gamma h + beta, h = (x - mean) / sqrt(variance + epsilon) over the last axis", "r (u - mean u - h mean(u h)), u = g gamma, r = 1 / sqrt(variance + epsilon); sum of g h; sum of g";
     Relu(activation::Relu) = "max(x, 0)", "g where x > 0, else 0";
     LeakyRelu(activation::LeakyRelu) = "x where x > 0, else s x", "g where x > 0, else s g";
-    PRelu(activation::PRelu) = "x where x > 0, else a x; a broadcasts", "g where x > 0, else a g";
+    PRelu(activation::PRelu) = "x where x > 0, else a x; a broadcasts", "g where x > 0, else a g; sum of g x where x <= 0";
     Sigmoid(activation::Sigmoid) = "1 / (1 + exp(-x))", "g y (1 - y)";
     HardSigmoid(elementwise::HardSigmoid) = "a x + b, cut to [0, 1]", "a g where 0 < y < 1, else 0";
     LogSigmoid(elementwise::LogSigmoid) = "-ln(1 + exp(-x))", "g / (1 + exp(x))";
@@ -217,7 +239,7 @@ operations! {
     MaskWhere(mask::MaskWhere) = "b where a mask is true, else x", "g where the mask is false; g where it is true";
     Select(indexing::Select) = "slices at constant indices along an axis", "g added at the indices";
     Gather(indexing::Gather) = "elements at constant indices along an axis", "g added at the indices";
-    Embedding(indexing::Embedding) = "rows of a constant matrix at constant indices", "none: no operand may depend on the input";
+    Embedding(indexing::Embedding) = "rows of a parameter or constant at constant indices", "g added at the indices";
     SliceAssign(assembly::SliceAssign) = "x with a regular part replaced by b", "g with zeros in the part; the part of g";
     Pad(assembly::Pad) = "x with margins: a number, x mirrored, or its edges", "g inside; of mirrored and repeated margins also g where they came from";
     Repeat(assembly::Repeat) = "copies side by side along an axis", "the sum of g over the copies";

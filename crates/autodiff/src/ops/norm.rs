@@ -1,11 +1,12 @@
 //! Normalisation.
 //!
 //! [`BatchNorm`] in evaluation: y = gamma (x - mean) / sqrt(variance + epsilon) + beta, per channel (axis 1). With stored statistics it
-//! is an affine map of x alone, y = s x + t with s = gamma / sqrt(variance + epsilon) and t = beta - s mean, whose pullback is s g.
+//! is an affine map of x alone, y = s x + t with s = gamma / sqrt(variance + epsilon) and t = beta - s mean, whose pullback is s g. The
+//! pullbacks to the parameters as they are stored are the sums over the channel of g (x - mean) / sqrt(variance + epsilon) and of g.
 //!
 //! [`LayerNorm`]: y = gamma h + beta with h = (x - mean) r, r = 1 / sqrt(variance + epsilon), where mean and (biased) variance are those
 //! of the row itself, along the last axis. With u = g gamma, the pullback is r (u - mean u - h mean(u h)). Of a constant row, r is
-//! 1 / sqrt(epsilon). Burn records group, instance and RMS normalisation as compositions of elementary operations.
+//! 1 / sqrt(epsilon). The pullbacks to gamma and beta are the sums over the rows of g h and of g. Burn records group, instance and RMS normalisation as compositions of elementary operations.
 
 use std::fmt;
 
@@ -41,6 +42,13 @@ fn over_channels(vector: Array, rank: usize, axis: usize) -> Array {
     vector.reshape(&shape)
 }
 
+/// Cotangents `[V, ...]` summed over all axes but one: `[V, size]`.
+fn over_all_but(cotangent: Array, axis: usize) -> Array {
+    let shape = cotangent.shape();
+    let others = (1..shape.len()).filter(|&other| other != axis);
+    others.fold(cotangent, Array::sum_axis).reshape(&[shape[0], shape[axis]])
+}
+
 impl Rule for BatchNorm {
     fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
         let x = &inputs[0];
@@ -62,19 +70,37 @@ impl Rule for BatchNorm {
         x.mul(over_channels(scale, rank, 1)).add(over_channels(shift, rank, 1))
     }
 
-    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
-        vec![Keep::Input(1), Keep::Input(4)]
+    fn keeps(&self, active: &[bool]) -> Vec<Keep> {
+        let read = [active[1], active[0], false, active[1], active[0] || active[1]];
+        (0..5).filter(|&position| read[position]).map(Keep::Input).collect()
     }
 
-    /// Weights and statistics are constants: a rule for those that follow the input is not written yet.
+    /// Weights that follow the input would couple the samples.
     fn differentiable(&self, position: usize) -> bool {
         position == 0
     }
 
-    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
+    /// Mean and variance are no parameters: a rule for those that are computed from parameters is not written.
+    fn trainable(&self, position: usize) -> bool {
+        position < 3
+    }
+
+    fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
         let rank = cotangent.shape().len();
-        let scale = self.scale(saved.input(1), saved.input(4));
-        cotangent.mul(over_channels(scale, rank, 2))
+        match position {
+            0 => {
+                let scale = self.scale(saved.input(1), saved.input(4));
+                cotangent.mul(over_channels(scale, rank, 2))
+            }
+            1 => {
+                let x = over_cotangents(saved.input(0));
+                let centred = x.sub(over_channels(saved.input(3), rank, 2));
+                let summed = over_all_but(cotangent.mul(centred), 2);
+                let deviation = saved.input(4).add_scalar(self.epsilon).sqrt();
+                summed.div(over_cotangents(deviation))
+            }
+            _ => over_all_but(cotangent, 2),
+        }
     }
 }
 
@@ -135,17 +161,29 @@ impl Rule for LayerNorm {
         beta.into_iter().fold(scaled, |y, beta| y.add(over_channels(beta, rank, last)))
     }
 
-    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
-        vec![Keep::Input(0), Keep::Input(1)]
+    fn keeps(&self, active: &[bool]) -> Vec<Keep> {
+        let read = [active[0] || active[1], active[0]];
+        (0..2).filter(|&position| read[position]).map(Keep::Input).collect()
     }
 
-    /// Weights are constants: a rule for those that follow the input is not written yet.
+    /// Weights that follow the input would couple the samples.
     fn differentiable(&self, position: usize) -> bool {
         position == 0
     }
 
-    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
+    fn trainable(&self, _: usize) -> bool {
+        true
+    }
+
+    fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
         let rank = cotangent.shape().len();
+        if position == 2 {
+            return over_all_but(cotangent, rank - 1);
+        }
+        if position == 1 {
+            let [normalised, _] = self.normalised(saved.input(0)).map(over_cotangents);
+            return over_all_but(cotangent.mul(normalised), rank - 1);
+        }
         let [normalised, scale] = self.normalised(saved.input(0)).map(over_cotangents);
         let weighted = cotangent.mul(over_channels(saved.input(1), rank, rank - 1));
         let along = row_mean(weighted.clone().mul(normalised.clone()));
@@ -185,7 +223,7 @@ pub(super) mod tests {
         let channels = [x[1]];
         let operands =
             vec![spread(x, 3), spread(&channels, 50), spread(&channels, 60), spread(&channels, 70), variance];
-        Sample::new(Op::BatchNorm(BatchNorm { epsilon }), operands).active(&[0]).linear(&[0])
+        Sample::new(Op::BatchNorm(BatchNorm { epsilon }), operands).active(&[0, 1, 2]).linear(&[0, 1, 2])
     }
 
     fn layers() -> Vec<Sample> {
@@ -194,7 +232,8 @@ pub(super) mod tests {
             let last = [x[x.len() - 1]];
             let mut operands = vec![spread(x, 3), spread(&last, 50)];
             operands.extend(if bias { Some(spread(&last, 60)) } else { None });
-            Sample::new(Op::LayerNorm(LayerNorm { epsilon }), operands).active(&[0])
+            let linear: Vec<_> = (1..operands.len()).collect();
+            Sample::new(Op::LayerNorm(LayerNorm { epsilon }), operands).linear(&linear)
         };
         let each = |x: &&[usize]| [(1e-5, true), (0.1, false)].map(|(epsilon, bias)| layer(x, epsilon, bias));
         shapes.iter().flat_map(each).collect()

@@ -7,6 +7,7 @@ use std::fmt;
 
 use super::{Keep, Rule, Saved, with_leading};
 use crate::array::{Array, Place};
+use crate::grams::{Factors, Outer};
 
 /// A two-dimensional rule applied to images of height 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +51,19 @@ impl<R: Rule> Rule for Row<R> {
         self.0.differentiable(position)
     }
 
+    fn trainable(&self, position: usize) -> bool {
+        self.0.trainable(position)
+    }
+
+    fn outer(&self, position: usize, inputs: &[Vec<usize>], output: &[usize]) -> Option<Outer> {
+        let inputs: Vec<_> = inputs.iter().map(|shape| lifted_shape(shape)).collect();
+        self.0.outer(position, &inputs, &lifted_shape(output))
+    }
+
+    fn factors(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Factors {
+        lift(cotangent, saved, |cotangent, image| self.0.factors(cotangent, position, image))
+    }
+
     fn keeps(&self, active: &[bool]) -> Vec<Keep> {
         self.0.keeps(active)
     }
@@ -61,14 +75,18 @@ impl<R: Rule> Rule for Row<R> {
     }
 
     fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
-        let full = cotangent.shape();
-        let inputs: Vec<_> = saved.inputs.iter().map(|input| input.clone().map(lifted)).collect();
-        let output = saved.output.cloned().map(lifted);
-        let shapes: Vec<_> = saved.shapes.iter().map(|shape| lifted_shape(shape)).collect();
-        let image =
-            Saved { inputs: &inputs, output: output.as_ref(), derived: saved.derived, shapes: &shapes };
-        let cotangent = cotangent.reshape(&with_leading(full[0], &lifted_shape(&full[1..])));
-        let pulled = self.0.pullback(cotangent, position, &image);
-        pulled.reshape(&with_leading(full[0], &saved.shapes[position]))
+        let count = cotangent.shape()[0];
+        let pulled = lift(cotangent, saved, |cotangent, image| self.0.pullback(cotangent, position, image));
+        pulled.reshape(&with_leading(count, &saved.shapes[position]))
     }
+}
+
+/// Does `work` with cotangents and what is saved taken as images.
+fn lift<T>(cotangent: Array, saved: &Saved<'_>, work: impl FnOnce(Array, &Saved<'_>) -> T) -> T {
+    let full = cotangent.shape();
+    let inputs: Vec<_> = saved.inputs.iter().map(|input| input.clone().map(lifted)).collect();
+    let output = saved.output.cloned().map(lifted);
+    let shapes: Vec<_> = saved.shapes.iter().map(|shape| lifted_shape(shape)).collect();
+    let image = Saved { inputs: &inputs, output: output.as_ref(), derived: saved.derived, shapes: &shapes };
+    work(cotangent.reshape(&with_leading(full[0], &lifted_shape(&full[1..]))), &image)
 }

@@ -6,6 +6,7 @@ mod dump;
 mod layers;
 mod lowering;
 mod models;
+mod parameters;
 mod random_graphs;
 mod refusals;
 mod traps;

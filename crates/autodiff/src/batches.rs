@@ -1,0 +1,112 @@
+//! Samples given to an executor batch by batch, and results that come back in their order.
+
+use std::collections::VecDeque;
+
+use burn::tensor::TensorData;
+use rayon::prelude::*;
+
+use crate::check;
+use crate::error::{Error, Result};
+use crate::ops::with_leading;
+use crate::program::Program;
+
+/// The samples of one call, checked.
+#[derive(Debug)]
+pub(crate) struct Samples<'a> {
+    pub(crate) program: &'a Program,
+    data: TensorData,
+    pub(crate) count: usize,
+}
+
+impl<'a> Samples<'a> {
+    /// Samples `[N, ...sample]`, finite and of the program's shape and type.
+    pub(crate) fn new(program: &'a Program, samples: TensorData) -> Result<Self> {
+        let plan = program.plan();
+        let count = samples.shape().first().copied().unwrap_or(0);
+        check::shape("samples", samples.shape(), &with_leading(count, &plan.graph().sample_shape()))?;
+        let data = check::as_float(samples, plan.precision().dtype())?;
+        if count > 0 {
+            check::finite_samples("the input", &data)?;
+        }
+        Ok(Self { program, data, count })
+    }
+
+    /// How many samples a run from `first` on takes, padding among them.
+    pub(crate) fn size(&self, first: usize) -> usize {
+        let batch = self.program.plan().batch();
+        if self.program.schedule.padded { batch } else { batch.min(self.count - first) }
+    }
+
+    /// Samples `first ..`, padded with copies of the first of them.
+    pub(crate) fn batch(&self, first: usize) -> Result<TensorData> {
+        let (batch, shape) = (self.size(first), self.data.shape());
+        let size = self.data.num_elements() / self.count * self.program.plan().precision().bytes();
+        let bytes = self.data.as_bytes();
+        let sample = |index: usize| {
+            let index = if index < self.count { index } else { first };
+            &bytes[index * size..(index + 1) * size]
+        };
+        let joined: Vec<u8> =
+            (first..first + batch).flat_map(|index| sample(index).iter().copied()).collect();
+        TensorData::try_from_bytes_vec(joined, with_leading(batch, &shape[1..]), self.data.dtype())
+            .map_err(unreadable)
+    }
+
+    /// The results of all samples, `run` giving those of the batch that starts with a sample.
+    pub(crate) fn all<T: Send>(&self, run: impl Fn(usize) -> Result<Vec<T>> + Sync) -> Result<Vec<T>> {
+        let mut queue = Queue::default();
+        std::iter::from_fn(|| queue.next(self, &run)).collect()
+    }
+}
+
+/// Where a call has got to, and the results that wait for their turn.
+#[derive(Debug)]
+pub(crate) struct Queue<T, E = Error> {
+    next: usize,
+    ready: VecDeque<Result<T, E>>,
+}
+
+impl<T, E> Default for Queue<T, E> {
+    fn default() -> Self {
+        Self { next: 0, ready: VecDeque::new() }
+    }
+}
+
+impl<T: Send, E: Send> Queue<T, E> {
+    /// The next result, if there is one; `run` gives those of the batch that starts with a sample.
+    pub(crate) fn next(
+        &mut self,
+        samples: &Samples<'_>,
+        run: impl Fn(usize) -> Result<Vec<T>, E> + Sync,
+    ) -> Option<Result<T, E>> {
+        if self.ready.is_empty() && self.next < samples.count {
+            self.advance(samples, run);
+        }
+        self.ready.pop_front()
+    }
+
+    /// Runs the next batch, or the next ones side by side; their order, and so their bits, are the same either way.
+    fn advance(&mut self, samples: &Samples<'_>, run: impl Fn(usize) -> Result<Vec<T>, E> + Sync) {
+        let (batch, lanes) = (samples.program.plan().batch(), samples.program.lanes());
+        let firsts: Vec<_> = (self.next..samples.count).step_by(batch).take(lanes).collect();
+        let results: Vec<_> = match firsts.as_slice() {
+            [only] => vec![run(*only)],
+            several => several.par_iter().map(|&first| run(first)).collect(),
+        };
+        self.next = samples.count.min(self.next + firsts.len() * batch);
+        for result in results {
+            match result {
+                Ok(results) => self.ready.extend(results.into_iter().map(Ok)),
+                Err(error) => {
+                    self.ready.push_back(Err(error));
+                    self.next = samples.count;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+pub(crate) fn unreadable(error: burn::tensor::DataError) -> Error {
+    Error::Device(format!("{error:?}"))
+}

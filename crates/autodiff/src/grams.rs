@@ -1,0 +1,367 @@
+//! Gram matrices of the gradients of a tensor, summed in f64, without the gradients.
+//!
+//! The gradient of a weight is a sum of outer products over P positions, `D_v[o, i] = sum_p delta_v[o, p] a[p, i]`, for each of V
+//! cotangents, and in each of G groups of channels. Its Gram matrix has two forms:
+//! - by *gradient*: D for as many rows o as are held at once, and their inner products: about `V P O I + 2 V^2 O I` multiplications;
+//! - by *position*: `G[v, w] = sum over p, q of (delta_v(p) . delta_w(q)) (a(p) . a(q))`, about `2 V^2 P^2 O + P^2 I` of them.
+//!
+//! (A multiplication in f64 counts twice.) The one that costs less is taken, which depends on the shapes alone. Where a device has no
+//! f64, gradients are read back in parts and multiplied on the host.
+
+use burn::tensor::FloatDType;
+
+use crate::array::Array;
+use crate::error::{Error, Result};
+
+/// How many numbers of a gradient, or of products between positions, are held at once.
+const HELD: usize = 1 << 20;
+
+/// What a number in f64 costs of one in f32.
+const DOUBLE: usize = 2;
+
+/// The sizes of a sum of outer products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Outer {
+    /// G, groups of channels.
+    pub(crate) groups: usize,
+    /// O, rows of the weight in a group.
+    pub(crate) outputs: usize,
+    /// I, columns of the weight.
+    pub(crate) inputs: usize,
+    /// P, positions.
+    pub(crate) positions: usize,
+}
+
+/// The factors of a gradient.
+#[derive(Debug)]
+pub(crate) struct Factors {
+    /// delta `[V, G, O, P]`.
+    pub(crate) deltas: Array,
+    /// a `[G, P, I]`.
+    pub(crate) inputs: Array,
+}
+
+/// How a Gram matrix is computed, and how much of it at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// So many groups at once, and so many rows of each.
+    Gradient([usize; 2]),
+    /// So many groups at once.
+    Position(usize),
+}
+
+impl Outer {
+    fn form(&self, cotangents: usize) -> Form {
+        let &Self { groups, outputs, inputs, positions } = self;
+        let (row, square) = (cotangents * inputs, (cotangents * positions).pow(2));
+        let gradient = outputs * (positions * row + DOUBLE * cotangents * row);
+        let position = square * (DOUBLE * outputs + 1) + positions.pow(2) * inputs;
+        if position < gradient && square <= HELD {
+            return Form::Position((HELD / square.max(1)).clamp(1, groups));
+        }
+        let rows = (HELD / row.max(1)).clamp(1, outputs);
+        let whole = if rows == outputs { (HELD / (row * outputs).max(1)).clamp(1, groups) } else { 1 };
+        Form::Gradient([whole, rows])
+    }
+
+    /// The bytes of the factors and of what is held of their products, for elements of so many bytes.
+    pub(crate) fn bytes(&self, cotangents: usize, element: usize) -> usize {
+        let &Self { groups, outputs, inputs, positions } = self;
+        let factors = groups * positions * (cotangents * outputs + inputs) * element;
+        let held = match self.form(cotangents) {
+            Form::Gradient([groups, rows]) => groups * rows * cotangents * inputs * (element + 8),
+            Form::Position(groups) => {
+                let one = 2 * (cotangents * positions).pow(2) + positions * (cotangents * outputs + inputs);
+                groups * one * 8
+            }
+        };
+        factors + held
+    }
+}
+
+impl Factors {
+    /// Cotangents `[V, ..., O]` and an operand `[..., I]` of a product of matrices, which is the same for all leading axes.
+    pub(crate) fn of_rows(cotangent: Array, operand: Array) -> Self {
+        let (full, own) = (cotangent.shape(), operand.shape());
+        let (outputs, inputs) = (full[full.len() - 1], own[own.len() - 1]);
+        let positions: usize = own[..own.len() - 1].iter().product();
+        let deltas = cotangent.reshape(&[full[0], 1, positions, outputs]).permute(&[0, 1, 3, 2]);
+        Self { deltas, inputs: operand.reshape(&[1, positions, inputs]) }
+    }
+
+    fn sizes(&self) -> (usize, Outer) {
+        let (deltas, inputs) = (self.deltas.shape(), self.inputs.shape());
+        let outer = Outer { groups: deltas[1], outputs: deltas[2], inputs: inputs[2], positions: deltas[3] };
+        (deltas[0], outer)
+    }
+
+    /// The part of groups and rows.
+    fn part(&self, [from, groups]: [usize; 2], [row, rows]: [usize; 2]) -> Self {
+        let deltas = self.deltas.clone().part(1, from, groups).part(2, row, rows);
+        Self { deltas, inputs: self.inputs.clone().part(0, from, groups) }
+    }
+
+    /// The gradients `[V, G O I]`.
+    pub(crate) fn gradients(self) -> Array {
+        let (v, Outer { groups: g, outputs: o, inputs: i, positions: p }) = self.sizes();
+        let stacked = self.deltas.permute(&[1, 0, 2, 3]).reshape(&[g, v * o, p]);
+        let products = stacked.matmul(self.inputs).reshape(&[g, v, o * i]);
+        products.permute(&[1, 0, 2]).reshape(&[v, g * o * i])
+    }
+
+    /// The Gram matrix `[V, V]` by positions, in f64.
+    pub(crate) fn by_position(self) -> Array {
+        let (v, Outer { groups: g, outputs: o, positions: p, .. }) = self.sizes();
+        let deltas = self.deltas.double().permute(&[1, 0, 3, 2]).reshape(&[g, v * p, o]);
+        let inputs = self.inputs.double();
+        let between = inputs.clone().matmul(inputs.permute(&[0, 2, 1])).reshape(&[g, 1, p, 1, p]);
+        let products = deltas.clone().matmul(deltas.permute(&[0, 2, 1])).reshape(&[g, v, p, v, p]);
+        products.mul(between).sum_axis(4).sum_axis(2).sum_axis(0).reshape(&[v, v])
+    }
+}
+
+/// Gram matrices `[V, V]` of several tensors in the making.
+#[derive(Debug)]
+pub(crate) struct Sums {
+    /// The tensors, ascending.
+    tensors: Vec<usize>,
+    cotangents: usize,
+    /// Where the device has f64.
+    exact: bool,
+    /// One a tensor, and that of the input.
+    sums: Vec<Option<Sum>>,
+}
+
+#[derive(Debug)]
+enum Sum {
+    There(Array),
+    Here(Vec<f64>),
+}
+
+impl Sums {
+    /// Of these tensors and the input, on a device that has f64 or not.
+    pub(crate) fn new(tensors: &[usize], cotangents: usize, exact: bool) -> Self {
+        let sums = (0..=tensors.len()).map(|_| None).collect();
+        Self { tensors: tensors.to_vec(), cotangents, exact, sums }
+    }
+
+    /// Which of the matrices is that of a tensor, where it is wanted.
+    pub(crate) fn place_of(&self, tensor: usize) -> Option<usize> {
+        self.tensors.binary_search(&tensor).ok()
+    }
+
+    /// Adds the inner products of gradients `[V, ...]`.
+    pub(crate) fn gradients(&mut self, place: usize, gradients: Array) -> Result<()> {
+        let elements: usize = gradients.shape()[1..].iter().product();
+        let rows = gradients.reshape(&[self.cotangents, elements]);
+        let step = (HELD / self.cotangents).max(1);
+        for from in (0..elements).step_by(step) {
+            self.rows(place, rows.clone().part(1, from, step.min(elements - from)))?;
+        }
+        Ok(())
+    }
+
+    /// Adds the inner products of gradients in factors.
+    pub(crate) fn factors(&mut self, place: usize, factors: Factors) -> Result<()> {
+        let (v, outer) = factors.sizes();
+        let form = match outer.form(v) {
+            Form::Position(_) if !self.exact => {
+                Form::Gradient([1, (HELD / (v * outer.inputs).max(1)).clamp(1, outer.outputs)])
+            }
+            form => form,
+        };
+        let (groups, rows) = match form {
+            Form::Gradient([groups, rows]) => (groups, rows),
+            Form::Position(groups) => (groups, outer.outputs),
+        };
+        for from in (0..outer.groups).step_by(groups) {
+            for row in (0..outer.outputs).step_by(rows) {
+                let groups = [from, groups.min(outer.groups - from)];
+                let part = factors.part(groups, [row, rows.min(outer.outputs - row)]);
+                match form {
+                    Form::Gradient(_) => self.rows(place, part.gradients())?,
+                    Form::Position(_) => self.add(place, Sum::There(part.by_position())),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the inner products of rows `[V, B]`.
+    fn rows(&mut self, place: usize, rows: Array) -> Result<()> {
+        let product = if self.exact {
+            let rows = rows.double();
+            Sum::There(rows.clone().matmul(rows.permute(&[1, 0])))
+        } else {
+            let rows: Vec<f64> = rows.into_data()?.iter().collect();
+            Sum::Here(products(&rows, self.cotangents))
+        };
+        self.add(place, product);
+        Ok(())
+    }
+
+    fn add(&mut self, place: usize, product: Sum) {
+        let sum = match (self.sums[place].take(), product) {
+            (None, product) => product,
+            (Some(Sum::Here(mut sum)), Sum::Here(product)) => {
+                sum.iter_mut().zip(product).for_each(|(sum, product)| *sum += product);
+                Sum::Here(sum)
+            }
+            (Some(Sum::There(sum)), Sum::There(product)) => Sum::There(sum.add(product)),
+            _ => unreachable!("all sums of a device are at one place"),
+        };
+        self.sums[place] = Some(sum);
+    }
+
+    /// `[tensors, V, V]`, read from the device at once; zeros where nothing was added.
+    pub(crate) fn finish(self) -> Result<Vec<f64>> {
+        let size = self.cotangents * self.cotangents;
+        let mut all = vec![0.0; self.sums.len() * size];
+        let (mut places, mut arrays) = (Vec::new(), Vec::new());
+        for (place, sum) in self.sums.into_iter().enumerate() {
+            match sum {
+                Some(Sum::Here(sum)) => all[place * size..][..size].copy_from_slice(&sum),
+                Some(Sum::There(array)) => {
+                    places.push(place);
+                    arrays.push(array.reshape(&[1, size]));
+                }
+                None => {}
+            }
+        }
+        if !arrays.is_empty() {
+            let read = Array::cat(arrays, 0).into_data()?;
+            let read = read.as_slice::<f64>().map_err(|error| Error::Device(format!("{error:?}")))?;
+            for (place, sum) in places.into_iter().zip(read.chunks_exact(size)) {
+                all[place * size..][..size].copy_from_slice(sum);
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// The inner products of rows.
+fn products(rows: &[f64], count: usize) -> Vec<f64> {
+    let length = rows.len() / count;
+    let row = |v: usize| &rows[v * length..(v + 1) * length];
+    let product = |v: usize, w: usize| row(v).iter().zip(row(w)).map(|(a, b)| a * b).sum();
+    (0..count * count).map(|at| product((at / count).min(at % count), (at / count).max(at % count))).collect()
+}
+
+impl Array {
+    /// `count` slices along an axis.
+    pub(crate) fn part(self, axis: usize, start: usize, count: usize) -> Self {
+        let shape = self.shape();
+        if (start, count) == (0, shape[axis]) {
+            return self;
+        }
+        let range = |(at, &size)| if at == axis { start..start + count } else { 0..size };
+        let ranges: Vec<_> = shape.iter().enumerate().map(|at| range(at).into()).collect();
+        self.slice(&ranges)
+    }
+
+    /// The same numbers in f64.
+    fn double(self) -> Self {
+        self.cast(FloatDType::F64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Which form is taken, how it is cut, and that both give one matrix; and the way without f64.
+
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+    use crate::array::Place;
+
+    /// Two orders of summation in f64, relative to the largest entry.
+    const ROUNDING: f64 = 1e-12;
+
+    fn wave(shape: &[usize], seed: f64) -> Array {
+        let place = Place { device: Device::flex().as_dispatch().clone(), dtype: FloatDType::F64 };
+        let values: Vec<f64> = (0..shape.iter().product()).map(|i| (i as f64 * 0.7 + seed).sin()).collect();
+        Array::from_data(TensorData::new(values, shape.to_vec()), &place)
+    }
+
+    fn factors(v: usize, Outer { groups, outputs, inputs, positions }: Outer) -> Factors {
+        Factors {
+            deltas: wave(&[v, groups, outputs, positions], 0.3),
+            inputs: wave(&[groups, positions, inputs], 1.1),
+        }
+    }
+
+    /// The definition, in loops: sum over g, o, i of D_v D_w, D = sum over p of delta a.
+    fn naive(v: usize, outer: Outer) -> Vec<f64> {
+        let Outer { groups, outputs, inputs, positions } = outer;
+        let Factors { deltas, inputs: a } = factors(v, outer);
+        let [deltas, a] =
+            [deltas, a].map(|of| of.into_data().expect("read").iter::<f64>().collect::<Vec<_>>());
+        let mut sums = vec![0.0; v * v];
+        for (g, o, i) in (0..groups * outputs * inputs)
+            .map(|at| (at / (outputs * inputs), at / inputs % outputs, at % inputs))
+        {
+            let delta = |v: usize, p: usize| deltas[((v * groups + g) * outputs + o) * positions + p];
+            let d =
+                |v| (0..positions).map(|p| delta(v, p) * a[(g * positions + p) * inputs + i]).sum::<f64>();
+            let d: Vec<f64> = (0..v).map(d).collect();
+            sums.iter_mut().enumerate().for_each(|(at, sum)| *sum += d[at / v] * d[at % v]);
+        }
+        sums
+    }
+
+    fn outer([groups, outputs, inputs, positions]: [usize; 4]) -> Outer {
+        Outer { groups, outputs, inputs, positions }
+    }
+
+    #[test]
+    fn every_form_agrees_with_the_definition() {
+        for sizes in [[1, 3, 5, 1], [1, 1, 1, 7], [4, 1, 9, 6], [2, 5, 3, 4], [1, 40, 30, 2]] {
+            let (v, outer) = (3, outer(sizes));
+            let expected = naive(v, outer);
+            let near = |found: &[f64]| {
+                let largest = expected.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
+                let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                assert!(found.len() == 9 && worst <= ROUNDING * largest, "{sizes:?}: {worst:e}");
+            };
+            for exact in [true, false] {
+                let mut sums = Sums::new(&[4, 6], v, exact);
+                assert_eq!((sums.place_of(6), sums.place_of(5)), (Some(1), None));
+                sums.factors(1, factors(v, outer)).expect("it is computed");
+                sums.gradients(2, factors(v, outer).gradients()).expect("it is computed");
+                let all = sums.finish().expect("it is read");
+                assert_eq!(all[..9], [0.0; 9], "nothing was added to the first");
+                near(&all[9..18]);
+                near(&all[18..]);
+            }
+            let parts = (0..outer.groups).flat_map(|g| (0..outer.outputs).map(move |o| [g, o]));
+            let by_parts = parts.fold(vec![0.0; 9], |sum, [g, o]| {
+                let part = factors(v, outer).part([g, 1], [o, 1]).by_position().into_data().expect("read");
+                sum.iter().zip(part.iter::<f64>()).map(|(a, b)| a + b).collect()
+            });
+            near(&by_parts);
+        }
+    }
+
+    #[test]
+    fn the_cheaper_form_is_taken_and_what_is_held_is_bounded() {
+        let form = |sizes, v| outer(sizes).form(v);
+        // A linear layer has one position; an early convolution many, and few channels; a late one the reverse.
+        assert!(matches!(form([1, 10, 2_048, 1], 9), Form::Position(1)));
+        assert!(matches!(form([1, 64, 576, 1_024], 9), Form::Gradient([1, 64])));
+        assert!(matches!(form([1, 512, 4_608, 16], 9), Form::Position(1)));
+        assert_eq!(form([512, 1, 9, 64], 9), Form::Gradient([512, 1]), "all groups at once");
+        let Form::Gradient([1, rows]) = form([1, 4_096, 25_088, 196], 99) else {
+            panic!("too many positions")
+        };
+        assert!(rows * 99 * 25_088 <= HELD.max(99 * 25_088));
+        for v in [1, 9, 99, 999] {
+            for sizes in [[1, 64, 576, 1_024], [1, 512, 4_608, 16], [512, 1, 9, 64], [1, 1_000, 2_048, 1]] {
+                let Outer { groups, outputs, inputs, positions } = outer(sizes);
+                let own = 4 * groups * positions * (v * outputs + inputs);
+                let held = outer(sizes).bytes(v, 4) - own;
+                let least = 12 * v * inputs + 8 * positions * (v * outputs + inputs);
+                assert!(held <= 16 * HELD + least, "{sizes:?} of {v}: {held}");
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The network's trainable tensors, which leaves of the graph are perturbed, and the Gram matrices of their gradients.
+
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+use crate::graph::{Graph, ValueId};
+
+/// A trainable tensor of the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its name in PyTorch's terms ("layer1.0.conv1.weight"); of a tensor that several modules share the first of its names.
+    pub name: String,
+    /// Its shape, as Burn has it: a linear weight is `[in, out]`.
+    pub shape: Vec<usize>,
+    /// The values that hold it, in ascending order: fields of the model that share one parameter are several. Their gradients add up.
+    pub values: Vec<ValueId>,
+}
+
+impl Parameter {
+    /// The path of the module that owns it, which with its other tensors is a layer; the name itself for a tensor of the model's own.
+    #[must_use]
+    pub fn layer(&self) -> &str {
+        self.name.rsplit_once('.').map_or(&self.name, |(module, _)| module)
+    }
+
+    /// How many numbers it has.
+    #[must_use]
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// What is perturbed: the input, some of the trainable tensors, or both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaves {
+    input: bool,
+    tensors: Vec<usize>,
+}
+
+impl Leaves {
+    /// The input alone.
+    #[must_use]
+    pub fn input() -> Self {
+        Self { input: true, tensors: Vec::new() }
+    }
+
+    /// Some tensors, by their places in [`Graph::parameters`].
+    #[must_use]
+    pub fn tensors(places: impl IntoIterator<Item = usize>) -> Self {
+        let mut tensors: Vec<usize> = places.into_iter().collect();
+        tensors.sort_unstable();
+        tensors.dedup();
+        Self { input: false, tensors }
+    }
+
+    /// All trainable tensors of a network.
+    #[must_use]
+    pub fn parameters(graph: &Graph) -> Self {
+        Self::tensors(0..graph.parameters().len())
+    }
+
+    /// Refuses to perturb nothing, and what the network does not have.
+    pub(crate) fn check(&self, graph: &Graph) -> Result<()> {
+        let known = graph.parameters().len();
+        if !self.input && self.tensors.is_empty() || self.tensors.iter().any(|&tensor| tensor >= known) {
+            let message = format!("there is nothing to perturb, or a tensor beyond the network's {known}");
+            return Err(Error::InvalidArgument(message));
+        }
+        Ok(())
+    }
+
+    /// The same tensors and the input.
+    #[must_use]
+    pub fn and_input(self) -> Self {
+        Self { input: true, ..self }
+    }
+
+    /// Whether the input is perturbed.
+    #[must_use]
+    pub fn has_input(&self) -> bool {
+        self.input
+    }
+
+    /// The perturbed tensors, by their places in [`Graph::parameters`], ascending.
+    #[must_use]
+    pub fn places(&self) -> &[usize] {
+        &self.tensors
+    }
+}
+
+/// Gram matrices of the gradients of V functions of the output in each perturbed leaf: `G[i, j] = <g_i, g_j>`, summed in f64.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Grams {
+    /// n, how many samples ran together.
+    pub samples: usize,
+    /// V, how many cotangents.
+    pub cotangents: usize,
+    /// `[tensors, n, V, V]`, row-major, the tensors being those that were asked for, in their order.
+    pub tensors: Vec<f64>,
+    /// `[n, V, V]` of the input, where that is perturbed.
+    pub input: Option<Vec<f64>>,
+}
+
+impl Grams {
+    /// `[V, V]` of one tensor, by its place among those that were asked for, at one sample.
+    #[must_use]
+    pub fn tensor(&self, place: usize, sample: usize) -> &[f64] {
+        &self.tensors[self.range(place * self.samples + sample)]
+    }
+
+    /// `[V, V]` of the input at one sample, where that is perturbed.
+    #[must_use]
+    pub fn of_input(&self, sample: usize) -> Option<&[f64]> {
+        self.input.as_ref().map(|grams| &grams[self.range(sample)])
+    }
+
+    fn range(&self, matrix: usize) -> Range<usize> {
+        let size = self.cotangents * self.cotangents;
+        matrix * size..(matrix + 1) * size
+    }
+}

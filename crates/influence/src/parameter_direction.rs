@@ -1,0 +1,90 @@
+//! The most influential direction in parameter space, at one image: the one place where something of the size of the network is made.
+
+use burn::tensor::TensorData;
+use influence_manifold::{Filter, Objective, Probabilities, influence};
+
+use crate::direction::fisher_length;
+use crate::error::{Error, Result};
+use crate::perturbation::refused;
+use crate::scorer::Scorer;
+
+/// A direction of perturbations of trainable tensors, of Euclidean length 1 over all of them together.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ParameterDirection {
+    /// The tensors of the group in the model's order; all zero where nothing moves the distribution.
+    pub tensors: Vec<DirectionTensor>,
+    /// Fisher length per unit of Euclidean length.
+    pub fisher: f64,
+}
+
+/// The part of one tensor.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct DirectionTensor {
+    /// The tensor's name in PyTorch's terms.
+    pub name: String,
+    /// Its shape, as Burn has it: a linear weight is `[in, out]`.
+    pub shape: Vec<usize>,
+    /// Its elements.
+    pub values: Vec<f64>,
+}
+
+impl Scorer {
+    /// The direction G^+ df in the parameters of one group, by its place in [`Scorer::groups`], at one image `[1, ...sample]`, or its
+    /// damped form; scaled to length 1. It takes one more reverse pass, on Burn's operations.
+    ///
+    /// # Errors
+    /// As [`ParameterLinearization::score`](crate::ParameterLinearization::score); [`Error::Perturbation`] for another number of images.
+    pub fn parameter_direction(
+        &self,
+        image: TensorData,
+        objective: &Objective,
+        group: usize,
+    ) -> Result<ParameterDirection> {
+        if image.shape().first() != Some(&1) {
+            return Err(refused("a direction is of one image: give a batch of one".into()));
+        }
+        let fault = |source| Error::Measure { sample: 0, source };
+        let at = self.linearize_parameters(image.clone())?.next().ok_or(Error::NoSamples)??;
+        let (gram, tangent) = at.plain(group)?;
+        let found =
+            influence(at.logits(), &tangent, objective, &self.scaled_filter(group)?).map_err(fault)?;
+        let c = &found.coefficients;
+        let mut velocity: Vec<f64> =
+            gram.chunks_exact(c.len() - 1).map(|row| row.iter().zip(c).map(|(m, c)| m * c).sum()).collect();
+        let length = velocity.iter().zip(c).map(|(v, c)| v * c).sum::<f64>().max(0.0).sqrt();
+        let unit = if length > 0.0 { 1.0 / length } else { 0.0 };
+        velocity.push(0.0);
+        velocity.iter_mut().for_each(|v| *v *= unit);
+        let probabilities = Probabilities::new(at.logits()).map_err(fault)?;
+        let cotangent: Vec<f64> = c.iter().map(|c| c * unit).collect();
+        let tensors = self.pulled(image, &cotangent, group)?;
+        Ok(ParameterDirection { tensors, fisher: fisher_length(&probabilities, &velocity) })
+    }
+
+    /// The filter for a group whose Gram matrix is not scaled: lambda in units of a relative budget is lambda / |theta|^2 here.
+    fn scaled_filter(&self, group: usize) -> Result<Filter> {
+        match (*self.filter(), self.budget()) {
+            (Filter::Tikhonov { lambda }, crate::Budget::Relative) => {
+                let norm = self.blocks().get(group).map_or(0.0, |block| block.square_norm);
+                Filter::tikhonov(lambda / norm).map_err(Error::Filter)
+            }
+            (filter, _) => Ok(filter),
+        }
+    }
+
+    /// J_t^T c for the tensors of a group.
+    fn pulled(&self, image: TensorData, cotangent: &[f64], group: usize) -> Result<Vec<DirectionTensor>> {
+        let plan = self.plan();
+        let places: Vec<usize> =
+            self.blocks()[group].tensors.iter().map(|&tensor| plan.leaves().places()[tensor]).collect();
+        let pulled = influence_autodiff::gradients(plan, &places, self.device(), image, cotangent)?;
+        let tensor = |(place, data): (&usize, TensorData)| {
+            let of = &plan.graph().parameters()[*place];
+            let values = data.iter().collect();
+            DirectionTensor { name: of.name.clone(), shape: of.shape.clone(), values }
+        };
+        Ok(places.iter().zip(pulled).map(tensor).collect())
+    }
+}

@@ -1,0 +1,199 @@
+//! The network's first-order behaviour under perturbed parameters, at each sample, and the short ways to exact scores.
+//!
+//! The Gram matrix of a group is the sum of those of its tensors. Where only the exact measure is asked for, two things are known without
+//! all of them: a free bias of the logits moves them in every direction, so that a group which holds it has influence = bound with
+//! no reverse pass at all; and so has a group whose biases alone have rank K - 1.
+
+use std::sync::Arc;
+
+use burn::tensor::TensorData;
+use influence_autodiff::{ParameterGrams, Precision, SampleGrams};
+use influence_manifold::{Filter, Objective, Precision as RowPrecision, Tangent};
+
+use crate::error::{Error, Result};
+use crate::perturbation::{Block, Budget, refused};
+use crate::score::Score;
+use crate::scorer::Scorer;
+
+/// The iterator of [`Scorer::linearize_parameters`].
+#[derive(Debug)]
+pub struct ParameterLinearizations<'a> {
+    pub(crate) scorer: &'a Scorer,
+    pub(crate) grams: ParameterGrams<'a>,
+    /// Elements of all samples, for |x|.
+    pub(crate) samples: TensorData,
+    /// Whether Gram matrices that are not needed for exact scores are left out.
+    pub(crate) short: bool,
+}
+
+/// The network's first-order behaviour at one sample, for each group of parameters.
+#[derive(Debug, Clone)]
+pub struct ParameterLinearization<'a> {
+    scorer: &'a Scorer,
+    grams: SampleGrams,
+    /// |x|^2.
+    input: f64,
+    short: bool,
+}
+
+impl<'a> Iterator for ParameterLinearizations<'a> {
+    type Item = Result<ParameterLinearization<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let grams = self.grams.next()?;
+        Some(grams.map_err(Error::from).map(|grams| {
+            let input = self.square_norm(grams.sample);
+            ParameterLinearization { scorer: self.scorer, grams, input, short: self.short }
+        }))
+    }
+}
+
+impl ParameterLinearizations<'_> {
+    fn square_norm(&self, sample: usize) -> f64 {
+        let size: usize = self.samples.shape()[1..].iter().product();
+        self.samples.iter::<f64>().skip(sample * size).take(size).map(|x| x * x).sum()
+    }
+}
+
+impl ParameterLinearization<'_> {
+    /// Which sample of the call, from 0.
+    #[must_use]
+    pub fn sample(&self) -> usize {
+        self.grams.sample
+    }
+
+    /// The logits `[K]`.
+    #[must_use]
+    pub fn logits(&self) -> &[f64] {
+        &self.grams.logits
+    }
+
+    /// `J J^T` of one group by its place in [`Scorer::groups`], of the differences z_k - z_K, in the units of the scorer's [`Budget`]:
+    /// `[K-1, K-1]`; nothing where a short way has made it dispensable.
+    #[must_use]
+    pub fn gram(&self, group: usize) -> Option<Vec<f64>> {
+        let block = self.scorer.blocks().get(group)?;
+        let tensors = block.tensors.iter().map(|&tensor| self.grams.tensors[tensor].as_slice());
+        let [parameters, input] = match self.scorer.budget() {
+            Budget::Absolute => [1.0, 1.0],
+            Budget::Relative => [block.square_norm, self.input],
+        };
+        let mut sum = added(tensors)?;
+        sum.iter_mut().for_each(|x| *x *= parameters);
+        if let Some(of_input) = self.grams.input.as_ref().filter(|_| block.input) {
+            sum.iter_mut().zip(of_input).for_each(|(sum, x)| *sum += x * input);
+        }
+        Some(sum)
+    }
+
+    /// `J J^T` of the parameters of one group in their own units, and its tangent.
+    pub(crate) fn plain(&self, group: usize) -> Result<(Vec<f64>, Tangent)> {
+        let missing = || refused(format!("there is no group {group}, or it is not of parameters alone"));
+        let block = self.scorer.blocks().get(group).filter(|block| !block.input).ok_or_else(missing)?;
+        let tensors = block.tensors.iter().map(|&tensor| self.grams.tensors[tensor].as_slice());
+        let gram = added(tensors).ok_or_else(missing)?;
+        let tangent = tangent(&gram, self.grams.logits.len(), self.scorer.precision());
+        let fault = |source| Error::Measure { sample: self.grams.sample, source };
+        Ok((gram, tangent.map_err(fault)?))
+    }
+
+    /// The score of one group, by its place in [`Scorer::groups`], for any objective of one sample under `filter`.
+    ///
+    /// # Errors
+    /// [`Error::Measure`] where the measure is not defined, not for this objective, or the filter's argument is out of its range;
+    /// [`Error::Perturbation`] for a group that there is not.
+    pub fn score(&self, group: usize, objective: &Objective, filter: &Filter) -> Result<Score> {
+        let Some(block) = self.scorer.blocks().get(group) else {
+            return Err(refused(format!(
+                "there are {} groups, but no group {group}",
+                self.scorer.blocks().len()
+            )));
+        };
+        let fault = |source| Error::Measure { sample: self.grams.sample, source };
+        let (engine, logits) = (self.scorer.shared_engine(), &self.grams.logits);
+        // Whatever else is known, so that a score does not depend on what the batch needed.
+        if self.short && matches!(filter, Filter::Exact { .. }) && is_full(self.scorer, block, &self.grams) {
+            return saturated(logits, objective, filter, engine, &block.name).map_err(fault);
+        }
+        let gram = self.gram(group).ok_or_else(|| refused("its Gram matrix was not asked for".into()))?;
+        let tangent = tangent(&gram, logits.len(), self.scorer.precision()).map_err(fault)?;
+        let score = Score::new(logits, &tangent, objective, filter, engine);
+        score.map(|score| score.of_group(&block.name)).map_err(fault)
+    }
+}
+
+/// The sum of matrices; nothing if one is missing.
+fn added<'a>(mut matrices: impl Iterator<Item = &'a [f64]>) -> Option<Vec<f64>> {
+    let mut sum = matrices.next()?.to_vec();
+    for matrix in matrices {
+        if matrix.len() != sum.len() {
+            return None;
+        }
+        sum.iter_mut().zip(matrix).for_each(|(sum, x)| *sum += x);
+    }
+    (!sum.is_empty()).then_some(sum)
+}
+
+fn tangent(gram: &[f64], classes: usize, precision: Precision) -> Result<Tangent, influence_manifold::Error> {
+    let rows = match precision {
+        Precision::F32 => RowPrecision::F32,
+        Precision::F64 => RowPrecision::F64,
+    };
+    Tangent::from_gram(gram, classes, rows)
+}
+
+/// Which tensors to compute first, by their places among the perturbed ones, where only exact scores of functions of the probabilities
+/// are asked for and each group has one that is cheap: a bias or a scale, with one number a channel.
+pub(crate) fn cheap(scorer: &Scorer) -> Option<Vec<bool>> {
+    let graph = scorer.plan().graph();
+    let places = scorer.plan().leaves().places();
+    let cheap: Vec<bool> = places.iter().map(|&at| graph.parameters()[at].shape.len() == 1).collect();
+    let every = |block: &Block| block.tensors.iter().any(|&tensor| cheap[tensor]);
+    let spared = |block: &Block| block.tensors.iter().any(|&tensor| !cheap[tensor]);
+    let blocks = scorer.blocks();
+    (blocks.iter().all(every) && blocks.iter().any(spared)).then_some(cheap)
+}
+
+/// Which tensors are needed when some are known, by their places among the perturbed ones.
+pub(crate) fn needed(scorer: &Scorer, found: &SampleGrams) -> Vec<bool> {
+    let mut needed = vec![false; found.tensors.len()];
+    for block in scorer.blocks().iter().filter(|block| !is_full(scorer, block, found)) {
+        block.tensors.iter().for_each(|&tensor| needed[tensor] = true);
+    }
+    needed
+}
+
+/// Whether what the cheap tensors of a group do has rank K - 1 beyond doubt, or the group holds a free bias of the logits.
+fn is_full(scorer: &Scorer, block: &Block, found: &SampleGrams) -> bool {
+    if scorer.moves_logits(block) {
+        return true;
+    }
+    let graph = scorer.plan().graph();
+    let is_cheap = |tensor: usize| {
+        let place = scorer.plan().leaves().places()[tensor];
+        graph.parameters()[place].shape.len() == 1
+    };
+    let cheap = block.tensors.iter().filter(|&&tensor| is_cheap(tensor));
+    let Some(sum) = added(cheap.map(|&tensor| found.tensors[tensor].as_slice())) else { return false };
+    let (classes, filter) = (found.logits.len(), scorer.filter());
+    let score = tangent(&sum, classes, scorer.precision()).and_then(|tangent| {
+        Score::new(&found.logits, &tangent, &Objective::Predicted, filter, scorer.shared_engine())
+    });
+    score.is_ok_and(|score| score.rank == classes - 1 && !score.ambiguous)
+}
+
+/// The score of what moves the logits in every direction: that of a free bias.
+pub(crate) fn saturated(
+    logits: &[f64],
+    objective: &Objective,
+    filter: &Filter,
+    engine: &Arc<str>,
+    group: &Arc<str>,
+) -> Result<Score, influence_manifold::Error> {
+    let (classes, size) = (logits.len(), logits.len() - 1);
+    let entry = |at: usize| 1.0 + f64::from(u8::from(at / size == at % size));
+    let gram: Vec<f64> = (0..size * size).map(entry).collect();
+    let tangent = Tangent::from_gram(&gram, classes, RowPrecision::F64)?;
+    let score = Score::new(logits, &tangent, objective, filter, engine)?;
+    Ok(score.of_group(group).at_its_bound())
+}

@@ -1,0 +1,87 @@
+//! Scores one after the other: images in their order, and for each image its groups in theirs.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use influence_autodiff::Jacobians;
+use influence_manifold::Objective;
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::objective::Resolved;
+use crate::parameters::{ParameterLinearizations, saturated};
+use crate::score::Score;
+use crate::scorer::Scorer;
+
+/// The iterator of [`Scorer::scores`]: for each image one score a group, [`Scorer::groups`] of them.
+#[derive(Debug)]
+pub struct Scores<'a> {
+    pub(crate) scorer: &'a Scorer,
+    pub(crate) source: Source<'a>,
+    pub(crate) objectives: Arc<[Resolved]>,
+    /// Scores of an image that wait for their turn.
+    pub(crate) ready: VecDeque<Score>,
+}
+
+/// What the scores come from.
+#[derive(Debug)]
+pub(crate) enum Source<'a> {
+    Input(Jacobians<'a, Score, Error>),
+    Parameters(ParameterLinearizations<'a>),
+    /// The logits alone, of samples in a row, where every group moves them freely.
+    Logits(std::vec::IntoIter<Vec<f64>>, usize),
+}
+
+impl Scores<'_> {
+    /// All scores of the next image.
+    fn image(&mut self) -> Option<Result<Vec<Score>>> {
+        let (scorer, objectives) = (self.scorer, &self.objectives);
+        let filter = scorer.filter();
+        match &mut self.source {
+            Source::Input(scores) => Some(scores.next()?.map(|score| vec![score])),
+            Source::Parameters(linearizations) => {
+                let at = linearizations.next()?;
+                Some(at.and_then(|at| {
+                    let objective = known(&objectives[at.sample()])?;
+                    (0..scorer.blocks().len())
+                        .into_par_iter()
+                        .map(|group| at.score(group, objective, filter))
+                        .collect()
+                }))
+            }
+            Source::Logits(logits, sample) => {
+                let (logits, at) = (logits.next()?, *sample);
+                *sample += 1;
+                let fault = |source| Error::Measure { sample: at, source };
+                Some(known(&objectives[at]).and_then(|objective| {
+                    let each = scorer.blocks().iter().map(|block| {
+                        saturated(&logits, objective, filter, scorer.shared_engine(), &block.name)
+                    });
+                    each.collect::<Result<_, _>>().map_err(fault)
+                }))
+            }
+        }
+    }
+}
+
+/// An objective that is known without rows: all that [`Scorer::scores`] lets through for parameters.
+fn known(objective: &Resolved) -> Result<&Objective> {
+    match objective {
+        Resolved::Known(objective) => Ok(objective),
+        Resolved::Row(..) => unreachable!("refused before anything was computed"),
+    }
+}
+
+impl Iterator for Scores<'_> {
+    type Item = Result<Score>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ready.is_empty() {
+            match self.image()? {
+                Ok(scores) => self.ready.extend(scores),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        self.ready.pop_front().map(Ok)
+    }
+}

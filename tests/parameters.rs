@@ -1,0 +1,142 @@
+//! Gram matrices and influence of parameters, from weights and images to scores, against float64 reference values computed with PyTorch.
+//!
+//! Tolerances are those that the project promises; docs/parameters.md tells where they come from.
+
+#![expect(clippy::print_stdout, reason = "the differences found are worth reading")]
+
+mod common;
+
+use burn::tensor::{Device, TensorData};
+use common::{Case, cases};
+use influence::{
+    Engine, Filter, Linearization, ParameterLinearization, Perturbation, Precision, SampleObjective, Scorer,
+};
+use influence_zoo::{Network, weights};
+
+/// Gram entries, by the largest of their matrix.
+const GRAM_F64: f64 = 1e-8;
+const GRAM_F32: f64 = 1e-4;
+/// Scores in f64, relative.
+const EXACT: f64 = 1e-7;
+const PAPER: f64 = 1e-6;
+
+fn scorer(case: &Case, perturbation: Perturbation, filter: Filter, precision: Precision) -> Scorer {
+    let device = Device::flex();
+    let network = case.network(match precision {
+        Precision::F32 => weights::Precision::F32,
+        Precision::F64 => weights::Precision::F64,
+    });
+    let scorer = Scorer::builder().perturbation(perturbation).filter(filter).precision(precision);
+    scorer
+        .engine(Engine::Burn)
+        .device(&device)
+        .compile(&network, Network::forward, &case.golden.image_shape())
+        .unwrap()
+}
+
+/// The images that have reference values of layers.
+fn images(case: &Case) -> TensorData {
+    let count = case.golden.shape("gram_layers")[0];
+    let [c, h, w] = case.golden.image_shape();
+    let pixels = case.golden.images().into_iter().take(count * c * h * w).collect::<Vec<_>>();
+    TensorData::new(pixels, [count, c, h, w])
+}
+
+fn linearized(scorer: &Scorer, images: TensorData) -> Vec<ParameterLinearization<'_>> {
+    scorer.linearize_parameters(images).unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+/// The largest difference of the Gram matrices of logit differences of each image, by the largest entry of each matrix.
+fn worst_grams(case: &Case, at: &[ParameterLinearization<'_>], layers: usize) -> Vec<f64> {
+    let expected = case.golden.floats("gram_layers");
+    let of = |(image, at): (usize, &ParameterLinearization<'_>)| {
+        let mut worst = 0.0_f64;
+        for layer in 0..layers {
+            let reference = &expected[(image * layers + layer) * 100..][..100];
+            let entry = |k: usize, l: usize| reference[k * 10 + l];
+            let difference = |k: usize, l: usize| entry(k, l) - entry(k, 9) - entry(9, l) + entry(9, 9);
+            let found = at.gram(layer).unwrap();
+            assert_eq!(found.len(), 81);
+            let largest = (0..9).map(|k| difference(k, k)).fold(0.0, f64::max);
+            let error = (0..81).map(|i| (found[i] - difference(i / 9, i % 9)).abs()).fold(0.0, f64::max);
+            worst = worst.max(error / largest);
+        }
+        worst
+    };
+    at.iter().enumerate().map(of).collect()
+}
+
+/// The largest relative difference.
+fn worst(found: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    found.iter().zip(expected).map(|(a, b)| (a - b).abs() / b.abs()).fold(0.0, f64::max)
+}
+
+fn scores(case: &Case, at: &[ParameterLinearization<'_>], groups: usize, filter: &str) -> Vec<f64> {
+    let (labels, filter) = (case.golden.integers("labels"), filter.parse::<Filter>().unwrap());
+    let of = |at: &ParameterLinearization<'_>, group| {
+        at.score(group, &SampleObjective::class(labels[at.sample()]), &filter).unwrap().value
+    };
+    at.iter().flat_map(|at| (0..groups).map(move |group| of(at, group))).collect()
+}
+
+#[test]
+fn layers_in_f64() {
+    for case in cases() {
+        let scorer = scorer(&case, Perturbation::Layers, Filter::exact(), Precision::F64);
+        let layers = case.golden.layers();
+        assert_eq!(scorer.groups().collect::<Vec<_>>(), layers, "{}", case.name);
+        let at = linearized(&scorer, images(&case));
+        let gram = worst_grams(&case, &at, layers.len()).into_iter().fold(0.0, f64::max);
+        let exact = worst(&scores(&case, &at, layers.len(), "exact"), &case.golden.floats("fi_layers_exact"));
+        let paper =
+            worst(&scores(&case, &at, layers.len(), "paper:1e-3"), &case.golden.floats("fi_layers_paper"));
+        println!(
+            "{}: {} layers, Gram {gram:.1e}, exact {exact:.1e}, paper {paper:.1e}",
+            case.name,
+            layers.len()
+        );
+        assert!(gram <= GRAM_F64 && exact <= EXACT && paper <= PAPER, "{}", case.name);
+    }
+}
+
+#[test]
+fn the_whole_network_in_f64() {
+    for case in cases() {
+        let scorer = scorer(&case, Perturbation::Parameters, Filter::exact(), Precision::F64);
+        let at = linearized(&scorer, images(&case));
+        let found = scores(&case, &at, 1, "paper:1e-3");
+        let paper = worst(&found, &case.golden.floats("fi_all_parameters_paper"));
+        println!("{}: paper {paper:.1e}", case.name);
+        assert!(paper <= PAPER, "{}", case.name);
+    }
+}
+
+/// How far |df| in f32 is from its reference value where a ReLU lies on the other side of its kink; elsewhere it is below 2e-6.
+const KINK: f64 = 1e-5;
+/// What such a ReLU may change in a Gram matrix.
+const GRAM_F32_KINK: f64 = 1e-2;
+
+/// Of each image, whether a ReLU falls on the other side of its kink in f32: it shows in the gradient in the input, too.
+fn kinked(case: &Case) -> Vec<bool> {
+    let scorer = scorer(case, Perturbation::Input, Filter::exact(), Precision::F32);
+    let (labels, norms) = (case.golden.integers("labels"), case.golden.floats("jacobian_norm"));
+    let at = scorer.linearize(images(case)).unwrap().map(Result::unwrap);
+    let norm = |at: &Linearization<'_>| {
+        at.score(Some(labels[at.sample()]), &Filter::exact()).unwrap().baselines.jacobian_norm
+    };
+    at.map(|at| (norm(&at) / norms[at.sample()] - 1.0).abs() > KINK).collect()
+}
+
+#[test]
+fn layers_in_f32() {
+    for case in cases() {
+        let scorer = scorer(&case, Perturbation::Layers, Filter::exact(), Precision::F32);
+        let at = linearized(&scorer, images(&case));
+        let worst = worst_grams(&case, &at, case.golden.layers().len());
+        for (image, (gram, kinked)) in worst.into_iter().zip(kinked(&case)).enumerate() {
+            println!("{} image {image}: Gram in f32 {gram:.1e}, kink {kinked}", case.name);
+            assert!(gram <= if kinked { GRAM_F32_KINK } else { GRAM_F32 }, "{} image {image}", case.name);
+        }
+    }
+}
