@@ -143,19 +143,18 @@ impl Program {
         let graph = Arc::new(graph);
         match options.engine {
             Engine::Burn => Self::on_burn(graph, leaves, &device, options, None),
-            Engine::Cpu(_) if !leaves.places().is_empty() => {
-                let why = "they have no Gram matrices of parameters yet";
-                Self::on_burn(graph, leaves, &device, options, Some(why.into()))
+            Engine::Cpu(set) => {
+                let own = (Arc::clone(&graph), leaves.clone());
+                match CpuExecutor::perturbing(own.0, own.1, options.precision, set)? {
+                    Ok(executor) => Self::on_cpu(graph, leaves, executor, options),
+                    Err(why) => Self::on_burn(graph, leaves, &device, options, Some(why)),
+                }
             }
-            Engine::Cpu(set) => match CpuExecutor::new(Arc::clone(&graph), options.precision, set)? {
-                Ok(executor) => Self::on_cpu(graph, executor, options),
-                Err(why) => Self::on_burn(graph, leaves, &device, options, Some(why)),
-            },
         }
     }
 
     /// A program of our own kernels.
-    fn on_cpu(graph: Arc<Graph>, executor: CpuExecutor, options: &Options) -> Result<Self> {
+    fn on_cpu(graph: Arc<Graph>, leaves: Leaves, executor: CpuExecutor, options: &Options) -> Result<Self> {
         let most = match options.memory {
             Some(limit) => within(executor.fixed_bytes(), executor.sample_bytes(), limit)?.min(options.batch),
             None => options.batch,
@@ -164,7 +163,7 @@ impl Program {
         let batch = executor.batch().min(most / lanes);
         check::outputs(&executor, &graph)?;
         let block = block(graph.classes() - 1);
-        let plan = Arc::new(Plan::input(graph, batch, block, options.precision)?);
+        let plan = Arc::new(Plan::new(graph, leaves, batch, block, options.precision)?);
         Ok(Self {
             plan,
             executor: Box::new(executor),

@@ -20,8 +20,10 @@
 //! row's result has the same bits whatever else is computed, on any number of threads; it differs between instruction sets by rounding.
 
 mod active;
+mod channels;
 mod cotangent;
 mod gather;
+mod outer;
 mod panels;
 mod pool;
 mod product;
@@ -36,8 +38,10 @@ mod table;
 mod windows;
 
 pub use active::{Active, PAD};
+pub use channels::{Channels, gram_of, symmetric_gram};
 pub use cotangent::{Cotangents, Layout, Target};
 pub use gather::{Gather, Share};
+pub use outer::Outer;
 pub use panels::Panels;
 pub use pool::Rowwise;
 pub use product::{Place, Product};

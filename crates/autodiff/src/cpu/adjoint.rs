@@ -66,7 +66,9 @@ impl<T: Element> Adjoint<'_, '_, T> {
     fn sink(&self, id: ValueId) -> Option<Sink> {
         let root = self.compiler.uses.root(id);
         let place = self.place(root)?;
-        if let (Place::Compressed(mask), Some(own)) = (place, self.compiler.mask_of.get(&root))
+        // The gradient of a batch normalisation reads the cotangent between it and the mask.
+        if self.compiler.trains.is_none()
+            && let (Place::Compressed(mask), Some(own)) = (place, self.compiler.mask_of.get(&root))
             && mask == *own
             && let Some(stage) = self.compiler.between.iter().position(|b| b.output == Some(root))
             && let StageKind::Affine(affine) = &self.compiler.stages[stage].kind

@@ -7,7 +7,8 @@ use influence_kernels::{Active, Element, Panels, Table};
 use super::adjoint;
 use super::constants::{Affine, Numbers};
 use super::geometry::{self, Window, area};
-use super::stages::{Compiled, Map, MaskId, Stage, StageKind, View};
+use super::stages::{Compiled, Map, MaskId, Norm, Stage, StageKind, Trainable, View};
+use super::trained::Trained;
 use super::values::{Shape, Uses, concatenated};
 use crate::graph::{Graph, Node, ValueId};
 use crate::ops::Op;
@@ -48,6 +49,11 @@ enum Form {
 }
 
 impl Weights<'_> {
+    /// The weights without what follows them.
+    fn unscaled(&self) -> Self {
+        Self { scale: None, ..self.clone() }
+    }
+
     /// Calls `pack` with a function of tap, input and output.
     pub(super) fn with<R>(&self, pack: impl FnOnce(&dyn Fn(usize, usize, usize) -> f64) -> R) -> R {
         let Self { taps, inputs, outputs, .. } = *self;
@@ -79,14 +85,17 @@ pub(super) struct Compiler<'a, T> {
     pub(super) weights: Vec<Option<Weights<'a>>>,
     pub(super) masks: Vec<View>,
     choices: usize,
+    /// The perturbed tensors, where there are any.
+    pub(super) trains: Option<Trained>,
 }
 
-/// Compiles a graph.
+/// Compiles a graph for perturbations of some tensors, by their places, or of the input alone.
 ///
 /// # Errors
 /// The operations that the CPU executor lacks, with their places.
-pub(crate) fn compile<T: Element>(graph: &Graph) -> Result<Compiled<T>, Refusal> {
+pub(crate) fn compile<T: Element>(graph: &Graph, tensors: &[usize]) -> Result<Compiled<T>, Refusal> {
     let uses = Uses::of(graph);
+    let trains = (!tensors.is_empty()).then(|| Trained::of(graph, tensors)).transpose()?;
     let places = concatenated(graph, &uses);
     let mut compiler = Compiler {
         graph,
@@ -101,6 +110,7 @@ pub(crate) fn compile<T: Element>(graph: &Graph) -> Result<Compiled<T>, Refusal>
         weights: Vec::new(),
         masks: Vec::new(),
         choices: 0,
+        trains,
     };
     let input = compiler.reserve(graph.input())?;
     let refusals: Vec<_> = (0..graph.nodes().len())
@@ -114,9 +124,13 @@ pub(crate) fn compile<T: Element>(graph: &Graph) -> Result<Compiled<T>, Refusal>
     }
     let output = compiler.view(graph.output()).ok_or("the output does not depend on the input")?;
     compiler.mark_live(output);
+    if let Some(trains) = &compiler.trains {
+        trains.check(graph, compiler.stages.iter().filter_map(|stage| stage.trainable.as_ref()))?;
+    }
     let steps = adjoint::steps(&compiler);
-    let Compiler { maps, stages, masks, choices, .. } = compiler;
-    Ok(Compiled { maps, stages, steps, masks, choices, input, output })
+    let Compiler { maps, stages, masks, choices, trains, .. } = compiler;
+    let trains = trains.is_some();
+    Ok(Compiled { maps, stages, steps, masks, choices, input, output, trains })
 }
 
 impl<'a, T: Element> Compiler<'a, T> {
@@ -223,13 +237,29 @@ impl<'a, T: Element> Compiler<'a, T> {
         let (table, mut weights, mut bias) = self.operands(node)?;
         let mut result = node.output;
         let mut names = vec![self.graph.describe(index)];
+        let mut trainable = self.trains.as_ref().map(|trains| trains.product(self.graph, node));
+        let mut norm = None;
         while let Some((next, affine, output)) = self.foldable(result) {
-            bias.iter_mut().zip(&affine.scale).for_each(|(b, s)| *b *= s);
-            bias.iter_mut().zip(&affine.shift).for_each(|(b, t)| *b += t);
+            let node = &self.graph.nodes()[next];
             let scale = weights.scale.take().unwrap_or_else(|| vec![1.0; bias.len()]);
             weights.scale = Some(scale.iter().zip(&affine.scale).map(|(a, b)| a * b).collect());
             self.take(next, &mut names);
             result = output;
+            match (&mut trainable, &node.op) {
+                // Its gradient reads what is normalised, which therefore is kept.
+                (Some(_), Op::BatchNorm(_)) => {
+                    norm = Some((next, affine));
+                    break;
+                }
+                (Some(trainable), _) if trainable.bias.is_none() => {
+                    let addend = node.inputs.iter().find(|&&id| !self.uses.depends(id));
+                    trainable.bias = addend.and_then(|&id| self.trains.as_ref()?.tensor(self.graph, id));
+                }
+                (Some(_), _) => return Err("a bias behind another".into()),
+                (None, _) => {}
+            }
+            bias.iter_mut().zip(&affine.scale).for_each(|(b, s)| *b *= s);
+            bias.iter_mut().zip(&affine.shift).for_each(|(b, t)| *b += t);
         }
         let mut other = None;
         if let Some((next, node)) = self.reader(result)
@@ -240,10 +270,45 @@ impl<'a, T: Element> Compiler<'a, T> {
             self.take(next, &mut names);
             result = node.output;
         }
-        let panels = weights.with(|at| Panels::forward(table.taps(), weights.inputs, weights.outputs, at));
+        let forward = if norm.is_some() { weights.unscaled() } else { weights.clone() };
+        let panels = forward.with(|at| Panels::forward(table.taps(), weights.inputs, weights.outputs, at));
         let bias = bias.iter().map(|b| T::from_f64(*b)).collect();
-        let kind = StageKind::Product { table, panels, bias };
-        self.finish(kind, node.inputs[0], other, result, names, Some(weights))
+        let (kind, channels) = (StageKind::Product { table, panels, bias }, weights.outputs);
+        self.finish(kind, node.inputs[0], other, result, names, Some(weights))?;
+        if let Some((node, affine)) = norm {
+            let output = self.stages.last().map_or(0, |stage| stage.output.map);
+            let map = Map { positions: self.maps[output].positions, pitch: channels, live: Vec::new() };
+            self.maps.push(map);
+            let rows = View { map: self.maps.len() - 1, offset: 0, channels };
+            if let Some(trainable) = &mut trainable {
+                trainable.norm = self.norm(node, &affine, rows)?;
+            }
+        }
+        self.train(trainable);
+        Ok(())
+    }
+
+    /// The gradients of a batch normalisation of some rows.
+    fn norm(&self, node: usize, affine: &Affine, rows: View) -> Result<Option<Norm<T>>, Refusal> {
+        let (Some(trains), node) = (&self.trains, &self.graph.nodes()[node]) else { return Ok(None) };
+        let Op::BatchNorm(norm) = &node.op else { return Ok(None) };
+        let vector = |position: usize| {
+            let numbers =
+                Numbers::of(self.graph, node.inputs[position]).ok_or("statistics that are computed")?;
+            Ok::<_, Refusal>(numbers.to_vec())
+        };
+        let inverse = vector(4)?.iter().map(|variance| 1.0 / (variance + norm.epsilon).sqrt()).collect();
+        let numbers = |all: &[f64]| all.iter().map(|x| T::from_f64(*x)).collect::<Vec<_>>();
+        let [gamma, beta] = [1, 2].map(|position| trains.tensor(self.graph, node.inputs[position]));
+        let affine = [numbers(&affine.scale), numbers(&affine.shift)];
+        Ok(Some(Norm { gamma, beta, mean: vector(3)?, inverse, rows, affine }))
+    }
+
+    /// Notes the tensors of the last stage.
+    fn train(&mut self, trainable: Option<Trainable<T>>) {
+        if let Some(stage) = self.stages.last_mut() {
+            stage.trainable = trainable;
+        }
     }
 
     /// Whether a value is there already, in the shape of the sum.
@@ -324,13 +389,19 @@ impl<'a, T: Element> Compiler<'a, T> {
             ),
             _ => None,
         };
+        let norm = match &affine {
+            Some(affine) => self.norm(index, affine, self.known(node.inputs[0])?)?,
+            None => None,
+        };
         let numbers = |all: &[f64]| all.iter().map(|x| T::from_f64(*x)).collect::<Vec<_>>();
         let kind = StageKind::Affine(affine.map(|affine| [numbers(&affine.scale), numbers(&affine.shift)]));
         let names = vec![self.graph.describe(index)];
         if matches!(node.op, Op::Relu(_)) {
             return self.emit(kind, node.inputs[0], None, node.output, names, None, true);
         }
-        self.finish(kind, node.inputs[0], None, node.output, names, None)
+        self.finish(kind, node.inputs[0], None, node.output, names, None)?;
+        self.train(norm.map(|norm| Trainable { weight: None, bias: None, norm: Some(norm) }));
+        Ok(())
     }
 
     fn sum(&mut self, index: usize) -> Result<(), Refusal> {
@@ -365,6 +436,7 @@ impl<'a, T: Element> Compiler<'a, T> {
                     other: None,
                     relu: None,
                     name: self.graph.describe(index),
+                    trainable: None,
                 };
                 self.push(stage, Between { input, other: None, output: None }, None);
             }
@@ -461,7 +533,8 @@ impl<'a, T: Element> Compiler<'a, T> {
         let addend = other.map(|other| self.known(other)).transpose()?;
         let to = self.reserve(output)?;
         let relu = relu.then(|| self.new_mask(output, to));
-        let stage = Stage { kind, input: from, output: to, other: addend, relu, name: names.join(", ") };
+        let name = names.join(", ");
+        let stage = Stage { kind, input: from, output: to, other: addend, relu, name, trainable: None };
         self.push(stage, Between { input, other, output: Some(output) }, weights);
         Ok(())
     }
@@ -490,8 +563,9 @@ impl<'a, T: Element> Compiler<'a, T> {
                     }
                     StageKind::Affine(_) | StageKind::Sum => live[stage.input.map][row] = true,
                 }
-                if let Some(other) = stage.other {
-                    live[other.map][row] = true;
+                let norm = stage.trainable.as_ref().and_then(|trainable| trainable.norm.as_ref());
+                for view in stage.other.into_iter().chain(norm.map(|norm| norm.rows)) {
+                    live[view.map][row] = true;
                 }
             }
         }

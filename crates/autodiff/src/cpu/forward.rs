@@ -28,13 +28,13 @@ struct Forward<'a, T> {
     choices: Vec<Vec<u16>>,
 }
 
-/// Runs all stages on samples in the network's order of axes, channels first.
+/// Runs all stages on samples in the network's order of axes, channels first. The values are left in the arena.
 pub(super) fn run<T: Element>(
     loaded: &Loaded<T>,
     set: InstructionSet,
     input: &[T],
     samples: usize,
-) -> Trace<T> {
+) -> (Trace<T>, Arena<T>) {
     let Loaded { compiled, memory, arenas } = loaded;
     let mut forward = Forward {
         compiled,
@@ -49,9 +49,7 @@ pub(super) fn run<T: Element>(
     for stage in &compiled.stages {
         forward.stage(stage);
     }
-    let (trace, arena) = forward.into_trace();
-    arenas.give(arena);
-    trace
+    forward.into_trace()
 }
 
 impl<T: Element> Forward<'_, T> {
@@ -71,6 +69,9 @@ impl<T: Element> Forward<'_, T> {
     }
 
     fn stage(&mut self, stage: &Stage<T>) {
+        if let Some(norm) = stage.kept_product() {
+            self.keep(stage, norm.rows);
+        }
         let target = &self.compiled.maps[stage.output.map];
         let size = self.samples * target.positions * target.pitch;
         let slot = self.memory.maps[stage.output.map];
@@ -89,6 +90,19 @@ impl<T: Element> Forward<'_, T> {
         }
     }
 
+    /// The product alone, before it is normalised, for the gradients.
+    fn keep(&mut self, stage: &Stage<T>, rows: View) {
+        let StageKind::Product { table, panels, bias } = &stage.kind else { return };
+        let (slot, map) = (self.memory.maps[rows.map], &self.compiled.maps[rows.map]);
+        let mut out = self.arena.take(slot);
+        let source = self.rows(stage.input);
+        let place = Place { pitch: map.pitch, offset: rows.offset };
+        let size = self.samples * map.positions * map.pitch;
+        let product = Product { table, panels, bias, source, residual: None, relu: false };
+        product.run(self.set, self.samples, &map.live, &mut out[..size], place);
+        self.arena.put(slot, out);
+    }
+
     /// The rows of a value.
     fn rows(&self, view: View) -> Dense<'_, T> {
         let pitch = self.compiled.maps[view.map].pitch;
@@ -105,6 +119,11 @@ impl<T: Element> Forward<'_, T> {
         match &stage.kind {
             StageKind::Product { table, panels, bias } => {
                 let relu = stage.relu.is_some();
+                if let Some(norm) = stage.kept_product() {
+                    let affine = [norm.affine[0].as_slice(), norm.affine[1].as_slice()];
+                    let rowwise = Rowwise { source: self.rows(norm.rows), ..rowwise };
+                    return rowwise.affine(Some(affine), other, relu, out, place);
+                }
                 let product = Product { table, panels, bias, source, residual: other, relu };
                 product.run(self.set, self.samples, &map.live, out, place);
             }

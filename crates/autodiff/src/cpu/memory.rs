@@ -70,10 +70,14 @@ fn forward<T>(compiled: &Compiled<T>) -> Vec<Lease> {
     };
     used(compiled.input.map, 0);
     for (time, stage) in compiled.stages.iter().enumerate() {
-        let views = [Some(stage.input), stage.other, Some(stage.output)];
+        let kept = stage.kept_product().map(|norm| norm.rows);
+        let views = [Some(stage.input), stage.other, kept, Some(stage.output)];
         views.into_iter().flatten().for_each(|view| used(view.map, time));
     }
     used(compiled.output.map, compiled.stages.len());
+    if compiled.trains {
+        leases.iter_mut().for_each(|lease| lease.last = time(compiled, compiled.steps.len()));
+    }
     leases
 }
 

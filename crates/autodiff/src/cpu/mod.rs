@@ -15,32 +15,39 @@ mod compile;
 mod constants;
 mod forward;
 mod geometry;
+mod grams;
 mod memory;
 mod reverse;
 mod stages;
+mod trained;
 mod values;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
 use burn::tensor::{DType, TensorData};
-use influence_kernels::{Element, InstructionSet, MOST_LINES};
+use influence_kernels::{Element, InstructionSet, MOST_LINES, gram_of};
 
-use self::arena::Arenas;
+use self::arena::{Arena, Arenas};
 use self::compile::Refusal;
 use self::forward::Trace;
+use self::grams::Squares;
 use self::memory::Memory;
+use self::reverse::Reverse;
 use self::stages::Compiled;
 use crate::check;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, Linearized};
 use crate::graph::Graph;
+use crate::parameters::{Grams, Leaves};
 use crate::plan::Precision;
 
 /// A graph compiled for the processor.
 #[derive(Debug)]
 pub struct CpuExecutor {
     graph: Arc<Graph>,
+    leaves: Leaves,
     set: InstructionSet,
     network: Network,
 }
@@ -60,8 +67,8 @@ struct Loaded<T> {
 }
 
 impl<T: Element> Loaded<T> {
-    fn new(graph: &Graph) -> Result<Self, Refusal> {
-        let compiled = compile::compile(graph)?;
+    fn new(graph: &Graph, leaves: &Leaves) -> Result<Self, Refusal> {
+        let compiled = compile::compile(graph, leaves.places())?;
         let memory = memory::plan(&compiled, lines(graph.classes() - 1));
         Ok(Self { compiled, memory, arenas: Arenas::default() })
     }
@@ -76,8 +83,8 @@ impl<T> Loaded<T> {
 }
 
 impl CpuExecutor {
-    /// Compiles a graph, for the widest instruction set of this processor unless another is given. `Err` in the inner result is the
-    /// reason why the graph has to run on another executor.
+    /// Compiles a graph for perturbations of the input, for the widest instruction set of this processor unless another is given. `Err` in
+    /// the inner result is the reason why the graph has to run on another executor.
     ///
     /// # Errors
     /// [`Error::NonFinite`] with the name of the first tensor that holds NaN or infinity.
@@ -86,6 +93,20 @@ impl CpuExecutor {
         precision: Precision,
         set: Option<InstructionSet>,
     ) -> Result<Result<Self, String>> {
+        Self::perturbing(graph, Leaves::input(), precision, set)
+    }
+
+    /// The same for perturbations of any leaves.
+    ///
+    /// # Errors
+    /// As [`CpuExecutor::new`]; [`Error::InvalidArgument`] for leaves that the graph does not have.
+    pub fn perturbing(
+        graph: Arc<Graph>,
+        leaves: Leaves,
+        precision: Precision,
+        set: Option<InstructionSet>,
+    ) -> Result<Result<Self, String>> {
+        leaves.check(&graph)?;
         for (_, constant) in graph.constants() {
             if constant.data.dtype().is_float() {
                 check::weight(constant, precision.dtype())?;
@@ -93,10 +114,10 @@ impl CpuExecutor {
         }
         let set = set.unwrap_or_else(InstructionSet::detect);
         let network = match precision {
-            Precision::F32 => Loaded::new(&graph).map(Network::Single),
-            Precision::F64 => Loaded::new(&graph).map(Network::Double),
+            Precision::F32 => Loaded::new(&graph, &leaves).map(Network::Single),
+            Precision::F64 => Loaded::new(&graph, &leaves).map(Network::Double),
         };
-        Ok(network.map(|network| Self { graph, set, network }))
+        Ok(network.map(|network| Self { graph, leaves, set, network }))
     }
 
     /// Bytes that a run takes whatever the number of samples: the weights, packed for both passes.
@@ -148,6 +169,10 @@ impl Executor for CpuExecutor {
             Network::Double(loaded) => linearize(self, loaded, batch),
         }
     }
+
+    fn most_cotangents(&self) -> usize {
+        MOST_LINES
+    }
 }
 
 /// The forward pass.
@@ -157,16 +182,19 @@ fn linearize<'a, T: Number>(
     batch: TensorData,
 ) -> Result<Box<dyn Linearized + 'a>> {
     let batch = batch.convert_dtype(T::DTYPE);
-    let trace = {
+    let (trace, arena) = {
         let input = batch.as_slice::<T>().map_err(|error| Error::Device(format!("{error:?}")))?;
         let samples = batch.shape()[0];
         forward::run(loaded, executor.set, input, samples)
     };
-    Ok(Box::new(CpuLinearized { executor, loaded, trace }))
+    let kept = RefCell::new(None);
+    let linearized = CpuLinearized { executor, loaded, trace, kept };
+    linearized.give(arena);
+    Ok(Box::new(linearized))
 }
 
 /// A float type on both sides of the seam.
-trait Number: Element + burn::tensor::Element {
+trait Number: Element + burn::tensor::Element + faer::traits::RealField {
     const DTYPE: DType;
 }
 
@@ -180,10 +208,53 @@ impl Number for f64 {
 
 /// A batch's logits and masks.
 #[derive(Debug)]
-struct CpuLinearized<'a, T> {
+struct CpuLinearized<'a, T: Element> {
     executor: &'a CpuExecutor,
     loaded: &'a Loaded<T>,
     trace: Trace<T>,
+    /// The arena with the values of the forward pass, where gradients of parameters read them.
+    kept: RefCell<Option<Arena<T>>>,
+}
+
+impl<T: Number> CpuLinearized<'_, T> {
+    /// An arena for a reverse pass: the one with the values, where they are kept.
+    fn take(&self) -> Arena<T> {
+        let Loaded { memory, arenas, .. } = self.loaded;
+        self.kept.take().unwrap_or_else(|| arenas.take(&memory.sizes, memory.slack, self.trace.samples))
+    }
+
+    /// Takes it back.
+    fn give(&self, arena: Arena<T>) {
+        if self.loaded.compiled.trains {
+            self.kept.replace(Some(arena));
+        } else {
+            self.loaded.arenas.give(arena);
+        }
+    }
+
+    /// A number of cotangents `[V, n, K]`, converted.
+    fn checked(&self, cotangents: TensorData) -> Result<(usize, TensorData)> {
+        let (samples, classes) = (self.trace.samples, self.executor.graph.classes());
+        let count = cotangents.shape().first().copied().unwrap_or(0);
+        check::shape("cotangents", cotangents.shape(), &[count, samples, classes])?;
+        if count == 0 {
+            return Err(Error::InvalidArgument("a pullback needs at least one cotangent".into()));
+        }
+        Ok((count, cotangents.convert_dtype(T::DTYPE)))
+    }
+
+    /// A reverse pass that starts with `lines` cotangents.
+    fn reverse(&self, cotangents: &[T], lines: usize) -> Reverse<'_, T> {
+        Reverse::new(self.loaded, self.executor.set, &self.trace, self.take(), cotangents, lines)
+    }
+}
+
+impl<T: Element> Drop for CpuLinearized<'_, T> {
+    fn drop(&mut self) {
+        if let Some(arena) = self.kept.take() {
+            self.loaded.arenas.give(arena);
+        }
+    }
 }
 
 /// What the last cache of a processor holds at least.
@@ -204,19 +275,50 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
 
     fn pullback(&self, cotangents: TensorData) -> Result<TensorData> {
         let (graph, samples) = (&self.executor.graph, self.trace.samples);
-        let (count, classes) = (cotangents.shape().first().copied().unwrap_or(0), graph.classes());
-        check::shape("cotangents", cotangents.shape(), &[count, samples, classes])?;
-        if count == 0 {
-            return Err(Error::InvalidArgument("a pullback needs at least one cotangent".into()));
-        }
-        let cotangents = cotangents.convert_dtype(T::DTYPE);
+        let (count, cotangents) = self.checked(cotangents)?;
         let all = cotangents.as_slice::<T>().map_err(|error| Error::Device(format!("{error:?}")))?;
+        let size = samples * graph.classes();
         let mut rows = Vec::new();
-        for block in all.chunks(lines(count).min(lines(classes - 1)) * samples * classes) {
-            let lines = block.len() / (samples * classes);
-            rows.extend(reverse::run(self.loaded, self.executor.set, &self.trace, block, lines));
+        for block in all.chunks(lines(count).min(lines(graph.classes() - 1)) * size) {
+            let mut reverse = self.reverse(block, block.len() / size);
+            reverse.run(true, |_, _| {});
+            rows.extend(reverse.input());
+            self.give(reverse.into_arena());
         }
         let shape = graph.values[graph.input].shape_at(samples);
         Ok(TensorData::new(rows, crate::ops::with_leading(count, &shape)))
     }
+
+    fn grams(&self, cotangents: TensorData, tensors: &[usize]) -> Result<Grams> {
+        let (leaves, samples) = (&self.executor.leaves, self.trace.samples);
+        if let Some(other) = tensors.iter().find(|tensor| !leaves.places().contains(tensor)) {
+            return Err(Error::InvalidArgument(format!("tensor {other} is not perturbed")));
+        }
+        let (count, cotangents) = self.checked(cotangents)?;
+        if count > MOST_LINES {
+            return Err(Error::InvalidArgument(format!(
+                "{count} cotangents, at most {MOST_LINES} at a time"
+            )));
+        }
+        let all = cotangents.as_slice::<T>().map_err(|error| Error::Device(format!("{error:?}")))?;
+        let wanted = |tensor: usize| tensors.binary_search(&tensor).ok();
+        let grams = vec![0.0; tensors.len() * samples * count * count];
+        let mut squares = Squares { wanted: &wanted, grams };
+        let mut reverse = self.reverse(all, count);
+        reverse.run(leaves.has_input(), |reverse, step| squares.visit(reverse, step));
+        let input = leaves.has_input().then(|| of_input(&reverse.input(), count, samples));
+        self.give(reverse.into_arena());
+        Ok(Grams { samples, cotangents: count, tensors: squares.grams, input })
+    }
+}
+
+/// `[n, V, V]` of rows `[V, n, ...]`.
+fn of_input<T: Number>(rows: &[T], lines: usize, samples: usize) -> Vec<f64> {
+    let size = rows.len() / (lines * samples);
+    let row = |line: usize, sample: usize| &rows[(line * samples + sample) * size..][..size];
+    let of_sample = |sample: usize| {
+        let own: Vec<T> = (0..lines).flat_map(|line| row(line, sample)).copied().collect();
+        gram_of(&own, lines)
+    };
+    (0..samples).flat_map(of_sample).collect()
 }

@@ -1,8 +1,8 @@
 //! The reverse pass: the steps one after the other, each on all threads, for up to nine cotangents of every sample at once.
 
 use influence_kernels::{
-    Cotangents, Element, Gather, InstructionSet, Layout, Links, Panels, Pullback, Share, Spread, Start,
-    Table, Target,
+    Cotangents, Dense, Element, Gather, InstructionSet, Layout, Links, Panels, Pullback, Share, Spread,
+    Start, Table, Target,
 };
 
 use rayon::prelude::*;
@@ -11,39 +11,59 @@ use super::Loaded;
 use super::arena::Arena;
 use super::forward::Trace;
 use super::memory::Memory;
-use super::stages::{Compiled, Place, Sink, Site, StageKind, Step, StepKind};
+use super::stages::{Compiled, Place, Sink, Site, StageKind, Step, StepKind, View};
 
 /// Numbers that a thread sets to zero at a time.
 const ZEROED: usize = 1 << 16;
 
 /// A reverse pass under way.
-struct Reverse<'a, T> {
-    compiled: &'a Compiled<T>,
+pub(super) struct Reverse<'a, T> {
+    pub(super) compiled: &'a Compiled<T>,
     memory: &'a Memory,
     arena: Arena<T>,
-    set: InstructionSet,
-    trace: &'a Trace<T>,
-    lines: usize,
+    pub(super) set: InstructionSet,
+    pub(super) trace: &'a Trace<T>,
+    pub(super) lines: usize,
 }
 
-/// Pulls `lines` cotangents `[line][sample][class]` back to the input, `[line][sample][channel][position]`.
-pub(super) fn run<T: Element>(
-    loaded: &Loaded<T>,
-    set: InstructionSet,
-    trace: &Trace<T>,
-    cotangents: &[T],
-    lines: usize,
-) -> Vec<T> {
-    let Loaded { compiled, memory, arenas } = loaded;
-    let arena = arenas.take(&memory.sizes, memory.slack, trace.samples);
-    let mut reverse = Reverse { compiled, memory, arena, set, trace, lines };
-    reverse.seed(cotangents);
-    for (index, step) in compiled.steps.iter().enumerate() {
-        reverse.step(index, step);
+impl<'a, T: Element> Reverse<'a, T> {
+    /// Starts with `lines` cotangents `[line][sample][class]` of the logits.
+    pub(super) fn new(
+        loaded: &'a Loaded<T>,
+        set: InstructionSet,
+        trace: &'a Trace<T>,
+        arena: Arena<T>,
+        cotangents: &[T],
+        lines: usize,
+    ) -> Self {
+        let mut this = Self { compiled: &loaded.compiled, memory: &loaded.memory, arena, set, trace, lines };
+        this.seed(cotangents);
+        this
     }
-    let rows = reverse.input();
-    arenas.give(reverse.arena);
-    rows
+
+    /// Runs all steps, those into the input where it is wanted; `visit` looks at each before, when all of its source's cotangent is there.
+    pub(super) fn run(&mut self, input: bool, mut visit: impl FnMut(&Self, &'a Step<T>)) {
+        let last = self.compiled.input;
+        let alone = self.compiled.maps[last.map].pitch == last.channels;
+        for (index, step) in self.compiled.steps.iter().enumerate() {
+            visit(self, step);
+            if input || !alone || step.target.place().site() != Site::Map(last.map) {
+                self.step(index, step);
+            }
+        }
+    }
+
+    /// The arena, to be used again.
+    pub(super) fn into_arena(self) -> Arena<T> {
+        self.arena
+    }
+
+    /// The rows of a value of the forward pass, where those are kept.
+    pub(super) fn values(&self, view: View) -> Dense<'_, T> {
+        let pitch = self.compiled.maps[view.map].pitch;
+        let values = self.arena.slot(self.memory.maps[view.map]);
+        Dense { values, pitch, offset: view.offset, channels: view.channels }
+    }
 }
 
 impl<T: Element> Reverse<'_, T> {
@@ -118,7 +138,7 @@ impl<T: Element> Reverse<'_, T> {
         }
     }
 
-    fn cotangents(&self, place: Place) -> Cotangents<'_, T> {
+    pub(super) fn cotangents(&self, place: Place) -> Cotangents<'_, T> {
         let values = self.arena.slot(self.memory.sites[&place.site()]);
         Cotangents { values, layout: self.layout(place) }
     }
@@ -198,8 +218,8 @@ impl<T: Element> Reverse<'_, T> {
         self.gather(step, &table.links(), source, Share::Columns, add, out);
     }
 
-    /// The input's cotangents with their channels first.
-    fn input(&self) -> Vec<T> {
+    /// The input's cotangents with their channels first, `[line][sample][channel][position]`.
+    pub(super) fn input(&self) -> Vec<T> {
         let view = self.compiled.input;
         let (positions, samples) = (self.compiled.maps[view.map].positions, self.trace.samples);
         let size = view.channels * positions;

@@ -38,6 +38,48 @@ pub(crate) struct Stage<T> {
     pub(crate) relu: Option<MaskId>,
     /// The graph's operations that it stands for.
     pub(crate) name: String,
+    /// Its perturbed tensors, where parameters are perturbed.
+    pub(crate) trainable: Option<Trainable<T>>,
+}
+
+/// The perturbed tensors of a stage, by their places among the network's.
+#[derive(Debug, Clone)]
+pub(crate) struct Trainable<T> {
+    /// Of the product.
+    pub(crate) weight: Option<usize>,
+    pub(crate) bias: Option<usize>,
+    /// The batch normalisation behind the product, or alone.
+    pub(crate) norm: Option<Norm<T>>,
+}
+
+/// A batch normalisation gamma (x - mean) inverse + beta whose tensors are perturbed.
+#[derive(Debug, Clone)]
+pub(crate) struct Norm<T> {
+    pub(crate) gamma: Option<usize>,
+    pub(crate) beta: Option<usize>,
+    pub(crate) mean: Vec<f64>,
+    /// One over the deviation.
+    pub(crate) inverse: Vec<f64>,
+    /// What is normalised: the product's results have rows of their own, which its gradient reads.
+    pub(crate) rows: View,
+    /// The scale and the shift of it all.
+    pub(crate) affine: [Vec<T>; 2],
+}
+
+impl<T> Trainable<T> {
+    /// Whether a tensor is among them.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = usize> {
+        let norm = self.norm.iter().flat_map(|norm| [norm.gamma, norm.beta]);
+        [self.weight, self.bias].into_iter().chain(norm).flatten()
+    }
+}
+
+impl<T> Stage<T> {
+    /// The batch normalisation behind a product whose results have rows of their own.
+    pub(crate) fn kept_product(&self) -> Option<&Norm<T>> {
+        let norm = self.trainable.as_ref()?.norm.as_ref()?;
+        matches!(self.kind, StageKind::Product { .. }).then_some(norm)
+    }
 }
 
 /// What a stage does with its operands.
@@ -145,6 +187,8 @@ pub(crate) struct Compiled<T> {
     pub(crate) choices: usize,
     pub(crate) input: View,
     pub(crate) output: View,
+    /// Whether parameters are perturbed: all values are kept for their gradients.
+    pub(crate) trains: bool,
 }
 
 impl<T> Compiled<T> {

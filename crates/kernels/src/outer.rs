@@ -1,0 +1,200 @@
+//! The Gram matrix of a weight's gradients, without the gradients: tile by tile in registers, squared and dropped.
+//!
+//! The gradient of a convolution's weight for cotangent v is D_v(o, t, i) = sum over positions p of g(p, v, o) x(p, t, i). Here the roles of
+//! position and channel change places against the pullback: for one output channel o only the positions count where o is active, and one
+//! list of them serves all taps and inputs. A tile is V lines by one or two vectors of inputs.
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::cotangent::{Cotangents, Lines};
+use crate::pullback::{MOST_LINES, by_lines};
+use crate::rows::Dense;
+use crate::simd::{Element, InstructionSet};
+use crate::table::Table;
+
+/// G(v, w) = sum over o, t, i of D_v(o, t, i) D_w(o, t, i), for one sample.
+#[derive(Debug, Clone, Copy)]
+pub struct Outer<'a, T> {
+    /// Which row each row reads by which tap.
+    pub table: &'a Table,
+    /// The rows that are read: x. Two vectors behind the last are read and not used.
+    pub rows: Dense<'a, T>,
+    /// The positions at which there may be cotangents, ascending.
+    pub live: &'a [usize],
+    /// The cotangents of the layer's outputs: g.
+    pub source: Cotangents<'a, T>,
+    /// One factor for each output.
+    pub scale: Option<&'a [T]>,
+    /// V, from 1 to [`MOST_LINES`].
+    pub lines: usize,
+}
+
+/// Output channels that one task takes; sums are added in the order of the tasks, which does not depend on threads.
+const CHANNELS: usize = 8;
+
+/// Numbers of a tile's line: two vectors of 16.
+const WIDE: usize = 32;
+
+impl<T: Element> Outer<'_, T> {
+    /// `[V, V]`, row-major, the squares summed in f64.
+    #[must_use]
+    pub fn gram(&self, set: InstructionSet, sample: usize) -> Vec<f64> {
+        debug_assert!((1..=MOST_LINES).contains(&self.lines), "{} lines", self.lines);
+        let sources = self.sources(sample);
+        let entries = self.entries(sample);
+        let tasks: Vec<&[Entries<T>]> = entries.chunks(CHANNELS).collect();
+        let parts: Vec<Sums> = tasks
+            .into_par_iter()
+            .map(|channels| set.run(Channels { outer: self, sources: &sources, channels }))
+            .collect();
+        let (lines, mut gram) = (self.lines, vec![0.0; self.lines * self.lines]);
+        for part in parts {
+            for (v, w) in (0..lines).flat_map(|v| (v..lines).map(move |w| (v, w))) {
+                gram[v * lines + w] += part.0[v][w].iter().sum::<f64>();
+            }
+        }
+        for (v, w) in (0..lines).flat_map(|v| (0..v).map(move |w| (v, w))) {
+            gram[v * lines + w] = gram[w * lines + v];
+        }
+        gram
+    }
+
+    /// For each tap and live position, where the row that it reads begins in the buffer.
+    fn sources(&self, sample: usize) -> Vec<Vec<Option<usize>>> {
+        let begin =
+            |row: usize| (sample * self.table.source_rows() + row) * self.rows.pitch + self.rows.offset;
+        let of_tap = |tap: usize| {
+            self.live.iter().map(|&position| self.table.source(position, tap).map(begin)).collect()
+        };
+        (0..self.table.taps()).map(of_tap).collect()
+    }
+
+    /// The cotangents by channel.
+    fn entries(&self, sample: usize) -> Vec<Entries<T>> {
+        let mut channels: Vec<Entries<T>> = Vec::new();
+        channels.resize_with(self.source.layout.channels(), Entries::default);
+        for (at, &position) in self.live.iter().enumerate() {
+            let Lines { ids, values, stride } =
+                self.source.row(sample * self.table.rows() + position, self.lines);
+            for (a, &id) in ids.iter().enumerate() {
+                let channel = &mut channels[id as usize];
+                let scale = self.scale.map_or(T::from_f64(1.0), |scale| scale[id as usize]);
+                channel.positions.push(at as u32);
+                channel.values.extend((0..self.lines).map(|line| values[line * stride + a] * scale));
+            }
+        }
+        channels
+    }
+}
+
+/// The positions where a channel is active, and the V cotangents there.
+struct Entries<T> {
+    positions: Vec<u32>,
+    values: Vec<T>,
+}
+
+impl<T> Default for Entries<T> {
+    fn default() -> Self {
+        Self { positions: Vec::new(), values: Vec::new() }
+    }
+}
+
+/// Lanes of f64 sums for each pair of lines.
+struct Sums([[[f64; LANES]; MOST_LINES]; MOST_LINES]);
+
+const LANES: usize = 8;
+
+/// Some output channels.
+struct Channels<'a, T> {
+    outer: &'a Outer<'a, T>,
+    sources: &'a [Vec<Option<usize>>],
+    channels: &'a [Entries<T>],
+}
+
+impl<T: Element> WithSimd for Channels<'_, T> {
+    type Output = Sums;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Sums {
+        let mut sums = Sums([[[0.0; LANES]; MOST_LINES]; MOST_LINES]);
+        if S::REGISTER_COUNT < 32 {
+            by_lines!(self.outer.lines, |V| self.run::<S, 1, V>(simd, &mut sums));
+        } else {
+            by_lines!(self.outer.lines, |V| self.run::<S, 2, V>(simd, &mut sums));
+        }
+        sums
+    }
+}
+
+impl<T: Element> Channels<'_, T> {
+    #[inline(always)]
+    fn run<S: Simd, const G: usize, const V: usize>(&self, simd: S, sums: &mut Sums) {
+        let columns = G * T::lanes::<S>();
+        let inputs = self.outer.rows.channels;
+        for channel in self.channels {
+            for sources in self.sources {
+                for first in (0..inputs).step_by(columns) {
+                    let tile = self.tile::<S, G, V>(simd, channel, sources, first);
+                    square(&tile, columns.min(inputs - first), sums);
+                }
+            }
+        }
+    }
+
+    /// D(o, t, first ..) for all lines.
+    #[inline(always)]
+    fn tile<S: Simd, const G: usize, const V: usize>(
+        &self,
+        simd: S,
+        channel: &Entries<T>,
+        sources: &[Option<usize>],
+        first: usize,
+    ) -> [[T; WIDE]; V] {
+        let lanes = T::lanes::<S>();
+        let mut tile = [[T::splat(simd, T::default()); G]; V];
+        for (position, values) in channel.positions.iter().zip(channel.values.chunks_exact(V)) {
+            let Some(begin) = sources[*position as usize] else { continue };
+            let row = &self.outer.rows.values[begin + first..][..G * lanes];
+            let row: [T::Vector<S>; G] =
+                std::array::from_fn(|g| T::load(simd, &row[g * lanes..(g + 1) * lanes]));
+            for (sums, value) in tile.iter_mut().zip(values) {
+                let value = T::splat(simd, *value);
+                for (sum, x) in sums.iter_mut().zip(row) {
+                    *sum = T::mul_add(simd, value, x, *sum);
+                }
+            }
+        }
+        let mut out = [[T::default(); WIDE]; V];
+        for (out, sums) in out.iter_mut().zip(tile) {
+            for (out, sum) in out.chunks_exact_mut(lanes).zip(sums) {
+                T::store(simd, sum, out);
+            }
+        }
+        out
+    }
+}
+
+/// sums(v, w) += D_v . D_w over the first `width` numbers.
+#[inline(always)]
+fn square<T: Element, const V: usize>(tile: &[[T; WIDE]; V], width: usize, sums: &mut Sums) {
+    let mut wide = [[0.0; WIDE]; V];
+    for (wide, line) in wide.iter_mut().zip(tile) {
+        for (wide, x) in wide.iter_mut().zip(&line[..width]) {
+            *wide = x.to_f64();
+        }
+    }
+    let chunks = width.div_ceil(LANES);
+    for v in 0..V {
+        for w in v..V {
+            let sum = &mut sums.0[v][w];
+            let mut local = *sum;
+            for (a, b) in wide[v].chunks_exact(LANES).zip(wide[w].chunks_exact(LANES)).take(chunks) {
+                for ((sum, a), b) in local.iter_mut().zip(a).zip(b) {
+                    *sum += a * b;
+                }
+            }
+            *sum = local;
+        }
+    }
+}
