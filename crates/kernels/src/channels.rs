@@ -1,91 +1,181 @@
-//! Sums of cotangents over the positions of a sample, channel by channel: gradients of biases and of batch normalisation.
+//! Cotangents of one sample by channel: gradients of what a channel has for itself, and the way into those of weights.
+
+use pulp::{Simd, WithSimd};
 
 use crate::cotangent::{Cotangents, Lines};
+use crate::pullback::{MOST_LINES, by_lines};
 use crate::rows::Dense;
-use crate::simd::Element;
+use crate::simd::{Element, InstructionSet};
 
-/// The gradients of y(p, c) = gamma(c) h(p, c) + beta(c), h = (x - mean) / deviation, for one sample.
-#[derive(Debug, Clone, Copy)]
-pub struct Channels<'a, T> {
-    /// The cotangents of y.
-    pub source: Cotangents<'a, T>,
-    /// The rows of a sample.
-    pub positions: usize,
-    /// Those at which there may be cotangents, ascending.
-    pub live: &'a [usize],
-    /// V.
-    pub lines: usize,
+/// For each channel of a layer's outputs the positions where it is active, and the V cotangents there.
+#[derive(Debug, Clone)]
+pub struct ByChannel<T> {
+    /// V, from 1 to [`MOST_LINES`].
+    pub(crate) lines: usize,
+    /// Where the entries of each channel begin; one more than there are channels.
+    starts: Vec<usize>,
+    /// Places in the list of positions.
+    positions: Vec<u32>,
+    /// `[entry][V]`.
+    values: Vec<T>,
 }
 
-impl<T: Element> Channels<'_, T> {
-    /// The sum over positions of the cotangents, `[V][channel]` in f64: the gradient of beta.
+impl<T: Element> ByChannel<T> {
+    /// Of a sample with `rows` rows, at the positions `live`.
     #[must_use]
-    pub fn sums(&self, sample: usize) -> Vec<f64> {
-        self.weighted(sample, |_, _| 1.0)
-    }
-
-    /// The sum of the cotangents times h, `[V][channel]` in f64: the gradient of gamma. `inverse` is one over the deviation.
-    #[must_use]
-    pub fn moments(&self, sample: usize, rows: Dense<'_, T>, mean: &[f64], inverse: &[f64]) -> Vec<f64> {
-        self.weighted(sample, |row, channel| {
-            (rows.row(row)[channel].to_f64() - mean[channel]) * inverse[channel]
-        })
-    }
-
-    /// The cotangents of a sample's live positions in full, times a factor for each channel: `[line][live position][channel]`.
-    pub fn expand(&self, sample: usize, scale: Option<&[T]>, out: &mut [T]) {
-        let channels = self.source.layout.channels();
-        for (at, position) in self.live.iter().enumerate() {
-            let Lines { ids, values, stride } =
-                self.source.row(sample * self.positions + position, self.lines);
-            for line in 0..self.lines {
-                let out = &mut out[(line * self.live.len() + at) * channels..][..channels];
-                out.fill(T::default());
-                for (&id, value) in ids.iter().zip(&values[line * stride..]) {
-                    out[id as usize] = scale.map_or(*value, |scale| *value * scale[id as usize]);
-                }
-            }
+    pub fn new(source: Cotangents<'_, T>, lines: usize, rows: usize, live: &[usize], sample: usize) -> Self {
+        debug_assert!((1..=MOST_LINES).contains(&lines), "{lines} lines");
+        let row = |position: &usize| source.row(sample * rows + position, lines);
+        let mut starts = vec![0; source.layout.channels() + 1];
+        for position in live {
+            row(position).ids.iter().for_each(|&id| starts[id as usize + 1] += 1);
         }
-    }
-
-    fn weighted(&self, sample: usize, weight: impl Fn(usize, usize) -> f64) -> Vec<f64> {
-        let channels = self.source.layout.channels();
-        let mut sums = vec![0.0; self.lines * channels];
-        for position in self.live {
-            let row = sample * self.positions + position;
-            let Lines { ids, values, stride } = self.source.row(row, self.lines);
+        for channel in 1..starts.len() {
+            starts[channel] += starts[channel - 1];
+        }
+        let count = starts.last().copied().unwrap_or(0);
+        let (mut next, mut positions) = (starts.clone(), vec![0; count]);
+        let mut values = vec![T::default(); count * lines];
+        for (at, position) in live.iter().enumerate() {
+            let Lines { ids, values: from, stride } = row(position);
             for (a, &id) in ids.iter().enumerate() {
-                let (channel, factor) = (id as usize, weight(row, id as usize));
-                for line in 0..self.lines {
-                    sums[line * channels + channel] += values[line * stride + a].to_f64() * factor;
-                }
+                let entry = next[id as usize];
+                next[id as usize] += 1;
+                positions[entry] = at as u32;
+                let values = values[entry * lines..(entry + 1) * lines].iter_mut();
+                values.zip(from[a..].iter().step_by(stride)).for_each(|(to, from)| *to = *from);
             }
         }
-        sums
+        Self { lines, starts, positions, values }
+    }
+
+    /// How many channels there are.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// How many entries all channels have together.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// The entries of a channel: places in the list of positions, and `[entry][V]`.
+    #[inline(always)]
+    pub(crate) fn entries(&self, channel: usize) -> (&[u32], &[T]) {
+        let (from, till) = (self.starts[channel], self.starts[channel + 1]);
+        (&self.positions[from..till], &self.values[from * self.lines..till * self.lines])
+    }
+
+    /// The sums over positions, `[V][channel]` in f64: the gradient of a bias.
+    #[must_use]
+    pub fn sums(&self, set: InstructionSet) -> Vec<f64> {
+        set.run(Sums { entries: self, factor: |_, _| 1.0 })
+    }
+
+    /// The sums over positions of the cotangents times (x - mean) inverse, `[V][channel]` in f64: the gradient of the scale of a batch
+    /// normalisation of `rows`, whose row is `row` of the place in the list of positions.
+    #[must_use]
+    pub fn moments(
+        &self,
+        set: InstructionSet,
+        rows: Dense<'_, T>,
+        row: impl Fn(usize) -> usize,
+        [mean, inverse]: [&[f64]; 2],
+    ) -> Vec<f64> {
+        let factor = |at: usize, channel: usize| {
+            (rows.row(row(at))[channel].to_f64() - mean[channel]) * inverse[channel]
+        };
+        set.run(Sums { entries: self, factor })
+    }
+}
+
+/// Weighted sums of the entries of each channel.
+struct Sums<'a, T, F> {
+    entries: &'a ByChannel<T>,
+    factor: F,
+}
+
+impl<T: Element, F: Fn(usize, usize) -> f64> WithSimd for Sums<'_, T, F> {
+    type Output = Vec<f64>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Vec<f64> {
+        by_lines!(self.entries.lines, |V| self.run::<V>())
+    }
+}
+
+impl<T: Element, F: Fn(usize, usize) -> f64> Sums<'_, T, F> {
+    #[inline(always)]
+    fn run<const V: usize>(&self) -> Vec<f64> {
+        let channels = self.entries.channels();
+        let mut out = vec![0.0; V * channels];
+        for channel in 0..channels {
+            let (positions, values) = self.entries.entries(channel);
+            let mut sums = [0.0; V];
+            for (at, values) in positions.iter().zip(values.chunks_exact(V)) {
+                let factor = (self.factor)(*at as usize, channel);
+                for (sum, value) in sums.iter_mut().zip(values) {
+                    *sum += value.to_f64() * factor;
+                }
+            }
+            sums.iter().enumerate().for_each(|(line, sum)| out[line * channels + channel] = *sum);
+        }
+        out
     }
 }
 
 /// The inner products of V rows side by side, `[V, V]`, summed in f64.
 #[must_use]
-pub fn gram_of<T: Element>(rows: &[T], lines: usize) -> Vec<f64> {
-    symmetric_gram(rows, rows, lines)
+pub fn gram_of<T: Element>(set: InstructionSet, rows: &[T], lines: usize) -> Vec<f64> {
+    symmetric_gram(set, rows, rows, [lines, rows.len() / lines.max(1)])
 }
 
-/// a_v . b_w of V rows each, `[V, V]`, summed in f64, where it is known that a_v . b_w = a_w . b_v.
+/// The sum over p of a_v(p) . b_w(p), `[V, V]` in f64, of V rows of so many numbers for each p, `[p][V][size]`; it is known to be symmetric.
 #[must_use]
-pub fn symmetric_gram<T: Element>(a: &[T], b: &[T], lines: usize) -> Vec<f64> {
-    let size = a.len() / lines.max(1);
-    let mut gram = vec![0.0; lines * lines];
-    for (v, w) in (0..lines).flat_map(|v| (v..lines).map(move |w| (v, w))) {
-        gram[v * lines + w] = dot(&a[v * size..][..size], &b[w * size..][..size]);
-        gram[w * lines + v] = gram[v * lines + w];
-    }
-    gram
+pub fn symmetric_gram<T: Element>(
+    set: InstructionSet,
+    a: &[T],
+    b: &[T],
+    [lines, size]: [usize; 2],
+) -> Vec<f64> {
+    set.run(Products { a, b, lines, size })
 }
 
-/// The inner product of two rows, summed in f64 and always in the same order.
+struct Products<'a, T> {
+    a: &'a [T],
+    b: &'a [T],
+    lines: usize,
+    size: usize,
+}
+
+impl<T: Element> WithSimd for Products<'_, T> {
+    type Output = Vec<f64>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Vec<f64> {
+        let Self { a, b, lines, size } = self;
+        let mut gram = vec![0.0; lines * lines];
+        let block = (lines * size).max(1);
+        for (a, b) in a.chunks_exact(block).zip(b.chunks_exact(block)) {
+            for v in 0..lines {
+                for w in v..lines {
+                    gram[v * lines + w] += dot(&a[v * size..][..size], &b[w * size..][..size]);
+                }
+            }
+        }
+        for (v, w) in (0..lines).flat_map(|v| (0..v).map(move |w| (v, w))) {
+            gram[v * lines + w] = gram[w * lines + v];
+        }
+        gram
+    }
+}
+
+/// The inner product of two rows, always summed in the same order.
+#[inline(always)]
 fn dot<T: Element>(a: &[T], b: &[T]) -> f64 {
-    const LANES: usize = 16;
+    const LANES: usize = 32;
     let mut sums = [0.0; LANES];
     let (mut left, mut right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     for (a, b) in (&mut left).zip(&mut right) {
@@ -93,6 +183,9 @@ fn dot<T: Element>(a: &[T], b: &[T]) -> f64 {
             *sum += a.to_f64() * b.to_f64();
         }
     }
-    let rest = left.remainder().iter().zip(right.remainder());
-    sums.iter().sum::<f64>() + rest.map(|(a, b)| a.to_f64() * b.to_f64()).sum::<f64>()
+    let mut rest = 0.0;
+    for (a, b) in left.remainder().iter().zip(right.remainder()) {
+        rest += a.to_f64() * b.to_f64();
+    }
+    sums.iter().sum::<f64>() + rest
 }

@@ -109,7 +109,7 @@ impl<'a, T: Element> Cotangents<'a, T> {
     }
 
     /// Writes the lines of a row in full, `[V][channels]`.
-    pub(crate) fn expand(&self, row: usize, lines: usize, out: &mut [T]) {
+    pub fn expand(&self, row: usize, lines: usize, out: &mut [T]) {
         let channels = self.layout.channels();
         let Lines { ids, values, stride } = self.row(row, lines);
         for (line, out) in out.chunks_exact_mut(channels).enumerate() {

@@ -4,10 +4,12 @@
 //! position and channel change places against the pullback: for one output channel o only the positions count where o is active, and one
 //! list of them serves all taps and inputs. A tile is V lines by one or two vectors of inputs.
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::cotangent::{Cotangents, Lines};
+use crate::channels::ByChannel;
 use crate::pullback::{MOST_LINES, by_lines};
 use crate::rows::Dense;
 use crate::simd::{Element, InstructionSet};
@@ -22,12 +24,10 @@ pub struct Outer<'a, T> {
     pub rows: Dense<'a, T>,
     /// The positions at which there may be cotangents, ascending.
     pub live: &'a [usize],
-    /// The cotangents of the layer's outputs: g.
-    pub source: Cotangents<'a, T>,
+    /// The cotangents of the layer's outputs there: g.
+    pub entries: &'a ByChannel<T>,
     /// One factor for each output.
     pub scale: Option<&'a [T]>,
-    /// V, from 1 to [`MOST_LINES`].
-    pub lines: usize,
 }
 
 /// Output channels that one task takes; sums are added in the order of the tasks, which does not depend on threads.
@@ -40,15 +40,16 @@ impl<T: Element> Outer<'_, T> {
     /// `[V, V]`, row-major, the squares summed in f64.
     #[must_use]
     pub fn gram(&self, set: InstructionSet, sample: usize) -> Vec<f64> {
-        debug_assert!((1..=MOST_LINES).contains(&self.lines), "{} lines", self.lines);
         let sources = self.sources(sample);
-        let entries = self.entries(sample);
-        let tasks: Vec<&[Entries<T>]> = entries.chunks(CHANNELS).collect();
+        let channels = self.entries.channels();
+        let tasks: Vec<_> =
+            (0..channels).step_by(CHANNELS).map(|from| from..channels.min(from + CHANNELS)).collect();
         let parts: Vec<Sums> = tasks
             .into_par_iter()
             .map(|channels| set.run(Channels { outer: self, sources: &sources, channels }))
             .collect();
-        let (lines, mut gram) = (self.lines, vec![0.0; self.lines * self.lines]);
+        let lines = self.entries.lines;
+        let mut gram = vec![0.0; lines * lines];
         for part in parts {
             for (v, w) in (0..lines).flat_map(|v| (v..lines).map(move |w| (v, w))) {
                 gram[v * lines + w] += part.0[v][w].iter().sum::<f64>();
@@ -69,35 +70,6 @@ impl<T: Element> Outer<'_, T> {
         };
         (0..self.table.taps()).map(of_tap).collect()
     }
-
-    /// The cotangents by channel.
-    fn entries(&self, sample: usize) -> Vec<Entries<T>> {
-        let mut channels: Vec<Entries<T>> = Vec::new();
-        channels.resize_with(self.source.layout.channels(), Entries::default);
-        for (at, &position) in self.live.iter().enumerate() {
-            let Lines { ids, values, stride } =
-                self.source.row(sample * self.table.rows() + position, self.lines);
-            for (a, &id) in ids.iter().enumerate() {
-                let channel = &mut channels[id as usize];
-                let scale = self.scale.map_or(T::from_f64(1.0), |scale| scale[id as usize]);
-                channel.positions.push(at as u32);
-                channel.values.extend((0..self.lines).map(|line| values[line * stride + a] * scale));
-            }
-        }
-        channels
-    }
-}
-
-/// The positions where a channel is active, and the V cotangents there.
-struct Entries<T> {
-    positions: Vec<u32>,
-    values: Vec<T>,
-}
-
-impl<T> Default for Entries<T> {
-    fn default() -> Self {
-        Self { positions: Vec::new(), values: Vec::new() }
-    }
 }
 
 /// Lanes of f64 sums for each pair of lines.
@@ -109,7 +81,7 @@ const LANES: usize = 8;
 struct Channels<'a, T> {
     outer: &'a Outer<'a, T>,
     sources: &'a [Vec<Option<usize>>],
-    channels: &'a [Entries<T>],
+    channels: Range<usize>,
 }
 
 impl<T: Element> WithSimd for Channels<'_, T> {
@@ -119,9 +91,9 @@ impl<T: Element> WithSimd for Channels<'_, T> {
     fn with_simd<S: Simd>(self, simd: S) -> Sums {
         let mut sums = Sums([[[0.0; LANES]; MOST_LINES]; MOST_LINES]);
         if S::REGISTER_COUNT < 32 {
-            by_lines!(self.outer.lines, |V| self.run::<S, 1, V>(simd, &mut sums));
+            by_lines!(self.outer.entries.lines, |V| self.run::<S, 1, V>(simd, &mut sums));
         } else {
-            by_lines!(self.outer.lines, |V| self.run::<S, 2, V>(simd, &mut sums));
+            by_lines!(self.outer.entries.lines, |V| self.run::<S, 2, V>(simd, &mut sums));
         }
         sums
     }
@@ -132,11 +104,13 @@ impl<T: Element> Channels<'_, T> {
     fn run<S: Simd, const G: usize, const V: usize>(&self, simd: S, sums: &mut Sums) {
         let columns = G * T::lanes::<S>();
         let inputs = self.outer.rows.channels;
-        for channel in self.channels {
+        for channel in self.channels.clone() {
+            let entries = self.outer.entries.entries(channel);
+            let scale = self.outer.scale.map_or(1.0, |scale| scale[channel].to_f64());
             for sources in self.sources {
                 for first in (0..inputs).step_by(columns) {
-                    let tile = self.tile::<S, G, V>(simd, channel, sources, first);
-                    square(&tile, columns.min(inputs - first), sums);
+                    let tile = self.tile::<S, G, V>(simd, entries, sources, first);
+                    square(&tile, columns.min(inputs - first), scale, sums);
                 }
             }
         }
@@ -147,13 +121,13 @@ impl<T: Element> Channels<'_, T> {
     fn tile<S: Simd, const G: usize, const V: usize>(
         &self,
         simd: S,
-        channel: &Entries<T>,
+        (positions, values): (&[u32], &[T]),
         sources: &[Option<usize>],
         first: usize,
     ) -> [[T; WIDE]; V] {
         let lanes = T::lanes::<S>();
         let mut tile = [[T::splat(simd, T::default()); G]; V];
-        for (position, values) in channel.positions.iter().zip(channel.values.chunks_exact(V)) {
+        for (position, values) in positions.iter().zip(values.chunks_exact(V)) {
             let Some(begin) = sources[*position as usize] else { continue };
             let row = &self.outer.rows.values[begin + first..][..G * lanes];
             let row: [T::Vector<S>; G] =
@@ -175,13 +149,13 @@ impl<T: Element> Channels<'_, T> {
     }
 }
 
-/// sums(v, w) += D_v . D_w over the first `width` numbers.
+/// sums(v, w) += scale^2 D_v . D_w over the first `width` numbers.
 #[inline(always)]
-fn square<T: Element, const V: usize>(tile: &[[T; WIDE]; V], width: usize, sums: &mut Sums) {
+fn square<T: Element, const V: usize>(tile: &[[T; WIDE]; V], width: usize, scale: f64, sums: &mut Sums) {
     let mut wide = [[0.0; WIDE]; V];
     for (wide, line) in wide.iter_mut().zip(tile) {
         for (wide, x) in wide.iter_mut().zip(&line[..width]) {
-            *wide = x.to_f64();
+            *wide = x.to_f64() * scale;
         }
     }
     let chunks = width.div_ceil(LANES);

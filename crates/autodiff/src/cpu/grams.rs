@@ -6,7 +6,7 @@
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
-use influence_kernels::{Channels, Dense, Outer, Table, gram_of, symmetric_gram};
+use influence_kernels::{ByChannel, Dense, Outer, Table, gram_of, symmetric_gram};
 
 use super::Number;
 use super::reverse::Reverse;
@@ -33,12 +33,13 @@ impl Squares<'_> {
         if !is_own {
             return;
         }
+        if !trainable.tensors().any(|tensor| (self.wanted)(tensor).is_some()) {
+            return;
+        }
         for sample in 0..reverse.trace.samples {
-            let at = At { reverse, stage, source: step.source, sample };
+            let at = At::new(reverse, stage, step.source, sample);
             self.product(&at, trainable);
-            if let Some(norm) = &trainable.norm {
-                self.norm(&at, norm);
-            }
+            self.channels(&at, trainable);
         }
     }
 
@@ -52,35 +53,36 @@ impl Squares<'_> {
         let StageKind::Product { table, .. } = &at.stage.kind else { return };
         let scale = trainable.norm.as_ref().map(|norm| norm.affine[0].as_slice());
         if let Some(place) = self.place(at, trainable.weight) {
-            let gram = if at.prefers_positions(table) {
-                at.by_positions(table, scale)
-            } else {
-                at.by_tiles(table, scale)
-            };
+            let by_positions = at.prefers_positions(table);
+            let gram = if by_positions { at.by_positions(table, scale) } else { at.by_tiles(table, scale) };
             place.copy_from_slice(&gram);
         }
+    }
+
+    /// What each channel has for itself: biases, and the tensors of a batch normalisation.
+    fn channels<T: Number>(&mut self, at: &At<'_, T>, trainable: &Trainable<T>) {
+        let (set, lines) = (at.reverse.set, at.reverse.lines);
+        let norm = trainable.norm.as_ref();
+        let mut sums = at.entries.sums(set);
+        if let Some(place) = self.place(at, norm.and_then(|norm| norm.beta)) {
+            place.copy_from_slice(&gram_of(set, &sums, lines));
+        }
+        if let Some(norm) = norm
+            && let Some(place) = self.place(at, norm.gamma)
+        {
+            let (live, positions) = (at.live(), at.positions());
+            let row = |at_live: usize| at.sample * positions + live[at_live];
+            let rows = at.reverse.values(norm.rows);
+            let moments = at.entries.moments(set, rows, row, [&norm.mean, &norm.inverse]);
+            place.copy_from_slice(&gram_of(set, &moments, lines));
+        }
         if let Some(place) = self.place(at, trainable.bias) {
-            let mut sums = at.channels().sums(at.sample);
-            if let Some(scale) = scale {
+            if let Some(Norm { affine: [scale, _], .. }) = norm {
                 for line in sums.chunks_exact_mut(scale.len()) {
                     line.iter_mut().zip(scale).for_each(|(sum, scale)| *sum *= scale.to_f64());
                 }
             }
-            place.copy_from_slice(&gram_of(&sums, at.reverse.lines));
-        }
-    }
-
-    fn norm<T: Number>(&mut self, at: &At<'_, T>, norm: &Norm<T>) {
-        let lines = at.reverse.lines;
-        if let Some(place) = self.place(at, norm.gamma) {
-            let rows = at.reverse.values(norm.rows);
-            place.copy_from_slice(&gram_of(
-                &at.channels().moments(at.sample, rows, &norm.mean, &norm.inverse),
-                lines,
-            ));
-        }
-        if let Some(place) = self.place(at, norm.beta) {
-            place.copy_from_slice(&gram_of(&at.channels().sums(at.sample), lines));
+            place.copy_from_slice(&gram_of(set, &sums, lines));
         }
     }
 }
@@ -92,9 +94,17 @@ struct At<'a, T> {
     /// Where the cotangent of its results is.
     source: Place,
     sample: usize,
+    entries: ByChannel<T>,
 }
 
-impl<T: Number> At<'_, T> {
+impl<'a, T: Number> At<'a, T> {
+    fn new(reverse: &'a Reverse<'a, T>, stage: &'a Stage<T>, source: Place, sample: usize) -> Self {
+        let map = &reverse.compiled.maps[stage.output.map];
+        let entries =
+            ByChannel::new(reverse.cotangents(source), reverse.lines, map.positions, &map.live, sample);
+        Self { reverse, stage, source, sample, entries }
+    }
+
     fn positions(&self) -> usize {
         self.reverse.compiled.maps[self.stage.output.map].positions
     }
@@ -104,29 +114,18 @@ impl<T: Number> At<'_, T> {
         &self.reverse.compiled.maps[self.stage.output.map].live
     }
 
-    fn channels(&self) -> Channels<'_, T> {
-        let source = self.reverse.cotangents(self.source);
-        Channels { source, positions: self.positions(), live: self.live(), lines: self.reverse.lines }
-    }
-
     /// Whether the products over positions take fewer operations than the tiles.
     fn prefers_positions(&self, table: &Table) -> bool {
         let (inputs, outputs, positions) =
             (self.stage.input.channels * table.taps(), self.stage.output.channels, self.live().len());
-        let active = match self.source {
-            Place::Compressed(mask) => {
-                let rows = self.positions();
-                self.reverse.trace.masks[mask].count_in(self.sample * rows..(self.sample + 1) * rows)
-            }
-            Place::Dense(_) | Place::Slice(_) => positions * outputs,
-        };
+        let active = self.entries.count();
         positions * positions * (2 * self.reverse.lines * outputs + inputs)
             < 2 * self.reverse.lines * active * inputs
     }
 
     fn by_tiles(&self, table: &Table, scale: Option<&[T]>) -> Vec<f64> {
-        let (rows, source) = (self.reverse.values(self.stage.input), self.reverse.cotangents(self.source));
-        let outer = Outer { table, rows, live: self.live(), source, scale, lines: self.reverse.lines };
+        let rows = self.reverse.values(self.stage.input);
+        let outer = Outer { table, rows, live: self.live(), entries: &self.entries, scale };
         outer.gram(self.reverse.set, self.sample)
     }
 
@@ -135,19 +134,27 @@ impl<T: Number> At<'_, T> {
         let (live, lines) = (self.live(), self.reverse.lines);
         let (count, width) = (live.len(), self.stage.output.channels);
         let inner = self.inner_products(table, self.reverse.values(self.stage.input));
-        // [line][position][channel]
-        let mut own = vec![T::default(); lines * count * width];
-        self.channels().expand(self.sample, scale, &mut own);
-        let mut other = vec![T::default(); own.len()];
-        for (own, other) in own.chunks_exact(count * width).zip(other.chunks_exact_mut(count * width)) {
-            let (own, other) = (
-                MatRef::from_row_major_slice(own, count, width),
-                MatMut::from_row_major_slice_mut(other, count, width),
-            );
-            let inner = MatRef::from_row_major_slice(&inner, count, count);
-            matmul(other, Accum::Replace, inner, own, T::from_f64(1.0), Par::Seq);
+        let source = self.reverse.cotangents(self.source);
+        // [position][line][channel]
+        let mut own = vec![T::default(); count * lines * width];
+        for (out, position) in own.chunks_exact_mut(lines * width).zip(live) {
+            source.expand(self.sample * self.positions() + position, lines, out);
+            if let Some(scale) = scale {
+                for line in out.chunks_exact_mut(width) {
+                    line.iter_mut().zip(scale).for_each(|(x, s)| *x = *x * *s);
+                }
+            }
         }
-        symmetric_gram(&own, &other, lines)
+        let mut other = vec![T::default(); own.len()];
+        matmul(
+            MatMut::from_row_major_slice_mut(&mut other, count, lines * width),
+            Accum::Replace,
+            MatRef::from_row_major_slice(&inner, count, count),
+            MatRef::from_row_major_slice(&own, count, lines * width),
+            T::from_f64(1.0),
+            Par::Seq,
+        );
+        symmetric_gram(self.reverse.set, &own, &other, [lines, width])
     }
 
     /// x(p) . x(q) for all live positions p, q.

@@ -306,19 +306,19 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         let mut squares = Squares { wanted: &wanted, grams };
         let mut reverse = self.reverse(all, count);
         reverse.run(leaves.has_input(), |reverse, step| squares.visit(reverse, step));
-        let input = leaves.has_input().then(|| of_input(&reverse.input(), count, samples));
+        let input = leaves.has_input().then(|| of_input(self.executor.set, &reverse.input(), count, samples));
         self.give(reverse.into_arena());
         Ok(Grams { samples, cotangents: count, tensors: squares.grams, input })
     }
 }
 
 /// `[n, V, V]` of rows `[V, n, ...]`.
-fn of_input<T: Number>(rows: &[T], lines: usize, samples: usize) -> Vec<f64> {
+fn of_input<T: Number>(set: InstructionSet, rows: &[T], lines: usize, samples: usize) -> Vec<f64> {
     let size = rows.len() / (lines * samples);
     let row = |line: usize, sample: usize| &rows[(line * samples + sample) * size..][..size];
     let of_sample = |sample: usize| {
         let own: Vec<T> = (0..lines).flat_map(|line| row(line, sample)).copied().collect();
-        gram_of(&own, lines)
+        gram_of(set, &own, lines)
     };
     (0..samples).flat_map(of_sample).collect()
 }
