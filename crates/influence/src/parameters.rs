@@ -68,7 +68,7 @@ impl ParameterLinearization<'_> {
         &self.grams.logits
     }
 
-    /// `J J^T` of one group by its place in [`Scorer::groups`], of the differences z_k - z_K, in the units of the scorer's [`Budget`]:
+    /// `J J^T` of one group by its place in [`Scorer::groups`], of the differences z_k - z_K, in the units of the scorer's [`Budget`](crate::Budget):
     /// `[K-1, K-1]`; nothing where a short way has made it dispensable.
     #[must_use]
     pub fn gram(&self, group: usize) -> Option<Vec<f64>> {
