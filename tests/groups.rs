@@ -166,6 +166,25 @@ fn a_relative_budget_is_one_in_units_of_the_tensor() {
     }
 }
 
+#[test]
+fn of_both_together_each_has_its_own_size() {
+    let case = embedded();
+    let of = |perturbation, budget| compiled(&case, builder(perturbation).budget(budget));
+    let parameters = of(Perturbation::Parameters, Budget::Absolute);
+    let both = of(Perturbation::InputAndParameters, Budget::Absolute);
+    let relative = of(Perturbation::InputAndParameters, Budget::Relative);
+    let theta: f64 = square_norms(parameters.plan().graph()).iter().sum();
+    let pixels = case.golden.images();
+    let at = [&parameters, &both, &relative].map(|scorer| linearized(scorer, &case));
+    for image in 0..2 {
+        let x: f64 = pixels[image * 784..(image + 1) * 784].iter().map(|x| x * x).sum();
+        let [parameters, both, relative] = [0, 1, 2].map(|which| at[which][image].gram(0).unwrap());
+        let scaled = |(p, b): (&f64, &f64)| theta * p + x * (b - p);
+        let expected: Vec<f64> = parameters.iter().zip(&both).map(scaled).collect();
+        assert_near("both, relative", &relative, &expected, SUMS);
+    }
+}
+
 /// The network with weights moved along a direction.
 fn moved(case: &Case, direction: &[influence::DirectionTensor], step: f64) -> Network {
     let bytes = std::fs::read(&case.weights).unwrap();

@@ -177,8 +177,12 @@ fn tell(arguments: &LayersArguments, networks: &[Measured], sort: Sort) -> Resul
         layers_table::print(&mut out, networks, sort)?;
     }
     layers_table::summary(&mut out, networks)?;
-    for path in arguments.plot.iter().chain(&arguments.out) {
-        writeln!(out, "in {}", path.display())?;
+    if let Some(path) = &arguments.plot {
+        writeln!(out, "Plot in {}", path.display())?;
+    }
+    if let Some(path) = &arguments.out {
+        let rows: usize = networks.iter().map(|network| network.rows.len()).sum();
+        writeln!(out, "{rows} rows in {}", path.display())?;
     }
     out.flush()?;
     Ok(())

@@ -63,14 +63,14 @@ impl Scorer {
         Ok(ParameterDirection { tensors, fisher: fisher_length(&probabilities, &velocity) })
     }
 
-    /// The filter for a group whose Gram matrix is not scaled: lambda in units of a relative budget is lambda / |theta|^2 here.
+    /// The filter for a group whose Gram matrix is not scaled: lambda is divided by what it would be scaled by.
     fn scaled_filter(&self, group: usize) -> Result<Filter> {
-        match (*self.filter(), self.budget()) {
-            (Filter::Tikhonov { lambda }, crate::Budget::Relative) => {
-                let norm = self.blocks().get(group).map_or(0.0, |block| block.square_norm);
-                Filter::tikhonov(lambda / norm).map_err(Error::Filter)
+        match *self.filter() {
+            Filter::Tikhonov { lambda } => {
+                let scale = self.blocks().get(group).map_or(1.0, |block| block.scale);
+                Filter::tikhonov(lambda / scale).map_err(Error::Filter)
             }
-            (filter, _) => Ok(filter),
+            filter => Ok(filter),
         }
     }
 

@@ -11,7 +11,7 @@ use influence_autodiff::{ParameterGrams, Precision, SampleGrams};
 use influence_manifold::{Filter, Objective, Precision as RowPrecision, Tangent};
 
 use crate::error::{Error, Result};
-use crate::perturbation::{Block, Budget, refused};
+use crate::perturbation::{Block, refused};
 use crate::score::Score;
 use crate::scorer::Scorer;
 
@@ -20,8 +20,8 @@ use crate::scorer::Scorer;
 pub struct ParameterLinearizations<'a> {
     pub(crate) scorer: &'a Scorer,
     pub(crate) grams: ParameterGrams<'a>,
-    /// Elements of all samples, for |x|.
-    pub(crate) samples: TensorData,
+    /// What the input's Gram matrix is multiplied by at each sample: |x|^2 for a relative budget; 1 where there are none.
+    pub(crate) scales: Vec<f64>,
     /// Whether Gram matrices that are not needed for exact scores are left out.
     pub(crate) short: bool,
 }
@@ -31,7 +31,7 @@ pub struct ParameterLinearizations<'a> {
 pub struct ParameterLinearization<'a> {
     scorer: &'a Scorer,
     grams: SampleGrams,
-    /// |x|^2.
+    /// What the input's Gram matrix is multiplied by.
     input: f64,
     short: bool,
 }
@@ -42,17 +42,17 @@ impl<'a> Iterator for ParameterLinearizations<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let grams = self.grams.next()?;
         Some(grams.map_err(Error::from).map(|grams| {
-            let input = self.square_norm(grams.sample);
+            let input = self.scales.get(grams.sample).copied().unwrap_or(1.0);
             ParameterLinearization { scorer: self.scorer, grams, input, short: self.short }
         }))
     }
 }
 
-impl ParameterLinearizations<'_> {
-    fn square_norm(&self, sample: usize) -> f64 {
-        let size: usize = self.samples.shape()[1..].iter().product();
-        self.samples.iter::<f64>().skip(sample * size).take(size).map(|x| x * x).sum()
-    }
+/// |x|^2 of each sample.
+pub(crate) fn square_norms(samples: &TensorData) -> Vec<f64> {
+    let size: usize = samples.shape()[1..].iter().product();
+    let values: Vec<f64> = samples.iter().collect();
+    values.chunks(size.max(1)).map(|sample| sample.iter().map(|x| x * x).sum()).collect()
 }
 
 impl ParameterLinearization<'_> {
@@ -68,20 +68,16 @@ impl ParameterLinearization<'_> {
         &self.grams.logits
     }
 
-    /// `J J^T` of one group by its place in [`Scorer::groups`], of the differences z_k - z_K, in the units of the scorer's [`Budget`]:
+    /// `J J^T` of one group by its place in [`Scorer::groups`], of the differences z_k - z_K, in the units of the scorer's [`Budget`](crate::Budget):
     /// `[K-1, K-1]`; nothing where a short way has made it dispensable.
     #[must_use]
     pub fn gram(&self, group: usize) -> Option<Vec<f64>> {
         let block = self.scorer.blocks().get(group)?;
         let tensors = block.tensors.iter().map(|&tensor| self.grams.tensors[tensor].as_slice());
-        let [parameters, input] = match self.scorer.budget() {
-            Budget::Absolute => [1.0, 1.0],
-            Budget::Relative => [block.square_norm, self.input],
-        };
         let mut sum = added(tensors)?;
-        sum.iter_mut().for_each(|x| *x *= parameters);
+        sum.iter_mut().for_each(|x| *x *= block.scale);
         if let Some(of_input) = self.grams.input.as_ref().filter(|_| block.input) {
-            sum.iter_mut().zip(of_input).for_each(|(sum, x)| *sum += x * input);
+            sum.iter_mut().zip(of_input).for_each(|(sum, x)| *sum += x * self.input);
         }
         Some(sum)
     }

@@ -98,8 +98,8 @@ pub(crate) struct Block {
     pub(crate) tensors: Vec<usize>,
     /// Whether the input belongs to it.
     pub(crate) input: bool,
-    /// |theta|^2.
-    pub(crate) square_norm: f64,
+    /// What its Gram matrix is multiplied by: |theta|^2 for a relative budget, else 1.
+    pub(crate) scale: f64,
 }
 
 /// The groups of a perturbation, and all that they perturb.
@@ -111,7 +111,7 @@ pub(crate) struct Blocks {
 
 impl Blocks {
     /// Those of a network.
-    pub(crate) fn new(perturbation: &Perturbation, graph: &Graph) -> Result<Self> {
+    pub(crate) fn new(perturbation: &Perturbation, budget: Budget, graph: &Graph) -> Result<Self> {
         let all = || (0..graph.parameters().len()).collect::<Vec<_>>();
         let input = matches!(perturbation, Perturbation::Input | Perturbation::InputAndParameters);
         let groups: Vec<(String, Vec<usize>)> = match perturbation {
@@ -130,7 +130,10 @@ impl Blocks {
         let leaves = if input { leaves.and_input() } else { leaves };
         let block = |(name, tensors): (String, Vec<usize>)| Block {
             name: name.into(),
-            square_norm: tensors.iter().map(|&tensor| square_norm(graph, tensor)).sum(),
+            scale: match budget {
+                Budget::Absolute => 1.0,
+                Budget::Relative => tensors.iter().map(|&tensor| square_norm(graph, tensor)).sum(),
+            },
             tensors: tensors.iter().filter_map(|tensor| leaves.places().binary_search(tensor).ok()).collect(),
             input,
         };

@@ -12,7 +12,7 @@ use influence_manifold::{Filter, Objective as SampleObjective, Tangent};
 
 use crate::error::{Error, Result};
 use crate::objective::{Objective, Resolved};
-use crate::parameters::{ParameterLinearizations, cheap, needed};
+use crate::parameters::{ParameterLinearizations, cheap, needed, square_norms};
 use crate::perturbation::{Block, Blocks, Budget, Perturbation, refused};
 use crate::score::Score;
 use crate::scores::{Scores, Source};
@@ -117,7 +117,7 @@ impl ScorerBuilder {
                 "a relative budget is one of parameters: perturb parameters, or leave it out".into(),
             ));
         }
-        let Blocks { blocks, leaves } = Blocks::new(&self.perturbation, &graph)?;
+        let Blocks { blocks, leaves } = Blocks::new(&self.perturbation, self.budget, &graph)?;
         let program = Program::perturbing(graph, leaves, &device, &options)?;
         let engine = program.engine().into();
         let (perturbation, budget) = (self.perturbation, self.budget);
@@ -197,10 +197,6 @@ impl Scorer {
 
     pub(crate) fn device(&self) -> &Device {
         &self.device
-    }
-
-    pub(crate) fn budget(&self) -> Budget {
-        self.budget
     }
 
     pub(crate) fn shared_engine(&self) -> &Arc<str> {
@@ -304,13 +300,9 @@ impl Scorer {
         if images.shape().first().is_none_or(|samples| *samples == 0) {
             return Err(Error::NoSamples);
         }
-        let samples = images.clone();
-        Ok(ParameterLinearizations {
-            scorer: self,
-            grams: self.program.grams(images)?,
-            samples,
-            short: false,
-        })
+        let scaled = self.budget == Budget::Relative && self.blocks.iter().any(|block| block.input);
+        let scales = if scaled { square_norms(&images) } else { Vec::new() };
+        Ok(ParameterLinearizations { scorer: self, grams: self.program.grams(images)?, scales, short: false })
     }
 
     /// Linearises the network at `images` `[N, ...sample]`, one after the other: for several objectives and filters at the price of one

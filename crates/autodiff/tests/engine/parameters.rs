@@ -445,6 +445,26 @@ fn only_what_is_wanted_is_computed_and_the_same_bits_come_alone() {
 }
 
 #[test]
+fn the_number_of_threads_changes_no_bit() {
+    let model = Images::new();
+    let shape = [2, 7, 6];
+    let graph = captured(&model, Images::forward, &sample(&shape, 1));
+    let leaves = Leaves::parameters(&graph);
+    let program = Program::perturbing(graph, leaves, &Device::flex(), &options()).expect("it loads");
+    let samples: Vec<f64> =
+        (0..5).flat_map(|seed| sample(&shape, seed).iter::<f64>().collect::<Vec<_>>()).collect();
+    let samples = TensorData::new(samples, [5, 2, 7, 6]);
+    let run = |threads: usize| -> Vec<SampleGrams> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+        let all = || program.grams(samples.clone()).expect("they fit").collect::<Result<_, _>>();
+        pool.install(all).expect("it runs")
+    };
+    let one = run(1);
+    assert_eq!(one.len(), 5);
+    assert!(one == run(2) && one == run(4));
+}
+
+#[test]
 fn bytes_are_known_beforehand_and_bound_the_cotangents() {
     let model = Images::new();
     let graph = captured(&model, Images::forward, &sample(&[2, 7, 6], 1));
