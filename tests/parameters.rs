@@ -20,18 +20,31 @@ const GRAM_F32: f64 = 1e-4;
 const EXACT: f64 = 1e-7;
 const PAPER: f64 = 1e-6;
 
-fn scorer(case: &Case, perturbation: Perturbation, filter: Filter, precision: Precision) -> Scorer {
+/// Every network on our own kernels, the small one on Burn's operations too: there the large ones take minutes.
+fn runs() -> impl Iterator<Item = (Case, Engine)> {
+    cases().into_iter().flat_map(|case| {
+        let burn = case.name.contains("w8").then(|| (case.clone(), Engine::Burn));
+        std::iter::once((case, Engine::Cpu(None))).chain(burn)
+    })
+}
+
+fn scorer(
+    case: &Case,
+    engine: Engine,
+    perturbation: Perturbation,
+    filter: Filter,
+    precision: Precision,
+) -> Scorer {
     let device = Device::flex();
     let network = case.network(match precision {
         Precision::F32 => weights::Precision::F32,
         Precision::F64 => weights::Precision::F64,
     });
     let scorer = Scorer::builder().perturbation(perturbation).filter(filter).precision(precision);
+    let scorer = scorer.engine(engine).device(&device);
+    let scorer = scorer.compile(&network, Network::forward, &case.golden.image_shape()).unwrap();
+    assert_eq!(scorer.engine().starts_with("cpu"), engine != Engine::Burn, "{}", scorer.engine());
     scorer
-        .engine(Engine::Burn)
-        .device(&device)
-        .compile(&network, Network::forward, &case.golden.image_shape())
-        .unwrap()
 }
 
 /// The images that have reference values of layers.
@@ -82,8 +95,8 @@ fn scores(case: &Case, at: &[ParameterLinearization<'_>], groups: usize, filter:
 
 #[test]
 fn layers_in_f64() {
-    for case in cases() {
-        let scorer = scorer(&case, Perturbation::Layers, Filter::exact(), Precision::F64);
+    for (case, engine) in runs() {
+        let scorer = scorer(&case, engine, Perturbation::Layers, Filter::exact(), Precision::F64);
         let layers = case.golden.layers();
         assert_eq!(scorer.groups().collect::<Vec<_>>(), layers, "{}", case.name);
         let at = linearized(&scorer, images(&case));
@@ -92,7 +105,7 @@ fn layers_in_f64() {
         let paper =
             worst(&scores(&case, &at, layers.len(), "paper:1e-3"), &case.golden.floats("fi_layers_paper"));
         println!(
-            "{}: {} layers, Gram {gram:.1e}, exact {exact:.1e}, paper {paper:.1e}",
+            "{} on {engine:?}: {} layers, Gram {gram:.1e}, exact {exact:.1e}, paper {paper:.1e}",
             case.name,
             layers.len()
         );
@@ -102,12 +115,12 @@ fn layers_in_f64() {
 
 #[test]
 fn the_whole_network_in_f64() {
-    for case in cases() {
-        let scorer = scorer(&case, Perturbation::Parameters, Filter::exact(), Precision::F64);
+    for (case, engine) in runs() {
+        let scorer = scorer(&case, engine, Perturbation::Parameters, Filter::exact(), Precision::F64);
         let at = linearized(&scorer, images(&case));
         let found = scores(&case, &at, 1, "paper:1e-3");
         let paper = worst(&found, &case.golden.floats("fi_all_parameters_paper"));
-        println!("{}: paper {paper:.1e}", case.name);
+        println!("{} on {engine:?}: paper {paper:.1e}", case.name);
         assert!(paper <= PAPER, "{}", case.name);
     }
 }
@@ -119,8 +132,8 @@ const KINK: f64 = 1e-5;
 const GRAM_F32_KINK: f64 = 1e-2;
 
 /// Of each image, how far |C J|^2 of the input is from its reference value: a ReLU on the other side of its kink shows there, too.
-fn input_differences(case: &Case) -> Vec<f64> {
-    let scorer = scorer(case, Perturbation::Input, Filter::exact(), Precision::F32);
+fn input_differences(case: &Case, engine: Engine) -> Vec<f64> {
+    let scorer = scorer(case, engine, Perturbation::Input, Filter::exact(), Precision::F32);
     let jacobians = case.golden.floats("jacobian_input");
     let size: usize = case.golden.image_shape().iter().product();
     let difference = |at: &Linearization<'_>| {
@@ -136,12 +149,12 @@ fn input_differences(case: &Case) -> Vec<f64> {
 
 #[test]
 fn layers_in_f32() {
-    for case in cases() {
-        let scorer = scorer(&case, Perturbation::Layers, Filter::exact(), Precision::F32);
+    for (case, engine) in runs() {
+        let scorer = scorer(&case, engine, Perturbation::Layers, Filter::exact(), Precision::F32);
         let at = linearized(&scorer, images(&case));
         let worst = worst_grams(&case, &at, case.golden.layers().len());
-        for (image, (gram, input)) in worst.into_iter().zip(input_differences(&case)).enumerate() {
-            println!("{} image {image}: Gram in f32 {gram:.1e}, input {input:.1e}", case.name);
+        for (image, (gram, input)) in worst.into_iter().zip(input_differences(&case, engine)).enumerate() {
+            println!("{} on {engine:?}, image {image}: Gram in f32 {gram:.1e}, input {input:.1e}", case.name);
             assert!(
                 gram <= if input > KINK { GRAM_F32_KINK } else { GRAM_F32 },
                 "{} image {image}",

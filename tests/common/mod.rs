@@ -25,6 +25,7 @@ pub(crate) fn shared(path: &str) -> Option<PathBuf> {
 }
 
 /// One network with trained weights and float64 reference values.
+#[derive(Clone)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) architecture: Architecture,
@@ -64,6 +65,7 @@ impl Case {
 }
 
 /// A file of reference values.
+#[derive(Clone)]
 pub(crate) struct Golden(Vec<u8>);
 
 impl Golden {

@@ -18,35 +18,67 @@ pub struct ByChannel<T> {
     positions: Vec<u32>,
     /// `[entry][V]`.
     values: Vec<T>,
+    /// What other rows have there, `[entry]`; empty where none are given.
+    others: Vec<T>,
+}
+
+/// Where the cotangents of a sample are.
+#[derive(Debug, Clone, Copy)]
+pub struct At<'a, T> {
+    /// The cotangents.
+    pub source: Cotangents<'a, T>,
+    /// V, from 1 to [`MOST_LINES`].
+    pub lines: usize,
+    /// How many rows a sample has.
+    pub rows: usize,
+    /// Those at which there may be cotangents, ascending.
+    pub live: &'a [usize],
+    /// Which sample.
+    pub sample: usize,
 }
 
 impl<T: Element> ByChannel<T> {
-    /// Of a sample with `rows` rows, at the positions `live`.
+    /// Of one sample, with the values that `others` has at the same rows and channels.
     #[must_use]
-    pub fn new(source: Cotangents<'_, T>, lines: usize, rows: usize, live: &[usize], sample: usize) -> Self {
-        debug_assert!((1..=MOST_LINES).contains(&lines), "{lines} lines");
-        let row = |position: &usize| source.row(sample * rows + position, lines);
-        let mut starts = vec![0; source.layout.channels() + 1];
-        for position in live {
-            row(position).ids.iter().for_each(|&id| starts[id as usize + 1] += 1);
+    pub fn new(at: At<'_, T>, others: Option<Dense<'_, T>>) -> Self {
+        debug_assert!((1..=MOST_LINES).contains(&at.lines), "{} lines", at.lines);
+        let mut starts = vec![0; at.source.layout.channels() + 1];
+        for row in at.live_rows() {
+            at.source.row(row, at.lines).ids.iter().for_each(|&id| starts[id as usize + 1] += 1);
         }
         for channel in 1..starts.len() {
             starts[channel] += starts[channel - 1];
         }
         let count = starts.last().copied().unwrap_or(0);
-        let (mut next, mut positions) = (starts.clone(), vec![0; count]);
-        let mut values = vec![T::default(); count * lines];
-        for (at, position) in live.iter().enumerate() {
-            let Lines { ids, values: from, stride } = row(position);
+        let mut this = Self {
+            lines: at.lines,
+            starts,
+            positions: vec![0; count],
+            values: vec![T::default(); count * at.lines],
+            others: vec![T::default(); if others.is_some() { count } else { 0 }],
+        };
+        by_lines!(at.lines, |V| this.fill::<V>(at, others));
+        this
+    }
+
+    /// Sorts the cotangents of all rows into their channels.
+    fn fill<const V: usize>(&mut self, at: At<'_, T>, others: Option<Dense<'_, T>>) {
+        let mut next = self.starts.clone();
+        for (place, row) in at.live_rows().enumerate() {
+            let Lines { ids, values, stride } = at.source.row(row, V);
+            let lines: [&[T]; V] = std::array::from_fn(|line| &values[line * stride..][..ids.len()]);
             for (a, &id) in ids.iter().enumerate() {
                 let entry = next[id as usize];
                 next[id as usize] += 1;
-                positions[entry] = at as u32;
-                let values = values[entry * lines..(entry + 1) * lines].iter_mut();
-                values.zip(from[a..].iter().step_by(stride)).for_each(|(to, from)| *to = *from);
+                self.positions[entry] = place as u32;
+                for (value, line) in self.values[entry * V..][..V].iter_mut().zip(lines) {
+                    *value = line[a];
+                }
+                if let Some(others) = others {
+                    self.others[entry] = others.row(row)[id as usize];
+                }
             }
         }
-        Self { lines, starts, positions, values }
     }
 
     /// How many channels there are.
@@ -71,53 +103,64 @@ impl<T: Element> ByChannel<T> {
     /// The sums over positions, `[V][channel]` in f64: the gradient of a bias.
     #[must_use]
     pub fn sums(&self, set: InstructionSet) -> Vec<f64> {
-        set.run(Sums { entries: self, factor: |_, _| 1.0 })
+        set.run(Sums { of: self, norm: None })
     }
 
-    /// The sums over positions of the cotangents times (x - mean) inverse, `[V][channel]` in f64: the gradient of the scale of a batch
-    /// normalisation of `rows`, whose row is `row` of the place in the list of positions.
+    /// The sums over positions of the cotangents times (x - mean) inverse, x being the others, `[V][channel]` in f64: the gradient of the
+    /// scale of a batch normalisation of them.
     #[must_use]
-    pub fn moments(
-        &self,
-        set: InstructionSet,
-        rows: Dense<'_, T>,
-        row: impl Fn(usize) -> usize,
-        [mean, inverse]: [&[f64]; 2],
-    ) -> Vec<f64> {
-        let factor = |at: usize, channel: usize| {
-            (rows.row(row(at))[channel].to_f64() - mean[channel]) * inverse[channel]
-        };
-        set.run(Sums { entries: self, factor })
+    pub fn moments(&self, set: InstructionSet, mean: &[f64], inverse: &[f64]) -> Vec<f64> {
+        set.run(Sums { of: self, norm: Some([mean, inverse]) })
     }
 }
 
-/// Weighted sums of the entries of each channel.
-struct Sums<'a, T, F> {
-    entries: &'a ByChannel<T>,
-    factor: F,
+impl<T> At<'_, T> {
+    /// The rows of the sample at which there may be cotangents.
+    fn live_rows(&self) -> impl Iterator<Item = usize> {
+        let first = self.sample * self.rows;
+        self.live.iter().map(move |position| first + position)
+    }
 }
 
-impl<T: Element, F: Fn(usize, usize) -> f64> WithSimd for Sums<'_, T, F> {
+/// Sums of the entries of each channel, weighted by what is normalised.
+struct Sums<'a, T> {
+    of: &'a ByChannel<T>,
+    norm: Option<[&'a [f64]; 2]>,
+}
+
+impl<T: Element> WithSimd for Sums<'_, T> {
     type Output = Vec<f64>;
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> Vec<f64> {
-        by_lines!(self.entries.lines, |V| self.run::<V>())
+        by_lines!(self.of.lines, |V| self.run::<V>())
     }
 }
 
-impl<T: Element, F: Fn(usize, usize) -> f64> Sums<'_, T, F> {
+impl<T: Element> Sums<'_, T> {
     #[inline(always)]
     fn run<const V: usize>(&self) -> Vec<f64> {
-        let channels = self.entries.channels();
+        let channels = self.of.channels();
         let mut out = vec![0.0; V * channels];
         for channel in 0..channels {
-            let (positions, values) = self.entries.entries(channel);
+            let entries = self.of.starts[channel]..self.of.starts[channel + 1];
+            let values = self.of.values[entries.start * V..entries.end * V].chunks_exact(V);
             let mut sums = [0.0; V];
-            for (at, values) in positions.iter().zip(values.chunks_exact(V)) {
-                let factor = (self.factor)(*at as usize, channel);
-                for (sum, value) in sums.iter_mut().zip(values) {
-                    *sum += value.to_f64() * factor;
+            match self.norm {
+                None => {
+                    for values in values {
+                        for (sum, value) in sums.iter_mut().zip(values) {
+                            *sum += value.to_f64();
+                        }
+                    }
+                }
+                Some([mean, inverse]) => {
+                    for (values, x) in values.zip(&self.of.others[entries]) {
+                        let factor = (x.to_f64() - mean[channel]) * inverse[channel];
+                        for (sum, value) in sums.iter_mut().zip(values) {
+                            *sum += value.to_f64() * factor;
+                        }
+                    }
                 }
             }
             sums.iter().enumerate().for_each(|(line, sum)| out[line * channels + channel] = *sum);

@@ -38,7 +38,7 @@ mod table;
 mod windows;
 
 pub use active::{Active, PAD};
-pub use channels::{ByChannel, gram_of, symmetric_gram};
+pub use channels::{At, ByChannel, gram_of, symmetric_gram};
 pub use cotangent::{Cotangents, Layout, Target};
 pub use gather::{Gather, Share};
 pub use outer::Outer;

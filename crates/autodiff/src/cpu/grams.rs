@@ -6,7 +6,7 @@
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
-use influence_kernels::{ByChannel, Dense, Outer, Table, gram_of, symmetric_gram};
+use influence_kernels::{self as kernels, ByChannel, Dense, Outer, Table, gram_of, symmetric_gram};
 
 use super::Number;
 use super::reverse::Reverse;
@@ -70,11 +70,7 @@ impl Squares<'_> {
         if let Some(norm) = norm
             && let Some(place) = self.place(at, norm.gamma)
         {
-            let (live, positions) = (at.live(), at.positions());
-            let row = |at_live: usize| at.sample * positions + live[at_live];
-            let rows = at.reverse.values(norm.rows);
-            let moments = at.entries.moments(set, rows, row, [&norm.mean, &norm.inverse]);
-            place.copy_from_slice(&gram_of(set, &moments, lines));
+            place.copy_from_slice(&gram_of(set, &at.entries.moments(set, &norm.mean, &norm.inverse), lines));
         }
         if let Some(place) = self.place(at, trainable.bias) {
             if let Some(Norm { affine: [scale, _], .. }) = norm {
@@ -100,8 +96,15 @@ struct At<'a, T> {
 impl<'a, T: Number> At<'a, T> {
     fn new(reverse: &'a Reverse<'a, T>, stage: &'a Stage<T>, source: Place, sample: usize) -> Self {
         let map = &reverse.compiled.maps[stage.output.map];
-        let entries =
-            ByChannel::new(reverse.cotangents(source), reverse.lines, map.positions, &map.live, sample);
+        let norm = stage.trainable.as_ref().and_then(|trainable| trainable.norm.as_ref());
+        let at = kernels::At {
+            source: reverse.cotangents(source),
+            lines: reverse.lines,
+            rows: map.positions,
+            live: &map.live,
+            sample,
+        };
+        let entries = ByChannel::new(at, norm.map(|norm| reverse.values(norm.rows)));
         Self { reverse, stage, source, sample, entries }
     }
 

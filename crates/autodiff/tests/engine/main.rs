@@ -2,6 +2,7 @@
 
 mod bits;
 mod cpu;
+mod cpu_parameters;
 mod dump;
 mod layers;
 mod lowering;

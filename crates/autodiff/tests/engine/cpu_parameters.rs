@@ -1,0 +1,164 @@
+//! Gram matrices of parameters on the CPU executor against those on the Burn executor, which are held against dense differences.
+
+use burn::module::Module;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
+use burn::tensor::activation::relu;
+use burn::tensor::module::{avg_pool2d, max_pool2d};
+use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use influence_autodiff::{Engine, Graph, InstructionSet, Leaves, Options, Precision, Program, SampleGrams};
+
+use crate::models::{Weights, batch};
+
+/// Rounding of f64 along a dozen layers, relative to the largest entry of a matrix.
+const DOUBLE: f64 = 1e-11;
+
+/// The same in f32.
+const SINGLE: f64 = 1e-4;
+
+/// One image: enough positions at first that weights go by tiles, few enough at last that they go by positions.
+const SAMPLE: [usize; 3] = [2, 20, 14];
+
+/// Convolutions of several geometries, batch normalisation before and behind them, sums, concatenation, pools, a linear layer of a flattened image.
+#[derive(Module, Debug)]
+struct Net {
+    stem: Conv2d,
+    blocks: Vec<Conv2d>,
+    shortcut: Conv2d,
+    grow: Conv2d,
+    norms: Vec<BatchNorm>,
+    hidden: Linear,
+    head: Linear,
+}
+
+impl Net {
+    fn new() -> Self {
+        let device = Device::flex();
+        let conv = |channels: [usize; 2], kernel: [usize; 2], stride: usize, dilation: usize, bias: bool| {
+            let padding = [0, 1].map(|axis| dilation * (kernel[axis] / 2));
+            Conv2dConfig::new(channels, kernel)
+                .with_stride([stride, stride])
+                .with_dilation([dilation, dilation])
+                .with_padding(PaddingConfig2d::Explicit(padding[0], padding[1], padding[0], padding[1]))
+                .with_bias(bias)
+                .init(&device)
+        };
+        let norms = [18, 7, 7, 21, 21, 30].map(|channels| BatchNormConfig::new(channels).init(&device));
+        let net = Self {
+            stem: conv([2, 18], [3, 3], 1, 1, true),
+            blocks: vec![
+                conv([18, 7], [1, 1], 2, 1, false),
+                conv([7, 7], [3, 1], 1, 1, true),
+                conv([7, 21], [1, 1], 1, 1, true),
+            ],
+            shortcut: conv([18, 21], [1, 1], 2, 1, true),
+            grow: conv([21, 9], [3, 3], 1, 2, true),
+            norms: norms.to_vec(),
+            hidden: LinearConfig::new(30 * 5 * 3, 11).init(&device),
+            head: LinearConfig::new(11, 6).init(&device),
+        };
+        net.map(&mut Weights::new(&device, DType::F32))
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+        let norm = |at: usize, x: Tensor<4>| self.norms[at].forward(x);
+        let x = relu(norm(0, self.stem.forward(x)));
+        let y = relu(norm(1, self.blocks[0].forward(x.clone())));
+        let y = relu(norm(2, self.blocks[1].forward(y)));
+        let y = relu(norm(3, self.blocks[2].forward(y)) + self.shortcut.forward(x));
+        let grown = self.grow.forward(relu(norm(4, y.clone())));
+        let y = relu(norm(5, Tensor::cat(vec![y, grown], 1)));
+        let (kernel_size, stride, dilation) = ([2, 2], [2, 2], [1, 1]);
+        let padding = [(0, 0), (0, 0)];
+        let most = MaxPoolOptions { kernel_size, stride, padding, dilation, ceil_mode: false };
+        let mean = AvgPoolOptions { kernel_size, stride, padding, count_include_pad: true, ceil_mode: false };
+        let y = max_pool2d(y.clone(), most) + avg_pool2d(y, mean);
+        self.head.forward(relu(self.hidden.forward(y.flatten::<2>(1, 3))))
+    }
+}
+
+fn captured() -> Graph {
+    Graph::capture(&Net::new(), Net::forward, &SAMPLE, &Device::flex()).expect("it can be captured")
+}
+
+fn sets() -> impl Iterator<Item = InstructionSet> {
+    InstructionSet::ALL.into_iter().filter(|set| set.is_available())
+}
+
+/// The matrices of all parameters and of the input.
+fn grams(engine: Engine, precision: Precision, batch: usize, samples: &TensorData) -> Vec<SampleGrams> {
+    let (graph, options) = (captured(), Options { engine, precision, batch, memory: None });
+    let leaves = Leaves::parameters(&graph).and_input();
+    let program = Program::perturbing(graph, leaves, &Device::flex(), &options).expect("it loads");
+    assert_eq!(program.engine().starts_with("cpu"), engine != Engine::Burn, "{}", program.engine());
+    program.grams(samples.clone()).expect("they fit").collect::<Result<_, _>>().expect("it runs")
+}
+
+fn assert_agree(found: &[SampleGrams], expected: &[SampleGrams], tolerance: f64, what: &str) {
+    let names: Vec<_> = captured().parameters().iter().map(|parameter| parameter.name.clone()).collect();
+    assert_eq!(names.len(), 27);
+    for (found, expected) in found.iter().zip(expected) {
+        let (own, other) = (found.input.iter(), expected.input.iter());
+        let all = found.tensors.iter().chain(own).zip(expected.tensors.iter().chain(other));
+        assert_eq!(all.clone().count(), names.len() + 1);
+        for ((found, expected), name) in all.zip(names.iter().map(String::as_str).chain(["input"])) {
+            assert_eq!(found.len(), 25, "{what}: {name}");
+            let largest = expected.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
+            assert!(largest > 1e-12, "{name} has no influence: the test is blind");
+            let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(worst <= tolerance * largest, "{what}: {name}: {:e}", worst / largest);
+        }
+    }
+}
+
+#[test]
+fn matrices_agree_with_burn() {
+    let samples = batch(3, &SAMPLE);
+    let expected = grams(Engine::Burn, Precision::F64, 1, &samples);
+    for set in sets() {
+        let engine = Engine::Cpu(Some(set));
+        let found = grams(engine, Precision::F64, 3, &samples);
+        assert_agree(&found, &expected, DOUBLE, &format!("{set} in f64"));
+        let found = grams(engine, Precision::F32, 3, &samples);
+        assert_agree(&found, &expected, SINGLE, &format!("{set} in f32"));
+    }
+}
+
+#[test]
+fn threads_and_batches_do_not_show_in_matrices() {
+    let samples = batch(5, &SAMPLE);
+    for (set, precision) in sets().flat_map(|set| [(set, Precision::F32), (set, Precision::F64)]) {
+        let run = |threads: usize, batch: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            pool.install(|| grams(Engine::Cpu(Some(set)), precision, batch, &samples))
+        };
+        let expected = run(1, 1);
+        for (threads, batch) in [(1, 5), (2, 8), (3, 2), (7, 3)] {
+            assert!(
+                run(threads, batch) == expected,
+                "{set}, {precision}, {threads} threads, batches of {batch}"
+            );
+        }
+    }
+}
+
+/// One convolution twice.
+#[derive(Module, Debug)]
+struct Twice {
+    conv: Conv2d,
+}
+
+#[test]
+fn a_tensor_used_twice_runs_on_burn_and_says_so() {
+    let conv = Conv2dConfig::new([2, 2], [1, 1]).init(&Device::flex());
+    let forward = |net: &Twice, x: Tensor<4>| {
+        net.conv.forward(relu(net.conv.forward(x))).mean_dim(3).mean_dim(2).flatten::<2>(1, 3)
+    };
+    let graph = Graph::capture(&Twice { conv }, forward, &[2, 4, 4], &Device::flex()).expect("captured");
+    let leaves = Leaves::parameters(&graph);
+    let options = Options { engine: Engine::Cpu(None), ..Options::default() };
+    let program = Program::perturbing(graph, leaves, &Device::flex(), &options).expect("it loads");
+    let engine = program.engine();
+    assert!(engine.starts_with("burn on flex") && engine.contains("conv.weight is used 2 times"), "{engine}");
+}
