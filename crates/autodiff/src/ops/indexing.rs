@@ -127,7 +127,7 @@ impl Rule for Embedding {
         Array(Dispatch::embedding(matrix.0, indices.expand_indices(&shape[..2]).0))
     }
 
-    /// The perturbation of an embedding is one of its result, not written yet.
+    /// Indices are constants here: what is perturbed of an embedding is its result, given as the sample.
     fn differentiable(&self, _: usize) -> bool {
         false
     }
