@@ -79,9 +79,9 @@ fn maps(at: &Linearization<'_>, filter: &Filter) -> usize {
     each(Channels::Joint) + each(Channels::Separate)
 }
 
-fn seconds(work: impl FnOnce()) -> f64 {
+fn seconds<R>(work: impl FnOnce() -> R) -> f64 {
     let start = Instant::now();
-    work();
+    black_box(work());
     start.elapsed().as_secs_f64()
 }
 
@@ -95,9 +95,9 @@ fn proportions(case: &Case, subject: &Subject) {
     let filters = FILTERS.map(|filter| filter.parse::<Filter>().unwrap());
     let rounds: Vec<Vec<f64>> = (0..ROUNDS)
         .map(|_| {
-            let mut times = vec![seconds(|| drop(black_box(subject.linearization())))];
-            times.push(seconds(|| drop(black_box(subject.scorer.logits(subject.batch(&subject.image))))));
-            times.extend(filters.iter().map(|filter| seconds(|| drop(black_box(maps(&at, filter))))));
+            let mut times = vec![seconds(|| subject.linearization())];
+            times.push(seconds(|| subject.scorer.logits(subject.batch(&subject.image))));
+            times.extend(filters.iter().map(|filter| seconds(|| maps(&at, filter))));
             times
         })
         .collect();
@@ -162,7 +162,7 @@ fn measure(criterion: &mut Criterion, case: &Case) {
     for filter in FILTERS {
         let parsed = filter.parse().unwrap();
         group.bench_function(format!("maps/{filter}"), |bencher| {
-            bencher.iter(|| maps(&at, black_box(&parsed)))
+            bencher.iter(|| maps(&at, black_box(&parsed)));
         });
     }
     for family in [Family::Brightness, Family::Affine] {
