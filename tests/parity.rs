@@ -8,6 +8,8 @@
 #[path = "common/parity.rs"]
 mod parity;
 
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::activation::tanh;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use influence::{Filter, Precision, SampleObjective, Tangent};
 use influence_autodiff::{Graph, Jacobian, Options, Program, Rows};
@@ -111,6 +113,30 @@ fn networks_agree_with_the_reference() {
         }
     }
     differences.check();
+}
+
+/// Some devices have arithmetic in f64 and no functions in it: a network that takes one is right, or refused.
+#[test]
+fn functions_in_double_precision_agree_or_are_refused() {
+    let layer = LinearConfig::new(3, 2).init(&Device::flex());
+    let forward = |layer: &Linear, x: Tensor<2>| tanh(layer.forward(x));
+    let graph = Graph::capture(&layer, forward, &[3], &Device::flex()).unwrap();
+    let run = |device: &Device| {
+        let options = Options { precision: Precision::F64, ..Options::default() };
+        let program = Program::new(graph.clone(), device, &options)?;
+        let samples = TensorData::new(vec![0.5, -1.25, 2.0], [1, 3]);
+        program.jacobians(samples)?.collect::<Result<Vec<_>, _>>()
+    };
+    match (run(&parity::device()), run(&Device::flex()).unwrap()) {
+        (Ok(found), expected) => {
+            let pairs = rows(&found[0]).into_iter().zip(rows(&expected[0]));
+            assert!(pairs.into_iter().all(|(found, expected)| (found - expected).abs() < 1e-13));
+        }
+        (Err(error), _) => {
+            let why = error.to_string();
+            assert!(why.contains("no functions such as exp") || why.contains("has no f64"), "{why}");
+        }
+    }
 }
 
 /// What is computed on the host from a device's tensors has the bits of what is computed from slices.

@@ -19,6 +19,28 @@ impl ModuleMapper for Double {
     }
 }
 
+/// The model with weights in double precision.
+pub(crate) fn double<M: Module>(model: M) -> M {
+    model.map(&mut Double)
+}
+
+/// The rows of z_k - z_K in f64, `[K-1, p]`, of a model in double precision at `point`, a sample of shape `sample`.
+pub(crate) fn rows<M: Module, const D: usize>(
+    model: &M,
+    forward: impl Fn(&M, Tensor<D>) -> Tensor<2>,
+    point: Vec<f64>,
+    sample: &[usize],
+) -> Vec<f64> {
+    let device = Device::flex();
+    let graph = Graph::capture(model, forward, sample, &device).unwrap();
+    let program =
+        Program::new(graph, &device, &Options { precision: Precision::F64, ..Options::default() }).unwrap();
+    let shape: Vec<_> = std::iter::once(1).chain(sample.iter().copied()).collect();
+    let mut all = program.jacobians(TensorData::new(point, shape)).unwrap();
+    let Rows::F64(rows) = all.next().unwrap().unwrap().rows else { panic!("a run in f64") };
+    rows
+}
+
 /// Compares the rows of z_k - z_K at one sample of shape `sample`.
 pub(crate) fn assert_dense<M: Module, const D: usize>(
     model: M,
@@ -26,14 +48,10 @@ pub(crate) fn assert_dense<M: Module, const D: usize>(
     sample: &[usize],
 ) {
     let device = Device::flex();
-    let model = model.map(&mut Double);
+    let model = double(model);
     let shape: Vec<_> = std::iter::once(1).chain(sample.iter().copied()).collect();
     let point: Vec<f64> = (0..shape.iter().product()).map(|i: usize| (i as f64 * 1.7).sin()).collect();
-    let graph = Graph::capture(&model, &forward, sample, &device).unwrap();
-    let program =
-        Program::new(graph, &device, &Options { precision: Precision::F64, ..Options::default() }).unwrap();
-    let mut all = program.jacobians(TensorData::new(point.clone(), shape.clone())).unwrap();
-    let Rows::F64(rows) = all.next().unwrap().unwrap().rows else { panic!("a run in f64") };
+    let rows = rows(&model, &forward, point.clone(), sample);
     let logits = |i: usize, by: f64| {
         let mut moved = point.clone();
         moved[i] += by;

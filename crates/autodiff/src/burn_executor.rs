@@ -14,7 +14,7 @@ use crate::grams::Sums;
 use crate::graph::{Constant, Kind, Node, ValueId};
 use crate::ops::{Keep, Saved, with_leading};
 use crate::parameters::Grams;
-use crate::plan::{Plan, Step};
+use crate::plan::{Plan, Precision, Step};
 
 /// A plan loaded onto a device.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl BurnExecutor {
     /// Moves the weights to `device` in the plan's precision, checks that they are finite, and computes what depends on nothing else.
     ///
     /// # Errors
-    /// [`Error::Device`] when the device does not have the plan's float type; [`Error::NonFinite`] with the name of the first tensor
+    /// [`Error::Device`] when the device does not have the plan's float type, or a function in it; [`Error::NonFinite`] with the name of the first tensor
     /// that holds NaN or infinity.
     pub fn new(plan: Arc<Plan>, device: &Device) -> Result<Self> {
         let device = device.clone().without_autodiff();
@@ -45,6 +45,16 @@ impl BurnExecutor {
             return Err(Error::Device(format!("{name} has no {}: run in f32", plan.precision)));
         }
         let place = Place { device: device.as_dispatch().clone(), dtype };
+        let transcendental =
+            (0..plan.graph.nodes.len()).find(|&i| plan.graph.nodes[i].op.is_transcendental());
+        if let Some(node) = transcendental.filter(|_| plan.precision == Precision::F64)
+            && !device::has_double_functions(&place.device)?
+        {
+            let node = plan.graph.describe(node);
+            return Err(Error::Device(format!(
+                "{name} has arithmetic in f64 but no functions such as exp, which {node} needs: run in f32"
+            )));
+        }
         let mut constants = vec![None; plan.graph.values.len()];
         for (id, constant) in plan.graph.constants() {
             constants[id] = Some(load(constant, plan.graph.values[id].kind, &place)?);

@@ -3,6 +3,10 @@
 //! Which variants Burn's device has depends on cargo features of Burn that this crate does not see; its debug text names them all.
 
 use burn::backend::DispatchDevice;
+use burn::tensor::{FloatDType, TensorData};
+
+use crate::array::{Array, Place};
+use crate::error::Result;
 
 /// `flex`, `ndarray`, `wgpu`, `wgpu:cpu` (an adapter that is software), `vulkan:1` (the second of its kind), `cuda:0`, ...
 pub(crate) fn name(device: &DispatchDevice) -> String {
@@ -12,6 +16,20 @@ pub(crate) fn name(device: &DispatchDevice) -> String {
 /// Whether the kernels run on the processor and their order of summation follows from the shapes alone.
 pub(crate) fn is_cpu(device: &DispatchDevice) -> bool {
     ["flex", "ndarray"].contains(&name(device).as_str())
+}
+
+/// Whether exp comes in double precision on a device with arithmetic in f64. Shading languages have such functions in single precision
+/// alone, and a driver may then give anything, without a word.
+///
+/// # Errors
+/// When the device cannot be read.
+pub(crate) fn has_double_functions(device: &DispatchDevice) -> Result<bool> {
+    /// Beyond rounding in f64, below any of f32.
+    const TOLERANCE: f64 = 1e-12;
+    let place = Place { device: device.clone(), dtype: FloatDType::F64 };
+    let points = [-1.5, -0.1, 0.25, 2.0_f64];
+    let found = Array::from_data(TensorData::from(points), &place).exp().into_data()?;
+    Ok(points.iter().zip(found.iter::<f64>()).all(|(x, found)| (found / x.exp() - 1.0).abs() < TOLERANCE))
 }
 
 fn of_text(text: &str) -> String {
@@ -56,5 +74,10 @@ mod tests {
             assert_eq!(of_text(text), name, "{text}");
         }
         assert!(is_cpu(burn::tensor::Device::flex().as_dispatch()));
+    }
+
+    #[test]
+    fn processors_have_functions_in_double_precision() {
+        assert_eq!(has_double_functions(burn::tensor::Device::flex().as_dispatch()), Ok(true));
     }
 }

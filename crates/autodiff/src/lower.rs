@@ -275,6 +275,9 @@ fn reason(op: &OperationIr) -> &'static str {
         OperationIr::Float(_, FloatOperationIr::Random(_)) => {
             "random operations are refused: the output would not be a function of the input"
         }
+        OperationIr::Float(_, FloatOperationIr::IntoInt(_)) => {
+            "integers have no derivative; where the input is token ids, look them up first and give the embeddings as samples"
+        }
         OperationIr::Custom(_) => {
             "a custom kernel has no derivative here; write it in Burn tensor operations"
         }

@@ -127,7 +127,8 @@ impl Rule for Embedding {
         Array(Dispatch::embedding(matrix.0, indices.expand_indices(&shape[..2]).0))
     }
 
-    /// A matrix that follows the input would couple the samples.
+    /// Indices are constants, and a matrix that follows the input would couple the samples: what is perturbed of an embedding is its
+    /// result, given as the sample.
     fn differentiable(&self, _: usize) -> bool {
         false
     }

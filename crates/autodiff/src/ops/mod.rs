@@ -249,6 +249,16 @@ operations! {
     LogSoftmax(softmax::LogSoftmax) = "x - ln sum exp x along an axis", "g - exp(y) sum g";
 }
 
+impl Op {
+    /// Whether it takes exp, ln, a sine, an error function or a power: functions that a device may have in single precision alone.
+    pub(crate) fn is_transcendental(&self) -> bool {
+        use Op::*;
+        let smooth = matches!(self, Sigmoid(_) | LogSigmoid(_) | Tanh(_) | Gelu(_) | Erf(_));
+        let elementary = matches!(self, Exp(_) | Log(_) | Log1p(_) | Power(_) | Sin(_) | Cos(_));
+        smooth || elementary || matches!(self, Attention(_) | Softmax(_) | LogSoftmax(_))
+    }
+}
+
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self.rule(), f)
