@@ -33,10 +33,17 @@ impl<T: Element> Spread<'_, T> {
             let mut tile = vec![T::default(); self.lines * channels];
             for row in chunk.rows.clone() {
                 let block = &mut chunk.values[begin(row) - chunk.start..];
-                if let (Layout::Dense { .. }, None) = (self.source.layout, self.scale) {
-                    let Lines { values, stride, .. } = self.source.row(row, self.lines);
-                    self.target.deliver(row, 0, values, stride, channels, self.add, block);
-                    continue;
+                match (self.source.layout, self.target) {
+                    (Layout::Dense { .. }, _) if self.scale.is_none() => {
+                        let Lines { values, stride, .. } = self.source.row(row, self.lines);
+                        self.target.deliver(row, 0, values, stride, channels, self.add, block);
+                        continue;
+                    }
+                    (Layout::Compressed(_), Target::Lines(Layout::Dense { pitch, offset, .. })) => {
+                        self.scatter(row, &mut block[offset..], pitch);
+                        continue;
+                    }
+                    _ => {}
                 }
                 self.source.expand(row, self.lines, &mut tile);
                 if let Some(scale) = self.scale {
@@ -47,5 +54,21 @@ impl<T: Element> Spread<'_, T> {
                 self.target.deliver(row, 0, &tile, channels, channels, self.add, block);
             }
         });
+    }
+
+    /// Active channels to dense lines `pitch` apart.
+    fn scatter(&self, row: usize, block: &mut [T], pitch: usize) {
+        let Lines { ids, values, stride } = self.source.row(row, self.lines);
+        for line in 0..self.lines {
+            let out = &mut block[line * pitch..][..self.source.layout.channels()];
+            if !self.add {
+                out.fill(T::default());
+            }
+            let values = &values[line * stride..][..ids.len()];
+            for (&id, value) in ids.iter().zip(values) {
+                let factor = self.scale.map_or(T::from_f64(1.0), |scale| scale[id as usize]);
+                out[id as usize] = out[id as usize] + *value * factor;
+            }
+        }
     }
 }

@@ -130,10 +130,12 @@ impl CpuExecutor {
     }
 
     /// How many samples to run together. Both the weights and the samples' values are read again for every batch that does not fit
-    /// the caches: as many samples, then, as take about what the weights do.
+    /// the caches: as many samples, then, as take about what the weights do. Fewer where the values of all layers are kept for the
+    /// gradients of parameters: there most of the time goes into one sample's matrices, and more of them take memory alone.
     #[must_use]
     pub fn batch(&self) -> usize {
-        (self.fixed_bytes().max(CACHE_BYTES) / self.sample_bytes().max(1)).clamp(1, CPU_BATCH)
+        let most = if self.leaves.places().is_empty() { CPU_BATCH } else { GRAM_BATCH };
+        (self.fixed_bytes().max(CACHE_BYTES) / self.sample_bytes().max(1)).clamp(1, most)
     }
 
     /// Bytes that a run takes at most for each sample: values, masks and cotangents, as if no ReLU switched anything off.
@@ -262,6 +264,9 @@ const CACHE_BYTES: usize = 16 << 20;
 
 /// How many samples run together at most.
 pub const CPU_BATCH: usize = 8;
+
+/// The same where parameters are perturbed.
+const GRAM_BATCH: usize = 2;
 
 /// How many cotangents to take at a time so that the passes are few and evenly filled.
 fn lines(cotangents: usize) -> usize {
