@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Input Jacobian + influence: this program against PyTorch, in alternation, on the same machine, threads and images.
+"""Influence of the input, or of each layer: this program against PyTorch, in alternation, on the same machine, threads and images.
 
 Says how in `--help` and in the README beside it. Imports nothing but the standard library: a child's peak memory, as the
 system gives it, is at least what its parent has at the fork.
@@ -20,7 +20,9 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 FOLDERS = {"mnist": "mnist", "cifar10": "cifar-10-batches-bin"}
 FORMATS = ["contiguous", "channels_last"]
-FEW, MANY = 8, 72  # images: the difference of the two times is free of loading and compiling
+# Images: the difference of the two times is free of loading and compiling. PyTorch takes a second for the layers of one.
+FEW, MANY = {"input": 8, "layers": 8}, {"input": 72, "layers": 40}
+TORCH_IMAGES = {"input": 64, "layers": 4}
 CHECKED = 4  # images compared with float64
 # Relative, float32 against float64: a ReLU whose input lies within rounding of 0 changes a float32 Jacobian by up to 9e-4,
 # PyTorch's own as well (docs/numerics.md, "Whole networks"). Other images agree to 1e-5.
@@ -64,7 +66,7 @@ class Case:
         with tempfile.TemporaryDirectory() as folder:
             out = pathlib.Path(folder) / "scores.csv"
             command = [self.options.program, "score", "--engine", self.options.engine, "--threads", self.options.threads]
-            command += ["--batch", 8, "--filter", "paper:1e-3", "--network", network, "--weights", self.weights]
+            command += ["--batch", 8, "--perturb", self.options.perturb, "--filter", "paper:1e-3", "--network", network, "--weights", self.weights]
             command += ["--width", width] if width else []
             command += ["--dataset", self.dataset, "--data", self.data, "--split", "test", "--images", f"0..{images}"]
             _, seconds, memory = child([str(word) for word in command + ["--quiet", "--out", out]], self.environment)
@@ -72,8 +74,25 @@ class Case:
                 return list(csv.DictReader(file)), seconds, memory
 
 
+def allowed(case, largest, what):
+    if largest > TOLERANCE:
+        sys.exit(f"{case.name}: {largest:.1e} from float64, at most {TOLERANCE:.0e} is allowed")
+    print(f"  {what} within {largest:.1e} of float64")
+    return largest
+
+
+def check_layers(case):
+    """The same of the layers of one image, by the largest of them."""
+    (reference,), _ = case.torch("values-layers", 1)
+    found = [float(row["influence"]) for row in case.ours(1)[0]]
+    differences = [abs(a - b) for a, b in zip(found, reference, strict=True)]
+    return allowed(case, max(differences) / max(reference), f"{len(found)} layers")
+
+
 def check(case):
     """The largest relative difference from float64; stops where it is too large."""
+    if case.options.perturb == "layers":
+        return check_layers(case)
     reference, _ = case.torch("values", CHECKED)
     rows, _, _ = case.ours(CHECKED)
     differences = [0.0]
@@ -85,26 +104,24 @@ def check(case):
         if int(row["rank"]) != expected["rank"]:
             sys.exit(f"{case.name}, image {row['index']}: rank {row['rank']}, float64 has {expected['rank']}")
         differences.append(abs(found - expected["value"]) / expected["value"] if expected["value"] else abs(found))
-    if max(differences) > TOLERANCE:
-        sys.exit(f"{case.name}: {max(differences):.1e} from float64, at most {TOLERANCE:.0e} is allowed")
-    print(f"  {len(differences) - 1} images within {max(differences):.1e} of float64")
-    return max(differences)
+    return allowed(case, max(differences), f"{len(differences) - 1} images")
 
 
 def compare(case):
     """One row of the record."""
-    difference = check(case)
+    difference, perturb = check(case), case.options.perturb
+    what, few_images, many_images = {"input": "time", "layers": "time-layers"}[perturb], FEW[perturb], MANY[perturb]
     runs = []
     for _ in range(case.options.repeats):
         # The better format of each round, with that process's memory.
         torch, format_, torch_memory = min(
-            ((answer, name, memory) for name in FORMATS for answer, memory in [case.torch("time", name, MANY - FEW, case.options.threads)]),
+            ((answer, name, memory) for name in FORMATS for answer, memory in [case.torch(what, name, TORCH_IMAGES[perturb], case.options.threads)]),
             key=lambda run: run[0]["seconds"],
         )
-        _, few, _ = case.ours(FEW)
-        _, many, memory = case.ours(MANY)
+        _, few, _ = case.ours(few_images)
+        _, many, memory = case.ours(many_images)
         run = dict(torch=torch["seconds"], forward=torch["forward"], format=format_, torch_memory=torch_memory)
-        run |= dict(ours=(many - few) / (MANY - FEW), memory=memory, version=torch["version"])
+        run |= dict(ours=(many - few) / (many_images - few_images), memory=memory, version=torch["version"])
         runs.append(run)
         print(f"  PyTorch {run['torch']:.4f} s an image ({format_}), {torch_memory:.0f} MiB; ours {run['ours']:.4f} s, {memory:.0f} MiB")
     middle = lambda key: statistics.median(run[key] for run in runs)
@@ -143,7 +160,7 @@ def commit():
 
 def record(rows, options):
     today = datetime.date.today().isoformat()
-    path = options.record / f"{today}-peers-{options.engine.replace(':', '-')}.csv"
+    path = options.record / f"{today}-peers-{options.perturb}-{options.engine.replace(':', '-')}.csv"
     known = {"date": today, "commit": commit(), "machine": processor(), "cores": os.cpu_count(), "threads": options.threads}
     known |= {"engine": options.engine, "build": options.program.resolve().parent.name, "repeats": options.repeats, "batch": 8}
     known |= {"load": f"{os.getloadavg()[0]:.1f}"}
@@ -162,7 +179,8 @@ def main():
     parser.add_argument("--program", type=pathlib.Path, required=True, help="the built `influence`")
     parser.add_argument("--weights", type=pathlib.Path, required=True, help="folder with CASE.safetensors, .pt or .pth")
     parser.add_argument("--data", type=pathlib.Path, required=True, help="folder with mnist/ and cifar-10-batches-bin/")
-    parser.add_argument("--engine", default="flex")
+    parser.add_argument("--engine", default="cpu")
+    parser.add_argument("--perturb", choices=list(FEW), default="input")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--python", default=sys.executable, help="the Python that has torch [this one]")

@@ -4,7 +4,10 @@ torch_side.py time NETWORK DATASET WEIGHTS DATA contiguous|channels_last IMAGES 
     prints a line of JSON: seconds per image of input Jacobian + influence, and of the forward pass, at batch 8
 torch_side.py values NETWORK DATASET WEIGHTS DATA IMAGES
     prints a line of JSON: influence, rank and the singular value nearest to the cut of each image, in float64
+torch_side.py time-layers, values-layers
+    the same of each layer's parameters, image by image: a gradient a class, and their inner products; values without ranks
 """
+import functools
 import json
 import pathlib
 import sys
@@ -70,22 +73,36 @@ def scored(model, x, labels):
     return influence(logits.double(), rows @ rows.mT, labels)
 
 
-def seconds(work, x, labels):
+def layers_scored(model, x, labels):
+    """Influence of each layer, a layer being the tensors of one module, at one image: K backward passes, one Gram matrix a layer."""
+    names, parameters = zip(*model.requires_grad_(True).named_parameters())
+    layers = {}
+    for at, name in enumerate(names):
+        layers.setdefault(name.rsplit(".", 1)[0], []).append(at)
+    logits = model(x)[0]
+    gradients = [torch.autograd.grad(logits[k], parameters, retain_graph=k + 1 < CLASSES) for k in range(CLASSES)]
+    rows = lambda own: torch.stack([torch.cat([of[at].flatten() for at in own]) for of in gradients])
+    grams = torch.stack([(j @ j.T).double() for j in map(rows, layers.values())])
+    return influence(logits.detach().double().expand(len(grams), -1), grams, labels.expand(len(grams)))
+
+
+def seconds(work, x, labels, batch=BATCH):
     """Seconds per image; the first batch is done once before, and does not count."""
-    work(x[:BATCH], labels[:BATCH])
+    work(x[:batch], labels[:batch])
     began = time.perf_counter()
-    for start in range(0, len(x), BATCH):
-        work(x[start : start + BATCH], labels[start : start + BATCH])
+    for start in range(0, len(x), batch):
+        work(x[start : start + batch], labels[start : start + batch])
     return (time.perf_counter() - began) / len(x)
 
 
-def timed(network, dataset, weights, data, memory_format, count, threads):
+def timed(network, dataset, weights, data, memory_format, count, threads, layers=False):
     torch.set_num_threads(int(threads))
     memory_format = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[memory_format]
     x, labels = images(dataset, data, int(count))
     model = trained(network, weights, x.shape).to(memory_format=memory_format)
     x = x.float().contiguous(memory_format=memory_format)
-    jacobians = seconds(lambda x, labels: scored(model, x, labels), x, labels)
+    work, batch = (layers_scored, 1) if layers else (scored, BATCH)
+    jacobians = seconds(lambda x, labels: work(model, x, labels), x, labels, batch)
     with torch.no_grad():
         forward = seconds(lambda x, _: model(x), x, labels)
     return {"seconds": jacobians, "forward": forward, "version": torch.__version__}
@@ -109,5 +126,13 @@ def values(network, dataset, weights, data, count):
     return [one_value(p, j, y) for p, j, y in zip(logits.softmax(1).numpy(), rows.numpy(), labels.tolist())]
 
 
+def layer_values(network, dataset, weights, data, count):
+    x, labels = images(dataset, data, int(count))
+    model = trained(network, weights, x.shape).double()
+    return [layers_scored(model, x[i : i + 1], labels[i : i + 1]).tolist() for i in range(len(x))]
+
+
+WORK = {"time": timed, "values": values, "time-layers": functools.partial(timed, layers=True), "values-layers": layer_values}
+
 if __name__ == "__main__":
-    print(json.dumps({"time": timed, "values": values}[sys.argv[1]](*sys.argv[2:])))
+    print(json.dumps(WORK[sys.argv[1]](*sys.argv[2:])))
