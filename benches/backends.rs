@@ -14,6 +14,7 @@ mod common;
 mod engine;
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, TensorData};
@@ -21,7 +22,7 @@ use common::{Case, cases};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use engine::Engine;
 use influence::{Objective, Precision, Scorer};
-use influence_autodiff::{Graph, Options, Program};
+use influence_autodiff::{CpuExecutor, Graph, Options, Program};
 use influence_zoo::{Network, weights};
 
 /// Engines that are compared unless `INFLUENCE_ENGINES` names others.
@@ -108,9 +109,30 @@ fn compare(criterion: &mut Criterion, case: &Case, engine: Engine, device: &Devi
     group.finish();
 }
 
+/// Tells what the masks leave of the reverse pass, at the reference's images.
+fn tell_work(case: &Case) {
+    let (network, shape) = (case.network(weights::Precision::F32), case.golden.image_shape());
+    let graph = Graph::capture(&network, Network::forward, &shape, &Device::flex()).unwrap();
+    let executor = CpuExecutor::new(Arc::new(graph), Precision::F32, None).unwrap().unwrap();
+    let pixels: Vec<f32> = case.golden.images().iter().map(|&x| x as f32).collect();
+    let count = pixels.len() / shape.iter().product::<usize>();
+    let work = executor.reverse_work(TensorData::new(pixels, [&[count], &shape[..]].concat())).unwrap();
+    let giga = |work: u64| 2e-9 * work as f64 / count as f64;
+    let share = |part: u64| 100.0 * part as f64 / work.dense as f64;
+    println!(
+        "{}: reverse pass of one cotangent {:.3} GFLOP an image, dense {:.3}: {:.0} % (read side alone {:.0} %)",
+        case.name,
+        giga(work.done),
+        giga(work.dense),
+        share(work.done),
+        share(work.read)
+    );
+}
+
 fn backends(criterion: &mut Criterion) {
     let engines = std::env::var("INFLUENCE_ENGINES").unwrap_or_else(|_| ENGINES.to_owned());
     let cases = cases();
+    cases.iter().for_each(tell_work);
     for engine in engines.split(',') {
         let engine: Engine = engine.parse().unwrap();
         match engine.device() {

@@ -42,7 +42,7 @@ mod plan;
 mod program;
 
 pub use burn_executor::BurnExecutor;
-pub use cpu::{CPU_BATCH, CpuExecutor};
+pub use cpu::{CPU_BATCH, CpuExecutor, Work};
 pub use error::{Error, Problem, Result};
 pub use executor::{Executor, Linearized};
 pub use graph::Graph;

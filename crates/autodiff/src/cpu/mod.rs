@@ -21,6 +21,7 @@ mod reverse;
 mod stages;
 mod trained;
 mod values;
+mod work;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -36,6 +37,7 @@ use self::grams::Squares;
 use self::memory::Memory;
 use self::reverse::Reverse;
 use self::stages::Compiled;
+pub use self::work::Work;
 use crate::check;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, Linearized};
@@ -138,6 +140,24 @@ impl CpuExecutor {
         (self.fixed_bytes().max(CACHE_BYTES) / self.sample_bytes().max(1)).clamp(1, most)
     }
 
+    /// How many operations the reverse pass does at `batch` `[n, ...sample]`, beside a dense one.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another shape.
+    pub fn reverse_work(&self, batch: TensorData) -> Result<Work> {
+        self.check_batch(&batch)?;
+        Ok(match &self.network {
+            Network::Single(loaded) => linearized(self, loaded, batch)?.work(),
+            Network::Double(loaded) => linearized(self, loaded, batch)?.work(),
+        })
+    }
+
+    /// How many samples a batch has, if it is one.
+    fn check_batch(&self, batch: &TensorData) -> Result<()> {
+        let samples = batch.shape().first().copied().unwrap_or(0);
+        check::shape("batch", batch.shape(), &self.graph.values[self.graph.input].shape_at(samples))
+    }
+
     /// Bytes that a run takes at most for each sample: values, masks and cotangents, as if no ReLU switched anything off.
     #[must_use]
     pub fn sample_bytes(&self) -> usize {
@@ -163,13 +183,11 @@ impl Executor for CpuExecutor {
     }
 
     fn linearize(&self, batch: TensorData) -> Result<Box<dyn Linearized + '_>> {
-        let graph = &self.graph;
-        let samples = batch.shape().first().copied().unwrap_or(0);
-        check::shape("batch", batch.shape(), &graph.values[graph.input].shape_at(samples))?;
-        match &self.network {
-            Network::Single(loaded) => linearize(self, loaded, batch),
-            Network::Double(loaded) => linearize(self, loaded, batch),
-        }
+        self.check_batch(&batch)?;
+        Ok(match &self.network {
+            Network::Single(loaded) => Box::new(linearized(self, loaded, batch)?),
+            Network::Double(loaded) => Box::new(linearized(self, loaded, batch)?),
+        })
     }
 
     fn most_cotangents(&self) -> usize {
@@ -178,11 +196,11 @@ impl Executor for CpuExecutor {
 }
 
 /// The forward pass.
-fn linearize<'a, T: Number>(
+fn linearized<'a, T: Number>(
     executor: &'a CpuExecutor,
     loaded: &'a Loaded<T>,
     batch: TensorData,
-) -> Result<Box<dyn Linearized + 'a>> {
+) -> Result<CpuLinearized<'a, T>> {
     let batch = batch.convert_dtype(T::DTYPE);
     let (trace, arena) = {
         let input = batch.as_slice::<T>().map_err(|error| Error::Device(format!("{error:?}")))?;
@@ -192,7 +210,7 @@ fn linearize<'a, T: Number>(
     let kept = RefCell::new(None);
     let linearized = CpuLinearized { executor, loaded, trace, kept };
     linearized.give(arena);
-    Ok(Box::new(linearized))
+    Ok(linearized)
 }
 
 /// A float type on both sides of the seam.
@@ -232,6 +250,10 @@ impl<T: Number> CpuLinearized<'_, T> {
         } else {
             self.loaded.arenas.give(arena);
         }
+    }
+
+    fn work(&self) -> Work {
+        work::count(&self.loaded.compiled, &self.trace)
     }
 
     /// A number of cotangents `[V, n, K]`, converted.

@@ -316,6 +316,30 @@ fn stages_and_steps_are_printed() {
     assert!(text.contains("relu with mask r0") && text.contains("through r0"), "{text}");
 }
 
+#[test]
+fn operations_are_counted_by_hand() {
+    // Two convolutions of single pixels around a ReLU, and a layer of the flattened image: 2 -> 3 -> 1 channels, 30 positions, 4 classes.
+    let signs = |x: Tensor<4>, to: usize| {
+        let (from, device) = (x.dims()[1], x.device());
+        let weights: Vec<f32> = (0..to * from).map(|at| [1.0, -1.0][at / from % 2]).collect();
+        let weights = Tensor::<4>::from_data(TensorData::new(weights, [to, from, 1, 1]), &device);
+        conv2d(x, weights, None, ConvOptions::new([1, 1], [0, 0], [1, 1], 1))
+    };
+    let graph = capture_one(|x| {
+        let device = x.device();
+        let flat = signs(relu(signs(x, 3)), 1).flatten::<2>(1, 3);
+        linear(flat, weights([30, 4], 1, &device), None)
+    });
+    let executor = CpuExecutor::new(Arc::new(graph), Precision::F32, None).expect("finite").expect("known");
+    // Of three channels the sum of a positive image turns on the first and the last, that of a negative one the second alone.
+    for (value, on) in [(1.0, 2), (-1.0, 1)] {
+        let work = executor.reverse_work(TensorData::new(vec![value; 60], [1, 2, 6, 5])).expect("it fits");
+        let last = 4 * 30;
+        assert_eq!((work.dense, work.read), (last + 30 * (3 + 6), last + 30 * (3 + 2 * on)), "{work:?}");
+        assert_eq!(work.done, last + 30 * (on + 2 * on), "{work:?}");
+    }
+}
+
 /// A network without weights.
 fn capture_one(forward: impl Fn(Tensor<4>) -> Tensor<2>) -> Graph {
     Graph::capture(&EMPTY, |_: &Empty, x| forward(x), &SAMPLE, &Device::flex()).expect("it can be captured")
