@@ -134,7 +134,8 @@ pub(crate) struct Sums {
 
 #[derive(Debug)]
 enum Sum {
-    There(Array),
+    /// Boxed: on some devices a tensor's handle is hundreds of bytes.
+    There(Box<Array>),
     Here(Vec<f64>),
 }
 
@@ -180,7 +181,7 @@ impl Sums {
                 let part = factors.part(groups, [row, rows.min(outer.outputs - row)]);
                 match form {
                     Form::Gradient(_) => self.rows(place, part.gradients())?,
-                    Form::Position(_) => self.add(place, Sum::There(part.by_position())),
+                    Form::Position(_) => self.add(place, Sum::There(Box::new(part.by_position()))),
                 }
             }
         }
@@ -191,7 +192,7 @@ impl Sums {
     fn rows(&mut self, place: usize, rows: Array) -> Result<()> {
         let product = if self.exact {
             let rows = rows.double();
-            Sum::There(rows.clone().matmul(rows.permute(&[1, 0])))
+            Sum::There(Box::new(rows.clone().matmul(rows.permute(&[1, 0]))))
         } else {
             let rows: Vec<f64> = rows.into_data()?.iter().collect();
             Sum::Here(products(&rows, self.cotangents))
@@ -207,7 +208,7 @@ impl Sums {
                 sum.iter_mut().zip(product).for_each(|(sum, product)| *sum += product);
                 Sum::Here(sum)
             }
-            (Some(Sum::There(sum)), Sum::There(product)) => Sum::There(sum.add(product)),
+            (Some(Sum::There(sum)), Sum::There(product)) => Sum::There(Box::new(sum.add(*product))),
             _ => unreachable!("all sums of a device are at one place"),
         };
         self.sums[place] = Some(sum);

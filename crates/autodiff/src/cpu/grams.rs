@@ -144,7 +144,7 @@ impl<'a, T: Number> At<'a, T> {
             source.expand(self.sample * self.positions() + position, lines, out);
             if let Some(scale) = scale {
                 for line in out.chunks_exact_mut(width) {
-                    line.iter_mut().zip(scale).for_each(|(x, s)| *x = *x * *s);
+                    line.iter_mut().zip(scale).for_each(|(x, s)| *x *= *s);
                 }
             }
         }
