@@ -7,6 +7,11 @@ use super::stages::Trainable;
 use crate::graph::{Graph, Node, Origin, ValueId};
 use crate::ops::Op;
 
+/// Whether a node's result is its operand under another shape.
+fn is_view(node: &Node) -> bool {
+    matches!(node.op, Op::Reshape(_) | Op::Cast(_))
+}
+
 /// The perturbed tensors of a graph.
 #[derive(Debug)]
 pub(super) struct Trained {
@@ -20,26 +25,28 @@ impl Trained {
     /// # Errors
     /// A tensor that is read more than once: its gradients would have to be added before they are squared.
     pub(super) fn of(graph: &Graph, tensors: &[usize]) -> Result<Self, Refusal> {
-        let mut places = HashMap::new();
+        let values =
+            |&tensor: &usize| graph.parameters()[tensor].values.iter().map(move |&value| (value, tensor));
+        let this = Self { places: tensors.iter().flat_map(values).collect() };
+        // Another shape of a tensor is no use of it; two operands of one operation are two.
+        let uses = graph.nodes().iter().filter(|node| !is_view(node)).flat_map(|node| &node.inputs);
+        let used: Vec<usize> = uses.filter_map(|&input| this.tensor(graph, input)).collect();
         for &tensor in tensors {
-            let parameter = &graph.parameters()[tensor];
-            let read = |node: &&Node| node.inputs.iter().any(|input| parameter.values.contains(input));
-            let readers = graph.nodes().iter().filter(read).count();
-            if readers > 1 {
-                return Err(format!("{} is used {readers} times", parameter.name));
+            let times = used.iter().filter(|&&other| other == tensor).count();
+            if times > 1 {
+                return Err(format!("{} is used {times} times", graph.parameters()[tensor].name));
             }
-            places.extend(parameter.values.iter().map(|&value| (value, tensor)));
         }
-        Ok(Self { places })
+        Ok(this)
     }
 
     /// The tensor that a constant is, under whatever shape.
     pub(super) fn tensor(&self, graph: &Graph, id: ValueId) -> Option<usize> {
         match graph.values()[id].origin {
-            Origin::Node(node) => match &graph.nodes()[node].op {
-                Op::Reshape(_) | Op::Cast(_) => self.tensor(graph, graph.nodes()[node].inputs[0]),
-                _ => None,
-            },
+            Origin::Node(node) if is_view(&graph.nodes()[node]) => {
+                self.tensor(graph, graph.nodes()[node].inputs[0])
+            }
+            Origin::Node(_) => None,
             _ => self.places.get(&id).copied(),
         }
     }

@@ -1,11 +1,11 @@
 //! Gram matrices of parameters on the CPU executor against those on the Burn executor, which are held against dense differences.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
-use burn::tensor::module::{avg_pool2d, max_pool2d};
-use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions};
+use burn::tensor::module::{avg_pool2d, conv2d, max_pool2d};
+use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use influence_autodiff::{Engine, Graph, InstructionSet, Leaves, Options, Precision, Program, SampleGrams};
 
@@ -141,6 +141,28 @@ fn threads_and_batches_do_not_show_in_matrices() {
             );
         }
     }
+}
+
+/// One weight under another shape, which two convolutions read.
+#[derive(Module, Debug)]
+struct Reshaped {
+    weight: Param<Tensor<2>>,
+}
+
+#[test]
+fn a_tensor_whose_other_shape_is_used_twice_runs_on_burn_too() {
+    let weight = Param::from_tensor(Tensor::ones([2, 2], &Device::flex()));
+    let forward = |net: &Reshaped, x: Tensor<4>| {
+        let weight = net.weight.val().reshape([2, 2, 1, 1]);
+        let conv = |x, weight| conv2d(x, weight, None, ConvOptions::new([1, 1], [0, 0], [1, 1], 1));
+        conv(relu(conv(x, weight.clone())), weight).mean_dim(3).mean_dim(2).flatten::<2>(1, 3)
+    };
+    let graph = Graph::capture(&Reshaped { weight }, forward, &[2, 4, 4], &Device::flex()).expect("captured");
+    let leaves = Leaves::parameters(&graph);
+    let options = Options { engine: Engine::Cpu(None), ..Options::default() };
+    let program = Program::perturbing(graph, leaves, &Device::flex(), &options).expect("it loads");
+    let engine = program.engine();
+    assert!(engine.starts_with("burn on flex") && engine.contains("weight is used 2 times"), "{engine}");
 }
 
 /// One convolution twice.
