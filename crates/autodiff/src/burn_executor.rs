@@ -257,10 +257,7 @@ impl Linearized for BurnLinearized<'_> {
             );
             return Err(Error::InvalidArgument(message));
         }
-        if let Some(tensor) = tensors.iter().find(|tensor| !leaves.places().contains(tensor)) {
-            let message = format!("tensor {tensor} of the network is not perturbed in this plan");
-            return Err(Error::InvalidArgument(message));
-        }
+        leaves.check_asked(tensors)?;
         let block = pad_rows(Array::from_data(cotangents, &self.executor.place), plan.block);
         let mut all = cut(self.summed(block, tensors)?.finish()?, plan.block, count);
         let input = all.split_off(tensors.len() * count * count);

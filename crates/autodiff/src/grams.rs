@@ -9,6 +9,7 @@
 //! f64, gradients are read back in parts and multiplied on the host.
 
 use burn::tensor::FloatDType;
+use influence_kernels::{InstructionSet, gram_of};
 
 use crate::array::Array;
 use crate::error::{Error, Result};
@@ -195,7 +196,7 @@ impl Sums {
             Sum::There(Box::new(rows.clone().matmul(rows.permute(&[1, 0]))))
         } else {
             let rows: Vec<f64> = rows.into_data()?.iter().collect();
-            Sum::Here(products(&rows, self.cotangents))
+            Sum::Here(gram_of(InstructionSet::detect(), &rows, self.cotangents))
         };
         self.add(place, product);
         Ok(())
@@ -238,14 +239,6 @@ impl Sums {
         }
         Ok(all)
     }
-}
-
-/// The inner products of rows.
-fn products(rows: &[f64], count: usize) -> Vec<f64> {
-    let length = rows.len() / count;
-    let row = |v: usize| &rows[v * length..(v + 1) * length];
-    let product = |v: usize, w: usize| row(v).iter().zip(row(w)).map(|(a, b)| a * b).sum();
-    (0..count * count).map(|at| product((at / count).min(at % count), (at / count).max(at % count))).collect()
 }
 
 impl Array {

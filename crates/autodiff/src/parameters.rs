@@ -69,6 +69,16 @@ impl Leaves {
         Ok(())
     }
 
+    /// Refuses to be asked for a tensor that is not perturbed.
+    pub(crate) fn check_asked(&self, tensors: &[usize]) -> Result<()> {
+        match tensors.iter().find(|tensor| !self.tensors.contains(tensor)) {
+            None => Ok(()),
+            Some(tensor) => Err(Error::InvalidArgument(format!(
+                "tensor {tensor} of the network is not perturbed in this plan"
+            ))),
+        }
+    }
+
     /// The same tensors and the input.
     #[must_use]
     pub fn and_input(self) -> Self {

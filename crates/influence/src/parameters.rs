@@ -141,13 +141,18 @@ fn tangent(gram: &[f64], classes: usize, precision: Precision) -> Result<Tangent
 /// Which tensors to compute first, by their places among the perturbed ones, where only exact scores of functions of the probabilities
 /// are asked for and each group has one that is cheap: a bias or a scale, with one number a channel.
 pub(crate) fn cheap(scorer: &Scorer) -> Option<Vec<bool>> {
-    let graph = scorer.plan().graph();
-    let places = scorer.plan().leaves().places();
-    let cheap: Vec<bool> = places.iter().map(|&at| graph.parameters()[at].shape.len() == 1).collect();
+    let tensors = 0..scorer.plan().leaves().places().len();
+    let cheap: Vec<bool> = tensors.map(|tensor| is_cheap(scorer, tensor)).collect();
     let every = |block: &Block| block.tensors.iter().any(|&tensor| cheap[tensor]);
     let spared = |block: &Block| block.tensors.iter().any(|&tensor| !cheap[tensor]);
     let blocks = scorer.blocks();
     (blocks.iter().all(every) && blocks.iter().any(spared)).then_some(cheap)
+}
+
+/// Whether a tensor, by its place among the perturbed ones, has one number a channel.
+fn is_cheap(scorer: &Scorer, tensor: usize) -> bool {
+    let plan = scorer.plan();
+    plan.graph().parameters()[plan.leaves().places()[tensor]].shape.len() == 1
 }
 
 /// Which tensors are needed when some are known, by their places among the perturbed ones.
@@ -164,12 +169,7 @@ fn is_full(scorer: &Scorer, block: &Block, found: &SampleGrams) -> bool {
     if scorer.moves_logits(block) {
         return true;
     }
-    let graph = scorer.plan().graph();
-    let is_cheap = |tensor: usize| {
-        let place = scorer.plan().leaves().places()[tensor];
-        graph.parameters()[place].shape.len() == 1
-    };
-    let cheap = block.tensors.iter().filter(|&&tensor| is_cheap(tensor));
+    let cheap = block.tensors.iter().filter(|&&tensor| is_cheap(scorer, tensor));
     let Some(sum) = added(cheap.map(|&tensor| found.tensors[tensor].as_slice())) else { return false };
     let (classes, filter) = (found.logits.len(), scorer.filter());
     let score = tangent(&sum, classes, scorer.precision()).and_then(|tangent| {

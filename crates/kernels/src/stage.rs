@@ -1,7 +1,7 @@
 //! The results of one row, gathered where they stay in a core's first cache, and delivered in one sweep.
 //!
-//! A row's lines lie far apart in memory, and the kernel would write a vector here and a vector there, each time waiting for a line of
-//! cache. Copied line by line they are fetched ahead: three times faster for layers that read few channels.
+//! The sweep writes zeros where the mask is off, so that dense lines need not be cleared before the first product into them. (Compressed
+//! lines are written at once: by way of here ResNet50 took 12 % longer.)
 
 use std::ops::Range;
 

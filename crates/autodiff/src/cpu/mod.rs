@@ -318,9 +318,7 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
 
     fn grams(&self, cotangents: TensorData, tensors: &[usize]) -> Result<Grams> {
         let (leaves, samples) = (&self.executor.leaves, self.trace.samples);
-        if let Some(other) = tensors.iter().find(|tensor| !leaves.places().contains(tensor)) {
-            return Err(Error::InvalidArgument(format!("tensor {other} is not perturbed")));
-        }
+        leaves.check_asked(tensors)?;
         let (count, cotangents) = self.checked(cotangents)?;
         if count > MOST_LINES {
             return Err(Error::InvalidArgument(format!(
