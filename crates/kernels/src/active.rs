@@ -1,17 +1,17 @@
 //! Which channels of each row a ReLU has left on.
 //!
 //! The mask of a row is kept twice: as words of 32 bits, and as the ascending list of its active channels. Cotangents behind the ReLU
-//! are stored compressed: of row r a block of V lines, each with the values of the active channels and [`PAD`] more, which let a kernel
-//! store whole vectors.
+//! are stored compressed: of row r a block of V lines, each with the values of the active channels, and behind them [`PAD`] numbers more,
+//! which let a kernel store whole vectors.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::rows::{Dense, chunks, tasks};
-use crate::simd::Element;
+use crate::simd::{Element, InstructionSet};
 
-/// Numbers behind each line of a compressed row: one vector of any instruction set.
+/// Numbers behind the lines of a compressed row: one vector of any instruction set.
 pub const PAD: usize = 16;
 
 /// The active channels of all rows of a batch.
@@ -34,55 +34,48 @@ impl Active {
     /// The positive numbers of the rows that `live` names, ascending, among `rows`; the other rows have no active channel.
     #[must_use]
     pub fn positive<T: Element>(
+        set: InstructionSet,
         values: Dense<'_, T>,
         rows: usize,
         live: impl Fn(usize) -> bool + Sync,
     ) -> Self {
-        let channels = values.channels;
-        let pitch = channels.div_ceil(32) + 1;
+        let pitch = values.channels.div_ceil(32) + 1;
         let mut words = vec![0_u32; rows * pitch];
-        words.par_chunks_mut(pitch).enumerate().with_min_len(64).filter(|(row, _)| live(*row)).for_each(
-            |(row, words)| {
-                for (word, values) in words.iter_mut().zip(values.row(row).chunks(32)) {
-                    *word = positive_bits(values);
-                }
-            },
-        );
-        Self::from_words(channels, words)
+        let mut counts = vec![0; rows];
+        let each = words.par_chunks_mut(pitch).zip(&mut counts).enumerate().with_min_len(64);
+        each.filter(|(row, _)| live(*row)).for_each(|(row, (words, count))| {
+            *count = T::positive(set, values.row(row), words);
+        });
+        Self::from_words(set, values.channels, words, &counts)
     }
 
-    /// Rows given as words of 32 channels, each row with one word of zeros behind it.
-    fn from_words(channels: usize, words: Vec<u32>) -> Self {
-        let pitch = channels.div_ceil(32) + 1;
-        let mut starts = vec![0];
+    /// Rows given as words of 32 channels, each row with one word of zeros behind it, and how many bits of each row are set.
+    fn from_words(set: InstructionSet, channels: usize, words: Vec<u32>, counts: &[usize]) -> Self {
+        let mut starts = Vec::with_capacity(counts.len() + 1);
         let mut total = 0;
-        for row in words.chunks_exact(pitch) {
-            total += row.iter().map(|word| word.count_ones() as usize).sum::<usize>();
-            starts.push(total);
-        }
+        starts.push(0);
+        starts.extend(counts.iter().map(|count| {
+            total += count;
+            total
+        }));
+        let pitch = channels.div_ceil(32) + 1;
         let mut this = Self { channels, pitch, words, ids: vec![0; total + PAD], starts };
-        this.write_lists();
+        this.write_lists(set);
         this
     }
 
     /// Writes the lists from the words.
-    fn write_lists(&mut self) {
+    fn write_lists(&mut self, set: InstructionSet) {
         let rows = self.starts.len() - 1;
         let (words, starts, pitch) = (&self.words, &self.starts, self.pitch);
         let ends = |row: usize| starts[row];
         let parts = chunks(&mut self.ids, rows, tasks(rows, 256), ends);
         parts.into_par_iter().for_each(|part| {
-            let mut ids = part.values.iter_mut();
+            let mut ids = part.values;
             for row in part.rows {
-                for (at, word) in words[row * pitch..(row + 1) * pitch].iter().enumerate() {
-                    let mut bits = *word;
-                    while bits != 0 {
-                        if let Some(id) = ids.next() {
-                            *id = (at as u32 * 32 + bits.trailing_zeros()) as u16;
-                        }
-                        bits &= bits - 1;
-                    }
-                }
+                let (own, rest) = ids.split_at_mut(starts[row + 1] - starts[row]);
+                list(set, &words[row * pitch..(row + 1) * pitch], own);
+                ids = rest;
             }
         });
     }
@@ -97,7 +90,8 @@ impl Active {
                 words[row * pitch + channel / 32] |= 1 << (channel % 32);
             }
         }
-        Self::from_words(channels, words)
+        let counts: Vec<_> = lists.iter().map(Vec::len).collect();
+        Self::from_words(InstructionSet::Scalar, channels, words, &counts)
     }
 
     /// How many rows there are.
@@ -148,24 +142,30 @@ impl Active {
         whole.iter().chain([&part]).map(|word| word.count_ones() as usize).sum()
     }
 
-    /// Numbers in one line of a compressed row.
+    /// Numbers in one line of a compressed row: its active channels.
     #[inline(always)]
     #[must_use]
     pub fn stride(&self, row: usize) -> usize {
-        self.starts[row + 1] - self.starts[row] + PAD
+        self.starts[row + 1] - self.starts[row]
     }
 
     /// Where the block of a row begins among compressed values of `lines` lines a row; of the row behind the last, their number.
     #[inline(always)]
     #[must_use]
     pub fn block(&self, row: usize, lines: usize) -> usize {
-        (self.starts[row] + PAD * row) * lines
+        self.starts[row] * lines + PAD * row
     }
 
     /// The sum over `rows` of their active channels.
     #[must_use]
     pub fn count_in(&self, rows: Range<usize>) -> usize {
         self.starts[rows.end] - self.starts[rows.start]
+    }
+
+    /// How many of some channels of a row are active.
+    #[must_use]
+    pub fn within(&self, row: usize, channels: Range<usize>) -> usize {
+        self.list(row).iter().filter(|id| channels.contains(&(**id as usize))).count()
     }
 
     /// Bytes that the lists and words take.
@@ -175,9 +175,34 @@ impl Active {
     }
 }
 
-/// Bit i is set when number i, of at most 32, is positive.
+/// Sets a bit for each positive number, 32 to a word; how many there are.
 #[inline(always)]
-fn positive_bits<T: Element>(values: &[T]) -> u32 {
-    let zero = T::default();
-    values.iter().enumerate().fold(0, |bits, (at, value)| bits | u32::from(*value > zero) << at)
+pub(crate) fn positive<T: Element>(values: &[T], words: &mut [u32]) -> usize {
+    let mut count = 0;
+    for (word, values) in words.iter_mut().zip(values.chunks(32)) {
+        for (at, value) in values.iter().enumerate() {
+            *word |= u32::from(*value > T::default()) << at;
+        }
+        count += word.count_ones() as usize;
+    }
+    count
+}
+
+/// Writes the places of all set bits, ascending.
+fn list(set: InstructionSet, words: &[u32], ids: &mut [u16]) {
+    #[cfg(target_arch = "x86_64")]
+    if set == InstructionSet::Avx512 && crate::masks::list(words, ids) {
+        return;
+    }
+    let _ = set;
+    let mut ids = ids.iter_mut();
+    for (at, word) in words.iter().enumerate() {
+        let mut bits = *word;
+        while bits != 0 {
+            if let Some(id) = ids.next() {
+                *id = (at as u32 * 32 + bits.trailing_zeros()) as u16;
+            }
+            bits &= bits - 1;
+        }
+    }
 }

@@ -23,6 +23,8 @@ mod active;
 mod channels;
 mod cotangent;
 mod gather;
+#[cfg(target_arch = "x86_64")]
+mod masks;
 mod outer;
 mod panels;
 mod pool;

@@ -1,9 +1,14 @@
 //! Weights packed for the kernels: column panels, so that a kernel reads them in one stream.
 
+use std::ops::Range;
+
 use crate::simd::Element;
 
-/// Numbers behind the last row of weights: two vectors may be read from any channel on.
-const PAD: usize = 32;
+/// Numbers behind the last row of weights: four vectors may be read from any channel on.
+const PAD: usize = 64;
+
+/// Bytes of a cache line.
+pub(crate) const CACHE_LINE: usize = 64;
 
 /// The narrowest and widest panels of a pullback: wide ones leave more neighbours to fill vectors with.
 const WIDTHS: [usize; 2] = [64, 256];
@@ -22,7 +27,12 @@ pub struct Panels<T> {
     pub(crate) inputs: usize,
     /// Channels that are written.
     pub(crate) outputs: usize,
+    /// The channel of the first column: 0 but for some of a layer's columns.
+    pub(crate) first: usize,
+    /// Behind some zeros, so that each row of a panel begins with a cache line (unless the panels have been cloned to elsewhere).
     weights: Vec<T>,
+    /// How many zeros.
+    lead: usize,
 }
 
 impl<T: Element> Panels<T> {
@@ -60,7 +70,11 @@ impl<T: Element> Panels<T> {
         weight: impl Fn(usize, usize, usize) -> f64,
     ) -> Self {
         let panels = outputs.div_ceil(width);
-        let mut weights = Vec::with_capacity(panels * taps * inputs * width + PAD);
+        let most = CACHE_LINE / size_of::<T>();
+        let size = most + panels * taps * inputs * width + PAD;
+        let mut weights: Vec<T> = Vec::with_capacity(size);
+        let lead = weights.as_ptr().align_offset(CACHE_LINE).min(most);
+        weights.resize(lead, T::default());
         for panel in 0..panels {
             for (tap, input) in (0..taps).flat_map(|tap| (0..inputs).map(move |input| (tap, input))) {
                 let columns = (panel * width..(panel + 1) * width)
@@ -68,8 +82,39 @@ impl<T: Element> Panels<T> {
                 weights.extend(columns);
             }
         }
-        weights.resize(weights.len() + PAD, T::default());
-        Self { width, taps, inputs, outputs, weights }
+        // As many wherever they begin.
+        weights.resize(size, T::default());
+        Self { width, taps, inputs, outputs, first: 0, weights, lead }
+    }
+
+    /// Of a [`Pullback`](crate::Pullback)'s panels those that write some channels alone.
+    #[must_use]
+    pub fn columns(&self, channels: Range<usize>) -> Self {
+        let weight = |tap: usize, input: usize, o: usize| {
+            let column = channels.start - self.first + o;
+            self.tap(column / self.width, tap)[input * self.width + column % self.width].to_f64()
+        };
+        let first = channels.start;
+        Self { first, ..Self::reverse(self.taps, self.inputs, channels.len(), weight) }
+    }
+
+    /// The channels that a run of panels writes.
+    #[inline(always)]
+    pub(crate) fn channels(&self, panels: Range<usize>) -> Range<usize> {
+        let channel = |panel: usize| self.first + (panel * self.width).min(self.outputs);
+        channel(panels.start)..channel(panels.end)
+    }
+
+    /// Whether others read as many channels by as many taps: then panels of the same channels are as wide.
+    #[must_use]
+    pub fn reads_as(&self, other: &Self) -> bool {
+        (self.taps, self.inputs) == (other.taps, other.inputs)
+    }
+
+    /// The channels that are written.
+    #[must_use]
+    pub fn written(&self) -> Range<usize> {
+        self.first..self.first + self.outputs
     }
 
     /// How many panels there are.
@@ -82,7 +127,7 @@ impl<T: Element> Panels<T> {
     #[inline(always)]
     pub(crate) fn tap(&self, panel: usize, tap: usize) -> &[T] {
         let size = self.inputs * self.width;
-        &self.weights[(panel * self.taps + tap) * size..][..size + PAD]
+        &self.weights[self.lead + (panel * self.taps + tap) * size..][..size + PAD]
     }
 
     /// Bytes that the weights take.

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::cotangent::{Cotangents, Lines, Target};
 use crate::panels::Panels;
-use crate::rows::{Chunk, chunks, tasks};
+use crate::rows::{CACHED_WEIGHTS, Chunk, chunks, tasks};
 use crate::simd::{Element, InstructionSet};
 use crate::spread::Spread;
 use crate::table::Links;
@@ -58,26 +58,44 @@ pub(crate) struct Read<'a, T> {
 impl<T: Element> Pullback<'_, T> {
     /// Pulls back all rows of `samples` samples into `out`, the target's buffer.
     pub fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
-        debug_assert!((1..=MOST_LINES).contains(&self.lines), "{} lines", self.lines);
-        let windowed = set == InstructionSet::Avx512 && set.is_available() && self.target.active().is_some();
-        if let (Start::Identity(source), false) = (self.start, windowed) {
+        if let (Start::Identity(source), false) = (self.start, self.is_windowed(set)) {
             let spread = Spread { source, target: self.target, scale: None, add: false, lines: self.lines };
             spread.run(samples * self.links.targets(), out);
             return Self { start: Start::Sum, ..*self }.run(set, samples, out);
         }
-        let rows = samples * self.links.targets();
-        let parts = match self.panels.passes() {
-            1 => tasks(rows, LEAST_ROWS),
-            _ => tasks(rows, LEAST_ROWS).min(rayon::current_num_threads()),
+        Self::run_together(std::slice::from_ref(self), set, samples, out);
+    }
+
+    /// Pulls back several layers into the same channels of the same rows: a row takes all of them while it is in a core's first cache.
+    ///
+    /// They have as many lines, targets that differ in their masks alone, and panels that read alike ([`Panels::reads_as`]) and write the same
+    /// channels; none starts with an identity.
+    pub fn run_together(pullbacks: &[Self], set: InstructionSet, samples: usize, out: &mut [T]) {
+        let Some(one) = pullbacks.first() else { return };
+        debug_assert!((1..=MOST_LINES).contains(&one.lines), "{} lines", one.lines);
+        debug_assert!(
+            pullbacks.iter().all(|other| other.panels.written() == one.panels.written()
+                && other.panels.width == one.panels.width)
+        );
+        let rows = samples * one.links.targets();
+        let parts = if pass(pullbacks) < one.panels.count() {
+            tasks(rows, LEAST_ROWS).min(rayon::current_num_threads())
+        } else {
+            tasks(rows, LEAST_ROWS)
         };
-        let begin = |row: usize| self.target.block(row, self.lines);
+        let begin = |row: usize| one.target.block(row, one.lines);
         chunks(out, rows, parts, begin).into_par_iter().for_each(|mut chunk| {
-            if windowed {
-                T::pull_windows(self, &mut chunk);
+            if one.is_windowed(set) {
+                T::pull_windows(pullbacks, &mut chunk);
             } else {
-                set.run(Full { pullback: self, chunk: &mut chunk });
+                set.run(Full { pullbacks, chunk: &mut chunk });
             }
         });
+    }
+
+    /// Whether channels that the target's mask has switched off are left out.
+    fn is_windowed(&self, set: InstructionSet) -> bool {
+        set == InstructionSet::Avx512 && set.is_available() && self.target.active().is_some()
     }
 
     /// What a row reads.
@@ -93,9 +111,16 @@ impl<T: Element> Pullback<'_, T> {
     }
 }
 
+/// How many panels are written while all rows pass by: all of them where the weights stay in a core's cache together.
+pub(crate) fn pass<T: Element>(pullbacks: &[Pullback<'_, T>]) -> usize {
+    let bytes = pullbacks.iter().map(|pullback| pullback.panels.bytes()).sum::<usize>();
+    let all = pullbacks.first().map_or(1, |one| one.panels.count());
+    if bytes <= CACHED_WEIGHTS { all.max(1) } else { 1 }
+}
+
 /// All channels of each panel.
 struct Full<'a, 'b, 'c, T> {
-    pullback: &'a Pullback<'a, T>,
+    pullbacks: &'a [Pullback<'a, T>],
     chunk: &'b mut Chunk<'c, T>,
 }
 
@@ -135,19 +160,21 @@ const TILE: usize = MOST_LINES * 32;
 impl<T: Element> Full<'_, '_, '_, T> {
     #[inline(always)]
     fn by_lines<S: Simd, const G: usize>(&mut self, simd: S) {
-        by_lines!(self.pullback.lines, |V| self.rows::<S, G, V>(simd));
+        let Some(one) = self.pullbacks.first() else { return };
+        by_lines!(one.lines, |V| self.rows::<S, G, V>(simd));
     }
 
     #[inline(always)]
     fn rows<S: Simd, const G: usize, const V: usize>(&mut self, simd: S) {
-        let panels = self.pullback.panels;
         let mut reads = Vec::new();
-        let step = panels.count().div_ceil(panels.passes()).max(1);
-        for first in (0..panels.count()).step_by(step) {
+        let (step, count) = (pass(self.pullbacks), self.pullbacks[0].panels.count());
+        for first in (0..count).step_by(step) {
             for row in self.chunk.rows.clone() {
-                self.pullback.reads(row, &mut reads);
-                for panel in first..panels.count().min(first + step) {
-                    self.panel::<S, G, V>(simd, row, panel, &reads);
+                for pullback in self.pullbacks {
+                    pullback.reads(row, &mut reads);
+                    for panel in first..count.min(first + step) {
+                        self.panel::<S, G, V>(simd, pullback, row, panel, &reads);
+                    }
                 }
             }
         }
@@ -158,19 +185,20 @@ impl<T: Element> Full<'_, '_, '_, T> {
     fn panel<S: Simd, const G: usize, const V: usize>(
         &mut self,
         simd: S,
+        pullback: &Pullback<'_, T>,
         row: usize,
         panel: usize,
         reads: &[Read<'_, T>],
     ) {
-        let Pullback { panels, target, start, .. } = self.pullback;
+        let Pullback { panels, target, start, .. } = pullback;
         let (lanes, columns) = (T::lanes::<S>(), G * T::lanes::<S>());
         let block = target.block(row, V) - self.chunk.start;
         for column in (0..panels.width).step_by(columns) {
-            let first = panel * panels.width + column;
-            let width = columns.min(panels.outputs.saturating_sub(first));
+            let width = columns.min(panels.outputs.saturating_sub(panel * panels.width + column));
             if width == 0 {
                 break;
             }
+            let first = panels.first + panel * panels.width + column;
             let mut sums = [[T::splat(simd, T::default()); G]; V];
             for read in reads {
                 accumulate(simd, &mut sums, read, &panels.tap(panel, read.tap)[column..], panels.width);

@@ -121,9 +121,13 @@ pub trait Element:
     /// The same number.
     fn to_f64(self) -> f64;
 
+    /// Sets a bit for each positive number, 32 to a word; how many there are.
+    #[doc(hidden)]
+    fn positive(set: InstructionSet, values: &[Self], words: &mut [u32]) -> usize;
+
     /// Pulls back the rows of a chunk on [`InstructionSet::Avx512`], leaving out what the target's mask has switched off.
     #[doc(hidden)]
-    fn pull_windows(pullback: &Pullback<'_, Self>, chunk: &mut Chunk<'_, Self>);
+    fn pull_windows(pullbacks: &[Pullback<'_, Self>], chunk: &mut Chunk<'_, Self>);
 }
 
 macro_rules! element {
@@ -176,9 +180,20 @@ macro_rules! element {
                 f64::from(self)
             }
 
-            fn pull_windows(pullback: &Pullback<'_, Self>, chunk: &mut Chunk<'_, Self>) {
+            fn positive(set: InstructionSet, values: &[Self], words: &mut [u32]) -> usize {
                 #[cfg(target_arch = "x86_64")]
-                crate::windows::pull(pullback, chunk);
+                if set == InstructionSet::Avx512
+                    && let Some(count) = crate::masks::positive(values, words)
+                {
+                    return count;
+                }
+                let _ = set;
+                crate::active::positive(values, words)
+            }
+
+            fn pull_windows(pullbacks: &[Pullback<'_, Self>], chunk: &mut Chunk<'_, Self>) {
+                #[cfg(target_arch = "x86_64")]
+                crate::windows::pull(pullbacks, chunk);
             }
         }
     };

@@ -27,7 +27,7 @@ impl<T: Wide> Stage<T> {
     /// For results whose list begins with place `from`.
     #[inline(always)]
     pub(crate) fn written(&mut self, from: usize) -> Written<'_, T> {
-        Written { values: &mut self.values, stride: self.stride, from, add: false }
+        Written { values: &mut self.values, stride: self.stride, from, end: usize::MAX, add: false }
     }
 
     /// Writes the `channels` of dense lines `pitch` apart, which begin with the first of them: zeros where the mask is off; or adds.

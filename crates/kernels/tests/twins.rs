@@ -254,6 +254,79 @@ fn check_pullback<T: Element>(case: &Case, unit: f64) {
     }
 }
 
+/// Several layers into some of the channels of the same rows, which none of them has alone.
+fn check_together<T: Element>(case: &Case, unit: f64) {
+    let mut draws = Draws(case.seed);
+    let Case { samples, inputs, outputs, rows: [before, behind], taps, lines, share, .. } = *case;
+    let rows = samples * before;
+    let low = draws.below(inputs);
+    let channels = low..low + 1 + draws.below(inputs - low);
+    let layers: Vec<_> = (0..1 + draws.below(3))
+        .map(|_| {
+            let weights: Vec<f64> = draws.numbers(taps * inputs * outputs);
+            let masks =
+                [draws.active(samples * behind, outputs, share), draws.active(rows, inputs, 10 - share)];
+            (table(case, &mut draws), weights, masks)
+        })
+        .collect();
+    let (pitch, offset) = (inputs + 5, 2);
+    let mut expected: Vec<f64> = draws.numbers(rows * lines * pitch + 64);
+    let initial: Vec<T> = expected.iter().map(|&x| T::from_f64(x)).collect();
+    let mut prepared = Vec::new();
+    for (table, weights, [read_mask, written_mask]) in &layers {
+        let weight = |tap: usize, o: usize, i: usize| weights[(tap * outputs + o) * inputs + i];
+        let given: Given<T> = given(Layout::Compressed(read_mask), samples * behind, lines, &mut draws);
+        let product = naive_pullback(case, table, &given.full, weight);
+        for (row, line, channel) in triples(rows, lines, inputs) {
+            if channels.contains(&channel) && written_mask.list(row).contains(&(channel as u16)) {
+                let at = (row * lines + line) * pitch + offset + channel;
+                expected[at] += product[(row * lines + line) * inputs + channel];
+            }
+        }
+        let panels = Panels::<T>::reverse(taps, outputs, inputs, weight).columns(channels.clone());
+        prepared.push((table.links(), panels, given, read_mask, written_mask));
+    }
+    let pullbacks: Vec<_> = prepared
+        .iter()
+        .map(|(links, panels, given, read_mask, active)| Pullback {
+            links,
+            panels,
+            source: Cotangents { values: &given.values, layout: Layout::Compressed(read_mask) },
+            target: Target::Masked { active, pitch, offset },
+            start: Start::Sum,
+            lines,
+        })
+        .collect();
+    for set in sets() {
+        let mut out = initial.clone();
+        Pullback::run_together(&pullbacks, set, samples, &mut out);
+        close(&out, &expected, unit, &format!("{set}, channels {channels:?}, {case:?}"));
+        // One after the other gives the same bits.
+        let mut apart = initial.clone();
+        pullbacks.iter().for_each(|pullback| pullback.run(set, samples, &mut apart));
+        let bits = |values: &[T]| values.iter().map(|x| x.to_f64().to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&out), bits(&apart), "{set}, {case:?}");
+    }
+}
+
+/// Masks and lists, as the sets make them, against one number at a time.
+fn check_masks<T: Element>(case: &Case) {
+    let mut draws = Draws(case.seed);
+    let (rows, channels) = (case.samples * case.rows[0], case.inputs);
+    let (pitch, offset) = (channels + 3, 1);
+    let mut values: Vec<T> = draws.numbers(rows * pitch);
+    values.iter_mut().step_by(7).for_each(|x| *x = T::default());
+    let dense = Dense { values: &values, pitch, offset, channels };
+    let live = |row: usize| row % 5 != 3;
+    let on = |row: usize, channel: &usize| live(row) && dense.row(row)[*channel] > T::default();
+    let lists: Vec<Vec<usize>> =
+        (0..rows).map(|row| (0..channels).filter(|channel| on(row, channel)).collect()).collect();
+    for set in sets() {
+        let found = Active::positive(set, dense, rows, live);
+        assert_eq!(found, Active::from_lists(channels, &lists), "{set}, {case:?}");
+    }
+}
+
 fn target_is_on(target: Target<'_>, row: usize, channel: usize) -> bool {
     match target {
         Target::Lines(Layout::Compressed(active)) | Target::Masked { active, .. } => {
@@ -427,6 +500,18 @@ proptest! {
     fn pullbacks_agree_with_plain_loops(case in cases()) {
         check_pullback::<f32>(&case, f64::from(f32::EPSILON));
         check_pullback::<f64>(&case, f64::EPSILON);
+    }
+
+    #[test]
+    fn pullbacks_together_agree_with_plain_loops(case in cases()) {
+        check_together::<f32>(&case, f64::from(f32::EPSILON));
+        check_together::<f64>(&case, f64::EPSILON);
+    }
+
+    #[test]
+    fn masks_agree_with_plain_loops(case in cases()) {
+        check_masks::<f32>(&case);
+        check_masks::<f64>(&case);
     }
 
     #[test]

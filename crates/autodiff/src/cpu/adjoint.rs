@@ -10,6 +10,7 @@ use influence_kernels::{Element, Panels};
 
 use super::compile::Compiler;
 use super::stages::{MaskId, Place, Sink, Site, StageKind, Step, StepKind};
+use super::together;
 use crate::graph::ValueId;
 use crate::ops::Op;
 
@@ -28,7 +29,7 @@ pub(super) fn steps<T: Element>(compiler: &Compiler<'_, T>) -> Vec<Step<T>> {
     for stage in (0..compiler.stages.len()).rev() {
         adjoint.stage(stage);
     }
-    adjoint.steps
+    together::join(adjoint.steps)
 }
 
 struct Adjoint<'c, 'a, T> {
@@ -74,7 +75,7 @@ impl<T: Element> Adjoint<'_, '_, T> {
             && let StageKind::Affine(affine) = &self.compiler.stages[stage].kind
             && let Some(Place::Dense(view)) = self.place(self.compiler.between[stage].input)
         {
-            return Some(Sink::Through { mask, view, scaled: affine.as_ref().map(|_| stage) });
+            return Some(Sink::Through { mask, view, from: 0, scaled: affine.as_ref().map(|_| stage) });
         }
         Some(Sink::Place(place))
     }

@@ -86,7 +86,7 @@ impl<T: Element> Forward<'_, T> {
             let live = &self.compiled.maps[stage.output.map].live;
             let is_live = |row: usize| live.binary_search(&(row % target.positions)).is_ok();
             let rows = self.samples * target.positions;
-            self.masks[mask] = Active::positive(self.rows(stage.output), rows, is_live);
+            self.masks[mask] = Active::positive(self.set, self.rows(stage.output), rows, is_live);
         }
     }
 

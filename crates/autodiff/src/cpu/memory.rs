@@ -93,12 +93,14 @@ fn reverse<T>(compiled: &Compiled<T>, lines: usize, leases: &mut Vec<Lease>) -> 
     };
     used(Place::Dense(compiled.output).site(), compiled.stages.len());
     for (index, step) in compiled.steps.iter().enumerate() {
-        let identity = match &step.kind {
-            StepKind::Product { identity, .. } => *identity,
-            _ => None,
-        };
-        let places = [Some(step.source), identity, Some(step.target.place())];
-        places.into_iter().flatten().for_each(|place| used(place.site(), time(compiled, index)));
+        for part in step.parts() {
+            let identity = match &part.kind {
+                StepKind::Product { identity, .. } => *identity,
+                _ => None,
+            };
+            let places = [Some(part.source), identity, Some(part.target.place())];
+            places.into_iter().flatten().for_each(|place| used(place.site(), time(compiled, index)));
+        }
     }
     used(Site::Map(compiled.input.map), time(compiled, compiled.steps.len()));
     sites

@@ -19,6 +19,7 @@ mod grams;
 mod memory;
 mod reverse;
 mod stages;
+mod together;
 mod trained;
 mod values;
 mod work;

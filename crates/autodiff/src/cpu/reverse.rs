@@ -81,9 +81,9 @@ impl<T: Element> Reverse<'_, T> {
     fn target(&self, sink: Sink) -> Target<'_> {
         match sink {
             Sink::Place(place) => Target::Lines(self.layout(place)),
-            Sink::Through { mask, view, .. } => {
+            Sink::Through { mask, view, from, .. } => {
                 let pitch = self.compiled.maps[view.map].pitch;
-                Target::Masked { active: &self.trace.masks[mask], pitch, offset: view.offset }
+                Target::Masked { active: &self.trace.masks[mask], pitch, offset: view.offset - from }
             }
         }
     }
@@ -157,6 +157,10 @@ impl<T: Element> Reverse<'_, T> {
                 };
                 Pullback { links, panels, source, target, start, lines }.run(self.set, samples, out);
             }
+            StepKind::Together(parts) => {
+                let pullbacks: Vec<_> = parts.iter().filter_map(|part| self.pullback(part)).collect();
+                Pullback::run_together(&pullbacks, self.set, samples, out);
+            }
             StepKind::Columns { panels } => {
                 let (StageKind::Product { table, .. }, Some(columns)) = (stage, columns) else { return };
                 self.columns(step, table, panels, columns, add, out);
@@ -175,6 +179,13 @@ impl<T: Element> Reverse<'_, T> {
                 self.gather(step, links, source, share, add, out);
             }
         }
+    }
+
+    /// One of several products that are added to what is there.
+    fn pullback<'s>(&'s self, step: &'s Step<T>) -> Option<Pullback<'s, T>> {
+        let StepKind::Product { links, panels, identity: None } = &step.kind else { return None };
+        let (source, target) = (self.cotangents(step.source), self.target(step.target));
+        Some(Pullback { links, panels, source, target, start: Start::Sum, lines: self.lines })
     }
 
     fn gather(

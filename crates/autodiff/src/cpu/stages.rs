@@ -113,8 +113,8 @@ pub(crate) enum Place {
 pub(crate) enum Sink {
     /// To a place.
     Place(Place),
-    /// Through a mask and the scale of the channels before it, to the channels of a map.
-    Through { mask: MaskId, view: View, scaled: Option<usize> },
+    /// Through a mask and the scale of the channels before it, to the channels of a map: those of the mask from channel `from` on.
+    Through { mask: MaskId, view: View, from: usize, scaled: Option<usize> },
 }
 
 impl Sink {
@@ -166,6 +166,8 @@ pub(crate) struct Step<T> {
 pub(crate) enum StepKind<T> {
     /// Through a convolution; cotangents of the same rows may come with it.
     Product { links: Links, panels: Panels<T>, identity: Option<Place> },
+    /// Several products through masks into the same channels, row by row.
+    Together(Vec<Step<T>>),
     /// Through a convolution that reads too few channels to fill a vector: its taps stand side by side as columns, which are then added
     /// up.
     Columns { panels: Panels<T> },
@@ -175,6 +177,16 @@ pub(crate) enum StepKind<T> {
     Average { links: Links },
     /// Through a maximum over windows.
     Maximum { links: Links },
+}
+
+impl<T> Step<T> {
+    /// The steps that are taken together, most often itself alone.
+    pub(crate) fn parts(&self) -> &[Self] {
+        match &self.kind {
+            StepKind::Together(parts) => parts,
+            _ => std::slice::from_ref(self),
+        }
+    }
 }
 
 /// A network compiled for the CPU executor.
@@ -199,7 +211,7 @@ impl<T> Compiled<T> {
             Site::Slice(view) => self.maps[view.map].positions * lines * view.channels,
             Site::Mask(mask) => {
                 let View { map, channels, .. } = self.masks[mask];
-                self.maps[map].positions * lines * (channels + PAD)
+                self.maps[map].positions * (lines * channels + PAD)
             }
         }
     }
@@ -213,7 +225,7 @@ impl<T> Compiled<T> {
             StageKind::Product { panels, .. } => panels.bytes(),
             _ => 0,
         });
-        let reverse = self.steps.iter().map(|step| match &step.kind {
+        let reverse = self.steps.iter().flat_map(Step::parts).map(|step| match &step.kind {
             StepKind::Product { panels, .. } | StepKind::Columns { panels } => panels.bytes(),
             _ => 0,
         });
@@ -285,13 +297,30 @@ impl<T> fmt::Display for Step<T> {
         let sign = if self.first { "=" } else { "+=" };
         match self.target {
             Sink::Place(place) => write!(f, "{place} {sign} ")?,
-            Sink::Through { mask, view, .. } => write!(f, "d{view} {sign} through r{mask} ")?,
+            Sink::Through { view, .. } => write!(f, "d{view} {sign} ")?,
+        }
+        for (index, part) in self.parts().iter().enumerate() {
+            if index > 0 {
+                f.write_str(" + ")?;
+            }
+            part.write_source(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl<T> Step<T> {
+    /// What is handed on.
+    fn write_source(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Sink::Through { mask, .. } = self.target {
+            write!(f, "through r{mask} ")?;
         }
         match &self.kind {
             StepKind::Product { identity, .. } => {
                 write!(f, "product of {}", self.source)?;
                 identity.map_or(Ok(()), |place| write!(f, " + {place}"))
             }
+            StepKind::Together(parts) => write!(f, "{} products", parts.len()),
             StepKind::Columns { .. } => write!(f, "columns of {}", self.source),
             StepKind::Spread { scale: None } => write!(f, "{}", self.source),
             StepKind::Spread { scale: Some(_) } => write!(f, "scaled {}", self.source),

@@ -1,9 +1,11 @@
 //! How many operations the reverse pass really does, beside those of a dense one.
 
-use influence_kernels::{Active, Links};
+use std::ops::Range;
+
+use influence_kernels::{Active, Element, Links};
 
 use super::forward::Trace;
-use super::stages::{Compiled, Place, Sink, StageKind, StepKind};
+use super::stages::{Compiled, Place, Sink, StageKind, Step, StepKind};
 
 /// Multiply-adds of the products of one reverse pass, for one cotangent of every sample of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,15 +19,15 @@ pub struct Work {
 }
 
 /// Counts the steps of a reverse pass for the masks of a forward pass.
-pub(super) fn count<T>(compiled: &Compiled<T>, trace: &Trace<T>) -> Work {
+pub(super) fn count<T: Element>(compiled: &Compiled<T>, trace: &Trace<T>) -> Work {
     let mut work = Work::default();
-    for step in &compiled.steps {
+    for step in compiled.steps.iter().flat_map(Step::parts) {
         let stage = &compiled.stages[step.stage];
         let StageKind::Product { table, .. } = &stage.kind else { continue };
-        let (links, target) = match &step.kind {
-            StepKind::Product { links, .. } => (links.clone(), mask(step.target)),
+        let (links, target, written) = match &step.kind {
+            StepKind::Product { links, panels, .. } => (links.clone(), mask(step.target), panels.written()),
             // All taps of a row are computed before they are added up.
-            StepKind::Columns { .. } => (table.links(), None),
+            StepKind::Columns { .. } => (table.links(), None, 0..stage.input.channels),
             _ => continue,
         };
         let source = match step.source {
@@ -33,9 +35,8 @@ pub(super) fn count<T>(compiled: &Compiled<T>, trace: &Trace<T>) -> Work {
             Place::Dense(_) | Place::Slice(_) => None,
         };
         let [source, target] = [source, target].map(|mask| mask.map(|mask| &trace.masks[mask]));
-        let [outputs, inputs] = [stage.output.channels, stage.input.channels];
         for sample in 0..trace.samples {
-            add(&mut work, &links, sample, [source, target], [outputs, inputs]);
+            add(&mut work, &links, sample, [source, target], stage.output.channels, &written);
         }
     }
     work
@@ -54,17 +55,19 @@ fn add(
     links: &Links,
     sample: usize,
     [source, target]: [Option<&Active>; 2],
-    [outputs, inputs]: [usize; 2],
+    outputs: usize,
+    channels: &Range<usize>,
 ) {
-    let on =
-        |mask: Option<&Active>, row: usize, all: usize| mask.map_or(all, |mask| mask.list(row).len()) as u64;
+    let on = |mask: Option<&Active>, row: usize, of: &Range<usize>| {
+        mask.map_or(of.len(), |mask| mask.within(row, of.clone())) as u64
+    };
     for row in 0..links.targets() {
-        let written = on(target, sample * links.targets() + row, inputs);
+        let written = on(target, sample * links.targets() + row, channels);
         for link in links.of(row) {
-            let read = on(source, sample * links.rows() + link.row, outputs);
+            let read = on(source, sample * links.rows() + link.row, &(0..outputs));
             work.done += read * written;
-            work.read += read * inputs as u64;
-            work.dense += (outputs * inputs) as u64;
+            work.read += read * channels.len() as u64;
+            work.dense += (outputs * channels.len()) as u64;
         }
     }
 }

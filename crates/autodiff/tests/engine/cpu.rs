@@ -220,6 +220,47 @@ fn large() -> Graph {
     Graph::capture(&EMPTY, forward, &LARGE, &Device::flex()).expect("it can be captured")
 }
 
+/// Layers that each read all that the ones before have made, as in DenseNet, with a layer of another width in their midst.
+fn dense() -> Graph {
+    let forward = |norms: &Norms, x: Tensor<4>| {
+        let device = x.device();
+        let conv = |x: Tensor<4>, outputs: usize, kernel: usize| {
+            let inputs = x.dims()[1];
+            let weight = weights([outputs, inputs, kernel, kernel], inputs + outputs, &device);
+            let padding = [kernel / 2, kernel / 2];
+            conv2d(x, weight, None, ConvOptions::new([1, 1], padding, [1, 1], 1))
+        };
+        let mut all = conv(x, 3, 3);
+        for layer in 0..7 {
+            let read = relu(norms.norms[all.dims()[1] - 1].forward(all.clone()));
+            let inner = relu(conv(read, if layer == 3 { 9 } else { 11 }, 1));
+            all = Tensor::cat(vec![all, conv(inner, 5, 3)], 1);
+        }
+        let features = relu(norms.norms[all.dims()[1] - 1].forward(all));
+        let flat = adaptive_avg_pool2d(features, [1, 1]).flatten::<2>(1, 3);
+        linear(flat, weights([38, 4], 3, &device), None)
+    };
+    Graph::capture(&Norms::new(&Device::flex()), forward, &SAMPLE, &Device::flex())
+        .expect("it can be captured")
+}
+
+#[test]
+fn dense_blocks_are_pulled_back_together() {
+    let (graph, samples) = (dense(), batch(4, &SAMPLE));
+    let executor = CpuExecutor::new(Arc::new(graph.clone()), Precision::F64, None);
+    let text = executor.expect("finite").expect("known").to_string();
+    let together: Vec<_> = text.lines().filter_map(|line| line.split_once(" + through")).collect();
+    // Of seven layers the three behind the one of another width, and the three before it.
+    assert_eq!(together.len(), 2, "{text}");
+    assert!(together.iter().all(|(_, rest)| rest.matches("through").count() == 1), "{text}");
+    let expected = jacobians(&program(&graph, Engine::Burn, Precision::F64), &samples);
+    for set in sets() {
+        let found = jacobians(&program(&graph, Engine::Cpu(Some(set)), Precision::F64), &samples);
+        let difference = difference(&found, &expected);
+        assert!(difference < DOUBLE, "{set}: {difference:e}");
+    }
+}
+
 /// One image of [`large`].
 const LARGE: [usize; 3] = [2, 24, 20];
 
