@@ -37,6 +37,8 @@ mod spread;
 mod stage;
 mod table;
 #[cfg(target_arch = "x86_64")]
+mod wide;
+#[cfg(target_arch = "x86_64")]
 mod windows;
 
 pub use active::{Active, PAD};

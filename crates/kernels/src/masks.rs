@@ -6,7 +6,7 @@ use pulp::x86::V4;
 use pulp::{NullaryFnOnce, cast};
 
 use crate::active::positive as one_by_one;
-use crate::windows::Wide;
+use crate::wide::Wide;
 
 /// Sets a bit for each positive number, 32 to a word; how many there are. Nothing where the processor lacks the instructions.
 pub(crate) fn positive<T: Wide>(values: &[T], words: &mut [u32]) -> Option<usize> {

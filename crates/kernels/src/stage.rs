@@ -8,7 +8,8 @@ use std::ops::Range;
 use pulp::x86::V4;
 
 use crate::active::{Active, PAD};
-use crate::windows::{Wide, Written};
+use crate::wide::Wide;
+use crate::windows::Written;
 
 /// V lines of compressed results.
 pub(crate) struct Stage<T> {
