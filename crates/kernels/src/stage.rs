@@ -15,6 +15,8 @@ use crate::windows::Written;
 pub(crate) struct Stage<T> {
     values: Vec<T>,
     stride: usize,
+    /// For each vector of neighbours its mask, and the place of its first active channel in the lines.
+    parts: Vec<(u32, usize)>,
 }
 
 impl<T: Wide> Stage<T> {
@@ -22,7 +24,7 @@ impl<T: Wide> Stage<T> {
     pub(crate) fn new(lines: usize, channels: usize) -> Self {
         // An odd number of vectors: at a power of two all lines would fall into the same few places of the cache.
         let stride = ((channels + PAD).div_ceil(PAD) | 1) * PAD;
-        Self { values: vec![T::default(); lines * stride], stride }
+        Self { values: vec![T::default(); lines * stride], stride, parts: Vec::new() }
     }
 
     /// For results whose list begins with place `from`.
@@ -35,7 +37,7 @@ impl<T: Wide> Stage<T> {
     #[inline(always)]
     #[expect(clippy::too_many_arguments, reason = "where from, where to, and how")]
     pub(crate) fn expand(
-        &self,
+        &mut self,
         simd: V4,
         active: &Active,
         row: usize,
@@ -44,23 +46,28 @@ impl<T: Wide> Stage<T> {
         block: &mut [T],
         pitch: usize,
     ) {
+        self.parts.clear();
+        let mut at = 0;
+        for channel in channels.clone().step_by(T::LANES) {
+            let bits = active.bits(row, channel) & (u32::MAX >> (32 - T::LANES));
+            self.parts.push((bits, at));
+            at += bits.count_ones() as usize;
+        }
         for (line, own) in self.values.chunks_exact(self.stride).enumerate() {
             let out = &mut block[line * pitch..][..channels.len()];
-            let mut at = 0;
+            let mut parts = self.parts.iter();
             let mut vectors = out.chunks_exact_mut(T::LANES);
-            let mut channel = channels.start;
-            for out in &mut vectors {
-                let bits = active.bits(row, channel) & (u32::MAX >> (32 - T::LANES));
+            for (out, &(bits, at)) in (&mut vectors).zip(&mut parts) {
                 let value = T::expand(simd, bits, T::read(&own[at..]));
                 T::write(if add { T::sum_of(simd, value, T::read(out)) } else { value }, out);
-                at += bits.count_ones() as usize;
-                channel += T::LANES;
             }
-            for (bit, out) in vectors.into_remainder().iter_mut().enumerate() {
-                let on = active.bits(row, channel) >> bit & 1 == 1;
-                let value = if on { own[at] } else { T::default() };
-                *out = if add { *out + value } else { value };
-                at += usize::from(on);
+            if let Some(&(bits, mut at)) = parts.next() {
+                for (bit, out) in vectors.into_remainder().iter_mut().enumerate() {
+                    let on = bits >> bit & 1 == 1;
+                    let value = if on { own[at] } else { T::default() };
+                    *out = if add { *out + value } else { value };
+                    at += usize::from(on);
+                }
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::cotangent::{Cotangents, Layout, Lines, Target};
 use crate::panels::{CACHE_LINE, Panels};
 use crate::pullback::{MOST_LINES, Pullback, Read, Start, by_lines, pass};
 use crate::rows::Chunk;
+use crate::simd::Element;
 use crate::stage::Stage;
 use crate::wide::{Vector, Wide};
 
@@ -82,7 +83,7 @@ impl<'a, T: Wide> Rows<'a, '_, '_, T> {
         let Pullback { links, source, target, start, .. } = pullback;
         let (sample, position) = (row / links.targets(), row % links.targets());
         if let Some(link) = links.of(position).last() {
-            fetch(source.row(sample * links.rows() + link.row, lines).values);
+            fetch_lines(source, sample * links.rows() + link.row, lines);
         }
         let block = &self.chunk.values[target.block(row, lines) - self.chunk.start..];
         match target {
@@ -94,7 +95,7 @@ impl<'a, T: Wide> Rows<'a, '_, '_, T> {
             Target::Lines(layout) => fetch(&block[..lines * layout.stride(row)]),
         }
         if let Start::Identity(other) = start {
-            fetch(other.row(row, lines).values);
+            fetch_lines(other, row, lines);
         }
     }
 
@@ -366,6 +367,20 @@ fn product<T: Wide, const V: usize, const G: usize, const WIDE: usize>(
         }
     }
     sums
+}
+
+/// Fetches the lines of a row.
+#[inline(always)]
+fn fetch_lines<T: Element>(cotangents: &Cotangents<'_, T>, row: usize, lines: usize) {
+    let Lines { ids, values, stride } = cotangents.row(row, lines);
+    match cotangents.layout {
+        Layout::Compressed(_) => fetch(values),
+        Layout::Dense { .. } => {
+            for line in values.chunks(stride) {
+                fetch(&line[..ids.len().min(line.len())]);
+            }
+        }
+    }
 }
 
 /// Fetches numbers into the second cache. Into the first there would be too few buffers for lines on their way: with those in use, a row's

@@ -132,15 +132,6 @@ impl<T: Element> Adjoint<'_, '_, T> {
             return;
         };
         let (inputs, outputs, taps) = (weights.inputs, weights.outputs, table.taps());
-        let mut place = place;
-        if let Place::Dense(view) = place
-            && taps > 1
-            && 2 * view.channels <= self.compiler.maps[view.map].pitch
-        {
-            place = Place::Slice(view);
-            let copy = StepKind::Spread { scale: None };
-            self.push(Place::Dense(view), Sink::Place(place), copy, index);
-        }
         let dense = matches!(sink, Sink::Place(Place::Dense(_)));
         let kind = if dense && inputs < FEW_CHANNELS && taps > 1 {
             let column = |at: &dyn Fn(usize, usize, usize) -> f64| {

@@ -74,7 +74,6 @@ impl<T: Element> Reverse<'_, T> {
                 Layout::Dense { pitch, offset: view.offset, channels: view.channels }
             }
             Place::Compressed(mask) => Layout::Compressed(&self.trace.masks[mask]),
-            Place::Slice(view) => Layout::Dense { pitch: view.channels, offset: 0, channels: view.channels },
         }
     }
 
@@ -91,7 +90,7 @@ impl<T: Element> Reverse<'_, T> {
     /// How many rows the buffer of a place has.
     fn rows(&self, place: Place) -> usize {
         let map = match place {
-            Place::Dense(view) | Place::Slice(view) => view.map,
+            Place::Dense(view) => view.map,
             Place::Compressed(mask) => self.compiled.masks[mask].map,
         };
         self.trace.samples * self.compiled.maps[map].positions
@@ -120,7 +119,7 @@ impl<T: Element> Reverse<'_, T> {
         // The first to write leaves nothing as it was; where it does not reach, zeros have to be.
         let whole = match place {
             Place::Dense(view) => view.channels == self.compiled.maps[view.map].pitch,
-            Place::Compressed(_) | Place::Slice(_) => true,
+            Place::Compressed(_) => true,
         };
         if step.first && !whole {
             out[..size].par_chunks_mut(ZEROED).for_each(|part| part.fill(T::default()));

@@ -104,8 +104,6 @@ pub(crate) enum Place {
     Dense(View),
     /// Of the active channels of a mask: the cotangent before the ReLU.
     Compressed(MaskId),
-    /// A copy of some channels of a map, side by side: a convolution reads each row several times.
-    Slice(View),
 }
 
 /// Where contributions to a value's cotangent go.
@@ -134,8 +132,6 @@ pub(crate) enum Site {
     Map(usize),
     /// Of a mask.
     Mask(MaskId),
-    /// Of a copy.
-    Slice(View),
 }
 
 impl Place {
@@ -144,7 +140,6 @@ impl Place {
         match self {
             Self::Dense(view) => Site::Map(view.map),
             Self::Compressed(mask) => Site::Mask(mask),
-            Self::Slice(view) => Site::Slice(view),
         }
     }
 }
@@ -208,7 +203,6 @@ impl<T> Compiled<T> {
     pub(crate) fn site_size(&self, site: Site, lines: usize) -> usize {
         match site {
             Site::Map(map) => self.maps[map].positions * lines * self.maps[map].pitch,
-            Site::Slice(view) => self.maps[view.map].positions * lines * view.channels,
             Site::Mask(mask) => {
                 let View { map, channels, .. } = self.masks[mask];
                 self.maps[map].positions * (lines * channels + PAD)
@@ -287,7 +281,6 @@ impl fmt::Display for Place {
         match self {
             Self::Dense(view) => write!(f, "d{view}"),
             Self::Compressed(mask) => write!(f, "dr{mask}"),
-            Self::Slice(view) => write!(f, "copy of d{view}"),
         }
     }
 }

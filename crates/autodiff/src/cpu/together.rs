@@ -102,7 +102,7 @@ fn may_wait<T>(steps: &[Step<T>], group: &[usize]) -> bool {
                 && read.offset < view.offset + view.channels
                 && view.offset < read.offset + read.channels
         }
-        Place::Compressed(_) | Place::Slice(_) => false,
+        Place::Compressed(_) => false,
     };
     !steps[first..last].iter().any(|step| {
         let identity = match &step.kind {

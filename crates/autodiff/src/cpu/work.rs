@@ -32,7 +32,7 @@ pub(super) fn count<T: Element>(compiled: &Compiled<T>, trace: &Trace<T>) -> Wor
         };
         let source = match step.source {
             Place::Compressed(mask) => Some(mask),
-            Place::Dense(_) | Place::Slice(_) => None,
+            Place::Dense(_) => None,
         };
         let [source, target] = [source, target].map(|mask| mask.map(|mask| &trace.masks[mask]));
         for sample in 0..trace.samples {
