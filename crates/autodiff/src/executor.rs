@@ -22,6 +22,14 @@ pub trait Executor: fmt::Debug + Send + Sync {
     /// What the backend refuses or fails to do.
     fn linearize(&self, batch: TensorData) -> Result<Box<dyn Linearized + '_>>;
 
+    /// The logits `[n, K]` of a batch, where no reverse pass will follow.
+    ///
+    /// # Errors
+    /// As [`Executor::linearize`] and [`Linearized::logits`].
+    fn logits(&self, batch: TensorData) -> Result<TensorData> {
+        self.linearize(batch)?.logits()
+    }
+
     /// How many cotangents one call of [`Linearized::grams`] takes; of more, pairs of blocks are given to it.
     fn most_cotangents(&self) -> usize {
         usize::MAX

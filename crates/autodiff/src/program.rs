@@ -240,8 +240,7 @@ impl Program {
         let samples = Samples::new(self, samples)?;
         let classes = self.plan.graph().classes();
         samples.all(|first| {
-            let linearized = self.executor.linearize(samples.batch(first)?)?;
-            let logits: Vec<f64> = linearized.logits()?.iter().collect();
+            let logits: Vec<f64> = self.executor.logits(samples.batch(first)?)?.iter().collect();
             let each = logits.chunks_exact(classes).take(samples.count - first);
             Ok(each.map(<[f64]>::to_vec).collect())
         })

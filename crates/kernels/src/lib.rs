@@ -22,6 +22,8 @@
 mod active;
 mod channels;
 mod cotangent;
+#[cfg(target_arch = "x86_64")]
+mod expand;
 mod gather;
 #[cfg(target_arch = "x86_64")]
 mod masks;

@@ -60,7 +60,7 @@ impl<T: Element> Pullback<'_, T> {
     pub fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
         if let (Start::Identity(source), false) = (self.start, self.is_windowed(set)) {
             let spread = Spread { source, target: self.target, scale: None, add: false, lines: self.lines };
-            spread.run(samples * self.links.targets(), out);
+            spread.run(set, samples * self.links.targets(), out);
             return Self { start: Start::Sum, ..*self }.run(set, samples, out);
         }
         Self::run_together(std::slice::from_ref(self), set, samples, out);

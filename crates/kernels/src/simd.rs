@@ -8,6 +8,7 @@ use pulp::{Simd, WithSimd};
 
 use crate::pullback::Pullback;
 use crate::rows::Chunk;
+use crate::spread::Spread;
 
 /// A set of vector instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +126,10 @@ pub trait Element:
     #[doc(hidden)]
     fn positive(set: InstructionSet, values: &[Self], words: &mut [u32]) -> usize;
 
+    /// Hands on the rows of a chunk, if the set has a quicker way than row by row.
+    #[doc(hidden)]
+    fn spread(set: InstructionSet, spread: &Spread<'_, Self>, chunk: &mut Chunk<'_, Self>) -> bool;
+
     /// Pulls back the rows of a chunk on [`InstructionSet::Avx512`], leaving out what the target's mask has switched off.
     #[doc(hidden)]
     fn pull_windows(pullbacks: &[Pullback<'_, Self>], chunk: &mut Chunk<'_, Self>);
@@ -189,6 +194,15 @@ macro_rules! element {
                 }
                 let _ = set;
                 crate::active::positive(values, words)
+            }
+
+            fn spread(set: InstructionSet, spread: &Spread<'_, Self>, chunk: &mut Chunk<'_, Self>) -> bool {
+                #[cfg(target_arch = "x86_64")]
+                if set == InstructionSet::Avx512 {
+                    return crate::expand::spread(spread, chunk);
+                }
+                let _ = (set, spread, chunk);
+                false
             }
 
             fn pull_windows(pullbacks: &[Pullback<'_, Self>], chunk: &mut Chunk<'_, Self>) {

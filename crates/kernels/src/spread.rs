@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::cotangent::{Cotangents, Layout, Lines, Target};
 use crate::rows::{chunks, tasks};
-use crate::simd::Element;
+use crate::simd::{Element, InstructionSet};
 
 /// target(row, v, c) += source(row, v, c) scale(c).
 #[derive(Debug, Clone, Copy)]
@@ -26,10 +26,13 @@ const LEAST_ROWS: usize = 64;
 
 impl<T: Element> Spread<'_, T> {
     /// Hands on `rows` rows into `out`, the target's buffer.
-    pub fn run(&self, rows: usize, out: &mut [T]) {
+    pub fn run(&self, set: InstructionSet, rows: usize, out: &mut [T]) {
         let channels = self.source.layout.channels();
         let begin = |row: usize| self.target.block(row, self.lines);
-        chunks(out, rows, tasks(rows, LEAST_ROWS), begin).into_par_iter().for_each(|chunk| {
+        chunks(out, rows, tasks(rows, LEAST_ROWS), begin).into_par_iter().for_each(|mut chunk| {
+            if T::spread(set, self, &mut chunk) {
+                return;
+            }
             let mut tile = vec![T::default(); self.lines * channels];
             for row in chunk.rows.clone() {
                 let block = &mut chunk.values[begin(row) - chunk.start..];

@@ -14,6 +14,7 @@ use pulp::x86::V4;
 
 use crate::active::{Active, PAD};
 use crate::cotangent::{Cotangents, Layout, Lines, Target};
+use crate::expand::{Expand, Into};
 use crate::panels::{CACHE_LINE, Panels};
 use crate::pullback::{MOST_LINES, Pullback, Read, Start, by_lines, pass};
 use crate::rows::Chunk;
@@ -60,7 +61,8 @@ impl<'a, T: Wide> Rows<'a, '_, '_, T> {
     #[inline(always)]
     fn rows<const V: usize>(&mut self) {
         let (step, panels) = (pass(self.pullbacks), self.pullbacks[0].panels);
-        let (mut reads, mut stage) = (Vec::new(), Stage::new(V, step * panels.width));
+        let (mut reads, mut expand) = (Vec::new(), Expand::default());
+        let mut stage = Stage::new(V, step * panels.width);
         for first in (0..panels.count()).step_by(step) {
             let panels = first..panels.count().min(first + step);
             for row in self.chunk.rows.clone() {
@@ -70,7 +72,7 @@ impl<'a, T: Wide> Rows<'a, '_, '_, T> {
                     }
                 }
                 for pullback in self.pullbacks {
-                    self.row::<V>(pullback, row, panels.clone(), &mut reads, &mut stage);
+                    self.row::<V>(pullback, row, panels.clone(), &mut reads, &mut stage, &mut expand);
                 }
             }
         }
@@ -108,6 +110,7 @@ impl<'a, T: Wide> Rows<'a, '_, '_, T> {
         range: Range<usize>,
         reads: &mut Vec<Read<'a, T>>,
         stage: &mut Stage<T>,
+        expand: &mut Expand,
     ) {
         let Pullback { panels, target, start, .. } = pullback;
         let Some(active) = target.active() else { return };
@@ -142,7 +145,8 @@ impl<'a, T: Wide> Rows<'a, '_, '_, T> {
         }
         if let Target::Masked { pitch, offset, .. } = *target {
             let block = &mut block[offset + channels.start..];
-            stage.expand(self.simd, active, row, channels, add, block, pitch);
+            let out = Into { lines: V, values: block, pitch, add };
+            expand.row(self.simd, (active, row), channels, stage.lines(), None, out);
         }
     }
 }

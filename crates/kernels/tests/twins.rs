@@ -400,7 +400,7 @@ fn check_product<T: Element>(case: &Case, unit: f64) {
     }
 }
 
-fn check_spread<T: Element>(case: &Case) {
+fn check_spread<T: Element>(case: &Case, unit: f64) {
     let mut draws = Draws(case.seed);
     let (rows, channels, lines) = (case.samples * case.rows[0], case.inputs, case.lines);
     let (from, to) = (draws.active(rows, channels, case.share), draws.active(rows, channels, 5));
@@ -408,26 +408,31 @@ fn check_spread<T: Element>(case: &Case) {
     let dense = Layout::Dense { pitch: channels + 3, offset: 1, channels };
     for source in [Layout::Compressed(&from), dense] {
         let cotangents: Given<T> = given(source, rows, lines, &mut draws);
-        for (target, add) in [(Target::Lines(dense), true), (Target::Lines(Layout::Compressed(&to)), false)] {
+        let targets = [Target::Lines(dense), Target::Lines(Layout::Compressed(&to))];
+        for (target, add, scale, set) in targets.into_iter().flat_map(|target| {
+            let starts = [(true, None), (false, None), (true, Some(&scale)), (false, Some(&scale))];
+            starts.into_iter().flat_map(move |(add, scale)| sets().map(move |set| (target, add, scale, set)))
+        }) {
             let mut out = vec![T::from_f64(CANARY); target.size(rows, lines)];
             fill(target, rows, lines, &mut out, &mut draws);
             let old = read(target, rows, lines, channels, &out);
             let spread = Spread {
                 source: Cotangents { values: &cotangents.values, layout: source },
                 target,
-                scale: Some(&scale),
+                scale: scale.map(Vec::as_slice),
                 add,
                 lines,
             };
-            spread.run(rows, &mut out);
+            spread.run(set, rows, &mut out);
             let expected: Vec<_> = (0..old.len())
                 .map(|at| {
                     let on = target_is_on(target, at / channels / lines, at % channels);
-                    let new = cotangents.full[at] * scale[at % channels].to_f64();
+                    let new = cotangents.full[at] * scale.map_or(1.0, |scale| scale[at % channels].to_f64());
                     (if add { old[at] } else { 0.0 }) + if on { new } else { 0.0 }
                 })
                 .collect();
-            close(&read(target, rows, lines, channels, &out), &expected, f64::from(f32::EPSILON), "spread");
+            let found = read(target, rows, lines, channels, &out);
+            close(&found, &expected, unit, &format!("{set}, {source:?} to {target:?}, add {add}, {case:?}"));
         }
     }
 }
@@ -522,8 +527,8 @@ proptest! {
 
     #[test]
     fn spreads_agree_with_plain_loops(case in cases()) {
-        check_spread::<f32>(&case);
-        check_spread::<f64>(&case);
+        check_spread::<f32>(&case, f64::from(f32::EPSILON));
+        check_spread::<f64>(&case, f64::EPSILON);
     }
 
     #[test]

@@ -24,16 +24,20 @@ struct Forward<'a, T> {
     arena: Arena<T>,
     set: InstructionSet,
     samples: usize,
+    /// Whether a reverse pass follows, which needs the masks.
+    masked: bool,
     masks: Vec<Active>,
     choices: Vec<Vec<u16>>,
 }
 
-/// Runs all stages on samples in the network's order of axes, channels first. The values are left in the arena.
+/// Runs all stages on samples in the network's order of axes, channels first. The values are left in the arena, the masks in the trace where
+/// they are wanted.
 pub(super) fn run<T: Element>(
     loaded: &Loaded<T>,
     set: InstructionSet,
     input: &[T],
     samples: usize,
+    masked: bool,
 ) -> (Trace<T>, Arena<T>) {
     let Loaded { compiled, memory, arenas } = loaded;
     let mut forward = Forward {
@@ -42,6 +46,7 @@ pub(super) fn run<T: Element>(
         arena: arenas.take(&memory.sizes, memory.slack, samples),
         set,
         samples,
+        masked,
         masks: vec![Active::default(); compiled.masks.len()],
         choices: vec![Vec::new(); compiled.choices],
     };
@@ -82,7 +87,7 @@ impl<T: Element> Forward<'_, T> {
         }
         self.compute(stage, &mut out[..size]);
         self.arena.put(slot, out);
-        if let Some(mask) = stage.relu {
+        if let (Some(mask), true) = (stage.relu, self.masked) {
             let live = &self.compiled.maps[stage.output.map].live;
             let is_live = |row: usize| live.binary_search(&(row % target.positions)).is_ok();
             let rows = self.samples * target.positions;

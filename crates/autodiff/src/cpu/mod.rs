@@ -191,23 +191,44 @@ impl Executor for CpuExecutor {
         })
     }
 
+    fn logits(&self, batch: TensorData) -> Result<TensorData> {
+        self.check_batch(&batch)?;
+        match &self.network {
+            Network::Single(loaded) => logits(self, loaded, batch),
+            Network::Double(loaded) => logits(self, loaded, batch),
+        }
+    }
+
     fn most_cotangents(&self) -> usize {
         MOST_LINES
     }
 }
 
-/// The forward pass.
+/// A forward pass of which nothing is kept.
+fn logits<T: Number>(executor: &CpuExecutor, loaded: &Loaded<T>, batch: TensorData) -> Result<TensorData> {
+    let (trace, arena) = forward(executor, loaded, batch, false)?;
+    loaded.arenas.give(arena);
+    Ok(TensorData::new(trace.logits, [trace.samples, executor.graph.classes()]))
+}
+
+fn forward<T: Number>(
+    executor: &CpuExecutor,
+    loaded: &Loaded<T>,
+    batch: TensorData,
+    masked: bool,
+) -> Result<(Trace<T>, Arena<T>)> {
+    let batch = batch.convert_dtype(T::DTYPE);
+    let input = batch.as_slice::<T>().map_err(|error| Error::Device(format!("{error:?}")))?;
+    Ok(forward::run(loaded, executor.set, input, batch.shape()[0], masked))
+}
+
+/// The forward pass, and what a reverse pass needs of it.
 fn linearized<'a, T: Number>(
     executor: &'a CpuExecutor,
     loaded: &'a Loaded<T>,
     batch: TensorData,
 ) -> Result<CpuLinearized<'a, T>> {
-    let batch = batch.convert_dtype(T::DTYPE);
-    let (trace, arena) = {
-        let input = batch.as_slice::<T>().map_err(|error| Error::Device(format!("{error:?}")))?;
-        let samples = batch.shape()[0];
-        forward::run(loaded, executor.set, input, samples)
-    };
+    let (trace, arena) = forward(executor, loaded, batch, true)?;
     let kept = RefCell::new(None);
     let linearized = CpuLinearized { executor, loaded, trace, kept };
     linearized.give(arena);

@@ -166,7 +166,7 @@ impl<T: Element> Reverse<'_, T> {
             }
             StepKind::Spread { scale } => {
                 let rows = self.rows(step.source);
-                Spread { source, target, scale: scale.as_deref(), add, lines }.run(rows, out);
+                Spread { source, target, scale: scale.as_deref(), add, lines }.run(self.set, rows, out);
             }
             StepKind::Average { links } => {
                 let StageKind::Average { shares, .. } = stage else { return };

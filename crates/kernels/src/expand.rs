@@ -1,0 +1,118 @@
+//! Compressed lines written among zeros, or added, on AVX-512: one vector of neighbours at a time.
+
+use std::ops::Range;
+
+use pulp::NullaryFnOnce;
+use pulp::x86::V4;
+
+use crate::active::Active;
+use crate::cotangent::{Layout, Target};
+use crate::rows::Chunk;
+use crate::spread::Spread;
+use crate::wide::Wide;
+
+/// Where the active channels of a row are, worked out once for all its lines.
+#[derive(Default)]
+pub(crate) struct Expand {
+    /// For each vector of neighbours its mask, and the place of its first active channel in the lines.
+    parts: Vec<(u32, usize)>,
+}
+
+/// Dense lines to write, which begin with the first of some channels.
+pub(crate) struct Into<'a, T> {
+    pub(crate) lines: usize,
+    pub(crate) values: &'a mut [T],
+    /// From one line to the next.
+    pub(crate) pitch: usize,
+    /// Whether to add to what is there.
+    pub(crate) add: bool,
+}
+
+impl Expand {
+    /// Some channels of a row, of which the mask has `from` in its lines before the first: each line of `values`, `stride` apart, goes to one
+    /// of `out`, zeros where the mask is off, times a factor for each channel if there are any. A vector behind the last number is read.
+    #[inline(always)]
+    pub(crate) fn row<T: Wide>(
+        &mut self,
+        simd: V4,
+        (active, row): (&Active, usize),
+        channels: Range<usize>,
+        (values, stride): (&[T], usize),
+        scale: Option<&[T]>,
+        out: Into<'_, T>,
+    ) {
+        self.parts.clear();
+        let mut at = 0;
+        for channel in channels.clone().step_by(T::LANES) {
+            let bits = active.bits(row, channel) & (u32::MAX >> (32 - T::LANES));
+            self.parts.push((bits, at));
+            at += bits.count_ones() as usize;
+        }
+        let zero = T::every(simd, T::default());
+        let one = T::every(simd, T::from_f64(1.0));
+        for line in 0..out.lines {
+            let own = &values[line * stride..];
+            let to = &mut out.values[line * out.pitch..][..channels.len()];
+            let mut parts = self.parts.iter();
+            let mut vectors = to.chunks_exact_mut(T::LANES);
+            let mut factors = scale.map(|scale| scale[channels.clone()].chunks_exact(T::LANES));
+            for (to, &(bits, at)) in (&mut vectors).zip(&mut parts) {
+                let value = T::expand(simd, bits, T::read(&own[at..]));
+                let factor = match &mut factors {
+                    Some(factors) => factors.next().map_or(one, |factor| T::read(factor)),
+                    None => one,
+                };
+                let old = if out.add { T::read(to) } else { zero };
+                T::write(T::fused(simd, value, factor, old), to);
+            }
+            let Some(&(bits, mut at)) = parts.next() else { continue };
+            let rest = channels.end - channels.len() % T::LANES;
+            for (bit, to) in vectors.into_remainder().iter_mut().enumerate() {
+                let mut value = T::default();
+                if bits >> bit & 1 == 1 {
+                    value = own[at] * scale.map_or(T::from_f64(1.0), |scale| scale[rest + bit]);
+                    at += 1;
+                }
+                *to = if out.add { *to + value } else { value };
+            }
+        }
+    }
+}
+
+/// Hands on the rows of a chunk, where the processor has the instructions and compressed lines go to dense ones.
+pub(crate) fn spread<T: Wide>(spread: &Spread<'_, T>, chunk: &mut Chunk<'_, T>) -> bool {
+    let (Some(simd), Layout::Compressed(active), Target::Lines(Layout::Dense { pitch, offset, .. })) =
+        (V4::try_new(), spread.source.layout, spread.target)
+    else {
+        return false;
+    };
+    simd.vectorize(Rows { simd, spread, active, pitch, offset, chunk });
+    true
+}
+
+struct Rows<'a, 'b, 'c, T> {
+    simd: V4,
+    spread: &'a Spread<'a, T>,
+    active: &'a Active,
+    pitch: usize,
+    offset: usize,
+    chunk: &'b mut Chunk<'c, T>,
+}
+
+impl<T: Wide> NullaryFnOnce for Rows<'_, '_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Rows { simd, spread, active, pitch, offset, chunk } = self;
+        let Spread { source, target, scale, add, lines } = *spread;
+        let mut expand = Expand::default();
+        for row in chunk.rows.clone() {
+            let from = &source.values[active.block(row, lines)..];
+            let values = &mut chunk.values[target.block(row, lines) - chunk.start + offset..];
+            let out = Into { lines, values, pitch, add };
+            let all = 0..active.channels();
+            expand.row(simd, (active, row), all, (from, active.stride(row)), scale, out);
+        }
+    }
+}
