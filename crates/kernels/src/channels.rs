@@ -1,10 +1,9 @@
-//! Cotangents of one sample by channel: gradients of what a channel has for itself, and the way into those of weights.
+//! Cotangents of one sample by channel: the way into the gradients of weights.
 
 use pulp::{Simd, WithSimd};
 
 use crate::cotangent::{Cotangents, Lines};
 use crate::pullback::{MOST_LINES, by_lines};
-use crate::rows::Dense;
 use crate::simd::{Element, InstructionSet};
 
 /// For each channel of a layer's outputs the positions where it is active, and the V cotangents there.
@@ -18,8 +17,6 @@ pub struct ByChannel<T> {
     positions: Vec<u32>,
     /// `[entry][V]`.
     values: Vec<T>,
-    /// What other rows have there, `[entry]`; empty where none are given.
-    others: Vec<T>,
 }
 
 /// Where the cotangents of a sample are.
@@ -38,9 +35,9 @@ pub struct At<'a, T> {
 }
 
 impl<T: Element> ByChannel<T> {
-    /// Of one sample, with the values that `others` has at the same rows and channels.
+    /// Of one sample.
     #[must_use]
-    pub fn new(at: At<'_, T>, others: Option<Dense<'_, T>>) -> Self {
+    pub fn new(at: At<'_, T>) -> Self {
         debug_assert!((1..=MOST_LINES).contains(&at.lines), "{} lines", at.lines);
         let mut starts = vec![0; at.source.layout.channels() + 1];
         for row in at.live_rows() {
@@ -55,14 +52,13 @@ impl<T: Element> ByChannel<T> {
             starts,
             positions: vec![0; count],
             values: vec![T::default(); count * at.lines],
-            others: vec![T::default(); if others.is_some() { count } else { 0 }],
         };
-        by_lines!(at.lines, |V| this.fill::<V>(at, others));
+        by_lines!(at.lines, |V| this.fill::<V>(at));
         this
     }
 
     /// Sorts the cotangents of all rows into their channels.
-    fn fill<const V: usize>(&mut self, at: At<'_, T>, others: Option<Dense<'_, T>>) {
+    fn fill<const V: usize>(&mut self, at: At<'_, T>) {
         let mut next = self.starts.clone();
         for (place, row) in at.live_rows().enumerate() {
             let Lines { ids, values, stride } = at.source.row(row, V);
@@ -74,9 +70,6 @@ impl<T: Element> ByChannel<T> {
                 for (value, line) in self.values[entry * V..][..V].iter_mut().zip(lines) {
                     *value = line[a];
                 }
-                if let Some(others) = others {
-                    self.others[entry] = others.row(row)[id as usize];
-                }
             }
         }
     }
@@ -87,85 +80,19 @@ impl<T: Element> ByChannel<T> {
         self.starts.len() - 1
     }
 
-    /// How many entries all channels have together.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.positions.len()
-    }
-
     /// The entries of a channel: places in the list of positions, and `[entry][V]`.
     #[inline(always)]
     pub(crate) fn entries(&self, channel: usize) -> (&[u32], &[T]) {
         let (from, till) = (self.starts[channel], self.starts[channel + 1]);
         (&self.positions[from..till], &self.values[from * self.lines..till * self.lines])
     }
-
-    /// The sums over positions, `[V][channel]` in f64: the gradient of a bias.
-    #[must_use]
-    pub fn sums(&self, set: InstructionSet) -> Vec<f64> {
-        set.run(Sums { of: self, norm: None })
-    }
-
-    /// The sums over positions of the cotangents times (x - mean) inverse, x being the others, `[V][channel]` in f64: the gradient of the
-    /// scale of a batch normalisation of them.
-    #[must_use]
-    pub fn moments(&self, set: InstructionSet, mean: &[f64], inverse: &[f64]) -> Vec<f64> {
-        set.run(Sums { of: self, norm: Some([mean, inverse]) })
-    }
 }
 
 impl<T> At<'_, T> {
     /// The rows of the sample at which there may be cotangents.
-    fn live_rows(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn live_rows(&self) -> impl Iterator<Item = usize> {
         let first = self.sample * self.rows;
         self.live.iter().map(move |position| first + position)
-    }
-}
-
-/// Sums of the entries of each channel, weighted by what is normalised.
-struct Sums<'a, T> {
-    of: &'a ByChannel<T>,
-    norm: Option<[&'a [f64]; 2]>,
-}
-
-impl<T: Element> WithSimd for Sums<'_, T> {
-    type Output = Vec<f64>;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Vec<f64> {
-        by_lines!(self.of.lines, |V| self.run::<V>())
-    }
-}
-
-impl<T: Element> Sums<'_, T> {
-    #[inline(always)]
-    fn run<const V: usize>(&self) -> Vec<f64> {
-        let channels = self.of.channels();
-        let mut out = vec![0.0; V * channels];
-        for channel in 0..channels {
-            let entries = self.of.starts[channel]..self.of.starts[channel + 1];
-            let values = self.of.values[entries.start * V..entries.end * V].chunks_exact(V);
-            let mut sums = [0.0; V];
-            match self.norm {
-                None => {
-                    for values in values {
-                        for (sum, value) in sums.iter_mut().zip(values) {
-                            *sum += value.to_f64();
-                        }
-                    }
-                }
-                Some([mean, inverse]) => {
-                    for (values, x) in values.zip(&self.of.others[entries]) {
-                        let factor = (x.to_f64() - mean[channel]) * inverse[channel];
-                        for (sum, value) in sums.iter_mut().zip(values) {
-                            *sum += value.to_f64() * factor;
-                        }
-                    }
-                }
-            }
-            sums.iter().enumerate().for_each(|(line, sum)| out[line * channels + channel] = *sum);
-        }
-        out
     }
 }
 

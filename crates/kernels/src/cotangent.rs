@@ -1,9 +1,10 @@
 //! Cotangents in memory: V lines for each row, dense or compressed by a mask.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use crate::active::{Active, PAD};
-use crate::simd::Element;
+use crate::simd::{Element, InstructionSet};
 
 /// How the V lines of rows are laid out.
 #[derive(Debug, Clone, Copy)]
@@ -108,19 +109,31 @@ impl<'a, T: Element> Cotangents<'a, T> {
         }
     }
 
-    /// Writes the lines of a row in full, `[V][channels]`.
-    pub fn expand(&self, row: usize, lines: usize, out: &mut [T]) {
-        let channels = self.layout.channels();
+    /// Writes some channels of the lines of a row in full, `[V][channel]`.
+    pub fn expand(
+        &self,
+        set: InstructionSet,
+        row: usize,
+        lines: usize,
+        channels: Range<usize>,
+        out: &mut [T],
+    ) {
+        if T::expand(set, self, row, lines, channels.clone(), out) {
+            return;
+        }
+        let (width, whole) = (channels.len(), self.layout.channels());
         let Lines { ids, values, stride } = self.row(row, lines);
-        for (line, out) in out.chunks_exact_mut(channels).enumerate() {
+        for (line, out) in out.chunks_exact_mut(width).enumerate() {
             let values = &values[line * stride..][..ids.len()];
-            if ids.len() == channels {
-                out.copy_from_slice(values);
+            if ids.len() == whole {
+                out.copy_from_slice(&values[channels.clone()]);
                 continue;
             }
             out.fill(T::default());
-            for (id, value) in ids.iter().zip(values) {
-                out[*id as usize] = *value;
+            for (id, value) in ids.iter().map(|id| *id as usize).zip(values) {
+                if channels.contains(&id) {
+                    out[id - channels.start] = *value;
+                }
             }
         }
     }

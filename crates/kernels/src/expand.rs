@@ -6,7 +6,7 @@ use pulp::NullaryFnOnce;
 use pulp::x86::V4;
 
 use crate::active::Active;
-use crate::cotangent::{Layout, Target};
+use crate::cotangent::{Cotangents, Layout, Target};
 use crate::rows::Chunk;
 use crate::spread::Spread;
 use crate::wide::Wide;
@@ -26,6 +26,14 @@ pub(crate) struct Into<'a, T> {
     pub(crate) pitch: usize,
     /// Whether to add to what is there.
     pub(crate) add: bool,
+}
+
+impl<'a, T> Into<'a, T> {
+    /// Lines side by side, to be written over.
+    pub(crate) fn written(lines: usize, values: &'a mut [T]) -> Self {
+        let pitch = values.len() / lines.max(1);
+        Self { lines, values, pitch, add: false }
+    }
 }
 
 impl Expand {
@@ -57,7 +65,7 @@ impl Expand {
             let mut vectors = to.chunks_exact_mut(T::LANES);
             let mut factors = scale.map(|scale| scale[channels.clone()].chunks_exact(T::LANES));
             for (to, &(bits, at)) in (&mut vectors).zip(&mut parts) {
-                let value = T::expand(simd, bits, T::read(&own[at..]));
+                let value = T::among_zeros(simd, bits, T::read(&own[at..]));
                 let factor = match &mut factors {
                     Some(factors) => factors.next().map_or(one, |factor| T::read(factor)),
                     None => one,
@@ -76,6 +84,39 @@ impl Expand {
                 *to = if out.add { *to + value } else { value };
             }
         }
+    }
+}
+
+/// Writes some channels of a row's lines in full, where the processor has the instructions and the lines are compressed.
+pub(crate) fn part<T: Wide>(
+    source: &Cotangents<'_, T>,
+    row: usize,
+    channels: Range<usize>,
+    out: Into<'_, T>,
+) -> bool {
+    let (Some(simd), Layout::Compressed(active)) = (V4::try_new(), source.layout) else { return false };
+    let values = &source.values[active.block(row, out.lines) + active.before(row, channels.start)..];
+    simd.vectorize(Part { simd, active, row, channels, values, out });
+    true
+}
+
+struct Part<'a, T> {
+    simd: V4,
+    active: &'a Active,
+    row: usize,
+    channels: Range<usize>,
+    values: &'a [T],
+    out: Into<'a, T>,
+}
+
+impl<T: Wide> NullaryFnOnce for Part<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Part { simd, active, row, channels, values, out } = self;
+        let stride = active.stride(row);
+        Expand::default().row(simd, (active, row), channels, (values, stride), None, out);
     }
 }
 

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::cotangent::{Cotangents, Target};
 use crate::rows::{chunks, tasks};
-use crate::simd::Element;
+use crate::simd::{Element, InstructionSet};
 use crate::table::{Link, Links};
 
 /// What a row gets of the cotangents of a row that reads it.
@@ -44,18 +44,19 @@ const LEAST_ROWS: usize = 32;
 
 impl<T: Element> Gather<'_, T> {
     /// Gathers for all rows of `samples` samples into `out`, the target's buffer.
-    pub fn run(&self, samples: usize, out: &mut [T]) {
+    pub fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
         let rows = samples * self.links.targets();
         let begin = |row: usize| self.target.block(row, self.lines);
         chunks(out, rows, tasks(rows, LEAST_ROWS), begin).into_par_iter().for_each(|chunk| {
             let mut tile = vec![T::default(); self.lines * self.channels];
-            let mut read = vec![T::default(); self.lines * self.source.layout.channels()];
+            let all = 0..self.source.layout.channels();
+            let mut read = vec![T::default(); self.lines * all.len()];
             for row in chunk.rows.clone() {
                 let (sample, position) = (row / self.links.targets(), row % self.links.targets());
                 tile.fill(T::default());
                 for link in self.links.of(position) {
                     let from = sample * self.links.rows() + link.row;
-                    self.source.expand(from, self.lines, &mut read);
+                    self.source.expand(set, from, self.lines, all.clone(), &mut read);
                     self.add_share(*link, from, &read, &mut tile);
                 }
                 if let Some(scale) = self.scale {

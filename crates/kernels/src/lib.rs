@@ -37,6 +37,7 @@ mod simd;
 mod spread;
 #[cfg(target_arch = "x86_64")]
 mod stage;
+mod sums;
 mod table;
 #[cfg(target_arch = "x86_64")]
 mod wide;
@@ -55,4 +56,5 @@ pub use pullback::{MOST_LINES, Pullback, Start};
 pub use rows::{Chunk, Dense};
 pub use simd::{Element, InstructionSet};
 pub use spread::Spread;
+pub use sums::Normalized;
 pub use table::{Link, Links, Table};

@@ -1,11 +1,14 @@
 //! The vectors of each instruction set behind one trait, and the choice of the set at run time.
 
 use std::fmt;
-use std::ops::{Add, Mul};
+use std::ops::{Add, Mul, Range};
 use std::str::FromStr;
 
 use pulp::{Simd, WithSimd};
 
+use crate::cotangent::Cotangents;
+#[cfg(target_arch = "x86_64")]
+use crate::expand::Into;
 use crate::pullback::Pullback;
 use crate::rows::Chunk;
 use crate::spread::Spread;
@@ -126,6 +129,17 @@ pub trait Element:
     #[doc(hidden)]
     fn positive(set: InstructionSet, values: &[Self], words: &mut [u32]) -> usize;
 
+    /// Writes some channels of a row's lines in full, if the set has a quicker way than one by one.
+    #[doc(hidden)]
+    fn expand(
+        set: InstructionSet,
+        source: &Cotangents<'_, Self>,
+        row: usize,
+        lines: usize,
+        channels: Range<usize>,
+        out: &mut [Self],
+    ) -> bool;
+
     /// Hands on the rows of a chunk, if the set has a quicker way than row by row.
     #[doc(hidden)]
     fn spread(set: InstructionSet, spread: &Spread<'_, Self>, chunk: &mut Chunk<'_, Self>) -> bool;
@@ -194,6 +208,22 @@ macro_rules! element {
                 }
                 let _ = set;
                 crate::active::positive(values, words)
+            }
+
+            fn expand(
+                set: InstructionSet,
+                source: &Cotangents<'_, Self>,
+                row: usize,
+                lines: usize,
+                channels: Range<usize>,
+                out: &mut [Self],
+            ) -> bool {
+                #[cfg(target_arch = "x86_64")]
+                if set == InstructionSet::Avx512 {
+                    return crate::expand::part(source, row, channels, Into::written(lines, out));
+                }
+                let _ = (set, source, row, lines, channels, out);
+                false
             }
 
             fn spread(set: InstructionSet, spread: &Spread<'_, Self>, chunk: &mut Chunk<'_, Self>) -> bool {

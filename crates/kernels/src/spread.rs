@@ -48,7 +48,7 @@ impl<T: Element> Spread<'_, T> {
                     }
                     _ => {}
                 }
-                self.source.expand(row, self.lines, &mut tile);
+                self.source.expand(set, row, self.lines, 0..channels, &mut tile);
                 if let Some(scale) = self.scale {
                     for line in tile.chunks_exact_mut(channels) {
                         line.iter_mut().zip(scale).for_each(|(x, s)| *x = *x * *s);

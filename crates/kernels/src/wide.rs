@@ -44,7 +44,7 @@ pub(crate) trait Wide: Element {
     -> Self::Register;
 
     /// The first numbers, one to each set bit, 0 elsewhere.
-    fn expand(simd: V4, bits: u32, from: Self::Register) -> Self::Register;
+    fn among_zeros(simd: V4, bits: u32, from: Self::Register) -> Self::Register;
 
     /// Which numbers are positive.
     fn above_zero(simd: V4, value: Self::Register) -> u32;
@@ -126,7 +126,7 @@ impl Wide for f32 {
     }
 
     #[inline(always)]
-    fn expand(simd: V4, bits: u32, from: Self::Register) -> Self::Register {
+    fn among_zeros(simd: V4, bits: u32, from: Self::Register) -> Self::Register {
         simd.avx512f._mm512_maskz_expand_ps(bits as u16, from)
     }
 
@@ -212,7 +212,7 @@ impl Wide for f64 {
     }
 
     #[inline(always)]
-    fn expand(simd: V4, bits: u32, from: Self::Register) -> Self::Register {
+    fn among_zeros(simd: V4, bits: u32, from: Self::Register) -> Self::Register {
         simd.avx512f._mm512_maskz_expand_pd(bits as u8, from)
     }
 

@@ -2,8 +2,8 @@
 //! all channels active, every tail length, several samples, and numbers around what may be written that must not change.
 
 use influence_kernels::{
-    Active, At, ByChannel, Cotangents, Dense, Element, InstructionSet, Layout, MOST_LINES, Outer, Panels,
-    Place, Product, Pullback, Spread, Start, Table, Target, gram_of,
+    Active, At, ByChannel, Cotangents, Dense, Element, InstructionSet, Layout, MOST_LINES, Normalized, Outer,
+    Panels, Place, Product, Pullback, Spread, Start, Table, Target, gram_of,
 };
 use proptest::prelude::*;
 
@@ -485,14 +485,17 @@ fn check_grams<T: Element>(case: &Case, unit: f64) {
             assert!(worst <= bound, "{what}: {worst:e}, {case:?}");
         };
         let at = At { source, lines, rows: behind, live: &live, sample };
-        let entries = ByChannel::new(at, Some(others));
+        let entries = ByChannel::new(at);
+        let normalized = Normalized { rows: others, mean: &mean, inverse: &inverse };
         let weight = naive(&gradients);
         let biases: Vec<Vec<f64>> = sums.chunks(outputs).map(<[f64]>::to_vec).collect();
         for set in sets() {
             let outer = Outer { table: &table, rows, live: &live, entries: &entries, scale: Some(&scale) };
             near(&outer.gram(set, sample), &weight, unit, &format!("{set}, weight, {layout:?}"));
-            near(&entries.sums(set), &sums, f64::EPSILON, "sums");
-            near(&entries.moments(set, &mean, &inverse), &moments, f64::EPSILON, "moments");
+            let [found, products] = at.sums(set, Some(normalized));
+            near(&found, &sums, f64::EPSILON, "sums");
+            near(&products, &moments, f64::EPSILON, "moments");
+            assert_eq!(at.sums(set, None), [found, vec![]], "{set}, {case:?}");
             near(&gram_of(set, &sums, lines), &naive(&biases), f64::EPSILON, "bias");
         }
     }

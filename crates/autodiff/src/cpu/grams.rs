@@ -6,7 +6,9 @@
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
-use influence_kernels::{self as kernels, ByChannel, Dense, Outer, Table, gram_of, symmetric_gram};
+use influence_kernels::{
+    self as kernels, ByChannel, Dense, Normalized, Outer, Table, gram_of, symmetric_gram,
+};
 
 use super::Number;
 use super::reverse::Reverse;
@@ -46,7 +48,7 @@ impl Squares<'_> {
     /// Where the matrix of a tensor goes, if it is wanted.
     fn place<T>(&mut self, at: &At<'_, T>, tensor: Option<usize>) -> Option<&mut [f64]> {
         let (place, size) = ((self.wanted)(tensor?)?, at.reverse.lines.pow(2));
-        Some(&mut self.grams[(place * at.reverse.trace.samples + at.sample) * size..][..size])
+        Some(&mut self.grams[(place * at.reverse.trace.samples + at.results.sample) * size..][..size])
     }
 
     fn product<T: Number>(&mut self, at: &At<'_, T>, trainable: &Trainable<T>) {
@@ -63,14 +65,22 @@ impl Squares<'_> {
     fn channels<T: Number>(&mut self, at: &At<'_, T>, trainable: &Trainable<T>) {
         let (set, lines) = (at.reverse.set, at.reverse.lines);
         let norm = trainable.norm.as_ref();
-        let mut sums = at.entries.sums(set);
+        let own = [trainable.bias, norm.and_then(|norm| norm.gamma), norm.and_then(|norm| norm.beta)];
+        if !own.into_iter().flatten().any(|tensor| (self.wanted)(tensor).is_some()) {
+            return;
+        }
+        let normalized = norm.map(|norm| {
+            let rows = at.reverse.values(norm.rows);
+            Normalized { rows, mean: &norm.mean, inverse: &norm.inverse }
+        });
+        let [mut sums, moments] = at.results.sums(set, normalized);
         if let Some(place) = self.place(at, norm.and_then(|norm| norm.beta)) {
             place.copy_from_slice(&gram_of(set, &sums, lines));
         }
         if let Some(norm) = norm
             && let Some(place) = self.place(at, norm.gamma)
         {
-            place.copy_from_slice(&gram_of(set, &at.entries.moments(set, &norm.mean, &norm.inverse), lines));
+            place.copy_from_slice(&gram_of(set, &moments, lines));
         }
         if let Some(place) = self.place(at, trainable.bias) {
             if let Some(Norm { affine: [scale, _], .. }) = norm {
@@ -87,61 +97,40 @@ impl Squares<'_> {
 struct At<'a, T> {
     reverse: &'a Reverse<'a, T>,
     stage: &'a Stage<T>,
-    /// Where the cotangent of its results is.
-    source: Place,
-    sample: usize,
-    entries: ByChannel<T>,
+    /// The cotangents of its results.
+    results: kernels::At<'a, T>,
 }
 
 impl<'a, T: Number> At<'a, T> {
     fn new(reverse: &'a Reverse<'a, T>, stage: &'a Stage<T>, source: Place, sample: usize) -> Self {
         let map = &reverse.compiled.maps[stage.output.map];
-        let norm = stage.trainable.as_ref().and_then(|trainable| trainable.norm.as_ref());
-        let at = kernels::At {
-            source: reverse.cotangents(source),
-            lines: reverse.lines,
-            rows: map.positions,
-            live: &map.live,
-            sample,
-        };
-        let entries = ByChannel::new(at, norm.map(|norm| reverse.values(norm.rows)));
-        Self { reverse, stage, source, sample, entries }
-    }
-
-    fn positions(&self) -> usize {
-        self.reverse.compiled.maps[self.stage.output.map].positions
-    }
-
-    /// The positions at which something reads the results.
-    fn live(&self) -> &[usize] {
-        &self.reverse.compiled.maps[self.stage.output.map].live
+        let source = reverse.cotangents(source);
+        let (lines, rows) = (reverse.lines, map.positions);
+        Self { reverse, stage, results: kernels::At { source, lines, rows, live: &map.live, sample } }
     }
 
     /// Whether the products over positions take fewer operations than the tiles.
     fn prefers_positions(&self, table: &Table) -> bool {
-        let (inputs, outputs, positions) =
-            (self.stage.input.channels * table.taps(), self.stage.output.channels, self.live().len());
-        let active = self.entries.count();
-        positions * positions * (2 * self.reverse.lines * outputs + inputs)
-            < 2 * self.reverse.lines * active * inputs
+        let kernels::At { lines, live, .. } = self.results;
+        let (inputs, outputs) = (self.stage.input.channels * table.taps(), self.stage.output.channels);
+        live.len() * live.len() * (2 * lines * outputs + inputs) < 2 * lines * self.results.count() * inputs
     }
 
     fn by_tiles(&self, table: &Table, scale: Option<&[T]>) -> Vec<f64> {
-        let rows = self.reverse.values(self.stage.input);
-        let outer = Outer { table, rows, live: self.live(), entries: &self.entries, scale };
-        outer.gram(self.reverse.set, self.sample)
+        let (rows, entries) = (self.reverse.values(self.stage.input), ByChannel::new(self.results));
+        let outer = Outer { table, rows, live: self.results.live, entries: &entries, scale };
+        outer.gram(self.reverse.set, self.results.sample)
     }
 
     /// G(v, w) = sum over p of g_v(p) . e_w(p), e_w = A g_w, A(p, q) = x(p) . x(q).
     fn by_positions(&self, table: &Table, scale: Option<&[T]>) -> Vec<f64> {
-        let (live, lines) = (self.live(), self.reverse.lines);
+        let kernels::At { source, lines, rows, live, sample } = self.results;
         let (count, width) = (live.len(), self.stage.output.channels);
         let inner = self.inner_products(table, self.reverse.values(self.stage.input));
-        let source = self.reverse.cotangents(self.source);
         // [position][line][channel]
         let mut own = vec![T::default(); count * lines * width];
         for (out, position) in own.chunks_exact_mut(lines * width).zip(live) {
-            source.expand(self.sample * self.positions() + position, lines, out);
+            source.expand(self.reverse.set, sample * rows + position, lines, 0..width, out);
             if let Some(scale) = scale {
                 for line in out.chunks_exact_mut(width) {
                     line.iter_mut().zip(scale).for_each(|(x, s)| *x *= *s);
@@ -162,13 +151,15 @@ impl<'a, T: Number> At<'a, T> {
 
     /// x(p) . x(q) for all live positions p, q.
     fn inner_products(&self, table: &Table, rows: Dense<'_, T>) -> Vec<T> {
-        let (live, inputs) = (self.live(), self.stage.input.channels);
+        let (live, inputs) = (self.results.live, self.stage.input.channels);
         let mut inner = vec![T::default(); live.len() * live.len()];
         let mut read = vec![T::default(); live.len() * inputs];
         for tap in 0..table.taps() {
             for (out, &position) in read.chunks_exact_mut(inputs).zip(live) {
                 match table.source(position, tap) {
-                    Some(from) => out.copy_from_slice(rows.row(self.sample * table.source_rows() + from)),
+                    Some(from) => {
+                        out.copy_from_slice(rows.row(self.results.sample * table.source_rows() + from));
+                    }
                     None => out.fill(T::default()),
                 }
             }

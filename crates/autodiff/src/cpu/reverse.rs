@@ -199,7 +199,11 @@ impl<T: Element> Reverse<'_, T> {
         let (target, lines) = (self.target(step.target), self.lines);
         let channels = self.compiled.stages[step.stage].input.channels;
         let scale = self.compiled.scale(step.target);
-        Gather { links, source, share, target, channels, scale, add, lines }.run(self.trace.samples, out);
+        Gather { links, source, share, target, channels, scale, add, lines }.run(
+            self.set,
+            self.trace.samples,
+            out,
+        );
     }
 
     /// The product of every output position with the columns of all taps, then the sum over the taps.
