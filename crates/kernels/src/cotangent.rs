@@ -109,6 +109,17 @@ impl<'a, T: Element> Cotangents<'a, T> {
         }
     }
 
+    /// The lines of one row, those of some neighbouring channels alone.
+    #[inline(always)]
+    pub(crate) fn part(&self, row: usize, lines: usize, channels: Range<usize>) -> Lines<'a, T> {
+        let Lines { ids, values, stride } = self.row(row, lines);
+        let (at, ids) = match self.layout {
+            Layout::Dense { .. } => (channels.start, &ids[channels]),
+            Layout::Compressed(active) => part(active, row, channels.start, channels.len()),
+        };
+        Lines { ids, values: &values[at..], stride }
+    }
+
     /// Writes some channels of the lines of a row in full, `[V][channel]`.
     pub fn expand(
         &self,

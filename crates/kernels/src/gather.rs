@@ -1,9 +1,10 @@
-//! Cotangents gathered from the rows that read a row, each channel for itself: the reverse pass of pools.
+//! Cotangents gathered from the rows that read a row, each channel for itself: the reverse pass of pools and depthwise convolutions.
 
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::cotangent::{Cotangents, Target};
-use crate::rows::{chunks, tasks};
+use crate::cotangent::{Cotangents, Layout, Lines, Target};
+use crate::rows::{Chunk, chunks, tasks};
 use crate::simd::{Element, InstructionSet};
 use crate::table::{Link, Links};
 
@@ -16,6 +17,8 @@ pub enum Share<'a, T> {
     Chosen(&'a [u16]),
     /// The columns of the tap: the reading rows have the channels of all taps side by side.
     Columns,
+    /// Times a weight of the tap and channel: `[tap][channel]`.
+    Weights(&'a [T]),
 }
 
 /// target(row, v, c) += scale(c) times the sum over the taps and rows that read the row of their share.
@@ -48,33 +51,42 @@ impl<T: Element> Gather<'_, T> {
         let rows = samples * self.links.targets();
         let begin = |row: usize| self.target.block(row, self.lines);
         chunks(out, rows, tasks(rows, LEAST_ROWS), begin).into_par_iter().for_each(|chunk| {
-            let mut tile = vec![T::default(); self.lines * self.channels];
-            let all = 0..self.source.layout.channels();
-            let mut read = vec![T::default(); self.lines * all.len()];
-            for row in chunk.rows.clone() {
-                let (sample, position) = (row / self.links.targets(), row % self.links.targets());
-                tile.fill(T::default());
-                for link in self.links.of(position) {
-                    let from = sample * self.links.rows() + link.row;
-                    self.source.expand(set, from, self.lines, all.clone(), &mut read);
-                    self.add_share(*link, from, &read, &mut tile);
-                }
-                if let Some(scale) = self.scale {
-                    for line in tile.chunks_exact_mut(self.channels) {
-                        line.iter_mut().zip(scale).for_each(|(x, s)| *x = *x * *s);
-                    }
-                }
-                let block = &mut chunk.values[begin(row) - chunk.start..];
-                let channels = self.channels;
-                self.target.deliver(row, 0, &tile, channels, channels, self.add, block);
-            }
+            set.run(Rows { gather: self, set, chunk });
         });
     }
 
-    /// Adds the share of one reading row's lines.
-    fn add_share(&self, link: Link, from: usize, read: &[T], tile: &mut [T]) {
+    /// All lines of one row of the target, `[V][channels]`.
+    #[inline(always)]
+    fn row(&self, set: InstructionSet, row: usize, expanded: &mut [T], tile: &mut [T]) {
+        let (sample, position) = (row / self.links.targets(), row % self.links.targets());
+        tile.fill(T::default());
+        for link in self.links.of(position) {
+            let from = sample * self.links.rows() + link.row;
+            match self.source.layout {
+                Layout::Dense { .. } => {
+                    let Lines { values, stride, .. } = self.source.row(from, self.lines);
+                    self.add_share(*link, from, values, stride, tile);
+                }
+                Layout::Compressed(active) => {
+                    let channels = active.channels();
+                    self.source.expand(set, from, self.lines, 0..channels, expanded);
+                    self.add_share(*link, from, expanded, channels, tile);
+                }
+            }
+        }
+        if let Some(scale) = self.scale {
+            for line in tile.chunks_exact_mut(self.channels) {
+                line.iter_mut().zip(scale).for_each(|(x, s)| *x = *x * *s);
+            }
+        }
+    }
+
+    /// Adds the share of one reading row's lines, `stride` apart.
+    #[inline(always)]
+    fn add_share(&self, link: Link, from: usize, read: &[T], stride: usize, tile: &mut [T]) {
         let wide = self.source.layout.channels();
-        for (tile, read) in tile.chunks_exact_mut(self.channels).zip(read.chunks_exact(wide)) {
+        for (tile, read) in tile.chunks_exact_mut(self.channels).zip(read.chunks_exact(stride)) {
+            let read = &read[..wide];
             match self.share {
                 Share::Even(shares) => {
                     let share = shares[link.row];
@@ -90,7 +102,37 @@ impl<T: Element> Gather<'_, T> {
                     let read = &read[link.tap * self.channels..][..self.channels];
                     tile.iter_mut().zip(read).for_each(|(sum, x)| *sum = *sum + *x);
                 }
+                Share::Weights(weights) => {
+                    let weights = &weights[link.tap * self.channels..][..self.channels];
+                    for ((sum, x), weight) in tile.iter_mut().zip(read).zip(weights) {
+                        *sum = *sum + *x * *weight;
+                    }
+                }
             }
+        }
+    }
+}
+
+/// The rows of one chunk.
+struct Rows<'a, 'b, T> {
+    gather: &'a Gather<'a, T>,
+    set: InstructionSet,
+    chunk: Chunk<'b, T>,
+}
+
+impl<T: Element> WithSimd for Rows<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { gather, set, chunk } = self;
+        let Gather { source, target, channels, add, lines, .. } = *gather;
+        let mut tile = vec![T::default(); lines * channels];
+        let mut expanded = vec![T::default(); lines * source.layout.channels()];
+        for row in chunk.rows {
+            gather.row(set, row, &mut expanded, &mut tile);
+            let block = &mut chunk.values[target.block(row, lines) - chunk.start..];
+            target.deliver(row, 0, &tile, channels, channels, add, block);
         }
     }
 }

@@ -21,6 +21,7 @@
 
 mod active;
 mod channels;
+mod channelwise;
 mod cotangent;
 #[cfg(target_arch = "x86_64")]
 mod expand;
@@ -46,6 +47,7 @@ mod windows;
 
 pub use active::{Active, PAD};
 pub use channels::{At, ByChannel, gram_of, symmetric_gram};
+pub use channelwise::Channelwise;
 pub use cotangent::{Cotangents, Layout, Target};
 pub use gather::{Gather, Share};
 pub use outer::Outer;

@@ -18,6 +18,10 @@ const PANEL_BYTES: usize = 600_000;
 
 /// The weights of y(o) = sum over taps t and channels i of x(t, i) w(t, i, o), as `[panel][tap][input][column]`; the columns of a panel
 /// are neighbouring outputs, and zeros where there are none.
+///
+/// Of a grouped product a panel holds its *block* alone: the inputs of the groups that its columns belong to, with zeros where input and
+/// column belong to different ones. A panel of C columns over groups of O outputs does at most C / O + 1 times the operations of its
+/// groups, and no more vector instructions than one group would take by itself, whose outputs would not fill the vectors either.
 #[derive(Debug, Clone)]
 pub struct Panels<T> {
     /// Columns in a panel.
@@ -29,6 +33,11 @@ pub struct Panels<T> {
     pub(crate) outputs: usize,
     /// The channel of the first column: 0 but for some of a layer's columns.
     pub(crate) first: usize,
+    groups: usize,
+    /// The inputs that each panel reads: all of them where there is one group.
+    blocks: Vec<Range<usize>>,
+    /// The most inputs that a panel reads.
+    depth: usize,
     /// Behind some zeros, so that each row of a panel begins with a cache line (unless the panels have been cloned to elsewhere).
     weights: Vec<T>,
     /// How many zeros.
@@ -36,15 +45,17 @@ pub struct Panels<T> {
 }
 
 impl<T: Element> Panels<T> {
-    /// Packs `weight(tap, input, output)` for a [`Product`](crate::Product).
+    /// Packs `weight(tap, input, output)` for a [`Product`](crate::Product) in `groups` groups of neighbouring channels, which divide
+    /// inputs and outputs evenly; between groups `weight` has to be 0.
     #[must_use]
     pub fn forward(
         taps: usize,
         inputs: usize,
         outputs: usize,
+        groups: usize,
         weight: impl Fn(usize, usize, usize) -> f64,
     ) -> Self {
-        Self::pack(32, taps, inputs, outputs, weight)
+        Self::pack(32, taps, [inputs, outputs], groups, weight)
     }
 
     /// Packs `weight(tap, input, output)` for a [`Pullback`](crate::Pullback), which reads the inputs' cotangents: these are the outputs
@@ -54,48 +65,60 @@ impl<T: Element> Panels<T> {
         taps: usize,
         inputs: usize,
         outputs: usize,
+        groups: usize,
         weight: impl Fn(usize, usize, usize) -> f64,
     ) -> Self {
-        let column = (taps * inputs * size_of::<T>()).max(1);
+        let [read, written] = [inputs, outputs].map(|channels| channels / groups);
+        let column = (taps * read * size_of::<T>()).max(1);
         let widest = (PANEL_BYTES / column).clamp(WIDTHS[0], WIDTHS[1]);
-        let width = outputs.div_ceil(outputs.div_ceil(widest).max(1)).next_multiple_of(32).max(32);
-        Self::pack(width, taps, inputs, outputs, weight)
+        let width = written.div_ceil(written.div_ceil(widest).max(1)).next_multiple_of(32).max(32);
+        Self::pack(width, taps, [inputs, outputs], groups, weight)
     }
 
     fn pack(
         width: usize,
         taps: usize,
-        inputs: usize,
-        outputs: usize,
+        [inputs, outputs]: [usize; 2],
+        groups: usize,
         weight: impl Fn(usize, usize, usize) -> f64,
     ) -> Self {
         let panels = outputs.div_ceil(width);
+        let block = |panel: usize| {
+            let [read, written] = [inputs, outputs].map(|channels| channels / groups);
+            let end = outputs.min((panel + 1) * width);
+            panel * width / written * read..end.div_ceil(written) * read
+        };
+        let blocks: Vec<_> = (0..panels).map(block).collect();
+        let depth = blocks.iter().map(Range::len).max().unwrap_or(0);
         let most = CACHE_LINE / size_of::<T>();
-        let size = most + panels * taps * inputs * width + PAD;
+        let size = most + panels * taps * depth * width + PAD;
         let mut weights: Vec<T> = Vec::with_capacity(size);
         let lead = weights.as_ptr().align_offset(CACHE_LINE).min(most);
         weights.resize(lead, T::default());
-        for panel in 0..panels {
-            for (tap, input) in (0..taps).flat_map(|tap| (0..inputs).map(move |input| (tap, input))) {
+        for (panel, block) in blocks.iter().enumerate() {
+            let rows = block.start..block.start + depth;
+            for (tap, input) in (0..taps).flat_map(|tap| rows.clone().map(move |input| (tap, input))) {
+                let is_there = |o: usize| o < outputs && input < block.end;
                 let columns = (panel * width..(panel + 1) * width)
-                    .map(|o| if o < outputs { T::from_f64(weight(tap, input, o)) } else { T::default() });
+                    .map(|o| if is_there(o) { T::from_f64(weight(tap, input, o)) } else { T::default() });
                 weights.extend(columns);
             }
         }
         // As many wherever they begin.
         weights.resize(size, T::default());
-        Self { width, taps, inputs, outputs, first: 0, weights, lead }
+        Self { width, taps, inputs, outputs, first: 0, groups, blocks, depth, weights, lead }
     }
 
-    /// Of a [`Pullback`](crate::Pullback)'s panels those that write some channels alone.
+    /// Of a [`Pullback`](crate::Pullback)'s panels, of one group, those that write some channels alone.
     #[must_use]
     pub fn columns(&self, channels: Range<usize>) -> Self {
+        debug_assert!(self.groups == 1, "{} groups", self.groups);
         let weight = |tap: usize, input: usize, o: usize| {
             let column = channels.start - self.first + o;
             self.tap(column / self.width, tap)[input * self.width + column % self.width].to_f64()
         };
         let first = channels.start;
-        Self { first, ..Self::reverse(self.taps, self.inputs, channels.len(), weight) }
+        Self { first, ..Self::reverse(self.taps, self.inputs, channels.len(), 1, weight) }
     }
 
     /// The channels that a run of panels writes.
@@ -105,10 +128,33 @@ impl<T: Element> Panels<T> {
         channel(panels.start)..channel(panels.end)
     }
 
-    /// Whether others read as many channels by as many taps: then panels of the same channels are as wide.
+    /// Whether these and others, all of one group, read as many channels by as many taps: then panels of the same channels are as wide.
     #[must_use]
     pub fn reads_as(&self, other: &Self) -> bool {
-        (self.taps, self.inputs) == (other.taps, other.inputs)
+        (self.taps, self.inputs, self.groups, 1) == (other.taps, other.inputs, 1, other.groups)
+    }
+
+    /// Into how many groups the channels fall.
+    #[must_use]
+    pub fn groups(&self) -> usize {
+        self.groups
+    }
+
+    /// What each panel reads and writes.
+    pub fn blocks(&self) -> impl Iterator<Item = [Range<usize>; 2]> {
+        self.blocks.iter().enumerate().map(|(panel, read)| [read.clone(), self.channels(panel..panel + 1)])
+    }
+
+    /// The channels that a panel reads.
+    #[inline(always)]
+    pub(crate) fn block(&self, panel: usize) -> Range<usize> {
+        self.blocks[panel].clone()
+    }
+
+    /// Whether a panel reads other channels than the one before it.
+    #[inline(always)]
+    pub(crate) fn begins_block(&self, panel: usize) -> bool {
+        panel == 0 || self.blocks[panel] != self.blocks[panel - 1]
     }
 
     /// The channels that are written.
@@ -123,11 +169,16 @@ impl<T: Element> Panels<T> {
         self.outputs.div_ceil(self.width)
     }
 
-    /// The weights of one tap of one panel, `[input][column]`, with at least [`PAD`] more numbers behind them.
+    /// The weights of one tap of one panel, `[input][column]`, with at least [`PAD`] more numbers behind them. Inputs count from the first of
+    /// all, so that their numbers need no change: those before the panel's block have no weights there.
+    ///
+    /// (There is room for them: a panel that does not begin with input 0 has full ones before it, and those have `depth` rows, at least one for
+    /// each input that they are behind of.)
     #[inline(always)]
     pub(crate) fn tap(&self, panel: usize, tap: usize) -> &[T] {
-        let size = self.inputs * self.width;
-        &self.weights[self.lead + (panel * self.taps + tap) * size..][..size + PAD]
+        let block = &self.blocks[panel];
+        let first = (panel * self.taps + tap) * self.depth - block.start;
+        &self.weights[self.lead + first * self.width..][..block.end * self.width + PAD]
     }
 
     /// Bytes that the weights take.

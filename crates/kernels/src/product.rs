@@ -117,13 +117,15 @@ impl<T: Element, F: Fn(usize) -> usize> Tiles<'_, '_, T, F> {
     ) {
         let Product { panels, .. } = self.product;
         let columns = COLUMNS * T::lanes::<S>();
-        let outputs = panels.outputs - panel * panels.width;
+        let (outputs, block) = (panels.outputs - panel * panels.width, panels.block(panel));
         for column in (0..panels.width.min(outputs)).step_by(columns) {
             let first = panel * panels.width + column;
             let width = columns.min(outputs - column);
             let mut sums = self.start(simd, rows, first, width);
             for (tap, operands) in reads {
-                accumulate(simd, &mut sums, *operands, &panels.tap(panel, *tap)[column..], panels.width);
+                let operands = operands.map(|row| &row[block.clone()]);
+                let weights = &panels.tap(panel, *tap)[block.start * panels.width + column..];
+                accumulate(simd, &mut sums, operands, weights, panels.width);
             }
             self.finish(simd, &sums, rows, first, width);
         }

@@ -98,14 +98,15 @@ impl<T: Element> Pullback<'_, T> {
         set == InstructionSet::Avx512 && set.is_available() && self.target.active().is_some()
     }
 
-    /// What a row reads.
+    /// What a row reads for the channels of a panel.
     #[inline(always)]
-    pub(crate) fn reads<'a>(&'a self, row: usize, reads: &mut Vec<Read<'a, T>>) {
+    pub(crate) fn reads<'a>(&'a self, row: usize, panel: usize, reads: &mut Vec<Read<'a, T>>) {
+        let block = self.panels.block(panel);
         let (sample, target) = (row / self.links.targets(), row % self.links.targets());
         reads.clear();
         reads.extend(self.links.of(target).iter().map(|link| Read {
             tap: link.tap,
-            lines: self.source.row(sample * self.links.rows() + link.row, self.lines),
+            lines: self.source.part(sample * self.links.rows() + link.row, self.lines, block.clone()),
         }));
         reads.retain(|read| !read.lines.ids.is_empty());
     }
@@ -171,8 +172,10 @@ impl<T: Element> Full<'_, '_, '_, T> {
         for first in (0..count).step_by(step) {
             for row in self.chunk.rows.clone() {
                 for pullback in self.pullbacks {
-                    pullback.reads(row, &mut reads);
                     for panel in first..count.min(first + step) {
+                        if panel == first || pullback.panels.begins_block(panel) {
+                            pullback.reads(row, panel, &mut reads);
+                        }
                         self.panel::<S, G, V>(simd, pullback, row, panel, &reads);
                     }
                 }

@@ -30,8 +30,11 @@ impl Table {
                 u32::try_from(found).unwrap_or(NONE)
             }
         };
-        let sources = (0..rows).flat_map(|row| (0..taps).map(move |tap| (row, tap)));
-        Self { taps, source_rows, sources: sources.map(|(row, tap)| one(row, tap)).collect() }
+        let mut sources = Vec::with_capacity(rows * taps);
+        sources.extend(
+            (0..rows).flat_map(|row| (0..taps).map(move |tap| (row, tap))).map(|(row, tap)| one(row, tap)),
+        );
+        Self { taps, source_rows, sources }
     }
 
     /// Each row reads itself.
@@ -44,6 +47,12 @@ impl Table {
     #[must_use]
     pub fn rows(&self) -> usize {
         self.sources.len() / self.taps
+    }
+
+    /// Bytes that it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of_val(self.sources.as_slice())
     }
 
     /// How many source rows a sample has.
@@ -77,8 +86,9 @@ impl Table {
                 }
             }
         }
-        let mut starts = vec![0];
-        let mut links = Vec::new();
+        let mut starts = Vec::with_capacity(reads.len() + 1);
+        let mut links = Vec::with_capacity(reads.iter().map(Vec::len).sum());
+        starts.push(0);
         for list in reads {
             links.extend(list);
             starts.push(links.len());
@@ -115,6 +125,12 @@ impl Links {
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Bytes that they take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of_val(self.starts.as_slice()) + size_of_val(self.links.as_slice())
     }
 
     /// By which taps and rows a row is read.

@@ -115,7 +115,6 @@ impl<'a, T: Wide> Rows<'a, '_, '_, T> {
         let Pullback { panels, target, start, .. } = pullback;
         let Some(active) = target.active() else { return };
         let add = matches!(start, Start::Sum);
-        pullback.reads(row, reads);
         let channels = panels.channels(range.clone());
         let from = active.before(row, channels.start);
         let mut at = from;
@@ -125,8 +124,11 @@ impl<'a, T: Wide> Rows<'a, '_, '_, T> {
             Start::Identity(other) => Some(Identity::of(other, row, V)),
             Start::Empty | Start::Sum => None,
         };
-        let own = Group { simd: self.simd, panels, reads, row, identity };
-        for panel in range {
+        for panel in range.clone() {
+            if panel == range.start || panels.begins_block(panel) {
+                pullback.reads(row, panel, reads);
+            }
+            let own = Group { simd: self.simd, panels, reads, row, identity };
             let mut windows = Windows::<T>::of(self.simd, panels, active, row, panel, at);
             at = windows.till;
             let mut lines = match target {
@@ -282,6 +284,7 @@ impl<T: Wide> Group<'_, T> {
 }
 
 /// Other cotangents of a row, which are added to the results.
+#[derive(Clone, Copy)]
 struct Identity<'a, T> {
     layout: Layout<'a>,
     /// From the row's first number on.

@@ -2,8 +2,9 @@
 //! all channels active, every tail length, several samples, and numbers around what may be written that must not change.
 
 use influence_kernels::{
-    Active, At, ByChannel, Cotangents, Dense, Element, InstructionSet, Layout, MOST_LINES, Normalized, Outer,
-    Panels, Place, Product, Pullback, Spread, Start, Table, Target, gram_of,
+    Active, At, ByChannel, Channelwise, Cotangents, Dense, Element, Gather, InstructionSet, Layout,
+    MOST_LINES, Normalized, Outer, Panels, Place, Product, Pullback, Share, Spread, Start, Table, Target,
+    gram_of,
 };
 use proptest::prelude::*;
 
@@ -56,6 +57,8 @@ struct Case {
     samples: usize,
     inputs: usize,
     outputs: usize,
+    /// Which divide both.
+    groups: usize,
     /// Rows of a sample before and behind the layer.
     rows: [usize; 2],
     taps: usize,
@@ -66,10 +69,21 @@ struct Case {
 
 fn cases() -> impl Strategy<Value = Case> {
     let sizes = (1..4_usize, 1..150_usize, 1..150_usize, 1..20_usize, 1..20_usize, 1..5_usize);
-    (sizes, 1..=MOST_LINES, 0..=10_usize, 1..u64::MAX).prop_map(|(sizes, lines, share, seed)| {
-        let (samples, inputs, outputs, before, behind, taps) = sizes;
-        Case { samples, inputs, outputs, rows: [before, behind], taps, lines, share, seed }
-    })
+    let groups = prop_oneof![Just(1), 2..40_usize];
+    (sizes, groups, 1..=MOST_LINES, 0..=10_usize, 1..u64::MAX).prop_map(
+        |(sizes, groups, lines, share, seed)| {
+            let (samples, inputs, outputs, before, behind, taps) = sizes;
+            let [inputs, outputs] = [inputs, outputs].map(|channels| channels.next_multiple_of(groups));
+            Case { samples, inputs, outputs, groups, rows: [before, behind], taps, lines, share, seed }
+        },
+    )
+}
+
+impl Case {
+    /// Whether an input and an output belong to one group.
+    fn joins(&self, input: usize, output: usize) -> bool {
+        input / (self.inputs / self.groups) == output / (self.outputs / self.groups)
+    }
 }
 
 /// A table in which each tap of each target row reads some source row or none, no source row twice by one tap.
@@ -179,12 +193,14 @@ fn triples(a: usize, b: usize, c: usize) -> impl Iterator<Item = (usize, usize, 
 
 fn check_pullback<T: Element>(case: &Case, unit: f64) {
     let mut draws = Draws(case.seed);
-    let Case { samples, inputs, outputs, rows: [before, behind], taps, lines, share, .. } = *case;
+    let Case { samples, inputs, outputs, groups, rows: [before, behind], taps, lines, share, .. } = *case;
     let table = table(case, &mut draws);
     let links = table.links();
     let weights: Vec<f64> = draws.numbers(taps * inputs * outputs);
-    let weight = |tap: usize, o: usize, i: usize| weights[(tap * outputs + o) * inputs + i];
-    let panels = Panels::<T>::reverse(taps, outputs, inputs, weight);
+    let weight = |tap: usize, o: usize, i: usize| {
+        if case.joins(i, o) { weights[(tap * outputs + o) * inputs + i] } else { 0.0 }
+    };
+    let panels = Panels::<T>::reverse(taps, outputs, inputs, groups, weight);
     let (read_mask, written_mask) =
         (draws.active(samples * behind, outputs, share), draws.active(samples * before, inputs, 10 - share));
     let other_mask = draws.active(samples * before, inputs, 5);
@@ -283,7 +299,7 @@ fn check_together<T: Element>(case: &Case, unit: f64) {
                 expected[at] += product[(row * lines + line) * inputs + channel];
             }
         }
-        let panels = Panels::<T>::reverse(taps, outputs, inputs, weight).columns(channels.clone());
+        let panels = Panels::<T>::reverse(taps, outputs, inputs, 1, weight).columns(channels.clone());
         prepared.push((table.links(), panels, given, read_mask, written_mask));
     }
     let pullbacks: Vec<_> = prepared
@@ -356,11 +372,13 @@ fn fill<T: Element>(target: Target<'_>, rows: usize, lines: usize, values: &mut 
 
 fn check_product<T: Element>(case: &Case, unit: f64) {
     let mut draws = Draws(case.seed);
-    let Case { samples, inputs, outputs, rows: [before, behind], taps, share, .. } = *case;
+    let Case { samples, inputs, outputs, groups, rows: [before, behind], taps, share, .. } = *case;
     let table = table(case, &mut draws);
     let weights: Vec<f64> = draws.numbers(taps * inputs * outputs);
-    let panels =
-        Panels::<T>::forward(taps, inputs, outputs, |tap, i, o| weights[(tap * inputs + i) * outputs + o]);
+    let weight = |tap: usize, i: usize, o: usize| {
+        if case.joins(i, o) { weights[(tap * inputs + i) * outputs + o] } else { 0.0 }
+    };
+    let panels = Panels::<T>::forward(taps, inputs, outputs, groups, weight);
     let live: Vec<_> = (0..behind).filter(|_| draws.below(10) < share.max(1)).collect();
     let (bias, x): (Vec<T>, Vec<T>) =
         (draws.numbers(outputs), draws.numbers(samples * before * (inputs + 4)));
@@ -385,9 +403,7 @@ fn check_product<T: Element>(case: &Case, unit: f64) {
                 for tap in 0..taps {
                     let Some(from) = table.source(row, tap) else { continue };
                     let x = source.row(sample * before + from);
-                    sum += (0..inputs)
-                        .map(|i| x[i].to_f64() * weights[(tap * inputs + i) * outputs + o])
-                        .sum::<f64>();
+                    sum += (0..inputs).map(|i| x[i].to_f64() * weight(tap, i, o)).sum::<f64>();
                 }
                 expected[to * place.pitch + 2 + o] = if relu { sum.max(0.0) } else { sum };
             }
@@ -396,6 +412,85 @@ fn check_product<T: Element>(case: &Case, unit: f64) {
             let mut out = vec![T::from_f64(CANARY); expected.len()];
             product.run(set, samples, &live, &mut out, place);
             close(&out, &expected, unit, &format!("{set}, residual {with}, relu {relu}, {case:?}"));
+        }
+    }
+}
+
+/// Each channel by itself: a product of as many groups.
+fn check_channelwise<T: Element>(case: &Case, unit: f64) {
+    let mut draws = Draws(case.seed);
+    let Case { samples, inputs: channels, rows: [before, behind], taps, share, .. } = *case;
+    let table = table(case, &mut draws);
+    let weights: Vec<T> = draws.numbers(taps * channels);
+    let live: Vec<_> = (0..behind).filter(|_| draws.below(10) < share.max(1)).collect();
+    let (bias, x): (Vec<T>, Vec<T>) =
+        (draws.numbers(channels), draws.numbers(samples * before * (channels + 4)));
+    let residual: Vec<T> = draws.numbers(samples * behind * channels);
+    let source = Dense { values: &x, pitch: channels + 4, offset: 3, channels };
+    let other = Dense { values: &residual, pitch: channels, offset: 0, channels };
+    let place = Place { pitch: channels + 7, offset: 2 };
+    for (residual, relu) in [(None, true), (Some(other), false), (Some(other), true)] {
+        let mut expected = vec![CANARY; samples * behind * place.pitch];
+        for (sample, &row) in (0..samples).flat_map(|sample| live.iter().map(move |row| (sample, row))) {
+            let to = sample * behind + row;
+            for c in 0..channels {
+                let mut sum = bias[c].to_f64() + residual.map_or(0.0, |other| other.row(to)[c].to_f64());
+                for (tap, from) in (0..taps).filter_map(|tap| Some((tap, table.source(row, tap)?))) {
+                    let x = source.row(sample * before + from)[c];
+                    sum += x.to_f64() * weights[tap * channels + c].to_f64();
+                }
+                expected[to * place.pitch + 2 + c] = if relu { sum.max(0.0) } else { sum };
+            }
+        }
+        for set in sets() {
+            let own = Channelwise { table: &table, weights: &weights, bias: &bias, source, residual, relu };
+            let mut out = vec![T::from_f64(CANARY); expected.len()];
+            own.run(set, samples, &live, &mut out, place);
+            close(&out, &expected, unit, &format!("{set}, relu {relu}, {case:?}"));
+        }
+    }
+}
+
+/// The reverse pass of the same.
+fn check_gather<T: Element>(case: &Case, unit: f64) {
+    let mut draws = Draws(case.seed);
+    let case = Case { outputs: case.inputs, groups: case.inputs, ..case.clone() };
+    let Case { samples, inputs: channels, rows: [before, behind], taps, lines, share, .. } = case;
+    let table = table(&case, &mut draws);
+    let links = table.links();
+    let (weights, scale): (Vec<T>, Vec<T>) = (draws.numbers(taps * channels), draws.numbers(channels));
+    let (read_mask, written_mask) =
+        (draws.active(samples * behind, channels, share), draws.active(samples * before, channels, 5));
+    let (pitch, offset) = (channels + 3, 2);
+    let dense = Layout::Dense { pitch, offset, channels };
+    let targets = [
+        Target::Lines(dense),
+        Target::Lines(Layout::Compressed(&written_mask)),
+        Target::Masked { active: &written_mask, pitch, offset },
+    ];
+    let sources =
+        [Layout::Compressed(&read_mask), Layout::Dense { pitch: channels + 5, offset: 1, channels }];
+    for (layout, target) in sources.into_iter().flat_map(|source| targets.map(|target| (source, target))) {
+        let cotangents: Given<T> = given(layout, samples * behind, lines, &mut draws);
+        let product = naive_pullback(&case, &table, &cotangents.full, |tap, o, i| {
+            if o == i { weights[tap * channels + i].to_f64() * scale[i].to_f64() } else { 0.0 }
+        });
+        for (add, set) in [true, false].into_iter().flat_map(|add| sets().map(move |set| (add, set))) {
+            let mut out = vec![T::from_f64(CANARY); target.size(samples * before, lines)];
+            fill(target, samples * before, lines, &mut out, &mut draws);
+            let old = read(target, samples * before, lines, channels, &out);
+            let source = Cotangents { values: &cotangents.values, layout };
+            let (share, scale) = (Share::Weights(&weights), Some(scale.as_slice()));
+            let gather = Gather { links: &links, source, share, target, channels, scale, add, lines };
+            gather.run(set, samples, &mut out);
+            let expected: Vec<_> = (0..old.len())
+                .map(|at| {
+                    let on = target_is_on(target, at / channels / lines, at % channels);
+                    (if add { old[at] } else { 0.0 }) + if on { product[at] } else { 0.0 }
+                })
+                .collect();
+            let found = read(target, samples * before, lines, channels, &out);
+            close(&found, &expected, unit, &format!("{set}, {layout:?} to {target:?}, add {add}, {case:?}"));
         }
     }
 }
@@ -526,6 +621,14 @@ proptest! {
     fn products_agree_with_plain_loops(case in cases()) {
         check_product::<f32>(&case, f64::from(f32::EPSILON));
         check_product::<f64>(&case, f64::EPSILON);
+    }
+
+    #[test]
+    fn channelwise_products_agree_with_plain_loops(case in cases()) {
+        check_channelwise::<f32>(&case, f64::from(f32::EPSILON));
+        check_channelwise::<f64>(&case, f64::EPSILON);
+        check_gather::<f32>(&case, f64::from(f32::EPSILON));
+        check_gather::<f64>(&case, f64::EPSILON);
     }
 
     #[test]

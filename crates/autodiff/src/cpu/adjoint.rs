@@ -109,6 +109,9 @@ impl<T: Element> Adjoint<'_, '_, T> {
         }
         match &stage.kind {
             StageKind::Product { .. } => self.product(place, sink, index),
+            StageKind::Channelwise { table, .. } => {
+                self.push(place, sink, StepKind::Channelwise { links: table.links() }, index);
+            }
             StageKind::Affine(affine) => {
                 self.spread(place, sink, affine.as_ref().map(|[scale, _]| scale.clone()), index);
             }
@@ -131,11 +134,11 @@ impl<T: Element> Adjoint<'_, '_, T> {
         else {
             return;
         };
-        let (inputs, outputs, taps) = (weights.inputs, weights.outputs, table.taps());
+        let (inputs, outputs, taps, groups) = (weights.inputs, weights.outputs, table.taps(), weights.groups);
         let dense = matches!(sink, Sink::Place(Place::Dense(_)));
         let kind = if dense && inputs < FEW_CHANNELS && taps > 1 {
             let column = |at: &dyn Fn(usize, usize, usize) -> f64| {
-                Panels::reverse(1, outputs, taps * inputs, |_, o, column| {
+                Panels::reverse(1, outputs, taps * inputs, 1, |_, o, column| {
                     at(column / inputs, column % inputs, o)
                 })
             };
@@ -144,7 +147,7 @@ impl<T: Element> Adjoint<'_, '_, T> {
             let scale = self.scale(sink);
             let panels = weights.with(|at| {
                 let factor = |i: usize| scale.map_or(1.0, |scale| scale[i].to_f64());
-                Panels::reverse(taps, outputs, inputs, |tap, o, i| at(tap, i, o) * factor(i))
+                Panels::reverse(taps, outputs, inputs, groups, |tap, o, i| at(tap, i, o) * factor(i))
             });
             StepKind::Product { links: table.links(), panels, identity: None }
         };

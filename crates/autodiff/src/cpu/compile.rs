@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use influence_kernels::{Active, Element, Panels, Table};
+use influence_kernels::{Active, Element, Table};
 
 use super::adjoint;
 use super::constants::{Affine, Numbers};
@@ -10,6 +10,7 @@ use super::geometry::{self, Window, area};
 use super::stages::{Compiled, Map, MaskId, Norm, Stage, StageKind, Trainable, View};
 use super::trained::Trained;
 use super::values::{Shape, Uses, concatenated};
+use super::weights::{Form, Weights};
 use crate::graph::{Graph, Node, ValueId};
 use crate::ops::Op;
 
@@ -25,47 +26,6 @@ pub(super) struct Between {
     pub(super) other: Option<ValueId>,
     /// Its result; none for a copy into a concatenation.
     pub(super) output: Option<ValueId>,
-}
-
-/// The weights of a product, for packing them a second time.
-#[derive(Debug, Clone)]
-pub(super) struct Weights<'a> {
-    numbers: Numbers<'a>,
-    form: Form,
-    /// One factor for each output.
-    scale: Option<Vec<f64>>,
-    taps: usize,
-    pub(super) inputs: usize,
-    pub(super) outputs: usize,
-}
-
-/// How weights are laid out in the graph.
-#[derive(Debug, Clone, Copy)]
-enum Form {
-    /// `[output][input][tap]`.
-    Convolution,
-    /// `[input][tap][output]`: a flattened image's features count positions within channels.
-    Linear,
-}
-
-impl Weights<'_> {
-    /// The weights without what follows them.
-    fn unscaled(&self) -> Self {
-        Self { scale: None, ..self.clone() }
-    }
-
-    /// Calls `pack` with a function of tap, input and output.
-    pub(super) fn with<R>(&self, pack: impl FnOnce(&dyn Fn(usize, usize, usize) -> f64) -> R) -> R {
-        let Self { taps, inputs, outputs, .. } = *self;
-        let (look, scale) = (self.numbers.look(), self.scale.as_deref());
-        pack(&|tap, input, output| {
-            let at = match self.form {
-                Form::Convolution => (output * inputs + input) * taps + tap,
-                Form::Linear => (input * taps + tap) * outputs + output,
-            };
-            look.at(at) * scale.map_or(1.0, |scale| scale[output])
-        })
-    }
 }
 
 /// The compiler's state.
@@ -271,9 +231,8 @@ impl<'a, T: Element> Compiler<'a, T> {
             result = node.output;
         }
         let forward = if norm.is_some() { weights.unscaled() } else { weights.clone() };
-        let panels = forward.with(|at| Panels::forward(table.taps(), weights.inputs, weights.outputs, at));
         let bias = bias.iter().map(|b| T::from_f64(*b)).collect();
-        let (kind, channels) = (StageKind::Product { table, panels, bias }, weights.outputs);
+        let (kind, channels) = (forward.stage(table, bias), weights.outputs);
         self.finish(kind, node.inputs[0], other, result, names, Some(weights))?;
         if let Some((node, affine)) = norm {
             let output = self.stages.last().map_or(0, |stage| stage.output.map);
@@ -346,14 +305,22 @@ impl<'a, T: Element> Compiler<'a, T> {
         let numbers = Numbers::of(self.graph, node.inputs[1]).ok_or("a weight that is computed")?;
         let (from, to) = (self.stored(node.inputs[0])?, self.shape(node.output)?);
         let weight: Vec<_> = self.graph.values()[node.inputs[1]].shape_at(1);
-        let (table, form) = match (&node.op, weight.as_slice()) {
-            (Op::Conv2d(conv), [_, _, kh, kw]) if conv.groups == 1 => {
+        let conv = match &node.op {
+            Op::Conv2d(conv) => Some(conv),
+            Op::Conv1d(conv) => Some(&conv.0),
+            _ => None,
+        };
+        let groups = conv.map_or(1, |conv| conv.groups);
+        if groups > 1 && self.trains.is_some() {
+            return Err("a grouped convolution where parameters are perturbed".into());
+        }
+        let (table, form) = match (conv, weight.as_slice()) {
+            (Some(conv), [_, _, kh, kw]) => {
                 (Window::of_conv(conv, [*kh, *kw]).table(from.extent, to.extent), Form::Convolution)
             }
-            (Op::Conv1d(conv), [_, _, k]) if conv.0.groups == 1 => {
-                (Window::of_conv(&conv.0, [1, *k]).table(from.extent, to.extent), Form::Convolution)
+            (Some(conv), [_, _, k]) => {
+                (Window::of_conv(conv, [1, *k]).table(from.extent, to.extent), Form::Convolution)
             }
-            (Op::Conv2d(_) | Op::Conv1d(_), _) => return Err("grouped convolutions".into()),
             (_, [_, _]) if to.positions() == 1 && !self.uses.depends(node.inputs[1]) => {
                 let positions = from.positions();
                 (Table::new(1, positions, positions, |_, tap| Some(tap)), Form::Linear)
@@ -367,6 +334,7 @@ impl<'a, T: Element> Compiler<'a, T> {
             taps: table.taps(),
             inputs: from.channels,
             outputs: to.channels,
+            groups,
         };
         let bias = match node.inputs.get(2) {
             Some(&id) => Numbers::of(self.graph, id).ok_or("a bias that is computed")?.to_vec(),
@@ -555,6 +523,7 @@ impl<'a, T: Element> Compiler<'a, T> {
             for row in rows {
                 match &stage.kind {
                     StageKind::Product { table, .. }
+                    | StageKind::Channelwise { table, .. }
                     | StageKind::Average { table, .. }
                     | StageKind::Maximum { table, .. } => {
                         for source in (0..table.taps()).filter_map(|tap| table.source(row, tap)) {

@@ -1,6 +1,6 @@
 //! The forward pass: the stages one after the other, each on all threads.
 
-use influence_kernels::{Active, Dense, Element, InstructionSet, Place, Product, Rowwise};
+use influence_kernels::{Active, Channelwise, Dense, Element, InstructionSet, Place, Product, Rowwise};
 
 use super::Loaded;
 use super::arena::Arena;
@@ -130,6 +130,11 @@ impl<T: Element> Forward<'_, T> {
                     return rowwise.affine(Some(affine), other, relu, out, place);
                 }
                 let product = Product { table, panels, bias, source, residual: other, relu };
+                product.run(self.set, self.samples, &map.live, out, place);
+            }
+            StageKind::Channelwise { table, weights, bias } => {
+                let relu = stage.relu.is_some();
+                let product = Channelwise { table, weights, bias, source, residual: other, relu };
                 product.run(self.set, self.samples, &map.live, out, place);
             }
             StageKind::Affine(affine) => {

@@ -22,6 +22,7 @@ mod stages;
 mod together;
 mod trained;
 mod values;
+mod weights;
 mod work;
 
 use std::cell::RefCell;
@@ -78,10 +79,12 @@ impl<T: Element> Loaded<T> {
 }
 
 impl<T> Loaded<T> {
-    /// The slots of one sample, and what its masks and choices take.
+    /// The slots of one sample, what its masks and choices take, and its rows: those of a pass, and beside them all that are handed on.
     fn sample_bytes(&self) -> usize {
-        let slots = self.memory.sizes.iter().sum::<usize>() * size_of::<T>();
-        slots + self.compiled.kept_bytes()
+        let Self { compiled, memory, .. } = self;
+        let input = compiled.input.channels * compiled.maps[compiled.input.map].positions;
+        let rows = (lines(compiled.output.channels - 1) + compiled.output.channels) * input;
+        (memory.sizes.iter().sum::<usize>() + rows) * size_of::<T>() + compiled.kept_bytes()
     }
 }
 
@@ -123,12 +126,12 @@ impl CpuExecutor {
         Ok(network.map(|network| Self { graph, leaves, set, network }))
     }
 
-    /// Bytes that a run takes whatever the number of samples: the weights, packed for both passes.
+    /// Bytes that a run takes whatever the number of samples: the weights, packed for both passes, and which row reads which.
     #[must_use]
     pub fn fixed_bytes(&self) -> usize {
         match &self.network {
-            Network::Single(loaded) => loaded.compiled.weight_bytes(),
-            Network::Double(loaded) => loaded.compiled.weight_bytes(),
+            Network::Single(loaded) => loaded.compiled.fixed_bytes(),
+            Network::Double(loaded) => loaded.compiled.fixed_bytes(),
         }
     }
 

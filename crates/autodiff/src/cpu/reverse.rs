@@ -164,6 +164,10 @@ impl<T: Element> Reverse<'_, T> {
                 let (StageKind::Product { table, .. }, Some(columns)) = (stage, columns) else { return };
                 self.columns(step, table, panels, columns, add, out);
             }
+            StepKind::Channelwise { links } => {
+                let StageKind::Channelwise { weights, .. } = stage else { return };
+                self.gather(step, links, source, Share::Weights(weights), add, out);
+            }
             StepKind::Spread { scale } => {
                 let rows = self.rows(step.source);
                 Spread { source, target, scale: scale.as_deref(), add, lines }.run(self.set, rows, out);
@@ -199,11 +203,8 @@ impl<T: Element> Reverse<'_, T> {
         let (target, lines) = (self.target(step.target), self.lines);
         let channels = self.compiled.stages[step.stage].input.channels;
         let scale = self.compiled.scale(step.target);
-        Gather { links, source, share, target, channels, scale, add, lines }.run(
-            self.set,
-            self.trace.samples,
-            out,
-        );
+        let gather = Gather { links, source, share, target, channels, scale, add, lines };
+        gather.run(self.set, self.trace.samples, out);
     }
 
     /// The product of every output position with the columns of all taps, then the sum over the taps.

@@ -87,6 +87,8 @@ impl<T> Stage<T> {
 pub(crate) enum StageKind<T> {
     /// A convolution or linear layer, batch normalisation folded in.
     Product { table: Table, panels: Panels<T>, bias: Vec<T> },
+    /// The same of each channel by itself: `[tap][channel]`.
+    Channelwise { table: Table, weights: Vec<T>, bias: Vec<T> },
     /// scale x + shift for each channel, or x itself.
     Affine(Option<[Vec<T>; 2]>),
     /// The operand and the other.
@@ -166,6 +168,8 @@ pub(crate) enum StepKind<T> {
     /// Through a convolution that reads too few channels to fill a vector: its taps stand side by side as columns, which are then added
     /// up.
     Columns { panels: Panels<T> },
+    /// Through a convolution of each channel by itself.
+    Channelwise { links: Links },
     /// Row by row, times a scale.
     Spread { scale: Option<Vec<T>> },
     /// Through a mean over windows.
@@ -210,20 +214,27 @@ impl<T> Compiled<T> {
         }
     }
 
-    /// Bytes of the packed weights of both passes.
-    pub(crate) fn weight_bytes(&self) -> usize
+    /// Bytes of the packed weights of both passes, and of what says which row reads which.
+    pub(crate) fn fixed_bytes(&self) -> usize
     where
         T: Element,
     {
         let forward = self.stages.iter().map(|stage| match &stage.kind {
-            StageKind::Product { panels, .. } => panels.bytes(),
-            _ => 0,
+            StageKind::Product { table, panels, .. } => panels.bytes() + table.bytes(),
+            StageKind::Channelwise { table, weights, .. } => size_of_val(weights.as_slice()) + table.bytes(),
+            StageKind::Average { table, .. } | StageKind::Maximum { table, .. } => table.bytes(),
+            StageKind::Affine(_) | StageKind::Sum => 0,
         });
         let reverse = self.steps.iter().flat_map(Step::parts).map(|step| match &step.kind {
-            StepKind::Product { panels, .. } | StepKind::Columns { panels } => panels.bytes(),
-            _ => 0,
+            StepKind::Product { links, panels, .. } => panels.bytes() + links.bytes(),
+            StepKind::Columns { panels } => panels.bytes(),
+            StepKind::Channelwise { links } | StepKind::Average { links } | StepKind::Maximum { links } => {
+                links.bytes()
+            }
+            StepKind::Together(_) | StepKind::Spread { .. } => 0,
         });
-        forward.chain(reverse).sum()
+        let live = self.maps.iter().map(|map| size_of_val(map.live.as_slice()));
+        forward.chain(reverse).chain(live).sum()
     }
 
     /// Bytes that the masks and choices of one sample take at most.
@@ -259,6 +270,9 @@ impl<T> fmt::Display for Stage<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match &self.kind {
             StageKind::Product { table, .. } => format!("product over {} taps of", table.taps()),
+            StageKind::Channelwise { table, .. } => {
+                format!("channelwise product over {} taps of", table.taps())
+            }
             StageKind::Affine(Some(_)) => "scaled and shifted".into(),
             StageKind::Affine(None) => "copy of".into(),
             StageKind::Sum => "sum of".into(),
@@ -315,6 +329,7 @@ impl<T> Step<T> {
             }
             StepKind::Together(parts) => write!(f, "{} products", parts.len()),
             StepKind::Columns { .. } => write!(f, "columns of {}", self.source),
+            StepKind::Channelwise { .. } => write!(f, "channelwise product of {}", self.source),
             StepKind::Spread { scale: None } => write!(f, "{}", self.source),
             StepKind::Spread { scale: Some(_) } => write!(f, "scaled {}", self.source),
             StepKind::Average { .. } => write!(f, "{} over its windows", self.source),

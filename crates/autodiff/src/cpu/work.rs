@@ -10,11 +10,12 @@ use super::stages::{Compiled, Place, Sink, StageKind, Step, StepKind};
 /// Multiply-adds of the products of one reverse pass, for one cotangent of every sample of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Work {
-    /// Of channels that the masks have left on, where they are read and where they are written.
+    /// Of channels that the masks have left on, where they are read and where they are written. With the zeros that fill the panels of
+    /// grouped convolutions, which may be more than a dense pass would do.
     pub done: u64,
     /// Of the channels that are on where they are read, whatever is written: what an instruction set without the write side does.
     pub read: u64,
-    /// Of all channels at all positions.
+    /// Of all channels at all positions, within their groups.
     pub dense: u64,
 }
 
@@ -23,21 +24,34 @@ pub(super) fn count<T: Element>(compiled: &Compiled<T>, trace: &Trace<T>) -> Wor
     let mut work = Work::default();
     for step in compiled.steps.iter().flat_map(Step::parts) {
         let stage = &compiled.stages[step.stage];
-        let StageKind::Product { table, .. } = &stage.kind else { continue };
-        let (links, target, written) = match &step.kind {
-            StepKind::Product { links, panels, .. } => (links.clone(), mask(step.target), panels.written()),
+        let (inputs, outputs) = (stage.input.channels, stage.output.channels);
+        let (links, target, blocks, dense) = match (&step.kind, &stage.kind) {
+            (StepKind::Product { links, panels, .. }, _) => {
+                let dense = outputs * panels.written().len() / panels.groups();
+                (links.clone(), mask(step.target), panels.blocks().collect(), dense)
+            }
             // All taps of a row are computed before they are added up.
-            StepKind::Columns { .. } => (table.links(), None, 0..stage.input.channels),
+            (StepKind::Columns { .. }, StageKind::Product { table, panels, .. }) => {
+                let dense = outputs * inputs / panels.groups();
+                (table.links(), None, vec![[0..outputs, 0..inputs]], dense)
+            }
+            // Each channel by itself, on or not.
+            (StepKind::Channelwise { links }, _) => {
+                let blocks = (0..inputs).map(|channel| [channel..channel + 1, channel..channel + 1]);
+                (links.clone(), None, blocks.collect(), inputs)
+            }
             _ => continue,
         };
         let source = match step.source {
-            Place::Compressed(mask) => Some(mask),
-            Place::Dense(_) => None,
+            Place::Compressed(mask) if !matches!(step.kind, StepKind::Channelwise { .. }) => Some(mask),
+            _ => None,
         };
-        let [source, target] = [source, target].map(|mask| mask.map(|mask| &trace.masks[mask]));
+        let masks = [source, target].map(|mask| mask.map(|mask| &trace.masks[mask]));
         for sample in 0..trace.samples {
-            add(&mut work, &links, sample, [source, target], stage.output.channels, &written);
+            blocks.iter().for_each(|block| add(&mut work, &links, sample, masks, block));
         }
+        let readings: usize = (0..links.targets()).map(|row| links.of(row).len()).sum();
+        work.dense += (trace.samples * readings * dense) as u64;
     }
     work
 }
@@ -55,19 +69,17 @@ fn add(
     links: &Links,
     sample: usize,
     [source, target]: [Option<&Active>; 2],
-    outputs: usize,
-    channels: &Range<usize>,
+    [read, written]: &[Range<usize>; 2],
 ) {
     let on = |mask: Option<&Active>, row: usize, of: &Range<usize>| {
         mask.map_or(of.len(), |mask| mask.within(row, of.clone())) as u64
     };
     for row in 0..links.targets() {
-        let written = on(target, sample * links.targets() + row, channels);
+        let on_there = on(target, sample * links.targets() + row, written);
         for link in links.of(row) {
-            let read = on(source, sample * links.rows() + link.row, &(0..outputs));
-            work.done += read * written;
-            work.read += read * channels.len() as u64;
-            work.dense += (outputs * channels.len()) as u64;
+            let on_here = on(source, sample * links.rows() + link.row, read);
+            work.done += on_here * on_there;
+            work.read += on_here * written.len() as u64;
         }
     }
 }

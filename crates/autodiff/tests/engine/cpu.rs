@@ -52,7 +52,7 @@ struct Instruction {
     channels: usize,
 }
 
-const KINDS: u8 = 13;
+const KINDS: u8 = 18;
 
 /// Made-up weights.
 fn weights<const D: usize>(shape: [usize; D], seed: usize, device: &Device) -> Tensor<D> {
@@ -88,8 +88,29 @@ fn apply(norms: &Norms, instruction: Instruction, values: &[Tensor<4>]) -> Optio
         10 if h > 1 && w > 1 => maxima(a, second),
         11 => bottleneck(a, channels, [1, 1]),
         12 if h > 1 && w > 1 => bottleneck(a, channels, [2, 2]),
+        13 => grouped(a, second, channels, [1, 1], options([1, 1], [0, 0], [1, 1])),
+        14 => grouped(a, second, channels, [3, 3], options([1, 1], [1, 1], [1, 1])),
+        15 if h > 2 && w > 2 => grouped(a, second, channels, [3, 2], options([2, 2], [1, 0], [1, 1])),
+        16 if h > 2 && w > 2 => grouped(a, 0, 0, [2, 3], options([1, 2], [1, 2], [2, 1])),
+        17 => relu(norms.norms[c - 1].forward(grouped(a, 0, 0, [3, 3], options([1, 1], [1, 1], [1, 1])))),
         _ => return None,
     })
+}
+
+/// A convolution in groups, of which `choice` picks the number, 0 one a channel; each group has up to four outputs.
+fn grouped(
+    x: Tensor<4>,
+    choice: usize,
+    channels: usize,
+    kernel: [usize; 2],
+    options: ConvOptions<2>,
+) -> Tensor<4> {
+    let ([_, c, ..], device) = (x.dims(), x.device());
+    let divisors: Vec<_> = (1..=c).rev().filter(|groups| c.is_multiple_of(*groups)).collect();
+    let groups = divisors[choice % divisors.len()];
+    let outputs = groups * (1 + channels % (MOST / groups).min(4));
+    let weight = weights([outputs, c / groups, kernel[0], kernel[1]], outputs + choice, &device);
+    conv2d(x, weight, Some(weights([outputs], c, &device)), ConvOptions { groups, ..options })
 }
 
 /// A residual block with its ReLUs; with a stride, or other channels, behind a convolution of the shortcut.
@@ -244,6 +265,69 @@ fn dense() -> Graph {
         .expect("it can be captured")
 }
 
+/// One image of [`mobile`].
+const MOBILE: [usize; 3] = [3, 12, 10];
+
+/// Blocks of depthwise and pointwise convolutions with normalisation and ReLUs, one of them residual, and a block of 16 groups whose panels
+/// hold several of them.
+fn mobile() -> Graph {
+    let forward = |norms: &Norms, x: Tensor<4>| {
+        let device = x.device();
+        let conv = |x: Tensor<4>, outputs: usize, kernel: usize, stride: usize, groups: usize| {
+            let inputs = x.dims()[1];
+            let weight = weights([outputs, inputs / groups, kernel, kernel], inputs + outputs, &device);
+            let padding = [kernel / 2, kernel / 2];
+            conv2d(x, weight, None, ConvOptions::new([stride, stride], padding, [1, 1], groups))
+        };
+        let on = |x: Tensor<4>| relu(norms.norms[x.dims()[1] - 1].forward(x));
+        let mut x = on(conv(x, 36, 3, 1, 1));
+        for (outputs, stride) in [(36, 1), (40, 2)] {
+            let channels = x.dims()[1];
+            let inner = conv(on(conv(x.clone(), channels, 3, stride, channels)), outputs, 1, 1, 1);
+            x = if stride == 1 { x + inner } else { on(inner) };
+        }
+        let wide = relu(conv(x.clone(), 96, 1, 1, 1));
+        let wide = relu(conv(wide, 80, 3, 1, 16));
+        let x = relu(conv(wide, 40, 1, 1, 1) + x);
+        linear(adaptive_avg_pool2d(x, [1, 1]).flatten::<2>(1, 3), weights([40, 7], 3, &device), None)
+    };
+    Graph::capture(&Norms::new(&Device::flex()), forward, &MOBILE, &Device::flex())
+        .expect("it can be captured")
+}
+
+#[test]
+fn depthwise_and_grouped_convolutions_run_on_our_own_kernels() {
+    let (graph, samples) = (mobile(), batch(4, &MOBILE));
+    let expected = jacobians(&program(&graph, Engine::Burn, Precision::F64), &samples);
+    for set in sets() {
+        for (precision, tolerance) in [(Precision::F64, DOUBLE), (Precision::F32, SINGLE)] {
+            let program = program(&graph, Engine::Cpu(Some(set)), precision);
+            assert_eq!(program.engine(), format!("cpu ({set})"));
+            let difference = difference(&jacobians(&program, &samples), &expected);
+            assert!(difference < tolerance, "{set}, {precision}: {difference:e}");
+        }
+    }
+}
+
+#[test]
+fn some_channels_of_a_concatenation_are_read_where_they_lie() {
+    // Two convolutions of several taps into one sum, which has few of the channels.
+    let graph = capture_one(|x| {
+        let device = x.device();
+        let conv = |outputs: usize, seed: usize| {
+            let weight = weights([outputs, 2, 3, 3], seed, &device);
+            conv2d(x.clone(), weight, None, ConvOptions::new([1, 1], [1, 1], [1, 1], 1))
+        };
+        let all = Tensor::cat(vec![conv(3, 1) + conv(3, 2), conv(9, 3)], 1);
+        linear(all.flatten::<2>(1, 3), weights([12 * 30, 4], 3, &device), None)
+    });
+    let samples = batch(2, &SAMPLE);
+    let expected = jacobians(&program(&graph, Engine::Burn, Precision::F64), &samples);
+    let found = jacobians(&program(&graph, Engine::Cpu(None), Precision::F64), &samples);
+    let difference = difference(&found, &expected);
+    assert!(difference < DOUBLE, "{difference:e}");
+}
+
 #[test]
 fn dense_blocks_are_pulled_back_together() {
     let (graph, samples) = (dense(), batch(4, &SAMPLE));
@@ -379,6 +463,32 @@ fn operations_are_counted_by_hand() {
         assert_eq!((work.dense, work.read), (last + 30 * (3 + 6), last + 30 * (3 + 2 * on)), "{work:?}");
         assert_eq!(work.done, last + 30 * (on + 2 * on), "{work:?}");
     }
+}
+
+#[test]
+fn operations_of_groups_are_counted_by_hand() {
+    // 2 -> 4 channels of single pixels, a ReLU, each channel over nine taps by itself, a ReLU, and 4 -> 2 channels in two groups.
+    let signs = |x: Tensor<4>, outputs: usize, kernel: usize, groups: usize| {
+        let (inputs, device) = (x.dims()[1] / groups, x.device());
+        let size = inputs * kernel * kernel;
+        let each = (0..outputs * size).map(|at| if groups == 1 { [1.0, -1.0][at / size % 2] } else { 1.0 });
+        let weights = TensorData::new(each.collect::<Vec<f32>>(), [outputs, inputs, kernel, kernel]);
+        let options = ConvOptions::new([1, 1], [kernel / 2, kernel / 2], [1, 1], groups);
+        conv2d(x, Tensor::from_data(weights, &device), None, options)
+    };
+    let graph = capture_one(|x| {
+        let device = x.device();
+        let inner = relu(signs(relu(signs(x, 4, 1, 1)), 4, 3, 4));
+        linear(signs(inner, 2, 1, 2).flatten::<2>(1, 3), weights([60, 4], 1, &device), None)
+    });
+    let executor = CpuExecutor::new(Arc::new(graph), Precision::F32, None).expect("finite").expect("known");
+    let work = executor.reverse_work(TensorData::new(vec![1.0; 60], [1, 2, 6, 5])).expect("it fits");
+    // Of a positive image two of four channels are on. Of nine taps those that fall into the image; channels by themselves whether on or
+    // not. Two groups share a panel with its zeros.
+    let (last, taps) = (4 * 60, (6 * 3 - 2) * (5 * 3 - 2));
+    assert_eq!(work.dense, last + 30 * (2 * 2) + taps * 4 + 30 * (2 * 4), "{work:?}");
+    assert_eq!(work.read, last + 30 * (2 * 4) + taps * 4 + 30 * (2 * 2), "{work:?}");
+    assert_eq!(work.done, last + 30 * (2 * 2) + taps * 4 + 30 * (2 * 2), "{work:?}");
 }
 
 /// A network without weights.

@@ -1,0 +1,74 @@
+//! The weights of a product as the graph has them, and as the stages and steps take them.
+
+use influence_kernels::{Element, Panels, Table};
+
+use super::constants::Numbers;
+use super::stages::StageKind;
+
+/// The weights of a product, for packing them a second time.
+#[derive(Debug, Clone)]
+pub(super) struct Weights<'a> {
+    pub(super) numbers: Numbers<'a>,
+    pub(super) form: Form,
+    /// One factor for each output.
+    pub(super) scale: Option<Vec<f64>>,
+    pub(super) taps: usize,
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+    /// Of neighbouring channels, each of which reads its own inputs alone.
+    pub(super) groups: usize,
+}
+
+/// How weights are laid out in the graph.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Form {
+    /// `[output][input of its group][tap]`.
+    Convolution,
+    /// `[input][tap][output]`: a flattened image's features count positions within channels.
+    Linear,
+}
+
+impl Weights<'_> {
+    /// The weights without what follows them.
+    pub(super) fn unscaled(&self) -> Self {
+        Self { scale: None, ..self.clone() }
+    }
+
+    /// The stage that multiplies by them.
+    pub(super) fn stage<T: Element>(&self, table: Table, bias: Vec<T>) -> StageKind<T> {
+        let Self { taps, inputs, outputs, groups, .. } = *self;
+        if self.is_channelwise() {
+            return StageKind::Channelwise { table, weights: self.channelwise(), bias };
+        }
+        let panels = self.with(|at| Panels::forward(taps, inputs, outputs, groups, at));
+        StageKind::Product { table, panels, bias }
+    }
+
+    /// Whether each channel reads itself alone.
+    fn is_channelwise(&self) -> bool {
+        self.groups > 1 && [self.inputs, self.outputs] == [self.groups; 2]
+    }
+
+    /// One number for each tap and channel, of a convolution of each channel by itself.
+    fn channelwise<T: Element>(&self) -> Vec<T> {
+        let places = (0..self.taps).flat_map(|tap| (0..self.inputs).map(move |channel| (tap, channel)));
+        self.with(|at| places.map(|(tap, channel)| T::from_f64(at(tap, channel, channel))).collect())
+    }
+
+    /// Calls `pack` with a function of tap, input and output; between groups it is 0.
+    pub(super) fn with<R>(&self, pack: impl FnOnce(&dyn Fn(usize, usize, usize) -> f64) -> R) -> R {
+        let Self { taps, outputs, groups, .. } = *self;
+        let (inputs, of_group) = (self.inputs / groups, outputs / groups);
+        let (look, scale) = (self.numbers.look(), self.scale.as_deref());
+        pack(&|tap, input, output| {
+            if input / inputs != output / of_group {
+                return 0.0;
+            }
+            let at = match self.form {
+                Form::Convolution => (output * inputs + input % inputs) * taps + tap,
+                Form::Linear => (input * taps + tap) * outputs + output,
+            };
+            look.at(at) * scale.map_or(1.0, |scale| scale[output])
+        })
+    }
+}

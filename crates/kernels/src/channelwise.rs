@@ -1,0 +1,95 @@
+//! Depthwise convolutions, forward: each channel for itself. Their reverse pass is [`Share::Weights`](crate::Share) of a gather.
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::product::Place;
+use crate::rows::{Chunk, Dense, chunks, tasks};
+use crate::simd::{Element, InstructionSet};
+use crate::table::Table;
+
+/// y(row, c) = bias(c) + sum over taps t of x(table(row, t), c) w(t, c) + residual(row, c), then max(y, 0) if asked.
+///
+/// As [`Panels`](crate::Panels) of groups it would take 32 times the operations. Of so few for each number that is read, plain loops leave
+/// nothing to gain.
+#[derive(Debug, Clone, Copy)]
+pub struct Channelwise<'a, T> {
+    /// Which rows a row reads.
+    pub table: &'a Table,
+    /// `[tap][channel]`.
+    pub weights: &'a [T],
+    /// One number for each channel.
+    pub bias: &'a [T],
+    /// The rows that are read.
+    pub source: Dense<'a, T>,
+    /// Rows that are added.
+    pub residual: Option<Dense<'a, T>>,
+    /// Whether negative results become 0.
+    pub relu: bool,
+}
+
+/// Rows that a task should have at least.
+const LEAST_ROWS: usize = 64;
+
+impl<T: Element> Channelwise<'_, T> {
+    /// Writes the rows of `samples` samples at the positions `live`, ascending, into `out`.
+    pub fn run(&self, set: InstructionSet, samples: usize, live: &[usize], out: &mut [T], place: Place) {
+        let positions = self.table.rows();
+        let row = |at: usize| at / live.len() * positions + live[at % live.len()];
+        let count = samples * live.len();
+        let begin =
+            |at: usize| if at < count { row(at) * place.pitch } else { samples * positions * place.pitch };
+        let parts = chunks(out, count, tasks(count, LEAST_ROWS), begin);
+        parts.into_par_iter().for_each(|chunk| {
+            set.run(Rows { own: self, chunk, row: &row, place });
+        });
+    }
+
+    /// One row.
+    #[inline(always)]
+    fn row(&self, row: usize, out: &mut [T]) {
+        let Self { table, weights, bias, source, residual, relu } = *self;
+        let (sample, position) = (row / table.rows(), row % table.rows());
+        out.copy_from_slice(bias);
+        for (tap, weights) in weights.chunks_exact(out.len()).enumerate() {
+            let Some(from) = table.source(position, tap) else { continue };
+            let read = source.row(sample * table.source_rows() + from);
+            for ((sum, x), weight) in out.iter_mut().zip(read).zip(weights) {
+                *sum = *sum + *x * *weight;
+            }
+        }
+        if let Some(residual) = residual {
+            for (sum, x) in out.iter_mut().zip(residual.row(row)) {
+                *sum = *sum + *x;
+            }
+        }
+        if relu {
+            let floor = T::default();
+            for x in out {
+                *x = if *x > floor { *x } else { floor };
+            }
+        }
+    }
+}
+
+/// The rows of one chunk.
+struct Rows<'a, 'b, T, F> {
+    own: &'a Channelwise<'a, T>,
+    chunk: Chunk<'b, T>,
+    /// The row of each number in the chunk's range.
+    row: &'a F,
+    place: Place,
+}
+
+impl<T: Element, F: Fn(usize) -> usize> WithSimd for Rows<'_, '_, T, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { own, chunk, row, place } = self;
+        for at in chunk.rows {
+            let first = row(at) * place.pitch + place.offset - chunk.start;
+            own.row(row(at), &mut chunk.values[first..first + own.source.channels]);
+        }
+    }
+}
