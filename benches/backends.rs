@@ -1,7 +1,7 @@
 //! The same work on every backend that this build and this machine have: forward pass, Jacobian, influence.
 //!
 //!     cargo bench --bench backends --features ndarray,wgpu
-//!     INFLUENCE_ENGINES=flex,wgpu:cpu cargo bench --bench backends --features wgpu -- jacobian
+//!     INFLUENCE_ENGINES=flex,wgpu:cpu INFLUENCE_CASES=resnet50-mnist cargo bench --bench backends --features wgpu -- jacobian
 //!
 //! Groups are network/size/backend, throughput is images a second. Before anything is timed the influence is compared with float64
 //! reference values. Networks whose weights are not there, and backends that are missing, are skipped with a line that says so.
@@ -27,6 +27,8 @@ use influence_zoo::{Network, weights};
 
 /// Engines that are compared unless `INFLUENCE_ENGINES` names others.
 const ENGINES: &str = "cpu,flex,ndarray,wgpu,cuda";
+// Networks are compared all, or those that `INFLUENCE_CASES` names: checking one takes a second even if a filter then leaves it out.
+
 /// Numbers of images that run in one call.
 const COUNTS: [usize; 4] = [1, 8, 32, 256];
 /// Calls that would take longer, by the time of a single image, are left out.
@@ -131,7 +133,10 @@ fn tell_work(case: &Case) {
 
 fn backends(criterion: &mut Criterion) {
     let engines = std::env::var("INFLUENCE_ENGINES").unwrap_or_else(|_| ENGINES.to_owned());
-    let cases = cases();
+    let mut cases = cases();
+    if let Ok(names) = std::env::var("INFLUENCE_CASES") {
+        cases.retain(|case| names.split(',').any(|name| name == case.name));
+    }
     cases.iter().for_each(tell_work);
     for engine in engines.split(',') {
         let engine: Engine = engine.parse().unwrap();
