@@ -14,6 +14,9 @@ use crate::simd::{Element, InstructionSet};
 /// Numbers behind the lines of a compressed row: one vector of any instruction set.
 pub const PAD: usize = 16;
 
+/// Rows that a task should have at least.
+const TASK: usize = 256;
+
 /// The active channels of all rows of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Active {
@@ -42,9 +45,12 @@ impl Active {
         let pitch = values.channels.div_ceil(32) + 1;
         let mut words = vec![0_u32; rows * pitch];
         let mut counts = vec![0; rows];
-        let each = words.par_chunks_mut(pitch).zip(&mut counts).enumerate().with_min_len(64);
-        each.filter(|(row, _)| live(*row)).for_each(|(row, (words, count))| {
-            *count = T::positive(set, values.row(row), words);
+        let each = words.par_chunks_mut(pitch * TASK).zip(counts.par_chunks_mut(TASK)).enumerate();
+        each.for_each(|(task, (words, counts))| {
+            let mut positive = Positive { values, live: &live, first: task * TASK, words, counts };
+            if !T::positive(set, &mut positive) {
+                positive.one_by_one();
+            }
         });
         Self::from_words(set, values.channels, words, &counts)
     }
@@ -69,14 +75,10 @@ impl Active {
         let rows = self.starts.len() - 1;
         let (words, starts, pitch) = (&self.words, &self.starts, self.pitch);
         let ends = |row: usize| starts[row];
-        let parts = chunks(&mut self.ids, rows, tasks(rows, 256), ends);
+        let parts = chunks(&mut self.ids, rows, tasks(rows, TASK), ends);
         parts.into_par_iter().for_each(|part| {
-            let mut ids = part.values;
-            for row in part.rows {
-                let (own, rest) = ids.split_at_mut(starts[row + 1] - starts[row]);
-                list(set, &words[row * pitch..(row + 1) * pitch], own);
-                ids = rest;
-            }
+            let words = &words[part.rows.start * pitch..part.rows.end * pitch];
+            list(set, words, pitch, part.values);
         });
     }
 
@@ -175,6 +177,38 @@ impl Active {
     }
 }
 
+/// The positive numbers of some rows.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Positive<'a, T, F> {
+    pub(crate) values: Dense<'a, T>,
+    /// Whether a row is looked at.
+    pub(crate) live: &'a F,
+    /// The first row.
+    pub(crate) first: usize,
+    /// A bit for each number, 32 to a word, and one word of zeros behind each row.
+    pub(crate) words: &'a mut [u32],
+    /// How many bits of each row are set.
+    pub(crate) counts: &'a mut [usize],
+}
+
+impl<T: Element, F: Fn(usize) -> bool> Positive<'_, T, F> {
+    /// Calls `row` with each row, and its words, for their number of bits.
+    #[inline(always)]
+    pub(crate) fn each(&mut self, row: impl Fn(&[T], &mut [u32]) -> usize) {
+        let pitch = self.words.len() / self.counts.len().max(1);
+        for ((at, words), count) in self.words.chunks_exact_mut(pitch).enumerate().zip(&mut *self.counts) {
+            if (self.live)(self.first + at) {
+                *count = row(self.values.row(self.first + at), words);
+            }
+        }
+    }
+
+    fn one_by_one(&mut self) {
+        self.each(positive);
+    }
+}
+
 /// Sets a bit for each positive number, 32 to a word; how many there are.
 #[inline(always)]
 pub(crate) fn positive<T: Element>(values: &[T], words: &mut [u32]) -> usize {
@@ -188,15 +222,15 @@ pub(crate) fn positive<T: Element>(values: &[T], words: &mut [u32]) -> usize {
     count
 }
 
-/// Writes the places of all set bits, ascending.
-fn list(set: InstructionSet, words: &[u32], ids: &mut [u16]) {
+/// Writes the places of all set bits within their row of `pitch` words, ascending, row by row.
+fn list(set: InstructionSet, words: &[u32], pitch: usize, ids: &mut [u16]) {
     #[cfg(target_arch = "x86_64")]
-    if set == InstructionSet::Avx512 && crate::masks::list(words, ids) {
+    if set == InstructionSet::Avx512 && crate::masks::list(words, pitch, ids) {
         return;
     }
     let _ = set;
     let mut ids = ids.iter_mut();
-    for (at, word) in words.iter().enumerate() {
+    for (at, word) in words.chunks_exact(pitch).flat_map(|row| row.iter().enumerate()) {
         let mut bits = *word;
         while bits != 0 {
             if let Some(id) = ids.next() {

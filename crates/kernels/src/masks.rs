@@ -5,46 +5,53 @@ use std::arch::x86_64::{__m256i, __m512i};
 use pulp::x86::V4;
 use pulp::{NullaryFnOnce, cast};
 
-use crate::active::positive as one_by_one;
+use crate::active::{Positive, positive as one_by_one};
 use crate::wide::Wide;
 
-/// Sets a bit for each positive number, 32 to a word; how many there are. Nothing where the processor lacks the instructions.
-pub(crate) fn positive<T: Wide>(values: &[T], words: &mut [u32]) -> Option<usize> {
-    V4::try_new().map(|simd| simd.vectorize(Positive { simd, values, words }))
+/// Looks for the positive numbers of some rows, where the processor has the instructions.
+pub(crate) fn positive<T: Wide, F: Fn(usize) -> bool>(positive: &mut Positive<'_, T, F>) -> bool {
+    V4::try_new().map(|simd| simd.vectorize(Rows { simd, positive })).is_some()
 }
 
-struct Positive<'a, T> {
+struct Rows<'a, 'b, T, F> {
     simd: V4,
-    values: &'a [T],
-    words: &'a mut [u32],
+    positive: &'a mut Positive<'b, T, F>,
 }
 
-impl<T: Wide> NullaryFnOnce for Positive<'_, T> {
-    type Output = usize;
+impl<T: Wide, F: Fn(usize) -> bool> NullaryFnOnce for Rows<'_, '_, T, F> {
+    type Output = ();
 
     #[inline(always)]
-    fn call(self) -> usize {
-        let whole = self.values.chunks_exact(32);
-        let (rest, words) = (whole.remainder(), whole.len());
-        let mut count = 0;
-        for (word, values) in self.words.iter_mut().zip(whole) {
-            for (at, values) in values.chunks_exact(T::LANES).enumerate() {
-                *word |= T::above_zero(self.simd, T::read(values)) << (at * T::LANES);
-            }
-            count += word.count_ones() as usize;
-        }
-        count + one_by_one(rest, &mut self.words[words..])
+    fn call(self) {
+        let Self { simd, positive } = self;
+        positive.each(|values, words| row(simd, values, words));
     }
 }
 
-/// Writes the places of all set bits, ascending, where the processor has the instructions.
-pub(crate) fn list(words: &[u32], ids: &mut [u16]) -> bool {
-    V4::try_new().map(|simd| simd.vectorize(List { simd, words, ids })).is_some()
+/// Sets a bit for each positive number, 32 to a word; how many there are.
+#[inline(always)]
+fn row<T: Wide>(simd: V4, values: &[T], words: &mut [u32]) -> usize {
+    let whole = values.chunks_exact(32);
+    let (rest, more) = (whole.remainder(), whole.len());
+    let mut count = 0;
+    for (word, values) in words.iter_mut().zip(whole) {
+        for (at, values) in values.chunks_exact(T::LANES).enumerate() {
+            *word |= T::above_zero(simd, T::read(values)) << (at * T::LANES);
+        }
+        count += word.count_ones() as usize;
+    }
+    count + one_by_one(rest, &mut words[more..])
+}
+
+/// Writes the places of all set bits within their row of `pitch` words, ascending, where the processor has the instructions.
+pub(crate) fn list(words: &[u32], pitch: usize, ids: &mut [u16]) -> bool {
+    V4::try_new().map(|simd| simd.vectorize(List { simd, words, pitch, ids })).is_some()
 }
 
 struct List<'a> {
     simd: V4,
     words: &'a [u32],
+    pitch: usize,
     ids: &'a mut [u16],
 }
 
@@ -58,7 +65,8 @@ impl NullaryFnOnce for List<'_> {
         let f = self.simd.avx512f;
         let iota: __m512i = cast(IOTA);
         let mut at = 0;
-        for (number, word) in self.words.iter().enumerate() {
+        let rows = self.words.chunks_exact(self.pitch);
+        for (number, word) in rows.flat_map(|row| row[..self.pitch - 1].iter().enumerate()) {
             for half in 0..2 {
                 let bits = (word >> (16 * half)) as u16;
                 let first = (32 * number + 16 * half) as i32;

@@ -1,10 +1,11 @@
 //! Pools over windows, and affine maps of channels: what stands between convolutions.
 
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::product::Place;
 use crate::rows::{Chunk, Dense, chunks, tasks};
-use crate::simd::Element;
+use crate::simd::{Element, InstructionSet};
 use crate::table::Table;
 
 /// Rows that a task should have at least.
@@ -27,25 +28,17 @@ impl<T: Element> Rowwise<'_, T> {
     /// max(scale x + shift, 0), or without what is not given.
     pub fn affine(
         &self,
+        set: InstructionSet,
         affine: Option<[&[T]; 2]>,
         other: Option<Dense<'_, T>>,
         relu: bool,
         out: &mut [T],
         place: Place,
     ) {
-        let floor = T::default();
         self.run(out, place, |sample, position, out| {
             let row = sample * self.positions + position;
-            out.copy_from_slice(self.source.row(row));
-            if let Some([scale, shift]) = affine {
-                out.iter_mut().zip(scale).zip(shift).for_each(|((x, s), t)| *x = *x * *s + *t);
-            }
-            if let Some(other) = other {
-                out.iter_mut().zip(other.row(row)).for_each(|(x, y)| *x = *x + *y);
-            }
-            if relu {
-                out.iter_mut().for_each(|x| *x = if *x > floor { *x } else { floor });
-            }
+            let (x, other) = (self.source.row(row), other.map(|other| other.row(row)));
+            set.run(Affine { x, affine, other, relu, out });
         });
     }
 
@@ -102,5 +95,39 @@ impl<T: Element> Rowwise<'_, T> {
                 one(sample, position, &mut values[first..first + self.source.channels]);
             }
         });
+    }
+}
+
+/// One row of an affine map.
+struct Affine<'a, 'b, T> {
+    x: &'a [T],
+    /// Scale and shift.
+    affine: Option<[&'a [T]; 2]>,
+    /// What is added.
+    other: Option<&'a [T]>,
+    relu: bool,
+    out: &'b mut [T],
+}
+
+impl<T: Element> WithSimd for Affine<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { x, affine, other, relu, out } = self;
+        match affine {
+            Some([scale, shift]) => {
+                let terms = x.iter().zip(scale).zip(shift);
+                out.iter_mut().zip(terms).for_each(|(y, ((x, s), t))| *y = *x * *s + *t);
+            }
+            None => out.copy_from_slice(x),
+        }
+        if let Some(other) = other {
+            out.iter_mut().zip(other).for_each(|(x, y)| *x = *x + *y);
+        }
+        if relu {
+            let floor = T::default();
+            out.iter_mut().for_each(|x| *x = if *x > floor { *x } else { floor });
+        }
     }
 }

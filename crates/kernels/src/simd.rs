@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use pulp::{Simd, WithSimd};
 
+use crate::active::Positive;
 use crate::cotangent::Cotangents;
 #[cfg(target_arch = "x86_64")]
 use crate::expand::Into;
@@ -125,9 +126,9 @@ pub trait Element:
     /// The same number.
     fn to_f64(self) -> f64;
 
-    /// Sets a bit for each positive number, 32 to a word; how many there are.
+    /// Looks for positive numbers in some rows, if the set has a quicker way than one by one.
     #[doc(hidden)]
-    fn positive(set: InstructionSet, values: &[Self], words: &mut [u32]) -> usize;
+    fn positive<F: Fn(usize) -> bool>(set: InstructionSet, positive: &mut Positive<'_, Self, F>) -> bool;
 
     /// Writes some channels of a row's lines in full, if the set has a quicker way than one by one.
     #[doc(hidden)]
@@ -199,15 +200,16 @@ macro_rules! element {
                 f64::from(self)
             }
 
-            fn positive(set: InstructionSet, values: &[Self], words: &mut [u32]) -> usize {
+            fn positive<F: Fn(usize) -> bool>(
+                set: InstructionSet,
+                positive: &mut Positive<'_, Self, F>,
+            ) -> bool {
                 #[cfg(target_arch = "x86_64")]
-                if set == InstructionSet::Avx512
-                    && let Some(count) = crate::masks::positive(values, words)
-                {
-                    return count;
+                if set == InstructionSet::Avx512 {
+                    return crate::masks::positive(positive);
                 }
-                let _ = set;
-                crate::active::positive(values, words)
+                let _ = (set, positive);
+                false
             }
 
             fn expand(

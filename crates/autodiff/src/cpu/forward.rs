@@ -88,8 +88,9 @@ impl<T: Element> Forward<'_, T> {
         self.compute(stage, &mut out[..size]);
         self.arena.put(slot, out);
         if let (Some(mask), true) = (stage.relu, self.masked) {
-            let live = &self.compiled.maps[stage.output.map].live;
-            let is_live = |row: usize| live.binary_search(&(row % target.positions)).is_ok();
+            let live = &target.live;
+            let all = live.len() == target.positions;
+            let is_live = |row: usize| all || live.binary_search(&(row % target.positions)).is_ok();
             let rows = self.samples * target.positions;
             self.masks[mask] = Active::positive(self.set, self.rows(stage.output), rows, is_live);
         }
@@ -127,7 +128,7 @@ impl<T: Element> Forward<'_, T> {
                 if let Some(norm) = stage.kept_product() {
                     let affine = [norm.affine[0].as_slice(), norm.affine[1].as_slice()];
                     let rowwise = Rowwise { source: self.rows(norm.rows), ..rowwise };
-                    return rowwise.affine(Some(affine), other, relu, out, place);
+                    return rowwise.affine(self.set, Some(affine), other, relu, out, place);
                 }
                 let product = Product { table, panels, bias, source, residual: other, relu };
                 product.run(self.set, self.samples, &map.live, out, place);
@@ -139,9 +140,9 @@ impl<T: Element> Forward<'_, T> {
             }
             StageKind::Affine(affine) => {
                 let affine = affine.as_ref().map(|[scale, shift]| [scale.as_slice(), shift.as_slice()]);
-                rowwise.affine(affine, None, stage.relu.is_some(), out, place);
+                rowwise.affine(self.set, affine, None, stage.relu.is_some(), out, place);
             }
-            StageKind::Sum => rowwise.affine(None, other, stage.relu.is_some(), out, place),
+            StageKind::Sum => rowwise.affine(self.set, None, other, stage.relu.is_some(), out, place),
             StageKind::Average { table, shares } => rowwise.average(table, shares, out, place),
             StageKind::Maximum { table, choices } => {
                 let mut chosen = vec![0; self.samples * map.positions * stage.output.channels];
