@@ -136,12 +136,14 @@ impl CpuExecutor {
     }
 
     /// How many samples to run together. Both the weights and the samples' values are read again for every batch that does not fit
-    /// the caches: as many samples, then, as take about what the weights do. Fewer where the values of all layers are kept for the
-    /// gradients of parameters: there most of the time goes into one sample's matrices, and more of them take memory alone.
+    /// the caches: as many samples, then, as take about what the weights do. One where the values of all layers are kept for the
+    /// gradients of parameters: there most of the time goes into a sample's matrices, and more of them take memory and gain nothing.
     #[must_use]
     pub fn batch(&self) -> usize {
-        let most = if self.leaves.places().is_empty() { CPU_BATCH } else { GRAM_BATCH };
-        (self.fixed_bytes().max(CACHE_BYTES) / self.sample_bytes().max(1)).clamp(1, most)
+        if !self.leaves.places().is_empty() {
+            return 1;
+        }
+        (self.fixed_bytes().max(CACHE_BYTES) / self.sample_bytes().max(1)).clamp(1, CPU_BATCH)
     }
 
     /// How many operations the reverse pass does at `batch` `[n, ...sample]`, beside a dense one.
@@ -311,9 +313,6 @@ const CACHE_BYTES: usize = 16 << 20;
 
 /// How many samples run together at most.
 pub const CPU_BATCH: usize = 8;
-
-/// The same where parameters are perturbed.
-const GRAM_BATCH: usize = 2;
 
 /// How many cotangents to take at a time so that the passes are few and evenly filled.
 fn lines(cotangents: usize) -> usize {
