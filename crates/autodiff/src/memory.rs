@@ -138,14 +138,15 @@ pub(crate) fn gram_plan(
     precision: Precision,
     limit: Memory,
 ) -> Result<Plan> {
-    let all = graph.classes() - 1;
+    // Two at least: of more cotangents than a pass takes, pairs are taken.
+    let all = (graph.classes() - 1).max(2);
     let plan = |block| Plan::new(Arc::clone(&graph), leaves.clone(), 1, block, precision);
     let whole = plan(all)?;
-    if whole.bytes().peak() <= limit.0 || all == 1 {
+    if whole.bytes().peak() <= limit.0 || all == 2 {
         samples_within(&whole, limit)?;
         return Ok(whole);
     }
-    let (mut fits, mut exceeds) = (2.min(all), all);
+    let (mut fits, mut exceeds) = (2, all);
     while exceeds - fits > 1 {
         let middle = usize::midpoint(fits, exceeds);
         if plan(middle)?.bytes().peak() <= limit.0 { fits = middle } else { exceeds = middle }

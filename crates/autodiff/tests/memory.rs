@@ -18,9 +18,6 @@ static MEMORY: PeakAlloc = PeakAlloc;
 /// One image.
 const SAMPLE: [usize; 3] = [3, 32, 32];
 
-/// Classes: nine cotangents of each sample.
-const CLASSES: usize = 10;
-
 #[derive(Module, Debug)]
 struct Empty {
     nothing: Option<Linear>,
@@ -34,9 +31,9 @@ fn weights<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
     Tensor::from_data(TensorData::new(noise(shape.iter().product()), shape), device)
 }
 
-/// A residual block, a pool, a depthwise layer and a concatenation.
-fn graph() -> Graph {
-    let forward = |_: &Empty, x: Tensor<4>| {
+/// A residual block, a pool, a depthwise layer, concatenations, one of which a layer reads and writes, and so many classes.
+fn graph(classes: usize) -> Graph {
+    let forward = move |_: &Empty, x: Tensor<4>| {
         let device = x.device();
         let conv = |x: Tensor<4>, outputs: usize, kernel: usize, groups: usize| {
             let weight = weights([outputs, x.dims()[1] / groups, kernel, kernel], &device);
@@ -46,8 +43,10 @@ fn graph() -> Graph {
         let block = relu(conv(relu(conv(stem.clone(), 32, 3, 1)), 32, 3, 1) + stem);
         let pooled = max_pool2d(block, MaxPoolOptions::new([2, 2]));
         let alone = relu(conv(pooled.clone(), 32, 3, 32));
-        let all = relu(conv(Tensor::cat(vec![pooled, alone], 1), 64, 3, 1));
-        linear(adaptive_avg_pool2d(all, [1, 1]).flatten::<2>(1, 3), weights([64, CLASSES], &device), None)
+        let all = Tensor::cat(vec![pooled, alone], 1);
+        let all = Tensor::cat(vec![all.clone(), conv(all, 16, 3, 1)], 1);
+        let all = relu(conv(all, 64, 3, 1));
+        linear(adaptive_avg_pool2d(all, [1, 1]).flatten::<2>(1, 3), weights([64, classes], &device), None)
     };
     Graph::capture(&Empty { nothing: None }, forward, &SAMPLE, &Device::flex()).expect("it is captured")
 }
@@ -64,7 +63,12 @@ const ROUNDS: f64 = 1.05;
 
 #[test]
 fn a_run_takes_what_it_promises_and_later_batches_nothing_new() {
-    let graph = graph();
+    for classes in [3, 10, 40] {
+        check(&graph(classes));
+    }
+}
+
+fn check(graph: &Graph) {
     let executor = CpuExecutor::new(Arc::new(graph.clone()), Precision::F32, None).expect("finite");
     let (fixed, sample) = executor.map(|own| (own.fixed_bytes(), own.sample_bytes())).expect("all is known");
     for (threads, batch) in [(1, 1), (1, 3), (2, 2)] {

@@ -14,7 +14,7 @@ use crate::simd::{Element, InstructionSet};
 /// Numbers behind the lines of a compressed row: one vector of any instruction set.
 pub const PAD: usize = 16;
 
-/// Rows that a task should have at least.
+/// Rows of a task.
 const TASK: usize = 256;
 
 /// The active channels of all rows of a batch.
@@ -122,12 +122,14 @@ impl Active {
     }
 
     /// The list of a row with at least [`PAD`] more numbers behind it.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) fn padded_list(&self, row: usize) -> &[u16] {
         &self.ids[self.starts[row]..self.starts[row + 1] + PAD]
     }
 
     /// 32 bits of a row from any channel on.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) fn bits(&self, row: usize, channel: usize) -> u32 {
         let at = row * self.pitch + channel / 32;

@@ -126,15 +126,17 @@ impl<T: Element> WithSimd for Products<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> Vec<f64> {
         let Self { a, b, lines, size } = self;
-        let mut gram = vec![0.0; lines * lines];
+        let mut sums = vec![[0.0; LANES]; lines * lines];
         let block = (lines * size).max(1);
         for (a, b) in a.chunks_exact(block).zip(b.chunks_exact(block)) {
             for v in 0..lines {
                 for w in v..lines {
-                    gram[v * lines + w] += dot(&a[v * size..][..size], &b[w * size..][..size]);
+                    let pair = &mut sums[v * lines + w];
+                    add_products(&a[v * size..][..size], &b[w * size..][..size], pair);
                 }
             }
         }
+        let mut gram: Vec<f64> = sums.iter().map(|sums| sums.iter().sum()).collect();
         for (v, w) in (0..lines).flat_map(|v| (0..v).map(move |w| (v, w))) {
             gram[v * lines + w] = gram[w * lines + v];
         }
@@ -142,20 +144,21 @@ impl<T: Element> WithSimd for Products<'_, T> {
     }
 }
 
-/// The inner product of two rows, always summed in the same order.
+/// Sums side by side: their order is always the same.
+const LANES: usize = 32;
+
+/// Adds the products of two rows.
 #[inline(always)]
-fn dot<T: Element>(a: &[T], b: &[T]) -> f64 {
-    const LANES: usize = 32;
-    let mut sums = [0.0; LANES];
+fn add_products<T: Element>(a: &[T], b: &[T], sums: &mut [f64; LANES]) {
     let (mut left, mut right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let mut local = *sums;
     for (a, b) in (&mut left).zip(&mut right) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+        for ((sum, a), b) in local.iter_mut().zip(a).zip(b) {
             *sum += a.to_f64() * b.to_f64();
         }
     }
-    let mut rest = 0.0;
-    for (a, b) in left.remainder().iter().zip(right.remainder()) {
-        rest += a.to_f64() * b.to_f64();
+    for ((sum, a), b) in local.iter_mut().zip(left.remainder()).zip(right.remainder()) {
+        *sum += a.to_f64() * b.to_f64();
     }
-    sums.iter().sum::<f64>() + rest
+    *sums = local;
 }

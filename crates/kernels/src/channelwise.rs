@@ -8,7 +8,7 @@ use crate::rows::{Chunk, Dense, chunks, tasks};
 use crate::simd::{Element, InstructionSet};
 use crate::table::Table;
 
-/// y(row, c) = bias(c) + sum over taps t of x(table(row, t), c) w(t, c) + residual(row, c), then max(y, 0) if asked.
+/// y(row, c) = bias(c) + sum over taps t of x(table(row, t), c) w(t, c) + residual(row, c), then relu(y) if asked.
 ///
 /// As [`Panels`](crate::Panels) of groups it would take 32 times the operations. Of so few for each number that is read, plain loops leave
 /// nothing to gain.
@@ -66,7 +66,7 @@ impl<T: Element> Channelwise<'_, T> {
         if relu {
             let floor = T::default();
             for x in out {
-                *x = if *x > floor { *x } else { floor };
+                *x = if *x < floor { floor } else { *x };
             }
         }
     }

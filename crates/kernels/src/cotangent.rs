@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 use crate::active::{Active, PAD};
+use crate::rows::fetch;
 use crate::simd::{Element, InstructionSet};
 
 /// How the V lines of rows are laid out.
@@ -44,6 +45,7 @@ impl Layout<'_> {
     }
 
     /// From one line of a row to the next.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) fn stride(&self, row: usize) -> usize {
         match self {
@@ -53,6 +55,7 @@ impl Layout<'_> {
     }
 
     /// Where the first number of a row is in the buffer.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) fn begin(&self, row: usize, lines: usize) -> usize {
         match self {
@@ -118,6 +121,18 @@ impl<'a, T: Element> Cotangents<'a, T> {
             Layout::Compressed(active) => part(active, row, channels.start, channels.len()),
         };
         Lines { ids, values: &values[at..], stride }
+    }
+
+    /// Fetches some channels of the lines of a row into the second cache.
+    #[inline(always)]
+    pub(crate) fn fetch(&self, row: usize, lines: usize, channels: Range<usize>) {
+        if let (Layout::Compressed(_), true) = (self.layout, channels.len() == self.layout.channels()) {
+            return fetch(self.row(row, lines).values);
+        }
+        let Lines { ids, values, stride } = self.part(row, lines, channels);
+        for line in 0..lines {
+            fetch(&values[line * stride..][..ids.len()]);
+        }
     }
 
     /// Writes some channels of the lines of a row in full, `[V][channel]`.

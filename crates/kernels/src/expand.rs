@@ -19,7 +19,7 @@ pub(crate) struct Expand {
 }
 
 /// Dense lines to write, which begin with the first of some channels.
-pub(crate) struct Into<'a, T> {
+pub(crate) struct Destination<'a, T> {
     pub(crate) lines: usize,
     pub(crate) values: &'a mut [T],
     /// From one line to the next.
@@ -28,7 +28,7 @@ pub(crate) struct Into<'a, T> {
     pub(crate) add: bool,
 }
 
-impl<'a, T> Into<'a, T> {
+impl<'a, T> Destination<'a, T> {
     /// Lines side by side, to be written over.
     pub(crate) fn written(lines: usize, values: &'a mut [T]) -> Self {
         let pitch = values.len() / lines.max(1);
@@ -37,8 +37,8 @@ impl<'a, T> Into<'a, T> {
 }
 
 impl Expand {
-    /// Some channels of a row, of which the mask has `from` in its lines before the first: each line of `values`, `stride` apart, goes to one
-    /// of `out`, zeros where the mask is off, times a factor for each channel if there are any. A vector behind the last number is read.
+    /// Some channels of a row: each line of `values`, which begin with the first of these that is active, `stride` apart, goes to one of `out`,
+    /// zeros where the mask is off, times a factor for each channel if there are any. A vector behind the last number is read.
     #[inline(always)]
     pub(crate) fn row<T: Wide>(
         &mut self,
@@ -47,7 +47,7 @@ impl Expand {
         channels: Range<usize>,
         (values, stride): (&[T], usize),
         scale: Option<&[T]>,
-        out: Into<'_, T>,
+        out: Destination<'_, T>,
     ) {
         self.parts.clear();
         let mut at = 0;
@@ -92,7 +92,7 @@ pub(crate) fn part<T: Wide>(
     source: &Cotangents<'_, T>,
     row: usize,
     channels: Range<usize>,
-    out: Into<'_, T>,
+    out: Destination<'_, T>,
 ) -> bool {
     let (Some(simd), Layout::Compressed(active)) = (V4::try_new(), source.layout) else { return false };
     let values = &source.values[active.block(row, out.lines) + active.before(row, channels.start)..];
@@ -106,7 +106,7 @@ struct Part<'a, T> {
     row: usize,
     channels: Range<usize>,
     values: &'a [T],
-    out: Into<'a, T>,
+    out: Destination<'a, T>,
 }
 
 impl<T: Wide> NullaryFnOnce for Part<'_, T> {
@@ -151,7 +151,7 @@ impl<T: Wide> NullaryFnOnce for Rows<'_, '_, '_, T> {
         for row in chunk.rows.clone() {
             let from = &source.values[active.block(row, lines)..];
             let values = &mut chunk.values[target.block(row, lines) - chunk.start + offset..];
-            let out = Into { lines, values, pitch, add };
+            let out = Destination { lines, values, pitch, add };
             let all = 0..active.channels();
             expand.row(simd, (active, row), all, (from, active.stride(row)), scale, out);
         }

@@ -16,8 +16,8 @@
 //!
 //! # Accuracy
 //!
-//! Sums run over taps and then channels, one product after the other, each fused with its sum where the set has such an instruction. A
-//! row's result has the same bits whatever else is computed, on any number of threads; it differs between instruction sets by rounding.
+//! Sums run over taps and then channels, one product after the other, in dense products each fused with its sum where the set has such an
+//! instruction. A row's result has the same bits whatever else is computed, on any number of threads; it differs between instruction sets by rounding.
 
 mod active;
 mod channels;

@@ -110,7 +110,7 @@ impl<T: Element> Channels<'_, T> {
             for sources in self.sources {
                 for first in (0..inputs).step_by(columns) {
                     let tile = self.tile::<S, G, V>(simd, entries, sources, first);
-                    square(&tile, columns.min(inputs - first), scale, sums);
+                    square(simd, &tile, columns.min(inputs - first), scale, sums);
                 }
             }
         }
@@ -151,24 +151,33 @@ impl<T: Element> Channels<'_, T> {
 
 /// sums(v, w) += scale^2 D_v . D_w over the first `width` numbers.
 #[inline(always)]
-fn square<T: Element, const V: usize>(tile: &[[T; WIDE]; V], width: usize, scale: f64, sums: &mut Sums) {
+fn square<S: Simd, T: Element, const V: usize>(
+    simd: S,
+    tile: &[[T; WIDE]; V],
+    width: usize,
+    scale: f64,
+    sums: &mut Sums,
+) {
     let mut wide = [[0.0; WIDE]; V];
     for (wide, line) in wide.iter_mut().zip(tile) {
         for (wide, x) in wide.iter_mut().zip(&line[..width]) {
             *wide = x.to_f64() * scale;
         }
     }
-    let chunks = width.div_ceil(LANES);
+    let used = width.next_multiple_of(LANES);
     for v in 0..V {
         for w in v..V {
-            let sum = &mut sums.0[v][w];
-            let mut local = *sum;
-            for (a, b) in wide[v].chunks_exact(LANES).zip(wide[w].chunks_exact(LANES)).take(chunks) {
-                for ((sum, a), b) in local.iter_mut().zip(a).zip(b) {
-                    *sum += a * b;
+            let (a, _) = S::as_simd_f64s(&wide[v][..used]);
+            let (b, _) = S::as_simd_f64s(&wide[w][..used]);
+            let (sums, _) = S::as_mut_simd_f64s(&mut sums.0[v][w]);
+            let vectors = sums.len();
+            for (at, sum) in sums.iter_mut().enumerate() {
+                let mut local = *sum;
+                for (a, b) in a[at..].iter().zip(&b[at..]).step_by(vectors) {
+                    local = simd.mul_add_f64s(*a, *b, local);
                 }
+                *sum = local;
             }
-            *sum = local;
         }
     }
 }

@@ -2,13 +2,11 @@
 
 use std::ops::Range;
 
+use crate::rows::CACHE_LINE;
 use crate::simd::Element;
 
 /// Numbers behind the last row of weights: four vectors may be read from any channel on.
 const PAD: usize = 64;
-
-/// Bytes of a cache line.
-pub(crate) const CACHE_LINE: usize = 64;
 
 /// The narrowest and widest panels of a pullback: wide ones leave more neighbours to fill vectors with.
 const WIDTHS: [usize; 2] = [64, 256];
@@ -20,8 +18,8 @@ const PANEL_BYTES: usize = 600_000;
 /// are neighbouring outputs, and zeros where there are none.
 ///
 /// Of a grouped product a panel holds its *block* alone: the inputs of the groups that its columns belong to, with zeros where input and
-/// column belong to different ones. A panel of C columns over groups of O outputs does at most C / O + 1 times the operations of its
-/// groups, and no more vector instructions than one group would take by itself, whose outputs would not fill the vectors either.
+/// column belong to different ones. A panel of C columns over groups of O outputs reads the inputs of at most C / O + 2 groups: where
+/// groups are small, their outputs would not fill the vectors by themselves either.
 #[derive(Debug, Clone)]
 pub struct Panels<T> {
     /// Columns in a panel.
@@ -109,10 +107,13 @@ impl<T: Element> Panels<T> {
         Self { width, taps, inputs, outputs, first: 0, groups, blocks, depth, weights, lead }
     }
 
-    /// Of a [`Pullback`](crate::Pullback)'s panels, of one group, those that write some channels alone.
+    /// Of a [`Pullback`](crate::Pullback)'s panels those that write some channels alone.
+    ///
+    /// # Panics
+    /// When they are of several groups.
     #[must_use]
     pub fn columns(&self, channels: Range<usize>) -> Self {
-        debug_assert!(self.groups == 1, "{} groups", self.groups);
+        assert!(self.groups == 1, "{} groups", self.groups);
         let weight = |tap: usize, input: usize, o: usize| {
             let column = channels.start - self.first + o;
             self.tap(column / self.width, tap)[input * self.width + column % self.width].to_f64()

@@ -63,7 +63,8 @@ impl<T: Element> Rowwise<'_, T> {
                 let Some(from) = table.source(position, tap) else { continue };
                 let row = self.source.row(sample * table.source_rows() + from);
                 for ((best, choice), x) in out.iter_mut().zip(&mut *choices).zip(row) {
-                    if !any || *x > *best {
+                    // NaN is the maximum, as everywhere else.
+                    if !any || *x > *best || x.partial_cmp(x).is_none() {
                         (*best, *choice) = (*x, tap as u16);
                     }
                 }
@@ -127,7 +128,7 @@ impl<T: Element> WithSimd for Affine<'_, '_, T> {
         }
         if relu {
             let floor = T::default();
-            out.iter_mut().for_each(|x| *x = if *x > floor { *x } else { floor });
+            out.iter_mut().for_each(|x| *x = if *x < floor { floor } else { *x });
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::rows::{Chunk, Dense, chunks, tasks};
 use crate::simd::{Element, InstructionSet};
 use crate::table::Table;
 
-/// y(row, o) = bias(o) + residual(row, o) + sum over taps t and channels i of x(table(row, t), i) w(t, i, o), then max(y, 0) if asked.
+/// y(row, o) = bias(o) + residual(row, o) + sum over taps t and channels i of x(table(row, t), i) w(t, i, o), then relu(y) if asked.
 #[derive(Debug, Clone, Copy)]
 pub struct Product<'a, T> {
     /// Which rows a row reads.
@@ -163,14 +163,13 @@ impl<T: Element, F: Fn(usize) -> usize> Tiles<'_, '_, T, F> {
         first: usize,
         width: usize,
     ) {
-        let zero = T::splat(simd, T::default());
         for (row, sums) in rows.iter().zip(sums) {
             let Some(row) = row else { continue };
             let at = row * self.place.pitch + self.place.offset + first - self.chunk.start;
             let mut sums = *sums;
             if self.product.relu {
                 for sum in &mut sums {
-                    *sum = T::max(simd, *sum, zero);
+                    *sum = T::relu(simd, *sum);
                 }
             }
             store(simd, sums, &mut self.chunk.values[at..at + width]);

@@ -69,3 +69,16 @@ pub(crate) fn tasks(rows: usize, least: usize) -> usize {
 
 /// Weights up to this many bytes stay in a core's cache while rows pass by; larger ones are better passed by rows that stay.
 pub(crate) const CACHED_WEIGHTS: usize = 400_000;
+
+/// Bytes of a cache line.
+pub(crate) const CACHE_LINE: usize = 64;
+
+/// Fetches numbers into the second cache, where the processor can be told to. Into the first there would be too few buffers for lines on
+/// their way: with those in use, a row's pullback took 1.4 times as long.
+#[inline(always)]
+pub(crate) fn fetch<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    values.iter().step_by(CACHE_LINE / size_of::<T>()).for_each(safe_arch::prefetch_t1);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
+}

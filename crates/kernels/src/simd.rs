@@ -9,7 +9,7 @@ use pulp::{Simd, WithSimd};
 use crate::active::Positive;
 use crate::cotangent::Cotangents;
 #[cfg(target_arch = "x86_64")]
-use crate::expand::Into;
+use crate::expand::Destination;
 use crate::pullback::Pullback;
 use crate::rows::Chunk;
 use crate::spread::Spread;
@@ -117,8 +117,8 @@ pub trait Element:
     /// a + b.
     fn sum<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
 
-    /// The larger of both.
-    fn max<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// x where it is not negative, 0 where it is; NaN stays NaN.
+    fn relu<S: Simd>(simd: S, x: Self::Vector<S>) -> Self::Vector<S>;
 
     /// The nearest number of this type.
     fn from_f64(value: f64) -> Self;
@@ -151,7 +151,7 @@ pub trait Element:
 }
 
 macro_rules! element {
-    ($type:ident, $vector:ident, $lanes:ident, $splat:ident, $view:ident, $view_mut:ident, $fma:ident, $add:ident, $max:ident) => {
+    ($type:ident, $vector:ident, $lanes:ident, $splat:ident, $view:ident, $view_mut:ident, $fma:ident, $add:ident, $less:ident, $select:ident) => {
         impl Element for $type {
             type Vector<S: Simd> = S::$vector;
 
@@ -186,8 +186,9 @@ macro_rules! element {
             }
 
             #[inline(always)]
-            fn max<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
-                simd.$max(a, b)
+            fn relu<S: Simd>(simd: S, x: S::$vector) -> S::$vector {
+                let zero = simd.$splat(0.0);
+                simd.$select(simd.$less(x, zero), zero, x)
             }
 
             #[inline(always)]
@@ -222,7 +223,7 @@ macro_rules! element {
             ) -> bool {
                 #[cfg(target_arch = "x86_64")]
                 if set == InstructionSet::Avx512 {
-                    return crate::expand::part(source, row, channels, Into::written(lines, out));
+                    return crate::expand::part(source, row, channels, Destination::written(lines, out));
                 }
                 let _ = (set, source, row, lines, channels, out);
                 false
@@ -240,6 +241,7 @@ macro_rules! element {
             fn pull_windows(pullbacks: &[Pullback<'_, Self>], chunk: &mut Chunk<'_, Self>) {
                 #[cfg(target_arch = "x86_64")]
                 crate::windows::pull(pullbacks, chunk);
+                let _ = (pullbacks, chunk);
             }
         }
     };
@@ -254,7 +256,8 @@ element!(
     as_mut_simd_f32s,
     mul_add_e_f32s,
     add_f32s,
-    max_f32s
+    less_than_f32s,
+    select_f32s
 );
 element!(
     f64,
@@ -265,5 +268,6 @@ element!(
     as_mut_simd_f64s,
     mul_add_e_f64s,
     add_f64s,
-    max_f64s
+    less_than_f64s,
+    select_f64s
 );

@@ -39,6 +39,10 @@ impl<T: Element> At<'_, T> {
             let part = first..channels.min(first + CHANNELS);
             let tile = &mut tile[..self.lines * part.len()];
             for row in self.live_rows() {
+                // The processor does not foresee lines that are read side by side.
+                if row + 1 < (self.sample + 1) * self.rows {
+                    self.source.fetch(row + 1, self.lines, part.clone());
+                }
                 if self.source.row(row, self.lines).ids.is_empty() {
                     continue;
                 }

@@ -3,7 +3,8 @@
 //! The active channels of a row are taken in *windows*: up to one vector of them that lie within four vectors of neighbours. One
 //! two-source permutation of a row of weights, or two, bring the window's channels side by side; the index vector serves every row of
 //! weights, and the result is compressed already. For f32 a window has up to 16 channels among 64 neighbours, for f64 8 among 32. Windows
-//! begin where a cache line does: loads across lines cost twice, and four vectors a window would take longer than the products.
+//! of four vectors begin where a cache line does: loads across lines cost twice, and four of them would take longer than the products.
+//! Those of two begin with their first channel.
 
 use std::arch::x86_64::__m512i;
 use std::marker::PhantomData;
@@ -14,11 +15,10 @@ use pulp::x86::V4;
 
 use crate::active::{Active, PAD};
 use crate::cotangent::{Cotangents, Layout, Lines, Target};
-use crate::expand::{Expand, Into};
-use crate::panels::{CACHE_LINE, Panels};
+use crate::expand::{Destination, Expand};
+use crate::panels::Panels;
 use crate::pullback::{MOST_LINES, Pullback, Read, Start, by_lines, pass};
-use crate::rows::Chunk;
-use crate::simd::Element;
+use crate::rows::{Chunk, fetch};
 use crate::stage::Stage;
 use crate::wide::{Vector, Wide};
 
@@ -85,7 +85,7 @@ impl<'a, T: Wide> Rows<'a, '_, '_, T> {
         let Pullback { links, source, target, start, .. } = pullback;
         let (sample, position) = (row / links.targets(), row % links.targets());
         if let Some(link) = links.of(position).last() {
-            fetch_lines(source, sample * links.rows() + link.row, lines);
+            source.fetch(sample * links.rows() + link.row, lines, 0..source.layout.channels());
         }
         let block = &self.chunk.values[target.block(row, lines) - self.chunk.start..];
         match target {
@@ -97,7 +97,7 @@ impl<'a, T: Wide> Rows<'a, '_, '_, T> {
             Target::Lines(layout) => fetch(&block[..lines * layout.stride(row)]),
         }
         if let Start::Identity(other) = start {
-            fetch_lines(other, row, lines);
+            other.fetch(row, lines, 0..other.layout.channels());
         }
     }
 
@@ -147,7 +147,7 @@ impl<'a, T: Wide> Rows<'a, '_, '_, T> {
         }
         if let Target::Masked { pitch, offset, .. } = *target {
             let block = &mut block[offset + channels.start..];
-            let out = Into { lines: V, values: block, pitch, add };
+            let out = Destination { lines: V, values: block, pitch, add };
             expand.row(self.simd, (active, row), channels, stage.lines(), None, out);
         }
     }
@@ -332,7 +332,8 @@ impl<'a, T: Wide> Identity<'a, T> {
     }
 }
 
-/// For each line, the sum over what is read of value(v, a) w(a), the windows' columns alone, with P pairs of vectors to a window.
+/// For each line, the sum over what is read of value(v, a) w(a), the windows' columns alone; of the windows whose bit is set in
+/// WIDE two pairs of vectors are read, of the others one.
 #[inline(always)]
 fn product<T: Wide, const V: usize, const G: usize, const WIDE: usize>(
     simd: V4,
@@ -374,25 +375,4 @@ fn product<T: Wide, const V: usize, const G: usize, const WIDE: usize>(
         }
     }
     sums
-}
-
-/// Fetches the lines of a row.
-#[inline(always)]
-fn fetch_lines<T: Element>(cotangents: &Cotangents<'_, T>, row: usize, lines: usize) {
-    let Lines { ids, values, stride } = cotangents.row(row, lines);
-    match cotangents.layout {
-        Layout::Compressed(_) => fetch(values),
-        Layout::Dense { .. } => {
-            for line in values.chunks(stride) {
-                fetch(&line[..ids.len().min(line.len())]);
-            }
-        }
-    }
-}
-
-/// Fetches numbers into the second cache. Into the first there would be too few buffers for lines on their way: with those in use, a row's
-/// product took 1.4 times as long.
-#[inline(always)]
-fn fetch<T>(values: &[T]) {
-    values.iter().step_by(CACHE_LINE / size_of::<T>()).for_each(safe_arch::prefetch_t1);
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use influence_kernels::{Element, Panels};
+use influence_kernels::{Element, Panels, Table};
 
 use super::compile::Compiler;
 use super::stages::{MaskId, Place, Sink, Site, StageKind, Step, StepKind};
@@ -80,13 +80,8 @@ impl<T: Element> Adjoint<'_, '_, T> {
         Some(Sink::Place(place))
     }
 
-    /// The scale of a batch normalisation through which a sink goes.
     fn scale(&self, sink: Sink) -> Option<&[T]> {
-        let Sink::Through { scaled: Some(stage), .. } = sink else { return None };
-        match &self.compiler.stages[stage].kind {
-            StageKind::Affine(Some([scale, _])) => Some(scale),
-            _ => None,
-        }
+        sink.scale(&self.compiler.stages)
     }
 
     /// Pulls one stage back.
@@ -142,7 +137,8 @@ impl<T: Element> Adjoint<'_, '_, T> {
                     at(column / inputs, column % inputs, o)
                 })
             };
-            StepKind::Columns { panels: weights.with(column) }
+            let rows = Table::identity(table.rows()).links();
+            StepKind::Columns { rows, panels: weights.with(column), links: table.links() }
         } else {
             let scale = self.scale(sink);
             let panels = weights.with(|at| {

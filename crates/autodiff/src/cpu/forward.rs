@@ -82,7 +82,7 @@ impl<T: Element> Forward<'_, T> {
         let slot = self.memory.maps[stage.output.map];
         let mut out = self.arena.take(slot);
         // Another part of the same buffer may be read: then from a copy.
-        if [Some(stage.input), stage.other].into_iter().flatten().any(|view| view.map == stage.output.map) {
+        if stage.reads_its_map() {
             self.arena.put(slot, out[..size].to_vec());
         }
         self.compute(stage, &mut out[..size]);

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use influence_kernels::PAD;
+use influence_kernels::{Element, PAD};
 
 use super::arena::{Lease, assign};
-use super::stages::{Compiled, Place, Site, StageKind, StepKind};
+use super::stages::{Compiled, Place, Site, Stage, StepKind};
 
 /// The slots of a compiled network.
 #[derive(Debug)]
@@ -16,6 +16,12 @@ pub(super) struct Memory {
     pub(super) sites: HashMap<Site, usize>,
     /// Of the columns of each step that has some.
     pub(super) columns: HashMap<usize, usize>,
+    /// Of what each step reads that reads channels of the buffer it writes.
+    pub(super) copies: HashMap<usize, usize>,
+    /// Numbers of one sample that a stage copies which does so.
+    pub(super) copied: usize,
+    /// The most cotangents at once.
+    pub(super) lines: usize,
     /// Numbers of one sample that each slot holds.
     pub(super) sizes: Vec<usize>,
     /// Numbers behind the last sample of each slot.
@@ -23,35 +29,42 @@ pub(super) struct Memory {
 }
 
 /// Plans the slots for up to `lines` cotangents at once.
-pub(super) fn plan<T>(compiled: &Compiled<T>, lines: usize) -> Memory {
+pub(super) fn plan<T: Element>(compiled: &Compiled<T>, lines: usize) -> Memory {
     let mut leases = forward(compiled);
     let sites = reverse(compiled, lines, &mut leases);
-    let mut columns = HashMap::new();
+    let (mut columns, mut copies) = (HashMap::new(), HashMap::new());
+    let mut widest = compiled.maps.iter().map(|map| map.pitch).max().unwrap_or(0);
     for (index, step) in compiled.steps.iter().enumerate() {
-        let StageKind::Product { table, .. } = &compiled.stages[step.stage].kind else { continue };
-        if matches!(step.kind, StepKind::Columns { .. }) {
-            let time = time(compiled, index);
-            let channels = table.taps() * compiled.stages[step.stage].input.channels;
+        let time = time(compiled, index);
+        if let StepKind::Columns { rows, panels, .. } = &step.kind {
+            let channels = panels.written().len();
+            widest = widest.max(channels);
             columns.insert(index, leases.len());
-            leases.push(Lease { first: time, last: time, size: table.rows() * lines * channels });
+            leases.push(Lease { first: time, last: time, size: rows.targets() * lines * channels });
+        }
+        if let Place::Dense(view) = step.source
+            && step.reads_its_target()
+        {
+            copies.insert(index, leases.len());
+            let positions = compiled.maps[view.map].positions;
+            leases.push(Lease { first: time, last: time, size: positions * lines * view.channels });
         }
     }
+    let copies_its_map = |stage: &&Stage<T>| stage.reads_its_map();
+    let size =
+        |stage: &Stage<T>| compiled.maps[stage.output.map].positions * compiled.maps[stage.output.map].pitch;
+    let copied = compiled.stages.iter().filter(copies_its_map).map(size).max().unwrap_or(0);
     let (own, sizes) = assign(&leases);
-    let widest = compiled.maps.iter().map(|map| map.pitch).chain(columns_widths(compiled)).max().unwrap_or(0);
     Memory {
         maps: own[..compiled.maps.len()].to_vec(),
         sites: sites.into_iter().map(|(site, lease)| (site, own[lease])).collect(),
         columns: columns.into_iter().map(|(step, lease)| (step, own[lease])).collect(),
+        copies: copies.into_iter().map(|(step, lease)| (step, own[lease])).collect(),
+        copied,
+        lines,
         sizes,
         slack: widest + 2 * PAD,
     }
-}
-
-fn columns_widths<T>(compiled: &Compiled<T>) -> impl Iterator<Item = usize> {
-    compiled.stages.iter().map(|stage| match &stage.kind {
-        StageKind::Product { table, .. } => table.taps() * stage.input.channels,
-        _ => 0,
-    })
 }
 
 /// When a step runs: behind the stages and the seed.

@@ -73,18 +73,22 @@ struct Loaded<T> {
 impl<T: Element> Loaded<T> {
     fn new(graph: &Graph, leaves: &Leaves) -> Result<Self, Refusal> {
         let compiled = compile::compile(graph, leaves.places())?;
-        let memory = memory::plan(&compiled, lines(graph.classes() - 1));
+        // Gram matrices may be asked for of all logits at once.
+        let lines =
+            if compiled.trains { graph.classes().min(MOST_LINES) } else { lines(graph.classes() - 1) };
+        let memory = memory::plan(&compiled, lines);
         Ok(Self { compiled, memory, arenas: Arenas::default() })
     }
 }
 
 impl<T> Loaded<T> {
-    /// The slots of one sample, what its masks and choices take, and its rows: those of a pass, and beside them all that are handed on.
+    /// The slots of one sample, what its masks and choices take, and its rows: all of a batch, and those of each
+    /// sample that are handed on.
     fn sample_bytes(&self) -> usize {
         let Self { compiled, memory, .. } = self;
         let input = compiled.input.channels * compiled.maps[compiled.input.map].positions;
-        let rows = (lines(compiled.output.channels - 1) + compiled.output.channels) * input;
-        (memory.sizes.iter().sum::<usize>() + rows) * size_of::<T>() + compiled.kept_bytes()
+        let rows = 2 * compiled.output.channels * input;
+        (memory.sizes.iter().sum::<usize>() + memory.copied + rows) * size_of::<T>() + compiled.kept_bytes()
     }
 }
 
@@ -161,6 +165,9 @@ impl CpuExecutor {
     /// How many samples a batch has, if it is one.
     fn check_batch(&self, batch: &TensorData) -> Result<()> {
         let samples = batch.shape().first().copied().unwrap_or(0);
+        if samples == 0 {
+            return Err(Error::InvalidArgument("a batch needs at least one sample".into()));
+        }
         check::shape("batch", batch.shape(), &self.graph.values[self.graph.input].shape_at(samples))
     }
 
@@ -205,7 +212,10 @@ impl Executor for CpuExecutor {
     }
 
     fn most_cotangents(&self) -> usize {
-        MOST_LINES
+        match &self.network {
+            Network::Single(loaded) => loaded.memory.lines,
+            Network::Double(loaded) => loaded.memory.lines,
+        }
     }
 }
 
@@ -329,14 +339,14 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         let (count, cotangents) = self.checked(cotangents)?;
         let all = cotangents.as_slice::<T>().map_err(|error| Error::Device(format!("{error:?}")))?;
         let size = samples * graph.classes();
-        let mut rows = Vec::new();
-        for block in all.chunks(lines(count).min(lines(graph.classes() - 1)) * size) {
+        let shape = graph.values[graph.input].shape_at(samples);
+        let mut rows = Vec::with_capacity(count * shape.iter().product::<usize>());
+        for block in all.chunks(lines(count).min(self.loaded.memory.lines) * size) {
             let mut reverse = self.reverse(block, block.len() / size);
             reverse.run(true, |_, _| {});
             rows.extend(reverse.input());
             self.give(reverse.into_arena());
         }
-        let shape = graph.values[graph.input].shape_at(samples);
         Ok(TensorData::new(rows, crate::ops::with_leading(count, &shape)))
     }
 
@@ -344,10 +354,9 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         let (leaves, samples) = (&self.executor.leaves, self.trace.samples);
         leaves.check_asked(tensors)?;
         let (count, cotangents) = self.checked(cotangents)?;
-        if count > MOST_LINES {
-            return Err(Error::InvalidArgument(format!(
-                "{count} cotangents, at most {MOST_LINES} at a time"
-            )));
+        let most = self.loaded.memory.lines;
+        if count > most {
+            return Err(Error::InvalidArgument(format!("{count} cotangents, at most {most} at a time")));
         }
         let all = cotangents.as_slice::<T>().map_err(|error| Error::Device(format!("{error:?}")))?;
         let wanted = |tensor: usize| tensors.binary_search(&tensor).ok();

@@ -1,8 +1,7 @@
 //! The reverse pass: the steps one after the other, each on all threads, for up to nine cotangents of every sample at once.
 
 use influence_kernels::{
-    Cotangents, Dense, Element, Gather, InstructionSet, Layout, Links, Panels, Pullback, Share, Spread,
-    Start, Table, Target,
+    Cotangents, Dense, Element, Gather, InstructionSet, Layout, Links, Pullback, Share, Spread, Start, Target,
 };
 
 use rayon::prelude::*;
@@ -115,6 +114,7 @@ impl<T: Element> Reverse<'_, T> {
         let place = step.target.place();
         let size = self.layout(place).size(self.rows(place), self.lines);
         let slot = self.memory.sites[&place.site()];
+        let copy = self.memory.copies.get(&index).map(|&slot| (slot, self.copied(slot, step.source)));
         let mut out = self.arena.take(slot);
         // The first to write leaves nothing as it was; where it does not reach, zeros have to be.
         let whole = match place {
@@ -124,14 +124,15 @@ impl<T: Element> Reverse<'_, T> {
         if step.first && !whole {
             out[..size].par_chunks_mut(ZEROED).for_each(|part| part.fill(T::default()));
         }
-        // Another part of the same buffer may be read: then from a copy.
-        if place.site() == step.source.site() {
-            self.arena.put(slot, out[..size].to_vec());
-        }
         let mut columns = self.memory.columns.get(&index).map(|&slot| (slot, self.arena.take(slot)));
         let own = columns.as_mut().map(|(_, buffer)| buffer.as_mut_slice());
-        self.pull(step, !(step.first && whole), own, &mut out[..size]);
+        let source =
+            copy.as_ref().map_or_else(|| self.cotangents(step.source), |(_, copy)| copied(step, copy));
+        self.pull(step, source, !(step.first && whole), own, &mut out[..size]);
         self.arena.put(slot, out);
+        if let Some((slot, buffer)) = copy {
+            self.arena.put(slot, buffer);
+        }
         if let Some((slot, buffer)) = columns {
             self.arena.put(slot, buffer);
         }
@@ -142,9 +143,26 @@ impl<T: Element> Reverse<'_, T> {
         Cotangents { values, layout: self.layout(place) }
     }
 
+    /// The channels that a step reads, side by side, where it writes others of the same buffer.
+    fn copied(&mut self, slot: usize, place: Place) -> Vec<T> {
+        let mut buffer = self.arena.take(slot);
+        let source = self.cotangents(place);
+        let target = Target::Lines(side_by_side(source.layout.channels()));
+        let spread = Spread { source, target, scale: None, add: false, lines: self.lines };
+        spread.run(self.set, self.rows(place), &mut buffer);
+        buffer
+    }
+
     /// One step into the target's buffer; `add` when something is there.
-    fn pull(&self, step: &Step<T>, add: bool, columns: Option<&mut [T]>, out: &mut [T]) {
-        let (source, target) = (self.cotangents(step.source), self.target(step.target));
+    fn pull(
+        &self,
+        step: &Step<T>,
+        source: Cotangents<'_, T>,
+        add: bool,
+        columns: Option<&mut [T]>,
+        out: &mut [T],
+    ) {
+        let target = self.target(step.target);
         let (lines, samples) = (self.lines, self.trace.samples);
         let stage = &self.compiled.stages[step.stage].kind;
         match &step.kind {
@@ -160,9 +178,15 @@ impl<T: Element> Reverse<'_, T> {
                 let pullbacks: Vec<_> = parts.iter().filter_map(|part| self.pullback(part)).collect();
                 Pullback::run_together(&pullbacks, self.set, samples, out);
             }
-            StepKind::Columns { panels } => {
-                let (StageKind::Product { table, .. }, Some(columns)) = (stage, columns) else { return };
-                self.columns(step, table, panels, columns, add, out);
+            StepKind::Columns { rows, panels, links } => {
+                let Some(columns) = columns else { return };
+                let layout = side_by_side(panels.written().len());
+                let (target, start) = (Target::Lines(layout), Start::Empty);
+                // The product of every row with the columns of all taps, then the sum over the taps.
+                Pullback { links: rows, panels, source, target, start, lines }
+                    .run(self.set, samples, columns);
+                let source = Cotangents { values: columns, layout };
+                self.gather(step, links, source, Share::Columns, add, out);
             }
             StepKind::Channelwise { links } => {
                 let StageKind::Channelwise { weights, .. } = stage else { return };
@@ -202,35 +226,9 @@ impl<T: Element> Reverse<'_, T> {
     ) {
         let (target, lines) = (self.target(step.target), self.lines);
         let channels = self.compiled.stages[step.stage].input.channels;
-        let scale = self.compiled.scale(step.target);
+        let scale = step.target.scale(&self.compiled.stages);
         let gather = Gather { links, source, share, target, channels, scale, add, lines };
         gather.run(self.set, self.trace.samples, out);
-    }
-
-    /// The product of every output position with the columns of all taps, then the sum over the taps.
-    fn columns(
-        &self,
-        step: &Step<T>,
-        table: &Table,
-        panels: &Panels<T>,
-        columns: &mut [T],
-        add: bool,
-        out: &mut [T],
-    ) {
-        let channels = self.compiled.stages[step.stage].input.channels * table.taps();
-        let layout = Layout::Dense { pitch: channels, offset: 0, channels };
-        let links = Table::identity(table.rows()).links();
-        let pullback = Pullback {
-            links: &links,
-            panels,
-            source: self.cotangents(step.source),
-            target: Target::Lines(layout),
-            start: Start::Empty,
-            lines: self.lines,
-        };
-        pullback.run(self.set, self.trace.samples, columns);
-        let source = Cotangents { values: columns, layout };
-        self.gather(step, &table.links(), source, Share::Columns, add, out);
     }
 
     /// The input's cotangents with their channels first, `[line][sample][channel][position]`.
@@ -251,4 +249,18 @@ impl<T: Element> Reverse<'_, T> {
         }
         out
     }
+}
+
+/// Dense lines of nothing else.
+fn side_by_side(channels: usize) -> Layout<'static> {
+    Layout::Dense { pitch: channels, offset: 0, channels }
+}
+
+/// What a step reads, from its copy.
+fn copied<'a, T>(step: &Step<T>, values: &'a [T]) -> Cotangents<'a, T> {
+    let channels = match step.source {
+        Place::Dense(view) => view.channels,
+        Place::Compressed(_) => 0,
+    };
+    Cotangents { values, layout: side_by_side(channels) }
 }

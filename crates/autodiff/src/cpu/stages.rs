@@ -75,6 +75,11 @@ impl<T> Trainable<T> {
 }
 
 impl<T> Stage<T> {
+    /// Whether it reads other channels of the buffer that it writes.
+    pub(crate) fn reads_its_map(&self) -> bool {
+        [Some(self.input), self.other].into_iter().flatten().any(|view| view.map == self.output.map)
+    }
+
     /// The batch normalisation behind a product whose results have rows of their own.
     pub(crate) fn kept_product(&self) -> Option<&Norm<T>> {
         let norm = self.trainable.as_ref()?.norm.as_ref()?;
@@ -125,6 +130,15 @@ impl Sink {
             Self::Through { view, .. } => Place::Dense(view),
         }
     }
+
+    /// The scale of the batch normalisation through which it goes.
+    pub(crate) fn scale<T>(self, stages: &[Stage<T>]) -> Option<&[T]> {
+        let Self::Through { scaled: Some(stage), .. } = self else { return None };
+        match &stages[stage].kind {
+            StageKind::Affine(Some([scale, _])) => Some(scale),
+            _ => None,
+        }
+    }
 }
 
 /// A buffer of cotangents.
@@ -167,7 +181,13 @@ pub(crate) enum StepKind<T> {
     Together(Vec<Step<T>>),
     /// Through a convolution that reads too few channels to fill a vector: its taps stand side by side as columns, which are then added
     /// up.
-    Columns { panels: Panels<T> },
+    Columns {
+        /// Each row by itself.
+        rows: Links,
+        panels: Panels<T>,
+        /// Where the columns go.
+        links: Links,
+    },
     /// Through a convolution of each channel by itself.
     Channelwise { links: Links },
     /// Row by row, times a scale.
@@ -179,6 +199,11 @@ pub(crate) enum StepKind<T> {
 }
 
 impl<T> Step<T> {
+    /// Whether it reads other channels of the buffer that it writes.
+    pub(crate) fn reads_its_target(&self) -> bool {
+        self.source.site() == self.target.place().site()
+    }
+
     /// The steps that are taken together, most often itself alone.
     pub(crate) fn parts(&self) -> &[Self] {
         match &self.kind {
@@ -227,7 +252,7 @@ impl<T> Compiled<T> {
         });
         let reverse = self.steps.iter().flat_map(Step::parts).map(|step| match &step.kind {
             StepKind::Product { links, panels, .. } => panels.bytes() + links.bytes(),
-            StepKind::Columns { panels } => panels.bytes(),
+            StepKind::Columns { rows, panels, links } => rows.bytes() + panels.bytes() + links.bytes(),
             StepKind::Channelwise { links } | StepKind::Average { links } | StepKind::Maximum { links } => {
                 links.bytes()
             }
@@ -248,15 +273,6 @@ impl<T> Compiled<T> {
             _ => 0,
         });
         masks.chain(choices).sum()
-    }
-
-    /// The scale of a batch normalisation through which a sink goes.
-    pub(crate) fn scale(&self, sink: Sink) -> Option<&[T]> {
-        let Sink::Through { scaled: Some(stage), .. } = sink else { return None };
-        match &self.stages[stage].kind {
-            StageKind::Affine(Some([scale, _])) => Some(scale),
-            _ => None,
-        }
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) fn join<T: Element>(steps: Vec<Step<T>>) -> Vec<Step<T>> {
     kept.into_iter().flatten().collect()
 }
 
-/// A product that is added, through a mask, to the channels of a map.
+/// A product that is added, through a mask, to the channels of a map, and reads none of them.
 struct Wide<'a, T> {
     view: View,
     panels: &'a Panels<T>,
@@ -42,7 +42,7 @@ struct Wide<'a, T> {
 fn wide<T>(step: &Step<T>) -> Option<Wide<'_, T>> {
     match (&step.kind, step.target) {
         (StepKind::Product { panels, identity: None, .. }, Sink::Through { view, from: 0, .. })
-            if !step.first =>
+            if !step.first && step.source.site() != step.target.place().site() =>
         {
             Some(Wide { view, panels })
         }

@@ -31,9 +31,9 @@ pub(super) fn count<T: Element>(compiled: &Compiled<T>, trace: &Trace<T>) -> Wor
                 (links.clone(), mask(step.target), panels.blocks().collect(), dense)
             }
             // All taps of a row are computed before they are added up.
-            (StepKind::Columns { .. }, StageKind::Product { table, panels, .. }) => {
+            (StepKind::Columns { links, .. }, StageKind::Product { panels, .. }) => {
                 let dense = outputs * inputs / panels.groups();
-                (table.links(), None, vec![[0..outputs, 0..inputs]], dense)
+                (links.clone(), None, vec![[0..outputs, 0..inputs]], dense)
             }
             // Each channel by itself, on or not.
             (StepKind::Channelwise { links }, _) => {

@@ -12,7 +12,8 @@ use burn::tensor::module::{adaptive_avg_pool2d, avg_pool2d, conv2d, linear, max_
 use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use influence_autodiff::{
-    CpuExecutor, Engine, Error, Graph, InstructionSet, Jacobian, Memory, Options, Precision, Program, Rows,
+    CpuExecutor, Engine, Error, Executor, Graph, InstructionSet, Jacobian, Memory, Options, Precision,
+    Program, Rows,
 };
 use proptest::prelude::*;
 
@@ -343,6 +344,73 @@ fn dense_blocks_are_pulled_back_together() {
         let difference = difference(&found, &expected);
         assert!(difference < DOUBLE, "{set}: {difference:e}");
     }
+}
+
+/// Layers without bottlenecks that read all that the ones before have made and write behind it, some of them with a ReLU of their own.
+fn plain() -> Graph {
+    let forward = |norms: &Norms, x: Tensor<4>| {
+        let device = x.device();
+        let conv = |x: Tensor<4>, outputs: usize| {
+            let inputs = x.dims()[1];
+            let weight = weights([outputs, inputs, 3, 3], inputs + outputs, &device);
+            conv2d(x, weight, None, ConvOptions::new([1, 1], [1, 1], [1, 1], 1))
+        };
+        let mut all = conv(x, 5);
+        for layer in 0..6 {
+            let next = conv(relu(norms.norms[all.dims()[1] - 1].forward(all.clone())), 5);
+            all = Tensor::cat(vec![all, if layer % 2 == 0 { relu(next) } else { next }], 1);
+        }
+        let features = relu(norms.norms[all.dims()[1] - 1].forward(all));
+        linear(features.flatten::<2>(1, 3), weights([35 * 30, 4], 3, &device), None)
+    };
+    Graph::capture(&Norms::new(&Device::flex()), forward, &SAMPLE, &Device::flex())
+        .expect("it can be captured")
+}
+
+#[test]
+fn layers_that_read_and_write_one_buffer_agree_with_burn() {
+    let (graph, samples) = (plain(), batch(4, &SAMPLE));
+    let expected = jacobians(&program(&graph, Engine::Burn, Precision::F64), &samples);
+    for set in sets() {
+        let found = jacobians(&program(&graph, Engine::Cpu(Some(set)), Precision::F64), &samples);
+        let difference = difference(&found, &expected);
+        assert!(difference < DOUBLE, "{set}: {difference:e}");
+    }
+}
+
+#[test]
+fn what_is_no_number_stays_none() {
+    // Infinity minus infinity, through the ReLUs of dense, depthwise and normalised channels, and a maximum.
+    let forward = |norms: &Norms, x: Tensor<4>| {
+        let device = x.device();
+        let conv = |x: Tensor<4>, values: &[f32], [outputs, inputs]: [usize; 2], groups: usize| {
+            let data = TensorData::new(values.to_vec(), [outputs, inputs, 1, 1]);
+            let options = ConvOptions::new([1, 1], [0, 0], [1, 1], groups);
+            conv2d(x, Tensor::from_data(data, &device), None, options)
+        };
+        let huge = relu(conv(x, &[3e38; 4], [2, 2], 1));
+        let none = relu(conv(huge, &[1.0, -1.0], [1, 2], 1));
+        let two = relu(conv(none.clone(), &[1.0, 2.0], [2, 1], 1));
+        let alone = relu(conv(two, &[1.0, 1.0], [2, 1], 2));
+        let all = relu(norms.norms[2].forward(Tensor::cat(vec![none, alone], 1)));
+        let most = max_pool2d(all, MaxPoolOptions::new([2, 2]));
+        linear(adaptive_avg_pool2d(most, [1, 1]).flatten::<2>(1, 3), weights([3, 4], 3, &device), None)
+    };
+    let graph = Graph::capture(&Norms::new(&Device::flex()), forward, &SAMPLE, &Device::flex())
+        .expect("it can be captured");
+    let samples = TensorData::new(vec![1.0_f32; 60], [1, 2, 6, 5]);
+    for engine in sets().map(|set| Engine::Cpu(Some(set))).chain([Engine::Burn]) {
+        let logits = program(&graph, engine, Precision::F32).logits(samples.clone()).expect("it runs");
+        assert!(logits[0].iter().all(|x| x.is_nan()), "{engine:?}: {logits:?}");
+    }
+}
+
+#[test]
+fn a_batch_without_samples_is_refused() {
+    let executor = CpuExecutor::new(Arc::new(plain()), Precision::F32, None).expect("finite").expect("known");
+    let none = TensorData::new(Vec::<f32>::new(), [0, 2, 6, 5]);
+    let error = executor.linearize(none).expect_err("there is nothing to do");
+    assert!(error.to_string().contains("at least one sample"), "{error}");
 }
 
 /// One image of [`large`].

@@ -143,6 +143,51 @@ fn threads_and_batches_do_not_show_in_matrices() {
     }
 }
 
+/// A convolution whose results are pooled without a ReLU, so that their cotangents are dense, and as many classes as the head has.
+#[derive(Module, Debug)]
+struct Pooled {
+    conv: Conv2d,
+    head: Linear,
+}
+
+#[test]
+fn any_number_of_classes_fits_its_memory() {
+    let (device, shape) = (Device::flex(), [2, 6, 4]);
+    for classes in [2, 3, 9, 10, 11, 15, 20] {
+        let net = Pooled {
+            conv: Conv2dConfig::new([2, 8], [3, 3]).init(&device),
+            head: LinearConfig::new(8, classes).init(&device),
+        };
+        let net = net.map(&mut Weights::new(&device, DType::F32));
+        let forward = |net: &Pooled, x: Tensor<4>| {
+            let y = net.conv.forward(x);
+            net.head.forward(y.mean_dim(3).mean_dim(2).flatten::<2>(1, 3))
+        };
+        let run = |engine: Engine, whole: bool| {
+            let graph = Graph::capture(&net, forward, &shape, &device).expect("captured");
+            let leaves = Leaves::parameters(&graph).and_input();
+            let options = Options { engine, precision: Precision::F64, ..Options::default() };
+            let program = Program::perturbing(graph, leaves, &device, &options).expect("it loads");
+            assert_eq!(program.engine().starts_with("cpu"), engine != Engine::Burn, "{}", program.engine());
+            let grams = program.grams(batch(2, &shape)).expect("they fit").whole_where(move |_, _| whole);
+            grams.collect::<Result<Vec<_>, _>>().expect("it runs")
+        };
+        for whole in [false, true] {
+            let pairs = run(Engine::Cpu(None), whole).into_iter().zip(run(Engine::Burn, whole));
+            for (found, expected) in pairs {
+                let all = found.tensors.iter().chain(&found.input);
+                for (found, expected) in all.zip(expected.tensors.iter().chain(&expected.input)) {
+                    let size = classes - usize::from(!whole);
+                    assert_eq!((found.len(), expected.len()), (size * size, size * size));
+                    let largest = expected.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
+                    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                    assert!(worst <= DOUBLE * largest, "{classes} classes, {whole}: {:e}", worst / largest);
+                }
+            }
+        }
+    }
+}
+
 /// One weight under another shape, which two convolutions read.
 #[derive(Module, Debug)]
 struct Reshaped {
