@@ -12,7 +12,7 @@ use crate::failure::{Failure, Result};
 use crate::job::{Job, in_split};
 use crate::map::{Mapping, each};
 use crate::map_arguments::Fill;
-use crate::table::{four_digits, function, quartiles};
+use crate::table::{channels_word, four_digits, function, quartiles};
 
 /// Random windows an image and scale, for a steadier average.
 const RANDOM: usize = 4;
@@ -47,6 +47,9 @@ pub(crate) fn run(mapping: &Mapping, fill: Fill) -> Result<()> {
         bar.inc(indices.len() as u64);
     }
     bar.finish_and_clear();
+    if job.quiet {
+        return Ok(());
+    }
     let mut out = io::stdout().lock();
     tell(&mut out, mapping, fill, &trials)?;
     out.flush()?;
@@ -165,10 +168,10 @@ fn tell(out: &mut impl Write, mapping: &Mapping, fill: Fill, trials: &[Vec<Trial
     writeln!(out, "Windows filled with {what}: {} of {}", trials.len(), job.data.name())?;
     writeln!(
         out,
-        "Maps of f = {}, filter {}, channels {:?}",
+        "Maps of f = {}, filter {}, channels {}; P is that of the class predicted",
         function(job.target),
         job.filter,
-        mapping.channels
+        channels_word(mapping.channels)
     )?;
     writeln!(out, "Network: {}; engine {}, {}\n", job.network, job.scorer.engine(), job.precision)?;
     writeln!(

@@ -1,22 +1,26 @@
 //! `influence score --direction`: the most influential change of the weights, as a file with the network's names.
 
-use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use influence::{DirectionTensor, Perturbation, Precision};
 use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 
 use crate::failure::{Failure, Result};
 use crate::job::{Job, in_split};
 use crate::output::Target;
 use crate::table::{four_digits, function};
+use crate::tensors::{self, Named};
 
 /// Makes sure that there will be something to write, and a place for it.
-pub(crate) fn check(path: &Path, perturbation: &Perturbation) -> Result<Target> {
+pub(crate) fn check(path: &Path, perturbation: &Perturbation, out: Option<&Path>) -> Result<Target> {
     if *perturbation != Perturbation::Parameters {
         return Err(Failure::new("--direction is one in the parameters: add --perturb parameters"));
+    }
+    if out.is_some() {
+        return Err(Failure::new(
+            "--direction computes no scores: leave out --out, and run once without --direction",
+        ));
     }
     Target::new("--direction", path, "safetensors")
 }
@@ -31,16 +35,17 @@ pub(crate) fn run(job: &Job, file: Target) -> Result<()> {
     let objective = job.target.of(job.data.label(index));
     let found = job.scorer.parameter_direction(job.pixels(&[index]), &objective, 0);
     let found = found.map_err(|error| in_split(error, index))?;
-    let metadata = [
+    let metadata = tensors::metadata([
         ("index", index.to_string()),
         ("label", job.data.label(index).to_string()),
         ("objective", job.target.to_string()),
         ("filter", job.filter_words()),
+        ("network", job.network.clone()),
         ("fisher", found.fisher.to_string()),
-    ];
-    let metadata = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    ]);
     let path: PathBuf = file.path().to_owned();
-    file.write(&bytes(&found.tensors, job.precision, metadata)?)?.name()?;
+    let laid: Vec<Named> = found.tensors.iter().map(|tensor| torch(tensor, job.precision)).collect();
+    file.write(&tensors::file("--direction", &laid, metadata)?)?.name()?;
     if job.quiet {
         return Ok(());
     }
@@ -58,40 +63,22 @@ pub(crate) fn run(job: &Job, file: Target) -> Result<()> {
     Ok(())
 }
 
-/// The tensors in PyTorch's names and layouts.
-fn bytes(
-    tensors: &[DirectionTensor],
-    precision: Precision,
-    metadata: HashMap<String, String>,
-) -> Result<Vec<u8>> {
-    let fail = |error: safetensors::SafeTensorError| {
-        Failure::new(format!("--direction: it could not be written: {error}"))
+/// As PyTorch lays it: a matrix is the weight of a linear layer in the networks known here, [out, in] there and [in, out] in Burn.
+fn torch(tensor: &DirectionTensor, precision: Precision) -> Named {
+    let bytes = |values: &mut dyn Iterator<Item = f64>| match precision {
+        Precision::F32 => values.flat_map(|x| (x as f32).to_le_bytes()).collect(),
+        Precision::F64 => values.flat_map(f64::to_le_bytes).collect(),
     };
     let dtype = match precision {
         Precision::F32 => Dtype::F32,
         Precision::F64 => Dtype::F64,
     };
-    let laid: Vec<(&str, Vec<usize>, Vec<u8>)> =
-        tensors.iter().map(|tensor| torch(tensor, precision)).collect();
-    let views: Vec<(&str, TensorView<'_>)> = laid
-        .iter()
-        .map(|(name, shape, data)| Ok((*name, TensorView::new(dtype, shape.clone(), data).map_err(fail)?)))
-        .collect::<Result<_>>()?;
-    safetensors::serialize(views, Some(metadata)).map_err(fail)
-}
-
-/// As PyTorch lays it: a matrix is the weight of a linear layer in the networks known here, [out, in] there and [in, out] in Burn.
-fn torch(tensor: &DirectionTensor, precision: Precision) -> (&str, Vec<usize>, Vec<u8>) {
-    let bytes = |values: &mut dyn Iterator<Item = f64>| match precision {
-        Precision::F32 => values.flat_map(|x| (x as f32).to_le_bytes()).collect(),
-        Precision::F64 => values.flat_map(f64::to_le_bytes).collect(),
-    };
     let DirectionTensor { name, shape, values, .. } = tensor;
     match shape[..] {
         [inputs, outputs] => {
             let mut turned = (0..outputs).flat_map(|o| (0..inputs).map(move |i| values[i * outputs + o]));
-            (name, vec![outputs, inputs], bytes(&mut turned))
+            (name.clone(), dtype, vec![outputs, inputs], bytes(&mut turned))
         }
-        _ => (name, shape.clone(), bytes(&mut values.iter().copied())),
+        _ => (name.clone(), dtype, shape.clone(), bytes(&mut values.iter().copied())),
     }
 }

@@ -1,6 +1,8 @@
 //! `influence layers`: how the influence of each layer is spread over the images.
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
+use std::path::Path;
 
 use influence::{Parameter, Perturbation};
 use influence_report::{Bar, Series, bars};
@@ -64,7 +66,8 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
         };
         Job::new(&run, Perturbation::Layers)
     });
-    let jobs: Vec<Job> = std::iter::once(Ok(first)).chain(second).collect::<Result<_>>()?;
+    let mut jobs: Vec<Job> = std::iter::once(Ok(first)).chain(second).collect::<Result<_>>()?;
+    tell_apart(&mut jobs, [arguments.run.weights.as_deref(), arguments.against.as_deref()]);
     let networks: Vec<Measured> = jobs.into_iter().map(measure).collect::<Result<_>>()?;
     if let Some(file) = plot {
         let series: Vec<Series> = networks.iter().map(series).collect();
@@ -77,6 +80,21 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
     match if networks[0].job.quiet { Ok(()) } else { tell(arguments, &networks, sort) } {
         Ok(()) | Err(Failure::BrokenPipe) => file.map_or(Ok(()), output::Finished::name),
         Err(failure) => Err(failure),
+    }
+}
+
+/// Networks of one architecture are named by their weights as well.
+fn tell_apart(jobs: &mut [Job], weights: [Option<&Path>; 2]) {
+    let [first, second] = jobs else { return };
+    if first.architecture != second.architecture {
+        return;
+    }
+    let same = weights[0].and_then(Path::file_name) == weights[1].and_then(Path::file_name);
+    for (job, weights) in [first, second].into_iter().zip(weights) {
+        let file = weights
+            .map(|path| if same { path.as_os_str() } else { path.file_name().unwrap_or(path.as_os_str()) });
+        let file = file.map_or_else(|| "embedded weights".into(), OsStr::to_string_lossy);
+        job.architecture = format!("{}, {file}", job.architecture);
     }
 }
 

@@ -17,6 +17,7 @@ mod output;
 mod row;
 mod score;
 mod table;
+mod tensors;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -1,6 +1,5 @@
 //! `influence map`: for each image a file of maps and a picture of them.
 
-use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -8,14 +7,14 @@ use influence::{Channels, Direction, Linearization, Map, Perturbation, Step};
 use influence_report::{Labels, Layer, Scale, picture, read_labels};
 use rayon::prelude::*;
 use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 
 use crate::check;
 use crate::failure::{Failure, Result};
 use crate::folder::Folder;
 use crate::job::{Job, in_split};
 use crate::map_arguments::{MapArguments, check_scales};
-use crate::table::{four_digits, function, quartiles};
+use crate::table::{channels_word, four_digits, function, quartiles};
+use crate::tensors::{self, Metadata, Named};
 
 /// Steps along the most influential direction: Euclidean length, pixels being in [0, 1].
 const STEPS: [f64; 5] = [0.01, 0.03, 0.1, 0.3, 1.0];
@@ -142,6 +141,7 @@ impl Mapping {
     fn image(&self, index: usize, at: &Linearization<'_>) -> Result<Found> {
         let maps = self.maps(index, at)?;
         let mut tensors = Tensors::new(&self.job, index, at);
+        tensors.say("channels", channels_word(self.channels));
         for map in &maps {
             let shape = map_shape(map, self.channels);
             tensors.floats(format!("scale{}", map.half_width), shape.clone(), &map.values);
@@ -166,6 +166,8 @@ impl Mapping {
         if self.direction {
             let (direction, found) = self.direction(index, at, &image)?;
             tensors.floats("direction".into(), shape.to_vec(), &direction.values);
+            tensors.say("slope", direction.slope);
+            tensors.say("fisher", direction.fisher);
             let layer = Layer { title: "direction", values: &direction.values, scale: Scale::Diverging };
             let title = format!("image {index}: most influential direction for {}", self.job.target);
             files.push((format!("direction-{index}.png"), drawn(picture(&title, &image, shape, &[layer]))?));
@@ -242,6 +244,17 @@ fn drawn(picture: std::result::Result<Vec<u8>, influence_report::Error>) -> Resu
 
 /// Predicted against real change, over the images.
 fn tell_steps(out: &mut impl Write, images: &[(usize, Vec<Step>)]) -> io::Result<()> {
+    let without = images.iter().filter(|(_, steps)| steps.is_empty()).count();
+    if without > 0 {
+        writeln!(
+            out,
+            "\n{without} of {} images have no direction: df is 0, or nothing passes the filter.",
+            images.len()
+        )?;
+    }
+    if without == images.len() {
+        return Ok(());
+    }
     writeln!(
         out,
         "\nAlong the most influential direction: change of f found / predicted by the first order"
@@ -276,24 +289,25 @@ fn tell_steps(out: &mut impl Write, images: &[(usize, Vec<Step>)]) -> io::Result
 #[derive(Debug)]
 struct Tensors {
     index: usize,
-    metadata: HashMap<String, String>,
-    tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)>,
+    metadata: Metadata,
+    tensors: Vec<Named>,
 }
 
 impl Tensors {
     fn new(job: &Job, index: usize, at: &Linearization<'_>) -> Self {
         let logits = at.logits();
         let predicted = (0..logits.len()).fold(0, |best, k| if logits[k] > logits[best] { k } else { best });
-        let metadata = [
+        let metadata = tensors::metadata([
             ("index", index.to_string()),
+            ("split", job.data.name().to_owned()),
             ("label", job.data.label(index).to_string()),
             ("predicted", predicted.to_string()),
             ("objective", job.target.to_string()),
             ("filter", job.filter.to_string()),
+            ("network", job.network.clone()),
             ("precision", job.precision.to_string()),
             ("engine", job.scorer.engine().to_owned()),
-        ];
-        let metadata = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        ]);
         Self { index, metadata, tensors: Vec::new() }
     }
 
@@ -307,17 +321,12 @@ impl Tensors {
         self.tensors.push((name, Dtype::I64, shape, bytes));
     }
 
+    /// Says something more of them.
+    fn say(&mut self, key: &str, value: impl ToString) {
+        self.metadata.insert(key.to_owned(), value.to_string());
+    }
+
     fn bytes(self) -> Result<Vec<u8>> {
-        let fail = |error: safetensors::SafeTensorError| {
-            Failure::new(format!("image {}: the maps could not be written: {error}", self.index))
-        };
-        let views: Vec<(&str, TensorView<'_>)> = self
-            .tensors
-            .iter()
-            .map(|(name, dtype, shape, bytes)| {
-                Ok((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).map_err(fail)?))
-            })
-            .collect::<Result<_>>()?;
-        safetensors::serialize(views, Some(self.metadata.clone())).map_err(fail)
+        tensors::file(&format!("image {}: the maps", self.index), &self.tensors, self.metadata)
     }
 }

@@ -28,8 +28,11 @@ pub(crate) struct Scoring {
 pub(crate) fn command(arguments: &ScoreArguments) -> Result<()> {
     let (perturbation, family) = family::words(arguments.perturb.as_deref())?;
     let out = arguments.out.as_deref().map(output::check).transpose()?;
-    let direction =
-        arguments.direction.as_deref().map(|path| direction::check(path, &perturbation)).transpose()?;
+    let direction = arguments
+        .direction
+        .as_deref()
+        .map(|path| direction::check(path, &perturbation, arguments.out.as_deref()))
+        .transpose()?;
     let job = Job::new(&arguments.run, perturbation)?;
     if let Some(file) = direction {
         return direction::run(&job, file);

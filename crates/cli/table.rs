@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use influence::{Perturbation, Target};
+use influence::{Channels, Perturbation, Target};
 
 use crate::row::Row;
 use crate::score::Scoring;
@@ -117,9 +117,25 @@ fn print_row(out: &mut impl Write, row: &Row) -> io::Result<()> {
     )
 }
 
-/// The quartiles of sorted numbers, by the nearest place; NaN of none.
+/// The quartiles of sorted numbers, between two of them by a straight line; NaN of none.
 pub(crate) fn quartiles(sorted: &[f64]) -> [f64; 3] {
-    [1, 2, 3].map(|q| sorted.get((sorted.len().saturating_sub(1) * q + 2) / 4).copied().unwrap_or(f64::NAN))
+    let last = sorted.len().saturating_sub(1);
+    [1, 2, 3].map(|q| {
+        let (place, part) = (last * q / 4, (last * q % 4) as f64 / 4.0);
+        match (sorted.get(place), sorted.get(place + 1)) {
+            // Equal ones may be infinite.
+            (Some(low), Some(high)) if part > 0.0 && low < high => low + (high - low) * part,
+            (low, _) => low.copied().unwrap_or(f64::NAN),
+        }
+    })
+}
+
+/// How channels are taken, in a word.
+pub(crate) fn channels_word(channels: Channels) -> &'static str {
+    match channels {
+        Channels::Joint => "joint",
+        Channels::Separate => "separate",
+    }
 }
 
 /// Four significant digits, plain near 1 and with an exponent elsewhere.
@@ -139,7 +155,12 @@ pub(crate) fn summary(out: &mut impl Write, scoring: &Scoring, rows: &[Row]) -> 
     let saturated = count(&|row| row.saturated);
     let all = rows.len();
     if saturated == 0 {
-        writeln!(out, "None of {all} values is saturated: they are not functions of the probability alone.")?;
+        let still = if count(&|row| row.rank > 0) > 0 {
+            ": they are not functions of the probability alone"
+        } else {
+            ""
+        };
+        writeln!(out, "None of {all} values is saturated{still}.")?;
     } else {
         writeln!(
             out,

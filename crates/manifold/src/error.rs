@@ -27,7 +27,9 @@ pub enum Error {
         found: usize,
     },
     /// NaN or infinity in the data.
-    #[error("{what} holds {value} at index {index}: remove it at its source, no influence is defined there")]
+    #[error(
+        "{value} at index {index} of {what}: no influence is defined there; a network that overflows in single precision may not in double"
+    )]
     NonFinite {
         /// The argument.
         what: &'static str,

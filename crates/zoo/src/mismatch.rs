@@ -132,10 +132,13 @@ impl fmt::Display for Resized {
             write!(f, ": the file has {scale} {is}, not {asked}: pass --width {is}")?;
         }
         if let Some((is, asked)) = differing(&found.channels, &expected.channels) {
-            write!(f, ": the file's network reads images of {is} channel(s), not {asked}")?;
+            write!(
+                f,
+                ": the file's network reads images of {is} channel(s), not {asked}: choose the data that it was trained on"
+            )?;
         }
         if let Some((is, asked)) = differing(&found.classes, &expected.classes) {
-            write!(f, ": the file has {is} classes, not {asked}")?;
+            write!(f, ": the file has {is} classes, not {asked}: choose the data that it was trained on")?;
         }
         if let Some((is, _)) = differing(&found.sides, &expected.sides) {
             write!(f, ": the file's network reads images of {} to {} pixels a side", is.start(), is.end())?;
