@@ -74,6 +74,20 @@ class Case:
                 return list(csv.DictReader(file)), seconds, memory
 
 
+    def forward(self):
+        """Seconds per image of our forward pass at batch 8, by the bench `backends`; nothing without it."""
+        if self.options.bench is None:
+            return float("nan")
+        own = {"INFLUENCE_ENGINES": self.options.engine, "INFLUENCE_CASES": self.name, "RAYON_NUM_THREADS": str(self.options.threads)}
+        command = [self.options.bench, "--bench", "--noplot", "forward/8"]
+        output, _, _ = child(command, os.environ | own)
+        # Criterion's estimate between the bounds of its interval.
+        found = re.search(r"forward/8\s+time:\s+\[\S+ \S+ (\S+) (\S+)", output)
+        if not found:
+            sys.exit(f"{self.name}: the bench has no case of that name")
+        return float(found[1]) * {"s": 1, "ms": 1e-3, "µs": 1e-6}[found[2]] / 8
+
+
 def allowed(case, largest, what):
     if largest > TOLERANCE:
         sys.exit(f"{case.name}: {largest:.1e} from float64, at most {TOLERANCE:.0e} is allowed")
@@ -113,17 +127,22 @@ def compare(case):
     what, few_images, many_images = {"input": "time", "layers": "time-layers"}[perturb], FEW[perturb], MANY[perturb]
     runs = []
     for _ in range(case.options.repeats):
-        # The better format of each round, with that process's memory.
-        torch, format_, torch_memory = min(
-            ((answer, name, memory) for name in FORMATS for answer, memory in [case.torch(what, name, TORCH_IMAGES[perturb], case.options.threads)]),
-            key=lambda run: run[0]["seconds"],
-        )
+        answers = [
+            (answer, name, memory)
+            for name in FORMATS
+            for answer, memory in [case.torch(what, name, TORCH_IMAGES[perturb], case.options.threads)]
+        ]
+        # The better format of each round, with that process's memory; of the forward pass alone by its own time.
+        torch, format_, torch_memory = min(answers, key=lambda run: run[0]["seconds"])
+        forward = min(answer["forward"] for answer, _, _ in answers)
         _, few, _ = case.ours(few_images)
         _, many, memory = case.ours(many_images)
-        run = dict(torch=torch["seconds"], forward=torch["forward"], format=format_, torch_memory=torch_memory)
+        run = dict(torch=torch["seconds"], forward=forward, format=format_, torch_memory=torch_memory, own_forward=case.forward())
         run |= dict(ours=(many - few) / (many_images - few_images), memory=memory, version=torch["version"])
         runs.append(run)
         print(f"  PyTorch {run['torch']:.4f} s an image ({format_}), {torch_memory:.0f} MiB; ours {run['ours']:.4f} s, {memory:.0f} MiB")
+        if case.options.bench:
+            print(f"  forward: PyTorch {run['forward']:.4f} s, ours {run['own_forward']:.4f} s")
     middle = lambda key: statistics.median(run[key] for run in runs)
     ratios = sorted(run["ours"] / run["torch"] for run in runs)
     row = {
@@ -137,6 +156,8 @@ def compare(case):
         "ours_mib": middle("memory"),
         "memory_ratio": statistics.median(run["memory"] / run["torch_memory"] for run in runs),
         "torch_forward_seconds": middle("forward"),
+        "ours_forward_seconds": middle("own_forward"),
+        "forward_ratio": statistics.median(run["own_forward"] / run["forward"] for run in runs),
         "torch_format": statistics.mode(run["format"] for run in runs),
         "torch_version": runs[0]["version"],
         "difference": difference,
@@ -177,6 +198,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="+", help="NETWORK-DATASET, for instance resnet50-cifar10 or resnet50w8-mnist")
     parser.add_argument("--program", type=pathlib.Path, required=True, help="the built `influence`")
+    parser.add_argument("--bench", type=pathlib.Path, help="the built bench `backends`, to compare the forward pass alone as well")
     parser.add_argument("--weights", type=pathlib.Path, required=True, help="folder with CASE.safetensors, .pt or .pth")
     parser.add_argument("--data", type=pathlib.Path, required=True, help="folder with mnist/ and cifar-10-batches-bin/")
     parser.add_argument("--engine", default="cpu")

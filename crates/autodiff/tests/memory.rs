@@ -2,13 +2,14 @@
 //!
 //! One test in a binary of its own, since the allocator counts for the whole process.
 
-use burn::module::Module;
-use burn::nn::Linear;
+use burn::module::{Module, Param};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::module::{adaptive_avg_pool2d, conv2d, linear, max_pool2d};
 use burn::tensor::ops::{ConvOptions, MaxPoolOptions};
 use burn::tensor::{Device, Tensor, TensorData};
-use influence_autodiff::{CpuExecutor, Engine, Graph, Memory, Options, Precision, Program};
+use influence_autodiff::{CpuExecutor, Engine, Graph, Leaves, Memory, Options, Precision, Program};
 use peak_alloc::PeakAlloc;
 use std::sync::Arc;
 
@@ -56,52 +57,93 @@ fn samples(count: usize) -> TensorData {
     TensorData::new(noise(count * size), [&[count], SAMPLE.as_slice()].concat())
 }
 
+/// A residual block and a concatenation whose weights may be perturbed.
+#[derive(Module, Debug)]
+struct Net {
+    convs: Vec<Conv2d>,
+    head: Linear,
+}
+
+impl Net {
+    fn new(classes: usize) -> Self {
+        let device = Device::flex();
+        let conv = |[inputs, outputs]: [usize; 2]| {
+            let padding = PaddingConfig2d::Explicit(1, 1, 1, 1);
+            let mut conv = Conv2dConfig::new([inputs, outputs], [3, 3]).with_padding(padding).init(&device);
+            conv.weight = Param::from_tensor(weights([outputs, inputs, 3, 3], &device));
+            conv
+        };
+        let mut head = LinearConfig::new(64, classes).init(&device);
+        head.weight = Param::from_tensor(weights([64, classes], &device));
+        Self { convs: [[3, 32], [32, 32], [32, 32], [32, 32]].map(conv).to_vec(), head }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+        let conv = |at: usize, x: Tensor<4>| self.convs[at].forward(x);
+        let stem = relu(conv(0, x));
+        let block = relu(conv(2, relu(conv(1, stem.clone()))) + stem);
+        let pooled = max_pool2d(block, MaxPoolOptions::new([2, 2]));
+        let all = relu(Tensor::cat(vec![pooled.clone(), conv(3, pooled)], 1));
+        self.head.forward(adaptive_avg_pool2d(all, [1, 1]).flatten::<2>(1, 3))
+    }
+}
+
 /// Of what a run promises, how much it may take.
 const PROMISED: f64 = 1.05;
-/// How far rounds may differ: by the order in which threads take what they give back a moment later.
-const ROUNDS: f64 = 1.05;
+/// How far the rounds of one thread may differ. (With several it is chance which of their short-lived buffers are there at once.)
+const ROUNDS: f64 = 1.02;
 
 #[test]
 fn a_run_takes_what_it_promises_and_later_batches_nothing_new() {
     for classes in [3, 10, 40] {
-        check(&graph(classes));
+        let graph = graph(classes);
+        for (threads, batch) in [(1, 1), (1, 3), (2, 2)] {
+            check(&graph, &Leaves::input(), threads, batch);
+        }
+        let net = Net::new(classes);
+        let graph = Graph::capture(&net, Net::forward, &SAMPLE, &Device::flex()).expect("it is captured");
+        for threads in [1, 2] {
+            check(&graph, &Leaves::parameters(&graph), threads, 1);
+            check(&graph, &Leaves::parameters(&graph).and_input(), threads, 1);
+        }
     }
 }
 
-fn check(graph: &Graph) {
-    let executor = CpuExecutor::new(Arc::new(graph.clone()), Precision::F32, None).expect("finite");
+/// Several rounds of all threads in the memory for so many samples each.
+fn check(graph: &Graph, leaves: &Leaves, threads: usize, batch: usize) {
+    let own = (Arc::new(graph.clone()), leaves.clone());
+    let executor = CpuExecutor::perturbing(own.0, own.1, Precision::F32, None).expect("finite");
     let (fixed, sample) = executor.map(|own| (own.fixed_bytes(), own.sample_bytes())).expect("all is known");
-    for (threads, batch) in [(1, 1), (1, 3), (2, 2)] {
-        let together = threads * batch;
-        let memory = Memory::new(fixed + together * sample);
-        let options =
-            Options { engine: Engine::Cpu(None), precision: Precision::F32, batch: 32, memory: Some(memory) };
-        let (own, images) = (graph.clone(), samples(6 * together));
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-        let peaks: Vec<f64> = pool.install(|| {
-            let before = MEMORY.current_usage();
+    let together = threads * batch;
+    let promised = fixed + together * sample;
+    let memory = Some(Memory::new(promised));
+    let options = Options { engine: Engine::Cpu(None), precision: Precision::F32, batch: 32, memory };
+    let (own, leaves, images) = (graph.clone(), leaves.clone(), samples(6 * together));
+    let trains = !leaves.places().is_empty();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+    let peaks: Vec<usize> = pool.install(|| {
+        let before = MEMORY.current_usage();
+        MEMORY.reset_peak_usage();
+        let program = Program::perturbing(own, leaves, &Device::flex(), &options).expect("it loads");
+        assert_eq!(program.plan().batch(), batch);
+        let peak = || {
+            let peak = MEMORY.peak_usage() - before;
             MEMORY.reset_peak_usage();
-            let program = Program::new(own, &Device::flex(), &options).expect("it loads");
-            assert_eq!(program.plan().batch(), batch);
-            let mut jacobians = program.jacobians(images).expect("they fit");
-            let mut round = || {
-                for _ in 0..together {
-                    jacobians.next().expect("there are more").expect("it runs");
-                }
-                let peak = MEMORY.peak_usage() - before;
-                MEMORY.reset_peak_usage();
-                peak as f64
-            };
-            (0..6).map(|_| round()).collect()
-        });
-        let promised = (fixed + together * sample) as f64;
-        let most = peaks.iter().copied().fold(0.0, f64::max);
-        assert!(
-            most < PROMISED * promised,
-            "{threads} threads, batch {batch}: {peaks:?}, promised {promised}"
-        );
-        assert!(most < ROUNDS * peaks[1], "{threads} threads, batch {batch}: {peaks:?}");
-        // The promise is what is taken, not a multiple of it.
-        assert!(most > 0.5 * promised, "{threads} threads, batch {batch}: {peaks:?}, promised {promised}");
-    }
+            peak
+        };
+        if trains {
+            let mut grams = program.grams(images).expect("they fit");
+            let mut next = || drop(grams.next().expect("there are more").expect("it runs"));
+            return (0..6).map(|_| ((0..together).for_each(|_| next()), peak()).1).collect();
+        }
+        let mut jacobians = program.jacobians(images).expect("they fit");
+        let mut next = || drop(jacobians.next().expect("there are more").expect("it runs"));
+        (0..6).map(|_| ((0..together).for_each(|_| next()), peak()).1).collect()
+    });
+    let (most, second) = (peaks.iter().copied().max().unwrap_or(0) as f64, peaks[1] as f64);
+    let what = format!("{threads} threads, batch {batch}, {}, {peaks:?} of {promised}", graph.classes());
+    assert!(most < PROMISED * promised as f64, "{what}");
+    assert!(threads > 1 || most < ROUNDS * second, "{what}");
+    // The promise is what is taken, not a multiple of it.
+    assert!(most > 0.5 * promised as f64, "{what}");
 }

@@ -12,7 +12,7 @@ use influence_kernels::{
 
 use super::Number;
 use super::reverse::Reverse;
-use super::stages::{Norm, Place, Stage, StageKind, Step, StepKind, Trainable};
+use super::stages::{Compiled, Norm, Place, Stage, StageKind, Step, StepKind, Trainable};
 
 /// Matrices under way.
 pub(super) struct Squares<'a> {
@@ -93,6 +93,39 @@ impl Squares<'_> {
     }
 }
 
+/// Whether the products over so many positions take fewer operations than the tiles of so many active cotangents a line.
+fn prefers_positions<T>(
+    stage: &Stage<T>,
+    table: &Table,
+    positions: usize,
+    lines: usize,
+    count: usize,
+) -> bool {
+    let (inputs, outputs) = (stage.input.channels * table.taps(), stage.output.channels);
+    positions * positions * (2 * lines * outputs + inputs) < 2 * lines * count * inputs
+}
+
+/// Bytes that the matrices of one sample's tensors take while they are computed, at most.
+pub(super) fn bytes<T: Number>(compiled: &Compiled<T>, lines: usize) -> usize {
+    let of_stage = |stage: &Stage<T>| {
+        let StageKind::Product { table, .. } = &stage.kind else { return 0 };
+        if stage.trainable.as_ref().is_none_or(|trainable| trainable.weight.is_none()) {
+            return 0;
+        }
+        let (positions, width) = (compiled.maps[stage.output.map].live.len(), stage.output.channels);
+        let entries = positions * width;
+        let tiles = entries * (lines * size_of::<T>() + size_of::<u32>())
+            + positions * table.taps() * size_of::<Option<usize>>();
+        // The more cotangents are switched off the less do positions pay.
+        if !prefers_positions(stage, table, positions, lines, entries) {
+            return tiles;
+        }
+        let numbers = 2 * entries * lines + positions * (positions + stage.input.channels);
+        tiles.max(numbers * size_of::<T>())
+    };
+    compiled.stages.iter().map(of_stage).max().unwrap_or(0)
+}
+
 /// A stage at one sample, its cotangent complete.
 struct At<'a, T> {
     reverse: &'a Reverse<'a, T>,
@@ -112,8 +145,7 @@ impl<'a, T: Number> At<'a, T> {
     /// Whether the products over positions take fewer operations than the tiles.
     fn prefers_positions(&self, table: &Table) -> bool {
         let kernels::At { lines, live, .. } = self.results;
-        let (inputs, outputs) = (self.stage.input.channels * table.taps(), self.stage.output.channels);
-        live.len() * live.len() * (2 * lines * outputs + inputs) < 2 * lines * self.results.count() * inputs
+        prefers_positions(self.stage, table, live.len(), lines, self.results.count())
     }
 
     fn by_tiles(&self, table: &Table, scale: Option<&[T]>) -> Vec<f64> {

@@ -81,14 +81,16 @@ impl<T: Element> Loaded<T> {
     }
 }
 
-impl<T> Loaded<T> {
-    /// The slots of one sample, what its masks and choices take, and its rows: all of a batch, and those of each
-    /// sample that are handed on.
+impl<T: Number> Loaded<T> {
+    /// The slots of one sample, what its masks and choices take, its rows (all of a batch, and those of each sample that are handed on),
+    /// and what goes into the matrices of its tensors.
     fn sample_bytes(&self) -> usize {
         let Self { compiled, memory, .. } = self;
         let input = compiled.input.channels * compiled.maps[compiled.input.map].positions;
         let rows = 2 * compiled.output.channels * input;
-        (memory.sizes.iter().sum::<usize>() + memory.copied + rows) * size_of::<T>() + compiled.kept_bytes()
+        let numbers = memory.sizes.iter().sum::<usize>() + memory.copied + rows;
+        let grams = if compiled.trains { grams::bytes(compiled, memory.lines) } else { 0 };
+        numbers * size_of::<T>() + compiled.kept_bytes() + grams
     }
 }
 
