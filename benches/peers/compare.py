@@ -74,18 +74,20 @@ class Case:
                 return list(csv.DictReader(file)), seconds, memory
 
 
-    def forward(self):
-        """Seconds per image of our forward pass at batch 8, by the bench `backends`; nothing without it."""
+    def bench(self):
+        """Of our forward pass at batch 8 the seconds per image, and what the reverse pass does of a dense one: in all, and without its write
+        side, in percent; by the bench `backends`, and nothing without it."""
         if self.options.bench is None:
-            return float("nan")
+            return [float("nan")] * 3
         own = {"INFLUENCE_ENGINES": self.options.engine, "INFLUENCE_CASES": self.name, "RAYON_NUM_THREADS": str(self.options.threads)}
         command = [self.options.bench, "--bench", "--noplot", "forward/8"]
         output, _, _ = child(command, os.environ | own)
         # Criterion's estimate between the bounds of its interval.
-        found = re.search(r"forward/8\s+time:\s+\[\S+ \S+ (\S+) (\S+)", output)
-        if not found:
+        time = re.search(r"forward/8\s+time:\s+\[\S+ \S+ (\S+) (\S+)", output)
+        work = re.search(r": (\d+) % \(read side alone (\d+) %\)", output)
+        if not time or not work:
             sys.exit(f"{self.name}: the bench has no case of that name")
-        return float(found[1]) * {"s": 1, "ms": 1e-3, "µs": 1e-6}[found[2]] / 8
+        return float(time[1]) * {"s": 1, "ms": 1e-3, "µs": 1e-6}[time[2]] / 8, float(work[1]), float(work[2])
 
 
 def allowed(case, largest, what):
@@ -137,7 +139,8 @@ def compare(case):
         forward = min(answer["forward"] for answer, _, _ in answers)
         _, few, _ = case.ours(few_images)
         _, many, memory = case.ours(many_images)
-        run = dict(torch=torch["seconds"], forward=forward, format=format_, torch_memory=torch_memory, own_forward=case.forward())
+        own_forward, done, read = case.bench()
+        run = dict(torch=torch["seconds"], forward=forward, format=format_, torch_memory=torch_memory, own_forward=own_forward)
         run |= dict(ours=(many - few) / (many_images - few_images), memory=memory, version=torch["version"])
         runs.append(run)
         print(f"  PyTorch {run['torch']:.4f} s an image ({format_}), {torch_memory:.0f} MiB; ours {run['ours']:.4f} s, {memory:.0f} MiB")
@@ -158,6 +161,8 @@ def compare(case):
         "torch_forward_seconds": middle("forward"),
         "ours_forward_seconds": middle("own_forward"),
         "forward_ratio": statistics.median(run["own_forward"] / run["forward"] for run in runs),
+        "reverse_percent": done,
+        "reverse_percent_read": read,
         "torch_format": statistics.mode(run["format"] for run in runs),
         "torch_version": runs[0]["version"],
         "difference": difference,

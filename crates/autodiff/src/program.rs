@@ -76,7 +76,8 @@ pub struct Options {
     /// The float type of the run; weights are converted to it.
     pub precision: Precision,
     /// How many samples may run together on a GPU; fewer do where `memory` asks for it. Shorter batches are padded. On the processor,
-    /// where results do not depend on it to the last bit, [`Engine::Cpu`] takes at most [`CPU_BATCH`](crate::CPU_BATCH), fewer of large samples, and [`Engine::Burn`] one a thread.
+    /// where results do not depend on it to the last bit, [`Engine::Cpu`] takes at least one a thread and at most
+    /// [`CPU_BATCH`](crate::CPU_BATCH), fewer of large samples, and [`Engine::Burn`] one a thread.
     pub batch: usize,
     /// What a run may take, as far as the plan can tell (default: 2 GiB on a GPU, no limit on a CPU). It bounds the batch on a GPU, and
     /// on a CPU the number of samples that run at a time.
@@ -155,9 +156,11 @@ impl Program {
 
     /// A program of our own kernels.
     fn on_cpu(graph: Arc<Graph>, leaves: Leaves, executor: CpuExecutor, options: &Options) -> Result<Self> {
+        // A batch smaller than that would leave threads idle.
+        let asked = options.batch.max(rayon::current_num_threads());
         let most = match options.memory {
-            Some(limit) => within(executor.fixed_bytes(), executor.sample_bytes(), limit)?.min(options.batch),
-            None => options.batch,
+            Some(limit) => within(executor.fixed_bytes(), executor.sample_bytes(), limit)?.min(asked),
+            None => asked,
         };
         let lanes = rayon::current_num_threads().min(most);
         let batch = executor.batch().min(most / lanes);

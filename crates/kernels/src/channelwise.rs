@@ -4,7 +4,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::product::Place;
-use crate::rows::{Chunk, Dense, chunks, tasks};
+use crate::rows::{Chunk, Dense, LiveRows, tasks};
 use crate::simd::{Element, InstructionSet};
 use crate::table::Table;
 
@@ -34,14 +34,10 @@ const LEAST_ROWS: usize = 64;
 impl<T: Element> Channelwise<'_, T> {
     /// Writes the rows of `samples` samples at the positions `live`, ascending, into `out`.
     pub fn run(&self, set: InstructionSet, samples: usize, live: &[usize], out: &mut [T], place: Place) {
-        let positions = self.table.rows();
-        let row = |at: usize| at / live.len() * positions + live[at % live.len()];
-        let count = samples * live.len();
-        let begin =
-            |at: usize| if at < count { row(at) * place.pitch } else { samples * positions * place.pitch };
-        let parts = chunks(out, count, tasks(count, LEAST_ROWS), begin);
+        let rows = LiveRows { positions: self.table.rows(), live, samples };
+        let parts = rows.chunks(out, tasks(rows.count(), LEAST_ROWS), place.pitch);
         parts.into_par_iter().for_each(|chunk| {
-            set.run(Rows { own: self, chunk, row: &row, place });
+            set.run(Rows { own: self, chunk, rows, place });
         });
     }
 
@@ -73,23 +69,23 @@ impl<T: Element> Channelwise<'_, T> {
 }
 
 /// The rows of one chunk.
-struct Rows<'a, 'b, T, F> {
+struct Rows<'a, 'b, T> {
     own: &'a Channelwise<'a, T>,
     chunk: Chunk<'b, T>,
-    /// The row of each number in the chunk's range.
-    row: &'a F,
+    /// What the chunk's range counts.
+    rows: LiveRows<'a>,
     place: Place,
 }
 
-impl<T: Element, F: Fn(usize) -> usize> WithSimd for Rows<'_, '_, T, F> {
+impl<T: Element> WithSimd for Rows<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Self { own, chunk, row, place } = self;
-        for at in chunk.rows {
-            let first = row(at) * place.pitch + place.offset - chunk.start;
-            own.row(row(at), &mut chunk.values[first..first + own.source.channels]);
+        let Self { own, chunk, rows, place } = self;
+        for row in chunk.rows.map(|number| rows.row(number)) {
+            let first = row * place.pitch + place.offset - chunk.start;
+            own.row(row, &mut chunk.values[first..first + own.source.channels]);
         }
     }
 }

@@ -4,7 +4,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::product::Place;
-use crate::rows::{Chunk, Dense, chunks, tasks};
+use crate::rows::{Chunk, Dense, LiveRows, tasks};
 use crate::simd::{Element, InstructionSet};
 use crate::table::Table;
 
@@ -71,31 +71,36 @@ impl<T: Element> Rowwise<'_, T> {
                 any = true;
             }
         };
-        for (at, choices) in choices.chunks_exact_mut(channels).enumerate() {
-            let (sample, position) = (at / self.positions, at % self.positions);
-            if self.live.binary_search(&position).is_ok() {
-                let start = at * place.pitch + place.offset;
-                pick(sample, position, &mut out[start..start + channels], choices);
+        let (all, parts) = self.rows();
+        let chosen = all.chunks(choices, parts, channels);
+        all.chunks(out, parts, place.pitch).into_par_iter().zip(chosen).for_each(|(out, chosen)| {
+            for row in out.rows.map(|number| all.row(number)) {
+                let (first, start) =
+                    (row * place.pitch + place.offset - out.start, row * channels - chosen.start);
+                let (own, choices) = (first..first + channels, start..start + channels);
+                let (sample, position) = (row / self.positions, row % self.positions);
+                pick(sample, position, &mut out.values[own], &mut chosen.values[choices]);
             }
-        }
+        });
     }
 
     /// Calls `one` with each live row of the result.
     fn run(&self, out: &mut [T], place: Place, one: impl Fn(usize, usize, &mut [T]) + Sync) {
-        let (count, rows) = (self.samples * self.live.len(), self.samples * self.positions);
-        let at = |number: usize| (number / self.live.len(), self.live[number % self.live.len()]);
-        let begin = |number: usize| {
-            let row = if number < count { at(number).0 * self.positions + at(number).1 } else { rows };
-            row * place.pitch
-        };
-        let parts = chunks(out, count, tasks(count, LEAST_ROWS), begin);
-        parts.into_par_iter().for_each(|Chunk { rows, start, values }| {
-            for number in rows {
-                let first = begin(number) + place.offset - start;
-                let (sample, position) = at(number);
-                one(sample, position, &mut values[first..first + self.source.channels]);
+        let (all, parts) = self.rows();
+        all.chunks(out, parts, place.pitch).into_par_iter().for_each(|Chunk { rows, start, values }| {
+            for row in rows.map(|number| all.row(number)) {
+                let first = row * place.pitch + place.offset - start;
+                let own = &mut values[first..first + self.source.channels];
+                one(row / self.positions, row % self.positions, own);
             }
         });
+    }
+
+    /// What is computed, and in how many parts.
+    fn rows(&self) -> (LiveRows<'_>, usize) {
+        let Self { positions, live, samples, .. } = *self;
+        let all = LiveRows { positions, live, samples };
+        (all, tasks(all.count(), LEAST_ROWS))
     }
 }
 

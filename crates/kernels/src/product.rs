@@ -4,7 +4,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::panels::Panels;
-use crate::rows::{Chunk, Dense, chunks, tasks};
+use crate::rows::{Chunk, Dense, LiveRows, tasks};
 use crate::simd::{Element, InstructionSet};
 use crate::table::Table;
 
@@ -43,31 +43,27 @@ const LEAST_ROWS: usize = 32;
 impl<T: Element> Product<'_, T> {
     /// Writes the rows of `samples` samples at the positions `live`, ascending, into `out`.
     pub fn run(&self, set: InstructionSet, samples: usize, live: &[usize], out: &mut [T], place: Place) {
-        let positions = self.table.rows();
-        let row = |at: usize| at / live.len() * positions + live[at % live.len()];
-        let count = samples * live.len();
-        let begin =
-            |at: usize| if at < count { row(at) * place.pitch } else { samples * positions * place.pitch };
+        let rows = LiveRows { positions: self.table.rows(), live, samples };
         let parts = match self.panels.passes() {
-            1 => tasks(count, LEAST_ROWS),
-            _ => tasks(count, LEAST_ROWS).min(rayon::current_num_threads()),
+            1 => tasks(rows.count(), LEAST_ROWS),
+            _ => tasks(rows.count(), LEAST_ROWS).min(rayon::current_num_threads()),
         };
-        chunks(out, count, parts, begin).into_par_iter().for_each(|chunk| {
-            set.run(Tiles { product: self, chunk, row: &row, place });
+        rows.chunks(out, parts, place.pitch).into_par_iter().for_each(|chunk| {
+            set.run(Tiles { product: self, chunk, rows, place });
         });
     }
 }
 
 /// The rows of one chunk.
-struct Tiles<'a, 'b, T, F> {
+struct Tiles<'a, 'b, T> {
     product: &'a Product<'a, T>,
     chunk: Chunk<'b, T>,
-    /// The row of each number in the chunk's range.
-    row: &'a F,
+    /// What the chunk's range counts.
+    rows: LiveRows<'a>,
     place: Place,
 }
 
-impl<T: Element, F: Fn(usize) -> usize> WithSimd for Tiles<'_, '_, T, F> {
+impl<T: Element> WithSimd for Tiles<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -82,7 +78,7 @@ type Reads<'a, T, const R: usize> = (usize, [&'a [T]; R]);
 /// R rows of vectors.
 type Sums<T, S, const R: usize> = [[<T as Element>::Vector<S>; COLUMNS]; R];
 
-impl<T: Element, F: Fn(usize) -> usize> Tiles<'_, '_, T, F> {
+impl<T: Element> Tiles<'_, '_, T> {
     #[inline(always)]
     fn tiles<S: Simd, const R: usize>(mut self, simd: S) {
         let panels = self.product.panels;
@@ -103,7 +99,7 @@ impl<T: Element, F: Fn(usize) -> usize> Tiles<'_, '_, T, F> {
     /// The rows of a tile, of which the last may have fewer.
     #[inline(always)]
     fn rows<const R: usize>(&self, at: usize) -> [Option<usize>; R] {
-        std::array::from_fn(|i| (at + i < self.chunk.rows.end).then(|| (self.row)(at + i)))
+        std::array::from_fn(|i| (at + i < self.chunk.rows.end).then(|| self.rows.row(at + i)))
     }
 
     /// One panel's columns of a tile.

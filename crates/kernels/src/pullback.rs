@@ -78,7 +78,7 @@ impl<T: Element> Pullback<'_, T> {
                 && other.panels.width == one.panels.width)
         );
         let rows = samples * one.links.targets();
-        let parts = if pass(pullbacks) < one.panels.count() {
+        let parts = if panels_at_a_time(pullbacks) < one.panels.count() {
             tasks(rows, LEAST_ROWS).min(rayon::current_num_threads())
         } else {
             tasks(rows, LEAST_ROWS)
@@ -113,7 +113,7 @@ impl<T: Element> Pullback<'_, T> {
 }
 
 /// How many panels are written while all rows pass by: all of them where the weights stay in a core's cache together.
-pub(crate) fn pass<T: Element>(pullbacks: &[Pullback<'_, T>]) -> usize {
+pub(crate) fn panels_at_a_time<T: Element>(pullbacks: &[Pullback<'_, T>]) -> usize {
     let bytes = pullbacks.iter().map(|pullback| pullback.panels.bytes()).sum::<usize>();
     let all = pullbacks.first().map_or(1, |one| one.panels.count());
     if bytes <= CACHED_WEIGHTS { all.max(1) } else { 1 }
@@ -168,7 +168,7 @@ impl<T: Element> Full<'_, '_, '_, T> {
     #[inline(always)]
     fn rows<S: Simd, const G: usize, const V: usize>(&mut self, simd: S) {
         let mut reads = Vec::new();
-        let (step, count) = (pass(self.pullbacks), self.pullbacks[0].panels.count());
+        let (step, count) = (panels_at_a_time(self.pullbacks), self.pullbacks[0].panels.count());
         for first in (0..count).step_by(step) {
             for row in self.chunk.rows.clone() {
                 for pullback in self.pullbacks {

@@ -28,6 +28,36 @@ impl<'a, T> Dense<'a, T> {
     }
 }
 
+/// The rows at some positions of all samples, counted one after the other.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LiveRows<'a> {
+    /// Rows of a sample.
+    pub(crate) positions: usize,
+    /// Those that are meant, ascending.
+    pub(crate) live: &'a [usize],
+    pub(crate) samples: usize,
+}
+
+impl LiveRows<'_> {
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.samples * self.live.len()
+    }
+
+    /// The row of a number.
+    #[inline(always)]
+    pub(crate) fn row(&self, number: usize) -> usize {
+        number / self.live.len() * self.positions + self.live[number % self.live.len()]
+    }
+
+    /// The rows in `parts` runs, in a buffer with rows of `pitch` numbers.
+    pub(crate) fn chunks<'b, T>(&self, values: &'b mut [T], parts: usize, pitch: usize) -> Vec<Chunk<'b, T>> {
+        let (count, end) = (self.count(), self.samples * self.positions);
+        let begin = |number: usize| if number < count { self.row(number) } else { end };
+        chunks(values, count, parts, |number| begin(number) * pitch)
+    }
+}
+
 /// A run of rows with the part of a buffer that belongs to them alone.
 #[doc(hidden)]
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use crate::active::{Active, PAD};
 use crate::cotangent::{Cotangents, Layout, Lines, Target};
 use crate::expand::{Destination, Expand};
 use crate::panels::Panels;
-use crate::pullback::{MOST_LINES, Pullback, Read, Start, by_lines, pass};
+use crate::pullback::{MOST_LINES, Pullback, Read, Start, by_lines, panels_at_a_time};
 use crate::rows::{Chunk, fetch};
 use crate::stage::Stage;
 use crate::wide::{Vector, Wide};
@@ -60,7 +60,7 @@ impl<T: Wide> NullaryFnOnce for Rows<'_, '_, '_, T> {
 impl<'a, T: Wide> Rows<'a, '_, '_, T> {
     #[inline(always)]
     fn rows<const V: usize>(&mut self) {
-        let (step, panels) = (pass(self.pullbacks), self.pullbacks[0].panels);
+        let (step, panels) = (panels_at_a_time(self.pullbacks), self.pullbacks[0].panels);
         let (mut reads, mut expand) = (Vec::new(), Expand::default());
         let mut stage = Stage::new(V, step * panels.width);
         for first in (0..panels.count()).step_by(step) {
