@@ -207,6 +207,8 @@ fn wrong_words_are_refused_with_the_remedy() {
     refused(&["--engine", "wgpu:gpu"], &["wgpu:gpu", "wgpu[:cpu|:N]"]);
     refused(&["--memory", "2 pounds"], &["--memory", "2 pounds", "2GiB"]);
     refused(&["--memory", "100KiB"], &["one sample takes", "may take 100KiB", "give at least"]);
+    refused(&["--direction", "d.safetensors"], &["--perturb parameters"]);
+    refused(&["--perturb", "parameters", "--direction", "d.safetensors"], &["leave out --out"]);
     refused(&["--perturb", "weather"], &["weather", "input"]);
     refused(&["--batch", "0"], &["--batch 0"]);
     refused(&["--threads", "0"], &["--threads 0"]);

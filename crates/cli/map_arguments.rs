@@ -20,8 +20,10 @@ Examples:
       whether setting the most vulnerable window to 0 changes the prediction
 
 A window of half-width s is 2 s + 1 pixels wide and high, clipped at the border; one that is larger than the image is an
-error. Beside scaleN stand reachN (influence / bound) and rankN. Exact maps of colour images are nearly flat, for a few
-pixels already reach every direction: tikhonov:LAMBDA or --channels separate tell more.";
+error. Beside scaleN stand reachN (influence / bound) and rankN; of --windows windows, reach_windows and
+rank_windows; of --direction direction. In the pictures each square has a dot of the image's own colour. Exact maps of
+colour images are nearly flat, for a few pixels already reach every direction: tikhonov:LAMBDA or --channels separate
+tell more.";
 
 /// The scales of the paper.
 const SCALES: [usize; 4] = [0, 1, 2, 3];
@@ -48,7 +50,7 @@ pub(crate) struct MapArguments {
     /// zero or mean: what --check fills windows with, mean being that of each channel of the image [default: zero]
     #[arg(long, value_name = "HOW")]
     pub(crate) fill: Option<String>,
-    /// Folder for the files; it is made where it is not there
+    /// Folder for the files; it is made in a folder that is there
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 }

@@ -106,15 +106,25 @@ fn print_row(out: &mut impl Write, row: &Row) -> io::Result<()> {
         row.index,
         row.label,
         row.predicted,
-        format!("{:.6}", row.probability),
+        probability(row.probability),
         influence,
         row.rank,
         row.reach.map_or_else(String::new, four_digits),
         norm,
         cell(row.odds),
         row.entropy.map_or_else(String::new, four_digits),
-        row.margin.map_or_else(String::new, |margin| format!("{margin:.3}")),
+        row.margin.map_or_else(String::new, margin),
     )
+}
+
+/// Six decimals, or an exponent where they would all be zeros.
+fn probability(value: f64) -> String {
+    if value > 0.0 && value < 5e-7 { format!("{value:.3e}") } else { format!("{value:.6}") }
+}
+
+/// Three decimals, or an exponent where they would not fit.
+fn margin(value: f64) -> String {
+    if value.abs() < 1e5 { format!("{value:.3}") } else { format!("{value:.2e}") }
 }
 
 /// The quartiles of sorted numbers, between two of them by a straight line; NaN of none.
@@ -210,7 +220,15 @@ pub(crate) fn summary(out: &mut impl Write, scoring: &Scoring, rows: &[Row]) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::four_digits;
+    use super::{four_digits, quartiles};
+
+    #[test]
+    fn quartiles_lie_between_neighbours() {
+        assert_eq!(quartiles(&[1.0, 2.0, 4.0, 8.0]), [1.75, 3.0, 5.0]);
+        assert_eq!(quartiles(&[3.0]), [3.0; 3]);
+        assert_eq!(quartiles(&[1.0, f64::INFINITY, f64::INFINITY]), [f64::INFINITY; 3]);
+        assert!(quartiles(&[]).iter().all(|x| x.is_nan()));
+    }
 
     #[test]
     fn numbers_have_four_significant_digits() {
