@@ -27,8 +27,6 @@ use influence_zoo::{Network, weights};
 
 /// Engines that are compared unless `INFLUENCE_ENGINES` names others.
 const ENGINES: &str = "cpu,flex,ndarray,wgpu,cuda";
-// Networks are compared all, or those that `INFLUENCE_CASES` names: checking one takes a second even if a filter then leaves it out.
-
 /// Numbers of images that run in one call.
 const COUNTS: [usize; 4] = [1, 8, 32, 256];
 /// Calls that would take longer, by the time of a single image, are left out.
@@ -134,6 +132,7 @@ fn tell_work(case: &Case) {
 fn backends(criterion: &mut Criterion) {
     let engines = std::env::var("INFLUENCE_ENGINES").unwrap_or_else(|_| ENGINES.to_owned());
     let mut cases = cases();
+    // Criterion's own filter comes too late: every network would be loaded and checked.
     if let Ok(names) = std::env::var("INFLUENCE_CASES") {
         cases.retain(|case| names.split(',').any(|name| name == case.name));
     }

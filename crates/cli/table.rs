@@ -162,15 +162,10 @@ pub(crate) fn four_digits(value: f64) -> String {
 pub(crate) fn summary(out: &mut impl Write, scoring: &Scoring, rows: &[Row]) -> io::Result<()> {
     let Scoring { job, family, out: file } = scoring;
     let count = |test: &dyn Fn(&Row) -> bool| rows.iter().filter(|row| test(row)).count();
-    let saturated = count(&|row| row.saturated);
-    let all = rows.len();
+    let (all, saturated, still) = (rows.len(), count(&|row| row.saturated), count(&|row| row.rank == 0));
     if saturated == 0 {
-        let still = if count(&|row| row.rank > 0) > 0 {
-            ": they are not functions of the probability alone"
-        } else {
-            ""
-        };
-        writeln!(out, "None of {all} values is saturated{still}.")?;
+        let so = if still < all { ": they are not functions of the probability alone" } else { "" };
+        writeln!(out, "None of {all} values is saturated{so}.")?;
     } else {
         writeln!(
             out,
@@ -187,7 +182,6 @@ pub(crate) fn summary(out: &mut impl Write, scoring: &Scoring, rows: &[Row]) -> 
             quartiles(&reach).map(four_digits).join(", ")
         )?;
     }
-    let still = count(&|row| row.rank == 0);
     if still > 0 {
         writeln!(
             out,

@@ -1,6 +1,6 @@
 //! Safetensors files of results: tensors by name, and what they are of in the metadata. The same results make the same bytes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -12,7 +12,7 @@ use crate::failure::{Failure, Result};
 pub(crate) type Named = (String, Dtype, Vec<usize>, Vec<u8>);
 
 /// What a file holds beside its tensors.
-pub(crate) type Metadata = BTreeMap<String, String>;
+pub(crate) type Metadata = HashMap<String, String>;
 
 /// Pairs as metadata.
 pub(crate) fn metadata(pairs: impl IntoIterator<Item = (&'static str, String)>) -> Metadata {
@@ -29,7 +29,6 @@ pub(crate) fn file(what: &str, tensors: &[Named], metadata: Metadata) -> Result<
             Ok((name.as_str(), view))
         })
         .collect::<Result<_>>()?;
-    let metadata: HashMap<String, String> = metadata.into_iter().collect();
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| fail(&error))?;
     in_order(bytes).map_err(|error| fail(&error))
 }

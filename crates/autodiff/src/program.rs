@@ -156,13 +156,14 @@ impl Program {
 
     /// A program of our own kernels.
     fn on_cpu(graph: Arc<Graph>, leaves: Leaves, executor: CpuExecutor, options: &Options) -> Result<Self> {
-        // A batch smaller than that would leave threads idle.
-        let asked = options.batch.max(rayon::current_num_threads());
+        let threads = rayon::current_num_threads();
+        // A batch smaller than that would leave some idle.
+        let asked = options.batch.max(threads);
         let most = match options.memory {
             Some(limit) => within(executor.fixed_bytes(), executor.sample_bytes(), limit)?.min(asked),
             None => asked,
         };
-        let lanes = rayon::current_num_threads().min(most);
+        let lanes = threads.min(most);
         let batch = executor.batch().min(most / lanes);
         check::outputs(&executor, &graph)?;
         let block = block(graph.classes() - 1);

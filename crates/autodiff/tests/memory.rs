@@ -126,19 +126,22 @@ fn check(graph: &Graph, leaves: &Leaves, threads: usize, batch: usize) {
         MEMORY.reset_peak_usage();
         let program = Program::perturbing(own, leaves, &Device::flex(), &options).expect("it loads");
         assert_eq!(program.plan().batch(), batch);
-        let peak = || {
-            let peak = MEMORY.peak_usage() - before;
-            MEMORY.reset_peak_usage();
-            peak
+        let rounds = |next: &mut dyn FnMut()| {
+            let mut round = || {
+                (0..together).for_each(|_| next());
+                let peak = MEMORY.peak_usage() - before;
+                MEMORY.reset_peak_usage();
+                peak
+            };
+            (0..6).map(|_| round()).collect()
         };
         if trains {
             let mut grams = program.grams(images).expect("they fit");
-            let mut next = || drop(grams.next().expect("there are more").expect("it runs"));
-            return (0..6).map(|_| ((0..together).for_each(|_| next()), peak()).1).collect();
+            rounds(&mut || drop(grams.next().expect("there are more").expect("it runs")))
+        } else {
+            let mut jacobians = program.jacobians(images).expect("they fit");
+            rounds(&mut || drop(jacobians.next().expect("there are more").expect("it runs")))
         }
-        let mut jacobians = program.jacobians(images).expect("they fit");
-        let mut next = || drop(jacobians.next().expect("there are more").expect("it runs"));
-        (0..6).map(|_| ((0..together).for_each(|_| next()), peak()).1).collect()
     });
     let (most, second) = (peaks.iter().copied().max().unwrap_or(0) as f64, peaks[1] as f64);
     let what = format!("{threads} threads, batch {batch}, {}, {peaks:?} of {promised}", graph.classes());

@@ -4,7 +4,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::product::Place;
-use crate::rows::{Chunk, Dense, LiveRows, tasks};
+use crate::rows::{Chunk, Dense, LiveRows, add_then_relu, tasks};
 use crate::simd::{Element, InstructionSet};
 use crate::table::Table;
 
@@ -54,17 +54,7 @@ impl<T: Element> Channelwise<'_, T> {
                 *sum = *sum + *x * *weight;
             }
         }
-        if let Some(residual) = residual {
-            for (sum, x) in out.iter_mut().zip(residual.row(row)) {
-                *sum = *sum + *x;
-            }
-        }
-        if relu {
-            let floor = T::default();
-            for x in out {
-                *x = if *x < floor { floor } else { *x };
-            }
-        }
+        add_then_relu(out, residual.map(|residual| residual.row(row)), relu);
     }
 }
 

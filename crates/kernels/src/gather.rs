@@ -3,7 +3,7 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::cotangent::{Cotangents, Layout, Lines, Target};
+use crate::cotangent::{Cotangents, Layout, Lines, Target, scale_lines};
 use crate::rows::{Chunk, chunks, tasks};
 use crate::simd::{Element, InstructionSet};
 use crate::table::{Link, Links};
@@ -75,9 +75,7 @@ impl<T: Element> Gather<'_, T> {
             }
         }
         if let Some(scale) = self.scale {
-            for line in tile.chunks_exact_mut(self.channels) {
-                line.iter_mut().zip(scale).for_each(|(x, s)| *x = *x * *s);
-            }
+            scale_lines(tile, scale);
         }
     }
 

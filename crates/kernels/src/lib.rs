@@ -48,7 +48,7 @@ mod windows;
 pub use active::{Active, PAD};
 pub use channels::{At, ByChannel, gram_of, symmetric_gram};
 pub use channelwise::Channelwise;
-pub use cotangent::{Cotangents, Layout, Target};
+pub use cotangent::{Cotangents, Layout, Target, scale_lines};
 pub use gather::{Gather, Share};
 pub use outer::Outer;
 pub use panels::Panels;

@@ -4,7 +4,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::product::Place;
-use crate::rows::{Chunk, Dense, LiveRows, tasks};
+use crate::rows::{Chunk, Dense, LiveRows, add_then_relu, tasks};
 use crate::simd::{Element, InstructionSet};
 use crate::table::Table;
 
@@ -25,7 +25,7 @@ pub struct Rowwise<'a, T> {
 }
 
 impl<T: Element> Rowwise<'_, T> {
-    /// max(scale x + shift, 0), or without what is not given.
+    /// relu(scale x + shift + other), or without what is not given.
     pub fn affine(
         &self,
         set: InstructionSet,
@@ -128,12 +128,6 @@ impl<T: Element> WithSimd for Affine<'_, '_, T> {
             }
             None => out.copy_from_slice(x),
         }
-        if let Some(other) = other {
-            out.iter_mut().zip(other).for_each(|(x, y)| *x = *x + *y);
-        }
-        if relu {
-            let floor = T::default();
-            out.iter_mut().for_each(|x| *x = if *x < floor { floor } else { *x });
-        }
+        add_then_relu(out, other, relu);
     }
 }

@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use crate::simd::Element;
+
 /// Dense rows to read: `values[row * pitch + offset + channel]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Dense<'a, T> {
@@ -99,6 +101,18 @@ pub(crate) fn tasks(rows: usize, least: usize) -> usize {
 
 /// Weights up to this many bytes stay in a core's cache while rows pass by; larger ones are better passed by rows that stay.
 pub(crate) const CACHED_WEIGHTS: usize = 400_000;
+
+/// Adds a row to another if there is one, then relu of the sums if asked.
+#[inline(always)]
+pub(crate) fn add_then_relu<T: Element>(out: &mut [T], other: Option<&[T]>, relu: bool) {
+    if let Some(other) = other {
+        out.iter_mut().zip(other).for_each(|(x, y)| *x = *x + *y);
+    }
+    if relu {
+        let floor = T::default();
+        out.iter_mut().for_each(|x| *x = if *x < floor { floor } else { *x });
+    }
+}
 
 /// Bytes of a cache line.
 pub(crate) const CACHE_LINE: usize = 64;

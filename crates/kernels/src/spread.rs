@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::cotangent::{Cotangents, Layout, Lines, Target};
+use crate::cotangent::{Cotangents, Layout, Lines, Target, scale_lines};
 use crate::rows::{chunks, tasks};
 use crate::simd::{Element, InstructionSet};
 
@@ -50,9 +50,7 @@ impl<T: Element> Spread<'_, T> {
                 }
                 self.source.expand(set, row, self.lines, 0..channels, &mut tile);
                 if let Some(scale) = self.scale {
-                    for line in tile.chunks_exact_mut(channels) {
-                        line.iter_mut().zip(scale).for_each(|(x, s)| *x = *x * *s);
-                    }
+                    scale_lines(&mut tile, scale);
                 }
                 self.target.deliver(row, 0, &tile, channels, channels, self.add, block);
             }

@@ -80,10 +80,6 @@ impl<T: Element> Adjoint<'_, '_, T> {
         Some(Sink::Place(place))
     }
 
-    fn scale(&self, sink: Sink) -> Option<&[T]> {
-        sink.scale(&self.compiler.stages)
-    }
-
     /// Pulls one stage back.
     fn stage(&mut self, index: usize) {
         let (stage, between) = (&self.compiler.stages[index], self.compiler.between[index]);
@@ -140,7 +136,7 @@ impl<T: Element> Adjoint<'_, '_, T> {
             let rows = Table::identity(table.rows()).links();
             StepKind::Columns { rows, panels: weights.with(column), links: table.links() }
         } else {
-            let scale = self.scale(sink);
+            let scale = sink.scale(&self.compiler.stages);
             let panels = weights.with(|at| {
                 let factor = |i: usize| scale.map_or(1.0, |scale| scale[i].to_f64());
                 Panels::reverse(taps, outputs, inputs, groups, |tap, o, i| at(tap, i, o) * factor(i))
@@ -160,7 +156,7 @@ impl<T: Element> Adjoint<'_, '_, T> {
                 self.waiting.entry(mask).or_default().push((place, index));
             }
             _ => {
-                let through = self.scale(sink).map(<[T]>::to_vec);
+                let through = sink.scale(&self.compiler.stages).map(<[T]>::to_vec);
                 let scale = match (scale, through) {
                     (Some(a), Some(b)) => Some(a.iter().zip(&b).map(|(a, b)| *a * *b).collect()),
                     (a, b) => a.or(b),

@@ -7,7 +7,7 @@
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use influence_kernels::{
-    self as kernels, ByChannel, Dense, Normalized, Outer, Table, gram_of, symmetric_gram,
+    self as kernels, ByChannel, Dense, Normalized, Outer, Table, gram_of, scale_lines, symmetric_gram,
 };
 
 use super::Number;
@@ -55,7 +55,8 @@ impl Squares<'_> {
         let StageKind::Product { table, .. } = &at.stage.kind else { return };
         let scale = trainable.norm.as_ref().map(|norm| norm.affine[0].as_slice());
         if let Some(place) = self.place(at, trainable.weight) {
-            let by_positions = at.prefers_positions(table);
+            let kernels::At { lines, live, .. } = at.results;
+            let by_positions = prefers_positions(at.stage, table, live.len(), lines, at.results.count());
             let gram = if by_positions { at.by_positions(table, scale) } else { at.by_tiles(table, scale) };
             place.copy_from_slice(&gram);
         }
@@ -142,12 +143,6 @@ impl<'a, T: Number> At<'a, T> {
         Self { reverse, stage, results: kernels::At { source, lines, rows, live: &map.live, sample } }
     }
 
-    /// Whether the products over positions take fewer operations than the tiles.
-    fn prefers_positions(&self, table: &Table) -> bool {
-        let kernels::At { lines, live, .. } = self.results;
-        prefers_positions(self.stage, table, live.len(), lines, self.results.count())
-    }
-
     fn by_tiles(&self, table: &Table, scale: Option<&[T]>) -> Vec<f64> {
         let (rows, entries) = (self.reverse.values(self.stage.input), ByChannel::new(self.results));
         let outer = Outer { table, rows, live: self.results.live, entries: &entries, scale };
@@ -164,9 +159,7 @@ impl<'a, T: Number> At<'a, T> {
         for (out, position) in own.chunks_exact_mut(lines * width).zip(live) {
             source.expand(self.reverse.set, sample * rows + position, lines, 0..width, out);
             if let Some(scale) = scale {
-                for line in out.chunks_exact_mut(width) {
-                    line.iter_mut().zip(scale).for_each(|(x, s)| *x *= *s);
-                }
+                scale_lines(out, scale);
             }
         }
         let mut other = vec![T::default(); own.len()];

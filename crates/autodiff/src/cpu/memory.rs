@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use influence_kernels::{Element, PAD};
 
 use super::arena::{Lease, assign};
-use super::stages::{Compiled, Place, Site, Stage, StepKind};
+use super::stages::{Compiled, Place, Site, StepKind};
 
 /// The slots of a compiled network.
 #[derive(Debug)]
@@ -50,10 +50,8 @@ pub(super) fn plan<T: Element>(compiled: &Compiled<T>, lines: usize) -> Memory {
             leases.push(Lease { first: time, last: time, size: positions * lines * view.channels });
         }
     }
-    let copies_its_map = |stage: &&Stage<T>| stage.reads_its_map();
-    let size =
-        |stage: &Stage<T>| compiled.maps[stage.output.map].positions * compiled.maps[stage.output.map].pitch;
-    let copied = compiled.stages.iter().filter(copies_its_map).map(size).max().unwrap_or(0);
+    let copying = compiled.stages.iter().filter(|stage| stage.reads_its_map());
+    let copied = copying.map(|stage| compiled.maps[stage.output.map].size()).max().unwrap_or(0);
     let (own, sizes) = assign(&leases);
     Memory {
         maps: own[..compiled.maps.len()].to_vec(),
@@ -74,9 +72,9 @@ fn time<T>(compiled: &Compiled<T>, step: usize) -> usize {
 
 /// The values of each map, from the stage that first writes it to the last that reads it.
 fn forward<T>(compiled: &Compiled<T>) -> Vec<Lease> {
-    let size = |map: usize| compiled.maps[map].positions * compiled.maps[map].pitch;
-    let mut leases: Vec<_> =
-        (0..compiled.maps.len()).map(|map| Lease { first: usize::MAX, last: 0, size: size(map) }).collect();
+    let mut leases: Vec<_> = (0..compiled.maps.len())
+        .map(|map| Lease { first: usize::MAX, last: 0, size: compiled.maps[map].size() })
+        .collect();
     let mut used = |map: usize, time: usize| {
         leases[map].first = leases[map].first.min(time);
         leases[map].last = leases[map].last.max(time);

@@ -126,8 +126,12 @@ impl<T: Element> Reverse<'_, T> {
         }
         let mut columns = self.memory.columns.get(&index).map(|&slot| (slot, self.arena.take(slot)));
         let own = columns.as_mut().map(|(_, buffer)| buffer.as_mut_slice());
-        let source =
-            copy.as_ref().map_or_else(|| self.cotangents(step.source), |(_, copy)| copied(step, copy));
+        let source = match &copy {
+            Some((_, values)) => {
+                Cotangents { values, layout: side_by_side(self.layout(step.source).channels()) }
+            }
+            None => self.cotangents(step.source),
+        };
         self.pull(step, source, !(step.first && whole), own, &mut out[..size]);
         self.arena.put(slot, out);
         if let Some((slot, buffer)) = copy {
@@ -254,13 +258,4 @@ impl<T: Element> Reverse<'_, T> {
 /// Dense lines of nothing else.
 fn side_by_side(channels: usize) -> Layout<'static> {
     Layout::Dense { pitch: channels, offset: 0, channels }
-}
-
-/// What a step reads, from its copy.
-fn copied<'a, T>(step: &Step<T>, values: &'a [T]) -> Cotangents<'a, T> {
-    let channels = match step.source {
-        Place::Dense(view) => view.channels,
-        Place::Compressed(_) => 0,
-    };
-    Cotangents { values, layout: side_by_side(channels) }
 }

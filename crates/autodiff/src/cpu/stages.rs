@@ -15,6 +15,13 @@ pub(crate) struct Map {
     pub(crate) live: Vec<usize>,
 }
 
+impl Map {
+    /// Numbers of one sample.
+    pub(crate) fn size(&self) -> usize {
+        self.positions * self.pitch
+    }
+}
+
 /// Neighbouring channels of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct View {

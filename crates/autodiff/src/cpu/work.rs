@@ -28,17 +28,17 @@ pub(super) fn count<T: Element>(compiled: &Compiled<T>, trace: &Trace<T>) -> Wor
         let (links, target, blocks, dense) = match (&step.kind, &stage.kind) {
             (StepKind::Product { links, panels, .. }, _) => {
                 let dense = outputs * panels.written().len() / panels.groups();
-                (links.clone(), mask(step.target), panels.blocks().collect(), dense)
+                (links, mask(step.target), panels.blocks().collect(), dense)
             }
             // All taps of a row are computed before they are added up.
             (StepKind::Columns { links, .. }, StageKind::Product { panels, .. }) => {
                 let dense = outputs * inputs / panels.groups();
-                (links.clone(), None, vec![[0..outputs, 0..inputs]], dense)
+                (links, None, vec![[0..outputs, 0..inputs]], dense)
             }
             // Each channel by itself, on or not.
             (StepKind::Channelwise { links }, _) => {
                 let blocks = (0..inputs).map(|channel| [channel..channel + 1, channel..channel + 1]);
-                (links.clone(), None, blocks.collect(), inputs)
+                (links, None, blocks.collect(), inputs)
             }
             _ => continue,
         };
@@ -48,7 +48,7 @@ pub(super) fn count<T: Element>(compiled: &Compiled<T>, trace: &Trace<T>) -> Wor
         };
         let masks = [source, target].map(|mask| mask.map(|mask| &trace.masks[mask]));
         for sample in 0..trace.samples {
-            blocks.iter().for_each(|block| add(&mut work, &links, sample, masks, block));
+            blocks.iter().for_each(|block| add(&mut work, links, sample, masks, block));
         }
         let readings: usize = (0..links.targets()).map(|row| links.of(row).len()).sum();
         work.dense += (trace.samples * readings * dense) as u64;

@@ -199,6 +199,16 @@ fn sets() -> impl Iterator<Item = InstructionSet> {
     InstructionSet::ALL.into_iter().filter(|set| set.is_available())
 }
 
+/// The Jacobians of all instruction sets are those of Burn's operations, in double precision.
+fn agrees_with_burn(graph: &Graph, samples: &TensorData) {
+    let expected = jacobians(&program(graph, Engine::Burn, Precision::F64), samples);
+    for set in sets() {
+        let found = jacobians(&program(graph, Engine::Cpu(Some(set)), Precision::F64), samples);
+        let difference = difference(&found, &expected);
+        assert!(difference < DOUBLE, "{set}: {difference:e}");
+    }
+}
+
 fn capture(norms: &Norms, network: &[Instruction]) -> Graph {
     let forward = |norms: &Norms, x: Tensor<4>| run(norms, network, x);
     Graph::capture(norms, forward, &SAMPLE, &Device::flex()).expect("it can be captured")
@@ -322,11 +332,7 @@ fn some_channels_of_a_concatenation_are_read_where_they_lie() {
         let all = Tensor::cat(vec![conv(3, 1) + conv(3, 2), conv(9, 3)], 1);
         linear(all.flatten::<2>(1, 3), weights([12 * 30, 4], 3, &device), None)
     });
-    let samples = batch(2, &SAMPLE);
-    let expected = jacobians(&program(&graph, Engine::Burn, Precision::F64), &samples);
-    let found = jacobians(&program(&graph, Engine::Cpu(None), Precision::F64), &samples);
-    let difference = difference(&found, &expected);
-    assert!(difference < DOUBLE, "{difference:e}");
+    agrees_with_burn(&graph, &batch(2, &SAMPLE));
 }
 
 #[test]
@@ -338,12 +344,7 @@ fn dense_blocks_are_pulled_back_together() {
     // Of seven layers the three behind the one of another width, and the three before it.
     assert_eq!(together.len(), 2, "{text}");
     assert!(together.iter().all(|(_, rest)| rest.matches("through").count() == 1), "{text}");
-    let expected = jacobians(&program(&graph, Engine::Burn, Precision::F64), &samples);
-    for set in sets() {
-        let found = jacobians(&program(&graph, Engine::Cpu(Some(set)), Precision::F64), &samples);
-        let difference = difference(&found, &expected);
-        assert!(difference < DOUBLE, "{set}: {difference:e}");
-    }
+    agrees_with_burn(&graph, &samples);
 }
 
 /// Layers without bottlenecks that read all that the ones before have made and write behind it, some of them with a ReLU of their own.
@@ -370,12 +371,7 @@ fn plain() -> Graph {
 #[test]
 fn layers_that_read_and_write_one_buffer_agree_with_burn() {
     let (graph, samples) = (plain(), batch(4, &SAMPLE));
-    let expected = jacobians(&program(&graph, Engine::Burn, Precision::F64), &samples);
-    for set in sets() {
-        let found = jacobians(&program(&graph, Engine::Cpu(Some(set)), Precision::F64), &samples);
-        let difference = difference(&found, &expected);
-        assert!(difference < DOUBLE, "{set}: {difference:e}");
-    }
+    agrees_with_burn(&graph, &samples);
 }
 
 #[test]
