@@ -8,9 +8,7 @@ mod common;
 
 use burn::tensor::{Device, TensorData};
 use common::{Case, cases};
-use influence::{
-    Engine, Filter, Linearization, ParameterLinearization, Perturbation, Precision, SampleObjective, Scorer,
-};
+use influence::{Engine, Filter, ParameterLinearization, Perturbation, Precision, SampleObjective, Scorer};
 use influence_zoo::{Network, weights};
 
 /// Gram entries, by the largest of their matrix.
@@ -59,24 +57,25 @@ fn linearized(scorer: &Scorer, images: TensorData) -> Vec<ParameterLinearization
     scorer.linearize_parameters(images).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
-/// The largest difference of the Gram matrices of logit differences of each image, by the largest entry of each matrix.
-fn worst_grams(case: &Case, at: &[ParameterLinearization<'_>], layers: usize) -> Vec<f64> {
+/// The largest difference of the Gram matrix of logit differences of each layer, by its largest entry, for each image.
+fn gram_errors(case: &Case, at: &[ParameterLinearization<'_>], layers: usize) -> Vec<Vec<f64>> {
     let expected = case.golden.floats("gram_layers");
-    let of = |(image, at): (usize, &ParameterLinearization<'_>)| {
-        let mut worst = 0.0_f64;
-        for layer in 0..layers {
-            let reference = &expected[(image * layers + layer) * 100..][..100];
-            let entry = |k: usize, l: usize| reference[k * 10 + l];
-            let difference = |k: usize, l: usize| entry(k, l) - entry(k, 9) - entry(9, l) + entry(9, 9);
-            let found = at.gram(layer).unwrap();
-            assert_eq!(found.len(), 81);
-            let largest = (0..9).map(|k| difference(k, k)).fold(0.0, f64::max);
-            let error = (0..81).map(|i| (found[i] - difference(i / 9, i % 9)).abs()).fold(0.0, f64::max);
-            worst = worst.max(error / largest);
-        }
-        worst
+    let of = |image: usize, at: &ParameterLinearization<'_>, layer: usize| {
+        let reference = &expected[(image * layers + layer) * 100..][..100];
+        let entry = |k: usize, l: usize| reference[k * 10 + l];
+        let difference = |k: usize, l: usize| entry(k, l) - entry(k, 9) - entry(9, l) + entry(9, 9);
+        let found = at.gram(layer).unwrap();
+        assert_eq!(found.len(), 81);
+        let largest = (0..9).map(|k| difference(k, k)).fold(0.0, f64::max);
+        let errors = (0..81).map(|i| (found[i] - difference(i / 9, i % 9)).abs());
+        errors.fold(0.0, f64::max) / largest
     };
-    at.iter().enumerate().map(of).collect()
+    let images = at.iter().enumerate();
+    images.map(|(image, at)| (0..layers).map(|layer| of(image, at, layer)).collect()).collect()
+}
+
+fn largest(errors: &[f64]) -> f64 {
+    errors.iter().copied().fold(0.0, f64::max)
 }
 
 /// The largest relative difference.
@@ -100,7 +99,7 @@ fn layers_in_f64() {
         let layers = case.golden.layers();
         assert_eq!(scorer.groups().collect::<Vec<_>>(), layers, "{}", case.name);
         let at = linearized(&scorer, images(&case));
-        let gram = worst_grams(&case, &at, layers.len()).into_iter().fold(0.0, f64::max);
+        let gram = largest(&gram_errors(&case, &at, layers.len()).concat());
         let exact = worst(&scores(&case, &at, layers.len(), "exact"), &case.golden.floats("fi_layers_exact"));
         let paper =
             worst(&scores(&case, &at, layers.len(), "paper:1e-3"), &case.golden.floats("fi_layers_paper"));
@@ -125,41 +124,23 @@ fn the_whole_network_in_f64() {
     }
 }
 
-/// How far |C J|^2 of the input in f32 is from its reference value where a ReLU lies on the other side of its kink: 1.7e-5 and 3.1e-5 at
-/// two images, at most 1.0e-6 at the others.
-const KINK: f64 = 1e-5;
-/// What such a ReLU may change in a Gram matrix.
+/// What a ReLU on the other side of its kink may change in a Gram matrix: it changes the gradients of all layers below it, in f32 at some
+/// images of the large networks, and leaves those above as they were.
 const GRAM_F32_KINK: f64 = 1e-2;
-
-/// Of each image, how far |C J|^2 of the input is from its reference value: a ReLU on the other side of its kink shows there, too.
-fn input_differences(case: &Case, engine: Engine) -> Vec<f64> {
-    let scorer = scorer(case, engine, Perturbation::Input, Filter::exact(), Precision::F32);
-    let jacobians = case.golden.floats("jacobian_input");
-    let size: usize = case.golden.image_shape().iter().product();
-    let difference = |at: &Linearization<'_>| {
-        let rows = &jacobians[at.sample() * 10 * size..][..10 * size];
-        let sum = |i: usize| (0..10).map(|k| rows[k * size + i]).sum::<f64>();
-        let squares: f64 = rows.iter().map(|x| x * x).sum();
-        let centred = squares - (0..size).map(|i| sum(i).powi(2) / 10.0).sum::<f64>();
-        let found: f64 = at.tangent().singular_values().iter().map(|s| s * s).sum();
-        (found / centred - 1.0).abs()
-    };
-    scorer.linearize(images(case)).unwrap().map(|at| difference(&at.unwrap())).collect()
-}
 
 #[test]
 fn layers_in_f32() {
     for (case, engine) in runs() {
         let scorer = scorer(&case, engine, Perturbation::Layers, Filter::exact(), Precision::F32);
         let at = linearized(&scorer, images(&case));
-        let worst = worst_grams(&case, &at, case.golden.layers().len());
-        for (image, (gram, input)) in worst.into_iter().zip(input_differences(&case, engine)).enumerate() {
-            println!("{} on {engine:?}, image {image}: Gram in f32 {gram:.1e}, input {input:.1e}", case.name);
-            assert!(
-                gram <= if input > KINK { GRAM_F32_KINK } else { GRAM_F32 },
-                "{} image {image}",
-                case.name
-            );
+        let all = gram_errors(&case, &at, case.golden.layers().len());
+        for (image, errors) in all.iter().enumerate() {
+            let (below, above) = errors.split_at(3 * errors.len() / 4);
+            let [below, above] = [largest(below), largest(above)];
+            println!("{} on {engine:?}, image {image}: Gram in f32 {below:.1e}, {above:.1e}", case.name);
+            let what = format!("{} image {image}: {below:e}, {above:e}", case.name);
+            assert!(above <= GRAM_F32 / 10.0, "{what}");
+            assert!(below <= if case.name.contains("w8") { GRAM_F32 } else { GRAM_F32_KINK }, "{what}");
         }
     }
 }

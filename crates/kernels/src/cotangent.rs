@@ -219,20 +219,20 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Adds lines of `width` neighbouring channels from `first` on to a row's block, or writes them there; the lines are `stride` apart.
-    #[expect(clippy::too_many_arguments, reason = "where from, where to, and how")]
+    /// Adds some channels of a row to its block, or writes them there.
     pub(crate) fn deliver<T: Element>(
         &self,
-        row: usize,
-        first: usize,
-        tile: &[T],
-        stride: usize,
-        width: usize,
+        set: InstructionSet,
+        tile: Tile<'_, T>,
         add: bool,
         block: &mut [T],
     ) {
+        if T::deliver(set, *self, tile, add, block) {
+            return;
+        }
+        let Tile { row, first, width, values, stride } = tile;
         let sum = |old: T, new: T| if add { old + new } else { new };
-        for (line, tile) in tile.chunks_exact(stride).enumerate() {
+        for (line, tile) in values.chunks_exact(stride).enumerate() {
             let tile = &tile[..width];
             match *self {
                 Self::Lines(Layout::Dense { pitch, offset, .. }) => {
@@ -258,6 +258,20 @@ impl<'a> Target<'a> {
             }
         }
     }
+}
+
+/// Neighbouring channels of a row's lines in full.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy)]
+pub struct Tile<'a, T> {
+    pub(crate) row: usize,
+    /// The first channel.
+    pub(crate) first: usize,
+    /// How many channels.
+    pub(crate) width: usize,
+    pub(crate) values: &'a [T],
+    /// From one line to the next.
+    pub(crate) stride: usize,
 }
 
 /// The active channels of a row among `width` from `first` on, and how many come before them.

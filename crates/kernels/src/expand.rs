@@ -6,7 +6,7 @@ use pulp::NullaryFnOnce;
 use pulp::x86::V4;
 
 use crate::active::Active;
-use crate::cotangent::{Cotangents, Layout, Target};
+use crate::cotangent::{Cotangents, Layout, Target, Tile};
 use crate::rows::Chunk;
 use crate::spread::Spread;
 use crate::wide::Wide;
@@ -120,6 +120,90 @@ impl<T: Wide> NullaryFnOnce for Part<'_, T> {
     }
 }
 
+/// Delivers some channels of a row behind a mask, where the processor has the instructions.
+pub(crate) fn deliver<T: Wide>(target: Target<'_>, tile: Tile<'_, T>, add: bool, block: &mut [T]) -> bool {
+    let (Some(simd), Some(active)) = (V4::try_new(), target.active()) else { return false };
+    simd.vectorize(Delivery { simd, target, active, tile, add, block });
+    true
+}
+
+struct Delivery<'a, T> {
+    simd: V4,
+    target: Target<'a>,
+    active: &'a Active,
+    tile: Tile<'a, T>,
+    add: bool,
+    block: &'a mut [T],
+}
+
+impl<T: Wide> NullaryFnOnce for Delivery<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(mut self) {
+        let Delivery { target, active, tile, .. } = self;
+        let mut parts = [(0, 0); PARTS];
+        let mut place = active.before(tile.row, tile.first);
+        for start in (0..tile.width).step_by(PARTS * T::LANES) {
+            let channels = start..tile.width.min(start + PARTS * T::LANES);
+            let columns = channels.clone().step_by(T::LANES);
+            let count = columns.len();
+            for (part, column) in parts.iter_mut().zip(columns) {
+                let width = T::LANES.min(channels.end - column);
+                let bits = active.bits(tile.row, tile.first + column) & (u32::MAX >> (32 - width));
+                *part = (bits, place);
+                place += bits.count_ones() as usize;
+            }
+            match target {
+                Target::Masked { pitch, offset, .. } => self.masked(pitch, offset, channels, &parts[..count]),
+                Target::Lines(layout) => self.compressed(layout.stride(tile.row), channels, &parts[..count]),
+            }
+        }
+    }
+}
+
+/// Vectors of a row whose masks are worked out at a time.
+const PARTS: usize = 64;
+
+impl<T: Wide> Delivery<'_, T> {
+    /// To dense lines.
+    #[inline(always)]
+    fn masked(&mut self, pitch: usize, offset: usize, channels: Range<usize>, parts: &[(u32, usize)]) {
+        let (simd, zero, begin) = (self.simd, T::every(self.simd, T::default()), offset + self.tile.first);
+        for (line, values) in self.tile.values.chunks_exact(self.tile.stride).enumerate() {
+            let out = &mut self.block[line * pitch + begin..][channels.clone()];
+            let vectors = values[channels.clone()].chunks(T::LANES).zip(out.chunks_mut(T::LANES));
+            for ((values, out), (bits, _)) in vectors.zip(parts) {
+                let old = if self.add { read(out) } else { zero };
+                write(T::sum_of(simd, T::blend(simd, *bits, read(values), zero), old), out);
+            }
+        }
+    }
+
+    /// To compressed lines.
+    #[inline(always)]
+    fn compressed(&mut self, stride: usize, channels: Range<usize>, parts: &[(u32, usize)]) {
+        let (simd, tile) = (self.simd, self.tile);
+        let whole = tile.first == 0 && channels == (0..self.active.channels());
+        for (line, values) in tile.values.chunks_exact(tile.stride).enumerate() {
+            let line = &mut self.block[line * stride..];
+            for (values, (bits, place)) in values[channels.clone()].chunks(T::LANES).zip(parts) {
+                let to = &mut line[*place..][..T::LANES];
+                let own = T::together(simd, *bits, read(values));
+                if self.add {
+                    T::write(T::sum_of(simd, own, T::read(to)), to);
+                } else if whole {
+                    // What lies behind is written next, and behind the last line there is room.
+                    T::write(own, to);
+                } else {
+                    let keep = (1 << bits.count_ones()) - 1;
+                    T::write(T::blend(simd, keep, own, T::read(to)), to);
+                }
+            }
+        }
+    }
+}
+
 /// Hands on the rows of a chunk, where the processor has the instructions and compressed lines go to dense ones.
 pub(crate) fn spread<T: Wide>(spread: &Spread<'_, T>, chunk: &mut Chunk<'_, T>) -> bool {
     let (Some(simd), Layout::Compressed(active), Target::Lines(Layout::Dense { pitch, offset, .. })) =
@@ -156,4 +240,27 @@ impl<T: Wide> NullaryFnOnce for Rows<'_, '_, '_, T> {
             expand.row(simd, (active, row), all, (from, active.stride(row)), scale, out);
         }
     }
+}
+
+/// A vector from numbers that may be too few to fill it.
+#[inline(always)]
+fn read<T: Wide>(from: &[T]) -> T::Register {
+    if from.len() >= T::LANES {
+        return T::read(from);
+    }
+    let mut full = [T::default(); 16];
+    full[..from.len()].copy_from_slice(from);
+    T::read(&full)
+}
+
+/// A vector to numbers that may be too few to hold it.
+#[inline(always)]
+fn write<T: Wide>(value: T::Register, to: &mut [T]) {
+    if to.len() >= T::LANES {
+        return T::write(value, to);
+    }
+    let mut full = [T::default(); 16];
+    T::write(value, &mut full);
+    let count = to.len();
+    to.copy_from_slice(&full[..count]);
 }

@@ -3,7 +3,7 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::cotangent::{Cotangents, Layout, Lines, Target, scale_lines};
+use crate::cotangent::{Cotangents, Layout, Lines, Target, Tile, scale_lines};
 use crate::rows::{Chunk, chunks, tasks};
 use crate::simd::{Element, InstructionSet};
 use crate::table::{Link, Links};
@@ -130,7 +130,8 @@ impl<T: Element> WithSimd for Rows<'_, '_, T> {
         for row in chunk.rows {
             gather.row(set, row, &mut expanded, &mut tile);
             let block = &mut chunk.values[target.block(row, lines) - chunk.start..];
-            target.deliver(row, 0, &tile, channels, channels, add, block);
+            let tile = Tile { row, first: 0, width: channels, values: &tile, stride: channels };
+            target.deliver(set, tile, add, block);
         }
     }
 }

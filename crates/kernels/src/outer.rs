@@ -10,6 +10,8 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::channels::ByChannel;
+use crate::patched_outer::{self, PatchedOuter};
+use crate::patches::Patches;
 use crate::pullback::{MOST_LINES, by_lines};
 use crate::rows::Dense;
 use crate::simd::{Element, InstructionSet};
@@ -20,6 +22,8 @@ use crate::table::Table;
 pub struct Outer<'a, T> {
     /// Which row each row reads by which tap.
     pub table: &'a Table,
+    /// The same in Winograd's form ([`Form::Four`](crate::Form::Four)), if it is to be taken: for layers all of whose rows are computed.
+    pub patches: Option<&'a Patches>,
     /// The rows that are read: x. Two vectors behind the last are read and not used.
     pub rows: Dense<'a, T>,
     /// The positions at which there may be cotangents, ascending.
@@ -34,20 +38,23 @@ pub struct Outer<'a, T> {
 const CHANNELS: usize = 8;
 
 /// Numbers of a tile's line: two vectors of 16.
-const WIDE: usize = 32;
+pub(crate) const WIDE: usize = 32;
 
 impl<T: Element> Outer<'_, T> {
     /// `[V, V]`, row-major, the squares summed in f64.
     #[must_use]
     pub fn gram(&self, set: InstructionSet, sample: usize) -> Vec<f64> {
-        let sources = self.sources(sample);
         let channels = self.entries.channels();
         let tasks: Vec<_> =
             (0..channels).step_by(CHANNELS).map(|from| from..channels.min(from + CHANNELS)).collect();
-        let parts: Vec<Sums> = tasks
-            .into_par_iter()
-            .map(|channels| set.run(Channels { outer: self, sources: &sources, channels }))
-            .collect();
+        let parts: Vec<Sums> = match self.patches {
+            Some(patches) => PatchedOuter { outer: self, patches }.sums(set, sample, tasks),
+            None => {
+                let sources = self.sources(sample);
+                let run = |channels| set.run(Channels { outer: self, sources: &sources, channels });
+                tasks.into_par_iter().map(run).collect()
+            }
+        };
         let lines = self.entries.lines;
         let mut gram = vec![0.0; lines * lines];
         for part in parts {
@@ -59,6 +66,12 @@ impl<T: Element> Outer<'_, T> {
             gram[v * lines + w] = gram[w * lines + v];
         }
         gram
+    }
+
+    /// Bytes that [`Outer::gram`] takes by patches, beside the cotangents.
+    #[must_use]
+    pub fn bytes(patches: &Patches, inputs: usize, lines: usize) -> usize {
+        size_of::<T>() * patched_outer::numbers(patches, inputs, lines, rayon::current_num_threads())
     }
 
     /// For each tap and live position, where the row that it reads begins in the buffer.
@@ -73,7 +86,8 @@ impl<T: Element> Outer<'_, T> {
 }
 
 /// Lanes of f64 sums for each pair of lines.
-struct Sums([[[f64; LANES]; MOST_LINES]; MOST_LINES]);
+#[derive(Default)]
+pub(crate) struct Sums([[[f64; LANES]; MOST_LINES]; MOST_LINES]);
 
 const LANES: usize = 8;
 
@@ -89,7 +103,7 @@ impl<T: Element> WithSimd for Channels<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Sums {
-        let mut sums = Sums([[[0.0; LANES]; MOST_LINES]; MOST_LINES]);
+        let mut sums = Sums::default();
         if S::REGISTER_COUNT < 32 {
             by_lines!(self.outer.entries.lines, |V| self.run::<S, 1, V>(simd, &mut sums));
         } else {
@@ -104,13 +118,14 @@ impl<T: Element> Channels<'_, T> {
     fn run<S: Simd, const G: usize, const V: usize>(&self, simd: S, sums: &mut Sums) {
         let columns = G * T::lanes::<S>();
         let inputs = self.outer.rows.channels;
+        let mut wide = [[0.0; WIDE]; V];
         for channel in self.channels.clone() {
             let entries = self.outer.entries.entries(channel);
             let scale = self.outer.scale.map_or(1.0, |scale| scale[channel].to_f64());
             for sources in self.sources {
                 for first in (0..inputs).step_by(columns) {
                     let tile = self.tile::<S, G, V>(simd, entries, sources, first);
-                    square(simd, &tile, columns.min(inputs - first), scale, sums);
+                    square(simd, &tile, columns.min(inputs - first), scale, &mut wide, sums);
                 }
             }
         }
@@ -124,7 +139,7 @@ impl<T: Element> Channels<'_, T> {
         (positions, values): (&[u32], &[T]),
         sources: &[Option<usize>],
         first: usize,
-    ) -> [[T; WIDE]; V] {
+    ) -> Tile<T, V> {
         let lanes = T::lanes::<S>();
         let mut tile = [[T::splat(simd, T::default()); G]; V];
         for (position, values) in positions.iter().zip(values.chunks_exact(V)) {
@@ -149,35 +164,49 @@ impl<T: Element> Channels<'_, T> {
     }
 }
 
-/// sums(v, w) += scale^2 D_v . D_w over the first `width` numbers.
+/// Lines of two vectors of D.
+type Tile<T, const V: usize> = [[T; WIDE]; V];
+
+/// sums(v, w) += scale^2 D_v . D_w over the first `width` numbers, by way of `wide`.
 #[inline(always)]
 fn square<S: Simd, T: Element, const V: usize>(
     simd: S,
-    tile: &[[T; WIDE]; V],
+    tile: &Tile<T, V>,
     width: usize,
     scale: f64,
+    wide: &mut Tile<f64, V>,
     sums: &mut Sums,
 ) {
-    let mut wide = [[0.0; WIDE]; V];
+    let used = width.next_multiple_of(LANES);
     for (wide, line) in wide.iter_mut().zip(tile) {
         for (wide, x) in wide.iter_mut().zip(&line[..width]) {
             *wide = x.to_f64() * scale;
         }
+        if width < used {
+            wide[width..used].fill(0.0);
+        }
     }
-    let used = width.next_multiple_of(LANES);
     for v in 0..V {
         for w in v..V {
-            let (a, _) = S::as_simd_f64s(&wide[v][..used]);
-            let (b, _) = S::as_simd_f64s(&wide[w][..used]);
-            let (sums, _) = S::as_mut_simd_f64s(&mut sums.0[v][w]);
-            let vectors = sums.len();
-            for (at, sum) in sums.iter_mut().enumerate() {
-                let mut local = *sum;
-                for (a, b) in a[at..].iter().zip(&b[at..]).step_by(vectors) {
-                    local = simd.mul_add_f64s(*a, *b, local);
-                }
-                *sum = local;
+            sums.add(simd, v, w, &wide[v][..used], &wide[w][..used]);
+        }
+    }
+}
+
+impl Sums {
+    /// Adds the products of two rows, as many as fill vectors.
+    #[inline(always)]
+    pub(crate) fn add<S: Simd>(&mut self, simd: S, v: usize, w: usize, a: &[f64], b: &[f64]) {
+        let (a, _) = S::as_simd_f64s(a);
+        let (b, _) = S::as_simd_f64s(b);
+        let (sums, _) = S::as_mut_simd_f64s(&mut self.0[v][w]);
+        let vectors = sums.len();
+        for (at, sum) in sums.iter_mut().enumerate() {
+            let mut local = *sum;
+            for (a, b) in a[at..].iter().zip(&b[at..]).step_by(vectors) {
+                local = simd.mul_add_f64s(*a, *b, local);
             }
+            *sum = local;
         }
     }
 }

@@ -3,9 +3,12 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use crate::cotangent::Tile;
 use crate::panels::Panels;
+use crate::patched::{Deliver, Patched, Source};
+use crate::patches::Patches;
 use crate::rows::{Chunk, Dense, LiveRows, tasks};
-use crate::simd::{Element, InstructionSet};
+use crate::simd::{Element, InstructionSet, load, store};
 use crate::table::Table;
 
 /// y(row, o) = bias(o) + residual(row, o) + sum over taps t and channels i of x(table(row, t), i) w(t, i, o), then relu(y) if asked.
@@ -13,6 +16,8 @@ use crate::table::Table;
 pub struct Product<'a, T> {
     /// Which rows a row reads.
     pub table: &'a Table,
+    /// The same in Winograd's form, if the weights are: for products at all positions.
+    pub patches: Option<&'a Patches>,
     /// The weights.
     pub panels: &'a Panels<T>,
     /// One number for each output.
@@ -43,6 +48,13 @@ const LEAST_ROWS: usize = 32;
 impl<T: Element> Product<'_, T> {
     /// Writes the rows of `samples` samples at the positions `live`, ascending, into `out`.
     pub fn run(&self, set: InstructionSet, samples: usize, live: &[usize], out: &mut [T], place: Place) {
+        if let Some(patches) = self.patches {
+            debug_assert_eq!(live.len(), self.table.rows());
+            let Dense { values, pitch, offset, channels } = self.source;
+            let source = Source { patches, values, pitch, offset, channels, lines: 1 };
+            let patched = Patched { source, panels: self.panels };
+            return patched.run(set, samples, out, |row| row * place.pitch, &Rows { product: self, place });
+        }
         let rows = LiveRows { positions: self.table.rows(), live, samples };
         let parts = match self.panels.passes() {
             1 => tasks(rows.count(), LEAST_ROWS),
@@ -51,6 +63,38 @@ impl<T: Element> Product<'_, T> {
         rows.chunks(out, parts, place.pitch).into_par_iter().for_each(|chunk| {
             set.run(Tiles { product: self, chunk, rows, place });
         });
+    }
+}
+
+/// Results of patches on their way to their rows.
+struct Rows<'a, T> {
+    product: &'a Product<'a, T>,
+    place: Place,
+}
+
+impl<T: Element> Deliver<T> for Rows<'_, T> {
+    /// Bias, residual and relu.
+    #[inline(always)]
+    fn deliver<S: Simd>(&self, simd: S, tile: Tile<'_, T>, chunk: &mut Chunk<'_, T>) {
+        let Self { product, place } = self;
+        let Tile { row, first, width, values, .. } = tile;
+        let bias = &product.bias[first..first + width];
+        let other = product.residual.map(|residual| &residual.row(row)[first..first + width]);
+        let at = row * place.pitch + place.offset + first - chunk.start;
+        let out = &mut chunk.values[at..at + width];
+        let lanes = T::lanes::<S>();
+        for (at, out) in out.chunks_mut(lanes).enumerate() {
+            let columns = at * lanes..at * lanes + out.len();
+            let sum = T::load(simd, &values[at * lanes..]);
+            let mut sum = T::sum(simd, load(simd, &bias[columns.clone()]), sum);
+            if let Some(other) = other {
+                sum = T::sum(simd, sum, load(simd, &other[columns]));
+            }
+            if product.relu {
+                sum = T::relu(simd, sum);
+            }
+            store(simd, sum, out);
+        }
     }
 }
 
@@ -75,8 +119,8 @@ impl<T: Element> WithSimd for Tiles<'_, '_, T> {
 /// What R rows read by one tap.
 type Reads<'a, T, const R: usize> = (usize, [&'a [T]; R]);
 
-/// R rows of vectors.
-type Sums<T, S, const R: usize> = [[<T as Element>::Vector<S>; COLUMNS]; R];
+/// R rows of G vectors.
+type Sums<T, S, const R: usize, const G: usize = COLUMNS> = [[<T as Element>::Vector<S>; G]; R];
 
 impl<T: Element> Tiles<'_, '_, T> {
     #[inline(always)]
@@ -137,11 +181,11 @@ impl<T: Element> Tiles<'_, '_, T> {
         width: usize,
     ) -> Sums<T, S, R> {
         let Product { bias, residual, .. } = self.product;
-        let bias: [T::Vector<S>; COLUMNS] = load(simd, &bias[first..first + width]);
+        let bias = load_columns(simd, &bias[first..first + width]);
         let mut sums = [bias; R];
         for (row, sums) in rows.iter().zip(&mut sums) {
             let (Some(row), Some(residual)) = (row, residual) else { continue };
-            let other: [T::Vector<S>; COLUMNS] = load(simd, &residual.row(*row)[first..first + width]);
+            let other = load_columns(simd, &residual.row(*row)[first..first + width]);
             for (sum, other) in sums.iter_mut().zip(other) {
                 *sum = T::sum(simd, *sum, other);
             }
@@ -168,7 +212,10 @@ impl<T: Element> Tiles<'_, '_, T> {
                     *sum = T::relu(simd, *sum);
                 }
             }
-            store(simd, sums, &mut self.chunk.values[at..at + width]);
+            let lanes = T::lanes::<S>();
+            for (sum, out) in sums.into_iter().zip(self.chunk.values[at..at + width].chunks_mut(lanes)) {
+                store(simd, sum, out);
+            }
         }
     }
 }
@@ -201,9 +248,9 @@ fn reads_of<'a, T: Element, const R: usize>(
 
 /// sums(r) += sum over channels i of x(r, i) w(i), one after the other.
 #[inline(always)]
-fn accumulate<S: Simd, T: Element, const R: usize>(
+pub(crate) fn accumulate<S: Simd, T: Element, const R: usize, const G: usize>(
     simd: S,
-    sums: &mut Sums<T, S, R>,
+    sums: &mut Sums<T, S, R, G>,
     rows: [&[T]; R],
     weights: &[T],
     width: usize,
@@ -213,7 +260,7 @@ fn accumulate<S: Simd, T: Element, const R: usize>(
     let rows = rows.map(|row| &row[..count]);
     let mut local = *sums;
     for (channel, weights) in (0..count).zip(weights.chunks(width)) {
-        let weights: [T::Vector<S>; COLUMNS] =
+        let weights: [T::Vector<S>; G] =
             std::array::from_fn(|g| T::load(simd, &weights[g * lanes..(g + 1) * lanes]));
         for (sums, row) in local.iter_mut().zip(&rows) {
             let x = T::splat(simd, row[channel]);
@@ -227,31 +274,11 @@ fn accumulate<S: Simd, T: Element, const R: usize>(
 
 /// Vectors from numbers that may be too few to fill them.
 #[inline(always)]
-fn load<S: Simd, T: Element>(simd: S, from: &[T]) -> [T::Vector<S>; COLUMNS] {
+fn load_columns<S: Simd, T: Element>(simd: S, from: &[T]) -> [T::Vector<S>; COLUMNS] {
     let lanes = T::lanes::<S>();
-    if from.len() == COLUMNS * lanes {
-        return std::array::from_fn(|g| T::load(simd, &from[g * lanes..(g + 1) * lanes]));
+    let mut vectors = [T::splat(simd, T::default()); COLUMNS];
+    for (vector, from) in vectors.iter_mut().zip(from.chunks(lanes)) {
+        *vector = load(simd, from);
     }
-    let mut full = [T::default(); WIDEST];
-    full[..from.len()].copy_from_slice(from);
-    std::array::from_fn(|g| T::load(simd, &full[g * lanes..(g + 1) * lanes]))
+    vectors
 }
-
-/// Vectors to numbers that may be too few to hold them.
-#[inline(always)]
-fn store<S: Simd, T: Element>(simd: S, vectors: [T::Vector<S>; COLUMNS], to: &mut [T]) {
-    let lanes = T::lanes::<S>();
-    let mut full = [T::default(); WIDEST];
-    let whole = to.len() == COLUMNS * lanes;
-    let out = if whole { &mut *to } else { &mut full[..COLUMNS * lanes] };
-    for (vector, out) in vectors.into_iter().zip(out.chunks_exact_mut(lanes)) {
-        T::store(simd, vector, out);
-    }
-    if !whole {
-        let count = to.len();
-        to.copy_from_slice(&full[..count]);
-    }
-}
-
-/// Numbers in the widest tile row: two vectors of 16.
-const WIDEST: usize = 32;

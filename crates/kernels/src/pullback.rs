@@ -7,8 +7,10 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::cotangent::{Cotangents, Lines, Target};
+use crate::cotangent::{Cotangents, Layout, Lines, Target, Tile};
 use crate::panels::Panels;
+use crate::patched::{Deliver, Patched, Source};
+use crate::patches::Patches;
 use crate::rows::{CACHED_WEIGHTS, Chunk, chunks, tasks};
 use crate::simd::{Element, InstructionSet};
 use crate::spread::Spread;
@@ -33,7 +35,9 @@ pub enum Start<'a, T> {
 pub struct Pullback<'a, T> {
     /// By which taps and rows each row is read.
     pub links: &'a Links,
-    /// The weights, see [`Panels::reverse`].
+    /// The same in Winograd's form, if the weights are: for dense sources.
+    pub patches: Option<&'a Patches>,
+    /// The weights, see [`Panels::reverse`] and [`Patches::panels`].
     pub panels: &'a Panels<T>,
     /// The cotangents of the layer's outputs.
     pub source: Cotangents<'a, T>,
@@ -63,6 +67,19 @@ impl<T: Element> Pullback<'_, T> {
             spread.run(set, samples * self.links.targets(), out);
             return Self { start: Start::Sum, ..*self }.run(set, samples, out);
         }
+        if let (Some(patches), Layout::Dense { pitch, offset, channels }) = (self.patches, self.source.layout)
+        {
+            let Self { panels, target, lines, .. } = *self;
+            let source = Source { patches, values: self.source.values, pitch, offset, channels, lines };
+            let patched = Patched { source, panels };
+            return patched.run(
+                set,
+                samples,
+                out,
+                |row| target.block(row, lines),
+                &Rows { pullback: self, set },
+            );
+        }
         Self::run_together(std::slice::from_ref(self), set, samples, out);
     }
 
@@ -88,14 +105,15 @@ impl<T: Element> Pullback<'_, T> {
             if one.is_windowed(set) {
                 T::pull_windows(pullbacks, &mut chunk);
             } else {
-                set.run(Full { pullbacks, chunk: &mut chunk });
+                set.run(Full { pullbacks, set, chunk: &mut chunk });
             }
         });
     }
 
     /// Whether channels that the target's mask has switched off are left out.
     fn is_windowed(&self, set: InstructionSet) -> bool {
-        set == InstructionSet::Avx512 && set.is_available() && self.target.active().is_some()
+        let is_direct = self.patches.is_none();
+        set == InstructionSet::Avx512 && set.is_available() && is_direct && self.target.active().is_some()
     }
 
     /// What a row reads for the channels of a panel.
@@ -119,9 +137,25 @@ pub(crate) fn panels_at_a_time<T: Element>(pullbacks: &[Pullback<'_, T>]) -> usi
     if bytes <= CACHED_WEIGHTS { all.max(1) } else { 1 }
 }
 
+/// Results of patches on their way to their rows.
+struct Rows<'a, T> {
+    pullback: &'a Pullback<'a, T>,
+    set: InstructionSet,
+}
+
+impl<T: Element> Deliver<T> for Rows<'_, T> {
+    #[inline(always)]
+    fn deliver<S: Simd>(&self, _: S, tile: Tile<'_, T>, chunk: &mut Chunk<'_, T>) {
+        let Pullback { target, start, lines, .. } = self.pullback;
+        let block = &mut chunk.values[target.block(tile.row, *lines) - chunk.start..];
+        target.deliver(self.set, tile, !matches!(start, Start::Empty), block);
+    }
+}
+
 /// All channels of each panel.
 struct Full<'a, 'b, 'c, T> {
     pullbacks: &'a [Pullback<'a, T>],
+    set: InstructionSet,
     chunk: &'b mut Chunk<'c, T>,
 }
 
@@ -147,7 +181,7 @@ macro_rules! by_lines {
                 $call
             })*
             _ => {
-                const $count: usize = MOST_LINES;
+                const $count: usize = $crate::MOST_LINES;
                 $call
             }
         }
@@ -214,7 +248,8 @@ impl<T: Element> Full<'_, '_, '_, T> {
             }
             let tile = narrowed(&mut tile, V, columns, width);
             let add = !matches!(start, Start::Empty);
-            target.deliver(row, first, tile, width, width, add, &mut self.chunk.values[block..]);
+            let tile = Tile { row, first, width, values: tile, stride: width };
+            target.deliver(self.set, tile, add, &mut self.chunk.values[block..]);
         }
     }
 }

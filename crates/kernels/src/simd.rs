@@ -7,7 +7,7 @@ use std::str::FromStr;
 use pulp::{Simd, WithSimd};
 
 use crate::active::Positive;
-use crate::cotangent::Cotangents;
+use crate::cotangent::{Cotangents, Target, Tile};
 #[cfg(target_arch = "x86_64")]
 use crate::expand::Destination;
 use crate::pullback::Pullback;
@@ -141,6 +141,16 @@ pub trait Element:
         out: &mut [Self],
     ) -> bool;
 
+    /// Delivers some channels of a row, if the set has a quicker way than one by one.
+    #[doc(hidden)]
+    fn deliver(
+        set: InstructionSet,
+        target: Target<'_>,
+        tile: Tile<'_, Self>,
+        add: bool,
+        block: &mut [Self],
+    ) -> bool;
+
     /// Hands on the rows of a chunk, if the set has a quicker way than row by row.
     #[doc(hidden)]
     fn spread(set: InstructionSet, spread: &Spread<'_, Self>, chunk: &mut Chunk<'_, Self>) -> bool;
@@ -148,6 +158,32 @@ pub trait Element:
     /// Pulls back the rows of a chunk on [`InstructionSet::Avx512`], leaving out what the target's mask has switched off.
     #[doc(hidden)]
     fn pull_windows(pullbacks: &[Pullback<'_, Self>], chunk: &mut Chunk<'_, Self>);
+}
+
+/// Numbers in the widest vector.
+pub(crate) const WIDEST: usize = 16;
+
+/// A vector from numbers that may be too few to fill it.
+#[inline(always)]
+pub(crate) fn load<S: Simd, T: Element>(simd: S, from: &[T]) -> T::Vector<S> {
+    if from.len() == T::lanes::<S>() {
+        return T::load(simd, from);
+    }
+    let mut full = [T::default(); WIDEST];
+    full[..from.len()].copy_from_slice(from);
+    T::load(simd, &full)
+}
+
+/// A vector to numbers that may be too few to hold it.
+#[inline(always)]
+pub(crate) fn store<S: Simd, T: Element>(simd: S, vector: T::Vector<S>, to: &mut [T]) {
+    if to.len() == T::lanes::<S>() {
+        return T::store(simd, vector, to);
+    }
+    let mut full = [T::default(); WIDEST];
+    T::store(simd, vector, &mut full);
+    let count = to.len();
+    to.copy_from_slice(&full[..count]);
 }
 
 macro_rules! element {
@@ -226,6 +262,21 @@ macro_rules! element {
                     return crate::expand::part(source, row, channels, Destination::written(lines, out));
                 }
                 let _ = (set, source, row, lines, channels, out);
+                false
+            }
+
+            fn deliver(
+                set: InstructionSet,
+                target: Target<'_>,
+                tile: Tile<'_, Self>,
+                add: bool,
+                block: &mut [Self],
+            ) -> bool {
+                #[cfg(target_arch = "x86_64")]
+                if set == InstructionSet::Avx512 {
+                    return crate::expand::deliver(target, tile, add, block);
+                }
+                let _ = (set, target, tile, add, block);
                 false
             }
 

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::cotangent::{Cotangents, Layout, Lines, Target, scale_lines};
+use crate::cotangent::{Cotangents, Layout, Lines, Target, Tile, scale_lines};
 use crate::rows::{chunks, tasks};
 use crate::simd::{Element, InstructionSet};
 
@@ -33,13 +33,14 @@ impl<T: Element> Spread<'_, T> {
             if T::spread(set, self, &mut chunk) {
                 return;
             }
-            let mut tile = vec![T::default(); self.lines * channels];
+            let mut full = vec![T::default(); self.lines * channels];
             for row in chunk.rows.clone() {
                 let block = &mut chunk.values[begin(row) - chunk.start..];
                 match (self.source.layout, self.target) {
                     (Layout::Dense { .. }, _) if self.scale.is_none() => {
                         let Lines { values, stride, .. } = self.source.row(row, self.lines);
-                        self.target.deliver(row, 0, values, stride, channels, self.add, block);
+                        let tile = Tile { row, first: 0, width: channels, values, stride };
+                        self.target.deliver(set, tile, self.add, block);
                         continue;
                     }
                     (Layout::Compressed(_), Target::Lines(Layout::Dense { pitch, offset, .. })) => {
@@ -48,11 +49,12 @@ impl<T: Element> Spread<'_, T> {
                     }
                     _ => {}
                 }
-                self.source.expand(set, row, self.lines, 0..channels, &mut tile);
+                self.source.expand(set, row, self.lines, 0..channels, &mut full);
                 if let Some(scale) = self.scale {
-                    scale_lines(&mut tile, scale);
+                    scale_lines(&mut full, scale);
                 }
-                self.target.deliver(row, 0, &tile, channels, channels, self.add, block);
+                let tile = Tile { row, first: 0, width: channels, values: &full, stride: channels };
+                self.target.deliver(set, tile, self.add, block);
             }
         });
     }

@@ -46,6 +46,9 @@ pub(crate) trait Wide: Element {
     /// The first numbers, one to each set bit, 0 elsewhere.
     fn among_zeros(simd: V4, bits: u32, from: Self::Register) -> Self::Register;
 
+    /// The numbers whose bits are set, side by side, 0 behind them.
+    fn together(simd: V4, bits: u32, value: Self::Register) -> Self::Register;
+
     /// Which numbers are positive.
     fn above_zero(simd: V4, value: Self::Register) -> u32;
 
@@ -128,6 +131,11 @@ impl Wide for f32 {
     #[inline(always)]
     fn among_zeros(simd: V4, bits: u32, from: Self::Register) -> Self::Register {
         simd.avx512f._mm512_maskz_expand_ps(bits as u16, from)
+    }
+
+    #[inline(always)]
+    fn together(simd: V4, bits: u32, value: Self::Register) -> Self::Register {
+        simd.avx512f._mm512_maskz_compress_ps(bits as u16, value)
     }
 
     #[inline(always)]
@@ -214,6 +222,11 @@ impl Wide for f64 {
     #[inline(always)]
     fn among_zeros(simd: V4, bits: u32, from: Self::Register) -> Self::Register {
         simd.avx512f._mm512_maskz_expand_pd(bits as u8, from)
+    }
+
+    #[inline(always)]
+    fn together(simd: V4, bits: u32, value: Self::Register) -> Self::Register {
+        simd.avx512f._mm512_maskz_compress_pd(bits as u8, value)
     }
 
     #[inline(always)]

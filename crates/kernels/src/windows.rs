@@ -17,7 +17,7 @@ use crate::active::{Active, PAD};
 use crate::cotangent::{Cotangents, Layout, Lines, Target};
 use crate::expand::{Destination, Expand};
 use crate::panels::Panels;
-use crate::pullback::{MOST_LINES, Pullback, Read, Start, by_lines, panels_at_a_time};
+use crate::pullback::{Pullback, Read, Start, by_lines, panels_at_a_time};
 use crate::rows::{Chunk, fetch};
 use crate::stage::Stage;
 use crate::wide::{Vector, Wide};

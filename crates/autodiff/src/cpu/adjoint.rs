@@ -11,11 +11,9 @@ use influence_kernels::{Element, Panels, Table};
 use super::compile::Compiler;
 use super::stages::{MaskId, Place, Sink, Site, StageKind, Step, StepKind};
 use super::together;
+use super::weights::FEW_CHANNELS;
 use crate::graph::ValueId;
 use crate::ops::Op;
-
-/// Channels below which a vector would be mostly empty.
-const FEW_CHANNELS: usize = 16;
 
 /// The reverse pass.
 pub(super) fn steps<T: Element>(compiler: &Compiler<'_, T>) -> Vec<Step<T>> {
@@ -137,11 +135,19 @@ impl<T: Element> Adjoint<'_, '_, T> {
             StepKind::Columns { rows, panels: weights.with(column), links: table.links() }
         } else {
             let scale = sink.scale(&self.compiler.stages);
-            let panels = weights.with(|at| {
-                let factor = |i: usize| scale.map_or(1.0, |scale| scale[i].to_f64());
-                Panels::reverse(taps, outputs, inputs, groups, |tap, o, i| at(tap, i, o) * factor(i))
-            });
-            StepKind::Product { links: table.links(), panels, identity: None }
+            let factor = |i: usize| scale.map_or(1.0, |scale| scale[i].to_f64());
+            // Where masks have switched channels off on both sides, skipping them saves more; so does what is taken together.
+            let plain = matches!((place, sink), (Place::Dense(_), Sink::Place(_)));
+            let (patches, panels) = match plain.then(|| weights.reversed()).flatten() {
+                Some((patches, panels)) => (Some(patches), panels),
+                None => {
+                    let panels = weights.with(|at| {
+                        Panels::reverse(taps, outputs, inputs, groups, |tap, o, i| at(tap, i, o) * factor(i))
+                    });
+                    (None, panels)
+                }
+            };
+            StepKind::Product { links: table.links(), patches, panels, identity: None }
         };
         self.push(place, sink, kind, index);
     }

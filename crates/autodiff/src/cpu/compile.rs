@@ -84,6 +84,7 @@ pub(crate) fn compile<T: Element>(graph: &Graph, tensors: &[usize]) -> Result<Co
     }
     let output = compiler.view(graph.output()).ok_or("the output does not depend on the input")?;
     compiler.mark_live(output);
+    compiler.patch();
     if let Some(trains) = &compiler.trains {
         trains.check(graph, compiler.stages.iter().filter_map(|stage| stage.trainable.as_ref()))?;
     }
@@ -314,13 +315,14 @@ impl<'a, T: Element> Compiler<'a, T> {
         if groups > 1 && self.trains.is_some() {
             return Err("a grouped convolution where parameters are perturbed".into());
         }
-        let (table, form) = match (conv, weight.as_slice()) {
-            (Some(conv), [_, _, kh, kw]) => {
-                (Window::of_conv(conv, [*kh, *kw]).table(from.extent, to.extent), Form::Convolution)
-            }
-            (Some(conv), [_, _, k]) => {
-                (Window::of_conv(conv, [1, *k]).table(from.extent, to.extent), Form::Convolution)
-            }
+        let kernel = match weight.as_slice() {
+            [_, _, kh, kw] => [*kh, *kw],
+            [.., k] => [1, *k],
+            [] => [1, 1],
+        };
+        let window = conv.map(|conv| Window::of_conv(conv, kernel));
+        let (table, form) = match (window, weight.as_slice()) {
+            (Some(window), _) => (window.table(from.extent, to.extent), Form::Convolution),
             (_, [_, _]) if to.positions() == 1 && !self.uses.depends(node.inputs[1]) => {
                 let positions = from.positions();
                 (Table::new(1, positions, positions, |_, tap| Some(tap)), Form::Linear)
@@ -335,6 +337,7 @@ impl<'a, T: Element> Compiler<'a, T> {
             inputs: from.channels,
             outputs: to.channels,
             groups,
+            neighbours: window.and_then(|window| window.neighbours(from.extent, to.extent)),
         };
         let bias = match node.inputs.get(2) {
             Some(&id) => Numbers::of(self.graph, id).ok_or("a bias that is computed")?.to_vec(),
@@ -368,7 +371,7 @@ impl<'a, T: Element> Compiler<'a, T> {
             return self.emit(kind, node.inputs[0], None, node.output, names, None, true);
         }
         self.finish(kind, node.inputs[0], None, node.output, names, None)?;
-        self.train(norm.map(|norm| Trainable { weight: None, bias: None, norm: Some(norm) }));
+        self.train(norm.map(|norm| Trainable { weight: None, patches: None, bias: None, norm: Some(norm) }));
         Ok(())
     }
 
@@ -511,6 +514,25 @@ impl<'a, T: Element> Compiler<'a, T> {
         self.stages.push(stage);
         self.between.push(between);
         self.weights.push(weights);
+    }
+
+    /// Takes Winograd's form where it pays, and where all positions are computed: a patch mixes all that it reads.
+    fn patch(&mut self) {
+        for (stage, weights) in self.stages.iter_mut().zip(&self.weights) {
+            let all = |view: View| self.maps[view.map].live.len() == self.maps[view.map].positions;
+            let (alone, Some(weights)) = (stage.kept_product().is_some(), weights) else { continue };
+            if !(all(stage.input) && all(stage.output)) {
+                continue;
+            }
+            if let (Some(trainable), Some(neighbours)) = (&mut stage.trainable, weights.neighbours) {
+                trainable.patches = Some(neighbours.gradient());
+            }
+            let StageKind::Product { patches, panels, .. } = &mut stage.kind else { continue };
+            let weights = if alone { weights.unscaled() } else { weights.clone() };
+            if let Some((own, packed)) = weights.patched() {
+                (*patches, *panels) = (Some(own), packed);
+            }
+        }
     }
 
     /// Which positions of each map are read, from the output backwards.

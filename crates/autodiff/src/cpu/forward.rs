@@ -98,13 +98,14 @@ impl<T: Element> Forward<'_, T> {
 
     /// The product alone, before it is normalised, for the gradients.
     fn keep(&mut self, stage: &Stage<T>, rows: View) {
-        let StageKind::Product { table, panels, bias } = &stage.kind else { return };
+        let StageKind::Product { table, patches, panels, bias } = &stage.kind else { return };
         let (slot, map) = (self.memory.maps[rows.map], &self.compiled.maps[rows.map]);
         let mut out = self.arena.take(slot);
         let source = self.rows(stage.input);
         let place = Place { pitch: map.pitch, offset: rows.offset };
         let size = self.samples * map.positions * map.pitch;
-        let product = Product { table, panels, bias, source, residual: None, relu: false };
+        let patches = patches.as_ref();
+        let product = Product { table, patches, panels, bias, source, residual: None, relu: false };
         product.run(self.set, self.samples, &map.live, &mut out[..size], place);
         self.arena.put(slot, out);
     }
@@ -123,14 +124,15 @@ impl<T: Element> Forward<'_, T> {
         let other = stage.other.map(|view| self.rows(view));
         let rowwise = Rowwise { source, positions: map.positions, live: &map.live, samples: self.samples };
         match &stage.kind {
-            StageKind::Product { table, panels, bias } => {
+            StageKind::Product { table, patches, panels, bias } => {
+                let patches = patches.as_ref();
                 let relu = stage.relu.is_some();
                 if let Some(norm) = stage.kept_product() {
                     let affine = [norm.affine[0].as_slice(), norm.affine[1].as_slice()];
                     let rowwise = Rowwise { source: self.rows(norm.rows), ..rowwise };
                     return rowwise.affine(self.set, Some(affine), other, relu, out, place);
                 }
-                let product = Product { table, panels, bias, source, residual: other, relu };
+                let product = Product { table, patches, panels, bias, source, residual: other, relu };
                 product.run(self.set, self.samples, &map.live, out, place);
             }
             StageKind::Channelwise { table, weights, bias } => {

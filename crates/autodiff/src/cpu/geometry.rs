@@ -1,6 +1,6 @@
 //! Which positions a window reads: convolutions and pools as tables.
 
-use influence_kernels::Table;
+use influence_kernels::{Form, Patches, Table};
 
 use crate::ops::conv::Conv2d;
 use crate::ops::pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
@@ -32,6 +32,13 @@ impl Window {
         Self { kernel: pool.kernel, stride: pool.stride, before: pool.padding, dilation: [1, 1] }
     }
 
+    /// Whether it reads the 3 x 3 neighbours of each position.
+    pub(super) fn neighbours(&self, from: Extent, to: Extent) -> Option<Neighbours> {
+        let Self { kernel, stride, before, dilation } = *self;
+        let is_plain = (kernel, stride, dilation) == ([3, 3], [1, 1], [1, 1]);
+        (is_plain && before.iter().all(|&before| before <= 2)).then_some(Neighbours { from, to, before })
+    }
+
     /// For each position of the result and tap, the position that is read.
     pub(super) fn table(&self, from: Extent, to: Extent) -> Table {
         let along = |axis: usize, at: usize, tap: usize| {
@@ -43,6 +50,32 @@ impl Window {
             let x = along(1, row % to[1], tap % self.kernel[1])?;
             Some(y * from[1] + x)
         })
+    }
+}
+
+/// A convolution over the 3 x 3 neighbours of each position.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Neighbours {
+    pub(super) from: Extent,
+    pub(super) to: Extent,
+    pub(super) before: Extent,
+}
+
+impl Neighbours {
+    /// The patches of the forward pass.
+    pub(super) fn patches(&self) -> Patches {
+        // Four by four would halve the products once more, and double the rounding that decides masks.
+        Patches::new(Form::Two, self.from, self.to, self.before)
+    }
+
+    /// The patches of the gradient of the weights.
+    pub(super) fn gradient(&self) -> Patches {
+        Patches::new(Form::Four, self.from, self.to, self.before)
+    }
+
+    /// The patches of the reverse pass, which lead the other way.
+    pub(super) fn reversed(&self) -> Patches {
+        Patches::new(Form::Four, self.to, self.from, self.before.map(|before| 2 - before))
     }
 }
 

@@ -1,13 +1,14 @@
 //! Gram matrices of the parameters' gradients, taken as the reverse pass goes by: no gradient is ever held.
 //!
 //! At each stage the reverse pass has the cotangents g of its results, and the forward pass has left the rows x that it reads. Of a product's
-//! weight there are two forms, and the one with fewer operations is taken: *tiles* of the gradient in registers ([`Outer`]), or products
-//! over *positions*: sum over p, q of (g_v(p) . g_w(q)) (x(p) . x(q)).
+//! weight there are three forms, and the one with the fewest operations is taken: *tiles* of the gradient in registers ([`Outer`]), the same
+//! by *patches* in Winograd's form, or products over *positions*: sum over p, q of (g_v(p) . g_w(q)) (x(p) . x(q)).
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use influence_kernels::{
-    self as kernels, ByChannel, Dense, Normalized, Outer, Table, gram_of, scale_lines, symmetric_gram,
+    self as kernels, ByChannel, Dense, Normalized, Outer, Patches, Table, gram_of, scale_lines,
+    symmetric_gram,
 };
 
 use super::Number;
@@ -56,8 +57,12 @@ impl Squares<'_> {
         let scale = trainable.norm.as_ref().map(|norm| norm.affine[0].as_slice());
         if let Some(place) = self.place(at, trainable.weight) {
             let kernels::At { lines, live, .. } = at.results;
-            let by_positions = prefers_positions(at.stage, table, live.len(), lines, at.results.count());
-            let gram = if by_positions { at.by_positions(table, scale) } else { at.by_tiles(table, scale) };
+            let costs = Costs::new(at.stage, table, trainable.patches.as_ref(), live.len(), lines);
+            let gram = match costs.form(at.results.count()) {
+                Form::Positions => at.by_positions(table, scale),
+                Form::Tiles => at.by_tiles(table, None, scale),
+                Form::Patches => at.by_tiles(table, trainable.patches.as_ref(), scale),
+            };
             place.copy_from_slice(&gram);
         }
     }
@@ -94,35 +99,79 @@ impl Squares<'_> {
     }
 }
 
-/// Whether the products over so many positions take fewer operations than the tiles of so many active cotangents a line.
-fn prefers_positions<T>(
-    stage: &Stage<T>,
-    table: &Table,
+/// How the Gram matrix of a weight's gradients is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Tiles,
+    Patches,
+    Positions,
+}
+
+/// Operations that each form takes.
+struct Costs {
+    /// Of each active cotangent of a line.
+    tile: usize,
+    patches: Option<usize>,
     positions: usize,
-    lines: usize,
-    count: usize,
-) -> bool {
-    let (inputs, outputs) = (stage.input.channels * table.taps(), stage.output.channels);
-    positions * positions * (2 * lines * outputs + inputs) < 2 * lines * count * inputs
+}
+
+/// What the sum over a tile's patches is followed by takes as long as so many patches more: all taps of it are transformed and squared.
+const TRANSFORM: usize = 11;
+
+impl Costs {
+    fn new<T>(
+        stage: &Stage<T>,
+        table: &Table,
+        patches: Option<&Patches>,
+        positions: usize,
+        lines: usize,
+    ) -> Self {
+        let (inputs, outputs) = (stage.input.channels, stage.output.channels);
+        let read = inputs * table.taps();
+        let of_patches = |patches: &Patches| {
+            2 * lines * outputs * inputs * patches.frequencies() * (patches.count() + TRANSFORM)
+        };
+        Self {
+            tile: 2 * lines * read,
+            patches: patches.map(of_patches),
+            positions: positions * positions * (2 * lines * outputs + read),
+        }
+    }
+
+    /// The form that takes the fewest with so many active cotangents a line.
+    fn form(&self, count: usize) -> Form {
+        let tiles = count * self.tile;
+        match self.patches {
+            Some(patches) if patches < tiles.min(self.positions) => Form::Patches,
+            _ if self.positions < tiles => Form::Positions,
+            _ => Form::Tiles,
+        }
+    }
 }
 
 /// Bytes that the matrices of one sample's tensors take while they are computed, at most.
 pub(super) fn bytes<T: Number>(compiled: &Compiled<T>, lines: usize) -> usize {
     let of_stage = |stage: &Stage<T>| {
-        let StageKind::Product { table, .. } = &stage.kind else { return 0 };
-        if stage.trainable.as_ref().is_none_or(|trainable| trainable.weight.is_none()) {
+        let (StageKind::Product { table, .. }, Some(trainable)) = (&stage.kind, &stage.trainable) else {
+            return 0;
+        };
+        if trainable.weight.is_none() {
             return 0;
         }
         let (positions, width) = (compiled.maps[stage.output.map].live.len(), stage.output.channels);
         let entries = positions * width;
         let tiles = entries * (lines * size_of::<T>() + size_of::<u32>())
             + positions * table.taps() * size_of::<Option<usize>>();
-        // The more cotangents are switched off the less do positions pay.
-        if !prefers_positions(stage, table, positions, lines, entries) {
-            return tiles;
+        let patches = trainable.patches.as_ref();
+        // The more cotangents are switched off the more do tiles pay.
+        match (Costs::new(stage, table, patches, positions, lines).form(entries), patches) {
+            (Form::Patches, Some(patches)) => tiles + Outer::<T>::bytes(patches, stage.input.channels, lines),
+            (Form::Positions, _) => {
+                let numbers = 2 * entries * lines + positions * (positions + stage.input.channels);
+                tiles.max(numbers * size_of::<T>())
+            }
+            _ => tiles,
         }
-        let numbers = 2 * entries * lines + positions * (positions + stage.input.channels);
-        tiles.max(numbers * size_of::<T>())
     };
     compiled.stages.iter().map(of_stage).max().unwrap_or(0)
 }
@@ -143,9 +192,9 @@ impl<'a, T: Number> At<'a, T> {
         Self { reverse, stage, results: kernels::At { source, lines, rows, live: &map.live, sample } }
     }
 
-    fn by_tiles(&self, table: &Table, scale: Option<&[T]>) -> Vec<f64> {
+    fn by_tiles(&self, table: &Table, patches: Option<&Patches>, scale: Option<&[T]>) -> Vec<f64> {
         let (rows, entries) = (self.reverse.values(self.stage.input), ByChannel::new(self.results));
-        let outer = Outer { table, rows, live: self.results.live, entries: &entries, scale };
+        let outer = Outer { table, patches, rows, live: self.results.live, entries: &entries, scale };
         outer.gram(self.reverse.set, self.results.sample)
     }
 

@@ -170,13 +170,15 @@ impl<T: Element> Reverse<'_, T> {
         let (lines, samples) = (self.lines, self.trace.samples);
         let stage = &self.compiled.stages[step.stage].kind;
         match &step.kind {
-            StepKind::Product { links, panels, identity } => {
+            StepKind::Product { links, patches, panels, identity } => {
                 let start = match identity {
                     Some(place) => Start::Identity(self.cotangents(*place)),
                     None if add => Start::Sum,
                     None => Start::Empty,
                 };
-                Pullback { links, panels, source, target, start, lines }.run(self.set, samples, out);
+                let patches = patches.as_ref();
+                let pullback = Pullback { links, patches, panels, source, target, start, lines };
+                pullback.run(self.set, samples, out);
             }
             StepKind::Together(parts) => {
                 let pullbacks: Vec<_> = parts.iter().filter_map(|part| self.pullback(part)).collect();
@@ -187,7 +189,7 @@ impl<T: Element> Reverse<'_, T> {
                 let layout = side_by_side(panels.written().len());
                 let (target, start) = (Target::Lines(layout), Start::Empty);
                 // The product of every row with the columns of all taps, then the sum over the taps.
-                Pullback { links: rows, panels, source, target, start, lines }
+                Pullback { links: rows, patches: None, panels, source, target, start, lines }
                     .run(self.set, samples, columns);
                 let source = Cotangents { values: columns, layout };
                 self.gather(step, links, source, Share::Columns, add, out);
@@ -214,9 +216,10 @@ impl<T: Element> Reverse<'_, T> {
 
     /// One of several products that are added to what is there.
     fn pullback<'s>(&'s self, step: &'s Step<T>) -> Option<Pullback<'s, T>> {
-        let StepKind::Product { links, panels, identity: None } = &step.kind else { return None };
+        let StepKind::Product { links, panels, identity: None, .. } = &step.kind else { return None };
         let (source, target) = (self.cotangents(step.source), self.target(step.target));
-        Some(Pullback { links, panels, source, target, start: Start::Sum, lines: self.lines })
+        let (start, lines) = (Start::Sum, self.lines);
+        Some(Pullback { links, patches: None, panels, source, target, start, lines })
     }
 
     fn gather(

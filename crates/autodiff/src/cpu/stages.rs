@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use influence_kernels::{Element, Links, PAD, Panels, Table};
+use influence_kernels::{Element, Links, PAD, Panels, Patches, Table};
 
 /// A buffer of rows: one for each position of each sample.
 #[derive(Debug, Clone)]
@@ -54,6 +54,8 @@ pub(crate) struct Stage<T> {
 pub(crate) struct Trainable<T> {
     /// Of the product.
     pub(crate) weight: Option<usize>,
+    /// The patches of its gradient in Winograd's form, where that can be taken.
+    pub(crate) patches: Option<Patches>,
     pub(crate) bias: Option<usize>,
     /// The batch normalisation behind the product, or alone.
     pub(crate) norm: Option<Norm<T>>,
@@ -97,8 +99,8 @@ impl<T> Stage<T> {
 /// What a stage does with its operands.
 #[derive(Debug, Clone)]
 pub(crate) enum StageKind<T> {
-    /// A convolution or linear layer, batch normalisation folded in.
-    Product { table: Table, panels: Panels<T>, bias: Vec<T> },
+    /// A convolution or linear layer, batch normalisation folded in; in Winograd's form where there are patches.
+    Product { table: Table, patches: Option<Patches>, panels: Panels<T>, bias: Vec<T> },
     /// The same of each channel by itself: `[tap][channel]`.
     Channelwise { table: Table, weights: Vec<T>, bias: Vec<T> },
     /// scale x + shift for each channel, or x itself.
@@ -183,7 +185,7 @@ pub(crate) struct Step<T> {
 #[derive(Debug, Clone)]
 pub(crate) enum StepKind<T> {
     /// Through a convolution; cotangents of the same rows may come with it.
-    Product { links: Links, panels: Panels<T>, identity: Option<Place> },
+    Product { links: Links, patches: Option<Patches>, panels: Panels<T>, identity: Option<Place> },
     /// Several products through masks into the same channels, row by row.
     Together(Vec<Step<T>>),
     /// Through a convolution that reads too few channels to fill a vector: its taps stand side by side as columns, which are then added
@@ -252,13 +254,17 @@ impl<T> Compiled<T> {
         T: Element,
     {
         let forward = self.stages.iter().map(|stage| match &stage.kind {
-            StageKind::Product { table, panels, .. } => panels.bytes() + table.bytes(),
+            StageKind::Product { table, patches, panels, .. } => {
+                panels.bytes() + table.bytes() + patches.as_ref().map_or(0, Patches::bytes)
+            }
             StageKind::Channelwise { table, weights, .. } => size_of_val(weights.as_slice()) + table.bytes(),
             StageKind::Average { table, .. } | StageKind::Maximum { table, .. } => table.bytes(),
             StageKind::Affine(_) | StageKind::Sum => 0,
         });
         let reverse = self.steps.iter().flat_map(Step::parts).map(|step| match &step.kind {
-            StepKind::Product { links, panels, .. } => panels.bytes() + links.bytes(),
+            StepKind::Product { links, patches, panels, .. } => {
+                panels.bytes() + links.bytes() + patches.as_ref().map_or(0, Patches::bytes)
+            }
             StepKind::Columns { rows, panels, links } => rows.bytes() + panels.bytes() + links.bytes(),
             StepKind::Channelwise { links } | StepKind::Average { links } | StepKind::Maximum { links } => {
                 links.bytes()
@@ -292,7 +298,10 @@ impl fmt::Display for View {
 impl<T> fmt::Display for Stage<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match &self.kind {
-            StageKind::Product { table, .. } => format!("product over {} taps of", table.taps()),
+            StageKind::Product { table, patches, .. } => {
+                let how = if patches.is_some() { " by patches" } else { "" };
+                format!("product over {} taps{how} of", table.taps())
+            }
             StageKind::Channelwise { table, .. } => {
                 format!("channelwise product over {} taps of", table.taps())
             }
@@ -346,8 +355,9 @@ impl<T> Step<T> {
             write!(f, "through r{mask} ")?;
         }
         match &self.kind {
-            StepKind::Product { identity, .. } => {
-                write!(f, "product of {}", self.source)?;
+            StepKind::Product { patches, identity, .. } => {
+                let how = if patches.is_some() { " by patches" } else { "" };
+                write!(f, "product{how} of {}", self.source)?;
                 identity.map_or(Ok(()), |place| write!(f, " + {place}"))
             }
             StepKind::Together(parts) => write!(f, "{} products", parts.len()),

@@ -41,11 +41,10 @@ struct Wide<'a, T> {
 
 fn wide<T>(step: &Step<T>) -> Option<Wide<'_, T>> {
     match (&step.kind, step.target) {
-        (StepKind::Product { panels, identity: None, .. }, Sink::Through { view, from: 0, .. })
-            if !step.first && step.source.site() != step.target.place().site() =>
-        {
-            Some(Wide { view, panels })
-        }
+        (
+            StepKind::Product { patches: None, panels, identity: None, .. },
+            Sink::Through { view, from: 0, .. },
+        ) if !step.first && step.source.site() != step.target.place().site() => Some(Wide { view, panels }),
         _ => None,
     }
 }

@@ -54,7 +54,7 @@ impl Trained {
     /// The tensors of a convolution or linear layer.
     pub(super) fn product<T>(&self, graph: &Graph, node: &Node) -> Trainable<T> {
         let tensor = |position: usize| self.tensor(graph, *node.inputs.get(position)?);
-        Trainable { weight: tensor(1), bias: tensor(2), norm: None }
+        Trainable { weight: tensor(1), patches: None, bias: tensor(2), norm: None }
     }
 
     /// Refuses a perturbed tensor that no stage has taken in.

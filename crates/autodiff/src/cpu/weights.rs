@@ -1,8 +1,9 @@
 //! The weights of a product as the graph has them, and as the stages and steps take them.
 
-use influence_kernels::{Element, Panels, Table};
+use influence_kernels::{Element, Panels, Patches, Table};
 
 use super::constants::Numbers;
+use super::geometry::Neighbours;
 use super::stages::StageKind;
 
 /// The weights of a product, for packing them a second time.
@@ -17,7 +18,18 @@ pub(super) struct Weights<'a> {
     pub(super) outputs: usize,
     /// Of neighbouring channels, each of which reads its own inputs alone.
     pub(super) groups: usize,
+    /// Where the taps are, if they are an image's 3 x 3 neighbours.
+    pub(super) neighbours: Option<Neighbours>,
 }
+
+/// Channels below which a vector would be mostly empty.
+pub(super) const FEW_CHANNELS: usize = 16;
+
+/// Patches for whose sake a sample's weights are read.
+const LEAST_PATCHES: usize = 4;
+
+/// Numbers above which weights in Winograd's form have to come from too far.
+const MOST_WEIGHTS: usize = 1 << 20;
 
 /// How weights are laid out in the graph.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +53,37 @@ impl Weights<'_> {
             return StageKind::Channelwise { table, weights: self.channelwise(), bias };
         }
         let panels = self.with(|at| Panels::forward(taps, inputs, outputs, groups, at));
-        StageKind::Product { table, panels, bias }
+        StageKind::Product { table, patches: None, panels, bias }
+    }
+
+    /// The same weights for patches of the forward pass, where that pays.
+    pub(super) fn patched<T: Element>(&self) -> Option<(Patches, Panels<T>)> {
+        let patches = self.neighbours?.patches();
+        let Self { inputs, outputs, .. } = *self;
+        self.pays(&patches).then(|| {
+            let panels = self.with(|at| patches.panels(inputs, outputs, at));
+            (patches, panels)
+        })
+    }
+
+    /// The same weights for patches of the reverse pass, where that pays.
+    pub(super) fn reversed<T: Element>(&self) -> Option<(Patches, Panels<T>)> {
+        let patches = self.neighbours?.reversed();
+        let Self { taps, inputs, outputs, .. } = *self;
+        self.pays(&patches).then(|| {
+            let panels =
+                self.with(|at| patches.panels(outputs, inputs, |tap, o, i| at(taps - 1 - tap, i, o)));
+            (patches, panels)
+        })
+    }
+
+    /// Whether Winograd's form of a convolution takes less time: patches that do not reach far across the edges, enough of them for weights
+    /// that are more than before, and channels that fill vectors.
+    fn pays(&self, patches: &Patches) -> bool {
+        let wide = self.groups == 1 && self.inputs.min(self.outputs) >= FEW_CHANNELS;
+        let weights = patches.frequencies() * self.inputs * self.outputs;
+        let waste = 10 * patches.results() <= 14 * patches.rows();
+        wide && waste && patches.count() >= LEAST_PATCHES && weights <= MOST_WEIGHTS
     }
 
     /// Whether each channel reads itself alone.

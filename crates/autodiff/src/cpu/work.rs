@@ -11,7 +11,7 @@ use super::stages::{Compiled, Place, Sink, StageKind, Step, StepKind};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Work {
     /// Of channels that the masks have left on, where they are read and where they are written. With the zeros that fill the panels of
-    /// grouped convolutions, which may be more than a dense pass would do.
+    /// grouped convolutions, which may be more than a dense pass would do, and of Winograd's form all its products, which are fewer.
     pub done: u64,
     /// Of the channels that are on where they are read, whatever is written: what an instruction set without the write side does.
     pub read: u64,
@@ -42,6 +42,15 @@ pub(super) fn count<T: Element>(compiled: &Compiled<T>, trace: &Trace<T>) -> Wor
             }
             _ => continue,
         };
+        let readings: usize = (0..links.targets()).map(|row| links.of(row).len()).sum();
+        work.dense += (trace.samples * readings * dense) as u64;
+        if let StepKind::Product { patches: Some(patches), .. } = &step.kind {
+            // All channels of both sides.
+            let products = trace.samples * patches.count() * patches.frequencies() * inputs * outputs;
+            work.done += products as u64;
+            work.read += products as u64;
+            continue;
+        }
         let source = match step.source {
             Place::Compressed(mask) if !matches!(step.kind, StepKind::Channelwise { .. }) => Some(mask),
             _ => None,
@@ -50,8 +59,6 @@ pub(super) fn count<T: Element>(compiled: &Compiled<T>, trace: &Trace<T>) -> Wor
         for sample in 0..trace.samples {
             blocks.iter().for_each(|block| add(&mut work, links, sample, masks, block));
         }
-        let readings: usize = (0..links.targets()).map(|row| links.of(row).len()).sum();
-        work.dense += (trace.samples * readings * dense) as u64;
     }
     work
 }

@@ -1,6 +1,6 @@
 //! Made-up cases, what the kernels get of them, and how their results are read.
 
-use influence_kernels::{Active, Element, InstructionSet, Layout, MOST_LINES, Table, Target};
+use influence_kernels::{Active, Element, Form, InstructionSet, Layout, MOST_LINES, Patches, Table, Target};
 use proptest::prelude::*;
 
 /// Rounding of a sum of some hundred products of numbers up to 1, in units of the type's rounding.
@@ -90,9 +90,50 @@ pub(crate) fn table(case: &Case, draws: &mut Draws) -> Table {
     })
 }
 
+/// A case over the 3 x 3 neighbours in a made-up image.
+pub(crate) struct Image {
+    pub(crate) case: Case,
+    pub(crate) table: Table,
+    from: [usize; 2],
+    to: [usize; 2],
+    before: [usize; 2],
+}
+
+pub(crate) fn image(case: &Case, draws: &mut Draws) -> Image {
+    let from = [1 + draws.below(9), 1 + draws.below(9)];
+    let before = [draws.below(3), draws.below(3)];
+    // At least one position, with as much padding behind the image as it takes.
+    let to = [0, 1].map(|axis| (from[axis] + before[axis] + draws.below(3)).saturating_sub(2).max(1));
+    let read = |row: usize, tap: usize| {
+        let [y, x] = [row / to[1] + tap / 3, row % to[1] + tap % 3];
+        let (y, x) = (y.checked_sub(before[0])?, x.checked_sub(before[1])?);
+        (y < from[0] && x < from[1]).then_some(y * from[1] + x)
+    };
+    let [behind, ahead] = [to[0] * to[1], from[0] * from[1]];
+    // Half the channels: nine taps take long as plain loops.
+    let [inputs, outputs] = [case.inputs, case.outputs].map(|channels| channels.div_ceil(2));
+    let case = Case { inputs, outputs, rows: [ahead, behind], taps: 9, groups: 1, ..case.clone() };
+    Image { case, table: Table::new(behind, 9, ahead, read), from, to, before }
+}
+
+impl Image {
+    /// Of the forward pass.
+    pub(crate) fn patches(&self, form: Form) -> Patches {
+        Patches::new(form, self.from, self.to, self.before)
+    }
+
+    /// Of the reverse pass.
+    pub(crate) fn reversed(&self, form: Form) -> Patches {
+        Patches::new(form, self.to, self.from, self.before.map(|before| 2 - before))
+    }
+}
+
 pub(crate) fn sets() -> impl Iterator<Item = InstructionSet> {
     InstructionSet::ALL.into_iter().filter(|set| set.is_available())
 }
+
+/// How much larger than a plain sum's the rounding of Winograd's form may be: what it adds up is larger than the sum.
+pub(crate) const PATCHED: f64 = 4.0;
 
 pub(crate) fn close<T: Element>(found: &[T], expected: &[f64], unit: f64, what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");

@@ -1,9 +1,9 @@
 //! Products and masks.
 
-use influence_kernels::{Active, Channelwise, Dense, Element, Panels, Place, Product};
+use influence_kernels::{Active, Channelwise, Dense, Element, Form, Panels, Patches, Place, Product, Table};
 use proptest::prelude::*;
 
-use crate::cases::{CANARY, Case, Draws, cases, close, sets, table};
+use crate::cases::{CANARY, Case, Draws, PATCHED, cases, close, image, sets, table};
 
 /// Masks and lists, as the sets make them, against one number at a time.
 fn check_masks<T: Element>(case: &Case) {
@@ -23,16 +23,28 @@ fn check_masks<T: Element>(case: &Case) {
     }
 }
 
-fn check_product<T: Element>(case: &Case, unit: f64) {
+fn check_products<T: Element>(case: &Case, unit: f64) {
+    let mut draws = Draws(case.seed);
+    check_product::<T>(case, &table(case, &mut draws), None, unit);
+    let image = image(case, &mut draws);
+    for form in [Form::Two, Form::Four] {
+        check_product::<T>(&image.case, &image.table, Some(&image.patches(form)), PATCHED * unit);
+    }
+}
+
+fn check_product<T: Element>(case: &Case, table: &Table, patches: Option<&Patches>, unit: f64) {
     let mut draws = Draws(case.seed);
     let Case { samples, inputs, outputs, groups, rows: [before, behind], taps, share, .. } = *case;
-    let table = table(case, &mut draws);
     let weights: Vec<f64> = draws.numbers(taps * inputs * outputs);
     let weight = |tap: usize, i: usize, o: usize| {
         if case.joins(i, o) { weights[(tap * inputs + i) * outputs + o] } else { 0.0 }
     };
-    let panels = Panels::<T>::forward(taps, inputs, outputs, groups, weight);
-    let live: Vec<_> = (0..behind).filter(|_| draws.below(10) < share.max(1)).collect();
+    let panels = match patches {
+        Some(patches) => patches.panels(inputs, outputs, weight),
+        None => Panels::<T>::forward(taps, inputs, outputs, groups, weight),
+    };
+    let is_live = |draws: &mut Draws| patches.is_some() || draws.below(10) < share.max(1);
+    let live: Vec<_> = (0..behind).filter(|_| is_live(&mut draws)).collect();
     let (bias, x): (Vec<T>, Vec<T>) =
         (draws.numbers(outputs), draws.numbers(samples * before * (inputs + 4)));
     let residual: Vec<T> = draws.numbers(samples * behind * outputs);
@@ -41,7 +53,8 @@ fn check_product<T: Element>(case: &Case, unit: f64) {
     for (with, relu) in [(false, true), (true, false), (true, true)] {
         let dense = Dense { values: &residual, pitch: outputs, offset: 0, channels: outputs };
         let product = Product {
-            table: &table,
+            table,
+            patches,
             panels: &panels,
             bias: &bias,
             source,
@@ -115,8 +128,8 @@ proptest! {
 
     #[test]
     fn products_agree_with_plain_loops(case in cases()) {
-        check_product::<f32>(&case, f64::from(f32::EPSILON));
-        check_product::<f64>(&case, f64::EPSILON);
+        check_products::<f32>(&case, f64::from(f32::EPSILON));
+        check_products::<f64>(&case, f64::EPSILON);
     }
 
     #[test]

@@ -1,16 +1,25 @@
 //! Gram matrices of gradients.
 
-use influence_kernels::{At, ByChannel, Cotangents, Dense, Element, Layout, Normalized, Outer, gram_of};
+use influence_kernels::{
+    At, ByChannel, Cotangents, Dense, Element, Form, Layout, Normalized, Outer, Patches, Table, gram_of,
+};
 use proptest::prelude::*;
 
-use crate::cases::{Case, Draws, Given, ROUNDINGS, cases, given, sets, table};
+use crate::cases::{Case, Draws, Given, PATCHED, ROUNDINGS, cases, given, image, sets, table};
 
 /// The Gram matrices of a layer's weight, of its bias, and of what is normalised behind it.
 fn check_grams<T: Element>(case: &Case, unit: f64) {
     let mut draws = Draws(case.seed);
+    check_gram::<T>(case, &table(case, &mut draws), None, unit);
+    let image = image(case, &mut draws);
+    check_gram::<T>(&image.case, &image.table, Some(&image.patches(Form::Four)), PATCHED * unit);
+}
+
+fn check_gram<T: Element>(case: &Case, table: &Table, patches: Option<&Patches>, unit: f64) {
+    let mut draws = Draws(case.seed);
     let Case { samples, inputs, outputs, rows: [before, behind], taps, lines, share, .. } = *case;
-    let table = table(case, &mut draws);
-    let live: Vec<_> = (0..behind).filter(|_| draws.below(10) < 7).collect();
+    let is_live = |draws: &mut Draws| patches.is_some() || draws.below(10) < 7;
+    let live: Vec<_> = (0..behind).filter(|_| is_live(&mut draws)).collect();
     let mask = draws.active(samples * behind, outputs, share);
     let pitch = inputs + 4;
     let (x, y): (Vec<T>, Vec<T>) =
@@ -58,7 +67,7 @@ fn check_grams<T: Element>(case: &Case, unit: f64) {
         let weight = naive(&gradients);
         let biases: Vec<Vec<f64>> = sums.chunks(outputs).map(<[f64]>::to_vec).collect();
         for set in sets() {
-            let outer = Outer { table: &table, rows, live: &live, entries: &entries, scale: Some(&scale) };
+            let outer = Outer { table, patches, rows, live: &live, entries: &entries, scale: Some(&scale) };
             near(&outer.gram(set, sample), &weight, unit, &format!("{set}, weight, {layout:?}"));
             let [found, products] = at.sums(set, Some(normalized));
             near(&found, &sums, f64::EPSILON, "sums");

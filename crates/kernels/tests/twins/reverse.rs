@@ -1,40 +1,52 @@
 //! Pullbacks, gathers and spreads.
 
 use influence_kernels::{
-    Cotangents, Element, Gather, Layout, Panels, Pullback, Share, Spread, Start, Target,
+    Cotangents, Element, Form, Gather, Layout, Panels, Patches, Pullback, Share, Spread, Start, Table, Target,
 };
 use proptest::prelude::*;
 
 use crate::cases::{
-    CANARY, Case, Draws, Given, cases, close, fill, given, naive_pullback, read, sets, table, target_is_on,
-    triples,
+    CANARY, Case, Draws, Given, PATCHED, cases, close, fill, given, image, naive_pullback, read, sets, table,
+    target_is_on, triples,
 };
 
-fn check_pullback<T: Element>(case: &Case, unit: f64) {
+fn check_pullbacks<T: Element>(case: &Case, unit: f64) {
+    let mut draws = Draws(case.seed);
+    check_pullback::<T>(case, &table(case, &mut draws), None, unit);
+    let image = image(case, &mut draws);
+    let form = [Form::Two, Form::Four][draws.below(2)];
+    check_pullback::<T>(&image.case, &image.table, Some(&image.reversed(form)), PATCHED * unit);
+}
+
+fn check_pullback<T: Element>(case: &Case, table: &Table, patches: Option<&Patches>, unit: f64) {
     let mut draws = Draws(case.seed);
     let Case { samples, inputs, outputs, groups, rows: [before, behind], taps, lines, share, .. } = *case;
-    let table = table(case, &mut draws);
     let links = table.links();
     let weights: Vec<f64> = draws.numbers(taps * inputs * outputs);
     let weight = |tap: usize, o: usize, i: usize| {
         if case.joins(i, o) { weights[(tap * outputs + o) * inputs + i] } else { 0.0 }
     };
-    let panels = Panels::<T>::reverse(taps, outputs, inputs, groups, weight);
+    let panels = match patches {
+        // The other way round, a tap leads to the opposite side.
+        Some(patches) => patches.panels(outputs, inputs, |tap, o, i| weight(8 - tap, o, i)),
+        None => Panels::<T>::reverse(taps, outputs, inputs, groups, weight),
+    };
     let (read_mask, written_mask) =
         (draws.active(samples * behind, outputs, share), draws.active(samples * before, inputs, 10 - share));
     let other_mask = draws.active(samples * before, inputs, 5);
     let (pitch, offset) = (inputs + draws.below(40) + 3, draws.below(3));
     let dense = Layout::Dense { pitch, offset, channels: inputs };
-    let sources =
-        [Layout::Compressed(&read_mask), Layout::Dense { pitch: outputs + 5, offset: 2, channels: outputs }];
+    let dense_source = Layout::Dense { pitch: outputs + 5, offset: 2, channels: outputs };
+    let compressed = patches.is_none().then_some(Layout::Compressed(&read_mask));
+    let sources = compressed.into_iter().chain([dense_source]);
     let targets = [
         Target::Lines(dense),
         Target::Lines(Layout::Compressed(&written_mask)),
         Target::Masked { active: &written_mask, pitch, offset },
     ];
-    for (source, target) in sources.into_iter().flat_map(|source| targets.map(|target| (source, target))) {
+    for (source, target) in sources.flat_map(|source| targets.map(|target| (source, target))) {
         let cotangents: Given<T> = given(source, samples * behind, lines, &mut draws);
-        let product = naive_pullback(case, &table, &cotangents.full, weight);
+        let product = naive_pullback(case, table, &cotangents.full, weight);
         let others = [dense, Layout::Compressed(&other_mask)]
             .map(|layout| given::<T>(layout, samples * before, lines, &mut draws));
         let starts = [
@@ -51,7 +63,6 @@ fn check_pullback<T: Element>(case: &Case, unit: f64) {
             let mut initial = vec![T::from_f64(CANARY); block];
             fill(target, samples * before, lines, &mut initial, &mut draws);
             let old = read(target, samples * before, lines, channels, &initial);
-            let keeps_old = matches!(start, Start::Sum);
             let zero = vec![0.0; old.len()];
             let added = match which {
                 1 => &others[0].full,
@@ -61,7 +72,7 @@ fn check_pullback<T: Element>(case: &Case, unit: f64) {
             let expected: Vec<_> = (0..old.len())
                 .map(|at| {
                     let (row, channel) = (at / inputs / lines, at % inputs);
-                    let sum = if keeps_old { old[at] } else { 0.0 };
+                    let sum = if matches!(start, Start::Sum) { old[at] } else { 0.0 };
                     let on = target_is_on(target, row, channel);
                     if on { sum + added[at] + product[at] } else { sum }
                 })
@@ -70,6 +81,7 @@ fn check_pullback<T: Element>(case: &Case, unit: f64) {
                 let mut out = initial.clone();
                 let pullback = Pullback {
                     links: &links,
+                    patches,
                     panels: &panels,
                     source: Cotangents { values: &cotangents.values, layout: source },
                     target,
@@ -78,12 +90,8 @@ fn check_pullback<T: Element>(case: &Case, unit: f64) {
                 };
                 pullback.run(set, samples, &mut out);
                 let found = read(target, samples * before, lines, channels, &out);
-                close(
-                    &found,
-                    &expected,
-                    unit,
-                    &format!("{set}, {source:?} to {target:?}, start {which}, {case:?}"),
-                );
+                let what = format!("{set}, {source:?} to {target:?}, start {which}, {case:?}");
+                close(&found, &expected, unit, &what);
             }
         }
     }
@@ -125,6 +133,7 @@ fn check_together<T: Element>(case: &Case, unit: f64) {
         .iter()
         .map(|(links, panels, given, read_mask, active)| Pullback {
             links,
+            patches: None,
             panels,
             source: Cotangents { values: &given.values, layout: Layout::Compressed(read_mask) },
             target: Target::Masked { active, pitch, offset },
@@ -230,8 +239,8 @@ proptest! {
 
     #[test]
     fn pullbacks_agree_with_plain_loops(case in cases()) {
-        check_pullback::<f32>(&case, f64::from(f32::EPSILON));
-        check_pullback::<f64>(&case, f64::EPSILON);
+        check_pullbacks::<f32>(&case, f64::from(f32::EPSILON));
+        check_pullbacks::<f64>(&case, f64::EPSILON);
     }
 
     #[test]
