@@ -53,7 +53,7 @@ struct Instruction {
     channels: usize,
 }
 
-const KINDS: u8 = 18;
+const KINDS: u8 = 19;
 
 /// Made-up weights.
 fn weights<const D: usize>(shape: [usize; D], seed: usize, device: &Device) -> Tensor<D> {
@@ -93,6 +93,13 @@ fn apply(norms: &Norms, instruction: Instruction, values: &[Tensor<4>]) -> Optio
         14 => grouped(a, second, channels, [3, 3], options([1, 1], [1, 1], [1, 1])),
         15 if h > 2 && w > 2 => grouped(a, second, channels, [3, 2], options([2, 2], [1, 0], [1, 1])),
         16 if h > 2 && w > 2 => grouped(a, 0, 0, [2, 3], options([1, 2], [1, 2], [2, 1])),
+        // Enough channels on both sides for Winograd's form.
+        18 if c >= 16 && h > 2 && w > 2 => conv2d(
+            a,
+            weights([16 + channels, c, 3, 3], second, &device),
+            None,
+            options([1, 1], [first % 2, second % 3], [1, 1]),
+        ),
         17 => relu(norms.norms[c - 1].forward(grouped(a, 0, 0, [3, 3], options([1, 1], [1, 1], [1, 1])))),
         _ => return None,
     })
@@ -236,15 +243,24 @@ proptest! {
     }
 }
 
-/// Enough rows and channels that the work is cut up for several threads.
+/// Enough rows and channels that the work is cut up for several threads, and that Winograd's form is taken both ways.
 fn large() -> Graph {
     let forward = |_: &Empty, x: Tensor<4>| {
         let device = x.device();
         let options = ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
         let stem = relu(conv2d(x, weights([40, 2, 3, 3], 1, &device), None, options.clone()));
         let block = bottleneck(bottleneck(stem.clone(), 24, [1, 1]), 33, [2, 2]);
-        let more = relu(conv2d(block.clone(), weights([8, 66, 3, 3], 4, &device), None, options));
+        let more = relu(conv2d(block.clone(), weights([8, 66, 3, 3], 4, &device), None, options.clone()));
         let all = relu(Tensor::cat(vec![block, more], 1));
+        let inner = relu(conv2d(
+            all.clone(),
+            weights([22, 74, 1, 1], 5, &device),
+            None,
+            ConvOptions::new([1, 1], [0, 0], [1, 1], 1),
+        ));
+        // No ReLU behind it: its cotangents are dense.
+        let all =
+            Tensor::cat(vec![all, conv2d(inner, weights([19, 22, 3, 3], 6, &device), None, options)], 1);
         let flat = adaptive_avg_pool2d(all, [2, 2]).flatten::<2>(1, 3);
         let features = flat.dims()[1];
         linear(flat, weights([features, 13], 3, &device), None)
@@ -428,6 +444,12 @@ fn bits(program: &Program, samples: &TensorData) -> Vec<u64> {
 #[test]
 fn threads_and_batches_do_not_show() {
     let (graph, samples) = (large(), batch(5, &LARGE));
+    let executor = CpuExecutor::new(Arc::new(graph.clone()), Precision::F64, None);
+    let text = executor.expect("finite").expect("known").to_string();
+    assert!(
+        text.contains("product over 9 taps by patches of") && text.contains("product by patches of"),
+        "{text}"
+    );
     for (precision, set) in
         [Precision::F32, Precision::F64].into_iter().flat_map(|p| sets().map(move |s| (p, s)))
     {

@@ -24,6 +24,8 @@ const SAMPLE: [usize; 3] = [2, 20, 14];
 #[derive(Module, Debug)]
 struct Net {
     stem: Conv2d,
+    /// Its gradient goes by patches in Winograd's form.
+    mix: Conv2d,
     blocks: Vec<Conv2d>,
     shortcut: Conv2d,
     grow: Conv2d,
@@ -47,6 +49,7 @@ impl Net {
         let norms = [18, 7, 7, 21, 21, 30].map(|channels| BatchNormConfig::new(channels).init(&device));
         let net = Self {
             stem: conv([2, 18], [3, 3], 1, 1, true),
+            mix: conv([18, 18], [3, 3], 1, 1, true),
             blocks: vec![
                 conv([18, 7], [1, 1], 2, 1, false),
                 conv([7, 7], [3, 1], 1, 1, true),
@@ -64,6 +67,7 @@ impl Net {
     fn forward(&self, x: Tensor<4>) -> Tensor<2> {
         let norm = |at: usize, x: Tensor<4>| self.norms[at].forward(x);
         let x = relu(norm(0, self.stem.forward(x)));
+        let x = self.mix.forward(x.clone()) + x;
         let y = relu(norm(1, self.blocks[0].forward(x.clone())));
         let y = relu(norm(2, self.blocks[1].forward(y)));
         let y = relu(norm(3, self.blocks[2].forward(y)) + self.shortcut.forward(x));
@@ -97,7 +101,7 @@ fn grams(engine: Engine, precision: Precision, batch: usize, samples: &TensorDat
 
 fn assert_agree(found: &[SampleGrams], expected: &[SampleGrams], tolerance: f64, what: &str) {
     let names: Vec<_> = captured().parameters().iter().map(|parameter| parameter.name.clone()).collect();
-    assert_eq!(names.len(), 27);
+    assert_eq!(names.len(), 29);
     for (found, expected) in found.iter().zip(expected) {
         let (own, other) = (found.input.iter(), expected.input.iter());
         let all = found.tensors.iter().chain(own).zip(expected.tensors.iter().chain(other));
