@@ -3,6 +3,7 @@
 //! The cotangents of one sample, K - 1 of them for a classifier of K classes, share the sample's masks: at each position only the active
 //! channels carry a cotangent, for all K - 1 at once. [`Pullback`] reads, and where the instruction set allows writes, nothing else.
 //! [`Product`] is the forward pass that goes with it. Neither knows of graphs, strides or padding: which rows a row reads is a [`Table`].
+//! Convolutions over 3 x 3 neighbours can be taken in Winograd's form, with fewer products, where all channels are computed ([`Patches`]).
 //!
 //! # Notation
 //!
@@ -17,7 +18,7 @@
 //! # Accuracy
 //!
 //! Sums run over taps and then channels, one product after the other, in dense products each fused with its sum where the set has such an
-//! instruction. A row's result has the same bits whatever else is computed, on any number of threads; it differs between instruction sets by rounding.
+//! instruction; by [`Patches`] over channels at each frequency. A row's result has the same bits whatever else is computed, on any number of threads; it differs between instruction sets by rounding.
 
 mod active;
 mod channels;

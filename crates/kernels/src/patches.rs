@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::panels::Panels;
 use crate::simd::Element;
 use crate::table::Table;
-use crate::winograd::Form;
+use crate::winograd::{Form, MOST_SIDE};
 
 /// The patches of a convolution over 3 x 3 neighbours, of one sample, line by line of patches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,13 +56,13 @@ impl Patches {
         outputs: usize,
         weight: impl Fn(usize, usize, usize) -> f64,
     ) -> Panels<T> {
-        let count = self.frequencies();
+        let (side, count) = (self.form.reads(), self.frequencies());
         let mut all = Vec::with_capacity(inputs * outputs * count);
         for (input, o) in (0..inputs).flat_map(|input| (0..outputs).map(move |o| (input, o))) {
-            let lines = [0, 1, 2].map(|i| self.form.values(&[0, 1, 2].map(|j| weight(3 * i + j, input, o))));
-            let columns = (0..self.form.reads()).map(|j| self.form.values(&[0, 1, 2].map(|i| lines[i][j])));
-            let columns: Vec<_> = columns.collect();
-            all.extend((0..count).map(|at| columns[at % self.form.reads()][at / self.form.reads()]));
+            let lines = [0, 1, 2].map(|i| self.form.values([0, 1, 2].map(|j| weight(3 * i + j, input, o))));
+            let columns: [_; MOST_SIDE] =
+                std::array::from_fn(|j| self.form.values([0, 1, 2].map(|i| lines[i][j])));
+            all.extend((0..count).map(|at| columns[at % side][at / side]));
         }
         Panels::forward(count, inputs, outputs, 1, |at, input, o| all[(input * outputs + o) * count + at])
     }

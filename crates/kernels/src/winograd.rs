@@ -31,8 +31,11 @@ pub enum Form {
     Four,
 }
 
+/// The most rows that a patch reads side by side.
+pub(crate) const MOST_SIDE: usize = 6;
+
 /// The most frequencies, and rows that a patch reads.
-pub(crate) const MOST_READS: usize = 36;
+pub(crate) const MOST_READS: usize = MOST_SIDE * MOST_SIDE;
 
 impl Form {
     /// M.
@@ -58,14 +61,17 @@ impl Form {
         }
     }
 
-    /// G w, for a polynomial w with as many coefficients as given: its values at the points, each over the product of the distances to the others.
-    pub(crate) fn values(self, w: &[f64]) -> Vec<f64> {
-        let points = self.points();
-        let value = |point: f64| w.iter().rev().fold(0.0, |value, coefficient| value * point + coefficient);
-        let others = |at: usize| points.iter().enumerate().filter(move |(other, _)| *other != at);
-        let distances = |at: usize| others(at).map(|(_, other)| points[at] - other).product::<f64>();
-        let finite = points.iter().enumerate().map(|(at, point)| value(*point) / distances(at));
-        finite.chain(w.last().copied()).collect()
+    /// G w: the values of the polynomial with coefficients w at the points, each over the product of the distances to the others, and at
+    /// infinity; N numbers, and zeros behind them.
+    pub(crate) fn values(self, w: [f64; 3]) -> [f64; MOST_SIDE] {
+        let (points, mut values) = (self.points(), [0.0; MOST_SIDE]);
+        for (at, (value, point)) in values.iter_mut().zip(points).enumerate() {
+            let others = points.iter().enumerate().filter(|(other, _)| *other != at);
+            let distances: f64 = others.map(|(_, other)| point - other).product();
+            *value = (w[0] + point * (w[1] + point * w[2])) / distances;
+        }
+        values[points.len()] = w[2];
+        values
     }
 }
 
