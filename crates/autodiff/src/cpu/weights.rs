@@ -26,7 +26,7 @@ pub(super) struct Weights<'a> {
 pub(super) const FEW_CHANNELS: usize = 16;
 
 /// Patches for whose sake a sample's weights are read.
-const LEAST_PATCHES: usize = 4;
+const LEAST_PATCHES: usize = 16;
 
 /// Numbers above which weights in Winograd's form have to come from too far.
 const MOST_WEIGHTS: usize = 1 << 20;

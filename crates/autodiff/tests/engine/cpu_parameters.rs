@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
-use burn::tensor::module::{avg_pool2d, conv2d, max_pool2d};
+use burn::tensor::module::{adaptive_avg_pool2d, avg_pool2d, conv2d, max_pool2d};
 use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use influence_autodiff::{Engine, Graph, InstructionSet, Leaves, Options, Precision, Program, SampleGrams};
@@ -58,7 +58,7 @@ impl Net {
             shortcut: conv([18, 21], [1, 1], 2, 1, true),
             grow: conv([21, 9], [3, 3], 1, 2, true),
             norms: norms.to_vec(),
-            hidden: LinearConfig::new(30 * 5 * 3, 11).init(&device),
+            hidden: LinearConfig::new(48 * 5 * 3, 11).init(&device),
             head: LinearConfig::new(11, 6).init(&device),
         };
         net.map(&mut Weights::new(&device, DType::F32))
@@ -67,10 +67,9 @@ impl Net {
     fn forward(&self, x: Tensor<4>) -> Tensor<2> {
         let norm = |at: usize, x: Tensor<4>| self.norms[at].forward(x);
         let x = relu(norm(0, self.stem.forward(x)));
-        let x = self.mix.forward(x.clone()) + x;
         let y = relu(norm(1, self.blocks[0].forward(x.clone())));
         let y = relu(norm(2, self.blocks[1].forward(y)));
-        let y = relu(norm(3, self.blocks[2].forward(y)) + self.shortcut.forward(x));
+        let y = relu(norm(3, self.blocks[2].forward(y)) + self.shortcut.forward(x.clone()));
         let grown = self.grow.forward(relu(norm(4, y.clone())));
         let y = relu(norm(5, Tensor::cat(vec![y, grown], 1)));
         let (kernel_size, stride, dilation) = ([2, 2], [2, 2], [1, 1]);
@@ -78,6 +77,8 @@ impl Net {
         let most = MaxPoolOptions { kernel_size, stride, padding, dilation, ceil_mode: false };
         let mean = AvgPoolOptions { kernel_size, stride, padding, count_include_pad: true, ceil_mode: false };
         let y = max_pool2d(y.clone(), most) + avg_pool2d(y, mean);
+        // Every position of it is read, and no ReLU follows: its cotangents are dense.
+        let y = Tensor::cat(vec![y, adaptive_avg_pool2d(self.mix.forward(x), [5, 3])], 1);
         self.head.forward(relu(self.hidden.forward(y.flatten::<2>(1, 3))))
     }
 }
