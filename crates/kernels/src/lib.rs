@@ -47,6 +47,8 @@ mod table;
 #[cfg(target_arch = "x86_64")]
 mod wide;
 #[cfg(target_arch = "x86_64")]
+mod wide_sums;
+#[cfg(target_arch = "x86_64")]
 mod windows;
 mod winograd;
 

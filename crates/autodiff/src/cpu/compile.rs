@@ -34,7 +34,7 @@ pub(super) struct Compiler<'a, T> {
     pub(super) uses: Uses,
     places: HashMap<ValueId, (ValueId, usize)>,
     /// Where values are computed, by root.
-    views: HashMap<ValueId, View>,
+    pub(super) views: HashMap<ValueId, View>,
     /// The masks of the results of ReLUs.
     pub(super) mask_of: HashMap<ValueId, MaskId>,
     /// Nodes that stages before them have taken in.
@@ -83,6 +83,7 @@ pub(crate) fn compile<T: Element>(graph: &Graph, tensors: &[usize]) -> Result<Co
         return Err(refusals.join("; "));
     }
     let output = compiler.view(graph.output()).ok_or("the output does not depend on the input")?;
+    compiler.pool_first();
     compiler.mark_live(output);
     compiler.patch();
     if let Some(trains) = &compiler.trains {
@@ -514,54 +515,5 @@ impl<'a, T: Element> Compiler<'a, T> {
         self.stages.push(stage);
         self.between.push(between);
         self.weights.push(weights);
-    }
-
-    /// Takes Winograd's form where it pays, and where all positions are computed: a patch mixes all that it reads.
-    fn patch(&mut self) {
-        for (stage, weights) in self.stages.iter_mut().zip(&self.weights) {
-            let all = |view: View| self.maps[view.map].live.len() == self.maps[view.map].positions;
-            let (alone, Some(weights)) = (stage.kept_product().is_some(), weights) else { continue };
-            if !(all(stage.input) && all(stage.output)) {
-                continue;
-            }
-            if let (Some(trainable), Some(neighbours)) = (&mut stage.trainable, weights.neighbours) {
-                trainable.patches = Some(neighbours.gradient());
-            }
-            let StageKind::Product { patches, panels, .. } = &mut stage.kind else { continue };
-            let weights = if alone { weights.unscaled() } else { weights.clone() };
-            if let Some((own, packed)) = weights.patched() {
-                (*patches, *panels) = (Some(own), packed);
-            }
-        }
-    }
-
-    /// Which positions of each map are read, from the output backwards.
-    fn mark_live(&mut self, output: View) {
-        let mut live: Vec<Vec<bool>> = self.maps.iter().map(|map| vec![false; map.positions]).collect();
-        live[output.map].fill(true);
-        for stage in self.stages.iter().rev() {
-            let rows: Vec<_> =
-                (0..live[stage.output.map].len()).filter(|&p| live[stage.output.map][p]).collect();
-            for row in rows {
-                match &stage.kind {
-                    StageKind::Product { table, .. }
-                    | StageKind::Channelwise { table, .. }
-                    | StageKind::Average { table, .. }
-                    | StageKind::Maximum { table, .. } => {
-                        for source in (0..table.taps()).filter_map(|tap| table.source(row, tap)) {
-                            live[stage.input.map][source] = true;
-                        }
-                    }
-                    StageKind::Affine(_) | StageKind::Sum => live[stage.input.map][row] = true,
-                }
-                let norm = stage.trainable.as_ref().and_then(|trainable| trainable.norm.as_ref());
-                for view in stage.other.into_iter().chain(norm.map(|norm| norm.rows)) {
-                    live[view.map][row] = true;
-                }
-            }
-        }
-        for (map, live) in self.maps.iter_mut().zip(live) {
-            map.live = (0..live.len()).filter(|&position| live[position]).collect();
-        }
     }
 }

@@ -14,6 +14,7 @@ use influence_kernels::{
 use super::Number;
 use super::reverse::Reverse;
 use super::stages::{Compiled, Norm, Place, Stage, StageKind, Step, StepKind, Trainable};
+use super::weights::FEW_CHANNELS;
 
 /// Matrices under way.
 pub(super) struct Squares<'a> {
@@ -149,6 +150,9 @@ impl Costs {
     }
 }
 
+/// Numbers that are read behind the last column.
+const COLUMNS_PAD: usize = 32;
+
 /// Bytes that the matrices of one sample's tensors take while they are computed, at most.
 pub(super) fn bytes<T: Number>(compiled: &Compiled<T>, lines: usize) -> usize {
     let of_stage = |stage: &Stage<T>| {
@@ -161,7 +165,11 @@ pub(super) fn bytes<T: Number>(compiled: &Compiled<T>, lines: usize) -> usize {
         let (positions, width) = (compiled.maps[stage.output.map].live.len(), stage.output.channels);
         let entries = positions * width;
         let tiles = entries * (lines * size_of::<T>() + size_of::<u32>())
-            + positions * table.taps() * size_of::<Option<usize>>();
+            + positions * table.taps() * size_of::<Option<usize>>()
+            + match stage.input.channels {
+                few if few < FEW_CHANNELS => (positions * table.taps() * few + COLUMNS_PAD) * size_of::<T>(),
+                _ => 0,
+            };
         let patches = trainable.patches.as_ref();
         // The more cotangents are switched off the more do tiles pay.
         match (Costs::new(stage, table, patches, positions, lines).form(entries), patches) {
@@ -194,8 +202,36 @@ impl<'a, T: Number> At<'a, T> {
 
     fn by_tiles(&self, table: &Table, patches: Option<&Patches>, scale: Option<&[T]>) -> Vec<f64> {
         let (rows, entries) = (self.reverse.values(self.stage.input), ByChannel::new(self.results));
-        let outer = Outer { table, patches, rows, live: self.results.live, entries: &entries, scale };
-        outer.gram(self.reverse.set, self.results.sample)
+        let (set, kernels::At { live, sample, .. }) = (self.reverse.set, self.results);
+        if table.taps() == 1 || rows.channels >= FEW_CHANNELS {
+            return Outer { table, patches, rows, live, entries: &entries, scale }.gram(set, sample);
+        }
+        // Side by side the taps fill vectors that the channels of one would leave empty.
+        let values = self.columns(table, rows);
+        let channels = table.taps() * rows.channels;
+        let rows = Dense { values: &values, pitch: channels, offset: 0, channels };
+        let (table, live) = (Table::identity(live.len()), Vec::from_iter(0..live.len()));
+        Outer { table: &table, patches: None, rows, live: &live, entries: &entries, scale }.gram(set, 0)
+    }
+
+    /// What each live position reads by all taps, `[position][tap][channel]`, and room for two vectors.
+    fn columns(&self, table: &Table, rows: Dense<'_, T>) -> Vec<T> {
+        let width = table.taps() * rows.channels;
+        let mut columns = vec![T::default(); self.results.live.len() * width + COLUMNS_PAD];
+        for (at, &position) in self.results.live.iter().enumerate() {
+            for (tap, out) in columns[at * width..][..width].chunks_exact_mut(rows.channels).enumerate() {
+                if let Some(read) = self.read(table, rows, position, tap) {
+                    out.copy_from_slice(read);
+                }
+            }
+        }
+        columns
+    }
+
+    /// The row that a position reads by a tap.
+    fn read<'r>(&self, table: &Table, rows: Dense<'r, T>, position: usize, tap: usize) -> Option<&'r [T]> {
+        let from = table.source(position, tap)?;
+        Some(rows.row(self.results.sample * table.source_rows() + from))
     }
 
     /// G(v, w) = sum over p of g_v(p) . e_w(p), e_w = A g_w, A(p, q) = x(p) . x(q).
@@ -230,10 +266,8 @@ impl<'a, T: Number> At<'a, T> {
         let mut read = vec![T::default(); live.len() * inputs];
         for tap in 0..table.taps() {
             for (out, &position) in read.chunks_exact_mut(inputs).zip(live) {
-                match table.source(position, tap) {
-                    Some(from) => {
-                        out.copy_from_slice(rows.row(self.results.sample * table.source_rows() + from));
-                    }
+                match self.read(table, rows, position, tap) {
+                    Some(read) => out.copy_from_slice(read),
                     None => out.fill(T::default()),
                 }
             }

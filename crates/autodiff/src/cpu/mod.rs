@@ -3,8 +3,9 @@
 //! All cotangents of a sample share its masks. So the reverse pass keeps the cotangents behind each ReLU compressed by its mask, reads
 //! and computes active channels alone, and takes up to nine cotangents at once. A graph is compiled in passes:
 //! 1. [`values`]: reshapes are other views of a value; operands of concatenations lie in the result from the start.
-//! 2. [`compile`]: convolution, batch normalisation, sum and ReLU become one stage; positions that nothing reads are left out.
-//! 3. [`adjoint`]: where each cotangent lies, and the steps that fill it.
+//! 2. [`compile`]: convolution, batch normalisation, sum and ReLU become one stage.
+//! 3. [`passes`]: means come before convolutions of single positions; positions that nothing reads are left out.
+//! 4. [`adjoint`]: where each cotangent lies, and the steps that fill it.
 //!
 //! The stages and steps are plain data ([`stages`]) and are printed with the plan. [`forward`] and [`reverse`] run them on the kernels of
 //! `influence-kernels`. Values are kept channels last, one row a position.
@@ -17,6 +18,7 @@ mod forward;
 mod geometry;
 mod grams;
 mod memory;
+mod passes;
 mod reverse;
 mod stages;
 mod together;

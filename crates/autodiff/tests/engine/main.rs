@@ -3,6 +3,7 @@
 mod bits;
 mod cpu;
 mod cpu_parameters;
+mod cpu_plan;
 mod dump;
 mod layers;
 mod lowering;

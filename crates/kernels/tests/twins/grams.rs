@@ -70,8 +70,8 @@ fn check_gram<T: Element>(case: &Case, table: &Table, patches: Option<&Patches>,
             let outer = Outer { table, patches, rows, live: &live, entries: &entries, scale: Some(&scale) };
             near(&outer.gram(set, sample), &weight, unit, &format!("{set}, weight, {layout:?}"));
             let [found, products] = at.sums(set, Some(normalized));
-            near(&found, &sums, f64::EPSILON, "sums");
-            near(&products, &moments, f64::EPSILON, "moments");
+            near(&found, &sums, unit, "sums");
+            near(&products, &moments, unit, "moments");
             assert_eq!(at.sums(set, None), [found, vec![]], "{set}, {case:?}");
             near(&gram_of(set, &sums, lines), &naive(&biases), f64::EPSILON, "bias");
         }
