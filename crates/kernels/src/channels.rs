@@ -4,7 +4,7 @@ use pulp::{Simd, WithSimd};
 
 use crate::cotangent::{Cotangents, Lines};
 use crate::pullback::{MOST_LINES, by_lines};
-use crate::simd::{Element, InstructionSet};
+use crate::simd::{Element, InstructionSet, WIDEST};
 
 /// For each channel of a layer's outputs the positions where it is active, and the V cotangents there.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub struct ByChannel<T> {
     starts: Vec<usize>,
     /// Places in the list of positions.
     positions: Vec<u32>,
-    /// `[entry][V]`.
+    /// `[entry][V]`, and a vector more.
     values: Vec<T>,
 }
 
@@ -51,7 +51,7 @@ impl<T: Element> ByChannel<T> {
             lines: at.lines,
             starts,
             positions: vec![0; count],
-            values: vec![T::default(); count * at.lines],
+            values: vec![T::default(); count * at.lines + WIDEST],
         };
         by_lines!(at.lines, |V| this.fill::<V>(at));
         this
@@ -80,11 +80,11 @@ impl<T: Element> ByChannel<T> {
         self.starts.len() - 1
     }
 
-    /// The entries of a channel: places in the list of positions, and `[entry][V]`.
+    /// The entries of a channel: places in the list of positions, and `[entry][V]`, with what lies behind.
     #[inline(always)]
     pub(crate) fn entries(&self, channel: usize) -> (&[u32], &[T]) {
         let (from, till) = (self.starts[channel], self.starts[channel + 1]);
-        (&self.positions[from..till], &self.values[from * self.lines..till * self.lines])
+        (&self.positions[from..till], &self.values[from * self.lines..])
     }
 }
 
@@ -99,25 +99,12 @@ impl<T> At<'_, T> {
 /// The inner products of V rows side by side, `[V, V]`, summed in f64.
 #[must_use]
 pub fn gram_of<T: Element>(set: InstructionSet, rows: &[T], lines: usize) -> Vec<f64> {
-    symmetric_gram(set, rows, rows, [lines, rows.len() / lines.max(1)])
-}
-
-/// The sum over p of a_v(p) . b_w(p), `[V, V]` in f64, of V rows of so many numbers for each p, `[p][V][size]`; it is known to be symmetric.
-#[must_use]
-pub fn symmetric_gram<T: Element>(
-    set: InstructionSet,
-    a: &[T],
-    b: &[T],
-    [lines, size]: [usize; 2],
-) -> Vec<f64> {
-    set.run(Products { a, b, lines, size })
+    set.run(Products { rows, lines })
 }
 
 struct Products<'a, T> {
-    a: &'a [T],
-    b: &'a [T],
+    rows: &'a [T],
     lines: usize,
-    size: usize,
 }
 
 impl<T: Element> WithSimd for Products<'_, T> {
@@ -125,20 +112,14 @@ impl<T: Element> WithSimd for Products<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> Vec<f64> {
-        let Self { a, b, lines, size } = self;
-        let mut sums = vec![[0.0; LANES]; lines * lines];
-        let block = (lines * size).max(1);
-        for (a, b) in a.chunks_exact(block).zip(b.chunks_exact(block)) {
-            for v in 0..lines {
-                for w in v..lines {
-                    let pair = &mut sums[v * lines + w];
-                    add_products(&a[v * size..][..size], &b[w * size..][..size], pair);
-                }
-            }
-        }
-        let mut gram: Vec<f64> = sums.iter().map(|sums| sums.iter().sum()).collect();
-        for (v, w) in (0..lines).flat_map(|v| (0..v).map(move |w| (v, w))) {
-            gram[v * lines + w] = gram[w * lines + v];
+        let (lines, size) = (self.lines, self.rows.len() / self.lines.max(1));
+        let row = |v: usize| &self.rows[v * size..][..size];
+        let mut gram = vec![0.0; lines * lines];
+        for (v, w) in (0..lines).flat_map(|v| (v..lines).map(move |w| (v, w))) {
+            let mut sums = [0.0; LANES];
+            add_products(row(v), row(w), &mut sums);
+            gram[v * lines + w] = sums.iter().sum();
+            gram[w * lines + v] = gram[v * lines + w];
         }
         gram
     }

@@ -167,7 +167,7 @@ impl<'a, T: Element> Cotangents<'a, T> {
 
 /// Multiplies each channel of lines that stand side by side by its factor.
 #[inline(always)]
-pub fn scale_lines<T: Element>(lines: &mut [T], scale: &[T]) {
+pub(crate) fn scale_lines<T: Element>(lines: &mut [T], scale: &[T]) {
     for line in lines.chunks_exact_mut(scale.len()) {
         line.iter_mut().zip(scale).for_each(|(x, s)| *x = *x * *s);
     }

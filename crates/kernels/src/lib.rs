@@ -30,6 +30,7 @@ mod gather;
 #[cfg(target_arch = "x86_64")]
 mod masks;
 mod outer;
+mod pairs;
 mod panels;
 mod patched;
 mod patched_outer;
@@ -53,11 +54,12 @@ mod windows;
 mod winograd;
 
 pub use active::{Active, PAD};
-pub use channels::{At, ByChannel, gram_of, symmetric_gram};
+pub use channels::{At, ByChannel, gram_of};
 pub use channelwise::Channelwise;
-pub use cotangent::{Cotangents, Layout, Target, scale_lines};
+pub use cotangent::{Cotangents, Layout, Target};
 pub use gather::{Gather, Share};
 pub use outer::Outer;
+pub use pairs::Pairs;
 pub use panels::Panels;
 pub use patches::Patches;
 pub use pool::Rowwise;

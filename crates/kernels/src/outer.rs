@@ -35,7 +35,7 @@ pub struct Outer<'a, T> {
 }
 
 /// Output channels that one task takes; sums are added in the order of the tasks, which does not depend on threads.
-const CHANNELS: usize = 8;
+pub(crate) const CHANNELS: usize = 8;
 
 /// Numbers of a tile's line: two vectors of 16.
 pub(crate) const WIDE: usize = 32;

@@ -2,13 +2,12 @@
 //!
 //! At each stage the reverse pass has the cotangents g of its results, and the forward pass has left the rows x that it reads. Of a product's
 //! weight there are three forms, and the one with the fewest operations is taken: *tiles* of the gradient in registers ([`Outer`]), the same
-//! by *patches* in Winograd's form, or products over *positions*: sum over p, q of (g_v(p) . g_w(q)) (x(p) . x(q)).
+//! by *patches* in Winograd's form, or by *pairs* of positions ([`Pairs`]).
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use influence_kernels::{
-    self as kernels, ByChannel, Dense, Normalized, Outer, Patches, Table, gram_of, scale_lines,
-    symmetric_gram,
+    self as kernels, ByChannel, Dense, Normalized, Outer, Pairs, Patches, Table, gram_of,
 };
 
 use super::Number;
@@ -60,7 +59,7 @@ impl Squares<'_> {
             let kernels::At { lines, live, .. } = at.results;
             let costs = Costs::new(at.stage, table, trainable.patches.as_ref(), live.len(), lines);
             let gram = match costs.form(at.results.count()) {
-                Form::Positions => at.by_positions(table, scale),
+                Form::Pairs => at.by_pairs(table, scale),
                 Form::Tiles => at.by_tiles(table, None, scale),
                 Form::Patches => at.by_tiles(table, trainable.patches.as_ref(), scale),
             };
@@ -105,19 +104,31 @@ impl Squares<'_> {
 enum Form {
     Tiles,
     Patches,
-    Positions,
+    Pairs,
 }
 
-/// Operations that each form takes.
+/// Operations that each form takes, at the rate of full vectors.
 struct Costs {
+    outputs: usize,
+    /// Of a tile's squares, for all outputs.
+    squares: usize,
     /// Of each active cotangent of a line.
     tile: usize,
     patches: Option<usize>,
-    positions: usize,
+    /// The inner products of what positions read.
+    inner: usize,
 }
 
 /// What the sum over a tile's patches is followed by takes as long as so many patches more: all taps of it are transformed and squared.
 const TRANSFORM: usize = 11;
+
+/// The squares of a tile take as long as so many operations for each number of a line.
+const SQUARES: usize = 220;
+
+/// A pair of positions, an active position and an output take as long as so many operations.
+const PAIR: usize = 40;
+const ENTRY: usize = 350;
+const OUTPUT: usize = 3000;
 
 impl Costs {
     fn new<T>(
@@ -132,22 +143,51 @@ impl Costs {
         let of_patches = |patches: &Patches| {
             2 * lines * outputs * inputs * patches.frequencies() * (patches.count() + TRANSFORM)
         };
+        let products = if by_sources(table, positions) {
+            table.source_rows().pow(2) * inputs + positions.pow(2) * table.taps()
+        } else {
+            positions.pow(2) * read
+        };
         Self {
+            outputs,
+            squares: outputs * read * SQUARES,
             tile: 2 * lines * read,
             patches: patches.map(of_patches),
-            positions: positions * positions * (2 * lines * outputs + read),
+            inner: 2 * products,
         }
+    }
+
+    fn tiles(&self, count: usize) -> usize {
+        self.squares + count * self.tile
+    }
+
+    fn pairs(&self, count: usize) -> usize {
+        let each = count / self.outputs.max(1);
+        self.inner + self.outputs * (each.pow(2) / 2 * PAIR + each * ENTRY + OUTPUT)
     }
 
     /// The form that takes the fewest with so many active cotangents a line.
     fn form(&self, count: usize) -> Form {
-        let tiles = count * self.tile;
+        let (tiles, pairs) = (self.tiles(count), self.pairs(count));
         match self.patches {
-            Some(patches) if patches < tiles.min(self.positions) => Form::Patches,
-            _ if self.positions < tiles => Form::Positions,
+            Some(patches) if patches < tiles.min(pairs) => Form::Patches,
+            _ if pairs < tiles => Form::Pairs,
             _ => Form::Tiles,
         }
     }
+
+    /// Whether pairs may take the fewest with up to so many.
+    fn may_take_pairs(&self, most: usize) -> bool {
+        (1..=SHARES).any(|share| self.form(most * share / SHARES) == Form::Pairs)
+    }
+}
+
+/// Shares of all cotangents at which a plan looks.
+const SHARES: usize = 64;
+
+/// Whether it takes fewer operations to multiply all rows that a layer reads with one another than those of each tap by themselves.
+fn by_sources(table: &Table, positions: usize) -> bool {
+    table.source_rows().pow(2) < table.taps() * positions.pow(2)
 }
 
 /// Numbers that are read behind the last column.
@@ -171,15 +211,15 @@ pub(super) fn bytes<T: Number>(compiled: &Compiled<T>, lines: usize) -> usize {
                 _ => 0,
             };
         let patches = trainable.patches.as_ref();
-        // The more cotangents are switched off the more do tiles pay.
-        match (Costs::new(stage, table, patches, positions, lines).form(entries), patches) {
-            (Form::Patches, Some(patches)) => tiles + Outer::<T>::bytes(patches, stage.input.channels, lines),
-            (Form::Positions, _) => {
-                let numbers = 2 * entries * lines + positions * (positions + stage.input.channels);
-                tiles.max(numbers * size_of::<T>())
-            }
-            _ => tiles,
-        }
+        let costs = Costs::new(stage, table, patches, positions, lines);
+        let pairs = if costs.may_take_pairs(entries) {
+            let sources = if by_sources(table, positions) { table.source_rows().pow(2) } else { 0 };
+            (positions.pow(2) + sources + positions * stage.input.channels) * size_of::<T>()
+        } else {
+            0
+        };
+        tiles
+            + pairs.max(patches.map_or(0, |patches| Outer::<T>::bytes(patches, stage.input.channels, lines)))
     };
     compiled.stages.iter().map(of_stage).max().unwrap_or(0)
 }
@@ -234,34 +274,20 @@ impl<'a, T: Number> At<'a, T> {
         Some(rows.row(self.results.sample * table.source_rows() + from))
     }
 
-    /// G(v, w) = sum over p of g_v(p) . e_w(p), e_w = A g_w, A(p, q) = x(p) . x(q).
-    fn by_positions(&self, table: &Table, scale: Option<&[T]>) -> Vec<f64> {
-        let kernels::At { source, lines, rows, live, sample } = self.results;
-        let (count, width) = (live.len(), self.stage.output.channels);
-        let inner = self.inner_products(table, self.reverse.values(self.stage.input));
-        // [position][line][channel]
-        let mut own = vec![T::default(); count * lines * width];
-        for (out, position) in own.chunks_exact_mut(lines * width).zip(live) {
-            source.expand(self.reverse.set, sample * rows + position, lines, 0..width, out);
-            if let Some(scale) = scale {
-                scale_lines(out, scale);
-            }
-        }
-        let mut other = vec![T::default(); own.len()];
-        matmul(
-            MatMut::from_row_major_slice_mut(&mut other, count, lines * width),
-            Accum::Replace,
-            MatRef::from_row_major_slice(&inner, count, count),
-            MatRef::from_row_major_slice(&own, count, lines * width),
-            T::from_f64(1.0),
-            Par::Seq,
-        );
-        symmetric_gram(self.reverse.set, &own, &other, [lines, width])
+    fn by_pairs(&self, table: &Table, scale: Option<&[T]>) -> Vec<f64> {
+        let (positions, entries) = (self.results.live.len(), ByChannel::new(self.results));
+        let rows = self.reverse.values(self.stage.input);
+        let inner = if by_sources(table, positions) {
+            self.inner_by_sources(table, rows)
+        } else {
+            self.inner_by_taps(table, rows)
+        };
+        Pairs { inner: &inner, positions, entries: &entries, scale }.gram(self.reverse.set)
     }
 
-    /// x(p) . x(q) for all live positions p, q.
-    fn inner_products(&self, table: &Table, rows: Dense<'_, T>) -> Vec<T> {
-        let (live, inputs) = (self.results.live, self.stage.input.channels);
+    /// x(p) . x(q) for all live positions p, q: the sum over the taps.
+    fn inner_by_taps(&self, table: &Table, rows: Dense<'_, T>) -> Vec<T> {
+        let (live, inputs) = (self.results.live, rows.channels);
         let mut inner = vec![T::default(); live.len() * live.len()];
         let mut read = vec![T::default(); live.len() * inputs];
         for tap in 0..table.taps() {
@@ -271,10 +297,64 @@ impl<'a, T: Number> At<'a, T> {
                     None => out.fill(T::default()),
                 }
             }
-            let read = MatRef::from_row_major_slice(&read, live.len(), inputs);
-            let inner = MatMut::from_row_major_slice_mut(&mut inner, live.len(), live.len());
-            matmul(inner, Accum::Add, read, read.transpose(), T::from_f64(1.0), Par::Seq);
+            add_products(&mut inner, MatRef::from_row_major_slice(&read, live.len(), inputs));
         }
         inner
     }
+
+    /// The same by the products of all rows that are read with one another; for each position, those with the positions before it.
+    fn inner_by_sources(&self, table: &Table, rows: Dense<'_, T>) -> Vec<T> {
+        let (live, sources) = (self.results.live, table.source_rows());
+        let first = self.results.sample * sources * rows.pitch + rows.offset;
+        let values = &rows.values[first..][..(sources - 1) * rows.pitch + rows.channels];
+        let mut products = vec![T::default(); sources * sources];
+        let read = MatRef::from_row_major_slice_with_stride(values, sources, rows.channels, rows.pitch);
+        add_products(&mut products, read);
+        let mut inner = vec![T::default(); live.len() * live.len()];
+        for tap in 0..table.taps() {
+            let runs = runs(table, live, tap);
+            for (out, &position) in inner.chunks_exact_mut(live.len()).zip(live) {
+                let Some(source) = table.source(position, tap) else { continue };
+                let products = &products[source * sources..][..sources];
+                for &Run { place, source, length } in &runs {
+                    if live[place] > position {
+                        break;
+                    }
+                    let run = out[place..].iter_mut().zip(&products[source..][..length]);
+                    run.for_each(|(sum, product)| *sum = *sum + *product);
+                }
+            }
+        }
+        inner
+    }
+}
+
+/// Neighbours among the live positions that read neighbouring rows.
+struct Run {
+    /// The first among the live positions.
+    place: usize,
+    /// What it reads.
+    source: usize,
+    length: usize,
+}
+
+/// What the live positions read by a tap.
+fn runs(table: &Table, live: &[usize], tap: usize) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (place, &position) in live.iter().enumerate() {
+        let Some(source) = table.source(position, tap) else { continue };
+        match runs.last_mut() {
+            Some(run) if (run.place + run.length, run.source + run.length) == (place, source) => {
+                run.length += 1
+            }
+            _ => runs.push(Run { place, source, length: 1 }),
+        }
+    }
+    runs
+}
+
+/// The inner products of all rows with one another are added.
+fn add_products<T: Number>(out: &mut [T], rows: MatRef<'_, T>) {
+    let out = MatMut::from_row_major_slice_mut(out, rows.nrows(), rows.nrows());
+    matmul(out, Accum::Add, rows, rows.transpose(), T::from_f64(1.0), Par::Seq);
 }

@@ -1,11 +1,15 @@
 //! Gram matrices of gradients.
 
 use influence_kernels::{
-    At, ByChannel, Cotangents, Dense, Element, Form, Layout, Normalized, Outer, Patches, Table, gram_of,
+    At, ByChannel, Cotangents, Dense, Element, Form, Layout, Normalized, Outer, Pairs, Patches, Table,
+    gram_of,
 };
 use proptest::prelude::*;
 
 use crate::cases::{Case, Draws, Given, PATCHED, ROUNDINGS, cases, given, image, sets, table};
+
+/// By pairs the cotangents' cancellation counts twice.
+const PAIRED: f64 = 4.0;
 
 /// The Gram matrices of a layer's weight, of its bias, and of what is normalised behind it.
 fn check_grams<T: Element>(case: &Case, unit: f64) {
@@ -63,12 +67,25 @@ fn check_gram<T: Element>(case: &Case, table: &Table, patches: Option<&Patches>,
         };
         let at = At { source, lines, rows: behind, live: &live, sample };
         let entries = ByChannel::new(at);
+        let read = |p: usize, tap: usize| Some(rows.row(sample * before + table.source(p, tap)?));
+        let product = |p: usize, q: usize, tap: usize| -> Option<f64> {
+            Some(read(p, tap)?.iter().zip(read(q, tap)?).map(|(a, b)| a.to_f64() * b.to_f64()).sum())
+        };
+        let pair = |p: usize, q: usize| (0..taps).filter_map(|tap| product(p, q, tap)).sum::<f64>();
+        let inner: Vec<T> = live
+            .iter()
+            .flat_map(|&p| live.iter().map(move |&q| (p, q)))
+            .map(|(p, q)| T::from_f64(pair(p, q)))
+            .collect();
         let normalized = Normalized { rows: others, mean: &mean, inverse: &inverse };
         let weight = naive(&gradients);
         let biases: Vec<Vec<f64>> = sums.chunks(outputs).map(<[f64]>::to_vec).collect();
         for set in sets() {
             let outer = Outer { table, patches, rows, live: &live, entries: &entries, scale: Some(&scale) };
             near(&outer.gram(set, sample), &weight, unit, &format!("{set}, weight, {layout:?}"));
+            let pairs =
+                Pairs { inner: &inner, positions: live.len(), entries: &entries, scale: Some(&scale) };
+            near(&pairs.gram(set), &weight, unit * PAIRED, &format!("{set}, weight by pairs, {layout:?}"));
             let [found, products] = at.sums(set, Some(normalized));
             near(&found, &sums, unit, "sums");
             near(&products, &moments, unit, "moments");
