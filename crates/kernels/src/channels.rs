@@ -60,7 +60,12 @@ impl<T: Element> ByChannel<T> {
     /// Sorts the cotangents of all rows into their channels.
     fn fill<const V: usize>(&mut self, at: At<'_, T>) {
         let mut next = self.starts.clone();
+        let last = (at.sample + 1) * at.rows - 1;
         for (place, row) in at.live_rows().enumerate() {
+            // The processor does not foresee lines that are read side by side.
+            if row < last {
+                at.source.fetch(row + 1, V, 0..at.source.layout.channels());
+            }
             let Lines { ids, values, stride } = at.source.row(row, V);
             let lines: [&[T]; V] = std::array::from_fn(|line| &values[line * stride..][..ids.len()]);
             for (a, &id) in ids.iter().enumerate() {

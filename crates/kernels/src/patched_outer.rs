@@ -26,7 +26,7 @@ const RESULTS: usize = 16;
 const TAPS: usize = 9;
 
 /// Output channels whose frequencies are held at a time, while a block of the inputs' stays in a core's second cache.
-const HELD: usize = 4;
+const HELD: usize = 2;
 
 /// An [`Outer`] by patches.
 pub(crate) struct PatchedOuter<'a, T> {

@@ -43,6 +43,13 @@ impl Table {
         Self::new(rows, 1, rows, |row, _| Some(row))
     }
 
+    /// Whether each row reads itself, and there is no other.
+    #[must_use]
+    pub fn is_identity(&self) -> bool {
+        let own = |row: usize| self.source(row, 0) == Some(row);
+        self.taps == 1 && self.rows() == self.source_rows && (0..self.source_rows).all(own)
+    }
+
     /// How many target rows a sample has.
     #[must_use]
     pub fn rows(&self) -> usize {

@@ -187,7 +187,7 @@ const SHARES: usize = 64;
 
 /// Whether it takes fewer operations to multiply all rows that a layer reads with one another than those of each tap by themselves.
 fn by_sources(table: &Table, positions: usize) -> bool {
-    table.source_rows().pow(2) < table.taps() * positions.pow(2)
+    table.source_rows().pow(2) <= table.taps() * positions.pow(2)
 }
 
 /// Numbers that are read behind the last column.
@@ -310,6 +310,9 @@ impl<'a, T: Number> At<'a, T> {
         let mut products = vec![T::default(); sources * sources];
         let read = MatRef::from_row_major_slice_with_stride(values, sources, rows.channels, rows.pitch);
         add_products(&mut products, read);
+        if table.is_identity() && live.len() == sources {
+            return products;
+        }
         let mut inner = vec![T::default(); live.len() * live.len()];
         for tap in 0..table.taps() {
             let runs = runs(table, live, tap);
