@@ -57,8 +57,10 @@ impl Job {
         let memory = memory(arguments.memory.as_deref())?;
         let batch = positive("--batch", arguments.batch)?;
         set_threads(positive("--threads", arguments.threads)?)?;
-        let data = dataset(arguments)?;
+        let mut data = dataset(arguments)?;
         let images = selection.resolve(data.len())?;
+        // A training set takes as much memory as a network: what nobody has asked for is let go.
+        data.truncate(images.iter().max().map_or(0, |last| last + 1));
         if let Target::Class(class) = target
             && class >= data.classes()
         {

@@ -101,6 +101,21 @@ impl Dataset {
         &self.name
     }
 
+    /// Lets go of the images behind the first `len`, of which one stays at least, and of their memory.
+    pub fn truncate(&mut self, len: usize) {
+        let len = len.clamp(1, self.len());
+        let size = self.size();
+        for (numbers, count) in [(&mut self.pixels, len * size), (&mut self.labels, len)] {
+            match numbers {
+                Cow::Borrowed(numbers) => *numbers = &numbers[..count],
+                Cow::Owned(numbers) => {
+                    numbers.truncate(count);
+                    numbers.shrink_to_fit();
+                }
+            }
+        }
+    }
+
     /// The number of images.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -232,6 +247,23 @@ mod tests {
         let values: Vec<f64> = set.batch(&[1, 0]);
         assert_eq!((values[0], values[6], values.len()), (6.0 / 255.0, 0.0, 12));
         assert!(!set.is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_cut_off_is_gone_and_the_rest_stays_as_it_was() -> Result<(), Error> {
+        let own = Dataset::from_parts("own", [1, 1, 2], (0..8).collect(), vec![0, 1, 0, 1], names(2))?;
+        for whole in [Dataset::embedded(), own] {
+            let mut cut = whole.clone();
+            cut.truncate(3);
+            assert_eq!((cut.len(), cut.label(1), cut.shape()), (3, whole.label(1), whole.shape()));
+            assert!((0..3).all(|index| cut.image(index) == whole.image(index)));
+            assert_eq!(cut.pixels.len(), 3 * whole.size());
+            cut.truncate(9);
+            assert_eq!(cut.len(), 3);
+            cut.truncate(0);
+            assert_eq!(cut.len(), 1, "one image stays");
+        }
         Ok(())
     }
 
