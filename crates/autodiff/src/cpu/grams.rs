@@ -324,7 +324,7 @@ impl<'a, T: Number> At<'a, T> {
                         break;
                     }
                     let run = out[place..].iter_mut().zip(&products[source..][..length]);
-                    run.for_each(|(sum, product)| *sum = *sum + *product);
+                    run.for_each(|(sum, product)| *sum += *product);
                 }
             }
         }
@@ -348,7 +348,7 @@ fn runs(table: &Table, live: &[usize], tap: usize) -> Vec<Run> {
         let Some(source) = table.source(position, tap) else { continue };
         match runs.last_mut() {
             Some(run) if (run.place + run.length, run.source + run.length) == (place, source) => {
-                run.length += 1
+                run.length += 1;
             }
             _ => runs.push(Run { place, source, length: 1 }),
         }
