@@ -22,7 +22,8 @@ use common::{Case, cases};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use engine::Engine;
 use influence::{Objective, Precision, Scorer};
-use influence_autodiff::{CpuExecutor, Graph, Options, Program};
+use influence_autodiff::{Graph, Leaves, Options, Program};
+use influence_cpu::CpuExecutor;
 use influence_zoo::{Network, weights};
 
 /// Engines that are compared unless `INFLUENCE_ENGINES` names others.
@@ -46,8 +47,8 @@ impl Subject {
     fn new(case: &Case, engine: Engine, device: &Device, count: usize) -> Self {
         let (network, shape) = (case.network(weights::Precision::F32), case.golden.image_shape());
         let graph = Graph::capture(&network, Network::forward, &shape, &Device::flex()).unwrap();
-        let options = Options { engine: engine.executor(), batch: count, ..Options::default() };
-        let program = Program::new(graph, device, &options).unwrap();
+        let options = Options { batch: count, ..Options::default() };
+        let program = engine.executor().load(graph, Leaves::input(), device, &options).unwrap();
         let scorer =
             Scorer::builder().engine(engine.executor()).precision(Precision::F32).device(device).batch(count);
         let scorer = scorer.compile(&network, Network::forward, &shape).unwrap();
@@ -113,7 +114,7 @@ fn compare(criterion: &mut Criterion, case: &Case, engine: Engine, device: &Devi
 fn tell_work(case: &Case) {
     let (network, shape) = (case.network(weights::Precision::F32), case.golden.image_shape());
     let graph = Graph::capture(&network, Network::forward, &shape, &Device::flex()).unwrap();
-    let executor = CpuExecutor::new(Arc::new(graph), Precision::F32, None).unwrap().unwrap();
+    let executor = CpuExecutor::new(Arc::new(graph), Precision::F32, None, &Device::flex()).unwrap().unwrap();
     let pixels: Vec<f32> = case.golden.images().iter().map(|&x| x as f32).collect();
     let count = pixels.len() / shape.iter().product::<usize>();
     let work = executor.reverse_work(TensorData::new(pixels, [&[count], &shape[..]].concat())).unwrap();

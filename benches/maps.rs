@@ -17,7 +17,8 @@ use burn::tensor::{Device, TensorData};
 use common::{Case, cases};
 use criterion::{Criterion, criterion_group, criterion_main};
 use influence::{Channels, Family, Filter, Linearization, Precision, SampleObjective, Scorer};
-use influence_autodiff::{Engine, Graph, Options, Program, Rows};
+use influence_autodiff::{Graph, Leaves, Options, Rows};
+use influence_cpu::Engine;
 use influence_zoo::{Network, weights};
 
 const FILTERS: [&str; 3] = ["exact", "paper:1e-3", "tikhonov:100"];
@@ -139,8 +140,8 @@ fn accuracy(case: &Case) {
 fn products(case: &Case, subject: &Subject, tangents: &[f64]) -> Vec<Vec<f64>> {
     let network = case.network(weights::Precision::F64);
     let graph = Graph::capture(&network, Network::forward, &subject.shape, &Device::flex()).unwrap();
-    let options = Options { engine: Engine::Cpu(None), precision: Precision::F64, ..Options::default() };
-    let program = Program::new(graph, &Device::flex(), &options).unwrap();
+    let options = Options { precision: Precision::F64, ..Options::default() };
+    let program = Engine::Cpu(None).load(graph, Leaves::input(), &Device::flex(), &options).unwrap();
     let jacobian = program.jacobians(subject.batch(&subject.image)).unwrap().next().unwrap().unwrap();
     let Rows::F64(rows) = jacobian.rows else { panic!("a run in f64") };
     let columns = subject.image.len();

@@ -9,7 +9,8 @@ use std::hint::black_box;
 
 use burn::tensor::{Device, TensorData};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use influence_autodiff::{Engine, Graph, Jacobian, Options, Precision, Program, Rows};
+use influence_autodiff::{Graph, Jacobian, Leaves, Options, Precision, Program, Rows};
+use influence_cpu::Engine;
 use influence_data::Dataset;
 use influence_zoo::{Architecture, Network};
 use rayon::ThreadPoolBuilder;
@@ -27,8 +28,8 @@ fn graph(classes: usize) -> Graph {
 }
 
 fn program(graph: &Graph, engine: Engine, precision: Precision, batch: usize) -> Program {
-    let options = Options { engine, precision, batch, memory: None };
-    Program::new(graph.clone(), &Device::flex(), &options).unwrap()
+    let options = Options { precision, batch, memory: None };
+    engine.load(graph.clone(), Leaves::input(), &Device::flex(), &options).unwrap()
 }
 
 fn images(count: usize) -> TensorData {

@@ -9,7 +9,7 @@ mod common;
 use burn::tensor::{Device, TensorData};
 use common::{Case, cases};
 use influence::{Engine, Filter, Linearization, Precision, Score, Scorer};
-use influence_autodiff::{Graph, Options, Program, Rows};
+use influence_autodiff::{Graph, Leaves, Options, Rows};
 use influence_zoo::{Network, weights};
 
 /// Our own kernels, and Burn's on the processor.
@@ -82,8 +82,8 @@ fn logits_and_jacobians_in_f64() {
         let device = Device::flex();
         let network = case.network(weights::Precision::F64);
         let graph = Graph::capture(&network, Network::forward, &case.golden.image_shape(), &device).unwrap();
-        let options = Options { engine, precision: Precision::F64, ..Options::default() };
-        let program = Program::new(graph, &device, &options).unwrap();
+        let options = Options { precision: Precision::F64, ..Options::default() };
+        let program = engine.load(graph, Leaves::input(), &device, &options).unwrap();
         let (logits, jacobians) = (case.golden.floats("logits"), case.golden.floats("jacobian_input"));
         let largest = jacobians.iter().fold(0.0_f64, |max, x| max.max(x.abs()));
         let size = jacobians.len() / logits.len();

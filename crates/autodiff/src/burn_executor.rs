@@ -45,8 +45,8 @@ impl BurnExecutor {
             return Err(Error::Device(format!("{name} has no {}: run in f32", plan.precision)));
         }
         let place = Place { device: device.as_dispatch().clone(), dtype };
-        let transcendental =
-            (0..plan.graph.nodes.len()).find(|&i| plan.graph.nodes[i].op.is_transcendental());
+        let transcendental = (0..plan.graph.nodes.len())
+            .find(|&i| plan.span.nodes[i] && plan.graph.nodes[i].op.is_transcendental());
         if let Some(node) = transcendental.filter(|_| plan.precision == Precision::F64)
             && !device::has_double_functions(&place.device)?
         {
@@ -56,7 +56,8 @@ impl BurnExecutor {
             )));
         }
         let mut constants = vec![None; plan.graph.values.len()];
-        for (id, constant) in plan.graph.constants() {
+        let read = plan.reads();
+        for (id, constant) in plan.graph.constants().filter(|(id, _)| read[*id]) {
             constants[id] = Some(load(constant, plan.graph.values[id].kind, &place)?);
         }
         let exact = quietly(|| device.supports_dtype(burn::tensor::DType::F64)).unwrap_or(false);
@@ -80,6 +81,21 @@ impl BurnExecutor {
         Ok(this)
     }
 
+    /// Where it runs.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Whether the device has f64.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.exact
+    }
+
+    /// A constant on the device.
+    pub(crate) fn constant(&self, id: ValueId) -> Option<Array> {
+        self.constants[id].clone()
+    }
+
     /// The plan that is run.
     #[must_use]
     pub fn plan(&self) -> &Plan {
@@ -95,7 +111,7 @@ impl BurnExecutor {
     ) -> Result<Vec<TensorData>> {
         check::shape("cotangent", cotangent.shape(), &[1, 1, self.plan.graph.classes()])?;
         let linearized = BurnLinearized { executor: self, tape: self.observe(sample, |_, _| {})? };
-        let mut pending = linearized.reverse(Array::from_data(cotangent, &self.place), None)?;
+        let mut pending = linearized.reverse(vec![Array::from_data(cotangent, &self.place)], None)?;
         let one = |&tensor: &usize| {
             let shape = &self.plan.graph.parameters[tensor].shape;
             let found = linearized.of_parameter(&mut pending, tensor);
@@ -141,11 +157,19 @@ impl BurnExecutor {
     }
 
     /// The forward pass, with a look at the result of every node as it comes.
-    pub(crate) fn observe(&self, batch: TensorData, mut look: impl FnMut(usize, &Array)) -> Result<Tape> {
+    pub(crate) fn observe(&self, batch: TensorData, look: impl FnMut(usize, &Array)) -> Result<Tape> {
         let graph = &self.plan.graph;
         check::shape("batch", batch.shape(), &graph.values[graph.input].shape_at(self.plan.batch))?;
+        self.trace(vec![batch], look)
+    }
+
+    /// The forward pass from the values that are given to the plan's span.
+    pub(crate) fn trace(&self, given: Vec<TensorData>, mut look: impl FnMut(usize, &Array)) -> Result<Tape> {
+        let graph = &self.plan.graph;
         let mut tape = Tape { values: self.constants.clone(), derived: self.derived.clone() };
-        tape.values[graph.input] = Some(Array::from_data(batch, &self.place));
+        for (&id, value) in self.plan.span.inputs.iter().zip(given) {
+            tape.values[id] = Some(Array::from_data(value, &self.place));
+        }
         for step in &self.plan.steps {
             self.step(step, &mut tape)?;
             look(
@@ -209,9 +233,20 @@ pub(crate) struct Tape {
     derived: Vec<Option<Array>>,
 }
 
+impl Tape {
+    /// A value that the plan keeps.
+    pub(crate) fn value(&self, id: ValueId) -> Array {
+        owned(&self.values, id)
+    }
+}
+
 impl Executor for BurnExecutor {
     fn name(&self) -> String {
         format!("burn on {}", device::name(&self.place.device))
+    }
+
+    fn describe(&self) -> String {
+        self.plan.to_string()
     }
 
     fn linearize(&self, batch: TensorData) -> Result<Box<dyn Linearized + '_>> {
@@ -226,9 +261,9 @@ impl Executor for BurnExecutor {
 
 /// A batch's tape. Nothing is read from the device but what is asked for, so that a GPU works on while the host plans ahead.
 #[derive(Debug)]
-struct BurnLinearized<'a> {
-    executor: &'a BurnExecutor,
-    tape: Tape,
+pub(crate) struct BurnLinearized<'a> {
+    pub(crate) executor: &'a BurnExecutor,
+    pub(crate) tape: Tape,
 }
 
 impl Linearized for BurnLinearized<'_> {
@@ -279,7 +314,7 @@ fn pad_rows(rows: Array, count: usize) -> Array {
 
 impl BurnLinearized<'_> {
     fn output(&self) -> Array {
-        owned(&self.tape.values, self.executor.plan.graph.output)
+        self.tape.value(self.executor.plan.graph.output)
     }
 
     /// Cotangents `[V, n, K]` pulled back in blocks, on the device.
@@ -295,7 +330,7 @@ impl BurnLinearized<'_> {
         for start in (0..count).step_by(plan.block) {
             let end = count.min(start + plan.block);
             let block = pad_rows(all.clone().rows(start, end), plan.block);
-            let mut pending = self.reverse(block, None)?;
+            let mut pending = self.reverse(vec![block], None)?;
             blocks.push(self.gradient(&mut pending, plan.graph.input).rows(0, end - start));
         }
         match blocks.len() {
@@ -305,13 +340,19 @@ impl BurnLinearized<'_> {
         }
     }
 
-    /// One reverse pass over one block of cotangents `[block, n, K]`: the cotangents that arrived at each value and were not passed on.
-    /// The Gram matrices of parameters with a direct use are added to `sums`.
-    fn reverse(&self, seed: Array, mut sums: Option<&mut Sums>) -> Result<Vec<Option<Array>>> {
+    /// One reverse pass over one block of cotangents `[block, n, ...]` of each output: the cotangents that arrived at each value and
+    /// were not passed on. The Gram matrices of parameters with a direct use are added to `sums`.
+    pub(crate) fn reverse(
+        &self,
+        seeds: Vec<Array>,
+        mut sums: Option<&mut Sums>,
+    ) -> Result<Vec<Option<Array>>> {
         let plan = &self.executor.plan;
         let graph = &plan.graph;
         let mut pending: Vec<Option<Array>> = vec![None; graph.values.len()];
-        pending[graph.output] = Some(seed);
+        for (&output, seed) in plan.span.outputs.iter().zip(seeds) {
+            pending[output] = Some(seed);
+        }
         for step in plan.reversed() {
             if let Some(cotangent) = pending[graph.nodes[step.node].output].take() {
                 self.pull(step, cotangent, &mut pending, sums.as_deref_mut())?;
@@ -321,7 +362,7 @@ impl BurnLinearized<'_> {
     }
 
     /// The cotangents that arrived at a leaf; zeros where the output does not depend on it.
-    fn gradient(&self, pending: &mut [Option<Array>], leaf: ValueId) -> Array {
+    pub(crate) fn gradient(&self, pending: &mut [Option<Array>], leaf: ValueId) -> Array {
         let plan = &self.executor.plan;
         let shape = || with_leading(plan.block, &plan.graph.values[leaf].shape_at(plan.batch));
         pending[leaf].take().unwrap_or_else(|| Array::full(&shape(), 0.0, &self.executor.place))
@@ -383,7 +424,7 @@ impl BurnLinearized<'_> {
     }
 
     /// The cotangents of a parameter, summed over the fields that share it; none where it has a direct use.
-    fn of_parameter(&self, pending: &mut [Option<Array>], tensor: usize) -> Option<Array> {
+    pub(crate) fn of_parameter(&self, pending: &mut [Option<Array>], tensor: usize) -> Option<Array> {
         let values = &self.executor.plan.graph.parameters[tensor].values;
         let arrived: Vec<Array> = values.iter().filter_map(|&value| pending[value].take()).collect();
         arrived.into_iter().reduce(Array::add)
@@ -393,7 +434,7 @@ impl BurnLinearized<'_> {
     fn summed(&self, block: Array, tensors: &[usize]) -> Result<Sums> {
         let plan = &self.executor.plan;
         let mut sums = Sums::new(tensors, plan.block, self.executor.exact);
-        let mut pending = self.reverse(block, Some(&mut sums))?;
+        let mut pending = self.reverse(vec![block], Some(&mut sums))?;
         for (place, &tensor) in tensors.iter().enumerate() {
             if let Some(gradients) = self.of_parameter(&mut pending, tensor) {
                 sums.gradients(place, gradients)?;

@@ -32,7 +32,10 @@ fn position<T: Copy>(values: &[T], good: impl Fn(T) -> bool) -> Option<usize> {
 }
 
 /// A weight in the type of a run: finite as it was captured, and finite still.
-pub(crate) fn weight(constant: &Constant, dtype: FloatDType) -> Result<TensorData> {
+///
+/// # Errors
+/// [`Error::NonFinite`] with its name; [`Error::InvalidArgument`] when it cannot be converted.
+pub fn weight(constant: &Constant, dtype: FloatDType) -> Result<TensorData> {
     let finite = |what: String, data: &TensorData| match first_non_finite(data) {
         None => Ok(()),
         Some((index, value)) => Err(Error::NonFinite { what, value, index }),
@@ -77,7 +80,10 @@ pub(crate) fn as_float(data: TensorData, dtype: FloatDType) -> Result<TensorData
 }
 
 /// `found` is `expected`.
-pub(crate) fn shape(what: &'static str, found: &[usize], expected: &[usize]) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Shape`] where it is not.
+pub fn shape(what: &'static str, found: &[usize], expected: &[usize]) -> Result<()> {
     if found == expected {
         return Ok(());
     }

@@ -3,7 +3,7 @@
 //! Which variants Burn's device has depends on cargo features of Burn that this crate does not see; its debug text names them all.
 
 use burn::backend::DispatchDevice;
-use burn::tensor::{FloatDType, TensorData};
+use burn::tensor::{Device, FloatDType, TensorData};
 
 use crate::array::{Array, Place};
 use crate::error::Result;
@@ -14,8 +14,14 @@ pub(crate) fn name(device: &DispatchDevice) -> String {
 }
 
 /// Whether the kernels run on the processor and their order of summation follows from the shapes alone.
-pub(crate) fn is_cpu(device: &DispatchDevice) -> bool {
+fn is_cpu(device: &DispatchDevice) -> bool {
     ["flex", "ndarray"].contains(&name(device).as_str())
+}
+
+/// Whether a device computes on the processor, with an order of summation that depends on shapes alone.
+#[must_use]
+pub fn is_processor(device: &Device) -> bool {
+    is_cpu(device.as_dispatch())
 }
 
 /// Whether exp comes in double precision on a device with arithmetic in f64. Shading languages have such functions in single precision
@@ -73,11 +79,11 @@ mod tests {
         ] {
             assert_eq!(of_text(text), name, "{text}");
         }
-        assert!(is_cpu(burn::tensor::Device::flex().as_dispatch()));
+        assert!(is_cpu(Device::flex().as_dispatch()));
     }
 
     #[test]
     fn processors_have_functions_in_double_precision() {
-        assert_eq!(has_double_functions(burn::tensor::Device::flex().as_dispatch()), Ok(true));
+        assert_eq!(has_double_functions(Device::flex().as_dispatch()), Ok(true));
     }
 }

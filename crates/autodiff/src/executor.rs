@@ -16,6 +16,11 @@ pub trait Executor: fmt::Debug + Send + Sync {
     /// What it is, for reports: "burn on flex", ...
     fn name(&self) -> String;
 
+    /// What it runs, step by step, for people.
+    fn describe(&self) -> String {
+        self.name()
+    }
+
     /// Runs the forward pass on `batch`, of shape `[n, ...sample]` where n is the plan's batch size.
     ///
     /// # Errors

@@ -9,7 +9,8 @@
 //! f64, gradients are read back in parts and multiplied on the host.
 
 use burn::tensor::FloatDType;
-use influence_kernels::{InstructionSet, gram_of};
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatRef, Par};
 
 use crate::array::Array;
 use crate::error::{Error, Result};
@@ -196,7 +197,7 @@ impl Sums {
             Sum::There(Box::new(rows.clone().matmul(rows.permute(&[1, 0]))))
         } else {
             let rows: Vec<f64> = rows.into_data()?.iter().collect();
-            Sum::Here(gram_of(InstructionSet::detect(), &rows, self.cotangents))
+            Sum::Here(inner_products(&rows, self.cotangents))
         };
         self.add(place, product);
         Ok(())
@@ -257,6 +258,14 @@ impl Array {
     fn double(self) -> Self {
         self.cast(FloatDType::F64)
     }
+}
+
+/// `[V, V]` of rows `[V, B]` on the host.
+fn inner_products(rows: &[f64], cotangents: usize) -> Vec<f64> {
+    let rows = MatRef::from_row_major_slice(rows, cotangents, rows.len() / cotangents);
+    let mut gram = Mat::zeros(cotangents, cotangents);
+    matmul(&mut gram, Accum::Replace, rows, rows.transpose(), 1.0, Par::Seq);
+    (0..cotangents).flat_map(|v| gram.col(v).iter().copied().collect::<Vec<_>>()).collect()
 }
 
 #[cfg(test)]

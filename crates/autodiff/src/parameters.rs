@@ -60,7 +60,10 @@ impl Leaves {
     }
 
     /// Refuses to perturb nothing, and what the network does not have.
-    pub(crate) fn check(&self, graph: &Graph) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for either.
+    pub fn check(&self, graph: &Graph) -> Result<()> {
         let known = graph.parameters().len();
         if !self.input && self.tensors.is_empty() || self.tensors.iter().any(|&tensor| tensor >= known) {
             let message = format!("there is nothing to perturb, or a tensor beyond the network's {known}");
@@ -70,7 +73,10 @@ impl Leaves {
     }
 
     /// Refuses to be asked for a tensor that is not perturbed.
-    pub(crate) fn check_asked(&self, tensors: &[usize]) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] with the tensor.
+    pub fn check_asked(&self, tensors: &[usize]) -> Result<()> {
         match tensors.iter().find(|tensor| !self.tensors.contains(tensor)) {
             None => Ok(()),
             Some(tensor) => Err(Error::InvalidArgument(format!(

@@ -41,7 +41,9 @@ impl Precision {
         }
     }
 
-    pub(crate) fn dtype(self) -> FloatDType {
+    /// As Burn names it.
+    #[must_use]
+    pub fn dtype(self) -> FloatDType {
         match self {
             Self::F32 => FloatDType::F32,
             Self::F64 => FloatDType::F64,
@@ -124,7 +126,35 @@ impl Bytes {
     }
 }
 
-/// A graph made ready to run at one batch size.
+/// The part of a graph that a plan runs: the whole of it, or some nodes between values that others compute and read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// The values that are given.
+    pub(crate) inputs: Vec<ValueId>,
+    /// The values that are wanted.
+    pub(crate) outputs: Vec<ValueId>,
+    /// Whether a node belongs to it, by node.
+    pub(crate) nodes: Vec<bool>,
+}
+
+impl Span {
+    /// The whole graph.
+    pub(crate) fn whole(graph: &Graph) -> Self {
+        Self { inputs: vec![graph.input], outputs: vec![graph.output], nodes: vec![true; graph.nodes.len()] }
+    }
+
+    /// The values that the nodes of the span read or write.
+    fn touched(&self, graph: &Graph) -> Vec<bool> {
+        let mut touched = vec![false; graph.values.len()];
+        self.inputs.iter().chain(&self.outputs).for_each(|&id| touched[id] = true);
+        for (node, _) in graph.nodes.iter().zip(&self.nodes).filter(|(_, own)| **own) {
+            node.inputs.iter().chain([&node.output]).for_each(|&id| touched[id] = true);
+        }
+        touched
+    }
+}
+
+/// A graph, or a part of one, made ready to run at one batch size.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub(crate) graph: Arc<Graph>,
@@ -133,6 +163,8 @@ pub struct Plan {
     /// How many cotangents one reverse pass carries: fewer are padded, more take several passes.
     pub(crate) block: usize,
     pub(crate) precision: Precision,
+    /// Where values come in and where they are wanted.
+    pub(crate) span: Span,
     /// Nodes that depend on no input, in order.
     pub(crate) folded: Vec<usize>,
     pub(crate) steps: Vec<Step>,
@@ -167,17 +199,33 @@ impl Plan {
         precision: Precision,
     ) -> Result<Self> {
         leaves.check(&graph)?;
-        let direct = direct(&graph, &leaves);
-        Self::with_direct(graph, leaves, &direct, [batch, block], precision)
+        let (direct, span) = (direct(&graph, &leaves), Span::whole(&graph));
+        Self::of_span(graph, span, leaves, &direct, [batch, block], precision)
     }
 
     /// [`Plan::new`] where every gradient arrives at its parameter.
     pub(crate) fn of_gradients(graph: Arc<Graph>, leaves: Leaves, precision: Precision) -> Result<Self> {
-        Self::with_direct(graph, leaves, &[], [1, 1], precision)
+        let span = Span::whole(&graph);
+        Self::of_span(graph, span, leaves, &[], [1, 1], precision)
     }
 
-    fn with_direct(
+    /// Plans some nodes of a graph, one sample and `block` cotangents at a time. All that is given to them is perturbed, and those of
+    /// the leaves' tensors that they use.
+    pub(crate) fn part(
         graph: Arc<Graph>,
+        span: Span,
+        leaves: Leaves,
+        block: usize,
+        precision: Precision,
+    ) -> Result<Self> {
+        let direct: Vec<_> =
+            direct(&graph, &leaves).into_iter().filter(|direct| span.nodes[direct.node]).collect();
+        Self::of_span(graph, span, leaves, &direct, [1, block], precision)
+    }
+
+    fn of_span(
+        graph: Arc<Graph>,
+        span: Span,
         leaves: Leaves,
         direct: &[Direct],
         [batch, block]: [usize; 2],
@@ -190,8 +238,8 @@ impl Plan {
         }
         let smooth = |node: &Node| !node.op.rule().is_locally_constant();
         let dependent = reachable(&graph, |id| id == graph.input, |_| true);
-        let leaf = |id| leaves.has_input() && id == graph.input || is_perturbed(&graph, &leaves, id);
-        let active = reachable(&graph, leaf, smooth);
+        let given = |id| leaves.has_input() && span.inputs.contains(&id);
+        let active = reachable(&graph, |id| given(id) || is_perturbed(&graph, &leaves, id), smooth);
         let problems = not_differentiable(&graph, &active, &dependent);
         if !problems.is_empty() {
             return Err(Error::Unsupported(problems));
@@ -201,14 +249,39 @@ impl Plan {
         let (steps, folded): (Vec<_>, Vec<_>) =
             (0..graph.nodes.len()).partition(|&node| dependent[graph.nodes[node].output]);
         let step = |&node: &usize| step(&graph, node, &active, direct);
-        let mut steps: Vec<_> = steps.iter().map(step).collect();
-        lifetimes(&graph, &mut steps, &dependent);
+        let mut steps: Vec<_> = steps.iter().filter(|&&node| span.nodes[node]).map(step).collect();
+        lifetimes(&graph, &span.outputs, &mut steps, &dependent);
         let chain = folded.iter().filter(|&&node| !passed.contains(&graph.nodes[node].output)).map(step);
         let chain = chain.filter(Step::is_active).collect();
         let bytes = Bytes::default();
-        let mut plan = Self { graph, batch, block, precision, folded, steps, chain, leaves, bytes };
+        let mut plan = Self { graph, batch, block, precision, span, folded, steps, chain, leaves, bytes };
+        plan.folded = plan.needed();
         plan.bytes = plan.count();
         Ok(plan)
+    }
+
+    /// The folded nodes on which the span depends.
+    fn needed(&self) -> Vec<usize> {
+        let mut wanted = self.span.touched(&self.graph);
+        let is_needed = |&&node: &&usize| {
+            let Node { inputs, output, .. } = &self.graph.nodes[node];
+            let own = wanted[*output];
+            inputs.iter().for_each(|&input| wanted[input] |= own);
+            own
+        };
+        let mut needed: Vec<_> = self.folded.iter().rev().filter(is_needed).copied().collect();
+        needed.reverse();
+        needed
+    }
+
+    /// The constants that the plan reads, by value.
+    pub(crate) fn reads(&self) -> Vec<bool> {
+        let mut read = self.span.touched(&self.graph);
+        for &node in &self.folded {
+            let Node { inputs, output, .. } = &self.graph.nodes[node];
+            inputs.iter().chain([output]).for_each(|&id| read[id] = true);
+        }
+        read
     }
 
     /// The graph that is run.
@@ -254,6 +327,11 @@ impl Plan {
         self.elements(id) * element
     }
 
+    /// Whether a value is computed from constants alone.
+    pub(crate) fn is_folded(&self, id: ValueId) -> bool {
+        matches!(self.graph.values[id].origin, Origin::Node(node) if self.folded.contains(&node))
+    }
+
     /// Whether a kept operand is one of the weights, which stay in any case.
     fn is_constant(&self, id: ValueId) -> bool {
         match self.graph.values[id].origin {
@@ -264,15 +342,17 @@ impl Plan {
     }
 
     fn count(&self) -> Bytes {
-        let weights =
-            (0..self.graph.values.len()).filter(|&id| self.is_constant(id)).map(|id| self.size(id)).sum();
+        let read = self.reads();
+        let constants = (0..self.graph.values.len()).filter(|&id| read[id] && self.is_constant(id));
+        let weights = constants.map(|id| self.size(id)).sum();
         let (forward, kept) = self.count_forward();
         Bytes { weights, kept, forward, reverse: self.count_reverse() }
     }
 
     /// The peak of the forward pass and what is left after it.
     fn count_forward(&self) -> (usize, usize) {
-        let (mut live, mut peak, mut derived) = (self.size(self.graph.input), 0, 0);
+        let given: usize = self.span.inputs.iter().map(|&id| self.size(id)).sum();
+        let (mut live, mut peak, mut derived) = (given, 0, 0);
         for step in &self.steps {
             let node = &self.graph.nodes[step.node];
             let elements = self.elements(node.output);
@@ -286,8 +366,10 @@ impl Plan {
 
     fn count_reverse(&self) -> usize {
         let mut pending = vec![0; self.graph.values.len()];
-        pending[self.graph.output] = self.block * self.size(self.graph.output);
-        let mut peak = pending[self.graph.output];
+        for &output in &self.span.outputs {
+            pending[output] = self.block * self.size(output);
+        }
+        let mut peak: usize = pending.iter().sum();
         for step in self.reversed() {
             let Node { inputs, output, .. } = &self.graph.nodes[step.node];
             let before: usize = pending.iter().sum();
@@ -422,9 +504,9 @@ fn step(graph: &Graph, node: usize, active: &[bool], direct: &[Direct]) -> Step 
 }
 
 /// Gives each value that is not kept to the step after which nothing reads it.
-fn lifetimes(graph: &Graph, steps: &mut [Step], computed: &[bool]) {
+fn lifetimes(graph: &Graph, outputs: &[ValueId], steps: &mut [Step], computed: &[bool]) {
     let mut settled: Vec<_> = computed.iter().map(|computed| !computed).collect();
-    settled[graph.output] = true;
+    outputs.iter().for_each(|&output| settled[output] = true);
     for step in &*steps {
         let node = &graph.nodes[step.node];
         for keep in &step.keeps {

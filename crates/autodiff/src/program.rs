@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use influence_kernels::InstructionSet;
 
 use crate::batches::{Queue, Samples, unreadable};
 use crate::burn_executor::BurnExecutor;
 use crate::capture::record;
 use crate::check;
-use crate::cpu::CpuExecutor;
-use crate::device::is_cpu;
+use crate::device::is_processor;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::Graph;
@@ -49,35 +47,14 @@ impl Graph {
     }
 }
 
-/// Which executor runs a graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Engine {
-    /// Burn's tensor operations, on the device.
-    #[default]
-    Burn,
-    /// Our own kernels on the processor, with the widest instruction set that it has unless one is named. A graph with an operation that
-    /// they lack runs as [`Engine::Burn`], and [`Program::engine`] says why.
-    Cpu(Option<InstructionSet>),
-}
-
-impl Engine {
-    /// The faster one for a device: our own kernels where it is the processor.
-    #[must_use]
-    pub fn of(device: &Device) -> Self {
-        if is_cpu(device.as_dispatch()) { Self::Cpu(None) } else { Self::Burn }
-    }
-}
-
 /// How to run a graph.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Which executor runs it (default: Burn's operations).
-    pub engine: Engine,
     /// The float type of the run; weights are converted to it.
     pub precision: Precision,
-    /// How many samples may run together on a GPU; fewer do where `memory` asks for it. Shorter batches are padded. On the processor,
-    /// where results do not depend on it to the last bit, [`Engine::Cpu`] takes at least one a thread and at most
-    /// [`CPU_BATCH`](crate::CPU_BATCH), fewer of large samples, and [`Engine::Burn`] one a thread.
+    /// How many samples may run together on a GPU; fewer do where `memory` asks for it, and shorter batches are padded. On the
+    /// processor, where results do not depend on it to the last bit, Burn's operations take one sample per thread, and an executor of
+    /// its own ([`Program::on`]) as many as it likes best.
     pub batch: usize,
     /// What a run may take, as far as the plan can tell (default: 2 GiB on a GPU, no limit on a CPU). It bounds the batch on a GPU, and
     /// on a CPU the number of samples that run at a time.
@@ -89,16 +66,33 @@ pub const GPU_BATCH: usize = 32;
 
 impl Default for Options {
     fn default() -> Self {
-        Self { engine: Engine::default(), precision: Precision::default(), batch: GPU_BATCH, memory: None }
+        Self { precision: Precision::default(), batch: GPU_BATCH, memory: None }
     }
 }
 
 /// The largest number of cotangents in one reverse pass: beyond it, memory grows and speed does not.
 const LARGEST_BLOCK: usize = 16;
 
-/// How many cotangents to take at a time so that the passes are few and evenly filled.
+/// How many of `cotangents` to take at a time, at most `most`, so that the passes are few and evenly filled.
+#[must_use]
+pub fn even_block(cotangents: usize, most: usize) -> usize {
+    cotangents.div_ceil(cotangents.div_ceil(most.max(1)).max(1)).max(1)
+}
+
+/// [`even_block`] for Burn's operations.
 fn block(cotangents: usize) -> usize {
-    cotangents.div_ceil(cotangents.div_ceil(LARGEST_BLOCK).max(1)).max(1)
+    even_block(cotangents, LARGEST_BLOCK)
+}
+
+/// What the runs of an executor take, and how many samples it likes to run together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Footprint {
+    /// Bytes whatever the number of samples: the weights.
+    pub fixed: usize,
+    /// Bytes of each sample, at most.
+    pub sample: usize,
+    /// How many samples run together at best.
+    pub batch: usize,
 }
 
 /// A network ready to be linearised at samples.
@@ -141,53 +135,42 @@ impl Program {
             return Err(Error::InvalidArgument("a batch needs at least one sample".into()));
         }
         leaves.check(&graph)?;
-        let graph = Arc::new(graph);
-        match options.engine {
-            Engine::Burn => Self::on_burn(graph, leaves, &device, options, None),
-            Engine::Cpu(set) => {
-                let own = (Arc::clone(&graph), leaves.clone());
-                match CpuExecutor::perturbing(own.0, own.1, options.precision, set)? {
-                    Ok(executor) => Self::on_cpu(graph, leaves, executor, options),
-                    Err(why) => Self::on_burn(graph, leaves, &device, options, Some(why)),
-                }
-            }
-        }
+        Self::on_burn(Arc::new(graph), leaves, &device, options)
     }
 
-    /// A program of our own kernels.
-    fn on_cpu(graph: Arc<Graph>, leaves: Leaves, executor: CpuExecutor, options: &Options) -> Result<Self> {
+    /// A program run by an executor of another kind, on the processor: one batch on each thread, of any size up to its own, as far as
+    /// the memory allows. The executor keeps samples apart by construction and does not depend on the batch.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] when one sample does not fit, [`Error::Probabilities`] from probes with random samples; as [`Plan::new`].
+    pub fn on(
+        graph: Arc<Graph>,
+        leaves: Leaves,
+        executor: Box<dyn Executor>,
+        footprint: Footprint,
+        options: &Options,
+    ) -> Result<Self> {
         let threads = rayon::current_num_threads();
         // A batch smaller than that would leave some idle.
         let asked = options.batch.max(threads);
         let most = match options.memory {
-            Some(limit) => within(executor.fixed_bytes(), executor.sample_bytes(), limit)?.min(asked),
+            Some(limit) => within(footprint.fixed, footprint.sample, limit)?.min(asked),
             None => asked,
         };
         let lanes = threads.min(most);
-        let batch = executor.batch().min(most / lanes);
-        check::outputs(&executor, &graph)?;
+        let batch = footprint.batch.min(most / lanes);
+        check::outputs(executor.as_ref(), &graph)?;
         let block = block(graph.classes() - 1);
         let plan = Arc::new(Plan::new(graph, leaves, batch, block, options.precision)?);
-        Ok(Self {
-            plan,
-            executor: Box::new(executor),
-            schedule: Schedule { lanes, padded: false },
-            instead: None,
-        })
+        Ok(Self { plan, executor, schedule: Schedule { lanes, padded: false }, instead: None })
     }
 
-    /// A program of Burn's tensor operations; `instead` is why our own kernels do not run it.
-    fn on_burn(
-        graph: Arc<Graph>,
-        leaves: Leaves,
-        device: &Device,
-        options: &Options,
-        instead: Option<String>,
-    ) -> Result<Self> {
+    /// A program of Burn's tensor operations.
+    fn on_burn(graph: Arc<Graph>, leaves: Leaves, device: &Device, options: &Options) -> Result<Self> {
         let block = block(graph.classes() - 1);
         let Options { precision, batch, memory, .. } = *options;
         let limit = memory.unwrap_or(DEFAULT_MEMORY);
-        let on_cpu = is_cpu(device.as_dispatch());
+        let on_cpu = is_processor(device);
         let plan = match (leaves.places().is_empty(), on_cpu) {
             (false, _) => gram_plan(graph, leaves, precision, limit)?,
             (true, true) => Plan::input(graph, 1, block, precision)?,
@@ -202,7 +185,7 @@ impl Program {
         let plan = Arc::new(plan);
         let executor = BurnExecutor::new(Arc::clone(&plan), device)?;
         check::probe(&executor, tolerance)?;
-        Ok(Self { plan, executor: Box::new(executor), schedule, instead })
+        Ok(Self { plan, executor: Box::new(executor), schedule, instead: None })
     }
 
     /// A plan with an executor of your own, one batch at a time; nothing is checked but what the plan knows.
@@ -217,6 +200,12 @@ impl Program {
         &self.plan
     }
 
+    /// Notes why another executor was asked for and does not run it.
+    #[must_use]
+    pub fn instead_of(self, why: &str) -> Self {
+        Self { instead: Some(why.to_owned()), ..self }
+    }
+
     /// Which executor runs it, and where; and why, when it is not the one that was asked for.
     #[must_use]
     pub fn engine(&self) -> String {
@@ -224,6 +213,12 @@ impl Program {
             None => self.executor.name(),
             Some(why) => format!("{} (not on our own kernels: {why})", self.executor.name()),
         }
+    }
+
+    /// What runs, step by step, as the executor has planned it: which operations run where, and what they keep.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        self.executor.describe()
     }
 
     /// Logits and input Jacobians of `samples` `[N, ...sample]`, one after the other, in their order.

@@ -51,9 +51,9 @@ pub use error::{Error, Result};
 pub use family::{Basis, Family, FamilyScore};
 pub use gradients::Gradients;
 pub use influence_autodiff::{
-    Engine, Error as ModelError, GPU_BATCH, Graph, InstructionSet, Memory, Parameter, Plan, Precision,
-    Problem,
+    Error as ModelError, GPU_BATCH, Graph, Memory, Parameter, Plan, Precision, Problem,
 };
+pub use influence_cpu::{Engine, InstructionSet};
 pub use influence_manifold::{
     Baselines, Channels, Costs, Error as MeasureError, Filter, GradientFunction, Influence, Map,
     Objective as SampleObjective, Probabilities, Region, Tangent,

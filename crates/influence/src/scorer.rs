@@ -6,8 +6,9 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use influence_autodiff::{
-    Engine, GPU_BATCH, Graph, Jacobian, Jacobians, Memory, Options, Plan, Precision, Program, Rows,
+    GPU_BATCH, Graph, Jacobian, Jacobians, Memory, Options, Plan, Precision, Program, Rows,
 };
+use influence_cpu::Engine;
 use influence_manifold::{Filter, Objective as SampleObjective, Tangent};
 
 use crate::error::{Error, Result};
@@ -111,14 +112,14 @@ impl ScorerBuilder {
         let precision = self.precision.unwrap_or(own);
         let engine = self.engine.unwrap_or_else(|| Engine::of(&device));
         let batch = self.batch.unwrap_or(GPU_BATCH);
-        let options = Options { engine, precision, batch, memory: self.memory };
+        let options = Options { precision, batch, memory: self.memory };
         if self.budget == Budget::Relative && !self.perturbation.has_parameters() {
             return Err(refused(
                 "a relative budget is one of parameters: perturb parameters, or leave it out".into(),
             ));
         }
         let Blocks { blocks, leaves } = Blocks::new(&self.perturbation, self.budget, &graph)?;
-        let program = Program::perturbing(graph, leaves, &device, &options)?;
+        let program = engine.load(graph, leaves, &device, &options)?;
         let engine = program.engine().into();
         let (perturbation, budget) = (self.perturbation, self.budget);
         Ok(Scorer { program, device, perturbation, blocks, filter, budget, engine })
@@ -221,7 +222,13 @@ impl Scorer {
         &self.engine
     }
 
-    /// The plan of a run: graph, lifetimes, bytes; printable.
+    /// What runs, step by step, as the engine has planned it: for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        self.program.describe()
+    }
+
+    /// The plan of a run by Burn's operations: graph, lifetimes, bytes; printable.
     #[must_use]
     pub fn plan(&self) -> &Plan {
         self.program.plan()

@@ -1,9 +1,6 @@
 //! The engine from outside: models in Burn go in, logits and Jacobians or one clear error come out.
 
 mod bits;
-mod cpu;
-mod cpu_parameters;
-mod cpu_plan;
 mod dump;
 mod layers;
 mod lowering;

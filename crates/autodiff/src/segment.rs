@@ -1,0 +1,133 @@
+//! A part of a graph between values that another executor computes: its forward pass, its pullback, its Gram matrices.
+//!
+//! An executor that has kernels of its own for most operations of a network, but not for all, runs
+//! the others as segments on Burn's operations. Values and cotangents cross the edge as host data,
+//! one sample at a time: a segment's results then have the same bits whatever the batch.
+
+use std::sync::Arc;
+
+use burn::tensor::{Device, TensorData};
+
+use crate::array::Array;
+use crate::burn_executor::{BurnExecutor, BurnLinearized, Tape};
+use crate::error::Result;
+use crate::grams::Sums;
+use crate::graph::{Graph, ValueId};
+use crate::parameters::Leaves;
+use crate::plan::{Bytes, Plan, Precision, Span};
+
+/// Some nodes of a graph, loaded onto a device.
+#[derive(Debug)]
+pub struct Segment {
+    executor: BurnExecutor,
+}
+
+/// What the forward pass of one sample leaves for its reverse pass.
+#[derive(Debug)]
+pub struct Trace(Tape);
+
+impl Segment {
+    /// Plans `nodes` (ascending indices) between the values `inputs`, which are given, and `outputs`,
+    /// which are wanted, and loads the weights that they read. Reverse passes take `block`
+    /// cotangents; `leaves` says which parameters are perturbed.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for an operation without a derivative where one is needed,
+    /// [`Error::NonFinite`] for weights, [`Error::Device`] for what the device lacks.
+    pub fn new(
+        graph: Arc<Graph>,
+        [nodes, inputs, outputs]: [&[usize]; 3],
+        leaves: &Leaves,
+        block: usize,
+        precision: Precision,
+        device: &Device,
+    ) -> Result<Self> {
+        let mut own = vec![false; graph.nodes.len()];
+        nodes.iter().for_each(|&node| own[node] = true);
+        let span = Span { inputs: inputs.to_vec(), outputs: outputs.to_vec(), nodes: own };
+        let leaves = leaves.clone().and_input();
+        let plan = Plan::part(graph, span, leaves, block, precision)?;
+        Ok(Self { executor: BurnExecutor::new(Arc::new(plan), device)? })
+    }
+
+    /// The bytes of a run with one sample.
+    #[must_use]
+    pub fn bytes(&self) -> Bytes {
+        self.executor.plan().bytes()
+    }
+
+    /// How many cotangents a reverse pass takes.
+    #[must_use]
+    pub fn block(&self) -> usize {
+        self.executor.plan().block
+    }
+
+    /// The outputs at one sample, from its inputs, each of the shape that its value has for one sample.
+    ///
+    /// # Errors
+    /// [`Error::Execution`] with the node at which the backend failed.
+    pub fn forward(&self, inputs: Vec<TensorData>) -> Result<(Vec<TensorData>, Trace)> {
+        let tape = self.executor.trace(inputs, |_, _| {})?;
+        let outputs = &self.executor.plan().span.outputs;
+        let read = |&id: &ValueId| tape.value(id).into_data();
+        let outputs = outputs.iter().map(read).collect::<Result<_>>()?;
+        Ok((outputs, Trace(tape)))
+    }
+
+    /// Cotangents `[V, ...]` of the inputs from those of the outputs, V being the block. With
+    /// `tensors`, by their places in [`Graph::parameters`], ascending, also the Gram matrices
+    /// `[V, V]` of the cotangents that these have here, one behind the other.
+    ///
+    /// # Errors
+    /// As [`Segment::forward`].
+    pub fn pullback(
+        &self,
+        trace: Trace,
+        cotangents: Vec<TensorData>,
+        tensors: &[usize],
+    ) -> Result<(Pulled, Trace)> {
+        let plan = self.executor.plan();
+        let place = self.executor.place();
+        let linearized = BurnLinearized { executor: &self.executor, tape: trace.0 };
+        let seeds = cotangents.into_iter().map(|data| Array::from_data(data, place)).collect();
+        let mut sums = Sums::new(tensors, plan.block, self.executor.is_exact());
+        let wanted = (!tensors.is_empty()).then_some(&mut sums);
+        let mut pending = linearized.reverse(seeds, wanted)?;
+        let input = |&id: &ValueId| linearized.gradient(&mut pending, id).into_data();
+        let inputs = plan.span.inputs.iter().map(input).collect::<Result<_>>()?;
+        for (at, &tensor) in tensors.iter().enumerate() {
+            if let Some(gradients) = linearized.of_parameter(&mut pending, tensor) {
+                sums.gradients(at, gradients)?;
+            }
+        }
+        let grams = if tensors.is_empty() { Vec::new() } else { sums.finish()? };
+        Ok((Pulled { inputs, grams }, Trace(linearized.tape)))
+    }
+}
+
+/// What a segment's reverse pass gives.
+#[derive(Debug)]
+pub struct Pulled {
+    /// The cotangents of the inputs, `[V, ...]`.
+    pub inputs: Vec<TensorData>,
+    /// `[V, V]` of each tensor.
+    pub grams: Vec<f64>,
+}
+
+/// The constants that nodes compute from other constants, in double precision, by value; those that the graph holds are not
+/// repeated.
+///
+/// # Errors
+/// [`Error::Execution`] where the backend fails; [`Error::NonFinite`] for weights.
+pub fn folded(graph: &Arc<Graph>, device: &Device) -> Result<Vec<Option<TensorData>>> {
+    let plan = Plan::part(Arc::clone(graph), Span::whole(graph), Leaves::input(), 1, Precision::F64)?;
+    if plan.folded.is_empty() {
+        return Ok(vec![None; graph.values.len()]);
+    }
+    let executor = BurnExecutor::new(Arc::new(plan), device)?;
+    let read = |id: ValueId| match executor.plan().is_folded(id) {
+        true => executor.constant(id).map(Array::into_data).transpose(),
+        false => Ok(None),
+    };
+    (0..graph.values.len()).map(read).collect()
+}

@@ -1,0 +1,319 @@
+//! From stages to kernel calls: buffers, packed weights, rows that are read, Winograd's form.
+
+use influence_autodiff::graph::Graph;
+
+use super::place::Places;
+use super::program::{Compiled, Edge, Kernel, KernelKind, Map, MaskId, Norm, Portion, Step, Trainable, View};
+use super::stage::{Affine, Island, Normalization, Source, Stage, StageOp, Stages, Trained};
+use super::view::StoreId;
+use super::weights::{FEW_CHANNELS, Weights};
+use crate::kernels::{Element, Moves};
+
+/// The stores between which a kernel stands.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Between {
+    pub(crate) input: Option<Source>,
+    pub(crate) other: Option<StoreId>,
+    /// Its result; none for a copy into a concatenation, and for a segment.
+    pub(crate) output: Option<StoreId>,
+}
+
+/// The kernel calls so far, and what each was made of.
+pub(crate) struct Builder<'g, T> {
+    graph: &'g Graph,
+    pub(crate) stages: Stages<'g>,
+    pub(crate) places: Places,
+    pub(crate) tensors: &'g [usize],
+    maps: Vec<Map>,
+    /// Where each store lies; none for one that a rewrite has done away with.
+    views: Vec<Option<View>>,
+    pub(crate) kernels: Vec<Kernel<T>>,
+    pub(crate) between: Vec<Between>,
+    /// The weights of each kernel that has some.
+    pub(crate) weights: Vec<Option<Box<Weights<'g>>>>,
+    /// The masks of the results of ReLUs, by store.
+    pub(crate) mask_of: Vec<Option<MaskId>>,
+    masks: Vec<View>,
+    choices: usize,
+    pub(crate) segments: Vec<Portion>,
+    /// Whether a store is on the edge of a segment, which takes and gives dense cotangents.
+    pub(crate) on_segment: Vec<bool>,
+}
+
+impl<'g, T: Element> Builder<'g, T> {
+    pub(crate) fn new(
+        graph: &'g Graph,
+        mut stages: Stages<'g>,
+        places: Places,
+        tensors: &'g [usize],
+    ) -> Self {
+        let all = std::mem::take(&mut stages.stages);
+        let count = stages.stores.len();
+        let mut this = Self {
+            graph,
+            stages,
+            places,
+            tensors,
+            maps: Vec::new(),
+            views: vec![None; count],
+            kernels: Vec::new(),
+            between: Vec::new(),
+            weights: Vec::new(),
+            mask_of: vec![None; count],
+            masks: Vec::new(),
+            choices: 0,
+            segments: Vec::new(),
+            on_segment: vec![false; count],
+        };
+        this.reserve(this.stages.input);
+        all.into_iter().for_each(|stage| this.stage(stage));
+        this.mark_live();
+        this.patch();
+        this
+    }
+
+    pub(crate) fn finish(self, steps: Vec<Step<T>>) -> Compiled<T> {
+        let (input, output) = (self.view(self.stages.input), self.view(self.stages.output));
+        let Self { maps, kernels, masks, choices, segments, tensors, .. } = self;
+        let trains = !tensors.is_empty();
+        Compiled { maps, kernels, steps, masks, choices, segments, input, output, trains }
+    }
+
+    /// Where a store lies.
+    pub(crate) fn view(&self, store: StoreId) -> View {
+        self.views[store].unwrap_or_else(|| unreachable!("a store is written before it is read"))
+    }
+
+    /// Finds room for a store.
+    fn reserve(&mut self, store: StoreId) -> View {
+        let (root, offset) = self.places.of(store);
+        let map = match self.views[root] {
+            Some(view) => view.map,
+            None => {
+                let whole = self.stages.stores[root];
+                self.maps.push(Map { positions: whole.rows, pitch: whole.channels, live: Vec::new() });
+                let map = self.maps.len() - 1;
+                self.views[root] = Some(View { map, offset: 0, channels: whole.channels });
+                map
+            }
+        };
+        let view = View { map, offset, channels: self.stages.stores[store].channels };
+        self.views[store] = Some(view);
+        view
+    }
+
+    fn read(&self, source: &Source) -> View {
+        let view = self.view(source.store);
+        View { offset: view.offset + source.channels.start, channels: source.channels.len(), ..view }
+    }
+
+    fn name(&self, nodes: &[usize]) -> String {
+        match nodes {
+            [] => "copy".into(),
+            nodes => nodes.iter().map(|&node| self.graph.describe(node)).collect::<Vec<_>>().join(", "),
+        }
+    }
+
+    fn stage(&mut self, stage: Stage<'g>) {
+        let name = self.name(&stage.nodes);
+        let Stage { op, input, other, output, relu, trained, .. } = stage;
+        let numbers = |all: &[f64]| all.iter().map(|x| T::from_f64(*x)).collect::<Vec<T>>();
+        let mut own = None;
+        let kind = match op {
+            StageOp::Concat(parts) => return self.concatenation(&parts, output, &name),
+            StageOp::Segment(island) => return self.segment(*island, name),
+            StageOp::Product { table, weights, bias } => {
+                // Gradients of a normalisation read the product's own results.
+                let forward = if trained.norm.is_some() { weights.unscaled() } else { (*weights).clone() };
+                own = Some(weights);
+                forward.kernel(table, numbers(&bias))
+            }
+            StageOp::Affine(affine) => {
+                KernelKind::Affine(affine.map(|Affine { scale, shift }| [numbers(&scale), numbers(&shift)]))
+            }
+            StageOp::Sum => KernelKind::Sum,
+            StageOp::Average { table, shares } => KernelKind::Average { table, shares: numbers(&shares) },
+            StageOp::Maximum { table } => {
+                self.choices += 1;
+                KernelKind::Maximum { table, choices: self.choices - 1 }
+            }
+            StageOp::Rearrange { sources } => {
+                let channels = |store: StoreId| self.stages.stores[store];
+                let from = input.as_ref().map_or(channels(output), |source| channels(source.store));
+                let to = channels(output);
+                KernelKind::Rearrange(Moves::new(sources, [from.rows, from.channels], [to.rows, to.channels]))
+            }
+        };
+        let Some(input) = input else { return };
+        let (from, addend) = (self.read(&input), other.map(|other| self.view(other)));
+        let to = self.reserve(output);
+        let relu = relu.then(|| self.new_mask(output, to));
+        let trainable = self.trainable(trained, &kind, from, to);
+        let kernel = Kernel { kind, input: from, output: to, other: addend, relu, name, trainable };
+        self.push(kernel, Between { input: Some(input), other, output: Some(output) }, own);
+    }
+
+    fn push(&mut self, kernel: Kernel<T>, between: Between, weights: Option<Box<Weights<'g>>>) {
+        self.kernels.push(kernel);
+        self.between.push(between);
+        self.weights.push(weights);
+    }
+
+    fn new_mask(&mut self, store: StoreId, view: View) -> MaskId {
+        self.masks.push(view);
+        self.mask_of[store] = Some(self.masks.len() - 1);
+        self.masks.len() - 1
+    }
+
+    /// The perturbed tensors of a kernel; the product before a normalisation has rows of its own.
+    fn trainable(
+        &mut self,
+        trained: Trained,
+        kind: &KernelKind<T>,
+        from: View,
+        to: View,
+    ) -> Option<Trainable<T>> {
+        if self.tensors.is_empty() {
+            return None;
+        }
+        let Trained { weight, bias, norm } = trained;
+        let norm = norm.map(|norm| {
+            let Normalization { gamma, beta, mean, inverse, affine } = norm;
+            let rows = if matches!(kind, KernelKind::Product { .. } | KernelKind::Channelwise { .. }) {
+                let positions = self.maps[to.map].positions;
+                self.maps.push(Map { positions, pitch: to.channels, live: Vec::new() });
+                View { map: self.maps.len() - 1, offset: 0, channels: to.channels }
+            } else {
+                from
+            };
+            let numbers = |all: &[f64]| all.iter().map(|x| T::from_f64(*x)).collect::<Vec<T>>();
+            let affine = [numbers(&affine.scale), numbers(&affine.shift)];
+            Norm { gamma, beta, mean, inverse, rows, affine }
+        });
+        Some(Trainable { weight, patches: None, bias, norm })
+    }
+
+    /// Copies of the parts that do not lie in the whole already.
+    fn concatenation(&mut self, parts: &[StoreId], output: StoreId, name: &str) {
+        let whole = self.reserve(output);
+        let mut offset = whole.offset;
+        for &part in parts {
+            let view = self.view(part);
+            let wanted = View { map: whole.map, offset, channels: view.channels };
+            offset += view.channels;
+            if view == wanted {
+                continue;
+            }
+            let kernel = Kernel {
+                kind: KernelKind::Affine(None),
+                input: view,
+                output: wanted,
+                other: None,
+                relu: None,
+                name: name.to_owned(),
+                trainable: None,
+            };
+            let input = Some(Source { store: part, channels: 0..view.channels });
+            self.push(kernel, Between { input, ..Between::default() }, None);
+        }
+    }
+
+    fn segment(&mut self, island: Island, name: String) {
+        let Island { nodes, inputs, outputs } = island;
+        inputs.iter().chain(&outputs).for_each(|(_, view)| self.on_segment[view.store] = true);
+        let edge = |(value, view): (usize, super::view::View), at: View| Edge {
+            value,
+            view: at,
+            elements: view.elements(),
+        };
+        let inputs: Vec<_> = inputs
+            .into_iter()
+            .map(|input| {
+                let at = self.view(input.1.store);
+                (input.1.store, edge(input, at))
+            })
+            .collect();
+        let outputs: Vec<_> = outputs
+            .into_iter()
+            .map(|output| {
+                let at = self.reserve(output.1.store);
+                edge(output, at)
+            })
+            .collect();
+        let (Some(from), Some(to)) = (inputs.first().map(|(_, edge)| edge.view), outputs.first()) else {
+            return;
+        };
+        let to = to.view;
+        let inputs = inputs.into_iter().map(|(_, edge)| edge).collect();
+        let tensors = self.tensors_of(&nodes);
+        self.segments.push(Portion { nodes, inputs, outputs, tensors });
+        let kind = KernelKind::Segment(self.segments.len() - 1);
+        let kernel = Kernel { kind, input: from, output: to, other: None, relu: None, name, trainable: None };
+        self.push(kernel, Between::default(), None);
+    }
+
+    /// The perturbed tensors on which some nodes depend otherwise than through what is given to them.
+    fn tensors_of(&self, nodes: &[usize]) -> Vec<usize> {
+        let graph = self.graph;
+        let mut reads = vec![false; graph.values().len()];
+        nodes.iter().flat_map(|&node| &graph.nodes()[node].inputs).for_each(|&id| reads[id] = true);
+        let mut depends = vec![false; graph.values().len()];
+        depends[graph.input()] = true;
+        for node in graph.nodes() {
+            depends[node.output] = node.inputs.iter().any(|&input| depends[input]);
+        }
+        for node in graph.nodes().iter().rev().filter(|node| !depends[node.output]) {
+            let read = reads[node.output];
+            node.inputs.iter().for_each(|&input| reads[input] |= read);
+        }
+        let is_read = |&tensor: &usize| graph.parameters()[tensor].values.iter().any(|&value| reads[value]);
+        self.tensors.iter().copied().filter(is_read).collect()
+    }
+
+    /// Which rows of each buffer are read, from the output backwards: no other is computed.
+    fn mark_live(&mut self) {
+        let mut live: Vec<Vec<bool>> = self.maps.iter().map(|map| vec![false; map.positions]).collect();
+        live[self.view(self.stages.output).map].fill(true);
+        for kernel in self.kernels.iter().rev() {
+            if let KernelKind::Segment(segment) = kernel.kind {
+                for Edge { view, elements, .. } in &self.segments[segment].inputs {
+                    elements.iter().for_each(|[row, _]| live[view.map][*row] = true);
+                }
+                continue;
+            }
+            let rows: Vec<_> =
+                (0..live[kernel.output.map].len()).filter(|&p| live[kernel.output.map][p]).collect();
+            for row in rows {
+                kernel.sources(row).into_iter().for_each(|source| live[kernel.input.map][source] = true);
+                let norm = kernel.trainable.as_ref().and_then(|trainable| trainable.norm.as_ref());
+                for view in kernel.other.into_iter().chain(norm.map(|norm| norm.rows)) {
+                    live[view.map][row] = true;
+                }
+            }
+        }
+        for (map, live) in self.maps.iter_mut().zip(live) {
+            map.live = (0..live.len()).filter(|&position| live[position]).collect();
+        }
+    }
+
+    /// Takes Winograd's form where it pays, and where all rows are computed: a patch mixes all that it reads.
+    fn patch(&mut self) {
+        for (kernel, weights) in self.kernels.iter_mut().zip(&self.weights) {
+            let all = |view: View| self.maps[view.map].live.len() == self.maps[view.map].positions;
+            let (alone, Some(weights)) = (kernel.kept_product().is_some(), weights) else { continue };
+            if !(all(kernel.input) && all(kernel.output)) {
+                continue;
+            }
+            if let (Some(trainable), Some(neighbours)) = (&mut kernel.trainable, weights.neighbours)
+                && weights.inputs >= FEW_CHANNELS
+            {
+                trainable.patches = Some(neighbours.gradient());
+            }
+            let KernelKind::Product { patches, panels, .. } = &mut kernel.kind else { continue };
+            let weights = if alone { weights.unscaled() } else { (**weights).clone() };
+            if let Some((own, packed)) = weights.patched() {
+                (*patches, *panels) = (Some(own), packed);
+            }
+        }
+    }
+}

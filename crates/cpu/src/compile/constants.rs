@@ -1,0 +1,99 @@
+//! Weights as numbers: read from the graph or computed from what is, folded in f64, and rounded once when they are packed.
+
+use std::borrow::Cow;
+
+use burn::tensor::{DType, TensorData};
+use influence_autodiff::graph::{Graph, Origin, ValueId};
+use influence_autodiff::ops::Op;
+
+/// The values of a graph that do not depend on its input.
+#[derive(Debug)]
+pub(crate) struct Constants<'g> {
+    graph: &'g Graph,
+    /// What nodes compute from constants alone, by value.
+    folded: &'g [Option<TensorData>],
+    /// Whether a value depends on the input.
+    depends: Vec<bool>,
+}
+
+impl<'g> Constants<'g> {
+    pub(crate) fn new(graph: &'g Graph, folded: &'g [Option<TensorData>]) -> Self {
+        let mut depends = vec![false; graph.values().len()];
+        depends[graph.input()] = true;
+        for node in graph.nodes() {
+            depends[node.output] = node.inputs.iter().any(|&input| depends[input]);
+        }
+        Self { graph, folded, depends }
+    }
+
+    /// Whether a value depends on the input.
+    pub(crate) fn depends(&self, id: ValueId) -> bool {
+        self.depends[id]
+    }
+
+    /// A constant as numbers.
+    pub(crate) fn numbers(&self, id: ValueId) -> Option<Numbers<'g>> {
+        let widened = match self.data(id)? {
+            data if matches!(data.dtype(), DType::F32 | DType::F64) => Cow::Borrowed(data),
+            data if data.dtype().is_float() => Cow::Owned(data.clone().convert_dtype(DType::F32)),
+            _ => return None,
+        };
+        Some(Numbers(widened))
+    }
+
+    /// A constant as indices.
+    pub(crate) fn indices(&self, id: ValueId) -> Option<Vec<usize>> {
+        self.data(id)?.iter::<i64>().map(|index| usize::try_from(index).ok()).collect()
+    }
+
+    /// The elements of a constant, under whatever shape.
+    fn data(&self, id: ValueId) -> Option<&'g TensorData> {
+        match &self.graph.values()[id].origin {
+            Origin::Constant(constant) => Some(&constant.data),
+            Origin::Input => None,
+            Origin::Node(node) => match &self.graph.nodes()[*node].op {
+                // No need for a second copy of the weights.
+                Op::Reshape(_) | Op::Cast(_) => self.data(self.graph.nodes()[*node].inputs[0]),
+                _ => self.folded[id].as_ref(),
+            },
+        }
+    }
+}
+
+/// A constant of the graph, as numbers.
+#[derive(Debug, Clone)]
+pub(crate) struct Numbers<'g>(Cow<'g, TensorData>);
+
+impl Numbers<'_> {
+    /// A way to look at single numbers.
+    pub(crate) fn look(&self) -> Look<'_> {
+        match self.0.dtype() {
+            DType::F64 => Look::Double(self.0.as_slice().unwrap_or_default()),
+            _ => Look::Single(self.0.as_slice().unwrap_or_default()),
+        }
+    }
+
+    /// All of them.
+    pub(crate) fn to_vec(&self) -> Vec<f64> {
+        self.0.iter::<f64>().collect()
+    }
+}
+
+/// Numbers of either type.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Look<'a> {
+    /// Single precision.
+    Single(&'a [f32]),
+    /// Double precision.
+    Double(&'a [f64]),
+}
+
+impl Look<'_> {
+    #[inline]
+    pub(crate) fn at(&self, index: usize) -> f64 {
+        match self {
+            Self::Single(all) => f64::from(all[index]),
+            Self::Double(all) => all[index],
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Which positions a window reads: convolutions and pools as tables.
+
+use influence_autodiff::ops::conv::Conv2d;
+use influence_autodiff::ops::pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
+
+use crate::kernels::{Form, Patches, Table};
+
+/// Height and width.
+pub(crate) type Extent = [usize; 2];
+
+/// A window that slides over an image.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    pub(crate) kernel: Extent,
+    pub(crate) stride: Extent,
+    /// Rows above and columns to the left of the image.
+    pub(crate) before: Extent,
+    pub(crate) dilation: Extent,
+}
+
+impl Window {
+    pub(crate) fn of_conv(conv: &Conv2d, kernel: Extent) -> Self {
+        let before = conv.padding.map(|(before, _)| before);
+        Self { kernel, stride: conv.stride, before, dilation: conv.dilation }
+    }
+
+    pub(crate) fn of_max(pool: &MaxPool2d) -> Self {
+        Self { kernel: pool.kernel, stride: pool.stride, before: pool.padding, dilation: pool.dilation }
+    }
+
+    pub(crate) fn of_average(pool: &AvgPool2d) -> Self {
+        Self { kernel: pool.kernel, stride: pool.stride, before: pool.padding, dilation: [1, 1] }
+    }
+
+    /// Whether it reads the 3 x 3 neighbours of each position.
+    pub(crate) fn neighbours(&self, from: Extent, to: Extent) -> Option<Neighbours> {
+        let Self { kernel, stride, before, dilation } = *self;
+        let is_plain = (kernel, stride, dilation) == ([3, 3], [1, 1], [1, 1]);
+        (is_plain && before.iter().all(|&before| before <= 2)).then_some(Neighbours { from, to, before })
+    }
+
+    /// For each position of the result and tap, the position that is read.
+    pub(crate) fn table(&self, from: Extent, to: Extent) -> Table {
+        let along = |axis: usize, at: usize, tap: usize| {
+            let padded = at * self.stride[axis] + tap * self.dilation[axis];
+            padded.checked_sub(self.before[axis]).filter(|&found| found < from[axis])
+        };
+        Table::new(area(to), area(self.kernel), area(from), |row, tap| {
+            let y = along(0, row / to[1], tap / self.kernel[1])?;
+            let x = along(1, row % to[1], tap % self.kernel[1])?;
+            Some(y * from[1] + x)
+        })
+    }
+}
+
+/// A convolution over the 3 x 3 neighbours of each position.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Neighbours {
+    pub(crate) from: Extent,
+    pub(crate) to: Extent,
+    pub(crate) before: Extent,
+}
+
+impl Neighbours {
+    /// The patches of the forward pass.
+    pub(crate) fn patches(&self) -> Patches {
+        // Four by four would halve the products once more, and double the rounding that decides masks.
+        Patches::new(Form::Two, self.from, self.to, self.before)
+    }
+
+    /// The patches of the gradient of the weights.
+    pub(crate) fn gradient(&self) -> Patches {
+        Patches::new(Form::Four, self.from, self.to, self.before)
+    }
+
+    /// The patches of the reverse pass, which lead the other way.
+    pub(crate) fn reversed(&self) -> Patches {
+        Patches::new(Form::Four, self.to, self.from, self.before.map(|before| 2 - before))
+    }
+}
+
+/// Numbers of an image's position.
+pub(crate) fn area(extent: Extent) -> usize {
+    extent[0] * extent[1]
+}
+
+/// The divisor of each window of an average: its elements, with the padding where that counts.
+pub(crate) fn counts(pool: &AvgPool2d, from: Extent, to: Extent) -> Vec<usize> {
+    let along = |axis: usize, at: usize| {
+        let first = at * pool.stride[axis];
+        let (padding, size) = (pool.padding[axis], from[axis]);
+        // Where the window ends, ceil_mode's margin not counted.
+        let end = (first + pool.kernel[axis]).min(size + 2 * padding);
+        if pool.count_include_pad { end - first } else { end.min(size + padding) - first.max(padding) }
+    };
+    (0..area(to)).map(|row| along(0, row / to[1]) * along(1, row % to[1])).collect()
+}
+
+/// The windows that divide an image evenly, and how many positions each holds.
+pub(crate) fn adaptive(pool: &AdaptiveAvgPool2d, from: Extent) -> (Table, Vec<usize>) {
+    let to = pool.output;
+    let span = |axis: usize, at: usize| {
+        let first = at * from[axis] / to[axis];
+        (first, ((at + 1) * from[axis]).div_ceil(to[axis]) - first)
+    };
+    let largest = |axis: usize| (0..to[axis]).map(|at| span(axis, at).1).max().unwrap_or(1);
+    let kernel = [largest(0), largest(1)];
+    let table = Table::new(area(to), area(kernel), area(from), |row, tap| {
+        let along = |axis: usize, at: usize, tap: usize| {
+            let (first, count) = span(axis, at);
+            (tap < count).then_some(first + tap)
+        };
+        let y = along(0, row / to[1], tap / kernel[1])?;
+        Some(y * from[1] + along(1, row % to[1], tap % kernel[1])?)
+    });
+    let counts = (0..area(to)).map(|row| span(0, row / to[1]).1 * span(1, row % to[1]).1).collect();
+    (table, counts)
+}

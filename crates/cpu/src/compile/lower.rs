@@ -1,0 +1,276 @@
+//! From a graph to its stages: each node becomes a view, a stage of ours, or part of a segment.
+//!
+//! Segments are maximal runs of nodes without kernels. One is open at a time; a node of ours that does
+//! not read it is computed before it, one that does ends it. Cheap nodes of ours between two that have no
+//! kernel join them: to carry values across an edge costs more than they do.
+
+use std::collections::HashMap;
+
+use influence_autodiff::graph::{Graph, Kind, ValueId};
+use influence_autodiff::ops::Op;
+
+use super::constants::Constants;
+use super::perturbed::Perturbed;
+use super::stage::{Island, Source, Stage, StageOp, Stages, Trained};
+use super::support::{Answer, Arrangement, Operand, Own, Reason, Support, default_axis};
+use super::view::{SampleShape, Store, StoreId, View};
+
+/// The stages of a graph.
+///
+/// # Errors
+/// Why the graph has none: its output does not depend on the input, or a value on a segment's edge has a
+/// shape that no view describes.
+pub(crate) fn lower<'g>(
+    graph: &'g Graph,
+    constants: &'g Constants<'g>,
+    perturbed: &Perturbed,
+) -> Result<Stages<'g>, Reason> {
+    let mut lowering = Lowering {
+        graph,
+        constants,
+        perturbed,
+        stores: Vec::new(),
+        views: vec![None; graph.values().len()],
+        stages: Vec::new(),
+        copies: HashMap::new(),
+        open: Open::default(),
+        readers: last_readers(graph),
+    };
+    let input = lowering.input()?;
+    for index in 0..graph.nodes().len() {
+        lowering.node(index)?;
+    }
+    lowering.close()?;
+    let output = lowering.output(input)?;
+    let Lowering { stores, stages, .. } = lowering;
+    Ok(Stages { stores, stages, input, output })
+}
+
+/// For each value the last node that reads it.
+fn last_readers(graph: &Graph) -> Vec<Option<usize>> {
+    let mut last = vec![None; graph.values().len()];
+    for (index, node) in graph.nodes().iter().enumerate() {
+        node.inputs.iter().for_each(|&input| last[input] = Some(index));
+    }
+    last
+}
+
+/// Whether a node takes a few operations for each number, so that an edge before it would cost more.
+fn is_cheap(op: &Op) -> bool {
+    !matches!(op, Op::Conv2d(_) | Op::Conv1d(_) | Op::Linear(_) | Op::Matmul(_))
+}
+
+/// A segment to which nodes may still be added.
+#[derive(Debug, Default)]
+struct Open {
+    nodes: Vec<usize>,
+    /// What they compute.
+    values: Vec<ValueId>,
+    /// The last node that has to be among them.
+    until: usize,
+}
+
+struct Lowering<'a, 'g> {
+    graph: &'g Graph,
+    constants: &'g Constants<'g>,
+    perturbed: &'a Perturbed,
+    stores: Vec<Store>,
+    views: Vec<Option<View>>,
+    stages: Vec<Stage<'g>>,
+    /// Stores that hold the same copy, by what it is a copy of.
+    copies: HashMap<(StoreId, usize, Vec<u32>), StoreId>,
+    open: Open,
+    readers: Vec<Option<usize>>,
+}
+
+impl<'g> Lowering<'_, 'g> {
+    fn store(&mut self, store: Store) -> StoreId {
+        self.stores.push(store);
+        self.stores.len() - 1
+    }
+
+    /// The arrangement of a value that is stored from outside.
+    fn arrangement(&self, id: ValueId) -> Result<Arrangement, Reason> {
+        let shape = SampleShape::of(self.graph, id).ok_or("a value in whose shape the batch is no axis")?;
+        let axis = default_axis(&shape);
+        Ok(Arrangement::channels(shape, axis))
+    }
+
+    fn place(&mut self, id: ValueId, arrangement: &Arrangement) -> StoreId {
+        let store = self.store(arrangement.store);
+        self.views[id] = Some(arrangement.view.at(store));
+        store
+    }
+
+    fn input(&mut self) -> Result<StoreId, Reason> {
+        let id = self.graph.input();
+        let arrangement = self.arrangement(id)?;
+        Ok(self.place(id, &arrangement))
+    }
+
+    /// The logits as one row of K channels, in a store of their own.
+    fn output(&mut self, input: StoreId) -> Result<StoreId, Reason> {
+        let id = self.graph.output();
+        let view = self.views[id].clone().ok_or("the output does not depend on the input")?;
+        let arrangement = Arrangement::channels(view.shape.clone(), 1);
+        let lies = view.is_like(&arrangement.view) && self.stores[view.store] == arrangement.store;
+        if lies && view.store != input {
+            return Ok(view.store);
+        }
+        Ok(self.copy(&view, &arrangement))
+    }
+
+    fn node(&mut self, index: usize) -> Result<(), Reason> {
+        let node = &self.graph.nodes()[index];
+        if !self.constants.depends(node.output) {
+            return Ok(());
+        }
+        let inside = |id: &ValueId| self.open.values.contains(id);
+        let (reads, outside) = {
+            let live = || node.inputs.iter().filter(|&&id| self.constants.depends(id));
+            (live().any(inside), live().any(|id| !inside(id)))
+        };
+        let together = self.perturbed.together(index);
+        let held = !self.open.nodes.is_empty() && index <= self.open.until;
+        // What only moves or scales what a segment has computed is done there.
+        let cheap = reads && !outside && is_cheap(&node.op);
+        if together.is_some() || held || cheap {
+            self.join(index, together);
+            return Ok(());
+        }
+        if reads {
+            if self.is_pending(index) {
+                self.join(index, None);
+                return Ok(());
+            }
+            // Whether it has a kernel shows when what it reads is stored; the segment goes on if it has none.
+            if !self.would_be_own(index)? {
+                self.join(index, None);
+                return Ok(());
+            }
+            self.close()?;
+        }
+        match self.support().node(index) {
+            Ok(Answer::View(view)) => self.views[node.output] = Some(view),
+            Ok(Answer::Own(own)) => self.own(index, own),
+            Err(_) => self.join(index, None),
+        }
+        Ok(())
+    }
+
+    fn support(&self) -> Support<'_, 'g> {
+        let Self { graph, constants, perturbed, stores, views, .. } = self;
+        Support { graph, constants, perturbed, stores, views }
+    }
+
+    /// Whether a node that reads the open segment would have a kernel if the segment ended before it.
+    fn would_be_own(&self, index: usize) -> Result<bool, Reason> {
+        let (mut stores, mut views) = (self.stores.clone(), self.views.clone());
+        for &id in self.graph.nodes()[index].inputs.iter().filter(|id| self.open.values.contains(id)) {
+            let Ok(arrangement) = self.arrangement(id) else { return Ok(false) };
+            stores.push(arrangement.store);
+            views[id] = Some(arrangement.view.at(stores.len() - 1));
+        }
+        let support = Support { stores: &stores, views: &views, ..self.support() };
+        Ok(support.node(index).is_ok())
+    }
+
+    /// Whether a value that cannot leave the open segment, a mask, is still to be read.
+    fn is_pending(&self, index: usize) -> bool {
+        self.open.values.iter().any(|&id| {
+            let edge =
+                self.graph.values()[id].kind == Kind::Float && SampleShape::of(self.graph, id).is_some();
+            !edge && self.readers[id].is_some_and(|last| last >= index)
+        })
+    }
+
+    fn join(&mut self, index: usize, until: Option<usize>) {
+        self.open.nodes.push(index);
+        self.open.values.push(self.graph.nodes()[index].output);
+        self.open.until = self.open.until.max(until.unwrap_or(0));
+    }
+
+    /// Ends the open segment: what later nodes read of it is stored.
+    fn close(&mut self) -> Result<(), Reason> {
+        let Open { nodes, values, .. } = std::mem::take(&mut self.open);
+        let Some(&last) = nodes.last() else { return Ok(()) };
+        let is_inside = |node: usize| nodes.binary_search(&node).is_ok();
+        let mut inputs: Vec<(ValueId, View)> = Vec::new();
+        for id in nodes.iter().flat_map(|&node| &self.graph.nodes()[node].inputs).copied() {
+            let given = self.constants.depends(id) && !values.contains(&id);
+            if given && !inputs.iter().any(|(other, _)| *other == id) {
+                let view = self.views[id].clone().ok_or("a value that cannot enter a segment")?;
+                inputs.push((id, view));
+            }
+        }
+        let read_outside = |id: ValueId| {
+            let mut readers = self.graph.nodes().iter().enumerate();
+            readers.any(|(at, node)| !is_inside(at) && node.inputs.contains(&id)) || id == self.graph.output()
+        };
+        let wanted: Vec<ValueId> = values.iter().copied().filter(|&id| read_outside(id)).collect();
+        let mut outputs = Vec::new();
+        for id in wanted {
+            if self.graph.values()[id].kind != Kind::Float {
+                return Err(format!("{}: a mask cannot leave its segment", self.graph.describe(last)));
+            }
+            let arrangement = self.arrangement(id)?;
+            let store = self.place(id, &arrangement);
+            outputs.push((id, arrangement.view.at(store)));
+        }
+        let output = outputs.first().map(|(_, view)| view.store).ok_or("a segment that nothing reads")?;
+        let op = StageOp::Segment(Box::new(Island { nodes: nodes.clone(), inputs, outputs }));
+        let trained = Trained::default();
+        self.stages.push(Stage { op, input: None, other: None, output, relu: false, nodes, trained });
+        Ok(())
+    }
+
+    /// Adds a stage, and before it copies of the operands that do not lie as it takes them.
+    fn own(&mut self, index: usize, own: Own<'g>) {
+        let Own { mut op, operands, result, relu, trained } = own;
+        let sources: Vec<Source> = operands.into_iter().map(|operand| self.operand(operand)).collect();
+        let output = self.place(self.graph.nodes()[index].output, &result);
+        let (mut input, mut other) = (sources.first().cloned(), None);
+        match &mut op {
+            StageOp::Concat(parts) => {
+                *parts = sources.iter().map(|source| source.store).collect();
+                input = None;
+            }
+            StageOp::Sum => other = sources.get(1).map(|source| source.store),
+            _ => {}
+        }
+        self.stages.push(Stage { op, input, other, output, relu, nodes: vec![index], trained });
+    }
+
+    fn operand(&mut self, Operand { from, copy, reading }: Operand) -> Source {
+        let store = match copy {
+            Some(arrangement) => self.copy(&from, &arrangement),
+            None => from.store,
+        };
+        Source { store, channels: reading.channels }
+    }
+
+    /// A copy of a value in another arrangement; the one that there is already, if there is.
+    fn copy(&mut self, from: &View, arrangement: &Arrangement) -> StoreId {
+        let width = self.stores[from.store].channels;
+        let sources = from.sources(&arrangement.view, arrangement.store, width);
+        let key = (from.store, arrangement.store.channels, sources);
+        if let Some(&store) = self.copies.get(&key) {
+            return store;
+        }
+        let store = self.store(arrangement.store);
+        let input = Source { store: from.store, channels: 0..width };
+        let op = StageOp::Rearrange { sources: key.2.clone() };
+        let (nodes, trained) = (Vec::new(), Trained::default());
+        self.stages.push(Stage {
+            op,
+            input: Some(input),
+            other: None,
+            output: store,
+            relu: false,
+            nodes,
+            trained,
+        });
+        self.copies.insert(key, store);
+        store
+    }
+}

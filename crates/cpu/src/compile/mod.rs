@@ -1,0 +1,53 @@
+//! From a graph to what the executor runs, in passes, each over plain data:
+//!
+//! 1. [`lower`]: each node becomes another [`view`] of a value, a stage of ours, or part of a segment that
+//!    runs on Burn's operations, as [`support`] says: the stage graph ([`stage`]).
+//! 2. [`fuse`]: rewrites of the stage graph; normalisation, sums and ReLUs join the products before them.
+//! 3. [`place`]: which buffer each value lies in; the parts of a concatenation lie in the result.
+//! 4. [`build`]: weights packed, rows that nothing reads left out, Winograd's form where it pays.
+//! 5. [`adjoint`]: where each cotangent lies, and the steps of the reverse pass that fill it.
+//!
+//! What comes out is a [`program`] of kernel calls. Nothing behind the first pass knows the graph, and none
+//! of the others can fail.
+
+mod adjoint;
+mod build;
+pub(crate) mod constants;
+mod fuse;
+mod geometry;
+mod lower;
+mod perturbed;
+mod place;
+pub(crate) mod program;
+mod stage;
+mod support;
+mod together;
+mod view;
+pub(crate) mod weights;
+
+use influence_autodiff::graph::Graph;
+
+use self::build::Builder;
+use self::constants::Constants;
+use self::perturbed::Perturbed;
+use self::program::Compiled;
+pub(crate) use self::support::Reason;
+use crate::kernels::Element;
+
+/// Compiles a graph for perturbations of some tensors, by their places, or of the input alone.
+///
+/// # Errors
+/// Why the executor cannot run it at all: see [`lower::lower`].
+pub(crate) fn compile<T: Element>(
+    graph: &Graph,
+    constants: &Constants<'_>,
+    tensors: &[usize],
+) -> Result<Compiled<T>, Reason> {
+    let perturbed = Perturbed::of(graph, tensors);
+    let mut stages = lower::lower(graph, constants, &perturbed)?;
+    fuse::fuse(&mut stages);
+    let places = place::places(&stages);
+    let builder = Builder::new(graph, stages, places, tensors);
+    let steps = adjoint::steps(&builder);
+    Ok(builder.finish(steps))
+}

@@ -1,0 +1,93 @@
+//! Which constants of a graph are perturbed tensors, and where their gradients have to be added up.
+
+use std::collections::HashMap;
+
+use influence_autodiff::graph::{Graph, Node, Origin, ValueId};
+use influence_autodiff::ops::Op;
+
+use super::support::Reason;
+
+/// Whether a node's result is its operand under another shape.
+fn is_view(node: &Node) -> bool {
+    matches!(node.op, Op::Reshape(_) | Op::Cast(_))
+}
+
+/// The perturbed tensors of a graph.
+#[derive(Debug)]
+pub(crate) struct Perturbed {
+    /// The tensor of each value that holds one.
+    places: HashMap<ValueId, usize>,
+    /// Whether a value is computed from one.
+    computed: Vec<bool>,
+    /// For each node, the last of those that have to run together with it: a tensor that is read more than
+    /// once has its gradients added before they are squared, which a segment of all its readers does.
+    together: Vec<Option<usize>>,
+}
+
+impl Perturbed {
+    /// The tensors at some places.
+    pub(crate) fn of(graph: &Graph, tensors: &[usize]) -> Self {
+        let values =
+            |&tensor: &usize| graph.parameters()[tensor].values.iter().map(move |&value| (value, tensor));
+        let places: HashMap<_, _> = tensors.iter().flat_map(values).collect();
+        let mut computed: Vec<_> = (0..graph.values().len()).map(|id| places.contains_key(&id)).collect();
+        for node in graph.nodes() {
+            computed[node.output] |= node.inputs.iter().any(|&input| computed[input]);
+        }
+        let mut together = vec![None; graph.nodes().len()];
+        for &tensor in tensors {
+            let readers = readers(graph, &graph.parameters()[tensor].values);
+            if let (Some(&first), Some(&last), true) = (readers.first(), readers.last(), readers.len() > 1) {
+                together[first] = together[first].max(Some(last));
+            }
+        }
+        Self { places, computed, together }
+    }
+
+    /// The last node that has to run in one segment with this one and all between, if there is one.
+    pub(crate) fn together(&self, node: usize) -> Option<usize> {
+        self.together[node]
+    }
+
+    /// The tensor that a constant is, under whatever shape.
+    pub(crate) fn tensor(&self, graph: &Graph, id: ValueId) -> Option<usize> {
+        match graph.values()[id].origin {
+            Origin::Node(node) if is_view(&graph.nodes()[node]) => {
+                self.tensor(graph, graph.nodes()[node].inputs[0])
+            }
+            Origin::Node(_) => None,
+            _ => self.places.get(&id).copied(),
+        }
+    }
+
+    /// Whether some constants are perturbed tensors, or computed from such.
+    pub(crate) fn any(&self, graph: &Graph, ids: &[ValueId]) -> bool {
+        ids.iter().any(|&id| self.tensor(graph, id).is_some() || self.computed[id])
+    }
+
+    /// Refuses a constant that is computed from a perturbed tensor.
+    pub(crate) fn direct(&self, graph: &Graph, id: ValueId) -> Result<(), Reason> {
+        match self.computed[id] && self.tensor(graph, id).is_none() {
+            true => Err("a constant that is computed from a perturbed tensor".into()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The nodes that depend on the input and read a tensor, or what is computed from it alone: once for each operand, in order.
+fn readers(graph: &Graph, tensor: &[ValueId]) -> Vec<usize> {
+    let mut depends = vec![false; graph.values().len()];
+    depends[graph.input()] = true;
+    let mut follows: Vec<_> = (0..graph.values().len()).map(|id| tensor.contains(&id)).collect();
+    let mut readers = Vec::new();
+    for (index, node) in graph.nodes().iter().enumerate() {
+        let operands = node.inputs.iter().filter(|&&input| follows[input] && !depends[input]).count();
+        if node.inputs.iter().any(|&input| depends[input]) {
+            depends[node.output] = true;
+            readers.extend(std::iter::repeat_n(index, operands));
+        } else {
+            follows[node.output] |= operands > 0;
+        }
+    }
+    readers
+}

@@ -1,0 +1,453 @@
+//! The program of the CPU executor as plain data: what runs forward, in order, and what runs in reverse.
+
+use std::fmt;
+
+use influence_autodiff::graph::ValueId;
+
+use crate::kernels::{Element, Links, Moves, PAD, Panels, Patches, Table};
+
+/// A buffer of rows: one for each position of each sample.
+#[derive(Debug, Clone)]
+pub(crate) struct Map {
+    /// Rows of one sample.
+    pub(crate) positions: usize,
+    /// Numbers of one row.
+    pub(crate) pitch: usize,
+    /// The positions that something reads, ascending: no other is computed.
+    pub(crate) live: Vec<usize>,
+}
+
+impl Map {
+    /// Numbers of one sample.
+    pub(crate) fn size(&self) -> usize {
+        self.positions * self.pitch
+    }
+}
+
+/// Neighbouring channels of a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct View {
+    pub(crate) map: usize,
+    pub(crate) offset: usize,
+    pub(crate) channels: usize,
+}
+
+/// Index of a mask: what one ReLU has left on.
+pub(crate) type MaskId = usize;
+
+/// One kernel call of the forward pass.
+#[derive(Debug, Clone)]
+pub(crate) struct Kernel<T> {
+    pub(crate) kind: KernelKind<T>,
+    pub(crate) input: View,
+    pub(crate) output: View,
+    /// A second operand of a sum, or what a convolution's result is added to.
+    pub(crate) other: Option<View>,
+    /// The mask that the ReLU at its end makes, if there is one.
+    pub(crate) relu: Option<MaskId>,
+    /// The graph's operations that it stands for.
+    pub(crate) name: String,
+    /// Its perturbed tensors, where parameters are perturbed.
+    pub(crate) trainable: Option<Trainable<T>>,
+}
+
+/// The perturbed tensors of a stage, by their places among the network's.
+#[derive(Debug, Clone)]
+pub(crate) struct Trainable<T> {
+    /// Of the product.
+    pub(crate) weight: Option<usize>,
+    /// The patches of its gradient in Winograd's form, where that can be taken.
+    pub(crate) patches: Option<Patches>,
+    pub(crate) bias: Option<usize>,
+    /// The batch normalisation behind the product, or alone.
+    pub(crate) norm: Option<Norm<T>>,
+}
+
+/// A batch normalisation gamma (x - mean) inverse + beta whose tensors are perturbed.
+#[derive(Debug, Clone)]
+pub(crate) struct Norm<T> {
+    pub(crate) gamma: Option<usize>,
+    pub(crate) beta: Option<usize>,
+    pub(crate) mean: Vec<f64>,
+    /// One over the deviation.
+    pub(crate) inverse: Vec<f64>,
+    /// What is normalised: the product's results have rows of their own, which its gradient reads.
+    pub(crate) rows: View,
+    /// The scale and the shift of it all.
+    pub(crate) affine: [Vec<T>; 2],
+}
+
+impl<T> Trainable<T> {
+    /// Whether a tensor is among them.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = usize> {
+        let norm = self.norm.iter().flat_map(|norm| [norm.gamma, norm.beta]);
+        [self.weight, self.bias].into_iter().chain(norm).flatten()
+    }
+}
+
+impl<T> Kernel<T> {
+    /// Whether it reads other channels of the buffer that it writes.
+    pub(crate) fn reads_its_map(&self) -> bool {
+        [Some(self.input), self.other].into_iter().flatten().any(|view| view.map == self.output.map)
+    }
+
+    /// The rows of the input that a row of the result is computed from.
+    pub(crate) fn sources(&self, row: usize) -> Vec<usize> {
+        match &self.kind {
+            KernelKind::Product { table, .. }
+            | KernelKind::Channelwise { table, .. }
+            | KernelKind::Average { table, .. }
+            | KernelKind::Maximum { table, .. } => {
+                (0..table.taps()).filter_map(|tap| table.source(row, tap)).collect()
+            }
+            KernelKind::Rearrange(moves) => moves.rows_of(row),
+            KernelKind::Affine(_) | KernelKind::Sum => vec![row],
+            KernelKind::Segment(_) => Vec::new(),
+        }
+    }
+
+    /// The batch normalisation behind a product whose results have rows of their own.
+    pub(crate) fn kept_product(&self) -> Option<&Norm<T>> {
+        let norm = self.trainable.as_ref()?.norm.as_ref()?;
+        matches!(self.kind, KernelKind::Product { .. }).then_some(norm)
+    }
+}
+
+/// What a stage does with its operands.
+#[derive(Debug, Clone)]
+pub(crate) enum KernelKind<T> {
+    /// A convolution or linear layer, batch normalisation folded in; in Winograd's form where there are patches.
+    Product { table: Table, patches: Option<Patches>, panels: Panels<T>, bias: Vec<T> },
+    /// The same of each channel by itself: `[tap][channel]`.
+    Channelwise { table: Table, weights: Vec<T>, bias: Vec<T> },
+    /// scale x + shift for each channel, or x itself.
+    Affine(Option<[Vec<T>; 2]>),
+    /// The operand and the other.
+    Sum,
+    /// The mean over windows.
+    Average { table: Table, shares: Vec<T> },
+    /// The maximum over windows; the index is that of the choices it leaves.
+    Maximum { table: Table, choices: usize },
+    /// Each number is one of the input's.
+    Rearrange(Moves),
+    /// Nodes on Burn's operations; the index is that of the segment.
+    Segment(usize),
+}
+
+/// Where the cotangent of a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In full, in the channels of a map.
+    Dense(View),
+    /// Of the active channels of a mask: the cotangent before the ReLU.
+    Compressed(MaskId),
+}
+
+/// Where contributions to a value's cotangent go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sink {
+    /// To a place.
+    Place(Place),
+    /// Through a mask and the scale of the channels before it, to the channels of a map: those of the mask from channel `from` on.
+    Through { mask: MaskId, view: View, from: usize, scaled: Option<usize> },
+}
+
+impl Sink {
+    /// The place that is written in the end.
+    pub(crate) fn place(self) -> Place {
+        match self {
+            Self::Place(place) => place,
+            Self::Through { view, .. } => Place::Dense(view),
+        }
+    }
+
+    /// The scale of the batch normalisation through which it goes.
+    pub(crate) fn scale<T>(self, kernels: &[Kernel<T>]) -> Option<&[T]> {
+        let Self::Through { scaled: Some(kernel), .. } = self else { return None };
+        match &kernels[kernel].kind {
+            KernelKind::Affine(Some([scale, _])) => Some(scale),
+            _ => None,
+        }
+    }
+}
+
+/// A buffer of cotangents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Site {
+    /// Of a map.
+    Map(usize),
+    /// Of a mask.
+    Mask(MaskId),
+}
+
+impl Place {
+    /// The buffer it lies in.
+    pub(crate) fn site(self) -> Site {
+        match self {
+            Self::Dense(view) => Site::Map(view.map),
+            Self::Compressed(mask) => Site::Mask(mask),
+        }
+    }
+}
+
+/// One step of the reverse pass: cotangents from one place to another.
+#[derive(Debug, Clone)]
+pub(crate) struct Step<T> {
+    pub(crate) kind: StepKind<T>,
+    pub(crate) source: Place,
+    pub(crate) target: Sink,
+    /// Whether the target's buffer holds nothing yet.
+    pub(crate) first: bool,
+    /// The stage that is pulled back.
+    pub(crate) stage: usize,
+}
+
+/// How cotangents are pulled back.
+#[derive(Debug, Clone)]
+pub(crate) enum StepKind<T> {
+    /// Through a convolution; cotangents of the same rows may come with it.
+    Product { links: Links, patches: Option<Patches>, panels: Panels<T>, identity: Option<Place> },
+    /// Several products through masks into the same channels, row by row.
+    Together(Vec<Step<T>>),
+    /// Through a convolution that reads too few channels to fill a vector: its taps stand side by side as columns, which are then added
+    /// up.
+    Columns {
+        /// Each row by itself.
+        rows: Links,
+        panels: Panels<T>,
+        /// Where the columns go.
+        links: Links,
+    },
+    /// Through a convolution of each channel by itself.
+    Channelwise { links: Links },
+    /// Row by row, times a scale.
+    Spread { scale: Option<Vec<T>> },
+    /// Through a mean over windows.
+    Average { links: Links },
+    /// Through a maximum over windows.
+    Maximum { links: Links },
+    /// Back to where numbers came from.
+    Rearrange,
+    /// Through a segment: from its outputs, where anything has reached them, to its inputs, and whether each of
+    /// these holds nothing yet.
+    Segment { sources: Vec<Option<Place>>, targets: Vec<(Sink, bool)> },
+}
+
+impl<T> Step<T> {
+    /// Whether it reads other channels of the buffer that it writes.
+    pub(crate) fn reads_its_target(&self) -> bool {
+        self.source.site() == self.target.place().site()
+    }
+
+    /// All places that it reads or writes.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        let mut places = vec![self.source, self.target.place()];
+        match &self.kind {
+            StepKind::Product { identity, .. } => places.extend(identity),
+            StepKind::Together(parts) => places.extend(parts.iter().flat_map(Self::places)),
+            StepKind::Segment { sources, targets } => {
+                places.extend(sources.iter().flatten());
+                places.extend(targets.iter().map(|(sink, _)| sink.place()));
+            }
+            _ => {}
+        }
+        places
+    }
+
+    /// The steps that are taken together, most often itself alone.
+    pub(crate) fn parts(&self) -> &[Self] {
+        match &self.kind {
+            StepKind::Together(parts) => parts,
+            _ => std::slice::from_ref(self),
+        }
+    }
+}
+
+/// The nodes of a segment, and where the values on its edges lie.
+#[derive(Debug, Clone)]
+pub(crate) struct Portion {
+    pub(crate) nodes: Vec<usize>,
+    pub(crate) inputs: Vec<Edge>,
+    pub(crate) outputs: Vec<Edge>,
+    /// Its perturbed tensors.
+    pub(crate) tensors: Vec<usize>,
+}
+
+/// A value of the graph on the edge of a segment: where each of its elements lies.
+#[derive(Debug, Clone)]
+pub(crate) struct Edge {
+    pub(crate) value: ValueId,
+    pub(crate) view: View,
+    /// Row and channel.
+    pub(crate) elements: Vec<[usize; 2]>,
+}
+
+/// A network compiled for the CPU executor.
+#[derive(Debug, Clone)]
+pub(crate) struct Compiled<T> {
+    pub(crate) maps: Vec<Map>,
+    pub(crate) kernels: Vec<Kernel<T>>,
+    pub(crate) steps: Vec<Step<T>>,
+    pub(crate) masks: Vec<View>,
+    pub(crate) choices: usize,
+    pub(crate) segments: Vec<Portion>,
+    pub(crate) input: View,
+    pub(crate) output: View,
+    /// Whether parameters are perturbed: all values are kept for their gradients.
+    pub(crate) trains: bool,
+}
+
+impl<T> Compiled<T> {
+    /// Numbers that the cotangents of one sample take at most in a buffer.
+    pub(crate) fn site_size(&self, site: Site, lines: usize) -> usize {
+        match site {
+            Site::Map(map) => self.maps[map].positions * lines * self.maps[map].pitch,
+            Site::Mask(mask) => {
+                let View { map, channels, .. } = self.masks[mask];
+                self.maps[map].positions * (lines * channels + PAD)
+            }
+        }
+    }
+
+    /// Bytes of the packed weights of both passes, and of what says which row reads which.
+    pub(crate) fn fixed_bytes(&self) -> usize
+    where
+        T: Element,
+    {
+        let forward = self.kernels.iter().map(|stage| match &stage.kind {
+            KernelKind::Product { table, patches, panels, .. } => {
+                panels.bytes() + table.bytes() + patches.as_ref().map_or(0, Patches::bytes)
+            }
+            KernelKind::Channelwise { table, weights, .. } => size_of_val(weights.as_slice()) + table.bytes(),
+            KernelKind::Average { table, .. } | KernelKind::Maximum { table, .. } => table.bytes(),
+            KernelKind::Rearrange(moves) => moves.bytes(),
+            KernelKind::Affine(_) | KernelKind::Sum | KernelKind::Segment(_) => 0,
+        });
+        let reverse = self.steps.iter().flat_map(Step::parts).map(|step| match &step.kind {
+            StepKind::Product { links, patches, panels, .. } => {
+                panels.bytes() + links.bytes() + patches.as_ref().map_or(0, Patches::bytes)
+            }
+            StepKind::Columns { rows, panels, links } => rows.bytes() + panels.bytes() + links.bytes(),
+            StepKind::Channelwise { links } | StepKind::Average { links } | StepKind::Maximum { links } => {
+                links.bytes()
+            }
+            StepKind::Together(_)
+            | StepKind::Spread { .. }
+            | StepKind::Rearrange
+            | StepKind::Segment { .. } => 0,
+        });
+        let live = self.maps.iter().map(|map| size_of_val(map.live.as_slice()));
+        forward.chain(reverse).chain(live).sum()
+    }
+
+    /// Bytes that the masks and choices of one sample take at most.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        let masks = self.masks.iter().map(|view| {
+            let words = 4 * (view.channels.div_ceil(32) + 1);
+            self.maps[view.map].positions * (words + 2 * view.channels + size_of::<usize>())
+        });
+        let choices = self.kernels.iter().map(|stage| match &stage.kind {
+            KernelKind::Maximum { .. } => 2 * self.maps[stage.output.map].positions * stage.output.channels,
+            _ => 0,
+        });
+        masks.chain(choices).sum()
+    }
+}
+
+impl fmt::Display for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "m{}[{}..{}]", self.map, self.offset, self.offset + self.channels)
+    }
+}
+
+impl<T> fmt::Display for Kernel<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match &self.kind {
+            KernelKind::Product { table, patches, .. } => {
+                let how = if patches.is_some() { " by patches" } else { "" };
+                format!("product over {} taps{how} of", table.taps())
+            }
+            KernelKind::Channelwise { table, .. } => {
+                format!("channelwise product over {} taps of", table.taps())
+            }
+            KernelKind::Affine(Some(_)) => "scaled and shifted".into(),
+            KernelKind::Affine(None) => "copy of".into(),
+            KernelKind::Sum => "sum of".into(),
+            KernelKind::Average { .. } => "means of".into(),
+            KernelKind::Maximum { .. } => "maxima of".into(),
+            KernelKind::Rearrange(_) => "rearranged".into(),
+            KernelKind::Segment(segment) => format!("segment {segment} on Burn's operations, from"),
+        };
+        write!(f, "{} = {what} {}", self.output, self.input)?;
+        if let Some(other) = self.other {
+            write!(f, " + {other}")?;
+        }
+        if let Some(mask) = self.relu {
+            write!(f, ", relu with mask r{mask}")?;
+        }
+        write!(f, "  # {}", self.name)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dense(view) => write!(f, "d{view}"),
+            Self::Compressed(mask) => write!(f, "dr{mask}"),
+        }
+    }
+}
+
+impl<T> fmt::Display for Step<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.first { "=" } else { "+=" };
+        match self.target {
+            Sink::Place(place) => write!(f, "{place} {sign} ")?,
+            Sink::Through { view, .. } => write!(f, "d{view} {sign} ")?,
+        }
+        for (index, part) in self.parts().iter().enumerate() {
+            if index > 0 {
+                f.write_str(" + ")?;
+            }
+            part.write_source(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl<T> Step<T> {
+    /// What is handed on.
+    fn write_source(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Sink::Through { mask, .. } = self.target {
+            write!(f, "through r{mask} ")?;
+        }
+        match &self.kind {
+            StepKind::Product { patches, identity, .. } => {
+                let how = if patches.is_some() { " by patches" } else { "" };
+                write!(f, "product{how} of {}", self.source)?;
+                identity.map_or(Ok(()), |place| write!(f, " + {place}"))
+            }
+            StepKind::Together(parts) => write!(f, "{} products", parts.len()),
+            StepKind::Columns { .. } => write!(f, "columns of {}", self.source),
+            StepKind::Channelwise { .. } => write!(f, "channelwise product of {}", self.source),
+            StepKind::Spread { scale: None } => write!(f, "{}", self.source),
+            StepKind::Spread { scale: Some(_) } => write!(f, "scaled {}", self.source),
+            StepKind::Average { .. } => write!(f, "{} over its windows", self.source),
+            StepKind::Maximum { .. } => write!(f, "{} at its choices", self.source),
+            StepKind::Rearrange => write!(f, "{} moved back", self.source),
+            StepKind::Segment { .. } => write!(f, "segment of {}", self.source),
+        }
+    }
+}
+
+impl<T> fmt::Display for Compiled<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for map in self.maps.iter().enumerate() {
+            let (id, Map { positions, pitch, live }) = map;
+            writeln!(f, "m{id} {positions} x {pitch}, {} live", live.len())?;
+        }
+        self.kernels.iter().try_for_each(|stage| writeln!(f, "{stage}"))?;
+        writeln!(f, "reverse:")?;
+        self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))
+    }
+}

@@ -1,0 +1,160 @@
+//! The stage graph: what the executor computes, in order, as plain data without a precision.
+//!
+//! A stage reads stores and writes one (a segment may write several). It knows rows and channels,
+//! and nothing of the shapes that the graph gave its values: what was a reshape, a permutation or a
+//! slice has become the way in which a stage reads ([`super::view`]).
+
+use std::ops::Range;
+
+use influence_autodiff::graph::ValueId;
+
+use super::view::{Store, StoreId, View};
+use super::weights::Weights;
+use crate::kernels::Table;
+
+/// One stage.
+#[derive(Debug, Clone)]
+pub(crate) struct Stage<'g> {
+    pub(crate) op: StageOp<'g>,
+    /// What it reads; none for a stage that reads any number of stores.
+    pub(crate) input: Option<Source>,
+    /// What is added to its result, row by row.
+    pub(crate) other: Option<StoreId>,
+    pub(crate) output: StoreId,
+    /// Whether negative results become 0.
+    pub(crate) relu: bool,
+    /// The graph's nodes that it stands for.
+    pub(crate) nodes: Vec<usize>,
+    /// Its perturbed tensors.
+    pub(crate) trained: Trained,
+}
+
+/// Neighbouring channels of a store; which rows are read is the operation's business.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Source {
+    pub(crate) store: StoreId,
+    pub(crate) channels: Range<usize>,
+}
+
+/// What a stage does.
+#[derive(Debug, Clone)]
+pub(crate) enum StageOp<'g> {
+    /// A convolution or matrix product with constant weights.
+    Product { table: Table, weights: Box<Weights<'g>>, bias: Vec<f64> },
+    /// scale x + shift for each channel; x itself without them. Row by row.
+    Affine(Option<Affine>),
+    /// The input and the other. Row by row.
+    Sum,
+    /// The sum over a window times the share of its position.
+    Average { table: Table, shares: Vec<f64> },
+    /// The maximum over windows.
+    Maximum { table: Table },
+    /// Each number of the result is a number of the input's store.
+    Rearrange { sources: Vec<u32> },
+    /// The channels of stores side by side. Row by row.
+    Concat(Vec<StoreId>),
+    /// Nodes that run on Burn's operations.
+    Segment(Box<Island>),
+}
+
+/// y = scale x + shift, for each channel.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Affine {
+    pub(crate) scale: Vec<f64>,
+    pub(crate) shift: Vec<f64>,
+}
+
+/// Nodes that run on Burn's operations, and where the values on its edges lie.
+#[derive(Debug, Clone)]
+pub(crate) struct Island {
+    pub(crate) nodes: Vec<usize>,
+    pub(crate) inputs: Vec<(ValueId, View)>,
+    pub(crate) outputs: Vec<(ValueId, View)>,
+}
+
+/// The perturbed tensors of a stage, by their places among the network's.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Trained {
+    /// Of the product.
+    pub(crate) weight: Option<usize>,
+    pub(crate) bias: Option<usize>,
+    /// The normalisation behind the product, or alone.
+    pub(crate) norm: Option<Normalization>,
+}
+
+/// A normalisation gamma (x - mean) inverse + beta with constant statistics, some of whose tensors are
+/// perturbed.
+#[derive(Debug, Clone)]
+pub(crate) struct Normalization {
+    pub(crate) gamma: Option<usize>,
+    pub(crate) beta: Option<usize>,
+    pub(crate) mean: Vec<f64>,
+    /// One over the deviation.
+    pub(crate) inverse: Vec<f64>,
+    /// All of it.
+    pub(crate) affine: Affine,
+}
+
+impl Trained {
+    /// The tensors.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = usize> {
+        let norm = self.norm.iter().flat_map(|norm| [norm.gamma, norm.beta]);
+        [self.weight, self.bias].into_iter().chain(norm).flatten()
+    }
+}
+
+impl Stage<'_> {
+    /// The stores that it reads, once for each operand.
+    pub(crate) fn reads(&self) -> Vec<StoreId> {
+        let mut reads: Vec<StoreId> = self.input.iter().map(|source| source.store).collect();
+        reads.extend(self.other);
+        match &self.op {
+            StageOp::Concat(parts) => reads.extend(parts),
+            StageOp::Segment(island) => reads.extend(island.inputs.iter().map(|(_, view)| view.store)),
+            _ => {}
+        }
+        reads
+    }
+
+    /// The stores that it writes.
+    pub(crate) fn writes(&self) -> Vec<StoreId> {
+        match &self.op {
+            StageOp::Segment(island) => island.outputs.iter().map(|(_, view)| view.store).collect(),
+            _ => vec![self.output],
+        }
+    }
+
+    /// Whether it is a ReLU and nothing else.
+    pub(crate) fn is_relu(&self) -> bool {
+        matches!(self.op, StageOp::Affine(None)) && self.relu && self.other.is_none()
+    }
+}
+
+/// All stages of a network.
+#[derive(Debug)]
+pub(crate) struct Stages<'g> {
+    pub(crate) stores: Vec<Store>,
+    pub(crate) stages: Vec<Stage<'g>>,
+    pub(crate) input: StoreId,
+    pub(crate) output: StoreId,
+}
+
+impl Stages<'_> {
+    /// The stages that read each store, once for each operand.
+    pub(crate) fn readers(&self) -> Vec<Vec<usize>> {
+        let mut readers = vec![Vec::new(); self.stores.len()];
+        for (index, stage) in self.stages.iter().enumerate() {
+            stage.reads().into_iter().for_each(|store| readers[store].push(index));
+        }
+        readers
+    }
+
+    /// The stage that writes each store; none for the input.
+    pub(crate) fn writers(&self) -> Vec<Option<usize>> {
+        let mut writers = vec![None; self.stores.len()];
+        for (index, stage) in self.stages.iter().enumerate() {
+            stage.writes().into_iter().for_each(|store| writers[store] = Some(index));
+        }
+        writers
+    }
+}

@@ -1,0 +1,226 @@
+//! Which nodes have kernels of ours, and as what: a pure function of the graph and of where the
+//! operands lie, asked before anything is built.
+//!
+//! [`Support::node`] answers with another view of the same store ([`Answer::View`]), with one stage and
+//! the form in which it takes its operands ([`Answer::Own`]), or with the reason why the node runs on
+//! Burn's operations. Whatever is answered can be built: an operand that does not lie in the form that is
+//! asked for is copied into it. Adding an operation to our kernels is an arm of [`Support::node`] and a
+//! function beside it.
+
+mod moves;
+mod product;
+mod rowwise;
+mod window;
+
+use influence_autodiff::graph::{Graph, Kind, Node, ValueId};
+use influence_autodiff::ops::Op;
+
+use super::constants::Constants;
+use super::perturbed::Perturbed;
+use super::stage::{StageOp, Trained};
+use super::view::{Reading, SampleShape, Store, StoreId, View};
+use crate::kernels::Active;
+
+/// Why a node does not run on our kernels.
+pub(crate) type Reason = String;
+
+/// What becomes of a node.
+#[derive(Debug)]
+pub(crate) enum Answer<'g> {
+    /// Its result is another view of its operand's store.
+    View(View),
+    /// One stage.
+    Own(Own<'g>),
+}
+
+/// A stage to be.
+#[derive(Debug)]
+pub(crate) struct Own<'g> {
+    pub(crate) op: StageOp<'g>,
+    /// What it reads; of a concatenation, its parts.
+    pub(crate) operands: Vec<Operand>,
+    /// The size and the arrangement of its result.
+    pub(crate) result: Arrangement,
+    pub(crate) relu: bool,
+    pub(crate) trained: Trained,
+}
+
+/// A store of some size and a view that fills it; the view's own store is not known yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrangement {
+    pub(crate) store: Store,
+    pub(crate) view: View,
+}
+
+/// How a stage takes an operand.
+#[derive(Debug, Clone)]
+pub(crate) struct Operand {
+    /// The operand as it lies.
+    pub(crate) from: View,
+    /// The copy that it has to be, where it does not lie as it must.
+    pub(crate) copy: Option<Arrangement>,
+    /// What is read, of the copy or in place.
+    pub(crate) reading: Reading,
+}
+
+/// Where a store has no number yet.
+const UNKNOWN: StoreId = StoreId::MAX;
+
+impl Arrangement {
+    /// A value with its channels along one axis.
+    pub(crate) fn channels(shape: SampleShape, axis: usize) -> Self {
+        Self { store: shape.store(axis), view: View::new(UNKNOWN, shape, axis) }
+    }
+
+    /// As another value lies that fills its store.
+    fn like(view: &View, store: Store) -> Self {
+        Self { store, view: view.at(UNKNOWN) }
+    }
+}
+
+/// The graph, and where the values before a node lie.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Support<'a, 'g> {
+    pub(crate) graph: &'g Graph,
+    pub(crate) constants: &'g Constants<'g>,
+    pub(crate) perturbed: &'a Perturbed,
+    pub(crate) stores: &'a [Store],
+    /// The views of the values that depend on the input, where they are stored.
+    pub(crate) views: &'a [Option<View>],
+}
+
+impl<'g> Support<'_, 'g> {
+    /// What becomes of a node that depends on the input.
+    ///
+    /// # Errors
+    /// Why it runs on Burn's operations.
+    pub(crate) fn node(&self, index: usize) -> Result<Answer<'g>, Reason> {
+        let graph = self.graph;
+        let node = &graph.nodes()[index];
+        if graph.values()[node.output].kind != Kind::Float {
+            return Err("a mask that depends on the input".into());
+        }
+        let answer = match &node.op {
+            Op::Conv2d(_) | Op::Conv1d(_) => self.convolution(node)?,
+            Op::Linear(_) => self.linear(node)?,
+            Op::Matmul(_) => self.matmul(node)?,
+            Op::BatchNorm(norm) => self.batch_norm(node, norm)?,
+            Op::Relu(_) => self.relu(node)?,
+            Op::Add(_) | Op::Sub(_) | Op::Mul(_) | Op::Div(_) => self.arithmetic(node)?,
+            Op::AddScalar(op) => self.scalar(node, [1.0, op.value])?,
+            Op::MulScalar(op) => self.scalar(node, [op.value, 0.0])?,
+            Op::DivScalar(op) => self.scalar(node, [1.0 / op.value, 0.0])?,
+            Op::Cat(cat) => self.concatenation(node, cat.axis)?,
+            Op::Reshape(_) => self.reshape(node)?,
+            Op::Cast(_) => Answer::View(self.view(node.inputs[0])?.clone()),
+            Op::Permute(permute) => self.permute(node, &permute.axes)?,
+            Op::Slice(slice) => self.slice(node, &slice.ranges)?,
+            Op::Expand(_) => self.expand(node)?,
+            Op::Flip(flip) => self.flip(node, &flip.axes)?,
+            Op::Repeat(repeat) => self.repeat(node, repeat.axis)?,
+            Op::Select(select) => self.select(node, select.axis)?,
+            Op::MaxPool2d(_) | Op::MaxPool1d(_) => self.maximum(node)?,
+            Op::AvgPool2d(_) | Op::AvgPool1d(_) | Op::AdaptiveAvgPool2d(_) | Op::AdaptiveAvgPool1d(_) => {
+                self.average(node)?
+            }
+            Op::Mean(mean) => self.reduction(node, &mean.axes, true)?,
+            Op::Sum(sum) => self.reduction(node, &sum.axes, false)?,
+            other => return Err(format!("no kernel for {}", other.name())),
+        };
+        if let Answer::Own(own) = &answer {
+            own.check()?;
+        }
+        Ok(answer)
+    }
+
+    fn view(&self, id: ValueId) -> Result<&View, Reason> {
+        self.views[id].as_ref().ok_or_else(|| "an operand that is not stored here".into())
+    }
+
+    fn shape(&self, id: ValueId) -> Result<SampleShape, Reason> {
+        SampleShape::of(self.graph, id).ok_or_else(|| "a shape in which the batch is no axis".into())
+    }
+
+    fn depends(&self, id: ValueId) -> bool {
+        self.constants.depends(id)
+    }
+
+    /// The shape of a node's result, samples first.
+    fn samples_first(&self, node: &Node) -> Result<SampleShape, Reason> {
+        let shape = self.shape(node.output)?;
+        if shape.batch == 0 { Ok(shape) } else { Err("samples along another axis than the first".into()) }
+    }
+
+    /// An operand with its channels along one axis, read where it lies if it lies so.
+    fn image(&self, view: &View, axis: usize) -> Operand {
+        match view.reading(axis) {
+            Some(reading) => Operand { from: view.clone(), copy: None, reading },
+            None => Self::copied(view, Arrangement::channels(view.shape.clone(), axis)),
+        }
+    }
+
+    /// The same with all rows and channels of a store.
+    fn whole_image(&self, view: &View, axis: usize) -> Operand {
+        let operand = self.image(view, axis);
+        if operand.copy.is_some() || operand.reading.is_whole(self.stores[view.store]) {
+            return operand;
+        }
+        Self::copied(view, Arrangement::channels(view.shape.clone(), axis))
+    }
+
+    /// An operand whose elements may lie in any order, as long as they fill their store; and its arrangement.
+    fn whole(&self, view: &View) -> (Operand, Arrangement) {
+        let store = self.stores[view.store];
+        if view.covers(store) {
+            let reading = Reading::whole(store);
+            return (Operand { from: view.clone(), copy: None, reading }, Arrangement::like(view, store));
+        }
+        let arrangement = Arrangement::channels(view.shape.clone(), natural_axis(view, store));
+        (Self::copied(view, arrangement.clone()), arrangement)
+    }
+
+    /// An operand in the arrangement of another.
+    fn arranged(&self, view: &View, arrangement: &Arrangement) -> Operand {
+        let store = self.stores[view.store];
+        if store == arrangement.store && view.is_like(&arrangement.view) {
+            return Operand { from: view.clone(), copy: None, reading: Reading::whole(store) };
+        }
+        Self::copied(view, arrangement.clone())
+    }
+
+    fn copied(view: &View, arrangement: Arrangement) -> Operand {
+        let reading = Reading::whole(arrangement.store);
+        Operand { from: view.clone(), copy: Some(arrangement), reading }
+    }
+}
+
+/// The axis along which a value's channels go when it is copied: where they are, or the usual one.
+pub(crate) fn natural_axis(view: &View, store: Store) -> usize {
+    view.channel_axis(store).unwrap_or_else(|| default_axis(&view.shape))
+}
+
+/// The second axis, where images have their channels, if rows can name them; else the whole sample is rows
+/// of one number.
+pub(crate) fn default_axis(shape: &SampleShape) -> usize {
+    let fits = |axis: &usize| shape.sizes[*axis] <= Active::MOST_CHANNELS;
+    let others = (0..shape.sizes.len()).filter(|&axis| axis != shape.batch);
+    others.min_by_key(|&axis| axis.abs_diff(1)).filter(fits).unwrap_or(shape.batch)
+}
+
+impl<'g> Own<'g> {
+    fn new(op: StageOp<'g>, operands: Vec<Operand>, result: Arrangement) -> Self {
+        Self { op, operands, result, relu: false, trained: Trained::default() }
+    }
+
+    /// Rows name their channels by 16 bits, stores their numbers by 32.
+    fn check(&self) -> Result<(), Reason> {
+        let copies = self.operands.iter().filter_map(|operand| operand.copy.as_ref());
+        for arrangement in copies.chain([&self.result]) {
+            let Store { channels, .. } = arrangement.store;
+            if channels > Active::MOST_CHANNELS || u32::try_from(arrangement.store.size()).is_err() {
+                return Err(format!("{channels} channels in a row, at most {}", Active::MOST_CHANNELS));
+            }
+        }
+        Ok(())
+    }
+}

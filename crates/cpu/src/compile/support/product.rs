@@ -1,0 +1,185 @@
+//! Convolutions and matrix products with constant weights.
+
+use influence_autodiff::graph::{Node, ValueId};
+use influence_autodiff::ops::Op;
+
+use super::{Answer, Arrangement, Operand, Own, Reason, Support};
+use crate::compile::constants::Numbers;
+use crate::compile::geometry::{Window, area};
+use crate::compile::stage::{StageOp, Trained};
+use crate::compile::view::{Grid, Reading, View};
+use crate::compile::weights::{Form, Weights};
+use crate::kernels::Table;
+
+/// A matrix product along one axis of a value.
+struct Contraction {
+    axis: usize,
+    /// From one entry of the weight to the next along the axis, and from one output to the next.
+    strides: [usize; 2],
+    outputs: usize,
+}
+
+impl<'g> Support<'_, 'g> {
+    /// Over the last one or two axes, with the channels along the second and the samples first.
+    pub(super) fn convolution(&self, node: &'g Node) -> Result<Answer<'g>, Reason> {
+        let conv = match &node.op {
+            Op::Conv2d(conv) => conv,
+            Op::Conv1d(conv) => &conv.0,
+            _ => return Err("no convolution".into()),
+        };
+        let view = self.view(node.inputs[0])?;
+        let (from, to) = (view.shape.clone(), self.samples_first(node)?);
+        if from.batch != 0 {
+            return Err("samples along another axis than the first".into());
+        }
+        if conv.groups > 1 && self.perturbed.any(self.graph, &node.inputs[1..]) {
+            return Err("the parameters of a grouped convolution are perturbed".into());
+        }
+        let weights = self.numbers(node, 1)?;
+        let kernel = match self.graph.values()[node.inputs[1]].shape_at(1)[..] {
+            [_, _, height, width] => [height, width],
+            [_, _, width] => [1, width],
+            _ => return Err("a kernel of other than one or two axes".into()),
+        };
+        let extent = |sizes: &[usize]| match *sizes {
+            [_, _, height, width] => Some([height, width]),
+            [_, _, width] => Some([1, width]),
+            _ => None,
+        };
+        let extents = extent(&from.sizes).zip(extent(&to.sizes));
+        let (from_extent, to_extent) = extents.ok_or("an image of other than one or two axes")?;
+        let operand = self.image(view, 1);
+        let window = Window::of_conv(conv, kernel);
+        let table = self.through(&operand, window.table(from_extent, to_extent), area(from_extent));
+        // One image, and all of its store in order: patches of it are known by their places alone.
+        let plain =
+            from.sizes[0] == 1 && operand.reading.rows.iter().copied().eq(0..self.read_rows(&operand));
+        let neighbours = if plain { window.neighbours(from_extent, to_extent) } else { None };
+        let weights = Weights {
+            numbers: weights,
+            form: Form::Convolution,
+            scale: None,
+            taps: table.taps(),
+            inputs: from.sizes[1],
+            outputs: to.sizes[1],
+            groups: conv.groups,
+            neighbours,
+        };
+        self.product(node, [1, 2], table, weights, operand, Arrangement::channels(to, 1))
+    }
+
+    /// Rows of the store that an operand is read from.
+    pub(super) fn read_rows(&self, operand: &Operand) -> usize {
+        match &operand.copy {
+            Some(copy) => copy.store.rows,
+            None => self.stores[operand.from.store].rows,
+        }
+    }
+
+    /// x W + b over the last axis.
+    pub(super) fn linear(&self, node: &'g Node) -> Result<Answer<'g>, Reason> {
+        let view = self.view(node.inputs[0])?;
+        let [_, outputs] = self.graph.values()[node.inputs[1]].shape_at(1)[..] else {
+            return Err("a weight that is no matrix".into());
+        };
+        let contraction = Contraction { axis: view.shape.sizes.len() - 1, strides: [outputs, 1], outputs };
+        self.contraction(node, view, [1, 2], &contraction)
+    }
+
+    /// A constant matrix from either side, one for all samples and all that stands before the last two axes.
+    pub(super) fn matmul(&self, node: &'g Node) -> Result<Answer<'g>, Reason> {
+        let [a, b] = [node.inputs[0], node.inputs[1]];
+        let rank = self.graph.values()[node.output].shape.len();
+        let matrix = |id: ValueId| {
+            let shape = self.graph.values()[id].shape_at(1);
+            let (leading, last) = shape.split_at(rank - 2);
+            leading.iter().all(|&size| size == 1).then(|| [last[0], last[1]])
+        };
+        match (self.depends(a), self.depends(b)) {
+            (true, false) => {
+                let [_, outputs] = matrix(b).ok_or("a matrix for each of several parts")?;
+                let contraction = Contraction { axis: rank - 1, strides: [outputs, 1], outputs };
+                self.contraction(node, self.view(a)?, [1, 2], &contraction)
+            }
+            (false, true) => {
+                let [outputs, inputs] = matrix(a).ok_or("a matrix for each of several parts")?;
+                let contraction = Contraction { axis: rank - 2, strides: [1, inputs], outputs };
+                self.contraction(node, self.view(b)?, [0, 2], &contraction)
+            }
+            _ => Err("a product of two values that depend on the input".into()),
+        }
+    }
+
+    fn contraction(
+        &self,
+        node: &'g Node,
+        view: &View,
+        [weight, bias]: [usize; 2],
+        contraction: &Contraction,
+    ) -> Result<Answer<'g>, Reason> {
+        let Contraction { axis, strides, outputs } = *contraction;
+        let to = self.shape(node.output)?;
+        let fits = |other: usize| other == axis || to.sizes[other] == view.shape.sizes[other];
+        if axis == view.shape.batch || to.batch != view.shape.batch || !(0..to.sizes.len()).all(fits) {
+            return Err("a product along the samples, or one that repeats its operand".into());
+        }
+        let (operand, grid) = self.grid(view, axis).ok_or("an axis that cannot be read")?;
+        let Grid { positions, taps, channels, index } = grid;
+        let table = Table::new(positions.len(), taps.len(), self.read_rows(&operand), |row, tap| {
+            Some(positions[row] + taps[tap])
+        });
+        let weights = Weights {
+            numbers: self.numbers(node, weight)?,
+            form: Form::Matrix { index: index.into(), strides },
+            scale: None,
+            taps: taps.len(),
+            inputs: channels.len(),
+            outputs,
+            groups: 1,
+            neighbours: None,
+        };
+        let operand = Operand { reading: Reading { channels, ..operand.reading }, ..operand };
+        self.product(node, [weight, bias], table, weights, operand, Arrangement::channels(to, axis))
+    }
+
+    /// An axis as a product reads it, of the operand where it lies or of a copy.
+    fn grid(&self, view: &View, axis: usize) -> Option<(Operand, Grid)> {
+        if let Some(grid) = view.grid(axis) {
+            let reading = Reading { channels: grid.channels.clone(), rows: Vec::new() };
+            return Some((Operand { from: view.clone(), copy: None, reading }, grid));
+        }
+        let arrangement = Arrangement::channels(view.shape.clone(), axis);
+        let grid = arrangement.view.grid(axis)?;
+        Some((Self::copied(view, arrangement), grid))
+    }
+
+    fn product(
+        &self,
+        node: &'g Node,
+        [weight, bias]: [usize; 2],
+        table: Table,
+        weights: Weights<'g>,
+        operand: Operand,
+        result: Arrangement,
+    ) -> Result<Answer<'g>, Reason> {
+        let outputs = weights.outputs;
+        let constant = match node.inputs.len() > bias {
+            true => self.numbers(node, bias)?.to_vec(),
+            false => vec![0.0; outputs],
+        };
+        if constant.len() != outputs {
+            return Err("a bias of another size than the outputs".into());
+        }
+        let tensor = |position: usize| self.perturbed.tensor(self.graph, *node.inputs.get(position)?);
+        let trained = Trained { weight: tensor(weight), bias: tensor(bias), norm: None };
+        let op = StageOp::Product { table, weights: Box::new(weights), bias: constant };
+        Ok(Answer::Own(Own { trained, ..Own::new(op, vec![operand], result) }))
+    }
+
+    /// A constant operand as numbers.
+    pub(super) fn numbers(&self, node: &Node, position: usize) -> Result<Numbers<'g>, Reason> {
+        let id = node.inputs[position];
+        self.perturbed.direct(self.graph, id)?;
+        self.constants.numbers(id).ok_or_else(|| format!("operand {} depends on the input", position + 1))
+    }
+}

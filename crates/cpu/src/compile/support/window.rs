@@ -1,0 +1,118 @@
+//! Pools, and means and sums over axes.
+
+use influence_autodiff::graph::Node;
+use influence_autodiff::ops::Op;
+
+use super::{Answer, Arrangement, Operand, Own, Reason, Support};
+use crate::compile::geometry::{self, Window, area};
+use crate::compile::stage::StageOp;
+use crate::compile::view::SampleShape;
+use crate::kernels::Table;
+
+impl<'g> Support<'_, 'g> {
+    pub(super) fn maximum(&self, node: &Node) -> Result<Answer<'g>, Reason> {
+        let pool = match &node.op {
+            Op::MaxPool2d(pool) => pool,
+            Op::MaxPool1d(pool) => &pool.0,
+            _ => return Err("no pool".into()),
+        };
+        let window = Window::of_max(pool);
+        if area(window.kernel) > usize::from(u16::MAX) {
+            return Err("a window of more than 65535 elements".into());
+        }
+        let (operand, from, to) = self.pooled(node)?;
+        let table = self.through(&operand, window.table(from, to), area(from));
+        self.pool(node, operand, StageOp::Maximum { table })
+    }
+
+    pub(super) fn average(&self, node: &Node) -> Result<Answer<'g>, Reason> {
+        let (operand, from, to) = self.pooled(node)?;
+        let plain = |pool| (Window::of_average(pool).table(from, to), geometry::counts(pool, from, to));
+        let (table, counts) = match &node.op {
+            Op::AvgPool2d(pool) => plain(pool),
+            Op::AvgPool1d(pool) => plain(&pool.0),
+            Op::AdaptiveAvgPool2d(pool) => geometry::adaptive(pool, from),
+            Op::AdaptiveAvgPool1d(pool) => geometry::adaptive(&pool.0, from),
+            _ => return Err("no pool".into()),
+        };
+        let table = self.through(&operand, table, area(from));
+        let shares = counts.iter().map(|&count| 1.0 / count as f64).collect::<Vec<_>>();
+        let shares = shares.iter().copied().cycle().take(table.rows()).collect();
+        self.pool(node, operand, StageOp::Average { table, shares })
+    }
+
+    /// The operand of a pool, and the extents before and behind it.
+    fn pooled(&self, node: &Node) -> Result<(Operand, [usize; 2], [usize; 2]), Reason> {
+        let view = self.view(node.inputs[0])?;
+        let to = self.samples_first(node)?;
+        if view.shape.batch != 0 {
+            return Err("samples along another axis than the first".into());
+        }
+        let extent = |shape: &SampleShape| match shape.sizes[..] {
+            [_, _, height, width] => Some([height, width]),
+            [_, _, width] => Some([1, width]),
+            _ => None,
+        };
+        let extents = extent(&view.shape).zip(extent(&to));
+        let (from, to) = extents.ok_or("a pool over other than one or two axes")?;
+        Ok((self.image(view, 1), from, to))
+    }
+
+    /// A table of one image, for all images of an operand, through the rows where they lie.
+    pub(super) fn through(&self, operand: &Operand, table: Table, area: usize) -> Table {
+        let rows = &operand.reading.rows;
+        let instances = rows.len() / area.max(1);
+        Table::new(instances * table.rows(), table.taps(), self.read_rows(operand), |row, tap| {
+            let (instance, at) = (row / table.rows(), row % table.rows());
+            Some(rows[instance * area + table.source(at, tap)?])
+        })
+    }
+
+    fn pool(&self, node: &Node, operand: Operand, op: StageOp<'g>) -> Result<Answer<'g>, Reason> {
+        let result = Arrangement::channels(self.samples_first(node)?, 1);
+        Ok(Answer::Own(Own::new(op, vec![operand], result)))
+    }
+
+    /// The mean or the sum over some axes, with the channels along another one.
+    pub(super) fn reduction(&self, node: &Node, axes: &[usize], mean: bool) -> Result<Answer<'g>, Reason> {
+        let view = self.view(node.inputs[0])?;
+        let (from, to) = (&view.shape, self.shape(node.output)?);
+        if axes.contains(&from.batch) || to.batch != from.batch || to.sizes.len() != from.sizes.len() {
+            return Err("a mean or sum over the samples".into());
+        }
+        let stored = view.channel_axis(self.stores[view.store]).filter(|axis| !axes.contains(axis));
+        let kept = (0..from.sizes.len()).rev().filter(|axis| !axes.contains(axis));
+        let channels = stored.or_else(|| kept.max_by_key(|&axis| from.sizes[axis]));
+        let channels = channels.ok_or("a mean or sum over everything")?;
+        let operand = self.image(view, channels);
+        let others: Vec<usize> = (0..from.sizes.len()).filter(|&axis| axis != channels).collect();
+        let sizes: Vec<usize> = others.iter().map(|&axis| from.sizes[axis]).collect();
+        let reduced: Vec<bool> = others.iter().map(|axis| axes.contains(axis)).collect();
+        // A row of the result and a tap write the index along the kept and along the reduced axes.
+        let source = |mut row: usize, mut tap: usize| {
+            let (mut at, mut stride) = (0, 1);
+            for (&size, &reduced) in sizes.iter().zip(&reduced).rev() {
+                let digit = if reduced { &mut tap } else { &mut row };
+                at += *digit % size * stride;
+                *digit /= size;
+                stride *= size;
+            }
+            at
+        };
+        let count = |wanted: bool| {
+            sizes
+                .iter()
+                .zip(&reduced)
+                .filter(|(_, reduced)| **reduced == wanted)
+                .map(|(size, _)| size)
+                .product()
+        };
+        let (rows, taps): (usize, usize) = (count(false), count(true));
+        let table = Table::new(rows, taps, self.read_rows(&operand), |row, tap| {
+            Some(operand.reading.rows[source(row, tap)])
+        });
+        let share = if mean { 1.0 / taps as f64 } else { 1.0 };
+        let op = StageOp::Average { table, shares: vec![share; rows] };
+        Ok(Answer::Own(Own::new(op, vec![operand], Arrangement::channels(to, channels))))
+    }
+}

@@ -1,0 +1,133 @@
+//! The weights of a product as the graph has them, and as the stages and steps take them.
+
+use std::sync::Arc;
+
+use super::constants::Numbers;
+use super::geometry::Neighbours;
+use super::program::KernelKind;
+use crate::kernels::{Element, Panels, Patches, Table};
+
+/// The weights of a product, for packing them a second time.
+#[derive(Debug, Clone)]
+pub(crate) struct Weights<'a> {
+    pub(crate) numbers: Numbers<'a>,
+    pub(crate) form: Form,
+    /// One factor for each output.
+    pub(crate) scale: Option<Vec<f64>>,
+    pub(crate) taps: usize,
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
+    /// Of neighbouring channels, each of which reads its own inputs alone.
+    pub(crate) groups: usize,
+    /// Where the taps are, if they are an image's 3 x 3 neighbours.
+    pub(crate) neighbours: Option<Neighbours>,
+}
+
+/// Channels below which a vector would be mostly empty.
+pub(crate) const FEW_CHANNELS: usize = 16;
+
+/// Patches for whose sake a sample's weights are read.
+const LEAST_PATCHES: usize = 16;
+
+/// Numbers above which weights in Winograd's form have to come from too far.
+const MOST_WEIGHTS: usize = 1 << 20;
+
+/// How weights are laid out in the graph.
+#[derive(Debug, Clone)]
+pub(crate) enum Form {
+    /// `[output][input of its group][tap]`.
+    Convolution,
+    /// A matrix, whose rows the channels of the taps are in some order: a flattened image's features count
+    /// positions within channels.
+    Matrix {
+        /// The row of each `[tap][input]`.
+        index: Arc<[usize]>,
+        /// Numbers from one row to the next, and from one output to the next.
+        strides: [usize; 2],
+    },
+}
+
+impl Weights<'_> {
+    /// The weights without what follows them.
+    pub(crate) fn unscaled(&self) -> Self {
+        Self { scale: None, ..self.clone() }
+    }
+
+    /// Multiplies each output by a factor.
+    pub(crate) fn scale_by(&mut self, factors: &[f64]) {
+        match &mut self.scale {
+            Some(scale) => scale.iter_mut().zip(factors).for_each(|(scale, factor)| *scale *= factor),
+            None => self.scale = Some(factors.to_vec()),
+        }
+    }
+
+    /// The kernel that multiplies by them.
+    pub(crate) fn kernel<T: Element>(&self, table: Table, bias: Vec<T>) -> KernelKind<T> {
+        let Self { taps, inputs, outputs, groups, .. } = *self;
+        if self.is_channelwise() {
+            return KernelKind::Channelwise { table, weights: self.channelwise(), bias };
+        }
+        let panels = self.with(|at| Panels::forward(taps, inputs, outputs, groups, at));
+        KernelKind::Product { table, patches: None, panels, bias }
+    }
+
+    /// The same weights for patches of the forward pass, where that pays.
+    pub(crate) fn patched<T: Element>(&self) -> Option<(Patches, Panels<T>)> {
+        let patches = self.neighbours?.patches();
+        let Self { inputs, outputs, .. } = *self;
+        self.pays(&patches).then(|| {
+            let panels = self.with(|at| patches.panels(inputs, outputs, at));
+            (patches, panels)
+        })
+    }
+
+    /// The same weights for patches of the reverse pass, where that pays.
+    pub(crate) fn reversed<T: Element>(&self) -> Option<(Patches, Panels<T>)> {
+        let patches = self.neighbours?.reversed();
+        let Self { taps, inputs, outputs, .. } = *self;
+        self.pays(&patches).then(|| {
+            let panels =
+                self.with(|at| patches.panels(outputs, inputs, |tap, o, i| at(taps - 1 - tap, i, o)));
+            (patches, panels)
+        })
+    }
+
+    /// Whether Winograd's form of a convolution takes less time: patches that do not reach far across the edges, enough of them for weights
+    /// that are more than before, and channels that fill vectors.
+    fn pays(&self, patches: &Patches) -> bool {
+        let wide = self.groups == 1 && self.inputs.min(self.outputs) >= FEW_CHANNELS;
+        let weights = patches.frequencies() * self.inputs * self.outputs;
+        let waste = 10 * patches.results() <= 14 * patches.rows();
+        wide && waste && patches.count() >= LEAST_PATCHES && weights <= MOST_WEIGHTS
+    }
+
+    /// Whether each channel reads itself alone.
+    fn is_channelwise(&self) -> bool {
+        self.groups > 1 && [self.inputs, self.outputs] == [self.groups; 2]
+    }
+
+    /// One number for each tap and channel, of a convolution of each channel by itself.
+    fn channelwise<T: Element>(&self) -> Vec<T> {
+        let places = (0..self.taps).flat_map(|tap| (0..self.inputs).map(move |channel| (tap, channel)));
+        self.with(|at| places.map(|(tap, channel)| T::from_f64(at(tap, channel, channel))).collect())
+    }
+
+    /// Calls `pack` with a function of tap, input and output; between groups it is 0.
+    pub(crate) fn with<R>(&self, pack: impl FnOnce(&dyn Fn(usize, usize, usize) -> f64) -> R) -> R {
+        let Self { taps, outputs, groups, .. } = *self;
+        let (inputs, of_group) = (self.inputs / groups, outputs / groups);
+        let (look, scale) = (self.numbers.look(), self.scale.as_deref());
+        pack(&|tap, input, output| {
+            if input / inputs != output / of_group {
+                return 0.0;
+            }
+            let at = match &self.form {
+                Form::Convolution => (output * inputs + input % inputs) * taps + tap,
+                Form::Matrix { index, strides } => {
+                    index[tap * inputs + input] * strides[0] + output * strides[1]
+                }
+            };
+            look.at(at) * scale.map_or(1.0, |scale| scale[output])
+        })
+    }
+}

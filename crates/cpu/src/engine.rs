@@ -1,0 +1,53 @@
+//! Which executor runs a graph: the one place that knows both.
+
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use influence_autodiff::{Graph, Leaves, Options, Program, Result, is_processor};
+
+use crate::kernels::InstructionSet;
+use crate::run::CpuExecutor;
+
+/// Which executor runs a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Engine {
+    /// Burn's tensor operations, on the device.
+    #[default]
+    Burn,
+    /// Our own kernels on the processor, with the widest instruction set that it has unless one is named.
+    /// Operations that have no kernel run as segments on Burn's, on the device; [`Program::engine`] says how
+    /// many, and [`Program::describe`] which.
+    Cpu(Option<InstructionSet>),
+}
+
+impl Engine {
+    /// The faster one for a device: our own kernels where it is the processor.
+    #[must_use]
+    pub fn of(device: &Device) -> Self {
+        if is_processor(device) { Self::Cpu(None) } else { Self::Burn }
+    }
+
+    /// A graph, loaded for perturbations of some leaves. A graph that our own kernels cannot run as a whole
+    /// (its output does not depend on the input, say) runs on Burn's operations, and [`Program::engine`] says
+    /// why.
+    ///
+    /// # Errors
+    /// As [`Program::perturbing`].
+    pub fn load(self, graph: Graph, leaves: Leaves, device: &Device, options: &Options) -> Result<Program> {
+        let Self::Cpu(set) = self else {
+            return Program::perturbing(graph, leaves, device, options);
+        };
+        let shared = Arc::new(graph);
+        let own = (Arc::clone(&shared), leaves.clone());
+        match CpuExecutor::perturbing(own.0, own.1, options.precision, set, device)? {
+            Ok(executor) => {
+                let footprint = executor.footprint();
+                Program::on(shared, leaves, Box::new(executor), footprint, options)
+            }
+            Err(why) => {
+                let graph = Arc::unwrap_or_clone(shared);
+                Ok(Program::perturbing(graph, leaves, device, options)?.instead_of(&why))
+            }
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Compressed lines written among zeros, or added, on AVX-512: one vector of neighbours at a time.
+
+use std::ops::Range;
+
+use pulp::NullaryFnOnce;
+use pulp::x86::V4;
+
+use crate::kernels::layout::active::Active;
+use crate::kernels::layout::cotangent::{Cotangents, Layout, Target, Tile};
+use crate::kernels::layout::rows::Chunk;
+use crate::kernels::reverse::spread::Spread;
+use crate::kernels::simd::Element;
+
+/// Where the active channels of a row are, worked out once for all its lines.
+#[derive(Default)]
+pub(crate) struct Expand {
+    /// For each vector of neighbours its mask, and the place of its first active channel in the lines.
+    parts: Vec<(u32, usize)>,
+}
+
+/// Dense lines to write, which begin with the first of some channels.
+pub(crate) struct Destination<'a, T> {
+    pub(crate) lines: usize,
+    pub(crate) values: &'a mut [T],
+    /// From one line to the next.
+    pub(crate) pitch: usize,
+    /// Whether to add to what is there.
+    pub(crate) add: bool,
+}
+
+impl<'a, T> Destination<'a, T> {
+    /// Lines side by side, to be written over.
+    pub(crate) fn written(lines: usize, values: &'a mut [T]) -> Self {
+        let pitch = values.len() / lines.max(1);
+        Self { lines, values, pitch, add: false }
+    }
+}
+
+impl Expand {
+    /// Some channels of a row: each line of `values`, which begin with the first of these that is active, `stride` apart, goes to one of `out`,
+    /// zeros where the mask is off, times a factor for each channel if there are any. A vector behind the last number is read.
+    #[inline(always)]
+    pub(crate) fn row<T: Element>(
+        &mut self,
+        simd: V4,
+        (active, row): (&Active, usize),
+        channels: Range<usize>,
+        (values, stride): (&[T], usize),
+        scale: Option<&[T]>,
+        out: Destination<'_, T>,
+    ) {
+        self.parts.clear();
+        let mut at = 0;
+        for channel in channels.clone().step_by(T::LANES) {
+            let bits = active.bits(row, channel) & (u32::MAX >> (32 - T::LANES));
+            self.parts.push((bits, at));
+            at += bits.count_ones() as usize;
+        }
+        let zero = T::every(simd, T::default());
+        let one = T::every(simd, T::from_f64(1.0));
+        for line in 0..out.lines {
+            let own = &values[line * stride..];
+            let to = &mut out.values[line * out.pitch..][..channels.len()];
+            let mut parts = self.parts.iter();
+            let mut vectors = to.chunks_exact_mut(T::LANES);
+            let mut factors = scale.map(|scale| scale[channels.clone()].chunks_exact(T::LANES));
+            for (to, &(bits, at)) in (&mut vectors).zip(&mut parts) {
+                let value = T::among_zeros(simd, bits, T::read(&own[at..]));
+                let factor = match &mut factors {
+                    Some(factors) => factors.next().map_or(one, |factor| T::read(factor)),
+                    None => one,
+                };
+                let old = if out.add { T::read(to) } else { zero };
+                T::write(T::fused(simd, value, factor, old), to);
+            }
+            let Some(&(bits, mut at)) = parts.next() else { continue };
+            let rest = channels.end - channels.len() % T::LANES;
+            for (bit, to) in vectors.into_remainder().iter_mut().enumerate() {
+                let mut value = T::default();
+                if bits >> bit & 1 == 1 {
+                    value = own[at] * scale.map_or(T::from_f64(1.0), |scale| scale[rest + bit]);
+                    at += 1;
+                }
+                *to = if out.add { *to + value } else { value };
+            }
+        }
+    }
+}
+
+/// Writes some channels of a row's lines in full, where the processor has the instructions and the lines are compressed.
+pub(crate) fn part<T: Element>(
+    source: &Cotangents<'_, T>,
+    row: usize,
+    channels: Range<usize>,
+    out: Destination<'_, T>,
+) -> bool {
+    let (Some(simd), Layout::Compressed(active)) = (V4::try_new(), source.layout) else { return false };
+    let values = &source.values[active.block(row, out.lines) + active.before(row, channels.start)..];
+    simd.vectorize(Part { simd, active, row, channels, values, out });
+    true
+}
+
+struct Part<'a, T> {
+    simd: V4,
+    active: &'a Active,
+    row: usize,
+    channels: Range<usize>,
+    values: &'a [T],
+    out: Destination<'a, T>,
+}
+
+impl<T: Element> NullaryFnOnce for Part<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Part { simd, active, row, channels, values, out } = self;
+        let stride = active.stride(row);
+        Expand::default().row(simd, (active, row), channels, (values, stride), None, out);
+    }
+}
+
+/// Delivers some channels of a row behind a mask, where the processor has the instructions.
+pub(crate) fn deliver<T: Element>(target: Target<'_>, tile: Tile<'_, T>, add: bool, block: &mut [T]) -> bool {
+    let (Some(simd), Some(active)) = (V4::try_new(), target.active()) else { return false };
+    simd.vectorize(Delivery { simd, target, active, tile, add, block });
+    true
+}
+
+struct Delivery<'a, T> {
+    simd: V4,
+    target: Target<'a>,
+    active: &'a Active,
+    tile: Tile<'a, T>,
+    add: bool,
+    block: &'a mut [T],
+}
+
+impl<T: Element> NullaryFnOnce for Delivery<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(mut self) {
+        let Delivery { target, active, tile, .. } = self;
+        let mut parts = [(0, 0); PARTS];
+        let mut place = active.before(tile.row, tile.first);
+        for start in (0..tile.width).step_by(PARTS * T::LANES) {
+            let channels = start..tile.width.min(start + PARTS * T::LANES);
+            let columns = channels.clone().step_by(T::LANES);
+            let count = columns.len();
+            for (part, column) in parts.iter_mut().zip(columns) {
+                let width = T::LANES.min(channels.end - column);
+                let bits = active.bits(tile.row, tile.first + column) & (u32::MAX >> (32 - width));
+                *part = (bits, place);
+                place += bits.count_ones() as usize;
+            }
+            match target {
+                Target::Masked { pitch, offset, .. } => self.masked(pitch, offset, channels, &parts[..count]),
+                Target::Lines(layout) => self.compressed(layout.stride(tile.row), channels, &parts[..count]),
+            }
+        }
+    }
+}
+
+/// Vectors of a row whose masks are worked out at a time.
+const PARTS: usize = 64;
+
+impl<T: Element> Delivery<'_, T> {
+    /// To dense lines.
+    #[inline(always)]
+    fn masked(&mut self, pitch: usize, offset: usize, channels: Range<usize>, parts: &[(u32, usize)]) {
+        let (simd, zero, begin) = (self.simd, T::every(self.simd, T::default()), offset + self.tile.first);
+        for (line, values) in self.tile.values.chunks_exact(self.tile.stride).enumerate() {
+            let out = &mut self.block[line * pitch + begin..][channels.clone()];
+            let vectors = values[channels.clone()].chunks(T::LANES).zip(out.chunks_mut(T::LANES));
+            for ((values, out), (bits, _)) in vectors.zip(parts) {
+                let old = if self.add { read(out) } else { zero };
+                write(T::sum_of(simd, T::blend(simd, *bits, read(values), zero), old), out);
+            }
+        }
+    }
+
+    /// To compressed lines.
+    #[inline(always)]
+    fn compressed(&mut self, stride: usize, channels: Range<usize>, parts: &[(u32, usize)]) {
+        let (simd, tile) = (self.simd, self.tile);
+        let whole = tile.first == 0 && channels == (0..self.active.channels());
+        for (line, values) in tile.values.chunks_exact(tile.stride).enumerate() {
+            let line = &mut self.block[line * stride..];
+            for (values, (bits, place)) in values[channels.clone()].chunks(T::LANES).zip(parts) {
+                let to = &mut line[*place..][..T::LANES];
+                let own = T::together(simd, *bits, read(values));
+                if self.add {
+                    T::write(T::sum_of(simd, own, T::read(to)), to);
+                } else if whole {
+                    // What lies behind is written next, and behind the last line there is room.
+                    T::write(own, to);
+                } else {
+                    let keep = (1 << bits.count_ones()) - 1;
+                    T::write(T::blend(simd, keep, own, T::read(to)), to);
+                }
+            }
+        }
+    }
+}
+
+/// Hands on the rows of a chunk, where the processor has the instructions and compressed lines go to dense ones.
+pub(crate) fn spread<T: Element>(spread: &Spread<'_, T>, chunk: &mut Chunk<'_, T>) -> bool {
+    let (Some(simd), Layout::Compressed(active), Target::Lines(Layout::Dense { pitch, offset, .. })) =
+        (V4::try_new(), spread.source.layout, spread.target)
+    else {
+        return false;
+    };
+    simd.vectorize(Rows { simd, spread, active, pitch, offset, chunk });
+    true
+}
+
+struct Rows<'a, 'b, 'c, T> {
+    simd: V4,
+    spread: &'a Spread<'a, T>,
+    active: &'a Active,
+    pitch: usize,
+    offset: usize,
+    chunk: &'b mut Chunk<'c, T>,
+}
+
+impl<T: Element> NullaryFnOnce for Rows<'_, '_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Rows { simd, spread, active, pitch, offset, chunk } = self;
+        let Spread { source, target, scale, add, lines } = *spread;
+        let mut expand = Expand::default();
+        for row in chunk.rows.clone() {
+            let from = &source.values[active.block(row, lines)..];
+            let values = &mut chunk.values[target.block(row, lines) - chunk.start + offset..];
+            let out = Destination { lines, values, pitch, add };
+            let all = 0..active.channels();
+            expand.row(simd, (active, row), all, (from, active.stride(row)), scale, out);
+        }
+    }
+}
+
+/// A vector from numbers that may be too few to fill it.
+#[inline(always)]
+fn read<T: Element>(from: &[T]) -> T::Register {
+    if from.len() >= T::LANES {
+        return T::read(from);
+    }
+    let mut full = [T::default(); 16];
+    full[..from.len()].copy_from_slice(from);
+    T::read(&full)
+}
+
+/// A vector to numbers that may be too few to hold it.
+#[inline(always)]
+fn write<T: Element>(value: T::Register, to: &mut [T]) {
+    if to.len() >= T::LANES {
+        return T::write(value, to);
+    }
+    let mut full = [T::default(); 16];
+    T::write(value, &mut full);
+    let count = to.len();
+    to.copy_from_slice(&full[..count]);
+}

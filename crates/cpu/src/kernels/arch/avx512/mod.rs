@@ -1,0 +1,8 @@
+//! AVX-512: what its permutations and compressions do quicker than any generic loop.
+
+pub(crate) mod expand;
+pub(crate) mod masks;
+mod stage;
+pub(crate) mod wide;
+pub(crate) mod wide_sums;
+pub(crate) mod windows;

@@ -1,0 +1,36 @@
+//! The results of one row, gathered where they stay in a core's first cache, and delivered in one sweep.
+//!
+//! The sweep writes zeros where the mask is off, so that dense lines need not be cleared before the first product into them. (Compressed
+//! lines are written at once: by way of here ResNet50 took 12 % longer.)
+
+use crate::kernels::arch::avx512::windows::Written;
+use crate::kernels::layout::active::PAD;
+use crate::kernels::simd::Element;
+
+/// V lines of compressed results.
+pub(crate) struct Stage<T> {
+    values: Vec<T>,
+    /// From one line to the next.
+    stride: usize,
+}
+
+impl<T: Element> Stage<T> {
+    /// Room for `lines` lines of up to `channels` numbers and a vector behind them.
+    pub(crate) fn new(lines: usize, channels: usize) -> Self {
+        // An odd number of vectors: at a power of two all lines would fall into the same few places of the cache.
+        let stride = ((channels + PAD).div_ceil(PAD) | 1) * PAD;
+        Self { values: vec![T::default(); lines * stride], stride }
+    }
+
+    /// For results whose list begins with place `from`.
+    #[inline(always)]
+    pub(crate) fn written(&mut self, from: usize) -> Written<'_, T> {
+        Written { values: &mut self.values, stride: self.stride, from, end: usize::MAX, add: false }
+    }
+
+    /// The lines.
+    #[inline(always)]
+    pub(crate) fn lines(&self) -> (&[T], usize) {
+        (&self.values, self.stride)
+    }
+}

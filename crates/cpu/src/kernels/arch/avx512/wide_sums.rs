@@ -1,0 +1,71 @@
+//! Sums over rows of compressed lines, on AVX-512: each vector of neighbours is brought into its places and added in registers.
+
+use pulp::NullaryFnOnce;
+use pulp::x86::V4;
+
+use crate::kernels::arch::avx512::wide::Vector;
+use crate::kernels::gram::sums::{Block, ROWS};
+use crate::kernels::layout::active::Active;
+use crate::kernels::layout::cotangent::Layout;
+use crate::kernels::reverse::pullback::by_lines;
+use crate::kernels::simd::Element;
+use crate::kernels::simd::WIDEST;
+
+/// Adds the sums of a block, where the processor has the instructions and the lines are compressed.
+pub(crate) fn sum<T: Element>(block: &Block<'_, T>, sums: &mut [Vec<f64>; 2]) -> bool {
+    let (Some(simd), Layout::Compressed(active)) = (V4::try_new(), block.source.layout) else { return false };
+    by_lines!(block.lines, |V| simd.vectorize(Sum::<'_, '_, T, V> { simd, block, active, sums }));
+    true
+}
+
+struct Sum<'a, 'b, T, const V: usize> {
+    simd: V4,
+    block: &'a Block<'a, T>,
+    active: &'a Active,
+    sums: &'b mut [Vec<f64>; 2],
+}
+
+impl<T: Element, const V: usize> NullaryFnOnce for Sum<'_, '_, T, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { simd, block, active, sums: [sums, moments] } = self;
+        let first = block.channels.start;
+        // For each row where its lines are, and the place in them that comes next.
+        let mut places = [(0, 0, 0); ROWS];
+        for (place, &row) in places.iter_mut().zip(block.rows) {
+            *place = (active.block(row, V), active.stride(row), active.before(row, first));
+        }
+        let (width, one) = (block.channels.len(), T::every(simd, T::from_f64(1.0)));
+        for column in (0..width).step_by(T::LANES) {
+            let mut own = [T::every(simd, T::default()); V];
+            let mut products = own;
+            let rest = width - column;
+            let limit = if rest < T::LANES { (1 << rest) - 1 } else { u32::MAX >> (32 - T::LANES) };
+            for (at, (&row, (begin, stride, next))) in block.rows.iter().zip(&mut places).enumerate() {
+                let bits = active.bits(row, first + column) & limit;
+                let values = &block.source.values[*begin + *next..][..(V - 1) * *stride + T::LANES];
+                *next += bits.count_ones() as usize;
+                let factor =
+                    if moments.is_empty() { one } else { T::read(&block.factors[at * width + column..]) };
+                for (v, (own, products)) in own.iter_mut().zip(&mut products).enumerate() {
+                    let x = T::among_zeros(simd, bits, T::read(&values[v * *stride..]));
+                    *own = T::sum_of(simd, x, *own);
+                    *products = T::fused(simd, x, factor, *products);
+                }
+            }
+            let add = |vectors: [Vector<T>; V], out: &mut [f64]| {
+                for (v, vector) in vectors.into_iter().enumerate() {
+                    let mut own = [T::default(); WIDEST];
+                    T::write(vector, &mut own);
+                    block.add(v, column, &own[..T::LANES], out);
+                }
+            };
+            add(own, sums);
+            if !moments.is_empty() {
+                add(products, moments);
+            }
+        }
+    }
+}

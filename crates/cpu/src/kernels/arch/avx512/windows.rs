@@ -1,0 +1,379 @@
+//! The write side of the pullback on AVX-512: channels whose cotangent a mask switches off are not computed.
+//!
+//! The active channels of a row are taken in *windows*: up to one vector of them that lie within four vectors of neighbours. One
+//! two-source permutation of a row of weights, or two, bring the window's channels side by side; the index vector serves every row of
+//! weights, and the result is compressed already. For f32 a window has up to 16 channels among 64 neighbours, for f64 8 among 32. Windows
+//! of four vectors begin where a cache line does: loads across lines cost twice, and four of them would take longer than the products.
+//! Those of two begin with their first channel.
+
+use std::arch::x86_64::__m512i;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use pulp::NullaryFnOnce;
+use pulp::x86::V4;
+
+use crate::kernels::arch::avx512::expand::{Destination, Expand};
+use crate::kernels::arch::avx512::stage::Stage;
+use crate::kernels::arch::avx512::wide::Vector;
+use crate::kernels::layout::active::{Active, PAD};
+use crate::kernels::layout::cotangent::{Cotangents, Layout, Lines, Target};
+use crate::kernels::layout::panels::Panels;
+use crate::kernels::layout::rows::{Chunk, fetch};
+use crate::kernels::reverse::pullback::{Pullback, Read, Start, by_lines, panels_at_a_time};
+use crate::kernels::simd::Element;
+
+/// Runs the rows of a chunk.
+pub(crate) fn pull<T: Element>(pullbacks: &[Pullback<'_, T>], chunk: &mut Chunk<'_, T>) {
+    let Some(simd) = V4::try_new() else { return };
+    simd.vectorize(Rows { simd, pullbacks, chunk });
+}
+
+/// Up to one vector of active channels that lie within four vectors of neighbours.
+#[derive(Clone, Copy)]
+struct Window {
+    /// The first neighbour.
+    first: usize,
+    /// The place in the row's list of the first active channel.
+    at: usize,
+    /// The lanes that hold a channel of the first two vectors, and of the others.
+    keep: [u32; 2],
+    /// How far each channel lies behind the first neighbour.
+    distances: __m512i,
+}
+
+struct Rows<'a, 'b, 'c, T> {
+    simd: V4,
+    pullbacks: &'a [Pullback<'a, T>],
+    chunk: &'b mut Chunk<'c, T>,
+}
+
+impl<T: Element> NullaryFnOnce for Rows<'_, '_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(mut self) {
+        let Some(one) = self.pullbacks.first() else { return };
+        by_lines!(one.lines, |V| self.rows::<V>());
+    }
+}
+
+impl<'a, T: Element> Rows<'a, '_, '_, T> {
+    #[inline(always)]
+    fn rows<const V: usize>(&mut self) {
+        let (step, panels) = (panels_at_a_time(self.pullbacks), self.pullbacks[0].panels);
+        let (mut reads, mut expand) = (Vec::new(), Expand::default());
+        let mut stage = Stage::new(V, step * panels.width);
+        for first in (0..panels.count()).step_by(step) {
+            let panels = first..panels.count().min(first + step);
+            for row in self.chunk.rows.clone() {
+                if row + 1 < self.chunk.rows.end {
+                    for pullback in self.pullbacks {
+                        self.fetch(pullback, row + 1, V, pullback.panels.channels(panels.clone()));
+                    }
+                }
+                for pullback in self.pullbacks {
+                    self.row::<V>(pullback, row, panels.clone(), &mut reads, &mut stage, &mut expand);
+                }
+            }
+        }
+    }
+
+    /// Fetches into the second cache what a row will need that the rows before it did not. The processor does not foresee it: lines are
+    /// read side by side, each a little at a time.
+    #[inline(always)]
+    fn fetch(&self, pullback: &Pullback<'a, T>, row: usize, lines: usize, channels: Range<usize>) {
+        let Pullback { links, source, target, start, .. } = pullback;
+        let (sample, position) = (row / links.targets(), row % links.targets());
+        if let Some(link) = links.of(position).last() {
+            source.fetch(sample * links.rows() + link.row, lines, 0..source.layout.channels());
+        }
+        let block = &self.chunk.values[target.block(row, lines) - self.chunk.start..];
+        match target {
+            Target::Masked { pitch, offset, .. } => {
+                for line in 0..lines {
+                    fetch(&block[line * pitch + offset + channels.start..][..channels.len()]);
+                }
+            }
+            Target::Lines(layout) => fetch(&block[..lines * layout.stride(row)]),
+        }
+        if let Start::Identity(other) = start {
+            other.fetch(row, lines, 0..other.layout.channels());
+        }
+    }
+
+    /// Some panels of one row.
+    #[inline(always)]
+    fn row<const V: usize>(
+        &mut self,
+        pullback: &'a Pullback<'a, T>,
+        row: usize,
+        range: Range<usize>,
+        reads: &mut Vec<Read<'a, T>>,
+        stage: &mut Stage<T>,
+        expand: &mut Expand,
+    ) {
+        let Pullback { panels, target, start, .. } = pullback;
+        let Some(active) = target.active() else { return };
+        let add = matches!(start, Start::Sum);
+        let channels = panels.channels(range.clone());
+        let from = active.before(row, channels.start);
+        let mut at = from;
+        let block = target.block(row, V) - self.chunk.start;
+        let block = &mut self.chunk.values[block..];
+        let identity = match start {
+            Start::Identity(other) => Some(Identity::of(other, row, V)),
+            Start::Empty | Start::Sum => None,
+        };
+        for panel in range.clone() {
+            if panel == range.start || panels.begins_block(panel) {
+                pullback.reads(row, panel, reads);
+            }
+            let own = Group { simd: self.simd, panels, reads, row, identity };
+            let mut windows = Windows::<T>::of(self.simd, panels, active, row, panel, at);
+            at = windows.till;
+            let mut lines = match target {
+                Target::Lines(_) => {
+                    let end = active.list(row).len();
+                    Written { values: block, stride: end, from: 0, end, add }
+                }
+                Target::Masked { .. } => stage.written(from),
+            };
+            while let Some(window) = windows.next() {
+                match windows.next() {
+                    Some(other) => own.run::<V, 2>(panel, [window, other], &mut lines),
+                    None => own.run::<V, 1>(panel, [window], &mut lines),
+                }
+            }
+        }
+        if let Target::Masked { pitch, offset, .. } = *target {
+            let block = &mut block[offset + channels.start..];
+            let out = Destination { lines: V, values: block, pitch, add };
+            expand.row(self.simd, (active, row), channels, stage.lines(), None, out);
+        }
+    }
+}
+
+/// The windows of one panel of a row.
+struct Windows<'a, T> {
+    simd: V4,
+    list: &'a [u16],
+    /// The place in the list with which the next begins.
+    at: usize,
+    /// Where the panel's channels end in the list.
+    till: usize,
+    /// The panel's first channel.
+    start: usize,
+    element: PhantomData<T>,
+}
+
+impl<'a, T: Element> Windows<'a, T> {
+    /// Those of a panel whose channels begin `at` in the row's list.
+    #[inline(always)]
+    fn of(simd: V4, panels: &Panels<T>, active: &'a Active, row: usize, panel: usize, at: usize) -> Self {
+        let Range { start, end } = panels.channels(panel..panel + 1);
+        let list = active.padded_list(row);
+        let till = if end == active.channels() { list.len() - PAD } else { active.before(row, end) };
+        Self { simd, list, at, till, start, element: PhantomData }
+    }
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Window> {
+        if self.at >= self.till {
+            return None;
+        }
+        let at = self.at;
+        let (list, left) = (&self.list[at..], self.till - at);
+        let rest = u32::MAX.checked_shr(32_u32.saturating_sub(left as u32)).unwrap_or(0);
+        let first = list[0] as usize;
+        let distances = T::distances(self.simd, list, first);
+        let near = T::below(self.simd, distances, 2 * T::LANES) & rest;
+        let count = near.count_ones() as usize;
+        // Two vectors do where four would not make the windows fewer.
+        if (left - count).div_ceil(T::LANES) < left.div_ceil(T::LANES) {
+            self.at += count;
+            return Some(Window { first, at, keep: [near, 0], distances });
+        }
+        // Rows of weights begin with a cache line.
+        let first = self.start + (first - self.start) / T::LANES * T::LANES;
+        let distances = T::distances(self.simd, list, first);
+        let near = T::below(self.simd, distances, 2 * T::LANES) & rest;
+        let all = T::below(self.simd, distances, 4 * T::LANES) & rest;
+        self.at += all.count_ones() as usize;
+        Some(Window { first, at, keep: [near, all & !near], distances })
+    }
+}
+
+/// Lines of compressed results under way.
+pub(crate) struct Written<'a, T> {
+    pub(crate) values: &'a mut [T],
+    /// From one line to the next.
+    pub(crate) stride: usize,
+    /// The place in the row's list with which the lines begin.
+    pub(crate) from: usize,
+    /// The place in the row's list with which the lines end: what follows must not change.
+    pub(crate) end: usize,
+    /// Whether results are added to what is there.
+    pub(crate) add: bool,
+}
+
+impl<T: Element> Written<'_, T> {
+    /// A vector of a line, from a place in the row's list on.
+    #[inline(always)]
+    fn at(&mut self, line: usize, place: usize) -> &mut [T] {
+        &mut self.values[line * self.stride + place - self.from..][..T::LANES]
+    }
+}
+
+/// What the windows of a row share.
+struct Group<'a, T> {
+    simd: V4,
+    panels: &'a Panels<T>,
+    reads: &'a [Read<'a, T>],
+    row: usize,
+    identity: Option<Identity<'a, T>>,
+}
+
+impl<T: Element> Group<'_, T> {
+    /// All lines of some windows.
+    #[inline(always)]
+    fn run<const V: usize, const G: usize>(
+        &self,
+        panel: usize,
+        windows: [Window; G],
+        out: &mut Written<'_, T>,
+    ) {
+        let Group { simd, panels, reads, .. } = *self;
+        let wide = windows.iter().rev().fold(0, |wide, window| 2 * wide + usize::from(window.keep[1] != 0));
+        let sums: [[Vector<T>; G]; V] = match wide {
+            0 => product::<T, V, G, 0>(simd, panels, panel, &windows, reads),
+            1 => product::<T, V, G, 1>(simd, panels, panel, &windows, reads),
+            2 => product::<T, V, G, 2>(simd, panels, panel, &windows, reads),
+            _ => product::<T, V, G, 3>(simd, panels, panel, &windows, reads),
+        };
+        let ends = windows[G - 1].at + T::LANES > out.end;
+        // Loops short enough to be unrolled: the sums are stored from their registers.
+        if out.add {
+            for (line, sums) in sums.iter().enumerate() {
+                for (sum, window) in sums.iter().zip(&windows) {
+                    let old = out.at(line, window.at);
+                    T::write(T::sum_of(simd, *sum, T::read(old)), old);
+                }
+            }
+        } else if ends {
+            for (line, sums) in sums.iter().enumerate() {
+                for (sum, window) in sums.iter().zip(&windows) {
+                    let old = out.at(line, window.at);
+                    let keep = window.keep[0] | window.keep[1];
+                    T::write(T::blend(simd, keep, *sum, T::read(old)), old);
+                }
+            }
+        } else {
+            for (line, sums) in sums.iter().enumerate() {
+                for (sum, window) in sums.iter().zip(&windows) {
+                    T::write(*sum, out.at(line, window.at));
+                }
+            }
+        }
+        if let Some(identity) = &self.identity {
+            for window in windows {
+                identity.add::<V>(simd, self.row, window, 0, out);
+                identity.add::<V>(simd, self.row, window, 1, out);
+            }
+        }
+    }
+}
+
+/// Other cotangents of a row, which are added to the results.
+#[derive(Clone, Copy)]
+struct Identity<'a, T> {
+    layout: Layout<'a>,
+    /// From the row's first number on.
+    values: &'a [T],
+    /// From one line to the next.
+    stride: usize,
+}
+
+impl<'a, T: Element> Identity<'a, T> {
+    #[inline(always)]
+    fn of(other: &Cotangents<'a, T>, row: usize, lines: usize) -> Self {
+        let Cotangents { values, layout } = *other;
+        Self { layout, values: &values[layout.begin(row, lines)..], stride: layout.stride(row) }
+    }
+
+    /// Adds what is there of a window's channels, those of its first two vectors or of the others.
+    #[inline(always)]
+    fn add<const V: usize>(
+        &self,
+        simd: V4,
+        row: usize,
+        window: Window,
+        half: usize,
+        out: &mut Written<'_, T>,
+    ) {
+        let (first, keep) = (window.first + 2 * half * T::LANES, window.keep[half]);
+        if keep == 0 {
+            return;
+        }
+        // An index counts from the pair's first channel: permutations ignore its higher bits.
+        let (keep, index, at) = match self.layout {
+            Layout::Dense { .. } => (keep, window.distances, first),
+            Layout::Compressed(active) => {
+                let (on, index) = T::ranks(simd, active.bits(row, first), window.distances);
+                (on & keep, index, active.before(row, first))
+            }
+        };
+        for line in 0..V {
+            // The two vectors may reach behind the row.
+            let pair = &self.values[line * self.stride + at..][..2 * T::LANES];
+            let own = T::pick(simd, keep, T::read(pair), index, T::read(&pair[T::LANES..]));
+            let sum = out.at(line, window.at);
+            T::write(T::sum_of(simd, T::read(sum), own), sum);
+        }
+    }
+}
+
+/// For each line, the sum over what is read of value(v, a) w(a), the windows' columns alone; of the windows whose bit is set in
+/// WIDE two pairs of vectors are read, of the others one.
+#[inline(always)]
+fn product<T: Element, const V: usize, const G: usize, const WIDE: usize>(
+    simd: V4,
+    panels: &Panels<T>,
+    panel: usize,
+    windows: &[Window; G],
+    reads: &[Read<'_, T>],
+) -> [[Vector<T>; G]; V] {
+    let zero = T::every(simd, T::default());
+    let mut sums = [[zero; G]; V];
+    let mut columns = [0; G];
+    for g in 0..G {
+        columns[g] = windows[g].first - panels.channels(panel..panel).start;
+    }
+    for read in reads {
+        let weights = panels.tap(panel, read.tap);
+        let Lines { ids, values, stride } = read.lines;
+        let lines: [&[T]; V] = std::array::from_fn(|line| &values[line * stride..][..ids.len()]);
+        for (a, &id) in ids.iter().enumerate() {
+            let row = id as usize * panels.width;
+            // Loops, not closures: a closure would be compiled without the instruction set.
+            let mut picked = [zero; G];
+            for g in 0..G {
+                let pairs = 1 + (WIDE >> g & 1);
+                let near = &weights[row + columns[g]..][..2 * pairs * T::LANES];
+                for p in 0..pairs {
+                    let pair = &near[2 * p * T::LANES..][..2 * T::LANES];
+                    let (low, high) = (T::read(&pair[..T::LANES]), T::read(&pair[T::LANES..]));
+                    let own = T::pick(simd, windows[g].keep[p], low, windows[g].distances, high);
+                    picked[g] = if p == 0 { own } else { T::sum_of(simd, picked[g], own) };
+                }
+            }
+            for (sums, line) in sums.iter_mut().zip(&lines) {
+                let value = T::every(simd, line[a]);
+                for (sum, weight) in sums.iter_mut().zip(picked) {
+                    *sum = T::fused(simd, value, weight, *sum);
+                }
+            }
+        }
+    }
+    sums
+}

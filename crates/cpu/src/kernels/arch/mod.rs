@@ -1,0 +1,119 @@
+//! What an instruction set does quicker than the generic loops, in a folder for each set that has something.
+//!
+//! Every function here says whether it has done the work; where it has not, the caller does.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+use std::ops::Range;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use self::avx512::wide::Wide;
+use crate::kernels::gram::sums::Block;
+use crate::kernels::layout::active::Positive;
+use crate::kernels::layout::cotangent::{Cotangents, Target, Tile};
+use crate::kernels::layout::rows::Chunk;
+use crate::kernels::reverse::pullback::Pullback;
+use crate::kernels::reverse::spread::Spread;
+use crate::kernels::simd::{Element, InstructionSet};
+
+/// What an element needs for the sets of this processor: nothing where none has anything of its own.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) trait Wide {}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl<T> Wide for T {}
+
+/// The work of a set, where it is compiled.
+macro_rules! avx512 {
+    ($set:expr, $work:expr) => {{
+        #[cfg(target_arch = "x86_64")]
+        if $set == InstructionSet::Avx512 {
+            return $work;
+        }
+        let _ = $set;
+    }};
+}
+
+/// Looks for positive numbers in some rows.
+pub(crate) fn positive<T: Element, F: Fn(usize) -> bool>(
+    set: InstructionSet,
+    positive: &mut Positive<'_, T, F>,
+) -> bool {
+    avx512!(set, avx512::masks::positive(positive));
+    let _ = positive;
+    false
+}
+
+/// Writes the places of all set bits within their row of `pitch` words, ascending, row by row.
+pub(crate) fn list(set: InstructionSet, words: &[u32], pitch: usize, ids: &mut [u16]) -> bool {
+    avx512!(set, avx512::masks::list(words, pitch, ids));
+    let _ = (words, pitch, ids);
+    false
+}
+
+/// Writes some channels of a row's lines in full.
+pub(crate) fn expand<T: Element>(
+    set: InstructionSet,
+    source: &Cotangents<'_, T>,
+    row: usize,
+    lines: usize,
+    channels: Range<usize>,
+    out: &mut [T],
+) -> bool {
+    avx512!(
+        set,
+        avx512::expand::part(source, row, channels, avx512::expand::Destination::written(lines, out))
+    );
+    let _ = (source, row, lines, channels, out);
+    false
+}
+
+/// Delivers some channels of a row.
+pub(crate) fn deliver<T: Element>(
+    set: InstructionSet,
+    target: Target<'_>,
+    tile: Tile<'_, T>,
+    add: bool,
+    block: &mut [T],
+) -> bool {
+    avx512!(set, avx512::expand::deliver(target, tile, add, block));
+    let _ = (target, tile, add, block);
+    false
+}
+
+/// Hands on the rows of a chunk.
+pub(crate) fn spread<T: Element>(
+    set: InstructionSet,
+    spread: &Spread<'_, T>,
+    chunk: &mut Chunk<'_, T>,
+) -> bool {
+    avx512!(set, avx512::expand::spread(spread, chunk));
+    let _ = (spread, chunk);
+    false
+}
+
+/// Adds up some rows' cotangents.
+pub(crate) fn sum_rows<T: Element>(
+    set: InstructionSet,
+    block: &Block<'_, T>,
+    sums: &mut [Vec<f64>; 2],
+) -> bool {
+    avx512!(set, avx512::wide_sums::sum(block, sums));
+    let _ = (block, sums);
+    false
+}
+
+/// Pulls back the rows of a chunk, leaving out what the target's mask has switched off.
+pub(crate) fn pull_windows<T: Element>(
+    set: InstructionSet,
+    pullbacks: &[Pullback<'_, T>],
+    chunk: &mut Chunk<'_, T>,
+) -> bool {
+    avx512!(set, {
+        avx512::windows::pull(pullbacks, chunk);
+        true
+    });
+    let _ = (pullbacks, chunk);
+    false
+}

@@ -1,0 +1,88 @@
+//! Depthwise convolutions, forward: each channel for itself. Their reverse pass is [`Share::Weights`](crate::Share) of a gather.
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::kernels::forward::product::Place;
+use crate::kernels::layout::rows::{Chunk, Dense, LiveRows, add_then_relu, tasks};
+use crate::kernels::layout::table::Table;
+use crate::kernels::simd::{Element, InstructionSet};
+
+/// y(row, c) = bias(c) + sum over taps t of x(table(row, t), c) w(t, c) + residual(row, c), then relu(y) if asked.
+///
+/// As [`Panels`](crate::Panels) of groups it would take 32 times the operations. Of so few for each number that is read, plain loops leave
+/// nothing to gain.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Channelwise<'a, T> {
+    /// Which rows a row reads.
+    pub(crate) table: &'a Table,
+    /// `[tap][channel]`.
+    pub(crate) weights: &'a [T],
+    /// One number for each channel.
+    pub(crate) bias: &'a [T],
+    /// The rows that are read.
+    pub(crate) source: Dense<'a, T>,
+    /// Rows that are added.
+    pub(crate) residual: Option<Dense<'a, T>>,
+    /// Whether negative results become 0.
+    pub(crate) relu: bool,
+}
+
+/// Rows that a task should have at least.
+const LEAST_ROWS: usize = 64;
+
+impl<T: Element> Channelwise<'_, T> {
+    /// Writes the rows of `samples` samples at the positions `live`, ascending, into `out`.
+    pub(crate) fn run(
+        &self,
+        set: InstructionSet,
+        samples: usize,
+        live: &[usize],
+        out: &mut [T],
+        place: Place,
+    ) {
+        let rows = LiveRows { positions: self.table.rows(), live, samples };
+        let parts = rows.chunks(out, tasks(rows.count(), LEAST_ROWS), place.pitch);
+        parts.into_par_iter().for_each(|chunk| {
+            set.run(Rows { own: self, chunk, rows, place });
+        });
+    }
+
+    /// One row.
+    #[inline(always)]
+    fn row(&self, row: usize, out: &mut [T]) {
+        let Self { table, weights, bias, source, residual, relu } = *self;
+        let (sample, position) = (row / table.rows(), row % table.rows());
+        out.copy_from_slice(bias);
+        for (tap, weights) in weights.chunks_exact(out.len()).enumerate() {
+            let Some(from) = table.source(position, tap) else { continue };
+            let read = source.row(sample * table.source_rows() + from);
+            for ((sum, x), weight) in out.iter_mut().zip(read).zip(weights) {
+                *sum = *sum + *x * *weight;
+            }
+        }
+        add_then_relu(out, residual.map(|residual| residual.row(row)), relu);
+    }
+}
+
+/// The rows of one chunk.
+struct Rows<'a, 'b, T> {
+    own: &'a Channelwise<'a, T>,
+    chunk: Chunk<'b, T>,
+    /// What the chunk's range counts.
+    rows: LiveRows<'a>,
+    place: Place,
+}
+
+impl<T: Element> WithSimd for Rows<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { own, chunk, rows, place } = self;
+        for row in chunk.rows.map(|number| rows.row(number)) {
+            let first = row * place.pitch + place.offset - chunk.start;
+            own.row(row, &mut chunk.values[first..first + own.source.channels]);
+        }
+    }
+}

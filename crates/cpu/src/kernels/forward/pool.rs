@@ -1,0 +1,133 @@
+//! Pools over windows, and affine maps of channels: what stands between convolutions.
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::kernels::forward::product::Place;
+use crate::kernels::layout::rows::{Chunk, Dense, LiveRows, add_then_relu, tasks};
+use crate::kernels::layout::table::Table;
+use crate::kernels::simd::{Element, InstructionSet};
+
+/// Rows that a task should have at least.
+const LEAST_ROWS: usize = 64;
+
+/// Rows computed one by one from others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rowwise<'a, T> {
+    /// The rows that are read.
+    pub(crate) source: Dense<'a, T>,
+    /// Rows of a sample that are written.
+    pub(crate) positions: usize,
+    /// Those that are computed, ascending.
+    pub(crate) live: &'a [usize],
+    /// How many samples there are.
+    pub(crate) samples: usize,
+}
+
+impl<T: Element> Rowwise<'_, T> {
+    /// relu(scale x + shift + other), or without what is not given.
+    pub(crate) fn affine(
+        &self,
+        set: InstructionSet,
+        affine: Option<[&[T]; 2]>,
+        other: Option<Dense<'_, T>>,
+        relu: bool,
+        out: &mut [T],
+        place: Place,
+    ) {
+        self.run(out, place, |sample, position, out| {
+            let row = sample * self.positions + position;
+            let (x, other) = (self.source.row(row), other.map(|other| other.row(row)));
+            set.run(Affine { x, affine, other, relu, out });
+        });
+    }
+
+    /// The sum over each window times its share: one over the number of its elements.
+    pub(crate) fn average(&self, table: &Table, shares: &[T], out: &mut [T], place: Place) {
+        self.run(out, place, |sample, position, out| {
+            out.fill(T::default());
+            for from in (0..table.taps()).filter_map(|tap| table.source(position, tap)) {
+                let row = self.source.row(sample * table.source_rows() + from);
+                out.iter_mut().zip(row).for_each(|(sum, x)| *sum = *sum + *x);
+            }
+            out.iter_mut().for_each(|sum| *sum = *sum * shares[position]);
+        });
+    }
+
+    /// The maximum over each window. The choices, `[row][channel]`, are the taps of the maxima: of several equal ones the first.
+    pub(crate) fn maximum(&self, table: &Table, out: &mut [T], place: Place, choices: &mut [u16]) {
+        let channels = self.source.channels;
+        let pick = |sample: usize, position: usize, out: &mut [T], choices: &mut [u16]| {
+            let mut any = false;
+            for tap in 0..table.taps() {
+                let Some(from) = table.source(position, tap) else { continue };
+                let row = self.source.row(sample * table.source_rows() + from);
+                for ((best, choice), x) in out.iter_mut().zip(&mut *choices).zip(row) {
+                    // NaN is the maximum, as everywhere else.
+                    if !any || *x > *best || x.partial_cmp(x).is_none() {
+                        (*best, *choice) = (*x, tap as u16);
+                    }
+                }
+                any = true;
+            }
+        };
+        let (all, parts) = self.rows();
+        let chosen = all.chunks(choices, parts, channels);
+        all.chunks(out, parts, place.pitch).into_par_iter().zip(chosen).for_each(|(out, chosen)| {
+            for row in out.rows.map(|number| all.row(number)) {
+                let (first, start) =
+                    (row * place.pitch + place.offset - out.start, row * channels - chosen.start);
+                let (own, choices) = (first..first + channels, start..start + channels);
+                let (sample, position) = (row / self.positions, row % self.positions);
+                pick(sample, position, &mut out.values[own], &mut chosen.values[choices]);
+            }
+        });
+    }
+
+    /// Calls `one` with each live row of the result.
+    fn run(&self, out: &mut [T], place: Place, one: impl Fn(usize, usize, &mut [T]) + Sync) {
+        let (all, parts) = self.rows();
+        all.chunks(out, parts, place.pitch).into_par_iter().for_each(|Chunk { rows, start, values }| {
+            for row in rows.map(|number| all.row(number)) {
+                let first = row * place.pitch + place.offset - start;
+                let own = &mut values[first..first + self.source.channels];
+                one(row / self.positions, row % self.positions, own);
+            }
+        });
+    }
+
+    /// What is computed, and in how many parts.
+    fn rows(&self) -> (LiveRows<'_>, usize) {
+        let Self { positions, live, samples, .. } = *self;
+        let all = LiveRows { positions, live, samples };
+        (all, tasks(all.count(), LEAST_ROWS))
+    }
+}
+
+/// One row of an affine map.
+struct Affine<'a, 'b, T> {
+    x: &'a [T],
+    /// Scale and shift.
+    affine: Option<[&'a [T]; 2]>,
+    /// What is added.
+    other: Option<&'a [T]>,
+    relu: bool,
+    out: &'b mut [T],
+}
+
+impl<T: Element> WithSimd for Affine<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { x, affine, other, relu, out } = self;
+        match affine {
+            Some([scale, shift]) => {
+                let terms = x.iter().zip(scale).zip(shift);
+                out.iter_mut().zip(terms).for_each(|(y, ((x, s), t))| *y = *x * *s + *t);
+            }
+            None => out.copy_from_slice(x),
+        }
+        add_then_relu(out, other, relu);
+    }
+}

@@ -1,0 +1,150 @@
+//! Cotangents of one sample by channel: the way into the gradients of weights.
+
+use pulp::{Simd, WithSimd};
+
+use crate::kernels::layout::cotangent::{Cotangents, Lines};
+use crate::kernels::reverse::pullback::{MOST_LINES, by_lines};
+use crate::kernels::simd::{Element, InstructionSet, WIDEST};
+
+/// For each channel of a layer's outputs the positions where it is active, and the V cotangents there.
+#[derive(Debug, Clone)]
+pub(crate) struct ByChannel<T> {
+    /// V, from 1 to [`MOST_LINES`].
+    pub(crate) lines: usize,
+    /// Where the entries of each channel begin; one more than there are channels.
+    starts: Vec<usize>,
+    /// Places in the list of positions.
+    positions: Vec<u32>,
+    /// `[entry][V]`, and a vector more.
+    values: Vec<T>,
+}
+
+/// Where the cotangents of a sample are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct At<'a, T> {
+    /// The cotangents.
+    pub(crate) source: Cotangents<'a, T>,
+    /// V, from 1 to [`MOST_LINES`].
+    pub(crate) lines: usize,
+    /// How many rows a sample has.
+    pub(crate) rows: usize,
+    /// Those at which there may be cotangents, ascending.
+    pub(crate) live: &'a [usize],
+    /// Which sample.
+    pub(crate) sample: usize,
+}
+
+impl<T: Element> ByChannel<T> {
+    /// Of one sample.
+    #[must_use]
+    pub(crate) fn new(at: At<'_, T>) -> Self {
+        debug_assert!((1..=MOST_LINES).contains(&at.lines), "{} lines", at.lines);
+        let mut starts = vec![0; at.source.layout.channels() + 1];
+        for row in at.live_rows() {
+            at.source.row(row, at.lines).ids.iter().for_each(|&id| starts[id as usize + 1] += 1);
+        }
+        for channel in 1..starts.len() {
+            starts[channel] += starts[channel - 1];
+        }
+        let count = starts.last().copied().unwrap_or(0);
+        let mut this = Self {
+            lines: at.lines,
+            starts,
+            positions: vec![0; count],
+            values: vec![T::default(); count * at.lines + WIDEST],
+        };
+        by_lines!(at.lines, |V| this.fill::<V>(at));
+        this
+    }
+
+    /// Sorts the cotangents of all rows into their channels.
+    fn fill<const V: usize>(&mut self, at: At<'_, T>) {
+        let mut next = self.starts.clone();
+        let last = (at.sample + 1) * at.rows - 1;
+        for (place, row) in at.live_rows().enumerate() {
+            // The processor does not foresee lines that are read side by side.
+            if row < last {
+                at.source.fetch(row + 1, V, 0..at.source.layout.channels());
+            }
+            let Lines { ids, values, stride } = at.source.row(row, V);
+            let lines: [&[T]; V] = std::array::from_fn(|line| &values[line * stride..][..ids.len()]);
+            for (a, &id) in ids.iter().enumerate() {
+                let entry = next[id as usize];
+                next[id as usize] += 1;
+                self.positions[entry] = place as u32;
+                for (value, line) in self.values[entry * V..][..V].iter_mut().zip(lines) {
+                    *value = line[a];
+                }
+            }
+        }
+    }
+
+    /// How many channels there are.
+    #[must_use]
+    pub(crate) fn channels(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// The entries of a channel: places in the list of positions, and `[entry][V]`, with what lies behind.
+    #[inline(always)]
+    pub(crate) fn entries(&self, channel: usize) -> (&[u32], &[T]) {
+        let (from, till) = (self.starts[channel], self.starts[channel + 1]);
+        (&self.positions[from..till], &self.values[from * self.lines..])
+    }
+}
+
+impl<T> At<'_, T> {
+    /// The rows of the sample at which there may be cotangents.
+    pub(crate) fn live_rows(&self) -> impl Iterator<Item = usize> {
+        let first = self.sample * self.rows;
+        self.live.iter().map(move |position| first + position)
+    }
+}
+
+/// The inner products of V rows side by side, `[V, V]`, summed in f64.
+#[must_use]
+pub(crate) fn gram_of<T: Element>(set: InstructionSet, rows: &[T], lines: usize) -> Vec<f64> {
+    set.run(Products { rows, lines })
+}
+
+struct Products<'a, T> {
+    rows: &'a [T],
+    lines: usize,
+}
+
+impl<T: Element> WithSimd for Products<'_, T> {
+    type Output = Vec<f64>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Vec<f64> {
+        let (lines, size) = (self.lines, self.rows.len() / self.lines.max(1));
+        let row = |v: usize| &self.rows[v * size..][..size];
+        let mut gram = vec![0.0; lines * lines];
+        for (v, w) in (0..lines).flat_map(|v| (v..lines).map(move |w| (v, w))) {
+            let mut sums = [0.0; LANES];
+            add_products(row(v), row(w), &mut sums);
+            gram[v * lines + w] = sums.iter().sum();
+            gram[w * lines + v] = gram[v * lines + w];
+        }
+        gram
+    }
+}
+
+/// Sums side by side: their order is always the same.
+const LANES: usize = 32;
+
+/// Adds the products of two rows.
+#[inline(always)]
+fn add_products<T: Element>(a: &[T], b: &[T], sums: &mut [f64; LANES]) {
+    let (mut left, mut right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let mut local = *sums;
+    for (a, b) in (&mut left).zip(&mut right) {
+        for ((sum, a), b) in local.iter_mut().zip(a).zip(b) {
+            *sum += a.to_f64() * b.to_f64();
+        }
+    }
+    for ((sum, a), b) in local.iter_mut().zip(left.remainder()).zip(right.remainder()) {
+        *sum += a.to_f64() * b.to_f64();
+    }
+    *sums = local;
+}

@@ -1,0 +1,142 @@
+//! The Gram matrix of a weight's gradients by pairs of positions, where these are few.
+//!
+//! With D_v(o, t, i) = sum over positions p of g(p, v, o) x(p, t, i) as in [`crate::kernels::gram::outer`],
+//!
+//! ```text
+//! G(v, w) = sum over o, t, i of D_v D_w = sum over o, p, q of A(p, q) g(p, v, o) g(q, w, o),  A(p, q) = sum over t, i of x(p, t, i) x(q, t, i).
+//! ```
+//!
+//! A serves all outputs, and for each of them only the pairs of positions count at which it is active. Half of these are enough, for A is symmetric.
+
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::kernels::gram::channels::ByChannel;
+use crate::kernels::gram::outer::CHANNELS;
+use crate::kernels::reverse::pullback::by_lines;
+use crate::kernels::simd::{Element, InstructionSet, WIDEST};
+
+/// G for one sample.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pairs<'a, T> {
+    /// A, `[position][position]`; what lies above the diagonal is not read.
+    pub(crate) inner: &'a [T],
+    /// How many positions there are.
+    pub(crate) positions: usize,
+    /// The cotangents of the layer's outputs there: g.
+    pub(crate) entries: &'a ByChannel<T>,
+    /// One factor for each output.
+    pub(crate) scale: Option<&'a [T]>,
+}
+
+/// Positions whose sums run side by side.
+const SIDE: usize = 4;
+
+impl<T: Element> Pairs<'_, T> {
+    /// `[V, V]`, row-major. The sums over an output's pairs are in the precision of T, those over outputs in f64.
+    #[must_use]
+    pub(crate) fn gram(&self, set: InstructionSet) -> Vec<f64> {
+        let (channels, lines) = (self.entries.channels(), self.entries.lines);
+        // Some outputs to a task, whose sums are added in order whatever the threads.
+        let tasks: Vec<_> =
+            (0..channels).step_by(CHANNELS).map(|from| from..channels.min(from + CHANNELS)).collect();
+        let run = |channels| set.run(Channels { pairs: self, channels });
+        let parts: Vec<Vec<f64>> = tasks.into_par_iter().map(run).collect();
+        let mut half = vec![0.0; lines * lines];
+        for part in parts {
+            half.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+        }
+        (0..lines * lines).map(|at| half[at] + half[at % lines * lines + at / lines]).collect()
+    }
+}
+
+/// Some output channels.
+struct Channels<'a, T> {
+    pairs: &'a Pairs<'a, T>,
+    channels: Range<usize>,
+}
+
+impl<T: Element> WithSimd for Channels<'_, T> {
+    type Output = Vec<f64>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Vec<f64> {
+        by_lines!(self.pairs.entries.lines, |V| self.run::<S, V>(simd))
+    }
+}
+
+/// One output's active positions and their cotangents, `[entry][V]`, those of one vector of lines.
+#[derive(Clone, Copy)]
+struct Column<'a, T> {
+    positions: &'a [u32],
+    /// All lines.
+    values: &'a [T],
+    /// The first line of the vector.
+    first: usize,
+}
+
+impl<T: Element> Channels<'_, T> {
+    #[inline(always)]
+    fn run<S: Simd, const V: usize>(&self, simd: S) -> Vec<f64> {
+        let (lanes, mut sums) = (T::lanes::<S>(), vec![0.0; V * V]);
+        for channel in self.channels.clone() {
+            let (positions, values) = self.pairs.entries.entries(channel);
+            let scale = self.pairs.scale.map_or(1.0, |scale| scale[channel].to_f64());
+            for first in (0..V).step_by(lanes) {
+                let column = Column { positions, values, first };
+                let mut gram = [T::splat(simd, T::default()); V];
+                let whole = positions.len() - positions.len() % SIDE;
+                for from in (0..whole).step_by(SIDE) {
+                    self.rows::<S, V, SIDE>(simd, column, from, &mut gram);
+                }
+                for from in whole..positions.len() {
+                    self.rows::<S, V, 1>(simd, column, from, &mut gram);
+                }
+                for (sums, gram) in sums.chunks_exact_mut(V).zip(gram) {
+                    let mut own = [T::default(); WIDEST];
+                    T::store(simd, gram, &mut own);
+                    // Behind the last line are numbers of the next entry.
+                    for (sum, own) in sums[first..].iter_mut().zip(&own[..lanes]) {
+                        *sum += own.to_f64() * scale * scale;
+                    }
+                }
+            }
+        }
+        sums
+    }
+
+    /// gram(v, ..) += sum over R entries p of g(p, v) (A(p, p) g(p, ..) / 2 + sum over entries q before p of A(p, q) g(q, ..)).
+    #[inline(always)]
+    fn rows<S: Simd, const V: usize, const R: usize>(
+        &self,
+        simd: S,
+        column: Column<'_, T>,
+        from: usize,
+        gram: &mut [T::Vector<S>; V],
+    ) {
+        let (count, lanes) = (self.pairs.positions, T::lanes::<S>());
+        let Column { positions, values, first } = column;
+        let own: [usize; R] = std::array::from_fn(|r| positions[from + r] as usize);
+        let inner: [&[T]; R] = std::array::from_fn(|r| &self.pairs.inner[own[r] * count..][..count]);
+        let vector = |entry: usize| T::load(simd, &values[entry * V + first..][..lanes]);
+        let mut sums = [T::splat(simd, T::default()); R];
+        for (entry, &position) in positions[..from].iter().enumerate() {
+            let g = vector(entry);
+            for (sum, inner) in sums.iter_mut().zip(inner) {
+                *sum = T::mul_add(simd, T::splat(simd, inner[position as usize]), g, *sum);
+            }
+        }
+        let half = T::from_f64(0.5);
+        for (r, (mut sum, inner)) in sums.into_iter().zip(inner).enumerate() {
+            for (before, &position) in own[..r].iter().enumerate() {
+                sum = T::mul_add(simd, T::splat(simd, inner[position]), vector(from + before), sum);
+            }
+            sum = T::mul_add(simd, T::splat(simd, inner[own[r]] * half), vector(from + r), sum);
+            for (gram, value) in gram.iter_mut().zip(&values[(from + r) * V..]) {
+                *gram = T::mul_add(simd, T::splat(simd, *value), sum, *gram);
+            }
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Cotangents in memory: V lines for each row, dense or compressed by a mask.
+
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use crate::kernels::arch;
+use crate::kernels::layout::active::{Active, PAD};
+use crate::kernels::layout::rows::fetch;
+use crate::kernels::simd::{Element, InstructionSet};
+
+/// How the V lines of rows are laid out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Layout<'a> {
+    /// `[row][V][pitch]`, of which `channels` channels from `offset` on are meant.
+    Dense {
+        /// From one line to the next.
+        pitch: usize,
+        /// The first channel in a line.
+        offset: usize,
+        /// How many channels there are.
+        channels: usize,
+    },
+    /// `[row][V][active channel]`, see [`Active`]: inactive channels are zero.
+    Compressed(&'a Active),
+}
+
+impl Layout<'_> {
+    /// How many channels a line stands for.
+    #[must_use]
+    pub(crate) fn channels(&self) -> usize {
+        match self {
+            Self::Dense { channels, .. } => *channels,
+            Self::Compressed(active) => active.channels(),
+        }
+    }
+
+    /// How many numbers a buffer of `rows` rows needs: the lines, and what a kernel may read behind them: two vectors, and one more line
+    /// where lines begin within the buffer's.
+    #[must_use]
+    pub(crate) fn size(&self, rows: usize, lines: usize) -> usize {
+        let more = match self {
+            Self::Dense { pitch, .. } => *pitch,
+            Self::Compressed(_) => 0,
+        };
+        self.block(rows, lines) + more + 2 * PAD
+    }
+
+    /// From one line of a row to the next.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(crate) fn stride(&self, row: usize) -> usize {
+        match self {
+            Self::Dense { pitch, .. } => *pitch,
+            Self::Compressed(active) => active.stride(row),
+        }
+    }
+
+    /// Where the first number of a row is in the buffer.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(crate) fn begin(&self, row: usize, lines: usize) -> usize {
+        match self {
+            Self::Dense { offset, .. } => self.block(row, lines) + offset,
+            Self::Compressed(_) => self.block(row, lines),
+        }
+    }
+
+    /// Where the lines of a row begin in the buffer.
+    #[inline(always)]
+    pub(crate) fn block(&self, row: usize, lines: usize) -> usize {
+        match self {
+            Self::Dense { pitch, .. } => row * lines * pitch,
+            Self::Compressed(active) => active.block(row, lines),
+        }
+    }
+}
+
+/// Cotangents to read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cotangents<'a, T> {
+    /// The buffer.
+    pub(crate) values: &'a [T],
+    /// How it is laid out.
+    pub(crate) layout: Layout<'a>,
+}
+
+/// The lines of one row: line v has `values[v * stride + a]` for channel `ids[a]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lines<'a, T> {
+    pub(crate) ids: &'a [u16],
+    pub(crate) values: &'a [T],
+    pub(crate) stride: usize,
+}
+
+/// All channels, for dense lines.
+static EVERY: LazyLock<Vec<u16>> = LazyLock::new(|| (0..=u16::MAX).collect());
+
+impl<'a, T: Element> Cotangents<'a, T> {
+    /// The lines of one row, V strides long.
+    #[inline(always)]
+    pub(crate) fn row(&self, row: usize, lines: usize) -> Lines<'a, T> {
+        match self.layout {
+            Layout::Dense { pitch, offset, channels } => Lines {
+                ids: &EVERY[..channels],
+                values: &self.values[row * lines * pitch + offset..][..lines * pitch],
+                stride: pitch,
+            },
+            Layout::Compressed(active) => {
+                let stride = active.stride(row);
+                let values = &self.values[active.block(row, lines)..][..lines * stride];
+                Lines { ids: active.list(row), values, stride }
+            }
+        }
+    }
+
+    /// The lines of one row, those of some neighbouring channels alone.
+    #[inline(always)]
+    pub(crate) fn part(&self, row: usize, lines: usize, channels: Range<usize>) -> Lines<'a, T> {
+        let Lines { ids, values, stride } = self.row(row, lines);
+        let (at, ids) = match self.layout {
+            Layout::Dense { .. } => (channels.start, &ids[channels]),
+            Layout::Compressed(active) => part(active, row, channels.start, channels.len()),
+        };
+        Lines { ids, values: &values[at..], stride }
+    }
+
+    /// Fetches some channels of the lines of a row into the second cache.
+    #[inline(always)]
+    pub(crate) fn fetch(&self, row: usize, lines: usize, channels: Range<usize>) {
+        if let (Layout::Compressed(_), true) = (self.layout, channels.len() == self.layout.channels()) {
+            return fetch(self.row(row, lines).values);
+        }
+        let Lines { ids, values, stride } = self.part(row, lines, channels);
+        for line in 0..lines {
+            fetch(&values[line * stride..][..ids.len()]);
+        }
+    }
+
+    /// Writes some channels of the lines of a row in full, `[V][channel]`.
+    pub(crate) fn expand(
+        &self,
+        set: InstructionSet,
+        row: usize,
+        lines: usize,
+        channels: Range<usize>,
+        out: &mut [T],
+    ) {
+        if arch::expand(set, self, row, lines, channels.clone(), out) {
+            return;
+        }
+        let (width, whole) = (channels.len(), self.layout.channels());
+        let Lines { ids, values, stride } = self.row(row, lines);
+        for (line, out) in out.chunks_exact_mut(width).enumerate() {
+            let values = &values[line * stride..][..ids.len()];
+            if ids.len() == whole {
+                out.copy_from_slice(&values[channels.clone()]);
+                continue;
+            }
+            out.fill(T::default());
+            for (id, value) in ids.iter().map(|id| *id as usize).zip(values) {
+                if channels.contains(&id) {
+                    out[id - channels.start] = *value;
+                }
+            }
+        }
+    }
+}
+
+/// Multiplies each channel of lines that stand side by side by its factor.
+#[inline(always)]
+pub(crate) fn scale_lines<T: Element>(lines: &mut [T], scale: &[T]) {
+    for line in lines.chunks_exact_mut(scale.len()) {
+        line.iter_mut().zip(scale).for_each(|(x, s)| *x = *x * *s);
+    }
+}
+
+/// Where a pullback's results go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Target<'a> {
+    /// To these lines; what a mask has switched off is not computed.
+    Lines(Layout<'a>),
+    /// To dense lines where a mask is on, zeros where it is off.
+    Masked {
+        /// The mask.
+        active: &'a Active,
+        /// From one line to the next.
+        pitch: usize,
+        /// The first channel in a line.
+        offset: usize,
+    },
+}
+
+impl<'a> Target<'a> {
+    /// The mask that says what is computed.
+    #[inline(always)]
+    pub(crate) fn active(&self) -> Option<&'a Active> {
+        match self {
+            Self::Lines(Layout::Compressed(active)) | Self::Masked { active, .. } => Some(active),
+            Self::Lines(Layout::Dense { .. }) => None,
+        }
+    }
+
+    /// How many numbers a buffer of `rows` rows needs.
+    #[cfg(test)]
+    #[must_use]
+    pub(crate) fn size(&self, rows: usize, lines: usize) -> usize {
+        match *self {
+            Self::Lines(layout) => layout.size(rows, lines),
+            Self::Masked { active, pitch, offset } => {
+                Layout::Dense { pitch, offset, channels: active.channels() }.size(rows, lines)
+            }
+        }
+    }
+
+    /// Where the lines of a row begin in the buffer.
+    #[inline(always)]
+    pub(crate) fn block(&self, row: usize, lines: usize) -> usize {
+        match self {
+            Self::Lines(layout) => layout.block(row, lines),
+            Self::Masked { pitch, .. } => row * lines * pitch,
+        }
+    }
+
+    /// Adds some channels of a row to its block, or writes them there.
+    pub(crate) fn deliver<T: Element>(
+        &self,
+        set: InstructionSet,
+        tile: Tile<'_, T>,
+        add: bool,
+        block: &mut [T],
+    ) {
+        if arch::deliver(set, *self, tile, add, block) {
+            return;
+        }
+        let Tile { row, first, width, values, stride } = tile;
+        let sum = |old: T, new: T| if add { old + new } else { new };
+        for (line, tile) in values.chunks_exact(stride).enumerate() {
+            let tile = &tile[..width];
+            match *self {
+                Self::Lines(Layout::Dense { pitch, offset, .. }) => {
+                    let out = &mut block[line * pitch + offset + first..][..width];
+                    out.iter_mut().zip(tile).for_each(|(out, new)| *out = sum(*out, *new));
+                }
+                Self::Masked { active, pitch, offset } => {
+                    let out = &mut block[line * pitch + offset..];
+                    if !add {
+                        out[first..first + width].fill(T::default());
+                    }
+                    for &id in part(active, row, first, width).1 {
+                        out[id as usize] = sum(out[id as usize], tile[id as usize - first]);
+                    }
+                }
+                Self::Lines(Layout::Compressed(active)) => {
+                    let (at, ids) = part(active, row, first, width);
+                    let out = &mut block[line * active.stride(row) + at..];
+                    out.iter_mut()
+                        .zip(ids)
+                        .for_each(|(out, &id)| *out = sum(*out, tile[id as usize - first]));
+                }
+            }
+        }
+    }
+}
+
+/// Neighbouring channels of a row's lines in full.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tile<'a, T> {
+    pub(crate) row: usize,
+    /// The first channel.
+    pub(crate) first: usize,
+    /// How many channels.
+    pub(crate) width: usize,
+    pub(crate) values: &'a [T],
+    /// From one line to the next.
+    pub(crate) stride: usize,
+}
+
+/// The active channels of a row among `width` from `first` on, and how many come before them.
+#[inline(always)]
+pub(crate) fn part(active: &Active, row: usize, first: usize, width: usize) -> (usize, &[u16]) {
+    let list = active.list(row);
+    let at = active.before(row, first);
+    let rest = &list[at..];
+    let end = (first + width).min(active.channels());
+    let count = if end == active.channels() { rest.len() } else { active.before(row, end) - at };
+    (at, &rest[..count])
+}

@@ -1,0 +1,8 @@
+//! Rows of channels, cotangents and weights in memory, and which row reads which.
+
+pub(crate) mod active;
+pub(crate) mod cotangent;
+pub(crate) mod moves;
+pub(crate) mod panels;
+pub(crate) mod rows;
+pub(crate) mod table;

@@ -1,0 +1,140 @@
+//! Numbers moved about: a copy of rows in another arrangement, and its reverse.
+
+use rayon::prelude::*;
+
+use crate::kernels::forward::product::Place;
+use crate::kernels::layout::cotangent::{Cotangents, Layout, Lines, Target, Tile, scale_lines};
+use crate::kernels::layout::rows::{Dense, chunks, tasks};
+use crate::kernels::simd::{Element, InstructionSet};
+
+/// y(r, c) = x(s(r, c)): each number of a sample's result is one of its operand's, which may be taken more
+/// than once or not at all.
+#[derive(Debug, Clone)]
+pub(crate) struct Moves {
+    /// Rows and channels of the operand.
+    from: [usize; 2],
+    /// Rows and channels of the result.
+    to: [usize; 2],
+    /// The operand's number of each of the result's, row by row.
+    sources: Vec<u32>,
+    /// Where the list of each row of the operand begins among `takers`.
+    starts: Vec<usize>,
+    /// For each row of the operand its channels that are taken, and by which number of the result;
+    /// in the order of the latter, so that a row of the result is looked at once.
+    takers: Vec<[u32; 2]>,
+}
+
+/// Rows that a task should have at least.
+const LEAST_ROWS: usize = 64;
+
+impl Moves {
+    /// `sources` is of as many numbers as `to` has, each below what `from` has.
+    pub(crate) fn new(sources: Vec<u32>, from: [usize; 2], to: [usize; 2]) -> Self {
+        let width = from[1].max(1);
+        let mut takers: Vec<_> = sources.iter().zip(0..).map(|(&source, taker)| [source, taker]).collect();
+        takers.sort_by_key(|&[source, taker]| (source as usize / width, taker));
+        let starts =
+            (0..=from[0]).map(|row| takers.partition_point(|[source, _]| (*source as usize) < row * width));
+        let starts = starts.collect();
+        let takers = takers.into_iter().map(|[source, taker]| [source % width as u32, taker]).collect();
+        Self { from, to, sources, starts, takers }
+    }
+
+    /// Bytes that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(self.sources.as_slice())
+            + size_of_val(self.starts.as_slice())
+            + size_of_val(self.takers.as_slice())
+    }
+
+    /// The rows of the operand that a row of the result takes numbers of.
+    pub(crate) fn rows_of(&self, row: usize) -> Vec<usize> {
+        let sources = &self.sources[row * self.to[1]..][..self.to[1]];
+        let mut rows: Vec<_> = sources.iter().map(|&source| source as usize / self.from[1]).collect();
+        rows.dedup();
+        rows
+    }
+
+    /// Writes all rows of `samples` samples into `out`.
+    pub(crate) fn run<T: Element>(&self, source: Dense<'_, T>, samples: usize, out: &mut [T], place: Place) {
+        let rows = samples * self.to[0];
+        let parts = chunks(out, rows, tasks(rows, LEAST_ROWS), |row| row * place.pitch);
+        parts.into_par_iter().for_each(|chunk| {
+            for row in chunk.rows {
+                let (sample, at) = (row / self.to[0], row % self.to[0]);
+                let out = &mut chunk.values[row * place.pitch + place.offset - chunk.start..][..self.to[1]];
+                let sources = &self.sources[at * self.to[1]..][..self.to[1]];
+                for (out, &source_at) in out.iter_mut().zip(sources) {
+                    let (row, channel) =
+                        (source_at as usize / self.from[1], source_at as usize % self.from[1]);
+                    *out = source.row(sample * self.from[0] + row)[channel];
+                }
+            }
+        });
+    }
+}
+
+/// target(s, v, c) += scale(c) times the sum of source(r, v, d) over all (r, d) that took (s, c).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MovedBack<'a, T> {
+    pub(crate) moves: &'a Moves,
+    /// The cotangents of the result.
+    pub(crate) source: Cotangents<'a, T>,
+    /// Where those of the operand go.
+    pub(crate) target: Target<'a>,
+    /// One factor for each channel of the operand.
+    pub(crate) scale: Option<&'a [T]>,
+    /// Whether they are added to what is there.
+    pub(crate) add: bool,
+    /// V.
+    pub(crate) lines: usize,
+}
+
+impl<T: Element> MovedBack<'_, T> {
+    /// Fills all rows of `samples` samples of the target's buffer.
+    pub(crate) fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
+        let rows = samples * self.moves.from[0];
+        let begin = |row: usize| self.target.block(row, self.lines);
+        chunks(out, rows, tasks(rows, LEAST_ROWS), begin).into_par_iter().for_each(|chunk| {
+            let width = self.moves.from[1];
+            let mut tile = vec![T::default(); self.lines * width];
+            let mut expanded = vec![T::default(); self.lines * self.moves.to[1]];
+            for row in chunk.rows {
+                self.row(set, row, &mut expanded, &mut tile);
+                let block = &mut chunk.values[begin(row) - chunk.start..];
+                let tile = Tile { row, first: 0, width, values: &tile, stride: width };
+                self.target.deliver(set, tile, self.add, block);
+            }
+        });
+    }
+
+    /// All lines of one row of the target, `[V][channels]`.
+    fn row(&self, set: InstructionSet, row: usize, expanded: &mut [T], tile: &mut [T]) {
+        let Moves { from, to, starts, takers, .. } = self.moves;
+        let (sample, at) = (row / from[0], row % from[0]);
+        tile.fill(T::default());
+        let mut known = None;
+        for &[channel, taker] in &takers[starts[at]..starts[at + 1]] {
+            let (taken, other) = (sample * to[0] + taker as usize / to[1], taker as usize % to[1]);
+            let (values, stride) = match self.source.layout {
+                Layout::Dense { .. } => {
+                    let Lines { values, stride, .. } = self.source.row(taken, self.lines);
+                    (values, stride)
+                }
+                Layout::Compressed(_) => {
+                    if known.replace(taken) != Some(taken) {
+                        self.source.expand(set, taken, self.lines, 0..to[1], expanded);
+                    }
+                    (&*expanded, to[1])
+                }
+            };
+            for line in 0..self.lines {
+                let sum = &mut tile[line * from[1] + channel as usize];
+                *sum = *sum + values[line * stride + other];
+            }
+        }
+        if let Some(scale) = self.scale {
+            scale_lines(tile, scale);
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The reverse pass of a convolution: for each row and V cotangents at once, the weights of the active channels alone.
+//!
+//! All cotangents of a sample share its masks, so a row's list of active channels and the weights behind them are read once for all V.
+//! That is the *read side*. The *write side*, channels whose cotangent a mask switches off, is skipped in [`crate::kernels::arch::avx512::windows`] where the
+//! instruction set has the permutations for it; elsewhere all of a panel's channels are computed and the active ones kept.
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::kernels::arch;
+use crate::kernels::layout::cotangent::{Cotangents, Layout, Lines, Target, Tile};
+use crate::kernels::layout::panels::Panels;
+use crate::kernels::layout::rows::{CACHED_WEIGHTS, Chunk, chunks, tasks};
+use crate::kernels::layout::table::Links;
+use crate::kernels::reverse::spread::Spread;
+use crate::kernels::simd::{Element, InstructionSet};
+use crate::kernels::winograd::patched::{Deliver, Patched, Source};
+use crate::kernels::winograd::patches::Patches;
+
+/// The most lines that one pass carries: more would not fit into registers.
+pub(crate) const MOST_LINES: usize = 9;
+
+/// What is in the target before.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Start<'a, T> {
+    /// Nothing: the results are written.
+    Empty,
+    /// Cotangents to which the results are added.
+    Sum,
+    /// Nothing, and these cotangents of the same rows and channels are added to the results.
+    Identity(Cotangents<'a, T>),
+}
+
+/// target(row, v, i) += sum over the taps t and rows q that read the row, and channels o, of source(q, v, o) w(t, o, i).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pullback<'a, T> {
+    /// By which taps and rows each row is read.
+    pub(crate) links: &'a Links,
+    /// The same in Winograd's form, if the weights are: for dense sources.
+    pub(crate) patches: Option<&'a Patches>,
+    /// The weights, see [`Panels::reverse`] and [`Patches::panels`].
+    pub(crate) panels: &'a Panels<T>,
+    /// The cotangents of the layer's outputs.
+    pub(crate) source: Cotangents<'a, T>,
+    /// Where the cotangents of its inputs go.
+    pub(crate) target: Target<'a>,
+    /// What is there before.
+    pub(crate) start: Start<'a, T>,
+    /// V, from 1 to [`MOST_LINES`].
+    pub(crate) lines: usize,
+}
+
+/// Rows that a task should have at least.
+const LEAST_ROWS: usize = 4;
+
+/// The lines of one row that a row reads, and by which tap.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Read<'a, T> {
+    pub(crate) tap: usize,
+    pub(crate) lines: Lines<'a, T>,
+}
+
+impl<T: Element> Pullback<'_, T> {
+    /// Pulls back all rows of `samples` samples into `out`, the target's buffer.
+    pub(crate) fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
+        if let (Start::Identity(source), false) = (self.start, self.is_windowed(set)) {
+            let spread = Spread { source, target: self.target, scale: None, add: false, lines: self.lines };
+            spread.run(set, samples * self.links.targets(), out);
+            return Self { start: Start::Sum, ..*self }.run(set, samples, out);
+        }
+        if let (Some(patches), Layout::Dense { pitch, offset, channels }) = (self.patches, self.source.layout)
+        {
+            let Self { panels, target, lines, .. } = *self;
+            let source = Source { patches, values: self.source.values, pitch, offset, channels, lines };
+            let patched = Patched { source, panels };
+            return patched.run(
+                set,
+                samples,
+                out,
+                |row| target.block(row, lines),
+                &Rows { pullback: self, set },
+            );
+        }
+        Self::run_together(std::slice::from_ref(self), set, samples, out);
+    }
+
+    /// Pulls back several layers into the same channels of the same rows: a row takes all of them while it is in a core's first cache.
+    ///
+    /// They have as many lines, targets that differ in their masks alone, and panels that read alike ([`Panels::reads_as`]) and write the same
+    /// channels; none starts with an identity.
+    pub(crate) fn run_together(pullbacks: &[Self], set: InstructionSet, samples: usize, out: &mut [T]) {
+        let Some(one) = pullbacks.first() else { return };
+        debug_assert!((1..=MOST_LINES).contains(&one.lines), "{} lines", one.lines);
+        debug_assert!(
+            pullbacks.iter().all(|other| other.panels.written() == one.panels.written()
+                && other.panels.width == one.panels.width)
+        );
+        let rows = samples * one.links.targets();
+        let parts = if panels_at_a_time(pullbacks) < one.panels.count() {
+            tasks(rows, LEAST_ROWS).min(rayon::current_num_threads())
+        } else {
+            tasks(rows, LEAST_ROWS)
+        };
+        let begin = |row: usize| one.target.block(row, one.lines);
+        chunks(out, rows, parts, begin).into_par_iter().for_each(|mut chunk| {
+            if one.is_windowed(set) {
+                arch::pull_windows(set, pullbacks, &mut chunk);
+            } else {
+                set.run(Full { pullbacks, set, chunk: &mut chunk });
+            }
+        });
+    }
+
+    /// Whether channels that the target's mask has switched off are left out.
+    fn is_windowed(&self, set: InstructionSet) -> bool {
+        let is_direct = self.patches.is_none();
+        set == InstructionSet::Avx512 && set.is_available() && is_direct && self.target.active().is_some()
+    }
+
+    /// What a row reads for the channels of a panel.
+    #[inline(always)]
+    pub(crate) fn reads<'a>(&'a self, row: usize, panel: usize, reads: &mut Vec<Read<'a, T>>) {
+        let block = self.panels.block(panel);
+        let (sample, target) = (row / self.links.targets(), row % self.links.targets());
+        reads.clear();
+        reads.extend(self.links.of(target).iter().map(|link| Read {
+            tap: link.tap,
+            lines: self.source.part(sample * self.links.rows() + link.row, self.lines, block.clone()),
+        }));
+        reads.retain(|read| !read.lines.ids.is_empty());
+    }
+}
+
+/// How many panels are written while all rows pass by: all of them where the weights stay in a core's cache together.
+pub(crate) fn panels_at_a_time<T: Element>(pullbacks: &[Pullback<'_, T>]) -> usize {
+    let bytes = pullbacks.iter().map(|pullback| pullback.panels.bytes()).sum::<usize>();
+    let all = pullbacks.first().map_or(1, |one| one.panels.count());
+    if bytes <= CACHED_WEIGHTS { all.max(1) } else { 1 }
+}
+
+/// Results of patches on their way to their rows.
+struct Rows<'a, T> {
+    pullback: &'a Pullback<'a, T>,
+    set: InstructionSet,
+}
+
+impl<T: Element> Deliver<T> for Rows<'_, T> {
+    #[inline(always)]
+    fn deliver<S: Simd>(&self, _: S, tile: Tile<'_, T>, chunk: &mut Chunk<'_, T>) {
+        let Pullback { target, start, lines, .. } = self.pullback;
+        let block = &mut chunk.values[target.block(tile.row, *lines) - chunk.start..];
+        target.deliver(self.set, tile, !matches!(start, Start::Empty), block);
+    }
+}
+
+/// All channels of each panel.
+struct Full<'a, 'b, 'c, T> {
+    pullbacks: &'a [Pullback<'a, T>],
+    set: InstructionSet,
+    chunk: &'b mut Chunk<'c, T>,
+}
+
+impl<T: Element> WithSimd for Full<'_, '_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        // One vector of sums a line where registers are few, two where there are more.
+        if S::REGISTER_COUNT < 32 { self.by_lines::<S, 1>(simd) } else { self.by_lines::<S, 2>(simd) }
+    }
+}
+
+/// An expression in which a name stands for the number of lines as a constant.
+macro_rules! by_lines {
+    ($lines:expr, |$count:ident| $call:expr) => {
+        by_lines!(@arms $lines, $count, $call, 1 2 3 4 5 6 7 8)
+    };
+    (@arms $lines:expr, $count:ident, $call:expr, $($number:literal)*) => {
+        match $lines {
+            $($number => {
+                const $count: usize = $number;
+                $call
+            })*
+            _ => {
+                const $count: usize = $crate::kernels::MOST_LINES;
+                $call
+            }
+        }
+    };
+}
+pub(crate) use by_lines;
+
+/// Numbers in the largest tile: lines of two vectors of 16.
+const TILE: usize = MOST_LINES * 32;
+
+impl<T: Element> Full<'_, '_, '_, T> {
+    #[inline(always)]
+    fn by_lines<S: Simd, const G: usize>(&mut self, simd: S) {
+        let Some(one) = self.pullbacks.first() else { return };
+        by_lines!(one.lines, |V| self.rows::<S, G, V>(simd));
+    }
+
+    #[inline(always)]
+    fn rows<S: Simd, const G: usize, const V: usize>(&mut self, simd: S) {
+        let mut reads = Vec::new();
+        let (step, count) = (panels_at_a_time(self.pullbacks), self.pullbacks[0].panels.count());
+        for first in (0..count).step_by(step) {
+            for row in self.chunk.rows.clone() {
+                for pullback in self.pullbacks {
+                    for panel in first..count.min(first + step) {
+                        if panel == first || pullback.panels.begins_block(panel) {
+                            pullback.reads(row, panel, &mut reads);
+                        }
+                        self.panel::<S, G, V>(simd, pullback, row, panel, &reads);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The channels of one panel of one row.
+    #[inline(always)]
+    fn panel<S: Simd, const G: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        pullback: &Pullback<'_, T>,
+        row: usize,
+        panel: usize,
+        reads: &[Read<'_, T>],
+    ) {
+        let Pullback { panels, target, start, .. } = pullback;
+        let (lanes, columns) = (T::lanes::<S>(), G * T::lanes::<S>());
+        let block = target.block(row, V) - self.chunk.start;
+        for column in (0..panels.width).step_by(columns) {
+            let width = columns.min(panels.outputs.saturating_sub(panel * panels.width + column));
+            if width == 0 {
+                break;
+            }
+            let first = panels.first + panel * panels.width + column;
+            let mut sums = [[T::splat(simd, T::default()); G]; V];
+            for read in reads {
+                accumulate(simd, &mut sums, read, &panels.tap(panel, read.tap)[column..], panels.width);
+            }
+            let mut tile = [T::default(); TILE];
+            for (line, sums) in sums.iter().enumerate() {
+                for (g, sum) in sums.iter().enumerate() {
+                    T::store(simd, *sum, &mut tile[(line * G + g) * lanes..][..lanes]);
+                }
+            }
+            let tile = narrowed(&mut tile, V, columns, width);
+            let add = !matches!(start, Start::Empty);
+            let tile = Tile { row, first, width, values: tile, stride: width };
+            target.deliver(self.set, tile, add, &mut self.chunk.values[block..]);
+        }
+    }
+}
+
+/// The first `width` of `columns` numbers of each line, side by side.
+#[inline(always)]
+fn narrowed<T: Copy>(tile: &mut [T], lines: usize, columns: usize, width: usize) -> &[T] {
+    if width < columns {
+        for line in 1..lines {
+            tile.copy_within(line * columns..line * columns + width, line * width);
+        }
+    }
+    &tile[..lines * width]
+}
+
+/// sums(v) += sum over active channels a of value(v, a) w(a).
+#[inline(always)]
+fn accumulate<S: Simd, T: Element, const G: usize, const V: usize>(
+    simd: S,
+    sums: &mut [[T::Vector<S>; G]; V],
+    read: &Read<'_, T>,
+    weights: &[T],
+    width: usize,
+) {
+    let lanes = T::lanes::<S>();
+    let Lines { ids, values, stride } = read.lines;
+    let lines: [&[T]; V] = std::array::from_fn(|line| &values[line * stride..][..ids.len()]);
+    let mut local = *sums;
+    for (a, &id) in ids.iter().enumerate() {
+        let weights = &weights[id as usize * width..][..G * lanes];
+        let weights: [T::Vector<S>; G] =
+            std::array::from_fn(|g| T::load(simd, &weights[g * lanes..(g + 1) * lanes]));
+        for (sums, line) in local.iter_mut().zip(&lines) {
+            let value = T::splat(simd, line[a]);
+            for (sum, weight) in sums.iter_mut().zip(weights) {
+                *sum = T::mul_add(simd, value, weight, *sum);
+            }
+        }
+    }
+    *sums = local;
+}

@@ -1,0 +1,78 @@
+//! Cotangents of a row handed on to the same row of another map: through a sum, a mask, or a scale of each channel.
+
+use rayon::prelude::*;
+
+use crate::kernels::arch;
+use crate::kernels::layout::cotangent::{Cotangents, Layout, Lines, Target, Tile, scale_lines};
+use crate::kernels::layout::rows::{chunks, tasks};
+use crate::kernels::simd::{Element, InstructionSet};
+
+/// target(row, v, c) += source(row, v, c) scale(c).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spread<'a, T> {
+    /// The cotangents that are handed on.
+    pub(crate) source: Cotangents<'a, T>,
+    /// Where they go; it has as many channels.
+    pub(crate) target: Target<'a>,
+    /// One factor for each channel.
+    pub(crate) scale: Option<&'a [T]>,
+    /// Whether they are added to what is there.
+    pub(crate) add: bool,
+    /// V.
+    pub(crate) lines: usize,
+}
+
+/// Rows that a task should have at least.
+const LEAST_ROWS: usize = 64;
+
+impl<T: Element> Spread<'_, T> {
+    /// Hands on `rows` rows into `out`, the target's buffer.
+    pub(crate) fn run(&self, set: InstructionSet, rows: usize, out: &mut [T]) {
+        let channels = self.source.layout.channels();
+        let begin = |row: usize| self.target.block(row, self.lines);
+        chunks(out, rows, tasks(rows, LEAST_ROWS), begin).into_par_iter().for_each(|mut chunk| {
+            if arch::spread(set, self, &mut chunk) {
+                return;
+            }
+            let mut full = vec![T::default(); self.lines * channels];
+            for row in chunk.rows.clone() {
+                let block = &mut chunk.values[begin(row) - chunk.start..];
+                match (self.source.layout, self.target) {
+                    (Layout::Dense { .. }, _) if self.scale.is_none() => {
+                        let Lines { values, stride, .. } = self.source.row(row, self.lines);
+                        let tile = Tile { row, first: 0, width: channels, values, stride };
+                        self.target.deliver(set, tile, self.add, block);
+                        continue;
+                    }
+                    (Layout::Compressed(_), Target::Lines(Layout::Dense { pitch, offset, .. })) => {
+                        self.scatter(row, &mut block[offset..], pitch);
+                        continue;
+                    }
+                    _ => {}
+                }
+                self.source.expand(set, row, self.lines, 0..channels, &mut full);
+                if let Some(scale) = self.scale {
+                    scale_lines(&mut full, scale);
+                }
+                let tile = Tile { row, first: 0, width: channels, values: &full, stride: channels };
+                self.target.deliver(set, tile, self.add, block);
+            }
+        });
+    }
+
+    /// Active channels to dense lines `pitch` apart.
+    fn scatter(&self, row: usize, block: &mut [T], pitch: usize) {
+        let Lines { ids, values, stride } = self.source.row(row, self.lines);
+        for line in 0..self.lines {
+            let out = &mut block[line * pitch..][..self.source.layout.channels()];
+            if !self.add {
+                out.fill(T::default());
+            }
+            let values = &values[line * stride..][..ids.len()];
+            for (&id, value) in ids.iter().zip(values) {
+                let factor = self.scale.map_or(T::from_f64(1.0), |scale| scale[id as usize]);
+                out[id as usize] = out[id as usize] + *value * factor;
+            }
+        }
+    }
+}

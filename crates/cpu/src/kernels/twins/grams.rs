@@ -1,0 +1,106 @@
+//! Gram matrices of gradients.
+
+use crate::kernels::{
+    At, ByChannel, Cotangents, Dense, Element, Form, Layout, Normalized, Outer, Pairs, Patches, Table,
+    gram_of,
+};
+use proptest::prelude::*;
+
+use super::cases::{Case, Draws, Given, PATCHED, ROUNDINGS, cases, given, image, sets, table};
+
+/// By pairs the cotangents' cancellation counts twice.
+const PAIRED: f64 = 4.0;
+
+/// The Gram matrices of a layer's weight, of its bias, and of what is normalised behind it.
+fn check_grams<T: Element>(case: &Case, unit: f64) {
+    let mut draws = Draws(case.seed);
+    check_gram::<T>(case, &table(case, &mut draws), None, unit);
+    let image = image(case, &mut draws);
+    check_gram::<T>(&image.case, &image.table, Some(&image.patches(Form::Four)), PATCHED * unit);
+}
+
+fn check_gram<T: Element>(case: &Case, table: &Table, patches: Option<&Patches>, unit: f64) {
+    let mut draws = Draws(case.seed);
+    let Case { samples, inputs, outputs, rows: [before, behind], taps, lines, share, .. } = *case;
+    let is_live = |draws: &mut Draws| patches.is_some() || draws.below(10) < 7;
+    let live: Vec<_> = (0..behind).filter(|_| is_live(&mut draws)).collect();
+    let mask = draws.active(samples * behind, outputs, share);
+    let pitch = inputs + 4;
+    let (x, y): (Vec<T>, Vec<T>) =
+        (draws.numbers(samples * before * pitch + 64), draws.numbers(samples * behind * outputs));
+    let rows = Dense { values: &x, pitch, offset: 3, channels: inputs };
+    let others = Dense { values: &y, pitch: outputs, offset: 0, channels: outputs };
+    let scale: Vec<T> = draws.numbers(outputs);
+    let [mean, inverse] = [0, 1].map(|_| (0..outputs).map(|_| draws.number()).collect::<Vec<f64>>());
+    let layouts =
+        [Layout::Compressed(&mask), Layout::Dense { pitch: outputs + 5, offset: 2, channels: outputs }];
+    for (layout, sample) in layouts.into_iter().flat_map(|layout| (0..samples).map(move |s| (layout, s))) {
+        let cotangents: Given<T> = given(layout, samples * behind, lines, &mut draws);
+        let source = Cotangents { values: &cotangents.values, layout };
+        let g =
+            |p: usize, v: usize, o: usize| cotangents.full[((sample * behind + p) * lines + v) * outputs + o];
+        let mut gradients = vec![vec![0.0; outputs * taps * inputs]; lines];
+        let (mut sums, mut moments) = (vec![0.0; lines * outputs], vec![0.0; lines * outputs]);
+        for (&p, v, o) in
+            live.iter().flat_map(|p| (0..lines).flat_map(move |v| (0..outputs).map(move |o| (p, v, o))))
+        {
+            sums[v * outputs + o] += g(p, v, o);
+            let h = (others.row(sample * behind + p)[o].to_f64() - mean[o]) * inverse[o];
+            moments[v * outputs + o] += g(p, v, o) * h;
+            for (tap, from) in (0..taps).filter_map(|tap| Some((tap, table.source(p, tap)?))) {
+                for (i, x) in rows.row(sample * before + from).iter().enumerate() {
+                    gradients[v][(o * taps + tap) * inputs + i] +=
+                        g(p, v, o) * scale[o].to_f64() * x.to_f64();
+                }
+            }
+        }
+        let naive = |rows: &[Vec<f64>]| -> Vec<f64> {
+            let dot = |v: usize, w: usize| rows[v].iter().zip(&rows[w]).map(|(a, b)| a * b).sum();
+            (0..lines * lines).map(|at| dot(at / lines, at % lines)).collect()
+        };
+        let largest = |all: &[f64]| all.iter().fold(1.0_f64, |most, x| most.max(x.abs()));
+        let near = |found: &[f64], expected: &[f64], unit: f64, what: &str| {
+            let bound = ROUNDINGS * unit * largest(expected) * 16.0;
+            assert_eq!(found.len(), expected.len());
+            let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(worst <= bound, "{what}: {worst:e}, {case:?}");
+        };
+        let at = At { source, lines, rows: behind, live: &live, sample };
+        let entries = ByChannel::new(at);
+        let read = |p: usize, tap: usize| Some(rows.row(sample * before + table.source(p, tap)?));
+        let product = |p: usize, q: usize, tap: usize| -> Option<f64> {
+            Some(read(p, tap)?.iter().zip(read(q, tap)?).map(|(a, b)| a.to_f64() * b.to_f64()).sum())
+        };
+        let pair = |p: usize, q: usize| (0..taps).filter_map(|tap| product(p, q, tap)).sum::<f64>();
+        let inner: Vec<T> = live
+            .iter()
+            .flat_map(|&p| live.iter().map(move |&q| (p, q)))
+            .map(|(p, q)| T::from_f64(pair(p, q)))
+            .collect();
+        let normalized = Normalized { rows: others, mean: &mean, inverse: &inverse };
+        let weight = naive(&gradients);
+        let biases: Vec<Vec<f64>> = sums.chunks(outputs).map(<[f64]>::to_vec).collect();
+        for set in sets() {
+            let outer = Outer { table, patches, rows, live: &live, entries: &entries, scale: Some(&scale) };
+            near(&outer.gram(set, sample), &weight, unit, &format!("{set}, weight, {layout:?}"));
+            let pairs =
+                Pairs { inner: &inner, positions: live.len(), entries: &entries, scale: Some(&scale) };
+            near(&pairs.gram(set), &weight, unit * PAIRED, &format!("{set}, weight by pairs, {layout:?}"));
+            let [found, products] = at.sums(set, Some(normalized));
+            near(&found, &sums, unit, "sums");
+            near(&products, &moments, unit, "moments");
+            assert_eq!(at.sums(set, None), [found, vec![]], "{set}, {case:?}");
+            near(&gram_of(set, &sums, lines), &naive(&biases), f64::EPSILON, "bias");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn gram_matrices_agree_with_plain_loops(case in cases()) {
+        check_grams::<f32>(&case, f64::from(f32::EPSILON));
+        check_grams::<f64>(&case, f64::EPSILON);
+    }
+}

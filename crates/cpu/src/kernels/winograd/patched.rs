@@ -1,0 +1,274 @@
+//! A convolution patch by patch ([`crate::kernels::winograd::form`]): what both passes have in common.
+//!
+//! A *row of registers* is one line of one patch: nine of them, or a few fewer, are multiplied together by the weights of a frequency.
+
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::kernels::forward::product::accumulate;
+use crate::kernels::layout::cotangent::Tile;
+use crate::kernels::layout::panels::Panels;
+use crate::kernels::layout::rows::{Chunk, chunks, fetch, tasks};
+use crate::kernels::reverse::pullback::{MOST_LINES, by_lines};
+use crate::kernels::simd::{Element, InstructionSet, WIDEST};
+use crate::kernels::winograd::form::{Form, MOST_READS, load_square, readings, results, store_square};
+use crate::kernels::winograd::patches::Patches;
+
+/// Dense lines that patches read: `values[(row * lines + line) * pitch + offset + channel]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source<'a, T> {
+    pub(crate) patches: &'a Patches,
+    pub(crate) values: &'a [T],
+    pub(crate) pitch: usize,
+    pub(crate) offset: usize,
+    pub(crate) channels: usize,
+    /// V.
+    pub(crate) lines: usize,
+}
+
+/// A convolution of dense lines.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patched<'a, T> {
+    pub(crate) source: Source<'a, T>,
+    /// See [`Patches::panels`].
+    pub(crate) panels: &'a Panels<T>,
+}
+
+/// What becomes of the results.
+pub(crate) trait Deliver<T: Element>: Sync {
+    /// Takes one row into the part of the buffer that is the chunk's.
+    fn deliver<S: Simd>(&self, simd: S, tile: Tile<'_, T>, chunk: &mut Chunk<'_, T>);
+}
+
+impl<T: Element> Patched<'_, T> {
+    /// Computes all rows of `samples` samples; a row's numbers in `out` begin at `begin`.
+    pub(crate) fn run(
+        &self,
+        set: InstructionSet,
+        samples: usize,
+        out: &mut [T],
+        begin: impl Fn(usize) -> usize,
+        deliver: &impl Deliver<T>,
+    ) {
+        let bands = samples * self.source.patches.bands();
+        let first = |band: usize| begin(self.source.patches.first_row(band));
+        chunks(out, bands, tasks(bands, 1), first).into_par_iter().for_each(|chunk| {
+            set.run(Bands { patched: self, deliver, chunk });
+        });
+    }
+
+    /// Patches whose lines fill the rows of registers.
+    fn together(&self) -> usize {
+        (MOST_LINES / self.source.lines).max(1)
+    }
+}
+
+/// Some lines of patches.
+struct Bands<'a, 'b, T, D> {
+    patched: &'a Patched<'a, T>,
+    deliver: &'a D,
+    chunk: Chunk<'b, T>,
+}
+
+impl<T: Element, D: Deliver<T>> WithSimd for Bands<'_, '_, T, D> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match (self.patched.source.patches.form(), S::REGISTER_COUNT < 32) {
+            (Form::Two, false) => self.by_rows::<S, 2, 4, 2>(simd),
+            (Form::Two, true) => self.by_rows::<S, 1, 4, 2>(simd),
+            (Form::Four, false) => self.by_rows::<S, 2, 6, 4>(simd),
+            (Form::Four, true) => self.by_rows::<S, 1, 6, 4>(simd),
+        }
+    }
+}
+
+/// What a chunk computes with.
+struct Work<T> {
+    /// `[frequency][row of registers][channel]`
+    spectrum: Vec<T>,
+    /// From one row of it to the next.
+    depth: usize,
+    /// `[frequency][row of registers][column]`
+    products: Vec<T>,
+    /// `[result][row of registers][channel]`
+    results: Vec<T>,
+    /// From one row of them to the next.
+    width: usize,
+}
+
+impl<T: Element, D: Deliver<T>> Bands<'_, '_, T, D> {
+    #[inline(always)]
+    fn by_rows<S: Simd, const G: usize, const N: usize, const M: usize>(mut self, simd: S) {
+        let lines = self.patched.source.lines;
+        // Five at least: fewer lines make room for another patch.
+        by_lines!(@arms lines * self.patched.together(), R, self.groups::<S, R, G, N, M>(simd), 5 6 7 8);
+    }
+
+    #[inline(always)]
+    fn groups<S: Simd, const R: usize, const G: usize, const N: usize, const M: usize>(&mut self, simd: S) {
+        let Patched { source, panels } = *self.patched;
+        let Source { patches, lines, .. } = source;
+        let columns = G * T::lanes::<S>();
+        let depth = panels.inputs.next_multiple_of(T::lanes::<S>());
+        let width = panels.outputs.next_multiple_of(columns);
+        let mut work = Work {
+            spectrum: vec![T::default(); N * N * R * depth],
+            depth,
+            products: vec![T::default(); N * N * R * columns],
+            results: vec![T::default(); M * M * R * width],
+            width,
+        };
+        let all = patches.of_bands(self.chunk.rows.clone());
+        let group = |first: usize| first..all.end.min(first + self.patched.together());
+        for first in all.clone().step_by(self.patched.together()) {
+            for (at, patch) in group(first).enumerate() {
+                for line in 0..lines {
+                    let to = &mut work.spectrum[(at * lines + line) * depth..];
+                    source.frequencies::<S, N>(simd, patch, line, to, R * depth);
+                }
+            }
+            let next = group(group(first).end);
+            for panel in 0..panels.count() {
+                let written = panels.outputs - panel * panels.width;
+                for column in (0..panels.width.min(written)).step_by(columns) {
+                    let ends = column + columns >= written;
+                    let next = ends.then(|| next.clone());
+                    self.patched.multiply::<S, R, G, N>(simd, panel, column, next, &mut work);
+                    finish::<S, T, R, G, N, M>(simd, panel * panels.width + column, &mut work);
+                }
+            }
+            self.write::<S, R>(simd, group(first), &work);
+        }
+    }
+
+    /// Hands on the results.
+    #[inline(always)]
+    fn write<S: Simd, const R: usize>(&mut self, simd: S, group: Range<usize>, work: &Work<T>) {
+        let (lines, stride, width) = (self.patched.source.lines, work.width, self.patched.panels.outputs);
+        for (at, results) in work.results.chunks_exact(R * stride).enumerate() {
+            for (patch, values) in group.clone().zip(results.chunks(lines * stride)) {
+                let Some(row) = self.patched.source.patches.written(patch, at) else { continue };
+                let tile = Tile { row, first: 0, width, values, stride };
+                self.deliver.deliver(simd, tile, &mut self.chunk);
+            }
+        }
+    }
+}
+
+impl<'a, T: Element> Source<'a, T> {
+    /// The frequencies of one line of a patch, each `stride` behind the one before.
+    #[inline(always)]
+    pub(crate) fn frequencies<S: Simd, const N: usize>(
+        &self,
+        simd: S,
+        patch: usize,
+        line: usize,
+        out: &mut [T],
+        stride: usize,
+    ) {
+        let (lanes, channels) = (T::lanes::<S>(), self.channels);
+        let mut rows: [Option<&[T]>; MOST_READS] = [None; MOST_READS];
+        for (k, row) in rows[..N * N].iter_mut().enumerate() {
+            if let Some(found) = self.patches.read(patch, k) {
+                *row = Some(self.row(found, line));
+            }
+        }
+        let rest = channels % lanes;
+        for channel in (0..channels - rest).step_by(lanes) {
+            vector::<S, T, N>(simd, &rows, channel, &mut out[channel..], stride);
+        }
+        if rest > 0 {
+            let mut full = [[T::default(); WIDEST]; MOST_READS];
+            for (full, row) in full.iter_mut().zip(rows) {
+                row.iter().for_each(|row| full[..rest].copy_from_slice(&row[channels - rest..]));
+            }
+            let mut rows: [Option<&[T]>; MOST_READS] = [None; MOST_READS];
+            rows.iter_mut().zip(&full).for_each(|(row, full)| *row = Some(full));
+            vector::<S, T, N>(simd, &rows, 0, &mut out[channels - rest..], stride);
+        }
+    }
+
+    #[inline(always)]
+    fn row(&self, row: usize, line: usize) -> &'a [T] {
+        &self.values[(row * self.lines + line) * self.pitch + self.offset..][..self.channels]
+    }
+
+    /// Fetches what some patches read in one place.
+    #[inline(always)]
+    fn fetch(&self, group: Range<usize>, at: usize) {
+        for row in group.filter_map(|patch| self.patches.read(patch, at)) {
+            (0..self.lines).for_each(|line| fetch(self.row(row, line)));
+        }
+    }
+}
+
+/// The frequencies of one vector of channels.
+#[inline(always)]
+fn vector<S: Simd, T: Element, const N: usize>(
+    simd: S,
+    rows: &[Option<&[T]>; MOST_READS],
+    channel: usize,
+    out: &mut [T],
+    stride: usize,
+) {
+    let lanes = T::lanes::<S>();
+    let mut x = [[T::splat(simd, T::default()); N]; N];
+    for (i, line) in x.iter_mut().enumerate() {
+        for (j, x) in line.iter_mut().enumerate() {
+            if let Some(row) = rows[i * N + j] {
+                *x = T::load(simd, &row[channel..channel + lanes]);
+            }
+        }
+    }
+    store_square::<S, T, N>(simd, readings::<S, T, N>(simd, x), out, stride);
+}
+
+impl<T: Element> Patched<'_, T> {
+    /// The products of every frequency with some columns; what some patches will read is fetched the while.
+    #[inline(always)]
+    fn multiply<S: Simd, const R: usize, const G: usize, const N: usize>(
+        &self,
+        simd: S,
+        panel: usize,
+        column: usize,
+        next: Option<Range<usize>>,
+        work: &mut Work<T>,
+    ) {
+        let (panels, lanes, zero) = (self.panels, T::lanes::<S>(), T::splat(simd, T::default()));
+        let Work { spectrum, depth, products, .. } = work;
+        let each = products.chunks_exact_mut(R * G * lanes).zip(spectrum.chunks_exact(R * *depth));
+        for (frequency, (products, spectrum)) in each.enumerate() {
+            next.iter().for_each(|next| self.source.fetch(next.clone(), frequency));
+            let rows: [&[T]; R] = std::array::from_fn(|r| &spectrum[r * *depth..][..panels.inputs]);
+            let mut sums = [[zero; G]; R];
+            accumulate(simd, &mut sums, rows, &panels.tap(panel, frequency)[column..], panels.width);
+            for (to, sums) in products.chunks_exact_mut(G * lanes).zip(sums) {
+                for (to, sum) in to.chunks_exact_mut(lanes).zip(sums) {
+                    T::store(simd, sum, to);
+                }
+            }
+        }
+    }
+}
+
+/// The results of some columns, from `first` on, from their products.
+#[inline(always)]
+fn finish<S: Simd, T: Element, const R: usize, const G: usize, const N: usize, const M: usize>(
+    simd: S,
+    first: usize,
+    work: &mut Work<T>,
+) {
+    let lanes = T::lanes::<S>();
+    let Work { products, results: out, width, .. } = work;
+    for r in 0..R {
+        for g in 0..G {
+            let x = load_square::<S, T, N>(simd, &products[(r * G + g) * lanes..], R * G * lanes);
+            let y = results::<S, T, N, M>(simd, x);
+            store_square::<S, T, M>(simd, y, &mut out[r * *width + first + g * lanes..], R * *width);
+        }
+    }
+}

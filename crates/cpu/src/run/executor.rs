@@ -1,0 +1,402 @@
+//! The executor around what was compiled: loading, batches, logits, pullbacks and Gram matrices.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::Arc;
+
+use burn::tensor::{DType, Device, TensorData};
+use influence_autodiff::graph::Graph;
+use influence_autodiff::{
+    Error, Executor, Footprint, Grams, Leaves, Linearized, Precision, Result, check, even_block, folded,
+};
+
+use super::arena::{Arena, Arenas};
+use super::forward::{self, Trace};
+use super::grams::{self, Squares};
+use super::memory::{self, Memory};
+use super::reverse::Reverse;
+use super::segments::{Segments, numbers};
+use super::work::{self, Work};
+use crate::compile::constants::Constants;
+use crate::compile::program::Compiled;
+use crate::compile::{Reason, compile};
+use crate::kernels::{Element, InstructionSet, MOST_LINES, gram_of};
+
+/// A graph compiled for the processor.
+#[derive(Debug)]
+pub struct CpuExecutor {
+    graph: Arc<Graph>,
+    leaves: Leaves,
+    set: InstructionSet,
+    network: Network,
+}
+
+/// The compiled network in one of the float types.
+#[derive(Debug)]
+enum Network {
+    Single(Loaded<f32>),
+    Double(Loaded<f64>),
+}
+
+#[derive(Debug)]
+pub(super) struct Loaded<T> {
+    pub(super) compiled: Compiled<T>,
+    pub(super) memory: Memory,
+    pub(super) arenas: Arenas<T>,
+    pub(super) segments: Segments,
+}
+
+impl<T: Element> Loaded<T> {
+    fn new(
+        graph: &Arc<Graph>,
+        leaves: &Leaves,
+        precision: Precision,
+        device: &Device,
+    ) -> Result<Result<Self, Reason>> {
+        let folded = folded(graph, device)?;
+        let compiled = match compile(graph, &Constants::new(graph, &folded), leaves.places()) {
+            Ok(compiled) => compiled,
+            Err(why) => return Ok(Err(why)),
+        };
+        // Gram matrices may be asked for of all logits at once.
+        let lines =
+            if compiled.trains { graph.classes().min(MOST_LINES) } else { lines(graph.classes() - 1) };
+        let memory = memory::plan(&compiled, lines);
+        let segments = Segments::load(graph, &compiled.segments, lines, precision, device)?;
+        Ok(Ok(Self { compiled, memory, arenas: Arenas::default(), segments }))
+    }
+}
+
+impl<T: Number> Loaded<T> {
+    /// The slots of one sample, what its masks and choices take, its rows (all of a batch, and those of each sample that are handed on),
+    /// and what goes into the matrices of its tensors.
+    fn sample_bytes(&self) -> usize {
+        let Self { compiled, memory, .. } = self;
+        let input = compiled.input.channels * compiled.maps[compiled.input.map].positions;
+        let rows = 2 * compiled.output.channels * input;
+        let numbers = memory.sizes.iter().sum::<usize>() + memory.copied + rows;
+        let grams = if compiled.trains { grams::bytes(compiled, memory.lines) } else { 0 };
+        let [_, segments] = self.segments.bytes();
+        numbers * size_of::<T>() + compiled.kept_bytes() + grams + segments
+    }
+
+    fn fixed_bytes(&self) -> usize {
+        let [segments, _] = self.segments.bytes();
+        self.compiled.fixed_bytes() + segments
+    }
+}
+
+impl CpuExecutor {
+    /// Compiles a graph for perturbations of the input, for the widest instruction set of this processor unless another is given. `Err` in
+    /// the inner result is the reason why the graph has to run on another executor as a whole. Operations without a kernel run as
+    /// segments on `device`, by Burn's operations.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] with the name of the first tensor that holds NaN or infinity; what planning and loading segments refuses.
+    pub fn new(
+        graph: Arc<Graph>,
+        precision: Precision,
+        set: Option<InstructionSet>,
+        device: &Device,
+    ) -> Result<Result<Self, String>> {
+        Self::perturbing(graph, Leaves::input(), precision, set, device)
+    }
+
+    /// The same for perturbations of any leaves.
+    ///
+    /// # Errors
+    /// As [`CpuExecutor::new`]; [`Error::InvalidArgument`] for leaves that the graph does not have.
+    pub fn perturbing(
+        graph: Arc<Graph>,
+        leaves: Leaves,
+        precision: Precision,
+        set: Option<InstructionSet>,
+        device: &Device,
+    ) -> Result<Result<Self, String>> {
+        leaves.check(&graph)?;
+        for (_, constant) in graph.constants() {
+            if constant.data.dtype().is_float() {
+                check::weight(constant, precision.dtype())?;
+            }
+        }
+        let set = set.unwrap_or_else(InstructionSet::detect);
+        let network = match precision {
+            Precision::F32 => Loaded::new(&graph, &leaves, precision, device)?.map(Network::Single),
+            Precision::F64 => Loaded::new(&graph, &leaves, precision, device)?.map(Network::Double),
+        };
+        Ok(network.map(|network| Self { graph, leaves, set, network }))
+    }
+
+    /// Bytes that a run takes whatever the number of samples: the weights, packed for both passes, and which row reads which.
+    #[must_use]
+    pub fn fixed_bytes(&self) -> usize {
+        match &self.network {
+            Network::Single(loaded) => loaded.fixed_bytes(),
+            Network::Double(loaded) => loaded.fixed_bytes(),
+        }
+    }
+
+    /// How many samples to run together. Both the weights and the samples' values are read again for every batch that does not fit
+    /// the caches: as many samples, then, as take about two thirds of what the weights do (DenseNet121 with 2 or 3 together takes
+    /// 0.9 times as long as with 4 or 6). One where the values of all layers are kept for the
+    /// gradients of parameters: there most of the time goes into a sample's matrices, and more of them take memory and gain nothing.
+    #[must_use]
+    pub fn batch(&self) -> usize {
+        if !self.leaves.places().is_empty() {
+            return 1;
+        }
+        (2 * self.fixed_bytes().max(CACHE_BYTES) / (3 * self.sample_bytes()).max(1)).clamp(1, CPU_BATCH)
+    }
+
+    /// What runs take.
+    #[must_use]
+    pub fn footprint(&self) -> Footprint {
+        Footprint { fixed: self.fixed_bytes(), sample: self.sample_bytes(), batch: self.batch() }
+    }
+
+    /// How many operations the reverse pass does at `batch` `[n, ...sample]`, beside a dense one.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another shape.
+    pub fn reverse_work(&self, batch: TensorData) -> Result<Work> {
+        self.check_batch(&batch)?;
+        Ok(match &self.network {
+            Network::Single(loaded) => linearized(self, loaded, batch)?.work(),
+            Network::Double(loaded) => linearized(self, loaded, batch)?.work(),
+        })
+    }
+
+    /// How many samples a batch has, if it is one.
+    fn check_batch(&self, batch: &TensorData) -> Result<()> {
+        let samples = batch.shape().first().copied().unwrap_or(0);
+        if samples == 0 {
+            return Err(Error::InvalidArgument("a batch needs at least one sample".into()));
+        }
+        check::shape("batch", batch.shape(), &self.graph.values()[self.graph.input()].shape_at(samples))
+    }
+
+    /// Bytes that a run takes at most for each sample: values, masks and cotangents, as if no ReLU switched anything off.
+    #[must_use]
+    pub fn sample_bytes(&self) -> usize {
+        match &self.network {
+            Network::Single(loaded) => loaded.sample_bytes(),
+            Network::Double(loaded) => loaded.sample_bytes(),
+        }
+    }
+}
+
+impl fmt::Display for CpuExecutor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.network {
+            Network::Single(loaded) => loaded.compiled.fmt(f),
+            Network::Double(loaded) => loaded.compiled.fmt(f),
+        }
+    }
+}
+
+impl Executor for CpuExecutor {
+    fn name(&self) -> String {
+        let segments = match &self.network {
+            Network::Single(loaded) => loaded.compiled.segments.len(),
+            Network::Double(loaded) => loaded.compiled.segments.len(),
+        };
+        match segments {
+            0 => format!("cpu ({})", self.set),
+            1 => format!("cpu ({}; 1 segment on Burn's operations)", self.set),
+            count => format!("cpu ({}; {count} segments on Burn's operations)", self.set),
+        }
+    }
+
+    fn describe(&self) -> String {
+        self.to_string()
+    }
+
+    fn linearize(&self, batch: TensorData) -> Result<Box<dyn Linearized + '_>> {
+        self.check_batch(&batch)?;
+        Ok(match &self.network {
+            Network::Single(loaded) => Box::new(linearized(self, loaded, batch)?),
+            Network::Double(loaded) => Box::new(linearized(self, loaded, batch)?),
+        })
+    }
+
+    fn logits(&self, batch: TensorData) -> Result<TensorData> {
+        self.check_batch(&batch)?;
+        match &self.network {
+            Network::Single(loaded) => logits(self, loaded, batch),
+            Network::Double(loaded) => logits(self, loaded, batch),
+        }
+    }
+
+    fn most_cotangents(&self) -> usize {
+        match &self.network {
+            Network::Single(loaded) => loaded.memory.lines,
+            Network::Double(loaded) => loaded.memory.lines,
+        }
+    }
+}
+
+/// A forward pass of which nothing is kept.
+fn logits<T: Number>(executor: &CpuExecutor, loaded: &Loaded<T>, batch: TensorData) -> Result<TensorData> {
+    let (trace, arena) = forward(executor, loaded, batch, false)?;
+    loaded.arenas.give(arena);
+    Ok(TensorData::new(trace.logits, [trace.samples, executor.graph.classes()]))
+}
+
+fn forward<T: Number>(
+    executor: &CpuExecutor,
+    loaded: &Loaded<T>,
+    batch: TensorData,
+    masked: bool,
+) -> Result<(Trace<T>, Arena<T>)> {
+    let batch = batch.convert_dtype(T::DTYPE);
+    let input = numbers::<T>(&batch)?;
+    forward::run(loaded, executor.set, input, batch.shape()[0], masked)
+}
+
+/// The forward pass, and what a reverse pass needs of it.
+fn linearized<'a, T: Number>(
+    executor: &'a CpuExecutor,
+    loaded: &'a Loaded<T>,
+    batch: TensorData,
+) -> Result<CpuLinearized<'a, T>> {
+    let (trace, arena) = forward(executor, loaded, batch, true)?;
+    let kept = RefCell::new(None);
+    let linearized = CpuLinearized { executor, loaded, trace, kept };
+    linearized.give(arena);
+    Ok(linearized)
+}
+
+/// A float type on both sides of the seam.
+pub(super) trait Number: Element + burn::tensor::Element + faer::traits::RealField {
+    const DTYPE: DType;
+}
+
+impl Number for f32 {
+    const DTYPE: DType = DType::F32;
+}
+
+impl Number for f64 {
+    const DTYPE: DType = DType::F64;
+}
+
+/// A batch's logits and masks.
+#[derive(Debug)]
+struct CpuLinearized<'a, T: Element> {
+    executor: &'a CpuExecutor,
+    loaded: &'a Loaded<T>,
+    trace: Trace<T>,
+    /// The arena with the values of the forward pass, where gradients of parameters read them.
+    kept: RefCell<Option<Arena<T>>>,
+}
+
+impl<T: Number> CpuLinearized<'_, T> {
+    /// An arena for a reverse pass: the one with the values, where they are kept.
+    fn take(&self) -> Arena<T> {
+        let Loaded { memory, arenas, .. } = self.loaded;
+        self.kept.take().unwrap_or_else(|| arenas.take(&memory.sizes, memory.slack, self.trace.samples))
+    }
+
+    /// Takes it back.
+    fn give(&self, arena: Arena<T>) {
+        if self.loaded.compiled.trains {
+            self.kept.replace(Some(arena));
+        } else {
+            self.loaded.arenas.give(arena);
+        }
+    }
+
+    fn work(&self) -> Work {
+        work::count(&self.loaded.compiled, &self.trace)
+    }
+
+    /// A number of cotangents `[V, n, K]`, converted.
+    fn checked(&self, cotangents: TensorData) -> Result<(usize, TensorData)> {
+        let (samples, classes) = (self.trace.samples, self.executor.graph.classes());
+        let count = cotangents.shape().first().copied().unwrap_or(0);
+        check::shape("cotangents", cotangents.shape(), &[count, samples, classes])?;
+        if count == 0 {
+            return Err(Error::InvalidArgument("a pullback needs at least one cotangent".into()));
+        }
+        Ok((count, cotangents.convert_dtype(T::DTYPE)))
+    }
+
+    /// A reverse pass that starts with `lines` cotangents.
+    fn reverse<'r>(&'r self, cotangents: &[T], lines: usize, asked: &'r [usize]) -> Reverse<'r, T> {
+        Reverse::new(self.loaded, self.executor.set, &self.trace, self.take(), cotangents, lines, asked)
+    }
+}
+
+impl<T: Element> Drop for CpuLinearized<'_, T> {
+    fn drop(&mut self) {
+        if let Some(arena) = self.kept.take() {
+            self.loaded.arenas.give(arena);
+        }
+    }
+}
+
+/// What the last cache of a processor holds at least.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// How many samples run together at most.
+pub const CPU_BATCH: usize = 8;
+
+/// How many cotangents to take at a time so that the passes are few and evenly filled.
+fn lines(cotangents: usize) -> usize {
+    even_block(cotangents, MOST_LINES)
+}
+
+impl<T: Number> Linearized for CpuLinearized<'_, T> {
+    fn logits(&self) -> Result<TensorData> {
+        Ok(TensorData::new(self.trace.logits.clone(), [self.trace.samples, self.executor.graph.classes()]))
+    }
+
+    fn pullback(&self, cotangents: TensorData) -> Result<TensorData> {
+        let (graph, samples) = (&self.executor.graph, self.trace.samples);
+        let (count, cotangents) = self.checked(cotangents)?;
+        let all = numbers::<T>(&cotangents)?;
+        let size = samples * graph.classes();
+        let shape = graph.values()[graph.input()].shape_at(samples);
+        let mut rows = Vec::with_capacity(count * shape.iter().product::<usize>());
+        for block in all.chunks(lines(count).min(self.loaded.memory.lines) * size) {
+            let mut reverse = self.reverse(block, block.len() / size, &[]);
+            reverse.run(true, |_, _| {})?;
+            rows.extend(reverse.input());
+            self.give(reverse.into_arena());
+        }
+        let shape: Vec<usize> = std::iter::once(count).chain(shape).collect();
+        Ok(TensorData::new(rows, shape))
+    }
+
+    fn grams(&self, cotangents: TensorData, tensors: &[usize]) -> Result<Grams> {
+        let (leaves, samples) = (&self.executor.leaves, self.trace.samples);
+        leaves.check_asked(tensors)?;
+        let (count, cotangents) = self.checked(cotangents)?;
+        let most = self.loaded.memory.lines;
+        if count > most {
+            return Err(Error::InvalidArgument(format!("{count} cotangents, at most {most} at a time")));
+        }
+        let all = numbers::<T>(&cotangents)?;
+        let wanted = |tensor: usize| tensors.binary_search(&tensor).ok();
+        let grams = vec![0.0; tensors.len() * samples * count * count];
+        let mut squares = Squares { wanted: &wanted, grams };
+        let mut reverse = self.reverse(all, count, tensors);
+        reverse.run(leaves.has_input(), |reverse, step| squares.visit(reverse, step))?;
+        for (tensor, sample, gram) in std::mem::take(&mut reverse.given) {
+            squares.take(tensor, [sample, samples], &gram);
+        }
+        let input = leaves.has_input().then(|| of_input(self.executor.set, &reverse.input(), count, samples));
+        self.give(reverse.into_arena());
+        Ok(Grams { samples, cotangents: count, tensors: squares.grams, input })
+    }
+}
+
+/// `[n, V, V]` of rows `[V, n, ...]`.
+fn of_input<T: Number>(set: InstructionSet, rows: &[T], lines: usize, samples: usize) -> Vec<f64> {
+    let size = rows.len() / (lines * samples);
+    let row = |line: usize, sample: usize| &rows[(line * samples + sample) * size..][..size];
+    let of_sample = |sample: usize| {
+        let own: Vec<T> = (0..lines).flat_map(|line| row(line, sample)).copied().collect();
+        gram_of(set, &own, lines)
+    };
+    (0..samples).flat_map(of_sample).collect()
+}

@@ -1,0 +1,212 @@
+//! The forward pass: the stages one after the other, each on all threads.
+
+use crate::kernels::{Active, Channelwise, Dense, InstructionSet, Place, Product, Rowwise};
+
+use influence_autodiff::Result;
+
+use super::arena::Arena;
+use super::executor::{Loaded, Number};
+use super::memory::Memory;
+use super::segments::{Kept, Segments, numbers};
+use crate::compile::program::{Compiled, Kernel, KernelKind, Portion, View};
+
+/// What the forward pass leaves: the output, and which channels and elements it has chosen.
+#[derive(Debug)]
+pub(super) struct Trace<T> {
+    pub(super) samples: usize,
+    /// `[sample][class]`.
+    pub(super) logits: Vec<T>,
+    pub(super) masks: Vec<Active>,
+    pub(super) choices: Vec<Vec<u16>>,
+    /// What each segment keeps of each sample.
+    pub(super) segments: Vec<Kept>,
+}
+
+/// A forward pass under way.
+struct Forward<'a, T> {
+    compiled: &'a Compiled<T>,
+    memory: &'a Memory,
+    arena: Arena<T>,
+    set: InstructionSet,
+    samples: usize,
+    /// Whether a reverse pass follows, which needs the masks.
+    masked: bool,
+    masks: Vec<Active>,
+    choices: Vec<Vec<u16>>,
+    segments: &'a Segments,
+    kept: Vec<Kept>,
+}
+
+/// Runs all kernels on samples in the network's order of axes, channels first. The values are left in the arena, the masks in the trace where
+/// they are wanted.
+///
+/// # Errors
+/// What Burn's operations fail to do in a segment.
+pub(super) fn run<T: Number>(
+    loaded: &Loaded<T>,
+    set: InstructionSet,
+    input: &[T],
+    samples: usize,
+    masked: bool,
+) -> Result<(Trace<T>, Arena<T>)> {
+    let Loaded { compiled, memory, arenas, segments } = loaded;
+    let mut forward = Forward {
+        compiled,
+        memory,
+        arena: arenas.take(&memory.sizes, memory.slack, samples),
+        set,
+        samples,
+        masked,
+        masks: vec![Active::default(); compiled.masks.len()],
+        choices: vec![Vec::new(); compiled.choices],
+        segments,
+        kept: compiled.segments.iter().map(|_| Kept::default()).collect(),
+    };
+    forward.load(input);
+    for kernel in &compiled.kernels {
+        match kernel.kind {
+            KernelKind::Segment(segment) => forward.segment(segment)?,
+            _ => forward.kernel(kernel),
+        }
+    }
+    Ok(forward.into_trace())
+}
+
+impl<T: Number> Forward<'_, T> {
+    /// Writes the samples with their channels last.
+    fn load(&mut self, input: &[T]) {
+        let View { map, channels, .. } = self.compiled.input;
+        let positions = self.compiled.maps[map].positions;
+        let mut rows = self.arena.take(self.memory.maps[map]);
+        for (sample, values) in input.chunks_exact(positions * channels).enumerate() {
+            for (channel, plane) in values.chunks_exact(positions).enumerate() {
+                for (position, value) in plane.iter().enumerate() {
+                    rows[(sample * positions + position) * channels + channel] = *value;
+                }
+            }
+        }
+        self.arena.put(self.memory.maps[map], rows);
+    }
+
+    /// The values on the edges of a segment, one sample after the other.
+    fn segment(&mut self, index: usize) -> Result<()> {
+        let Portion { inputs, outputs, .. } = &self.compiled.segments[index];
+        for sample in 0..self.samples {
+            let given = inputs.iter().map(|edge| {
+                let (rows, positions) = (self.rows(edge.view), self.compiled.maps[edge.view.map].positions);
+                let at = |[row, channel]: &[usize; 2]| rows.row(sample * positions + row)[*channel];
+                self.segments.value(edge, edge.elements.iter().map(at).collect::<Vec<T>>())
+            });
+            let (wanted, trace) = self.segments.segment(index).forward(given.collect())?;
+            if self.masked {
+                self.kept[index].push(trace);
+            }
+            for (edge, value) in outputs.iter().zip(wanted) {
+                let map = &self.compiled.maps[edge.view.map];
+                let mut rows = self.arena.take(self.memory.maps[edge.view.map]);
+                let first = sample * map.positions * map.pitch + edge.view.offset;
+                for (value, [row, channel]) in numbers::<T>(&value)?.iter().zip(&edge.elements) {
+                    rows[first + row * map.pitch + channel] = *value;
+                }
+                self.arena.put(self.memory.maps[edge.view.map], rows);
+            }
+        }
+        Ok(())
+    }
+
+    fn kernel(&mut self, stage: &Kernel<T>) {
+        if let Some(norm) = stage.kept_product() {
+            self.keep(stage, norm.rows);
+        }
+        let target = &self.compiled.maps[stage.output.map];
+        let size = self.samples * target.positions * target.pitch;
+        let slot = self.memory.maps[stage.output.map];
+        let mut out = self.arena.take(slot);
+        // Another part of the same buffer may be read: then from a copy.
+        if stage.reads_its_map() {
+            self.arena.put(slot, out[..size].to_vec());
+        }
+        self.compute(stage, &mut out[..size]);
+        self.arena.put(slot, out);
+        if let (Some(mask), true) = (stage.relu, self.masked) {
+            let live = &target.live;
+            let all = live.len() == target.positions;
+            let is_live = |row: usize| all || live.binary_search(&(row % target.positions)).is_ok();
+            let rows = self.samples * target.positions;
+            self.masks[mask] = Active::positive(self.set, self.rows(stage.output), rows, is_live);
+        }
+    }
+
+    /// The product alone, before it is normalised, for the gradients.
+    fn keep(&mut self, stage: &Kernel<T>, rows: View) {
+        let KernelKind::Product { table, patches, panels, bias } = &stage.kind else { return };
+        let (slot, map) = (self.memory.maps[rows.map], &self.compiled.maps[rows.map]);
+        let mut out = self.arena.take(slot);
+        let source = self.rows(stage.input);
+        let place = Place { pitch: map.pitch, offset: rows.offset };
+        let size = self.samples * map.positions * map.pitch;
+        let patches = patches.as_ref();
+        let product = Product { table, patches, panels, bias, source, residual: None, relu: false };
+        product.run(self.set, self.samples, &map.live, &mut out[..size], place);
+        self.arena.put(slot, out);
+    }
+
+    /// The rows of a value.
+    fn rows(&self, view: View) -> Dense<'_, T> {
+        let pitch = self.compiled.maps[view.map].pitch;
+        let values = self.arena.slot(self.memory.maps[view.map]);
+        Dense { values, pitch, offset: view.offset, channels: view.channels }
+    }
+
+    fn compute(&mut self, stage: &Kernel<T>, out: &mut [T]) {
+        let map = &self.compiled.maps[stage.output.map];
+        let place = Place { pitch: map.pitch, offset: stage.output.offset };
+        let source = self.rows(stage.input);
+        let other = stage.other.map(|view| self.rows(view));
+        let rowwise = Rowwise { source, positions: map.positions, live: &map.live, samples: self.samples };
+        match &stage.kind {
+            KernelKind::Product { table, patches, panels, bias } => {
+                let patches = patches.as_ref();
+                let relu = stage.relu.is_some();
+                if let Some(norm) = stage.kept_product() {
+                    let affine = [norm.affine[0].as_slice(), norm.affine[1].as_slice()];
+                    let rowwise = Rowwise { source: self.rows(norm.rows), ..rowwise };
+                    return rowwise.affine(self.set, Some(affine), other, relu, out, place);
+                }
+                let product = Product { table, patches, panels, bias, source, residual: other, relu };
+                product.run(self.set, self.samples, &map.live, out, place);
+            }
+            KernelKind::Channelwise { table, weights, bias } => {
+                let relu = stage.relu.is_some();
+                let product = Channelwise { table, weights, bias, source, residual: other, relu };
+                product.run(self.set, self.samples, &map.live, out, place);
+            }
+            KernelKind::Affine(affine) => {
+                let affine = affine.as_ref().map(|[scale, shift]| [scale.as_slice(), shift.as_slice()]);
+                rowwise.affine(self.set, affine, None, stage.relu.is_some(), out, place);
+            }
+            KernelKind::Sum => rowwise.affine(self.set, None, other, stage.relu.is_some(), out, place),
+            KernelKind::Average { table, shares } => rowwise.average(table, shares, out, place),
+            KernelKind::Maximum { table, choices } => {
+                let mut chosen = vec![0; self.samples * map.positions * stage.output.channels];
+                rowwise.maximum(table, out, place, &mut chosen);
+                self.choices[*choices] = chosen;
+            }
+            KernelKind::Rearrange(moves) => moves.run(source, self.samples, out, place),
+            KernelKind::Segment(_) => {}
+        }
+    }
+
+    fn into_trace(self) -> (Trace<T>, Arena<T>) {
+        let view = self.compiled.output;
+        let logits = (0..self.samples).flat_map(|sample| self.rows(view).row(sample).to_vec()).collect();
+        let trace = Trace {
+            samples: self.samples,
+            logits,
+            masks: self.masks,
+            choices: self.choices,
+            segments: self.kept,
+        };
+        (trace, self.arena)
+    }
+}

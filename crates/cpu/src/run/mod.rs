@@ -1,0 +1,13 @@
+//! Running what was compiled: memory, the two passes, Gram matrices, segments, and the executor around them.
+
+mod arena;
+mod executor;
+mod forward;
+mod grams;
+mod memory;
+mod reverse;
+mod segments;
+mod work;
+
+pub use self::executor::{CPU_BATCH, CpuExecutor};
+pub use self::work::Work;

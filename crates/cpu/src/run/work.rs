@@ -1,0 +1,92 @@
+//! How many operations the reverse pass really does, beside those of a dense one.
+
+use std::ops::Range;
+
+use crate::kernels::{Active, Element, Links};
+
+use super::forward::Trace;
+use crate::compile::program::{Compiled, KernelKind, Place, Sink, Step, StepKind};
+
+/// Multiply-adds of the products of one reverse pass, for one cotangent of every sample of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Work {
+    /// Of channels that the masks have left on, where they are read and where they are written. With the zeros that fill the panels of
+    /// grouped convolutions, which may be more than a dense pass would do, and of Winograd's form all its products, which are fewer.
+    pub done: u64,
+    /// Of the channels that are on where they are read, whatever is written: what an instruction set without the write side does.
+    pub read: u64,
+    /// Of all channels at all positions, within their groups.
+    pub dense: u64,
+}
+
+/// Counts the steps of a reverse pass for the masks of a forward pass.
+pub(super) fn count<T: Element>(compiled: &Compiled<T>, trace: &Trace<T>) -> Work {
+    let mut work = Work::default();
+    for step in compiled.steps.iter().flat_map(Step::parts) {
+        let stage = &compiled.kernels[step.stage];
+        let (inputs, outputs) = (stage.input.channels, stage.output.channels);
+        let (links, target, blocks, dense) = match (&step.kind, &stage.kind) {
+            (StepKind::Product { links, panels, .. }, _) => {
+                let dense = outputs * panels.written().len() / panels.groups();
+                (links, mask(step.target), panels.blocks().collect(), dense)
+            }
+            // All taps of a row are computed before they are added up.
+            (StepKind::Columns { links, .. }, KernelKind::Product { panels, .. }) => {
+                let dense = outputs * inputs / panels.groups();
+                (links, None, vec![[0..outputs, 0..inputs]], dense)
+            }
+            // Each channel by itself, on or not.
+            (StepKind::Channelwise { links }, _) => {
+                let blocks = (0..inputs).map(|channel| [channel..channel + 1, channel..channel + 1]);
+                (links, None, blocks.collect(), inputs)
+            }
+            _ => continue,
+        };
+        let readings: usize = (0..links.targets()).map(|row| links.of(row).len()).sum();
+        work.dense += (trace.samples * readings * dense) as u64;
+        if let StepKind::Product { patches: Some(patches), .. } = &step.kind {
+            // All channels of both sides.
+            let products = trace.samples * patches.count() * patches.frequencies() * inputs * outputs;
+            work.done += products as u64;
+            work.read += products as u64;
+            continue;
+        }
+        let source = match step.source {
+            Place::Compressed(mask) if !matches!(step.kind, StepKind::Channelwise { .. }) => Some(mask),
+            _ => None,
+        };
+        let masks = [source, target].map(|mask| mask.map(|mask| &trace.masks[mask]));
+        for sample in 0..trace.samples {
+            blocks.iter().for_each(|block| add(&mut work, links, sample, masks, block));
+        }
+    }
+    work
+}
+
+/// The mask of what a sink takes.
+fn mask(sink: Sink) -> Option<usize> {
+    match sink {
+        Sink::Place(Place::Compressed(mask)) | Sink::Through { mask, .. } => Some(mask),
+        Sink::Place(_) => None,
+    }
+}
+
+fn add(
+    work: &mut Work,
+    links: &Links,
+    sample: usize,
+    [source, target]: [Option<&Active>; 2],
+    [read, written]: &[Range<usize>; 2],
+) {
+    let on = |mask: Option<&Active>, row: usize, of: &Range<usize>| {
+        mask.map_or(of.len(), |mask| mask.within(row, of.clone())) as u64
+    };
+    for row in 0..links.targets() {
+        let on_there = on(target, sample * links.targets() + row, written);
+        for link in links.of(row) {
+            let on_here = on(source, sample * links.rows() + link.row, read);
+            work.done += on_here * on_there;
+            work.read += on_here * written.len() as u64;
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Gram matrices of parameters on the CPU executor against those on the Burn executor, which are held against dense differences.
+
+use burn::module::{Module, Param};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
+use burn::tensor::activation::relu;
+use burn::tensor::module::{adaptive_avg_pool2d, avg_pool2d, conv2d, max_pool2d};
+use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use influence_autodiff::{Graph, Leaves, Options, Precision, SampleGrams};
+use influence_cpu::{Engine, InstructionSet};
+
+use crate::models::{Weights, batch};
+
+/// Rounding of f64 along a dozen layers, relative to the largest entry of a matrix.
+const DOUBLE: f64 = 1e-11;
+
+/// The same in f32.
+const SINGLE: f64 = 1e-4;
+
+/// One image: enough positions at first that weights go by tiles, few enough at last that they go by positions.
+const SAMPLE: [usize; 3] = [2, 20, 14];
+
+/// Convolutions of several geometries, batch normalisation before and behind them, sums, concatenation, pools, a linear layer of a flattened image.
+#[derive(Module, Debug)]
+struct Net {
+    stem: Conv2d,
+    /// Its gradient goes by patches in Winograd's form.
+    mix: Conv2d,
+    blocks: Vec<Conv2d>,
+    shortcut: Conv2d,
+    grow: Conv2d,
+    /// A mean alone reads it, and comes first.
+    pooled: Conv2d,
+    norms: Vec<BatchNorm>,
+    hidden: Linear,
+    head: Linear,
+}
+
+impl Net {
+    fn new() -> Self {
+        let device = Device::flex();
+        let conv = |channels: [usize; 2], kernel: [usize; 2], stride: usize, dilation: usize, bias: bool| {
+            let padding = [0, 1].map(|axis| dilation * (kernel[axis] / 2));
+            Conv2dConfig::new(channels, kernel)
+                .with_stride([stride, stride])
+                .with_dilation([dilation, dilation])
+                .with_padding(PaddingConfig2d::Explicit(padding[0], padding[1], padding[0], padding[1]))
+                .with_bias(bias)
+                .init(&device)
+        };
+        let norms = [18, 7, 7, 21, 21, 30].map(|channels| BatchNormConfig::new(channels).init(&device));
+        let net = Self {
+            stem: conv([2, 18], [3, 3], 1, 1, true),
+            mix: conv([18, 18], [3, 3], 1, 1, true),
+            blocks: vec![
+                conv([18, 7], [1, 1], 2, 1, false),
+                conv([7, 7], [3, 1], 1, 1, true),
+                conv([7, 21], [1, 1], 1, 1, true),
+            ],
+            shortcut: conv([18, 21], [1, 1], 2, 1, true),
+            grow: conv([21, 9], [3, 3], 1, 2, true),
+            pooled: conv([30, 30], [1, 1], 1, 1, true),
+            norms: norms.to_vec(),
+            hidden: LinearConfig::new(48 * 5 * 3, 11).init(&device),
+            head: LinearConfig::new(11, 6).init(&device),
+        };
+        net.map(&mut Weights::new(&device, DType::F32))
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+        let norm = |at: usize, x: Tensor<4>| self.norms[at].forward(x);
+        let x = relu(norm(0, self.stem.forward(x)));
+        let y = relu(norm(1, self.blocks[0].forward(x.clone())));
+        let y = relu(norm(2, self.blocks[1].forward(y)));
+        let y = relu(norm(3, self.blocks[2].forward(y)) + self.shortcut.forward(x.clone()));
+        let grown = self.grow.forward(relu(norm(4, y.clone())));
+        let y = relu(norm(5, Tensor::cat(vec![y, grown], 1)));
+        let (kernel_size, stride, dilation) = ([2, 2], [2, 2], [1, 1]);
+        let padding = [(0, 0), (0, 0)];
+        let most = MaxPoolOptions { kernel_size, stride, padding, dilation, ceil_mode: false };
+        let mean = AvgPoolOptions { kernel_size, stride, padding, count_include_pad: true, ceil_mode: false };
+        let y = max_pool2d(y.clone(), most) + avg_pool2d(self.pooled.forward(y), mean);
+        // Every position of it is read, and no ReLU follows: its cotangents are dense.
+        let y = Tensor::cat(vec![y, adaptive_avg_pool2d(self.mix.forward(x), [5, 3])], 1);
+        self.head.forward(relu(self.hidden.forward(y.flatten::<2>(1, 3))))
+    }
+}
+
+fn captured() -> Graph {
+    Graph::capture(&Net::new(), Net::forward, &SAMPLE, &Device::flex()).expect("it can be captured")
+}
+
+fn sets() -> impl Iterator<Item = InstructionSet> {
+    InstructionSet::ALL.into_iter().filter(|set| set.is_available())
+}
+
+/// The matrices of all parameters and of the input.
+fn grams(engine: Engine, precision: Precision, batch: usize, samples: &TensorData) -> Vec<SampleGrams> {
+    let (graph, options) = (captured(), Options { precision, batch, memory: None });
+    let leaves = Leaves::parameters(&graph).and_input();
+    let program = engine.load(graph, leaves, &Device::flex(), &options).expect("it loads");
+    assert_eq!(program.engine().starts_with("cpu"), engine != Engine::Burn, "{}", program.engine());
+    program.grams(samples.clone()).expect("they fit").collect::<Result<_, _>>().expect("it runs")
+}
+
+fn assert_agree(found: &[SampleGrams], expected: &[SampleGrams], tolerance: f64, what: &str) {
+    let names: Vec<_> = captured().parameters().iter().map(|parameter| parameter.name.clone()).collect();
+    assert_eq!(names.len(), 31);
+    for (found, expected) in found.iter().zip(expected) {
+        let (own, other) = (found.input.iter(), expected.input.iter());
+        let all = found.tensors.iter().chain(own).zip(expected.tensors.iter().chain(other));
+        assert_eq!(all.clone().count(), names.len() + 1);
+        for ((found, expected), name) in all.zip(names.iter().map(String::as_str).chain(["input"])) {
+            assert_eq!(found.len(), 25, "{what}: {name}");
+            let largest = expected.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
+            assert!(largest > 1e-12, "{name} has no influence: the test is blind");
+            let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(worst <= tolerance * largest, "{what}: {name}: {:e}", worst / largest);
+        }
+    }
+}
+
+#[test]
+fn matrices_agree_with_burn() {
+    let samples = batch(3, &SAMPLE);
+    let expected = grams(Engine::Burn, Precision::F64, 1, &samples);
+    for set in sets() {
+        let engine = Engine::Cpu(Some(set));
+        let found = grams(engine, Precision::F64, 3, &samples);
+        assert_agree(&found, &expected, DOUBLE, &format!("{set} in f64"));
+        let found = grams(engine, Precision::F32, 3, &samples);
+        assert_agree(&found, &expected, SINGLE, &format!("{set} in f32"));
+    }
+}
+
+#[test]
+fn threads_and_batches_do_not_show_in_matrices() {
+    let samples = batch(5, &SAMPLE);
+    for (set, precision) in sets().flat_map(|set| [(set, Precision::F32), (set, Precision::F64)]) {
+        let run = |threads: usize, batch: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            pool.install(|| grams(Engine::Cpu(Some(set)), precision, batch, &samples))
+        };
+        let expected = run(1, 1);
+        for (threads, batch) in [(1, 5), (2, 8), (3, 2), (7, 3)] {
+            assert!(
+                run(threads, batch) == expected,
+                "{set}, {precision}, {threads} threads, batches of {batch}"
+            );
+        }
+    }
+}
+
+/// A convolution whose results are pooled without a ReLU, so that their cotangents are dense, and as many classes as the head has.
+#[derive(Module, Debug)]
+struct Pooled {
+    conv: Conv2d,
+    head: Linear,
+}
+
+#[test]
+fn any_number_of_classes_fits_its_memory() {
+    let (device, shape) = (Device::flex(), [2, 6, 4]);
+    for classes in [2, 3, 9, 10, 11, 15, 20] {
+        let net = Pooled {
+            conv: Conv2dConfig::new([2, 8], [3, 3]).init(&device),
+            head: LinearConfig::new(8, classes).init(&device),
+        };
+        let net = net.map(&mut Weights::new(&device, DType::F32));
+        let forward = |net: &Pooled, x: Tensor<4>| {
+            let y = net.conv.forward(x);
+            net.head.forward(y.mean_dim(3).mean_dim(2).flatten::<2>(1, 3))
+        };
+        let run = |engine: Engine, whole: bool| {
+            let graph = Graph::capture(&net, forward, &shape, &device).expect("captured");
+            let leaves = Leaves::parameters(&graph).and_input();
+            let options = Options { precision: Precision::F64, ..Options::default() };
+            let program = engine.load(graph, leaves, &device, &options).expect("it loads");
+            assert_eq!(program.engine().starts_with("cpu"), engine != Engine::Burn, "{}", program.engine());
+            let grams = program.grams(batch(2, &shape)).expect("they fit").whole_where(move |_, _| whole);
+            grams.collect::<Result<Vec<_>, _>>().expect("it runs")
+        };
+        for whole in [false, true] {
+            let pairs = run(Engine::Cpu(None), whole).into_iter().zip(run(Engine::Burn, whole));
+            for (found, expected) in pairs {
+                let all = found.tensors.iter().chain(&found.input);
+                for (found, expected) in all.zip(expected.tensors.iter().chain(&expected.input)) {
+                    let size = classes - usize::from(!whole);
+                    assert_eq!((found.len(), expected.len()), (size * size, size * size));
+                    let largest = expected.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
+                    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                    assert!(worst <= DOUBLE * largest, "{classes} classes, {whole}: {:e}", worst / largest);
+                }
+            }
+        }
+    }
+}
+
+/// What uses a tensor twice runs as one segment, and gives what Burn's operations give.
+fn added_in_a_segment(graph: &Graph) {
+    let options = Options { precision: Precision::F64, ..Options::default() };
+    let samples =
+        TensorData::new((0..32).map(|i| (f64::from(i) * 0.7).sin()).collect::<Vec<_>>(), [1, 2, 4, 4]);
+    let [own, burn] = [Engine::Cpu(None), Engine::Burn].map(|engine| {
+        let leaves = Leaves::parameters(graph);
+        let program = engine.load(graph.clone(), leaves, &Device::flex(), &options).expect("it loads");
+        let grams = program.grams(samples.clone()).expect("they fit").next().expect("one").expect("it runs");
+        (program.engine(), grams)
+    });
+    assert!(own.0.contains("1 segment"), "{}", own.0);
+    for (own, burn) in own.1.tensors.iter().flatten().zip(burn.1.tensors.iter().flatten()) {
+        assert!((own - burn).abs() < 1e-12, "{own} and {burn}");
+    }
+}
+
+/// One weight under another shape, which two convolutions read.
+#[derive(Module, Debug)]
+struct Reshaped {
+    weight: Param<Tensor<2>>,
+}
+
+#[test]
+fn a_tensor_whose_other_shape_is_used_twice_has_its_gradients_added() {
+    let weight = Param::from_tensor(Tensor::ones([2, 2], &Device::flex()));
+    let forward = |net: &Reshaped, x: Tensor<4>| {
+        let weight = net.weight.val().reshape([2, 2, 1, 1]);
+        let conv = |x, weight| conv2d(x, weight, None, ConvOptions::new([1, 1], [0, 0], [1, 1], 1));
+        conv(relu(conv(x, weight.clone())), weight).mean_dim(3).mean_dim(2).flatten::<2>(1, 3)
+    };
+    let graph = Graph::capture(&Reshaped { weight }, forward, &[2, 4, 4], &Device::flex()).expect("captured");
+    added_in_a_segment(&graph);
+}
+
+/// One convolution twice.
+#[derive(Module, Debug)]
+struct Twice {
+    conv: Conv2d,
+}
+
+#[test]
+fn a_tensor_used_twice_has_its_gradients_added() {
+    let conv = Conv2dConfig::new([2, 2], [1, 1]).init(&Device::flex());
+    let forward = |net: &Twice, x: Tensor<4>| {
+        net.conv.forward(relu(net.conv.forward(x))).mean_dim(3).mean_dim(2).flatten::<2>(1, 3)
+    };
+    let graph = Graph::capture(&Twice { conv }, forward, &[2, 4, 4], &Device::flex()).expect("captured");
+    added_in_a_segment(&graph);
+}
