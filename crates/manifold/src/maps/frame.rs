@@ -127,6 +127,12 @@ impl Frame {
         sum
     }
 
+    /// The largest entry of some columns as they were given.
+    pub(super) fn largest(&self, indices: &[usize]) -> f64 {
+        let of = |row: &[f64]| indices.iter().fold(0.0_f64, |most, &i| most.max(row[i].abs()));
+        (0..self.given).map(|k| of(self.rows.row(k))).fold(0.0, f64::max)
+    }
+
     /// The centred rows in the complement of 1: n x p.
     pub(super) fn centred(&self) -> Rows {
         complement(&self.rows, &vec![1.0; self.size() + 1])
