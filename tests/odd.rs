@@ -86,7 +86,7 @@ fn a_group_of_zeros_has_no_relative_influence_by_any_way() {
     let dead = Net::new(0.0, |_| 1.0, &[0.1, -0.2, 0.3, 0.0, 0.2]);
     let silent = Net::new(1.0, |_| 0.0, &[0.0; 5]);
     for (net, zero) in [(&dead, 0), (&silent, 1)] {
-        for engine in [Engine::Cpu, Engine::Burn] {
+        for engine in [Engine::Cpu(None), Engine::Burn] {
             for filter in [Filter::exact(), Filter::tikhonov(1e-3).unwrap()] {
                 let builder = builder().engine(engine).filter(filter).budget(Budget::Relative);
                 let scorer = compiled(net, builder.perturbation(Perturbation::Layers));
@@ -155,7 +155,8 @@ fn directions_do_not_vanish_where_probabilities_underflow() {
 #[test]
 fn margins_and_costs_of_other_classes_are_refused_at_once() {
     let scorer = compiled(&Net::plain(), builder());
-    let refused = |objective: &Objective| scorer.scores(samples(3), objective).map(|_| ()).expect_err("refused");
+    let refused =
+        |objective: &Objective| scorer.scores(samples(3), objective).map(|_| ()).expect_err("refused");
     let fault = |what: &str| Error::ClassOutOfRange { what: what.into(), class: 5, classes: 5 };
     assert_eq!(refused(&Objective::label_margin([0, 5, 1])), fault("the objective of sample 1"));
     assert_eq!(refused(&Objective::All(SampleObjective::margin_of(5))), fault("the objective"));

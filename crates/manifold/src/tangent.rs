@@ -187,6 +187,11 @@ impl Tangent {
         self.common().map_or(0.0, Row::norm).hypot(self.largest())
     }
 
+    /// Whether directions may be lost, if none is found: in the rounding of a part that all rows have in common.
+    pub(crate) fn may_be_drowned(&self) -> bool {
+        self.rounded() > 0.0
+    }
+
     /// Absolute error of the entries of the j-th column of V.
     pub(crate) fn direction_error(&self, j: usize) -> f64 {
         self.noise.direction_error(self.singular[j] / self.rounded())
@@ -202,9 +207,11 @@ impl Tangent {
         let threshold = (tolerance * self.largest()).max(self.noise.floor() * self.norm);
         let above = |limit: f64| self.singular.iter().take_while(|s| **s > limit).count();
         let noise = self.noise.resolution() * self.rounded();
-        let (rank, more) = (above(threshold), above(threshold / AMBIGUOUS_FACTOR));
+        let rank = above(threshold);
+        let more = above(threshold / AMBIGUOUS_FACTOR);
         let fewer = above((threshold * AMBIGUOUS_FACTOR).max(noise));
-        RankDecision { rank, fewer, more, ambiguous: fewer < rank || rank < more }
+        let drowned = rank == 0 && self.may_be_drowned();
+        RankDecision { rank, fewer, more, ambiguous: fewer < rank || rank < more || drowned }
     }
 
     /// V and Sigma of `scale` R^T, R being upper trapezoidal with K columns.

@@ -31,7 +31,7 @@ pub(crate) fn paper(
 ) -> Result<Outcome, Error> {
     let classes = tangent.classes();
     let Some(weighted) = Weighted::new(probabilities, tangent, epsilon) else {
-        return Ok(Outcome::zero(classes, 0, false));
+        return Ok(Outcome::zero(classes, 0, tangent.may_be_drowned()));
     };
     let reflection = Reflection::of(&weighted.null);
     let svd = thin_svd(reflection.complement(weighted.rows().as_ref()).as_ref())?;

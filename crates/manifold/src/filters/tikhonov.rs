@@ -23,6 +23,9 @@ pub(crate) fn tikhonov(
     lambda: f64,
 ) -> Outcome {
     let decision = tangent.rank(tangent.default_tolerance());
+    if decision.more == 0 {
+        return Outcome::zero(tangent.classes(), 0, decision.ambiguous);
+    }
     let damped = |count: usize| damped(probabilities, tangent, gradient, lambda, count);
     let solution = damped(decision.rank);
     let limit = tangent.precision().ambiguous_error();

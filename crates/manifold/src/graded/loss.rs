@@ -20,8 +20,11 @@ use super::{Column, Elimination};
 use crate::filters::log_add;
 use crate::gradient::LogitGradient;
 
-/// Largest |A_pivots^-1 E| at which the expansion holds, within a factor of two.
-const LARGEST_PIVOT_ERROR: f64 = 0.5;
+/// Largest |A_pivots^-1 E| of a value that is taken: an entry that is nothing but rounding may be several of them.
+const LARGEST_PIVOT_ERROR: f64 = 0.05;
+/// Roundings that an entry may hold, of the decomposition and the elimination together. Fewer let values pass whose
+/// error is up to three times the one allowed.
+const ROUNDINGS: f64 = 4.0;
 
 /// A solved problem, seen from its errors.
 pub(super) struct Doubt<'a> {
@@ -63,7 +66,8 @@ impl Doubt<'_> {
         let lost = (log_turning + log_solution - 0.5 * log_value).exp();
         let again = if gained > 0.0 { gained * (log_turning + log_inverse).exp() } else { 0.0 };
         let own = self.of_gradient(image, log_scale, log_value);
-        let loss = first + gained.powi(2) + (lost + again).powi(2) + own;
+        let second = gained.powi(2) + (lost + again).powi(2);
+        let loss = ROUNDINGS * (first + ROUNDINGS * second) + own;
         // NaN, of numbers beyond all range, says nothing either.
         if self.pivot_error(&upper) < LARGEST_PIVOT_ERROR && loss.is_finite() { loss } else { f64::INFINITY }
     }
