@@ -21,9 +21,11 @@ pub struct Direction {
     pub slope: f64,
     /// log10 of its size, which tells it there too; nothing where the slope is 0.
     pub log10_slope: Option<f64>,
-    /// Fisher length per unit of Euclidean length; 0 below the range of f64. For the exact filter, slope^2 / fisher^2 is the influence.
+    /// Fisher length per unit of Euclidean length; 0 below the range of f64. For the exact filter,
+    /// slope^2 / fisher^2 is the influence.
     pub fisher: f64,
-    /// log10 of the Fisher length, which tells it there too; nothing where the direction does not move the distribution.
+    /// log10 of the Fisher length, which tells it there too; nothing where the direction does not
+    /// move the distribution.
     pub log10_fisher: Option<f64>,
 }
 
@@ -98,8 +100,9 @@ impl Scorer {
     /// order. A measure of first order is honest only where the two agree.
     ///
     /// # Errors
-    /// [`Error::SampleLength`] for a sample or a direction of another length than the network's samples; [`Error::NoValue`] for an
-    /// objective that is known by its derivatives alone; as [`Scorer::logits`].
+    /// [`Error::SampleLength`] for a sample or a direction of another length than the network's
+    /// samples; [`Error::NoValue`] for an objective that is known by its derivatives alone; as
+    /// [`Scorer::logits`].
     pub fn along(
         &self,
         sample: &[f64],

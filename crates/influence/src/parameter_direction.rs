@@ -15,7 +15,8 @@ pub struct ParameterDirection {
     pub tensors: Vec<DirectionTensor>,
     /// Fisher length per unit of Euclidean length; 0 below the range of f64.
     pub fisher: f64,
-    /// log10 of the Fisher length, which tells it there too; nothing where the direction does not move the distribution.
+    /// log10 of the Fisher length, which tells it there too; nothing where the direction does not
+    /// move the distribution.
     pub log10_fisher: Option<f64>,
 }
 
@@ -32,9 +33,10 @@ pub struct DirectionTensor {
 }
 
 impl Scorer {
-    /// The direction G^+ df in the parameters of one group, by its place in [`Scorer::groups`], at one image `[1, ...sample]`, or its
-    /// damped form; scaled to length 1. It takes one more reverse pass, on Burn's operations. A group that is all zero has no relative
-    /// perturbation, and the direction 0.
+    /// The direction G^+ df in the parameters of one group, by its place in [`Scorer::groups`], at
+    /// one image `[1, ...sample]`, or its damped form; scaled to length 1. It takes one more
+    /// reverse pass, on Burn's operations. A group that is all zero has no relative perturbation,
+    /// and the direction 0.
     ///
     /// # Errors
     /// As [`ParameterLinearization::score`](crate::ParameterLinearization::score); [`Error::Perturbation`] for another number of images.

@@ -108,8 +108,9 @@ impl ParameterLinearization<'_> {
         };
         let fault = |source| Error::Measure { sample: self.grams.sample, source };
         let (engine, logits) = (self.scorer.shared_engine(), &self.grams.logits);
-        // Whatever else is known, so that a score depends neither on what the batch needed nor on the way: tensors that reach every
-        // direction by themselves do so beside others that are larger by any factor.
+        // Whatever else is known, so that a score depends neither on what the batch needed nor on
+        // the way: tensors that reach every direction by themselves do so beside others that are
+        // larger by any factor.
         let full = !objective.sees_common_shift(logits) && is_full(self.scorer, block, &self.grams, filter);
         let at_its_bound = |of: Option<Baselines>| {
             saturated(logits, objective, filter, engine, &block.name, of).map_err(fault)
@@ -171,7 +172,8 @@ pub(crate) fn needed(scorer: &Scorer, found: &SampleGrams) -> Vec<bool> {
     needed
 }
 
-/// Whether the filter is exact and the cheap tensors of a group together have rank K - 1 beyond doubt, or the group holds a free bias of the logits.
+/// Whether the filter is exact and the cheap tensors of a group together have rank K - 1 beyond
+/// doubt, or the group holds a free bias of the logits.
 fn is_full(scorer: &Scorer, block: &Block, found: &SampleGrams, filter: &Filter) -> bool {
     if !matches!(filter, Filter::Exact { .. }) || !block.moves() {
         return false;
@@ -187,7 +189,8 @@ fn is_full(scorer: &Scorer, block: &Block, found: &SampleGrams, filter: &Filter)
     found.is_ok_and(|found| found.rank == classes - 1 && !found.ambiguous)
 }
 
-/// The score of what moves the logits in every direction: that of a free bias, and what `of` says of the Jacobian, if it is known.
+/// The score of what moves the logits in every direction: that of a free bias, and what `of` says
+/// of the Jacobian, if it is known.
 pub(crate) fn saturated(
     logits: &[f64],
     objective: &Objective,

@@ -103,8 +103,8 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// Whether its parameters count: not where they are all zero and the budget is relative, for no perturbation of them is then
-    /// small enough.
+    /// Whether its parameters count: not where they are all zero and the budget is relative, for no
+    /// perturbation of them is then small enough.
     pub(crate) fn moves(&self) -> bool {
         self.scale > 0.0
     }

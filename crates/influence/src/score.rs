@@ -32,8 +32,8 @@ pub struct Score {
     pub probability: f64,
     /// The class that the network predicts.
     pub predicted: usize,
-    /// The classical measures, for comparison. There are none of the Jacobian where it was not needed: an exact score of parameters
-    /// that is known to be saturated.
+    /// The classical measures, for comparison. There are none of the Jacobian where it was not
+    /// needed: an exact score of parameters that is known to be saturated.
     pub baselines: Baselines,
     /// The layer, tensor or group whose perturbation this is; empty for the whole input, the whole network, or both.
     pub group: Arc<str>,
@@ -91,8 +91,8 @@ impl Score {
         Self { group: Arc::clone(group), ..self }
     }
 
-    /// Of any perturbation that moves the logits in all K - 1 directions: the value is its bound, and what `of` says of the Jacobian
-    /// holds, if it is known.
+    /// Of any perturbation that moves the logits in all K - 1 directions: the value is its bound,
+    /// and what `of` says of the Jacobian holds, if it is known.
     pub(crate) fn at_its_bound(mut self, of: Option<Baselines>) -> Self {
         (self.value, self.reach) = (self.bound, if self.log10.is_some() { 1.0 } else { 0.0 });
         self.baselines.jacobian_norm = of.and_then(|of| of.jacobian_norm);

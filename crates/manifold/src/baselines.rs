@@ -8,8 +8,8 @@ use crate::{Error, Objective, Tangent};
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Baselines {
-    /// |df|, the Euclidean norm of the objective's gradient, in units of 1 / the perturbed quantity; nothing where the Jacobian is
-    /// not known, which [`baselines`] always has.
+    /// |df|, the Euclidean norm of the objective's gradient, in units of 1 / the perturbed quantity;
+    /// nothing where the Jacobian is not known, which [`baselines`] always has.
     pub jacobian_norm: Option<f64>,
     /// 1 / P_y - 1, infinite beyond the range of `f64`.
     pub odds: f64,
@@ -21,7 +21,8 @@ pub struct Baselines {
     pub cross_entropy: f64,
     /// Largest eigenvalue of G (Zhao et al., arXiv 1810.03806); nothing as for the norm.
     pub fisher_norm: Option<f64>,
-    /// Trace of G (Shen et al., arXiv 1909.06137; Martin & Elster, arXiv 1909.05527); nothing as for the norm.
+    /// Trace of G (Shen et al., arXiv 1909.06137; Martin & Elster, arXiv 1909.05527); nothing as
+    /// for the norm.
     pub fisher_trace: Option<f64>,
 }
 

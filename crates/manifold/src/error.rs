@@ -122,7 +122,8 @@ pub enum Error {
         /// sum_k dh_k.
         sum: f64,
     },
-    /// A gradient in the logits whose entries are so small that their sum may be the rounding of probabilities.
+    /// A gradient in the logits whose entries are so small that their sum may be the rounding of
+    /// probabilities.
     #[error(
         "the gradient of '{objective}' in the logits adds up to {sum:e}, which is no more than the rounding of probabilities: whether \
          a constant added to all logits changes it cannot be told; give a function of the probabilities as \

@@ -58,7 +58,8 @@ struct Column {
 
 /// Rows and columns not yet eliminated.
 struct Elimination {
-    /// In the open rows, what is left of X; in a former pivot's row, that of U in the columns which were open then.
+    /// In the open rows, what is left of X; in a former pivot's row, that of U in the columns which
+    /// were open then.
     rows: Mat<f64>,
     log_weights: Vec<f64>,
     /// Column s: how much of the s-th pivot's row was taken off each row that is still open, n x m.
@@ -186,7 +187,8 @@ fn scaled(columns: &[Column], log_weights: &[f64], classes: usize, top: usize) -
     })
 }
 
-/// diag(e^-omega_pivot) L^T d over e^(the second result); first the constant column's, which is zero.
+/// diag(e^-omega_pivot) L^T d over e^(the second result); first the constant column's, which is
+/// zero.
 fn right_hand_side(columns: &[Column], log_weights: &[f64], gradient: &LogitGradient) -> (Vec<f64>, f64) {
     let exponent = |column: &Column, i: usize| gradient.log_abs[i] - log_weights[column.pivot];
     let classes = gradient.log_abs.len();

@@ -83,8 +83,8 @@ impl LogitGradient {
         Self::bounded(probabilities, log_abs, signs, error.ln() + log_scale)
     }
 
-    /// dh . v as its sign and ln of its size; nothing where it is 0. The predicted class's own term, whose dh is the largest,
-    /// is made of the others' by taking its velocity off.
+    /// dh . v as its sign and ln of its size; nothing where it is 0. The predicted class's own
+    /// term, whose dh is the largest, is made of the others' by taking its velocity off.
     pub(crate) fn log_slope(&self, velocity: &[f64], predicted: usize) -> Option<(f64, f64)> {
         let above = velocity.iter().map(|v| v - velocity[predicted]).zip(&self.signs).zip(&self.log_abs);
         let terms: Vec<(f64, f64)> =
@@ -156,7 +156,8 @@ pub(crate) enum CommonShift {
     None,
     /// By the sum.
     Sum(f64),
-    /// The sum is not small beside the entries, but all of them together are no more than the rounding of probabilities.
+    /// The sum is not small beside the entries, but all of them together are no more than the
+    /// rounding of probabilities.
     Unknown(f64),
 }
 
@@ -177,7 +178,8 @@ impl CommonShift {
 }
 
 impl Gradient {
-    /// Of h(z) with sum_k dh_k = s not zero: e = s J^T 1 / K, what a common shift of the logits contributes.
+    /// Of h(z) with sum_k dh_k = s not zero: e = s J^T 1 / K, what a common shift of the logits
+    /// contributes.
     pub(crate) fn of_logits(tangent: &Tangent, dh: &[f64], objective: &Objective) -> Result<Self, Error> {
         let sum: f64 = dh.iter().sum();
         let common =

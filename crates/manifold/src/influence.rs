@@ -71,8 +71,8 @@ pub fn influence(
     Sample::new(logits, tangent, objective)?.influence(filter)
 }
 
-/// [`influence`] and [`baselines`](crate::baselines()) of one sample together, which share the probabilities, the gradient and the
-/// spectrum.
+/// [`influence`] and [`baselines`](crate::baselines()) of one sample together, which share the
+/// probabilities, the gradient and the spectrum.
 ///
 /// # Shapes
 ///
@@ -146,7 +146,8 @@ impl<'a> Sample<'a> {
         Ok(Influence::new(outcome, log_bound, log_outside, self.spectrum.clone()))
     }
 
-    /// The classical measures, y being the class of the objective, the predicted one where it names none.
+    /// The classical measures, y being the class of the objective, the predicted one where it names
+    /// none.
     pub(crate) fn baselines(&self) -> Result<Baselines, Error> {
         let probabilities = &self.probabilities;
         let y = self.objective.class_of(probabilities)?;

@@ -143,8 +143,8 @@ impl Objective {
         dh.is_ok_and(|dh| matches!(CommonShift::of(&dh), CommonShift::Sum(_)))
     }
 
-    /// df / dt where the logits move by `velocity` in t, as its sign and ln of its size, for the size may lie beyond the range of
-    /// `f64`; nothing where it is 0.
+    /// df / dt where the logits move by `velocity` in t, as its sign and ln of its size, for the
+    /// size may lie beyond the range of `f64`; nothing where it is 0.
     ///
     /// # Shapes
     ///
@@ -152,7 +152,8 @@ impl Objective {
     ///
     /// # Errors
     ///
-    /// Another length; as [`influence`](crate::influence()) for the objective, which must be a function of the probabilities.
+    /// Another length; as [`influence`](crate::influence()) for the objective, which must be a
+    /// function of the probabilities.
     pub fn log_slope(
         &self,
         probabilities: &Probabilities,

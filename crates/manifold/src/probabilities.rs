@@ -111,8 +111,8 @@ impl Probabilities {
         self.logs.iter().map(|l| -l * l.exp()).sum()
     }
 
-    /// ln sqrt(v^T (diag P - P P^T) v): how fast the distribution moves where the logits move by v, its Fisher length;
-    /// nothing where it does not. Terms with P below the range of `f64` count.
+    /// ln sqrt(v^T (diag P - P P^T) v): how fast the distribution moves where the logits move by v,
+    /// its Fisher length; nothing where it does not. Terms with P below the range of `f64` count.
     ///
     /// # Shapes
     ///
@@ -125,7 +125,8 @@ impl Probabilities {
         if velocity.len() != self.classes() {
             return Err(wrong_length("the velocity of the logits", self.classes(), velocity.len()));
         }
-        // From the predicted class, whose own deviation from the mean is the mean itself: nothing cancels.
+        // From the predicted class, whose own deviation from the mean is the mean itself: nothing
+        // cancels.
         let above: Vec<f64> = velocity.iter().map(|v| v - velocity[self.predicted]).collect();
         let part = |sign: f64| {
             let terms = above.iter().zip(&self.logs).filter(move |(v, _)| **v * sign > 0.0);

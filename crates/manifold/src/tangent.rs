@@ -187,7 +187,8 @@ impl Tangent {
         self.common().map_or(0.0, Row::norm).hypot(self.largest())
     }
 
-    /// Whether directions may be lost, if none is found: in the rounding of a part that all rows have in common.
+    /// Whether directions may be lost, if none is found: in the rounding of a part that all rows
+    /// have in common.
     pub(crate) fn may_be_drowned(&self) -> bool {
         self.rounded() > 0.0
     }

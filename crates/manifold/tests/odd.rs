@@ -1,5 +1,5 @@
-//! Odd cases by name, with values of many-digit arithmetic (120 digits, the definition itself), and many classes against a
-//! dense route in f64.
+//! Odd cases by name, with values of many-digit arithmetic (120 digits, the definition itself), and
+//! many classes against a dense route in f64.
 
 mod common;
 
@@ -29,7 +29,8 @@ fn a_tiny_lambda_in_a_window_of_two_columns_less_than_classes() {
         assert_close(value, 0.280_802_292_263_610_3, 1e-12);
         assert!(!ambiguous);
     }
-    // Where lambda is no rounding: g^2 / (N + lambda), N = 2 (1.7^2 + 2^2 - 1.7 x 2) / 9, g = (1.7 x 2 - 2) / 3.
+    // Where lambda is no rounding: g^2 / (N + lambda), N = 2 (1.7^2 + 2^2 - 1.7 x 2) / 9, g = (1.7
+    // x 2 - 2) / 3.
     let expected = (1.4_f64 / 3.0).powi(2) / (2.0 * (2.89 + 4.0 - 3.4) / 9.0 + 0.1);
     assert_close(pixel(&[0.0; 3], &[1.7, 2.0], "tikhonov:0.1").0, expected, 1e-12);
 }
@@ -84,7 +85,8 @@ fn solve(mut a: Dense, b: &[f64]) -> Vec<f64> {
     x
 }
 
-/// Errors of pivots do not add up from one to the next: `ambiguous` says something at any number of classes.
+/// Errors of pivots do not add up from one to the next: `ambiguous` says something at any number of
+/// classes.
 #[test]
 fn many_classes_keep_their_digits_and_say_so() {
     let mut random = Random(42);
@@ -107,8 +109,8 @@ fn many_classes_keep_their_digits_and_say_so() {
     }
 }
 
-/// Thousands of random problems, of columns that may nearly depend on one another and probabilities over twenty orders: what is
-/// not ambiguous has its six digits, and few are.
+/// Thousands of random problems, of columns that may nearly depend on one another and probabilities
+/// over twenty orders: what is not ambiguous has its six digits, and few are.
 #[test]
 fn random_problems_are_right_or_ambiguous() {
     let mut random = Random(43);
@@ -135,7 +137,8 @@ fn random_problems_are_right_or_ambiguous() {
     assert!(ambiguous * 100 < CASES, "{ambiguous}");
 }
 
-/// Two likely classes with the same gradient beside classes of no weight: the difference of their rows is rounding.
+/// Two likely classes with the same gradient beside classes of no weight: the difference of their
+/// rows is rounding.
 #[test]
 fn equal_rows_of_likely_classes_are_ambiguous() {
     let rows = [0.3, 0.7, 0.3, 0.7, 0.1 + 0.2, 0.7, 1.0, -1.0, 0.5, 2.0];
@@ -199,14 +202,16 @@ fn a_direction_below_the_tolerance_counts_in_neither_measure() {
     let damped = run(&logits, &tangent, 1, "tikhonov:1e-40");
     assert_eq!((exact.rank, damped.rank), (1, 1));
     assert_close(damped.value, exact.value, 1e-12);
-    // Near the tolerance both are in doubt where it matters, and the damped one is not where it does not.
+    // Near the tolerance both are in doubt where it matters, and the damped one is not where it
+    // does not.
     let near = Tangent::from_rows(&[1.0, 0.0, 0.0, 5e-8, 0.0, 0.0], 3, 2).expect("rows");
     let ambiguous =
         ["exact", "tikhonov:1e-40", "tikhonov:1"].map(|filter| run(&logits, &near, 1, filter).ambiguous);
     assert_eq!(ambiguous, [true, true, false]);
 }
 
-/// P - e_0 at a confident sample is rounding in f64: K rows and K-1 rows refuse it alike and name the way that keeps digits.
+/// P - e_0 at a confident sample is rounding in f64: K rows and K-1 rows refuse it alike and name
+/// the way that keeps digits.
 #[test]
 fn a_gradient_below_the_rounding_of_probabilities_is_refused_with_the_remedy() {
     let logits = [40.0, 0.0, 1.0];
@@ -232,7 +237,8 @@ fn a_gradient_below_the_rounding_of_probabilities_is_refused_with_the_remedy() {
     }
 }
 
-/// Fisher lengths, slopes and directions where all probabilities but one lie below the range of f64.
+/// Fisher lengths, slopes and directions where all probabilities but one lie below the range of
+/// f64.
 #[test]
 fn lengths_below_the_range_of_f64_have_their_logarithm() {
     let logits = [0.0, 2000.0, -5.0, 1.0, 900.0];

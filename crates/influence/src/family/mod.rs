@@ -68,8 +68,9 @@ pub struct FamilyScore {
     /// The most influential setting of the knobs, in the units of the members, scaled to Fisher length 1: to first order, the setting a
     /// moves the distribution by that. All zero where nothing moves it.
     pub direction: Vec<f64>,
-    /// 0 unless the setting leaves the range of f64, as where all probabilities but one lie below it: then the setting is `direction`
-    /// times 10 to this power, and the largest knob of `direction` stands at 1.
+    /// 0 unless the setting leaves the range of f64, as where all probabilities but one lie below
+    /// it: then the setting is `direction` times 10 to this power, and the largest knob of
+    /// `direction` stands at 1.
     pub direction_log10: f64,
 }
 
@@ -215,7 +216,8 @@ impl Linearization<'_> {
     }
 }
 
-/// A setting of Fisher length e^`log_length`, scaled to length 1, and log10 of what is left to multiply it by.
+/// A setting of Fisher length e^`log_length`, scaled to length 1, and log10 of what is left to
+/// multiply it by.
 fn scaled(setting: Vec<f64>, log_length: Option<f64>) -> (Vec<f64>, f64) {
     let largest = setting.iter().fold(0.0_f64, |most, a| most.max(a.abs()));
     let (Some(log_length), true) = (log_length, largest > 0.0) else {

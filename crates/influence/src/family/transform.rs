@@ -9,7 +9,8 @@ use crate::family::{Basis, Family};
 
 /// Largest step of the diffusion, in square pixels of variance: half of what is stable.
 const DIFFUSION_STEP: f64 = 0.25;
-/// How far knobs may be turned, by unit: beyond, an image holds its border alone, or numbers that no network was made for.
+/// How far knobs may be turned, by unit: beyond, an image holds its border alone, or numbers that
+/// no network was made for.
 const PIXELS: RangeInclusive<f64> = -1e4..=1e4;
 const DEGREES: RangeInclusive<f64> = -3600.0..=3600.0;
 /// Zoom, stretch and shear enter an exponent: e^5 is a zoom of 148.
@@ -17,7 +18,8 @@ const FLOW_PERCENT: RangeInclusive<f64> = -500.0..=500.0;
 /// The power of a pixel must not be negative.
 const GAMMA_PERCENT: RangeInclusive<f64> = -100.0..=1000.0;
 const PERCENT: RangeInclusive<f64> = -1000.0..=1000.0;
-/// A negative variance sharpens, by e^4 for each square pixel in the finest pattern; the time of blur grows with its variance.
+/// A negative variance sharpens, by e^4 for each square pixel in the finest pattern; the time of
+/// blur grows with its variance.
 const VARIANCE: RangeInclusive<f64> = -1.0..=100.0;
 /// Terms of the exponential series of a matrix below 1/2: far below rounding.
 const TERMS: i32 = 20;
@@ -26,9 +28,10 @@ impl Family {
     /// The image with the knobs at `setting`, in the units of the members: by the true transformation, not its first order.
     ///
     /// # Errors
-    /// As [`Family::basis`]; another number of knobs than members; a setting out of range, which is by unit: pixels -1e4 to 1e4, degrees
-    /// -3600 to 3600, square pixels of blur -1 to 100, percent of zoom, stretch and shear -500 to 500, of gamma -100 to 1000, of all others
-    /// -1000 to 1000; one's own, which have no unit, finite, and the image that comes out too.
+    /// As [`Family::basis`]; another number of knobs than members; a setting out of range, which is
+    /// by unit: pixels -1e4 to 1e4, degrees -3600 to 3600, square pixels of blur -1 to 100, percent
+    /// of zoom, stretch and shear -500 to 500, of gamma -100 to 1000, of all others -1000 to 1000;
+    /// one's own, which have no unit, finite, and the image that comes out too.
     pub fn apply(&self, image: &[f64], shape: [usize; 3], setting: &[f64]) -> Result<Vec<f64>> {
         let basis = self.basis(image, shape)?;
         let refused = |reason: String| Error::Family { name: self.to_string(), reason };

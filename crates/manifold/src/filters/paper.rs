@@ -194,10 +194,12 @@ impl Weighted {
     }
 }
 
-/// Relative error of the sum of the squared shares q_iy e^-`log_share`, from the errors of the rows of T.
+/// Relative error of the sum of the squared shares q_iy e^-`log_share`, from the errors of the rows
+/// of T.
 ///
-/// As for the exact measure (`graded/loss.rs`): with r = e_y - sum_i q_i q_iy it is 2 r^T E T^+ e_y to first order, and the
-/// squares of |r^T E| / s_r and |E| |T^+ e_y| to second; directions dropped just below the kept ones turn into them the sooner.
+/// As for the exact measure (`graded/loss.rs`): with r = e_y - sum_i q_i q_iy it is 2 r^T E T^+ e_y
+/// to first order, and the squares of |r^T E| / s_r and |E| |T^+ e_y| to second; directions dropped
+/// just below the kept ones turn into them the sooner.
 fn loss(
     values: &[f64],
     left: &Mat<f64>,

@@ -4,9 +4,9 @@
 //! least-squares problem of the rows of X with weights sqrt P, above sqrt(lambda) times the identity. The rows below return
 //! a = (..)^-1 g itself, so c = V Sigma^-1 a needs no division by what was damped.
 //!
-//! lambda FI tends to |df|^2 for large lambda, and FI to the exact influence for lambda to 0: the directions that count are
-//! those which the exact measure counts at the default tolerance. Where another tolerance near by would change the
-//! value, and not the rank alone, it is ambiguous.
+//! lambda FI tends to |df|^2 for large lambda, and FI to the exact influence for lambda to 0: the
+//! directions that count are those which the exact measure counts at the default tolerance. Where
+//! another tolerance near by would change the value, and not the rank alone, it is ambiguous.
 
 use faer::Mat;
 

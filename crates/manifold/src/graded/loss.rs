@@ -1,17 +1,20 @@
 //! How far errors of the rows reach into x^T x: an estimate from what the solution has at hand.
 //!
-//! Let E be the error of A, W = diag(e^omega), x^T x = |Pi w|^2 the projection of w = W^-1 d onto the range of W A, and
-//! rho = d - W^2 A z what the fit leaves, of which A^T rho = 0. Then, to first order,
+//! Let E be the error of A, W = diag(e^omega), x^T x = |Pi w|^2 the projection of w = W^-1 d onto
+//! the range of W A, and rho = d - W^2 A z what the fit leaves, of which A^T rho = 0. Then, to
+//! first order,
 //!
 //! delta x^T x = 2 rho^T E z,
 //!
-//! a product of what is left and of the solution: neither the condition of A nor how often a row entered another comes in. To
-//! second order the range turns by B = (I - Pi) W E R^-1, whose parts are |B^T w| <= |rho^T E| |R^-1| and B x.
+//! a product of what is left and of the solution: neither the condition of A nor how often a row
+//! entered another comes in. To second order the range turns by B = (I - Pi) W E R^-1, whose parts
+//! are |B^T w| <= |rho^T E| |R^-1| and B x.
 //!
-//! Rows that were pivots are fitted by their own pivots, and rho is there what the rows that are left make it:
-//! with M the combination of the pivots' rows that elimination took off them, rho^T E = sum_k rho_k (E_k - (M E_pivots)_k) over
-//! the rows k that are left. So a heavy row that fixes a direction by itself does no harm to light ones. What the
-//! errors of the pivots' rows do to A_pivots itself is |A_pivots^-1 E|: near one a pivot may be an error and nothing else.
+//! Rows that were pivots are fitted by their own pivots, and rho is there what the rows that are
+//! left make it: with M the combination of the pivots' rows that elimination took off them, rho^T E
+//! = sum_k rho_k (E_k - (M E_pivots)_k) over the rows k that are left. So a heavy row that fixes a
+//! direction by itself does no harm to light ones. What the errors of the pivots' rows do to
+//! A_pivots itself is |A_pivots^-1 E|: near one a pivot may be an error and nothing else.
 
 use faer::linalg::triangular_solve::{solve_unit_lower_triangular_in_place, solve_upper_triangular_in_place};
 use faer::{Mat, MatRef, Par};
@@ -20,10 +23,11 @@ use super::{Column, Elimination};
 use crate::filters::log_add;
 use crate::gradient::LogitGradient;
 
-/// Largest |A_pivots^-1 E| of a value that is taken: an entry that is nothing but rounding may be several of them.
+/// Largest |A_pivots^-1 E| of a value that is taken: an entry that is nothing but rounding may be
+/// several of them.
 const LARGEST_PIVOT_ERROR: f64 = 0.05;
-/// Roundings that an entry may hold, of the decomposition and the elimination together. Fewer let values pass whose
-/// error is up to three times the one allowed.
+/// Roundings that an entry may hold, of the decomposition and the elimination together. Fewer let
+/// values pass whose error is up to three times the one allowed.
 const ROUNDINGS: f64 = 4.0;
 
 /// A solved problem, seen from its errors.
@@ -38,8 +42,8 @@ pub(super) struct Doubt<'a> {
 }
 
 impl Doubt<'_> {
-    /// The relative error of the value e^`log_value`, from R, from z in the coordinates of the pivots and from A z, both
-    /// over e^`log_scale`; infinite where nothing can be said.
+    /// The relative error of the value e^`log_value`, from R, from z in the coordinates of the
+    /// pivots and from A z, both over e^`log_scale`; infinite where nothing can be said.
     pub(super) fn loss(
         &self,
         factor: MatRef<'_, f64>,
@@ -116,8 +120,8 @@ impl Doubt<'_> {
         self.in_error_units(upper, inverse).norm_l2()
     }
 
-    /// ln sum_k |rho_k| e_k over the rows that are left, and ln |e^omega_k e_k|: e_k is the error of what is left of row k, in
-    /// units of the columns' errors.
+    /// ln sum_k |rho_k| e_k over the rows that are left, and ln |e^omega_k e_k|: e_k is the error
+    /// of what is left of row k, in units of the columns' errors.
     fn left(&self, image: &[f64], log_scale: f64) -> (f64, f64) {
         let weights = &self.elimination.log_weights;
         let powers = || (0..self.classes).map(|k| (2.0 * (weights[k] - weights[self.top])).exp());
@@ -145,7 +149,8 @@ impl Doubt<'_> {
         (left, 0.5 * turning)
     }
 
-    /// The error of what is left of row k: its own, and those of the pivots' rows and of the top class's in it.
+    /// The error of what is left of row k: its own, and those of the pivots' rows and of the top
+    /// class's in it.
     fn error_left(&self, k: usize) -> f64 {
         let is_class = |i: usize| i < self.classes;
         let own = if is_class(k) { 1.0 } else { 0.0 };

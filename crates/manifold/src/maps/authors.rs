@@ -109,7 +109,8 @@ impl Cut {
             error += (angle * doubt).powi(2);
             rank += 1;
         }
-        // What the rows' own errors turn, and change in the row of the class, both of which the slow route knows better.
+        // What the rows' own errors turn, and change in the row of the class, both of which the
+        // slow route knows better.
         let turned = data / (smallest.sqrt() - dropped.sqrt()) * (1.0 + of_unit / sum.sqrt());
         let clear = turned + data / length <= 0.5 * self.ambiguous;
         let sound = rank == 0 || clear && error <= (0.5 * self.accuracy).powi(2) * sum;

@@ -1,9 +1,10 @@
 //! FI = df^T (G + lambda I)^-1 df of every window: u^T A (A + lambda I)^-1 u with A = Y Y^T, n x n, for df = Y^T u.
 //!
-//! z = (A + lambda I)^-1 (A u) and x = (A + lambda I)^-1 u bound the error of u^T z: A has entries graded as the probabilities
-//! are, each with its own digits, and the factorisation A + lambda I = L L^T changes entry (i, j) by n roundings of
-//! |L| |L|^T: of a_ii + lambda on the diagonal, of at most sqrt(a_ii (a_jj + lambda)) beside it, for l_jj^2 >= lambda. x is
-//! solved for, and is not (u - z) / lambda: where a pivot near lambda is lost in its rounding, z is u to the last bit, and
+//! z = (A + lambda I)^-1 (A u) and x = (A + lambda I)^-1 u bound the error of u^T z: A has entries
+//! graded as the probabilities are, each with its own digits, and the factorisation A + lambda I =
+//! L L^T changes entry (i, j) by n roundings of (|L| |L|^T)_ij: of a_ii + lambda on the diagonal, of
+//! at most sqrt(a_ii (a_jj + lambda)) beside it, for l_jj^2 >= lambda. x is solved for, and is not
+//! (u - z) / lambda: where a pivot near lambda is lost in its rounding, z is u to the last bit, and
 //! only x tells.
 
 use super::few::ACCURACY;
@@ -52,7 +53,8 @@ pub(super) fn damped(
     values
 }
 
-/// The norm of each window's rows as they were given over that of the centred ones: what errors of the rows are larger by.
+/// The norm of each window's rows as they were given over that of the centred ones: what errors of
+/// the rows are larger by.
 fn common_part(frame: &Frame, layout: Layout, s: usize, count: usize) -> Vec<f64> {
     let sums = |squares: Vec<f64>| {
         let mut sums = vec![0.0; count];

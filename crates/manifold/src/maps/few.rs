@@ -89,7 +89,8 @@ impl<'a> Few<'a> {
         for row in self.above.values.chunks_exact(self.above.columns) {
             self.x.extend(indices.iter().map(|&i| row[i]));
         }
-        // Of two entries of the rows as they were given: a part that is common to them was rounded too.
+        // Of two entries of the rows as they were given: a part that is common to them was rounded
+        // too.
         self.error = 2.0 * self.frame.largest(indices);
         self.open.fill(true);
         for memory in [&mut self.z, &mut self.taken] {

@@ -53,8 +53,8 @@ pub struct Map {
     pub reach: Vec<f64>,
     /// How many directions each reaches.
     pub ranks: Vec<usize>,
-    /// How much of |df|^2 of each lies along directions that leave the distribution unchanged: 0 for functions of the
-    /// probabilities, see [`Influence::outside`].
+    /// How much of |df|^2 of each lies along directions that leave the distribution unchanged: 0
+    /// for functions of the probabilities, see [`Influence::outside`].
     pub outside: Vec<f64>,
     /// Whether rounding or another tolerance near by could give another value.
     pub ambiguous: Vec<bool>,
