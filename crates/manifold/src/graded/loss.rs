@@ -22,13 +22,11 @@ use faer::{Mat, MatRef, Par};
 use super::{Column, Elimination};
 use crate::filters::log_add;
 use crate::gradient::LogitGradient;
+use crate::precision::ROUNDINGS;
 
 /// Largest |A_pivots^-1 E| of a value that is taken: an entry that is nothing but rounding may be
 /// several of them.
 const LARGEST_PIVOT_ERROR: f64 = 0.05;
-/// Roundings that an entry may hold, of the decomposition and the elimination together. Fewer let
-/// values pass whose error is up to three times the one allowed.
-const ROUNDINGS: f64 = 4.0;
 
 /// A solved problem, seen from its errors.
 pub(super) struct Doubt<'a> {

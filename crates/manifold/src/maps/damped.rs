@@ -12,7 +12,7 @@ use super::frame::Frame;
 use super::grams::{Grams, window_sums};
 use super::lanes::{LANES, Lane, cholesky, map, packed, product, solve};
 use super::{Layout, Windows};
-use crate::precision::Precision;
+use crate::precision::{Precision, ROUNDINGS};
 
 /// The damped influence of each window; nothing where rounding could show in it.
 pub(super) fn damped(
@@ -28,7 +28,7 @@ pub(super) fn damped(
     let count = Windows::new(layout, s).count();
     // The data's own errors count once, those of sums of n terms n times.
     let data = n as f64 * Precision::F64.unit_roundoff() / precision.unit_roundoff();
-    let limit = ACCURACY.min(precision.ambiguous_error() * data);
+    let limit = ACCURACY.min(precision.ambiguous_error() / ROUNDINGS * data);
     let grown = common_part(frame, layout, s, count);
     let mut values = Vec::with_capacity(count);
     let (mut a, mut z, mut x) = (Vec::new(), vec![[0.0; LANES]; n], vec![[0.0; LANES]; n]);

@@ -6,7 +6,7 @@
 
 use super::frame::{Frame, Rows};
 use super::lanes::{cholesky, inverse_trace, packed, solve, trace};
-use crate::precision::Precision;
+use crate::precision::{Precision, ROUNDINGS};
 
 /// Largest relative error, as estimated, of a value that is taken.
 pub(super) const ACCURACY: f64 = 1e-9;
@@ -76,9 +76,11 @@ impl<'a> Few<'a> {
         let root = (inverse / value).sqrt();
         let n = self.open.len() as f64;
         let (own, given) = (Precision::F64.unit_roundoff(), self.precision.unit_roundoff());
-        let data = loss.data.max(loss.right * root);
+        // Of N, whose entries change with all of Z, and of b.
+        let data = loss.data * (size * inverse).sqrt() + loss.right * root;
         let rounding = own * (n * size * inverse + n * loss.sums * root + data);
-        let sound = rounding <= ACCURACY && given * data <= self.precision.ambiguous_error();
+        let sound =
+            rounding <= ACCURACY && 2.0 * ROUNDINGS * given * data <= self.precision.ambiguous_error();
         // NaN, of a zero gradient, is not sound either.
         sound.then(|| value.min(self.frame.bound))
     }
@@ -89,9 +91,8 @@ impl<'a> Few<'a> {
         for row in self.above.values.chunks_exact(self.above.columns) {
             self.x.extend(indices.iter().map(|&i| row[i]));
         }
-        // Of two entries of the rows as they were given: a part that is common to them was rounded
-        // too.
-        self.error = 2.0 * self.frame.largest(indices);
+        // That of the rows as they were given: a part that is common to them was rounded too.
+        self.error = self.frame.norm(indices);
         self.open.fill(true);
         for memory in [&mut self.z, &mut self.taken] {
             memory.clear();
@@ -119,7 +120,7 @@ impl<'a> Few<'a> {
             let ratio = weights[i] / weights[pivot];
             let (of_pivot, own) = two_rows(&mut self.taken, c, pivot, i);
             let error_left = self.error * row_error(&own[..step]) / value.abs() * ratio;
-            loss.data = loss.data.max(error_left);
+            loss.data += error_left;
             own[..step].iter_mut().zip(&*of_pivot).for_each(|(taken, before)| *taken -= entry * before);
             own[step] = entry;
             self.z[i * c + step] = entry * ratio;
@@ -132,7 +133,7 @@ impl<'a> Few<'a> {
             }
         }
         loss.sums = loss.sums.max(magnitude);
-        loss.right = loss.right.max(error);
+        loss.right += error;
         self.b.push([right]);
         Some(())
     }
@@ -169,9 +170,9 @@ impl<'a> Few<'a> {
     }
 }
 
-/// The error of a row in units of its own, once so much of the pivots' rows was taken off it.
+/// The error of a row of X, a difference of two, once so much of the pivots' rows was taken off it.
 fn row_error(taken: &[f64]) -> f64 {
-    taken.iter().fold(1.0, |sum: f64, t| sum + t * t).sqrt()
+    taken.iter().fold(2.0, |sum: f64, t| sum + t * t).sqrt()
 }
 
 /// Rows a and b, a /= b, of a matrix of c columns.

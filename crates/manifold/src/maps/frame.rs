@@ -127,10 +127,10 @@ impl Frame {
         sum
     }
 
-    /// The largest entry of some columns as they were given.
-    pub(super) fn largest(&self, indices: &[usize]) -> f64 {
-        let of = |row: &[f64]| indices.iter().fold(0.0_f64, |most, &i| most.max(row[i].abs()));
-        (0..self.given).map(|k| of(self.rows.row(k))).fold(0.0, f64::max)
+    /// The Frobenius norm of some columns as they were given.
+    pub(super) fn norm(&self, indices: &[usize]) -> f64 {
+        let of = |row: &[f64]| indices.iter().map(|&i| row[i] * row[i]).sum::<f64>();
+        (0..self.given).map(|k| of(self.rows.row(k))).sum::<f64>().sqrt()
     }
 
     /// The centred rows in the complement of 1: n x p.
