@@ -8,8 +8,8 @@ use crate::{Error, Objective, Tangent};
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Baselines {
-    /// |df|, the Euclidean norm of the objective's gradient, in units of 1 / the perturbed quantity;
-    /// nothing where the Jacobian is not known, which [`baselines`] always has.
+    /// |df|, the Euclidean norm of the objective's gradient, in units of 1 / the perturbed
+    /// quantity; nothing where the Jacobian is not known, which [`baselines`] always has.
     pub jacobian_norm: Option<f64>,
     /// 1 / P_y - 1, infinite beyond the range of `f64`.
     pub odds: f64,

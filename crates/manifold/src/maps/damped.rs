@@ -2,10 +2,10 @@
 //!
 //! z = (A + lambda I)^-1 (A u) and x = (A + lambda I)^-1 u bound the error of u^T z: A has entries
 //! graded as the probabilities are, each with its own digits, and the factorisation A + lambda I =
-//! L L^T changes entry (i, j) by n roundings of (|L| |L|^T)_ij: of a_ii + lambda on the diagonal, of
-//! at most sqrt(a_ii (a_jj + lambda)) beside it, for l_jj^2 >= lambda. x is solved for, and is not
-//! (u - z) / lambda: where a pivot near lambda is lost in its rounding, z is u to the last bit, and
-//! only x tells.
+//! L L^T changes entry (i, j) by n roundings of (|L| |L|^T)_ij: of a_ii + lambda on the diagonal,
+//! of at most sqrt(a_ii (a_jj + lambda)) beside it, for l_jj^2 >= lambda. x is solved for, and is
+//! not (u - z) / lambda: where a pivot near lambda is lost in its rounding, z is u to the last bit,
+//! and only x tells.
 
 use super::few::ACCURACY;
 use super::frame::Frame;
@@ -26,10 +26,8 @@ pub(super) fn damped(
     let (n, lambda) = (frame.size(), lambda / frame.scale / frame.scale);
     let grams = Grams::new(&rows, n, layout.shape, layout.channels, s);
     let count = Windows::new(layout, s).count();
-    // The data's own errors count once, those of sums of n terms n times.
-    let data = n as f64 * Precision::F64.unit_roundoff() / precision.unit_roundoff();
-    let limit = ACCURACY.min(precision.ambiguous_error() / ROUNDINGS * data);
-    let grown = common_part(frame, layout, s, count);
+    let mut squares = vec![0.0; count];
+    window_sums(&frame.given_squares(), layout.shape, layout.channels, s, &mut squares);
     let mut values = Vec::with_capacity(count);
     let (mut a, mut z, mut x) = (Vec::new(), vec![[0.0; LANES]; n], vec![[0.0; LANES]; n]);
     for at in (0..count).step_by(LANES) {
@@ -46,23 +44,24 @@ pub(super) fn damped(
         let (value, error) = summary(&diagonal, &u, &z, &x, lambda);
         for l in 0..LANES.min(count - at) {
             // A pivot of zero makes both infinite.
-            let sound = value[l].is_finite() && error[l] * grown[at + l] <= limit * value[l];
+            let own = value[l].is_finite() && error[l] <= ACCURACY * value[l];
+            let given = ROUNDINGS * precision.unit_roundoff() * squares[at + l].sqrt();
+            let given = of_rows(&diagonal, &frame.weights, &x, lambda, given, l);
+            let sound = own && given <= precision.ambiguous_error() * value[l];
             values.push(sound.then(|| value[l].min(frame.bound)));
         }
     }
     values
 }
 
-/// The norm of each window's rows as they were given over that of the centred ones: what errors of
-/// the rows are larger by.
-fn common_part(frame: &Frame, layout: Layout, s: usize, count: usize) -> Vec<f64> {
-    let sums = |squares: Vec<f64>| {
-        let mut sums = vec![0.0; count];
-        window_sums(&squares, layout.shape, layout.channels, s, &mut sums);
-        sums
-    };
-    let (given, centred) = (sums(frame.given_squares()), sums(frame.centred().squares()));
-    given.iter().zip(centred).map(|(given, centred)| (given / centred).sqrt().max(1.0)).collect()
+/// The error of the value from errors of the rows, each entry of a window being wrong by a share of
+/// the window's norm, as they were given: FI = |u|^2 - lambda u^T x changes by lambda x^T (error of
+/// A) x, and row i of Y by q_i times that of two rows of J.
+fn of_rows(diagonal: &[Lane<LANES>], q: &[f64], x: &[Lane<LANES>], lambda: f64, error: f64, l: usize) -> f64 {
+    let rows = || q.iter().zip(diagonal).zip(x).map(|((q, d), x)| (q, d[l], x[l].abs()));
+    let weighed: f64 = rows().map(|(q, _, x)| 2.0 * error * q * x).sum();
+    let long: f64 = rows().map(|(_, d, x)| d.sqrt() * x).sum();
+    lambda * weighed * (2.0 * long + weighed)
 }
 
 /// u^T z and a bound of its error.
