@@ -119,7 +119,7 @@ fn measures_in_f64() {
         let exact = scores(&at, Some(&labels), "exact");
         check(&case, "exact", &values(&exact), &golden.floats("fi_exact"), 1e-8);
         assert_eq!(ranks(&exact), golden.ranks("rank_exact"), "{}", case.name);
-        let norms: Vec<_> = exact.iter().map(|score| score.baselines.jacobian_norm).collect();
+        let norms: Vec<_> = exact.iter().map(|score| score.baselines.jacobian_norm.unwrap()).collect();
         check(&case, "jacobian_norm", &norms, &golden.floats("jacobian_norm"), 1e-8);
         for (filter, value, rank) in [
             ("paper:1e-3", "fi_paper", "rank_paper"),

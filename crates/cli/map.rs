@@ -222,7 +222,7 @@ impl Mapping {
         let objective = self.job.target.of(self.job.data.label(index));
         let fault = |error| in_split(error, index);
         let direction = at.direction(&objective, &self.job.filter).map_err(fault)?;
-        if direction.fisher == 0.0 {
+        if direction.log10_fisher.is_none() {
             return Ok((direction, Vec::new()));
         }
         let steps = self.job.scorer.along(image, &direction, &objective, &STEPS).map_err(fault)?;

@@ -114,7 +114,10 @@ fn score_family(
         let found = at.family(&basis, &job.target.of(label), &job.filter);
         let found = found.map_err(|error| in_split(error, index))?;
         let words = (job.target.to_string(), format!("family:{name}"), name.to_owned());
-        let direction = basis.describe(&found.direction);
+        let mut direction = basis.describe(&found.direction);
+        if found.direction_log10 != 0.0 {
+            direction = format!("1e{:+.1} x ({direction})", found.direction_log10);
+        }
         rows.push(Row { direction, ..Row::new(index, label, words, &found.score) });
         bar.inc(1);
     }

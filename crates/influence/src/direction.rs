@@ -1,11 +1,13 @@
 //! Which way a sample is sensitive: the perturbation along which the objective changes most per unit of Fisher length, and how far the
 //! first order holds along it.
 
+use std::f64::consts::LN_10;
+
 use burn::tensor::TensorData;
 use influence_autodiff::{Precision, Rows};
 use influence_manifold::{Filter, Objective, Probabilities, Scalar, influence};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::scorer::{Linearization, Scorer};
 use crate::value::value;
 
@@ -15,10 +17,16 @@ use crate::value::value;
 pub struct Direction {
     /// The direction, as the sample's elements; all zero where nothing moves the distribution.
     pub values: Vec<f64>,
-    /// df . values: change of the objective per unit of Euclidean length.
+    /// df . values: change of the objective per unit of Euclidean length; 0 below the range of f64.
     pub slope: f64,
-    /// Fisher length per unit of Euclidean length. For the exact filter, slope^2 / fisher^2 is the influence.
+    /// log10 of its size, which tells it there too; nothing where the slope is 0.
+    pub log10_slope: Option<f64>,
+    /// Fisher length per unit of Euclidean length; 0 below the range of f64. For the exact filter,
+    /// slope^2 / fisher^2 is the influence.
     pub fisher: f64,
+    /// log10 of the Fisher length, which tells it there too; nothing where the direction does not
+    /// move the distribution.
+    pub log10_fisher: Option<f64>,
 }
 
 /// What happens a step along a direction.
@@ -58,11 +66,17 @@ impl Linearization<'_> {
             let norm = values.iter().map(|x| (x / largest).powi(2)).sum::<f64>().sqrt();
             values.iter_mut().for_each(|x| *x = *x / largest / norm);
         }
-        let gradient = self.gradient(objective)?;
-        let slope = gradient.iter().zip(&values).map(|(d, x)| d * x).sum();
         let velocity = self.velocity(&values);
         let probabilities = Probabilities::new(self.logits()).map_err(|source| self.fault(source))?;
-        Ok(Direction { values, slope, fisher: fisher_length(&probabilities, &velocity) })
+        let slope = objective.log_slope(&probabilities, &velocity).map_err(|source| self.fault(source))?;
+        let fisher = probabilities.log_fisher_length(&velocity).map_err(|source| self.fault(source))?;
+        Ok(Direction {
+            values,
+            slope: slope.map_or(0.0, |(sign, log)| sign * log.exp()),
+            log10_slope: slope.map(|(_, log)| log / LN_10),
+            fisher: fisher.map_or(0.0, f64::exp),
+            log10_fisher: fisher.map(|log| log / LN_10),
+        })
     }
 
     /// J h, of the differences z_k - z_K, the last being zero.
@@ -81,20 +95,14 @@ fn products<T: Scalar>(rows: &[T], h: &[f64]) -> Vec<f64> {
     rows.chunks_exact(h.len()).map(|row| row.iter().zip(h).map(|(x, h)| x.to_f64() * h).sum()).collect()
 }
 
-/// sqrt(v^T (diag P - P P^T) v): how fast the distribution moves where the logits move by v.
-pub(crate) fn fisher_length(probabilities: &Probabilities, velocity: &[f64]) -> f64 {
-    let (values, top) = (probabilities.values(), probabilities.predicted());
-    let above = || velocity.iter().map(|v| v - velocity[top]).zip(&values);
-    let mean: f64 = above().map(|(v, p)| p * v).sum();
-    above().map(|(v, p)| p * (v - mean).powi(2)).sum::<f64>().sqrt()
-}
-
 impl Scorer {
     /// Takes steps of these Euclidean lengths from `sample` along `direction`, and compares the change of the objective with the first
     /// order. A measure of first order is honest only where the two agree.
     ///
     /// # Errors
-    /// [`Error::NoValue`](crate::Error::NoValue) for an objective that is known by its derivatives alone; as [`Scorer::logits`].
+    /// [`Error::SampleLength`] for a sample or a direction of another length than the network's
+    /// samples; [`Error::NoValue`] for an objective that is known by its derivatives alone; as
+    /// [`Scorer::logits`].
     pub fn along(
         &self,
         sample: &[f64],
@@ -102,12 +110,18 @@ impl Scorer {
         objective: &Objective,
         lengths: &[f64],
     ) -> Result<Vec<Step>> {
+        let expected: usize = self.plan().graph().sample_shape().iter().product();
+        for (what, found) in [("the sample", sample.len()), ("the direction", direction.values.len())] {
+            if found != expected {
+                return Err(Error::SampleLength { what, found, expected });
+            }
+        }
         let mut values = sample.to_vec();
         for length in lengths {
             values.extend(sample.iter().zip(&direction.values).map(|(x, d)| x + length * d));
         }
         let logits = self.logits(self.batch_of(values, lengths.len() + 1))?;
-        let fault = |source| crate::Error::Measure { sample: 0, source };
+        let fault = |source| Error::Measure { sample: 0, source };
         let at = logits.iter().map(|logits| Probabilities::new(logits).map_err(fault));
         let at: Vec<Probabilities> = at.collect::<Result<_>>()?;
         let Some((base, others)) = at.split_first() else { return Ok(Vec::new()) };

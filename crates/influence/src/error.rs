@@ -47,6 +47,16 @@ pub enum Error {
         /// That of the samples.
         expected: Vec<usize>,
     },
+    /// A sample or a direction that does not have one number an element of the network's samples.
+    #[error("{what} has {found} numbers, but the samples {expected}: give one number an element")]
+    SampleLength {
+        /// Which of them.
+        what: &'static str,
+        /// How many numbers it has.
+        found: usize,
+        /// How many elements a sample has.
+        expected: usize,
+    },
     /// Text that is no objective.
     #[error("objective '{text}': {reason}; give label, predicted, class:N, entropy or margin")]
     ObjectiveSyntax {

@@ -185,13 +185,32 @@ impl Objective {
             Self::Class(class) => Ok(vec![of_class(*class, classes, || "the objective".into())?; samples]),
             Self::Entropy => known(Single::Entropy),
             Self::Margin => known(Single::Margin),
-            Self::All(single) => known(single.clone()),
-            Self::Each(singles) => Ok(singles.iter().cloned().map(Resolved::Known).collect()),
+            Self::All(single) => {
+                single.check_classes(classes).map_err(|source| unfit("the objective".into(), 0, source))?;
+                known(single.clone())
+            }
+            Self::Each(singles) => {
+                for (sample, single) in singles.iter().enumerate() {
+                    let what = || format!("the objective of sample {sample}");
+                    single.check_classes(classes).map_err(|source| unfit(what(), sample, source))?;
+                }
+                Ok(singles.iter().cloned().map(Resolved::Known).collect())
+            }
             Self::Rows(gradients) => {
                 gradients.check(samples, shape)?;
                 Ok((0..samples).map(|sample| Resolved::Row(gradients.clone(), sample)).collect())
             }
         }
+    }
+}
+
+/// The error for an objective that does not fit the network.
+fn unfit(what: String, sample: usize, source: influence_manifold::Error) -> Error {
+    match source {
+        influence_manifold::Error::ClassOutOfRange { class, classes } => {
+            Error::ClassOutOfRange { what, class, classes }
+        }
+        source => Error::Measure { sample, source },
     }
 }
 

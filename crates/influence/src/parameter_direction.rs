@@ -3,7 +3,6 @@
 use burn::tensor::TensorData;
 use influence_manifold::{Filter, Objective, Probabilities, influence};
 
-use crate::direction::fisher_length;
 use crate::error::{Error, Result};
 use crate::perturbation::refused;
 use crate::scorer::Scorer;
@@ -14,8 +13,11 @@ use crate::scorer::Scorer;
 pub struct ParameterDirection {
     /// The tensors of the group in the model's order; all zero where nothing moves the distribution.
     pub tensors: Vec<DirectionTensor>,
-    /// Fisher length per unit of Euclidean length.
+    /// Fisher length per unit of Euclidean length; 0 below the range of f64.
     pub fisher: f64,
+    /// log10 of the Fisher length, which tells it there too; nothing where the direction does not
+    /// move the distribution.
+    pub log10_fisher: Option<f64>,
 }
 
 /// The part of one tensor.
@@ -31,8 +33,10 @@ pub struct DirectionTensor {
 }
 
 impl Scorer {
-    /// The direction G^+ df in the parameters of one group, by its place in [`Scorer::groups`], at one image `[1, ...sample]`, or its
-    /// damped form; scaled to length 1. It takes one more reverse pass, on Burn's operations.
+    /// The direction G^+ df in the parameters of one group, by its place in [`Scorer::groups`], at
+    /// one image `[1, ...sample]`, or its damped form; scaled to length 1. It takes one more
+    /// reverse pass, on Burn's operations. A group that is all zero has no relative perturbation,
+    /// and the direction 0.
     ///
     /// # Errors
     /// As [`ParameterLinearization::score`](crate::ParameterLinearization::score); [`Error::Perturbation`] for another number of images.
@@ -48,19 +52,24 @@ impl Scorer {
         let fault = |source| Error::Measure { sample: 0, source };
         let at = self.linearize_parameters(image.clone())?.next().ok_or(Error::NoSamples)??;
         let (gram, tangent) = at.plain(group)?;
-        let found =
-            influence(at.logits(), &tangent, objective, &self.scaled_filter(group)?).map_err(fault)?;
-        let c = &found.coefficients;
+        let probabilities = Probabilities::new(at.logits()).map_err(fault)?;
+        let c = if self.blocks()[group].moves() {
+            let filter = self.scaled_filter(group)?;
+            influence(at.logits(), &tangent, objective, &filter).map_err(fault)?.coefficients
+        } else {
+            vec![0.0; at.logits().len()]
+        };
         let mut velocity: Vec<f64> =
-            gram.chunks_exact(c.len() - 1).map(|row| row.iter().zip(c).map(|(m, c)| m * c).sum()).collect();
-        let length = velocity.iter().zip(c).map(|(v, c)| v * c).sum::<f64>().max(0.0).sqrt();
+            gram.chunks_exact(c.len() - 1).map(|row| row.iter().zip(&c).map(|(m, c)| m * c).sum()).collect();
+        let length = velocity.iter().zip(&c).map(|(v, c)| v * c).sum::<f64>().max(0.0).sqrt();
         let unit = if length > 0.0 { 1.0 / length } else { 0.0 };
         velocity.push(0.0);
         velocity.iter_mut().for_each(|v| *v *= unit);
-        let probabilities = Probabilities::new(at.logits()).map_err(fault)?;
         let cotangent: Vec<f64> = c.iter().map(|c| c * unit).collect();
         let tensors = self.pulled(image, &cotangent, group)?;
-        Ok(ParameterDirection { tensors, fisher: fisher_length(&probabilities, &velocity) })
+        let fisher = probabilities.log_fisher_length(&velocity).map_err(fault)?;
+        let log10_fisher = fisher.map(|log| log / std::f64::consts::LN_10);
+        Ok(ParameterDirection { tensors, fisher: fisher.map_or(0.0, f64::exp), log10_fisher })
     }
 
     /// The filter for a group whose Gram matrix is not scaled: lambda is divided by what it would be scaled by.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use burn::tensor::TensorData;
 use influence_autodiff::{ParameterGrams, Precision, SampleGrams};
-use influence_manifold::{Filter, Objective, Precision as RowPrecision, Tangent};
+use influence_manifold::{Baselines, Filter, Objective, Precision as RowPrecision, Tangent, influence};
 
 use crate::error::{Error, Result};
 use crate::perturbation::{Block, refused};
@@ -74,7 +74,8 @@ impl ParameterLinearization<'_> {
     pub fn gram(&self, group: usize) -> Option<Vec<f64>> {
         let block = self.scorer.blocks().get(group)?;
         let tensors = block.tensors.iter().map(|&tensor| self.grams.tensors[tensor].as_slice());
-        let mut sum = added(tensors)?;
+        let still = || (!block.moves()).then(|| vec![0.0; (self.grams.logits.len() - 1).pow(2)]);
+        let mut sum = added(tensors).or_else(still)?;
         sum.iter_mut().for_each(|x| *x *= block.scale);
         if let Some(of_input) = self.grams.input.as_ref().filter(|_| block.input) {
             sum.iter_mut().zip(of_input).for_each(|(sum, x)| *sum += x * self.input);
@@ -107,14 +108,20 @@ impl ParameterLinearization<'_> {
         };
         let fault = |source| Error::Measure { sample: self.grams.sample, source };
         let (engine, logits) = (self.scorer.shared_engine(), &self.grams.logits);
-        // Whatever else is known, so that a score does not depend on what the batch needed.
-        if self.short && matches!(filter, Filter::Exact { .. }) && is_full(self.scorer, block, &self.grams) {
-            return saturated(logits, objective, filter, engine, &block.name).map_err(fault);
+        // Whatever else is known, so that a score depends neither on what the batch needed nor on
+        // the way: tensors that reach every direction by themselves do so beside others that are
+        // larger by any factor.
+        let full = !objective.sees_common_shift(logits) && is_full(self.scorer, block, &self.grams, filter);
+        let at_its_bound = |of: Option<Baselines>| {
+            saturated(logits, objective, filter, engine, &block.name, of).map_err(fault)
+        };
+        if full && self.short {
+            return at_its_bound(None);
         }
         let gram = self.gram(group).ok_or_else(|| refused("its Gram matrix was not asked for".into()))?;
         let tangent = tangent(&gram, logits.len(), self.scorer.precision()).map_err(fault)?;
-        let score = Score::new(logits, &tangent, objective, filter, engine);
-        score.map(|score| score.of_group(&block.name)).map_err(fault)
+        let score = Score::new(logits, &tangent, objective, filter, engine).map_err(fault)?;
+        if full { at_its_bound(Some(score.baselines)) } else { Ok(score.of_group(&block.name)) }
     }
 }
 
@@ -158,38 +165,44 @@ fn is_cheap(scorer: &Scorer, tensor: usize) -> bool {
 /// Which tensors are needed when some are known, by their places among the perturbed ones.
 pub(crate) fn needed(scorer: &Scorer, found: &SampleGrams) -> Vec<bool> {
     let mut needed = vec![false; found.tensors.len()];
-    for block in scorer.blocks().iter().filter(|block| !is_full(scorer, block, found)) {
+    let open = |block: &&Block| block.moves() && !is_full(scorer, block, found, scorer.filter());
+    for block in scorer.blocks().iter().filter(open) {
         block.tensors.iter().for_each(|&tensor| needed[tensor] = true);
     }
     needed
 }
 
-/// Whether what the cheap tensors of a group do has rank K - 1 beyond doubt, or the group holds a free bias of the logits.
-fn is_full(scorer: &Scorer, block: &Block, found: &SampleGrams) -> bool {
+/// Whether the filter is exact and the cheap tensors of a group together have rank K - 1 beyond
+/// doubt, or the group holds a free bias of the logits.
+fn is_full(scorer: &Scorer, block: &Block, found: &SampleGrams, filter: &Filter) -> bool {
+    if !matches!(filter, Filter::Exact { .. }) || !block.moves() {
+        return false;
+    }
     if scorer.moves_logits(block) {
         return true;
     }
     let cheap = block.tensors.iter().filter(|&&tensor| is_cheap(scorer, tensor));
     let Some(sum) = added(cheap.map(|&tensor| found.tensors[tensor].as_slice())) else { return false };
-    let (classes, filter) = (found.logits.len(), scorer.filter());
-    let score = tangent(&sum, classes, scorer.precision()).and_then(|tangent| {
-        Score::new(&found.logits, &tangent, &Objective::Predicted, filter, scorer.shared_engine())
-    });
-    score.is_ok_and(|score| score.rank == classes - 1 && !score.ambiguous)
+    let (classes, objective) = (found.logits.len(), Objective::Predicted);
+    let found = tangent(&sum, classes, scorer.precision())
+        .and_then(|tangent| influence(&found.logits, &tangent, &objective, filter));
+    found.is_ok_and(|found| found.rank == classes - 1 && !found.ambiguous)
 }
 
-/// The score of what moves the logits in every direction: that of a free bias.
+/// The score of what moves the logits in every direction: that of a free bias, and what `of` says
+/// of the Jacobian, if it is known.
 pub(crate) fn saturated(
     logits: &[f64],
     objective: &Objective,
     filter: &Filter,
     engine: &Arc<str>,
     group: &Arc<str>,
+    of: Option<Baselines>,
 ) -> Result<Score, influence_manifold::Error> {
     let (classes, size) = (logits.len(), logits.len() - 1);
     let entry = |at: usize| 1.0 + f64::from(u8::from(at / size == at % size));
     let gram: Vec<f64> = (0..size * size).map(entry).collect();
     let tangent = Tangent::from_gram(&gram, classes, RowPrecision::F64)?;
     let score = Score::new(logits, &tangent, objective, filter, engine)?;
-    Ok(score.of_group(group).at_its_bound())
+    Ok(score.of_group(group).at_its_bound(of))
 }

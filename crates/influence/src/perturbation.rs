@@ -102,6 +102,14 @@ pub(crate) struct Block {
     pub(crate) scale: f64,
 }
 
+impl Block {
+    /// Whether its parameters count: not where they are all zero and the budget is relative, for no
+    /// perturbation of them is then small enough.
+    pub(crate) fn moves(&self) -> bool {
+        self.scale > 0.0
+    }
+}
+
 /// The groups of a perturbation, and all that they perturb.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Blocks {

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use influence_manifold::{
-    Baselines, Filter, Influence, Objective, Probabilities, Tangent, baselines, influence,
-};
+use influence_manifold::{Baselines, Filter, Influence, Objective, Probabilities, Tangent, measure};
 
 /// The influence of one sample's perturbation, and what is needed to read it.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,8 +32,8 @@ pub struct Score {
     pub probability: f64,
     /// The class that the network predicts.
     pub predicted: usize,
-    /// The classical measures, for comparison. NaN are those of the Jacobian where it was not needed: an exact score of parameters that
-    /// is known to be saturated.
+    /// The classical measures, for comparison. There are none of the Jacobian where it was not
+    /// needed: an exact score of parameters that is known to be saturated.
     pub baselines: Baselines,
     /// The layer, tensor or group whose perturbation this is; empty for the whole input, the whole network, or both.
     pub group: Arc<str>,
@@ -69,8 +67,8 @@ impl Score {
     ) -> Result<Self, influence_manifold::Error> {
         let probabilities = Probabilities::new(logits)?;
         let class = objective.class_of(&probabilities)?;
-        let Influence { value, log10, rank, bound, reach, outside, ambiguous, .. } =
-            influence(logits, tangent, objective, filter)?;
+        let (found, baselines) = measure(logits, tangent, objective, filter)?;
+        let Influence { value, log10, rank, bound, reach, outside, ambiguous, .. } = found;
         Ok(Self {
             value,
             log10,
@@ -82,7 +80,7 @@ impl Score {
             class,
             probability: probabilities.of(class)?,
             predicted: probabilities.predicted(),
-            baselines: baselines(logits, tangent, objective)?,
+            baselines,
             group: "".into(),
             engine: Arc::clone(engine),
         })
@@ -93,12 +91,13 @@ impl Score {
         Self { group: Arc::clone(group), ..self }
     }
 
-    /// Of any perturbation that moves the logits in as many directions: the value is its bound, and the Jacobian is not known.
-    pub(crate) fn at_its_bound(mut self) -> Self {
+    /// Of any perturbation that moves the logits in all K - 1 directions: the value is its bound,
+    /// and what `of` says of the Jacobian holds, if it is known.
+    pub(crate) fn at_its_bound(mut self, of: Option<Baselines>) -> Self {
         (self.value, self.reach) = (self.bound, if self.log10.is_some() { 1.0 } else { 0.0 });
-        self.baselines.jacobian_norm = f64::NAN;
-        self.baselines.fisher_norm = f64::NAN;
-        self.baselines.fisher_trace = f64::NAN;
+        self.baselines.jacobian_norm = of.and_then(|of| of.jacobian_norm);
+        self.baselines.fisher_norm = of.and_then(|of| of.fisher_norm);
+        self.baselines.fisher_trace = of.and_then(|of| of.fisher_trace);
         self
     }
 }

@@ -209,8 +209,11 @@ impl Scorer {
         matches!(self.filter, Filter::Exact { .. }) && self.perturbation.has_parameters()
     }
 
-    /// Whether a group holds a free bias of the logits.
+    /// Whether a group holds a free bias of the logits that counts.
     pub(crate) fn moves_logits(&self, block: &Block) -> bool {
+        if !block.moves() {
+            return false;
+        }
         let bias = self.plan().graph().output_bias();
         let places = self.plan().leaves().places();
         bias.is_some_and(|bias| block.tensors.iter().any(|&tensor| places[tensor] == bias))

@@ -55,7 +55,7 @@ impl Scores<'_> {
                 let fault = |source| Error::Measure { sample: at, source };
                 Some(known(&objectives[at]).and_then(|objective| {
                     let each = scorer.blocks().iter().map(|block| {
-                        saturated(&logits, objective, filter, scorer.shared_engine(), &block.name)
+                        saturated(&logits, objective, filter, scorer.shared_engine(), &block.name, None)
                     });
                     each.collect::<Result<_, _>>().map_err(fault)
                 }))

@@ -1,15 +1,16 @@
 //! The measures that stand beside the influence: |df|, 1/P_y - 1, entropy, margin, cross-entropy, and the largest eigenvalue
 //! and the trace of the Fisher information G = J^T (diag P - P P^T) J.
 
-use crate::influence::probabilities_of;
-use crate::{Error, Objective, Tangent, spectrum};
+use crate::influence::Sample;
+use crate::{Error, Objective, Tangent};
 
 /// Classical measures of one sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Baselines {
-    /// |df|, the Euclidean norm of the objective's gradient, in units of 1 / the perturbed quantity.
-    pub jacobian_norm: f64,
+    /// |df|, the Euclidean norm of the objective's gradient, in units of 1 / the perturbed
+    /// quantity; nothing where the Jacobian is not known, which [`baselines`] always has.
+    pub jacobian_norm: Option<f64>,
     /// 1 / P_y - 1, infinite beyond the range of `f64`.
     pub odds: f64,
     /// - sum_k P_k ln P_k, in nats.
@@ -18,10 +19,11 @@ pub struct Baselines {
     pub margin: f64,
     /// - ln P_y, in nats.
     pub cross_entropy: f64,
-    /// Largest eigenvalue of G (Zhao et al., arXiv 1810.03806).
-    pub fisher_norm: f64,
-    /// Trace of G (Shen et al., arXiv 1909.06137; Martin & Elster, arXiv 1909.05527).
-    pub fisher_trace: f64,
+    /// Largest eigenvalue of G (Zhao et al., arXiv 1810.03806); nothing as for the norm.
+    pub fisher_norm: Option<f64>,
+    /// Trace of G (Shen et al., arXiv 1909.06137; Martin & Elster, arXiv 1909.05527); nothing as
+    /// for the norm.
+    pub fisher_trace: Option<f64>,
 }
 
 /// The classical measures, y being the class of the objective, the predicted one where it names none.
@@ -34,17 +36,5 @@ pub struct Baselines {
 ///
 /// As [`influence`](crate::influence()) for the logits and the objective.
 pub fn baselines(logits: &[f64], tangent: &Tangent, objective: &Objective) -> Result<Baselines, Error> {
-    let probabilities = probabilities_of(logits, tangent)?;
-    let gradient = objective.gradient(&probabilities, tangent)?;
-    let y = objective.class_of(&probabilities)?;
-    let spectrum = spectrum::eigenvalues(&probabilities, tangent)?;
-    Ok(Baselines {
-        jacobian_norm: spectrum::gradient_norm(&probabilities, tangent, &gradient),
-        odds: probabilities.log_odds_against(y)?.exp(),
-        entropy: probabilities.entropy(),
-        margin: probabilities.margin(y)?,
-        cross_entropy: -probabilities.logs()[y],
-        fisher_norm: spectrum[0],
-        fisher_trace: spectrum.iter().sum(),
-    })
+    Sample::new(logits, tangent, objective)?.baselines()
 }

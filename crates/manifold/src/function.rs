@@ -34,6 +34,12 @@ impl Costs {
         &self.0
     }
 
+    /// Refuses another number of costs than classes.
+    pub(crate) fn check_classes(&self, classes: usize) -> Result<(), Error> {
+        let found = self.0.len();
+        if found == classes { Ok(()) } else { Err(wrong_length("the list of costs", classes, found)) }
+    }
+
     /// The numbers as bits.
     fn bits(&self) -> impl Iterator<Item = u64> + '_ {
         self.0.iter().map(|cost| cost.to_bits())

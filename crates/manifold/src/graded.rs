@@ -13,10 +13,13 @@
 //! This is the rank-revealing decomposition of Demmel et al. (Linear Algebra Appl. 299, 1999), and keeps what QR with
 //! column pivoting on sorted rows keeps (Cox & Higham, BIT 38, 1998) without its range of exponents.
 
+mod loss;
+
 use faer::Mat;
 
 use crate::dense::qr_factor;
 use crate::gradient::LogitGradient;
+use loss::Doubt;
 
 /// The rows of A and their weights: K class rows [1 | X_k], then further rows [0 | X_i].
 #[derive(Debug)]
@@ -25,9 +28,9 @@ pub(crate) struct GradedRows {
     pub(crate) rows: Mat<f64>,
     /// omega: n.
     pub(crate) log_weights: Vec<f64>,
-    /// Absolute error of the entries of each row.
+    /// Absolute error of the entries of each column; that of the constant one is zero.
     pub(crate) errors: Vec<f64>,
-    /// K.
+    /// K: the class rows alone have errors, those below them are exact.
     pub(crate) classes: usize,
 }
 
@@ -39,89 +42,91 @@ pub(crate) struct GradedSolution {
     /// A z e^-`log_scale`, its class rows up to a common constant.
     pub(crate) image: Vec<f64>,
     pub(crate) log_scale: f64,
-    /// Estimated relative error of x from the errors of the rows.
+    /// Estimated relative error of x^T x from the errors of the columns.
     pub(crate) loss: f64,
 }
 
-/// One column of L with its pivot row.
+/// One column of L with its pivot.
 #[derive(Debug)]
 struct Column {
     pivot: usize,
+    /// The column of X that was eliminated.
+    of: usize,
     /// L_i: one at the pivot, zero at rows that were pivots before.
     entries: Vec<f64>,
-    /// Absolute errors of the entries.
-    errors: Vec<f64>,
 }
 
 /// Rows and columns not yet eliminated.
 struct Elimination {
+    /// In the open rows, what is left of X; in a former pivot's row, that of U in the columns which
+    /// were open then.
     rows: Mat<f64>,
     log_weights: Vec<f64>,
-    errors: Vec<f64>,
+    /// Column s: how much of the s-th pivot's row was taken off each row that is still open, n x m.
+    taken: Mat<f64>,
     open_rows: Vec<usize>,
     open_columns: Vec<usize>,
-    loss: f64,
 }
 
 /// Solves the weighted least-squares problem for the gradient d of an objective, which acts on the class rows.
 pub(crate) fn solve(problem: GradedRows, gradient: &LogitGradient) -> GradedSolution {
-    let (log_weights, classes) = (problem.log_weights.clone(), problem.classes);
+    let GradedRows { rows, log_weights, errors, classes } = problem;
     let top = heaviest(&log_weights[..classes]);
-    let mut elimination = Elimination::begin(problem, top);
-    let columns: Vec<Column> = std::iter::from_fn(|| elimination.step()).collect();
-    let (right, log_right, error) = right_hand_side(&columns, &log_weights, gradient);
-    let factor = qr_factor(scaled(&columns, &log_weights, classes, top));
+    let mut elimination = Elimination::begin(rows, log_weights, classes, top);
+    let mut columns: Vec<Column> = Vec::with_capacity(errors.len());
+    while let Some(column) = elimination.step(&columns) {
+        columns.push(column);
+    }
+    let log_weights = &elimination.log_weights;
+    let (right, log_right) = right_hand_side(&columns, log_weights, gradient);
+    let factor = qr_factor(scaled(&columns, log_weights, classes, top));
     let x = forward(&factor, &right);
     let squared: f64 = x.iter().map(|v| v * v).sum();
-    let (image, log_image) = image(&columns, &log_weights, &backward(&factor, &x));
-    GradedSolution {
-        log_value: (squared > 0.0).then(|| 2.0 * log_right + squared.ln()),
-        image,
-        log_scale: log_right + log_image,
-        loss: elimination.loss.max(if squared > 0.0 { error / squared.sqrt() } else { 0.0 }),
-    }
+    let (lightened, log_image) = lightened(&columns, log_weights, &backward(&factor, &x));
+    let image = image(&columns, log_weights.len(), &lightened);
+    let log_scale = log_right + log_image;
+    let log_value = (squared > 0.0).then(|| 2.0 * log_right + squared.ln());
+    let doubt =
+        Doubt { elimination: &elimination, columns: &columns, errors: &errors, classes, top, gradient };
+    let loss = doubt.loss(factor.as_ref(), &lightened, &image, log_scale, log_value);
+    GradedSolution { log_value, image, log_scale, loss }
 }
 
 impl Elimination {
     /// Takes the constant column out on the heaviest class row.
-    fn begin(problem: GradedRows, top: usize) -> Self {
-        let GradedRows { mut rows, log_weights, mut errors, classes } = problem;
+    fn begin(mut rows: Mat<f64>, log_weights: Vec<f64>, classes: usize, top: usize) -> Self {
         for j in 0..rows.ncols() {
             let column = rows.col_as_slice_mut(j);
             let level = column[top];
             column[..classes].iter_mut().for_each(|value| *value -= level);
         }
-        let level = errors[top];
-        errors[..classes].iter_mut().for_each(|error| *error += level);
         let open_rows = (0..log_weights.len()).filter(|i| *i != top).collect();
         let open_columns = (0..rows.ncols()).collect();
-        Self { rows, log_weights, errors, open_rows, open_columns, loss: 0.0 }
+        let taken = Mat::zeros(rows.nrows(), rows.ncols());
+        Self { rows, log_weights, taken, open_rows, open_columns }
     }
 
     /// Eliminates one column on the largest weighted entry that is left; nothing when all are zero.
-    fn step(&mut self) -> Option<Column> {
-        let (pivot, column) = self.largest_entry()?;
-        let value = self.rows[(pivot, column)];
-        self.record_loss(pivot, value);
-        let pivot_error = self.errors[pivot];
+    fn step(&mut self, before: &[Column]) -> Option<Column> {
+        let (pivot, of) = self.largest_entry()?;
+        let value = self.rows[(pivot, of)];
         self.open_rows.retain(|i| *i != pivot);
-        self.open_columns.retain(|j| *j != column);
-        let n = self.log_weights.len();
-        let (mut entries, mut errors) = (vec![0.0; n], vec![0.0; n]);
+        self.open_columns.retain(|j| *j != of);
+        let mut entries = vec![0.0; self.log_weights.len()];
         entries[pivot] = 1.0;
         for &i in &self.open_rows {
-            entries[i] = self.rows[(i, column)] / value;
-            self.errors[i] += entries[i].abs() * pivot_error;
-            errors[i] = self.errors[i] / value.abs();
+            entries[i] = self.rows[(i, of)] / value;
         }
         for &j in &self.open_columns {
-            let target = self.rows.col_as_slice_mut(j);
-            let level = target[pivot];
-            for &i in &self.open_rows {
-                target[i] -= entries[i] * level;
-            }
+            take_off(self.rows.col_as_slice_mut(j), pivot, &entries, &self.open_rows);
         }
-        Some(Column { pivot, entries, errors })
+        // The pivot's row had itself lost something of the pivots before it.
+        for s in 0..before.len() {
+            take_off(self.taken.col_as_slice_mut(s), pivot, &entries, &self.open_rows);
+        }
+        let own = self.taken.col_as_slice_mut(before.len());
+        self.open_rows.iter().for_each(|&i| own[i] = entries[i]);
+        Some(Column { pivot, of, entries })
     }
 
     /// Row and column of the largest e^omega |X|.
@@ -145,12 +150,13 @@ impl Elimination {
         }
         best.map(|(i, _, j)| (i, j))
     }
+}
 
-    /// Relative error of the pivot: the largest weighted error of a row that is left, over the weighted pivot.
-    fn record_loss(&mut self, pivot: usize, value: f64) {
-        let ratio = |i: usize| (self.log_weights[i] - self.log_weights[pivot] + self.errors[i].ln()).exp();
-        let largest = self.open_rows.iter().map(|i| ratio(*i)).fold(0.0, f64::max);
-        self.loss = self.loss.max(largest / value.abs());
+/// Takes the pivot's value off the open rows, `entries` times.
+fn take_off(column: &mut [f64], pivot: usize, entries: &[f64], open_rows: &[usize]) {
+    let level = column[pivot];
+    for &i in open_rows {
+        column[i] -= entries[i] * level;
     }
 }
 
@@ -181,12 +187,9 @@ fn scaled(columns: &[Column], log_weights: &[f64], classes: usize, top: usize) -
     })
 }
 
-/// diag(e^-omega_pivot) L^T d and its error, both over e^(the second result); first the constant column's, which is zero.
-fn right_hand_side(
-    columns: &[Column],
-    log_weights: &[f64],
-    gradient: &LogitGradient,
-) -> (Vec<f64>, f64, f64) {
+/// diag(e^-omega_pivot) L^T d over e^(the second result); first the constant column's, which is
+/// zero.
+fn right_hand_side(columns: &[Column], log_weights: &[f64], gradient: &LogitGradient) -> (Vec<f64>, f64) {
     let exponent = |column: &Column, i: usize| gradient.log_abs[i] - log_weights[column.pivot];
     let classes = gradient.log_abs.len();
     let mut log_scale = f64::NEG_INFINITY;
@@ -196,26 +199,18 @@ fn right_hand_side(
         }
     }
     let mut right = vec![0.0; columns.len() + 1];
-    let mut largest_error = 0.0_f64;
-    if log_scale.is_finite() {
-        for (column, target) in columns.iter().zip(&mut right[1..]) {
-            let mut error = 0.0;
-            for i in 0..classes {
-                let power = (exponent(column, i) - log_scale).exp();
-                // An entry of zero may meet a power beyond f64.
-                *target += if column.entries[i] == 0.0 {
-                    0.0
-                } else {
-                    gradient.signs[i] * column.entries[i] * power
-                };
-                error += if column.errors[i] == 0.0 { 0.0 } else { column.errors[i] * power };
-                let own = (gradient.log_error - log_weights[column.pivot] - log_scale).exp();
-                error += if column.entries[i] == 0.0 { 0.0 } else { column.entries[i].abs() * own };
-            }
-            largest_error = largest_error.max(error);
-        }
+    if !log_scale.is_finite() {
+        return (right, 0.0);
     }
-    (right, if log_scale.is_finite() { log_scale } else { 0.0 }, largest_error)
+    for (column, target) in columns.iter().zip(&mut right[1..]) {
+        // An entry of zero may meet a power beyond f64.
+        let entry = |i: usize| match column.entries[i] {
+            0.0 => 0.0,
+            entry => gradient.signs[i] * entry * (exponent(column, i) - log_scale).exp(),
+        };
+        *target = (0..classes).map(entry).sum();
+    }
+    (right, log_scale)
 }
 
 /// R^-T b.
@@ -238,15 +233,22 @@ fn backward(factor: &Mat<f64>, right: &[f64]) -> Vec<f64> {
     x
 }
 
-/// L diag(e^-omega_pivot) u over e^(the second result), without the constant column.
-fn image(columns: &[Column], log_weights: &[f64], u: &[f64]) -> (Vec<f64>, f64) {
-    let terms = || columns.iter().zip(&u[1..]).filter(|(_, u)| **u != 0.0);
-    let exponents = terms().map(|(column, u)| u.abs().ln() - log_weights[column.pivot]);
-    let log_scale = exponents.fold(f64::NEG_INFINITY, f64::max);
-    let mut image = vec![0.0; log_weights.len()];
-    for (column, u) in terms() {
-        let factor = u.signum() * (u.abs().ln() - log_weights[column.pivot] - log_scale).exp();
+/// diag(e^-omega_pivot) u over e^(the second result), without the constant column.
+fn lightened(columns: &[Column], log_weights: &[f64], u: &[f64]) -> (Vec<f64>, f64) {
+    let exponent = |column: &Column, u: f64| u.abs().ln() - log_weights[column.pivot];
+    let terms = || columns.iter().zip(&u[1..]);
+    let log_scale = terms().map(|(column, u)| exponent(column, *u)).fold(f64::NEG_INFINITY, f64::max);
+    if !log_scale.is_finite() {
+        return (vec![0.0; columns.len()], 0.0);
+    }
+    (terms().map(|(column, u)| u.signum() * (exponent(column, *u) - log_scale).exp()).collect(), log_scale)
+}
+
+/// L times that.
+fn image(columns: &[Column], rows: usize, lightened: &[f64]) -> Vec<f64> {
+    let mut image = vec![0.0; rows];
+    for (column, factor) in columns.iter().zip(lightened) {
         image.iter_mut().zip(&column.entries).for_each(|(image, entry)| *image += entry * factor);
     }
-    (image, if log_scale.is_finite() { log_scale } else { 0.0 })
+    image
 }

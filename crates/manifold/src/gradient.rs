@@ -5,10 +5,12 @@
 //! of the predicted class is E (g_top - g), a sum over the others, and never a difference of g_top and a mean that equals it.
 
 use crate::row::Row;
-use crate::{Error, Objective, Probabilities, Tangent};
+use crate::{Error, Objective, Precision, Probabilities, Tangent};
 
 /// Largest |sum_k dh_k| / sum_k |dh_k| that counts as zero.
 pub const ZERO_SUM: f64 = 1e-10;
+/// Roundings of numbers of the order of one, for each class, that a sum of probabilities may hold.
+const SUM_ROUNDOFFS: f64 = 4.0;
 
 /// dh, the gradient of the objective in the logits: dh_k = sign_k exp(log_abs_k), its sum zero.
 #[derive(Debug, Clone)]
@@ -43,17 +45,14 @@ impl LogitGradient {
     }
 
     /// h = - sum_k P_k ln P_k: dh_k = -P_k (ln P_k + H), |w|^2 = Var ln P.
-    pub(crate) fn entropy(probabilities: &Probabilities) -> Result<Self, Error> {
+    pub(crate) fn entropy(probabilities: &Probabilities) -> Self {
         let costs: Vec<f64> = probabilities.logits().iter().map(|z| -z).collect();
         Self::costs(probabilities, &costs)
     }
 
     /// h = E c = sum_k P_k c_k: dh_k = P_k (c_k - E c), |w|^2 = Var c.
-    pub(crate) fn costs(probabilities: &Probabilities, costs: &[f64]) -> Result<Self, Error> {
+    pub(crate) fn costs(probabilities: &Probabilities, costs: &[f64]) -> Self {
         let classes = probabilities.classes();
-        if costs.len() != classes {
-            return Err(crate::error::wrong_length("the list of costs", classes, costs.len()));
-        }
         let logs = probabilities.logs();
         let (above, log_above) = deviation_of_predicted(probabilities, costs);
         let level = costs[probabilities.predicted()];
@@ -69,7 +68,7 @@ impl LogitGradient {
             log_abs.push(log + log_deviation);
             signs.push(sign);
         }
-        Ok(Self::bounded(probabilities, log_abs, signs, f64::NEG_INFINITY))
+        Self::bounded(probabilities, log_abs, signs, f64::NEG_INFINITY)
     }
 
     /// From numbers that add up to zero, times e^`log_scale`: that of the predicted class is taken from the others.
@@ -82,6 +81,20 @@ impl LogitGradient {
         let log_abs = (0..dh.len()).map(|k| entry(k).abs().ln() + unit.ln() + log_scale).collect();
         let signs = (0..dh.len()).map(|k| entry(k).signum()).collect();
         Self::bounded(probabilities, log_abs, signs, error.ln() + log_scale)
+    }
+
+    /// dh . v as its sign and ln of its size; nothing where it is 0. The predicted class's own
+    /// term, whose dh is the largest, is made of the others' by taking its velocity off.
+    pub(crate) fn log_slope(&self, velocity: &[f64], predicted: usize) -> Option<(f64, f64)> {
+        let above = velocity.iter().map(|v| v - velocity[predicted]).zip(&self.signs).zip(&self.log_abs);
+        let terms: Vec<(f64, f64)> =
+            above.map(|((v, sign), log)| (sign * v.signum(), log + v.abs().ln())).collect();
+        let largest = terms.iter().map(|term| term.1).fold(f64::NEG_INFINITY, f64::max);
+        if largest == f64::NEG_INFINITY {
+            return None;
+        }
+        let sum: f64 = terms.iter().map(|(sign, log)| sign * (log - largest).exp()).sum();
+        (sum != 0.0).then(|| (sum.signum(), sum.abs().ln() + largest))
     }
 
     /// With its bound sum_k dh_k^2 / P_k.
@@ -136,26 +149,39 @@ pub(crate) struct FreeGradient {
     pub(crate) row: Row,
 }
 
-/// sum_k dh_k, what a constant added to all logits does to h; nothing where it is 0 but for rounding.
-pub(crate) fn common_shift(dh: &[f64]) -> Option<f64> {
-    let largest = dh.iter().fold(0.0_f64, |largest, d| largest.max(d.abs()));
-    let unit = if largest > 0.0 { largest } else { 1.0 };
-    let sum: f64 = dh.iter().map(|d| d / unit).sum();
-    let magnitudes: f64 = dh.iter().map(|d| (d / unit).abs()).sum();
-    (sum.abs() > ZERO_SUM * magnitudes).then_some(sum * unit)
+/// What sum_k dh_k says: how h changes with a constant added to all logits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum CommonShift {
+    /// Not at all: the sum is 0 but for rounding.
+    None,
+    /// By the sum.
+    Sum(f64),
+    /// The sum is not small beside the entries, but all of them together are no more than the
+    /// rounding of probabilities.
+    Unknown(f64),
+}
+
+impl CommonShift {
+    /// Of dh.
+    pub(crate) fn of(dh: &[f64]) -> Self {
+        let largest = dh.iter().fold(0.0_f64, |largest, d| largest.max(d.abs()));
+        let unit = if largest > 0.0 { largest } else { 1.0 };
+        let sum: f64 = dh.iter().map(|d| d / unit).sum();
+        let magnitudes: f64 = dh.iter().map(|d| (d / unit).abs()).sum();
+        if sum.abs() <= ZERO_SUM * magnitudes {
+            return Self::None;
+        }
+        let rounding = SUM_ROUNDOFFS * dh.len() as f64 * Precision::F64.unit_roundoff();
+        let sum = sum * unit;
+        if sum.abs() <= rounding { Self::Unknown(sum) } else { Self::Sum(sum) }
+    }
 }
 
 impl Gradient {
-    /// Of h(z): where sum_k dh_k = s is not zero, e = s J^T 1 / K, what a common shift of the logits contributes.
-    pub(crate) fn of_logits(
-        probabilities: &Probabilities,
-        tangent: &Tangent,
-        dh: &[f64],
-        objective: &Objective,
-    ) -> Result<Self, Error> {
-        let Some(sum) = common_shift(dh) else {
-            return Ok(Self::OfProbabilities(LogitGradient::plain(probabilities, dh, 0.0, 0.0)));
-        };
+    /// Of h(z) with sum_k dh_k = s not zero: e = s J^T 1 / K, what a common shift of the logits
+    /// contributes.
+    pub(crate) fn of_logits(tangent: &Tangent, dh: &[f64], objective: &Objective) -> Result<Self, Error> {
+        let sum: f64 = dh.iter().sum();
         let common =
             tangent.common().ok_or_else(|| Error::CommonShift { objective: objective.to_string(), sum })?;
         let mean = sum / dh.len() as f64;
@@ -166,11 +192,8 @@ impl Gradient {
 
     /// Of any function of omega.
     pub(crate) fn of_row(row: &Row, tangent: &Tangent) -> Result<Self, Error> {
-        let (found, expected) = (row.product.len(), tangent.classes());
-        if found != expected {
-            return Err(Error::ClassMismatch { what: "a row", found, expected });
-        }
-        Ok(Self::Free(FreeGradient { dh: vec![0.0; found], row: row.clone() }))
+        row.check_classes(tangent.classes())?;
+        Ok(Self::Free(FreeGradient { dh: vec![0.0; row.product.len()], row: row.clone() }))
     }
 }
 

@@ -8,7 +8,7 @@
 
 use crate::filters::{Outcome, exact::exact, paper::paper, tikhonov::tikhonov};
 use crate::gradient::Gradient;
-use crate::{Error, Filter, Objective, Probabilities, Scalar, Tangent, error, spectrum};
+use crate::{Baselines, Error, Filter, Objective, Probabilities, Scalar, Tangent, error, spectrum};
 
 /// Logarithms beyond this would take a coefficient out of the range of `f64`.
 const LARGEST_EXPONENT: f64 = 690.0;
@@ -67,33 +67,100 @@ pub fn influence(
     objective: &Objective,
     filter: &Filter,
 ) -> Result<Influence, Error> {
+    let filter = checked(objective, filter)?;
+    Sample::new(logits, tangent, objective)?.influence(filter)
+}
+
+/// [`influence`] and [`baselines`](crate::baselines()) of one sample together, which share the
+/// probabilities, the gradient and the spectrum.
+///
+/// # Shapes
+///
+/// `logits`: `[K]`; `tangent` of K classes.
+///
+/// # Errors
+///
+/// As [`influence`].
+pub fn measure(
+    logits: &[f64],
+    tangent: &Tangent,
+    objective: &Objective,
+    filter: &Filter,
+) -> Result<(Influence, Baselines), Error> {
+    let filter = checked(objective, filter)?;
+    let sample = Sample::new(logits, tangent, objective)?;
+    Ok((sample.influence(filter)?, sample.baselines()?))
+}
+
+/// The filter, if its arguments are in range and it is defined for the objective.
+fn checked(objective: &Objective, filter: &Filter) -> Result<Filter, Error> {
     let filter = filter.validated()?;
     filter.check_objective(objective)?;
-    let probabilities = probabilities_of(logits, tangent)?;
-    let (gradient, log_bound, log_outside) = match objective.gradient(&probabilities, tangent)? {
-        Gradient::OfProbabilities(gradient) => {
-            let log_bound = gradient.log_bound;
-            (gradient, log_bound, f64::NEG_INFINITY)
-        }
-        Gradient::Free(gradient) => {
-            let rank = tangent.rank(tolerance(&filter, tangent)).rank;
-            let (gradient, log_outside) = gradient.reduced(&probabilities, tangent, rank)?;
-            (gradient, f64::INFINITY, log_outside)
-        }
-    };
-    let mut outcome = match filter {
-        Filter::Exact { tolerance } => exact(&probabilities, tangent, &gradient, tolerance)?,
-        Filter::Paper { epsilon, rank_epsilon } => {
-            let class = objective.class_of(&probabilities)?;
-            paper(&probabilities, tangent, class, epsilon, rank_epsilon)?
-        }
-        Filter::Tikhonov { lambda } => tikhonov(&probabilities, tangent, &gradient, lambda),
-    };
-    if let Filter::Tikhonov { lambda } = filter {
-        outcome.add(log_outside - lambda.ln());
+    Ok(filter)
+}
+
+/// One sample and one objective, and what every measure of them takes.
+pub(crate) struct Sample<'a> {
+    probabilities: Probabilities,
+    tangent: &'a Tangent,
+    objective: &'a Objective,
+    gradient: Gradient,
+    /// Eigenvalues of Gamma.
+    spectrum: Vec<f64>,
+}
+
+impl<'a> Sample<'a> {
+    pub(crate) fn new(logits: &[f64], tangent: &'a Tangent, objective: &'a Objective) -> Result<Self, Error> {
+        let probabilities = probabilities_of(logits, tangent)?;
+        let gradient = objective.gradient(&probabilities, tangent)?;
+        let spectrum = spectrum::eigenvalues(&probabilities, tangent)?;
+        Ok(Self { probabilities, tangent, objective, gradient, spectrum })
     }
-    let spectrum = spectrum::eigenvalues(&probabilities, tangent)?;
-    Ok(Influence::new(outcome, log_bound, log_outside, spectrum))
+
+    fn influence(&self, filter: Filter) -> Result<Influence, Error> {
+        let Self { probabilities, tangent, objective, .. } = self;
+        let reduced;
+        let (gradient, log_bound, log_outside) = match &self.gradient {
+            Gradient::OfProbabilities(gradient) => {
+                let log_bound = gradient.log_bound;
+                (gradient, log_bound, f64::NEG_INFINITY)
+            }
+            Gradient::Free(gradient) => {
+                let rank = tangent.rank(tolerance(&filter, tangent)).rank;
+                let (of_logits, log_outside) = gradient.reduced(probabilities, tangent, rank)?;
+                reduced = of_logits;
+                (&reduced, f64::INFINITY, log_outside)
+            }
+        };
+        let mut outcome = match filter {
+            Filter::Exact { tolerance } => exact(probabilities, tangent, gradient, tolerance)?,
+            Filter::Paper { epsilon, rank_epsilon } => {
+                let class = objective.class_of(probabilities)?;
+                paper(probabilities, tangent, class, epsilon, rank_epsilon)?
+            }
+            Filter::Tikhonov { lambda } => tikhonov(probabilities, tangent, gradient, lambda),
+        };
+        if let Filter::Tikhonov { lambda } = filter {
+            outcome.add(log_outside - lambda.ln());
+        }
+        Ok(Influence::new(outcome, log_bound, log_outside, self.spectrum.clone()))
+    }
+
+    /// The classical measures, y being the class of the objective, the predicted one where it names
+    /// none.
+    pub(crate) fn baselines(&self) -> Result<Baselines, Error> {
+        let probabilities = &self.probabilities;
+        let y = self.objective.class_of(probabilities)?;
+        Ok(Baselines {
+            jacobian_norm: Some(spectrum::gradient_norm(probabilities, self.tangent, &self.gradient)),
+            odds: probabilities.log_odds_against(y)?.exp(),
+            entropy: probabilities.entropy(),
+            margin: probabilities.margin(y)?,
+            cross_entropy: -probabilities.logs()[y],
+            fisher_norm: Some(self.spectrum[0]),
+            fisher_trace: Some(self.spectrum.iter().sum()),
+        })
+    }
 }
 
 /// The relative tolerance by which the filter decides the rank.

@@ -52,7 +52,7 @@ pub use error::Error;
 pub use filter::{Filter, PAPER_EPSILON};
 pub use function::{Costs, GradientFunction};
 pub use gradient::ZERO_SUM;
-pub use influence::{Influence, influence};
+pub use influence::{Influence, influence, measure};
 pub use maps::{Channels, Map, PixelTangent, Region};
 pub use objective::Objective;
 pub use precision::{

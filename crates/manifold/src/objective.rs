@@ -14,7 +14,8 @@
 
 use std::fmt;
 
-use crate::gradient::{Gradient, LogitGradient, common_shift};
+use crate::error::wrong_length;
+use crate::gradient::{CommonShift, Gradient, LogitGradient};
 use crate::{Costs, Error, GradientFunction, Probabilities, Row, Tangent};
 
 /// The function of the output whose change is measured.
@@ -112,6 +113,22 @@ impl Objective {
         }
     }
 
+    /// Refuses what does not fit a network of so many classes, before any sample is looked at.
+    ///
+    /// # Errors
+    ///
+    /// No such class; costs or a row of another number of classes.
+    pub fn check_classes(&self, classes: usize) -> Result<(), Error> {
+        match self {
+            Self::NegLogProbability { class } | Self::MarginOf { class } if *class >= classes => {
+                Err(Error::ClassOutOfRange { class: *class, classes })
+            }
+            Self::ExpectedCost(costs) => costs.check_classes(classes),
+            Self::Row(row) => row.check_classes(classes),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether f is -log P of a class, which [`Filter::Paper`](crate::Filter::Paper) asks for.
     pub const fn is_neg_log_probability(&self) -> bool {
         matches!(self, Self::NegLogProbability { .. } | Self::Predicted)
@@ -123,7 +140,64 @@ impl Objective {
     pub fn sees_common_shift(&self, logits: &[f64]) -> bool {
         let Self::Logits(function) = self else { return false };
         let dh = Probabilities::new(logits).and_then(|probabilities| function.at(&probabilities));
-        dh.is_ok_and(|dh| common_shift(&dh).is_some())
+        dh.is_ok_and(|dh| matches!(CommonShift::of(&dh), CommonShift::Sum(_)))
+    }
+
+    /// df / dt where the logits move by `velocity` in t, as its sign and ln of its size, for the
+    /// size may lie beyond the range of `f64`; nothing where it is 0.
+    ///
+    /// # Shapes
+    ///
+    /// `velocity`: `[K]`.
+    ///
+    /// # Errors
+    ///
+    /// Another length; as [`influence`](crate::influence()) for the objective, which must be a
+    /// function of the probabilities.
+    pub fn log_slope(
+        &self,
+        probabilities: &Probabilities,
+        velocity: &[f64],
+    ) -> Result<Option<(f64, f64)>, Error> {
+        if velocity.len() != probabilities.classes() {
+            let what = "the velocity of the logits";
+            return Err(wrong_length(what, probabilities.classes(), velocity.len()));
+        }
+        let gradient = self.logit_gradient(probabilities)?;
+        let gradient = gradient.ok_or_else(|| Error::NoWindows { objective: self.to_string() })?;
+        Ok(gradient.log_slope(velocity, probabilities.predicted()))
+    }
+
+    /// dh, where f is a function of the probabilities.
+    pub(crate) fn logit_gradient(
+        &self,
+        probabilities: &Probabilities,
+    ) -> Result<Option<LogitGradient>, Error> {
+        let class = self.class_of(probabilities)?;
+        self.check_classes(probabilities.classes())?;
+        Ok(Some(match self {
+            Self::NegLogProbability { .. } | Self::Predicted => {
+                LogitGradient::neg_log_probability(probabilities, class)?
+            }
+            Self::Entropy => LogitGradient::entropy(probabilities),
+            Self::Margin | Self::MarginOf { .. } => LogitGradient::margin(probabilities, class),
+            Self::ExpectedCost(costs) => LogitGradient::costs(probabilities, costs.values()),
+            Self::Probabilities(function) => {
+                let derivatives = Costs::new(function.at(probabilities)?)?;
+                LogitGradient::costs(probabilities, derivatives.values())
+            }
+            Self::Logits(function) => {
+                let dh = function.at(probabilities)?;
+                match CommonShift::of(&dh) {
+                    CommonShift::None => LogitGradient::plain(probabilities, &dh, 0.0, 0.0),
+                    CommonShift::Sum(_) => return Ok(None),
+                    CommonShift::Unknown(sum) => {
+                        return Err(Error::RoundedGradient { objective: self.to_string(), sum });
+                    }
+                }
+            }
+            Self::Row(_) => return Ok(None),
+        }))
     }
 
     /// The gradient at these probabilities; tangent data for what common shifts of the logits do.
@@ -132,24 +206,14 @@ impl Objective {
         probabilities: &Probabilities,
         tangent: &Tangent,
     ) -> Result<Gradient, Error> {
-        let class = self.class_of(probabilities)?;
-        let gradient = match self {
-            Self::NegLogProbability { .. } | Self::Predicted => {
-                LogitGradient::neg_log_probability(probabilities, class)
-            }
-            Self::Entropy => LogitGradient::entropy(probabilities),
-            Self::Margin | Self::MarginOf { .. } => Ok(LogitGradient::margin(probabilities, class)),
-            Self::ExpectedCost(costs) => LogitGradient::costs(probabilities, costs.values()),
-            Self::Probabilities(function) => {
-                let derivatives = Costs::new(function.at(probabilities)?)?;
-                LogitGradient::costs(probabilities, derivatives.values())
-            }
-            Self::Logits(function) => {
-                return Gradient::of_logits(probabilities, tangent, &function.at(probabilities)?, self);
-            }
-            Self::Row(row) => return Gradient::of_row(row, tangent),
-        };
-        gradient.map(Gradient::OfProbabilities)
+        if let Some(gradient) = self.logit_gradient(probabilities)? {
+            return Ok(Gradient::OfProbabilities(gradient));
+        }
+        match self {
+            Self::Row(row) => Gradient::of_row(row, tangent),
+            Self::Logits(function) => Gradient::of_logits(tangent, &function.at(probabilities)?, self),
+            _ => Err(Error::NoWindows { objective: self.to_string() }),
+        }
     }
 }
 

@@ -17,6 +17,9 @@ pub const GRAM_RESOLUTION: f64 = 2e-8;
 pub const NOISE_ROUNDOFFS: f64 = 100.0;
 /// Roundoffs, relative to the norm of J before centring, which centring can turn into a singular value.
 const CENTRING_ROUNDOFFS: f64 = 4.0;
+/// Roundings that an entry may hold, of the decomposition and the elimination together. Fewer let
+/// values pass whose error is up to three times the one allowed.
+pub(crate) const ROUNDINGS: f64 = 4.0;
 /// A singular value within this factor of the tolerance makes the rank ambiguous.
 pub const AMBIGUOUS_FACTOR: f64 = 10.0;
 

@@ -3,7 +3,8 @@
 //! Nothing here is computed as 1 - P: a confident network has P_y = 1 to the last bit where 1 - P_y is 1e-18.
 
 use crate::Error;
-use crate::error::check_finite;
+use crate::error::{check_finite, wrong_length};
+use crate::filters::log_add;
 
 /// The softmax of one sample's logits, kept as logarithms.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,6 +109,41 @@ impl Probabilities {
     /// H = - sum_k P_k ln P_k in nats; a class with P = 0 adds nothing.
     pub fn entropy(&self) -> f64 {
         self.logs.iter().map(|l| -l * l.exp()).sum()
+    }
+
+    /// ln sqrt(v^T (diag P - P P^T) v): how fast the distribution moves where the logits move by v,
+    /// its Fisher length; nothing where it does not. Terms with P below the range of `f64` count.
+    ///
+    /// # Shapes
+    ///
+    /// `velocity`: `[K]`.
+    ///
+    /// # Errors
+    ///
+    /// Another length.
+    pub fn log_fisher_length(&self, velocity: &[f64]) -> Result<Option<f64>, Error> {
+        if velocity.len() != self.classes() {
+            return Err(wrong_length("the velocity of the logits", self.classes(), velocity.len()));
+        }
+        // From the predicted class, whose own deviation from the mean is the mean itself: nothing
+        // cancels.
+        let above: Vec<f64> = velocity.iter().map(|v| v - velocity[self.predicted]).collect();
+        let part = |sign: f64| {
+            let terms = above.iter().zip(&self.logs).filter(move |(v, _)| **v * sign > 0.0);
+            terms.map(|(v, l)| l + v.abs().ln()).fold(f64::NEG_INFINITY, log_add)
+        };
+        let (more, less) = (part(1.0), part(-1.0));
+        let larger = more.max(less);
+        if larger == f64::NEG_INFINITY {
+            return Ok(None);
+        }
+        let mean = (more - larger).exp() - (less - larger).exp();
+        let log_mean = larger + mean.abs().ln();
+        let deviation = |v: f64| {
+            if v == 0.0 { log_mean } else { (v - mean * larger.exp()).abs().ln() }
+        };
+        let squares = above.iter().zip(&self.logs).map(|(v, l)| l + 2.0 * deviation(*v));
+        Ok(Some(0.5 * squares.fold(f64::NEG_INFINITY, log_add)))
     }
 
     /// Refuses a class which the logits lack.

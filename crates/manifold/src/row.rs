@@ -101,6 +101,12 @@ impl Row {
         self.norm
     }
 
+    /// Refuses a row of another number of classes.
+    pub(crate) fn check_classes(&self, expected: usize) -> Result<(), Error> {
+        let found = self.product.len();
+        if found == expected { Ok(()) } else { Err(Error::ClassMismatch { what: "a row", found, expected }) }
+    }
+
     /// df times `factor`.
     pub(crate) fn times(&self, factor: f64) -> Self {
         Self {
@@ -144,7 +150,7 @@ impl Row {
             gradient.iter_mut().zip(column).for_each(|(sum, v)| *sum += a / ratio * v);
         }
         let smallest = tangent.singular[rank - 1] / largest;
-        let error = tangent.noise.direction_error(smallest);
+        let error = tangent.direction_error(rank - 1);
         let left = 1.0 - square;
         let outside = if left > OUTSIDE_ROUNDOFFS * error { left } else { 0.0 };
         Inside { gradient, log_scale: self.norm.ln() - largest.ln(), error: error / smallest, outside }

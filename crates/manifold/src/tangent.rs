@@ -45,6 +45,10 @@ pub struct Tangent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RankDecision {
     pub(crate) rank: usize,
+    /// What a tolerance ten times as large would give, or noise takes away.
+    pub(crate) fewer: usize,
+    /// What a tolerance ten times as small would give.
+    pub(crate) more: usize,
     pub(crate) ambiguous: bool,
 }
 
@@ -178,14 +182,37 @@ impl Tangent {
         self.singular.first().copied().unwrap_or(0.0)
     }
 
+    /// The size of what was rounded: sigma_1, and the common part that centring took away.
+    fn rounded(&self) -> f64 {
+        self.common().map_or(0.0, Row::norm).hypot(self.largest())
+    }
+
+    /// Whether directions may be lost, if none is found: in the rounding of a part that all rows
+    /// have in common.
+    pub(crate) fn may_be_drowned(&self) -> bool {
+        self.rounded() > 0.0
+    }
+
+    /// Absolute error of the entries of the j-th column of V.
+    pub(crate) fn direction_error(&self, j: usize) -> f64 {
+        self.noise.direction_error(self.singular[j] / self.rounded())
+    }
+
+    /// The error of X = V Sigma from rows, over sigma_1.
+    pub(crate) fn row_error(&self) -> f64 {
+        self.precision().unit_roundoff() * (self.rounded() / self.largest())
+    }
+
     /// How many singular values exceed `tolerance` sigma_1.
     pub(crate) fn rank(&self, tolerance: f64) -> RankDecision {
         let threshold = (tolerance * self.largest()).max(self.noise.floor() * self.norm);
-        let rank = self.singular.iter().take_while(|s| **s > threshold).count();
-        let near = |s: &f64| *s > threshold / AMBIGUOUS_FACTOR && *s <= threshold * AMBIGUOUS_FACTOR;
-        let noise = self.noise.resolution() * self.largest();
-        let ambiguous = self.singular.iter().any(near) || self.singular[..rank].iter().any(|s| *s <= noise);
-        RankDecision { rank, ambiguous }
+        let above = |limit: f64| self.singular.iter().take_while(|s| **s > limit).count();
+        let noise = self.noise.resolution() * self.rounded();
+        let rank = above(threshold);
+        let more = above(threshold / AMBIGUOUS_FACTOR);
+        let fewer = above((threshold * AMBIGUOUS_FACTOR).max(noise));
+        let drowned = rank == 0 && self.may_be_drowned();
+        RankDecision { rank, fewer, more, ambiguous: fewer < rank || rank < more || drowned }
     }
 
     /// V and Sigma of `scale` R^T, R being upper trapezoidal with K columns.

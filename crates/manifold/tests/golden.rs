@@ -118,7 +118,11 @@ fn whole_input(golden: &Golden, i: usize, route: &str, tangent: &Tangent, worst:
         assert_eq!(damped.rank, exact.rank);
     }
     let Baselines { jacobian_norm, .. } = baselines(logits, tangent, &objective).expect("baselines");
-    worst.record(&format!("jacobian_norm {route}"), jacobian_norm, golden.values("jacobian_norm")[i]);
+    worst.record(
+        &format!("jacobian_norm {route}"),
+        jacobian_norm.expect("known"),
+        golden.values("jacobian_norm")[i],
+    );
 }
 
 /// The same rows rounded to f32: the exact influence within 1e-4, no rank different, tikhonov:100 within 1e-3.

@@ -122,7 +122,7 @@ proptest! {
             let plain = dh(&logits);
             prop_assert!(slopes.iter().zip(&plain).all(|(x, y)| (x - y).abs() <= DIFFERENCES * scale.max(1e-2)));
             let df = jacobian.transpose().apply(&plain);
-            let norm = baselines(&logits, &tangent(&jacobian), &objective).expect("baselines").jacobian_norm;
+            let norm = baselines(&logits, &tangent(&jacobian), &objective).expect("baselines").jacobian_norm.expect("known");
             prop_assert!(close(norm, dot(&df, &df).sqrt(), ROWS), "{objective}");
         }
     }
@@ -230,7 +230,7 @@ proptest! {
             prop_assert!(found.bound == f64::INFINITY && found.reach == 0.0 && !found.ambiguous);
             let found = measure(&logits, &tangent, &objective, &format!("tikhonov:{lambda:e}"));
             prop_assert!(close(found.value, pseudo_inverse_quadratic(&damped, &df, 0.0), tolerance));
-            let norm = baselines(&logits, &tangent, &objective).expect("baselines").jacobian_norm;
+            let norm = baselines(&logits, &tangent, &objective).expect("baselines").jacobian_norm.expect("known");
             prop_assert!(close(norm, dot(&df, &df).sqrt(), ROUNDING));
         }
     }
@@ -251,7 +251,7 @@ proptest! {
             // Full row rank of J: the shift is a direction of its own. Else all of it is within.
             let scale = dot(&df, &df);
             prop_assert!((found.outside - outside).abs() <= tolerance * scale, "{} {outside}", found.outside);
-            let norm = baselines(&logits, &tangent, &objective).expect("baselines").jacobian_norm;
+            let norm = baselines(&logits, &tangent, &objective).expect("baselines").jacobian_norm.expect("known");
             prop_assert!(close(norm, scale.sqrt(), ROWS));
         }
     }
@@ -310,7 +310,8 @@ fn one_direction_by_hand_at_any_gap() {
             let log = found.log10.expect("above 0") * std::f64::consts::LN_10;
             assert!((log - expected).abs() <= 1e-13 * gap.max(100.0), "{objective} {gap}: {log} {expected}");
             assert!(!found.ambiguous && found.value.is_finite() == (expected < 709.0));
-            let norm = baselines(&logits, &tangent, &objective).expect("baselines").jacobian_norm;
+            let norm =
+                baselines(&logits, &tangent, &objective).expect("baselines").jacobian_norm.expect("known");
             assert!(norm.is_finite());
         }
     }
@@ -331,7 +332,8 @@ fn a_flat_objective_has_no_influence() {
             );
             assert!(!found.ambiguous && found.coefficients == [0.0; 4] && found.rank == 3);
         }
-        let norm = baselines(&[3.0; 4], &tangent, &objective).expect("baselines").jacobian_norm;
+        let norm =
+            baselines(&[3.0; 4], &tangent, &objective).expect("baselines").jacobian_norm.expect("known");
         assert_eq!(norm, 0.0);
     }
 }

@@ -225,7 +225,10 @@ fn other_objectives_meet_the_multi_precision_values() {
             worst.record("bound", &case, exact.bound, value("bound"), PROBABILITY);
             let damped = run("tikhonov:1").expect("influence");
             worst.record("tikhonov", &case, damped.value, value("tikhonov"), TIKHONOV);
-            let norm = baselines(&case.logits, &tangent, &objective).expect("baselines").jacobian_norm;
+            let norm = baselines(&case.logits, &tangent, &objective)
+                .expect("baselines")
+                .jacobian_norm
+                .expect("known");
             worst.record("jacobian norm", &case, norm, value("norm"), NORM);
         }
     }
@@ -238,13 +241,25 @@ fn baselines_meet_the_multi_precision_values() {
     for (case, planted) in cases() {
         let tangent = Tangent::from_rows(&planted.rows, planted.classes, planted.columns).expect("tangent");
         let found = baselines(&case.logits, &tangent, &Objective::class(case.y)).expect("baselines");
-        worst.record("jacobian norm", &case, found.jacobian_norm, case.value("norm"), NORM);
+        worst.record("jacobian norm", &case, found.jacobian_norm.expect("known"), case.value("norm"), NORM);
         worst.record("odds", &case, found.odds, case.value("bound"), PROBABILITY);
         worst.record("entropy", &case, found.entropy, case.value("entropy"), PROBABILITY);
         worst.record("cross-entropy", &case, found.cross_entropy, case.value("cross_entropy"), PROBABILITY);
         if case.values.contains_key("fisher_norm") {
-            worst.record("fisher norm", &case, found.fisher_norm, case.value("fisher_norm"), SPECTRUM);
-            worst.record("fisher trace", &case, found.fisher_trace, case.value("fisher_trace"), SPECTRUM);
+            worst.record(
+                "fisher norm",
+                &case,
+                found.fisher_norm.expect("known"),
+                case.value("fisher_norm"),
+                SPECTRUM,
+            );
+            worst.record(
+                "fisher trace",
+                &case,
+                found.fisher_trace.expect("known"),
+                case.value("fisher_trace"),
+                SPECTRUM,
+            );
         }
         let probabilities = Probabilities::new(&case.logits).expect("probabilities");
         let total: f64 = probabilities.values().iter().sum();

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use influence_autodiff::Rows;
 use influence_manifold::{Filter, Objective, Precision, Probabilities, Scalar, Tangent, influence};
 
-use crate::direction::fisher_length;
 use crate::error::{Error, Result};
 use crate::score::Score;
 use crate::scorer::Linearization;
@@ -69,7 +68,14 @@ pub struct FamilyScore {
     /// The most influential setting of the knobs, in the units of the members, scaled to Fisher length 1: to first order, the setting a
     /// moves the distribution by that. All zero where nothing moves it.
     pub direction: Vec<f64>,
+    /// 0 unless the setting leaves the range of f64, as where all probabilities but one lie below
+    /// it: then the setting is `direction` times 10 to this power, and the largest knob of
+    /// `direction` stands at 1.
+    pub direction_log10: f64,
 }
+
+/// Logarithms beyond this would take a setting out of the range of f64.
+const LARGEST_EXPONENT: f64 = 690.0;
 
 /// The families by name, in the order of the help.
 const NAMES: [(&str, Family); 10] = [
@@ -204,10 +210,23 @@ impl Linearization<'_> {
             rows.chunks_exact(q).map(|row| row.iter().zip(&direction).map(|(x, a)| x * a).sum()).collect();
         velocity.push(0.0);
         let probabilities = Probabilities::new(self.logits()).map_err(|source| self.fault(source))?;
-        let length = fisher_length(&probabilities, &velocity);
-        let unit = if length > 0.0 { 1.0 / length } else { 0.0 };
-        Ok(FamilyScore { score, direction: direction.iter().map(|a| a * unit).collect() })
+        let length = probabilities.log_fisher_length(&velocity).map_err(|source| self.fault(source))?;
+        let (direction, direction_log10) = scaled(direction, length);
+        Ok(FamilyScore { score, direction, direction_log10 })
     }
+}
+
+/// A setting of Fisher length e^`log_length`, scaled to length 1, and log10 of what is left to
+/// multiply it by.
+fn scaled(setting: Vec<f64>, log_length: Option<f64>) -> (Vec<f64>, f64) {
+    let largest = setting.iter().fold(0.0_f64, |most, a| most.max(a.abs()));
+    let (Some(log_length), true) = (log_length, largest > 0.0) else {
+        return (vec![0.0; setting.len()], 0.0);
+    };
+    let log_largest = largest.ln() - log_length;
+    let rest = if log_largest.abs() < LARGEST_EXPONENT { 0.0 } else { log_largest };
+    let factor = (log_largest - rest).exp();
+    (setting.into_iter().map(|a| a / largest * factor).collect(), rest / std::f64::consts::LN_10)
 }
 
 /// J T, row by row, summed in f64.

@@ -1,12 +1,26 @@
 //! What a family does to an image: geometric families follow their flow and resample by Catmull-Rom interpolation, the others change the
 //! pixels themselves. Pixels are not clipped to [0, 1].
 
+use std::ops::RangeInclusive;
+
 use crate::error::{Error, Result};
-use crate::family::Family;
 use crate::family::basis::{diffusion, mean};
+use crate::family::{Basis, Family};
 
 /// Largest step of the diffusion, in square pixels of variance: half of what is stable.
 const DIFFUSION_STEP: f64 = 0.25;
+/// How far knobs may be turned, by unit: beyond, an image holds its border alone, or numbers that
+/// no network was made for.
+const PIXELS: RangeInclusive<f64> = -1e4..=1e4;
+const DEGREES: RangeInclusive<f64> = -3600.0..=3600.0;
+/// Zoom, stretch and shear enter an exponent: e^5 is a zoom of 148.
+const FLOW_PERCENT: RangeInclusive<f64> = -500.0..=500.0;
+/// The power of a pixel must not be negative.
+const GAMMA_PERCENT: RangeInclusive<f64> = -100.0..=1000.0;
+const PERCENT: RangeInclusive<f64> = -1000.0..=1000.0;
+/// A negative variance sharpens, by e^4 for each square pixel in the finest pattern; the time of
+/// blur grows with its variance.
+const VARIANCE: RangeInclusive<f64> = -1.0..=100.0;
 /// Terms of the exponential series of a matrix below 1/2: far below rounding.
 const TERMS: i32 = 20;
 
@@ -14,15 +28,49 @@ impl Family {
     /// The image with the knobs at `setting`, in the units of the members: by the true transformation, not its first order.
     ///
     /// # Errors
-    /// As [`Family::basis`]; another number of knobs than members.
+    /// As [`Family::basis`]; another number of knobs than members; a setting out of range, which is
+    /// by unit: pixels -1e4 to 1e4, degrees -3600 to 3600, square pixels of blur -1 to 100, percent
+    /// of zoom, stretch and shear -500 to 500, of gamma -100 to 1000, of all others -1000 to 1000;
+    /// one's own, which have no unit, finite, and the image that comes out too.
     pub fn apply(&self, image: &[f64], shape: [usize; 3], setting: &[f64]) -> Result<Vec<f64>> {
         let basis = self.basis(image, shape)?;
+        let refused = |reason: String| Error::Family { name: self.to_string(), reason };
         if setting.len() != basis.len() {
-            let reason = format!("{} knobs for {} members", setting.len(), basis.len());
-            return Err(Error::Family { name: self.to_string(), reason });
+            return Err(refused(format!("{} knobs for {} members", setting.len(), basis.len())));
         }
+        for ((name, unit), x) in basis.members().iter().zip(setting) {
+            let range = self.range(unit);
+            if !range.contains(x) {
+                let (least, most) = range.into_inner();
+                return Err(refused(format!("{name} = {x}: give {least} to {most} {unit}")));
+            }
+        }
+        let moved = self.moved(image, shape, setting, &basis);
+        match moved.iter().position(|x| !x.is_finite()) {
+            Some(at) => {
+                Err(refused(format!("element {at} of the image leaves the range of f64: turn it less")))
+            }
+            None => Ok(moved),
+        }
+    }
+
+    /// How far a knob of this unit may be turned.
+    fn range(&self, unit: &str) -> RangeInclusive<f64> {
+        match (self, unit) {
+            (Self::Own(_), _) => f64::MIN..=f64::MAX,
+            (_, "pixels") => PIXELS,
+            (_, "degrees") => DEGREES,
+            (Self::Blur, _) => VARIANCE,
+            (Self::Gamma, _) => GAMMA_PERCENT,
+            (Self::Affine | Self::Zoom | Self::Shear, _) => FLOW_PERCENT,
+            _ => PERCENT,
+        }
+    }
+
+    /// The image with the knobs at a setting in range.
+    fn moved(&self, image: &[f64], shape: [usize; 3], setting: &[f64], basis: &Basis) -> Vec<f64> {
         let share = setting[0] / 100.0;
-        Ok(match self {
+        match self {
             Self::Brightness => image.iter().map(|x| x + share).collect(),
             Self::Contrast => {
                 let mean = mean(image);
@@ -38,7 +86,7 @@ impl Family {
                 moved
             }
             _ => warped(image, shape, &self.generator(setting)),
-        })
+        }
     }
 
     /// The 3 x 3 matrix, its last row zero, whose exponential moves the content.
@@ -125,7 +173,6 @@ fn neighbours(place: f64, size: usize) -> ([usize; 4], [f64; 4]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::family::Basis;
     use std::sync::Arc;
 
     /// A step of central differences, and what they may differ by: the interpolation's second derivative jumps at the pixels.
@@ -192,6 +239,29 @@ mod tests {
         let variance: f64 = (0..21 * 21).map(|at| blurred[at] * (at as f64 % 21.0 - 10.0).powi(2)).sum();
         assert!((blurred.iter().sum::<f64>() - 1.0).abs() < 1e-12);
         assert!((variance - 2.0).abs() < 1e-6, "{variance}");
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_refused_at_once() {
+        let image = vec![0.5; 12];
+        let refused = |family: &Family, setting: &[f64]| {
+            let error = family.apply(&image, [1, 3, 4], setting).expect_err("refused").to_string();
+            assert!(error.contains("give") && error.contains(&family.to_string()), "{error}");
+        };
+        for family in Family::all() {
+            let knobs = family.basis(&image, [1, 3, 4]).expect("a basis").len();
+            for wrong in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e6, -1e6] {
+                for knob in 0..knobs {
+                    let setting: Vec<f64> = (0..knobs).map(|k| if k == knob { wrong } else { 0.0 }).collect();
+                    refused(&family, &setting);
+                }
+            }
+        }
+        refused(&Family::Blur, &[-30.0]);
+        refused(&Family::Gamma, &[-101.0]);
+        let own = Basis::new(vec!["a".into()], vec![1e300; 12], [1, 3, 4]).expect("sound");
+        let error = Family::Own(Arc::new(own)).apply(&image, [1, 3, 4], &[1e300]).expect_err("beyond f64");
+        assert!(error.to_string().contains("leaves the range of f64"));
     }
 
     #[test]

@@ -68,11 +68,10 @@ fn truncated(
     mut decision: RankDecision,
 ) -> Outcome {
     let (classes, rank) = (tangent.classes(), decision.rank);
-    let smallest = tangent.singular[rank - 1] / tangent.largest();
     let problem = GradedRows {
         rows: Mat::from_fn(classes, rank, |k, j| tangent.basis[(k, j)]),
         log_weights: probabilities.logs().iter().map(|l| 0.5 * l).collect(),
-        errors: vec![tangent.noise.direction_error(smallest); classes],
+        errors: (0..rank).map(|j| tangent.direction_error(j)).collect(),
         classes,
     };
     let solution = solve(problem, gradient);

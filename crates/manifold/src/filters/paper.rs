@@ -31,7 +31,7 @@ pub(crate) fn paper(
 ) -> Result<Outcome, Error> {
     let classes = tangent.classes();
     let Some(weighted) = Weighted::new(probabilities, tangent, epsilon) else {
-        return Ok(Outcome::zero(classes, 0, false));
+        return Ok(Outcome::zero(classes, 0, tangent.may_be_drowned()));
     };
     let reflection = Reflection::of(&weighted.null);
     let svd = thin_svd(reflection.complement(weighted.rows().as_ref()).as_ref())?;
@@ -44,13 +44,16 @@ pub(crate) fn paper(
     }
     let threshold = cut.max(Precision::F64.unit_roundoff() * largest);
     let rank = svd.values.iter().take_while(|s| **s > threshold).count();
-    let error = CUT_ROUNDOFFS * weighted.error(probabilities, tangent, cut)?;
-    let ambiguous = svd.values.iter().any(|s| (s - threshold).abs() < error);
+    let error = CUT_ROUNDOFFS * largest_of(&weighted.log_errors(probabilities, tangent, cut)?).exp();
+    let mut ambiguous = svd.values.iter().any(|s| (s - threshold).abs() < error);
     if rank == 0 {
         return Ok(Outcome::zero(classes, 0, ambiguous));
     }
     let left = reflection.lift(svd.left.get(.., ..rank));
     let (shares, log_share) = weighted.shares(&svd, &left, class);
+    let log_errors = weighted.log_errors(probabilities, tangent, svd.values[rank - 1])?;
+    let loss = loss(&svd.values, &left, &shares, (class, log_share), &log_errors);
+    ambiguous |= loss > tangent.precision().ambiguous_error();
     let squared: f64 = shares.iter().map(|share| share * share).sum();
     let log_gradient = log_gradient_factor(probabilities.logs()[class], epsilon);
     Ok(Outcome {
@@ -121,21 +124,30 @@ impl Weighted {
         })
     }
 
-    /// The error of a singular value near the cut.
+    /// ln of the error of each row of T, as it shows in a singular value s.
     ///
     /// T = A X, whose row P_k / n_k (e_k - P) is of the size P_k (1 - P_k) / n_k, has the error u |A| sigma_1 from rows; from
     /// a Gram matrix T T^T has u_64 (|A| sigma_1)^2, and a singular value s that over s.
-    fn error(&self, probabilities: &Probabilities, tangent: &Tangent, cut: f64) -> Result<f64, Error> {
-        let mut log_size = f64::NEG_INFINITY;
+    fn log_errors(
+        &self,
+        probabilities: &Probabilities,
+        tangent: &Tangent,
+        s: f64,
+    ) -> Result<Vec<f64>, Error> {
+        let mut sizes = Vec::with_capacity(self.log_weights.len());
         for (k, weight) in self.log_weights.iter().enumerate() {
-            log_size = log_size.max(weight + probabilities.log_complement(k)? - self.log_largest);
+            sizes.push(weight + probabilities.log_complement(k)? - self.log_largest);
         }
-        let size = log_size.exp();
-        let rows = tangent.precision().unit_roundoff() * size;
-        Ok(match tangent.noise.carrier {
+        let rows = tangent.row_error();
+        let relative = match tangent.noise.carrier {
             Carrier::Rows => rows,
-            Carrier::Gram => rows.max(Precision::F64.unit_roundoff() * size * size / cut),
-        })
+            Carrier::Gram => {
+                let (own, size) = (Precision::F64.unit_roundoff(), largest_of(&sizes).exp());
+                let grown = rows / tangent.precision().unit_roundoff();
+                rows.max(own * grown * grown * size / s)
+            }
+        };
+        Ok(sizes.into_iter().map(|size| size + relative.ln()).collect())
     }
 
     /// q_iy of the kept directions, over e^(the second result).
@@ -180,6 +192,37 @@ impl Weighted {
         let total: f64 = weighted.iter().sum();
         weighted.iter().zip(probabilities.values()).map(|(x, p)| x - p * total).collect()
     }
+}
+
+/// Relative error of the sum of the squared shares q_iy e^-`log_share`, from the errors of the rows
+/// of T.
+///
+/// As for the exact measure (`graded/loss.rs`): with r = e_y - sum_i q_i q_iy it is 2 r^T E T^+ e_y
+/// to first order, and the squares of |r^T E| / s_r and |E| |T^+ e_y| to second; directions dropped
+/// just below the kept ones turn into them the sooner.
+fn loss(
+    values: &[f64],
+    left: &Mat<f64>,
+    shares: &[f64],
+    (y, log_share): (usize, f64),
+    log_errors: &[f64],
+) -> f64 {
+    let squared: f64 = shares.iter().map(|share| share * share).sum();
+    if squared == 0.0 {
+        return 0.0;
+    }
+    let smallest = values[shares.len() - 1];
+    let dropped = values.get(shares.len()).copied().unwrap_or(0.0);
+    let fitted = |k: usize| shares.iter().enumerate().map(|(i, share)| share * left[(k, i)]).sum::<f64>();
+    let errors: Vec<f64> = log_errors.iter().map(|log| log.exp()).collect();
+    // The row y of an unlikely class is as light as its shares.
+    let own = (log_errors[y] - log_share).exp() * (1.0 - fitted(y) * log_share.exp()).clamp(0.0, 1.0);
+    let others = (0..errors.len()).filter(|k| *k != y).map(|k| errors[k] * fitted(k).abs());
+    let rest = own + others.sum::<f64>();
+    let solution = shares.iter().zip(values).map(|(share, s)| (share / s).powi(2)).sum::<f64>().sqrt();
+    let size = errors.iter().map(|error| error * error).sum::<f64>().sqrt();
+    let turned = (2.0 * rest * solution + (rest / smallest).powi(2) + (size * solution).powi(2)) / squared;
+    turned * smallest / (smallest - dropped)
 }
 
 /// The largest of some logarithms.

@@ -4,15 +4,15 @@
 //! least-squares problem of the rows of X with weights sqrt P, above sqrt(lambda) times the identity. The rows below return
 //! a = (..)^-1 g itself, so c = V Sigma^-1 a needs no division by what was damped.
 //!
-//! lambda FI tends to |df|^2 for large lambda, and FI to the exact influence for lambda to 0. Directions below the noise
-//! of the tangent data are left out, or they would count as soon as lambda falls below their square.
+//! lambda FI tends to |df|^2 for large lambda, and FI to the exact influence for lambda to 0: the
+//! directions that count are those which the exact measure counts at the default tolerance. Where
+//! another tolerance near by would change the value, and not the rank alone, it is ambiguous.
 
 use faer::Mat;
 
 use super::{Outcome, scaled_factor};
-use crate::graded::{GradedRows, solve};
+use crate::graded::{GradedRows, GradedSolution, solve};
 use crate::gradient::LogitGradient;
-use crate::precision::{Carrier, Precision};
 use crate::{Probabilities, Tangent};
 
 /// The influence damped by lambda.
@@ -22,39 +22,51 @@ pub(crate) fn tikhonov(
     gradient: &LogitGradient,
     lambda: f64,
 ) -> Outcome {
-    let rank = tangent.rank(tangent.default_tolerance()).rank;
-    let count = tangent.rank(tangent.noise.resolution()).rank.max(rank);
-    let (classes, largest) = (tangent.classes(), tangent.largest());
-    if count == 0 {
-        return Outcome::zero(classes, 0, false);
+    let decision = tangent.rank(tangent.default_tolerance());
+    if decision.more == 0 {
+        return Outcome::zero(tangent.classes(), 0, decision.ambiguous);
     }
-    let error = match tangent.noise.carrier {
-        Carrier::Rows => tangent.precision().unit_roundoff(),
-        Carrier::Gram => Precision::F64.unit_roundoff().sqrt(),
+    let damped = |count: usize| damped(probabilities, tangent, gradient, lambda, count);
+    let solution = damped(decision.rank);
+    let limit = tangent.precision().ambiguous_error();
+    let log_value = |solution: &GradedSolution| solution.log_value.unwrap_or(f64::NEG_INFINITY);
+    // Two values of zero differ by NaN, which is no difference.
+    let differs = |count: usize| {
+        count != decision.rank && (log_value(&damped(count)) - log_value(&solution)).abs() > limit
     };
+    let ambiguous = solution.loss > limit || differs(decision.fewer) || differs(decision.more);
+    if decision.rank == 0 {
+        return Outcome::zero(tangent.classes(), 0, ambiguous);
+    }
+    let a = &solution.image[tangent.classes()..];
+    Outcome {
+        log_value: solution.log_value.map(|value| value.min(gradient.log_bound)),
+        rank: decision.rank,
+        ambiguous,
+        coefficients: coefficients(tangent, a),
+        log_scale: solution.log_scale - 2.0 * tangent.largest().ln(),
+    }
+}
+
+/// With the first `count` directions alone.
+fn damped(
+    probabilities: &Probabilities,
+    tangent: &Tangent,
+    gradient: &LogitGradient,
+    lambda: f64,
+    count: usize,
+) -> GradedSolution {
+    let (classes, largest) = (tangent.classes(), tangent.largest());
     let factor = scaled_factor(tangent, count);
     let log_root = 0.5 * lambda.ln() - largest.ln();
     let mut log_weights: Vec<f64> = probabilities.logs().iter().map(|l| 0.5 * l).collect();
     log_weights.resize(classes + count, log_root);
-    let mut errors = vec![error; classes];
-    errors.resize(classes + count, 0.0);
     let below = |i: usize, j: usize| if i == classes + j { 1.0 } else { 0.0 };
     let rows =
         Mat::from_fn(classes + count, count, |i, j| if i < classes { factor[(i, j)] } else { below(i, j) });
-    let solution = solve(GradedRows { rows, log_weights, errors, classes }, gradient);
-    // The value hangs on the Gram matrix, the square of the factor, and so does its error.
-    let loss = match tangent.noise.carrier {
-        Carrier::Rows => solution.loss,
-        Carrier::Gram => (solution.loss * solution.loss).max(tangent.precision().unit_roundoff()),
-    };
-    let a = &solution.image[classes..];
-    Outcome {
-        log_value: solution.log_value.map(|value| value.min(gradient.log_bound)),
-        rank,
-        ambiguous: loss > tangent.precision().ambiguous_error(),
-        coefficients: coefficients(tangent, a),
-        log_scale: solution.log_scale - 2.0 * largest.ln(),
-    }
+    let error = |j: usize| tangent.direction_error(j) * (tangent.singular[j] / largest);
+    let errors = (0..count).map(error).collect();
+    solve(GradedRows { rows, log_weights, errors, classes }, gradient)
 }
 
 /// V Sigma^-1 a, in units of sigma_1^-1.

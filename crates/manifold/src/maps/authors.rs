@@ -27,6 +27,8 @@ struct Cut {
     /// ((sqrt P_y + epsilon) / (P_y + epsilon))^2.
     factor: f64,
     accuracy: f64,
+    /// Relative error from which a value is ambiguous.
+    ambiguous: f64,
     n: usize,
 }
 
@@ -44,7 +46,7 @@ pub(super) fn authors(
     let n = frame.size();
     let grams = Grams::new(&rows, n + 1, layout.shape, layout.channels, s);
     let mut norms = vec![0.0; Windows::new(layout, s).count()];
-    window_sums(&frame.centred().squares(), layout.shape, layout.channels, s, &mut norms);
+    window_sums(&frame.given_squares(), layout.shape, layout.channels, s, &mut norms);
     let null = null_logs(probabilities, epsilon);
     let weights = probabilities.logs().iter().zip(&null).map(|(l, n)| (l - n + (-l.exp()).ln_1p()).exp());
     let heaviest = weights.fold(0.0, f64::max);
@@ -53,6 +55,7 @@ pub(super) fn authors(
         error: CUT_ROUNDOFFS * precision.unit_roundoff() * heaviest,
         factor: (2.0 * log_gradient_factor(probabilities.logs()[y], epsilon)).exp(),
         accuracy: ACCURACY.max(ROUNDOFFS * precision.unit_roundoff()),
+        ambiguous: precision.ambiguous_error(),
         n,
     };
     let mut eigen = SmallEigen::default();
@@ -84,11 +87,11 @@ impl Cut {
         if !eigen.decompose() || eigen.values.iter().any(|v| (v.max(0.0).sqrt() - self.cut).abs() < error) {
             return None;
         }
-        self.sum(eigen, unit, length)
+        self.sum(eigen, unit, length, self.error / CUT_ROUNDOFFS * norm)
     }
 
-    /// The kept directions, if what is known of their errors allows.
-    fn sum(&self, eigen: &SmallEigen, unit: &[f64], length: f64) -> Option<(f64, usize)> {
+    /// The kept directions, if what is known of their errors, `data` of the rows, allows.
+    fn sum(&self, eigen: &SmallEigen, unit: &[f64], length: f64, data: f64) -> Option<(f64, usize)> {
         let threshold = self.cut * self.cut;
         let kept = || eigen.values.iter().zip(&eigen.tracked).filter(|(value, _)| **value > threshold);
         let largest = eigen.values.iter().copied().fold(0.0, f64::max);
@@ -106,7 +109,11 @@ impl Cut {
             error += (angle * doubt).powi(2);
             rank += 1;
         }
-        let sound = rank == 0 || error <= (0.5 * self.accuracy).powi(2) * sum;
+        // What the rows' own errors turn, and change in the row of the class, both of which the
+        // slow route knows better.
+        let turned = data / (smallest.sqrt() - dropped.sqrt()) * (1.0 + of_unit / sum.sqrt());
+        let clear = turned + data / length <= 0.5 * self.ambiguous;
+        let sound = rank == 0 || clear && error <= (0.5 * self.accuracy).powi(2) * sum;
         sound.then_some((self.factor * sum, rank))
     }
 }

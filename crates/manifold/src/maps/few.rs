@@ -6,7 +6,7 @@
 
 use super::frame::{Frame, Rows};
 use super::lanes::{cholesky, inverse_trace, packed, solve, trace};
-use crate::precision::Precision;
+use crate::precision::{Precision, ROUNDINGS};
 
 /// Largest relative error, as estimated, of a value that is taken.
 pub(super) const ACCURACY: f64 = 1e-9;
@@ -21,8 +21,10 @@ pub(super) struct Few<'a> {
     x: Vec<f64>,
     /// Z: n x c.
     z: Vec<f64>,
-    /// Absolute errors of the rows of X, in units of the roundoff.
-    errors: Vec<f64>,
+    /// Absolute error of the entries of X, in units of the roundoff.
+    error: f64,
+    /// How much of each pivot's row, in their order, was taken off each row: n x c.
+    taken: Vec<f64>,
     open: Vec<bool>,
     b: Vec<[f64; 1]>,
     gram: Vec<[f64; 1]>,
@@ -48,7 +50,8 @@ impl<'a> Few<'a> {
             precision,
             x: Vec::new(),
             z: Vec::new(),
-            errors: vec![0.0; n],
+            error: 0.0,
+            taken: Vec::new(),
             open: vec![true; n],
             b: Vec::new(),
             gram: Vec::new(),
@@ -71,11 +74,13 @@ impl<'a> Few<'a> {
         solve(&self.gram, c, &mut solution);
         let value: f64 = self.b.iter().zip(&solution).map(|(b, x)| b[0] * x[0]).sum();
         let root = (inverse / value).sqrt();
-        let n = self.errors.len() as f64;
+        let n = self.open.len() as f64;
         let (own, given) = (Precision::F64.unit_roundoff(), self.precision.unit_roundoff());
-        let data = loss.data.max(loss.right * root);
+        // Of N, whose entries change with all of Z, and of b.
+        let data = loss.data * (size * inverse).sqrt() + loss.right * root;
         let rounding = own * (n * size * inverse + n * loss.sums * root + data);
-        let sound = rounding <= ACCURACY && given * data <= self.precision.ambiguous_error();
+        let sound =
+            rounding <= ACCURACY && 2.0 * ROUNDINGS * given * data <= self.precision.ambiguous_error();
         // NaN, of a zero gradient, is not sound either.
         sound.then(|| value.min(self.frame.bound))
     }
@@ -86,11 +91,13 @@ impl<'a> Few<'a> {
         for row in self.above.values.chunks_exact(self.above.columns) {
             self.x.extend(indices.iter().map(|&i| row[i]));
         }
-        let largest = self.x.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
-        self.errors.fill(2.0 * largest);
+        // That of the rows as they were given: a part that is common to them was rounded too.
+        self.error = self.frame.norm(indices);
         self.open.fill(true);
-        self.z.clear();
-        self.z.resize(self.x.len(), 0.0);
+        for memory in [&mut self.z, &mut self.taken] {
+            memory.clear();
+            memory.resize(self.x.len(), 0.0);
+        }
         self.b.clear();
     }
 
@@ -102,33 +109,31 @@ impl<'a> Few<'a> {
         }
         self.open[pivot] = false;
         let weights = &self.frame.weights;
-        let (value, pivot_error) = (self.x[pivot * c + step], self.errors[pivot]);
+        let value = self.x[pivot * c + step];
+        loss.data = loss.data.max(self.error * row_error(&self.taken[pivot * c..][..step]) / value.abs());
         self.z[pivot * c + step] = 1.0;
         let mut right = self.frame.right[pivot];
         let (mut magnitude, mut error) = (right.abs(), 0.0);
         for i in (0..weights.len()).filter(|i| self.open[*i]) {
-            let (above, below) = if i < pivot {
-                let (a, b) = self.x.split_at_mut(pivot * c);
-                (&b[..c], &mut a[i * c..][..c])
-            } else {
-                let (a, b) = self.x.split_at_mut(i * c);
-                (&a[pivot * c..][..c], &mut b[..c])
-            };
+            let (above, below) = two_rows(&mut self.x, c, pivot, i);
             let entry = below[step] / value;
             let ratio = weights[i] / weights[pivot];
-            loss.data = loss.data.max(ratio * self.errors[i] / value.abs());
-            self.errors[i] += entry.abs() * pivot_error;
+            let (of_pivot, own) = two_rows(&mut self.taken, c, pivot, i);
+            let error_left = self.error * row_error(&own[..step]) / value.abs() * ratio;
+            loss.data += error_left;
+            own[..step].iter_mut().zip(&*of_pivot).for_each(|(taken, before)| *taken -= entry * before);
+            own[step] = entry;
             self.z[i * c + step] = entry * ratio;
             let term = entry * ratio * self.frame.right[i];
             right += term;
             magnitude += term.abs();
-            error += self.errors[i] / value.abs() * ratio * self.frame.right[i].abs();
+            error += error_left * self.frame.right[i].abs();
             for j in step + 1..c {
                 below[j] -= entry * above[j];
             }
         }
         loss.sums = loss.sums.max(magnitude);
-        loss.right = loss.right.max(error);
+        loss.right += error;
         self.b.push([right]);
         Some(())
     }
@@ -162,5 +167,21 @@ impl<'a> Few<'a> {
             }
         }
         debug_assert_eq!(self.gram.len(), packed(c), "a packed matrix");
+    }
+}
+
+/// The error of a row of X, a difference of two, once so much of the pivots' rows was taken off it.
+fn row_error(taken: &[f64]) -> f64 {
+    taken.iter().fold(2.0, |sum: f64, t| sum + t * t).sqrt()
+}
+
+/// Rows a and b, a /= b, of a matrix of c columns.
+fn two_rows(values: &mut [f64], c: usize, a: usize, b: usize) -> (&[f64], &mut [f64]) {
+    if b < a {
+        let (before, after) = values.split_at_mut(a * c);
+        (&after[..c], &mut before[b * c..][..c])
+    } else {
+        let (before, after) = values.split_at_mut(b * c);
+        (&before[a * c..][..c], &mut after[..c])
     }
 }

@@ -127,6 +127,12 @@ impl Frame {
         sum
     }
 
+    /// The Frobenius norm of some columns as they were given.
+    pub(super) fn norm(&self, indices: &[usize]) -> f64 {
+        let of = |row: &[f64]| indices.iter().map(|&i| row[i] * row[i]).sum::<f64>();
+        (0..self.given).map(|k| of(self.rows.row(k))).sum::<f64>().sqrt()
+    }
+
     /// The centred rows in the complement of 1: n x p.
     pub(super) fn centred(&self) -> Rows {
         complement(&self.rows, &vec![1.0; self.size() + 1])

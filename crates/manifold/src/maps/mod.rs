@@ -25,7 +25,6 @@ use rank::{Threshold, certified};
 pub use regions::Region;
 
 use crate::error::{check_finite, wrong_length};
-use crate::gradient::{Gradient, LogitGradient};
 use crate::influence::tolerance_of;
 use crate::precision::{Carrier, Noise};
 use crate::{Error, Filter, Influence, Objective, Probabilities, Scalar, Tangent, influence};
@@ -54,6 +53,9 @@ pub struct Map {
     pub reach: Vec<f64>,
     /// How many directions each reaches.
     pub ranks: Vec<usize>,
+    /// How much of |df|^2 of each lies along directions that leave the distribution unchanged: 0
+    /// for functions of the probabilities, see [`Influence::outside`].
+    pub outside: Vec<f64>,
     /// Whether rounding or another tolerance near by could give another value.
     pub ambiguous: Vec<bool>,
     /// |w|^2, the bound of all windows: a function of the probabilities alone.
@@ -172,7 +174,7 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         self.check_half_widths(half_widths)?;
         let filter = filter.validated()?;
         let probabilities = self.checked(objective, &filter)?;
-        let gradient = self.logit_gradient(objective, &probabilities)?;
+        let gradient = objective.logit_gradient(&probabilities)?;
         let frame = gradient
             .as_ref()
             .and_then(|gradient| Frame::new(self.rows, self.columns(), &probabilities, gradient));
@@ -220,7 +222,7 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
     /// As [`influence`] for the objective, which must be a function of the probabilities.
     pub fn gradient(&self, objective: &Objective) -> Result<Vec<f64>, Error> {
         let probabilities = self.checked(objective, &Filter::exact())?;
-        let gradient = self.logit_gradient(objective, &probabilities)?;
+        let gradient = objective.logit_gradient(&probabilities)?;
         let gradient = gradient.ok_or_else(|| Error::NoWindows { objective: objective.to_string() })?;
         let (columns, top) = (self.columns(), probabilities.predicted());
         let row = |k: usize| self.rows.get(k * columns..(k + 1) * columns);
@@ -292,21 +294,6 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         Ok(())
     }
 
-    /// dh, where the objective is a function of the probabilities.
-    fn logit_gradient(
-        &self,
-        objective: &Objective,
-        probabilities: &Probabilities,
-    ) -> Result<Option<LogitGradient>, Error> {
-        // Any tangent will do: it is looked at by objectives that are no functions of the probabilities alone.
-        let column: Vec<f64> = self.rows.chunks_exact(self.columns()).map(|row| row[0].to_f64()).collect();
-        let tangent = Tangent::from_rows(&column, self.logits.len(), 1)?;
-        Ok(match objective.gradient(probabilities, &tangent)? {
-            Gradient::OfProbabilities(gradient) => Some(gradient),
-            Gradient::Free(_) => None,
-        })
-    }
-
     /// [`influence`] on some columns of J.
     fn of_columns(
         &self,
@@ -366,32 +353,41 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
             values: Vec::with_capacity(found.len()),
             reach: Vec::with_capacity(found.len()),
             ranks: Vec::with_capacity(found.len()),
+            outside: Vec::with_capacity(found.len()),
             ambiguous: Vec::with_capacity(found.len()),
             bound,
         };
         let mut indices = Vec::new();
         for (at, found) in found.into_iter().enumerate() {
-            let (value, reach, rank, ambiguous) = match found {
-                Some((value, rank)) => (value, if value > 0.0 { value / bound } else { 0.0 }, rank, false),
-                None => {
-                    windows.indices(at, &mut indices);
-                    let Influence { value, reach, rank, ambiguous, .. } =
-                        self.of_columns(&indices, objective, filter)?;
-                    (value, reach, rank, ambiguous)
-                }
-            };
-            map.values.push(value);
-            map.reach.push(reach);
-            map.ranks.push(rank);
-            map.ambiguous.push(ambiguous);
+            if let Some((value, rank)) = found {
+                // No -0.0, which sums of no terms give.
+                let value = if value > 0.0 { value } else { 0.0 };
+                map.push(value, if value > 0.0 { value / bound } else { 0.0 }, rank, 0.0, false);
+            } else {
+                windows.indices(at, &mut indices);
+                let Influence { value, reach, rank, outside, ambiguous, .. } =
+                    self.of_columns(&indices, objective, filter)?;
+                map.push(value, reach, rank, outside, ambiguous);
+            }
         }
         Ok(map)
     }
 
     /// |w|^2.
     fn bound(&self, objective: &Objective) -> Result<f64, Error> {
-        let gradient = self.logit_gradient(objective, &Probabilities::new(self.logits)?)?;
+        let gradient = objective.logit_gradient(&Probabilities::new(self.logits)?)?;
         Ok(gradient.map_or(f64::INFINITY, |gradient| gradient.log_bound.exp()))
+    }
+}
+
+impl Map {
+    /// The next window.
+    fn push(&mut self, value: f64, reach: f64, rank: usize, outside: f64, ambiguous: bool) {
+        self.values.push(value);
+        self.reach.push(reach);
+        self.ranks.push(rank);
+        self.outside.push(outside);
+        self.ambiguous.push(ambiguous);
     }
 }
 

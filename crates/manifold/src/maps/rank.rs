@@ -25,7 +25,7 @@ impl Threshold {
     /// For a relative tolerance of the rank and rows of this noise.
     pub(super) fn new(tolerance: f64, noise: Noise) -> Self {
         let relative = (AMBIGUOUS_FACTOR * tolerance).max(noise.resolution());
-        let floor = AMBIGUOUS_FACTOR * noise.floor();
+        let floor = (AMBIGUOUS_FACTOR * noise.floor()).max(noise.resolution());
         Self { relative: (relative * relative).max(GRAM_LIMIT), floor: floor * floor }
     }
 

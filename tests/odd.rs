@@ -1,0 +1,174 @@
+//! Odd cases of the library by name: what they give, or how they are refused.
+
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor, TensorData};
+use influence::{
+    Budget, Engine, Error, Family, Filter, Objective, Perturbation, Precision, SampleObjective, Scorer,
+    ScorerBuilder,
+};
+
+/// Pixels of a sample, hidden numbers, classes.
+const SIZES: [usize; 3] = [6, 4, 5];
+
+/// Two layers, the second with a free bias of the logits.
+#[derive(Module, Debug)]
+struct Net {
+    first: Linear,
+    head: Linear,
+}
+
+/// A layer of these weights, by their place, and biases.
+fn layer(sizes: [usize; 2], weight: impl Fn(usize, usize) -> f64, bias: &[f64]) -> Linear {
+    let device = Device::flex();
+    let values: Vec<f64> = (0..sizes[0] * sizes[1]).map(|at| weight(at / sizes[1], at % sizes[1])).collect();
+    let data = TensorData::new(values, sizes);
+    let weight = Tensor::<2>::from_data(data, (&device, burn::tensor::DType::F64));
+    let bias = TensorData::new(bias.to_vec(), [sizes[1]]);
+    let bias = Tensor::<1>::from_data(bias, (&device, burn::tensor::DType::F64));
+    Linear { weight: Param::from_tensor(weight), bias: Some(Param::from_tensor(bias)) }
+}
+
+fn wave(i: usize, j: usize) -> f64 {
+    ((i * 5 + j * 3 + 1) as f64 * 0.7).sin()
+}
+
+impl Net {
+    /// The weights of both layers times these factors.
+    fn new(first: f64, head: impl Fn(usize) -> f64, bias: &[f64]) -> Self {
+        let [pixels, hidden, classes] = SIZES;
+        Self {
+            first: layer([pixels, hidden], |i, j| first * wave(i, j), &[0.1 * first; 4]),
+            head: layer([hidden, classes], |i, j| head(j) * wave(i + 9, j), bias),
+        }
+    }
+
+    fn plain() -> Self {
+        Self::new(1.0, |_| 1.0, &[0.1, -0.2, 0.3, 0.0, 0.2])
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+        self.head.forward(self.first.forward(x.flatten(1, 3)).tanh())
+    }
+}
+
+fn samples(count: usize) -> TensorData {
+    TensorData::new((0..count * 6).map(|i| 0.5 + 0.4 * (i as f64 * 0.7).sin()).collect(), [count, 1, 2, 3])
+}
+
+fn compiled(net: &Net, builder: ScorerBuilder) -> Scorer {
+    builder.compile(net, Net::forward, &[1, 2, 3]).unwrap()
+}
+
+fn builder() -> ScorerBuilder {
+    Scorer::builder().precision(Precision::F64)
+}
+
+#[test]
+fn a_step_from_a_sample_or_along_a_direction_of_another_length_is_refused() {
+    let scorer = compiled(&Net::plain(), builder());
+    let at = scorer.linearize(samples(1)).unwrap().next().unwrap().unwrap();
+    let mut direction = at.direction(&SampleObjective::Predicted, &Filter::exact()).unwrap();
+    let along = |sample: &[f64], direction: &_| {
+        scorer.along(sample, direction, &SampleObjective::Predicted, &[0.1]).map(|_| ())
+    };
+    assert_eq!(along(&[0.5; 6], &direction), Ok(()));
+    let fault = Error::SampleLength { what: "the sample", found: 5, expected: 6 };
+    assert_eq!(along(&[0.5; 5], &direction), Err(fault));
+    direction.values.push(0.0);
+    let fault = Error::SampleLength { what: "the direction", found: 7, expected: 6 };
+    assert_eq!(along(&[0.5; 6], &direction), Err(fault));
+}
+
+/// A group that is all zero has no relative perturbation, whichever way it is asked.
+#[test]
+fn a_group_of_zeros_has_no_relative_influence_by_any_way() {
+    let dead = Net::new(0.0, |_| 1.0, &[0.1, -0.2, 0.3, 0.0, 0.2]);
+    let silent = Net::new(1.0, |_| 0.0, &[0.0; 5]);
+    for (net, zero) in [(&dead, 0), (&silent, 1)] {
+        for engine in [Engine::Cpu(None), Engine::Burn] {
+            for filter in [Filter::exact(), Filter::tikhonov(1e-3).unwrap()] {
+                let builder = builder().engine(engine).filter(filter).budget(Budget::Relative);
+                let scorer = compiled(net, builder.perturbation(Perturbation::Layers));
+                let scores: Vec<_> =
+                    scorer.scores(samples(2), &Objective::class(1)).unwrap().map(Result::unwrap).collect();
+                for (sample, at) in scorer.linearize_parameters(samples(2)).unwrap().enumerate() {
+                    let at = at.unwrap();
+                    for group in 0..2 {
+                        let long = at.score(group, &SampleObjective::class(1), &filter).unwrap();
+                        let short = &scores[2 * sample + group];
+                        assert_eq!((short.value, short.rank), (long.value, long.rank), "{group} {filter}");
+                        if group == zero {
+                            assert_eq!((long.value, long.log10, long.rank, long.reach), (0.0, None, 0, 0.0));
+                        }
+                    }
+                }
+                let one = samples(1);
+                let found = scorer.parameter_direction(one, &SampleObjective::class(1), zero).unwrap();
+                assert!(found.tensors.iter().all(|tensor| tensor.values.iter().all(|x| *x == 0.0)));
+                assert_eq!((found.fisher, found.log10_fisher), (0.0, None));
+            }
+        }
+    }
+}
+
+/// The bias reaches every direction, though one class's weights are 1e7 times as large as the
+/// others'.
+#[test]
+fn one_large_class_row_does_not_part_the_short_way_from_the_full_one() {
+    let net = Net::new(1.0, |class| if class == 0 { 1e7 } else { 1.0 }, &[0.1, -0.2, 0.3, 0.0, 0.2]);
+    for precision in [Precision::F32, Precision::F64] {
+        let builder = Scorer::builder().precision(precision).perturbation(Perturbation::Parameters);
+        let scorer = compiled(&net, builder);
+        let short = scorer.scores(samples(1), &Objective::class(1)).unwrap().next().unwrap().unwrap();
+        let at = scorer.linearize_parameters(samples(1)).unwrap().next().unwrap().unwrap();
+        let long = at.score(0, &SampleObjective::class(1), &Filter::exact()).unwrap();
+        assert_eq!((short.value, short.rank, short.reach), (long.value, long.rank, long.reach));
+        assert_eq!((long.rank, long.value), (4, long.bound));
+        assert!(short.baselines.jacobian_norm.is_none() && long.baselines.jacobian_norm > Some(0.0));
+        assert_eq!(short, short.clone(), "a score is equal to itself");
+    }
+}
+
+/// All probabilities but one below the range of f64: directions, slopes and lengths are there, as
+/// logarithms.
+#[test]
+fn directions_do_not_vanish_where_probabilities_underflow() {
+    let net = Net::new(1.0, |_| 1.0, &[0.0, 2000.0, -5.0, 1.0, 900.0]);
+    let scorer = compiled(&net, builder());
+    let at = scorer.linearize(samples(1)).unwrap().next().unwrap().unwrap();
+    for class in [0, 1, 4] {
+        let objective = SampleObjective::class(class);
+        let score = at.score_for(&objective, &Filter::exact()).unwrap();
+        let direction = at.direction(&objective, &Filter::exact()).unwrap();
+        let square: f64 = direction.values.iter().map(|x| x * x).sum();
+        assert!((square - 1.0).abs() < 1e-12);
+        let reached = 2.0 * (direction.log10_slope.unwrap() - direction.log10_fisher.unwrap());
+        let most = score.log10.unwrap();
+        // Along the direction of class 0 the rounding of its numbers moves class 4, e^900 times as
+        // likely: the Fisher length is that of the numbers as they are.
+        assert!(if class == 0 { reached < most } else { (reached - most).abs() < 1e-6 }, "{reached} {most}");
+        let image: Vec<f64> = samples(1).iter().collect();
+        let basis = Family::Brightness.basis(&image, [1, 2, 3]).unwrap();
+        let found = at.family(&basis, &objective, &Filter::exact()).unwrap();
+        assert!(found.direction[0].is_finite() && found.direction[0] != 0.0);
+        let size = found.direction_log10 + found.direction[0].abs().log10();
+        assert!(size > 200.0, "{size}");
+    }
+}
+
+/// Objectives that do not fit the network are refused before any sample is looked at.
+#[test]
+fn margins_and_costs_of_other_classes_are_refused_at_once() {
+    let scorer = compiled(&Net::plain(), builder());
+    let refused =
+        |objective: &Objective| scorer.scores(samples(3), objective).map(|_| ()).expect_err("refused");
+    let fault = |what: &str| Error::ClassOutOfRange { what: what.into(), class: 5, classes: 5 };
+    assert_eq!(refused(&Objective::label_margin([0, 5, 1])), fault("the objective of sample 1"));
+    assert_eq!(refused(&Objective::All(SampleObjective::margin_of(5))), fault("the objective"));
+    let costs = Objective::expected_cost([0.0, 1.0, 2.0]).unwrap();
+    assert!(refused(&costs).to_string().contains("the list of costs has length 3, expected 5"));
+    let matrix = vec![vec![0.0; 4]; 5];
+    let error = refused(&Objective::label_cost(&matrix, [0, 1, 2]).unwrap());
+    assert!(error.to_string().contains("length 4, expected 5"), "{error}");
+}
