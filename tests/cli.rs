@@ -86,10 +86,12 @@ fn json_lines_are_the_same_numbers_as_csv() {
     assert_eq!(json.lines().count(), 3);
     for (row, line) in csv.lines().skip(1).zip(json.lines()) {
         // As text: a JSON parser may round the last digit.
-        let quoted = ["objective", "perturbation", "group", "direction"];
+        let quoted = ["objective", "perturbation", "group"];
         let cells = header.iter().zip(row.split(',')).map(|(name, cell)| {
             if quoted.contains(name) {
                 format!("\"{name}\":\"{cell}\"")
+            } else if cell.is_empty() {
+                format!("\"{name}\":null")
             } else {
                 format!("\"{name}\":{cell}")
             }

@@ -88,6 +88,10 @@ pub(crate) struct RunArguments {
     /// Folder with the data set's official files
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// The data set's files are your own in its format: CIFAR-10 batches of any number of images, IDX images of any size.
+    /// Without it other sizes than the official ones are refused, since images would get wrong numbers
+    #[arg(long)]
+    pub(crate) own: bool,
     /// train or test [default: test]
     #[arg(long, value_name = "SPLIT")]
     pub(crate) split: Option<String>,

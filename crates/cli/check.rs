@@ -13,6 +13,7 @@ use crate::job::{Job, in_split};
 use crate::map::{Mapping, each};
 use crate::map_arguments::Fill;
 use crate::table::{channels_word, four_digits, function, quartiles};
+use crate::terminal;
 
 /// Random windows an image and scale, for a steadier average.
 const RANDOM: usize = 4;
@@ -40,17 +41,17 @@ struct Trial {
 /// Runs all images and prints the table.
 pub(crate) fn run(mapping: &Mapping, fill: Fill) -> Result<()> {
     let job = &mapping.job;
-    let bar = job.progress();
+    let mut bar = job.progress();
     let mut trials: Vec<Vec<Trial>> = Vec::new();
     for indices in job.images.chunks(rayon::current_num_threads()) {
         trials.extend(each(job, indices, |index, at| trial(mapping, fill, index, at))?);
-        bar.inc(indices.len() as u64);
+        bar.add(indices.len());
     }
-    bar.finish_and_clear();
+    bar.finish();
     if job.quiet {
         return Ok(());
     }
-    let mut out = io::stdout().lock();
+    let mut out = terminal::output();
     tell(&mut out, mapping, fill, &trials)?;
     out.flush()?;
     Ok(())

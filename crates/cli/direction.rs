@@ -1,6 +1,6 @@
 //! `influence score --direction`: the most influential change of the weights, as a file with the network's names.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use influence::{DirectionTensor, Perturbation, Precision};
@@ -11,6 +11,7 @@ use crate::job::{Job, in_split};
 use crate::output::Target;
 use crate::table::{four_digits, function};
 use crate::tensors::{self, Named};
+use crate::terminal;
 
 /// Makes sure that there will be something to write, and a place for it.
 pub(crate) fn check(path: &Path, perturbation: &Perturbation, out: Option<&Path>) -> Result<Target> {
@@ -49,7 +50,7 @@ pub(crate) fn run(job: &Job, file: Target) -> Result<()> {
     if job.quiet {
         return Ok(());
     }
-    let mut out = io::stdout().lock();
+    let mut out = terminal::output();
     writeln!(
         out,
         "Most influential direction of all parameters for f = {}, image {index}, filter {}: length 1, Fisher length {}",

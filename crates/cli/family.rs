@@ -37,7 +37,8 @@ pub(crate) fn words(text: Option<&str>) -> Result<(Perturbation, Option<Words>)>
 /// A family by its name, or by the name of a file.
 fn family(name: &str) -> Result<Words> {
     if Path::new(name).extension().is_some_and(|end| end.eq_ignore_ascii_case("safetensors")) {
-        let bytes = fs::read(name).map_err(|error| Failure::new(format!("--perturb {name}: {error}")))?;
+        let bytes =
+            fs::read(name).map_err(|error| Failure::new(format!("--perturb family:{name}: {error}")))?;
         return Ok(Words::File { path: name.to_owned(), bytes });
     }
     Ok(Words::Named(name.parse()?))

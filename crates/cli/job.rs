@@ -3,15 +3,16 @@
 use std::path::Path;
 
 use burn::tensor::{Device, TensorData};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use influence::{Budget, Filter, GPU_BATCH, Memory, ModelError, Perturbation, Precision, Scorer, Target};
-use influence_data::{Dataset, Kind, Selection, Split, sample};
+use influence_data::{Dataset, Kind, Selection, Split, files, sample};
 use influence_zoo::weights::{self, Checkpoint, Report};
 use influence_zoo::{Architecture, Network};
 
 use crate::arguments::RunArguments;
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
+use crate::places::Inputs;
+use crate::progress::Progress;
 
 /// The width of the embedded network.
 const EMBEDDED_WIDTH: usize = 8;
@@ -34,6 +35,8 @@ pub(crate) struct Job {
     pub(crate) network: String,
     /// The network alone.
     pub(crate) architecture: String,
+    /// The files that it has read.
+    pub(crate) inputs: Inputs,
 }
 
 impl Job {
@@ -57,7 +60,8 @@ impl Job {
         let memory = memory(arguments.memory.as_deref())?;
         let batch = positive("--batch", arguments.batch)?;
         set_threads(positive("--threads", arguments.threads)?)?;
-        let mut data = dataset(arguments)?;
+        let mut inputs = Inputs::default();
+        let mut data = dataset(arguments, &mut inputs)?;
         let images = selection.resolve(data.len())?;
         // A training set takes as much memory as a network: what nobody has asked for is let go.
         data.truncate(images.iter().max().map_or(0, |last| last + 1));
@@ -69,6 +73,9 @@ impl Job {
                 "--objective class:{class}: there are {classes} classes, 0 to {}",
                 classes - 1
             )));
+        }
+        if let Some(weights) = &arguments.weights {
+            inputs.add("--weights", weights);
         }
         let (network, report, described) = network(arguments, &data, precision)?;
         // A batch is padded to its full size: no more of it than there are images.
@@ -89,6 +96,7 @@ impl Job {
             quiet,
             network: format!("{described}; {report}"),
             architecture: described,
+            inputs,
         })
     }
 
@@ -107,12 +115,9 @@ impl Job {
         (IMAGES_PER_THREAD * rayon::current_num_threads()).next_multiple_of(self.scorer.plan().batch())
     }
 
-    /// A bar on the terminal's error stream; nothing where that is no terminal, or with --quiet.
-    pub(crate) fn progress(&self) -> ProgressBar {
-        let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        let bar = ProgressBar::with_draw_target(Some(self.images.len() as u64), target);
-        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} images, {eta} left");
-        bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    /// Of all its images.
+    pub(crate) fn progress(&self) -> Progress {
+        Progress::new(self.images.len(), self.quiet)
     }
 }
 
@@ -182,7 +187,7 @@ fn set_threads(threads: Option<usize>) -> Result<()> {
 }
 
 /// The images asked for, or the embedded ones.
-fn dataset(arguments: &RunArguments) -> Result<Dataset> {
+fn dataset(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Dataset> {
     let split = arguments.split.as_deref().map(str::parse::<Split>).transpose()?.unwrap_or(Split::Test);
     match (&arguments.dataset, &arguments.data) {
         (None, None) if split == Split::Test => Ok(Dataset::embedded()),
@@ -199,7 +204,9 @@ fn dataset(arguments: &RunArguments) -> Result<Dataset> {
                     "--dataset {kind}: where is it? Add --data DIR, the folder with its files"
                 )));
             };
-            Ok(Dataset::open(kind, folder, split)?)
+            files(kind, folder, split)?.iter().for_each(|file| inputs.add("--data", file));
+            let open = if arguments.own { Dataset::open_own } else { Dataset::open };
+            Ok(open(kind, folder, split)?)
         }
     }
 }

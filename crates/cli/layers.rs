@@ -1,12 +1,11 @@
 //! `influence layers`: how the influence of each layer is spread over the images.
 
 use std::ffi::OsStr;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 
 use influence::{Parameter, Perturbation};
 use influence_report::{Bar, Series, bars};
-use serde::Serialize;
 
 use crate::arguments::RunArguments;
 use crate::failure::{Failure, Result};
@@ -14,12 +13,14 @@ use crate::job::Job;
 use crate::layers_arguments::{LayersArguments, Sort};
 use crate::layers_table;
 use crate::output::{self, Target};
+use crate::record::{Cell, Column, Kind, Record};
 use crate::row::Row;
 use crate::score::score_batch;
 use crate::table::{function, quartiles};
+use crate::terminal;
 
 /// One layer over all images; its columns are those of the files.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LayerRow {
     pub(crate) network: String,
     pub(crate) group: String,
@@ -40,6 +41,44 @@ pub(crate) struct LayerRow {
     pub(crate) rank_median: usize,
     /// Empty where the Jacobian was not needed.
     pub(crate) jacobian_norm_median: Option<f64>,
+}
+
+impl Record for LayerRow {
+    const COLUMNS: &'static [Column] = &[
+        ("network", Kind::Text),
+        ("group", Kind::Text),
+        ("depth", Kind::Integer),
+        ("parameters", Kind::Integer),
+        ("images", Kind::Integer),
+        ("objective", Kind::Text),
+        ("filter", Kind::Text),
+        ("influence_q1", Kind::Float),
+        ("influence_median", Kind::Float),
+        ("influence_q3", Kind::Float),
+        ("saturated", Kind::Float),
+        ("reach_median", Kind::Float),
+        ("rank_median", Kind::Integer),
+        ("jacobian_norm_median", Kind::Float),
+    ];
+
+    fn cells(&self) -> Vec<Cell> {
+        vec![
+            (&self.network).into(),
+            (&self.group).into(),
+            self.depth.into(),
+            self.parameters.into(),
+            self.images.into(),
+            (&self.objective).into(),
+            (&self.filter).into(),
+            self.influence_q1.into(),
+            self.influence_median.into(),
+            self.influence_q3.into(),
+            self.saturated.into(),
+            self.reach_median.into(),
+            self.rank_median.into(),
+            self.jacobian_norm_median.into(),
+        ]
+    }
 }
 
 /// A network with its layers.
@@ -67,6 +106,11 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
         Job::new(&run, Perturbation::Layers)
     });
     let mut jobs: Vec<Job> = std::iter::once(Ok(first)).chain(second).collect::<Result<_>>()?;
+    for job in &jobs {
+        for (flag, path) in [("--out", &arguments.out), ("--plot", &arguments.plot)] {
+            path.as_deref().map_or(Ok(()), |path| job.inputs.spare(flag, path))?;
+        }
+    }
     tell_apart(&mut jobs, [arguments.run.weights.as_deref(), arguments.against.as_deref()]);
     let networks: Vec<Measured> = jobs.into_iter().map(measure).collect::<Result<_>>()?;
     if let Some(file) = plot {
@@ -106,15 +150,15 @@ pub(crate) fn title(job: &Job) -> String {
 
 /// Scores all images and gathers what belongs to each layer.
 fn measure(job: Job) -> Result<Measured> {
-    let bar = job.progress();
+    let mut bar = job.progress();
     let layers = job.scorer.groups().len();
     let mut found: Vec<Vec<Row>> = vec![Vec::new(); layers];
     for batch in job.images.chunks(job.at_a_time()) {
         let mut rows = Vec::new();
-        score_batch(&job, batch, &bar, &mut rows)?;
+        score_batch(&job, batch, &mut bar, &mut rows)?;
         rows.into_iter().enumerate().for_each(|(at, row)| found[at % layers].push(row));
     }
-    bar.finish_and_clear();
+    bar.finish();
     let rows = found.iter().enumerate().map(|(depth, rows)| LayerRow::new(&job, depth, rows)).collect();
     Ok(Measured { job, rows })
 }
@@ -189,7 +233,7 @@ fn series(network: &Measured) -> Series {
 
 /// What a person is told on standard output.
 fn tell(arguments: &LayersArguments, networks: &[Measured], sort: Sort) -> Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = terminal::output();
     layers_table::heading(&mut out, networks)?;
     if arguments.out.is_none() {
         layers_table::print(&mut out, networks, sort)?;

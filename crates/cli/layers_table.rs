@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use crate::layers::{LayerRow, Measured, in_order, title};
 use crate::layers_arguments::Sort;
 use crate::table::four_digits;
+use crate::terminal::name;
 
 /// How many letters the longest bar has.
 const BAR: usize = 24;
@@ -38,7 +39,7 @@ fn same_layers(first: &Measured, second: &Measured) -> bool {
 }
 
 fn width<'a>(rows: impl IntoIterator<Item = &'a LayerRow>) -> usize {
-    rows.into_iter().map(|row| row.group.len()).max().unwrap_or(0).max("layer".len())
+    rows.into_iter().map(|row| name(&row.group).chars().count()).max().unwrap_or(0).max("layer".len())
 }
 
 fn one(out: &mut impl Write, network: &Measured, sort: Sort, scale: &Scale) -> io::Result<()> {
@@ -62,7 +63,7 @@ fn one(out: &mut impl Write, network: &Measured, sort: Sort, scale: &Scale) -> i
             out,
             "{:>5} {:<wide$} {:>10} {:>11} {:>11} {:>11} {:>5} {:>9} {:>8.0}%  {}",
             row.depth,
-            row.group,
+            name(&row.group),
             row.parameters,
             cell(row.influence_q1),
             cell(row.influence_median),
@@ -92,7 +93,7 @@ fn beside(
             format!("{:<9} {:>8.0}% {bar:<BAR$}", cell(row.influence_median), 100.0 * row.saturated)
         };
         let other = half(&second.rows[row.depth]);
-        writeln!(out, "{:>5} {:<wide$}  {}  {}", row.depth, row.group, half(row), other.trim_end())?;
+        writeln!(out, "{:>5} {:<wide$}  {}  {}", row.depth, name(&row.group), half(row), other.trim_end())?;
     }
     writeln!(out)
 }
@@ -142,7 +143,7 @@ impl std::fmt::Display for Scale {
 pub(crate) fn summary(out: &mut impl Write, networks: &[Measured]) -> io::Result<()> {
     for Measured { job, rows } in networks {
         let full = rows.iter().filter(|row| row.saturated == 1.0).count();
-        write!(out, "{}: {} layers, ", rows.first().map_or("", |row| &row.network), rows.len())?;
+        write!(out, "{}: {} layers, ", rows.first().map_or("".into(), |row| name(&row.network)), rows.len())?;
         if full == rows.len() {
             writeln!(
                 out,
@@ -150,7 +151,8 @@ pub(crate) fn summary(out: &mut impl Write, networks: &[Measured]) -> io::Result
             )?;
         } else {
             let largest = in_order(rows, Sort::Influence);
-            let names: Vec<&str> = largest.iter().take(3).map(|row| row.group.as_str()).collect();
+            let names: Vec<String> =
+                largest.iter().take(3).map(|row| name(&row.group).into_owned()).collect();
             writeln!(
                 out,
                 "{full} of them saturated in every image; most influential over {} images: {}",

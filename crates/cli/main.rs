@@ -14,12 +14,16 @@ mod layers_table;
 mod map;
 mod map_arguments;
 mod output;
+mod places;
+mod progress;
+mod record;
 mod row;
 mod score;
 mod table;
 mod tensors;
+mod terminal;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -28,7 +32,10 @@ use arguments::{Command, Program, ScoreArguments};
 use failure::Failure;
 
 fn main() -> ExitCode {
-    let program = Program::parse();
+    let program = match Program::try_parse() {
+        Ok(program) => program,
+        Err(error) => return words(&error),
+    };
     let outcome = match program.command {
         Some(Command::Score(arguments)) => score::command(&arguments),
         Some(Command::Layers(arguments)) => layers::command(&arguments),
@@ -40,8 +47,19 @@ fn main() -> ExitCode {
         Err(Failure::BrokenPipe) => ExitCode::SUCCESS,
         Err(failure) => {
             // Nobody is left to tell where standard error is gone too.
-            let _ = writeln!(io::stderr(), "influence: {failure}");
+            let _ = writeln!(terminal::errors(), "influence: {failure}");
             ExitCode::from(failure::EXIT_CODE)
         }
     }
+}
+
+/// What clap has to say: help, the version, or a fault of the grammar, which quotes the arguments.
+fn words(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    if terminal::harmless(&text) == text {
+        // In clap's own colours.
+        error.exit();
+    }
+    let _ = write!(terminal::errors(), "{text}");
+    ExitCode::from(failure::EXIT_CODE)
 }

@@ -15,6 +15,7 @@ use crate::job::{Job, in_split};
 use crate::map_arguments::{MapArguments, check_scales};
 use crate::table::{channels_word, four_digits, function, quartiles};
 use crate::tensors::{self, Metadata, Named};
+use crate::terminal;
 
 /// Steps along the most influential direction: Euclidean length, pixels being in [0, 1].
 const STEPS: [f64; 5] = [0.01, 0.03, 0.1, 0.3, 1.0];
@@ -60,7 +61,15 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
             ));
         }
     };
-    let job = Job::new(&arguments.run, Perturbation::Input)?;
+    let mut job = Job::new(&arguments.run, Perturbation::Input)?;
+    if let Some(windows) = &arguments.windows {
+        job.inputs.add("--windows", windows);
+    }
+    if let Some(folder) = &folder {
+        for name in job.images.iter().flat_map(|index| file_names(*index, arguments.direction)) {
+            job.inputs.spare("--out", &folder.path().join(name))?;
+        }
+    }
     let [_, height, width] = job.data.shape();
     check_scales(&scales, job.data.shape())?;
     if let Some(Labels { shape, .. }) = labels.as_ref().filter(|labels| labels.shape != [height, width]) {
@@ -76,6 +85,12 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
     }
 }
 
+/// What the files of one image are called.
+fn file_names(index: usize, direction: bool) -> impl Iterator<Item = String> {
+    let names = [format!("map-{index}.png"), format!("map-{index}.safetensors")];
+    names.into_iter().chain(direction.then(|| format!("direction-{index}.png")))
+}
+
 /// The plane of labels in a PNG.
 fn labels(path: &Path) -> Result<Labels> {
     let fail = |why: String| Failure::new(format!("--windows {}: {why}", path.display()));
@@ -86,7 +101,7 @@ fn labels(path: &Path) -> Result<Labels> {
 /// All images, as many at a time as there are threads.
 fn run(mapping: &Mapping, mut folder: Folder) -> Result<()> {
     let job = &mapping.job;
-    let bar = job.progress();
+    let mut bar = job.progress();
     let mut steps = Vec::new();
     for indices in job.images.chunks(rayon::current_num_threads()) {
         let found = each(job, indices, |index, at| mapping.image(index, at))?;
@@ -95,16 +110,16 @@ fn run(mapping: &Mapping, mut folder: Folder) -> Result<()> {
                 folder.write(&name, &bytes)?;
             }
             steps.push((*index, found.steps));
-            bar.inc(1);
+            bar.add(1);
         }
     }
-    bar.finish_and_clear();
+    bar.finish();
     let path = folder.path().to_owned();
     let count = folder.finish()?;
     if job.quiet {
         return Ok(());
     }
-    let mut out = io::stdout().lock();
+    let mut out = terminal::output();
     writeln!(out, "Maps of f = {}, filter {}; {}", function(job.target), job.filter, job.network)?;
     if mapping.direction {
         tell_steps(&mut out, &steps)?;
@@ -146,15 +161,16 @@ impl Mapping {
             let shape = map_shape(map, self.channels);
             tensors.floats(format!("scale{}", map.half_width), shape.clone(), &map.values);
             tensors.floats(format!("reach{}", map.half_width), shape.clone(), &map.reach);
-            tensors.integers(format!("rank{}", map.half_width), shape, &map.ranks);
+            tensors.integers(format!("rank{}", map.half_width), shape.clone(), &map.ranks);
+            tensors.floats(format!("log10_scale{}", map.half_width), shape, &map.log10);
         }
         let mut layers: Vec<(String, &[f64])> = maps
             .iter()
-            .map(|map| (format!("half-width {}", map.half_width), map.values.as_slice()))
+            .map(|map| drawable(format!("half-width {}", map.half_width), &map.values, &map.log10))
             .collect();
         let regions = self.regions(index, at, &mut tensors)?;
-        if let Some(values) = &regions {
-            layers.push(("regions".into(), values));
+        if let Some([values, log10]) = &regions {
+            layers.push(drawable("regions".into(), values, log10));
         }
         let image = self.job.data.batch::<f64>(&[index]);
         let shape = self.job.data.shape();
@@ -177,20 +193,20 @@ impl Mapping {
         Ok(Found { files, steps })
     }
 
-    /// The influence of each region, painted over its pixels.
+    /// The influence of each region and its log10, painted over its pixels.
     fn regions(
         &self,
         index: usize,
         at: &Linearization<'_>,
         tensors: &mut Tensors,
-    ) -> Result<Option<Vec<f64>>> {
+    ) -> Result<Option<[Vec<f64>; 2]>> {
         let Some(labels) = &self.labels else { return Ok(None) };
         let objective = self.job.target.of(self.job.data.label(index));
         let regions = at.regions(&objective, &self.job.filter, &labels.labels, self.channels);
         let regions = regions.map_err(|error| in_split(error, index))?;
         let [channels, height, width] = self.job.data.shape();
         let planes = if self.channels == Channels::Joint { 1 } else { channels };
-        let mut painted = [(); 3].map(|()| vec![0.0; planes * labels.labels.len()]);
+        let mut painted = [(); 4].map(|()| vec![0.0; planes * labels.labels.len()]);
         for region in &regions {
             let start = region.channel.unwrap_or(0) * labels.labels.len();
             let found = &region.influence;
@@ -198,6 +214,7 @@ impl Mapping {
                 painted[0][start + at] = found.value;
                 painted[1][start + at] = found.reach;
                 painted[2][start + at] = found.rank as f64;
+                painted[3][start + at] = found.log10.unwrap_or(f64::NEG_INFINITY);
             }
         }
         let shape = if planes == 1 && self.channels == Channels::Joint {
@@ -205,11 +222,12 @@ impl Mapping {
         } else {
             vec![planes, height, width]
         };
-        let [values, reach, ranks] = painted;
+        let [values, reach, ranks, log10] = painted;
         tensors.floats("windows".into(), shape.clone(), &values);
         tensors.floats("reach_windows".into(), shape.clone(), &reach);
-        tensors.floats("rank_windows".into(), shape, &ranks);
-        Ok(Some(values))
+        tensors.floats("rank_windows".into(), shape.clone(), &ranks);
+        tensors.floats("log10_windows".into(), shape, &log10);
+        Ok(Some([values, log10]))
     }
 
     /// The most influential direction, and steps along it.
@@ -228,6 +246,15 @@ impl Mapping {
         let steps = self.job.scorer.along(image, &direction, &objective, &STEPS).map_err(fault)?;
         Ok((direction, steps))
     }
+}
+
+/// What is drawn of a map: its values, or their logarithms where `f64` does not hold them all.
+fn drawable<'a>(title: String, values: &'a [f64], log10: &'a [f64]) -> (String, &'a [f64]) {
+    let beyond = values
+        .iter()
+        .zip(log10)
+        .any(|(value, log10)| !value.is_finite() || *value == 0.0 && log10.is_finite());
+    if beyond { (format!("{title}, log10"), log10) } else { (title, values) }
 }
 
 /// `[H, W]` of joint channels, else `[C, H, W]`.

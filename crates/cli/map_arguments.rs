@@ -20,8 +20,9 @@ Examples:
       whether setting the most vulnerable window to 0 changes the prediction
 
 A window of half-width s is 2 s + 1 pixels wide and high, clipped at the border; one that is larger than the image is an
-error. Beside scaleN stand reachN (influence / bound) and rankN; of --windows windows, reach_windows and
-rank_windows; of --direction direction. In the pictures each square has a dot of the image's own colour. Exact maps of
+error. Beside scaleN stand reachN (influence / bound), rankN and log10_scaleN (of values beyond float64 scaleN is
+infinite, and the picture shows the logarithm; of 0 it is -inf); of --windows windows, reach_windows, rank_windows and
+log10_windows; of --direction direction. In the pictures each square has a dot of the image's own colour. Exact maps of
 colour images are nearly flat, for a few pixels already reach every direction: tikhonov:LAMBDA or --channels separate
 tell more.";
 

@@ -7,10 +7,10 @@ use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use tempfile::NamedTempFile;
 
 use crate::failure::{Failure, Result};
+use crate::record::{Cell, Record};
 
 /// A file of bytes, whose place has been looked at before anything was computed.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ pub(crate) struct Finished {
 }
 
 /// Writes all rows beside `path`.
-pub(crate) fn write<R: Serialize>(path: &Path, format: Format, rows: &[R]) -> Result<Finished> {
+pub(crate) fn write<R: Record>(path: &Path, format: Format, rows: &[R]) -> Result<Finished> {
     finish(path, |file| match format {
         Format::Csv => csv_rows(file, rows),
         Format::JsonLines => json_lines(file, rows),
@@ -128,17 +128,20 @@ fn finish(
     Ok(Finished { path: path.to_owned(), file })
 }
 
-fn csv_rows<R: Serialize>(file: NamedTempFile, rows: &[R]) -> std::io::Result<NamedTempFile> {
+fn csv_rows<R: Record>(file: NamedTempFile, rows: &[R]) -> std::io::Result<NamedTempFile> {
     let mut writer = csv::Writer::from_writer(file);
-    rows.iter().try_for_each(|row| writer.serialize(row))?;
+    writer.write_record(R::COLUMNS.iter().map(|(name, _)| name))?;
+    rows.iter().try_for_each(|row| writer.write_record(row.cells().iter().map(Cell::csv)))?;
     writer.into_inner().map_err(|error| error.into_error())
 }
 
-fn json_lines<R: Serialize>(file: NamedTempFile, rows: &[R]) -> std::io::Result<NamedTempFile> {
+fn json_lines<R: Record>(file: NamedTempFile, rows: &[R]) -> std::io::Result<NamedTempFile> {
     let mut writer = BufWriter::new(file);
     for row in rows {
-        serde_json::to_writer(&mut writer, row)?;
-        writer.write_all(b"\n")?;
+        let cells = R::COLUMNS.iter().zip(row.cells());
+        let pairs: Vec<String> =
+            cells.map(|((name, _), cell)| format!("\"{name}\":{}", cell.value())).collect();
+        writeln!(writer, "{{{}}}", pairs.join(","))?;
     }
     writer.into_inner().map_err(|error| error.into_error())
 }

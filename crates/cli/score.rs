@@ -1,19 +1,20 @@
 //! `influence score`: runs a job batch by batch and sends its rows to the file or the table.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
-use indicatif::ProgressBar;
 use influence::Family;
 
 use crate::arguments::ScoreArguments;
 use crate::direction;
 use crate::failure::{Failure, Result};
-use crate::family;
+use crate::family::{self, Words};
 use crate::job::{Job, in_split};
 use crate::output::{self, Format};
-use crate::row::Row;
+use crate::progress::Progress;
+use crate::row::{Row, Setting};
 use crate::table;
+use crate::terminal;
 
 /// A job, what it perturbs, and where its rows go.
 #[derive(Debug)]
@@ -33,7 +34,13 @@ pub(crate) fn command(arguments: &ScoreArguments) -> Result<()> {
         .as_deref()
         .map(|path| direction::check(path, &perturbation, arguments.out.as_deref()))
         .transpose()?;
-    let job = Job::new(&arguments.run, perturbation)?;
+    let mut job = Job::new(&arguments.run, perturbation)?;
+    if let Some(Words::File { path, .. }) = &family {
+        job.inputs.add("--perturb", path.as_ref());
+    }
+    for (flag, path) in [("--out", &arguments.out), ("--direction", &arguments.direction)] {
+        path.as_deref().map_or(Ok(()), |path| job.inputs.spare(flag, path))?;
+    }
     if let Some(file) = direction {
         return direction::run(&job, file);
     }
@@ -44,15 +51,15 @@ pub(crate) fn command(arguments: &ScoreArguments) -> Result<()> {
 /// Runs the job to its end.
 fn run(scoring: &Scoring) -> Result<()> {
     let job = &scoring.job;
-    let bar = job.progress();
+    let mut bar = job.progress();
     let mut rows = Vec::with_capacity(job.images.len());
     for batch in job.images.chunks(job.at_a_time()) {
         match &scoring.family {
-            None => score_batch(job, batch, &bar, &mut rows)?,
-            Some((name, family)) => score_family(job, name, family, batch, &bar, &mut rows)?,
+            None => score_batch(job, batch, &mut bar, &mut rows)?,
+            Some((name, family)) => score_family(job, name, family, batch, &mut bar, &mut rows)?,
         }
     }
-    bar.finish_and_clear();
+    bar.finish();
     let file = scoring.out.as_ref().map(|(path, format)| output::write(path, *format, &rows)).transpose()?;
     // Before the file has its name: where nobody can be told, there is no result either. A reader who has seen enough is no such case.
     match if job.quiet { Ok(()) } else { tell(scoring, &rows) } {
@@ -63,7 +70,7 @@ fn run(scoring: &Scoring) -> Result<()> {
 
 /// What a person is told on standard output.
 fn tell(scoring: &Scoring, rows: &[Row]) -> Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = terminal::output();
     table::heading(&mut out, scoring)?;
     if scoring.out.is_none() {
         table::print(&mut out, rows)?;
@@ -77,7 +84,7 @@ fn tell(scoring: &Scoring, rows: &[Row]) -> Result<()> {
 pub(crate) fn score_batch(
     job: &Job,
     indices: &[usize],
-    bar: &ProgressBar,
+    bar: &mut Progress,
     rows: &mut Vec<Row>,
 ) -> Result<()> {
     let labels: Vec<_> = indices.iter().map(|&index| job.data.label(index)).collect();
@@ -91,7 +98,7 @@ pub(crate) fn score_batch(
         let words = (objective.to_string(), perturbation, score.group.to_string());
         rows.push(Row::new(index, job.data.label(index), words, &score));
         if (place + 1) % groups == 0 {
-            bar.inc(1);
+            bar.add(1);
         }
     }
     Ok(())
@@ -103,7 +110,7 @@ fn score_family(
     name: &str,
     family: &Family,
     indices: &[usize],
-    bar: &ProgressBar,
+    bar: &mut Progress,
     rows: &mut Vec<Row>,
 ) -> Result<()> {
     for (&index, at) in indices.iter().zip(job.scorer.linearize(job.pixels(indices))?) {
@@ -114,9 +121,9 @@ fn score_family(
         let found = at.family(&basis, &job.target.of(label), &job.filter);
         let found = found.map_err(|error| in_split(error, index))?;
         let words = (job.target.to_string(), format!("family:{name}"), name.to_owned());
-        let direction = basis.describe(&found.direction);
-        rows.push(Row { direction, ..Row::new(index, label, words, &found.score) });
-        bar.inc(1);
+        let direction = Setting::all(basis.members(), &found.direction);
+        rows.push(Row { direction: Some(direction), ..Row::new(index, label, words, &found.score) });
+        bar.add(1);
     }
     Ok(())
 }

@@ -4,17 +4,20 @@ use std::io::{self, Write};
 
 use influence::{Channels, Perturbation, Target};
 
-use crate::row::Row;
+use crate::row::{Row, Setting};
 use crate::score::Scoring;
+use crate::terminal::name;
 
 /// How many images a table on the terminal shows.
 const SHOWN: usize = 20;
+/// The largest exponent that is told.
+const MOST_POWER: f64 = 99_999.0;
 
 /// Prints what was measured, of which network and how its weights were read, and on which images.
 pub(crate) fn heading(out: &mut impl Write, scoring: &Scoring) -> io::Result<()> {
     let job = &scoring.job;
     let what = match &scoring.family {
-        Some((name, _)) => format!("the family {name}"),
+        Some((family, _)) => format!("the family {}", name(family)),
         None => whole(job.scorer.perturbation()).to_owned(),
     };
     writeln!(out, "Influence of {what}, f = {}, filter {}", function(job.target), job.filter_words())?;
@@ -53,16 +56,22 @@ pub(crate) fn print(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
     order.sort_by(|a, b| sensitivity(b).total_cmp(&sensitivity(a)));
     for row in order.iter().take(SHOWN) {
         print_row(out, row)?;
-        if !row.direction.is_empty() {
-            writeln!(out, "{:>16}at {}", "", row.direction)?;
+        if let Some(settings) = &row.direction {
+            writeln!(out, "{:>16}at {}", "", settings.iter().map(setting).collect::<Vec<_>>().join("; "))?;
         } else if !row.group.is_empty() {
-            writeln!(out, "{:>16}of {}", "", row.group)?;
+            writeln!(out, "{:>16}of {}", "", name(&row.group))?;
         }
     }
     if rows.len() > SHOWN {
         writeln!(out, "... and {} less sensitive; --out FILE.csv writes them all", rows.len() - SHOWN)?;
     }
     writeln!(out)
+}
+
+/// "rotation -2.500 degrees".
+fn setting(setting: &Setting) -> String {
+    let words = format!("{} {} {}", name(&setting.name), four_digits(setting.value), setting.unit);
+    words.trim_end().to_owned()
 }
 
 /// The order of the table; log10 tells values beyond f64 apart.
@@ -90,8 +99,8 @@ fn bound(target: Target) -> &'static str {
 
 fn print_row(out: &mut impl Write, row: &Row) -> io::Result<()> {
     let influence = match (row.influence, row.log10_influence) {
+        (Some(0.0), Some(log10)) | (None, Some(log10)) => power(log10),
         (Some(value), _) => four_digits(value),
-        (None, Some(log10)) => format!("1e{log10:.1}"),
         (None, None) => "beyond f64".into(),
     };
     let cell = |value: Option<f64>| value.map_or_else(|| "beyond f64".into(), four_digits);
@@ -115,6 +124,15 @@ fn print_row(out: &mut impl Write, row: &Row) -> io::Result<()> {
         row.entropy.map_or_else(String::new, four_digits),
         row.margin.map_or_else(String::new, margin),
     )
+}
+
+/// 10 to a power beyond f64; with a sign where the power itself says nothing to a reader.
+fn power(log10: f64) -> String {
+    match log10 {
+        _ if log10 > MOST_POWER => format!(">1e{MOST_POWER:.0}"),
+        _ if log10 < -MOST_POWER => format!("<1e-{MOST_POWER:.0}"),
+        _ => format!("1e{log10:.1}"),
+    }
 }
 
 /// Six decimals, or an exponent where they would all be zeros.
@@ -214,7 +232,7 @@ pub(crate) fn summary(out: &mut impl Write, scoring: &Scoring, rows: &[Row]) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::{four_digits, quartiles};
+    use super::{four_digits, power, quartiles};
 
     #[test]
     fn quartiles_lie_between_neighbours() {
@@ -222,6 +240,12 @@ mod tests {
         assert_eq!(quartiles(&[3.0]), [3.0; 3]);
         assert_eq!(quartiles(&[1.0, f64::INFINITY, f64::INFINITY]), [f64::INFINITY; 3]);
         assert!(quartiles(&[]).iter().all(|x| x.is_nan()));
+    }
+
+    #[test]
+    fn powers_that_nobody_reads_are_cut_with_a_sign() {
+        let shown = [738.65, -400.04, 99_998.96, 3.06e37, -1e10].map(power);
+        assert_eq!(shown, ["1e738.6", "1e-400.0", "1e99999.0", ">1e99999", "<1e-99999"]);
     }
 
     #[test]

@@ -81,6 +81,27 @@ pub enum Error {
         class: String,
     },
 
+    /// A PyTorch file holds a TorchScript program.
+    #[error(
+        "{file}: a TorchScript program (torch.jit), not weights alone; in Python, save the weights of it: \
+         torch.save(torch.jit.load(\"model.pt\").state_dict(), \"weights.pt\")"
+    )]
+    TorchScript {
+        /// The file.
+        file: String,
+    },
+
+    /// The file is of a kind that holds no weights, or none that are read here.
+    #[error("{file}: this is {what}, not a file of weights that is read here; {remedy}")]
+    NotWeights {
+        /// The file.
+        file: String,
+        /// What it is, by its first bytes.
+        what: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+
     /// A PyTorch file does not hold one dict of tensors.
     #[error(
         "{file}: {why}; in Python, save the weights alone: torch.save(model.state_dict(), \"weights.pt\")"
@@ -104,7 +125,11 @@ pub enum Error {
     },
 
     /// A tensor has a type that holds no weights.
-    #[error("{file}: tensor `{}` has type {dtype}: weights are F16, BF16, F32 or F64", quoted(name))]
+    #[error(
+        "{file}: tensor `{}` has type {dtype}: weights are F16, BF16, F32 or F64; in Python, before saving: \
+         dequantize() for quantised, to_dense() for sparse tensors, float() for other numbers",
+        quoted(name)
+    )]
     NotFloat {
         /// The file.
         file: String,

@@ -48,8 +48,10 @@ pub struct Map {
     pub half_width: usize,
     /// `[C, H, W]`, C = 1 where the channels are joint.
     pub shape: [usize; 3],
-    /// FI of the window around each pixel, row-major.
+    /// FI of the window around each pixel, row-major: infinite above the range of `f64`, and 0 below it.
     pub values: Vec<f64>,
+    /// log10 FI of each, also where `values` cannot tell it; -infinity where FI is exactly 0.
+    pub log10: Vec<f64>,
     /// FI / bound of each.
     pub reach: Vec<f64>,
     /// How many directions each reaches.
@@ -364,6 +366,7 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
             half_width: s,
             shape: windows.map,
             values: Vec::with_capacity(found.len()),
+            log10: Vec::with_capacity(found.len()),
             reach: Vec::with_capacity(found.len()),
             ranks: Vec::with_capacity(found.len()),
             ambiguous: Vec::with_capacity(found.len()),
@@ -371,16 +374,19 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         };
         let mut indices = Vec::new();
         for (at, found) in found.into_iter().enumerate() {
-            let (value, reach, rank, ambiguous) = match found {
-                Some((value, rank)) => (value, if value > 0.0 { value / bound } else { 0.0 }, rank, false),
+            let (value, log10, reach, rank, ambiguous) = match found {
+                Some((value, rank)) if value > 0.0 => (value, value.log10(), value / bound, rank, false),
+                // No -0.0, which sums of no terms give.
+                Some((_, rank)) => (0.0, f64::NEG_INFINITY, 0.0, rank, false),
                 None => {
                     windows.indices(at, &mut indices);
-                    let Influence { value, reach, rank, ambiguous, .. } =
+                    let Influence { value, log10, reach, rank, ambiguous, .. } =
                         self.of_columns(&indices, objective, filter)?;
-                    (value, reach, rank, ambiguous)
+                    (value, log10.unwrap_or(f64::NEG_INFINITY), reach, rank, ambiguous)
                 }
             };
             map.values.push(value);
+            map.log10.push(log10);
             map.reach.push(reach);
             map.ranks.push(rank);
             map.ambiguous.push(ambiguous);

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::describe::{Description, describe};
 use super::input::{Input, Source};
 use super::layout::Layout;
-use super::{Dtype, Precision, header, torch};
+use super::{Dtype, Precision, foreign, header, torch};
 use crate::Error;
 use crate::nearest::nearest;
 
@@ -14,8 +14,6 @@ use crate::nearest::nearest;
 pub(super) const MOST_TENSORS: usize = 1 << 16;
 /// The most axes of a tensor.
 pub(super) const MOST_AXES: usize = 16;
-/// As many bytes at the start of a file tell its format.
-const START: u64 = 4;
 
 /// What a file says of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,15 +66,18 @@ impl<'a> Checkpoint<'a> {
     /// # Errors
     ///
     /// [`Error::Io`] where the system refuses, [`Error::Corrupt`] where the file is not what its format asks
-    /// for; of PyTorch's files [`Error::Foreign`] where more than weights is in them and [`Error::StateDict`]
-    /// where there is not one dict of tensors.
+    /// for, [`Error::NotWeights`] where it is of another known kind; of PyTorch's files [`Error::Foreign`] and
+    /// [`Error::TorchScript`] where more than weights is in them and [`Error::StateDict`] where there is not one
+    /// dict of tensors.
     pub fn open(source: impl Into<Source<'a>>) -> Result<Self, Error> {
         let mut input = Input::open(source.into(), "safetensors")?;
         let mut start = Vec::new();
-        input.fetch(0..input.length.min(START), &mut start)?;
+        input.fetch(0..input.length.min(foreign::START), &mut start)?;
         let (tensors, metadata) = if torch::is_torch(&start) {
             input.format = "PyTorch";
             (torch::open(&mut input)?, BTreeMap::new())
+        } else if let Some((what, remedy)) = foreign::recognise(&start) {
+            return Err(Error::NotWeights { file: input.name, what, remedy });
         } else {
             header::open(&mut input)?
         };

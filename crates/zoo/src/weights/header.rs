@@ -46,9 +46,9 @@ pub(super) fn open(input: &mut Input<'_>) -> Result<Header, Error> {
     let wrong = if header == 0 {
         "the header is empty".to_owned()
     } else if header > LONGEST_HEADER {
-        format!("a header of {header} bytes is announced: at most {LONGEST_HEADER}{}", guess(&bytes))
+        format!("a header of {header} bytes is announced: at most {LONGEST_HEADER}")
     } else if header > length - PREFIX {
-        format!("a header of {header} bytes is announced, the file has {length}{}", guess(&bytes))
+        format!("a header of {header} bytes is announced, the file has {length}")
     } else {
         String::new()
     };
@@ -58,17 +58,6 @@ pub(super) fn open(input: &mut Input<'_>) -> Result<Header, Error> {
     let data = PREFIX + header;
     input.fetch(PREFIX..data, &mut bytes)?;
     read(&bytes, data, length).or_else(|fault| input.at(PREFIX, fault))
-}
-
-/// What a file that is no safetensors file may be, from its first eight bytes.
-fn guess(start: &[u8]) -> &'static str {
-    match start {
-        [0x80, 2..=5, ..] => " (a Python pickle, but not one of torch.save)",
-        [0x1f, 0x8b, ..] => " (compressed by gzip: unpack it)",
-        [b'<', ..] => " (an HTML page, perhaps an error page instead of a download)",
-        b"version " => " (a Git LFS pointer: fetch the file itself)",
-        _ => "",
-    }
 }
 
 /// Reads the JSON of a header whose tensors begin at byte `data` of a file of `length` bytes.

@@ -12,6 +12,7 @@ mod checkpoint;
 mod describe;
 mod dtype;
 mod fit;
+mod foreign;
 mod header;
 mod input;
 mod json;

@@ -19,7 +19,7 @@ use super::input::Input;
 use crate::Error;
 use crate::error::quoted;
 use pickle::{Pickle, Stop};
-use value::Storage;
+use value::{Body, Storage};
 use zip::Archive;
 
 /// The longest pickle that is read, in bytes: 200 for each of [`MOST_TENSORS`](super::checkpoint::MOST_TENSORS).
@@ -29,7 +29,7 @@ const ZIP: &[u8] = b"PK\x03\x04";
 
 /// Whether a file that starts so is one of PyTorch's.
 pub(super) fn is_torch(start: &[u8]) -> bool {
-    start.starts_with(ZIP) || start.len() >= ZIP.len() && legacy::START.starts_with(start)
+    start.starts_with(ZIP) || start.first_chunk::<4>().is_some_and(|start| legacy::START.starts_with(start))
 }
 
 /// Reads what the file says of its tensors.
@@ -75,8 +75,7 @@ fn folder(archive: &Archive, input: &Input<'_>) -> Result<String, Error> {
             .corrupt(0, "a zip archive without a pickle NAME/data.pkl, which torch.save would write");
     };
     if archive.names().any(|name| name.strip_prefix(folder) == Some("constants.pkl")) {
-        let why = "it holds a TorchScript program, not weights alone".to_owned();
-        return Err(Error::StateDict { file: input.name.clone(), why });
+        return Err(Error::TorchScript { file: input.name.clone() });
     }
     Ok(folder.to_owned())
 }
@@ -114,9 +113,15 @@ fn placed(
             return input
                 .corrupt(start + tensor.at as u64, format!("the key `{}` is there twice", quoted(name)));
         }
-        let Some(bytes) = find(input, &tensor.storage)? else {
-            let why = format!("the storage `{}` is not in the file", quoted(tensor.storage.key));
-            return input.corrupt(start + tensor.at as u64, why);
+        let bytes = match &tensor.body {
+            Body::Odd(_) => 0..0,
+            Body::Stored { storage, .. } => match find(input, storage)? {
+                Some(bytes) => bytes,
+                None => {
+                    let why = format!("the storage `{}` is not in the file", quoted(storage.key));
+                    return input.corrupt(start + tensor.at as u64, why);
+                }
+            },
         };
         placed.push(state::place(name, tensor, bytes, big_endian).or_else(|fault| input.at(start, fault))?);
     }
