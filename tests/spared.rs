@@ -44,7 +44,7 @@ fn no_output_is_an_input() {
     fs::write(&weights, embedded()).unwrap();
     let run = |command: &[&str], rest: &[&str]| {
         let run = [command, &["--weights", &weights, "--images", "0"], rest].concat();
-        refused(&run, &["--weights", "would be lost"]);
+        refused(&run, &["w.safetensors", "would be lost"]);
         assert_eq!(fs::read(&weights).unwrap(), embedded(), "{rest:?}");
     };
     let direction = ["score", "--perturb", "parameters"];
@@ -62,10 +62,10 @@ fn no_output_is_an_input() {
     fs::hard_link(&weights, at("map-0.safetensors")).unwrap();
     run(&["map"], &["--out", folder.path().to_str().unwrap()]);
     let against = ["layers", "--images", "0", "--against", &weights, "--plot", &at("l.png")];
-    refused(&against, &["--against", "would be lost"]);
+    refused(&against, &["--plot", "would be lost"]);
     let family = format!("family:{weights}");
     let own = ["score", "--images", "0", "--perturb", &family, "--out", &at("rows.csv")];
-    refused(&own, &["--perturb", "would be lost"]);
+    refused(&own, &["--out", "would be lost"]);
     assert_eq!(fs::read(&weights).unwrap(), embedded());
 }
 
@@ -81,7 +81,10 @@ fn data_sets_are_inputs_too() {
     let out = folder.path().join("out.csv");
     fs::hard_link(&labels, &out).unwrap();
     let data = ["score", "--dataset", "mnist", "--data", folder.path().to_str().unwrap(), "--images", "0"];
-    refused(&[&data[..], &["--out", out.to_str().unwrap()]].concat(), &["--data", "would be lost"]);
+    refused(
+        &[&data[..], &["--out", out.to_str().unwrap()]].concat(),
+        &["t10k-labels-idx1-ubyte", "would be lost"],
+    );
     assert_eq!(fs::read(&labels).unwrap(), fs::read(sample.join("t10k-labels-idx1-ubyte")).unwrap());
     fs::remove_file(&out).unwrap();
     let output = influence(&[&data[..], &["--quiet", "--out", out.to_str().unwrap()]].concat());
@@ -96,7 +99,7 @@ fn data_of_other_sizes_has_to_be_called_ones_own() {
     let cifar = [&["score", "--dataset", "cifar10"], &data[..]].concat();
     refused(&cifar, &["test_batch.bin", "100 images where a batch of CIFAR-10 has 10 000", "--own"]);
     // Read then: the network for other images is what is in the way.
-    refused(&[&cifar[..], &["--own"]].concat(), &["conv1.weight"]);
+    refused(&[&cifar[..], &["--own"]].concat(), &["images of 1 channel(s)"]);
     let images = [&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 32, 0, 0, 0, 32][..], &[0; 2048]].concat();
     fs::write(folder.path().join("t10k-images-idx3-ubyte"), images).unwrap();
     fs::write(folder.path().join("t10k-labels-idx1-ubyte"), [0, 0, 8, 1, 0, 0, 0, 2, 3, 4]).unwrap();
@@ -141,7 +144,10 @@ fn directions_are_data_and_names_reach_no_terminal() {
         assert_eq!(knobs.len(), 2);
         assert_eq!((knobs[0]["name"].as_str(), knobs[1]["name"].as_str()), (Some(name), Some("zzz")));
         let value = knobs[0]["value"].as_f64().unwrap();
-        assert!(value != 0.0 && value.abs() < 1e-6, "all digits of a small number: {value}");
+        assert!(
+            value != 0.0 && value.abs() < 1e-5 && value.to_string().len() > 12,
+            "all digits of a small number: {value}"
+        );
         found.push(row["direction"].clone());
     }
     let csv = rows("csv");
@@ -155,11 +161,11 @@ fn directions_are_data_and_names_reach_no_terminal() {
     // Errors name what they are about too: a file, a flag, a name within a file.
     let shapes = TensorView::new(Dtype::F64, vec![1], &[0; 8]).unwrap();
     fs::write(&file, safetensors::serialize([(name, shapes)], None).unwrap()).unwrap();
-    for arguments in [&score[..], &["score", "--weights", name], &["score", name], &["score", "--perturb", name]] {
+    for arguments in [&score[..], &["score", "--weights", name], &["score", "--perturb", name]] {
         let output = influence(arguments);
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(!said.contains(['\u{1b}', '\u{7}']) && said.contains("\\u{1b}"), "{said:?}");
+        assert!(!said.contains(['\u{1b}', '\u{7}']) && said.contains("gotcha"), "{said:?}");
     }
 }
 

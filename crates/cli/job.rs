@@ -75,7 +75,7 @@ impl Job {
             )));
         }
         if let Some(weights) = &arguments.weights {
-            inputs.add("--weights", weights);
+            inputs.add(weights);
         }
         let (network, report, described) = network(arguments, &data, precision)?;
         // A batch is padded to its full size: no more of it than there are images.
@@ -204,7 +204,7 @@ fn dataset(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Dataset> {
                     "--dataset {kind}: where is it? Add --data DIR, the folder with its files"
                 )));
             };
-            files(kind, folder, split)?.iter().for_each(|file| inputs.add("--data", file));
+            files(kind, folder, split)?.iter().for_each(|file| inputs.add(file));
             let open = if arguments.own { Dataset::open_own } else { Dataset::open };
             Ok(open(kind, folder, split)?)
         }

@@ -55,11 +55,11 @@ fn main() -> ExitCode {
 
 /// What clap has to say: help, the version, or a fault of the grammar, which quotes the arguments.
 fn words(error: &clap::Error) -> ExitCode {
-    let text = error.render().to_string();
-    if terminal::harmless(&text) == text {
+    let plain = |text: &str| terminal::harmless(text) == text;
+    if std::env::args_os().all(|argument| plain(&argument.to_string_lossy())) {
         // In clap's own colours.
         error.exit();
     }
-    let _ = write!(terminal::errors(), "{text}");
+    let _ = write!(terminal::errors(), "{}", error.render());
     ExitCode::from(failure::EXIT_CODE)
 }

@@ -63,7 +63,7 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
     };
     let mut job = Job::new(&arguments.run, Perturbation::Input)?;
     if let Some(windows) = &arguments.windows {
-        job.inputs.add("--windows", windows);
+        job.inputs.add(windows);
     }
     if let Some(folder) = &folder {
         for name in job.images.iter().flat_map(|index| file_names(*index, arguments.direction)) {

@@ -9,14 +9,14 @@ use same_file::Handle;
 
 use crate::failure::{Failure, Result};
 
-/// The files that a run reads, each with the argument that names it.
+/// The files that a run reads.
 #[derive(Debug, Default)]
-pub(crate) struct Inputs(Vec<(&'static str, PathBuf)>);
+pub(crate) struct Inputs(Vec<PathBuf>);
 
 impl Inputs {
     /// One more file.
-    pub(crate) fn add(&mut self, flag: &'static str, path: &Path) {
-        self.0.push((flag, path.to_owned()));
+    pub(crate) fn add(&mut self, path: &Path) {
+        self.0.push(path.to_owned());
     }
 
     /// Refuses to write to `path` where it is one of the inputs.
@@ -24,10 +24,10 @@ impl Inputs {
         // What is not there yet is nobody's input.
         let Ok(output) = Handle::from_path(path) else { return Ok(()) };
         let same = |input: &Path| Handle::from_path(input).is_ok_and(|input| input == output);
-        match self.0.iter().find(|(_, input)| same(input)) {
+        match self.0.iter().find(|input| same(input)) {
             None => Ok(()),
-            Some((read, input)) => Err(Failure::new(format!(
-                "{flag} {}: this is the file that {read} {} reads, and it would be lost; give another name",
+            Some(input) => Err(Failure::new(format!(
+                "{flag} {}: this run reads that file ({}), and it would be lost; give another name",
                 path.display(),
                 input.display()
             ))),
@@ -52,10 +52,10 @@ mod tests {
         symlink(at("weights"), at("soft")).expect("a link");
         fs::hard_link(at("weights"), at("hard")).expect("a link");
         let mut inputs = Inputs::default();
-        inputs.add("--weights", &at("weights"));
+        inputs.add(&at("weights"));
         for name in ["weights", "./weights", "deeper/../weights", "soft", "hard"] {
             let message = inputs.spare("--out", &at(name)).expect_err(name).to_string();
-            assert!(message.contains("--out") && message.contains("--weights"), "{message}");
+            assert!(message.contains("--out") && message.contains("would be lost"), "{message}");
         }
         for name in ["other", "not there"] {
             assert!(inputs.spare("--out", &at(name)).is_ok(), "{name}");

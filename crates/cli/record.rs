@@ -114,7 +114,7 @@ mod tests {
             (Cell::Text("=1+1".into()), "'=1+1", "\"=1+1\""),
             (Cell::Text("a;\n\"\u{1b}".into()), "a;\n\"\u{1b}", r#""a;\n\"\u001b""#),
             (Cell::from(-0.1), "-0.1", "-0.1"),
-            (Cell::from(1e300), "1e300", "1e300"),
+            (Cell::from(1e300), "1e+300", "1e+300"),
             (Cell::from(f64::INFINITY), "", "null"),
             (Cell::from(Some(3_usize)), "3", "3"),
             (Cell::json(&["a"]), "[\"a\"]", "[\"a\"]"),

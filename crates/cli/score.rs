@@ -36,7 +36,7 @@ pub(crate) fn command(arguments: &ScoreArguments) -> Result<()> {
         .transpose()?;
     let mut job = Job::new(&arguments.run, perturbation)?;
     if let Some(Words::File { path, .. }) = &family {
-        job.inputs.add("--perturb", path.as_ref());
+        job.inputs.add(path.as_ref());
     }
     for (flag, path) in [("--out", &arguments.out), ("--direction", &arguments.direction)] {
         path.as_deref().map_or(Ok(()), |path| job.inputs.spare(flag, path))?;
