@@ -86,7 +86,18 @@ fn json_lines_are_the_same_numbers_as_csv() {
     assert_eq!(json.lines().count(), 3);
     for (row, line) in csv.lines().skip(1).zip(json.lines()) {
         // As text: a JSON parser may round the last digit.
-        let quoted = ["objective", "perturbation", "group"];
+        let quoted = [
+            "objective",
+            "perturbation",
+            "group",
+            "filter",
+            "network",
+            "weights",
+            "dataset",
+            "split",
+            "precision",
+            "engine",
+        ];
         let cells = header.iter().zip(row.split(',')).map(|(name, cell)| {
             if quoted.contains(name) {
                 format!("\"{name}\":\"{cell}\"")
@@ -204,7 +215,7 @@ fn wrong_words_are_refused_with_the_remedy() {
     refused(&["--filter", "tikhonov"], &["tikhonov"]);
     refused(&["--filter", "tikhonov:-1"], &["lambda"]);
     refused(&["--filter", "exact:nan"], &["tolerance"]);
-    refused(&["--precision", "f16"], &["f32 or f64"]);
+    refused(&["--precision", "f16"], &["f16", "f32, f64"]);
     refused(&["--engine", "tpu"], &["tpu", "flex, ndarray, wgpu[:cpu|:N]"]);
     refused(&["--engine", "wgpu:gpu"], &["wgpu:gpu", "wgpu[:cpu|:N]"]);
     refused(&["--memory", "2 pounds"], &["--memory", "2 pounds", "2GiB"]);
@@ -363,7 +374,7 @@ fn places_that_cannot_be_written_are_refused_before_anything_runs() {
     assert!(text(&output.stderr).contains("no/such/folder"));
     let output = influence(&["score", "--out", "scores.txt"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains(".csv or .jsonl"));
+    assert!(text(&output.stderr).contains(".csv, .jsonl or .parquet"));
 }
 
 #[cfg(unix)]

@@ -67,6 +67,7 @@ fn files_hold_the_golden_maps() {
         assert!(info.info().width > 1000 && info.info().height > 252);
     }
     let exact = ["--filter", "exact", "--channels", "joint", "--scales", "1,0"];
+    fs::remove_dir_all(out).unwrap();
     let out = mapped(folder.path(), &[&usual[..], &exact].concat());
     for image in 0..2 {
         let bytes = fs::read(out.join(format!("map-{image}.safetensors"))).unwrap();

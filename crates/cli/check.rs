@@ -41,7 +41,7 @@ struct Trial {
 /// Runs all images and prints the table.
 pub(crate) fn run(mapping: &Mapping, fill: Fill) -> Result<()> {
     let job = &mapping.job;
-    let mut bar = job.progress();
+    let mut bar = job.progress(0);
     let mut trials: Vec<Vec<Trial>> = Vec::new();
     for indices in job.images.chunks(rayon::current_num_threads()) {
         trials.extend(each(job, indices, |index, at| trial(mapping, fill, index, at))?);

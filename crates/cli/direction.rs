@@ -8,7 +8,7 @@ use safetensors::Dtype;
 
 use crate::failure::{Failure, Result};
 use crate::job::{Job, in_split};
-use crate::output::Target;
+use crate::out::Target;
 use crate::table::{four_digits, function};
 use crate::tensors::{self, Named};
 use crate::terminal;

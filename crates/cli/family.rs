@@ -45,6 +45,14 @@ fn family(name: &str) -> Result<Words> {
 }
 
 impl Words {
+    /// Of a file, the hash of its contents.
+    pub(crate) fn hash(&self) -> Option<String> {
+        match self {
+            Self::Named(_) => None,
+            Self::File { bytes, .. } => Some(blake3::hash(bytes).to_hex().to_string()),
+        }
+    }
+
     /// The family's name and itself, for images of this shape.
     pub(crate) fn family(self, shape: [usize; 3]) -> Result<(String, Family)> {
         match self {

@@ -11,6 +11,8 @@ use influence_zoo::{Architecture, Network};
 use crate::arguments::RunArguments;
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
+use crate::origin::{self, Origin};
+use crate::out::shard::Shard;
 use crate::places::Inputs;
 use crate::progress::Progress;
 
@@ -23,8 +25,9 @@ const IMAGES_PER_THREAD: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) data: Dataset,
-    /// Indices in the split, in the order asked for.
+    /// Indices in the split, in the order asked for; of a part of a run its own.
     pub(crate) images: Vec<usize>,
+    pub(crate) shard: Option<Shard>,
     pub(crate) scorer: Scorer,
     pub(crate) target: Target,
     pub(crate) precision: Precision,
@@ -37,6 +40,8 @@ pub(crate) struct Job {
     pub(crate) architecture: String,
     /// The files that it has read.
     pub(crate) inputs: Inputs,
+    /// What the results are of, for the files.
+    pub(crate) origin: Origin,
 }
 
 impl Job {
@@ -49,8 +54,9 @@ impl Job {
             Some(text) => text.parse().map_err(|error: ModelError| Failure::new(error.to_string()))?,
             None => Precision::F32,
         };
-        let selection: Selection =
-            arguments.images.as_deref().map_or_else(|| Ok(Selection::all()), str::parse)?;
+        let mut inputs = Inputs::default();
+        let selection = selection(arguments.images.as_deref(), &mut inputs)?;
+        let shard = arguments.shard.as_deref().map(Shard::parse).transpose()?;
         let engine: Engine = arguments
             .engine
             .as_deref()
@@ -60,9 +66,8 @@ impl Job {
         let memory = memory(arguments.memory.as_deref())?;
         let batch = positive("--batch", arguments.batch)?;
         set_threads(positive("--threads", arguments.threads)?)?;
-        let mut inputs = Inputs::default();
         let mut data = dataset(arguments, &mut inputs)?;
-        let images = selection.resolve(data.len())?;
+        let mut images = selection.resolve(data.len())?;
         // A training set takes as much memory as a network: what nobody has asked for is let go.
         data.truncate(images.iter().max().map_or(0, |last| last + 1));
         if let Target::Class(class) = target
@@ -77,6 +82,12 @@ impl Job {
         if let Some(weights) = &arguments.weights {
             inputs.add(weights);
         }
+        let mut hashes = origin::hashes(arguments, &data, &images)?;
+        if engine.is_graphics() {
+            // The batch may change the last digits there.
+            hashes.push(("batch", batch.unwrap_or(GPU_BATCH).to_string()));
+        }
+        images = part(images, shard)?;
         let (network, report, described) = network(arguments, &data, precision)?;
         // A batch is padded to its full size: no more of it than there are images.
         let batch = batch.unwrap_or(GPU_BATCH).min(images.len());
@@ -85,9 +96,21 @@ impl Job {
             scorer.precision(precision).device(&device).engine(engine.executor()).batch(batch).memory(memory);
         let scorer = scorer.compile(&network, Network::forward, &data.shape())?;
         let quiet = arguments.quiet;
+        let words = if budget == Budget::Relative { RELATIVE } else { "" };
+        let origin = Origin {
+            filter: format!("{filter}{words}"),
+            network: described.clone(),
+            weights: origin::weights_name(arguments),
+            dataset: data.name().to_owned(),
+            split: arguments.split.clone().unwrap_or_else(|| Split::Test.to_string()),
+            precision: precision.to_string(),
+            engine: scorer.engine().to_owned(),
+            hashes,
+        };
         Ok(Self {
             data,
             images,
+            shard,
             scorer,
             target,
             precision,
@@ -97,6 +120,7 @@ impl Job {
             network: format!("{described}; {report}"),
             architecture: described,
             inputs,
+            origin,
         })
     }
 
@@ -115,9 +139,9 @@ impl Job {
         (IMAGES_PER_THREAD * rayon::current_num_threads()).next_multiple_of(self.scorer.plan().batch())
     }
 
-    /// Of all its images.
-    pub(crate) fn progress(&self) -> Progress {
-        Progress::new(self.images.len(), self.quiet)
+    /// Of all its images, some of which are done.
+    pub(crate) fn progress(&self, done: usize) -> Progress {
+        Progress::new(self.images.len(), done, self.quiet)
     }
 }
 
@@ -153,6 +177,40 @@ impl Job {
         let budget = if self.budget == Budget::Relative { RELATIVE } else { "" };
         format!("{}{budget}", self.filter)
     }
+}
+
+/// The images asked for: a list of ranges, in which @FILE stands for the list in a file.
+fn selection(text: Option<&str>, inputs: &mut Inputs) -> Result<Selection> {
+    let Some(text) = text else { return Ok(Selection::all()) };
+    let mut parts = Vec::new();
+    for part in text.split(',') {
+        match part.trim().strip_prefix('@') {
+            None => parts.push(part.to_owned()),
+            Some(path) => {
+                let fail = |why: String| Failure::new(format!("--images @{path}: {why}"));
+                let list = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+                inputs.add(path.as_ref());
+                let lines = list.lines().map(|line| line.split('#').next().unwrap_or_default());
+                let words = lines.flat_map(|line| line.split([',', ' ', '\t'])).map(str::trim);
+                let before = parts.len();
+                parts.extend(words.filter(|word| !word.is_empty()).map(str::to_owned));
+                if parts.len() == before {
+                    return Err(fail("no images are in it; write numbers and ranges as in 0..8, 12".into()));
+                }
+            }
+        }
+    }
+    Ok(parts.join(",").parse()?)
+}
+
+/// The part of the images that this process does.
+fn part(images: Vec<usize>, shard: Option<Shard>) -> Result<Vec<usize>> {
+    let Some(shard) = shard else { return Ok(images) };
+    if shard.of > images.len() {
+        let message = format!("--shard {shard}: there are {} images, fewer than parts", images.len());
+        return Err(Failure::new(message));
+    }
+    Ok(images[shard.range(images.len())].to_vec())
 }
 
 fn positive(flag: &str, value: Option<usize>) -> Result<Option<usize>> {

@@ -10,9 +10,10 @@ use safetensors::Dtype;
 
 use crate::check;
 use crate::failure::{Failure, Result};
-use crate::folder::Folder;
+use crate::folder::{self, Drawn, Folder};
 use crate::job::{Job, in_split};
 use crate::map_arguments::{MapArguments, check_scales};
+use crate::origin;
 use crate::table::{channels_word, four_digits, function, quartiles};
 use crate::tensors::{self, Metadata, Named};
 use crate::terminal;
@@ -52,22 +53,28 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
             "--fill says what --check fills windows with: add --check, or leave it out",
         ));
     }
-    let folder = match &arguments.out {
-        Some(path) => Some(Folder::new(path)?),
-        None if arguments.check => None,
-        None => {
+    match &arguments.out {
+        Some(path) => folder::check(path)?,
+        None if arguments.resume => {
+            return Err(Failure::new("--resume goes on with a folder: add --out DIR"));
+        }
+        None if !arguments.check => {
             return Err(Failure::new(
                 "where to? Add --out DIR, the folder for the files; or --check for a table",
             ));
         }
-    };
+        None if arguments.run.quiet => {
+            return Err(Failure::new("--quiet with --check prints nothing: leave one out"));
+        }
+        None => {}
+    }
     let mut job = Job::new(&arguments.run, Perturbation::Input)?;
     if let Some(windows) = &arguments.windows {
         job.inputs.add(windows);
     }
-    if let Some(folder) = &folder {
+    if let Some(folder) = &arguments.out {
         for name in job.images.iter().flat_map(|index| file_names(*index, arguments.direction)) {
-            job.inputs.spare("--out", &folder.path().join(name))?;
+            job.inputs.spare("--out", &folder.join(name))?;
         }
     }
     let [_, height, width] = job.data.shape();
@@ -79,8 +86,8 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
         )));
     }
     let mapping = Mapping { job, scales, channels, labels, direction: arguments.direction };
-    match folder {
-        Some(folder) => run(&mapping, folder),
+    match &arguments.out {
+        Some(path) => run(&mapping, path, arguments),
         None => check::run(&mapping, fill),
     }
 }
@@ -99,33 +106,56 @@ fn labels(path: &Path) -> Result<Labels> {
 }
 
 /// All images, as many at a time as there are threads.
-fn run(mapping: &Mapping, mut folder: Folder) -> Result<()> {
+fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments) -> Result<()> {
     let job = &mapping.job;
-    let mut bar = job.progress();
-    let mut steps = Vec::new();
-    for indices in job.images.chunks(rayon::current_num_threads()) {
-        let found = each(job, indices, |index, at| mapping.image(index, at))?;
-        for (index, found) in indices.iter().zip(found) {
-            for (name, bytes) in found.files {
-                folder.write(&name, &bytes)?;
-            }
-            steps.push((*index, found.steps));
-            bar.add(1);
+    let windows = arguments.windows.as_deref().map(origin::file).transpose()?;
+    let header = job.header(
+        "map",
+        &[
+            ("scales", format!("{:?}", mapping.scales)),
+            ("channels", channels_word(mapping.channels).to_owned()),
+            ("direction", mapping.direction.to_string()),
+            ("hash of the windows", windows.unwrap_or_else(|| "none".into())),
+        ],
+    );
+    let Some(mut folder) = Folder::open(path, header, arguments.resume)? else {
+        if !job.quiet {
+            writeln!(terminal::output(), "{} is complete", path.display())?;
         }
+        return Ok(());
+    };
+    if let Err(failure) = all(mapping, &mut folder) {
+        return Err(folder.end(failure));
     }
-    bar.finish();
-    let path = folder.path().to_owned();
-    let count = folder.finish()?;
+    let drawn = folder.finish(job.shard.is_some())?;
     if job.quiet {
         return Ok(());
     }
     let mut out = terminal::output();
-    writeln!(out, "Maps of f = {}, filter {}; {}", function(job.target), job.filter, job.network)?;
+    let said = format!("Maps of f = {}, filter {}; {}", function(job.target), job.filter, job.network);
+    terminal::paragraph(&mut out, 0, &said)?;
     if mapping.direction {
-        tell_steps(&mut out, &steps)?;
+        tell_steps(&mut out, &drawn)?;
     }
-    writeln!(out, "{count} files in {}", path.display())?;
+    let files: usize = drawn.iter().map(|drawn| drawn.files.len()).sum();
+    writeln!(out, "{files} files in {}", path.display())?;
     out.flush()?;
+    Ok(())
+}
+
+/// The images that are not done.
+fn all(mapping: &Mapping, folder: &mut Folder) -> Result<()> {
+    let job = &mapping.job;
+    let mut progress = job.progress(folder.done());
+    for indices in job.images[folder.done()..].chunks(rayon::current_num_threads()) {
+        let found = each(job, indices, |index, at| mapping.image(index, at))?;
+        for (index, found) in indices.iter().zip(found) {
+            let steps = found.steps.iter().map(|step| (step.fisher, step.found, step.predicted, step.class));
+            folder.add(*index, &found.files, steps.collect())?;
+            progress.add(1);
+        }
+    }
+    progress.finish();
     Ok(())
 }
 
@@ -270,42 +300,41 @@ fn drawn(picture: std::result::Result<Vec<u8>, influence_report::Error>) -> Resu
 }
 
 /// Predicted against real change, over the images.
-fn tell_steps(out: &mut impl Write, images: &[(usize, Vec<Step>)]) -> io::Result<()> {
-    let without = images.iter().filter(|(_, steps)| steps.is_empty()).count();
+fn tell_steps(out: &mut impl Write, images: &[Drawn]) -> io::Result<()> {
+    let without = images.iter().filter(|drawn| drawn.steps.is_empty()).count();
     if without > 0 {
-        writeln!(
-            out,
-            "\n{without} of {} images have no direction: df is 0, or nothing passes the filter.",
-            images.len()
-        )?;
+        let all = images.len();
+        let said =
+            format!("\n{without} of {all} images have no direction: df is 0, or nothing passes the filter.");
+        terminal::paragraph(out, 0, &said)?;
     }
     if without == images.len() {
         return Ok(());
     }
     writeln!(
         out,
-        "\nAlong the most influential direction: change of f found / predicted by the first order"
+        "\nAlong the most influential direction: change of f found / predicted by the first\norder"
     )?;
     writeln!(
         out,
-        "{:>14} {:>14} {:>28} {:>20}",
+        "{:>8} {:>14} {:>28} {:>20}",
         "|step|", "Fisher length", "quartiles of the ratio", "prediction changed"
     )?;
     for (at, step) in STEPS.iter().enumerate() {
-        let steps: Vec<(&Step, &Step)> =
-            images.iter().filter_map(|(_, steps)| Some((steps.get(at)?, steps.first()?))).collect();
-        let sorted = |value: &dyn Fn(&Step) -> f64| {
-            let mut values: Vec<f64> = steps.iter().map(|(step, _)| value(step)).collect();
+        let steps: Vec<_> =
+            images.iter().filter_map(|drawn| Some((drawn.steps.get(at)?, drawn.steps.first()?))).collect();
+        let sorted = |mut values: Vec<f64>| {
             values.sort_by(f64::total_cmp);
             quartiles(&values)
         };
-        let ratios = sorted(&|step| step.found / step.predicted).map(|ratio| format!("{ratio:.3}"));
-        let changed = steps.iter().filter(|(step, first)| step.class != first.class).count();
+        let lengths = sorted(steps.iter().map(|((fisher, ..), _)| *fisher).collect());
+        let ratios = sorted(steps.iter().map(|((_, found, predicted, _), _)| found / predicted).collect());
+        let changed = steps.iter().filter(|((.., class), (.., first))| class != first).count();
         writeln!(
             out,
-            "{step:>14} {:>14} {:>28} {:>20}",
-            four_digits(sorted(&|step| step.fisher)[1]),
-            ratios.join(", "),
+            "{step:>8} {:>14} {:>28} {:>20}",
+            four_digits(lengths[1]),
+            ratios.map(|ratio| format!("{ratio:.3}")).join(", "),
             format!("{changed} of {}", steps.len())
         )?;
     }

@@ -19,6 +19,7 @@ const SELDOM: Duration = Duration::from_secs(600);
 pub(crate) struct Progress {
     shown: Shown,
     total: usize,
+    before: usize,
     done: usize,
     began: Instant,
 }
@@ -31,27 +32,27 @@ enum Shown {
 }
 
 impl Progress {
-    /// Of `total` images, none of which is done.
-    pub(crate) fn new(total: usize, quiet: bool) -> Self {
+    /// Of `total` images, `before` of which an earlier run has done.
+    pub(crate) fn new(total: usize, before: usize, quiet: bool) -> Self {
         let shown = if quiet {
             Shown::Nothing
         } else if stderr().is_terminal() {
-            Shown::Bar(bar(total))
+            Shown::Bar(bar(total, before))
         } else {
             Shown::Lines { next: FIRST, pause: FIRST }
         };
-        Self { shown, total, done: 0, began: Instant::now() }
+        Self { shown, total, before, done: 0, began: Instant::now() }
     }
 
     /// Some more images are done.
     pub(crate) fn add(&mut self, images: usize) {
         self.done += images;
         let passed = self.began.elapsed();
-        let line = line(self.done, self.total, passed);
+        let line = line(self.before, self.done, self.total, passed);
         match &mut self.shown {
             Shown::Nothing => {}
             Shown::Bar(bar) => {
-                bar.set_message(rest(self.done, self.total, passed));
+                bar.set_message(rest(self.done, self.total - self.before, passed));
                 bar.inc(images as u64);
             }
             Shown::Lines { next, pause } if passed >= *next => {
@@ -72,15 +73,17 @@ impl Progress {
     }
 }
 
-fn bar(total: usize) -> ProgressBar {
+fn bar(total: usize, before: usize) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
+    bar.set_position(before as u64);
     let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} images, {msg}");
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// "influence: 1200 of 10000 images in 2 min, 10.0 a second, 15 min left".
-fn line(done: usize, total: usize, passed: Duration) -> String {
-    format!("influence: {done} of {total} images in {}, {}", span(passed), rest(done, total, passed))
+fn line(before: usize, done: usize, total: usize, passed: Duration) -> String {
+    let rest = rest(done, total.saturating_sub(before), passed);
+    format!("influence: {} of {total} images in {}, {rest}", before + done, span(passed))
 }
 
 /// The rate and the time left. All images take the same time, so that the mean over the whole run settles soonest.
@@ -116,7 +119,7 @@ mod tests {
 
     #[test]
     fn lines_say_rate_and_time_left() {
-        let line = |done, seconds| line(done, 10_000, Duration::from_secs_f64(seconds));
+        let line = |done, seconds| line(0, done, 10_000, Duration::from_secs_f64(seconds));
         assert_eq!(line(1200, 120.0), "influence: 1200 of 10000 images in 2 min, 10.0 a second, 15 min left");
         assert_eq!(line(10, 100.0), "influence: 10 of 10000 images in 100 s, 10.0 s each, 27.8 h left");
         assert_eq!(line(5000, 10.0), "influence: 5000 of 10000 images in 10 s, 500 a second, 10 s left");

@@ -89,6 +89,26 @@ impl Cell {
         }
     }
 
+    /// The cell of a CSV file that only this program reads: every text stands as it is.
+    pub(crate) fn raw(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            _ => self.csv(),
+        }
+    }
+
+    /// Reads [`Cell::raw`] back.
+    pub(crate) fn from_raw(text: &str, kind: Kind) -> Option<Self> {
+        match kind {
+            Kind::Text => Some(Self::Text(text.to_owned())),
+            _ if text.is_empty() => Some(Self::Nothing),
+            Kind::Json => Some(Self::Json(text.to_owned())),
+            Kind::Integer => text.parse().ok().map(Self::Integer),
+            Kind::Float => text.parse().ok().map(Self::Float),
+            Kind::Flag => text.parse().ok().map(Self::Flag),
+        }
+    }
+
     /// The value in a line of JSON.
     pub(crate) fn value(&self) -> String {
         match self {
@@ -122,5 +142,15 @@ mod tests {
             assert_eq!((cell.csv().as_str(), cell.value().as_str()), (csv, json));
         }
         assert_eq!(digits(0.1 + 0.2), "0.30000000000000004");
+        for (cell, kind) in [
+            (Cell::Text("=1".into()), Kind::Text),
+            (Cell::Float(0.1 + 0.2), Kind::Float),
+            (Cell::Float(f64::MIN_POSITIVE / 3.0), Kind::Float),
+            (Cell::Nothing, Kind::Float),
+            (Cell::Flag(true), Kind::Flag),
+            (Cell::Integer(7), Kind::Integer),
+        ] {
+            assert_eq!(Cell::from_raw(&cell.raw(), kind), Some(cell));
+        }
     }
 }

@@ -6,7 +6,7 @@
 //! have names as they are, escaped as their formats ask for.
 
 use std::borrow::Cow;
-use std::io::{self, StderrLock, StdoutLock, Write};
+use std::io::{self, IsTerminal, StderrLock, StdoutLock, Write};
 
 /// Standard output, for tables.
 pub(crate) fn output() -> Plain<StdoutLock<'static>> {
@@ -16,6 +16,45 @@ pub(crate) fn output() -> Plain<StdoutLock<'static>> {
 /// Standard error, for messages.
 pub(crate) fn errors() -> Plain<StderrLock<'static>> {
     Plain(io::stderr().lock())
+}
+
+/// The columns of a line: those of the terminal, 80 where there is none.
+pub(crate) fn width() -> usize {
+    const USUAL: usize = 80;
+    let found = terminal_size::terminal_size().map(|(terminal_size::Width(columns), _)| usize::from(columns));
+    if io::stdout().is_terminal() { found.unwrap_or(USUAL).max(USUAL / 2) } else { USUAL }
+}
+
+/// Text in lines that fit, all of them indented.
+pub(crate) fn paragraph(out: &mut impl Write, indent: usize, text: &str) -> io::Result<()> {
+    for line in lines(&harmless(text), width().saturating_sub(indent)) {
+        writeln!(out, "{:indent$}{line}", "")?;
+    }
+    Ok(())
+}
+
+/// Text in lines that fit, all but the first indented.
+pub(crate) fn hanging(out: &mut impl Write, indent: usize, text: &str) -> io::Result<()> {
+    for (at, line) in lines(&harmless(text), width().saturating_sub(indent)).iter().enumerate() {
+        writeln!(out, "{:1$}{line}", "", if at == 0 { 0 } else { indent })?;
+    }
+    Ok(())
+}
+
+/// Broken at spaces; a word that is longer than a line has one of its own.
+fn lines(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for (at, word) in text.split(' ').enumerate() {
+        let full = lines.last().is_some_and(|line| line.chars().count() + 1 + word.chars().count() > width);
+        match lines.last_mut() {
+            Some(line) if !full || line.is_empty() => {
+                line.push_str(if at == 0 { "" } else { " " });
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// The gate. Text is checked a call at a time; `write!` never cuts a letter in two.
@@ -81,5 +120,12 @@ mod tests {
             assert_eq!(String::from_utf8_lossy(&out.0), shown);
         }
         assert_eq!(name("a\nb"), "a\\nb");
+    }
+
+    #[test]
+    fn lines_break_at_spaces() {
+        assert_eq!(lines("aa bb cc", 5), ["aa bb", "cc"]);
+        assert_eq!(lines("aaaaaaaa bb  c", 5), ["aaaaaaaa", "bb  c"]);
+        assert_eq!(lines("", 5), [""]);
     }
 }
