@@ -162,7 +162,7 @@ fn wrong_words_are_refused_and_leave_nothing() {
     refused(&["--scales", "-1"], &["-1", "0,1,3"]);
     refused(&["--scales", ""], &["no half-width"]);
     refused(&["--scales", "1.5"], &["1.5"]);
-    refused(&["--channels", "each"], &["joint or separate"]);
+    refused(&["--channels", "each"], &["each", "joint, separate"]);
     refused(&["--fill", "zero"], &["--check"]);
     refused(&["--check"], &["leave out --out"]);
     refused(&["--windows", "no-such.png"], &["no-such.png"]);

@@ -152,7 +152,7 @@ fn line(out: &mut impl Write, name: &str, outcomes: &[Outcome]) -> io::Result<()
     let [_, median, upper] = quartiles(&falls);
     writeln!(
         out,
-        "  {name:<26} {:>9.1} % {:>14} {:>14} {:>14}",
+        "  {name:<24} {:>9.1} % {:>13} {:>13} {:>13}",
         100.0 * changed,
         four_digits(mean),
         four_digits(median),
@@ -166,21 +166,21 @@ fn tell(out: &mut impl Write, mapping: &Mapping, fill: Fill, trials: &[Vec<Trial
         Fill::Zero => "0",
         Fill::Mean => "the mean of their channel",
     };
-    writeln!(out, "Windows filled with {what}: {} of {}", trials.len(), job.data.name())?;
+    let mut say = |text: String| terminal::hanging(out, 4, &text);
+    say(format!("Windows filled with {what}: {} of {}", trials.len(), job.data.name()))?;
+    let (channels, filter) = (channels_word(mapping.channels), job.filter);
+    say(format!(
+        "Maps of f = {}, filter {filter}, channels {channels}; P is that of the class predicted",
+        function(job.target)
+    ))?;
+    say(format!("Network: {}; engine {}, {}", job.network, job.scorer.engine(), job.precision))?;
+    writeln!(out)?;
     writeln!(
         out,
-        "Maps of f = {}, filter {}, channels {}; P is that of the class predicted",
-        function(job.target),
-        job.filter,
-        channels_word(mapping.channels)
-    )?;
-    writeln!(out, "Network: {}; engine {}, {}\n", job.network, job.scorer.engine(), job.precision)?;
-    writeln!(
-        out,
-        "  {:<26} {:>11} {:>14} {:>14} {:>14}",
+        "  {:<24} {:>11} {:>13} {:>13} {:>13}",
         "window", "prediction", "mean fall", "median fall", "upper quartile"
     )?;
-    writeln!(out, "  {:<26} {:>11} {:>14} {:>14} {:>14}", "", "changed", "of P", "of P", "of the fall")?;
+    writeln!(out, "  {:<24} {:>11} {:>13} {:>13} {:>13}", "", "changed", "of P", "of P", "of the fall")?;
     for (at, scale) in mapping.scales.iter().enumerate() {
         let of = |part: &dyn Fn(&Trial) -> Vec<Outcome>| -> Vec<Outcome> {
             trials.iter().filter_map(|trials| trials.get(at)).flat_map(part).collect()

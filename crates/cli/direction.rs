@@ -51,14 +51,13 @@ pub(crate) fn run(job: &Job, file: Target) -> Result<()> {
         return Ok(());
     }
     let mut out = terminal::output();
-    writeln!(
-        out,
-        "Most influential direction of all parameters for f = {}, image {index}, filter {}: length 1, Fisher length {}",
-        function(job.target),
-        job.filter_words(),
-        four_digits(found.fisher)
-    )?;
-    writeln!(out, "Network: {}", job.network)?;
+    let (f, filter, fisher) = (function(job.target), job.filter_words(), four_digits(found.fisher));
+    let said = format!(
+        "Most influential direction of all parameters for f = {f}, image {index}, filter {filter}: length 1, \
+         Fisher length {fisher}"
+    );
+    terminal::paragraph(&mut out, 0, &said)?;
+    terminal::hanging(&mut out, 9, &format!("Network: {}", job.network))?;
     writeln!(out, "{} tensors in {}", found.tensors.len(), path.display())?;
     out.flush()?;
     Ok(())

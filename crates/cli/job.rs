@@ -101,7 +101,7 @@ impl Job {
             filter: format!("{filter}{words}"),
             network: described.clone(),
             weights: origin::weights_name(arguments),
-            dataset: data.name().to_owned(),
+            dataset: arguments.dataset.clone().unwrap_or_else(|| "embedded".into()),
             split: arguments.split.clone().unwrap_or_else(|| Split::Test.to_string()),
             precision: precision.to_string(),
             engine: scorer.engine().to_owned(),
