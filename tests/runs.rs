@@ -1,4 +1,5 @@
-//! Runs that last: killed, stopped, short of room, in parts and in pipes, and always with the same bytes in the end.
+//! Runs that last: killed, stopped, short of room, in parts and in pipes, and always with the same
+//! bytes in the end.
 
 #![cfg(unix)]
 #![expect(clippy::print_stdout, reason = "a skipped test says so")]

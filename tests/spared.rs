@@ -1,5 +1,5 @@
-//! What a run must not do to files, numbers and terminals: write over what it reads, number images wrongly, print what a
-//! terminal would obey, or say nan where the number is known.
+//! What a run must not do to files, numbers and terminals: write over what it reads, number images
+//! wrongly, print what a terminal would obey, or say nan where the number is known.
 
 mod common;
 

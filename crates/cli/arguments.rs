@@ -12,8 +12,8 @@ use crate::tally::Top;
 
 /// How sensitive is a trained deep network? First-order influence (Shu & Zhu, AAAI-19)
 ///
-/// Without a command: scores the embedded sample, 100 MNIST test images with a small trained ResNet50, and shows
-/// a table.
+/// Without a command: scores the embedded sample, 100 MNIST test images with a small trained
+/// ResNet50, and shows a table.
 #[derive(Debug, Parser)]
 #[command(name = "influence", version, max_term_width = 80)]
 pub(crate) struct Program {
@@ -26,10 +26,12 @@ pub(crate) enum Command {
     /// Influence of every image: a table on the terminal, or a row an image in a file.
     #[command(after_long_help = EXAMPLES)]
     Score(Box<ScoreArguments>),
-    /// Which layers of the network an answer hangs on: the influence of each, over the images, as a table and a plot.
+    /// Which layers of the network an answer hangs on: the influence of each, over the images, as a
+    /// table and a plot.
     #[command(after_long_help = crate::layers_arguments::EXAMPLES)]
     Layers(Box<LayersArguments>),
-    /// Where an image is sensitive: the influence of every small window, as files and pictures; or whether it holds, as a table.
+    /// Where an image is sensitive: the influence of every small window, as files and pictures; or
+    /// whether it holds, as a table.
     #[command(after_long_help = crate::map_arguments::EXAMPLES)]
     Map(Box<MapArguments>),
     /// Puts the parts of a run together that --shard has made: the bytes of the run in one piece.
@@ -99,17 +101,18 @@ pub(crate) struct ScoreArguments {
     pub(crate) run: RunArguments,
     /// input, parameters, layers, tensors, both or family:NAME [default: input]
     ///
-    /// What is perturbed: input; parameters (the whole network), layers or tensors (each by itself), both (input
-    /// and parameters); or family:NAME, of affine, translation, rotation, zoom, shear, brightness, contrast,
-    /// gamma, blur and channels, or family:FILE.safetensors with directions of your own.
+    /// What is perturbed: input; parameters (the whole network), layers or tensors (each by
+    /// itself), both (input and parameters); or family:NAME, of affine, translation, rotation,
+    /// zoom, shear, brightness, contrast, gamma, blur and channels, or family:FILE.safetensors with
+    /// directions of your own.
     #[arg(long, value_name = "WHAT")]
     pub(crate) perturb: Option<String>,
     #[command(flatten)]
     pub(crate) out: OutArguments,
     /// No scores: the most influential change of the weights, as a file
     ///
-    /// Of one image, with --perturb parameters: no scores, but the most influential direction in parameter space,
-    /// to FILE.safetensors with the network's names.
+    /// Of one image, with --perturb parameters: no scores, but the most influential direction in
+    /// parameter space, to FILE.safetensors with the network's names.
     #[arg(long, value_name = "FILE")]
     pub(crate) direction: Option<PathBuf>,
 }
@@ -127,8 +130,8 @@ pub(crate) struct OutArguments {
     pub(crate) format: Option<String>,
     /// Go on where this run was stopped
     ///
-    /// Goes on with the run that was stopped in writing this output, to the same bytes as one in one piece; from
-    /// the beginning where there is none.
+    /// Goes on with the run that was stopped in writing this output, to the same bytes as one in
+    /// one piece; from the beginning where there is none.
     #[arg(long)]
     pub(crate) resume: bool,
     /// How many rows the table shows [default: 20; of layers all]
@@ -189,8 +192,8 @@ pub(crate) struct RunArguments {
     pub(crate) data: Option<PathBuf>,
     /// The files are your own, in the data set's format but of other sizes
     ///
-    /// CIFAR-10 batches of any number of images, IDX images of any height and width. Without this flag other sizes
-    /// than the official ones are refused, since images would get wrong numbers.
+    /// CIFAR-10 batches of any number of images, IDX images of any height and width. Without this
+    /// flag other sizes than the official ones are refused, since images would get wrong numbers.
     #[arg(long)]
     pub(crate) own: bool,
     /// Which half of the data set [default: test]
@@ -198,32 +201,33 @@ pub(crate) struct RunArguments {
     pub(crate) split: Option<String>,
     /// Images of the split: 0..8,12 or 5.. or all or @FILE [default: all]
     ///
-    /// Numbers count from 0 and ranges are half-open; parts are a union, in their order, in which an image counts
-    /// once. @FILE stands for the list in a text file, with spaces, commas or line ends between its parts and
-    /// comments behind #.
+    /// Numbers count from 0 and ranges are half-open; parts are a union, in their order, in which
+    /// an image counts once. @FILE stands for the list in a text file, with spaces, commas or line
+    /// ends between its parts and comments behind #.
     #[arg(long, value_name = "RANGES", allow_hyphen_values = true)]
     pub(crate) images: Option<String>,
     /// Part I of N of these images, from 1, for influence merge
     ///
-    /// auto/N takes I from SLURM_ARRAY_TASK_ID (from 1) or JOB_COMPLETION_INDEX (from 0). auto takes N as well, from
-    /// a Slurm array that is 1 to N.
+    /// auto/N takes I from SLURM_ARRAY_TASK_ID (from 1) or JOB_COMPLETION_INDEX (from 0). auto
+    /// takes N as well, from a Slurm array that is 1 to N.
     #[arg(long, value_name = "I/N")]
     pub(crate) shard: Option<String>,
     /// label, predicted, class:N, entropy or margin [default: label]
     ///
-    /// -log P of the label, of the class predicted or of class N; or of the prediction its entropy or margin.
+    /// -log P of the label, of the class predicted or of class N; or of the prediction its entropy
+    /// or margin.
     #[arg(long, value_name = "OBJECTIVE")]
     pub(crate) objective: Option<String>,
     /// exact[:TOL], paper[:EPS[:RANK_EPS]] or tikhonov:LAMBDA[:relative] [default: exact]
     ///
-    /// Of parameters, tikhonov:LAMBDA:relative has its budget on the perturbation's size by that of what is
-    /// perturbed.
+    /// Of parameters, tikhonov:LAMBDA:relative has its budget on the perturbation's size by that of
+    /// what is perturbed.
     #[arg(long, value_name = "FILTER")]
     pub(crate) filter: Option<String>,
     /// cpu, flex, ndarray, wgpu[:cpu|:N], vulkan[:cpu|:N] or cuda[:N] [default: cpu]
     ///
-    /// cpu (our own kernels) and flex (Burn's) run on the processor and are in every build; the others come with the
-    /// cargo feature of their name.
+    /// cpu (our own kernels) and flex (Burn's) run on the processor and are in every build; the
+    /// others come with the cargo feature of their name.
     #[arg(long, value_name = "ENGINE")]
     pub(crate) engine: Option<String>,
     /// What the network computes in [default: f32]

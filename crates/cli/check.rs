@@ -1,7 +1,8 @@
 //! `influence map --check`: does a map tell where an image is vulnerable?
 //!
-//! The most vulnerable window of each image is filled with 0, or with the mean of the image's channel, and the prediction is compared with
-//! that for the window of largest Jacobian norm and for random windows of the same half-width.
+//! The most vulnerable window of each image is filled with 0, or with the mean of the image's
+//! channel, and the prediction is compared with that for the window of largest Jacobian norm and
+//! for random windows of the same half-width.
 
 use std::io::{self, Write};
 
@@ -178,7 +179,7 @@ fn tell(out: &mut impl Write, mapping: &Mapping, fill: Fill, trials: &[Vec<Trial
     writeln!(
         out,
         "  {:<24} {:>11} {:>13} {:>13} {:>13}",
-        "window", "prediction", "mean fall", "median fall", "upper quartile"
+        "window", "prediction", "mean fall", "median fall", "3rd quartile"
     )?;
     writeln!(out, "  {:<24} {:>11} {:>13} {:>13} {:>13}", "", "changed", "of P", "of P", "of the fall")?;
     for (at, scale) in mapping.scales.iter().enumerate() {

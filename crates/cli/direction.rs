@@ -1,4 +1,5 @@
-//! `influence score --direction`: the most influential change of the weights, as a file with the network's names.
+//! `influence score --direction`: the most influential change of the weights, as a file with the
+//! network's names.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -63,7 +64,8 @@ pub(crate) fn run(job: &Job, file: Target) -> Result<()> {
     Ok(())
 }
 
-/// As PyTorch lays it: a matrix is the weight of a linear layer in the networks known here, [out, in] there and [in, out] in Burn.
+/// As PyTorch lays it: a matrix is the weight of a linear layer in the networks known here, [out,
+/// in] there and [in, out] in Burn.
 fn torch(tensor: &DirectionTensor, precision: Precision) -> Named {
     let bytes = |values: &mut dyn Iterator<Item = f64>| match precision {
         Precision::F32 => values.flat_map(|x| (x as f32).to_le_bytes()).collect(),

@@ -1,4 +1,5 @@
-//! `--perturb`: the whole input, parameters, or a family of perturbations, by name or out of a file of directions.
+//! `--perturb`: the whole input, parameters, or a family of perturbations, by name or out of a file
+//! of directions.
 
 use std::fs;
 use std::path::Path;
@@ -67,7 +68,8 @@ impl Words {
     }
 }
 
-/// Every tensor [C, H, W] is a direction by its name, every [q, C, H, W] is q of them; in the order of their names.
+/// Every tensor [C, H, W] is a direction by its name, every [q, C, H, W] is q of them; in the order
+/// of their names.
 fn basis(bytes: &[u8], shape: [usize; 3]) -> std::result::Result<Basis, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| format!("no safetensors file: {error}"))?;
     let mut tensors = file.tensors();

@@ -1,4 +1,5 @@
-//! A folder of maps: one file after the other under a journal, and never beside the files of another run.
+//! A folder of maps: one file after the other under a journal, and never beside the files of
+//! another run.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -18,7 +19,8 @@ pub(crate) const LIST: &str = "maps.csv";
 pub(crate) struct Drawn {
     pub(crate) index: usize,
     pub(crate) files: Vec<Listed>,
-    /// Of steps along the most influential direction: Fisher length, change found and predicted, and the class.
+    /// Of steps along the most influential direction: Fisher length, change found and predicted,
+    /// and the class.
     pub(crate) steps: Vec<(f64, f64, f64, usize)>,
 }
 
@@ -98,7 +100,8 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder, or goes on where a run was stopped. Nothing comes back where it is complete.
+    /// Makes the folder, or goes on where a run was stopped. Nothing comes back where it is
+    /// complete.
     pub(crate) fn open(target: &Path, header: Header, resume: bool) -> Result<Option<Self>> {
         let made = !target.exists();
         if made {
@@ -160,14 +163,16 @@ impl Folder {
         check_signals()
     }
 
-    /// The run ends early: files that are finished are kept. Where there are none the folder goes if it is empty.
+    /// The run ends early: files that are finished are kept. Where there are none the folder goes
+    /// if it is empty.
     pub(crate) fn end(self, failure: Failure) -> Failure {
         let failure = self.keeper.end(failure);
         let _ = fs::remove_dir(&self.path);
         failure
     }
 
-    /// All images are done; what was drawn comes back. A part of a run keeps its list for the merge.
+    /// All images are done; what was drawn comes back. A part of a run keeps its list for the
+    /// merge.
     pub(crate) fn finish(self, part: bool) -> Result<Vec<Drawn>> {
         let mut found = Vec::new();
         self.keeper.finish(|list, _| {

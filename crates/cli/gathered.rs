@@ -1,4 +1,5 @@
-//! What is kept of each layer and image until the quartiles can be told: five numbers, on the disk while a run lasts.
+//! What is kept of each layer and image until the quartiles can be told: five numbers, on the disk
+//! while a run lasts.
 
 use influence::Parameter;
 use serde::{Deserialize, Serialize};
@@ -134,7 +135,8 @@ impl Gathered {
         Self { subjects, points, came: 0 }
     }
 
-    /// One more point: of `images` images of the first network come first, each with all its layers, then those of the next.
+    /// One more point: of `images` images of the first network come first, each with all its
+    /// layers, then those of the next.
     pub(crate) fn add(&mut self, images: usize, cells: &[Cell]) -> Result<()> {
         let point =
             Point::read(cells).ok_or_else(|| Failure::new("the kept rows are not those of layers"))?;

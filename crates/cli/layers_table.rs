@@ -1,4 +1,5 @@
-//! The table of layers for a person: a bar for each, the quartiles over the images, and what the numbers mean.
+//! The table of layers for a person: a bar for each, the quartiles over the images, and what the
+//! numbers mean.
 
 use std::io::{self, Write};
 
@@ -24,7 +25,8 @@ pub(crate) fn heading(out: &mut impl Write, networks: &[Measured]) -> io::Result
     writeln!(out)
 }
 
-/// Prints every layer: of two networks with the same layers side by side, else one network after the other.
+/// Prints every layer: of two networks with the same layers side by side, else one network after
+/// the other.
 pub(crate) fn print(
     out: &mut impl Write,
     networks: &[Measured],

@@ -1,4 +1,5 @@
-//! The program `influence`: arguments become a validated job, the job runs, its rows go to a file or a table.
+//! The program `influence`: arguments become a validated job, the job runs, its rows go to a file
+//! or a table.
 
 mod arguments;
 mod check;

@@ -46,10 +46,12 @@ pub(crate) struct MapArguments {
     /// One window for all channels, or one a channel [default: joint]
     #[arg(long, value_name = "HOW", value_parser = ["joint", "separate"])]
     pub(crate) channels: Option<String>,
-    /// Regions: a PNG as large as the images, whose pixels of one grey value or colour belong together
+    /// Regions: a PNG as large as the images, whose pixels of one grey value or colour belong
+    /// together
     #[arg(long, value_name = "FILE")]
     pub(crate) windows: Option<PathBuf>,
-    /// Also the most influential direction, as a picture, and how far the first order holds along it
+    /// Also the most influential direction, as a picture, and how far the first order holds along
+    /// it
     #[arg(long)]
     pub(crate) direction: bool,
     /// No files: set the most vulnerable window to 0, and tell how often the prediction changes
@@ -65,7 +67,8 @@ pub(crate) struct MapArguments {
     pub(crate) out: Option<PathBuf>,
     /// Go on where this run was stopped
     ///
-    /// Goes on with the run that was stopped in writing into this folder; from the beginning where there is none.
+    /// Goes on with the run that was stopped in writing into this folder; from the beginning where
+    /// there is none.
     #[arg(long)]
     pub(crate) resume: bool,
 }

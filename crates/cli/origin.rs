@@ -1,4 +1,5 @@
-//! What made a result: in words for its readers, and by hashes for a run that goes on where it was stopped.
+//! What made a result: in words for its readers, and by hashes for a run that goes on where it was
+//! stopped.
 
 use std::fs;
 use std::path::Path;

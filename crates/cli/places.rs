@@ -1,7 +1,7 @@
 //! Which files a run reads, and that it writes over none of them.
 //!
-//! Two paths are the same file where the system says so (device and inode): links, other spellings and letters
-//! of another case do not hide it.
+//! Two paths are the same file where the system says so (device and inode): links, other spellings
+//! and letters of another case do not hide it.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
-//! How far a run has come: a bar on a terminal, a line now and then where there is none, nothing with --quiet.
+//! How far a run has come: a bar on a terminal, a line now and then where there is none, nothing
+//! with --quiet.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
@@ -86,7 +87,8 @@ fn line(before: usize, done: usize, total: usize, passed: Duration) -> String {
     format!("influence: {} of {total} images in {}, {rest}", before + done, span(passed))
 }
 
-/// The rate and the time left. All images take the same time, so that the mean over the whole run settles soonest.
+/// The rate and the time left. All images take the same time, so that the mean over the whole run
+/// settles soonest.
 fn rest(done: usize, total: usize, passed: Duration) -> String {
     let seconds = passed.as_secs_f64();
     if done == 0 || seconds <= 0.0 {

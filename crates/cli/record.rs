@@ -1,7 +1,7 @@
 //! Rows as the writers see them: named columns, each of one kind, and cells.
 //!
-//! Every format writes the same numbers with all their digits; what is not known is empty in CSV and null
-//! elsewhere. A list is a JSON text where a format has none of its own.
+//! Every format writes the same numbers with all their digits; what is not known is empty in CSV
+//! and null elsewhere. A list is a JSON text where a format has none of its own.
 
 use serde::Serialize;
 
@@ -76,8 +76,8 @@ impl Cell {
         serde_json::to_string(value).map_or(Self::Nothing, Self::Json)
     }
 
-    /// The cell of a CSV file, before quotes. A text that a spreadsheet would run as a formula begins with an
-    /// apostrophe there.
+    /// The cell of a CSV file, before quotes. A text that a spreadsheet would run as a formula
+    /// begins with an apostrophe there.
     pub(crate) fn csv(&self) -> String {
         match self {
             Self::Text(text) if text.starts_with(['=', '+', '-', '@', '\t', '\r']) => format!("'{text}"),

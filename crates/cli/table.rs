@@ -1,4 +1,5 @@
-//! The table for a person: most sensitive images first, the classical measures beside the influence, and what the numbers mean.
+//! The table for a person: most sensitive images first, the classical measures beside the
+//! influence, and what the numbers mean.
 
 use std::io::{self, Write};
 
@@ -42,7 +43,8 @@ fn whole(perturbation: &Perturbation) -> &'static str {
     }
 }
 
-/// The columns of the table, of which as many are shown from the left as the line holds: title, width, and the cell.
+/// The columns of the table, of which as many are shown from the left as the line holds: title,
+/// width, and the cell.
 const COLUMNS: [(&str, usize, fn(&Row) -> String); 11] = [
     ("index", 7, |row| row.index.to_string()),
     ("label", 6, |row| row.label.to_string()),

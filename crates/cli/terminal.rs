@@ -1,9 +1,9 @@
 //! What a person reads: text, and nothing that a terminal would obey.
 //!
-//! Names of tensors, layers, classes and files come from outside, and an escape sequence in one of them could
-//! hide a line, change its colour or write into the clipboard. So all that the program prints goes through one
-//! gate: control characters and those that turn the direction of text leave it as `\u{1b}`. Files of results
-//! have names as they are, escaped as their formats ask for.
+//! Names of tensors, layers, classes and files come from outside, and an escape sequence in one of
+//! them could hide a line, change its colour or write into the clipboard. So all that the program
+//! prints goes through one gate: control characters and those that turn the direction of text leave
+//! it as `\u{1b}`. Files of results have names as they are, escaped as their formats ask for.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, StderrLock, StdoutLock, Write};

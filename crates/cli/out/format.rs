@@ -65,8 +65,8 @@ impl Format {
         }
     }
 
-    /// One row, with its line's end. Of Parquet, what is kept until the rows are complete: CSV in which every text
-    /// stands as it is.
+    /// One row, with its line's end. Of Parquet, what is kept until the rows are complete: CSV in
+    /// which every text stands as it is.
     pub(crate) fn line(self, columns: &[Column], cells: &[Cell], constants: &[(String, String)]) -> Vec<u8> {
         match self {
             Self::Csv => csv_line(

@@ -1,8 +1,9 @@
 //! The book of a run: what it is of, and how far its output has come.
 //!
-//! A line a record: the CRC-32 of the rest, a sequence number, and the record as JSON. The first record is the
-//! [`Header`]: the whole configuration with hashes of weights and data, so that a run is never continued as another. A
-//! last line that is cut short is what a kill leaves behind, and is dropped; any other fault is refused.
+//! A line a record: the CRC-32 of the rest, a sequence number, and the record as JSON. The first
+//! record is the [`Header`]: the whole configuration with hashes of weights and data, so that a run
+//! is never continued as another. A last line that is cut short is what a kill leaves behind, and
+//! is dropped; any other fault is refused.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -31,7 +32,8 @@ pub(crate) struct Header {
     pub(crate) command: String,
     pub(crate) config: Config,
     pub(crate) shard: Option<Shard>,
-    /// How many units of work there are in this file: images, or images of several networks one after the other.
+    /// How many units of work there are in this file: images, or images of several networks one
+    /// after the other.
     pub(crate) units: usize,
 }
 

@@ -1,4 +1,5 @@
-//! A file in progress and its journal: what is written is kept, and what a stop tears is taken back.
+//! A file in progress and its journal: what is written is kept, and what a stop tears is taken
+//! back.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -13,7 +14,8 @@ use super::shard::Shard;
 use super::stop;
 use crate::failure::{Failure, Result};
 
-/// So long after the first record the next unit that is complete is recorded: a run that has just begun loses little.
+/// So long after the first record the next unit that is complete is recorded: a run that has just
+/// begun loses little.
 const SOON: Duration = Duration::from_millis(100);
 /// The pauses between records double up to this; syncing takes milliseconds.
 const OFTEN: Duration = Duration::from_secs(2);
@@ -66,7 +68,8 @@ pub(crate) fn journal(path: &Path) -> PathBuf {
 }
 
 impl Keeper {
-    /// Begins the file at `path` with `head`, or goes on with it where `resume` is set and there is something to go on with.
+    /// Begins the file at `path` with `head`, or goes on with it where `resume` is set and there is
+    /// something to go on with.
     pub(crate) fn open(path: &Path, header: Header, head: &[u8], resume: bool) -> Result<Found> {
         let (book, rows) = (journal(path), partial(path));
         if !book.exists() {
@@ -207,8 +210,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// The run ends before its end: what is finished is recorded, and the message says how to go on. Where nothing
-    /// is finished nothing is left.
+    /// The run ends before its end: what is finished is recorded, and the message says how to go
+    /// on. Where nothing is finished nothing is left.
     pub(crate) fn end(mut self, failure: Failure) -> Failure {
         // A disk that is full takes no more; what was recorded before is there.
         let _ = self.record(None);
@@ -222,7 +225,8 @@ impl Keeper {
         failure.with(&format!("{kept}; to go on: the same command with --resume"))
     }
 
-    /// All units are done: a result of other bytes than the partial file's is made by `finish`, out of the rows.
+    /// All units are done: a result of other bytes than the partial file's is made by `finish`, out
+    /// of the rows.
     pub(crate) fn finish(
         mut self,
         finish: impl FnOnce(&Path, &Path) -> Result<Option<String>>,

@@ -1,6 +1,7 @@
 //! `influence merge`: the parts of a run put together, to the bytes of the run in one piece.
 //!
-//! Each part has its journal beside it, which says which part of which run it is, and the hash of its contents.
+//! Each part has its journal beside it, which says which part of which run it is, and the hash of
+//! its contents.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};

@@ -1,7 +1,8 @@
 //! Rows as Parquet: out of the rows of a run that is complete, and back again for a merge.
 //!
-//! What is the same in all rows (network, weights, filter, ...) stands in the metadata. Row groups have a fixed number of
-//! rows, so that the same rows make the same bytes however the run was cut, and so that memory holds one group.
+//! What is the same in all rows (network, weights, filter, ...) stands in the metadata. Row groups
+//! have a fixed number of rows, so that the same rows make the same bytes however the run was cut,
+//! and so that memory holds one group.
 
 use std::fs::File;
 use std::io::Write;

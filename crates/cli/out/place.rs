@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use tempfile::TempPath;
 
 use crate::failure::{Failure, Result};
 
@@ -63,7 +63,7 @@ pub(crate) fn writable(flag: &str, path: &Path) -> Result<Place> {
     if !folder.is_dir() {
         return refuse(format!("there is no folder {}", folder.display()));
     }
-    if let Err(error) = temporary(folder) {
+    if let Err(error) = probe(&path) {
         return refuse(format!("nothing can be written in {}: {}", folder.display(), reason(&error)));
     }
     Ok(Place::File(path))
@@ -76,16 +76,20 @@ pub(crate) fn beside(path: &Path, end: &str) -> PathBuf {
     name.into()
 }
 
-/// A file that goes when it is dropped.
-fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
-    let made = tempfile::Builder::new().prefix("influence-").suffix(".partial").make_in(folder, |path| {
-        // As an ordinary file of the user's, with the permissions that others have.
-        fs::File::create_new(path)
-    });
-    made.map(|file| {
-        let (file, path) = file.into_parts();
-        NamedTempFile::from_parts(file, path)
-    })
+/// The file that becomes the one at `path`: always of the same name, so that the next run writes over what
+/// a kill has left of it.
+fn finishing(path: &Path) -> PathBuf {
+    beside(path, ".finishing")
+}
+
+/// Makes sure that files can be made in a folder, beside the one of another process that is being finished.
+fn probe(path: &Path) -> io::Result<()> {
+    let place = finishing(path);
+    match fs::File::create_new(&place) {
+        Ok(_) => fs::remove_file(&place),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// The system's words without the temporary name that tempfile adds.
@@ -102,17 +106,20 @@ pub(crate) fn folder(path: &Path) -> &Path {
 #[derive(Debug)]
 pub(crate) struct Finished {
     path: PathBuf,
-    file: NamedTempFile,
+    file: TempPath,
 }
 
 /// Fills a file beside `path`.
 pub(crate) fn finish(path: &Path, fill: impl FnOnce(&mut fs::File) -> Result<()>) -> Result<Finished> {
     let fault = |error: io::Error| at(path, &error);
-    let mut file = temporary(folder(path)).map_err(fault)?;
-    fill(file.as_file_mut())?;
-    keep_mode(path, file.path()).map_err(fault)?;
-    file.as_file().sync_all().map_err(fault)?;
-    Ok(Finished { path: path.to_owned(), file })
+    let place = finishing(path);
+    let mut file = fs::File::create(&place).map_err(fault)?;
+    // Gone again unless it gets its name.
+    let temporary = TempPath::try_from_path(place).map_err(fault)?;
+    fill(&mut file)?;
+    keep_mode(path, &temporary).map_err(fault)?;
+    file.sync_all().map_err(fault)?;
+    Ok(Finished { path: path.to_owned(), file: temporary })
 }
 
 /// An error of the system's about a file.

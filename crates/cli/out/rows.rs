@@ -1,4 +1,5 @@
-//! What the commands write rows to: a file that can be continued, a pipe, or nothing where a table is shown.
+//! What the commands write rows to: a file that can be continued, a pipe, or nothing where a table
+//! is shown.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};

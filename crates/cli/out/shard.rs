@@ -1,7 +1,7 @@
 //! Which part of a run this process does: `I/N`, from 1.
 //!
-//! The images of part I of N are those from (I - 1) n / N to before I n / N of the n that are asked for, so that the
-//! parts one after the other are the whole, and differ in size by at most one.
+//! The images of part I of N are those from (I - 1) n / N to before I n / N of the n that are asked
+//! for, so that the parts one after the other are the whole, and differ in size by at most one.
 
 use std::fmt;
 use std::ops::Range;
@@ -61,7 +61,8 @@ impl Shard {
     }
 }
 
-/// The number of this task: Slurm's array tasks have any numbers, which must count from 1 here; Kubernetes counts from 0.
+/// The number of this task: Slurm's array tasks have any numbers, which must count from 1 here;
+/// Kubernetes counts from 0.
 fn own_number(variables: Variables<'_>) -> std::result::Result<usize, String> {
     let read = |name: &str| {
         let text = variables(name)?;
@@ -77,8 +78,8 @@ fn own_number(variables: Variables<'_>) -> std::result::Result<usize, String> {
     }
 }
 
-/// How many tasks a Slurm array has, where it is 1 to N without gaps: of a part of an array that is run again this is
-/// not the number of parts.
+/// How many tasks a Slurm array has, where it is 1 to N without gaps: of a part of an array that is
+/// run again this is not the number of parts.
 fn array_size(variables: Variables<'_>) -> std::result::Result<usize, String> {
     let read = |name: &str| variables(name)?.trim().parse::<usize>().ok();
     let [count, first, last] = ["COUNT", "MIN", "MAX"].map(|end| read(&format!("SLURM_ARRAY_TASK_{end}")));

@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM: the first ends the run at the next image, with all that is finished kept; a second ends it at once.
+//! Ctrl-C and SIGTERM: the first ends the run at the next image, with all that is finished kept; a
+//! second ends it at once.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -1,4 +1,5 @@
-//! CIFAR-10, binary version: batches of records of 3 073 bytes, a label and the planes of a 3 x 32 x 32 image.
+//! CIFAR-10, binary version: batches of records of 3 073 bytes, a label and the planes of a 3 x 32
+//! x 32 image.
 
 use crate::dataset::Sizes;
 use crate::error::{Error, counted, grouped};
@@ -37,7 +38,8 @@ pub(crate) fn files(split: Split) -> Vec<Wanted> {
     }
 }
 
-/// Reads `split` from the official files in `folder`: all its batches, and the class names where they are there.
+/// Reads `split` from the official files in `folder`: all its batches, and the class names where
+/// they are there.
 pub(crate) fn open(folder: &Path, split: Split, sizes: Sizes) -> Result<Dataset, Error> {
     let paths = locate(Kind::Cifar10, split, folder)?;
     let class_names = class_names(&folder.join(NAMES))?;
@@ -45,7 +47,8 @@ pub(crate) fn open(folder: &Path, split: Split, sizes: Sizes) -> Result<Dataset,
     from_batches(format!("CIFAR-10 {split}"), batches, class_names, sizes)
 }
 
-/// A data set out of its batches, in their order. All lengths are checked before anything is set aside, and are what is.
+/// A data set out of its batches, in their order. All lengths are checked before anything is set
+/// aside, and are what is.
 fn from_batches(
     name: String,
     batches: Vec<Source<'_>>,

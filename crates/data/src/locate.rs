@@ -27,9 +27,9 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// The first of its paths in `folder` that is a file: any name before any folder of such a name, for some
-    /// archives (Kaggle's) hold both, the file once more inside the folder. A folder without the file is what
-    /// comes back where nothing else does: the reader refuses it by name.
+    /// The first of its paths in `folder` that is a file: any name before any folder of such a
+    /// name, for some archives (Kaggle's) hold both, the file once more inside the folder. A folder
+    /// without the file is what comes back where nothing else does: the reader refuses it by name.
     fn find(&self, folder: &Path) -> Result<Option<PathBuf>, Error> {
         let ends: &[&str] = if self.gzip { &["", ".gz"] } else { &[""] };
         let names = self.names.iter().flat_map(|name| ends.iter().map(move |end| format!("{name}{end}")));
@@ -62,11 +62,11 @@ fn wanted(kind: Kind, split: Split) -> Vec<Wanted> {
     }
 }
 
-/// The path of every file of the split in `folder`, in the order that [`Dataset::open`](crate::Dataset::open)
-/// reads them: what a program must not write over.
+/// The path of every file of the split in `folder`, in the order that
+/// [`Dataset::open`](crate::Dataset::open) reads them: what a program must not write over.
 ///
-/// # Errors
-/// [`Error::Missing`] names all that are not there at once; [`Error::Io`] if the system refuses to look.
+/// # Errors [`Error::Missing`] names all that are not there at once; [`Error::Io`] if the system
+/// refuses to look.
 pub fn files(kind: Kind, folder: &Path, split: Split) -> Result<Vec<PathBuf>, Error> {
     locate(kind, split, folder)
 }
@@ -126,7 +126,8 @@ fn remedy(kind: Kind, split: Split, folder: &Path, found: &[PathBuf]) -> String 
     other_contents(kind, split, folder).unwrap_or_else(|| download(kind))
 }
 
-/// The files of the split that are there: with a number of images, where the length of a file tells it.
+/// The files of the split that are there: with a number of images, where the length of a file tells
+/// it.
 fn inventory(kind: Kind, found: &[PathBuf]) -> String {
     let names: Vec<_> =
         found.iter().filter_map(|path| path.file_name()).map(|name| name.display().to_string()).collect();
@@ -141,7 +142,8 @@ fn inventory(kind: Kind, found: &[PathBuf]) -> String {
     }
 }
 
-/// Says so where `folder` holds the other split, the other data set, or this one in a form that is not read.
+/// Says so where `folder` holds the other split, the other data set, or this one in a form that is
+/// not read.
 fn other_contents(kind: Kind, split: Split, folder: &Path) -> Option<String> {
     let other = Split::ALL.into_iter().find(|&other| other != split && holds(kind, other, folder));
     if let Some(other) = other {

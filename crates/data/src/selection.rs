@@ -8,9 +8,10 @@ use std::str::FromStr;
 
 /// A choice of images, before it is known how many there are; [`FromStr`] reads it from text.
 ///
-/// The text is a list of parts, separated by commas: `12` is one image, `0..8` the images 0 to 7 (half-open), `..8` those from the
-/// first, `5..` those to the last, `all` (or `..`) every one. Images are numbered from 0 in the split, and their order is kept as
-/// given. The parts are a union: an image that several of them name counts once, at its first place, for a table with the
+/// The text is a list of parts, separated by commas: `12` is one image, `0..8` the images 0 to 7
+/// (half-open), `..8` those from the first, `5..` those to the last, `all` (or `..`) every one.
+/// Images are numbered from 0 in the split, and their order is kept as given. The parts are a
+/// union: an image that several of them name counts once, at its first place, for a table with the
 /// same row twice would be summed up wrongly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
@@ -32,7 +33,8 @@ impl Selection {
         Self { parts: vec![Part { start: 0, end: None }] }
     }
 
-    /// The indices of the images chosen out of `len`, in the order given; at least one, each less than `len`, none twice.
+    /// The indices of the images chosen out of `len`, in the order given; at least one, each less
+    /// than `len`, none twice.
     ///
     /// What is set aside is bounded by `len`, whatever numbers were asked for.
     ///

@@ -1,4 +1,5 @@
-//! What is set aside is bounded by what is really there: at most twice the contents, whatever a header promises.
+//! What is set aside is bounded by what is really there: at most twice the contents, whatever a
+//! header promises.
 //!
 //! One test in a binary of its own, since the allocator counts for the whole process.
 

@@ -1,7 +1,7 @@
 //! What can go wrong, with the place and the remedy in the message.
 //!
-//! Names that come from a file are escaped and cut, so that no file can write control characters to a
-//! terminal.
+//! Names that come from a file are escaped and cut, so that no file can write control characters to
+//! a terminal.
 
 use std::io;
 
@@ -65,8 +65,8 @@ pub enum Error {
         why: String,
     },
 
-    /// A PyTorch file names a Python class or function that weights do not need, for instance because a whole
-    /// model was saved. Nothing of it was run.
+    /// A PyTorch file names a Python class or function that weights do not need, for instance
+    /// because a whole model was saved. Nothing of it was run.
     #[error(
         "{file}: at byte {offset}: it asks for Python's `{}`, which is more than weights (nothing of it was run); \
          in Python, save the weights alone: torch.save(model.state_dict(), \"weights.pt\")",

@@ -66,7 +66,8 @@ pub(crate) fn folder(files: &[(&str, &[u8])]) -> io::Result<TempDir> {
 }
 
 thread_local! {
-    /// A folder for thousands of cases in turn: making and removing one for each takes a hundred times as long.
+    /// A folder for thousands of cases in turn: making and removing one for each takes a hundred
+    /// times as long.
     static WORKPLACE: io::Result<TempDir> = TempDir::new();
 }
 
@@ -99,7 +100,8 @@ pub(crate) fn cifar(batch: &[u8]) -> io::Result<Result<Dataset, Error>> {
     in_workplace(&[(BATCH, batch)], |folder| Dataset::open_own(Kind::Cifar10, folder, Split::Test))
 }
 
-/// Demands [`Error::Corrupt`] of the file `name` at `offset` (anywhere, if none), with every one of `words` in the message.
+/// Demands [`Error::Corrupt`] of the file `name` at `offset` (anywhere, if none), with every one of
+/// `words` in the message.
 #[track_caller]
 pub(crate) fn assert_corrupt(found: Result<Dataset, Error>, name: &str, offset: Option<u64>, words: &[&str]) {
     let error = match found {

@@ -123,7 +123,8 @@ impl Dtype {
         [Self::F16, Self::BF16, Self::F32, Self::F64].contains(&self)
     }
 
-    /// Reads little-endian elements exactly; empty for a type that [`is_float`](Self::is_float) denies.
+    /// Reads little-endian elements exactly; empty for a type that [`is_float`](Self::is_float)
+    /// denies.
     pub(crate) fn decode(self, bytes: &[u8]) -> Box<dyn Iterator<Item = f64> + '_> {
         match self {
             Self::F16 => Box::new(chunks(bytes).map(|x| f64::from(f16::from_le_bytes(x)))),

@@ -11,7 +11,8 @@ const CONVERT: &str = "load the model in Python and save its weights with safete
 
 /// What the file is that begins with `start`, where that is a common mistake.
 pub(super) fn recognise(start: &[u8]) -> Option<Stranger> {
-    // A length of 32 bits and the beginning of a header: safetensors, whatever the length's bytes look like.
+    // A length of 32 bits and the beginning of a header: safetensors, whatever the length's bytes
+    // look like.
     if matches!(start, [_, _, _, _, 0, 0, 0, 0, b'{', ..]) {
         return None;
     }
@@ -32,7 +33,8 @@ pub(super) fn recognise(start: &[u8]) -> Option<Stranger> {
     found.map(|(_, _, what, remedy)| (what, remedy)).or_else(|| json(start)).or_else(|| onnx(start))
 }
 
-/// A file of safetensors begins with the length of its header, so that none begins as a JSON text does.
+/// A file of safetensors begins with the length of its header, so that none begins as a JSON text
+/// does.
 fn json(start: &[u8]) -> Option<Stranger> {
     const PARTS: &str = "join them: in Python, safetensors.torch.save_file({name: tensor for part in parts for \
                          name, tensor in safetensors.torch.load_file(part).items()}, \"weights.safetensors\")";
@@ -46,8 +48,9 @@ fn json(start: &[u8]) -> Option<Stranger> {
     }
 }
 
-/// An ONNX file is a message of Protocol Buffers: the version of the format (field 1, a small number), then the
-/// producer's name (2), its version (3), a domain (4), the model's version (5), a text (6) or the graph (7).
+/// An ONNX file is a message of Protocol Buffers: the version of the format (field 1, a small
+/// number), then the producer's name (2), its version (3), a domain (4), the model's version (5), a
+/// text (6) or the graph (7).
 fn onnx(start: &[u8]) -> Option<Stranger> {
     const NETWORK: &str =
         "the weights of an ONNX model come with its network: name it with --network FILE.onnx";

@@ -1,5 +1,5 @@
-//! The header of a safetensors file: names, types, shapes and byte ranges, read strictly and checked against
-//! one another and against the length of the file.
+//! The header of a safetensors file: names, types, shapes and byte ranges, read strictly and
+//! checked against one another and against the length of the file.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -62,8 +62,8 @@ pub(super) fn open(input: &mut Input<'_>) -> Result<Header, Error> {
 
 /// Reads the JSON of a header whose tensors begin at byte `data` of a file of `length` bytes.
 ///
-/// The byte ranges that come back count from the start of the file; offsets of faults from that of the
-/// header.
+/// The byte ranges that come back count from the start of the file; offsets of faults from that of
+/// the header.
 fn read(header: &[u8], data: u64, length: u64) -> Result<Header, Fault> {
     let mut cursor = Cursor::new(header);
     if header.first() != Some(&b'{') {
@@ -168,7 +168,8 @@ fn check_sizes(tensors: &[Raw]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Tensors must fill all `length` bytes behind the header, once each. `header` is the length of the header.
+/// Tensors must fill all `length` bytes behind the header, once each. `header` is the length of the
+/// header.
 fn check_layout(tensors: &[Raw], header: usize, length: u64) -> Result<(), Fault> {
     let last = tensors.iter().map(|raw| raw.info.bytes.end).max().unwrap_or(0);
     // Told at the end of the file: that is where a cut file lacks something.

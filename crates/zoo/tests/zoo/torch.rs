@@ -1,4 +1,5 @@
-//! Files of `torch.save`: those that `tests/fixtures/make.py` made with PyTorch, and variants made on the spot.
+//! Files of `torch.save`: those that `tests/fixtures/make.py` made with PyTorch, and variants made
+//! on the spot.
 
 use std::path::PathBuf;
 

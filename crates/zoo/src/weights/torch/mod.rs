@@ -1,9 +1,10 @@
 //! Reading what PyTorch's `torch.save` writes of a `state_dict`, without running anything of it.
 //!
-//! Since PyTorch 1.6 such a file is a zip archive (`zip.rs`): `NAME/data.pkl`, a pickle that names tensors by
-//! storage, offset, shape and strides; the storages as `NAME/data/KEY`; and `NAME/byteorder`. Before, it was a
-//! row of pickles with the storages behind them (`legacy.rs`). The pickle is read by a machine that knows no
-//! functions (`pickle.rs`), and one dict of tensors is looked for in what it holds (`state.rs`).
+//! Since PyTorch 1.6 such a file is a zip archive (`zip.rs`): `NAME/data.pkl`, a pickle that names
+//! tensors by storage, offset, shape and strides; the storages as `NAME/data/KEY`; and
+//! `NAME/byteorder`. Before, it was a row of pickles with the storages behind them (`legacy.rs`).
+//! The pickle is read by a machine that knows no functions (`pickle.rs`), and one dict of tensors
+//! is looked for in what it holds (`state.rs`).
 
 mod legacy;
 mod pickle;
@@ -22,7 +23,8 @@ use pickle::{Pickle, Stop};
 use value::{Body, Storage};
 use zip::Archive;
 
-/// The longest pickle that is read, in bytes: 200 for each of [`MOST_TENSORS`](super::checkpoint::MOST_TENSORS).
+/// The longest pickle that is read, in bytes: 200 for each of
+/// [`MOST_TENSORS`](super::checkpoint::MOST_TENSORS).
 const LONGEST_PICKLE: u64 = 200 << 16;
 /// The start of a zip archive.
 const ZIP: &[u8] = b"PK\x03\x04";
@@ -96,8 +98,8 @@ fn before_zip(input: &mut Input<'_>) -> Result<Vec<TensorInfo>, Error> {
     })
 }
 
-/// The tensors of the pickle's `state_dict`, with the bytes that `find` has for their storages. The pickle
-/// begins at byte `start` of the file.
+/// The tensors of the pickle's `state_dict`, with the bytes that `find` has for their storages. The
+/// pickle begins at byte `start` of the file.
 fn placed(
     input: &mut Input<'_>,
     start: u64,

@@ -1,9 +1,10 @@
 //! A machine for the few words of Python's pickle language that files of weights are written in.
 //!
-//! A pickle is a program for a stack machine, and Python's own runs whatever functions the program names. This
-//! one knows no function: it makes [`Value`]s, recognises the names that [`Global`] lists, and stops with the name
-//! of any other. It never recurses, it copies no text, and what it holds is bounded by [`MOST_STEPS`].
-//! Understood: what `torch.save` writes with pickle protocols 2 to 5.
+//! A pickle is a program for a stack machine, and Python's own runs whatever functions the program
+//! names. This one knows no function: it makes [`Value`]s, recognises the names that [`Global`]
+//! lists, and stops with the name of any other. It never recurses, it copies no text, and what it
+//! holds is bounded by [`MOST_STEPS`]. Understood: what `torch.save` writes with pickle protocols 2
+//! to 5.
 
 mod calls;
 
@@ -243,8 +244,8 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Sets the attributes of an object. Dicts alone may have some (`state_dict` notes its versions there), and
-    /// they say nothing of the tensors.
+    /// Sets the attributes of an object. Dicts alone may have some (`state_dict` notes its versions
+    /// there), and they say nothing of the tensors.
     fn build(&mut self) -> Result<(), Stop> {
         self.pop()?;
         match self.stack.last() {

@@ -13,8 +13,9 @@ use crate::weights::layout::Layout;
 /// How many keys a message names.
 const EXAMPLES: usize = 8;
 
-/// The names and tensors of the one dict of tensors: the pickle's own, or one that its dicts hold under a text
-/// (`{"epoch": 3, "model": {...}}`). The least deep one counts; two at that depth are refused.
+/// The names and tensors of the one dict of tensors: the pickle's own, or one that its dicts hold
+/// under a text (`{"epoch": 3, "model": {...}}`). The least deep one counts; two at that depth are
+/// refused.
 pub(super) fn state_dict<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<Vec<(&'a str, &'p Tensor<'a>)>, String> {
     let Value::Dict(root) = pickle.root else {
         return Err(format!("it holds {}, no dict of tensors", pickle.root.kind()));

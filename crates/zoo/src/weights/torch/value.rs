@@ -1,5 +1,5 @@
-//! What a pickle of weights may hold, as plain data: values that refer to one another by index, so that nothing
-//! here is recursive, however deep or circular the pickle is.
+//! What a pickle of weights may hold, as plain data: values that refer to one another by index, so
+//! that nothing here is recursive, however deep or circular the pickle is.
 
 use crate::weights::Dtype;
 
@@ -39,7 +39,8 @@ impl Value<'_> {
     }
 }
 
-/// The names of Python that files of weights need. They are compared as text; nothing stands behind them.
+/// The names of Python that files of weights need. They are compared as text; nothing stands behind
+/// them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Global {
     OrderedDict,

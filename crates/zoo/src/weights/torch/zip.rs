@@ -1,8 +1,10 @@
-//! The records of a zip archive whose members are stored as they are, which is how `torch.save` writes.
+//! The records of a zip archive whose members are stored as they are, which is how `torch.save`
+//! writes.
 //!
-//! The directory at the end of the archive names the records, their lengths and where their own headers begin;
-//! archives beyond 4 GiB say so in 64-bit fields beside it. Checksums are not compared: PyTorch can be told to
-//! leave them out, and other formats of weights have none. Source: PKWARE's APPNOTE.TXT 6.3.10.
+//! The directory at the end of the archive names the records, their lengths and where their own
+//! headers begin; archives beyond 4 GiB say so in 64-bit fields beside it. Checksums are not
+//! compared: PyTorch can be told to leave them out, and other formats of weights have none. Source:
+//! PKWARE's APPNOTE.TXT 6.3.10.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -139,8 +141,8 @@ fn end_64(input: &mut Input<'_>, end: u64) -> Result<u64, Error> {
     input.corrupt(locator, "a 64-bit archive without its end record")
 }
 
-/// The directory entry at the start of `bytes`, which is byte `at` of the file: its name, what it says, and its
-/// length.
+/// The directory entry at the start of `bytes`, which is byte `at` of the file: its name, what it
+/// says, and its length.
 fn entry(bytes: &[u8], at: u64) -> Result<(String, Record, usize), String> {
     if bytes.len() < ENTRY || !bytes.starts_with(b"PK\x01\x02") {
         return Err("no entry of the archive's directory".to_owned());
@@ -169,8 +171,8 @@ fn entry(bytes: &[u8], at: u64) -> Result<(String, Record, usize), String> {
     Ok((name, Record { entry: at, header, length, odd }, whole))
 }
 
-/// Replaces the numbers that 32 bits do not hold, in their order, by those of the extra field for them. Without
-/// that field they stay, too large for any file.
+/// Replaces the numbers that 32 bits do not hold, in their order, by those of the extra field for
+/// them. Without that field they stay, too large for any file.
 fn widen(numbers: &mut [u64], mut extra: &[u8]) {
     while extra.len() >= 4 {
         let (kind, length) = (u16_at(extra, 0), usize::from(u16_at(extra, 2)));

@@ -1,7 +1,8 @@
-//! What Python would call functions for: tensors in their several kinds, and the few things that they are told by.
+//! What Python would call functions for: tensors in their several kinds, and the few things that
+//! they are told by.
 //!
-//! A tensor that holds no plain numbers (quantised, sparse, without values) is an entry of the book like any other: whether
-//! it stands in the way is known when a network asks for it.
+//! A tensor that holds no plain numbers (quantised, sparse, without values) is an entry of the book
+//! like any other: whether it stands in the way is known when a network asks for it.
 
 use super::super::value::{Body, Global, Storage, Tensor, Value, add};
 use super::{Machine, Stop};
@@ -9,8 +10,8 @@ use crate::weights::Dtype;
 use crate::weights::checkpoint::{MOST_AXES, MOST_TENSORS};
 
 impl<'a> Machine<'a> {
-    /// A storage, which is kept outside of the pickle: ("storage", type, key, device, elements), and in old files
-    /// a sixth item for a storage that is part of another.
+    /// A storage, which is kept outside of the pickle: ("storage", type, key, device, elements),
+    /// and in old files a sixth item for a storage that is part of another.
     pub(super) fn storage(&mut self) -> Result<(), Stop> {
         let items = match self.pop()? {
             Value::Tuple(tuple) => &self.objects.tuples[tuple][..],
