@@ -86,10 +86,23 @@ fn json_lines_are_the_same_numbers_as_csv() {
     assert_eq!(json.lines().count(), 3);
     for (row, line) in csv.lines().skip(1).zip(json.lines()) {
         // As text: a JSON parser may round the last digit.
-        let quoted = ["objective", "perturbation", "group", "direction"];
+        let quoted = [
+            "objective",
+            "perturbation",
+            "group",
+            "filter",
+            "network",
+            "weights",
+            "dataset",
+            "split",
+            "precision",
+            "engine",
+        ];
         let cells = header.iter().zip(row.split(',')).map(|(name, cell)| {
             if quoted.contains(name) {
                 format!("\"{name}\":\"{cell}\"")
+            } else if cell.is_empty() {
+                format!("\"{name}\":null")
             } else {
                 format!("\"{name}\":{cell}")
             }
@@ -202,7 +215,7 @@ fn wrong_words_are_refused_with_the_remedy() {
     refused(&["--filter", "tikhonov"], &["tikhonov"]);
     refused(&["--filter", "tikhonov:-1"], &["lambda"]);
     refused(&["--filter", "exact:nan"], &["tolerance"]);
-    refused(&["--precision", "f16"], &["f32 or f64"]);
+    refused(&["--precision", "f16"], &["f16", "f32, f64"]);
     refused(&["--engine", "tpu"], &["tpu", "flex, ndarray, wgpu[:cpu|:N]"]);
     refused(&["--engine", "wgpu:gpu"], &["wgpu:gpu", "wgpu[:cpu|:N]"]);
     refused(&["--memory", "2 pounds"], &["--memory", "2 pounds", "2GiB"]);
@@ -247,7 +260,7 @@ fn engines_give_the_reference_values() {
     let damped: Vec<f64> = golden.floats("fi_tikhonov").chunks(3).map(|row| row[1]).collect();
     let (exact, ranks) = (golden.floats("fi_exact"), golden.ranks("rank_exact"));
     for engine in ["cpu", "flex", "ndarray", "wgpu:cpu"] {
-        let there = influence(&["score", "--images", "0..1", "--quiet", "--engine", engine]);
+        let there = influence(&["score", "--images", "0..1", "--engine", engine, "--out", "-"]);
         if !there.status.success() {
             let message = text(&there.stderr);
             assert!(there.status.code() == Some(2) && message.contains("--engine cpu"), "{message}");
@@ -351,7 +364,8 @@ fn data_sets_that_do_not_fit_are_told() {
     refused(&["--dataset", "mnist", "--data", &path], &["t10k-labels-idx1-ubyte", "10"]);
     let path = mnist_folder(folder.path(), &images, &labels);
     let whole = scored(&["--dataset", "mnist", "--data", &path, "--quiet"], "a.csv");
-    assert_eq!(whole, scored(&["--quiet"], "b.csv"), "the embedded sample is these files");
+    let named = scored(&["--quiet"], "b.csv").replace(",embedded,embedded,", ",embedded,mnist,");
+    assert_eq!(whole, named, "the embedded sample is these files");
 }
 
 #[test]
@@ -361,7 +375,7 @@ fn places_that_cannot_be_written_are_refused_before_anything_runs() {
     assert!(text(&output.stderr).contains("no/such/folder"));
     let output = influence(&["score", "--out", "scores.txt"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains(".csv or .jsonl"));
+    assert!(text(&output.stderr).contains(".csv, .jsonl or .parquet"));
 }
 
 #[cfg(unix)]

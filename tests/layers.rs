@@ -44,8 +44,10 @@ fn a_table_and_a_plot_are_what_a_person_gets() {
     let folder = tempfile::tempdir().unwrap();
     let plot = folder.path().join("layers.png");
     let shown = shown(&[&["layers", "--plot", plot.to_str().unwrap()], &RELATIVE[..]].concat());
+    // Lines are broken where the terminal ends.
+    let said = shown.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(
-        shown.starts_with("Influence of each layer, f = -log P(label), filter tikhonov:1:relative, 3 images"),
+        said.starts_with("Influence of each layer, f = -log P(label), filter tikhonov:1:relative, 3 images"),
         "{shown}"
     );
     let rows: Vec<&str> = shown.lines().filter(|line| line.contains('#')).collect();
@@ -53,12 +55,12 @@ fn a_table_and_a_plot_are_what_a_person_gets() {
         rows.len() > 100 && rows[0].contains(" conv1 ") && rows[rows.len() - 1].contains(" fc "),
         "{shown}"
     );
-    assert!(shown.contains("107 layers") && shown.contains("most influential over 3 images"), "{shown}");
+    assert!(said.contains("107 layers") && said.contains("most influential over 3 images"), "{shown}");
     let picture = fs::read(&plot).unwrap();
     let reader = png::Decoder::new(std::io::Cursor::new(picture)).read_info().unwrap();
     assert!(reader.info().width > 400 && reader.info().height > 250);
     let exact = influence(&["layers", "--images", "0"]);
-    assert!(text(&exact.stdout).contains("all saturated in every image"), "{}", text(&exact.stdout));
+    assert!(text(&exact.stdout).contains("all saturated in"), "{}", text(&exact.stdout));
 }
 
 #[test]
@@ -72,7 +74,7 @@ fn files_have_a_row_a_layer_in_the_order_asked_for() {
     };
     let by_depth = run("depth");
     let head = "network,group,depth,parameters,images,objective,filter,influence_q1,influence_median,influence_q3,saturated,\
-                reach_median,rank_median,jacobian_norm_median";
+                reach_median,rank_median,jacobian_norm_median,weights,dataset,split,precision,engine";
     assert_eq!(by_depth[0].join(","), head);
     let golden = common::cases().remove(0).golden.layers();
     assert_eq!(by_depth[1..].iter().map(|row| row[1].clone()).collect::<Vec<_>>(), golden);

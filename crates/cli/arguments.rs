@@ -4,14 +4,18 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::failure::{Failure, Result};
 use crate::layers_arguments::LayersArguments;
 use crate::map_arguments::MapArguments;
+use crate::out::Destination;
+use crate::tally::Top;
 
-/// How sensitive is a trained deep network? First-order influence (Shu & Zhu, AAAI-19).
+/// How sensitive is a trained deep network? First-order influence (Shu & Zhu, AAAI-19)
 ///
-/// Without a command: scores the embedded sample, 100 MNIST test images with a small trained ResNet50, and shows a table.
+/// Without a command: scores the embedded sample, 100 MNIST test images with a small trained
+/// ResNet50, and shows a table.
 #[derive(Debug, Parser)]
-#[command(name = "influence", version, max_term_width = 110)]
+#[command(name = "influence", version, max_term_width = 80)]
 pub(crate) struct Program {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -20,66 +24,164 @@ pub(crate) struct Program {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Influence of every image: a table on the terminal, or a row an image in a file.
-    #[command(after_help = EXAMPLES)]
+    #[command(after_long_help = EXAMPLES)]
     Score(Box<ScoreArguments>),
-    /// Which layers of the network an answer hangs on: the influence of each, over the images, as a table and a plot.
-    #[command(after_help = crate::layers_arguments::EXAMPLES)]
+    /// Which layers of the network an answer hangs on: the influence of each, over the images, as a
+    /// table and a plot.
+    #[command(after_long_help = crate::layers_arguments::EXAMPLES)]
     Layers(Box<LayersArguments>),
-    /// Where an image is sensitive: the influence of every small window, as files and pictures; or whether it holds, as a table.
-    #[command(after_help = crate::map_arguments::EXAMPLES)]
+    /// Where an image is sensitive: the influence of every small window, as files and pictures; or
+    /// whether it holds, as a table.
+    #[command(after_long_help = crate::map_arguments::EXAMPLES)]
     Map(Box<MapArguments>),
+    /// Puts the parts of a run together that --shard has made: the bytes of the run in one piece.
+    Merge(MergeArguments),
+    /// Completions of the command line for a shell, on standard output.
+    Completions(CompletionsArguments),
+    /// The manual page, on standard output.
+    Man,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MergeArguments {
+    /// The parts, in any order: files, or folders of maps
+    #[arg(required = true, value_name = "SHARD")]
+    pub(crate) shards: Vec<PathBuf>,
+    /// The whole: a file of the parts' format, or a new folder for maps
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Print errors only
+    #[arg(long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArguments {
+    pub(crate) shell: clap_complete::Shell,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   influence score
       the embedded network on the embedded images
-  influence score --network densenet121 --weights densenet121-mnist.safetensors \\
+  influence score --network densenet121 --weights densenet121-mnist.safetensors \
       --dataset mnist --data data/mnist --images 0..100 --out scores.csv
-  influence score --network resnet50 --width 8 --weights w8.pt --dataset mnist --data data/mnist \\
-      --objective predicted --filter tikhonov:100 --precision f64 --out scores.jsonl
+  influence score --weights w8.pt --dataset mnist --data data/mnist \
+      --filter tikhonov:100 --precision f64 --out scores.parquet
   influence score --objective margin
       how easily the gap between the two likeliest classes changes
-  influence score --perturb family:rotation
+  influence score --perturb family:rotation --top 5
       how sensitive to turning the image, and at which angle
-  influence score --perturb layers --images 0..10 --filter tikhonov:1:relative --out layers.csv
-      how sensitive to each layer's weights: a row a layer and image, group being the layer
+  influence score --perturb layers --images 0..10 \
+      --filter tikhonov:1:relative --out layers.csv
+      how sensitive to each layer's weights: a row a layer and image
   influence score --perturb parameters --images 7 --direction worst.safetensors
       the change of the weights that changes the answer to image 7 most
+  influence score --dataset cifar10 --data data/cifar-10-batches-bin \
+      --weights w.safetensors --out part-2.csv --shard 2/8 --resume
+      part 2 of 8, from where it was stopped; influence merge puts parts together
+  influence score --out - | head -3
 
-Columns of the files: index, label, predicted, probability (of the objective's class; of the predicted one for entropy
-and margin), objective, perturbation, group, influence, log10_influence (empty for 0), rank, bound, reach,
-jacobian_norm, odds, entropy, margin, cross_entropy, ambiguous, fisher_norm, fisher_trace, direction (of a family: the
-most influential setting, in the units of its members, at Fisher length 1). A whole input at full rank
-has influence = bound, which is (1 - P) / P for -log P: look at reach and rank first.";
+Columns: index, label, predicted, probability (of the objective's class; of the
+predicted one for entropy and margin), objective, perturbation, group (the
+layer, tensor or family), influence, log10_influence (empty for 0), rank,
+bound, reach, jacobian_norm, odds, entropy, margin, cross_entropy, ambiguous,
+fisher_norm, fisher_trace, direction (of a family: the most influential
+setting, JSON, in the units of its members, at Fisher length 1); and what made
+them: filter, network, weights, dataset, split, precision, engine (of Parquet in
+the metadata). A whole input at full rank has influence = bound, which is
+(1 - P) / P for -log P: look at reach and rank first.
+
+A run keeps FILE.partial and FILE.journal until FILE is complete; --resume goes
+on with them.";
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct ScoreArguments {
     #[command(flatten)]
     pub(crate) run: RunArguments,
-    /// What is perturbed: input; parameters (the whole network), layers or tensors (each by itself), both (input and parameters); or family:NAME, of affine, translation, rotation, zoom, shear, brightness, contrast, gamma, blur
-    /// and channels, or family:FILE.safetensors with directions of your own [default: input]
+    /// input, parameters, layers, tensors, both or family:NAME [default: input]
+    ///
+    /// What is perturbed: input; parameters (the whole network), layers or tensors (each by
+    /// itself), both (input and parameters); or family:NAME, of affine, translation, rotation,
+    /// zoom, shear, brightness, contrast, gamma, blur and channels, or family:FILE.safetensors with
+    /// directions of your own.
     #[arg(long, value_name = "WHAT")]
     pub(crate) perturb: Option<String>,
-    /// Write all rows to FILE.csv or FILE.jsonl instead of a table to the terminal
-    #[arg(long, value_name = "FILE")]
-    pub(crate) out: Option<PathBuf>,
-    /// Of one image, with --perturb parameters: no scores, but the most influential direction in parameter space, to FILE.safetensors
-    /// with the network's names
+    #[command(flatten)]
+    pub(crate) out: OutArguments,
+    /// No scores: the most influential change of the weights, as a file
+    ///
+    /// Of one image, with --perturb parameters: no scores, but the most influential direction in
+    /// parameter space, to FILE.safetensors with the network's names.
     #[arg(long, value_name = "FILE")]
     pub(crate) direction: Option<PathBuf>,
+}
+
+/// Where rows go, of every command that makes rows.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct OutArguments {
+    /// FILE.csv, .jsonl or .parquet, or - for standard output, instead of a table
+    ///
+    /// Rows are written as they come. A pipe or a device takes csv or jsonl as well.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// The rows' format, whatever the name [default: by its ending; csv in a pipe]
+    #[arg(long, value_name = "FORMAT", value_parser = ["csv", "jsonl", "parquet"])]
+    pub(crate) format: Option<String>,
+    /// Go on where this run was stopped
+    ///
+    /// Goes on with the run that was stopped in writing this output, to the same bytes as one in
+    /// one piece; from the beginning where there is none.
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// How many rows the table shows [default: 20; of layers all]
+    #[arg(long, value_name = "N")]
+    pub(crate) top: Option<usize>,
+    /// The column by which the table is sorted, largest first [default: influence; of layers depth]
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) sort: Option<String>,
+}
+
+impl OutArguments {
+    /// The place, if something can be written there.
+    pub(crate) fn destination(&self) -> Result<Destination> {
+        let destination = Destination::parse(self.out.as_deref(), self.format.as_deref())?;
+        if self.resume && !matches!(destination, Destination::File(..)) {
+            return Err(Failure::new("--resume goes on with a file: add --out FILE"));
+        }
+        Ok(destination)
+    }
+
+    /// Which rows a table shows; nothing where there is none.
+    pub(crate) fn top(&self, destination: &Destination, most: usize) -> Result<Option<Top>> {
+        if !destination.is_table() {
+            let flag = self.top.map(|_| "--top").or(self.sort.as_ref().map(|_| "--sort"));
+            return flag.map_or(Ok(None), |flag| {
+                Err(Failure::new(format!(
+                    "{flag} is of the table: files have all rows in the order of the images"
+                )))
+            });
+        }
+        let column = self.sort.as_deref().unwrap_or("influence");
+        let top = Top::new(column, self.top.unwrap_or(most));
+        top.map(Some).ok_or_else(|| Failure::new(format!("--sort {column}: there is no such column")))
+    }
 }
 
 /// What every command takes: the network, the images, and how to run.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct RunArguments {
-    /// resnet50, densenet121 or cnn [default: what the weights are of; without weights the embedded resnet50 of width 8]
+    /// resnet50, densenet121 or cnn [default: what the weights are of]
+    ///
+    /// Without weights the embedded resnet50 of width 8.
     #[arg(long, value_name = "NAME")]
     pub(crate) network: Option<String>,
-    /// Width of the network, growth for densenet121 [default: the paper's; without --network that of the weights]
+    /// Width of the network, growth for densenet121 [default: the weights' or paper's]
     #[arg(long, value_name = "N")]
     pub(crate) width: Option<usize>,
-    /// Trained weights with PyTorch's names: .safetensors, or a state_dict in .pt or .pth (no code in it is run)
+    /// Trained weights: .safetensors, or a state_dict in .pt or .pth
+    ///
+    /// With PyTorch's names. No code in a .pt file is run.
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: Option<PathBuf>,
     /// mnist or cifar10 [default: the embedded images]
@@ -88,31 +190,57 @@ pub(crate) struct RunArguments {
     /// Folder with the data set's official files
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// train or test [default: test]
-    #[arg(long, value_name = "SPLIT")]
+    /// The files are your own, in the data set's format but of other sizes
+    ///
+    /// CIFAR-10 batches of any number of images, IDX images of any height and width. Without this
+    /// flag other sizes than the official ones are refused, since images would get wrong numbers.
+    #[arg(long)]
+    pub(crate) own: bool,
+    /// Which half of the data set [default: test]
+    #[arg(long, value_name = "SPLIT", value_parser = ["train", "test"])]
     pub(crate) split: Option<String>,
-    /// Which images of the split, from 0, ranges half-open: 0..8,12 or ..8 or 5.. or all [default: all]
+    /// Images of the split: 0..8,12 or 5.. or all or @FILE [default: all]
+    ///
+    /// Numbers count from 0 and ranges are half-open; parts are a union, in their order, in which
+    /// an image counts once. @FILE stands for the list in a text file, with spaces, commas or line
+    /// ends between its parts and comments behind #.
     #[arg(long, value_name = "RANGES", allow_hyphen_values = true)]
     pub(crate) images: Option<String>,
-    /// -log P of: label, predicted, or class:N; or of the prediction its entropy or margin [default: label]
+    /// Part I of N of these images, from 1, for influence merge
+    ///
+    /// auto/N takes I from SLURM_ARRAY_TASK_ID (from 1) or JOB_COMPLETION_INDEX (from 0). auto
+    /// takes N as well, from a Slurm array that is 1 to N.
+    #[arg(long, value_name = "I/N")]
+    pub(crate) shard: Option<String>,
+    /// label, predicted, class:N, entropy or margin [default: label]
+    ///
+    /// -log P of the label, of the class predicted or of class N; or of the prediction its entropy
+    /// or margin.
     #[arg(long, value_name = "OBJECTIVE")]
     pub(crate) objective: Option<String>,
-    /// exact[:TOL], paper[:EPS[:RANK_EPS]], tikhonov:LAMBDA, or of parameters tikhonov:LAMBDA:relative, whose budget is on the
-    /// perturbation's size by that of what is perturbed [default: exact]
+    /// exact[:TOL], paper[:EPS[:RANK_EPS]] or tikhonov:LAMBDA[:relative] [default: exact]
+    ///
+    /// Of parameters, tikhonov:LAMBDA:relative has its budget on the perturbation's size by that of
+    /// what is perturbed.
     #[arg(long, value_name = "FILTER")]
     pub(crate) filter: Option<String>,
-    /// cpu (our own kernels) or flex (Burn), on the processor; in builds with the cargo feature also ndarray, wgpu[:cpu|:N], vulkan[:cpu|:N], cuda[:N]
-    /// [default: cpu]
+    /// cpu, flex, ndarray, wgpu[:cpu|:N], vulkan[:cpu|:N] or cuda[:N] [default: cpu]
+    ///
+    /// cpu (our own kernels) and flex (Burn's) run on the processor and are in every build; the
+    /// others come with the cargo feature of their name.
     #[arg(long, value_name = "ENGINE")]
     pub(crate) engine: Option<String>,
-    /// f32 or f64 [default: f32]
-    #[arg(long, value_name = "TYPE")]
+    /// What the network computes in [default: f32]
+    #[arg(long, value_name = "TYPE", value_parser = ["f32", "f64"])]
     pub(crate) precision: Option<String>,
-    /// Images that may run together on a GPU; on a processor all threads are kept busy whatever it is [default: 32]
+    /// Images that may run together on a GPU [default: 32]
+    ///
+    /// On a processor all threads are kept busy whatever it is.
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<usize>,
-    /// What a run may take, such as 2GiB: bounds the batch on a GPU, and on a processor the images that run side by side
-    /// [default: 2GiB on a GPU]
+    /// What a run may take, such as 2GiB [default: 2GiB on a GPU]
+    ///
+    /// Bounds the batch on a GPU, and on a processor the images that run side by side.
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<String>,
     /// Threads; results do not depend on it [default: one a core]

@@ -1,7 +1,8 @@
 //! `influence map --check`: does a map tell where an image is vulnerable?
 //!
-//! The most vulnerable window of each image is filled with 0, or with the mean of the image's channel, and the prediction is compared with
-//! that for the window of largest Jacobian norm and for random windows of the same half-width.
+//! The most vulnerable window of each image is filled with 0, or with the mean of the image's
+//! channel, and the prediction is compared with that for the window of largest Jacobian norm and
+//! for random windows of the same half-width.
 
 use std::io::{self, Write};
 
@@ -13,6 +14,7 @@ use crate::job::{Job, in_split};
 use crate::map::{Mapping, each};
 use crate::map_arguments::Fill;
 use crate::table::{channels_word, four_digits, function, quartiles};
+use crate::terminal;
 
 /// Random windows an image and scale, for a steadier average.
 const RANDOM: usize = 4;
@@ -40,17 +42,17 @@ struct Trial {
 /// Runs all images and prints the table.
 pub(crate) fn run(mapping: &Mapping, fill: Fill) -> Result<()> {
     let job = &mapping.job;
-    let bar = job.progress();
+    let mut bar = job.progress(0);
     let mut trials: Vec<Vec<Trial>> = Vec::new();
     for indices in job.images.chunks(rayon::current_num_threads()) {
         trials.extend(each(job, indices, |index, at| trial(mapping, fill, index, at))?);
-        bar.inc(indices.len() as u64);
+        bar.add(indices.len());
     }
-    bar.finish_and_clear();
+    bar.finish();
     if job.quiet {
         return Ok(());
     }
-    let mut out = io::stdout().lock();
+    let mut out = terminal::output();
     tell(&mut out, mapping, fill, &trials)?;
     out.flush()?;
     Ok(())
@@ -151,7 +153,7 @@ fn line(out: &mut impl Write, name: &str, outcomes: &[Outcome]) -> io::Result<()
     let [_, median, upper] = quartiles(&falls);
     writeln!(
         out,
-        "  {name:<26} {:>9.1} % {:>14} {:>14} {:>14}",
+        "  {name:<24} {:>9.1} % {:>13} {:>13} {:>13}",
         100.0 * changed,
         four_digits(mean),
         four_digits(median),
@@ -165,21 +167,21 @@ fn tell(out: &mut impl Write, mapping: &Mapping, fill: Fill, trials: &[Vec<Trial
         Fill::Zero => "0",
         Fill::Mean => "the mean of their channel",
     };
-    writeln!(out, "Windows filled with {what}: {} of {}", trials.len(), job.data.name())?;
+    let mut say = |text: String| terminal::hanging(out, 4, &text);
+    say(format!("Windows filled with {what}: {} of {}", trials.len(), job.data.name()))?;
+    let (channels, filter) = (channels_word(mapping.channels), job.filter);
+    say(format!(
+        "Maps of f = {}, filter {filter}, channels {channels}; P is that of the class predicted",
+        function(job.target)
+    ))?;
+    say(format!("Network: {}; engine {}, {}", job.network, job.scorer.engine(), job.precision))?;
+    writeln!(out)?;
     writeln!(
         out,
-        "Maps of f = {}, filter {}, channels {}; P is that of the class predicted",
-        function(job.target),
-        job.filter,
-        channels_word(mapping.channels)
+        "  {:<24} {:>11} {:>13} {:>13} {:>13}",
+        "window", "prediction", "mean fall", "median fall", "3rd quartile"
     )?;
-    writeln!(out, "Network: {}; engine {}, {}\n", job.network, job.scorer.engine(), job.precision)?;
-    writeln!(
-        out,
-        "  {:<26} {:>11} {:>14} {:>14} {:>14}",
-        "window", "prediction", "mean fall", "median fall", "upper quartile"
-    )?;
-    writeln!(out, "  {:<26} {:>11} {:>14} {:>14} {:>14}", "", "changed", "of P", "of P", "of the fall")?;
+    writeln!(out, "  {:<24} {:>11} {:>13} {:>13} {:>13}", "", "changed", "of P", "of P", "of the fall")?;
     for (at, scale) in mapping.scales.iter().enumerate() {
         let of = |part: &dyn Fn(&Trial) -> Vec<Outcome>| -> Vec<Outcome> {
             trials.iter().filter_map(|trials| trials.get(at)).flat_map(part).collect()

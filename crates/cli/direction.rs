@@ -1,6 +1,7 @@
-//! `influence score --direction`: the most influential change of the weights, as a file with the network's names.
+//! `influence score --direction`: the most influential change of the weights, as a file with the
+//! network's names.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use influence::{DirectionTensor, Perturbation, Precision};
@@ -8,9 +9,10 @@ use safetensors::Dtype;
 
 use crate::failure::{Failure, Result};
 use crate::job::{Job, in_split};
-use crate::output::Target;
+use crate::out::Target;
 use crate::table::{four_digits, function};
 use crate::tensors::{self, Named};
+use crate::terminal;
 
 /// Makes sure that there will be something to write, and a place for it.
 pub(crate) fn check(path: &Path, perturbation: &Perturbation, out: Option<&Path>) -> Result<Target> {
@@ -49,21 +51,21 @@ pub(crate) fn run(job: &Job, file: Target) -> Result<()> {
     if job.quiet {
         return Ok(());
     }
-    let mut out = io::stdout().lock();
-    writeln!(
-        out,
-        "Most influential direction of all parameters for f = {}, image {index}, filter {}: length 1, Fisher length {}",
-        function(job.target),
-        job.filter_words(),
-        four_digits(found.fisher)
-    )?;
-    writeln!(out, "Network: {}", job.network)?;
+    let mut out = terminal::output();
+    let (f, filter, fisher) = (function(job.target), job.filter_words(), four_digits(found.fisher));
+    let said = format!(
+        "Most influential direction of all parameters for f = {f}, image {index}, filter {filter}: length 1, \
+         Fisher length {fisher}"
+    );
+    terminal::paragraph(&mut out, 0, &said)?;
+    terminal::hanging(&mut out, 9, &format!("Network: {}", job.network))?;
     writeln!(out, "{} tensors in {}", found.tensors.len(), path.display())?;
     out.flush()?;
     Ok(())
 }
 
-/// As PyTorch lays it: a matrix is the weight of a linear layer in the networks known here, [out, in] there and [in, out] in Burn.
+/// As PyTorch lays it: a matrix is the weight of a linear layer in the networks known here, [out,
+/// in] there and [in, out] in Burn.
 fn torch(tensor: &DirectionTensor, precision: Precision) -> Named {
     let bytes = |values: &mut dyn Iterator<Item = f64>| match precision {
         Precision::F32 => values.flat_map(|x| (x as f32).to_le_bytes()).collect(),

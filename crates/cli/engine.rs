@@ -87,6 +87,11 @@ impl Engine {
         }
     }
 
+    /// Whether it is a graphics adapter, whose sums may depend on what is computed together.
+    pub(crate) fn is_graphics(self) -> bool {
+        matches!(self, Self::Wgpu(_) | Self::Vulkan(_) | Self::Cuda(_))
+    }
+
     /// The cargo feature that it comes with; cpu and flex are in every build.
     pub(crate) fn feature(self) -> &'static str {
         match self {

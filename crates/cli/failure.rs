@@ -13,11 +13,36 @@ pub(crate) enum Failure {
     BrokenPipe,
     /// Something that the user can act on.
     Message(String),
+    /// A signal has ended the run; what is kept of it, in words.
+    Stopped {
+        /// Its number.
+        signal: u8,
+        /// Empty where nothing is.
+        kept: String,
+    },
 }
 
 impl Failure {
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self::Message(message.into())
+    }
+
+    /// The same, with a remark behind it.
+    pub(crate) fn with(self, remark: &str) -> Self {
+        match self {
+            Self::BrokenPipe => Self::BrokenPipe,
+            Self::Message(message) => Self::Message(format!("{message}; {remark}")),
+            Self::Stopped { signal, .. } => Self::Stopped { signal, kept: format!("; {remark}") },
+        }
+    }
+
+    /// What the program ends with: as shells number signals.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::BrokenPipe => 0,
+            Self::Message(_) => EXIT_CODE,
+            Self::Stopped { signal, .. } => 128 + signal,
+        }
     }
 }
 
@@ -26,6 +51,7 @@ impl fmt::Display for Failure {
         match self {
             Self::BrokenPipe => f.write_str("the reader of the output has gone"),
             Self::Message(message) => f.write_str(message),
+            Self::Stopped { kept, .. } => write!(f, "stopped by a signal{kept}"),
         }
     }
 }

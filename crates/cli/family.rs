@@ -1,4 +1,5 @@
-//! `--perturb`: the whole input, parameters, or a family of perturbations, by name or out of a file of directions.
+//! `--perturb`: the whole input, parameters, or a family of perturbations, by name or out of a file
+//! of directions.
 
 use std::fs;
 use std::path::Path;
@@ -37,13 +38,22 @@ pub(crate) fn words(text: Option<&str>) -> Result<(Perturbation, Option<Words>)>
 /// A family by its name, or by the name of a file.
 fn family(name: &str) -> Result<Words> {
     if Path::new(name).extension().is_some_and(|end| end.eq_ignore_ascii_case("safetensors")) {
-        let bytes = fs::read(name).map_err(|error| Failure::new(format!("--perturb {name}: {error}")))?;
+        let bytes =
+            fs::read(name).map_err(|error| Failure::new(format!("--perturb family:{name}: {error}")))?;
         return Ok(Words::File { path: name.to_owned(), bytes });
     }
     Ok(Words::Named(name.parse()?))
 }
 
 impl Words {
+    /// Of a file, the hash of its contents.
+    pub(crate) fn hash(&self) -> Option<String> {
+        match self {
+            Self::Named(_) => None,
+            Self::File { bytes, .. } => Some(blake3::hash(bytes).to_hex().to_string()),
+        }
+    }
+
     /// The family's name and itself, for images of this shape.
     pub(crate) fn family(self, shape: [usize; 3]) -> Result<(String, Family)> {
         match self {
@@ -58,7 +68,8 @@ impl Words {
     }
 }
 
-/// Every tensor [C, H, W] is a direction by its name, every [q, C, H, W] is q of them; in the order of their names.
+/// Every tensor [C, H, W] is a direction by its name, every [q, C, H, W] is q of them; in the order
+/// of their names.
 fn basis(bytes: &[u8], shape: [usize; 3]) -> std::result::Result<Basis, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| format!("no safetensors file: {error}"))?;
     let mut tensors = file.tensors();

@@ -1,79 +1,207 @@
-//! A folder of results: all files or none.
-//!
-//! Files are written into a hidden folder beside their place, and moved there when the last of them is complete. A run that fails leaves
-//! nothing behind.
+//! A folder of maps: one file after the other under a journal, and never beside the files of
+//! another run.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
+use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
+use crate::out::{Format, Found, Header, Keeper, Unit, beside, check_signals, fault, hash_of, read_spool};
+use crate::record::{Cell, Column, Kind, Record};
+
+/// The list of the files of a run that is not complete, or of a part of one.
+pub(crate) const LIST: &str = "maps.csv";
+
+/// The files of one image.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Drawn {
+    pub(crate) index: usize,
+    pub(crate) files: Vec<Listed>,
+    /// Of steps along the most influential direction: Fisher length, change found and predicted,
+    /// and the class.
+    pub(crate) steps: Vec<(f64, f64, f64, usize)>,
+}
+
+/// A file and the hash of its contents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Listed {
+    pub(crate) name: String,
+    pub(crate) hash: String,
+}
+
+impl Record for Drawn {
+    const COLUMNS: &'static [Column] =
+        &[("index", Kind::Integer), ("files", Kind::Json), ("steps", Kind::Json)];
+
+    fn cells(&self) -> Vec<Cell> {
+        vec![self.index.into(), Cell::json(&self.files), Cell::json(&self.steps)]
+    }
+}
+
+impl Drawn {
+    /// Every image of a list.
+    pub(crate) fn read(list: &Path) -> Result<Vec<Self>> {
+        let mut found = Vec::new();
+        read_spool(list, Self::COLUMNS, &mut |cells| {
+            let drawn = Self::of(&cells);
+            found.push(drawn.ok_or_else(|| Failure::new(format!("{}: no list of maps", list.display())))?);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    fn of(cells: &[Cell]) -> Option<Self> {
+        match cells {
+            [Cell::Integer(index), Cell::Json(files), Cell::Json(steps)] => Some(Self {
+                index: *index as usize,
+                files: serde_json::from_str(files).ok()?,
+                steps: serde_json::from_str(steps).ok()?,
+            }),
+            _ => None,
+        }
+    }
+
+    /// Makes sure that the files are as they were written.
+    pub(crate) fn check(&self, folder: &Path) -> Result<()> {
+        self.files.iter().try_for_each(|Listed { name, hash }| {
+            let path = folder.join(name);
+            if hash_of(&path)? == *hash {
+                return Ok(());
+            }
+            Err(Failure::new(format!("{}: this is not the file that the run wrote", path.display())))
+        })
+    }
+}
+
+/// Makes sure that there is a folder or a place for one.
+pub(crate) fn check(target: &Path) -> Result<()> {
+    let refuse = |why: String| Err(Failure::new(format!("--out {}: {why}", target.display())));
+    match fs::metadata(target) {
+        Ok(found) if !found.is_dir() => return refuse("this is no folder".into()),
+        Ok(_) => {}
+        Err(_) => {
+            let above =
+                target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            if !above.is_dir() {
+                return refuse(format!("there is no folder {}", above.display()));
+            }
+        }
+    }
+    Ok(())
+}
 
 /// Files on their way.
 #[derive(Debug)]
 pub(crate) struct Folder {
-    target: PathBuf,
-    staging: TempDir,
-    names: Vec<String>,
-}
-
-fn fault(path: &Path, error: &io::Error) -> Failure {
-    let text = error.to_string();
-    let text = text.split(" at path ").next().unwrap_or_default();
-    Failure::new(format!("--out {}: {text}", path.display()))
+    path: PathBuf,
+    keeper: Box<Keeper>,
 }
 
 impl Folder {
-    /// Makes sure that files can be written there, before anything is computed.
-    pub(crate) fn new(target: &Path) -> Result<Self> {
-        let beside = match fs::metadata(target) {
-            Ok(found) if found.is_dir() => target,
-            Ok(_) => return Err(Failure::new(format!("--out {}: this is no folder", target.display()))),
-            Err(_) => {
-                target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    /// Makes the folder, or goes on where a run was stopped. Nothing comes back where it is
+    /// complete.
+    pub(crate) fn open(target: &Path, header: Header, resume: bool) -> Result<Option<Self>> {
+        let made = !target.exists();
+        if made {
+            fs::create_dir(target).map_err(|error| fault(target, &error))?;
+        }
+        let list = target.join(LIST);
+        let opened = if beside(&list, ".journal").exists() { Ok(()) } else { unmixed(target) };
+        let head = Format::KEPT.head(Drawn::COLUMNS, &[]);
+        let opened = opened.and_then(|()| Keeper::open(&list, header, &head, resume));
+        if opened.is_err() && made {
+            let _ = fs::remove_dir(target);
+        }
+        match opened? {
+            Found::Complete => Ok(None),
+            Found::Open(keeper) => {
+                let folder = Self { path: target.to_owned(), keeper };
+                if folder.done() > 0 {
+                    Drawn::read(&beside(&list, ".partial"))?
+                        .iter()
+                        .try_for_each(|drawn| drawn.check(target))?;
+                }
+                Ok(Some(folder))
             }
+        }
+    }
+
+    /// Images that need not be done again.
+    pub(crate) fn done(&self) -> usize {
+        self.keeper.done()
+    }
+
+    /// Writes the files of one image; where a signal has come, the run ends behind them.
+    pub(crate) fn add(
+        &mut self,
+        index: usize,
+        files: &[(String, Vec<u8>)],
+        steps: Vec<(f64, f64, f64, usize)>,
+    ) -> Result<()> {
+        for (name, bytes) in files {
+            let path = self.path.join(name);
+            let partial = beside(&path, ".partial");
+            let written = File::create(&partial).and_then(|mut file| {
+                file.write_all(bytes)?;
+                file.sync_data()?;
+                fs::rename(&partial, &path)
+            });
+            if let Err(error) = written {
+                let _ = fs::remove_file(&partial);
+                return Err(fault(&path, &error));
+            }
+        }
+        let listed = |(name, bytes): &(String, Vec<u8>)| Listed {
+            name: name.clone(),
+            hash: blake3::hash(bytes).to_hex().to_string(),
         };
-        if !beside.is_dir() {
+        let drawn = Drawn { index, files: files.iter().map(listed).collect(), steps };
+        let bytes = Format::KEPT.line(Drawn::COLUMNS, &drawn.cells(), &[]);
+        self.keeper.add(Unit { bytes, note: serde_json::Value::Null })?;
+        check_signals()
+    }
+
+    /// The run ends early: files that are finished are kept. Where there are none the folder goes
+    /// if it is empty.
+    pub(crate) fn end(self, failure: Failure) -> Failure {
+        let failure = self.keeper.end(failure);
+        let _ = fs::remove_dir(&self.path);
+        failure
+    }
+
+    /// All images are done; what was drawn comes back. A part of a run keeps its list for the
+    /// merge.
+    pub(crate) fn finish(self, part: bool) -> Result<Vec<Drawn>> {
+        let mut found = Vec::new();
+        self.keeper.finish(|list, _| {
+            found = Drawn::read(list)?;
+            Ok((!part).then(|| "the files themselves".to_owned()))
+        })?;
+        Ok(found)
+    }
+}
+
+/// Refuses a folder with maps in it.
+pub(crate) fn unmixed(folder: &Path) -> Result<()> {
+    let entries = fs::read_dir(folder).map_err(|error| fault(folder, &error))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if is_map(&name) || name == LIST {
             return Err(Failure::new(format!(
-                "--out {}: there is no folder {}",
-                target.display(),
-                beside.display()
+                "--out {}: there are maps of another run, {name} for one; give a folder of its own",
+                folder.display()
             )));
         }
-        let staging = tempfile::Builder::new().prefix(".influence-").tempdir_in(beside);
-        let staging = staging.map_err(|error| fault(target, &error))?;
-        Ok(Self { target: target.to_owned(), staging, names: Vec::new() })
     }
+    Ok(())
+}
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.target
-    }
-
-    /// Writes one file.
-    pub(crate) fn write(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.staging.path().join(name);
-        fs::write(path, bytes).map_err(|error| fault(&self.target, &error))?;
-        self.names.push(name.to_owned());
-        Ok(())
-    }
-
-    /// Moves all files to their place; how many there are.
-    pub(crate) fn finish(self) -> Result<usize> {
-        let Self { target, staging, names } = self;
-        let at = |error: io::Error| fault(&target, &error);
-        if !target.exists() {
-            fs::create_dir(&target).map_err(at)?;
-        }
-        for name in &names {
-            if target.join(name).is_dir() {
-                return Err(Failure::new(format!("--out {}: {name} is a folder", target.display())));
-            }
-        }
-        for name in &names {
-            fs::rename(staging.path().join(name), target.join(name)).map_err(at)?;
-        }
-        Ok(names.len())
-    }
+/// Whether a file is called as one of a run's.
+fn is_map(name: &str) -> bool {
+    let stem = name.strip_prefix("map-").or_else(|| name.strip_prefix("direction-"));
+    let number =
+        stem.and_then(|stem| stem.strip_suffix(".png").or_else(|| stem.strip_suffix(".safetensors")));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }

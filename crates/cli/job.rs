@@ -3,15 +3,18 @@
 use std::path::Path;
 
 use burn::tensor::{Device, TensorData};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use influence::{Budget, Filter, GPU_BATCH, Memory, ModelError, Perturbation, Precision, Scorer, Target};
-use influence_data::{Dataset, Kind, Selection, Split, sample};
+use influence_data::{Dataset, Kind, Selection, Split, files, sample};
 use influence_zoo::weights::{self, Checkpoint, Report};
 use influence_zoo::{Architecture, Network};
 
 use crate::arguments::RunArguments;
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
+use crate::origin::{self, Origin};
+use crate::out::shard::Shard;
+use crate::places::Inputs;
+use crate::progress::Progress;
 
 /// The width of the embedded network.
 const EMBEDDED_WIDTH: usize = 8;
@@ -22,8 +25,9 @@ const IMAGES_PER_THREAD: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) data: Dataset,
-    /// Indices in the split, in the order asked for.
+    /// Indices in the split, in the order asked for; of a part of a run its own.
     pub(crate) images: Vec<usize>,
+    pub(crate) shard: Option<Shard>,
     pub(crate) scorer: Scorer,
     pub(crate) target: Target,
     pub(crate) precision: Precision,
@@ -34,6 +38,10 @@ pub(crate) struct Job {
     pub(crate) network: String,
     /// The network alone.
     pub(crate) architecture: String,
+    /// The files that it has read.
+    pub(crate) inputs: Inputs,
+    /// What the results are of, for the files.
+    pub(crate) origin: Origin,
 }
 
 impl Job {
@@ -46,8 +54,9 @@ impl Job {
             Some(text) => text.parse().map_err(|error: ModelError| Failure::new(error.to_string()))?,
             None => Precision::F32,
         };
-        let selection: Selection =
-            arguments.images.as_deref().map_or_else(|| Ok(Selection::all()), str::parse)?;
+        let mut inputs = Inputs::default();
+        let selection = selection(arguments.images.as_deref(), &mut inputs)?;
+        let shard = arguments.shard.as_deref().map(Shard::parse).transpose()?;
         let engine: Engine = arguments
             .engine
             .as_deref()
@@ -57,8 +66,8 @@ impl Job {
         let memory = memory(arguments.memory.as_deref())?;
         let batch = positive("--batch", arguments.batch)?;
         set_threads(positive("--threads", arguments.threads)?)?;
-        let mut data = dataset(arguments)?;
-        let images = selection.resolve(data.len())?;
+        let mut data = dataset(arguments, &mut inputs)?;
+        let mut images = selection.resolve(data.len())?;
         // A training set takes as much memory as a network: what nobody has asked for is let go.
         data.truncate(images.iter().max().map_or(0, |last| last + 1));
         if let Target::Class(class) = target
@@ -70,6 +79,15 @@ impl Job {
                 classes - 1
             )));
         }
+        if let Some(weights) = &arguments.weights {
+            inputs.add(weights);
+        }
+        let mut hashes = origin::hashes(arguments, &data, &images)?;
+        if engine.is_graphics() {
+            // The batch may change the last digits there.
+            hashes.push(("batch", batch.unwrap_or(GPU_BATCH).to_string()));
+        }
+        images = part(images, shard)?;
         let (network, report, described) = network(arguments, &data, precision)?;
         // A batch is padded to its full size: no more of it than there are images.
         let batch = batch.unwrap_or(GPU_BATCH).min(images.len());
@@ -78,9 +96,21 @@ impl Job {
             scorer.precision(precision).device(&device).engine(engine.executor()).batch(batch).memory(memory);
         let scorer = scorer.compile(&network, Network::forward, &data.shape())?;
         let quiet = arguments.quiet;
+        let words = if budget == Budget::Relative { RELATIVE } else { "" };
+        let origin = Origin {
+            filter: format!("{filter}{words}"),
+            network: described.clone(),
+            weights: origin::weights_name(arguments),
+            dataset: arguments.dataset.clone().unwrap_or_else(|| "embedded".into()),
+            split: arguments.split.clone().unwrap_or_else(|| Split::Test.to_string()),
+            precision: precision.to_string(),
+            engine: scorer.engine().to_owned(),
+            hashes,
+        };
         Ok(Self {
             data,
             images,
+            shard,
             scorer,
             target,
             precision,
@@ -89,6 +119,8 @@ impl Job {
             quiet,
             network: format!("{described}; {report}"),
             architecture: described,
+            inputs,
+            origin,
         })
     }
 
@@ -107,12 +139,9 @@ impl Job {
         (IMAGES_PER_THREAD * rayon::current_num_threads()).next_multiple_of(self.scorer.plan().batch())
     }
 
-    /// A bar on the terminal's error stream; nothing where that is no terminal, or with --quiet.
-    pub(crate) fn progress(&self) -> ProgressBar {
-        let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        let bar = ProgressBar::with_draw_target(Some(self.images.len() as u64), target);
-        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} images, {eta} left");
-        bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    /// Of all its images, some of which are done.
+    pub(crate) fn progress(&self, done: usize) -> Progress {
+        Progress::new(self.images.len(), done, self.quiet)
     }
 }
 
@@ -150,6 +179,40 @@ impl Job {
     }
 }
 
+/// The images asked for: a list of ranges, in which @FILE stands for the list in a file.
+fn selection(text: Option<&str>, inputs: &mut Inputs) -> Result<Selection> {
+    let Some(text) = text else { return Ok(Selection::all()) };
+    let mut parts = Vec::new();
+    for part in text.split(',') {
+        match part.trim().strip_prefix('@') {
+            None => parts.push(part.to_owned()),
+            Some(path) => {
+                let fail = |why: String| Failure::new(format!("--images @{path}: {why}"));
+                let list = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+                inputs.add(path.as_ref());
+                let lines = list.lines().map(|line| line.split('#').next().unwrap_or_default());
+                let words = lines.flat_map(|line| line.split([',', ' ', '\t'])).map(str::trim);
+                let before = parts.len();
+                parts.extend(words.filter(|word| !word.is_empty()).map(str::to_owned));
+                if parts.len() == before {
+                    return Err(fail("no images are in it; write numbers and ranges as in 0..8, 12".into()));
+                }
+            }
+        }
+    }
+    Ok(parts.join(",").parse()?)
+}
+
+/// The part of the images that this process does.
+fn part(images: Vec<usize>, shard: Option<Shard>) -> Result<Vec<usize>> {
+    let Some(shard) = shard else { return Ok(images) };
+    if shard.of > images.len() {
+        let message = format!("--shard {shard}: there are {} images, fewer than parts", images.len());
+        return Err(Failure::new(message));
+    }
+    Ok(images[shard.range(images.len())].to_vec())
+}
+
 fn positive(flag: &str, value: Option<usize>) -> Result<Option<usize>> {
     match value {
         Some(0) => Err(Failure::new(format!("{flag} 0: at least 1 is needed"))),
@@ -182,7 +245,7 @@ fn set_threads(threads: Option<usize>) -> Result<()> {
 }
 
 /// The images asked for, or the embedded ones.
-fn dataset(arguments: &RunArguments) -> Result<Dataset> {
+fn dataset(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Dataset> {
     let split = arguments.split.as_deref().map(str::parse::<Split>).transpose()?.unwrap_or(Split::Test);
     match (&arguments.dataset, &arguments.data) {
         (None, None) if split == Split::Test => Ok(Dataset::embedded()),
@@ -199,7 +262,9 @@ fn dataset(arguments: &RunArguments) -> Result<Dataset> {
                     "--dataset {kind}: where is it? Add --data DIR, the folder with its files"
                 )));
             };
-            Ok(Dataset::open(kind, folder, split)?)
+            files(kind, folder, split)?.iter().for_each(|file| inputs.add(file));
+            let open = if arguments.own { Dataset::open_own } else { Dataset::open };
+            Ok(open(kind, folder, split)?)
         }
     }
 }

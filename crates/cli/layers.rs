@@ -1,25 +1,30 @@
 //! `influence layers`: how the influence of each layer is spread over the images.
 
 use std::ffi::OsStr;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 
-use influence::{Parameter, Perturbation};
+use influence::Perturbation;
 use influence_report::{Bar, Series, bars};
-use serde::Serialize;
 
 use crate::arguments::RunArguments;
 use crate::failure::{Failure, Result};
+use crate::gathered::{Gathered, Point, Subject};
 use crate::job::Job;
 use crate::layers_arguments::{LayersArguments, Sort};
 use crate::layers_table;
-use crate::output::{self, Target};
+use crate::out::{
+    Destination, Format, Found, Keeper, Target, Unit, check_signals, hash_of, read_spool, write_rows,
+    write_table,
+};
+use crate::record::{Cell, Column, Kind, Record};
 use crate::row::Row;
 use crate::score::score_batch;
-use crate::table::{function, quartiles};
+use crate::table::{self, function};
+use crate::terminal;
 
 /// One layer over all images; its columns are those of the files.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LayerRow {
     pub(crate) network: String,
     pub(crate) group: String,
@@ -40,6 +45,59 @@ pub(crate) struct LayerRow {
     pub(crate) rank_median: usize,
     /// Empty where the Jacobian was not needed.
     pub(crate) jacobian_norm_median: Option<f64>,
+    pub(crate) weights: String,
+    pub(crate) dataset: String,
+    pub(crate) split: String,
+    pub(crate) precision: String,
+    pub(crate) engine: String,
+}
+
+impl Record for LayerRow {
+    const COLUMNS: &'static [Column] = &[
+        ("network", Kind::Text),
+        ("group", Kind::Text),
+        ("depth", Kind::Integer),
+        ("parameters", Kind::Integer),
+        ("images", Kind::Integer),
+        ("objective", Kind::Text),
+        ("filter", Kind::Text),
+        ("influence_q1", Kind::Float),
+        ("influence_median", Kind::Float),
+        ("influence_q3", Kind::Float),
+        ("saturated", Kind::Float),
+        ("reach_median", Kind::Float),
+        ("rank_median", Kind::Integer),
+        ("jacobian_norm_median", Kind::Float),
+        ("weights", Kind::Text),
+        ("dataset", Kind::Text),
+        ("split", Kind::Text),
+        ("precision", Kind::Text),
+        ("engine", Kind::Text),
+    ];
+
+    fn cells(&self) -> Vec<Cell> {
+        vec![
+            (&self.network).into(),
+            (&self.group).into(),
+            self.depth.into(),
+            self.parameters.into(),
+            self.images.into(),
+            (&self.objective).into(),
+            (&self.filter).into(),
+            self.influence_q1.into(),
+            self.influence_median.into(),
+            self.influence_q3.into(),
+            self.saturated.into(),
+            self.reach_median.into(),
+            self.rank_median.into(),
+            self.jacobian_norm_median.into(),
+            (&self.weights).into(),
+            (&self.dataset).into(),
+            (&self.split).into(),
+            (&self.precision).into(),
+            (&self.engine).into(),
+        ]
+    }
 }
 
 /// A network with its layers.
@@ -52,8 +110,48 @@ pub(crate) struct Measured {
 /// Understands the arguments and runs.
 pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
     let sort = arguments.sort()?;
-    let out = arguments.out.as_deref().map(output::check).transpose()?;
+    let out = arguments.out.destination()?;
     let plot = arguments.plot.as_deref().map(|path| Target::new("--plot", path, "png")).transpose()?;
+    if arguments.run.quiet && out.is_table() && plot.is_none() {
+        return Err(Failure::new(
+            "--quiet without --out or --plot does nothing: add one, or leave out --quiet",
+        ));
+    }
+    if arguments.run.shard.is_some() && !matches!(out, Destination::File(_, Format::Csv)) {
+        return Err(Failure::new(
+            "--shard of layers keeps a row an image and layer for influence merge: add --out FILE.csv",
+        ));
+    }
+    let mut jobs = jobs(arguments)?;
+    for job in &jobs {
+        for (flag, path) in [("--out", &arguments.out.out), ("--plot", &arguments.plot)] {
+            path.as_deref().map_or(Ok(()), |path| job.inputs.spare(flag, path))?;
+        }
+    }
+    tell_apart(&mut jobs, [arguments.run.weights.as_deref(), arguments.against.as_deref()]);
+    let study = Study { jobs, sort, plot };
+    let rows = match &out {
+        Destination::File(path, format) => match study.kept(path, *format, arguments.out.resume)? {
+            Some(rows) => rows,
+            None => return table::complete(&study.jobs[0], &out),
+        },
+        _ => study.at_once()?,
+    };
+    let networks: Vec<Measured> =
+        study.jobs.into_iter().zip(rows).map(|(job, rows)| Measured { job, rows }).collect();
+    if let Destination::Pipe(path, format) = &out {
+        write_rows(
+            path.as_deref(),
+            *format,
+            &sorted(networks.iter().map(|network| &network.rows[..]), sort),
+        )?;
+    }
+    let silent = networks[0].job.quiet || networks[0].job.shard.is_some() || out.is_standard_output();
+    if silent { Ok(()) } else { tell(arguments, &out, &networks, sort) }
+}
+
+/// One network, or two.
+fn jobs(arguments: &LayersArguments) -> Result<Vec<Job>> {
     let first = Job::new(&arguments.run, Perturbation::Layers)?;
     let second = arguments.against.as_ref().map(|path| {
         // The pool of threads is there already.
@@ -66,20 +164,109 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
         };
         Job::new(&run, Perturbation::Layers)
     });
-    let mut jobs: Vec<Job> = std::iter::once(Ok(first)).chain(second).collect::<Result<_>>()?;
-    tell_apart(&mut jobs, [arguments.run.weights.as_deref(), arguments.against.as_deref()]);
-    let networks: Vec<Measured> = jobs.into_iter().map(measure).collect::<Result<_>>()?;
-    if let Some(file) = plot {
-        let series: Vec<Series> = networks.iter().map(series).collect();
-        let title = title(&networks[0].job);
-        let picture = bars(&title, &series).map_err(|error| Failure::new(error.to_string()))?;
-        file.write(&picture)?.name()?;
+    std::iter::once(Ok(first)).chain(second).collect()
+}
+
+/// What is computed, and what becomes of it.
+struct Study {
+    jobs: Vec<Job>,
+    sort: Sort,
+    plot: Option<Target>,
+}
+
+/// The rows of each network.
+type Tables = Vec<Vec<LayerRow>>;
+
+impl Study {
+    fn subjects(&self) -> Vec<Subject> {
+        self.jobs.iter().map(Subject::of).collect()
     }
-    let rows = sorted(&networks, sort);
-    let file = out.as_ref().map(|(path, format)| output::write(path, *format, &rows)).transpose()?;
-    match if networks[0].job.quiet { Ok(()) } else { tell(arguments, &networks, sort) } {
-        Ok(()) | Err(Failure::BrokenPipe) => file.map_or(Ok(()), output::Finished::name),
-        Err(failure) => Err(failure),
+
+    /// Images of one network.
+    fn images(&self) -> usize {
+        self.jobs[0].images.len()
+    }
+
+    /// Everything in memory, for a person or a pipe.
+    fn at_once(&self) -> Result<Tables> {
+        let mut gathered = Gathered::new(self.subjects());
+        self.all(0, &mut |points| {
+            points.iter().try_for_each(|point| gathered.add(self.images(), &point.cells()))?;
+            check_signals()
+        })?;
+        let rows = gathered.rows();
+        self.draw(&rows)?;
+        Ok(rows)
+    }
+
+    /// Everything under a journal. Nothing comes back where it is complete already.
+    fn kept(&self, path: &Path, format: Format, resume: bool) -> Result<Option<Tables>> {
+        let spool = Format::KEPT;
+        let mut header = self.jobs[0].header("layers", &[("format", format!("{format:?}"))]);
+        header.units = self.images() * self.jobs.len();
+        header.config.insert("sort".into(), format!("{:?}", self.sort));
+        let subjects =
+            serde_json::to_string(&self.subjects()).map_err(|error| Failure::new(error.to_string()))?;
+        header.config.insert("layers".into(), subjects);
+        for (name, hash) in self.jobs.iter().skip(1).flat_map(|job| &job.origin.hashes) {
+            header.config.insert(format!("{name}, second network"), hash.clone());
+        }
+        let head = spool.head(Point::COLUMNS, &[]);
+        let mut keeper = match Keeper::open(path, header, &head, resume)? {
+            Found::Open(keeper) => keeper,
+            Found::Complete => return Ok(None),
+        };
+        let done = keeper.done();
+        let outcome = self.all(done, &mut |points| {
+            let bytes =
+                points.iter().flat_map(|point| spool.line(Point::COLUMNS, &point.cells(), &[])).collect();
+            keeper.add(Unit { bytes, note: serde_json::Value::Null })?;
+            check_signals()
+        });
+        if let Err(failure) = outcome {
+            return Err(keeper.end(failure));
+        }
+        let mut tables = Vec::new();
+        keeper.finish(|spooled, path| {
+            let mut gathered = Gathered::new(self.subjects());
+            read_spool(spooled, Point::COLUMNS, &mut |cells| gathered.add(self.images(), &cells))?;
+            tables = gathered.rows();
+            self.draw(&tables)?;
+            if self.jobs[0].shard.is_some() {
+                return Ok(None);
+            }
+            let rows = sorted(tables.iter().map(Vec::as_slice), self.sort);
+            write_table(path, format, &rows, &[])?.name()?;
+            hash_of(path).map(Some)
+        })?;
+        Ok(Some(tables))
+    }
+
+    /// Scores the images that are not done, network after network.
+    fn all(&self, done: usize, add: &mut dyn FnMut(Vec<Point>) -> Result<()>) -> Result<()> {
+        for (at, job) in self.jobs.iter().enumerate() {
+            let before = done.saturating_sub(at * self.images()).min(self.images());
+            let mut progress = job.progress(before);
+            for batch in job.images[before..].chunks(job.at_a_time()) {
+                score_batch(job, batch, &mut |rows: Vec<Row>| {
+                    add(rows.iter().map(Point::of).collect())?;
+                    progress.add(1);
+                    Ok(())
+                })?;
+            }
+            progress.finish();
+        }
+        Ok(())
+    }
+
+    /// Draws the plot that was asked for.
+    fn draw(&self, tables: &Tables) -> Result<()> {
+        let Some(file) = &self.plot else { return Ok(()) };
+        let series: Vec<Series> =
+            self.jobs.iter().zip(tables).map(|(job, rows)| series(&job.architecture, rows)).collect();
+        let picture =
+            bars(&title(&self.jobs[0]), &series).map_err(|error| Failure::new(error.to_string()))?;
+        file.write(&picture)?.name()
     }
 }
 
@@ -104,58 +291,7 @@ pub(crate) fn title(job: &Job) -> String {
     format!("Influence of each layer, f = {}, filter {filter}, {images} images", function(job.target))
 }
 
-/// Scores all images and gathers what belongs to each layer.
-fn measure(job: Job) -> Result<Measured> {
-    let bar = job.progress();
-    let layers = job.scorer.groups().len();
-    let mut found: Vec<Vec<Row>> = vec![Vec::new(); layers];
-    for batch in job.images.chunks(job.at_a_time()) {
-        let mut rows = Vec::new();
-        score_batch(&job, batch, &bar, &mut rows)?;
-        rows.into_iter().enumerate().for_each(|(at, row)| found[at % layers].push(row));
-    }
-    bar.finish_and_clear();
-    let rows = found.iter().enumerate().map(|(depth, rows)| LayerRow::new(&job, depth, rows)).collect();
-    Ok(Measured { job, rows })
-}
-
 impl LayerRow {
-    fn new(job: &Job, depth: usize, rows: &[Row]) -> Self {
-        let sorted = |value: &dyn Fn(&Row) -> f64| {
-            let mut values: Vec<f64> = rows.iter().map(value).collect();
-            values.sort_by(f64::total_cmp);
-            quartiles(&values)
-        };
-        let finite = |value: f64| value.is_finite().then_some(value);
-        let influence = sorted(&|row| match (row.influence, row.log10_influence) {
-            (None, Some(log10)) if log10 > 0.0 => f64::INFINITY,
-            (value, _) => value.unwrap_or(0.0),
-        });
-        let median = |value: &dyn Fn(&Row) -> Option<f64>| {
-            let known: Vec<f64> = rows.iter().filter_map(value).collect();
-            (known.len() == rows.len()).then(|| sorted(&|row| value(row).unwrap_or(f64::NAN))[1])
-        };
-        let group = rows.first().map(|row| row.group.clone()).unwrap_or_default();
-        let of = job.scorer.plan().graph().parameters().iter();
-        let share = rows.iter().filter(|row| row.saturated).count() as f64 / rows.len().max(1) as f64;
-        Self {
-            network: job.architecture.clone(),
-            depth,
-            parameters: of.filter(|of| of.layer() == group).map(Parameter::elements).sum(),
-            group,
-            images: rows.len(),
-            objective: job.target.to_string(),
-            filter: job.filter_words(),
-            influence_q1: finite(influence[0]),
-            influence_median: finite(influence[1]),
-            influence_q3: finite(influence[2]),
-            saturated: share,
-            reach_median: median(&|row| row.reach),
-            rank_median: sorted(&|row| row.rank as f64)[1] as usize,
-            jacobian_norm_median: median(&|row| row.jacobian_norm),
-        }
-    }
-
     /// What the layers are sorted by.
     fn size(&self) -> f64 {
         self.influence_median.unwrap_or(f64::INFINITY)
@@ -163,8 +299,8 @@ impl LayerRow {
 }
 
 /// All rows, each network's in the order asked for.
-fn sorted(networks: &[Measured], sort: Sort) -> Vec<LayerRow> {
-    networks.iter().flat_map(|network| in_order(&network.rows, sort)).cloned().collect()
+pub(crate) fn sorted<'a>(tables: impl IntoIterator<Item = &'a [LayerRow]>, sort: Sort) -> Vec<LayerRow> {
+    tables.into_iter().flat_map(|rows| in_order(rows, sort)).cloned().collect()
 }
 
 /// The rows of one network in the order asked for.
@@ -176,7 +312,7 @@ pub(crate) fn in_order(rows: &[LayerRow], sort: Sort) -> Vec<&LayerRow> {
     rows
 }
 
-fn series(network: &Measured) -> Series {
+fn series(title: &str, rows: &[LayerRow]) -> Series {
     let bar = |row: &LayerRow| Bar {
         name: row.group.clone(),
         low: row.influence_q1,
@@ -184,21 +320,21 @@ fn series(network: &Measured) -> Series {
         high: row.influence_q3,
         full: row.saturated >= 0.5,
     };
-    Series { title: network.job.architecture.clone(), bars: network.rows.iter().map(bar).collect() }
+    Series { title: title.to_owned(), bars: rows.iter().map(bar).collect() }
 }
 
 /// What a person is told on standard output.
-fn tell(arguments: &LayersArguments, networks: &[Measured], sort: Sort) -> Result<()> {
-    let mut out = io::stdout().lock();
+fn tell(arguments: &LayersArguments, to: &Destination, networks: &[Measured], sort: Sort) -> Result<()> {
+    let mut out = terminal::output();
     layers_table::heading(&mut out, networks)?;
-    if arguments.out.is_none() {
-        layers_table::print(&mut out, networks, sort)?;
+    if to.is_table() {
+        layers_table::print(&mut out, networks, sort, arguments.out.top)?;
     }
     layers_table::summary(&mut out, networks)?;
     if let Some(path) = &arguments.plot {
         writeln!(out, "Plot in {}", path.display())?;
     }
-    if let Some(path) = &arguments.out {
+    if let Some(path) = &arguments.out.out {
         let rows: usize = networks.iter().map(|network| network.rows.len()).sum();
         writeln!(out, "{rows} rows in {}", path.display())?;
     }

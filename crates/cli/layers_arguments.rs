@@ -4,41 +4,43 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::arguments::RunArguments;
+use crate::arguments::{OutArguments, RunArguments};
 use crate::failure::{Failure, Result};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   influence layers --filter tikhonov:1:relative
       the embedded network on the embedded images
-  influence layers --network densenet121 --weights densenet121-mnist.safetensors --dataset mnist --data data/mnist \\
-      --images 0..50 --filter tikhonov:1:relative --plot layers.png --out layers.csv
-  influence layers --weights densenet121-mnist.safetensors --against resnet50-mnist.safetensors \\
-      --dataset mnist --data data/mnist --images 0..50 --filter tikhonov:1:relative --plot both.png
+  influence layers --weights densenet121-mnist.safetensors --dataset mnist \\
+      --data data/mnist --images 0..50 --filter tikhonov:1:relative \\
+      --plot layers.png --out layers.csv
+  influence layers --weights densenet121-mnist.safetensors \\
+      --against resnet50-mnist.safetensors --dataset mnist --data data/mnist \\
+      --images 0..50 --filter tikhonov:1:relative --plot both.png
       two networks on the same images
 
-A layer is what one module holds, its weight and bias together, by its path in PyTorch. Exact influence is saturated for
-nearly every layer, which says nothing of it: a filter with a budget (tikhonov:LAMBDA, or tikhonov:LAMBDA:relative, which
-makes layers comparable whose weights are of different sizes) tells more.
+A layer is what one module holds, its weight and bias together, by its path in
+PyTorch. Exact influence is saturated for nearly every layer, which says nothing
+of it: a filter with a budget (tikhonov:LAMBDA, or tikhonov:LAMBDA:relative,
+which makes layers comparable whose weights are of different sizes) tells more.
 
-Columns of the files, a row a layer: network, group (the layer), depth (its place in the network, from 0), parameters,
-images, objective, filter, influence_q1, influence_median, influence_q3, saturated (the share of the images whose
-influence is its bound), reach_median, rank_median, jacobian_norm_median. A row a layer and image: influence score
---perturb layers.";
+Columns of the files, a row a layer: network, group (the layer), depth (its
+place in the network, from 0), parameters, images, objective, filter,
+influence_q1, influence_median, influence_q3, saturated (the share of the images
+whose influence is its bound), reach_median, rank_median, jacobian_norm_median,
+weights, dataset, split, precision, engine. A row a layer and image: influence
+score --perturb layers. A part of a run (--shard) holds what influence merge
+makes the table of.";
 
 #[derive(Debug, Args)]
 pub(crate) struct LayersArguments {
     #[command(flatten)]
     pub(crate) run: RunArguments,
-    /// depth or influence: the order of the rows [default: depth]
-    #[arg(long, value_name = "ORDER")]
-    pub(crate) sort: Option<String>,
+    #[command(flatten)]
+    pub(crate) out: OutArguments,
     /// Weights of a second network, which is told from the file, to stand beside the first
     #[arg(long, value_name = "FILE")]
     pub(crate) against: Option<PathBuf>,
-    /// Write a row a layer to FILE.csv or FILE.jsonl instead of a table to the terminal
-    #[arg(long, value_name = "FILE")]
-    pub(crate) out: Option<PathBuf>,
     /// Draw the influence of the layers by depth to FILE.png
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
@@ -53,7 +55,10 @@ pub(crate) enum Sort {
 
 impl LayersArguments {
     pub(crate) fn sort(&self) -> Result<Sort> {
-        match self.sort.as_deref() {
+        if self.out.top.is_some() && self.out.out.is_some() {
+            return Err(Failure::new("--top is of the table: files have all layers"));
+        }
+        match self.out.sort.as_deref() {
             None | Some("depth") => Ok(Sort::Depth),
             Some("influence") => Ok(Sort::Influence),
             Some(other) => Err(Failure::new(format!("--sort {other}: give depth or influence"))),

@@ -1,10 +1,12 @@
-//! The table of layers for a person: a bar for each, the quartiles over the images, and what the numbers mean.
+//! The table of layers for a person: a bar for each, the quartiles over the images, and what the
+//! numbers mean.
 
 use std::io::{self, Write};
 
 use crate::layers::{LayerRow, Measured, in_order, title};
 use crate::layers_arguments::Sort;
 use crate::table::four_digits;
+use crate::terminal::{self, name};
 
 /// How many letters the longest bar has.
 const BAR: usize = 24;
@@ -15,20 +17,27 @@ const DECADES: f64 = 6.0;
 pub(crate) fn heading(out: &mut impl Write, networks: &[Measured]) -> io::Result<()> {
     for (at, Measured { job, .. }) in networks.iter().enumerate() {
         if at == 0 {
-            writeln!(out, "{} of {}", title(job), job.data.name())?;
+            terminal::hanging(out, 4, &format!("{} of {}", title(job), job.data.name()))?;
         }
-        writeln!(out, "Network: {}", job.network)?;
-        writeln!(out, "Engine:  {}, {}", job.scorer.engine(), job.precision)?;
+        terminal::hanging(out, 9, &format!("Network: {}", job.network))?;
+        terminal::hanging(out, 9, &format!("Engine:  {}, {}", job.scorer.engine(), job.precision))?;
     }
     writeln!(out)
 }
 
-/// Prints every layer: of two networks with the same layers side by side, else one network after the other.
-pub(crate) fn print(out: &mut impl Write, networks: &[Measured], sort: Sort) -> io::Result<()> {
+/// Prints every layer: of two networks with the same layers side by side, else one network after
+/// the other.
+pub(crate) fn print(
+    out: &mut impl Write,
+    networks: &[Measured],
+    sort: Sort,
+    top: Option<usize>,
+) -> io::Result<()> {
+    let most = top.unwrap_or(usize::MAX);
     let scale = Scale::of(networks);
     match networks {
-        [first, second] if same_layers(first, second) => beside(out, first, second, sort, &scale),
-        _ => networks.iter().try_for_each(|network| one(out, network, sort, &scale)),
+        [first, second] if same_layers(first, second) => beside(out, first, second, sort, most, &scale),
+        _ => networks.iter().try_for_each(|network| one(out, network, sort, most, &scale)),
     }
 }
 
@@ -38,63 +47,85 @@ fn same_layers(first: &Measured, second: &Measured) -> bool {
 }
 
 fn width<'a>(rows: impl IntoIterator<Item = &'a LayerRow>) -> usize {
-    rows.into_iter().map(|row| row.group.len()).max().unwrap_or(0).max("layer".len())
+    rows.into_iter().map(|row| name(&row.group).chars().count()).max().unwrap_or(0).max("layer".len())
 }
 
-fn one(out: &mut impl Write, network: &Measured, sort: Sort, scale: &Scale) -> io::Result<()> {
+/// A column between the names and the bars: title, width, and the cell.
+type Middle = (&'static str, usize, fn(&LayerRow) -> String);
+
+/// In the order in which they stand.
+const COLUMNS: [Middle; 7] = [
+    ("parameters", 10, |row| row.parameters.to_string()),
+    ("quartile 1", 11, |row| cell(row.influence_q1)),
+    ("median", 11, |row| cell(row.influence_median)),
+    ("quartile 3", 11, |row| cell(row.influence_q3)),
+    ("rank", 5, |row| row.rank_median.to_string()),
+    ("reach", 9, |row| cell(row.reach_median)),
+    ("saturated", 9, |row| format!("{:.0}%", 100.0 * row.saturated)),
+];
+/// In the order in which they find room.
+const FIRST: [&str; 7] = ["median", "saturated", "reach", "rank", "quartile 1", "quartile 3", "parameters"];
+/// The columns of depth, and what is between names and bars.
+const FRAME: usize = 5 + 1 + 2;
+
+/// The columns that a line has room for beside the bars.
+fn fitting(names: usize, width: usize) -> Vec<&'static Middle> {
+    let mut room = width.saturating_sub(FRAME + names + BAR);
+    let mut chosen = Vec::new();
+    for (at, title) in FIRST.iter().enumerate() {
+        let Some(column) = COLUMNS.iter().find(|(name, ..)| name == title) else { continue };
+        // The first two in any case.
+        if at >= 2 && column.1 + 1 > room {
+            break;
+        }
+        room = room.saturating_sub(column.1 + 1);
+        chosen.push(*title);
+    }
+    COLUMNS.iter().filter(|(title, ..)| chosen.contains(title)).collect()
+}
+
+fn one(out: &mut impl Write, network: &Measured, sort: Sort, most: usize, scale: &Scale) -> io::Result<()> {
     let wide = width(&network.rows);
-    writeln!(
-        out,
-        "{:>5} {:<wide$} {:>10} {:>11} {:>11} {:>11} {:>5} {:>9} {:>9}  {}",
-        "depth",
-        "layer",
-        "parameters",
-        "quartile 1",
-        "median",
-        "quartile 3",
-        "rank",
-        "reach",
-        "saturated",
-        scale
-    )?;
-    for row in in_order(&network.rows, sort) {
-        writeln!(
-            out,
-            "{:>5} {:<wide$} {:>10} {:>11} {:>11} {:>11} {:>5} {:>9} {:>8.0}%  {}",
-            row.depth,
-            row.group,
-            row.parameters,
-            cell(row.influence_q1),
-            cell(row.influence_median),
-            cell(row.influence_q3),
-            row.rank_median,
-            cell(row.reach_median),
-            100.0 * row.saturated,
-            scale.bar(row.influence_median)
-        )?;
+    let columns = fitting(wide, terminal::width());
+    let middle = |of: &dyn Fn(&Middle) -> String| {
+        columns.iter().map(|column| format!(" {:>1$}", of(column), column.1)).collect::<String>()
+    };
+    let titles = middle(&|column| column.0.to_owned());
+    writeln!(out, "{:>5} {:<wide$}{titles}  {scale}", "depth", "layer")?;
+    for row in in_order(&network.rows, sort).into_iter().take(most) {
+        let cells = middle(&|column| (column.2)(row));
+        let bar = scale.bar(row.influence_median, BAR);
+        writeln!(out, "{:>5} {:<wide$}{cells}  {bar}", row.depth, name(&row.group))?;
     }
     writeln!(out)
 }
+
+/// The numbers of one network in a line of two, without the bar.
+const HALF: usize = 2 + 11 + 1 + 9 + 1;
 
 fn beside(
     out: &mut impl Write,
     first: &Measured,
     second: &Measured,
     sort: Sort,
+    most: usize,
     scale: &Scale,
 ) -> io::Result<()> {
     let wide = width(&first.rows);
-    let head = format!("{:<9} {:<9} {:<BAR$}", "median", "saturated", scale.to_string());
-    writeln!(out, "{:>5} {:<wide$}  {head}  {}", "depth", "layer", head.trim_end())?;
-    for row in in_order(&first.rows, sort) {
-        let half = |row: &LayerRow| {
-            let bar = scale.bar(row.influence_median);
-            format!("{:<9} {:>8.0}% {bar:<BAR$}", cell(row.influence_median), 100.0 * row.saturated)
+    let long = (terminal::width().saturating_sub(6 + wide + 2 * HALF) / 2).clamp(4, BAR);
+    let half =
+        |median: &str, saturated: &str, bar: &str| format!("  {median:<11} {saturated:>9} {bar:<long$}");
+    let title = half("median", "saturated", "");
+    writeln!(out, "{:>5} {:<wide$}{title}{}", "depth", "layer", title.trim_end())?;
+    for row in in_order(&first.rows, sort).into_iter().take(most) {
+        let of = |row: &LayerRow| {
+            let bar = scale.bar(row.influence_median, long);
+            half(&cell(row.influence_median), &format!("{:.0}%", 100.0 * row.saturated), &bar)
         };
-        let other = half(&second.rows[row.depth]);
-        writeln!(out, "{:>5} {:<wide$}  {}  {}", row.depth, row.group, half(row), other.trim_end())?;
+        let other = of(&second.rows[row.depth]);
+        writeln!(out, "{:>5} {:<wide$}{}{}", row.depth, name(&row.group), of(row), other.trim_end())?;
     }
-    writeln!(out)
+    writeln!(out, "Bars: {scale}\n")
 }
 
 fn cell(value: Option<f64>) -> String {
@@ -119,13 +150,14 @@ impl Scale {
         Self { low: low.min(high - 1.0), high }
     }
 
-    fn bar(&self, value: Option<f64>) -> String {
+    /// At most `long` letters.
+    fn bar(&self, value: Option<f64>, long: usize) -> String {
         let share = match value {
             None => 1.0,
             Some(value) if value <= 0.0 => 0.0,
             Some(value) => ((value.log10() - self.low) / (self.high - self.low)).clamp(0.0, 1.0),
         };
-        "#".repeat((share * BAR as f64).round() as usize)
+        "#".repeat((share * long as f64).round() as usize)
     }
 }
 
@@ -142,22 +174,19 @@ impl std::fmt::Display for Scale {
 pub(crate) fn summary(out: &mut impl Write, networks: &[Measured]) -> io::Result<()> {
     for Measured { job, rows } in networks {
         let full = rows.iter().filter(|row| row.saturated == 1.0).count();
-        write!(out, "{}: {} layers, ", rows.first().map_or("", |row| &row.network), rows.len())?;
-        if full == rows.len() {
-            writeln!(
-                out,
-                "all saturated in every image: influence says no more of a layer than the confidence does; give a filter with a budget, such as --filter tikhonov:1:relative"
-            )?;
+        let network = rows.first().map_or("".into(), |row| name(&row.network));
+        let said = if full == rows.len() {
+            "all saturated in every image: influence says no more of a layer than the confidence does; give a filter \
+             with a budget, such as --filter tikhonov:1:relative"
+                .to_owned()
         } else {
             let largest = in_order(rows, Sort::Influence);
-            let names: Vec<&str> = largest.iter().take(3).map(|row| row.group.as_str()).collect();
-            writeln!(
-                out,
-                "{full} of them saturated in every image; most influential over {} images: {}",
-                job.images.len(),
-                names.join(", ")
-            )?;
-        }
+            let names: Vec<String> =
+                largest.iter().take(3).map(|row| name(&row.group).into_owned()).collect();
+            let (images, names) = (job.images.len(), names.join(", "));
+            format!("{full} of them saturated in every image; most influential over {images} images: {names}")
+        };
+        terminal::paragraph(out, 0, &format!("{network}: {} layers, {said}", rows.len()))?;
     }
     Ok(())
 }

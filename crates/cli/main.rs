@@ -1,4 +1,5 @@
-//! The program `influence`: arguments become a validated job, the job runs, its rows go to a file or a table.
+//! The program `influence`: arguments become a validated job, the job runs, its rows go to a file
+//! or a table.
 
 mod arguments;
 mod check;
@@ -7,19 +8,27 @@ mod engine;
 mod failure;
 mod family;
 mod folder;
+mod gathered;
 mod job;
 mod layers;
 mod layers_arguments;
 mod layers_table;
+mod manual;
 mod map;
 mod map_arguments;
-mod output;
+mod origin;
+mod out;
+mod places;
+mod progress;
+mod record;
 mod row;
 mod score;
 mod table;
+mod tally;
 mod tensors;
+mod terminal;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -28,20 +37,35 @@ use arguments::{Command, Program, ScoreArguments};
 use failure::Failure;
 
 fn main() -> ExitCode {
-    let program = Program::parse();
+    let program = match Program::try_parse() {
+        Ok(program) => program,
+        Err(error) => return words(&error),
+    };
+    out::stop::listen();
     let outcome = match program.command {
         Some(Command::Score(arguments)) => score::command(&arguments),
         Some(Command::Layers(arguments)) => layers::command(&arguments),
         Some(Command::Map(arguments)) => map::command(&arguments),
+        Some(Command::Merge(arguments)) => out::merge::command(&arguments),
+        Some(Command::Completions(arguments)) => manual::completions(&arguments),
+        Some(Command::Man) => manual::page(),
         None => score::command(&ScoreArguments::default()),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::BrokenPipe) => ExitCode::SUCCESS,
-        Err(failure) => {
-            // Nobody is left to tell where standard error is gone too.
-            let _ = writeln!(io::stderr(), "influence: {failure}");
-            ExitCode::from(failure::EXIT_CODE)
-        }
+    let Err(failure) = outcome else { return ExitCode::SUCCESS };
+    if !matches!(failure, Failure::BrokenPipe) {
+        // Nobody is left to tell where standard error is gone too.
+        let _ = writeln!(terminal::errors(), "influence: {failure}");
     }
+    ExitCode::from(failure.exit_code())
+}
+
+/// What clap has to say: help, the version, or a fault of the grammar, which quotes the arguments.
+fn words(error: &clap::Error) -> ExitCode {
+    let plain = |text: &str| terminal::harmless(text) == text;
+    if std::env::args_os().all(|argument| plain(&argument.to_string_lossy())) {
+        // In clap's own colours.
+        error.exit();
+    }
+    let _ = write!(terminal::errors(), "{}", error.render());
+    ExitCode::from(failure::EXIT_CODE)
 }

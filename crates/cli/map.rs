@@ -10,11 +10,13 @@ use safetensors::Dtype;
 
 use crate::check;
 use crate::failure::{Failure, Result};
-use crate::folder::Folder;
+use crate::folder::{self, Drawn, Folder};
 use crate::job::{Job, in_split};
 use crate::map_arguments::{MapArguments, check_scales};
+use crate::origin;
 use crate::table::{channels_word, four_digits, function, quartiles};
 use crate::tensors::{self, Metadata, Named};
+use crate::terminal;
 
 /// Steps along the most influential direction: Euclidean length, pixels being in [0, 1].
 const STEPS: [f64; 5] = [0.01, 0.03, 0.1, 0.3, 1.0];
@@ -51,16 +53,30 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
             "--fill says what --check fills windows with: add --check, or leave it out",
         ));
     }
-    let folder = match &arguments.out {
-        Some(path) => Some(Folder::new(path)?),
-        None if arguments.check => None,
-        None => {
+    match &arguments.out {
+        Some(path) => folder::check(path)?,
+        None if arguments.resume => {
+            return Err(Failure::new("--resume goes on with a folder: add --out DIR"));
+        }
+        None if !arguments.check => {
             return Err(Failure::new(
                 "where to? Add --out DIR, the folder for the files; or --check for a table",
             ));
         }
-    };
-    let job = Job::new(&arguments.run, Perturbation::Input)?;
+        None if arguments.run.quiet => {
+            return Err(Failure::new("--quiet with --check prints nothing: leave one out"));
+        }
+        None => {}
+    }
+    let mut job = Job::new(&arguments.run, Perturbation::Input)?;
+    if let Some(windows) = &arguments.windows {
+        job.inputs.add(windows);
+    }
+    if let Some(folder) = &arguments.out {
+        for name in job.images.iter().flat_map(|index| file_names(*index, arguments.direction)) {
+            job.inputs.spare("--out", &folder.join(name))?;
+        }
+    }
     let [_, height, width] = job.data.shape();
     check_scales(&scales, job.data.shape())?;
     if let Some(Labels { shape, .. }) = labels.as_ref().filter(|labels| labels.shape != [height, width]) {
@@ -70,10 +86,16 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
         )));
     }
     let mapping = Mapping { job, scales, channels, labels, direction: arguments.direction };
-    match folder {
-        Some(folder) => run(&mapping, folder),
+    match &arguments.out {
+        Some(path) => run(&mapping, path, arguments),
         None => check::run(&mapping, fill),
     }
+}
+
+/// What the files of one image are called.
+fn file_names(index: usize, direction: bool) -> impl Iterator<Item = String> {
+    let names = [format!("map-{index}.png"), format!("map-{index}.safetensors")];
+    names.into_iter().chain(direction.then(|| format!("direction-{index}.png")))
 }
 
 /// The plane of labels in a PNG.
@@ -84,33 +106,56 @@ fn labels(path: &Path) -> Result<Labels> {
 }
 
 /// All images, as many at a time as there are threads.
-fn run(mapping: &Mapping, mut folder: Folder) -> Result<()> {
+fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments) -> Result<()> {
     let job = &mapping.job;
-    let bar = job.progress();
-    let mut steps = Vec::new();
-    for indices in job.images.chunks(rayon::current_num_threads()) {
-        let found = each(job, indices, |index, at| mapping.image(index, at))?;
-        for (index, found) in indices.iter().zip(found) {
-            for (name, bytes) in found.files {
-                folder.write(&name, &bytes)?;
-            }
-            steps.push((*index, found.steps));
-            bar.inc(1);
+    let windows = arguments.windows.as_deref().map(origin::file).transpose()?;
+    let header = job.header(
+        "map",
+        &[
+            ("scales", format!("{:?}", mapping.scales)),
+            ("channels", channels_word(mapping.channels).to_owned()),
+            ("direction", mapping.direction.to_string()),
+            ("hash of the windows", windows.unwrap_or_else(|| "none".into())),
+        ],
+    );
+    let Some(mut folder) = Folder::open(path, header, arguments.resume)? else {
+        if !job.quiet {
+            writeln!(terminal::output(), "{} is complete", path.display())?;
         }
+        return Ok(());
+    };
+    if let Err(failure) = all(mapping, &mut folder) {
+        return Err(folder.end(failure));
     }
-    bar.finish_and_clear();
-    let path = folder.path().to_owned();
-    let count = folder.finish()?;
+    let drawn = folder.finish(job.shard.is_some())?;
     if job.quiet {
         return Ok(());
     }
-    let mut out = io::stdout().lock();
-    writeln!(out, "Maps of f = {}, filter {}; {}", function(job.target), job.filter, job.network)?;
+    let mut out = terminal::output();
+    let said = format!("Maps of f = {}, filter {}; {}", function(job.target), job.filter, job.network);
+    terminal::paragraph(&mut out, 0, &said)?;
     if mapping.direction {
-        tell_steps(&mut out, &steps)?;
+        tell_steps(&mut out, &drawn)?;
     }
-    writeln!(out, "{count} files in {}", path.display())?;
+    let files: usize = drawn.iter().map(|drawn| drawn.files.len()).sum();
+    writeln!(out, "{files} files in {}", path.display())?;
     out.flush()?;
+    Ok(())
+}
+
+/// The images that are not done.
+fn all(mapping: &Mapping, folder: &mut Folder) -> Result<()> {
+    let job = &mapping.job;
+    let mut progress = job.progress(folder.done());
+    for indices in job.images[folder.done()..].chunks(rayon::current_num_threads()) {
+        let found = each(job, indices, |index, at| mapping.image(index, at))?;
+        for (index, found) in indices.iter().zip(found) {
+            let steps = found.steps.iter().map(|step| (step.fisher, step.found, step.predicted, step.class));
+            folder.add(*index, &found.files, steps.collect())?;
+            progress.add(1);
+        }
+    }
+    progress.finish();
     Ok(())
 }
 
@@ -146,15 +191,16 @@ impl Mapping {
             let shape = map_shape(map, self.channels);
             tensors.floats(format!("scale{}", map.half_width), shape.clone(), &map.values);
             tensors.floats(format!("reach{}", map.half_width), shape.clone(), &map.reach);
-            tensors.integers(format!("rank{}", map.half_width), shape, &map.ranks);
+            tensors.integers(format!("rank{}", map.half_width), shape.clone(), &map.ranks);
+            tensors.floats(format!("log10_scale{}", map.half_width), shape, &map.log10);
         }
         let mut layers: Vec<(String, &[f64])> = maps
             .iter()
-            .map(|map| (format!("half-width {}", map.half_width), map.values.as_slice()))
+            .map(|map| drawable(format!("half-width {}", map.half_width), &map.values, &map.log10))
             .collect();
         let regions = self.regions(index, at, &mut tensors)?;
-        if let Some(values) = &regions {
-            layers.push(("regions".into(), values));
+        if let Some([values, log10]) = &regions {
+            layers.push(drawable("regions".into(), values, log10));
         }
         let image = self.job.data.batch::<f64>(&[index]);
         let shape = self.job.data.shape();
@@ -177,20 +223,20 @@ impl Mapping {
         Ok(Found { files, steps })
     }
 
-    /// The influence of each region, painted over its pixels.
+    /// The influence of each region and its log10, painted over its pixels.
     fn regions(
         &self,
         index: usize,
         at: &Linearization<'_>,
         tensors: &mut Tensors,
-    ) -> Result<Option<Vec<f64>>> {
+    ) -> Result<Option<[Vec<f64>; 2]>> {
         let Some(labels) = &self.labels else { return Ok(None) };
         let objective = self.job.target.of(self.job.data.label(index));
         let regions = at.regions(&objective, &self.job.filter, &labels.labels, self.channels);
         let regions = regions.map_err(|error| in_split(error, index))?;
         let [channels, height, width] = self.job.data.shape();
         let planes = if self.channels == Channels::Joint { 1 } else { channels };
-        let mut painted = [(); 3].map(|()| vec![0.0; planes * labels.labels.len()]);
+        let mut painted = [(); 4].map(|()| vec![0.0; planes * labels.labels.len()]);
         for region in &regions {
             let start = region.channel.unwrap_or(0) * labels.labels.len();
             let found = &region.influence;
@@ -198,6 +244,7 @@ impl Mapping {
                 painted[0][start + at] = found.value;
                 painted[1][start + at] = found.reach;
                 painted[2][start + at] = found.rank as f64;
+                painted[3][start + at] = found.log10.unwrap_or(f64::NEG_INFINITY);
             }
         }
         let shape = if planes == 1 && self.channels == Channels::Joint {
@@ -205,11 +252,12 @@ impl Mapping {
         } else {
             vec![planes, height, width]
         };
-        let [values, reach, ranks] = painted;
+        let [values, reach, ranks, log10] = painted;
         tensors.floats("windows".into(), shape.clone(), &values);
         tensors.floats("reach_windows".into(), shape.clone(), &reach);
-        tensors.floats("rank_windows".into(), shape, &ranks);
-        Ok(Some(values))
+        tensors.floats("rank_windows".into(), shape.clone(), &ranks);
+        tensors.floats("log10_windows".into(), shape, &log10);
+        Ok(Some([values, log10]))
     }
 
     /// The most influential direction, and steps along it.
@@ -230,6 +278,15 @@ impl Mapping {
     }
 }
 
+/// What is drawn of a map: its values, or their logarithms where `f64` does not hold them all.
+fn drawable<'a>(title: String, values: &'a [f64], log10: &'a [f64]) -> (String, &'a [f64]) {
+    let beyond = values
+        .iter()
+        .zip(log10)
+        .any(|(value, log10)| !value.is_finite() || *value == 0.0 && log10.is_finite());
+    if beyond { (format!("{title}, log10"), log10) } else { (title, values) }
+}
+
 /// `[H, W]` of joint channels, else `[C, H, W]`.
 fn map_shape(map: &Map, channels: Channels) -> Vec<usize> {
     match channels {
@@ -243,42 +300,41 @@ fn drawn(picture: std::result::Result<Vec<u8>, influence_report::Error>) -> Resu
 }
 
 /// Predicted against real change, over the images.
-fn tell_steps(out: &mut impl Write, images: &[(usize, Vec<Step>)]) -> io::Result<()> {
-    let without = images.iter().filter(|(_, steps)| steps.is_empty()).count();
+fn tell_steps(out: &mut impl Write, images: &[Drawn]) -> io::Result<()> {
+    let without = images.iter().filter(|drawn| drawn.steps.is_empty()).count();
     if without > 0 {
-        writeln!(
-            out,
-            "\n{without} of {} images have no direction: df is 0, or nothing passes the filter.",
-            images.len()
-        )?;
+        let all = images.len();
+        let said =
+            format!("\n{without} of {all} images have no direction: df is 0, or nothing passes the filter.");
+        terminal::paragraph(out, 0, &said)?;
     }
     if without == images.len() {
         return Ok(());
     }
     writeln!(
         out,
-        "\nAlong the most influential direction: change of f found / predicted by the first order"
+        "\nAlong the most influential direction: change of f found / predicted by the first\norder"
     )?;
     writeln!(
         out,
-        "{:>14} {:>14} {:>28} {:>20}",
+        "{:>8} {:>14} {:>28} {:>20}",
         "|step|", "Fisher length", "quartiles of the ratio", "prediction changed"
     )?;
     for (at, step) in STEPS.iter().enumerate() {
-        let steps: Vec<(&Step, &Step)> =
-            images.iter().filter_map(|(_, steps)| Some((steps.get(at)?, steps.first()?))).collect();
-        let sorted = |value: &dyn Fn(&Step) -> f64| {
-            let mut values: Vec<f64> = steps.iter().map(|(step, _)| value(step)).collect();
+        let steps: Vec<_> =
+            images.iter().filter_map(|drawn| Some((drawn.steps.get(at)?, drawn.steps.first()?))).collect();
+        let sorted = |mut values: Vec<f64>| {
             values.sort_by(f64::total_cmp);
             quartiles(&values)
         };
-        let ratios = sorted(&|step| step.found / step.predicted).map(|ratio| format!("{ratio:.3}"));
-        let changed = steps.iter().filter(|(step, first)| step.class != first.class).count();
+        let lengths = sorted(steps.iter().map(|((fisher, ..), _)| *fisher).collect());
+        let ratios = sorted(steps.iter().map(|((_, found, predicted, _), _)| found / predicted).collect());
+        let changed = steps.iter().filter(|((.., class), (.., first))| class != first).count();
         writeln!(
             out,
-            "{step:>14} {:>14} {:>28} {:>20}",
-            four_digits(sorted(&|step| step.fisher)[1]),
-            ratios.join(", "),
+            "{step:>8} {:>14} {:>28} {:>20}",
+            four_digits(lengths[1]),
+            ratios.map(|ratio| format!("{ratio:.3}")).join(", "),
             format!("{changed} of {}", steps.len())
         )?;
     }

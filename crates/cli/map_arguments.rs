@@ -11,19 +11,27 @@ use crate::failure::{Failure, Result};
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   influence map --images 0..4 --objective predicted --out maps
-      maps/map-0.png and maps/map-0.safetensors (scale0, scale1, ..., float64) for each image
-  influence map --images 7 --filter tikhonov:100 --channels separate --scales 0,1 --direction --out maps
+      maps/map-0.png and maps/map-0.safetensors (scale0, scale1, ..., float64)
+      for each image
+  influence map --images 7 --filter tikhonov:100 --channels separate \\
+      --scales 0,1 --direction --out maps
       one map a channel, and the most influential direction
   influence map --images 7 --windows regions.png --out maps
       the influence of each region of a PNG of labels
   influence map --check --images 0..100 --scales 1,3
       whether setting the most vulnerable window to 0 changes the prediction
 
-A window of half-width s is 2 s + 1 pixels wide and high, clipped at the border; one that is larger than the image is an
-error. Beside scaleN stand reachN (influence / bound) and rankN; of --windows windows, reach_windows and
-rank_windows; of --direction direction. In the pictures each square has a dot of the image's own colour. Exact maps of
-colour images are nearly flat, for a few pixels already reach every direction: tikhonov:LAMBDA or --channels separate
-tell more.";
+A window of half-width s is 2 s + 1 pixels wide and high, clipped at the border;
+one that is larger than the image is an error. Beside scaleN stand reachN
+(influence / bound), rankN and log10_scaleN (of values beyond float64 scaleN is
+infinite, and the picture shows the logarithm; of 0 it is -inf); of --windows
+windows, reach_windows, rank_windows and log10_windows; of --direction
+direction. In the pictures each square has a dot of the image's own colour.
+Exact maps of colour images are nearly flat, for a few pixels already reach
+every direction: tikhonov:LAMBDA or --channels separate tell more.
+
+A folder holds the maps of one run. Until it is complete maps.csv.partial and
+maps.csv.journal stand there too, and --resume goes on with them.";
 
 /// The scales of the paper.
 const SCALES: [usize; 4] = [0, 1, 2, 3];
@@ -35,24 +43,34 @@ pub(crate) struct MapArguments {
     /// Half-widths of the windows [default: 0,1,2,3; none with --windows]
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub(crate) scales: Option<String>,
-    /// joint or separate: one window for all channels, or one a channel [default: joint]
-    #[arg(long, value_name = "HOW")]
+    /// One window for all channels, or one a channel [default: joint]
+    #[arg(long, value_name = "HOW", value_parser = ["joint", "separate"])]
     pub(crate) channels: Option<String>,
-    /// Regions: a PNG as large as the images, whose pixels of one grey value or colour belong together
+    /// Regions: a PNG as large as the images, whose pixels of one grey value or colour belong
+    /// together
     #[arg(long, value_name = "FILE")]
     pub(crate) windows: Option<PathBuf>,
-    /// Also the most influential direction, as a picture, and how far the first order holds along it
+    /// Also the most influential direction, as a picture, and how far the first order holds along
+    /// it
     #[arg(long)]
     pub(crate) direction: bool,
     /// No files: set the most vulnerable window to 0, and tell how often the prediction changes
     #[arg(long)]
     pub(crate) check: bool,
-    /// zero or mean: what --check fills windows with, mean being that of each channel of the image [default: zero]
-    #[arg(long, value_name = "HOW")]
+    /// What --check fills windows with [default: zero]
+    ///
+    /// The mean is that of each channel of the image.
+    #[arg(long, value_name = "HOW", value_parser = ["zero", "mean"])]
     pub(crate) fill: Option<String>,
     /// Folder for the files; it is made in a folder that is there
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    /// Go on where this run was stopped
+    ///
+    /// Goes on with the run that was stopped in writing into this folder; from the beginning where
+    /// there is none.
+    #[arg(long)]
+    pub(crate) resume: bool,
 }
 
 /// What a window is filled with.

@@ -3,8 +3,30 @@
 use influence::Score;
 use serde::Serialize;
 
-/// The columns; scripts depend on their names and order. New ones are added at the end.
+use crate::record::{Cell, Column, Kind, Record};
+
+/// One knob of a family: how far it is turned, in its unit. Directions of one's own have none.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Setting {
+    pub(crate) name: String,
+    pub(crate) value: f64,
+    pub(crate) unit: String,
+}
+
+impl Setting {
+    /// All knobs of a family.
+    pub(crate) fn all(members: &[(String, String)], values: &[f64]) -> Vec<Self> {
+        let one = |((name, unit), value): (&(String, String), &f64)| Self {
+            name: name.clone(),
+            value: *value,
+            unit: unit.clone(),
+        };
+        members.iter().zip(values).map(one).collect()
+    }
+}
+
+/// The score of one image and group.
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Row {
     /// The image's number in the split, from 0.
     pub(crate) index: usize,
@@ -33,9 +55,8 @@ pub(crate) struct Row {
     pub(crate) fisher_norm: Option<f64>,
     pub(crate) fisher_trace: Option<f64>,
     /// Of a family: the most influential setting of its knobs.
-    pub(crate) direction: String,
+    pub(crate) direction: Option<Vec<Setting>>,
     /// Whether the influence is its bound; for the summary, not a column.
-    #[serde(skip)]
     pub(crate) saturated: bool,
 }
 
@@ -70,8 +91,60 @@ impl Row {
             ambiguous: score.ambiguous,
             fisher_norm: baselines.fisher_norm.and_then(finite),
             fisher_trace: baselines.fisher_trace.and_then(finite),
-            direction: String::new(),
+            direction: None,
             saturated: score.is_saturated(),
         }
+    }
+}
+
+impl Record for Row {
+    const COLUMNS: &'static [Column] = &[
+        ("index", Kind::Integer),
+        ("label", Kind::Integer),
+        ("predicted", Kind::Integer),
+        ("probability", Kind::Float),
+        ("objective", Kind::Text),
+        ("perturbation", Kind::Text),
+        ("group", Kind::Text),
+        ("influence", Kind::Float),
+        ("log10_influence", Kind::Float),
+        ("rank", Kind::Integer),
+        ("bound", Kind::Float),
+        ("reach", Kind::Float),
+        ("jacobian_norm", Kind::Float),
+        ("odds", Kind::Float),
+        ("entropy", Kind::Float),
+        ("margin", Kind::Float),
+        ("cross_entropy", Kind::Float),
+        ("ambiguous", Kind::Flag),
+        ("fisher_norm", Kind::Float),
+        ("fisher_trace", Kind::Float),
+        ("direction", Kind::Json),
+    ];
+
+    fn cells(&self) -> Vec<Cell> {
+        vec![
+            self.index.into(),
+            self.label.into(),
+            self.predicted.into(),
+            self.probability.into(),
+            (&self.objective).into(),
+            (&self.perturbation).into(),
+            (&self.group).into(),
+            self.influence.into(),
+            self.log10_influence.into(),
+            self.rank.into(),
+            self.bound.into(),
+            self.reach.into(),
+            self.jacobian_norm.into(),
+            self.odds.into(),
+            self.entropy.into(),
+            self.margin.into(),
+            self.cross_entropy.into(),
+            self.ambiguous.into(),
+            self.fisher_norm.into(),
+            self.fisher_trace.into(),
+            self.direction.as_ref().map_or(Cell::Nothing, Cell::json),
+        ]
     }
 }

@@ -1,19 +1,22 @@
-//! `influence score`: runs a job batch by batch and sends its rows to the file or the table.
+//! `influence score`: runs a job image by image and sends its rows to a file, a pipe or the table.
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::io::Write;
 
-use indicatif::ProgressBar;
-use influence::Family;
+use influence::{Basis, Family};
 
 use crate::arguments::ScoreArguments;
 use crate::direction;
 use crate::failure::{Failure, Result};
-use crate::family;
+use crate::family::{self, Words};
 use crate::job::{Job, in_split};
-use crate::output::{self, Format};
-use crate::row::Row;
+use crate::out::{Destination, Rows};
+use crate::row::{Row, Setting};
 use crate::table;
+use crate::tally::{Tally, Top};
+use crate::terminal;
+
+/// How many images a table on the terminal shows.
+const SHOWN: usize = 20;
 
 /// A job, what it perturbs, and where its rows go.
 #[derive(Debug)]
@@ -21,105 +24,150 @@ pub(crate) struct Scoring {
     pub(crate) job: Job,
     /// The whole input where there is none.
     pub(crate) family: Option<(String, Family)>,
-    pub(crate) out: Option<(PathBuf, Format)>,
+    pub(crate) out: Destination,
+}
+
+/// What is shown when all is done.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) tally: Tally,
+    /// Of a table its rows.
+    pub(crate) top: Option<Top>,
+    /// Of a family in a table, for quartiles.
+    pub(crate) reach: Vec<f64>,
 }
 
 /// Understands the arguments and runs.
 pub(crate) fn command(arguments: &ScoreArguments) -> Result<()> {
     let (perturbation, family) = family::words(arguments.perturb.as_deref())?;
-    let out = arguments.out.as_deref().map(output::check).transpose()?;
     let direction = arguments
         .direction
         .as_deref()
-        .map(|path| direction::check(path, &perturbation, arguments.out.as_deref()))
+        .map(|path| direction::check(path, &perturbation, arguments.out.out.as_deref()))
         .transpose()?;
-    let job = Job::new(&arguments.run, perturbation)?;
+    let out = arguments.out.destination()?;
+    let top = arguments.out.top(&out, SHOWN)?;
+    if out.is_table() && direction.is_none() && arguments.run.quiet {
+        return Err(Failure::new("--quiet without --out does nothing: add --out FILE, or leave out --quiet"));
+    }
+    let mut job = Job::new(&arguments.run, perturbation)?;
+    if let Some(Words::File { path, .. }) = &family {
+        job.inputs.add(path.as_ref());
+    }
+    for (flag, path) in [("--out", &arguments.out.out), ("--direction", &arguments.direction)] {
+        path.as_deref().map_or(Ok(()), |path| job.inputs.spare(flag, path))?;
+    }
     if let Some(file) = direction {
         return direction::run(&job, file);
     }
+    let file = family.as_ref().and_then(Words::hash);
     let family = family.map(|words| words.family(job.data.shape())).transpose()?;
-    run(&Scoring { job, family, out })
+    run(&Scoring { job, family, out }, file, top, arguments.out.resume)
 }
 
 /// Runs the job to its end.
-fn run(scoring: &Scoring) -> Result<()> {
-    let job = &scoring.job;
-    let bar = job.progress();
-    let mut rows = Vec::with_capacity(job.images.len());
-    for batch in job.images.chunks(job.at_a_time()) {
-        match &scoring.family {
-            None => score_batch(job, batch, &bar, &mut rows)?,
-            Some((name, family)) => score_family(job, name, family, batch, &bar, &mut rows)?,
+fn run(scoring: &Scoring, file: Option<String>, top: Option<Top>, resume: bool) -> Result<()> {
+    let Scoring { job, family, out } = scoring;
+    let mut more = vec![("format", format!("{:?}", out.format()))];
+    more.extend(family.iter().map(|(name, _)| ("family", name.clone())));
+    more.extend(file.map(|hash| ("hash of the family", hash)));
+    let header = job.header("score", &more);
+    let Some(mut rows) = Rows::open::<Row>(out, header, job.origin.columns(), resume)? else {
+        return table::complete(job, out);
+    };
+    let (done, note) = rows.done();
+    let tally = note.and_then(|note| serde_json::from_value(note.clone()).ok()).unwrap_or_default();
+    let mut seen = Seen { tally, top, reach: Vec::new() };
+    match all(scoring, done, &mut rows, &mut seen) {
+        Err(failure) => Err(rows.end(failure)),
+        Ok(()) => {
+            rows.finish()?;
+            if job.quiet || out.is_standard_output() { Ok(()) } else { tell(scoring, seen) }
         }
-    }
-    bar.finish_and_clear();
-    let file = scoring.out.as_ref().map(|(path, format)| output::write(path, *format, &rows)).transpose()?;
-    // Before the file has its name: where nobody can be told, there is no result either. A reader who has seen enough is no such case.
-    match if job.quiet { Ok(()) } else { tell(scoring, &rows) } {
-        Ok(()) | Err(Failure::BrokenPipe) => file.map_or(Ok(()), output::Finished::name),
-        Err(failure) => Err(failure),
     }
 }
 
-/// What a person is told on standard output.
-fn tell(scoring: &Scoring, rows: &[Row]) -> Result<()> {
-    let mut out = io::stdout().lock();
-    table::heading(&mut out, scoring)?;
-    if scoring.out.is_none() {
-        table::print(&mut out, rows)?;
+/// All images that are not done.
+fn all(scoring: &Scoring, done: usize, rows: &mut Rows, seen: &mut Seen) -> Result<()> {
+    let Scoring { job, family, .. } = scoring;
+    let mut progress = job.progress(done);
+    for batch in job.images[done..].chunks(job.at_a_time()) {
+        let add = &mut |found: Vec<Row>| {
+            found.iter().for_each(|row| seen.add(row, family.is_some()));
+            rows.add(&found, || serde_json::json!(seen.tally))?;
+            progress.add(1);
+            Ok(())
+        };
+        match family {
+            None => score_batch(job, batch, add)?,
+            Some((name, family)) => score_family(job, name, family, batch, add)?,
+        }
     }
-    table::summary(&mut out, scoring, rows)?;
+    progress.finish();
+    Ok(())
+}
+
+impl Seen {
+    fn add(&mut self, row: &Row, family: bool) {
+        self.tally.add(row);
+        if let Some(top) = &mut self.top {
+            top.add(row);
+            self.reach.extend(row.reach.filter(|_| family));
+        }
+    }
+}
+
+/// What a person is told on standard output. Where nobody reads on, that is no failure.
+fn tell(scoring: &Scoring, seen: Seen) -> Result<()> {
+    let mut out = terminal::output();
+    table::heading(&mut out, scoring)?;
+    let Seen { tally, top, mut reach } = seen;
+    if let Some(top) = top {
+        table::print(&mut out, &top.rows(), tally.rows)?;
+    }
+    reach.sort_by(f64::total_cmp);
+    table::summary(&mut out, scoring, &tally, &reach)?;
     out.flush()?;
     Ok(())
 }
 
+/// Takes all rows of an image.
+pub(crate) type Add<'a> = &'a mut dyn FnMut(Vec<Row>) -> Result<()>;
+
 /// Scores images of the split, in order.
-pub(crate) fn score_batch(
-    job: &Job,
-    indices: &[usize],
-    bar: &ProgressBar,
-    rows: &mut Vec<Row>,
-) -> Result<()> {
+pub(crate) fn score_batch(job: &Job, indices: &[usize], add: Add<'_>) -> Result<()> {
     let labels: Vec<_> = indices.iter().map(|&index| job.data.label(index)).collect();
     let objective = job.target.objective(labels);
-    let scores = job.scorer.scores(job.pixels(indices), &objective)?;
+    let mut scores = job.scorer.scores(job.pixels(indices), &objective)?;
     let groups = job.scorer.groups().len();
-    for (place, score) in scores.enumerate() {
-        let index = indices[place / groups];
-        let score = score.map_err(|error| in_split(error, index))?;
-        let perturbation = job.scorer.perturbation().to_string();
-        let words = (objective.to_string(), perturbation, score.group.to_string());
-        rows.push(Row::new(index, job.data.label(index), words, &score));
-        if (place + 1) % groups == 0 {
-            bar.inc(1);
+    let perturbation = job.scorer.perturbation().to_string();
+    for &index in indices {
+        let mut rows = Vec::with_capacity(groups);
+        for score in scores.by_ref().take(groups) {
+            let score = score.map_err(|error| in_split(error, index))?;
+            let words = (objective.to_string(), perturbation.clone(), score.group.to_string());
+            rows.push(Row::new(index, job.data.label(index), words, &score));
         }
+        add(rows)?;
     }
     Ok(())
 }
 
 /// Scores a family at images of the split, in order.
-fn score_family(
-    job: &Job,
-    name: &str,
-    family: &Family,
-    indices: &[usize],
-    bar: &ProgressBar,
-    rows: &mut Vec<Row>,
-) -> Result<()> {
+fn score_family(job: &Job, name: &str, family: &Family, indices: &[usize], add: Add<'_>) -> Result<()> {
     for (&index, at) in indices.iter().zip(job.scorer.linearize(job.pixels(indices))?) {
         let at = at.map_err(|error| in_split(error, index))?;
         let label = job.data.label(index);
         let image = job.data.batch::<f64>(&[index]);
-        let basis = family.basis(&image, job.data.shape())?;
+        let basis: Basis = family.basis(&image, job.data.shape())?;
         let found = at.family(&basis, &job.target.of(label), &job.filter);
         let found = found.map_err(|error| in_split(error, index))?;
         let words = (job.target.to_string(), format!("family:{name}"), name.to_owned());
-        let mut direction = basis.describe(&found.direction);
-        if found.direction_log10 != 0.0 {
-            direction = format!("1e{:+.1} x ({direction})", found.direction_log10);
-        }
-        rows.push(Row { direction, ..Row::new(index, label, words, &found.score) });
-        bar.inc(1);
+        // Where probabilities underflow, the direction comes with a power of ten of its own.
+        let scale = 10_f64.powf(found.direction_log10);
+        let settings: Vec<f64> = found.direction.iter().map(|setting| setting * scale).collect();
+        let direction = Setting::all(basis.members(), &settings);
+        add(vec![Row { direction: Some(direction), ..Row::new(index, label, words, &found.score) }])?;
     }
     Ok(())
 }

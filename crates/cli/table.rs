@@ -1,32 +1,33 @@
-//! The table for a person: most sensitive images first, the classical measures beside the influence, and what the numbers mean.
+//! The table for a person: most sensitive images first, the classical measures beside the
+//! influence, and what the numbers mean.
 
 use std::io::{self, Write};
 
 use influence::{Channels, Perturbation, Target};
 
-use crate::row::Row;
+use crate::failure::Result;
+use crate::job::Job;
+use crate::out::Destination;
+use crate::row::{Row, Setting};
 use crate::score::Scoring;
+use crate::tally::Tally;
+use crate::terminal::{self, name};
 
-/// How many images a table on the terminal shows.
-const SHOWN: usize = 20;
+/// The largest exponent that is told.
+const MOST_POWER: f64 = 99_999.0;
 
 /// Prints what was measured, of which network and how its weights were read, and on which images.
 pub(crate) fn heading(out: &mut impl Write, scoring: &Scoring) -> io::Result<()> {
     let job = &scoring.job;
     let what = match &scoring.family {
-        Some((name, _)) => format!("the family {name}"),
+        Some((family, _)) => format!("the family {}", name(family)),
         None => whole(job.scorer.perturbation()).to_owned(),
     };
-    writeln!(out, "Influence of {what}, f = {}, filter {}", function(job.target), job.filter_words())?;
-    writeln!(out, "Network: {}", job.network)?;
-    writeln!(
-        out,
-        "Images:  {} of {}; engine {}, {}",
-        job.images.len(),
-        job.data.name(),
-        job.scorer.engine(),
-        job.precision
-    )?;
+    let mut say = |indent: usize, text: String| terminal::hanging(out, indent, &text);
+    say(0, format!("Influence of {what}, f = {}, filter {}", function(job.target), job.filter_words()))?;
+    say(9, format!("Network: {}", job.network))?;
+    let (images, data, engine) = (job.images.len(), job.data.name(), job.scorer.engine());
+    say(9, format!("Images:  {images} of {data}; engine {engine}, {}", job.precision))?;
     writeln!(out)
 }
 
@@ -42,32 +43,60 @@ fn whole(perturbation: &Perturbation) -> &'static str {
     }
 }
 
-/// Prints the most sensitive images.
-pub(crate) fn print(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
-    writeln!(
-        out,
-        "{:>7} {:>6} {:>6} {:>11} {:>11} {:>5} {:>9} {:>11} {:>11} {:>9} {:>9}",
-        "index", "label", "pred", "P", "influence", "rank", "reach", "|df|", "odds", "entropy", "margin"
-    )?;
-    let mut order: Vec<_> = rows.iter().collect();
-    order.sort_by(|a, b| sensitivity(b).total_cmp(&sensitivity(a)));
-    for row in order.iter().take(SHOWN) {
-        print_row(out, row)?;
-        if !row.direction.is_empty() {
-            writeln!(out, "{:>16}at {}", "", row.direction)?;
+/// The columns of the table, of which as many are shown from the left as the line holds: title,
+/// width, and the cell.
+const COLUMNS: [(&str, usize, fn(&Row) -> String); 11] = [
+    ("index", 7, |row| row.index.to_string()),
+    ("label", 6, |row| row.label.to_string()),
+    ("pred", 6, |row| format!("{}{}", row.predicted, if row.label == row.predicted { ' ' } else { '*' })),
+    ("P", 11, |row| probability(row.probability)),
+    ("influence", 11, influence),
+    ("rank", 5, |row| format!("{}{}", row.rank, if row.ambiguous { '?' } else { ' ' })),
+    ("reach", 9, |row| row.reach.map_or_else(String::new, four_digits)),
+    ("|df|", 11, norm),
+    ("odds", 11, |row| cell(row.odds)),
+    ("entropy", 9, |row| row.entropy.map_or_else(String::new, four_digits)),
+    ("margin", 9, |row| row.margin.map_or_else(String::new, margin)),
+];
+
+/// Prints some of `all` rows.
+pub(crate) fn print(out: &mut impl Write, rows: &[Row], all: usize) -> io::Result<()> {
+    let width = terminal::width();
+    let mut used = 0;
+    let shown = COLUMNS.iter().take_while(|(_, wide, _)| {
+        used += wide + 1;
+        used <= width + 1
+    });
+    let columns: Vec<_> = shown.collect();
+    let line = |of: &dyn Fn(&(&str, usize, fn(&Row) -> String)) -> String| {
+        let cells: Vec<String> =
+            columns.iter().map(|column| format!("{:>1$}", of(column), column.1)).collect();
+        cells.join(" ")
+    };
+    writeln!(out, "{}", line(&|column| column.0.to_owned()))?;
+    for row in rows {
+        writeln!(out, "{}", line(&|column| (column.2)(row)).trim_end())?;
+        if let Some(settings) = &row.direction {
+            let settings: Vec<String> = settings.iter().map(setting).collect();
+            terminal::paragraph(out, 16, &format!("at {}", settings.join("; ")))?;
         } else if !row.group.is_empty() {
-            writeln!(out, "{:>16}of {}", "", row.group)?;
+            writeln!(out, "{:>16}of {}", "", name(&row.group))?;
         }
     }
-    if rows.len() > SHOWN {
-        writeln!(out, "... and {} less sensitive; --out FILE.csv writes them all", rows.len() - SHOWN)?;
+    if all > rows.len() {
+        writeln!(out, "... and {} more; --out FILE.csv writes them all", all - rows.len())?;
+    }
+    let hidden: Vec<&str> = COLUMNS[columns.len()..].iter().map(|(title, ..)| *title).collect();
+    if !hidden.is_empty() {
+        writeln!(out, "In files and wider terminals also: {}", hidden.join(", "))?;
     }
     writeln!(out)
 }
 
-/// The order of the table; log10 tells values beyond f64 apart.
-fn sensitivity(row: &Row) -> f64 {
-    row.log10_influence.unwrap_or(f64::NEG_INFINITY)
+/// "rotation -2.500 degrees".
+fn setting(setting: &Setting) -> String {
+    let words = format!("{} {} {}", name(&setting.name), four_digits(setting.value), setting.unit);
+    words.trim_end().to_owned()
 }
 
 /// f in words.
@@ -88,33 +117,30 @@ fn bound(target: Target) -> &'static str {
     }
 }
 
-fn print_row(out: &mut impl Write, row: &Row) -> io::Result<()> {
-    let influence = match (row.influence, row.log10_influence) {
+fn influence(row: &Row) -> String {
+    match (row.influence, row.log10_influence) {
+        (Some(0.0), Some(log10)) | (None, Some(log10)) => power(log10),
         (Some(value), _) => four_digits(value),
-        (None, Some(log10)) => format!("1e{log10:.1}"),
         (None, None) => "beyond f64".into(),
-    };
-    let cell = |value: Option<f64>| value.map_or_else(|| "beyond f64".into(), four_digits);
-    // An exact score that is known to be saturated needs no Jacobian.
-    let norm =
-        if row.jacobian_norm.is_none() && row.saturated { String::new() } else { cell(row.jacobian_norm) };
-    let wrong = if row.label == row.predicted { ' ' } else { '*' };
-    let unsure = if row.ambiguous { '?' } else { ' ' };
-    writeln!(
-        out,
-        "{:>7} {:>6} {:>5}{wrong} {:>11} {:>11} {:>4}{unsure} {:>9} {:>11} {:>11} {:>9} {:>9}",
-        row.index,
-        row.label,
-        row.predicted,
-        probability(row.probability),
-        influence,
-        row.rank,
-        row.reach.map_or_else(String::new, four_digits),
-        norm,
-        cell(row.odds),
-        row.entropy.map_or_else(String::new, four_digits),
-        row.margin.map_or_else(String::new, margin),
-    )
+    }
+}
+
+/// An exact score that is known to be saturated needs no Jacobian.
+fn norm(row: &Row) -> String {
+    if row.jacobian_norm.is_none() && row.saturated { String::new() } else { cell(row.jacobian_norm) }
+}
+
+fn cell(value: Option<f64>) -> String {
+    value.map_or_else(|| "beyond f64".into(), four_digits)
+}
+
+/// 10 to a power beyond f64; with a sign where the power itself says nothing to a reader.
+fn power(log10: f64) -> String {
+    match log10 {
+        _ if log10 > MOST_POWER => format!(">1e{MOST_POWER:.0}"),
+        _ if log10 < -MOST_POWER => format!("<1e-{MOST_POWER:.0}"),
+        _ => format!("1e{log10:.1}"),
+    }
 }
 
 /// Six decimals, or an exponent where they would all be zeros.
@@ -159,62 +185,62 @@ pub(crate) fn four_digits(value: f64) -> String {
 }
 
 /// One line on saturation, one on doubtful ranks if there are any, and where the rows are.
-pub(crate) fn summary(out: &mut impl Write, scoring: &Scoring, rows: &[Row]) -> io::Result<()> {
-    let Scoring { job, family, out: file } = scoring;
-    let count = |test: &dyn Fn(&Row) -> bool| rows.iter().filter(|row| test(row)).count();
-    let (all, saturated, still) = (rows.len(), count(&|row| row.saturated), count(&|row| row.rank == 0));
+pub(crate) fn summary(
+    out: &mut impl Write,
+    scoring: &Scoring,
+    tally: &Tally,
+    reach: &[f64],
+) -> io::Result<()> {
+    let Tally { rows: all, saturated, still, wrong, above, ambiguous } = *tally;
+    let mut say = |text: String| terminal::paragraph(out, 0, &text);
     if saturated == 0 {
         let so = if still < all { ": they are not functions of the probability alone" } else { "" };
-        writeln!(out, "None of {all} values is saturated{so}.")?;
+        say(format!("None of {all} values is saturated{so}."))?;
     } else {
-        writeln!(
-            out,
-            "{saturated} of {all} values are saturated: influence = {} and nothing more.",
-            bound(job.target)
-        )?;
+        let bound = bound(scoring.job.target);
+        say(format!("{saturated} of {all} values are saturated: influence = {bound} and nothing more."))?;
     }
-    if family.is_some() {
-        let mut reach: Vec<f64> = rows.iter().filter_map(|row| row.reach).collect();
-        reach.sort_by(f64::total_cmp);
-        writeln!(
-            out,
+    if !reach.is_empty() {
+        say(format!(
             "Quartiles of reach: {}. A setting after \"at\" is the most influential one, at Fisher length 1.",
-            quartiles(&reach).map(four_digits).join(", ")
-        )?;
+            quartiles(reach).map(four_digits).join(", ")
+        ))?;
     }
     if still > 0 {
-        writeln!(
-            out,
+        say(format!(
             "{still} have rank 0: no singular value of theirs passes the filter's cut, so the influence is 0."
-        )?;
+        ))?;
     }
-    let wrong = count(&|row| row.label != row.predicted);
-    if wrong > 0 && file.is_none() {
-        writeln!(out, "{wrong} are predicted otherwise than labelled (*).")?;
+    if wrong > 0 && scoring.out.is_table() {
+        say(format!("{wrong} are predicted otherwise than labelled (*)."))?;
     }
-    let above = count(&|row| !row.saturated && row.reach.is_some_and(|reach| reach > 1.0));
     if above > 0 {
-        writeln!(
-            out,
+        say(format!(
             "{above} exceed the bound of the exact measure: the authors' numerics (filter paper) allow that."
-        )?;
+        ))?;
     }
-    let ambiguous = count(&|row| row.ambiguous);
     if ambiguous > 0 {
-        writeln!(
-            out,
+        say(format!(
             "{ambiguous} are ambiguous (?): another tolerance, or f64, may give another rank and value."
-        )?;
+        ))?;
     }
-    if let Some((path, _)) = file {
+    if let Destination::File(path, _) | Destination::Pipe(Some(path), _) = &scoring.out {
         writeln!(out, "{all} rows in {}", path.display())?;
+    }
+    Ok(())
+}
+
+/// A run that is to go on and has nothing left to do.
+pub(crate) fn complete(job: &Job, out: &Destination) -> Result<()> {
+    if let (false, Destination::File(path, _)) = (job.quiet, out) {
+        writeln!(terminal::output(), "{} is complete", path.display())?;
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{four_digits, quartiles};
+    use super::{four_digits, power, quartiles};
 
     #[test]
     fn quartiles_lie_between_neighbours() {
@@ -222,6 +248,12 @@ mod tests {
         assert_eq!(quartiles(&[3.0]), [3.0; 3]);
         assert_eq!(quartiles(&[1.0, f64::INFINITY, f64::INFINITY]), [f64::INFINITY; 3]);
         assert!(quartiles(&[]).iter().all(|x| x.is_nan()));
+    }
+
+    #[test]
+    fn powers_that_nobody_reads_are_cut_with_a_sign() {
+        let shown = [738.65, -400.04, 99_998.96, 3.06e37, -1e10].map(power);
+        assert_eq!(shown, ["1e738.6", "1e-400.0", "1e99999.0", ">1e99999", "<1e-99999"]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
-//! CIFAR-10, binary version: batches of records of 3 073 bytes, a label and the planes of a 3 x 32 x 32 image.
+//! CIFAR-10, binary version: batches of records of 3 073 bytes, a label and the planes of a 3 x 32
+//! x 32 image.
 
+use crate::dataset::Sizes;
 use crate::error::{Error, counted, grouped};
 use crate::locate::{Wanted, locate};
 use crate::source::Source;
@@ -13,6 +15,8 @@ const SHAPE: [usize; 3] = [3, 32, 32];
 pub(crate) const RECORD: usize = 1 + PIXELS;
 const PIXELS: usize = SHAPE[0] * SHAPE[1] * SHAPE[2];
 const CLASSES: u8 = 10;
+/// The images of each official batch.
+const BATCH: u64 = 10_000;
 /// The file of class names, one a line.
 const NAMES: &str = "batches.meta.txt";
 /// Far more than ten names need.
@@ -34,17 +38,24 @@ pub(crate) fn files(split: Split) -> Vec<Wanted> {
     }
 }
 
-/// Reads `split` from the official files in `folder`: all its batches, and the class names where they are there.
-pub(crate) fn open(folder: &Path, split: Split) -> Result<Dataset, Error> {
+/// Reads `split` from the official files in `folder`: all its batches, and the class names where
+/// they are there.
+pub(crate) fn open(folder: &Path, split: Split, sizes: Sizes) -> Result<Dataset, Error> {
     let paths = locate(Kind::Cifar10, split, folder)?;
     let class_names = class_names(&folder.join(NAMES))?;
     let batches = paths.iter().map(|path| Source::open(path)).collect::<Result<Vec<_>, _>>()?;
-    from_batches(format!("CIFAR-10 {split}"), batches, class_names)
+    from_batches(format!("CIFAR-10 {split}"), batches, class_names, sizes)
 }
 
-/// A data set out of its batches, in their order. All lengths are checked before anything is set aside, and are what is.
-fn from_batches(name: String, batches: Vec<Source<'_>>, class_names: Vec<String>) -> Result<Dataset, Error> {
-    let counts = batches.iter().map(count).collect::<Result<Vec<_>, _>>()?;
+/// A data set out of its batches, in their order. All lengths are checked before anything is set
+/// aside, and are what is.
+fn from_batches(
+    name: String,
+    batches: Vec<Source<'_>>,
+    class_names: Vec<String>,
+    sizes: Sizes,
+) -> Result<Dataset, Error> {
+    let counts = batches.iter().map(|batch| count(batch, sizes)).collect::<Result<Vec<_>, _>>()?;
     let total: u64 = counts.iter().sum();
     let Some(first) = batches.first() else {
         return Err(Error::Parts { name, why: "no batches".to_owned() });
@@ -57,7 +68,7 @@ fn from_batches(name: String, batches: Vec<Source<'_>>, class_names: Vec<String>
 }
 
 /// The number of images in a batch, from its length.
-fn count(batch: &Source<'_>) -> Result<u64, Error> {
+fn count(batch: &Source<'_>, sizes: Sizes) -> Result<u64, Error> {
     if let Some(what) = batch.foreign() {
         return Err(batch.corrupt(0, format!("not a CIFAR-10 batch; it is {what}")));
     }
@@ -68,8 +79,17 @@ fn count(batch: &Source<'_>) -> Result<u64, Error> {
     if length == 0 {
         return Err(batch.corrupt(0, "the file is empty: no images"));
     }
-    if over == 0 {
+    if over == 0 && (sizes == Sizes::Any || images == BATCH) {
         return Ok(images);
+    }
+    if over == 0 {
+        let why = format!(
+            "{} where a batch of CIFAR-10 has {}: the images behind it would be numbered wrongly; download it \
+             again, or say that the files are your own (--own, Dataset::open_own)",
+            counted(images, "image", "images"),
+            grouped(BATCH)
+        );
+        return Err(batch.corrupt(length.min(BATCH * RECORD as u64), why));
     }
     let found = counted(images, "image", "images");
     let hint = if length.is_multiple_of(RECORD as u64 + 1) {
@@ -167,8 +187,8 @@ mod tests {
         static BATCH: [u8; 2 * RECORD] = [3; 2 * RECORD];
         let batches =
             vec![source("a", &BATCH, 2 * RECORD as u64)?, source("b", &BATCH[..RECORD], RECORD as u64)?];
-        let set =
-            from_batches("three".to_owned(), batches, Kind::Cifar10.class_names().map(str::to_owned).into())?;
+        let names = Kind::Cifar10.class_names().map(str::to_owned).into();
+        let set = from_batches("three".to_owned(), batches, names, Sizes::Any)?;
         assert_eq!((set.labels(), set.image(2)), (&[3; 3][..], &[3; PIXELS][..]));
         Ok(())
     }
@@ -176,7 +196,8 @@ mod tests {
     #[test]
     fn a_batch_that_shrinks_while_it_is_read_is_told() -> Result<(), Error> {
         static BATCH: [u8; RECORD + 9] = [3; RECORD + 9];
-        let found = from_batches("two".to_owned(), vec![source("a", &BATCH, 2 * RECORD as u64)?], vec![]);
+        let batches = vec![source("a", &BATCH, 2 * RECORD as u64)?];
+        let found = from_batches("two".to_owned(), batches, vec![], Sizes::Any);
         let message = found.map_err(|error| error.to_string());
         assert_eq!(message, Err("a: cut short while it was read: 1 of 2 images (offset 3082)".to_owned()));
         Ok(())

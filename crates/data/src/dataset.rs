@@ -7,6 +7,15 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 
+/// Which sizes the files of a data set may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sizes {
+    /// Those that their makers published.
+    Official,
+    /// Any that the format allows.
+    Any,
+}
+
 /// `N` labelled images of shape `[C, H, W]`, one byte a value; `N` is at least 1 and every label has a class.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Dataset {
@@ -27,13 +36,30 @@ impl Dataset {
     /// `data_batch_1.bin` to `data_batch_5.bin`, or `test_batch.bin`, and `batches.meta.txt` for the class names if it is there.
     /// All images of the split are read into memory (MNIST 47 MB and 8 MB, CIFAR-10 154 MB and 31 MB).
     ///
+    /// The files must have the sizes of the official ones: images of 28 x 28 in MNIST's, batches of 10 000 images in
+    /// CIFAR-10's, which say nowhere how many they should hold. A batch that was cut where an image ends would give
+    /// every later image of the split another image's number.
+    ///
     /// # Errors
     /// [`Error::Missing`] if files are not there, with what is there instead; [`Error::Corrupt`] with file and byte if one is not
     /// whole and right; [`Error::Io`] and [`Error::OutOfMemory`] if the system refuses.
     pub fn open(kind: Kind, folder: &Path, split: Split) -> Result<Self, Error> {
+        Self::open_as(kind, folder, split, Sizes::Official)
+    }
+
+    /// Reads one split from files of your own that have the official names and format: images of any height and
+    /// width in MNIST's, batches of any number of images in CIFAR-10's. Images are numbered as they lie there.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_own(kind: Kind, folder: &Path, split: Split) -> Result<Self, Error> {
+        Self::open_as(kind, folder, split, Sizes::Any)
+    }
+
+    fn open_as(kind: Kind, folder: &Path, split: Split, sizes: Sizes) -> Result<Self, Error> {
         match kind {
-            Kind::Mnist => mnist::open(folder, split),
-            Kind::Cifar10 => cifar::open(folder, split),
+            Kind::Mnist => mnist::open(folder, split, sizes),
+            Kind::Cifar10 => cifar::open(folder, split, sizes),
         }
     }
 

@@ -8,8 +8,8 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
-    /// Handwritten digits: IDX files, `[1, 28, 28]`, 10 classes. Sets of the same file names and classes (Fashion-MNIST, KMNIST) read
-    /// as well, at any height and width; the class names are then still the digits.
+    /// Handwritten digits: IDX files, `[1, 28, 28]`, 10 classes. Sets of the same file names, sizes
+    /// and classes (Fashion-MNIST, KMNIST) read as well; the class names are then still the digits.
     Mnist,
     /// Small colour photographs: CIFAR-10's binary version, `[3, 32, 32]`, 10 classes.
     Cifar10,

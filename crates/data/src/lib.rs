@@ -43,6 +43,7 @@ mod trickle;
 pub use dataset::Dataset;
 pub use error::Error;
 pub use kind::{Kind, Split};
+pub use locate::files;
 pub use pixel::Pixel;
 pub use selection::Selection;
 pub use source::MAX_DECOMPRESSED;

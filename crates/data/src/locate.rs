@@ -2,7 +2,7 @@
 
 use crate::error::{counted, grouped};
 use crate::{Error, Kind, Split, cifar, mnist};
-use std::convert::Infallible;
+use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -27,21 +27,23 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// The first of its paths in `folder` that `is_there`.
-    fn find<E>(
-        &self,
-        folder: &Path,
-        mut is_there: impl FnMut(&Path) -> Result<bool, E>,
-    ) -> Result<Option<PathBuf>, E> {
+    /// The first of its paths in `folder` that is a file: any name before any folder of such a
+    /// name, for some archives (Kaggle's) hold both, the file once more inside the folder. A folder
+    /// without the file is what comes back where nothing else does: the reader refuses it by name.
+    fn find(&self, folder: &Path) -> Result<Option<PathBuf>, Error> {
         let ends: &[&str] = if self.gzip { &["", ".gz"] } else { &[""] };
-        for path in
-            self.names.iter().flat_map(|name| ends.iter().map(move |end| folder.join(format!("{name}{end}"))))
-        {
-            if is_there(&path)? {
-                return Ok(Some(path));
+        let names = self.names.iter().flat_map(|name| ends.iter().map(move |end| format!("{name}{end}")));
+        let names: Vec<String> = names.collect();
+        let inside = names.iter().map(|name| folder.join(name).join(name));
+        let mut else_there = None;
+        for path in names.iter().map(|name| folder.join(name)).chain(inside) {
+            match exists(&path)? {
+                Some(file) if file.is_dir() => else_there = else_there.or(Some(path)),
+                Some(_) => return Ok(Some(path)),
+                None => {}
             }
         }
-        Ok(None)
+        Ok(else_there)
     }
 
     /// Its names, in words.
@@ -60,15 +62,21 @@ fn wanted(kind: Kind, split: Split) -> Vec<Wanted> {
     }
 }
 
-/// The path of every file of the split in `folder`, in the order that its reader wants.
+/// The path of every file of the split in `folder`, in the order that
+/// [`Dataset::open`](crate::Dataset::open) reads them: what a program must not write over.
 ///
-/// # Errors
-/// [`Error::Missing`] names all that are not there at once.
+/// # Errors [`Error::Missing`] names all that are not there at once; [`Error::Io`] if the system
+/// refuses to look.
+pub fn files(kind: Kind, folder: &Path, split: Split) -> Result<Vec<PathBuf>, Error> {
+    locate(kind, split, folder)
+}
+
+/// As [`files`].
 pub(crate) fn locate(kind: Kind, split: Split, folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let wanted = wanted(kind, split);
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for file in &wanted {
-        match file.find(folder, exists)? {
+        match file.find(folder)? {
             Some(path) => found.push(path),
             None => missing.push(file),
         }
@@ -85,19 +93,19 @@ pub(crate) fn locate(kind: Kind, split: Split, folder: &Path) -> Result<Vec<Path
     })
 }
 
-/// Whether there is anything at `path`; a folder there is for the reader to refuse by name.
-fn exists(path: &Path) -> Result<bool, Error> {
+/// What is at `path`, if anything is.
+fn exists(path: &Path) -> Result<Option<Metadata>, Error> {
     match std::fs::metadata(path) {
-        Ok(_) => Ok(true),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(source) => Err(Error::Io { file: path.to_path_buf(), source }),
     }
 }
 
 /// Whether all files of the split are in `folder`.
 fn holds(kind: Kind, split: Split, folder: &Path) -> bool {
-    let is_file = |path: &Path| Ok::<_, Infallible>(path.is_file());
-    wanted(kind, split).iter().all(|file| matches!(file.find(folder, is_file), Ok(Some(_))))
+    let found = |file: &Wanted| file.find(folder).ok().flatten().is_some_and(|path| path.is_file());
+    wanted(kind, split).iter().all(found)
 }
 
 /// What was found in place of the files, and what to do about it.
@@ -118,7 +126,8 @@ fn remedy(kind: Kind, split: Split, folder: &Path, found: &[PathBuf]) -> String 
     other_contents(kind, split, folder).unwrap_or_else(|| download(kind))
 }
 
-/// The files of the split that are there: with a number of images, where the length of a file tells it.
+/// The files of the split that are there: with a number of images, where the length of a file tells
+/// it.
 fn inventory(kind: Kind, found: &[PathBuf]) -> String {
     let names: Vec<_> =
         found.iter().filter_map(|path| path.file_name()).map(|name| name.display().to_string()).collect();
@@ -133,7 +142,8 @@ fn inventory(kind: Kind, found: &[PathBuf]) -> String {
     }
 }
 
-/// Says so where `folder` holds the other split, the other data set, or this one in a form that is not read.
+/// Says so where `folder` holds the other split, the other data set, or this one in a form that is
+/// not read.
 fn other_contents(kind: Kind, split: Split, folder: &Path) -> Option<String> {
     let other = Split::ALL.into_iter().find(|&other| other != split && holds(kind, other, folder));
     if let Some(other) = other {

@@ -1,5 +1,6 @@
 //! MNIST, and any other images and labels in a pair of IDX files.
 
+use crate::dataset::Sizes;
 use crate::error::{Error, counted};
 use crate::idx;
 use crate::locate::{Wanted, locate};
@@ -20,8 +21,11 @@ pub(crate) fn files(split: Split) -> Vec<Wanted> {
     vec![file("images", "idx3"), file("labels", "idx1")]
 }
 
-/// Reads `split` from the official files in `folder`.
-pub(crate) fn open(folder: &Path, split: Split) -> Result<Dataset, Error> {
+/// Height and width of the official images.
+const SIZE: [usize; 2] = [28, 28];
+
+/// Reads `split` from the files in `folder`.
+pub(crate) fn open(folder: &Path, split: Split, sizes: Sizes) -> Result<Dataset, Error> {
     let paths = locate(Kind::Mnist, split, folder)?;
     let name = format!("MNIST {split}");
     let [images, labels] = paths.as_slice() else {
@@ -31,7 +35,16 @@ pub(crate) fn open(folder: &Path, split: Split) -> Result<Dataset, Error> {
         });
     };
     let class_names = Kind::Mnist.class_names().map(str::to_owned).into();
-    from_idx(name, Source::open(images)?, Source::open(labels)?, class_names)
+    let set = from_idx(name, Source::open(images)?, Source::open(labels)?, class_names)?;
+    let [_, height, width] = set.shape();
+    if sizes == Sizes::Official && [height, width] != SIZE {
+        let why = format!(
+            "images of {height} x {width} pixels where MNIST has 28 x 28: a network for those would answer on \
+             others without a word; files of your own have to be called so (--own, Dataset::open_own)"
+        );
+        return Err(Error::Corrupt { file: images.clone(), offset: 8, why });
+    }
+    Ok(set)
 }
 
 /// A data set out of a file of images and one of their labels.

@@ -1,4 +1,5 @@
-//! What is set aside is bounded by what is really there: at most twice the contents, whatever a header promises.
+//! What is set aside is bounded by what is really there: at most twice the contents, whatever a
+//! header promises.
 //!
 //! One test in a binary of its own, since the allocator counts for the whole process.
 
@@ -110,7 +111,7 @@ fn batches() -> Outcome {
     let batch = batch(100);
     let names = [1, 2, 3, 4, 5].map(|n| format!("data_batch_{n}.bin"));
     let folder = folder(&names.each_ref().map(|name| (name.as_str(), batch.as_slice())))?;
-    let open = || Dataset::open(Kind::Cifar10, folder.path(), Split::Train);
+    let open = || Dataset::open_own(Kind::Cifar10, folder.path(), Split::Train);
     assert_eq!(within("batches", 500 * RECORD + 2 * PLAIN, open)?.len(), 500);
     Ok(())
 }

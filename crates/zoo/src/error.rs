@@ -1,7 +1,7 @@
 //! What can go wrong, with the place and the remedy in the message.
 //!
-//! Names that come from a file are escaped and cut, so that no file can write control characters to a
-//! terminal.
+//! Names that come from a file are escaped and cut, so that no file can write control characters to
+//! a terminal.
 
 use std::io;
 
@@ -65,8 +65,8 @@ pub enum Error {
         why: String,
     },
 
-    /// A PyTorch file names a Python class or function that weights do not need, for instance because a whole
-    /// model was saved. Nothing of it was run.
+    /// A PyTorch file names a Python class or function that weights do not need, for instance
+    /// because a whole model was saved. Nothing of it was run.
     #[error(
         "{file}: at byte {offset}: it asks for Python's `{}`, which is more than weights (nothing of it was run); \
          in Python, save the weights alone: torch.save(model.state_dict(), \"weights.pt\")",
@@ -79,6 +79,27 @@ pub enum Error {
         offset: u64,
         /// The first such name, with its module.
         class: String,
+    },
+
+    /// A PyTorch file holds a TorchScript program.
+    #[error(
+        "{file}: a TorchScript program (torch.jit), not weights alone; in Python, save the weights of it: \
+         torch.save(torch.jit.load(\"model.pt\").state_dict(), \"weights.pt\")"
+    )]
+    TorchScript {
+        /// The file.
+        file: String,
+    },
+
+    /// The file is of a kind that holds no weights, or none that are read here.
+    #[error("{file}: this is {what}, not a file of weights that is read here; {remedy}")]
+    NotWeights {
+        /// The file.
+        file: String,
+        /// What it is, by its first bytes.
+        what: &'static str,
+        /// What to do.
+        remedy: &'static str,
     },
 
     /// A PyTorch file does not hold one dict of tensors.
@@ -104,7 +125,11 @@ pub enum Error {
     },
 
     /// A tensor has a type that holds no weights.
-    #[error("{file}: tensor `{}` has type {dtype}: weights are F16, BF16, F32 or F64", quoted(name))]
+    #[error(
+        "{file}: tensor `{}` has type {dtype}: weights are F16, BF16, F32 or F64; in Python, before saving: \
+         dequantize() for quantised, to_dense() for sparse tensors, float() for other numbers",
+        quoted(name)
+    )]
     NotFloat {
         /// The file.
         file: String,

@@ -57,7 +57,11 @@ impl fmt::Display for Mismatch {
             write!(f, "\n  shape: {} is {found:?}, must be {expected:?}", quoted(name))?;
         }
         for (name, dtype) in &self.not_float {
-            write!(f, "\n  type: {} is {dtype}, must be F16, BF16, F32 or F64", quoted(name))?;
+            write!(
+                f,
+                "\n  type: {} is {dtype}, must be F16, BF16, F32 or F64 (in Python: dequantize(), to_dense(), float())",
+                quoted(name)
+            )?;
         }
         for (name, keys) in &self.colliding {
             let keys: Vec<String> = keys.iter().map(|key| quoted(key)).collect();

@@ -10,7 +10,7 @@ fn a_split_is_its_batches_in_order() -> Outcome {
     let files: Vec<_> =
         names.iter().zip(&batches).map(|(name, batch)| (name.as_str(), batch.as_slice())).collect();
     let folder = folder(&files)?;
-    let set = Dataset::open(Kind::Cifar10, folder.path(), Split::Train)?;
+    let set = Dataset::open_own(Kind::Cifar10, folder.path(), Split::Train)?;
     assert_eq!((set.name(), set.len(), set.shape(), set.classes()), ("CIFAR-10 train", 15, [3, 32, 32], 10));
     assert_eq!(set.labels(), [0, 0, 1, 0, 1, 2, 0, 1, 2, 3, 0, 1, 2, 3, 4]);
     assert_eq!(set.image(14), pixels(3072));
@@ -72,7 +72,7 @@ fn files_of_another_sort_are_told() -> Outcome {
 fn class_names_are_read_where_they_are() -> Outcome {
     let read = |names: &[u8]| -> Result<_, std::io::Error> {
         let folder = folder(&[(BATCH, &batch(1)), ("batches.meta.txt", names)])?;
-        Ok(Dataset::open(Kind::Cifar10, folder.path(), Split::Test))
+        Ok(Dataset::open_own(Kind::Cifar10, folder.path(), Split::Test))
     };
     let set = read(b"a\nb\r\nc c\nd\n\ne\nf\ng\nh\ni\nj\n\n")??;
     assert_eq!(set.class_names(), ["a", "b", "c c", "d", "e", "f", "g", "h", "i", "j"]);
@@ -82,5 +82,29 @@ fn class_names_are_read_where_they_are() -> Outcome {
     assert_corrupt(read(b"a\n\xff\n")?, name, Some(2), &["UTF-8"]);
     assert_corrupt(read(b"a\nb\x1b[0m\nc\nd\ne\nf\ng\nh\ni\nj\n")?, name, Some(3), &["control character"]);
     assert_corrupt(read(&[b'a'; 5000])?, name, Some(4096), &["too long"]);
+    Ok(())
+}
+
+/// A batch cut where an image ends is as sound as a whole one, but for its length.
+#[test]
+fn batches_of_another_length_than_the_official_have_to_be_called_ones_own() -> Outcome {
+    let whole = vec![0; 10_000 * RECORD];
+    let opened = |last: &[u8]| -> Result<_, std::io::Error> {
+        let names: Vec<String> = (1..=5).map(|n| format!("data_batch_{n}.bin")).collect();
+        let contents = [&whole[..], last, &whole, &whole, &whole];
+        let files: Vec<_> = names.iter().map(String::as_str).zip(contents).collect();
+        let folder = folder(&files)?;
+        Ok([Dataset::open, Dataset::open_own].map(|open| open(Kind::Cifar10, folder.path(), Split::Train)))
+    };
+    let long = [&whole[..], &whole[..RECORD]].concat();
+    for (images, last) in [(100_usize, &whole[..100 * RECORD]), (10_001, &long)] {
+        let [official, own] = opened(last)?;
+        let offset = (images.min(10_000) * RECORD) as u64;
+        let words = ["where a batch of CIFAR-10 has 10 000", "numbered wrongly", "open_own"];
+        assert_corrupt(official, "data_batch_2.bin", Some(offset), &words);
+        assert_eq!(own?.len(), 40_000 + images);
+    }
+    let [official, own] = opened(&whole)?;
+    assert_eq!((official?.len(), own?.len()), (50_000, 50_000));
     Ok(())
 }

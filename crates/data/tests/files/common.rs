@@ -66,7 +66,8 @@ pub(crate) fn folder(files: &[(&str, &[u8])]) -> io::Result<TempDir> {
 }
 
 thread_local! {
-    /// A folder for thousands of cases in turn: making and removing one for each takes a hundred times as long.
+    /// A folder for thousands of cases in turn: making and removing one for each takes a hundred
+    /// times as long.
     static WORKPLACE: io::Result<TempDir> = TempDir::new();
 }
 
@@ -91,15 +92,16 @@ pub(crate) fn mnist(images: &[u8], labels: &[u8]) -> io::Result<Result<Dataset, 
 
 /// The MNIST test split of a folder.
 pub(crate) fn open_mnist(folder: &Path) -> Result<Dataset, Error> {
-    Dataset::open(Kind::Mnist, folder, Split::Test)
+    Dataset::open_own(Kind::Mnist, folder, Split::Test)
 }
 
 /// The CIFAR-10 test split made of this batch.
 pub(crate) fn cifar(batch: &[u8]) -> io::Result<Result<Dataset, Error>> {
-    in_workplace(&[(BATCH, batch)], |folder| Dataset::open(Kind::Cifar10, folder, Split::Test))
+    in_workplace(&[(BATCH, batch)], |folder| Dataset::open_own(Kind::Cifar10, folder, Split::Test))
 }
 
-/// Demands [`Error::Corrupt`] of the file `name` at `offset` (anywhere, if none), with every one of `words` in the message.
+/// Demands [`Error::Corrupt`] of the file `name` at `offset` (anywhere, if none), with every one of
+/// `words` in the message.
 #[track_caller]
 pub(crate) fn assert_corrupt(found: Result<Dataset, Error>, name: &str, offset: Option<u64>, words: &[&str]) {
     let error = match found {

@@ -1,7 +1,7 @@
 //! Faults of IDX files, each named by file and byte.
 
 use crate::common::*;
-use influence_data::{Dataset, Error};
+use influence_data::{Dataset, Error, Kind, Split};
 
 #[test]
 fn whole_files_are_read() -> Outcome {
@@ -244,6 +244,45 @@ fn own_files_bring_their_own_classes() -> Outcome {
     assert_corrupt(Dataset::from_idx_files(&letters, &which, names(12)), "which", Some(10), &["0 to 11"]);
     let nameless = Dataset::from_idx_files(&letters, &which, vec![]);
     assert!(nameless.is_err_and(|error| error.to_string().contains("no class names")));
+    Ok(())
+}
+
+#[test]
+fn images_of_another_size_than_the_official_have_to_be_called_ones_own() -> Outcome {
+    for (side, fits) in [(28, true), (32, false), (27, false)] {
+        let images = idx(&[2, 28, side], &pixels(2 * 28 * side as usize));
+        let folder = folder(&[(IMAGES, &images), (LABELS, &labels(2))])?;
+        let official = Dataset::open(Kind::Mnist, folder.path(), Split::Test);
+        assert_eq!(open_mnist(folder.path())?.shape(), [1, 28, side as usize]);
+        if fits {
+            assert_eq!(official?.len(), 2);
+        } else {
+            let words = [&format!("images of 28 x {side} pixels"), "where MNIST has 28 x 28", "open_own"];
+            assert_corrupt(official, IMAGES, Some(8), &words);
+        }
+    }
+    Ok(())
+}
+
+/// Kaggle's archive: a folder of the file's name that holds the file, and the file with a dot
+/// beside it, or not.
+#[test]
+fn a_folder_of_the_same_name_stands_in_nobody_s_way() -> Outcome {
+    let plain = mnist(&images(5), &labels(5))??;
+    let nested =
+        ["t10k-images-idx3-ubyte/t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte/t10k-labels-idx1-ubyte"];
+    let beside = ["t10k-images.idx3-ubyte", "t10k-labels.idx1-ubyte"];
+    let contents = [images(5), labels(5)];
+    let file = |name, at: usize| (name, contents[at].as_slice());
+    let both = [(0, nested), (1, beside)].map(|(_, names)| [file(names[0], 0), file(names[1], 1)]).concat();
+    let hollow = [("t10k-images-idx3-ubyte/notes", &b"x"[..]), file(beside[0], 0), file(beside[1], 1)];
+    for files in [&both[..], &both[..2], &hollow] {
+        let folder = folder(files)?;
+        assert_eq!(open_mnist(folder.path())?, plain, "{files:?}");
+    }
+    let folder = folder(&both)?;
+    let found = influence_data::files(Kind::Mnist, folder.path(), Split::Test)?;
+    assert_eq!(found, beside.map(|name| folder.path().join(name)), "files before folders");
     Ok(())
 }
 

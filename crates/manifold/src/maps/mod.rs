@@ -47,8 +47,10 @@ pub struct Map {
     pub half_width: usize,
     /// `[C, H, W]`, C = 1 where the channels are joint.
     pub shape: [usize; 3],
-    /// FI of the window around each pixel, row-major.
+    /// FI of the window around each pixel, row-major: infinite above the range of `f64`, and 0 below it.
     pub values: Vec<f64>,
+    /// log10 FI of each, also where `values` cannot tell it; -infinity where FI is exactly 0.
+    pub log10: Vec<f64>,
     /// FI / bound of each.
     pub reach: Vec<f64>,
     /// How many directions each reaches.
@@ -351,6 +353,7 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
             half_width: s,
             shape: windows.map,
             values: Vec::with_capacity(found.len()),
+            log10: Vec::with_capacity(found.len()),
             reach: Vec::with_capacity(found.len()),
             ranks: Vec::with_capacity(found.len()),
             outside: Vec::with_capacity(found.len()),
@@ -359,16 +362,22 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         };
         let mut indices = Vec::new();
         for (at, found) in found.into_iter().enumerate() {
-            if let Some((value, rank)) = found {
+            let window = match found {
+                Some((value, rank)) if value > 0.0 => Window {
+                    value,
+                    log10: value.log10(),
+                    reach: value / bound,
+                    rank,
+                    ..Window::NONE
+                },
                 // No -0.0, which sums of no terms give.
-                let value = if value > 0.0 { value } else { 0.0 };
-                map.push(value, if value > 0.0 { value / bound } else { 0.0 }, rank, 0.0, false);
-            } else {
-                windows.indices(at, &mut indices);
-                let Influence { value, reach, rank, outside, ambiguous, .. } =
-                    self.of_columns(&indices, objective, filter)?;
-                map.push(value, reach, rank, outside, ambiguous);
-            }
+                Some((_, rank)) => Window { rank, ..Window::NONE },
+                None => {
+                    windows.indices(at, &mut indices);
+                    Window::of(&self.of_columns(&indices, objective, filter)?)
+                }
+            };
+            map.push(window);
         }
         Ok(map)
     }
@@ -380,10 +389,39 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
     }
 }
 
+/// What a map holds of one window.
+struct Window {
+    value: f64,
+    log10: f64,
+    reach: f64,
+    rank: usize,
+    outside: f64,
+    ambiguous: bool,
+}
+
+impl Window {
+    /// Of a window without influence.
+    const NONE: Self = Self {
+        value: 0.0,
+        log10: f64::NEG_INFINITY,
+        reach: 0.0,
+        rank: 0,
+        outside: 0.0,
+        ambiguous: false,
+    };
+
+    fn of(found: &Influence) -> Self {
+        let Influence { value, log10, reach, rank, outside, ambiguous, .. } = *found;
+        Self { value, log10: log10.unwrap_or(f64::NEG_INFINITY), reach, rank, outside, ambiguous }
+    }
+}
+
 impl Map {
     /// The next window.
-    fn push(&mut self, value: f64, reach: f64, rank: usize, outside: f64, ambiguous: bool) {
+    fn push(&mut self, window: Window) {
+        let Window { value, log10, reach, rank, outside, ambiguous } = window;
         self.values.push(value);
+        self.log10.push(log10);
         self.reach.push(reach);
         self.ranks.push(rank);
         self.outside.push(outside);

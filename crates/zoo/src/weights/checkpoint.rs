@@ -6,16 +6,15 @@ use std::ops::Range;
 use super::describe::{Description, describe};
 use super::input::{Input, Source};
 use super::layout::Layout;
-use super::{Dtype, Precision, header, torch};
+use super::{Dtype, Precision, foreign, header, torch};
 use crate::Error;
 use crate::nearest::nearest;
 
-/// The most tensors a file may have: more than any network's, few enough to keep the book in little memory.
+/// The most tensors a file may have: more than any network's, few enough to keep the book in little
+/// memory.
 pub(super) const MOST_TENSORS: usize = 1 << 16;
 /// The most axes of a tensor.
 pub(super) const MOST_AXES: usize = 16;
-/// As many bytes at the start of a file tell its format.
-const START: u64 = 4;
 
 /// What a file says of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +25,8 @@ pub struct TensorInfo {
     pub dtype: Dtype,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Its bytes, counted from the start of the file; where it is a view, from its first element to its last.
+    /// Its bytes, counted from the start of the file; where it is a view, from its first element to
+    /// its last.
     pub(super) bytes: Range<u64>,
     /// How its elements lie there.
     pub(super) layout: Layout,
@@ -62,21 +62,25 @@ impl std::fmt::Debug for Checkpoint<'_> {
 }
 
 impl<'a> Checkpoint<'a> {
-    /// Opens a file and checks its book; no tensor is read. What the file is (safetensors, or what PyTorch's
-    /// `torch.save` writes of a `state_dict`) is told by its first bytes, whatever its name.
+    /// Opens a file and checks its book; no tensor is read. What the file is (safetensors, or what
+    /// PyTorch's `torch.save` writes of a `state_dict`) is told by its first bytes, whatever its
+    /// name.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where the system refuses, [`Error::Corrupt`] where the file is not what its format asks
-    /// for; of PyTorch's files [`Error::Foreign`] where more than weights is in them and [`Error::StateDict`]
-    /// where there is not one dict of tensors.
+    /// [`Error::Io`] where the system refuses, [`Error::Corrupt`] where the file is not what its
+    /// format asks for, [`Error::NotWeights`] where it is of another known kind; of PyTorch's files
+    /// [`Error::Foreign`] and [`Error::TorchScript`] where more than weights is in them and
+    /// [`Error::StateDict`] where there is not one dict of tensors.
     pub fn open(source: impl Into<Source<'a>>) -> Result<Self, Error> {
         let mut input = Input::open(source.into(), "safetensors")?;
         let mut start = Vec::new();
-        input.fetch(0..input.length.min(START), &mut start)?;
+        input.fetch(0..input.length.min(foreign::START), &mut start)?;
         let (tensors, metadata) = if torch::is_torch(&start) {
             input.format = "PyTorch";
             (torch::open(&mut input)?, BTreeMap::new())
+        } else if let Some((what, remedy)) = foreign::recognise(&start) {
+            return Err(Error::NotWeights { file: input.name, what, remedy });
         } else {
             header::open(&mut input)?
         };
@@ -107,9 +111,9 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchTensor`], [`Error::NotFloat`], [`Error::NonFinite`] for NaN, infinity and what the
-    /// precision cannot hold; [`Error::Corrupt`] or [`Error::Io`] where the file has changed since it was
-    /// opened.
+    /// [`Error::NoSuchTensor`], [`Error::NotFloat`], [`Error::NonFinite`] for NaN, infinity and
+    /// what the precision cannot hold; [`Error::Corrupt`] or [`Error::Io`] where the file has
+    /// changed since it was opened.
     pub fn read(&mut self, name: &str, precision: Precision) -> Result<Values, Error> {
         let Some(index) = self.tensors.iter().position(|tensor| tensor.name == name) else {
             let nearest = nearest(name, self.tensors.iter().map(|tensor| tensor.name.as_str()));

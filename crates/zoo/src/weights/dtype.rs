@@ -51,7 +51,7 @@ impl FromStr for Precision {
     }
 }
 
-/// An element type that a safetensors header may name.
+/// An element type that a safetensors header may name, or a kind of tensor that PyTorch alone has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Dtype {
     name: &'static str,
@@ -67,6 +67,15 @@ impl Dtype {
     pub const F32: Self = Self { name: "F32", bits: 32 };
     /// 64-bit floats.
     pub const F64: Self = Self { name: "F64", bits: 64 };
+
+    /// Pairs of F64; of PyTorch alone.
+    pub(super) const C128: Self = Self { name: "C128", bits: 128 };
+    /// PyTorch's quantised tensors; their bits are not read.
+    pub(super) const QUANTISED: Self = Self { name: "quantised", bits: 8 };
+    /// PyTorch's sparse tensors; their bits are not read.
+    pub(super) const SPARSE: Self = Self { name: "sparse", bits: 8 };
+    /// PyTorch's tensors without values.
+    pub(super) const META: Self = Self { name: "without values (on the device meta)", bits: 8 };
 
     /// Every type that the format knows (safetensors 0.8).
     const ALL: [Self; 22] = [
@@ -114,7 +123,8 @@ impl Dtype {
         [Self::F16, Self::BF16, Self::F32, Self::F64].contains(&self)
     }
 
-    /// Reads little-endian elements exactly; empty for a type that [`is_float`](Self::is_float) denies.
+    /// Reads little-endian elements exactly; empty for a type that [`is_float`](Self::is_float)
+    /// denies.
     pub(crate) fn decode(self, bytes: &[u8]) -> Box<dyn Iterator<Item = f64> + '_> {
         match self {
             Self::F16 => Box::new(chunks(bytes).map(|x| f64::from(f16::from_le_bytes(x)))),

@@ -1,5 +1,5 @@
-//! The header of a safetensors file: names, types, shapes and byte ranges, read strictly and checked against
-//! one another and against the length of the file.
+//! The header of a safetensors file: names, types, shapes and byte ranges, read strictly and
+//! checked against one another and against the length of the file.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -46,9 +46,9 @@ pub(super) fn open(input: &mut Input<'_>) -> Result<Header, Error> {
     let wrong = if header == 0 {
         "the header is empty".to_owned()
     } else if header > LONGEST_HEADER {
-        format!("a header of {header} bytes is announced: at most {LONGEST_HEADER}{}", guess(&bytes))
+        format!("a header of {header} bytes is announced: at most {LONGEST_HEADER}")
     } else if header > length - PREFIX {
-        format!("a header of {header} bytes is announced, the file has {length}{}", guess(&bytes))
+        format!("a header of {header} bytes is announced, the file has {length}")
     } else {
         String::new()
     };
@@ -60,21 +60,10 @@ pub(super) fn open(input: &mut Input<'_>) -> Result<Header, Error> {
     read(&bytes, data, length).or_else(|fault| input.at(PREFIX, fault))
 }
 
-/// What a file that is no safetensors file may be, from its first eight bytes.
-fn guess(start: &[u8]) -> &'static str {
-    match start {
-        [0x80, 2..=5, ..] => " (a Python pickle, but not one of torch.save)",
-        [0x1f, 0x8b, ..] => " (compressed by gzip: unpack it)",
-        [b'<', ..] => " (an HTML page, perhaps an error page instead of a download)",
-        b"version " => " (a Git LFS pointer: fetch the file itself)",
-        _ => "",
-    }
-}
-
 /// Reads the JSON of a header whose tensors begin at byte `data` of a file of `length` bytes.
 ///
-/// The byte ranges that come back count from the start of the file; offsets of faults from that of the
-/// header.
+/// The byte ranges that come back count from the start of the file; offsets of faults from that of
+/// the header.
 fn read(header: &[u8], data: u64, length: u64) -> Result<Header, Fault> {
     let mut cursor = Cursor::new(header);
     if header.first() != Some(&b'{') {
@@ -179,7 +168,8 @@ fn check_sizes(tensors: &[Raw]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Tensors must fill all `length` bytes behind the header, once each. `header` is the length of the header.
+/// Tensors must fill all `length` bytes behind the header, once each. `header` is the length of the
+/// header.
 fn check_layout(tensors: &[Raw], header: usize, length: u64) -> Result<(), Fault> {
     let last = tensors.iter().map(|raw| raw.info.bytes.end).max().unwrap_or(0);
     // Told at the end of the file: that is where a cut file lacks something.

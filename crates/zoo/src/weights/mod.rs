@@ -1,9 +1,11 @@
-//! Weights in and out of [safetensors](https://github.com/huggingface/safetensors) files, under PyTorch's
-//! names and in PyTorch's layouts, and in from PyTorch's own `.pt` and `.pth` files of a `state_dict`.
+//! Weights in and out of [safetensors](https://github.com/huggingface/safetensors) files, under
+//! PyTorch's names and in PyTorch's layouts, and in from PyTorch's own `.pt` and `.pth` files of a
+//! `state_dict`.
 //!
-//! Reading trusts nothing and runs nothing: the header is checked whole (names, types, shapes, offsets, the file's length)
-//! before any tensor is read, nothing is allocated on its word alone, and tensors are converted one at a
-//! time. All problems of a file are told at once, with the nearest key to each missing name.
+//! Reading trusts nothing and runs nothing: the header is checked whole (names, types, shapes,
+//! offsets, the file's length) before any tensor is read, nothing is allocated on its word alone,
+//! and tensors are converted one at a time. All problems of a file are told at once, with the
+//! nearest key to each missing name.
 //!
 //! All that depends on Burn's module API is in `module.rs`.
 
@@ -12,6 +14,7 @@ mod checkpoint;
 mod describe;
 mod dtype;
 mod fit;
+mod foreign;
 mod header;
 mod input;
 mod json;

@@ -185,14 +185,24 @@ fn holes_and_overlaps() {
 
 #[test]
 fn other_kinds_of_files_are_recognised() {
-    for (start, part) in [
-        (&b"PK\x03\x04 and more"[..], "zip archive"),
-        (b"\x80\x02\x8a\x0al\xfc\x9cF", "pickle"),
-        (b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "gzip"),
-        (b"<!DOCTYPE html>", "HTML"),
-        (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
-    ] {
+    for (start, part) in
+        [(&b"PK\x03\x04 and more"[..], "zip archive"), (b"\x80\x02\x8a\x0al\xfc\x9cF", "pickle")]
+    {
         assert!(corrupt(start).1.contains(part), "{}", corrupt(start).1);
+    }
+    for (start, what, remedy) in [
+        (&b"\x1f\x8b\x08\x00\x00\x00\x00\x00"[..], "gzip", "unpack it"),
+        (b"<!DOCTYPE html>", "HTML", "download the file again"),
+        (b"version https://git-lfs.github.com/spec/v1", "Git LFS", "git lfs pull"),
+        (b"\x08\x08\x12\x07pytorch\x1a\x062.10.0", "an ONNX model", "--network FILE.onnx"),
+        (b"\x89HDF\r\n\x1a\n\0\0\0", "an HDF5 file", "safetensors"),
+        (b"{\"metadata\": {\"total_size\": 1}, \"weight_map\": {}}", "index of weights", "join them"),
+        (b"\x80\x04}q\0.", "a Python pickle, but not one of torch.save", "torch.save(model.state_dict()"),
+    ] {
+        let error = Checkpoint::open(start).unwrap_err();
+        let message = error.to_string();
+        assert!(matches!(error, Error::NotWeights { .. }), "{message}");
+        assert!(message.contains(what) && message.contains(remedy), "{message}");
     }
 }
 

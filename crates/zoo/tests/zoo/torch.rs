@@ -1,4 +1,5 @@
-//! Files of `torch.save`: those that `tests/fixtures/make.py` made with PyTorch, and variants made on the spot.
+//! Files of `torch.save`: those that `tests/fixtures/make.py` made with PyTorch, and variants made
+//! on the spot.
 
 use std::path::PathBuf;
 
@@ -92,6 +93,43 @@ fn views_are_read_in_their_own_order() {
     }
     let error = checkpoint.read("count", Precision::F64).unwrap_err();
     assert!(error.to_string().contains("`count` has type I64"), "{error}");
+}
+
+/// Tensors that hold no plain numbers are in nobody's way until they are asked for.
+#[test]
+fn tensors_of_other_kinds_are_told_by_what_they_are() {
+    let path = fixture("odd.pt");
+    let mut checkpoint = Checkpoint::open(&path).unwrap();
+    assert_eq!(read(&mut checkpoint, "plain"), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+    for (name, kind) in [
+        ("float8", "F8_E4M3"),
+        ("float8_wide", "F8_E5M2"),
+        ("int8", "I8"),
+        ("quantised", "quantised"),
+        ("per_channel", "quantised"),
+        ("sparse", "sparse"),
+        ("rows", "sparse"),
+        ("meta", "without values"),
+        ("complex", "C128"),
+        ("typed", "U16"),
+    ] {
+        let info = checkpoint.tensors().iter().find(|tensor| tensor.name == name).unwrap();
+        assert_eq!(info.shape, [2, 3], "{name}");
+        let message = checkpoint.read(name, Precision::F32).unwrap_err().to_string();
+        assert!(message.contains(&format!("`{name}` has type {kind}")), "{message}");
+        assert!(message.contains("dequantize()") && message.contains("to_dense()"), "{message}");
+    }
+    let (device, beside) = (Device::flex(), fixture("cnn-beside.pt"));
+    let (_, report) = weights::load(tiny(&device), &beside, Precision::F32, &device).unwrap();
+    assert_eq!(report.tensors, 20, "with a float8 beside it");
+}
+
+#[test]
+fn a_torchscript_program_is_refused_with_its_own_remedy() {
+    let error = Checkpoint::open(&fixture("script.pt")).unwrap_err();
+    let message = error.to_string();
+    assert!(matches!(error, Error::TorchScript { .. }), "{message}");
+    assert!(message.contains("torch.jit.load(\"model.pt\").state_dict()"), "{message}");
 }
 
 #[test]

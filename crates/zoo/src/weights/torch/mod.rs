@@ -1,9 +1,10 @@
 //! Reading what PyTorch's `torch.save` writes of a `state_dict`, without running anything of it.
 //!
-//! Since PyTorch 1.6 such a file is a zip archive (`zip.rs`): `NAME/data.pkl`, a pickle that names tensors by
-//! storage, offset, shape and strides; the storages as `NAME/data/KEY`; and `NAME/byteorder`. Before, it was a
-//! row of pickles with the storages behind them (`legacy.rs`). The pickle is read by a machine that knows no
-//! functions (`pickle.rs`), and one dict of tensors is looked for in what it holds (`state.rs`).
+//! Since PyTorch 1.6 such a file is a zip archive (`zip.rs`): `NAME/data.pkl`, a pickle that names
+//! tensors by storage, offset, shape and strides; the storages as `NAME/data/KEY`; and
+//! `NAME/byteorder`. Before, it was a row of pickles with the storages behind them (`legacy.rs`).
+//! The pickle is read by a machine that knows no functions (`pickle.rs`), and one dict of tensors
+//! is looked for in what it holds (`state.rs`).
 
 mod legacy;
 mod pickle;
@@ -19,17 +20,18 @@ use super::input::Input;
 use crate::Error;
 use crate::error::quoted;
 use pickle::{Pickle, Stop};
-use value::Storage;
+use value::{Body, Storage};
 use zip::Archive;
 
-/// The longest pickle that is read, in bytes: 200 for each of [`MOST_TENSORS`](super::checkpoint::MOST_TENSORS).
+/// The longest pickle that is read, in bytes: 200 for each of
+/// [`MOST_TENSORS`](super::checkpoint::MOST_TENSORS).
 const LONGEST_PICKLE: u64 = 200 << 16;
 /// The start of a zip archive.
 const ZIP: &[u8] = b"PK\x03\x04";
 
 /// Whether a file that starts so is one of PyTorch's.
 pub(super) fn is_torch(start: &[u8]) -> bool {
-    start.starts_with(ZIP) || start.len() >= ZIP.len() && legacy::START.starts_with(start)
+    start.starts_with(ZIP) || start.first_chunk::<4>().is_some_and(|start| legacy::START.starts_with(start))
 }
 
 /// Reads what the file says of its tensors.
@@ -75,8 +77,7 @@ fn folder(archive: &Archive, input: &Input<'_>) -> Result<String, Error> {
             .corrupt(0, "a zip archive without a pickle NAME/data.pkl, which torch.save would write");
     };
     if archive.names().any(|name| name.strip_prefix(folder) == Some("constants.pkl")) {
-        let why = "it holds a TorchScript program, not weights alone".to_owned();
-        return Err(Error::StateDict { file: input.name.clone(), why });
+        return Err(Error::TorchScript { file: input.name.clone() });
     }
     Ok(folder.to_owned())
 }
@@ -97,8 +98,8 @@ fn before_zip(input: &mut Input<'_>) -> Result<Vec<TensorInfo>, Error> {
     })
 }
 
-/// The tensors of the pickle's `state_dict`, with the bytes that `find` has for their storages. The pickle
-/// begins at byte `start` of the file.
+/// The tensors of the pickle's `state_dict`, with the bytes that `find` has for their storages. The
+/// pickle begins at byte `start` of the file.
 fn placed(
     input: &mut Input<'_>,
     start: u64,
@@ -114,9 +115,15 @@ fn placed(
             return input
                 .corrupt(start + tensor.at as u64, format!("the key `{}` is there twice", quoted(name)));
         }
-        let Some(bytes) = find(input, &tensor.storage)? else {
-            let why = format!("the storage `{}` is not in the file", quoted(tensor.storage.key));
-            return input.corrupt(start + tensor.at as u64, why);
+        let bytes = match &tensor.body {
+            Body::Odd(_) => 0..0,
+            Body::Stored { storage, .. } => match find(input, storage)? {
+                Some(bytes) => bytes,
+                None => {
+                    let why = format!("the storage `{}` is not in the file", quoted(storage.key));
+                    return input.corrupt(start + tensor.at as u64, why);
+                }
+            },
         };
         placed.push(state::place(name, tensor, bytes, big_endian).or_else(|fault| input.at(start, fault))?);
     }

@@ -1,14 +1,16 @@
 //! A machine for the few words of Python's pickle language that files of weights are written in.
 //!
-//! A pickle is a program for a stack machine, and Python's own runs whatever functions the program names. This
-//! one knows no function: it makes [`Value`]s, recognises the four names that [`Global`] lists, and stops with
-//! the name of any other. It never recurses, it copies no text, and what it holds is bounded by [`MOST_STEPS`].
-//! Understood: what `torch.save` writes with pickle protocols 2 to 5.
+//! A pickle is a program for a stack machine, and Python's own runs whatever functions the program
+//! names. This one knows no function: it makes [`Value`]s, recognises the names that [`Global`]
+//! lists, and stops with the name of any other. It never recurses, it copies no text, and what it
+//! holds is bounded by [`MOST_STEPS`]. Understood: what `torch.save` writes with pickle protocols 2
+//! to 5.
+
+mod calls;
 
 use std::collections::HashMap;
 
-use super::value::{Global, Objects, Storage, Tensor, Value, add};
-use crate::weights::checkpoint::{MOST_AXES, MOST_TENSORS};
+use super::value::{Global, Objects, Value, add};
 use crate::weights::json::Fault;
 
 /// The most instructions of a pickle: each makes at most one value. A tensor takes about 25.
@@ -242,94 +244,8 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// A storage, which is kept outside of the pickle: ("storage", type, key, device, elements), and in old files
-    /// a sixth item for a storage that is part of another.
-    fn storage(&mut self) -> Result<(), Stop> {
-        let items = match self.pop()? {
-            Value::Tuple(tuple) => &self.objects.tuples[tuple][..],
-            _ => &[],
-        };
-        let storage = match *items {
-            [
-                Value::Text("storage"),
-                Value::Global(Global::Storage(dtype)),
-                Value::Text(key),
-                Value::Text(_),
-                Value::Integer(count),
-                ref part @ ..,
-            ] if count >= 0 && matches!(part, [] | [Value::None]) => {
-                Storage { key, dtype, count: count.unsigned_abs() }
-            }
-            _ => return self.fault("something outside of the pickle that is no plain storage"),
-        };
-        let storage = Value::Storage(add(&mut self.objects.storages, storage));
-        self.push(storage);
-        Ok(())
-    }
-
-    /// What Python would call a function for.
-    fn call(&mut self) -> Result<(), Stop> {
-        let (arguments, function) = (self.pop()?, self.pop()?);
-        let (Value::Global(global), Value::Tuple(arguments)) = (function, arguments) else {
-            return self.fault("a call of what is no function");
-        };
-        let arguments = &self.objects.tuples[arguments][..];
-        let value = match (global, arguments) {
-            (Global::OrderedDict, []) => {
-                self.new_dict();
-                return Ok(());
-            }
-            (
-                Global::RebuildTensor,
-                &[
-                    Value::Storage(storage),
-                    Value::Integer(offset),
-                    Value::Tuple(shape),
-                    Value::Tuple(strides),
-                    ..,
-                ],
-            ) if offset >= 0 => self.tensor(storage, offset.unsigned_abs(), shape, strides)?,
-            (Global::RebuildParameter, &[tensor @ Value::Tensor(_), ..]) => tensor,
-            _ => return self.fault("a call with other arguments than torch.save writes"),
-        };
-        self.push(value);
-        Ok(())
-    }
-
-    fn tensor(
-        &mut self,
-        storage: usize,
-        offset: u64,
-        shape: usize,
-        strides: usize,
-    ) -> Result<Value<'a>, Stop> {
-        let (shape, strides) = (self.sizes(shape)?, self.sizes(strides)?);
-        if shape.len() != strides.len() {
-            return self.fault("a tensor with more axes than strides, or fewer");
-        }
-        if self.objects.tensors.len() == MOST_TENSORS {
-            return self.fault(format!("more than {MOST_TENSORS} tensors"));
-        }
-        let storage = self.objects.storages[storage];
-        let tensor = Tensor { at: self.began, storage, offset, shape, strides };
-        Ok(Value::Tensor(add(&mut self.objects.tensors, tensor)))
-    }
-
-    fn sizes(&self, tuple: usize) -> Result<Vec<usize>, Stop> {
-        let items = &self.objects.tuples[tuple];
-        if items.len() > MOST_AXES {
-            return self.fault(format!("a tensor of {} axes: at most {MOST_AXES}", items.len()));
-        }
-        let size = |item: &Value<'_>| match *item {
-            Value::Integer(size) => usize::try_from(size).ok(),
-            _ => None,
-        };
-        let sizes: Option<Vec<usize>> = items.iter().map(size).collect();
-        sizes.map_or_else(|| self.fault("a shape or stride that is no size"), Ok)
-    }
-
-    /// Sets the attributes of an object. Dicts alone may have some (`state_dict` notes its versions there), and
-    /// they say nothing of the tensors.
+    /// Sets the attributes of an object. Dicts alone may have some (`state_dict` notes its versions
+    /// there), and they say nothing of the tensors.
     fn build(&mut self) -> Result<(), Stop> {
         self.pop()?;
         match self.stack.last() {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use super::pickle::Pickle;
-use super::value::{Tensor, Value};
+use super::value::{Body, Tensor, Value};
 use crate::error::quoted;
 use crate::weights::checkpoint::TensorInfo;
 use crate::weights::json::Fault;
@@ -13,8 +13,9 @@ use crate::weights::layout::Layout;
 /// How many keys a message names.
 const EXAMPLES: usize = 8;
 
-/// The names and tensors of the one dict of tensors: the pickle's own, or one that its dicts hold under a text
-/// (`{"epoch": 3, "model": {...}}`). The least deep one counts; two at that depth are refused.
+/// The names and tensors of the one dict of tensors: the pickle's own, or one that its dicts hold
+/// under a text (`{"epoch": 3, "model": {...}}`). The least deep one counts; two at that depth are
+/// refused.
 pub(super) fn state_dict<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<Vec<(&'a str, &'p Tensor<'a>)>, String> {
     let Value::Dict(root) = pickle.root else {
         return Err(format!("it holds {}, no dict of tensors", pickle.root.kind()));
@@ -72,14 +73,21 @@ fn listed(items: impl ExactSizeIterator<Item = String>) -> String {
     list
 }
 
-/// A tensor of a storage that lies in `bytes` of the file.
+/// A tensor whose storage, if it has one, lies in `bytes` of the file.
 pub(super) fn place(
     name: &str,
     tensor: &Tensor<'_>,
     bytes: Range<u64>,
     big_endian: bool,
 ) -> Result<TensorInfo, Fault> {
-    let Tensor { at, storage, offset, shape, strides } = tensor;
+    let Tensor { at, shape, body } = tensor;
+    let (storage, offset, strides) = match body {
+        Body::Stored { storage, offset, strides } => (storage, offset, strides),
+        &Body::Odd(dtype) => {
+            let (name, shape) = (name.to_owned(), shape.clone());
+            return Ok(TensorInfo { name, dtype, shape, bytes: 0..0, layout: Layout::default() });
+        }
+    };
     let fault = |why: String| Err(Fault { offset: *at, why: format!("tensor `{}` {why}", quoted(name)) });
     let size = storage.dtype.bits() / 8;
     let held = (bytes.end - bytes.start) / size;

@@ -1,5 +1,5 @@
-//! What a pickle of weights may hold, as plain data: values that refer to one another by index, so that nothing
-//! here is recursive, however deep or circular the pickle is.
+//! What a pickle of weights may hold, as plain data: values that refer to one another by index, so
+//! that nothing here is recursive, however deep or circular the pickle is.
 
 use crate::weights::Dtype;
 
@@ -39,14 +39,28 @@ impl Value<'_> {
     }
 }
 
-/// The names of Python that files of weights need. They are compared as text; nothing stands behind them.
+/// The names of Python that files of weights need. They are compared as text; nothing stands behind
+/// them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Global {
     OrderedDict,
     RebuildTensor,
+    /// A tensor whose storage does not say its type.
+    RebuildTyped,
     RebuildParameter,
+    RebuildQuantised,
+    RebuildSparse,
+    /// A tensor without values.
+    RebuildMeta,
+    Size,
+    Layout,
+    Device,
+    /// A scheme of quantisation.
+    Scheme,
     /// A type of storage, by its elements' type.
     Storage(Dtype),
+    /// A type of elements.
+    Type(Dtype),
 }
 
 impl Global {
@@ -54,10 +68,21 @@ impl Global {
         match (module, name) {
             ("collections", "OrderedDict") => Some(Self::OrderedDict),
             ("torch._utils", "_rebuild_tensor_v2") => Some(Self::RebuildTensor),
+            ("torch._utils", "_rebuild_tensor_v3") => Some(Self::RebuildTyped),
             ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
                 Some(Self::RebuildParameter)
             }
-            ("torch", _) => elements(name).map(Self::Storage),
+            ("torch._utils", "_rebuild_qtensor") => Some(Self::RebuildQuantised),
+            ("torch._utils", "_rebuild_sparse_tensor") => Some(Self::RebuildSparse),
+            ("torch._utils", "_rebuild_meta_tensor_no_storage") => Some(Self::RebuildMeta),
+            ("torch", "Size") => Some(Self::Size),
+            ("torch", "device") => Some(Self::Device),
+            ("torch.serialization", "_get_layout") => Some(Self::Layout),
+            ("torch.storage", "UntypedStorage") => Dtype::parse("U8").map(Self::Storage),
+            ("torch", "per_tensor_affine" | "per_channel_affine" | "per_channel_affine_float_qparams") => {
+                Some(Self::Scheme)
+            }
+            ("torch", _) => elements(name).map(Self::Storage).or_else(|| element(name).map(Self::Type)),
             _ => None,
         }
     }
@@ -77,6 +102,38 @@ fn elements(storage: &str) -> Option<Dtype> {
         "IntStorage" => "I32",
         "LongStorage" => "I64",
         "ComplexFloatStorage" => "C64",
+        "ComplexDoubleStorage" => return Some(Dtype::C128),
+        // Of quantised tensors, which are not read: the width of an element is all that counts.
+        "QInt8Storage" => "I8",
+        "QUInt8Storage" | "QUInt4x2Storage" | "QUInt2x4Storage" => "U8",
+        "QInt32Storage" => "I32",
+        _ => return None,
+    })
+}
+
+/// PyTorch's `torch.float32` and its like.
+fn element(name: &str) -> Option<Dtype> {
+    Dtype::parse(match name {
+        "float16" => "F16",
+        "bfloat16" => "BF16",
+        "float32" => "F32",
+        "float64" => "F64",
+        "bool" => "BOOL",
+        "uint8" => "U8",
+        "int8" => "I8",
+        "int16" => "I16",
+        "uint16" => "U16",
+        "int32" => "I32",
+        "uint32" => "U32",
+        "int64" => "I64",
+        "uint64" => "U64",
+        "complex64" => "C64",
+        "complex128" => return Some(Dtype::C128),
+        "float8_e4m3fn" => "F8_E4M3",
+        "float8_e4m3fnuz" => "F8_E4M3FNUZ",
+        "float8_e5m2" => "F8_E5M2",
+        "float8_e5m2fnuz" => "F8_E5M2FNUZ",
+        "float8_e8m0fnu" => "F8_E8M0",
         _ => return None,
     })
 }
@@ -90,15 +147,22 @@ pub(super) struct Storage<'a> {
     pub(super) count: u64,
 }
 
-/// A view of a storage. Offset and strides count elements.
+/// A tensor.
 #[derive(Debug, Clone)]
 pub(super) struct Tensor<'a> {
     /// Where the pickle makes it.
     pub(super) at: usize,
-    pub(super) storage: Storage<'a>,
-    pub(super) offset: u64,
     pub(super) shape: Vec<usize>,
-    pub(super) strides: Vec<usize>,
+    pub(super) body: Body<'a>,
+}
+
+/// What a tensor's values are.
+#[derive(Debug, Clone)]
+pub(super) enum Body<'a> {
+    /// A view of a storage. Offset and strides count elements.
+    Stored { storage: Storage<'a>, offset: u64, strides: Vec<usize> },
+    /// No plain numbers.
+    Odd(Dtype),
 }
 
 /// Everything that values refer to.

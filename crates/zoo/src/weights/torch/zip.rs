@@ -1,8 +1,10 @@
-//! The records of a zip archive whose members are stored as they are, which is how `torch.save` writes.
+//! The records of a zip archive whose members are stored as they are, which is how `torch.save`
+//! writes.
 //!
-//! The directory at the end of the archive names the records, their lengths and where their own headers begin;
-//! archives beyond 4 GiB say so in 64-bit fields beside it. Checksums are not compared: PyTorch can be told to
-//! leave them out, and other formats of weights have none. Source: PKWARE's APPNOTE.TXT 6.3.10.
+//! The directory at the end of the archive names the records, their lengths and where their own
+//! headers begin; archives beyond 4 GiB say so in 64-bit fields beside it. Checksums are not
+//! compared: PyTorch can be told to leave them out, and other formats of weights have none. Source:
+//! PKWARE's APPNOTE.TXT 6.3.10.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -33,6 +35,8 @@ struct Record {
     entry: u64,
     header: u64,
     length: u64,
+    /// Why it cannot be read as it lies there; programs beside the weights may be so.
+    odd: Option<&'static str>,
 }
 
 /// The directory of an archive.
@@ -71,6 +75,9 @@ impl Archive {
     /// The bytes of a record, if there is one of this name.
     pub(super) fn find(&self, input: &mut Input<'_>, name: &str) -> Result<Option<Range<u64>>, Error> {
         let Some(record) = self.records.get(name) else { return Ok(None) };
+        if let Some(odd) = record.odd {
+            return input.corrupt(record.entry, format!("the record `{}` {odd}", quoted(name)));
+        }
         let outside = |input: &Input<'_>| {
             let why = format!("the record `{}` does not lie before the directory", quoted(name));
             input.corrupt(record.entry, why)
@@ -134,8 +141,8 @@ fn end_64(input: &mut Input<'_>, end: u64) -> Result<u64, Error> {
     input.corrupt(locator, "a 64-bit archive without its end record")
 }
 
-/// The directory entry at the start of `bytes`, which is byte `at` of the file: its name, what it says, and its
-/// length.
+/// The directory entry at the start of `bytes`, which is byte `at` of the file: its name, what it
+/// says, and its length.
 fn entry(bytes: &[u8], at: u64) -> Result<(String, Record, usize), String> {
     if bytes.len() < ENTRY || !bytes.starts_with(b"PK\x01\x02") {
         return Err("no entry of the archive's directory".to_owned());
@@ -151,26 +158,21 @@ fn entry(bytes: &[u8], at: u64) -> Result<(String, Record, usize), String> {
         return Err("an entry of the archive's directory that is cut short".to_owned());
     }
     let name = String::from_utf8(name.to_vec()).map_err(|_| "a record whose name is no UTF-8".to_owned())?;
-    if u16_at(bytes, 8) & 1 != 0 {
-        return Err(format!("the record `{}` is encrypted", quoted(&name)));
-    }
-    if u16_at(bytes, 10) != 0 {
-        return Err(format!(
-            "the record `{}` is compressed, which torch.save does not do: save the file again with PyTorch",
-            quoted(&name)
-        ));
-    }
     let mut numbers = [24, 20, 42].map(|at| u64::from(u32_at(bytes, at)));
     widen(&mut numbers, extra);
     let [length, stored, header] = numbers;
-    if length != stored {
-        return Err(format!("the record `{}` has two lengths, {length} and {stored}", quoted(&name)));
-    }
-    Ok((name, Record { entry: at, header, length }, whole))
+    let odd = if u16_at(bytes, 8) & 1 != 0 {
+        Some("is encrypted")
+    } else if u16_at(bytes, 10) != 0 {
+        Some("is compressed, which torch.save does not do: save the file again with PyTorch")
+    } else {
+        (length != stored).then_some("has two lengths")
+    };
+    Ok((name, Record { entry: at, header, length, odd }, whole))
 }
 
-/// Replaces the numbers that 32 bits do not hold, in their order, by those of the extra field for them. Without
-/// that field they stay, too large for any file.
+/// Replaces the numbers that 32 bits do not hold, in their order, by those of the extra field for
+/// them. Without that field they stay, too large for any file.
 fn widen(numbers: &mut [u64], mut extra: &[u8]) {
     while extra.len() >= 4 {
         let (kind, length) = (u16_at(extra, 0), usize::from(u16_at(extra, 2)));

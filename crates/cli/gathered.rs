@@ -1,0 +1,215 @@
+//! What is kept of each layer and image until the quartiles can be told: five numbers, on the disk
+//! while a run lasts.
+
+use influence::Parameter;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, Result};
+use crate::job::Job;
+use crate::layers::LayerRow;
+use crate::record::{Cell, Column, Kind, Record};
+use crate::row::Row;
+use crate::table::quartiles;
+
+/// One layer at one image.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Point {
+    /// Nothing beyond f64.
+    influence: Option<f64>,
+    reach: Option<f64>,
+    rank: usize,
+    saturated: bool,
+    /// Nothing where the Jacobian was not needed.
+    jacobian_norm: Option<f64>,
+}
+
+impl Record for Point {
+    const COLUMNS: &'static [Column] = &[
+        ("influence", Kind::Float),
+        ("reach", Kind::Float),
+        ("rank", Kind::Integer),
+        ("saturated", Kind::Flag),
+        ("jacobian_norm", Kind::Float),
+    ];
+
+    fn cells(&self) -> Vec<Cell> {
+        vec![
+            self.influence.into(),
+            self.reach.into(),
+            self.rank.into(),
+            self.saturated.into(),
+            self.jacobian_norm.into(),
+        ]
+    }
+}
+
+impl Point {
+    pub(crate) fn of(row: &Row) -> Self {
+        let beyond = row.influence.is_none() && row.log10_influence.is_some_and(|log10| log10 > 0.0);
+        Self {
+            influence: if beyond { None } else { Some(row.influence.unwrap_or(0.0)) },
+            reach: row.reach,
+            rank: row.rank,
+            saturated: row.saturated,
+            jacobian_norm: row.jacobian_norm,
+        }
+    }
+
+    fn read(cells: &[Cell]) -> Option<Self> {
+        let float = |cell: &Cell| match cell {
+            Cell::Float(value) => Some(*value),
+            _ => None,
+        };
+        match cells {
+            [influence, reach, Cell::Integer(rank), Cell::Flag(saturated), norm] => Some(Self {
+                influence: float(influence),
+                reach: float(reach),
+                rank: *rank as usize,
+                saturated: *saturated,
+                jacobian_norm: float(norm),
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// A network and its layers, in words: what a table of layers needs beside the numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Subject {
+    network: String,
+    weights: String,
+    dataset: String,
+    split: String,
+    precision: String,
+    engine: String,
+    objective: String,
+    filter: String,
+    /// Name, and how many numbers it has.
+    pub(crate) layers: Vec<(String, usize)>,
+}
+
+impl Subject {
+    pub(crate) fn of(job: &Job) -> Self {
+        let graph = job.scorer.plan().graph();
+        let size = |layer: &str| {
+            let own = graph.parameters().iter().filter(|of| of.layer() == layer);
+            own.map(Parameter::elements).sum()
+        };
+        let origin = &job.origin;
+        Self {
+            network: job.architecture.clone(),
+            weights: origin.weights.clone(),
+            dataset: origin.dataset.clone(),
+            split: origin.split.clone(),
+            precision: origin.precision.clone(),
+            engine: origin.engine.clone(),
+            objective: job.target.to_string(),
+            filter: job.filter_words(),
+            layers: job.scorer.groups().map(|group| (group.to_owned(), size(group))).collect(),
+        }
+    }
+}
+
+/// All points of some networks, by network and layer.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    subjects: Vec<Subject>,
+    points: Vec<Vec<Points>>,
+    /// How many points have come of each image's of one network.
+    came: usize,
+}
+
+/// The points of a layer, a list a column.
+#[derive(Debug, Clone, Default)]
+struct Points {
+    influence: Vec<f64>,
+    reach: Vec<f64>,
+    rank: Vec<f64>,
+    norm: Vec<f64>,
+    saturated: usize,
+}
+
+impl Gathered {
+    pub(crate) fn new(subjects: Vec<Subject>) -> Self {
+        let points = subjects.iter().map(|of| vec![Points::default(); of.layers.len()]).collect();
+        Self { subjects, points, came: 0 }
+    }
+
+    /// One more point: of `images` images of the first network come first, each with all its
+    /// layers, then those of the next.
+    pub(crate) fn add(&mut self, images: usize, cells: &[Cell]) -> Result<()> {
+        let point =
+            Point::read(cells).ok_or_else(|| Failure::new("the kept rows are not those of layers"))?;
+        let mut at = self.came;
+        self.came += 1;
+        for (subject, points) in self.subjects.iter().zip(&mut self.points) {
+            let layers = subject.layers.len();
+            if at < layers * images {
+                points[at % layers].push(&point);
+                return Ok(());
+            }
+            at -= layers * images;
+        }
+        Err(Failure::new("the kept rows are more than the layers of the images"))
+    }
+
+    /// The next points begin with the first network again.
+    pub(crate) fn rewind(&mut self) {
+        self.came = 0;
+    }
+
+    /// A row a layer, for each network.
+    pub(crate) fn rows(self) -> Vec<Vec<LayerRow>> {
+        let of = |(subject, points): (Subject, Vec<Points>)| {
+            let layers = subject.layers.iter().zip(points).enumerate();
+            layers
+                .map(|(depth, ((group, size), points))| row(&subject, depth, group, *size, points))
+                .collect()
+        };
+        self.subjects.into_iter().zip(self.points).map(of).collect()
+    }
+}
+
+impl Points {
+    fn push(&mut self, point: &Point) {
+        self.influence.push(point.influence.unwrap_or(f64::INFINITY));
+        self.reach.push(point.reach.unwrap_or(f64::NAN));
+        self.rank.push(point.rank as f64);
+        self.norm.push(point.jacobian_norm.unwrap_or(f64::NAN));
+        self.saturated += usize::from(point.saturated);
+    }
+}
+
+fn row(subject: &Subject, depth: usize, group: &str, parameters: usize, points: Points) -> LayerRow {
+    let sorted = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        quartiles(&values)
+    };
+    let finite = |value: f64| value.is_finite().then_some(value);
+    // NaN, which is not known, makes the median unknown.
+    let known =
+        |values: Vec<f64>| values.iter().all(|x| !x.is_nan()).then(|| sorted(values)[1]).and_then(finite);
+    let images = points.influence.len();
+    let influence = sorted(points.influence);
+    LayerRow {
+        network: subject.network.clone(),
+        group: group.to_owned(),
+        depth,
+        parameters,
+        images,
+        objective: subject.objective.clone(),
+        filter: subject.filter.clone(),
+        influence_q1: finite(influence[0]),
+        influence_median: finite(influence[1]),
+        influence_q3: finite(influence[2]),
+        saturated: points.saturated as f64 / images.max(1) as f64,
+        reach_median: known(points.reach),
+        rank_median: sorted(points.rank)[1] as usize,
+        jacobian_norm_median: known(points.norm),
+        weights: subject.weights.clone(),
+        dataset: subject.dataset.clone(),
+        split: subject.split.clone(),
+        precision: subject.precision.clone(),
+        engine: subject.engine.clone(),
+    }
+}

@@ -1,0 +1,89 @@
+//! What made a result: in words for its readers, and by hashes for a run that goes on where it was
+//! stopped.
+
+use std::fs;
+use std::path::Path;
+
+use influence_data::{Dataset, sample};
+
+use crate::arguments::RunArguments;
+use crate::failure::{Failure, Result};
+use crate::job::Job;
+use crate::out::{Config, Header};
+
+/// The columns behind the fixed ones, and hashes that no reader needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) filter: String,
+    pub(crate) network: String,
+    pub(crate) weights: String,
+    pub(crate) dataset: String,
+    pub(crate) split: String,
+    pub(crate) precision: String,
+    pub(crate) engine: String,
+    pub(crate) hashes: Vec<(&'static str, String)>,
+}
+
+impl Origin {
+    /// The columns by name.
+    pub(crate) fn columns(&self) -> Vec<(String, String)> {
+        let pairs = [
+            ("filter", &self.filter),
+            ("network", &self.network),
+            ("weights", &self.weights),
+            ("dataset", &self.dataset),
+            ("split", &self.split),
+            ("precision", &self.precision),
+            ("engine", &self.engine),
+        ];
+        pairs.map(|(name, value)| (name.to_owned(), value.clone())).into()
+    }
+}
+
+impl Job {
+    /// What a run of this job is of: all that decides the bytes of its result.
+    pub(crate) fn header(&self, command: &str, more: &[(&str, String)]) -> Header {
+        let mut config: Config = self.origin.columns().into_iter().collect();
+        let mut add = |name: &str, value: String| config.insert(name.to_owned(), value);
+        add("objective", self.target.to_string());
+        add("perturbation", self.scorer.perturbation().to_string());
+        self.origin.hashes.iter().for_each(|(name, hash)| {
+            config.insert((*name).to_owned(), hash.clone());
+        });
+        config.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        Header::new(command, config, self.shard, self.images.len())
+    }
+}
+
+/// What the weights are called: the file's own name, wherever it lies.
+pub(crate) fn weights_name(arguments: &RunArguments) -> String {
+    let name = arguments.weights.as_deref().and_then(Path::file_name);
+    name.map_or_else(|| "embedded".into(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Hashes of the weights, and of the images with their labels and numbers.
+pub(crate) fn hashes(
+    arguments: &RunArguments,
+    data: &Dataset,
+    images: &[usize],
+) -> Result<Vec<(&'static str, String)>> {
+    let weights = match &arguments.weights {
+        Some(path) => file(path)?,
+        None => blake3::hash(sample::RESNET50W8_MNIST).to_hex().to_string(),
+    };
+    let mut hasher = blake3::Hasher::new();
+    for &index in images {
+        hasher
+            .update(&index.to_le_bytes())
+            .update(&data.label(index).to_le_bytes())
+            .update(data.image(index));
+    }
+    let images = format!("{} images, {}", images.len(), hasher.finalize().to_hex());
+    Ok(vec![("hash of the weights", weights), ("hash of the images", images)])
+}
+
+/// The hash of a file's contents.
+pub(crate) fn file(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+    Ok(blake3::hash(&bytes).to_hex().to_string())
+}

@@ -1,0 +1,99 @@
+//! Rows as text: CSV and JSON lines.
+
+use std::path::Path;
+
+use crate::failure::{Failure, Result};
+use crate::record::{Cell, Column};
+
+/// How rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Csv,
+    JsonLines,
+    Parquet,
+}
+
+/// The endings of the names of files, as errors list them.
+pub(crate) const ENDINGS: &str = ".csv, .jsonl or .parquet";
+
+impl Format {
+    /// How rows are kept that a result is made of later: as [`Format::line`] of Parquet.
+    pub(crate) const KEPT: Self = Self::Parquet;
+
+    /// By the ending of a file's name.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        let ending = path.extension()?.to_str()?.to_lowercase();
+        match ending.as_str() {
+            "csv" => Some(Self::Csv),
+            "jsonl" => Some(Self::JsonLines),
+            "parquet" => Some(Self::Parquet),
+            _ => None,
+        }
+    }
+
+    /// Its name on the command line.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        match text {
+            "csv" => Ok(Self::Csv),
+            "jsonl" => Ok(Self::JsonLines),
+            "parquet" => Ok(Self::Parquet),
+            _ => Err(Failure::new(format!("--format {text}: give csv, jsonl or parquet"))),
+        }
+    }
+
+    /// Whether this build writes it.
+    ///
+    /// # Errors
+    /// What is missing, and what to do.
+    pub(crate) fn check(self) -> Result<()> {
+        match self {
+            Self::Parquet if !cfg!(feature = "parquet") => Err(Failure::new(
+                "this build has no Parquet: build it with --features parquet, or take .csv or .jsonl",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The line before the rows.
+    pub(crate) fn head(self, columns: &[Column], constants: &[(String, String)]) -> Vec<u8> {
+        match self {
+            Self::JsonLines => Vec::new(),
+            Self::Csv | Self::Parquet => {
+                let names = columns.iter().map(|(name, _)| *name);
+                csv_line(names.chain(constants.iter().map(|(name, _)| name.as_str())).map(str::to_owned))
+            }
+        }
+    }
+
+    /// One row, with its line's end. Of Parquet, what is kept until the rows are complete: CSV in
+    /// which every text stands as it is.
+    pub(crate) fn line(self, columns: &[Column], cells: &[Cell], constants: &[(String, String)]) -> Vec<u8> {
+        match self {
+            Self::Csv => csv_line(
+                cells
+                    .iter()
+                    .map(Cell::csv)
+                    .chain(constants.iter().map(|(_, text)| Cell::Text(text.clone()).csv())),
+            ),
+            Self::Parquet => csv_line(cells.iter().map(Cell::raw)),
+            Self::JsonLines => {
+                let cells = columns.iter().zip(cells).map(|((name, _), cell)| pair(name, &cell.value()));
+                let constants =
+                    constants.iter().map(|(name, text)| pair(name, &Cell::Text(text.clone()).value()));
+                let pairs: Vec<String> = cells.chain(constants).collect();
+                format!("{{{}}}\n", pairs.join(",")).into_bytes()
+            }
+        }
+    }
+}
+
+fn pair(name: &str, value: &str) -> String {
+    format!("\"{name}\":{value}")
+}
+
+fn csv_line(cells: impl Iterator<Item = String>) -> Vec<u8> {
+    let mut writer = csv::WriterBuilder::new().from_writer(Vec::new());
+    // Memory takes all there is, and a line of its own has no other to differ from in length.
+    let _ = writer.write_record(cells);
+    writer.into_inner().unwrap_or_default()
+}

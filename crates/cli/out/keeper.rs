@@ -1,0 +1,300 @@
+//! A file in progress and its journal: what is written is kept, and what a stop tears is taken
+//! back.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::journal::{Entry, Header, Journal};
+use super::place::{at as fault, beside, keep_mode};
+use super::shard::Shard;
+use super::stop;
+use crate::failure::{Failure, Result};
+
+/// So long after the first record the next unit that is complete is recorded: a run that has just
+/// begun loses little.
+const SOON: Duration = Duration::from_millis(100);
+/// The pauses between records double up to this; syncing takes milliseconds.
+const OFTEN: Duration = Duration::from_secs(2);
+/// So many bytes are recorded at once, whatever the time.
+const MUCH: usize = 1 << 22;
+
+/// What the records of a journal are of.
+#[derive(Debug)]
+pub(crate) struct Unit {
+    /// Bytes, to append.
+    pub(crate) bytes: Vec<u8>,
+    /// What the command wants to find again.
+    pub(crate) note: Value,
+}
+
+/// A partial file under its journal.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    path: PathBuf,
+    file: File,
+    journal: Journal,
+    header: Header,
+    /// As recorded.
+    done: usize,
+    bytes: u64,
+    /// Not yet recorded.
+    pending: Vec<u8>,
+    further: usize,
+    note: Value,
+    last: Instant,
+    pause: Duration,
+}
+
+/// What `--resume` found.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// Work to do.
+    Open(Box<Keeper>),
+    /// The result is there, complete.
+    Complete,
+}
+
+/// The names of a result's partial file and journal.
+pub(crate) fn partial(path: &Path) -> PathBuf {
+    beside(path, ".partial")
+}
+
+pub(crate) fn journal(path: &Path) -> PathBuf {
+    beside(path, ".journal")
+}
+
+impl Keeper {
+    /// Begins the file at `path` with `head`, or goes on with it where `resume` is set and there is
+    /// something to go on with.
+    pub(crate) fn open(path: &Path, header: Header, head: &[u8], resume: bool) -> Result<Found> {
+        let (book, rows) = (journal(path), partial(path));
+        if !book.exists() {
+            let journal = Journal::create(&book, &header)?;
+            return Self::begin(path, journal, header, head).map(|keeper| Found::Open(Box::new(keeper)));
+        }
+        let (mut journal, (found, end, entries)) = Journal::open(&book)?;
+        if !resume {
+            let what = if entries.last().is_some_and(|(entry, _)| entry.complete.is_some()) {
+                "a finished part of another run lies there: give another name, or remove it and its journal"
+            } else {
+                "a run that was stopped is kept there: add --resume to go on with it, or remove its journal to begin anew"
+            };
+            return Err(Failure::new(format!("{}: {what}", book.display())));
+        }
+        if let Some(difference) = header.difference(&found) {
+            let message = format!("--resume: {} is of another run: {difference}", book.display());
+            return Err(Failure::new(message));
+        }
+        if (found.shard, found.units) != (header.shard, header.units) {
+            let name = |shard: Option<Shard>| {
+                shard.map_or_else(|| "no part".into(), |shard| format!("part {shard}"))
+            };
+            let (there, here) = (name(found.shard), name(header.shard));
+            let message = format!("--resume: {} is of {there}, this is {here}", book.display());
+            return Err(Failure::new(message));
+        }
+        let last = entries.last().map(|(entry, _)| entry);
+        if let Some(sum) = last.and_then(|entry| entry.complete.as_deref())
+            && !rows.exists()
+            && hash_of(path).is_ok_and(|found| found == *sum)
+        {
+            if header.shard.is_none() {
+                journal.remove()?;
+            }
+            return Ok(Found::Complete);
+        }
+        let entries: Vec<(Entry, u64)> =
+            entries.into_iter().filter(|(entry, _)| entry.complete.is_none()).collect();
+        if !rows.exists() {
+            journal.cut(0, end)?;
+            return Self::begin(path, journal, header, head).map(|keeper| Found::Open(Box::new(keeper)));
+        }
+        let file =
+            OpenOptions::new().read(true).write(true).open(&rows).map_err(|error| fault(&rows, &error))?;
+        let sound = sound(&file, head, &entries).map_err(|error| fault(&rows, &error))?;
+        journal.cut(sound, sound.checked_sub(1).map_or(end, |last| entries[last].1))?;
+        let mut keeper = Self::at(path, file, journal, header);
+        match sound.checked_sub(1).map(|last| &entries[last].0) {
+            Some(entry) => keeper.go_on(entry)?,
+            None => keeper.start(head)?,
+        }
+        Ok(Found::Open(Box::new(keeper)))
+    }
+
+    fn begin(path: &Path, journal: Journal, header: Header, head: &[u8]) -> Result<Self> {
+        let rows = partial(path);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&rows);
+        let mut keeper = Self::at(path, file.map_err(|error| fault(&rows, &error))?, journal, header);
+        match keeper.start(head) {
+            Ok(()) => Ok(keeper),
+            Err(failure) => Err(keeper.end(failure)),
+        }
+    }
+
+    fn at(path: &Path, file: File, journal: Journal, header: Header) -> Self {
+        Self {
+            path: path.to_owned(),
+            file,
+            journal,
+            header,
+            done: 0,
+            bytes: 0,
+            pending: Vec::new(),
+            further: 0,
+            note: Value::Null,
+            last: Instant::now(),
+            pause: SOON,
+        }
+    }
+
+    /// The file with nothing but its head.
+    fn start(&mut self, head: &[u8]) -> Result<()> {
+        let written = self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0)));
+        let written = written.and_then(|_| self.file.write_all(head));
+        written.map_err(|error| fault(&partial(&self.path), &error))?;
+        self.bytes = head.len() as u64;
+        Ok(())
+    }
+
+    /// The file up to a record.
+    fn go_on(&mut self, entry: &Entry) -> Result<()> {
+        let cut = self.file.set_len(entry.bytes).and_then(|()| self.file.seek(SeekFrom::Start(entry.bytes)));
+        cut.map_err(|error| fault(&partial(&self.path), &error))?;
+        self.done = entry.done;
+        self.bytes = entry.bytes;
+        self.note = entry.note.clone();
+        Ok(())
+    }
+
+    /// Units that are done.
+    pub(crate) fn done(&self) -> usize {
+        self.done + self.further
+    }
+
+    /// What the command noted with the last unit.
+    pub(crate) fn note(&self) -> &Value {
+        &self.note
+    }
+
+    /// One more unit is complete.
+    pub(crate) fn add(&mut self, unit: Unit) -> Result<()> {
+        self.pending.extend(unit.bytes);
+        self.note = unit.note;
+        self.further += 1;
+        if self.last.elapsed() >= self.pause || self.pending.len() >= MUCH {
+            self.record(None)?;
+        }
+        Ok(())
+    }
+
+    /// Everything on the disk, then in the journal.
+    fn record(&mut self, complete: Option<String>) -> Result<()> {
+        let written = self.file.write_all(&self.pending).and_then(|()| self.file.sync_data());
+        written.map_err(|error| fault(&partial(&self.path), &error))?;
+        let entry = Entry {
+            done: self.done + self.further,
+            bytes: self.bytes + self.pending.len() as u64,
+            hash: blake3::hash(&self.pending).to_hex().to_string(),
+            note: self.note.clone(),
+            complete,
+        };
+        self.journal.add(&entry)?;
+        (self.done, self.bytes, self.further) = (entry.done, entry.bytes, 0);
+        self.pending.clear();
+        self.last = Instant::now();
+        self.pause = (self.pause * 2).min(OFTEN);
+        Ok(())
+    }
+
+    /// The run ends before its end: what is finished is recorded, and the message says how to go
+    /// on. Where nothing is finished nothing is left.
+    pub(crate) fn end(mut self, failure: Failure) -> Failure {
+        // A disk that is full takes no more; what was recorded before is there.
+        let _ = self.record(None);
+        if self.done == 0 {
+            let _ = fs::remove_file(partial(&self.path));
+            let _ = self.journal.remove();
+            return failure;
+        }
+        let (done, units) = (self.done, self.header.units);
+        let kept = format!("{done} of {units} are kept in {}", partial(&self.path).display());
+        failure.with(&format!("{kept}; to go on: the same command with --resume"))
+    }
+
+    /// All units are done: a result of other bytes than the partial file's is made by `finish`, out
+    /// of the rows.
+    pub(crate) fn finish(
+        mut self,
+        finish: impl FnOnce(&Path, &Path) -> Result<Option<String>>,
+    ) -> Result<()> {
+        let rows = partial(&self.path);
+        if self.further > 0 {
+            self.record(None)?;
+        }
+        let path = self.path.clone();
+        let made = match finish(&rows, &path) {
+            Ok(made) => made,
+            Err(failure) => return Err(self.end(failure)),
+        };
+        let outcome = self.name(&rows, made);
+        outcome.map_err(|failure| {
+            failure.with("the rows are complete; to go on: the same command with --resume")
+        })
+    }
+
+    fn name(mut self, rows: &Path, made: Option<String>) -> Result<()> {
+        let path = &self.path.clone();
+        let sum = match &made {
+            Some(sum) => sum.clone(),
+            None => hash_of(rows)?,
+        };
+        self.record(Some(sum))?;
+        if made.is_some() {
+            fs::remove_file(rows).map_err(|error| fault(rows, &error))?;
+        } else {
+            keep_mode(path, rows)
+                .and_then(|()| fs::rename(rows, path))
+                .map_err(|error| fault(path, &error))?;
+        }
+        match self.header.shard {
+            // A part keeps its book: it says which part it is, and that it is whole.
+            Some(_) => Ok(()),
+            None => self.journal.remove(),
+        }
+    }
+}
+
+/// Whether a signal asks to stop.
+pub(crate) fn check_signals() -> Result<()> {
+    stop::requested().map_or(Ok(()), |signal| Err(Failure::Stopped { signal, kept: String::new() }))
+}
+
+/// How many records the bytes of a partial file bear out.
+fn sound(mut file: &File, head: &[u8], entries: &[(Entry, u64)]) -> io::Result<usize> {
+    let mut start = vec![0; head.len()];
+    if file.read_exact(&mut start).is_err() || start != head {
+        return Ok(0);
+    }
+    let mut at = head.len() as u64;
+    for (count, (entry, _)) in entries.iter().enumerate() {
+        let Some(length) = entry.bytes.checked_sub(at) else { return Ok(count) };
+        let mut hasher = blake3::Hasher::new();
+        let read = io::copy(&mut file.take(length), &mut hasher)?;
+        if read < length || hasher.finalize().to_hex().as_str() != entry.hash {
+            return Ok(count);
+        }
+        at = entry.bytes;
+    }
+    Ok(entries.len())
+}
+
+/// The hash of a whole file.
+pub(crate) fn hash_of(path: &Path) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    let read = File::open(path).and_then(|mut file| io::copy(&mut file, &mut hasher));
+    read.map(|_| hasher.finalize().to_hex().to_string()).map_err(|error| fault(path, &error))
+}

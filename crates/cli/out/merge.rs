@@ -1,0 +1,211 @@
+//! `influence merge`: the parts of a run put together, to the bytes of the run in one piece.
+//!
+//! Each part has its journal beside it, which says which part of which run it is, and the hash of
+//! its contents.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use super::format::Format;
+use super::journal::{Header, read as read_journal};
+use super::keeper::{hash_of, journal};
+use super::place::{Place, at as fault, finish, writable};
+use super::rows::{read_spool, write_table};
+use crate::arguments::MergeArguments;
+use crate::failure::{Failure, Result};
+use crate::folder::{self, Drawn, LIST};
+use crate::gathered::{Gathered, Point, Subject};
+use crate::layers::sorted;
+use crate::layers_arguments::Sort;
+use crate::places::Inputs;
+use crate::record::Record;
+use crate::terminal;
+
+/// One part, with what its journal says.
+struct Part {
+    /// The file of rows, or the list of a folder.
+    path: PathBuf,
+    header: Header,
+}
+
+/// Understands the arguments and merges.
+pub(crate) fn command(arguments: &MergeArguments) -> Result<()> {
+    let parts = parts(&arguments.shards)?;
+    let Some(first) = parts.first() else { return Err(Failure::new("merge: no parts are given")) };
+    let mut inputs = Inputs::default();
+    parts.iter().for_each(|part| inputs.add(&part.path));
+    inputs.spare("--out", &arguments.out)?;
+    let files = match first.header.command.as_str() {
+        "map" => maps(&parts, &arguments.out)?,
+        "layers" => layers(&parts, &arguments.out)?,
+        _ => rows(&parts, &arguments.out)?,
+    };
+    if !arguments.quiet {
+        writeln!(terminal::output(), "{} parts, {files} in {}", parts.len(), arguments.out.display())?;
+    }
+    Ok(())
+}
+
+/// All parts in their order: complete, of one run, none missing and none twice.
+fn parts(paths: &[PathBuf]) -> Result<Vec<Part>> {
+    let mut parts = paths.iter().map(|path| part(path)).collect::<Result<Vec<_>>>()?;
+    parts.sort_by_key(|part| part.header.shard.map(|shard| shard.number));
+    let Some(first) = parts.first() else { return Ok(parts) };
+    let Some(of) = first.header.shard.map(|shard| shard.of) else { return Ok(parts) };
+    for part in &parts[1..] {
+        if let Some(difference) = first.header.difference(&part.header) {
+            let (one, other) = (first.path.display(), part.path.display());
+            return Err(Failure::new(format!("{other} is not of the run that {one} is of: {difference}")));
+        }
+    }
+    for number in 1..=of {
+        let own: Vec<&Part> = parts
+            .iter()
+            .filter(|part| part.header.shard.is_some_and(|shard| shard.number == number))
+            .collect();
+        match own[..] {
+            [_] => {}
+            [] => return Err(Failure::new(format!("part {number} of {of} is missing"))),
+            [one, other, ..] => {
+                let (one, other) = (one.path.display(), other.path.display());
+                return Err(Failure::new(format!("part {number} of {of} is there twice: {one} and {other}")));
+            }
+        }
+    }
+    match parts.iter().find(|part| part.header.shard.is_none_or(|shard| shard.of != of)) {
+        None => Ok(parts),
+        Some(other) => Err(Failure::new(format!("{}: no part of {of}", other.path.display()))),
+    }
+}
+
+/// One part, whose contents are as its journal says.
+fn part(path: &Path) -> Result<Part> {
+    let path = if path.is_dir() { path.join(LIST) } else { path.to_owned() };
+    let refuse = |why: String| Err(Failure::new(format!("{}: {why}", path.display())));
+    let book = journal(&path);
+    if !book.exists() {
+        return refuse(format!("no part of a run: there is no {} beside it", book.display()));
+    }
+    let (header, _, entries) = read_journal(&book)?;
+    if header.shard.is_none() {
+        return refuse("no part of a run, but a whole one that is not complete".into());
+    }
+    let sum = entries.last().and_then(|(entry, _)| entry.complete.clone());
+    match sum {
+        None => refuse("this part is not complete: run it again with --resume".into()),
+        Some(sum) if hash_of(&path)? != sum => {
+            refuse("this is not what the run wrote: do this part again".into())
+        }
+        Some(_) => Ok(Part { path, header }),
+    }
+}
+
+/// The place for the whole, of the parts' format.
+fn place(parts: &[Part], out: &Path, same: bool) -> Result<(PathBuf, Format)> {
+    let refuse = |why: &str| Err(Failure::new(format!("--out {}: {why}", out.display())));
+    let Some(format) = Format::of(out) else {
+        return refuse("the name must end in .csv, .jsonl or .parquet");
+    };
+    format.check()?;
+    let own = parts.first().and_then(|part| part.header.config.get("format")).cloned().unwrap_or_default();
+    if same && own != format!("Some({format:?})") {
+        return refuse("give it the ending of the parts: what is merged is of their format");
+    }
+    match writable("--out", out)? {
+        Place::File(path) => Ok((path, format)),
+        Place::Pipe(_) => refuse("this is no ordinary file"),
+    }
+}
+
+/// Rows one after the other.
+fn rows(parts: &[Part], out: &Path) -> Result<String> {
+    let (path, format) = place(parts, out, true)?;
+    if format == Format::Parquet {
+        return parquet(parts, &path);
+    }
+    let mut count = 0;
+    finish(&path, |file| {
+        let mut to = BufWriter::new(file);
+        for (at, part) in parts.iter().enumerate() {
+            let mut from = BufReader::new(File::open(&part.path).map_err(|error| fault(&part.path, &error))?);
+            if format == Format::Csv {
+                let mut head = Vec::new();
+                from.read_until(b'\n', &mut head).map_err(|error| fault(&part.path, &error))?;
+                if at == 0 {
+                    to.write_all(&head).map_err(|error| fault(&path, &error))?;
+                }
+            }
+            io::copy(&mut from, &mut to).map_err(|error| fault(&path, &error))?;
+            count += part.header.units;
+        }
+        to.flush().map_err(|error| fault(&path, &error))
+    })?
+    .name()?;
+    Ok(format!("{count} images"))
+}
+
+#[cfg(feature = "parquet")]
+fn parquet(parts: &[Part], path: &Path) -> Result<String> {
+    use super::parquet::{metadata, read};
+    use crate::row::Row;
+
+    let open = |path: &Path| File::open(path).map_err(|error| fault(path, &error));
+    let constants = match parts.first() {
+        Some(part) => metadata(open(&part.path)?)?,
+        None => Vec::new(),
+    };
+    super::rows::write_parquet(path, Row::COLUMNS, &constants, |each| {
+        parts.iter().try_for_each(|part| read(open(&part.path)?, Row::COLUMNS, &mut *each))
+    })?
+    .name()?;
+    Ok(format!("{} images", parts.iter().map(|part| part.header.units).sum::<usize>()))
+}
+
+#[cfg(not(feature = "parquet"))]
+fn parquet(_: &[Part], _: &Path) -> Result<String> {
+    Format::Parquet.check().map(|()| String::new())
+}
+
+/// The table of layers over the images of all parts.
+fn layers(parts: &[Part], out: &Path) -> Result<String> {
+    let (path, format) = place(parts, out, false)?;
+    let config = parts.first().map(|part| &part.header.config);
+    let word = |name: &str| config.and_then(|config| config.get(name)).cloned().unwrap_or_default();
+    let subjects: Vec<Subject> = serde_json::from_str(&word("layers"))
+        .map_err(|error| Failure::new(format!("the journals do not name the layers: {error}")))?;
+    let networks = subjects.len().max(1);
+    let mut gathered = Gathered::new(subjects);
+    for part in parts {
+        gathered.rewind();
+        let images = part.header.units / networks;
+        read_spool(&part.path, Point::COLUMNS, &mut |cells| gathered.add(images, &cells))?;
+    }
+    let sort = if word("sort") == format!("{:?}", Sort::Influence) { Sort::Influence } else { Sort::Depth };
+    let tables = gathered.rows();
+    let rows = sorted(tables.iter().map(Vec::as_slice), sort);
+    write_table(&path, format, &rows, &[])?.name()?;
+    Ok(format!("{} layers", rows.len()))
+}
+
+/// The files of all folders in one.
+fn maps(parts: &[Part], out: &Path) -> Result<String> {
+    folder::check(out)?;
+    if !out.exists() {
+        fs::create_dir(out).map_err(|error| fault(out, &error))?;
+    }
+    folder::unmixed(out)?;
+    let mut count = 0;
+    for part in parts {
+        let folder = part.path.parent().unwrap_or(Path::new("."));
+        for drawn in Drawn::read(&part.path)? {
+            drawn.check(folder)?;
+            for file in &drawn.files {
+                let to = out.join(&file.name);
+                fs::copy(folder.join(&file.name), &to).map_err(|error| fault(&to, &error))?;
+                count += 1;
+            }
+        }
+    }
+    Ok(format!("{count} files"))
+}

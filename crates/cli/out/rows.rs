@@ -1,0 +1,270 @@
+//! What the commands write rows to: a file that can be continued, a pipe, or nothing where a table
+//! is shown.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::format::{ENDINGS, Format};
+use super::journal::Header;
+use super::keeper::{Found, Keeper, Unit, check_signals, hash_of};
+#[cfg(feature = "parquet")]
+use super::parquet::Writer;
+use super::place::{Finished, Place, at, finish, writable};
+use crate::failure::{Failure, Result};
+use crate::record::{Cell, Column, Record};
+
+/// Where rows go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// Nowhere: a person reads a table.
+    Table,
+    File(PathBuf, Format),
+    /// Standard output where there is no path.
+    Pipe(Option<PathBuf>, Format),
+}
+
+impl Destination {
+    /// Understands `--out` and `--format`, and looks at the place.
+    pub(crate) fn parse(out: Option<&Path>, format: Option<&str>) -> Result<Self> {
+        let format = format.map(Format::parse).transpose()?;
+        let Some(path) = out else {
+            return match format {
+                None => Ok(Self::Table),
+                Some(_) => {
+                    Err(Failure::new("--format is that of a file or pipe: add --out FILE, or --out -"))
+                }
+            };
+        };
+        if path == Path::new("-") {
+            return Self::pipe(path, None, format);
+        }
+        let ending = Format::of(path);
+        match writable("--out", path)? {
+            Place::Pipe(at) => Self::pipe(path, Some(at), format.or(ending)),
+            Place::File(at) => match format.or(ending) {
+                Some(format) => format.check().map(|()| Self::File(at, format)),
+                None => Err(Failure::new(format!(
+                    "--out {}: the name must end in {ENDINGS}, or - for standard output; or add --format",
+                    path.display()
+                ))),
+            },
+        }
+    }
+
+    fn pipe(path: &Path, at: Option<PathBuf>, format: Option<Format>) -> Result<Self> {
+        match format.unwrap_or(Format::Csv) {
+            Format::Parquet => Err(Failure::new(format!(
+                "--out {}: Parquet cannot go into a pipe, since its end is written last; take csv or jsonl",
+                path.display()
+            ))),
+            format => Ok(Self::Pipe(at, format)),
+        }
+    }
+
+    /// Whether a table is shown.
+    pub(crate) fn is_table(&self) -> bool {
+        *self == Self::Table
+    }
+
+    /// Whether standard output is taken by rows.
+    pub(crate) fn is_standard_output(&self) -> bool {
+        matches!(self, Self::Pipe(None, _))
+    }
+
+    /// The format's name, for the journal.
+    pub(crate) fn format(&self) -> Option<Format> {
+        match self {
+            Self::Table => None,
+            Self::File(_, format) | Self::Pipe(_, format) => Some(*format),
+        }
+    }
+}
+
+/// Rows on their way.
+pub(crate) struct Rows {
+    to: To,
+    columns: &'static [Column],
+    /// What is the same in all rows, by name.
+    constants: Vec<(String, String)>,
+}
+
+enum To {
+    Nowhere,
+    File(Box<Keeper>, Format),
+    Pipe(BufWriter<Box<dyn Write>>, Format),
+}
+
+impl Rows {
+    /// Makes the place ready. Nothing comes back where `resume` finds the result complete.
+    pub(crate) fn open<R: Record>(
+        destination: &Destination,
+        header: Header,
+        constants: Vec<(String, String)>,
+        resume: bool,
+    ) -> Result<Option<Self>> {
+        let columns = R::COLUMNS;
+        let to = match destination {
+            Destination::Table => To::Nowhere,
+            Destination::File(path, format) => {
+                let head = format.head(columns, in_rows(*format, &constants));
+                match Keeper::open(path, header, &head, resume)? {
+                    Found::Open(keeper) => To::File(keeper, *format),
+                    Found::Complete => return Ok(None),
+                }
+            }
+            Destination::Pipe(path, format) => {
+                let mut to = BufWriter::new(pipe(path.as_deref())?);
+                to.write_all(&format.head(columns, &constants))?;
+                To::Pipe(to, *format)
+            }
+        };
+        Ok(Some(Self { to, columns, constants }))
+    }
+
+    /// Units that need not be done again, and what was noted with the last of them.
+    pub(crate) fn done(&self) -> (usize, Option<&Value>) {
+        match &self.to {
+            To::File(keeper, _) if keeper.done() > 0 => (keeper.done(), Some(keeper.note())),
+            _ => (0, None),
+        }
+    }
+
+    /// Adds all rows of one unit. Where a signal has come, the run ends behind it.
+    pub(crate) fn add<R: Record>(&mut self, rows: &[R], note: impl FnOnce() -> Value) -> Result<()> {
+        match &mut self.to {
+            To::Nowhere => {}
+            To::File(keeper, format) => {
+                let constants = in_rows(*format, &self.constants);
+                let bytes = lines(*format, self.columns, rows, constants);
+                keeper.add(Unit { bytes, note: note() })?;
+            }
+            To::Pipe(to, format) => {
+                to.write_all(&lines(*format, self.columns, rows, &self.constants))?;
+                // Whoever reads sees every image as it comes.
+                to.flush()?;
+            }
+        }
+        check_signals()
+    }
+
+    /// The run ends early: what is finished is kept.
+    pub(crate) fn end(self, failure: Failure) -> Failure {
+        match self.to {
+            To::File(keeper, _) => keeper.end(failure),
+            To::Nowhere | To::Pipe(..) => failure,
+        }
+    }
+
+    /// All units are done.
+    pub(crate) fn finish(self) -> Result<()> {
+        let Self { to, columns, constants } = self;
+        match to {
+            To::Nowhere => Ok(()),
+            To::Pipe(mut to, _) => Ok(to.flush()?),
+            To::File(keeper, Format::Parquet) => keeper.finish(|rows, path| {
+                write_parquet(path, columns, &constants, |each| read_spool(rows, columns, each))?.name()?;
+                hash_of(path).map(Some)
+            }),
+            To::File(keeper, _) => keeper.finish(|_, _| Ok(None)),
+        }
+    }
+}
+
+/// A pipe or device, or standard output.
+fn pipe(path: Option<&Path>) -> Result<Box<dyn Write>> {
+    let Some(path) = path else { return Ok(Box::new(io::stdout())) };
+    let file = OpenOptions::new().write(true).open(path).map_err(|error| at(path, &error))?;
+    Ok(Box::new(file))
+}
+
+/// Sends a table whose rows are all there into a pipe.
+pub(crate) fn write_rows<R: Record>(path: Option<&Path>, format: Format, rows: &[R]) -> Result<()> {
+    let mut to = pipe(path)?;
+    to.write_all(&format.head(R::COLUMNS, &[]))?;
+    to.write_all(&lines(format, R::COLUMNS, rows, &[]))?;
+    Ok(to.flush()?)
+}
+
+/// The constants that stand in every row: of Parquet none, whose metadata has them.
+fn in_rows(format: Format, constants: &[(String, String)]) -> &[(String, String)] {
+    if format == Format::Parquet { &[] } else { constants }
+}
+
+fn lines<R: Record>(
+    format: Format,
+    columns: &[Column],
+    rows: &[R],
+    constants: &[(String, String)],
+) -> Vec<u8> {
+    rows.iter().flat_map(|row| format.line(columns, &row.cells(), constants)).collect()
+}
+
+/// Writes a table whose rows are all there; it has no name yet.
+pub(crate) fn write_table<R: Record>(
+    path: &Path,
+    format: Format,
+    rows: &[R],
+    constants: &[(String, String)],
+) -> Result<Finished> {
+    if format == Format::Parquet {
+        return write_parquet(path, R::COLUMNS, constants, |each| {
+            rows.iter().try_for_each(|row| each(row.cells()))
+        });
+    }
+    finish(path, |file| {
+        let mut file = BufWriter::new(file);
+        let written = file.write_all(&format.head(R::COLUMNS, constants));
+        let written = written.and_then(|()| file.write_all(&lines(format, R::COLUMNS, rows, constants)));
+        written.and_then(|()| file.flush()).map_err(|error| at(path, &error))
+    })
+}
+
+/// What takes rows one after the other.
+type Each<'a> = &'a mut dyn FnMut(Vec<Cell>) -> Result<()>;
+
+/// A Parquet file of all rows that `rows` gives; it has no name yet.
+#[cfg(feature = "parquet")]
+pub(super) fn write_parquet(
+    path: &Path,
+    columns: &'static [Column],
+    constants: &[(String, String)],
+    rows: impl FnOnce(Each<'_>) -> Result<()>,
+) -> Result<Finished> {
+    finish(path, |file| {
+        let mut writer = Writer::new(file, columns, constants)?;
+        rows(&mut |cells| writer.row(cells))?;
+        writer.close().map(|_| ())
+    })
+}
+
+/// As [`Format::check`] has said.
+#[cfg(not(feature = "parquet"))]
+pub(super) fn write_parquet(
+    _: &Path,
+    _: &'static [Column],
+    _: &[(String, String)],
+    _: impl FnOnce(Each<'_>) -> Result<()>,
+) -> Result<Finished> {
+    Format::Parquet.check().and_then(|()| Err(Failure::new("no Parquet in this build")))
+}
+
+/// Gives every row that a run has kept for later to `each`.
+pub(crate) fn read_spool(path: &Path, columns: &[Column], each: Each<'_>) -> Result<()> {
+    let bad = |what: &str| Failure::new(format!("{}: {what}", path.display()));
+    let file = File::open(path).map_err(|error| at(path, &error))?;
+    let mut reader = csv::ReaderBuilder::new().from_reader(file);
+    let mut record = csv::StringRecord::new();
+    while reader.read_record(&mut record).map_err(|error| bad(&error.to_string()))? {
+        if record.len() != columns.len() {
+            return Err(bad("a row with other columns than this run's"));
+        }
+        let cells = record.iter().zip(columns).map(|(text, (name, kind))| {
+            Cell::from_raw(text, *kind).ok_or_else(|| bad(&format!("{text} in the column {name}")))
+        });
+        each(cells.collect::<Result<_>>()?)?;
+    }
+    Ok(())
+}

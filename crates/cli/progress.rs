@@ -1,0 +1,130 @@
+//! How far a run has come: a bar on a terminal, a line now and then where there is none, nothing
+//! with --quiet.
+
+use std::io::{IsTerminal, Write, stderr};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::terminal;
+
+/// The first line without a terminal comes after this long: a short run stays silent.
+const FIRST: Duration = Duration::from_secs(20);
+/// From line to line this much more time passes, up to [`SELDOM`].
+const LONGER: u32 = 2;
+/// The longest silence.
+const SELDOM: Duration = Duration::from_secs(600);
+
+/// The progress of some images.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    shown: Shown,
+    total: usize,
+    before: usize,
+    done: usize,
+    began: Instant,
+}
+
+#[derive(Debug)]
+enum Shown {
+    Bar(ProgressBar),
+    Lines { next: Duration, pause: Duration },
+    Nothing,
+}
+
+impl Progress {
+    /// Of `total` images, `before` of which an earlier run has done.
+    pub(crate) fn new(total: usize, before: usize, quiet: bool) -> Self {
+        let shown = if quiet {
+            Shown::Nothing
+        } else if stderr().is_terminal() {
+            Shown::Bar(bar(total, before))
+        } else {
+            Shown::Lines { next: FIRST, pause: FIRST }
+        };
+        Self { shown, total, before, done: 0, began: Instant::now() }
+    }
+
+    /// Some more images are done.
+    pub(crate) fn add(&mut self, images: usize) {
+        self.done += images;
+        let passed = self.began.elapsed();
+        let line = line(self.before, self.done, self.total, passed);
+        match &mut self.shown {
+            Shown::Nothing => {}
+            Shown::Bar(bar) => {
+                bar.set_message(rest(self.done, self.total - self.before, passed));
+                bar.inc(images as u64);
+            }
+            Shown::Lines { next, pause } if passed >= *next => {
+                *pause = (*pause * LONGER).min(SELDOM);
+                *next = passed + *pause;
+                // Nobody reads it: no reason to stop.
+                let _ = writeln!(terminal::errors(), "{line}");
+            }
+            Shown::Lines { .. } => {}
+        }
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(self) {
+        if let Shown::Bar(bar) = self.shown {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn bar(total: usize, before: usize) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
+    bar.set_position(before as u64);
+    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} images, {msg}");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// "influence: 1200 of 10000 images in 2 min, 10.0 a second, 15 min left".
+fn line(before: usize, done: usize, total: usize, passed: Duration) -> String {
+    let rest = rest(done, total.saturating_sub(before), passed);
+    format!("influence: {} of {total} images in {}, {rest}", before + done, span(passed))
+}
+
+/// The rate and the time left. All images take the same time, so that the mean over the whole run
+/// settles soonest.
+fn rest(done: usize, total: usize, passed: Duration) -> String {
+    let seconds = passed.as_secs_f64();
+    if done == 0 || seconds <= 0.0 {
+        return "just begun".into();
+    }
+    let each = seconds / done as f64;
+    let left = Duration::from_secs_f64(each * total.saturating_sub(done) as f64);
+    let rate = match 1.0 / each {
+        rate if rate >= 100.0 => format!("{rate:.0} a second"),
+        rate if rate >= 1.0 => format!("{rate:.1} a second"),
+        _ => format!("{each:.1} s each"),
+    };
+    format!("{rate}, {} left", span(left))
+}
+
+/// A time in the largest unit of which there are at least two.
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    match seconds {
+        _ if seconds >= 172_800.0 => format!("{:.1} days", seconds / 86_400.0),
+        _ if seconds >= 7_200.0 => format!("{:.1} h", seconds / 3_600.0),
+        _ if seconds >= 120.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{seconds:.0} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_say_rate_and_time_left() {
+        let line = |done, seconds| line(0, done, 10_000, Duration::from_secs_f64(seconds));
+        assert_eq!(line(1200, 120.0), "influence: 1200 of 10000 images in 2 min, 10.0 a second, 15 min left");
+        assert_eq!(line(10, 100.0), "influence: 10 of 10000 images in 100 s, 10.0 s each, 27.8 h left");
+        assert_eq!(line(5000, 10.0), "influence: 5000 of 10000 images in 10 s, 500 a second, 10 s left");
+        assert_eq!(line(0, 10.0), "influence: 0 of 10000 images in 10 s, just begun");
+    }
+}

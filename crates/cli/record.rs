@@ -1,0 +1,156 @@
+//! Rows as the writers see them: named columns, each of one kind, and cells.
+//!
+//! Every format writes the same numbers with all their digits; what is not known is empty in CSV
+//! and null elsewhere. A list is a JSON text where a format has none of its own.
+
+use serde::Serialize;
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Integer,
+    Float,
+    Text,
+    Flag,
+    /// Data with a structure of its own, as JSON.
+    Json,
+}
+
+/// A column's name and kind; scripts depend on names and order.
+pub(crate) type Column = (&'static str, Kind);
+
+/// The value in one column of a row.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Cell {
+    Integer(u64),
+    Float(f64),
+    Text(String),
+    Flag(bool),
+    Json(String),
+    /// Not known, or beyond what the kind holds.
+    Nothing,
+}
+
+/// What goes into a file of rows.
+pub(crate) trait Record {
+    /// Every row has these columns.
+    const COLUMNS: &'static [Column];
+
+    /// The values, in the order of the columns.
+    fn cells(&self) -> Vec<Cell>;
+}
+
+impl From<usize> for Cell {
+    fn from(value: usize) -> Self {
+        Self::Integer(value as u64)
+    }
+}
+
+impl From<f64> for Cell {
+    fn from(value: f64) -> Self {
+        if value.is_finite() { Self::Float(value) } else { Self::Nothing }
+    }
+}
+
+impl From<bool> for Cell {
+    fn from(value: bool) -> Self {
+        Self::Flag(value)
+    }
+}
+
+impl From<&String> for Cell {
+    fn from(value: &String) -> Self {
+        Self::Text(value.clone())
+    }
+}
+
+impl<T: Into<Self>> From<Option<T>> for Cell {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Nothing, Into::into)
+    }
+}
+
+impl Cell {
+    /// Structured data.
+    pub(crate) fn json(value: &impl Serialize) -> Self {
+        serde_json::to_string(value).map_or(Self::Nothing, Self::Json)
+    }
+
+    /// The cell of a CSV file, before quotes. A text that a spreadsheet would run as a formula
+    /// begins with an apostrophe there.
+    pub(crate) fn csv(&self) -> String {
+        match self {
+            Self::Text(text) if text.starts_with(['=', '+', '-', '@', '\t', '\r']) => format!("'{text}"),
+            Self::Text(text) | Self::Json(text) => text.clone(),
+            Self::Integer(value) => value.to_string(),
+            Self::Flag(value) => value.to_string(),
+            Self::Float(value) => digits(*value),
+            Self::Nothing => String::new(),
+        }
+    }
+
+    /// The cell of a CSV file that only this program reads: every text stands as it is.
+    pub(crate) fn raw(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            _ => self.csv(),
+        }
+    }
+
+    /// Reads [`Cell::raw`] back.
+    pub(crate) fn from_raw(text: &str, kind: Kind) -> Option<Self> {
+        match kind {
+            Kind::Text => Some(Self::Text(text.to_owned())),
+            _ if text.is_empty() => Some(Self::Nothing),
+            Kind::Json => Some(Self::Json(text.to_owned())),
+            Kind::Integer => text.parse().ok().map(Self::Integer),
+            Kind::Float => text.parse().ok().map(Self::Float),
+            Kind::Flag => text.parse().ok().map(Self::Flag),
+        }
+    }
+
+    /// The value in a line of JSON.
+    pub(crate) fn value(&self) -> String {
+        match self {
+            Self::Text(text) => serde_json::Value::from(text.as_str()).to_string(),
+            Self::Nothing => "null".into(),
+            Self::Json(_) | Self::Integer(_) | Self::Flag(_) | Self::Float(_) => self.csv(),
+        }
+    }
+}
+
+/// As many digits as tell the number from every other.
+fn digits(value: f64) -> String {
+    serde_json::Number::from_f64(value).map_or_else(String::new, |number| number.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formulas_are_no_formulas_and_numbers_have_all_digits() {
+        for (cell, csv, json) in [
+            (Cell::Text("=1+1".into()), "'=1+1", "\"=1+1\""),
+            (Cell::Text("a;\n\"\u{1b}".into()), "a;\n\"\u{1b}", r#""a;\n\"\u001b""#),
+            (Cell::from(-0.1), "-0.1", "-0.1"),
+            (Cell::from(1e300), "1e+300", "1e+300"),
+            (Cell::from(f64::INFINITY), "", "null"),
+            (Cell::from(Some(3_usize)), "3", "3"),
+            (Cell::json(&["a"]), "[\"a\"]", "[\"a\"]"),
+        ] {
+            assert_eq!((cell.csv().as_str(), cell.value().as_str()), (csv, json));
+        }
+        assert_eq!(digits(0.1 + 0.2), "0.30000000000000004");
+        for (cell, kind) in [
+            (Cell::Text("=1".into()), Kind::Text),
+            (Cell::Float(0.1 + 0.2), Kind::Float),
+            (Cell::Float(f64::MIN_POSITIVE / 3.0), Kind::Float),
+            (Cell::Nothing, Kind::Float),
+            (Cell::Flag(true), Kind::Flag),
+            (Cell::Integer(7), Kind::Integer),
+        ] {
+            assert_eq!(Cell::from_raw(&cell.raw(), kind), Some(cell));
+        }
+    }
+}

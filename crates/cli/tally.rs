@@ -1,0 +1,101 @@
+//! What the rows of a run say together, counted as they come.
+
+use std::collections::BinaryHeap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::{Cell, Record};
+use crate::row::Row;
+
+/// Counts over all rows; a run that goes on finds them in its journal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tally {
+    pub(crate) rows: usize,
+    pub(crate) saturated: usize,
+    /// Of rank 0.
+    pub(crate) still: usize,
+    /// Predicted otherwise than labelled.
+    pub(crate) wrong: usize,
+    /// Above the bound of the exact measure.
+    pub(crate) above: usize,
+    pub(crate) ambiguous: usize,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, row: &Row) {
+        self.rows += 1;
+        self.saturated += usize::from(row.saturated);
+        self.still += usize::from(row.rank == 0);
+        self.wrong += usize::from(row.label != row.predicted);
+        self.above += usize::from(!row.saturated && row.reach.is_some_and(|reach| reach > 1.0));
+        self.ambiguous += usize::from(row.ambiguous);
+    }
+}
+
+/// The rows that a table shows: the largest in one column.
+#[derive(Debug)]
+pub(crate) struct Top {
+    /// Its place among the columns.
+    column: usize,
+    most: usize,
+    /// The smallest on top.
+    rows: BinaryHeap<Ranked>,
+    seen: usize,
+}
+
+/// A row by its place: larger values first, equal ones in the order in which they came.
+#[derive(Debug)]
+struct Ranked {
+    value: f64,
+    came: usize,
+    row: Row,
+}
+
+impl Ord for Ranked {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        other.value.total_cmp(&self.value).then(self.came.cmp(&other.came))
+    }
+}
+
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Ranked {}
+
+impl Top {
+    /// The `most` largest in the column of this name, if rows have one.
+    pub(crate) fn new(column: &str, most: usize) -> Option<Self> {
+        // The logarithm tells values beyond f64 apart.
+        let column = if column == "influence" { "log10_influence" } else { column };
+        let column = Row::COLUMNS.iter().position(|(name, _)| *name == column)?;
+        Some(Self { column, most, rows: BinaryHeap::new(), seen: 0 })
+    }
+
+    pub(crate) fn add(&mut self, row: &Row) {
+        let value = match row.cells().swap_remove(self.column) {
+            Cell::Float(value) => value,
+            Cell::Integer(value) => value as f64,
+            Cell::Flag(value) => f64::from(u8::from(value)),
+            Cell::Text(_) | Cell::Json(_) | Cell::Nothing => f64::NEG_INFINITY,
+        };
+        self.rows.push(Ranked { value, came: self.seen, row: row.clone() });
+        self.seen += 1;
+        if self.rows.len() > self.most {
+            self.rows.pop();
+        }
+    }
+
+    /// The rows, largest first.
+    pub(crate) fn rows(self) -> Vec<Row> {
+        self.rows.into_sorted_vec().into_iter().map(|ranked| ranked.row).collect()
+    }
+}

@@ -1,0 +1,131 @@
+//! What a person reads: text, and nothing that a terminal would obey.
+//!
+//! Names of tensors, layers, classes and files come from outside, and an escape sequence in one of
+//! them could hide a line, change its colour or write into the clipboard. So all that the program
+//! prints goes through one gate: control characters and those that turn the direction of text leave
+//! it as `\u{1b}`. Files of results have names as they are, escaped as their formats ask for.
+
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, StderrLock, StdoutLock, Write};
+
+/// Standard output, for tables.
+pub(crate) fn output() -> Plain<StdoutLock<'static>> {
+    Plain(io::stdout().lock())
+}
+
+/// Standard error, for messages.
+pub(crate) fn errors() -> Plain<StderrLock<'static>> {
+    Plain(io::stderr().lock())
+}
+
+/// The columns of a line: those of the terminal, 80 where there is none.
+pub(crate) fn width() -> usize {
+    const USUAL: usize = 80;
+    let found = terminal_size::terminal_size().map(|(terminal_size::Width(columns), _)| usize::from(columns));
+    if io::stdout().is_terminal() { found.unwrap_or(USUAL).max(USUAL / 2) } else { USUAL }
+}
+
+/// Text in lines that fit, all of them indented.
+pub(crate) fn paragraph(out: &mut impl Write, indent: usize, text: &str) -> io::Result<()> {
+    for line in lines(&harmless(text), width().saturating_sub(indent)) {
+        writeln!(out, "{:indent$}{line}", "")?;
+    }
+    Ok(())
+}
+
+/// Text in lines that fit, all but the first indented.
+pub(crate) fn hanging(out: &mut impl Write, indent: usize, text: &str) -> io::Result<()> {
+    for (at, line) in lines(&harmless(text), width().saturating_sub(indent)).iter().enumerate() {
+        writeln!(out, "{:1$}{line}", "", if at == 0 { 0 } else { indent })?;
+    }
+    Ok(())
+}
+
+/// Broken at spaces; a word that is longer than a line has one of its own.
+fn lines(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for (at, word) in text.split(' ').enumerate() {
+        let full = lines.last().is_some_and(|line| line.chars().count() + 1 + word.chars().count() > width);
+        match lines.last_mut() {
+            Some(line) if !full || line.is_empty() => {
+                line.push_str(if at == 0 { "" } else { " " });
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// The gate. Text is checked a call at a time; `write!` never cuts a letter in two.
+#[derive(Debug)]
+pub(crate) struct Plain<W>(pub(crate) W);
+
+impl<W: Write> Write for Plain<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write_all(harmless(&String::from_utf8_lossy(bytes)).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// The text without anything that a terminal would obey; lines stay lines.
+pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
+    escaped(text, |letter| letter != '\n' && obeyed(letter))
+}
+
+/// A name for a message or a cell: harmless, and on one line.
+pub(crate) fn name(text: &str) -> Cow<'_, str> {
+    escaped(text, obeyed)
+}
+
+fn escaped(text: &str, odd: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.chars().any(&odd) {
+        return text.into();
+    }
+    let mut plain = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        if odd(letter) {
+            plain.extend(letter.escape_default());
+        } else {
+            plain.push(letter);
+        }
+    }
+    plain.into()
+}
+
+/// Control characters, marks and overrides of the direction of text, and separators of lines.
+fn obeyed(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_passes() {
+        for (text, shown) in [
+            ("conv1.weight; 0 < 1, \"ü\"\n", "conv1.weight; 0 < 1, \"ü\"\n"),
+            ("\u{1b}]52;c;ZWNobyBoaQ==\u{7}", "\\u{1b}]52;c;ZWNobyBoaQ==\\u{7}"),
+            ("a\rb\u{8}\u{9b}31m", "a\\rb\\u{8}\\u{9b}31m"),
+            ("\u{202e}gpj.exe", "\\u{202e}gpj.exe"),
+        ] {
+            let mut out = Plain(Vec::new());
+            write!(out, "{text}").expect("memory takes all");
+            assert_eq!(String::from_utf8_lossy(&out.0), shown);
+        }
+        assert_eq!(name("a\nb"), "a\\nb");
+    }
+
+    #[test]
+    fn lines_break_at_spaces() {
+        assert_eq!(lines("aa bb cc", 5), ["aa bb", "cc"]);
+        assert_eq!(lines("aaaaaaaa bb  c", 5), ["aaaaaaaa", "bb  c"]);
+        assert_eq!(lines("", 5), [""]);
+    }
+}

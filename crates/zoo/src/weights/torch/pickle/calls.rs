@@ -1,0 +1,135 @@
+//! What Python would call functions for: tensors in their several kinds, and the few things that
+//! they are told by.
+//!
+//! A tensor that holds no plain numbers (quantised, sparse, without values) is an entry of the book
+//! like any other: whether it stands in the way is known when a network asks for it.
+
+use super::super::value::{Body, Global, Storage, Tensor, Value, add};
+use super::{Machine, Stop};
+use crate::weights::Dtype;
+use crate::weights::checkpoint::{MOST_AXES, MOST_TENSORS};
+
+impl<'a> Machine<'a> {
+    /// A storage, which is kept outside of the pickle: ("storage", type, key, device, elements),
+    /// and in old files a sixth item for a storage that is part of another.
+    pub(super) fn storage(&mut self) -> Result<(), Stop> {
+        let items = match self.pop()? {
+            Value::Tuple(tuple) => &self.objects.tuples[tuple][..],
+            _ => &[],
+        };
+        let storage = match *items {
+            [
+                Value::Text("storage"),
+                Value::Global(Global::Storage(dtype)),
+                Value::Text(key),
+                Value::Text(_),
+                Value::Integer(count),
+                ref part @ ..,
+            ] if count >= 0 && matches!(part, [] | [Value::None]) => {
+                Storage { key, dtype, count: count.unsigned_abs() }
+            }
+            _ => return self.fault("something outside of the pickle that is no plain storage"),
+        };
+        let storage = Value::Storage(add(&mut self.objects.storages, storage));
+        self.push(storage);
+        Ok(())
+    }
+
+    /// What Python would call a function for.
+    pub(super) fn call(&mut self) -> Result<(), Stop> {
+        let (arguments, function) = (self.pop()?, self.pop()?);
+        let (Value::Global(global), Value::Tuple(arguments)) = (function, arguments) else {
+            return self.fault("a call of what is no function");
+        };
+        let arguments = self.objects.tuples[arguments].clone();
+        let value = match (global, &arguments[..]) {
+            (Global::OrderedDict, []) => {
+                self.new_dict();
+                return Ok(());
+            }
+            (Global::RebuildTensor, [Value::Storage(storage), view @ ..]) => {
+                let storage = self.objects.storages[*storage];
+                self.dense(storage, view)?
+            }
+            (
+                Global::RebuildTyped,
+                [Value::Storage(storage), view @ .., _, _, Value::Global(Global::Type(dtype))],
+            ) => {
+                let storage = self.typed(*storage, *dtype)?;
+                self.dense(storage, view)?
+            }
+            (Global::RebuildParameter, [tensor @ Value::Tensor(_), ..]) => *tensor,
+            (Global::RebuildQuantised, [Value::Storage(_), Value::Integer(_), Value::Tuple(shape), ..]) => {
+                let shape = self.sizes(*shape)?;
+                self.tensor(shape, Body::Odd(Dtype::QUANTISED))?
+            }
+            (Global::RebuildSparse, [Value::Text(_), Value::Tuple(parts)]) => {
+                // Indices and values come first in every layout, then the shape.
+                let parts = &self.objects.tuples[*parts];
+                let shape = parts.iter().find_map(|part| match part {
+                    Value::Tuple(shape) => Some(*shape),
+                    _ => None,
+                });
+                let shape = shape
+                    .map_or_else(|| self.fault("a sparse tensor without a shape"), |it| self.sizes(it))?;
+                self.tensor(shape, Body::Odd(Dtype::SPARSE))?
+            }
+            (Global::RebuildMeta, [Value::Global(Global::Type(_)), Value::Tuple(shape), ..]) => {
+                let shape = self.sizes(*shape)?;
+                self.tensor(shape, Body::Odd(Dtype::META))?
+            }
+            (Global::Size, [shape @ Value::Tuple(_)]) => *shape,
+            (Global::Layout, [name @ Value::Text(_)]) => *name,
+            (Global::Device, [Value::Text(_), ..]) => Value::Other("a device"),
+            _ => return self.fault("a call with other arguments than torch.save writes"),
+        };
+        self.push(value);
+        Ok(())
+    }
+
+    /// A storage of bytes as one of elements.
+    fn typed(&self, storage: usize, dtype: Dtype) -> Result<Storage<'a>, Stop> {
+        let Storage { key, dtype: stored, count } = self.objects.storages[storage];
+        let bits = count.checked_mul(stored.bits()).filter(|bits| bits.is_multiple_of(dtype.bits()));
+        let Some(bits) = bits else {
+            return self.fault(format!("a storage that is no whole number of elements of type {dtype}"));
+        };
+        Ok(Storage { key, dtype, count: bits / dtype.bits() })
+    }
+
+    /// A view of a storage, which begins with its offset, shape and strides.
+    fn dense(&mut self, storage: Storage<'a>, view: &[Value<'a>]) -> Result<Value<'a>, Stop> {
+        let &[Value::Integer(offset), Value::Tuple(shape), Value::Tuple(strides), ..] = view else {
+            return self.fault("a call with other arguments than torch.save writes");
+        };
+        let Ok(offset) = u64::try_from(offset) else {
+            return self.fault("a tensor that begins before its storage");
+        };
+        let (shape, strides) = (self.sizes(shape)?, self.sizes(strides)?);
+        if shape.len() != strides.len() {
+            return self.fault("a tensor with more axes than strides, or fewer");
+        }
+        self.tensor(shape, Body::Stored { storage, offset, strides })
+    }
+
+    fn tensor(&mut self, shape: Vec<usize>, body: Body<'a>) -> Result<Value<'a>, Stop> {
+        if self.objects.tensors.len() == MOST_TENSORS {
+            return self.fault(format!("more than {MOST_TENSORS} tensors"));
+        }
+        let tensor = Tensor { at: self.began, shape, body };
+        Ok(Value::Tensor(add(&mut self.objects.tensors, tensor)))
+    }
+
+    fn sizes(&self, tuple: usize) -> Result<Vec<usize>, Stop> {
+        let items = &self.objects.tuples[tuple];
+        if items.len() > MOST_AXES {
+            return self.fault(format!("a tensor of {} axes: at most {MOST_AXES}", items.len()));
+        }
+        let size = |item: &Value<'_>| match *item {
+            Value::Integer(size) => usize::try_from(size).ok(),
+            _ => None,
+        };
+        let sizes: Option<Vec<usize>> = items.iter().map(size).collect();
+        sizes.map_or_else(|| self.fault("a shape or stride that is no size"), Ok)
+    }
+}
