@@ -27,7 +27,7 @@ fn graph(classes: usize) -> Graph {
 }
 
 fn program(graph: &Graph, engine: Engine, precision: Precision, batch: usize) -> Program {
-    let options = Options { engine, precision, batch, memory: None };
+    let options = Options { engine, precision, batch, ..Options::default() };
     Program::new(graph.clone(), &Device::flex(), &options).unwrap()
 }
 

@@ -66,20 +66,6 @@ impl BurnExecutor {
         Ok(this)
     }
 
-    /// The same network on the same device at another batch size, sharing the weights.
-    pub(crate) fn at_batch(&self, batch: usize) -> Result<Self> {
-        let plan = Plan::input(Arc::clone(&self.plan.graph), batch, self.plan.block, self.plan.precision)?;
-        let mut this = Self {
-            plan: Arc::new(plan),
-            place: self.place.clone(),
-            constants: self.constants.clone(),
-            derived: self.derived.clone(),
-            exact: self.exact,
-        };
-        this.fold()?;
-        Ok(this)
-    }
-
     /// The plan that is run.
     #[must_use]
     pub fn plan(&self) -> &Plan {
@@ -94,7 +80,7 @@ impl BurnExecutor {
         tensors: &[usize],
     ) -> Result<Vec<TensorData>> {
         check::shape("cotangent", cotangent.shape(), &[1, 1, self.plan.graph.classes()])?;
-        let linearized = BurnLinearized { executor: self, tape: self.observe(sample, |_, _| {})? };
+        let linearized = BurnLinearized { executor: self, tape: self.run(sample, |_, _| Ok(()))? };
         let mut pending = linearized.reverse(Array::from_data(cotangent, &self.place), None)?;
         let one = |&tensor: &usize| {
             let shape = &self.plan.graph.parameters[tensor].shape;
@@ -141,19 +127,15 @@ impl BurnExecutor {
     }
 
     /// The forward pass, with a look at the result of every node as it comes.
-    pub(crate) fn observe(&self, batch: TensorData, mut look: impl FnMut(usize, &Array)) -> Result<Tape> {
+    fn run(&self, batch: TensorData, mut look: impl FnMut(usize, &Array) -> Result<()>) -> Result<Tape> {
         let graph = &self.plan.graph;
         check::shape("batch", batch.shape(), &graph.values[graph.input].shape_at(self.plan.batch))?;
         let mut tape = Tape { values: self.constants.clone(), derived: self.derived.clone() };
         tape.values[graph.input] = Some(Array::from_data(batch, &self.place));
         for step in &self.plan.steps {
             self.step(step, &mut tape)?;
-            look(
-                step.node,
-                tape.values[graph.nodes[step.node].output]
-                    .as_ref()
-                    .unwrap_or_else(|| unreachable!("just computed")),
-            );
+            let result = tape.values[graph.nodes[step.node].output].as_ref();
+            look(step.node, result.unwrap_or_else(|| unreachable!("just computed")))?;
         }
         Ok(tape)
     }
@@ -202,7 +184,7 @@ fn taken(values: &mut [Option<Array>], id: ValueId) -> Array {
 
 /// What the forward pass leaves for the reverse pass.
 #[derive(Debug)]
-pub(crate) struct Tape {
+struct Tape {
     /// Values that are still needed: the kept ones, all constants, the output.
     values: Vec<Option<Array>>,
     /// Masks and indices, by node.
@@ -215,8 +197,19 @@ impl Executor for BurnExecutor {
     }
 
     fn linearize(&self, batch: TensorData) -> Result<Box<dyn Linearized + '_>> {
-        let tape = self.observe(batch, |_, _| {})?;
+        let tape = self.run(batch, |_, _| Ok(()))?;
         Ok(Box::new(BurnLinearized { executor: self, tape }))
+    }
+
+    fn observe(&self, batch: TensorData, look: &mut dyn FnMut(usize, TensorData)) -> Result<()> {
+        let graph = &self.plan.graph;
+        let show = |node: usize, value: &Array| {
+            if graph.values[graph.nodes[node].output].kind == Kind::Float {
+                look(node, value.clone().into_data()?);
+            }
+            Ok(())
+        };
+        self.run(batch, show).map(|_| ())
     }
 
     fn most_cotangents(&self) -> usize {

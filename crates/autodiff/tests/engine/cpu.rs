@@ -182,7 +182,7 @@ fn instructions() -> impl Strategy<Value = Vec<Instruction>> {
 }
 
 fn program(graph: &Graph, engine: Engine, precision: Precision) -> Program {
-    let options = Options { engine, precision, batch: 3, memory: None };
+    let options = Options { engine, precision, batch: 3, ..Options::default() };
     Program::new(graph.clone(), &Device::flex(), &options).expect("it loads")
 }
 
@@ -456,7 +456,7 @@ fn threads_and_batches_do_not_show() {
     {
         let run = |threads: usize, batch: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-            let options = Options { engine: Engine::Cpu(Some(set)), precision, batch, memory: None };
+            let options = Options { engine: Engine::Cpu(Some(set)), precision, batch, ..Options::default() };
             pool.install(|| {
                 let program = Program::new(graph.clone(), &Device::flex(), &options).expect("it loads");
                 bits(&program, &samples)
@@ -500,7 +500,7 @@ fn memory_bounds_the_batch_and_is_refused_when_one_sample_does_not_fit() {
     let (fixed, sample) = (executor.fixed_bytes(), executor.sample_bytes());
     let run = |bytes: usize, threads: usize| {
         let memory = Some(Memory::new(bytes));
-        let options = Options { engine: Engine::Cpu(None), precision: Precision::F32, batch: 8, memory };
+        let options = Options { engine: Engine::Cpu(None), batch: 8, memory, ..Options::default() };
         let program = || Program::new(large(), &Device::flex(), &options);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
         pool.install(program).map(|program| program.plan().batch())
