@@ -128,7 +128,7 @@ fn is_distribution(row: &[f64]) -> bool {
     row.iter().all(|&p| p >= 0.0) && (row.iter().sum::<f64>() - 1.0).abs() < DISTRIBUTION_TOLERANCE
 }
 
-/// A made-up sample: numbers in [0, 1) in even draws, in [-3, 3) in odd ones, from a fixed sequence.
+/// A made-up sample: numbers in [0, 1) in even draws, in (-3, 3) with one sign and the other in turn in odd ones, from a fixed sequence.
 pub(crate) fn draw_sample(shape: &[usize], draw: usize) -> Vec<f32> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(draw as u64 + 1);
     let mut next = || {
@@ -137,8 +137,12 @@ pub(crate) fn draw_sample(shape: &[usize], draw: usize) -> Vec<f32> {
         state ^= state << 17;
         (state >> 40) as f32 / (1_u64 << 24) as f32
     };
-    let wide = draw % 2 == 1;
-    (0..shape.iter().product()).map(|_| if wide { 6.0 * next() - 3.0 } else { next() }).collect()
+    let number = |i: usize| match (draw % 2, i % 2) {
+        (0, _) => next(),
+        (_, 0) => -3.0 * next(),
+        _ => 3.0 * next(),
+    };
+    (0..shape.iter().product()).map(number).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What the caller's own forward pass gives, and the comparison with it: the check that needs no trust in this crate.
 //!
-//! When a model is captured it also runs as it is, on its own device, with [`TOGETHER`] made-up samples and once more with the first of
+//! When a model is captured it also runs as it is, on its own device, with [`TOGETHER`] made-up samples and once more with one of
 //! them alone; the logits travel with the graph ([`Reference`]). When a program is loaded, the executor runs at the same samples
 //! ([`Program::compare`]). Whatever went wrong in between (control flow that two recordings did not show, an operation taken for another, a
 //! kernel that reads the wrong place) moves the logits by far more than rounding, and is told with the first node at which it shows.
@@ -25,6 +25,9 @@ use crate::program::Program;
 /// How many samples run together: more than the recordings are of, and odd, so that halves and pairs of a batch show.
 const TOGETHER: usize = 5;
 
+/// Which of them comes alone as well: one with numbers on both sides of 0.
+const LONE: usize = 1;
+
 /// Whether a program is compared with the caller's own forward pass when it is loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Check {
@@ -46,7 +49,7 @@ pub(crate) struct Reference {
     samples: TensorData,
     /// Their logits `[TOGETHER, K]`.
     together: Vec<f64>,
-    /// Those of the first of them, given alone.
+    /// Those of [`LONE`], given alone.
     alone: Vec<f64>,
 }
 
@@ -68,11 +71,11 @@ impl Reference {
             let model = model.valid();
             let device =
                 model.devices().into_iter().next().unwrap_or_else(|| home.clone()).without_autodiff();
-            let logits = |count: usize| {
-                let x = Tensor::<D>::from_data(first(&samples, count), (&device, dtype));
+            let logits = |samples: TensorData| {
+                let x = Tensor::<D>::from_data(samples, (&device, dtype));
                 forward(&model, x).into_data().iter::<f64>().collect::<Vec<_>>()
             };
-            (logits(TOGETHER), logits(1), device.clone())
+            (logits(samples.clone()), logits(copies(&samples, LONE, 1)), device.clone())
         };
         let (together, alone, device) = quietly(run).map_err(|message| Error::ForwardFailed { message })?;
         Ok(Self { device, dtype, samples, together, alone })
@@ -105,11 +108,12 @@ fn made_up(sample: &[usize], dtype: DType) -> TensorData {
     TensorData::new(values, with_leading(TOGETHER, sample)).convert_dtype(dtype)
 }
 
-/// The first samples of `[N, ...]`, in double precision.
-fn first(samples: &TensorData, count: usize) -> TensorData {
-    let shape = with_leading(count, &samples.shape()[1..]);
-    let values: Vec<f64> = samples.iter::<f64>().take(shape.iter().product()).collect();
-    TensorData::new(values, shape)
+/// One of several samples, so many times, in double precision.
+fn copies(samples: &TensorData, sample: usize, count: usize) -> TensorData {
+    let shape = &samples.shape()[1..];
+    let size: usize = shape.iter().product();
+    let one: Vec<f64> = samples.iter::<f64>().skip(sample * size).take(size).collect();
+    TensorData::new(one.repeat(count), with_leading(count, shape))
 }
 
 /// Where two runs of one sample are furthest from one another beyond what is allowed: index, and both numbers.
@@ -159,7 +163,9 @@ impl Comparison<'_> {
         let Reference { together, alone, .. } = self.reference;
         let (graph, allowed) = (self.program.plan().graph(), self.allowed());
         let classes = graph.classes();
-        if let Some((class, [alone, together])) = furthest(alone, &together[..classes], allowed) {
+        if let Some((class, [alone, together])) =
+            furthest(alone, &together[LONE * classes..][..classes], allowed)
+        {
             return Err(Error::BatchDependent { class, alone, samples: TOGETHER, together });
         }
         let Some((at, [expected, found])) = furthest(together, found, allowed) else { return Ok(()) };
@@ -180,7 +186,8 @@ impl Comparison<'_> {
         let count = self.program.least();
         let own = Plan::input(Arc::clone(&plan.graph), count, 1, plan.precision())?;
         let burn = BurnExecutor::new(Arc::new(own), &self.reference.device)?;
-        let batch = self.copies(sample, count, plan.precision());
+        let batch =
+            copies(&self.reference.samples, sample, count).convert_dtype(plan.precision().dtype().into());
         let logits: Vec<f64> = burn.logits(batch.clone())?.iter().take(classes).collect();
         let expected = &self.reference.together[sample * classes..][..classes];
         if furthest(expected, &logits, self.allowed()).is_some() {
@@ -208,15 +215,6 @@ impl Comparison<'_> {
             }
         })?;
         Ok(first)
-    }
-
-    /// A made-up sample, several times.
-    fn copies(&self, sample: usize, count: usize, precision: Precision) -> TensorData {
-        let shape = self.reference.samples.shape();
-        let size: usize = shape[1..].iter().product();
-        let one: Vec<f64> = self.reference.samples.iter::<f64>().skip(sample * size).take(size).collect();
-        let data = TensorData::new(one.repeat(count), with_leading(count, &shape[1..]));
-        data.convert_dtype(precision.dtype().into())
     }
 }
 

@@ -123,7 +123,8 @@ fn control_flow_that_two_and_three_samples_do_not_show_is_refused() {
     assert!(problem(half).contains("for 5 samples"));
     assert!(problem(|x| if x.dims()[0] > 3 { relu(x) } else { x * 2.0 }).contains("for 5 samples"));
     assert!(problem(|x| if x.dims()[0] > 3 { relu(x) * 2.0 } else { relu(x) }).contains("for 5 samples"));
-    let alone: [Function; 2] = [
+    let alone: [Function; 3] = [
+        |x| if x.dims()[0] == 1 { relu(x) } else { x },
         |x| if x.dims()[0] == 1 { x * 2.0 } else { x },
         |x| {
             let count = x.dims()[0].min(2) as f64;
