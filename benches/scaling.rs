@@ -28,7 +28,7 @@ fn graph(classes: usize) -> Graph {
 }
 
 fn program(graph: &Graph, engine: Engine, precision: Precision, batch: usize) -> Program {
-    let options = Options { precision, batch, memory: None };
+    let options = Options { precision, batch, ..Options::default() };
     engine.load(graph.clone(), Leaves::input(), &Device::flex(), &options).unwrap()
 }
 

@@ -190,7 +190,13 @@ impl Array {
         Self(Dispatch::bool_and(self.0, other.0))
     }
 
+    /// True where the mask is not.
+    pub(crate) fn not(self) -> Self {
+        Self(Dispatch::bool_not(self.0))
+    }
+
     /// A mask as numbers, 1 where it is true and 0 elsewhere.
+    #[cfg(test)]
     pub(crate) fn mask_as_numbers(self, place: &Place) -> Self {
         Self(Dispatch::bool_into_float(self.0, place.dtype))
     }

@@ -67,20 +67,6 @@ impl BurnExecutor {
         Ok(this)
     }
 
-    /// The same network on the same device at another batch size, sharing the weights.
-    pub(crate) fn at_batch(&self, batch: usize) -> Result<Self> {
-        let plan = Plan::input(Arc::clone(&self.plan.graph), batch, self.plan.block, self.plan.precision)?;
-        let mut this = Self {
-            plan: Arc::new(plan),
-            place: self.place.clone(),
-            constants: self.constants.clone(),
-            derived: self.derived.clone(),
-            exact: self.exact,
-        };
-        this.fold()?;
-        Ok(this)
-    }
-
     /// Where it runs.
     pub(crate) fn place(&self) -> &Place {
         &self.place
@@ -110,7 +96,7 @@ impl BurnExecutor {
         tensors: &[usize],
     ) -> Result<Vec<TensorData>> {
         check::shape("cotangent", cotangent.shape(), &[1, 1, self.plan.graph.classes()])?;
-        let linearized = BurnLinearized { executor: self, tape: self.observe(sample, |_, _| {})? };
+        let linearized = BurnLinearized { executor: self, tape: self.run(sample, |_, _| Ok(()))? };
         let mut pending = linearized.reverse(vec![Array::from_data(cotangent, &self.place)], None)?;
         let one = |&tensor: &usize| {
             let shape = &self.plan.graph.parameters[tensor].shape;
@@ -157,14 +143,18 @@ impl BurnExecutor {
     }
 
     /// The forward pass, with a look at the result of every node as it comes.
-    pub(crate) fn observe(&self, batch: TensorData, look: impl FnMut(usize, &Array)) -> Result<Tape> {
+    fn run(&self, batch: TensorData, look: impl FnMut(usize, &Array) -> Result<()>) -> Result<Tape> {
         let graph = &self.plan.graph;
         check::shape("batch", batch.shape(), &graph.values[graph.input].shape_at(self.plan.batch))?;
         self.trace(vec![batch], look)
     }
 
     /// The forward pass from the values that are given to the plan's span.
-    pub(crate) fn trace(&self, given: Vec<TensorData>, mut look: impl FnMut(usize, &Array)) -> Result<Tape> {
+    pub(crate) fn trace(
+        &self,
+        given: Vec<TensorData>,
+        mut look: impl FnMut(usize, &Array) -> Result<()>,
+    ) -> Result<Tape> {
         let graph = &self.plan.graph;
         let mut tape = Tape { values: self.constants.clone(), derived: self.derived.clone() };
         for (&id, value) in self.plan.span.inputs.iter().zip(given) {
@@ -172,12 +162,8 @@ impl BurnExecutor {
         }
         for step in &self.plan.steps {
             self.step(step, &mut tape)?;
-            look(
-                step.node,
-                tape.values[graph.nodes[step.node].output]
-                    .as_ref()
-                    .unwrap_or_else(|| unreachable!("just computed")),
-            );
+            let result = tape.values[graph.nodes[step.node].output].as_ref();
+            look(step.node, result.unwrap_or_else(|| unreachable!("just computed")))?;
         }
         Ok(tape)
     }
@@ -250,8 +236,19 @@ impl Executor for BurnExecutor {
     }
 
     fn linearize(&self, batch: TensorData) -> Result<Box<dyn Linearized + '_>> {
-        let tape = self.observe(batch, |_, _| {})?;
+        let tape = self.run(batch, |_, _| Ok(()))?;
         Ok(Box::new(BurnLinearized { executor: self, tape }))
+    }
+
+    fn observe(&self, batch: TensorData, look: &mut dyn FnMut(usize, TensorData)) -> Result<()> {
+        let graph = &self.plan.graph;
+        let show = |node: usize, value: &Array| {
+            if graph.values[graph.nodes[node].output].kind == Kind::Float {
+                look(node, value.clone().into_data()?);
+            }
+            Ok(())
+        };
+        self.run(batch, show).map(|_| ())
     }
 
     fn most_cotangents(&self) -> usize {

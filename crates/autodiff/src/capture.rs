@@ -221,7 +221,10 @@ impl Drop for Recorded {
 }
 
 /// Runs `work`; a panic becomes its message and does not reach the terminal.
-pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+///
+/// # Errors
+/// The message of the panic.
+pub fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let previous = panic::take_hook();

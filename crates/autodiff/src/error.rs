@@ -24,12 +24,57 @@ pub enum Error {
     Unsupported(Vec<Problem>),
     /// One sample's result depends on another sample of its batch.
     #[error(
-        "samples influence one another at {node}: the value of one sample changed when only another sample was changed; \
+        "samples influence one another at {node}: what it computes for one sample takes in other samples, or how many there are; \
          use operations that treat each sample on its own (for example batch normalisation in evaluation)"
     )]
     BatchCoupled {
         /// The first node at which it shows.
         node: String,
+    },
+    /// The model runs while it is recorded, and fails as it is.
+    #[error(
+        "the model's own forward function failed on made-up samples of the given shape, {message}; \
+         a graph recorded without running it (`Graph::record`) is not compared with it"
+    )]
+    ForwardFailed {
+        /// The panic message.
+        message: String,
+    },
+    /// The model gives a sample other logits alone than in a batch.
+    #[error(
+        "the model's own forward function gives a made-up sample {alone} for class {class} when it comes alone, and {together} in a \
+         batch of {samples}: make each sample's logits its own, whatever the size of the batch"
+    )]
+    BatchDependent {
+        /// The class.
+        class: usize,
+        /// Its logit for the sample alone.
+        alone: f64,
+        /// How many samples the batch has.
+        samples: usize,
+        /// Its logit for the same sample in the batch.
+        together: f64,
+    },
+    /// The engine's logits are not those of the model.
+    #[error(
+        "{engine} gives {found} where the model's own forward function gives {expected} (made-up sample {sample}, class {class}), \
+         first at {node}; {remedy}; `Check::Off` with a reason leaves the comparison out"
+    )]
+    Disagrees {
+        /// The engine.
+        engine: String,
+        /// The first node that differs.
+        node: String,
+        /// The made-up sample.
+        sample: usize,
+        /// The class.
+        class: usize,
+        /// The model's logit.
+        expected: f64,
+        /// The engine's.
+        found: f64,
+        /// What can be done.
+        remedy: &'static str,
     },
     /// NaN or infinity where a finite number is needed.
     #[error("{what} holds {value} at flat index {index}; every value must be finite")]
@@ -47,6 +92,15 @@ pub enum Error {
          (a final log_softmax is fine: it gives the same influence)"
     )]
     Probabilities,
+    /// The network's outputs lie in [0, 1] by construction, but each on its own.
+    #[error(
+        "the network's outputs lie in [0, 1] whatever the input is, because of {node}: they are probabilities of one class each, not \
+         logits of a softmax, and would be scored as such; remove that operation (where they are meant as logits, add 0 to them)"
+    )]
+    Bounded {
+        /// The operation that bounds them.
+        node: String,
+    },
     /// A shape that does not fit.
     #[error("{what}: expected shape {expected}, found {found:?}")]
     Shape {

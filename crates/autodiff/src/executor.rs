@@ -35,6 +35,16 @@ pub trait Executor: fmt::Debug + Send + Sync {
         self.linearize(batch)?.logits()
     }
 
+    /// Runs the forward pass on `batch` and shows the results of nodes, by their numbers in the graph, as they are computed: row-major, of
+    /// the shape that the graph tells. Masks and indices are not shown, nor what an executor computes as a part of something else; one
+    /// that can show nothing does nothing.
+    ///
+    /// # Errors
+    /// As [`Executor::linearize`].
+    fn observe(&self, _batch: TensorData, _look: &mut dyn FnMut(usize, TensorData)) -> Result<()> {
+        Ok(())
+    }
+
     /// How many cotangents one call of [`Linearized::grams`] takes; of more, pairs of blocks are given to it.
     fn most_cotangents(&self) -> usize {
         usize::MAX

@@ -5,6 +5,7 @@
 //! they were captured; precision and device are the plan's business.
 
 use std::fmt;
+use std::sync::Arc;
 
 use burn::module::ParamId;
 use burn::tensor::{DType, TensorData};
@@ -13,6 +14,7 @@ use crate::error::{Error, Problem, Result};
 use crate::ops::Op;
 use crate::parameters::{Leaves, Parameter};
 use crate::plan::direct;
+use crate::reference::Reference;
 
 /// Index of a [`Value`] in its graph.
 pub type ValueId = usize;
@@ -156,6 +158,8 @@ pub struct Graph {
     pub(crate) parameters: Vec<Parameter>,
     /// The type of the captured weights.
     pub(crate) dtype: DType,
+    /// What the model itself gives, where it was run.
+    pub(crate) reference: Option<Arc<Reference>>,
 }
 
 impl Graph {

@@ -205,22 +205,18 @@ fn scalars<'a>(
     Some((&io.out, Table { values: a.values.iter().map(|&a| each(a, b)).collect(), shape: a.shape }))
 }
 
-/// What an index or mask with a row for each sample is for any one of them: its row, as `[1, ...]`, where all rows of both recordings are
-/// equal.
-pub(crate) fn common_row(first: &TensorData, second: &TensorData, batch: usize) -> Option<TensorData> {
-    let (a, b) = (Table::read(first)?, Table::read(second)?);
-    let rest = a.shape.get(1..)?;
-    if a.shape.first() != Some(&batch)
-        || b.shape.first() != Some(&(batch + 1))
-        || b.shape.get(1..) != Some(rest)
-    {
+/// What an index or mask with a row for each of `batch` samples is for any one of them: its row, as `[1, ...]`, where all rows are equal.
+pub(crate) fn common_row(data: &TensorData, batch: usize) -> Option<TensorData> {
+    let table = Table::read(data)?;
+    let rest = table.shape.get(1..)?;
+    let size = rest.iter().product::<usize>();
+    if table.shape.first() != Some(&batch) || size == 0 {
         return None;
     }
-    let size = rest.iter().product::<usize>();
-    let row = a.values.get(..size)?.to_vec();
-    let equal = size > 0 && a.values.chunks(size).chain(b.values.chunks(size)).all(|other| other == row);
+    let row = table.values[..size].to_vec();
+    let equal = table.values.chunks(size).all(|other| other == row);
     let shape = std::iter::once(1).chain(rest.iter().copied()).collect();
-    equal.then(|| Table { shape, values: row }.data(first.dtype()))
+    equal.then(|| Table { shape, values: row }.data(data.dtype()))
 }
 
 #[cfg(test)]
@@ -253,9 +249,8 @@ mod tests {
     #[test]
     fn rows_that_are_equal_are_one() {
         let rows = |rows: &[[i64; 2]]| TensorData::new(rows.concat(), [rows.len(), 2]);
-        let row = common_row(&rows(&[[1, 2]; 2]), &rows(&[[1, 2]; 3]), 2);
-        assert_eq!(row, Some(TensorData::new(vec![1_i64, 2], [1, 2])));
-        assert_eq!(common_row(&rows(&[[1, 2]; 2]), &rows(&[[1, 2], [1, 2], [1, 3]]), 2), None);
-        assert_eq!(common_row(&rows(&[[1, 2]; 3]), &rows(&[[1, 2]; 4]), 2), None);
+        assert_eq!(common_row(&rows(&[[1, 2]; 2]), 2), Some(TensorData::new(vec![1_i64, 2], [1, 2])));
+        assert_eq!(common_row(&rows(&[[1, 2], [1, 2], [1, 3]]), 3), None);
+        assert_eq!(common_row(&rows(&[[1, 2]; 3]), 2), None);
     }
 }

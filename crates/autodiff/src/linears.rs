@@ -45,6 +45,16 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// The source of a reshape that puts axes of size 1 before the source's own and does nothing else: what a layer does to its weight
+    /// and its bias. Any other vector that is reshaped behind a product (`b.reshape([1, 4, 1])`) is the model's own sum.
+    fn widened(&self, tensor: &TensorIr) -> Option<&'a TensorIr> {
+        let source = self.reshaped(tensor)?;
+        let new = tensor.shape.num_dims().checked_sub(source.shape.num_dims())?;
+        let plain =
+            tensor.shape[..new].iter().all(|&size| size == 1) && tensor.shape[new..] == source.shape[..];
+        plain.then_some(source)
+    }
+
     /// A weight of `rank` axes that was not computed.
     fn weight(&self, tensor: &'a TensorIr, rank: usize) -> Option<&'a TensorIr> {
         let known = self.recording.values.contains_key(&tensor.id) && tensor.shape.num_dims() == rank;
@@ -61,7 +71,7 @@ impl<'a> Search<'a> {
             }
             _ => {
                 let (product, bias) = self.with_bias(op)?;
-                let weight = self.weight(self.reshaped(&product.rhs)?, 2)?;
+                let weight = self.weight(self.widened(&product.rhs)?, 2)?;
                 (&product.lhs, weight, bias, op.outputs().next()?)
             }
         };
@@ -70,7 +80,8 @@ impl<'a> Search<'a> {
             && from.len() == to.len()
             && from[..from.len() - 1] == to[..to.len() - 1]
             && from.last() == weight.shape.first()
-            && to.last() == weight.shape.last();
+            && to.last() == weight.shape.last()
+            && bias.is_none_or(|bias| bias.shape.last() == to.last());
         let owned = |tensor: &TensorIr| tensor.clone();
         fits.then(|| LinearOpIr {
             x: owned(x),
@@ -88,7 +99,7 @@ impl<'a> Search<'a> {
                 let OperationIr::Float(_, FloatOperationIr::Matmul(product)) = self.producer(lhs)? else {
                     return None;
                 };
-                Some((product, Some(self.weight(self.reshaped(rhs)?, 1)?)))
+                Some((product, Some(self.weight(self.widened(rhs)?, 1)?)))
             }
             _ => None,
         }

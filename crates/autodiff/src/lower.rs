@@ -57,13 +57,13 @@ pub(crate) fn graph(mut first: Recording, mut second: Recording, table: Table) -
     let (Some(output), true) = (output, problems.is_empty()) else {
         return Err(Error::Unsupported(problems));
     };
-    let graph = Graph { values, nodes, input: 0, output, parameters, dtype: first.dtype };
+    let graph = Graph { values, nodes, input: 0, output, parameters, dtype: first.dtype, reference: None };
     graph.check()?;
     Ok(graph)
 }
 
 /// The operations on which the output depends, in order: what is computed beside it is nobody's concern.
-fn needed(recording: &Recording) -> Vec<usize> {
+pub(crate) fn needed(recording: &Recording) -> Vec<usize> {
     let mut wanted = HashSet::from([recording.output]);
     let mut needed = Vec::new();
     for (index, op) in recording.operations.iter().enumerate().rev() {
@@ -214,7 +214,8 @@ impl<'a> Builder<'a> {
         let (Some(data), Some(twin)) = (self.weights.remove(&a.id), self.second.values.get(&b.id)) else {
             return Err("an operand comes from nowhere: it was computed outside the forward function".into());
         };
-        let row = integers::common_row(&data, twin, FIRST_BATCH);
+        let row = integers::common_row(&data, FIRST_BATCH);
+        let row = row.filter(|row| integers::common_row(twin, FIRST_BATCH + 1).as_ref() == Some(row));
         let (data, twin) = row.as_ref().map_or((data, twin), |row| (row.clone(), row));
         if data.shape() != twin.shape() {
             return Err(batch_shapes("a tensor made in the forward function", data.shape(), twin.shape()));

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use burn::tensor::FloatDType;
 
+use crate::coupling;
 use crate::error::{Error, Problem, Result};
 use crate::grams::Outer;
 use crate::graph::{Graph, Kind, Node, Origin, ValueId};
@@ -244,6 +245,7 @@ impl Plan {
         if !problems.is_empty() {
             return Err(Error::Unsupported(problems));
         }
+        coupling::check(&graph, &dependent)?;
         // What lies between a parameter and its direct use gets no cotangent.
         let passed: Vec<_> = direct.iter().flat_map(|direct| direct.passed.iter().copied()).collect();
         let (steps, folded): (Vec<_>, Vec<_>) =

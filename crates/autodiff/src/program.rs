@@ -10,6 +10,7 @@ use crate::batches::{Queue, Samples, unreadable};
 use crate::burn_executor::BurnExecutor;
 use crate::capture::record;
 use crate::check;
+use crate::confirm::{self, LAST_BATCH};
 use crate::device::is_processor;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
@@ -19,19 +20,42 @@ use crate::memory::{DEFAULT_MEMORY, Memory, fitting_plan, gram_plan, samples_wit
 use crate::ops;
 use crate::parameters::Leaves;
 use crate::plan::{Plan, Precision};
+use crate::reference::{Check, Reference};
 
 impl Graph {
     /// Captures `forward` as a graph, for samples of shape `sample` (without the batch axis).
     ///
-    /// `forward` maps `[n, ...sample]` to logits `[n, K]`; it is run twice on a device that records and does not compute. The model
-    /// itself is not touched: it can be used as before, captured again, and from several threads.
+    /// `forward` maps `[n, ...sample]` to logits `[n, K]`. It is recorded ([`Graph::record`]), and run as it is on five made-up samples
+    /// together and one of them alone: their logits go with the graph, and every program that is made of it is compared with them.
+    ///
+    /// # Errors
+    /// As [`Graph::record`]; [`Error::ForwardFailed`] when the model fails on its own device.
+    pub fn capture<M, F, const D: usize>(
+        model: &M,
+        forward: F,
+        sample: &[usize],
+        home: &Device,
+    ) -> Result<Self>
+    where
+        M: Module,
+        F: Fn(&M, Tensor<D>) -> Tensor<2>,
+    {
+        let graph = Self::record(model, &forward, sample, home)?;
+        let reference = Reference::of(model, &forward, sample, graph.dtype(), home)?;
+        Ok(Self { reference: Some(Arc::new(reference)), ..graph })
+    }
+
+    /// Records `forward` as a graph without running it: [`Graph::capture`] without the comparison.
+    ///
+    /// `forward` runs three times, with two, three and five samples, on a device that records and does not compute. The model itself is
+    /// not touched: it can be used as before, captured again, and from several threads.
     ///
     /// `home` is any ordinary device; it is where the recorded input is made.
     ///
     /// # Errors
     /// [`Error::CaptureFailed`] when the model's code panics or reads computed values; [`Error::Unsupported`] with all operations that
     /// the engine cannot differentiate and all dependences on the batch; [`Error::Shape`] when the output is not `[n, K]`.
-    pub fn capture<M, F, const D: usize>(
+    pub fn record<M, F, const D: usize>(
         model: &M,
         forward: F,
         sample: &[usize],
@@ -43,7 +67,9 @@ impl Graph {
     {
         let first = record(model, &forward, sample, FIRST_BATCH, home)?;
         let second = record(model, &forward, sample, FIRST_BATCH + 1, home)?;
-        lower::graph(first, second, ops::lower)
+        let graph = lower::graph(first, second, ops::lower)?;
+        confirm::against(&graph, record(model, &forward, sample, LAST_BATCH, home)?, ops::lower)?;
+        Ok(graph)
     }
 }
 
@@ -59,6 +85,8 @@ pub struct Options {
     /// What a run may take, as far as the plan can tell (default: 2 GiB on a GPU, no limit on a CPU). It bounds the batch on a GPU, and
     /// on a CPU the number of samples that run at a time.
     pub memory: Option<Memory>,
+    /// Whether the program is compared with the model's own forward pass, where the graph brings its results (default: it is).
+    pub check: Check,
 }
 
 /// How many samples run together on a GPU unless told otherwise.
@@ -66,7 +94,7 @@ pub const GPU_BATCH: usize = 32;
 
 impl Default for Options {
     fn default() -> Self {
-        Self { precision: Precision::default(), batch: GPU_BATCH, memory: None }
+        Self { precision: Precision::default(), batch: GPU_BATCH, memory: None, check: Check::On }
     }
 }
 
@@ -103,6 +131,8 @@ pub struct Program {
     pub(crate) schedule: Schedule,
     /// Why another executor runs than was asked for.
     instead: Option<String>,
+    /// Why it is not compared with the model.
+    pub(crate) unchecked: Option<String>,
 }
 
 /// How samples are given to an executor.
@@ -119,8 +149,9 @@ impl Program {
     /// Plans the input's perturbation, loads the weights onto `device`, and checks the network there.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] for weights that are NaN or infinite; [`Error::BatchCoupled`] and [`Error::Probabilities`] from probes
-    /// with made-up samples; [`Error::Device`] when the device lacks the float type; [`Error::Memory`] when one sample does not fit.
+    /// [`Error::NonFinite`] for weights that are NaN or infinite; [`Error::BatchCoupled`]; [`Error::Probabilities`] and
+    /// [`Error::Bounded`]; [`Error::BatchDependent`] and [`Error::Disagrees`] from the comparison with the model; [`Error::Device`] when
+    /// the device lacks the float type; [`Error::Memory`] when one sample does not fit.
     pub fn new(graph: Graph, device: &Device, options: &Options) -> Result<Self> {
         Self::perturbing(graph, Leaves::input(), device, options)
     }
@@ -135,7 +166,8 @@ impl Program {
             return Err(Error::InvalidArgument("a batch needs at least one sample".into()));
         }
         leaves.check(&graph)?;
-        Self::on_burn(Arc::new(graph), leaves, &device, options)
+        check::unbounded(&graph)?;
+        Self::on_burn(Arc::new(graph), leaves, &device, options)?.compared(&device, &options.check)
     }
 
     /// A program run by an executor of another kind, on the processor: one batch on each thread, of any size up to its own, as far as
@@ -148,8 +180,10 @@ impl Program {
         leaves: Leaves,
         executor: Box<dyn Executor>,
         footprint: Footprint,
+        device: &Device,
         options: &Options,
     ) -> Result<Self> {
+        check::unbounded(&graph)?;
         let threads = rayon::current_num_threads();
         // A batch smaller than that would leave some idle.
         let asked = options.batch.max(threads);
@@ -159,10 +193,10 @@ impl Program {
         };
         let lanes = threads.min(most);
         let batch = footprint.batch.min(most / lanes);
-        check::outputs(executor.as_ref(), &graph)?;
         let block = block(graph.classes() - 1);
         let plan = Arc::new(Plan::new(graph, leaves, batch, block, options.precision)?);
-        Ok(Self { plan, executor, schedule: Schedule { lanes, padded: false }, instead: None })
+        let schedule = Schedule { lanes, padded: false };
+        Self { plan, executor, schedule, instead: None, unchecked: None }.compared(device, &options.check)
     }
 
     /// A program of Burn's tensor operations.
@@ -176,22 +210,20 @@ impl Program {
             (true, true) => Plan::input(graph, 1, block, precision)?,
             (true, false) => fitting_plan(graph, batch, block, precision, limit)?,
         };
-        let (schedule, tolerance) = if on_cpu {
-            let lanes = memory.map_or(Ok(usize::MAX), |memory| samples_within(&plan, memory))?;
-            (Schedule { lanes, padded: true }, 0.0)
-        } else {
-            (Schedule { lanes: 1, padded: true }, check::PROBE_TOLERANCE)
+        let lanes = match on_cpu {
+            true => memory.map_or(Ok(usize::MAX), |memory| samples_within(&plan, memory))?,
+            false => 1,
         };
+        let schedule = Schedule { lanes, padded: true };
         let plan = Arc::new(plan);
         let executor = BurnExecutor::new(Arc::clone(&plan), device)?;
-        check::probe(&executor, tolerance)?;
-        Ok(Self { plan, executor: Box::new(executor), schedule, instead: None })
+        Ok(Self { plan, executor: Box::new(executor), schedule, instead: None, unchecked: None })
     }
 
     /// A plan with an executor of your own, one batch at a time; nothing is checked but what the plan knows.
     #[must_use]
     pub fn with_executor(plan: Arc<Plan>, executor: Box<dyn Executor>) -> Self {
-        Self { plan, executor, schedule: Schedule { lanes: 1, padded: true }, instead: None }
+        Self { plan, executor, schedule: Schedule { lanes: 1, padded: true }, instead: None, unchecked: None }
     }
 
     /// The plan that is run.
@@ -206,13 +238,12 @@ impl Program {
         Self { instead: Some(why.to_owned()), ..self }
     }
 
-    /// Which executor runs it, and where; and why, when it is not the one that was asked for.
+    /// Which executor runs it, and where; why, when it is not the one that was asked for; and why it was not compared with the model.
     #[must_use]
     pub fn engine(&self) -> String {
-        match &self.instead {
-            None => self.executor.name(),
-            Some(why) => format!("{} (not on our own kernels: {why})", self.executor.name()),
-        }
+        let instead = self.instead.iter().map(|why| format!(" (not on our own kernels: {why})"));
+        let unchecked = self.unchecked.iter().map(|why| format!(" (not compared with the model: {why})"));
+        std::iter::once(self.executor.name()).chain(instead).chain(unchecked).collect()
     }
 
     /// What runs, step by step, as the executor has planned it: which operations run where, and what they keep.
@@ -248,6 +279,11 @@ impl Program {
     /// What runs the plan.
     pub(crate) fn executor(&self) -> &dyn Executor {
         self.executor.as_ref()
+    }
+
+    /// The smallest batch that the executor takes.
+    pub(crate) fn least(&self) -> usize {
+        if self.schedule.padded { self.plan.batch() } else { 1 }
     }
 
     /// How many batches run side by side.
@@ -538,6 +574,7 @@ mod tests {
             executor: Box::new(Failing),
             schedule: Schedule { lanes: 2, padded: true },
             instead: None,
+            unchecked: None,
         };
         let samples = TensorData::zeros::<f64, _>([3, 4]);
         let results: Vec<_> = failing.jacobians(samples).expect("they fit").collect();

@@ -12,7 +12,7 @@ use crate::array::Array;
 use crate::burn_executor::{BurnExecutor, BurnLinearized, Tape};
 use crate::error::Result;
 use crate::grams::Sums;
-use crate::graph::{Graph, ValueId};
+use crate::graph::{Graph, Kind, ValueId};
 use crate::parameters::Leaves;
 use crate::plan::{Bytes, Plan, Precision, Span};
 
@@ -67,7 +67,7 @@ impl Segment {
     /// # Errors
     /// [`Error::Execution`] with the node at which the backend failed.
     pub fn forward(&self, inputs: Vec<TensorData>) -> Result<(Vec<TensorData>, Trace)> {
-        let tape = self.executor.trace(inputs, |_, _| {})?;
+        let tape = self.executor.trace(inputs, |_, _| Ok(()))?;
         let outputs = &self.executor.plan().span.outputs;
         let read = |&id: &ValueId| tape.value(id).into_data();
         let outputs = outputs.iter().map(read).collect::<Result<_>>()?;
@@ -125,7 +125,9 @@ pub fn folded(graph: &Arc<Graph>, device: &Device) -> Result<Vec<Option<TensorDa
         return Ok(vec![None; graph.values.len()]);
     }
     let executor = BurnExecutor::new(Arc::new(plan), device)?;
-    let read = |id: ValueId| match executor.plan().is_folded(id) {
+    // Masks and indices are read by segments alone.
+    let number = |id: ValueId| graph.values[id].kind == Kind::Float && executor.plan().is_folded(id);
+    let read = |id: ValueId| match number(id) {
         true => executor.constant(id).map(Array::into_data).transpose(),
         false => Ok(None),
     };

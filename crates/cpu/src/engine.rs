@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use influence_autodiff::{Graph, Leaves, Options, Program, Result, is_processor};
+use influence_autodiff::{Graph, Leaves, Options, Program, Result, is_processor, quietly};
 
 use crate::kernels::InstructionSet;
 use crate::run::CpuExecutor;
@@ -39,10 +39,12 @@ impl Engine {
         };
         let shared = Arc::new(graph);
         let own = (Arc::clone(&shared), leaves.clone());
-        match CpuExecutor::perturbing(own.0, own.1, options.precision, set, device)? {
+        // A fault of ours is a reason to run on Burn, not the caller's crash.
+        let compiled = quietly(|| CpuExecutor::perturbing(own.0, own.1, options.precision, set, device));
+        match compiled.unwrap_or_else(|panic| Ok(Err(format!("a fault in its compiler: {panic}"))))? {
             Ok(executor) => {
                 let footprint = executor.footprint();
-                Program::on(shared, leaves, Box::new(executor), footprint, options)
+                Program::on(shared, leaves, Box::new(executor), footprint, device, options)
             }
             Err(why) => {
                 let graph = Arc::unwrap_or_clone(shared);

@@ -119,7 +119,7 @@ fn check(graph: &Graph, leaves: &Leaves, threads: usize, batch: usize) {
     let together = threads * batch;
     let promised = fixed + together * sample;
     let memory = Some(Memory::new(promised));
-    let options = Options { precision: Precision::F32, batch: 32, memory };
+    let options = Options { batch: 32, memory, ..Options::default() };
     let (own, leaves, images) = (graph.clone(), leaves.clone(), samples(6 * together));
     let trains = !leaves.places().is_empty();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use influence_autodiff::{
-    GPU_BATCH, Graph, Jacobian, Jacobians, Memory, Options, Plan, Precision, Program, Rows,
+    Check, GPU_BATCH, Graph, Jacobian, Jacobians, Memory, Options, Plan, Precision, Program, Rows,
 };
 use influence_cpu::Engine;
 use influence_manifold::{Filter, Objective as SampleObjective, Tangent};
@@ -29,6 +29,7 @@ pub struct ScorerBuilder {
     memory: Option<Memory>,
     device: Option<Device>,
     engine: Option<Engine>,
+    check: Check,
 }
 
 impl ScorerBuilder {
@@ -76,6 +77,16 @@ impl ScorerBuilder {
         self
     }
 
+    /// Leaves the model unrun when it is compiled, and the engine uncompared with it; the reason stands beside the engine in every report.
+    ///
+    /// Unless told so, [`compile`](Self::compile) runs the model's own forward function at six made-up samples on its own device, and
+    /// refuses an engine whose logits are others.
+    #[must_use]
+    pub fn unchecked(mut self, reason: impl Into<String>) -> Self {
+        self.check = Check::Off(reason.into());
+        self
+    }
+
     /// What a run may take, as far as the plan can tell beforehand (default: 2 GiB on a GPU, no limit on a CPU). On a GPU it bounds the
     /// batch, on a CPU how many samples run side by side.
     #[must_use]
@@ -107,12 +118,15 @@ impl ScorerBuilder {
                 "the model has no tensors, hence no device: name one".into(),
             )
         })?;
-        let graph = Graph::capture(model, forward, sample, &device)?;
+        let graph = match self.check {
+            Check::On => Graph::capture(model, forward, sample, &device)?,
+            Check::Off(_) => Graph::record(model, forward, sample, &device)?,
+        };
         let own = if graph.dtype() == DType::F64 { Precision::F64 } else { Precision::F32 };
         let precision = self.precision.unwrap_or(own);
         let engine = self.engine.unwrap_or_else(|| Engine::of(&device));
         let batch = self.batch.unwrap_or(GPU_BATCH);
-        let options = Options { precision, batch, memory: self.memory };
+        let options = Options { precision, batch, memory: self.memory, check: self.check };
         if self.budget == Budget::Relative && !self.perturbation.has_parameters() {
             return Err(refused(
                 "a relative budget is one of parameters: perturb parameters, or leave it out".into(),

@@ -20,6 +20,7 @@ use burn::backend::ir::{BinaryOpIr, FloatOperationIr, NumericOperationIr, Operat
 
 use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, only, over_cotangents, unary, with_leading};
 use crate::array::{Array, Place};
+use crate::coupling::{BatchAxis, Passage};
 
 /// The shape to which two shapes of equal rank broadcast.
 pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
@@ -66,6 +67,10 @@ macro_rules! binary {
             fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
                 let [a, b] = both(inputs);
                 a.$forward(b)
+            }
+
+            fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+                passage.unless(false)
             }
 
             fn keeps(&self, active: &[bool]) -> Vec<Keep> {
@@ -123,6 +128,10 @@ macro_rules! scalar {
                 only(inputs).$forward(self.value)
             }
 
+            fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+                passage.unless(false)
+            }
+
             fn keeps(&self, _: &[bool]) -> Vec<Keep> {
                 vec![]
             }
@@ -161,6 +170,10 @@ impl Rule for Recip {
 
     fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
         only(inputs).recip()
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(false)
     }
 
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {

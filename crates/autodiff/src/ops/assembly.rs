@@ -15,6 +15,7 @@ use burn::tensor::TensorData;
 use super::layout::{Slice, plain_range, whole};
 use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, only, unary, with_leading};
 use crate::array::{Array, Place};
+use crate::coupling::{BatchAxis, Passage};
 
 /// The first operand with a part replaced by the second.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +99,10 @@ impl Rule for Pad {
         })
     }
 
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(self.padding[passage.from.axis] != (0, 0))
+    }
+
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
         vec![]
     }
@@ -156,6 +161,10 @@ impl Rule for SliceAssign {
         x.slice_assign(&slices, value)
     }
 
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(self.part.ranges.get(passage.from.axis).is_some_and(Option::is_some))
+    }
+
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
         vec![]
     }
@@ -189,6 +198,10 @@ impl Rule for Repeat {
         let x = only(inputs);
         let times = shape[self.axis] / x.shape()[self.axis];
         Array(Dispatch::float_repeat_dim(x.0, self.axis, times))
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(false)
     }
 
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {

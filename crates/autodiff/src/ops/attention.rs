@@ -16,6 +16,7 @@ use super::conv::dims4;
 use super::linear::transpose;
 use super::{Keep, Lowered, Lowering, Op, Rule, Saved, over_cotangents};
 use crate::array::{Array, Place};
+use crate::coupling::{BatchAxis, Passage};
 
 /// Attention of Q, K, V, with a constant mask (true excludes) and a bias if there are such.
 #[derive(Debug, Clone, PartialEq)]
@@ -120,6 +121,10 @@ impl Rule for Attention {
 
     fn differentiable(&self, position: usize) -> bool {
         !(self.masked && position == 3)
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(passage.from.axis > 1)
     }
 
     fn keeps(&self, active: &[bool]) -> Vec<Keep> {

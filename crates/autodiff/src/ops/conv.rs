@@ -14,6 +14,7 @@ use burn::tensor::Slice;
 use super::row::Row;
 use super::{Keep, Lowered, Lowering, Op, Rule, Saved, fold, with_leading};
 use crate::array::{Array, Place};
+use crate::coupling::{BatchAxis, Passage};
 use crate::grams::{Factors, Outer};
 
 /// Convolution of `[B, C, H, W]` with a weight `[O, C / groups, KH, KW]` and an optional bias `[O]`.
@@ -78,6 +79,10 @@ impl Rule for Conv2d {
         let options = ConvOptions::new_with_padding(self.stride, self.padding, self.dilation, self.groups);
         let bias = inputs.get(2).map(|bias| bias.0.clone());
         Array(Dispatch::conv2d(inputs[0].0.clone(), inputs[1].0.clone(), bias, options))
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(passage.position > 0 || passage.from.axis > 0)
     }
 
     fn keeps(&self, active: &[bool]) -> Vec<Keep> {

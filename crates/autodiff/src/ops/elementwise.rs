@@ -24,8 +24,9 @@ use burn::backend::ir::{ActivationOperationIr, FloatOperationIr, NumericOperatio
 use burn::backend::ops::ActivationOps;
 use burn::tensor::FloatDType;
 
-use super::{Keep, Lowering, Op, Rule, Saved, only, over_cotangents, unary, with_leading};
+use super::{Keep, Lowering, Op, Rule, Saved, only, over_cotangents, unary, where_true};
 use crate::array::{Array, Place};
+use crate::coupling::{BatchAxis, Passage};
 
 macro_rules! functions {
     ($($(#[$doc:meta])* $name:ident, $label:literal, $keep:expr, $value:expr, $slope:expr;)+) => {$(
@@ -47,6 +48,10 @@ macro_rules! functions {
             fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
                 let value: fn(Array) -> Array = $value;
                 value(only(inputs))
+            }
+
+            fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+                passage.unless(false)
             }
 
             fn keeps(&self, _: &[bool]) -> Vec<Keep> {
@@ -77,8 +82,6 @@ functions! {
     Cos, "cos", Keep::Input(0), Array::cos, |x| x.sin().neg();
     /// The error function.
     Erf, "erf", Keep::Input(0), Array::erf, |x| x.clone().mul(x).neg().exp().mul_scalar(FRAC_2_SQRT_PI);
-    /// The absolute value.
-    Abs, "abs", Keep::Input(0), Array::abs, Array::sign;
     /// -ln(1 + exp(-x)).
     LogSigmoid, "log_sigmoid", Keep::Input(0), |x| Array(Dispatch::log_sigmoid(x.0)),
         |x| Array(Dispatch::sigmoid(x.neg().0));
@@ -89,6 +92,10 @@ fn finite(y: Array) -> Array {
     let largest = if y.place().dtype == FloatDType::F64 { f64::MAX } else { f64::from(f32::MAX) };
     y.clamp(None, Some(largest))
 }
+
+/// The absolute value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Abs;
 
 /// x^p for a constant p.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,6 +122,30 @@ pub struct HardSigmoid {
     pub beta: f64,
 }
 
+impl Rule for Abs {
+    fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
+        Ok(inputs[0].clone())
+    }
+
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+        only(inputs).abs()
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(false)
+    }
+
+    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+        vec![Keep::Input(0)]
+    }
+
+    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
+        let x = saved.input(0);
+        let kink = x.at_least(0.0).and(x.at_most(0.0));
+        where_true(cotangent, kink.not()).mul(over_cotangents(x.sign()))
+    }
+}
+
 impl Rule for Power {
     fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
         Ok(inputs[0].clone())
@@ -122,6 +153,10 @@ impl Rule for Power {
 
     fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
         only(inputs).power(self.exponent)
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(false)
     }
 
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
@@ -149,13 +184,6 @@ impl Clamp {
     }
 }
 
-/// The cotangent times the kept mask.
-fn masked(cotangent: Array, saved: &Saved<'_>) -> Array {
-    let place = cotangent.place();
-    let mask = saved.derived().reshape_mask(&with_leading(1, &saved.shapes[0]));
-    cotangent.mul(mask.mask_as_numbers(&place))
-}
-
 impl Rule for Clamp {
     fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
         let (min, max) = (self.min.unwrap_or(f64::NEG_INFINITY), self.max.unwrap_or(f64::INFINITY));
@@ -164,6 +192,10 @@ impl Rule for Clamp {
 
     fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
         only(inputs).clamp(self.min, self.max)
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(false)
     }
 
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
@@ -176,7 +208,7 @@ impl Rule for Clamp {
     }
 
     fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
-        masked(cotangent, saved)
+        where_true(cotangent, saved.derived())
     }
 }
 
@@ -190,6 +222,10 @@ impl Rule for HardSigmoid {
         only(inputs).mul_scalar(self.alpha).add_scalar(self.beta).clamp(Some(0.0), Some(1.0))
     }
 
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(false)
+    }
+
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
         vec![Keep::Mask]
     }
@@ -201,7 +237,13 @@ impl Rule for HardSigmoid {
     }
 
     fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
-        masked(cotangent, saved).mul_scalar(self.alpha)
+        where_true(cotangent, saved.derived()).mul_scalar(self.alpha)
+    }
+}
+
+impl fmt::Display for Abs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("abs")
     }
 }
 

@@ -14,6 +14,7 @@ use burn::backend::ops::ModuleOps;
 
 use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, with_leading};
 use crate::array::{Array, Place};
+use crate::coupling::{BatchAxis, Passage};
 
 /// Slices at the second operand's indices along `axis`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +58,10 @@ impl Rule for Select {
         Some((1, *inputs[0].get(self.axis)?))
     }
 
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(passage.position > 0 || passage.from.axis == self.axis)
+    }
+
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
         vec![Keep::Input(1)]
     }
@@ -94,6 +99,10 @@ impl Rule for Gather {
 
     fn indexes(&self, inputs: &[Vec<usize>]) -> Option<(usize, usize)> {
         Some((1, *inputs[0].get(self.axis)?))
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(passage.from.axis == self.axis)
     }
 
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
@@ -139,6 +148,10 @@ impl Rule for Embedding {
 
     fn indexes(&self, inputs: &[Vec<usize>]) -> Option<(usize, usize)> {
         Some((1, *inputs[0].first()?))
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(passage.position == 0)
     }
 
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {

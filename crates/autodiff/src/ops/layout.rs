@@ -18,6 +18,7 @@ use burn::tensor::Slice as BurnSlice;
 
 use super::{Keep, Lowered, Lowering, Op, Rule, Saved, only, unary, with_leading};
 use crate::array::{Array, Place};
+use crate::coupling::{BatchAxis, Passage};
 
 /// Concatenation along `axis`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +94,10 @@ impl Rule for Cat {
         Array::cat(inputs, self.axis)
     }
 
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(false)
+    }
+
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
         vec![]
     }
@@ -128,6 +133,14 @@ impl Rule for Reshape {
         only(inputs).reshape(shape)
     }
 
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        let Passage { from, input, output, axis, .. } = *passage;
+        // So many neighbours in row-major order belong to one sample, before and after.
+        let inner = from.inner * input[from.axis + 1..].iter().product::<usize>();
+        let behind: usize = output[axis + 1..].iter().product();
+        (behind > 0 && inner.is_multiple_of(behind)).then(|| BatchAxis { axis, inner: inner / behind })
+    }
+
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
         vec![]
     }
@@ -154,6 +167,11 @@ impl Rule for Permute {
 
     fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
         only(inputs).permute(&self.axes)
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        let axis = self.axes.iter().position(|&axis| axis == passage.from.axis)?;
+        Some(BatchAxis { axis, ..passage.from })
     }
 
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
@@ -183,6 +201,10 @@ impl Rule for Flip {
 
     fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
         only(inputs).flip(&self.axes)
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(self.axes.contains(&passage.from.axis))
     }
 
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
@@ -233,6 +255,10 @@ impl Rule for Slice {
         only(inputs).slice(&slices)
     }
 
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(self.ranges.get(passage.from.axis).is_some_and(Option::is_some))
+    }
+
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
         vec![]
     }
@@ -262,6 +288,11 @@ impl Rule for Expand {
         only(inputs).expand(shape)
     }
 
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        let new = passage.output.len() - passage.input.len();
+        Some(BatchAxis { axis: passage.from.axis + new, ..passage.from })
+    }
+
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
         vec![]
     }
@@ -278,6 +309,10 @@ impl Rule for Fill {
 
     fn forward(&self, _: Vec<Array>, shape: &[usize], place: &Place) -> Array {
         Array::full(shape, self.value, place)
+    }
+
+    fn carry(&self, _: &Passage<'_>) -> Option<BatchAxis> {
+        None
     }
 
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
@@ -300,6 +335,10 @@ impl Rule for Cast {
 
     fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
         only(inputs)
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(false)
     }
 
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {

@@ -12,6 +12,7 @@ use super::arithmetic::sum_to;
 use super::conv::fits_bias;
 use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, with_leading};
 use crate::array::{Array, Place};
+use crate::coupling::{BatchAxis, Passage};
 use crate::grams::{Factors, Outer};
 
 /// y = x W + b for x `[..., I]`, W `[I, O]` and an optional b `[O]`.
@@ -41,6 +42,10 @@ impl Rule for Linear {
     fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
         let bias = inputs.get(2).map(|bias| bias.0.clone());
         Array(Dispatch::linear(inputs[0].0.clone(), inputs[1].0.clone(), bias))
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(passage.position > 0 || passage.from.axis + 1 == passage.input.len())
     }
 
     fn keeps(&self, active: &[bool]) -> Vec<Keep> {
@@ -107,6 +112,10 @@ impl Rule for Matmul {
     fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
         let [a, b] = both(inputs);
         a.matmul(b)
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(passage.from.axis + 1 + passage.position == passage.input.len())
     }
 
     fn keeps(&self, active: &[bool]) -> Vec<Keep> {

@@ -12,8 +12,9 @@ use std::fmt;
 use burn::backend::ir::{BaseOperationIr, NumericOperationIr, OperationIr, ScalarOpIr};
 
 use super::arithmetic::{broadcast, sum_to};
-use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, only, unary, with_leading};
+use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, only, unary, where_true, with_leading};
 use crate::array::{Array, Place};
+use crate::coupling::{BatchAxis, Passage};
 
 /// How two numbers stand to one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +68,10 @@ impl Rule for Compare {
         true
     }
 
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(false)
+    }
+
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
         vec![]
     }
@@ -74,11 +79,6 @@ impl Rule for Compare {
     fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
         cotangent.zeros_like(&with_leading(cotangent.shape()[0], &saved.shapes[0]))
     }
-}
-
-/// The kept mask as numbers `[1, ...]` of as many axes as the result has.
-fn chosen(saved: &Saved<'_>, place: &Place) -> Array {
-    saved.input(1).reshape_mask(&with_leading(1, &saved.shapes[1])).mask_as_numbers(place)
 }
 
 impl Rule for MaskFill {
@@ -96,13 +96,16 @@ impl Rule for MaskFill {
         position == 0
     }
 
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(false)
+    }
+
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
         vec![Keep::Input(1)]
     }
 
     fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
-        let rest = chosen(saved, &cotangent.place()).neg().add_scalar(1.0);
-        sum_to(cotangent.mul(rest), &saved.shapes[0])
+        sum_to(where_true(cotangent, saved.input(1).not()), &saved.shapes[0])
     }
 }
 
@@ -122,14 +125,18 @@ impl Rule for MaskWhere {
         position != 1
     }
 
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(false)
+    }
+
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
         vec![Keep::Input(1)]
     }
 
     fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
-        let chosen = chosen(saved, &cotangent.place());
-        let own = if position == 0 { chosen.neg().add_scalar(1.0) } else { chosen };
-        sum_to(cotangent.mul(own), &saved.shapes[position])
+        let mask = saved.input(1);
+        let own = if position == 0 { mask.not() } else { mask };
+        sum_to(where_true(cotangent, own), &saved.shapes[position])
     }
 }
 

@@ -23,6 +23,8 @@ pub mod row;
 pub mod softmax;
 
 #[cfg(test)]
+mod apart;
+#[cfg(test)]
 mod derivatives;
 #[cfg(test)]
 mod document;
@@ -38,6 +40,7 @@ use std::fmt;
 use burn::backend::ir::{OperationIr, TensorIr};
 
 use crate::array::{Array, Place};
+use crate::coupling::{BatchAxis, Passage};
 use crate::grams::{Factors, Outer};
 
 /// What a rule wants to have at hand in its pullback; the plan turns it into bytes and lifetimes.
@@ -129,6 +132,10 @@ pub(crate) trait Rule: fmt::Debug + fmt::Display {
     fn indexes(&self, _inputs: &[Vec<usize>]) -> Option<(usize, usize)> {
         None
     }
+
+    /// Where the samples of a batch lie in the result, for an operand in which they lie as the passage says; nothing where they do not
+    /// stay apart, or change places.
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis>;
 
     /// What the pullback to the `active` operands reads.
     fn keeps(&self, active: &[bool]) -> Vec<Keep>;
@@ -320,6 +327,15 @@ pub(crate) fn with_leading(count: usize, shape: &[usize]) -> Vec<usize> {
 pub(crate) fn over_cotangents(array: Array) -> Array {
     let shape = with_leading(1, &array.shape());
     array.reshape(&shape)
+}
+
+/// Cotangents `[V, ...]` where a mask `[...]`, whose axes of size 1 repeat, is true; 0 elsewhere.
+///
+/// A selection, not a product with 0 and 1: the cotangent of a discarded branch may be infinite (a
+/// square root behind a ReLU), and 0 times infinity is NaN.
+pub(crate) fn where_true(cotangent: Array, mask: Array) -> Array {
+    let shape = with_leading(1, &mask.shape());
+    cotangent.fill(mask.reshape_mask(&shape).not(), 0.0)
 }
 
 /// The product of V and the first axis in front of the others: the shape of [`fold`]'s result.

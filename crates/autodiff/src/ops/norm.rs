@@ -14,6 +14,7 @@ use burn::backend::ir::{BatchNormOpIr, LayerNormOpIr, ModuleOperationIr, Operati
 
 use super::{Keep, Lowered, Lowering, Op, Rule, Saved, over_cotangents};
 use crate::array::{Array, Place};
+use crate::coupling::{BatchAxis, Passage};
 
 /// Batch normalisation in evaluation: operands x `[B, C, ...]`, gamma, beta, mean, variance `[C]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +69,10 @@ impl Rule for BatchNorm {
         let shift = beta.sub(scale.clone().mul(mean));
         let rank = shape.len();
         x.mul(over_channels(scale, rank, 1)).add(over_channels(shift, rank, 1))
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(passage.position > 0 || passage.from.axis == 1)
     }
 
     fn keeps(&self, active: &[bool]) -> Vec<Keep> {
@@ -159,6 +164,10 @@ impl Rule for LayerNorm {
         let [normalised, _] = self.normalised(x);
         let scaled = normalised.mul(over_channels(gamma, rank, last));
         beta.into_iter().fold(scaled, |y, beta| y.add(over_channels(beta, rank, last)))
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(passage.position > 0 || passage.from.axis + 1 == passage.input.len())
     }
 
     fn keeps(&self, active: &[bool]) -> Vec<Keep> {

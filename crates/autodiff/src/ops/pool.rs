@@ -18,6 +18,7 @@ use super::conv::dims4;
 use super::row::Row;
 use super::{Keep, Lowering, Op, Rule, Saved, fold, folded, unary, with_leading};
 use crate::array::{Array, Place};
+use crate::coupling::{BatchAxis, Passage};
 
 /// The maximum over windows of `[B, C, H, W]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +118,10 @@ impl Rule for MaxPool2d {
         Array(Dispatch::max_pool2d(inputs[0].0.clone(), kernel, stride, padding, dilation, ceil_mode))
     }
 
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(passage.from.axis > 1)
+    }
+
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
         vec![Keep::Indices]
     }
@@ -172,6 +177,10 @@ impl Rule for AvgPool2d {
         ))
     }
 
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(passage.from.axis > 1)
+    }
+
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
         vec![]
     }
@@ -198,6 +207,10 @@ impl Rule for AdaptiveAvgPool2d {
 
     fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
         Array(Dispatch::adaptive_avg_pool2d(inputs[0].0.clone(), self.output))
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(passage.from.axis > 1)
     }
 
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {

@@ -10,6 +10,7 @@ use burn::backend::ir::{NumericOperationIr, OperationIr};
 
 use super::{Keep, Lowering, Op, Rule, Saved, only, unary, with_leading};
 use crate::array::{Array, Place};
+use crate::coupling::{BatchAxis, Passage};
 
 /// The sum over `axes`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +71,10 @@ impl Rule for Sum {
         sum(only(inputs), &self.axes, shape)
     }
 
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(self.axes.contains(&passage.from.axis))
+    }
+
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
         vec![]
     }
@@ -87,6 +92,10 @@ impl Rule for Mean {
     fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Place) -> Array {
         let count = count(&inputs[0].shape(), &self.axes);
         sum(only(inputs), &self.axes, shape).div_scalar(count)
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(self.axes.contains(&passage.from.axis))
     }
 
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
@@ -107,6 +116,10 @@ impl Rule for Extremum {
 
     fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array {
         self.trace(inputs, shape, place).0
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(passage.from.axis == self.axis)
     }
 
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {

@@ -12,6 +12,7 @@ use burn::tensor::TensorData;
 use super::conv::dims4;
 use super::{Keep, Lowering, Op, Rule, Saved, only, unary, with_leading};
 use crate::array::{Array, Place};
+use crate::coupling::{BatchAxis, Passage};
 
 /// How values between samples are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +141,10 @@ impl Rule for Interpolate {
         }
         let columns = self.weights(w, width, place).permute(&[1, 0]);
         between(self.weights(h, height, place), x.reshape(&[b * c, h, w]), columns).reshape(shape)
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(passage.from.axis > 1)
     }
 
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {

@@ -7,6 +7,7 @@ use std::fmt;
 
 use super::{Keep, Rule, Saved, with_leading};
 use crate::array::{Array, Place};
+use crate::coupling::{BatchAxis, Passage};
 use crate::grams::{Factors, Outer};
 
 /// A two-dimensional rule applied to images of height 1.
@@ -62,6 +63,15 @@ impl<R: Rule> Rule for Row<R> {
 
     fn factors(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Factors {
         lift(cotangent, saved, |cotangent, image| self.0.factors(cotangent, position, image))
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        let (lifted, dropped) = ([0, 1, 3], [0, 1, 1, 2]);
+        let [input, output] = [passage.input, passage.output].map(lifted_shape);
+        let from = BatchAxis { axis: lifted[passage.from.axis], ..passage.from };
+        let axis = lifted[passage.axis];
+        let found = self.0.carry(&Passage { from, input: &input, output: &output, axis, ..*passage })?;
+        Some(BatchAxis { axis: dropped[found.axis], ..found })
     }
 
     fn keeps(&self, active: &[bool]) -> Vec<Keep> {

@@ -11,6 +11,7 @@ use burn::backend::ops::ActivationOps;
 
 use super::{Keep, Lowering, Op, Rule, Saved, only, unary, with_leading};
 use crate::array::{Array, Place};
+use crate::coupling::{BatchAxis, Passage};
 
 /// exp(x) / sum exp(x) along `axis`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +49,10 @@ impl Rule for Softmax {
         Array(Dispatch::softmax(only(inputs).0, self.axis))
     }
 
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(passage.from.axis == self.axis)
+    }
+
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {
         vec![Keep::Output]
     }
@@ -66,6 +71,10 @@ impl Rule for LogSoftmax {
 
     fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
         Array(Dispatch::log_softmax(only(inputs).0, self.axis))
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(passage.from.axis == self.axis)
     }
 
     fn keeps(&self, _: &[bool]) -> Vec<Keep> {

@@ -27,7 +27,7 @@ const NETWORK: f64 = 1e-7;
 const LOGITS: f64 = 1e-12;
 
 /// The engine's logits and rows at one sample against the model's own f64 forward pass and its central differences.
-fn agrees<M: Module, const D: usize>(
+pub(crate) fn agrees<M: Module, const D: usize>(
     what: &str,
     model: M,
     forward: impl Fn(&M, Tensor<D>) -> Tensor<2>,
@@ -207,7 +207,7 @@ type Function = fn(Tensor<3>) -> Tensor<3>;
 const FUNCTIONS: &[(&str, Function)] = &[
     ("silu", |x| activation::silu(x)),
     ("hard_swish", |x| activation::hard_swish(x * 5.0)),
-    ("hard_sigmoid", |x| activation::hard_sigmoid(x * 4.0, 0.2, 0.5)),
+    ("hard_sigmoid", |x| activation::hard_sigmoid(x * 4.0, 0.2, 0.5) * 2.0),
     ("log_sigmoid", |x| activation::log_sigmoid(x)),
     ("softplus", |x| activation::softplus(x * 9.0, 2.0)),
     ("softplus beyond its threshold", |x| activation::softplus(x * 90.0, 2.0)),

@@ -1,5 +1,6 @@
 //! The engine from outside: models in Burn go in, logits and Jacobians or one clear error come out.
 
+mod agreement;
 mod bits;
 mod dump;
 mod layers;

@@ -8,6 +8,7 @@ use burn::tensor::{DType, Device, TensorData};
 use influence_autodiff::graph::Graph;
 use influence_autodiff::{
     Error, Executor, Footprint, Grams, Leaves, Linearized, Precision, Result, check, even_block, folded,
+    quietly,
 };
 
 use super::arena::{Arena, Arenas};
@@ -250,7 +251,12 @@ fn forward<T: Number>(
 ) -> Result<(Trace<T>, Arena<T>)> {
     let batch = batch.convert_dtype(T::DTYPE);
     let input = numbers::<T>(&batch)?;
-    forward::run(loaded, executor.set, input, batch.shape()[0], masked)
+    guarded(|| forward::run(loaded, executor.set, input, batch.shape()[0], masked))
+}
+
+/// Runs kernels; a panic in one becomes an error.
+fn guarded<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
+    quietly(work).unwrap_or_else(|message| Err(Error::Execution { node: "our own kernels".into(), message }))
 }
 
 /// The forward pass, and what a reverse pass needs of it.
@@ -359,7 +365,7 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         let mut rows = Vec::with_capacity(count * shape.iter().product::<usize>());
         for block in all.chunks(lines(count).min(self.loaded.memory.lines) * size) {
             let mut reverse = self.reverse(block, block.len() / size, &[]);
-            reverse.run(true, |_, _| {})?;
+            guarded(|| reverse.run(true, |_, _| {}))?;
             rows.extend(reverse.input());
             self.give(reverse.into_arena());
         }
@@ -380,7 +386,7 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         let grams = vec![0.0; tensors.len() * samples * count * count];
         let mut squares = Squares { wanted: &wanted, grams };
         let mut reverse = self.reverse(all, count, tensors);
-        reverse.run(leaves.has_input(), |reverse, step| squares.visit(reverse, step))?;
+        guarded(|| reverse.run(leaves.has_input(), |reverse, step| squares.visit(reverse, step)))?;
         for (tensor, sample, gram) in std::mem::take(&mut reverse.given) {
             squares.take(tensor, [sample, samples], &gram);
         }

@@ -182,7 +182,7 @@ fn instructions() -> impl Strategy<Value = Vec<Instruction>> {
 }
 
 fn program(graph: &Graph, engine: Engine, precision: Precision) -> Program {
-    let options = Options { precision, batch: 3, memory: None };
+    let options = Options { precision, batch: 3, ..Options::default() };
     engine.load(graph.clone(), Leaves::input(), &Device::flex(), &options).expect("it loads")
 }
 
@@ -458,7 +458,7 @@ fn threads_and_batches_do_not_show() {
     {
         let run = |threads: usize, batch: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-            let options = Options { precision, batch, memory: None };
+            let options = Options { precision, batch, ..Options::default() };
             pool.install(|| {
                 let engine = Engine::Cpu(Some(set));
                 let program = engine.load(graph.clone(), Leaves::input(), &Device::flex(), &options);
@@ -508,7 +508,7 @@ fn memory_bounds_the_batch_and_is_refused_when_one_sample_does_not_fit() {
     let (fixed, sample) = (executor.fixed_bytes(), executor.sample_bytes());
     let run = |bytes: usize, threads: usize| {
         let memory = Some(Memory::new(bytes));
-        let options = Options { precision: Precision::F32, batch: 8, memory };
+        let options = Options { batch: 8, memory, ..Options::default() };
         let program = || Engine::Cpu(None).load(large(), Leaves::input(), &Device::flex(), &options);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
         pool.install(program).map(|program| program.plan().batch())

@@ -97,7 +97,7 @@ fn sets() -> impl Iterator<Item = InstructionSet> {
 
 /// The matrices of all parameters and of the input.
 fn grams(engine: Engine, precision: Precision, batch: usize, samples: &TensorData) -> Vec<SampleGrams> {
-    let (graph, options) = (captured(), Options { precision, batch, memory: None });
+    let (graph, options) = (captured(), Options { precision, batch, ..Options::default() });
     let leaves = Leaves::parameters(&graph).and_input();
     let program = engine.load(graph, leaves, &Device::flex(), &options).expect("it loads");
     assert_eq!(program.engine().starts_with("cpu"), engine != Engine::Burn, "{}", program.engine());

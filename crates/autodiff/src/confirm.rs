@@ -1,0 +1,73 @@
+//! A third recording, with five samples, held against the graph of the other two.
+//!
+//! Two sizes lie on a line whatever a model does with them (`n / 2` is 1 for two samples and for three). A third tells more; what all three
+//! have in common is then taken for the model, and compared with it at one sample and at five when it is loaded (`reference.rs`).
+
+use std::collections::HashMap;
+
+use burn::backend::ir::TensorIr;
+
+use crate::capture::{Recording, operation_name};
+use crate::error::{Error, Problem, Result};
+use crate::graph::{Graph, Origin, Role, ValueId};
+use crate::integers;
+use crate::linears;
+use crate::lower::{Table, needed};
+
+/// The batch size of the recording by which the graph of the other two is confirmed.
+pub(crate) const LAST_BATCH: usize = 5;
+
+/// Holds a graph against a recording of [`LAST_BATCH`] samples: control flow that two and three samples do not show.
+///
+/// # Errors
+/// [`Error::Unsupported`] with the first operation that is another than the graph says for so many samples.
+pub(crate) fn against(graph: &Graph, mut recording: Recording, table: Table) -> Result<()> {
+    integers::fold(&mut recording);
+    linears::unite(&mut recording);
+    let operations = needed(&recording);
+    let mut known = HashMap::from([(recording.input, graph.input)]);
+    let refuse = |op: String, node: usize| {
+        let why = format!(
+            "control flow on the batch: for {LAST_BATCH} samples the model does something else there"
+        );
+        let node = if node < graph.nodes.len() { graph.describe(node) } else { "the end".into() };
+        Err(Error::Unsupported(vec![Problem { op, node, why }]))
+    };
+    for (index, &at) in operations.iter().enumerate() {
+        let op = &recording.operations[at];
+        let (Some(node), Some(Ok(lowered))) = (graph.nodes.get(index), table(op)) else {
+            return refuse(operation_name(op), index);
+        };
+        let same = |(operand, &id): (&&TensorIr, &ValueId)| match known.get(&operand.id) {
+            Some(value) => *value == id,
+            None => is_constant(graph, id, operand, &recording),
+        };
+        let shape = graph.values[node.output].shape_at(LAST_BATCH);
+        let operands =
+            lowered.inputs.len() == node.inputs.len() && lowered.inputs.iter().zip(&node.inputs).all(same);
+        if lowered.op != node.op || lowered.output.shape.to_vec() != shape || !operands {
+            return refuse(operation_name(op), index);
+        }
+        known.insert(lowered.output.id, node.output);
+    }
+    if operations.len() == graph.nodes.len() && known.get(&recording.output) == Some(&graph.output) {
+        return Ok(());
+    }
+    refuse("the result".into(), operations.len())
+}
+
+/// Whether an operand of a recording is a constant of the graph.
+fn is_constant(graph: &Graph, id: ValueId, operand: &TensorIr, recording: &Recording) -> bool {
+    let (Origin::Constant(constant), Some(data)) =
+        (&graph.values[id].origin, recording.values.get(&operand.id))
+    else {
+        return false;
+    };
+    match (constant.role, recording.names.get(&operand.id)) {
+        (Role::Literal, None) => {
+            let row = integers::common_row(data, LAST_BATCH);
+            row.as_ref().unwrap_or(data) == &constant.data
+        }
+        (_, named) => named.is_some_and(|named| named.name == constant.name),
+    }
+}

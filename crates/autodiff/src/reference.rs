@@ -1,0 +1,325 @@
+//! What the caller's own forward pass gives, and the comparison with it: the check that needs no trust in this crate.
+//!
+//! When a model is captured it also runs as it is, on its own device, with [`TOGETHER`] made-up samples and once more with one of
+//! them alone; the logits travel with the graph ([`Reference`]). When a program is loaded, the executor runs at the same samples
+//! ([`Program::compare`]). Whatever went wrong in between (control flow that two recordings did not show, an operation taken for another, a
+//! kernel that reads the wrong place) moves the logits by far more than rounding, and is told with the first node at which it shows.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use crate::burn_executor::BurnExecutor;
+use crate::capture::quietly;
+use crate::check::{distribution, draw_sample};
+use crate::device::is_processor;
+use crate::error::{Error, Result};
+use crate::executor::Executor;
+use crate::graph::Graph;
+use crate::ops::{Op, with_leading};
+use crate::plan::{Plan, Precision};
+use crate::program::Program;
+
+/// How many samples run together: more than the recordings are of, and odd, so that halves and pairs of a batch show.
+const TOGETHER: usize = 5;
+
+/// Which of them comes alone as well: one with numbers on both sides of 0.
+const LONE: usize = 1;
+
+/// Whether a program is compared with the caller's own forward pass when it is loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Check {
+    /// It is.
+    #[default]
+    On,
+    /// It is not, for this reason, which [`Program::engine`] shows.
+    Off(String),
+}
+
+/// The caller's own logits at made-up samples.
+#[derive(Debug, Clone)]
+pub(crate) struct Reference {
+    /// Where the model ran.
+    device: Device,
+    /// The type in which it ran.
+    dtype: DType,
+    /// `[TOGETHER, ...sample]`, numbers that the model's type holds.
+    samples: TensorData,
+    /// Their logits `[TOGETHER, K]`.
+    together: Vec<f64>,
+    /// Those of [`LONE`], given alone.
+    alone: Vec<f64>,
+}
+
+impl Reference {
+    /// Runs `forward` as it is.
+    pub(crate) fn of<M, F, const D: usize>(
+        model: &M,
+        forward: &F,
+        sample: &[usize],
+        dtype: DType,
+        home: &Device,
+    ) -> Result<Self>
+    where
+        M: Module,
+        F: Fn(&M, Tensor<D>) -> Tensor<2>,
+    {
+        let samples = made_up(sample, dtype);
+        let run = || {
+            let model = model.valid();
+            let device =
+                model.devices().into_iter().next().unwrap_or_else(|| home.clone()).without_autodiff();
+            let logits = |samples: TensorData| {
+                let x = Tensor::<D>::from_data(samples, (&device, dtype));
+                forward(&model, x).into_data().iter::<f64>().collect::<Vec<_>>()
+            };
+            (logits(samples.clone()), logits(copies(&samples, LONE, 1)), device.clone())
+        };
+        let (together, alone, device) = quietly(run).map_err(|message| Error::ForwardFailed { message })?;
+        Ok(Self { device, dtype, samples, together, alone })
+    }
+
+    /// How far the logits of a run may be from these, relative to the largest: half the digits of the coarsest arithmetic on either side.
+    ///
+    /// Rounding of a deep network stays well below: f32 runs of the networks that we know differ by 1e-5 at most, f64 runs by 1e-13. An
+    /// error of the engine is one of the logits themselves.
+    fn tolerance(&self, graph: &Graph, precision: Precision, device: &Device) -> f64 {
+        // A cast may take a part of the model to single precision, and Burn's hard sigmoid does.
+        let mixed = graph.nodes.iter().any(|node| matches!(node.op, Op::Cast(_) | Op::HardSigmoid(_)));
+        let single = precision == Precision::F32 || mixed || self.dtype == DType::F32;
+        let on_cpu = [device, &self.device].iter().all(|device| is_processor(device));
+        let digits = match self.dtype {
+            DType::BF16 => 8,
+            DType::F16 => 11,
+            // Matrix units of GPUs may round single precision to eleven bits.
+            _ if single && !on_cpu => 11,
+            _ if single => 24,
+            _ => 53,
+        };
+        (-f64::from(digits) / 2.0).exp2()
+    }
+}
+
+/// The made-up samples, rounded to the model's type.
+fn made_up(sample: &[usize], dtype: DType) -> TensorData {
+    let values: Vec<f32> = (0..TOGETHER).flat_map(|draw| draw_sample(sample, draw)).collect();
+    TensorData::new(values, with_leading(TOGETHER, sample)).convert_dtype(dtype)
+}
+
+/// One of several samples, so many times, in double precision.
+fn copies(samples: &TensorData, sample: usize, count: usize) -> TensorData {
+    let shape = &samples.shape()[1..];
+    let size: usize = shape.iter().product();
+    let one: Vec<f64> = samples.iter::<f64>().skip(sample * size).take(size).collect();
+    TensorData::new(one.repeat(count), with_leading(count, shape))
+}
+
+/// Where two runs of one sample are furthest from one another beyond what is allowed: index, and both numbers.
+fn furthest(expected: &[f64], found: &[f64], allowed: f64) -> Option<(usize, [f64; 2])> {
+    let off = |(_, [a, b]): &(usize, [f64; 2])| if b.is_finite() { (a - b).abs() } else { f64::INFINITY };
+    let pairs = expected.iter().zip(found).map(|(a, b)| [*a, *b]).enumerate();
+    // Where the model itself overflows, there is nothing to compare.
+    let worst = pairs.filter(|(_, [a, _])| a.is_finite()).max_by(|a, b| off(a).total_cmp(&off(b)))?;
+    (off(&worst) > allowed).then_some(worst)
+}
+
+/// The largest finite magnitude.
+fn largest(values: &[f64]) -> f64 {
+    values.iter().filter(|x| x.is_finite()).fold(0.0, |max, x| max.max(x.abs()))
+}
+
+impl Program {
+    /// Compares the logits at the made-up samples with the caller's own, and refuses outputs that are probabilities.
+    ///
+    /// # Errors
+    /// [`Error::BatchDependent`] when the model gives one sample other logits alone than among others; [`Error::Disagrees`] when the
+    /// executor gives others than the model; [`Error::Probabilities`].
+    pub(crate) fn compared(mut self, device: &Device, check: &Check) -> Result<Self> {
+        self.compare(device, check)?;
+        if let Check::Off(why) = check {
+            self.unchecked = Some(why.clone());
+        }
+        Ok(self)
+    }
+
+    fn compare(&self, device: &Device, check: &Check) -> Result<()> {
+        let graph = self.plan().graph();
+        let samples = graph.reference.as_ref().map_or_else(
+            || made_up(&graph.sample_shape(), DType::F32),
+            |reference| reference.samples.clone(),
+        );
+        let found = self.logits(samples)?.concat();
+        if let (Some(reference), Check::On) = (&graph.reference, check) {
+            let relative = reference.tolerance(graph, self.plan().precision(), device);
+            Comparison { program: self, reference: reference.as_ref(), relative }.run(&found)?;
+        }
+        distribution(&found, graph.classes())
+    }
+}
+
+struct Comparison<'a> {
+    program: &'a Program,
+    reference: &'a Reference,
+    /// How far numbers may differ, relative to the largest.
+    relative: f64,
+}
+
+impl Comparison<'_> {
+    fn run(&self, found: &[f64]) -> Result<()> {
+        let Reference { together, alone, .. } = self.reference;
+        let (graph, allowed) = (self.program.plan().graph(), self.allowed());
+        let classes = graph.classes();
+        if let Some((class, [alone, together])) =
+            furthest(alone, &together[LONE * classes..][..classes], allowed)
+        {
+            return Err(Error::BatchDependent { class, alone, samples: TOGETHER, together });
+        }
+        let Some((at, [expected, found])) = furthest(together, found, allowed) else { return Ok(()) };
+        let (sample, class) = (at / classes, at % classes);
+        let (node, remedy) = self.blame(sample)?;
+        let node = node.map_or_else(|| "the output".to_owned(), |node| graph.describe(node));
+        Err(Error::Disagrees { engine: self.program.engine(), node, sample, class, expected, found, remedy })
+    }
+
+    fn allowed(&self) -> f64 {
+        self.relative * largest(&self.reference.together).max(largest(&self.reference.alone))
+    }
+
+    /// The first node at which it shows, and what can be done: another engine where Burn's own operations, on the caller's device, give
+    /// what the model gives.
+    fn blame(&self, sample: usize) -> Result<(Option<usize>, &'static str)> {
+        let (plan, classes) = (self.program.plan(), self.program.plan().graph().classes());
+        let count = self.program.least();
+        let own = Plan::input(Arc::clone(&plan.graph), count, 1, plan.precision())?;
+        let burn = BurnExecutor::new(Arc::new(own), &self.reference.device)?;
+        let batch =
+            copies(&self.reference.samples, sample, count).convert_dtype(plan.precision().dtype().into());
+        let logits: Vec<f64> = burn.logits(batch.clone())?.iter().take(classes).collect();
+        let expected = &self.reference.together[sample * classes..][..classes];
+        if furthest(expected, &logits, self.allowed()).is_some() {
+            return Ok((None, NEITHER));
+        }
+        Ok((self.first_difference(&burn, batch)?, OTHER))
+    }
+
+    /// The first node at which the program's executor leaves `burn`.
+    fn first_difference(&self, burn: &BurnExecutor, batch: TensorData) -> Result<Option<usize>> {
+        let mut expected = HashMap::new();
+        burn.observe(batch.clone(), &mut |node, value| {
+            expected.insert(node, value.iter::<f64>().collect::<Vec<_>>());
+        })?;
+        let differs = |expected: &Vec<f64>, found: &[f64]| {
+            expected.len() != found.len()
+                || furthest(expected, found, self.relative * largest(expected)).is_some()
+        };
+        let mut first: Option<usize> = None;
+        self.program.executor().observe(batch, &mut |node, value| {
+            let found: Vec<f64> = value.iter().collect();
+            let earlier = first.is_none_or(|first| node < first);
+            if earlier && expected.get(&node).is_some_and(|expected| differs(expected, &found)) {
+                first = Some(node);
+            }
+        })?;
+        Ok(first)
+    }
+}
+
+/// What helps when Burn's operations give what the model gives.
+const OTHER: &str = "Burn's own operations agree with the model: choose them (`Engine::Burn`, on a device of the processor), \
+                     and report this network, please";
+
+/// What helps when they do not.
+const NEITHER: &str = "Burn's own operations, run from the recording, do not agree with the model either: the recording is not what the \
+                       model does (control flow on the batch or on values, a custom kernel); report this network, please";
+
+#[cfg(test)]
+mod tests {
+    //! A graph that was tampered with, and an executor that computes one node wrongly: what is told of them.
+
+    use burn::nn::{Linear, LinearConfig};
+    use burn::tensor::activation::tanh;
+
+    use super::*;
+    use crate::executor::Linearized;
+    use crate::program::Options;
+
+    fn graph() -> Graph {
+        let device = Device::flex();
+        let layer = LinearConfig::new(4, 3).init(&device);
+        let forward = |layer: &Linear, x: Tensor<2>| tanh(layer.forward(x * 2.0)) * 3.0;
+        Graph::capture(&layer, forward, &[4], &device).expect("it is captured")
+    }
+
+    #[test]
+    fn a_graph_that_is_not_the_model_is_found() {
+        for precision in [Precision::F32, Precision::F64] {
+            let options = Options { precision, ..Options::default() };
+            let mut graph = graph();
+            assert!(Program::new(graph.clone(), &Device::flex(), &options).is_ok());
+            let scaled = |node: &&mut crate::graph::Node| matches!(&node.op, Op::MulScalar(scale) if scale.value == 3.0);
+            let node = graph.nodes.iter_mut().find(scaled).expect("the last operation");
+            node.op = Op::MulScalar(crate::ops::arithmetic::MulScalar { value: 3.01 });
+            let found = Program::new(graph, &Device::flex(), &options).expect_err("it is refused");
+            let Error::Disagrees { engine, node, expected, found, remedy, .. } = found else {
+                panic!("{found}")
+            };
+            assert_eq!((engine.as_str(), node.as_str(), remedy), ("burn on flex", "the output", NEITHER));
+            assert!((found / expected - 3.01 / 3.0).abs() < 1e-3, "{found} {expected}");
+        }
+    }
+
+    /// Burn's executor with the wrong result of one node, and of all that comes after it.
+    #[derive(Debug)]
+    struct Wrong(BurnExecutor, usize);
+
+    impl Executor for Wrong {
+        fn name(&self) -> String {
+            "wrong".into()
+        }
+
+        fn linearize(&self, batch: TensorData) -> Result<Box<dyn Linearized + '_>> {
+            self.0.linearize(batch)
+        }
+
+        fn logits(&self, batch: TensorData) -> Result<TensorData> {
+            Ok(off(&self.0.logits(batch)?))
+        }
+
+        fn observe(&self, batch: TensorData, look: &mut dyn FnMut(usize, TensorData)) -> Result<()> {
+            self.0.observe(batch, &mut |node, value| {
+                look(node, if node < self.1 { value } else { off(&value) })
+            })
+        }
+    }
+
+    fn off(data: &TensorData) -> TensorData {
+        TensorData::new(data.iter::<f64>().map(|x| x + 0.1).collect::<Vec<_>>(), data.shape().clone())
+    }
+
+    #[test]
+    fn the_first_node_that_differs_is_named() {
+        let graph = Arc::new(graph());
+        for node in 0..graph.nodes.len() {
+            let plan =
+                Arc::new(Plan::input(Arc::clone(&graph), 2, 2, Precision::F64).expect("it is planned"));
+            let burn = BurnExecutor::new(Arc::clone(&plan), &Device::flex()).expect("it loads");
+            // Constants are folded, and not computed with the batch.
+            let computed = plan.steps.iter().map(|step| step.node).find(|&step| step >= node);
+            let program = Program::with_executor(plan, Box::new(Wrong(burn, node)));
+            let refused = program.compare(&Device::flex(), &Check::On).expect_err("it is refused");
+            let Error::Disagrees { node: found, remedy, .. } = refused else { panic!("{refused}") };
+            assert_eq!((found, remedy), (graph.describe(computed.expect("the last one")), OTHER));
+            assert!(program.compare(&Device::flex(), &Check::Off("a test".into())).is_ok());
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_compared_with_none() {
+        assert_eq!(furthest(&[f64::NAN, 1.0], &[2.0, 1.0], 0.0), None);
+        assert_eq!(furthest(&[1.0, 2.0], &[1.25, 2.5], 0.3), Some((1, [2.0, 2.5])));
+        assert!(furthest(&[1.0], &[f64::NAN], 1e300).is_some_and(|(at, _)| at == 0));
+        assert_eq!(largest(&[f64::INFINITY, -3.0, 2.0]), 3.0);
+    }
+}
