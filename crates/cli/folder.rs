@@ -102,13 +102,24 @@ pub(crate) struct Folder {
 impl Folder {
     /// Makes the folder, or goes on where a run was stopped. Nothing comes back where it is
     /// complete.
-    pub(crate) fn open(target: &Path, header: Header, resume: bool) -> Result<Option<Self>> {
+    ///
+    /// `own` tells this run's files: a run that is to go on may have been complete, and does them again.
+    pub(crate) fn open(
+        target: &Path,
+        header: Header,
+        resume: bool,
+        own: impl Fn(&str) -> bool,
+    ) -> Result<Option<Self>> {
         let made = !target.exists();
         if made {
             fs::create_dir(target).map_err(|error| fault(target, &error))?;
         }
         let list = target.join(LIST);
-        let opened = if beside(&list, ".journal").exists() { Ok(()) } else { unmixed(target) };
+        let opened = if beside(&list, ".journal").exists() {
+            Ok(())
+        } else {
+            unmixed(target, |name| resume && own(name))
+        };
         let head = Format::KEPT.head(Drawn::COLUMNS, &[]);
         let opened = opened.and_then(|()| Keeper::open(&list, header, &head, resume));
         if opened.is_err() && made {
@@ -184,11 +195,11 @@ impl Folder {
 }
 
 /// Refuses a folder with maps in it.
-pub(crate) fn unmixed(folder: &Path) -> Result<()> {
+pub(crate) fn unmixed(folder: &Path, allowed: impl Fn(&str) -> bool) -> Result<()> {
     let entries = fs::read_dir(folder).map_err(|error| fault(folder, &error))?;
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if is_map(&name) || name == LIST {
+        if (is_map(&name) || name == LIST) && !allowed(&name) {
             return Err(Failure::new(format!(
                 "--out {}: there are maps of another run, {name} for one; give a folder of its own",
                 folder.display()

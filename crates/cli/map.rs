@@ -1,5 +1,6 @@
 //! `influence map`: for each image a file of maps and a picture of them.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -118,7 +119,10 @@ fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments) -> Result<()> {
             ("hash of the windows", windows.unwrap_or_else(|| "none".into())),
         ],
     );
-    let Some(mut folder) = Folder::open(path, header, arguments.resume)? else {
+    let names = job.images.iter().flat_map(|index| file_names(*index, mapping.direction));
+    let names: HashSet<String> = names.collect();
+    let own = |name: &str| names.contains(name);
+    let Some(mut folder) = Folder::open(path, header, arguments.resume, own)? else {
         if !job.quiet {
             writeln!(terminal::output(), "{} is complete", path.display())?;
         }

@@ -98,6 +98,17 @@ impl Journal {
         Ok(journal)
     }
 
+    /// Removes what a kill has left before the first record was whole.
+    pub(crate) fn clear_stump(path: &Path) -> Result<()> {
+        let stump = |file: &File| file.metadata().is_ok_and(|found| found.len() < MARK.len() as u64);
+        match File::open(path) {
+            Ok(file) if stump(&file) && file.try_lock().is_ok() && stump(&file) => {
+                std::fs::remove_file(path).map_err(|error| fault(path, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The one that is there, locked, with its records.
     pub(crate) fn open(path: &Path) -> Result<(Self, Read1)> {
         let file =

@@ -72,6 +72,9 @@ impl Keeper {
     /// something to go on with.
     pub(crate) fn open(path: &Path, header: Header, head: &[u8], resume: bool) -> Result<Found> {
         let (book, rows) = (journal(path), partial(path));
+        if resume {
+            Journal::clear_stump(&book)?;
+        }
         if !book.exists() {
             let journal = Journal::create(&book, &header)?;
             return Self::begin(path, journal, header, head).map(|keeper| Found::Open(Box::new(keeper)));

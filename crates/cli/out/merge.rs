@@ -194,7 +194,7 @@ fn maps(parts: &[Part], out: &Path) -> Result<String> {
     if !out.exists() {
         fs::create_dir(out).map_err(|error| fault(out, &error))?;
     }
-    folder::unmixed(out)?;
+    folder::unmixed(out, |_| false)?;
     let mut count = 0;
     for part in parts {
         let folder = part.path.parent().unwrap_or(Path::new("."));

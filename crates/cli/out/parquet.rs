@@ -22,8 +22,8 @@ use parquet::schema::types::Type;
 use crate::failure::{Failure, Result};
 use crate::record::{Cell, Column, Kind};
 
-/// Rows of a row group.
-const GROUP: usize = 1 << 14;
+/// Rows of a row group: they wait in memory as cells, a few hundred bytes a row, until it is full.
+const GROUP: usize = 1 << 11;
 /// What wrote the file, in its metadata.
 const PROGRAM: &str = concat!("influence ", env!("CARGO_PKG_VERSION"));
 
