@@ -1,0 +1,4 @@
+//! Models that the zoo does not have: ordinary ones by name, and random ones.
+
+mod attack;
+mod random;
