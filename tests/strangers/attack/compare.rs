@@ -1,23 +1,15 @@
 //! One model: the caller's own forward pass, central differences of it, and both engines against them.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use influence_autodiff::{Error, Graph, Jacobian, Leaves, SampleGrams};
+use influence_autodiff::{Error, Graph, Jacobian, Leaves, Precision, SampleGrams};
 
-use crate::attack::engines::{Stop, captured, engine, grams, jacobians, loaded, rows};
+use crate::attack::differences::{self, SAME, distance, near};
+use crate::attack::engines::{Stop, captured, engine, grams, jacobians, loaded, loaded_in, numbers, rows};
 use crate::attack::model::{Numbers, Weights};
 use crate::attack::program::Program;
 use crate::attack::quietly;
 use crate::attack::rng::Rng;
 use crate::attack::value::Value;
-
-/// Logits against the caller's own, and one engine against the other, both in f64.
-const SAME: f64 = 1e-9;
-
-/// Rows and Gram matrices against those of differences, relative to the largest entry.
-const DIFFERENCES: f64 = 1e-6;
-
-/// What rounding leaves of a difference of values near 1, at the step of the first try.
-const FLOOR: f64 = 2e-9;
 
 /// What is wrong with a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,6 +24,8 @@ pub(crate) enum Fault {
     GramsDiffer,
     /// A sample's bits depend on the others of its batch.
     Bits,
+    /// In single precision it is far from what it is in double precision.
+    Single,
 }
 
 /// How a model fared.
@@ -40,6 +34,8 @@ pub(crate) enum Outcome {
     Agrees {
         /// Why our own kernels do not run it, where they do not.
         instead: Option<String>,
+        /// The operations of its graph, by the engine's names.
+        nodes: Vec<&'static str>,
     },
     /// The model itself is not fit for the comparison, by its own forward pass.
     Unfit(&'static str),
@@ -61,19 +57,6 @@ pub(crate) struct Scope {
 /// Samples per call.
 const SAMPLES: usize = 3;
 
-/// The largest difference, relative to the largest expected entry; infinite where a number is NaN.
-pub(crate) fn distance(found: &[f64], expected: &[f64], floor: f64) -> f64 {
-    if found.len() != expected.len() {
-        return f64::INFINITY;
-    }
-    let scale = expected.iter().fold(floor, |most, x| most.max(x.abs()));
-    let worst = found.iter().zip(expected).fold(0.0_f64, |worst, (a, b)| {
-        let apart = (a - b).abs();
-        if apart.is_nan() { f64::INFINITY } else { worst.max(apart) }
-    });
-    worst / scale
-}
-
 /// The caller's side: the module, and its forward pass on the caller's device.
 struct Own<'a> {
     program: &'a Program,
@@ -92,51 +75,12 @@ impl Own<'_> {
         self.program.values(&weights, x, n).pop().map_or_else(Vec::new, |logits| logits.numbers())
     }
 
-    /// Rows d(z_k - z_K) / dx at one sample by differences over `step`, of the fourth order: `[K-1, p]`.
-    fn rows(&self, sample: &[f64], classes: usize, step: f64) -> Vec<f64> {
-        let p = sample.len();
-        let moves = [-2.0, -1.0, 1.0, 2.0];
-        let mut all = Vec::with_capacity(4 * p * p);
-        for i in 0..p {
-            for by in moves {
-                let start = all.len();
-                all.extend_from_slice(sample);
-                all[start + i] += by * step;
-            }
-        }
-        let logits = self.logits(&self.numbers, &all);
-        let columns: Vec<Vec<f64>> =
-            logits.chunks_exact(4 * classes).map(|four| slope(four, classes, step)).collect();
-        (0..classes - 1).flat_map(|k| columns.iter().map(move |column| column[k])).collect()
+    /// The logits of one sample where one element of some parameters, tied to one another, is moved.
+    fn moved(&self, fields: &[usize], sample: &[f64], element: usize, by: f64) -> Vec<f64> {
+        let mut numbers = self.numbers.clone();
+        fields.iter().for_each(|&field| numbers[field][element] += by);
+        self.logits(&numbers, sample)
     }
-
-    /// The Gram matrix of one parameter and all that are tied to it, at one sample.
-    fn gram(&self, fields: &[usize], sample: &[f64], classes: usize, step: f64) -> Vec<f64> {
-        let v = classes - 1;
-        let mut gram = vec![0.0; v * v];
-        for element in 0..self.numbers[fields[0]].len() {
-            let moved = |by: f64| {
-                let mut numbers = self.numbers.clone();
-                fields.iter().for_each(|&field| numbers[field][element] += by * step);
-                self.logits(&numbers, sample)
-            };
-            let four = [-2.0, -1.0, 1.0, 2.0].map(moved).concat();
-            let column = slope(&four, classes, step);
-            for i in 0..v {
-                for j in 0..v {
-                    gram[i * v + j] += column[i] * column[j];
-                }
-            }
-        }
-        gram
-    }
-}
-
-/// Slopes of z_k - z_K from the logits at -2, -1, 1 and 2 steps.
-fn slope(four: &[f64], classes: usize, step: f64) -> Vec<f64> {
-    let at = |place: usize, k: usize| four[place * classes + k] - four[place * classes + classes - 1];
-    let slope = |k| (8.0 * (at(2, k) - at(1, k)) - (at(3, k) - at(0, k))) / (12.0 * step);
-    (0..classes - 1).map(slope).collect()
 }
 
 /// Samples of a model.
@@ -183,9 +127,14 @@ fn reason(error: &Error) -> String {
     without_numbers(&text)
 }
 
-/// The first of several reasons.
+/// The first of several reasons, without its place.
 fn first_reason(why: &str) -> String {
-    without_numbers(why.split(';').next().unwrap_or(why))
+    let first = why.split(';').next().unwrap_or(why).trim_end_matches(')');
+    let (place, reason) = first.split_once(": ").unwrap_or(("", first));
+    let operation = place.split_once('(').and_then(|(_, rest)| rest.split_once(')'));
+    without_numbers(
+        &operation.map_or_else(|| first.into(), |(operation, _)| format!("{operation}: {reason}")),
+    )
 }
 
 /// A text with every number replaced by #.
@@ -218,12 +167,14 @@ fn judged(program: &Program, scope: Scope) -> Result<Outcome, Outcome> {
         let (jacobians, grams, why) = measured(&own, &graph, name, &three)?;
         check_logits(name, &jacobians, &logits)?;
         check_rows(name, &own, &jacobians, &three)?;
+        check_single(name, &own, &graph, &jacobians, &three)?;
         instead = why;
         found.push((jacobians, grams));
     }
     between(&found[0].0, &found[1].0)?;
     check_grams(&own, &graph, &found[0].1, &found[1].1, &three, scope)?;
-    Ok(Outcome::Agrees { instead })
+    let nodes = graph.nodes().iter().map(|node| node.op.name()).collect();
+    Ok(Outcome::Agrees { instead, nodes })
 }
 
 fn capture<const D: usize>(program: &Program, own: &Own<'_>) -> Result<Graph, Stop>
@@ -308,33 +259,44 @@ fn check_logits(name: &'static str, found: &[Jacobian], expected: &[f64]) -> Res
     Ok(())
 }
 
-/// The steps that are tried: the first has the least noise of smooth functions, the last passes kinks that lie near.
-const STEPS: [f64; 3] = [3e-4, 3e-5, 3e-6];
-
 /// Rows of one sample after the other, until one is as its differences say: a kink near one sample is not near all.
 fn check_rows(name: &'static str, own: &Own<'_>, found: &[Jacobian], three: &[f64]) -> Result<(), Outcome> {
-    let mut detail = String::new();
-    for (place, jacobian) in found.iter().enumerate() {
-        let sample = &three[place * three.len() / SAMPLES..(place + 1) * three.len() / SAMPLES];
-        let rows = rows(jacobian);
-        if rows.iter().any(|x| !x.is_finite()) {
-            return wrong(Fault::Rows, name, format!("no numbers: {rows:?}"));
-        }
-        let classes = jacobian.logits.len();
-        let near = STEPS.iter().any(|&step| {
-            let expected = own.rows(sample, classes, step);
-            let floor = FLOOR / DIFFERENCES * (STEPS[0] / step);
-            let apart = distance(rows, &expected, floor);
-            if apart > DIFFERENCES {
-                detail = format!("{apart:e}: {rows:?}, differences {expected:?}");
-            }
-            apart <= DIFFERENCES
-        });
-        if near {
-            return Ok(());
+    let mut told = Ok(());
+    for (sample, jacobian) in three.chunks_exact(three.len() / SAMPLES).zip(found) {
+        let (rows, classes) = (rows(jacobian), jacobian.logits.len());
+        let logits = |samples: &[f64]| own.logits(&own.numbers, samples);
+        told = near(rows, |step| differences::rows(logits, sample, classes, step));
+        if told.is_ok() || rows.iter().any(|x| !x.is_finite()) {
+            break;
         }
     }
-    wrong(Fault::Rows, name, detail)
+    told.or_else(|detail| wrong(Fault::Rows, name, detail))
+}
+
+/// How far single precision may be from double: far enough for a dozen operations that lose digits, far below what a wrong index does.
+const SINGLE: f64 = 2e-3;
+
+/// The same in single precision, whose kernels have other widths; of one sample after the other, as masks may fall otherwise near a kink.
+fn check_single(
+    name: &'static str,
+    own: &Own<'_>,
+    graph: &Graph,
+    double: &[Jacobian],
+    three: &[f64],
+) -> Result<(), Outcome> {
+    let kind = engine(name, own.program.seed);
+    let program = loaded_in(graph, Leaves::input(), kind, Precision::F32);
+    let program = program.map_err(|stop| stopped(stop, name, true))?;
+    let found = jacobians(&program, &data(own.program, three)).map_err(|stop| stopped(stop, name, false))?;
+    let apart = |(found, double): (&Jacobian, &Jacobian)| {
+        let logits = distance(&found.logits, &double.logits, 1.0);
+        logits.max(distance(&numbers(found), &numbers(double), 1.0))
+    };
+    let least = found.iter().zip(double).map(apart).fold(f64::INFINITY, f64::min);
+    if least > SINGLE {
+        return wrong(Fault::Single, name, format!("{least:e} from double precision"));
+    }
+    Ok(())
 }
 
 /// One engine's rows against the other's.
@@ -399,18 +361,14 @@ fn near_dense(
     found: &[SampleGrams],
     three: &[f64],
 ) -> Result<(), Outcome> {
-    let mut detail = String::new();
-    for (place, grams) in found.iter().enumerate() {
-        let sample = &three[place * three.len() / SAMPLES..(place + 1) * three.len() / SAMPLES];
-        for step in STEPS {
-            let expected = own.gram(fields, sample, grams.logits.len(), step);
-            let floor = FLOOR / DIFFERENCES * (STEPS[0] / step);
-            let apart = distance(&grams.tensors[at], &expected, floor);
-            if apart <= DIFFERENCES {
-                return Ok(());
-            }
-            detail = format!("{name}: {apart:e}: {:?}, differences {expected:?}", grams.tensors[at]);
+    let mut told = Ok(());
+    for (sample, grams) in three.chunks_exact(three.len() / SAMPLES).zip(found) {
+        let (elements, classes) = (own.numbers[fields[0]].len(), grams.logits.len());
+        let logits = |element, by| own.moved(fields, sample, element, by);
+        told = near(&grams.tensors[at], |step| differences::gram(logits, elements, classes, step));
+        if told.is_ok() {
+            break;
         }
     }
-    wrong(Fault::Grams, "flex", detail)
+    told.or_else(|detail| wrong(Fault::Grams, "flex", format!("{name}: {detail}")))
 }

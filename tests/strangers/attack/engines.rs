@@ -41,7 +41,17 @@ pub(crate) fn captured<M: Module, const D: usize>(
 
 /// A graph, loaded in f64.
 pub(crate) fn loaded(graph: &Graph, leaves: Leaves, engine: Engine) -> Result<Program, Stop> {
-    let options = Options { engine, precision: Precision::F64, ..Options::default() };
+    loaded_in(graph, leaves, engine, Precision::F64)
+}
+
+/// A graph, loaded.
+pub(crate) fn loaded_in(
+    graph: &Graph,
+    leaves: Leaves,
+    engine: Engine,
+    precision: Precision,
+) -> Result<Program, Stop> {
+    let options = Options { engine, precision, ..Options::default() };
     guarded(|| Program::perturbing(graph.clone(), leaves, &Device::flex(), &options))
 }
 
@@ -53,6 +63,14 @@ pub(crate) fn jacobians(program: &Program, samples: &TensorData) -> Result<Vec<J
 /// Gram matrices of all samples.
 pub(crate) fn grams(program: &Program, samples: &TensorData) -> Result<Vec<SampleGrams>, Stop> {
     guarded(|| program.grams(samples.clone())?.collect())
+}
+
+/// The rows of a run in either precision.
+pub(crate) fn numbers(jacobian: &Jacobian) -> Vec<f64> {
+    match &jacobian.rows {
+        Rows::F32(rows) => rows.iter().map(|&x| f64::from(x)).collect(),
+        _ => rows(jacobian).to_vec(),
+    }
 }
 
 /// The rows of a run in f64.

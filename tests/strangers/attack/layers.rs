@@ -208,6 +208,12 @@ impl Drawer {
         let causal = keys == shape[2] && self.rng.once_in(3);
         let mask = if !causal && self.rng.once_in(3) { Some(self.rng.next()) } else { None };
         let cap = self.rng.once_in(5);
-        self.push(Op::Attention { causal, mask, cap }, vec![q, k, v])
+        let mut inputs = vec![q, k, v];
+        if self.rng.once_in(3) {
+            let bias = self.given(&[1, shape[1].fixed, shape[2].fixed, keys.fixed]);
+            let whole = vec![Dim::N, shape[1], shape[2], keys];
+            inputs.push(self.push(Op::Expand { shape: whole }, vec![bias])?);
+        }
+        self.push(Op::Attention { causal, mask, cap }, inputs)
     }
 }

@@ -32,13 +32,29 @@ pub(crate) struct Tally {
     pub(crate) models: usize,
     pub(crate) agree: usize,
     /// Drawn, but not fit for the comparison, by reason.
-    pub(crate) unfit: BTreeMap<String, usize>,
-    pub(crate) refused: BTreeMap<String, usize>,
+    pub(crate) unfit: BTreeMap<String, Group>,
+    pub(crate) refused: BTreeMap<String, Group>,
     /// Computed by Burn's operations because our own kernels refuse them, by reason.
-    pub(crate) instead: BTreeMap<String, usize>,
-    pub(crate) operations: BTreeMap<String, usize>,
+    pub(crate) instead: BTreeMap<String, Group>,
+    /// Steps of programs, by their operations.
+    operations: BTreeMap<String, usize>,
+    /// Nodes of graphs that agree, by the engine's names.
+    pub(crate) nodes: BTreeMap<&'static str, usize>,
     pub(crate) wrong: BTreeMap<(Fault, &'static str), usize>,
     pub(crate) failures: Vec<Failure>,
+}
+
+/// Models to which the same happened: how many, and the number of one of them.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Group {
+    count: usize,
+    example: u64,
+}
+
+/// Counts one model, or several.
+fn count(groups: &mut BTreeMap<String, Group>, why: String, Group { count, example }: Group) {
+    let group = groups.entry(why).or_default();
+    *group = Group { count: group.count + count, example };
 }
 
 /// How many models fail in one way before no more of them are made smaller.
@@ -47,9 +63,9 @@ const SHRUNK: usize = 6;
 impl Tally {
     /// Draws, compares and counts the model of a number; one in `dense` also by its parameters' differences.
     pub(crate) fn add(&mut self, seed: u64, dense: u64) {
+        let one = Group { count: 1, example: seed };
         let Some(program) = draw(seed) else {
-            *self.unfit.entry("not drawn to its end".into()).or_default() += 1;
-            return;
+            return count(&mut self.unfit, "not drawn to its end".into(), one);
         };
         let scope = Scope { dense: seed.is_multiple_of(dense) };
         let outcome = quietly(|| compare(&program, scope));
@@ -59,8 +75,7 @@ impl Tally {
             detail: message,
         });
         if let Outcome::Unfit(why) = outcome {
-            *self.unfit.entry(why.into()).or_default() += 1;
-            return;
+            return count(&mut self.unfit, why.into(), one);
         }
         self.models += 1;
         for step in &program.steps {
@@ -69,13 +84,14 @@ impl Tally {
             *self.operations.entry(name).or_default() += 1;
         }
         match outcome {
-            Outcome::Agrees { instead } => {
+            Outcome::Agrees { instead, nodes } => {
                 self.agree += 1;
+                nodes.into_iter().for_each(|node| *self.nodes.entry(node).or_default() += 1);
                 if let Some(why) = instead {
-                    *self.instead.entry(why).or_default() += 1;
+                    count(&mut self.instead, why, one);
                 }
             }
-            Outcome::Refused(why) => *self.refused.entry(why).or_default() += 1,
+            Outcome::Refused(why) => count(&mut self.refused, why, one),
             Outcome::Wrong { fault, engine, detail } => {
                 self.fail(seed, &program, scope, (fault, engine), detail)
             }
@@ -112,21 +128,28 @@ impl Tally {
             (&mut self.unfit, other.unfit),
             (&mut self.refused, other.refused),
             (&mut self.instead, other.instead),
-            (&mut self.operations, other.operations),
         ];
         for (into, from) in sums {
-            from.into_iter().for_each(|(key, count)| *into.entry(key).or_default() += count);
+            from.into_iter().for_each(|(why, group)| count(into, why, group));
         }
+        other
+            .operations
+            .into_iter()
+            .for_each(|(key, count)| *self.operations.entry(key).or_default() += count);
+        other.nodes.into_iter().for_each(|(key, count)| *self.nodes.entry(key).or_default() += count);
         other.wrong.into_iter().for_each(|(key, count)| *self.wrong.entry(key).or_default() += count);
         self.failures.extend(other.failures);
     }
 }
 
+fn sum(groups: &BTreeMap<String, Group>) -> usize {
+    groups.values().map(|group| group.count).sum()
+}
+
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let wrong: usize = self.wrong.values().sum();
-        let refused: usize = self.refused.values().sum();
-        let instead: usize = self.instead.values().sum();
+        let [refused, instead] = [&self.refused, &self.instead].map(sum);
         writeln!(f, "{} models: {} agree, {refused} refused, {wrong} wrong", self.models, self.agree)?;
         writeln!(f, "of those that agree, {instead} run on Burn's operations instead of our own kernels")?;
         let lists = [
@@ -135,8 +158,8 @@ impl fmt::Display for Tally {
             ("not counted", &self.unfit),
         ];
         for (what, list) in lists {
-            for (why, count) in list {
-                writeln!(f, "  {what}, {count}: {why}")?;
+            for (why, Group { count, example }) in list {
+                writeln!(f, "  {what}, {count}: {why} (model {example})")?;
             }
         }
         for ((fault, engine), count) in &self.wrong {
@@ -144,7 +167,9 @@ impl fmt::Display for Tally {
         }
         let operations: Vec<String> =
             self.operations.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        writeln!(f, "operations: {}", operations.join(", "))
+        writeln!(f, "operations: {}", operations.join(", "))?;
+        let nodes: Vec<String> = self.nodes.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        writeln!(f, "nodes: {}", nodes.join(", "))
     }
 }
 
