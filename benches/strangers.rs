@@ -1,12 +1,13 @@
-//! Random models against their own forward passes, central differences and each engine against the other; what the tests do with a
-//! few hundred, for as many as are asked for:
+//! Random models against their own forward passes, central differences and each engine against the
+//! other; what the tests do with a few hundred, for as many as are asked for:
 //!
 //! ```text
 //! cargo bench --bench strangers -- --models 20000 --seed 1
 //! ```
 //!
-//! `--dense N` takes one model in N through differences of all its parameters (default 8), `--threads T` sets the threads (default 2),
-//! `--show SEED` prints the program of one number. The end is 1 where a model is wrong.
+//! `--dense N` takes one model in N through differences of all its parameters (default 8),
+//! `--threads T` sets the threads (default 2), `--show SEED` prints the program of one number. The
+//! end is 1 where a model is wrong.
 #![allow(clippy::print_stdout, reason = "a bench prints what it finds")]
 
 #[path = "../tests/strangers/attack/mod.rs"]

@@ -1,4 +1,5 @@
-//! One model against its own forward pass: logits, Jacobian rows and Gram matrices of all parameters, on both engines, in f64.
+//! One model against its own forward pass: logits, Jacobian rows and Gram matrices of all
+//! parameters, on both engines, in f64.
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -11,7 +12,8 @@ use crate::attack::model::numbers;
 /// Samples of a call.
 const SAMPLES: usize = 3;
 
-/// Puts made-up numbers in f64 into a model, the same in every run, and moves one of them by a step.
+/// Puts made-up numbers in f64 into a model, the same in every run, and moves one of them by a
+/// step.
 #[derive(Debug, Default, Clone)]
 struct Fill {
     path: Vec<String>,
@@ -142,7 +144,8 @@ where
     }
 }
 
-/// Asserts that both engines give what the model's own forward pass and its differences say, for three samples.
+/// Asserts that both engines give what the model's own forward pass and its differences say, for
+/// three samples.
 ///
 /// # Panics
 /// With what is wrong, on each engine where something is.
@@ -160,7 +163,8 @@ where
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Asserts that a model is refused by a typed error, when it is captured or when it is loaded, whichever engine is asked for.
+/// Asserts that a model is refused by a typed error, when it is captured or when it is loaded,
+/// whichever engine is asked for.
 ///
 /// # Panics
 /// Where an engine takes it, or panics.

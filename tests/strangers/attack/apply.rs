@@ -22,7 +22,8 @@ fn mask(shape: &[usize], seed: u64) -> TensorData {
     )
 }
 
-/// A constant mask for values of a shape: the same for all samples unless it is whole and then repeated for each.
+/// A constant mask for values of a shape: the same for all samples unless it is whole and then
+/// repeated for each.
 fn constant_mask<const D: usize>(x: &Tensor<D>, seed: u64, whole: bool) -> Tensor<D, Bool> {
     let device = x.device();
     let mut shape = x.dims();

@@ -1,4 +1,5 @@
-//! One model: the caller's own forward pass, central differences of it, and both engines against them.
+//! One model: the caller's own forward pass, central differences of it, and both engines against
+//! them.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use influence_autodiff::{Error, Graph, Jacobian, Leaves, Precision, SampleGrams};
@@ -75,7 +76,8 @@ impl Own<'_> {
         self.program.values(&weights, x, n).pop().map_or_else(Vec::new, |logits| logits.numbers())
     }
 
-    /// The logits of one sample where one element of some parameters, tied to one another, is moved.
+    /// The logits of one sample where one element of some parameters, tied to one another, is
+    /// moved.
     fn moved(&self, fields: &[usize], sample: &[f64], element: usize, by: f64) -> Vec<f64> {
         let mut numbers = self.numbers.clone();
         fields.iter().for_each(|&field| numbers[field][element] += by);
@@ -259,7 +261,8 @@ fn check_logits(name: &'static str, found: &[Jacobian], expected: &[f64]) -> Res
     Ok(())
 }
 
-/// Rows of one sample after the other, until one is as its differences say: a kink near one sample is not near all.
+/// Rows of one sample after the other, until one is as its differences say: a kink near one sample
+/// is not near all.
 fn check_rows(name: &'static str, own: &Own<'_>, found: &[Jacobian], three: &[f64]) -> Result<(), Outcome> {
     let mut told = Ok(());
     for (sample, jacobian) in three.chunks_exact(three.len() / SAMPLES).zip(found) {
@@ -273,10 +276,12 @@ fn check_rows(name: &'static str, own: &Own<'_>, found: &[Jacobian], three: &[f6
     told.or_else(|detail| wrong(Fault::Rows, name, detail))
 }
 
-/// How far single precision may be from double: far enough for a dozen operations that lose digits, far below what a wrong index does.
+/// How far single precision may be from double: far enough for a dozen operations that lose digits,
+/// far below what a wrong index does.
 const SINGLE: f64 = 2e-3;
 
-/// The same in single precision, whose kernels have other widths; of one sample after the other, as masks may fall otherwise near a kink.
+/// The same in single precision, whose kernels have other widths; of one sample after the other, as
+/// masks may fall otherwise near a kink.
 fn check_single(
     name: &'static str,
     own: &Own<'_>,

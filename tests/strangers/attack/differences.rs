@@ -6,13 +6,15 @@ pub(crate) const SAME: f64 = 1e-9;
 /// Rows and Gram matrices against those of differences, relative to the largest entry.
 pub(crate) const DIFFERENCES: f64 = 1e-6;
 
-/// The steps that are tried: the first has the least noise of smooth functions, the last passes kinks that lie near.
+/// The steps that are tried: the first has the least noise of smooth functions, the last passes
+/// kinks that lie near.
 pub(crate) const STEPS: [f64; 3] = [3e-4, 3e-5, 3e-6];
 
 /// What rounding leaves of a difference of values near 1, at the first step.
 const FLOOR: f64 = 2e-9;
 
-/// The largest difference, relative to the largest expected entry (at least `floor`); infinite where a number is NaN or missing.
+/// The largest difference, relative to the largest expected entry (at least `floor`); infinite
+/// where a number is NaN or missing.
 pub(crate) fn distance(found: &[f64], expected: &[f64], floor: f64) -> f64 {
     if found.len() != expected.len() {
         return f64::INFINITY;
@@ -52,7 +54,8 @@ fn slope(four: &[f64], classes: usize, step: f64) -> Vec<f64> {
     (0..classes - 1).map(slope).collect()
 }
 
-/// The rows d(z_k - z_K) / dx at one sample, `[K-1, p]`, in one call of `logits`, which takes any number of samples.
+/// The rows d(z_k - z_K) / dx at one sample, `[K-1, p]`, in one call of `logits`, which takes any
+/// number of samples.
 pub(crate) fn rows(
     logits: impl Fn(&[f64]) -> Vec<f64>,
     sample: &[f64],
@@ -73,8 +76,8 @@ pub(crate) fn rows(
     (0..classes - 1).flat_map(|k| columns.iter().map(move |column| column[k])).collect()
 }
 
-/// The Gram matrix of a tensor's gradients of z_k - z_K, `[K-1, K-1]`; `logits` gives those of a sample where one element of the tensor
-/// is moved.
+/// The Gram matrix of a tensor's gradients of z_k - z_K, `[K-1, K-1]`; `logits` gives those of a
+/// sample where one element of the tensor is moved.
 pub(crate) fn gram(
     logits: impl Fn(usize, f64) -> Vec<f64>,
     elements: usize,

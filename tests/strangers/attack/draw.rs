@@ -1,4 +1,5 @@
-//! Draws a program: step by step, each tried at once on 2 and on 3 samples, so that its shapes and sizes are known.
+//! Draws a program: step by step, each tried at once on 2 and on 3 samples, so that its shapes and
+//! sizes are known.
 
 use burn::tensor::{Device, TensorData};
 
@@ -111,7 +112,8 @@ impl Drawer {
         Some(Source::Value(self.shapes.len() - 1))
     }
 
-    /// A parameter: most often a new one, sometimes an earlier one of this shape, or a second field that shares it.
+    /// A parameter: most often a new one, sometimes an earlier one of this shape, or a second field
+    /// that shares it.
     pub(crate) fn parameter(&mut self, shape: &[usize]) -> Source {
         let same = self.program.parameters.iter().position(|spec| spec.shape == shape && spec.tied.is_none());
         let tied = match same {
@@ -213,7 +215,8 @@ impl Drawer {
     }
 }
 
-/// Whether the leading axis is that of the samples, or of samples and something else merged, and no other depends on them.
+/// Whether the leading axis is that of the samples, or of samples and something else merged, and no
+/// other depends on them.
 pub(crate) fn batched(shape: &[Dim]) -> bool {
     shape[0].per_sample > 0 && shape[0].fixed == 0 && shape[1..].iter().all(|dim| dim.per_sample == 0)
 }

@@ -16,7 +16,8 @@ pub(crate) enum Stop {
     Panic(String),
 }
 
-/// The engines: Burn's operations on flex, and our own kernels with one of the processor's instruction sets.
+/// The engines: Burn's operations on flex, and our own kernels with one of the processor's
+/// instruction sets.
 pub(crate) fn engine(name: &str, choice: u64) -> Engine {
     if name == "flex" {
         return Engine::Burn;

@@ -79,7 +79,8 @@ impl Drawer {
         self.push(Op::Unary(unary), vec![x])
     }
 
-    /// A sum or product of a value with one like it, or with a parameter or constant that broadcasts, on either side.
+    /// A sum or product of a value with one like it, or with a parameter or constant that
+    /// broadcasts, on either side.
     fn binary(&mut self) -> Option<Source> {
         let x = self.any()?;
         let shape = self.shape(x);

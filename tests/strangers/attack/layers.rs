@@ -8,7 +8,8 @@ use crate::attack::program::Source;
 use crate::attack::value::Dim;
 
 impl Drawer {
-    /// A value of the samples with this rank: one that is there, or another one under another shape.
+    /// A value of the samples with this rank: one that is there, or another one under another
+    /// shape.
     fn of_rank(&mut self, rank: usize) -> Option<Source> {
         if self.rng.below(3) > 0
             && let Some(found) = self.pick(|shape| shape.len() == rank && plain(shape))

@@ -1,5 +1,6 @@
-//! An attack with random models: small Burn modules whose forward functions run random programs, drawn from every operation of
-//! `docs/ops.md`, against the caller's own forward pass, central differences of it, and each engine against the other.
+//! An attack with random models: small Burn modules whose forward functions run random programs,
+//! drawn from every operation of `docs/ops.md`, against the caller's own forward pass, central
+//! differences of it, and each engine against the other.
 
 mod apply;
 pub(crate) mod compare;

@@ -1,4 +1,5 @@
-//! The module that a random program runs in: parameters of every rank, some of them shared by two fields.
+//! The module that a random program runs in: parameters of every rank, some of them shared by two
+//! fields.
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData};

@@ -298,7 +298,8 @@ pub(crate) enum Op {
         length: usize,
         seed: u64,
     },
-    /// A constant mask, made up from a seed, of the shape with the batch and the axes in `ones` replaced by 1.
+    /// A constant mask, made up from a seed, of the shape with the batch and the axes in `ones`
+    /// replaced by 1.
     MaskFill {
         seed: u64,
         whole: bool,

@@ -1,4 +1,5 @@
-//! A random program: what is computed from what, how it is run as a Burn module's forward pass, and how it is printed.
+//! A random program: what is computed from what, how it is run as a Burn module's forward pass, and
+//! how it is printed.
 
 use std::fmt;
 
@@ -24,7 +25,8 @@ pub(crate) struct Step {
     pub(crate) inputs: Vec<Source>,
 }
 
-/// A model: its samples, its parameters and constants, and its instructions, of which the last one gives the logits.
+/// A model: its samples, its parameters and constants, and its instructions, of which the last one
+/// gives the logits.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
     pub(crate) seed: u64,

@@ -68,7 +68,8 @@ fn ended(program: &Program, shapes: &[Vec<Dim>], end: usize) -> Option<Program> 
     Some(program)
 }
 
-/// The program from a step on, its value being the input: where no later step reads an earlier value.
+/// The program from a step on, its value being the input: where no later step reads an earlier
+/// value.
 fn begun(program: &Program, shapes: &[Vec<Dim>], at: usize) -> Option<Program> {
     let shape = &shapes[at];
     if shape[0] != Dim::N || !(2..=5).contains(&shape.len()) || at == program.steps.len() {

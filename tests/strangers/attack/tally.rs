@@ -61,7 +61,8 @@ fn count(groups: &mut BTreeMap<String, Group>, why: String, Group { count, examp
 const SHRUNK: usize = 6;
 
 impl Tally {
-    /// Draws, compares and counts the model of a number; one in `dense` also by its parameters' differences.
+    /// Draws, compares and counts the model of a number; one in `dense` also by its parameters'
+    /// differences.
     pub(crate) fn add(&mut self, seed: u64, dense: u64) {
         let one = Group { count: 1, example: seed };
         let Some(program) = draw(seed) else {
@@ -173,7 +174,8 @@ impl fmt::Display for Tally {
     }
 }
 
-/// The models of some numbers, on several threads; each works with a pool of one, so that samples run together.
+/// The models of some numbers, on several threads; each works with a pool of one, so that samples
+/// run together.
 pub(crate) fn run(seeds: std::ops::Range<u64>, dense: u64, threads: usize) -> Tally {
     let next = std::sync::atomic::AtomicU64::new(seeds.start);
     let (next, end) = (&next, seeds.end);

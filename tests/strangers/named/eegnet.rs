@@ -1,5 +1,6 @@
-//! EEGNet (Lawhern et al., arXiv 1611.08024) in small: a convolution over the whole width of an image, whose axis is then taken away,
-//! and a convolution along the axis that is left; and its influence by a route without an engine.
+//! EEGNet (Lawhern et al., arXiv 1611.08024) in small: a convolution over the whole width of an
+//! image, whose axis is then taken away, and a convolution along the axis that is left; and its
+//! influence by a route without an engine.
 
 use burn::module::Module;
 use burn::nn::Linear;
@@ -40,7 +41,8 @@ fn a_convolution_over_the_whole_width() {
     agrees(EegNet::new(), EegNet::forward, &SAMPLE);
 }
 
-/// df^T (G + lambda I)^-1 df in the space of the input, from rows d(z_k - z_K) / dx and logits; f = -log P of a class.
+/// df^T (G + lambda I)^-1 df in the space of the input, from rows d(z_k - z_K) / dx and logits; f =
+/// -log P of a class.
 fn damped(rows: &[f64], logits: &[f64], class: usize, lambda: f64) -> f64 {
     let (k, p) = (logits.len(), rows.len() / (logits.len() - 1));
     let most = logits.iter().copied().fold(f64::MIN, f64::max);

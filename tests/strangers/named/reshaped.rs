@@ -1,4 +1,5 @@
-//! A convolution or a pool that reads a reshaped image: its extent is what is seen, not what is stored.
+//! A convolution or a pool that reads a reshaped image: its extent is what is seen, not what is
+//! stored.
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
