@@ -2,9 +2,8 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use influence_autodiff::{
-    Engine, Error, Graph, InstructionSet, Jacobian, Leaves, Options, Precision, Program, Rows, SampleGrams,
-};
+use influence_autodiff::{Error, Graph, Jacobian, Leaves, Options, Precision, Program, Rows, SampleGrams};
+use influence_cpu::{Engine, InstructionSet};
 
 use crate::attack::quietly;
 
@@ -52,8 +51,8 @@ pub(crate) fn loaded_in(
     engine: Engine,
     precision: Precision,
 ) -> Result<Program, Stop> {
-    let options = Options { engine, precision, ..Options::default() };
-    guarded(|| Program::perturbing(graph.clone(), leaves, &Device::flex(), &options))
+    let options = Options { precision, ..Options::default() };
+    guarded(|| engine.load(graph.clone(), leaves, &Device::flex(), &options))
 }
 
 /// Logits and rows of all samples.

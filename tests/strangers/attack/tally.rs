@@ -34,8 +34,8 @@ pub(crate) struct Tally {
     /// Drawn, but not fit for the comparison, by reason.
     pub(crate) unfit: BTreeMap<String, Group>,
     pub(crate) refused: BTreeMap<String, Group>,
-    /// Computed by Burn's operations because our own kernels refuse them, by reason.
-    pub(crate) instead: BTreeMap<String, Group>,
+    /// What our own kernels run of those that agree.
+    ran: BTreeMap<String, Group>,
     /// Steps of programs, by their operations.
     operations: BTreeMap<String, usize>,
     /// Nodes of graphs that agree, by the engine's names.
@@ -85,12 +85,10 @@ impl Tally {
             *self.operations.entry(name).or_default() += 1;
         }
         match outcome {
-            Outcome::Agrees { instead, nodes } => {
+            Outcome::Agrees { ran, nodes } => {
                 self.agree += 1;
                 nodes.into_iter().for_each(|node| *self.nodes.entry(node).or_default() += 1);
-                if let Some(why) = instead {
-                    count(&mut self.instead, why, one);
-                }
+                count(&mut self.ran, ran, one);
             }
             Outcome::Refused(why) => count(&mut self.refused, why, one),
             Outcome::Wrong { fault, engine, detail } => {
@@ -125,11 +123,8 @@ impl Tally {
     pub(crate) fn merge(&mut self, other: Self) {
         self.models += other.models;
         self.agree += other.agree;
-        let sums = [
-            (&mut self.unfit, other.unfit),
-            (&mut self.refused, other.refused),
-            (&mut self.instead, other.instead),
-        ];
+        let sums =
+            [(&mut self.unfit, other.unfit), (&mut self.refused, other.refused), (&mut self.ran, other.ran)];
         for (into, from) in sums {
             from.into_iter().for_each(|(why, group)| count(into, why, group));
         }
@@ -143,21 +138,12 @@ impl Tally {
     }
 }
 
-fn sum(groups: &BTreeMap<String, Group>) -> usize {
-    groups.values().map(|group| group.count).sum()
-}
-
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let wrong: usize = self.wrong.values().sum();
-        let [refused, instead] = [&self.refused, &self.instead].map(sum);
+        let refused: usize = self.refused.values().map(|group| group.count).sum();
         writeln!(f, "{} models: {} agree, {refused} refused, {wrong} wrong", self.models, self.agree)?;
-        writeln!(f, "of those that agree, {instead} run on Burn's operations instead of our own kernels")?;
-        let lists = [
-            ("refused", &self.refused),
-            ("not on our own kernels", &self.instead),
-            ("not counted", &self.unfit),
-        ];
+        let lists = [("refused", &self.refused), ("ran as", &self.ran), ("not counted", &self.unfit)];
         for (what, list) in lists {
             for (why, Group { count, example }) in list {
                 writeln!(f, "  {what}, {count}: {why} (model {example})")?;
