@@ -1,5 +1,5 @@
 //! Random models against their own forward passes, central differences and each engine against the
-//! other; what the tests do with a few hundred, for as many as are asked for:
+//! other; what the tests do with some, for as many as are asked for:
 //!
 //! ```text
 //! cargo bench --bench strangers -- --models 20000 --seed 1

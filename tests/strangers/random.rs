@@ -1,11 +1,11 @@
-//! A few hundred random models; `cargo bench --bench strangers` runs as many as one likes.
+//! Some random models; `cargo bench --bench strangers` runs as many as one likes.
 
 use influence_autodiff::ops::Op;
 
 use crate::attack::tally::run;
 
 /// How many.
-const MODELS: u64 = 800;
+const MODELS: u64 = 2500;
 
 #[test]
 fn random_models_are_computed_as_their_own_forward_passes_say() {

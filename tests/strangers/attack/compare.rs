@@ -25,6 +25,8 @@ pub(crate) enum Fault {
     GramsDiffer,
     /// A sample's bits depend on the others of its batch.
     Bits,
+    /// One engine refuses what the other computes.
+    OneRefuses,
     /// In single precision it is far from what it is in double precision.
     Single,
 }
@@ -156,7 +158,8 @@ fn judged(program: &Program, scope: Scope) -> Result<Outcome, Outcome> {
     let mut ran = String::new();
     let mut found = Vec::new();
     for name in ["flex", "cpu"] {
-        let (jacobians, grams, engine) = measured(&own, &graph, name, &three)?;
+        let measured = measured(&own, &graph, name, &three);
+        let (jacobians, grams, engine) = measured.map_err(|outcome| alike(outcome, name, &found))?;
         check_logits(name, &jacobians, &logits)?;
         check_rows(name, &own, &jacobians, &three)?;
         check_single(name, &own, &graph, &jacobians, &three)?;
@@ -167,6 +170,16 @@ fn judged(program: &Program, scope: Scope) -> Result<Outcome, Outcome> {
     check_grams(&own, &graph, &found[0].1, &found[1].1, &three, scope)?;
     let nodes = graph.nodes().iter().map(|node| node.op.name()).collect();
     Ok(Outcome::Agrees { ran, nodes })
+}
+
+/// A refusal of the second engine is a fault of it: the first has computed the model.
+fn alike<T>(outcome: Outcome, engine: &'static str, computed: &[T]) -> Outcome {
+    match outcome {
+        Outcome::Refused(detail) if !computed.is_empty() => {
+            Outcome::Wrong { fault: Fault::OneRefuses, engine, detail }
+        }
+        other => other,
+    }
 }
 
 fn capture<const D: usize>(program: &Program, own: &Own<'_>) -> Result<Graph, Stop>

@@ -140,7 +140,7 @@ impl Drawer {
         let (op, size) = match choice {
             2 => (Op::LayerNorm, last),
             3 => (Op::GroupNorm { groups }, channels),
-            _ if shape.len() > 2 => (Op::InstanceNorm, channels),
+            _ if shape.len() > 2 && self.rng.once_in(2) => (Op::InstanceNorm, channels),
             _ => {
                 let slopes = if self.rng.once_in(2) { channels } else { 1 };
                 let slopes = self.parameter(&[slopes]);
