@@ -225,3 +225,9 @@ pub(crate) fn batched(shape: &[Dim]) -> bool {
 pub(crate) fn plain(shape: &[Dim]) -> bool {
     shape[0] == Dim::N && batched(shape)
 }
+
+/// Whether a reshape leaves the samples apart: nothing but axes of size 1 comes before theirs.
+pub(crate) fn in_order(shape: &[Dim]) -> bool {
+    let rest: Vec<Dim> = shape.iter().copied().skip_while(|dim| *dim == Dim::fixed(1)).collect();
+    rest.iter().all(|dim| dim.per_sample == 0) || batched(&rest)
+}

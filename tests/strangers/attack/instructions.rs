@@ -1,6 +1,6 @@
 //! Instructions of layout, arithmetic and choice: what may be drawn next.
 
-use crate::attack::draw::{Drawer, batched, plain};
+use crate::attack::draw::{Drawer, batched, in_order, plain};
 use crate::attack::op::{Binary, Compare, Fold, Margin, Op, Unary};
 use crate::attack::program::Source;
 use crate::attack::value::Dim;
@@ -131,12 +131,12 @@ impl Drawer {
     pub(crate) fn relayout(&mut self) -> Option<Source> {
         match self.rng.below(10) {
             0 | 1 => {
-                let x = self.pick(|_| true)?;
+                let x = self.pick(in_order)?;
                 let rank = self.rng.between(2, 5);
                 self.to_rank(x, rank)
             }
             2 => {
-                let x = self.pick(|shape| shape.len() > 2)?;
+                let x = self.pick(|shape| shape.len() > 2 && in_order(shape))?;
                 let rank = self.shape(x).len();
                 let from = self.rng.below(rank - 1);
                 let to = self.rng.between(from + 1, rank - 1);
