@@ -7,7 +7,6 @@ mod layers;
 mod lowering;
 mod models;
 mod parameters;
-mod random_graphs;
 mod refusals;
 mod traps;
 mod untouched;

@@ -1,0 +1,45 @@
+//! Random models against their own forward passes, central differences and each engine against the
+//! other; what the tests do with some, for as many as are asked for:
+//!
+//! ```text
+//! cargo bench --bench strangers -- --models 20000 --seed 1
+//! ```
+//!
+//! `--dense N` takes one model in N through differences of all its parameters (default 8),
+//! `--threads T` sets the threads (default 2), `--show SEED` prints the program of one number. The
+//! end is 1 where a model is wrong.
+#![allow(clippy::print_stdout, reason = "a bench prints what it finds")]
+
+#[path = "../tests/strangers/attack/mod.rs"]
+mod attack;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// The number behind a word of the command line.
+fn option(name: &str) -> Option<u64> {
+    let mut words = std::env::args().skip_while(|word| word != name);
+    words.nth(1).and_then(|word| word.parse().ok())
+}
+
+fn main() -> ExitCode {
+    if let Some(seed) = option("--show") {
+        match attack::draw::draw(seed) {
+            Some(program) => {
+                let outcome = attack::compare::compare(&program, attack::compare::Scope { dense: true });
+                println!("{program}{outcome:?}");
+            }
+            None => println!("number {seed} draws no model"),
+        }
+        return ExitCode::SUCCESS;
+    }
+    let (models, first) = (option("--models").unwrap_or(1000), option("--seed").unwrap_or(1));
+    let threads = option("--threads").unwrap_or(2) as usize;
+    let start = Instant::now();
+    let tally = attack::tally::run(first..first + models, option("--dense").unwrap_or(8), threads);
+    for failure in &tally.failures {
+        println!("{failure}");
+    }
+    println!("{tally}numbers {first} to {}, {:.1} s", first + models - 1, start.elapsed().as_secs_f64());
+    if tally.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

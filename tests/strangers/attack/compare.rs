@@ -1,0 +1,381 @@
+//! One model: the caller's own forward pass, central differences of it, and both engines against
+//! them.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use influence_autodiff::{Error, Graph, Jacobian, Leaves, Precision, SampleGrams};
+
+use crate::attack::differences::{self, SAME, distance, near};
+use crate::attack::engines::{Stop, captured, engine, grams, jacobians, loaded, loaded_in, numbers, rows};
+use crate::attack::model::{Numbers, Weights};
+use crate::attack::program::Program;
+use crate::attack::quietly;
+use crate::attack::rng::Rng;
+use crate::attack::value::Value;
+
+/// What is wrong with a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    Panic,
+    /// The engine fails at samples of a model that it has loaded.
+    FailsAtRun,
+    Logits,
+    Rows,
+    RowsDiffer,
+    Grams,
+    GramsDiffer,
+    /// A sample's bits depend on the others of its batch.
+    Bits,
+    /// One engine refuses what the other computes.
+    OneRefuses,
+    /// In single precision it is far from what it is in double precision.
+    Single,
+}
+
+/// How a model fared.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Outcome {
+    Agrees {
+        /// What our own kernels run of it.
+        ran: String,
+        /// The operations of its graph, by the engine's names.
+        nodes: Vec<&'static str>,
+    },
+    /// The model itself is not fit for the comparison, by its own forward pass.
+    Unfit(&'static str),
+    Refused(String),
+    Wrong {
+        fault: Fault,
+        engine: &'static str,
+        detail: String,
+    },
+}
+
+/// What is compared beyond the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scope {
+    /// Gram matrices of the parameters also against differences in each number of each parameter.
+    pub(crate) dense: bool,
+}
+
+/// Samples per call.
+const SAMPLES: usize = 3;
+
+/// The caller's side: the module, and its forward pass on the caller's device.
+struct Own<'a> {
+    program: &'a Program,
+    numbers: Numbers,
+    device: Device,
+}
+
+impl Own<'_> {
+    /// The logits of a batch, `[n, K]`.
+    fn logits(&self, numbers: &Numbers, samples: &[f64]) -> Vec<f64> {
+        let weights = Weights::new(&self.program.parameters, numbers, &self.device);
+        let size = self.program.sample.iter().product::<usize>();
+        let n = samples.len() / size;
+        let shape = [&[n], &self.program.sample[..]].concat();
+        let x = Value::from_data(TensorData::new(samples.to_vec(), shape), &self.device);
+        self.program.values(&weights, x, n).pop().map_or_else(Vec::new, |logits| logits.numbers())
+    }
+
+    /// The logits of one sample where one element of some parameters, tied to one another, is
+    /// moved.
+    fn moved(&self, fields: &[usize], sample: &[f64], element: usize, by: f64) -> Vec<f64> {
+        let mut numbers = self.numbers.clone();
+        fields.iter().for_each(|&field| numbers[field][element] += by);
+        self.logits(&numbers, sample)
+    }
+}
+
+/// Samples of a model.
+fn samples(program: &Program, count: usize, seed: u64) -> Vec<f64> {
+    let mut rng = Rng::new(program.seed ^ seed.wrapping_mul(0x5851_f42d_4c95_7f2d));
+    (0..count * program.sample.iter().product::<usize>()).map(|_| 1.2 * rng.weight()).collect()
+}
+
+fn data(program: &Program, samples: &[f64]) -> TensorData {
+    let n = samples.len() / program.sample.iter().product::<usize>();
+    TensorData::new(samples.to_vec(), [&[n], &program.sample[..]].concat())
+}
+
+/// Compares everything.
+pub(crate) fn compare(program: &Program, scope: Scope) -> Outcome {
+    match judged(program, scope) {
+        Ok(outcome) | Err(outcome) => outcome,
+    }
+}
+
+fn wrong<T>(fault: Fault, engine: &'static str, detail: String) -> Result<T, Outcome> {
+    Err(Outcome::Wrong { fault, engine, detail })
+}
+
+/// What an engine's stop means: at load a typed error is a refusal.
+fn stopped(stop: Stop, engine: &'static str, at_load: bool) -> Outcome {
+    match stop {
+        Stop::Refused(error) if at_load => Outcome::Refused(reason(&error)),
+        Stop::Refused(error) => {
+            Outcome::Wrong { fault: Fault::FailsAtRun, engine, detail: error.to_string() }
+        }
+        Stop::Panic(message) => Outcome::Wrong { fault: Fault::Panic, engine, detail: message },
+    }
+}
+
+/// A refusal's reason without the numbers of its case.
+fn reason(error: &Error) -> String {
+    let text = match error {
+        Error::Unsupported(problems) => {
+            problems.first().map_or_else(String::new, |problem| format!("{}: {}", problem.op, problem.why))
+        }
+        other => other.to_string(),
+    };
+    without_numbers(&text)
+}
+
+/// A text with every number replaced by #.
+fn without_numbers(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars().take(160) {
+        match (c.is_ascii_digit(), out.ends_with('#')) {
+            (true, true) => {}
+            (true, false) => out.push('#'),
+            (false, _) => out.push(c),
+        }
+    }
+    out
+}
+
+fn judged(program: &Program, scope: Scope) -> Result<Outcome, Outcome> {
+    let own = Own { program, numbers: program.numbers(), device: Device::flex() };
+    let three = samples(program, SAMPLES, 1);
+    let logits = own_logits(&own, &three)?;
+    let graph = match program.sample.len() {
+        1 => capture::<2>(program, &own),
+        2 => capture::<3>(program, &own),
+        3 => capture::<4>(program, &own),
+        _ => capture::<5>(program, &own),
+    };
+    let graph = graph.map_err(|stop| stopped(stop, "capture", true))?;
+    let mut ran = String::new();
+    let mut found = Vec::new();
+    for name in ["flex", "cpu"] {
+        let measured = measured(&own, &graph, name, &three);
+        let (jacobians, grams, engine) = measured.map_err(|outcome| alike(outcome, name, &found))?;
+        check_logits(name, &jacobians, &logits)?;
+        check_rows(name, &own, &jacobians, &three)?;
+        check_single(name, &own, &graph, &jacobians, &three)?;
+        ran = engine;
+        found.push((jacobians, grams));
+    }
+    between(&found[0].0, &found[1].0)?;
+    check_grams(&own, &graph, &found[0].1, &found[1].1, &three, scope)?;
+    let nodes = graph.nodes().iter().map(|node| node.op.name()).collect();
+    Ok(Outcome::Agrees { ran, nodes })
+}
+
+/// A refusal of the second engine is a fault of it: the first has computed the model.
+fn alike<T>(outcome: Outcome, engine: &'static str, computed: &[T]) -> Outcome {
+    match outcome {
+        Outcome::Refused(detail) if !computed.is_empty() => {
+            Outcome::Wrong { fault: Fault::OneRefuses, engine, detail }
+        }
+        other => other,
+    }
+}
+
+fn capture<const D: usize>(program: &Program, own: &Own<'_>) -> Result<Graph, Stop>
+where
+    Value: From<Tensor<D>>,
+{
+    let weights = Weights::new(&program.parameters, &own.numbers, &own.device);
+    captured(&weights, |weights: &Weights, x: Tensor<D>| program.forward(weights, x), &program.sample)
+}
+
+/// The caller's logits of three samples, if they are numbers that the samples give one by one too.
+fn own_logits(own: &Own<'_>, three: &[f64]) -> Result<Vec<f64>, Outcome> {
+    let size = three.len() / SAMPLES;
+    let run = quietly(|| {
+        let alone: Vec<f64> =
+            three.chunks_exact(size).flat_map(|sample| own.logits(&own.numbers, sample)).collect();
+        (own.logits(&own.numbers, three), alone)
+    });
+    let (together, alone) = run.map_err(|_| Outcome::Unfit("its own forward pass panics"))?;
+    if together.iter().any(|x| !(x.abs() < 1e3)) {
+        return Err(Outcome::Unfit("its own logits are large or no numbers"));
+    }
+    if distance(&together, &alone, 1.0) > 1e-12 {
+        return Err(Outcome::Unfit("its own samples depend on one another"));
+    }
+    if together.len() < 2 * SAMPLES {
+        return Err(Outcome::Unfit("one class"));
+    }
+    Ok(together)
+}
+
+type Measured = (Vec<Jacobian>, Vec<SampleGrams>, String);
+
+/// What an engine gives for three samples, together and one by one to the same bits.
+fn measured(own: &Own<'_>, graph: &Graph, name: &'static str, three: &[f64]) -> Result<Measured, Outcome> {
+    let kind = engine(name, own.program.seed);
+    let program = loaded(graph, Leaves::input(), kind).map_err(|stop| stopped(stop, name, true))?;
+    let ran = without_numbers(&program.engine());
+    let at_run = |stop| stopped(stop, name, false);
+    let together = jacobians(&program, &data(own.program, three)).map_err(at_run)?;
+    let size = three.len() / SAMPLES;
+    let singles = three.chunks_exact(size).enumerate();
+    for (place, sample) in singles.clone() {
+        let alone = jacobians(&program, &data(own.program, sample)).map_err(at_run)?;
+        let same = bits(rows(&alone[0])) == bits(rows(&together[place]))
+            && bits(&alone[0].logits) == bits(&together[place].logits);
+        if !same {
+            return wrong(Fault::Bits, name, format!("sample {place} alone has other bits"));
+        }
+    }
+    if graph.parameters().is_empty() {
+        return Ok((together, vec![], ran));
+    }
+    let leaves = Leaves::parameters(graph).and_input();
+    let program = loaded(graph, leaves, kind).map_err(|stop| stopped(stop, name, true))?;
+    let all = grams(&program, &data(own.program, three)).map_err(at_run)?;
+    for (place, sample) in singles {
+        let alone = grams(&program, &data(own.program, sample)).map_err(at_run)?;
+        let same = alone[0].tensors.iter().zip(&all[place].tensors).all(|(a, b)| bits(a) == bits(b));
+        if !same {
+            return wrong(
+                Fault::Bits,
+                name,
+                format!("Gram matrices of sample {place} alone have other bits"),
+            );
+        }
+    }
+    Ok((together, all, ran))
+}
+
+fn bits(numbers: &[f64]) -> Vec<u64> {
+    numbers.iter().map(|x| x.to_bits()).collect()
+}
+
+fn check_logits(name: &'static str, found: &[Jacobian], expected: &[f64]) -> Result<(), Outcome> {
+    let all: Vec<f64> = found.iter().flat_map(|jacobian| jacobian.logits.iter().copied()).collect();
+    let apart = distance(&all, expected, 1.0);
+    if apart > SAME {
+        return wrong(Fault::Logits, name, format!("{apart:e}: {all:?}, the caller's {expected:?}"));
+    }
+    Ok(())
+}
+
+/// Rows of one sample after the other, until one is as its differences say: a kink near one sample
+/// is not near all.
+fn check_rows(name: &'static str, own: &Own<'_>, found: &[Jacobian], three: &[f64]) -> Result<(), Outcome> {
+    let mut told = Ok(());
+    for (sample, jacobian) in three.chunks_exact(three.len() / SAMPLES).zip(found) {
+        let (rows, classes) = (rows(jacobian), jacobian.logits.len());
+        let logits = |samples: &[f64]| own.logits(&own.numbers, samples);
+        told = near(rows, |step| differences::rows(logits, sample, classes, step));
+        if told.is_ok() || rows.iter().any(|x| !x.is_finite()) {
+            break;
+        }
+    }
+    told.or_else(|detail| wrong(Fault::Rows, name, detail))
+}
+
+/// How far single precision may be from double: far enough for a dozen operations that lose digits,
+/// far below what a wrong index does.
+const SINGLE: f64 = 2e-3;
+
+/// The same in single precision, whose kernels have other widths; of one sample after the other, as
+/// masks may fall otherwise near a kink.
+fn check_single(
+    name: &'static str,
+    own: &Own<'_>,
+    graph: &Graph,
+    double: &[Jacobian],
+    three: &[f64],
+) -> Result<(), Outcome> {
+    let kind = engine(name, own.program.seed);
+    let program = loaded_in(graph, Leaves::input(), kind, Precision::F32);
+    let program = program.map_err(|stop| stopped(stop, name, true))?;
+    let found = jacobians(&program, &data(own.program, three)).map_err(|stop| stopped(stop, name, false))?;
+    let apart = |(found, double): (&Jacobian, &Jacobian)| {
+        let logits = distance(&found.logits, &double.logits, 1.0);
+        logits.max(distance(&numbers(found), &numbers(double), 1.0))
+    };
+    let least = found.iter().zip(double).map(apart).fold(f64::INFINITY, f64::min);
+    if least > SINGLE {
+        return wrong(Fault::Single, name, format!("{least:e} from double precision"));
+    }
+    Ok(())
+}
+
+/// One engine's rows against the other's.
+fn between(flex: &[Jacobian], cpu: &[Jacobian]) -> Result<(), Outcome> {
+    for (flex, cpu) in flex.iter().zip(cpu) {
+        let apart = distance(rows(cpu), rows(flex), 1e-3);
+        if apart > SAME {
+            let detail = format!("{apart:e}: {:?}, flex {:?}", rows(cpu), rows(flex));
+            return wrong(Fault::RowsDiffer, "cpu", detail);
+        }
+    }
+    Ok(())
+}
+
+/// The parameters of the program that one parameter of the graph stands for.
+fn fields(program: &Program, name: &str) -> Vec<usize> {
+    let all = 0..program.parameters.len();
+    let Some(first) = all.clone().find(|&at| Weights::name(&program.parameters, at) == name) else {
+        return vec![];
+    };
+    let first = program.parameters[first].tied.unwrap_or(first);
+    all.filter(|&at| at == first || program.parameters[at].tied == Some(first)).collect()
+}
+
+/// Gram matrices of one engine against the other's, and where asked for against differences.
+fn check_grams(
+    own: &Own<'_>,
+    graph: &Graph,
+    flex: &[SampleGrams],
+    cpu: &[SampleGrams],
+    three: &[f64],
+    scope: Scope,
+) -> Result<(), Outcome> {
+    for (flex, cpu) in flex.iter().zip(cpu) {
+        for (at, (flex, cpu)) in flex.tensors.iter().zip(&cpu.tensors).enumerate() {
+            let apart = distance(cpu, flex, 1e-3);
+            if apart > SAME {
+                let name = &graph.parameters()[at].name;
+                let detail = format!("{name}: {apart:e}: {cpu:?}, flex {flex:?}");
+                return wrong(Fault::GramsDiffer, "cpu", detail);
+            }
+        }
+    }
+    let places = if scope.dense { 0..graph.parameters().len() } else { 0..0 };
+    for at in places {
+        let parameter = &graph.parameters()[at];
+        let fields = fields(own.program, &parameter.name);
+        if fields.is_empty() {
+            return wrong(Fault::Grams, "capture", format!("no parameter is called {}", parameter.name));
+        }
+        near_dense(own, &parameter.name, &fields, at, flex, three)?;
+    }
+    Ok(())
+}
+
+/// One parameter's matrices, at one sample after the other until one agrees.
+fn near_dense(
+    own: &Own<'_>,
+    name: &str,
+    fields: &[usize],
+    at: usize,
+    found: &[SampleGrams],
+    three: &[f64],
+) -> Result<(), Outcome> {
+    let mut told = Ok(());
+    for (sample, grams) in three.chunks_exact(three.len() / SAMPLES).zip(found) {
+        let (elements, classes) = (own.numbers[fields[0]].len(), grams.logits.len());
+        let logits = |element, by| own.moved(fields, sample, element, by);
+        told = near(&grams.tensors[at], |step| differences::gram(logits, elements, classes, step));
+        if told.is_ok() {
+            break;
+        }
+    }
+    told.or_else(|detail| wrong(Fault::Grams, "flex", format!("{name}: {detail}")))
+}

@@ -1,0 +1,233 @@
+//! Draws a program: step by step, each tried at once on 2 and on 3 samples, so that its shapes and
+//! sizes are known.
+
+use burn::tensor::{Device, TensorData};
+
+use crate::attack::model::{Numbers, Spec, Weights, numbers};
+use crate::attack::op::Op;
+use crate::attack::program::{Program, Source, Step};
+use crate::attack::quietly;
+use crate::attack::rng::Rng;
+use crate::attack::value::{Dim, Value};
+
+/// The most numbers of one value of one sample.
+const LARGEST: usize = 72;
+
+/// The largest number that a value may hold, so that differences keep their digits.
+const HIGHEST: f64 = 12.0;
+
+/// The most classes.
+pub(crate) const CLASSES: usize = 8;
+
+/// A program that grows.
+#[derive(Debug)]
+pub(crate) struct Drawer {
+    pub(crate) rng: Rng,
+    pub(crate) program: Program,
+    /// Whether it is drawn from what convolutional networks are made of alone.
+    pub(crate) convolutional: bool,
+    numbers: Numbers,
+    /// The values at 2 and at 3 samples.
+    values: [Vec<Value>; 2],
+    shapes: Vec<Vec<Dim>>,
+    device: Device,
+}
+
+/// The sample's shape: one, two or three axes, some of size 1.
+fn sample(rng: &mut Rng) -> Vec<usize> {
+    match rng.below(10) {
+        0 | 1 => vec![rng.of(&[1, 2, 3, 4, 6, 8, 12, 16])],
+        2..=5 => vec![rng.between(1, 4), rng.between(1, 6)],
+        _ => vec![rng.between(1, 3), rng.between(1, 4), rng.between(1, 4)],
+    }
+}
+
+/// The program of a number.
+pub(crate) fn draw(seed: u64) -> Option<Program> {
+    let mut rng = Rng::new(seed);
+    let sample = sample(&mut rng);
+    let (device, steps) = (Device::flex(), rng.between(1, 9));
+    let program =
+        Program { seed, sample: sample.clone(), parameters: vec![], constants: vec![], steps: vec![] };
+    let input = |n: usize| {
+        let shape = [&[n], &sample[..]].concat();
+        Value::from_data(
+            TensorData::new(numbers(&[n * sample.iter().product::<usize>()], seed), shape),
+            &device,
+        )
+    };
+    let values = [vec![input(2)], vec![input(3)]];
+    let shape = std::iter::once(Dim::N).chain(sample.iter().map(|&size| Dim::fixed(size))).collect();
+    let convolutional = seed.is_multiple_of(2);
+    let mut drawer =
+        Drawer { rng, program, convolutional, numbers: vec![], values, shapes: vec![shape], device };
+    for _ in 0..20 * steps {
+        if drawer.program.steps.len() >= steps {
+            break;
+        }
+        drawer.instruction();
+    }
+    drawer.head()?;
+    Some(drawer.program.tidy())
+}
+
+impl Drawer {
+    /// A value's shape.
+    pub(crate) fn shape(&self, source: Source) -> Vec<Dim> {
+        let fixed = |shape: &[usize]| shape.iter().map(|&size| Dim::fixed(size)).collect();
+        match source {
+            Source::Value(at) => self.shapes[at].clone(),
+            Source::Parameter(at) => fixed(&self.program.parameters[at].shape),
+            Source::Constant(at) => fixed(&self.program.constants[at]),
+        }
+    }
+
+    /// A value that fits, the latest ones most often.
+    pub(crate) fn pick(&mut self, fits: impl Fn(&[Dim]) -> bool) -> Option<Source> {
+        let fitting: Vec<usize> = (0..self.shapes.len()).filter(|&at| fits(&self.shapes[at])).collect();
+        let last = fitting.len().checked_sub(1)?;
+        let place = if self.rng.below(3) > 0 { last } else { self.rng.below(last + 1) };
+        Some(Source::Value(fitting[place]))
+    }
+
+    /// Adds a step if Burn takes it and its values are of a good size.
+    pub(crate) fn push(&mut self, op: Op, inputs: Vec<Source>) -> Option<Source> {
+        let step = Step { op, inputs };
+        let weights = Weights::new(&self.program.parameters, &self.numbers, &self.device);
+        let [two, three] =
+            [0, 1].map(|at| quietly(|| self.program.step(&weights, &step, &self.values[at], at + 2)).ok());
+        let (two, three) = (two?, three?);
+        let shape = Dim::shape_through(&two.shape(), &three.shape())?;
+        let good = |value: &Value| {
+            let numbers = value.numbers();
+            !numbers.is_empty() && numbers.iter().all(|x| x.abs() < HIGHEST)
+        };
+        if three.numbers().len() > 3 * LARGEST || !good(&two) || !good(&three) {
+            return None;
+        }
+        self.values[0].push(two);
+        self.values[1].push(three);
+        self.shapes.push(shape);
+        self.program.steps.push(step);
+        Some(Source::Value(self.shapes.len() - 1))
+    }
+
+    /// A parameter: most often a new one, sometimes an earlier one of this shape, or a second field
+    /// that shares it.
+    pub(crate) fn parameter(&mut self, shape: &[usize]) -> Source {
+        let same = self.program.parameters.iter().position(|spec| spec.shape == shape && spec.tied.is_none());
+        let tied = match same {
+            Some(first) if self.rng.once_in(3) => return Source::Parameter(first),
+            Some(first) if self.rng.once_in(3) => Some(first),
+            _ => None,
+        };
+        self.program.parameters.push(Spec { shape: shape.to_vec(), tied });
+        self.numbers = self.program.numbers();
+        Source::Parameter(self.program.parameters.len() - 1)
+    }
+
+    /// A constant.
+    pub(crate) fn constant(&mut self, shape: &[usize]) -> Source {
+        self.program.constants.push(shape.to_vec());
+        Source::Constant(self.program.constants.len() - 1)
+    }
+
+    /// A parameter or a constant.
+    pub(crate) fn given(&mut self, shape: &[usize]) -> Source {
+        if self.rng.once_in(3) { self.constant(shape) } else { self.parameter(shape) }
+    }
+
+    /// Makes logits of the last values.
+    fn head(&mut self) -> Option<()> {
+        for _ in 0..30 {
+            let at = self.pick(|shape| batched(shape))?;
+            if self.close(at).is_some() {
+                return Some(());
+            }
+        }
+        None
+    }
+
+    /// Takes a value to `[n, K]`, in one of the ways in which models do.
+    fn close(&mut self, source: Source) -> Option<()> {
+        let mut at = source;
+        if self.rng.once_in(4) {
+            at = self.joined(at)?;
+        }
+        if self.rng.once_in(3) && self.shape(at).len() > 2 {
+            at = self.mean_of_positions(at)?;
+        }
+        at = self.flat(at)?;
+        let features = self.shape(at)[1].fixed;
+        let linear = self.rng.below(3) > 0;
+        if linear || !(2..=CLASSES).contains(&features) {
+            let classes = self.rng.between(2, 4);
+            at = self.last_layer(at, features, classes)?;
+        }
+        if self.rng.once_in(8) {
+            at = self.push(Op::LogSoftmax { axis: 1 }, vec![at])?;
+        }
+        // The logits are the last step's result.
+        (at == Source::Value(self.program.steps.len()) && self.shape(at)[0] == Dim::N).then_some(())
+    }
+
+    /// A product with a weight, a product with a transposed one, or a part.
+    fn last_layer(&mut self, at: Source, features: usize, classes: usize) -> Option<Source> {
+        if features > classes && self.rng.once_in(5) {
+            let start = self.rng.below(features - classes);
+            return self.push(Op::Slice { axis: 1, start, end: start + classes, step: 1 }, vec![at]);
+        }
+        if self.rng.once_in(5) {
+            let weight = self.parameter(&[features, classes]);
+            return self.push(Op::Matmul, vec![at, weight]);
+        }
+        let mut inputs = vec![at, self.parameter(&[features, classes])];
+        if self.rng.below(3) > 0 {
+            inputs.push(self.given(&[classes]));
+        }
+        self.push(Op::Linear, inputs)
+    }
+
+    /// Two branches side by side.
+    fn joined(&mut self, at: Source) -> Option<Source> {
+        let other = self.pick(|shape| batched(shape))?;
+        let (a, b) = (self.flat(at)?, self.flat(other)?);
+        self.push(Op::Cat { axis: 1 }, vec![a, b])
+    }
+
+    fn mean_of_positions(&mut self, at: Source) -> Option<Source> {
+        let axes: Vec<usize> = (2..self.shape(at).len()).collect();
+        let squeeze = self.rng.once_in(2);
+        self.push(Op::Fold { fold: crate::attack::op::Fold::Mean, axes, squeeze }, vec![at])
+    }
+
+    /// `[n, everything else]`, by a flatten or a reshape, or as it is.
+    fn flat(&mut self, at: Source) -> Option<Source> {
+        let shape = self.shape(at);
+        if shape.len() == 2 && shape[0] == Dim::N {
+            return Some(at);
+        }
+        let all = shape.iter().fold(1, |all, dim| all * dim.at(1));
+        if shape[0] == Dim::N && shape.len() > 2 && self.rng.once_in(2) {
+            return self.push(Op::Flatten { from: 1, to: shape.len() - 1 }, vec![at]);
+        }
+        self.push(Op::Reshape { shape: vec![Dim::N, Dim::fixed(all)] }, vec![at])
+    }
+}
+
+/// Whether the leading axis is that of the samples, or of samples and something else merged, and no
+/// other depends on them.
+pub(crate) fn batched(shape: &[Dim]) -> bool {
+    shape[0].per_sample > 0 && shape[0].fixed == 0 && shape[1..].iter().all(|dim| dim.per_sample == 0)
+}
+
+/// Whether the leading axis is that of the samples alone.
+pub(crate) fn plain(shape: &[Dim]) -> bool {
+    shape[0] == Dim::N && batched(shape)
+}
+
+/// Whether a reshape leaves the samples apart: nothing but axes of size 1 comes before theirs.
+pub(crate) fn in_order(shape: &[Dim]) -> bool {
+    let rest: Vec<Dim> = shape.iter().copied().skip_while(|dim| *dim == Dim::fixed(1)).collect();
+    rest.iter().all(|dim| dim.per_sample == 0) || batched(&rest)
+}

@@ -1,0 +1,220 @@
+//! Instructions that are layers: products, convolutions, normalisations, pools, attention.
+
+use burn::tensor::ops::InterpolateMode;
+
+use crate::attack::draw::{Drawer, batched, plain};
+use crate::attack::op::{Op, Window};
+use crate::attack::program::Source;
+use crate::attack::value::Dim;
+
+impl Drawer {
+    /// A value of the samples with this rank: one that is there, or another one under another
+    /// shape.
+    fn of_rank(&mut self, rank: usize) -> Option<Source> {
+        if self.rng.below(3) > 0
+            && let Some(found) = self.pick(|shape| shape.len() == rank && plain(shape))
+        {
+            return Some(found);
+        }
+        let x = self.pick(|shape| batched(shape))?;
+        match (self.shape(x).len() == rank, self.rng.once_in(4)) {
+            (true, false) => Some(x),
+            (_, true) if self.shape(x).len() + 1 == rank => {
+                let axis = self.rng.between(1, rank - 1);
+                self.push(Op::Unsqueeze { axis }, vec![x])
+            }
+            _ => self.to_rank(x, rank),
+        }
+    }
+
+    pub(crate) fn linear(&mut self) -> Option<Source> {
+        let rank = self.rng.between(2, 4);
+        let x = self.of_rank(rank)?;
+        let shape = self.shape(x);
+        let (features, outputs) = (shape[shape.len() - 1].fixed, self.rng.between(1, 5));
+        let mut weight = if self.rng.once_in(6) {
+            // Kept the other way round, as PyTorch does.
+            let kept = self.parameter(&[outputs, features]);
+            self.push(Op::SwapDims { axes: [0, 1] }, vec![kept])?
+        } else {
+            self.parameter(&[features, outputs])
+        };
+        if self.rng.once_in(12) {
+            weight = self.constant(&[features, outputs]);
+        }
+        let mut inputs = vec![x, weight];
+        if self.rng.below(3) > 0 {
+            inputs.push(self.given(&[outputs]));
+        }
+        self.push(Op::Linear, inputs)
+    }
+
+    /// A product of two values, or of one with a parameter on either side.
+    pub(crate) fn matmul(&mut self) -> Option<Source> {
+        let x = self.pick(|shape| shape.len() > 1 && plain(shape))?;
+        let shape = self.shape(x);
+        let rank = shape.len();
+        let (rows, columns) = (shape[rank - 2], shape[rank - 1].fixed);
+        let leading = vec![1; rank - 2];
+        match self.rng.below(4) {
+            0 => {
+                let weight = self.given(&[&leading[..], &[columns, 3]].concat());
+                self.push(Op::Matmul, vec![x, weight])
+            }
+            1 if rows.per_sample == 0 => {
+                let weight = self.given(&[&leading[..], &[3, rows.fixed]].concat());
+                self.push(Op::Matmul, vec![weight, x])
+            }
+            2 => {
+                let fits = |other: &[Dim]| {
+                    other.len() == rank && other[rank - 2] == Dim::fixed(columns) && other[0] == Dim::N
+                };
+                let other = self.pick(fits)?;
+                self.push(Op::Matmul, vec![x, other])
+            }
+            _ if rank > 2 => {
+                let turned = self.push(Op::SwapDims { axes: [rank - 2, rank - 1] }, vec![x])?;
+                let inputs = if self.rng.once_in(2) { vec![x, turned] } else { vec![turned, x] };
+                self.push(Op::Matmul, inputs)
+            }
+            _ => None,
+        }
+    }
+
+    /// A window that fits into these sizes.
+    fn window(&mut self, sizes: &[usize], pool: bool) -> Option<Window> {
+        let mut window = Window { kernel: vec![], stride: vec![], padding: vec![], dilation: vec![] };
+        for &size in sizes {
+            let kernel = self.rng.of(&[1, 2, 3, 1, 2, 3, 5, size]);
+            let most = if pool { kernel / 2 } else { 2 };
+            let before = self.rng.below(most + 1);
+            let after = if self.rng.once_in(4) { self.rng.below(most + 1) } else { before };
+            let dilation = if self.rng.once_in(4) { 2 } else { 1 };
+            if size + before + after < dilation * (kernel - 1) + 1 {
+                return None;
+            }
+            window.kernel.push(kernel);
+            window.stride.push(self.rng.of(&[1, 1, 1, 2, 3]));
+            window.padding.push((before, after));
+            window.dilation.push(dilation);
+        }
+        Some(window)
+    }
+
+    /// A convolution along one axis or two, with groups of every kind.
+    pub(crate) fn conv(&mut self, axes: usize) -> Option<Source> {
+        let x = self.of_rank(2 + axes)?;
+        let shape = self.shape(x);
+        let channels = shape[1].fixed;
+        let sizes: Vec<usize> = shape[2..].iter().map(|dim| dim.fixed).collect();
+        let window = self.window(&sizes, false)?;
+        let divisors: Vec<usize> = (1..=channels).filter(|groups| channels.is_multiple_of(*groups)).collect();
+        let groups = if self.rng.once_in(2) { 1 } else { self.rng.of(&divisors) };
+        let outputs = groups * self.rng.between(1, 3);
+        let weight = self.parameter(&[&[outputs, channels / groups], &window.kernel[..]].concat());
+        let mut inputs = vec![x, weight];
+        if self.rng.below(3) > 0 {
+            inputs.push(self.given(&[outputs]));
+        }
+        let op = if axes == 1 { Op::Conv1d { window, groups } } else { Op::Conv2d { window, groups } };
+        self.push(op, inputs)
+    }
+
+    pub(crate) fn batch_norm(&mut self) -> Option<Source> {
+        let x = self.pick(|shape| shape.len() > 1 && plain(shape))?;
+        let (channels, seed) = (self.shape(x)[1].fixed, self.rng.next() >> 1);
+        let inputs = vec![x, self.parameter(&[channels]), self.given(&[channels])];
+        self.push(Op::BatchNorm { seed }, inputs)
+    }
+
+    pub(crate) fn norm(&mut self) -> Option<Source> {
+        let x = self.pick(|shape| shape.len() > 1 && plain(shape))?;
+        let shape = self.shape(x);
+        let (channels, last) = (shape[1].fixed, shape[shape.len() - 1].fixed);
+        let choice = self.rng.below(5);
+        if choice < 2 {
+            return self.batch_norm();
+        }
+        let divisors: Vec<usize> = (1..=channels).filter(|groups| channels.is_multiple_of(*groups)).collect();
+        let groups = self.rng.of(&divisors);
+        let (op, size) = match choice {
+            2 => (Op::LayerNorm, last),
+            3 => (Op::GroupNorm { groups }, channels),
+            _ if shape.len() > 2 && self.rng.once_in(2) => (Op::InstanceNorm, channels),
+            _ => {
+                let slopes = if self.rng.once_in(2) { channels } else { 1 };
+                let slopes = self.parameter(&[slopes]);
+                return self.push(Op::PRelu, vec![x, slopes]);
+            }
+        };
+        let inputs = vec![x, self.parameter(&[size]), self.given(&[size])];
+        self.push(op, inputs)
+    }
+
+    pub(crate) fn pool(&mut self) -> Option<Source> {
+        let rank = self.rng.between(3, 4);
+        let x = self.of_rank(rank)?;
+        let sizes: Vec<usize> = self.shape(x)[2..].iter().map(|dim| dim.fixed).collect();
+        let (ceil, count_margins) = (self.rng.once_in(3), self.rng.once_in(2));
+        let choice = self.rng.below(5);
+        if choice == 4 {
+            let size: Vec<usize> = sizes.iter().map(|&size| self.rng.between(1, size + 1)).collect();
+            let op = match size[..] {
+                [size] => Op::AdaptiveAvgPool1d { size },
+                _ => Op::AdaptiveAvgPool2d { size: [size[0], size[1]] },
+            };
+            return self.push(op, vec![x]);
+        }
+        let mut window = self.window(&sizes, true)?;
+        let op = match (choice < 2, sizes.len()) {
+            (true, 1) => Op::MaxPool1d { window, ceil },
+            (true, _) => Op::MaxPool2d { window, ceil },
+            (false, axes) => {
+                window.dilation = vec![1; axes];
+                match axes {
+                    1 => Op::AvgPool1d { window, ceil, count_margins },
+                    _ => Op::AvgPool2d { window, ceil, count_margins },
+                }
+            }
+        };
+        self.push(op, vec![x])
+    }
+
+    pub(crate) fn interpolate_or_embed(&mut self) -> Option<Source> {
+        if self.rng.once_in(3) {
+            let (rows, width) = (self.rng.between(2, 4), self.rng.between(1, 4));
+            let table = self.parameter(&[rows, width]);
+            let indices = (0..self.rng.between(1, 4)).map(|_| self.rng.below(rows)).collect();
+            return self.push(Op::Embedding { indices }, vec![table]);
+        }
+        let x = self.of_rank(4)?;
+        let mode = self.rng.of(&[
+            InterpolateMode::Nearest,
+            InterpolateMode::Bilinear,
+            InterpolateMode::Bicubic,
+            InterpolateMode::Lanczos3,
+        ]);
+        let (size, corners) = ([self.rng.between(1, 5), self.rng.between(1, 5)], self.rng.once_in(2));
+        self.push(Op::Interpolate { mode, size, corners }, vec![x])
+    }
+
+    /// Attention of a value with itself, with functions of it, or with others that fit.
+    pub(crate) fn attention(&mut self) -> Option<Source> {
+        let q = self.of_rank(4)?;
+        let shape = self.shape(q);
+        let fits = |other: &[Dim]| other.len() == 4 && other[..2] == shape[..2] && other[3] == shape[3];
+        let k = self.pick(fits)?;
+        let keys = self.shape(k)[2];
+        let v = self.pick(|other| other.len() == 4 && other[..2] == shape[..2] && other[2] == keys)?;
+        let causal = keys == shape[2] && self.rng.once_in(3);
+        let mask = if !causal && self.rng.once_in(3) { Some(self.rng.next()) } else { None };
+        let cap = self.rng.once_in(5);
+        let mut inputs = vec![q, k, v];
+        if self.rng.once_in(3) {
+            let bias = self.given(&[1, shape[1].fixed, shape[2].fixed, keys.fixed]);
+            let whole = vec![Dim::N, shape[1], shape[2], keys];
+            inputs.push(self.push(Op::Expand { shape: whole }, vec![bias])?);
+        }
+        self.push(Op::Attention { causal, mask, cap }, inputs)
+    }
+}

@@ -1,0 +1,46 @@
+//! An attack with random models: small Burn modules whose forward functions run random programs,
+//! drawn from every operation of `docs/ops.md`, against the caller's own forward pass, central
+//! differences of it, and each engine against the other.
+
+mod apply;
+pub(crate) mod compare;
+pub(crate) mod differences;
+pub(crate) mod draw;
+pub(crate) mod engines;
+mod instructions;
+mod layers;
+pub(crate) mod model;
+pub(crate) mod op;
+pub(crate) mod program;
+pub(crate) mod rng;
+pub(crate) mod shrink;
+pub(crate) mod tally;
+pub(crate) mod value;
+
+use std::cell::{Cell, RefCell};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+    static MESSAGE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Runs `work`; a panic becomes its message with its place, and does not reach the terminal.
+pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let previous = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if QUIET.get() {
+                MESSAGE.set(info.to_string().split_whitespace().collect::<Vec<_>>().join(" "));
+            } else {
+                previous(info);
+            }
+        }));
+    });
+    let outer = QUIET.replace(true);
+    let result = panic::catch_unwind(AssertUnwindSafe(work));
+    QUIET.set(outer);
+    result.map_err(|_| MESSAGE.take())
+}

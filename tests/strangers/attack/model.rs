@@ -1,0 +1,86 @@
+//! The module that a random program runs in: parameters of every rank, some of them shared by two
+//! fields.
+
+use burn::module::{Module, Param, ParamId};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use crate::attack::rng::Rng;
+use crate::attack::value::Value;
+
+/// A parameter of a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Spec {
+    pub(crate) shape: Vec<usize>,
+    /// The earlier parameter that this field shares, as two layers with one weight do.
+    pub(crate) tied: Option<usize>,
+}
+
+/// A module whose parameters are given by a list.
+#[derive(Module, Debug)]
+pub(crate) struct Weights {
+    /// Keeps the module in f64 where a program has no parameters.
+    anchor: Param<Tensor<1>>,
+    one: Vec<Param<Tensor<1>>>,
+    two: Vec<Param<Tensor<2>>>,
+    three: Vec<Param<Tensor<3>>>,
+    four: Vec<Param<Tensor<4>>>,
+    five: Vec<Param<Tensor<5>>>,
+}
+
+/// Numbers of all parameters, one list each.
+pub(crate) type Numbers = Vec<Vec<f64>>;
+
+/// Made-up numbers of a tensor, small enough that sums over its axes stay near 1.
+pub(crate) fn numbers(shape: &[usize], seed: u64) -> Vec<f64> {
+    let mut rng = Rng::new(seed);
+    let count = shape.iter().product::<usize>();
+    let scale = if shape.len() > 1 { 1.3 / (count as f64).powf(0.25) } else { 1.0 };
+    (0..count).map(|_| scale * rng.weight()).collect()
+}
+
+impl Weights {
+    /// The module with these parameters.
+    pub(crate) fn new(specs: &[Spec], numbers: &Numbers, device: &Device) -> Self {
+        let anchor =
+            Param::from_tensor(Tensor::from_data(TensorData::new(vec![0.0_f64], [1]), (device, DType::F64)));
+        let mut weights =
+            Self { anchor, one: vec![], two: vec![], three: vec![], four: vec![], five: vec![] };
+        let mut ids: Vec<ParamId> = Vec::new();
+        for (spec, numbers) in specs.iter().zip(numbers) {
+            let id = spec.tied.map_or_else(ParamId::new, |first| ids[first]);
+            ids.push(id);
+            let data = TensorData::new(numbers.clone(), spec.shape.clone());
+            match Value::from_data(data, device) {
+                Value::One(x) => weights.one.push(Param::initialized(id, x)),
+                Value::Two(x) => weights.two.push(Param::initialized(id, x)),
+                Value::Three(x) => weights.three.push(Param::initialized(id, x)),
+                Value::Four(x) => weights.four.push(Param::initialized(id, x)),
+                Value::Five(x) => weights.five.push(Param::initialized(id, x)),
+            }
+        }
+        weights
+    }
+
+    /// The tensor of one parameter.
+    pub(crate) fn get(&self, specs: &[Spec], at: usize) -> Value {
+        let place = Self::place(specs, at);
+        match specs[at].shape.len() {
+            1 => self.one[place].val().into(),
+            2 => self.two[place].val().into(),
+            3 => self.three[place].val().into(),
+            4 => self.four[place].val().into(),
+            _ => self.five[place].val().into(),
+        }
+    }
+
+    /// How the engine names a parameter.
+    pub(crate) fn name(specs: &[Spec], at: usize) -> String {
+        let field = ["one", "two", "three", "four", "five"][specs[at].shape.len() - 1];
+        format!("{field}.{}", Self::place(specs, at))
+    }
+
+    /// Its place among those of its rank.
+    fn place(specs: &[Spec], at: usize) -> usize {
+        specs[..at].iter().filter(|spec| spec.shape.len() == specs[at].shape.len()).count()
+    }
+}

@@ -1,0 +1,396 @@
+//! The operations of a random program, each printed as what it is.
+
+use burn::tensor::activation as act;
+use burn::tensor::ops::InterpolateMode;
+use burn::tensor::{Bool, DType, Tensor};
+
+use crate::attack::value::Dim;
+
+/// A function of each element.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Unary {
+    Relu,
+    LeakyRelu,
+    Sigmoid,
+    HardSigmoid,
+    LogSigmoid,
+    Tanh,
+    Gelu,
+    GeluTanh,
+    Silu,
+    HardSwish,
+    Mish,
+    Softplus,
+    Elu,
+    Celu,
+    Selu,
+    Softsign,
+    Relu6,
+    HardTanh,
+    HardShrink,
+    Threshold,
+    Tanhshrink,
+    Exp,
+    LogOfSquare,
+    Log1pOfAbs,
+    SqrtOfSquare,
+    Square,
+    Cube,
+    PowerOfAbs,
+    Sin,
+    Cos,
+    Erf,
+    Abs,
+    Clamp,
+    ClampMin,
+    ClampMax,
+    RecipOfSquare,
+    Neg,
+    AddScalar,
+    SubScalar,
+    ScalarMinus,
+    MulScalar,
+    DivScalar,
+    ScalarOver,
+    AddOnes,
+    MulFull,
+    CastBack,
+}
+
+impl Unary {
+    pub(crate) const ALL: [Self; 46] = [
+        Self::Relu,
+        Self::LeakyRelu,
+        Self::Sigmoid,
+        Self::HardSigmoid,
+        Self::LogSigmoid,
+        Self::Tanh,
+        Self::Gelu,
+        Self::GeluTanh,
+        Self::Silu,
+        Self::HardSwish,
+        Self::Mish,
+        Self::Softplus,
+        Self::Elu,
+        Self::Celu,
+        Self::Selu,
+        Self::Softsign,
+        Self::Relu6,
+        Self::HardTanh,
+        Self::HardShrink,
+        Self::Threshold,
+        Self::Tanhshrink,
+        Self::Exp,
+        Self::LogOfSquare,
+        Self::Log1pOfAbs,
+        Self::SqrtOfSquare,
+        Self::Square,
+        Self::Cube,
+        Self::PowerOfAbs,
+        Self::Sin,
+        Self::Cos,
+        Self::Erf,
+        Self::Abs,
+        Self::Clamp,
+        Self::ClampMin,
+        Self::ClampMax,
+        Self::RecipOfSquare,
+        Self::Neg,
+        Self::AddScalar,
+        Self::SubScalar,
+        Self::ScalarMinus,
+        Self::MulScalar,
+        Self::DivScalar,
+        Self::ScalarOver,
+        Self::AddOnes,
+        Self::MulFull,
+        Self::CastBack,
+    ];
+
+    pub(crate) fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Relu => act::relu(x),
+            Self::LeakyRelu => act::leaky_relu(x, 0.2),
+            Self::Sigmoid => act::sigmoid(x),
+            Self::HardSigmoid => act::hard_sigmoid(x, 0.21, 0.47),
+            Self::LogSigmoid => act::log_sigmoid(x),
+            Self::Tanh => act::tanh(x),
+            Self::Gelu => act::gelu(x),
+            Self::GeluTanh => act::gelu_approximate(x),
+            Self::Silu => act::silu(x),
+            Self::HardSwish => act::hard_swish(x),
+            Self::Mish => act::mish(x),
+            Self::Softplus => act::softplus(x, 1.5),
+            Self::Elu => act::elu(x, 0.7),
+            Self::Celu => act::celu(x, 0.6),
+            Self::Selu => act::selu(x),
+            Self::Softsign => act::softsign(x),
+            Self::Relu6 => act::relu6(x * 4.0),
+            Self::HardTanh => act::hardtanh(x, -0.61, 0.73),
+            Self::HardShrink => act::hard_shrink(x, 0.31),
+            Self::Threshold => act::threshold(x, 0.13, -0.57),
+            Self::Tanhshrink => act::tanhshrink(x),
+            Self::Exp => (x * 0.5).exp(),
+            Self::LogOfSquare => (x.clone() * x + 0.7).log(),
+            Self::Log1pOfAbs => x.abs().log1p(),
+            Self::SqrtOfSquare => (x.square() + 0.6).sqrt(),
+            Self::Square => x.clone() * x,
+            Self::Cube => x.powi_scalar(3),
+            Self::PowerOfAbs => (x.abs() + 0.2).powf_scalar(1.7),
+            Self::Sin => x.sin(),
+            Self::Cos => x.cos(),
+            Self::Erf => x.erf(),
+            Self::Abs => x.abs(),
+            Self::Clamp => x.clamp(-0.53, 0.81),
+            Self::ClampMin => x.clamp_min(-0.37),
+            Self::ClampMax => x.clamp_max(0.43),
+            Self::RecipOfSquare => (x.powf_scalar(2.0) + 0.9).recip(),
+            Self::Neg => -x,
+            Self::AddScalar => x + 0.37,
+            Self::SubScalar => x - 0.41,
+            Self::ScalarMinus => -x + 0.83,
+            Self::MulScalar => x * -1.3,
+            Self::DivScalar => x / 1.7,
+            Self::ScalarOver => (x.square() + 1.1).recip() * 0.9,
+            Self::AddOnes => x.clone() + x.ones_like(),
+            Self::MulFull => x.full_like(0.77) * x,
+            Self::CastBack => {
+                let dtype = x.dtype();
+                x.cast(DType::F64).cast(dtype)
+            }
+        }
+    }
+}
+
+/// An operation of two tensors that broadcast.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Binary {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    DivBySquare,
+}
+
+impl Binary {
+    pub(crate) fn apply<const D: usize>(self, a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Add => a + b,
+            Self::Sub => a - b,
+            Self::Mul => a * b,
+            Self::Div => a / b,
+            Self::DivBySquare => a / (b.clone() * b + 1.3),
+        }
+    }
+}
+
+/// A sum or the like over axes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Fold {
+    Sum,
+    Mean,
+    Max,
+    Min,
+    Var,
+}
+
+/// What stands in the margins of a padded tensor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Margin {
+    Number,
+    Reflect,
+    Edge,
+}
+
+/// A comparison with a number.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Compare {
+    Greater,
+    GreaterEqual,
+    Lower,
+    LowerEqual,
+}
+
+impl Compare {
+    pub(crate) fn mask<const D: usize>(self, x: Tensor<D>, with: f64) -> Tensor<D, Bool> {
+        match self {
+            Self::Greater => x.greater_scalar(with),
+            Self::GreaterEqual => x.greater_equal_scalar(with),
+            Self::Lower => x.lower_scalar(with),
+            Self::LowerEqual => x.lower_equal_scalar(with),
+        }
+    }
+}
+
+/// A convolution's or pool's window along each axis.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Window {
+    pub(crate) kernel: Vec<usize>,
+    pub(crate) stride: Vec<usize>,
+    pub(crate) padding: Vec<(usize, usize)>,
+    pub(crate) dilation: Vec<usize>,
+}
+
+/// One operation. Axes are counted from 0, the batch included.
+#[derive(Debug, Clone)]
+pub(crate) enum Op {
+    /// Its operand itself: what is left where a smaller program is looked for.
+    Same,
+    Unary(Unary),
+    Binary(Binary),
+    Softmax {
+        axis: usize,
+    },
+    LogSoftmax {
+        axis: usize,
+    },
+    Glu {
+        axis: usize,
+    },
+    Flip {
+        axes: Vec<usize>,
+    },
+    Permute {
+        axes: Vec<usize>,
+    },
+    SwapDims {
+        axes: [usize; 2],
+    },
+    Roll {
+        axis: usize,
+        by: usize,
+    },
+    Slice {
+        axis: usize,
+        start: usize,
+        end: usize,
+        step: isize,
+    },
+    SelectDim {
+        axis: usize,
+        at: usize,
+    },
+    Fold {
+        fold: Fold,
+        axes: Vec<usize>,
+        squeeze: bool,
+    },
+    Repeat {
+        axis: usize,
+        times: usize,
+    },
+    Pad {
+        margins: Vec<(usize, usize)>,
+        with: Margin,
+    },
+    /// The second operand in place of a part of the first.
+    Assign {
+        axis: usize,
+        start: usize,
+    },
+    Select {
+        axis: usize,
+        indices: Vec<usize>,
+    },
+    /// Indices of each place, made up from a seed; the axis then has `length`.
+    Gather {
+        axis: usize,
+        length: usize,
+        seed: u64,
+    },
+    /// A constant mask, made up from a seed, of the shape with the batch and the axes in `ones`
+    /// replaced by 1.
+    MaskFill {
+        seed: u64,
+        whole: bool,
+    },
+    MaskWhere {
+        seed: u64,
+    },
+    FillWhere {
+        compare: Compare,
+    },
+    /// The second operand where the first compares so.
+    Choose {
+        compare: Compare,
+    },
+    Cat {
+        axis: usize,
+    },
+    Stack {
+        axis: usize,
+    },
+    Reshape {
+        shape: Vec<Dim>,
+    },
+    Flatten {
+        from: usize,
+        to: usize,
+    },
+    Squeeze {
+        axis: usize,
+    },
+    Unsqueeze {
+        axis: usize,
+    },
+    Expand {
+        shape: Vec<Dim>,
+    },
+    Linear,
+    Matmul,
+    Conv1d {
+        window: Window,
+        groups: usize,
+    },
+    Conv2d {
+        window: Window,
+        groups: usize,
+    },
+    BatchNorm {
+        seed: u64,
+    },
+    LayerNorm,
+    GroupNorm {
+        groups: usize,
+    },
+    InstanceNorm,
+    PRelu,
+    MaxPool1d {
+        window: Window,
+        ceil: bool,
+    },
+    MaxPool2d {
+        window: Window,
+        ceil: bool,
+    },
+    AvgPool1d {
+        window: Window,
+        ceil: bool,
+        count_margins: bool,
+    },
+    AvgPool2d {
+        window: Window,
+        ceil: bool,
+        count_margins: bool,
+    },
+    AdaptiveAvgPool1d {
+        size: usize,
+    },
+    AdaptiveAvgPool2d {
+        size: [usize; 2],
+    },
+    Interpolate {
+        mode: InterpolateMode,
+        size: [usize; 2],
+        corners: bool,
+    },
+    Attention {
+        causal: bool,
+        mask: Option<u64>,
+        cap: bool,
+    },
+    /// Rows of a table, the same for each sample: `[n, indices, width]`.
+    Embedding {
+        indices: Vec<usize>,
+    },
+}

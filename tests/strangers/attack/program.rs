@@ -1,0 +1,124 @@
+//! A random program: what is computed from what, how it is run as a Burn module's forward pass, and
+//! how it is printed.
+
+use std::fmt;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use crate::attack::model::{Numbers, Spec, Weights, numbers};
+use crate::attack::op::Op;
+use crate::attack::value::{Dim, Value};
+
+/// Where an operand comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The input, or a step's result: step i gives value i + 1.
+    Value(usize),
+    Parameter(usize),
+    Constant(usize),
+}
+
+/// One instruction.
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    pub(crate) op: Op,
+    pub(crate) inputs: Vec<Source>,
+}
+
+/// A model: its samples, its parameters and constants, and its instructions, of which the last one
+/// gives the logits.
+#[derive(Debug, Clone)]
+pub(crate) struct Program {
+    pub(crate) seed: u64,
+    pub(crate) sample: Vec<usize>,
+    pub(crate) parameters: Vec<Spec>,
+    pub(crate) constants: Vec<Vec<usize>>,
+    pub(crate) steps: Vec<Step>,
+}
+
+impl Program {
+    /// The numbers of its parameters; those that are tied have the same.
+    pub(crate) fn numbers(&self) -> Numbers {
+        let own = |at: usize, spec: &Spec| {
+            let first = spec.tied.unwrap_or(at);
+            numbers(&spec.shape, self.seed.wrapping_mul(31).wrapping_add(first as u64))
+        };
+        self.parameters.iter().enumerate().map(|(at, spec)| own(at, spec)).collect()
+    }
+
+    /// A constant, made in the forward pass as a model's literal is.
+    pub(crate) fn constant(&self, at: usize, device: &Device, dtype: DType) -> Value {
+        let shape = &self.constants[at];
+        let values = numbers(shape, self.seed.wrapping_mul(37).wrapping_add(1000 + at as u64));
+        Value::from_data(TensorData::new(values, shape.clone()).convert_dtype(dtype), device)
+    }
+
+    /// The values of the input and of all steps.
+    pub(crate) fn values(&self, weights: &Weights, x: Value, n: usize) -> Vec<Value> {
+        let mut values = vec![x];
+        for step in &self.steps {
+            let value = self.step(weights, step, &values, n);
+            values.push(value);
+        }
+        values
+    }
+
+    /// One step's value.
+    pub(crate) fn step(&self, weights: &Weights, step: &Step, values: &[Value], n: usize) -> Value {
+        let device = crate::attack::value::with!(&values[0], x => x.device());
+        let operand = |source: &Source| match *source {
+            Source::Value(at) => values[at].clone(),
+            Source::Parameter(at) => weights.get(&self.parameters, at),
+            Source::Constant(at) => self.constant(at, &device, DType::F64),
+        };
+        step.op.apply(step.inputs.iter().map(operand).collect(), n)
+    }
+
+    /// The forward function.
+    pub(crate) fn forward<const D: usize>(&self, weights: &Weights, x: Tensor<D>) -> Tensor<2>
+    where
+        Value: From<Tensor<D>>,
+    {
+        let n = x.dims()[0];
+        self.values(weights, x.into(), n).pop().expect("at least the input").two()
+    }
+
+    /// The shapes of the input and of all steps, if they are lines in the number of samples.
+    pub(crate) fn shapes(&self) -> Option<Vec<Vec<Dim>>> {
+        let device = Device::flex();
+        let weights = Weights::new(&self.parameters, &self.numbers(), &device);
+        let [two, three] = [2, 3].map(|n| {
+            let shape = [&[n], &self.sample[..]].concat();
+            let zeros = TensorData::zeros::<f64, _>(shape);
+            self.values(&weights, Value::from_data(zeros, &device), n)
+        });
+        two.iter().zip(&three).map(|(two, three)| Dim::shape_through(&two.shape(), &three.shape())).collect()
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shapes = crate::attack::quietly(|| self.shapes()).ok().flatten();
+        let shape =
+            |at: usize| shapes.as_ref().map_or_else(String::new, |shapes| format!("{:?}", shapes[at]));
+        writeln!(f, "model {} on samples {:?}", self.seed, self.sample)?;
+        for (at, spec) in self.parameters.iter().enumerate() {
+            let tied = spec.tied.map_or_else(String::new, |first| format!(", the same as p{first}"));
+            writeln!(f, "  p{at}: parameter {:?}{tied}", spec.shape)?;
+        }
+        for (at, constant) in self.constants.iter().enumerate() {
+            writeln!(f, "  c{at}: constant {constant:?}")?;
+        }
+        for (at, step) in self.steps.iter().enumerate() {
+            let operand = |source: &Source| match source {
+                Source::Value(0) => "x".to_owned(),
+                Source::Value(at) => format!("v{at}"),
+                Source::Parameter(at) => format!("p{at}"),
+                Source::Constant(at) => format!("c{at}"),
+            };
+            let inputs: Vec<String> = step.inputs.iter().map(operand).collect();
+            writeln!(f, "  v{}: {} = {:?}({})", at + 1, shape(at + 1), step.op, inputs.join(", "))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,187 @@
+//! Many models, and the count of what became of them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::attack::compare::{Fault, Outcome, Scope, compare};
+use crate::attack::draw::draw;
+use crate::attack::program::Program;
+use crate::attack::quietly;
+use crate::attack::shrink::shrunk;
+
+/// A model that fails, as drawn and at its smallest.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) seed: u64,
+    pub(crate) fault: Fault,
+    pub(crate) engine: &'static str,
+    pub(crate) smallest: Program,
+    pub(crate) detail: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let detail: String = self.detail.chars().take(600).collect();
+        write!(f, "seed {}: {:?} on {}: {detail}\n{}", self.seed, self.fault, self.engine, self.smallest)
+    }
+}
+
+/// What became of many models.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) models: usize,
+    pub(crate) agree: usize,
+    /// Drawn, but not fit for the comparison, by reason.
+    pub(crate) unfit: BTreeMap<String, Group>,
+    pub(crate) refused: BTreeMap<String, Group>,
+    /// What our own kernels run of those that agree.
+    ran: BTreeMap<String, Group>,
+    /// Steps of programs, by their operations.
+    operations: BTreeMap<String, usize>,
+    /// Nodes of graphs that agree, by the engine's names.
+    pub(crate) nodes: BTreeMap<&'static str, usize>,
+    pub(crate) wrong: BTreeMap<(Fault, &'static str), usize>,
+    pub(crate) failures: Vec<Failure>,
+}
+
+/// Models to which the same happened: how many, and the number of one of them.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Group {
+    count: usize,
+    example: u64,
+}
+
+/// Counts one model, or several.
+fn count(groups: &mut BTreeMap<String, Group>, why: String, Group { count, example }: Group) {
+    let group = groups.entry(why).or_default();
+    *group = Group { count: group.count + count, example };
+}
+
+/// How many models fail in one way before no more of them are made smaller.
+const SHRUNK: usize = 6;
+
+impl Tally {
+    /// Draws, compares and counts the model of a number; one in `dense` also by its parameters'
+    /// differences.
+    pub(crate) fn add(&mut self, seed: u64, dense: u64) {
+        let one = Group { count: 1, example: seed };
+        let Some(program) = draw(seed) else {
+            return count(&mut self.unfit, "not drawn to its end".into(), one);
+        };
+        let scope = Scope { dense: seed.is_multiple_of(dense) };
+        let outcome = quietly(|| compare(&program, scope));
+        let outcome = outcome.unwrap_or_else(|message| Outcome::Wrong {
+            fault: Fault::Panic,
+            engine: "comparison",
+            detail: message,
+        });
+        if let Outcome::Unfit(why) = outcome {
+            return count(&mut self.unfit, why.into(), one);
+        }
+        self.models += 1;
+        for step in &program.steps {
+            let name = format!("{:?}", step.op);
+            let name = name.split([' ', '{']).next().unwrap_or_default().to_owned();
+            *self.operations.entry(name).or_default() += 1;
+        }
+        match outcome {
+            Outcome::Agrees { ran, nodes } => {
+                self.agree += 1;
+                nodes.into_iter().for_each(|node| *self.nodes.entry(node).or_default() += 1);
+                count(&mut self.ran, ran, one);
+            }
+            Outcome::Refused(why) => count(&mut self.refused, why, one),
+            Outcome::Wrong { fault, engine, detail } => {
+                self.fail(seed, &program, scope, (fault, engine), detail)
+            }
+            Outcome::Unfit(_) => {}
+        }
+    }
+
+    fn fail(
+        &mut self,
+        seed: u64,
+        program: &Program,
+        scope: Scope,
+        (fault, engine): (Fault, &'static str),
+        detail: String,
+    ) {
+        let count = self.wrong.entry((fault, engine)).or_default();
+        *count += 1;
+        if *count > SHRUNK {
+            return;
+        }
+        let smallest = shrunk(program, scope, fault, engine);
+        let detail = match quietly(|| compare(&smallest, scope)) {
+            Ok(Outcome::Wrong { detail, .. }) => detail,
+            _ => detail,
+        };
+        self.failures.push(Failure { seed, fault, engine, smallest, detail });
+    }
+
+    /// Both counts together.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.models += other.models;
+        self.agree += other.agree;
+        let sums =
+            [(&mut self.unfit, other.unfit), (&mut self.refused, other.refused), (&mut self.ran, other.ran)];
+        for (into, from) in sums {
+            from.into_iter().for_each(|(why, group)| count(into, why, group));
+        }
+        other
+            .operations
+            .into_iter()
+            .for_each(|(key, count)| *self.operations.entry(key).or_default() += count);
+        other.nodes.into_iter().for_each(|(key, count)| *self.nodes.entry(key).or_default() += count);
+        other.wrong.into_iter().for_each(|(key, count)| *self.wrong.entry(key).or_default() += count);
+        self.failures.extend(other.failures);
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wrong: usize = self.wrong.values().sum();
+        let refused: usize = self.refused.values().map(|group| group.count).sum();
+        writeln!(f, "{} models: {} agree, {refused} refused, {wrong} wrong", self.models, self.agree)?;
+        let lists = [("refused", &self.refused), ("ran as", &self.ran), ("not counted", &self.unfit)];
+        for (what, list) in lists {
+            for (why, Group { count, example }) in list {
+                writeln!(f, "  {what}, {count}: {why} (model {example})")?;
+            }
+        }
+        for ((fault, engine), count) in &self.wrong {
+            writeln!(f, "  wrong, {count}: {fault:?} on {engine}")?;
+        }
+        let operations: Vec<String> =
+            self.operations.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        writeln!(f, "operations: {}", operations.join(", "))?;
+        let nodes: Vec<String> = self.nodes.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        writeln!(f, "nodes: {}", nodes.join(", "))
+    }
+}
+
+/// The models of some numbers, on several threads; each works with a pool of one, so that samples
+/// run together.
+pub(crate) fn run(seeds: std::ops::Range<u64>, dense: u64, threads: usize) -> Tally {
+    let next = std::sync::atomic::AtomicU64::new(seeds.start);
+    let (next, end) = (&next, seeds.end);
+    let work = || {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread can be made");
+        pool.install(|| {
+            let mut tally = Tally::default();
+            loop {
+                let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                if seed >= end {
+                    return tally;
+                }
+                tally.add(seed, dense);
+            }
+        })
+    };
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let mut sum = Tally::default();
+        all.into_iter().for_each(|one| sum.merge(one.join().expect("the comparison does not panic")));
+        sum
+    })
+}
