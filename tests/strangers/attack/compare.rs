@@ -16,6 +16,8 @@ use crate::attack::value::Value;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Fault {
     Panic,
+    /// The comparison at load finds other logits than the model's.
+    Caught,
     /// The engine fails at samples of a model that it has loaded.
     FailsAtRun,
     Logits,
@@ -112,6 +114,9 @@ fn wrong<T>(fault: Fault, engine: &'static str, detail: String) -> Result<T, Out
 /// What an engine's stop means: at load a typed error is a refusal.
 fn stopped(stop: Stop, engine: &'static str, at_load: bool) -> Outcome {
     match stop {
+        Stop::Refused(
+            error @ (Error::Disagrees { .. } | Error::BatchDependent { .. } | Error::ForwardFailed { .. }),
+        ) => Outcome::Wrong { fault: Fault::Caught, engine, detail: error.to_string() },
         Stop::Refused(error) if at_load => Outcome::Refused(reason(&error)),
         Stop::Refused(error) => {
             Outcome::Wrong { fault: Fault::FailsAtRun, engine, detail: error.to_string() }
