@@ -143,7 +143,15 @@ impl Fusion<'_> {
         let StageOp::Product { table, weights, .. } = &product.op else { return };
         let alone = !product.relu && product.other.is_none() && product.trained.norm.is_none();
         let Some(next) = self.sole(product.output).filter(|_| alone && table.is_identity()) else { return };
-        let Some(Stage { op: StageOp::Average { table: windows, shares }, .. }) = &all[next] else { return };
+        let Some(Stage { op: StageOp::Average { table: windows, shares }, input: Some(read), .. }) =
+            &all[next]
+        else {
+            return;
+        };
+        // A mean of some channels alone needs the product of those alone.
+        if read.channels.len() != weights.outputs {
+            return;
+        }
         // A share of padding would be taken from the bias.
         let is_mean = |(row, share): (usize, &f64)| {
             let read = (0..windows.taps()).filter(|&tap| windows.source(row, tap).is_some()).count();

@@ -39,15 +39,6 @@ impl Rows {
     fn row_mut(&mut self, k: usize) -> &mut [f64] {
         &mut self.values[k * self.columns..][..self.columns]
     }
-
-    /// The sum of squares of every column.
-    pub(super) fn squares(&self) -> Vec<f64> {
-        let mut sum = vec![0.0; self.columns];
-        for row in self.values.chunks_exact(self.columns) {
-            sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += x * x);
-        }
-        sum
-    }
 }
 
 /// `target` += `factor` `row`.

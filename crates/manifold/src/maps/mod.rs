@@ -363,13 +363,9 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         let mut indices = Vec::new();
         for (at, found) in found.into_iter().enumerate() {
             let window = match found {
-                Some((value, rank)) if value > 0.0 => Window {
-                    value,
-                    log10: value.log10(),
-                    reach: value / bound,
-                    rank,
-                    ..Window::NONE
-                },
+                Some((value, rank)) if value > 0.0 => {
+                    Window { value, log10: value.log10(), reach: value / bound, rank, ..Window::NONE }
+                }
                 // No -0.0, which sums of no terms give.
                 Some((_, rank)) => Window { rank, ..Window::NONE },
                 None => {
@@ -401,14 +397,8 @@ struct Window {
 
 impl Window {
     /// Of a window without influence.
-    const NONE: Self = Self {
-        value: 0.0,
-        log10: f64::NEG_INFINITY,
-        reach: 0.0,
-        rank: 0,
-        outside: 0.0,
-        ambiguous: false,
-    };
+    const NONE: Self =
+        Self { value: 0.0, log10: f64::NEG_INFINITY, reach: 0.0, rank: 0, outside: 0.0, ambiguous: false };
 
     fn of(found: &Influence) -> Self {
         let Influence { value, log10, reach, rank, outside, ambiguous, .. } = *found;
