@@ -11,6 +11,7 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 #[path = "../crates/cli/engine.rs"]
+#[allow(dead_code, reason = "the program uses the rest")]
 mod engine;
 
 use std::hint::black_box;

@@ -43,9 +43,12 @@ fn whole(perturbation: &Perturbation) -> &'static str {
     }
 }
 
+/// A column of the table: title, width, and the cell.
+type Column = (&'static str, usize, fn(&Row) -> String);
+
 /// The columns of the table, of which as many are shown from the left as the line holds: title,
 /// width, and the cell.
-const COLUMNS: [(&str, usize, fn(&Row) -> String); 11] = [
+const COLUMNS: [Column; 11] = [
     ("index", 7, |row| row.index.to_string()),
     ("label", 6, |row| row.label.to_string()),
     ("pred", 6, |row| format!("{}{}", row.predicted, if row.label == row.predicted { ' ' } else { '*' })),
@@ -68,7 +71,7 @@ pub(crate) fn print(out: &mut impl Write, rows: &[Row], all: usize) -> io::Resul
         used <= width + 1
     });
     let columns: Vec<_> = shown.collect();
-    let line = |of: &dyn Fn(&(&str, usize, fn(&Row) -> String)) -> String| {
+    let line = |of: &dyn Fn(&Column) -> String| {
         let cells: Vec<String> =
             columns.iter().map(|column| format!("{:>1$}", of(column), column.1)).collect();
         cells.join(" ")

@@ -289,7 +289,7 @@ mod tests {
 
         fn observe(&self, batch: TensorData, look: &mut dyn FnMut(usize, TensorData)) -> Result<()> {
             self.0.observe(batch, &mut |node, value| {
-                look(node, if node < self.1 { value } else { off(&value) })
+                look(node, if node < self.1 { value } else { off(&value) });
             })
         }
     }

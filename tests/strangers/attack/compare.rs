@@ -204,7 +204,7 @@ fn own_logits(own: &Own<'_>, three: &[f64]) -> Result<Vec<f64>, Outcome> {
         (own.logits(&own.numbers, three), alone)
     });
     let (together, alone) = run.map_err(|_| Outcome::Unfit("its own forward pass panics"))?;
-    if together.iter().any(|x| !(x.abs() < 1e3)) {
+    if together.iter().any(|x| x.is_nan() || x.abs() >= 1e3) {
         return Err(Outcome::Unfit("its own logits are large or no numbers"));
     }
     if distance(&together, &alone, 1.0) > 1e-12 {

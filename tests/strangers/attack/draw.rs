@@ -140,7 +140,7 @@ impl Drawer {
     /// Makes logits of the last values.
     fn head(&mut self) -> Option<()> {
         for _ in 0..30 {
-            let at = self.pick(|shape| batched(shape))?;
+            let at = self.pick(batched)?;
             if self.close(at).is_some() {
                 return Some(());
             }
@@ -190,7 +190,7 @@ impl Drawer {
 
     /// Two branches side by side.
     fn joined(&mut self, at: Source) -> Option<Source> {
-        let other = self.pick(|shape| batched(shape))?;
+        let other = self.pick(batched)?;
         let (a, b) = (self.flat(at)?, self.flat(other)?);
         self.push(Op::Cat { axis: 1 }, vec![a, b])
     }

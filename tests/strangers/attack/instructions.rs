@@ -55,7 +55,7 @@ impl Drawer {
 
     /// A residual sum.
     fn sum(&mut self) -> Option<Source> {
-        let x = self.pick(|shape| batched(shape))?;
+        let x = self.pick(batched)?;
         let shape = self.shape(x);
         let other =
             if self.rng.once_in(5) { self.broadcast(&shape) } else { self.pick(|other| other == shape)? };
@@ -133,7 +133,7 @@ impl Drawer {
             0 | 1 => {
                 let x = self.pick(in_order)?;
                 let rank = self.rng.between(2, 5);
-                self.to_rank(x, rank)
+                self.at_rank(x, rank)
             }
             2 => {
                 let x = self.pick(|shape| shape.len() > 2 && in_order(shape))?;
@@ -172,7 +172,7 @@ impl Drawer {
     }
 
     /// A reshape to a rank, with the value's numbers spread over the axes at random.
-    pub(crate) fn to_rank(&mut self, x: Source, rank: usize) -> Option<Source> {
+    pub(crate) fn at_rank(&mut self, x: Source, rank: usize) -> Option<Source> {
         let shape = self.shape(x);
         let all = shape.iter().fold(1, |all, dim| all * dim.at(1));
         let samples = shape.iter().any(|dim| dim.per_sample > 0);
@@ -351,7 +351,7 @@ impl Drawer {
     fn masked(&mut self) -> Option<Source> {
         let compare =
             self.rng.of(&[Compare::Greater, Compare::GreaterEqual, Compare::Lower, Compare::LowerEqual]);
-        let x = self.pick(|shape| plain(shape))?;
+        let x = self.pick(plain)?;
         let (seed, shape) = (self.rng.next(), self.shape(x));
         match self.rng.below(4) {
             0 => {
@@ -368,7 +368,7 @@ impl Drawer {
     }
 
     fn side_by_side(&mut self) -> Option<Source> {
-        let x = self.pick(|shape| batched(shape))?;
+        let x = self.pick(batched)?;
         let shape = self.shape(x);
         if self.rng.once_in(4) && shape.len() < 5 {
             let other = self.pick(|other| other == shape)?;

@@ -16,14 +16,14 @@ impl Drawer {
         {
             return Some(found);
         }
-        let x = self.pick(|shape| batched(shape))?;
+        let x = self.pick(batched)?;
         match (self.shape(x).len() == rank, self.rng.once_in(4)) {
             (true, false) => Some(x),
             (_, true) if self.shape(x).len() + 1 == rank => {
                 let axis = self.rng.between(1, rank - 1);
                 self.push(Op::Unsqueeze { axis }, vec![x])
             }
-            _ => self.to_rank(x, rank),
+            _ => self.at_rank(x, rank),
         }
     }
 

@@ -92,7 +92,7 @@ impl Tally {
             }
             Outcome::Refused(why) => count(&mut self.refused, why, one),
             Outcome::Wrong { fault, engine, detail } => {
-                self.fail(seed, &program, scope, (fault, engine), detail)
+                self.fail(seed, &program, scope, (fault, engine), detail);
             }
             Outcome::Unfit(_) => {}
         }

@@ -67,9 +67,8 @@ fn solved(mut matrix: Vec<Vec<f64>>, mut right: Vec<f64>) -> Vec<f64> {
     for pivot in 0..p {
         for below in pivot + 1..p {
             let factor = matrix[below][pivot] / matrix[pivot][pivot];
-            for column in pivot..p {
-                matrix[below][column] -= factor * matrix[pivot][column];
-            }
+            let own = matrix[pivot].clone();
+            matrix[below].iter_mut().zip(own).skip(pivot).for_each(|(x, y)| *x -= factor * y);
             right[below] -= factor * right[pivot];
         }
     }

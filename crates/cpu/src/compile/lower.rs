@@ -152,7 +152,7 @@ impl<'g> Lowering<'_, 'g> {
         }
         match self.support().node(index) {
             Ok(Answer::View(view)) => self.views[node.output] = Some(view),
-            Ok(Answer::Own(own)) => self.own(index, own),
+            Ok(Answer::Own(own)) => self.own(index, *own),
             Err(_) => self.join(index, None),
         }
         Ok(())

@@ -423,7 +423,7 @@ mod tests {
                     }
                     1 => {
                         let all: usize = sizes.iter().product();
-                        let inner = (1..=all).filter(|d| all % d == 0).nth(a % 3).unwrap_or(all);
+                        let inner = (1..=all).filter(|d| all.is_multiple_of(*d)).nth(a % 3).unwrap_or(all);
                         if let Some(other) = view.reshape(shape(&[all / inner, inner])) {
                             view = other;
                         }

@@ -128,7 +128,7 @@ impl<'a, T: Number> Reverse<'a, T> {
             for (value, [row, channel]) in values.iter().zip(&edge.elements) {
                 let at = (sample * map.positions + row) * self.lines + line;
                 let sum = &mut rows[at * map.pitch + edge.view.offset + channel];
-                *sum = *sum + *value;
+                *sum += *value;
             }
         }
         self.arena.put(slot, rows);

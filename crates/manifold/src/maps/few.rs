@@ -121,7 +121,7 @@ impl<'a> Few<'a> {
             let (of_pivot, own) = two_rows(&mut self.taken, c, pivot, i);
             let error_left = self.error * row_error(&own[..step]) / value.abs() * ratio;
             loss.data += error_left;
-            own[..step].iter_mut().zip(&*of_pivot).for_each(|(taken, before)| *taken -= entry * before);
+            own[..step].iter_mut().zip(of_pivot).for_each(|(taken, before)| *taken -= entry * before);
             own[step] = entry;
             self.z[i * c + step] = entry * ratio;
             let term = entry * ratio * self.frame.right[i];

@@ -30,7 +30,7 @@ pub(crate) enum Answer<'g> {
     /// Its result is another view of its operand's store.
     View(View),
     /// One stage.
-    Own(Own<'g>),
+    Own(Box<Own<'g>>),
 }
 
 /// A stage to be.

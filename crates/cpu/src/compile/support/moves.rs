@@ -118,7 +118,7 @@ impl<'g> Support<'_, 'g> {
             sources[row * result.store.channels + channel] = from.map_err(|_| "too large a value")?;
         }
         let operand = Operand { from: view.clone(), copy: None, reading: Reading::whole(store) };
-        Ok(Answer::Own(Own::new(StageOp::Rearrange { sources }, vec![operand], result)))
+        Ok(Answer::Own(Box::new(Own::new(StageOp::Rearrange { sources }, vec![operand], result))))
     }
 
     /// Channels side by side, along whatever axis.
@@ -136,6 +136,10 @@ impl<'g> Support<'_, 'g> {
             }
         };
         let operands = node.inputs.iter().map(part).collect::<Result<Vec<_>, Reason>>()?;
-        Ok(Answer::Own(Own::new(StageOp::Concat(Vec::new()), operands, Arrangement::channels(shape, axis))))
+        Ok(Answer::Own(Box::new(Own::new(
+            StageOp::Concat(Vec::new()),
+            operands,
+            Arrangement::channels(shape, axis),
+        ))))
     }
 }

@@ -173,7 +173,7 @@ impl<'g> Support<'_, 'g> {
         let tensor = |position: usize| self.perturbed.tensor(self.graph, *node.inputs.get(position)?);
         let trained = Trained { weight: tensor(weight), bias: tensor(bias), norm: None };
         let op = StageOp::Product { table, weights: Box::new(weights), bias: constant };
-        Ok(Answer::Own(Own { trained, ..Own::new(op, vec![operand], result) }))
+        Ok(Answer::Own(Box::new(Own { trained, ..Own::new(op, vec![operand], result) })))
     }
 
     /// A constant operand as numbers.

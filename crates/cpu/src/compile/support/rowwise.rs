@@ -32,13 +32,13 @@ impl<'g> Support<'_, 'g> {
         let norm = Normalization { gamma, beta, mean, inverse, affine: affine.clone() };
         let trained = Trained { norm: (gamma.or(beta).is_some()).then_some(norm), ..Trained::default() };
         let own = Own::new(StageOp::Affine(Some(affine)), vec![operand], result);
-        Ok(Answer::Own(Own { trained, ..own }))
+        Ok(Answer::Own(Box::new(Own { trained, ..own })))
     }
 
     pub(super) fn relu(&self, node: &Node) -> Result<Answer<'g>, Reason> {
         let (operand, result) = self.whole(self.view(node.inputs[0])?);
         let own = Own::new(StageOp::Affine(None), vec![operand], result);
-        Ok(Answer::Own(Own { relu: true, ..own }))
+        Ok(Answer::Own(Box::new(Own { relu: true, ..own })))
     }
 
     /// `[scale, shift]` of every number.
@@ -46,7 +46,7 @@ impl<'g> Support<'_, 'g> {
         let (operand, result) = self.whole(self.view(node.inputs[0])?);
         let channels = result.store.channels;
         let affine = Affine { scale: vec![scale; channels], shift: vec![shift; channels] };
-        Ok(Answer::Own(Own::new(StageOp::Affine(Some(affine)), vec![operand], result)))
+        Ok(Answer::Own(Box::new(Own::new(StageOp::Affine(Some(affine)), vec![operand], result))))
     }
 
     /// A sum of two values, or a value and a constant that differs among channels at most.
@@ -61,7 +61,7 @@ impl<'g> Support<'_, 'g> {
                 let [a, b] = if fills(&a) || !fills(&b) { [a, b] } else { [b, a] };
                 let (first, result) = self.whole(&a);
                 let other = self.arranged(&b, &result);
-                Ok(Answer::Own(Own::new(StageOp::Sum, vec![first, other], result)))
+                Ok(Answer::Own(Box::new(Own::new(StageOp::Sum, vec![first, other], result))))
             }
             (true, true, _) => Err("two values that depend on the input".into()),
             (live, ..) => {
@@ -118,7 +118,7 @@ impl<'g> Support<'_, 'g> {
             None => Trained::default(),
         };
         let own = Own::new(StageOp::Affine(Some(affine)), vec![operand], result);
-        Ok(Answer::Own(Own { trained, ..own }))
+        Ok(Answer::Own(Box::new(Own { trained, ..own })))
     }
 
     /// A perturbed tensor that is added is what beta is to a normalisation that does nothing else.

@@ -70,7 +70,7 @@ impl<'g> Support<'_, 'g> {
 
     fn pool(&self, node: &Node, operand: Operand, op: StageOp<'g>) -> Result<Answer<'g>, Reason> {
         let result = Arrangement::channels(self.samples_first(node)?, 1);
-        Ok(Answer::Own(Own::new(op, vec![operand], result)))
+        Ok(Answer::Own(Box::new(Own::new(op, vec![operand], result))))
     }
 
     /// The mean or the sum over some axes, with the channels along another one.
@@ -113,6 +113,6 @@ impl<'g> Support<'_, 'g> {
         });
         let share = if mean { 1.0 / taps as f64 } else { 1.0 };
         let op = StageOp::Average { table, shares: vec![share; rows] };
-        Ok(Answer::Own(Own::new(op, vec![operand], Arrangement::channels(to, channels))))
+        Ok(Answer::Own(Box::new(Own::new(op, vec![operand], Arrangement::channels(to, channels)))))
     }
 }
