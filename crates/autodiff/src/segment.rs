@@ -32,8 +32,8 @@ impl Segment {
     /// cotangents; `leaves` says which parameters are perturbed.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for an operation without a derivative where one is needed,
-    /// [`Error::NonFinite`] for weights, [`Error::Device`] for what the device lacks.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for an operation without a derivative where one is needed,
+    /// [`Error::NonFinite`](crate::Error::NonFinite) for weights, [`Error::Device`](crate::Error::Device) for what the device lacks.
     pub fn new(
         graph: Arc<Graph>,
         [nodes, inputs, outputs]: [&[usize]; 3],
@@ -65,7 +65,7 @@ impl Segment {
     /// The outputs at one sample, from its inputs, each of the shape that its value has for one sample.
     ///
     /// # Errors
-    /// [`Error::Execution`] with the node at which the backend failed.
+    /// [`Error::Execution`](crate::Error::Execution) with the node at which the backend failed.
     pub fn forward(&self, inputs: Vec<TensorData>) -> Result<(Vec<TensorData>, Trace)> {
         let tape = self.executor.trace(inputs, |_, _| Ok(()))?;
         let outputs = &self.executor.plan().span.outputs;
@@ -118,7 +118,7 @@ pub struct Pulled {
 /// repeated.
 ///
 /// # Errors
-/// [`Error::Execution`] where the backend fails; [`Error::NonFinite`] for weights.
+/// [`Error::Execution`](crate::Error::Execution) where the backend fails; [`Error::NonFinite`](crate::Error::NonFinite) for weights.
 pub fn folded(graph: &Arc<Graph>, device: &Device) -> Result<Vec<Option<TensorData>>> {
     let plan = Plan::part(Arc::clone(graph), Span::whole(graph), Leaves::input(), 1, Precision::F64)?;
     if plan.folded.is_empty() {
