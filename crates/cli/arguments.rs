@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::jacobian::JacobianArguments;
 use crate::layers_arguments::LayersArguments;
 use crate::map_arguments::MapArguments;
 
@@ -28,6 +29,9 @@ pub(crate) enum Command {
     /// Where an image is sensitive: the influence of every small window, as files and pictures; or whether it holds, as a table.
     #[command(after_help = crate::map_arguments::EXAMPLES)]
     Map(Box<MapArguments>),
+    /// What the measure is made of: the Jacobian of the logits at every image, or its Gram matrices, in a file.
+    #[command(after_help = crate::jacobian::EXAMPLES)]
+    Jacobian(Box<JacobianArguments>),
 }
 
 const EXAMPLES: &str = "\
@@ -44,6 +48,8 @@ Examples:
       how sensitive to turning the image, and at which angle
   influence score --perturb layers --images 0..10 --filter tikhonov:1:relative --out layers.csv
       how sensitive to each layer's weights: a row a layer and image, group being the layer
+  influence score --network net.onnx --dataset arrays --data samples.npz --precision f64
+      any network, and samples of any shape
   influence score --perturb parameters --images 7 --direction worst.safetensors
       the change of the weights that changes the answer to image 7 most
 
@@ -73,7 +79,8 @@ pub(crate) struct ScoreArguments {
 /// What every command takes: the network, the images, and how to run.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct RunArguments {
-    /// resnet50, densenet121 or cnn [default: what the weights are of; without weights the embedded resnet50 of width 8]
+    /// resnet50, densenet121 or cnn, or FILE.onnx [default: what the weights are of; without weights the embedded resnet50 of
+    /// width 8]
     #[arg(long, value_name = "NAME")]
     pub(crate) network: Option<String>,
     /// Width of the network, growth for densenet121 [default: the paper's; without --network that of the weights]
@@ -82,11 +89,15 @@ pub(crate) struct RunArguments {
     /// Trained weights with PyTorch's names: .safetensors, or a state_dict in .pt or .pth (no code in it is run)
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: Option<PathBuf>,
-    /// mnist or cifar10 [default: the embedded images]
+    /// Of an ONNX file with several outputs, the name of the logits; any inner result will do
+    #[arg(long, value_name = "NAME")]
+    pub(crate) output: Option<String>,
+    /// mnist or cifar10; or arrays, samples of any shape in a file [default: the embedded images]
     #[arg(long, value_name = "NAME")]
     pub(crate) dataset: Option<String>,
-    /// Folder with the data set's official files
-    #[arg(long, value_name = "DIR")]
+    /// Folder with the data set's official files; of arrays FILE.npz or .safetensors with images [N, ...] and labels [N], or FILE.npy
+    /// with images
+    #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
     /// train or test [default: test]
     #[arg(long, value_name = "SPLIT")]

@@ -5,13 +5,15 @@ use std::path::Path;
 use burn::tensor::{Device, TensorData};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use influence::{Budget, Filter, GPU_BATCH, Memory, ModelError, Perturbation, Precision, Scorer, Target};
-use influence_data::{Dataset, Kind, Selection, Split, sample};
+use influence_data::{Arrays, Dataset, Kind, Selection, Split, sample};
 use influence_zoo::weights::{self, Checkpoint, Report};
 use influence_zoo::{Architecture, Network};
 
 use crate::arguments::RunArguments;
+use crate::data::Data;
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
+use crate::onnx;
 
 /// The width of the embedded network.
 const EMBEDDED_WIDTH: usize = 8;
@@ -21,7 +23,7 @@ const IMAGES_PER_THREAD: usize = 8;
 /// All that is needed to run.
 #[derive(Debug)]
 pub(crate) struct Job {
-    pub(crate) data: Dataset,
+    pub(crate) data: Data,
     /// Indices in the split, in the order asked for.
     pub(crate) images: Vec<usize>,
     pub(crate) scorer: Scorer,
@@ -57,26 +59,35 @@ impl Job {
         let memory = memory(arguments.memory.as_deref())?;
         let batch = positive("--batch", arguments.batch)?;
         set_threads(positive("--threads", arguments.threads)?)?;
-        let mut data = dataset(arguments)?;
+        onnx::check(
+            arguments.network.as_deref(),
+            arguments.output.as_deref(),
+            &[("--weights", arguments.weights.is_some()), ("--width", arguments.width.is_some())],
+        )?;
+        let mut data = samples(arguments, &target)?;
         let images = selection.resolve(data.len())?;
         // A training set takes as much memory as a network: what nobody has asked for is let go.
         data.truncate(images.iter().max().map_or(0, |last| last + 1));
-        if let Target::Class(class) = target
-            && class >= data.classes()
-        {
-            let classes = data.classes();
-            return Err(Failure::new(format!(
-                "--objective class:{class}: there are {classes} classes, 0 to {}",
-                classes - 1
-            )));
-        }
-        let (network, report, described) = network(arguments, &data, precision)?;
+        check_class(&target, data.classes())?;
         // A batch is padded to its full size: no more of it than there are images.
         let batch = batch.unwrap_or(GPU_BATCH).min(images.len());
         let scorer = Scorer::builder().perturbation(perturbation).filter(filter).budget(budget);
         let scorer =
             scorer.precision(precision).device(&device).engine(engine.executor()).batch(batch).memory(memory);
-        let scorer = scorer.compile(&network, Network::forward, &data.shape())?;
+        let (scorer, report, described) =
+            match arguments.network.as_deref().filter(|name| onnx::is_file(name)) {
+                Some(file) => {
+                    let (graph, report) = onnx::graph(file, arguments.output.as_deref(), &data)?;
+                    (scorer.load(graph)?, report, file.to_owned())
+                }
+                None => {
+                    let (network, report, described) = network(arguments, &data, precision)?;
+                    let [c, h, w] = data.shape();
+                    (scorer.compile(&network, Network::forward, &[c, h, w])?, report.to_string(), described)
+                }
+            };
+        check_class(&target, Some(scorer.classes()))?;
+        data.check_labels(&images, scorer.classes())?;
         let quiet = arguments.quiet;
         Ok(Self {
             data,
@@ -92,14 +103,9 @@ impl Job {
         })
     }
 
-    /// Images `[N, C, H, W]` of the split as numbers in [0, 1], divided in the precision of the run.
+    /// Samples `[N, ...]` as the network takes them (images as numbers in [0, 1]), in the precision of the run.
     pub(crate) fn pixels(&self, indices: &[usize]) -> TensorData {
-        let [c, h, w] = self.data.shape();
-        let shape = [indices.len(), c, h, w];
-        match self.precision {
-            Precision::F32 => TensorData::new(self.data.batch::<f32>(indices), shape),
-            Precision::F64 => TensorData::new(self.data.batch::<f64>(indices), shape),
-        }
+        self.data.tensor(indices, self.precision)
     }
 
     /// How many images are given to the engine at once: enough for every thread in whole batches, and few enough to be held at once.
@@ -181,6 +187,38 @@ fn set_threads(threads: Option<usize>) -> Result<()> {
         .map_err(|error| Failure::new(format!("--threads {threads}: {error}")))
 }
 
+/// Refuses the objective of a class that there is not.
+fn check_class(target: &Target, classes: Option<usize>) -> Result<()> {
+    match (target, classes) {
+        (Target::Class(class), Some(classes)) if *class >= classes => Err(Failure::new(format!(
+            "--objective class:{class}: there are {classes} classes, 0 to {}",
+            classes.saturating_sub(1)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The samples asked for: arrays, or images.
+fn samples(arguments: &RunArguments, target: &Target) -> Result<Data> {
+    if arguments.dataset.as_deref() != Some(ARRAYS) {
+        return dataset(arguments).map(Data::Images);
+    }
+    let Some(file) = &arguments.data else {
+        return Err(Failure::new("--dataset arrays: add --data FILE.npz, FILE.npy or FILE.safetensors"));
+    };
+    let arrays = Arrays::open(file)?;
+    if *target == Target::Label && arrays.labels().is_none() {
+        return Err(Failure::new(format!(
+            "{} has no labels: add --objective predicted, entropy, margin or class:N",
+            file.display()
+        )));
+    }
+    Ok(Data::Arrays(arrays))
+}
+
+/// The name of the data set that is a file of arrays.
+const ARRAYS: &str = "arrays";
+
 /// The images asked for, or the embedded ones.
 fn dataset(arguments: &RunArguments) -> Result<Dataset> {
     let split = arguments.split.as_deref().map(str::parse::<Split>).transpose()?.unwrap_or(Split::Test);
@@ -205,11 +243,7 @@ fn dataset(arguments: &RunArguments) -> Result<Dataset> {
 }
 
 /// The network with its weights, and what both are in words; on the processor, from where it is captured whatever the engine.
-fn network(
-    arguments: &RunArguments,
-    data: &Dataset,
-    precision: Precision,
-) -> Result<(Network, Report, String)> {
+fn network(arguments: &RunArguments, data: &Data, precision: Precision) -> Result<(Network, Report, String)> {
     let device = &Device::flex();
     let architecture = architecture(arguments)?;
     let [channels, height, width] = data.shape();
@@ -218,7 +252,10 @@ fn network(
             "images of {height} x {width} pixels: the networks take square ones"
         )));
     }
-    let network = architecture.init(channels, height, data.classes(), device)?;
+    let Some(classes) = data.classes() else {
+        return Err(Failure::new("--dataset arrays: name the network's file, as in --network FILE.onnx"));
+    };
+    let network = architecture.init(channels, height, classes, device)?;
     let precision = match precision {
         Precision::F32 => weights::Precision::F32,
         Precision::F64 => weights::Precision::F64,

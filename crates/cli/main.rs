@@ -2,17 +2,20 @@
 
 mod arguments;
 mod check;
+mod data;
 mod direction;
 mod engine;
 mod failure;
 mod family;
 mod folder;
+mod jacobian;
 mod job;
 mod layers;
 mod layers_arguments;
 mod layers_table;
 mod map;
 mod map_arguments;
+mod onnx;
 mod output;
 mod row;
 mod score;
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         Some(Command::Score(arguments)) => score::command(&arguments),
         Some(Command::Layers(arguments)) => layers::command(&arguments),
         Some(Command::Map(arguments)) => map::command(&arguments),
+        Some(Command::Jacobian(arguments)) => jacobian::command(&arguments),
         None => score::command(&ScoreArguments::default()),
     };
     match outcome {

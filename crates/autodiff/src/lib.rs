@@ -22,6 +22,7 @@
 
 mod array;
 mod batches;
+mod builder;
 mod burn_executor;
 mod capture;
 mod check;
@@ -41,6 +42,7 @@ mod parameters;
 mod plan;
 mod program;
 
+pub use builder::GraphBuilder;
 pub use burn_executor::BurnExecutor;
 pub use cpu::{CPU_BATCH, CpuExecutor, Work};
 pub use error::{Error, Problem, Result};

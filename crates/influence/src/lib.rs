@@ -51,8 +51,8 @@ pub use error::{Error, Result};
 pub use family::{Basis, Family, FamilyScore};
 pub use gradients::Gradients;
 pub use influence_autodiff::{
-    Engine, Error as ModelError, GPU_BATCH, Graph, InstructionSet, Memory, Parameter, Plan, Precision,
-    Problem,
+    Engine, Error as ModelError, GPU_BATCH, Graph, InstructionSet, Jacobian, Memory, Parameter, Plan,
+    Precision, Problem, Program, Rows, SampleGrams,
 };
 pub use influence_manifold::{
     Baselines, Channels, Costs, Error as MeasureError, Filter, GradientFunction, Influence, Map,
