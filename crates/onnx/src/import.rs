@@ -10,9 +10,11 @@ use std::collections::{HashMap, HashSet};
 
 use burn::tensor::TensorData;
 use influence_autodiff::graph::ValueId;
+use influence_autodiff::ops::Op;
+use influence_autodiff::ops::layout::Reshape;
 use influence_autodiff::{Graph, GraphBuilder};
 
-use crate::call::Call;
+use crate::call::{Call, fixed};
 use crate::error::{Error, Problem, Refusal, Result};
 use crate::external;
 use crate::file::Model;
@@ -71,19 +73,31 @@ pub(crate) fn graph(model: &Model, interface: &Interface) -> Result<(Graph, Endi
     for node in &nodes {
         importer.node(node);
     }
-    let Importer { builder, names, problems, .. } = importer;
+    let Importer { mut builder, names, problems, .. } = importer;
     if !problems.is_empty() {
         return Err(Error::Unsupported(problems));
     }
     let last = nodes.last().copied();
     let ending = Ending::of(last, interface, model.opset);
     match names.get(ending.output(&interface.output)) {
-        Some(Operand::Value(output)) => Ok((builder.finish(*output)?, ending)),
+        Some(Operand::Value(output)) => {
+            let output = row(&mut builder, *output)?;
+            Ok((builder.finish(output)?, ending))
+        }
         _ => Err(Error::Output {
             why: format!("\"{}\" does not depend on the input", interface.output),
             remedy: format!("name another output: {}", model.outputs().join(", ")),
         }),
     }
+}
+
+/// Logits `[n, K, 1, 1]`, as fully convolutional networks have them, as `[n, K]`.
+fn row(builder: &mut GraphBuilder, output: ValueId) -> Result<ValueId> {
+    let shape = builder.shape(output).to_vec();
+    if shape.len() > 2 && shape[2..].iter().all(|&size| size == fixed(1)) {
+        return Ok(builder.node_of(Op::Reshape(Reshape), &[output], &shape[..2], "the output")?);
+    }
+    Ok(output)
 }
 
 /// The nodes on which a result depends, in the file's order.
@@ -131,10 +145,7 @@ impl<'a> Importer<'a> {
             let operand = external::bytes(tensor, folder).and_then(|bytes| {
                 let scalar = tensor.dims.is_empty() && names::is_made_up(&tensor.name);
                 if tensor::is_float(tensor.data_type) && !scalar {
-                    let layer = match names::is_made_up(&tensor.name) {
-                        true => title(user).to_owned(),
-                        false => names::layer(&tensor.name).to_owned(),
-                    };
+                    let layer = self.layer(&tensor.name, user, nodes).to_owned();
                     let data = tensor::weight(tensor, bytes.as_deref())?;
                     let name = tensor.name.clone();
                     self.weights.push(Weight { name, layer, data, value: None, turned: None });
@@ -149,6 +160,27 @@ impl<'a> Importer<'a> {
             self.names.insert(&tensor.name, operand);
         }
         Ok(())
+    }
+
+    /// The layer of an initializer: the stem of its name. One whose name an exporter has made up belongs to the layer of what stands
+    /// beside it (a convolution's bias) or is added to the node's result (a product's bias), or to the node.
+    fn layer(&self, name: &'a str, user: &'a NodeProto, nodes: &[&'a NodeProto]) -> &'a str {
+        if !names::is_made_up(name) {
+            return names::layer(name);
+        }
+        let model = self.model;
+        let named = |node: &'a NodeProto| {
+            node.input.iter().map(String::as_str).find(|input| {
+                let tensor = model.graph.initializer.iter().any(|tensor| tensor.name == *input);
+                tensor && !names::is_made_up(input)
+            })
+        };
+        let result = user.output.first();
+        let added = |node: &&&NodeProto| {
+            node.op_type == "Add" && result.is_some_and(|result| node.input.contains(result))
+        };
+        let beside = named(user).or_else(|| nodes.iter().filter(added).find_map(|node| named(node)));
+        beside.map_or_else(|| title(user), names::layer)
     }
 
     fn refuse(&mut self, node: &NodeProto, refusal: Refusal) {

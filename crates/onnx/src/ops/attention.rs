@@ -24,8 +24,8 @@ pub(super) fn attention(call: &mut Call<'_, '_>) -> Results {
     let product = call.emit(Op::Matmul(Matmul), &[q, turned])?;
     let scores = call.times(product, scale)?;
     let scores = capped(call, scores)?;
-    let scores = masked(call, scores)?;
-    let shares = call.emit(Op::Softmax(Softmax { axis: 3 }), &[scores])?;
+    let (scores, mask) = masked(call, scores)?;
+    let shares = shares(call, scores, mask.as_ref())?;
     let result = call.emit(Op::Matmul(Matmul), &[shares, v])?;
     if !merged {
         return one(result);
@@ -34,6 +34,19 @@ pub(super) fn attention(call: &mut Call<'_, '_>) -> Results {
     let width = fixed(shape[1].fixed * shape[3].fixed);
     let result = call.permute(result, vec![0, 2, 1, 3])?;
     one(call.reshape(result, &[shape[0], shape[2], width])?)
+}
+
+/// The softmax of scores of which a mask excludes some. What is excluded is filled with a number that leaves it no share, and is
+/// finite, so that a row of which nothing is left has no NaN in it: that row is 0.
+fn shares(call: &mut Call<'_, '_>, scores: ValueId, mask: Option<&Table>) -> Result<ValueId, Refusal> {
+    let softmax = Op::Softmax(Softmax { axis: 3 });
+    let Some(mask) = mask else { return call.emit(softmax, &[scores]) };
+    let scores = excluded(call, scores, mask, f64::from(f32::MIN))?;
+    let shares = call.emit(softmax, &[scores])?;
+    match empty_rows(mask)? {
+        None => Ok(shares),
+        Some(rows) => excluded(call, shares, &rows, 0.0),
+    }
 }
 
 /// What is not known here: caches, windows, outputs beside the first.
@@ -102,57 +115,86 @@ fn capped(call: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Refusal> {
     call.times(bent, cap)
 }
 
-/// Scores with what the mask and the order of positions exclude.
-fn masked(call: &mut Call<'_, '_>, scores: ValueId) -> Result<ValueId, Refusal> {
-    let mut scores = scores;
-    if call.attributes().int("is_causal", 0) != 0 {
-        let shape = call.shape(scores);
-        let later = [1, 1, shape[2].fixed, shape[3].fixed];
-        let later = Table::build(&later, Element::Bool, |at| f64::from(u8::from(at[3] > at[2])))?;
-        scores = excluded(call, scores, &later)?;
-    }
-    match call.operand(3) {
-        None => Ok(scores),
-        Some(Operand::Known(_) | Operand::Weight(_)) => {
-            let table = call.table(3)?.ok_or("its mask depends on the batch")?;
-            let new = 4usize.saturating_sub(table.shape.len());
-            let shape = std::iter::repeat_n(1, new).chain(table.shape.iter().copied()).collect();
-            let table = table.reshaped(shape)?;
-            if table.element == Element::Bool {
-                let values = table.values.iter().map(|&x| f64::from(u8::from(x == 0.0))).collect();
-                return excluded(call, scores, &Table { values, ..table });
-            }
-            biased(call, scores, &table)
-        }
+/// Scores with what the mask and the order of positions exclude, and what that is.
+fn masked(call: &mut Call<'_, '_>, scores: ValueId) -> Result<(ValueId, Option<Table>), Refusal> {
+    let shape = call.shape(scores);
+    let later = [1, 1, shape[2].fixed, shape[3].fixed];
+    let later = (call.attributes().int("is_causal", 0) != 0)
+        .then(|| Table::build(&later, Element::Bool, |at| f64::from(u8::from(at[3] > at[2]))));
+    let later = later.transpose()?;
+    let mask = match call.operand(3) {
+        None => return Ok((scores, later)),
+        Some(Operand::Known(_) | Operand::Weight(_)) => call.table(3)?.ok_or("it has no mask")?,
         Some(_) => {
             let bias = call.value(3)?;
             if call.is_mask(bias) {
                 return Err(Refusal::new("its mask follows the input", "export with a constant mask"));
             }
             let bias = call.of_rank(bias, 4)?;
-            call.add(scores, bias)
+            return Ok((call.add(scores, bias)?, later));
         }
-    }
+    };
+    let new = std::iter::repeat_n(1, 4usize.saturating_sub(mask.shape.len()));
+    let mask = mask.reshaped(new.chain(mask.shape.iter().copied()).collect())?;
+    let boolean = mask.element == Element::Bool;
+    let (own, finite) = divided(&mask);
+    let scores = if boolean { scores } else { added(call, scores, &finite)? };
+    let none = |at: &[usize]| if boolean { 1.0 - mask.at(at) } else { own.at(at) };
+    let both = match later {
+        None => Table::build(&mask.shape, Element::Bool, none)?,
+        Some(later) => {
+            let shape = crate::table::broadcast(&mask.shape, &later.shape)?;
+            Table::build(&shape, Element::Bool, |at| none_of(&mask, at, none).max(later.at(at)))?
+        }
+    };
+    Ok((scores, Some(both)))
 }
 
-fn excluded(call: &mut Call<'_, '_>, x: ValueId, mask: &Table) -> Result<ValueId, Refusal> {
+/// What a mask excludes at an index of a shape to which it broadcasts.
+fn none_of(mask: &Table, at: &[usize], none: impl Fn(&[usize]) -> f64) -> f64 {
+    let own: Vec<_> = at.iter().zip(&mask.shape).map(|(&i, &size)| i.min(size - 1)).collect();
+    none(&own)
+}
+
+/// Rows of which nothing is left.
+fn empty_rows(mask: &Table) -> Result<Option<Table>, Refusal> {
+    let width = mask.shape.last().copied().unwrap_or(1).max(1);
+    let empty: Vec<bool> = mask.values.chunks(width).map(|row| !row.contains(&0.0)).collect();
+    if !empty.contains(&true) {
+        return Ok(None);
+    }
+    let mut shape = mask.shape.clone();
+    shape[3] = 1;
+    let values = empty.into_iter().map(|empty| f64::from(u8::from(empty))).collect();
+    Ok(Some(Table { shape, element: Element::Bool, values }))
+}
+
+fn excluded(call: &mut Call<'_, '_>, x: ValueId, mask: &Table, value: f64) -> Result<ValueId, Refusal> {
     let mask = call.literal(mask.data());
-    call.emit(Op::MaskFill(MaskFill { value: f64::NEG_INFINITY }), &[x, mask])
+    call.emit(Op::MaskFill(MaskFill { value }), &[x, mask])
+}
+
+/// An additive mask as what it excludes, by minus infinity, and what it adds elsewhere.
+fn divided(numbers: &Table) -> (Table, Table) {
+    let none = |x: &f64| *x == f64::NEG_INFINITY;
+    let finite = numbers.values.iter().map(|x| if none(x) { 0.0 } else { *x }).collect();
+    let excluded = numbers.values.iter().map(|x| f64::from(u8::from(none(x)))).collect();
+    let of = |element, values| Table { shape: numbers.shape.clone(), element, values };
+    (of(Element::Bool, excluded), of(Element::Float, finite))
+}
+
+/// x + numbers, where there is one that is not 0.
+fn added(call: &mut Call<'_, '_>, x: ValueId, numbers: &Table) -> Result<ValueId, Refusal> {
+    if numbers.values.iter().all(|&x| x == 0.0) {
+        return Ok(x);
+    }
+    let bias = call.literal(numbers.data());
+    call.add(x, bias)
 }
 
 /// x + numbers, of which minus infinity excludes: a mask, so that every constant stays finite.
 pub(super) fn biased(call: &mut Call<'_, '_>, x: ValueId, numbers: &Table) -> Result<ValueId, Refusal> {
-    let none = |x: &f64| *x == f64::NEG_INFINITY;
-    let finite = numbers.values.iter().map(|x| if none(x) { 0.0 } else { *x }).collect();
-    let finite = Table { values: finite, ..numbers.clone() };
-    let mut sum = x;
-    if finite.values.iter().any(|&x| x != 0.0) {
-        let bias = call.literal(finite.data());
-        sum = call.add(x, bias)?;
-    }
-    if !numbers.values.iter().any(none) {
-        return Ok(sum);
-    }
-    let values = numbers.values.iter().map(|x| f64::from(u8::from(none(x)))).collect();
-    excluded(call, sum, &Table { element: Element::Bool, values, ..numbers.clone() })
+    let (mask, finite) = divided(numbers);
+    let sum = added(call, x, &finite)?;
+    excluded(call, sum, &mask, f64::NEG_INFINITY)
 }
