@@ -149,6 +149,16 @@ impl Array {
         Self(max.into_iter().fold(low, |x, max| Dispatch::float_clamp_max(x, Scalar::Float(max))))
     }
 
+    /// Each element to the power of the other array's.
+    pub(crate) fn power_of(self, exponent: Self) -> Self {
+        Self(Dispatch::float_powf(self.0, exponent.0))
+    }
+
+    /// The sums of the elements up to each along an axis.
+    pub(crate) fn sums_along(self, axis: usize) -> Self {
+        Self(Dispatch::float_cumsum(self.0, axis))
+    }
+
     pub(crate) fn tanh(self) -> Self {
         Self(Dispatch::float_tanh(self.0))
     }
@@ -195,8 +205,30 @@ impl Array {
         Self(Dispatch::bool_not(self.0))
     }
 
+    /// True where the value is below the other array's, of the same shape.
+    pub(crate) fn is_below(self, other: Self) -> Self {
+        let kind = bool_dtype(&self.device());
+        Self(Dispatch::float_lower(self.0, other.0, kind))
+    }
+
+    /// True where the value is not above the other array's, of the same shape.
+    pub(crate) fn is_at_most(self, other: Self) -> Self {
+        let kind = bool_dtype(&self.device());
+        Self(Dispatch::float_lower_equal(self.0, other.0, kind))
+    }
+
+    /// True where the value is that of the other array, of the same shape.
+    pub(crate) fn equals(self, other: Self) -> Self {
+        let kind = bool_dtype(&self.device());
+        Self(Dispatch::float_equal(self.0, other.0, kind))
+    }
+
+    /// True where the value is `bound`.
+    pub(crate) fn equal_to(&self, bound: f64) -> Self {
+        Self(Dispatch::float_equal_elem(self.0.clone(), Scalar::Float(bound), bool_dtype(&self.device())))
+    }
+
     /// A mask as numbers, 1 where it is true and 0 elsewhere.
-    #[cfg(test)]
     pub(crate) fn mask_as_numbers(self, place: &Place) -> Self {
         Self(Dispatch::bool_into_float(self.0, place.dtype))
     }
@@ -222,6 +254,20 @@ impl Array {
     /// The index of the first maximum along an axis, which stays with size 1.
     pub(crate) fn argmax(&self, axis: usize) -> Self {
         Self(Dispatch::float_argmax(self.0.clone(), axis, int_dtype(&self.device())))
+    }
+
+    /// The elements along an axis in order, and where each came from.
+    pub(crate) fn sorted(self, axis: usize, descending: bool) -> (Self, Self) {
+        let kind = int_dtype(&self.device());
+        let (values, indices) = Dispatch::float_sort_with_indices(self.0, axis, descending, kind);
+        (Self(values), Self(indices))
+    }
+
+    /// The first `count` indices along an axis.
+    pub(crate) fn first_indices(self, axis: usize, count: usize) -> Self {
+        let mut slices: Vec<Slice> = self.shape().into_iter().map(|size| Slice::from(0..size)).collect();
+        slices[axis] = Slice::from(0..count);
+        Self(Dispatch::int_slice(self.0, &slices))
     }
 
     /// The elements at `indices` along an axis.

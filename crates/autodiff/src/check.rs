@@ -26,13 +26,17 @@ fn position<T: Copy>(values: &[T], good: impl Fn(T) -> bool) -> Option<usize> {
     values[start..].iter().position(|&x| !good(x)).map(|offset| start + offset)
 }
 
-/// A weight in the type of a run: finite as it was captured, and finite still.
+/// A weight in the type of a run: finite as it was captured, and finite still. What the model's code
+/// makes may be infinite: minus infinity is how a mask is added to scores.
 ///
 /// # Errors
 /// [`Error::NonFinite`] with its name; [`Error::InvalidArgument`] when it cannot be converted.
 pub fn weight(constant: &Constant, dtype: FloatDType) -> Result<TensorData> {
+    let literal = constant.role == Role::Literal;
+    let is_nan = |data: &TensorData| data.iter::<f64>().any(f64::is_nan);
     let finite = |what: String, data: &TensorData| match first_non_finite(data) {
         None => Ok(()),
+        Some(_) if literal && !is_nan(data) => Ok(()),
         Some((index, value)) => Err(Error::NonFinite { what, value, index }),
     };
     let name = match constant.role {

@@ -140,6 +140,26 @@ fn moved<'a>(op: &'a BaseOperationIr, known: &Known) -> Option<(&'a TensorIr, Ta
             };
             Some((&io.out, Table::build(&io.out.shape, |at| a.at(&source(at)))))
         }
+        Base::Flip(io) => {
+            let (a, sizes) = (table(&io.input, known)?, io.input.shape.to_vec());
+            let turned =
+                |(axis, &i): (usize, &usize)| if io.axes.contains(&axis) { sizes[axis] - 1 - i } else { i };
+            let source = |at: &[usize]| at.iter().enumerate().map(turned).collect::<Vec<_>>();
+            Some((&io.out, Table::build(&io.out.shape, |at| a.at(&source(at)))))
+        }
+        Base::RepeatDim(io) => {
+            let (a, size) = (table(&io.tensor, known)?, io.tensor.shape[io.dim]);
+            Some((&io.out, Table::build(&io.out.shape, |at| a.at(&along(at, io.dim, at[io.dim] % size)))))
+        }
+        Base::Cat(io) => {
+            let parts: Option<Vec<Table>> = io.tensors.iter().map(|part| table(part, known)).collect();
+            Some((&io.out, joined(&parts?, io.dim, &io.out.shape)))
+        }
+        Base::Select(io) => {
+            let (a, chosen) = (table(&io.tensor, known)?, table(&io.indices, known)?);
+            let chosen = positions(&chosen, io.tensor.shape[io.dim])?;
+            Some((&io.out, Table::build(&io.out.shape, |at| a.at(&along(at, io.dim, chosen[at[io.dim]])))))
+        }
         Base::Cast(io) => Some((&io.out, table(&io.input, known)?)),
         Base::Zeros(io) => Some((&io.out, Table::build(&io.out.shape, |_| 0))),
         Base::Ones(io) => Some((&io.out, Table::build(&io.out.shape, |_| 1))),
@@ -149,6 +169,35 @@ fn moved<'a>(op: &'a BaseOperationIr, known: &Known) -> Option<(&'a TensorIr, Ta
         Base::NotEqualElem(io) => scalars(io, known, |a, b| i64::from(a != b)),
         _ => None,
     }
+}
+
+/// An index with another place along one axis.
+fn along(at: &[usize], axis: usize, place: usize) -> Vec<usize> {
+    let mut index = at.to_vec();
+    index[axis] = place;
+    index
+}
+
+/// Tables side by side along an axis.
+fn joined(parts: &[Table], axis: usize, shape: &[usize]) -> Table {
+    Table::build(shape, |at| {
+        let mut place = at[axis];
+        let mut parts = parts.iter();
+        loop {
+            // The recorded shape says that there is such a part.
+            let Some(part) = parts.next() else { return 0 };
+            match place.checked_sub(part.shape[axis]) {
+                None => return part.at(&along(at, axis, place)),
+                Some(rest) => place = rest,
+            }
+        }
+    })
+}
+
+/// Indices into an axis of `size` elements, where all of them point into it.
+fn positions(table: &Table, size: usize) -> Option<Vec<usize>> {
+    let position = |&value: &i64| usize::try_from(value).ok().filter(|&position| position < size);
+    table.values.iter().map(position).collect()
 }
 
 fn permuted(table: &Table, axes: &[usize], shape: &[usize]) -> Table {
@@ -171,6 +220,10 @@ fn counted<'a>(op: &'a NumericOperationIr, known: &Known) -> Option<(&'a TensorI
         N::AddScalar(io) => scalars(io, known, i64::wrapping_add),
         N::SubScalar(io) => scalars(io, known, i64::wrapping_sub),
         N::MulScalar(io) => scalars(io, known, i64::wrapping_mul),
+        N::Div(io) => divided(io, known, i64::checked_div),
+        N::Rem(io) => divided(io, known, remainder),
+        N::DivScalar(io) => divided_by(io, known, i64::checked_div),
+        N::RemScalar(io) => divided_by(io, known, remainder),
         N::Greater(io) => pairs(io, known, |a, b| i64::from(a > b)),
         N::GreaterEqual(io) => pairs(io, known, |a, b| i64::from(a >= b)),
         N::Lower(io) => pairs(io, known, |a, b| i64::from(a < b)),
@@ -194,6 +247,35 @@ fn pairs<'a>(
 ) -> Option<(&'a TensorIr, Table)> {
     let (a, b) = (table(&io.lhs, known)?, table(&io.rhs, known)?);
     Some((&io.out, Table::build(&io.out.shape, |at| each(a.at(at), b.at(at)))))
+}
+
+/// a - b floor(a / b), as in Python.
+fn remainder(a: i64, b: i64) -> Option<i64> {
+    let rest = a.checked_rem(b)?;
+    Some(if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest })
+}
+
+/// A quotient or remainder of each pair; none where a divisor is 0.
+fn divided<'a>(
+    io: &'a BinaryOpIr,
+    known: &Known,
+    each: impl Fn(i64, i64) -> Option<i64>,
+) -> Option<(&'a TensorIr, Table)> {
+    let (a, b) = (table(&io.lhs, known)?, table(&io.rhs, known)?);
+    let mut whole = true;
+    let build = |at: &[usize]| each(a.at(at), b.at(at)).unwrap_or_else(|| std::mem::take(&mut whole).into());
+    let found = Table::build(&io.out.shape, build);
+    whole.then_some((&io.out, found))
+}
+
+fn divided_by<'a>(
+    io: &'a ScalarOpIr,
+    known: &Known,
+    each: impl Fn(i64, i64) -> Option<i64>,
+) -> Option<(&'a TensorIr, Table)> {
+    let (a, b) = (table(&io.lhs, known)?, io.rhs.elem::<i64>());
+    let values: Option<Vec<i64>> = a.values.iter().map(|&a| each(a, b)).collect();
+    Some((&io.out, Table { values: values?, shape: a.shape }))
 }
 
 fn scalars<'a>(

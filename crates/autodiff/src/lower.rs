@@ -307,7 +307,10 @@ mod tests {
     use std::cell::Cell;
 
     use burn::module::Module;
-    use burn::nn::conv::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig};
+    use burn::nn::conv::{
+        Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, ConvTranspose1d, ConvTranspose1dConfig, ConvTranspose2d,
+        ConvTranspose2dConfig,
+    };
     use burn::nn::{
         BatchNorm, BatchNormConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig, PRelu, PReluConfig,
     };
@@ -324,6 +327,8 @@ mod tests {
         conv: Conv2d,
         norm: BatchNorm,
         along: Conv1d,
+        up: ConvTranspose1d,
+        wide: ConvTranspose2d,
         rows: LayerNorm,
         slopes: PRelu,
         head: Linear,
@@ -335,6 +340,8 @@ mod tests {
                 conv: Conv2dConfig::new([2, 3], [3, 3]).init(device),
                 norm: BatchNormConfig::new(3).init(device),
                 along: Conv1dConfig::new(3, 3, 1).init(device),
+                up: ConvTranspose1dConfig::new([3, 3], 1).init(device),
+                wide: ConvTranspose2dConfig::new([3, 3], [1, 1]).init(device),
                 rows: LayerNormConfig::new(4).init(device),
                 slopes: PReluConfig::new().init(device),
                 head: LinearConfig::new(4, 3).init(device),
@@ -392,10 +399,22 @@ mod tests {
             module::attention(x.clone(), x.clone(), x, None, None, options).squeeze_dim(1)
         }
 
+        /// `[n, 3, 4]` to `[n, 3, 4]` by way of parts that are assigned, masks of two tensors, steps, orders and windows.
+        fn steps(&self, x: Tensor<3>) -> Tensor<3> {
+            let (device, [n, ..]) = (x.device(), x.dims());
+            let up = self.wide.forward(self.up.forward(x).unsqueeze_dim::<4>(2)).squeeze_dim::<3>(2);
+            let x = Tensor::<3>::empty([n, 3, 4], &device).slice_assign([0..n, 0..3, 0..4], up);
+            let mask = x.clone().greater(x.clone() * 0.5).bool_and(x.clone().lower_scalar(3.0)).bool_not();
+            let x = x.clone().cumsum(2) + mask.float() + x.floor();
+            let windows: Tensor<4> = activation::softmin(x.sort(2), 2).unfold(2, 2, 2);
+            let x = windows.reshape([n, 3, 4]);
+            (x.clone() + 1.0).powf(x)
+        }
+
         fn forward(&self, x: Tensor<4>) -> Tensor<2> {
             let device = x.device();
             let [n, ..] = x.dims();
-            let x = self.sequences(self.images(x).reshape([n, 3, 4]));
+            let x = self.steps(self.sequences(self.images(x).reshape([n, 3, 4])));
             let x = Self::choices(Self::elementary(x));
             let wide = Tensor::cat(vec![x.clone().flip([2]), x.clone().narrow(2, 1, 2)], 2);
             let square = wide.clone().matmul(wide.swap_dims(1, 2));

@@ -6,6 +6,7 @@
 //! | sub | a - b | g | -g |
 //! | mul | a b | g b | g a |
 //! | div | a / b | g / b | -g a / b^2 |
+//! | pow | a^b | g b a^(b - 1); 0 where b = 0 | g y ln a; 0 where a = 0 |
 //! | add scalar | a + s | g | |
 //! | mul scalar | s a | s g | |
 //! | div scalar | a / s | g / s | |
@@ -101,6 +102,19 @@ binary! {
             if position == 0 { return quotient; }
             let ratio = saved.input(0).div(saved.input(1)).neg();
             quotient.mul(over_cotangents(ratio))
+        };
+    /// a^b.
+    Pow, "pow", power_of, |_| vec![Keep::Input(0), Keep::Input(1)],
+        |g, position, saved| {
+            let (a, b) = (saved.input(0), saved.input(1));
+            let slope = if position == 0 {
+                let zero = b.equal_to(0.0);
+                b.clone().mul(a.power_of(b.add_scalar(-1.0))).fill(zero, 0.0)
+            } else {
+                let zero = a.equal_to(0.0);
+                a.clone().power_of(b).mul(a.log()).fill(zero, 0.0)
+            };
+            g.mul(over_cotangents(slope))
         };
 }
 
@@ -203,6 +217,7 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
             N::Neg(io) => unary(Op::MulScalar(MulScalar { value: -1.0 }), &io.input, &io.out),
             _ => None,
         },
+        OperationIr::Float(_, FloatOperationIr::Powf(io)) => binary(Op::Pow(Pow), io),
         OperationIr::Float(_, FloatOperationIr::Recip(io)) => unary(Op::Recip(Recip), &io.input, &io.out),
         _ => None,
     }
@@ -246,6 +261,7 @@ pub(super) mod tests {
                 point(Op::Mul(Mul), spread(a, 8), &[0, 1]),
                 // Away from 0 too: the generator puts it in the denominator as well.
                 point(Op::Div(Div), positive(a, 8), &[0]),
+                point(Op::Pow(Pow), positive(a, 8), &[]),
             ]);
         }
         for shape in [&[3][..], &[2, 3], &[5, 1, 2], &[3, 8, 9, 10]] {

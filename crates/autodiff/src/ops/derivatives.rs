@@ -13,7 +13,7 @@
 //!
 //! Throughout, the pullback sees only what `keeps` declares: a rule that reads more panics.
 
-use burn::tensor::{Device, FloatDType, Slice as BurnSlice, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Slice as BurnSlice, TensorData};
 
 use super::{Keep, Op, Saved, with_leading};
 use crate::array::{Array, Place};
@@ -164,6 +164,12 @@ pub(super) fn values(array: Array) -> Vec<f64> {
     array.into_data().expect("the CPU can be read").iter::<f64>().collect()
 }
 
+/// The numbers of a result, which may be a mask.
+fn numbers(array: Array, place: &Place) -> Vec<f64> {
+    let is_mask = matches!(array.dtype(), DType::Bool(_));
+    values(if is_mask { array.mask_as_numbers(place) } else { array })
+}
+
 /// How an operand lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum View {
@@ -256,11 +262,9 @@ impl<'a> Traced<'a> {
 /// The forward pass and the pullbacks of [`STACKED`] cotangents to every active operand, at a place: what devices are compared by.
 pub(super) fn results(sample: &Sample, place: &Place) -> Vec<(&'static str, Vec<f64>)> {
     let outputs: usize = sample.shape().iter().product();
-    let is_mask = sample.op.rule().is_locally_constant();
     let all = |active: &[bool]| Traced::new(sample, &sample.operands, active, View::Plain, place);
     let output = all(&vec![false; sample.operands.len()]).output;
-    let output = if is_mask { output.mask_as_numbers(place) } else { output };
-    let mut found = vec![("forward", values(output))];
+    let mut found = vec![("forward", numbers(output, place))];
     for active in sample.active_sets() {
         let traced = all(&active);
         for position in (0..active.len()).filter(|&position| active[position]) {
@@ -284,8 +288,7 @@ pub(super) fn forward(sample: &Sample, operands: &[Operand]) -> Vec<f64> {
     let inputs = sample.viewed(operands, View::Plain, &place);
     let output = sample.op.rule().forward(inputs, &sample.shape(), &place);
     assert_eq!(output.shape(), sample.shape(), "{}: the shape rule", sample.label());
-    let is_mask = sample.op.rule().is_locally_constant();
-    values(if is_mask { output.mask_as_numbers(&place) } else { output })
+    numbers(output, &place)
 }
 
 /// The directional derivative along `direction` of the operands at `positions`, by a central difference.
@@ -480,7 +483,7 @@ fn every_operation_has_samples() {
 
 /// The samples of all families.
 pub(super) fn samples() -> Vec<Sample> {
-    let families: [fn() -> Vec<Sample>; 15] = [
+    let families: [fn() -> Vec<Sample>; 20] = [
         super::conv::tests::samples,
         super::linear::tests::samples,
         super::norm::tests::samples,
@@ -492,6 +495,11 @@ pub(super) fn samples() -> Vec<Sample> {
         super::reduce::tests::samples,
         super::softmax::tests::samples,
         super::mask::tests::samples,
+        super::logic::tests::samples,
+        super::step::tests::samples,
+        super::sort::tests::samples,
+        super::unfold::tests::samples,
+        super::transposed::tests::samples,
         super::indexing::tests::samples,
         super::assembly::tests::samples,
         super::resample::tests::samples,

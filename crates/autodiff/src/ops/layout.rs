@@ -8,6 +8,7 @@
 //! | flip | axes reversed | flip again |
 //! | slice | a regular part | g placed into zeros |
 //! | expand | repeated along axes of size 1 and new leading axes | the sum over the repeats |
+//! | empty | NaN: what Burn leaves unwritten, until a part is assigned; no operands | none |
 //! | fill | one number everywhere; no operands | none |
 //! | cast | the same numbers in another float type: the plan's type rules | g |
 
@@ -62,6 +63,10 @@ pub struct Fill {
     /// The value of every element.
     pub value: f64,
 }
+
+/// What Burn leaves unwritten. Recurrent layers assign their results to it part by part; NaN shows where one reads what nobody wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Empty;
 
 /// A change of float type, which the plan's precision overrides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -324,6 +329,28 @@ impl Rule for Fill {
     }
 }
 
+impl Rule for Empty {
+    fn shape(&self, _: &[Vec<usize>], recorded: &[usize]) -> Result<Vec<usize>, String> {
+        Ok(recorded.to_vec())
+    }
+
+    fn forward(&self, _: Vec<Array>, shape: &[usize], place: &Place) -> Array {
+        Array::full(shape, f64::NAN, place)
+    }
+
+    fn carry(&self, _: &Passage<'_>) -> Option<BatchAxis> {
+        None
+    }
+
+    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+        vec![]
+    }
+
+    fn pullback(&self, cotangent: Array, _: usize, _: &Saved<'_>) -> Array {
+        cotangent
+    }
+}
+
 impl Rule for Cast {
     fn is_isometric(&self) -> bool {
         true
@@ -401,6 +428,12 @@ impl fmt::Display for Fill {
     }
 }
 
+impl fmt::Display for Empty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("empty")
+    }
+}
+
 impl fmt::Display for Cast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("cast")
@@ -444,6 +477,7 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
                 Some(Ok(Lowered { op, inputs: io.tensors.iter().collect(), output: &io.out }))
             }
             Base::Cast(io) if io.out.dtype.is_float() => unary(Op::Cast(Cast), &io.input, &io.out),
+            Base::Empty(io) => Some(Ok(Lowered { op: Op::Empty(Empty), inputs: vec![], output: &io.out })),
             Base::Zeros(io) => filled(0.0, &io.out),
             Base::Ones(io) => filled(1.0, &io.out),
             _ => None,
@@ -531,7 +565,8 @@ pub(super) mod tests {
     fn others() -> Vec<Sample> {
         let fill = |value| Sample::new(Op::Fill(Fill { value }), vec![]).recorded(&[2, 1, 3]);
         let cast = |shape: &[usize]| Sample::new(Op::Cast(Cast), vec![spread(shape, 8)]);
-        vec![fill(0.0), fill(-1.5), cast(&[2, 3]), cast(&[1])]
+        let empty = Sample::new(Op::Empty(Empty), vec![]).recorded(&[2, 3]);
+        vec![empty, fill(0.0), fill(-1.5), cast(&[2, 3]), cast(&[1])]
     }
 
     pub(in super::super) fn samples() -> Vec<Sample> {

@@ -27,6 +27,10 @@ pub enum Relation {
     Below,
     /// x <= s.
     AtMost,
+    /// x = s.
+    Equal,
+    /// x differs from s.
+    Unequal,
 }
 
 /// Whether x stands to a number as asked.
@@ -61,6 +65,8 @@ impl Rule for Compare {
             Relation::AtLeast => x.at_least(self.bound),
             Relation::Below => x.below(self.bound),
             Relation::AtMost => x.at_most(self.bound),
+            Relation::Equal => x.equal_to(self.bound),
+            Relation::Unequal => x.equal_to(self.bound).not(),
         }
     }
 
@@ -140,15 +146,22 @@ impl Rule for MaskWhere {
     }
 }
 
+impl fmt::Display for Relation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Above => ">",
+            Self::AtLeast => ">=",
+            Self::Below => "<",
+            Self::AtMost => "<=",
+            Self::Equal => "=",
+            Self::Unequal => "!=",
+        })
+    }
+}
+
 impl fmt::Display for Compare {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let relation = match self.relation {
-            Relation::Above => ">",
-            Relation::AtLeast => ">=",
-            Relation::Below => "<",
-            Relation::AtMost => "<=",
-        };
-        write!(f, "compare({relation} {})", self.bound)
+        write!(f, "compare({} {})", self.relation, self.bound)
     }
 }
 
@@ -174,6 +187,8 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
             N::LowerEqualElem(io) => compare(Relation::AtMost, io),
             _ => None,
         },
+        OperationIr::BaseFloat(BaseOperationIr::EqualElem(io)) => compare(Relation::Equal, io),
+        OperationIr::BaseFloat(BaseOperationIr::NotEqualElem(io)) => compare(Relation::Unequal, io),
         OperationIr::BaseFloat(BaseOperationIr::MaskFill(io)) => {
             let op = Op::MaskFill(MaskFill { value: io.value.elem() });
             Some(Ok(Lowered { op, inputs: vec![&io.tensor, &io.mask], output: &io.out }))
@@ -200,9 +215,16 @@ pub(super) mod tests {
     use super::*;
     use crate::graph::Kind;
 
-    const RELATIONS: [Relation; 4] = [Relation::Above, Relation::AtLeast, Relation::Below, Relation::AtMost];
+    pub(in super::super) const RELATIONS: [Relation; 6] = [
+        Relation::Above,
+        Relation::AtLeast,
+        Relation::Below,
+        Relation::AtMost,
+        Relation::Equal,
+        Relation::Unequal,
+    ];
 
-    fn mask(shape: &[usize]) -> Operand {
+    pub(in super::super) fn mask(shape: &[usize]) -> Operand {
         let count = shape.iter().product();
         Operand { shape: shape.to_vec(), values: (0..count).map(|i: usize| (i * 7 % 5 % 2) as f64).collect() }
     }
@@ -243,7 +265,14 @@ pub(super) mod tests {
         for dtype in [FloatDType::F32, FloatDType::F64] {
             let place = place(dtype);
             let points = [-1.0, 0.0, -0.0, 1.0, f64::NAN, f64::INFINITY];
-            let expected = [[0, 0, 0, 1, 0, 1], [0, 1, 1, 1, 0, 1], [1, 0, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0]];
+            let expected = [
+                [0, 0, 0, 1, 0, 1],
+                [0, 1, 1, 1, 0, 1],
+                [1, 0, 0, 0, 0, 0],
+                [1, 1, 1, 0, 0, 0],
+                [0, 1, 1, 0, 0, 0],
+                [1, 0, 0, 1, 1, 1],
+            ];
             for (relation, expected) in RELATIONS.into_iter().zip(expected) {
                 let rule = Compare { relation, bound: 0.0 };
                 let mask = rule.forward(vec![array(&[6], &points, &place)], &[6], &place);

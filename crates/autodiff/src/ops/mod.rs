@@ -14,6 +14,7 @@ pub mod elementwise;
 pub mod indexing;
 pub mod layout;
 pub mod linear;
+pub mod logic;
 pub mod mask;
 pub mod norm;
 pub mod pool;
@@ -21,6 +22,10 @@ pub mod reduce;
 pub mod resample;
 pub mod row;
 pub mod softmax;
+pub mod sort;
+pub mod step;
+pub mod transposed;
+pub mod unfold;
 
 #[cfg(test)]
 mod apart;
@@ -123,7 +128,7 @@ pub(crate) trait Rule: fmt::Debug + fmt::Display {
         unreachable!("only of a rule that tells the sizes of its products")
     }
 
-    /// Whether the result, a mask, has the derivative zero wherever it has one.
+    /// Whether the result, a mask or what is constant between steps, has the derivative zero wherever it has one.
     fn is_locally_constant(&self) -> bool {
         false
     }
@@ -194,6 +199,8 @@ macro_rules! operations {
 operations! {
     Conv2d(conv::Conv2d) = "sum over taps of w x, plus bias; padding, stride, dilation, groups", "transposed convolution of g with w; sum over positions of g x under each tap; sum of g";
     Conv1d(conv::Conv1d) = "the same along one axis", "transposed convolution of g with w; sum over positions of g x under each tap; sum of g";
+    ConvTranspose2d(transposed::ConvTranspose2d) = "x spread out by the stride under w, plus bias; padding cut off, dilation, groups", "convolution of g with w; sum over positions of x g under each tap; sum of g";
+    ConvTranspose1d(transposed::ConvTranspose1d) = "the same along one axis", "convolution of g with w; sum over positions of x g under each tap; sum of g";
     Linear(linear::Linear) = "x W + b", "g W^T; x^T g; sum of g over rows";
     Matmul(linear::Matmul) = "a b over the last two axes; leading axes broadcast", "g b^T, a^T g, summed over broadcast axes";
     BatchNorm(norm::BatchNorm) = "gamma (x - mean) / sqrt(variance + epsilon) + beta with stored statistics", "g gamma / sqrt(variance + epsilon); sum of g (x - mean) / sqrt(variance + epsilon); sum of g";
@@ -228,12 +235,14 @@ operations! {
     Flip(layout::Flip) = "axes reversed", "g reversed";
     Slice(layout::Slice) = "a regular part", "g placed into zeros";
     Expand(layout::Expand) = "repeated along axes of size 1 and new leading axes", "the sum of g over the repeats";
+    Empty(layout::Empty) = "what Burn leaves unwritten: NaN, so that a read of it shows", "none: no operands";
     Fill(layout::Fill) = "one number everywhere", "none: no operands";
     Cast(layout::Cast) = "the same numbers: the run's precision stands above the model's casts", "g";
     Add(arithmetic::Add) = "a + b with broadcasts", "g, g, summed over broadcast axes";
     Sub(arithmetic::Sub) = "a - b with broadcasts", "g, -g, summed over broadcast axes";
     Mul(arithmetic::Mul) = "a b with broadcasts", "g b, g a, summed over broadcast axes";
     Div(arithmetic::Div) = "a / b with broadcasts", "g / b, -g a / b^2, summed over broadcast axes";
+    Pow(arithmetic::Pow) = "a^b with broadcasts", "g b a^(b - 1), 0 where b = 0; g y ln a, 0 where a = 0; summed over broadcast axes";
     AddScalar(arithmetic::AddScalar) = "x + s", "g";
     MulScalar(arithmetic::MulScalar) = "s x", "s g";
     DivScalar(arithmetic::DivScalar) = "x / s", "g / s";
@@ -241,18 +250,27 @@ operations! {
     Sum(reduce::Sum) = "sum over axes", "g repeated";
     Mean(reduce::Mean) = "mean over axes", "g / count repeated";
     Extremum(reduce::Extremum) = "maximum or minimum along an axis", "g at the first extremum";
-    Compare(mask::Compare) = "whether x > s, x >= s, x < s, x <= s: a mask", "none: the derivative is 0";
+    CumSum(reduce::CumSum) = "sums of the elements up to each along an axis", "sums of g from each on";
+    Sort(sort::Sort) = "elements along an axis in order, all or the first k", "g added where each came from";
+    Step(step::Step) = "sign, round, floor, ceil, trunc", "none: the derivative is 0";
+    Compare(mask::Compare) = "whether x > s, x >= s, x < s, x <= s, x = s, x != s: a mask", "none: the derivative is 0";
+    ComparePair(logic::ComparePair) = "whether a > b, a >= b, a < b, a <= b, a = b, a != b: a mask", "none: the derivative is 0";
+    Logic(logic::Logic) = "two masks as one: and, or, xor", "none: the derivative is 0";
+    Not(logic::Not) = "true where a mask is not", "none: the derivative is 0";
+    Indicator(logic::Indicator) = "1 where a mask is true, else 0", "none: the derivative is 0";
     MaskFill(mask::MaskFill) = "s where a mask is true, else x", "g where the mask is false, else 0";
     MaskWhere(mask::MaskWhere) = "b where a mask is true, else x", "g where the mask is false; g where it is true";
     Select(indexing::Select) = "slices at constant indices along an axis", "g added at the indices";
     Gather(indexing::Gather) = "elements at constant indices along an axis", "g added at the indices";
     Embedding(indexing::Embedding) = "rows of a parameter or constant at constant indices", "g added at the indices";
+    Unfold(unfold::Unfold) = "windows along an axis side by side on a new last axis", "g added where each element came from";
     SliceAssign(assembly::SliceAssign) = "x with a regular part replaced by b", "g with zeros in the part; the part of g";
     Pad(assembly::Pad) = "x with margins: a number, x mirrored, or its edges", "g inside; of mirrored and repeated margins also g where they came from";
     Repeat(assembly::Repeat) = "copies side by side along an axis", "the sum of g over the copies";
     Interpolate(resample::Interpolate) = "A x B^T over the last two axes: nearest, bilinear, bicubic, Lanczos weights", "A^T g B";
     Attention(attention::Attention) = "P V, P = softmax(cap(s Q K^T) + bias) without masked positions", "S K s, S^T Q s, P^T g; S = cap' P (g V^T - sum g V^T P)";
     Softmax(softmax::Softmax) = "exp x / sum exp x along an axis", "y (g - sum g y)";
+    Softmin(softmax::Softmin) = "exp -x / sum exp -x along an axis", "-y (g - sum g y)";
     LogSoftmax(softmax::LogSoftmax) = "x - ln sum exp x along an axis", "g - exp(y) sum g";
 }
 
@@ -261,8 +279,8 @@ impl Op {
     pub(crate) fn is_transcendental(&self) -> bool {
         use Op::*;
         let smooth = matches!(self, Sigmoid(_) | LogSigmoid(_) | Tanh(_) | Gelu(_) | Erf(_));
-        let elementary = matches!(self, Exp(_) | Log(_) | Log1p(_) | Power(_) | Sin(_) | Cos(_));
-        smooth || elementary || matches!(self, Attention(_) | Softmax(_) | LogSoftmax(_))
+        let elementary = matches!(self, Exp(_) | Log(_) | Log1p(_) | Power(_) | Pow(_) | Sin(_) | Cos(_));
+        smooth || elementary || matches!(self, Attention(_) | Softmax(_) | Softmin(_) | LogSoftmax(_))
     }
 }
 
@@ -276,6 +294,7 @@ impl fmt::Display for Op {
 pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
     const FAMILIES: &[fn(&OperationIr) -> Lowering<'_>] = &[
         conv::lower,
+        transposed::lower,
         linear::lower,
         norm::lower,
         activation::lower,
@@ -286,6 +305,10 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
         reduce::lower,
         softmax::lower,
         mask::lower,
+        logic::lower,
+        step::lower,
+        sort::lower,
+        unfold::lower,
         indexing::lower,
         assembly::lower,
         resample::lower,

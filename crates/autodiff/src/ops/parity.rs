@@ -26,7 +26,9 @@ fn every_operation_agrees_with_the_reference() {
     let mut types = device::float_types(&under_test);
     let double_functions = types.any(|(_, dtype, _)| dtype == DType::F64)
         && has_double_functions(under_test.as_dispatch()).expect("the device is read");
-    for sample in samples().into_iter().map(rounded) {
+    // What is empty is NaN everywhere, and has no distance.
+    let compared = |sample: &Sample| sample.op.name() != "Empty";
+    for sample in samples().into_iter().filter(compared).map(rounded) {
         let expected = results(&sample, &place(FloatDType::F64));
         let types = device::float_types(&under_test);
         let refused = |dtype| dtype == DType::F64 && sample.op.is_transcendental() && !double_functions;

@@ -3,6 +3,8 @@
 //! [`Sum`], [`Mean`]: y = sum of x over the axes, pullback g repeated along them; the mean divides both by the number of summed elements.
 //! [`Extremum`]: y = the largest or smallest element along an axis; the pullback sends g to it. Of several equal ones the first takes
 //! all, as for pools.
+//!
+//! [`CumSum`]: y_i = the sum of x_j for j <= i along an axis; the pullback is the sum of g_j for j >= i.
 
 use std::fmt;
 
@@ -33,6 +35,13 @@ pub struct Extremum {
     pub axis: usize,
     /// Whether it is the smallest.
     pub smallest: bool,
+}
+
+/// The sums of the elements up to each along `axis`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CumSum {
+    /// The axis.
+    pub axis: usize,
 }
 
 fn reduced(input: &[usize], axes: &[usize], recorded: &[usize]) -> Result<Vec<usize>, String> {
@@ -141,6 +150,35 @@ impl Rule for Extremum {
     }
 }
 
+impl Rule for CumSum {
+    fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
+        reduced(&inputs[0], &[self.axis], &[]).map(|_| inputs[0].clone())
+    }
+
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+        only(inputs).sums_along(self.axis)
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(passage.from.axis == self.axis)
+    }
+
+    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+        vec![]
+    }
+
+    fn pullback(&self, cotangent: Array, _: usize, _: &Saved<'_>) -> Array {
+        let axis = self.axis + 1;
+        cotangent.flip(&[axis]).sums_along(axis).flip(&[axis])
+    }
+}
+
+impl fmt::Display for CumSum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cumsum(axis {})", self.axis)
+    }
+}
+
 impl fmt::Display for Extremum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}(axis {})", if self.smallest { "min" } else { "max" }, self.axis)
@@ -174,6 +212,7 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
         }
         N::Mean(io) => unary(Op::Mean(Mean { axes: all(io.input.shape.num_dims()) }), &io.input, &io.out),
         N::MeanDim(io) => unary(Op::Mean(Mean { axes: vec![io.axis] }), &io.input, &io.out),
+        N::CumSum(io) => unary(Op::CumSum(CumSum { axis: io.axis }), &io.input, &io.out),
         N::MaxDim(io) => unary(extremum(io.axis, false), &io.input, &io.out),
         N::MinDim(io) => unary(extremum(io.axis, true), &io.input, &io.out),
         N::MaxDimWithIndices(io) => unary(extremum(io.dim, false), &io.tensor, &io.out),
@@ -206,6 +245,8 @@ pub(super) mod tests {
                 if let [axis] = axes[..] {
                     let both = [false, true].map(|smallest| extremum(axis, smallest));
                     all.extend(both.map(|op| Sample::new(op, vec![spread(shape, 8)])));
+                    let sums = Sample::new(Op::CumSum(CumSum { axis }), vec![spread(shape, 8)]);
+                    all.push(sums.linear(&[0]));
                 }
                 for recorded in [Some(kept), full.then(|| vec![1])].into_iter().flatten() {
                     for op in [Op::Sum(Sum { axes: axes.clone() }), Op::Mean(Mean { axes: axes.clone() })] {

@@ -2,7 +2,7 @@
 
 use super::Op;
 use super::activation::{LeakyRelu, PRelu, Relu};
-use super::arithmetic::{Add, Div, Mul, Sub};
+use super::arithmetic::{Add, Div, Mul, Pow, Sub};
 use super::assembly::{Margin, Pad, Repeat, SliceAssign};
 use super::attention::Attention;
 use super::conv::Conv2d;
@@ -10,13 +10,17 @@ use super::elementwise::Clamp;
 use super::indexing::{Embedding, Gather, Select};
 use super::layout::{Cat, Expand, Flip, Permute, Reshape, Slice};
 use super::linear::{Linear, Matmul};
-use super::mask::{MaskFill, MaskWhere};
+use super::logic::{ComparePair, Connective, Logic};
+use super::mask::{MaskFill, MaskWhere, Relation};
 use super::norm::{BatchNorm, LayerNorm};
 use super::pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
-use super::reduce::{Extremum, Mean, Sum};
+use super::reduce::{CumSum, Extremum, Mean, Sum};
 use super::resample::{Interpolate, Mode};
 use super::row::Row;
-use super::softmax::{LogSoftmax, Softmax};
+use super::softmax::{LogSoftmax, Softmax, Softmin};
+use super::sort::Sort;
+use super::transposed::ConvTranspose2d;
+use super::unfold::Unfold;
 
 /// Operations of one operand that fit any shape.
 const FIT_ANYTHING: &[&str] = &[
@@ -26,6 +30,10 @@ const FIT_ANYTHING: &[&str] = &[
     "Tanh",
     "Gelu",
     "Fill",
+    "Empty",
+    "Step",
+    "Not",
+    "Indicator",
     "Cast",
     "AddScalar",
     "MulScalar",
@@ -72,6 +80,31 @@ fn convolutions() -> Vec<Bad> {
         bad(conv(1, 1, 1), &[x, &[2, 4, 3, 3], &[3]], &[], "bias"),
         bad(conv(1, 1, 1), &[x, &[2, 4, 3, 3], &[2, 1]], &[], "bias"),
         bad(conv(1, usize::MAX, 1), &[x, &[2, 4, 3, 3]], &[], "larger"),
+    ]
+}
+
+fn transposed() -> Vec<Bad> {
+    let conv = |stride: usize, padding: usize, groups| ConvTranspose2d {
+        stride: [stride; 2],
+        padding: [padding; 2],
+        padding_out: [0; 2],
+        dilation: [1; 2],
+        groups,
+    };
+    let two = |stride, padding, groups| Op::ConvTranspose2d(conv(stride, padding, groups));
+    let x: &[usize] = &[1, 4, 5, 5];
+    vec![
+        bad(two(1, 0, 1), &[&[4, 5, 5], &[4, 2, 3, 3]], &[], "four axes"),
+        bad(two(1, 0, 1), &[x, &[3, 2, 3, 3]], &[], "channels"),
+        bad(two(1, 0, 3), &[x, &[4, 2, 3, 3]], &[], "channels"),
+        bad(two(0, 0, 1), &[x, &[4, 2, 3, 3]], &[], "positive"),
+        bad(two(1, 3, 1), &[x, &[4, 2, 3, 3]], &[], "reach"),
+        bad(two(1, 0, 1), &[x, &[4, 2, 3, 3], &[3]], &[], "bias"),
+        bad(Op::ConvTranspose1d(Row(conv(1, 0, 1))), &[x, &[4, 2, 3]], &[], "three axes"),
+        bad(Op::Unfold(Unfold { axis: 1, size: 4, step: 1 }), &[&[2, 3]], &[], "does not fit"),
+        bad(Op::Unfold(Unfold { axis: 2, size: 1, step: 1 }), &[&[2, 3]], &[], "does not fit"),
+        bad(Op::Unfold(Unfold { axis: 1, size: 1, step: 0 }), &[&[2, 3]], &[], "does not fit"),
+        bad(Op::Sort(Sort { axis: 1, descending: true, count: Some(4) }), &[&[2, 3]], &[], "has not 4"),
     ]
 }
 
@@ -155,12 +188,17 @@ fn norms_and_elementwise() -> Vec<Bad> {
         bad(Op::Clamp(Clamp { min: Some(f64::NAN), max: None }), &[c], &[], "no number"),
         bad(Op::Extremum(Extremum { axis: 2, smallest: false }), &[&[2, 3]], &[], "axes"),
     ];
-    for op in [Op::Add(Add), Op::Sub(Sub), Op::Mul(Mul), Op::Div(Div)] {
+    let pair = Op::ComparePair(ComparePair { relation: Relation::Above });
+    let logic = Op::Logic(Logic { connective: Connective::And });
+    for op in [Op::Add(Add), Op::Sub(Sub), Op::Mul(Mul), Op::Div(Div), Op::Pow(Pow), pair, logic] {
         all.push(bad(op.clone(), &[&[2, 3], &[3, 2]], &[], "broadcast"));
         all.push(bad(op, &[&[2, 3], &[3]], &[], "broadcast"));
     }
     for axis in [2, usize::MAX] {
         all.push(bad(Op::Softmax(Softmax { axis }), &[&[2, 3]], &[], "axis"));
+        all.push(bad(Op::Softmin(Softmin { axis }), &[&[2, 3]], &[], "axis"));
+        all.push(bad(Op::CumSum(CumSum { axis }), &[&[2, 3]], &[], "axes"));
+        all.push(bad(Op::Sort(Sort { axis, descending: true, count: None }), &[&[2, 3]], &[], "axis"));
         all.push(bad(Op::LogSoftmax(LogSoftmax { axis }), &[&[2, 3]], &[], "axis"));
         all.push(bad(Op::Sum(Sum { axes: vec![0, axis] }), &[&[2, 3]], &[], "axes"));
         all.push(bad(Op::Mean(Mean { axes: vec![axis] }), &[&[2, 3]], &[], "axes"));
@@ -243,6 +281,7 @@ fn table() -> Vec<Bad> {
         choices(),
         resampling_and_attention(),
         convolutions(),
+        transposed(),
         rows(),
         products(),
         pools(),

@@ -1,6 +1,7 @@
 //! Softmax and its logarithm along one axis.
 //!
 //! - softmax: y_i = exp(x_i) / sum_j exp(x_j), pullback y_i (g_i - sum_j g_j y_j);
+//! - softmin: the softmax of -x, pullback -y_i (g_i - sum_j g_j y_j);
 //! - log-softmax: y_i = x_i - ln sum_j exp(x_j), pullback g_i - exp(y_i) sum_j g_j.
 
 use std::fmt;
@@ -16,6 +17,13 @@ use crate::coupling::{BatchAxis, Passage};
 /// exp(x) / sum exp(x) along `axis`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Softmax {
+    /// The axis along which the result sums to 1.
+    pub axis: usize,
+}
+
+/// exp(-x) / sum exp(-x) along `axis`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Softmin {
     /// The axis along which the result sums to 1.
     pub axis: usize,
 }
@@ -64,6 +72,30 @@ impl Rule for Softmax {
     }
 }
 
+impl Rule for Softmin {
+    fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
+        same_shape(inputs, self.axis)
+    }
+
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+        Array(Dispatch::softmax(only(inputs).neg().0, self.axis))
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(passage.from.axis == self.axis)
+    }
+
+    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+        vec![Keep::Output]
+    }
+
+    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
+        let y = output_over_cotangents(saved);
+        let mean = cotangent.clone().mul(y.clone()).sum_axis(self.axis + 1);
+        mean.sub(cotangent).mul(y)
+    }
+}
+
 impl Rule for LogSoftmax {
     fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
         same_shape(inputs, self.axis)
@@ -93,6 +125,12 @@ impl fmt::Display for Softmax {
     }
 }
 
+impl fmt::Display for Softmin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "softmin(axis {})", self.axis)
+    }
+}
+
 impl fmt::Display for LogSoftmax {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "log_softmax(axis {})", self.axis)
@@ -103,6 +141,9 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
     match ir {
         OperationIr::Activation(ActivationOperationIr::Softmax(io)) => {
             unary(Op::Softmax(Softmax { axis: io.axis }), &io.input, &io.out)
+        }
+        OperationIr::Activation(ActivationOperationIr::Softmin(io)) => {
+            unary(Op::Softmin(Softmin { axis: io.axis }), &io.input, &io.out)
         }
         OperationIr::Activation(ActivationOperationIr::LogSoftmax(io)) => {
             unary(Op::LogSoftmax(LogSoftmax { axis: io.axis }), &io.input, &io.out)
@@ -124,8 +165,11 @@ pub(super) mod tests {
         let shapes: [&[usize]; 6] = [&[1, 2], &[2, 4], &[5, 3], &[1, 1], &[2, 3, 2], &[3, 10, 7, 5]];
         let along = |shape: &&[usize]| {
             let operand = spread(shape, 8);
-            let both = |axis| [Op::Softmax(Softmax { axis }), Op::LogSoftmax(LogSoftmax { axis })];
-            let ops = (0..shape.len()).flat_map(both);
+            let all = |axis| {
+                let smallest = Op::Softmin(Softmin { axis });
+                [Op::Softmax(Softmax { axis }), smallest, Op::LogSoftmax(LogSoftmax { axis })]
+            };
+            let ops = (0..shape.len()).flat_map(all);
             ops.map(|op| Sample::new(op, vec![operand.clone()])).collect::<Vec<_>>()
         };
         shapes.iter().flat_map(along).collect()

@@ -4,10 +4,10 @@ use burn::module::{Module, Param};
 use burn::nn::attention::{
     MhaInput, MultiHeadAttention, MultiHeadAttentionConfig, generate_autoregressive_mask,
 };
-use burn::nn::conv::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig};
+use burn::nn::conv::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, ConvTranspose1d, ConvTranspose1dConfig};
 use burn::nn::{
-    BatchNorm, BatchNormConfig, GroupNorm, GroupNormConfig, InstanceNorm, InstanceNormConfig, LayerNorm,
-    LayerNormConfig, Linear, LinearConfig, PRelu, PReluConfig, RmsNormConfig,
+    BatchNorm, BatchNormConfig, GroupNorm, GroupNormConfig, Gru, GruConfig, InstanceNorm, InstanceNormConfig,
+    LayerNorm, LayerNormConfig, Linear, LinearConfig, Lstm, LstmConfig, PRelu, PReluConfig, RmsNormConfig,
 };
 use burn::tensor::ops::{
     AttentionModuleOptions, AvgPoolOptions, InterpolateMode, InterpolateOptions, MaxPoolOptions, PadMode,
@@ -234,6 +234,28 @@ const FUNCTIONS: &[(&str, Function)] = &[
     ("reflected", |x| x.pad((1, 2, 0, 1), PadMode::Reflect)),
     ("edges", |x| x.pad((1, 2, 0, 1), PadMode::Edge)),
     ("variance", |x| x.var(2)),
+    ("soft shrink", |x| activation::soft_shrink(x, 0.3)),
+    ("softmin", |x| activation::softmin(x, 2)),
+    ("quiet softmax", |x| activation::quiet_softmax(x, 2)),
+    ("cumulative sums", |x| x.sin().cumsum(1)),
+    ("the larger of two", |x| {
+        x.clone().max_pair(x.clone().flip([2]) * 0.7) + x.clone().min_pair(x.neg() + 0.3)
+    }),
+    ("powers of tensors", |x| (x.clone() * x.clone() + 0.5).powf(x.sin())),
+    ("sorted", |x| x.clone().sort(2) * x.sort_descending(1)),
+    ("the largest", |x| x.clone().topk(2, 2) + x.topk_with_indices(2, 2).0.sin()),
+    ("windows", |x| x.sin().unfold::<4, _>(2, 3, 1).flatten(2, 3)),
+    ("masks as numbers", |x| {
+        let inside = x.clone().greater_scalar(-0.5).bool_and(x.clone().lower_scalar(0.5));
+        let outside = inside.clone().bool_not().bool_or(x.clone().equal_scalar(0.0));
+        x.clone() * inside.float().cast(x.dtype()) + x.clone().sin() * outside.float().cast(x.dtype())
+    }),
+    ("whole parts", |x| x.clone() - (x.clone() * 3.0).floor() + x.clone() * (x * 2.0).round()),
+    ("minus infinity added", |x| {
+        let mask = [[0.0, f32::NEG_INFINITY, 0.0, 0.0], [0.0, 0.0, 0.0, f32::NEG_INFINITY], [0.0; 4]];
+        let mask = Tensor::<2>::from_data(mask, &x.device()).cast(x.dtype());
+        activation::softmax(x + mask.unsqueeze(), 2).sin()
+    }),
 ];
 
 #[test]
@@ -301,4 +323,43 @@ fn normalisation_by_the_root_of_the_mean_square() {
     let program = program(graph.expect("it is captured"), Precision::F64).expect("it loads");
     let error = error_of_rows(&program, &[4], STEP);
     assert!(error < NETWORK, "{error:e}");
+}
+
+/// Recurrent layers, whose results are assigned part by part to what is empty before.
+#[derive(Module, Debug)]
+struct Recurrent {
+    long: Lstm,
+    gated: Gru,
+    up: ConvTranspose1d,
+    head: Linear,
+}
+
+#[test]
+fn recurrent_layers_and_transposed_convolutions() {
+    let device = Device::flex();
+    let model = Recurrent {
+        long: LstmConfig::new(3, 4, true).init(&device),
+        gated: GruConfig::new(4, 3, true).init(&device),
+        up: ConvTranspose1dConfig::new([5, 2], 3).with_stride(2).with_padding(1).init(&device),
+        head: LinearConfig::new(10, 3).init(&device),
+    };
+    let forward = |model: &Recurrent, x: Tensor<3>| {
+        let (y, state) = model.long.forward(x, None);
+        let y = model.gated.forward(y + state.hidden.unsqueeze_dim(1), None);
+        model.head.forward(activation::relu(model.up.forward(y)).flatten(1, 2))
+    };
+    agrees("recurrent", model, forward, &[5, 3]);
+}
+
+#[test]
+fn integers_are_computed_on_the_host() {
+    let forward = |_: &Empty, x: Tensor<2>| {
+        let device = x.device();
+        let count = Tensor::<1, Int>::arange(0..6, &device);
+        let order =
+            Tensor::cat(vec![count.clone() % 3, (count.clone() / 2).flip([0])], 0) + count.repeat(&[2]) / 3;
+        let chosen = order.clone().select(0, Tensor::from_data([11, 0, 5, 7], &device));
+        x.clone().select(1, order).sin().narrow(1, 2, 4) * x.select(1, chosen)
+    };
+    agrees("integers", EMPTY, forward, &[5]);
 }

@@ -1,0 +1,228 @@
+//! Masks of two tensors, of masks, and masks as numbers.
+//!
+//! - [`ComparePair`]: a mask of where a stands to b as asked. Burn records the larger or smaller of two tensors as such a mask and what it
+//!   chooses.
+//! - [`Logic`]: both masks, either, or just one of them; [`Not`]: the other places of a mask.
+//! - [`Indicator`]: 1 where a mask is true, else 0.
+//!
+//! None has a cotangent: each is constant wherever it has a derivative.
+
+use std::fmt;
+
+use burn::backend::Dispatch;
+use burn::backend::ir::{BaseOperationIr, BinaryOpIr, BoolOperationIr, NumericOperationIr, OperationIr};
+use burn::backend::ops::BoolTensorOps;
+
+use super::arithmetic::broadcast;
+use super::mask::Relation;
+use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, only, unary, with_leading};
+use crate::array::{Array, Place};
+use crate::coupling::{BatchAxis, Passage};
+
+/// Whether a stands to b as asked, with broadcasts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComparePair {
+    /// How a must stand to b.
+    pub relation: Relation,
+}
+
+/// How two masks become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connective {
+    /// Both are true.
+    And,
+    /// At least one is.
+    Or,
+    /// Just one is.
+    Xor,
+}
+
+/// Two masks as one, with broadcasts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logic {
+    /// How.
+    pub connective: Connective,
+}
+
+/// True where the mask is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Not;
+
+/// 1 where the mask is true, else 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Indicator;
+
+macro_rules! steps {
+    ($($name:ident, $shape:expr, $forward:expr;)+) => {$(
+        impl Rule for $name {
+            fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
+                let shape: fn(&[Vec<usize>]) -> Result<Vec<usize>, String> = $shape;
+                shape(inputs)
+            }
+
+            fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array {
+                let forward: fn(&Self, Vec<Array>, &[usize], &Place) -> Array = $forward;
+                forward(self, inputs, shape, place)
+            }
+
+            fn is_locally_constant(&self) -> bool {
+                true
+            }
+
+            fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+                passage.unless(false)
+            }
+
+            fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+                vec![]
+            }
+
+            fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
+                cotangent.zeros_like(&with_leading(cotangent.shape()[0], &saved.shapes[position]))
+            }
+        }
+    )+};
+}
+
+steps! {
+    ComparePair, |inputs| broadcast(&inputs[0], &inputs[1]), |this, inputs, shape, _| {
+        let [a, b] = both(inputs).map(|x| if x.shape() == shape { x } else { x.expand(shape) });
+        match this.relation {
+            Relation::Above => b.is_below(a),
+            Relation::AtLeast => b.is_at_most(a),
+            Relation::Below => a.is_below(b),
+            Relation::AtMost => a.is_at_most(b),
+            Relation::Equal => a.equals(b),
+            Relation::Unequal => a.equals(b).not(),
+        }
+    };
+    Logic, |inputs| broadcast(&inputs[0], &inputs[1]), |this, inputs, shape, _| {
+        let [a, b] = both(inputs).map(|mask| mask.expand_mask(shape));
+        match this.connective {
+            Connective::And => a.and(b),
+            Connective::Or => Array(Dispatch::bool_or(a.0, b.0)),
+            Connective::Xor => Array(Dispatch::bool_xor(a.0, b.0)),
+        }
+    };
+    Not, |inputs| Ok(inputs[0].clone()), |_, inputs, _, _| only(inputs).not();
+    Indicator, |inputs| Ok(inputs[0].clone()), |_, inputs, _, place| only(inputs).mask_as_numbers(place);
+}
+
+impl fmt::Display for ComparePair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "compare(a {} b)", self.relation)
+    }
+}
+
+impl fmt::Display for Logic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.connective {
+            Connective::And => "and",
+            Connective::Or => "or",
+            Connective::Xor => "xor",
+        })
+    }
+}
+
+impl fmt::Display for Not {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not")
+    }
+}
+
+impl fmt::Display for Indicator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("indicator")
+    }
+}
+
+pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+    use BoolOperationIr as B;
+    use NumericOperationIr as N;
+    let pair = |relation, io| binary(Op::ComparePair(ComparePair { relation }), io);
+    let logic = |connective, io| binary(Op::Logic(Logic { connective }), io);
+    match ir {
+        OperationIr::NumericFloat(_, N::Greater(io)) => pair(Relation::Above, io),
+        OperationIr::NumericFloat(_, N::GreaterEqual(io)) => pair(Relation::AtLeast, io),
+        OperationIr::NumericFloat(_, N::Lower(io)) => pair(Relation::Below, io),
+        OperationIr::NumericFloat(_, N::LowerEqual(io)) => pair(Relation::AtMost, io),
+        OperationIr::BaseFloat(BaseOperationIr::Equal(io)) => pair(Relation::Equal, io),
+        OperationIr::BaseFloat(BaseOperationIr::NotEqual(io)) => pair(Relation::Unequal, io),
+        OperationIr::Bool(B::And(io)) => logic(Connective::And, io),
+        OperationIr::Bool(B::Or(io)) => logic(Connective::Or, io),
+        OperationIr::Bool(B::Xor(io)) | OperationIr::BaseBool(BaseOperationIr::NotEqual(io)) => {
+            logic(Connective::Xor, io)
+        }
+        OperationIr::Bool(B::Not(io)) => unary(Op::Not(Not), &io.input, &io.out),
+        OperationIr::Bool(B::IntoFloat(io)) => unary(Op::Indicator(Indicator), &io.input, &io.out),
+        _ => None,
+    }
+}
+
+fn binary(op: Op, io: &BinaryOpIr) -> Lowering<'_> {
+    Some(Ok(Lowered { op, inputs: vec![&io.lhs, &io.rhs], output: &io.out }))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    //! Samples with broadcasts; every relation and connective by hand.
+
+    use burn::tensor::FloatDType;
+
+    use super::super::derivatives::{Operand, Sample, array, place, spread, values};
+    use super::super::mask::tests::{RELATIONS, mask};
+    use super::*;
+    use crate::graph::Kind;
+
+    const CONNECTIVES: [Connective; 3] = [Connective::And, Connective::Or, Connective::Xor];
+
+    pub(in super::super) fn samples() -> Vec<Sample> {
+        let mut all = Vec::new();
+        for [a, b] in [[&[2, 3][..], &[2, 3]], [&[5, 2, 3], &[1, 2, 1]], [&[1, 4], &[3, 1]]] {
+            for relation in RELATIONS {
+                let op = Op::ComparePair(ComparePair { relation });
+                all.push(Sample::new(op, vec![spread(a, 8), spread(b, 500)]).active(&[]));
+            }
+            for connective in CONNECTIVES {
+                let sample = Sample::new(Op::Logic(Logic { connective }), vec![mask(a), mask(b)]);
+                all.push(sample.active(&[]).kind(0, Kind::Mask).kind(1, Kind::Mask));
+            }
+            for op in [Op::Not(Not), Op::Indicator(Indicator)] {
+                all.push(Sample::new(op, vec![mask(a)]).active(&[]).kind(0, Kind::Mask));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn two_numbers_stand_to_one_another() {
+        for dtype in [FloatDType::F32, FloatDType::F64] {
+            let place = place(dtype);
+            let of = |values: &[f64]| array(&[4], values, &place);
+            let (a, b) = ([1.0, 2.0, -0.0, f64::NAN], [2.0, 1.0, 0.0, 1.0]);
+            let expected =
+                [[0, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 0], [1, 0, 1, 0], [0, 0, 1, 0], [1, 1, 0, 1]];
+            for (relation, expected) in RELATIONS.into_iter().zip(expected) {
+                let mask = ComparePair { relation }.forward(vec![of(&a), of(&b)], &[4], &place);
+                assert_eq!(values(mask.mask_as_numbers(&place)), expected.map(f64::from), "{relation}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_masks_become_one() {
+        let place = place(FloatDType::F64);
+        let mask = |values: [f64; 4]| {
+            let sample = Operand { shape: vec![4], values: values.to_vec() };
+            Array::mask(burn::tensor::TensorData::new(sample.values, sample.shape), &place)
+        };
+        let (a, b) = ([0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 0.0, 1.0]);
+        for (connective, expected) in CONNECTIVES.into_iter().zip([[0, 0, 0, 1], [0, 1, 1, 1], [0, 1, 1, 0]])
+        {
+            let both = Logic { connective }.forward(vec![mask(a), mask(b)], &[4], &place);
+            assert_eq!(values(both.mask_as_numbers(&place)), expected.map(f64::from));
+        }
+        let other = Not.forward(vec![mask(b)], &[4], &place);
+        assert_eq!(values(Indicator.forward(vec![other], &[4], &place)), [1.0, 0.0, 1.0, 0.0]);
+    }
+}

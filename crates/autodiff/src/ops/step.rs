@@ -1,0 +1,119 @@
+//! Functions of one variable that are constant between their steps: sign and roundings. Their derivative is 0 wherever they have one, and
+//! what hangs on the input through them alone has no cotangent.
+
+use std::fmt;
+
+use burn::backend::Dispatch;
+use burn::backend::ir::{FloatOperationIr, NumericOperationIr, OperationIr};
+use burn::backend::ops::FloatTensorOps;
+
+use super::{Keep, Lowering, Op, Rule, Saved, only, unary, with_leading};
+use crate::array::{Array, Place};
+use crate::coupling::{BatchAxis, Passage};
+
+/// A function that is constant between its steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// -1, 0 or 1.
+    Sign,
+    /// The nearest whole number, of two the even one.
+    Round,
+    /// The largest whole number that is not above x.
+    Floor,
+    /// The smallest that is not below it.
+    Ceil,
+    /// The whole number towards 0.
+    Trunc,
+}
+
+impl Rule for Step {
+    fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
+        Ok(inputs[0].clone())
+    }
+
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+        let x = only(inputs).0;
+        Array(match self {
+            Self::Sign => Dispatch::float_sign(x),
+            Self::Round => Dispatch::float_round(x),
+            Self::Floor => Dispatch::float_floor(x),
+            Self::Ceil => Dispatch::float_ceil(x),
+            Self::Trunc => Dispatch::float_trunc(x),
+        })
+    }
+
+    fn is_locally_constant(&self) -> bool {
+        true
+    }
+
+    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        passage.unless(false)
+    }
+
+    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+        vec![]
+    }
+
+    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
+        cotangent.zeros_like(&with_leading(cotangent.shape()[0], &saved.shapes[0]))
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sign => "sign",
+            Self::Round => "round",
+            Self::Floor => "floor",
+            Self::Ceil => "ceil",
+            Self::Trunc => "trunc",
+        })
+    }
+}
+
+pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+    use FloatOperationIr as F;
+    let (step, io) = match ir {
+        OperationIr::NumericFloat(_, NumericOperationIr::Sign(io)) => (Step::Sign, io),
+        OperationIr::Float(_, F::Round(io)) => (Step::Round, io),
+        OperationIr::Float(_, F::Floor(io)) => (Step::Floor, io),
+        OperationIr::Float(_, F::Ceil(io)) => (Step::Ceil, io),
+        OperationIr::Float(_, F::Trunc(io)) => (Step::Trunc, io),
+        _ => return None,
+    };
+    unary(Op::Step(step), &io.input, &io.out)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    //! Each function at the points where they differ.
+
+    use burn::tensor::FloatDType;
+
+    use super::super::derivatives::{Sample, array, place, spread, values};
+    use super::*;
+
+    const STEPS: [Step; 5] = [Step::Sign, Step::Round, Step::Floor, Step::Ceil, Step::Trunc];
+
+    pub(in super::super) fn samples() -> Vec<Sample> {
+        STEPS.map(|step| Sample::new(Op::Step(step), vec![spread(&[2, 3], 8)]).active(&[])).to_vec()
+    }
+
+    #[test]
+    fn values_by_hand() {
+        let expected = [
+            [-1.0, -1.0, 0.0, 1.0, 1.0, 1.0],
+            [-2.0, -1.0, 0.0, 0.0, 2.0, 2.0],
+            [-2.0, -1.0, 0.0, 0.0, 1.0, 2.0],
+            [-1.0, 0.0, 0.0, 1.0, 2.0, 3.0],
+            [-1.0, 0.0, 0.0, 0.0, 1.0, 2.0],
+        ];
+        for dtype in [FloatDType::F32, FloatDType::F64] {
+            let place = place(dtype);
+            for (step, expected) in STEPS.iter().zip(expected) {
+                let x = array(&[6], &[-1.5, -0.75, 0.0, 0.5, 1.5, 2.25], &place);
+                assert_eq!(values(step.forward(vec![x], &[6], &place)), expected, "{step} {dtype:?}");
+            }
+        }
+    }
+}
