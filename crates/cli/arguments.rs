@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::failure::{Failure, Result};
+use crate::jacobian::JacobianArguments;
 use crate::layers_arguments::LayersArguments;
 use crate::map_arguments::MapArguments;
 use crate::out::Destination;
@@ -34,6 +35,10 @@ pub(crate) enum Command {
     /// whether it holds, as a table.
     #[command(after_long_help = crate::map_arguments::EXAMPLES)]
     Map(Box<MapArguments>),
+    /// What the measure is made of: the Jacobian of the logits at every image, or its Gram matrices,
+    /// in a file.
+    #[command(after_long_help = crate::jacobian::EXAMPLES)]
+    Jacobian(Box<JacobianArguments>),
     /// Puts the parts of a run together that --shard has made: the bytes of the run in one piece.
     Merge(MergeArguments),
     /// Completions of the command line for a shell, on standard output.
@@ -75,6 +80,8 @@ Examples:
   influence score --perturb layers --images 0..10 \
       --filter tikhonov:1:relative --out layers.csv
       how sensitive to each layer's weights: a row a layer and image
+  influence score --network net.onnx --dataset arrays --data samples.npz
+      any network, and samples of any shape
   influence score --perturb parameters --images 7 --direction worst.safetensors
       the change of the weights that changes the answer to image 7 most
   influence score --dataset cifar10 --data data/cifar-10-batches-bin \
@@ -171,7 +178,7 @@ impl OutArguments {
 /// What every command takes: the network, the images, and how to run.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct RunArguments {
-    /// resnet50, densenet121 or cnn [default: what the weights are of]
+    /// resnet50, densenet121 or cnn, or FILE.onnx [default: what the weights are of]
     ///
     /// Without weights the embedded resnet50 of width 8.
     #[arg(long, value_name = "NAME")]
@@ -184,11 +191,21 @@ pub(crate) struct RunArguments {
     /// With PyTorch's names. No code in a .pt file is run.
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: Option<PathBuf>,
-    /// mnist or cifar10 [default: the embedded images]
+    /// Of an ONNX file with several outputs, the name of the logits
+    ///
+    /// Any inner result of shape [N, K] will do.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) output: Option<String>,
+    /// mnist, cifar10, or arrays [default: the embedded images]
+    ///
+    /// arrays are samples of any shape in one file.
     #[arg(long, value_name = "NAME")]
     pub(crate) dataset: Option<String>,
-    /// Folder with the data set's official files
-    #[arg(long, value_name = "DIR")]
+    /// Folder with the data set's official files, or a file of arrays
+    ///
+    /// Arrays: FILE.npz or FILE.safetensors with images [N, ...] and, for objectives of the label,
+    /// labels [N]; or FILE.npy with images. Numbers are float64, float32, float16 or uint8.
+    #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
     /// The files are your own, in the data set's format but of other sizes
     ///

@@ -62,7 +62,7 @@ pub(crate) fn run(mapping: &Mapping, fill: Fill) -> Result<()> {
 fn trial(mapping: &Mapping, fill: Fill, index: usize, at: &Linearization<'_>) -> Result<Vec<Trial>> {
     let job = &mapping.job;
     let maps = mapping.maps(index, at)?;
-    let objective = job.target.of(job.data.label(index));
+    let objective = job.objective(index);
     let image = job.data.batch::<f64>(&[index]);
     let mut places = Vec::new();
     let mut shares = Vec::new();

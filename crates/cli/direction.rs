@@ -34,19 +34,19 @@ pub(crate) fn run(job: &Job, file: Target) -> Result<()> {
             format!("--direction: there are {} images; name one, as in --images 7", job.images.len());
         return Err(Failure::new(message));
     };
-    let objective = job.target.of(job.data.label(index));
+    let objective = job.objective(index);
     let found = job.scorer.parameter_direction(job.pixels(&[index]), &objective, 0);
     let found = found.map_err(|error| in_split(error, index))?;
     let metadata = tensors::metadata([
         ("index", index.to_string()),
-        ("label", job.data.label(index).to_string()),
+        ("label", job.data.label(index).map_or_else(String::new, |label| label.to_string())),
         ("objective", job.target.to_string()),
         ("filter", job.filter_words()),
         ("network", job.network.clone()),
         ("fisher", found.fisher.to_string()),
     ]);
     let path: PathBuf = file.path().to_owned();
-    let laid: Vec<Named> = found.tensors.iter().map(|tensor| torch(tensor, job.precision)).collect();
+    let laid: Vec<Named> = found.tensors.iter().map(|tensor| laid(tensor, job)).collect();
     file.write(&tensors::file("--direction", &laid, metadata)?)?.name()?;
     if job.quiet {
         return Ok(());
@@ -64,9 +64,9 @@ pub(crate) fn run(job: &Job, file: Target) -> Result<()> {
     Ok(())
 }
 
-/// As PyTorch lays it: a matrix is the weight of a linear layer in the networks known here, [out,
-/// in] there and [in, out] in Burn.
-fn torch(tensor: &DirectionTensor, precision: Precision) -> Named {
+/// As the file of the weights has it: matrices may lie transposed there.
+fn laid(tensor: &DirectionTensor, job: &Job) -> Named {
+    let precision = job.precision;
     let bytes = |values: &mut dyn Iterator<Item = f64>| match precision {
         Precision::F32 => values.flat_map(|x| (x as f32).to_le_bytes()).collect(),
         Precision::F64 => values.flat_map(f64::to_le_bytes).collect(),
@@ -77,7 +77,7 @@ fn torch(tensor: &DirectionTensor, precision: Precision) -> Named {
     };
     let DirectionTensor { name, shape, values, .. } = tensor;
     match shape[..] {
-        [inputs, outputs] => {
+        [inputs, outputs] if job.transposed.holds(name) => {
             let mut turned = (0..outputs).flat_map(|o| (0..inputs).map(move |i| values[i * outputs + o]));
             (name.clone(), dtype, vec![outputs, inputs], bytes(&mut turned))
         }

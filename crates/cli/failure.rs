@@ -77,6 +77,6 @@ macro_rules! with_own_words {
     )+};
 }
 
-with_own_words!(influence::Error, influence_data::Error, influence_zoo::Error);
+with_own_words!(influence::Error, influence_data::Error, influence_onnx::Error, influence_zoo::Error);
 
 pub(crate) type Result<T> = std::result::Result<T, Failure>;

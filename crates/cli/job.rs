@@ -3,14 +3,19 @@
 use std::path::Path;
 
 use burn::tensor::{Device, TensorData};
-use influence::{Budget, Filter, GPU_BATCH, Memory, ModelError, Perturbation, Precision, Scorer, Target};
-use influence_data::{Dataset, Kind, Selection, Split, files, sample};
+use influence::{
+    Budget, Filter, GPU_BATCH, Memory, ModelError, Objective, Perturbation, Precision, SampleObjective,
+    Scorer, Target,
+};
+use influence_data::{Arrays, Dataset, Kind, Selection, Split, files, sample};
 use influence_zoo::weights::{self, Checkpoint, Report};
 use influence_zoo::{Architecture, Network};
 
 use crate::arguments::RunArguments;
+use crate::data::Data;
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
+use crate::onnx::{self, Transposed};
 use crate::origin::{self, Origin};
 use crate::out::shard::Shard;
 use crate::places::Inputs;
@@ -24,7 +29,7 @@ const IMAGES_PER_THREAD: usize = 8;
 /// All that is needed to run.
 #[derive(Debug)]
 pub(crate) struct Job {
-    pub(crate) data: Dataset,
+    pub(crate) data: Data,
     /// Indices in the split, in the order asked for; of a part of a run its own.
     pub(crate) images: Vec<usize>,
     pub(crate) shard: Option<Shard>,
@@ -38,6 +43,8 @@ pub(crate) struct Job {
     pub(crate) network: String,
     /// The network alone.
     pub(crate) architecture: String,
+    /// Which matrices of weights lie otherwise here than in their file.
+    pub(crate) transposed: Transposed,
     /// The files that it has read.
     pub(crate) inputs: Inputs,
     /// What the results are of, for the files.
@@ -66,41 +73,49 @@ impl Job {
         let memory = memory(arguments.memory.as_deref())?;
         let batch = positive("--batch", arguments.batch)?;
         set_threads(positive("--threads", arguments.threads)?)?;
-        let mut data = dataset(arguments, &mut inputs)?;
+        onnx::check(
+            arguments.network.as_deref(),
+            arguments.output.as_deref(),
+            &[("--weights", arguments.weights.is_some()), ("--width", arguments.width.is_some())],
+        )?;
+        let mut data = samples(arguments, &target, &mut inputs)?;
         let mut images = selection.resolve(data.len())?;
         // A training set takes as much memory as a network: what nobody has asked for is let go.
         data.truncate(images.iter().max().map_or(0, |last| last + 1));
-        if let Target::Class(class) = target
-            && class >= data.classes()
-        {
-            let classes = data.classes();
-            return Err(Failure::new(format!(
-                "--objective class:{class}: there are {classes} classes, 0 to {}",
-                classes - 1
-            )));
-        }
-        if let Some(weights) = &arguments.weights {
-            inputs.add(weights);
-        }
-        let mut hashes = origin::hashes(arguments, &data, &images)?;
+        check_class(&target, data.classes())?;
+        let onnx = arguments.network.as_deref().filter(|name| onnx::is_file(name)).map(Path::new);
+        let file = onnx.or(arguments.weights.as_deref());
+        file.into_iter().for_each(|file| inputs.add(file));
+        let mut hashes = origin::hashes(file, &data, &images)?;
         if engine.is_graphics() {
             // The batch may change the last digits there.
             hashes.push(("batch", batch.unwrap_or(GPU_BATCH).to_string()));
         }
         images = part(images, shard)?;
-        let (network, report, described) = network(arguments, &data, precision)?;
         // A batch is padded to its full size: no more of it than there are images.
         let batch = batch.unwrap_or(GPU_BATCH).min(images.len());
         let scorer = Scorer::builder().perturbation(perturbation).filter(filter).budget(budget);
         let scorer =
             scorer.precision(precision).device(&device).engine(engine.executor()).batch(batch).memory(memory);
-        let scorer = scorer.compile(&network, Network::forward, &data.shape())?;
+        let (scorer, report, described, transposed) = match onnx {
+            Some(file) => {
+                let (graph, report, transposed) = onnx::graph(file, arguments.output.as_deref(), &data)?;
+                (scorer.load(graph)?, report, file_name(file), transposed)
+            }
+            None => {
+                let (network, report, described) = network(arguments, &data, precision)?;
+                let scorer = scorer.compile(&network, Network::forward, &data.shape())?;
+                (scorer, report.to_string(), described, Transposed::All)
+            }
+        };
+        check_class(&target, Some(scorer.classes()))?;
+        data.check_labels(&images, scorer.classes())?;
         let quiet = arguments.quiet;
         let words = if budget == Budget::Relative { RELATIVE } else { "" };
         let origin = Origin {
             filter: format!("{filter}{words}"),
             network: described.clone(),
-            weights: origin::weights_name(arguments),
+            weights: file.map_or_else(|| "embedded".into(), file_name),
             dataset: arguments.dataset.clone().unwrap_or_else(|| "embedded".into()),
             split: arguments.split.clone().unwrap_or_else(|| Split::Test.to_string()),
             precision: precision.to_string(),
@@ -119,19 +134,30 @@ impl Job {
             quiet,
             network: format!("{described}; {report}"),
             architecture: described,
+            transposed,
             inputs,
             origin,
         })
     }
 
-    /// Images `[N, C, H, W]` of the split as numbers in [0, 1], divided in the precision of the run.
+    /// Samples `[N, ...]` as the network takes them (images as numbers in [0, 1]), in the precision of the run.
     pub(crate) fn pixels(&self, indices: &[usize]) -> TensorData {
-        let [c, h, w] = self.data.shape();
-        let shape = [indices.len(), c, h, w];
-        match self.precision {
-            Precision::F32 => TensorData::new(self.data.batch::<f32>(indices), shape),
-            Precision::F64 => TensorData::new(self.data.batch::<f64>(indices), shape),
-        }
+        self.data.tensor(indices, self.precision)
+    }
+
+    /// The objective of a sample.
+    pub(crate) fn objective(&self, index: usize) -> SampleObjective {
+        self.target.of(self.label(index))
+    }
+
+    /// The objective of several samples.
+    pub(crate) fn objectives(&self, indices: &[usize]) -> Objective {
+        self.target.objective(indices.iter().map(|&index| self.label(index)).collect::<Vec<_>>())
+    }
+
+    /// The label; any class where there are none, since then no objective asks for it.
+    fn label(&self, index: usize) -> usize {
+        self.data.label(index).unwrap_or(0)
     }
 
     /// How many images are given to the engine at once: enough for every thread in whole batches, and few enough to be held at once.
@@ -244,6 +270,44 @@ fn set_threads(threads: Option<usize>) -> Result<()> {
         .map_err(|error| Failure::new(format!("--threads {threads}: {error}")))
 }
 
+/// What a file is called: its own name, wherever it lies.
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Refuses the objective of a class that there is not.
+fn check_class(target: &Target, classes: Option<usize>) -> Result<()> {
+    match (target, classes) {
+        (Target::Class(class), Some(classes)) if *class >= classes => Err(Failure::new(format!(
+            "--objective class:{class}: there are {classes} classes, 0 to {}",
+            classes.saturating_sub(1)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The samples asked for: arrays, or images.
+fn samples(arguments: &RunArguments, target: &Target, inputs: &mut Inputs) -> Result<Data> {
+    if arguments.dataset.as_deref() != Some(ARRAYS) {
+        return dataset(arguments, inputs).map(Data::Images);
+    }
+    let Some(file) = &arguments.data else {
+        return Err(Failure::new("--dataset arrays: add --data FILE.npz, FILE.npy or FILE.safetensors"));
+    };
+    inputs.add(file);
+    let arrays = Arrays::open(file)?;
+    if *target == Target::Label && arrays.labels().is_none() {
+        return Err(Failure::new(format!(
+            "{} has no labels: add --objective predicted, entropy, margin or class:N",
+            file.display()
+        )));
+    }
+    Ok(Data::Arrays(arrays))
+}
+
+/// The name of the data set that is a file of arrays.
+const ARRAYS: &str = "arrays";
+
 /// The images asked for, or the embedded ones.
 fn dataset(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Dataset> {
     let split = arguments.split.as_deref().map(str::parse::<Split>).transpose()?.unwrap_or(Split::Test);
@@ -270,11 +334,7 @@ fn dataset(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Dataset> {
 }
 
 /// The network with its weights, and what both are in words; on the processor, from where it is captured whatever the engine.
-fn network(
-    arguments: &RunArguments,
-    data: &Dataset,
-    precision: Precision,
-) -> Result<(Network, Report, String)> {
+fn network(arguments: &RunArguments, data: &Data, precision: Precision) -> Result<(Network, Report, String)> {
     let device = &Device::flex();
     let architecture = architecture(arguments)?;
     let [channels, height, width] = data.shape();
@@ -283,7 +343,10 @@ fn network(
             "images of {height} x {width} pixels: the networks take square ones"
         )));
     }
-    let network = architecture.init(channels, height, data.classes(), device)?;
+    let Some(classes) = data.classes() else {
+        return Err(Failure::new("--dataset arrays: name the network's file, as in --network FILE.onnx"));
+    };
+    let network = architecture.init(channels, height, classes, device)?;
     let precision = match precision {
         Precision::F32 => weights::Precision::F32,
         Precision::F64 => weights::Precision::F64,

@@ -3,12 +3,14 @@
 
 mod arguments;
 mod check;
+mod data;
 mod direction;
 mod engine;
 mod failure;
 mod family;
 mod folder;
 mod gathered;
+mod jacobian;
 mod job;
 mod layers;
 mod layers_arguments;
@@ -16,6 +18,7 @@ mod layers_table;
 mod manual;
 mod map;
 mod map_arguments;
+mod onnx;
 mod origin;
 mod out;
 mod places;
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Some(Command::Score(arguments)) => score::command(&arguments),
         Some(Command::Layers(arguments)) => layers::command(&arguments),
         Some(Command::Map(arguments)) => map::command(&arguments),
+        Some(Command::Jacobian(arguments)) => jacobian::command(&arguments),
         Some(Command::Merge(arguments)) => out::merge::command(&arguments),
         Some(Command::Completions(arguments)) => manual::completions(&arguments),
         Some(Command::Man) => manual::page(),

@@ -181,7 +181,7 @@ impl Mapping {
         if self.scales.is_empty() {
             return Ok(Vec::new());
         }
-        let objective = self.job.target.of(self.job.data.label(index));
+        let objective = self.job.objective(index);
         let maps = at.maps(&objective, &self.job.filter, &self.scales, self.channels);
         maps.map_err(|error| in_split(error, index))
     }
@@ -235,7 +235,7 @@ impl Mapping {
         tensors: &mut Tensors,
     ) -> Result<Option<[Vec<f64>; 2]>> {
         let Some(labels) = &self.labels else { return Ok(None) };
-        let objective = self.job.target.of(self.job.data.label(index));
+        let objective = self.job.objective(index);
         let regions = at.regions(&objective, &self.job.filter, &labels.labels, self.channels);
         let regions = regions.map_err(|error| in_split(error, index))?;
         let [channels, height, width] = self.job.data.shape();
@@ -271,7 +271,7 @@ impl Mapping {
         at: &Linearization<'_>,
         image: &[f64],
     ) -> Result<(Direction, Vec<Step>)> {
-        let objective = self.job.target.of(self.job.data.label(index));
+        let objective = self.job.objective(index);
         let fault = |error| in_split(error, index);
         let direction = at.direction(&objective, &self.job.filter).map_err(fault)?;
         if direction.log10_fisher.is_none() {
@@ -360,7 +360,7 @@ impl Tensors {
         let metadata = tensors::metadata([
             ("index", index.to_string()),
             ("split", job.data.name().to_owned()),
-            ("label", job.data.label(index).to_string()),
+            ("label", job.data.label(index).map_or_else(String::new, |label| label.to_string())),
             ("predicted", predicted.to_string()),
             ("objective", job.target.to_string()),
             ("filter", job.filter.to_string()),

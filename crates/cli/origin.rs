@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use influence_data::{Dataset, sample};
+use influence_data::sample;
 
-use crate::arguments::RunArguments;
+use crate::data::Data;
 use crate::failure::{Failure, Result};
 use crate::job::Job;
 use crate::out::{Config, Header};
@@ -55,28 +55,19 @@ impl Job {
     }
 }
 
-/// What the weights are called: the file's own name, wherever it lies.
-pub(crate) fn weights_name(arguments: &RunArguments) -> String {
-    let name = arguments.weights.as_deref().and_then(Path::file_name);
-    name.map_or_else(|| "embedded".into(), |name| name.to_string_lossy().into_owned())
-}
-
-/// Hashes of the weights, and of the images with their labels and numbers.
+/// Hashes of the weights (the embedded ones without a file), and of the images with their labels and numbers.
 pub(crate) fn hashes(
-    arguments: &RunArguments,
-    data: &Dataset,
+    weights: Option<&Path>,
+    data: &Data,
     images: &[usize],
 ) -> Result<Vec<(&'static str, String)>> {
-    let weights = match &arguments.weights {
+    let weights = match weights {
         Some(path) => file(path)?,
         None => blake3::hash(sample::RESNET50W8_MNIST).to_hex().to_string(),
     };
     let mut hasher = blake3::Hasher::new();
     for &index in images {
-        hasher
-            .update(&index.to_le_bytes())
-            .update(&data.label(index).to_le_bytes())
-            .update(data.image(index));
+        data.hash(index, hasher.update(&index.to_le_bytes()));
     }
     let images = format!("{} images, {}", images.len(), hasher.finalize().to_hex());
     Ok(vec![("hash of the weights", weights), ("hash of the images", images)])

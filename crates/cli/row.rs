@@ -30,7 +30,8 @@ impl Setting {
 pub(crate) struct Row {
     /// The image's number in the split, from 0.
     pub(crate) index: usize,
-    pub(crate) label: usize,
+    /// Empty for samples without labels.
+    pub(crate) label: Option<usize>,
     pub(crate) predicted: usize,
     /// Of the objective's class, the predicted one for entropy and margin.
     pub(crate) probability: f64,
@@ -64,7 +65,7 @@ impl Row {
     /// Of an image with its label; in words the objective, the perturbation and the group.
     pub(crate) fn new(
         index: usize,
-        label: usize,
+        label: Option<usize>,
         (objective, perturbation, group): (String, String, String),
         score: &Score,
     ) -> Self {
@@ -94,6 +95,13 @@ impl Row {
             direction: None,
             saturated: score.is_saturated(),
         }
+    }
+}
+
+impl Row {
+    /// Whether the label, where there is one, is the prediction.
+    pub(crate) fn is_as_labelled(&self) -> bool {
+        self.label.is_none_or(|label| label == self.predicted)
     }
 }
 

@@ -136,8 +136,7 @@ pub(crate) type Add<'a> = &'a mut dyn FnMut(Vec<Row>) -> Result<()>;
 
 /// Scores images of the split, in order.
 pub(crate) fn score_batch(job: &Job, indices: &[usize], add: Add<'_>) -> Result<()> {
-    let labels: Vec<_> = indices.iter().map(|&index| job.data.label(index)).collect();
-    let objective = job.target.objective(labels);
+    let objective = job.objectives(indices);
     let mut scores = job.scorer.scores(job.pixels(indices), &objective)?;
     let groups = job.scorer.groups().len();
     let perturbation = job.scorer.perturbation().to_string();
@@ -160,7 +159,7 @@ fn score_family(job: &Job, name: &str, family: &Family, indices: &[usize], add: 
         let label = job.data.label(index);
         let image = job.data.batch::<f64>(&[index]);
         let basis: Basis = family.basis(&image, job.data.shape())?;
-        let found = at.family(&basis, &job.target.of(label), &job.filter);
+        let found = at.family(&basis, &job.objective(index), &job.filter);
         let found = found.map_err(|error| in_split(error, index))?;
         let words = (job.target.to_string(), format!("family:{name}"), name.to_owned());
         // Where probabilities underflow, the direction comes with a power of ten of its own.

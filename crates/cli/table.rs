@@ -50,8 +50,8 @@ type Column = (&'static str, usize, fn(&Row) -> String);
 /// width, and the cell.
 const COLUMNS: [Column; 11] = [
     ("index", 7, |row| row.index.to_string()),
-    ("label", 6, |row| row.label.to_string()),
-    ("pred", 6, |row| format!("{}{}", row.predicted, if row.label == row.predicted { ' ' } else { '*' })),
+    ("label", 6, |row| row.label.map_or_else(|| "-".into(), |label| label.to_string())),
+    ("pred", 6, |row| format!("{}{}", row.predicted, if row.is_as_labelled() { ' ' } else { '*' })),
     ("P", 11, |row| probability(row.probability)),
     ("influence", 11, influence),
     ("rank", 5, |row| format!("{}{}", row.rank, if row.ambiguous { '?' } else { ' ' })),

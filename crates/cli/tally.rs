@@ -26,7 +26,7 @@ impl Tally {
         self.rows += 1;
         self.saturated += usize::from(row.saturated);
         self.still += usize::from(row.rank == 0);
-        self.wrong += usize::from(row.label != row.predicted);
+        self.wrong += usize::from(!row.is_as_labelled());
         self.above += usize::from(!row.saturated && row.reach.is_some_and(|reach| reach > 1.0));
         self.ambiguous += usize::from(row.ambiguous);
     }

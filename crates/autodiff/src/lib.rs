@@ -22,6 +22,7 @@
 
 mod array;
 mod batches;
+mod builder;
 mod burn_executor;
 mod capture;
 pub mod check;
@@ -44,6 +45,7 @@ mod program;
 mod reference;
 mod segment;
 
+pub use builder::GraphBuilder;
 pub use burn_executor::BurnExecutor;
 pub use capture::quietly;
 pub use device::is_processor;

@@ -253,7 +253,8 @@ impl<'a> Builder<'a> {
                 Some((_, parameter)) => parameter.values.push(value),
                 None => {
                     let (name, shape) = (name.clone(), self.values[value].shape_at(0));
-                    found.push((*id, Parameter { name, shape, values: vec![value] }));
+                    let layer = Parameter::module_of(&name);
+                    found.push((*id, Parameter { name, layer, shape, values: vec![value] }));
                 }
             }
         }

@@ -10,6 +10,8 @@ use crate::graph::{Graph, ValueId};
 pub struct Parameter {
     /// Its name in PyTorch's terms ("layer1.0.conv1.weight"); of a tensor that several modules share the first of its names.
     pub name: String,
+    /// What [`Parameter::layer`] gives.
+    pub(crate) layer: String,
     /// Its shape, as Burn has it: a linear weight is `[in, out]`.
     pub shape: Vec<usize>,
     /// The values that hold it, in ascending order: fields of the model that share one parameter are several. Their gradients add up.
@@ -20,7 +22,12 @@ impl Parameter {
     /// The path of the module that owns it, which with its other tensors is a layer; the name itself for a tensor of the model's own.
     #[must_use]
     pub fn layer(&self) -> &str {
-        self.name.rsplit_once('.').map_or(&self.name, |(module, _)| module)
+        &self.layer
+    }
+
+    /// The layer of a captured module's tensor: its name without the last word.
+    pub(crate) fn module_of(name: &str) -> String {
+        name.rsplit_once('.').map_or(name, |(module, _)| module).to_owned()
     }
 
     /// How many numbers it has.

@@ -325,7 +325,6 @@ pub struct Jacobian {
 
 /// Numbers in the precision in which they were computed.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub enum Rows {
     /// Single precision.
     F32(Vec<f32>),

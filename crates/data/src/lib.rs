@@ -25,6 +25,7 @@
 //! the file, the byte and what to do; nothing panics, and no memory is set aside because a header asks for it: at most twice
 //! the contents that are really there, and at most [`MAX_DECOMPRESSED`] bytes out of a gzip file.
 
+mod arrays;
 mod cifar;
 mod dataset;
 mod error;
@@ -33,6 +34,7 @@ mod idx;
 mod kind;
 mod locate;
 mod mnist;
+mod npy;
 mod pixel;
 pub mod sample;
 mod selection;
@@ -40,6 +42,7 @@ mod source;
 #[cfg(test)]
 mod trickle;
 
+pub use arrays::Arrays;
 pub use dataset::Dataset;
 pub use error::Error;
 pub use kind::{Kind, Split};

@@ -12,17 +12,28 @@ mod sealed {
 pub trait Pixel: sealed::Sealed + Copy + Send + Sync + 'static {
     /// `byte / 255`, in `[0, 1]`, correctly rounded.
     fn scaled(byte: u8) -> Self;
+
+    /// The number of this type nearest to `value`.
+    fn of(value: f64) -> Self;
 }
 
 impl Pixel for f32 {
     fn scaled(byte: u8) -> Self {
         Self::from(byte) / 255.0
     }
+
+    fn of(value: f64) -> Self {
+        value as Self
+    }
 }
 
 impl Pixel for f64 {
     fn scaled(byte: u8) -> Self {
         Self::from(byte) / 255.0
+    }
+
+    fn of(value: f64) -> Self {
+        value
     }
 }
 

@@ -58,7 +58,6 @@ impl Linearization<'_> {
         let values = match self.rows() {
             Rows::F32(rows) => found.direction(rows, columns),
             Rows::F64(rows) => found.direction(rows, columns),
-            other => unreachable!("rows in a precision that no plan has: {other:?}"),
         };
         let mut values = values.map_err(|source| self.fault(source))?;
         let largest = values.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
@@ -84,7 +83,6 @@ impl Linearization<'_> {
         let mut velocity = match self.rows() {
             Rows::F32(rows) => products(rows, h),
             Rows::F64(rows) => products(rows, h),
-            other => unreachable!("rows in a precision that no plan has: {other:?}"),
         };
         velocity.push(0.0);
         velocity

@@ -51,7 +51,8 @@ pub use error::{Error, Result};
 pub use family::{Basis, Family, FamilyScore};
 pub use gradients::Gradients;
 pub use influence_autodiff::{
-    Error as ModelError, GPU_BATCH, Graph, Memory, Parameter, Plan, Precision, Problem,
+    Error as ModelError, GPU_BATCH, Graph, Jacobian, Memory, Parameter, Plan, Precision, Problem, Program,
+    Rows, SampleGrams,
 };
 pub use influence_cpu::{Engine, InstructionSet};
 pub use influence_manifold::{

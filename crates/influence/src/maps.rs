@@ -14,7 +14,6 @@ macro_rules! of_pixels {
         match $at.rows() {
             Rows::F32(rows) => pixels($at.logits(), rows, $shape).and_then(|$pixels| $run),
             Rows::F64(rows) => pixels($at.logits(), rows, $shape).and_then(|$pixels| $run),
-            other => unreachable!("rows in a precision that no plan has: {other:?}"),
         }
         .map_err(|source| $at.fault(source))
     };

@@ -253,7 +253,6 @@ impl Resolved {
         let row = match &jacobian.rows {
             Rows::F64(rows) => Row::from_rows(rows, classes, df.len(), df),
             Rows::F32(rows) => Row::from_rows(rows, classes, df.len(), df),
-            other => unreachable!("rows in a precision that no plan has: {other:?}"),
         };
         row.map(Single::Row).map_err(|source| Error::Measure { sample, source })
     }

@@ -112,16 +112,25 @@ impl ScorerBuilder {
         M: Module,
         F: Fn(&M, Tensor<D>) -> Tensor<2>,
     {
-        let filter = self.filter.validated().map_err(Error::Filter)?;
-        let device = self.device.or_else(|| model.devices().into_iter().next()).ok_or_else(|| {
-            influence_autodiff::Error::InvalidArgument(
-                "the model has no tensors, hence no device: name one".into(),
-            )
-        })?;
+        // Before the model is captured, which takes longer.
+        self.filter.validated().map_err(Error::Filter)?;
+        let device = self.device.clone().or_else(|| model.devices().into_iter().next());
+        let device = device.ok_or_else(|| nowhere("the model has no tensors, hence no device"))?;
         let graph = match self.check {
             Check::On => Graph::capture(model, forward, sample, &device)?,
             Check::Off(_) => Graph::record(model, forward, sample, &device)?,
         };
+        self.device(&device).load(graph)
+    }
+
+    /// Checks a graph that is already there (read from a file, or built) and loads it onto the device,
+    /// which has to be named.
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile).
+    pub fn load(self, graph: Graph) -> Result<Scorer> {
+        let filter = self.filter.validated().map_err(Error::Filter)?;
+        let device = self.device.ok_or_else(|| nowhere("a graph has no device"))?;
         let own = if graph.dtype() == DType::F64 { Precision::F64 } else { Precision::F32 };
         let precision = self.precision.unwrap_or(own);
         let engine = self.engine.unwrap_or_else(|| Engine::of(&device));
@@ -138,6 +147,11 @@ impl ScorerBuilder {
         let (perturbation, budget) = (self.perturbation, self.budget);
         Ok(Scorer { program, device, perturbation, blocks, filter, budget, engine })
     }
+}
+
+/// There is no device to run on.
+fn nowhere(why: &str) -> influence_autodiff::Error {
+    influence_autodiff::Error::InvalidArgument(format!("{why}: name one"))
 }
 
 /// A model ready to be scored on any number of batches.
@@ -249,6 +263,12 @@ impl Scorer {
     #[must_use]
     pub fn plan(&self) -> &Plan {
         self.program.plan()
+    }
+
+    /// The engine's program: Jacobians and Gram matrices as they are, before any measure.
+    #[must_use]
+    pub fn program(&self) -> &Program {
+        &self.program
     }
 
     /// Scores `images` `[N, ...sample]`, from any device and of any float type: N times as many as there are [`Scorer::groups`], images in
@@ -377,7 +397,6 @@ impl Scorer {
         let tangent = match &rows {
             Rows::F64(rows) => Tangent::from_rows(rows, self.classes(), columns),
             Rows::F32(rows) => Tangent::from_rows(rows, self.classes(), columns),
-            other => unreachable!("rows in a precision that no plan has: {other:?}"),
         };
         let tangent = tangent.map_err(|source| Error::Measure { sample, source })?;
         Ok(Linearization { scorer: self, sample, logits, rows, tangent })

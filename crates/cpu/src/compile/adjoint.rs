@@ -92,7 +92,7 @@ impl<T: Element> Adjoint<'_, '_, T> {
     fn sink(&self, store: StoreId) -> Sink {
         let (builder, place) = (self.builder, self.place(store));
         // The gradient of a batch normalisation reads the cotangent between it and the mask.
-        if builder.tensors.is_empty()
+        if !builder.trains()
             && let (Place::Compressed(mask), Some(own)) = (place, builder.mask_of[store])
             && mask == own
             && let Some(kernel) = builder.between.iter().position(|between| between.output == Some(store))

@@ -1,9 +1,12 @@
 //! From stages to kernel calls: buffers, packed weights, rows that are read, Winograd's form.
 
-use influence_autodiff::graph::Graph;
+use influence_autodiff::graph::{Graph, ValueId};
 
+use super::perturbed::Perturbed;
 use super::place::Places;
-use super::program::{Compiled, Edge, Kernel, KernelKind, Map, MaskId, Norm, Portion, Step, Trainable, View};
+use super::program::{
+    Compiled, Edge, Kernel, KernelKind, Map, MaskId, Norm, Portion, Shown, Step, Trainable, View,
+};
 use super::stage::{Affine, Island, Normalization, Source, Stage, StageOp, Stages, Trained};
 use super::view::StoreId;
 use super::weights::{FEW_CHANNELS, Weights};
@@ -23,7 +26,7 @@ pub(crate) struct Builder<'g, T> {
     graph: &'g Graph,
     pub(crate) stages: Stages<'g>,
     pub(crate) places: Places,
-    pub(crate) tensors: &'g [usize],
+    perturbed: &'g Perturbed,
     maps: Vec<Map>,
     /// Where each store lies; none for one that a rewrite has done away with.
     views: Vec<Option<View>>,
@@ -36,6 +39,7 @@ pub(crate) struct Builder<'g, T> {
     masks: Vec<View>,
     choices: usize,
     pub(crate) segments: Vec<Portion>,
+    shown: Vec<Shown>,
     /// Whether a store is on the edge of a segment, which takes and gives dense cotangents.
     pub(crate) on_segment: Vec<bool>,
 }
@@ -45,7 +49,7 @@ impl<'g, T: Element> Builder<'g, T> {
         graph: &'g Graph,
         mut stages: Stages<'g>,
         places: Places,
-        tensors: &'g [usize],
+        perturbed: &'g Perturbed,
     ) -> Self {
         let all = std::mem::take(&mut stages.stages);
         let count = stages.stores.len();
@@ -53,7 +57,7 @@ impl<'g, T: Element> Builder<'g, T> {
             graph,
             stages,
             places,
-            tensors,
+            perturbed,
             maps: Vec::new(),
             views: vec![None; count],
             kernels: Vec::new(),
@@ -63,6 +67,7 @@ impl<'g, T: Element> Builder<'g, T> {
             masks: Vec::new(),
             choices: 0,
             segments: Vec::new(),
+            shown: Vec::new(),
             on_segment: vec![false; count],
         };
         this.reserve(this.stages.input);
@@ -74,9 +79,14 @@ impl<'g, T: Element> Builder<'g, T> {
 
     pub(crate) fn finish(self, steps: Vec<Step<T>>) -> Compiled<T> {
         let (input, output) = (self.view(self.stages.input), self.view(self.stages.output));
-        let Self { maps, kernels, masks, choices, segments, tensors, .. } = self;
-        let trains = !tensors.is_empty();
-        Compiled { maps, kernels, steps, masks, choices, segments, input, output, trains }
+        let trains = self.trains();
+        let Self { maps, kernels, masks, choices, segments, shown, .. } = self;
+        Compiled { maps, kernels, steps, masks, choices, segments, shown, input, output, trains }
+    }
+
+    /// Whether parameters are perturbed.
+    pub(crate) fn trains(&self) -> bool {
+        self.perturbed.tensors().next().is_some()
     }
 
     /// Where a store lies.
@@ -116,7 +126,7 @@ impl<'g, T: Element> Builder<'g, T> {
 
     fn stage(&mut self, stage: Stage<'g>) {
         let name = self.name(&stage.nodes);
-        let Stage { op, input, other, output, relu, trained, .. } = stage;
+        let Stage { op, input, other, output, relu, nodes, trained } = stage;
         let numbers = |all: &[f64]| all.iter().map(|x| T::from_f64(*x)).collect::<Vec<T>>();
         let mut own = None;
         let kind = match op {
@@ -150,7 +160,16 @@ impl<'g, T: Element> Builder<'g, T> {
         let relu = relu.then(|| self.new_mask(output, to));
         let trainable = self.trainable(trained, &kind, from, to);
         let kernel = Kernel { kind, input: from, output: to, other: addend, relu, name, trainable };
+        self.show(nodes.last().map(|&node| self.graph.nodes()[node].output), output, to);
         self.push(kernel, Between { input: Some(input), other, output: Some(output) }, own);
+    }
+
+    /// Notes that the kernel that comes next computes a value of the graph.
+    fn show(&mut self, value: Option<ValueId>, store: StoreId, at: View) {
+        let view = value.and_then(|value| self.stages.values[value].clone().map(|view| (value, view)));
+        if let Some((value, view)) = view.filter(|(_, view)| view.store == store) {
+            self.shown.push(Shown { kernel: self.kernels.len(), value, at, view });
+        }
     }
 
     fn push(&mut self, kernel: Kernel<T>, between: Between, weights: Option<Box<Weights<'g>>>) {
@@ -173,7 +192,7 @@ impl<'g, T: Element> Builder<'g, T> {
         from: View,
         to: View,
     ) -> Option<Trainable<T>> {
-        if self.tensors.is_empty() {
+        if !self.trains() {
             return None;
         }
         let Trained { weight, bias, norm } = trained;
@@ -237,6 +256,7 @@ impl<'g, T: Element> Builder<'g, T> {
             .into_iter()
             .map(|output| {
                 let at = self.reserve(output.1.store);
+                self.show(Some(output.0), output.1.store, at);
                 edge(output, at)
             })
             .collect();
@@ -245,29 +265,11 @@ impl<'g, T: Element> Builder<'g, T> {
         };
         let to = to.view;
         let inputs = inputs.into_iter().map(|(_, edge)| edge).collect();
-        let tensors = self.tensors_of(&nodes);
+        let tensors = self.perturbed.read_by(&nodes);
         self.segments.push(Portion { nodes, inputs, outputs, tensors });
         let kind = KernelKind::Segment(self.segments.len() - 1);
         let kernel = Kernel { kind, input: from, output: to, other: None, relu: None, name, trainable: None };
         self.push(kernel, Between::default(), None);
-    }
-
-    /// The perturbed tensors on which some nodes depend otherwise than through what is given to them.
-    fn tensors_of(&self, nodes: &[usize]) -> Vec<usize> {
-        let graph = self.graph;
-        let mut reads = vec![false; graph.values().len()];
-        nodes.iter().flat_map(|&node| &graph.nodes()[node].inputs).for_each(|&id| reads[id] = true);
-        let mut depends = vec![false; graph.values().len()];
-        depends[graph.input()] = true;
-        for node in graph.nodes() {
-            depends[node.output] = node.inputs.iter().any(|&input| depends[input]);
-        }
-        for node in graph.nodes().iter().rev().filter(|node| !depends[node.output]) {
-            let read = reads[node.output];
-            node.inputs.iter().for_each(|&input| reads[input] |= read);
-        }
-        let is_read = |&tensor: &usize| graph.parameters()[tensor].values.iter().any(|&value| reads[value]);
-        self.tensors.iter().copied().filter(is_read).collect()
     }
 
     /// Which rows of each buffer are read, from the output backwards: no other is computed.

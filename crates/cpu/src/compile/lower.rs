@@ -42,8 +42,8 @@ pub(crate) fn lower<'g>(
     }
     lowering.close()?;
     let output = lowering.output(input)?;
-    let Lowering { stores, stages, .. } = lowering;
-    Ok(Stages { stores, stages, input, output })
+    let Lowering { stores, stages, views: values, .. } = lowering;
+    Ok(Stages { stores, stages, values, input, output })
 }
 
 /// For each value the last node that reads it.

@@ -43,11 +43,11 @@ pub(crate) fn compile<T: Element>(
     constants: &Constants<'_>,
     tensors: &[usize],
 ) -> Result<Compiled<T>, Reason> {
-    let perturbed = Perturbed::of(graph, tensors);
+    let perturbed = Perturbed::of(graph, constants, tensors);
     let mut stages = lower::lower(graph, constants, &perturbed)?;
     fuse::fuse(&mut stages);
     let places = place::places(&stages);
-    let builder = Builder::new(graph, stages, places, tensors);
+    let builder = Builder::new(graph, stages, places, &perturbed);
     let steps = adjoint::steps(&builder);
     Ok(builder.finish(steps))
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use influence_autodiff::graph::{Graph, Node, Origin, ValueId};
 use influence_autodiff::ops::Op;
 
+use super::constants::Constants;
 use super::support::Reason;
 
 /// Whether a node's result is its operand under another shape.
@@ -22,11 +23,13 @@ pub(crate) struct Perturbed {
     /// For each node, the last of those that have to run together with it: a tensor that is read more than
     /// once has its gradients added before they are squared, which a segment of all its readers does.
     together: Vec<Option<usize>>,
+    /// The nodes that read each perturbed tensor, by its place in the network.
+    readers: Vec<(usize, Vec<usize>)>,
 }
 
 impl Perturbed {
     /// The tensors at some places.
-    pub(crate) fn of(graph: &Graph, tensors: &[usize]) -> Self {
+    pub(crate) fn of(graph: &Graph, constants: &Constants<'_>, tensors: &[usize]) -> Self {
         let values =
             |&tensor: &usize| graph.parameters()[tensor].values.iter().map(move |&value| (value, tensor));
         let places: HashMap<_, _> = tensors.iter().flat_map(values).collect();
@@ -35,18 +38,31 @@ impl Perturbed {
             computed[node.output] |= node.inputs.iter().any(|&input| computed[input]);
         }
         let mut together = vec![None; graph.nodes().len()];
-        for &tensor in tensors {
-            let readers = readers(graph, &graph.parameters()[tensor].values);
+        let of_tensor =
+            |&tensor: &usize| (tensor, readers(graph, constants, &graph.parameters()[tensor].values));
+        let all: Vec<_> = tensors.iter().map(of_tensor).collect();
+        for (_, readers) in &all {
             if let (Some(&first), Some(&last), true) = (readers.first(), readers.last(), readers.len() > 1) {
                 together[first] = together[first].max(Some(last));
             }
         }
-        Self { places, computed, together }
+        Self { places, computed, together, readers: all }
     }
 
     /// The last node that has to run in one segment with this one and all between, if there is one.
     pub(crate) fn together(&self, node: usize) -> Option<usize> {
         self.together[node]
+    }
+
+    /// The places of all perturbed tensors, ascending.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = usize> {
+        self.readers.iter().map(|(tensor, _)| *tensor)
+    }
+
+    /// Those that some nodes read, or that constants are computed from which they read.
+    pub(crate) fn read_by(&self, nodes: &[usize]) -> Vec<usize> {
+        let reads = |readers: &Vec<usize>| readers.iter().any(|node| nodes.contains(node));
+        self.readers.iter().filter(|(_, readers)| reads(readers)).map(|(tensor, _)| *tensor).collect()
     }
 
     /// The tensor that a constant is, under whatever shape.
@@ -74,16 +90,14 @@ impl Perturbed {
     }
 }
 
-/// The nodes that depend on the input and read a tensor, or what is computed from it alone: once for each operand, in order.
-fn readers(graph: &Graph, tensor: &[ValueId]) -> Vec<usize> {
-    let mut depends = vec![false; graph.values().len()];
-    depends[graph.input()] = true;
+/// The nodes that depend on the input and read a tensor, or what is computed from it alone: once for
+/// each operand, in order.
+fn readers(graph: &Graph, constants: &Constants<'_>, tensor: &[ValueId]) -> Vec<usize> {
     let mut follows: Vec<_> = (0..graph.values().len()).map(|id| tensor.contains(&id)).collect();
     let mut readers = Vec::new();
     for (index, node) in graph.nodes().iter().enumerate() {
-        let operands = node.inputs.iter().filter(|&&input| follows[input] && !depends[input]).count();
-        if node.inputs.iter().any(|&input| depends[input]) {
-            depends[node.output] = true;
+        let operands = node.inputs.iter().filter(|&&id| follows[id] && !constants.depends(id)).count();
+        if constants.depends(node.output) {
             readers.extend(std::iter::repeat_n(index, operands));
         } else {
             follows[node.output] |= operands > 0;

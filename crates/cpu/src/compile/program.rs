@@ -4,6 +4,7 @@ use std::fmt;
 
 use influence_autodiff::graph::ValueId;
 
+use super::view;
 use crate::kernels::{Element, Links, Moves, PAD, Panels, Patches, Table};
 
 /// A buffer of rows: one for each position of each sample.
@@ -282,6 +283,16 @@ pub(crate) struct Edge {
     pub(crate) elements: Vec<[usize; 2]>,
 }
 
+/// A value of the graph that a kernel computes: for whoever looks at a forward pass.
+#[derive(Debug, Clone)]
+pub(crate) struct Shown {
+    pub(crate) kernel: usize,
+    pub(crate) value: ValueId,
+    /// The channels in which its store lies.
+    pub(crate) at: View,
+    pub(crate) view: view::View,
+}
+
 /// A network compiled for the CPU executor.
 #[derive(Debug, Clone)]
 pub(crate) struct Compiled<T> {
@@ -291,6 +302,7 @@ pub(crate) struct Compiled<T> {
     pub(crate) masks: Vec<View>,
     pub(crate) choices: usize,
     pub(crate) segments: Vec<Portion>,
+    pub(crate) shown: Vec<Shown>,
     pub(crate) input: View,
     pub(crate) output: View,
     /// Whether parameters are perturbed: all values are kept for their gradients.

@@ -135,6 +135,8 @@ impl Stage<'_> {
 pub(crate) struct Stages<'g> {
     pub(crate) stores: Vec<Store>,
     pub(crate) stages: Vec<Stage<'g>>,
+    /// How each value of the graph lies, where it lies anywhere.
+    pub(crate) values: Vec<Option<View>>,
     pub(crate) input: StoreId,
     pub(crate) output: StoreId,
 }

@@ -76,6 +76,11 @@ impl SampleShape {
         self.sizes.iter().product()
     }
 
+    /// How many times a sample's elements are interrupted by those of the others.
+    pub(crate) fn before_batch(&self) -> usize {
+        self.sizes[..self.batch].iter().product()
+    }
+
     /// The rows and channels of a value whose channels lie along one axis.
     pub(crate) fn store(&self, channels: usize) -> Store {
         let rows = self.elements() / self.sizes[channels];

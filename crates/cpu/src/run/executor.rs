@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, TensorData};
-use influence_autodiff::graph::Graph;
+use influence_autodiff::graph::{Graph, Origin};
 use influence_autodiff::{
     Error, Executor, Footprint, Grams, Leaves, Linearized, Precision, Result, check, even_block, folded,
     quietly,
@@ -19,7 +19,7 @@ use super::reverse::Reverse;
 use super::segments::{Segments, numbers};
 use super::work::{self, Work};
 use crate::compile::constants::Constants;
-use crate::compile::program::Compiled;
+use crate::compile::program::{Compiled, Shown};
 use crate::compile::{Reason, compile};
 use crate::kernels::{Element, InstructionSet, MOST_LINES, gram_of};
 
@@ -228,6 +228,14 @@ impl Executor for CpuExecutor {
         }
     }
 
+    fn observe(&self, batch: TensorData, look: &mut dyn FnMut(usize, TensorData)) -> Result<()> {
+        self.check_batch(&batch)?;
+        match &self.network {
+            Network::Single(loaded) => observe(self, loaded, batch, look),
+            Network::Double(loaded) => observe(self, loaded, batch, look),
+        }
+    }
+
     fn most_cotangents(&self) -> usize {
         match &self.network {
             Network::Single(loaded) => loaded.memory.lines,
@@ -241,6 +249,36 @@ fn logits<T: Number>(executor: &CpuExecutor, loaded: &Loaded<T>, batch: TensorDa
     let (trace, arena) = forward(executor, loaded, batch, false)?;
     loaded.arenas.give(arena);
     Ok(TensorData::new(trace.logits, [trace.samples, executor.graph.classes()]))
+}
+
+/// A forward pass whose values are looked at.
+fn observe<T: Number>(
+    executor: &CpuExecutor,
+    loaded: &Loaded<T>,
+    batch: TensorData,
+    look: &mut dyn FnMut(usize, TensorData),
+) -> Result<()> {
+    let (graph, samples) = (&executor.graph, batch.shape()[0]);
+    let batch = batch.convert_dtype(T::DTYPE);
+    let show = |forward: &forward::Forward<'_, T>, shown: &Shown| {
+        let value = &graph.values()[shown.value];
+        if let (Origin::Node(node), Some(numbers)) = (&value.origin, forward.numbers(shown)) {
+            let numbers = interleaved(&numbers, samples, shown.view.shape.before_batch());
+            look(*node, TensorData::new(numbers, value.shape_at(samples)));
+        }
+    };
+    let input = numbers::<T>(&batch)?;
+    let (_, arena) = guarded(|| forward::observed(loaded, executor.set, input, samples, false, show))?;
+    loaded.arenas.give(arena);
+    Ok(())
+}
+
+/// Values of samples one after the other as one value whose batch axis has `outer` elements before it.
+fn interleaved<T: Copy>(values: &[T], samples: usize, outer: usize) -> Vec<T> {
+    let inner = values.len() / (samples * outer);
+    let part = |outer_index: usize, sample: usize| &values[(sample * outer + outer_index) * inner..][..inner];
+    let pairs = (0..outer).flat_map(|outer| (0..samples).map(move |sample| (outer, sample)));
+    pairs.flat_map(|(outer, sample)| part(outer, sample)).copied().collect()
 }
 
 fn forward<T: Number>(

@@ -8,7 +8,7 @@ use super::arena::Arena;
 use super::executor::{Loaded, Number};
 use super::memory::Memory;
 use super::segments::{Kept, Segments, numbers};
-use crate::compile::program::{Compiled, Kernel, KernelKind, Portion, View};
+use crate::compile::program::{Compiled, Kernel, KernelKind, Portion, Shown, View};
 
 /// What the forward pass leaves: the output, and which channels and elements it has chosen.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Trace<T> {
 }
 
 /// A forward pass under way.
-struct Forward<'a, T> {
+pub(super) struct Forward<'a, T> {
     compiled: &'a Compiled<T>,
     memory: &'a Memory,
     arena: Arena<T>,
@@ -37,8 +37,8 @@ struct Forward<'a, T> {
     kept: Vec<Kept>,
 }
 
-/// Runs all kernels on samples in the network's order of axes, channels first. The values are left in the arena, the masks in the trace where
-/// they are wanted.
+/// Runs all kernels on samples in the network's order of axes, channels first. The values are left in
+/// the arena, the masks in the trace where they are wanted.
 ///
 /// # Errors
 /// What Burn's operations fail to do in a segment.
@@ -48,6 +48,21 @@ pub(super) fn run<T: Number>(
     input: &[T],
     samples: usize,
     masked: bool,
+) -> Result<(Trace<T>, Arena<T>)> {
+    observed(loaded, set, input, samples, masked, |_, _| {})
+}
+
+/// The same, and after each kernel a look at the value of the graph that it has computed.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn observed<T: Number>(
+    loaded: &Loaded<T>,
+    set: InstructionSet,
+    input: &[T],
+    samples: usize,
+    masked: bool,
+    mut look: impl FnMut(&Forward<'_, T>, &Shown),
 ) -> Result<(Trace<T>, Arena<T>)> {
     let Loaded { compiled, memory, arenas, segments } = loaded;
     let mut forward = Forward {
@@ -63,10 +78,14 @@ pub(super) fn run<T: Number>(
         kept: compiled.segments.iter().map(|_| Kept::default()).collect(),
     };
     forward.load(input);
-    for kernel in &compiled.kernels {
+    let mut shown = compiled.shown.iter().peekable();
+    for (index, kernel) in compiled.kernels.iter().enumerate() {
         match kernel.kind {
             KernelKind::Segment(segment) => forward.segment(segment)?,
             _ => forward.kernel(kernel),
+        }
+        while let Some(value) = shown.next_if(|value| value.kernel == index) {
+            look(&forward, value);
         }
     }
     Ok(forward.into_trace())
@@ -135,6 +154,17 @@ impl<T: Number> Forward<'_, T> {
             let rows = self.samples * target.positions;
             self.masks[mask] = Active::positive(self.set, self.rows(stage.output), rows, is_live);
         }
+    }
+
+    /// The numbers of a value, `[sample][element]`, if all of them are computed.
+    pub(super) fn numbers(&self, shown: &Shown) -> Option<Vec<T>> {
+        let (elements, map) = (shown.view.elements(), &self.compiled.maps[shown.at.map]);
+        let computed = |&[row, _]: &[usize; 2]| map.live.binary_search(&row).is_ok();
+        let rows = self.rows(shown.at);
+        let of_sample = |sample: usize| {
+            elements.iter().map(move |[row, channel]| rows.row(sample * map.positions + row)[*channel])
+        };
+        elements.iter().all(computed).then(|| (0..self.samples).flat_map(of_sample).collect())
     }
 
     /// The product alone, before it is normalised, for the gradients.

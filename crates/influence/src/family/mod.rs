@@ -197,7 +197,6 @@ impl Linearization<'_> {
         let (rows, precision) = match self.rows() {
             Rows::F32(rows) => (products(rows, basis), Precision::F32),
             Rows::F64(rows) => (products(rows, basis), Precision::F64),
-            other => unreachable!("rows in a precision that no plan has: {other:?}"),
         };
         let (classes, q) = (self.logits().len(), basis.len());
         let tangent = Tangent::from_rows(&rows, classes, q).map_err(|source| self.fault(source))?;

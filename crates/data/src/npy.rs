@@ -1,0 +1,99 @@
+//! NumPy's array files: a header that is a Python dictionary, then the elements.
+//!
+//! Format: `\x93NUMPY`, two bytes of version, the header's length (2 bytes, from version 2 on 4), the
+//! header, and the elements, little- or big-endian, in C or Fortran order. Read here: floats and
+//! integers of 1 to 8 bytes and booleans, in C order.
+
+use std::io::Read;
+
+/// The bytes with which every file begins.
+pub(crate) const MAGIC: &[u8] = b"\x93NUMPY";
+
+/// Longer headers than this describe no array of numbers.
+const LONGEST_HEADER: usize = 1 << 16;
+
+/// An array's elements as they lie in the file.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Raw {
+    pub(crate) shape: Vec<usize>,
+    /// The letter of the type (`f`, `i`, `u`, `b`) and the bytes of an element.
+    pub(crate) kind: (char, usize),
+    /// Little-endian.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// What is wrong, and at which byte.
+pub(crate) type Fault = (u64, String);
+
+/// Reads an array; no more is set aside than `source` gives.
+pub(crate) fn read(mut source: impl Read) -> Result<Raw, Fault> {
+    let io = |offset: u64| move |error: std::io::Error| (offset, error.to_string());
+    let mut start = [0; 8];
+    source.read_exact(&mut start).map_err(io(0))?;
+    if !start.starts_with(MAGIC) {
+        return Err((0, "this is no .npy array".into()));
+    }
+    let width: usize = if start[6] < 2 { 2 } else { 4 };
+    let mut length = [0; 4];
+    source.read_exact(&mut length[..width]).map_err(io(8))?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > LONGEST_HEADER {
+        return Err((8, format!("a header of {length} bytes is none of an array of numbers")));
+    }
+    let mut header = vec![0; length];
+    source.read_exact(&mut header).map_err(io(8 + width as u64))?;
+    let header = String::from_utf8_lossy(&header);
+    let (kind, big, shape) = described(&header).map_err(|why| (8 + width as u64, why))?;
+    let count = shape.iter().try_fold(kind.1, |product, &size| product.checked_mul(size));
+    let place = (8 + width + length) as u64;
+    let Some(count) = count else { return Err((place, format!("shape {shape:?} is too large"))) };
+    let mut bytes = Vec::new();
+    source.by_ref().take(count as u64).read_to_end(&mut bytes).map_err(io(place))?;
+    if bytes.len() != count {
+        let found = bytes.len();
+        return Err((place + found as u64, format!("the elements end after {found} of {count} bytes")));
+    }
+    // A sum of checks, where the source has one, is compared at its end.
+    if source.read(&mut [0]).map_err(io(place))? > 0 {
+        return Err((place + count as u64, "there are more bytes than the shape has elements".into()));
+    }
+    if big {
+        bytes.chunks_exact_mut(kind.1).for_each(<[u8]>::reverse);
+    }
+    Ok(Raw { shape, kind, bytes })
+}
+
+/// Type, byte order and shape out of a header.
+fn described(header: &str) -> Result<((char, usize), bool, Vec<usize>), String> {
+    let entry = |key: &str| {
+        let (_, rest) = header.split_once(&format!("'{key}'"))?;
+        Some(rest.trim_start().strip_prefix(':')?.trim_start())
+    };
+    let missing = |key: &str| format!("the header has no '{key}': {}", header.trim());
+    if !entry("fortran_order").ok_or_else(|| missing("fortran_order"))?.starts_with("False") {
+        return Err("its elements are in Fortran order: save numpy.ascontiguousarray of it".into());
+    }
+    let descr = entry("descr").ok_or_else(|| missing("descr"))?;
+    let name: String = descr.trim_start_matches('\'').chars().take_while(|c| *c != '\'').collect();
+    let kind = match name.trim_start_matches(['<', '>', '|', '=']) {
+        "f4" => ('f', 4),
+        "f8" => ('f', 8),
+        "f2" => ('f', 2),
+        "u1" => ('u', 1),
+        "u2" => ('u', 2),
+        "u4" => ('u', 4),
+        "u8" => ('u', 8),
+        "i1" => ('i', 1),
+        "i2" => ('i', 2),
+        "i4" => ('i', 4),
+        "i8" => ('i', 8),
+        "b1" => ('b', 1),
+        _ => return Err(format!("its elements are of type '{name}', no real numbers")),
+    };
+    let shape = entry("shape").ok_or_else(|| missing("shape"))?;
+    let inside = shape.strip_prefix('(').and_then(|rest| rest.split_once(')'));
+    let (sizes, _) = inside.ok_or_else(|| missing("shape"))?;
+    let sizes = sizes.split(',').map(str::trim).filter(|size| !size.is_empty());
+    let sizes: Result<Vec<usize>, _> = sizes.map(str::parse).collect();
+    Ok((kind, name.starts_with('>'), sizes.map_err(|_| missing("shape"))?))
+}

@@ -1,0 +1,151 @@
+//! What can go wrong between a file and its graph: every variant with the place and the remedy.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Why a file gives no graph.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused.
+    #[error("{}: {source}", file.display())]
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is no ONNX file, or damaged.
+    #[error("{}: {why}{}", file.display(), At(*offset))]
+    Corrupt {
+        /// The file.
+        file: PathBuf,
+        /// The byte at which the fault shows, from 0, where it is known.
+        offset: Option<u64>,
+        /// What is wrong there.
+        why: String,
+    },
+    /// The file uses a set of operators whose meaning is not known here.
+    #[error(
+        "{}: it uses ONNX operator set {found}, and {oldest} to {newest} are known here; \
+         export it with opset_version={newest}, or convert it with onnx.version_converter",
+        file.display()
+    )]
+    Opset {
+        /// The file.
+        file: PathBuf,
+        /// The version that it uses.
+        found: i64,
+        /// The oldest version that is known.
+        oldest: i64,
+        /// The newest version that is known.
+        newest: i64,
+    },
+    /// The network has not one input of floats with the samples on its first axis.
+    #[error("the network's input: {why}; {remedy}")]
+    Input {
+        /// What it has instead.
+        why: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// Which of the outputs are the logits cannot be told, or there is none of that name.
+    #[error("{why}; {remedy}")]
+    Output {
+        /// What the network has.
+        why: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The network uses what cannot be imported; all problems are listed at once.
+    #[error("the network cannot be imported:{}", Listed(.0))]
+    Unsupported(Vec<Problem>),
+    /// The graph is made, but not a classifier's.
+    #[error(transparent)]
+    Graph(#[from] influence_autodiff::Error),
+}
+
+/// A node that cannot be imported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Problem {
+    /// The node's name; of a node without one that of its first result.
+    pub node: String,
+    /// The operator, with its domain where that is not ONNX's own.
+    pub op: String,
+    /// The version of the operator set that the file uses.
+    pub opset: i64,
+    /// Why it is refused.
+    pub why: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, op, opset, why, remedy } = self;
+        write!(f, "{op} (opset {opset}) at \"{node}\": {why}; {remedy}")
+    }
+}
+
+/// A byte's place, in brackets.
+struct At(Option<u64>);
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |offset| write!(f, " (offset {offset})"))
+    }
+}
+
+/// A list of problems, one a line when there are several.
+struct Listed<'a>(&'a [Problem]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [only] => write!(f, " {only}"),
+            all => all.iter().try_for_each(|problem| write!(f, "\n  - {problem}")),
+        }
+    }
+}
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why one node is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) why: String,
+    pub(crate) remedy: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(why: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { why: why.into(), remedy: remedy.into() }
+    }
+}
+
+/// What does not fit together is the file's own fault: an exporter would not write it.
+impl From<String> for Refusal {
+    fn from(why: String) -> Self {
+        Self::new(why, "check the file with onnx.checker.check_model, or export it again")
+    }
+}
+
+impl From<&str> for Refusal {
+    fn from(why: &str) -> Self {
+        Self::from(why.to_owned())
+    }
+}
+
+impl From<influence_autodiff::Error> for Refusal {
+    fn from(error: influence_autodiff::Error) -> Self {
+        let why = match error {
+            influence_autodiff::Error::Unsupported(problems) => {
+                problems.into_iter().map(|problem| problem.why).collect::<Vec<_>>().join("; ")
+            }
+            other => other.to_string(),
+        };
+        Self::from(why)
+    }
+}

@@ -1,0 +1,283 @@
+//! From a file's nodes to a graph.
+//!
+//! The nodes are visited once, in the file's order. Each of a node's operands is one of three:
+//! a *value* of the graph, a *weight* (a float initializer that no node has used yet) or *known*
+//! numbers. A node whose operands are all known is carried out at once ([`crate::host`]); any other is
+//! written as operations of the engine ([`crate::ops`]). A node that cannot be is noted, and so that
+//! one fault is told once, its results become *unknown*, and what depends on them is passed over.
+
+use std::collections::{HashMap, HashSet};
+
+use burn::tensor::TensorData;
+use influence_autodiff::GraphBuilder;
+use influence_autodiff::graph::ValueId;
+use influence_autodiff::ops::Op;
+use influence_autodiff::ops::layout::Reshape;
+
+use crate::Import;
+use crate::call::{Call, fixed};
+use crate::error::{Error, Problem, Refusal, Result};
+use crate::external;
+use crate::file::Model;
+use crate::host::{self, Host};
+use crate::interface::{Ending, Interface};
+use crate::names;
+use crate::node::Attributes;
+use crate::ops;
+use crate::proto::NodeProto;
+use crate::tensor;
+
+/// What a name stands for.
+#[derive(Debug, Clone)]
+pub(crate) enum Operand {
+    /// A value of the graph.
+    Value(ValueId),
+    /// A float initializer, by its place in [`Importer::weights`].
+    Weight(usize),
+    /// Numbers that are known.
+    Known(Host),
+    /// The result of a node that was refused.
+    Unknown,
+}
+
+/// A float initializer.
+#[derive(Debug, Clone)]
+pub(crate) struct Weight {
+    pub(crate) name: String,
+    pub(crate) layer: String,
+    pub(crate) data: TensorData,
+    /// Where it stands in the graph, once a node has used it.
+    value: Option<ValueId>,
+    /// The same, with rows and columns exchanged.
+    turned: Option<ValueId>,
+}
+
+/// A graph in the making.
+#[derive(Debug)]
+pub(crate) struct Importer<'a> {
+    model: &'a Model,
+    pub(crate) builder: GraphBuilder,
+    names: HashMap<&'a str, Operand>,
+    pub(crate) weights: Vec<Weight>,
+    /// How many operands of nodes have a name.
+    pub(crate) uses: HashMap<&'a str, usize>,
+    problems: Vec<Problem>,
+    /// Whether the file's batch is 1, to be read as any.
+    pub(crate) batch_of_one: bool,
+}
+
+/// The graph that gives the output of `interface`, with what became of a softmax at its end.
+pub(crate) fn graph(model: &Model, interface: &Interface) -> Result<Import> {
+    let nodes = needed(model, &interface.output);
+    let mut importer = Importer::new(model, interface, &nodes);
+    importer.initializers(&nodes)?;
+    for node in &nodes {
+        importer.node(node);
+    }
+    let Importer { mut builder, names, problems, weights, .. } = importer;
+    if !problems.is_empty() {
+        return Err(Error::Unsupported(problems));
+    }
+    let last = nodes.last().copied();
+    let ending = Ending::of(last, interface, model.opset);
+    match names.get(ending.output(&interface.output)) {
+        Some(Operand::Value(output)) => {
+            let output = row(&mut builder, *output)?;
+            let graph = builder.finish(output)?;
+            let transposed = weights.into_iter().filter(|weight| weight.turned.is_some());
+            Ok(Import { graph, ending, transposed: transposed.map(|weight| weight.name).collect() })
+        }
+        _ => Err(Error::Output {
+            why: format!("\"{}\" does not depend on the input", interface.output),
+            remedy: format!("name another output: {}", model.outputs().join(", ")),
+        }),
+    }
+}
+
+/// Logits `[n, K, 1, 1]`, as fully convolutional networks have them, as `[n, K]`.
+fn row(builder: &mut GraphBuilder, output: ValueId) -> Result<ValueId> {
+    let shape = builder.shape(output).to_vec();
+    if shape.len() > 2 && shape[2..].iter().all(|&size| size == fixed(1)) {
+        return Ok(builder.node_of(Op::Reshape(Reshape), &[output], &shape[..2], "the output")?);
+    }
+    Ok(output)
+}
+
+/// The nodes on which a result depends, in the file's order.
+fn needed<'a>(model: &'a Model, output: &str) -> Vec<&'a NodeProto> {
+    let mut wanted = HashSet::from([output]);
+    let mut needed = Vec::new();
+    for node in model.graph.node.iter().rev() {
+        if node.output.iter().any(|output| !output.is_empty() && wanted.contains(output.as_str())) {
+            wanted.extend(node.input.iter().map(String::as_str));
+            needed.push(node);
+        }
+    }
+    needed.reverse();
+    needed
+}
+
+impl<'a> Importer<'a> {
+    fn new(model: &'a Model, interface: &Interface, nodes: &[&'a NodeProto]) -> Self {
+        let builder = GraphBuilder::new(&interface.sample);
+        let mut uses = HashMap::new();
+        for input in nodes.iter().flat_map(|node| &node.input) {
+            *uses.entry(input.as_str()).or_insert(0) += 1;
+        }
+        let input = model.graph.input.iter().find(|input| input.name == interface.input);
+        let input = input.map(|input| (input.name.as_str(), Operand::Value(builder.input())));
+        Self {
+            model,
+            builder,
+            names: input.into_iter().collect(),
+            weights: Vec::new(),
+            uses,
+            problems: Vec::new(),
+            batch_of_one: interface.batch_of_one,
+        }
+    }
+
+    /// Reads the initializers that are used.
+    fn initializers(&mut self, nodes: &[&'a NodeProto]) -> Result<()> {
+        let model = self.model;
+        let folder = model.folder.as_deref();
+        for tensor in &model.graph.initializer {
+            let Some(user) = nodes.iter().find(|node| node.input.contains(&tensor.name)) else {
+                continue;
+            };
+            let operand = external::bytes(tensor, folder).and_then(|bytes| {
+                let scalar = tensor.dims.is_empty() && names::is_made_up(&tensor.name);
+                if tensor::is_float(tensor.data_type) && !scalar {
+                    let layer = self.layer(&tensor.name, user, nodes).to_owned();
+                    let data = tensor::weight(tensor, bytes.as_deref())?;
+                    let name = tensor.name.clone();
+                    self.weights.push(Weight { name, layer, data, value: None, turned: None });
+                    return Ok(Operand::Weight(self.weights.len() - 1));
+                }
+                Ok(Operand::Known(Host::fixed(tensor::table(tensor, bytes.as_deref())?)))
+            });
+            let operand = operand.unwrap_or_else(|refusal| {
+                self.refuse(user, refusal);
+                Operand::Unknown
+            });
+            self.names.insert(&tensor.name, operand);
+        }
+        Ok(())
+    }
+
+    /// The layer of an initializer: the stem of its name. One whose name an exporter has made up belongs to the layer of what stands
+    /// beside it (a convolution's bias) or is added to the node's result (a product's bias), or to the node.
+    fn layer(&self, name: &'a str, user: &'a NodeProto, nodes: &[&'a NodeProto]) -> &'a str {
+        if !names::is_made_up(name) {
+            return names::layer(name);
+        }
+        let model = self.model;
+        let named = |node: &'a NodeProto| {
+            node.input.iter().map(String::as_str).find(|input| {
+                let tensor = model.graph.initializer.iter().any(|tensor| tensor.name == *input);
+                tensor && !names::is_made_up(input)
+            })
+        };
+        let result = user.output.first();
+        let added = |node: &&&NodeProto| {
+            node.op_type == "Add" && result.is_some_and(|result| node.input.contains(result))
+        };
+        let beside = named(user).or_else(|| nodes.iter().filter(added).find_map(|node| named(node)));
+        beside.map_or_else(|| title(user), names::layer)
+    }
+
+    fn refuse(&mut self, node: &NodeProto, refusal: Refusal) {
+        let own = node.domain.is_empty() || node.domain == "ai.onnx";
+        let op = match own {
+            true => node.op_type.clone(),
+            false => format!("{}.{}", node.domain, node.op_type),
+        };
+        let Refusal { why, remedy } = refusal;
+        let (node, opset) = (title(node).to_owned(), self.model.opset);
+        self.problems.push(Problem { node, op, opset, why, remedy });
+    }
+
+    /// Adds one node, or notes why not.
+    fn node(&mut self, node: &'a NodeProto) {
+        let results = match self.operands(node) {
+            Ok(operands) if operands.iter().flatten().any(|o| matches!(o, Operand::Unknown)) => vec![],
+            Ok(operands) => self.results(node, operands).unwrap_or_else(|refusal| {
+                self.refuse(node, refusal);
+                vec![]
+            }),
+            Err(refusal) => {
+                self.refuse(node, refusal);
+                vec![]
+            }
+        };
+        let mut results = results.into_iter();
+        for output in node.output.iter().filter(|output| !output.is_empty()) {
+            self.names.insert(output, results.next().unwrap_or(Operand::Unknown));
+        }
+    }
+
+    /// The operands by their names; an empty name stands for none.
+    fn operands(&self, node: &NodeProto) -> Result<Vec<Option<Operand>>, Refusal> {
+        let operand = |name: &String| match self.names.get(name.as_str()) {
+            _ if name.is_empty() => Ok(None),
+            Some(operand) => Ok(Some(operand.clone())),
+            None => Err(Refusal::from(format!("its operand \"{name}\" comes from nowhere"))),
+        };
+        node.input.iter().map(operand).collect()
+    }
+
+    /// The results of a node.
+    fn results(
+        &mut self,
+        node: &'a NodeProto,
+        operands: Vec<Option<Operand>>,
+    ) -> Result<Vec<Operand>, Refusal> {
+        let domain = node.domain.as_str();
+        if !(domain.is_empty() || domain == "ai.onnx") {
+            return Err(ops::foreign(domain, &node.op_type, &self.model.functions));
+        }
+        if let Some(known) = known(&operands)
+            && let Some(folded) = host::fold(&node.op_type, &known, Attributes(node))
+        {
+            return Ok(folded?.into_iter().map(Operand::Known).collect());
+        }
+        let rule = ops::rule(&node.op_type)?;
+        let opset = self.model.opset;
+        let mut call = Call { importer: self, node, operands, opset };
+        rule(&mut call)
+    }
+
+    /// A weight as a value of the graph; the same one wherever it is used.
+    pub(crate) fn weight(&mut self, place: usize) -> ValueId {
+        let Weight { name, layer, data, value, .. } = &mut self.weights[place];
+        *value.get_or_insert_with(|| self.builder.parameter(name, layer, data.clone()))
+    }
+
+    /// A matrix with rows and columns exchanged, held in that form: where nothing else uses it.
+    pub(crate) fn turned(&mut self, place: usize) -> ValueId {
+        let Weight { name, layer, data, turned, .. } = &mut self.weights[place];
+        *turned.get_or_insert_with(|| self.builder.parameter(name, layer, tensor::turned(data)))
+    }
+
+    /// A weight that is state and no parameter.
+    pub(crate) fn buffer(&mut self, place: usize) -> ValueId {
+        let Weight { name, data, value, .. } = &mut self.weights[place];
+        *value.get_or_insert_with(|| self.builder.buffer(name, data.clone()))
+    }
+}
+
+/// All operands as known numbers, if they are.
+fn known(operands: &[Option<Operand>]) -> Option<Vec<Option<Host>>> {
+    let host = |operand: &Option<Operand>| match operand {
+        None => Some(None),
+        Some(Operand::Known(host)) => Some(Some(host.clone())),
+        Some(_) => None,
+    };
+    operands.iter().map(host).collect()
+}
+
+/// What a node is called: its name, or that of its first result.
+pub(crate) fn title(node: &NodeProto) -> &str {
+    let first = || node.output.first().map_or("", String::as_str);
+    if node.name.is_empty() { first() } else { &node.name }
+}

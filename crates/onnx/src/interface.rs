@@ -1,0 +1,188 @@
+//! Which input is perturbed, and which output are the logits.
+
+use crate::error::{Error, Result};
+use crate::file::Model;
+use crate::proto::{NodeProto, ValueInfoProto};
+use crate::tensor;
+
+/// What a caller may say of a network's ends.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Which result are the logits: an output, or any inner result by its name. Needed where a
+    /// network has several outputs of floats.
+    pub output: Option<String>,
+    /// The shape of one sample, without the batch axis: needed where the file leaves sizes open.
+    pub sample: Option<Vec<usize>>,
+}
+
+/// The ends of a network.
+#[derive(Debug, Clone)]
+pub(crate) struct Interface {
+    pub(crate) input: String,
+    pub(crate) sample: Vec<usize>,
+    pub(crate) output: String,
+    /// Whether the file has a batch of 1 written in.
+    pub(crate) batch_of_one: bool,
+}
+
+/// What stood behind the logits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ending {
+    /// Nothing: the output is taken as it is.
+    Logits,
+    /// A softmax, which was taken off: the measure is one of logits.
+    Softmax {
+        /// The node that was taken off.
+        node: String,
+        /// What it took: the logits.
+        logits: String,
+    },
+}
+
+impl Ending {
+    /// A softmax along the last axis of the output is taken off.
+    pub(crate) fn of(last: Option<&NodeProto>, interface: &Interface, opset: i64) -> Self {
+        let Some(node) = last.filter(|node| node.output.first() == Some(&interface.output)) else {
+            return Self::Logits;
+        };
+        let (default, own) = (if opset < 13 { 1 } else { -1 }, node.domain.is_empty());
+        let axis = crate::node::Attributes(node).int("axis", default);
+        match (node.op_type.as_str(), node.input.first()) {
+            ("Softmax", Some(logits)) if own && (axis == 1 || axis == -1) => {
+                let node = crate::import::title(node).to_owned();
+                Self::Softmax { node, logits: logits.clone() }
+            }
+            _ => Self::Logits,
+        }
+    }
+
+    /// The name of the logits.
+    pub(crate) fn output<'a>(&'a self, output: &'a str) -> &'a str {
+        match self {
+            Self::Logits => output,
+            Self::Softmax { logits, .. } => logits,
+        }
+    }
+}
+
+impl Interface {
+    /// Reads the ends off a file, with what the caller says of them.
+    pub(crate) fn of(model: &Model, choice: &Choice) -> Result<Self> {
+        let info = input(model)?;
+        let (sample, batch_of_one) = sample(info, choice.sample.as_deref())?;
+        let output = output(model, choice.output.as_deref())?;
+        Ok(Self { input: info.name.clone(), sample, output, batch_of_one })
+    }
+}
+
+/// The one input that is no constant.
+fn input(model: &Model) -> Result<&ValueInfoProto> {
+    let graph = &model.graph;
+    // Files before IR version 4 list the constants among the inputs.
+    let constant = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
+    let inputs: Vec<_> = graph.input.iter().filter(|input| !constant(&input.name)).collect();
+    let [input] = inputs[..] else {
+        let names: Vec<_> = inputs.iter().map(|input| input.name.as_str()).collect();
+        return Err(Error::Input {
+            why: format!("there are {} inputs ({})", inputs.len(), names.join(", ")),
+            remedy: "export a network of one input, with the others fixed inside it".into(),
+        });
+    };
+    let tensor = input.r#type.as_ref().and_then(|r#type| r#type.tensor_type.as_ref());
+    match tensor.map(|tensor| tensor.elem_type) {
+        Some(data_type) if tensor::is_float(data_type) => Ok(input),
+        found => Err(Error::Input {
+            why: format!(
+                "\"{}\" is of {}, not of floats",
+                input.name,
+                found.map_or("no tensor type".into(), tensor::type_name)
+            ),
+            remedy: "numbers that are looked up or cast have no derivative: export the network from \
+                     its embeddings on, and give those as samples"
+                .into(),
+        }),
+    }
+}
+
+/// The shape of one sample, and whether the batch is a fixed 1.
+fn sample(input: &ValueInfoProto, told: Option<&[usize]>) -> Result<(Vec<usize>, bool)> {
+    let name = &input.name;
+    let tensor = input.r#type.as_ref().and_then(|r#type| r#type.tensor_type.as_ref());
+    let shape = tensor.and_then(|tensor| tensor.shape.as_ref());
+    let sizes: Option<Vec<Option<usize>>> = shape.map(|shape| {
+        let size = |value: i64| usize::try_from(value).ok().filter(|&size| size > 0);
+        shape.dim.iter().map(|dim| dim.dim_value.and_then(size)).collect()
+    });
+    let bad = |why: String, remedy: &str| Err(Error::Input { why, remedy: remedy.into() });
+    let Some(sizes) = sizes else {
+        return match told {
+            Some(told) => Ok((told.to_vec(), false)),
+            None => bad(format!("\"{name}\" has no shape"), "give the shape of one sample"),
+        };
+    };
+    let Some((batch, sizes)) = sizes.split_first() else {
+        return bad(format!("\"{name}\" is one number"), "export with the samples on the first axis");
+    };
+    if batch.is_some_and(|batch| batch != 1) {
+        let found = batch.unwrap_or(0);
+        return bad(
+            format!("\"{name}\" takes batches of {found} samples only"),
+            "export with a dynamic first axis (dynamic_axes or dynamic_shapes), or a batch of 1",
+        );
+    }
+    if let Some(told) = told {
+        let fits = told.len() == sizes.len()
+            && sizes.iter().zip(told).all(|(size, told)| size.is_none_or(|size| size == *told));
+        if !fits {
+            let shown: Vec<_> =
+                sizes.iter().map(|size| size.map_or("any".into(), |size| size.to_string())).collect();
+            return bad(
+                format!("\"{name}\" takes samples of shape [{}], not {told:?}", shown.join(", ")),
+                "give samples of that shape",
+            );
+        }
+        return Ok((told.to_vec(), batch.is_some()));
+    }
+    match sizes.iter().copied().collect::<Option<Vec<_>>>() {
+        Some(sizes) => Ok((sizes, batch.is_some())),
+        None => bad(
+            format!("the file leaves sizes of \"{name}\" open"),
+            "give the shape of one sample, or export with fixed sizes",
+        ),
+    }
+}
+
+/// The output that is named, or the only one of floats.
+fn output(model: &Model, named: Option<&str>) -> Result<String> {
+    let graph = &model.graph;
+    let all = model.outputs().join(", ");
+    if let Some(name) = named {
+        let made = graph.node.iter().any(|node| node.output.iter().any(|output| output == name));
+        return if made && !name.is_empty() {
+            Ok(name.to_owned())
+        } else {
+            Err(Error::Output {
+                why: format!("there is no result \"{name}\""),
+                remedy: format!("the network's outputs are: {all}"),
+            })
+        };
+    }
+    let floats = |output: &&ValueInfoProto| {
+        let tensor = output.r#type.as_ref().and_then(|r#type| r#type.tensor_type.as_ref());
+        tensor.is_some_and(|tensor| tensor::is_float(tensor.elem_type) || tensor.elem_type == 0)
+    };
+    let found: Vec<_> = graph.output.iter().filter(floats).collect();
+    match found[..] {
+        [only] => Ok(only.name.clone()),
+        _ => Err(Error::Output {
+            why: match found.len() {
+                0 => format!("none of the network's outputs ({all}) is a tensor of floats"),
+                count => format!("the network has {count} outputs of floats ({all})"),
+            },
+            remedy: "name the logits with --output NAME (Choice::output in the library); any inner \
+                     result will do"
+                .into(),
+        }),
+    }
+}

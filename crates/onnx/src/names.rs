@@ -1,0 +1,61 @@
+//! What the names in a file tell: which constants an exporter made up, and which layer a tensor
+//! belongs to.
+
+/// The layer of an initializer: its name without the last word, where names have dots (PyTorch) or
+/// slashes (TensorFlow); the name itself where they have neither.
+pub(crate) fn layer(name: &str) -> &str {
+    let name = name.strip_suffix(":0").unwrap_or(name);
+    // TensorFlow: sequential/dense/MatMul/ReadVariableOp and sequential/dense/BiasAdd/ReadVariableOp.
+    let (name, operator) = match name.strip_suffix("/ReadVariableOp") {
+        Some(operator) => (operator, true),
+        None => (name, false),
+    };
+    match name.rsplit_once(['.', '/']) {
+        Some((stem, _)) => stem,
+        None if operator => name,
+        None => name,
+    }
+}
+
+/// Whether an exporter has made the name up, so that it tells nothing of the network:
+/// `onnx::MatMul_123` (PyTorch's older exporter), `val_12` (its newer one), `const_fold_opt__9`
+/// (tf2onnx).
+pub(crate) fn is_made_up(name: &str) -> bool {
+    let numbered = |stem: &str| {
+        name.strip_prefix(stem)
+            .is_some_and(|rest| !rest.is_empty() && rest.chars().all(|c| c.is_ascii_digit() || c == '_'))
+    };
+    name.starts_with("onnx::")
+        || name.starts_with("const_fold_opt")
+        || name.starts_with("scalar_tensor_default")
+        || ["val_", "const_", "_val_", "constant", ""].iter().any(|stem| numbered(stem))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_stems() {
+        for (name, expected) in [
+            ("features.0.0.weight", "features.0.0"),
+            ("cls_token", "cls_token"),
+            ("sequential/dense/MatMul/ReadVariableOp:0", "sequential/dense"),
+            ("sequential/dense/BiasAdd/ReadVariableOp:0", "sequential/dense"),
+            ("block/conv/kernel:0", "block/conv"),
+            ("coefficient1", "coefficient1"),
+        ] {
+            assert_eq!(layer(name), expected);
+        }
+    }
+
+    #[test]
+    fn made_up_names_are_known() {
+        for name in ["onnx::Conv_321", "val_12", "const_fold_opt__23", "scalar_tensor_default_1", "17"] {
+            assert!(is_made_up(name), "{name}");
+        }
+        for name in ["conv1.weight", "logit_scale", "value_12", "val_bias", "w1"] {
+            assert!(!is_made_up(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Masks, choices by masks, and elements at indices.
+
+use influence_autodiff::graph::ValueId;
+use influence_autodiff::ops::Op;
+use influence_autodiff::ops::indexing::{Gather, Select};
+use influence_autodiff::ops::layout::Slice;
+use influence_autodiff::ops::logic::ComparePair;
+use influence_autodiff::ops::mask::{Compare, MaskFill, MaskWhere, Relation};
+
+use crate::call::{Call, Results, one};
+use crate::error::Refusal;
+use crate::import::Operand;
+use crate::table::{Element, Table, axis};
+
+/// How x stands to y when y stands so to x.
+fn mirrored(relation: Relation) -> Relation {
+    match relation {
+        Relation::Above => Relation::Below,
+        Relation::AtLeast => Relation::AtMost,
+        Relation::Below => Relation::Above,
+        Relation::AtMost => Relation::AtLeast,
+        Relation::Equal | Relation::Unequal => relation,
+    }
+}
+
+/// A comparison with a number, or of two values.
+fn compared(call: &mut Call<'_, '_>, relation: Relation) -> Results {
+    for (position, relation) in [(0, relation), (1, mirrored(relation))] {
+        if let Some(bound) = call.literal_number(1 - position)
+            && call.rank(1 - position)? <= call.rank(position)?
+        {
+            let x = call.value(position)?;
+            return one(call.emit(Op::Compare(Compare { relation, bound }), &[x])?);
+        }
+    }
+    let pair = [call.value(0)?, call.value(1)?];
+    let [a, b] = call.alike(pair)?;
+    one(call.emit(Op::ComparePair(ComparePair { relation }), &[a, b])?)
+}
+
+pub(super) fn greater(call: &mut Call<'_, '_>) -> Results {
+    compared(call, Relation::Above)
+}
+
+pub(super) fn greater_or_equal(call: &mut Call<'_, '_>) -> Results {
+    compared(call, Relation::AtLeast)
+}
+
+pub(super) fn less(call: &mut Call<'_, '_>) -> Results {
+    compared(call, Relation::Below)
+}
+
+pub(super) fn less_or_equal(call: &mut Call<'_, '_>) -> Results {
+    compared(call, Relation::AtMost)
+}
+
+/// The second operand where the mask is true, else the third.
+pub(super) fn choose(call: &mut Call<'_, '_>) -> Results {
+    let rank = call.rank(0)?.max(call.rank(1)?).max(call.rank(2)?);
+    let mask = mask(call, rank)?;
+    if let Some(value) = call.literal_number(1) {
+        let x = call.value(2)?;
+        let x = call.of_rank(x, rank)?;
+        return one(call.emit(Op::MaskFill(MaskFill { value }), &[x, mask])?);
+    }
+    let values = [call.value(1)?, call.value(2)?];
+    let [chosen, other] = [call.of_rank(values[0], rank)?, call.of_rank(values[1], rank)?];
+    one(call.emit(Op::MaskWhere(MaskWhere), &[other, mask, chosen])?)
+}
+
+/// The first operand as a mask of `rank` axes.
+fn mask(call: &mut Call<'_, '_>, rank: usize) -> Result<ValueId, Refusal> {
+    if let Some(Operand::Known(_)) = call.operand(0) {
+        let table = call.table(0)?.ok_or("it has no mask")?;
+        let new = rank - table.shape.len();
+        let shape = std::iter::repeat_n(1, new).chain(table.shape.iter().copied()).collect();
+        let table = Table { element: Element::Bool, ..table.reshaped(shape)? };
+        return Ok(call.literal(table.data()));
+    }
+    let value = call.value(0)?;
+    if call.is_mask(value) && call.shape(value).len() == rank {
+        return Ok(value);
+    }
+    Err(Refusal::new(
+        "its mask is computed from the input, and has fewer axes than what it chooses from",
+        "compare values of the shape of what is chosen",
+    ))
+}
+
+/// The part above or below a diagonal, zeros elsewhere.
+pub(super) fn triangle(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let shape = call.shape(x);
+    let [rows, columns] = match shape[..] {
+        [.., rows, columns] if rows.per_sample + columns.per_sample == 0 => [rows.fixed, columns.fixed],
+        _ => return Err("it takes matrices".into()),
+    };
+    let diagonal = call.number(1)?.unwrap_or(0.0);
+    let upper = call.attributes().int("upper", 1) != 0;
+    let mut of_mask = vec![1; shape.len() - 2];
+    of_mask.extend([rows, columns]);
+    let last = shape.len() - 1;
+    let dropped = Table::build(&of_mask, Element::Bool, |at| {
+        let above = at[last] as f64 - at[last - 1] as f64;
+        let kept = if upper { above >= diagonal } else { above <= diagonal };
+        f64::from(u8::from(!kept))
+    })?;
+    let mask = call.literal(dropped.data());
+    one(call.emit(Op::MaskFill(MaskFill { value: 0.0 }), &[x, mask])?)
+}
+
+/// Indices in range, counted from the front.
+fn indices(call: &Call<'_, '_>, size: usize) -> Result<Table, Refusal> {
+    let table = match call.operand(1) {
+        Some(Operand::Value(_)) => {
+            return Err(Refusal::new(
+                "its indices are computed from the input",
+                "where the input is token ids, export the network from its embeddings on",
+            ));
+        }
+        _ => call.table(1)?.ok_or("it has no indices")?,
+    };
+    let values: Vec<f64> = table
+        .ints()
+        .into_iter()
+        .map(|index| axis(index, size).map(|index| index as f64))
+        .collect::<Result<_, _>>()
+        .map_err(|_| format!("an index lies outside an axis of {size}"))?;
+    Ok(Table { values, element: Element::Int, ..(*table).clone() })
+}
+
+/// The size of an axis into which indices point.
+fn indexed(call: &Call<'_, '_>, x: ValueId, along: usize) -> Result<usize, Refusal> {
+    match call.shape(x)[along] {
+        size if size.per_sample == 0 => Ok(size.fixed),
+        _ => Err(Refusal::new(
+            "it picks samples out of the batch",
+            "export a network that treats each sample on its own",
+        )),
+    }
+}
+
+pub(super) fn gather(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let shape = call.shape(x);
+    let along = axis(call.attributes().int("axis", 0), shape.len())?;
+    let indices = indices(call, indexed(call, x, along)?)?;
+    // One element is a slice; several are a list, whose shape the axis then takes.
+    let chosen = if let Some(index) = indices.only() {
+        let mut ranges = vec![None; shape.len()];
+        ranges[along] = Some([index as usize, index as usize + 1, 1]);
+        call.emit(Op::Slice(Slice { ranges }), &[x])?
+    } else {
+        let list = indices.reshaped(vec![indices.values.len()])?;
+        let list = call.literal(list.data());
+        call.emit(Op::Select(Select { axis: along }), &[x, list])?
+    };
+    let own = indices.shape.iter().map(|&size| crate::call::fixed(size));
+    let shape: Vec<_> =
+        shape[..along].iter().copied().chain(own).chain(shape[along + 1..].iter().copied()).collect();
+    one(call.reshape(chosen, &shape)?)
+}
+
+pub(super) fn gather_elements(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let shape = call.shape(x);
+    let along = axis(call.attributes().int("axis", 0), shape.len())?;
+    let indices = indices(call, indexed(call, x, along)?)?;
+    if indices.shape.len() != shape.len() {
+        return Err("its indices have not the rank of its operand".into());
+    }
+    let mut result = shape;
+    result[along] = crate::call::fixed(indices.shape[along]);
+    let list = call.literal(indices.data());
+    one(call.emit_of(Op::Gather(Gather { axis: along }), &[x, list], &result)?)
+}

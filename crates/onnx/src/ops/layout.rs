@@ -1,0 +1,370 @@
+//! Elements moved about.
+
+use influence_autodiff::graph::{Size, ValueId};
+use influence_autodiff::ops::Op;
+use influence_autodiff::ops::assembly::{Margin, Pad, Repeat};
+use influence_autodiff::ops::layout::{Cat, Fill, Flip, Slice};
+use influence_autodiff::ops::mask::MaskWhere;
+
+use crate::call::{Call, Results, fixed, one};
+use crate::error::Refusal;
+use crate::host::BATCHES;
+use crate::import::Operand;
+use crate::reread;
+use crate::shapes::{self, Part};
+use crate::table::{Element, axis};
+
+/// The operand itself.
+pub(super) fn identity(call: &mut Call<'_, '_>) -> Results {
+    if call.number(2).ok().flatten().is_some_and(|training| training != 0.0) {
+        return Err(Refusal::new("it drops elements at random", "export the network in evaluation"));
+    }
+    Ok(vec![call.operand(0).cloned().ok_or("it has no operand")?])
+}
+
+/// The precision of the run stands above the file's casts between floats; a mask becomes numbers.
+pub(super) fn cast(call: &mut Call<'_, '_>) -> Results {
+    let to = call.attributes().get("to").and_then(|attribute| attribute.i);
+    let element = to.map_or(Some(Element::Float), |to| crate::tensor::element(to as i32));
+    if let Some(Operand::Weight(_)) = call.operand(0)
+        && element == Some(Element::Float)
+    {
+        return identity(call);
+    }
+    let x = call.value(0)?;
+    match (call.is_mask(x), element) {
+        (true, Some(Element::Float)) => {
+            let shape = call.shape(x);
+            let zero = call.emit_of(Op::Fill(Fill { value: 0.0 }), &[], &shape)?;
+            let one_each = call.emit_of(Op::Fill(Fill { value: 1.0 }), &[], &shape)?;
+            one(call.emit(Op::MaskWhere(MaskWhere), &[zero, x, one_each])?)
+        }
+        (false, Some(Element::Float)) | (true, Some(Element::Bool)) => one(x),
+        _ => Err(Refusal::new(
+            "it makes whole numbers of values that depend on the input, which have no derivative",
+            "where the input is token ids, export the network from its embeddings on",
+        )),
+    }
+}
+
+pub(super) fn concat(call: &mut Call<'_, '_>) -> Results {
+    let along = axis(call.attributes().int("axis", 1), call.rank(0)?)?;
+    let mut values: Vec<_> =
+        (0..call.operands.len()).map(|position| call.value(position)).collect::<Result<_, _>>()?;
+    if call.importer.batch_of_one {
+        reread::together(call, &mut values, along)?;
+    }
+    match values[..] {
+        [only] => one(only),
+        _ => one(call.emit(Op::Cat(Cat { axis: along }), &values)?),
+    }
+}
+
+pub(super) fn reshape(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let zero = call.attributes().int("allowzero", 0) != 0;
+    let target = match call.attributes().ints("shape") {
+        Some(target) => crate::host::Host::fixed(crate::table::Table {
+            shape: vec![target.len()],
+            element: Element::Int,
+            values: target.into_iter().map(|size| size as f64).collect(),
+        }),
+        None => call.host(1)?.ok_or("it has no target")?,
+    };
+    let from = call.shape(x);
+    if call.importer.batch_of_one
+        && let Some(target) = target.constant()
+        && let Some(shape) = reread::target(&from, &target.ints(), zero)?
+    {
+        return one(call.reshape(x, &shape)?);
+    }
+    let at = |batch: usize| shapes::target(&call.shape_at(x, batch), &target.at(batch).ints(), zero);
+    let shape = lines([at(0)?, at(1)?, at(2)?])?;
+    one(call.reshape(x, &shape)?)
+}
+
+/// Shapes at the batch sizes of [`BATCHES`] as lines in the batch size.
+pub(crate) fn lines(at: [Vec<usize>; 3]) -> Result<Vec<Size>, Refusal> {
+    let [first, second, third] = &at;
+    let line = |axis: usize| {
+        let per_sample = second[axis].checked_sub(first[axis])?;
+        let size = Size { per_sample, fixed: first[axis].checked_sub(per_sample * BATCHES[0])? };
+        (size.at(BATCHES[2]) == third[axis]).then_some(size)
+    };
+    let same = first.len() == second.len() && first.len() == third.len();
+    let lines = same.then(|| (0..first.len()).map(line).collect::<Option<_>>()).flatten();
+    lines.ok_or_else(|| {
+        let why = format!(
+            "it asks for the shapes {first:?}, {second:?} and {third:?} of 2, 3 and 7 samples, which \
+             do not follow the batch"
+        );
+        Refusal::new(why, "export with a dynamic first axis, or a batch of 1")
+    })
+}
+
+pub(super) fn flatten(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let (shape, given) = (call.shape(x), call.attributes().int("axis", 1));
+    let at = if given == shape.len() as i64 { shape.len() } else { axis(given, shape.len())? };
+    let merged = |batch: usize| {
+        let sizes = call.shape_at(x, batch);
+        let (rows, columns) = sizes.split_at(at);
+        vec![rows.iter().product(), columns.iter().product()]
+    };
+    let shape = lines([merged(0), merged(1), merged(2)])?;
+    one(call.reshape(x, &shape)?)
+}
+
+pub(super) fn squeeze(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let shape = call.shape(x);
+    let axes = match call.axes(1, shape.len())? {
+        Some(axes) => axes,
+        None => (0..shape.len()).filter(|&axis| shape[axis] == fixed(1)).collect(),
+    };
+    if axes.iter().any(|&axis| shape[axis] != fixed(1)) {
+        return Err("it drops an axis that is not of size 1".into());
+    }
+    let kept = (0..shape.len()).filter(|axis| !axes.contains(axis)).map(|axis| shape[axis]);
+    let shape: Vec<_> = kept.collect();
+    one(call.reshape(x, &shape)?)
+}
+
+pub(super) fn unsqueeze(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let axes = call.listed("axes", 1)?.ok_or("it has no axes")?;
+    let shape = shapes::unsqueezed(&call.shape(x), &axes, fixed(1))?;
+    one(call.reshape(x, &shape)?)
+}
+
+pub(super) fn transpose(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let axes = shapes::order(call.attributes().ints("perm"), call.shape(x).len())?;
+    one(call.permute(x, axes)?)
+}
+
+pub(super) fn expand(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let target = call.host(1)?.ok_or("it has no shape")?;
+    let at = |batch: usize| {
+        let sizes: Option<Vec<_>> =
+            target.at(batch).ints().into_iter().map(|size| usize::try_from(size).ok()).collect();
+        let sizes = sizes.ok_or("a size is negative")?;
+        let own = call.shape_at(x, batch);
+        crate::table::broadcast(&own, &sizes)
+    };
+    // A literal 1 leaves an axis as it is, so that a batch of 1 needs no other reading here.
+    let shape = lines([at(0)?, at(1)?, at(2)?])?;
+    one(call.expand(x, &shape)?)
+}
+
+/// Copies side by side along an axis.
+fn copies(call: &mut Call<'_, '_>, x: ValueId, along: usize, count: usize) -> Result<ValueId, Refusal> {
+    let mut shape = call.shape(x);
+    let size = shape[along];
+    let times = |size: usize| size.checked_mul(count).ok_or("it makes too many copies");
+    shape[along] = Size { per_sample: times(size.per_sample)?, fixed: times(size.fixed)? };
+    if count == 1 {
+        return Ok(x);
+    }
+    call.emit_of(Op::Repeat(Repeat { axis: along }), &[x], &shape)
+}
+
+pub(super) fn tile(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let repeats = call.ints(1)?.ok_or("it has no numbers of copies")?;
+    if repeats.len() != call.shape(x).len() {
+        return Err("it has not one number of copies an axis".into());
+    }
+    let mut result = x;
+    for (along, repeats) in repeats.into_iter().enumerate() {
+        let count = usize::try_from(repeats).ok().filter(|&count| count > 0);
+        result = copies(call, result, along, count.ok_or("it makes no copies")?)?;
+    }
+    one(result)
+}
+
+/// A regular part: axes that run backwards are reversed first.
+pub(super) fn slice(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let shape = call.shape(x);
+    let operands: Vec<_> = (0..5)
+        .map(|position| if position == 0 { Ok(None) } else { call.ints(position) })
+        .collect::<Result<_, _>>()?;
+    let part = Part::of(call.attributes(), |position| operands[position].clone(), shape.len())?;
+    let all = [0, 1, 2].map(|batch| part.ranges(&call.shape_at(x, batch)));
+    let mut ranges = vec![None; shape.len()];
+    let mut backwards = Vec::new();
+    for axis in 0..shape.len() {
+        let range = all[0][axis];
+        let whole = |batch: usize| {
+            let (range, size) = (all[batch][axis], call.shape_at(x, batch)[axis]);
+            range.count == size && range.step.abs() == 1
+        };
+        if (0..3).all(whole) {
+            if range.step < 0 {
+                backwards.push(axis);
+            }
+            continue;
+        }
+        if shape[axis].per_sample > 0 {
+            return Err(Refusal::new(
+                "it cuts the axis of samples",
+                "export a network that treats each sample on its own",
+            ));
+        }
+        let (size, step) = (shape[axis].fixed, range.step.unsigned_abs() as usize);
+        let start = if range.step < 0 { size - 1 - range.start } else { range.start };
+        if range.step < 0 {
+            backwards.push(axis);
+        }
+        let end = start + range.count.saturating_sub(1) * step + usize::from(range.count > 0);
+        ranges[axis] = Some([start, end, step]);
+    }
+    let x = if backwards.is_empty() { x } else { call.emit(Op::Flip(Flip { axes: backwards }), &[x])? };
+    match ranges.iter().all(Option::is_none) {
+        true => one(x),
+        false => one(call.emit(Op::Slice(Slice { ranges }), &[x])?),
+    }
+}
+
+/// Parts along an axis: of given sizes, or equal ones (the last may be smaller).
+pub(super) fn split(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let shape = call.shape(x);
+    let along = axis(call.attributes().int("axis", 0), shape.len())?;
+    if shape[along].per_sample > 0 {
+        return Err(Refusal::new("it divides the samples", "export a network for one batch"));
+    }
+    let (size, outputs) = (shape[along].fixed, call.node.output.len());
+    let parts: Vec<usize> = match call.listed("split", 1)? {
+        Some(parts) => parts
+            .into_iter()
+            .map(|part| usize::try_from(part).map_err(|_| "a part has no size"))
+            .collect::<Result<_, _>>()?,
+        None => {
+            let part = size.div_ceil(outputs.max(1));
+            (0..outputs).map(|i| part.min(size.saturating_sub(i * part))).collect()
+        }
+    };
+    if parts.len() != outputs || parts.iter().sum::<usize>() != size {
+        return Err(format!("parts {parts:?} do not make up an axis of {size}").into());
+    }
+    let mut start = 0;
+    let mut results = Vec::new();
+    for part in parts {
+        let mut ranges = vec![None; shape.len()];
+        ranges[along] = Some([start, start + part, 1]);
+        results.push(Operand::Value(call.emit(Op::Slice(Slice { ranges }), &[x])?));
+        start += part;
+    }
+    Ok(results)
+}
+
+/// Zeros before and after one axis.
+pub(super) fn margin(
+    call: &mut Call<'_, '_>,
+    x: ValueId,
+    axis: usize,
+    before: usize,
+    after: usize,
+) -> Result<ValueId, Refusal> {
+    let mut padding = vec![(0, 0); call.shape(x).len()];
+    padding[axis] = (before, after);
+    call.emit(Op::Pad(Pad { padding, margin: Margin::Constant(0.0) }), &[x])
+}
+
+pub(super) fn pad(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let rank = call.shape(x).len();
+    let widths = call.listed("pads", 1)?.or(call.attributes().ints("paddings"));
+    let widths = widths.ok_or("it has no widths")?;
+    let axes = match call.ints(3)? {
+        Some(axes) => axes.into_iter().map(|given| axis(given, rank)).collect::<Result<_, _>>()?,
+        None => (0..rank).collect::<Vec<_>>(),
+    };
+    if widths.len() != 2 * axes.len() {
+        return Err(format!("{} widths do not fit {} axes", widths.len(), axes.len()).into());
+    }
+    let value = match call.attributes().get("value").and_then(|attribute| attribute.f) {
+        Some(value) => f64::from(value),
+        None => call.number(2)?.unwrap_or(0.0),
+    };
+    let margin = match call.attributes().word("mode", "constant") {
+        "constant" => Margin::Constant(value),
+        "reflect" => Margin::Reflect,
+        "edge" => Margin::Edge,
+        other => {
+            let why = format!("its mode is \"{other}\"");
+            return Err(Refusal::new(why, "constant, reflect and edge are known here"));
+        }
+    };
+    let mut padding = vec![(0, 0); rank];
+    let mut ranges = vec![None; rank];
+    for (place, &axis) in axes.iter().enumerate() {
+        let (before, after) = (widths[place], widths[place + axes.len()]);
+        let width = |width: i64| width.max(0) as usize;
+        padding[axis] = (width(before), width(after));
+        let (first, last) = (width(before.saturating_neg()), width(after.saturating_neg()));
+        if first + last > 0 {
+            let size = call.shape(x)[axis];
+            let end = size.fixed.checked_sub(last).filter(|&end| end > first && size.per_sample == 0);
+            ranges[axis] = Some([first, end.ok_or("it cuts off more than there is")?, 1]);
+        }
+    }
+    let cut = match ranges.iter().all(Option::is_none) {
+        true => x,
+        false => call.emit(Op::Slice(Slice { ranges }), &[x])?,
+    };
+    match padding.iter().all(|&widths| widths == (0, 0)) {
+        true => one(cut),
+        false => one(call.emit(Op::Pad(Pad { padding, margin }), &[cut])?),
+    }
+}
+
+/// Size of blocks, channels, height and width of an image operand.
+fn blocks(call: &mut Call<'_, '_>) -> Result<(ValueId, Size, [usize; 4]), Refusal> {
+    let x = call.value(0)?;
+    let block = usize::try_from(call.attributes().int("blocksize", 0)).unwrap_or(0);
+    match call.sample(x)?[..] {
+        [c, h, w] if block > 0 => Ok((x, call.shape(x)[0], [block, c, h, w])),
+        _ => Err("it takes images, and blocks of at least 1".into()),
+    }
+}
+
+pub(super) fn depth_to_space(call: &mut Call<'_, '_>) -> Results {
+    let (x, n, [b, c, h, w]) = blocks(call)?;
+    if c % (b * b) != 0 {
+        return Err(format!("{c} channels do not fall into blocks of {b} x {b}").into());
+    }
+    let depth = c / (b * b);
+    let (split, order) = match call.attributes().word("mode", "DCR") {
+        "DCR" => ([b, b, depth, h, w], vec![0, 3, 4, 1, 5, 2]),
+        "CRD" => ([depth, b, b, h, w], vec![0, 1, 4, 2, 5, 3]),
+        other => return Err(format!("there is no mode \"{other}\"").into()),
+    };
+    let with = |sizes: &[usize]| -> Vec<Size> {
+        std::iter::once(n).chain(sizes.iter().map(|&size| fixed(size))).collect()
+    };
+    let apart = call.reshape(x, &with(&split))?;
+    let turned = call.permute(apart, order)?;
+    one(call.reshape(turned, &with(&[depth, h * b, w * b]))?)
+}
+
+pub(super) fn space_to_depth(call: &mut Call<'_, '_>) -> Results {
+    let (x, n, [b, c, h, w]) = blocks(call)?;
+    if h % b != 0 || w % b != 0 {
+        return Err(format!("{h} x {w} positions do not fall into blocks of {b} x {b}").into());
+    }
+    let with = |sizes: &[usize]| -> Vec<Size> {
+        std::iter::once(n).chain(sizes.iter().map(|&size| fixed(size))).collect()
+    };
+    let order = match call.attributes().word("mode", "DCR") {
+        "DCR" => vec![0, 3, 5, 1, 2, 4],
+        "CRD" => vec![0, 1, 3, 5, 2, 4],
+        other => return Err(format!("there is no mode \"{other}\"").into()),
+    };
+    let apart = call.reshape(x, &with(&[c, h / b, b, w / b, b]))?;
+    let turned = call.permute(apart, order)?;
+    one(call.reshape(turned, &with(&[c * b * b, h / b, w / b]))?)
+}

@@ -1,0 +1,171 @@
+//! The operators that can be imported: a table, one file a family.
+
+mod activation;
+mod arithmetic;
+mod attention;
+mod choice;
+mod conv;
+mod layout;
+mod linear;
+mod norm;
+mod pool;
+mod reduce;
+mod resize;
+mod shape;
+
+use crate::call::{Call, Results};
+use crate::error::Refusal;
+
+/// How a node of an operator becomes operations of the engine.
+pub(crate) type Rule = for<'a, 'b, 'c> fn(&'c mut Call<'a, 'b>) -> Results;
+
+macro_rules! operators {
+    ($($name:literal => $rule:path, $words:literal;)+) => {
+        /// The operators that can be imported, each with what is done with it: the table of
+        /// docs/onnx.md.
+        pub const OPERATORS: &[[&str; 2]] = &[$([$name, $words]),+];
+
+        fn known(op: &str) -> Option<Rule> {
+            match op {
+                $($name => Some($rule),)+
+                _ => None,
+            }
+        }
+    };
+}
+
+operators! {
+    "Abs" => activation::abs, "as it is";
+    "Add" => arithmetic::add, "broadcasts as NumPy does; of a product with a matrix its bias";
+    "Attention" => attention::attention, "products, a softmax, and a constant or additive mask; no caches";
+    "AveragePool" => pool::average, "1-d and 2-d, auto_pad, uneven padding, ceil_mode; no dilations";
+    "BatchNormalization" => norm::batch, "in evaluation, with constant statistics";
+    "Cast" => layout::cast, "from floats to floats, and from a mask to numbers";
+    "CastLike" => layout::cast, "as Cast";
+    "Celu" => activation::celu, "composed";
+    "Clip" => activation::clip, "constant bounds, as attributes or operands";
+    "Concat" => layout::concat, "as it is";
+    "Constant" => shape::constant, "numbers; no strings, no sparse tensors";
+    "Conv" => conv::conv, "1-d and 2-d, groups, dilations, auto_pad, uneven padding";
+    "Cos" => activation::cos, "as it is";
+    "DepthToSpace" => layout::depth_to_space, "both modes, composed";
+    "Div" => arithmetic::div, "broadcasts as NumPy does";
+    "Dropout" => layout::identity, "in evaluation: the operand itself";
+    "Elu" => activation::elu, "composed";
+    "Erf" => activation::erf, "as it is";
+    "Exp" => activation::exp, "as it is";
+    "Expand" => layout::expand, "to a known shape";
+    "Flatten" => layout::flatten, "as it is";
+    "Gather" => choice::gather, "at constant indices";
+    "GatherElements" => choice::gather_elements, "at constant indices, the same for every sample";
+    "Gelu" => activation::gelu, "exact, or composed with the hyperbolic tangent";
+    "Gemm" => linear::gemm, "alpha, beta, transA, transB, any bias that broadcasts";
+    "GlobalAveragePool" => pool::global_average, "any number of axes";
+    "GlobalMaxPool" => pool::global_max, "any number of axes";
+    "Greater" => choice::greater, "a mask; its derivative is 0";
+    "GreaterOrEqual" => choice::greater_or_equal, "a mask; its derivative is 0";
+    "GroupNormalization" => norm::group, "composed";
+    "HardSigmoid" => activation::hard_sigmoid, "as it is";
+    "HardSwish" => activation::hard_swish, "composed";
+    "Identity" => layout::identity, "the operand itself; a second name of a weight is the same weight";
+    "InstanceNormalization" => norm::instance, "composed";
+    "LRN" => norm::local_response, "composed";
+    "LayerNormalization" => norm::layer, "over any last axes";
+    "LeakyRelu" => activation::leaky_relu, "as it is";
+    "Less" => choice::less, "a mask; its derivative is 0";
+    "LessOrEqual" => choice::less_or_equal, "a mask; its derivative is 0";
+    "Log" => activation::log, "as it is";
+    "LogSoftmax" => activation::log_softmax, "one axis; before opset 13 all from one on";
+    "LpNormalization" => norm::length, "p of 1 and 2, composed";
+    "MatMul" => linear::matmul, "any ranks; with a matrix of weights a linear layer";
+    "Max" => arithmetic::max, "composed of comparisons; with a number, a bound";
+    "MaxPool" => pool::max, "1-d and 2-d, dilations, auto_pad, uneven padding, ceil_mode; no indices";
+    "Mean" => arithmetic::mean, "of any number of operands";
+    "Min" => arithmetic::min, "composed of comparisons; with a number, a bound";
+    "Mish" => activation::mish, "composed";
+    "Mul" => arithmetic::mul, "broadcasts as NumPy does";
+    "Neg" => activation::neg, "as it is";
+    "PRelu" => activation::prelu, "slopes that broadcast";
+    "Pad" => layout::pad, "constant, reflect and edge, negative widths; constant widths";
+    "Pow" => arithmetic::pow, "a constant number as exponent, or as positive base";
+    "RMSNormalization" => norm::root_mean_square, "over any last axes, composed";
+    "Reciprocal" => activation::reciprocal, "as it is";
+    "ReduceL1" => reduce::l1, "composed";
+    "ReduceL2" => reduce::l2, "composed";
+    "ReduceLogSum" => reduce::log_sum, "composed";
+    "ReduceLogSumExp" => reduce::log_sum_exp, "composed, shifted by the maximum";
+    "ReduceMax" => reduce::max, "one axis after the other";
+    "ReduceMean" => reduce::mean, "as it is";
+    "ReduceMin" => reduce::min, "one axis after the other";
+    "ReduceSum" => reduce::sum, "as it is";
+    "ReduceSumSquare" => reduce::sum_square, "composed";
+    "Relu" => activation::relu, "as it is";
+    "Reshape" => layout::reshape, "0, -1 and allowzero; shapes computed from the input's";
+    "Resize" => resize::resize, "H and W of images: nearest, linear, cubic, as PyTorch exports them";
+    "Selu" => activation::selu, "composed";
+    "Shape" => shape::shape, "known: the batch's size is followed through what is computed from it";
+    "Sigmoid" => activation::sigmoid, "as it is";
+    "Sin" => activation::sin, "as it is";
+    "Size" => shape::size, "known, as Shape";
+    "Slice" => layout::slice, "constant bounds, negative steps";
+    "Softmax" => activation::softmax, "one axis; before opset 13 all from one on";
+    "Softplus" => activation::softplus, "composed";
+    "Softsign" => activation::softsign, "composed";
+    "SpaceToDepth" => layout::space_to_depth, "composed";
+    "Split" => layout::split, "constant parts, or a number of equal ones";
+    "Sqrt" => activation::sqrt, "as it is";
+    "Squeeze" => layout::squeeze, "as it is";
+    "Sub" => arithmetic::sub, "broadcasts as NumPy does";
+    "Sum" => arithmetic::sum, "of any number of operands";
+    "Swish" => activation::swish, "composed";
+    "Tan" => activation::tan, "composed";
+    "Tanh" => activation::tanh, "as it is";
+    "ThresholdedRelu" => activation::thresholded_relu, "composed";
+    "Tile" => layout::tile, "constant numbers of copies";
+    "Transpose" => layout::transpose, "as it is";
+    "Trilu" => choice::triangle, "composed with a constant mask";
+    "Unsqueeze" => layout::unsqueeze, "as it is";
+    "Upsample" => resize::upsample, "as Resize";
+    "Where" => choice::choose, "a constant mask, or one compared from the input";
+}
+
+/// The rule of one of ONNX's own operators.
+pub(crate) fn rule(op: &str) -> Result<Rule, Refusal> {
+    known(op).ok_or_else(|| {
+        let remedy = match op {
+            "If" | "Loop" | "Scan" => {
+                "control flow on values cannot be followed: export with torch.jit.trace's inputs \
+                 fixed, or simplify the file (onnxsim)"
+            }
+            _ if op.contains("QuantizeLinear") || op.contains("Integer") || op.starts_with("QLinear") => {
+                "rounded numbers have no derivative: export the network before quantisation"
+            }
+            _ if op.starts_with("Random") || op == "Bernoulli" || op == "Multinomial" => {
+                "the output would be no function of the input: export the network in evaluation"
+            }
+            "ArgMax" | "ArgMin" | "NonMaxSuppression" | "NonZero" | "OneHot" => {
+                "whole numbers have no derivative: name the logits before it as the output"
+            }
+            _ => "write that part of the network in operators of docs/onnx.md and export again",
+        };
+        Refusal::new("this operator is not known here", remedy)
+    })
+}
+
+/// Why an operator of another domain is refused.
+pub(crate) fn foreign(domain: &str, op: &str, functions: &[String]) -> Refusal {
+    let why = format!("operators of the domain {domain} are not known here");
+    let remedy = match domain {
+        _ if functions.iter().any(|name| name == op) => {
+            "the file defines it itself: put its body in its place with \
+             onnx.inliner.inline_local_functions"
+        }
+        "ai.onnx.ml" => {
+            "export the network's own outputs (skl2onnx: options={'zipmap': False}) and name the \
+             probabilities or logits as the output"
+        }
+        "com.microsoft" => "export the network before onnxruntime has optimised it",
+        _ => "export with ONNX's own operators",
+    };
+    Refusal::new(why, remedy)
+}

@@ -1,0 +1,120 @@
+//! Sums, means and extrema over axes.
+
+use influence_autodiff::graph::ValueId;
+use influence_autodiff::ops::Op;
+use influence_autodiff::ops::elementwise::{Abs, Exp, Log, Sqrt};
+use influence_autodiff::ops::reduce::{Extremum, Mean, Sum};
+
+use super::activation::difference;
+use crate::call::{Call, Results, one};
+use crate::error::Refusal;
+
+/// The operand, and the axes that are reduced: all where none are named.
+fn reduced(call: &mut Call<'_, '_>) -> Result<(ValueId, Vec<usize>), Refusal> {
+    let x = call.value(0)?;
+    let rank = call.shape(x).len();
+    let axes = call.axes(1, rank)?.filter(|axes| !axes.is_empty());
+    let none = call.attributes().int("noop_with_empty_axes", 0) != 0;
+    let mut axes = match axes {
+        Some(axes) => axes,
+        None if none => vec![],
+        None => (0..rank).collect(),
+    };
+    axes.sort_unstable();
+    axes.dedup();
+    Ok((x, axes))
+}
+
+/// The result without the reduced axes, where they are not kept.
+fn kept(call: &mut Call<'_, '_>, result: ValueId, axes: &[usize]) -> Results {
+    if call.attributes().int("keepdims", 1) != 0 {
+        return one(result);
+    }
+    let shape = call.shape(result);
+    let shape: Vec<_> =
+        (0..shape.len()).filter(|axis| !axes.contains(axis)).map(|axis| shape[axis]).collect();
+    one(call.reshape(result, &shape)?)
+}
+
+/// The sum over some axes; the value itself over none.
+fn summed(call: &mut Call<'_, '_>, x: ValueId, axes: &[usize]) -> Result<ValueId, Refusal> {
+    if axes.is_empty() { Ok(x) } else { call.emit(Op::Sum(Sum { axes: axes.to_vec() }), &[x]) }
+}
+
+pub(super) fn sum(call: &mut Call<'_, '_>) -> Results {
+    let (x, axes) = reduced(call)?;
+    let sum = summed(call, x, &axes)?;
+    kept(call, sum, &axes)
+}
+
+pub(super) fn mean(call: &mut Call<'_, '_>) -> Results {
+    let (x, axes) = reduced(call)?;
+    if axes.is_empty() {
+        return one(x);
+    }
+    let mean = call.emit(Op::Mean(Mean { axes: axes.clone() }), &[x])?;
+    kept(call, mean, &axes)
+}
+
+fn extremum(call: &mut Call<'_, '_>, smallest: bool) -> Results {
+    let (x, axes) = reduced(call)?;
+    let result = extreme(call, x, &axes, smallest)?;
+    kept(call, result, &axes)
+}
+
+fn extreme(call: &mut Call<'_, '_>, x: ValueId, axes: &[usize], smallest: bool) -> Result<ValueId, Refusal> {
+    axes.iter().try_fold(x, |x, &axis| call.emit(Op::Extremum(Extremum { axis, smallest }), &[x]))
+}
+
+pub(super) fn max(call: &mut Call<'_, '_>) -> Results {
+    extremum(call, false)
+}
+
+pub(super) fn min(call: &mut Call<'_, '_>) -> Results {
+    extremum(call, true)
+}
+
+/// The sum of absolute values.
+pub(super) fn l1(call: &mut Call<'_, '_>) -> Results {
+    let (x, axes) = reduced(call)?;
+    let sizes = call.emit(Op::Abs(Abs), &[x])?;
+    let sum = summed(call, sizes, &axes)?;
+    kept(call, sum, &axes)
+}
+
+fn squares(call: &mut Call<'_, '_>) -> Result<(ValueId, Vec<usize>), Refusal> {
+    let (x, axes) = reduced(call)?;
+    let square = call.mul(x, x)?;
+    Ok((summed(call, square, &axes)?, axes))
+}
+
+pub(super) fn sum_square(call: &mut Call<'_, '_>) -> Results {
+    let (sum, axes) = squares(call)?;
+    kept(call, sum, &axes)
+}
+
+/// The root of the sum of squares.
+pub(super) fn l2(call: &mut Call<'_, '_>) -> Results {
+    let (sum, axes) = squares(call)?;
+    let root = call.emit(Op::Sqrt(Sqrt), &[sum])?;
+    kept(call, root, &axes)
+}
+
+pub(super) fn log_sum(call: &mut Call<'_, '_>) -> Results {
+    let (x, axes) = reduced(call)?;
+    let sum = summed(call, x, &axes)?;
+    let log = call.emit(Op::Log(Log), &[sum])?;
+    kept(call, log, &axes)
+}
+
+/// m + ln sum exp(x - m) with the maximum m, whose own derivative cancels.
+pub(super) fn log_sum_exp(call: &mut Call<'_, '_>) -> Results {
+    let (x, axes) = reduced(call)?;
+    let most = extreme(call, x, &axes, false)?;
+    let below = difference(call, x, most)?;
+    let exponential = call.emit(Op::Exp(Exp), &[below])?;
+    let sum = summed(call, exponential, &axes)?;
+    let log = call.emit(Op::Log(Log), &[sum])?;
+    let result = call.add(log, most)?;
+    kept(call, result, &axes)
+}

@@ -1,0 +1,84 @@
+//! A file with a batch of 1 written into it, read as one for any batch.
+//!
+//! An exporter that was given one sample writes 1 where the batch stands: in the targets of reshapes,
+//! and in constants that are concatenated with samples. Here a reshape's target is read at a batch
+//! of 1, and the one axis into which the batch then falls is multiplied by its size: elements lie
+//! row-major, so that is the axis before which the sizes multiply to what they do before the batch in
+//! the operand. Where there is no such axis, the target stands as it is, and the shapes that follow
+//! tell whether that is any use: nothing is taken on trust but what holds for every batch size.
+
+use influence_autodiff::graph::{Size, ValueId};
+
+use crate::call::{Call, fixed};
+use crate::error::Refusal;
+use crate::shapes;
+
+/// The axis that follows the batch, if one does and all others do not.
+fn batch_axis(shape: &[Size]) -> Option<usize> {
+    let mut following = (0..shape.len()).filter(|&axis| shape[axis].per_sample > 0);
+    let axis = following.next()?;
+    (following.next().is_none() && shape[axis].fixed == 0).then_some(axis)
+}
+
+/// The shape for any batch that a reshape's target is for a batch of 1; `None` where the operand does
+/// not follow the batch, or the target has no axis into which the batch falls.
+pub(crate) fn target(from: &[Size], target: &[i64], zero: bool) -> Result<Option<Vec<Size>>, Refusal> {
+    let Some(batch) = batch_axis(from) else { return Ok(None) };
+    let alone: Vec<usize> = from.iter().map(|size| size.at(1)).collect();
+    let Ok(sizes) = shapes::target(&alone, target, zero) else { return Ok(None) };
+    let before: usize = alone[..batch].iter().product();
+    let mut product = 1;
+    for (axis, &size) in sizes.iter().enumerate() {
+        if product == before {
+            let mut shape: Vec<_> = sizes.iter().map(|&size| fixed(size)).collect();
+            shape[axis] = Size { per_sample: size, fixed: 0 };
+            return Ok(Some(shape));
+        }
+        product *= size;
+    }
+    Ok(None)
+}
+
+/// Repeats what stands for one sample beside values for all of them.
+pub(crate) fn together(call: &mut Call<'_, '_>, values: &mut [ValueId], along: usize) -> Result<(), Refusal> {
+    let shapes: Vec<_> = values.iter().map(|&value| call.shape(value)).collect();
+    let following = shapes.iter().find_map(|shape| Some((shape.clone(), batch_axis(shape)?)));
+    let Some((like, axis)) = following.filter(|(_, axis)| *axis != along) else { return Ok(()) };
+    for (value, shape) in values.iter_mut().zip(shapes) {
+        if shape.get(axis) == Some(&fixed(1)) {
+            let mut repeated = shape;
+            repeated[axis] = like[axis];
+            *value = call.expand(*value, &repeated)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn n(per_sample: usize) -> Size {
+        Size { per_sample, fixed: 0 }
+    }
+
+    #[test]
+    fn the_batch_falls_into_one_axis() {
+        let cases: [(&[Size], &[i64], &[Size]); 6] = [
+            (&[n(1), fixed(4), fixed(6)], &[1, -1], &[n(1), fixed(24)]),
+            (&[n(1), fixed(4), fixed(6)], &[1, 2, 12], &[n(1), fixed(2), fixed(12)]),
+            // Windows merged into the batch, and apart again.
+            (&[n(1), fixed(4), fixed(6)], &[4, 6], &[n(4), fixed(6)]),
+            (&[n(4), fixed(6)], &[1, 4, 6], &[n(1), fixed(4), fixed(6)]),
+            // Positions before the batch: heads merged into it.
+            (&[fixed(5), n(1), fixed(6)], &[5, 2, 3], &[fixed(5), n(2), fixed(3)]),
+            (&[fixed(5), n(2), fixed(3)], &[5, 1, 6], &[fixed(5), n(1), fixed(6)]),
+        ];
+        for (from, to, expected) in cases {
+            assert_eq!(target(from, to, false), Ok(Some(expected.to_vec())), "{from:?} {to:?}");
+        }
+        // The batch would fall between the axes of the target.
+        assert_eq!(target(&[fixed(5), n(1), fixed(6)], &[3, 10], false), Ok(None));
+        assert_eq!(target(&[fixed(2), fixed(3)], &[6], false), Ok(None));
+    }
+}

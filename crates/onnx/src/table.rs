@@ -1,0 +1,131 @@
+//! Tensors of numbers that are known before anything runs: shapes, axes, bounds, masks, literals.
+//!
+//! Numbers of every type are held as f64, which is exact for all floats of networks and for integers
+//! up to 2^53; larger ones stand for "to the end" in slices, and keep that meaning.
+
+use burn::tensor::TensorData;
+
+use crate::error::Refusal;
+
+/// What a tensor's elements are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Element {
+    Float,
+    Int,
+    Bool,
+}
+
+/// The most elements a known tensor may have: far beyond what shapes and masks need, and few enough
+/// that a damaged file cannot ask for much.
+pub(crate) const MOST_ELEMENTS: usize = 1 << 24;
+
+/// A tensor of known numbers, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Table {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) element: Element,
+    pub(crate) values: Vec<f64>,
+}
+
+impl Table {
+    pub(crate) fn scalar(element: Element, value: f64) -> Self {
+        Self { shape: vec![], element, values: vec![value] }
+    }
+
+    /// A list of integers.
+    pub(crate) fn list(values: impl IntoIterator<Item = usize>) -> Self {
+        let values: Vec<_> = values.into_iter().map(|value| value as f64).collect();
+        Self { shape: vec![values.len()], element: Element::Int, values }
+    }
+
+    /// The table of this shape with `at(index)` in each place.
+    pub(crate) fn build(
+        shape: &[usize],
+        element: Element,
+        mut at: impl FnMut(&[usize]) -> f64,
+    ) -> Result<Self, Refusal> {
+        let count = elements(shape)?;
+        let mut index = vec![0; shape.len()];
+        let values = (0..count)
+            .map(|flat| {
+                let mut rest = flat;
+                for axis in (0..shape.len()).rev() {
+                    index[axis] = rest % shape[axis];
+                    rest /= shape[axis];
+                }
+                at(&index)
+            })
+            .collect();
+        Ok(Self { shape: shape.to_vec(), element, values })
+    }
+
+    /// The element at an index that may have more axes in front; axes of size 1 repeat.
+    pub(crate) fn at(&self, index: &[usize]) -> f64 {
+        let own = &index[index.len() - self.shape.len()..];
+        let place = |flat, (&i, &size): (&usize, &usize)| flat * size + i.min(size - 1);
+        self.values[own.iter().zip(&self.shape).fold(0, place)]
+    }
+
+    /// The only element.
+    pub(crate) fn only(&self) -> Option<f64> {
+        if let [only] = self.values[..] { Some(only) } else { None }
+    }
+
+    /// All elements as integers.
+    pub(crate) fn ints(&self) -> Vec<i64> {
+        self.values.iter().map(|&value| value as i64).collect()
+    }
+
+    /// The same elements under another shape.
+    pub(crate) fn reshaped(&self, shape: Vec<usize>) -> Result<Self, Refusal> {
+        if elements(&shape)? != self.values.len() {
+            let count = self.values.len();
+            return Err(format!("{count} elements do not fill shape {shape:?}").into());
+        }
+        Ok(Self { shape, ..self.clone() })
+    }
+
+    /// As a constant of a graph: numbers in f64, indices or a mask.
+    pub(crate) fn data(&self) -> TensorData {
+        let shape = self.shape.clone();
+        match self.element {
+            Element::Float => TensorData::new(self.values.clone(), shape),
+            Element::Int => TensorData::new(self.ints(), shape),
+            Element::Bool => {
+                let values: Vec<bool> = self.values.iter().map(|&value| value != 0.0).collect();
+                TensorData::new(values, shape)
+            }
+        }
+    }
+}
+
+/// The number of elements of a known tensor, if that is not beyond all measure.
+pub(crate) fn elements(shape: &[usize]) -> Result<usize, Refusal> {
+    let count = shape.iter().try_fold(1usize, |count, &size| count.checked_mul(size));
+    count
+        .filter(|&count| count <= MOST_ELEMENTS)
+        .ok_or_else(|| Refusal::from(format!("a constant of shape {shape:?} would have too many elements")))
+}
+
+/// The shape to which two shapes broadcast, as in NumPy.
+pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, Refusal> {
+    let rank = a.len().max(b.len());
+    let size =
+        |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis]);
+    (0..rank)
+        .map(|axis| match (size(a, axis), size(b, axis)) {
+            (a, b) if a == b || b == 1 => Ok(a),
+            (1, b) => Ok(b),
+            _ => Err(format!("shapes {a:?} and {b:?} do not broadcast").into()),
+        })
+        .collect()
+}
+
+/// An axis that may be counted from the end.
+pub(crate) fn axis(axis: i64, rank: usize) -> Result<usize, Refusal> {
+    let found = if axis < 0 { axis + rank as i64 } else { axis };
+    usize::try_from(found)
+        .ok()
+        .filter(|&found| found < rank)
+        .ok_or_else(|| format!("there is no axis {axis} among {rank}").into())
+}

@@ -1,0 +1,291 @@
+//! Constants of a file as numbers.
+//!
+//! A tensor's elements lie in `raw_data` (little-endian), in a list of its type, or in a file beside
+//! the model's. However they lie, their number must be what the shape says; nothing is set aside
+//! because a shape asks for it.
+
+use burn::tensor::{DType, TensorData};
+
+use crate::error::Refusal;
+use crate::proto::TensorProto;
+use crate::table::{Element, Table};
+
+/// `TensorProto.DataType`, as far as there are numbers.
+const FLOAT: i32 = 1;
+const UINT8: i32 = 2;
+const INT8: i32 = 3;
+const UINT16: i32 = 4;
+const INT16: i32 = 5;
+const INT32: i32 = 6;
+const INT64: i32 = 7;
+const BOOL: i32 = 9;
+const FLOAT16: i32 = 10;
+const DOUBLE: i32 = 11;
+const UINT32: i32 = 12;
+const UINT64: i32 = 13;
+const BFLOAT16: i32 = 16;
+
+/// What the elements of a tensor of this type are; `None` for strings and other types without numbers.
+pub(crate) fn element(data_type: i32) -> Option<Element> {
+    match data_type {
+        FLOAT | DOUBLE | FLOAT16 | BFLOAT16 => Some(Element::Float),
+        UINT8 | INT8 | UINT16 | INT16 | INT32 | INT64 | UINT32 | UINT64 => Some(Element::Int),
+        BOOL => Some(Element::Bool),
+        _ => None,
+    }
+}
+
+/// Whether a type is one of floats.
+pub(crate) fn is_float(data_type: i32) -> bool {
+    element(data_type) == Some(Element::Float)
+}
+
+/// The name of a type, for messages.
+pub(crate) fn type_name(data_type: i32) -> String {
+    let name = match data_type {
+        FLOAT => "float32",
+        UINT8 => "uint8",
+        INT8 => "int8",
+        UINT16 => "uint16",
+        INT16 => "int16",
+        INT32 => "int32",
+        INT64 => "int64",
+        8 => "string",
+        BOOL => "bool",
+        FLOAT16 => "float16",
+        DOUBLE => "float64",
+        UINT32 => "uint32",
+        UINT64 => "uint64",
+        BFLOAT16 => "bfloat16",
+        other => return format!("type {other}"),
+    };
+    name.into()
+}
+
+/// A tensor's numbers in one of the types that we keep.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Numbers {
+    Single(Vec<f32>),
+    Double(Vec<f64>),
+}
+
+/// The shape of a tensor and the number of its elements.
+fn shape(tensor: &TensorProto) -> Result<(Vec<usize>, usize), Refusal> {
+    let size = |&size: &i64| usize::try_from(size).ok();
+    let shape: Option<Vec<usize>> = tensor.dims.iter().map(size).collect();
+    let count = shape
+        .as_ref()
+        .and_then(|shape| shape.iter().try_fold(1usize, |count, &size| count.checked_mul(size)));
+    match (shape, count) {
+        (Some(shape), Some(count)) => Ok((shape, count)),
+        _ => Err(format!("the shape {:?} of \"{}\" is none", tensor.dims, tensor.name).into()),
+    }
+}
+
+/// The bytes of one element in `raw_data`.
+fn width(data_type: i32) -> Option<usize> {
+    Some(match data_type {
+        UINT8 | INT8 | BOOL => 1,
+        UINT16 | INT16 | FLOAT16 | BFLOAT16 => 2,
+        FLOAT | INT32 | UINT32 => 4,
+        INT64 | UINT64 | DOUBLE => 8,
+        _ => return None,
+    })
+}
+
+/// Numbers out of little-endian bytes.
+fn raw(data_type: i32, bytes: &[u8]) -> Option<Numbers> {
+    fn of<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
+        bytes.as_chunks().0.iter().map(|chunk| read(*chunk)).collect()
+    }
+    let double = Numbers::Double;
+    Some(match data_type {
+        FLOAT => Numbers::Single(of(bytes, f32::from_le_bytes)),
+        FLOAT16 => Numbers::Single(of(bytes, |b| half(u16::from_le_bytes(b)))),
+        BFLOAT16 => Numbers::Single(of(bytes, |b| bfloat(u16::from_le_bytes(b)))),
+        DOUBLE => double(of(bytes, f64::from_le_bytes)),
+        UINT8 | BOOL => double(bytes.iter().map(|&b| f64::from(b)).collect()),
+        INT8 => double(bytes.iter().map(|&b| f64::from(b.cast_signed())).collect()),
+        UINT16 => double(of(bytes, |b| f64::from(u16::from_le_bytes(b)))),
+        INT16 => double(of(bytes, |b| f64::from(i16::from_le_bytes(b)))),
+        INT32 => double(of(bytes, |b| f64::from(i32::from_le_bytes(b)))),
+        UINT32 => double(of(bytes, |b| f64::from(u32::from_le_bytes(b)))),
+        INT64 => double(of(bytes, |b| i64::from_le_bytes(b) as f64)),
+        UINT64 => double(of(bytes, |b| u64::from_le_bytes(b) as f64)),
+        _ => return None,
+    })
+}
+
+/// Numbers out of the list of their type.
+fn listed(tensor: &TensorProto) -> Option<Numbers> {
+    let words = || tensor.int32_data.iter();
+    let bits = |read: fn(u16) -> f32| Numbers::Single(words().map(|&x| read(x as u16)).collect());
+    Some(match tensor.data_type {
+        FLOAT => Numbers::Single(tensor.float_data.clone()),
+        DOUBLE => Numbers::Double(tensor.double_data.clone()),
+        FLOAT16 => bits(half),
+        BFLOAT16 => bits(bfloat),
+        UINT8 | INT8 | UINT16 | INT16 | INT32 | BOOL => {
+            Numbers::Double(words().map(|&x| f64::from(x)).collect())
+        }
+        INT64 => Numbers::Double(tensor.int64_data.iter().map(|&x| x as f64).collect()),
+        UINT32 | UINT64 => Numbers::Double(tensor.uint64_data.iter().map(|&x| x as f64).collect()),
+        _ => return None,
+    })
+}
+
+/// IEEE binary16 as f32, exactly.
+fn half(bits: u16) -> f32 {
+    let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
+    let (exponent, fraction) = (i32::from(bits >> 10 & 0x1f), f32::from(bits & 0x3ff));
+    sign * match exponent {
+        0 => fraction * 2f32.powi(-24),
+        0x1f if fraction == 0.0 => f32::INFINITY,
+        0x1f => f32::NAN,
+        _ => (1024.0 + fraction) * 2f32.powi(exponent - 25),
+    }
+}
+
+/// bfloat16 as f32: its upper half.
+fn bfloat(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+/// Shape and numbers of a tensor whose elements lie in the message, or in `external`.
+pub(crate) fn numbers(
+    tensor: &TensorProto,
+    external: Option<&[u8]>,
+) -> Result<(Vec<usize>, Numbers), Refusal> {
+    let name = &tensor.name;
+    let (shape, count) = shape(tensor)?;
+    let Some(width) = width(tensor.data_type) else {
+        let why = format!("the tensor \"{name}\" is of {}", type_name(tensor.data_type));
+        return Err(Refusal::new(why, "export with float or integer tensors"));
+    };
+    let numbers = match external.or(tensor.raw_data.as_deref()) {
+        Some(bytes) if count.checked_mul(width) == Some(bytes.len()) => raw(tensor.data_type, bytes),
+        Some(bytes) => {
+            let found = bytes.len();
+            let why = format!("\"{name}\" of shape {shape:?} has {found} bytes, not {width} an element");
+            return Err(why.into());
+        }
+        None => listed(tensor),
+    };
+    let found = match &numbers {
+        Some(Numbers::Single(values)) => values.len(),
+        Some(Numbers::Double(values)) => values.len(),
+        None => 0,
+    };
+    match numbers {
+        Some(numbers) if found == count => Ok((shape, numbers)),
+        _ => Err(format!("\"{name}\" of shape {shape:?} has {found} elements").into()),
+    }
+}
+
+/// A tensor as known numbers.
+pub(crate) fn table(tensor: &TensorProto, external: Option<&[u8]>) -> Result<Table, Refusal> {
+    let (shape, numbers) = numbers(tensor, external)?;
+    let element = element(tensor.data_type).ok_or("its elements are no numbers")?;
+    let values = match numbers {
+        Numbers::Single(values) => values.into_iter().map(f64::from).collect(),
+        Numbers::Double(values) => values,
+    };
+    Ok(Table { shape, element, values })
+}
+
+/// A tensor that stands in a node's attribute.
+pub(crate) fn inline(tensor: &TensorProto) -> Result<Table, Refusal> {
+    if tensor.data_location != 0 {
+        let why = "an attribute's tensor lies in another file";
+        return Err(Refusal::new(why, "save the model with onnx.save, which leaves it inside"));
+    }
+    table(tensor, None)
+}
+
+/// A trainable tensor: f64 where the file has it so, else f32 (f16 and bf16 fit in exactly).
+pub(crate) fn weight(tensor: &TensorProto, external: Option<&[u8]>) -> Result<TensorData, Refusal> {
+    Ok(match numbers(tensor, external)? {
+        (shape, Numbers::Single(values)) => TensorData::new(values, shape),
+        (shape, Numbers::Double(values)) => TensorData::new(values, shape),
+    })
+}
+
+/// The same elements with rows as columns.
+pub(crate) fn turned(data: &TensorData) -> TensorData {
+    fn turn<T: Copy>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
+        (0..columns).flat_map(|c| (0..rows).map(move |r| values[r * columns + c])).collect()
+    }
+    let (rows, columns) = (data.shape()[0], data.shape()[1]);
+    let shape = [columns, rows];
+    match data.dtype() {
+        DType::F64 => TensorData::new(turn(data.as_slice::<f64>().unwrap_or_default(), rows, columns), shape),
+        _ => TensorData::new(turn(data.as_slice::<f32>().unwrap_or_default(), rows, columns), shape),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Numbers of every type, in both places, and what does not fit.
+
+    use super::*;
+
+    fn tensor(data_type: i32, dims: &[i64]) -> TensorProto {
+        TensorProto { data_type, dims: dims.to_vec(), name: "w".into(), ..Default::default() }
+    }
+
+    #[test]
+    fn short_floats_are_read_exactly() {
+        let cases = [(0x3c00, 1.0), (0xc000, -2.0), (0x0001, 2f32.powi(-24)), (0x7bff, 65504.0)];
+        for (bits, value) in cases {
+            assert_eq!(half(bits), value);
+        }
+        assert!(half(0x7c01).is_nan() && half(0xfc00) == f32::NEG_INFINITY);
+        assert_eq!([bfloat(0x3f80), bfloat(0xc0a0)], [1.0, -5.0]);
+    }
+
+    #[test]
+    fn bytes_and_lists_give_the_same_numbers() {
+        let cases: [(i32, &[u8], [f64; 2]); 8] = [
+            (UINT8, &[200, 1], [200.0, 1.0]),
+            (INT8, &[200, 1], [-56.0, 1.0]),
+            (INT16, &[0xfe, 0xff, 7, 0], [-2.0, 7.0]),
+            (INT32, &[0xff, 0xff, 0xff, 0xff, 5, 0, 0, 0], [-1.0, 5.0]),
+            (FLOAT, &[0, 0, 128, 63, 0, 0, 0, 192], [1.0, -2.0]),
+            (FLOAT16, &[0, 0x3c, 0, 0xc0], [1.0, -2.0]),
+            (BFLOAT16, &[0x80, 0x3f, 0, 0xc0], [1.0, -2.0]),
+            (BOOL, &[1, 0], [1.0, 0.0]),
+        ];
+        for (data_type, bytes, expected) in cases {
+            let raw = TensorProto { raw_data: Some(bytes.to_vec()), ..tensor(data_type, &[2]) };
+            let mut listed = tensor(data_type, &[2]);
+            match data_type {
+                FLOAT => listed.float_data = expected.map(|x| x as f32).to_vec(),
+                FLOAT16 | BFLOAT16 => {
+                    let words = bytes.chunks(2).map(|b| i32::from(b[0]) | i32::from(b[1]) << 8);
+                    listed.int32_data = words.collect();
+                }
+                _ => listed.int32_data = expected.map(|x| x as i32).to_vec(),
+            }
+            for tensor in [raw, listed] {
+                assert_eq!(table(&tensor, None).map(|table| table.values), Ok(expected.to_vec()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fill_its_shape_is_refused() {
+        let short = TensorProto { raw_data: Some(vec![0; 7]), ..tensor(FLOAT, &[2]) };
+        assert!(numbers(&short, None).is_err_and(|why| why.why.contains("7 bytes")));
+        assert!(numbers(&tensor(FLOAT, &[2]), None).is_err_and(|why| why.why.contains("0 elements")));
+        assert!(numbers(&tensor(FLOAT, &[-2]), None).is_err());
+        assert!(numbers(&tensor(FLOAT, &[i64::MAX, i64::MAX]), None).is_err());
+        assert!(numbers(&tensor(8, &[1]), None).is_err_and(|why| why.why.contains("string")));
+        assert_eq!(table(&tensor(FLOAT, &[0, 4]), None).map(|table| table.values), Ok(vec![]));
+    }
+
+    #[test]
+    fn matrices_are_turned() {
+        let matrix = TensorData::new(vec![1f32, 2., 3., 4., 5., 6.], [2, 3]);
+        assert_eq!(turned(&matrix), TensorData::new(vec![1f32, 4., 2., 5., 3., 6.], [3, 2]));
+    }
+}

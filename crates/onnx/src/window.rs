@@ -1,0 +1,91 @@
+//! Windows of convolutions and pools: sizes, strides, dilations and padding, in all the ways in which
+//! nodes say them.
+
+use crate::error::Refusal;
+use crate::node::Attributes;
+
+/// A window on each of some axes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) taps: Vec<usize>,
+    pub(crate) stride: Vec<usize>,
+    pub(crate) dilation: Vec<usize>,
+    /// Before and after each axis.
+    pub(crate) padding: Vec<(usize, usize)>,
+}
+
+impl Window {
+    /// Reads a window of `taps` over axes of these sizes.
+    pub(crate) fn of(attributes: Attributes<'_>, taps: &[usize], sizes: &[usize]) -> Result<Self, Refusal> {
+        let count = taps.len();
+        let each = |name: &str| -> Result<Vec<usize>, Refusal> {
+            let given = attributes.ints(name).unwrap_or_else(|| vec![1; count]);
+            let sizes: Option<Vec<_>> =
+                given.iter().map(|&x| usize::try_from(x).ok().filter(|&x| x > 0)).collect();
+            sizes
+                .filter(|sizes| sizes.len() == count)
+                .ok_or_else(|| format!("its {name} {given:?} do not fit {count} axes").into())
+        };
+        let (stride, dilation) = (each("strides")?, each("dilations")?);
+        let mut window = Self { taps: taps.to_vec(), stride, dilation, padding: vec![] };
+        window.padding = window.padded(attributes, sizes)?;
+        Ok(window)
+    }
+
+    /// How far a window reaches along an axis.
+    pub(crate) fn reach(&self, axis: usize) -> usize {
+        self.taps[axis].saturating_sub(1).saturating_mul(self.dilation[axis]).saturating_add(1)
+    }
+
+    fn padded(&self, attributes: Attributes<'_>, sizes: &[usize]) -> Result<Vec<(usize, usize)>, Refusal> {
+        let count = self.taps.len();
+        let upper = match attributes.word("auto_pad", "NOTSET") {
+            "NOTSET" | "" => {
+                let given = attributes.ints("pads").unwrap_or_else(|| vec![0; 2 * count]);
+                let pads: Option<Vec<_>> = given.iter().map(|&x| usize::try_from(x).ok()).collect();
+                let pads = pads.filter(|pads| pads.len() == 2 * count);
+                let pads = pads.ok_or_else(|| format!("its pads {given:?} do not fit"))?;
+                return Ok((0..count).map(|axis| (pads[axis], pads[axis + count])).collect());
+            }
+            "VALID" => return Ok(vec![(0, 0); count]),
+            "SAME_UPPER" => true,
+            "SAME_LOWER" => false,
+            other => return Err(format!("there is no auto_pad \"{other}\"").into()),
+        };
+        // As many results as strides fit into the axis; an odd element goes to one side.
+        let both = |axis: usize| {
+            let results = sizes[axis].div_ceil(self.stride[axis]);
+            let span = results.saturating_sub(1).saturating_mul(self.stride[axis]);
+            let total = span.saturating_add(self.reach(axis)).saturating_sub(sizes[axis]);
+            let (less, more) = (total / 2, total - total / 2);
+            if upper { (less, more) } else { (more, less) }
+        };
+        Ok((0..count).map(both).collect())
+    }
+}
+
+/// A window over H and W; that of one axis is one over W, in images of height 1.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plane {
+    pub(crate) taps: [usize; 2],
+    pub(crate) stride: [usize; 2],
+    pub(crate) dilation: [usize; 2],
+    pub(crate) padding: [(usize, usize); 2],
+}
+
+/// A window of one or two axes over H and W; `None` of more.
+pub(crate) fn lifted(window: &Window) -> Option<Plane> {
+    fn pair<T: Copy>(values: &[T], one: T) -> Option<[T; 2]> {
+        match *values {
+            [width] => Some([one, width]),
+            [height, width] => Some([height, width]),
+            _ => None,
+        }
+    }
+    Some(Plane {
+        taps: pair(&window.taps, 1)?,
+        stride: pair(&window.stride, 1)?,
+        dilation: pair(&window.dilation, 1)?,
+        padding: pair(&window.padding, (0, 0))?,
+    })
+}

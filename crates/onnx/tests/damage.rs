@@ -1,0 +1,61 @@
+//! Damaged files: every cut and many flipped bits of a real file give a graph or an error, and nothing panics.
+
+use std::path::Path;
+
+use influence_onnx::{Choice, Error, Model};
+
+/// A convolution, a normalisation, a pool and a linear layer, written by PyTorch's older exporter (opset 11).
+const SMALL: &[u8] = include_bytes!("files/small_opset11.onnx");
+
+#[test]
+fn every_cut_is_an_error_that_names_the_place_or_what_is_missing() {
+    let mut offsets = 0;
+    for length in 0..SMALL.len() {
+        let Err(error) = Model::read(&SMALL[..length]).and_then(|model| model.graph(&Choice::default()))
+        else {
+            continue;
+        };
+        assert!(!error.to_string().is_empty());
+        if let Error::Corrupt { offset: Some(offset), .. } = error {
+            assert!(offset <= length as u64);
+            offsets += 1;
+        }
+    }
+    assert!(offsets * 2 > SMALL.len(), "only {offsets} of {} cuts are told with their place", SMALL.len());
+}
+
+#[test]
+fn flipped_bits_panic_nowhere() {
+    let mut read = 0;
+    for at in 0..SMALL.len() {
+        for bit in 0..8 {
+            let mut bytes = SMALL.to_vec();
+            bytes[at] ^= 1 << bit;
+            read +=
+                usize::from(Model::read(&bytes).and_then(|model| model.graph(&Choice::default())).is_ok());
+        }
+    }
+    assert!(read > 0, "a changed weight is still a weight");
+}
+
+#[test]
+fn lengths_beyond_the_file_set_no_memory_aside() {
+    // Field 7 (the graph) with a length of 2^62, and one of 2^31 in a tensor inside.
+    for bytes in [
+        &[0x3a, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x40][..],
+        &[0x3a, 0x08, 0x2a, 0x06, 0x4a, 0x80, 0x80, 0x80, 0x80, 0x08],
+    ] {
+        let error = Model::read(bytes).expect_err("it is no model");
+        assert!(error.to_string().contains("offset"), "{error}");
+    }
+}
+
+#[test]
+fn what_is_no_model_is_told() {
+    for bytes in [&b""[..], b"PK\x03\x04", b"<html>", b"version https://git-lfs"] {
+        let error = Model::read(bytes).expect_err("it is no model");
+        assert!(error.to_string().contains("no ONNX model"), "{error}");
+    }
+    let error = Model::open(Path::new("not/there.onnx")).expect_err("it is not there");
+    assert!(matches!(error, Error::Io { .. }));
+}

@@ -1,0 +1,128 @@
+//! Small networks of both of PyTorch's exporters and several operator sets, against PyTorch's own float64 Jacobians.
+//!
+//! `files/make.py` makes the files.
+
+use std::path::PathBuf;
+
+use burn::tensor::{Device, TensorData};
+use influence_autodiff::{Options, Precision, Program, Rows};
+use influence_onnx::{Choice, Ending, Error, Model};
+use safetensors::SafeTensors;
+
+/// The weights are f32 in both; folded normalisations and constants differ in their last digit.
+const TOLERANCE: f64 = 1e-5;
+
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/files").join(name)
+}
+
+fn numbers(file: &SafeTensors<'_>, name: &str) -> (Vec<usize>, Vec<f64>) {
+    let view = file.tensor(name).expect("the script writes it");
+    let read = |bytes: &[u8; 8]| f64::from_le_bytes(*bytes);
+    (view.shape().to_vec(), view.data().as_chunks().0.iter().map(read).collect())
+}
+
+/// Rows less the last one: what a constant added to all logits does not change.
+fn differences(rows: &[f64], classes: usize) -> Vec<f64> {
+    let width = rows.len() / classes;
+    let last = &rows[(classes - 1) * width..];
+    let row = |k: usize| rows[k * width..(k + 1) * width].iter().zip(last).map(|(a, b)| a - b);
+    (0..classes - 1).flat_map(row).collect()
+}
+
+fn close(what: &str, found: &[f64], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let scale = expected.iter().fold(1.0f64, |most, x| most.max(x.abs()));
+    let far = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(far <= TOLERANCE * scale, "{what}: {far:e} of {scale:e}");
+}
+
+/// Logits and Jacobians of a file against its references.
+fn check(name: &str, choice: &Choice) -> Ending {
+    let import = Model::open(file(&format!("{name}.onnx"))).and_then(|model| model.graph(choice));
+    let import = import.unwrap_or_else(|error| panic!("{name}: {error}"));
+    let bytes = std::fs::read(file(&format!("{name}.safetensors"))).expect("it lies beside the model");
+    let golden = SafeTensors::deserialize(&bytes).expect("the script writes it");
+    let (shape, input) = numbers(&golden, "input");
+    let (logits, jacobian) = (numbers(&golden, "logits").1, numbers(&golden, "jacobian").1);
+    let options = Options { precision: Precision::F64, ..Options::default() };
+    let classes = import.graph.classes();
+    let program = Program::new(import.graph, &Device::flex(), &options).expect("it runs");
+    let found = program.jacobians(TensorData::new(input, shape)).expect("samples fit");
+    let mut samples = 0;
+    for at in found {
+        let at = at.expect("it runs");
+        let Rows::F64(rows) = at.rows else { panic!("the run is in f64") };
+        let (s, size) = (at.sample, jacobian.len() / 3);
+        let expected = differences(&jacobian[s * size..(s + 1) * size], classes);
+        close(&format!("{name}: rows of sample {s}"), &rows, &expected);
+        let expected = differences(&logits[s * classes..(s + 1) * classes], classes);
+        close(&format!("{name}: logits of sample {s}"), &differences(&at.logits, classes), &expected);
+        samples += 1;
+    }
+    assert_eq!(samples, 3);
+    import.ending
+}
+
+#[test]
+fn networks_of_both_exporters_have_pytorchs_jacobians() {
+    let names = [
+        "small_opset11",
+        "small_opset13",
+        "small_opset17",
+        "small_dynamo",
+        "attention_opset14",
+        "attention_dynamo",
+        "attention_opset23",
+    ];
+    for name in names {
+        assert_eq!(check(name, &Choice::default()), Ending::Logits);
+    }
+}
+
+#[test]
+fn a_batch_of_one_is_read_as_any() {
+    check("small_batch1", &Choice::default());
+    check("attention_batch1", &Choice::default());
+}
+
+#[test]
+fn a_softmax_at_the_end_is_taken_off() {
+    let ending = check("probabilities", &Choice::default());
+    assert!(matches!(&ending, Ending::Softmax { node, .. } if node.contains("Softmax")), "{ending:?}");
+}
+
+#[test]
+fn of_several_outputs_one_is_named() {
+    let model = Model::open(file("two_outputs.onnx")).expect("it is a model");
+    let error = model.graph(&Choice::default()).expect_err("there are two");
+    assert!(matches!(error, Error::Output { .. }));
+    let outputs = model.outputs();
+    assert!(outputs.iter().all(|name| error.to_string().contains(name)), "{error}");
+    check("two_outputs", &Choice { output: Some(outputs[1].to_owned()), ..Choice::default() });
+    let absent = model.graph(&Choice { output: Some("absent".into()), ..Choice::default() });
+    assert!(absent.is_err_and(|error| error.to_string().contains("no result \"absent\"")));
+    let other = model.graph(&Choice { sample: Some(vec![5]), ..Choice::default() });
+    assert!(other.is_err_and(|error| error.to_string().contains("takes samples of shape [4], not [5]")));
+}
+
+#[test]
+fn parameters_have_the_files_names_and_layers() {
+    let graph = |name: &str| {
+        let model = Model::open(file(&format!("{name}.onnx"))).expect("it is a model");
+        model.graph(&Choice::default()).expect("it is imported").graph
+    };
+    let names = |name: &str| -> Vec<(String, String)> {
+        let parameters = graph(name).parameters().to_vec();
+        parameters.iter().map(|p| (p.name.clone(), p.layer().to_owned())).collect()
+    };
+    let small = names("small_opset17");
+    let own = [("head.weight", "head"), ("head.bias", "head")];
+    assert!(own.iter().all(|(name, layer)| small.contains(&((*name).into(), (*layer).into()))), "{small:?}");
+    // The transposed weights of linear layers lose their names; they stay in the layer of their biases.
+    let attention = names("attention_opset14");
+    let layers: Vec<_> = attention.iter().map(|(_, layer)| layer.as_str()).collect();
+    for layer in ["embed", "qkv", "out", "norm", "head"] {
+        assert_eq!(layers.iter().filter(|found| **found == layer).count(), 2, "{layer}: {attention:?}");
+    }
+}

@@ -1,0 +1,146 @@
+"""Makes the small files beside it, with inputs and float64 references.
+
+    pip install torch onnx onnxscript safetensors numpy
+    python crates/onnx/tests/files/make.py
+
+Every network has random weights of a fixed seed. Beside NAME.onnx lies NAME.safetensors with `input`
+[N, ...], `logits` [N, K] and `jacobian` [N, K, ...], computed in float64 by PyTorch.
+"""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from safetensors.numpy import save_file
+from torch import nn
+
+warnings.filterwarnings("ignore")
+HERE = Path(__file__).parent
+
+
+class Small(nn.Module):
+    """Convolution, normalisation, pool, a view by the batch's size, linear layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.pool = nn.MaxPool2d(2)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = self.pool(torch.relu(self.norm(self.conv(x))))
+        return self.head(x.view(x.size(0), -1))
+
+
+class Attention(nn.Module):
+    """Attention, layer normalisation, a smooth activation, mean over positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(3, 8)
+        self.cls = nn.Parameter(torch.zeros(1, 1, 8))
+        self.norm = nn.LayerNorm(8)
+        self.qkv = nn.Linear(8, 24)
+        self.out = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.embed(x)
+        x = torch.cat([self.cls.expand(x.shape[0], -1, -1), x], 1)
+        n, s, d = x.shape
+        q, k, v = self.qkv(self.norm(x)).reshape(n, s, 3, 2, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        y = nn.functional.scaled_dot_product_attention(q, k, v)
+        x = x + self.out(y.transpose(1, 2).reshape(n, s, d))
+        return self.head(nn.functional.gelu(x).mean(1))
+
+
+class Probabilities(nn.Module):
+    """Ends in a softmax."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3), nn.Softmax(1))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class Two(nn.Module):
+    """Two outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.a, self.b = nn.Linear(4, 5), nn.Linear(5, 2), nn.Linear(5, 3)
+
+    def forward(self, x):
+        x = nn.functional.silu(self.body(x))
+        return self.a(x), self.b(x)
+
+
+def prepared(module):
+    torch.manual_seed(3)
+    model = module().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.4)
+        for buffer in model.buffers():
+            if buffer.dtype.is_floating_point:
+                buffer.copy_(torch.rand_like(buffer) + 0.5)
+    return model
+
+
+def export(name, module, sample, opset=None, dynamo=False, batch=2, dynamic=True, pick=None, cut=None):
+    model = prepared(module)
+    torch.manual_seed(4)
+    x = torch.randn(batch, *sample)
+    file = HERE / f"{name}.onnx"
+    if dynamo:
+        shapes = ({0: torch.export.Dim("batch")},) if dynamic else None
+        torch.onnx.export(model, (x,), file, opset_version=opset, dynamo=True, dynamic_shapes=shapes,
+                          external_data=False, verbose=False)
+    else:
+        axes = {"input": {0: "batch"}} if dynamic else None
+        torch.onnx.export(model, (x,), file, opset_version=opset, dynamo=False, dynamic_axes=axes,
+                          input_names=["input"])
+    made = onnx.load(file)
+    del made.metadata_props[:]
+    for node in made.graph.node:
+        node.ClearField("doc_string")
+        del node.metadata_props[:]
+    made.graph.ClearField("value_info")
+    onnx.save(made, file)
+    reference(name, model, sample, pick, cut)
+
+
+def reference(name, model, sample, pick=None, cut=None):
+    model = model.double()
+    torch.manual_seed(5)
+    x = torch.randn(3, *sample, dtype=torch.float64)
+
+    def forward(x):
+        y = model(x)
+        y = y if pick is None else y[pick]
+        return torch.log(y) if cut else y
+
+    rows = [torch.autograd.functional.jacobian(forward, x[i:i + 1])[0, :, 0] for i in range(3)]
+    save_file({"input": x.numpy(), "logits": forward(x).detach().numpy(),
+               "jacobian": np.stack([row.numpy() for row in rows])}, HERE / f"{name}.safetensors")
+
+
+def main():
+    for opset in (11, 13, 17):
+        export(f"small_opset{opset}", Small, (2, 4, 4), opset)
+    export("small_dynamo", Small, (2, 4, 4), dynamo=True)
+    export("small_batch1", Small, (2, 4, 4), 13, batch=1, dynamic=False)
+    export("attention_opset14", Attention, (5, 3), 14)
+    export("attention_dynamo", Attention, (5, 3), 18, dynamo=True)
+    export("attention_opset23", Attention, (5, 3), 23, dynamo=True)
+    export("attention_batch1", Attention, (5, 3), 14, batch=1, dynamic=False)
+    export("probabilities", Probabilities, (5,), 13, cut=True)
+    export("two_outputs", Two, (4,), 13, pick=1)
+
+
+main()
