@@ -7,6 +7,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::delegate::transparent_module;
 use crate::nearest::nearest;
+use crate::torchvision::{DenseNet, ResNet};
 use crate::{Cnn, CnnConfig, DenseNet121, DenseNet121Config, Error, ResNet50, ResNet50Config};
 
 /// The kind of a network, whatever its width.
@@ -178,16 +179,20 @@ pub enum Network {
     DenseNet121(DenseNet121),
     /// The small CNN.
     Cnn(Cnn),
+    /// A ResNet in torchvision's form.
+    ResNet(ResNet),
+    /// A DenseNet in torchvision's form.
+    DenseNet(DenseNet),
 }
 
-transparent_module!(Network { ResNet50, DenseNet121, Cnn });
+transparent_module!(Network { ResNet50, DenseNet121, Cnn, ResNet, DenseNet });
 
 impl Network {
     /// Images to logits.
     ///
     /// # Shapes
     ///
-    /// `images` [N, channels, size, size], pixels in [0, 1]; the logits are [N, classes].
+    /// `images` [N, C, H, W] as [`input`](Self::input) says; the logits are [N, classes].
     ///
     /// # Panics
     ///
@@ -197,6 +202,8 @@ impl Network {
             Self::ResNet50(network) => network.forward(images),
             Self::DenseNet121(network) => network.forward(images),
             Self::Cnn(network) => network.forward(images),
+            Self::ResNet(network) => network.forward(images),
+            Self::DenseNet(network) => network.forward(images),
         }
     }
 
@@ -206,6 +213,8 @@ impl Network {
             Self::ResNet50(network) => network.input(),
             Self::DenseNet121(network) => network.input(),
             Self::Cnn(network) => network.input(),
+            Self::ResNet(network) => network.input(),
+            Self::DenseNet(network) => network.input(),
         }
     }
 
@@ -215,15 +224,18 @@ impl Network {
             Self::ResNet50(network) => network.classes(),
             Self::DenseNet121(network) => network.classes(),
             Self::Cnn(network) => network.classes(),
+            Self::ResNet(network) => network.classes(),
+            Self::DenseNet(network) => network.classes(),
         }
     }
 
-    /// The kind of network it holds.
-    pub fn family(&self) -> Family {
+    /// Which of the families it is of; none for torchvision's networks, which their files alone describe.
+    pub fn family(&self) -> Option<Family> {
         match self {
-            Self::ResNet50(_) => Family::ResNet50,
-            Self::DenseNet121(_) => Family::DenseNet121,
-            Self::Cnn(_) => Family::Cnn,
+            Self::ResNet50(_) => Some(Family::ResNet50),
+            Self::DenseNet121(_) => Some(Family::DenseNet121),
+            Self::Cnn(_) => Some(Family::Cnn),
+            Self::ResNet(_) | Self::DenseNet(_) => None,
         }
     }
 }

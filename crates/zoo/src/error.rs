@@ -6,6 +6,7 @@
 use std::io;
 
 use crate::mismatch::{Mismatch, Resized, Strangers};
+use crate::torchvision::sizes;
 use crate::weights::Precision;
 
 /// An error of this crate.
@@ -155,6 +156,40 @@ pub enum Error {
         file: String,
         /// Both sizes.
         resized: Box<Resized>,
+    },
+
+    /// The names are those of torchvision's networks, but one tensor is not as those have it.
+    #[error(
+        "{file}: this looks like a {network} of torchvision or timm, but tensor `{}` {why}; take the network as an \
+         ONNX file instead (torch.onnx.export), with --network FILE.onnx",
+        quoted(tensor)
+    )]
+    Form {
+        /// The file.
+        file: String,
+        /// The network that the other names and shapes tell.
+        network: String,
+        /// The tensor that does not fit.
+        tensor: String,
+        /// What is wrong with it.
+        why: String,
+    },
+
+    /// The network does not read images of this shape.
+    #[error(
+        "the data set has images of {}, and the network of {file} reads images of {channels} channel(s) and at least \
+         {smallest}x{smallest} pixels: choose the data that it was trained on",
+        sizes(*found)
+    )]
+    Images {
+        /// The file.
+        file: String,
+        /// Channels, height and width of the images.
+        found: [usize; 3],
+        /// The channels that the stem reads.
+        channels: usize,
+        /// The smallest side that leaves a pixel behind all strides.
+        smallest: usize,
     },
 
     /// Names or shapes in the file do not fit the network; every problem is listed.

@@ -3,6 +3,8 @@
 //!
 //! - [`ResNet50`] and [`DenseNet121`] as the paper uses them, at any width or growth, and [`Cnn`], a small
 //!   one. [`Network`] holds any of them, chosen at run time by an [`Architecture`].
+//! - [`torchvision::published`] builds the ResNets and DenseNets of torchvision and timm to fit a file of
+//!   their weights.
 //! - [`weights::load`] reads safetensors and PyTorch's `.pt` and `.pth` files, [`weights::save`] writes
 //!   safetensors; [`weights::Checkpoint`] looks into a file without a network.
 //! - [`names`] turns Burn's paths into PyTorch's names and counts parameters, BatchNorm's buffers apart.
@@ -35,6 +37,7 @@ mod mismatch;
 pub mod names;
 mod nearest;
 mod resnet;
+pub mod torchvision;
 pub mod weights;
 
 pub use architecture::{Architecture, Family, Network};

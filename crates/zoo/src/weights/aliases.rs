@@ -1,7 +1,8 @@
 //! Other names under which the same tensors are met.
 //!
-//! - `module.`, which PyTorch's `DataParallel` puts before every name;
+//! - [`PREFIXES`] before every name;
 //! - `gamma` and `beta`, as Burn and Keras call BatchNorm's weight and bias;
+//! - `shortcut` for `downsample`, and `linear`, `classifier` or `head.fc` for `fc`;
 //! - torchvision's DenseNet, today's (`norm1`) and that of the old files (`norm.1`). Its layers are those of
 //!   [`DenseNet121`](crate::DenseNet121) where it was built with a 3x3 stem and biases; elsewhere shapes or
 //!   names do not fit and loading says so.
@@ -11,12 +12,45 @@ use std::borrow::Cow;
 use crate::densenet::LAYERS;
 use crate::names::torch_name;
 
-/// What `DataParallel` puts before every name.
-pub(crate) const PREFIX: &str = "module.";
+/// What PyTorch's `DataParallel`, trainers (Lightning and many a script) and `torch.compile` put before every
+/// name.
+pub(crate) const PREFIXES: [&str; 3] = ["module.", "model.", "_orig_mod."];
+
+/// The name without any of [`PREFIXES`], which may stand one behind the other.
+pub(crate) fn bare(mut key: &str) -> &str {
+    while let Some(rest) = PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix)) {
+        key = rest;
+    }
+    key
+}
+
+/// One name for all spellings of a tensor of torchvision's networks: both a file's names and a network's own
+/// are brought to it before they are compared.
+pub(crate) fn normal(key: &str) -> Cow<'_, str> {
+    const HEADS: [&str; 3] = ["linear.", "classifier.", "head.fc."];
+    const PARTS: [(&str, &str); 8] = [
+        (".shortcut.", ".downsample."),
+        (".norm.1.", ".norm1."),
+        (".norm.2.", ".norm2."),
+        (".conv.1.", ".conv1."),
+        (".conv.2.", ".conv2."),
+        ("features.norm_final.", "features.norm5."),
+        (".gamma", ".weight"),
+        (".beta", ".bias"),
+    ];
+    let bare = bare(key);
+    if let Some(rest) = HEADS.iter().find_map(|head| bare.strip_prefix(head)) {
+        return Cow::Owned(format!("fc.{rest}"));
+    }
+    match PARTS.into_iter().find(|(theirs, _)| bare.contains(theirs)) {
+        Some((theirs, ours)) => Cow::Owned(bare.replace(theirs, ours)),
+        None => Cow::Borrowed(bare),
+    }
+}
 
 /// The name that this crate's networks give to what a file calls `key`.
 pub(crate) fn canonical(key: &str) -> Cow<'_, str> {
-    let bare = key.strip_prefix(PREFIX).unwrap_or(key);
+    let bare = bare(key);
     if let Some(name) = torchvision_densenet(bare) {
         return Cow::Owned(name);
     }
@@ -28,7 +62,7 @@ pub(crate) fn canonical(key: &str) -> Cow<'_, str> {
 
 /// Whether `key` is one of torchvision's DenseNet.
 pub(crate) fn is_torchvision_densenet(key: &str) -> bool {
-    torchvision_densenet(key.strip_prefix(PREFIX).unwrap_or(key)).is_some()
+    torchvision_densenet(bare(key)).is_some()
 }
 
 fn torchvision_densenet(key: &str) -> Option<String> {
@@ -83,9 +117,25 @@ mod tests {
     #[test]
     fn prefixes_and_keras_names() {
         assert_eq!(canonical("module.stages.0.0.bn1.gamma"), "stages.0.0.bn1.weight");
+        assert_eq!(canonical("_orig_mod.module.model.fc.bias"), "fc.bias");
         assert_eq!(canonical("bn1.beta"), "bn1.bias");
         assert_eq!(canonical("fc.weight"), "fc.weight");
         assert_eq!(canonical("body.6.conv.weight"), "body.6.conv.weight");
+    }
+
+    #[test]
+    fn all_spellings_have_one_normal_name() {
+        for (theirs, ours) in [
+            ("_orig_mod.module.layer1.0.shortcut.0.weight", "layer1.0.downsample.0.weight"),
+            ("linear.bias", "fc.bias"),
+            ("model.classifier.weight", "fc.weight"),
+            ("head.fc.weight", "fc.weight"),
+            ("features.denseblock1.denselayer1.norm.1.bias", "features.denseblock1.denselayer1.norm1.bias"),
+            ("layer4.2.bn3.running_var", "layer4.2.bn3.running_var"),
+            ("layer1.0.linear.weight", "layer1.0.linear.weight"),
+        ] {
+            assert_eq!(normal(theirs), ours);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use burn::tensor::Device;
 
-use super::aliases::{PREFIX, canonical, is_torchvision_densenet};
+use super::aliases::{PREFIXES, bare, canonical, is_torchvision_densenet, normal};
 use super::checkpoint::TensorInfo;
 use super::describe::{Description, describe};
 use crate::names::{Entry, entries};
@@ -21,9 +21,11 @@ pub(super) struct Fit {
     pub(super) slots: HashMap<String, usize>,
     /// The file's tensors that the network lacks, BatchNorm's `num_batches_tracked` apart.
     pub(super) extra: Vec<String>,
-    /// How many names lost `module.`.
+    /// How many names lost a prefix.
     pub(super) stripped: usize,
-    /// How many names are torchvision's.
+    /// Which prefixes they lost.
+    pub(super) prefixes: Vec<&'static str>,
+    /// How many names are torchvision's, of tensors of the paper's DenseNet121.
     pub(super) torchvision: usize,
 }
 
@@ -70,10 +72,16 @@ struct Claims<'a> {
 impl<'a> Claims<'a> {
     fn new(tensors: &'a [TensorInfo], wanted: &[Entry]) -> Self {
         let names: HashSet<&str> = wanted.iter().map(|entry| entry.name.as_str()).collect();
+        let spelled: HashMap<_, &str> =
+            wanted.iter().map(|entry| (normal(&entry.name), entry.name.as_str())).collect();
         let mut claims = Self { by_name: HashMap::new(), strangers: Vec::new() };
         for (index, tensor) in tensors.iter().enumerate() {
             let key = tensor.name.as_str();
             let name = if names.contains(key) { key.into() } else { canonical(key) };
+            let name = match spelled.get(&normal(key)) {
+                Some(&name_here) if !names.contains(name.as_ref()) => name_here.into(),
+                _ => name,
+            };
             if names.contains(name.as_ref()) {
                 claims.by_name.entry(name.into_owned()).or_default().push(index);
             } else if !key.ends_with("num_batches_tracked") {
@@ -115,10 +123,17 @@ impl<'a> Claims<'a> {
         let slots: HashMap<String, usize> =
             self.by_name.into_iter().filter_map(|(name, claims)| Some((name, *claims.first()?))).collect();
         let renamed = || slots.iter().filter(|&(name, &index)| *name != tensors[index].name);
+        let lost = |index: usize| {
+            let key = tensors[index].name.as_str();
+            &key[..key.len() - bare(key).len()]
+        };
+        let shortened = || renamed().map(|(_, &index)| lost(index)).filter(|lost| !lost.is_empty());
+        let is_of_paper = |name: &str| name == canonical(name);
         Fit {
-            stripped: renamed().filter(|&(_, &index)| tensors[index].name.starts_with(PREFIX)).count(),
+            stripped: shortened().count(),
+            prefixes: PREFIXES.into_iter().filter(|prefix| shortened().any(|l| l.contains(prefix))).collect(),
             torchvision: renamed()
-                .filter(|&(_, &index)| is_torchvision_densenet(&tensors[index].name))
+                .filter(|&(name, &index)| is_of_paper(name) && is_torchvision_densenet(&tensors[index].name))
                 .count(),
             extra: self.strangers.into_iter().map(str::to_owned).collect(),
             slots,

@@ -26,6 +26,7 @@ mod save;
 mod torch;
 mod write;
 
+pub(crate) use aliases::normal;
 pub use checkpoint::{Checkpoint, TensorInfo, Values};
 pub use describe::{Description, describe};
 pub use dtype::{Dtype, Precision};

@@ -25,10 +25,12 @@ pub struct Report {
     pub precision: Precision,
     /// The file's tensors that the network has no use for, `num_batches_tracked` apart.
     pub extra: Vec<String>,
-    /// How many names lost the prefix `module.` of PyTorch's `DataParallel`.
+    /// How many names lost a prefix that `DataParallel`, a trainer or `torch.compile` had put before them.
     pub stripped: usize,
+    /// Which prefixes those are: `module.`, `model.`, `_orig_mod.`.
+    pub prefixes: Vec<&'static str>,
     /// How many names are those of torchvision's DenseNet, whose BatchNorm has another epsilon than the
-    /// paper's.
+    /// paper's network that they were loaded into.
     pub torchvision: usize,
     /// The file's own metadata.
     pub metadata: BTreeMap<String, String>,
@@ -49,6 +51,7 @@ impl Report {
             precision,
             extra: fit.extra,
             stripped: fit.stripped,
+            prefixes: fit.prefixes,
             torchvision: fit.torchvision,
             metadata: checkpoint.metadata().clone(),
         }
@@ -61,7 +64,8 @@ impl fmt::Display for Report {
         write!(f, "{}: {} tensors, {} parameters, ", self.file, self.tensors, self.parameters)?;
         write!(f, "{} in the file, {} here", source.join(" and "), self.precision)?;
         if self.stripped > 0 {
-            write!(f, "; `module.` stripped from {} names", self.stripped)?;
+            let prefixes: Vec<String> = self.prefixes.iter().map(|prefix| format!("`{prefix}`")).collect();
+            write!(f, "; {} stripped from {} names", prefixes.join(" and "), self.stripped)?;
         }
         if self.torchvision > 0 {
             write!(
