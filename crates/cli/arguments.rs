@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::failure::{Failure, Result};
 use crate::jacobian::JacobianArguments;
 use crate::layers_arguments::LayersArguments;
+use crate::logits::CheckArguments;
 use crate::map_arguments::MapArguments;
 use crate::out::Destination;
 use crate::tally::Top;
@@ -39,6 +40,9 @@ pub(crate) enum Command {
     /// in a file.
     #[command(after_long_help = crate::jacobian::EXAMPLES)]
     Jacobian(Box<JacobianArguments>),
+    /// Whether the network is the one you know: its logits against those saved from PyTorch.
+    #[command(after_long_help = crate::logits::EXAMPLES)]
+    Check(Box<CheckArguments>),
     /// Puts the parts of a run together that --shard has made: the bytes of the run in one piece.
     Merge(MergeArguments),
     /// Completions of the command line for a shell, on standard output.
@@ -180,7 +184,8 @@ impl OutArguments {
 pub(crate) struct RunArguments {
     /// resnet50, densenet121 or cnn, or FILE.onnx [default: what the weights are of]
     ///
-    /// Without weights the embedded resnet50 of width 8.
+    /// Without weights the embedded resnet50 of width 8. Weights with torchvision's or timm's names
+    /// tell their network themselves, resnet18 to resnet152 and densenet121 to densenet201.
     #[arg(long, value_name = "NAME")]
     pub(crate) network: Option<String>,
     /// Width of the network, growth for densenet121 [default: the weights' or paper's]
@@ -191,22 +196,53 @@ pub(crate) struct RunArguments {
     /// With PyTorch's names. No code in a .pt file is run.
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: Option<PathBuf>,
+    /// What BatchNorm adds to the variance, of torchvision's and timm's weights [default: 1e-5]
+    #[arg(long, value_name = "X")]
+    pub(crate) bn_eps: Option<f64>,
     /// Of an ONNX file with several outputs, the name of the logits
     ///
     /// Any inner result of shape [N, K] will do.
     #[arg(long, value_name = "NAME")]
     pub(crate) output: Option<String>,
-    /// mnist, cifar10, or arrays [default: the embedded images]
+    /// mnist, fashion-mnist, cifar10, cifar100, folder, parquet or arrays [default: embedded]
     ///
-    /// arrays are samples of any shape in one file.
+    /// cifar100-coarse has CIFAR-100's coarse labels. folder is pictures (PNG, JPEG, WebP), with a
+    /// sub-folder for each class; parquet is tables with encoded pictures and labels; arrays are
+    /// samples of any shape in one file.
     #[arg(long, value_name = "NAME")]
     pub(crate) dataset: Option<String>,
-    /// Folder with the data set's official files, or a file of arrays
+    /// Folder with the data set's official files or with pictures, or a file
     ///
     /// Arrays: FILE.npz or FILE.safetensors with images [N, ...] and, for objectives of the label,
     /// labels [N]; or FILE.npy with images. Numbers are float64, float32, float16 or uint8.
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
+    /// Labels of a folder's pictures: a .csv with columns path and label
+    ///
+    /// Paths are below the folder. Labels are numbers from 0, or names, numbered in their order.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) labels: Option<PathBuf>,
+    /// Size to which pictures are brought: N for the shorter side, or HxW
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) resize: Option<String>,
+    /// What is kept of the middle of pictures: N for a square, or HxW
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) crop: Option<String>,
+    /// Pictures have one channel instead of red, green and blue
+    #[arg(long)]
+    pub(crate) grey: bool,
+    /// What the network is used to: the mean of each channel, as 0.485,0.456,0.406
+    ///
+    /// (x - mean) / std becomes the network's first layer, so that perturbations are those of pixels
+    /// in [0, 1]. One number is of all channels.
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    pub(crate) mean: Option<String>,
+    /// What it is used to: the standard deviation of each channel
+    #[arg(long, value_name = "LIST")]
+    pub(crate) std: Option<String>,
+    /// Of a picture that cannot be read: stop, or skip it by name [default: stop]
+    #[arg(long, value_name = "WHAT", value_parser = ["stop", "skip"])]
+    pub(crate) on_error: Option<String>,
     /// The files are your own, in the data set's format but of other sizes
     ///
     /// CIFAR-10 batches of any number of images, IDX images of any height and width. Without this

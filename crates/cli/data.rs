@@ -2,7 +2,7 @@
 
 use burn::tensor::TensorData;
 use influence::Precision;
-use influence_data::{Arrays, Dataset, Pixel};
+use influence_data::{Arrays, Dataset, Pictures, Pixel};
 
 use crate::failure::{Failure, Result};
 
@@ -13,6 +13,8 @@ pub(crate) enum Data {
     Images(Dataset),
     /// What a file of arrays holds.
     Arrays(Arrays),
+    /// Pictures in files of their own.
+    Pictures(Pictures),
 }
 
 impl Data {
@@ -20,6 +22,7 @@ impl Data {
         match self {
             Self::Images(data) => data.name(),
             Self::Arrays(data) => data.name(),
+            Self::Pictures(data) => data.name(),
         }
     }
 
@@ -27,13 +30,16 @@ impl Data {
         match self {
             Self::Images(data) => data.len(),
             Self::Arrays(data) => data.len(),
+            Self::Pictures(data) => data.len(),
         }
     }
 
+    /// Lets go of what lies behind the first `len`; pictures are decoded only where they are asked for.
     pub(crate) fn truncate(&mut self, len: usize) {
         match self {
             Self::Images(data) => data.truncate(len),
             Self::Arrays(data) => data.truncate(len),
+            Self::Pictures(_) => {}
         }
     }
 
@@ -42,6 +48,16 @@ impl Data {
         match self {
             Self::Images(data) => Some(data.classes()),
             Self::Arrays(_) => None,
+            Self::Pictures(data) => Some(data.class_names().len()).filter(|&classes| classes > 0),
+        }
+    }
+
+    /// Whether every sample has a label.
+    pub(crate) fn is_labelled(&self) -> bool {
+        match self {
+            Self::Images(_) => true,
+            Self::Arrays(data) => data.labels().is_some(),
+            Self::Pictures(data) => (0..data.len()).all(|index| data.label(index).is_some()),
         }
     }
 
@@ -50,6 +66,7 @@ impl Data {
         match self {
             Self::Images(data) => Some(data.label(index)),
             Self::Arrays(data) => data.labels().map(|labels| labels[index]),
+            Self::Pictures(data) => data.label(index),
         }
     }
 
@@ -58,6 +75,7 @@ impl Data {
         match self {
             Self::Images(data) => data.shape().to_vec(),
             Self::Arrays(data) => data.shape().to_vec(),
+            Self::Pictures(data) => data.shape().to_vec(),
         }
     }
 
@@ -76,6 +94,7 @@ impl Data {
         match self {
             Self::Images(data) => data.batch(indices),
             Self::Arrays(data) => data.batch(indices),
+            Self::Pictures(data) => data.batch(indices),
         }
     }
 
@@ -87,7 +106,7 @@ impl Data {
             Self::Images(data) => {
                 hasher.update(data.image(index));
             }
-            Self::Arrays(data) => data.batch::<f64>(&[index]).iter().for_each(|number| {
+            Self::Arrays(_) | Self::Pictures(_) => self.batch::<f64>(&[index]).iter().for_each(|number| {
                 hasher.update(&number.to_le_bytes());
             }),
         }

@@ -2,27 +2,27 @@
 
 use std::path::Path;
 
-use burn::tensor::{Device, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use influence::{
     Budget, Filter, GPU_BATCH, Memory, ModelError, Objective, Perturbation, Precision, SampleObjective,
     Scorer, Target,
 };
-use influence_data::{Arrays, Dataset, Kind, Selection, Split, files, sample};
-use influence_zoo::weights::{self, Checkpoint, Report};
-use influence_zoo::{Architecture, Network};
+use influence_data::{Selection, Split};
+use influence_zoo::Network;
 
 use crate::arguments::RunArguments;
 use crate::data::Data;
 use crate::engine::Engine;
 use crate::failure::{Failure, Result};
+use crate::network;
+use crate::normalisation::Normalisation;
 use crate::onnx::{self, Transposed};
 use crate::origin::{self, Origin};
 use crate::out::shard::Shard;
 use crate::places::Inputs;
 use crate::progress::Progress;
+use crate::samples::{self, Samples};
 
-/// The width of the embedded network.
-const EMBEDDED_WIDTH: usize = 8;
 /// How many images each thread is given in one call.
 const IMAGES_PER_THREAD: usize = 8;
 
@@ -76,12 +76,21 @@ impl Job {
         onnx::check(
             arguments.network.as_deref(),
             arguments.output.as_deref(),
-            &[("--weights", arguments.weights.is_some()), ("--width", arguments.width.is_some())],
+            &[
+                ("--weights", arguments.weights.is_some()),
+                ("--width", arguments.width.is_some()),
+                ("--bn-eps", arguments.bn_eps.is_some()),
+            ],
         )?;
-        let mut data = samples(arguments, &target, &mut inputs)?;
-        let mut images = selection.resolve(data.len())?;
-        // A training set takes as much memory as a network: what nobody has asked for is let go.
-        data.truncate(images.iter().max().map_or(0, |last| last + 1));
+        let Samples { data, mut images, mut preparation } =
+            samples::open(arguments, &target, &selection, &mut inputs)?;
+        let channels = data.sample().first().copied().unwrap_or(1);
+        let normalisation =
+            Normalisation::parse(arguments.mean.as_deref(), arguments.std.as_deref(), channels)?;
+        if let Some(normalisation) = &normalisation {
+            let comma = if preparation.is_empty() { "" } else { ", " };
+            preparation.push_str(&format!("{comma}{normalisation} as the first layer"));
+        }
         check_class(&target, data.classes())?;
         let onnx = arguments.network.as_deref().filter(|name| onnx::is_file(name)).map(Path::new);
         let file = onnx.or(arguments.weights.as_deref());
@@ -99,13 +108,17 @@ impl Job {
             scorer.precision(precision).device(&device).engine(engine.executor()).batch(batch).memory(memory);
         let (scorer, report, described, transposed) = match onnx {
             Some(file) => {
-                let (graph, report, transposed) = onnx::graph(file, arguments.output.as_deref(), &data)?;
+                let (graph, report, transposed) = onnx::graph(file, arguments.output.as_deref(), &data, normalisation.as_ref())?;
                 (scorer.load(graph)?, report, file_name(file), transposed)
             }
             None => {
-                let (network, report, described) = network(arguments, &data, precision)?;
-                let scorer = scorer.compile(&network, Network::forward, &data.shape())?;
-                (scorer, report.to_string(), described, Transposed::All)
+                let loaded = network::load(arguments, &data, precision)?;
+                let forward = |network: &Network, images: Tensor<4>| match &normalisation {
+                    Some(first) => network.forward(first.forward(images)),
+                    None => network.forward(images),
+                };
+                let scorer = scorer.compile(&loaded.network, forward, &data.shape())?;
+                (scorer, loaded.report, loaded.architecture, Transposed::All)
             }
         };
         check_class(&target, Some(scorer.classes()))?;
@@ -120,6 +133,7 @@ impl Job {
             split: arguments.split.clone().unwrap_or_else(|| Split::Test.to_string()),
             precision: precision.to_string(),
             engine: scorer.engine().to_owned(),
+            preparation: preparation.clone(),
             hashes,
         };
         Ok(Self {
@@ -132,7 +146,10 @@ impl Job {
             filter,
             budget,
             quiet,
-            network: format!("{described}; {report}"),
+            network: match preparation.as_str() {
+                "" => format!("{described}; {report}"),
+                words => format!("{described}; {report}; images: {words}"),
+            },
             architecture: described,
             transposed,
             inputs,
@@ -284,106 +301,4 @@ fn check_class(target: &Target, classes: Option<usize>) -> Result<()> {
         ))),
         _ => Ok(()),
     }
-}
-
-/// The samples asked for: arrays, or images.
-fn samples(arguments: &RunArguments, target: &Target, inputs: &mut Inputs) -> Result<Data> {
-    if arguments.dataset.as_deref() != Some(ARRAYS) {
-        return dataset(arguments, inputs).map(Data::Images);
-    }
-    let Some(file) = &arguments.data else {
-        return Err(Failure::new("--dataset arrays: add --data FILE.npz, FILE.npy or FILE.safetensors"));
-    };
-    inputs.add(file);
-    let arrays = Arrays::open(file)?;
-    if *target == Target::Label && arrays.labels().is_none() {
-        return Err(Failure::new(format!(
-            "{} has no labels: add --objective predicted, entropy, margin or class:N",
-            file.display()
-        )));
-    }
-    Ok(Data::Arrays(arrays))
-}
-
-/// The name of the data set that is a file of arrays.
-const ARRAYS: &str = "arrays";
-
-/// The images asked for, or the embedded ones.
-fn dataset(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Dataset> {
-    let split = arguments.split.as_deref().map(str::parse::<Split>).transpose()?.unwrap_or(Split::Test);
-    match (&arguments.dataset, &arguments.data) {
-        (None, None) if split == Split::Test => Ok(Dataset::embedded()),
-        (None, None) => Err(Failure::new(
-            "--split train: the embedded sample is of the test split; name --dataset and --data",
-        )),
-        (None, Some(_)) => {
-            Err(Failure::new("--data names a folder, but of which data set? Add --dataset mnist or cifar10"))
-        }
-        (Some(kind), folder) => {
-            let kind: Kind = kind.parse()?;
-            let Some(folder) = folder else {
-                return Err(Failure::new(format!(
-                    "--dataset {kind}: where is it? Add --data DIR, the folder with its files"
-                )));
-            };
-            files(kind, folder, split)?.iter().for_each(|file| inputs.add(file));
-            let open = if arguments.own { Dataset::open_own } else { Dataset::open };
-            Ok(open(kind, folder, split)?)
-        }
-    }
-}
-
-/// The network with its weights, and what both are in words; on the processor, from where it is captured whatever the engine.
-fn network(arguments: &RunArguments, data: &Data, precision: Precision) -> Result<(Network, Report, String)> {
-    let device = &Device::flex();
-    let architecture = architecture(arguments)?;
-    let [channels, height, width] = data.shape();
-    if height != width {
-        return Err(Failure::new(format!(
-            "images of {height} x {width} pixels: the networks take square ones"
-        )));
-    }
-    let Some(classes) = data.classes() else {
-        return Err(Failure::new("--dataset arrays: name the network's file, as in --network FILE.onnx"));
-    };
-    let network = architecture.init(channels, height, classes, device)?;
-    let precision = match precision {
-        Precision::F32 => weights::Precision::F32,
-        Precision::F64 => weights::Precision::F64,
-    };
-    let (network, report) = match &arguments.weights {
-        Some(path) => weights::load(network, path.as_path(), precision, device)?,
-        None => weights::load(network, sample::RESNET50W8_MNIST, precision, device)?,
-    };
-    Ok((network, report, architecture.to_string()))
-}
-
-/// The network asked for; the embedded one with its own weights; or what a file of weights says of itself.
-fn architecture(arguments: &RunArguments) -> Result<Architecture> {
-    let embedded = Architecture::ResNet50 { width: EMBEDDED_WIDTH };
-    let named = arguments.network.as_deref().map(str::parse::<Architecture>).transpose()?;
-    let named = named.map(|named| arguments.width.map_or(named, |width| named.with_width(width)));
-    match (named, &arguments.weights) {
-        (Some(named), Some(_)) => Ok(named),
-        (Some(named), None) if named == embedded => Ok(embedded),
-        (Some(named), None) => {
-            Err(Failure::new(format!("{named} needs its trained weights: add --weights FILE.safetensors")))
-        }
-        (None, None) if arguments.width.is_none_or(|width| width == EMBEDDED_WIDTH) => Ok(embedded),
-        (None, None) => Err(Failure::new("--width without --network: name the network and its weights")),
-        (None, Some(path)) => described(path, arguments.width),
-    }
-}
-
-/// The network that the names and shapes in a file of weights belong to.
-fn described(path: &Path, width: Option<usize>) -> Result<Architecture> {
-    let checkpoint = Checkpoint::open(path)?;
-    let found = checkpoint.describe().and_then(|description| description.architecture());
-    let found = found.ok_or_else(|| {
-        Failure::new(format!(
-            "{}: the weights of no network that is known here; add --network",
-            path.display()
-        ))
-    })?;
-    Ok(width.map_or(found, |width| found.with_width(width)))
 }

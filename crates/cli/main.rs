@@ -10,14 +10,19 @@ mod failure;
 mod family;
 mod folder;
 mod gathered;
+#[cfg(feature = "parquet")]
+mod hub;
 mod jacobian;
 mod job;
 mod layers;
 mod layers_arguments;
 mod layers_table;
+mod logits;
 mod manual;
 mod map;
 mod map_arguments;
+mod network;
+mod normalisation;
 mod onnx;
 mod origin;
 mod out;
@@ -25,6 +30,7 @@ mod places;
 mod progress;
 mod record;
 mod row;
+mod samples;
 mod score;
 mod table;
 mod tally;
@@ -50,6 +56,7 @@ fn main() -> ExitCode {
         Some(Command::Layers(arguments)) => layers::command(&arguments),
         Some(Command::Map(arguments)) => map::command(&arguments),
         Some(Command::Jacobian(arguments)) => jacobian::command(&arguments),
+        Some(Command::Check(arguments)) => logits::command(&arguments),
         Some(Command::Merge(arguments)) => out::merge::command(&arguments),
         Some(Command::Completions(arguments)) => manual::completions(&arguments),
         Some(Command::Man) => manual::page(),

@@ -7,6 +7,7 @@ use influence_onnx::{Choice, Ending, Import, Model};
 
 use crate::data::Data;
 use crate::failure::{Failure, Result};
+use crate::normalisation::Normalisation;
 
 /// Which matrices of weights the engine holds with rows and columns exchanged, `[in, out]`.
 #[derive(Debug, Clone)]
@@ -33,9 +34,15 @@ pub(crate) fn is_file(network: &str) -> bool {
 }
 
 /// The graph of a file, what to tell of it, and the matrices that it holds transposed.
-pub(crate) fn graph(file: &Path, output: Option<&str>, data: &Data) -> Result<(Graph, String, Transposed)> {
+pub(crate) fn graph(
+    file: &Path,
+    output: Option<&str>,
+    data: &Data,
+    normalisation: Option<&Normalisation>,
+) -> Result<(Graph, String, Transposed)> {
     let model = Model::open(file)?;
-    let choice = Choice { output: output.map(str::to_owned), sample: Some(data.sample()) };
+    let normalise = normalisation.map(|of| (of.numbers().0.to_vec(), of.numbers().1.to_vec()));
+    let choice = Choice { output: output.map(str::to_owned), sample: Some(data.sample()), normalise };
     let Import { graph, ending, transposed, .. } = model.graph(&choice)?;
     let producer = if model.producer().is_empty() { "an unnamed program" } else { model.producer() };
     let mut report = format!("opset {}, written by {producer}", model.opset());

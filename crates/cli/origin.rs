@@ -21,6 +21,8 @@ pub(crate) struct Origin {
     pub(crate) split: String,
     pub(crate) precision: String,
     pub(crate) engine: String,
+    /// What was done to the images before the network saw them; empty for nothing.
+    pub(crate) preparation: String,
     pub(crate) hashes: Vec<(&'static str, String)>,
 }
 
@@ -36,7 +38,8 @@ impl Origin {
             ("precision", &self.precision),
             ("engine", &self.engine),
         ];
-        pairs.map(|(name, value)| (name.to_owned(), value.clone())).into()
+        let prepared = Some(("preparation", &self.preparation)).filter(|(_, words)| !words.is_empty());
+        pairs.into_iter().chain(prepared).map(|(name, value)| (name.to_owned(), value.clone())).collect()
     }
 }
 

@@ -1,15 +1,11 @@
 //! Samples of any shape out of files of arrays: NumPy's .npz and .npy, and safetensors.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
-use flate2::bufread::DeflateDecoder;
-use rawzip::{CompressionMethod, ZipArchive};
-use safetensors::{Dtype, SafeTensors};
-
+use crate::container::Container;
 use crate::error::counted;
-use crate::npy::{self, Raw};
+use crate::matrix::half;
+use crate::npy::Raw;
 use crate::{Error, Pixel};
 
 /// `N` samples of one shape, in the type in which their file has them, with their labels if it has
@@ -42,17 +38,16 @@ impl Arrays {
     /// [`Error::Corrupt`] with the byte where the fault shows when the file is none of these, damaged,
     /// or has no such arrays; [`Error::Io`] when it cannot be read.
     pub fn open(file: &Path) -> Result<Self, Error> {
-        let io = |source| Error::Io { file: file.to_path_buf(), source };
-        let mut bytes = Vec::new();
-        File::open(file).and_then(|mut opened| opened.read_to_end(&mut bytes)).map_err(io)?;
         let corrupt = |(offset, why)| Error::Corrupt { file: file.to_path_buf(), offset, why };
-        let (images, labels) = if bytes.starts_with(npy::MAGIC) {
-            (npy::read(&bytes[..]).map_err(corrupt)?, None)
-        } else if bytes.starts_with(b"PK") {
-            zipped(&bytes).map_err(corrupt)?
-        } else {
-            tensors(&bytes).map_err(corrupt)?
+        let container = Container::open(file)?;
+        let images = match container.get("images").map_err(corrupt)? {
+            Some(images) => images,
+            None => {
+                let names = container.names().map_err(corrupt)?.join(", ");
+                return Err(corrupt((0, format!("there is no array \"images\", but {names}"))));
+            }
         };
+        let labels = if container.is_single() { None } else { container.get("labels").map_err(corrupt)? };
         Self::of(file, images, labels).map_err(|why| corrupt((0, why)))
     }
 
@@ -154,64 +149,6 @@ impl std::fmt::Debug for Arrays {
     }
 }
 
-/// `images` and `labels` out of a zip archive of .npy files.
-fn zipped(bytes: &[u8]) -> Result<(Raw, Option<Raw>), npy::Fault> {
-    let damaged = |error: rawzip::Error| (0, format!("a damaged .npz archive: {error}"));
-    let archive = ZipArchive::from_slice(bytes).map_err(damaged)?;
-    let (mut images, mut labels, mut names) = (None, None, Vec::new());
-    let mut entries = archive.entries();
-    while let Some(entry) = entries.next_entry().map_err(damaged)? {
-        let name = String::from_utf8_lossy(entry.file_path().as_ref()).into_owned();
-        let array = match name.as_str() {
-            "images.npy" => &mut images,
-            "labels.npy" => &mut labels,
-            _ => {
-                names.push(name.trim_end_matches(".npy").to_owned());
-                continue;
-            }
-        };
-        let (method, local) = (entry.compression_method(), archive.get_entry(entry.wayfinder()));
-        let local = local.map_err(damaged)?;
-        let reader: Box<dyn Read + '_> = match method {
-            CompressionMethod::STORE => Box::new(local.data()),
-            CompressionMethod::DEFLATE => Box::new(DeflateDecoder::new(local.data())),
-            other => return Err((0, format!("{name} is compressed by method {other:?}: use deflate"))),
-        };
-        let found = npy::read(local.verifying_reader(reader));
-        *array = Some(found.map_err(|(offset, why)| (offset, format!("{name}: {why}")))?);
-    }
-    let missing = || (0, format!("there is no array \"images\", but {}", names.join(", ")));
-    Ok((images.ok_or_else(missing)?, labels))
-}
-
-/// `images` and `labels` out of safetensors.
-fn tensors(bytes: &[u8]) -> Result<(Raw, Option<Raw>), npy::Fault> {
-    let file = SafeTensors::deserialize(bytes).map_err(|error| {
-        (0, format!("this is no .npz, .npy or safetensors file, or it is damaged: {error}"))
-    })?;
-    let array = |name: &str| {
-        let Ok(view) = file.tensor(name) else { return Ok(None) };
-        let kind = match view.dtype() {
-            Dtype::F32 => ('f', 4),
-            Dtype::F64 => ('f', 8),
-            Dtype::F16 => ('f', 2),
-            Dtype::U8 => ('u', 1),
-            Dtype::U16 => ('u', 2),
-            Dtype::U32 => ('u', 4),
-            Dtype::U64 => ('u', 8),
-            Dtype::I8 => ('i', 1),
-            Dtype::I16 => ('i', 2),
-            Dtype::I32 => ('i', 4),
-            Dtype::I64 => ('i', 8),
-            other => return Err((0, format!("\"{name}\" is of type {other:?}"))),
-        };
-        Ok(Some(Raw { shape: view.shape().to_vec(), kind, bytes: view.data().to_vec() }))
-    };
-    let names = || file.names().into_iter().collect::<Vec<_>>().join(", ");
-    let missing = || (0, format!("there is no tensor \"images\", but {}", names()));
-    Ok((array("images")?.ok_or_else(missing)?, array("labels")?))
-}
-
 /// The images' elements in a type that we keep.
 fn numbers(raw: Raw) -> Result<Numbers, String> {
     fn of<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
@@ -219,6 +156,7 @@ fn numbers(raw: Raw) -> Result<Numbers, String> {
     }
     match raw.kind {
         ('u', 1) => Ok(Numbers::Bytes(raw.bytes)),
+        ('f', 2) => Ok(Numbers::Single(of(&raw.bytes, |bits| half(u16::from_le_bytes(bits)) as f32))),
         ('f', 4) => Ok(Numbers::Single(of(&raw.bytes, f32::from_le_bytes))),
         ('f', 8) => Ok(Numbers::Double(of(&raw.bytes, f64::from_le_bytes))),
         (kind, bytes) => {

@@ -1,5 +1,5 @@
-//! CIFAR-10, binary version: batches of records of 3 073 bytes, a label and the planes of a 3 x 32
-//! x 32 image.
+//! CIFAR-10 and CIFAR-100, binary versions: batches of records, each a label (of CIFAR-100 two, the coarse
+//! one first) and the planes of a 3 x 32 x 32 image.
 
 use crate::dataset::Sizes;
 use crate::error::{Error, counted, grouped};
@@ -11,40 +11,68 @@ use std::path::Path;
 
 /// Channels, height and width.
 const SHAPE: [usize; 3] = [3, 32, 32];
-/// The bytes of one record: the label, then the pixels.
-pub(crate) const RECORD: usize = 1 + PIXELS;
 const PIXELS: usize = SHAPE[0] * SHAPE[1] * SHAPE[2];
-const CLASSES: u8 = 10;
-/// The images of each official batch.
-const BATCH: u64 = 10_000;
-/// The file of class names, one a line.
-const NAMES: &str = "batches.meta.txt";
-/// Far more than ten names need.
+/// Far more than a hundred names need.
 const MAX_NAMES: u64 = 1 << 12;
 
+/// What the versions differ in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Version {
+    kind: Kind,
+    /// Bytes of labels before the pixels.
+    labels: usize,
+    /// Which of them is the label.
+    label: usize,
+    /// The images of each official batch.
+    batch: u64,
+    /// The file of class names, one a line.
+    names: &'static str,
+}
+
+impl Version {
+    /// That of a kind and a split; CIFAR-10's for what is no CIFAR.
+    pub(crate) fn of(kind: Kind, split: Split) -> Self {
+        let large = if split == Split::Train { 50_000 } else { 10_000 };
+        let (labels, label, batch, names) = match kind {
+            Kind::Cifar100 => (2, 1, large, "fine_label_names.txt"),
+            Kind::Cifar100Coarse => (2, 0, large, "coarse_label_names.txt"),
+            _ => (1, 0, 10_000, "batches.meta.txt"),
+        };
+        Self { kind, labels, label, batch, names }
+    }
+
+    /// The bytes of one record: the labels, then the pixels.
+    pub(crate) fn record(self) -> usize {
+        self.labels + PIXELS
+    }
+
+    fn classes(self) -> usize {
+        self.kind.class_names().len()
+    }
+}
+
 /// The batches of `split`.
-pub(crate) fn files(split: Split) -> Vec<Wanted> {
-    match split {
-        Split::Train => (1..=5)
-            .map(|n| Wanted {
-                what: format!("batch {n}"),
-                names: vec![format!("data_batch_{n}.bin")],
-                gzip: false,
-            })
-            .collect(),
-        Split::Test => {
-            vec![Wanted { what: "batch".to_owned(), names: vec!["test_batch.bin".to_owned()], gzip: false }]
+pub(crate) fn files(kind: Kind, split: Split) -> Vec<Wanted> {
+    let wanted = |what: String, name: String| Wanted { what, names: vec![name], gzip: false };
+    match (kind, split) {
+        (Kind::Cifar100 | Kind::Cifar100Coarse, split) => {
+            vec![wanted("batch".to_owned(), format!("{split}.bin"))]
         }
+        (_, Split::Train) => {
+            (1..=5).map(|n| wanted(format!("batch {n}"), format!("data_batch_{n}.bin"))).collect()
+        }
+        (_, Split::Test) => vec![wanted("batch".to_owned(), "test_batch.bin".to_owned())],
     }
 }
 
 /// Reads `split` from the official files in `folder`: all its batches, and the class names where
 /// they are there.
-pub(crate) fn open(folder: &Path, split: Split, sizes: Sizes) -> Result<Dataset, Error> {
-    let paths = locate(Kind::Cifar10, split, folder)?;
-    let class_names = class_names(&folder.join(NAMES))?;
+pub(crate) fn open(kind: Kind, folder: &Path, split: Split, sizes: Sizes) -> Result<Dataset, Error> {
+    let version = Version::of(kind, split);
+    let paths = locate(kind, split, folder)?;
+    let class_names = class_names(&folder.join(version.names), version)?;
     let batches = paths.iter().map(|path| Source::open(path)).collect::<Result<Vec<_>, _>>()?;
-    from_batches(format!("CIFAR-10 {split}"), batches, class_names, sizes)
+    from_batches(format!("{} {split}", kind.title()), batches, class_names, version, sizes)
 }
 
 /// A data set out of its batches, in their order. All lengths are checked before anything is set
@@ -53,65 +81,74 @@ fn from_batches(
     name: String,
     batches: Vec<Source<'_>>,
     class_names: Vec<String>,
+    version: Version,
     sizes: Sizes,
 ) -> Result<Dataset, Error> {
-    let counts = batches.iter().map(|batch| count(batch, sizes)).collect::<Result<Vec<_>, _>>()?;
+    let counts = batches.iter().map(|batch| count(batch, version, sizes)).collect::<Result<Vec<_>, _>>()?;
     let total: u64 = counts.iter().sum();
     let Some(first) = batches.first() else {
         return Err(Error::Parts { name, why: "no batches".to_owned() });
     };
     let (mut pixels, mut labels) = (first.room(total.saturating_mul(PIXELS as u64))?, first.room(total)?);
     for (mut batch, count) in batches.into_iter().zip(counts) {
-        read(&mut batch, count, &mut pixels, &mut labels)?;
+        read(&mut batch, version, count, &mut pixels, &mut labels)?;
     }
     Ok(Dataset::of_checked_parts(name, SHAPE, pixels, labels, class_names))
 }
 
 /// The number of images in a batch, from its length.
-fn count(batch: &Source<'_>, sizes: Sizes) -> Result<u64, Error> {
+fn count(batch: &Source<'_>, version: Version, sizes: Sizes) -> Result<u64, Error> {
+    let (record, title) = (version.record() as u64, version.kind.title());
     if let Some(what) = batch.foreign() {
-        return Err(batch.corrupt(0, format!("not a CIFAR-10 batch; it is {what}")));
+        return Err(batch.corrupt(0, format!("not a {title} batch; it is {what}")));
     }
     let Some(length) = batch.length() else {
         return Err(batch.corrupt(0, "the length of the batch is not known before it is read"));
     };
-    let (images, over) = (length / RECORD as u64, length % RECORD as u64);
+    let (images, over) = (length / record, length % record);
     if length == 0 {
         return Err(batch.corrupt(0, "the file is empty: no images"));
     }
-    if over == 0 && (sizes == Sizes::Any || images == BATCH) {
+    if over == 0 && (sizes == Sizes::Any || images == version.batch) {
         return Ok(images);
     }
     if over == 0 {
         let why = format!(
-            "{} where a batch of CIFAR-10 has {}: the images behind it would be numbered wrongly; download it \
+            "{} where a batch of {title} has {}: the images behind it would be numbered wrongly; download it \
              again, or say that the files are your own (--own, Dataset::open_own)",
             counted(images, "image", "images"),
-            grouped(BATCH)
+            grouped(version.batch)
         );
-        return Err(batch.corrupt(length.min(BATCH * RECORD as u64), why));
+        return Err(batch.corrupt(length.min(version.batch * record), why));
     }
     let found = counted(images, "image", "images");
-    let hint = if length.is_multiple_of(RECORD as u64 + 1) {
-        "; records of 3 074 bytes are CIFAR-100's"
-    } else {
-        ""
+    let hint = match version.labels {
+        1 if length.is_multiple_of(record + 1) => "; records of 3 074 bytes are CIFAR-100's",
+        2 if length.is_multiple_of(record - 1) => "; records of 3 073 bytes are CIFAR-10's",
+        _ => "",
     };
+    let labels = if version.labels == 1 { "a label" } else { "two labels" };
     let why = format!(
-        "{} bytes are not a whole number of records of {} bytes (a label and 3 x 32 x 32 pixels): {found} and {} more{hint}",
+        "{} bytes are not a whole number of records of {} bytes ({labels} and 3 x 32 x 32 pixels): {found} and {} more{hint}",
         grouped(length),
-        grouped(RECORD),
+        grouped(record),
         counted(over, "byte", "bytes")
     );
     Err(batch.corrupt(length - over, why))
 }
 
 /// Appends the `count` images and labels of a batch.
-fn read(batch: &mut Source<'_>, count: u64, pixels: &mut Vec<u8>, labels: &mut Vec<u8>) -> Result<(), Error> {
-    let mut record = [0; RECORD];
+fn read(
+    batch: &mut Source<'_>,
+    version: Version,
+    count: u64,
+    pixels: &mut Vec<u8>,
+    labels: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let mut record = vec![0; version.record()];
     for image in 0..count {
         let at = batch.offset();
-        if batch.fill(&mut record)? < RECORD {
+        if batch.fill(&mut record)? < version.record() {
             let why = format!(
                 "cut short while it was read: {} of {}",
                 grouped(image),
@@ -119,18 +156,19 @@ fn read(batch: &mut Source<'_>, count: u64, pixels: &mut Vec<u8>, labels: &mut V
             );
             return Err(batch.corrupt(batch.offset(), why));
         }
-        let label = record[0];
-        if label >= CLASSES {
-            return Err(batch.corrupt(at, wrong_label(label, image, count)));
+        let (before, planes) = record.split_at(version.labels);
+        let label = before[version.label];
+        if usize::from(label) >= version.classes() {
+            return Err(batch.corrupt(at, wrong_label(label, version.classes(), image, count)));
         }
         labels.push(label);
-        pixels.extend_from_slice(&record[1..]);
+        pixels.extend_from_slice(planes);
     }
     Ok(())
 }
 
-fn wrong_label(label: u8, image: u64, count: u64) -> String {
-    let last = CLASSES - 1;
+fn wrong_label(label: u8, classes: usize, image: u64, count: u64) -> String {
+    let last = classes.saturating_sub(1);
     format!(
         "label {label} of image {image} of this file's {} is not a class: they are 0 to {last}",
         grouped(count)
@@ -138,25 +176,25 @@ fn wrong_label(label: u8, image: u64, count: u64) -> String {
 }
 
 /// The class names in `file`, or the usual ones where there is no such file.
-fn class_names(file: &Path) -> Result<Vec<String>, Error> {
+fn class_names(file: &Path, version: Version) -> Result<Vec<String>, Error> {
     let mut source = match Source::open(file) {
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-            return Ok(Kind::Cifar10.class_names().map(str::to_owned).into());
+            return Ok(version.kind.own_class_names());
         }
         opened => opened?,
     };
     let length = source.length().unwrap_or(u64::MAX);
     if length > MAX_NAMES {
-        return Err(source.corrupt(MAX_NAMES, "too long for a list of ten class names, one a line"));
+        return Err(source.corrupt(MAX_NAMES, "too long for a list of class names, one a line"));
     }
     let mut text = vec![0; length as usize];
     let found = source.fill(&mut text)?;
     text.truncate(found);
-    parse_class_names(&source, &text)
+    parse_class_names(&source, version, &text)
 }
 
-/// Ten names, one a line; lines of white space do not count.
-fn parse_class_names(source: &Source<'_>, text: &[u8]) -> Result<Vec<String>, Error> {
+/// A name for each class, one a line; lines of white space do not count.
+fn parse_class_names(source: &Source<'_>, version: Version, text: &[u8]) -> Result<Vec<String>, Error> {
     let text = std::str::from_utf8(text)
         .map_err(|error| source.corrupt(error.valid_up_to() as u64, "the class names are not UTF-8 text"))?;
     let names: Vec<String> =
@@ -164,11 +202,11 @@ fn parse_class_names(source: &Source<'_>, text: &[u8]) -> Result<Vec<String>, Er
     if let Some(at) = text.find(|c: char| c.is_control() && !c.is_whitespace()) {
         return Err(source.corrupt(at as u64, "a control character in the class names"));
     }
-    if names.len() != usize::from(CLASSES) {
+    if names.len() != version.classes() {
         let found = counted(names.len(), "class name", "class names");
-        return Err(
-            source.corrupt(text.len() as u64, format!("{found}, one a line, where CIFAR-10 has {CLASSES}"))
-        );
+        let (title, classes) = (version.kind.title(), version.classes());
+        let why = format!("{found}, one a line, where {title} has {classes}");
+        return Err(source.corrupt(text.len() as u64, why));
     }
     Ok(names)
 }
@@ -177,6 +215,12 @@ fn parse_class_names(source: &Source<'_>, text: &[u8]) -> Result<Vec<String>, Er
 mod tests {
     use super::*;
     use crate::trickle::Trickle;
+
+    const RECORD: usize = 1 + PIXELS;
+
+    fn ten() -> Version {
+        Version::of(Kind::Cifar10, Split::Test)
+    }
 
     fn source(name: &str, bytes: &'static [u8], length: u64) -> Result<Source<'static>, Error> {
         Source::new(Path::new(name), Trickle::new(bytes), Some(length))
@@ -187,8 +231,8 @@ mod tests {
         static BATCH: [u8; 2 * RECORD] = [3; 2 * RECORD];
         let batches =
             vec![source("a", &BATCH, 2 * RECORD as u64)?, source("b", &BATCH[..RECORD], RECORD as u64)?];
-        let names = Kind::Cifar10.class_names().map(str::to_owned).into();
-        let set = from_batches("three".to_owned(), batches, names, Sizes::Any)?;
+        let names = Kind::Cifar10.own_class_names();
+        let set = from_batches("three".to_owned(), batches, names, ten(), Sizes::Any)?;
         assert_eq!((set.labels(), set.image(2)), (&[3; 3][..], &[3; PIXELS][..]));
         Ok(())
     }
@@ -197,7 +241,7 @@ mod tests {
     fn a_batch_that_shrinks_while_it_is_read_is_told() -> Result<(), Error> {
         static BATCH: [u8; RECORD + 9] = [3; RECORD + 9];
         let batches = vec![source("a", &BATCH, 2 * RECORD as u64)?];
-        let found = from_batches("two".to_owned(), batches, vec![], Sizes::Any);
+        let found = from_batches("two".to_owned(), batches, vec![], ten(), Sizes::Any);
         let message = found.map_err(|error| error.to_string());
         assert_eq!(message, Err("a: cut short while it was read: 1 of 2 images (offset 3082)".to_owned()));
         Ok(())

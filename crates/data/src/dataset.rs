@@ -34,7 +34,8 @@ impl Dataset {
     /// MNIST: `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, and `t10k-...` for the test split; also spelt with a dot
     /// (`t10k-images.idx3-ubyte`), and with `.gz` (the uncompressed file is preferred where both are there). CIFAR-10:
     /// `data_batch_1.bin` to `data_batch_5.bin`, or `test_batch.bin`, and `batches.meta.txt` for the class names if it is there.
-    /// All images of the split are read into memory (MNIST 47 MB and 8 MB, CIFAR-10 154 MB and 31 MB).
+    /// CIFAR-100: `train.bin` or `test.bin`, and `fine_label_names.txt` or `coarse_label_names.txt`. Fashion-MNIST:
+    /// files named as MNIST's. All images of the split are read into memory (MNIST 47 MB and 8 MB, CIFAR-10 154 MB and 31 MB).
     ///
     /// The files must have the sizes of the official ones: images of 28 x 28 in MNIST's, batches of 10 000 images in
     /// CIFAR-10's, which say nowhere how many they should hold. A batch that was cut where an image ends would give
@@ -58,8 +59,8 @@ impl Dataset {
 
     fn open_as(kind: Kind, folder: &Path, split: Split, sizes: Sizes) -> Result<Self, Error> {
         match kind {
-            Kind::Mnist => mnist::open(folder, split, sizes),
-            Kind::Cifar10 => cifar::open(folder, split, sizes),
+            Kind::Mnist | Kind::FashionMnist => mnist::open(kind, folder, split, sizes),
+            Kind::Cifar10 | Kind::Cifar100 | Kind::Cifar100Coarse => cifar::open(kind, folder, split, sizes),
         }
     }
 
@@ -100,7 +101,7 @@ impl Dataset {
     #[must_use]
     pub fn embedded() -> Self {
         let ([_, height, width], pixels) = sample::IMAGES;
-        let class_names = Kind::Mnist.class_names().map(str::to_owned).into();
+        let class_names = Kind::Mnist.own_class_names();
         Self::of_checked_parts(
             "MNIST test, first 100".to_owned(),
             [1, height, width],
@@ -170,6 +171,12 @@ impl Dataset {
     #[must_use]
     pub fn class_names(&self) -> &[String] {
         &self.class_names
+    }
+
+    /// The name of a class, if there is such a class.
+    #[must_use]
+    pub fn class_name(&self, label: usize) -> Option<&str> {
+        self.class_names.get(label).map(String::as_str)
     }
 
     /// The label of every image, each less than [`classes`](Self::classes).

@@ -64,6 +64,14 @@ pub enum Error {
         /// The names known.
         known: &'static str,
     },
+    /// A picture cannot be read, or is no sample.
+    #[error("{name}: {why}")]
+    Picture {
+        /// Its path below the folder, or what its table calls it.
+        name: String,
+        /// The cause.
+        why: String,
+    },
     /// The parts of a data set made in memory do not fit together.
     #[error("data set \"{name}\": {why}")]
     Parts {

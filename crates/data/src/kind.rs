@@ -1,23 +1,33 @@
 //! Which data set, and which half of it.
 
-use crate::Error;
+use crate::{Error, names};
 use std::fmt;
 use std::str::FromStr;
+
+/// What [`Kind`] is read from, for messages.
+const KNOWN: &str = "mnist, cifar10, cifar100, cifar100-coarse, fashion-mnist";
 
 /// A data set whose official files can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
     /// Handwritten digits: IDX files, `[1, 28, 28]`, 10 classes. Sets of the same file names, sizes
-    /// and classes (Fashion-MNIST, KMNIST) read as well; the class names are then still the digits.
+    /// and classes (KMNIST) read as well; the class names are then still the digits.
     Mnist,
     /// Small colour photographs: CIFAR-10's binary version, `[3, 32, 32]`, 10 classes.
     Cifar10,
+    /// The same of 100 classes: CIFAR-100's binary version with its fine labels.
+    Cifar100,
+    /// The same with the coarse labels, 20 classes of five fine ones each.
+    Cifar100Coarse,
+    /// Pictures of clothing in files named as MNIST's, `[1, 28, 28]`, 10 classes.
+    FashionMnist,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Mnist, Self::Cifar10];
+    pub const ALL: [Self; 5] =
+        [Self::Mnist, Self::Cifar10, Self::Cifar100, Self::Cifar100Coarse, Self::FashionMnist];
 
     /// The name by which the command line knows it; [`FromStr`] reads it back.
     #[must_use]
@@ -25,6 +35,9 @@ impl Kind {
         match self {
             Self::Mnist => "mnist",
             Self::Cifar10 => "cifar10",
+            Self::Cifar100 => "cifar100",
+            Self::Cifar100Coarse => "cifar100-coarse",
+            Self::FashionMnist => "fashion-mnist",
         }
     }
 
@@ -34,17 +47,28 @@ impl Kind {
         match self {
             Self::Mnist => "MNIST",
             Self::Cifar10 => "CIFAR-10",
+            Self::Cifar100 => "CIFAR-100",
+            Self::Cifar100Coarse => "CIFAR-100 (coarse)",
+            Self::FashionMnist => "Fashion-MNIST",
         }
     }
 
     /// The names of its classes, in the order of the labels.
-    pub(crate) const fn class_names(self) -> [&'static str; 10] {
+    pub(crate) const fn class_names(self) -> &'static [&'static str] {
         match self {
-            Self::Mnist => ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
+            Self::Mnist => &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
             Self::Cifar10 => {
-                ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+                &["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
             }
+            Self::Cifar100 => &names::FINE,
+            Self::Cifar100Coarse => &names::COARSE,
+            Self::FashionMnist => &names::FASHION,
         }
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn own_class_names(self) -> Vec<String> {
+        self.class_names().iter().map(|&name| name.to_owned()).collect()
     }
 }
 
@@ -58,7 +82,7 @@ impl FromStr for Kind {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let unknown = || Error::Unknown { what: "data set", given: text.to_owned(), known: "mnist, cifar10" };
+        let unknown = || Error::Unknown { what: "data set", given: text.to_owned(), known: KNOWN };
         Self::ALL.into_iter().find(|kind| kind.id() == text).ok_or_else(unknown)
     }
 }
@@ -128,7 +152,7 @@ mod tests {
     fn unknown_names_are_told_with_the_known_ones() {
         let message = |error: Error| error.to_string();
         let kind = "cifar".parse::<Kind>().map_err(message);
-        assert_eq!(kind, Err("no such data set: \"cifar\"; known are mnist, cifar10".to_owned()));
+        assert_eq!(kind, Err("no such data set: \"cifar\"; known are mnist, cifar10, cifar100, cifar100-coarse, fashion-mnist".to_owned()));
         let split = "valid".parse::<Split>().map_err(message);
         assert_eq!(split, Err("no such split: \"valid\"; known are train, test".to_owned()));
     }

@@ -1,4 +1,5 @@
-//! MNIST and CIFAR-10 in their official file formats, and the embedded sample.
+//! MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100 in their official file formats, pictures in files of their own,
+//! arrays, and the embedded sample.
 //!
 //! A [`Dataset`] is one [`Split`] of images with their labels, held as the raw bytes of its files: `N` images of shape `[C, H, W]`
 //! (channels, height, width; one plane a channel, rows from the top), one byte a value. [`Dataset::write_scaled`] gives
@@ -27,14 +28,18 @@
 
 mod arrays;
 mod cifar;
+mod container;
 mod dataset;
 mod error;
 mod foreign;
 mod idx;
 mod kind;
 mod locate;
+mod matrix;
 mod mnist;
+mod names;
 mod npy;
+mod pictures;
 mod pixel;
 pub mod sample;
 mod selection;
@@ -47,6 +52,8 @@ pub use dataset::Dataset;
 pub use error::Error;
 pub use kind::{Kind, Split};
 pub use locate::files;
+pub use matrix::Matrix;
+pub use pictures::{Listing, OnError, Pictures, Recipe, Refused, Resize};
 pub use pixel::Pixel;
 pub use selection::Selection;
 pub use source::MAX_DECOMPRESSED;

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Folders below the one given in which the files often lie.
-const BELOW: [&str; 8] = [
+const BELOW: [&str; 12] = [
     "mnist",
     "MNIST",
     "MNIST/raw",
@@ -16,6 +16,10 @@ const BELOW: [&str; 8] = [
     "cifar-10-batches-bin",
     "cifar10/cifar-10-batches-bin",
     "cifar10",
+    "cifar-100-binary",
+    "cifar100/cifar-100-binary",
+    "fashion-mnist",
+    "FashionMNIST/raw",
 ];
 
 /// A file of a split: what it holds, in words, and the names it may have, the preferred first.
@@ -57,8 +61,8 @@ impl Wanted {
 /// The files of a split, in the order of its images.
 fn wanted(kind: Kind, split: Split) -> Vec<Wanted> {
     match kind {
-        Kind::Mnist => mnist::files(split),
-        Kind::Cifar10 => cifar::files(split),
+        Kind::Mnist | Kind::FashionMnist => mnist::files(split),
+        Kind::Cifar10 | Kind::Cifar100 | Kind::Cifar100Coarse => cifar::files(kind, split),
     }
 }
 
@@ -117,7 +121,7 @@ fn remedy(kind: Kind, split: Split, folder: &Path, found: &[PathBuf]) -> String 
         return "that is a file: name the folder that holds it".to_owned();
     }
     if !found.is_empty() {
-        return format!("{}; {}", inventory(kind, found), download(kind));
+        return format!("{}; {}", inventory(kind, split, found), download(kind));
     }
     let mut near = BELOW.iter().map(|name| folder.join(name)).chain([folder.join("..")]);
     if let Some(place) = near.find(|place| holds(kind, split, place)) {
@@ -128,15 +132,16 @@ fn remedy(kind: Kind, split: Split, folder: &Path, found: &[PathBuf]) -> String 
 
 /// The files of the split that are there: with a number of images, where the length of a file tells
 /// it.
-fn inventory(kind: Kind, found: &[PathBuf]) -> String {
+fn inventory(kind: Kind, split: Split, found: &[PathBuf]) -> String {
     let names: Vec<_> =
         found.iter().filter_map(|path| path.file_name()).map(|name| name.display().to_string()).collect();
     let list = names.join(", ");
     match kind {
-        Kind::Mnist => format!("found {list}"),
-        Kind::Cifar10 => {
+        Kind::Mnist | Kind::FashionMnist => format!("found {list}"),
+        Kind::Cifar10 | Kind::Cifar100 | Kind::Cifar100Coarse => {
+            let record = cifar::Version::of(kind, split).record() as u64;
             let bytes = found.iter().filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len());
-            let images: u64 = bytes.map(|length| length / cifar::RECORD as u64).sum();
+            let images: u64 = bytes.map(|length| length / record).sum();
             format!("found {list} with {}", counted(images, "image", "images"))
         }
     }
@@ -175,6 +180,14 @@ fn download(kind: Kind) -> String {
             grouped(60_000),
             grouped(10_000)
         ),
+        Kind::FashionMnist => "name the folder that holds the four files, which are named as MNIST's; .gz files are read as \
+                               they are; https://github.com/zalandoresearch/fashion-mnist says where they can be had"
+            .to_owned(),
+        Kind::Cifar100 | Kind::Cifar100Coarse => {
+            "name the folder that holds them (cifar-100-binary), or download and unpack the binary version, \
+             https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
+                .to_owned()
+        }
         Kind::Cifar10 => "name the folder that holds them (cifar-10-batches-bin), or download and unpack the binary version, \
                           https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
             .to_owned(),

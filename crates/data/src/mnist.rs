@@ -25,22 +25,22 @@ pub(crate) fn files(split: Split) -> Vec<Wanted> {
 const SIZE: [usize; 2] = [28, 28];
 
 /// Reads `split` from the files in `folder`.
-pub(crate) fn open(folder: &Path, split: Split, sizes: Sizes) -> Result<Dataset, Error> {
-    let paths = locate(Kind::Mnist, split, folder)?;
-    let name = format!("MNIST {split}");
+pub(crate) fn open(kind: Kind, folder: &Path, split: Split, sizes: Sizes) -> Result<Dataset, Error> {
+    let paths = locate(kind, split, folder)?;
+    let name = format!("{} {split}", kind.title());
     let [images, labels] = paths.as_slice() else {
         return Err(Error::Parts {
             name,
             why: format!("{} files instead of images and labels", paths.len()),
         });
     };
-    let class_names = Kind::Mnist.class_names().map(str::to_owned).into();
-    let set = from_idx(name, Source::open(images)?, Source::open(labels)?, class_names)?;
+    let set = from_idx(name, Source::open(images)?, Source::open(labels)?, kind.own_class_names())?;
     let [_, height, width] = set.shape();
     if sizes == Sizes::Official && [height, width] != SIZE {
         let why = format!(
-            "images of {height} x {width} pixels where MNIST has 28 x 28: a network for those would answer on \
-             others without a word; files of your own have to be called so (--own, Dataset::open_own)"
+            "images of {height} x {width} pixels where {} has 28 x 28: a network for those would answer on \
+             others without a word; files of your own have to be called so (--own, Dataset::open_own)",
+            kind.title()
         );
         return Err(Error::Corrupt { file: images.clone(), offset: 8, why });
     }

@@ -12,6 +12,7 @@ use burn::tensor::TensorData;
 use influence_autodiff::GraphBuilder;
 use influence_autodiff::graph::ValueId;
 use influence_autodiff::ops::Op;
+use influence_autodiff::ops::arithmetic::{Div, Sub};
 use influence_autodiff::ops::layout::Reshape;
 
 use crate::Import;
@@ -69,7 +70,7 @@ pub(crate) struct Importer<'a> {
 /// The graph that gives the output of `interface`, with what became of a softmax at its end.
 pub(crate) fn graph(model: &Model, interface: &Interface) -> Result<Import> {
     let nodes = needed(model, &interface.output);
-    let mut importer = Importer::new(model, interface, &nodes);
+    let mut importer = Importer::new(model, interface, &nodes)?;
     importer.initializers(&nodes)?;
     for node in &nodes {
         importer.node(node);
@@ -92,6 +93,20 @@ pub(crate) fn graph(model: &Model, interface: &Interface) -> Result<Import> {
             remedy: format!("name another output: {}", model.outputs().join(", ")),
         }),
     }
+}
+
+/// (x - mean) / std of the input, by the channels of samples of so many axes.
+fn normalised(builder: &mut GraphBuilder, mean: &[f64], std: &[f64], rank: usize) -> Result<ValueId> {
+    let mut literal = |numbers: &[f64]| {
+        let mut shape = vec![1; rank + 1];
+        if let Some(channels) = shape.get_mut(1) {
+            *channels = numbers.len();
+        }
+        builder.literal(TensorData::new(numbers.to_vec(), shape))
+    };
+    let (mean, std) = (literal(mean), literal(std));
+    let centred = builder.node(Op::Sub(Sub), &[builder.input(), mean], "normalisation")?;
+    Ok(builder.node(Op::Div(Div), &[centred, std], "normalisation")?)
 }
 
 /// Logits `[n, K, 1, 1]`, as fully convolutional networks have them, as `[n, K]`.
@@ -118,15 +133,19 @@ fn needed<'a>(model: &'a Model, output: &str) -> Vec<&'a NodeProto> {
 }
 
 impl<'a> Importer<'a> {
-    fn new(model: &'a Model, interface: &Interface, nodes: &[&'a NodeProto]) -> Self {
-        let builder = GraphBuilder::new(&interface.sample);
+    fn new(model: &'a Model, interface: &Interface, nodes: &[&'a NodeProto]) -> Result<Self> {
+        let mut builder = GraphBuilder::new(&interface.sample);
+        let first = match &interface.normalise {
+            Some((mean, std)) => normalised(&mut builder, mean, std, interface.sample.len())?,
+            None => builder.input(),
+        };
         let mut uses = HashMap::new();
         for input in nodes.iter().flat_map(|node| &node.input) {
             *uses.entry(input.as_str()).or_insert(0) += 1;
         }
         let input = model.graph.input.iter().find(|input| input.name == interface.input);
-        let input = input.map(|input| (input.name.as_str(), Operand::Value(builder.input())));
-        Self {
+        let input = input.map(|input| (input.name.as_str(), Operand::Value(first)));
+        Ok(Self {
             model,
             builder,
             names: input.into_iter().collect(),
@@ -134,7 +153,7 @@ impl<'a> Importer<'a> {
             uses,
             problems: Vec::new(),
             batch_of_one: interface.batch_of_one,
-        }
+        })
     }
 
     /// Reads the initializers that are used.

@@ -6,13 +6,16 @@ use crate::proto::{NodeProto, ValueInfoProto};
 use crate::tensor;
 
 /// What a caller may say of a network's ends.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Choice {
     /// Which result are the logits: an output, or any inner result by its name. Needed where a
     /// network has several outputs of floats.
     pub output: Option<String>,
     /// The shape of one sample, without the batch axis: needed where the file leaves sizes open.
     pub sample: Option<Vec<usize>>,
+    /// Means and standard deviations of the channels, the sample's first axis: (x - mean) / std becomes the
+    /// first layer, so that the graph's input is what the file's network takes before it is normalised.
+    pub normalise: Option<(Vec<f64>, Vec<f64>)>,
 }
 
 /// The ends of a network.
@@ -23,6 +26,8 @@ pub(crate) struct Interface {
     pub(crate) output: String,
     /// Whether the file has a batch of 1 written in.
     pub(crate) batch_of_one: bool,
+    /// Means and deviations of the channels.
+    pub(crate) normalise: Option<(Vec<f64>, Vec<f64>)>,
 }
 
 /// What stood behind the logits.
@@ -72,7 +77,16 @@ impl Interface {
         let info = input(model)?;
         let (sample, batch_of_one) = sample(info, choice.sample.as_deref())?;
         let output = output(model, choice.output.as_deref())?;
-        Ok(Self { input: info.name.clone(), sample, output, batch_of_one })
+        let normalise = choice.normalise.clone();
+        if let Some((mean, std)) = &normalise
+            && [mean.len(), std.len()].iter().any(|&count| Some(&count) != sample.first())
+        {
+            return Err(Error::Input {
+                why: format!("a normalisation of {} and {} channels, for samples of shape {sample:?}", mean.len(), std.len()),
+                remedy: "give a mean and a deviation for each channel".into(),
+            });
+        }
+        Ok(Self { input: info.name.clone(), sample, output, batch_of_one, normalise })
     }
 }
 

@@ -10,3 +10,4 @@ mod networks;
 mod saving;
 mod torch;
 mod torch_corrupt;
+mod torchvision;

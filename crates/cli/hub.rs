@@ -1,0 +1,140 @@
+//! Tables of encoded pictures, as the hubs publish data sets: Parquet files with a column `image` or `img`
+//! (a struct of `bytes` and `path`, or the bytes alone) and a column of labels.
+//!
+//! The names of the classes stand in the metadata that the Python library `datasets` writes.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use influence_data::Listing;
+use parquet::basic::Compression;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::{Field, Row};
+
+use crate::failure::{self, Failure};
+use crate::places::Inputs;
+
+/// What a column of pictures is called.
+const PICTURES: [&str; 4] = ["image", "img", "jpg", "png"];
+/// What a column of labels is called, the preferred first.
+const LABELS: [&str; 4] = ["label", "labels", "fine_label", "coarse_label"];
+/// Where `datasets` keeps what it knows of the columns.
+const METADATA: &str = "huggingface";
+
+/// A picture's name, bytes and label.
+type Picture = (String, Vec<u8>, Option<usize>);
+
+/// The pictures of a file, or of all files of a folder in the order of their names.
+pub(crate) fn listing(place: &Path, inputs: &mut Inputs) -> failure::Result<Listing> {
+    let files = files(place)?;
+    let (mut pictures, mut class_names) = (Vec::new(), Vec::new());
+    for file in &files {
+        inputs.add(file);
+        let names = table(file, &mut pictures).map_err(|why| Failure::new(format!("{}: {why}", file.display())))?;
+        if class_names.is_empty() {
+            class_names = names;
+        }
+    }
+    let name = place.file_stem().unwrap_or(place.as_os_str()).to_string_lossy();
+    Ok(Listing::from_encoded(name, pictures, class_names)?)
+}
+
+fn files(place: &Path) -> failure::Result<Vec<PathBuf>> {
+    if !place.is_dir() {
+        return Ok(vec![place.to_owned()]);
+    }
+    let fail = |why: String| Failure::new(format!("{}: {why}", place.display()));
+    let entries = fs::read_dir(place).map_err(|error| fail(error.to_string()))?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>();
+    let mut paths = paths.map_err(|error| fail(error.to_string()))?;
+    paths.retain(|path| path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("parquet")));
+    paths.sort();
+    match paths.is_empty() {
+        true => Err(fail("no file in this folder ends in .parquet".into())),
+        false => Ok(paths),
+    }
+}
+
+/// Adds the pictures of a file, and gives the names of its classes.
+fn table(file: &Path, pictures: &mut Vec<Picture>) -> Result<Vec<String>, String> {
+    let words = |error: &dyn std::error::Error| error.to_string();
+    let reader = SerializedFileReader::new(File::open(file).map_err(|error| words(&error))?)
+        .map_err(|error| words(&error))?;
+    let metadata = reader.metadata();
+    let schema = metadata.file_metadata().schema();
+    let columns: Vec<&str> = schema.get_fields().iter().map(|field| field.name()).collect();
+    let one_of = |names: &[&'static str]| names.iter().copied().find(|name| columns.contains(name));
+    let picture = one_of(&PICTURES).ok_or_else(|| {
+        format!("no column of pictures ({}), but {}", PICTURES.join(", "), columns.join(", "))
+    })?;
+    let label = one_of(&LABELS);
+    for column in metadata.row_groups().iter().flat_map(|group| group.columns()) {
+        let codec = column.compression();
+        if codec != Compression::UNCOMPRESSED {
+            return Err(format!(
+                "its columns are compressed by {codec}, which this build does not read; in Python: \
+                 pyarrow.parquet.write_table(pyarrow.parquet.read_table(\"{}\"), \"plain.parquet\", compression=\"none\")",
+                file.display()
+            ));
+        }
+    }
+    let rows = reader.get_row_iter(None).map_err(|error| words(&error))?;
+    for row in rows {
+        let row = row.map_err(|error| words(&error))?;
+        pictures.push(read(&row, (picture, label), pictures.len())?);
+    }
+    let pairs = metadata.file_metadata().key_value_metadata();
+    let known = pairs.and_then(|pairs| pairs.iter().find(|pair| pair.key == METADATA)?.value.as_deref());
+    Ok(known.zip(label).map(|(known, label)| class_names(known, label)).unwrap_or_default())
+}
+
+/// One row.
+fn read(row: &Row, (picture, label): (&str, Option<&str>), number: usize) -> Result<Picture, String> {
+    let field = |row: &Row, name: &str| {
+        row.get_column_iter().find(|(column, _)| *column == name).map(|(_, field)| field.clone())
+    };
+    let (mut name, mut bytes) = (format!("row {number}"), None);
+    match field(row, picture) {
+        Some(Field::Group(inner)) => {
+            if let Some(Field::Str(path)) = field(&inner, "path") {
+                name = format!("row {number} ({path})");
+            }
+            bytes = field(&inner, "bytes");
+        }
+        other => bytes = other.or(bytes),
+    }
+    let bytes = match bytes {
+        Some(Field::Bytes(bytes)) => bytes.data().to_vec(),
+        // Nothing is no picture, and is told as such by whoever decodes it.
+        _ => Vec::new(),
+    };
+    let label = match label.and_then(|label| field(row, label)) {
+        None | Some(Field::Null) => None,
+        Some(found) => Some(whole(&found).ok_or_else(|| {
+            format!("the label of {name} is {found}: whole numbers from 0 are needed")
+        })?),
+    };
+    Ok((name, bytes, label))
+}
+
+/// A label as a number.
+fn whole(field: &Field) -> Option<usize> {
+    match *field {
+        Field::Byte(label) => usize::try_from(label).ok(),
+        Field::Short(label) => usize::try_from(label).ok(),
+        Field::Int(label) => usize::try_from(label).ok(),
+        Field::Long(label) => usize::try_from(label).ok(),
+        Field::UByte(label) => Some(label.into()),
+        Field::UShort(label) => Some(label.into()),
+        Field::UInt(label) => usize::try_from(label).ok(),
+        Field::ULong(label) => usize::try_from(label).ok(),
+        _ => None,
+    }
+}
+
+/// The names of a column's classes, out of what `datasets` has written.
+fn class_names(metadata: &str, label: &str) -> Vec<String> {
+    let metadata: serde_json::Value = serde_json::from_str(metadata).unwrap_or_default();
+    let names = metadata["info"]["features"][label]["names"].as_array().cloned().unwrap_or_default();
+    names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+}

@@ -1,0 +1,217 @@
+//! `influence check`: are the logits here those that the user has saved from PyTorch?
+//!
+//! What a file of weights does not tell (strides, pools, an epsilon, a normalisation) shows in the logits,
+//! and nowhere else until scores are believed.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use influence::Perturbation;
+use influence_data::Matrix;
+
+use crate::arguments::RunArguments;
+use crate::failure::{Failure, Result};
+use crate::job::{Job, in_split};
+use crate::table::four_digits;
+use crate::terminal;
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  influence check --weights resnet18.pt --dataset arrays --data images.npz \\
+      --logits logits.npy
+      the file's network at the images, against what PyTorch gave
+  influence check --network net.onnx --dataset arrays --data images.npz \\
+      --logits logits.npy --tolerance 1e-5
+  influence check --weights w.safetensors --dataset folder --data val \\
+      --resize 256 --crop 224 --mean 0.485,0.456,0.406 \\
+      --std 0.229,0.224,0.225 --logits logits.npy
+
+In Python, with the same images as a tensor:
+  model.eval(); numpy.save(\"logits.npy\", model(images).detach().numpy())
+
+The exit code is 2 when any logit is further away than the tolerance.";
+
+/// How far logits may be apart, in units of the largest one.
+const TOLERANCE: f64 = 1e-3;
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    #[command(flatten)]
+    pub(crate) run: RunArguments,
+    /// The logits from elsewhere: .npy, or .npz or .safetensors with `logits`
+    ///
+    /// [N, K] before any softmax, a row an image: of the images chosen in their order, or of all of
+    /// the split.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) logits: PathBuf,
+    /// How far apart they may be, by the largest logit of the file [default: 1e-3]
+    #[arg(long, value_name = "X")]
+    pub(crate) tolerance: Option<f64>,
+}
+
+/// The furthest pair of logits.
+#[derive(Debug, Clone, Copy, Default)]
+struct Worst {
+    difference: f64,
+    image: usize,
+    class: usize,
+    here: f64,
+    there: f64,
+}
+
+/// Both sides at all images.
+#[derive(Debug, Default)]
+struct Comparison {
+    worst: Worst,
+    /// The largest logit of the file, without its sign.
+    largest: f64,
+    images: usize,
+    /// How many images have the same class predicted.
+    agreeing: usize,
+}
+
+/// Understands the arguments and compares.
+pub(crate) fn command(arguments: &CheckArguments) -> Result<()> {
+    let tolerance = arguments.tolerance.unwrap_or(TOLERANCE);
+    if !(tolerance > 0.0 && tolerance.is_finite()) {
+        return Err(Failure::new(format!("--tolerance {tolerance}: a number above 0 is needed, such as 1e-5")));
+    }
+    let theirs = Matrix::open(&arguments.logits, "logits")?;
+    refuse_probabilities(arguments, &theirs)?;
+    // No label is asked for, so that arrays without any will do.
+    let mut run = arguments.run.clone();
+    run.objective.get_or_insert_with(|| "predicted".to_owned());
+    let job = Job::new(&run, Perturbation::Input)?;
+    let rows = rows(&job, &theirs)?;
+    let compared = compare(&job, &theirs, &rows)?;
+    let relative = compared.worst.difference / compared.largest.max(f64::MIN_POSITIVE);
+    if !job.quiet {
+        tell(&job, &compared, relative)?;
+    }
+    if relative <= tolerance {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "the logits differ by {} of the largest one, at image {} and class {}: more than the tolerance {tolerance:e}; \
+         things that no file of weights tells: --bn-eps, --mean and --std, the resizing and the order of images, \
+         model.eval() before saving",
+        four_digits(relative),
+        compared.worst.image,
+        compared.worst.class
+    )))
+}
+
+/// Refuses rows that are probabilities.
+fn refuse_probabilities(arguments: &CheckArguments, theirs: &Matrix) -> Result<()> {
+    const SUM: f64 = 1e-3;
+    let is_distribution =
+        |row: &[f64]| row.iter().all(|&x| x >= 0.0) && (row.iter().sum::<f64>() - 1.0).abs() < SUM;
+    match (0..theirs.rows()).all(|row| is_distribution(theirs.row(row))) {
+        true => Err(Failure::new(format!(
+            "--logits {}: its rows sum to 1: these are probabilities; save what comes before the softmax",
+            arguments.logits.display()
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// The row of each of the job's images.
+fn rows(job: &Job, theirs: &Matrix) -> Result<Vec<usize>> {
+    let (found, classes) = (theirs.columns(), job.scorer.classes());
+    if found != classes {
+        return Err(Failure::new(format!(
+            "the saved logits are of {found} classes, the network here has {classes}: they are of another network"
+        )));
+    }
+    let last = job.images.iter().max().copied().unwrap_or(0);
+    if theirs.rows() == job.images.len() {
+        Ok((0..theirs.rows()).collect())
+    } else if theirs.rows() > last {
+        Ok(job.images.clone())
+    } else {
+        Err(Failure::new(format!(
+            "{} rows of saved logits for {} images, the last of which is {last}: choose the images that they are of, as \
+             in --images 0..{}",
+            theirs.rows(),
+            job.images.len(),
+            theirs.rows()
+        )))
+    }
+}
+
+fn compare(job: &Job, theirs: &Matrix, rows: &[usize]) -> Result<Comparison> {
+    let mut compared = Comparison { images: rows.len(), ..Comparison::default() };
+    let mut bar = job.progress(0);
+    let mut rows = rows.iter();
+    for indices in job.images.chunks(job.at_a_time()) {
+        let first = indices.first().copied().unwrap_or(0);
+        let logits = job.scorer.logits(job.pixels(indices)).map_err(|error| in_split(error, first))?;
+        for ((&image, ours), &row) in indices.iter().zip(logits).zip(&mut rows) {
+            compared.add(image, &ours, theirs.row(row));
+        }
+        bar.add(indices.len());
+    }
+    bar.finish();
+    Ok(compared)
+}
+
+impl Comparison {
+    fn add(&mut self, image: usize, ours: &[f64], theirs: &[f64]) {
+        for (class, (&here, &there)) in ours.iter().zip(theirs).enumerate() {
+            let difference = (here - there).abs();
+            // NaN counts as the worst of all.
+            if !(difference <= self.worst.difference) {
+                self.worst = Worst { difference, image, class, here, there };
+            }
+            self.largest = self.largest.max(there.abs());
+        }
+        self.agreeing += usize::from(largest(ours) == largest(theirs));
+    }
+}
+
+/// The first place of the largest number.
+fn largest(row: &[f64]) -> Option<usize> {
+    (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b]))
+}
+
+fn tell(job: &Job, compared: &Comparison, relative: f64) -> Result<()> {
+    let Comparison { worst, largest, images, agreeing } = compared;
+    let mut out = terminal::output();
+    let mut say = |text: String| terminal::hanging(&mut out, 4, &text);
+    say(format!("Logits of {images} of {}, against those saved", job.data.name()))?;
+    say(format!("Network: {}; engine {}, {}", job.network, job.scorer.engine(), job.precision))?;
+    say(format!(
+        "Largest difference {} at image {}, class {}: {} here, {} there",
+        four_digits(worst.difference),
+        worst.image,
+        worst.class,
+        worst.here,
+        worst.there
+    ))?;
+    say(format!(
+        "That is {} of the largest logit, {}; the predicted class is the same at {agreeing} of {images}",
+        four_digits(relative),
+        four_digits(*largest)
+    ))?;
+    out.flush()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_furthest_logit_is_found_and_nan_is_further() {
+        let mut compared = Comparison::default();
+        compared.add(4, &[1.0, 2.0], &[1.5, -8.0]);
+        compared.add(5, &[1.0, 2.0], &[1.0, 2.5]);
+        let Worst { difference, image, class, .. } = compared.worst;
+        assert_eq!((difference, image, class, compared.largest), (10.0, 4, 1, 8.0));
+        assert_eq!(compared.agreeing, 1);
+        compared.add(6, &[f64::NAN, 0.0], &[0.0, 0.0]);
+        assert_eq!(compared.worst.image, 6);
+        assert_eq!(largest(&[1.0, 3.0, 3.0]), Some(1));
+    }
+}

@@ -1,0 +1,155 @@
+//! The network of a job that is no ONNX file: which one it is, and its weights.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use influence::Precision;
+use influence_data::sample;
+use influence_zoo::torchvision::{Published, TORCH_EPSILON, published};
+use influence_zoo::weights::{self, Checkpoint};
+use influence_zoo::{Architecture, Network};
+
+use crate::arguments::RunArguments;
+use crate::data::Data;
+use crate::failure::{Failure, Result};
+
+/// The width of the embedded network.
+const EMBEDDED_WIDTH: usize = 8;
+
+/// A network with its weights.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) network: Network,
+    /// What it is, for the files.
+    pub(crate) architecture: String,
+    /// How it was read, in one line for people.
+    pub(crate) report: String,
+}
+
+/// The network asked for, on the processor, from where it is captured whatever the engine. A file of weights
+/// decides: where its names are torchvision's, the network is built to fit it.
+pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) -> Result<Loaded> {
+    let device = &Device::flex();
+    let precision = match precision {
+        Precision::F32 => weights::Precision::F32,
+        Precision::F64 => weights::Precision::F64,
+    };
+    let checkpoint = arguments.weights.as_deref().map(Checkpoint::open).transpose()?;
+    let epsilon = epsilon(arguments.bn_eps)?;
+    if let (Some(checkpoint), Some(path)) = (&checkpoint, &arguments.weights)
+        && let Some(found) = published(checkpoint, data.shape(), epsilon, device)?
+    {
+        check_name(arguments, &found)?;
+        let Published { network, name, form } = found;
+        let (network, report) = weights::load(network, path.as_path(), precision, device)?;
+        let architecture = format!("{name} of torchvision, BatchNorm epsilon {epsilon:e}");
+        return Ok(Loaded { network, architecture, report: format!("{form}; {report}") });
+    }
+    if arguments.bn_eps.is_some() {
+        return Err(Failure::new(
+            "--bn-eps is for weights with torchvision's or timm's names: the networks known by name have the paper's \
+             epsilon, 1e-3; leave it out",
+        ));
+    }
+    let architecture = architecture(arguments, checkpoint.as_ref())?;
+    let [channels, height, width] = data.shape();
+    if height != width {
+        return Err(Failure::new(format!(
+            "images of {height} x {width} pixels: the networks known by name take square ones"
+        )));
+    }
+    let own = || checkpoint.as_ref().and_then(Checkpoint::describe).and_then(|found| found.classes);
+    let Some(classes) = data.classes().or_else(own) else {
+        return Err(Failure::new(format!(
+            "{} says nothing of the number of classes, nor do the weights; name the network's file, as in --network \
+             FILE.onnx",
+            data.name()
+        )));
+    };
+    let network = architecture.init(channels, height, classes, device)?;
+    let (network, report) = match &arguments.weights {
+        Some(path) => weights::load(network, path.as_path(), precision, device)?,
+        None => weights::load(network, sample::RESNET50W8_MNIST, precision, device)?,
+    };
+    Ok(Loaded { network, architecture: architecture.to_string(), report: report.to_string() })
+}
+
+/// What BatchNorm adds to the variance, which no file tells.
+fn epsilon(given: Option<f64>) -> Result<f64> {
+    match given {
+        Some(epsilon) if !(epsilon >= 0.0 && epsilon < 1.0) => {
+            Err(Failure::new(format!("--bn-eps {epsilon}: a number from 0 to 1 is needed, such as 1e-5")))
+        }
+        other => Ok(other.unwrap_or(TORCH_EPSILON)),
+    }
+}
+
+/// Refuses a name or a width that is not the file's.
+fn check_name(arguments: &RunArguments, found: &Published) -> Result<()> {
+    if let Some(name) = arguments.network.as_deref().filter(|name| *name != found.name) {
+        return Err(Failure::new(format!(
+            "--network {name}: the file has the weights of a {}: leave --network out, or name that one",
+            found.form
+        )));
+    }
+    match arguments.width {
+        Some(_) => Err(Failure::new(
+            "--width: weights with torchvision's or timm's names tell their widths themselves; leave it out",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The network asked for; the embedded one with its own weights; or what a file of weights says of itself.
+fn architecture(arguments: &RunArguments, checkpoint: Option<&Checkpoint<'_>>) -> Result<Architecture> {
+    let embedded = Architecture::ResNet50 { width: EMBEDDED_WIDTH };
+    let named = arguments.network.as_deref().map(str::parse::<Architecture>).transpose()?;
+    let named = named.map(|named| arguments.width.map_or(named, |width| named.with_width(width)));
+    match (named, checkpoint) {
+        (Some(named), Some(_)) => Ok(named),
+        (Some(named), None) if named == embedded => Ok(embedded),
+        (Some(named), None) => {
+            Err(Failure::new(format!("{named} needs its trained weights: add --weights FILE.safetensors")))
+        }
+        (None, None) if arguments.width.is_none_or(|width| width == EMBEDDED_WIDTH) => Ok(embedded),
+        (None, None) => Err(Failure::new("--width without --network: name the network and its weights")),
+        (None, Some(checkpoint)) => described(checkpoint, arguments.width),
+    }
+}
+
+/// The network that the names and shapes in a file of weights belong to.
+fn described(checkpoint: &Checkpoint<'_>, width: Option<usize>) -> Result<Architecture> {
+    let found = checkpoint.describe().and_then(|description| description.architecture());
+    let found = found.ok_or_else(|| unknown(checkpoint))?;
+    Ok(width.map_or(found, |width| found.with_width(width)))
+}
+
+/// The known networks, by the beginnings of names that only their files have.
+const KNOWN: [(&str, &[&str]); 4] = [
+    ("torchvision's resnets", &["conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.", "fc."]),
+    ("torchvision's densenets", &["features.conv0", "features.norm", "features.denseblock", "features.transition"]),
+    ("the paper's resnet50", &["stages.0.0.conv", "stages.0.0.bn", "stages.0.0.short"]),
+    ("the paper's densenet121", &["body."]),
+];
+
+/// A file that fits no network: what was seen, what was nearest, what to do.
+fn unknown(checkpoint: &Checkpoint<'_>) -> Failure {
+    const SEEN: usize = 3;
+    let tensors = checkpoint.tensors();
+    let seen: Vec<&str> = tensors.iter().take(SEEN).map(|tensor| tensor.name.as_str()).collect();
+    let shared = |starts: &[&str]| {
+        tensors.iter().filter(|tensor| starts.iter().any(|start| tensor.name.starts_with(start))).count()
+    };
+    let nearest = KNOWN.into_iter().map(|(name, starts)| (shared(starts), name)).max_by_key(|(shared, _)| *shared);
+    let nearest = match nearest {
+        Some((shared, name)) if shared > 0 => format!("nearest are {name}, with {shared} of its names"),
+        _ => "no name in it is like theirs".to_owned(),
+    };
+    Failure::new(format!(
+        "{}: the weights of no network that is known here: {} tensors ({}, ...); {nearest}; export the network as an \
+         ONNX file (torch.onnx.export) and name it with --network FILE.onnx",
+        Path::new(checkpoint.file()).display(),
+        tensors.len(),
+        seen.join(", ")
+    ))
+}

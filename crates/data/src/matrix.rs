@@ -1,0 +1,129 @@
+//! A matrix out of a file of arrays: logits that were saved elsewhere.
+
+use std::path::Path;
+
+use crate::container::Container;
+use crate::npy::Raw;
+use crate::Error;
+
+/// Rows of numbers, `[N, K]`, in f64.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Matrix {
+    columns: usize,
+    values: Vec<f64>,
+}
+
+impl Matrix {
+    /// Reads the array `name`, or the only array of the file, out of a .npy, .npz or safetensors file. Its
+    /// type is float64, float32 or float16.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the file is none of these, damaged, or holds no such matrix of finite numbers;
+    /// [`Error::Io`] when it cannot be read.
+    pub fn open(file: &Path, name: &str) -> Result<Self, Error> {
+        let corrupt = |(offset, why)| Error::Corrupt { file: file.to_path_buf(), offset, why };
+        let container = Container::open(file)?;
+        let names = container.names().map_err(corrupt)?;
+        let name = match &names[..] {
+            [only] => only,
+            _ => name,
+        };
+        let missing = || (0, format!("there is no array \"{name}\", but {}", names.join(", ")));
+        let raw = container.get(name).and_then(|raw| raw.ok_or_else(missing)).map_err(corrupt)?;
+        Self::of(&raw).map_err(|why| corrupt((0, format!("array \"{name}\" {why}"))))
+    }
+
+    fn of(raw: &Raw) -> Result<Self, String> {
+        let &[rows, columns] = &raw.shape[..] else {
+            return Err(format!("has shape {:?}: a matrix [N, K] is needed", raw.shape));
+        };
+        if rows == 0 || columns == 0 {
+            return Err(format!("has shape {:?}, and holds nothing", raw.shape));
+        }
+        let (kind, bytes) = raw.kind;
+        let values = floats(raw).ok_or_else(|| format!("is of type {kind}{bytes}: save it as float32 or float64"))?;
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            return Err(format!("holds {} at [{}, {}]", values[at], at / columns, at % columns));
+        }
+        Ok(Self { columns, values })
+    }
+
+    /// The number of rows N.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.values.len() / self.columns
+    }
+
+    /// The number of columns K.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// A row; empty behind the last one.
+    #[must_use]
+    pub fn row(&self, index: usize) -> &[f64] {
+        self.values.chunks_exact(self.columns).nth(index).unwrap_or_default()
+    }
+}
+
+/// The elements of an array of floats.
+fn floats(raw: &Raw) -> Option<Vec<f64>> {
+    match raw.kind {
+        ('f', 2) => Some(raw.bytes.as_chunks().0.iter().map(|bits| half(u16::from_le_bytes(*bits))).collect()),
+        ('f', 4) => Some(raw.bytes.as_chunks().0.iter().map(|bits| f32::from_le_bytes(*bits).into()).collect()),
+        ('f', 8) => Some(raw.bytes.as_chunks().0.iter().map(|bits| f64::from_le_bytes(*bits)).collect()),
+        _ => None,
+    }
+}
+
+/// The number that 16 bits of IEEE 754 stand for: sign, 5 bits of exponent, 10 of fraction.
+pub(crate) fn half(bits: u16) -> f64 {
+    let fraction = f64::from(bits & 0x3ff) / 1024.0;
+    let size = match i32::from(bits >> 10 & 0x1f) {
+        0 => fraction * 2f64.powi(-14),
+        31 if fraction == 0.0 => f64::INFINITY,
+        31 => f64::NAN,
+        exponent => (1.0 + fraction) * 2f64.powi(exponent - 15),
+    };
+    if bits >> 15 == 1 { -size } else { size }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_known_by_hand() {
+        for (bits, value) in [
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x7bff, 65504.0),
+            (0x0001, 2f64.powi(-24)),
+            (0x0400, 2f64.powi(-14)),
+            (0x7c00, f64::INFINITY),
+            (0x8000, 0.0),
+        ] {
+            assert_eq!(half(bits), value, "{bits:#x}");
+        }
+        assert!(half(0x7e00).is_nan());
+    }
+
+    #[test]
+    fn what_is_no_matrix_is_refused() {
+        let raw = |shape: &[usize], kind, bytes: &[u8]| Raw { shape: shape.into(), kind, bytes: bytes.into() };
+        let numbers: Vec<u8> = [1.5f32, -2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let matrix = Matrix::of(&raw(&[1, 2], ('f', 4), &numbers)).expect("a matrix");
+        assert_eq!((matrix.rows(), matrix.columns(), matrix.row(0)), (1, 2, &[1.5, -2.0][..]));
+        assert_eq!(matrix.row(1), &[0.0; 0]);
+        for (shape, kind, bytes, word) in [
+            (&[2][..], ('f', 4), &numbers[..], "[N, K]"),
+            (&[0, 2], ('f', 4), &[], "nothing"),
+            (&[1, 8], ('u', 1), &numbers, "float32"),
+            (&[1, 1], ('f', 4), &f32::NAN.to_le_bytes(), "NaN at [0, 0]"),
+        ] {
+            let why = Matrix::of(&raw(shape, kind, bytes)).expect_err(word);
+            assert!(why.contains(word), "{why}");
+        }
+    }
+}

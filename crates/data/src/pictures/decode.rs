@@ -1,0 +1,143 @@
+//! One picture: from the bytes of its file to the values of a sample.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::Path;
+
+use image::imageops::FilterType;
+use image::metadata::Orientation;
+use image::{ColorType, DynamicImage, GenericImageView, ImageDecoder, ImageReader, Limits};
+
+use super::{Origin, Pixels, Recipe, Resize};
+
+/// The longest side that is decoded, in pixels.
+const LONGEST: u32 = 1 << 14;
+/// The most memory that decoding one picture may take: the longest sides in 16 bits and four channels are 2 GiB.
+const MEMORY: u64 = 1 << 29;
+/// The most bytes of an encoded picture.
+const ENCODED: u64 = 1 << 28;
+/// A picture that is made larger by more than this has too little in it to be a sample: a placeholder of one
+/// pixel, for instance.
+const ENLARGED: usize = 16;
+
+/// The shape and the values of a picture, or why it is no sample.
+pub(super) fn sample(origin: &Origin, recipe: &Recipe) -> Result<([usize; 3], Pixels), String> {
+    let picture = match origin {
+        Origin::File(path) => decoded(&bytes(path)?)?,
+        Origin::Bytes(bytes) => decoded(bytes)?,
+    };
+    let picture = match recipe.resize {
+        Some(resize) => resized(&picture, resize)?,
+        None => picture,
+    };
+    let picture = match recipe.crop {
+        Some(crop) => cropped(&picture, crop)?,
+        None => picture,
+    };
+    Ok(planes(&picture, recipe.grey))
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>, String> {
+    let length = fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if length > ENCODED {
+        return Err(format!("a file of {length} bytes: at most {ENCODED} are read of a picture"));
+    }
+    fs::read(path).map_err(|error| error.to_string())
+}
+
+/// The picture as it is to be seen: turned as its EXIF data says.
+fn decoded(bytes: &[u8]) -> Result<DynamicImage, String> {
+    if bytes.is_empty() {
+        return Err("the file is empty".into());
+    }
+    let words = |error: image::ImageError| error.to_string();
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(LONGEST);
+    limits.max_image_height = Some(LONGEST);
+    limits.max_alloc = Some(MEMORY);
+    let mut reader = ImageReader::new(Cursor::new(bytes));
+    reader.limits(limits);
+    let reader = reader.with_guessed_format().map_err(|error| error.to_string())?;
+    if reader.format().is_none() {
+        return Err("no PNG, JPEG or WebP picture".into());
+    }
+    let mut decoder = reader.into_decoder().map_err(words)?;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(words)?;
+    picture.apply_orientation(orientation);
+    Ok(picture)
+}
+
+/// At another size.
+fn resized(picture: &DynamicImage, resize: Resize) -> Result<DynamicImage, String> {
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let [to_height, to_width] = match resize {
+        Resize::To(size) => size,
+        Resize::Shorter(side) if height <= width => [side, side * width / height],
+        Resize::Shorter(side) => [side * height / width, side],
+    };
+    if to_height > ENLARGED * height || to_width > ENLARGED * width {
+        return Err(format!(
+            "{height} x {width} pixels, which would be made {to_height} x {to_width}: more than {ENLARGED} times larger"
+        ));
+    }
+    let (to_width, to_height) = (side(to_width)?, side(to_height)?);
+    // The alpha of what is hidden would mix into what is seen.
+    let opaque = opaque(picture);
+    Ok(opaque.resize_exact(to_width, to_height, FilterType::Triangle))
+}
+
+fn side(pixels: usize) -> Result<u32, String> {
+    let fits = u32::try_from(pixels).ok().filter(|side| (1..=LONGEST).contains(side));
+    fits.ok_or_else(|| format!("a side of {pixels} pixels: 1 to {LONGEST} are possible"))
+}
+
+/// The part in the middle; where there is no middle pixel, as torchvision's `CenterCrop` rounds.
+fn cropped(picture: &DynamicImage, [to_height, to_width]: [usize; 2]) -> Result<DynamicImage, String> {
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    if to_height > height || to_width > width {
+        return Err(format!(
+            "{height} x {width} pixels, from which {to_height} x {to_width} cannot be cropped: resize it first"
+        ));
+    }
+    let start = |from: usize, to: usize| ((from - to) as f64 / 2.0).round_ties_even() as u32;
+    let (x, y) = (start(width, to_width), start(height, to_height));
+    Ok(picture.crop_imm(x, y, side(to_width)?, side(to_height)?))
+}
+
+/// The picture without its alpha, which is dropped and not blended, as PIL does.
+fn opaque(picture: &DynamicImage) -> DynamicImage {
+    match picture.color() {
+        ColorType::La8 => DynamicImage::ImageLuma8(picture.to_luma8()),
+        ColorType::La16 => DynamicImage::ImageLuma16(picture.to_luma16()),
+        ColorType::Rgba8 => DynamicImage::ImageRgb8(picture.to_rgb8()),
+        ColorType::Rgba16 => DynamicImage::ImageRgb16(picture.to_rgb16()),
+        _ => picture.clone(),
+    }
+}
+
+/// The values `[C, H, W]`: three channels, those of a grey picture all the same; or one.
+fn planes(picture: &DynamicImage, grey: bool) -> ([usize; 3], Pixels) {
+    let (width, height) = picture.dimensions();
+    let shape = [if grey { 1 } else { 3 }, height as usize, width as usize];
+    let deep = picture.color().bytes_per_pixel() / picture.color().channel_count() > 1;
+    let pixels = if deep {
+        let words = picture.to_rgb16().into_raw();
+        Pixels::Words(separated(&words, grey, |sum| (sum / 1000) as u16))
+    } else {
+        let bytes = picture.to_rgb8().into_raw();
+        Pixels::Bytes(separated(&bytes, grey, |sum| (sum / 1000) as u8))
+    };
+    (shape, pixels)
+}
+
+/// One plane a channel, out of pixels of red, green and blue; or the plane of their weighted mean.
+fn separated<T: Copy + Into<u64>>(pixels: &[T], grey: bool, mean: impl Fn(u64) -> T) -> Vec<T> {
+    let (pixels, _) = pixels.as_chunks::<3>();
+    if grey {
+        // In thousandths, rounded to the nearest: what is grey already stays as it is.
+        let weighted = |[r, g, b]: &[T; 3]| 299 * (*r).into() + 587 * (*g).into() + 114 * (*b).into() + 500;
+        return pixels.iter().map(|pixel| mean(weighted(pixel))).collect();
+    }
+    (0..3).flat_map(|channel| pixels.iter().map(move |pixel| pixel[channel])).collect()
+}
