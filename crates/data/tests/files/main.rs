@@ -6,3 +6,4 @@ mod folders;
 mod mnist;
 mod mutations;
 mod official;
+mod pictures;

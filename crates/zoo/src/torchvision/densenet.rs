@@ -135,8 +135,7 @@ impl Transition {
 
 /// The DenseNet whose weights a file holds.
 pub(super) fn read(shapes: &Shapes<'_>, image: [usize; 3]) -> Result<Published, Error> {
-    shapes.images("features.conv0", image, 1)?;
-    let (conv, pool, words) = stem(shapes, "features.conv0", image[0])?;
+    let (conv, pool, words) = stem(shapes, "features.conv0")?;
     let biases = if conv.bias.is_some() { "with" } else { "without" };
     let (width, pooled) = (conv.weight.lazy_shape()[0], pool.is_some());
     let mut sections = vec![
@@ -149,7 +148,7 @@ pub(super) fn read(shapes: &Shapes<'_>, image: [usize; 3]) -> Result<Published, 
     // Each transition halves the map, rounding down, and a pooled stem has quartered it, rounding up.
     let halved = 1 << counts.len().saturating_sub(1).min(16);
     shapes.images("features.conv0", image, if pooled { 4 * (halved - 1) + 1 } else { halved })?;
-    let (classifier, classes) = shapes.linear("classifier", from)?;
+    let (classifier, classes) = shapes.linear("fc", from)?;
     let known = NAMES.into_iter().find(|(layers, _)| layers[..] == counts[..]);
     let name = known.map_or("densenet", |(_, name)| name);
     let form = format!(

@@ -160,7 +160,7 @@ fn stage(shapes: &Shapes<'_>, stage: usize, mut from: usize) -> Result<(Vec<Bloc
 /// The ResNet whose weights a file holds.
 pub(super) fn read(shapes: &Shapes<'_>, image: [usize; 3]) -> Result<Published, Error> {
     shapes.images("conv1", image, 1)?;
-    let (stem, pool, words) = stem(shapes, "conv1", image[0])?;
+    let (stem, pool, words) = stem(shapes, "conv1")?;
     let from = width(&stem);
     let bn1 = shapes.norm("bn1", from)?;
     let (layer1, from) = stage(shapes, 1, from)?;
@@ -199,8 +199,8 @@ fn described(network: &ResNet) -> (&'static str, String) {
 pub(super) fn stem(
     shapes: &Shapes<'_>,
     name: &str,
-    channels: usize,
 ) -> Result<(Conv2d, Option<MaxPool2d>, &'static str), Error> {
+    let channels = shapes.reads(name)?;
     let conv = shapes.conv(name, channels, 1)?;
     match conv.kernel_size {
         [7, 7] => {

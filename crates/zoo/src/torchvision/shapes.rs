@@ -15,7 +15,8 @@ use crate::Error;
 /// The shape of every tensor of a file under its normal name, and what layers are built with.
 pub(super) struct Shapes<'a> {
     file: &'a str,
-    by_name: HashMap<String, &'a [usize]>,
+    /// With the file's own name.
+    by_name: HashMap<String, (&'a str, &'a [usize])>,
     epsilon: f64,
     device: &'a Device,
 }
@@ -23,7 +24,9 @@ pub(super) struct Shapes<'a> {
 impl<'a> Shapes<'a> {
     pub(super) fn new(checkpoint: &'a Checkpoint<'_>, epsilon: f64, device: &'a Device) -> Self {
         let tensors = checkpoint.tensors().iter();
-        let by_name = tensors.map(|tensor| (normal(&tensor.name).into_owned(), &tensor.shape[..])).collect();
+        let by_name = tensors
+            .map(|tensor| (normal(&tensor.name).into_owned(), (tensor.name.as_str(), &tensor.shape[..])))
+            .collect();
         Self { file: checkpoint.file(), by_name, epsilon, device }
     }
 
@@ -101,7 +104,7 @@ impl<'a> Shapes<'a> {
     }
 
     fn shape(&self, name: &str) -> Result<&'a [usize], Error> {
-        if let Some(shape) = self.by_name.get(name) {
+        if let Some((_, shape)) = self.by_name.get(name) {
             return Ok(shape);
         }
         let near = nearest(name, self.by_name.keys().map(String::as_str));
@@ -115,7 +118,7 @@ impl<'a> Shapes<'a> {
         Err(Error::Form {
             file: self.file.to_owned(),
             network: network.to_owned(),
-            tensor: tensor.to_owned(),
+            tensor: self.by_name.get(tensor).map_or(tensor, |(own, _)| own).to_owned(),
             why: why.into(),
         })
     }
