@@ -123,10 +123,10 @@ fn planes(picture: &DynamicImage, grey: bool) -> ([usize; 3], Pixels) {
     let deep = picture.color().bytes_per_pixel() / picture.color().channel_count() > 1;
     let pixels = if deep {
         let words = picture.to_rgb16().into_raw();
-        Pixels::Words(separated(&words, grey, |sum| (sum / 1000) as u16))
+        Pixels::Words(separated(&words, grey, |sum| (sum >> 16) as u16))
     } else {
         let bytes = picture.to_rgb8().into_raw();
-        Pixels::Bytes(separated(&bytes, grey, |sum| (sum / 1000) as u8))
+        Pixels::Bytes(separated(&bytes, grey, |sum| (sum >> 16) as u8))
     };
     (shape, pixels)
 }
@@ -135,8 +135,10 @@ fn planes(picture: &DynamicImage, grey: bool) -> ([usize; 3], Pixels) {
 fn separated<T: Copy + Into<u64>>(pixels: &[T], grey: bool, mean: impl Fn(u64) -> T) -> Vec<T> {
     let (pixels, _) = pixels.as_chunks::<3>();
     if grey {
-        // In thousandths, rounded to the nearest: what is grey already stays as it is.
-        let weighted = |[r, g, b]: &[T; 3]| 299 * (*r).into() + 587 * (*g).into() + 114 * (*b).into() + 500;
+        // 0.299, 0.587 and 0.114 in 65 536ths, rounded to the nearest, as PIL has them: what is grey already
+        // stays as it is.
+        let weighted =
+            |[r, g, b]: &[T; 3]| 19_595 * (*r).into() + 38_470 * (*g).into() + 7_471 * (*b).into() + (1 << 15);
         return pixels.iter().map(|pixel| mean(weighted(pixel))).collect();
     }
     (0..3).flat_map(|channel| pixels.iter().map(move |pixel| pixel[channel])).collect()
