@@ -197,7 +197,7 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: Option<PathBuf>,
     /// What BatchNorm adds to the variance, of torchvision's and timm's weights [default: 1e-5]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub(crate) bn_eps: Option<f64>,
     /// Of an ONNX file with several outputs, the name of the logits
     ///
@@ -238,7 +238,7 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub(crate) mean: Option<String>,
     /// What it is used to: the standard deviation of each channel
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub(crate) std: Option<String>,
     /// Of a picture that cannot be read: stop, or skip it by name [default: stop]
     #[arg(long, value_name = "WHAT", value_parser = ["stop", "skip"])]

@@ -42,7 +42,7 @@ pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) 
         check_name(arguments, &found)?;
         let Published { network, name, form } = found;
         let (network, report) = weights::load(network, path.as_path(), precision, device)?;
-        let architecture = format!("{name} of torchvision, BatchNorm epsilon {epsilon:e}");
+        let architecture = format!("{name} in torchvision's form, BatchNorm epsilon {epsilon:e}");
         return Ok(Loaded { network, architecture, report: format!("{form}; {report}") });
     }
     if arguments.bn_eps.is_some() {
@@ -88,8 +88,8 @@ fn epsilon(given: Option<f64>) -> Result<f64> {
 fn check_name(arguments: &RunArguments, found: &Published) -> Result<()> {
     if let Some(name) = arguments.network.as_deref().filter(|name| *name != found.name) {
         return Err(Failure::new(format!(
-            "--network {name}: the file has the weights of a {}: leave --network out, or name that one",
-            found.form
+            "--network {name}: the file has the weights of a {} ({}): leave --network out, or name that one",
+            found.name, found.form
         )));
     }
     match arguments.width {
@@ -136,7 +136,8 @@ const KNOWN: [(&str, &[&str]); 4] = [
 fn unknown(checkpoint: &Checkpoint<'_>) -> Failure {
     const SEEN: usize = 3;
     let tensors = checkpoint.tensors();
-    let seen: Vec<&str> = tensors.iter().take(SEEN).map(|tensor| tensor.name.as_str()).collect();
+    let names = tensors.iter().map(|tensor| tensor.name.as_str());
+    let seen: Vec<&str> = names.filter(|name| !name.ends_with("num_batches_tracked")).take(SEEN).collect();
     let shared = |starts: &[&str]| {
         tensors.iter().filter(|tensor| starts.iter().any(|start| tensor.name.starts_with(start))).count()
     };

@@ -49,7 +49,10 @@ impl Container {
         if self.is_zip() {
             return Ok(zipped(&self.0, "")?.1);
         }
-        Ok(tensors(&self.0)?.names().into_iter().map(str::to_owned).collect())
+        let mut names: Vec<String> = tensors(&self.0)?.names().into_iter().map(str::to_owned).collect();
+        // The library gives them in no order.
+        names.sort();
+        Ok(names)
     }
 
     fn is_zip(&self) -> bool {

@@ -167,8 +167,8 @@ pub enum Error {
     Form {
         /// The file.
         file: String,
-        /// The network that the other names and shapes tell.
-        network: String,
+        /// The family that the other names tell.
+        network: &'static str,
         /// The tensor that does not fit.
         tensor: String,
         /// What is wrong with it.

@@ -152,8 +152,8 @@ pub(super) fn read(shapes: &Shapes<'_>, image: [usize; 3]) -> Result<Published, 
     let known = NAMES.into_iter().find(|(layers, _)| layers[..] == counts[..]);
     let name = known.map_or("densenet", |(_, name)| name);
     let form = format!(
-        "{name} in torchvision's form, blocks of {counts:?} layers, growth {growth}, stem width {width}, {words}, \
-         convolutions {biases} biases, {classes} classes, images of {}",
+        "blocks of {counts:?} layers, growth {growth}, stem width {width}, {words}, convolutions {biases} biases, \
+         {classes} classes, images of {}",
         sizes(image)
     );
     let mean = AdaptiveAvgPool2dConfig::new([1, 1]).init();

@@ -41,7 +41,7 @@ pub struct Published {
     pub network: Network,
     /// What torchvision calls it ("resnet18"), or its kind alone where it has no name for it ("resnet").
     pub name: String,
-    /// What was read off the file and what was assumed, in one line.
+    /// What was read off the file and what was assumed, in one line without the name.
     pub form: String,
 }
 
@@ -59,37 +59,47 @@ pub fn published(
     device: &Device,
 ) -> Result<Option<Published>, Error> {
     let shapes = Shapes::new(checkpoint, epsilon, device);
-    let published = if shapes.any("layer1.0.") {
-        resnet::read(&shapes, image)?
-    } else if shapes.any("features.denseblock") {
-        densenet::read(&shapes, image)?
-    } else {
-        return Ok(None);
+    let Some(family) = shapes.family() else { return Ok(None) };
+    // Before what is missing for the same reason.
+    if let Some((tensor, why)) = checkpoint.tensors().iter().find_map(telling) {
+        return shapes.fault(tensor, why);
+    }
+    let published = match family {
+        Family::ResNet => resnet::read(&shapes, image)?,
+        Family::DenseNet => densenet::read(&shapes, image)?,
     };
-    refuse_others(checkpoint, &published)?;
+    refuse_others(checkpoint, &shapes, &published)?;
     Ok(Some(published))
 }
 
+/// What a file's names are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    ResNet,
+    DenseNet,
+}
+
+/// A tensor of a variant, and what it stands for.
+fn telling(tensor: &TensorInfo) -> Option<(&str, &'static str)> {
+    telltale::of(&normal(&tensor.name)).map(|why| (tensor.name.as_str(), why))
+}
+
 /// Refuses a tensor that the network as read has no use for.
-fn refuse_others(checkpoint: &Checkpoint<'_>, published: &Published) -> Result<(), Error> {
+fn refuse_others(checkpoint: &Checkpoint<'_>, shapes: &Shapes<'_>, published: &Published) -> Result<(), Error> {
     let names: HashSet<String> =
         entries(&published.network).iter().map(|entry| normal(&entry.name).into_owned()).collect();
-    let stranger = |tensor: &&TensorInfo| {
+    let is_stranger = |tensor: &&TensorInfo| {
         let name = normal(&tensor.name);
         !name.ends_with("num_batches_tracked") && !names.contains(name.as_ref())
     };
-    // The tensor whose meaning is known, if there is one, tells more than the first one.
-    let strangers: Vec<&TensorInfo> = checkpoint.tensors().iter().filter(stranger).collect();
-    let telling = strangers.iter().find(|tensor| telltale::of(&normal(&tensor.name)).is_some());
-    let Some(tensor) = telling.or(strangers.first()) else { return Ok(()) };
-    Err(Error::Form {
-        file: checkpoint.file().to_owned(),
-        network: published.name.clone(),
-        tensor: tensor.name.clone(),
-        why: telltale::of(&normal(&tensor.name))
-            .unwrap_or("torchvision's network of this form has no such tensor, so this one computes something else")
-            .to_owned(),
-    })
+    match checkpoint.tensors().iter().find(is_stranger) {
+        None => Ok(()),
+        Some(tensor) => {
+            let name = &published.name;
+            let why = format!("is none of a {name} in torchvision's form, so this one computes something else");
+            shapes.fault(&tensor.name, why)
+        }
+    }
 }
 
 /// "images of 3x224x224", for messages.

@@ -175,8 +175,7 @@ pub(super) fn read(shapes: &Shapes<'_>, image: [usize; 3]) -> Result<Published, 
     let (name, blocks) = described(&network);
     let biases = if network.conv1.bias.is_some() { "with" } else { "without" };
     let form = format!(
-        "{name} in torchvision's form, {blocks} of stem width {}, {words}, convolutions {biases} biases, {classes} \
-         classes, images of {}",
+        "{blocks} of stem width {}, {words}, convolutions {biases} biases, {classes} classes, images of {}",
         width(&network.conv1),
         sizes(image)
     );
@@ -189,7 +188,11 @@ fn described(network: &ResNet) -> (&'static str, String) {
     let counts = stages.map(Vec::len);
     let bottleneck = network.layer1.first().is_some_and(|block| block.conv3.is_some());
     let groups = network.layer1.first().map_or(1, |block| block.conv2.groups);
-    let known = NAMES.into_iter().find(|known| (known.0, known.1) == (bottleneck, counts));
+    // ResNeXt and the wide ResNets have the same blocks, and other widths within them.
+    let plain = network.layer1.first().is_some_and(|block| {
+        groups == 1 && block.conv3.as_ref().is_none_or(|conv| width(conv) == 4 * width(&block.conv2))
+    });
+    let known = NAMES.into_iter().find(|known| plain && (known.0, known.1) == (bottleneck, counts));
     let kind = if bottleneck { "bottlenecks" } else { "basic blocks" };
     let grouped = if groups > 1 { format!(" in {groups} groups") } else { String::new() };
     (known.map_or("resnet", |known| known.2), format!("{counts:?} {kind}{grouped}"))

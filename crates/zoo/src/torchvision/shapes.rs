@@ -6,6 +6,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::Device;
 
+use super::Family;
 use crate::error::quoted;
 use crate::layers::BATCH_NORM_MOMENTUM;
 use crate::nearest::nearest;
@@ -28,6 +29,15 @@ impl<'a> Shapes<'a> {
             .map(|tensor| (normal(&tensor.name).into_owned(), (tensor.name.as_str(), &tensor.shape[..])))
             .collect();
         Self { file: checkpoint.file(), by_name, epsilon, device }
+    }
+
+    /// What the names are of, if they are of one of the families.
+    pub(super) fn family(&self) -> Option<Family> {
+        if self.any("layer1.0.") {
+            Some(Family::ResNet)
+        } else {
+            self.any("features.denseblock").then_some(Family::DenseNet)
+        }
     }
 
     /// Whether a name begins so.
@@ -114,10 +124,13 @@ impl<'a> Shapes<'a> {
 
     /// What is wrong with a tensor.
     pub(super) fn fault<T>(&self, tensor: &str, why: impl Into<String>) -> Result<T, Error> {
-        let network = if self.any("layer1.0.") { "resnet" } else { "densenet" };
+        let network = match self.family() {
+            Some(Family::DenseNet) => "densenet",
+            _ => "resnet",
+        };
         Err(Error::Form {
             file: self.file.to_owned(),
-            network: network.to_owned(),
+            network,
             tensor: self.by_name.get(tensor).map_or(tensor, |(own, _)| own).to_owned(),
             why: why.into(),
         })

@@ -5,13 +5,13 @@ pub(super) fn of(name: &str) -> Option<&'static str> {
     const PARTS: [(&str, &str); 9] = [
         (".se.", SQUEEZE),
         (".se_module.", SQUEEZE),
-        (".eca.", "it is of an attention over the channels (ECA)"),
-        (".attn.", "it is of an attention within the block"),
-        (".aa.", "it is of a blurred pooling in place of a stride"),
-        (".downsample.2.", "an average pool stands before the shortcut's convolution (avg_down, timm's ..d)"),
-        (".conv_pool.", "it is of a pooling by convolution"),
-        ("_fc.", "it is of a second head"),
-        ("aux", "it is of an auxiliary head, which evaluation has no use for: delete it from the state_dict"),
+        (".eca.", "is of an attention over the channels (ECA)"),
+        (".attn.", "is of an attention within the block"),
+        (".aa.", "is of a blurred pooling in place of a stride"),
+        (".downsample.2.", "is of a shortcut with an average pool before its convolution (avg_down, timm's ..d)"),
+        (".conv_pool.", "is of a pooling by convolution"),
+        ("_fc.", "is of a second head"),
+        ("aux", "is of an auxiliary head, which evaluation has no use for: delete it from the state_dict"),
     ];
     if name.starts_with("conv1.") && name != "conv1.weight" && name != "conv1.bias" {
         return Some(DEEP);
@@ -22,8 +22,8 @@ pub(super) fn of(name: &str) -> Option<&'static str> {
     PARTS.into_iter().find(|(part, _)| name.contains(part)).map(|(_, why)| why)
 }
 
-const SQUEEZE: &str = "it is of a squeeze-and-excitation (SE) block";
-const DEEP: &str = "it is of a stem of several convolutions (timm's ..d, ..s and ..t)";
+const SQUEEZE: &str = "is of a squeeze-and-excitation (SE) block";
+const DEEP: &str = "is of a stem of several convolutions (timm's ..d, ..s and ..t)";
 
 #[cfg(test)]
 mod tests {

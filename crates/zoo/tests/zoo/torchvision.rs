@@ -96,7 +96,7 @@ fn read(bytes: &[u8], image: [usize; 3]) -> Result<Option<Published>, Error> {
 /// The largest difference of logits, by the largest logit, and what was said of the file.
 fn difference(reference: &Reference, bytes: &[u8], precision: Precision) -> (f64, String) {
     let device = Device::flex();
-    let Published { network, form, .. } = read(bytes, reference.shape()).unwrap().unwrap();
+    let Published { network, name, form } = read(bytes, reference.shape()).unwrap().unwrap();
     assert_eq!(network.classes(), reference.logits.1);
     let (network, report) = weights::load(network, bytes, precision, &device).unwrap();
     assert!(report.extra.is_empty(), "{report}");
@@ -105,14 +105,14 @@ fn difference(reference: &Reference, bytes: &[u8], precision: Precision) -> (f64
     let logits: Vec<f64> = logits.into_data().iter::<f64>().collect();
     let pairs = || logits.iter().zip(&reference.logits.0);
     let largest = reference.logits.0.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
-    (pairs().map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / largest, format!("{form}; {report}"))
+    (pairs().map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / largest, format!("{name}: {form}; {report}"))
 }
 
 #[test]
 fn logits_are_pytorchs() {
     for (name, prefix, words) in [
-        ("torchvision-resnet18", "", &["resnet18", "7x7 stem", "without biases", "7 classes", "3x40x48"][..]),
-        ("torchvision-resnext", "module.", &["[1, 1, 1, 1] bottlenecks in 4 groups", "`module.` stripped"]),
+        ("torchvision-resnet18", "", &["resnet18: [2, 2, 2, 2] basic blocks", "7x7 stem", "without biases", "7 classes", "3x40x48"][..]),
+        ("torchvision-resnext", "module.", &["resnet: [1, 1, 1, 1] bottlenecks in 4 groups", "`module.` stripped"]),
         ("torchvision-densenet", "model.", &["[2, 3, 2, 2] layers", "growth 4", "`model.` stripped"]),
         ("timm-resnet", "_orig_mod.module.", &["[1, 2, 1, 1]", "`module.` and `_orig_mod.`", "F16"]),
         ("timm-densenet", "", &["densenet", "growth 3"]),
@@ -177,7 +177,8 @@ fn what_does_not_fit_is_named_by_its_tensor() {
         }
     };
     refusal("timm-resnet", &add("layer1.0.se.fc1.weight", &[1, 16, 1, 1]), &["layer1.0.se.fc1.weight", "squeeze"]);
-    refusal("timm-resnet", &add("odd.weight", &[1]), &["`odd.weight`", "no such tensor"]);
+    refusal("timm-resnet", &add("conv1.0.weight", &[8, 3, 3, 3]), &["conv1.0.weight", "several convolutions"]);
+    refusal("timm-resnet", &add("odd.weight", &[1]), &["`odd.weight`", "computes something else"]);
     refusal("timm-resnet", &take("layer2.1.conv2.weight"), &["layer2.1.conv2.weight", "missing", "nearest is"]);
     refusal("timm-resnet", &take("layer2.0.downsample.0.weight"), &["downsample.0.weight", "option A"]);
     refusal("timm-resnet", &shape("conv1.weight", &[64, 3, 5, 5]), &["`conv1.weight`", "5x5"]);
