@@ -180,6 +180,7 @@ fn folders_score_their_good_pictures_and_name_the_others() {
     let labelled: Vec<_> = rows.iter().map(|row| (row["index"].as_u64(), row["label"].as_u64())).collect();
     assert_eq!(labelled, [(Some(0), Some(0)), (Some(1), Some(0)), (Some(2), Some(1))]);
     assert!(rows.iter().all(|row| row["influence"].as_f64().is_some() && row["preparation"] == "resize 20x20"));
+    assert!(rows.iter().all(|row| row["split"] == "all" && row["dataset"] == "folder"));
     assert_fails(
         &[&usual[..], &["--out", &place.path("none.csv")]].concat(),
         &["dog/cut.jpg: ", "--on-error skip"],

@@ -61,6 +61,15 @@ impl Data {
         }
     }
 
+    /// The name of a class, where the data have names.
+    pub(crate) fn class_name(&self, class: usize) -> Option<&str> {
+        match self {
+            Self::Images(data) => data.class_name(class),
+            Self::Arrays(_) => None,
+            Self::Pictures(data) => data.class_names().get(class).map(String::as_str),
+        }
+    }
+
     /// The label of a sample, where there are labels.
     pub(crate) fn label(&self, index: usize) -> Option<usize> {
         match self {

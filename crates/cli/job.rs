@@ -130,7 +130,12 @@ impl Job {
             network: described.clone(),
             weights: file.map_or_else(|| "embedded".into(), file_name),
             dataset: arguments.dataset.clone().unwrap_or_else(|| "embedded".into()),
-            split: arguments.split.clone().unwrap_or_else(|| Split::Test.to_string()),
+            split: match (&arguments.split, &data) {
+                (Some(split), _) => split.clone(),
+                // What a folder or a table holds is divided by nobody.
+                (None, Data::Pictures(_)) => "all".into(),
+                (None, _) => Split::Test.to_string(),
+            },
             precision: precision.to_string(),
             engine: scorer.engine().to_owned(),
             preparation: preparation.clone(),

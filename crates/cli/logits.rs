@@ -181,8 +181,9 @@ fn tell(job: &Job, compared: &Comparison, relative: f64) -> Result<()> {
     let mut say = |text: String| terminal::hanging(&mut out, 4, &text);
     say(format!("Logits of {images} of {}, against those saved", job.data.name()))?;
     say(format!("Network: {}; engine {}, {}", job.network, job.scorer.engine(), job.precision))?;
+    let name = job.data.class_name(worst.class).map_or_else(String::new, |name| format!(" ({name})"));
     say(format!(
-        "Largest difference {} at image {}, class {}: {} here, {} there",
+        "Largest difference {} at image {}, class {}{name}: {} here, {} there",
         four_digits(worst.difference),
         worst.image,
         worst.class,

@@ -24,7 +24,8 @@ pub enum Error {
 
     /// No network has this name.
     #[error(
-        "no network is called `{}`{}; there are resnet50, densenet121, cnn",
+        "no network is called `{}`{}; there are resnet50, densenet121, cnn; the resnets and densenets of torchvision and \
+         timm are told by their weights",
         quoted(name),
         offer(nearest.as_deref())
     )]

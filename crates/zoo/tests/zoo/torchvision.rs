@@ -197,3 +197,52 @@ fn images_of_another_shape_are_refused_with_both() {
     }
     assert!(read(&reference.file(""), [3, 29, 29]).is_ok());
 }
+
+/// Marsaglia's xorshift64*: the same changes in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound.max(1)
+    }
+}
+
+/// One fault in a list of tensors: a size changed, an axis added or taken, a tensor taken or renamed.
+fn broken(tensors: &mut Vec<(String, Vec<usize>)>, random: &mut Random) {
+    let at = random.below(tensors.len());
+    let axis = random.below(tensors[at].1.len());
+    match random.below(6) {
+        0 => tensors[at].1[axis] = random.below(20),
+        1 => tensors[at].1[axis] += 1,
+        2 => drop(tensors[at].1.remove(axis)),
+        3 => tensors[at].1.push(1 + random.below(3)),
+        4 => drop(tensors.remove(at)),
+        _ => tensors[at].0 = format!("{}{at}", tensors[at].0),
+    }
+}
+
+#[test]
+fn no_file_of_any_shapes_is_more_than_refused() {
+    let device = Device::flex();
+    let (mut random, mut refused) = (Random(20), 0);
+    for round in 0..400 {
+        let name = ["cifar-resnet", "timm-resnet", "timm-densenet"][round % 3];
+        let mut reference = Reference::open(name);
+        (0..=random.below(2)).for_each(|_| broken(&mut reference.tensors, &mut random));
+        let bytes = reference.file("");
+        let loaded = read(&bytes, reference.shape())
+            .and_then(|found| found.map(|found| weights::load(found.network, &bytes[..], Precision::F32, &device)).transpose());
+        match loaded {
+            Ok(Some((network, _))) => {
+                let data = TensorData::new(reference.images.0.clone(), reference.images.1.clone());
+                let logits = network.forward(Tensor::from_data(data, &device));
+                assert_eq!(logits.dims(), [2, network.classes()]);
+            }
+            Ok(None) | Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 300, "{refused}");
+}
