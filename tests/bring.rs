@@ -119,7 +119,17 @@ const GOLDEN: &str = "tests/golden/resnet50w8-mnist.safetensors";
 fn saved_logits_agree_or_the_exit_code_is_2() {
     let (shape, logits) = tensor(GOLDEN, "logits");
     let images = format!("0..{}", shape[0]);
-    let output = influence(&["check", "--images", &images, "--logits", GOLDEN, "--precision", "f64", "--tolerance", "1e-9"]);
+    let output = influence(&[
+        "check",
+        "--images",
+        &images,
+        "--logits",
+        GOLDEN,
+        "--precision",
+        "f64",
+        "--tolerance",
+        "1e-9",
+    ]);
     let shown = text(&output.stdout);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let words = format!("the predicted class is the same at {0} of {0}", shape[0]);
@@ -129,7 +139,10 @@ fn saved_logits_agree_or_the_exit_code_is_2() {
     let mut off = logits.clone();
     off[13] += 2.0;
     let file = place.tensors("off.safetensors", &[("logits", &shape, &off)]);
-    assert_fails(&["check", "--images", &images, "--logits", &file], &["image 1 and class 3", "--bn-eps", "--mean"]);
+    assert_fails(
+        &["check", "--images", &images, "--logits", &file],
+        &["image 1 and class 3", "--bn-eps", "--mean"],
+    );
     // All of the split: a row's number is the image's.
     let rows: Vec<f64> = logits.iter().copied().cycle().take(100 * shape[1]).collect();
     let file = place.tensors("all.safetensors", &[("logits", &[100, shape[1]], &rows)]);
@@ -167,7 +180,18 @@ fn folders_score_their_good_pictures_and_name_the_others() {
         ("cut.jpg", "dog/cut.jpg"),
         ("one.png", "eel/one.png"),
     ]);
-    let usual = ["score", "--weights", &weights, "--dataset", "folder", "--data", &folder, "--resize", "20x20", "--quiet"];
+    let usual = [
+        "score",
+        "--weights",
+        &weights,
+        "--dataset",
+        "folder",
+        "--data",
+        &folder,
+        "--resize",
+        "20x20",
+        "--quiet",
+    ];
     let out = place.path("scores.jsonl");
     let output = influence(&[&usual[..], &["--on-error", "skip", "--out", &out]].concat());
     let told = text(&output.stderr);
@@ -179,7 +203,9 @@ fn folders_score_their_good_pictures_and_name_the_others() {
         fs::read_to_string(&out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let labelled: Vec<_> = rows.iter().map(|row| (row["index"].as_u64(), row["label"].as_u64())).collect();
     assert_eq!(labelled, [(Some(0), Some(0)), (Some(1), Some(0)), (Some(2), Some(1))]);
-    assert!(rows.iter().all(|row| row["influence"].as_f64().is_some() && row["preparation"] == "resize 20x20"));
+    assert!(
+        rows.iter().all(|row| row["influence"].as_f64().is_some() && row["preparation"] == "resize 20x20")
+    );
     assert!(rows.iter().all(|row| row["split"] == "all" && row["dataset"] == "folder"));
     assert_fails(
         &[&usual[..], &["--out", &place.path("none.csv")]].concat(),
@@ -194,7 +220,8 @@ fn labels_may_come_from_a_table() {
     let folder = place.pictures(&[("plain.png", "a.png"), ("grey.png", "b.png")]);
     fs::write(place.path("labels.csv"), "label,path\n3,b.png\n1,a.png\n").unwrap();
     let (labels, out) = (place.path("labels.csv"), place.path("scores.csv"));
-    let usual = ["score", "--weights", &weights, "--dataset", "folder", "--data", &folder, "--quiet", "--out", &out];
+    let usual =
+        ["score", "--weights", &weights, "--dataset", "folder", "--data", &folder, "--quiet", "--out", &out];
     let output = influence(&[&usual[..], &["--labels", &labels]].concat());
     assert!(output.status.success(), "{}", text(&output.stderr));
     let csv = fs::read_to_string(&out).unwrap();
@@ -210,7 +237,18 @@ fn labels_may_come_from_a_table() {
 fn tables_of_the_hubs_are_read_with_their_labels() {
     let place = Place::new();
     let (weights, out) = (place.resnet(), place.path("scores.csv"));
-    let usual = ["score", "--weights", &weights, "--dataset", "parquet", "--quiet", "--on-error", "skip", "--out", &out];
+    let usual = [
+        "score",
+        "--weights",
+        &weights,
+        "--dataset",
+        "parquet",
+        "--quiet",
+        "--on-error",
+        "skip",
+        "--out",
+        &out,
+    ];
     let output = influence(&[&usual[..], &["--data", "tests/bring/hub.parquet"]].concat());
     let told = text(&output.stderr);
     assert!(output.status.success(), "{told}");
@@ -246,7 +284,17 @@ fn a_normalisation_is_the_first_layer_of_a_named_network() {
     let jacobian = |name: &str, images: &[f64], more: &[&str]| {
         let data = place.tensors(&format!("{name}.safetensors"), &[("images", &[2, 3, 6, 6], images)]);
         let out = place.path(&format!("{name}-jacobian.safetensors"));
-        let usual = ["jacobian", "--weights", &weights, "--dataset", "arrays", "--data", &data, "--objective", "predicted"];
+        let usual = [
+            "jacobian",
+            "--weights",
+            &weights,
+            "--dataset",
+            "arrays",
+            "--data",
+            &data,
+            "--objective",
+            "predicted",
+        ];
         let output = influence(&[&usual[..], &["--precision", "f64", "--out", &out], more].concat());
         assert!(output.status.success(), "{}", text(&output.stderr));
         (tensor(&out, "logits").1, tensor(&out, "jacobian").1)
@@ -268,8 +316,19 @@ fn influence_of_pixels_is_that_of_the_network_with_its_normalisation() {
     let score = |name: &str, images: &[f64], more: &[&str]| -> Vec<[f64; 3]> {
         let data = place.tensors(&format!("{name}.safetensors"), &[("images", &[2, 3, 6, 6], images)]);
         let out = place.path(&format!("{name}.jsonl"));
-        let usual = ["score", "--weights", &weights, "--dataset", "arrays", "--data", &data, "--objective", "predicted"];
-        let output = influence(&[&usual[..], &["--precision", "f64", "--quiet", "--out", &out], more].concat());
+        let usual = [
+            "score",
+            "--weights",
+            &weights,
+            "--dataset",
+            "arrays",
+            "--data",
+            &data,
+            "--objective",
+            "predicted",
+        ];
+        let output =
+            influence(&[&usual[..], &["--precision", "f64", "--quiet", "--out", &out], more].concat());
         assert!(output.status.success(), "{}", text(&output.stderr));
         let lines = fs::read_to_string(&out).unwrap();
         let row = |line: &str| {
@@ -297,8 +356,23 @@ fn a_normalisation_is_the_first_layer_of_an_onnx_network() {
     let data = place.tensors("raw.safetensors", &[("images", &shape, &raw)]);
     let out = place.path("jacobian.safetensors");
     let output = influence(&[
-        "jacobian", "--network", "crates/onnx/tests/files/small_opset17.onnx", "--dataset", "arrays", "--data", &data,
-        "--objective", "predicted", "--mean", "0.5,0.25", "--std", "0.25,2", "--precision", "f64", "--out", &out,
+        "jacobian",
+        "--network",
+        "crates/onnx/tests/files/small_opset17.onnx",
+        "--dataset",
+        "arrays",
+        "--data",
+        &data,
+        "--objective",
+        "predicted",
+        "--mean",
+        "0.5,0.25",
+        "--std",
+        "0.25,2",
+        "--precision",
+        "f64",
+        "--out",
+        &out,
     ]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     // The exporter has put BatchNorm into the convolution in f32: 2.2e-8 from the reference without a
@@ -334,5 +408,8 @@ fn what_does_not_go_together_is_refused() {
     assert_fails(&["score", "--labels", "x.csv"], &["--labels is of --dataset folder"]);
     assert_fails(&["score", "--bn-eps", "1e-3"], &["--bn-eps", "the paper's epsilon"]);
     let strange = place.tensors("strange.safetensors", &[("blocks.0.attn.qkv.weight", &[1], &[1.0])]);
-    assert_fails(&["score", "--weights", &strange], &["1 tensors (blocks.0.attn.qkv.weight", "torch.onnx.export"]);
+    assert_fails(
+        &["score", "--weights", &strange],
+        &["1 tensors (blocks.0.attn.qkv.weight", "torch.onnx.export"],
+    );
 }

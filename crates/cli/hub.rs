@@ -30,7 +30,8 @@ pub(crate) fn listing(place: &Path, inputs: &mut Inputs) -> failure::Result<List
     let (mut pictures, mut class_names) = (Vec::new(), Vec::new());
     for file in &files {
         inputs.add(file);
-        let names = table(file, &mut pictures).map_err(|why| Failure::new(format!("{}: {why}", file.display())))?;
+        let names =
+            table(file, &mut pictures).map_err(|why| Failure::new(format!("{}: {why}", file.display())))?;
         if class_names.is_empty() {
             class_names = names;
         }
@@ -110,9 +111,10 @@ fn read(row: &Row, (picture, label): (&str, Option<&str>), number: usize) -> Res
     };
     let label = match label.and_then(|label| field(row, label)) {
         None | Some(Field::Null) => None,
-        Some(found) => Some(whole(&found).ok_or_else(|| {
-            format!("the label of {name} is {found}: whole numbers from 0 are needed")
-        })?),
+        Some(found) => Some(
+            whole(&found)
+                .ok_or_else(|| format!("the label of {name} is {found}: whole numbers from 0 are needed"))?,
+        ),
     };
     Ok((name, bytes, label))
 }

@@ -108,7 +108,8 @@ impl Job {
             scorer.precision(precision).device(&device).engine(engine.executor()).batch(batch).memory(memory);
         let (scorer, report, described, transposed) = match onnx {
             Some(file) => {
-                let (graph, report, transposed) = onnx::graph(file, arguments.output.as_deref(), &data, normalisation.as_ref())?;
+                let (graph, report, transposed) =
+                    onnx::graph(file, arguments.output.as_deref(), &data, normalisation.as_ref())?;
                 (scorer.load(graph)?, report, file_name(file), transposed)
             }
             None => {

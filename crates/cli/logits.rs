@@ -75,7 +75,9 @@ struct Comparison {
 pub(crate) fn command(arguments: &CheckArguments) -> Result<()> {
     let tolerance = arguments.tolerance.unwrap_or(TOLERANCE);
     if !(tolerance > 0.0 && tolerance.is_finite()) {
-        return Err(Failure::new(format!("--tolerance {tolerance}: a number above 0 is needed, such as 1e-5")));
+        return Err(Failure::new(format!(
+            "--tolerance {tolerance}: a number above 0 is needed, such as 1e-5"
+        )));
     }
     let theirs = Matrix::open(&arguments.logits, "logits")?;
     refuse_probabilities(arguments, &theirs)?;

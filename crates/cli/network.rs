@@ -127,7 +127,10 @@ fn described(checkpoint: &Checkpoint<'_>, width: Option<usize>) -> Result<Archit
 /// The known networks, by the beginnings of names that only their files have.
 const KNOWN: [(&str, &[&str]); 4] = [
     ("torchvision's resnets", &["conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.", "fc."]),
-    ("torchvision's densenets", &["features.conv0", "features.norm", "features.denseblock", "features.transition"]),
+    (
+        "torchvision's densenets",
+        &["features.conv0", "features.norm", "features.denseblock", "features.transition"],
+    ),
     ("the paper's resnet50", &["stages.0.0.conv", "stages.0.0.bn", "stages.0.0.short"]),
     ("the paper's densenet121", &["body."]),
 ];
@@ -141,7 +144,8 @@ fn unknown(checkpoint: &Checkpoint<'_>) -> Failure {
     let shared = |starts: &[&str]| {
         tensors.iter().filter(|tensor| starts.iter().any(|start| tensor.name.starts_with(start))).count()
     };
-    let nearest = KNOWN.into_iter().map(|(name, starts)| (shared(starts), name)).max_by_key(|(shared, _)| *shared);
+    let nearest =
+        KNOWN.into_iter().map(|(name, starts)| (shared(starts), name)).max_by_key(|(shared, _)| *shared);
     let nearest = match nearest {
         Some((shared, name)) if shared > 0 => format!("nearest are {name}, with {shared} of its names"),
         _ => "no name in it is like theirs".to_owned(),

@@ -65,7 +65,9 @@ fn absent(name: &str) -> Failure {
             Failure::new("--dataset parquet: this build has no parquet; build it with --features parquet")
         }
         PARQUET => Failure::new("--dataset parquet: add --data FILE.parquet, or the folder with several"),
-        _ => Failure::new("--dataset folder: add --data DIR, a folder with a sub-folder of pictures for each class"),
+        _ => Failure::new(
+            "--dataset folder: add --data DIR, a folder with a sub-folder of pictures for each class",
+        ),
     }
 }
 
@@ -171,9 +173,12 @@ fn size(flag: &str, text: &str) -> Result<Resize> {
     let side = |text: &str| text.trim().parse::<usize>().ok().filter(|side| (1..=1 << 14).contains(side));
     let found = match text.split_once('x') {
         None => side(text).map(Resize::Shorter),
-        Some((height, width)) => side(height).zip(side(width)).map(|(height, width)| Resize::To([height, width])),
+        Some((height, width)) => {
+            side(height).zip(side(width)).map(|(height, width)| Resize::To([height, width]))
+        }
     };
-    found.ok_or_else(|| Failure::new(format!("{flag} {text}: give pixels as in {flag} 224 or {flag} 224x320")))
+    found
+        .ok_or_else(|| Failure::new(format!("{flag} {text}: give pixels as in {flag} 224 or {flag} 224x320")))
 }
 
 /// A recipe in words.

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use crate::Error;
 use crate::container::Container;
 use crate::npy::Raw;
-use crate::Error;
 
 /// Rows of numbers, `[N, K]`, in f64.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +41,8 @@ impl Matrix {
             return Err(format!("has shape {:?}, and holds nothing", raw.shape));
         }
         let (kind, bytes) = raw.kind;
-        let values = floats(raw).ok_or_else(|| format!("is of type {kind}{bytes}: save it as float32 or float64"))?;
+        let values =
+            floats(raw).ok_or_else(|| format!("is of type {kind}{bytes}: save it as float32 or float64"))?;
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
             return Err(format!("holds {} at [{}, {}]", values[at], at / columns, at % columns));
         }
@@ -70,8 +71,12 @@ impl Matrix {
 /// The elements of an array of floats.
 fn floats(raw: &Raw) -> Option<Vec<f64>> {
     match raw.kind {
-        ('f', 2) => Some(raw.bytes.as_chunks().0.iter().map(|bits| half(u16::from_le_bytes(*bits))).collect()),
-        ('f', 4) => Some(raw.bytes.as_chunks().0.iter().map(|bits| f32::from_le_bytes(*bits).into()).collect()),
+        ('f', 2) => {
+            Some(raw.bytes.as_chunks().0.iter().map(|bits| half(u16::from_le_bytes(*bits))).collect())
+        }
+        ('f', 4) => {
+            Some(raw.bytes.as_chunks().0.iter().map(|bits| f32::from_le_bytes(*bits).into()).collect())
+        }
         ('f', 8) => Some(raw.bytes.as_chunks().0.iter().map(|bits| f64::from_le_bytes(*bits)).collect()),
         _ => None,
     }
@@ -111,7 +116,8 @@ mod tests {
 
     #[test]
     fn what_is_no_matrix_is_refused() {
-        let raw = |shape: &[usize], kind, bytes: &[u8]| Raw { shape: shape.into(), kind, bytes: bytes.into() };
+        let raw =
+            |shape: &[usize], kind, bytes: &[u8]| Raw { shape: shape.into(), kind, bytes: bytes.into() };
         let numbers: Vec<u8> = [1.5f32, -2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
         let matrix = Matrix::of(&raw(&[1, 2], ('f', 4), &numbers)).expect("a matrix");
         assert_eq!((matrix.rows(), matrix.columns(), matrix.row(0)), (1, 2, &[1.5, -2.0][..]));

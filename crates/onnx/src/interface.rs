@@ -82,7 +82,11 @@ impl Interface {
             && [mean.len(), std.len()].iter().any(|&count| Some(&count) != sample.first())
         {
             return Err(Error::Input {
-                why: format!("a normalisation of {} and {} channels, for samples of shape {sample:?}", mean.len(), std.len()),
+                why: format!(
+                    "a normalisation of {} and {} channels, for samples of shape {sample:?}",
+                    mean.len(),
+                    std.len()
+                ),
                 remedy: "give a mean and a deviation for each channel".into(),
             });
         }

@@ -137,8 +137,9 @@ fn separated<T: Copy + Into<u64>>(pixels: &[T], grey: bool, mean: impl Fn(u64) -
     if grey {
         // 0.299, 0.587 and 0.114 in 65 536ths, rounded to the nearest, as PIL has them: what is grey already
         // stays as it is.
-        let weighted =
-            |[r, g, b]: &[T; 3]| 19_595 * (*r).into() + 38_470 * (*g).into() + 7_471 * (*b).into() + (1 << 15);
+        let weighted = |[r, g, b]: &[T; 3]| {
+            19_595 * (*r).into() + 38_470 * (*g).into() + 7_471 * (*b).into() + (1 << 15)
+        };
         return pixels.iter().map(|pixel| mean(weighted(pixel))).collect();
     }
     (0..3).flat_map(|channel| pixels.iter().map(move |pixel| pixel[channel])).collect()

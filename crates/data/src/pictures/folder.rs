@@ -50,7 +50,9 @@ impl Listing {
     pub fn labelled(folder: &Path, rows: &[(String, String)]) -> Result<Self, Error> {
         let name = title(folder);
         let inside = |path: &str| {
-            Path::new(path).components().all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir))
+            Path::new(path)
+                .components()
+                .all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir))
         };
         if let Some((path, _)) = rows.iter().find(|(path, _)| !inside(path)) {
             let why = format!("the path {path:?} of the labels leads out of the folder {}", folder.display());

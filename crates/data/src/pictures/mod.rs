@@ -155,7 +155,8 @@ impl Listing {
             }
         }
         let Some((shape, _)) = shape else {
-            let first = refused.first().map_or_else(String::new, |first| format!(": {}: {}", first.name, first.why));
+            let first =
+                refused.first().map_or_else(String::new, |first| format!(": {}: {}", first.name, first.why));
             let pictures = counted(refused.len(), "picture", "pictures");
             return Err(Error::Parts { name: self.name, why: format!("none of {pictures} is sound{first}") });
         };

@@ -118,7 +118,10 @@ fn cifar_100_has_fine_and_coarse_labels() -> Outcome {
     let open = |kind| Dataset::open_own(kind, folder.path(), Split::Test);
     let fine = open(Kind::Cifar100)?;
     assert_eq!((fine.name(), fine.labels(), fine.classes()), ("CIFAR-100 test", &[4, 99][..], 100));
-    assert_eq!((fine.class_name(4), fine.class_name(99), fine.class_name(100)), (Some("beaver"), Some("worm"), None));
+    assert_eq!(
+        (fine.class_name(4), fine.class_name(99), fine.class_name(100)),
+        (Some("beaver"), Some("worm"), None)
+    );
     assert_eq!(fine.image(1), pixels(3072));
     let coarse = open(Kind::Cifar100Coarse)?;
     assert_eq!((coarse.labels(), coarse.classes()), (&[0, 19][..], 20));
@@ -137,7 +140,10 @@ fn faults_of_cifar_100_are_told() -> Outcome {
     let record = [vec![0, 100], pixels(RECORD - 1)].concat();
     assert_corrupt(read(&record)?, "train.bin", Some(0), &["label 100 of image 0", "0 to 99"]);
     assert_corrupt(read(&record[1..])?, "train.bin", Some(0), &["two labels", "are CIFAR-10's"]);
-    let names = folder(&[("train.bin", &[vec![0, 1], pixels(RECORD - 1)].concat()), ("fine_label_names.txt", b"a\nb\n")])?;
+    let names = folder(&[
+        ("train.bin", &[vec![0, 1], pixels(RECORD - 1)].concat()),
+        ("fine_label_names.txt", b"a\nb\n"),
+    ])?;
     let found = Dataset::open_own(Kind::Cifar100, names.path(), Split::Train);
     assert_corrupt(found, "fine_label_names.txt", Some(4), &["2 class names", "CIFAR-100 has 100"]);
     Ok(())

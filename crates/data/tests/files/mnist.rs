@@ -301,6 +301,9 @@ fn a_folder_in_place_of_a_file_is_told() -> Outcome {
 fn fashion_mnist_has_names_of_its_own() -> Outcome {
     let folder = folder(&[(IMAGES, &idx(&[2, 28, 28], &pixels(2 * 28 * 28))), (LABELS, &labels(2))])?;
     let set = Dataset::open("fashion-mnist".parse()?, folder.path(), Split::Test)?;
-    assert_eq!((set.name(), set.class_name(0), set.class_name(9)), ("Fashion-MNIST test", Some("T-shirt/top"), Some("Ankle boot")));
+    assert_eq!(
+        (set.name(), set.class_name(0), set.class_name(9)),
+        ("Fashion-MNIST test", Some("T-shirt/top"), Some("Ankle boot"))
+    );
     Ok(())
 }

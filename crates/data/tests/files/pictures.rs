@@ -103,7 +103,8 @@ fn sizes_are_changed_as_pil_does() -> Outcome {
 
 #[test]
 fn classes_are_folders_in_order_and_bad_pictures_are_named() -> Outcome {
-    let folder = folder(&["b/plain.png", "a/deep.png", "a/cut.jpg", "c/cmyk.jpg", "c/one.png", "c/inner/plain.jpg"])?;
+    let folder =
+        folder(&["b/plain.png", "a/deep.png", "a/cut.jpg", "c/cmyk.jpg", "c/one.png", "c/inner/plain.jpg"])?;
     fs::write(folder.path().join("c/note.txt"), "no picture")?;
     fs::write(folder.path().join("b/text.png"), "no picture")?;
     let listing = Listing::folder(folder.path())?;
@@ -114,7 +115,15 @@ fn classes_are_folders_in_order_and_bad_pictures_are_named() -> Outcome {
     let names: Vec<_> = all.iter().filter_map(|&index| pictures.file(index)).collect();
     assert_eq!(
         names,
-        ["a/cut.jpg", "a/deep.png", "b/plain.png", "b/text.png", "c/cmyk.jpg", "c/one.png", "c/inner/plain.jpg"]
+        [
+            "a/cut.jpg",
+            "a/deep.png",
+            "b/plain.png",
+            "b/text.png",
+            "c/cmyk.jpg",
+            "c/one.png",
+            "c/inner/plain.jpg"
+        ]
     );
     let labels: Vec<_> = all.iter().filter_map(|&index| pictures.label(index)).collect();
     assert_eq!(labels, [0, 0, 1, 1, 2, 2, 2]);

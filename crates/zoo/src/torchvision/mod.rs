@@ -85,7 +85,11 @@ fn telling(tensor: &TensorInfo) -> Option<(&str, &'static str)> {
 }
 
 /// Refuses a tensor that the network as read has no use for.
-fn refuse_others(checkpoint: &Checkpoint<'_>, shapes: &Shapes<'_>, published: &Published) -> Result<(), Error> {
+fn refuse_others(
+    checkpoint: &Checkpoint<'_>,
+    shapes: &Shapes<'_>,
+    published: &Published,
+) -> Result<(), Error> {
     let names: HashSet<String> =
         entries(&published.network).iter().map(|entry| normal(&entry.name).into_owned()).collect();
     let is_stranger = |tensor: &&TensorInfo| {
@@ -96,7 +100,8 @@ fn refuse_others(checkpoint: &Checkpoint<'_>, shapes: &Shapes<'_>, published: &P
         None => Ok(()),
         Some(tensor) => {
             let name = &published.name;
-            let why = format!("is none of a {name} in torchvision's form, so this one computes something else");
+            let why =
+                format!("is none of a {name} in torchvision's form, so this one computes something else");
             shapes.fault(&tensor.name, why)
         }
     }

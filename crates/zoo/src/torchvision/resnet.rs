@@ -91,20 +91,23 @@ impl Block {
         let (first, second) = if bottleneck { (1, stride) } else { (stride, 1) };
         let conv1 = shapes.conv(&part("conv1"), from, first)?;
         let conv2 = shapes.conv(&part("conv2"), width(&conv1), second)?;
-        let conv3 =
-            bottleneck.then(|| shapes.conv(&part("conv3"), width(&conv2), 1)).transpose()?;
+        let conv3 = bottleneck.then(|| shapes.conv(&part("conv3"), width(&conv2), 1)).transpose()?;
         let to = conv3.as_ref().map_or(width(&conv2), width);
         let projects = shapes.has(&part("downsample.0.weight"));
         if !projects && from != to {
-            let why = format!("is missing: the block reads {from} channels and gives {to}, and a shortcut without \
-                               weights (option A, or an average pool alone) is not known here");
+            let why = format!(
+                "is missing: the block reads {from} channels and gives {to}, and a shortcut without \
+                               weights (option A, or an average pool alone) is not known here"
+            );
             return shapes.fault(&part("downsample.0.weight"), why);
         }
         let downsample = projects
             .then(|| {
                 let conv = shapes.conv(&part("downsample.0"), from, stride)?;
                 let norm = shapes.norm(&part("downsample.1"), width(&conv))?;
-                if width(&conv) == to { Ok((conv, norm)) } else {
+                if width(&conv) == to {
+                    Ok((conv, norm))
+                } else {
                     let why = format!("gives {} channels to be added to {to}", width(&conv));
                     shapes.fault(&part("downsample.0.weight"), why)
                 }
@@ -170,8 +173,7 @@ pub(super) fn read(shapes: &Shapes<'_>, image: [usize; 3]) -> Result<Published, 
     let (fc, classes) = shapes.linear("fc", from)?;
     let mean = AdaptiveAvgPool2dConfig::new([1, 1]).init();
     let input = image;
-    let network =
-        ResNet { conv1: stem, bn1, pool, layer1, layer2, layer3, layer4, mean, fc, input, classes };
+    let network = ResNet { conv1: stem, bn1, pool, layer1, layer2, layer3, layer4, mean, fc, input, classes };
     let (name, blocks) = described(&network);
     let biases = if network.conv1.bias.is_some() { "with" } else { "without" };
     let form = format!(

@@ -7,11 +7,11 @@ use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d
 use burn::tensor::Device;
 
 use super::Family;
+use crate::Error;
 use crate::error::quoted;
 use crate::layers::BATCH_NORM_MOMENTUM;
 use crate::nearest::nearest;
 use crate::weights::{Checkpoint, normal};
-use crate::Error;
 
 /// The shape of every tensor of a file under its normal name, and what layers are built with.
 pub(super) struct Shapes<'a> {
@@ -59,7 +59,8 @@ impl<'a> Shapes<'a> {
             return self.fault(&weight, format!("has shape {shape:?}: a convolution's has four axes"));
         };
         if height != width || height % 2 == 0 {
-            return self.fault(&weight, format!("is a kernel of {height}x{width}: 1x1, 3x3 and 7x7 are known"));
+            return self
+                .fault(&weight, format!("is a kernel of {height}x{width}: 1x1, 3x3 and 7x7 are known"));
         }
         let groups = from.checked_div(per_group).unwrap_or(0);
         if groups == 0 || groups * per_group != from || to == 0 || to % groups != 0 {
@@ -92,8 +93,10 @@ impl<'a> Shapes<'a> {
         match self.shape(&weight)? {
             [found] if *found == channels => {}
             found => {
-                return self
-                    .fault(&weight, format!("has shape {found:?}, and the layer before it gives {channels} channels"));
+                return self.fault(
+                    &weight,
+                    format!("has shape {found:?}, and the layer before it gives {channels} channels"),
+                );
             }
         }
         let config = BatchNormConfig::new(channels).with_epsilon(self.epsilon);
@@ -109,7 +112,9 @@ impl<'a> Shapes<'a> {
                 let bias = self.has(&format!("{name}.bias"));
                 Ok((LinearConfig::new(from, classes).with_bias(bias).init(self.device), classes))
             }
-            _ => self.fault(&weight, format!("has shape {shape:?}, and {from} features are pooled before it")),
+            _ => {
+                self.fault(&weight, format!("has shape {shape:?}, and {from} features are pooled before it"))
+            }
         }
     }
 

@@ -8,7 +8,10 @@ pub(super) fn of(name: &str) -> Option<&'static str> {
         (".eca.", "is of an attention over the channels (ECA)"),
         (".attn.", "is of an attention within the block"),
         (".aa.", "is of a blurred pooling in place of a stride"),
-        (".downsample.2.", "is of a shortcut with an average pool before its convolution (avg_down, timm's ..d)"),
+        (
+            ".downsample.2.",
+            "is of a shortcut with an average pool before its convolution (avg_down, timm's ..d)",
+        ),
         (".conv_pool.", "is of a pooling by convolution"),
         ("_fc.", "is of a second head"),
         ("aux", "is of an auxiliary head, which evaluation has no use for: delete it from the state_dict"),

@@ -111,8 +111,16 @@ fn difference(reference: &Reference, bytes: &[u8], precision: Precision) -> (f64
 #[test]
 fn logits_are_pytorchs() {
     for (name, prefix, words) in [
-        ("torchvision-resnet18", "", &["resnet18: [2, 2, 2, 2] basic blocks", "7x7 stem", "without biases", "7 classes", "3x40x48"][..]),
-        ("torchvision-resnext", "module.", &["resnet: [1, 1, 1, 1] bottlenecks in 4 groups", "`module.` stripped"]),
+        (
+            "torchvision-resnet18",
+            "",
+            &["resnet18: [2, 2, 2, 2] basic blocks", "7x7 stem", "without biases", "7 classes", "3x40x48"][..],
+        ),
+        (
+            "torchvision-resnext",
+            "module.",
+            &["resnet: [1, 1, 1, 1] bottlenecks in 4 groups", "`module.` stripped"],
+        ),
         ("torchvision-densenet", "model.", &["[2, 3, 2, 2] layers", "growth 4", "`model.` stripped"]),
         ("timm-resnet", "_orig_mod.module.", &["[1, 2, 1, 1]", "`module.` and `_orig_mod.`", "F16"]),
         ("timm-densenet", "", &["densenet", "growth 3"]),
@@ -176,16 +184,36 @@ fn what_does_not_fit_is_named_by_its_tensor() {
             found.1 = shape.to_vec();
         }
     };
-    refusal("timm-resnet", &add("layer1.0.se.fc1.weight", &[1, 16, 1, 1]), &["layer1.0.se.fc1.weight", "squeeze"]);
-    refusal("timm-resnet", &add("conv1.0.weight", &[8, 3, 3, 3]), &["conv1.0.weight", "several convolutions"]);
+    refusal(
+        "timm-resnet",
+        &add("layer1.0.se.fc1.weight", &[1, 16, 1, 1]),
+        &["layer1.0.se.fc1.weight", "squeeze"],
+    );
+    refusal(
+        "timm-resnet",
+        &add("conv1.0.weight", &[8, 3, 3, 3]),
+        &["conv1.0.weight", "several convolutions"],
+    );
     refusal("timm-resnet", &add("odd.weight", &[1]), &["`odd.weight`", "computes something else"]);
-    refusal("timm-resnet", &take("layer2.1.conv2.weight"), &["layer2.1.conv2.weight", "missing", "nearest is"]);
+    refusal(
+        "timm-resnet",
+        &take("layer2.1.conv2.weight"),
+        &["layer2.1.conv2.weight", "missing", "nearest is"],
+    );
     refusal("timm-resnet", &take("layer2.0.downsample.0.weight"), &["downsample.0.weight", "option A"]);
     refusal("timm-resnet", &shape("conv1.weight", &[64, 3, 5, 5]), &["`conv1.weight`", "5x5"]);
-    refusal("timm-resnet", &shape("layer2.0.conv1.weight", &[8, 15, 1, 1]), &["[8, 15, 1, 1]", "16 channels"]);
+    refusal(
+        "timm-resnet",
+        &shape("layer2.0.conv1.weight", &[8, 15, 1, 1]),
+        &["[8, 15, 1, 1]", "16 channels"],
+    );
     refusal("timm-resnet", &shape("fc.weight", &[5, 63]), &["`fc.weight`", "64 features"]);
     refusal("cifar-resnet", &shape("bn1.weight", &[5]), &["`bn1.weight`", "4 channels"]);
-    refusal("torchvision-densenet", &add("features.conv1.weight", &[8, 8, 3, 3]), &["features.conv1", "timm's ..d"]);
+    refusal(
+        "torchvision-densenet",
+        &add("features.conv1.weight", &[8, 8, 3, 3]),
+        &["features.conv1", "timm's ..d"],
+    );
 }
 
 #[test]
@@ -233,8 +261,9 @@ fn no_file_of_any_shapes_is_more_than_refused() {
         let mut reference = Reference::open(name);
         (0..=random.below(2)).for_each(|_| broken(&mut reference.tensors, &mut random));
         let bytes = reference.file("");
-        let loaded = read(&bytes, reference.shape())
-            .and_then(|found| found.map(|found| weights::load(found.network, &bytes[..], Precision::F32, &device)).transpose());
+        let loaded = read(&bytes, reference.shape()).and_then(|found| {
+            found.map(|found| weights::load(found.network, &bytes[..], Precision::F32, &device)).transpose()
+        });
         match loaded {
             Ok(Some((network, _))) => {
                 let data = TensorData::new(reference.images.0.clone(), reference.images.1.clone());
