@@ -383,6 +383,26 @@ fn a_normalisation_is_the_first_layer_of_an_onnx_network() {
 }
 
 #[test]
+fn networks_of_onnx_are_checked_too() {
+    const NETWORK: &str = "crates/onnx/tests/files/small_opset17.onnx";
+    const REFERENCE: &str = "crates/onnx/tests/files/small_opset17.safetensors";
+    let place = Place::new();
+    let (shape, input) = tensor(REFERENCE, "input");
+    let data = place.tensors("input.safetensors", &[("images", &shape, &input)]);
+    let (shape, logits) = tensor(REFERENCE, "logits");
+    let file = place.tensors("logits.safetensors", &[("of_any_name", &shape, &logits)]);
+    let usual = ["check", "--network", NETWORK, "--dataset", "arrays", "--logits", &file];
+    let with = |data: &str, tolerance: &str| {
+        influence(&[&usual[..], &["--data", data, "--precision", "f64", "--tolerance", tolerance]].concat())
+    };
+    assert!(with(&data, "1e-7").status.success());
+    assert_eq!(with(&data, "1e-9").status.code(), Some(2));
+    let larger = place.tensors("larger.safetensors", &[("images", &[1, 3, 6, 6], &pixels(108))]);
+    let message = text(&with(&larger, "1").stderr);
+    assert!(message.contains("[3, 6, 6]") && message.contains("[2, 4, 4]"), "{message}");
+}
+
+#[test]
 fn what_does_not_go_together_is_refused() {
     let place = Place::new();
     let weights = place.resnet();

@@ -51,7 +51,7 @@ pub(crate) struct CheckArguments {
 }
 
 /// The furthest pair of logits.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Worst {
     difference: f64,
     image: usize,
@@ -63,7 +63,8 @@ struct Worst {
 /// Both sides at all images.
 #[derive(Debug, Default)]
 struct Comparison {
-    worst: Worst,
+    /// Nothing before the first logit.
+    worst: Option<Worst>,
     /// The largest logit of the file, without its sign.
     largest: f64,
     images: usize,
@@ -87,9 +88,12 @@ pub(crate) fn command(arguments: &CheckArguments) -> Result<()> {
     let job = Job::new(&run, Perturbation::Input)?;
     let rows = rows(&job, &theirs)?;
     let compared = compare(&job, &theirs, &rows)?;
-    let relative = compared.worst.difference / compared.largest.max(f64::MIN_POSITIVE);
+    let Some(worst) = compared.worst else {
+        return Err(Failure::new("no image was chosen, so no logits were compared"));
+    };
+    let relative = worst.difference / compared.largest.max(f64::MIN_POSITIVE);
     if !job.quiet {
-        tell(&job, &compared, relative)?;
+        tell(&job, &compared, &worst, relative)?;
     }
     if relative <= tolerance {
         return Ok(());
@@ -99,8 +103,8 @@ pub(crate) fn command(arguments: &CheckArguments) -> Result<()> {
          things that no file of weights tells: --bn-eps, --mean and --std, the resizing and the order of images, \
          model.eval() before saving",
         four_digits(relative),
-        compared.worst.image,
-        compared.worst.class
+        worst.image,
+        worst.class
     )))
 }
 
@@ -162,9 +166,10 @@ impl Comparison {
     fn add(&mut self, image: usize, ours: &[f64], theirs: &[f64]) {
         for (class, (&here, &there)) in ours.iter().zip(theirs).enumerate() {
             let difference = (here - there).abs();
-            // NaN counts as the worst of all.
-            if !(difference <= self.worst.difference) {
-                self.worst = Worst { difference, image, class, here, there };
+            // NaN counts as the worst of all: it stands behind infinity in this order.
+            let is_worse = |worst: Worst| difference.total_cmp(&worst.difference).is_gt();
+            if self.worst.is_none_or(is_worse) {
+                self.worst = Some(Worst { difference, image, class, here, there });
             }
             self.largest = self.largest.max(there.abs());
         }
@@ -177,8 +182,8 @@ fn largest(row: &[f64]) -> Option<usize> {
     (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b]))
 }
 
-fn tell(job: &Job, compared: &Comparison, relative: f64) -> Result<()> {
-    let Comparison { worst, largest, images, agreeing } = compared;
+fn tell(job: &Job, compared: &Comparison, worst: &Worst, relative: f64) -> Result<()> {
+    let Comparison { largest, images, agreeing, .. } = compared;
     let mut out = terminal::output();
     let mut say = |text: String| terminal::hanging(&mut out, 4, &text);
     say(format!("Logits of {images} of {}, against those saved", job.data.name()))?;
@@ -210,11 +215,12 @@ mod tests {
         let mut compared = Comparison::default();
         compared.add(4, &[1.0, 2.0], &[1.5, -8.0]);
         compared.add(5, &[1.0, 2.0], &[1.0, 2.5]);
-        let Worst { difference, image, class, .. } = compared.worst;
+        let Worst { difference, image, class, .. } = compared.worst.expect("four logits");
         assert_eq!((difference, image, class, compared.largest), (10.0, 4, 1, 8.0));
         assert_eq!(compared.agreeing, 1);
         compared.add(6, &[f64::NAN, 0.0], &[0.0, 0.0]);
-        assert_eq!(compared.worst.image, 6);
+        compared.add(7, &[9.0, 0.0], &[0.0, 0.0]);
+        assert_eq!(compared.worst.map(|worst| worst.image), Some(6));
         assert_eq!(largest(&[1.0, 3.0, 3.0]), Some(1));
     }
 }

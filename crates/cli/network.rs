@@ -77,7 +77,7 @@ pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) 
 /// What BatchNorm adds to the variance, which no file tells.
 fn epsilon(given: Option<f64>) -> Result<f64> {
     match given {
-        Some(epsilon) if !(epsilon >= 0.0 && epsilon < 1.0) => {
+        Some(epsilon) if !(0.0..1.0).contains(&epsilon) => {
             Err(Failure::new(format!("--bn-eps {epsilon}: a number from 0 to 1 is needed, such as 1e-5")))
         }
         other => Ok(other.unwrap_or(TORCH_EPSILON)),
