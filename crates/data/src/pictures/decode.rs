@@ -8,7 +8,7 @@ use image::imageops::FilterType;
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, GenericImageView, ImageDecoder, ImageReader, Limits};
 
-use super::{Origin, Pixels, Recipe, Resize};
+use super::{Origin, Pixels, Recipe, Resize, whole};
 
 /// The longest side that is decoded, in pixels.
 const LONGEST: u32 = 1 << 14;
@@ -61,6 +61,7 @@ fn decoded(bytes: &[u8]) -> Result<DynamicImage, String> {
     if reader.format().is_none() {
         return Err("no PNG, JPEG or WebP picture".into());
     }
+    whole::check(bytes)?;
     let mut decoder = reader.into_decoder().map_err(words)?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut picture = DynamicImage::from_decoder(decoder).map_err(words)?;

@@ -5,6 +5,7 @@
 
 mod decode;
 mod folder;
+mod whole;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use influence_data::{Error, Listing, OnError, Recipe, Resize};
 
-use crate::common::Outcome;
+use crate::common::{Outcome, Random};
 
 /// Height and width of the fixtures.
 const SIZE: [usize; 2] = [18, 24];
@@ -176,5 +176,48 @@ fn a_folder_without_pictures_says_what_is_looked_for() -> Outcome {
     fs::copy(fixture("plain.png"), folder.path().join("stray.png"))?;
     let message = Listing::folder(folder.path()).expect_err("a stray").to_string();
     assert!(message.contains("stray.png") && message.contains("--labels"), "{message}");
+    Ok(())
+}
+
+#[test]
+fn a_picture_cut_anywhere_is_refused() -> Outcome {
+    for name in ["plain.png", "plain.jpg", "cmyk.jpg", "turned.jpg", "plain.webp"] {
+        let whole = fs::read(fixture(name))?;
+        // Of a PNG the checksum of its empty end may be missing.
+        let last = if name.ends_with("png") { 4 } else { 0 };
+        let cut = (0..whole.len() - last).map(|length| (String::new(), whole[..length].to_vec(), None));
+        let pictures = std::iter::once((name.to_owned(), whole.clone(), None)).chain(cut).collect::<Vec<_>>();
+        let all: Vec<usize> = (0..pictures.len()).collect();
+        let listing = Listing::from_encoded(name, pictures, vec![])?;
+        let (_, refused) = listing.load(&all, &Recipe::default(), OnError::Skip)?;
+        let told: Vec<usize> = refused.iter().map(|refused| refused.index).collect();
+        assert_eq!(told, all[1..], "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn damaged_pictures_are_refused_or_read_and_no_more() -> Outcome {
+    let mut random = Random(7);
+    for name in ["plain.png", "palette.png", "deep.png", "plain.jpg", "cmyk.jpg", "turned.jpg", "plain.webp"]
+    {
+        let whole = fs::read(fixture(name))?;
+        let cut = (0..whole.len()).step_by(7).map(|length| whole[..length].to_vec());
+        let changed = (0..300).map(|_| {
+            let mut bytes = whole.clone();
+            for _ in 0..=random.below(3) {
+                let at = random.below(bytes.len());
+                bytes[at] = random.below(256) as u8;
+            }
+            bytes
+        });
+        let damaged: Vec<_> = cut.chain(changed).map(|bytes| (String::new(), bytes, None)).collect();
+        let all: Vec<usize> = (0..=damaged.len()).collect();
+        let sound = (name.to_owned(), whole.clone(), None);
+        let listing = Listing::from_encoded("damaged", [vec![sound], damaged].concat(), vec![])?;
+        let (pictures, refused) = listing.load(&all, &Recipe::default(), OnError::Skip)?;
+        assert_eq!(pictures.shape(), [3, SIZE[0], SIZE[1]]);
+        assert!(refused.len() > 5 && !pictures.has(1), "{name}: {}", refused.len());
+    }
     Ok(())
 }

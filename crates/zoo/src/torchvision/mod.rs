@@ -1,14 +1,14 @@
 //! The ResNets and DenseNets of torchvision and timm, built to fit a file of their weights.
 //!
 //! Nothing is configured: depth, kind of block, widths, groups, biases, stem and number of classes are
-//! read off the names and shapes of the file's tensors ([`shapes`]), and [`Published::form`] says what was
+//! read off the names and shapes of the file's tensors, and [`Published::form`] says what was
 //! read. Three things are in no file and are taken as torchvision has them: strides (2 in the first block of
 //! each later stage, in its 3x3 convolution), the pool behind the stem (a 7x7 stem has stride 2 and a 3x3
 //! max-pool behind it, a 3x3 stem neither), and BatchNorm's epsilon, which the caller gives. Logits saved
 //! from PyTorch tell whether that is so: `influence check`.
 //!
 //! A tensor that the network as read has no use for may stand for a computation that it lacks, so it is an
-//! error that names the tensor ([`telltale`]).
+//! error that names the tensor.
 //!
 //! He et al., *Deep Residual Learning for Image Recognition* (CVPR 2016); Huang et al., *Densely Connected
 //! Convolutional Networks* (CVPR 2017).
