@@ -16,4 +16,6 @@ schema = pa.schema([("image", struct), ("label", pa.int64())],
                    metadata={"huggingface": json.dumps({"info": {"features": features}})})
 table = pa.table({"image": pa.array(rows, struct), "label": pa.array([1, 0, 0], pa.int64())}, schema=schema)
 pq.write_table(table, HERE / "hub.parquet", compression="none")
-pq.write_table(table, HERE / "hub-snappy.parquet", compression="snappy")
+pq.write_table(table, HERE / "hub-snappy.parquet", compression="snappy", row_group_size=2)
+pq.write_table(table, HERE / "hub-snappy-v2.parquet", compression="snappy", data_page_version="2.0", use_dictionary=False)
+pq.write_table(table, HERE / "hub-zstd.parquet", compression="zstd")

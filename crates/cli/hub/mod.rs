@@ -3,16 +3,22 @@
 //!
 //! The names of the classes stand in the metadata that the Python library `datasets` writes.
 
+mod pages;
+mod snappy;
+mod thrift;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use influence_data::Listing;
 use parquet::basic::Compression;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
 
 use crate::failure::{self, Failure};
 use crate::places::Inputs;
+use pages::Group;
 
 /// What a column of pictures is called.
 const PICTURES: [&str; 4] = ["image", "img", "jpg", "png"];
@@ -71,18 +77,23 @@ fn table(file: &Path, pictures: &mut Vec<Picture>) -> Result<Vec<String>, String
     let label = one_of(&LABELS);
     for column in metadata.row_groups().iter().flat_map(|group| group.columns()) {
         let codec = column.compression();
-        if codec != Compression::UNCOMPRESSED {
+        if !matches!(codec, Compression::UNCOMPRESSED | Compression::SNAPPY) {
             return Err(format!(
                 "its columns are compressed by {codec}, which this build does not read; in Python: \
-                 pyarrow.parquet.write_table(pyarrow.parquet.read_table(\"{}\"), \"plain.parquet\", compression=\"none\")",
+                 pyarrow.parquet.write_table(pyarrow.parquet.read_table(\"{}\"), \"plain.parquet\", compression=\"snappy\")",
                 file.display()
             ));
         }
     }
-    let rows = reader.get_row_iter(None).map_err(|error| words(&error))?;
-    for row in rows {
-        let row = row.map_err(|error| words(&error))?;
-        pictures.push(read(&row, (picture, label), pictures.len())?);
+    let again = File::open(file).map_err(|error| words(&error))?;
+    for group in 0..reader.num_row_groups() {
+        let group = reader.get_row_group(group).map_err(|error| words(&error))?;
+        let group = Group { group, file: &again };
+        let rows = RowIter::from_row_group(None, &group).map_err(|error| words(&error))?;
+        for row in rows {
+            let row = row.map_err(|error| words(&error))?;
+            pictures.push(read(&row, (picture, label), pictures.len())?);
+        }
     }
     let pairs = metadata.file_metadata().key_value_metadata();
     let known = pairs.and_then(|pairs| pairs.iter().find(|pair| pair.key == METADATA)?.value.as_deref());

@@ -1,0 +1,147 @@
+//! Headers of pages: structs of Thrift's compact protocol, in which a Parquet file describes what follows.
+//!
+//! A field is a byte (how far its number is from the last one's, and its type), and its value; a byte 0 ends a
+//! struct. Integers are zigzag numbers of seven bits a byte.
+
+/// The fields of a struct, by their numbers.
+#[derive(Debug, Default)]
+pub(super) struct Struct(Vec<(i64, Field)>);
+
+#[derive(Debug)]
+enum Field {
+    Integer(i64),
+    Struct(Struct),
+    /// A number that is no integer, a text or a list: nothing that a page needs.
+    Other,
+}
+
+/// Structs are nested no deeper in a page's header.
+const DEEPEST: usize = 8;
+
+impl Struct {
+    /// Reads one from the start of `bytes`, which is left behind it.
+    pub(super) fn read(bytes: &mut &[u8]) -> Option<Self> {
+        Self::nested(bytes, DEEPEST)
+    }
+
+    fn nested(bytes: &mut &[u8], depth: usize) -> Option<Self> {
+        let (mut fields, mut number) = (Vec::new(), 0);
+        loop {
+            let head = byte(bytes)?;
+            if head == 0 {
+                return Some(Self(fields));
+            }
+            number = match i64::from(head >> 4) {
+                0 => zigzag(bytes)?,
+                further => number + further,
+            };
+            fields.push((number, value(bytes, head & 15, depth)?));
+        }
+    }
+
+    /// An integer, or a truth value as 1 or 0.
+    pub(super) fn integer(&self, number: i64) -> Option<i64> {
+        self.0.iter().find_map(|(own, field)| match field {
+            Field::Integer(value) if *own == number => Some(*value),
+            _ => None,
+        })
+    }
+
+    /// An integer that counts something.
+    pub(super) fn count(&self, number: i64) -> Option<u32> {
+        self.integer(number).and_then(|count| u32::try_from(count).ok())
+    }
+
+    pub(super) fn inner(&self, number: i64) -> Option<&Self> {
+        self.0.iter().find_map(|(own, field)| match field {
+            Field::Struct(inner) if *own == number => Some(inner),
+            _ => None,
+        })
+    }
+}
+
+/// The value of a field of this type.
+fn value(bytes: &mut &[u8], kind: u8, depth: usize) -> Option<Field> {
+    match kind {
+        1 => Some(Field::Integer(1)),
+        2 => Some(Field::Integer(0)),
+        3 => byte(bytes).map(|value| Field::Integer(value.into())),
+        4..=6 => zigzag(bytes).map(Field::Integer),
+        7 => skip(bytes, 8),
+        8 => {
+            let length = varint(bytes)?;
+            skip(bytes, usize::try_from(length).ok()?)
+        }
+        9 | 10 => list(bytes, depth.checked_sub(1)?),
+        12 => Struct::nested(bytes, depth.checked_sub(1)?).map(Field::Struct),
+        _ => None,
+    }
+}
+
+/// A list or a set, passed over.
+fn list(bytes: &mut &[u8], depth: usize) -> Option<Field> {
+    let head = byte(bytes)?;
+    let count = match u64::from(head >> 4) {
+        15 => varint(bytes)?,
+        few => few,
+    };
+    for _ in 0..count {
+        // Truth values have a byte each in a list.
+        value(bytes, if head & 15 <= 2 { 3 } else { head & 15 }, depth)?;
+    }
+    Some(Field::Other)
+}
+
+fn byte(bytes: &mut &[u8]) -> Option<u8> {
+    let (&first, rest) = bytes.split_first()?;
+    *bytes = rest;
+    Some(first)
+}
+
+fn skip(bytes: &mut &[u8], count: usize) -> Option<Field> {
+    *bytes = bytes.get(count..)?;
+    Some(Field::Other)
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for place in 0..9 {
+        let next = byte(bytes)?;
+        value |= u64::from(next & 0x7f) << (7 * place);
+        if next & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// 0, -1, 1, -2, ... for 0, 1, 2, 3, ...
+fn zigzag(bytes: &mut &[u8]) -> Option<i64> {
+    let value = varint(bytes)?;
+    Some((value >> 1) as i64 ^ -((value & 1) as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_read_and_others_passed_over() {
+        // 1: i32 -3; 2: text "ab"; 5: struct { 1: i32 300, 2: true }; 6: list of two i32; 30: i32 1.
+        let bytes = [
+            0x15, 5, 0x18, 2, b'a', b'b', 0x3c, 0x15, 0xd8, 4, 0x11, 0, 0x19, 0x25, 2, 4, 0x05, 60, 2, 0, 99,
+        ];
+        let mut rest = &bytes[..];
+        let read = Struct::read(&mut rest).expect("a struct");
+        assert_eq!(rest, [99]);
+        assert_eq!((read.integer(1), read.count(1), read.integer(2)), (Some(-3), None, None));
+        let inner = read.inner(5).expect("a struct within");
+        assert_eq!((inner.count(1), inner.integer(2)), (Some(300), Some(1)));
+        assert_eq!((read.integer(30), read.integer(7)), (Some(1), None));
+        for cut in 0..bytes.len() - 1 {
+            assert!(Struct::read(&mut &bytes[..cut]).is_none(), "{cut}");
+        }
+        assert!(Struct::read(&mut &[0x1c; 100][..]).is_none(), "too deep");
+        assert!(Struct::read(&mut &[0x1d, 0][..]).is_none(), "an unknown type");
+    }
+}
