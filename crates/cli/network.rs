@@ -58,7 +58,10 @@ pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) 
             "images of {height} x {width} pixels: the networks known by name take square ones"
         )));
     }
-    let own = || checkpoint.as_ref().and_then(Checkpoint::describe).and_then(|found| found.classes);
+    let own = || match &checkpoint {
+        Some(checkpoint) => checkpoint.describe()?.classes,
+        None => Checkpoint::open(sample::RESNET50W8_MNIST).ok()?.describe()?.classes,
+    };
     let Some(classes) = data.classes().or_else(own) else {
         return Err(Failure::new(format!(
             "{} says nothing of the number of classes, nor do the weights; name the network's file, as in --network \
