@@ -84,6 +84,9 @@ Examples:
   influence score --perturb layers --images 0..10 \
       --filter tikhonov:1:relative --out layers.csv
       how sensitive to each layer's weights: a row a layer and image
+  influence score --weights resnet18.pt --dataset folder --data val --resize 256 \
+      --crop 224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+      torchvision's weights, a folder of pictures: docs/from-pytorch.md
   influence score --network net.onnx --dataset arrays --data samples.npz
       any network, and samples of any shape
   influence score --perturb parameters --images 7 --direction worst.safetensors
@@ -99,8 +102,8 @@ layer, tensor or family), influence, log10_influence (empty for 0), rank,
 bound, reach, jacobian_norm, odds, entropy, margin, cross_entropy, ambiguous,
 fisher_norm, fisher_trace, direction (of a family: the most influential
 setting, JSON, in the units of its members, at Fisher length 1); and what made
-them: filter, network, weights, dataset, split, precision, engine (of Parquet in
-the metadata). A whole input at full rank has influence = bound, which is
+them: filter, network, weights, dataset, split, precision, engine, and the
+preparation of images where there was one (of Parquet in the metadata). A whole input at full rank has influence = bound, which is
 (1 - P) / P for -log P: look at reach and rank first.
 
 A run keeps FILE.partial and FILE.journal until FILE is complete; --resume goes
