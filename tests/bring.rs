@@ -192,6 +192,7 @@ fn folders_score_their_good_pictures_and_name_the_others() {
         "20x20",
         "--quiet",
     ];
+    fs::create_dir(Path::new(&folder).join("fox")).unwrap();
     let out = place.path("scores.jsonl");
     let output = influence(&[&usual[..], &["--on-error", "skip", "--out", &out]].concat());
     let told = text(&output.stderr);
@@ -211,6 +212,11 @@ fn folders_score_their_good_pictures_and_name_the_others() {
         &[&usual[..], &["--out", &place.path("none.csv")]].concat(),
         &["dog/cut.jpg: ", "--on-error skip"],
     );
+    // Three classes where the network has four: dog would be another class there.
+    fs::remove_dir(Path::new(&folder).join("fox")).unwrap();
+    let usual = [&usual[..], &["--on-error", "skip", "--out", &out]].concat();
+    assert_fails(&usual, &["3 classes by name, the network 4", "--labels"]);
+    assert!(influence(&[&usual[..], &["--objective", "predicted"]].concat()).status.success());
 }
 
 #[test]

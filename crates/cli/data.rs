@@ -48,7 +48,8 @@ impl Data {
         match self {
             Self::Images(data) => Some(data.classes()),
             Self::Arrays(_) => None,
-            Self::Pictures(data) => Some(data.class_names().len()).filter(|&classes| classes > 0),
+            // A folder may lack a class that the network knows.
+            Self::Pictures(_) => None,
         }
     }
 
@@ -128,6 +129,22 @@ impl Data {
         match precision {
             Precision::F32 => TensorData::new(self.batch::<f32>(indices), shape),
             Precision::F64 => TensorData::new(self.batch::<f64>(indices), shape),
+        }
+    }
+
+    /// Refuses labels that stand for the places of names, of which the network has more or fewer: they would
+    /// be other classes than the network's.
+    pub(crate) fn check_names(&self, classes: usize) -> Result<()> {
+        let Self::Pictures(data) = self else { return Ok(()) };
+        let named = data.class_names().len();
+        match named == 0 || named == classes {
+            true => Ok(()),
+            false => Err(Failure::new(format!(
+                "{} has {named} classes by name, the network {classes}: labels are numbered in the order of the names, \
+                 and would be other classes than the network's; make a folder for each class, give the numbers by \
+                 --labels, or add --objective predicted",
+                data.name()
+            ))),
         }
     }
 

@@ -123,6 +123,9 @@ impl Job {
             }
         };
         check_class(&target, Some(scorer.classes()))?;
+        if target == Target::Label {
+            data.check_names(scorer.classes())?;
+        }
         data.check_labels(&images, scorer.classes())?;
         let quiet = arguments.quiet;
         let words = if budget == Budget::Relative { RELATIVE } else { "" };

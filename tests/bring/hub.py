@@ -11,7 +11,7 @@ PICTURES = HERE / "../../crates/data/tests/fixtures"
 names = ["plain.png", "cut.jpg", "cmyk.jpg"]
 rows = [{"bytes": (PICTURES / name).read_bytes(), "path": name} for name in names]
 struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-features = {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+features = {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog", "eel", "fox"], "_type": "ClassLabel"}}
 schema = pa.schema([("image", struct), ("label", pa.int64())],
                    metadata={"huggingface": json.dumps({"info": {"features": features}})})
 table = pa.table({"image": pa.array(rows, struct), "label": pa.array([1, 0, 0], pa.int64())}, schema=schema)
