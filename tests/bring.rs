@@ -1,5 +1,5 @@
-//! Your own weights and pictures: files of torchvision's names, logits that were saved elsewhere, folders and
-//! tables of pictures, and normalisations as the first layer.
+//! Your own weights and pictures: files of torchvision's names, logits that were saved elsewhere,
+//! folders and tables of pictures, and normalisations as the first layer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -347,7 +347,8 @@ fn influence_of_pixels_is_that_of_the_network_with_its_normalisation() {
         };
         lines.lines().map(row).collect()
     };
-    // G is 16 times as large in units of pixels, so a budget of 16 there is one of 1 in units of the deviation.
+    // G is 16 times as large in units of pixels, so a budget of 16 there is one of 1 in units of
+    // the deviation.
     let here = score("raw", &raw, &["--mean", "0.5", "--std", "0.25", "--filter", "tikhonov:16"]);
     let there = score("normal", &normal, &["--filter", "tikhonov:1"]);
     for (here, there) in here.iter().zip(&there) {
@@ -385,8 +386,8 @@ fn a_normalisation_is_the_first_layer_of_an_onnx_network() {
         &out,
     ]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    // The exporter has put BatchNorm into the convolution in f32: 2.2e-8 from the reference without a
-    // normalisation too.
+    // The exporter has put BatchNorm into the convolution in f32: 2.2e-8 from the reference without
+    // a normalisation too.
     assert_close(&tensor(&out, "logits").1, &tensor(REFERENCE, "logits").1, 1e-7);
     let expected = by_channel(&tensor(REFERENCE, "jacobian").1, 2, 16, |x, channel| x / std[channel]);
     assert_close(&tensor(&out, "jacobian").1, &expected, 1e-7);

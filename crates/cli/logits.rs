@@ -1,7 +1,7 @@
 //! `influence check`: are the logits here those that the user has saved from PyTorch?
 //!
-//! What a file of weights does not tell (strides, pools, an epsilon, a normalisation) shows in the logits,
-//! and nowhere else until scores are believed.
+//! What a file of weights does not tell (strides, pools, an epsilon, a normalisation) shows in the
+//! logits, and nowhere else until scores are believed.
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -26,8 +26,8 @@ pub(crate) struct Loaded {
     pub(crate) report: String,
 }
 
-/// The network asked for, on the processor, from where it is captured whatever the engine. A file of weights
-/// decides: where its names are torchvision's, the network is built to fit it.
+/// The network asked for, on the processor, from where it is captured whatever the engine. A file
+/// of weights decides: where its names are torchvision's, the network is built to fit it.
 pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) -> Result<Loaded> {
     let device = &Device::flex();
     let precision = match precision {
@@ -103,7 +103,8 @@ fn check_name(arguments: &RunArguments, found: &Published) -> Result<()> {
     }
 }
 
-/// The network asked for; the embedded one with its own weights; or what a file of weights says of itself.
+/// The network asked for; the embedded one with its own weights; or what a file of weights says of
+/// itself.
 fn architecture(arguments: &RunArguments, checkpoint: Option<&Checkpoint<'_>>) -> Result<Architecture> {
     let embedded = Architecture::ResNet50 { width: EMBEDDED_WIDTH };
     let named = arguments.network.as_deref().map(str::parse::<Architecture>).transpose()?;

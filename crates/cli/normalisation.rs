@@ -1,7 +1,7 @@
 //! `--mean` and `--std`: the normalisation that a network was trained with, as its first layer.
 //!
-//! y = (x - mean) / std, channel by channel. It belongs to the network and not to the samples, so that a
-//! perturbation is one of the pixels in [0, 1], whatever the network is used to.
+//! y = (x - mean) / std, channel by channel. It belongs to the network and not to the samples, so
+//! that a perturbation is one of the pixels in [0, 1], whatever the network is used to.
 
 use std::fmt;
 
@@ -17,7 +17,8 @@ pub(crate) struct Normalisation {
 }
 
 impl Normalisation {
-    /// Understands both flags for samples whose first axis are so many channels; nothing where none is given.
+    /// Understands both flags for samples whose first axis are so many channels; nothing where none
+    /// is given.
     pub(crate) fn parse(mean: Option<&str>, std: Option<&str>, channels: usize) -> Result<Option<Self>> {
         if mean.is_none() && std.is_none() {
             return Ok(None);

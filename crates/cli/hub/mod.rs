@@ -1,5 +1,5 @@
-//! Tables of encoded pictures, as the hubs publish data sets: Parquet files with a column `image` or `img`
-//! (a struct of `bytes` and `path`, or the bytes alone) and a column of labels.
+//! Tables of encoded pictures, as the hubs publish data sets: Parquet files with a column `image`
+//! or `img` (a struct of `bytes` and `path`, or the bytes alone) and a column of labels.
 //!
 //! The names of the classes stand in the metadata that the Python library `datasets` writes.
 

@@ -1,5 +1,5 @@
-//! Columns compressed by Snappy, which our build of the parquet crate does not read itself: their pages are
-//! taken apart here and handed to its decoders.
+//! Columns compressed by Snappy, which our build of the parquet crate does not read itself: their
+//! pages are taken apart here and handed to its decoders.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};

@@ -1,7 +1,8 @@
-//! Snappy, in which the hubs' tables are compressed: a length, then literals and copies of what was written
-//! before ([format](https://github.com/google/snappy/blob/main/format_description.txt)).
+//! Snappy, in which the hubs' tables are compressed: a length, then literals and copies of what was
+//! written before ([format](https://github.com/google/snappy/blob/main/format_description.txt)).
 //!
-//! The low two bits of a tag say what follows: 0 a literal, 1 to 3 a copy from an offset of 11, 16 or 32 bits.
+//! The low two bits of a tag say what follows: 0 a literal, 1 to 3 a copy from an offset of 11, 16
+//! or 32 bits.
 
 /// The contents, where they are `length` bytes; nothing where the data are no such thing.
 pub(super) fn decompress(bytes: &[u8], length: usize) -> Option<Vec<u8>> {

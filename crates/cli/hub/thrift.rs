@@ -1,7 +1,8 @@
-//! Headers of pages: structs of Thrift's compact protocol, in which a Parquet file describes what follows.
+//! Headers of pages: structs of Thrift's compact protocol, in which a Parquet file describes what
+//! follows.
 //!
-//! A field is a byte (how far its number is from the last one's, and its type), and its value; a byte 0 ends a
-//! struct. Integers are zigzag numbers of seven bits a byte.
+//! A field is a byte (how far its number is from the last one's, and its type), and its value; a
+//! byte 0 ends a struct. Integers are zigzag numbers of seven bits a byte.
 
 /// The fields of a struct, by their numbers.
 #[derive(Debug, Default)]
@@ -127,7 +128,8 @@ mod tests {
 
     #[test]
     fn fields_are_read_and_others_passed_over() {
-        // 1: i32 -3; 2: text "ab"; 5: struct { 1: i32 300, 2: true }; 6: list of two i32; 30: i32 1.
+        // 1: i32 -3; 2: text "ab"; 5: struct { 1: i32 300, 2: true }; 6: list of two i32; 30: i32
+        // 1.
         let bytes = [
             0x15, 5, 0x18, 2, b'a', b'b', 0x3c, 0x15, 0xd8, 4, 0x11, 0, 0x19, 0x25, 2, 4, 0x05, 60, 2, 0, 99,
         ];

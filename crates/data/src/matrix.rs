@@ -14,12 +14,12 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// Reads the array `name`, or the only array of the file, out of a .npy, .npz or safetensors file. Its
-    /// type is float64, float32 or float16.
+    /// Reads the array `name`, or the only array of the file, out of a .npy, .npz or safetensors
+    /// file. Its type is float64, float32 or float16.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when the file is none of these, damaged, or holds no such matrix of finite numbers;
-    /// [`Error::Io`] when it cannot be read.
+    /// [`Error::Corrupt`] when the file is none of these, damaged, or holds no such matrix of
+    /// finite numbers; [`Error::Io`] when it cannot be read.
     pub fn open(file: &Path, name: &str) -> Result<Self, Error> {
         let corrupt = |(offset, why)| Error::Corrupt { file: file.to_path_buf(), offset, why };
         let container = Container::open(file)?;

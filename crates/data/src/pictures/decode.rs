@@ -12,12 +12,13 @@ use super::{Origin, Pixels, Recipe, Resize, whole};
 
 /// The longest side that is decoded, in pixels.
 const LONGEST: u32 = 1 << 14;
-/// The most memory that decoding one picture may take: the longest sides in 16 bits and four channels are 2 GiB.
+/// The most memory that decoding one picture may take: the longest sides in 16 bits and four
+/// channels are 2 GiB.
 const MEMORY: u64 = 1 << 29;
 /// The most bytes of an encoded picture.
 const ENCODED: u64 = 1 << 28;
-/// A picture that is made larger by more than this has too little in it to be a sample: a placeholder of one
-/// pixel, for instance.
+/// A picture that is made larger by more than this has too little in it to be a sample: a
+/// placeholder of one pixel, for instance.
 const ENLARGED: usize = 16;
 
 /// The shape and the values of a picture, or why it is no sample.
@@ -136,8 +137,8 @@ fn planes(picture: &DynamicImage, grey: bool) -> ([usize; 3], Pixels) {
 fn separated<T: Copy + Into<u64>>(pixels: &[T], grey: bool, mean: impl Fn(u64) -> T) -> Vec<T> {
     let (pixels, _) = pixels.as_chunks::<3>();
     if grey {
-        // 0.299, 0.587 and 0.114 in 65 536ths, rounded to the nearest, as PIL has them: what is grey already
-        // stays as it is.
+        // 0.299, 0.587 and 0.114 in 65 536ths, rounded to the nearest, as PIL has them: what is
+        // grey already stays as it is.
         let weighted = |[r, g, b]: &[T; 3]| {
             19_595 * (*r).into() + 38_470 * (*g).into() + 7_471 * (*b).into() + (1 << 15)
         };

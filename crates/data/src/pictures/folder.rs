@@ -12,13 +12,14 @@ const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 const DEEPEST: usize = 32;
 
 impl Listing {
-    /// The pictures below `folder`: the name of each sub-folder is a class, and classes are numbered in the
-    /// order of their names, as torchvision's `ImageFolder` does; within a class pictures are in the order of
-    /// their paths. Pictures of a folder without sub-folders have no labels.
+    /// The pictures below `folder`: the name of each sub-folder is a class, and classes are
+    /// numbered in the order of their names, as torchvision's `ImageFolder` does; within a class
+    /// pictures are in the order of their paths. Pictures of a folder without sub-folders have no
+    /// labels.
     ///
     /// # Errors
-    /// [`Error::Io`] where the system refuses; [`Error::Parts`] where there is no picture, or some lie beside
-    /// the sub-folders.
+    /// [`Error::Io`] where the system refuses; [`Error::Parts`] where there is no picture, or some
+    /// lie beside the sub-folders.
     pub fn folder(folder: &Path) -> Result<Self, Error> {
         let (folders, files) = contents(folder)?;
         let name = title(folder);
@@ -42,8 +43,9 @@ impl Listing {
         Self::new(name, entries, folders.iter().map(|class| title(class)).collect())
     }
 
-    /// The pictures of a table, in its order: paths below `folder`, each with the text of its label. Labels
-    /// that are all whole numbers are classes of these numbers; others are names, numbered in their order.
+    /// The pictures of a table, in its order: paths below `folder`, each with the text of its
+    /// label. Labels that are all whole numbers are classes of these numbers; others are names,
+    /// numbered in their order.
     ///
     /// # Errors
     /// [`Error::Parts`] for an empty table, and for a path that leads out of the folder.
@@ -86,7 +88,8 @@ fn entry(folder: &Path, path: PathBuf, label: Option<usize>) -> Entry {
     Entry { name, label, origin: Origin::File(path) }
 }
 
-/// The folders in a folder and the pictures in it, each in the order of their names; hidden ones apart.
+/// The folders in a folder and the pictures in it, each in the order of their names; hidden ones
+/// apart.
 fn contents(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
     let io = |source| Error::Io { file: folder.to_path_buf(), source };
     let (mut folders, mut files) = (Vec::new(), Vec::new());

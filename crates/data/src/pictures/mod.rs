@@ -1,7 +1,8 @@
 //! Pictures in files of their own: PNG, JPEG and WebP, made samples of one shape.
 //!
-//! A [`Listing`] says which pictures there are, by their names alone; [`Listing::load`] decodes those that are
-//! asked for. A picture's number is its place in the listing, whatever becomes of the others.
+//! A [`Listing`] says which pictures there are, by their names alone; [`Listing::load`] decodes
+//! those that are asked for. A picture's number is its place in the listing, whatever becomes of
+//! the others.
 
 mod decode;
 mod folder;
@@ -16,7 +17,8 @@ use crate::{Error, Pixel};
 /// What is done to every picture before it is a sample, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Recipe {
-    /// To this size, by a triangle filter that widens where it makes smaller, as PIL's bilinear one.
+    /// To this size, by a triangle filter that widens where it makes smaller, as PIL's bilinear
+    /// one.
     pub resize: Option<Resize>,
     /// Height and width of the part in the middle that is kept.
     pub crop: Option<[usize; 2]>,
@@ -132,11 +134,12 @@ impl Listing {
         })
     }
 
-    /// Decodes the pictures of these numbers; the first of them that is sound decides the shape of all.
+    /// Decodes the pictures of these numbers; the first of them that is sound decides the shape of
+    /// all.
     ///
     /// # Errors
-    /// [`Error::Picture`] for the first that is no sample, unless they are to be left out; and where none is
-    /// sound.
+    /// [`Error::Picture`] for the first that is no sample, unless they are to be left out; and
+    /// where none is sound.
     pub fn load(
         self,
         indices: &[usize],
@@ -251,8 +254,8 @@ impl Pictures {
         &self.class_names
     }
 
-    /// The pictures of these numbers one after the other, `[indices.len(), C, H, W]`, with values in [0, 1]:
-    /// byte / 255, or 16 bits / 65 535. What was not decoded is left out.
+    /// The pictures of these numbers one after the other, `[indices.len(), C, H, W]`, with values
+    /// in [0, 1]: byte / 255, or 16 bits / 65 535. What was not decoded is left out.
     #[must_use]
     pub fn batch<T: Pixel>(&self, indices: &[usize]) -> Vec<T> {
         let size: usize = self.shape.iter().product();

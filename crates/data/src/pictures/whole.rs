@@ -1,5 +1,5 @@
-//! Whether a picture's file is whole. Decoders of JPEG fill what is missing of a file that was cut short with
-//! grey, and say nothing.
+//! Whether a picture's file is whole. Decoders of JPEG fill what is missing of a file that was cut
+//! short with grey, and say nothing.
 
 /// Why the file is not whole, if its format tells.
 pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
@@ -30,8 +30,8 @@ const EOI: u8 = 0xd9;
 /// Start of a scan: compressed data follow its header.
 const SOS: u8 = 0xda;
 
-/// Walks the segments up to the end marker; what lies behind it is of no picture. Nothing where there is no
-/// end marker.
+/// Walks the segments up to the end marker; what lies behind it is of no picture. Nothing where
+/// there is no end marker.
 fn jpeg(bytes: &[u8]) -> Option<()> {
     let mut at = 2;
     loop {

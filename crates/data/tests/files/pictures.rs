@@ -37,7 +37,8 @@ fn furthest(found: &[f64], expected: &[f64]) -> f64 {
 
 #[test]
 fn pictures_are_what_pil_reads() -> Outcome {
-    // Lossless ones to the bit. Decoders of JPEG may round the transform otherwise, by a level or two.
+    // Lossless ones to the bit. Decoders of JPEG may round the transform otherwise, by a level or
+    // two.
     let level = 1.0 / 255.0;
     for (name, tolerance) in [
         ("plain.png", 0.0),

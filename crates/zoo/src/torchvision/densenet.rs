@@ -1,5 +1,5 @@
-//! y = head(mean(relu(norm5(blocks(stem(x)))))): dense blocks whose layers add channels, [x, f(x)], with
-//! transitions between them that lessen channels and halve the map.
+//! y = head(mean(relu(norm5(blocks(stem(x)))))): dense blocks whose layers add channels, [x, f(x)],
+//! with transitions between them that lessen channels and halve the map.
 //!
 //! f is BatchNorm, relu, a 1x1 convolution, BatchNorm, relu, a 3x3 convolution.
 
@@ -145,7 +145,8 @@ pub(super) fn read(shapes: &Shapes<'_>, image: [usize; 3]) -> Result<Published, 
     sections.extend(pool.map(|pool| ("pool0".to_owned(), Section::Pool(pool))));
     let (counts, growth, from) = body(shapes, width, &mut sections)?;
     sections.push(("norm5".to_owned(), Section::Norm(shapes.norm("features.norm5", from)?)));
-    // Each transition halves the map, rounding down, and a pooled stem has quartered it, rounding up.
+    // Each transition halves the map, rounding down, and a pooled stem has quartered it, rounding
+    // up.
     let halved = 1 << counts.len().saturating_sub(1).min(16);
     shapes.images("features.conv0", image, if pooled { 4 * (halved - 1) + 1 } else { halved })?;
     let (classifier, classes) = shapes.linear("fc", from)?;
@@ -161,8 +162,8 @@ pub(super) fn read(shapes: &Shapes<'_>, image: [usize; 3]) -> Result<Published, 
     Ok(Published { network: Network::DenseNet(network), name: name.to_owned(), form })
 }
 
-/// Adds all blocks and transitions: the layers of each block, the growth of the first layer, and the channels
-/// that the last one gives.
+/// Adds all blocks and transitions: the layers of each block, the growth of the first layer, and
+/// the channels that the last one gives.
 fn body(
     shapes: &Shapes<'_>,
     mut from: usize,

@@ -1,17 +1,17 @@
 //! The ResNets and DenseNets of torchvision and timm, built to fit a file of their weights.
 //!
-//! Nothing is configured: depth, kind of block, widths, groups, biases, stem and number of classes are
-//! read off the names and shapes of the file's tensors, and [`Published::form`] says what was
-//! read. Three things are in no file and are taken as torchvision has them: strides (2 in the first block of
-//! each later stage, in its 3x3 convolution), the pool behind the stem (a 7x7 stem has stride 2 and a 3x3
-//! max-pool behind it, a 3x3 stem neither), and BatchNorm's epsilon, which the caller gives. Logits saved
-//! from PyTorch tell whether that is so: `influence check`.
+//! Nothing is configured: depth, kind of block, widths, groups, biases, stem and number of classes
+//! are read off the names and shapes of the file's tensors, and [`Published::form`] says what was
+//! read. Three things are in no file and are taken as torchvision has them: strides (2 in the first
+//! block of each later stage, in its 3x3 convolution), the pool behind the stem (a 7x7 stem has
+//! stride 2 and a 3x3 max-pool behind it, a 3x3 stem neither), and BatchNorm's epsilon, which the
+//! caller gives. Logits saved from PyTorch tell whether that is so: `influence check`.
 //!
-//! A tensor that the network as read has no use for may stand for a computation that it lacks, so it is an
-//! error that names the tensor.
+//! A tensor that the network as read has no use for may stand for a computation that it lacks, so
+//! it is an error that names the tensor.
 //!
-//! He et al., *Deep Residual Learning for Image Recognition* (CVPR 2016); Huang et al., *Densely Connected
-//! Convolutional Networks* (CVPR 2017).
+//! He et al., *Deep Residual Learning for Image Recognition* (CVPR 2016); Huang et al., *Densely
+//! Connected Convolutional Networks* (CVPR 2017).
 
 mod densenet;
 mod named;
@@ -39,19 +39,21 @@ pub const TORCH_EPSILON: f64 = 1e-5;
 pub struct Published {
     /// The network; [`weights::load`](crate::weights::load) takes it and the file.
     pub network: Network,
-    /// What torchvision calls it ("resnet18"), or its kind alone where it has no name for it ("resnet").
+    /// What torchvision calls it ("resnet18"), or its kind alone where it has no name for it
+    /// ("resnet").
     pub name: String,
     /// What was read off the file and what was assumed, in one line without the name.
     pub form: String,
 }
 
-/// Builds the ResNet or DenseNet whose weights a file holds under torchvision's names, for images of shape
-/// `image` [C, H, W]. None where the names are not torchvision's.
+/// Builds the ResNet or DenseNet whose weights a file holds under torchvision's names, for images
+/// of shape `image` [C, H, W]. None where the names are not torchvision's.
 ///
 /// # Errors
 ///
-/// [`Error::Form`] where a tensor is missing, of a shape that does not go with the others, or of a variant
-/// that computes something else; [`Error::Images`] for images that the network does not read.
+/// [`Error::Form`] where a tensor is missing, of a shape that does not go with the others, or of a
+/// variant that computes something else; [`Error::Images`] for images that the network does not
+/// read.
 pub fn published(
     checkpoint: &Checkpoint<'_>,
     image: [usize; 3],

@@ -1,5 +1,5 @@
-//! A list of modules with names of their own, as PyTorch's `Sequential` of an `OrderedDict` has them:
-//! "denselayer1", "denselayer2", ...
+//! A list of modules with names of their own, as PyTorch's `Sequential` of an `OrderedDict` has
+//! them: "denselayer1", "denselayer2", ...
 
 use std::fmt;
 

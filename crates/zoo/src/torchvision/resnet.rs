@@ -1,9 +1,9 @@
-//! y = head(mean(stages(stem(x)))): a stem, stages of residual blocks relu(f(x) + s(x)), the mean over all
-//! positions, a linear head.
+//! y = head(mean(stages(stem(x)))): a stem, stages of residual blocks relu(f(x) + s(x)), the mean
+//! over all positions, a linear head.
 //!
-//! f is two 3x3 convolutions (basic block) or 1x1, 3x3, 1x1 (bottleneck, which has a `conv3`), each with
-//! BatchNorm and a relu between; s is nothing, or a 1x1 convolution with BatchNorm where the file has a
-//! `downsample`.
+//! f is two 3x3 convolutions (basic block) or 1x1, 3x3, 1x1 (bottleneck, which has a `conv3`), each
+//! with BatchNorm and a relu between; s is nothing, or a 1x1 convolution with BatchNorm where the
+//! file has a `downsample`.
 
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
@@ -79,7 +79,8 @@ struct Block {
     bn2: BatchNorm,
     conv3: Option<Conv2d>,
     bn3: Option<BatchNorm>,
-    /// A tuple, since its paths are then PyTorch's: "downsample.0.weight", "downsample.1.running_mean".
+    /// A tuple, since its paths are then PyTorch's: "downsample.0.weight",
+    /// "downsample.1.running_mean".
     downsample: Option<(Conv2d, BatchNorm)>,
 }
 
@@ -152,7 +153,8 @@ fn stage(shapes: &Shapes<'_>, stage: usize, mut from: usize) -> Result<(Vec<Bloc
         if !shapes.any(&format!("{name}.")) {
             return Ok((blocks, from));
         }
-        // A later stage begins with a stride, and then with a projection: without one it has neither.
+        // A later stage begins with a stride, and then with a projection: without one it has
+        // neither.
         let strided = stage > 1 && blocks.is_empty() && shapes.has(&format!("{name}.downsample.0.weight"));
         let (block, to) = Block::read(shapes, &name, from, if strided { 2 } else { 1 })?;
         blocks.push(block);

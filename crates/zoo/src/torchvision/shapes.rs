@@ -50,8 +50,8 @@ impl<'a> Shapes<'a> {
         self.by_name.contains_key(name)
     }
 
-    /// The convolution `name` of `from` channels: its kernel, width, groups and bias as the file has them,
-    /// zeros around as many as keep the size at stride 1.
+    /// The convolution `name` of `from` channels: its kernel, width, groups and bias as the file
+    /// has them, zeros around as many as keep the size at stride 1.
     pub(super) fn conv(&self, name: &str, from: usize, stride: usize) -> Result<Conv2d, Error> {
         let weight = format!("{name}.weight");
         let shape = self.shape(&weight)?;
@@ -141,7 +141,8 @@ impl<'a> Shapes<'a> {
         })
     }
 
-    /// Refuses images of other channels than the stem `name` reads, or smaller than `smallest` a side.
+    /// Refuses images of other channels than the stem `name` reads, or smaller than `smallest` a
+    /// side.
     pub(super) fn images(&self, stem: &str, image: [usize; 3], smallest: usize) -> Result<(), Error> {
         let channels = self.reads(stem)?;
         let fits = image[0] == channels && image[1].min(image[2]) >= smallest;

@@ -1,7 +1,7 @@
 //! Networks of torchvision and timm out of their weights, against the logits that PyTorch gives.
 //!
-//! The files of `fixtures/torchvision.py` have images, logits and the names and shapes of a `state_dict`; the
-//! weights follow a rule that both sides know.
+//! The files of `fixtures/torchvision.py` have images, logits and the names and shapes of a
+//! `state_dict`; the weights follow a rule that both sides know.
 
 use std::path::Path;
 
@@ -238,7 +238,8 @@ impl Random {
     }
 }
 
-/// One fault in a list of tensors: a size changed, an axis added or taken, a tensor taken or renamed.
+/// One fault in a list of tensors: a size changed, an axis added or taken, a tensor taken or
+/// renamed.
 fn broken(tensors: &mut Vec<(String, Vec<usize>)>, random: &mut Random) {
     let at = random.below(tensors.len());
     let axis = random.below(tensors[at].1.len());
