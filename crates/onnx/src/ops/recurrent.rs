@@ -97,9 +97,9 @@ fn layer(call: &mut Call<'_, '_>, cell: Cell) -> Results {
     // [n, steps, in] from here on.
     let x = if samples_first { x } else { call.permute(x, vec![1, 0, 2])? };
     let shape = call.shape(x);
-    if shape[0].per_sample == 0 || shape[1].per_sample > 0 {
+    if shape[1].per_sample > 0 {
         return Err(Refusal::new(
-            "its axes of steps and samples cannot be told apart",
+            "its steps grow with the batch",
             "export with a symbolic batch and a fixed number of steps",
         ));
     }
