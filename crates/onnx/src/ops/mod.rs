@@ -50,6 +50,7 @@ operators! {
     "Clip" => activation::clip, "constant bounds, as attributes or operands";
     "Concat" => layout::concat, "as it is";
     "Constant" => shape::constant, "numbers; no strings, no sparse tensors";
+    "ConstantOfShape" => shape::filled, "known numbers; where there are very many, computed by the engine";
     "Conv" => conv::conv, "1-d and 2-d, groups, dilations, auto_pad, uneven padding";
     "ConvTranspose" => conv::transposed, "1-d and 2-d, groups, dilations, auto_pad, output_padding, output_shape";
     "Cos" => activation::cos, "as it is";
