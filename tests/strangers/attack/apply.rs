@@ -5,7 +5,8 @@ use burn::nn::{GroupNorm, InstanceNorm};
 use burn::tensor::activation as act;
 use burn::tensor::module;
 use burn::tensor::ops::{
-    AttentionModuleOptions, AvgPoolOptions, ConvOptions, ConvTransposeOptions, InterpolateOptions, MaxPoolOptions, PadMode,
+    AttentionModuleOptions, AvgPoolOptions, ConvOptions, ConvTransposeOptions, InterpolateOptions,
+    MaxPoolOptions, PadMode,
 };
 use burn::tensor::{Bool, Device, Int, Shape, Slice, Tensor, TensorData};
 
@@ -161,12 +162,16 @@ impl Op {
             Self::Rewritten { axis } => {
                 let size = x.dims()[*axis];
                 let empty = Tensor::<D>::empty(x.dims(), (&device, x.dtype()));
-                (0..size).rev().fold(empty, |out, at| {
-                    let mut slices: Vec<Slice> = x.dims().iter().map(|&size| Slice::from(0..size)).collect();
-                    slices[*axis] = Slice::from(at..at + 1);
-                    let part = x.clone().narrow(*axis, size - 1 - at, 1);
-                    out.slice_assign(&slices[..], part)
-                }).into()
+                (0..size)
+                    .rev()
+                    .fold(empty, |out, at| {
+                        let mut slices: Vec<Slice> =
+                            x.dims().iter().map(|&size| Slice::from(0..size)).collect();
+                        slices[*axis] = Slice::from(at..at + 1);
+                        let part = x.clone().narrow(*axis, size - 1 - at, 1);
+                        out.slice_assign(&slices[..], part)
+                    })
+                    .into()
             }
             Self::Glu { axis } => act::glu(x, *axis).into(),
             Self::Flip { axes } => match axes[..] {

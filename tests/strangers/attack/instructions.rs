@@ -86,8 +86,7 @@ impl Drawer {
     fn binary(&mut self) -> Option<Source> {
         let x = self.any()?;
         let shape = self.shape(x);
-        let mut binary =
-            self.rng.of(&Binary::COMMON);
+        let mut binary = self.rng.of(&Binary::COMMON);
         let other = match self.rng.below(4) {
             0 | 1 => {
                 let fits = |other: &[Dim]| {
