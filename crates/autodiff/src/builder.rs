@@ -199,9 +199,18 @@ impl GraphBuilder {
             node.output = places[node.output];
         }
         let output = places[output];
-        let graph = Graph { values, nodes: kept, input: 0, output, parameters, dtype, reference: None };
+        let graph = Graph {
+            values,
+            nodes: kept,
+            input: 0,
+            output,
+            parameters,
+            dtype,
+            one_logit: false,
+            reference: None,
+        };
         graph.check()?;
-        Ok(graph)
+        Ok(graph.with_two_logits())
     }
 
     /// Which values the output depends on; the input always.

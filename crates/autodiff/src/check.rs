@@ -116,6 +116,8 @@ pub(crate) fn unbounded(graph: &Graph) -> Result<()> {
             Op::Reshape(_) | Op::Permute(_) | Op::Flip(_) | Op::Slice(_) | Op::Cast(_) | Op::Expand(_) => {
                 id = inputs[0];
             }
+            // Of one logit z what stands before [z, 0].
+            Op::Linear(_) if graph.one_logit && *output == graph.output => id = inputs[0],
             Op::Softmax(softmax) if *output == graph.output && softmax.axis == 1 => {
                 return Err(Error::Probabilities);
             }

@@ -12,6 +12,7 @@ use burn::tensor::{DType, TensorData};
 
 use crate::error::{Error, Problem, Result};
 use crate::ops::Op;
+use crate::ops::linear::Linear;
 use crate::parameters::{Leaves, Parameter};
 use crate::plan::direct;
 use crate::reference::Reference;
@@ -156,6 +157,8 @@ pub struct Graph {
     pub(crate) output: ValueId,
     /// The trainable tensors, in the model's order.
     pub(crate) parameters: Vec<Parameter>,
+    /// Whether the model gives one logit z, of which `[z, 0]` are made here.
+    pub(crate) one_logit: bool,
     /// The type of the captured weights.
     pub(crate) dtype: DType,
     /// What the model itself gives, where it was run.
@@ -237,6 +240,32 @@ impl Graph {
         self.values[self.input].shape[1..].iter().map(|size| size.fixed).collect()
     }
 
+    /// Whether the model itself gives one logit z a sample, `[n, 1]`. Its classes are then two, with the
+    /// logits `[z, 0]`: class 0 is the one of probability sigmoid(z).
+    #[must_use]
+    pub fn is_of_one_logit(&self) -> bool {
+        self.one_logit
+    }
+
+    /// The same with logits `[z, 0]` where there is one, z: a product with the matrix `[1, 0]`.
+    pub(crate) fn with_two_logits(mut self) -> Self {
+        if self.values[self.output].shape.get(1) != Some(&Size { per_sample: 0, fixed: 1 }) {
+            return self;
+        }
+        let fixed = |fixed| Size { per_sample: 0, fixed };
+        let data = TensorData::new(vec![1.0_f64, 0.0], [1, 2]).convert_dtype(self.dtype);
+        let constant = Constant { name: "constant".into(), role: Role::Literal, data };
+        let matrix = vec![fixed(1), fixed(2)];
+        self.values.push(Value { shape: matrix, kind: Kind::Float, origin: Origin::Constant(constant) });
+        let origin = Origin::Node(self.nodes.len());
+        let logits = vec![Size { per_sample: 1, fixed: 0 }, fixed(2)];
+        self.values.push(Value { shape: logits, kind: Kind::Float, origin });
+        let (matrix, output) = (self.values.len() - 2, self.values.len() - 1);
+        let inputs = vec![self.output, matrix];
+        self.nodes.push(Node { op: Op::Linear(Linear), inputs, output, path: "the logits [z, 0]".into() });
+        Self { output, one_logit: true, ..self }
+    }
+
     /// The constants with the values that hold them.
     pub fn constants(&self) -> impl Iterator<Item = (ValueId, &Constant)> {
         self.values.iter().enumerate().filter_map(|(id, value)| match &value.origin {
@@ -269,9 +298,9 @@ impl Graph {
                 found: self.values[self.input].shape_at(2),
             });
         }
-        if output.len() != 2 || output[0] != batch || !fixed(&output[1..]) || output[1].fixed < 2 {
+        if output.len() != 2 || output[0] != batch || !fixed(&output[1..]) {
             let found = self.values[self.output].shape_at(2);
-            let expected = "[n, K] with one row of at least two logits a sample (here n = 2)".into();
+            let expected = "[n, K] with one row of logits per sample (here n = 2)".into();
             return Err(Error::Shape { what: "the model's output", expected, found });
         }
         let problems: Vec<_> = (0..self.nodes.len()).filter_map(|index| self.check_node(index)).collect();

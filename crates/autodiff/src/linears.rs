@@ -5,7 +5,7 @@
 //! operation of either form becomes the linear operation that both stand for; the others, if nothing else reads them, are not needed
 //! any more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use burn::backend::ir::{
     BaseOperationIr, BinaryOpIr, FloatOperationIr, LinearOpIr, MatmulOpIr, ModuleOperationIr,
@@ -18,7 +18,7 @@ use crate::capture::Recording;
 pub(crate) fn unite(recording: &mut Recording) {
     let producers = recording.operations.iter().enumerate();
     let producers = producers.flat_map(|(index, op)| op.outputs().map(move |out| (out.id, index))).collect();
-    let search = Search { recording, producers };
+    let search = Search { recording, producers, computed: computed(recording) };
     let found: Vec<_> = (0..recording.operations.len())
         .filter_map(|index| Some((index, search.linear(&recording.operations[index])?)))
         .collect();
@@ -27,9 +27,22 @@ pub(crate) fn unite(recording: &mut Recording) {
     }
 }
 
+/// The tensors that depend on the input.
+fn computed(recording: &Recording) -> HashSet<TensorId> {
+    let mut computed = HashSet::from([recording.input]);
+    for op in &recording.operations {
+        if op.inputs().any(|input| computed.contains(&input.id)) {
+            computed.extend(op.outputs().map(|output| output.id));
+        }
+    }
+    computed
+}
+
 struct Search<'a> {
     recording: &'a Recording,
     producers: HashMap<TensorId, usize>,
+    /// What depends on the input.
+    computed: HashSet<TensorId>,
 }
 
 impl<'a> Search<'a> {
@@ -55,10 +68,10 @@ impl<'a> Search<'a> {
         plain.then_some(source)
     }
 
-    /// A weight of `rank` axes that was not computed.
+    /// A weight of `rank` axes: a constant, or computed from constants (a weight that is held transposed).
     fn weight(&self, tensor: &'a TensorIr, rank: usize) -> Option<&'a TensorIr> {
-        let known = self.recording.values.contains_key(&tensor.id) && tensor.shape.num_dims() == rank;
-        known.then_some(tensor)
+        let constant = !self.computed.contains(&tensor.id) && tensor.shape.num_dims() == rank;
+        constant.then_some(tensor)
     }
 
     /// The linear layer whose last operation this is.

@@ -57,7 +57,16 @@ pub(crate) fn graph(mut first: Recording, mut second: Recording, table: Table) -
     let (Some(output), true) = (output, problems.is_empty()) else {
         return Err(Error::Unsupported(problems));
     };
-    let graph = Graph { values, nodes, input: 0, output, parameters, dtype: first.dtype, reference: None };
+    let graph = Graph {
+        values,
+        nodes,
+        input: 0,
+        output,
+        parameters,
+        dtype: first.dtype,
+        one_logit: false,
+        reference: None,
+    };
     graph.check()?;
     Ok(graph)
 }

@@ -41,7 +41,7 @@ impl Graph {
         F: Fn(&M, Tensor<D>) -> Tensor<2>,
     {
         let graph = Self::record(model, &forward, sample, home)?;
-        let reference = Reference::of(model, &forward, sample, graph.dtype(), home)?;
+        let reference = Reference::of(model, &forward, sample, &graph, home)?;
         Ok(Self { reference: Some(Arc::new(reference)), ..graph })
     }
 
@@ -69,7 +69,7 @@ impl Graph {
         let second = record(model, &forward, sample, FIRST_BATCH + 1, home)?;
         let graph = lower::graph(first, second, ops::lower)?;
         confirm::against(&graph, record(model, &forward, sample, LAST_BATCH, home)?, ops::lower)?;
-        Ok(graph)
+        Ok(graph.with_two_logits())
     }
 }
 

@@ -62,13 +62,14 @@ impl Reference {
         model: &M,
         forward: &F,
         sample: &[usize],
-        dtype: DType,
+        graph: &Graph,
         home: &Device,
     ) -> Result<Self>
     where
         M: Module,
         F: Fn(&M, Tensor<D>) -> Tensor<2>,
     {
+        let dtype = graph.dtype();
         let samples = made_up(sample, dtype);
         let run = || {
             let model = model.valid();
@@ -76,7 +77,8 @@ impl Reference {
                 model.devices().into_iter().next().unwrap_or_else(|| home.clone()).without_autodiff();
             let logits = |samples: TensorData| {
                 let x = Tensor::<D>::from_data(samples, (&device, dtype));
-                forward(&model, x).into_data().iter::<f64>().collect::<Vec<_>>()
+                let logits = forward(&model, x).into_data().iter::<f64>().collect::<Vec<_>>();
+                if graph.is_of_one_logit() { logits.iter().flat_map(|&z| [z, 0.0]).collect() } else { logits }
             };
             (logits(samples.clone()), logits(copies(&samples, LONE, 1)), device.clone())
         };

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use half::f16;
+
 use crate::container::Container;
 use crate::error::counted;
-use crate::matrix::half;
 use crate::npy::Raw;
 use crate::{Error, Pixel};
 
@@ -156,12 +157,12 @@ fn numbers(raw: Raw) -> Result<Numbers, String> {
     }
     match raw.kind {
         ('u', 1) => Ok(Numbers::Bytes(raw.bytes)),
-        ('f', 2) => Ok(Numbers::Single(of(&raw.bytes, |bits| half(u16::from_le_bytes(bits)) as f32))),
+        ('f', 2) => Ok(Numbers::Single(of(&raw.bytes, |bytes| f16::from_le_bytes(bytes).to_f32()))),
         ('f', 4) => Ok(Numbers::Single(of(&raw.bytes, f32::from_le_bytes))),
         ('f', 8) => Ok(Numbers::Double(of(&raw.bytes, f64::from_le_bytes))),
-        (kind, bytes) => {
-            Err(format!("images of type {kind}{bytes}: give float32 or float64, or uint8 in 0 to 255"))
-        }
+        (kind, bytes) => Err(format!(
+            "images of type {kind}{bytes}: give float16, float32 or float64, or uint8 in 0 to 255"
+        )),
     }
 }
 

@@ -152,6 +152,7 @@ message! {
         t: Option<Box<TensorProto>> = 5 optional message;
         floats: Vec<f32> = 7 repeated float;
         ints: Vec<i64> = 8 repeated int64;
+        strings: Vec<Vec<u8>> = 9 repeated bytes;
     }
 }
 

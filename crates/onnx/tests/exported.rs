@@ -81,6 +81,13 @@ fn networks_of_both_exporters_have_pytorchs_jacobians() {
 }
 
 #[test]
+fn recurrent_transposed_named_and_binary_networks() {
+    for name in ["recurrent", "up", "named", "binary"] {
+        assert_eq!(check(name, &Choice::default()), Ending::Logits, "{name}");
+    }
+}
+
+#[test]
 fn a_batch_of_one_is_read_as_any() {
     check("small_batch1", &Choice::default());
     check("attention_batch1", &Choice::default());

@@ -5,7 +5,8 @@ use burn::nn::{GroupNorm, InstanceNorm};
 use burn::tensor::activation as act;
 use burn::tensor::module;
 use burn::tensor::ops::{
-    AttentionModuleOptions, AvgPoolOptions, ConvOptions, InterpolateOptions, MaxPoolOptions, PadMode,
+    AttentionModuleOptions, AvgPoolOptions, ConvOptions, ConvTransposeOptions, InterpolateOptions,
+    MaxPoolOptions, PadMode,
 };
 use burn::tensor::{Bool, Device, Int, Shape, Slice, Tensor, TensorData};
 
@@ -47,6 +48,17 @@ impl Window {
         ConvOptions {
             stride: fixed(&self.stride),
             padding: fixed(&self.padding),
+            dilation: fixed(&self.dilation),
+            groups,
+        }
+    }
+
+    fn transposed<const N: usize>(&self, groups: usize, behind: &[usize]) -> ConvTransposeOptions<N> {
+        let padding: Vec<usize> = self.padding.iter().map(|&(before, _)| before).collect();
+        ConvTransposeOptions {
+            stride: fixed(&self.stride),
+            padding: fixed(&padding),
+            padding_out: fixed(behind),
             dilation: fixed(&self.dilation),
             groups,
         }
@@ -96,8 +108,9 @@ impl Op {
             | Self::Squeeze { .. }
             | Self::Unsqueeze { .. }
             | Self::Expand { .. }
+            | Self::Unfold { .. }
             | Self::SelectDim { .. } => self.reshaped(x, rest.next(), n),
-            Self::Conv1d { .. } | Self::Conv2d { .. } => {
+            Self::Conv1d { .. } | Self::Conv2d { .. } | Self::Transposed { .. } => {
                 let weight = next();
                 self.convolved(x, weight, rest.next().map(Value::one))
             }
@@ -141,6 +154,25 @@ impl Op {
         match self {
             Self::Softmax { axis } => act::softmax(x, *axis).into(),
             Self::LogSoftmax { axis } => act::log_softmax(x, *axis).into(),
+            Self::Softmin { axis } => act::softmin(x, *axis).into(),
+            Self::CumSum { axis } => x.cumsum(*axis).into(),
+            Self::Sort { axis, count: Some(count), .. } => x.topk(*count, *axis).into(),
+            Self::Sort { axis, descending: true, .. } => x.sort_descending(*axis).into(),
+            Self::Sort { axis, .. } => x.sort(*axis).into(),
+            Self::Rewritten { axis } => {
+                let size = x.dims()[*axis];
+                let empty = Tensor::<D>::empty(x.dims(), (&device, x.dtype()));
+                (0..size)
+                    .rev()
+                    .fold(empty, |out, at| {
+                        let mut slices: Vec<Slice> =
+                            x.dims().iter().map(|&size| Slice::from(0..size)).collect();
+                        slices[*axis] = Slice::from(at..at + 1);
+                        let part = x.clone().narrow(*axis, size - 1 - at, 1);
+                        out.slice_assign(&slices[..], part)
+                    })
+                    .into()
+            }
             Self::Glu { axis } => act::glu(x, *axis).into(),
             Self::Flip { axes } => match axes[..] {
                 [a] => x.flip([a]).into(),
@@ -209,6 +241,13 @@ impl Op {
                 Value::Four(x) => x.unsqueeze_dim::<5>(*axis).into(),
                 Value::Five(_) => panic!("rank 6"),
             },
+            Self::Unfold { axis, size, step } => match x {
+                Value::One(x) => x.unfold::<2, _>(*axis, *size, *step).into(),
+                Value::Two(x) => x.unfold::<3, _>(*axis, *size, *step).into(),
+                Value::Three(x) => x.unfold::<4, _>(*axis, *size, *step).into(),
+                Value::Four(x) => x.unfold::<5, _>(*axis, *size, *step).into(),
+                Value::Five(_) => panic!("rank 6"),
+            },
             Self::Stack { axis } => match (x, second.expect("two operands")) {
                 (Value::One(a), Value::One(b)) => Tensor::stack::<2>(vec![a, b], *axis).into(),
                 (Value::Two(a), Value::Two(b)) => Tensor::stack::<3>(vec![a, b], *axis).into(),
@@ -238,6 +277,14 @@ impl Op {
             }
             Self::Conv2d { window, groups } => {
                 module::conv2d(x.four(), weight.four(), bias, window.conv::<2>(*groups)).into()
+            }
+            Self::Transposed { window, groups, behind } if behind.len() == 1 => {
+                let options = window.transposed::<1>(*groups, behind);
+                module::conv_transpose1d(x.three(), weight.three(), bias, options).into()
+            }
+            Self::Transposed { window, groups, behind } => {
+                let options = window.transposed::<2>(*groups, behind);
+                module::conv_transpose2d(x.four(), weight.four(), bias, options).into()
             }
             other => panic!("{other:?} is no convolution"),
         }

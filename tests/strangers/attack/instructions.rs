@@ -11,7 +11,7 @@ impl Drawer {
         if self.convolutional {
             return self.convolutional_instruction();
         }
-        match self.rng.below(32) {
+        match self.rng.below(34) {
             0..=3 => self.unary(),
             4..=6 => self.binary(),
             7..=11 => self.relayout(),
@@ -30,6 +30,8 @@ impl Drawer {
             27 => self.norm(),
             28..=29 => self.pool(),
             30 => self.interpolate_or_embed(),
+            32 => self.along(),
+            33 => self.conv_transposed(),
             _ => self.attention(),
         }
     }
@@ -84,8 +86,7 @@ impl Drawer {
     fn binary(&mut self) -> Option<Source> {
         let x = self.any()?;
         let shape = self.shape(x);
-        let mut binary =
-            self.rng.of(&[Binary::Add, Binary::Add, Binary::Sub, Binary::Mul, Binary::DivBySquare]);
+        let mut binary = self.rng.of(&Binary::COMMON);
         let other = match self.rng.below(4) {
             0 | 1 => {
                 let fits = |other: &[Dim]| {
@@ -260,8 +261,9 @@ impl Drawer {
         let x = self.pick(|shape| shape.len() > 1 && batched(shape))?;
         let axis = self.rng.between(1, self.shape(x).len() - 1);
         let even = self.shape(x)[axis].fixed.is_multiple_of(2);
-        let op = match self.rng.below(3) {
+        let op = match self.rng.below(4) {
             0 => Op::LogSoftmax { axis },
+            3 => Op::Softmin { axis },
             1 if even => Op::Glu { axis },
             _ => Op::Softmax { axis },
         };
@@ -293,6 +295,25 @@ impl Drawer {
         let end = self.rng.between(start + 1, size);
         let step = self.rng.of(&[1, 1, 1, 2, -1, -2]);
         self.push(Op::Slice { axis, start, end, step }, vec![x])
+    }
+
+    /// Sums, orders, windows and parts along one axis.
+    fn along(&mut self) -> Option<Source> {
+        let x = self.pick(|shape| shape.len() > 1)?;
+        let (axis, size) = self.axis(x)?;
+        let op = match self.rng.below(4) {
+            0 => Op::CumSum { axis },
+            1 => {
+                let count = self.rng.once_in(2).then(|| self.rng.between(1, size));
+                Op::Sort { axis, descending: self.rng.once_in(2), count }
+            }
+            2 if self.shape(x).len() < 5 => {
+                let window = self.rng.between(1, size);
+                Op::Unfold { axis, size: window, step: self.rng.between(1, 2) }
+            }
+            _ => Op::Rewritten { axis },
+        };
+        self.push(op, vec![x])
     }
 
     fn fold(&mut self) -> Option<Source> {

@@ -120,6 +120,26 @@ impl Drawer {
         self.push(op, inputs)
     }
 
+    /// A transposed convolution along one axis or two.
+    pub(crate) fn conv_transposed(&mut self) -> Option<Source> {
+        let axes = self.rng.between(1, 2);
+        let x = self.of_rank(2 + axes)?;
+        let shape = self.shape(x);
+        let channels = shape[1].fixed;
+        let sizes: Vec<usize> = shape[2..].iter().map(|dim| dim.fixed).collect();
+        let window = self.window(&sizes, true)?;
+        let divisors: Vec<usize> = (1..=channels).filter(|groups| channels.is_multiple_of(*groups)).collect();
+        let groups = self.rng.of(&divisors);
+        let outputs = self.rng.between(1, 2);
+        let behind = window.stride.iter().map(|&stride| self.rng.below(stride)).collect();
+        let weight = self.parameter(&[&[channels, outputs], &window.kernel[..]].concat());
+        let mut inputs = vec![x, weight];
+        if self.rng.once_in(2) {
+            inputs.push(self.given(&[groups * outputs]));
+        }
+        self.push(Op::Transposed { window, groups, behind }, inputs)
+    }
+
     pub(crate) fn batch_norm(&mut self) -> Option<Source> {
         let x = self.pick(|shape| shape.len() > 1 && plain(shape))?;
         let (channels, seed) = (self.shape(x)[1].fixed, self.rng.next() >> 1);

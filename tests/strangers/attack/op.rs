@@ -55,10 +55,16 @@ pub(crate) enum Unary {
     AddOnes,
     MulFull,
     CastBack,
+    Sign,
+    Rounded,
+    Indicated,
+    Between,
+    Outside,
+    OneOf,
 }
 
 impl Unary {
-    pub(crate) const ALL: [Self; 46] = [
+    pub(crate) const ALL: [Self; 52] = [
         Self::Relu,
         Self::LeakyRelu,
         Self::Sigmoid,
@@ -105,6 +111,12 @@ impl Unary {
         Self::AddOnes,
         Self::MulFull,
         Self::CastBack,
+        Self::Sign,
+        Self::Rounded,
+        Self::Indicated,
+        Self::Between,
+        Self::Outside,
+        Self::OneOf,
     ];
 
     pub(crate) fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
@@ -158,6 +170,24 @@ impl Unary {
                 let dtype = x.dtype();
                 x.cast(DType::F64).cast(dtype)
             }
+            Self::Sign => x.clone() * x.sign(),
+            Self::Rounded => {
+                let steps = (x.clone() * 3.0).round() + (x.clone() * 2.0).floor();
+                x.clone() + (steps + (x.clone() * 1.5).ceil() - (x * 2.5).trunc()) * 0.1
+            }
+            Self::Indicated => x.clone().greater_scalar(0.1).float().cast(x.dtype()) * x,
+            Self::Between => {
+                let inside = x.clone().greater_scalar(-0.4).bool_and(x.clone().lower_scalar(0.6));
+                x.mask_fill(inside, 0.2)
+            }
+            Self::Outside => {
+                let inside = x.clone().greater_scalar(-0.3).bool_or(x.clone().lower_scalar(-0.9));
+                x.clone() * inside.bool_not().float().cast(x.dtype()) + x * 0.3
+            }
+            Self::OneOf => {
+                let one = x.clone().greater_scalar(-0.2).bool_xor(x.clone().greater_equal_scalar(0.5));
+                x.mask_fill(one, -0.3)
+            }
         }
     }
 }
@@ -170,9 +200,27 @@ pub(crate) enum Binary {
     Mul,
     Div,
     DivBySquare,
+    Larger,
+    Smaller,
+    Power,
+    DoubleBelow,
 }
 
 impl Binary {
+    /// Those that are drawn, sums most often.
+    pub(crate) const COMMON: [Self; 10] = [
+        Self::Add,
+        Self::Add,
+        Self::Add,
+        Self::Sub,
+        Self::Mul,
+        Self::DivBySquare,
+        Self::Larger,
+        Self::Smaller,
+        Self::Power,
+        Self::DoubleBelow,
+    ];
+
     pub(crate) fn apply<const D: usize>(self, a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Add => a + b,
@@ -180,6 +228,14 @@ impl Binary {
             Self::Mul => a * b,
             Self::Div => a / b,
             Self::DivBySquare => a / (b.clone() * b + 1.3),
+            Self::Larger => a.max_pair(b),
+            Self::Smaller => a.min_pair(b),
+            Self::Power => (a.abs() + 0.3).powf(b.clamp(-1.1, 1.2)),
+            Self::DoubleBelow => {
+                let (a, b) = (a.clone() + b.clone() * 0.0, b + a * 0.0);
+                let below = a.clone().lower(b.clone());
+                a.mask_where(below, b * 2.0)
+            }
         }
     }
 }
@@ -243,6 +299,34 @@ pub(crate) enum Op {
     },
     LogSoftmax {
         axis: usize,
+    },
+    Softmin {
+        axis: usize,
+    },
+    CumSum {
+        axis: usize,
+    },
+    /// In order, or the largest `count`.
+    Sort {
+        axis: usize,
+        descending: bool,
+        count: Option<usize>,
+    },
+    /// Windows along an axis, each on a new last one.
+    Unfold {
+        axis: usize,
+        size: usize,
+        step: usize,
+    },
+    /// A tensor that nobody has written, written part by part as recurrent layers do.
+    Rewritten {
+        axis: usize,
+    },
+    /// A transposed convolution along one axis or two, with what is added behind.
+    Transposed {
+        window: Window,
+        groups: usize,
+        behind: Vec<usize>,
     },
     Glu {
         axis: usize,

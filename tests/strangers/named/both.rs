@@ -79,3 +79,17 @@ fn samples_that_meet_far_from_the_origin() {
 fn one_probability_a_class() {
     refused(linear(4, 3), |net: &burn::nn::Linear, x: Tensor<2>| sigmoid(net.forward(x)), &[4]);
 }
+
+#[test]
+fn a_linear_layer_whose_weight_is_held_transposed() {
+    let forward = |net: &Along, x: Tensor<3>| {
+        let out = burn::tensor::module::linear(x, net.weight.val().transpose(), None);
+        out.flatten(1, 2)
+    };
+    agrees(Along::new([5, 3], 1), forward, &[4, 3]);
+    let of_images = |net: &Along, x: Tensor<4>| {
+        let out = burn::tensor::module::linear(x, net.weight.val().transpose(), None);
+        out.flatten(1, 3)
+    };
+    agrees(Along::new([5, 3], 1), of_images, &[2, 2, 3]);
+}

@@ -104,16 +104,19 @@ impl Rule for Conv2d {
             groups: self.groups,
             outputs: weight[0] / self.groups,
             inputs: weight[1..].iter().product(),
-            positions: output[2] * output[3],
+            positions: output[0] * output[2] * output[3],
         })
     }
 
     fn factors(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Factors {
-        let ([v, o, h, w], g) = (sizes_without_batch(&cotangent), self.groups);
-        let deltas = cotangent.reshape(&[v, g, o / g, h * w]);
+        let (shape, g) = (cotangent.shape(), self.groups);
+        let [v, images, o, h, w] = [shape[0], shape[1], shape[2], shape[3], shape[4]];
+        let (seen, all) = (h * w, images * h * w);
+        let deltas = cotangent.reshape(&[v, images, g, o / g, seen]).permute(&[0, 2, 3, 1, 4]);
         let windows = self.windows(saved.input(0), &saved.shapes[1], [h, w]);
         let taps: usize = saved.shapes[1][1..].iter().product();
-        Factors { deltas, inputs: windows.reshape(&[g, taps, h * w]).permute(&[0, 2, 1]) }
+        let inputs = windows.reshape(&[images, g, taps, seen]).permute(&[1, 0, 3, 2]);
+        Factors { deltas: deltas.reshape(&[v, g, o / g, all]), inputs: inputs.reshape(&[g, all, taps]) }
     }
 
     fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
@@ -166,9 +169,9 @@ impl Conv2d {
         sum.reshape(&with_leading(full[0], &saved.shapes[1]))
     }
 
-    /// What each tap sees of one sample `[1, C, H, W]` at `[h, w]` positions: `[C, KH KW, h w]`.
+    /// What each tap sees of images `[B, C, H, W]` at `[h, w]` positions: `[B, C, KH KW, h w]`.
     fn windows(&self, x: Array, weight: &[usize], [h, w]: [usize; 2]) -> Array {
-        let (channels, kernel) = (x.shape()[1], &weight[2..]);
+        let ([images, channels], kernel) = ([x.shape()[0], x.shape()[1]], &weight[2..]);
         let padded = self.padded(x);
         let along = |axis: usize, tap: usize, count: usize| {
             let start = tap * self.dilation[axis];
@@ -177,13 +180,13 @@ impl Conv2d {
         };
         let taps = (0..kernel[0]).flat_map(|k| (0..kernel[1]).map(move |l| [k, l]));
         let seen = taps.map(|[k, l]| {
-            let ranges = [Slice::from(0..1), Slice::from(0..channels), along(0, k, h), along(1, l, w)];
-            padded.clone().slice(&ranges).reshape(&[channels, 1, h * w])
+            let ranges = [Slice::from(0..images), Slice::from(0..channels), along(0, k, h), along(1, l, w)];
+            padded.clone().slice(&ranges).reshape(&[images, channels, 1, h * w])
         });
-        Array::cat(seen.collect(), 1)
+        Array::cat(seen.collect(), 2)
     }
 
-    /// `[1, C, H, W]` with its padding.
+    /// `[B, C, H, W]` with its padding.
     fn padded(&self, x: Array) -> Array {
         if self.padding == [(0, 0); 2] {
             return x;
@@ -232,12 +235,6 @@ pub(crate) fn fits_bias(inputs: &[Vec<usize>], outputs: usize) -> Result<(), Str
         }
         _ => Ok(()),
     }
-}
-
-/// Cotangents `[V, 1, O, H, W]` of one sample.
-fn sizes_without_batch(cotangent: &Array) -> [usize; 4] {
-    let shape = cotangent.shape();
-    [shape[0], shape[2], shape[3], shape[4]]
 }
 
 /// Four sizes, or why there are not four.

@@ -418,13 +418,9 @@ fn check_views(sample: &Sample, active: &[bool], view: View) {
     }
 }
 
-/// Property 6. A convolution tells it for one image.
+/// Property 6.
 fn check_factors(sample: &Sample, traced: &Traced<'_>, position: usize) {
-    let images = matches!(sample.op, Op::Conv2d(_) | Op::Conv1d(_)) && sample.operands[0].shape[0] > 1;
     let Some(outer) = sample.op.rule().outer(position, &sample.shapes(), &sample.shape()) else { return };
-    if images {
-        return;
-    }
     let shape = with_leading(3, &sample.shape());
     let cotangents = array(&shape, &spread(&shape, 9).values, &place(FloatDType::F64));
     let factors = || {

@@ -2,10 +2,11 @@
 
 use influence_autodiff::graph::ValueId;
 use influence_autodiff::ops::Op;
-use influence_autodiff::ops::arithmetic::{Add, Div, DivScalar, Mul, Recip, Sub};
+use influence_autodiff::ops::arithmetic::{Add, Div, DivScalar, Mul, Pow, Recip, Sub};
 use influence_autodiff::ops::elementwise::{Clamp, Exp, Power};
 use influence_autodiff::ops::linear::Linear;
-use influence_autodiff::ops::mask::{Compare, MaskWhere, Relation};
+use influence_autodiff::ops::logic::ComparePair;
+use influence_autodiff::ops::mask::{MaskWhere, Relation};
 
 use crate::call::{Call, Results, one};
 use crate::error::Refusal;
@@ -146,10 +147,10 @@ pub(super) fn pow(call: &mut Call<'_, '_>) -> Results {
             let scaled = call.times(x, base.ln())?;
             one(call.emit(Op::Exp(Exp), &[scaled])?)
         }
-        _ => Err(Refusal::new(
-            "the exponent is a tensor",
-            "where the base is positive, write it as exp(exponent * log(base))",
-        )),
+        _ => {
+            let pair = both(call)?;
+            one(call.emit(Op::Pow(Pow), &pair)?)
+        }
     }
 }
 
@@ -178,7 +179,7 @@ pub(super) fn mean(call: &mut Call<'_, '_>) -> Results {
     one(call.emit(Op::DivScalar(DivScalar { value }), &[sum])?)
 }
 
-/// The larger or smaller of two: a bound where one is a number, else chosen by the difference's sign.
+/// The larger or smaller of two: a bound where one is a number, else chosen by a comparison.
 fn extremum(
     call: &mut Call<'_, '_>,
     all: ValueId,
@@ -192,9 +193,8 @@ fn extremum(
     }
     let next = call.value(position)?;
     let [a, b] = call.alike([all, next])?;
-    let difference = call.emit(Op::Sub(Sub), &[a, b])?;
     let relation = if smallest { Relation::Above } else { Relation::Below };
-    let other = call.emit(Op::Compare(Compare { relation, bound: 0.0 }), &[difference])?;
+    let other = call.emit(Op::ComparePair(ComparePair { relation }), &[a, b])?;
     call.emit(Op::MaskWhere(MaskWhere), &[a, other, b])
 }
 

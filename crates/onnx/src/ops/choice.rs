@@ -4,8 +4,9 @@ use influence_autodiff::graph::ValueId;
 use influence_autodiff::ops::Op;
 use influence_autodiff::ops::indexing::{Gather, Select};
 use influence_autodiff::ops::layout::Slice;
-use influence_autodiff::ops::logic::ComparePair;
+use influence_autodiff::ops::logic::{ComparePair, Connective, Logic, Not};
 use influence_autodiff::ops::mask::{Compare, MaskFill, MaskWhere, Relation};
+use influence_autodiff::ops::sort::Sort;
 
 use crate::call::{Call, Results, one};
 use crate::error::Refusal;
@@ -57,7 +58,7 @@ pub(super) fn less_or_equal(call: &mut Call<'_, '_>) -> Results {
 /// The second operand where the mask is true, else the third.
 pub(super) fn choose(call: &mut Call<'_, '_>) -> Results {
     let rank = call.rank(0)?.max(call.rank(1)?).max(call.rank(2)?);
-    let mask = mask(call, rank)?;
+    let mask = mask_at(call, 0, rank)?;
     if let Some(value) = call.literal_number(1) {
         let x = call.value(2)?;
         let x = call.of_rank(x, rank)?;
@@ -68,16 +69,16 @@ pub(super) fn choose(call: &mut Call<'_, '_>) -> Results {
     one(call.emit(Op::MaskWhere(MaskWhere), &[other, mask, chosen])?)
 }
 
-/// The first operand as a mask of `rank` axes.
-fn mask(call: &mut Call<'_, '_>, rank: usize) -> Result<ValueId, Refusal> {
-    if let Some(Operand::Known(_)) = call.operand(0) {
-        let table = call.table(0)?.ok_or("it has no mask")?;
+/// An operand as a mask of `rank` axes.
+fn mask_at(call: &mut Call<'_, '_>, position: usize, rank: usize) -> Result<ValueId, Refusal> {
+    if let Some(Operand::Known(_)) = call.operand(position) {
+        let table = call.table(position)?.ok_or("it has no mask")?;
         let new = rank - table.shape.len();
         let shape = std::iter::repeat_n(1, new).chain(table.shape.iter().copied()).collect();
         let table = Table { element: Element::Bool, ..table.reshaped(shape)? };
         return Ok(call.literal(table.data()));
     }
-    let value = call.value(0)?;
+    let value = call.value(position)?;
     if call.is_mask(value) && call.shape(value).len() == rank {
         return Ok(value);
     }
@@ -173,4 +174,52 @@ pub(super) fn gather_elements(call: &mut Call<'_, '_>) -> Results {
     result[along] = crate::call::fixed(indices.shape[along]);
     let list = call.literal(indices.data());
     one(call.emit_of(Op::Gather(Gather { axis: along }), &[x, list], &result)?)
+}
+
+pub(super) fn equal(call: &mut Call<'_, '_>) -> Results {
+    compared(call, Relation::Equal)
+}
+
+/// Two masks as one.
+fn connected(call: &mut Call<'_, '_>, connective: Connective) -> Results {
+    let rank = call.rank(0)?.max(call.rank(1)?);
+    let masks = [mask_at(call, 0, rank)?, mask_at(call, 1, rank)?];
+    one(call.emit(Op::Logic(Logic { connective }), &masks)?)
+}
+
+pub(super) fn and(call: &mut Call<'_, '_>) -> Results {
+    connected(call, Connective::And)
+}
+
+pub(super) fn or(call: &mut Call<'_, '_>) -> Results {
+    connected(call, Connective::Or)
+}
+
+pub(super) fn xor(call: &mut Call<'_, '_>) -> Results {
+    connected(call, Connective::Xor)
+}
+
+pub(super) fn not(call: &mut Call<'_, '_>) -> Results {
+    let rank = call.rank(0)?;
+    let mask = mask_at(call, 0, rank)?;
+    one(call.emit(Op::Not(Not), &[mask])?)
+}
+
+/// The largest or smallest elements along an axis, without their indices.
+pub(super) fn top(call: &mut Call<'_, '_>) -> Results {
+    let indices = call.node.output.get(1).map_or("", String::as_str);
+    if call.importer.uses.contains_key(indices) {
+        return Err(Refusal::new(
+            "its indices are used, and whole numbers have no derivative",
+            "use the values alone",
+        ));
+    }
+    let x = call.value(0)?;
+    let axis = axis(call.attributes().int("axis", -1), call.shape(x).len())?;
+    let count = match call.attributes().get("k").and_then(|attribute| attribute.i) {
+        Some(count) => count as f64,
+        None => call.number(1)?.ok_or("it has no number of elements")?,
+    };
+    let descending = call.attributes().int("largest", 1) != 0;
+    one(call.emit(Op::Sort(Sort { axis, descending, count: Some(count as usize) }), &[x])?)
 }

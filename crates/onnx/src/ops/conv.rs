@@ -1,8 +1,11 @@
-//! Convolutions.
+//! Convolutions, and transposed ones.
 
+use influence_autodiff::graph::ValueId;
 use influence_autodiff::ops::Op;
 use influence_autodiff::ops::conv::Conv2d;
+use influence_autodiff::ops::layout::Slice;
 use influence_autodiff::ops::row::Row;
+use influence_autodiff::ops::transposed::ConvTranspose2d;
 
 use crate::call::{Call, Results, one};
 use crate::error::Refusal;
@@ -30,4 +33,111 @@ pub(super) fn conv(call: &mut Call<'_, '_>) -> Results {
     let conv = Conv2d { stride: axes.stride, padding: axes.padding, dilation: axes.dilation, groups };
     let op = if taps.len() == 1 { Op::Conv1d(Row(conv)) } else { Op::Conv2d(conv) };
     one(call.emit(op, &operands)?)
+}
+
+pub(super) fn transposed(call: &mut Call<'_, '_>) -> Results {
+    let (x, weight) = (call.value(0)?, call.value(1)?);
+    let taps: Vec<usize> = call.shape(weight).iter().skip(2).map(|size| size.fixed).collect();
+    let sizes = call.sample(x)?;
+    if taps.is_empty() || taps.len() > 2 || sizes.len() != taps.len() + 1 {
+        return Err(Refusal::new(
+            format!("a kernel of {} axes does not fit its input", taps.len()),
+            "transposed convolutions run over one or two axes here",
+        ));
+    }
+    let groups = usize::try_from(call.attributes().int("group", 1)).map_err(|_| "no such group")?;
+    let cut = Cut::of(call, &taps, &sizes[1..])?;
+    let pair = |values: &[usize], one: usize| match *values {
+        [width] => [one, width],
+        _ => [values[0], values[1]],
+    };
+    let mut operands = vec![x, weight];
+    if call.has(2) {
+        operands.push(call.value(2)?);
+    }
+    let op = ConvTranspose2d {
+        stride: pair(&cut.window.stride, 1),
+        padding: [0, 0],
+        padding_out: pair(&cut.beyond, 0),
+        dilation: pair(&cut.window.dilation, 1),
+        groups,
+    };
+    let op = if taps.len() == 1 { Op::ConvTranspose1d(Row(op)) } else { Op::ConvTranspose2d(op) };
+    let whole = call.emit(op, &operands)?;
+    one(cut.apply(call, whole)?)
+}
+
+/// What is kept of a transposed convolution without padding.
+#[derive(Debug)]
+struct Cut {
+    window: Window,
+    /// Elements that the result has beyond the last that a tap reaches, along each axis.
+    beyond: Vec<usize>,
+    /// First element and number of elements, along each axis.
+    kept: Vec<[usize; 2]>,
+}
+
+impl Cut {
+    fn of(call: &Call<'_, '_>, taps: &[usize], sizes: &[usize]) -> Result<Self, Refusal> {
+        let attributes = call.attributes();
+        let count = taps.len();
+        let naturals = |name: &str, default: Vec<i64>| -> Result<Vec<usize>, Refusal> {
+            let given = attributes.ints(name).unwrap_or(default);
+            let all: Option<Vec<_>> = given.iter().map(|&x| usize::try_from(x).ok()).collect();
+            all.filter(|all| all.len() == count)
+                .ok_or_else(|| format!("its {name} {given:?} do not fit").into())
+        };
+        let more = naturals("output_padding", vec![0; count])?;
+        let wanted = match attributes.ints("output_shape") {
+            // Older files give all axes.
+            Some(shape) if shape.len() > count => Some(shape[shape.len() - count..].to_vec()),
+            other => other,
+        };
+        let wanted: Option<Vec<usize>> =
+            wanted.map(|shape| shape.iter().map(|&x| usize::try_from(x).unwrap_or(0)).collect());
+        let auto = attributes.word("auto_pad", "NOTSET").to_owned();
+        // Pads of a convolution of these sizes would mean something else: they are worked out below.
+        let window = Window::of(attributes, taps, sizes)?;
+        let (mut beyond, mut kept) = (Vec::new(), Vec::new());
+        for axis in 0..count {
+            let stride = window.stride[axis];
+            let spread =
+                stride.saturating_mul(sizes[axis].saturating_sub(1)).saturating_add(window.reach(axis));
+            let full = spread + more[axis];
+            let target = match &wanted {
+                Some(shape) => Some(shape[axis]),
+                None if auto.starts_with("SAME") => Some(sizes[axis] * stride),
+                None => None,
+            };
+            let [start, size] = match target {
+                // The total is shared out; the odd element goes to one side.
+                Some(size) => {
+                    let total = full.saturating_sub(size);
+                    [if auto == "SAME_UPPER" { total / 2 } else { total - total / 2 }, size]
+                }
+                None => {
+                    let (before, after) = window.padding[axis];
+                    let size = full.checked_sub(before + after).filter(|&size| size > 0);
+                    [before, size.ok_or("its pads cut everything off")?]
+                }
+            };
+            beyond.push((start + size).saturating_sub(spread));
+            kept.push([start, size]);
+        }
+        Ok(Self { window, beyond, kept })
+    }
+
+    fn apply(&self, call: &mut Call<'_, '_>, whole: ValueId) -> Result<ValueId, Refusal> {
+        let shape = call.shape(whole);
+        let mut ranges = vec![None; shape.len()];
+        for (axis, &[start, size]) in self.kept.iter().enumerate() {
+            if shape[axis + 2].fixed != size {
+                ranges[axis + 2] = Some([start, start + size, 1]);
+            }
+        }
+        match ranges.iter().all(Option::is_none) {
+            true => Ok(whole),
+            false => call.emit(Op::Slice(Slice { ranges }), &[whole]),
+        }
+    }
 }

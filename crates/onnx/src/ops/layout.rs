@@ -3,8 +3,8 @@
 use influence_autodiff::graph::{Size, ValueId};
 use influence_autodiff::ops::Op;
 use influence_autodiff::ops::assembly::{Margin, Pad, Repeat};
-use influence_autodiff::ops::layout::{Cat, Fill, Flip, Slice};
-use influence_autodiff::ops::mask::MaskWhere;
+use influence_autodiff::ops::layout::{Cat, Flip, Slice};
+use influence_autodiff::ops::logic::Indicator;
 
 use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
@@ -33,12 +33,7 @@ pub(super) fn cast(call: &mut Call<'_, '_>) -> Results {
     }
     let x = call.value(0)?;
     match (call.is_mask(x), element) {
-        (true, Some(Element::Float)) => {
-            let shape = call.shape(x);
-            let zero = call.emit_of(Op::Fill(Fill { value: 0.0 }), &[], &shape)?;
-            let one_each = call.emit_of(Op::Fill(Fill { value: 1.0 }), &[], &shape)?;
-            one(call.emit(Op::MaskWhere(MaskWhere), &[zero, x, one_each])?)
-        }
+        (true, Some(Element::Float)) => one(call.emit(Op::Indicator(Indicator), &[x])?),
         (false, Some(Element::Float)) | (true, Some(Element::Bool)) => one(x),
         _ => Err(Refusal::new(
             "it makes whole numbers of values that depend on the input, which have no derivative",

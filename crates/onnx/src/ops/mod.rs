@@ -5,10 +5,12 @@ mod arithmetic;
 mod attention;
 mod choice;
 mod conv;
+mod einsum;
 mod layout;
 mod linear;
 mod norm;
 mod pool;
+mod recurrent;
 mod reduce;
 mod resize;
 mod shape;
@@ -37,25 +39,34 @@ macro_rules! operators {
 operators! {
     "Abs" => activation::abs, "as it is";
     "Add" => arithmetic::add, "broadcasts as NumPy does; of a product with a matrix its bias";
+    "And" => choice::and, "of masks";
     "Attention" => attention::attention, "products, a softmax, and a constant or additive mask; no caches";
     "AveragePool" => pool::average, "1-d and 2-d, auto_pad, uneven padding, ceil_mode; no dilations";
     "BatchNormalization" => norm::batch, "in evaluation, with constant statistics";
     "Cast" => layout::cast, "from floats to floats, and from a mask to numbers";
     "CastLike" => layout::cast, "as Cast";
+    "Ceil" => activation::ceil, "its derivative is 0";
     "Celu" => activation::celu, "composed";
     "Clip" => activation::clip, "constant bounds, as attributes or operands";
     "Concat" => layout::concat, "as it is";
     "Constant" => shape::constant, "numbers; no strings, no sparse tensors";
+    "ConstantOfShape" => shape::filled, "known numbers; where there are very many, computed by the engine";
     "Conv" => conv::conv, "1-d and 2-d, groups, dilations, auto_pad, uneven padding";
+    "ConvTranspose" => conv::transposed, "1-d and 2-d, groups, dilations, auto_pad, output_padding, output_shape";
     "Cos" => activation::cos, "as it is";
+    "CumSum" => reduce::cumulative, "forwards and backwards, inclusive and exclusive";
     "DepthToSpace" => layout::depth_to_space, "both modes, composed";
     "Div" => arithmetic::div, "broadcasts as NumPy does";
     "Dropout" => layout::identity, "in evaluation: the operand itself";
+    "Einsum" => einsum::einsum, "one or two operands with named axes, no diagonals; composed";
     "Elu" => activation::elu, "composed";
+    "Equal" => choice::equal, "a mask; its derivative is 0";
     "Erf" => activation::erf, "as it is";
     "Exp" => activation::exp, "as it is";
     "Expand" => layout::expand, "to a known shape";
     "Flatten" => layout::flatten, "as it is";
+    "Floor" => activation::floor, "its derivative is 0";
+    "GRU" => recurrent::gated, "the usual activations, sequences of one length; step by step";
     "Gather" => choice::gather, "at constant indices";
     "GatherElements" => choice::gather_elements, "at constant indices, the same for every sample";
     "Gelu" => activation::gelu, "exact, or composed with the hyperbolic tangent";
@@ -70,6 +81,7 @@ operators! {
     "Identity" => layout::identity, "the operand itself; a second name of a weight is the same weight";
     "InstanceNormalization" => norm::instance, "composed";
     "LRN" => norm::local_response, "composed";
+    "LSTM" => recurrent::long, "the usual activations, sequences of one length, no peepholes; step by step";
     "LayerNormalization" => norm::layer, "over any last axes";
     "LeakyRelu" => activation::leaky_relu, "as it is";
     "Less" => choice::less, "a mask; its derivative is 0";
@@ -85,10 +97,13 @@ operators! {
     "Mish" => activation::mish, "composed";
     "Mul" => arithmetic::mul, "broadcasts as NumPy does";
     "Neg" => activation::neg, "as it is";
+    "Not" => choice::not, "of a mask";
+    "Or" => choice::or, "of masks";
     "PRelu" => activation::prelu, "slopes that broadcast";
     "Pad" => layout::pad, "constant, reflect and edge, negative widths; constant widths";
-    "Pow" => arithmetic::pow, "a constant number as exponent, or as positive base";
+    "Pow" => arithmetic::pow, "broadcasts as NumPy does";
     "RMSNormalization" => norm::root_mean_square, "over any last axes, composed";
+    "RNN" => recurrent::plain, "tanh or ReLU, sequences of one length; step by step";
     "Reciprocal" => activation::reciprocal, "as it is";
     "ReduceL1" => reduce::l1, "composed";
     "ReduceL2" => reduce::l2, "composed";
@@ -102,9 +117,11 @@ operators! {
     "Relu" => activation::relu, "as it is";
     "Reshape" => layout::reshape, "0, -1 and allowzero; shapes computed from the input's";
     "Resize" => resize::resize, "H and W of images: nearest, linear, cubic, as PyTorch exports them";
+    "Round" => activation::round, "its derivative is 0";
     "Selu" => activation::selu, "composed";
     "Shape" => shape::shape, "known: the batch's size is followed through what is computed from it";
     "Sigmoid" => activation::sigmoid, "as it is";
+    "Sign" => activation::sign, "its derivative is 0";
     "Sin" => activation::sin, "as it is";
     "Size" => shape::size, "known, as Shape";
     "Slice" => layout::slice, "constant bounds, negative steps";
@@ -122,11 +139,13 @@ operators! {
     "Tanh" => activation::tanh, "as it is";
     "ThresholdedRelu" => activation::thresholded_relu, "composed";
     "Tile" => layout::tile, "constant numbers of copies";
+    "TopK" => choice::top, "the values, in order; no indices";
     "Transpose" => layout::transpose, "as it is";
     "Trilu" => choice::triangle, "composed with a constant mask";
     "Unsqueeze" => layout::unsqueeze, "as it is";
     "Upsample" => resize::upsample, "as Resize";
     "Where" => choice::choose, "a constant mask, or one compared from the input";
+    "Xor" => choice::xor, "of masks";
 }
 
 /// The rule of one of ONNX's own operators.

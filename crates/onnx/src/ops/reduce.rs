@@ -2,12 +2,15 @@
 
 use influence_autodiff::graph::ValueId;
 use influence_autodiff::ops::Op;
+use influence_autodiff::ops::arithmetic::Sub;
 use influence_autodiff::ops::elementwise::{Abs, Exp, Log, Sqrt};
-use influence_autodiff::ops::reduce::{Extremum, Mean, Sum};
+use influence_autodiff::ops::layout::Flip;
+use influence_autodiff::ops::reduce::{CumSum, Extremum, Mean, Sum};
 
 use super::activation::difference;
 use crate::call::{Call, Results, one};
 use crate::error::Refusal;
+use crate::table::axis;
 
 /// The operand, and the axes that are reduced: all where none are named.
 fn reduced(call: &mut Call<'_, '_>) -> Result<(ValueId, Vec<usize>), Refusal> {
@@ -117,4 +120,23 @@ pub(super) fn log_sum_exp(call: &mut Call<'_, '_>) -> Results {
     let log = call.emit(Op::Log(Log), &[sum])?;
     let result = call.add(log, most)?;
     kept(call, result, &axes)
+}
+
+/// Sums of the elements up to each along an axis, from either end, with or without itself.
+pub(super) fn cumulative(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let along = call.number(1)?.ok_or("it names no axis")?;
+    let along = axis(along as i64, call.shape(x).len())?;
+    let (backwards, exclusive) =
+        (call.attributes().int("reverse", 0) != 0, call.attributes().int("exclusive", 0) != 0);
+    let turned = |call: &mut Call<'_, '_>, x: ValueId| match backwards {
+        true => call.emit(Op::Flip(Flip { axes: vec![along] }), &[x]),
+        false => Ok(x),
+    };
+    let x = turned(call, x)?;
+    let mut sums = call.emit(Op::CumSum(CumSum { axis: along }), &[x])?;
+    if exclusive {
+        sums = call.emit(Op::Sub(Sub), &[sums, x])?;
+    }
+    one(turned(call, sums)?)
 }

@@ -1,6 +1,10 @@
 //! Constants, and shapes as numbers.
 
-use crate::call::{Call, Results};
+use influence_autodiff::graph::Size;
+use influence_autodiff::ops::Op;
+use influence_autodiff::ops::layout::Fill;
+
+use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
 use crate::host::Host;
 use crate::import::Operand;
@@ -24,6 +28,26 @@ pub(super) fn constant(call: &mut Call<'_, '_>) -> Results {
         return Err(Refusal::new("it holds no dense tensor of numbers", "export with dense constants"));
     };
     Ok(vec![Operand::Known(Host::fixed(table))])
+}
+
+/// The most elements of one number: more than any layer's weights have, and within a machine's memory.
+const MOST_FILLED: usize = 1 << 28;
+
+/// One number throughout, where it is too large for numbers that are followed here: computed by the
+/// engine, in the precision of the run.
+pub(super) fn filled(call: &mut Call<'_, '_>) -> Results {
+    let shape = call.ints(0)?.ok_or("it has no shape")?;
+    let shape: Option<Vec<Size>> = shape.iter().map(|&size| usize::try_from(size).ok().map(fixed)).collect();
+    let shape = shape.ok_or("its shape has a negative size")?;
+    let elements = shape.iter().try_fold(1_usize, |all, size| all.checked_mul(size.fixed));
+    if elements.is_none_or(|elements| elements > MOST_FILLED) {
+        return Err(format!("it fills more than {MOST_FILLED} elements").into());
+    }
+    let value = match call.attributes().table("value")? {
+        Some(table) => table.only().ok_or("its value is no single number")?,
+        None => 0.0,
+    };
+    one(call.emit_of(Op::Fill(Fill { value }), &[], &shape)?)
 }
 
 /// The shape of a value, at each batch size.

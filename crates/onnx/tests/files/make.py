@@ -1,12 +1,13 @@
 """Makes the small files beside it, with inputs and float64 references.
 
     pip install torch onnx onnxscript safetensors numpy
-    python crates/onnx/tests/files/make.py
+    python crates/onnx/tests/files/make.py [NAME ...]
 
 Every network has random weights of a fixed seed. Beside NAME.onnx lies NAME.safetensors with `input`
 [N, ...], `logits` [N, K] and `jacobian` [N, K, ...], computed in float64 by PyTorch.
 """
 
+import sys
 import warnings
 from pathlib import Path
 
@@ -80,6 +81,61 @@ class Two(nn.Module):
         return self.a(x), self.b(x)
 
 
+class Recurrent(nn.Module):
+    """A bidirectional LSTM, a GRU, and the last step."""
+
+    def __init__(self):
+        super().__init__()
+        self.long = nn.LSTM(3, 4, batch_first=True, bidirectional=True)
+        self.gated = nn.GRU(8, 3, batch_first=True)
+        self.plain = nn.RNN(3, 3, batch_first=True, nonlinearity="relu")
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, x):
+        x, _ = self.gated(self.long(x)[0])
+        return self.head(self.plain(x)[0][:, -1])
+
+
+class Up(nn.Module):
+    """Transposed convolutions: output padding, groups, padding, dilation."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.ConvTranspose2d(2, 4, 3, stride=2, padding=1, output_padding=1)
+        self.second = nn.ConvTranspose2d(4, 2, (2, 3), dilation=(1, 2), padding=(1, 0), groups=2, bias=False)
+        self.head = nn.Linear(2, 3)
+
+    def forward(self, x):
+        x = torch.sigmoid(self.second(torch.tanh(self.first(x))))
+        return self.head(torch.topk(x.flatten(2), 5).values.sum(2))
+
+
+class Named(nn.Module):
+    """Sums over named axes: two live operands, and one with weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3, 2, 4))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        y = torch.einsum("btc,chd->bhtd", x, self.weight)
+        pairs = torch.einsum("bhtd,bhsd->bhts", y, y)
+        mixed = torch.einsum("bhts,bhsd->bthd", torch.softmax(pairs, -1), y)
+        return self.head(mixed.flatten(2).cumsum(1).mean(1))
+
+
+class Binary(nn.Module):
+    """One logit."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 1))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
 def prepared(module):
     torch.manual_seed(3)
     model = module().eval()
@@ -92,7 +148,13 @@ def prepared(module):
     return model
 
 
-def export(name, module, sample, opset=None, dynamo=False, batch=2, dynamic=True, pick=None, cut=None):
+def export(name, *arguments, **options):
+    """All files, or those named on the command line."""
+    if not sys.argv[1:] or name in sys.argv[1:]:
+        made(name, *arguments, **options)
+
+
+def made(name, module, sample, opset=None, dynamo=False, batch=2, dynamic=True, pick=None, cut=None):
     model = prepared(module)
     torch.manual_seed(4)
     x = torch.randn(batch, *sample)
@@ -105,13 +167,13 @@ def export(name, module, sample, opset=None, dynamo=False, batch=2, dynamic=True
         axes = {"input": {0: "batch"}} if dynamic else None
         torch.onnx.export(model, (x,), file, opset_version=opset, dynamo=False, dynamic_axes=axes,
                           input_names=["input"])
-    made = onnx.load(file)
-    del made.metadata_props[:]
-    for node in made.graph.node:
+    network = onnx.load(file)
+    del network.metadata_props[:]
+    for node in network.graph.node:
         node.ClearField("doc_string")
         del node.metadata_props[:]
-    made.graph.ClearField("value_info")
-    onnx.save(made, file)
+    network.graph.ClearField("value_info")
+    onnx.save(network, file)
     reference(name, model, sample, pick, cut)
 
 
@@ -123,6 +185,8 @@ def reference(name, model, sample, pick=None, cut=None):
     def forward(x):
         y = model(x)
         y = y if pick is None else y[pick]
+        # The classes of one logit z have the logits [z, 0].
+        y = torch.cat([y, 0 * y], 1) if y.shape[1] == 1 else y
         return torch.log(y) if cut else y
 
     rows = [torch.autograd.functional.jacobian(forward, x[i:i + 1])[0, :, 0] for i in range(3)]
@@ -140,6 +204,10 @@ def main():
     export("attention_opset23", Attention, (5, 3), 23, dynamo=True)
     export("attention_batch1", Attention, (5, 3), 14, batch=1, dynamic=False)
     export("probabilities", Probabilities, (5,), 13, cut=True)
+    export("recurrent", Recurrent, (6, 3), 17)
+    export("up", Up, (2, 3, 4), 13)
+    export("named", Named, (4, 3), 14)
+    export("binary", Binary, (5,), 13)
     export("two_outputs", Two, (4,), 13, pick=1)
 
 
