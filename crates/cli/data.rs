@@ -53,21 +53,22 @@ impl Data {
         }
     }
 
+    /// What a class is called: its number where it has no other name.
+    pub(crate) fn class_name(&self, class: usize) -> String {
+        match self {
+            Self::Images(data) => data.class_names().get(class).cloned(),
+            Self::Arrays(_) => None,
+            Self::Pictures(data) => data.class_names().get(class).cloned(),
+        }
+        .unwrap_or_else(|| class.to_string())
+    }
+
     /// Whether every sample has a label.
     pub(crate) fn is_labelled(&self) -> bool {
         match self {
             Self::Images(_) => true,
             Self::Arrays(data) => data.labels().is_some(),
             Self::Pictures(data) => (0..data.len()).all(|index| data.label(index).is_some()),
-        }
-    }
-
-    /// The name of a class, where the data have names.
-    pub(crate) fn class_name(&self, class: usize) -> Option<&str> {
-        match self {
-            Self::Images(data) => data.class_name(class),
-            Self::Arrays(_) => None,
-            Self::Pictures(data) => data.class_names().get(class).map(String::as_str),
         }
     }
 

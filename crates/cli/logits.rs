@@ -188,12 +188,12 @@ fn tell(job: &Job, compared: &Comparison, worst: &Worst, relative: f64) -> Resul
     let mut say = |text: String| terminal::hanging(&mut out, 4, &text);
     say(format!("Logits of {images} of {}, against those saved", job.data.name()))?;
     say(format!("Network: {}; engine {}, {}", job.network, job.scorer.engine(), job.precision))?;
-    let name = job.data.class_name(worst.class).map_or_else(String::new, |name| format!(" ({name})"));
+    let (name, number) = (job.data.class_name(worst.class), worst.class.to_string());
+    let class = if name == number { number } else { format!("{number} ({name})") };
     say(format!(
-        "Largest difference {} at image {}, class {}{name}: {} here, {} there",
+        "Largest difference {} at image {}, class {class}: {} here, {} there",
         four_digits(worst.difference),
         worst.image,
-        worst.class,
         worst.here,
         worst.there
     ))?;
