@@ -83,7 +83,10 @@ enum Family {
 
 /// A tensor of a variant, and what it stands for.
 fn telling(tensor: &TensorInfo) -> Option<(&str, &'static str)> {
-    telltale::of(&normal(&tensor.name)).map(|why| (tensor.name.as_str(), why))
+    // A count of training steps stands beside tensors that tell more.
+    let counts = tensor.name.ends_with("num_batches_tracked");
+    let why = telltale::of(&normal(&tensor.name)).filter(|_| !counts);
+    why.map(|why| (tensor.name.as_str(), why))
 }
 
 /// Refuses a tensor that the network as read has no use for.
