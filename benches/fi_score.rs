@@ -1,4 +1,5 @@
-//! The whole of `fi_score` on the embedded network, compiled once and run at several numbers of images.
+//! The whole of `fi_score` on the embedded network, compiled once and run at several numbers of images;
+//! and what it takes to load a network.
 //!
 //!     cargo bench --bench fi_score
 //!
@@ -58,5 +59,30 @@ fn fi_score(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, fi_score);
+/// What the comparison with the model's own forward pass adds to loading it.
+fn load(criterion: &mut Criterion) {
+    let device = Device::flex();
+    let networks = [
+        (Architecture::ResNet50 { width: 8 }, [1, 28, 28]),
+        (Architecture::DenseNet121 { growth: 32 }, [3, 32, 32]),
+    ];
+    for (architecture, shape) in networks {
+        let network = architecture.init(shape[0], shape[1], 10, &device).expect("a network");
+        let mut group = criterion.benchmark_group(format!("load/{architecture}"));
+        group.sample_size(10);
+        for checked in [true, false] {
+            let name = if checked { "checked" } else { "unchecked" };
+            group.bench_function(name, |bencher| {
+                bencher.iter(|| {
+                    let builder = Scorer::builder().device(&device);
+                    let builder = if checked { builder } else { builder.unchecked("a measurement") };
+                    builder.compile(&network, Network::forward, &shape).expect("it loads")
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, fi_score, load);
 criterion_main!(benches);
