@@ -206,13 +206,13 @@ impl Array {
     }
 
     /// True where the value is below the other array's, of the same shape.
-    pub(crate) fn is_below(self, other: Self) -> Self {
+    pub(crate) fn lower(self, other: Self) -> Self {
         let kind = bool_dtype(&self.device());
         Self(Dispatch::float_lower(self.0, other.0, kind))
     }
 
     /// True where the value is not above the other array's, of the same shape.
-    pub(crate) fn is_at_most(self, other: Self) -> Self {
+    pub(crate) fn lower_equal(self, other: Self) -> Self {
         let kind = bool_dtype(&self.device());
         Self(Dispatch::float_lower_equal(self.0, other.0, kind))
     }

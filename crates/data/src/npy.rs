@@ -43,7 +43,7 @@ pub(crate) fn read(mut source: impl Read) -> Result<Raw, Fault> {
     let mut header = vec![0; length];
     source.read_exact(&mut header).map_err(io(8 + width as u64))?;
     let header = String::from_utf8_lossy(&header);
-    let (kind, big, shape) = described(&header).map_err(|why| (8 + width as u64, why))?;
+    let Described { kind, big, shape } = described(&header).map_err(|why| (8 + width as u64, why))?;
     let count = shape.iter().try_fold(kind.1, |product, &size| product.checked_mul(size));
     let place = (8 + width + length) as u64;
     let Some(count) = count else { return Err((place, format!("shape {shape:?} is too large"))) };
@@ -63,8 +63,15 @@ pub(crate) fn read(mut source: impl Read) -> Result<Raw, Fault> {
     Ok(Raw { shape, kind, bytes })
 }
 
-/// Type, byte order and shape out of a header.
-fn described(header: &str) -> Result<((char, usize), bool, Vec<usize>), String> {
+/// What a header says of the elements.
+struct Described {
+    kind: (char, usize),
+    /// Whether they are big-endian.
+    big: bool,
+    shape: Vec<usize>,
+}
+
+fn described(header: &str) -> Result<Described, String> {
     let entry = |key: &str| {
         let (_, rest) = header.split_once(&format!("'{key}'"))?;
         Some(rest.trim_start().strip_prefix(':')?.trim_start())
@@ -95,5 +102,5 @@ fn described(header: &str) -> Result<((char, usize), bool, Vec<usize>), String> 
     let (sizes, _) = inside.ok_or_else(|| missing("shape"))?;
     let sizes = sizes.split(',').map(str::trim).filter(|size| !size.is_empty());
     let sizes: Result<Vec<usize>, _> = sizes.map(str::parse).collect();
-    Ok((kind, name.starts_with('>'), sizes.map_err(|_| missing("shape"))?))
+    Ok(Described { kind, big: name.starts_with('>'), shape: sizes.map_err(|_| missing("shape"))? })
 }

@@ -88,10 +88,10 @@ steps! {
     ComparePair, |inputs| broadcast(&inputs[0], &inputs[1]), |this, inputs, shape, _| {
         let [a, b] = both(inputs).map(|x| if x.shape() == shape { x } else { x.expand(shape) });
         match this.relation {
-            Relation::Above => b.is_below(a),
-            Relation::AtLeast => b.is_at_most(a),
-            Relation::Below => a.is_below(b),
-            Relation::AtMost => a.is_at_most(b),
+            Relation::Above => b.lower(a),
+            Relation::AtLeast => b.lower_equal(a),
+            Relation::Below => a.lower(b),
+            Relation::AtMost => a.lower_equal(b),
             Relation::Equal => a.equals(b),
             Relation::Unequal => a.equals(b).not(),
         }
