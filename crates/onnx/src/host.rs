@@ -284,7 +284,7 @@ fn concatenated(o: &Operands<'_>) -> Result<Vec<Table>, Refusal> {
         table.shape.len() == first.shape.len()
             && (0..first.shape.len()).all(|axis| axis == along || table.shape[axis] == first.shape[axis])
     };
-    if !tables.iter().all(|table| fits(table)) {
+    if !tables.iter().all(fits) {
         return Err("its operands do not fit side by side".into());
     }
     let mut shape = first.shape.clone();
@@ -308,7 +308,7 @@ fn range(o: &Operands<'_>) -> Result<Vec<Table>, Refusal> {
     };
     let (start, limit, step) = (number(0)?, number(1)?, number(2)?);
     let count = ((limit - start) / step).ceil().max(0.0);
-    if !(count <= MOST_ELEMENTS as f64) {
+    if count.is_nan() || count > MOST_ELEMENTS as f64 {
         return Err(format!("it would have {count} elements").into());
     }
     let element = o.table(0)?.element;

@@ -62,7 +62,8 @@ fn outcome(model: &Path) -> Outcome {
     }
     let far = |(a, b): (&f64, &f64)| {
         let same = a == b || a.is_nan() && b.is_nan();
-        !same && !((a - b).abs() <= TOLERANCE * (1.0 + b.abs()))
+        let near = (a - b).abs() <= TOLERANCE * (1.0 + b.abs());
+        !same && !near
     };
     match found.iter().zip(&expected).position(far) {
         None => Outcome::Equal,

@@ -69,7 +69,7 @@ fn resized(call: &mut Call<'_, '_>, scales: Option<Vec<f64>>, sizes: Option<Vec<
         };
         let new = new.ok_or("it asks for an axis of no size")?;
         // The axis of samples may be named, with its own size.
-        if (new == old && scale == 1.0) || (shape[along].per_sample > 0 && new == old) {
+        if new == old && (scale == 1.0 || shape[along].per_sample > 0) {
             continue;
         }
         if shape[along].per_sample > 0 {
