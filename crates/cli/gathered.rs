@@ -2,6 +2,7 @@
 //! while a run lasts.
 
 use influence::Parameter;
+use influence_report::statistics::quartiles;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
@@ -9,7 +10,6 @@ use crate::job::Job;
 use crate::layers::LayerRow;
 use crate::record::{Cell, Column, Kind, Record};
 use crate::row::Row;
-use crate::table::quartiles;
 
 /// One layer at one image.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use influence::{Channels, Direction, Linearization, Map, Perturbation, Step};
+use influence_report::statistics::quartiles;
 use influence_report::{Labels, Layer, Scale, picture, read_labels};
 use rayon::prelude::*;
 use safetensors::Dtype;
@@ -15,7 +16,7 @@ use crate::folder::{self, Drawn, Folder};
 use crate::job::{Job, in_split};
 use crate::map_arguments::{MapArguments, check_scales};
 use crate::origin;
-use crate::table::{channels_word, four_digits, function, quartiles};
+use crate::table::{channels_word, four_digits, function};
 use crate::tensors::{self, Metadata, Named};
 use crate::terminal;
 

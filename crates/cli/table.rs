@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 
 use influence::{Channels, Perturbation, Target};
+use influence_report::statistics::quartiles;
 
 use crate::failure::Result;
 use crate::job::Job;
@@ -156,19 +157,6 @@ fn margin(value: f64) -> String {
     if value.abs() < 1e5 { format!("{value:.3}") } else { format!("{value:.2e}") }
 }
 
-/// The quartiles of sorted numbers, between two of them by a straight line; NaN of none.
-pub(crate) fn quartiles(sorted: &[f64]) -> [f64; 3] {
-    let last = sorted.len().saturating_sub(1);
-    [1, 2, 3].map(|q| {
-        let (place, part) = (last * q / 4, (last * q % 4) as f64 / 4.0);
-        match (sorted.get(place), sorted.get(place + 1)) {
-            // Equal ones may be infinite.
-            (Some(low), Some(high)) if part > 0.0 && low < high => low + (high - low) * part,
-            (low, _) => low.copied().unwrap_or(f64::NAN),
-        }
-    })
-}
-
 /// How channels are taken, in a word.
 pub(crate) fn channels_word(channels: Channels) -> &'static str {
     match channels {
@@ -243,15 +231,7 @@ pub(crate) fn complete(job: &Job, out: &Destination) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{four_digits, power, quartiles};
-
-    #[test]
-    fn quartiles_lie_between_neighbours() {
-        assert_eq!(quartiles(&[1.0, 2.0, 4.0, 8.0]), [1.75, 3.0, 5.0]);
-        assert_eq!(quartiles(&[3.0]), [3.0; 3]);
-        assert_eq!(quartiles(&[1.0, f64::INFINITY, f64::INFINITY]), [f64::INFINITY; 3]);
-        assert!(quartiles(&[]).iter().all(|x| x.is_nan()));
-    }
+    use super::{four_digits, power};
 
     #[test]
     fn powers_that_nobody_reads_are_cut_with_a_sign() {

@@ -11,6 +11,7 @@ mod error;
 mod font;
 mod labels;
 mod panels;
+pub mod statistics;
 
 pub use bars::{Bar, Series, bars};
 pub use error::Error;
