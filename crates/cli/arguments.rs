@@ -9,6 +9,7 @@ use crate::jacobian::JacobianArguments;
 use crate::layers_arguments::LayersArguments;
 use crate::map_arguments::MapArguments;
 use crate::out::Destination;
+use crate::outliers_arguments::OutliersArguments;
 use crate::tally::Top;
 
 /// How sensitive is a trained deep network? First-order influence (Shu & Zhu, AAAI-19)
@@ -35,6 +36,10 @@ pub(crate) enum Command {
     /// whether it holds, as a table.
     #[command(after_long_help = crate::map_arguments::EXAMPLES)]
     Map(Box<MapArguments>),
+    /// Which images do not go with their label: a ranking, files for cleaning data, and how well each
+    /// score finds those that are known to be bad.
+    #[command(after_long_help = crate::outliers_arguments::EXAMPLES)]
+    Outliers(Box<OutliersArguments>),
     /// What the measure is made of: the Jacobian of the logits at every image, or its Gram matrices,
     /// in a file.
     #[command(after_long_help = crate::jacobian::EXAMPLES)]

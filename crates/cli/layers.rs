@@ -50,6 +50,10 @@ pub(crate) struct LayerRow {
     pub(crate) split: String,
     pub(crate) precision: String,
     pub(crate) engine: String,
+    /// The share of the images whose reach exceeds 0.9.
+    pub(crate) near_bound: f64,
+    /// The rank correlation of its influence with the odds; empty for few images or equal values.
+    pub(crate) odds_correlation: Option<f64>,
 }
 
 impl Record for LayerRow {
@@ -73,6 +77,8 @@ impl Record for LayerRow {
         ("split", Kind::Text),
         ("precision", Kind::Text),
         ("engine", Kind::Text),
+        ("near_bound", Kind::Float),
+        ("odds_correlation", Kind::Float),
     ];
 
     fn cells(&self) -> Vec<Cell> {
@@ -96,6 +102,8 @@ impl Record for LayerRow {
             (&self.split).into(),
             (&self.precision).into(),
             (&self.engine).into(),
+            self.near_bound.into(),
+            self.odds_correlation.into(),
         ]
     }
 }

@@ -8,10 +8,12 @@ mod direction;
 mod engine;
 mod failure;
 mod family;
+mod first;
 mod folder;
 mod gathered;
 mod jacobian;
 mod job;
+mod judged;
 mod layers;
 mod layers_arguments;
 mod layers_table;
@@ -21,22 +23,29 @@ mod map_arguments;
 mod onnx;
 mod origin;
 mod out;
+mod outliers;
+mod outliers_arguments;
+mod outliers_table;
 mod places;
+mod plant;
 mod progress;
 mod record;
 mod row;
 mod score;
+mod study;
 mod table;
 mod tally;
 mod tensors;
 mod terminal;
+mod truth;
+mod verdict;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Command, Program, ScoreArguments};
+use arguments::{Command, Program};
 use failure::Failure;
 
 fn main() -> ExitCode {
@@ -49,11 +58,12 @@ fn main() -> ExitCode {
         Some(Command::Score(arguments)) => score::command(&arguments),
         Some(Command::Layers(arguments)) => layers::command(&arguments),
         Some(Command::Map(arguments)) => map::command(&arguments),
+        Some(Command::Outliers(arguments)) => outliers::command(&arguments),
         Some(Command::Jacobian(arguments)) => jacobian::command(&arguments),
         Some(Command::Merge(arguments)) => out::merge::command(&arguments),
         Some(Command::Completions(arguments)) => manual::completions(&arguments),
         Some(Command::Man) => manual::page(),
-        None => score::command(&ScoreArguments::default()),
+        None => first::command(),
     };
     let Err(failure) = outcome else { return ExitCode::SUCCESS };
     if !matches!(failure, Failure::BrokenPipe) {

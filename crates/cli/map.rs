@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::Path;
 
-use influence::{Channels, Direction, Linearization, Map, Perturbation, Step};
+use influence::{Channels, Direction, Linearization, Map, Perturbation, Step, is_saturated};
 use influence_report::statistics::quartiles;
 use influence_report::{Labels, Layer, Scale, picture, read_labels};
 use rayon::prelude::*;
@@ -12,13 +12,14 @@ use safetensors::Dtype;
 
 use crate::check;
 use crate::failure::{Failure, Result};
-use crate::folder::{self, Drawn, Folder};
+use crate::folder::{self, Drawn, Folder, Windows};
 use crate::job::{Job, in_split};
 use crate::map_arguments::{MapArguments, check_scales};
 use crate::origin;
-use crate::table::{channels_word, four_digits, function};
+use crate::table::{bound, channels_word, four_digits, function};
 use crate::tensors::{self, Metadata, Named};
 use crate::terminal;
+use crate::verdict::{self, Verdict};
 
 /// Steps along the most influential direction: Euclidean length, pixels being in [0, 1].
 const STEPS: [f64; 5] = [0.01, 0.03, 0.1, 0.3, 1.0];
@@ -39,6 +40,7 @@ struct Found {
     /// Name and contents.
     files: Vec<(String, Vec<u8>)>,
     steps: Vec<Step>,
+    windows: Vec<Windows>,
 }
 
 /// Understands the arguments and runs.
@@ -142,6 +144,7 @@ fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments) -> Result<()> {
     if mapping.direction {
         tell_steps(&mut out, &drawn)?;
     }
+    tell_windows(&mut out, job, &drawn.iter().map(|drawn| drawn.windows.clone()).collect::<Vec<_>>())?;
     let files: usize = drawn.iter().map(|drawn| drawn.files.len()).sum();
     writeln!(out, "{files} files in {}", path.display())?;
     out.flush()?;
@@ -156,7 +159,7 @@ fn all(mapping: &Mapping, folder: &mut Folder) -> Result<()> {
         let found = each(job, indices, |index, at| mapping.image(index, at))?;
         for (index, found) in indices.iter().zip(found) {
             let steps = found.steps.iter().map(|step| (step.fisher, step.found, step.predicted, step.class));
-            folder.add(*index, &found.files, steps.collect())?;
+            folder.add(*index, &found.files, steps.collect(), found.windows)?;
             progress.add(1);
         }
     }
@@ -225,7 +228,14 @@ impl Mapping {
             steps = found;
         }
         files.push((format!("map-{index}.safetensors"), tensors.bytes()?));
-        Ok(Found { files, steps })
+        let odds = self.odds(index, at)?;
+        Ok(Found { files, steps, windows: maps.iter().map(|map| windows(map, odds)).collect() })
+    }
+
+    /// The odds against the objective's class; the whole input's score has them.
+    fn odds(&self, index: usize, at: &Linearization<'_>) -> Result<f64> {
+        let score = at.score_for(&self.job.objective(index), &self.job.filter);
+        score.map(|score| score.baselines.odds).map_err(|error| in_split(error, index))
     }
 
     /// The influence of each region and its log10, painted over its pixels.
@@ -280,6 +290,54 @@ impl Mapping {
         }
         let steps = self.job.scorer.along(image, &direction, &objective, &STEPS).map_err(fault)?;
         Ok((direction, steps))
+    }
+}
+
+/// A map as far as a verdict needs it.
+pub(crate) fn windows(map: &Map, odds: f64) -> Windows {
+    let sorted = |values: &[f64]| {
+        let mut values = values.to_vec();
+        values.sort_by(f64::total_cmp);
+        quartiles(&values)
+    };
+    let finite = |value: f64| value.is_finite().then_some(value);
+    Windows {
+        half_width: map.half_width,
+        count: map.values.len(),
+        saturated: map.reach.iter().filter(|reach| is_saturated(**reach)).count(),
+        near: map.reach.iter().filter(|reach| **reach > verdict::NEAR).count(),
+        log10: finite(sorted(&map.log10)[1]),
+        reach: sorted(&map.reach).map(|reach| finite(reach).unwrap_or(0.0)),
+        odds: finite(odds),
+    }
+}
+
+/// What the windows of each half-width say beside the confidence: the order of the images is that of
+/// their median windows.
+pub(crate) fn tell_windows(out: &mut impl Write, job: &Job, images: &[Vec<Windows>]) -> io::Result<()> {
+    let scales = images.first().map_or(0, Vec::len);
+    for scale in 0..scales {
+        let of: Vec<&Windows> = images.iter().filter_map(|windows| windows.get(scale)).collect();
+        let said = window_verdict(&of).sentences(bound(job.target));
+        let half_width = of.first().map_or(0, |windows| windows.half_width);
+        terminal::hanging(out, 4, &format!("half-width {half_width}: {said}"))?;
+    }
+    Ok(())
+}
+
+/// Of one half-width over the images.
+pub(crate) fn window_verdict(of: &[&Windows]) -> Verdict {
+    let log10: Vec<f64> = of.iter().map(|windows| windows.log10.unwrap_or(f64::NEG_INFINITY)).collect();
+    let odds: Vec<f64> = of.iter().map(|windows| windows.odds.unwrap_or(f64::INFINITY)).collect();
+    let values = of.iter().map(|windows| windows.count).sum();
+    Verdict {
+        values,
+        images: of.len(),
+        saturated: of.iter().map(|windows| windows.saturated).sum(),
+        near: of.iter().map(|windows| windows.near).sum(),
+        reached: values,
+        still: log10.iter().all(|log10| *log10 == f64::NEG_INFINITY),
+        correlations: verdict::correlation(&log10, &odds).into_iter().collect(),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::row::{Row, Setting};
 use crate::table;
 use crate::tally::{Tally, Top};
 use crate::terminal;
+use crate::verdict::{self, Spread};
 
 /// How many images a table on the terminal shows.
 const SHOWN: usize = 20;
@@ -33,8 +34,8 @@ pub(crate) struct Seen {
     pub(crate) tally: Tally,
     /// Of a table its rows.
     pub(crate) top: Option<Top>,
-    /// Of a family in a table, for quartiles.
-    pub(crate) reach: Vec<f64>,
+    /// All values, for the verdict.
+    pub(crate) spread: Spread,
 }
 
 /// Understands the arguments and runs.
@@ -77,7 +78,8 @@ fn run(scoring: &Scoring, file: Option<String>, top: Option<Top>, resume: bool) 
     };
     let (done, note) = rows.done();
     let tally = note.and_then(|note| serde_json::from_value(note.clone()).ok()).unwrap_or_default();
-    let mut seen = Seen { tally, top, reach: Vec::new() };
+    let mut seen = Seen { tally, top, spread: Spread::default() };
+    rows.kept(&["group", "log10_influence", "reach", "odds"], &mut |cells| seen.spread.add_kept(cells))?;
     match all(scoring, done, &mut rows, &mut seen) {
         Err(failure) => Err(rows.end(failure)),
         Ok(()) => {
@@ -93,7 +95,7 @@ fn all(scoring: &Scoring, done: usize, rows: &mut Rows, seen: &mut Seen) -> Resu
     let mut progress = job.progress(done);
     for batch in job.images[done..].chunks(job.at_a_time()) {
         let add = &mut |found: Vec<Row>| {
-            found.iter().for_each(|row| seen.add(row, family.is_some()));
+            found.iter().for_each(|row| seen.add(row));
             rows.add(&found, || serde_json::json!(seen.tally))?;
             progress.add(1);
             Ok(())
@@ -108,11 +110,11 @@ fn all(scoring: &Scoring, done: usize, rows: &mut Rows, seen: &mut Seen) -> Resu
 }
 
 impl Seen {
-    fn add(&mut self, row: &Row, family: bool) {
+    fn add(&mut self, row: &Row) {
         self.tally.add(row);
+        self.spread.add(&row.group, verdict::Seen::of(row));
         if let Some(top) = &mut self.top {
             top.add(row);
-            self.reach.extend(row.reach.filter(|_| family));
         }
     }
 }
@@ -121,12 +123,11 @@ impl Seen {
 fn tell(scoring: &Scoring, seen: Seen) -> Result<()> {
     let mut out = terminal::output();
     table::heading(&mut out, scoring)?;
-    let Seen { tally, top, mut reach } = seen;
+    let Seen { tally, top, spread } = seen;
     if let Some(top) = top {
         table::print(&mut out, &top.rows(), tally.rows)?;
     }
-    reach.sort_by(f64::total_cmp);
-    table::summary(&mut out, scoring, &tally, &reach)?;
+    table::summary(&mut out, scoring, &tally, &spread)?;
     out.flush()?;
     Ok(())
 }

@@ -13,6 +13,7 @@ use crate::row::{Row, Setting};
 use crate::score::Scoring;
 use crate::tally::Tally;
 use crate::terminal::{self, name};
+use crate::verdict::Spread;
 
 /// The largest exponent that is told.
 const MOST_POWER: f64 = 99_999.0;
@@ -113,7 +114,7 @@ pub(crate) fn function(target: Target) -> String {
 }
 
 /// The bound in words, which is all that a saturated value says.
-fn bound(target: Target) -> &'static str {
+pub(crate) fn bound(target: Target) -> &'static str {
     match target {
         Target::Entropy => "the variance of log P, which is the confidence",
         Target::Margin => "1 / P of the likeliest class + 1 / P of the next, which is the confidence",
@@ -121,7 +122,7 @@ fn bound(target: Target) -> &'static str {
     }
 }
 
-fn influence(row: &Row) -> String {
+pub(crate) fn influence(row: &Row) -> String {
     match (row.influence, row.log10_influence) {
         (Some(0.0), Some(log10)) | (None, Some(log10)) => power(log10),
         (Some(value), _) => four_digits(value),
@@ -175,27 +176,20 @@ pub(crate) fn four_digits(value: f64) -> String {
     if (-3..5).contains(&exponent) { format!("{value:.decimals$}") } else { format!("{value:.3e}") }
 }
 
-/// One line on saturation, one on doubtful ranks if there are any, and where the rows are.
+/// What the values say beside the confidence, what is doubtful in them, and where the rows are.
 pub(crate) fn summary(
     out: &mut impl Write,
     scoring: &Scoring,
     tally: &Tally,
-    reach: &[f64],
+    spread: &Spread,
 ) -> io::Result<()> {
-    let Tally { rows: all, saturated, still, wrong, above, ambiguous } = *tally;
+    let Tally { rows: all, still, wrong, above, ambiguous } = *tally;
     let mut say = |text: String| terminal::paragraph(out, 0, &text);
-    if saturated == 0 {
-        let so = if still < all { ": they are not functions of the probability alone" } else { "" };
-        say(format!("None of {all} values is saturated{so}."))?;
-    } else {
-        let bound = bound(scoring.job.target);
-        say(format!("{saturated} of {all} values are saturated: influence = {bound} and nothing more."))?;
-    }
-    if !reach.is_empty() {
-        say(format!(
-            "Quartiles of reach: {}. A setting after \"at\" is the most influential one, at Fisher length 1.",
-            quartiles(reach).map(four_digits).join(", ")
-        ))?;
+    say(spread.verdict().sentences(bound(scoring.job.target)))?;
+    if scoring.family.is_some() {
+        let reach = quartiles(&spread.reach()).map(four_digits).join(", ");
+        let setting = "A setting after \"at\" is the most influential one, at Fisher length 1.";
+        say(format!("Quartiles of reach: {reach}. {setting}"))?;
     }
     if still > 0 {
         say(format!(
