@@ -74,7 +74,8 @@ fn files_have_a_row_a_layer_in_the_order_asked_for() {
     };
     let by_depth = run("depth");
     let head = "network,group,depth,parameters,images,objective,filter,influence_q1,influence_median,influence_q3,saturated,\
-                reach_median,rank_median,jacobian_norm_median,weights,dataset,split,precision,engine";
+                reach_median,rank_median,jacobian_norm_median,weights,dataset,split,precision,engine,near_bound,\
+                odds_correlation";
     assert_eq!(by_depth[0].join(","), head);
     let golden = common::cases().remove(0).golden.layers();
     assert_eq!(by_depth[1..].iter().map(|row| row[1].clone()).collect::<Vec<_>>(), golden);

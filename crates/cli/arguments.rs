@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::compare_arguments::CompareArguments;
 use crate::failure::{Failure, Result};
 use crate::jacobian::JacobianArguments;
 use crate::layers_arguments::LayersArguments;
@@ -36,6 +37,9 @@ pub(crate) enum Command {
     /// whether it holds, as a table.
     #[command(after_long_help = crate::map_arguments::EXAMPLES)]
     Map(Box<MapArguments>),
+    /// Two sets of values beside each other: of the training and the test images, or of two networks.
+    #[command(after_long_help = crate::compare_arguments::EXAMPLES)]
+    Compare(Box<CompareArguments>),
     /// Which images do not go with their label: a ranking, files for cleaning data, and how well each
     /// score finds those that are known to be bad.
     #[command(after_long_help = crate::outliers_arguments::EXAMPLES)]

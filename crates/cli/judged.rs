@@ -87,13 +87,16 @@ impl Judged {
         (!self.row.is_as_labelled()).then_some(self.row.predicted)
     }
 
-    /// The cells of the table, in the order of [`columns`].
-    pub(crate) fn table(&self, place: usize, bad: Option<bool>) -> Vec<Cell> {
+    /// The cells that both studies have, in the order of [`taken`].
+    pub(crate) fn taken(&self) -> Vec<Cell> {
         let own = self.row.cells();
-        let mut cells: Vec<Cell> = TAKEN
-            .iter()
-            .map(|name| column(name).and_then(|(at, _)| own.get(at)).cloned().unwrap_or(Cell::Nothing))
-            .collect();
+        let cell = |name: &&str| column(name).and_then(|(at, _)| own.get(at)).cloned();
+        TAKEN.iter().map(|name| cell(name).unwrap_or(Cell::Nothing)).collect()
+    }
+
+    /// The cells of the table of outliers, in the order of [`columns`].
+    pub(crate) fn table(&self, place: usize, bad: Option<bool>) -> Vec<Cell> {
+        let mut cells = self.taken();
         cells.insert(SUGGESTED, self.suggested().into());
         cells.extend([place.into(), bad.into()]);
         cells.extend(self.log10.iter().map(|log10| Cell::from(*log10)));
@@ -102,11 +105,15 @@ impl Judged {
     }
 }
 
-/// The columns of the table, which depend on the filters and on the number of classes. Names of
+/// The columns that both studies have.
+pub(crate) fn taken() -> Vec<Column> {
+    TAKEN.iter().filter_map(|name| column(name).map(|(_, column)| column)).collect()
+}
+
+/// The columns of the table of outliers, which depend on the filters and on the number of classes. Names of
 /// columns live as long as the program: they are made once a run, and let go with it.
 pub(crate) fn columns(filters: &[String], classes: usize) -> &'static [Column] {
-    let mut columns: Vec<Column> =
-        TAKEN.iter().filter_map(|name| column(name).map(|(_, column)| column)).collect();
+    let mut columns = taken();
     columns.insert(SUGGESTED, ("suggested", Kind::Integer));
     columns.extend([("place", Kind::Integer), ("bad", Kind::Flag)]);
     let float = |name: String| -> Column { (name.leak(), Kind::Float) };

@@ -279,7 +279,7 @@ impl Study {
 }
 
 /// Networks of one architecture are named by their weights as well.
-fn tell_apart(jobs: &mut [Job], weights: [Option<&Path>; 2]) {
+pub(crate) fn tell_apart(jobs: &mut [Job], weights: [Option<&Path>; 2]) {
     let [first, second] = jobs else { return };
     if first.architecture != second.architecture {
         return;

@@ -3,6 +3,9 @@
 
 mod arguments;
 mod check;
+mod compare;
+mod compare_arguments;
+mod compare_table;
 mod data;
 mod direction;
 mod engine;
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Some(Command::Score(arguments)) => score::command(&arguments),
         Some(Command::Layers(arguments)) => layers::command(&arguments),
         Some(Command::Map(arguments)) => map::command(&arguments),
+        Some(Command::Compare(arguments)) => compare::command(&arguments),
         Some(Command::Outliers(arguments)) => outliers::command(&arguments),
         Some(Command::Jacobian(arguments)) => jacobian::command(&arguments),
         Some(Command::Merge(arguments)) => out::merge::command(&arguments),

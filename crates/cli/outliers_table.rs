@@ -88,9 +88,9 @@ pub(crate) fn conclusions(study: &Outliers, found: &[Found]) -> Vec<String> {
             said.push(if most.value <= plain.value {
                 "No score finds the bad images better than the odds, which need no Jacobian.".into()
             } else if most.low <= plain.value {
-                format!("{name} is the best here by {:.3}, which is within the odds' own uncertainty.", most.value - plain.value)
+                format!("{name} has the largest area, by {:.4} more than the odds, which is within its interval.", most.value - plain.value)
             } else {
-                format!("{name} finds the bad images better than the odds do, by {:.3} of area.", most.value - plain.value)
+                format!("{name} finds the bad images better than the odds do, by {:.4} of area.", most.value - plain.value)
             });
             said.push("Intervals of 95 %, by 1000 resamples of the bad and of the good images.".into());
         }

@@ -140,7 +140,7 @@ fn cell(value: Option<f64>) -> String {
 }
 
 /// 10 to a power beyond f64; with a sign where the power itself says nothing to a reader.
-fn power(log10: f64) -> String {
+pub(crate) fn power(log10: f64) -> String {
     match log10 {
         _ if log10 > MOST_POWER => format!(">1e{MOST_POWER:.0}"),
         _ if log10 < -MOST_POWER => format!("<1e-{MOST_POWER:.0}"),

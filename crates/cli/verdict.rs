@@ -249,8 +249,8 @@ mod tests {
         for (found, said) in [
             (verdict(100, |odds| (odds, 1.0)), "saturated: influence = odds and nothing more. 100 %"),
             (verdict(100, |odds| (0.1 * odds, 0.1)), "only their reach says more"),
-            (verdict(100, |odds| (odds * (1.0 + (odds * 0.9).sin() / 2.0), 0.5)), "nearly as the confidence"),
-            (verdict(100, |odds| (odds * (1.0 + (odds * 0.9).sin()).powi(2), 0.5)), "and say more than it"),
+            (verdict(100, |odds| (odds * (1.0 + (odds * 0.9).sin() / 4.0), 0.5)), "nearly as the confidence"),
+            (verdict(100, |odds| (odds * (1.0 + (odds * 0.9).sin() / 2.0), 0.5)), "and say more than it"),
             (verdict(100, |odds| (2.0 + odds.sin(), 0.1)), "they say something else"),
             (verdict(9, |odds| (odds, 0.1)), "9 images are too few"),
             (verdict(9, |odds| (odds, 0.99)), "most are all but the bound"),
