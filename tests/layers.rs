@@ -145,7 +145,7 @@ fn the_direction_has_the_network_s_names_and_shapes() {
 #[test]
 fn wrong_words_are_refused_with_the_right_ones() {
     refused(&["layers", "--sort", "name"], &["--sort name", "depth or influence"]);
-    refused(&["layers", "--plot", "plot.svg"], &["--plot plot.svg", ".png"]);
+    refused(&["layers", "--plot", "plot.pdf"], &["--plot plot.pdf", ".png or .svg"]);
     refused(&["layers", "--plot", "/nowhere/plot.png"], &["--plot", "no folder /nowhere"]);
     refused(&["layers", "--filter", "paper:relative"], &["only tikhonov has a budget"]);
     refused(&["score", "--filter", "tikhonov:1:relative"], &["relative", "perturb parameters"]);

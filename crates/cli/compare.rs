@@ -5,12 +5,14 @@ use std::path::Path;
 
 use influence::{Filter, Perturbation};
 use influence_report::statistics::{
-    Estimate, MannWhitney, Smirnov, mann_whitney, median_difference, smirnov, spearman,
+    Estimate, MannWhitney, Smirnov, mann_whitney, median_difference, percentile, smirnov, spearman,
 };
+use influence_report::{Picture, Skyline, manhattan};
 
 use crate::arguments::RunArguments;
 use crate::compare_arguments::CompareArguments;
-use crate::compare_table;
+use crate::compare_table::{self, influence_percentile};
+use crate::drawn::PictureFile;
 use crate::failure::{Failure, Result};
 use crate::job::Job;
 use crate::judged::{Judged, taken};
@@ -22,6 +24,9 @@ use crate::table;
 use crate::terminal;
 use crate::verdict::{Seen, Spread, Verdict};
 
+/// The percentile that the paper compares.
+const MARKED: f64 = 75.0;
+
 /// Two jobs and what tells them apart.
 #[derive(Debug)]
 pub(crate) struct Comparison {
@@ -31,6 +36,7 @@ pub(crate) struct Comparison {
     /// Whether both have the same images.
     pub(crate) paired: bool,
     pub(crate) seed: u64,
+    plot: Option<PictureFile>,
 }
 
 /// One measure on both sets.
@@ -91,6 +97,9 @@ pub(crate) fn command(arguments: &CompareArguments) -> Result<()> {
     }
     let mut to = terminal::output();
     compare_table::print(&mut to, &study, &all)?;
+    if let Some(path) = &arguments.plot {
+        writeln!(to, "Picture in {}", path.display())?;
+    }
     if let Some(path) = &arguments.out.out {
         writeln!(to, "{} rows in {}", all.len(), path.display())?;
     }
@@ -104,12 +113,13 @@ fn understood(arguments: &CompareArguments) -> Result<Comparison> {
     // The pool of threads is there already.
     let again = RunArguments { threads: None, ..run.clone() };
     let seed = arguments.seed.unwrap_or(0);
+    let plot = PictureFile::new("--plot", arguments.plot.as_deref())?;
     if let Some(path) = &arguments.against {
         let second = RunArguments { weights: Some(path.clone()), network: None, width: None, ..again };
         let mut jobs = [Job::new(&run, Perturbation::Input)?, Job::new(&second, Perturbation::Input)?];
         tell_apart(&mut jobs, [run.weights.as_deref(), Some(path)]);
         let names = [0, 1].map(|at| jobs[at].architecture.clone());
-        return Ok(Comparison { jobs, names, paired: true, seed });
+        return Ok(Comparison { jobs, names, paired: true, seed, plot });
     }
     if run.dataset.is_none() {
         return Err(Failure::new(
@@ -125,7 +135,7 @@ fn understood(arguments: &CompareArguments) -> Result<Comparison> {
         Job::new(&RunArguments { split: Some(split.into()), ..run }, Perturbation::Input)
     };
     let jobs = [of("train", run)?, of("test", again)?];
-    Ok(Comparison { jobs, names: ["training", "test"].map(str::to_owned), paired: false, seed })
+    Ok(Comparison { jobs, names: ["training", "test"].map(str::to_owned), paired: false, seed, plot })
 }
 
 impl Comparison {
@@ -179,8 +189,32 @@ impl Comparison {
         spread.verdict()
     }
 
-    /// The rows of both sets, to where they are to be.
+    /// The influence of every image by class, with the 75th percentile of each set.
+    pub(crate) fn skyline(&self, all: &[Judged]) -> Picture {
+        let first = &self.jobs[0];
+        let classes: Vec<String> =
+            (0..first.scorer.classes()).map(|class| first.data.class_name(class)).collect();
+        let skyline = |(set, name): (&[Judged], &String)| {
+            let log10 = |judged: &Judged| judged.row.log10_influence.unwrap_or(f64::NEG_INFINITY);
+            let mut logs: Vec<f64> = set.iter().map(log10).collect();
+            logs.sort_by(f64::total_cmp);
+            let mark = percentile(&logs, MARKED);
+            Skyline {
+                title: format!("{name}: {} images by class", set.len()),
+                images: set.iter().map(|of| (of.row.label.unwrap_or(of.row.predicted), log10(of))).collect(),
+                mark: Some((mark, format!("{MARKED}th percentile: {}", influence_percentile(&logs, MARKED)))),
+            }
+        };
+        let skylines: Vec<Skyline> = self.sets(all).into_iter().zip(&self.names).map(skyline).collect();
+        let title = format!("Influence of each image, f = {}, filter {}", table::function(first.target), first.filter_words());
+        manhattan(&title, "influence, log scale", &skylines, &classes)
+    }
+
+    /// The plot, and the rows of both sets to where they are to be.
     fn write(&self, all: &[Judged], file: Option<(&Path, Format)>, out: &Destination) -> Result<()> {
+        if let Some(file) = &self.plot {
+            file.write(&self.skyline(all))?;
+        }
         let mut columns: Vec<Column> = taken();
         columns.extend([("set", Kind::Text), ("objective", Kind::Text)]);
         columns.extend(ORIGIN.map(|name| (name, Kind::Text)));

@@ -45,6 +45,15 @@ impl Data {
         }
     }
 
+    /// What a class is called: its number where it has no other name.
+    pub(crate) fn class_name(&self, class: usize) -> String {
+        match self {
+            Self::Images(data) => data.class_names().get(class).cloned(),
+            Self::Arrays(_) => None,
+        }
+        .unwrap_or_else(|| class.to_string())
+    }
+
     /// The label of a sample, where there are labels.
     pub(crate) fn label(&self, index: usize) -> Option<usize> {
         match self {

@@ -4,17 +4,18 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::path::Path;
 
-use influence::Perturbation;
-use influence_report::{Bar, Series, bars};
+use influence::{Parameter, Perturbation};
+use influence_report::{Bar, Picture, Series, bars};
 
 use crate::arguments::RunArguments;
+use crate::drawn::PictureFile;
 use crate::failure::{Failure, Result};
 use crate::gathered::{Gathered, Point, Subject};
 use crate::job::Job;
 use crate::layers_arguments::{LayersArguments, Sort};
 use crate::layers_table;
 use crate::out::{
-    Destination, Format, Found, Keeper, Target, Unit, check_signals, hash_of, read_spool, write_rows,
+    Destination, Format, Found, Keeper, Unit, check_signals, hash_of, read_spool, write_rows,
     write_table,
 };
 use crate::record::{Cell, Column, Kind, Record};
@@ -119,7 +120,7 @@ pub(crate) struct Measured {
 pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
     let sort = arguments.sort()?;
     let out = arguments.out.destination()?;
-    let plot = arguments.plot.as_deref().map(|path| Target::new("--plot", path, "png")).transpose()?;
+    let plot = PictureFile::new("--plot", arguments.plot.as_deref())?;
     if arguments.run.quiet && out.is_table() && plot.is_none() {
         return Err(Failure::new(
             "--quiet without --out or --plot does nothing: add one, or leave out --quiet",
@@ -179,7 +180,7 @@ fn jobs(arguments: &LayersArguments) -> Result<Vec<Job>> {
 struct Study {
     jobs: Vec<Job>,
     sort: Sort,
-    plot: Option<Target>,
+    plot: Option<PictureFile>,
 }
 
 /// The rows of each network.
@@ -269,13 +270,15 @@ impl Study {
 
     /// Draws the plot that was asked for.
     fn draw(&self, tables: &Tables) -> Result<()> {
-        let Some(file) = &self.plot else { return Ok(()) };
-        let series: Vec<Series> =
-            self.jobs.iter().zip(tables).map(|(job, rows)| series(&job.architecture, rows)).collect();
-        let picture =
-            bars(&title(&self.jobs[0]), &series).map_err(|error| Failure::new(error.to_string()))?;
-        file.write(&picture)?.name()
+        self.plot.as_ref().map_or(Ok(()), |file| file.write(&plot(&self.jobs, tables)?))
     }
+}
+
+/// The layers of each network by depth.
+fn plot(jobs: &[Job], tables: &Tables) -> Result<Picture> {
+    let series: Vec<Series> = jobs.iter().zip(tables).map(|(job, rows)| series(job, rows)).collect();
+    let title = jobs.first().map_or_else(String::new, title);
+    bars(&title, &series).map_err(|error| Failure::new(error.to_string()))
 }
 
 /// Networks of one architecture are named by their weights as well.
@@ -320,15 +323,26 @@ pub(crate) fn in_order(rows: &[LayerRow], sort: Sort) -> Vec<&LayerRow> {
     rows
 }
 
-fn series(title: &str, rows: &[LayerRow]) -> Series {
+fn series(job: &Job, rows: &[LayerRow]) -> Series {
+    let parameters = job.scorer.plan().graph().parameters();
     let bar = |row: &LayerRow| Bar {
         name: row.group.clone(),
+        kind: kind(parameters.iter().filter(|of| of.layer() == row.group)).to_owned(),
         low: row.influence_q1,
         middle: row.influence_median,
         high: row.influence_q3,
         full: row.saturated >= 0.5,
     };
-    Series { title: title.to_owned(), bars: rows.iter().map(bar).collect() }
+    Series { title: job.architecture.clone(), bars: rows.iter().map(bar).collect() }
+}
+
+/// What a layer is, by its largest tensor: names say what their makers like.
+fn kind<'a>(tensors: impl Iterator<Item = &'a Parameter>) -> &'static str {
+    match tensors.map(|tensor| tensor.shape.len()).max().unwrap_or(0) {
+        0 | 1 => "normalisation or bias",
+        2 => "linear",
+        _ => "convolution",
+    }
 }
 
 /// What a person is told on standard output.

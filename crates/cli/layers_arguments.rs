@@ -43,7 +43,7 @@ pub(crate) struct LayersArguments {
     /// Weights of a second network, which is told from the file, to stand beside the first
     #[arg(long, value_name = "FILE")]
     pub(crate) against: Option<PathBuf>,
-    /// Draw the influence of the layers by depth to FILE.png
+    /// Draw the influence of the layers by depth to FILE.png or FILE.svg
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
 }

@@ -8,6 +8,7 @@ mod compare_arguments;
 mod compare_table;
 mod data;
 mod direction;
+mod drawn;
 mod engine;
 mod failure;
 mod family;

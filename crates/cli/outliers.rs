@@ -7,7 +7,9 @@ use std::path::Path;
 
 use influence::{Filter, Perturbation, Target};
 use influence_report::statistics::{Areas, Ranking};
+use influence_report::{Curve, Picture, Tile, curves, sheet};
 
+use crate::drawn::PictureFile;
 use crate::failure::{Failure, Result};
 use crate::job::Job;
 use crate::judged::{Judged, columns};
@@ -22,6 +24,9 @@ use crate::{plant, table, truth};
 /// How many images the table on the terminal shows.
 const SHOWN: usize = 20;
 
+/// How many images a contact sheet holds.
+const TILES: usize = 60;
+
 /// What is studied.
 #[derive(Debug)]
 pub(crate) struct Outliers {
@@ -31,6 +36,8 @@ pub(crate) struct Outliers {
     /// Known to be bad; nothing where nothing is known.
     pub(crate) bad: Option<BTreeSet<usize>>,
     pub(crate) seed: u64,
+    plot: Option<PictureFile>,
+    sheet: Option<PictureFile>,
 }
 
 /// How well one score finds the bad ones.
@@ -79,6 +86,9 @@ pub(crate) fn command(arguments: &OutliersArguments) -> Result<()> {
         outliers_table::ranking(&mut to, &study, &all, arguments.out.top.unwrap_or(SHOWN))?;
     }
     outliers_table::scores(&mut to, &study, &study.found(&all))?;
+    for path in [&arguments.sheet, &arguments.plot].into_iter().flatten() {
+        writeln!(to, "Picture in {}", path.display())?;
+    }
     if let Some(path) = &arguments.out.out {
         writeln!(to, "{} rows in {}", all.len(), path.display())?;
     }
@@ -117,7 +127,12 @@ fn understood(arguments: &OutliersArguments) -> Result<(Outliers, Vec<(&'static 
         ("bad images", format!("{bad:?}")),
         ("planted", format!("{:?}, seed {seed}", arguments.plant)),
     ];
-    Ok((Outliers { job, filters, bad, seed }, more))
+    let plot = PictureFile::new("--plot", arguments.plot.as_deref())?;
+    let sheet = PictureFile::new("--sheet", arguments.sheet.as_deref())?;
+    if plot.is_some() && bad.is_none() {
+        return Err(Failure::new("--plot draws how well bad images are found: add --truth FILE or --plant N"));
+    }
+    Ok((Outliers { job, filters, bad, seed, plot, sheet }, more))
 }
 
 impl Outliers {
@@ -153,8 +168,51 @@ impl Outliers {
         study::measures(all, &self.filter_names()).into_iter().map(of).collect()
     }
 
-    /// The table, to where it is to be.
+    /// ROC and precision-recall curves; nothing without good and bad images.
+    pub(crate) fn curves(&self, all: &[Judged]) -> Option<Picture> {
+        let known = |found: Found| {
+            let (ranking, areas) = found.ranking?;
+            let (name, points) = (found.measure.name, ranking.points());
+            Some(Curve { dashed: !name.starts_with("influence"), name, points, areas })
+        };
+        let found: Vec<Curve> = self.found(all).into_iter().filter_map(known).collect();
+        let bad = all.iter().filter(|judged| self.is_bad(judged) == Some(true)).count();
+        let (count, data) = (all.len(), self.job.data.name());
+        let title = format!("{bad} bad among {count} images of {data}, {}", self.job.architecture);
+        (!found.is_empty()).then(|| curves(&title, &found, bad as f64 / count.max(1) as f64))
+    }
+
+    /// The most influential images.
+    pub(crate) fn contact_sheet(&self, all: &[Judged], most: usize) -> Result<Picture> {
+        let tile = |(place, judged): (usize, &Judged)| {
+            let (row, data) = (&judged.row, &self.job.data);
+            let named = |class: Option<usize>| class.map_or_else(String::new, |class| data.class_name(class));
+            let p = table::four_digits(row.probability);
+            Tile {
+                image: data.batch::<f64>(&[row.index]),
+                lines: [
+                    format!("{}. #{}", place + 1, row.index),
+                    format!("{}: {p} > {}", named(row.label), named(Some(row.predicted))),
+                ],
+                marked: self.is_bad(judged) == Some(true),
+            }
+        };
+        let order = Self::order(all);
+        let first = order.iter().take(most).filter_map(|at| all.get(*at)).enumerate();
+        let tiles: Vec<Tile> = first.map(tile).collect();
+        let marked = if self.bad.is_some() { "; red: known to be bad" } else { "" };
+        let title = format!("{}: label: P(label) > predicted class{marked}", self.job.data.name());
+        sheet(&title, self.job.data.shape(), &tiles).map_err(|error| Failure::new(error.to_string()))
+    }
+
+    /// The pictures, and the table to where it is to be.
     fn write(&self, all: &[Judged], file: Option<(&Path, Format)>, out: &Destination) -> Result<()> {
+        if let Some(file) = &self.sheet {
+            file.write(&self.contact_sheet(all, TILES)?)?;
+        }
+        if let (Some(file), Some(picture)) = (&self.plot, self.curves(all)) {
+            file.write(&picture)?;
+        }
         let columns = columns(&self.filter_names(), self.job.scorer.classes());
         let mut places = vec![0; all.len()];
         for (place, at) in Self::order(all).into_iter().enumerate() {
