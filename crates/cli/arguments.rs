@@ -150,6 +150,11 @@ pub(crate) struct OutArguments {
     /// one piece; from the beginning where there is none.
     #[arg(long)]
     pub(crate) resume: bool,
+    /// A page for a browser: what was run, plots, tables, and what the numbers mean
+    ///
+    /// One file that holds everything and fetches nothing.
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
     /// How many rows the table shows [default: 20; of layers all]
     #[arg(long, value_name = "N")]
     pub(crate) top: Option<usize>,

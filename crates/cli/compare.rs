@@ -18,7 +18,9 @@ use crate::job::Job;
 use crate::judged::{Judged, taken};
 use crate::layers::tell_apart;
 use crate::out::{Destination, Format, pipe_cells, write_cells};
+use crate::pages;
 use crate::record::{Cell, Column, Kind};
+use crate::report::ReportFile;
 use crate::study::{self, Measure, measures};
 use crate::table;
 use crate::terminal;
@@ -37,6 +39,7 @@ pub(crate) struct Comparison {
     pub(crate) paired: bool,
     pub(crate) seed: u64,
     plot: Option<PictureFile>,
+    report: Option<ReportFile>,
 }
 
 /// One measure on both sets.
@@ -72,11 +75,14 @@ pub(crate) fn command(arguments: &CompareArguments) -> Result<()> {
     if arguments.run.shard.is_some() {
         return Err(Failure::new("--shard: percentiles need all images; influence score takes parts"));
     }
-    if arguments.run.quiet && out.is_table() && arguments.plot.is_none() {
-        return Err(Failure::new("--quiet without a file does nothing: add --out or --plot"));
+    let files = [&arguments.plot, &arguments.out.report];
+    if arguments.run.quiet && out.is_table() && files.iter().all(|file| file.is_none()) {
+        return Err(Failure::new("--quiet without a file does nothing: add --out, --plot or --report"));
     }
     let study = understood(arguments)?;
-    for (flag, path) in [("--out", &arguments.out.out), ("--plot", &arguments.plot)] {
+    for (flag, path) in
+        [("--out", &arguments.out.out), ("--plot", &arguments.plot), ("--report", &arguments.out.report)]
+    {
         for job in &study.jobs {
             path.as_deref().map_or(Ok(()), |path| job.inputs.spare(flag, path))?;
         }
@@ -97,8 +103,8 @@ pub(crate) fn command(arguments: &CompareArguments) -> Result<()> {
     }
     let mut to = terminal::output();
     compare_table::print(&mut to, &study, &all)?;
-    if let Some(path) = &arguments.plot {
-        writeln!(to, "Picture in {}", path.display())?;
+    for path in files.into_iter().flatten() {
+        writeln!(to, "See {}", path.display())?;
     }
     if let Some(path) = &arguments.out.out {
         writeln!(to, "{} rows in {}", all.len(), path.display())?;
@@ -114,12 +120,13 @@ fn understood(arguments: &CompareArguments) -> Result<Comparison> {
     let again = RunArguments { threads: None, ..run.clone() };
     let seed = arguments.seed.unwrap_or(0);
     let plot = PictureFile::new("--plot", arguments.plot.as_deref())?;
+    let report = ReportFile::new(arguments.out.report.as_deref())?;
     if let Some(path) = &arguments.against {
         let second = RunArguments { weights: Some(path.clone()), network: None, width: None, ..again };
         let mut jobs = [Job::new(&run, Perturbation::Input)?, Job::new(&second, Perturbation::Input)?];
         tell_apart(&mut jobs, [run.weights.as_deref(), Some(path)]);
         let names = [0, 1].map(|at| jobs[at].architecture.clone());
-        return Ok(Comparison { jobs, names, paired: true, seed, plot });
+        return Ok(Comparison { jobs, names, paired: true, seed, plot, report });
     }
     if run.dataset.is_none() {
         return Err(Failure::new(
@@ -135,7 +142,7 @@ fn understood(arguments: &CompareArguments) -> Result<Comparison> {
         Job::new(&RunArguments { split: Some(split.into()), ..run }, Perturbation::Input)
     };
     let jobs = [of("train", run)?, of("test", again)?];
-    Ok(Comparison { jobs, names: ["training", "test"].map(str::to_owned), paired: false, seed, plot })
+    Ok(Comparison { jobs, names: ["training", "test"].map(str::to_owned), paired: false, seed, plot, report })
 }
 
 impl Comparison {
@@ -214,6 +221,9 @@ impl Comparison {
     fn write(&self, all: &[Judged], file: Option<(&Path, Format)>, out: &Destination) -> Result<()> {
         if let Some(file) = &self.plot {
             file.write(&self.skyline(all))?;
+        }
+        if let Some(file) = &self.report {
+            file.write(pages::compare(self, all)?)?;
         }
         let mut columns: Vec<Column> = taken();
         columns.extend([("set", Kind::Text), ("objective", Kind::Text)]);

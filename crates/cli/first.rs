@@ -47,7 +47,7 @@ pub(crate) fn command() -> Result<()> {
         all.extend(found);
     }
     progress.finish();
-    let scoring = Scoring { job, family: None, out: Destination::Table };
+    let scoring = Scoring { job, family: None, out: Destination::Table, report: None };
     let mut out = terminal::output();
     table::heading(&mut out, &scoring)?;
     whole(&mut out, &scoring, &all)?;

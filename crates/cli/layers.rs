@@ -18,7 +18,9 @@ use crate::out::{
     Destination, Format, Found, Keeper, Unit, check_signals, hash_of, read_spool, write_rows,
     write_table,
 };
+use crate::pages;
 use crate::record::{Cell, Column, Kind, Record};
+use crate::report::ReportFile;
 use crate::row::Row;
 use crate::score::score_batch;
 use crate::table::{self, function};
@@ -121,7 +123,8 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
     let sort = arguments.sort()?;
     let out = arguments.out.destination()?;
     let plot = PictureFile::new("--plot", arguments.plot.as_deref())?;
-    if arguments.run.quiet && out.is_table() && plot.is_none() {
+    let report = ReportFile::new(arguments.out.report.as_deref())?;
+    if arguments.run.quiet && out.is_table() && plot.is_none() && report.is_none() {
         return Err(Failure::new(
             "--quiet without --out or --plot does nothing: add one, or leave out --quiet",
         ));
@@ -133,7 +136,11 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
     }
     let mut jobs = jobs(arguments)?;
     for job in &jobs {
-        for (flag, path) in [("--out", &arguments.out.out), ("--plot", &arguments.plot)] {
+        for (flag, path) in [
+            ("--out", &arguments.out.out),
+            ("--plot", &arguments.plot),
+            ("--report", &arguments.out.report),
+        ] {
             path.as_deref().map_or(Ok(()), |path| job.inputs.spare(flag, path))?;
         }
     }
@@ -148,6 +155,9 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
     };
     let networks: Vec<Measured> =
         study.jobs.into_iter().zip(rows).map(|(job, rows)| Measured { job, rows }).collect();
+    if let Some(file) = report.filter(|_| networks[0].job.shard.is_none()) {
+        file.write(pages::layers(&networks)?)?;
+    }
     if let Destination::Pipe(path, format) = &out {
         write_rows(
             path.as_deref(),
@@ -270,14 +280,15 @@ impl Study {
 
     /// Draws the plot that was asked for.
     fn draw(&self, tables: &Tables) -> Result<()> {
-        self.plot.as_ref().map_or(Ok(()), |file| file.write(&plot(&self.jobs, tables)?))
+        let networks = || self.jobs.iter().zip(tables.iter().map(Vec::as_slice));
+        self.plot.as_ref().map_or(Ok(()), |file| file.write(&plot(networks())?))
     }
 }
 
 /// The layers of each network by depth.
-fn plot(jobs: &[Job], tables: &Tables) -> Result<Picture> {
-    let series: Vec<Series> = jobs.iter().zip(tables).map(|(job, rows)| series(job, rows)).collect();
-    let title = jobs.first().map_or_else(String::new, title);
+pub(crate) fn plot<'a>(networks: impl Iterator<Item = (&'a Job, &'a [LayerRow])> + Clone) -> Result<Picture> {
+    let title = networks.clone().next().map_or_else(String::new, |(job, _)| title(job));
+    let series: Vec<Series> = networks.map(|(job, rows)| series(job, rows)).collect();
     bars(&title, &series).map_err(|error| Failure::new(error.to_string()))
 }
 
@@ -355,6 +366,9 @@ fn tell(arguments: &LayersArguments, to: &Destination, networks: &[Measured], so
     layers_table::summary(&mut out, networks)?;
     if let Some(path) = &arguments.plot {
         writeln!(out, "Plot in {}", path.display())?;
+    }
+    if let Some(path) = &arguments.out.report {
+        writeln!(out, "Report in {}", path.display())?;
     }
     if let Some(path) = &arguments.out.out {
         let rows: usize = networks.iter().map(|network| network.rows.len()).sum();

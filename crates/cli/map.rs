@@ -19,6 +19,8 @@ use crate::folder::{self, Drawn, Folder, Windows};
 use crate::job::{Job, in_split};
 use crate::map_arguments::{MapArguments, check_scales};
 use crate::origin;
+use crate::pages;
+use crate::report::ReportFile;
 use crate::table::{bound, channels_word, four_digits, function};
 use crate::tensors::{self, Metadata, Named};
 use crate::terminal;
@@ -61,6 +63,10 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
             "--fill says what --check fills windows with: add --check, or leave it out",
         ));
     }
+    let report = ReportFile::new(arguments.report.as_deref())?;
+    if report.is_some() && (arguments.check || arguments.run.shard.is_some()) {
+        return Err(Failure::new("--report is of the maps of all images: leave out --check and --shard"));
+    }
     match &arguments.out {
         Some(path) => folder::check(path)?,
         None if arguments.resume => {
@@ -80,6 +86,9 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
     if let Some(windows) = &arguments.windows {
         job.inputs.add(windows);
     }
+    if let Some(path) = &arguments.report {
+        job.inputs.spare("--report", path)?;
+    }
     if let Some(folder) = &arguments.out {
         for name in job.images.iter().flat_map(|index| file_names(*index, arguments.direction)) {
             job.inputs.spare("--out", &folder.join(name))?;
@@ -96,7 +105,7 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
     let (direction, sharing) = (arguments.direction, arguments.sharing()?);
     let mapping = Mapping { job, scales, channels, labels, direction, sharing };
     match &arguments.out {
-        Some(path) => run(&mapping, path, arguments),
+        Some(path) => run(&mapping, path, arguments, report.as_ref()),
         None => check::run(&mapping, fill),
     }
 }
@@ -115,7 +124,7 @@ fn labels(path: &Path) -> Result<Labels> {
 }
 
 /// All images, as many at a time as there are threads.
-fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments) -> Result<()> {
+fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments, report: Option<&ReportFile>) -> Result<()> {
     let job = &mapping.job;
     let windows = arguments.windows.as_deref().map(origin::file).transpose()?;
     let header = job.header(
@@ -141,6 +150,10 @@ fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments) -> Result<()> {
         return Err(folder.end(failure));
     }
     let drawn = folder.finish(job.shard.is_some())?;
+    let windows: Vec<Vec<Windows>> = drawn.iter().map(|drawn| drawn.windows.clone()).collect();
+    if let Some(file) = report {
+        file.write(pages::map(job, &windows, pictures(path, &drawn))?)?;
+    }
     if job.quiet {
         return Ok(());
     }
@@ -150,11 +163,24 @@ fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments) -> Result<()> {
     if mapping.direction {
         tell_steps(&mut out, &drawn)?;
     }
-    tell_windows(&mut out, job, &drawn.iter().map(|drawn| drawn.windows.clone()).collect::<Vec<_>>())?;
+    tell_windows(&mut out, job, &windows)?;
     let files: usize = drawn.iter().map(|drawn| drawn.files.len()).sum();
     writeln!(out, "{files} files in {}", path.display())?;
     out.flush()?;
     Ok(())
+}
+
+/// The pictures of every image, out of the folder.
+fn pictures<'a>(
+    folder: &'a Path,
+    drawn: &'a [Drawn],
+) -> impl Iterator<Item = Result<(String, Vec<u8>)>> + 'a {
+    let names = drawn.iter().flat_map(|drawn| &drawn.files).map(|file| &file.name);
+    names.filter(|name| name.ends_with(".png")).map(move |name| {
+        let path = folder.join(name);
+        let bytes = std::fs::read(&path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+        Ok((name.clone(), bytes))
+    })
 }
 
 /// The images that are not done.

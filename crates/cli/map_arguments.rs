@@ -71,6 +71,9 @@ pub(crate) struct MapArguments {
     /// Folder for the files; it is made in a folder that is there
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    /// A page for a browser: what was run, the pictures, and what the numbers mean
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
     /// Go on where this run was stopped
     ///
     /// Goes on with the run that was stopped in writing into this folder; from the beginning where

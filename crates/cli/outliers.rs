@@ -17,9 +17,10 @@ use crate::out::{Destination, Format, pipe_cells, write_cells};
 use crate::outliers_arguments::OutliersArguments;
 use crate::outliers_table;
 use crate::record::Cell;
+use crate::report::ReportFile;
 use crate::study::{self, Measure};
 use crate::terminal;
-use crate::{plant, table, truth};
+use crate::{pages, plant, table, truth};
 
 /// How many images the table on the terminal shows.
 const SHOWN: usize = 20;
@@ -38,6 +39,7 @@ pub(crate) struct Outliers {
     pub(crate) seed: u64,
     plot: Option<PictureFile>,
     sheet: Option<PictureFile>,
+    report: Option<ReportFile>,
 }
 
 /// How well one score finds the bad ones.
@@ -61,14 +63,18 @@ pub(crate) fn command(arguments: &OutliersArguments) -> Result<()> {
             "--shard: a place among all images needs all of them; influence score takes parts",
         ));
     }
-    if arguments.run.quiet && out.is_table() && arguments.sheet.is_none() && arguments.plot.is_none() {
-        return Err(Failure::new("--quiet without a file does nothing: add --out, --sheet or --plot"));
+    let files = [&arguments.sheet, &arguments.plot, &arguments.out.report];
+    if arguments.run.quiet && out.is_table() && files.iter().all(|file| file.is_none()) {
+        return Err(Failure::new("--quiet without a file does nothing: add --out, --sheet, --plot or --report"));
     }
     let (study, more) = understood(arguments)?;
     let job = &study.job;
-    for (flag, path) in
-        [("--out", &arguments.out.out), ("--sheet", &arguments.sheet), ("--plot", &arguments.plot)]
-    {
+    for (flag, path) in [
+        ("--out", &arguments.out.out),
+        ("--sheet", &arguments.sheet),
+        ("--plot", &arguments.plot),
+        ("--report", &arguments.out.report),
+    ] {
         path.as_deref().map_or(Ok(()), |path| job.inputs.spare(flag, path))?;
     }
     let header = job.header("outliers", &more);
@@ -86,8 +92,8 @@ pub(crate) fn command(arguments: &OutliersArguments) -> Result<()> {
         outliers_table::ranking(&mut to, &study, &all, arguments.out.top.unwrap_or(SHOWN))?;
     }
     outliers_table::scores(&mut to, &study, &study.found(&all))?;
-    for path in [&arguments.sheet, &arguments.plot].into_iter().flatten() {
-        writeln!(to, "Picture in {}", path.display())?;
+    for path in files.into_iter().flatten() {
+        writeln!(to, "See {}", path.display())?;
     }
     if let Some(path) = &arguments.out.out {
         writeln!(to, "{} rows in {}", all.len(), path.display())?;
@@ -132,7 +138,8 @@ fn understood(arguments: &OutliersArguments) -> Result<(Outliers, Vec<(&'static 
     if plot.is_some() && bad.is_none() {
         return Err(Failure::new("--plot draws how well bad images are found: add --truth FILE or --plant N"));
     }
-    Ok((Outliers { job, filters, bad, seed, plot, sheet }, more))
+    let report = ReportFile::new(arguments.out.report.as_deref())?;
+    Ok((Outliers { job, filters, bad, seed, plot, sheet, report }, more))
 }
 
 impl Outliers {
@@ -212,6 +219,9 @@ impl Outliers {
         }
         if let (Some(file), Some(picture)) = (&self.plot, self.curves(all)) {
             file.write(&picture)?;
+        }
+        if let Some(file) = &self.report {
+            file.write(pages::outliers(self, all)?)?;
         }
         let columns = columns(&self.filter_names(), self.job.scorer.classes());
         let mut places = vec![0; all.len()];

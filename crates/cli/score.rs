@@ -10,6 +10,9 @@ use crate::failure::{Failure, Result};
 use crate::family::{self, Words};
 use crate::job::{Job, in_split};
 use crate::out::{Destination, Rows};
+use crate::pages;
+use crate::record::Record;
+use crate::report::ReportFile;
 use crate::row::{Row, Setting};
 use crate::table;
 use crate::tally::{Tally, Top};
@@ -26,6 +29,7 @@ pub(crate) struct Scoring {
     /// The whole input where there is none.
     pub(crate) family: Option<(String, Family)>,
     pub(crate) out: Destination,
+    pub(crate) report: Option<ReportFile>,
 }
 
 /// What is shown when all is done.
@@ -36,6 +40,8 @@ pub(crate) struct Seen {
     pub(crate) top: Option<Top>,
     /// All values, for the verdict.
     pub(crate) spread: Spread,
+    /// Of a report every row.
+    pub(crate) rows: Option<Vec<Row>>,
 }
 
 /// Understands the arguments and runs.
@@ -48,14 +54,22 @@ pub(crate) fn command(arguments: &ScoreArguments) -> Result<()> {
         .transpose()?;
     let out = arguments.out.destination()?;
     let top = arguments.out.top(&out, SHOWN)?;
-    if out.is_table() && direction.is_none() && arguments.run.quiet {
+    let report = ReportFile::new(arguments.out.report.as_deref())?;
+    if out.is_table() && direction.is_none() && report.is_none() && arguments.run.quiet {
         return Err(Failure::new("--quiet without --out does nothing: add --out FILE, or leave out --quiet"));
+    }
+    if report.is_some() && (direction.is_some() || arguments.run.shard.is_some()) {
+        return Err(Failure::new("--report is of the scores of all images: leave out --direction and --shard"));
     }
     let mut job = Job::new(&arguments.run, perturbation)?;
     if let Some(Words::File { path, .. }) = &family {
         job.inputs.add(path.as_ref());
     }
-    for (flag, path) in [("--out", &arguments.out.out), ("--direction", &arguments.direction)] {
+    for (flag, path) in [
+        ("--out", &arguments.out.out),
+        ("--direction", &arguments.direction),
+        ("--report", &arguments.out.report),
+    ] {
         path.as_deref().map_or(Ok(()), |path| job.inputs.spare(flag, path))?;
     }
     if let Some(file) = direction {
@@ -63,12 +77,13 @@ pub(crate) fn command(arguments: &ScoreArguments) -> Result<()> {
     }
     let file = family.as_ref().and_then(Words::hash);
     let family = family.map(|words| words.family(job.data.shape())).transpose()?;
-    run(&Scoring { job, family, out }, file, top, arguments.out.resume)
+    let scoring = Scoring { job, family, out, report };
+    run(&scoring, file, top, arguments.out.resume)
 }
 
 /// Runs the job to its end.
 fn run(scoring: &Scoring, file: Option<String>, top: Option<Top>, resume: bool) -> Result<()> {
-    let Scoring { job, family, out } = scoring;
+    let Scoring { job, family, out, report } = scoring;
     let mut more = vec![("format", format!("{:?}", out.format()))];
     more.extend(family.iter().map(|(name, _)| ("family", name.clone())));
     more.extend(file.map(|hash| ("hash of the family", hash)));
@@ -78,12 +93,19 @@ fn run(scoring: &Scoring, file: Option<String>, top: Option<Top>, resume: bool) 
     };
     let (done, note) = rows.done();
     let tally = note.and_then(|note| serde_json::from_value(note.clone()).ok()).unwrap_or_default();
-    let mut seen = Seen { tally, top, spread: Spread::default() };
+    let mut seen = Seen { tally, top, spread: Spread::default(), rows: report.as_ref().map(|_| Vec::new()) };
     rows.kept(&["group", "log10_influence", "reach", "odds"], &mut |cells| seen.spread.add_kept(cells))?;
+    if let Some(kept) = &mut seen.rows {
+        let names: Vec<&str> = Row::COLUMNS.iter().map(|(name, _)| *name).collect();
+        rows.kept(&names, &mut |cells| kept.extend(Row::read(cells)))?;
+    }
     match all(scoring, done, &mut rows, &mut seen) {
         Err(failure) => Err(rows.end(failure)),
         Ok(()) => {
             rows.finish()?;
+            if let (Some(file), Some(rows)) = (report, &seen.rows) {
+                file.write(pages::score(scoring, rows, &seen.spread)?)?;
+            }
             if job.quiet || out.is_standard_output() { Ok(()) } else { tell(scoring, seen) }
         }
     }
@@ -116,6 +138,9 @@ impl Seen {
         if let Some(top) = &mut self.top {
             top.add(row);
         }
+        if let Some(rows) = &mut self.rows {
+            rows.push(row.clone());
+        }
     }
 }
 
@@ -123,7 +148,7 @@ impl Seen {
 fn tell(scoring: &Scoring, seen: Seen) -> Result<()> {
     let mut out = terminal::output();
     table::heading(&mut out, scoring)?;
-    let Seen { tally, top, spread } = seen;
+    let Seen { tally, top, spread, .. } = seen;
     if let Some(top) = top {
         table::print(&mut out, &top.rows(), tally.rows)?;
     }

@@ -33,6 +33,8 @@ static FONTS: LazyLock<Arc<fontdb::Database>> = LazyLock::new(|| {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
     svg: String,
+    /// In pixels.
+    width: u32,
 }
 
 impl Picture {
@@ -40,6 +42,11 @@ impl Picture {
     #[must_use]
     pub fn inline(&self) -> &str {
         &self.svg
+    }
+
+    /// How wide it is, in pixels.
+    pub(crate) fn width(&self) -> f64 {
+        f64::from(self.width)
     }
 
     /// As a file of its own: black on white.
@@ -175,9 +182,11 @@ impl Drawing {
 
     /// The drawing, with a name for those who cannot see it.
     pub(crate) fn finish(self, name: &str) -> Picture {
+        let whole = self.width.ceil() as u32;
         let [width, height] = [self.width, self.height].map(number);
         let (name, body) = (escaped(name), self.body);
         Picture {
+            width: whole,
             svg: format!(
                 "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
                  height=\"{height}\" font-family=\"{FAMILY}\" role=\"img\" aria-label=\"{name}\">\n{body}</svg>"
