@@ -86,7 +86,10 @@ fn a_family_that_goes_with_the_confidence_is_not_called_more_than_it() {
         shown.split_whitespace().collect::<Vec<_>>().join(" ")
     };
     let affine = said(&["--perturb", "family:affine"]);
-    assert!(affine.contains("100 % have a reach above 0.9; rank correlation with the odds 1.0000"), "{affine}");
+    assert!(
+        affine.contains("100 % have a reach above 0.9; rank correlation with the odds 1.0000"),
+        "{affine}"
+    );
     assert!(affine.contains("in effect they are functions of the probability."), "{affine}");
     let rotation = said(&["--perturb", "family:rotation"]);
     assert!(rotation.contains("None of 100 values is saturated. 39 % have a reach above 0.9"), "{rotation}");

@@ -43,12 +43,14 @@ fn number(row: &HashMap<String, String>, column: &str) -> f64 {
 /// The share of pairs in which the bad one has the larger value.
 fn area(bad: &[f64], good: &[f64]) -> f64 {
     let pair = |a: f64, b: f64| if a > b { 1.0 } else { f64::from(u8::from(a == b)) / 2.0 };
-    bad.iter().flat_map(|a| good.iter().map(move |b| pair(*a, *b))).sum::<f64>() / (bad.len() * good.len()) as f64
+    bad.iter().flat_map(|a| good.iter().map(move |b| pair(*a, *b))).sum::<f64>()
+        / (bad.len() * good.len()) as f64
 }
 
 /// The numbers of the line that begins with `name`.
 fn line(shown: &str, name: &str) -> Vec<f64> {
-    let line = shown.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in {shown}"));
+    let line =
+        shown.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in {shown}"));
     let words = line[name.len()..].split(['[', ']', ',', ' ']);
     words.filter_map(|word| word.parse().ok()).collect()
 }
@@ -100,7 +102,8 @@ fn another_seed_plants_other_outliers_and_the_same_seed_the_same() {
         shown(&["outliers", "--plant", "10", "--seed", seed, "--quiet", "--out", path.to_str().unwrap()]);
         path
     };
-    let [first, again, other] = [("a.csv", "1"), ("b.csv", "1"), ("c.csv", "2")].map(|(name, seed)| of(name, seed));
+    let [first, again, other] =
+        [("a.csv", "1"), ("b.csv", "1"), ("c.csv", "2")].map(|(name, seed)| of(name, seed));
     let text = |path: &Path| fs::read_to_string(path).unwrap();
     assert_eq!(text(&first), text(&again));
     assert_ne!(text(&first), text(&other));
@@ -117,7 +120,8 @@ fn known_bad_images_come_from_a_file() {
         let shown = shown(&["outliers", "--top", "2", "--truth", path.to_str().unwrap()]);
         assert_eq!(line(&shown, "odds")[..2], [1.0, 1.0], "{shown}");
         assert!(shown.contains("2 of these images are known to be"), "{shown}");
-        let ranked: Vec<&str> = shown.lines().filter(|line| line.ends_with(" bad") && !line.contains("place")).collect();
+        let ranked: Vec<&str> =
+            shown.lines().filter(|line| line.ends_with(" bad") && !line.contains("place")).collect();
         assert_eq!(ranked.len(), 2, "{shown}");
         assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
     }
@@ -141,8 +145,10 @@ fn split_sample(folder: &Path, train: usize) {
         let part = |head: &[u8], bytes: &[u8], size: usize| {
             [&head[..4], &count, &head[8..], &bytes[range.start * size..range.end * size]].concat()
         };
-        fs::write(folder.join(format!("{half}-images-idx3-ubyte")), part(&images[..16], &images[16..], 784)).unwrap();
-        fs::write(folder.join(format!("{half}-labels-idx1-ubyte")), part(&labels[..8], &labels[8..], 1)).unwrap();
+        fs::write(folder.join(format!("{half}-images-idx3-ubyte")), part(&images[..16], &images[16..], 784))
+            .unwrap();
+        fs::write(folder.join(format!("{half}-labels-idx1-ubyte")), part(&labels[..8], &labels[8..], 1))
+            .unwrap();
     }
 }
 
@@ -175,7 +181,10 @@ fn training_and_test_images_stand_side_by_side() {
     let found = line(&shown, "influence, exact");
     assert!((found[0] - distance).abs() < 1e-4, "{found:?} {distance}");
     assert!((found[2] - area(&test, &train)).abs() < 1e-4, "{found:?}");
-    assert!(shown.contains("accuracy 100.00 %") && shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+    assert!(
+        shown.contains("accuracy 100.00 %") && shown.lines().all(|line| line.chars().count() <= 80),
+        "{shown}"
+    );
     refused(&[&arguments[..], &["--split", "test"]].concat(), "leave --split out");
     refused(&["compare"], "no training images");
 }

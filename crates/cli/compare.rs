@@ -70,7 +70,9 @@ pub(crate) struct Quality {
 pub(crate) fn command(arguments: &CompareArguments) -> Result<()> {
     let out = arguments.out.destination()?;
     if let Some(flag) = arguments.out.sort.as_ref().map(|_| "--sort").or(arguments.out.top.map(|_| "--top")) {
-        return Err(Failure::new(format!("{flag}: the table is of percentiles, not of images; leave it out")));
+        return Err(Failure::new(format!(
+            "{flag}: the table is of percentiles, not of images; leave it out"
+        )));
     }
     if arguments.run.shard.is_some() {
         return Err(Failure::new("--shard: percentiles need all images; influence score takes parts"));
@@ -213,7 +215,11 @@ impl Comparison {
             }
         };
         let skylines: Vec<Skyline> = self.sets(all).into_iter().zip(&self.names).map(skyline).collect();
-        let title = format!("Influence of each image, f = {}, filter {}", table::function(first.target), first.filter_words());
+        let title = format!(
+            "Influence of each image, f = {}, filter {}",
+            table::function(first.target),
+            first.filter_words()
+        );
         manhattan(&title, "influence, log scale", &skylines, &classes)
     }
 

@@ -30,7 +30,11 @@ pub(crate) fn print(out: &mut impl Write, study: &Comparison, all: &[Judged]) ->
 
 fn heading(out: &mut impl Write, study: &Comparison) -> io::Result<()> {
     let first = &study.jobs[0];
-    let words = format!("Influence of the whole input, f = {}, filter {}", function(first.target), first.filter_words());
+    let words = format!(
+        "Influence of the whole input, f = {}, filter {}",
+        function(first.target),
+        first.filter_words()
+    );
     terminal::hanging(out, 0, &words)?;
     for (job, name) in study.jobs.iter().zip(&study.names) {
         let (count, data) = (job.images.len(), job.data.name());
@@ -135,9 +139,13 @@ pub(crate) fn conclusions(study: &Comparison, all: &[Judged], beside: &[Beside])
     let odds = beside.iter().find(|of| of.name == "odds");
     if let (Some(own), Some(plain)) = (distance(influence), distance(odds)) {
         said.push(if own > plain + MORE {
-            format!("The influence tells the two apart better than the odds do: D {own:.3} against {plain:.3}.")
+            format!(
+                "The influence tells the two apart better than the odds do: D {own:.3} against {plain:.3}."
+            )
         } else {
-            format!("The influence tells the two apart no better than the odds do: D {own:.3} against {plain:.3}.")
+            format!(
+                "The influence tells the two apart no better than the odds do: D {own:.3} against {plain:.3}."
+            )
         });
     }
     for (set, name) in study.sets(all).into_iter().zip(&study.names) {

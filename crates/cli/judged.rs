@@ -44,8 +44,7 @@ fn column(name: &str) -> Option<(usize, Column)> {
 }
 
 impl Record for Judged {
-    const COLUMNS: &'static [Column] =
-        &[("row", Kind::Json), ("log10", Kind::Json), ("logs", Kind::Json)];
+    const COLUMNS: &'static [Column] = &[("row", Kind::Json), ("log10", Kind::Json), ("logs", Kind::Json)];
 
     fn cells(&self) -> Vec<Cell> {
         let row: Vec<String> = self.row.cells().iter().map(Cell::raw).collect();

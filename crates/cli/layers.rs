@@ -15,8 +15,7 @@ use crate::job::Job;
 use crate::layers_arguments::{LayersArguments, Sort};
 use crate::layers_table;
 use crate::out::{
-    Destination, Format, Found, Keeper, Unit, check_signals, hash_of, read_spool, write_rows,
-    write_table,
+    Destination, Format, Found, Keeper, Unit, check_signals, hash_of, read_spool, write_rows, write_table,
 };
 use crate::pages;
 use crate::record::{Cell, Column, Kind, Record};
@@ -136,11 +135,9 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
     }
     let mut jobs = jobs(arguments)?;
     for job in &jobs {
-        for (flag, path) in [
-            ("--out", &arguments.out.out),
-            ("--plot", &arguments.plot),
-            ("--report", &arguments.out.report),
-        ] {
+        for (flag, path) in
+            [("--out", &arguments.out.out), ("--plot", &arguments.plot), ("--report", &arguments.out.report)]
+        {
             path.as_deref().map_or(Ok(()), |path| job.inputs.spare(flag, path))?;
         }
     }

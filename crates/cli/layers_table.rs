@@ -183,7 +183,9 @@ pub(crate) fn summary(out: &mut impl Write, networks: &[Measured]) -> io::Result
                 let largest = in_order(rows, Sort::Influence);
                 let names: Vec<_> = largest.iter().take(3).map(|row| name(&row.group)).collect();
                 let (images, names) = (job.images.len(), names.join(", "));
-                format!("{full} of them saturated in every image; most influential over {images} images: {names}.")
+                format!(
+                    "{full} of them saturated in every image; most influential over {images} images: {names}."
+                )
             }
         };
         let layers = rows.len();

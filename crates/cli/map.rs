@@ -21,7 +21,7 @@ use crate::map_arguments::{MapArguments, check_scales};
 use crate::origin;
 use crate::pages;
 use crate::report::ReportFile;
-use crate::table::{bound, channels_word, four_digits, function};
+use crate::table::{bound, channels_word, four_digits, function, probability};
 use crate::tensors::{self, Metadata, Named};
 use crate::terminal;
 use crate::verdict::{self, Verdict};
@@ -164,6 +164,9 @@ fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments, report: Option<
         tell_steps(&mut out, &drawn)?;
     }
     tell_windows(&mut out, job, &windows)?;
+    if let Some(file) = report {
+        writeln!(out, "Report in {}", file.path().display())?;
+    }
     let files: usize = drawn.iter().map(|drawn| drawn.files.len()).sum();
     writeln!(out, "{files} files in {}", path.display())?;
     out.flush()?;
@@ -178,7 +181,8 @@ fn pictures<'a>(
     let names = drawn.iter().flat_map(|drawn| &drawn.files).map(|file| &file.name);
     names.filter(|name| name.ends_with(".png")).map(move |name| {
         let path = folder.join(name);
-        let bytes = std::fs::read(&path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+        let bytes =
+            std::fs::read(&path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
         Ok((name.clone(), bytes))
     })
 }
@@ -247,7 +251,8 @@ impl Mapping {
             tensors.say("fisher", direction.fisher);
             let colours = Colours::Diverging;
             let layer = Layer { title: "direction", values: &direction.values, colours, window: None };
-            let words = [self.caption(index, at)?, format!("most influential direction for {}", self.job.target)];
+            let words =
+                [self.caption(index, at)?, format!("most influential direction for {}", self.job.target)];
             let drawn = picture(&words, &image, shape, &[layer], self.sharing).map_err(fault)?;
             files.push((format!("direction-{index}.png"), png(&drawn)?));
             steps = found;
@@ -280,7 +285,9 @@ impl Mapping {
         let channels = channels_word(self.channels);
         let words = [
             self.caption(index, at)?,
-            format!("Influence of windows, f = {target}, filter {filter}, channels {channels}; a window that is the best is framed"),
+            format!(
+                "Influence of windows, f = {target}, filter {filter}, channels {channels}; a window that is the best is framed"
+            ),
         ];
         let image = self.job.data.batch::<f64>(&[index]);
         picture(&words, &image, self.job.data.shape(), &layers, self.sharing).map_err(fault)
@@ -293,7 +300,7 @@ impl Mapping {
         let named = |class: usize| self.job.data.class_name(class);
         let label = self.job.data.label(index).map(|label| format!("label {}, ", named(label)));
         let (label, predicted) = (label.unwrap_or_default(), named(score.predicted));
-        let p = four_digits(score.probability);
+        let p = probability(score.probability);
         Ok(format!("image {index}: {label}predicted {predicted}, P(predicted) = {p}"))
     }
 

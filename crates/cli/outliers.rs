@@ -65,7 +65,9 @@ pub(crate) fn command(arguments: &OutliersArguments) -> Result<()> {
     }
     let files = [&arguments.sheet, &arguments.plot, &arguments.out.report];
     if arguments.run.quiet && out.is_table() && files.iter().all(|file| file.is_none()) {
-        return Err(Failure::new("--quiet without a file does nothing: add --out, --sheet, --plot or --report"));
+        return Err(Failure::new(
+            "--quiet without a file does nothing: add --out, --sheet, --plot or --report",
+        ));
     }
     let (study, more) = understood(arguments)?;
     let job = &study.job;
@@ -106,7 +108,9 @@ pub(crate) fn command(arguments: &OutliersArguments) -> Result<()> {
 fn understood(arguments: &OutliersArguments) -> Result<(Outliers, Vec<(&'static str, String)>)> {
     let mut job = Job::new(&arguments.run, Perturbation::Input)?;
     if job.target != Target::Label {
-        return Err(Failure::new("--objective: outliers are images that do not go with their label: leave it out"));
+        return Err(Failure::new(
+            "--objective: outliers are images that do not go with their label: leave it out",
+        ));
     }
     if let Some(index) = job.images.iter().find(|index| job.data.label(**index).is_none()) {
         return Err(Failure::new(format!("image {index} has no label: a label that is wrong needs one")));
@@ -136,7 +140,9 @@ fn understood(arguments: &OutliersArguments) -> Result<(Outliers, Vec<(&'static 
     let plot = PictureFile::new("--plot", arguments.plot.as_deref())?;
     let sheet = PictureFile::new("--sheet", arguments.sheet.as_deref())?;
     if plot.is_some() && bad.is_none() {
-        return Err(Failure::new("--plot draws how well bad images are found: add --truth FILE or --plant N"));
+        return Err(Failure::new(
+            "--plot draws how well bad images are found: add --truth FILE or --plant N",
+        ));
     }
     let report = ReportFile::new(arguments.out.report.as_deref())?;
     Ok((Outliers { job, filters, bad, seed, plot, sheet, report }, more))
@@ -150,7 +156,9 @@ impl Outliers {
 
     /// The images from the most to the least influential, by their places in `all`.
     pub(crate) fn order(all: &[Judged]) -> Vec<usize> {
-        let size = |at: &usize| all.get(*at).and_then(|judged| judged.row.log10_influence).unwrap_or(f64::NEG_INFINITY);
+        let size = |at: &usize| {
+            all.get(*at).and_then(|judged| judged.row.log10_influence).unwrap_or(f64::NEG_INFINITY)
+        };
         let mut order: Vec<usize> = (0..all.len()).collect();
         order.sort_by(|a, b| size(b).total_cmp(&size(a)));
         order

@@ -33,7 +33,8 @@ pub(crate) fn score(scoring: &Scoring, rows: &[Row], spread: &Spread) -> Result<
     run.extend(scoring.family.iter().map(|(name, _)| ("family".to_owned(), name.clone())));
     page.facts(&run);
     page.heading("Influence beside the confidence");
-    let shown = rows.iter().map(|row| Shown { job, row, group: usize::from(!row.is_as_labelled()) }).collect();
+    let shown =
+        rows.iter().map(|row| Shown { job, row, group: usize::from(!row.is_as_labelled()) }).collect();
     let groups = ["predicted as labelled", "predicted otherwise"].map(str::to_owned).into();
     page.scatter(&against_odds("Influence of each image", groups, shown)?, AGAINST_ODDS);
     rows_table(&mut page, job, &rows.iter().collect::<Vec<_>>())?;
@@ -171,8 +172,15 @@ pub(crate) fn outliers(study: &Outliers, all: &[Judged]) -> Result<Page> {
         None => usize::from(!judged.row.is_as_labelled()),
     };
     let shown = all.iter().map(|judged| Shown { job, row: &judged.row, group: group(judged) }).collect();
-    let groups = if study.bad.is_some() { ["others", "known to be bad"] } else { ["predicted as labelled", "predicted otherwise"] };
-    page.scatter(&against_odds("Influence of each image", groups.map(str::to_owned).into(), shown)?, AGAINST_ODDS);
+    let groups = if study.bad.is_some() {
+        ["others", "known to be bad"]
+    } else {
+        ["predicted as labelled", "predicted otherwise"]
+    };
+    page.scatter(
+        &against_odds("Influence of each image", groups.map(str::to_owned).into(), shown)?,
+        AGAINST_ODDS,
+    );
     rows_table(&mut page, job, &all.iter().map(|judged| &judged.row).collect::<Vec<_>>())?;
     meaning(&mut page, job);
     Ok(page)
@@ -205,8 +213,10 @@ pub(crate) fn compare(study: &Comparison, all: &[Judged]) -> Result<Page> {
     };
     let headings = [first, second, first, second];
     let kinds = ["influence", "influence", "odds", "odds"];
-    let headings: Vec<String> = kinds.iter().zip(headings).map(|(kind, name)| format!("{kind}, {name}")).collect();
-    let headings: Vec<&str> = std::iter::once("percentile").chain(headings.iter().map(String::as_str)).collect();
+    let headings: Vec<String> =
+        kinds.iter().zip(headings).map(|(kind, name)| format!("{kind}, {name}")).collect();
+    let headings: Vec<&str> =
+        std::iter::once("percentile").chain(headings.iter().map(String::as_str)).collect();
     page.table(&headings, &PERCENTILES.iter().map(row).collect::<Vec<_>>());
     page.heading("What tells the two apart");
     let row = |of: &Beside| {
@@ -219,7 +229,10 @@ pub(crate) fn compare(study: &Comparison, all: &[Judged]) -> Result<Page> {
             PageCell::number(chance(whitney.p), whitney.p),
         ])
     };
-    page.table(&["measure", "D", "p of D", "AUROC", "p of AUROC"], &beside.iter().filter_map(row).collect::<Vec<_>>());
+    page.table(
+        &["measure", "D", "p of D", "AUROC", "p of AUROC"],
+        &beside.iter().filter_map(row).collect::<Vec<_>>(),
+    );
     let qualities = study.sets(all).into_iter().zip(&study.names).filter_map(|(set, name)| {
         let found = quality(set)?;
         let (accuracy, loss) = (100.0 * found.accuracy, four_digits(found.loss));
@@ -227,7 +240,8 @@ pub(crate) fn compare(study: &Comparison, all: &[Judged]) -> Result<Page> {
     });
     page.list(&qualities.collect::<Vec<_>>());
     let sets = study.sets(all).into_iter().zip(&study.jobs).enumerate();
-    let shown = sets.flat_map(|(group, (set, job))| set.iter().map(move |judged| Shown { job, row: &judged.row, group }));
+    let shown = sets
+        .flat_map(|(group, (set, job))| set.iter().map(move |judged| Shown { job, row: &judged.row, group }));
     let scatter = against_odds("Influence of each image", study.names.clone().into(), shown.collect())?;
     page.scatter(&scatter, AGAINST_ODDS);
     meaning(&mut page, &study.jobs[0]);

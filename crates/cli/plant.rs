@@ -29,7 +29,8 @@ pub(crate) fn plant(job: &mut Job, count: usize, seed: u64) -> Result<BTreeSet<u
     for at in 0..count {
         let class = at % data.classes();
         let own: Vec<usize> = right.iter().copied().filter(|index| data.label(*index) == class).collect();
-        let others: Vec<usize> = job.images.iter().copied().filter(|index| data.label(*index) != class).collect();
+        let others: Vec<usize> =
+            job.images.iter().copied().filter(|index| data.label(*index) != class).collect();
         let (Some(first), Some(second)) = (random.pick(&own), random.pick(&others)) else {
             let why = format!("no image of class {class} is predicted rightly, or there is none of another");
             return Err(Failure::new(format!("--plant {count}: {why}; take more images")));

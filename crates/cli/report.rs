@@ -10,7 +10,7 @@ use crate::failure::{Failure, Result};
 use crate::job::Job;
 use crate::out::Target;
 use crate::row::Row;
-use crate::table::{four_digits, function, influence};
+use crate::table::{four_digits, function, influence, probability};
 use crate::terminal;
 
 /// Bytes of small images in a page: a page of ten thousand images stays below 5 MB.
@@ -25,6 +25,10 @@ pub(crate) struct ReportFile(Target);
 impl ReportFile {
     pub(crate) fn new(path: Option<&Path>) -> Result<Option<Self>> {
         path.map(|path| Target::new("--report", path, "html").map(Self)).transpose()
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
     }
 
     pub(crate) fn write(&self, page: Page) -> Result<()> {
@@ -112,9 +116,8 @@ pub(crate) fn against_odds(title: &str, groups: Vec<String>, mut shown: Vec<Show
 }
 
 /// What stands below a plot of [`against_odds`].
-pub(crate) const AGAINST_ODDS: &str =
-    "A dot an image; point at it for its numbers, and for the most influential ones the image. On a line from corner to \
-     corner the influence is the odds, and nothing more. What lies six decades below the largest is at the edge.";
+pub(crate) const AGAINST_ODDS: &str = "A dot an image; point at it for its numbers, and for the most influential ones the image. On a line from corner to \
+     corner the influence is the odds, and nothing more. What lies sixteen decades below the largest is at the edge.";
 
 fn words(job: &Job, row: &Row) -> String {
     let named = |class: usize| job.data.class_name(class);
@@ -125,7 +128,7 @@ fn words(job: &Job, row: &Row) -> String {
         "image {}\n{group}{label}predicted {}\nP {}\ninfluence {}\nreach {reach}, rank {}",
         row.index,
         named(row.predicted),
-        four_digits(row.probability),
+        probability(row.probability),
         influence(row),
         row.rank
     )
@@ -139,19 +142,8 @@ pub(crate) fn image(job: &Job, index: usize) -> Result<Option<String>> {
 }
 
 /// The headings of [`cells`].
-pub(crate) const HEADINGS: [&str; 11] = [
-    "index",
-    "label",
-    "predicted",
-    "P",
-    "group",
-    "influence",
-    "rank",
-    "reach",
-    "|df|",
-    "odds",
-    "entropy",
-];
+pub(crate) const HEADINGS: [&str; 11] =
+    ["index", "label", "predicted", "P", "group", "influence", "rank", "reach", "|df|", "odds", "entropy"];
 
 /// One row of a table.
 pub(crate) fn cells(job: &Job, row: &Row) -> Result<Vec<PageCell>> {
@@ -161,12 +153,15 @@ pub(crate) fn cells(job: &Job, row: &Row) -> Result<Vec<PageCell>> {
         None => PageCell::number("", f64::NEG_INFINITY),
     };
     let size = row.log10_influence.unwrap_or(f64::NEG_INFINITY);
-    let index = PageCell { image: image(job, row.index)?, ..PageCell::number(row.index.to_string(), row.index as f64) };
+    let index = PageCell {
+        image: image(job, row.index)?,
+        ..PageCell::number(row.index.to_string(), row.index as f64)
+    };
     Ok(vec![
         index,
         PageCell::text(class(row.label)),
         PageCell::text(class(Some(row.predicted))),
-        number(Some(row.probability)),
+        PageCell::number(probability(row.probability), row.probability),
         PageCell::text(row.group.clone()),
         PageCell::number(influence(row), size),
         PageCell::number(row.rank.to_string(), row.rank as f64),
@@ -186,7 +181,15 @@ pub(crate) fn rows_table(page: &mut Page, job: &Job, rows: &[&Row]) -> Result<()
     if rows.len() > ROWS {
         page.paragraph(&format!("The first {ROWS} of {}; --out FILE.csv writes all.", rows.len()));
     }
-    let cells = rows.iter().take(ROWS).map(|row| cells(job, row)).collect::<Result<Vec<_>>>()?;
-    page.table(&HEADINGS, &cells);
+    let mut cells = rows.iter().take(ROWS).map(|row| cells(job, row)).collect::<Result<Vec<_>>>()?;
+    let mut headings = HEADINGS.to_vec();
+    // A whole input has no groups.
+    if let (true, Some(at)) =
+        (rows.iter().all(|row| row.group.is_empty()), headings.iter().position(|name| *name == "group"))
+    {
+        headings.remove(at);
+        cells.iter_mut().for_each(|row| drop(row.remove(at)));
+    }
+    page.table(&headings, &cells);
     Ok(())
 }

@@ -59,7 +59,9 @@ pub(crate) fn command(arguments: &ScoreArguments) -> Result<()> {
         return Err(Failure::new("--quiet without --out does nothing: add --out FILE, or leave out --quiet"));
     }
     if report.is_some() && (direction.is_some() || arguments.run.shard.is_some()) {
-        return Err(Failure::new("--report is of the scores of all images: leave out --direction and --shard"));
+        return Err(Failure::new(
+            "--report is of the scores of all images: leave out --direction and --shard",
+        ));
     }
     let mut job = Job::new(&arguments.run, perturbation)?;
     if let Some(Words::File { path, .. }) = &family {

@@ -66,7 +66,8 @@ pub(crate) fn score(job: &Job, done: usize, filters: &[influence::Filter], add: 
         let found = map::each(job, indices, |index, at| {
             let objective = job.objective(index);
             let scores = filters.iter().map(|filter| at.score_for(&objective, filter));
-            let scores = scores.collect::<influence::Result<Vec<_>>>().map_err(|error| in_split(error, index))?;
+            let scores =
+                scores.collect::<influence::Result<Vec<_>>>().map_err(|error| in_split(error, index))?;
             let own = scores.first().ok_or_else(|| Failure::new("a study needs a filter"))?;
             let row = Row::new(index, job.data.label(index), words(), own);
             Judged::new(row, &scores, at.logits())

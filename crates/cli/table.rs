@@ -149,7 +149,7 @@ pub(crate) fn power(log10: f64) -> String {
 }
 
 /// Six decimals, or an exponent where they would all be zeros.
-fn probability(value: f64) -> String {
+pub(crate) fn probability(value: f64) -> String {
     if value > 0.0 && value < 5e-7 { format!("{value:.3e}") } else { format!("{value:.6}") }
 }
 
@@ -208,6 +208,9 @@ pub(crate) fn summary(
         say(format!(
             "{ambiguous} are ambiguous (?): another tolerance, or f64, may give another rank and value."
         ))?;
+    }
+    if let Some(file) = &scoring.report {
+        writeln!(out, "Report in {}", file.path().display())?;
     }
     if let Destination::File(path, _) | Destination::Pipe(Some(path), _) = &scoring.out {
         writeln!(out, "{all} rows in {}", path.display())?;

@@ -24,7 +24,8 @@ fn from_json(text: &str, name: &str) -> Found {
     let list = match &value {
         Value::Array(list) => list,
         Value::Object(object) => {
-            let lists: Vec<_> = object.iter().filter_map(|(key, value)| Some((key, value.as_array()?))).collect();
+            let lists: Vec<_> =
+                object.iter().filter_map(|(key, value)| Some((key, value.as_array()?))).collect();
             let own = lists.iter().find(|(key, _)| *key == name).map(|(_, list)| *list);
             match (own, &lists[..]) {
                 (Some(list), _) => list,
@@ -56,7 +57,8 @@ fn from_csv(text: &str) -> Found {
             (0, None) if record.len() > 1 => return Err("no column is called index".into()),
             _ => {
                 let cell = record.get(column).unwrap_or_default().trim();
-                let fail = |_| format!("line {}: '{cell}' is no index: they are whole numbers from 0", line + 1);
+                let fail =
+                    |_| format!("line {}: '{cell}' is no index: they are whole numbers from 0", line + 1);
                 found.insert(cell.parse().map_err(fail)?);
             }
         }

@@ -105,7 +105,11 @@ impl Spread {
             saturated: self.saturated,
             near: reach().filter(|reach| **reach > NEAR).count(),
             reached: reach().count(),
-            still: self.groups.values().flat_map(|group| &group.log10).all(|log10| *log10 == f64::NEG_INFINITY),
+            still: self
+                .groups
+                .values()
+                .flat_map(|group| &group.log10)
+                .all(|log10| *log10 == f64::NEG_INFINITY),
             correlations,
         }
     }
@@ -162,7 +166,10 @@ impl Verdict {
         let Some(rho) = self.correlation() else {
             let little = if near { "most are all but the bound, which is the confidence; " } else { "" };
             return if self.images < FEW {
-                format!("{little}{} images are too few to compare their order with the confidence's", self.images)
+                format!(
+                    "{little}{} images are too few to compare their order with the confidence's",
+                    self.images
+                )
             } else {
                 format!("{little}equal values have no order to compare with that of the confidence")
             };
@@ -199,7 +206,9 @@ impl Verdict {
         let Self { values, saturated, .. } = self;
         let first = match saturated {
             0 => format!("None of {values} values is saturated."),
-            _ => format!("{saturated} of {values} values are saturated: influence = {bound} and nothing more."),
+            _ => {
+                format!("{saturated} of {values} values are saturated: influence = {bound} and nothing more.")
+            }
         };
         let (share, words) = (percent(self.near_share()), self.correlation_words());
         let last = if saturated == values { String::new() } else { format!(": {}", self.conclusion()) };

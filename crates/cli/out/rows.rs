@@ -152,7 +152,8 @@ impl Rows {
             for line in file.lines() {
                 let row: Value = serde_json::from_str(&line.map_err(|error| at(&path, &error))?)
                     .map_err(|error| bad(error.to_string()))?;
-                let cells: Vec<Cell> = columns.iter().map(|(_, name, kind)| json_cell(&row[*name], *kind)).collect();
+                let cells: Vec<Cell> =
+                    columns.iter().map(|(_, name, kind)| json_cell(&row[*name], *kind)).collect();
                 each(&cells);
             }
             return Ok(());

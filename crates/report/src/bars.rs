@@ -103,7 +103,15 @@ fn kinds<'a>(bars: impl Iterator<Item = &'a Bar>) -> Vec<String> {
     kinds
 }
 
-fn draw(drawing: &mut Drawing, frame: &Frame, offset: f64, pitch: f64, bar: &Bar, span: &Span, kinds: &[String]) {
+fn draw(
+    drawing: &mut Drawing,
+    frame: &Frame,
+    offset: f64,
+    pitch: f64,
+    bar: &Bar,
+    span: &Span,
+    kinds: &[String],
+) {
     let height = |value: Option<f64>| frame.y(value.map_or(1.0, |value| span.share(value.log10())));
     let [low, middle, high] = [bar.low, bar.middle, bar.high].map(height);
     let left = frame.left + offset + 1.0;

@@ -39,7 +39,8 @@ pub fn curves(title: &str, curves: &[Curve], share: f64) -> Picture {
     });
     let [roc, precision] = &frames;
     roc.unit(&mut drawing, ["good images called bad (false positive rate)", "bad images found (recall)"]);
-    precision.unit(&mut drawing, ["bad images found (recall)", "share of those called bad that are (precision)"]);
+    precision
+        .unit(&mut drawing, ["bad images found (recall)", "share of those called bad that are (precision)"]);
     drawing.line([roc.x(0.0), roc.y(0.0)], [roc.x(1.0), roc.y(1.0)], 0.4);
     drawing.line([precision.x(0.0), precision.y(share)], [precision.x(1.0), precision.y(share)], 0.4);
     let mut items = Vec::new();
@@ -47,7 +48,10 @@ pub fn curves(title: &str, curves: &[Curve], share: f64) -> Picture {
         // Dashes tell the two groups apart, colours those of one group.
         let at = curves.iter().take(place).filter(|other| other.dashed == curve.dashed).count();
         let mut ends = vec![[roc.x(0.0), roc.y(0.0)]];
-        ends.extend(thinned(&curve.points, |point| [point.false_positives, point.recall]).map(|[x, y]| [roc.x(x), roc.y(y)]));
+        ends.extend(
+            thinned(&curve.points, |point| [point.false_positives, point.recall])
+                .map(|[x, y]| [roc.x(x), roc.y(y)]),
+        );
         drawing.path(&ends, kind(at), curve.dashed);
         let found: Vec<[f64; 2]> = thinned(&curve.points, |point| [point.recall, point.precision])
             .map(|[x, y]| [precision.x(x), precision.y(y)])

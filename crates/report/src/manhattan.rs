@@ -24,7 +24,7 @@ const LEFT: f64 = 62.0;
 #[must_use]
 pub fn manhattan(title: &str, name: &str, skylines: &[Skyline], classes: &[String]) -> Picture {
     let values = || skylines.iter().flat_map(|of| of.images.iter().map(|(_, log10)| *log10));
-    let span = Span::of_logs(values());
+    let span = Span::of_dots(values());
     let panel = 24.0 + HIGH + 44.0;
     let width = (LEFT + WIDE + 2.0 * GAP).max(wide(title, TITLE) + 2.0 * GAP);
     let mut drawing = Drawing::new(width, GAP + 24.0 + skylines.len() as f64 * panel + GAP);

@@ -68,7 +68,9 @@ impl Page {
 
     /// Names and what they stand for.
     pub fn facts(&mut self, facts: &[(String, String)]) {
-        let pair = |(name, value): &(String, String)| format!("<dt>{}</dt><dd>{}</dd>\n", escaped(name), escaped(value));
+        let pair = |(name, value): &(String, String)| {
+            format!("<dt>{}</dt><dd>{}</dd>\n", escaped(name), escaped(value))
+        };
         self.add(format_args!("<dl>\n{}</dl>\n", facts.iter().map(pair).collect::<String>()));
     }
 

@@ -130,7 +130,13 @@ struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    fn new(shape: [usize; 3], rows: usize, title: &[String], layers: &'a [Layer<'a>], sharing: Sharing) -> Self {
+    fn new(
+        shape: [usize; 3],
+        rows: usize,
+        title: &[String],
+        layers: &'a [Layer<'a>],
+        sharing: Sharing,
+    ) -> Self {
         let [_, height, width] = shape;
         let cell = PANEL.div_ceil(height.max(width).max(1));
         let mut spans: Vec<Span> = layers.iter().map(Layer::span).collect();
@@ -184,12 +190,15 @@ impl<'a> Page<'a> {
             let cell = self.cell;
             let address = image_address([cell * width, cell * height], |[x, y]| {
                 let place = y / cell * width + x / cell;
-                let dotted = layer.colours == Colours::Logarithms && cell >= DOTTED && in_dot(x % cell, y % cell, cell);
+                let dotted = layer.colours == Colours::Logarithms
+                    && cell >= DOTTED
+                    && in_dot(x % cell, y % cell, cell);
                 if dotted { own(place) } else { layer.colour(span.share(values[place])) }
             })?;
             drawing.image(corner, self.panel(), &address);
             drawing.frame(corner, self.panel(), "currentColor", 0.5);
-            if let Some((best, half)) = layer.best().zip(layer.window).filter(|(best, _)| best / plane == row) {
+            if let Some((best, half)) = layer.best().zip(layer.window).filter(|(best, _)| best / plane == row)
+            {
                 self.mark(drawing, corner, best % plane, half);
             }
             if self.has_bar(at) {
@@ -219,7 +228,12 @@ fn in_dot(x: usize, y: usize, cell: usize) -> bool {
 }
 
 /// The colour of a pixel: its own, or the grey of one channel.
-pub(crate) fn pixel(image: &[f64], [channels, height, width]: [usize; 3], at: usize, channel: Option<usize>) -> Colour {
+pub(crate) fn pixel(
+    image: &[f64],
+    [channels, height, width]: [usize; 3],
+    at: usize,
+    channel: Option<usize>,
+) -> Colour {
     let value = |c: usize| image.get(c * height * width + at).copied().unwrap_or(0.0);
     let byte = |x: f64| (x.clamp(0.0, 1.0) * 255.0).round() as u8;
     match channel {
@@ -275,7 +289,9 @@ mod tests {
         let (info, data) = decoded(&drawn.expect("a picture"));
         let cell = PANEL as f64 / 2.0;
         // Two dots a pixel of the drawing, four bytes a dot.
-        let dot = |x: f64, y: f64| &data[4 * ((2.0 * y) as usize * info.width as usize + (2.0 * x) as usize)..][..3];
+        let dot = |x: f64, y: f64| {
+            &data[4 * ((2.0 * y) as usize * info.width as usize + (2.0 * x) as usize)..][..3]
+        };
         let (x, y) = (GAP + 2.0 * cell + GAP, GAP + 18.0 + 10.0 + 18.0);
         assert_eq!(dot(x + 4.0, y + 4.0), sequential(0.0));
         assert_eq!(dot(x + 2.0 * cell - 4.0, y + 2.0 * cell - 4.0), sequential(1.0));
@@ -285,7 +301,8 @@ mod tests {
 
     #[test]
     fn one_scale_or_one_each_is_said_at_the_bars() {
-        let (image, small, large) = (vec![0.5; 4], [-3.0, -2.0, -2.5, f64::NEG_INFINITY], [1.0, 2.0, 2.0, 1.0]);
+        let (image, small, large) =
+            (vec![0.5; 4], [-3.0, -2.0, -2.5, f64::NEG_INFINITY], [1.0, 2.0, 2.0, 1.0]);
         let layers = [layer(&small, Some(0)), layer(&large, Some(1))];
         let drawn = |sharing| {
             let title = ["t".to_owned()];

@@ -1,7 +1,10 @@
 //! From numbers to places: axes and colour bars, linear or in decades, and their ticks.
 
-/// At most so many decades are told apart; what lies below them is drawn as "at most".
+/// At most so many decades are told apart by colours or lengths; what lies below them is drawn as "at
+/// most".
 const DECADES: f64 = 6.0;
+/// The same of dots in a plot, of which the smallest are as many as the largest.
+const DECADES_OF_DOTS: f64 = 16.0;
 
 /// A span of numbers. Of a logarithmic one they are decimal logarithms.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,12 +18,21 @@ pub(crate) struct Span {
 impl Span {
     /// Of logarithms: from the smallest to the largest that are finite, of at most six decades.
     pub(crate) fn of_logs(values: impl Iterator<Item = f64> + Clone) -> Self {
+        Self::within(values, DECADES)
+    }
+
+    /// The same for dots.
+    pub(crate) fn of_dots(values: impl Iterator<Item = f64> + Clone) -> Self {
+        Self::within(values, DECADES_OF_DOTS)
+    }
+
+    fn within(values: impl Iterator<Item = f64> + Clone, decades: f64) -> Self {
         let finite = || values.clone().filter(|x| x.is_finite());
         let high = finite().fold(f64::NEG_INFINITY, f64::max);
         if !high.is_finite() {
             return Self { low: -1.0, high: 0.0, clipped: values.clone().any(|x| x == f64::NEG_INFINITY) };
         }
-        let low = finite().fold(f64::INFINITY, f64::min).max(high - DECADES);
+        let low = finite().fold(f64::INFINITY, f64::min).max(high - decades);
         Self { low, high, clipped: values.clone().any(|x| x < low) }
     }
 

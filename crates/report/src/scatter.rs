@@ -46,8 +46,10 @@ impl Scatter {
             self.groups.iter().enumerate().map(|(at, name)| (name.clone(), kind(at).to_owned())).collect();
         legend(&mut drawing, [GAP, GAP + 22.0], WIDE, &items);
         let frame = Frame { left: GAP + LEFT, top: GAP + 50.0, width: WIDE, height: HIGH };
-        let [across, up] =
-            [Span::of_logs(self.dots.iter().map(|dot| dot.x)), Span::of_logs(self.dots.iter().map(|dot| dot.y))];
+        let [across, up] = [
+            Span::of_dots(self.dots.iter().map(|dot| dot.x)),
+            Span::of_dots(self.dots.iter().map(|dot| dot.y)),
+        ];
         frame.decades(&mut drawing, &up, &self.axes[1]);
         self.across(&mut drawing, &frame, &across);
         // A little room, so that no dot lies on the frame.
@@ -73,7 +75,11 @@ impl Scatter {
             drawing.line([x, frame.top], [x, foot], 0.14);
             drawing.text([x, foot + 16.0], &format!("1e{decade}"), Text::new(SMALL, Anchor::Middle));
         }
-        drawing.text([frame.left + frame.width / 2.0, foot + 36.0], &self.axes[0], Text::new(SMALL, Anchor::Middle));
+        drawing.text(
+            [frame.left + frame.width / 2.0, foot + 36.0],
+            &self.axes[0],
+            Text::new(SMALL, Anchor::Middle),
+        );
     }
 }
 
@@ -89,7 +95,10 @@ fn quoted(text: &str) -> String {
     for letter in text.chars() {
         match letter {
             '\n' => quoted.push_str("\\n"),
-            letter if letter.is_control() || matches!(letter, '"' | '\\' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}') => {
+            letter
+                if letter.is_control()
+                    || matches!(letter, '"' | '\\' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}') =>
+            {
                 quoted.push_str(&format!("\\u{:04x}", u32::from(letter)));
             }
             letter => quoted.push(letter),

@@ -68,8 +68,8 @@ impl Picture {
         let tree = Tree::from_str(&self.svg(), &options).map_err(|error| fail(error.to_string()))?;
         let [width, height] =
             [tree.size().width(), tree.size().height()].map(|size| (size * DENSITY).ceil() as u32);
-        let mut dots =
-            Pixmap::new(width, height).ok_or_else(|| fail(format!("{width} x {height} dots are too many")))?;
+        let mut dots = Pixmap::new(width, height)
+            .ok_or_else(|| fail(format!("{width} x {height} dots are too many")))?;
         resvg::render(&tree, Transform::from_scale(DENSITY, DENSITY), &mut dots.as_mut());
         dots.encode_png().map_err(|error| fail(error.to_string()))
     }
@@ -164,7 +164,11 @@ impl Drawing {
             Anchor::End => "end",
         };
         let [x, y] = [x, y].map(number);
-        let turned = if how.turned == 0.0 { String::new() } else { format!(r#" transform="rotate({} {x} {y})""#, how.turned) };
+        let turned = if how.turned == 0.0 {
+            String::new()
+        } else {
+            format!(r#" transform="rotate({} {x} {y})""#, how.turned)
+        };
         let opacity = if how.pale { r#" fill-opacity="0.65""# } else { "" };
         let (size, text) = (how.size, escaped(text));
         self.raw(&format!(
@@ -230,8 +234,7 @@ pub fn escaped(text: &str) -> String {
 /// [`Error::Encoding`] where the encoder refuses.
 pub(crate) fn image_address(size: [usize; 2], dot: impl Fn([usize; 2]) -> Colour) -> Result<String, Error> {
     let [width, height] = size;
-    let dots: Vec<u8> =
-        (0..height).flat_map(|y| (0..width).map(move |x| [x, y])).flat_map(dot).collect();
+    let dots: Vec<u8> = (0..height).flat_map(|y| (0..width).map(move |x| [x, y])).flat_map(dot).collect();
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width as u32, height as u32);
     encoder.set_color(png::ColorType::Rgb);
@@ -251,7 +254,11 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
         let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
         for letter in 0..4 {
             let known = letter <= three.len();
-            text.push(if known { char::from(LETTERS[(bits >> (18 - 6 * letter) & 63) as usize]) } else { '=' });
+            text.push(if known {
+                char::from(LETTERS[(bits >> (18 - 6 * letter) & 63) as usize])
+            } else {
+                '='
+            });
         }
     }
     text

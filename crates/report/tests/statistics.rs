@@ -78,7 +78,10 @@ fn statistics_are_those_of_other_libraries() {
         about(median_difference(a, b, 7).unwrap(), of.intervals[2]);
         let mut sorted = x.clone();
         sorted.sort_by(f64::total_cmp);
-        [2.5, 50.0, 90.0, 97.5, 99.0].iter().zip(of.percentiles).for_each(|(q, p)| near(percentile(&sorted, *q), p));
+        [2.5, 50.0, 90.0, 97.5, 99.0]
+            .iter()
+            .zip(of.percentiles)
+            .for_each(|(q, p)| near(percentile(&sorted, *q), p));
     }
 }
 

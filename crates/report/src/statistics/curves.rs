@@ -73,7 +73,8 @@ impl Ranking {
     #[must_use]
     pub fn areas(&self, seed: u64) -> Areas {
         let [roc, precision] = self.areas_of(&vec![1; self.bad.len()]);
-        let places = |kind: bool| -> Vec<usize> { (0..self.bad.len()).filter(|at| self.bad[*at] == kind).collect() };
+        let places =
+            |kind: bool| -> Vec<usize> { (0..self.bad.len()).filter(|at| self.bad[*at] == kind).collect() };
         let strata = [places(false), places(true)];
         let mut random = Random::new(seed);
         let (mut rocs, mut precisions) = (Vec::new(), Vec::new());

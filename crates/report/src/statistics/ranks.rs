@@ -27,7 +27,8 @@ pub fn spearman(x: &[f64], y: &[f64]) -> Option<f64> {
     }
     let middle = (x.len() + 1) as f64 / 2.0;
     let (x, y) = (ranks(x), ranks(y));
-    let sum = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| (a - middle) * (b - middle)).sum() };
+    let sum =
+        |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| (a - middle) * (b - middle)).sum() };
     let spread = (sum(&x, &x) * sum(&y, &y)).sqrt();
     (spread > 0.0).then(|| (sum(&x, &y) / spread).clamp(-1.0, 1.0))
 }

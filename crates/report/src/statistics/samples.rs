@@ -70,7 +70,8 @@ pub fn mann_whitney(first: &[f64], second: &[f64]) -> Option<MannWhitney> {
     let u = ranks.iter().take(first.len()).sum::<f64>() - n * (n + 1.0) / 2.0;
     let mut sorted = all;
     sorted.sort_by(f64::total_cmp);
-    let ties: f64 = sorted.chunk_by(|a, b| a == b).map(|tied| (tied.len() as f64).powi(3) - tied.len() as f64).sum();
+    let ties: f64 =
+        sorted.chunk_by(|a, b| a == b).map(|tied| (tied.len() as f64).powi(3) - tied.len() as f64).sum();
     let size = n + m;
     let variance = n * m / 12.0 * (size + 1.0 - ties / (size * (size - 1.0).max(1.0)));
     // All values equal: nothing tells the samples apart.
