@@ -20,6 +20,7 @@ use crate::table::{self, four_digits};
 use crate::tally::{Tally, Top};
 use crate::terminal;
 use crate::verdict::{Seen, Spread, Verdict, percent};
+use crate::windows;
 
 /// How many images the first table has: the screen is to hold in 40 lines.
 const SHOWN: usize = 8;
@@ -72,7 +73,7 @@ fn look(job: &Job, index: usize, at: &Linearization<'_>) -> Result<Looked> {
     Ok(Looked {
         whole: Row::new(index, label, words(String::new()), &score),
         families: families.par_iter().map(family).collect::<Result<_>>()?,
-        windows: maps.iter().map(|found| map::windows(found, score.baselines.odds)).collect(),
+        windows: maps.iter().map(|found| windows::of(found, score.baselines.odds)).collect(),
     })
 }
 
@@ -110,7 +111,7 @@ fn parts(out: &mut impl Write, all: &[Looked]) -> io::Result<()> {
         medians.sort_by(f64::total_cmp);
         let [_, median, _] = influence_report::statistics::quartiles(&medians);
         let size = 2 * half_width + 1;
-        line(out, &format!("windows of {size} x {size} pixels"), median, &map::window_verdict(&windows))?;
+        line(out, &format!("windows of {size} x {size} pixels"), median, &windows::verdict_of(&windows))?;
     }
     writeln!(out, "See more: influence score --perturb family:rotation; influence map --help")
 }

@@ -45,6 +45,7 @@ mod tensors;
 mod terminal;
 mod truth;
 mod verdict;
+mod windows;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -4,9 +4,7 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::Path;
 
-use influence::{
-    Channels, Direction, Filter, Linearization, Map, Perturbation, SampleObjective, Step, is_saturated,
-};
+use influence::{Channels, Direction, Filter, Linearization, Map, Perturbation, SampleObjective, Step};
 use influence_report::statistics::quartiles;
 use influence_report::{Colours, Labels, Layer, Picture, Sharing, picture, read_labels};
 use rayon::prelude::*;
@@ -21,10 +19,10 @@ use crate::map_arguments::{MapArguments, check_scales};
 use crate::origin;
 use crate::pages;
 use crate::report::ReportFile;
-use crate::table::{bound, channels_word, four_digits, function, probability};
+use crate::table::{channels_word, four_digits, function, probability};
 use crate::tensors::{self, Metadata, Named};
 use crate::terminal;
-use crate::verdict::{self, Verdict};
+use crate::windows::{self, tell as tell_windows};
 
 /// Steps along the most influential direction: Euclidean length, pixels being in [0, 1].
 const STEPS: [f64; 5] = [0.01, 0.03, 0.1, 0.3, 1.0];
@@ -259,7 +257,7 @@ impl Mapping {
         }
         files.push((format!("map-{index}.safetensors"), tensors.bytes()?));
         let odds = self.odds(index, at)?;
-        Ok(Found { files, steps, windows: maps.iter().map(|map| windows(map, odds)).collect() })
+        Ok(Found { files, steps, windows: maps.iter().map(|map| windows::of(map, odds)).collect() })
     }
 
     /// The image beside its maps.
@@ -362,54 +360,6 @@ impl Mapping {
         }
         let steps = self.job.scorer.along(image, &direction, &objective, &STEPS).map_err(fault)?;
         Ok((direction, steps))
-    }
-}
-
-/// A map as far as a verdict needs it.
-pub(crate) fn windows(map: &Map, odds: f64) -> Windows {
-    let sorted = |values: &[f64]| {
-        let mut values = values.to_vec();
-        values.sort_by(f64::total_cmp);
-        quartiles(&values)
-    };
-    let finite = |value: f64| value.is_finite().then_some(value);
-    Windows {
-        half_width: map.half_width,
-        count: map.values.len(),
-        saturated: map.reach.iter().filter(|reach| is_saturated(**reach)).count(),
-        near: map.reach.iter().filter(|reach| **reach > verdict::NEAR).count(),
-        log10: finite(sorted(&map.log10)[1]),
-        reach: sorted(&map.reach).map(|reach| finite(reach).unwrap_or(0.0)),
-        odds: finite(odds),
-    }
-}
-
-/// What the windows of each half-width say beside the confidence: the order of the images is that of
-/// their median windows.
-pub(crate) fn tell_windows(out: &mut impl Write, job: &Job, images: &[Vec<Windows>]) -> io::Result<()> {
-    let scales = images.first().map_or(0, Vec::len);
-    for scale in 0..scales {
-        let of: Vec<&Windows> = images.iter().filter_map(|windows| windows.get(scale)).collect();
-        let said = window_verdict(&of).sentences(bound(job.target));
-        let half_width = of.first().map_or(0, |windows| windows.half_width);
-        terminal::hanging(out, 4, &format!("half-width {half_width}: {said}"))?;
-    }
-    Ok(())
-}
-
-/// Of one half-width over the images.
-pub(crate) fn window_verdict(of: &[&Windows]) -> Verdict {
-    let log10: Vec<f64> = of.iter().map(|windows| windows.log10.unwrap_or(f64::NEG_INFINITY)).collect();
-    let odds: Vec<f64> = of.iter().map(|windows| windows.odds.unwrap_or(f64::INFINITY)).collect();
-    let values = of.iter().map(|windows| windows.count).sum();
-    Verdict {
-        values,
-        images: of.len(),
-        saturated: of.iter().map(|windows| windows.saturated).sum(),
-        near: of.iter().map(|windows| windows.near).sum(),
-        reached: values,
-        still: log10.iter().all(|log10| *log10 == f64::NEG_INFINITY),
-        correlations: verdict::correlation(&log10, &odds).into_iter().collect(),
     }
 }
 

@@ -11,7 +11,6 @@ use crate::job::Job;
 use crate::judged::Judged;
 use crate::layers::{LayerRow, Measured, plot, title};
 use crate::layers_table::verdict;
-use crate::map::window_verdict;
 use crate::outliers::Outliers;
 use crate::outliers_table::{conclusions as found_out, interval};
 use crate::report::{AGAINST_ODDS, Shown, against_odds, facts, meaning, rows_table};
@@ -19,6 +18,7 @@ use crate::row::Row;
 use crate::score::Scoring;
 use crate::table::{bound, four_digits};
 use crate::verdict::Spread;
+use crate::windows::verdict_of;
 
 /// Bytes of pictures of maps in a page.
 const PICTURES: usize = 3_400_000;
@@ -111,7 +111,7 @@ pub(crate) fn map(
     let said = (0..scales).filter_map(|scale| {
         let of: Vec<&Windows> = windows.iter().filter_map(|windows| windows.get(scale)).collect();
         let half_width = of.first()?.half_width;
-        Some(format!("half-width {half_width}: {}", window_verdict(&of).sentences(bound(job.target))))
+        Some(format!("half-width {half_width}: {}", verdict_of(&of).sentences(bound(job.target))))
     });
     page.list(&said.collect::<Vec<_>>());
     page.heading("What was run");

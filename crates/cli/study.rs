@@ -15,14 +15,20 @@ use crate::row::Row;
 /// Takes one image.
 pub(crate) type Add<'a> = &'a mut dyn FnMut(Judged) -> Result<()>;
 
+/// Scores from the given image on.
+pub(crate) type Scoring<'a> = &'a dyn Fn(usize, Add<'_>) -> Result<()>;
+
+/// Makes the result of all, in a file if there is a place for one.
+pub(crate) type Writing<'a> = &'a dyn Fn(&[Judged], Option<(&Path, Format)>) -> Result<()>;
+
 /// Scores what is not done with `score`, which is told how many images are, and makes the result of
 /// all with `write`, which is told where a file is to be. Nothing comes back where it is complete.
 pub(crate) fn gather(
     out: &Destination,
     header: Header,
     resume: bool,
-    score: &dyn Fn(usize, Add<'_>) -> Result<()>,
-    write: &dyn Fn(&[Judged], Option<(&Path, Format)>) -> Result<()>,
+    score: Scoring<'_>,
+    write: Writing<'_>,
 ) -> Result<Option<Vec<Judged>>> {
     let mut all = Vec::new();
     let Destination::File(path, format) = out else {
@@ -96,21 +102,28 @@ impl Measure {
     }
 }
 
+/// Beyond f64 is larger than everything.
+fn beyond(value: Option<f64>) -> f64 {
+    value.unwrap_or(f64::INFINITY)
+}
+
+/// A classical measure: its name, and its value of a row.
+type Classical = (&'static str, fn(&Row) -> f64);
+
 /// The influence under each filter and the classical measures, over the same images.
 pub(crate) fn measures(all: &[Judged], filters: &[String]) -> Vec<Measure> {
     let influences = filters.iter().enumerate().map(|(at, filter)| Measure {
         name: format!("influence, {filter}"),
         values: all.iter().map(|judged| judged.log10.get(at).copied().unwrap_or(f64::NEG_INFINITY)).collect(),
     });
-    let beyond = |value: Option<f64>| value.unwrap_or(f64::INFINITY);
-    let classical: [(&str, &dyn Fn(&Row) -> f64); 7] = [
-        ("Jacobian norm", &|row| beyond(row.jacobian_norm)),
-        ("odds", &|row| beyond(row.odds)),
-        ("entropy", &|row| beyond(row.entropy)),
-        ("- margin", &|row| -row.margin.unwrap_or(f64::NEG_INFINITY)),
-        ("cross-entropy", &|row| beyond(row.cross_entropy)),
-        ("Fisher norm", &|row| beyond(row.fisher_norm)),
-        ("Fisher trace", &|row| beyond(row.fisher_trace)),
+    let classical: [Classical; 7] = [
+        ("Jacobian norm", |row| beyond(row.jacobian_norm)),
+        ("odds", |row| beyond(row.odds)),
+        ("entropy", |row| beyond(row.entropy)),
+        ("- margin", |row| -row.margin.unwrap_or(f64::NEG_INFINITY)),
+        ("cross-entropy", |row| beyond(row.cross_entropy)),
+        ("Fisher norm", |row| beyond(row.fisher_norm)),
+        ("Fisher trace", |row| beyond(row.fisher_trace)),
     ];
     let classical = classical.into_iter().map(|(name, of)| Measure {
         name: name.to_owned(),
