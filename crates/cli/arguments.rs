@@ -96,6 +96,8 @@ Examples:
   influence score --dataset cifar10 --data data/cifar-10-batches-bin \
       --weights w.safetensors --out part-2.csv --shard 2/8 --resume
       part 2 of 8, from where it was stopped; influence merge puts parts together
+  influence score --perturb family:rotation --report rotation.html
+      a page with every value beside the odds, and what the numbers mean
   influence score --out - | head -3
 
 Columns: index, label, predicted, probability (of the objective's class; of the

@@ -5,6 +5,7 @@ use influence_report::{Page, PageCell};
 
 use crate::compare::{Beside, Comparison, quality};
 use crate::compare_table::{PERCENTILES, chance, conclusions as compared, influence_percentile};
+use crate::data::Data;
 use crate::failure::Result;
 use crate::folder::Windows;
 use crate::job::Job;
@@ -166,7 +167,10 @@ pub(crate) fn outliers(study: &Outliers, all: &[Judged]) -> Result<Page> {
     let shown: &[&str] = if known { &headings } else { &["score", "rho with the odds"] };
     page.table(shown, &rows);
     page.heading("The most influential images");
-    page.figure(&study.contact_sheet(all, TILES)?, "By place, from the most influential on.");
+    // Arrays may be anything.
+    if let Data::Images(_) = &job.data {
+        page.figure(&study.contact_sheet(all, TILES)?, "By place, from the most influential on.");
+    }
     let group = |judged: &Judged| match study.is_bad(judged) {
         Some(bad) => usize::from(bad),
         None => usize::from(!judged.row.is_as_labelled()),

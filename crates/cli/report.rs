@@ -13,10 +13,14 @@ use crate::row::Row;
 use crate::table::{four_digits, function, influence, probability};
 use crate::terminal;
 
-/// Bytes of small images in a page: a page of ten thousand images stays below 5 MB.
-const THUMBNAILS: usize = 1_800_000;
+/// Bytes of small images in a plot: a page of ten thousand images stays below 5 MB.
+const THUMBNAILS: usize = 1_200_000;
+/// Dots in a plot.
+const DOTS: usize = 12_000;
+/// Rows of a table that have a small image.
+const PICTURED: usize = 200;
 /// Rows of a table in a page.
-pub(crate) const ROWS: usize = 500;
+const ROWS: usize = 500;
 
 /// A file for a page, whose place has been looked at before anything was computed.
 #[derive(Debug)]
@@ -101,9 +105,12 @@ pub(crate) struct Shown<'a> {
 pub(crate) fn against_odds(title: &str, groups: Vec<String>, mut shown: Vec<Shown<'_>>) -> Result<Scatter> {
     let size = |row: &Row| row.log10_influence.unwrap_or(f64::NEG_INFINITY);
     shown.sort_by(|a, b| size(b.row).total_cmp(&size(a.row)));
+    let step = shown.len().div_ceil(DOTS).max(1);
+    let title =
+        if step > 1 { format!("{title}: of these, by influence, every {step}th") } else { title.to_owned() };
     let mut room = THUMBNAILS;
     let mut dots = Vec::with_capacity(shown.len());
-    for Shown { job, row, group } in shown {
+    for Shown { job, row, group } in shown.into_iter().step_by(step) {
         let image = image(job, row.index)?.filter(|address| address.len() <= room);
         room -= image.as_ref().map_or(0, String::len);
         let odds = row.odds.map_or(f64::INFINITY, f64::log10);
@@ -112,12 +119,13 @@ pub(crate) fn against_odds(title: &str, groups: Vec<String>, mut shown: Vec<Show
     // The largest lie above the others.
     dots.reverse();
     let axes = ["odds (1 - P) / P, log scale", "influence, log scale"].map(str::to_owned);
-    Ok(Scatter { title: title.to_owned(), axes, groups, dots })
+    Ok(Scatter { title, axes, groups, equal: true, dots })
 }
 
 /// What stands below a plot of [`against_odds`].
-pub(crate) const AGAINST_ODDS: &str = "A dot an image; point at it for its numbers, and for the most influential ones the image. On a line from corner to \
-     corner the influence is the odds, and nothing more. What lies sixteen decades below the largest is at the edge.";
+pub(crate) const AGAINST_ODDS: &str = "A dot an image; point at it for its numbers, and for the most influential ones \
+     the image. On the dashed line the influence is the odds, and nothing more. What lies sixteen decades below the \
+     largest is at the edge.";
 
 fn words(job: &Job, row: &Row) -> String {
     let named = |class: usize| job.data.class_name(class);
@@ -135,18 +143,18 @@ fn words(job: &Job, row: &Row) -> String {
 }
 
 /// A small picture of an image; nothing of arrays, which may be anything.
-pub(crate) fn image(job: &Job, index: usize) -> Result<Option<String>> {
+fn image(job: &Job, index: usize) -> Result<Option<String>> {
     let Data::Images(_) = &job.data else { return Ok(None) };
     let small = thumbnail(&job.data.batch::<f64>(&[index]), job.data.shape());
     small.map(Some).map_err(|error| Failure::new(error.to_string()))
 }
 
 /// The headings of [`cells`].
-pub(crate) const HEADINGS: [&str; 11] =
+const HEADINGS: [&str; 11] =
     ["index", "label", "predicted", "P", "group", "influence", "rank", "reach", "|df|", "odds", "entropy"];
 
 /// One row of a table.
-pub(crate) fn cells(job: &Job, row: &Row) -> Result<Vec<PageCell>> {
+fn cells(job: &Job, row: &Row, pictured: bool) -> Result<Vec<PageCell>> {
     let class = |class: Option<usize>| class.map_or_else(String::new, |class| job.data.class_name(class));
     let number = |value: Option<f64>| match value {
         Some(value) => PageCell::number(four_digits(value), value),
@@ -154,7 +162,7 @@ pub(crate) fn cells(job: &Job, row: &Row) -> Result<Vec<PageCell>> {
     };
     let size = row.log10_influence.unwrap_or(f64::NEG_INFINITY);
     let index = PageCell {
-        image: image(job, row.index)?,
+        image: if pictured { image(job, row.index)? } else { None },
         ..PageCell::number(row.index.to_string(), row.index as f64)
     };
     Ok(vec![
@@ -181,7 +189,8 @@ pub(crate) fn rows_table(page: &mut Page, job: &Job, rows: &[&Row]) -> Result<()
     if rows.len() > ROWS {
         page.paragraph(&format!("The first {ROWS} of {}; --out FILE.csv writes all.", rows.len()));
     }
-    let mut cells = rows.iter().take(ROWS).map(|row| cells(job, row)).collect::<Result<Vec<_>>>()?;
+    let cells = rows.iter().take(ROWS).enumerate().map(|(place, row)| cells(job, row, place < PICTURED));
+    let mut cells = cells.collect::<Result<Vec<_>>>()?;
     let mut headings = HEADINGS.to_vec();
     // A whole input has no groups.
     if let (true, Some(at)) =

@@ -21,7 +21,7 @@ const GAP: f64 = 16.0;
 const SIDE: f64 = 320.0;
 const LEFT: f64 = 58.0;
 /// Steps narrower than this share of the axis are seen by nobody.
-const FINE: f64 = 1.0 / 800.0;
+const FINE: f64 = 1.0 / 400.0;
 
 /// Both plots over a legend with the areas; `share` is the share of bad ones, which is chance for the
 /// precision.

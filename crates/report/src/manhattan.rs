@@ -58,7 +58,7 @@ fn dots(drawing: &mut Drawing, frame: &Frame, skyline: &Skyline, span: &Span, cl
             .collect();
         let stroke = kind(class % 2);
         drawing.raw(&format!(
-            r#"<path d="{d}" fill="none" stroke="{stroke}" stroke-width="2.6" stroke-linecap="round" stroke-opacity="0.6"/>"#
+            r#"<path d="{d}" fill="none" stroke="{stroke}" stroke-width="2.6" stroke-linecap="round" stroke-opacity="0.7"/>"#
         ));
         let middle = [left + room / 2.0, frame.top + frame.height + 16.0];
         drawing.text(middle, &shortened(name, room), Text::new(SMALL, Anchor::Middle));

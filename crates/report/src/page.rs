@@ -175,6 +175,7 @@ mod tests {
             title: evil.to_owned(),
             axes: [evil.to_owned(), evil.to_owned()],
             groups: vec![evil.to_owned()],
+            equal: true,
             dots: vec![dot],
         };
         page.scatter(&scatter, evil);

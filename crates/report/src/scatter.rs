@@ -28,6 +28,8 @@ pub struct Scatter {
     pub axes: [String; 2],
     /// The groups, each with a colour.
     pub groups: Vec<String>,
+    /// Whether a dashed line is drawn where both are the same.
+    pub equal: bool,
     /// The dots; later ones lie above earlier ones.
     pub dots: Vec<Dot>,
 }
@@ -55,12 +57,17 @@ impl Scatter {
         // A little room, so that no dot lies on the frame.
         let inside = |share: f64| 0.012 + 0.976 * share;
         let place = |dot: &Dot| [frame.x(inside(across.share(dot.x))), frame.y(inside(up.share(dot.y)))];
+        let (low, high) = (across.low.max(up.low), across.high.min(up.high));
+        if self.equal && low < high {
+            let end = |log10: f64| [frame.x(inside(across.share(log10))), frame.y(inside(up.share(log10)))];
+            drawing.path(&[end(low), end(high)], "currentColor", true);
+        }
         for group in 0..self.groups.len() {
             let own = self.dots.iter().filter(|dot| dot.group == group);
             let d: String = own.map(place).map(|[x, y]| format!("M{x:.1} {y:.1}h0")).collect();
             let stroke = kind(group);
             drawing.raw(&format!(
-                r#"<path d="{d}" fill="none" stroke="{stroke}" stroke-width="4" stroke-linecap="round" stroke-opacity="0.55"/>"#
+                r#"<path d="{d}" fill="none" stroke="{stroke}" stroke-width="4" stroke-linecap="round" stroke-opacity="0.7"/>"#
             ));
         }
         drawing.raw(r#"<circle class="ring" r="7" fill="none" stroke="currentColor" stroke-width="2" visibility="hidden"/>"#);
