@@ -52,6 +52,20 @@ fn every_command_makes_a_page_that_fetches_nothing() {
     }
 }
 
+#[test]
+fn what_cannot_have_a_page_is_refused() {
+    for (arguments, says) in [
+        (&["score", "--report", "page.pdf"][..], "must end in .html"),
+        (&["score", "--shard", "1/2", "--report", "page.html"], "leave out --direction and --shard"),
+        (&["layers", "--shard", "1/2", "--out", "layers.csv", "--report", "page.html"], "leave out --shard"),
+        (&["map", "--check", "--report", "page.html"], "leave out --check"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_influence")).args(arguments).output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && message.contains(says), "{arguments:?}: {message}");
+    }
+}
+
 /// Chromium, where it is installed.
 fn chromium(arguments: &[&str], page: &Path) -> Option<Vec<u8>> {
     let profile = tempfile::tempdir().unwrap();

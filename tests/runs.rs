@@ -201,6 +201,28 @@ fn signals_end_a_run_cleanly_and_another_process_is_refused() {
     assert_eq!(contents(folder.path()).len(), 1);
 }
 
+/// What is said and drawn of all values is of those before the stop as well.
+#[test]
+fn a_run_that_goes_on_says_what_the_whole_run_says() {
+    for name in
+        ["rows.csv", "rows.jsonl", if cfg!(feature = "parquet") { "rows.parquet" } else { "more.csv" }]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let (out, page) = (folder.path().join(name), folder.path().join("report.html"));
+        let more = ["--out", out.to_str().unwrap(), "--report", page.to_str().unwrap()];
+        let arguments = [&LONG[..], &more].concat();
+        let (said, drawn) = (succeeds(&arguments), fs::read(&page).unwrap());
+        assert!(said.contains("of 6420 values") && said.contains("(median; "), "{said}");
+        fs::remove_file(&out).unwrap();
+        fs::remove_file(&page).unwrap();
+        let child = under_way(&arguments, &out);
+        signal(&child, "TERM");
+        assert_eq!(child.wait_with_output().unwrap().status.code(), Some(143));
+        assert_eq!(succeeds(&[&arguments[..], &["--resume"]].concat()), said, "{name}");
+        assert!(fs::read(&page).unwrap() == drawn, "{name}: another page");
+    }
+}
+
 #[test]
 fn a_run_goes_on_as_itself_alone() {
     let folder = tempfile::tempdir().unwrap();

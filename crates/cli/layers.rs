@@ -133,6 +133,9 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
             "--shard of layers keeps a row an image and layer for influence merge: add --out FILE.csv",
         ));
     }
+    if report.is_some() && arguments.run.shard.is_some() {
+        return Err(Failure::new("--report is of all images: leave out --shard"));
+    }
     let mut jobs = jobs(arguments)?;
     for job in &jobs {
         for (flag, path) in
@@ -152,7 +155,7 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
     };
     let networks: Vec<Measured> =
         study.jobs.into_iter().zip(rows).map(|(job, rows)| Measured { job, rows }).collect();
-    if let Some(file) = report.filter(|_| networks[0].job.shard.is_none()) {
+    if let Some(file) = report {
         file.write(pages::layers(&networks)?)?;
     }
     if let Destination::Pipe(path, format) = &out {
