@@ -221,7 +221,11 @@ pub(crate) fn summary(
 /// A run that is to go on and has nothing left to do.
 pub(crate) fn complete(job: &Job, out: &Destination) -> Result<()> {
     if let (false, Destination::File(path, _)) = (job.quiet, out) {
-        writeln!(terminal::output(), "{} is complete", path.display())?;
+        writeln!(
+            terminal::output(),
+            "{} is complete; pictures and reports are not made again",
+            path.display()
+        )?;
     }
     Ok(())
 }
