@@ -29,8 +29,8 @@ fn text(bytes: &[u8]) -> String {
 fn scored(arguments: &[&str], name: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
-    let mut all = vec!["score", "--images", "0..3", "--out", path.to_str().unwrap()];
-    all.extend(arguments);
+    let images: &[&str] = if arguments.contains(&"--images") { &[] } else { &["--images", "0..3"] };
+    let all = [&["score", "--out", path.to_str().unwrap()], images, arguments].concat();
     let output = influence(&all);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(
@@ -56,8 +56,44 @@ fn alone_it_does_the_main_job_on_the_embedded_sample() {
             cells.first()?.parse::<usize>().ok().and(cells.get(4)?.parse().ok())
         })
         .collect();
-    assert_eq!(rows.len(), 20);
+    assert_eq!(rows.len(), 8);
     assert!(rows.is_sorted_by(|a, b| a >= b), "most sensitive first: {rows:?}");
+}
+
+/// One screen, which says of knobs and windows what the confidence does not: reaches below 1.
+#[test]
+fn the_first_screen_fits_and_shows_more_than_the_confidence() {
+    let shown = text(&influence(&[]).stdout);
+    let lines: Vec<&str> = shown.lines().collect();
+    assert!(lines.len() <= 40 && lines.iter().all(|line| line.chars().count() <= 80), "{shown}");
+    let reach = |name: &str| -> f64 {
+        let line = lines.iter().find(|line| line.starts_with(name)).unwrap();
+        line[name.len()..].split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let rotation = scored(&["--perturb", "family:rotation", "--images", "0..100", "--quiet"], "a.csv");
+    let mut reaches: Vec<f64> =
+        rotation.lines().skip(1).map(|line| line.split(',').nth(11).unwrap().parse().unwrap()).collect();
+    reaches.sort_by(f64::total_cmp);
+    assert!((reach("rotation") - (reaches[49] + reaches[50]) / 2.0).abs() < 1e-4, "{shown}");
+    assert!(reach("windows of 1 x 1 pixels") < 0.9 && reach("windows of 3 x 3 pixels") > 0.9, "{shown}");
+}
+
+/// A sentence about the confidence follows from reach and order, not from saturation alone.
+#[test]
+fn a_family_that_goes_with_the_confidence_is_not_called_more_than_it() {
+    let said = |arguments: &[&str]| {
+        let shown = text(&influence(&[&["score", "--top", "1"], arguments].concat()).stdout);
+        shown.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let affine = said(&["--perturb", "family:affine"]);
+    assert!(
+        affine.contains("100 % have a reach above 0.9; rank correlation with the odds 1.0000"),
+        "{affine}"
+    );
+    assert!(affine.contains("in effect they are functions of the probability."), "{affine}");
+    let rotation = said(&["--perturb", "family:rotation"]);
+    assert!(rotation.contains("None of 100 values is saturated. 39 % have a reach above 0.9"), "{rotation}");
+    assert!(rotation.contains("they order the images nearly as the confidence does."), "{rotation}");
 }
 
 #[test]

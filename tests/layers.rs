@@ -74,7 +74,8 @@ fn files_have_a_row_a_layer_in_the_order_asked_for() {
     };
     let by_depth = run("depth");
     let head = "network,group,depth,parameters,images,objective,filter,influence_q1,influence_median,influence_q3,saturated,\
-                reach_median,rank_median,jacobian_norm_median,weights,dataset,split,precision,engine";
+                reach_median,rank_median,jacobian_norm_median,weights,dataset,split,precision,engine,near_bound,\
+                odds_correlation";
     assert_eq!(by_depth[0].join(","), head);
     let golden = common::cases().remove(0).golden.layers();
     assert_eq!(by_depth[1..].iter().map(|row| row[1].clone()).collect::<Vec<_>>(), golden);
@@ -144,7 +145,7 @@ fn the_direction_has_the_network_s_names_and_shapes() {
 #[test]
 fn wrong_words_are_refused_with_the_right_ones() {
     refused(&["layers", "--sort", "name"], &["--sort name", "depth or influence"]);
-    refused(&["layers", "--plot", "plot.svg"], &["--plot plot.svg", ".png"]);
+    refused(&["layers", "--plot", "plot.pdf"], &["--plot plot.pdf", ".png or .svg"]);
     refused(&["layers", "--plot", "/nowhere/plot.png"], &["--plot", "no folder /nowhere"]);
     refused(&["layers", "--filter", "paper:relative"], &["only tikhonov has a budget"]);
     refused(&["score", "--filter", "tikhonov:1:relative"], &["relative", "perturb parameters"]);

@@ -84,6 +84,8 @@ fn studies() -> Vec<(Vec<&'static str>, &'static str)> {
         (with(&["score", "--perturb", "layers"], "0..24"), "rows.jsonl"),
         (with(&["layers"], "0..24"), "layers.csv"),
         (vec!["map", "--images", "0..24", "--filter", "tikhonov:10", "--direction"], "maps"),
+        (vec!["outliers", "--plant", "40"], "outliers.csv"),
+        (vec!["compare", "--against", "crates/data/sample/resnet50w8-mnist.safetensors"], "compare.csv"),
     ];
     if cfg!(feature = "parquet") {
         studies.push((with(&["score", "--perturb", "layers"], "0..24"), "rows.parquet"));
@@ -199,6 +201,28 @@ fn signals_end_a_run_cleanly_and_another_process_is_refused() {
     assert_eq!(contents(folder.path()).len(), 1);
 }
 
+/// What is said and drawn of all values is of those before the stop as well.
+#[test]
+fn a_run_that_goes_on_says_what_the_whole_run_says() {
+    for name in
+        ["rows.csv", "rows.jsonl", if cfg!(feature = "parquet") { "rows.parquet" } else { "more.csv" }]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let (out, page) = (folder.path().join(name), folder.path().join("report.html"));
+        let more = ["--out", out.to_str().unwrap(), "--report", page.to_str().unwrap()];
+        let arguments = [&LONG[..], &more].concat();
+        let (said, drawn) = (succeeds(&arguments), fs::read(&page).unwrap());
+        assert!(said.contains("of 6420 values") && said.contains("(median; "), "{said}");
+        fs::remove_file(&out).unwrap();
+        fs::remove_file(&page).unwrap();
+        let child = under_way(&arguments, &out);
+        signal(&child, "TERM");
+        assert_eq!(child.wait_with_output().unwrap().status.code(), Some(143));
+        assert_eq!(succeeds(&[&arguments[..], &["--resume"]].concat()), said, "{name}");
+        assert!(fs::read(&page).unwrap() == drawn, "{name}: another page");
+    }
+}
+
 #[test]
 fn a_run_goes_on_as_itself_alone() {
     let folder = tempfile::tempdir().unwrap();
@@ -287,7 +311,9 @@ fn pipes_take_rows_and_end_quietly() {
 
 #[test]
 fn shards_make_the_bytes_of_the_single_run() {
-    for (arguments, name) in studies() {
+    // What ranks all images is not made in parts.
+    let whole = |arguments: &[&str]| ["outliers", "compare"].contains(&arguments[0]);
+    for (arguments, name) in studies().into_iter().filter(|(arguments, _)| !whole(arguments)) {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let path = |name: &str| at(name).to_str().unwrap().to_owned();
@@ -369,6 +395,9 @@ fn tables_fit_eighty_columns_and_show_what_is_asked_for() {
         &["map", "--check", "--images", "0..2", "--scales", "0"],
         &["-h"],
         &["score", "-h"],
+        &["outliers", "--help"],
+        &["compare", "--help"],
+        &["outliers", "--plant", "10"],
         &["layers", "-h"],
         &["map", "-h"],
         &["score", "--help"],
@@ -382,7 +411,7 @@ fn tables_fit_eighty_columns_and_show_what_is_asked_for() {
     refused(&["score", "--sort", "beauty"], &["--sort beauty", "no such column"]);
     refused(&["score", "--top", "3", "--out", "rows.csv"], &["--top", "table"]);
     let layers = succeeds(&["layers", "--images", "0", "--top", "4", "--sort", "influence"]);
-    assert_eq!(layers.lines().filter(|line| line.contains('%')).count(), 4, "{layers}");
+    assert_eq!(layers.lines().filter(|line| line.ends_with('#')).count(), 4, "{layers}");
 }
 
 #[test]

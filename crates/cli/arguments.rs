@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::compare_arguments::CompareArguments;
 use crate::failure::{Failure, Result};
 use crate::jacobian::JacobianArguments;
 use crate::layers_arguments::LayersArguments;
 use crate::logits::CheckArguments;
 use crate::map_arguments::MapArguments;
 use crate::out::Destination;
+use crate::outliers_arguments::OutliersArguments;
 use crate::tally::Top;
 
 /// How sensitive is a trained deep network? First-order influence (Shu & Zhu, AAAI-19)
@@ -36,6 +38,13 @@ pub(crate) enum Command {
     /// whether it holds, as a table.
     #[command(after_long_help = crate::map_arguments::EXAMPLES)]
     Map(Box<MapArguments>),
+    /// Two sets of values beside each other: of the training and the test images, or of two networks.
+    #[command(after_long_help = crate::compare_arguments::EXAMPLES)]
+    Compare(Box<CompareArguments>),
+    /// Which images do not go with their label: a ranking, files for cleaning data, and how well each
+    /// score finds those that are known to be bad.
+    #[command(after_long_help = crate::outliers_arguments::EXAMPLES)]
+    Outliers(Box<OutliersArguments>),
     /// What the measure is made of: the Jacobian of the logits at every image, or its Gram matrices,
     /// in a file.
     #[command(after_long_help = crate::jacobian::EXAMPLES)]
@@ -94,6 +103,8 @@ Examples:
   influence score --dataset cifar10 --data data/cifar-10-batches-bin \
       --weights w.safetensors --out part-2.csv --shard 2/8 --resume
       part 2 of 8, from where it was stopped; influence merge puts parts together
+  influence score --perturb family:rotation --report rotation.html
+      a page with every value beside the odds, and what the numbers mean
   influence score --out - | head -3
 
 Columns: index, label, predicted, probability (of the objective's class; of the
@@ -103,8 +114,9 @@ bound, reach, jacobian_norm, odds, entropy, margin, cross_entropy, ambiguous,
 fisher_norm, fisher_trace, direction (of a family: the most influential
 setting, JSON, in the units of its members, at Fisher length 1); and what made
 them: filter, network, weights, dataset, split, precision, engine, and the
-preparation of images where there was one (of Parquet in the metadata). A whole input at full rank has influence = bound, which is
-(1 - P) / P for -log P: look at reach and rank first.
+preparation of images where there was one (of Parquet in the metadata). A whole
+input at full rank has influence = bound, which is (1 - P) / P for -log P: look
+at reach and rank first.
 
 A run keeps FILE.partial and FILE.journal until FILE is complete; --resume goes
 on with them.";
@@ -148,6 +160,11 @@ pub(crate) struct OutArguments {
     /// one piece; from the beginning where there is none.
     #[arg(long)]
     pub(crate) resume: bool,
+    /// A page for a browser: what was run, plots, tables, and what the numbers mean
+    ///
+    /// One file that holds everything and fetches nothing.
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
     /// How many rows the table shows [default: 20; of layers all]
     #[arg(long, value_name = "N")]
     pub(crate) top: Option<usize>,

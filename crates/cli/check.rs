@@ -8,12 +8,13 @@ use std::io::{self, Write};
 
 use burn::tensor::TensorData;
 use influence::{Channels, Linearization, Map, Precision, Probabilities};
+use influence_report::statistics::{Random, quartiles};
 
 use crate::failure::{Failure, Result};
 use crate::job::{Job, in_split};
 use crate::map::{Mapping, each};
 use crate::map_arguments::Fill;
-use crate::table::{channels_word, four_digits, function, quartiles};
+use crate::table::{channels_word, four_digits, function};
 use crate::terminal;
 
 /// Random windows an image and scale, for a steadier average.
@@ -67,7 +68,7 @@ fn trial(mapping: &Mapping, fill: Fill, index: usize, at: &Linearization<'_>) ->
     let mut places = Vec::new();
     let mut shares = Vec::new();
     for map in &maps {
-        let mut random = Random((index as u64) << 8 | map.half_width as u64);
+        let mut random = Random::new((index as u64) << 8 | map.half_width as u64);
         let norms = at.gradient_norms(&objective, map.half_width, mapping.channels);
         let norms = norms.map_err(|error| in_split(error, index))?;
         let (vulnerable, share) = largest(&map.values, &mut random);
@@ -198,18 +199,4 @@ fn tell(out: &mut impl Write, mapping: &Mapping, fill: Fill, trials: &[Vec<Trial
         line(out, "random", &of(&|trial| trial.random.clone()))?;
     }
     Ok(())
-}
-
-/// SplitMix64: the same windows in every run.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) % n.max(1) as u64) as usize
-    }
 }

@@ -53,12 +53,17 @@ impl Data {
         }
     }
 
+    /// Whether the samples are pictures that a person can look at: arrays may be anything.
+    pub(crate) fn are_images(&self) -> bool {
+        !matches!(self, Self::Arrays(_))
+    }
+
     /// What a class is called: its number where it has no other name.
     pub(crate) fn class_name(&self, class: usize) -> String {
         match self {
             Self::Images(data) => data.class_names().get(class).cloned(),
-            Self::Arrays(_) => None,
             Self::Pictures(data) => data.class_names().get(class).cloned(),
+            Self::Arrays(_) => None,
         }
         .unwrap_or_else(|| class.to_string())
     }

@@ -22,6 +22,24 @@ pub(crate) struct Drawn {
     /// Of steps along the most influential direction: Fisher length, change found and predicted,
     /// and the class.
     pub(crate) steps: Vec<(f64, f64, f64, usize)>,
+    /// The windows of each half-width.
+    pub(crate) windows: Vec<Windows>,
+}
+
+/// The windows of one half-width at one image, as far as a verdict needs them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Windows {
+    pub(crate) half_width: usize,
+    pub(crate) count: usize,
+    pub(crate) saturated: usize,
+    /// With a reach above 0.9.
+    pub(crate) near: usize,
+    /// log10 of the median influence; nothing for 0.
+    pub(crate) log10: Option<f64>,
+    /// The quartiles of their reach.
+    pub(crate) reach: [f64; 3],
+    /// Nothing beyond f64.
+    pub(crate) odds: Option<f64>,
 }
 
 /// A file and the hash of its contents.
@@ -33,10 +51,10 @@ pub(crate) struct Listed {
 
 impl Record for Drawn {
     const COLUMNS: &'static [Column] =
-        &[("index", Kind::Integer), ("files", Kind::Json), ("steps", Kind::Json)];
+        &[("index", Kind::Integer), ("files", Kind::Json), ("steps", Kind::Json), ("windows", Kind::Json)];
 
     fn cells(&self) -> Vec<Cell> {
-        vec![self.index.into(), Cell::json(&self.files), Cell::json(&self.steps)]
+        vec![self.index.into(), Cell::json(&self.files), Cell::json(&self.steps), Cell::json(&self.windows)]
     }
 }
 
@@ -54,10 +72,11 @@ impl Drawn {
 
     fn of(cells: &[Cell]) -> Option<Self> {
         match cells {
-            [Cell::Integer(index), Cell::Json(files), Cell::Json(steps)] => Some(Self {
+            [Cell::Integer(index), Cell::Json(files), Cell::Json(steps), Cell::Json(windows)] => Some(Self {
                 index: *index as usize,
                 files: serde_json::from_str(files).ok()?,
                 steps: serde_json::from_str(steps).ok()?,
+                windows: serde_json::from_str(windows).ok()?,
             }),
             _ => None,
         }
@@ -150,6 +169,7 @@ impl Folder {
         index: usize,
         files: &[(String, Vec<u8>)],
         steps: Vec<(f64, f64, f64, usize)>,
+        windows: Vec<Windows>,
     ) -> Result<()> {
         for (name, bytes) in files {
             let path = self.path.join(name);
@@ -168,7 +188,7 @@ impl Folder {
             name: name.clone(),
             hash: blake3::hash(bytes).to_hex().to_string(),
         };
-        let drawn = Drawn { index, files: files.iter().map(listed).collect(), steps };
+        let drawn = Drawn { index, files: files.iter().map(listed).collect(), steps, windows };
         let bytes = Format::KEPT.line(Drawn::COLUMNS, &drawn.cells(), &[]);
         self.keeper.add(Unit { bytes, note: serde_json::Value::Null })?;
         check_signals()

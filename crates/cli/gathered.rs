@@ -2,6 +2,7 @@
 //! while a run lasts.
 
 use influence::Parameter;
+use influence_report::statistics::quartiles;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
@@ -9,7 +10,7 @@ use crate::job::Job;
 use crate::layers::LayerRow;
 use crate::record::{Cell, Column, Kind, Record};
 use crate::row::Row;
-use crate::table::quartiles;
+use crate::verdict;
 
 /// One layer at one image.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +22,8 @@ pub(crate) struct Point {
     saturated: bool,
     /// Nothing where the Jacobian was not needed.
     jacobian_norm: Option<f64>,
+    /// Nothing beyond f64.
+    odds: Option<f64>,
 }
 
 impl Record for Point {
@@ -30,6 +33,7 @@ impl Record for Point {
         ("rank", Kind::Integer),
         ("saturated", Kind::Flag),
         ("jacobian_norm", Kind::Float),
+        ("odds", Kind::Float),
     ];
 
     fn cells(&self) -> Vec<Cell> {
@@ -39,6 +43,7 @@ impl Record for Point {
             self.rank.into(),
             self.saturated.into(),
             self.jacobian_norm.into(),
+            self.odds.into(),
         ]
     }
 }
@@ -52,6 +57,7 @@ impl Point {
             rank: row.rank,
             saturated: row.saturated,
             jacobian_norm: row.jacobian_norm,
+            odds: row.odds,
         }
     }
 
@@ -61,12 +67,13 @@ impl Point {
             _ => None,
         };
         match cells {
-            [influence, reach, Cell::Integer(rank), Cell::Flag(saturated), norm] => Some(Self {
+            [influence, reach, Cell::Integer(rank), Cell::Flag(saturated), norm, odds] => Some(Self {
                 influence: float(influence),
                 reach: float(reach),
                 rank: *rank as usize,
                 saturated: *saturated,
                 jacobian_norm: float(norm),
+                odds: float(odds),
             }),
             _ => None,
         }
@@ -126,6 +133,7 @@ struct Points {
     reach: Vec<f64>,
     rank: Vec<f64>,
     norm: Vec<f64>,
+    odds: Vec<f64>,
     saturated: usize,
 }
 
@@ -176,6 +184,7 @@ impl Points {
         self.reach.push(point.reach.unwrap_or(f64::NAN));
         self.rank.push(point.rank as f64);
         self.norm.push(point.jacobian_norm.unwrap_or(f64::NAN));
+        self.odds.push(point.odds.unwrap_or(f64::INFINITY));
         self.saturated += usize::from(point.saturated);
     }
 }
@@ -190,6 +199,8 @@ fn row(subject: &Subject, depth: usize, group: &str, parameters: usize, points: 
     let known =
         |values: Vec<f64>| values.iter().all(|x| !x.is_nan()).then(|| sorted(values)[1]).and_then(finite);
     let images = points.influence.len();
+    let odds_correlation = verdict::correlation(&points.influence, &points.odds);
+    let near = points.reach.iter().filter(|reach| **reach > verdict::NEAR).count();
     let influence = sorted(points.influence);
     LayerRow {
         network: subject.network.clone(),
@@ -211,5 +222,7 @@ fn row(subject: &Subject, depth: usize, group: &str, parameters: usize, points: 
         split: subject.split.clone(),
         precision: subject.precision.clone(),
         engine: subject.engine.clone(),
+        near_bound: near as f64 / images.max(1) as f64,
+        odds_correlation,
     }
 }

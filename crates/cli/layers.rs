@@ -4,20 +4,22 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::path::Path;
 
-use influence::Perturbation;
-use influence_report::{Bar, Series, bars};
+use influence::{Parameter, Perturbation};
+use influence_report::{Bar, Picture, Series, bars};
 
 use crate::arguments::RunArguments;
+use crate::drawn::PictureFile;
 use crate::failure::{Failure, Result};
 use crate::gathered::{Gathered, Point, Subject};
 use crate::job::Job;
 use crate::layers_arguments::{LayersArguments, Sort};
 use crate::layers_table;
 use crate::out::{
-    Destination, Format, Found, Keeper, Target, Unit, check_signals, hash_of, read_spool, write_rows,
-    write_table,
+    Destination, Format, Found, Keeper, Unit, check_signals, hash_of, read_spool, write_rows, write_table,
 };
+use crate::pages;
 use crate::record::{Cell, Column, Kind, Record};
+use crate::report::ReportFile;
 use crate::row::Row;
 use crate::score::score_batch;
 use crate::table::{self, function};
@@ -50,6 +52,10 @@ pub(crate) struct LayerRow {
     pub(crate) split: String,
     pub(crate) precision: String,
     pub(crate) engine: String,
+    /// The share of the images whose reach exceeds 0.9.
+    pub(crate) near_bound: f64,
+    /// The rank correlation of its influence with the odds; empty for few images or equal values.
+    pub(crate) odds_correlation: Option<f64>,
 }
 
 impl Record for LayerRow {
@@ -73,6 +79,8 @@ impl Record for LayerRow {
         ("split", Kind::Text),
         ("precision", Kind::Text),
         ("engine", Kind::Text),
+        ("near_bound", Kind::Float),
+        ("odds_correlation", Kind::Float),
     ];
 
     fn cells(&self) -> Vec<Cell> {
@@ -96,6 +104,8 @@ impl Record for LayerRow {
             (&self.split).into(),
             (&self.precision).into(),
             (&self.engine).into(),
+            self.near_bound.into(),
+            self.odds_correlation.into(),
         ]
     }
 }
@@ -111,8 +121,9 @@ pub(crate) struct Measured {
 pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
     let sort = arguments.sort()?;
     let out = arguments.out.destination()?;
-    let plot = arguments.plot.as_deref().map(|path| Target::new("--plot", path, "png")).transpose()?;
-    if arguments.run.quiet && out.is_table() && plot.is_none() {
+    let plot = PictureFile::new("--plot", arguments.plot.as_deref())?;
+    let report = ReportFile::new(arguments.out.report.as_deref())?;
+    if arguments.run.quiet && out.is_table() && plot.is_none() && report.is_none() {
         return Err(Failure::new(
             "--quiet without --out or --plot does nothing: add one, or leave out --quiet",
         ));
@@ -122,9 +133,14 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
             "--shard of layers keeps a row an image and layer for influence merge: add --out FILE.csv",
         ));
     }
+    if report.is_some() && arguments.run.shard.is_some() {
+        return Err(Failure::new("--report is of all images: leave out --shard"));
+    }
     let mut jobs = jobs(arguments)?;
     for job in &jobs {
-        for (flag, path) in [("--out", &arguments.out.out), ("--plot", &arguments.plot)] {
+        for (flag, path) in
+            [("--out", &arguments.out.out), ("--plot", &arguments.plot), ("--report", &arguments.out.report)]
+        {
             path.as_deref().map_or(Ok(()), |path| job.inputs.spare(flag, path))?;
         }
     }
@@ -139,6 +155,9 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
     };
     let networks: Vec<Measured> =
         study.jobs.into_iter().zip(rows).map(|(job, rows)| Measured { job, rows }).collect();
+    if let Some(file) = report {
+        file.write(pages::layers(&networks)?)?;
+    }
     if let Destination::Pipe(path, format) = &out {
         write_rows(
             path.as_deref(),
@@ -171,7 +190,7 @@ fn jobs(arguments: &LayersArguments) -> Result<Vec<Job>> {
 struct Study {
     jobs: Vec<Job>,
     sort: Sort,
-    plot: Option<Target>,
+    plot: Option<PictureFile>,
 }
 
 /// The rows of each network.
@@ -261,17 +280,20 @@ impl Study {
 
     /// Draws the plot that was asked for.
     fn draw(&self, tables: &Tables) -> Result<()> {
-        let Some(file) = &self.plot else { return Ok(()) };
-        let series: Vec<Series> =
-            self.jobs.iter().zip(tables).map(|(job, rows)| series(&job.architecture, rows)).collect();
-        let picture =
-            bars(&title(&self.jobs[0]), &series).map_err(|error| Failure::new(error.to_string()))?;
-        file.write(&picture)?.name()
+        let networks = || self.jobs.iter().zip(tables.iter().map(Vec::as_slice));
+        self.plot.as_ref().map_or(Ok(()), |file| file.write(&plot(networks())?))
     }
 }
 
+/// The layers of each network by depth.
+pub(crate) fn plot<'a>(networks: impl Iterator<Item = (&'a Job, &'a [LayerRow])> + Clone) -> Result<Picture> {
+    let title = networks.clone().next().map_or_else(String::new, |(job, _)| title(job));
+    let series: Vec<Series> = networks.map(|(job, rows)| series(job, rows)).collect();
+    bars(&title, &series).map_err(|error| Failure::new(error.to_string()))
+}
+
 /// Networks of one architecture are named by their weights as well.
-fn tell_apart(jobs: &mut [Job], weights: [Option<&Path>; 2]) {
+pub(crate) fn tell_apart(jobs: &mut [Job], weights: [Option<&Path>; 2]) {
     let [first, second] = jobs else { return };
     if first.architecture != second.architecture {
         return;
@@ -312,15 +334,26 @@ pub(crate) fn in_order(rows: &[LayerRow], sort: Sort) -> Vec<&LayerRow> {
     rows
 }
 
-fn series(title: &str, rows: &[LayerRow]) -> Series {
+fn series(job: &Job, rows: &[LayerRow]) -> Series {
+    let parameters = job.scorer.plan().graph().parameters();
     let bar = |row: &LayerRow| Bar {
         name: row.group.clone(),
+        kind: kind(parameters.iter().filter(|of| of.layer() == row.group)).to_owned(),
         low: row.influence_q1,
         middle: row.influence_median,
         high: row.influence_q3,
         full: row.saturated >= 0.5,
     };
-    Series { title: title.to_owned(), bars: rows.iter().map(bar).collect() }
+    Series { title: job.architecture.clone(), bars: rows.iter().map(bar).collect() }
+}
+
+/// What a layer is, by its largest tensor: names say what their makers like.
+fn kind<'a>(tensors: impl Iterator<Item = &'a Parameter>) -> &'static str {
+    match tensors.map(|tensor| tensor.shape.len()).max().unwrap_or(0) {
+        0 | 1 => "normalisation or bias",
+        2 => "linear",
+        _ => "convolution",
+    }
 }
 
 /// What a person is told on standard output.
@@ -333,6 +366,9 @@ fn tell(arguments: &LayersArguments, to: &Destination, networks: &[Measured], so
     layers_table::summary(&mut out, networks)?;
     if let Some(path) = &arguments.plot {
         writeln!(out, "Plot in {}", path.display())?;
+    }
+    if let Some(path) = &arguments.out.report {
+        writeln!(out, "Report in {}", path.display())?;
     }
     if let Some(path) = &arguments.out.out {
         let rows: usize = networks.iter().map(|network| network.rows.len()).sum();

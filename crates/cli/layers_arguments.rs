@@ -28,9 +28,11 @@ Columns of the files, a row a layer: network, group (the layer), depth (its
 place in the network, from 0), parameters, images, objective, filter,
 influence_q1, influence_median, influence_q3, saturated (the share of the images
 whose influence is its bound), reach_median, rank_median, jacobian_norm_median,
-weights, dataset, split, precision, engine. A row a layer and image: influence
-score --perturb layers. A part of a run (--shard) holds what influence merge
-makes the table of.";
+weights, dataset, split, precision, engine, near_bound (the share of the images
+whose reach exceeds 0.9), odds_correlation (of the ranks of the images by
+influence and by odds: at 1 the layer orders them as the confidence does). A row
+a layer and image: influence score --perturb layers. A part of a run (--shard)
+holds what influence merge makes the table of.";
 
 #[derive(Debug, Args)]
 pub(crate) struct LayersArguments {
@@ -41,7 +43,7 @@ pub(crate) struct LayersArguments {
     /// Weights of a second network, which is told from the file, to stand beside the first
     #[arg(long, value_name = "FILE")]
     pub(crate) against: Option<PathBuf>,
-    /// Draw the influence of the layers by depth to FILE.png
+    /// Draw the influence of the layers by depth to FILE.png or FILE.svg
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
 }

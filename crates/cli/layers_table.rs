@@ -5,8 +5,9 @@ use std::io::{self, Write};
 
 use crate::layers::{LayerRow, Measured, in_order, title};
 use crate::layers_arguments::Sort;
-use crate::table::four_digits;
+use crate::table::{bound, four_digits};
 use crate::terminal::{self, name};
+use crate::verdict::Verdict;
 
 /// How many letters the longest bar has.
 const BAR: usize = 24;
@@ -175,18 +176,40 @@ pub(crate) fn summary(out: &mut impl Write, networks: &[Measured]) -> io::Result
     for Measured { job, rows } in networks {
         let full = rows.iter().filter(|row| row.saturated == 1.0).count();
         let network = rows.first().map_or("".into(), |row| name(&row.network));
-        let said = if full == rows.len() {
-            "all saturated in every image: influence says no more of a layer than the confidence does; give a filter \
-             with a budget, such as --filter tikhonov:1:relative"
-                .to_owned()
-        } else {
-            let largest = in_order(rows, Sort::Influence);
-            let names: Vec<String> =
-                largest.iter().take(3).map(|row| name(&row.group).into_owned()).collect();
-            let (images, names) = (job.images.len(), names.join(", "));
-            format!("{full} of them saturated in every image; most influential over {images} images: {names}")
+        let remedy = "give a filter with a budget, such as --filter tikhonov:1:relative";
+        let said = match full {
+            _ if full == rows.len() => format!("all saturated in every image; {remedy}."),
+            _ => {
+                let largest = in_order(rows, Sort::Influence);
+                let names: Vec<_> = largest.iter().take(3).map(|row| name(&row.group)).collect();
+                let (images, names) = (job.images.len(), names.join(", "));
+                format!(
+                    "{full} of them saturated in every image; most influential over {images} images: {names}."
+                )
+            }
         };
-        terminal::paragraph(out, 0, &format!("{network}: {} layers, {said}", rows.len()))?;
+        let layers = rows.len();
+        let verdict = verdict(rows).sentences(bound(job.target));
+        terminal::paragraph(out, 0, &format!("{network}: {layers} layers, {said} {verdict}"))?;
     }
     Ok(())
+}
+
+/// What the values of all layers and images say beside the confidence.
+pub(crate) fn verdict(rows: &[LayerRow]) -> Verdict {
+    let counted = |share: fn(&LayerRow) -> f64| -> usize {
+        rows.iter().map(|row| (share(row) * row.images as f64).round() as usize).sum()
+    };
+    let mut correlations: Vec<f64> = rows.iter().filter_map(|row| row.odds_correlation).collect();
+    correlations.sort_by(f64::total_cmp);
+    let values = rows.iter().map(|row| row.images).sum();
+    Verdict {
+        values,
+        images: rows.iter().map(|row| row.images).max().unwrap_or(0),
+        saturated: counted(|row| row.saturated),
+        near: counted(|row| row.near_bound),
+        reached: values,
+        still: rows.iter().all(|row| row.influence_q3 == Some(0.0)),
+        correlations,
+    }
 }

@@ -3,17 +3,23 @@
 
 mod arguments;
 mod check;
+mod compare;
+mod compare_arguments;
+mod compare_table;
 mod data;
 mod direction;
+mod drawn;
 mod engine;
 mod failure;
 mod family;
+mod first;
 mod folder;
 mod gathered;
 #[cfg(feature = "parquet")]
 mod hub;
 mod jacobian;
 mod job;
+mod judged;
 mod layers;
 mod layers_arguments;
 mod layers_table;
@@ -26,23 +32,33 @@ mod normalisation;
 mod onnx;
 mod origin;
 mod out;
+mod outliers;
+mod outliers_arguments;
+mod outliers_table;
+mod pages;
 mod places;
+mod plant;
 mod progress;
 mod record;
+mod report;
 mod row;
 mod samples;
 mod score;
+mod study;
 mod table;
 mod tally;
 mod tensors;
 mod terminal;
+mod truth;
+mod verdict;
+mod windows;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Command, Program, ScoreArguments};
+use arguments::{Command, Program};
 use failure::Failure;
 
 fn main() -> ExitCode {
@@ -55,12 +71,14 @@ fn main() -> ExitCode {
         Some(Command::Score(arguments)) => score::command(&arguments),
         Some(Command::Layers(arguments)) => layers::command(&arguments),
         Some(Command::Map(arguments)) => map::command(&arguments),
+        Some(Command::Compare(arguments)) => compare::command(&arguments),
+        Some(Command::Outliers(arguments)) => outliers::command(&arguments),
         Some(Command::Jacobian(arguments)) => jacobian::command(&arguments),
         Some(Command::Check(arguments)) => logits::command(&arguments),
         Some(Command::Merge(arguments)) => out::merge::command(&arguments),
         Some(Command::Completions(arguments)) => manual::completions(&arguments),
         Some(Command::Man) => manual::page(),
-        None => score::command(&ScoreArguments::default()),
+        None => first::command(),
     };
     let Err(failure) = outcome else { return ExitCode::SUCCESS };
     if !matches!(failure, Failure::BrokenPipe) {

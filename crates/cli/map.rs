@@ -4,20 +4,25 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::Path;
 
-use influence::{Channels, Direction, Linearization, Map, Perturbation, Step};
-use influence_report::{Labels, Layer, Scale, picture, read_labels};
+use influence::{Channels, Direction, Filter, Linearization, Map, Perturbation, SampleObjective, Step};
+use influence_report::statistics::quartiles;
+use influence_report::{Colours, Labels, Layer, Picture, Sharing, picture, read_labels};
 use rayon::prelude::*;
 use safetensors::Dtype;
 
 use crate::check;
+use crate::drawn::png;
 use crate::failure::{Failure, Result};
-use crate::folder::{self, Drawn, Folder};
+use crate::folder::{self, Drawn, Folder, Windows};
 use crate::job::{Job, in_split};
 use crate::map_arguments::{MapArguments, check_scales};
 use crate::origin;
-use crate::table::{channels_word, four_digits, function, quartiles};
+use crate::pages;
+use crate::report::ReportFile;
+use crate::table::{channels_word, four_digits, function, probability};
 use crate::tensors::{self, Metadata, Named};
 use crate::terminal;
+use crate::windows::{self, tell as tell_windows};
 
 /// Steps along the most influential direction: Euclidean length, pixels being in [0, 1].
 const STEPS: [f64; 5] = [0.01, 0.03, 0.1, 0.3, 1.0];
@@ -30,6 +35,7 @@ pub(crate) struct Mapping {
     pub(crate) channels: Channels,
     labels: Option<Labels>,
     direction: bool,
+    sharing: Sharing,
 }
 
 /// The results of one image.
@@ -38,6 +44,7 @@ struct Found {
     /// Name and contents.
     files: Vec<(String, Vec<u8>)>,
     steps: Vec<Step>,
+    windows: Vec<Windows>,
 }
 
 /// Understands the arguments and runs.
@@ -53,6 +60,10 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
         return Err(Failure::new(
             "--fill says what --check fills windows with: add --check, or leave it out",
         ));
+    }
+    let report = ReportFile::new(arguments.report.as_deref())?;
+    if report.is_some() && (arguments.check || arguments.run.shard.is_some()) {
+        return Err(Failure::new("--report is of the maps of all images: leave out --check and --shard"));
     }
     match &arguments.out {
         Some(path) => folder::check(path)?,
@@ -73,6 +84,9 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
     if let Some(windows) = &arguments.windows {
         job.inputs.add(windows);
     }
+    if let Some(path) = &arguments.report {
+        job.inputs.spare("--report", path)?;
+    }
     if let Some(folder) = &arguments.out {
         for name in job.images.iter().flat_map(|index| file_names(*index, arguments.direction)) {
             job.inputs.spare("--out", &folder.join(name))?;
@@ -86,9 +100,10 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
             "--windows: labels for {high} x {wide} pixels, but the images have {height} x {width}"
         )));
     }
-    let mapping = Mapping { job, scales, channels, labels, direction: arguments.direction };
+    let (direction, sharing) = (arguments.direction, arguments.sharing()?);
+    let mapping = Mapping { job, scales, channels, labels, direction, sharing };
     match &arguments.out {
-        Some(path) => run(&mapping, path, arguments),
+        Some(path) => run(&mapping, path, arguments, report.as_ref()),
         None => check::run(&mapping, fill),
     }
 }
@@ -107,7 +122,7 @@ fn labels(path: &Path) -> Result<Labels> {
 }
 
 /// All images, as many at a time as there are threads.
-fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments) -> Result<()> {
+fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments, report: Option<&ReportFile>) -> Result<()> {
     let job = &mapping.job;
     let windows = arguments.windows.as_deref().map(origin::file).transpose()?;
     let header = job.header(
@@ -116,6 +131,7 @@ fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments) -> Result<()> {
             ("scales", format!("{:?}", mapping.scales)),
             ("channels", channels_word(mapping.channels).to_owned()),
             ("direction", mapping.direction.to_string()),
+            ("scale of the colours", format!("{:?}", mapping.sharing)),
             ("hash of the windows", windows.unwrap_or_else(|| "none".into())),
         ],
     );
@@ -132,6 +148,10 @@ fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments) -> Result<()> {
         return Err(folder.end(failure));
     }
     let drawn = folder.finish(job.shard.is_some())?;
+    let windows: Vec<Vec<Windows>> = drawn.iter().map(|drawn| drawn.windows.clone()).collect();
+    if let Some(file) = report {
+        file.write(pages::map(job, &windows, pictures(path, &drawn))?)?;
+    }
     if job.quiet {
         return Ok(());
     }
@@ -141,10 +161,28 @@ fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments) -> Result<()> {
     if mapping.direction {
         tell_steps(&mut out, &drawn)?;
     }
+    tell_windows(&mut out, job, &windows)?;
+    if let Some(file) = report {
+        writeln!(out, "Report in {}", file.path().display())?;
+    }
     let files: usize = drawn.iter().map(|drawn| drawn.files.len()).sum();
     writeln!(out, "{files} files in {}", path.display())?;
     out.flush()?;
     Ok(())
+}
+
+/// The pictures of every image, out of the folder.
+fn pictures<'a>(
+    folder: &'a Path,
+    drawn: &'a [Drawn],
+) -> impl Iterator<Item = Result<(String, Vec<u8>)>> + 'a {
+    let names = drawn.iter().flat_map(|drawn| &drawn.files).map(|file| &file.name);
+    names.filter(|name| name.ends_with(".png")).map(move |name| {
+        let path = folder.join(name);
+        let bytes =
+            std::fs::read(&path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+        Ok((name.clone(), bytes))
+    })
 }
 
 /// The images that are not done.
@@ -155,7 +193,7 @@ fn all(mapping: &Mapping, folder: &mut Folder) -> Result<()> {
         let found = each(job, indices, |index, at| mapping.image(index, at))?;
         for (index, found) in indices.iter().zip(found) {
             let steps = found.steps.iter().map(|step| (step.fisher, step.found, step.predicted, step.class));
-            folder.add(*index, &found.files, steps.collect())?;
+            folder.add(*index, &found.files, steps.collect(), found.windows)?;
             progress.add(1);
         }
     }
@@ -198,42 +236,85 @@ impl Mapping {
             tensors.integers(format!("rank{}", map.half_width), shape.clone(), &map.ranks);
             tensors.floats(format!("log10_scale{}", map.half_width), shape, &map.log10);
         }
-        let mut layers: Vec<(String, &[f64])> = maps
-            .iter()
-            .map(|map| drawable(format!("half-width {}", map.half_width), &map.values, &map.log10))
-            .collect();
         let regions = self.regions(index, at, &mut tensors)?;
-        if let Some([values, log10]) = &regions {
-            layers.push(drawable("regions".into(), values, log10));
-        }
         let image = self.job.data.batch::<f64>(&[index]);
         let shape = self.job.data.shape();
-        let titled: Vec<Layer<'_>> =
-            layers.iter().map(|(title, values)| Layer { title, values, scale: Scale::Sequential }).collect();
-        let title = format!("image {index}: influence on {}, filter {}", self.job.target, self.job.filter);
-        let mut files = vec![(format!("map-{index}.png"), drawn(picture(&title, &image, shape, &titled))?)];
+        let drawn = self.drawing(index, at, &maps, regions.as_deref())?;
+        let mut files = vec![(format!("map-{index}.png"), png(&drawn)?)];
         let mut steps = Vec::new();
         if self.direction {
             let (direction, found) = self.direction(index, at, &image)?;
             tensors.floats("direction".into(), shape.to_vec(), &direction.values);
             tensors.say("slope", direction.slope);
             tensors.say("fisher", direction.fisher);
-            let layer = Layer { title: "direction", values: &direction.values, scale: Scale::Diverging };
-            let title = format!("image {index}: most influential direction for {}", self.job.target);
-            files.push((format!("direction-{index}.png"), drawn(picture(&title, &image, shape, &[layer]))?));
+            let colours = Colours::Diverging;
+            let layer = Layer { title: "direction", values: &direction.values, colours, window: None };
+            let words =
+                [self.caption(index, at)?, format!("most influential direction for {}", self.job.target)];
+            let drawn = picture(&words, &image, shape, &[layer], self.sharing).map_err(fault)?;
+            files.push((format!("direction-{index}.png"), png(&drawn)?));
             steps = found;
         }
         files.push((format!("map-{index}.safetensors"), tensors.bytes()?));
-        Ok(Found { files, steps })
+        let odds = self.odds(index, at)?;
+        Ok(Found { files, steps, windows: maps.iter().map(|map| windows::of(map, odds)).collect() })
     }
 
-    /// The influence of each region and its log10, painted over its pixels.
+    /// The image beside its maps.
+    pub(crate) fn drawing(
+        &self,
+        index: usize,
+        at: &Linearization<'_>,
+        maps: &[Map],
+        regions: Option<&[f64]>,
+    ) -> Result<Picture> {
+        let named: Vec<String> = maps
+            .iter()
+            .map(|map| format!("half-width {0}: {1} x {1} pixels", map.half_width, 2 * map.half_width + 1))
+            .collect();
+        let colours = Colours::Logarithms;
+        let mut layers: Vec<Layer<'_>> = maps
+            .iter()
+            .zip(&named)
+            .map(|(map, title)| Layer { title, values: &map.log10, colours, window: Some(map.half_width) })
+            .collect();
+        layers.extend(regions.map(|values| Layer { title: "regions", values, colours, window: None }));
+        let (target, filter) = (function(self.job.target), self.job.filter_words());
+        let channels = channels_word(self.channels);
+        let words = [
+            self.caption(index, at)?,
+            format!(
+                "Influence of windows, f = {target}, filter {filter}, channels {channels}; a window that is the best is framed"
+            ),
+        ];
+        let image = self.job.data.batch::<f64>(&[index]);
+        picture(&words, &image, self.job.data.shape(), &layers, self.sharing).map_err(fault)
+    }
+
+    /// "image 7: label 9, predicted 4, P(predicted) = 0.930".
+    pub(crate) fn caption(&self, index: usize, at: &Linearization<'_>) -> Result<String> {
+        let score = at.score_for(&SampleObjective::Predicted, &Filter::default());
+        let score = score.map_err(|error| in_split(error, index))?;
+        let named = |class: usize| self.job.data.class_name(class);
+        let label = self.job.data.label(index).map(|label| format!("label {}, ", named(label)));
+        let (label, predicted) = (label.unwrap_or_default(), named(score.predicted));
+        let p = probability(score.probability);
+        Ok(format!("image {index}: {label}predicted {predicted}, P(predicted) = {p}"))
+    }
+
+    /// The odds against the objective's class; the whole input's score has them.
+    fn odds(&self, index: usize, at: &Linearization<'_>) -> Result<f64> {
+        let score = at.score_for(&self.job.objective(index), &self.job.filter);
+        score.map(|score| score.baselines.odds).map_err(|error| in_split(error, index))
+    }
+
+    /// The log10 of the influence of each region, painted over its pixels.
     fn regions(
         &self,
         index: usize,
         at: &Linearization<'_>,
         tensors: &mut Tensors,
-    ) -> Result<Option<[Vec<f64>; 2]>> {
+    ) -> Result<Option<Vec<f64>>> {
         let Some(labels) = &self.labels else { return Ok(None) };
         let objective = self.job.objective(index);
         let regions = at.regions(&objective, &self.job.filter, &labels.labels, self.channels);
@@ -261,7 +342,7 @@ impl Mapping {
         tensors.floats("reach_windows".into(), shape.clone(), &reach);
         tensors.floats("rank_windows".into(), shape.clone(), &ranks);
         tensors.floats("log10_windows".into(), shape, &log10);
-        Ok(Some([values, log10]))
+        Ok(Some(log10))
     }
 
     /// The most influential direction, and steps along it.
@@ -282,15 +363,6 @@ impl Mapping {
     }
 }
 
-/// What is drawn of a map: its values, or their logarithms where `f64` does not hold them all.
-fn drawable<'a>(title: String, values: &'a [f64], log10: &'a [f64]) -> (String, &'a [f64]) {
-    let beyond = values
-        .iter()
-        .zip(log10)
-        .any(|(value, log10)| !value.is_finite() || *value == 0.0 && log10.is_finite());
-    if beyond { (format!("{title}, log10"), log10) } else { (title, values) }
-}
-
 /// `[H, W]` of joint channels, else `[C, H, W]`.
 fn map_shape(map: &Map, channels: Channels) -> Vec<usize> {
     match channels {
@@ -299,8 +371,8 @@ fn map_shape(map: &Map, channels: Channels) -> Vec<usize> {
     }
 }
 
-fn drawn(picture: std::result::Result<Vec<u8>, influence_report::Error>) -> Result<Vec<u8>> {
-    picture.map_err(|error| Failure::new(error.to_string()))
+fn fault(error: influence_report::Error) -> Failure {
+    Failure::new(error.to_string())
 }
 
 /// Predicted against real change, over the images.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use influence::Channels;
+use influence_report::Sharing;
 
 use crate::arguments::RunArguments;
 use crate::failure::{Failure, Result};
@@ -24,9 +25,11 @@ Examples:
 A window of half-width s is 2 s + 1 pixels wide and high, clipped at the border;
 one that is larger than the image is an error. Beside scaleN stand reachN
 (influence / bound), rankN and log10_scaleN (of values beyond float64 scaleN is
-infinite, and the picture shows the logarithm; of 0 it is -inf); of --windows
-windows, reach_windows, rank_windows and log10_windows; of --direction
-direction. In the pictures each square has a dot of the image's own colour.
+infinite; of 0 the logarithm is -inf); of --windows windows, reach_windows,
+rank_windows and log10_windows; of --direction direction. In the pictures each
+square has a dot of the image's own colour, colours are on a log scale of at most
+6 decades, which all panels share, and the best window is framed, if no other is
+as good.
 Exact maps of colour images are nearly flat, for a few pixels already reach
 every direction: tikhonov:LAMBDA or --channels separate tell more.
 
@@ -46,6 +49,9 @@ pub(crate) struct MapArguments {
     /// One window for all channels, or one a channel [default: joint]
     #[arg(long, value_name = "HOW", value_parser = ["joint", "separate"])]
     pub(crate) channels: Option<String>,
+    /// One colour scale for all panels of a picture, or one each [default: shared]
+    #[arg(long, value_name = "HOW", value_parser = ["shared", "own"])]
+    pub(crate) scale: Option<String>,
     /// Regions: a PNG as large as the images, whose pixels of one grey value or colour belong
     /// together
     #[arg(long, value_name = "FILE")]
@@ -65,6 +71,9 @@ pub(crate) struct MapArguments {
     /// Folder for the files; it is made in a folder that is there
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    /// A page for a browser: what was run, the pictures, and what the numbers mean
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
     /// Go on where this run was stopped
     ///
     /// Goes on with the run that was stopped in writing into this folder; from the beginning where
@@ -105,6 +114,14 @@ impl MapArguments {
             None | Some("joint") => Ok(Channels::Joint),
             Some("separate") => Ok(Channels::Separate),
             Some(other) => Err(Failure::new(format!("--channels {other}: give joint or separate"))),
+        }
+    }
+
+    pub(crate) fn sharing(&self) -> Result<Sharing> {
+        match self.scale.as_deref() {
+            None | Some("shared") => Ok(Sharing::Shared),
+            Some("own") => Ok(Sharing::Own),
+            Some(other) => Err(Failure::new(format!("--scale {other}: give shared or own"))),
         }
     }
 

@@ -1,6 +1,6 @@
 //! One row of the result files: the fixed columns, in their fixed order.
 
-use influence::Score;
+use influence::{Score, is_saturated};
 use serde::Serialize;
 
 use crate::record::{Cell, Column, Kind, Record};
@@ -99,6 +99,47 @@ impl Row {
 }
 
 impl Row {
+    /// Reads [`Record::cells`] back, but for the direction of a family.
+    pub(crate) fn read(cells: &[Cell]) -> Option<Self> {
+        let integer = |at: usize| match cells.get(at) {
+            Some(Cell::Integer(value)) => usize::try_from(*value).ok(),
+            _ => None,
+        };
+        let float = |at: usize| match cells.get(at) {
+            Some(Cell::Float(value)) => Some(*value),
+            _ => None,
+        };
+        let text = |at: usize| match cells.get(at) {
+            Some(Cell::Text(text)) => Some(text.clone()),
+            _ => None,
+        };
+        let reach = float(11);
+        Some(Self {
+            index: integer(0)?,
+            label: integer(1),
+            predicted: integer(2)?,
+            probability: float(3)?,
+            objective: text(4)?,
+            perturbation: text(5)?,
+            group: text(6)?,
+            influence: float(7),
+            log10_influence: float(8),
+            rank: integer(9)?,
+            bound: float(10),
+            reach,
+            jacobian_norm: float(12),
+            odds: float(13),
+            entropy: float(14),
+            margin: float(15),
+            cross_entropy: float(16),
+            ambiguous: cells.get(17) == Some(&Cell::Flag(true)),
+            fisher_norm: float(18),
+            fisher_trace: float(19),
+            direction: None,
+            saturated: reach.is_some_and(is_saturated),
+        })
+    }
+
     /// Whether the label, where there is one, is the prediction.
     pub(crate) fn is_as_labelled(&self) -> bool {
         self.label.is_none_or(|label| label == self.predicted)

@@ -10,10 +10,14 @@ use crate::failure::{Failure, Result};
 use crate::family::{self, Words};
 use crate::job::{Job, in_split};
 use crate::out::{Destination, Rows};
+use crate::pages;
+use crate::record::Record;
+use crate::report::ReportFile;
 use crate::row::{Row, Setting};
 use crate::table;
 use crate::tally::{Tally, Top};
 use crate::terminal;
+use crate::verdict::{self, Spread};
 
 /// How many images a table on the terminal shows.
 const SHOWN: usize = 20;
@@ -25,6 +29,7 @@ pub(crate) struct Scoring {
     /// The whole input where there is none.
     pub(crate) family: Option<(String, Family)>,
     pub(crate) out: Destination,
+    pub(crate) report: Option<ReportFile>,
 }
 
 /// What is shown when all is done.
@@ -33,8 +38,10 @@ pub(crate) struct Seen {
     pub(crate) tally: Tally,
     /// Of a table its rows.
     pub(crate) top: Option<Top>,
-    /// Of a family in a table, for quartiles.
-    pub(crate) reach: Vec<f64>,
+    /// All values, for the verdict.
+    pub(crate) spread: Spread,
+    /// Of a report every row.
+    pub(crate) rows: Option<Vec<Row>>,
 }
 
 /// Understands the arguments and runs.
@@ -47,14 +54,24 @@ pub(crate) fn command(arguments: &ScoreArguments) -> Result<()> {
         .transpose()?;
     let out = arguments.out.destination()?;
     let top = arguments.out.top(&out, SHOWN)?;
-    if out.is_table() && direction.is_none() && arguments.run.quiet {
+    let report = ReportFile::new(arguments.out.report.as_deref())?;
+    if out.is_table() && direction.is_none() && report.is_none() && arguments.run.quiet {
         return Err(Failure::new("--quiet without --out does nothing: add --out FILE, or leave out --quiet"));
+    }
+    if report.is_some() && (direction.is_some() || arguments.run.shard.is_some()) {
+        return Err(Failure::new(
+            "--report is of the scores of all images: leave out --direction and --shard",
+        ));
     }
     let mut job = Job::new(&arguments.run, perturbation)?;
     if let Some(Words::File { path, .. }) = &family {
         job.inputs.add(path.as_ref());
     }
-    for (flag, path) in [("--out", &arguments.out.out), ("--direction", &arguments.direction)] {
+    for (flag, path) in [
+        ("--out", &arguments.out.out),
+        ("--direction", &arguments.direction),
+        ("--report", &arguments.out.report),
+    ] {
         path.as_deref().map_or(Ok(()), |path| job.inputs.spare(flag, path))?;
     }
     if let Some(file) = direction {
@@ -62,12 +79,13 @@ pub(crate) fn command(arguments: &ScoreArguments) -> Result<()> {
     }
     let file = family.as_ref().and_then(Words::hash);
     let family = family.map(|words| words.family(job.data.shape())).transpose()?;
-    run(&Scoring { job, family, out }, file, top, arguments.out.resume)
+    let scoring = Scoring { job, family, out, report };
+    run(&scoring, file, top, arguments.out.resume)
 }
 
 /// Runs the job to its end.
 fn run(scoring: &Scoring, file: Option<String>, top: Option<Top>, resume: bool) -> Result<()> {
-    let Scoring { job, family, out } = scoring;
+    let Scoring { job, family, out, report } = scoring;
     let mut more = vec![("format", format!("{:?}", out.format()))];
     more.extend(family.iter().map(|(name, _)| ("family", name.clone())));
     more.extend(file.map(|hash| ("hash of the family", hash)));
@@ -77,11 +95,19 @@ fn run(scoring: &Scoring, file: Option<String>, top: Option<Top>, resume: bool) 
     };
     let (done, note) = rows.done();
     let tally = note.and_then(|note| serde_json::from_value(note.clone()).ok()).unwrap_or_default();
-    let mut seen = Seen { tally, top, reach: Vec::new() };
+    let mut seen = Seen { tally, top, spread: Spread::default(), rows: report.as_ref().map(|_| Vec::new()) };
+    rows.kept(&["group", "log10_influence", "reach", "odds"], &mut |cells| seen.spread.add_kept(cells))?;
+    if let Some(kept) = &mut seen.rows {
+        let names: Vec<&str> = Row::COLUMNS.iter().map(|(name, _)| *name).collect();
+        rows.kept(&names, &mut |cells| kept.extend(Row::read(cells)))?;
+    }
     match all(scoring, done, &mut rows, &mut seen) {
         Err(failure) => Err(rows.end(failure)),
         Ok(()) => {
             rows.finish()?;
+            if let (Some(file), Some(rows)) = (report, &seen.rows) {
+                file.write(pages::score(scoring, rows, &seen.spread)?)?;
+            }
             if job.quiet || out.is_standard_output() { Ok(()) } else { tell(scoring, seen) }
         }
     }
@@ -93,7 +119,7 @@ fn all(scoring: &Scoring, done: usize, rows: &mut Rows, seen: &mut Seen) -> Resu
     let mut progress = job.progress(done);
     for batch in job.images[done..].chunks(job.at_a_time()) {
         let add = &mut |found: Vec<Row>| {
-            found.iter().for_each(|row| seen.add(row, family.is_some()));
+            found.iter().for_each(|row| seen.add(row));
             rows.add(&found, || serde_json::json!(seen.tally))?;
             progress.add(1);
             Ok(())
@@ -108,11 +134,14 @@ fn all(scoring: &Scoring, done: usize, rows: &mut Rows, seen: &mut Seen) -> Resu
 }
 
 impl Seen {
-    fn add(&mut self, row: &Row, family: bool) {
+    fn add(&mut self, row: &Row) {
         self.tally.add(row);
+        self.spread.add(&row.group, verdict::Seen::of(row));
         if let Some(top) = &mut self.top {
             top.add(row);
-            self.reach.extend(row.reach.filter(|_| family));
+        }
+        if let Some(rows) = &mut self.rows {
+            rows.push(row.clone());
         }
     }
 }
@@ -121,12 +150,11 @@ impl Seen {
 fn tell(scoring: &Scoring, seen: Seen) -> Result<()> {
     let mut out = terminal::output();
     table::heading(&mut out, scoring)?;
-    let Seen { tally, top, mut reach } = seen;
+    let Seen { tally, top, spread, .. } = seen;
     if let Some(top) = top {
         table::print(&mut out, &top.rows(), tally.rows)?;
     }
-    reach.sort_by(f64::total_cmp);
-    table::summary(&mut out, scoring, &tally, &reach)?;
+    table::summary(&mut out, scoring, &tally, &spread)?;
     out.flush()?;
     Ok(())
 }

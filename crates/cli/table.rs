@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 
 use influence::{Channels, Perturbation, Target};
+use influence_report::statistics::quartiles;
 
 use crate::failure::Result;
 use crate::job::Job;
@@ -12,6 +13,7 @@ use crate::row::{Row, Setting};
 use crate::score::Scoring;
 use crate::tally::Tally;
 use crate::terminal::{self, name};
+use crate::verdict::Spread;
 
 /// The largest exponent that is told.
 const MOST_POWER: f64 = 99_999.0;
@@ -112,7 +114,7 @@ pub(crate) fn function(target: Target) -> String {
 }
 
 /// The bound in words, which is all that a saturated value says.
-fn bound(target: Target) -> &'static str {
+pub(crate) fn bound(target: Target) -> &'static str {
     match target {
         Target::Entropy => "the variance of log P, which is the confidence",
         Target::Margin => "1 / P of the likeliest class + 1 / P of the next, which is the confidence",
@@ -120,7 +122,7 @@ fn bound(target: Target) -> &'static str {
     }
 }
 
-fn influence(row: &Row) -> String {
+pub(crate) fn influence(row: &Row) -> String {
     match (row.influence, row.log10_influence) {
         (Some(0.0), Some(log10)) | (None, Some(log10)) => power(log10),
         (Some(value), _) => four_digits(value),
@@ -138,7 +140,7 @@ fn cell(value: Option<f64>) -> String {
 }
 
 /// 10 to a power beyond f64; with a sign where the power itself says nothing to a reader.
-fn power(log10: f64) -> String {
+pub(crate) fn power(log10: f64) -> String {
     match log10 {
         _ if log10 > MOST_POWER => format!(">1e{MOST_POWER:.0}"),
         _ if log10 < -MOST_POWER => format!("<1e-{MOST_POWER:.0}"),
@@ -147,26 +149,13 @@ fn power(log10: f64) -> String {
 }
 
 /// Six decimals, or an exponent where they would all be zeros.
-fn probability(value: f64) -> String {
+pub(crate) fn probability(value: f64) -> String {
     if value > 0.0 && value < 5e-7 { format!("{value:.3e}") } else { format!("{value:.6}") }
 }
 
 /// Three decimals, or an exponent where they would not fit.
 fn margin(value: f64) -> String {
     if value.abs() < 1e5 { format!("{value:.3}") } else { format!("{value:.2e}") }
-}
-
-/// The quartiles of sorted numbers, between two of them by a straight line; NaN of none.
-pub(crate) fn quartiles(sorted: &[f64]) -> [f64; 3] {
-    let last = sorted.len().saturating_sub(1);
-    [1, 2, 3].map(|q| {
-        let (place, part) = (last * q / 4, (last * q % 4) as f64 / 4.0);
-        match (sorted.get(place), sorted.get(place + 1)) {
-            // Equal ones may be infinite.
-            (Some(low), Some(high)) if part > 0.0 && low < high => low + (high - low) * part,
-            (low, _) => low.copied().unwrap_or(f64::NAN),
-        }
-    })
 }
 
 /// How channels are taken, in a word.
@@ -187,27 +176,20 @@ pub(crate) fn four_digits(value: f64) -> String {
     if (-3..5).contains(&exponent) { format!("{value:.decimals$}") } else { format!("{value:.3e}") }
 }
 
-/// One line on saturation, one on doubtful ranks if there are any, and where the rows are.
+/// What the values say beside the confidence, what is doubtful in them, and where the rows are.
 pub(crate) fn summary(
     out: &mut impl Write,
     scoring: &Scoring,
     tally: &Tally,
-    reach: &[f64],
+    spread: &Spread,
 ) -> io::Result<()> {
-    let Tally { rows: all, saturated, still, wrong, above, ambiguous } = *tally;
+    let Tally { rows: all, still, wrong, above, ambiguous } = *tally;
     let mut say = |text: String| terminal::paragraph(out, 0, &text);
-    if saturated == 0 {
-        let so = if still < all { ": they are not functions of the probability alone" } else { "" };
-        say(format!("None of {all} values is saturated{so}."))?;
-    } else {
-        let bound = bound(scoring.job.target);
-        say(format!("{saturated} of {all} values are saturated: influence = {bound} and nothing more."))?;
-    }
-    if !reach.is_empty() {
-        say(format!(
-            "Quartiles of reach: {}. A setting after \"at\" is the most influential one, at Fisher length 1.",
-            quartiles(reach).map(four_digits).join(", ")
-        ))?;
+    say(spread.verdict().sentences(bound(scoring.job.target)))?;
+    if scoring.family.is_some() {
+        let reach = quartiles(&spread.reach()).map(four_digits).join(", ");
+        let setting = "A setting after \"at\" is the most influential one, at Fisher length 1.";
+        say(format!("Quartiles of reach: {reach}. {setting}"))?;
     }
     if still > 0 {
         say(format!(
@@ -227,6 +209,9 @@ pub(crate) fn summary(
             "{ambiguous} are ambiguous (?): another tolerance, or f64, may give another rank and value."
         ))?;
     }
+    if let Some(file) = &scoring.report {
+        writeln!(out, "Report in {}", file.path().display())?;
+    }
     if let Destination::File(path, _) | Destination::Pipe(Some(path), _) = &scoring.out {
         writeln!(out, "{all} rows in {}", path.display())?;
     }
@@ -236,22 +221,18 @@ pub(crate) fn summary(
 /// A run that is to go on and has nothing left to do.
 pub(crate) fn complete(job: &Job, out: &Destination) -> Result<()> {
     if let (false, Destination::File(path, _)) = (job.quiet, out) {
-        writeln!(terminal::output(), "{} is complete", path.display())?;
+        writeln!(
+            terminal::output(),
+            "{} is complete; pictures and reports are not made again",
+            path.display()
+        )?;
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{four_digits, power, quartiles};
-
-    #[test]
-    fn quartiles_lie_between_neighbours() {
-        assert_eq!(quartiles(&[1.0, 2.0, 4.0, 8.0]), [1.75, 3.0, 5.0]);
-        assert_eq!(quartiles(&[3.0]), [3.0; 3]);
-        assert_eq!(quartiles(&[1.0, f64::INFINITY, f64::INFINITY]), [f64::INFINITY; 3]);
-        assert!(quartiles(&[]).iter().all(|x| x.is_nan()));
-    }
+    use super::{four_digits, power};
 
     #[test]
     fn powers_that_nobody_reads_are_cut_with_a_sign() {

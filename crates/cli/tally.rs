@@ -11,7 +11,6 @@ use crate::row::Row;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tally {
     pub(crate) rows: usize,
-    pub(crate) saturated: usize,
     /// Of rank 0.
     pub(crate) still: usize,
     /// Predicted otherwise than labelled.
@@ -24,7 +23,6 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) fn add(&mut self, row: &Row) {
         self.rows += 1;
-        self.saturated += usize::from(row.saturated);
         self.still += usize::from(row.rank == 0);
         self.wrong += usize::from(!row.is_as_labelled());
         self.above += usize::from(!row.saturated && row.reach.is_some_and(|reach| reach > 1.0));

@@ -178,6 +178,11 @@ impl Keeper {
         self.done + self.further
     }
 
+    /// Where the rows lie until they are complete.
+    pub(crate) fn rows(&self) -> PathBuf {
+        partial(&self.path)
+    }
+
     /// What the command noted with the last unit.
     pub(crate) fn note(&self) -> &Value {
         &self.note

@@ -31,4 +31,4 @@ pub(crate) use format::Format;
 pub(crate) use journal::{Config, Header};
 pub(crate) use keeper::{Found, Keeper, Unit, check_signals, hash_of};
 pub(crate) use place::{Target, at as fault, beside};
-pub(crate) use rows::{Destination, Rows, read_spool, write_rows, write_table};
+pub(crate) use rows::{Destination, Rows, pipe_cells, read_spool, write_cells, write_rows, write_table};

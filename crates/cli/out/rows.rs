@@ -2,7 +2,7 @@
 //! is shown.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -14,7 +14,7 @@ use super::keeper::{Found, Keeper, Unit, check_signals, hash_of};
 use super::parquet::Writer;
 use super::place::{Finished, Place, at, finish, writable};
 use crate::failure::{Failure, Result};
-use crate::record::{Cell, Column, Record};
+use crate::record::{Cell, Column, Kind, Record};
 
 /// Where rows go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +132,44 @@ impl Rows {
         }
     }
 
+    /// Gives some cells of every row that is finished already to `each`: those of the columns `names`,
+    /// in that order. Of a pipe there are none.
+    pub(crate) fn kept(&self, names: &[&str], each: &mut dyn FnMut(&[Cell])) -> Result<()> {
+        let To::File(keeper, format) = &self.to else { return Ok(()) };
+        if keeper.done() == 0 {
+            return Ok(());
+        }
+        let path = keeper.rows();
+        let bad = |what: String| Failure::new(format!("{}: {what}", path.display()));
+        let file = BufReader::new(File::open(&path).map_err(|error| at(&path, &error))?);
+        let kinds = names.iter().map(|name| {
+            let column = self.columns.iter().position(|(column, _)| column == name)?;
+            Some((column, *name, self.columns.get(column)?.1))
+        });
+        let columns: Vec<(usize, &str, Kind)> =
+            kinds.collect::<Option<_>>().ok_or_else(|| bad("there is no such column".into()))?;
+        if *format == Format::JsonLines {
+            for line in file.lines() {
+                let row: Value = serde_json::from_str(&line.map_err(|error| at(&path, &error))?)
+                    .map_err(|error| bad(error.to_string()))?;
+                let cells: Vec<Cell> =
+                    columns.iter().map(|(_, name, kind)| json_cell(&row[*name], *kind)).collect();
+                each(&cells);
+            }
+            return Ok(());
+        }
+        let mut reader = csv::ReaderBuilder::new().from_reader(file);
+        for record in reader.records() {
+            let record = record.map_err(|error| bad(error.to_string()))?;
+            let cell = |(column, name, kind): &(usize, &str, Kind)| {
+                let text = record.get(*column).unwrap_or_default();
+                Cell::from_raw(text, *kind).ok_or_else(|| bad(format!("{text} in the column {name}")))
+            };
+            each(&columns.iter().map(cell).collect::<Result<Vec<_>>>()?);
+        }
+        Ok(())
+    }
+
     /// Adds all rows of one unit. Where a signal has come, the run ends behind it.
     pub(crate) fn add<R: Record>(&mut self, rows: &[R], note: impl FnOnce() -> Value) -> Result<()> {
         match &mut self.to {
@@ -173,6 +211,15 @@ impl Rows {
     }
 }
 
+/// A value out of a line of JSON.
+fn json_cell(value: &Value, kind: Kind) -> Cell {
+    match value {
+        Value::Null => Cell::Nothing,
+        Value::String(text) => Cell::Text(text.clone()),
+        other => Cell::from_raw(&other.to_string(), kind).unwrap_or(Cell::Nothing),
+    }
+}
+
 /// A pipe or device, or standard output.
 fn pipe(path: Option<&Path>) -> Result<Box<dyn Write>> {
     let Some(path) = path else { return Ok(Box::new(io::stdout())) };
@@ -182,10 +229,7 @@ fn pipe(path: Option<&Path>) -> Result<Box<dyn Write>> {
 
 /// Sends a table whose rows are all there into a pipe.
 pub(crate) fn write_rows<R: Record>(path: Option<&Path>, format: Format, rows: &[R]) -> Result<()> {
-    let mut to = pipe(path)?;
-    to.write_all(&format.head(R::COLUMNS, &[]))?;
-    to.write_all(&lines(format, R::COLUMNS, rows, &[]))?;
-    Ok(to.flush()?)
+    pipe_cells(path, format, R::COLUMNS, rows.iter().map(Record::cells), &[])
 }
 
 /// The constants that stand in every row: of Parquet none, whose metadata has them.
@@ -209,17 +253,44 @@ pub(crate) fn write_table<R: Record>(
     rows: &[R],
     constants: &[(String, String)],
 ) -> Result<Finished> {
+    write_cells(path, format, R::COLUMNS, rows.iter().map(Record::cells), constants)
+}
+
+/// The same of columns that are only known at run time.
+pub(crate) fn write_cells(
+    path: &Path,
+    format: Format,
+    columns: &'static [Column],
+    mut rows: impl Iterator<Item = Vec<Cell>>,
+    constants: &[(String, String)],
+) -> Result<Finished> {
     if format == Format::Parquet {
-        return write_parquet(path, R::COLUMNS, constants, |each| {
-            rows.iter().try_for_each(|row| each(row.cells()))
-        });
+        return write_parquet(path, columns, constants, |each| rows.try_for_each(each));
     }
     finish(path, |file| {
         let mut file = BufWriter::new(file);
-        let written = file.write_all(&format.head(R::COLUMNS, constants));
-        let written = written.and_then(|()| file.write_all(&lines(format, R::COLUMNS, rows, constants)));
+        let mut written = file.write_all(&format.head(columns, constants));
+        for cells in rows {
+            written = written.and_then(|()| file.write_all(&format.line(columns, &cells, constants)));
+        }
         written.and_then(|()| file.flush()).map_err(|error| at(path, &error))
     })
+}
+
+/// Sends such a table into a pipe.
+pub(crate) fn pipe_cells(
+    path: Option<&Path>,
+    format: Format,
+    columns: &[Column],
+    rows: impl Iterator<Item = Vec<Cell>>,
+    constants: &[(String, String)],
+) -> Result<()> {
+    let mut to = BufWriter::new(pipe(path)?);
+    to.write_all(&format.head(columns, constants))?;
+    for cells in rows {
+        to.write_all(&format.line(columns, &cells, constants))?;
+    }
+    Ok(to.flush()?)
 }
 
 /// What takes rows one after the other.

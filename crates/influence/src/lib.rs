@@ -63,7 +63,7 @@ pub use objective::Objective;
 pub use parameter_direction::{DirectionTensor, ParameterDirection};
 pub use parameters::{ParameterLinearization, ParameterLinearizations};
 pub use perturbation::{Budget, Group, Perturbation};
-pub use score::Score;
+pub use score::{Score, is_saturated};
 pub use scorer::{Linearization, Linearizations, Scorer, ScorerBuilder};
 pub use scores::Scores;
 pub use target::Target;

@@ -44,11 +44,17 @@ pub struct Score {
 /// How near to 1 a reach counts as saturated.
 const SATURATED: f64 = 1e-6;
 
+/// Whether a value with this reach equals its bound: then it is a function of the probabilities alone.
+#[must_use]
+pub fn is_saturated(reach: f64) -> bool {
+    (reach - 1.0).abs() <= SATURATED
+}
+
 impl Score {
     /// Whether the value equals its bound: then it is a function of the probabilities alone.
     #[must_use]
     pub fn is_saturated(&self) -> bool {
-        (self.reach - 1.0).abs() <= SATURATED
+        is_saturated(self.reach)
     }
 
     /// Whether perturbations exist that change the objective and not the distribution, so that no finite influence bounds them.

@@ -1,15 +1,18 @@
-//! Bars by depth: one panel a network, one bar a layer from its lowest to its highest quartile, on a logarithmic scale.
+//! Layers by depth: one panel a network, one bar a layer from its lowest to its highest quartile, in
+//! decades, with the name of every layer below its bar.
 
-use crate::canvas::Canvas;
-use crate::colours::{Colour, sequential};
+use crate::axes::{Frame, SMALL, TITLE, kind, legend};
 use crate::error::Error;
-use crate::font;
+use crate::scale::{Span, power};
+use crate::svg::{Anchor, Drawing, Picture, Text, escaped, wide};
 
 /// One bar.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bar {
     /// What stands below it.
     pub name: String,
+    /// What it is of: bars of one kind have one colour.
+    pub kind: String,
     /// The first quartile; nothing beyond f64, as the others.
     pub low: Option<f64>,
     /// The median.
@@ -29,107 +32,100 @@ pub struct Series {
     pub bars: Vec<Bar>,
 }
 
-const GAP: usize = 12;
-const TITLE: usize = font::HEIGHT + 6;
+const GAP: f64 = 16.0;
 /// Height of a panel.
-const HIGH: usize = 240;
+const HIGH: f64 = 260.0;
 /// Width of all bars of a panel, about.
-const WIDE: usize = 960;
-/// A bar is at least so wide, with its gap, and at most.
-const BAR: [usize; 2] = [4, 24];
-/// Room for the numbers of the scale.
-const NUMBERS: usize = 7 * font::ADVANCE;
-/// How many decades are drawn at most.
-const DECADES: i32 = 12;
-/// Names stand below every so many dots.
-const NAMED: usize = font::HEIGHT + 2;
-const INK: Colour = [0, 0, 0];
-const LINE: Colour = [225, 225, 225];
-const PALE: Colour = [190, 190, 190];
+const WIDE: f64 = 900.0;
+/// A bar is at least so wide, with its gap, that its name has room below it; and at most.
+const PITCH: [f64; 2] = [10.5, 26.0];
+/// Room for the numbers of the axis and its name.
+const NUMBERS: f64 = 62.0;
+/// Names of layers.
+const NAME: f64 = 9.0;
 
-/// Decimal logarithms between whole ones.
-struct Decades {
-    low: i32,
-    high: i32,
-}
-
-impl Decades {
-    /// Those that hold all bars of all panels.
-    fn of(series: &[Series]) -> Self {
-        let bars = || series.iter().flat_map(|series| &series.bars);
-        let values = || bars().flat_map(|bar| [bar.low, bar.middle, bar.high]).flatten();
-        let logs = || values().filter(|x| *x > 0.0 && x.is_finite()).map(f64::log10);
-        let high = logs().fold(f64::NEG_INFINITY, f64::max);
-        let low = logs().fold(f64::INFINITY, f64::min);
-        if !high.is_finite() {
-            return Self { low: 0, high: 1 };
-        }
-        let high = high.ceil() as i32;
-        Self { low: (low.floor() as i32).max(high - DECADES).min(high - 1), high }
-    }
-
-    /// How many dots above the foot of a panel a value lies.
-    fn dots(&self, value: Option<f64>) -> usize {
-        let share = match value {
-            Some(value) if value <= 0.0 => 0.0,
-            Some(value) => (value.log10() - f64::from(self.low)) / f64::from(self.high - self.low),
-            None => 1.0,
-        };
-        (share.clamp(0.0, 1.0) * HIGH as f64).round() as usize
-    }
-}
-
-/// The panels of all networks below each other, as a PNG file: grey lines a decade apart, a dark mark at each median.
+/// The panels of all networks below each other: a dark mark at each median.
 ///
 /// # Errors
-/// No bars; an encoder that refuses.
-pub fn bars(title: &str, series: &[Series]) -> Result<Vec<u8>, Error> {
+/// No bars.
+pub fn bars(title: &str, series: &[Series]) -> Result<Picture, Error> {
     let most = series.iter().map(|series| series.bars.len()).max().unwrap_or(0);
     if most == 0 {
         return Err(Error::NoBars);
     }
-    let pitch = (WIDE / most).clamp(BAR[0], BAR[1]);
-    let longest = |series: &Series| series.bars.iter().map(|bar| font::width(&bar.name)).max().unwrap_or(0);
-    let names = series.iter().map(longest).max().unwrap_or(0);
-    let panel = TITLE + HIGH + 4 + names + GAP;
-    let text = series.iter().map(|series| font::width(&series.title)).chain([font::width(title)]).max();
-    let width = (NUMBERS + most * pitch).max(text.unwrap_or(0)) + 3 * GAP;
-    let mut canvas = Canvas::new(width, GAP + TITLE + series.len() * panel);
-    canvas.text([GAP, GAP], title, INK);
-    let decades = Decades::of(series);
+    let pitch = (WIDE / most as f64).clamp(PITCH[0], PITCH[1]);
+    let all = || series.iter().flat_map(|series| &series.bars);
+    let names = all().map(|bar| wide(&bar.name, NAME)).fold(0.0, f64::max);
+    let span = span(all());
+    let kinds = kinds(all());
+    let panel = 26.0 + HIGH + 8.0 + names + GAP;
+    let text = series.iter().map(|of| wide(&of.title, SMALL)).fold(wide(title, TITLE), f64::max);
+    let width = (NUMBERS + most as f64 * pitch).max(text).max(420.0) + 2.0 * GAP;
+    let mut items: Vec<(String, String)> =
+        kinds.iter().enumerate().map(|(at, name)| (name.clone(), kind(at).to_owned())).collect();
+    items.push(("pale: saturated in most images".into(), "#b8b8b8".into()));
+    items.push(("bar: quartiles; mark: median".into(), "currentColor".into()));
+    // The legend's height is known when it is drawn: two lines at most.
+    let mut drawing = Drawing::new(width, GAP + 24.0 + 44.0 + series.len() as f64 * panel + 18.0);
+    drawing.text([GAP, GAP + 12.0], title, Text::new(TITLE, Anchor::Start));
+    legend(&mut drawing, [GAP, GAP + 24.0], width - 2.0 * GAP, &items);
     for (at, series) in series.iter().enumerate() {
-        draw(&mut canvas, [GAP, GAP + TITLE + at * panel], series, &decades, [pitch, most * pitch]);
-    }
-    canvas.png()
-}
-
-/// One panel.
-fn draw(
-    canvas: &mut Canvas,
-    [x, y]: [usize; 2],
-    series: &Series,
-    decades: &Decades,
-    [pitch, width]: [usize; 2],
-) {
-    canvas.text([x, y], &series.title, INK);
-    let (left, foot) = (x + NUMBERS, y + TITLE + HIGH);
-    for decade in decades.low..=decades.high {
-        let line = foot - decades.dots(Some(10.0_f64.powi(decade)));
-        canvas.fill([left, line], [width, 1], LINE);
-        canvas.text([x, line.saturating_sub(font::HEIGHT / 2)], &format!("1e{decade}"), INK);
-    }
-    for (at, bar) in series.bars.iter().enumerate() {
-        let corner = left + at * pitch;
-        let [low, middle, high] = [bar.low, bar.middle, bar.high].map(|value| decades.dots(value));
-        let colour = if bar.full { PALE } else { sequential(0.35) };
-        canvas.fill([corner, foot - high], [pitch - 1, (high - low.min(high)).max(1)], colour);
-        canvas.fill([corner, foot - middle], [pitch - 1, 2], INK);
-        // Names need more room than bars: every so many.
-        if at % NAMED.div_ceil(pitch) == 0 {
-            canvas.upright([corner, foot + 4], &bar.name, INK);
+        let top = GAP + 68.0 + at as f64 * panel;
+        drawing.text([GAP, top + 12.0], &series.title, Text::new(12.0, Anchor::Start));
+        let wide = series.bars.len() as f64 * pitch;
+        let frame = Frame { left: GAP + NUMBERS, top: top + 26.0, width: wide, height: HIGH };
+        frame.decades(&mut drawing, &span, "influence, log scale");
+        for (place, bar) in series.bars.iter().enumerate() {
+            draw(&mut drawing, &frame, place as f64 * pitch, pitch, bar, &span, &kinds);
         }
     }
-    canvas.fill([left, foot], [width, 1], INK);
+    let foot = GAP + 68.0 + series.len() as f64 * panel + 4.0;
+    let axis = "layers from the input (left) to the output (right)";
+    drawing.text([GAP + NUMBERS, foot], axis, Text { pale: true, ..Text::new(SMALL, Anchor::Start) });
+    Ok(drawing.finish(title))
+}
+
+/// The decades of all bars.
+fn span<'a>(bars: impl Iterator<Item = &'a Bar>) -> Span {
+    let values: Vec<f64> = bars.flat_map(|bar| [bar.low, bar.middle, bar.high]).flatten().collect();
+    let span = Span::of_logs(values.iter().map(|value| value.log10()));
+    Span { low: span.low.floor(), high: span.high.ceil().max(span.low.floor() + 1.0), ..span }
+}
+
+/// In the order in which they first come.
+fn kinds<'a>(bars: impl Iterator<Item = &'a Bar>) -> Vec<String> {
+    let mut kinds: Vec<String> = Vec::new();
+    for bar in bars {
+        if !kinds.contains(&bar.kind) {
+            kinds.push(bar.kind.clone());
+        }
+    }
+    kinds
+}
+
+fn draw(
+    drawing: &mut Drawing,
+    frame: &Frame,
+    offset: f64,
+    pitch: f64,
+    bar: &Bar,
+    span: &Span,
+    kinds: &[String],
+) {
+    let height = |value: Option<f64>| frame.y(value.map_or(1.0, |value| span.share(value.log10())));
+    let [low, middle, high] = [bar.low, bar.middle, bar.high].map(height);
+    let left = frame.left + offset + 1.0;
+    let at = kinds.iter().position(|kind| *kind == bar.kind).unwrap_or(0);
+    let shown = |value: Option<f64>| value.map_or_else(|| "beyond f64".into(), |value| power(value.log10()));
+    let [q1, q2, q3] = [bar.low, bar.middle, bar.high].map(shown);
+    let said = format!("{} ({}): median {q2}, quartiles {q1} to {q3}", bar.name, bar.kind);
+    drawing.raw(&format!("<g><title>{}</title>", escaped(&said)));
+    let fill = if bar.full { "#b8b8b8" } else { kind(at) };
+    drawing.rect([left, high], [pitch - 2.0, (low - high).max(1.0)], fill);
+    drawing.rect([left - 0.5, middle - 1.0], [pitch - 1.0, 2.0], "currentColor");
+    let text = Text { turned: -90.0, ..Text::new(NAME, Anchor::End) };
+    drawing.text([left + pitch / 2.0 + 2.0, frame.top + frame.height + 6.0], &bar.name, text);
+    drawing.raw("</g>");
 }
 
 #[cfg(test)]
@@ -137,22 +133,18 @@ mod tests {
     use super::*;
 
     fn bar(name: &str, values: [Option<f64>; 3]) -> Bar {
-        Bar { name: name.into(), low: values[0], middle: values[1], high: values[2], full: false }
+        let [low, middle, high] = values;
+        Bar { name: name.into(), kind: "convolution".into(), low, middle, high, full: false }
     }
 
     #[test]
-    fn a_decade_has_its_place() {
-        let series =
-            [Series { title: "net".into(), bars: vec![bar("a", [Some(0.02), Some(0.5), Some(3.0)])] }];
-        let decades = Decades::of(&series);
-        assert_eq!((decades.low, decades.high), (-2, 1));
-        assert_eq!(decades.dots(Some(0.1)), HIGH / 3);
-        assert_eq!([Some(0.0), None, Some(1e300)].map(|x| decades.dots(x)), [0, HIGH, HIGH]);
-        assert!(decades.dots(Some(0.5)) < decades.dots(Some(3.0)));
+    fn the_axis_has_whole_decades() {
+        let bars = [bar("a", [Some(0.02), Some(0.5), Some(3.0)])];
+        assert_eq!(span(bars.iter()), Span { low: -2.0, high: 1.0, clipped: false });
     }
 
     #[test]
-    fn any_numbers_can_be_drawn_and_none_cannot() {
+    fn any_numbers_can_be_drawn_and_every_layer_is_named() {
         for values in [
             [Some(0.0); 3],
             [None; 3],
@@ -162,8 +154,8 @@ mod tests {
             let all = (0..250).map(|i| bar(&format!("stages.{i}.conv"), values)).collect();
             let series = Series { title: "a network".into(), bars: all };
             let picture = bars("title", &[series.clone(), series]).expect("a picture");
-            let reader = png::Decoder::new(std::io::Cursor::new(picture)).read_info().expect("a PNG");
-            assert!(reader.info().width > 1_000 && reader.info().height > 600);
+            assert_eq!(picture.inline().matches(">stages.249.conv<").count(), 2);
+            assert!(picture.png().is_ok());
         }
         assert!(matches!(bars("title", &[]), Err(Error::NoBars)));
     }

@@ -17,6 +17,9 @@ pub enum Error {
         /// How many there should be.
         expected: usize,
     },
+    /// A drawing that could not become dots.
+    #[error("the picture could not be drawn: {0}")]
+    Drawing(String),
     /// The encoder refused.
     #[error("the picture could not be encoded: {0}")]
     Encoding(#[from] png::EncodingError),

@@ -1,32 +1,43 @@
-//! The layout: the image, then one panel a layer with its colour bar; one row a channel where a layer has channels.
+//! The layout of maps: the image, then one panel a map with its colour bar; one row a channel where a
+//! map has channels.
 
-use crate::canvas::Canvas;
 use crate::colours::{Colour, diverging, sequential};
 use crate::error::Error;
-use crate::font;
+use crate::scale::{Span, number, power};
+use crate::svg::{Anchor, Drawing, Picture, Text, colour, image_address, wide};
 
 /// How wide or high an image is drawn at least.
-const PANEL: usize = 252;
+const PANEL: usize = 224;
 /// A dot of the image is drawn in squares of at least this size.
 const DOTTED: usize = 6;
-const GAP: usize = 12;
-const BAR: usize = 12;
-const TITLE: usize = font::HEIGHT + 6;
-/// Room for the numbers of a colour bar.
-const NUMBERS: usize = 9 * font::ADVANCE;
+const GAP: f64 = 16.0;
+/// The colour bar, with room for its numbers.
+const BAR: f64 = 12.0;
+const NUMBERS: f64 = 76.0;
 const TICKS: usize = 5;
-const INK: Colour = [0, 0, 0];
-/// Values over this many times the smallest are drawn on a logarithmic scale, of at most so many decades.
-const LOGARITHMIC: f64 = 100.0;
-const DECADES: f64 = 6.0;
+/// Logarithms so near to the largest are of values that are equal but for rounding.
+const ALIKE: f64 = 4e-7;
+const TITLE: Text = Text::new(14.0, Anchor::Start);
+const CAPTION: Text = Text::new(12.0, Anchor::Start);
+const SMALL: Text = Text::new(11.0, Anchor::Start);
 
-/// How the numbers of a layer become colours.
+/// How the numbers of a map become colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scale {
-    /// From the smallest to the largest, by their logarithms where these are more than two decades apart.
-    Sequential,
-    /// Blue below zero, orange above it.
+pub enum Colours {
+    /// The numbers are decimal logarithms, -infinity for 0: from dark to light.
+    Logarithms,
+    /// Blue below zero, orange above it, linear.
     Diverging,
+}
+
+/// Whether panels share one colour scale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sharing {
+    /// One scale for all panels: colours may be compared between them.
+    #[default]
+    Shared,
+    /// Each panel its own.
+    Own,
 }
 
 /// A map over the pixels of an image.
@@ -37,53 +48,38 @@ pub struct Layer<'a> {
     /// `[C, H, W]` or `[1, H, W]`.
     pub values: &'a [f64],
     /// How they become colours.
-    pub scale: Scale,
+    pub colours: Colours,
+    /// The half-width of its windows: the best one is framed.
+    pub window: Option<usize>,
 }
 
-/// From values to shares of the colour bar.
-struct Range {
-    low: f64,
-    high: f64,
-    logarithmic: bool,
-}
-
-impl Range {
-    fn of(values: &[f64], scale: Scale) -> Self {
-        let finite = || values.iter().copied().filter(|x| x.is_finite());
-        let high = finite().fold(f64::NEG_INFINITY, f64::max);
-        if scale == Scale::Diverging {
-            let most = finite().fold(0.0_f64, |most, x| most.max(x.abs()));
-            return Self { low: -most, high: most, logarithmic: false };
+impl Layer<'_> {
+    fn span(&self) -> Span {
+        match self.colours {
+            Colours::Logarithms => Span::of_logs(self.values.iter().copied()),
+            Colours::Diverging => Span::around_zero(self.values.iter().copied()),
         }
-        let low = finite().fold(f64::INFINITY, f64::min);
-        if high > LOGARITHMIC * low && high > 0.0 {
-            let positive = finite().filter(|x| *x > 0.0).fold(f64::INFINITY, f64::min);
-            return Self { low: positive.max(high / 10.0_f64.powf(DECADES)), high, logarithmic: true };
-        }
-        Self { low: low.min(high), high, logarithmic: false }
     }
 
-    fn share(&self, value: f64) -> f64 {
-        if !value.is_finite() {
-            return if value > 0.0 { 1.0 } else { 0.0 };
+    fn colour(&self, share: f64) -> Colour {
+        match self.colours {
+            Colours::Logarithms => sequential(share),
+            Colours::Diverging => diverging(share),
         }
-        let span = |value: f64| match self.logarithmic {
-            true => (value.max(self.low) / self.low).ln(),
-            false => value - self.low,
-        };
-        let whole = span(self.high);
-        if whole > 0.0 { span(value) / whole } else { 0.5 }
     }
 
-    fn value(&self, share: f64) -> f64 {
-        match self.logarithmic {
-            true => self.low * (self.high / self.low).powf(share),
-            false => self.low + share * (self.high - self.low),
-        }
+    /// The place of the largest value, unless others are as large: which of them is framed would be
+    /// chance.
+    fn best(&self) -> Option<usize> {
+        let places = 0..self.values.len();
+        let most = places.max_by(|a, b| self.values[*a].total_cmp(&self.values[*b]))?;
+        let largest = self.values[most];
+        let alike = self.values.iter().filter(|value| **value >= largest - ALIKE).count();
+        (alike == 1).then_some(most)
     }
 }
 
-/// The image and its layers side by side, as a PNG file.
+/// The image and its maps side by side, under lines of text.
 ///
 /// # Shapes
 /// `image`: `[C, H, W]` with pixels in [0, 1]; C = 3 is drawn in colours, other numbers of channels by their mean.
@@ -91,11 +87,12 @@ impl Range {
 /// # Errors
 /// A layer of another size; an encoder that refuses.
 pub fn picture(
-    title: &str,
+    title: &[String],
     image: &[f64],
     shape: [usize; 3],
     layers: &[Layer<'_>],
-) -> Result<Vec<u8>, Error> {
+    sharing: Sharing,
+) -> Result<Picture, Error> {
     let [channels, height, width] = shape;
     let plane = height * width;
     for layer in layers {
@@ -105,41 +102,138 @@ pub fn picture(
         }
     }
     let rows = if layers.iter().any(|layer| layer.values.len() > plane) { channels } else { 1 };
-    let cell = PANEL.div_ceil(height.max(width).max(1));
-    let (panel, high) = (cell * width, cell * height);
-    let wide = panel + 4 + BAR + 4 + NUMBERS + GAP;
-    let top = GAP + TITLE;
-    let full = GAP + panel + GAP + layers.len() * wide;
-    let mut canvas = Canvas::new(full.max(2 * GAP + font::width(title)), top + rows * (TITLE + high + GAP));
-    canvas.text([GAP, GAP], title, INK);
-    for row in 0..rows {
-        let y = top + row * (TITLE + high + GAP);
-        let name = if rows == 1 { "image".to_owned() } else { format!("channel {row}") };
-        let dot = |at: usize| pixel(image, shape, at, (rows > 1).then_some(row));
-        draw(&mut canvas, [GAP, y], &name, [height, width], cell, dot);
-        for (at, layer) in layers.iter().enumerate() {
-            let x = GAP + panel + GAP + at * wide;
-            let values = layer.values.get(row * plane..(row + 1) * plane);
-            let Some(values) = values else { continue };
-            let range = Range::of(values, layer.scale);
-            let colour = |share: f64| match layer.scale {
-                Scale::Sequential => sequential(share),
-                Scale::Diverging => diverging(share),
-            };
-            draw(&mut canvas, [x, y], layer.title, [height, width], cell, |at| {
-                colour(range.share(values[at]))
-            });
-            if layer.scale == Scale::Sequential {
-                dots(&mut canvas, [x, y + TITLE], [height, width], cell, dot);
-            }
-            bar(&mut canvas, [x + panel + 4, y + TITLE], high, &range, colour);
-        }
+    let page = Page::new(shape, rows, title, layers, sharing);
+    let mut drawing = Drawing::new(page.width, page.height);
+    for (at, line) in title.iter().enumerate() {
+        let text = if at == 0 { TITLE } else { CAPTION };
+        drawing.text([GAP, GAP + 12.0 + at as f64 * 18.0], line, text);
     }
-    canvas.png()
+    for row in 0..rows {
+        page.row(&mut drawing, row, image)?;
+    }
+    Ok(drawing.finish(&title.join(". ")))
+}
+
+/// Where everything is.
+struct Page<'a> {
+    shape: [usize; 3],
+    rows: usize,
+    layers: &'a [Layer<'a>],
+    /// One a layer.
+    spans: Vec<Span>,
+    sharing: Sharing,
+    /// Pixels of the drawing a pixel of the image.
+    cell: usize,
+    top: f64,
+    width: f64,
+    height: f64,
+}
+
+impl<'a> Page<'a> {
+    fn new(
+        shape: [usize; 3],
+        rows: usize,
+        title: &[String],
+        layers: &'a [Layer<'a>],
+        sharing: Sharing,
+    ) -> Self {
+        let [_, height, width] = shape;
+        let cell = PANEL.div_ceil(height.max(width).max(1));
+        let mut spans: Vec<Span> = layers.iter().map(Layer::span).collect();
+        if sharing == Sharing::Shared {
+            let logs = layers.iter().filter(|layer| layer.colours == Colours::Logarithms);
+            let shared = Span::of_logs(logs.flat_map(|layer| layer.values.iter().copied()));
+            let own = layers.iter().zip(&mut spans).filter(|(layer, _)| layer.colours == Colours::Logarithms);
+            own.for_each(|(_, span)| *span = shared);
+        }
+        let top = GAP + 18.0 * title.len() as f64 + 10.0;
+        let text = title.iter().map(|line| wide(line, TITLE.size)).fold(0.0, f64::max);
+        let mut page = Self { shape, rows, layers, spans, sharing, cell, top, width: 0.0, height: 0.0 };
+        page.width = page.left(layers.len()).max(text + 2.0 * GAP);
+        page.height = page.above(rows);
+        page
+    }
+
+    fn panel(&self) -> [f64; 2] {
+        [self.cell * self.shape[2], self.cell * self.shape[1]].map(|size| size as f64)
+    }
+
+    /// Whether a bar stands behind a layer: behind the last where all share it.
+    fn has_bar(&self, at: usize) -> bool {
+        self.sharing == Sharing::Own || at + 1 == self.layers.len()
+    }
+
+    /// Where a layer begins.
+    fn left(&self, at: usize) -> f64 {
+        let bars = (0..at).filter(|at| self.has_bar(*at)).count() as f64;
+        GAP + (at + 1) as f64 * (self.panel()[0] + GAP) + bars * (BAR + NUMBERS)
+    }
+
+    /// Where a row of panels begins, with its captions.
+    fn above(&self, row: usize) -> f64 {
+        self.top + row as f64 * (self.panel()[1] + 2.0 * GAP + 18.0)
+    }
+
+    fn row(&self, drawing: &mut Drawing, row: usize, image: &[f64]) -> Result<(), Error> {
+        let [_, height, width] = self.shape;
+        let (plane, y) = (height * width, self.above(row) + 18.0);
+        let own = |at: usize| pixel(image, self.shape, at, (self.rows > 1).then_some(row));
+        let name = if self.rows == 1 { "image".to_owned() } else { format!("channel {row}") };
+        drawing.text([GAP, y - 6.0], &name, CAPTION);
+        let address = image_address([width, height], |[x, y]| own(y * width + x))?;
+        drawing.image([GAP, y], self.panel(), &address);
+        drawing.frame([GAP, y], self.panel(), "currentColor", 0.5);
+        for (at, (layer, span)) in self.layers.iter().zip(&self.spans).enumerate() {
+            let Some(values) = layer.values.get(row * plane..(row + 1) * plane) else { continue };
+            let corner = [self.left(at), y];
+            drawing.text([corner[0], y - 6.0], layer.title, CAPTION);
+            let cell = self.cell;
+            let address = image_address([cell * width, cell * height], |[x, y]| {
+                let place = y / cell * width + x / cell;
+                let dotted = layer.colours == Colours::Logarithms
+                    && cell >= DOTTED
+                    && in_dot(x % cell, y % cell, cell);
+                if dotted { own(place) } else { layer.colour(span.share(values[place])) }
+            })?;
+            drawing.image(corner, self.panel(), &address);
+            drawing.frame(corner, self.panel(), "currentColor", 0.5);
+            if let Some((best, half)) = layer.best().zip(layer.window).filter(|(best, _)| best / plane == row)
+            {
+                self.mark(drawing, corner, best % plane, half);
+            }
+            if self.has_bar(at) {
+                bar(drawing, [corner[0] + self.panel()[0] + 6.0, y], self.panel()[1], layer, span);
+            }
+        }
+        Ok(())
+    }
+
+    /// A frame around a window, which is seen on every colour.
+    fn mark(&self, drawing: &mut Drawing, [x, y]: [f64; 2], at: usize, half: usize) {
+        let [_, height, width] = self.shape;
+        let range = |centre: usize, size: usize| {
+            let (from, to) = (centre.saturating_sub(half), (centre + half + 1).min(size));
+            [from * self.cell, (to - from) * self.cell].map(|size| size as f64)
+        };
+        let ([left, wide], [above, high]) = (range(at % width, width), range(at / width, height));
+        drawing.frame([x + left, y + above], [wide, high], "#ffffff", 4.0);
+        drawing.frame([x + left, y + above], [wide, high], "#d4002a", 2.0);
+    }
+}
+
+/// Whether a place of a square lies in the dot in its middle.
+fn in_dot(x: usize, y: usize, cell: usize) -> bool {
+    let (inset, size) = (cell.div_ceil(3), cell / 3);
+    (inset..inset + size).contains(&x) && (inset..inset + size).contains(&y)
 }
 
 /// The colour of a pixel: its own, or the grey of one channel.
-fn pixel(image: &[f64], [channels, height, width]: [usize; 3], at: usize, channel: Option<usize>) -> Colour {
+pub(crate) fn pixel(
+    image: &[f64],
+    [channels, height, width]: [usize; 3],
+    at: usize,
+    channel: Option<usize>,
+) -> Colour {
     let value = |c: usize| image.get(c * height * width + at).copied().unwrap_or(0.0);
     let byte = |x: f64| (x.clamp(0.0, 1.0) * 255.0).round() as u8;
     match channel {
@@ -149,65 +243,24 @@ fn pixel(image: &[f64], [channels, height, width]: [usize; 3], at: usize, channe
     }
 }
 
-/// A panel of squares under its title.
-fn draw(
-    canvas: &mut Canvas,
-    [x, y]: [usize; 2],
-    title: &str,
-    [height, width]: [usize; 2],
-    cell: usize,
-    colour: impl Fn(usize) -> Colour,
-) {
-    canvas.text([x, y], title, INK);
-    canvas.fill([x.saturating_sub(1), y + TITLE - 1], [cell * width + 2, cell * height + 2], INK);
-    for at in 0..height * width {
-        let corner = [x + at % width * cell, y + TITLE + at / width * cell];
-        canvas.fill(corner, [cell, cell], colour(at));
+/// The colour bar with its numbers, and what kind of scale it is.
+fn bar(drawing: &mut Drawing, [x, y]: [f64; 2], high: f64, layer: &Layer<'_>, span: &Span) {
+    const STEPS: usize = 64;
+    let step = high / STEPS as f64;
+    for at in 0..STEPS {
+        let fill = colour(layer.colour(1.0 - (at as f64 + 0.5) / STEPS as f64));
+        // A hair more than its share: no gap between neighbours.
+        drawing.rect([x, y + at as f64 * step], [BAR, step + 0.3], &fill);
     }
-}
-
-/// The image as dots in the middle of the squares.
-fn dots(
-    canvas: &mut Canvas,
-    [x, y]: [usize; 2],
-    [height, width]: [usize; 2],
-    cell: usize,
-    colour: impl Fn(usize) -> Colour,
-) {
-    if cell < DOTTED {
-        return;
-    }
-    let (size, inset) = (cell / 3, cell.div_ceil(3));
-    for at in 0..height * width {
-        let corner = [x + at % width * cell + inset, y + at / width * cell + inset];
-        canvas.fill(corner, [size, size], colour(at));
-    }
-}
-
-/// The colour bar with its numbers.
-fn bar(canvas: &mut Canvas, [x, y]: [usize; 2], high: usize, range: &Range, colour: impl Fn(f64) -> Colour) {
-    let last = high.saturating_sub(1).max(1) as f64;
-    for row in 0..high {
-        canvas.fill([x, y + row], [BAR, 1], colour(1.0 - row as f64 / last));
-    }
+    let logarithmic = layer.colours == Colours::Logarithms;
+    drawing.text([x, y - 6.0], if logarithmic { "log scale" } else { "linear scale" }, SMALL);
     for tick in 0..TICKS {
         let share = tick as f64 / (TICKS - 1) as f64;
-        let row = ((1.0 - share) * last).round() as usize;
-        canvas.fill([x + BAR, y + row], [3, 1], INK);
-        let text = (row + y).saturating_sub(font::HEIGHT / 2).clamp(y, y + high.saturating_sub(font::HEIGHT));
-        canvas.text([x + BAR + 5, text], &number(range.value(share)), INK);
-    }
-}
-
-/// Three digits.
-fn number(value: f64) -> String {
-    match value.abs() {
-        0.0 => "0".into(),
-        size if (1e-3..1e4).contains(&size) => {
-            let decimals = (2 - size.log10().floor() as i32).max(0) as usize;
-            format!("{value:.decimals$}")
-        }
-        _ => format!("{value:.2e}"),
+        let row = y + high * (1.0 - share);
+        let shown = if logarithmic { power(span.at(share)) } else { number(span.at(share)) };
+        let shown = if tick == 0 && span.clipped { format!("≤ {shown}") } else { shown };
+        drawing.line([x + BAR, row], [x + BAR + 3.0, row], 0.7);
+        drawing.text([x + BAR + 6.0, (row + 4.0).clamp(y + 9.0, y + high)], &shown, SMALL);
     }
 }
 
@@ -215,7 +268,12 @@ fn number(value: f64) -> String {
 mod tests {
     use super::*;
 
-    fn decoded(bytes: &[u8]) -> (png::OutputInfo, Vec<u8>) {
+    fn layer<'a>(values: &'a [f64], window: Option<usize>) -> Layer<'a> {
+        Layer { title: "half-width 0", values, colours: Colours::Logarithms, window }
+    }
+
+    fn decoded(picture: &Picture) -> (png::OutputInfo, Vec<u8>) {
+        let bytes = picture.png().expect("a picture");
         let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().expect("a PNG");
         let mut data = vec![0; reader.output_buffer_size().expect("a size")];
         let info = reader.next_frame(&mut data).expect("an image");
@@ -226,15 +284,34 @@ mod tests {
     fn the_largest_value_has_the_lightest_colour_and_the_image_its_dot() {
         let image = vec![0.0, 1.0, 0.5, 0.25];
         let values = [1.0, 2.0, 3.0, 4.0];
-        let layer = Layer { title: "scale 0", values: &values, scale: Scale::Sequential };
-        let (info, data) = decoded(&picture("title", &image, [1, 2, 2], &[layer]).expect("a picture"));
-        let cell = PANEL / 2;
-        let dot = |x: usize, y: usize| &data[(y * info.width as usize + x) * 3..][..3];
-        let (x, y) = (GAP + 2 * cell + GAP, GAP + TITLE + TITLE);
-        assert_eq!(dot(x + 2, y + 2), sequential(0.0));
-        assert_eq!(dot(x + 2 * cell - 3, y + 2 * cell - 3), sequential(1.0));
-        assert_eq!(dot(x + cell + cell / 2, y + cell / 2), [255; 3], "the white pixel's dot");
-        assert_eq!(dot(GAP + cell / 2, y + cell + cell / 2), [128; 3]);
+        let title = ["title".to_owned()];
+        let drawn = picture(&title, &image, [1, 2, 2], &[layer(&values, None)], Sharing::Shared);
+        let (info, data) = decoded(&drawn.expect("a picture"));
+        let cell = PANEL as f64 / 2.0;
+        // Two dots a pixel of the drawing, four bytes a dot.
+        let dot = |x: f64, y: f64| {
+            &data[4 * ((2.0 * y) as usize * info.width as usize + (2.0 * x) as usize)..][..3]
+        };
+        let (x, y) = (GAP + 2.0 * cell + GAP, GAP + 18.0 + 10.0 + 18.0);
+        assert_eq!(dot(x + 4.0, y + 4.0), sequential(0.0));
+        assert_eq!(dot(x + 2.0 * cell - 4.0, y + 2.0 * cell - 4.0), sequential(1.0));
+        assert_eq!(dot(x + 1.5 * cell, y + cell / 2.0), [255; 3], "the white pixel's dot");
+        assert_eq!(dot(GAP + cell / 2.0, y + 1.5 * cell), [128; 3]);
+    }
+
+    #[test]
+    fn one_scale_or_one_each_is_said_at_the_bars() {
+        let (image, small, large) =
+            (vec![0.5; 4], [-3.0, -2.0, -2.5, f64::NEG_INFINITY], [1.0, 2.0, 2.0, 1.0]);
+        let layers = [layer(&small, Some(0)), layer(&large, Some(1))];
+        let drawn = |sharing| {
+            let title = ["t".to_owned()];
+            picture(&title, &image, [1, 2, 2], &layers, sharing).expect("a picture").inline().to_owned()
+        };
+        let (shared, own) = (drawn(Sharing::Shared), drawn(Sharing::Own));
+        assert_eq!([&shared, &own].map(|svg| svg.matches("log scale").count()), [1, 2]);
+        assert!(shared.contains("≤ 0.00100") && shared.contains(">100<"), "{shared}");
+        assert_eq!(shared.matches("#d4002a").count(), 1, "the best window is framed, where there is one");
     }
 
     #[test]
@@ -243,21 +320,19 @@ mod tests {
         for values in [
             vec![0.0; 9],
             vec![f64::INFINITY; 9],
-            vec![1e-300; 18],
-            (0..18).map(|i| 10.0_f64.powi(i * 20 - 200)).collect(),
+            vec![f64::NEG_INFINITY; 18],
+            vec![f64::NAN; 9],
+            (0..18).map(|i| f64::from(i) * 20.0 - 200.0).collect(),
         ] {
-            for scale in [Scale::Sequential, Scale::Diverging] {
-                let layer = Layer { title: "a", values: &values, scale };
-                assert!(picture("t", &image, [2, 3, 3], &[layer, layer]).is_ok());
+            for colours in [Colours::Logarithms, Colours::Diverging] {
+                let layer = Layer { title: "a", values: &values, colours, window: Some(1) };
+                for sharing in [Sharing::Shared, Sharing::Own] {
+                    let drawn = picture(&[], &image, [2, 3, 3], &[layer, layer], sharing);
+                    assert!(drawn.is_ok_and(|drawn| drawn.png().is_ok()));
+                }
             }
         }
-        let layer = Layer { title: "a", values: &[1.0], scale: Scale::Sequential };
-        assert!(matches!(picture("t", &image, [2, 3, 3], &[layer]), Err(Error::Layer { .. })));
-    }
-
-    #[test]
-    fn numbers_have_three_digits() {
-        let shown = [0.0, 1.0, 0.123456, -12.345, 9999.0, 12345.0, 1.2345e-7].map(number);
-        assert_eq!(shown, ["0", "1.00", "0.123", "-12.3", "9999", "1.23e4", "1.23e-7"]);
+        let wrong = layer(&[1.0], None);
+        assert!(matches!(picture(&[], &image, [2, 3, 3], &[wrong], Sharing::Own), Err(Error::Layer { .. })));
     }
 }

@@ -1,0 +1,267 @@
+//! `influence compare`: the same measure on two sets of images, or of two networks.
+
+use std::io::Write;
+use std::path::Path;
+
+use influence::{Filter, Perturbation};
+use influence_report::statistics::{
+    Estimate, MannWhitney, Smirnov, mann_whitney, median_difference, percentile, smirnov, spearman,
+};
+use influence_report::{Picture, Skyline, manhattan};
+
+use crate::arguments::RunArguments;
+use crate::compare_arguments::CompareArguments;
+use crate::compare_table::{self, influence_percentile};
+use crate::drawn::PictureFile;
+use crate::failure::{Failure, Result};
+use crate::job::Job;
+use crate::judged::{Judged, taken};
+use crate::layers::tell_apart;
+use crate::out::{Destination, Format, pipe_cells, write_cells};
+use crate::pages;
+use crate::record::{Cell, Column, Kind};
+use crate::report::ReportFile;
+use crate::study::{self, Measure, measures};
+use crate::table;
+use crate::terminal;
+use crate::verdict::{Seen, Spread, Verdict};
+
+/// The percentile that the paper compares.
+const MARKED: f64 = 75.0;
+
+/// Two jobs and what tells them apart.
+#[derive(Debug)]
+pub(crate) struct Comparison {
+    pub(crate) jobs: [Job; 2],
+    /// What the sets are called.
+    pub(crate) names: [String; 2],
+    /// Whether both have the same images.
+    pub(crate) paired: bool,
+    pub(crate) seed: u64,
+    plot: Option<PictureFile>,
+    report: Option<ReportFile>,
+}
+
+/// One measure on both sets.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    pub(crate) name: String,
+    /// In ascending order.
+    pub(crate) sorted: [Vec<f64>; 2],
+    pub(crate) smirnov: Option<Smirnov>,
+    /// The second against the first.
+    pub(crate) whitney: Option<MannWhitney>,
+    /// The median of the second set less that of the first.
+    pub(crate) median: Option<Estimate>,
+    /// Of the same images under both networks.
+    pub(crate) correlation: Option<f64>,
+}
+
+/// How well a network does on a set.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Quality {
+    /// The share predicted as labelled.
+    pub(crate) accuracy: f64,
+    /// The mean of -ln P(label).
+    pub(crate) loss: f64,
+}
+
+/// Understands the arguments and runs.
+pub(crate) fn command(arguments: &CompareArguments) -> Result<()> {
+    let out = arguments.out.destination()?;
+    if let Some(flag) = arguments.out.sort.as_ref().map(|_| "--sort").or(arguments.out.top.map(|_| "--top")) {
+        return Err(Failure::new(format!(
+            "{flag}: the table is of percentiles, not of images; leave it out"
+        )));
+    }
+    if arguments.run.shard.is_some() {
+        return Err(Failure::new("--shard: percentiles need all images; influence score takes parts"));
+    }
+    let files = [&arguments.plot, &arguments.out.report];
+    if arguments.run.quiet && out.is_table() && files.iter().all(|file| file.is_none()) {
+        return Err(Failure::new("--quiet without a file does nothing: add --out, --plot or --report"));
+    }
+    let study = understood(arguments)?;
+    for (flag, path) in
+        [("--out", &arguments.out.out), ("--plot", &arguments.plot), ("--report", &arguments.out.report)]
+    {
+        for job in &study.jobs {
+            path.as_deref().map_or(Ok(()), |path| job.inputs.spare(flag, path))?;
+        }
+    }
+    let [first, second] = &study.jobs;
+    let mut header = first.header("compare", &[]);
+    header.units += second.images.len();
+    for (name, hash) in second.header("compare", &[]).config {
+        header.config.insert(format!("{name}, second set"), hash);
+    }
+    let write = |all: &[Judged], file: Option<(&Path, Format)>| study.write(all, file, &out);
+    let score = |done: usize, add: study::Add<'_>| study.score(done, add);
+    let Some(all) = study::gather(&out, header, arguments.out.resume, &score, &write)? else {
+        return table::complete(first, &out);
+    };
+    if first.quiet || out.is_standard_output() {
+        return Ok(());
+    }
+    let mut to = terminal::output();
+    compare_table::print(&mut to, &study, &all)?;
+    for path in files.into_iter().flatten() {
+        writeln!(to, "See {}", path.display())?;
+    }
+    if let Some(path) = &arguments.out.out {
+        writeln!(to, "{} rows in {}", all.len(), path.display())?;
+    }
+    to.flush()?;
+    Ok(())
+}
+
+fn understood(arguments: &CompareArguments) -> Result<Comparison> {
+    let objective = arguments.run.objective.clone().or_else(|| Some("predicted".into()));
+    let run = RunArguments { objective, ..arguments.run.clone() };
+    // The pool of threads is there already.
+    let again = RunArguments { threads: None, ..run.clone() };
+    let seed = arguments.seed.unwrap_or(0);
+    let plot = PictureFile::new("--plot", arguments.plot.as_deref())?;
+    let report = ReportFile::new(arguments.out.report.as_deref())?;
+    if let Some(path) = &arguments.against {
+        let second = RunArguments { weights: Some(path.clone()), network: None, width: None, ..again };
+        let mut jobs = [Job::new(&run, Perturbation::Input)?, Job::new(&second, Perturbation::Input)?];
+        tell_apart(&mut jobs, [run.weights.as_deref(), Some(path)]);
+        let names = [0, 1].map(|at| jobs[at].architecture.clone());
+        return Ok(Comparison { jobs, names, paired: true, seed, plot, report });
+    }
+    if run.dataset.is_none() {
+        return Err(Failure::new(
+            "compare: the embedded sample has no training images; add --dataset and --data, or --against FILE",
+        ));
+    }
+    if let Some(split) = &run.split {
+        return Err(Failure::new(format!(
+            "--split {split}: without --against the training set stands beside the test set; leave --split out"
+        )));
+    }
+    let of = |split: &str, run: RunArguments| {
+        Job::new(&RunArguments { split: Some(split.into()), ..run }, Perturbation::Input)
+    };
+    let jobs = [of("train", run)?, of("test", again)?];
+    Ok(Comparison { jobs, names: ["training", "test"].map(str::to_owned), paired: false, seed, plot, report })
+}
+
+impl Comparison {
+    /// Both sets of what was kept.
+    pub(crate) fn sets<'a>(&self, all: &'a [Judged]) -> [&'a [Judged]; 2] {
+        let (first, second) = all.split_at(self.jobs[0].images.len().min(all.len()));
+        [first, second]
+    }
+
+    fn filters(&self) -> [Filter; 1] {
+        [self.jobs[0].filter]
+    }
+
+    /// What is not done, set after set.
+    fn score(&self, done: usize, add: study::Add<'_>) -> Result<()> {
+        let mut done = done;
+        for job in &self.jobs {
+            study::score(job, done.min(job.images.len()), &self.filters(), add)?;
+            done = done.saturating_sub(job.images.len());
+        }
+        Ok(())
+    }
+
+    /// Every measure on both sets.
+    pub(crate) fn beside(&self, all: &[Judged]) -> Vec<Beside> {
+        let names = self.filters().map(|filter| filter.to_string());
+        let [first, second] = self.sets(all).map(|set| measures(set, &names));
+        first.into_iter().zip(second).map(|(first, second)| self.one(first, second)).collect()
+    }
+
+    fn one(&self, first: Measure, second: Measure) -> Beside {
+        let sorted = [&first, &second].map(|measure| {
+            let mut values = measure.values.clone();
+            values.sort_by(f64::total_cmp);
+            values
+        });
+        Beside {
+            smirnov: smirnov(&first.values, &second.values),
+            whitney: mann_whitney(&second.values, &first.values),
+            median: median_difference(&second.values, &first.values, self.seed),
+            correlation: self.paired.then(|| spearman(&first.values, &second.values)).flatten(),
+            name: first.name,
+            sorted,
+        }
+    }
+
+    /// What the influences of one set say beside the confidence.
+    pub(crate) fn verdict(set: &[Judged]) -> Verdict {
+        let mut spread = Spread::default();
+        set.iter().for_each(|judged| spread.add("", Seen::of(&judged.row)));
+        spread.verdict()
+    }
+
+    /// The influence of every image by class, with the 75th percentile of each set.
+    pub(crate) fn skyline(&self, all: &[Judged]) -> Picture {
+        let first = &self.jobs[0];
+        let classes: Vec<String> =
+            (0..first.scorer.classes()).map(|class| first.data.class_name(class)).collect();
+        let skyline = |(set, name): (&[Judged], &String)| {
+            let log10 = |judged: &Judged| judged.row.log10_influence.unwrap_or(f64::NEG_INFINITY);
+            let mut logs: Vec<f64> = set.iter().map(log10).collect();
+            logs.sort_by(f64::total_cmp);
+            let mark = percentile(&logs, MARKED);
+            Skyline {
+                title: format!("{name}: {} images by class", set.len()),
+                images: set.iter().map(|of| (of.row.label.unwrap_or(of.row.predicted), log10(of))).collect(),
+                mark: Some((mark, format!("{MARKED}th percentile: {}", influence_percentile(&logs, MARKED)))),
+            }
+        };
+        let skylines: Vec<Skyline> = self.sets(all).into_iter().zip(&self.names).map(skyline).collect();
+        let title = format!(
+            "Influence of each image, f = {}, filter {}",
+            table::function(first.target),
+            first.filter_words()
+        );
+        manhattan(&title, "influence, log scale", &skylines, &classes)
+    }
+
+    /// The plot, and the rows of both sets to where they are to be.
+    fn write(&self, all: &[Judged], file: Option<(&Path, Format)>, out: &Destination) -> Result<()> {
+        if let Some(file) = &self.plot {
+            file.write(&self.skyline(all))?;
+        }
+        if let Some(file) = &self.report {
+            file.write(pages::compare(self, all)?)?;
+        }
+        let mut columns: Vec<Column> = taken();
+        columns.extend([("set", Kind::Text), ("objective", Kind::Text)]);
+        columns.extend(ORIGIN.map(|name| (name, Kind::Text)));
+        let sets = self.sets(all);
+        let mut rows = Vec::with_capacity(all.len());
+        for ((job, name), set) in self.jobs.iter().zip(&self.names).zip(sets) {
+            let origin = job.origin.columns();
+            let of = |column: &str| origin.iter().find(|(name, _)| name == column).map(|(_, text)| text);
+            let mut words = vec![Cell::from(name), Cell::Text(job.target.to_string())];
+            words.extend(ORIGIN.iter().map(|column| Cell::from(of(column))));
+            rows.extend(set.iter().map(|judged| [judged.taken(), words.clone()].concat()));
+        }
+        match (file, out) {
+            (Some((path, format)), _) => {
+                write_cells(path, format, columns.leak(), rows.into_iter(), &[])?.name()
+            }
+            (None, Destination::Pipe(path, format)) => {
+                pipe_cells(path.as_deref(), *format, &columns, rows.into_iter(), &[])
+            }
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+/// What made the rows of a set.
+const ORIGIN: [&str; 7] = ["filter", "network", "weights", "dataset", "split", "precision", "engine"];
+
+/// Accuracy and cross-entropy of one set; nothing without labels.
+pub(crate) fn quality(set: &[Judged]) -> Option<Quality> {
+    let losses: Vec<f64> = set.iter().map(Judged::loss).collect::<Option<_>>()?;
+    let right = set.iter().filter(|judged| judged.row.is_as_labelled()).count();
+    let count = set.len().max(1) as f64;
+    Some(Quality { accuracy: right as f64 / count, loss: losses.iter().sum::<f64>() / count })
+}

@@ -1,0 +1,156 @@
+//! What `influence compare` tells a person: percentiles side by side, two-sample statistics, and what
+//! follows.
+
+use std::io::{self, Write};
+
+use influence_report::statistics::percentile;
+
+use crate::compare::{Beside, Comparison, quality};
+use crate::judged::Judged;
+use crate::table::{bound, four_digits, function, power};
+use crate::terminal;
+
+/// The percentiles that are shown.
+pub(crate) const PERCENTILES: [f64; 11] = [50.0, 60.0, 70.0, 75.0, 80.0, 85.0, 90.0, 95.0, 99.0, 99.9, 100.0];
+/// D of a measure this much above that of the odds is more than the odds say.
+const MORE: f64 = 0.02;
+
+/// Prints everything.
+pub(crate) fn print(out: &mut impl Write, study: &Comparison, all: &[Judged]) -> io::Result<()> {
+    heading(out, study)?;
+    let beside = study.beside(all);
+    percentiles(out, study, &beside)?;
+    qualities(out, study, all)?;
+    samples(out, study, &beside)?;
+    for said in conclusions(study, all, &beside) {
+        terminal::paragraph(out, 0, &said)?;
+    }
+    Ok(())
+}
+
+fn heading(out: &mut impl Write, study: &Comparison) -> io::Result<()> {
+    let first = &study.jobs[0];
+    let words = format!(
+        "Influence of the whole input, f = {}, filter {}",
+        function(first.target),
+        first.filter_words()
+    );
+    terminal::hanging(out, 0, &words)?;
+    for (job, name) in study.jobs.iter().zip(&study.names) {
+        let (count, data) = (job.images.len(), job.data.name());
+        let engine = format!("engine {}, {}", job.scorer.engine(), job.precision);
+        let words = format!("{name}: {count} images of {data}; {}; {engine}", job.network);
+        terminal::hanging(out, 4, &words)?;
+    }
+    writeln!(out)
+}
+
+/// A percentile of influences that are known by their logarithms: of the values themselves where f64
+/// holds them, since between two of them a straight line is not one of logarithms.
+pub(crate) fn influence_percentile(logs: &[f64], q: f64) -> String {
+    let values: Vec<f64> = logs.iter().map(|log10| 10.0_f64.powf(*log10)).collect();
+    match percentile(&values, q) {
+        value if value == 0.0 || value.is_infinite() => from_log(percentile(logs, q)),
+        value => four_digits(value),
+    }
+}
+
+/// Of the influence and of the odds.
+fn percentiles(out: &mut impl Write, study: &Comparison, beside: &[Beside]) -> io::Result<()> {
+    let odds = beside.iter().find(|beside| beside.name == "odds");
+    let [first, second] = study.names.clone().map(|name| shortened(&name));
+    writeln!(out, "{:>10} {:^31}   {:^31}", "percentile", "influence", "odds")?;
+    writeln!(out, "{:>10} {first:>15} {second:>15}   {first:>15} {second:>15}", "")?;
+    for q in PERCENTILES {
+        let influence =
+            |at: usize| beside.first().map_or_else(String::new, |of| influence_percentile(&of.sorted[at], q));
+        let plain = |at: usize| odds.map_or(f64::NAN, |of| percentile(&of.sorted[at], q));
+        let cells = [influence(0), influence(1), four_digits(plain(0)), four_digits(plain(1))];
+        writeln!(out, "{q:>10} {:>15} {:>15}   {:>15} {:>15}", cells[0], cells[1], cells[2], cells[3])?;
+    }
+    writeln!(out)
+}
+
+/// The end of a name that is too long for its column.
+fn shortened(name: &str) -> String {
+    const MOST: usize = 15;
+    let letters: Vec<char> = terminal::name(name).chars().collect();
+    match letters.len() {
+        0..=MOST => letters.into_iter().collect(),
+        count => format!("..{}", letters[count + 2 - MOST..].iter().collect::<String>()),
+    }
+}
+
+/// An influence beyond f64.
+fn from_log(log10: f64) -> String {
+    if log10 == f64::NEG_INFINITY { "0".into() } else { power(log10) }
+}
+
+fn qualities(out: &mut impl Write, study: &Comparison, all: &[Judged]) -> io::Result<()> {
+    for (set, name) in study.sets(all).into_iter().zip(&study.names) {
+        let Some(found) = quality(set) else { continue };
+        let (accuracy, loss) = (100.0 * found.accuracy, four_digits(found.loss));
+        terminal::hanging(out, 4, &format!("{name}: accuracy {accuracy:.2} %, mean cross-entropy {loss}"))?;
+    }
+    writeln!(out)
+}
+
+/// A line a measure.
+fn samples(out: &mut impl Write, study: &Comparison, beside: &[Beside]) -> io::Result<()> {
+    let paired = if study.paired { format!(" {:>8}", "rho") } else { String::new() };
+    writeln!(out, "{:<24} {:>7} {:>10} {:>7} {:>10}{paired}", "measure", "D", "p", "AUROC", "p")?;
+    for of in beside {
+        let (Some(smirnov), Some(whitney)) = (of.smirnov, of.whitney) else { continue };
+        let rho = of.correlation.map_or_else(String::new, |rho| format!(" {rho:>8.3}"));
+        writeln!(
+            out,
+            "{:<24} {:>7.4} {:>10} {:>7.4} {:>10}{rho}",
+            of.name,
+            smirnov.distance,
+            chance(smirnov.p),
+            whitney.area,
+            chance(whitney.p)
+        )?;
+    }
+    Ok(())
+}
+
+/// A chance, which is never 0.
+pub(crate) fn chance(p: f64) -> String {
+    if p < 1e-300 { "< 1e-300".into() } else { four_digits(p) }
+}
+
+/// What follows, in sentences.
+pub(crate) fn conclusions(study: &Comparison, all: &[Judged], beside: &[Beside]) -> Vec<String> {
+    let [first, second] = &study.names;
+    let mut said = vec![format!(
+        "D is the largest distance of the two distribution functions, AUROC the chance that a value of {second} is \
+         larger than one of {first}{}.",
+        if study.paired { "; rho is the rank correlation over the same images" } else { "" }
+    )];
+    let influence = beside.first();
+    if let Some(median) = influence.and_then(|of| of.median) {
+        said.push(format!(
+            "Median log10 influence of {second} less that of {first}: {:.3}, interval of 95 % {:.3} to {:.3}.",
+            median.value, median.low, median.high
+        ));
+    }
+    let distance = |of: Option<&Beside>| of.and_then(|of| of.smirnov).map(|found| found.distance);
+    let odds = beside.iter().find(|of| of.name == "odds");
+    if let (Some(own), Some(plain)) = (distance(influence), distance(odds)) {
+        said.push(if own > plain + MORE {
+            format!(
+                "The influence tells the two apart better than the odds do: D {own:.3} against {plain:.3}."
+            )
+        } else {
+            format!(
+                "The influence tells the two apart no better than the odds do: D {own:.3} against {plain:.3}."
+            )
+        });
+    }
+    for (set, name) in study.sets(all).into_iter().zip(&study.names) {
+        let verdict = Comparison::verdict(set).sentences(bound(study.jobs[0].target));
+        said.push(format!("{name}: {verdict}"));
+    }
+    said
+}

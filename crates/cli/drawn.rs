@@ -1,0 +1,40 @@
+//! Pictures on their way to files: PNG or SVG, by the ending of the name.
+
+use std::path::Path;
+
+use influence_report::Picture;
+
+use crate::failure::{Failure, Result};
+use crate::out::Target;
+
+/// A file for a picture, whose place has been looked at before anything was computed.
+#[derive(Debug)]
+pub(crate) struct PictureFile {
+    target: Target,
+    vector: bool,
+}
+
+impl PictureFile {
+    /// A file given to `flag`.
+    pub(crate) fn new(flag: &str, path: Option<&Path>) -> Result<Option<Self>> {
+        let Some(path) = path else { return Ok(None) };
+        let ends = |ending: &str| path.extension().is_some_and(|end| end.eq_ignore_ascii_case(ending));
+        let vector = ends("svg");
+        if !vector && !ends("png") {
+            let message = format!("{flag} {}: the name must end in .png or .svg", path.display());
+            return Err(Failure::new(message));
+        }
+        let target = Target::new(flag, path, if vector { "svg" } else { "png" })?;
+        Ok(Some(Self { target, vector }))
+    }
+
+    pub(crate) fn write(&self, picture: &Picture) -> Result<()> {
+        let bytes = if self.vector { picture.svg().into_bytes() } else { png(picture)? };
+        self.target.write(&bytes)?.name()
+    }
+}
+
+/// A picture as a PNG file.
+pub(crate) fn png(picture: &Picture) -> Result<Vec<u8>> {
+    picture.png().map_err(|error| Failure::new(error.to_string()))
+}

@@ -1,0 +1,164 @@
+//! What is kept of each image of a study of outliers, and the table that is made of it.
+
+use influence::{Probabilities, Score};
+
+use crate::record::{Cell, Column, Kind, Record};
+use crate::row::Row;
+
+/// One image: its score under the filter of the run, and what stands beside it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Judged {
+    pub(crate) row: Row,
+    /// log10 of the influence under each filter; -infinity for 0.
+    pub(crate) log10: Vec<f64>,
+    /// ln P of each class.
+    pub(crate) logs: Vec<f64>,
+}
+
+/// The columns of [`Row`] that the table takes over.
+const TAKEN: [&str; 17] = [
+    "index",
+    "label",
+    "predicted",
+    "probability",
+    "influence",
+    "log10_influence",
+    "rank",
+    "bound",
+    "reach",
+    "jacobian_norm",
+    "odds",
+    "entropy",
+    "margin",
+    "cross_entropy",
+    "ambiguous",
+    "fisher_norm",
+    "fisher_trace",
+];
+/// Behind which of them the suggested label stands.
+const SUGGESTED: usize = 3;
+
+/// One column of [`Row`] by its name.
+fn column(name: &str) -> Option<(usize, Column)> {
+    Row::COLUMNS.iter().enumerate().find(|(_, (own, _))| *own == name).map(|(at, column)| (at, *column))
+}
+
+impl Record for Judged {
+    const COLUMNS: &'static [Column] = &[("row", Kind::Json), ("log10", Kind::Json), ("logs", Kind::Json)];
+
+    fn cells(&self) -> Vec<Cell> {
+        let row: Vec<String> = self.row.cells().iter().map(Cell::raw).collect();
+        let log10: Vec<Option<f64>> = self.log10.iter().map(|x| x.is_finite().then_some(*x)).collect();
+        vec![Cell::json(&row), Cell::json(&log10), Cell::json(&self.logs)]
+    }
+}
+
+impl Judged {
+    pub(crate) fn new(row: Row, scores: &[Score], logits: &[f64]) -> Option<Self> {
+        let probabilities = Probabilities::new(logits).ok()?;
+        Some(Self {
+            row,
+            log10: scores.iter().map(|score| score.log10.unwrap_or(f64::NEG_INFINITY)).collect(),
+            logs: probabilities.logs().to_vec(),
+        })
+    }
+
+    /// Reads [`Record::cells`] back.
+    pub(crate) fn read(cells: &[Cell]) -> Option<Self> {
+        let [Cell::Json(row), Cell::Json(log10), Cell::Json(logs)] = cells else { return None };
+        let texts: Vec<String> = serde_json::from_str(row).ok()?;
+        let cells = texts.iter().zip(Row::COLUMNS).map(|(text, (_, kind))| Cell::from_raw(text, *kind));
+        let log10: Vec<Option<f64>> = serde_json::from_str(log10).ok()?;
+        Some(Self {
+            row: Row::read(&cells.collect::<Option<Vec<_>>>()?)?,
+            log10: log10.into_iter().map(|x| x.unwrap_or(f64::NEG_INFINITY)).collect(),
+            logs: serde_json::from_str(logs).ok()?,
+        })
+    }
+
+    /// -ln P of the label, of whatever class the objective is.
+    pub(crate) fn loss(&self) -> Option<f64> {
+        self.logs.get(self.row.label?).map(|log| -log)
+    }
+
+    /// The predicted class, where it is not the label.
+    pub(crate) fn suggested(&self) -> Option<usize> {
+        (!self.row.is_as_labelled()).then_some(self.row.predicted)
+    }
+
+    /// The cells that both studies have, in the order of [`taken`].
+    pub(crate) fn taken(&self) -> Vec<Cell> {
+        let own = self.row.cells();
+        let cell = |name: &&str| column(name).and_then(|(at, _)| own.get(at)).cloned();
+        TAKEN.iter().map(|name| cell(name).unwrap_or(Cell::Nothing)).collect()
+    }
+
+    /// The cells of the table of outliers, in the order of [`columns`].
+    pub(crate) fn table(&self, place: usize, bad: Option<bool>) -> Vec<Cell> {
+        let mut cells = self.taken();
+        cells.insert(SUGGESTED, self.suggested().into());
+        cells.extend([place.into(), bad.into()]);
+        cells.extend(self.log10.iter().map(|log10| Cell::from(*log10)));
+        cells.extend(self.logs.iter().map(|log| Cell::from(log.exp())));
+        cells
+    }
+}
+
+/// The columns that both studies have.
+pub(crate) fn taken() -> Vec<Column> {
+    TAKEN.iter().filter_map(|name| column(name).map(|(_, column)| column)).collect()
+}
+
+/// The columns of the table of outliers, which depend on the filters and on the number of classes. Names of
+/// columns live as long as the program: they are made once a run, and let go with it.
+pub(crate) fn columns(filters: &[String], classes: usize) -> &'static [Column] {
+    let mut columns = taken();
+    columns.insert(SUGGESTED, ("suggested", Kind::Integer));
+    columns.extend([("place", Kind::Integer), ("bad", Kind::Flag)]);
+    let float = |name: String| -> Column { (name.leak(), Kind::Float) };
+    columns.extend(filters.iter().map(|filter| float(format!("log10_{filter}"))));
+    columns.extend((0..classes).map(|class| float(format!("p{class}"))));
+    columns.leak()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_read_back_and_the_table_has_a_cell_a_column() {
+        let row = Row {
+            index: 7,
+            label: Some(3),
+            predicted: 5,
+            probability: 0.1 + 0.2,
+            objective: "label".into(),
+            perturbation: "input".into(),
+            group: String::new(),
+            influence: None,
+            log10_influence: Some(400.25),
+            rank: 9,
+            bound: None,
+            reach: Some(1.0),
+            jacobian_norm: Some(1e-300),
+            odds: None,
+            entropy: Some(0.5),
+            margin: Some(-3.0),
+            cross_entropy: Some(921.0),
+            ambiguous: true,
+            fisher_norm: Some(2.0),
+            fisher_trace: Some(3.0),
+            direction: None,
+            saturated: true,
+        };
+        let judged = Judged { row, log10: vec![400.25, f64::NEG_INFINITY], logs: vec![-1.5, 0.0] };
+        assert_eq!(Judged::read(&judged.cells()).as_ref(), Some(&judged));
+        let columns = columns(&["exact".into(), "tikhonov:1".into()], 2);
+        let cells = judged.table(1, Some(false));
+        assert_eq!(cells.len(), columns.len());
+        let of = |name: &str| columns.iter().position(|(own, _)| *own == name).map(|at| cells[at].clone());
+        assert_eq!(of("suggested"), Some(Cell::Integer(5)));
+        assert_eq!((of("influence"), of("log10_exact")), (Some(Cell::Nothing), Some(Cell::Float(400.25))));
+        assert_eq!((of("log10_tikhonov:1"), of("p1")), (Some(Cell::Nothing), Some(Cell::Float(1.0))));
+    }
+}

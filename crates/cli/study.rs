@@ -1,0 +1,138 @@
+//! What studies have in common: images scored under a journal, and a result made of all of them.
+
+use std::path::Path;
+
+use influence_report::statistics::spearman;
+
+use crate::failure::{Failure, Result};
+use crate::job::{Job, in_split};
+use crate::judged::Judged;
+use crate::map;
+use crate::out::{Destination, Format, Found, Header, Keeper, Unit, check_signals, hash_of, read_spool};
+use crate::record::Record;
+use crate::row::Row;
+
+/// Takes one image.
+pub(crate) type Add<'a> = &'a mut dyn FnMut(Judged) -> Result<()>;
+
+/// Scores from the given image on.
+pub(crate) type Scoring<'a> = &'a dyn Fn(usize, Add<'_>) -> Result<()>;
+
+/// Makes the result of all, in a file if there is a place for one.
+pub(crate) type Writing<'a> = &'a dyn Fn(&[Judged], Option<(&Path, Format)>) -> Result<()>;
+
+/// Scores what is not done with `score`, which is told how many images are, and makes the result of
+/// all with `write`, which is told where a file is to be. Nothing comes back where it is complete.
+pub(crate) fn gather(
+    out: &Destination,
+    header: Header,
+    resume: bool,
+    score: Scoring<'_>,
+    write: Writing<'_>,
+) -> Result<Option<Vec<Judged>>> {
+    let mut all = Vec::new();
+    let Destination::File(path, format) = out else {
+        score(0, &mut |judged| {
+            all.push(judged);
+            check_signals()
+        })?;
+        write(&all, None)?;
+        return Ok(Some(all));
+    };
+    let spool = Format::KEPT;
+    let mut keeper = match Keeper::open(path, header, &spool.head(Judged::COLUMNS, &[]), resume)? {
+        Found::Open(keeper) => keeper,
+        Found::Complete => return Ok(None),
+    };
+    let outcome = score(keeper.done(), &mut |judged| {
+        let bytes = spool.line(Judged::COLUMNS, &judged.cells(), &[]);
+        keeper.add(Unit { bytes, note: serde_json::Value::Null })?;
+        check_signals()
+    });
+    if let Err(failure) = outcome {
+        return Err(keeper.end(failure));
+    }
+    keeper.finish(|spooled, path| {
+        read_spool(spooled, Judged::COLUMNS, &mut |cells| {
+            let judged = Judged::read(&cells);
+            all.push(judged.ok_or_else(|| Failure::new("the kept rows are not those of a study"))?);
+            Ok(())
+        })?;
+        write(&all, Some((path, *format)))?;
+        hash_of(path).map(Some)
+    })?;
+    Ok(Some(all))
+}
+
+/// Scores the images of a job from the one at `done` on, under each filter, the first being the run's.
+pub(crate) fn score(job: &Job, done: usize, filters: &[influence::Filter], add: Add<'_>) -> Result<()> {
+    let mut progress = job.progress(done);
+    let words = || (job.target.to_string(), "input".to_owned(), String::new());
+    for indices in job.images.get(done..).unwrap_or_default().chunks(job.at_a_time()) {
+        let found = map::each(job, indices, |index, at| {
+            let objective = job.objective(index);
+            let scores = filters.iter().map(|filter| at.score_for(&objective, filter));
+            let scores =
+                scores.collect::<influence::Result<Vec<_>>>().map_err(|error| in_split(error, index))?;
+            let own = scores.first().ok_or_else(|| Failure::new("a study needs a filter"))?;
+            let row = Row::new(index, job.data.label(index), words(), own);
+            Judged::new(row, &scores, at.logits())
+                .ok_or_else(|| Failure::new(format!("image {index}: the logits are no numbers")))
+        })?;
+        for judged in found {
+            add(judged)?;
+            progress.add(1);
+        }
+    }
+    progress.finish();
+    Ok(())
+}
+
+/// A score of all images, the larger the more suspicious.
+#[derive(Debug, Clone)]
+pub(crate) struct Measure {
+    pub(crate) name: String,
+    pub(crate) values: Vec<f64>,
+}
+
+impl Measure {
+    /// Its rank correlation with the odds.
+    pub(crate) fn correlation(&self, odds: &[f64]) -> Option<f64> {
+        spearman(&self.values, odds)
+    }
+}
+
+/// Beyond f64 is larger than everything.
+fn beyond(value: Option<f64>) -> f64 {
+    value.unwrap_or(f64::INFINITY)
+}
+
+/// A classical measure: its name, and its value of a row.
+type Classical = (&'static str, fn(&Row) -> f64);
+
+/// The influence under each filter and the classical measures, over the same images.
+pub(crate) fn measures(all: &[Judged], filters: &[String]) -> Vec<Measure> {
+    let influences = filters.iter().enumerate().map(|(at, filter)| Measure {
+        name: format!("influence, {filter}"),
+        values: all.iter().map(|judged| judged.log10.get(at).copied().unwrap_or(f64::NEG_INFINITY)).collect(),
+    });
+    let classical: [Classical; 7] = [
+        ("Jacobian norm", |row| beyond(row.jacobian_norm)),
+        ("odds", |row| beyond(row.odds)),
+        ("entropy", |row| beyond(row.entropy)),
+        ("- margin", |row| -row.margin.unwrap_or(f64::NEG_INFINITY)),
+        ("cross-entropy", |row| beyond(row.cross_entropy)),
+        ("Fisher norm", |row| beyond(row.fisher_norm)),
+        ("Fisher trace", |row| beyond(row.fisher_trace)),
+    ];
+    let classical = classical.into_iter().map(|(name, of)| Measure {
+        name: name.to_owned(),
+        values: all.iter().map(|judged| of(&judged.row)).collect(),
+    });
+    influences.chain(classical).collect()
+}
+
+/// The odds of every image.
+pub(crate) fn odds(all: &[Judged]) -> Vec<f64> {
+    all.iter().map(|judged| judged.row.odds.unwrap_or(f64::INFINITY)).collect()
+}

@@ -1,0 +1,293 @@
+//! What values say beside the confidence, in numbers and in one sentence that follows from them.
+//!
+//! An influence that is its bound is a function of the probability alone. One that is near its bound
+//! everywhere is so in effect, although none is saturated: hence the share of values whose reach
+//! exceeds [`NEAR`], and the rank correlation with the odds, which is 1 where the values order the
+//! images as the confidence does.
+
+use std::collections::BTreeMap;
+
+use influence::is_saturated;
+use influence_report::statistics::{quartiles, spearman};
+
+use crate::record::Cell;
+use crate::row::Row;
+
+/// A reach above this is near the bound.
+pub(crate) const NEAR: f64 = 0.9;
+/// Fewer images than this have no order that could be compared with another.
+const FEW: usize = 10;
+/// Rank correlations from which on two orders are the same in effect, nearly so, and related.
+const SAME: f64 = 0.99;
+const NEARLY: f64 = 0.9;
+const RELATED: f64 = 0.5;
+
+/// One value, as far as a verdict needs it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    /// log10 of the influence: -infinity for 0.
+    pub(crate) log10: f64,
+    /// Infinite beyond f64.
+    pub(crate) odds: f64,
+    /// Nothing beyond f64.
+    pub(crate) reach: Option<f64>,
+    pub(crate) saturated: bool,
+}
+
+impl Seen {
+    pub(crate) fn of(row: &Row) -> Self {
+        Self {
+            log10: row.log10_influence.unwrap_or(f64::NEG_INFINITY),
+            odds: row.odds.unwrap_or(f64::INFINITY),
+            reach: row.reach,
+            saturated: row.saturated,
+        }
+    }
+}
+
+/// Values as they come, by group: an order of images is one of values of the same kind.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Spread {
+    groups: BTreeMap<String, Group>,
+    saturated: usize,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Group {
+    log10: Vec<f64>,
+    odds: Vec<f64>,
+    reach: Vec<f64>,
+}
+
+impl Spread {
+    /// One more value of a group.
+    pub(crate) fn add(&mut self, group: &str, seen: Seen) {
+        self.saturated += usize::from(seen.saturated);
+        if !self.groups.contains_key(group) {
+            self.groups.insert(group.to_owned(), Group::default());
+        }
+        if let Some(group) = self.groups.get_mut(group) {
+            group.log10.push(seen.log10);
+            group.odds.push(seen.odds);
+            group.reach.extend(seen.reach);
+        }
+    }
+
+    /// The same out of the cells of a row that was kept: group, log10_influence, reach and odds.
+    pub(crate) fn add_kept(&mut self, cells: &[Cell]) {
+        let [Cell::Text(group), log10, reach, odds] = cells else { return };
+        let number = |cell: &Cell| match cell {
+            Cell::Float(value) => Some(*value),
+            _ => None,
+        };
+        let reach = number(reach);
+        self.add(
+            group,
+            Seen {
+                log10: number(log10).unwrap_or(f64::NEG_INFINITY),
+                odds: number(odds).unwrap_or(f64::INFINITY),
+                reach,
+                saturated: reach.is_some_and(is_saturated),
+            },
+        );
+    }
+
+    /// What they say together.
+    pub(crate) fn verdict(&self) -> Verdict {
+        let reach = || self.groups.values().flat_map(|group| &group.reach);
+        let images = self.groups.values().map(|group| group.log10.len()).max().unwrap_or(0);
+        let mut correlations: Vec<f64> =
+            self.groups.values().filter_map(|group| correlation(&group.log10, &group.odds)).collect();
+        correlations.sort_by(f64::total_cmp);
+        Verdict {
+            values: self.groups.values().map(|group| group.log10.len()).sum(),
+            images,
+            saturated: self.saturated,
+            near: reach().filter(|reach| **reach > NEAR).count(),
+            reached: reach().count(),
+            still: self
+                .groups
+                .values()
+                .flat_map(|group| &group.log10)
+                .all(|log10| *log10 == f64::NEG_INFINITY),
+            correlations,
+        }
+    }
+
+    /// Every reach that is known, in ascending order.
+    pub(crate) fn reach(&self) -> Vec<f64> {
+        let mut all: Vec<f64> = self.groups.values().flat_map(|group| group.reach.iter().copied()).collect();
+        all.sort_by(f64::total_cmp);
+        all
+    }
+}
+
+/// The rank correlation of values with the odds, where there are images enough for it.
+pub(crate) fn correlation(values: &[f64], odds: &[f64]) -> Option<f64> {
+    if values.len() < FEW { None } else { spearman(values, odds) }
+}
+
+/// The numbers, and the sentence that they allow.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Verdict {
+    pub(crate) values: usize,
+    pub(crate) images: usize,
+    pub(crate) saturated: usize,
+    /// With a reach above [`NEAR`].
+    pub(crate) near: usize,
+    /// Whose reach is known.
+    pub(crate) reached: usize,
+    /// Whether all are 0.
+    pub(crate) still: bool,
+    /// With the odds, one a group, in ascending order.
+    pub(crate) correlations: Vec<f64>,
+}
+
+impl Verdict {
+    /// The share near the bound, in [0, 1].
+    pub(crate) fn near_share(&self) -> f64 {
+        self.near as f64 / self.reached.max(1) as f64
+    }
+
+    /// The rank correlation with the odds: of groups the median.
+    pub(crate) fn correlation(&self) -> Option<f64> {
+        Some(quartiles(&self.correlations)[1]).filter(|rho| rho.is_finite())
+    }
+
+    /// What the values say beside the confidence.
+    pub(crate) fn conclusion(&self) -> String {
+        if self.saturated == self.values {
+            return "they say what the confidence says and nothing more".into();
+        }
+        if self.still {
+            return "they are all 0, and say nothing".into();
+        }
+        let near = self.near_share() > 0.5;
+        let Some(rho) = self.correlation() else {
+            let little = if near { "most are all but the bound, which is the confidence; " } else { "" };
+            return if self.images < FEW {
+                format!(
+                    "{little}{} images are too few to compare their order with the confidence's",
+                    self.images
+                )
+            } else {
+                format!("{little}equal values have no order to compare with that of the confidence")
+            };
+        };
+        match (rho.abs(), near) {
+            (rho, true) if rho >= SAME => "in effect they are functions of the probability".into(),
+            (rho, false) if rho >= SAME => {
+                "they order the images as the confidence does; only their reach says more".into()
+            }
+            (rho, _) if rho >= NEARLY => "they order the images nearly as the confidence does".into(),
+            (rho, _) if rho >= RELATED => "they go with the confidence, and say more than it".into(),
+            _ => "they say something else than the confidence".into(),
+        }
+    }
+
+    /// The correlation in words: of several groups how it is spread.
+    fn correlation_words(&self) -> String {
+        let shown = |rho: f64| format!("{rho:.4}");
+        match self.correlations[..] {
+            [] => "rank correlation with the odds not defined".into(),
+            [rho] => format!("rank correlation with the odds {}", shown(rho)),
+            [least, .., most] => {
+                let middle = shown(quartiles(&self.correlations)[1]);
+                let ends = [least, most].map(shown);
+                format!("rank correlation with the odds {middle} (median; {} to {})", ends[0], ends[1])
+            }
+        }
+    }
+}
+
+impl Verdict {
+    /// The numbers and what follows from them; `bound` is the bound in words.
+    pub(crate) fn sentences(&self, bound: &str) -> String {
+        let Self { values, saturated, .. } = self;
+        let first = match saturated {
+            0 => format!("None of {values} values is saturated."),
+            _ => {
+                format!("{saturated} of {values} values are saturated: influence = {bound} and nothing more.")
+            }
+        };
+        let (share, words) = (percent(self.near_share()), self.correlation_words());
+        let last = if saturated == values { String::new() } else { format!(": {}", self.conclusion()) };
+        format!("{first} {share} have a reach above {NEAR}; {words}{last}.")
+    }
+}
+
+/// A share in per cent, which is 0 or 100 only where it is exactly that.
+pub(crate) fn percent(share: f64) -> String {
+    let rounded = (100.0 * share).round();
+    match rounded {
+        0.0 if share > 0.0 => "< 1 %".into(),
+        100.0 if share < 1.0 => "> 99 %".into(),
+        _ => format!("{rounded:.0} %"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Images whose odds grow, with what is made of each.
+    fn verdict(images: usize, seen: impl Fn(f64) -> (f64, f64)) -> Verdict {
+        let mut spread = Spread::default();
+        for image in 0..images {
+            let odds = 1.0 + image as f64;
+            let (influence, reach) = seen(odds);
+            let (log10, saturated) = (influence.log10(), (reach - 1.0_f64).abs() < 1e-6);
+            spread.add("", Seen { log10, odds, reach: Some(reach), saturated });
+        }
+        spread.verdict()
+    }
+
+    #[test]
+    fn values_that_are_not_saturated_and_yet_the_confidence_are_called_so() {
+        let channels = verdict(100, |odds| (0.95 * odds, 0.95));
+        assert_eq!((channels.saturated, channels.near), (0, 100));
+        assert_eq!(
+            channels.sentences("odds"),
+            "None of 100 values is saturated. 100 % have a reach above 0.9; rank correlation with the odds 1.0000: in \
+             effect they are functions of the probability."
+        );
+    }
+
+    #[test]
+    fn the_sentence_follows_from_the_numbers() {
+        for (found, said) in [
+            (verdict(100, |odds| (odds, 1.0)), "saturated: influence = odds and nothing more. 100 %"),
+            (verdict(100, |odds| (0.1 * odds, 0.1)), "only their reach says more"),
+            (verdict(100, |odds| (odds * (1.0 + (odds * 0.9).sin() / 4.0), 0.5)), "nearly as the confidence"),
+            (verdict(100, |odds| (odds * (1.0 + (odds * 0.9).sin() / 2.0), 0.5)), "and say more than it"),
+            (verdict(100, |odds| (2.0 + odds.sin(), 0.1)), "they say something else"),
+            (verdict(9, |odds| (odds, 0.1)), "9 images are too few"),
+            (verdict(9, |odds| (odds, 0.99)), "most are all but the bound"),
+            (verdict(100, |_| (0.0, 0.0)), "all 0, and say nothing"),
+            (verdict(100, |_| (2.0, 0.3)), "equal values have no order"),
+        ] {
+            let found = found.sentences("odds");
+            assert!(found.contains(said), "{found} is not {said}");
+        }
+    }
+
+    #[test]
+    fn groups_are_compared_within_themselves() {
+        let mut spread = Spread::default();
+        for image in 0..20_u32 {
+            let odds = f64::from(image);
+            for (group, log10) in [("a", odds), ("b", -odds), ("c", 100.0 + odds)] {
+                spread.add(group, Seen { log10, odds, reach: None, saturated: false });
+            }
+        }
+        let found = spread.verdict();
+        assert_eq!((found.correlations.clone(), found.near_share()), (vec![-1.0, 1.0, 1.0], 0.0));
+        let found = found.sentences("odds");
+        assert!(found.contains("1.0000 (median; -1.0000 to 1.0000)"), "{found}");
+    }
+
+    #[test]
+    fn no_share_is_rounded_to_all_or_nothing() {
+        assert_eq!([0.0, 0.004, 0.5, 0.999, 1.0].map(percent), ["0 %", "< 1 %", "50 %", "> 99 %", "100 %"]);
+    }
+}

@@ -1,0 +1,111 @@
+//! From numbers to places: axes and colour bars, linear or in decades, and their ticks.
+
+/// At most so many decades are told apart by colours or lengths; what lies below them is drawn as "at
+/// most".
+const DECADES: f64 = 6.0;
+/// The same of dots in a plot, of which the smallest are as many as the largest.
+const DECADES_OF_DOTS: f64 = 16.0;
+
+/// A span of numbers. Of a logarithmic one they are decimal logarithms.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Span {
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+    /// Whether some numbers lie below it.
+    pub(crate) clipped: bool,
+}
+
+impl Span {
+    /// Of logarithms: from the smallest to the largest that are finite, of at most six decades.
+    pub(crate) fn of_logs(values: impl Iterator<Item = f64> + Clone) -> Self {
+        Self::within(values, DECADES)
+    }
+
+    /// The same for dots.
+    pub(crate) fn of_dots(values: impl Iterator<Item = f64> + Clone) -> Self {
+        Self::within(values, DECADES_OF_DOTS)
+    }
+
+    fn within(values: impl Iterator<Item = f64> + Clone, decades: f64) -> Self {
+        let finite = || values.clone().filter(|x| x.is_finite());
+        let high = finite().fold(f64::NEG_INFINITY, f64::max);
+        if !high.is_finite() {
+            return Self { low: -1.0, high: 0.0, clipped: values.clone().any(|x| x == f64::NEG_INFINITY) };
+        }
+        let low = finite().fold(f64::INFINITY, f64::min).max(high - decades);
+        Self { low, high, clipped: values.clone().any(|x| x < low) }
+    }
+
+    /// Around zero.
+    pub(crate) fn around_zero(values: impl Iterator<Item = f64>) -> Self {
+        let most = values.filter(|x| x.is_finite()).fold(0.0_f64, |most, x| most.max(x.abs()));
+        Self { low: -most, high: most, clipped: false }
+    }
+
+    /// The share of the way from the low to the high end, in [0, 1]; half of a span without width.
+    pub(crate) fn share(&self, value: f64) -> f64 {
+        match value {
+            value if value == f64::INFINITY => 1.0,
+            value if value == f64::NEG_INFINITY || value.is_nan() => 0.0,
+            value if self.high > self.low => ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0),
+            _ => 0.5,
+        }
+    }
+
+    /// The number at a share.
+    pub(crate) fn at(&self, share: f64) -> f64 {
+        self.low + share * (self.high - self.low)
+    }
+
+    /// Whole decades inside it, not more than about eight.
+    pub(crate) fn decades(&self) -> Vec<i32> {
+        let (first, last) = (self.low.ceil() as i32, self.high.floor() as i32);
+        let step = ((last - first) / 8 + 1) as usize;
+        (first..=last).step_by(step).collect()
+    }
+}
+
+/// Three digits.
+pub(crate) fn number(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".into(),
+        size if (1e-3..1e4).contains(&size) => {
+            let decimals = (2 - size.log10().floor() as i32).max(0) as usize;
+            format!("{value:.decimals$}")
+        }
+        _ => format!("{value:.2e}"),
+    }
+}
+
+/// The number whose decimal logarithm this is, also beyond `f64`.
+pub(crate) fn power(log10: f64) -> String {
+    match 10.0_f64.powf(log10) {
+        value if value.is_finite() && value > 0.0 => number(value),
+        _ if log10 == f64::NEG_INFINITY => "0".into(),
+        _ => format!("1e{log10:.1}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_hold_what_is_finite_and_say_what_is_not() {
+        let span = |values: &[f64]| Span::of_logs(values.iter().copied());
+        assert_eq!(span(&[-2.0, 1.0]), Span { low: -2.0, high: 1.0, clipped: false });
+        assert_eq!(span(&[-9.0, 1.0]), Span { low: -5.0, high: 1.0, clipped: true });
+        assert_eq!(span(&[f64::NEG_INFINITY, 400.0]), Span { low: 400.0, high: 400.0, clipped: true });
+        let beyond = span(&[398.0, 400.0]);
+        assert_eq!([399.0, 500.0, f64::NEG_INFINITY].map(|x| beyond.share(x)), [0.5, 1.0, 0.0]);
+        assert_eq!(span(&[3.0]).share(3.0), 0.5);
+        assert_eq!(span(&[-2.5, 1.2]).decades(), [-2, -1, 0, 1]);
+    }
+
+    #[test]
+    fn numbers_have_three_digits() {
+        let shown = [0.0, 1.0, 0.123456, -12.345, 9999.0, 12345.0, 1.2345e-7].map(number);
+        assert_eq!(shown, ["0", "1.00", "0.123", "-12.3", "9999", "1.23e4", "1.23e-7"]);
+        assert_eq!([-1.0, 400.25, f64::NEG_INFINITY].map(power), ["0.100", "1e400.2", "0"]);
+    }
+}

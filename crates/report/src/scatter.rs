@@ -1,0 +1,116 @@
+//! Two logarithms of many images against each other, for a page: dots that say what they are.
+
+use crate::axes::{Frame, SMALL, TITLE, kind, legend};
+use crate::scale::Span;
+use crate::svg::{Anchor, Drawing, Picture, Text};
+
+/// One image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dot {
+    /// Decimal logarithm across; -infinity for 0.
+    pub x: f64,
+    /// Decimal logarithm up.
+    pub y: f64,
+    /// Which group it is of.
+    pub group: usize,
+    /// What it says of itself, in lines.
+    pub words: String,
+    /// A small image, by its `data:` address.
+    pub image: Option<String>,
+}
+
+/// A plot of dots.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scatter {
+    /// What stands above it.
+    pub title: String,
+    /// What is across, and what is up.
+    pub axes: [String; 2],
+    /// The groups, each with a colour.
+    pub groups: Vec<String>,
+    /// Whether a dashed line is drawn where both are the same.
+    pub equal: bool,
+    /// The dots; later ones lie above earlier ones.
+    pub dots: Vec<Dot>,
+}
+
+const GAP: f64 = 16.0;
+const LEFT: f64 = 62.0;
+const WIDE: f64 = 640.0;
+const HIGH: f64 = 380.0;
+
+impl Scatter {
+    /// The picture, and the dots as JSON that may stand in a page: [x, y, words, image].
+    pub(crate) fn drawn(&self) -> (Picture, String) {
+        let mut drawing = Drawing::new(GAP + LEFT + WIDE + GAP, GAP + 50.0 + HIGH + 46.0);
+        drawing.text([GAP, GAP + 8.0], &self.title, Text::new(TITLE, Anchor::Start));
+        let items: Vec<(String, String)> =
+            self.groups.iter().enumerate().map(|(at, name)| (name.clone(), kind(at).to_owned())).collect();
+        legend(&mut drawing, [GAP, GAP + 22.0], WIDE, &items);
+        let frame = Frame { left: GAP + LEFT, top: GAP + 50.0, width: WIDE, height: HIGH };
+        let [across, up] = [
+            Span::of_dots(self.dots.iter().map(|dot| dot.x)),
+            Span::of_dots(self.dots.iter().map(|dot| dot.y)),
+        ];
+        frame.decades(&mut drawing, &up, &self.axes[1]);
+        self.across(&mut drawing, &frame, &across);
+        // A little room, so that no dot lies on the frame.
+        let inside = |share: f64| 0.012 + 0.976 * share;
+        let place = |dot: &Dot| [frame.x(inside(across.share(dot.x))), frame.y(inside(up.share(dot.y)))];
+        let (low, high) = (across.low.max(up.low), across.high.min(up.high));
+        if self.equal && low < high {
+            let end = |log10: f64| [frame.x(inside(across.share(log10))), frame.y(inside(up.share(log10)))];
+            drawing.path(&[end(low), end(high)], "currentColor", true);
+        }
+        for group in 0..self.groups.len() {
+            let own = self.dots.iter().filter(|dot| dot.group == group);
+            let d: String = own.map(place).map(|[x, y]| format!("M{x:.1} {y:.1}h0")).collect();
+            let stroke = kind(group);
+            drawing.raw(&format!(
+                r#"<path d="{d}" fill="none" stroke="{stroke}" stroke-width="4" stroke-linecap="round" stroke-opacity="0.7"/>"#
+            ));
+        }
+        drawing.raw(r#"<circle class="ring" r="7" fill="none" stroke="currentColor" stroke-width="2" visibility="hidden"/>"#);
+        let points: Vec<String> = self.dots.iter().map(|dot| json(dot, place(dot))).collect();
+        (drawing.finish(&self.title), format!("[{}]", points.join(",\n")))
+    }
+
+    fn across(&self, drawing: &mut Drawing, frame: &Frame, span: &Span) {
+        let foot = frame.top + frame.height;
+        for decade in span.decades() {
+            let x = frame.x(0.012 + 0.976 * span.share(f64::from(decade)));
+            drawing.line([x, frame.top], [x, foot], 0.14);
+            drawing.text([x, foot + 16.0], &format!("1e{decade}"), Text::new(SMALL, Anchor::Middle));
+        }
+        drawing.text(
+            [frame.left + frame.width / 2.0, foot + 36.0],
+            &self.axes[0],
+            Text::new(SMALL, Anchor::Middle),
+        );
+    }
+}
+
+fn json(dot: &Dot, [x, y]: [f64; 2]) -> String {
+    const ADDRESS: &str = "data:image/png;base64,";
+    let image = dot.image.as_deref().and_then(|address| address.strip_prefix(ADDRESS)).unwrap_or_default();
+    format!("[{x:.1},{y:.1},{},\"{image}\"]", quoted(&dot.words))
+}
+
+/// A JSON text in which nothing ends a script.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for letter in text.chars() {
+        match letter {
+            '\n' => quoted.push_str("\\n"),
+            letter
+                if letter.is_control()
+                    || matches!(letter, '"' | '\\' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}') =>
+            {
+                quoted.push_str(&format!("\\u{:04x}", u32::from(letter)));
+            }
+            letter => quoted.push(letter),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
