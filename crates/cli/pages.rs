@@ -5,7 +5,6 @@ use influence_report::{Page, PageCell};
 
 use crate::compare::{Beside, Comparison, quality};
 use crate::compare_table::{PERCENTILES, chance, conclusions as compared, influence_percentile};
-use crate::data::Data;
 use crate::failure::Result;
 use crate::folder::Windows;
 use crate::job::Job;
