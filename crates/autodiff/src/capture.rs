@@ -21,7 +21,7 @@ use std::sync::{Mutex, Once, PoisonError};
 use burn::backend::Capture;
 use burn::backend::ir::{OperationIr, TensorId};
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, FloatDType, Int, IntDType, Tensor, TensorData};
 
 use crate::error::{Error, Result};
 use crate::graph::Role;
@@ -79,8 +79,8 @@ where
     let home = home.clone().without_autodiff();
 
     let _recording = Recorded::begin();
-    let mut kept = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
-    let device = kept.get_or_insert_with(Device::capture).clone();
+    let mut kept = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
+    let device = recorder(&mut kept, &home);
     let mut outcome = Err(failed("the recording did not begin".into(), None));
     let input = Cell::new(None);
     let captured = device.capture_scope(|scope| {
@@ -194,7 +194,25 @@ fn id<const D: usize>(tensor: &Tensor<D>) -> Option<TensorId> {
     tensor.clone().try_into_primitive::<Capture>().ok().map(|primitive| primitive.id())
 }
 
-static DEVICE: Mutex<Option<Device>> = Mutex::new(None);
+/// The types of tensors that a model makes without naming one.
+type Defaults = (FloatDType, IntDType);
+
+static DEVICES: Mutex<Vec<(Defaults, Device)>> = Mutex::new(Vec::new());
+
+/// The device that records, with the defaults of the caller's: what a recurrent layer makes for its
+/// states has the type there that it has on `home`.
+fn recorder(kept: &mut Vec<(Defaults, Device)>, home: &Device) -> Device {
+    let settings = home.settings();
+    let defaults = (settings.float_dtype, settings.int_dtype);
+    if let Some((_, device)) = kept.iter().find(|(known, _)| *known == defaults) {
+        return device.clone();
+    }
+    let mut device = Device::capture();
+    // One that cannot be told keeps Burn's own defaults.
+    let _ = device.configure(defaults);
+    kept.push((defaults, device.clone()));
+    device
+}
 
 thread_local! {
     /// Whether this thread records a model: apart from [`QUIET`], since a thread that waits inside a kernel may take up another task of

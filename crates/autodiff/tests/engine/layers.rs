@@ -13,7 +13,7 @@ use burn::tensor::ops::{
     AttentionModuleOptions, AvgPoolOptions, InterpolateMode, InterpolateOptions, MaxPoolOptions, PadMode,
 };
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation, module};
-use influence_autodiff::{Graph, Precision};
+use influence_autodiff::{Error, Graph, Precision};
 
 use crate::models::{EMPTY, Empty, Weights, batch, error_of_rows, jacobians, program, rows};
 
@@ -25,6 +25,44 @@ const NETWORK: f64 = 1e-7;
 
 /// Logits against Burn's own, both in f64: the order of summation may differ.
 const LOGITS: f64 = 1e-12;
+
+/// f32 against Burn's own f32, a few hundred operations deep.
+const SINGLE: f64 = 1e-5;
+
+/// For models that Burn runs in f32 alone, since what they make is of the device's default type: logits
+/// against the model's own, and rows against central differences of the engine's logits in f64.
+fn agrees_in_single<M: Module, const D: usize>(
+    what: &str,
+    model: M,
+    forward: impl Fn(&M, Tensor<D>) -> Tensor<2>,
+    sample: &[usize],
+) {
+    let device = Device::flex();
+    let model = model.map(&mut Weights::new(&device, DType::F32));
+    let graph = Graph::capture(&model, &forward, sample, &device).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let program = program(graph, Precision::F64).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let x = batch(1, sample);
+    let own = forward(&model, Tensor::from_data(x.clone().convert_dtype(DType::F32), &device)).into_data();
+    let jacobian = jacobians(&program, &x).remove(0);
+    for (expected, found) in own.iter::<f64>().zip(&jacobian.logits) {
+        assert!((expected - found).abs() <= SINGLE * expected.abs().max(1.0), "{what}: {expected} {found}");
+    }
+    let (rows, last) = (rows(&jacobian), jacobian.logits.len() - 1);
+    let point: Vec<f64> = x.iter().collect();
+    for i in 0..point.len() {
+        let moved = |by: f64| {
+            let mut moved = point.clone();
+            moved[i] += by;
+            program.logits(TensorData::new(moved, x.shape().clone())).expect("it runs").remove(0)
+        };
+        let (plus, minus) = (moved(STEP), moved(-STEP));
+        for k in 0..last {
+            let slope = ((plus[k] - plus[last]) - (minus[k] - minus[last])) / (2.0 * STEP);
+            let found = rows[k * point.len() + i];
+            assert!((slope - found).abs() <= SINGLE * slope.abs().max(1.0), "{what}: {slope} {found}");
+        }
+    }
+}
 
 /// The engine's logits and rows at one sample against the model's own f64 forward pass and its central differences.
 pub(crate) fn agrees<M: Module, const D: usize>(
@@ -348,7 +386,30 @@ fn recurrent_layers_and_transposed_convolutions() {
         let y = model.gated.forward(y + state.hidden.unsqueeze_dim(1), None);
         model.head.forward(activation::relu(model.up.forward(y)).flatten(1, 2))
     };
-    agrees("recurrent", model, forward, &[5, 3]);
+    agrees_in_single("recurrent", model, forward, &[5, 3]);
+}
+
+#[test]
+fn one_logit_is_two_classes() {
+    let device = Device::flex();
+    let head = LinearConfig::new(3, 1).init(&device).map(&mut Weights::new(&device, DType::F64));
+    let forward = |head: &Linear, x: Tensor<2>| head.forward(activation::tanh(x));
+    let graph = Graph::capture(&head, forward, &[3], &device).expect("it is captured");
+    assert!(graph.is_of_one_logit() && graph.classes() == 2);
+    let program = program(graph, Precision::F64).expect("it loads");
+    let x = batch(1, &[3]);
+    let z = forward(&head, Tensor::from_data(x.clone(), (&device, DType::F64))).into_data();
+    let z: f64 = z.iter().next().expect("one logit");
+    let found = jacobians(&program, &x).remove(0);
+    assert!((found.logits[0] - z).abs() < LOGITS && found.logits[1] == 0.0, "{:?}", found.logits);
+    // d(z - 0) / dx.
+    let weight: Vec<f64> = head.weight.val().into_data().iter().collect();
+    let expected = x.iter::<f64>().zip(weight).map(|(x, w)| w * (1.0 - x.tanh().powi(2)));
+    assert!(rows(&found).iter().zip(expected).all(|(a, b)| (a - b).abs() < LOGITS));
+    // A probability of one class is no logit.
+    let bounded = |head: &Linear, x: Tensor<2>| activation::sigmoid(head.forward(x));
+    let graph = Graph::capture(&head, bounded, &[3], &device).expect("it is captured");
+    assert!(matches!(self::program(graph, Precision::F64), Err(Error::Bounded { .. })));
 }
 
 #[test]
