@@ -86,6 +86,7 @@ where
     let captured = device.capture_scope(|scope| {
         let names = RefCell::new(Names::default());
         let run = quietly(|| {
+            configure(&device, &home);
             let moved = prepared.to_device(&device);
             moved.visit(&mut *names.borrow_mut());
             let dtype = names.borrow().dtype.unwrap_or(DType::F32);
@@ -202,16 +203,27 @@ static DEVICES: Mutex<Vec<(Defaults, Device)>> = Mutex::new(Vec::new());
 /// The device that records, with the defaults of the caller's: what a recurrent layer makes for its
 /// states has the type there that it has on `home`.
 fn recorder(kept: &mut Vec<(Defaults, Device)>, home: &Device) -> Device {
-    let settings = home.settings();
-    let defaults = (settings.float_dtype, settings.int_dtype);
+    let defaults = defaults(home);
     if let Some((_, device)) = kept.iter().find(|(known, _)| *known == defaults) {
         return device.clone();
     }
-    let mut device = Device::capture();
-    // One that cannot be told keeps Burn's own defaults.
-    let _ = device.configure(defaults);
+    let device = Device::capture();
     kept.push((defaults, device.clone()));
     device
+}
+
+fn defaults(device: &Device) -> Defaults {
+    let settings = device.settings();
+    (settings.float_dtype, settings.int_dtype)
+}
+
+/// Gives a device that records the defaults of the caller's, once: what it does to try them is recorded
+/// too, and needed by nothing. A device that refuses keeps Burn's own.
+fn configure(device: &Device, home: &Device) {
+    let wanted = defaults(home);
+    if defaults(device) != wanted {
+        let _ = device.clone().configure(wanted);
+    }
 }
 
 thread_local! {
