@@ -1,6 +1,6 @@
 //! The grammar of the command line, as text: what the words mean is decided in [`crate::job`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -10,6 +10,7 @@ use crate::jacobian::JacobianArguments;
 use crate::layers_arguments::LayersArguments;
 use crate::logits::CheckArguments;
 use crate::map_arguments::MapArguments;
+use crate::onnx;
 use crate::out::Destination;
 use crate::outliers_arguments::OutliersArguments;
 use crate::tally::Top;
@@ -322,4 +323,26 @@ pub(crate) struct RunArguments {
     /// Print errors only
     #[arg(long)]
     pub(crate) quiet: bool,
+}
+
+impl RunArguments {
+    /// The same for another network: an ONNX file, or weights that tell theirs. The pool of threads is
+    /// there already.
+    pub(crate) fn against(&self, path: &Path) -> Self {
+        let file = path.to_str().filter(|name| onnx::is_file(name));
+        Self {
+            network: file.map(str::to_owned),
+            weights: if file.is_some() { None } else { Some(path.to_owned()) },
+            output: if file.is_some() { self.output.clone() } else { None },
+            width: None,
+            threads: None,
+            ..self.clone()
+        }
+    }
+
+    /// The file that the network or its weights are in.
+    pub(crate) fn network_file(&self) -> Option<&Path> {
+        let onnx = self.network.as_deref().filter(|name| onnx::is_file(name)).map(Path::new);
+        onnx.or(self.weights.as_deref())
+    }
 }

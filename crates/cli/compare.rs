@@ -124,11 +124,28 @@ fn understood(arguments: &CompareArguments) -> Result<Comparison> {
     let plot = PictureFile::new("--plot", arguments.plot.as_deref())?;
     let report = ReportFile::new(arguments.out.report.as_deref())?;
     if let Some(path) = &arguments.against {
-        let second = RunArguments { weights: Some(path.clone()), network: None, width: None, ..again };
+        let second = again.against(path);
         let mut jobs = [Job::new(&run, Perturbation::Input)?, Job::new(&second, Perturbation::Input)?];
-        tell_apart(&mut jobs, [run.weights.as_deref(), Some(path)]);
+        tell_apart(&mut jobs, [run.network_file(), Some(path)]);
         let names = [0, 1].map(|at| jobs[at].architecture.clone());
         return Ok(Comparison { jobs, names, paired: true, seed, plot, report });
+    }
+    if let Some(path) = &arguments.against_data {
+        let second = RunArguments { data: Some(path.clone()), ..again };
+        let jobs = [Job::new(&run, Perturbation::Input)?, Job::new(&second, Perturbation::Input)?];
+        let name = |path: Option<&Path>| {
+            path.and_then(Path::file_name)
+                .map_or_else(|| "embedded".into(), |name| name.to_string_lossy().into_owned())
+        };
+        let names = [name(run.data.as_deref()), name(Some(path))];
+        let names = if names[0] == names[1] { ["first", "second"].map(str::to_owned) } else { names };
+        return Ok(Comparison { jobs, names, paired: false, seed, plot, report });
+    }
+    if let Some(one @ ("arrays" | "folder" | "parquet")) = run.dataset.as_deref() {
+        return Err(Failure::new(format!(
+            "compare: --dataset {one} is one set of images; add --against-data PATH, the other set, or --against \
+             FILE, another network"
+        )));
     }
     if run.dataset.is_none() {
         return Err(Failure::new(

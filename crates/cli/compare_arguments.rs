@@ -37,6 +37,11 @@ pub(crate) struct CompareArguments {
     /// Weights of a second network, which is told from the file, for the same images
     #[arg(long, value_name = "FILE")]
     pub(crate) against: Option<PathBuf>,
+    /// A second set of images, for the same network and of the same kind
+    ///
+    /// For data sets without splits: arrays, folder and parquet.
+    #[arg(long, value_name = "PATH", conflicts_with = "against")]
+    pub(crate) against_data: Option<PathBuf>,
     /// What the intervals are drawn from [default: 0]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,

@@ -7,7 +7,6 @@ use std::path::Path;
 use influence::{Parameter, Perturbation};
 use influence_report::{Bar, Picture, Series, bars};
 
-use crate::arguments::RunArguments;
 use crate::drawn::PictureFile;
 use crate::failure::{Failure, Result};
 use crate::gathered::{Gathered, Point, Subject};
@@ -144,7 +143,7 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
             path.as_deref().map_or(Ok(()), |path| job.inputs.spare(flag, path))?;
         }
     }
-    tell_apart(&mut jobs, [arguments.run.weights.as_deref(), arguments.against.as_deref()]);
+    tell_apart(&mut jobs, [arguments.run.network_file(), arguments.against.as_deref()]);
     let study = Study { jobs, sort, plot };
     let rows = match &out {
         Destination::File(path, format) => match study.kept(path, *format, arguments.out.resume)? {
@@ -172,17 +171,8 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
 /// One network, or two.
 fn jobs(arguments: &LayersArguments) -> Result<Vec<Job>> {
     let first = Job::new(&arguments.run, Perturbation::Layers)?;
-    let second = arguments.against.as_ref().map(|path| {
-        // The pool of threads is there already.
-        let run = RunArguments {
-            weights: Some(path.clone()),
-            network: None,
-            width: None,
-            threads: None,
-            ..arguments.run.clone()
-        };
-        Job::new(&run, Perturbation::Layers)
-    });
+    let second =
+        arguments.against.as_ref().map(|path| Job::new(&arguments.run.against(path), Perturbation::Layers));
     std::iter::once(Ok(first)).chain(second).collect()
 }
 

@@ -87,8 +87,12 @@ fn refuse_flags(arguments: &RunArguments) -> Result<()> {
     if arguments.labels.is_some() && name != Some(FOLDER) {
         return Err(Failure::new("--labels is of --dataset folder: leave it out"));
     }
-    if pictures && arguments.split.is_some() {
-        return Err(Failure::new("--split: what --data names is one split; name the folder of the other"));
+    let one = pictures || name == Some(ARRAYS);
+    if one && arguments.split.is_some() {
+        return Err(Failure::new("--split: what --data names is one split; give the other to --data"));
+    }
+    if one && arguments.own {
+        return Err(Failure::new("--own is of data sets in official files: leave it out"));
     }
     Ok(())
 }

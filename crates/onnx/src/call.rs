@@ -6,14 +6,14 @@ use burn::tensor::TensorData;
 use influence_autodiff::graph::{Kind, Size, ValueId};
 use influence_autodiff::ops::Op;
 use influence_autodiff::ops::arithmetic::{Add, AddScalar, Mul, MulScalar};
-use influence_autodiff::ops::layout::{Expand, Permute, Reshape};
+use influence_autodiff::ops::layout::{Expand, Fill, Permute, Reshape};
 
 use crate::error::Refusal;
 use crate::host::{BATCHES, Host};
 use crate::import::{Importer, Operand, title};
 use crate::node::Attributes;
 use crate::proto::NodeProto;
-use crate::table::{Table, axis};
+use crate::table::{Element, Table, axis};
 
 /// A node that is being imported.
 #[derive(Debug)]
@@ -48,10 +48,30 @@ impl<'a> Call<'a, '_> {
             Some(Operand::Value(value)) => Ok(value),
             Some(Operand::Weight(place)) => Ok(self.importer.weight(place)),
             Some(Operand::Known(host)) => {
-                let table = host.constant().ok_or("its numbers depend on the batch")?;
+                let Some(table) = host.constant() else { return self.filled(&host) };
                 Ok(self.literal(table.data()))
             }
             Some(Operand::Unknown) | None => Err(format!("operand {position} is missing").into()),
+        }
+    }
+
+    /// One number throughout, in a shape that follows the batch.
+    fn filled(&mut self, host: &Host) -> Result<ValueId, Refusal> {
+        let tables = [host.at(0), host.at(1), host.at(2)];
+        let first = tables[0].values.first().copied().unwrap_or(0.0);
+        let same = tables.iter().all(|table| table.values.iter().all(|&x| x == first));
+        let shape: Option<Vec<Size>> = (0..tables[0].shape.len())
+            .map(|axis| {
+                let sizes = tables.map(|table| table.shape.get(axis).copied());
+                let [a, b, c] = [sizes[0]?, sizes[1]?, sizes[2]?];
+                let per_sample = b.checked_sub(a)?;
+                let size = Size { per_sample, fixed: a.checked_sub(per_sample * BATCHES[0])? };
+                (size.at(BATCHES[2]) == c).then_some(size)
+            })
+            .collect();
+        match shape.filter(|_| same && tables[0].element == Element::Float) {
+            Some(shape) => self.emit_of(Op::Fill(Fill { value: first }), &[], &shape),
+            None => Err("its numbers depend on the batch".into()),
         }
     }
 
@@ -78,7 +98,7 @@ impl<'a> Call<'a, '_> {
             Some(Operand::Weight(place)) => {
                 let data = &self.importer.weights[*place].data;
                 let (shape, values) = (data.shape().to_vec(), data.iter::<f64>().collect());
-                let element = crate::table::Element::Float;
+                let element = Element::Float;
                 Ok(Some(Host::fixed(Table { shape, element, values })))
             }
             Some(Operand::Value(_) | Operand::Unknown) => Err(Refusal::new(

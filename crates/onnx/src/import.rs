@@ -53,6 +53,13 @@ pub(crate) struct Weight {
     turned: Option<ValueId>,
 }
 
+impl Weight {
+    /// Whether all its numbers are 0.
+    pub(crate) fn is_zero(&self) -> bool {
+        self.data.iter::<f64>().all(|x| x == 0.0)
+    }
+}
+
 /// A graph in the making.
 #[derive(Debug)]
 pub(crate) struct Importer<'a> {
@@ -169,6 +176,11 @@ impl<'a> Importer<'a> {
                 if tensor::is_float(tensor.data_type) && !scalar {
                     let layer = self.layer(&tensor.name, user, nodes).to_owned();
                     let data = tensor::weight(tensor, bytes.as_deref())?;
+                    // Nobody trains a mask that is minus infinity.
+                    if data.iter::<f64>().any(f64::is_infinite) {
+                        let table = tensor::table(tensor, bytes.as_deref())?;
+                        return Ok(Operand::Known(Host::fixed(table)));
+                    }
                     let name = tensor.name.clone();
                     self.weights.push(Weight { name, layer, data, value: None, turned: None });
                     return Ok(Operand::Weight(self.weights.len() - 1));
@@ -229,9 +241,10 @@ impl<'a> Importer<'a> {
                 vec![]
             }
         };
-        let mut results = results.into_iter();
-        for output in node.output.iter().filter(|output| !output.is_empty()) {
-            self.names.insert(output, results.next().unwrap_or(Operand::Unknown));
+        // A result that nobody wants has an empty name, and keeps its place.
+        let results = results.into_iter().chain(std::iter::repeat(Operand::Unknown));
+        for (output, result) in node.output.iter().zip(results).filter(|(output, _)| !output.is_empty()) {
+            self.names.insert(output, result);
         }
     }
 

@@ -44,7 +44,7 @@ impl<'a> Attributes<'a> {
 
 /// A setting as its author wrote it: attributes are f32, and 1e-5 is not 1e-5 there. The shortest
 /// decimal that reads back as the same f32 is what stood in the network's code.
-fn shortest(value: f32) -> f64 {
+pub(crate) fn shortest(value: f32) -> f64 {
     value.to_string().parse().unwrap_or(f64::from(value))
 }
 

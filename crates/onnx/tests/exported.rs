@@ -82,7 +82,9 @@ fn networks_of_both_exporters_have_pytorchs_jacobians() {
 
 #[test]
 fn recurrent_transposed_named_and_binary_networks() {
-    for name in ["recurrent", "up", "named", "binary"] {
+    let names =
+        ["recurrent", "up", "named", "binary", "scaled", "scaled_dynamo", "last_dynamo", "last_batch1"];
+    for name in names {
         assert_eq!(check(name, &Choice::default()), Ending::Logits, "{name}");
     }
 }

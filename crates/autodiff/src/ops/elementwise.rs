@@ -11,7 +11,7 @@
 //! | erf | erf x | 2 / sqrt(pi) exp(-x^2) | input | |
 //! | abs | absolute value | sign x | input | f'(0) = 0, as in PyTorch |
 //! | log-sigmoid | -ln(1 + exp(-x)) | 1 / (1 + exp(x)) | input | |
-//! | clamp | x cut to [min, max] | 1 inside, else 0 | mask | 1 on the bounds, as in PyTorch |
+//! | clamp | x cut to [min, max] | 1 inside, else 0 | mask | 0 on the bounds, as in PyTorch 2.15 |
 //! | hard sigmoid | a x + b cut to [0, 1] | a inside, else 0 | mask | 0 at the kinks, as in PyTorch |
 //!
 //! Burn's other activations are recorded as compositions: SiLU, hard-swish, mish, softsign, tanh-GELU of these and arithmetic.
@@ -174,12 +174,12 @@ impl Rule for Power {
 }
 
 impl Clamp {
-    /// True inside the bounds and on them.
+    /// True between the bounds, and not on them.
     fn inside(&self, x: &Array) -> Array {
         match (self.min, self.max) {
-            (Some(min), Some(max)) => x.at_least(min).and(x.at_most(max)),
-            (Some(min), None) => x.at_least(min),
-            (None, max) => x.at_most(max.unwrap_or(f64::INFINITY)),
+            (Some(min), Some(max)) => x.above(min).and(x.below(max)),
+            (Some(min), None) => x.above(min),
+            (None, max) => x.below(max.unwrap_or(f64::INFINITY)),
         }
     }
 }
@@ -354,7 +354,7 @@ pub(super) mod tests {
             let clamp = Op::Clamp(Clamp { min: Some(-1.0), max: Some(2.0) });
             let (y, slope) = at(&clamp, &[-3.0, -1.0, 0.5, 2.0, 2.5], dtype);
             assert_eq!(y, [-1.0, -1.0, 0.5, 2.0, 2.0]);
-            assert_eq!(slope, [0.0, 1.0, 1.0, 1.0, 0.0], "1 on the bounds");
+            assert_eq!(slope, [0.0, 0.0, 1.0, 0.0, 0.0], "0 on the bounds");
             let hard = Op::HardSigmoid(HardSigmoid { alpha: 0.25, beta: 0.5 });
             let (y, slope) = at(&hard, &[-3.0, -2.0, 0.0, 2.0, 3.0], dtype);
             assert_eq!(y, [0.0, 0.0, 0.5, 1.0, 1.0]);

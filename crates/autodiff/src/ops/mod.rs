@@ -222,7 +222,7 @@ operations! {
     Cos(elementwise::Cos) = "cos x", "-g sin x";
     Erf(elementwise::Erf) = "erf x", "2 / sqrt(pi) g exp(-x^2)";
     Abs(elementwise::Abs) = "absolute value of x", "g sign x; 0 at 0";
-    Clamp(elementwise::Clamp) = "x cut to [min, max], either bound optional", "g where min <= x <= max, else 0";
+    Clamp(elementwise::Clamp) = "x cut to [min, max], either bound optional", "g where min < x < max, else 0";
     MaxPool2d(pool::MaxPool2d) = "maximum over windows", "g at the window's first maximum";
     MaxPool1d(pool::MaxPool1d) = "the same along one axis", "g at the window's first maximum";
     AvgPool2d(pool::AvgPool2d) = "mean over windows", "g / count over the window";

@@ -176,6 +176,12 @@ pub(super) fn gather_elements(call: &mut Call<'_, '_>) -> Results {
     one(call.emit_of(Op::Gather(Gather { axis: along }), &[x, list], &result)?)
 }
 
+/// Where a value is no number: it differs from itself.
+pub(super) fn is_nan(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    one(call.emit(Op::ComparePair(ComparePair { relation: Relation::Unequal }), &[x, x])?)
+}
+
 pub(super) fn equal(call: &mut Call<'_, '_>) -> Results {
     compared(call, Relation::Equal)
 }

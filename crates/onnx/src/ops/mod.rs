@@ -80,6 +80,7 @@ operators! {
     "HardSwish" => activation::hard_swish, "composed";
     "Identity" => layout::identity, "the operand itself; a second name of a weight is the same weight";
     "InstanceNormalization" => norm::instance, "composed";
+    "IsNaN" => choice::is_nan, "a mask; its derivative is 0";
     "LRN" => norm::local_response, "composed";
     "LSTM" => recurrent::long, "the usual activations, sequences of one length, no peepholes; step by step";
     "LayerNormalization" => norm::layer, "over any last axes";

@@ -111,8 +111,8 @@ fn layer(call: &mut Call<'_, '_>, cell: Cell) -> Results {
         let layer = Layer { cell, size, steps, backwards, reset_after, relu };
         let weights = layer.weights(call, direction)?;
         let state = State {
-            hidden: initial(call, 5, direction, samples_first)?,
-            memory: if cell == Cell::Long { initial(call, 6, direction, samples_first)? } else { None },
+            hidden: initial(call, 5, direction, samples_first, size)?,
+            memory: if cell == Cell::Long { initial(call, 6, direction, samples_first, size)? } else { None },
         };
         let (hidden, end) = layer.run(call, x, weights, state)?;
         all.push(hidden);
@@ -177,9 +177,11 @@ fn initial(
     position: usize,
     direction: usize,
     samples_first: bool,
+    size: usize,
 ) -> Result<Option<ValueId>, Refusal> {
     match call.operand(position) {
         None => return Ok(None),
+        Some(Operand::Weight(place)) if call.importer.weights[*place].is_zero() => return Ok(None),
         Some(Operand::Known(host)) if (0..3).all(|batch| host.at(batch).values.iter().all(|&x| x == 0.0)) => {
             return Ok(None);
         }
@@ -194,6 +196,12 @@ fn initial(
     let state = call.value(position)?;
     let axis = usize::from(samples_first);
     let shape = call.shape(state);
+    if shape.len() != 3 || shape[2] != fixed(size) {
+        return Err(Refusal::new(
+            format!("its first state is not of {size} numbers (a projection of the state is not known here)"),
+            "leave out proj_size",
+        ));
+    }
     let own = part(call, state, axis, [direction, direction + 1])?;
     let rest: Vec<Size> = (0..3).filter(|&other| other != axis).map(|other| shape[other]).collect();
     call.reshape(own, &rest).map(Some)

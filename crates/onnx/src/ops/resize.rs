@@ -12,7 +12,8 @@ use influence_autodiff::ops::linear::Linear;
 
 use crate::call::{Call, Results, one};
 use crate::error::Refusal;
-use crate::node::Attributes;
+use crate::import::Operand;
+use crate::node::{Attributes, shortest};
 use crate::table::axis;
 
 /// One axis's sizes, and the factor between them as the node has it.
@@ -26,15 +27,37 @@ struct Sizes {
 pub(super) fn resize(call: &mut Call<'_, '_>) -> Results {
     // Opset 10 has scales as the second operand, later ones as the third.
     let (scales, sizes) = if call.opset < 11 { (1, 9) } else { (2, 3) };
-    let scales = call.table(scales)?.map(|table| table.values.clone());
-    let sizes = call.ints(sizes)?.filter(|sizes| !sizes.is_empty());
+    let sizes = sizes_of(call, sizes)?.filter(|sizes| !sizes.is_empty());
+    let scales = if sizes.is_some() { None } else { scales_of(call, scales)? };
     resized(call, scales.filter(|scales| !scales.is_empty()), sizes)
+}
+
+/// Factors are f32 in the file: here as the decimals that they were written as.
+fn scales_of(call: &Call<'_, '_>, position: usize) -> Result<Option<Vec<f64>>, Refusal> {
+    let table = call.table(position)?;
+    Ok(table.map(|table| table.values.iter().map(|&scale| shortest(scale as f32)).collect()))
+}
+
+/// The sizes that are asked for, at the first of the batches that are followed: an axis may grow with
+/// the batch where the operand's does.
+fn sizes_of(call: &Call<'_, '_>, position: usize) -> Result<Option<Vec<i64>>, Refusal> {
+    let Some(host) = call.host(position)? else { return Ok(None) };
+    let [first, second] = [host.at(0).ints(), host.at(1).ints()];
+    match call.operand(0) {
+        Some(Operand::Value(x)) => {
+            let shape = call.shape(*x);
+            let batched = |axis: usize| shape.get(axis).is_some_and(|size| size.per_sample > 0);
+            let fits = (0..first.len()).all(|axis| first[axis] == second[axis] || batched(axis));
+            if fits { Ok(Some(first)) } else { Err("its sizes depend on the batch".into()) }
+        }
+        _ => Ok(Some(first)),
+    }
 }
 
 pub(super) fn upsample(call: &mut Call<'_, '_>) -> Results {
     let scales = match call.attributes().floats("scales") {
         Some(scales) => Some(scales),
-        None => call.table(1)?.map(|table| table.values.clone()),
+        None => scales_of(call, 1)?,
     };
     resized(call, scales, None)
 }
@@ -62,14 +85,16 @@ fn resized(call: &mut Call<'_, '_>, scales: Option<Vec<f64>>, sizes: Option<Vec<
         let (new, scale) = match (&sizes, &scales) {
             (Some(sizes), _) => (given(sizes[place]), sizes[place] as f64 / old as f64),
             (None, Some(scales)) => {
-                let new = (old as f64 * scales[place]).floor();
+                // In single precision, as every runtime does: 10 x 0.7 is 7.
+                let new = (old as f32 * scales[place] as f32).floor();
                 (given(new as i64).filter(|_| new < 1e9), scales[place])
             }
             (None, None) => (None, 1.0),
         };
         let new = new.ok_or("it asks for an axis of no size")?;
-        // The axis of samples may be named, with its own size.
-        if new == old && (scale == 1.0 || shape[along].per_sample > 0) {
+        // The axis of samples may be named, with its own size, which a file of one sample has as 1.
+        let batched = shape[along].per_sample > 0;
+        if new == old && (scale == 1.0 || batched) || batched && new == 1 && call.importer.batch_of_one {
             continue;
         }
         if shape[along].per_sample > 0 {
@@ -91,7 +116,9 @@ fn along_axis(call: &mut Call<'_, '_>, x: ValueId, along: usize, sizes: Sizes) -
             let default = if old { "floor" } else { "round_prefer_floor" };
             let round = rounding(attributes.word("nearest_mode", default))?;
             let last = sizes.old as f64 - 1.0;
-            let indices: Vec<_> = at.iter().map(|&at| round(at).clamp(0.0, last) as i64).collect();
+            // Ties are those of single precision, as every runtime has them.
+            let index = |at: &f64| round(f64::from(*at as f32)).clamp(0.0, last) as i64;
+            let indices: Vec<_> = at.iter().map(index).collect();
             let indices = call.literal(TensorData::new(indices, [sizes.new]));
             call.emit(Op::Select(Select { axis: along }), &[x, indices])
         }

@@ -125,6 +125,34 @@ class Named(nn.Module):
         return self.head(mixed.flatten(2).cumsum(1).mean(1))
 
 
+class Scaled(nn.Module):
+    """Resizing by factors that no f32 holds, and to a size."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, x):
+        small = nn.functional.interpolate(x, scale_factor=0.7, mode="bilinear")
+        near = nn.functional.interpolate(x, scale_factor=0.6, mode="nearest")
+        large = nn.functional.interpolate(torch.tanh(small), size=(5, 9), mode="bicubic")
+        return self.head(torch.cat([small.flatten(2).std(2), near[:, :, 3].square().mean(2), large.mean((2, 3))], 1))
+
+
+class Last(nn.Module):
+    """The memory of an LSTM, whose other results nobody reads, behind masked attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.long = nn.LSTM(4, 4, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        mask = torch.full((x.shape[1], x.shape[1]), float("-inf")).triu(1)
+        weights = torch.softmax(x @ x.transpose(1, 2) + mask, -1)
+        return self.head(self.long(weights @ x)[1][1][0])
+
+
 class Binary(nn.Module):
     """One logit."""
 
@@ -207,6 +235,10 @@ def main():
     export("recurrent", Recurrent, (6, 3), 17)
     export("up", Up, (2, 3, 4), 13)
     export("named", Named, (4, 3), 14)
+    export("scaled", Scaled, (1, 10, 20), 18)
+    export("scaled_dynamo", Scaled, (1, 10, 20), 18, dynamo=True)
+    export("last_dynamo", Last, (3, 4), 23, dynamo=True)
+    export("last_batch1", Last, (3, 4), 18, dynamo=True, batch=1, dynamic=False)
     export("binary", Binary, (5,), 13)
     export("two_outputs", Two, (4,), 13, pick=1)
 
