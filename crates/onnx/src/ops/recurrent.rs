@@ -179,6 +179,12 @@ fn initial(
     samples_first: bool,
     size: usize,
 ) -> Result<Option<ValueId>, Refusal> {
+    if call.has(position) && call.shape_of(position)?.last() != Some(&size) {
+        return Err(Refusal::new(
+            format!("its first state is not of {size} numbers (a projection of the state is not known here)"),
+            "leave out proj_size",
+        ));
+    }
     match call.operand(position) {
         None => return Ok(None),
         Some(Operand::Weight(place)) if call.importer.weights[*place].is_zero() => return Ok(None),
@@ -196,12 +202,6 @@ fn initial(
     let state = call.value(position)?;
     let axis = usize::from(samples_first);
     let shape = call.shape(state);
-    if shape.len() != 3 || shape[2] != fixed(size) {
-        return Err(Refusal::new(
-            format!("its first state is not of {size} numbers (a projection of the state is not known here)"),
-            "leave out proj_size",
-        ));
-    }
     let own = part(call, state, axis, [direction, direction + 1])?;
     let rest: Vec<Size> = (0..3).filter(|&other| other != axis).map(|other| shape[other]).collect();
     call.reshape(own, &rest).map(Some)
