@@ -206,3 +206,29 @@ fn a_direction_lies_as_the_file_has_its_weights() {
     // PyTorch writes linear layers as [out, in], and Gemm reads them transposed.
     assert_eq!(file.tensor("head.weight").unwrap().shape(), [3, 16]);
 }
+
+#[test]
+fn what_is_missing_is_named() {
+    // Colour images of the right size for no embedded network.
+    let folder = tempfile::tempdir().unwrap();
+    let record = [vec![3_u8], vec![128; 3072]].concat();
+    fs::write(folder.path().join("test_batch.bin"), record.repeat(2)).unwrap();
+    let data = folder.path().to_str().unwrap();
+    let message = refused(&["score", "--dataset", "cifar10", "--own", "--data", data]);
+    assert!(message.contains("3 x 32 x 32") && message.contains("add --weights FILE"), "{message}");
+    let message = refused(&["score", "--dataset", "imagenet", "--data", data]);
+    assert!(message.contains("folder, parquet and arrays"), "{message}");
+}
+
+#[test]
+fn two_sets_of_arrays_are_compared() {
+    let case = Case::new("small_opset17", Some([0, 2, 1]));
+    let message = case.refused("compare", &[]);
+    assert!(message.contains("--against-data"), "{message}");
+    let other = case.path("other.safetensors");
+    fs::copy(case.path("samples.safetensors"), &other).unwrap();
+    let shown = case.run("compare", &["--against-data", other.to_str().unwrap()]);
+    assert!(shown.contains("samples.safetensors") && shown.contains("other.safetensors"), "{shown}");
+    let message = case.refused("score", &["--split", "train"]);
+    assert!(message.contains("--split"), "{message}");
+}

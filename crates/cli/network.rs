@@ -16,6 +16,9 @@ use crate::failure::{Failure, Result};
 /// The width of the embedded network.
 const EMBEDDED_WIDTH: usize = 8;
 
+/// What it takes.
+const EMBEDDED_SAMPLE: [usize; 3] = [1, 28, 28];
+
 /// A network with its weights.
 #[derive(Debug)]
 pub(crate) struct Loaded {
@@ -53,6 +56,13 @@ pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) 
     }
     let architecture = architecture(arguments, checkpoint.as_ref())?;
     let [channels, height, width] = data.shape();
+    if checkpoint.is_none() && [channels, height, width] != EMBEDDED_SAMPLE {
+        return Err(Failure::new(format!(
+            "the embedded network is for images of 1 x 28 x 28, and those of {} have {channels} x {height} x {width}: \
+             add --weights FILE, or --network FILE.onnx",
+            data.name()
+        )));
+    }
     if height != width {
         return Err(Failure::new(format!(
             "images of {height} x {width} pixels: the networks known by name take square ones"

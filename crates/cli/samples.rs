@@ -220,7 +220,9 @@ fn dataset(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Dataset> {
             Err(Failure::new("--data names a folder, but of which data set? Add --dataset mnist or cifar10"))
         }
         (Some(kind), folder) => {
-            let kind: Kind = kind.parse()?;
+            let kind: Kind = kind.parse().map_err(|error: influence_data::Error| {
+                Failure::from(error).with("and folder, parquet and arrays for files of your own")
+            })?;
             let Some(folder) = folder else {
                 return Err(Failure::new(format!(
                     "--dataset {kind}: where is it? Add --data DIR, the folder with its files"
