@@ -99,7 +99,7 @@ fn data_of_other_sizes_has_to_be_called_ones_own() {
     let cifar = [&["score", "--dataset", "cifar10"], &data[..]].concat();
     refused(&cifar, &["test_batch.bin", "100 images where a batch of CIFAR-10 has 10 000", "--own"]);
     // Read then: the network for other images is what is in the way.
-    refused(&[&cifar[..], &["--own"]].concat(), &["images of 1 channel(s)"]);
+    refused(&[&cifar[..], &["--own"]].concat(), &["for grey images", "add --weights FILE"]);
     let images = [&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 32, 0, 0, 0, 32][..], &[0; 2048]].concat();
     fs::write(folder.path().join("t10k-images-idx3-ubyte"), images).unwrap();
     fs::write(folder.path().join("t10k-labels-idx1-ubyte"), [0, 0, 8, 1, 0, 0, 0, 2, 3, 4]).unwrap();

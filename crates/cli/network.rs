@@ -16,8 +16,8 @@ use crate::failure::{Failure, Result};
 /// The width of the embedded network.
 const EMBEDDED_WIDTH: usize = 8;
 
-/// What it takes.
-const EMBEDDED_SAMPLE: [usize; 3] = [1, 28, 28];
+/// Its images are grey.
+const EMBEDDED_CHANNELS: usize = 1;
 
 /// A network with its weights.
 #[derive(Debug)]
@@ -56,10 +56,10 @@ pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) 
     }
     let architecture = architecture(arguments, checkpoint.as_ref())?;
     let [channels, height, width] = data.shape();
-    if checkpoint.is_none() && [channels, height, width] != EMBEDDED_SAMPLE {
+    if checkpoint.is_none() && channels != EMBEDDED_CHANNELS {
         return Err(Failure::new(format!(
-            "the embedded network is for images of 1 x 28 x 28, and those of {} have {channels} x {height} x {width}: \
-             add --weights FILE, or --network FILE.onnx",
+            "the embedded network is for grey images, and those of {} have {channels} x {height} x {width}: add \
+             --weights FILE, or --network FILE.onnx",
             data.name()
         )));
     }
