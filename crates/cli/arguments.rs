@@ -340,9 +340,13 @@ impl RunArguments {
         }
     }
 
+    /// The ONNX file that is the network, if one is.
+    pub(crate) fn onnx_file(&self) -> Option<&Path> {
+        self.network.as_deref().filter(|name| onnx::is_file(name)).map(Path::new)
+    }
+
     /// The file that the network or its weights are in.
     pub(crate) fn network_file(&self) -> Option<&Path> {
-        let onnx = self.network.as_deref().filter(|name| onnx::is_file(name)).map(Path::new);
-        onnx.or(self.weights.as_deref())
+        self.onnx_file().or(self.weights.as_deref())
     }
 }

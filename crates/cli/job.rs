@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::tensor::{Tensor, TensorData};
 use influence::{
     Budget, Filter, GPU_BATCH, Memory, ModelError, Objective, Perturbation, Precision, SampleObjective,
-    Scorer, Target,
+    Scorer, ScorerBuilder, Target,
 };
 use influence_data::{Selection, Split};
 use influence_zoo::Network;
@@ -92,8 +92,7 @@ impl Job {
             preparation.push_str(&format!("{comma}{normalisation} as the first layer"));
         }
         check_class(&target, data.classes())?;
-        let onnx = arguments.network.as_deref().filter(|name| onnx::is_file(name)).map(Path::new);
-        let file = onnx.or(arguments.weights.as_deref());
+        let file = arguments.network_file();
         file.into_iter().for_each(|file| inputs.add(file));
         let mut hashes = origin::hashes(file, &data, &images)?;
         if engine.is_graphics() {
@@ -106,22 +105,8 @@ impl Job {
         let scorer = Scorer::builder().perturbation(perturbation).filter(filter).budget(budget);
         let scorer =
             scorer.precision(precision).device(&device).engine(engine.executor()).batch(batch).memory(memory);
-        let (scorer, report, described, transposed) = match onnx {
-            Some(file) => {
-                let (graph, report, transposed) =
-                    onnx::graph(file, arguments.output.as_deref(), &data, normalisation.as_ref())?;
-                (scorer.load(graph)?, report, file_name(file), transposed)
-            }
-            None => {
-                let loaded = network::load(arguments, &data, precision)?;
-                let forward = |network: &Network, images: Tensor<4>| match &normalisation {
-                    Some(first) => network.forward(first.forward(images)),
-                    None => network.forward(images),
-                };
-                let scorer = scorer.compile(&loaded.network, forward, &data.shape())?;
-                (scorer, loaded.report, loaded.architecture, Transposed::All)
-            }
-        };
+        let Ready { scorer, report, described, transposed } =
+            ready(scorer, arguments, &data, precision, normalisation.as_ref())?;
         check_class(&target, Some(scorer.classes()))?;
         if target == Target::Label {
             data.check_names(scorer.classes())?;
@@ -294,6 +279,39 @@ fn set_threads(threads: Option<usize>) -> Result<()> {
         .num_threads(threads)
         .build_global()
         .map_err(|error| Failure::new(format!("--threads {threads}: {error}")))
+}
+
+/// A network that is loaded, and what is told of it.
+struct Ready {
+    scorer: Scorer,
+    /// How it was read, in one line for people.
+    report: String,
+    /// What it is, for the files.
+    described: String,
+    transposed: Transposed,
+}
+
+/// Loads the network: that of an ONNX file, or one that is known by name, with its weights.
+fn ready(
+    scorer: ScorerBuilder,
+    arguments: &RunArguments,
+    data: &Data,
+    precision: Precision,
+    normalisation: Option<&Normalisation>,
+) -> Result<Ready> {
+    if let Some(file) = arguments.onnx_file() {
+        let (graph, report, transposed) =
+            onnx::graph(file, arguments.output.as_deref(), data, normalisation)?;
+        return Ok(Ready { scorer: scorer.load(graph)?, report, described: file_name(file), transposed });
+    }
+    let loaded = network::load(arguments, data, precision)?;
+    let forward = |network: &Network, images: Tensor<4>| match normalisation {
+        Some(first) => network.forward(first.forward(images)),
+        None => network.forward(images),
+    };
+    let scorer = scorer.compile(&loaded.network, forward, &data.shape())?;
+    let (report, described) = (loaded.report, loaded.architecture);
+    Ok(Ready { scorer, report, described, transposed: Transposed::All })
 }
 
 /// What a file is called: its own name, wherever it lies.

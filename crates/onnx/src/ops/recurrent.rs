@@ -313,11 +313,8 @@ impl Layer {
         let [input, output, forget] = [sigmoid(0)?, sigmoid(1)?, sigmoid(2)?];
         let new = self.gate(call, sum, 3)?;
         let new = call.emit(Op::Tanh(Tanh), &[new])?;
-        let mut memory = call.mul(input, new)?;
-        if let Some(old) = state.memory {
-            let kept = call.mul(forget, old)?;
-            memory = call.add(memory, kept)?;
-        }
+        let memory = call.mul(input, new)?;
+        let memory = kept(call, memory, forget, state.memory)?;
         let shown = call.emit(Op::Tanh(Tanh), &[memory])?;
         Ok(State { hidden: Some(call.mul(output, shown)?), memory: Some(memory) })
     }
@@ -353,11 +350,8 @@ impl Layer {
         let new = call.emit(Op::Tanh(Tanh), &[new])?;
         let rest = call.times(update, -1.0)?;
         let rest = call.plus(rest, 1.0)?;
-        let mut hidden = call.mul(rest, new)?;
-        if let Some(old) = state.hidden {
-            let kept = call.mul(update, old)?;
-            hidden = call.add(hidden, kept)?;
-        }
+        let hidden = call.mul(rest, new)?;
+        let hidden = kept(call, hidden, update, state.hidden)?;
         Ok(State { hidden: Some(hidden), memory: None })
     }
 }
@@ -366,6 +360,18 @@ fn plus(call: &mut Call<'_, '_>, x: ValueId, other: Option<ValueId>) -> Result<V
     let Some(other) = other else { return Ok(x) };
     let [x, other] = call.alike([x, other])?;
     call.add(x, other)
+}
+
+/// The new state with what its gate keeps of the old one.
+fn kept(
+    call: &mut Call<'_, '_>,
+    new: ValueId,
+    gate: ValueId,
+    old: Option<ValueId>,
+) -> Result<ValueId, Refusal> {
+    let Some(old) = old else { return Ok(new) };
+    let kept = call.mul(gate, old)?;
+    call.add(new, kept)
 }
 
 /// Neighbouring elements along an axis.
