@@ -99,6 +99,9 @@ Examples:
       torchvision's weights, a folder of pictures: docs/from-pytorch.md
   influence score --network net.onnx --dataset arrays --data samples.npz
       any network, and samples of any shape
+  influence score --weights resnet50.pt --dataset folder --data val --crop 224 \
+      --tail 0.001
+      1000 classes: those that together carry 0.001 or less count as one
   influence score --perturb parameters --images 7 --direction worst.safetensors
       the change of the weights that changes the answer to image 7 most
   influence score --dataset cifar10 --data data/cifar-10-batches-bin \
@@ -113,8 +116,9 @@ predicted one for entropy and margin), objective, perturbation, group (the
 layer, tensor or family), influence, log10_influence (empty for 0), rank,
 bound, reach, jacobian_norm, odds, entropy, margin, cross_entropy, ambiguous,
 fisher_norm, fisher_trace, direction (of a family: the most influential
-setting, JSON, in the units of its members, at Fisher length 1); and what made
-them: filter, network, weights, dataset, split, precision, engine, and the
+setting, JSON, in the units of its members, at Fisher length 1); with --tail
+at_least (a lower bound where influence is an upper one), merged_classes,
+merged_probability; and what made them: filter, network, weights, dataset, split, precision, engine, and the
 preparation of images where there was one (of Parquet in the metadata). A whole
 input at full rank has influence = bound, which is (1 - P) / P for -log P: look
 at reach and rank first.
@@ -298,6 +302,13 @@ pub(crate) struct RunArguments {
     /// what is perturbed.
     #[arg(long, value_name = "FILTER")]
     pub(crate) filter: Option<String>,
+    /// Merge classes that carry at most EPS together: EPS or off [default: off]
+    ///
+    /// For networks of hundreds of classes: as many reverse passes as classes are kept. The
+    /// influence is then an upper bound, never above bound, and at_least a lower one. For
+    /// objectives of a class and margin, by the filters exact and tikhonov.
+    #[arg(long, value_name = "EPS")]
+    pub(crate) tail: Option<String>,
     /// cpu, flex, ndarray, wgpu[:cpu|:N], vulkan[:cpu|:N] or cuda[:N] [default: cpu]
     ///
     /// cpu (our own kernels) and flex (Burn's) run on the processor and are in every build; the

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use influence::{Perturbation, Precision, Rows};
+use influence::{Combinations, Perturbation, Precision, Rows};
 use safetensors::Dtype;
 
 use crate::arguments::RunArguments;
@@ -71,6 +71,9 @@ pub(crate) fn command(arguments: &JacobianArguments) -> Result<()> {
         return Err(Failure::new(
             "--shard: parts of a Jacobian are not put together again; share the images out, as in --images 0..100",
         ));
+    }
+    if arguments.run.tail.is_some() {
+        return Err(Failure::new("--tail: a Jacobian has a row for every class; leave it out"));
     }
     let file = Target::new("--out", &arguments.out, "safetensors")?;
     // Labels play no part in a Jacobian.
@@ -163,7 +166,7 @@ fn each(job: &Job, mut take: impl FnMut(usize, Vec<f64>, Rows)) -> Result<()> {
     let mut progress = job.progress(0);
     for indices in job.images.chunks(job.at_a_time()) {
         let found = job.scorer.program().jacobians(job.pixels(indices)).map_err(influence::Error::from)?;
-        for (place, jacobian) in found.whole_where(|_, _| true).enumerate() {
+        for (place, jacobian) in found.combining(|_, _| Combinations::Logits).enumerate() {
             let jacobian = jacobian.map_err(influence::Error::from)?;
             take(indices[place], jacobian.logits, jacobian.rows);
             progress.add(1);
@@ -195,7 +198,7 @@ fn parameter_grams(job: &Job, of: Of) -> Result<Vec<Named>> {
     let (mut progress, mut all) = (job.progress(0), Vec::new());
     for indices in job.images.chunks(job.at_a_time()) {
         let found = job.scorer.program().grams(job.pixels(indices)).map_err(influence::Error::from)?;
-        for grams in found.whole_where(|_, _| true) {
+        for grams in found.combining(|_, _| Combinations::Logits) {
             let grams = grams.map_err(influence::Error::from)?;
             for (name, values) in &mut groups {
                 let mut sum = vec![0.0; classes * classes];

@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::tensor::{Tensor, TensorData};
 use influence::{
     Budget, Filter, GPU_BATCH, Memory, ModelError, Objective, Perturbation, Precision, SampleObjective,
-    Scorer, ScorerBuilder, Target,
+    Scorer, ScorerBuilder, Tail, Target,
 };
 use influence_data::{Selection, Split};
 use influence_zoo::Network;
@@ -57,6 +57,7 @@ impl Job {
         let target: Target = arguments.objective.as_deref().map(str::parse).transpose()?.unwrap_or_default();
         let (filter, budget) = filter(arguments.filter.as_deref())?;
         target.objective([]).check_filter(&filter)?;
+        let tail = tail(arguments.tail.as_deref())?;
         let precision: Precision = match &arguments.precision {
             Some(text) => text.parse().map_err(|error: ModelError| Failure::new(error.to_string()))?,
             None => Precision::F32,
@@ -102,7 +103,7 @@ impl Job {
         images = part(images, shard)?;
         // A batch is padded to its full size: no more of it than there are images.
         let batch = batch.unwrap_or(GPU_BATCH).min(images.len());
-        let scorer = Scorer::builder().perturbation(perturbation).filter(filter).budget(budget);
+        let scorer = Scorer::builder().perturbation(perturbation).filter(filter).budget(budget).tail(tail);
         let scorer =
             scorer.precision(precision).device(&device).engine(engine.executor()).batch(batch).memory(memory);
         let Ready { scorer, report, described, transposed } =
@@ -116,6 +117,7 @@ impl Job {
         let words = if budget == Budget::Relative { RELATIVE } else { "" };
         let origin = Origin {
             filter: format!("{filter}{words}"),
+            tail,
             network: described.clone(),
             weights: file.map_or_else(|| "embedded".into(), file_name),
             dataset: arguments.dataset.clone().unwrap_or_else(|| "embedded".into()),
@@ -213,6 +215,19 @@ impl Job {
     pub(crate) fn filter_words(&self) -> String {
         let budget = if self.budget == Budget::Relative { RELATIVE } else { "" };
         format!("{}{budget}", self.filter)
+    }
+}
+
+/// How much probability the classes may carry that are merged.
+fn tail(text: Option<&str>) -> Result<Option<f64>> {
+    match text {
+        None | Some("off") => Ok(None),
+        Some(text) => {
+            let epsilon = text.parse().ok().filter(|epsilon| Tail::check(*epsilon).is_ok());
+            let message =
+                || format!("--tail {text}: give the probability that may be merged, as in 0.001, or off");
+            epsilon.map(Some).ok_or_else(|| Failure::new(message()))
+        }
     }
 }
 

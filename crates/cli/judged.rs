@@ -149,6 +149,9 @@ mod tests {
             fisher_norm: Some(2.0),
             fisher_trace: Some(3.0),
             direction: None,
+            at_least: None,
+            merged_classes: None,
+            merged_probability: None,
             saturated: true,
         };
         let judged = Judged { row, log10: vec![400.25, f64::NEG_INFINITY], logs: vec![-1.5, 0.0] };

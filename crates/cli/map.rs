@@ -208,7 +208,8 @@ pub(crate) fn each<R: Send>(
     work: impl Fn(usize, &Linearization<'_>) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
     let fault = |(at, index): (influence::Result<_>, &usize)| at.map_err(|error| in_split(error, *index));
-    let found = job.scorer.linearize(job.pixels(indices))?.zip(indices).map(fault);
+    let found = job.scorer.linearize_for(job.pixels(indices), &job.objectives(indices))?;
+    let found = found.zip(indices).map(fault);
     let found: Vec<Linearization<'_>> = found.collect::<Result<_>>()?;
     indices.par_iter().zip(&found).map(|(index, at)| work(*index, at)).collect()
 }

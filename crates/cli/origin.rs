@@ -15,6 +15,8 @@ use crate::out::{Config, Header};
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
     pub(crate) filter: String,
+    /// How much probability the classes may carry that are merged.
+    pub(crate) tail: Option<f64>,
     pub(crate) network: String,
     pub(crate) weights: String,
     pub(crate) dataset: String,
@@ -39,7 +41,10 @@ impl Origin {
             ("engine", &self.engine),
         ];
         let prepared = Some(("preparation", &self.preparation)).filter(|(_, words)| !words.is_empty());
-        pairs.into_iter().chain(prepared).map(|(name, value)| (name.to_owned(), value.clone())).collect()
+        let tail = self.tail.map(|epsilon| epsilon.to_string());
+        let tail = tail.iter().map(|epsilon| ("tail", epsilon));
+        let pairs = pairs.into_iter().chain(prepared).chain(tail);
+        pairs.map(|(name, value)| (name.to_owned(), value.clone())).collect()
     }
 }
 

@@ -70,9 +70,18 @@ impl OutliersArguments {
     /// The filters by their words, the one of the run first and none twice.
     pub(crate) fn filters(&self, own: Filter) -> Result<Vec<Filter>> {
         let mut filters = vec![own];
+        let merges = self.run.tail.as_deref().is_some_and(|tail| tail != "off");
         for word in self.filters.as_deref().unwrap_or(FILTERS).split(',') {
             let filter = word.trim().parse::<Filter>();
             let filter = filter.map_err(|error| Failure::new(format!("--filters: {error}")))?;
+            if merges && matches!(filter, Filter::Paper { .. }) {
+                if self.filters.is_none() {
+                    continue;
+                }
+                return Err(Failure::new(
+                    "--filters paper has no bounds where --tail merges classes: leave one out",
+                ));
+            }
             if !filters.contains(&filter) {
                 filters.push(filter);
             }

@@ -57,6 +57,11 @@ pub(crate) struct Row {
     pub(crate) fisher_trace: Option<f64>,
     /// Of a family: the most influential setting of its knobs.
     pub(crate) direction: Option<Vec<Setting>>,
+    /// Of classes that are merged: a lower bound of the influence over all, how many they are, and what
+    /// probability they carry.
+    pub(crate) at_least: Option<f64>,
+    pub(crate) merged_classes: Option<usize>,
+    pub(crate) merged_probability: Option<f64>,
     /// Whether the influence is its bound; for the summary, not a column.
     pub(crate) saturated: bool,
 }
@@ -93,6 +98,9 @@ impl Row {
             fisher_norm: baselines.fisher_norm.and_then(finite),
             fisher_trace: baselines.fisher_trace.and_then(finite),
             direction: None,
+            at_least: score.tail.and_then(|tail| tail.at_least).and_then(finite),
+            merged_classes: score.tail.map(|tail| tail.classes),
+            merged_probability: score.tail.map(|tail| tail.probability),
             saturated: score.is_saturated(),
         }
     }
@@ -136,6 +144,9 @@ impl Row {
             fisher_norm: float(18),
             fisher_trace: float(19),
             direction: None,
+            at_least: float(21),
+            merged_classes: integer(22),
+            merged_probability: float(23),
             saturated: reach.is_some_and(is_saturated),
         })
     }
@@ -169,6 +180,9 @@ impl Record for Row {
         ("fisher_norm", Kind::Float),
         ("fisher_trace", Kind::Float),
         ("direction", Kind::Json),
+        ("at_least", Kind::Float),
+        ("merged_classes", Kind::Integer),
+        ("merged_probability", Kind::Float),
     ];
 
     fn cells(&self) -> Vec<Cell> {
@@ -194,6 +208,9 @@ impl Record for Row {
             self.fisher_norm.into(),
             self.fisher_trace.into(),
             self.direction.as_ref().map_or(Cell::Nothing, Cell::json),
+            self.at_least.into(),
+            self.merged_classes.into(),
+            self.merged_probability.into(),
         ]
     }
 }

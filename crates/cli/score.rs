@@ -182,7 +182,8 @@ pub(crate) fn score_batch(job: &Job, indices: &[usize], add: Add<'_>) -> Result<
 
 /// Scores a family at images of the split, in order.
 fn score_family(job: &Job, name: &str, family: &Family, indices: &[usize], add: Add<'_>) -> Result<()> {
-    for (&index, at) in indices.iter().zip(job.scorer.linearize(job.pixels(indices))?) {
+    let found = job.scorer.linearize_for(job.pixels(indices), &job.objectives(indices))?;
+    for (&index, at) in indices.iter().zip(found) {
         let at = at.map_err(|error| in_split(error, index))?;
         let label = job.data.label(index);
         let image = job.data.batch::<f64>(&[index]);

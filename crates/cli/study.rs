@@ -102,13 +102,8 @@ impl Measure {
     }
 }
 
-/// Beyond f64 is larger than everything.
-fn beyond(value: Option<f64>) -> f64 {
-    value.unwrap_or(f64::INFINITY)
-}
-
 /// A classical measure: its name, and its value of a row.
-type Classical = (&'static str, fn(&Row) -> f64);
+type Classical = (&'static str, fn(&Row) -> Option<f64>);
 
 /// The influence under each filter and the classical measures, over the same images.
 pub(crate) fn measures(all: &[Judged], filters: &[String]) -> Vec<Measure> {
@@ -117,17 +112,19 @@ pub(crate) fn measures(all: &[Judged], filters: &[String]) -> Vec<Measure> {
         values: all.iter().map(|judged| judged.log10.get(at).copied().unwrap_or(f64::NEG_INFINITY)).collect(),
     });
     let classical: [Classical; 7] = [
-        ("Jacobian norm", |row| beyond(row.jacobian_norm)),
-        ("odds", |row| beyond(row.odds)),
-        ("entropy", |row| beyond(row.entropy)),
-        ("- margin", |row| -row.margin.unwrap_or(f64::NEG_INFINITY)),
-        ("cross-entropy", |row| beyond(row.cross_entropy)),
-        ("Fisher norm", |row| beyond(row.fisher_norm)),
-        ("Fisher trace", |row| beyond(row.fisher_trace)),
+        ("Jacobian norm", |row| row.jacobian_norm),
+        ("odds", |row| row.odds),
+        ("entropy", |row| row.entropy),
+        ("- margin", |row| row.margin.map(|margin| -margin)),
+        ("cross-entropy", |row| row.cross_entropy),
+        ("Fisher norm", |row| row.fisher_norm),
+        ("Fisher trace", |row| row.fisher_trace),
     ];
-    let classical = classical.into_iter().map(|(name, of)| Measure {
+    // Beyond f64 is larger than everything. What no image has is not known: of merged classes, the metric.
+    let known = classical.into_iter().filter(|(_, of)| all.iter().any(|judged| of(&judged.row).is_some()));
+    let classical = known.map(|(name, of)| Measure {
         name: name.to_owned(),
-        values: all.iter().map(|judged| of(&judged.row)).collect(),
+        values: all.iter().map(|judged| of(&judged.row).unwrap_or(f64::INFINITY)).collect(),
     });
     influences.chain(classical).collect()
 }

@@ -6,6 +6,7 @@ use burn::tensor::TensorData;
 use rayon::prelude::*;
 
 use crate::check;
+use crate::combinations::{Choice, Combinations};
 use crate::error::{Error, Result};
 use crate::ops::with_leading;
 use crate::program::Program;
@@ -50,6 +51,16 @@ impl<'a> Samples<'a> {
             (first..first + batch).flat_map(|index| sample(index).iter().copied()).collect();
         TensorData::try_from_bytes_vec(joined, with_leading(batch, &shape[1..]), self.data.dtype())
             .map_err(unreadable)
+    }
+
+    /// What is asked for at each sample of the batch that starts with `first`, by their logits; padding is asked for what the
+    /// first is.
+    pub(crate) fn chosen(&self, choice: &Choice<'_>, first: usize, logits: &[f64]) -> Vec<Combinations> {
+        let each = logits.chunks_exact(self.program.plan().graph().classes());
+        let real = each.zip(first..self.count).map(|(logits, sample)| choice.at(sample, logits));
+        let mut all: Vec<Combinations> = real.collect();
+        all.resize(self.size(first), all.first().cloned().unwrap_or_default());
+        all
     }
 
     /// The results of all samples, `run` giving those of the batch that starts with a sample.

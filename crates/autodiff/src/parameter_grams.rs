@@ -7,11 +7,12 @@ use burn::tensor::{Device, TensorData};
 use crate::batches::{Queue, Samples};
 use crate::burn_executor::BurnExecutor;
 use crate::check;
+use crate::combinations::{Choice, Combinations};
 use crate::error::{Error, Result};
 use crate::executor::Linearized;
 use crate::parameters::{Grams, Leaves};
 use crate::plan::Plan;
-use crate::program::{Program, Whole};
+use crate::program::Program;
 
 /// What perturbed parameters do to the logits of one sample, in the first order.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,7 +22,7 @@ pub struct SampleGrams {
     /// The logits, K of them.
     pub logits: Vec<f64>,
     /// For each tensor of [`Leaves::places`](crate::Leaves::places) the inner products of the gradients of z_k - z_K, k = 1 .. K-1, row-major
-    /// `[K-1, K-1]`; where [`ParameterGrams::whole_where`] asks for them, those of the z_k, `[K, K]`. Empty for a tensor that
+    /// `[K-1, K-1]`; where [`ParameterGrams::combining`] asks for other combinations of the logits, of these. Empty for a tensor that
     /// [`ParameterGrams::in_turn`] has found dispensable.
     pub tensors: Vec<Vec<f64>>,
     /// The same of the input, where that is perturbed.
@@ -39,7 +40,7 @@ pub struct ParameterGrams<'a> {
 /// What is asked for.
 #[derive(Debug, Default)]
 struct Asked<'a> {
-    whole: Option<Whole<'a>>,
+    choice: Option<Choice<'a>>,
     turns: Option<Turns<'a>>,
 }
 
@@ -77,11 +78,11 @@ impl Program {
 }
 
 impl<'a> ParameterGrams<'a> {
-    /// Gives the K x K matrices of the logits instead of those of their differences where `wanted` says so of a sample's place in the call
-    /// and its logits, and to all samples that run together with one: as [`Jacobians::whole_where`](crate::Jacobians::whole_where).
+    /// Gives the matrices of other combinations of the logits than their differences: as
+    /// [`Jacobians::combining`](crate::Jacobians::combining).
     #[must_use]
-    pub fn whole_where(self, wanted: impl Fn(usize, &[f64]) -> bool + Send + Sync + 'a) -> Self {
-        Self { asked: Asked { whole: Some(Whole::new(wanted)), ..self.asked }, ..self }
+    pub fn combining(self, choose: impl Fn(usize, &[f64]) -> Combinations + Send + Sync + 'a) -> Self {
+        Self { asked: Asked { choice: Some(Choice::new(choose)), ..self.asked }, ..self }
     }
 
     /// Computes the matrices of some tensors first, and in a second reverse pass those that `then` says of a sample, both by their places
@@ -106,16 +107,20 @@ impl<'a> ParameterGrams<'a> {
             .zip(logits.chunks_exact(graph.classes()))
             .map(|(sample, logits)| SampleGrams::new(sample, logits, program.plan().leaves()))
             .collect();
-        let wants = |whole: &Whole<'_>| found.iter().any(|of| whole.wants(of.sample, &of.logits));
-        let whole = asked.whole.as_ref().is_some_and(wants);
-        let cotangents = || if whole { program.units(batch) } else { program.differences(batch) };
+        let each = match &asked.choice {
+            Some(choice) => samples.chosen(choice, first, &logits),
+            None => vec![Combinations::Differences; batch],
+        };
+        let counts: Vec<usize> = each.iter().map(|of| of.count(graph.classes())).collect::<Result<_>>()?;
         let most = program.executor().most_cotangents();
         let compute = |found: &mut [SampleGrams], wanted: &[bool]| {
             let leaves = program.plan().leaves().places().iter().zip(wanted);
             let tensors: Vec<usize> =
                 leaves.filter(|(_, wanted)| **wanted).map(|(&tensor, _)| tensor).collect();
-            let grams = tiled(linearized.as_ref(), cotangents(), &tensors, most)?;
-            found.iter_mut().enumerate().for_each(|(at, found)| found.take(&grams, at, wanted));
+            let cotangents = Combinations::cotangents(&each, graph.classes())?;
+            let grams = tiled(linearized.as_ref(), cotangents, &tensors, most)?;
+            let each = found.iter_mut().zip(&counts).enumerate();
+            each.for_each(|(at, (found, &own))| found.take(&grams, [at, own], wanted));
             Ok(())
         };
         let Some(Turns { first, then }) = &asked.turns else {
@@ -143,13 +148,16 @@ impl SampleGrams {
         Self { sample, logits: logits.to_vec(), tensors, input: None }
     }
 
-    /// Those at one place of the batch.
-    fn take(&mut self, grams: &Grams, position: usize, wanted: &[bool]) {
+    /// Those at one place of the batch, of its first `own` cotangents.
+    fn take(&mut self, grams: &Grams, [position, own]: [usize; 2], wanted: &[bool]) {
+        let leading = |matrix: &[f64]| {
+            matrix.chunks_exact(grams.cotangents).take(own).flat_map(|row| &row[..own]).copied().collect()
+        };
         let tensors = self.tensors.iter_mut().zip(wanted).filter(|(_, wanted)| **wanted);
         for (at, (tensor, _)) in tensors.enumerate() {
-            *tensor = grams.tensor(at, position).to_vec();
+            *tensor = leading(grams.tensor(at, position));
         }
-        self.input = grams.of_input(position).map(<[f64]>::to_vec);
+        self.input = grams.of_input(position).map(leading);
     }
 }
 
@@ -174,7 +182,7 @@ fn tiled(
         return linearized.grams(cotangents, tensors);
     }
     let (block, shape) = ((most / 2).max(1), cotangents.shape().to_vec());
-    let all: Vec<f32> = cotangents.iter().collect();
+    let all: Vec<f64> = cotangents.iter().collect();
     let row = all.len() / count;
     let blocks: Vec<Vec<usize>> =
         (0..count).step_by(block).map(|start| (start..count.min(start + block)).collect()).collect();
@@ -182,7 +190,7 @@ fn tiled(
     for (at, a) in blocks.iter().enumerate() {
         for b in &blocks[at + 1..] {
             let both: Vec<usize> = a.iter().chain(b).copied().collect();
-            let values: Vec<f32> = both.iter().flat_map(|&v| &all[v * row..(v + 1) * row]).copied().collect();
+            let values: Vec<f64> = both.iter().flat_map(|&v| &all[v * row..(v + 1) * row]).copied().collect();
             let pair = TensorData::new(values, vec![both.len(), shape[1], shape[2]]);
             let pair = linearized.grams(pair, tensors)?;
             grams.get_or_insert_with(|| pair.wider(count)).place(&pair, &both);

@@ -10,6 +10,7 @@ use crate::batches::{Queue, Samples, unreadable};
 use crate::burn_executor::BurnExecutor;
 use crate::capture::record;
 use crate::check;
+use crate::combinations::{Choice, Combinations};
 use crate::confirm::{self, LAST_BATCH};
 use crate::device::is_processor;
 use crate::error::{Error, Result};
@@ -259,7 +260,7 @@ impl Program {
     /// [`Error::NonFinite`] when one holds NaN or infinity, by its index; all before anything runs. Each item is an error when the run at its samples fails.
     pub fn jacobians(&self, samples: TensorData) -> Result<Jacobians<'_>> {
         let (samples, work) = (Samples::new(self, samples)?, Work(Box::new(Ok)));
-        Ok(Jacobians { samples, queue: Queue::default(), whole: None, work })
+        Ok(Jacobians { samples, queue: Queue::default(), choice: None, work })
     }
 
     /// The logits of `samples` `[N, ...sample]`, K of them each: forward passes alone.
@@ -290,25 +291,6 @@ impl Program {
     pub(crate) fn lanes(&self) -> usize {
         self.schedule.lanes.min(rayon::current_num_threads())
     }
-
-    /// e_k - e_K for k = 1 .. K-1, the same for every sample of a batch: `[K-1, n, K]`.
-    pub(crate) fn differences(&self, batch: usize) -> TensorData {
-        let last = self.plan.graph().classes() - 1;
-        self.cotangents(batch, last, |k, j| f32::from(u8::from(j == k)) - f32::from(u8::from(j == last)))
-    }
-
-    /// e_k for k = 1 .. K: `[K, n, K]`.
-    pub(crate) fn units(&self, batch: usize) -> TensorData {
-        self.cotangents(batch, self.plan.graph().classes(), |k, j| f32::from(u8::from(j == k)))
-    }
-
-    /// The first `count` rows of a matrix, the same for every sample of a batch: `[count, n, K]`.
-    fn cotangents(&self, batch: usize, count: usize, entry: impl Fn(usize, usize) -> f32) -> TensorData {
-        let (classes, entry) = (self.plan.graph().classes(), &entry);
-        let row = move |k: usize| (0..classes).map(move |j| entry(k, j));
-        let values: Vec<f32> = (0..count).flat_map(|k| (0..batch).flat_map(move |_| row(k))).collect();
-        TensorData::new(values, vec![count, batch, classes])
-    }
 }
 
 /// A network's linearisation at one sample.
@@ -319,7 +301,7 @@ pub struct Jacobian {
     /// The logits, K of them.
     pub logits: Vec<f64>,
     /// The rows d(z_k - z_K) / dx for k = 1 .. K-1, row-major `[K-1, p]`, in the precision of the run; where
-    /// [`Jacobians::whole_where`] asks for them, the K rows dz_k / dx, `[K, p]`.
+    /// [`Jacobians::combining`] asks for other combinations of the logits, those of these.
     pub rows: Rows,
 }
 
@@ -337,7 +319,7 @@ pub enum Rows {
 pub struct Jacobians<'a, R = Jacobian, E = Error> {
     samples: Samples<'a>,
     queue: Queue<R, E>,
-    whole: Option<Whole<'a>>,
+    choice: Option<Choice<'a>>,
     work: Work<'a, R, E>,
 }
 
@@ -350,36 +332,12 @@ impl<R, E> fmt::Debug for Work<'_, R, E> {
     }
 }
 
-/// Which samples need all K logits, by their place in the call and their logits.
-pub(crate) struct Whole<'a>(Box<Wanted<'a>>);
-
-/// Whether a sample, by its place in the call and its logits, is meant.
-type Wanted<'a> = dyn Fn(usize, &[f64]) -> bool + Send + Sync + 'a;
-
-impl<'a> Whole<'a> {
-    pub(crate) fn new(wanted: impl Fn(usize, &[f64]) -> bool + Send + Sync + 'a) -> Self {
-        Self(Box::new(wanted))
-    }
-
-    /// Whether a sample is meant.
-    pub(crate) fn wants(&self, sample: usize, logits: &[f64]) -> bool {
-        (self.0)(sample, logits)
-    }
-}
-
-impl fmt::Debug for Whole<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Whole")
-    }
-}
-
 impl<'a> Jacobians<'a> {
-    /// Gives the K rows dz_k / dx instead of the K-1 differences where `wanted` says so of a sample's place in the call and its logits, and
-    /// to all samples that run together with one. Needed for what a constant added to all logits changes; where K - 1 cotangents fill
-    /// their passes evenly, one more costs a pass.
+    /// Gives the rows of other combinations of the logits than their differences: those that `choose` names for a sample, by its
+    /// place in the call and its logits. Where K - 1 cotangents fill their passes evenly, one more costs a pass.
     #[must_use]
-    pub fn whole_where(self, wanted: impl Fn(usize, &[f64]) -> bool + Send + Sync + 'a) -> Self {
-        Self { whole: Some(Whole::new(wanted)), ..self }
+    pub fn combining(self, choose: impl Fn(usize, &[f64]) -> Combinations + Send + Sync + 'a) -> Self {
+        Self { choice: Some(Choice::new(choose)), ..self }
     }
 
     /// Gives what `work` makes of each Jacobian; it is done where the Jacobian was, on all threads.
@@ -388,39 +346,37 @@ impl<'a> Jacobians<'a> {
         self,
         work: impl Fn(Jacobian) -> Result<R, E> + Send + Sync + 'a,
     ) -> Jacobians<'a, R, E> {
-        let Self { samples, whole, .. } = self;
-        Jacobians { samples, queue: Queue::default(), whole, work: Work(Box::new(work)) }
-    }
-
-    /// Logits `[n, K]` and rows `[K-1 or K, n, p]` of the batch that starts with sample `first`.
-    fn linearized(
-        samples: &Samples<'_>,
-        whole: Option<&Whole<'_>>,
-        first: usize,
-    ) -> Result<(TensorData, TensorData)> {
-        let Program { plan, executor, .. } = samples.program;
-        let (batch, linearized) = (samples.size(first), executor.linearize(samples.batch(first)?)?);
-        let Some(whole) = whole else {
-            return linearized.logits_and_pullback(samples.program.differences(batch));
-        };
-        let logits = linearized.logits()?;
-        let values: Vec<f64> = logits.iter().collect();
-        let mut each = (first..samples.count).zip(values.chunks(plan.graph().classes()));
-        let all = each.any(|(sample, logits)| whole.wants(sample, logits));
-        let cotangents = if all { samples.program.units(batch) } else { samples.program.differences(batch) };
-        Ok((logits, linearized.pullback(cotangents)?))
+        let Self { samples, choice, .. } = self;
+        Jacobians { samples, queue: Queue::default(), choice, work: Work(Box::new(work)) }
     }
 
     /// Runs one batch.
-    fn run(samples: &Samples<'_>, whole: Option<&Whole<'_>>, first: usize) -> Result<Vec<Jacobian>> {
-        let (batch, classes) = (samples.size(first), samples.program.plan.graph().classes());
-        let (logits, rows) = Self::linearized(samples, whole, first)?;
-        let logits: Vec<f64> = logits.iter().collect();
-        let count = rows.shape()[0];
+    fn run(samples: &Samples<'_>, choice: Option<&Choice<'_>>, first: usize) -> Result<Vec<Jacobian>> {
+        let program = samples.program;
+        let (batch, classes) = (samples.size(first), program.plan.graph().classes());
+        let linearized = program.executor.linearize(samples.batch(first)?)?;
+        let (logits, rows, each) = match choice {
+            None => {
+                let each = vec![Combinations::Differences; batch];
+                let cotangents = Combinations::cotangents(&each, classes)?;
+                let (logits, rows) = linearized.logits_and_pullback(cotangents)?;
+                (logits.iter().collect::<Vec<f64>>(), rows, each)
+            }
+            Some(choice) => {
+                let logits: Vec<f64> = linearized.logits()?.iter().collect();
+                let each = samples.chosen(choice, first, &logits);
+                let rows = linearized.pullback(Combinations::cotangents(&each, classes)?)?;
+                (logits, rows, each)
+            }
+        };
         let one = |position: usize| {
+            let own = each[position].count(classes)?;
+            let gathered = [own, batch, position];
             let rows = match rows.dtype() {
-                DType::F64 => Rows::F64(gather(rows.as_slice().map_err(unreadable)?, count, batch, position)),
-                _ => Rows::F32(gather(rows.as_slice().map_err(unreadable)?, count, batch, position)),
+                DType::F64 => {
+                    Rows::F64(gather(rows.as_slice().map_err(unreadable)?, rows.shape()[0], gathered))
+                }
+                _ => Rows::F32(gather(rows.as_slice().map_err(unreadable)?, rows.shape()[0], gathered)),
             };
             let logits = logits[position * classes..(position + 1) * classes].to_vec();
             Ok(Jacobian { sample: first + position, logits, rows })
@@ -433,17 +389,17 @@ impl<R: Send, E: From<Error> + Send> Iterator for Jacobians<'_, R, E> {
     type Item = Result<R, E>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let Self { samples, queue, whole, work } = self;
+        let Self { samples, queue, choice, work } = self;
         queue.next(samples, |first| {
-            Jacobians::run(samples, whole.as_ref(), first)?.into_iter().map(&work.0).collect()
+            Jacobians::run(samples, choice.as_ref(), first)?.into_iter().map(&work.0).collect()
         })
     }
 }
 
-/// One sample's rows out of `[V, n, p]`.
-fn gather<T: Copy>(values: &[T], cotangents: usize, batch: usize, position: usize) -> Vec<T> {
+/// The first `own` rows of the sample at `position`, out of `[V, n, p]`.
+fn gather<T: Copy>(values: &[T], cotangents: usize, [own, batch, position]: [usize; 3]) -> Vec<T> {
     let size = values.len() / (cotangents * batch);
-    (0..cotangents).flat_map(|v| &values[(v * batch + position) * size..][..size]).copied().collect()
+    (0..own).flat_map(|v| &values[(v * batch + position) * size..][..size]).copied().collect()
 }
 
 #[cfg(test)]
@@ -502,23 +458,35 @@ mod tests {
     }
 
     #[test]
-    fn all_rows_come_where_they_are_wanted() {
+    fn samples_that_run_together_have_combinations_of_their_own() {
         let program = program(graph(), 2);
         let samples = TensorData::new((0..16).map(|i| f64::from(i).cos()).collect::<Vec<_>>(), [4, 4]);
         let differences = run(&program, &samples);
-        let wanted = |sample: usize, logits: &[f64]| {
+        let choose = |sample: usize, logits: &[f64]| {
             assert_eq!(logits, differences[sample].logits);
-            sample == 3
+            match sample {
+                1 => Combinations::Rows(vec![0.25, -1.0, 0.75]),
+                3 => Combinations::Logits,
+                _ => Combinations::Differences,
+            }
         };
-        let found = program.jacobians(samples.clone()).expect("they fit").whole_where(wanted);
+        let found = program.jacobians(samples.clone()).expect("they fit").combining(choose);
         let found: Vec<_> = found.collect::<Result<_>>().expect("it runs");
-        assert_eq!(found[..2], differences[..2], "the first batch of two wants nothing");
-        for (whole, differences) in found[2..].iter().zip(&differences[2..]) {
-            let (Rows::F64(whole), Rows::F64(rows)) = (&whole.rows, &differences.rows) else { panic!("f64") };
-            assert_eq!(whole.len(), 3 * 4);
-            let same = |(i, row): (usize, &f64)| (whole[i] - whole[8 + i % 4] - row).abs() < BATCHED;
-            assert!(rows.iter().enumerate().all(same), "{whole:?} {rows:?}");
+        for sample in [0, 2] {
+            assert_eq!(found[sample], differences[sample]);
         }
+        let rows = |of: &Jacobian| match &of.rows {
+            Rows::F64(rows) => rows.clone(),
+            Rows::F32(_) => panic!("f64 runs"),
+        };
+        let (mixed, of) = (rows(&found[1]), rows(&differences[1]));
+        let expected = (0..4).map(|i| 0.25 * of[i] - of[4 + i]);
+        assert_eq!(mixed.len(), 4);
+        assert!(mixed.iter().zip(expected).all(|(a, b)| (a - b).abs() < BATCHED), "{mixed:?}");
+        let (all, of) = (rows(&found[3]), rows(&differences[3]));
+        assert_eq!(all.len(), 3 * 4);
+        let same = |(i, row): (usize, &f64)| (all[i] - all[8 + i % 4] - row).abs() < BATCHED;
+        assert!(of.iter().enumerate().all(same), "{all:?} {of:?}");
     }
 
     #[test]

@@ -52,7 +52,8 @@ impl Linearization<'_> {
     /// [`Error::Measure`](crate::Error::Measure) as [`Linearization::score_for`], and for an objective that is no function of the
     /// probabilities.
     pub fn direction(&self, objective: &Objective, filter: &Filter) -> Result<Direction> {
-        let found = influence(self.logits(), self.tangent(), objective, filter);
+        let (measured, objective) = (self.classes().measured(), self.objective(objective)?);
+        let found = influence(measured, self.tangent(), &objective, filter);
         let found = found.map_err(|source| self.fault(source))?;
         let columns = self.shape().iter().product();
         let values = match self.rows() {
@@ -66,7 +67,7 @@ impl Linearization<'_> {
             values.iter_mut().for_each(|x| *x = *x / largest / norm);
         }
         let velocity = self.velocity(&values);
-        let probabilities = Probabilities::new(self.logits()).map_err(|source| self.fault(source))?;
+        let probabilities = Probabilities::new(measured).map_err(|source| self.fault(source))?;
         let slope = objective.log_slope(&probabilities, &velocity).map_err(|source| self.fault(source))?;
         let fisher = probabilities.log_fisher_length(&velocity).map_err(|source| self.fault(source))?;
         Ok(Direction {
@@ -78,8 +79,8 @@ impl Linearization<'_> {
         })
     }
 
-    /// J h, of the differences z_k - z_K, the last being zero.
-    fn velocity(&self, h: &[f64]) -> Vec<f64> {
+    /// J h, of the differences z_k - z_K of the logits that are measured, the last being zero.
+    pub(crate) fn velocity(&self, h: &[f64]) -> Vec<f64> {
         let mut velocity = match self.rows() {
             Rows::F32(rows) => products(rows, h),
             Rows::F64(rows) => products(rows, h),
@@ -137,7 +138,7 @@ impl Scorer {
     }
 
     /// Samples in a row as a batch in the precision of the run.
-    fn batch_of(&self, values: Vec<f64>, count: usize) -> TensorData {
+    pub(crate) fn batch_of(&self, values: Vec<f64>, count: usize) -> TensorData {
         let shape = [&[count], self.plan().graph().sample_shape().as_slice()].concat();
         match self.precision() {
             Precision::F64 => TensorData::new(values, shape),

@@ -40,6 +40,7 @@ mod perturbation;
 mod score;
 mod scorer;
 mod scores;
+mod tail;
 mod target;
 mod value;
 
@@ -51,13 +52,13 @@ pub use error::{Error, Result};
 pub use family::{Basis, Family, FamilyScore};
 pub use gradients::Gradients;
 pub use influence_autodiff::{
-    Error as ModelError, GPU_BATCH, Graph, Jacobian, Memory, Parameter, Plan, Precision, Problem, Program,
-    Rows, SampleGrams,
+    Combinations, Error as ModelError, GPU_BATCH, Graph, Jacobian, Memory, Parameter, Plan, Precision,
+    Problem, Program, Rows, SampleGrams,
 };
 pub use influence_cpu::{Engine, InstructionSet};
 pub use influence_manifold::{
     Baselines, Channels, Costs, Error as MeasureError, Filter, GradientFunction, Influence, Map,
-    Objective as SampleObjective, Probabilities, Region, Tangent,
+    Objective as SampleObjective, Probabilities, Region, Tail, Tangent,
 };
 pub use objective::Objective;
 pub use parameter_direction::{DirectionTensor, ParameterDirection};
@@ -66,6 +67,7 @@ pub use perturbation::{Budget, Group, Perturbation};
 pub use score::{Score, is_saturated};
 pub use scorer::{Linearization, Linearizations, Scorer, ScorerBuilder};
 pub use scores::Scores;
+pub use tail::MergedTail;
 pub use target::Target;
 
 /// The influence of perturbing each whole image on the objective: one [`Score`] an image.

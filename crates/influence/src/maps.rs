@@ -12,8 +12,8 @@ use crate::scorer::Linearization;
 macro_rules! of_pixels {
     ($at:expr, $shape:expr, |$pixels:ident| $run:expr) => {
         match $at.rows() {
-            Rows::F32(rows) => pixels($at.logits(), rows, $shape).and_then(|$pixels| $run),
-            Rows::F64(rows) => pixels($at.logits(), rows, $shape).and_then(|$pixels| $run),
+            Rows::F32(rows) => pixels($at.classes().measured(), rows, $shape).and_then(|$pixels| $run),
+            Rows::F64(rows) => pixels($at.classes().measured(), rows, $shape).and_then(|$pixels| $run),
         }
         .map_err(|source| $at.fault(source))
     };
@@ -60,8 +60,8 @@ impl Linearization<'_> {
         half_widths: &[usize],
         channels: Channels,
     ) -> Result<Vec<Map>> {
-        let shape = self.image_shape()?;
-        of_pixels!(self, shape, |pixels| pixels.maps(objective, filter, half_widths, channels))
+        let (shape, objective) = (self.image_shape()?, self.objective(objective)?);
+        of_pixels!(self, shape, |pixels| pixels.maps(&objective, filter, half_widths, channels))
     }
 
     /// The influence of every region, all pixels of one label `[H, W]` together: superpixels, a segmentation, a mask.
@@ -75,8 +75,8 @@ impl Linearization<'_> {
         labels: &[u32],
         channels: Channels,
     ) -> Result<Vec<Region>> {
-        let shape = self.image_shape()?;
-        of_pixels!(self, shape, |pixels| pixels.regions(objective, filter, labels, channels))
+        let (shape, objective) = (self.image_shape()?, self.objective(objective)?);
+        of_pixels!(self, shape, |pixels| pixels.regions(&objective, filter, labels, channels))
     }
 
     /// |df| of every window, `[H, W]` or `[C, H, W]`: the Jacobian norm, as a baseline for [`Linearization::maps`].
@@ -89,8 +89,8 @@ impl Linearization<'_> {
         half_width: usize,
         channels: Channels,
     ) -> Result<Vec<f64>> {
-        let shape = self.image_shape()?;
-        of_pixels!(self, shape, |pixels| pixels.gradient_norms(objective, half_width, channels))
+        let (shape, objective) = (self.image_shape()?, self.objective(objective)?);
+        of_pixels!(self, shape, |pixels| pixels.gradient_norms(&objective, half_width, channels))
     }
 
     /// df, the gradient of the objective in every element of the sample.
@@ -98,7 +98,7 @@ impl Linearization<'_> {
     /// # Errors
     /// [`Error::Measure`] for an objective that is no function of the probabilities.
     pub fn gradient(&self, objective: &Objective) -> Result<Vec<f64>> {
-        let elements = self.shape().iter().product();
-        of_pixels!(self, [1, 1, elements], |pixels| pixels.gradient(objective))
+        let (elements, objective) = (self.shape().iter().product(), self.objective(objective)?);
+        of_pixels!(self, [1, 1, elements], |pixels| pixels.gradient(&objective))
     }
 }

@@ -223,6 +223,14 @@ fn of_class(class: usize, classes: usize, what: impl Fn() -> String) -> Result<R
     }
 }
 
+/// An objective that is known without rows: all that [`Scorer::scores`](crate::Scorer::scores) lets through for parameters.
+pub(crate) fn known(objective: &Resolved) -> Result<&Single> {
+    match objective {
+        Resolved::Known(objective) => Ok(objective),
+        Resolved::Row(..) => unreachable!("refused before anything was computed"),
+    }
+}
+
 /// The objective of one sample.
 #[derive(Debug, Clone)]
 pub(crate) enum Resolved {
@@ -255,6 +263,15 @@ impl Resolved {
             Rows::F32(rows) => Row::from_rows(rows, classes, df.len(), df),
         };
         row.map(Single::Row).map_err(|source| Error::Measure { sample, source })
+    }
+}
+
+impl fmt::Display for Resolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(single) => single.fmt(f),
+            Self::Row(..) => f.write_str("row"),
+        }
     }
 }
 

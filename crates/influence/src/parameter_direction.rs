@@ -1,9 +1,12 @@
 //! The most influential direction in parameter space, at one image: the one place where something of the size of the network is made.
 
+use std::sync::Arc;
+
 use burn::tensor::TensorData;
 use influence_manifold::{Filter, Objective, Probabilities, influence};
 
 use crate::error::{Error, Result};
+use crate::objective::Resolved;
 use crate::perturbation::refused;
 use crate::scorer::Scorer;
 
@@ -50,14 +53,18 @@ impl Scorer {
             return Err(refused("a direction is of one image: give a batch of one".into()));
         }
         let fault = |source| Error::Measure { sample: 0, source };
-        let at = self.linearize_parameters(image.clone())?.next().ok_or(Error::NoSamples)??;
+        let of: Arc<[Resolved]> = vec![Resolved::Known(objective.clone())].into();
+        let at =
+            self.parameter_linearizations(image.clone(), &of, false)?.next().ok_or(Error::NoSamples)??;
         let (gram, tangent) = at.plain(group)?;
-        let probabilities = Probabilities::new(at.logits()).map_err(fault)?;
+        let classes = at.classes();
+        let probabilities = Probabilities::new(classes.measured()).map_err(fault)?;
         let c = if self.blocks()[group].moves() {
             let filter = self.scaled_filter(group)?;
-            influence(at.logits(), &tangent, objective, &filter).map_err(fault)?.coefficients
+            let objective = classes.objective(objective).map_err(fault)?;
+            influence(classes.measured(), &tangent, &objective, &filter).map_err(fault)?.coefficients
         } else {
-            vec![0.0; at.logits().len()]
+            vec![0.0; classes.measured().len()]
         };
         let mut velocity: Vec<f64> =
             gram.chunks_exact(c.len() - 1).map(|row| row.iter().zip(&c).map(|(m, c)| m * c).sum()).collect();
@@ -65,7 +72,7 @@ impl Scorer {
         let unit = if length > 0.0 { 1.0 / length } else { 0.0 };
         velocity.push(0.0);
         velocity.iter_mut().for_each(|v| *v *= unit);
-        let cotangent: Vec<f64> = c.iter().map(|c| c * unit).collect();
+        let cotangent = classes.spread(c.iter().map(|c| c * unit).collect()).map_err(fault)?;
         let tensors = self.pulled(image, &cotangent, group)?;
         let fisher = probabilities.log_fisher_length(&velocity).map_err(fault)?;
         let log10_fisher = fisher.map(|log| log / std::f64::consts::LN_10);

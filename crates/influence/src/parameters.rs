@@ -11,9 +11,11 @@ use influence_autodiff::{ParameterGrams, Precision, SampleGrams};
 use influence_manifold::{Baselines, Filter, Objective, Precision as RowPrecision, Tangent, influence};
 
 use crate::error::{Error, Result};
+use crate::objective::{Resolved, known};
 use crate::perturbation::{Block, refused};
 use crate::score::Score;
 use crate::scorer::Scorer;
+use crate::tail::Classes;
 
 /// The iterator of [`Scorer::linearize_parameters`].
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub struct ParameterLinearizations<'a> {
     pub(crate) grams: ParameterGrams<'a>,
     /// What the input's Gram matrix is multiplied by at each sample: |x|^2 for a relative budget; 1 where there are none.
     pub(crate) scales: Vec<f64>,
+    /// What decides which classes are kept at each sample.
+    pub(crate) objectives: Arc<[Resolved]>,
     /// Whether Gram matrices that are not needed for exact scores are left out.
     pub(crate) short: bool,
 }
@@ -31,6 +35,7 @@ pub struct ParameterLinearizations<'a> {
 pub struct ParameterLinearization<'a> {
     scorer: &'a Scorer,
     grams: SampleGrams,
+    classes: Classes,
     /// What the input's Gram matrix is multiplied by.
     input: f64,
     short: bool,
@@ -41,11 +46,18 @@ impl<'a> Iterator for ParameterLinearizations<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let grams = self.grams.next()?;
-        Some(grams.map_err(Error::from).map(|grams| {
+        Some(grams.map_err(Error::from).and_then(|grams| {
             let input = self.scales.get(grams.sample).copied().unwrap_or(1.0);
-            ParameterLinearization { scorer: self.scorer, grams, input, short: self.short }
+            let classes = classes_of(self.scorer, &grams, &self.objectives[grams.sample])?;
+            Ok(ParameterLinearization { scorer: self.scorer, grams, classes, input, short: self.short })
         }))
     }
+}
+
+/// The classes that a sample's matrices are of.
+fn classes_of(scorer: &Scorer, grams: &SampleGrams, objective: &Resolved) -> Result<Classes> {
+    let classes = Classes::new(grams.logits.clone(), known(objective)?, scorer.tail());
+    classes.map_err(|source| Error::Measure { sample: grams.sample, source })
 }
 
 /// |x|^2 of each sample.
@@ -68,13 +80,18 @@ impl ParameterLinearization<'_> {
         &self.grams.logits
     }
 
-    /// `J J^T` of one group by its place in [`Scorer::groups`], of the differences z_k - z_K, in the units of the scorer's [`Budget`](crate::Budget):
+    /// The classes that its matrices are of.
+    pub(crate) fn classes(&self) -> &Classes {
+        &self.classes
+    }
+
+    /// `J J^T` of one group by its place in [`Scorer::groups`], of the differences z_k - z_K of the classes that are measured, in the units of the scorer's [`Budget`](crate::Budget):
     /// `[K-1, K-1]`; nothing where a short way has made it dispensable.
     #[must_use]
     pub fn gram(&self, group: usize) -> Option<Vec<f64>> {
         let block = self.scorer.blocks().get(group)?;
         let tensors = block.tensors.iter().map(|&tensor| self.grams.tensors[tensor].as_slice());
-        let still = || (!block.moves()).then(|| vec![0.0; (self.grams.logits.len() - 1).pow(2)]);
+        let still = || (!block.moves()).then(|| vec![0.0; (self.classes.measured().len() - 1).pow(2)]);
         let mut sum = added(tensors).or_else(still)?;
         sum.iter_mut().for_each(|x| *x *= block.scale);
         if let Some(of_input) = self.grams.input.as_ref().filter(|_| block.input) {
@@ -89,7 +106,7 @@ impl ParameterLinearization<'_> {
         let block = self.scorer.blocks().get(group).filter(|block| !block.input).ok_or_else(missing)?;
         let tensors = block.tensors.iter().map(|&tensor| self.grams.tensors[tensor].as_slice());
         let gram = added(tensors).ok_or_else(missing)?;
-        let tangent = tangent(&gram, self.grams.logits.len(), self.scorer.precision());
+        let tangent = tangent(&gram, self.classes.measured().len(), self.scorer.precision());
         let fault = |source| Error::Measure { sample: self.grams.sample, source };
         Ok((gram, tangent.map_err(fault)?))
     }
@@ -107,20 +124,21 @@ impl ParameterLinearization<'_> {
             )));
         };
         let fault = |source| Error::Measure { sample: self.grams.sample, source };
-        let (engine, logits) = (self.scorer.shared_engine(), &self.grams.logits);
+        let (engine, classes) = (self.scorer.shared_engine(), &self.classes);
         // Whatever else is known, so that a score depends neither on what the batch needed nor on
         // the way: tensors that reach every direction by themselves do so beside others that are
         // larger by any factor.
-        let full = !objective.sees_common_shift(logits) && is_full(self.scorer, block, &self.grams, filter);
+        let full = !objective.sees_common_shift(classes.logits())
+            && is_full(self.scorer, block, &self.grams, classes, filter);
         let at_its_bound = |of: Option<Baselines>| {
-            saturated(logits, objective, filter, engine, &block.name, of).map_err(fault)
+            saturated(classes, objective, filter, engine, &block.name, of).map_err(fault)
         };
         if full && self.short {
             return at_its_bound(None);
         }
         let gram = self.gram(group).ok_or_else(|| refused("its Gram matrix was not asked for".into()))?;
-        let tangent = tangent(&gram, logits.len(), self.scorer.precision()).map_err(fault)?;
-        let score = Score::new(logits, &tangent, objective, filter, engine).map_err(fault)?;
+        let tangent = tangent(&gram, classes.measured().len(), self.scorer.precision()).map_err(fault)?;
+        let score = Score::new(classes, &tangent, objective, filter, engine).map_err(fault)?;
         if full { at_its_bound(Some(score.baselines)) } else { Ok(score.of_group(&block.name)) }
     }
 }
@@ -163,9 +181,11 @@ fn is_cheap(scorer: &Scorer, tensor: usize) -> bool {
 }
 
 /// Which tensors are needed when some are known, by their places among the perturbed ones.
-pub(crate) fn needed(scorer: &Scorer, found: &SampleGrams) -> Vec<bool> {
+pub(crate) fn needed(scorer: &Scorer, found: &SampleGrams, objective: &Resolved) -> Vec<bool> {
     let mut needed = vec![false; found.tensors.len()];
-    let open = |block: &&Block| block.moves() && !is_full(scorer, block, found, scorer.filter());
+    // What is wrong with the logits is said when they are measured.
+    let Ok(classes) = classes_of(scorer, found, objective) else { return needed };
+    let open = |block: &&Block| block.moves() && !is_full(scorer, block, found, &classes, scorer.filter());
     for block in scorer.blocks().iter().filter(open) {
         block.tensors.iter().for_each(|&tensor| needed[tensor] = true);
     }
@@ -174,7 +194,7 @@ pub(crate) fn needed(scorer: &Scorer, found: &SampleGrams) -> Vec<bool> {
 
 /// Whether the filter is exact and the cheap tensors of a group together have rank K - 1 beyond
 /// doubt, or the group holds a free bias of the logits.
-fn is_full(scorer: &Scorer, block: &Block, found: &SampleGrams, filter: &Filter) -> bool {
+fn is_full(scorer: &Scorer, block: &Block, found: &SampleGrams, classes: &Classes, filter: &Filter) -> bool {
     if !matches!(filter, Filter::Exact { .. }) || !block.moves() {
         return false;
     }
@@ -183,26 +203,26 @@ fn is_full(scorer: &Scorer, block: &Block, found: &SampleGrams, filter: &Filter)
     }
     let cheap = block.tensors.iter().filter(|&&tensor| is_cheap(scorer, tensor));
     let Some(sum) = added(cheap.map(|&tensor| found.tensors[tensor].as_slice())) else { return false };
-    let (classes, objective) = (found.logits.len(), Objective::Predicted);
-    let found = tangent(&sum, classes, scorer.precision())
-        .and_then(|tangent| influence(&found.logits, &tangent, &objective, filter));
-    found.is_ok_and(|found| found.rank == classes - 1 && !found.ambiguous)
+    let (logits, objective) = (classes.measured(), Objective::Predicted);
+    let found = tangent(&sum, logits.len(), scorer.precision())
+        .and_then(|tangent| influence(logits, &tangent, &objective, filter));
+    found.is_ok_and(|found| found.rank == logits.len() - 1 && !found.ambiguous)
 }
 
 /// The score of what moves the logits in every direction: that of a free bias, and what `of` says
 /// of the Jacobian, if it is known.
 pub(crate) fn saturated(
-    logits: &[f64],
+    classes: &Classes,
     objective: &Objective,
     filter: &Filter,
     engine: &Arc<str>,
     group: &Arc<str>,
     of: Option<Baselines>,
 ) -> Result<Score, influence_manifold::Error> {
-    let (classes, size) = (logits.len(), logits.len() - 1);
+    let (count, size) = (classes.measured().len(), classes.measured().len() - 1);
     let entry = |at: usize| 1.0 + f64::from(u8::from(at / size == at % size));
     let gram: Vec<f64> = (0..size * size).map(entry).collect();
-    let tangent = Tangent::from_gram(&gram, classes, RowPrecision::F64)?;
-    let score = Score::new(logits, &tangent, objective, filter, engine)?;
+    let tangent = Tangent::from_gram(&gram, count, RowPrecision::F64)?;
+    let score = Score::new(classes, &tangent, objective, filter, engine)?;
     Ok(score.of_group(group).at_its_bound(of))
 }

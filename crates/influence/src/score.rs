@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use influence_manifold::{Baselines, Filter, Influence, Objective, Probabilities, Tangent, measure};
 
+use crate::tail::{Classes, MergedTail};
+
 /// The influence of one sample's perturbation, and what is needed to read it.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -35,6 +37,9 @@ pub struct Score {
     /// The classical measures, for comparison. There are none of the Jacobian where it was not
     /// needed: an exact score of parameters that is known to be saturated.
     pub baselines: Baselines,
+    /// The classes that are merged into one, where [`ScorerBuilder::tail`](crate::ScorerBuilder::tail) allows it and there are some. The
+    /// value is an upper bound then.
+    pub tail: Option<MergedTail>,
     /// The layer, tensor or group whose perturbation this is; empty for the whole input, the whole network, or both.
     pub group: Arc<str>,
     /// Which engine computed it.
@@ -65,15 +70,21 @@ impl Score {
 
     /// The score of one sample from its logits and tangent.
     pub(crate) fn new(
-        logits: &[f64],
+        classes: &Classes,
         tangent: &Tangent,
         objective: &Objective,
         filter: &Filter,
         engine: &Arc<str>,
     ) -> Result<Self, influence_manifold::Error> {
-        let probabilities = Probabilities::new(logits)?;
+        let probabilities = Probabilities::new(classes.logits())?;
         let class = objective.class_of(&probabilities)?;
-        let (found, baselines) = measure(logits, tangent, objective, filter)?;
+        let measured = classes.objective(objective)?;
+        let (found, mut baselines) = measure(classes.measured(), tangent, &measured, filter)?;
+        if classes.tail().is_some() {
+            // Those of the probabilities are known of all classes; the metric is known of the merged ones alone.
+            (baselines.entropy, baselines.margin) = (probabilities.entropy(), probabilities.margin(class)?);
+            (baselines.fisher_norm, baselines.fisher_trace) = (None, None);
+        }
         let Influence { value, log10, rank, bound, reach, outside, ambiguous, .. } = found;
         Ok(Self {
             value,
@@ -87,9 +98,19 @@ impl Score {
             probability: probabilities.of(class)?,
             predicted: probabilities.predicted(),
             baselines,
+            tail: classes.merged(),
             group: "".into(),
             engine: Arc::clone(engine),
         })
+    }
+
+    /// With a lower bound of its value over all classes.
+    pub(crate) fn at_least(mut self, bound: Option<f64>) -> Self {
+        if let Some(tail) = &mut self.tail {
+            // Rounding may put it above the upper one.
+            tail.at_least = bound.map(|bound| bound.min(self.value));
+        }
+        self
     }
 
     /// Of a group.

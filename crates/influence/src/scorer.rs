@@ -1,15 +1,17 @@
 //! The builder and what it builds: a model captured, checked and loaded once, scored on many batches.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use influence_autodiff::{
-    Check, GPU_BATCH, Graph, Jacobian, Jacobians, Memory, Options, Plan, Precision, Program, Rows,
+    Check, Combinations, GPU_BATCH, Graph, Jacobian, Jacobians, Memory, Options, Plan, Precision, Program,
+    Rows,
 };
 use influence_cpu::Engine;
-use influence_manifold::{Filter, Objective as SampleObjective, Tangent};
+use influence_manifold::{Filter, Objective as SampleObjective, Tail, Tangent};
 
 use crate::error::{Error, Result};
 use crate::objective::{Objective, Resolved};
@@ -17,6 +19,7 @@ use crate::parameters::{ParameterLinearizations, cheap, needed, square_norms};
 use crate::perturbation::{Block, Blocks, Budget, Perturbation, refused};
 use crate::score::Score;
 use crate::scores::{Scores, Source};
+use crate::tail::{Classes, sample_of};
 
 /// Settings of a [`Scorer`], each with a default.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +28,7 @@ pub struct ScorerBuilder {
     filter: Filter,
     budget: Budget,
     precision: Option<Precision>,
+    tail: Option<f64>,
     batch: Option<usize>,
     memory: Option<Memory>,
     device: Option<Device>,
@@ -51,6 +55,17 @@ impl ScorerBuilder {
     #[must_use]
     pub fn budget(mut self, budget: Budget) -> Self {
         self.budget = budget;
+        self
+    }
+
+    /// Merges the classes that together carry at most `epsilon` of a sample's probability into one (default: off): for networks of
+    /// hundreds of classes, whose K - 1 reverse passes become as many as classes are kept. A value is then an upper bound of the
+    /// influence over all classes and never above [`Score::bound`]; [`Score::tail`] has a lower one beside it. The class of the
+    /// objective, the predicted class and its runner-up are always kept. For -log P of a class and margins, by the exact filter or
+    /// Tikhonov's.
+    #[must_use]
+    pub fn tail(mut self, epsilon: impl Into<Option<f64>>) -> Self {
+        self.tail = epsilon.into();
         self
     }
 
@@ -113,7 +128,7 @@ impl ScorerBuilder {
         F: Fn(&M, Tensor<D>) -> Tensor<2>,
     {
         // Before the model is captured, which takes longer.
-        self.filter.validated().map_err(Error::Filter)?;
+        self.checked_filter()?;
         let device = self.device.clone().or_else(|| model.devices().into_iter().next());
         let device = device.ok_or_else(|| nowhere("the model has no tensors, hence no device"))?;
         let graph = match self.check {
@@ -129,7 +144,7 @@ impl ScorerBuilder {
     /// # Errors
     /// As [`compile`](Self::compile).
     pub fn load(self, graph: Graph) -> Result<Scorer> {
-        let filter = self.filter.validated().map_err(Error::Filter)?;
+        let filter = self.checked_filter()?;
         let device = self.device.ok_or_else(|| nowhere("a graph has no device"))?;
         let own = if graph.dtype() == DType::F64 { Precision::F64 } else { Precision::F32 };
         let precision = self.precision.unwrap_or(own);
@@ -144,8 +159,19 @@ impl ScorerBuilder {
         let Blocks { blocks, leaves } = Blocks::new(&self.perturbation, self.budget, &graph)?;
         let program = engine.load(graph, leaves, &device, &options)?;
         let engine = program.engine().into();
-        let (perturbation, budget) = (self.perturbation, self.budget);
-        Ok(Scorer { program, device, perturbation, blocks, filter, budget, engine })
+        let Self { perturbation, budget, tail, .. } = self;
+        Ok(Scorer { program, device, perturbation, blocks, filter, budget, tail, engine })
+    }
+
+    /// The filter, if its arguments are in range, and with a tail one that has bounds there.
+    fn checked_filter(&self) -> Result<Filter> {
+        if let Some(epsilon) = self.tail {
+            Tail::check(epsilon).map_err(Error::Filter)?;
+            if matches!(self.filter, Filter::Paper { .. }) {
+                return Err(Error::Filter(influence_manifold::Error::TailFilter));
+            }
+        }
+        self.filter.validated().map_err(Error::Filter)
     }
 }
 
@@ -187,6 +213,7 @@ pub struct Scorer {
     blocks: Vec<Block>,
     filter: Filter,
     budget: Budget,
+    tail: Option<f64>,
     engine: Arc<str>,
 }
 
@@ -222,6 +249,12 @@ impl Scorer {
     #[must_use]
     pub fn filter(&self) -> &Filter {
         &self.filter
+    }
+
+    /// How much probability the classes carry that are merged into one, if some are.
+    #[must_use]
+    pub fn tail(&self) -> Option<f64> {
+        self.tail
     }
 
     pub(crate) fn device(&self) -> &Device {
@@ -296,73 +329,155 @@ impl Scorer {
         let samples = images.shape().first().copied().unwrap_or(0);
         let shape = self.program.plan().graph().sample_shape();
         let objectives: Arc<[Resolved]> = objective.resolve(samples, self.classes(), &shape)?.into();
-        let shifts = objectives.iter().any(Resolved::may_see_common_shift);
-        let of = Arc::clone(&objectives);
-        let wanted = move |sample: usize, logits: &[f64]| of[sample].sees_common_shift(logits);
+        self.check_tail(&objectives)?;
         let source = if !self.perturbation.has_parameters() {
-            let mut jacobians = self.jacobians(images)?;
-            if shifts {
-                jacobians = jacobians.whole_where(wanted);
-            }
+            let kept = self.tail.is_some().then(|| images.clone());
+            let jacobians = self.combined(self.jacobians(images)?, &objectives);
             let objectives = Arc::clone(&objectives);
             Source::Input(jacobians.each(move |jacobian| {
-                let objective = objectives[jacobian.sample].at(&jacobian, self.classes())?;
-                self.linearization(jacobian)?.score_for(&objective, &self.filter)
+                let sample = jacobian.sample;
+                let objective = objectives[sample].at(&jacobian, self.classes())?;
+                let at = self.linearization(jacobian, &objective)?;
+                let score = at.score_for(&objective, &self.filter)?;
+                let Some(images) = &kept else { return Ok(score) };
+                Ok(score.at_least(at.at_least(&sample_of(images, sample), &objective, &self.filter)?))
             }))
         } else if objectives.iter().any(|objective| matches!(objective, Resolved::Row(..))) {
             return Err(refused(
                 "an objective that is given by its gradient in the input says nothing of parameters: give one of the probabilities or the logits"
                     .into(),
             ));
-        } else if shifts {
-            let mut linearizations = self.linearize_parameters(images)?;
-            linearizations.grams = linearizations.grams.whole_where(wanted);
-            Source::Parameters(linearizations)
-        } else if self.is_short() && self.blocks.iter().all(|block| self.moves_logits(block)) {
-            Source::Logits(self.logits(images)?.into_iter(), 0)
         } else {
-            let mut linearizations = self.linearize_parameters(images)?;
-            if let Some(first) = self.is_short().then(|| cheap(self)).flatten() {
-                linearizations.grams = linearizations.grams.in_turn(first, |found| needed(self, found));
-                linearizations.short = true;
+            let short = self.is_short() && !objectives.iter().any(Resolved::may_see_common_shift);
+            if short && self.blocks.iter().all(|block| self.moves_logits(block)) {
+                Source::Logits(self.logits(images)?.into_iter(), 0)
+            } else {
+                Source::Parameters(self.parameter_linearizations(images, &objectives, short)?)
             }
-            Source::Parameters(linearizations)
         };
         Ok(Scores { scorer: self, source, objectives, ready: VecDeque::new() })
     }
 
+    /// Refuses objectives that a scorer with a tail cannot measure.
+    fn check_tail(&self, objectives: &[Resolved]) -> Result<()> {
+        let unfit = |of: &&Resolved| match of {
+            Resolved::Known(single) => !single.names_its_classes(),
+            Resolved::Row(..) => true,
+        };
+        match objectives.iter().find(unfit) {
+            Some(of) if self.tail.is_some() => {
+                let objective = of.to_string();
+                Err(Error::Filter(influence_manifold::Error::TailObjective { objective }))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// With the rows that the objectives need, at each sample.
+    fn combined<'a>(&'a self, jacobians: Jacobians<'a>, objectives: &Arc<[Resolved]>) -> Jacobians<'a> {
+        if !self.combines(objectives) {
+            return jacobians;
+        }
+        let objectives = Arc::clone(objectives);
+        jacobians.combining(move |sample, logits| self.combinations(&objectives[sample], logits))
+    }
+
+    /// Whether some of the objectives may need other rows than the differences of the logits.
+    fn combines(&self, objectives: &[Resolved]) -> bool {
+        self.tail.is_some() || objectives.iter().any(Resolved::may_see_common_shift)
+    }
+
+    /// The combinations of these logits that a measure of the objective needs.
+    fn combinations(&self, objective: &Resolved, logits: &[f64]) -> Combinations {
+        match objective {
+            of if of.sees_common_shift(logits) => Combinations::Logits,
+            Resolved::Known(single) => {
+                // Logits that have no probabilities are an error of the measure, which names the sample.
+                let classes = Classes::new(logits.to_vec(), single, self.tail);
+                classes.map_or(Combinations::Differences, |classes| classes.combinations())
+            }
+            Resolved::Row(..) => Combinations::Differences,
+        }
+    }
+
     /// Linearises the network in its parameters at `images` `[N, ...sample]`, one after the other: for several objectives and filters at
-    /// the price of one set of Gram matrices.
+    /// the price of one set of Gram matrices. With a tail, for objectives of classes that carry more: [`Scorer::linearize`].
     ///
     /// # Errors
     /// [`Error::NoSamples`]; [`Error::Perturbation`] for a scorer that perturbs the input alone; [`Error::Model`] for NaN, infinity or
     /// another shape.
     pub fn linearize_parameters(&self, images: TensorData) -> Result<ParameterLinearizations<'_>> {
+        // Names no class that a tail would not keep anyway.
+        let samples = images.shape().first().copied().unwrap_or(0);
+        let any = vec![Resolved::Known(SampleObjective::Predicted); samples].into();
+        self.parameter_linearizations(images, &any, false)
+    }
+
+    /// The same for one objective per sample; `short` without Gram matrices that exact scores for it do not need.
+    pub(crate) fn parameter_linearizations(
+        &self,
+        images: TensorData,
+        objectives: &Arc<[Resolved]>,
+        short: bool,
+    ) -> Result<ParameterLinearizations<'_>> {
         if !self.perturbation.has_parameters() {
             return Err(refused("this scorer perturbs the input alone: build it with parameters".into()));
         }
-        if images.shape().first().is_none_or(|samples| *samples == 0) {
+        if objectives.is_empty() {
             return Err(Error::NoSamples);
         }
         let scaled = self.budget == Budget::Relative && self.blocks.iter().any(|block| block.input);
         let scales = if scaled { square_norms(&images) } else { Vec::new() };
-        Ok(ParameterLinearizations { scorer: self, grams: self.program.grams(images)?, scales, short: false })
+        let mut grams = self.program.grams(images)?;
+        if self.combines(objectives) {
+            let of = Arc::clone(objectives);
+            grams = grams.combining(move |sample, logits| self.combinations(&of[sample], logits));
+        }
+        let first = if short { cheap(self) } else { None };
+        let short = first.is_some();
+        if let Some(first) = first {
+            let of = Arc::clone(objectives);
+            grams = grams.in_turn(first, move |found| needed(self, found, &of[found.sample]));
+        }
+        Ok(ParameterLinearizations { scorer: self, grams, scales, objectives: Arc::clone(objectives), short })
     }
 
     /// Linearises the network at `images` `[N, ...sample]`, one after the other: for several objectives and filters at the price of one
     /// Jacobian. Its rows are the differences z_k - z_K, which an objective on the logits that changes with a constant added to all of
-    /// them cannot be measured from: [`Scorer::scores`] sees to that.
+    /// them cannot be measured from: [`Scorer::scores`] sees to that. With a tail only objectives of classes that carry more can be
+    /// measured: for others there is [`Scorer::linearize_for`].
     ///
     /// # Errors
     /// [`Error::NoSamples`]; [`Error::Perturbation`] for a scorer that perturbs parameters; [`Error::Model`] for NaN, infinity or another
     /// shape.
     pub fn linearize(&self, images: TensorData) -> Result<Linearizations<'_>> {
+        self.linearize_for(images, &Objective::predicted())
+    }
+
+    /// The same, where the classes that `objective` names are kept, however little probability they carry.
+    ///
+    /// # Errors
+    /// As [`Scorer::linearize`] and, for the objective, [`Scorer::scores`].
+    pub fn linearize_for(&self, images: TensorData, objective: &Objective) -> Result<Linearizations<'_>> {
         if self.perturbation.has_parameters() {
             return Err(refused(
                 "this scorer perturbs parameters, whose rows are never held: build it with the input".into(),
             ));
         }
-        Ok(Linearizations(self.jacobians(images)?.each(|jacobian| self.linearization(jacobian))))
+        if self.tail.is_none() {
+            let predicted = SampleObjective::Predicted;
+            let work = move |jacobian| self.linearization(jacobian, &predicted);
+            return Ok(Linearizations(self.jacobians(images)?.each(work)));
+        }
+        let samples = images.shape().first().copied().unwrap_or(0);
+        let shape = self.program.plan().graph().sample_shape();
+        let objectives: Arc<[Resolved]> = objective.resolve(samples, self.classes(), &shape)?.into();
+        self.check_tail(&objectives)?;
+        let jacobians = self.combined(self.jacobians(images)?, &objectives);
+        Ok(Linearizations(jacobians.each(move |jacobian| {
+            let objective = objectives[jacobian.sample].at(&jacobian, self.classes())?;
+            self.linearization(jacobian, &objective)
+        })))
     }
 
     /// Jacobians of at least one sample.
@@ -391,15 +506,17 @@ impl Scorer {
     }
 
     /// The metric of one sample, out of the rows of its Jacobian.
-    pub(crate) fn linearization(&self, jacobian: Jacobian) -> Result<Linearization<'_>> {
+    fn linearization(&self, jacobian: Jacobian, objective: &SampleObjective) -> Result<Linearization<'_>> {
         let Jacobian { sample, logits, rows } = jacobian;
-        let columns = self.program.plan().graph().sample_shape().iter().product();
+        let fault = |source| Error::Measure { sample, source };
+        let classes = Classes::new(logits, objective, self.tail).map_err(fault)?;
+        let (count, columns) =
+            (classes.measured().len(), self.program.plan().graph().sample_shape().iter().product());
         let tangent = match &rows {
-            Rows::F64(rows) => Tangent::from_rows(rows, self.classes(), columns),
-            Rows::F32(rows) => Tangent::from_rows(rows, self.classes(), columns),
+            Rows::F64(rows) => Tangent::from_rows(rows, count, columns),
+            Rows::F32(rows) => Tangent::from_rows(rows, count, columns),
         };
-        let tangent = tangent.map_err(|source| Error::Measure { sample, source })?;
-        Ok(Linearization { scorer: self, sample, logits, rows, tangent })
+        Ok(Linearization { scorer: self, sample, classes, tangent: tangent.map_err(fault)?, rows })
     }
 }
 
@@ -420,7 +537,7 @@ impl<'a> Iterator for Linearizations<'a> {
 pub struct Linearization<'a> {
     scorer: &'a Scorer,
     sample: usize,
-    logits: Vec<f64>,
+    classes: Classes,
     rows: Rows,
     tangent: Tangent,
 }
@@ -435,16 +552,35 @@ impl Linearization<'_> {
     /// The logits `[K]`.
     #[must_use]
     pub fn logits(&self) -> &[f64] {
-        &self.logits
+        self.classes.logits()
     }
 
-    /// The metric's data: what `influence_manifold` takes.
+    /// The classes that are merged, if some are.
+    #[must_use]
+    pub fn tail(&self) -> Option<&Tail> {
+        self.classes.tail()
+    }
+
+    pub(crate) fn classes(&self) -> &Classes {
+        &self.classes
+    }
+
+    pub(crate) fn scorer(&self) -> &Scorer {
+        self.scorer
+    }
+
+    /// An objective as the measured classes have it.
+    pub(crate) fn objective<'o>(&self, objective: &'o SampleObjective) -> Result<Cow<'o, SampleObjective>> {
+        self.classes.objective(objective).map_err(|source| self.fault(source))
+    }
+
+    /// The metric's data, of the classes that are measured: what `influence_manifold` takes.
     #[must_use]
     pub fn tangent(&self) -> &Tangent {
         &self.tangent
     }
 
-    /// The rows d(z_k - z_K) / dx of its Jacobian.
+    /// The rows d(z_k - z_K) / dx of its Jacobian, z_K being the last of the logits that are measured.
     pub(crate) fn rows(&self) -> &Rows {
         &self.rows
     }
@@ -461,7 +597,10 @@ impl Linearization<'_> {
         objective: &SampleObjective,
         filter: &Filter,
     ) -> Result<Score> {
-        Score::new(&self.logits, tangent, objective, filter, &self.scorer.engine)
+        if self.tail().is_some() && matches!(filter, Filter::Paper { .. }) {
+            return Err(self.fault(influence_manifold::Error::TailFilter));
+        }
+        Score::new(&self.classes, tangent, objective, filter, &self.scorer.engine)
             .map_err(|source| self.fault(source))
     }
 
@@ -475,7 +614,7 @@ impl Linearization<'_> {
     /// # Errors
     /// [`Error::ClassOutOfRange`]; [`Error::Measure`] where the measure is not defined or the filter's argument is out of its range.
     pub fn score(&self, class: Option<usize>, filter: &Filter) -> Result<Score> {
-        let classes = self.logits.len();
+        let classes = self.logits().len();
         match class {
             Some(class) if class >= classes => {
                 Err(Error::ClassOutOfRange { what: "the objective".into(), class, classes })

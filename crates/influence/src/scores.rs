@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use influence_autodiff::Jacobians;
-use influence_manifold::Objective;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::objective::Resolved;
+use crate::objective::{Resolved, known};
 use crate::parameters::{ParameterLinearizations, saturated};
 use crate::score::Score;
 use crate::scorer::Scorer;
+use crate::tail::Classes;
 
 /// The iterator of [`Scorer::scores`]: for each image one score a group, [`Scorer::groups`] of them.
 #[derive(Debug)]
@@ -54,21 +54,14 @@ impl Scores<'_> {
                 *sample += 1;
                 let fault = |source| Error::Measure { sample: at, source };
                 Some(known(&objectives[at]).and_then(|objective| {
+                    let classes = Classes::new(logits, objective, scorer.tail()).map_err(fault)?;
                     let each = scorer.blocks().iter().map(|block| {
-                        saturated(&logits, objective, filter, scorer.shared_engine(), &block.name, None)
+                        saturated(&classes, objective, filter, scorer.shared_engine(), &block.name, None)
                     });
                     each.collect::<Result<_, _>>().map_err(fault)
                 }))
             }
         }
-    }
-}
-
-/// An objective that is known without rows: all that [`Scorer::scores`] lets through for parameters.
-fn known(objective: &Resolved) -> Result<&Objective> {
-    match objective {
-        Resolved::Known(objective) => Ok(objective),
-        Resolved::Row(..) => unreachable!("refused before anything was computed"),
     }
 }
 

@@ -109,6 +109,34 @@ pub enum Error {
         /// The objective.
         objective: String,
     },
+    /// Classes cannot be merged for an objective that depends on all of them.
+    #[error(
+        "'{objective}' depends on the probability of every class: no classes can be merged for it; leave the tail off, or take \
+         -log P of a class or a margin"
+    )]
+    TailObjective {
+        /// The objective.
+        objective: String,
+    },
+    /// The authors' numerics have no bound where classes are merged.
+    #[error(
+        "filter paper has no bounds where classes are merged: take exact or tikhonov:LAMBDA, or leave the tail off"
+    )]
+    TailFilter,
+    /// The share of probability that may be merged.
+    #[error("a tail of {epsilon}: give the probability that may be merged, at least 0 and below 1")]
+    TailShare {
+        /// The share given.
+        epsilon: f64,
+    },
+    /// The objective names a class that is merged with others.
+    #[error(
+        "class {class} is merged with other classes that carry little: linearise for the objective that names it"
+    )]
+    MergedClass {
+        /// The class.
+        class: usize,
+    },
     /// An objective that changes with a constant added to all logits, beside tangent data that do not hold what such a shift does.
     #[error(
         "the gradient of '{objective}' in the logits adds up to {sum:e}: a constant added to all logits changes it, and the \

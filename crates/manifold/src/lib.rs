@@ -45,6 +45,7 @@ mod probabilities;
 mod reflection;
 mod row;
 mod spectrum;
+mod tail;
 mod tangent;
 
 pub use baselines::{Baselines, baselines};
@@ -61,4 +62,5 @@ pub use precision::{
 };
 pub use probabilities::Probabilities;
 pub use row::Row;
+pub use tail::Tail;
 pub use tangent::{GRAM_ASYMMETRY, GRAM_INDEFINITENESS, Tangent};

@@ -134,6 +134,15 @@ impl Objective {
         matches!(self, Self::NegLogProbability { .. } | Self::Predicted)
     }
 
+    /// Whether f depends on the probabilities of one or two classes alone, so that the others may be
+    /// merged into one: [`Tail`](crate::Tail).
+    pub const fn names_its_classes(&self) -> bool {
+        matches!(
+            self,
+            Self::NegLogProbability { .. } | Self::Predicted | Self::Margin | Self::MarginOf { .. }
+        )
+    }
+
     /// Whether f changes with a constant added to all logits, so that the K-1 differences of the logits do not tell all of df: the
     /// Jacobian's K rows do. Only [`Logits`](Self::Logits) can. False where the gradient itself is at fault, which
     /// [`influence`](crate::influence()) tells.

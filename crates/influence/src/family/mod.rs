@@ -198,17 +198,17 @@ impl Linearization<'_> {
             Rows::F32(rows) => (products(rows, basis), Precision::F32),
             Rows::F64(rows) => (products(rows, basis), Precision::F64),
         };
-        let (classes, q) = (self.logits().len(), basis.len());
-        let tangent = Tangent::from_rows(&rows, classes, q).map_err(|source| self.fault(source))?;
+        let (logits, q) = (self.classes().measured(), basis.len());
+        let tangent = Tangent::from_rows(&rows, logits.len(), q).map_err(|source| self.fault(source))?;
         let tangent = tangent.with_precision(precision);
         let score = self.score_of(&tangent, objective, filter)?;
-        let found = influence(self.logits(), &tangent, objective, filter);
+        let found = influence(logits, &tangent, &*self.objective(objective)?, filter);
         let direction =
             found.and_then(|found| found.direction(&rows, q)).map_err(|source| self.fault(source))?;
         let mut velocity: Vec<f64> =
             rows.chunks_exact(q).map(|row| row.iter().zip(&direction).map(|(x, a)| x * a).sum()).collect();
         velocity.push(0.0);
-        let probabilities = Probabilities::new(self.logits()).map_err(|source| self.fault(source))?;
+        let probabilities = Probabilities::new(logits).map_err(|source| self.fault(source))?;
         let length = probabilities.log_fisher_length(&velocity).map_err(|source| self.fault(source))?;
         let (direction, direction_log10) = scaled(direction, length);
         Ok(FamilyScore { score, direction, direction_log10 })

@@ -1,0 +1,182 @@
+//! The classes that a sample is measured with: all of them, or, where there are many, those that carry probability and one for the rest.
+
+use std::borrow::Cow;
+
+use burn::tensor::TensorData;
+use influence_autodiff::{Combinations, Rows};
+use influence_manifold::{Error as MeasureError, Filter, Objective, Tail, influence};
+
+use crate::direction::Direction;
+use crate::error::Result;
+use crate::scorer::{Linearization, Scorer};
+
+/// What merging the classes of a tail has done to a score: [`ScorerBuilder::tail`](crate::ScorerBuilder::tail).
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct MergedTail {
+    /// How many classes are one.
+    pub classes: usize,
+    /// The probability that they carry together.
+    pub probability: f64,
+    /// A lower bound of the influence over all classes, of which [`Score::value`](crate::Score::value) is an upper one: what the
+    /// most influential direction itself shows. Known for perturbations of the whole input; found by a central difference of the logits.
+    pub at_least: Option<f64>,
+}
+
+/// The logits of a sample, and the classes that are merged for its measure.
+#[derive(Debug, Clone)]
+pub(crate) struct Classes {
+    logits: Vec<f64>,
+    tail: Option<Tail>,
+}
+
+impl Classes {
+    /// Merges those that carry less than a scorer's tail, if it has one.
+    pub(crate) fn new(
+        logits: Vec<f64>,
+        objective: &Objective,
+        epsilon: Option<f64>,
+    ) -> Result<Self, MeasureError> {
+        let tail = epsilon.map(|epsilon| Tail::new(&logits, objective, epsilon)).transpose()?.flatten();
+        Ok(Self { logits, tail })
+    }
+
+    /// All K logits.
+    pub(crate) fn logits(&self) -> &[f64] {
+        &self.logits
+    }
+
+    /// The classes that are merged, if some are.
+    pub(crate) fn tail(&self) -> Option<&Tail> {
+        self.tail.as_ref()
+    }
+
+    /// The logits that the measure sees.
+    pub(crate) fn measured(&self) -> &[f64] {
+        self.tail.as_ref().map_or(&self.logits, Tail::logits)
+    }
+
+    /// The objective that the measure sees.
+    pub(crate) fn objective<'o>(&self, objective: &'o Objective) -> Result<Cow<'o, Objective>, MeasureError> {
+        match &self.tail {
+            Some(tail) => tail.objective(objective),
+            None => Ok(Cow::Borrowed(objective)),
+        }
+    }
+
+    /// What has to be pulled back.
+    pub(crate) fn combinations(&self) -> Combinations {
+        match &self.tail {
+            Some(tail) => Combinations::Rows(tail.combinations()),
+            None => Combinations::Differences,
+        }
+    }
+
+    /// The combination of all logits that one of the measured logits is.
+    pub(crate) fn spread(&self, combination: Vec<f64>) -> Result<Vec<f64>, MeasureError> {
+        match &self.tail {
+            Some(tail) => tail.spread(&combination),
+            None => Ok(combination),
+        }
+    }
+
+    /// What a score tells of it.
+    pub(crate) fn merged(&self) -> Option<MergedTail> {
+        self.tail.as_ref().map(|tail| MergedTail {
+            classes: tail.merged().len(),
+            probability: tail.probability(),
+            at_least: None,
+        })
+    }
+}
+
+/// How far the steps of a central difference move the logits of the kept classes at most. Rounding of the logits (1e-6 of 10 in single
+/// precision) comes to 1e-4 of that, and a kink inside the step to little; how far the difference is off is seen on the kept classes.
+const STEP_F32: f64 = 0.03;
+
+/// The same in double precision.
+const STEP_F64: f64 = 1e-5;
+
+/// Damping of the directions that are tried for a lower bound, by the largest eigenvalue of the merged metric. The undamped direction is
+/// the best for the merged classes, but where it hardly moves them it may move those inside the tail; a damped one keeps away from that.
+const DAMPING: [f64; 3] = [0.0, 1e-3, 1e-1];
+
+/// A perturbation of Euclidean length 1, and how fast it moves the logits that are measured.
+struct Tried {
+    direction: Direction,
+    velocity: Vec<f64>,
+    /// Of the central difference.
+    step: f64,
+}
+
+impl Linearization<'_> {
+    /// The lower bound of [`MergedTail`] for this sample `[1, ...sample]`, where classes are merged: the largest that a few directions
+    /// show, at two forward passes each, a small step to either side.
+    pub(crate) fn at_least(
+        &self,
+        sample: &[f64],
+        objective: &Objective,
+        filter: &Filter,
+    ) -> Result<Option<f64>> {
+        let Some(tail) = self.classes().tail() else { return Ok(None) };
+        let fault = |source| self.fault(source);
+        let lambda = if let Filter::Tikhonov { lambda } = filter { *lambda } else { 0.0 };
+        let seen = self.objective(objective)?;
+        let found = influence(self.classes().measured(), self.tangent(), &seen, filter).map_err(fault)?;
+        let mut tried = Vec::new();
+        for damping in DAMPING {
+            let more = lambda + damping * found.spectrum.first().copied().unwrap_or(0.0);
+            let damped = if damping == 0.0 { *filter } else { Filter::tikhonov(more).map_err(fault)? };
+            let direction = self.direction(objective, &damped)?;
+            let velocity = self.velocity(&direction.values);
+            let fastest = velocity.iter().fold(0.0_f64, |most, v| most.max(v.abs()));
+            if fastest == 0.0 {
+                return Ok(None);
+            }
+            let most = if matches!(self.rows(), Rows::F64(_)) { STEP_F64 } else { STEP_F32 };
+            tried.push(Tried { direction, velocity, step: most / fastest });
+        }
+        let shares = tail.spread(&last_unit(tail.logits().len())).map_err(fault)?;
+        let mut best = None;
+        for (Tried { velocity, .. }, moved) in tried.iter().zip(self.scorer().differences(sample, &tried)?) {
+            let merged: Vec<f64> = tail.merged().iter().map(|&k| moved[k]).collect();
+            // The velocities of the kept classes, as differences to the merged one's, are known from the Jacobian: by how much the
+            // central difference is off there is taken for its error.
+            let mean: f64 = moved.iter().zip(&shares).map(|(v, share)| v * share).sum();
+            let off = |(&k, v): (&usize, &f64)| (moved[k] - mean - v).abs();
+            let error = tail.kept().iter().zip(velocity).map(off).fold(0.0, f64::max);
+            let kept = &velocity[..tail.kept().len()];
+            let log = tail.log_at_least(objective, kept, &merged, error, lambda).map_err(fault)?;
+            best = log.map(f64::exp).into_iter().chain(best).reduce(f64::max);
+        }
+        Ok(best)
+    }
+}
+
+/// The last of `size` unit vectors.
+fn last_unit(size: usize) -> Vec<f64> {
+    (0..size).map(|k| f64::from(u8::from(k + 1 == size))).collect()
+}
+
+impl Scorer {
+    /// How fast each logit moves at a sample along each direction d: (z(x + t d) - z(x - t d)) / 2t.
+    fn differences(&self, sample: &[f64], tried: &[Tried]) -> Result<Vec<Vec<f64>>> {
+        let moved = |of: &Tried, step: f64| {
+            let along = sample.iter().zip(&of.direction.values);
+            along.map(|(x, d)| x + step * d).collect::<Vec<f64>>()
+        };
+        let both = |of: &Tried| [moved(of, of.step), moved(of, -of.step)].concat();
+        let samples: Vec<f64> = tried.iter().flat_map(both).collect();
+        let logits = self.logits(self.batch_of(samples, 2 * tried.len()))?;
+        let difference = |(pair, of): (&[Vec<f64>], &Tried)| {
+            pair[0].iter().zip(&pair[1]).map(|(ahead, behind)| (ahead - behind) / (2.0 * of.step)).collect()
+        };
+        Ok(logits.chunks_exact(2).zip(tried).map(difference).collect())
+    }
+}
+
+/// One sample of `[N, ...sample]`, in f64.
+pub(crate) fn sample_of(images: &TensorData, index: usize) -> Vec<f64> {
+    let size: usize = images.shape()[1..].iter().product();
+    images.iter().skip(index * size).take(size).collect()
+}
