@@ -52,7 +52,8 @@ slurmd -D -f "$SLURM_CONF" -N "$node" 2>/dev/null & pids+=($!)
 for _ in $(seq 60); do sinfo -h -o %t 2>/dev/null | grep -q idle && break; sleep 1; done
 sinfo -h -o %t | grep -q idle || { keep=1; echo "Slurm has not come up: see its logs"; exit 1; }
 
-run="--perturb layers --filter tikhonov:1:relative --images 0..64 --quiet"
+# Slow enough for the kill to hit: 12 images a part, in double precision.
+run="--perturb tensors --filter tikhonov:1:relative --images 0..96 --precision f64 --quiet"
 cat >"$folder/job.sh" <<END
 #!/usr/bin/env bash
 echo \$\$ >$folder/pid-\$SLURM_ARRAY_TASK_ID

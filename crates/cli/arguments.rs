@@ -14,6 +14,7 @@ use crate::onnx;
 use crate::out::Destination;
 use crate::outliers_arguments::OutliersArguments;
 use crate::tally::Top;
+use crate::train_arguments::TrainArguments;
 
 /// How sensitive is a trained deep network? First-order influence (Shu & Zhu, AAAI-19)
 ///
@@ -53,6 +54,9 @@ pub(crate) enum Command {
     /// Whether the network is the one you know: its logits against those saved from PyTorch.
     #[command(after_long_help = crate::logits::EXAMPLES)]
     Check(Box<CheckArguments>),
+    /// Trains one of the known networks, in builds with the feature train: weights that every command reads.
+    #[command(after_long_help = crate::train_arguments::EXAMPLES)]
+    Train(Box<TrainArguments>),
     /// Puts the parts of a run together that --shard has made: the bytes of the run in one piece.
     Merge(MergeArguments),
     /// Completions of the command line for a shell, on standard output.

@@ -232,7 +232,7 @@ fn tail(text: Option<&str>) -> Result<Option<f64>> {
 }
 
 /// The images asked for: a list of ranges, in which @FILE stands for the list in a file.
-fn selection(text: Option<&str>, inputs: &mut Inputs) -> Result<Selection> {
+pub(crate) fn selection(text: Option<&str>, inputs: &mut Inputs) -> Result<Selection> {
     let Some(text) = text else { return Ok(Selection::all()) };
     let mut parts = Vec::new();
     for part in text.split(',') {
@@ -281,7 +281,7 @@ fn memory(text: Option<&str>) -> Result<Option<Memory>> {
 /// Threads beyond this many a core help nobody and stall the machine.
 const MOST_THREADS_PER_CORE: usize = 16;
 
-fn set_threads(threads: Option<usize>) -> Result<()> {
+pub(crate) fn set_threads(threads: Option<usize>) -> Result<()> {
     let Some(threads) = threads else { return Ok(()) };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let most = cores * MOST_THREADS_PER_CORE;

@@ -49,6 +49,9 @@ mod table;
 mod tally;
 mod tensors;
 mod terminal;
+#[cfg(feature = "train")]
+mod train;
+mod train_arguments;
 mod truth;
 mod verdict;
 mod windows;
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Some(Command::Outliers(arguments)) => outliers::command(&arguments),
         Some(Command::Jacobian(arguments)) => jacobian::command(&arguments),
         Some(Command::Check(arguments)) => logits::command(&arguments),
+        Some(Command::Train(arguments)) => train(&arguments),
         Some(Command::Merge(arguments)) => out::merge::command(&arguments),
         Some(Command::Completions(arguments)) => manual::completions(&arguments),
         Some(Command::Man) => manual::page(),
@@ -86,6 +90,17 @@ fn main() -> ExitCode {
         let _ = writeln!(terminal::errors(), "influence: {failure}");
     }
     ExitCode::from(failure.exit_code())
+}
+
+/// Training is in builds that ask for it: Burn's learner takes minutes to compile.
+fn train(arguments: &train_arguments::TrainArguments) -> failure::Result<()> {
+    #[cfg(feature = "train")]
+    return train::command(arguments);
+    #[cfg(not(feature = "train"))]
+    Err(Failure::new(format!(
+        "train --network {}: this build has no training; build it with --features train",
+        arguments.network
+    )))
 }
 
 /// What clap has to say: help, the version, or a fault of the grammar, which quotes the arguments.

@@ -1,0 +1,228 @@
+//! `influence train`: trains one of the known networks with Burn's own learner, and writes its weights.
+
+mod learner;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::{Device, TensorData};
+use influence::{Precision, Scorer, Target as Objective};
+use influence_data::{Dataset, Kind, Split};
+use influence_zoo::{Architecture, Family, Network, weights};
+use serde_json::json;
+
+use crate::data::Data;
+use crate::failure::{Failure, Result};
+use crate::job::{selection, set_threads};
+use crate::out::Target;
+use crate::places::Inputs;
+use crate::samples::{self, Samples};
+use crate::terminal;
+use crate::train_arguments::{Schedule, TrainArguments};
+use learner::Images;
+
+/// The share of the images that is kept back: every image whose place in a shuffled order is one of the first.
+const KEPT_BACK: usize = 10;
+
+/// What is trained on what.
+struct Training {
+    images: Images,
+    network: Network,
+    schedule: Schedule,
+    folder: PathBuf,
+    /// The epoch from which it goes on.
+    done: Option<usize>,
+}
+
+/// Understands the arguments and runs.
+pub(crate) fn command(arguments: &TrainArguments) -> Result<()> {
+    let schedule = arguments.schedule()?;
+    let file = Target::new("--out", &arguments.out, "safetensors")?;
+    set_threads(arguments.threads)?;
+    let mut inputs = Inputs::default();
+    let selection = selection(arguments.images.as_deref(), &mut inputs)?;
+    let Samples { data, images, .. } =
+        samples::open(&arguments.samples(), &Objective::Label, &selection, &mut inputs)?;
+    inputs.spare("--out", &arguments.out)?;
+    let images = divided(data, images, schedule.seed)?;
+    let device = Device::flex().autodiff();
+    device.seed(schedule.seed);
+    let architecture = architecture(arguments)?;
+    let network = network(architecture, arguments, &images, &device)?;
+    let described = architecture.to_string();
+    let folder = PathBuf::from(format!("{}.training", file.path().display()));
+    let settings = json!({
+        "network": described,
+        "classes": images.classes(arguments.classes),
+        "preset": arguments.preset.name(),
+        "epochs": schedule.epochs,
+        "batch": schedule.batch,
+        "rate": schedule.rate,
+        "seed": schedule.seed,
+        "images": images.hash(),
+    });
+    let done = prepared(&folder, &settings, arguments.resume)?;
+    let training = Training { images, network, schedule, folder, done };
+    if !arguments.quiet {
+        training.tell(&described)?;
+    }
+    let trained = learner::run(&training, arguments.quiet)?;
+    let accuracy = test_accuracy(arguments, &trained)?;
+    let metadata = metadata(arguments, &schedule, accuracy);
+    weights::save_with(&trained, file.path(), &metadata)?;
+    // What is left of the run is of no more use to anybody.
+    let _ = std::fs::remove_dir_all(&training.folder);
+    if !arguments.quiet {
+        let mut out = terminal::output();
+        if let Some((right, of)) = accuracy {
+            let share = 100.0 * right as f64 / of as f64;
+            writeln!(out, "Test split: {right} of {of} images right, {share:.2} %")?;
+        }
+        writeln!(out, "Weights: {}", arguments.out.display())?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// The images, a tenth of them kept back.
+fn divided(data: Data, mut images: Vec<usize>, seed: u64) -> Result<Images> {
+    if let Some(index) = images.iter().find(|index| data.label(**index).is_none()) {
+        return Err(Failure::new(format!("image {index} has no label, and training needs one for each")));
+    }
+    if images.len() < 2 {
+        return Err(Failure::new("training needs at least 2 images: one is kept back for validation"));
+    }
+    learner::shuffle(&mut images, seed);
+    let kept_back = images.split_off(images.len() - (images.len() / KEPT_BACK).max(1));
+    Ok(Images { data: Arc::new(data), trained: images, kept_back })
+}
+
+/// Which network.
+fn architecture(arguments: &TrainArguments) -> Result<Architecture> {
+    let family: Family = arguments.network.parse()?;
+    let paper = match family {
+        Family::ResNet50 => family.at(64),
+        Family::DenseNet121 | Family::Cnn => family.at(32),
+    };
+    Ok(arguments.width.map_or(paper, |width| family.at(width)))
+}
+
+/// The network with its first weights.
+fn network(
+    architecture: Architecture,
+    arguments: &TrainArguments,
+    images: &Images,
+    device: &Device,
+) -> Result<Network> {
+    let [channels, height, width] = images.data.shape();
+    if height != width {
+        return Err(Failure::new(format!(
+            "images of {height}x{width} pixels: {architecture} takes square ones; add --resize and --crop"
+        )));
+    }
+    Ok(architecture.init(channels, height, images.classes(arguments.classes), device)?)
+}
+
+/// The folder of the run, and the epoch whose checkpoint is in it.
+fn prepared(folder: &Path, settings: &serde_json::Value, resume: bool) -> Result<Option<usize>> {
+    let (name, file) = (folder.display(), folder.join("settings.json"));
+    let fail = |why: String| Failure::new(format!("{name}: {why}"));
+    if folder.exists() {
+        if !resume {
+            return Err(fail("a training was stopped here: add --resume, or take the folder away".into()));
+        }
+        let text = std::fs::read_to_string(&file).map_err(|error| fail(error.to_string()))?;
+        let found: serde_json::Value =
+            serde_json::from_str(&text).map_err(|error| fail(format!("settings.json: {error}")))?;
+        let differs = |(key, value): &(&String, &serde_json::Value)| found.get(key.as_str()) != Some(*value);
+        if let Some((key, value)) = settings.as_object().and_then(|all| all.iter().find(differs)) {
+            let was = found.get(key).cloned().unwrap_or_default();
+            return Err(fail(format!(
+                "the training that was stopped here has another setting: {key} was {was} and is {value}"
+            )));
+        }
+        return Ok(last_checkpoint(folder));
+    }
+    std::fs::create_dir_all(folder).map_err(|error| fail(error.to_string()))?;
+    std::fs::write(&file, settings.to_string()).map_err(|error| fail(error.to_string()))?;
+    Ok(None)
+}
+
+/// The last epoch of which model, optimizer and scheduler are there.
+fn last_checkpoint(folder: &Path) -> Option<usize> {
+    let files = std::fs::read_dir(folder.join("checkpoint")).ok()?;
+    let names: Vec<String> = files.filter_map(|file| file.ok()?.file_name().into_string().ok()).collect();
+    let epoch = |name: &String| name.strip_prefix("model-")?.strip_suffix(".bpk")?.parse().ok();
+    let whole = |epoch: &usize| {
+        ["optim", "scheduler"].iter().all(|part| names.contains(&format!("{part}-{epoch}.bpk")))
+    };
+    names.iter().filter_map(epoch).filter(whole).max()
+}
+
+impl Training {
+    /// What is about to happen.
+    fn tell(&self, described: &str) -> Result<()> {
+        let Self { images, schedule, done, .. } = self;
+        let mut out = terminal::output();
+        let words = format!(
+            "{described}, {} images of {} and {} kept back; {} epochs in batches of {}, rate {}, seed {}",
+            images.trained.len(),
+            images.data.name(),
+            images.kept_back.len(),
+            schedule.epochs,
+            schedule.batch,
+            schedule.rate,
+            schedule.seed
+        );
+        terminal::hanging(&mut out, 2, &format!("Training: {words}"))?;
+        if let Some(epoch) = done {
+            writeln!(out, "Goes on after epoch {epoch}")?;
+        }
+        out.flush()?;
+        Ok(())
+    }
+}
+
+/// How many images of the test split the network gets right, of data sets that have one.
+fn test_accuracy(arguments: &TrainArguments, network: &Network) -> Result<Option<(usize, usize)>> {
+    let kind = arguments.dataset.as_deref().and_then(|name| name.parse::<Kind>().ok());
+    let (Some(kind), Some(folder), false) = (kind, &arguments.data, arguments.own) else { return Ok(None) };
+    let test = Data::Images(Dataset::open(kind, folder, Split::Test)?);
+    let forward = |network: &Network, images| network.forward(images);
+    let scorer = Scorer::builder().device(&Device::flex()).precision(Precision::F32);
+    let scorer = scorer.compile(network, forward, &test.shape())?;
+    let mut right = 0;
+    let all: Vec<usize> = (0..test.len()).collect();
+    for indices in all.chunks(256) {
+        let images: TensorData = test.tensor(indices, Precision::F32);
+        for (logits, &index) in scorer.logits(images)?.iter().zip(indices) {
+            let best = (0..logits.len()).fold(0, |best, k| if logits[k] > logits[best] { k } else { best });
+            right += usize::from(test.label(index) == Some(best));
+        }
+    }
+    Ok(Some((right, test.len())))
+}
+
+/// What made the weights.
+fn metadata(
+    arguments: &TrainArguments,
+    schedule: &Schedule,
+    accuracy: Option<(usize, usize)>,
+) -> BTreeMap<String, String> {
+    let dataset = arguments.dataset.clone().unwrap_or_else(|| "embedded".into());
+    let mut all = BTreeMap::from([
+        ("dataset".to_owned(), dataset),
+        ("preset".to_owned(), arguments.preset.name().to_owned()),
+        ("epochs".to_owned(), schedule.epochs.to_string()),
+        ("batch".to_owned(), schedule.batch.to_string()),
+        ("rate".to_owned(), schedule.rate.to_string()),
+        ("seed".to_owned(), schedule.seed.to_string()),
+    ]);
+    if let Some((right, of)) = accuracy {
+        all.insert("test accuracy".to_owned(), format!("{right} of {of}"));
+    }
+    all
+}
