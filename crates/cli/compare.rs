@@ -7,7 +7,7 @@ use influence::{Filter, Perturbation};
 use influence_report::statistics::{
     Estimate, MannWhitney, Smirnov, mann_whitney, median_difference, percentile, smirnov, spearman,
 };
-use influence_report::{Picture, Skyline, manhattan};
+use influence_report::{Manhattan, Skyline, manhattan};
 
 use crate::arguments::RunArguments;
 use crate::compare_arguments::CompareArguments;
@@ -216,7 +216,7 @@ impl Comparison {
     }
 
     /// The influence of every image by class, with the 75th percentile of each set.
-    pub(crate) fn skyline(&self, all: &[Judged]) -> Picture {
+    pub(crate) fn skyline(&self, all: &[Judged]) -> Manhattan {
         let first = &self.jobs[0];
         let classes: Vec<String> =
             (0..first.scorer.classes()).map(|class| first.data.class_name(class)).collect();
@@ -243,7 +243,7 @@ impl Comparison {
     /// The plot, and the rows of both sets to where they are to be.
     fn write(&self, all: &[Judged], file: Option<(&Path, Format)>, out: &Destination) -> Result<()> {
         if let Some(file) = &self.plot {
-            file.write(&self.skyline(all))?;
+            file.write(&self.skyline(all).picture)?;
         }
         if let Some(file) = &self.report {
             file.write(pages::compare(self, all)?)?;

@@ -1,7 +1,7 @@
 //! The page of each command.
 
 use influence_report::statistics::percentile;
-use influence_report::{Page, PageCell};
+use influence_report::{Page, PageCell, Point};
 
 use crate::compare::{Beside, Comparison, quality};
 use crate::compare_table::{PERCENTILES, chance, conclusions as compared, influence_percentile};
@@ -13,7 +13,7 @@ use crate::layers::{LayerRow, Measured, plot, title};
 use crate::layers_table::verdict;
 use crate::outliers::Outliers;
 use crate::outliers_table::{conclusions as found_out, interval};
-use crate::report::{AGAINST_ODDS, Shown, against_odds, facts, meaning, rows_table};
+use crate::report::{AGAINST_ODDS, Shown, against_odds, briefly, facts, meaning, rows_table};
 use crate::row::Row;
 use crate::score::Scoring;
 use crate::table::{bound, four_digits};
@@ -201,7 +201,17 @@ pub(crate) fn compare(study: &Comparison, all: &[Judged]) -> Result<Page> {
     page.heading("What was run");
     study.jobs.iter().for_each(|job| page.facts(&facts(job)));
     page.heading("Every image by class");
-    page.figure(&study.skyline(all), "A dot an image. Colours alternate between classes.");
+    let plot = study.skyline(all);
+    let sets = study.sets(all).into_iter().zip(&study.jobs).zip(plot.places);
+    let points = sets.flat_map(|((set, job), places)| {
+        set.iter().zip(places).map(|(judged, place)| Point {
+            place,
+            words: briefly(job, &judged.row),
+            image: None,
+        })
+    });
+    let caption = "One dot per image; point at it for its numbers. Colours alternate between classes.";
+    page.pointed(&plot.picture, &points.collect::<Vec<_>>(), caption);
     page.heading("Percentiles");
     let odds = beside.iter().find(|beside| beside.name == "odds");
     let row = |q: &f64| {

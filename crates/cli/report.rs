@@ -144,6 +144,12 @@ fn words(job: &Job, row: &Row) -> String {
     )
 }
 
+/// An image in two short lines, for plots of tens of thousands.
+pub(crate) fn briefly(job: &Job, row: &Row) -> String {
+    let label = row.label.map_or_else(String::new, |label| format!(", {}", job.data.class_name(label)));
+    format!("image {}{label}\ninfluence {}", row.index, influence(row))
+}
+
 /// A small picture of an image; nothing of arrays, which may be anything.
 fn image(job: &Job, index: usize) -> Result<Option<String>> {
     if !job.data.are_images() {

@@ -1,6 +1,7 @@
 //! `influence train`: trains one of the known networks with Burn's own learner, and writes its weights.
 
 mod learner;
+mod schedule;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -21,8 +22,9 @@ use crate::out::Target;
 use crate::places::Inputs;
 use crate::samples::{self, Samples};
 use crate::terminal;
-use crate::train_arguments::{Schedule, TrainArguments};
+use crate::train_arguments::TrainArguments;
 use learner::Images;
+use schedule::Schedule;
 
 /// The share of the images that is kept back: every image whose place in a shuffled order is one of the first.
 const KEPT_BACK: usize = 10;

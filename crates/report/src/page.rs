@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::points::{Point, json};
 use crate::scatter::Scatter;
 use crate::svg::{Picture, base64, escaped};
 
@@ -40,14 +41,14 @@ impl PageCell {
 pub struct Page {
     title: String,
     body: String,
-    scatters: usize,
+    plots: usize,
 }
 
 impl Page {
     /// A page that begins with its title.
     #[must_use]
     pub fn new(title: &str) -> Self {
-        Self { title: title.to_owned(), body: format!("<h1>{}</h1>\n", escaped(title)), scatters: 0 }
+        Self { title: title.to_owned(), body: format!("<h1>{}</h1>\n", escaped(title)), plots: 0 }
     }
 
     /// A heading.
@@ -100,12 +101,18 @@ impl Page {
 
     /// Dots that say what they are under the pointer.
     pub fn scatter(&mut self, scatter: &Scatter, caption: &str) {
-        self.scatters += 1;
-        let (at, caption) = (self.scatters, escaped(caption));
         let (picture, points) = scatter.drawn();
-        let svg = picture.inline();
+        self.pointed(&picture, &points, caption);
+    }
+
+    /// A picture some of whose places say what they are under the pointer: a plot of
+    /// [`manhattan`](crate::manhattan()).
+    pub fn pointed(&mut self, picture: &Picture, points: &[Point], caption: &str) {
+        self.plots += 1;
+        let (at, caption, svg, points) = (self.plots, escaped(caption), picture.inline(), json(points));
+        let long = if picture.width() > LONG { " long" } else { "" };
         self.add(format_args!(
-            "<figure><div class=\"wide\" data-points=\"points{at}\">{svg}</div><figcaption>{caption}</figcaption></figure>\n\
+            "<figure><div class=\"wide{long}\" data-points=\"points{at}\">{svg}</div><figcaption>{caption}</figcaption></figure>\n\
              <script type=\"application/json\" id=\"points{at}\">{points}</script>\n"
         ));
     }

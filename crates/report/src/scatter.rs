@@ -1,6 +1,7 @@
 //! Two logarithms of many images against each other, for a page: dots that say what they are.
 
 use crate::axes::{Frame, SMALL, TITLE, kind, legend};
+use crate::points::{Point, RING};
 use crate::scale::Span;
 use crate::svg::{Anchor, Drawing, Picture, Text};
 
@@ -40,8 +41,8 @@ const WIDE: f64 = 640.0;
 const HIGH: f64 = 380.0;
 
 impl Scatter {
-    /// The picture, and the dots as JSON that may stand in a page: [x, y, words, image].
-    pub(crate) fn drawn(&self) -> (Picture, String) {
+    /// The picture, and its dots as points of it.
+    pub(crate) fn drawn(&self) -> (Picture, Vec<Point>) {
         let mut drawing = Drawing::new(GAP + LEFT + WIDE + GAP, GAP + 50.0 + HIGH + 46.0);
         drawing.text([GAP, GAP + 8.0], &self.title, Text::new(TITLE, Anchor::Start));
         let items: Vec<(String, String)> =
@@ -70,9 +71,10 @@ impl Scatter {
                 r#"<path d="{d}" fill="none" stroke="{stroke}" stroke-width="4" stroke-linecap="round" stroke-opacity="0.7"/>"#
             ));
         }
-        drawing.raw(r#"<circle class="ring" r="7" fill="none" stroke="currentColor" stroke-width="2" visibility="hidden"/>"#);
-        let points: Vec<String> = self.dots.iter().map(|dot| json(dot, place(dot))).collect();
-        (drawing.finish(&self.title), format!("[{}]", points.join(",\n")))
+        drawing.raw(RING);
+        let point =
+            |dot: &Dot| Point { place: place(dot), words: dot.words.clone(), image: dot.image.clone() };
+        (drawing.finish(&self.title), self.dots.iter().map(point).collect())
     }
 
     fn across(&self, drawing: &mut Drawing, frame: &Frame, span: &Span) {
@@ -88,29 +90,4 @@ impl Scatter {
             Text::new(SMALL, Anchor::Middle),
         );
     }
-}
-
-fn json(dot: &Dot, [x, y]: [f64; 2]) -> String {
-    const ADDRESS: &str = "data:image/png;base64,";
-    let image = dot.image.as_deref().and_then(|address| address.strip_prefix(ADDRESS)).unwrap_or_default();
-    format!("[{x:.1},{y:.1},{},\"{image}\"]", quoted(&dot.words))
-}
-
-/// A JSON text in which nothing ends a script.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for letter in text.chars() {
-        match letter {
-            '\n' => quoted.push_str("\\n"),
-            letter
-                if letter.is_control()
-                    || matches!(letter, '"' | '\\' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}') =>
-            {
-                quoted.push_str(&format!("\\u{:04x}", u32::from(letter)));
-            }
-            letter => quoted.push(letter),
-        }
-    }
-    quoted.push('"');
-    quoted
 }
