@@ -452,3 +452,57 @@ fn help_and_version_are_no_errors() {
         assert!(!output.stdout.is_empty());
     }
 }
+
+#[test]
+fn a_merged_tail_has_bounds_beside_the_value() {
+    let merged = scored(&["--images", "0..40", "--tail", "0.01", "--objective", "label"], "a.csv");
+    let whole = scored(&["--images", "0..40", "--objective", "label"], "a.csv");
+    let header: Vec<&str> = merged.lines().next().unwrap().split(',').collect();
+    let column = |name: &str| header.iter().position(|found| *found == name).unwrap();
+    assert_eq!(header.last(), Some(&"tail"));
+    let number = |row: &str, name: &str| row.split(',').nth(column(name)).unwrap().parse::<f64>().unwrap();
+    let mut some = 0;
+    for (row, all) in merged.lines().zip(whole.lines()).skip(1) {
+        let (value, bound) = (number(row, "influence"), number(row, "bound"));
+        assert!(number(all, "influence") <= value * 1.0001 && value <= bound * 1.0001, "{row}");
+        assert_eq!(number(all, "entropy"), number(row, "entropy"), "{row}");
+        let classes = row.split(',').nth(column("merged_classes")).unwrap();
+        if classes.is_empty() {
+            continue;
+        }
+        some += 1;
+        assert!((2..10).contains(&classes.parse::<usize>().unwrap()), "{row}");
+        assert!(number(row, "merged_probability") <= 0.01, "{row}");
+        assert!(number(row, "at_least") <= number(all, "influence") * 1.0001, "{row}");
+    }
+    assert!(some > 30, "most images have classes that carry little: {some}");
+    for (arguments, says) in [
+        (&["score", "--tail", "1.5"][..], "--tail 1.5"),
+        (&["score", "--tail", "0.01", "--filter", "paper"], "no bounds where classes are merged"),
+        (&["score", "--tail", "0.01", "--objective", "entropy"], "every class"),
+        (&["outliers", "--tail", "0.01", "--filters", "paper:1e-3"], "leave one out"),
+        (&["jacobian", "--tail", "0.01", "--out", "J.safetensors"], "a row for every class"),
+    ] {
+        let output = influence(arguments);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains(says), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn help_has_no_flag_that_the_command_refuses() {
+    for (command, absent) in [
+        ("compare", &["--shard"][..]),
+        ("outliers", &["--shard", "--objective"]),
+        ("jacobian", &["--shard", "--tail", "--filter"]),
+        ("check", &["--shard", "--tail", "--filter"]),
+    ] {
+        let help = text(&influence(&[command, "--help"]).stdout);
+        let options: Vec<&str> = help.lines().map(str::trim_start).collect();
+        for flag in absent {
+            let listed = options.iter().any(|line| line.starts_with(&format!("{flag} <")));
+            assert!(!listed, "{command} lists {flag}");
+        }
+        assert!(options.iter().any(|line| line.starts_with("--network <")), "{help}");
+    }
+}

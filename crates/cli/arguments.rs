@@ -42,17 +42,28 @@ pub(crate) enum Command {
     Map(Box<MapArguments>),
     /// Two sets of values beside each other: of the training and the test images, or of two networks.
     #[command(after_long_help = crate::compare_arguments::EXAMPLES)]
+    #[command(mut_arg("shard", hidden))]
     Compare(Box<CompareArguments>),
     /// Which images do not go with their label: a ranking, files for cleaning data, and how well each
     /// score finds those that are known to be bad.
     #[command(after_long_help = crate::outliers_arguments::EXAMPLES)]
+    #[command(mut_arg("shard", hidden))]
+    #[command(mut_arg("objective", hidden))]
     Outliers(Box<OutliersArguments>),
     /// What the measure is made of: the Jacobian of the logits at every image, or its Gram matrices,
     /// in a file.
     #[command(after_long_help = crate::jacobian::EXAMPLES)]
+    #[command(mut_arg("shard", hidden))]
+    #[command(mut_arg("tail", hidden))]
+    #[command(mut_arg("filter", hidden))]
+    #[command(mut_arg("objective", hidden))]
     Jacobian(Box<JacobianArguments>),
     /// Whether the network is the one you know: its logits against those saved from PyTorch.
     #[command(after_long_help = crate::logits::EXAMPLES)]
+    #[command(mut_arg("shard", hidden))]
+    #[command(mut_arg("tail", hidden))]
+    #[command(mut_arg("filter", hidden))]
+    #[command(mut_arg("objective", hidden))]
     Check(Box<CheckArguments>),
     /// Trains one of the known networks, in builds with the feature train: weights that every command reads.
     #[command(after_long_help = crate::train_arguments::EXAMPLES)]
@@ -63,6 +74,11 @@ pub(crate) enum Command {
     Completions(CompletionsArguments),
     /// The manual page, on standard output.
     Man,
+}
+
+/// Of an argument that a command has no use for, and refuses with the reason.
+fn hidden(argument: clap::Arg) -> clap::Arg {
+    argument.hide(true)
 }
 
 #[derive(Debug, Args)]
