@@ -86,7 +86,7 @@ fn whole(out: &mut impl Write, scoring: &Scoring, all: &[Looked]) -> Result<()> 
         top.add(whole);
         spread.add("", Seen::of(whole));
     }
-    table::print(out, &top.rows(), tally.rows)?;
+    table::print(out, &scoring.job.data, &top.rows(), tally.rows)?;
     table::summary(out, scoring, &tally, &spread)?;
     Ok(())
 }

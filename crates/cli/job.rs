@@ -211,10 +211,11 @@ fn filter(text: Option<&str>) -> Result<(Filter, Budget)> {
 }
 
 impl Job {
-    /// The filter in words.
+    /// The filter in words, with the tail where classes are merged.
     pub(crate) fn filter_words(&self) -> String {
         let budget = if self.budget == Budget::Relative { RELATIVE } else { "" };
-        format!("{}{budget}", self.filter)
+        let tail = self.scorer.tail().map_or_else(String::new, |epsilon| format!(", tail {epsilon}"));
+        format!("{}{budget}{tail}", self.filter)
     }
 }
 

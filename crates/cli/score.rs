@@ -152,7 +152,7 @@ fn tell(scoring: &Scoring, seen: Seen) -> Result<()> {
     table::heading(&mut out, scoring)?;
     let Seen { tally, top, spread, .. } = seen;
     if let Some(top) = top {
-        table::print(&mut out, &top.rows(), tally.rows)?;
+        table::print(&mut out, &scoring.job.data, &top.rows(), tally.rows)?;
     }
     table::summary(&mut out, scoring, &tally, &spread)?;
     out.flush()?;

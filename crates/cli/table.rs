@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use influence::{Channels, Perturbation, Target};
 use influence_report::statistics::quartiles;
 
+use crate::data::Data;
 use crate::failure::Result;
 use crate::job::Job;
 use crate::out::Destination;
@@ -65,7 +66,7 @@ const COLUMNS: [Column; 11] = [
 ];
 
 /// Prints some of `all` rows.
-pub(crate) fn print(out: &mut impl Write, rows: &[Row], all: usize) -> io::Result<()> {
+pub(crate) fn print(out: &mut impl Write, data: &Data, rows: &[Row], all: usize) -> io::Result<()> {
     let width = terminal::width();
     let mut used = 0;
     let shown = COLUMNS.iter().take_while(|(_, wide, _)| {
@@ -81,11 +82,8 @@ pub(crate) fn print(out: &mut impl Write, rows: &[Row], all: usize) -> io::Resul
     writeln!(out, "{}", line(&|column| column.0.to_owned()))?;
     for row in rows {
         writeln!(out, "{}", line(&|column| (column.2)(row)).trim_end())?;
-        if let Some(settings) = &row.direction {
-            let settings: Vec<String> = settings.iter().map(setting).collect();
-            terminal::paragraph(out, 16, &format!("at {}", settings.join("; ")))?;
-        } else if !row.group.is_empty() {
-            writeln!(out, "{:>16}of {}", "", name(&row.group))?;
+        for note in notes(row, data) {
+            terminal::paragraph(out, 16, &note)?;
         }
     }
     if all > rows.len() {
@@ -96,6 +94,31 @@ pub(crate) fn print(out: &mut impl Write, rows: &[Row], all: usize) -> io::Resul
         writeln!(out, "In files and wider terminals also: {}", hidden.join(", "))?;
     }
     writeln!(out)
+}
+
+/// What stands below a row: what was perturbed, classes by their names where they differ, what a merged
+/// tail leaves open.
+fn notes(row: &Row, data: &Data) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(settings) = &row.direction {
+        let settings: Vec<String> = settings.iter().map(setting).collect();
+        notes.push(format!("at {}", settings.join("; ")));
+    } else if !row.group.is_empty() {
+        notes.push(format!("of {}", name(&row.group)));
+    }
+    let [label, predicted] =
+        [row.label, Some(row.predicted)].map(|class| class.map(|class| data.class_name(class)));
+    let named = predicted.as_ref().is_some_and(|name| *name != row.predicted.to_string());
+    if let (Some(label), Some(predicted), true, false) = (&label, &predicted, named, row.is_as_labelled()) {
+        notes.push(format!("labelled {}, predicted {}", name(label), name(predicted)));
+    }
+    if let Some(classes) = row.merged_classes {
+        let least =
+            row.at_least.map_or_else(String::new, |least| format!("at least {}; ", four_digits(least)));
+        let mass = row.merged_probability.map_or_else(String::new, four_digits);
+        notes.push(format!("{least}{classes} classes merged, P {mass}"));
+    }
+    notes
 }
 
 /// "rotation -2.500 degrees".
