@@ -73,12 +73,31 @@ pub(crate) fn hashes(
         Some(path) => file(path)?,
         None => blake3::hash(sample::RESNET50W8_MNIST).to_hex().to_string(),
     };
+    Ok(vec![("hash of the weights", weights), (IMAGES, images_hash(data, images))])
+}
+
+/// The name of the images' hash.
+const IMAGES: &str = "hash of the images";
+
+fn images_hash(data: &Data, images: &[usize]) -> String {
     let mut hasher = blake3::Hasher::new();
     for &index in images {
         data.hash(index, hasher.update(&index.to_le_bytes()));
     }
-    let images = format!("{} images, {}", images.len(), hasher.finalize().to_hex());
-    Ok(vec![("hash of the weights", weights), ("hash of the images", images)])
+    format!("{} images, {}", images.len(), hasher.finalize().to_hex())
+}
+
+impl Job {
+    /// Takes other images than it was made for.
+    pub(crate) fn take(&mut self, data: Data, images: Vec<usize>) {
+        let hash = images_hash(&data, &images);
+        self.origin
+            .hashes
+            .iter_mut()
+            .filter(|(name, _)| *name == IMAGES)
+            .for_each(|of| of.1.clone_from(&hash));
+        (self.data, self.images) = (data, images);
+    }
 }
 
 /// The hash of a file's contents.

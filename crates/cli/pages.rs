@@ -144,6 +144,7 @@ pub(crate) fn outliers(study: &Outliers, all: &[Judged]) -> Result<Page> {
     if let Some(bad) = &study.bad {
         let among = all.iter().filter(|judged| study.is_bad(judged) == Some(true)).count();
         run.push(("known to be bad".into(), format!("{among} of these images ({} in all)", bad.len())));
+        run.push(("seed of resamples and planted images".into(), study.seed.to_string()));
     }
     page.facts(&run);
     page.heading("What each score finds");

@@ -42,8 +42,8 @@ pub(crate) fn plant(job: &mut Job, count: usize, seed: u64) -> Result<BTreeSet<u
     let planted = data.len()..data.len() + count;
     let name = format!("{} with {count} planted outliers", data.name());
     let data = Dataset::from_parts(name, data.shape(), pixels, labels, data.class_names().to_vec())?;
-    job.data = Data::Images(data);
-    job.images.extend(planted.clone());
+    let images = job.images.iter().copied().chain(planted.clone()).collect();
+    job.take(Data::Images(data), images);
     Ok(planted.collect())
 }
 

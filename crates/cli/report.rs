@@ -10,7 +10,7 @@ use crate::failure::{Failure, Result};
 use crate::job::Job;
 use crate::out::Target;
 use crate::row::Row;
-use crate::table::{four_digits, function, influence, probability};
+use crate::table::{at, four_digits, function, influence, probability};
 use crate::terminal;
 
 /// Bytes of small images in a plot: a page of ten thousand images stays below 5 MB.
@@ -132,16 +132,24 @@ pub(crate) const AGAINST_ODDS: &str = "A dot an image; point at it for its numbe
 fn words(job: &Job, row: &Row) -> String {
     let named = |class: usize| job.data.class_name(class);
     let label = row.label.map_or_else(String::new, |label| format!("label {}, ", named(label)));
-    let group = if row.group.is_empty() { String::new() } else { format!("{}\n", row.group) };
+    let of = if row.group.is_empty() { String::new() } else { format!("{}\n", group(row)) };
     let reach = row.reach.map_or_else(|| "beyond f64".into(), four_digits);
     format!(
-        "image {}\n{group}{label}predicted {}\nP {}\ninfluence {}\nreach {reach}, rank {}",
+        "image {}\n{of}{label}predicted {}\nP {}\ninfluence {}\nreach {reach}, rank {}",
         row.index,
         named(row.predicted),
         probability(row.probability),
         influence(row),
         row.rank
     )
+}
+
+/// What is perturbed; of a family with its most influential setting.
+fn group(row: &Row) -> String {
+    match at(row) {
+        Some(at) => format!("{} {at}", row.group),
+        None => row.group.clone(),
+    }
 }
 
 /// An image in two short lines, for plots of tens of thousands.
@@ -180,7 +188,7 @@ fn cells(job: &Job, row: &Row, pictured: bool) -> Result<Vec<PageCell>> {
         PageCell::text(class(row.label)),
         PageCell::text(class(Some(row.predicted))),
         PageCell::number(probability(row.probability), row.probability),
-        PageCell::text(row.group.clone()),
+        PageCell::text(group(row)),
         PageCell::number(influence(row), size),
         PageCell::number(row.rank.to_string(), row.rank as f64),
         number(row.reach),

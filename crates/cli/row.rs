@@ -1,12 +1,12 @@
 //! One row of the result files: the fixed columns, in their fixed order.
 
 use influence::{Score, is_saturated};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::record::{Cell, Column, Kind, Record};
 
 /// One knob of a family: how far it is turned, in its unit. Directions of one's own have none.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Setting {
     pub(crate) name: String,
     pub(crate) value: f64,
@@ -107,7 +107,7 @@ impl Row {
 }
 
 impl Row {
-    /// Reads [`Record::cells`] back, but for the direction of a family.
+    /// Reads [`Record::cells`] back.
     pub(crate) fn read(cells: &[Cell]) -> Option<Self> {
         let integer = |at: usize| match cells.get(at) {
             Some(Cell::Integer(value)) => usize::try_from(*value).ok(),
@@ -143,7 +143,10 @@ impl Row {
             ambiguous: cells.get(17) == Some(&Cell::Flag(true)),
             fisher_norm: float(18),
             fisher_trace: float(19),
-            direction: None,
+            direction: match cells.get(20) {
+                Some(Cell::Json(text)) => serde_json::from_str(text).ok(),
+                _ => None,
+            },
             at_least: float(21),
             merged_classes: integer(22),
             merged_probability: float(23),

@@ -100,9 +100,8 @@ pub(crate) fn print(out: &mut impl Write, data: &Data, rows: &[Row], all: usize)
 /// tail leaves open.
 fn notes(row: &Row, data: &Data) -> Vec<String> {
     let mut notes = Vec::new();
-    if let Some(settings) = &row.direction {
-        let settings: Vec<String> = settings.iter().map(setting).collect();
-        notes.push(format!("at {}", settings.join("; ")));
+    if let Some(at) = at(row) {
+        notes.push(at);
     } else if !row.group.is_empty() {
         notes.push(format!("of {}", name(&row.group)));
     }
@@ -121,10 +120,19 @@ fn notes(row: &Row, data: &Data) -> Vec<String> {
     notes
 }
 
-/// "rotation -2.500 degrees".
+/// Of a family, its most influential setting.
+pub(crate) fn at(row: &Row) -> Option<String> {
+    let settings: Vec<String> = row.direction.as_ref()?.iter().map(setting).collect();
+    Some(format!("at {}", settings.join("; ")))
+}
+
+/// "rotation -2.500 degrees"; of more than half a turn, which the first order does not reach, no number.
 fn setting(setting: &Setting) -> String {
-    let words = format!("{} {} {}", name(&setting.name), four_digits(setting.value), setting.unit);
-    words.trim_end().to_owned()
+    let Setting { name: of, value, unit } = setting;
+    if unit == "degrees" && value.abs() > 180.0 {
+        return format!("{} of more than half a turn", name(of));
+    }
+    format!("{} {} {unit}", name(of), four_digits(*value)).trim_end().to_owned()
 }
 
 /// f in words.

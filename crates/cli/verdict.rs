@@ -189,7 +189,10 @@ impl Verdict {
     fn correlation_words(&self) -> String {
         let shown = |rho: f64| format!("{rho:.4}");
         match self.correlations[..] {
-            [] => "rank correlation with the odds not defined".into(),
+            [] if self.images < FEW => {
+                format!("rank correlation with the odds not computed: fewer than {FEW} images")
+            }
+            [] => "rank correlation with the odds not defined: all images have the same value".into(),
             [rho] => format!("rank correlation with the odds {}", shown(rho)),
             [least, .., most] => {
                 let middle = shown(quartiles(&self.correlations)[1]);
