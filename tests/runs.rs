@@ -358,6 +358,32 @@ fn shards_make_the_bytes_of_the_single_run() {
     }
 }
 
+/// The command of docs/scale.md, where DuckDB is there.
+#[test]
+fn parquet_parts_are_one_table_to_duckdb() {
+    let page = fs::read_to_string(root().join("docs/scale.md")).unwrap();
+    let command = page.lines().map(str::trim).find(|line| line.starts_with("duckdb -c \"SELECT \\\"group"));
+    let command = command.expect("docs/scale.md shows how parts are read as one table");
+    if Command::new("duckdb").arg("--version").output().is_err() {
+        println!("skipped: no duckdb here to read the parts with");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let shell = |script: &str| {
+        let script = script.replace("influence ", &format!("{} ", env!("CARGO_BIN_EXE_influence")));
+        let output = Command::new("bash").args(["-c", &script]).current_dir(folder.path()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let run = "influence score --perturb layers --quiet";
+    for part in 1..=4 {
+        shell(&format!("{run} --images 0..8 --shard {part}/4 --out part-{part}.parquet"));
+    }
+    let layers = shell(&format!("{run} --images 0..1 --out -")).lines().count() - 1;
+    let found = shell(&command.replace("duckdb -c", "duckdb -csv -c"));
+    assert_eq!(found.lines().count(), 1 + layers, "a line for each layer: {found}");
+}
+
 #[test]
 fn folders_of_maps_are_not_mixed() {
     let folder = tempfile::tempdir().unwrap();
