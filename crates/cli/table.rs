@@ -214,13 +214,24 @@ pub(crate) fn summary(
     tally: &Tally,
     spread: &Spread,
 ) -> io::Result<()> {
-    let Tally { rows: all, still, wrong, above, ambiguous } = *tally;
+    let Tally { rows: all, still, wrong, above, ambiguous, merged, loosest } = *tally;
     let mut say = |text: String| terminal::paragraph(out, 0, &text);
     say(spread.verdict().sentences(bound(scoring.job.target)))?;
     if scoring.family.is_some() {
         let reach = quartiles(&spread.reach()).map(four_digits).join(", ");
         let setting = "A setting after \"at\" is the most influential one, at Fisher length 1.";
         say(format!("Quartiles of reach: {reach}. {setting}"))?;
+    }
+    if merged > 0 {
+        let least = loosest.map_or_else(String::new, |share| {
+            format!(
+                " It is at least {} of it in every image with such a bound: at_least in files.",
+                four_digits(share)
+            )
+        });
+        say(format!(
+            "{merged} of {all} values are of merged classes: upper bounds of the influence over all classes.{least}"
+        ))?;
     }
     if still > 0 {
         say(format!(

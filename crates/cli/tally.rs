@@ -8,7 +8,7 @@ use crate::record::{Cell, Record};
 use crate::row::Row;
 
 /// Counts over all rows; a run that goes on finds them in its journal.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Tally {
     pub(crate) rows: usize,
     /// Of rank 0.
@@ -18,6 +18,10 @@ pub(crate) struct Tally {
     /// Above the bound of the exact measure.
     pub(crate) above: usize,
     pub(crate) ambiguous: usize,
+    /// With classes merged into one: the value is an upper bound.
+    pub(crate) merged: usize,
+    /// The smallest share of such a value that its lower bound is, where there is one.
+    pub(crate) loosest: Option<f64>,
 }
 
 impl Tally {
@@ -27,6 +31,9 @@ impl Tally {
         self.wrong += usize::from(!row.is_as_labelled());
         self.above += usize::from(!row.saturated && row.reach.is_some_and(|reach| reach > 1.0));
         self.ambiguous += usize::from(row.ambiguous);
+        self.merged += usize::from(row.merged_classes.is_some());
+        let share = row.at_least.zip(row.influence).map(|(least, most)| least / most);
+        self.loosest = share.into_iter().chain(self.loosest).reduce(f64::min);
     }
 }
 
