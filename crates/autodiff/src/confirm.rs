@@ -13,6 +13,7 @@ use crate::graph::{Graph, Origin, Role, ValueId};
 use crate::integers;
 use crate::linears;
 use crate::lower::{Table, needed};
+use crate::slices;
 
 /// The batch size of the recording by which the graph of the other two is confirmed.
 pub(crate) const LAST_BATCH: usize = 5;
@@ -23,6 +24,7 @@ pub(crate) const LAST_BATCH: usize = 5;
 /// [`Error::Unsupported`] with the first operation that is another than the graph says for so many samples.
 pub(crate) fn against(graph: &Graph, mut recording: Recording, table: Table) -> Result<()> {
     integers::fold(&mut recording);
+    slices::turn(&mut recording);
     linears::unite(&mut recording);
     let operations = needed(&recording);
     let mut known = HashMap::from([(recording.input, graph.input)]);

@@ -17,6 +17,7 @@ use crate::integers;
 use crate::linears;
 use crate::ops::{self, Lowered};
 use crate::parameters::Parameter;
+use crate::slices;
 
 /// The batch size of the first recording; the second has one sample more.
 pub(crate) const FIRST_BATCH: usize = 2;
@@ -31,6 +32,7 @@ pub(crate) type Table = fn(&OperationIr) -> ops::Lowering<'_>;
 pub(crate) fn graph(mut first: Recording, mut second: Recording, table: Table) -> Result<Graph> {
     for recording in [&mut first, &mut second] {
         integers::fold(recording);
+        slices::turn(recording);
         linears::unite(recording);
     }
     let (needed, other) = (needed(&first), needed(&second));
@@ -318,14 +320,15 @@ mod tests {
 
     use burn::module::Module;
     use burn::nn::conv::{
-        Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, ConvTranspose1d, ConvTranspose1dConfig, ConvTranspose2d,
-        ConvTranspose2dConfig,
+        Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Conv3d, Conv3dConfig, ConvTranspose1d,
+        ConvTranspose1dConfig, ConvTranspose2d, ConvTranspose2dConfig,
     };
     use burn::nn::{
         BatchNorm, BatchNormConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig, PRelu, PReluConfig,
     };
     use burn::tensor::ops::{
-        AttentionModuleOptions, AvgPoolOptions, InterpolateMode, InterpolateOptions, MaxPoolOptions,
+        AttentionModuleOptions, AvgPoolOptions, GridSampleOptions, InterpolateMode, InterpolateOptions,
+        MaxPoolOptions,
     };
     use burn::tensor::{Bool, DType, Device, Int, Tensor, activation, module};
 
@@ -337,6 +340,7 @@ mod tests {
         conv: Conv2d,
         norm: BatchNorm,
         along: Conv1d,
+        volume: Conv3d,
         up: ConvTranspose1d,
         wide: ConvTranspose2d,
         rows: LayerNorm,
@@ -350,6 +354,7 @@ mod tests {
                 conv: Conv2dConfig::new([2, 3], [3, 3]).init(device),
                 norm: BatchNormConfig::new(3).init(device),
                 along: Conv1dConfig::new(3, 3, 1).init(device),
+                volume: Conv3dConfig::new([3, 3], [1, 1, 1]).init(device),
                 up: ConvTranspose1dConfig::new([3, 3], 1).init(device),
                 wide: ConvTranspose2dConfig::new([3, 3], [1, 1]).init(device),
                 rows: LayerNormConfig::new(4).init(device),
@@ -369,7 +374,11 @@ mod tests {
                 x,
                 AvgPoolOptions::new([2, 2]).with_stride([1, 1]).with_padding([1, 1]),
             ));
-            activation::gelu(activation::tanh(module::adaptive_avg_pool2d(x, [2, 2])))
+            let x = activation::gelu(activation::tanh(module::adaptive_avg_pool2d(x, [2, 2])));
+            let deep = self.volume.forward(x.unsqueeze_dim::<5>(2));
+            let x = module::adaptive_avg_pool3d(deep, [1, 2, 2]).squeeze_dim::<4>(2);
+            let grid = x.clone().narrow(1, 0, 2).permute([0, 2, 3, 1]);
+            x.grid_sample_2d(grid, GridSampleOptions::default())
         }
 
         /// `[n, 3, 4]` to `[n, 3, 4]` by way of all that works on sequences.
