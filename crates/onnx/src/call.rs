@@ -42,14 +42,24 @@ impl<'a> Call<'a, '_> {
         self.operand(position).is_some()
     }
 
-    /// An operand as a value of the graph.
+    /// Whether a result beside the first is used by another node.
+    pub(crate) fn uses_result(&self, position: usize) -> bool {
+        let name = self.node.output.get(position).map_or("", String::as_str);
+        !name.is_empty() && self.importer.uses.contains_key(name)
+    }
+
+    /// An operand as a value of the graph; whole numbers that are known become floats.
     pub(crate) fn value(&mut self, position: usize) -> Result<ValueId, Refusal> {
         match self.operand(position).cloned() {
             Some(Operand::Value(value)) => Ok(value),
             Some(Operand::Weight(place)) => Ok(self.importer.weight(place)),
             Some(Operand::Known(host)) => {
                 let Some(table) = host.constant() else { return self.filled(&host) };
-                Ok(self.literal(table.data()))
+                let numbers = match table.element {
+                    Element::Int => Table { element: Element::Float, ..Table::clone(table) }.data(),
+                    Element::Float | Element::Bool => table.data(),
+                };
+                Ok(self.literal(numbers))
             }
             Some(Operand::Unknown) | None => Err(format!("operand {position} is missing").into()),
         }

@@ -32,6 +32,7 @@
 //! outside the model's folder is read.
 
 mod call;
+mod elements;
 mod error;
 mod external;
 mod file;

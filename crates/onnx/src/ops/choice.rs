@@ -2,9 +2,9 @@
 
 use influence_autodiff::graph::ValueId;
 use influence_autodiff::ops::Op;
-use influence_autodiff::ops::indexing::{Gather, Select};
+use influence_autodiff::ops::indexing::Select;
 use influence_autodiff::ops::layout::Slice;
-use influence_autodiff::ops::logic::{ComparePair, Connective, Logic, Not};
+use influence_autodiff::ops::logic::{ComparePair, Connective, Indicator, Logic, Not};
 use influence_autodiff::ops::mask::{Compare, MaskFill, MaskWhere, Relation};
 use influence_autodiff::ops::sort::Sort;
 
@@ -82,10 +82,10 @@ fn mask_at(call: &mut Call<'_, '_>, position: usize, rank: usize) -> Result<Valu
     if call.is_mask(value) && call.shape(value).len() == rank {
         return Ok(value);
     }
-    Err(Refusal::new(
-        "its mask is computed from the input, and has fewer axes than what it chooses from",
-        "compare values of the shape of what is chosen",
-    ))
+    // The engine has masks of given shapes alone: as numbers, they take another one.
+    let numbers = if call.is_mask(value) { call.emit(Op::Indicator(Indicator), &[value])? } else { value };
+    let raised = call.of_rank(numbers, rank)?;
+    call.emit(Op::Compare(Compare { relation: Relation::Unequal, bound: 0.0 }), &[raised])
 }
 
 /// The part above or below a diagonal, zeros elsewhere.
@@ -162,20 +162,6 @@ pub(super) fn gather(call: &mut Call<'_, '_>) -> Results {
     one(call.reshape(chosen, &shape)?)
 }
 
-pub(super) fn gather_elements(call: &mut Call<'_, '_>) -> Results {
-    let x = call.value(0)?;
-    let shape = call.shape(x);
-    let along = axis(call.attributes().int("axis", 0), shape.len())?;
-    let indices = indices(call, indexed(call, x, along)?)?;
-    if indices.shape.len() != shape.len() {
-        return Err("its indices have not the rank of its operand".into());
-    }
-    let mut result = shape;
-    result[along] = crate::call::fixed(indices.shape[along]);
-    let list = call.literal(indices.data());
-    one(call.emit_of(Op::Gather(Gather { axis: along }), &[x, list], &result)?)
-}
-
 /// Where a value is no number: it differs from itself.
 pub(super) fn is_nan(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
@@ -213,8 +199,7 @@ pub(super) fn not(call: &mut Call<'_, '_>) -> Results {
 
 /// The largest or smallest elements along an axis, without their indices.
 pub(super) fn top(call: &mut Call<'_, '_>) -> Results {
-    let indices = call.node.output.get(1).map_or("", String::as_str);
-    if call.importer.uses.contains_key(indices) {
+    if call.uses_result(1) {
         return Err(Refusal::new(
             "its indices are used, and whole numbers have no derivative",
             "use the values alone",

@@ -6,6 +6,7 @@ use influence_autodiff::ops::conv::Conv2d;
 use influence_autodiff::ops::layout::Slice;
 use influence_autodiff::ops::row::Row;
 use influence_autodiff::ops::transposed::ConvTranspose2d;
+use influence_autodiff::ops::volume::Conv3d;
 
 use crate::call::{Call, Results, one};
 use crate::error::Refusal;
@@ -24,15 +25,23 @@ pub(super) fn conv(call: &mut Call<'_, '_>) -> Results {
     if call.has(2) {
         operands.push(call.value(2)?);
     }
-    let Some(axes) = lifted(&window) else {
-        return Err(Refusal::new(
-            format!("it runs over {} axes", taps.len()),
-            "convolutions run over one or two axes here",
-        ));
-    };
+    let Some(axes) = lifted(&window) else { return volume(call, &window, groups, &operands) };
     let conv = Conv2d { stride: axes.stride, padding: axes.padding, dilation: axes.dilation, groups };
     let op = if taps.len() == 1 { Op::Conv1d(Row(conv)) } else { Op::Conv2d(conv) };
     one(call.emit(op, &operands)?)
+}
+
+/// A convolution over three axes.
+fn volume(call: &mut Call<'_, '_>, window: &Window, groups: usize, operands: &[ValueId]) -> Results {
+    let (stride, padding, dilation) =
+        (window.stride.as_array(), window.padding.as_array(), window.dilation.as_array());
+    let (Some(&stride), Some(&padding), Some(&dilation)) = (stride, padding, dilation) else {
+        return Err(Refusal::new(
+            format!("it runs over {} axes", window.taps.len()),
+            "convolutions run over one to three axes here",
+        ));
+    };
+    one(call.emit(Op::Conv3d(Conv3d { stride, padding, dilation, groups }), operands)?)
 }
 
 pub(super) fn transposed(call: &mut Call<'_, '_>) -> Results {
@@ -42,7 +51,7 @@ pub(super) fn transposed(call: &mut Call<'_, '_>) -> Results {
     if taps.is_empty() || taps.len() > 2 || sizes.len() != taps.len() + 1 {
         return Err(Refusal::new(
             format!("a kernel of {} axes does not fit its input", taps.len()),
-            "transposed convolutions run over one or two axes here",
+            "transposed convolutions run over one or two axes here: upsample (Resize) and convolve over three",
         ));
     }
     let groups = usize::try_from(call.attributes().int("group", 1)).map_err(|_| "no such group")?;
