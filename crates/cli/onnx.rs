@@ -46,9 +46,13 @@ pub(crate) fn graph(
     let Import { graph, ending, transposed, .. } = model.graph(&choice)?;
     let producer = if model.producer().is_empty() { "an unnamed program" } else { model.producer() };
     let mut report = format!("opset {}, written by {producer}", model.opset());
-    if let Ending::Softmax { node, logits } = ending {
-        let words = format!("; the softmax at its end ({node}) is taken off, logits are {logits}");
-        report.push_str(&words);
+    let off = match ending {
+        Ending::Softmax { node, logits } => Some(("softmax", node, logits)),
+        Ending::Sigmoid { node, logits } => Some(("sigmoid", node, logits)),
+        _ => None,
+    };
+    if let Some((what, node, logits)) = off {
+        report.push_str(&format!("; the {what} at its end ({node}) is taken off, logits are {logits}"));
     }
     Ok((graph, report, Transposed::Named(transposed)))
 }

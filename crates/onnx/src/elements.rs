@@ -25,15 +25,19 @@ pub(crate) struct Layout {
     shape: Vec<Size>,
     /// The axis of the samples, if there is one.
     batch: Option<usize>,
+    /// How many neighbours along that axis belong to one sample: 1, or more where it holds more than the
+    /// samples (`[n s, d]`).
+    inner: usize,
 }
 
 impl Layout {
-    pub(crate) fn of(shape: &[Size]) -> Result<Self, Refusal> {
+    /// That of a shape, in whose axis of samples so many neighbours belong to one.
+    pub(crate) fn of(shape: &[Size], neighbours: usize) -> Result<Self, Refusal> {
         let mut following = (0..shape.len()).filter(|&axis| shape[axis].per_sample > 0);
         let batch = following.next();
-        let alone = following.next().is_none() && batch.is_none_or(|axis| shape[axis] == SAMPLES_FIRST);
-        match alone {
-            true => Ok(Self { shape: shape.to_vec(), batch }),
+        let whole = |axis: usize| shape[axis] == Size { per_sample: neighbours, fixed: 0 };
+        match following.next().is_none() && batch.is_none_or(whole) {
+            true => Ok(Self { shape: shape.to_vec(), batch, inner: neighbours }),
             false => Err(Refusal::new(
                 "its operand has the samples merged with something else",
                 "keep the samples on an axis of their own there",
@@ -41,46 +45,68 @@ impl Layout {
         }
     }
 
+    /// That of a value.
+    pub(crate) fn of_value(call: &Call<'_, '_>, x: ValueId) -> Result<Self, Refusal> {
+        Self::of(&call.shape(x), call.importer.builder.neighbours(x).unwrap_or(1))
+    }
+
     pub(crate) fn at(&self, n: usize) -> Vec<usize> {
         self.shape.iter().map(|size| size.at(n)).collect()
     }
 
-    /// The sizes of one sample, and the number of its elements.
-    fn sample(&self) -> (Vec<Size>, usize) {
-        let own = (0..self.shape.len()).filter(|axis| Some(*axis) != self.batch);
-        let sizes: Vec<_> = own.map(|axis| self.shape[axis]).collect();
-        let count = sizes.iter().map(|size| size.fixed).product();
-        (sizes, count)
+    /// The sizes of one sample, with what its axis holds beside the samples where that is more than one.
+    fn sample(&self) -> Vec<Size> {
+        let own = |axis: usize| match Some(axis) == self.batch {
+            true => (self.inner > 1).then_some(fixed(self.inner)),
+            false => Some(self.shape[axis]),
+        };
+        (0..self.shape.len()).filter_map(own).collect()
+    }
+
+    /// The number of elements of one sample.
+    fn count(&self) -> usize {
+        self.sample().iter().map(|size| size.fixed).product()
     }
 
     /// The sample of an element, and its place there.
     fn divide(&self, index: &[usize]) -> (usize, usize) {
-        let place = (0..index.len()).filter(|axis| Some(*axis) != self.batch);
-        let place = place.fold(0, |flat, axis| flat * self.shape[axis].fixed + index[axis]);
-        (self.batch.map_or(0, |axis| index[axis]), place)
+        let mut sample = 0;
+        let place = index.iter().enumerate().fold(0, |flat, (axis, &at)| {
+            if Some(axis) == self.batch {
+                sample = at / self.inner;
+                flat * self.inner + at % self.inner
+            } else {
+                flat * self.shape[axis].fixed + at
+            }
+        });
+        (sample, place)
     }
 
-    /// A value of this shape as `[n, elements of one sample]`; one without samples is repeated.
-    fn flat(&self, call: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Refusal> {
-        let count = fixed(self.sample().1);
+    /// A value of this shape as `[rows, elements of one sample]`; one without samples is repeated.
+    fn flat(&self, call: &mut Call<'_, '_>, x: ValueId, rows: Size) -> Result<ValueId, Refusal> {
+        let count = fixed(self.count());
         let Some(batch) = self.batch else {
             let row = call.reshape(x, &[fixed(1), count])?;
-            return call.expand(row, &[SAMPLES_FIRST, count]);
+            return call.expand(row, &[rows, count]);
         };
-        let mut order: Vec<_> = (0..self.shape.len()).filter(|&axis| axis != batch).collect();
+        let mut apart = self.sample();
+        apart.insert(batch, SAMPLES_FIRST);
+        let mut order: Vec<_> = (0..apart.len()).filter(|&axis| axis != batch).collect();
         order.insert(0, batch);
-        let first = call.permute(x, order)?;
+        let apart = call.reshape(x, &apart)?;
+        let first = call.permute(apart, order)?;
         call.reshape(first, &[SAMPLES_FIRST, count])
     }
 
     /// `[n, elements of one sample]` as a value of this shape.
     fn unflat(&self, call: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Refusal> {
-        let shape: Vec<_> = std::iter::once(SAMPLES_FIRST).chain(self.sample().0).collect();
+        let Some(batch) = self.batch else { return call.reshape(x, &self.shape) };
+        let shape: Vec<_> = std::iter::once(SAMPLES_FIRST).chain(self.sample()).collect();
         let x = call.reshape(x, &shape)?;
-        let batch = self.batch.unwrap_or(0);
         let mut order: Vec<_> = (1..shape.len()).collect();
         order.insert(batch, 0);
-        call.permute(x, order)
+        let turned = call.permute(x, order)?;
+        call.reshape(turned, &self.shape)
     }
 }
 
@@ -128,7 +154,7 @@ fn per_sample(
 ) -> Result<Vec<(usize, usize)>, Refusal> {
     let mut found: Option<Vec<(usize, usize)>> = None;
     for (n, place) in batches(call, names) {
-        let mut lists = vec![Vec::new(); n];
+        let mut lists = vec![Vec::new(); if to.batch.is_some() { n } else { 1 }];
         for (target, source) in pairs(names.at(place), n)? {
             let (sample, target) = to.divide(&target);
             let (other, source) = from.divide(&source);
@@ -148,6 +174,11 @@ fn per_sample(
     Ok(found.unwrap_or_default())
 }
 
+/// One row for each sample; one in all where there are none.
+fn rows(layout: &Layout) -> Size {
+    if layout.batch.is_some() { SAMPLES_FIRST } else { fixed(1) }
+}
+
 fn selected(call: &mut Call<'_, '_>, x: ValueId, axis: usize, places: &[usize]) -> Result<ValueId, Refusal> {
     let list: Vec<i64> = places.iter().map(|&place| place as i64).collect();
     let list = call.literal(TensorData::new(list, [places.len()]));
@@ -162,25 +193,17 @@ pub(crate) fn taken(
     result: &[Size],
     pairs: impl Fn(&Table, usize) -> Result<Pairs, Refusal>,
 ) -> Result<ValueId, Refusal> {
-    let (from, to) = (Layout::of(&call.shape(x))?, Layout::of(result)?);
-    if from.batch.is_none() || to.batch.is_none() {
-        if from.batch.is_some() || to.batch.is_some() || names.constant().is_none() {
-            return Err(mixes());
-        }
-        // A constant: one list, in the order of the result.
-        let count = fixed(from.sample().1);
-        let places: Vec<_> = pairs(names.at(0), 1)?.iter().map(|(_, source)| from.divide(source).1).collect();
-        let row = call.reshape(x, &[count])?;
-        let row = selected(call, row, 0, &places)?;
-        return call.reshape(row, result);
+    let (from, to) = (Layout::of_value(call, x)?, Layout::of(result, 1)?);
+    if from.batch.is_some() != to.batch.is_some() {
+        return Err(mixes());
     }
     let mut list = per_sample(call, names, [&from, &to], pairs)?;
     list.sort_unstable();
-    if list.iter().map(|(target, _)| *target).ne(0..to.sample().1) {
+    if list.iter().map(|(target, _)| *target).ne(0..to.count()) {
         return Err("its indices do not fill its result".into());
     }
     let places: Vec<_> = list.into_iter().map(|(_, source)| source).collect();
-    let flat = from.flat(call, x)?;
+    let flat = from.flat(call, x, rows(&from))?;
     let chosen = selected(call, flat, 1, &places)?;
     to.unflat(call, chosen)
 }
@@ -201,19 +224,20 @@ pub(crate) fn scattered(
     merge: Merge,
     pairs: impl Fn(&Table, usize) -> Result<Pairs, Refusal>,
 ) -> Result<ValueId, Refusal> {
-    let (to, from) = (Layout::of(&call.shape(x))?, Layout::of(&call.shape(updates))?);
-    if to.batch.is_none() {
+    let (to, from) = (Layout::of_value(call, x)?, Layout::of_value(call, updates)?);
+    if to.batch.is_none() && from.batch.is_some() {
         return Err(Refusal::new(
             "it writes into a tensor that has no samples",
             "write into one with a row for each sample (x.new_zeros, torch.zeros_like)",
         ));
     }
     let list = per_sample(call, names, [&from, &to], pairs)?;
-    let (count, new) = (to.sample().1, from.sample().1);
+    let (count, new) = (to.count(), from.count());
     if count.saturating_add(new) > MOST_ELEMENTS {
         return Err("it names too many elements".into());
     }
-    let (mut flat, written) = (to.flat(call, x)?, from.flat(call, updates)?);
+    let rows = rows(&to);
+    let (mut flat, written) = (to.flat(call, x, rows)?, from.flat(call, updates, rows)?);
     if merge == Merge::Replace {
         let mut places: Vec<_> = (0..count).collect();
         list.into_iter().for_each(|(target, source)| places[target] = count + source);
@@ -223,7 +247,7 @@ pub(crate) fn scattered(
     }
     // An element that is named several times is joined once in each round.
     let (op, neutral) = if merge == Merge::Add { (Op::Add(Add), 0.0) } else { (Op::Mul(Mul), 1.0) };
-    let neutral = call.emit_of(Op::Fill(Fill { value: neutral }), &[], &[SAMPLES_FIRST, fixed(1)])?;
+    let neutral = call.emit_of(Op::Fill(Fill { value: neutral }), &[], &[rows, fixed(1)])?;
     let both = call.emit(Op::Cat(Cat { axis: 1 }), &[written, neutral])?;
     let mut rest = list;
     while !rest.is_empty() {

@@ -87,7 +87,11 @@ pub(crate) fn graph(model: &Model, interface: &Interface) -> Result<Import> {
         return Err(Error::Unsupported(problems));
     }
     let last = nodes.last().copied();
-    let ending = Ending::of(last, interface, model.opset);
+    let single = match names.get(interface.output.as_str()) {
+        Some(Operand::Value(output)) => builder.shape(*output).get(1..) == Some(&[fixed(1)]),
+        _ => false,
+    };
+    let ending = Ending::of(last, interface, model.opset, single);
     match names.get(ending.output(&interface.output)) {
         Some(Operand::Value(output)) => {
             let output = row(&mut builder, *output)?;

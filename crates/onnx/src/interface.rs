@@ -43,20 +43,30 @@ pub enum Ending {
         /// What it took: the logits.
         logits: String,
     },
+    /// A sigmoid of one number, which was taken off: that number is the logit of class 1 beside 0.
+    Sigmoid {
+        /// The node that was taken off.
+        node: String,
+        /// What it took: the logit.
+        logits: String,
+    },
 }
 
 impl Ending {
-    /// A softmax along the last axis of the output is taken off.
-    pub(crate) fn of(last: Option<&NodeProto>, interface: &Interface, opset: i64) -> Self {
+    /// A softmax along the last axis of the output is taken off, and a sigmoid of a `single` number.
+    pub(crate) fn of(last: Option<&NodeProto>, interface: &Interface, opset: i64, single: bool) -> Self {
         let Some(node) = last.filter(|node| node.output.first() == Some(&interface.output)) else {
             return Self::Logits;
         };
         let (default, own) = (if opset < 13 { 1 } else { -1 }, node.domain.is_empty());
         let axis = crate::node::Attributes(node).int("axis", default);
+        let title = || crate::import::title(node).to_owned();
         match (node.op_type.as_str(), node.input.first()) {
             ("Softmax", Some(logits)) if own && (axis == 1 || axis == -1) => {
-                let node = crate::import::title(node).to_owned();
-                Self::Softmax { node, logits: logits.clone() }
+                Self::Softmax { node: title(), logits: logits.clone() }
+            }
+            ("Sigmoid", Some(logits)) if own && single => {
+                Self::Sigmoid { node: title(), logits: logits.clone() }
             }
             _ => Self::Logits,
         }
@@ -66,7 +76,7 @@ impl Ending {
     pub(crate) fn output<'a>(&'a self, output: &'a str) -> &'a str {
         match self {
             Self::Logits => output,
-            Self::Softmax { logits, .. } => logits,
+            Self::Softmax { logits, .. } | Self::Sigmoid { logits, .. } => logits,
         }
     }
 }

@@ -47,6 +47,14 @@ pub(super) fn neg(call: &mut Call<'_, '_>) -> Results {
     one(call.times(x, -1.0)?)
 }
 
+/// 1 - erf x: no operator of ONNX, but one that tf2onnx writes.
+pub(super) fn erfc(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let erf = call.emit(Op::Erf(Erf), &[x])?;
+    let negative = call.times(erf, -1.0)?;
+    one(call.plus(negative, 1.0)?)
+}
+
 /// sin x / cos x.
 pub(super) fn tan(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;

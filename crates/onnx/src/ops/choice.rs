@@ -130,22 +130,14 @@ fn indices(call: &Call<'_, '_>, size: usize) -> Result<Table, Refusal> {
     Ok(Table { values, element: Element::Int, ..(*table).clone() })
 }
 
-/// The size of an axis into which indices point.
-fn indexed(call: &Call<'_, '_>, x: ValueId, along: usize) -> Result<usize, Refusal> {
-    match call.shape(x)[along] {
-        size if size.per_sample == 0 => Ok(size.fixed),
-        _ => Err(Refusal::new(
-            "it picks samples out of the batch",
-            "export a network that treats each sample on its own",
-        )),
-    }
-}
-
 pub(super) fn gather(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let shape = call.shape(x);
     let along = axis(call.attributes().int("axis", 0), shape.len())?;
-    let indices = indices(call, indexed(call, x, along)?)?;
+    if shape[along].per_sample > 0 {
+        return super::places::gather_samples(call, x, along);
+    }
+    let indices = indices(call, shape[along].fixed)?;
     // One element is a slice; several are a list, whose shape the axis then takes.
     let chosen = if let Some(index) = indices.only() {
         let mut ranges = vec![None; shape.len()];

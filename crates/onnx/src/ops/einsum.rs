@@ -6,6 +6,7 @@ use influence_autodiff::ops::layout::Slice;
 use influence_autodiff::ops::linear::{Linear, Matmul};
 use influence_autodiff::ops::reduce::Sum;
 
+use super::layout::times;
 use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
 use crate::import::Operand;
@@ -194,15 +195,6 @@ fn grouped(
         shape.push(group.iter().map(size).try_fold(fixed(1), times)?);
     }
     Ok((call.reshape(value, &shape)?, sizes))
-}
-
-/// The product of two sizes, of which one at most depends on the batch.
-fn times(a: Size, b: Size) -> Result<Size, Refusal> {
-    match (a.per_sample, b.per_sample) {
-        (_, 0) => Ok(Size { per_sample: a.per_sample * b.fixed, fixed: a.fixed * b.fixed }),
-        (0, _) => Ok(Size { per_sample: b.per_sample * a.fixed, fixed: a.fixed * b.fixed }),
-        _ => Err("two of its axes grow with the batch".into()),
-    }
 }
 
 #[cfg(test)]

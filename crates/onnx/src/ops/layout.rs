@@ -67,9 +67,10 @@ pub(super) fn reshape(call: &mut Call<'_, '_>) -> Results {
         None => call.host(1)?.ok_or("it has no target")?,
     };
     let from = call.shape(x);
+    let neighbours = call.importer.builder.neighbours(x).unwrap_or(1);
     if call.importer.batch_of_one
         && let Some(target) = target.constant()
-        && let Some(shape) = reread::target(&from, &target.ints(), zero)?
+        && let Some(shape) = reread::target(&from, neighbours, &target.ints(), zero)?
     {
         return one(call.reshape(x, &shape)?);
     }
@@ -153,30 +154,37 @@ pub(super) fn expand(call: &mut Call<'_, '_>) -> Results {
     one(call.expand(x, &shape)?)
 }
 
-/// Copies side by side along an axis.
-fn copies(call: &mut Call<'_, '_>, x: ValueId, along: usize, count: usize) -> Result<ValueId, Refusal> {
-    let mut shape = call.shape(x);
-    let size = shape[along];
-    let times = |size: usize| size.checked_mul(count).ok_or("it makes too many copies");
-    shape[along] = Size { per_sample: times(size.per_sample)?, fixed: times(size.fixed)? };
-    if count == 1 {
-        return Ok(x);
-    }
-    call.emit_of(Op::Repeat(Repeat { axis: along }), &[x], &shape)
-}
-
+/// So many copies side by side along each axis; once for each sample where that is asked for.
 pub(super) fn tile(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
-    let repeats = call.ints(1)?.ok_or("it has no numbers of copies")?;
-    if repeats.len() != call.shape(x).len() {
+    let repeats = call.host(1)?.ok_or("it has no numbers of copies")?;
+    let counts =
+        [0, 1, 2].map(|batch| repeats.at(batch).values.iter().map(|&x| x.max(0.0) as usize).collect());
+    let counts = lines(counts)?;
+    if counts.len() != call.shape(x).len() {
         return Err("it has not one number of copies an axis".into());
     }
     let mut result = x;
-    for (along, repeats) in repeats.into_iter().enumerate() {
-        let count = usize::try_from(repeats).ok().filter(|&count| count > 0);
-        result = copies(call, result, along, count.ok_or("it makes no copies")?)?;
+    for (axis, count) in counts.into_iter().enumerate().filter(|(_, count)| *count != fixed(1)) {
+        let mut shape = call.shape(result);
+        shape[axis] = times(shape[axis], count)?;
+        result = match call.shape(result)[axis] == fixed(1) {
+            true => call.expand(result, &shape)?,
+            false => call.emit_of(Op::Repeat(Repeat { axis }), &[result], &shape)?,
+        };
     }
     one(result)
+}
+
+/// The product of two sizes, of which one at most depends on the batch.
+pub(crate) fn times(a: Size, b: Size) -> Result<Size, Refusal> {
+    let (size, number) = match (a.per_sample, b.per_sample) {
+        (_, 0) => (a, b.fixed),
+        (0, _) => (b, a.fixed),
+        _ => return Err("two of its axes grow with the batch".into()),
+    };
+    let product = |size: usize| size.checked_mul(number).ok_or("one of its axes is too long");
+    Ok(Size { per_sample: product(size.per_sample)?, fixed: product(size.fixed)? })
 }
 
 /// A regular part: axes that run backwards are reversed first.

@@ -50,12 +50,13 @@ operators! {
     "Atanh" => activation::atanh, "composed";
     "Attention" => attention::attention, "products, a softmax, and a constant or additive mask; no caches";
     "AveragePool" => pool::average, "over one to three axes: auto_pad, uneven padding, dilations, ceil_mode";
-    "BatchNormalization" => norm::batch, "in evaluation, with constant statistics";
+    "BatchNormalization" => norm::batch, "in evaluation, with constant statistics; of weights, with their own";
     "Cast" => layout::cast, "from floats to floats, and from a mask to numbers";
     "CastLike" => layout::cast, "as Cast";
     "Ceil" => activation::ceil, "its derivative is 0";
     "Celu" => activation::celu, "composed";
     "Clip" => activation::clip, "constant bounds, as attributes or operands";
+    "Col2Im" => conv::fold, "of images; a transposed convolution";
     "Concat" => layout::concat, "as it is";
     "Constant" => shape::constant, "numbers; no strings, no sparse tensors";
     "ConstantOfShape" => shape::filled, "known numbers; where there are very many, computed by the engine";
@@ -71,6 +72,7 @@ operators! {
     "Elu" => activation::elu, "composed";
     "Equal" => choice::equal, "a mask; its derivative is 0";
     "Erf" => activation::erf, "as it is";
+    "Erfc" => activation::erfc, "1 - erf, as tf2onnx writes it";
     "Exp" => activation::exp, "as it is";
     "Expand" => layout::expand, "to a known shape";
     "Flatten" => layout::flatten, "as it is";
@@ -159,7 +161,7 @@ operators! {
     "Tan" => activation::tan, "composed";
     "Tanh" => activation::tanh, "as it is";
     "ThresholdedRelu" => activation::thresholded_relu, "composed";
-    "Tile" => layout::tile, "constant numbers of copies";
+    "Tile" => layout::tile, "known numbers of copies; once for each sample";
     "TopK" => choice::top, "the values, in order; no indices";
     "Transpose" => layout::transpose, "as it is";
     "Trilu" => choice::triangle, "composed with a constant mask";
@@ -174,8 +176,8 @@ pub(crate) fn rule(op: &str) -> Result<Rule, Refusal> {
     known(op).ok_or_else(|| {
         let remedy = match op {
             "If" | "Loop" | "Scan" => {
-                "control flow on values cannot be followed: export with torch.jit.trace's inputs \
-                 fixed, or simplify the file (onnxsim)"
+                "control flow on values cannot be followed: trace the network (torch.onnx.export of a \
+                 module, no script), or in Keras build recurrent layers with unroll=True"
             }
             _ if op.contains("QuantizeLinear") || op.contains("Integer") || op.starts_with("QLinear") => {
                 "rounded numbers have no derivative: export the network before quantisation"

@@ -19,6 +19,14 @@ pub(super) fn batch(call: &mut Call<'_, '_>) -> Results {
     let attributes = call.attributes();
     let training = attributes.int("training_mode", 0) != 0
         || call.node.output.iter().skip(1).any(|output| !output.is_empty());
+    let x = call.value(0)?;
+    let shape = call.shape(x);
+    if training && shape.len() > 1 && !call.uses_result(1) && shape.iter().all(|size| size.per_sample == 0) {
+        // Weights that are standardised: their statistics are their own.
+        let axes = (0..shape.len()).filter(|&axis| axis != 1).collect();
+        let h = standardised(call, x, axes, attributes.float("epsilon", 1e-5))?;
+        return one(affine(call, h)?);
+    }
     if training {
         return Err(Refusal::new(
             "it normalises with the statistics of the batch, which couples the samples",
@@ -29,7 +37,7 @@ pub(super) fn batch(call: &mut Call<'_, '_>) -> Results {
         return Err(Refusal::new("its statistics are not those of channels", "export with spatial=1"));
     }
     let epsilon = attributes.float("epsilon", 1e-5);
-    let mut operands = vec![call.value(0)?, call.value(1)?, call.value(2)?];
+    let mut operands = vec![x, call.value(1)?, call.value(2)?];
     for position in [3, 4] {
         operands.push(match call.operand(position) {
             Some(&Operand::Weight(place)) => call.importer.buffer(place),

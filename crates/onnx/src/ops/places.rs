@@ -2,7 +2,7 @@
 
 use influence_autodiff::graph::{Size, ValueId};
 
-use crate::call::{Call, Results, one};
+use crate::call::{Call, Results, fixed, one};
 use crate::elements::{self, Layout, Merge, Pairs, every, named_shape};
 use crate::error::Refusal;
 use crate::host::Host;
@@ -55,10 +55,29 @@ pub(super) fn gather_elements(call: &mut Call<'_, '_>) -> Results {
     let (names, axis) = of_one_rank(call, x)?;
     let shape = call.shape(x);
     let result = named_shape(call, &names, batch_axis(&shape))?;
-    let from = Layout::of(&shape)?;
+    let from = Layout::of_value(call, x)?;
     let taken = elements::taken(call, x, &names, &result, |indices, n| {
         let pairs = along(indices, axis, &from.at(n))?;
         Ok(pairs.into_iter().map(|(source, place)| (place, source)).collect())
+    })?;
+    one(taken)
+}
+
+/// Slices along the axis of the samples, at indices that follow the batch.
+pub(super) fn gather_samples(call: &mut Call<'_, '_>, x: ValueId, axis: usize) -> Results {
+    let (names, shape) = (names(call)?, call.shape(x));
+    let of_names = named_shape(call, &names, Some(0))?;
+    let rank = of_names.len();
+    let result = [&shape[..axis], &of_names, &shape[axis + 1..]].concat();
+    let (from, to) = (Layout::of_value(call, x)?, Layout::of(&result, 1)?);
+    let taken = elements::taken(call, x, &names, &result, |indices, n| {
+        let size = from.at(n)[axis];
+        let named = |place: Vec<usize>| {
+            let index = counted(indices.at(&place[axis..axis + rank]), size)?;
+            let source = [&place[..axis], &[index], &place[axis + rank..]].concat();
+            Ok((place, source))
+        };
+        every(&to.at(n))?.into_iter().map(named).collect()
     })?;
     one(taken)
 }
@@ -76,10 +95,23 @@ fn merge(call: &Call<'_, '_>) -> Result<Merge, Refusal> {
     })
 }
 
+/// What is written into and what is written: where a file of one sample has the former as a constant,
+/// once for each sample.
+fn operands(call: &mut Call<'_, '_>) -> Result<[ValueId; 2], Refusal> {
+    let (x, updates) = (call.value(0)?, call.value(2)?);
+    let mut shape = call.shape(x);
+    let follows = batch_axis(&call.shape(updates)).is_some() && batch_axis(&shape).is_none();
+    if call.importer.batch_of_one && follows && shape.first() == Some(&fixed(1)) {
+        shape[0] = Size { per_sample: 1, fixed: 0 };
+        return Ok([call.expand(x, &shape)?, updates]);
+    }
+    Ok([x, updates])
+}
+
 pub(super) fn scatter_elements(call: &mut Call<'_, '_>) -> Results {
-    let (x, updates, merge) = (call.value(0)?, call.value(2)?, merge(call)?);
+    let ([x, updates], merge) = (operands(call)?, merge(call)?);
     let (names, axis) = of_one_rank(call, x)?;
-    let to = Layout::of(&call.shape(x))?;
+    let to = Layout::of_value(call, x)?;
     let pairs = |indices: &Table, n: usize| along(indices, axis, &to.at(n));
     one(elements::scattered(call, [x, updates], &names, merge, pairs)?)
 }
@@ -110,7 +142,7 @@ pub(super) fn gather_nd(call: &mut Call<'_, '_>) -> Results {
     let depth = of_names.last().map_or(0, |size| size.fixed);
     let behind = shape.get(lead + depth..).ok_or("its indices have more axes than its operand")?;
     let result = [&of_names[..of_names.len().saturating_sub(1)], behind].concat();
-    let from = Layout::of(&shape)?;
+    let from = Layout::of_value(call, x)?;
     let taken = elements::taken(call, x, &names, &result, |indices, n| {
         let pairs = by_rows(indices, &from.at(n), lead)?;
         Ok(pairs.into_iter().map(|(source, place)| (place, source)).collect())
@@ -119,9 +151,9 @@ pub(super) fn gather_nd(call: &mut Call<'_, '_>) -> Results {
 }
 
 pub(super) fn scatter_nd(call: &mut Call<'_, '_>) -> Results {
-    let (x, updates, merge) = (call.value(0)?, call.value(2)?, merge(call)?);
+    let ([x, updates], merge) = (operands(call)?, merge(call)?);
     let names = names(call)?;
-    let to = Layout::of(&call.shape(x))?;
+    let to = Layout::of_value(call, x)?;
     let pairs = |indices: &Table, n: usize| by_rows(indices, &to.at(n), 0);
     one(elements::scattered(call, [x, updates], &names, merge, pairs)?)
 }
