@@ -30,7 +30,8 @@ pub(crate) fn against(graph: &Graph, mut recording: Recording, table: Table) -> 
     let mut known = HashMap::from([(recording.input, graph.input)]);
     let refuse = |op: String, node: usize| {
         let why = format!(
-            "control flow on the batch: for {LAST_BATCH} samples the model does something else there"
+            "control flow on the batch: for {LAST_BATCH} samples the model does something else there; \
+             compute the same for every batch"
         );
         let node = if node < graph.nodes.len() { graph.describe(node) } else { "the end".into() };
         Err(Error::Unsupported(vec![Problem { op, node, why }]))

@@ -106,7 +106,8 @@ fn uneven(first: &Recording, second: &Recording, needed: &[usize], other: &[usiz
     let at = a.iter().zip(&b).position(|(a, b)| a != b).unwrap_or(a.len().min(b.len()));
     let op = a.get(at).or(b.get(at)).cloned().unwrap_or_default();
     let why = format!(
-        "control flow on the batch or on values: {} operations for {FIRST_BATCH} samples, {} for {}",
+        "control flow on the batch or on values: {} operations for {FIRST_BATCH} samples, {} for {}; \
+         compute the same for every batch",
         a.len(),
         b.len(),
         FIRST_BATCH + 1
@@ -187,7 +188,7 @@ impl<'a> Builder<'a> {
     fn add(&mut self, a: &Lowered<'_>, b: &Lowered<'_>) -> Result<(), String> {
         if a.op != b.op || a.inputs.len() != b.inputs.len() {
             return Err(format!(
-                "it depends on the batch: {} for {FIRST_BATCH} samples, {} for one more",
+                "it depends on the batch: {} for {FIRST_BATCH} samples, {} for one more; treat each sample on its own",
                 a.op, b.op
             ));
         }
@@ -211,19 +212,23 @@ impl<'a> Builder<'a> {
     fn operand(&mut self, a: &TensorIr, b: &TensorIr) -> Result<ValueId, String> {
         if self.side_results.contains(&a.id) {
             return Err(
-                "it takes indices that depend on the input; only constants are supported there".into()
+                "it takes indices that depend on the input; only constants are supported there: take the values themselves (max_dim, topk)"
+                    .into()
             );
         }
         match self.known.get(&a.id) {
             Some((value, twin)) if *twin == b.id => Ok(*value),
-            Some(_) => Err("it takes another operand at another batch size".into()),
+            Some(_) => {
+                Err("it takes another operand at another batch size; use the same tensors for every batch"
+                    .into())
+            }
             None => self.constant(a, b),
         }
     }
 
     fn constant(&mut self, a: &TensorIr, b: &TensorIr) -> Result<ValueId, String> {
         let (Some(data), Some(twin)) = (self.weights.remove(&a.id), self.second.values.get(&b.id)) else {
-            return Err("an operand comes from nowhere: it was computed outside the forward function".into());
+            return Err("an operand comes from nowhere: it was computed outside the forward function; make it inside, or hold it in the module".into());
         };
         let row = integers::common_row(&data, FIRST_BATCH);
         let row = row.filter(|row| integers::common_row(twin, FIRST_BATCH + 1).as_ref() == Some(row));
@@ -235,10 +240,12 @@ impl<'a> Builder<'a> {
         let (name, role) =
             named.map_or(("constant".into(), Role::Literal), |named| (named.name.clone(), named.role));
         if self.second.names.get(&b.id) != named {
-            return Err(format!("it takes another tensor than {name} at another batch size"));
+            return Err(format!(
+                "it takes another tensor than {name} at another batch size; use the same for every batch"
+            ));
         }
         if role == Role::Literal && data != *twin {
-            let why = "a tensor made in the forward function has other values at another batch size, or in every run";
+            let why = "a tensor made in the forward function has other values at another batch size, or in every run; make it of fixed numbers";
             return Err(why.into());
         }
         let shape = data.shape().iter().map(|&fixed| Size { per_sample: 0, fixed }).collect();
@@ -294,13 +301,15 @@ fn reason(op: &OperationIr) -> &'static str {
         OperationIr::Custom(_) => {
             "a custom kernel has no derivative here; write it in Burn tensor operations"
         }
-        _ => "this engine has no rule for it; see `Op::NAMES` for those it has",
+        _ => {
+            "this engine has no rule for it; write it with those it has (`Op::NAMES`, docs/ops.md), or cut the model behind it"
+        }
     }
 }
 
 fn batch_shapes(what: &str, a: &[usize], b: &[usize]) -> String {
     format!(
-        "{what} has shape {a:?} for {FIRST_BATCH} samples and {b:?} for one more, which no line a n + b explains"
+        "{what} has shape {a:?} for {FIRST_BATCH} samples and {b:?} for one more, which no line a n + b explains; keep the samples on an axis of their own"
     )
 }
 

@@ -192,10 +192,14 @@ pub(super) fn slice(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let shape = call.shape(x);
     let operands: Vec<_> = (0..5)
-        .map(|position| if position == 0 { Ok(None) } else { call.ints(position) })
+        .map(|position| if position == 0 { Ok(None) } else { call.host(position) })
         .collect::<Result<_, _>>()?;
-    let part = Part::of(call.attributes(), |position| operands[position].clone(), shape.len())?;
-    let all = [0, 1, 2].map(|batch| part.ranges(&call.shape_at(x, batch)));
+    // Bounds may follow the batch where they are those of the whole axis of samples.
+    let at = |batch: usize| {
+        let bound = |position: usize| operands[position].as_ref().map(|host| host.at(batch).ints());
+        Ok::<_, Refusal>(Part::of(call.attributes(), bound, shape.len())?.ranges(&call.shape_at(x, batch)))
+    };
+    let all = [at(0)?, at(1)?, at(2)?];
     let mut ranges = vec![None; shape.len()];
     let mut backwards = Vec::new();
     for axis in 0..shape.len() {
@@ -210,9 +214,9 @@ pub(super) fn slice(call: &mut Call<'_, '_>) -> Results {
             }
             continue;
         }
-        if shape[axis].per_sample > 0 {
+        if shape[axis].per_sample > 0 || all.iter().any(|ranges| ranges[axis] != range) {
             return Err(Refusal::new(
-                "it cuts the axis of samples",
+                "it cuts the axis of samples, or another one by their number",
                 "export a network that treats each sample on its own",
             ));
         }

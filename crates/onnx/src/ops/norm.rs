@@ -1,8 +1,9 @@
 //! Normalisations.
 
+use burn::tensor::TensorData;
 use influence_autodiff::graph::{Size, ValueId};
 use influence_autodiff::ops::Op;
-use influence_autodiff::ops::arithmetic::{Div, Mul};
+use influence_autodiff::ops::arithmetic::{Div, Mul, Sub};
 use influence_autodiff::ops::elementwise::{Abs, Clamp, Power, Sqrt};
 use influence_autodiff::ops::layout::Slice;
 use influence_autodiff::ops::norm::{BatchNorm, LayerNorm};
@@ -12,7 +13,21 @@ use super::activation::difference;
 use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
 use crate::import::Operand;
+use crate::node::shortest;
 use crate::table::axis;
+
+/// (x - offset) scale, of `ai.onnx.ml`: a number each for every feature, or one for all.
+pub(super) fn scaler(call: &mut Call<'_, '_>) -> Results {
+    let mut x = call.value(0)?;
+    for (name, op) in [("offset", Op::Sub(Sub)), ("scale", Op::Mul(Mul))] {
+        let numbers = call.attributes().floats(name).ok_or_else(|| format!("it has no {name}"))?;
+        let numbers: Vec<_> = numbers.into_iter().map(|x| shortest(x as f32)).collect();
+        let shape = [1, numbers.len()];
+        let numbers = call.literal(TensorData::new(numbers, shape));
+        x = call.emit(op, &[x, numbers])?;
+    }
+    one(x)
+}
 
 /// With stored statistics, which are state and no parameters.
 pub(super) fn batch(call: &mut Call<'_, '_>) -> Results {
