@@ -240,7 +240,15 @@ pub(crate) fn scattered(
     let (mut flat, written) = (to.flat(call, x, rows)?, from.flat(call, updates, rows)?);
     if merge == Merge::Replace {
         let mut places: Vec<_> = (0..count).collect();
-        list.into_iter().for_each(|(target, source)| places[target] = count + source);
+        for (target, source) in list {
+            if places[target] != target {
+                return Err(Refusal::new(
+                    "it replaces an element twice, in an order that ONNX leaves open",
+                    "add with reduction=\"add\" (index_add and scatter_add from opset 16 on)",
+                ));
+            }
+            places[target] = count + source;
+        }
         let both = call.emit(Op::Cat(Cat { axis: 1 }), &[flat, written])?;
         flat = selected(call, both, 1, &places)?;
         return to.unflat(call, flat);

@@ -4,7 +4,7 @@ use influence_autodiff::graph::ValueId;
 use influence_autodiff::ops::Op;
 use influence_autodiff::ops::indexing::Select;
 use influence_autodiff::ops::layout::Slice;
-use influence_autodiff::ops::logic::{ComparePair, Connective, Indicator, Logic, Not};
+use influence_autodiff::ops::logic::{ComparePair, Connective, Logic, Not};
 use influence_autodiff::ops::mask::{Compare, MaskFill, MaskWhere, Relation};
 use influence_autodiff::ops::sort::Sort;
 
@@ -79,13 +79,11 @@ fn mask_at(call: &mut Call<'_, '_>, position: usize, rank: usize) -> Result<Valu
         return Ok(call.literal(table.data()));
     }
     let value = call.value(position)?;
-    if call.is_mask(value) && call.shape(value).len() == rank {
-        return Ok(value);
+    let raised = call.of_rank(value, rank)?;
+    match call.is_mask(raised) {
+        true => Ok(raised),
+        false => call.emit(Op::Compare(Compare { relation: Relation::Unequal, bound: 0.0 }), &[raised]),
     }
-    // The engine has masks of given shapes alone: as numbers, they take another one.
-    let numbers = if call.is_mask(value) { call.emit(Op::Indicator(Indicator), &[value])? } else { value };
-    let raised = call.of_rank(numbers, rank)?;
-    call.emit(Op::Compare(Compare { relation: Relation::Unequal, bound: 0.0 }), &[raised])
 }
 
 /// The part above or below a diagonal, zeros elsewhere.

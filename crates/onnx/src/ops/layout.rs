@@ -33,7 +33,7 @@ pub(super) fn cast(call: &mut Call<'_, '_>) -> Results {
     }
     let x = call.value(0)?;
     match (call.is_mask(x), element) {
-        (true, Some(Element::Float)) => one(call.emit(Op::Indicator(Indicator), &[x])?),
+        (true, Some(Element::Float | Element::Int)) => one(call.emit(Op::Indicator(Indicator), &[x])?),
         (false, Some(Element::Float)) | (true, Some(Element::Bool)) => one(x),
         _ => Err(Refusal::new(
             "it makes whole numbers of values that depend on the input, which have no derivative",
