@@ -58,10 +58,7 @@ pub enum Error {
         remedy: String,
     },
     /// A name of what is to be frozen matches no initializer that would be perturbed.
-    #[error(
-        "no trainable initializer is called {pattern}; {}",
-        if near.is_empty() { "the network has none".to_owned() } else { format!("the nearest are {}", near.join(", ")) }
-    )]
+    #[error("no trainable initializer is called {pattern}; {}", Near(near))]
     Frozen {
         /// The name that was given.
         pattern: String,
@@ -105,6 +102,18 @@ struct At(Option<u64>);
 impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.map_or(Ok(()), |offset| write!(f, " (offset {offset})"))
+    }
+}
+
+/// Names to offer in the place of one that there is not.
+struct Near<'a>(&'a [String]);
+
+impl fmt::Display for Near<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [] => f.write_str("the network has none"),
+            names => write!(f, "the nearest are {}", names.join(", ")),
+        }
     }
 }
 

@@ -89,11 +89,16 @@ pub(crate) fn graph(model: &Model, interface: &Interface) -> Result<Import> {
     if !problems.is_empty() {
         return Err(Error::Unsupported(problems));
     }
-    let single = match names.get(interface.output.as_str()) {
-        Some(Operand::Value(output)) => builder.shape(*output).get(1..) == Some(&[fixed(1)]),
+    let is_single = |name: &str| match names.get(name) {
+        Some(Operand::Value(value)) => builder.shape(*value).get(1..) == Some(&[fixed(1)]),
         _ => false,
     };
-    let ending = Ending::of(&nodes, interface, model.opset, single);
+    let is_one = |name: &str| match names.get(name) {
+        Some(Operand::Known(host)) => host.constant().and_then(|table| table.only()) == Some(1.0),
+        Some(Operand::Weight(place)) => weights[*place].data.iter::<f64>().all(|x| x == 1.0),
+        _ => false,
+    };
+    let ending = Ending::of(&nodes, interface, model.opset, is_single, is_one);
     match names.get(ending.output(&interface.output)) {
         Some(Operand::Value(output)) => {
             let mut output = row(&mut builder, *output)?;

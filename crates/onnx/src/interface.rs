@@ -67,8 +67,15 @@ pub enum Ending {
 
 impl Ending {
     /// What can be taken off at the end of the needed nodes: a softmax along the last axis, a sigmoid of a
-    /// `single` number, and the pair `[1 - p, p]` of one, p = sigmoid(z).
-    pub(crate) fn of(nodes: &[&NodeProto], interface: &Interface, opset: i64, single: bool) -> Self {
+    /// single number, and the pair `[1 - p, p]` of one, p = sigmoid(z). `is_single` and `is_one` tell
+    /// of a result by its name whether it is `[n, 1]`, and whether it is the number 1.
+    pub(crate) fn of(
+        nodes: &[&NodeProto],
+        interface: &Interface,
+        opset: i64,
+        is_single: impl Fn(&str) -> bool,
+        is_one: impl Fn(&str) -> bool,
+    ) -> Self {
         let maker = |name: &str| {
             let own = nodes.iter().find(|node| node.output.first().is_some_and(|output| output == name));
             own.copied().filter(|node| node.domain.is_empty())
@@ -83,12 +90,15 @@ impl Ending {
         let (title, logits) = (crate::import::title(node).to_owned(), operand(node, 0));
         match node.op_type.as_str() {
             "Softmax" if axis == 1 || axis == -1 => Self::Softmax { node: title, logits },
-            "Sigmoid" if single => Self::Sigmoid { node: title, logits },
-            "Concat" if node.input.len() == 2 => {
-                let rest = maker(&operand(node, 0)).filter(|rest| rest.op_type == "Sub");
+            "Sigmoid" if is_single(&logits) => Self::Sigmoid { node: title, logits },
+            "Concat" if node.input.len() == 2 && (axis == 1 || axis == -1) => {
+                let rest = maker(&operand(node, 0));
+                let rest = rest.filter(|rest| rest.op_type == "Sub" && is_one(&operand(rest, 0)));
                 let gate = maker(&operand(node, 1)).filter(|gate| gate.op_type == "Sigmoid");
                 match (rest, gate) {
-                    (Some(rest), Some(gate)) if operand(rest, 1) == operand(node, 1) => {
+                    (Some(rest), Some(gate))
+                        if operand(rest, 1) == operand(node, 1) && is_single(&operand(gate, 0)) =>
+                    {
                         Self::Pair { node: title, logits: operand(gate, 0) }
                     }
                     _ => Self::Logits,

@@ -4,10 +4,10 @@
 //! and in constants that are concatenated with samples. Here a reshape's target is read at a batch
 //! of 1, and the one axis into which the batch then falls is multiplied by its size: elements lie
 //! row-major, so that is an axis that begins or ends where as many sizes come before it as before the
-//! samples in the operand. Where several do, it is an axis of size 1, or the one before the last axis or before the sizes that
-//! stand behind the samples in the operand, or else the first behind the boundary. Where there is none, the
-//! target stands as it is, and the shapes that follow tell whether that is any use: nothing is taken
-//! on trust but what holds for every batch size.
+//! samples in the operand. Where several do, it is an axis of size 1, or the one before the last axis
+//! or before the sizes that stand behind the samples in the operand, or else the first behind the
+//! boundary. Where there is none, the target stands as it is, and the shapes that follow tell whether
+//! that is any use: nothing is taken on trust but what holds for every batch size.
 
 use influence_autodiff::graph::{Size, ValueId};
 

@@ -108,6 +108,7 @@ operators! {
     "Max" => arithmetic::max, "composed of comparisons; with a number, a bound", "";
     "MaxPool" => pool::max, "over one to three axes: dilations, auto_pad, uneven padding, ceil_mode", "indices that are used: unpool by another operator; over more than three axes: reshape to three";
     "Mean" => arithmetic::mean, "of any number of operands", "";
+    "MeanVarianceNormalization" => norm::mean_variance, "composed", "over the samples, as by default: name the axes of one sample";
     "Min" => arithmetic::min, "composed of comparisons; with a number, a bound", "";
     "Mish" => activation::mish, "composed", "";
     "Mod" => arithmetic::remainder, "composed with a step: its derivative is that of the dividend", "";

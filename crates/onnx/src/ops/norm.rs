@@ -109,6 +109,21 @@ fn standardised(
     call.emit(Op::Div(Div), &[centred, root])
 }
 
+/// (x - mean) / (deviation + 1e-9) over named axes; by default those of the batch are among them.
+pub(super) fn mean_variance(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let given = call.attributes().ints("axes").unwrap_or_else(|| vec![0, 2, 3]);
+    let rank = call.shape(x).len();
+    let axes: Vec<_> = given.into_iter().map(|given| axis(given, rank)).collect::<Result<_, _>>()?;
+    let mean = call.emit(Op::Mean(Mean { axes: axes.clone() }), &[x])?;
+    let centred = difference(call, x, mean)?;
+    let square = call.mul(centred, centred)?;
+    let variance = call.emit(Op::Mean(Mean { axes }), &[square])?;
+    let deviation = call.emit(Op::Sqrt(Sqrt), &[variance])?;
+    let below = call.plus(deviation, 1e-9)?;
+    one(call.emit(Op::Div(Div), &[centred, below])?)
+}
+
 /// Scale and shift of each channel, for a value of `rank` axes.
 fn affine(call: &mut Call<'_, '_>, h: ValueId) -> Result<ValueId, Refusal> {
     let rank = call.shape(h).len();
