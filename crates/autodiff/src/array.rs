@@ -149,7 +149,7 @@ impl Array {
     }
 
     /// Whole numbers as indices.
-    pub(crate) fn as_indices(self) -> Self {
+    pub(crate) fn into_indices(self) -> Self {
         let kind = int_dtype(&self.device());
         Self(Dispatch::float_into_int(self.0, kind))
     }

@@ -49,7 +49,7 @@ pub(crate) fn alike<'a>(pattern: &str, names: impl Iterator<Item = &'a str>) -> 
     const FEW: usize = 3;
     let shared = |name: &str| pattern.chars().zip(name.chars()).take_while(|(a, b)| a == b).count();
     let mut names: Vec<_> = names.map(|name| (shared(name), name)).collect();
-    names.sort_by(|a, b| b.0.cmp(&a.0));
+    names.sort_by_key(|(shared, _)| std::cmp::Reverse(*shared));
     names.into_iter().take(FEW).map(|(_, name)| name.to_owned()).collect()
 }
 

@@ -85,13 +85,16 @@ pub(crate) fn together(call: &mut Call<'_, '_>, values: &mut [ValueId], along: u
 mod tests {
     use super::*;
 
+    /// A shape, its neighbours of one sample, a target, and the shape that it is for any batch.
+    type Case<'a> = (&'a [Size], usize, &'a [i64], &'a [Size]);
+
     fn n(per_sample: usize) -> Size {
         Size { per_sample, fixed: 0 }
     }
 
     #[test]
     fn the_batch_falls_into_one_axis() {
-        let cases: [(&[Size], usize, &[i64], &[Size]); 10] = [
+        let cases: [Case<'_>; 10] = [
             (&[n(1), fixed(4), fixed(6)], 1, &[1, -1], &[n(1), fixed(24)]),
             (&[n(1), fixed(4), fixed(6)], 1, &[1, 2, 12], &[n(1), fixed(2), fixed(12)]),
             // Windows merged into the batch, and apart again.

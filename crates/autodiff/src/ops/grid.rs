@@ -191,7 +191,7 @@ fn cut(positions: Array, last: f64, place: &Place) -> [Array; 2] {
 
 /// The indices `[B, C, H' W']` among `H W` elements of a pair of neighbours.
 fn indices(row: &Tap, column: &Tap, width: usize, shape: &[usize]) -> Array {
-    let index = row.index.clone().mul_scalar(width as f64).add(column.index.clone()).as_indices();
+    let index = row.index.clone().mul_scalar(width as f64).add(column.index.clone()).into_indices();
     let [b, positions] = [0, 1].map(|axis| row.index.shape()[axis]);
     index.reshape_indices(&[b, 1, positions]).expand_indices(shape)
 }
