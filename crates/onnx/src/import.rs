@@ -309,7 +309,10 @@ impl<'a> Importer<'a> {
         if let Some(known) = known(&operands)
             && let Some(folded) = host::fold(&node.op_type, &known, Attributes(node))
         {
-            return Ok(folded?.into_iter().map(Operand::Known).collect());
+            // In a file of one sample, what does not fit a batch may be read anew by the rule.
+            if folded.is_ok() || !self.batch_of_one {
+                return Ok(folded?.into_iter().map(Operand::Known).collect());
+            }
         }
         let rule = ops::rule(&node.op_type)?;
         let opset = self.model.opset;

@@ -3,13 +3,14 @@
 use influence_autodiff::graph::{Size, ValueId};
 use influence_autodiff::ops::Op;
 use influence_autodiff::ops::assembly::{Margin, Pad, Repeat};
-use influence_autodiff::ops::layout::{Cat, Flip, Slice};
+use influence_autodiff::ops::layout::{Cat, Fill, Flip, Slice};
 use influence_autodiff::ops::logic::Indicator;
 
 use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
-use crate::host::BATCHES;
+use crate::host::{BATCHES, Host};
 use crate::import::Operand;
+use crate::names;
 use crate::reread;
 use crate::shapes::{self, Part};
 use crate::table::{Element, axis};
@@ -59,7 +60,7 @@ pub(super) fn reshape(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let zero = call.attributes().int("allowzero", 0) != 0;
     let target = match call.attributes().ints("shape") {
-        Some(target) => crate::host::Host::fixed(crate::table::Table {
+        Some(target) => Host::fixed(crate::table::Table {
             shape: vec![target.len()],
             element: Element::Int,
             values: target.into_iter().map(|size| size as f64).collect(),
@@ -139,9 +140,35 @@ pub(super) fn transpose(call: &mut Call<'_, '_>) -> Results {
     one(call.permute(x, axes)?)
 }
 
+/// In a file of one sample, one number throughout in a shape of that sample, as it is for any batch.
+fn of_one_sample(call: &mut Call<'_, '_>, target: &Host) -> Result<Option<ValueId>, Refusal> {
+    let constant = match call.operand(0) {
+        Some(Operand::Known(_)) => true,
+        Some(&Operand::Weight(place)) => names::is_made_up(&call.importer.weights[place].name),
+        _ => false,
+    };
+    if !call.importer.batch_of_one || !constant {
+        return Ok(None);
+    }
+    let Some(Ok(table)) = call.table(0).transpose() else { return Ok(None) };
+    let Some(&value) = table.values.first() else { return Ok(None) };
+    let uniform = table.element == Element::Float && table.values.iter().all(|&x| x == value);
+    let sizes = |batch: usize| target.at(batch).ints().into_iter().map(|size| size.max(0) as usize).collect();
+    let Ok(shape) = lines([sizes(0), sizes(1), sizes(2)]) else { return Ok(None) };
+    let alone: Vec<_> = shape.iter().map(|size| size.at(1)).collect();
+    let fits = crate::table::broadcast(&table.shape, &alone).is_ok_and(|all| all == alone);
+    if !uniform || !fits || shape.iter().all(|size| size.per_sample == 0) {
+        return Ok(None);
+    }
+    Ok(Some(call.emit_of(Op::Fill(Fill { value }), &[], &shape)?))
+}
+
 pub(super) fn expand(call: &mut Call<'_, '_>) -> Results {
-    let x = call.value(0)?;
     let target = call.host(1)?.ok_or("it has no shape")?;
+    if let Some(filled) = of_one_sample(call, &target)? {
+        return one(filled);
+    }
+    let x = call.value(0)?;
     let at = |batch: usize| {
         let sizes: Option<Vec<_>> =
             target.at(batch).ints().into_iter().map(|size| usize::try_from(size).ok()).collect();
