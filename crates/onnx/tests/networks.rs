@@ -1,7 +1,7 @@
 //! Whole networks against the frameworks that exported them: logits and Jacobians in f64.
 //!
-//! The variable `INFLUENCE_ONNX_NETWORKS` names a folder with, for each network, NAME.FORM.onnx files
-//! (a form that begins with f64 was exported in double precision), and
+//! `networks.py` writes some. The variable `INFLUENCE_ONNX_NETWORKS` names a folder with, for each
+//! network, NAME.FORM.onnx files (a form that begins with f64 was exported in double precision), and
 //! NAME.ref.safetensors with `images`, `logits` and, for as many of the images as it has, `jacobian`
 //! `[images, K, elements]`, all in f64. Without it the test says that it is skipped.
 
