@@ -249,6 +249,11 @@ pub(crate) struct RunArguments {
     /// Any inner result of shape [N, K] will do.
     #[arg(long, value_name = "NAME")]
     pub(crate) output: Option<String>,
+    /// Of an ONNX file, initializers that were not trained and are not perturbed, by comma
+    ///
+    /// A * stands for any letters: --frozen 'pos_embed,*.table'.
+    #[arg(long, value_name = "NAMES")]
+    pub(crate) frozen: Option<String>,
     /// mnist, fashion-mnist, cifar10, cifar100, folder, parquet or arrays [default: embedded]
     ///
     /// cifar100-coarse has CIFAR-100's coarse labels. folder is pictures (PNG, JPEG, WebP), with a
@@ -365,6 +370,7 @@ impl RunArguments {
             network: file.map(str::to_owned),
             weights: if file.is_some() { None } else { Some(path.to_owned()) },
             output: if file.is_some() { self.output.clone() } else { None },
+            frozen: if file.is_some() { self.frozen.clone() } else { None },
             width: None,
             threads: None,
             ..self.clone()

@@ -74,15 +74,7 @@ impl Job {
         let memory = memory(arguments.memory.as_deref())?;
         let batch = positive("--batch", arguments.batch)?;
         set_threads(positive("--threads", arguments.threads)?)?;
-        onnx::check(
-            arguments.network.as_deref(),
-            arguments.output.as_deref(),
-            &[
-                ("--weights", arguments.weights.is_some()),
-                ("--width", arguments.width.is_some()),
-                ("--bn-eps", arguments.bn_eps.is_some()),
-            ],
-        )?;
+        onnx::check(arguments)?;
         let Samples { data, mut images, mut preparation } =
             samples::open(arguments, &target, &selection, &mut inputs)?;
         let channels = data.sample().first().copied().unwrap_or(1);
@@ -96,6 +88,8 @@ impl Job {
         let file = arguments.network_file();
         file.into_iter().for_each(|file| inputs.add(file));
         let mut hashes = origin::hashes(file, &data, &images)?;
+        let own = [("output", &arguments.output), ("frozen", &arguments.frozen)];
+        hashes.extend(own.into_iter().filter_map(|(name, given)| Some((name, given.clone()?))));
         if engine.is_graphics() {
             // The batch may change the last digits there.
             hashes.push(("batch", batch.unwrap_or(GPU_BATCH).to_string()));
@@ -316,8 +310,7 @@ fn ready(
     normalisation: Option<&Normalisation>,
 ) -> Result<Ready> {
     if let Some(file) = arguments.onnx_file() {
-        let (graph, report, transposed) =
-            onnx::graph(file, arguments.output.as_deref(), data, normalisation)?;
+        let (graph, report, transposed) = onnx::graph(file, arguments, data, normalisation)?;
         return Ok(Ready { scorer: scorer.load(graph)?, report, described: file_name(file), transposed });
     }
     let loaded = network::load(arguments, data, precision)?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use influence::Graph;
 use influence_onnx::{Choice, Ending, Import, Model};
 
+use crate::arguments::RunArguments;
 use crate::data::Data;
 use crate::failure::{Failure, Result};
 use crate::normalisation::Normalisation;
@@ -36,31 +37,55 @@ pub(crate) fn is_file(network: &str) -> bool {
 /// The graph of a file, what to tell of it, and the matrices that it holds transposed.
 pub(crate) fn graph(
     file: &Path,
-    output: Option<&str>,
+    arguments: &RunArguments,
     data: &Data,
     normalisation: Option<&Normalisation>,
 ) -> Result<(Graph, String, Transposed)> {
     let model = Model::open(file)?;
     let normalise = normalisation.map(|of| (of.numbers().0.to_vec(), of.numbers().1.to_vec()));
-    let choice = Choice { output: output.map(str::to_owned), sample: Some(data.sample()), normalise };
-    let Import { graph, ending, transposed, .. } = model.graph(&choice)?;
+    let frozen =
+        arguments.frozen.iter().flat_map(|names| names.split(',')).map(|name| name.trim().to_owned());
+    let choice = Choice {
+        output: arguments.output.clone(),
+        sample: Some(data.sample()),
+        normalise,
+        frozen: frozen.filter(|name| !name.is_empty()).collect(),
+    };
+    let Import { graph, ending, transposed, frozen, .. } = model.graph(&choice)?;
     let producer = if model.producer().is_empty() { "an unnamed program" } else { model.producer() };
     let mut report = format!("opset {}, written by {producer}", model.opset());
-    if let Ending::Softmax { node, logits } = ending {
-        let words = format!("; the softmax at its end ({node}) is taken off, logits are {logits}");
-        report.push_str(&words);
+    let off = match ending {
+        Ending::Softmax { node, logits } => Some(("softmax", node, logits)),
+        Ending::Sigmoid { node, logits } => Some(("sigmoid", node, logits)),
+        Ending::Pair { node, logits } => Some(("pair of probabilities", node, logits)),
+        _ => None,
+    };
+    if let Some((what, node, logits)) = off {
+        report.push_str(&format!("; the {what} at its end ({node}) is taken off, logits are {logits}"));
+    }
+    if !frozen.is_empty() {
+        report.push_str(&format!("; not perturbed: {}", frozen.join(", ")));
     }
     Ok((graph, report, Transposed::Named(transposed)))
 }
 
 /// What goes with a network of a file, and what does not.
-pub(crate) fn check(network: Option<&str>, output: Option<&str>, other: &[(&str, bool)]) -> Result<()> {
-    let file = network.is_some_and(is_file);
-    if output.is_some() && !file {
-        return Err(Failure::new(
-            "--output names a result of an ONNX file: add --network FILE.onnx, or leave it out",
-        ));
+pub(crate) fn check(arguments: &RunArguments) -> Result<()> {
+    let file = arguments.onnx_file().is_some();
+    let own = [
+        ("--output names a result", arguments.output.is_some()),
+        ("--frozen names initializers", arguments.frozen.is_some()),
+    ];
+    if let Some((what, _)) = own.iter().find(|(_, given)| !file && *given) {
+        return Err(Failure::new(format!(
+            "{what} of an ONNX file: add --network FILE.onnx, or leave it out"
+        )));
     }
+    let other = [
+        ("--weights", arguments.weights.is_some()),
+        ("--width", arguments.width.is_some()),
+        ("--bn-eps", arguments.bn_eps.is_some()),
+    ];
     match other.iter().find(|(_, given)| file && *given) {
         Some((flag, _)) => Err(Failure::new(format!(
             "{flag} is of the networks known by name: an ONNX file has its own; leave it out"

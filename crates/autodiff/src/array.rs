@@ -138,6 +138,22 @@ impl Array {
         Self(Dispatch::float_sign(self.0))
     }
 
+    /// The largest whole number that is not above each element.
+    pub(crate) fn floor(self) -> Self {
+        Self(Dispatch::float_floor(self.0))
+    }
+
+    /// The nearest whole number to each element, of two the even one.
+    pub(crate) fn round(self) -> Self {
+        Self(Dispatch::float_round(self.0))
+    }
+
+    /// Whole numbers as indices.
+    pub(crate) fn into_indices(self) -> Self {
+        let kind = int_dtype(&self.device());
+        Self(Dispatch::float_into_int(self.0, kind))
+    }
+
     /// Each element to a power; whole exponents take negative bases.
     pub(crate) fn power(self, exponent: f64) -> Self {
         Self(Dispatch::float_powf_scalar(self.0, Scalar::Float(exponent)))

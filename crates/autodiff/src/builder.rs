@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use burn::module::ParamId;
 use burn::tensor::{DType, TensorData};
 
+use crate::coupling::{self, BatchAxis};
 use crate::error::{Error, Problem, Result};
 use crate::graph::{Constant, Graph, Kind, Node, Origin, Role, Size, Value, ValueId};
 use crate::ops::Op;
@@ -41,6 +42,10 @@ const BATCHES: [usize; 3] = [2, 3, 7];
 pub struct GraphBuilder {
     values: Vec<Value>,
     nodes: Vec<Node>,
+    /// Where the samples lie in each value, as far as they stay apart.
+    samples: Vec<Option<BatchAxis>>,
+    /// Which values depend on the input.
+    dependent: Vec<bool>,
     /// The layer of each parameter, by its value.
     layers: HashMap<ValueId, String>,
     dtype: Option<DType>,
@@ -53,7 +58,14 @@ impl GraphBuilder {
         let batch = Size { per_sample: 1, fixed: 0 };
         let shape = std::iter::once(batch).chain(sample.iter().map(|&size| fixed(size))).collect();
         let input = Value { shape, kind: Kind::Float, origin: Origin::Input };
-        Self { values: vec![input], nodes: Vec::new(), layers: HashMap::new(), dtype: None }
+        Self {
+            values: vec![input],
+            nodes: Vec::new(),
+            samples: vec![Some(BatchAxis { axis: 0, inner: 1 })],
+            dependent: vec![true],
+            layers: HashMap::new(),
+            dtype: None,
+        }
     }
 
     /// The input.
@@ -72,6 +84,13 @@ impl GraphBuilder {
     #[must_use]
     pub fn kind(&self, value: ValueId) -> Kind {
         self.values[value].kind
+    }
+
+    /// How many neighbours along the axis of the samples belong to one of them, where samples lie on an
+    /// axis and stay apart: 1 in `[n, d]`, and s in `[n s, d]` that was `[n, s, d]`.
+    #[must_use]
+    pub fn neighbours(&self, value: ValueId) -> Option<usize> {
+        self.samples[value].map(|lie| lie.inner)
     }
 
     /// The node whose result a value is.
@@ -112,6 +131,8 @@ impl GraphBuilder {
 
     fn push(&mut self, value: Value) -> ValueId {
         self.values.push(value);
+        self.samples.push(None);
+        self.dependent.push(false);
         self.values.len() - 1
     }
 
@@ -137,7 +158,11 @@ impl GraphBuilder {
         let mask = matches!(op, Op::Compare(_) | Op::ComparePair(_) | Op::Logic(_) | Op::Not(_));
         let kind = if mask { Kind::Mask } else { Kind::Float };
         let output = self.push(Value { shape, kind, origin: Origin::Node(self.nodes.len()) });
-        self.nodes.push(Node { op, inputs: inputs.to_vec(), output, path: path.to_owned() });
+        let node = Node { op, inputs: inputs.to_vec(), output, path: path.to_owned() };
+        self.dependent[output] = inputs.iter().any(|&input| self.dependent[input]);
+        let lie = coupling::of_result(&self.values, &node, &self.samples, self.dependent[output]);
+        self.samples[output] = lie.flatten();
+        self.nodes.push(node);
         Ok(output)
     }
 

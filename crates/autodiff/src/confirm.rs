@@ -13,6 +13,7 @@ use crate::graph::{Graph, Origin, Role, ValueId};
 use crate::integers;
 use crate::linears;
 use crate::lower::{Table, needed};
+use crate::slices;
 
 /// The batch size of the recording by which the graph of the other two is confirmed.
 pub(crate) const LAST_BATCH: usize = 5;
@@ -23,12 +24,14 @@ pub(crate) const LAST_BATCH: usize = 5;
 /// [`Error::Unsupported`] with the first operation that is another than the graph says for so many samples.
 pub(crate) fn against(graph: &Graph, mut recording: Recording, table: Table) -> Result<()> {
     integers::fold(&mut recording);
+    slices::turn(&mut recording);
     linears::unite(&mut recording);
     let operations = needed(&recording);
     let mut known = HashMap::from([(recording.input, graph.input)]);
     let refuse = |op: String, node: usize| {
         let why = format!(
-            "control flow on the batch: for {LAST_BATCH} samples the model does something else there"
+            "control flow on the batch: for {LAST_BATCH} samples the model does something else there; \
+             compute the same for every batch"
         );
         let node = if node < graph.nodes.len() { graph.describe(node) } else { "the end".into() };
         Err(Error::Unsupported(vec![Problem { op, node, why }]))

@@ -6,7 +6,7 @@
 //! the numbers are and however many samples there are, which no number of trial runs could tell.
 
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Node, Size, ValueId};
+use crate::graph::{Graph, Node, Size, Value};
 
 /// Where the samples of a batch of n lie in a value: index i of an axis belongs to sample `i / inner % n`.
 ///
@@ -51,19 +51,20 @@ pub(crate) fn check(graph: &Graph, dependent: &[bool]) -> Result<()> {
     found[graph.input] = Some(BatchAxis { axis: 0, inner: 1 });
     for (index, node) in graph.nodes.iter().enumerate() {
         let coupled = || Error::BatchCoupled { node: graph.describe(index) };
-        found[node.output] = of_result(graph, node, &found, dependent[node.output]).ok_or_else(coupled)?;
+        let lie = of_result(&graph.values, node, &found, dependent[node.output]);
+        found[node.output] = lie.ok_or_else(coupled)?;
     }
     Ok(())
 }
 
 /// Where the samples lie in a node's result, or that it has none of them; nothing where they do not stay apart.
-fn of_result(
-    graph: &Graph,
+pub(crate) fn of_result(
+    values: &[Value],
     node: &Node,
     found: &[Option<BatchAxis>],
     dependent: bool,
 ) -> Option<Option<BatchAxis>> {
-    let shape = &graph.values[node.output].shape;
+    let shape = &values[node.output].shape;
     let grows = |size: &Size| size.per_sample > 0;
     let batched = node.inputs.iter().any(|&id| found[id].is_some());
     let Some(axis) = shape.iter().position(grows) else {
@@ -78,18 +79,13 @@ fn of_result(
         // Made of constants that are the same for every sample, as often as there are samples.
         return (!dependent).then_some(Some(BatchAxis { axis, inner: size.per_sample }));
     }
-    let output = for_one(graph, node.output);
+    let output = values[node.output].shape_at(1);
     let mut carried = node.inputs.iter().enumerate().filter_map(|(position, &id)| {
-        let (from, input) = (found[id]?, for_one(graph, id));
+        let (from, input) = (found[id]?, values[id].shape_at(1));
         Some(node.op.rule().carry(&Passage { position, from, input: &input, output: &output, axis }))
     });
     let first = carried.next()??;
     let agree = carried.all(|other| other == Some(first));
     let fits = first.axis == axis && size.per_sample.is_multiple_of(first.inner);
     (agree && fits).then_some(Some(first))
-}
-
-/// The shape of a value for one sample.
-fn for_one(graph: &Graph, id: ValueId) -> Vec<usize> {
-    graph.values[id].shape_at(1)
 }

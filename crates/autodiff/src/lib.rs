@@ -45,6 +45,7 @@ mod plan;
 mod program;
 mod reference;
 mod segment;
+mod slices;
 
 pub use builder::GraphBuilder;
 pub use burn_executor::BurnExecutor;

@@ -17,6 +17,7 @@ use crate::integers;
 use crate::linears;
 use crate::ops::{self, Lowered};
 use crate::parameters::Parameter;
+use crate::slices;
 
 /// The batch size of the first recording; the second has one sample more.
 pub(crate) const FIRST_BATCH: usize = 2;
@@ -31,6 +32,7 @@ pub(crate) type Table = fn(&OperationIr) -> ops::Lowering<'_>;
 pub(crate) fn graph(mut first: Recording, mut second: Recording, table: Table) -> Result<Graph> {
     for recording in [&mut first, &mut second] {
         integers::fold(recording);
+        slices::turn(recording);
         linears::unite(recording);
     }
     let (needed, other) = (needed(&first), needed(&second));
@@ -104,7 +106,8 @@ fn uneven(first: &Recording, second: &Recording, needed: &[usize], other: &[usiz
     let at = a.iter().zip(&b).position(|(a, b)| a != b).unwrap_or(a.len().min(b.len()));
     let op = a.get(at).or(b.get(at)).cloned().unwrap_or_default();
     let why = format!(
-        "control flow on the batch or on values: {} operations for {FIRST_BATCH} samples, {} for {}",
+        "control flow on the batch or on values: {} operations for {FIRST_BATCH} samples, {} for {}; \
+         compute the same for every batch",
         a.len(),
         b.len(),
         FIRST_BATCH + 1
@@ -185,7 +188,7 @@ impl<'a> Builder<'a> {
     fn add(&mut self, a: &Lowered<'_>, b: &Lowered<'_>) -> Result<(), String> {
         if a.op != b.op || a.inputs.len() != b.inputs.len() {
             return Err(format!(
-                "it depends on the batch: {} for {FIRST_BATCH} samples, {} for one more",
+                "it depends on the batch: {} for {FIRST_BATCH} samples, {} for one more; treat each sample on its own",
                 a.op, b.op
             ));
         }
@@ -209,19 +212,23 @@ impl<'a> Builder<'a> {
     fn operand(&mut self, a: &TensorIr, b: &TensorIr) -> Result<ValueId, String> {
         if self.side_results.contains(&a.id) {
             return Err(
-                "it takes indices that depend on the input; only constants are supported there".into()
+                "it takes indices that depend on the input; only constants are supported there: take the values themselves (max_dim, topk)"
+                    .into()
             );
         }
         match self.known.get(&a.id) {
             Some((value, twin)) if *twin == b.id => Ok(*value),
-            Some(_) => Err("it takes another operand at another batch size".into()),
+            Some(_) => {
+                Err("it takes another operand at another batch size; use the same tensors for every batch"
+                    .into())
+            }
             None => self.constant(a, b),
         }
     }
 
     fn constant(&mut self, a: &TensorIr, b: &TensorIr) -> Result<ValueId, String> {
         let (Some(data), Some(twin)) = (self.weights.remove(&a.id), self.second.values.get(&b.id)) else {
-            return Err("an operand comes from nowhere: it was computed outside the forward function".into());
+            return Err("an operand comes from nowhere: it was computed outside the forward function; make it inside, or hold it in the module".into());
         };
         let row = integers::common_row(&data, FIRST_BATCH);
         let row = row.filter(|row| integers::common_row(twin, FIRST_BATCH + 1).as_ref() == Some(row));
@@ -233,10 +240,12 @@ impl<'a> Builder<'a> {
         let (name, role) =
             named.map_or(("constant".into(), Role::Literal), |named| (named.name.clone(), named.role));
         if self.second.names.get(&b.id) != named {
-            return Err(format!("it takes another tensor than {name} at another batch size"));
+            return Err(format!(
+                "it takes another tensor than {name} at another batch size; use the same for every batch"
+            ));
         }
         if role == Role::Literal && data != *twin {
-            let why = "a tensor made in the forward function has other values at another batch size, or in every run";
+            let why = "a tensor made in the forward function has other values at another batch size, or in every run; make it of fixed numbers";
             return Err(why.into());
         }
         let shape = data.shape().iter().map(|&fixed| Size { per_sample: 0, fixed }).collect();
@@ -292,13 +301,15 @@ fn reason(op: &OperationIr) -> &'static str {
         OperationIr::Custom(_) => {
             "a custom kernel has no derivative here; write it in Burn tensor operations"
         }
-        _ => "this engine has no rule for it; see `Op::NAMES` for those it has",
+        _ => {
+            "this engine has no rule for it; write it with those it has (`Op::NAMES`, docs/ops.md), or cut the model behind it"
+        }
     }
 }
 
 fn batch_shapes(what: &str, a: &[usize], b: &[usize]) -> String {
     format!(
-        "{what} has shape {a:?} for {FIRST_BATCH} samples and {b:?} for one more, which no line a n + b explains"
+        "{what} has shape {a:?} for {FIRST_BATCH} samples and {b:?} for one more, which no line a n + b explains; keep the samples on an axis of their own"
     )
 }
 
@@ -318,14 +329,15 @@ mod tests {
 
     use burn::module::Module;
     use burn::nn::conv::{
-        Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, ConvTranspose1d, ConvTranspose1dConfig, ConvTranspose2d,
-        ConvTranspose2dConfig,
+        Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Conv3d, Conv3dConfig, ConvTranspose1d,
+        ConvTranspose1dConfig, ConvTranspose2d, ConvTranspose2dConfig,
     };
     use burn::nn::{
         BatchNorm, BatchNormConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig, PRelu, PReluConfig,
     };
     use burn::tensor::ops::{
-        AttentionModuleOptions, AvgPoolOptions, InterpolateMode, InterpolateOptions, MaxPoolOptions,
+        AttentionModuleOptions, AvgPoolOptions, GridSampleOptions, InterpolateMode, InterpolateOptions,
+        MaxPoolOptions,
     };
     use burn::tensor::{Bool, DType, Device, Int, Tensor, activation, module};
 
@@ -337,6 +349,7 @@ mod tests {
         conv: Conv2d,
         norm: BatchNorm,
         along: Conv1d,
+        volume: Conv3d,
         up: ConvTranspose1d,
         wide: ConvTranspose2d,
         rows: LayerNorm,
@@ -350,6 +363,7 @@ mod tests {
                 conv: Conv2dConfig::new([2, 3], [3, 3]).init(device),
                 norm: BatchNormConfig::new(3).init(device),
                 along: Conv1dConfig::new(3, 3, 1).init(device),
+                volume: Conv3dConfig::new([3, 3], [1, 1, 1]).init(device),
                 up: ConvTranspose1dConfig::new([3, 3], 1).init(device),
                 wide: ConvTranspose2dConfig::new([3, 3], [1, 1]).init(device),
                 rows: LayerNormConfig::new(4).init(device),
@@ -369,7 +383,11 @@ mod tests {
                 x,
                 AvgPoolOptions::new([2, 2]).with_stride([1, 1]).with_padding([1, 1]),
             ));
-            activation::gelu(activation::tanh(module::adaptive_avg_pool2d(x, [2, 2])))
+            let x = activation::gelu(activation::tanh(module::adaptive_avg_pool2d(x, [2, 2])));
+            let deep = self.volume.forward(x.unsqueeze_dim::<5>(2));
+            let x = module::adaptive_avg_pool3d(deep, [1, 2, 2]).squeeze_dim::<4>(2);
+            let grid = x.clone().narrow(1, 0, 2).permute([0, 2, 3, 1]);
+            x.grid_sample_2d(grid, GridSampleOptions::default())
         }
 
         /// `[n, 3, 4]` to `[n, 3, 4]` by way of all that works on sequences.

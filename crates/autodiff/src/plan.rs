@@ -439,7 +439,10 @@ fn not_differentiable(graph: &Graph, active: &[bool], dependent: &[bool]) -> Vec
         let fine = |i: usize| if dependent[inputs[i]] { rule.differentiable(i) } else { rule.trainable(i) };
         let position = (0..inputs.len()).find(|&i| active[inputs[i]] && active[*output] && !fine(i))?;
         let why = if dependent[inputs[position]] {
-            format!("operand {position} depends on the input; only constants are supported there")
+            format!(
+                "operand {position} depends on the input; only constants are supported there: write it with products of \
+                 values (matmul, multiplication)"
+            )
         } else {
             let names: Vec<&str> = sources(graph, inputs[position]).collect();
             format!(

@@ -7,6 +7,8 @@ use influence_autodiff::graph::{Kind, Size, ValueId};
 use influence_autodiff::ops::Op;
 use influence_autodiff::ops::arithmetic::{Add, AddScalar, Mul, MulScalar};
 use influence_autodiff::ops::layout::{Expand, Fill, Permute, Reshape};
+use influence_autodiff::ops::logic::Indicator;
+use influence_autodiff::ops::mask::{Compare, Relation};
 
 use crate::error::Refusal;
 use crate::host::{BATCHES, Host};
@@ -42,37 +44,45 @@ impl<'a> Call<'a, '_> {
         self.operand(position).is_some()
     }
 
-    /// An operand as a value of the graph.
+    /// Whether a result beside the first is used by another node.
+    pub(crate) fn uses_result(&self, position: usize) -> bool {
+        let name = self.node.output.get(position).map_or("", String::as_str);
+        !name.is_empty() && self.importer.uses.contains_key(name)
+    }
+
+    /// An operand as a value of the graph; whole numbers that are known become floats.
     pub(crate) fn value(&mut self, position: usize) -> Result<ValueId, Refusal> {
         match self.operand(position).cloned() {
             Some(Operand::Value(value)) => Ok(value),
             Some(Operand::Weight(place)) => Ok(self.importer.weight(place)),
             Some(Operand::Known(host)) => {
                 let Some(table) = host.constant() else { return self.filled(&host) };
-                Ok(self.literal(table.data()))
+                let numbers = table.numbers();
+                Ok(self.literal(numbers))
             }
             Some(Operand::Unknown) | None => Err(format!("operand {position} is missing").into()),
         }
     }
 
-    /// One number throughout, in a shape that follows the batch.
+    /// Numbers that are the same for every sample, in a shape that follows the batch: those of one
+    /// sample, repeated.
     fn filled(&mut self, host: &Host) -> Result<ValueId, Refusal> {
         let tables = [host.at(0), host.at(1), host.at(2)];
-        let first = tables[0].values.first().copied().unwrap_or(0.0);
-        let same = tables.iter().all(|table| table.values.iter().all(|&x| x == first));
-        let shape: Option<Vec<Size>> = (0..tables[0].shape.len())
-            .map(|axis| {
-                let sizes = tables.map(|table| table.shape.get(axis).copied());
-                let [a, b, c] = [sizes[0]?, sizes[1]?, sizes[2]?];
-                let per_sample = b.checked_sub(a)?;
-                let size = Size { per_sample, fixed: a.checked_sub(per_sample * BATCHES[0])? };
-                (size.at(BATCHES[2]) == c).then_some(size)
-            })
-            .collect();
-        match shape.filter(|_| same && tables[0].element == Element::Float) {
-            Some(shape) => self.emit_of(Op::Fill(Fill { value: first }), &[], &shape),
-            None => Err("its numbers depend on the batch".into()),
+        let shape = super::ops::lines(tables.map(|table| table.shape.clone()))?;
+        let one: Vec<_> = shape.iter().map(|size| if size.per_sample > 0 { 1 } else { size.fixed }).collect();
+        let first = Table::build(&one, tables[0].element, |at| tables[0].at(at))?;
+        let same = |table: &&Table| {
+            let repeated = Table::build(&table.shape, table.element, |at| first.at(at));
+            repeated.is_ok_and(|repeated| repeated.values == table.values)
+        };
+        if !tables.iter().all(same) {
+            return Err("its numbers depend on the batch".into());
         }
+        if let (Some(value), Element::Float) = (first.only(), first.element) {
+            return self.emit_of(Op::Fill(Fill { value }), &[], &shape);
+        }
+        let row = self.literal(first.numbers());
+        self.expand(row, &shape)
     }
 
     /// The rank of an operand, wherever it is.
@@ -177,13 +187,53 @@ impl<'a> Call<'a, '_> {
         self.importer.builder.kind(value) == Kind::Mask
     }
 
+    fn is_indices(&self, value: ValueId) -> bool {
+        self.importer.builder.kind(value) == Kind::Index
+    }
+
     /// Adds an operation.
     pub(crate) fn emit(&mut self, op: Op, inputs: &[ValueId]) -> Result<ValueId, Refusal> {
-        Ok(self.importer.builder.node(op, inputs, title(self.node))?)
+        self.emit_of(op, inputs, &[])
     }
 
     /// Adds an operation that is told its shape.
     pub(crate) fn emit_of(&mut self, op: Op, inputs: &[ValueId], shape: &[Size]) -> Result<ValueId, Refusal> {
+        let takes_masks =
+            matches!(op, Op::Logic(_) | Op::Not(_) | Op::Indicator(_) | Op::MaskFill(_) | Op::MaskWhere(_));
+        if takes_masks || !inputs.iter().any(|&input| self.is_mask(input)) {
+            return self.plain(op, inputs, shape);
+        }
+        // The engine has masks for choices alone: in any other place they are numbers, and masks again
+        // where elements are only moved.
+        let moves = matches!(
+            op,
+            Op::Reshape(_)
+                | Op::Permute(_)
+                | Op::Expand(_)
+                | Op::Slice(_)
+                | Op::Flip(_)
+                | Op::Cat(_)
+                | Op::Select(_)
+        );
+        let back = moves && inputs.iter().all(|&input| self.is_mask(input) || self.is_indices(input));
+        let numbers: Vec<_> = inputs
+            .iter()
+            .map(|&input| match self.is_mask(input) {
+                true => self.plain(Op::Indicator(Indicator), &[input], &[]),
+                false => Ok(input),
+            })
+            .collect::<Result<_, _>>()?;
+        let result = self.plain(op, &numbers, shape)?;
+        match back {
+            true => {
+                self.plain(Op::Compare(Compare { relation: Relation::Unequal, bound: 0.0 }), &[result], &[])
+            }
+            false => Ok(result),
+        }
+    }
+
+    /// Adds an operation as it is.
+    fn plain(&mut self, op: Op, inputs: &[ValueId], shape: &[Size]) -> Result<ValueId, Refusal> {
         Ok(self.importer.builder.node_of(op, inputs, shape, title(self.node))?)
     }
 

@@ -57,6 +57,14 @@ pub enum Error {
         /// What to do.
         remedy: String,
     },
+    /// A name of what is to be frozen matches no initializer that would be perturbed.
+    #[error("no trainable initializer is called {pattern}; {}", Near(near))]
+    Frozen {
+        /// The name that was given.
+        pattern: String,
+        /// Names that begin like it.
+        near: Vec<String>,
+    },
     /// The network uses what cannot be imported; all problems are listed at once.
     #[error("the network cannot be imported:{}", Listed(.0))]
     Unsupported(Vec<Problem>),
@@ -97,6 +105,18 @@ impl fmt::Display for At {
     }
 }
 
+/// Names to offer in the place of one that there is not.
+struct Near<'a>(&'a [String]);
+
+impl fmt::Display for Near<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [] => f.write_str("the network has none"),
+            names => write!(f, "the nearest are {}", names.join(", ")),
+        }
+    }
+}
+
 /// A list of problems, one a line when there are several.
 struct Listed<'a>(&'a [Problem]);
 
@@ -112,6 +132,9 @@ impl fmt::Display for Listed<'_> {
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What to do with a node that does not fit its operands.
+const CHECK: &str = "check the file with onnx.checker.check_model, or export it again";
+
 /// Why one node is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -123,12 +146,19 @@ impl Refusal {
     pub(crate) fn new(why: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { why: why.into(), remedy: remedy.into() }
     }
+
+    /// The same of a node of a file of one sample: what does not fit may be that sample.
+    pub(crate) fn of_one_sample(self) -> Self {
+        let remedy = "the file is of one sample, and cannot be read as one of any batch there: export with a \
+                      dynamic first axis (dynamic_axes or dynamic_shapes)";
+        if self.remedy == CHECK { Self::new(self.why, remedy) } else { self }
+    }
 }
 
 /// What does not fit together is the file's own fault: an exporter would not write it.
 impl From<String> for Refusal {
     fn from(why: String) -> Self {
-        Self::new(why, "check the file with onnx.checker.check_model, or export it again")
+        Self::new(why, CHECK)
     }
 }
 

@@ -12,8 +12,8 @@ use burn::tensor::TensorData;
 use influence_autodiff::GraphBuilder;
 use influence_autodiff::graph::ValueId;
 use influence_autodiff::ops::Op;
-use influence_autodiff::ops::arithmetic::{Div, Sub};
-use influence_autodiff::ops::layout::Reshape;
+use influence_autodiff::ops::arithmetic::{Div, MulScalar, Sub};
+use influence_autodiff::ops::layout::{Cat, Reshape};
 
 use crate::Import;
 use crate::call::{Call, fixed};
@@ -51,6 +51,8 @@ pub(crate) struct Weight {
     value: Option<ValueId>,
     /// The same, with rows and columns exchanged.
     turned: Option<ValueId>,
+    /// Whether the caller says that it was not trained.
+    frozen: bool,
 }
 
 impl Weight {
@@ -79,6 +81,7 @@ pub(crate) fn graph(model: &Model, interface: &Interface) -> Result<Import> {
     let nodes = needed(model, &interface.output);
     let mut importer = Importer::new(model, interface, &nodes)?;
     importer.initializers(&nodes)?;
+    importer.freeze(&interface.frozen)?;
     for node in &nodes {
         importer.node(node);
     }
@@ -86,14 +89,28 @@ pub(crate) fn graph(model: &Model, interface: &Interface) -> Result<Import> {
     if !problems.is_empty() {
         return Err(Error::Unsupported(problems));
     }
-    let last = nodes.last().copied();
-    let ending = Ending::of(last, interface, model.opset);
+    let is_single = |name: &str| match names.get(name) {
+        Some(Operand::Value(value)) => builder.shape(*value).get(1..) == Some(&[fixed(1)]),
+        _ => false,
+    };
+    let is_one = |name: &str| match names.get(name) {
+        Some(Operand::Known(host)) => host.constant().and_then(|table| table.only()) == Some(1.0),
+        Some(Operand::Weight(place)) => weights[*place].data.iter::<f64>().all(|x| x == 1.0),
+        _ => false,
+    };
+    let ending = Ending::of(&nodes, interface, model.opset, is_single, is_one);
     match names.get(ending.output(&interface.output)) {
         Some(Operand::Value(output)) => {
-            let output = row(&mut builder, *output)?;
+            let mut output = row(&mut builder, *output)?;
+            if let Ending::Pair { .. } = ending {
+                output = beside_zero(&mut builder, output)?;
+            }
             let graph = builder.finish(output)?;
-            let transposed = weights.into_iter().filter(|weight| weight.turned.is_some());
-            Ok(Import { graph, ending, transposed: transposed.map(|weight| weight.name).collect() })
+            let names =
+                |of: fn(&&Weight) -> bool| weights.iter().filter(of).map(|w| w.name.clone()).collect();
+            let (transposed, frozen) =
+                (names(|weight| weight.turned.is_some()), names(|weight| weight.frozen));
+            Ok(Import { graph, ending, transposed, frozen })
         }
         _ => Err(Error::Output {
             why: format!("\"{}\" does not depend on the input", interface.output),
@@ -123,6 +140,12 @@ fn row(builder: &mut GraphBuilder, output: ValueId) -> Result<ValueId> {
         return Ok(builder.node_of(Op::Reshape(Reshape), &[output], &shape[..2], "the output")?);
     }
     Ok(output)
+}
+
+/// One logit z as `[0, z]`.
+fn beside_zero(builder: &mut GraphBuilder, z: ValueId) -> Result<ValueId> {
+    let zero = builder.node(Op::MulScalar(MulScalar { value: 0.0 }), &[z], "the output")?;
+    Ok(builder.node(Op::Cat(Cat { axis: 1 }), &[zero, z], "the output")?)
 }
 
 /// The nodes on which a result depends, in the file's order.
@@ -182,7 +205,7 @@ impl<'a> Importer<'a> {
                         return Ok(Operand::Known(Host::fixed(table)));
                     }
                     let name = tensor.name.clone();
-                    self.weights.push(Weight { name, layer, data, value: None, turned: None });
+                    self.weights.push(Weight { name, layer, data, value: None, turned: None, frozen: false });
                     return Ok(Operand::Weight(self.weights.len() - 1));
                 }
                 Ok(Operand::Known(Host::fixed(tensor::table(tensor, bytes.as_deref())?)))
@@ -192,6 +215,18 @@ impl<'a> Importer<'a> {
                 Operand::Unknown
             });
             self.names.insert(&tensor.name, operand);
+        }
+        Ok(())
+    }
+
+    /// Freezes the initializers that are named.
+    fn freeze(&mut self, patterns: &[String]) -> Result<()> {
+        for pattern in patterns {
+            let named = self.weights.iter_mut().filter(|weight| names::matches(pattern, &weight.name));
+            if named.map(|weight| weight.frozen = true).count() == 0 {
+                let near = names::alike(pattern, self.weights.iter().map(|weight| weight.name.as_str()));
+                return Err(Error::Frozen { pattern: pattern.clone(), near });
+            }
         }
         Ok(())
     }
@@ -223,6 +258,7 @@ impl<'a> Importer<'a> {
             true => node.op_type.clone(),
             false => format!("{}.{}", node.domain, node.op_type),
         };
+        let refusal = if self.batch_of_one { refusal.of_one_sample() } else { refusal };
         let Refusal { why, remedy } = refusal;
         let (node, opset) = (title(node).to_owned(), self.model.opset);
         self.problems.push(Problem { node, op, opset, why, remedy });
@@ -265,13 +301,18 @@ impl<'a> Importer<'a> {
         operands: Vec<Option<Operand>>,
     ) -> Result<Vec<Operand>, Refusal> {
         let domain = node.domain.as_str();
-        if !(domain.is_empty() || domain == "ai.onnx") {
+        let own =
+            domain.is_empty() || domain == "ai.onnx" || domain == "ai.onnx.ml" && node.op_type == "Scaler";
+        if !own {
             return Err(ops::foreign(domain, &node.op_type, &self.model.functions));
         }
         if let Some(known) = known(&operands)
             && let Some(folded) = host::fold(&node.op_type, &known, Attributes(node))
         {
-            return Ok(folded?.into_iter().map(Operand::Known).collect());
+            // In a file of one sample, what does not fit a batch may be read anew by the rule.
+            if folded.is_ok() || !self.batch_of_one {
+                return Ok(folded?.into_iter().map(Operand::Known).collect());
+            }
         }
         let rule = ops::rule(&node.op_type)?;
         let opset = self.model.opset;
@@ -281,14 +322,21 @@ impl<'a> Importer<'a> {
 
     /// A weight as a value of the graph; the same one wherever it is used.
     pub(crate) fn weight(&mut self, place: usize) -> ValueId {
+        if self.weights[place].frozen {
+            return self.buffer(place);
+        }
         let Weight { name, layer, data, value, .. } = &mut self.weights[place];
         *value.get_or_insert_with(|| self.builder.parameter(name, layer, data.clone()))
     }
 
     /// A matrix with rows and columns exchanged, held in that form: where nothing else uses it.
     pub(crate) fn turned(&mut self, place: usize) -> ValueId {
-        let Weight { name, layer, data, turned, .. } = &mut self.weights[place];
-        *turned.get_or_insert_with(|| self.builder.parameter(name, layer, tensor::turned(data)))
+        let Weight { name, layer, data, turned, frozen, .. } = &mut self.weights[place];
+        let builder = &mut self.builder;
+        *turned.get_or_insert_with(|| match frozen {
+            true => builder.buffer(name, tensor::turned(data)),
+            false => builder.parameter(name, layer, tensor::turned(data)),
+        })
     }
 
     /// A weight that is state and no parameter.

@@ -16,6 +16,10 @@ pub struct Choice {
     /// Means and standard deviations of the channels, the sample's first axis: (x - mean) / std becomes the
     /// first layer, so that the graph's input is what the file's network takes before it is normalised.
     pub normalise: Option<(Vec<f64>, Vec<f64>)>,
+    /// Initializers that were not trained, by their names, in which `*` stands for any letters: position
+    /// tables, constants of the code. They are not perturbed. Each name must match an initializer that
+    /// would be.
+    pub frozen: Vec<String>,
 }
 
 /// The ends of a network.
@@ -28,6 +32,8 @@ pub(crate) struct Interface {
     pub(crate) batch_of_one: bool,
     /// Means and deviations of the channels.
     pub(crate) normalise: Option<(Vec<f64>, Vec<f64>)>,
+    /// Names of initializers that are not perturbed.
+    pub(crate) frozen: Vec<String>,
 }
 
 /// What stood behind the logits.
@@ -43,20 +49,60 @@ pub enum Ending {
         /// What it took: the logits.
         logits: String,
     },
+    /// A sigmoid of one number, which was taken off: that number is the logit of class 1 beside 0.
+    Sigmoid {
+        /// The node that was taken off.
+        node: String,
+        /// What it took: the logit.
+        logits: String,
+    },
+    /// The probabilities `[1 - p, p]` of p = sigmoid(z): the logits are `[0, z]`.
+    Pair {
+        /// The node that was taken off.
+        node: String,
+        /// z.
+        logits: String,
+    },
 }
 
 impl Ending {
-    /// A softmax along the last axis of the output is taken off.
-    pub(crate) fn of(last: Option<&NodeProto>, interface: &Interface, opset: i64) -> Self {
-        let Some(node) = last.filter(|node| node.output.first() == Some(&interface.output)) else {
-            return Self::Logits;
+    /// What can be taken off at the end of the needed nodes: a softmax along the last axis, a sigmoid of a
+    /// single number, and the pair `[1 - p, p]` of one, p = sigmoid(z). `is_single` and `is_one` tell
+    /// of a result by its name whether it is `[n, 1]`, and whether it is the number 1.
+    pub(crate) fn of(
+        nodes: &[&NodeProto],
+        interface: &Interface,
+        opset: i64,
+        is_single: impl Fn(&str) -> bool,
+        is_one: impl Fn(&str) -> bool,
+    ) -> Self {
+        let maker = |name: &str| {
+            let own = nodes.iter().find(|node| node.output.first().is_some_and(|output| output == name));
+            own.copied().filter(|node| node.domain.is_empty())
         };
-        let (default, own) = (if opset < 13 { 1 } else { -1 }, node.domain.is_empty());
-        let axis = crate::node::Attributes(node).int("axis", default);
-        match (node.op_type.as_str(), node.input.first()) {
-            ("Softmax", Some(logits)) if own && (axis == 1 || axis == -1) => {
-                let node = crate::import::title(node).to_owned();
-                Self::Softmax { node, logits: logits.clone() }
+        let operand = |node: &NodeProto, place: usize| node.input.get(place).cloned().unwrap_or_default();
+        let mut last = maker(&interface.output);
+        while let Some(node) = last.filter(|node| node.op_type == "Identity") {
+            last = maker(&operand(node, 0));
+        }
+        let Some(node) = last else { return Self::Logits };
+        let axis = crate::node::Attributes(node).int("axis", if opset < 13 { 1 } else { -1 });
+        let (title, logits) = (crate::import::title(node).to_owned(), operand(node, 0));
+        match node.op_type.as_str() {
+            "Softmax" if axis == 1 || axis == -1 => Self::Softmax { node: title, logits },
+            "Sigmoid" if is_single(&logits) => Self::Sigmoid { node: title, logits },
+            "Concat" if node.input.len() == 2 && (axis == 1 || axis == -1) => {
+                let rest = maker(&operand(node, 0));
+                let rest = rest.filter(|rest| rest.op_type == "Sub" && is_one(&operand(rest, 0)));
+                let gate = maker(&operand(node, 1)).filter(|gate| gate.op_type == "Sigmoid");
+                match (rest, gate) {
+                    (Some(rest), Some(gate))
+                        if operand(rest, 1) == operand(node, 1) && is_single(&operand(gate, 0)) =>
+                    {
+                        Self::Pair { node: title, logits: operand(gate, 0) }
+                    }
+                    _ => Self::Logits,
+                }
             }
             _ => Self::Logits,
         }
@@ -66,7 +112,7 @@ impl Ending {
     pub(crate) fn output<'a>(&'a self, output: &'a str) -> &'a str {
         match self {
             Self::Logits => output,
-            Self::Softmax { logits, .. } => logits,
+            Self::Softmax { logits, .. } | Self::Sigmoid { logits, .. } | Self::Pair { logits, .. } => logits,
         }
     }
 }
@@ -90,7 +136,8 @@ impl Interface {
                 remedy: "give a mean and a deviation for each channel".into(),
             });
         }
-        Ok(Self { input: info.name.clone(), sample, output, batch_of_one, normalise })
+        let frozen = choice.frozen.clone();
+        Ok(Self { input: info.name.clone(), sample, output, batch_of_one, normalise, frozen })
     }
 }
 
@@ -193,6 +240,7 @@ fn output(model: &Model, named: Option<&str>) -> Result<String> {
     let found: Vec<_> = graph.output.iter().filter(floats).collect();
     match found[..] {
         [only] => Ok(only.name.clone()),
+        [] if zipped(model).is_some() => Ok(zipped(model).unwrap_or_default().to_owned()),
         _ => Err(Error::Output {
             why: match found.len() {
                 0 => format!("none of the network's outputs ({all}) is a tensor of floats"),
@@ -203,4 +251,14 @@ fn output(model: &Model, named: Option<&str>) -> Result<String> {
                 .into(),
         }),
     }
+}
+
+/// The tensor of probabilities of which scikit-learn's exporter makes a list of dictionaries.
+fn zipped(model: &Model) -> Option<&str> {
+    let graph = &model.graph;
+    let is_output = |name: &String| graph.output.iter().any(|output| output.name == *name);
+    let mut zips =
+        graph.node.iter().filter(|node| node.op_type == "ZipMap" && node.output.iter().any(is_output));
+    let zip = zips.next().filter(|zip| zip.domain == "ai.onnx.ml" && zips.next().is_none())?;
+    zip.input.first().map(String::as_str)
 }

@@ -32,6 +32,7 @@
 //! outside the model's folder is read.
 
 mod call;
+mod elements;
 mod error;
 mod external;
 mod file;
@@ -55,7 +56,7 @@ use influence_autodiff::Graph;
 pub use error::{Error, Problem, Result};
 pub use file::{Model, OPSETS};
 pub use interface::{Choice, Ending};
-pub use ops::OPERATORS;
+pub use ops::{OPERATORS, REFUSED};
 
 /// A graph out of a file.
 #[derive(Debug, Clone)]
@@ -67,6 +68,8 @@ pub struct Import {
     pub ending: Ending,
     /// Names of matrices that the graph holds with rows and columns exchanged.
     pub transposed: Vec<String>,
+    /// Names of initializers that are frozen, as [`Choice::frozen`] asks.
+    pub frozen: Vec<String>,
 }
 
 impl Model {
@@ -74,6 +77,7 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Input`] and [`Error::Output`] when the ends are not a classifier's or cannot be told;
+    /// [`Error::Frozen`] when a name that is to be frozen is no initializer's;
     /// [`Error::Unsupported`] with all nodes that cannot be imported; [`Error::Graph`] when what comes
     /// out does not map `[n, ...]` to `[n, K]`.
     pub fn graph(&self, choice: &Choice) -> Result<Import> {

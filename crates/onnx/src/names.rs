@@ -31,6 +31,28 @@ pub(crate) fn is_made_up(name: &str) -> bool {
         || ["val_", "const_", "_val_", "constant", ""].iter().any(|stem| numbered(stem))
 }
 
+/// Whether a name is what a pattern says, in which `*` stands for any letters.
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut name) = name.strip_prefix(start) else { return false };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let end = parts.pop().unwrap_or_default();
+    for part in parts {
+        let Some(at) = name.find(part) else { return false };
+        name = &name[at + part.len()..];
+    }
+    name.ends_with(end)
+}
+
+/// A few of the names that begin most like a pattern.
+pub(crate) fn alike<'a>(pattern: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    const FEW: usize = 3;
+    let shared = |name: &str| pattern.chars().zip(name.chars()).take_while(|(a, b)| a == b).count();
+    let mut names: Vec<_> = names.map(|name| (shared(name), name)).collect();
+    names.sort_by_key(|(shared, _)| std::cmp::Reverse(*shared));
+    names.into_iter().take(FEW).map(|(_, name)| name.to_owned()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +69,20 @@ mod tests {
         ] {
             assert_eq!(layer(name), expected);
         }
+    }
+
+    #[test]
+    fn patterns_stand_for_names() {
+        for (pattern, name) in
+            [("a.b", "a.b"), ("*", ""), ("pos*", "pos_embed"), ("*.bias", "a.b.bias"), ("a*b*c", "aXbYbc")]
+        {
+            assert!(matches(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [("a.b", "a.bc"), ("*.bias", "a.weight"), ("a*b*c", "acb"), ("aa*aa", "aaa")] {
+            assert!(!matches(pattern, name), "{pattern} {name}");
+        }
+        let names = ["head.bias", "pos_table", "position"];
+        assert_eq!(alike("pos_embed", names.into_iter())[..2], ["pos_table", "position"]);
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //! An exporter that was given one sample writes 1 where the batch stands: in the targets of reshapes,
 //! and in constants that are concatenated with samples. Here a reshape's target is read at a batch
 //! of 1, and the one axis into which the batch then falls is multiplied by its size: elements lie
-//! row-major, so that is the axis before which the sizes multiply to what they do before the batch in
-//! the operand. Where there is no such axis, the target stands as it is, and the shapes that follow
-//! tell whether that is any use: nothing is taken on trust but what holds for every batch size.
+//! row-major, so that is an axis that begins or ends where as many sizes come before it as before the
+//! samples in the operand. Where several do, it is an axis of size 1, or the one before the last axis
+//! or before the sizes that stand behind the samples in the operand, or else the first behind the
+//! boundary. Where there is none, the target stands as it is, and the shapes that follow tell whether
+//! that is any use: nothing is taken on trust but what holds for every batch size.
 
 use influence_autodiff::graph::{Size, ValueId};
 
@@ -21,22 +23,47 @@ fn batch_axis(shape: &[Size]) -> Option<usize> {
 }
 
 /// The shape for any batch that a reshape's target is for a batch of 1; `None` where the operand does
-/// not follow the batch, or the target has no axis into which the batch falls.
-pub(crate) fn target(from: &[Size], target: &[i64], zero: bool) -> Result<Option<Vec<Size>>, Refusal> {
+/// not follow the batch, or the target has no axis into which the batch falls. `neighbours` along the
+/// operand's axis of the samples belong to one of them.
+pub(crate) fn target(
+    from: &[Size],
+    neighbours: usize,
+    target: &[i64],
+    zero: bool,
+) -> Result<Option<Vec<Size>>, Refusal> {
     let Some(batch) = batch_axis(from) else { return Ok(None) };
     let alone: Vec<usize> = from.iter().map(|size| size.at(1)).collect();
     let Ok(sizes) = shapes::target(&alone, target, zero) else { return Ok(None) };
-    let before: usize = alone[..batch].iter().product();
-    let mut product = 1;
-    for (axis, &size) in sizes.iter().enumerate() {
-        if product == before {
-            let mut shape: Vec<_> = sizes.iter().map(|&size| fixed(size)).collect();
-            shape[axis] = Size { per_sample: size, fixed: 0 };
-            return Ok(Some(shape));
-        }
-        product *= size;
+    // What comes before the samples in row-major order, and the sizes behind them.
+    let before = alone[..batch].iter().product::<usize>() * alone[batch] / neighbours.max(1);
+    let own = (neighbours > 1).then_some(neighbours);
+    let behind: Vec<usize> = own.into_iter().chain(alone[batch + 1..].iter().copied()).collect();
+    let axis = axis_of(&sizes, before, &behind);
+    Ok(axis.map(|axis| {
+        let mut shape: Vec<_> = sizes.iter().map(|&size| fixed(size)).collect();
+        shape[axis] = Size { per_sample: sizes[axis], fixed: 0 };
+        shape
+    }))
+}
+
+/// The axis into which the samples fall, with so many elements before them.
+fn axis_of(sizes: &[usize], before: usize, behind: &[usize]) -> Option<usize> {
+    let product = |axis: usize| sizes[..axis].iter().product::<usize>();
+    let boundary = (0..sizes.len()).find(|&axis| product(axis) == before);
+    let alone = (0..sizes.len()).find(|&axis| product(axis) == before && sizes[axis] == 1);
+    if let Some(axis) = alone {
+        return Some(axis);
     }
-    Ok(None)
+    match boundary {
+        // The last axis holds the features of a row, which are those of one sample.
+        Some(axis) if axis > 0 && (axis + 1 == sizes.len() || sizes[axis..] == *behind) => Some(axis - 1),
+        Some(axis) => Some(axis),
+        // Within an axis, between what is before the samples and what is behind them.
+        None => (0..sizes.len()).find(|&axis| {
+            let outer = before / product(axis).max(1);
+            outer > 1 && product(axis) * outer == before && sizes[axis].is_multiple_of(outer)
+        }),
+    }
 }
 
 /// Repeats what stands for one sample beside values for all of them.
@@ -58,27 +85,36 @@ pub(crate) fn together(call: &mut Call<'_, '_>, values: &mut [ValueId], along: u
 mod tests {
     use super::*;
 
+    /// A shape, its neighbours of one sample, a target, and the shape that it is for any batch.
+    type Case<'a> = (&'a [Size], usize, &'a [i64], &'a [Size]);
+
     fn n(per_sample: usize) -> Size {
         Size { per_sample, fixed: 0 }
     }
 
     #[test]
     fn the_batch_falls_into_one_axis() {
-        let cases: [(&[Size], &[i64], &[Size]); 6] = [
-            (&[n(1), fixed(4), fixed(6)], &[1, -1], &[n(1), fixed(24)]),
-            (&[n(1), fixed(4), fixed(6)], &[1, 2, 12], &[n(1), fixed(2), fixed(12)]),
+        let cases: [Case<'_>; 10] = [
+            (&[n(1), fixed(4), fixed(6)], 1, &[1, -1], &[n(1), fixed(24)]),
+            (&[n(1), fixed(4), fixed(6)], 1, &[1, 2, 12], &[n(1), fixed(2), fixed(12)]),
             // Windows merged into the batch, and apart again.
-            (&[n(1), fixed(4), fixed(6)], &[4, 6], &[n(4), fixed(6)]),
-            (&[n(4), fixed(6)], &[1, 4, 6], &[n(1), fixed(4), fixed(6)]),
+            (&[n(1), fixed(4), fixed(6)], 1, &[4, 6], &[n(4), fixed(6)]),
+            (&[n(4), fixed(6)], 4, &[1, 4, 6], &[n(1), fixed(4), fixed(6)]),
+            (&[n(4), fixed(6)], 4, &[2, 2, 6], &[n(2), fixed(2), fixed(6)]),
             // Positions before the batch: heads merged into it.
-            (&[fixed(5), n(1), fixed(6)], &[5, 2, 3], &[fixed(5), n(2), fixed(3)]),
-            (&[fixed(5), n(2), fixed(3)], &[5, 1, 6], &[fixed(5), n(1), fixed(6)]),
+            (&[fixed(5), n(1), fixed(6)], 1, &[5, 2, 3], &[fixed(5), n(2), fixed(3)]),
+            (&[fixed(5), n(2), fixed(3)], 2, &[5, 1, 6], &[fixed(5), n(1), fixed(6)]),
+            // Rows of all positions, the samples of each side by side, and apart again.
+            (&[fixed(5), n(1), fixed(6)], 1, &[5, 6], &[n(5), fixed(6)]),
+            (&[n(5), fixed(6)], 1, &[5, 1, 6], &[fixed(5), n(1), fixed(6)]),
+            (&[n(5), fixed(6)], 1, &[5, 1, 2, 3], &[fixed(5), n(1), fixed(2), fixed(3)]),
         ];
-        for (from, to, expected) in cases {
-            assert_eq!(target(from, to, false), Ok(Some(expected.to_vec())), "{from:?} {to:?}");
+        for (from, neighbours, to, expected) in cases {
+            let found = target(from, neighbours, to, false);
+            assert_eq!(found, Ok(Some(expected.to_vec())), "{from:?} {to:?}");
         }
         // The batch would fall between the axes of the target.
-        assert_eq!(target(&[fixed(5), n(1), fixed(6)], &[3, 10], false), Ok(None));
-        assert_eq!(target(&[fixed(2), fixed(3)], &[6], false), Ok(None));
+        assert_eq!(target(&[fixed(5), n(1), fixed(6)], 1, &[3, 10], false), Ok(None));
+        assert_eq!(target(&[fixed(2), fixed(3)], 1, &[6], false), Ok(None));
     }
 }

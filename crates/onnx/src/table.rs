@@ -85,6 +85,14 @@ impl Table {
         Ok(Self { shape, ..self.clone() })
     }
 
+    /// As a constant of a graph that is computed with: numbers in f64, or a mask.
+    pub(crate) fn numbers(&self) -> TensorData {
+        match self.element {
+            Element::Int => TensorData::new(self.values.clone(), self.shape.clone()),
+            Element::Float | Element::Bool => self.data(),
+        }
+    }
+
     /// As a constant of a graph: numbers in f64, indices or a mask.
     pub(crate) fn data(&self) -> TensorData {
         let shape = self.shape.clone();

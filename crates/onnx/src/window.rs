@@ -37,6 +37,25 @@ impl Window {
         self.taps[axis].saturating_sub(1).saturating_mul(self.dilation[axis]).saturating_add(1)
     }
 
+    /// The window over some of the axes.
+    pub(crate) fn part(&self, axes: std::ops::Range<usize>) -> Self {
+        Self {
+            taps: self.taps[axes.clone()].to_vec(),
+            stride: self.stride[axes.clone()].to_vec(),
+            dilation: self.dilation[axes.clone()].to_vec(),
+            padding: self.padding[axes].to_vec(),
+        }
+    }
+
+    /// The window of one axis over H of images.
+    pub(crate) fn down(mut self) -> Self {
+        self.taps.push(1);
+        self.stride.push(1);
+        self.dilation.push(1);
+        self.padding.push((0, 0));
+        self
+    }
+
     fn padded(&self, attributes: Attributes<'_>, sizes: &[usize]) -> Result<Vec<(usize, usize)>, Refusal> {
         let count = self.taps.len();
         let upper = match attributes.word("auto_pad", "NOTSET") {

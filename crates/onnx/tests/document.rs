@@ -1,25 +1,40 @@
-//! The table of docs/onnx.md is the one of the code; `UPDATE_DOCS=1 cargo test -p influence-onnx --test document`
+//! The tables of docs/onnx.md are those of the code; `UPDATE_DOCS=1 cargo test -p influence-onnx --test document`
 //! rewrites it.
 
 use std::fs;
 use std::path::PathBuf;
 
-use influence_onnx::OPERATORS;
+use influence_onnx::{OPERATORS, REFUSED};
 
-const MARKERS: [&str; 2] = ["<!-- begin of the table -->\n", "<!-- end of the table -->\n"];
+fn imported() -> String {
+    let rows = OPERATORS.iter().map(|[name, words, refused]| format!("| `{name}` | {words} | {refused} |\n"));
+    let head = "| operator | what is imported | what of it is refused, and what to do |\n|---|---|---|\n";
+    std::iter::once(head.to_owned()).chain(rows).collect()
+}
+
+fn refused() -> String {
+    let row = |(names, remedy): &(&[&str], &str)| {
+        let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+        format!("| {} | {remedy} |\n", names.join(", "))
+    };
+    let head = "| operator | why it is refused, and what to do |\n|---|---|\n";
+    std::iter::once(head.to_owned()).chain(REFUSED.iter().map(row)).collect()
+}
 
 #[test]
-fn the_page_has_the_table_of_the_operators() {
+fn the_page_has_the_tables_of_the_operators() {
     let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/onnx.md");
-    let text = fs::read_to_string(&page).expect("docs/onnx.md");
-    let (before, rest) = text.split_once(MARKERS[0]).expect("the first marker");
-    let (found, after) = rest.split_once(MARKERS[1]).expect("the second marker");
-    let rows = OPERATORS.iter().map(|[name, words]| format!("| `{name}` | {words} |\n"));
-    let expected: String =
-        std::iter::once("| operator | what is imported |\n|---|---|\n".to_owned()).chain(rows).collect();
-    if found != expected && std::env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(&page, [before, MARKERS[0], &expected, MARKERS[1], after].concat()).expect("it is written");
-    } else {
-        assert_eq!(found, expected, "docs/onnx.md is out of date: run this test with UPDATE_DOCS=1");
+    let mut text = fs::read_to_string(&page).expect("docs/onnx.md");
+    for (what, expected) in [("table", imported()), ("refused", refused())] {
+        let markers = [format!("<!-- begin of the {what} -->\n"), format!("<!-- end of the {what} -->\n")];
+        let (before, rest) = text.split_once(&markers[0]).expect("the first marker");
+        let (found, after) = rest.split_once(&markers[1]).expect("the second marker");
+        if std::env::var_os("UPDATE_DOCS").is_none() {
+            assert_eq!(found, expected, "docs/onnx.md is out of date: run this test with UPDATE_DOCS=1");
+        }
+        text = [before, &markers[0], &expected, &markers[1], after].concat();
+    }
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&page, text).expect("it is written");
     }
 }

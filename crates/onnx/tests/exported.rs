@@ -82,17 +82,59 @@ fn networks_of_both_exporters_have_pytorchs_jacobians() {
 
 #[test]
 fn recurrent_transposed_named_and_binary_networks() {
-    let names =
-        ["recurrent", "up", "named", "binary", "scaled", "scaled_dynamo", "last_dynamo", "last_batch1"];
+    let names = [
+        "recurrent",
+        "up",
+        "named",
+        "chained",
+        "binary",
+        "scaled",
+        "scaled_dynamo",
+        "last_dynamo",
+        "last_batch1",
+    ];
     for name in names {
         assert_eq!(check(name, &Choice::default()), Ending::Logits, "{name}");
     }
 }
 
 #[test]
+fn volumes_grids_and_elements_that_are_named() {
+    for name in ["volume", "sampled", "sampled_dynamo", "written", "written_dynamo"] {
+        assert_eq!(check(name, &Choice::default()), Ending::Logits, "{name}");
+    }
+}
+
+#[test]
+fn probabilities_of_two_classes_are_taken_off() {
+    assert!(matches!(check("gated", &Choice::default()), Ending::Sigmoid { .. }));
+    assert!(matches!(check("pair", &Choice::default()), Ending::Pair { .. }));
+    // The labels and the dictionaries beside them are left alone.
+    assert!(matches!(check("zipped", &Choice::default()), Ending::Pair { .. }));
+}
+
+#[test]
+fn what_was_not_trained_is_frozen() {
+    let model = Model::open(file("attention_opset14.onnx")).expect("it is a model");
+    let frozen = |names: &[&str]| {
+        let frozen = names.iter().map(|name| (*name).to_owned()).collect();
+        model.graph(&Choice { frozen, ..Choice::default() })
+    };
+    let all = frozen(&[]).expect("it is imported").graph.parameters().len();
+    let import = frozen(&["cls", "*.bias", "onnx::MatMul_*"]).expect("it is imported");
+    assert!(import.frozen.contains(&"cls".to_owned()), "{:?}", import.frozen);
+    assert_eq!(import.graph.parameters().len() + import.frozen.len(), all);
+    let left: Vec<_> = import.graph.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
+    assert_eq!(left, ["norm.weight", "head.weight"]);
+    let error = frozen(&["norm.wieght"]).expect_err("there is none").to_string();
+    assert!(error.contains("norm.wieght") && error.contains("the nearest are norm."), "{error}");
+}
+
+#[test]
 fn a_batch_of_one_is_read_as_any() {
-    check("small_batch1", &Choice::default());
-    check("attention_batch1", &Choice::default());
+    for name in ["small", "attention", "volume", "written", "first"] {
+        check(&format!("{name}_batch1"), &Choice::default());
+    }
 }
 
 #[test]

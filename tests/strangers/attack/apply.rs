@@ -5,8 +5,8 @@ use burn::nn::{GroupNorm, InstanceNorm};
 use burn::tensor::activation as act;
 use burn::tensor::module;
 use burn::tensor::ops::{
-    AttentionModuleOptions, AvgPoolOptions, ConvOptions, ConvTransposeOptions, InterpolateOptions,
-    MaxPoolOptions, PadMode,
+    AttentionModuleOptions, AvgPoolOptions, ConvOptions, ConvTransposeOptions, GridSampleOptions,
+    InterpolateOptions, MaxPoolOptions, PadMode,
 };
 use burn::tensor::{Bool, Device, Int, Shape, Slice, Tensor, TensorData};
 
@@ -110,7 +110,7 @@ impl Op {
             | Self::Expand { .. }
             | Self::Unfold { .. }
             | Self::SelectDim { .. } => self.reshaped(x, rest.next(), n),
-            Self::Conv1d { .. } | Self::Conv2d { .. } | Self::Transposed { .. } => {
+            Self::Conv1d { .. } | Self::Conv2d { .. } | Self::Conv3d { .. } | Self::Transposed { .. } => {
                 let weight = next();
                 self.convolved(x, weight, rest.next().map(Value::one))
             }
@@ -127,6 +127,10 @@ impl Op {
                 let (k, v) = (next(), next());
                 attention([x, k, v], rest.next(), *causal, *mask, *cap)
             }
+            Self::GridSample { mode, outside, corners } => {
+                let options = GridSampleOptions::new(mode.clone()).with_padding_mode(outside.clone());
+                x.four().grid_sample_2d(next().four(), options.with_align_corners(*corners)).into()
+            }
             Self::Embedding { indices } => {
                 let table = x.two();
                 let device = table.device();
@@ -140,6 +144,7 @@ impl Op {
             | Self::AvgPool2d { .. }
             | Self::AdaptiveAvgPool1d { .. }
             | Self::AdaptiveAvgPool2d { .. }
+            | Self::AdaptiveAvgPool3d { .. }
             | Self::Interpolate { .. } => self.pooled(x),
             _ => with!(x, x => self.alone(x)),
         }
@@ -278,6 +283,9 @@ impl Op {
             Self::Conv2d { window, groups } => {
                 module::conv2d(x.four(), weight.four(), bias, window.conv::<2>(*groups)).into()
             }
+            Self::Conv3d { window, groups } => {
+                module::conv3d(x.five(), weight.five(), bias, window.conv::<3>(*groups)).into()
+            }
             Self::Transposed { window, groups, behind } if behind.len() == 1 => {
                 let options = window.transposed::<1>(*groups, behind);
                 module::conv_transpose1d(x.three(), weight.three(), bias, options).into()
@@ -363,6 +371,7 @@ impl Op {
             }
             Self::AdaptiveAvgPool1d { size } => module::adaptive_avg_pool1d(x.three(), *size).into(),
             Self::AdaptiveAvgPool2d { size } => module::adaptive_avg_pool2d(x.four(), *size).into(),
+            Self::AdaptiveAvgPool3d { size } => module::adaptive_avg_pool3d(x.five(), *size).into(),
             Self::Interpolate { mode, size, corners } => {
                 let options = InterpolateOptions::new(mode.clone());
                 let options = options.with_output_size(*size).with_align_corners(*corners);

@@ -11,7 +11,7 @@ impl Drawer {
         if self.convolutional {
             return self.convolutional_instruction();
         }
-        match self.rng.below(34) {
+        match self.rng.below(36) {
             0..=3 => self.unary(),
             4..=6 => self.binary(),
             7..=11 => self.relayout(),
@@ -32,6 +32,8 @@ impl Drawer {
             30 => self.interpolate_or_embed(),
             32 => self.along(),
             33 => self.conv_transposed(),
+            34 => self.conv(3),
+            35 => self.sampled(),
             _ => self.attention(),
         }
     }

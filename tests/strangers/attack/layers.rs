@@ -1,6 +1,6 @@
 //! Instructions that are layers: products, convolutions, normalisations, pools, attention.
 
-use burn::tensor::ops::InterpolateMode;
+use burn::tensor::ops::{GridSamplePaddingMode, InterpolateMode};
 
 use crate::attack::draw::{Drawer, batched, plain};
 use crate::attack::op::{Op, Window};
@@ -101,13 +101,17 @@ impl Drawer {
         Some(window)
     }
 
-    /// A convolution along one axis or two, with groups of every kind.
+    /// A convolution along one axis, two or three, with groups of every kind.
     pub(crate) fn conv(&mut self, axes: usize) -> Option<Source> {
         let x = self.of_rank(2 + axes)?;
         let shape = self.shape(x);
         let channels = shape[1].fixed;
         let sizes: Vec<usize> = shape[2..].iter().map(|dim| dim.fixed).collect();
-        let window = self.window(&sizes, false)?;
+        let mut window = self.window(&sizes, false)?;
+        if axes == 3 {
+            // Burn has no other.
+            window.padding.iter_mut().for_each(|(before, after)| *after = *before);
+        }
         let divisors: Vec<usize> = (1..=channels).filter(|groups| channels.is_multiple_of(*groups)).collect();
         let groups = if self.rng.once_in(2) { 1 } else { self.rng.of(&divisors) };
         let outputs = groups * self.rng.between(1, 3);
@@ -116,7 +120,11 @@ impl Drawer {
         if self.rng.below(3) > 0 {
             inputs.push(self.given(&[outputs]));
         }
-        let op = if axes == 1 { Op::Conv1d { window, groups } } else { Op::Conv2d { window, groups } };
+        let op = match axes {
+            1 => Op::Conv1d { window, groups },
+            2 => Op::Conv2d { window, groups },
+            _ => Op::Conv3d { window, groups },
+        };
         self.push(op, inputs)
     }
 
@@ -172,16 +180,17 @@ impl Drawer {
     }
 
     pub(crate) fn pool(&mut self) -> Option<Source> {
-        let rank = self.rng.between(3, 4);
+        let rank = self.rng.of(&[3, 4, 3, 4, 5]);
         let x = self.of_rank(rank)?;
         let sizes: Vec<usize> = self.shape(x)[2..].iter().map(|dim| dim.fixed).collect();
         let (ceil, count_margins) = (self.rng.once_in(3), self.rng.once_in(2));
         let choice = self.rng.below(5);
-        if choice == 4 {
+        if choice == 4 || rank == 5 {
             let size: Vec<usize> = sizes.iter().map(|&size| self.rng.between(1, size + 1)).collect();
             let op = match size[..] {
                 [size] => Op::AdaptiveAvgPool1d { size },
-                _ => Op::AdaptiveAvgPool2d { size: [size[0], size[1]] },
+                [height, width] => Op::AdaptiveAvgPool2d { size: [height, width] },
+                _ => Op::AdaptiveAvgPool3d { size: [size[0], size[1], size[2]] },
             };
             return self.push(op, vec![x]);
         }
@@ -216,6 +225,29 @@ impl Drawer {
         ]);
         let (size, corners) = ([self.rng.between(1, 5), self.rng.between(1, 5)], self.rng.once_in(2));
         self.push(Op::Interpolate { mode, size, corners }, vec![x])
+    }
+
+    /// Images at positions that are given, the same for all samples, or that follow them.
+    pub(crate) fn sampled(&mut self) -> Option<Source> {
+        let x = self.of_rank(4)?;
+        let follows = |shape: &[Dim]| shape.len() == 4 && plain(shape) && shape[3] == Dim::fixed(2);
+        let grid = match self.rng.once_in(2) {
+            true => self.pick(follows)?,
+            false => {
+                let (height, width) = (self.rng.between(1, 3), self.rng.between(1, 3));
+                let given = self.given(&[1, height, width, 2]);
+                let shape = vec![Dim::N, Dim::fixed(height), Dim::fixed(width), Dim::fixed(2)];
+                self.push(Op::Expand { shape }, vec![given])?
+            }
+        };
+        let mode = self.rng.of(&[InterpolateMode::Nearest, InterpolateMode::Bilinear]);
+        let outside = self.rng.of(&[
+            GridSamplePaddingMode::Zeros,
+            GridSamplePaddingMode::Border,
+            GridSamplePaddingMode::Reflection,
+        ]);
+        let corners = self.rng.once_in(2);
+        self.push(Op::GridSample { mode, outside, corners }, vec![x, grid])
     }
 
     /// Attention of a value with itself, with functions of it, or with others that fit.

@@ -1,7 +1,7 @@
 //! The operations of a random program, each printed as what it is.
 
 use burn::tensor::activation as act;
-use burn::tensor::ops::InterpolateMode;
+use burn::tensor::ops::{GridSamplePaddingMode, InterpolateMode};
 use burn::tensor::{Bool, DType, Tensor};
 
 use crate::attack::value::Dim;
@@ -430,6 +430,10 @@ pub(crate) enum Op {
         window: Window,
         groups: usize,
     },
+    Conv3d {
+        window: Window,
+        groups: usize,
+    },
     BatchNorm {
         seed: u64,
     },
@@ -462,6 +466,15 @@ pub(crate) enum Op {
     },
     AdaptiveAvgPool2d {
         size: [usize; 2],
+    },
+    AdaptiveAvgPool3d {
+        size: [usize; 3],
+    },
+    /// The first operand at the positions of the second.
+    GridSample {
+        mode: InterpolateMode,
+        outside: GridSamplePaddingMode,
+        corners: bool,
     },
     Interpolate {
         mode: InterpolateMode,

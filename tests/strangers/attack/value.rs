@@ -85,7 +85,7 @@ macro_rules! ranks {
     };
 }
 
-ranks!(One 1 one, Two 2 two, Three 3 three, Four 4 four, Five 5);
+ranks!(One 1 one, Two 2 two, Three 3 three, Four 4 four, Five 5 five);
 
 impl Value {
     /// Its sizes.

@@ -479,7 +479,7 @@ fn every_operation_has_samples() {
 
 /// The samples of all families.
 pub(super) fn samples() -> Vec<Sample> {
-    let families: [fn() -> Vec<Sample>; 20] = [
+    let families: [fn() -> Vec<Sample>; 22] = [
         super::conv::tests::samples,
         super::linear::tests::samples,
         super::norm::tests::samples,
@@ -500,6 +500,8 @@ pub(super) fn samples() -> Vec<Sample> {
         super::assembly::tests::samples,
         super::resample::tests::samples,
         super::attention::tests::samples,
+        super::grid::tests::samples,
+        super::volume::tests::samples,
     ];
     families.iter().flat_map(|family| family()).collect()
 }

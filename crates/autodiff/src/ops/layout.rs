@@ -443,7 +443,10 @@ impl fmt::Display for Cast {
 /// Burn's ranges, which may count from the end, as plain ranges over an axis of known size.
 pub(super) fn plain_range(slice: &BurnSlice, size: usize) -> Result<Option<[usize; 3]>, String> {
     if slice.step < 1 {
-        return Err("a slice with a negative step; use flip and a positive step".into());
+        return Err(
+            "a part that is assigned with a negative step; flip what is assigned, and take a positive step"
+                .into(),
+        );
     }
     let range = slice.to_range(size);
     let whole = range == (0..size) && slice.step == 1;

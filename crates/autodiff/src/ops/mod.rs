@@ -11,6 +11,7 @@ pub mod assembly;
 pub mod attention;
 pub mod conv;
 pub mod elementwise;
+pub mod grid;
 pub mod indexing;
 pub mod layout;
 pub mod linear;
@@ -26,6 +27,7 @@ pub mod sort;
 pub mod step;
 pub mod transposed;
 pub mod unfold;
+pub mod volume;
 
 #[cfg(test)]
 mod apart;
@@ -201,6 +203,7 @@ operations! {
     Conv1d(conv::Conv1d) = "the same along one axis", "transposed convolution of g with w; sum over positions of g x under each tap; sum of g";
     ConvTranspose2d(transposed::ConvTranspose2d) = "x spread out by the stride under w, plus bias; padding cut off, dilation, groups", "convolution of g with w; sum over positions of x g under each tap; sum of g";
     ConvTranspose1d(transposed::ConvTranspose1d) = "the same along one axis", "convolution of g with w; sum over positions of x g under each tap; sum of g";
+    Conv3d(volume::Conv3d) = "the same along three axes", "transposed convolution of g with w; sum over positions of g x under each tap; sum of g";
     Linear(linear::Linear) = "x W + b", "g W^T; x^T g; sum of g over rows";
     Matmul(linear::Matmul) = "a b over the last two axes; leading axes broadcast", "g b^T, a^T g, summed over broadcast axes";
     BatchNorm(norm::BatchNorm) = "gamma (x - mean) / sqrt(variance + epsilon) + beta with stored statistics", "g gamma / sqrt(variance + epsilon); sum of g (x - mean) / sqrt(variance + epsilon); sum of g";
@@ -229,6 +232,7 @@ operations! {
     AvgPool1d(pool::AvgPool1d) = "the same along one axis", "g / count over the window";
     AdaptiveAvgPool2d(pool::AdaptiveAvgPool2d) = "mean over windows that divide the axes", "g / count over the window";
     AdaptiveAvgPool1d(pool::AdaptiveAvgPool1d) = "the same along one axis", "g / count over the window";
+    AdaptiveAvgPool3d(volume::AdaptiveAvgPool3d) = "mean over windows that divide the axes of a volume", "g / count over the window";
     Cat(layout::Cat) = "operands side by side along an axis", "the operand's part of g";
     Reshape(layout::Reshape) = "the same elements under another shape", "g reshaped back";
     Permute(layout::Permute) = "axes in another order", "g in the inverse order";
@@ -268,6 +272,7 @@ operations! {
     Pad(assembly::Pad) = "x with margins: a number, x mirrored, or its edges", "g inside; of mirrored and repeated margins also g where they came from";
     Repeat(assembly::Repeat) = "copies side by side along an axis", "the sum of g over the copies";
     Interpolate(resample::Interpolate) = "A x B^T over the last two axes: nearest, bilinear, bicubic, Lanczos weights", "A^T g B";
+    GridSample(grid::GridSample) = "x at the positions of a grid: nearest, bilinear or bicubic; zeros, edges or reflections outside", "g added at the neighbours by their weights; g x by the weights' slopes";
     Attention(attention::Attention) = "P V, P = softmax(cap(s Q K^T) + bias) without masked positions", "S K s, S^T Q s, P^T g; S = cap' P (g V^T - sum g V^T P)";
     Softmax(softmax::Softmax) = "exp x / sum exp x along an axis", "y (g - sum g y)";
     Softmin(softmax::Softmin) = "exp -x / sum exp -x along an axis", "-y (g - sum g y)";
@@ -312,6 +317,8 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
         indexing::lower,
         assembly::lower,
         resample::lower,
+        grid::lower,
+        volume::lower,
         attention::lower,
     ];
     FAMILIES.iter().find_map(|family| family(ir))

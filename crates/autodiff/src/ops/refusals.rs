@@ -7,6 +7,7 @@ use super::assembly::{Margin, Pad, Repeat, SliceAssign};
 use super::attention::Attention;
 use super::conv::Conv2d;
 use super::elementwise::Clamp;
+use super::grid::{Between, GridSample, Outside};
 use super::indexing::{Embedding, Gather, Select};
 use super::layout::{Cat, Expand, Flip, Permute, Reshape, Slice};
 use super::linear::{Linear, Matmul};
@@ -21,6 +22,7 @@ use super::softmax::{LogSoftmax, Softmax, Softmin};
 use super::sort::Sort;
 use super::transposed::ConvTranspose2d;
 use super::unfold::Unfold;
+use super::volume::{AdaptiveAvgPool3d, Conv3d};
 
 /// Operations of one operand that fit any shape.
 const FIT_ANYTHING: &[&str] = &[
@@ -105,6 +107,33 @@ fn transposed() -> Vec<Bad> {
         bad(Op::Unfold(Unfold { axis: 2, size: 1, step: 1 }), &[&[2, 3]], &[], "does not fit"),
         bad(Op::Unfold(Unfold { axis: 1, size: 1, step: 0 }), &[&[2, 3]], &[], "does not fit"),
         bad(Op::Sort(Sort { axis: 1, descending: true, count: Some(4) }), &[&[2, 3]], &[], "has not 4"),
+    ]
+}
+
+fn volumes() -> Vec<Bad> {
+    let conv = |stride: usize, groups| {
+        Op::Conv3d(Conv3d { stride: [stride; 3], padding: [(0, 0); 3], dilation: [1; 3], groups })
+    };
+    let x: &[usize] = &[1, 4, 3, 5, 5];
+    let adaptive = |output| Op::AdaptiveAvgPool3d(AdaptiveAvgPool3d { output });
+    let (between, outside) = (Between::Bilinear, Outside::Zeros);
+    let grid = || Op::GridSample(GridSample { between, outside, align_corners: false });
+    vec![
+        bad(conv(1, 1), &[&[4, 3, 5, 5], &[2, 4, 1, 3, 3]], &[], "five axes"),
+        bad(conv(1, 1), &[x, &[2, 4, 3, 3]], &[], "five axes"),
+        bad(conv(1, 1), &[x, &[2, 3, 1, 3, 3]], &[], "channels"),
+        bad(conv(1, 0), &[x, &[2, 4, 1, 3, 3]], &[], "channels"),
+        bad(conv(0, 1), &[x, &[2, 4, 1, 3, 3]], &[], "positive"),
+        bad(conv(1, 1), &[x, &[2, 4, 0, 3, 3]], &[], "positive"),
+        bad(conv(1, 1), &[x, &[2, 4, 4, 3, 3]], &[], "larger"),
+        bad(conv(1, 1), &[x, &[2, 4, 1, 6, 3]], &[], "larger"),
+        bad(conv(1, 1), &[x, &[2, 4, 1, 3, 3], &[3]], &[], "bias"),
+        bad(adaptive([1, 1, 1]), &[&[4, 3, 5, 5]], &[], "five axes"),
+        bad(adaptive([1, 0, 1]), &[x], &[], "positive"),
+        bad(grid(), &[&[4, 3, 5], &[4, 1, 1, 2]], &[], "four axes"),
+        bad(grid(), &[&[4, 3, 5, 5], &[4, 1, 1, 3]], &[], "does not fit"),
+        bad(grid(), &[&[4, 3, 5, 5], &[3, 1, 1, 2]], &[], "does not fit"),
+        bad(grid(), &[&[4, 3, 0, 5], &[4, 1, 1, 2]], &[], "does not fit"),
     ]
 }
 
@@ -282,6 +311,7 @@ fn table() -> Vec<Bad> {
         resampling_and_attention(),
         convolutions(),
         transposed(),
+        volumes(),
         rows(),
         products(),
         pools(),

@@ -32,14 +32,14 @@ impl Rule for Step {
     }
 
     fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
-        let x = only(inputs).0;
-        Array(match self {
-            Self::Sign => Dispatch::float_sign(x),
-            Self::Round => Dispatch::float_round(x),
-            Self::Floor => Dispatch::float_floor(x),
-            Self::Ceil => Dispatch::float_ceil(x),
-            Self::Trunc => Dispatch::float_trunc(x),
-        })
+        let x = only(inputs);
+        match self {
+            Self::Sign => x.sign(),
+            Self::Round => x.round(),
+            Self::Floor => x.floor(),
+            Self::Ceil => Array(Dispatch::float_ceil(x.0)),
+            Self::Trunc => Array(Dispatch::float_trunc(x.0)),
+        }
     }
 
     fn is_locally_constant(&self) -> bool {

@@ -5,9 +5,9 @@ use influence_autodiff::ops::Op;
 use influence_autodiff::ops::activation::{Gelu, LeakyRelu, PRelu, Relu, Sigmoid, Tanh};
 use influence_autodiff::ops::arithmetic::{AddScalar, Div, Recip, Sub};
 use influence_autodiff::ops::elementwise::{
-    Abs, Clamp, Cos, Erf, Exp, HardSigmoid, Log, LogSigmoid, Sin, Sqrt,
+    Abs, Clamp, Cos, Erf, Exp, HardSigmoid, Log, Log1p, LogSigmoid, Sin, Sqrt,
 };
-use influence_autodiff::ops::mask::{Compare, MaskFill, Relation};
+use influence_autodiff::ops::mask::{Compare, MaskFill, MaskWhere, Relation};
 use influence_autodiff::ops::softmax::{LogSoftmax, Softmax};
 use influence_autodiff::ops::step::Step;
 
@@ -47,11 +47,97 @@ pub(super) fn neg(call: &mut Call<'_, '_>) -> Results {
     one(call.times(x, -1.0)?)
 }
 
+/// 1 - erf x: no operator of ONNX, but one that tf2onnx writes.
+pub(super) fn erfc(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let erf = call.emit(Op::Erf(Erf), &[x])?;
+    let negative = call.times(erf, -1.0)?;
+    one(call.plus(negative, 1.0)?)
+}
+
 /// sin x / cos x.
 pub(super) fn tan(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let (sin, cos) = (call.emit(Op::Sin(Sin), &[x])?, call.emit(Op::Cos(Cos), &[x])?);
     one(call.emit(Op::Div(Div), &[sin, cos])?)
+}
+
+/// (exp x + sign exp(-x)) / 2.
+fn exponentials(call: &mut Call<'_, '_>, sign: f64) -> Results {
+    let x = call.value(0)?;
+    let up = call.emit(Op::Exp(Exp), &[x])?;
+    let negative = call.times(x, -1.0)?;
+    let down = call.emit(Op::Exp(Exp), &[negative])?;
+    let down = call.times(down, sign)?;
+    let sum = call.add(up, down)?;
+    one(call.times(sum, 0.5)?)
+}
+
+pub(super) fn sinh(call: &mut Call<'_, '_>) -> Results {
+    exponentials(call, -1.0)
+}
+
+pub(super) fn cosh(call: &mut Call<'_, '_>) -> Results {
+    exponentials(call, 1.0)
+}
+
+/// ln(a + sqrt(x^2 + one)): the inverse of a hyperbolic function at a.
+fn area(call: &mut Call<'_, '_>, a: ValueId, one: f64) -> Result<ValueId, Refusal> {
+    let square = call.mul(a, a)?;
+    let shifted = call.plus(square, one)?;
+    let root = call.emit(Op::Sqrt(Sqrt), &[shifted])?;
+    let sum = call.add(a, root)?;
+    call.emit(Op::Log(Log), &[sum])
+}
+
+/// ln(x + sqrt(x^2 + 1)), and below 0 minus that of -x, of which nothing is lost.
+pub(super) fn asinh(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let size = call.emit(Op::Abs(Abs), &[x])?;
+    let mirrored = area(call, size, 1.0)?;
+    let mirrored = call.times(mirrored, -1.0)?;
+    // What is not chosen is kept away from where the logarithm ends.
+    let near = call.emit(Op::Clamp(Clamp { min: Some(-1.0), max: None }), &[x])?;
+    let plain = area(call, near, 1.0)?;
+    let below = call.emit(Op::Compare(Compare { relation: Relation::Below, bound: 0.0 }), &[x])?;
+    one(call.emit(Op::MaskWhere(MaskWhere), &[plain, below, mirrored])?)
+}
+
+pub(super) fn acosh(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    one(area(call, x, -1.0)?)
+}
+
+/// (ln(1 + x) - ln(1 - x)) / 2.
+pub(super) fn atanh(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let negative = call.times(x, -1.0)?;
+    let up = call.emit(Op::Log1p(Log1p), &[x])?;
+    let down = call.emit(Op::Log1p(Log1p), &[negative])?;
+    let sum = difference(call, up, down)?;
+    one(call.times(sum, 0.5)?)
+}
+
+/// x + bias below -lambd, x - bias above lambd, else 0.
+pub(super) fn shrink(call: &mut Call<'_, '_>) -> Results {
+    let attributes = call.attributes();
+    let (bias, bound) = (attributes.float("bias", 0.0), attributes.float("lambd", 0.5));
+    let x = call.value(0)?;
+    let none = call.times(x, 0.0)?;
+    let [raised, lowered] = [call.plus(x, bias)?, call.plus(x, -bias)?];
+    let below = call.emit(Op::Compare(Compare { relation: Relation::Below, bound: -bound }), &[x])?;
+    let above = call.emit(Op::Compare(Compare { relation: Relation::Above, bound }), &[x])?;
+    let result = call.emit(Op::MaskWhere(MaskWhere), &[none, below, raised])?;
+    one(call.emit(Op::MaskWhere(MaskWhere), &[result, above, lowered])?)
+}
+
+/// a sigmoid(alpha a) b.
+pub(super) fn gated(call: &mut Call<'_, '_>) -> Results {
+    let (a, b, alpha) = (call.value(0)?, call.value(1)?, call.attributes().float("alpha", 1.0));
+    let scaled = call.times(a, alpha)?;
+    let gate = call.emit(Op::Sigmoid(Sigmoid), &[scaled])?;
+    let gated = call.mul(a, gate)?;
+    one(call.mul(gated, b)?)
 }
 
 pub(super) fn leaky_relu(call: &mut Call<'_, '_>) -> Results {

@@ -7,6 +7,7 @@ use influence_autodiff::ops::elementwise::{Clamp, Exp, Power};
 use influence_autodiff::ops::linear::Linear;
 use influence_autodiff::ops::logic::ComparePair;
 use influence_autodiff::ops::mask::{MaskWhere, Relation};
+use influence_autodiff::ops::step::Step;
 
 use crate::call::{Call, Results, one};
 use crate::error::Refusal;
@@ -127,6 +128,16 @@ pub(super) fn div(call: &mut Call<'_, '_>) -> Results {
             one(call.emit(Op::Div(Div), &pair)?)
         }
     }
+}
+
+/// a - b floor(a / b), with the sign of b; with `fmod` a - b trunc(a / b), with that of a.
+pub(super) fn remainder(call: &mut Call<'_, '_>) -> Results {
+    let [a, b] = both(call)?;
+    let step = if call.attributes().int("fmod", 0) != 0 { Step::Trunc } else { Step::Floor };
+    let quotient = call.emit(Op::Div(Div), &[a, b])?;
+    let whole = call.emit(Op::Step(step), &[quotient])?;
+    let times = call.mul(whole, b)?;
+    one(call.emit(Op::Sub(Sub), &[a, times])?)
 }
 
 /// x^p, or b^x = exp(x ln b).

@@ -2,7 +2,7 @@
 
 use influence_autodiff::graph::ValueId;
 use influence_autodiff::ops::Op;
-use influence_autodiff::ops::indexing::{Gather, Select};
+use influence_autodiff::ops::indexing::Select;
 use influence_autodiff::ops::layout::Slice;
 use influence_autodiff::ops::logic::{ComparePair, Connective, Logic, Not};
 use influence_autodiff::ops::mask::{Compare, MaskFill, MaskWhere, Relation};
@@ -79,13 +79,11 @@ fn mask_at(call: &mut Call<'_, '_>, position: usize, rank: usize) -> Result<Valu
         return Ok(call.literal(table.data()));
     }
     let value = call.value(position)?;
-    if call.is_mask(value) && call.shape(value).len() == rank {
-        return Ok(value);
+    let raised = call.of_rank(value, rank)?;
+    match call.is_mask(raised) {
+        true => Ok(raised),
+        false => call.emit(Op::Compare(Compare { relation: Relation::Unequal, bound: 0.0 }), &[raised]),
     }
-    Err(Refusal::new(
-        "its mask is computed from the input, and has fewer axes than what it chooses from",
-        "compare values of the shape of what is chosen",
-    ))
 }
 
 /// The part above or below a diagonal, zeros elsewhere.
@@ -130,22 +128,14 @@ fn indices(call: &Call<'_, '_>, size: usize) -> Result<Table, Refusal> {
     Ok(Table { values, element: Element::Int, ..(*table).clone() })
 }
 
-/// The size of an axis into which indices point.
-fn indexed(call: &Call<'_, '_>, x: ValueId, along: usize) -> Result<usize, Refusal> {
-    match call.shape(x)[along] {
-        size if size.per_sample == 0 => Ok(size.fixed),
-        _ => Err(Refusal::new(
-            "it picks samples out of the batch",
-            "export a network that treats each sample on its own",
-        )),
-    }
-}
-
 pub(super) fn gather(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let shape = call.shape(x);
     let along = axis(call.attributes().int("axis", 0), shape.len())?;
-    let indices = indices(call, indexed(call, x, along)?)?;
+    if shape[along].per_sample > 0 {
+        return super::places::gather_samples(call, x, along);
+    }
+    let indices = indices(call, shape[along].fixed)?;
     // One element is a slice; several are a list, whose shape the axis then takes.
     let chosen = if let Some(index) = indices.only() {
         let mut ranges = vec![None; shape.len()];
@@ -160,20 +150,6 @@ pub(super) fn gather(call: &mut Call<'_, '_>) -> Results {
     let shape: Vec<_> =
         shape[..along].iter().copied().chain(own).chain(shape[along + 1..].iter().copied()).collect();
     one(call.reshape(chosen, &shape)?)
-}
-
-pub(super) fn gather_elements(call: &mut Call<'_, '_>) -> Results {
-    let x = call.value(0)?;
-    let shape = call.shape(x);
-    let along = axis(call.attributes().int("axis", 0), shape.len())?;
-    let indices = indices(call, indexed(call, x, along)?)?;
-    if indices.shape.len() != shape.len() {
-        return Err("its indices have not the rank of its operand".into());
-    }
-    let mut result = shape;
-    result[along] = crate::call::fixed(indices.shape[along]);
-    let list = call.literal(indices.data());
-    one(call.emit_of(Op::Gather(Gather { axis: along }), &[x, list], &result)?)
 }
 
 /// Where a value is no number: it differs from itself.
@@ -213,8 +189,7 @@ pub(super) fn not(call: &mut Call<'_, '_>) -> Results {
 
 /// The largest or smallest elements along an axis, without their indices.
 pub(super) fn top(call: &mut Call<'_, '_>) -> Results {
-    let indices = call.node.output.get(1).map_or("", String::as_str);
-    if call.importer.uses.contains_key(indices) {
+    if call.uses_result(1) {
         return Err(Refusal::new(
             "its indices are used, and whole numbers have no derivative",
             "use the values alone",

@@ -1,13 +1,15 @@
 //! Convolutions, and transposed ones.
 
+use burn::tensor::TensorData;
 use influence_autodiff::graph::ValueId;
 use influence_autodiff::ops::Op;
 use influence_autodiff::ops::conv::Conv2d;
 use influence_autodiff::ops::layout::Slice;
 use influence_autodiff::ops::row::Row;
 use influence_autodiff::ops::transposed::ConvTranspose2d;
+use influence_autodiff::ops::volume::Conv3d;
 
-use crate::call::{Call, Results, one};
+use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
 use crate::window::{Window, lifted};
 
@@ -24,15 +26,23 @@ pub(super) fn conv(call: &mut Call<'_, '_>) -> Results {
     if call.has(2) {
         operands.push(call.value(2)?);
     }
-    let Some(axes) = lifted(&window) else {
-        return Err(Refusal::new(
-            format!("it runs over {} axes", taps.len()),
-            "convolutions run over one or two axes here",
-        ));
-    };
+    let Some(axes) = lifted(&window) else { return volume(call, &window, groups, &operands) };
     let conv = Conv2d { stride: axes.stride, padding: axes.padding, dilation: axes.dilation, groups };
     let op = if taps.len() == 1 { Op::Conv1d(Row(conv)) } else { Op::Conv2d(conv) };
     one(call.emit(op, &operands)?)
+}
+
+/// A convolution over three axes.
+fn volume(call: &mut Call<'_, '_>, window: &Window, groups: usize, operands: &[ValueId]) -> Results {
+    let (stride, padding, dilation) =
+        (window.stride.as_array(), window.padding.as_array(), window.dilation.as_array());
+    let (Some(&stride), Some(&padding), Some(&dilation)) = (stride, padding, dilation) else {
+        return Err(Refusal::new(
+            format!("it runs over {} axes", window.taps.len()),
+            "convolutions run over one to three axes here",
+        ));
+    };
+    one(call.emit(Op::Conv3d(Conv3d { stride, padding, dilation, groups }), operands)?)
 }
 
 pub(super) fn transposed(call: &mut Call<'_, '_>) -> Results {
@@ -42,7 +52,7 @@ pub(super) fn transposed(call: &mut Call<'_, '_>) -> Results {
     if taps.is_empty() || taps.len() > 2 || sizes.len() != taps.len() + 1 {
         return Err(Refusal::new(
             format!("a kernel of {} axes does not fit its input", taps.len()),
-            "transposed convolutions run over one or two axes here",
+            "transposed convolutions run over one or two axes here: upsample (Resize) and convolve over three",
         ));
     }
     let groups = usize::try_from(call.attributes().int("group", 1)).map_err(|_| "no such group")?;
@@ -65,6 +75,48 @@ pub(super) fn transposed(call: &mut Call<'_, '_>) -> Results {
     let op = if taps.len() == 1 { Op::ConvTranspose1d(Row(op)) } else { Op::ConvTranspose2d(op) };
     let whole = call.emit(op, &operands)?;
     one(cut.apply(call, whole)?)
+}
+
+/// Windows `[n, C taps, positions]` added up where they lie: a transposed convolution in which each
+/// channel of the operand is one tap of its channel of the result.
+pub(super) fn fold(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let pair = |call: &Call<'_, '_>, position: usize, what: &str| -> Result<[usize; 2], Refusal> {
+        let given = call.ints(position)?.ok_or_else(|| format!("it has no {what}"))?;
+        let sizes: Option<Vec<_>> =
+            given.iter().map(|&x| usize::try_from(x).ok().filter(|&x| x > 0)).collect();
+        let sizes = sizes.and_then(|sizes| sizes.as_array().copied());
+        sizes.ok_or_else(|| {
+            Refusal::new(format!("its {what} is {given:?}"), "windows of images are known here")
+        })
+    };
+    let (image, taps) = (pair(call, 1, "image_shape")?, pair(call, 2, "block_shape")?);
+    let window = Window::of(call.attributes(), &taps, &image)?;
+    let (shape, count) = (call.shape(x), taps[0] * taps[1]);
+    let &[n, rows, _] = &shape[..] else { return Err("it takes windows side by side".into()) };
+    let channels = rows.fixed / count;
+    let positions = [0, 1].map(|axis| {
+        let (before, after) = window.padding[axis];
+        (image[axis] + before + after).saturating_sub(window.reach(axis)) / window.stride[axis] + 1
+    });
+    let apart = call.reshape(x, &[n, rows, fixed(positions[0]), fixed(positions[1])])?;
+    crate::table::elements(&[rows.fixed, count])?;
+    let ones = (0..rows.fixed * count).map(|i| f64::from(u8::from(i / count % count == i % count))).collect();
+    let weight = call.literal(TensorData::new::<f64, _>(ones, [rows.fixed, 1, taps[0], taps[1]]));
+    let kept = [0, 1].map(|axis| [window.padding[axis].0, image[axis]]);
+    let beyond = [0, 1].map(|axis| {
+        let spread = (positions[axis] - 1) * window.stride[axis] + window.reach(axis);
+        (kept[axis][0] + image[axis]).saturating_sub(spread)
+    });
+    let op = ConvTranspose2d {
+        stride: [window.stride[0], window.stride[1]],
+        padding: [0, 0],
+        padding_out: beyond,
+        dilation: [window.dilation[0], window.dilation[1]],
+        groups: channels,
+    };
+    let whole = call.emit(Op::ConvTranspose2d(op), &[apart, weight])?;
+    one(Cut { window, beyond: beyond.to_vec(), kept: kept.to_vec() }.apply(call, whole)?)
 }
 
 /// What is kept of a transposed convolution without padding.

@@ -1,10 +1,12 @@
-//! Sums over named axes of one operand or two.
+//! Sums over named axes of any number of operands, two at a time.
 
 use influence_autodiff::graph::{Size, ValueId};
 use influence_autodiff::ops::Op;
+use influence_autodiff::ops::layout::Slice;
 use influence_autodiff::ops::linear::{Linear, Matmul};
 use influence_autodiff::ops::reduce::Sum;
 
+use super::layout::times;
 use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
 use crate::import::Operand;
@@ -16,39 +18,51 @@ struct Equation {
     result: Vec<char>,
 }
 
+/// The first name of an axis that stands for dots: letters that no equation has.
+const DOTS: u32 = 0xE000;
+
 impl Equation {
-    fn read(text: &str) -> Result<Self, Refusal> {
+    /// Reads an equation for operands of these ranks.
+    fn read(text: &str, ranks: &[usize]) -> Result<Self, Refusal> {
         let plain: String = text.chars().filter(|letter| !letter.is_whitespace()).collect();
-        if plain.contains("...") {
-            return Err(Refusal::new(
-                format!("\"{text}\" leaves axes unnamed"),
-                "name all axes of the equation",
-            ));
-        }
         let (left, right) = match plain.split_once("->") {
             Some((left, right)) => (left, Some(right)),
             None => (plain.as_str(), None),
         };
-        let operands: Vec<Vec<char>> = left.split(',').map(|names| names.chars().collect()).collect();
-        // Without an arrow: all names that occur once, in alphabetical order.
+        let terms: Vec<&str> = left.split(',').collect();
+        if terms.len() != ranks.len() {
+            return Err("its equation has not as many operands as the node".into());
+        }
+        // The axes under dots are counted from the last one, as broadcasts have them.
+        let dots = |term: &str, rank: usize| match term.contains("...") {
+            true => rank.checked_sub(term.chars().count() - 3),
+            false => Some(0),
+        };
+        let counts: Option<Vec<usize>> =
+            terms.iter().zip(ranks).map(|(term, &rank)| dots(term, rank)).collect();
+        let counts = counts.ok_or("an operand has fewer axes than its names")?;
+        let most = counts.iter().copied().max().unwrap_or(0);
+        let under = |count: usize| -> String {
+            (0..count).filter_map(|i| char::from_u32(DOTS + (most - count + i) as u32)).collect()
+        };
+        let names = |term: &str, count: usize| term.replace("...", &under(count)).chars().collect::<Vec<_>>();
+        let operands: Vec<_> = terms.iter().zip(counts).map(|(term, count)| names(term, count)).collect();
+        // Without an arrow: what is under dots, and all names that occur once, in alphabetical order.
         let result = match right {
-            Some(names) => names.chars().collect(),
+            Some(term) => names(term, most),
             None => {
                 let all = operands.concat();
                 let mut once: Vec<char> = all.clone();
-                once.retain(|name| all.iter().filter(|other| *other == name).count() == 1);
+                once.retain(|name| {
+                    u32::from(*name) < DOTS && all.iter().filter(|other| *other == name).count() == 1
+                });
                 once.sort_unstable();
-                once
+                under(most).chars().chain(once).collect()
             }
         };
-        let this = Self { operands, result };
-        let diagonal = this.operands.iter().chain([&this.result]).any(|names| repeats(names));
-        match diagonal {
-            true => Err(Refusal::new(
-                format!("\"{text}\" takes a diagonal"),
-                "write the diagonal as a product with a constant mask, and a sum",
-            )),
-            false => Ok(this),
+        match repeats(&result) {
+            true => Err(format!("the result of \"{text}\" names an axis twice").into()),
+            false => Ok(Self { operands, result }),
         }
     }
 }
@@ -65,35 +79,50 @@ struct Named {
 }
 
 pub(super) fn einsum(call: &mut Call<'_, '_>) -> Results {
-    let equation = Equation::read(call.attributes().word("equation", ""))?;
-    if equation.operands.len() != call.operands.len() {
-        return Err("its equation has not as many operands as the node".into());
+    let ranks: Vec<_> = (0..call.operands.len()).map(|at| call.rank(at)).collect::<Result<_, _>>()?;
+    let equation = Equation::read(call.attributes().word("equation", ""), &ranks)?;
+    let mut found: Option<Named> = None;
+    for (at, names) in equation.operands.iter().enumerate() {
+        let constant = matches!(call.operand(at), Some(Operand::Weight(_) | Operand::Known(_)));
+        let next = operand(call, at, names)?;
+        // What the result or a later operand names is kept.
+        let kept = [&equation.result[..], &equation.operands[at + 1..].concat()].concat();
+        found = Some(match found {
+            None => next,
+            Some(found) => product(call, found, next, &kept, constant)?,
+        });
     }
-    let operand = |call: &mut Call<'_, '_>, at: usize| -> Result<Named, Refusal> {
-        let (value, names) = (call.value(at)?, equation.operands[at].clone());
-        match call.shape(value).len() == names.len() {
-            true => Ok(Named { value, names }),
-            false => Err(format!("operand {at} has not {} axes", names.len()).into()),
-        }
-    };
-    let found = match equation.operands.len() {
-        1 => operand(call, 0)?,
-        2 => {
-            let constant = matches!(call.operand(1), Some(Operand::Weight(_) | Operand::Known(_)));
-            let [a, b] = [operand(call, 0)?, operand(call, 1)?];
-            product(call, a, b, &equation.result, constant)?
-        }
-        count => {
-            return Err(Refusal::new(
-                format!("it has {count} operands"),
-                "write it as sums over two operands at a time",
-            ));
-        }
-    };
-    let found = summed(call, found, |name| equation.result.contains(&name))?;
+    let found = summed(call, found.ok_or("it has no operands")?, |name| equation.result.contains(&name))?;
     let order = equation.result.iter().map(|name| found.names.iter().position(|own| own == name));
     let order: Option<Vec<usize>> = order.collect();
     one(call.permute(found.value, order.ok_or("its result names an axis that no operand has")?)?)
+}
+
+/// An operand with the names of its axes; of axes with one name, the diagonal.
+fn operand(call: &mut Call<'_, '_>, at: usize, names: &[char]) -> Result<Named, Refusal> {
+    let (mut value, mut names) = (call.value(at)?, names.to_vec());
+    if call.shape(value).len() != names.len() {
+        return Err(format!("operand {at} has not {} axes", names.len()).into());
+    }
+    while let Some(second) = (0..names.len()).find(|&axis| names[..axis].contains(&names[axis])) {
+        let first = names.iter().position(|name| *name == names[second]).unwrap_or(second);
+        let mut order: Vec<_> = (0..names.len()).filter(|&axis| axis != first && axis != second).collect();
+        let rest = order.len();
+        order.extend([first, second]);
+        names = order[..=rest].iter().map(|&axis| names[axis]).collect();
+        let turned = call.permute(value, order)?;
+        let mut shape = call.shape(turned);
+        let size = shape.pop().map_or(0, |size| size.fixed);
+        if size == 0 || shape[rest] != fixed(size) {
+            return Err("the axes of a diagonal have different sizes".into());
+        }
+        shape[rest] = fixed(size * size);
+        let flat = call.reshape(turned, &shape)?;
+        let mut ranges = vec![None; rest];
+        ranges.push(Some([0, size * size, size + 1]));
+        value = call.emit(Op::Slice(Slice { ranges }), &[flat])?;
+    }
+    Ok(Named { value, names })
 }
 
 /// Sums over the axes that are not kept.
@@ -168,31 +197,25 @@ fn grouped(
     Ok((call.reshape(value, &shape)?, sizes))
 }
 
-/// The product of two sizes, of which one at most depends on the batch.
-fn times(a: Size, b: Size) -> Result<Size, Refusal> {
-    match (a.per_sample, b.per_sample) {
-        (_, 0) => Ok(Size { per_sample: a.per_sample * b.fixed, fixed: a.fixed * b.fixed }),
-        (0, _) => Ok(Size { per_sample: b.per_sample * a.fixed, fixed: a.fixed * b.fixed }),
-        _ => Err("two of its axes grow with the batch".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn equations_are_read() {
-        let read = |text: &str| Equation::read(text).expect("an equation");
+        let read = |text: &str, ranks: &[usize]| Equation::read(text, ranks).expect("an equation");
         let names = |text: &str| text.chars().collect::<Vec<_>>();
         assert_eq!(
-            read("bij, bjk -> bik"),
+            read("bij, bjk -> bik", &[3, 3]),
             Equation { operands: vec![names("bij"), names("bjk")], result: names("bik") }
         );
-        assert_eq!(read("ba,bc").result, names("ac"));
-        for (text, word) in [("...ij,jk->...ik", "unnamed"), ("ii->i", "diagonal")] {
-            let refusal = Equation::read(text).expect_err(text);
-            assert!(refusal.why.contains(word), "{}", refusal.why);
+        assert_eq!(read("ba,bc", &[2, 2]).result, names("ac"));
+        let dots = read("...i,i->...", &[3, 1]);
+        assert_eq!(dots.operands[0], names("\u{E000}\u{E001}i"));
+        assert_eq!(dots.result, names("\u{E000}\u{E001}"));
+        assert_eq!(read("...i,...i", &[2, 3]).result, names("\u{E000}\u{E001}"));
+        for (text, ranks) in [("ij->ii", &[2][..]), ("ij,jk", &[2]), ("...ijk", &[2])] {
+            assert!(Equation::read(text, ranks).is_err(), "{text}");
         }
     }
 }

@@ -3,13 +3,14 @@
 use influence_autodiff::graph::{Size, ValueId};
 use influence_autodiff::ops::Op;
 use influence_autodiff::ops::assembly::{Margin, Pad, Repeat};
-use influence_autodiff::ops::layout::{Cat, Flip, Slice};
+use influence_autodiff::ops::layout::{Cat, Fill, Flip, Slice};
 use influence_autodiff::ops::logic::Indicator;
 
 use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
-use crate::host::BATCHES;
+use crate::host::{BATCHES, Host};
 use crate::import::Operand;
+use crate::names;
 use crate::reread;
 use crate::shapes::{self, Part};
 use crate::table::{Element, axis};
@@ -33,7 +34,7 @@ pub(super) fn cast(call: &mut Call<'_, '_>) -> Results {
     }
     let x = call.value(0)?;
     match (call.is_mask(x), element) {
-        (true, Some(Element::Float)) => one(call.emit(Op::Indicator(Indicator), &[x])?),
+        (true, Some(Element::Float | Element::Int)) => one(call.emit(Op::Indicator(Indicator), &[x])?),
         (false, Some(Element::Float)) | (true, Some(Element::Bool)) => one(x),
         _ => Err(Refusal::new(
             "it makes whole numbers of values that depend on the input, which have no derivative",
@@ -59,7 +60,7 @@ pub(super) fn reshape(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let zero = call.attributes().int("allowzero", 0) != 0;
     let target = match call.attributes().ints("shape") {
-        Some(target) => crate::host::Host::fixed(crate::table::Table {
+        Some(target) => Host::fixed(crate::table::Table {
             shape: vec![target.len()],
             element: Element::Int,
             values: target.into_iter().map(|size| size as f64).collect(),
@@ -67,9 +68,10 @@ pub(super) fn reshape(call: &mut Call<'_, '_>) -> Results {
         None => call.host(1)?.ok_or("it has no target")?,
     };
     let from = call.shape(x);
+    let neighbours = call.importer.builder.neighbours(x).unwrap_or(1);
     if call.importer.batch_of_one
         && let Some(target) = target.constant()
-        && let Some(shape) = reread::target(&from, &target.ints(), zero)?
+        && let Some(shape) = reread::target(&from, neighbours, &target.ints(), zero)?
     {
         return one(call.reshape(x, &shape)?);
     }
@@ -138,9 +140,35 @@ pub(super) fn transpose(call: &mut Call<'_, '_>) -> Results {
     one(call.permute(x, axes)?)
 }
 
+/// In a file of one sample, one number throughout in a shape of that sample, as it is for any batch.
+fn of_one_sample(call: &mut Call<'_, '_>, target: &Host) -> Result<Option<ValueId>, Refusal> {
+    let constant = match call.operand(0) {
+        Some(Operand::Known(_)) => true,
+        Some(&Operand::Weight(place)) => names::is_made_up(&call.importer.weights[place].name),
+        _ => false,
+    };
+    if !call.importer.batch_of_one || !constant {
+        return Ok(None);
+    }
+    let Some(Ok(table)) = call.table(0).transpose() else { return Ok(None) };
+    let Some(&value) = table.values.first() else { return Ok(None) };
+    let uniform = table.element == Element::Float && table.values.iter().all(|&x| x == value);
+    let sizes = |batch: usize| target.at(batch).ints().into_iter().map(|size| size.max(0) as usize).collect();
+    let Ok(shape) = lines([sizes(0), sizes(1), sizes(2)]) else { return Ok(None) };
+    let alone: Vec<_> = shape.iter().map(|size| size.at(1)).collect();
+    let fits = crate::table::broadcast(&table.shape, &alone).is_ok_and(|all| all == alone);
+    if !uniform || !fits || shape.iter().all(|size| size.per_sample == 0) {
+        return Ok(None);
+    }
+    Ok(Some(call.emit_of(Op::Fill(Fill { value }), &[], &shape)?))
+}
+
 pub(super) fn expand(call: &mut Call<'_, '_>) -> Results {
-    let x = call.value(0)?;
     let target = call.host(1)?.ok_or("it has no shape")?;
+    if let Some(filled) = of_one_sample(call, &target)? {
+        return one(filled);
+    }
+    let x = call.value(0)?;
     let at = |batch: usize| {
         let sizes: Option<Vec<_>> =
             target.at(batch).ints().into_iter().map(|size| usize::try_from(size).ok()).collect();
@@ -153,30 +181,37 @@ pub(super) fn expand(call: &mut Call<'_, '_>) -> Results {
     one(call.expand(x, &shape)?)
 }
 
-/// Copies side by side along an axis.
-fn copies(call: &mut Call<'_, '_>, x: ValueId, along: usize, count: usize) -> Result<ValueId, Refusal> {
-    let mut shape = call.shape(x);
-    let size = shape[along];
-    let times = |size: usize| size.checked_mul(count).ok_or("it makes too many copies");
-    shape[along] = Size { per_sample: times(size.per_sample)?, fixed: times(size.fixed)? };
-    if count == 1 {
-        return Ok(x);
-    }
-    call.emit_of(Op::Repeat(Repeat { axis: along }), &[x], &shape)
-}
-
+/// So many copies side by side along each axis; once for each sample where that is asked for.
 pub(super) fn tile(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
-    let repeats = call.ints(1)?.ok_or("it has no numbers of copies")?;
-    if repeats.len() != call.shape(x).len() {
+    let repeats = call.host(1)?.ok_or("it has no numbers of copies")?;
+    let counts =
+        [0, 1, 2].map(|batch| repeats.at(batch).values.iter().map(|&x| x.max(0.0) as usize).collect());
+    let counts = lines(counts)?;
+    if counts.len() != call.shape(x).len() {
         return Err("it has not one number of copies an axis".into());
     }
     let mut result = x;
-    for (along, repeats) in repeats.into_iter().enumerate() {
-        let count = usize::try_from(repeats).ok().filter(|&count| count > 0);
-        result = copies(call, result, along, count.ok_or("it makes no copies")?)?;
+    for (axis, count) in counts.into_iter().enumerate().filter(|(_, count)| *count != fixed(1)) {
+        let mut shape = call.shape(result);
+        shape[axis] = times(shape[axis], count)?;
+        result = match call.shape(result)[axis] == fixed(1) {
+            true => call.expand(result, &shape)?,
+            false => call.emit_of(Op::Repeat(Repeat { axis }), &[result], &shape)?,
+        };
     }
     one(result)
+}
+
+/// The product of two sizes, of which one at most depends on the batch.
+pub(crate) fn times(a: Size, b: Size) -> Result<Size, Refusal> {
+    let (size, number) = match (a.per_sample, b.per_sample) {
+        (_, 0) => (a, b.fixed),
+        (0, _) => (b, a.fixed),
+        _ => return Err("two of its axes grow with the batch".into()),
+    };
+    let product = |size: usize| size.checked_mul(number).ok_or("one of its axes is too long");
+    Ok(Size { per_sample: product(size.per_sample)?, fixed: product(size.fixed)? })
 }
 
 /// A regular part: axes that run backwards are reversed first.
@@ -184,10 +219,14 @@ pub(super) fn slice(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let shape = call.shape(x);
     let operands: Vec<_> = (0..5)
-        .map(|position| if position == 0 { Ok(None) } else { call.ints(position) })
+        .map(|position| if position == 0 { Ok(None) } else { call.host(position) })
         .collect::<Result<_, _>>()?;
-    let part = Part::of(call.attributes(), |position| operands[position].clone(), shape.len())?;
-    let all = [0, 1, 2].map(|batch| part.ranges(&call.shape_at(x, batch)));
+    // Bounds may follow the batch where they are those of the whole axis of samples.
+    let at = |batch: usize| {
+        let bound = |position: usize| operands[position].as_ref().map(|host| host.at(batch).ints());
+        Ok::<_, Refusal>(Part::of(call.attributes(), bound, shape.len())?.ranges(&call.shape_at(x, batch)))
+    };
+    let all = [at(0)?, at(1)?, at(2)?];
     let mut ranges = vec![None; shape.len()];
     let mut backwards = Vec::new();
     for axis in 0..shape.len() {
@@ -202,9 +241,9 @@ pub(super) fn slice(call: &mut Call<'_, '_>) -> Results {
             }
             continue;
         }
-        if shape[axis].per_sample > 0 {
+        if shape[axis].per_sample > 0 || all.iter().any(|ranges| ranges[axis] != range) {
             return Err(Refusal::new(
-                "it cuts the axis of samples",
+                "it cuts the axis of samples, or another one by their number",
                 "export a network that treats each sample on its own",
             ));
         }

@@ -1,8 +1,9 @@
 //! Normalisations.
 
+use burn::tensor::TensorData;
 use influence_autodiff::graph::{Size, ValueId};
 use influence_autodiff::ops::Op;
-use influence_autodiff::ops::arithmetic::{Div, Mul};
+use influence_autodiff::ops::arithmetic::{Div, Mul, Sub};
 use influence_autodiff::ops::elementwise::{Abs, Clamp, Power, Sqrt};
 use influence_autodiff::ops::layout::Slice;
 use influence_autodiff::ops::norm::{BatchNorm, LayerNorm};
@@ -12,13 +13,35 @@ use super::activation::difference;
 use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
 use crate::import::Operand;
+use crate::node::shortest;
 use crate::table::axis;
+
+/// (x - offset) scale, of `ai.onnx.ml`: a number each for every feature, or one for all.
+pub(super) fn scaler(call: &mut Call<'_, '_>) -> Results {
+    let mut x = call.value(0)?;
+    for (name, op) in [("offset", Op::Sub(Sub)), ("scale", Op::Mul(Mul))] {
+        let numbers = call.attributes().floats(name).ok_or_else(|| format!("it has no {name}"))?;
+        let numbers: Vec<_> = numbers.into_iter().map(|x| shortest(x as f32)).collect();
+        let shape = [1, numbers.len()];
+        let numbers = call.literal(TensorData::new(numbers, shape));
+        x = call.emit(op, &[x, numbers])?;
+    }
+    one(x)
+}
 
 /// With stored statistics, which are state and no parameters.
 pub(super) fn batch(call: &mut Call<'_, '_>) -> Results {
     let attributes = call.attributes();
     let training = attributes.int("training_mode", 0) != 0
         || call.node.output.iter().skip(1).any(|output| !output.is_empty());
+    let x = call.value(0)?;
+    let shape = call.shape(x);
+    if training && shape.len() > 1 && !call.uses_result(1) && shape.iter().all(|size| size.per_sample == 0) {
+        // Weights that are standardised: their statistics are their own.
+        let axes = (0..shape.len()).filter(|&axis| axis != 1).collect();
+        let h = standardised(call, x, axes, attributes.float("epsilon", 1e-5))?;
+        return one(affine(call, h)?);
+    }
     if training {
         return Err(Refusal::new(
             "it normalises with the statistics of the batch, which couples the samples",
@@ -29,7 +52,7 @@ pub(super) fn batch(call: &mut Call<'_, '_>) -> Results {
         return Err(Refusal::new("its statistics are not those of channels", "export with spatial=1"));
     }
     let epsilon = attributes.float("epsilon", 1e-5);
-    let mut operands = vec![call.value(0)?, call.value(1)?, call.value(2)?];
+    let mut operands = vec![x, call.value(1)?, call.value(2)?];
     for position in [3, 4] {
         operands.push(match call.operand(position) {
             Some(&Operand::Weight(place)) => call.importer.buffer(place),
@@ -84,6 +107,21 @@ fn standardised(
     let shifted = call.plus(variance, epsilon)?;
     let root = call.emit(Op::Sqrt(Sqrt), &[shifted])?;
     call.emit(Op::Div(Div), &[centred, root])
+}
+
+/// (x - mean) / (deviation + 1e-9) over named axes; by default those of the batch are among them.
+pub(super) fn mean_variance(call: &mut Call<'_, '_>) -> Results {
+    let x = call.value(0)?;
+    let given = call.attributes().ints("axes").unwrap_or_else(|| vec![0, 2, 3]);
+    let rank = call.shape(x).len();
+    let axes: Vec<_> = given.into_iter().map(|given| axis(given, rank)).collect::<Result<_, _>>()?;
+    let mean = call.emit(Op::Mean(Mean { axes: axes.clone() }), &[x])?;
+    let centred = difference(call, x, mean)?;
+    let square = call.mul(centred, centred)?;
+    let variance = call.emit(Op::Mean(Mean { axes }), &[square])?;
+    let deviation = call.emit(Op::Sqrt(Sqrt), &[variance])?;
+    let below = call.plus(deviation, 1e-9)?;
+    one(call.emit(Op::Div(Div), &[centred, below])?)
 }
 
 /// Scale and shift of each channel, for a value of `rank` axes.

@@ -1,18 +1,21 @@
 //! Pools.
 //!
-//! The engine's pools have the same padding on both sides. Uneven padding is put around the operand
-//! first: of the least number for a maximum, of zeros for a mean.
+//! The engine's pools run over one axis or two and have the same padding on both sides. One over three
+//! axes is one over H and W, and one along D of what that gives. Uneven padding of a maximum is put
+//! around the operand first, as the least number; means of other windows are sums by a convolution
+//! with ones, divided by how many elements count.
 
-use influence_autodiff::graph::ValueId;
+use burn::tensor::TensorData;
+use influence_autodiff::graph::{Size, ValueId};
 use influence_autodiff::ops::Op;
 use influence_autodiff::ops::assembly::{Margin, Pad};
+use influence_autodiff::ops::conv::Conv2d;
+use influence_autodiff::ops::elementwise::{Abs, Power};
 use influence_autodiff::ops::pool::{AvgPool2d, MaxPool2d};
 use influence_autodiff::ops::reduce::{Extremum, Mean};
 use influence_autodiff::ops::row::Row;
 
-use burn::tensor::TensorData;
-
-use crate::call::{Call, Results, one};
+use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
 use crate::window::{Plane, Window, lifted};
 
@@ -20,16 +23,18 @@ use crate::window::{Plane, Window, lifted};
 struct Pool {
     x: ValueId,
     window: Window,
-    plane: Plane,
     ceil: bool,
 }
+
+/// A pool over one axis or two.
+type Flat = fn(&mut Call<'_, '_>, &Pool) -> Result<ValueId, Refusal>;
 
 impl Pool {
     fn of(call: &mut Call<'_, '_>) -> Result<Self, Refusal> {
         let attributes = call.attributes();
-        if call.node.output.iter().skip(1).any(|output| !output.is_empty()) {
+        if call.uses_result(1) {
             return Err(Refusal::new(
-                "its indices are asked for, which have no derivative",
+                "its indices are used, which have no derivative",
                 "unpool by another operator, or export without indices",
             ));
         }
@@ -43,20 +48,46 @@ impl Pool {
             return Err(format!("a window of {} axes does not fit its input", taps.len()).into());
         }
         let window = Window::of(attributes, &taps, &sizes[1..])?;
-        let plane = lifted(&window).ok_or_else(|| {
-            let why = format!("it runs over {} axes", taps.len());
-            Refusal::new(why, "pools run over one or two axes here")
-        })?;
-        Ok(Self { x, window, plane, ceil: attributes.int("ceil_mode", 0) != 0 })
+        Ok(Self { x, window, ceil: attributes.int("ceil_mode", 0) != 0 })
+    }
+
+    /// The pool's result: as it is, or over three axes one after the other.
+    fn run(self, call: &mut Call<'_, '_>, flat: Flat) -> Results {
+        let Self { x, window, ceil } = self;
+        if window.taps.len() < 3 {
+            return one(flat(call, &Self { x, window, ceil })?);
+        }
+        let shape = call.shape(x);
+        let (&[n, _, _, _, _], 3) = (&shape[..], window.taps.len()) else {
+            let why = format!("it runs over {} axes", window.taps.len());
+            return Err(Refusal::new(why, "pools run over one to three axes here"));
+        };
+        let [c, d, h, w] = [1, 2, 3, 4].map(|axis| shape[axis].fixed);
+        let slices = call.reshape(x, &[n, fixed(c * d), fixed(h), fixed(w)])?;
+        let planes = flat(call, &Self { x: slices, window: window.part(1..3), ceil })?;
+        let [h, w] = last_two(call, planes);
+        let deep = call.reshape(planes, &[n, fixed(c), fixed(d), fixed(h * w)])?;
+        let pooled = flat(call, &Self { x: deep, window: window.part(0..1).down(), ceil })?;
+        let [d, _] = last_two(call, pooled);
+        one(call.reshape(pooled, &[n, fixed(c), fixed(d), fixed(h), fixed(w)])?)
+    }
+
+    fn plane(&self) -> Result<Plane, Refusal> {
+        lifted(&self.window).ok_or_else(|| "it has no axes".into())
+    }
+
+    fn is_row(&self) -> bool {
+        self.window.taps.len() == 1
     }
 
     /// The padding as the engine's pools have it: the same on both sides, at most half a window.
-    fn even(&self) -> Option<[usize; 2]> {
+    fn even(&self) -> Result<Option<[usize; 2]>, Refusal> {
+        let plane = self.plane()?;
         let axis = |axis: usize| {
-            let (before, after) = self.plane.padding[axis];
-            (before == after && before <= self.plane.taps[axis] / 2).then_some(before)
+            let (before, after) = plane.padding[axis];
+            (before == after && before <= plane.taps[axis] / 2).then_some(before)
         };
-        Some([axis(0)?, axis(1)?])
+        Ok(axis(0).zip(axis(1)).map(|(rows, columns)| [rows, columns]))
     }
 
     /// The operand with its padding put around it, holding `value`.
@@ -80,85 +111,109 @@ impl Pool {
             }
         }
     }
+
+    /// The sum over each window, by a convolution with ones.
+    fn summed(&self, call: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Refusal> {
+        let sizes = call.sample(x)?;
+        let (channels, plane, row) = (sizes[0], self.plane()?, self.is_row());
+        let mut padding = plane.padding;
+        for axis in 0..self.window.taps.len() {
+            // A last window that ends behind the padding sees zeros there.
+            let (before, after) = self.window.padding[axis];
+            let end = (self.results(axis, sizes[axis + 1]) - 1) * self.window.stride[axis]
+                + self.window.reach(axis);
+            padding[axis + usize::from(row)].1 = after.max(end.saturating_sub(sizes[axis + 1] + before));
+        }
+        let shape: Vec<_> = [channels, 1].into_iter().chain(self.window.taps.iter().copied()).collect();
+        let ones = call.literal(TensorData::new(vec![1.0; shape.iter().product()], shape));
+        let conv = Conv2d { stride: plane.stride, padding, dilation: plane.dilation, groups: channels };
+        call.emit(if row { Op::Conv1d(Row(conv)) } else { Op::Conv2d(conv) }, &[x, ones])
+    }
+
+    /// For each result, one by the number of elements of its window that count: those inside the
+    /// operand, or with its padding.
+    fn shares(&self, sizes: &[usize], with_padding: bool) -> TensorData {
+        let window = &self.window;
+        let along = |axis: usize| -> Vec<f64> {
+            let ((before, after), size) = (window.padding[axis], sizes[axis]);
+            let counts = if with_padding { 0..before + size + after } else { before..before + size };
+            let tap = |i: usize, tap: usize| i * window.stride[axis] + tap * window.dilation[axis];
+            let count = |i: usize| (0..window.taps[axis]).filter(|&k| counts.contains(&tap(i, k))).count();
+            (0..self.results(axis, size)).map(|i| 1.0 / count(i) as f64).collect()
+        };
+        let axes: Vec<_> = (0..sizes.len()).map(along).collect();
+        let shape: Vec<_> = [1, 1].into_iter().chain(axes.iter().map(Vec::len)).collect();
+        let values = axes.iter().fold(vec![1.0], |all: Vec<f64>, axis| {
+            all.iter().flat_map(|outer| axis.iter().map(move |inner| outer * inner)).collect()
+        });
+        TensorData::new(values, shape)
+    }
+
+    /// Refuses a pool whose results are not as many as ONNX says.
+    fn counted(&self, call: &mut Call<'_, '_>, result: ValueId) -> Result<ValueId, Refusal> {
+        let (sizes, found) = (call.sample(self.x)?, call.sample(result)?);
+        let expected: Vec<_> =
+            sizes[1..].iter().enumerate().map(|(axis, &size)| self.results(axis, size)).collect();
+        match found[1..] == expected {
+            true => Ok(result),
+            false => Err(Refusal::new(
+                format!("rounded up, it has {expected:?} results, and {:?} are known here", &found[1..]),
+                "export with ceil_mode=0",
+            )),
+        }
+    }
+}
+
+fn last_two(call: &Call<'_, '_>, x: ValueId) -> [usize; 2] {
+    let shape: Vec<Size> = call.shape(x);
+    [shape.len() - 2, shape.len() - 1].map(|axis| shape[axis].fixed)
 }
 
 pub(super) fn max(call: &mut Call<'_, '_>) -> Results {
-    let pool = Pool::of(call)?;
-    let Plane { taps: kernel, stride, dilation, .. } = pool.plane;
-    let (x, padding, ceil_mode) = match pool.even() {
-        Some(padding) => (pool.x, padding, pool.ceil),
-        // Less than any number that a network works with, and finite in every precision.
-        None => (pool.padded(call, f64::from(f32::MIN))?, [0, 0], pool.ceil),
-    };
-    let rule = MaxPool2d { kernel, stride, padding, dilation, ceil_mode };
-    let row = pool.window.taps.len() == 1;
-    let op = if row { Op::MaxPool1d(Row(rule)) } else { Op::MaxPool2d(rule) };
-    let result = call.emit(op, &[x])?;
-    counted(call, &pool, result)
-}
-
-/// Refuses a pool whose results are not as many as ONNX says.
-fn counted(call: &mut Call<'_, '_>, pool: &Pool, result: ValueId) -> Results {
-    let (sizes, found) = (call.sample(pool.x)?, call.sample(result)?);
-    let expected: Vec<_> =
-        sizes[1..].iter().enumerate().map(|(axis, &size)| pool.results(axis, size)).collect();
-    match found[1..] == expected {
-        true => one(result),
-        false => Err(Refusal::new(
-            format!("rounded up, it has {expected:?} results, and {:?} are known here", &found[1..]),
-            "export with ceil_mode=0",
-        )),
-    }
+    Pool::of(call)?.run(call, |call, pool| {
+        let Plane { taps: kernel, stride, dilation, .. } = pool.plane()?;
+        let (x, padding) = match pool.even()? {
+            Some(padding) => (pool.x, padding),
+            // Less than any number that a network works with, and finite in every precision.
+            None => (pool.padded(call, f64::from(f32::MIN))?, [0, 0]),
+        };
+        let rule = MaxPool2d { kernel, stride, padding, dilation, ceil_mode: pool.ceil };
+        let op = if pool.is_row() { Op::MaxPool1d(Row(rule)) } else { Op::MaxPool2d(rule) };
+        let result = call.emit(op, &[x])?;
+        pool.counted(call, result)
+    })
 }
 
 pub(super) fn average(call: &mut Call<'_, '_>) -> Results {
-    let pool = Pool::of(call)?;
-    if pool.plane.dilation != [1, 1] {
-        return Err(Refusal::new("its window has gaps", "average without dilations"));
-    }
-    let includes = call.attributes().int("count_include_pad", 0) != 0;
-    let Plane { taps: kernel, stride, .. } = pool.plane;
-    let row = pool.window.taps.len() == 1;
-    let mean = |padding, count_include_pad, ceil_mode| {
-        let rule = AvgPool2d { kernel, stride, padding, count_include_pad, ceil_mode };
-        if row { Op::AvgPool1d(Row(rule)) } else { Op::AvgPool2d(rule) }
-    };
-    if let Some(padding) = pool.even() {
-        let result = call.emit(mean(padding, includes, pool.ceil), &[pool.x])?;
-        return counted(call, &pool, result);
-    }
-    if pool.ceil {
-        return Err(Refusal::new("it rounds up over uneven padding", "export with ceil_mode=0"));
-    }
-    let padded = pool.padded(call, 0.0)?;
-    let result = call.emit(mean([0, 0], true, false), &[padded])?;
-    if includes {
-        return counted(call, &pool, result);
-    }
-    // The mean over a window with zeros, times its size by how many of its elements are no padding.
-    let sizes = call.sample(pool.x)?;
-    let factors = factors(&pool.window, &sizes[1..]);
-    let factors = call.literal(factors);
-    let pair = call.alike([result, factors])?;
-    let result = call.mul(pair[0], pair[1])?;
-    counted(call, &pool, result)
+    Pool::of(call)?.run(call, |call, pool| {
+        let count_include_pad = call.attributes().int("count_include_pad", 0) != 0;
+        let Plane { taps: kernel, stride, dilation, .. } = pool.plane()?;
+        if let (Some(padding), [1, 1]) = (pool.even()?, dilation) {
+            let rule = AvgPool2d { kernel, stride, padding, count_include_pad, ceil_mode: pool.ceil };
+            let op = if pool.is_row() { Op::AvgPool1d(Row(rule)) } else { Op::AvgPool2d(rule) };
+            let result = call.emit(op, &[pool.x])?;
+            return pool.counted(call, result);
+        }
+        let sizes = call.sample(pool.x)?;
+        let sum = pool.summed(call, pool.x)?;
+        let shares = call.literal(pool.shares(&sizes[1..], count_include_pad));
+        call.mul(sum, shares)
+    })
 }
 
-/// For each result, the size of its window by the number of its elements inside the operand.
-fn factors(window: &Window, sizes: &[usize]) -> TensorData {
-    let along = |axis: usize| -> Vec<f64> {
-        let (before, after) = window.padding[axis];
-        let (taps, size) = (window.taps[axis], sizes[axis]);
-        let starts = (0..=size + before + after - taps).step_by(window.stride[axis]);
-        let inside = |start: usize| (start + taps).min(before + size) - start.max(before);
-        starts.map(|start| taps as f64 / inside(start) as f64).collect()
-    };
-    let axes: Vec<_> = (0..sizes.len()).map(along).collect();
-    let shape: Vec<_> = axes.iter().map(Vec::len).collect();
-    let values = axes.iter().fold(vec![1.0], |all: Vec<f64>, axis| {
-        all.iter().flat_map(|outer| axis.iter().map(move |inner| outer * inner)).collect()
-    });
-    TensorData::new(values, shape)
+/// The p-th root of the sum of |x|^p over windows.
+pub(super) fn length(call: &mut Call<'_, '_>) -> Results {
+    let exponent = call.attributes().int("p", 2) as f64;
+    let mut pool = Pool::of(call)?;
+    let size = call.emit(Op::Abs(Abs), &[pool.x])?;
+    pool.x = call.emit(Op::Power(Power { exponent }), &[size])?;
+    let sum = pool.run(call, |call, pool| pool.summed(call, pool.x))?;
+    match sum[..] {
+        [crate::import::Operand::Value(sum)] => {
+            one(call.emit(Op::Power(Power { exponent: 1.0 / exponent }), &[sum])?)
+        }
+        _ => Err("it has no sum".into()),
+    }
 }
 
 /// The axes of positions.

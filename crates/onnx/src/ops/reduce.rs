@@ -4,7 +4,7 @@ use influence_autodiff::graph::ValueId;
 use influence_autodiff::ops::Op;
 use influence_autodiff::ops::arithmetic::Sub;
 use influence_autodiff::ops::elementwise::{Abs, Exp, Log, Sqrt};
-use influence_autodiff::ops::layout::Flip;
+use influence_autodiff::ops::layout::{Flip, Slice};
 use influence_autodiff::ops::reduce::{CumSum, Extremum, Mean, Sum};
 
 use super::activation::difference;
@@ -119,6 +119,35 @@ pub(super) fn log_sum_exp(call: &mut Call<'_, '_>) -> Results {
     let sum = summed(call, exponential, &axes)?;
     let log = call.emit(Op::Log(Log), &[sum])?;
     let result = call.add(log, most)?;
+    kept(call, result, &axes)
+}
+
+/// The most factors of one product.
+const MOST_FACTORS: usize = 64;
+
+/// The product over axes, factor by factor.
+pub(super) fn product(call: &mut Call<'_, '_>) -> Results {
+    let (x, axes) = reduced(call)?;
+    let mut result = x;
+    for &axis in &axes {
+        let shape = call.shape(result);
+        let size = shape[axis];
+        if size.per_sample > 0 || size.fixed > MOST_FACTORS {
+            let why = format!("it multiplies more than {MOST_FACTORS} elements, or samples");
+            return Err(Refusal::new(why, "add logarithms, and take the exponential"));
+        }
+        let mut all = None;
+        for at in 0..size.fixed {
+            let mut ranges = vec![None; shape.len()];
+            ranges[axis] = Some([at, at + 1, 1]);
+            let factor = call.emit(Op::Slice(Slice { ranges }), &[result])?;
+            all = Some(match all {
+                None => factor,
+                Some(all) => call.mul(all, factor)?,
+            });
+        }
+        result = all.ok_or("it has no factors")?;
+    }
     kept(call, result, &axes)
 }
 

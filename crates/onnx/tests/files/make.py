@@ -164,6 +164,100 @@ class Binary(nn.Module):
         return self.layers(x)
 
 
+class Volume(nn.Module):
+    """Convolutions and pools over three axes, with uneven windows and padding that does not count."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv3d(1, 4, (2, 3, 3), padding=(1, 1, 0), stride=(1, 1, 2))
+        self.largest = nn.MaxPool3d((2, 2, 1), padding=(1, 0, 0))
+        self.second = nn.Conv3d(4, 2, (1, 2, 2), groups=2, dilation=(1, 1, 2))
+        self.mean = nn.AvgPool3d((2, 1, 1), stride=1, padding=(1, 0, 0), count_include_pad=False)
+        self.head = nn.Linear(2, 3)
+
+    def forward(self, x):
+        x = self.second(self.largest(torch.tanh(self.first(x))))
+        return self.head(self.mean(x).square().mean((2, 3, 4)))
+
+
+class Sampled(nn.Module):
+    """Images at the positions of a grid of the code, and of one that follows them."""
+
+    def __init__(self):
+        super().__init__()
+        self.grid = nn.Parameter(torch.zeros(1, 3, 4, 2))
+        self.shift = nn.Linear(2, 24)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        grid = self.grid.expand(x.shape[0], -1, -1, -1)
+        a = nn.functional.grid_sample(x, grid, padding_mode="reflection", align_corners=True)
+        moved = grid + 0.3 * self.shift(x.mean((2, 3))).view(-1, 3, 4, 2)
+        b = nn.functional.grid_sample(x, moved, padding_mode="border", align_corners=False)
+        return self.head(torch.cat([a, b], 1).square().mean((2, 3)))
+
+
+class Written(nn.Module):
+    """Parts of a tensor written in place, elements added where indices say, parts that run backwards."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("places", torch.tensor([0, 2, 2, 1, 3, 0]))
+        self.body, self.head = nn.Linear(6, 6), nn.Linear(10, 3)
+
+    def forward(self, x):
+        y = torch.zeros_like(x)
+        y[:, 1:5] = self.body(x)[:, :4]
+        y[:, ::2] += x[:, ::2]
+        places = self.places.expand(x.shape[0], -1)
+        sums = torch.zeros(x.shape[0], 4, dtype=x.dtype).scatter_add(1, places, torch.tanh(x))
+        return self.head(torch.cat([y.flip(1), sums], 1))
+
+
+class First(nn.Module):
+    """Attention with positions first: products of rows that hold samples and positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = x.transpose(0, 1)
+        return self.head((x + self.attention(x, x, x)[0]).mean(0))
+
+
+class Chained(nn.Module):
+    """A sum over three operands, one with unnamed axes, and a diagonal."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.zeros(4, 3, 3)), nn.Parameter(torch.zeros(3, 2))
+
+    def forward(self, x):
+        y = torch.einsum("nij,ikj,jl->nkl", x, self.a, self.b).flatten(1)[:, :4]
+        return y + torch.einsum("...i,i->...", x, self.a[0, 0]) + torch.einsum("nii->n", x[:, :3])[:, None]
+
+
+class Gated(nn.Module):
+    """One probability, or the pair of both."""
+
+    def __init__(self, pair=False):
+        super().__init__()
+        self.layers, self.pair = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 1), nn.Sigmoid()), pair
+
+    def forward(self, x):
+        y = self.layers(x)
+        return torch.cat([1 - y, y], 1) if self.pair else y
+
+
+class Pair(Gated):
+    """The pair of both."""
+
+    def __init__(self):
+        super().__init__(pair=True)
+
+
 def prepared(module):
     torch.manual_seed(3)
     model = module().eval()
@@ -213,13 +307,32 @@ def reference(name, model, sample, pick=None, cut=None):
     def forward(x):
         y = model(x)
         y = y if pick is None else y[pick]
+        y = torch.logit(y) if cut == "sigmoid" else y
         # The classes of one logit z have the logits [z, 0].
         y = torch.cat([y, 0 * y], 1) if y.shape[1] == 1 else y
-        return torch.log(y) if cut else y
+        return torch.log(y) if cut == "softmax" else y
 
     rows = [torch.autograd.functional.jacobian(forward, x[i:i + 1])[0, :, 0] for i in range(3)]
     save_file({"input": x.numpy(), "logits": forward(x).detach().numpy(),
                "jacobian": np.stack([row.numpy() for row in rows])}, HERE / f"{name}.safetensors")
+
+
+def zipped():
+    """Behind the pair what scikit-learn's exporter writes: labels, and a list of dictionaries."""
+    network = onnx.load(HERE / "pair.onnx")
+    probabilities = network.graph.output.pop().name
+    nodes = [onnx.helper.make_node("ArgMax", [probabilities], ["place"], axis=1, keepdims=0),
+             onnx.helper.make_node("ZipMap", [probabilities], ["named"], domain="ai.onnx.ml",
+                                   classlabels_int64s=[0, 1])]
+    network.graph.node.extend(nodes)
+    network.opset_import.append(onnx.helper.make_opsetid("ai.onnx.ml", 1))
+    network.graph.output.append(onnx.helper.make_tensor_value_info("place", onnx.TensorProto.INT64, [None]))
+    floats = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, [])
+    maps = onnx.helper.make_map_type_proto(onnx.TensorProto.INT64, floats)
+    sequence = onnx.helper.make_sequence_type_proto(maps)
+    network.graph.output.append(onnx.helper.make_value_info("named", sequence))
+    onnx.save(network, HERE / "zipped.onnx")
+    (HERE / "zipped.safetensors").write_bytes((HERE / "pair.safetensors").read_bytes())
 
 
 def main():
@@ -231,7 +344,7 @@ def main():
     export("attention_dynamo", Attention, (5, 3), 18, dynamo=True)
     export("attention_opset23", Attention, (5, 3), 23, dynamo=True)
     export("attention_batch1", Attention, (5, 3), 14, batch=1, dynamic=False)
-    export("probabilities", Probabilities, (5,), 13, cut=True)
+    export("probabilities", Probabilities, (5,), 13, cut="softmax")
     export("recurrent", Recurrent, (6, 3), 17)
     export("up", Up, (2, 3, 4), 13)
     export("named", Named, (4, 3), 14)
@@ -240,6 +353,19 @@ def main():
     export("last_dynamo", Last, (3, 4), 23, dynamo=True)
     export("last_batch1", Last, (3, 4), 18, dynamo=True, batch=1, dynamic=False)
     export("binary", Binary, (5,), 13)
+    export("volume", Volume, (1, 3, 7, 7), 17)
+    export("volume_batch1", Volume, (1, 3, 7, 7), 13, batch=1, dynamic=False)
+    export("sampled", Sampled, (2, 4, 5), 17)
+    export("sampled_dynamo", Sampled, (2, 4, 5), 20, dynamo=True)
+    export("written", Written, (6,), 16)
+    export("written_dynamo", Written, (6,), 18, dynamo=True)
+    export("written_batch1", Written, (6,), 16, batch=1, dynamic=False)
+    export("first_batch1", First, (4, 8), 14, batch=1, dynamic=False)
+    export("chained", Chained, (4, 3), 14)
+    export("gated", Gated, (5,), 13, cut="sigmoid")
+    export("pair", Pair, (5,), 13, cut="softmax")
+    if not sys.argv[1:] or "zipped" in sys.argv[1:]:
+        zipped()
     export("two_outputs", Two, (4,), 13, pick=1)
 
 

@@ -1,0 +1,57 @@
+//! Slices that run backwards, as flips and slices that run forwards.
+//!
+//! Burn takes the elements `start..end` of an axis from the last to the first where a step is negative. Here a flip of such axes is put
+//! before the slice, whose bounds are then counted from the other end.
+
+use burn::backend::ir::{BaseOperationIr, FlipOpIr, OperationIr, SliceOpIr, TensorId, TensorIr};
+use burn::tensor::Slice;
+
+use crate::capture::Recording;
+
+/// Puts a flip before every slice of floats with a negative step.
+pub(crate) fn turn(recording: &mut Recording) {
+    let mut turned = Vec::new();
+    for op in std::mem::take(&mut recording.operations) {
+        match op {
+            OperationIr::BaseFloat(BaseOperationIr::Slice(slice)) if is_backwards(&slice) => {
+                turned.extend(forwards(slice));
+            }
+            op => turned.push(op),
+        }
+    }
+    recording.operations = turned;
+}
+
+fn is_backwards(slice: &SliceOpIr) -> bool {
+    slice.ranges.iter().any(|range| range.step < 0)
+}
+
+/// The flip and the slice that do the same.
+fn forwards(slice: SliceOpIr) -> [OperationIr; 2] {
+    let SliceOpIr { tensor, ranges, out } = slice;
+    let flipped = TensorIr { id: beside(out.id), ..tensor.clone() };
+    let axes = (0..ranges.len()).filter(|&axis| ranges[axis].step < 0).collect();
+    let sizes = tensor.shape.to_vec();
+    let ranges = ranges.iter().zip(sizes).map(|(range, size)| mirrored(range, size)).collect();
+    let flip = FlipOpIr { input: tensor, out: flipped.clone(), axes };
+    let slice = SliceOpIr { tensor: flipped, ranges, out };
+    [
+        OperationIr::BaseFloat(BaseOperationIr::Flip(flip)),
+        OperationIr::BaseFloat(BaseOperationIr::Slice(slice)),
+    ]
+}
+
+/// An identity that no tensor of a recording has: Burn counts them up from 0.
+fn beside(id: TensorId) -> TensorId {
+    TensorId::new(u64::MAX - id.value())
+}
+
+/// A range of an axis of `size` on the axis reversed.
+fn mirrored(range: &Slice, size: usize) -> Slice {
+    if range.step > 0 {
+        return *range;
+    }
+    let plain = range.to_range(size);
+    let (start, end) = (size - plain.end, size - plain.start);
+    Slice::new(start as isize, Some(end as isize), -range.step)
+}

@@ -1,0 +1,69 @@
+//! Images at the positions of a grid.
+
+use burn::tensor::TensorData;
+use influence_autodiff::ops::Op;
+use influence_autodiff::ops::grid::{Between, GridSample, Outside};
+use influence_autodiff::ops::linear::Linear;
+
+use crate::call::{Call, Results, fixed, one};
+use crate::error::Refusal;
+
+pub(super) fn sample(call: &mut Call<'_, '_>) -> Results {
+    let (x, grid) = (call.value(0)?, call.value(1)?);
+    if call.shape(x).len() != 4 {
+        return Err(Refusal::new("it samples volumes", "grids of images are known here"));
+    }
+    let attributes = call.attributes();
+    let between = match attributes.word("mode", "linear") {
+        "linear" | "bilinear" => Between::Bilinear,
+        "cubic" | "bicubic" => Between::Bicubic,
+        "nearest" => Between::Nearest,
+        other => return Err(format!("there is no mode \"{other}\"").into()),
+    };
+    let outside = match attributes.word("padding_mode", "zeros") {
+        "zeros" => Outside::Zeros,
+        "border" => Outside::Edge,
+        "reflection" => Outside::Reflection,
+        other => return Err(format!("there is no padding_mode \"{other}\"").into()),
+    };
+    let align_corners = attributes.int("align_corners", 0) != 0;
+    one(call.emit(Op::GridSample(GridSample { between, outside, align_corners }), &[x, grid])?)
+}
+
+/// The places of `size` elements between -1 and 1: with their edges there, or their outermost centres.
+fn centres(size: usize, align_corners: bool) -> Vec<f64> {
+    let centre = |i: usize| match align_corners {
+        true if size == 1 => 0.0,
+        true => 2.0 * i as f64 / (size as f64 - 1.0) - 1.0,
+        false => (2.0 * i as f64 + 1.0) / size as f64 - 1.0,
+    };
+    (0..size).map(centre).collect()
+}
+
+/// The grid of an affine map `[n, 2, 3]`: the products of its rows with the places of the elements.
+pub(super) fn affine(call: &mut Call<'_, '_>) -> Results {
+    let theta = call.value(0)?;
+    let sizes = call.host(1)?.ok_or("it has no sizes")?;
+    let sizes = sizes.at(0).ints();
+    let &[_, _, height, width] = &sizes[..] else {
+        return Err(Refusal::new("it makes a grid of volumes", "grids of images are known here"));
+    };
+    let size =
+        |size: i64| usize::try_from(size).ok().filter(|&size| size > 0).ok_or("a size is not positive");
+    let (height, width) = (size(height)?, size(width)?);
+    let align = call.attributes().int("align_corners", 0) != 0;
+    let rows = centres(height, align);
+    let columns = centres(width, align);
+    let mut places = Vec::new();
+    for coordinate in 0..3 {
+        for y in &rows {
+            places.extend(columns.iter().map(|x| [*x, *y, 1.0][coordinate]));
+        }
+    }
+    crate::table::elements(&[3, height, width])?;
+    let places = call.literal(TensorData::new(places, [3, height * width]));
+    let n = call.shape(theta)[0];
+    let moved = call.emit(Op::Linear(Linear), &[theta, places])?;
+    let last = call.permute(moved, vec![0, 2, 1])?;
+    one(call.reshape(last, &[n, fixed(height), fixed(width), fixed(2)])?)
+}
