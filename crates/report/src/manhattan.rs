@@ -1,4 +1,4 @@
-//! Values of many images by class, a dot each: tall ones stand out as in a skyline.
+//! Manhattan plot: the values of many images, grouped by class, one dot per image.
 
 use crate::axes::{Frame, SMALL, TITLE, kind};
 use crate::scale::Span;
@@ -7,11 +7,11 @@ use crate::svg::{Anchor, Drawing, Picture, Text, wide};
 /// One set of images.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Skyline {
-    /// What stands above its panel.
+    /// The title above its panel.
     pub title: String,
     /// The class of each image and the decimal logarithm of its value, -infinity for 0.
     pub images: Vec<(usize, f64)>,
-    /// A value that a line is drawn at, with its name.
+    /// Decimal logarithm of a value at which a line is drawn, and its name.
     pub mark: Option<(f64, String)>,
 }
 
@@ -20,7 +20,7 @@ const WIDE: f64 = 820.0;
 const HIGH: f64 = 220.0;
 const LEFT: f64 = 62.0;
 
-/// The panels below each other on one scale; `name` is what the values are.
+/// Draws the panels below each other on one scale; `name` is the title of the axis of values.
 #[must_use]
 pub fn manhattan(title: &str, name: &str, skylines: &[Skyline], classes: &[String]) -> Picture {
     let values = || skylines.iter().flat_map(|of| of.images.iter().map(|(_, log10)| *log10));
@@ -44,7 +44,7 @@ pub fn manhattan(title: &str, name: &str, skylines: &[Skyline], classes: &[Strin
     drawing.finish(title)
 }
 
-/// One path a class: ten thousand dots in as many elements would be a slow page.
+/// Draws the dots, as one path per class: ten thousand separate elements would make a page slow.
 fn dots(drawing: &mut Drawing, frame: &Frame, skyline: &Skyline, span: &Span, classes: &[String]) {
     let room = frame.width / classes.len().max(1) as f64;
     for (class, name) in classes.iter().enumerate() {
@@ -65,7 +65,7 @@ fn dots(drawing: &mut Drawing, frame: &Frame, skyline: &Skyline, span: &Span, cl
     }
 }
 
-/// As many letters as there is room for.
+/// The name, cut to the available width.
 fn shortened(name: &str, room: f64) -> String {
     if wide(name, SMALL) <= room {
         return name.to_owned();
