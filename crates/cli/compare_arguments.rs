@@ -34,18 +34,18 @@ pub(crate) struct CompareArguments {
     pub(crate) run: RunArguments,
     #[command(flatten)]
     pub(crate) out: OutArguments,
-    /// Weights of a second network, which is told from the file, for the same images
+    /// Weights of a second network (inferred from the file), for the same images
     #[arg(long, value_name = "FILE")]
     pub(crate) against: Option<PathBuf>,
-    /// A second set of images, for the same network and of the same kind
+    /// A second set of images of the same kind, for the same network
     ///
     /// For data sets without splits: arrays, folder and parquet.
     #[arg(long, value_name = "PATH", conflicts_with = "against")]
     pub(crate) against_data: Option<PathBuf>,
-    /// What the intervals are drawn from [default: 0]
+    /// Random seed of the intervals [default: 0]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// The values by class, of both sets: FILE.png or FILE.svg
+    /// Plot the values of both sets by class to FILE.png or FILE.svg
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
 }

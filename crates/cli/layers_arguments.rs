@@ -40,10 +40,10 @@ pub(crate) struct LayersArguments {
     pub(crate) run: RunArguments,
     #[command(flatten)]
     pub(crate) out: OutArguments,
-    /// Weights of a second network, which is told from the file, to stand beside the first
+    /// Weights of a second network (inferred from the file), to compare with the first
     #[arg(long, value_name = "FILE")]
     pub(crate) against: Option<PathBuf>,
-    /// Draw the influence of the layers by depth to FILE.png or FILE.svg
+    /// Plot the influence of the layers by depth to FILE.png or FILE.svg
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
 }

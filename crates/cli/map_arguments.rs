@@ -36,7 +36,7 @@ every direction: tikhonov:LAMBDA or --channels separate tell more.
 A folder holds the maps of one run. Until it is complete maps.csv.partial and
 maps.csv.journal stand there too, and --resume goes on with them.";
 
-/// The scales of the paper.
+/// The half-widths of the paper.
 const SCALES: [usize; 4] = [0, 1, 2, 3];
 
 #[derive(Debug, Args)]
@@ -46,21 +46,20 @@ pub(crate) struct MapArguments {
     /// Half-widths of the windows [default: 0,1,2,3; none with --windows]
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub(crate) scales: Option<String>,
-    /// One window for all channels, or one a channel [default: joint]
+    /// One window for all channels, or one per channel [default: joint]
     #[arg(long, value_name = "HOW", value_parser = ["joint", "separate"])]
     pub(crate) channels: Option<String>,
-    /// One colour scale for all panels of a picture, or one each [default: shared]
+    /// One colour scale for all panels of a picture, or one per panel [default: shared]
     #[arg(long, value_name = "HOW", value_parser = ["shared", "own"])]
     pub(crate) scale: Option<String>,
-    /// Regions: a PNG as large as the images, whose pixels of one grey value or colour belong
-    /// together
+    /// Regions instead of windows: a PNG of the images' size, with one grey value or colour per
+    /// region
     #[arg(long, value_name = "FILE")]
     pub(crate) windows: Option<PathBuf>,
-    /// Also the most influential direction, as a picture, and how far the first order holds along
-    /// it
+    /// Also write the most influential direction, and print how far the first order holds along it
     #[arg(long)]
     pub(crate) direction: bool,
-    /// No files: set the most vulnerable window to 0, and tell how often the prediction changes
+    /// No files: set the most vulnerable window to 0, and count how often the prediction changes
     #[arg(long)]
     pub(crate) check: bool,
     /// What --check fills windows with [default: zero]
@@ -68,21 +67,21 @@ pub(crate) struct MapArguments {
     /// The mean is that of each channel of the image.
     #[arg(long, value_name = "HOW", value_parser = ["zero", "mean"])]
     pub(crate) fill: Option<String>,
-    /// Folder for the files; it is made in a folder that is there
+    /// Folder for the files; created if its parent exists
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// A page for a browser: what was run, the pictures, and what the numbers mean
+    /// Write an HTML page: what was run, the pictures, and what the numbers mean
     #[arg(long, value_name = "FILE.html")]
     pub(crate) report: Option<PathBuf>,
-    /// Go on where this run was stopped
+    /// Resume this run where it was stopped
     ///
-    /// Goes on with the run that was stopped in writing into this folder; from the beginning where
-    /// there is none.
+    /// Resumes the stopped run that was writing into this folder. Starts from the beginning if
+    /// there is no stopped run.
     #[arg(long)]
     pub(crate) resume: bool,
 }
 
-/// What a window is filled with.
+/// The content with which a window is filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fill {
     Zero,

@@ -47,27 +47,27 @@ pub(crate) struct OutliersArguments {
     /// Indices of images known to be bad: FILE.json or FILE.csv
     #[arg(long, value_name = "FILE", conflicts_with = "plant")]
     pub(crate) truth: Option<PathBuf>,
-    /// Plant N outliers among the images, as many of each class
+    /// Add N synthetic outliers to the images, evenly over the classes
     #[arg(long, value_name = "N")]
     pub(crate) plant: Option<usize>,
-    /// What chance is drawn from: planted images and intervals [default: 0]
+    /// Random seed of planted images and intervals [default: 0]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// Filters to stand beside --filter
+    /// Filters to compare with --filter
     ///
     /// [default: exact,paper,tikhonov:1,tikhonov:100,tikhonov:10000]
     #[arg(long, value_name = "LIST")]
     pub(crate) filters: Option<String>,
-    /// The most influential images on one sheet: FILE.png or FILE.svg
+    /// Draw the most influential images on one sheet, FILE.png or FILE.svg
     #[arg(long, value_name = "FILE")]
     pub(crate) sheet: Option<PathBuf>,
-    /// The ROC and precision-recall curves: FILE.png or FILE.svg
+    /// Plot the ROC and precision-recall curves to FILE.png or FILE.svg
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
 }
 
 impl OutliersArguments {
-    /// The filters by their words, the one of the run first and none twice.
+    /// The filters, that of the run first, without duplicates.
     pub(crate) fn filters(&self, own: Filter) -> Result<Vec<Filter>> {
         let mut filters = vec![own];
         let merges = self.run.tail.as_deref().is_some_and(|tail| tail != "off");

@@ -1,4 +1,4 @@
-//! The words of `influence train`, and its presets.
+//! The grammar of `influence train`, and its presets.
 
 use std::path::PathBuf;
 
@@ -22,12 +22,12 @@ Examples:
 A run keeps the folder FILE.training, with a checkpoint after each epoch, until
 FILE is there; --resume goes on with it.";
 
-/// How long and how is trained.
+/// A training schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Preset {
     /// A few epochs
     Quick,
-    /// Those of Shu & Zhu (2019): 200 epochs on MNIST, 500 on others
+    /// As Shu & Zhu (2019): 200 epochs on MNIST, 500 on others
     Paper,
 }
 
@@ -48,13 +48,13 @@ pub(crate) struct TrainArguments {
     /// Labels of a folder's pictures: a .csv with columns path and label
     #[arg(long, value_name = "FILE")]
     pub(crate) labels: Option<PathBuf>,
-    /// Size to which pictures are brought: N for the shorter side, or HxW
+    /// Resize pictures: N for the shorter side, or HxW
     #[arg(long, value_name = "SIZE")]
     pub(crate) resize: Option<String>,
-    /// What is kept of the middle of pictures: N for a square, or HxW
+    /// Crop the centre of pictures: N for a square, or HxW
     #[arg(long, value_name = "SIZE")]
     pub(crate) crop: Option<String>,
-    /// Pictures have one channel instead of red, green and blue
+    /// Convert pictures to one grey channel
     #[arg(long)]
     pub(crate) grey: bool,
     /// The files are your own, in the data set's format but of other sizes
@@ -63,34 +63,35 @@ pub(crate) struct TrainArguments {
     /// Images of the training split: 0..8,12 or 5.. or all or @FILE [default: all]
     #[arg(long, value_name = "RANGES", allow_hyphen_values = true)]
     pub(crate) images: Option<String>,
-    /// Number of classes [default: the data set's, or the largest label and one]
+    /// Number of classes [default: the data set's, or the largest label plus one]
     #[arg(long, value_name = "N")]
     pub(crate) classes: Option<usize>,
-    /// How long and how is trained
+    /// Training schedule
     ///
-    /// Both by Adam from 1e-3 to 1e-4 along a cosine, in batches of 64, L2 1e-4, with 10 % of the
-    /// images kept back for validation; dropout is the network's, 0.2 in residual and dense blocks.
+    /// Both use Adam with a cosine schedule from 1e-3 to 1e-4, batches of 64 and L2 1e-4, and hold
+    /// out 10 % of the images for validation; dropout is the network's, 0.2 in residual and dense
+    /// blocks.
     #[arg(long, value_enum, default_value_t = Preset::Quick, value_name = "PRESET")]
     pub(crate) preset: Preset,
-    /// How often every image is seen [default: the preset's]
+    /// Number of passes over the images [default: the preset's]
     #[arg(long, value_name = "N")]
     pub(crate) epochs: Option<usize>,
-    /// Images in a step [default: 64]
+    /// Images per step [default: 64]
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<usize>,
-    /// The learning rate at the beginning; at the end it is a tenth [default: 0.001]
+    /// Initial learning rate; the final one is a tenth of it [default: 0.001]
     #[arg(long, value_name = "X")]
     pub(crate) rate: Option<f64>,
-    /// What decides first weights, order of the images and dropout [default: 0]
+    /// Random seed of initial weights, order of the images and dropout [default: 0]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// Threads [default: one a core]
+    /// Number of threads [default: one per core]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// Where the weights go: FILE.safetensors, with PyTorch's names
+    /// Where to write the weights: FILE.safetensors, with PyTorch's names
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
-    /// Go on with the training that was stopped, from its last epoch
+    /// Resume a stopped training after its last complete epoch
     #[arg(long)]
     pub(crate) resume: bool,
     /// Print errors only
@@ -98,7 +99,7 @@ pub(crate) struct TrainArguments {
     pub(crate) quiet: bool,
 }
 
-/// Everything that decides the weights, beside the images.
+/// Everything that determines the weights, except the images.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Schedule {
     pub(crate) epochs: usize,
@@ -125,7 +126,7 @@ impl Preset {
 }
 
 impl TrainArguments {
-    /// The preset with what was said otherwise.
+    /// The preset with the settings that were given explicitly.
     pub(crate) fn schedule(&self) -> Result<Schedule> {
         let schedule = Schedule {
             epochs: self.epochs.unwrap_or(self.preset.epochs(self.dataset.as_deref())),
@@ -142,9 +143,9 @@ impl TrainArguments {
         Ok(schedule)
     }
 
-    /// The words that choose images, as other commands have them.
+    /// The arguments that select the images, as for other commands.
     pub(crate) fn samples(&self) -> RunArguments {
-        // Official files have a training split; the embedded images are of the test split alone.
+        // Official files have a training split; the embedded images are only of the test split.
         let official = !matches!(self.dataset.as_deref(), None | Some("folder" | "parquet" | "arrays"));
         RunArguments {
             dataset: self.dataset.clone(),
