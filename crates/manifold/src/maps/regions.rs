@@ -49,6 +49,7 @@ impl<T: Scalar> PixelTangent<'_, T> {
             ));
         }
         self.checked(objective, filter)?;
+        // The pixels of each label; a BTreeMap, so that labels come out in ascending order.
         let mut places: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for (at, label) in labels.iter().enumerate() {
             places.entry(*label).or_default().push(at);
