@@ -117,6 +117,7 @@ impl Scorer {
                 return Err(Error::SampleLength { what, found, expected });
             }
         }
+        // One batch: the sample itself, then the sample after each step.
         let mut values = sample.to_vec();
         for length in lengths {
             values.extend(sample.iter().zip(&direction.values).map(|(x, d)| x + length * d));
@@ -126,6 +127,8 @@ impl Scorer {
         let at = logits.iter().map(|logits| Probabilities::new(logits).map_err(fault));
         let at: Vec<Probabilities> = at.collect::<Result<_>>()?;
         let Some((base, others)) = at.split_first() else { return Ok(Vec::new()) };
+        // `base` fixes the classes that the objective refers to, such as the predicted one, so that
+        // the change is that of one function although the prediction may change along the way.
         let start = value(objective, base, base)?;
         let step = |(length, at): (&f64, &Probabilities)| {
             Ok(Step {

@@ -346,6 +346,8 @@ impl Scorer {
         let objectives: Arc<[Resolved]> = objective.resolve(samples, self.classes(), &shape)?.into();
         self.check_tail(&objectives)?;
         let source = if !self.perturbation.has_parameters() {
+            // With a tail the images are kept: the lower bound over all classes needs forward
+            // passes near each sample, for the velocities of the merged logits.
             let kept = self.tail.is_some().then(|| images.clone());
             let jacobians = self.combined(self.jacobians(images)?, &objectives);
             let objectives = Arc::clone(&objectives);
