@@ -85,6 +85,8 @@ fn described(header: &str) -> Result<Described, String> {
     }
     let descr = entry("descr").ok_or_else(|| missing("descr"))?;
     let name: String = descr.trim_start_matches('\'').chars().take_while(|c| *c != '\'').collect();
+    // The first character is the byte order: '<' little-endian, '>' big-endian, '|' not applicable
+    // (one byte), '=' native. The rest is the kind and the number of bytes.
     let kind = match name.trim_start_matches(['<', '>', '|', '=']) {
         "f4" => ('f', 4),
         "f8" => ('f', 8),
@@ -100,6 +102,7 @@ fn described(header: &str) -> Result<Described, String> {
         "b1" => ('b', 1),
         _ => return Err(format!("its elements are of type '{name}', no real numbers")),
     };
+    // Empty parts are dropped, because a tuple of one element ends in a comma: "(3,)".
     let shape = entry("shape").ok_or_else(|| missing("shape"))?;
     let inside = shape.strip_prefix('(').and_then(|rest| rest.split_once(')'));
     let (sizes, _) = inside.ok_or_else(|| missing("shape"))?;
