@@ -169,6 +169,8 @@ fn body(
     mut from: usize,
     sections: &mut Vec<(String, Section)>,
 ) -> Result<(Vec<usize>, usize, usize), Error> {
+    // Blocks and layers are numbered from 1; a missing name ends the block or the network. Each
+    // layer appends `growth` channels to its input, so `from` grows along the block.
     let (mut counts, mut first) = (Vec::new(), 0);
     loop {
         let block = format!("denseblock{}", counts.len() + 1);

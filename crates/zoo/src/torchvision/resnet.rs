@@ -89,12 +89,15 @@ impl Block {
     /// The block `name` with `from` input channels, and the number of its output channels.
     fn read(shapes: &Shapes<'_>, name: &str, from: usize, stride: usize) -> Result<(Self, usize), Error> {
         let part = |part: &str| format!("{name}.{part}");
+        // A third convolution marks a bottleneck block. Its stride is at the 3 x 3 convolution, as
+        // in torchvision; a basic block has it at the first convolution.
         let bottleneck = shapes.has(&part("conv3.weight"));
         let (first, second) = if bottleneck { (1, stride) } else { (stride, 1) };
         let conv1 = shapes.conv(&part("conv1"), from, first)?;
         let conv2 = shapes.conv(&part("conv2"), width(&conv1), second)?;
         let conv3 = bottleneck.then(|| shapes.conv(&part("conv3"), width(&conv2), 1)).transpose()?;
         let to = conv3.as_ref().map_or(width(&conv2), width);
+        // Without a projection the shortcut is the identity, which needs equal channel counts.
         let projects = shapes.has(&part("downsample.0.weight"));
         if !projects && from != to {
             let why = format!(
