@@ -65,6 +65,9 @@ fn trial(mapping: &Mapping, fill: Fill, index: usize, at: &Linearization<'_>) ->
     let maps = mapping.maps(index, at)?;
     let objective = job.objective(index);
     let image = job.data.batch::<f64>(&[index]);
+    // Per half-width: the window with the largest influence, the one with the largest Jacobian
+    // norm, and RANDOM random ones. The generator depends only on image and half-width, so the
+    // result does not depend on threads or on which images are run.
     let mut places = Vec::new();
     let mut shares = Vec::new();
     for map in &maps {
@@ -77,6 +80,8 @@ fn trial(mapping: &Mapping, fill: Fill, index: usize, at: &Linearization<'_>) ->
         places.extend((0..RANDOM).map(|_| (map, random.below(map.values.len()))));
         shares.push(share);
     }
+    // All filled images of this image run as one batch; the outcomes come back in the same order,
+    // 2 + RANDOM per half-width.
     let filled: Vec<f64> = places
         .iter()
         .flat_map(|(map, place)| filled(job, &image, map, *place, mapping.channels, fill))

@@ -89,6 +89,8 @@ pub(crate) fn command(arguments: &CompareArguments) -> Result<()> {
             path.as_deref().map_or(Ok(()), |path| job.inputs.spare(flag, path))?;
         }
     }
+    // One journal covers both sets: the images of the second follow those of the first. Resuming
+    // requires the same settings and files for both.
     let [first, second] = &study.jobs;
     let mut header = first.header("compare", &[]);
     header.units += second.images.len();

@@ -189,6 +189,9 @@ fn parameter_grams(job: &Job, of: Of) -> Result<Vec<Named>> {
             Of::Input | Of::Parameters => "gram".to_owned(),
         }
     };
+    // The Gram matrix of a group is the sum of those of its tensors, since J J^T adds over disjoint
+    // sets of columns. `owners` holds the group of each tensor; `groups` keeps them in the order of
+    // the network.
     let owners: Vec<String> = places.iter().map(group).collect();
     let mut groups: Vec<(String, Vec<f64>)> = Vec::new();
     for owner in &owners {

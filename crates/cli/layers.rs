@@ -145,6 +145,8 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
         }
     }
     tell_apart(&mut jobs, [arguments.run.network_file(), arguments.against.as_deref()]);
+    // Only a file is kept under a journal. A pipe or the terminal gets everything at the end, since
+    // the rows are sorted over all images.
     let study = Study { jobs, sort, plot };
     let rows = match &out {
         Destination::File(path, format) => match study.kept(path, *format, arguments.out.resume)? {
@@ -211,6 +213,9 @@ impl Study {
 
     /// Computes everything under a journal. `None` if the run is already complete.
     fn kept(&self, path: &Path, format: Format, resume: bool) -> Result<Option<Tables>> {
+        // Everything that determines the bytes of the result is part of the header, so that another
+        // run does not resume this one: the sort order, the layers, and the files of the second
+        // network.
         let spool = Format::KEPT;
         let mut header = self.jobs[0].header("layers", &[("format", format!("{format:?}"))]);
         header.units = self.images() * self.jobs.len();
@@ -236,6 +241,8 @@ impl Study {
         if let Err(failure) = outcome {
             return Err(keeper.end(failure));
         }
+        // The spool has one row per image and layer in the order of computation; the table is made
+        // from it at the end. A shard keeps the spool itself as its file, for `influence merge`.
         let mut tables = Vec::new();
         keeper.finish(|spooled, path| {
             let mut gathered = Gathered::new(self.subjects());

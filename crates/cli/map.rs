@@ -80,6 +80,8 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
         }
         None => {}
     }
+    // From here the data and the network are read; errors in the arguments alone come first. An
+    // output path that is also an input of the run is refused before anything is written.
     let mut job = Job::new(&arguments.run, Perturbation::Input)?;
     if let Some(windows) = &arguments.windows {
         job.inputs.add(windows);
@@ -135,6 +137,8 @@ fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments, report: Option<
             ("hash of the windows", windows.unwrap_or_else(|| "none".into())),
         ],
     );
+    // The names of all files that this run writes. A folder without a journal is refused if it
+    // holds maps; with --resume, only if it holds maps of other names.
     let names = job.images.iter().flat_map(|index| file_names(*index, mapping.direction));
     let names: HashSet<String> = names.collect();
     let own = |name: &str| names.contains(name);
@@ -147,6 +151,7 @@ fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments, report: Option<
     if let Err(failure) = all(mapping, &mut folder) {
         return Err(folder.end(failure));
     }
+    // The report is made from what the folder has recorded, so a resumed run reports all images.
     let drawn = folder.finish(job.shard.is_some())?;
     let windows: Vec<Vec<Windows>> = drawn.iter().map(|drawn| drawn.windows.clone()).collect();
     if let Some(file) = report {

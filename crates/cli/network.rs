@@ -68,6 +68,8 @@ pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) 
             "images of {height} x {width} pixels: the networks known by name take square ones"
         )));
     }
+    // The number of classes comes from the data set if it defines one, otherwise from the last
+    // layer of the weights.
     let own = || match &checkpoint {
         Some(checkpoint) => checkpoint.describe()?.classes,
         None => Checkpoint::open(sample::RESNET50W8_MNIST).ok()?.describe()?.classes,

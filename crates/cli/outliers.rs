@@ -117,6 +117,8 @@ fn understood(arguments: &OutliersArguments) -> Result<(Outliers, Vec<(&'static 
     }
     let filters = arguments.filters(job.filter)?;
     let seed = arguments.seed.unwrap_or(0);
+    // Lists of known bad images are keyed by data set and split, e.g. "mnist_test"; the embedded
+    // images are the first of MNIST's test split.
     let (name, split) = (&job.origin.dataset, &job.origin.split);
     let name = if name == "embedded" { "mnist" } else { name.as_str() };
     let mut bad = match &arguments.truth {

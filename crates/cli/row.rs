@@ -74,6 +74,8 @@ impl Row {
         (objective, perturbation, group): (String, String, String),
         score: &Score,
     ) -> Self {
+        // Infinite and undefined values become empty cells: JSON has no such numbers, and the
+        // logarithm in its own column stays finite where the influence itself overflows.
         let finite = |value: f64| value.is_finite().then_some(value);
         let baselines = &score.baselines;
         Self {
@@ -121,6 +123,8 @@ impl Row {
             Some(Cell::Text(text)) => Some(text.clone()),
             _ => None,
         };
+        // The indices are the positions in `COLUMNS`. An empty cell reads as `None`; only columns
+        // that are never empty are required.
         let reach = float(11);
         Some(Self {
             index: integer(0)?,

@@ -40,6 +40,8 @@ pub(crate) fn gather(
         write(&all, None)?;
         return Ok(Some(all));
     };
+    // Each image is appended to a spool beside the result. The result depends on all images, so it
+    // is written from the whole spool at the end, including rows from before a resume.
     let spool = Format::KEPT;
     let mut keeper = match Keeper::open(path, header, &spool.head(Judged::COLUMNS, &[]), resume)? {
         Found::Open(keeper) => keeper,

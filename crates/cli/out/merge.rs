@@ -54,6 +54,7 @@ fn parts(paths: &[PathBuf]) -> Result<Vec<Part>> {
     parts.sort_by_key(|part| part.header.shard.map(|shard| shard.number));
     let Some(first) = parts.first() else { return Ok(parts) };
     let Some(of) = first.header.shard.map(|shard| shard.of) else { return Ok(parts) };
+    // All parts must have the settings and inputs of the first; the shard number is not compared.
     for part in &parts[1..] {
         if let Some(difference) = first.header.difference(&part.header) {
             let (one, other) = (first.path.display(), part.path.display());
