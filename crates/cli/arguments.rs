@@ -87,32 +87,33 @@ const EXAMPLES: &str = "\
 Examples:
   influence score
       the embedded network on the embedded images
-  influence score --network densenet121 --weights densenet121-mnist.safetensors \
+  influence score --network densenet121 \\
+      --weights densenet121-mnist.safetensors \\
       --dataset mnist --data data/mnist --images 0..100 --out scores.csv
-  influence score --weights w8.pt --dataset mnist --data data/mnist \
+  influence score --weights w8.pt --dataset mnist --data data/mnist \\
       --filter tikhonov:100 --precision f64 --out scores.parquet
   influence score --objective margin
-      how easily the gap between the two likeliest classes changes
+      how easily the gap between the two most likely classes changes
   influence score --perturb family:rotation --top 5
-      how sensitive to turning the image, and at which angle
-  influence score --perturb layers --images 0..10 \
+      how sensitive to rotating the image, and in which direction
+  influence score --perturb layers --images 0..10 \\
       --filter tikhonov:1:relative --out layers.csv
-      how sensitive to each layer's weights: a row a layer and image
-  influence score --weights resnet18.pt --dataset folder --data val --resize 256 \
-      --crop 224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+      how sensitive to each layer's weights: one row per layer and image
+  influence score --weights resnet18.pt --dataset folder --data val \\
+      --resize 256 --crop 224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
       torchvision's weights, a folder of pictures: docs/from-pytorch.md
   influence score --network net.onnx --dataset arrays --data samples.npz
       any network, and samples of any shape
-  influence score --weights resnet50.pt --dataset folder --data val --crop 224 \
+  influence score --weights resnet50.pt --dataset folder --data val --crop 224 \\
       --tail 0.001
-      1000 classes: those that together carry 0.001 or less count as one
+      1000 classes: the least likely, with 0.001 or less in total, are merged
   influence score --perturb parameters --images 7 --direction worst.safetensors
-      the change of the weights that changes the answer to image 7 most
-  influence score --dataset cifar10 --data data/cifar-10-batches-bin \
+      the change of the weights that changes the prediction of image 7 most
+  influence score --dataset cifar10 --data data/cifar-10-batches-bin \\
       --weights w.safetensors --out part-2.csv --shard 2/8 --resume
-      part 2 of 8, from where it was stopped; influence merge puts parts together
+      part 2 of 8, resumed where it stopped; influence merge joins the parts
   influence score --perturb family:rotation --report rotation.html
-      a page with every value beside the odds, and what the numbers mean
+      a page with every value, the odds, and what the numbers mean
   influence score --out - | head -3
 
 Columns: index, label, predicted, probability (of the objective's class; of the
@@ -122,13 +123,14 @@ bound, reach, jacobian_norm, odds, entropy, margin, cross_entropy, ambiguous,
 fisher_norm, fisher_trace, direction (of a family: the most influential
 setting, JSON, in the units of its members, at Fisher length 1); with --tail
 at_least (a lower bound where influence is an upper one), merged_classes,
-merged_probability; and what made them: filter, network, weights, dataset, split, precision, engine, and the
-preparation of images where there was one (of Parquet in the metadata). A whole
-input at full rank has influence = bound, which is (1 - P) / P for -log P: look
-at reach and rank first.
+merged_probability; and the settings of the run: filter, network, weights,
+dataset, split, precision, engine, and how the images were prepared, if they
+were (in Parquet the settings are in the metadata). At full rank the influence
+of the whole input equals the bound, which is (1 - P) / P for -log P: look at
+reach and rank first.
 
-A run keeps FILE.partial and FILE.journal until FILE is complete; --resume goes
-on with them.";
+A run keeps FILE.partial and FILE.journal until FILE is complete; --resume
+continues from them.";
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct ScoreArguments {

@@ -17,11 +17,11 @@ use crate::terminal;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  influence jacobian --network net.onnx --dataset arrays --data samples.npz \
+  influence jacobian --network net.onnx --dataset arrays --data samples.npz \\
       --out J.safetensors
-      dz/dx of every sample: jacobian [N, K, ...], with logits [N, K] and index [N]
+      dz/dx of every sample: jacobian [N, K, ...], logits [N, K] and index [N]
   influence jacobian --gram --images 0..10 --out G.safetensors
-      J J^T alone: gram [N, K, K]
+      only J J^T: gram [N, K, K]
   influence jacobian --gram --perturb layers --images 0..10 --out G.safetensors
       J J^T of each layer's weights: gram.LAYER [N, K, K]";
 

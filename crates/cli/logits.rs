@@ -20,7 +20,7 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   influence check --weights resnet18.pt --dataset arrays --data images.npz \\
       --logits logits.npy
-      the file's network at the images, against what PyTorch gave
+      the logits of the file's network against those that PyTorch computed
   influence check --network net.onnx --dataset arrays --data images.npz \\
       --logits logits.npy --tolerance 1e-5
   influence check --weights w.safetensors --dataset folder --data val \\
@@ -30,7 +30,7 @@ Examples:
 In Python, with the same images as a tensor:
   model.eval(); numpy.save(\"logits.npy\", model(images).detach().numpy())
 
-The exit code is 2 when any logit is further away than the tolerance.";
+The exit code is 2 if any logit differs by more than the tolerance.";
 
 /// Largest accepted difference of logits, relative to the largest logit.
 const TOLERANCE: f64 = 1e-3;

@@ -16,25 +16,26 @@ Examples:
       for each image
   influence map --images 7 --filter tikhonov:100 --channels separate \\
       --scales 0,1 --direction --out maps
-      one map a channel, and the most influential direction
+      one map per channel, and the most influential direction
   influence map --images 7 --windows regions.png --out maps
       the influence of each region of a PNG of labels
   influence map --check --images 0..100 --scales 1,3
       whether setting the most vulnerable window to 0 changes the prediction
 
-A window of half-width s is 2 s + 1 pixels wide and high, clipped at the border;
-one that is larger than the image is an error. Beside scaleN stand reachN
-(influence / bound), rankN and log10_scaleN (of values beyond float64 scaleN is
-infinite; of 0 the logarithm is -inf); of --windows windows, reach_windows,
-rank_windows and log10_windows; of --direction direction. In the pictures each
-square has a dot of the image's own colour, colours are on a log scale of at most
-6 decades, which all panels share, and the best window is framed, if no other is
-as good.
-Exact maps of colour images are nearly flat, for a few pixels already reach
-every direction: tikhonov:LAMBDA or --channels separate tell more.
+A window of half-width s is 2 s + 1 pixels wide and high, clipped at the
+border; one that is larger than the image is an error. Along with scaleN the
+files hold reachN (influence / bound), rankN and log10_scaleN (scaleN is
+infinite for values beyond float64; the logarithm of 0 is -inf). --windows adds
+windows, reach_windows, rank_windows and log10_windows; --direction adds
+direction. In the pictures each square has a dot of the image's own colour, all
+panels share one log scale of at most 6 decades, and the most influential
+window is framed unless several are equal.
 
-A folder holds the maps of one run. Until it is complete maps.csv.partial and
-maps.csv.journal stand there too, and --resume goes on with them.";
+Exact maps of colour images are nearly flat, because a few pixels already reach
+every direction: use tikhonov:LAMBDA or --channels separate.
+
+A folder holds the maps of one run. Until it is complete it also holds
+maps.csv.partial and maps.csv.journal, from which --resume continues.";
 
 /// The half-widths of the paper.
 const SCALES: [usize; 4] = [0, 1, 2, 3];

@@ -9,18 +9,18 @@ use crate::failure::{Failure, Result};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  influence train --dataset mnist --data data/mnist --network resnet50 --width 8 \\
-      --out w8.safetensors
+  influence train --dataset mnist --data data/mnist \\
+      --network resnet50 --width 8 --out w8.safetensors
       some minutes on two cores; then influence score --weights w8.safetensors
   influence train --dataset folder --data pictures --resize 64 --crop 64 \\
       --network cnn --classes 3 --out cnn.safetensors
-      a class for each sub-folder
+      one class per sub-folder
   influence train --dataset cifar10 --data data/cifar-10-batches-bin \\
       --network densenet121 --preset paper --out d121.safetensors
       as Shu & Zhu (2019) did, 500 epochs: days on a processor
 
 A run keeps the folder FILE.training, with a checkpoint after each epoch, until
-FILE is there; --resume goes on with it.";
+FILE is complete; --resume continues from it.";
 
 /// A training schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
