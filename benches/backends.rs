@@ -1,10 +1,12 @@
-//! The same work on every backend that this build and this machine have: forward pass, Jacobian, influence.
+//! Times forward pass, Jacobian and influence on every backend that this build and this machine
+//! have.
 //!
 //!     cargo bench --bench backends --features ndarray,wgpu
 //!     INFLUENCE_ENGINES=flex,wgpu:cpu INFLUENCE_CASES=resnet50-mnist cargo bench --bench backends --features wgpu -- jacobian
 //!
-//! Groups are network/size/backend, throughput is images a second. Before anything is timed the influence is compared with float64
-//! reference values. Networks whose weights are not there, and backends that are missing, are skipped with a line that says so.
+//! Groups are network/size/backend; throughput is in images per second. Before anything is timed
+//! the influence is compared with float64 reference values. Networks without weight files and
+//! missing backends are skipped with a printed line.
 
 #![expect(clippy::print_stdout, reason = "what is skipped is told")]
 
@@ -29,11 +31,11 @@ use influence_zoo::{Network, weights};
 
 /// Engines that are compared unless `INFLUENCE_ENGINES` names others.
 const ENGINES: &str = "cpu,flex,ndarray,wgpu,cuda";
-/// Numbers of images that run in one call.
+/// Numbers of images per call.
 const COUNTS: [usize; 4] = [1, 8, 32, 256];
-/// Calls that would take longer, by the time of a single image, are left out.
+/// Calls that would take longer, estimated from the time of a single image, are skipped.
 const LONGEST: Duration = Duration::from_secs(4);
-/// How far single precision may be from the reference.
+/// Relative tolerance of single precision against the reference.
 const TOLERANCE: f64 = 1e-4;
 
 /// A network on a backend.
@@ -44,7 +46,7 @@ struct Subject {
 }
 
 impl Subject {
-    /// Ready for calls of `count` images.
+    /// Compiles the network for calls of `count` images.
     fn new(case: &Case, engine: Engine, device: &Device, count: usize) -> Self {
         let (network, shape) = (case.network(weights::Precision::F32), case.golden.image_shape());
         let graph = Graph::capture(&network, Network::forward, &shape, &Device::flex()).unwrap();
@@ -56,7 +58,7 @@ impl Subject {
         Self { program, scorer, shape }
     }
 
-    /// The reference's images, over and over.
+    /// `count` images, repeating those of the reference.
     fn images(&self, case: &Case, count: usize) -> TensorData {
         let size = self.shape.iter().product::<usize>() * count;
         let pixels: Vec<f32> = case.golden.images().iter().map(|&x| x as f32).cycle().take(size).collect();
@@ -78,7 +80,7 @@ impl Subject {
     }
 }
 
-/// Asserts the answer at one image, and tells how long it takes once everything is compiled.
+/// Asserts the result at one image, and returns how long it takes once everything is compiled.
 fn checked(case: &Case, engine: Engine, device: &Device) -> Duration {
     let subject = Subject::new(case, engine, device, 1);
     let (images, labels) = (subject.images(case, 1), case.golden.integers("labels"));
@@ -111,7 +113,7 @@ fn compare(criterion: &mut Criterion, case: &Case, engine: Engine, device: &Devi
     group.finish();
 }
 
-/// Tells what the masks leave of the reverse pass, at the reference's images.
+/// Prints which share of the reverse pass remains after masking, at the reference's images.
 fn tell_work(case: &Case) {
     let (network, shape) = (case.network(weights::Precision::F32), case.golden.image_shape());
     let graph = Graph::capture(&network, Network::forward, &shape, &Device::flex()).unwrap();
@@ -134,7 +136,7 @@ fn tell_work(case: &Case) {
 fn backends(criterion: &mut Criterion) {
     let engines = std::env::var("INFLUENCE_ENGINES").unwrap_or_else(|_| ENGINES.to_owned());
     let mut cases = cases();
-    // Criterion's own filter comes too late: every network would be loaded and checked.
+    // Criterion's own filter applies too late: every network would already be loaded and checked.
     if let Ok(names) = std::env::var("INFLUENCE_CASES") {
         cases.retain(|case| names.split(',').any(|name| name == case.name));
     }

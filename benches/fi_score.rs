@@ -1,9 +1,9 @@
-//! The whole of `fi_score` on the embedded network, compiled once and run at several numbers of images;
-//! and what it takes to load a network.
+//! Times `fi_score` on the embedded network, compiled once and run with several numbers of images,
+//! and the loading of a network.
 //!
 //!     cargo bench --bench fi_score
 //!
-//! The answers are compared with float64 reference values before anything is timed.
+//! The results are compared with float64 reference values before anything is timed.
 
 use std::hint::black_box;
 
@@ -18,7 +18,7 @@ use influence_zoo::{Architecture, Network};
 const REFERENCE: [f64; 4] =
     [7.542490997374716e-07, 0.00015356564783211156, 6.532893211701212e-07, 8.439412176364505e-06];
 
-/// How far single precision may be from it.
+/// Relative tolerance of single precision against it.
 const TOLERANCE: f64 = 1e-4;
 
 fn scorer() -> Scorer {
@@ -59,7 +59,7 @@ fn fi_score(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What the comparison with the model's own forward pass adds to loading it.
+/// Times loading with and without the comparison with the model's own forward pass.
 fn load(criterion: &mut Criterion) {
     let device = Device::flex();
     let networks = [

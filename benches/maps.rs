@@ -1,9 +1,11 @@
-//! Maps and families of one image against the Jacobian that they come from, on our own kernels, and J T by forward differences.
+//! Times maps and families of one image and the Jacobian from which they are computed, on our own
+//! kernels, and prints the error of J T by central differences.
 //!
 //!     cargo bench --bench maps -- --quick
 //!
-//! All half-widths 0 .. 3, joint and separate, of one filter are one measurement. Maps and Jacobian run on one thread each, as
-//! `influence map` runs them; the lines before criterion's put them in proportion, medians of several rounds that alternate.
+//! One measurement covers all half-widths 0 .. 3, joint and separate, of one filter. Maps and
+//! Jacobian run on one thread each, as in `influence map`. The lines printed before criterion's
+//! give their ratio, from medians of several alternating rounds.
 
 #![expect(clippy::print_stdout, reason = "proportions are told")]
 
@@ -24,7 +26,7 @@ use influence_zoo::{Network, weights};
 const FILTERS: [&str; 3] = ["exact", "paper:1e-3", "tikhonov:100"];
 const HALF_WIDTHS: [usize; 4] = [0, 1, 2, 3];
 const ROUNDS: usize = 7;
-/// Steps of the differences, in the units of the knobs (pixels, percent).
+/// Steps of the differences in the units of the knobs (pixels, percent).
 const STEPS: [f64; 4] = [1e-5, 1e-4, 1e-3, 1e-2];
 
 /// A network and its first image.
@@ -47,7 +49,7 @@ impl Subject {
         Self { scorer, shape, image }
     }
 
-    /// Images, one behind the other.
+    /// Images, concatenated.
     fn batch(&self, images: &[f64]) -> TensorData {
         let count = images.len() / self.image.len();
         TensorData::new(images.to_vec(), [&[count], &self.shape[..]].concat())
@@ -114,7 +116,8 @@ fn proportions(case: &Case, subject: &Subject) {
     }
 }
 
-/// How far J T by central differences is from J T in f64, relative to its largest entry, at each step.
+/// Prints the error of J T by central differences, relative to the largest entry of J T in f64, per
+/// step.
 fn accuracy(case: &Case) {
     for precision in [Precision::F32, Precision::F64] {
         let subject = Subject::new(case, precision);
@@ -174,7 +177,7 @@ fn measure(criterion: &mut Criterion, case: &Case) {
     group.finish();
 }
 
-/// Every network on a single thread: that is how one image is mapped beside others.
+/// Every network on a single thread, since `influence map` computes each image on one thread.
 fn all(criterion: &mut Criterion) {
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();
     cases().iter().for_each(|case| measure(criterion, case));

@@ -1,9 +1,11 @@
-//! How the input Jacobian on our own kernels scales: with classes, images that run together, and threads.
+//! How the input Jacobian on our own kernels scales with classes, images per call, and threads.
 //!
 //!     cargo bench --bench scaling
 //!
-//! ResNet50 with made-up weights, so that it may have any number of classes, on the embedded images. Groups are resnet50/classes/threads, throughput is images
-//! a second. Before anything is timed the Jacobian of one image is compared with that of Burn's operations, both in double precision.
+//! ResNet50 with random weights, so that it may have any number of classes, on the embedded images.
+//! Groups are resnet50/classes/threads; throughput is in images per second. Before anything is
+//! timed the Jacobian of one image is compared with that of Burn's operations, both in double
+//! precision.
 
 use std::hint::black_box;
 
@@ -17,7 +19,7 @@ use rayon::ThreadPoolBuilder;
 
 /// One image.
 const SHAPE: [usize; 3] = [1, 28, 28];
-/// How far the two executors may be from one another, of the largest entry.
+/// Tolerance between the two engines, relative to the largest entry.
 const TOLERANCE: f64 = 1e-9;
 
 fn graph(classes: usize) -> Graph {
@@ -41,7 +43,7 @@ fn jacobians(program: &Program, images: TensorData) -> Vec<Jacobian> {
     program.jacobians(images).unwrap().map(Result::unwrap).collect()
 }
 
-/// Both executors agree at one image.
+/// Asserts that both engines agree on one image.
 fn check(graph: &Graph) {
     let [own, other] = [Engine::Cpu(None), Engine::Burn].map(|engine| {
         let program = program(graph, engine, Precision::F64, 1);

@@ -1,13 +1,14 @@
-//! Random models against their own forward passes, central differences and each engine against the
-//! other; what the tests do with some, for as many as are asked for:
+//! Compares the engines on random models with the models' own forward passes, with central
+//! differences, and with each other. The tests do the same for a few models; here you choose how
+//! many:
 //!
 //! ```text
 //! cargo bench --bench strangers -- --models 20000 --seed 1
 //! ```
 //!
-//! `--dense N` takes one model in N through differences of all its parameters (default 8),
-//! `--threads T` sets the threads (default 2), `--show SEED` prints the program of one number. The
-//! end is 1 where a model is wrong.
+//! `--dense N` compares one model in N by differences in all its parameters (default 8),
+//! `--threads T` sets the number of threads (default 2), `--show SEED` prints the program of one
+//! seed. The exit code is 1 if a model is wrong.
 #![allow(clippy::print_stdout, reason = "a bench prints what it finds")]
 
 #[path = "../tests/strangers/attack/mod.rs"]
@@ -16,7 +17,7 @@ mod attack;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// The number behind a word of the command line.
+/// The number that follows a flag on the command line.
 fn option(name: &str) -> Option<u64> {
     let mut words = std::env::args().skip_while(|word| word != name);
     words.nth(1).and_then(|word| word.parse().ok())

@@ -1,4 +1,5 @@
-//! Families of perturbations: how sensitive a network is to turning, moving, brightening an image, and to a direction of one's own.
+//! Families of perturbations: how sensitive a network is to rotating, shifting and brightening an
+//! image, and to a direction of your own.
 //!
 //!     cargo run --example families
 #![expect(clippy::print_stdout, reason = "an example shows its results")]
@@ -19,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let scorer = Scorer::builder().compile(&network, Network::forward, &shape)?;
     let data = Dataset::embedded();
     let pixels = TensorData::new(data.batch::<f32>(&[1]), [1, 1, 28, 28]);
-    // A lamp that shines from the left.
+    // A custom direction: light from the left.
     let lamp = (0..784).map(|at| 1.0 - (at % 28) as f64 / 27.0).collect();
     let own = Family::Own(Arc::new(Basis::new(vec!["lamp".into()], lamp, shape)?));
     let image = data.batch::<f64>(&[1]);

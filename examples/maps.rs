@@ -1,4 +1,5 @@
-//! Where an image is sensitive, and which way: maps, the most influential direction, and how far the first order holds along it.
+//! Where an image is sensitive and in which direction: maps, the most influential direction, and
+//! how far the first order holds along it.
 //!
 //!     cargo run --example maps
 #![expect(clippy::print_stdout, reason = "an example shows its results")]

@@ -1,4 +1,5 @@
-//! The Jacobian of a network in an ONNX file, at inference: no training framework, no training artifacts.
+//! The Jacobian of a network in an ONNX file at inference, without a training framework or training
+//! artifacts.
 //!
 //!     cargo run --example onnx -- net.onnx
 //!
@@ -18,7 +19,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sample = graph.sample_shape();
     println!("{file}: samples {sample:?}, {} classes", graph.classes());
 
-    // Two made-up samples; yours are [N, ...sample] in whatever order the network was trained with.
+    // Two synthetic samples; yours are [N, ...sample] in the layout that the network was trained
+    // with.
     let size: usize = sample.iter().product();
     let values: Vec<f32> = (0..2 * size).map(|i| (i as f32 * 0.37).sin()).collect();
     let samples = TensorData::new(values, [&[2], &sample[..]].concat());
@@ -31,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let norm = rows.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
         println!("sample {}: logits {:?}, |J| = {norm:.4}", jacobian.sample, jacobian.logits);
     }
-    // And what the measure makes of them.
+    // The influence computed from these rows.
     for score in scorer.scores(samples, &Objective::predicted())? {
         let score = score?;
         println!("influence {:.4} of at most {:.4}", score.value, score.bound);

@@ -1,4 +1,5 @@
-//! A model of your own, not from the zoo: a residual branch, a concatenation, and its influence in ten lines.
+//! Your own model instead of one from the zoo: a residual branch, a concatenation, and its
+//! influence in ten lines.
 //!
 //!     cargo run --example own_model
 #![expect(clippy::print_stdout, reason = "an example shows its results")]

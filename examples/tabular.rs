@@ -1,4 +1,5 @@
-//! A network on rows of a table: some columns enter by their logarithm, and the influence is that of the row.
+//! A network on rows of a table. Some columns also enter as logarithms; the influence is that of
+//! the original row.
 //!
 //!     cargo run --example tabular
 #![expect(clippy::print_stdout, reason = "an example shows its results")]

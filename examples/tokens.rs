@@ -1,9 +1,11 @@
-//! A text classifier, and which tokens matter: what is perturbed is the embedding of the tokens, a continuous matrix [T, D] a text.
+//! A text classifier, and which tokens matter. The perturbation acts on the embedding of the
+//! tokens, a continuous matrix [T, D] per text.
 //!
 //!     cargo run --example tokens
 //!
-//! Token ids cannot be perturbed by a little. So the model is cut behind its embedding: the caller looks the tokens up, and the engine
-//! captures the rest, `classify`, whose samples are embeddings.
+//! Token ids are discrete and have no small perturbations. So the model is split after its
+//! embedding: the caller looks the tokens up, and the engine captures the rest, `classify`, whose
+//! samples are embeddings.
 #![expect(clippy::print_stdout, reason = "an example shows its results")]
 
 use burn::module::{Module, Param};
@@ -41,7 +43,8 @@ impl Classifier {
         }
     }
 
-    /// Tokens `[N, T]` to embeddings `[N, 1, T, D]`: an image of one channel with a row for each token.
+    /// Tokens `[N, T]` to embeddings `[N, 1, T, D]`: an image of one channel with one row per
+    /// token.
     fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<4> {
         self.words.forward(tokens).unsqueeze_dim(1)
     }
@@ -60,7 +63,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tokens = Tensor::<2, Int>::from_data([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]], &device);
     let embedded = model.embed(tokens.clone());
     let scorer = Scorer::builder().compile(&model, Classifier::classify, &[1, LENGTH, WIDTH])?;
-    // The elements of a row of the embedding are the region of its token.
+    // The region of a token is its row of the embedding.
     let regions: Vec<u32> = (0..LENGTH * WIDTH).map(|i| (i / WIDTH) as u32).collect();
     let filter = Filter::tikhonov(1.0)?;
     for (at, tokens) in scorer.linearize(embedded.into_data())?.zip(tokens.iter_dim(0)) {
@@ -87,8 +90,8 @@ fn agrees_with_central_differences() {
     dense::assert_dense(Classifier::new(&Device::flex()), Classifier::classify, &[1, LENGTH, WIDTH]);
 }
 
-/// The dense route to the same numbers: one-hot rows are a continuous input of the whole model, embedding included, and their Jacobian is
-/// that of the embeddings times the matrix of words.
+/// A dense check of the same numbers: one-hot rows are a continuous input of the whole model,
+/// embedding included, and their Jacobian is that of the embeddings times the embedding table.
 #[test]
 fn agrees_with_one_hot_rows_through_the_whole_model() {
     let model = dense::double(Classifier::new(&Device::flex()));

@@ -1,4 +1,5 @@
-//! A small vision transformer: patches, class token, positions, multi-head attention, and the influence of eight images.
+//! A small vision transformer (patches, class token, positions, multi-head attention) and the
+//! influence of eight images.
 //!
 //!     cargo run --example vision_transformer
 #![expect(clippy::print_stdout, reason = "an example shows its results")]

@@ -1,4 +1,5 @@
-//! A convolutional network along one axis, for signals of two channels, and the influence of four of them.
+//! A convolutional network along one axis, for signals of two channels, and the influence of four
+//! signals.
 //!
 //!     cargo run --example waveform
 #![expect(clippy::print_stdout, reason = "an example shows its results")]

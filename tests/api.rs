@@ -1,4 +1,4 @@
-//! The library's way in: `fi_score` and the builder, and what they refuse.
+//! The entry points of the library: `fi_score` and the builder, and what they refuse.
 
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
@@ -7,7 +7,7 @@ use influence::{
     Error, Filter, Objective, Precision, Probabilities, SampleObjective, Scorer, Target, fi_score,
 };
 
-/// A linear softmax model of four classes over six numbers.
+/// A linear softmax model with four classes and six inputs.
 #[derive(Module, Debug)]
 struct Net {
     head: Linear,
@@ -186,7 +186,8 @@ fn objectives_of_a_batch_agree_with_one_another() {
     }
 }
 
-/// z = W x + b: the gradient of z_1 - z_2 in the input is W_1 - W_2 wherever x is; that of x_0 lies partly outside.
+/// z = W x + b: the gradient of z_1 - z_2 in the input is W_1 - W_2 at every x. The gradient of x_0
+/// lies partly outside the row space.
 #[test]
 fn gradient_rows_tell_what_the_distribution_does_not_see() {
     let device = Device::flex();
@@ -221,7 +222,7 @@ fn gradient_rows_tell_what_the_distribution_does_not_see() {
     assert_eq!(error, Error::GradientShape { found: vec![2, 5], expected: vec![2, 6] });
 }
 
-/// x of A x = b by elimination with pivoting.
+/// Solves A x = b by elimination with pivoting.
 fn solved(mut a: Vec<Vec<f64>>, mut b: Vec<f64>) -> Vec<f64> {
     let n = b.len();
     for i in 0..n {
@@ -244,7 +245,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// Orthonormal rows that span those given, by Gram-Schmidt twice.
+/// An orthonormal basis of the span of the rows, by Gram-Schmidt applied twice.
 fn orthonormal(rows: impl Iterator<Item = Vec<f64>>) -> Vec<Vec<f64>> {
     let mut basis: Vec<Vec<f64>> = vec![];
     for mut row in rows {
@@ -258,8 +259,8 @@ fn orthonormal(rows: impl Iterator<Item = Vec<f64>>) -> Vec<Vec<f64>> {
     basis
 }
 
-/// h = |z|^2 / 2 changes with a constant added to all logits: against the p x p metric G of z = W x, inverted on its row space and
-/// where it is damped.
+/// h = |z|^2 / 2 changes when a constant is added to all logits. Compared with the p x p metric G
+/// of z = W x, inverted on its row space, and damped.
 #[test]
 fn functions_of_the_logits_that_see_a_common_shift_meet_the_dense_route() {
     let device = Device::flex();

@@ -1,5 +1,5 @@
-//! Your own weights and pictures: files of torchvision's names, logits that were saved elsewhere,
-//! folders and tables of pictures, and normalisations as the first layer.
+//! User-supplied weights and pictures: weight files with torchvision's names, logits saved
+//! elsewhere, folders and tables of pictures, and normalisations as the first layer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ fn influence(arguments: &[&str]) -> Output {
 }
 
 fn text(bytes: &[u8]) -> String {
-    // As one line: messages are broken to fit a terminal.
+    // Messages are wrapped to the terminal width; join their lines before searching.
     String::from_utf8_lossy(bytes).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -56,7 +56,7 @@ impl Place {
         self.path(name)
     }
 
-    /// Weights of a small ResNet of torchvision's names, for 3 channels and 4 classes.
+    /// Weights of a small ResNet with torchvision's names, for 3 channels and 4 classes.
     fn resnet(&self) -> String {
         let shapes: [(&str, &[usize]); 4] = [
             ("conv1.weight", &[4, 3, 3, 3]),
@@ -84,7 +84,7 @@ impl Place {
         self.tensors("resnet.safetensors", &tensors)
     }
 
-    /// The fixtures of the data crate under other paths.
+    /// Copies fixtures of the data crate to other paths.
     fn pictures(&self, files: &[(&str, &str)]) -> String {
         for (fixture, name) in files {
             let to = PathBuf::from(self.path("pictures")).join(name);
@@ -95,7 +95,7 @@ impl Place {
     }
 }
 
-/// A tensor of f64 out of a file.
+/// Reads an f64 tensor from a file.
 fn tensor(file: &str, name: &str) -> (Vec<usize>, Vec<f64>) {
     let bytes = fs::read(root().join(file)).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -143,7 +143,7 @@ fn saved_logits_agree_or_the_exit_code_is_2() {
         &["check", "--images", &images, "--logits", &file],
         &["image 1 and class 3", "--bn-eps", "--mean"],
     );
-    // All of the split: a row's number is the image's.
+    // The rows cover the whole split, so the row number is the image number.
     let rows: Vec<f64> = logits.iter().copied().cycle().take(100 * shape[1]).collect();
     let file = place.tensors("all.safetensors", &[("logits", &[100, shape[1]], &rows)]);
     assert!(influence(&["check", "--images", "2..4", "--logits", &file, "--quiet"]).status.success());
@@ -212,7 +212,7 @@ fn folders_score_their_good_pictures_and_name_the_others() {
         &[&usual[..], &["--out", &place.path("none.csv")]].concat(),
         &["dog/cut.jpg: ", "--on-error skip"],
     );
-    // Three classes where the network has four: dog would be another class there.
+    // Three folders for a network of four classes are refused: "dog" could be another class there.
     fs::remove_dir(Path::new(&folder).join("fox")).unwrap();
     let usual = [&usual[..], &["--on-error", "skip", "--out", &out]].concat();
     assert_fails(&usual, &["3 classes by name, the network 4", "--labels"]);
@@ -272,12 +272,12 @@ fn tables_of_the_hubs_are_read_with_their_labels() {
     assert_fails(&[&usual[..], &zstd].concat(), &["hub-zstd.parquet", "ZSTD", "compression=\"snappy\""]);
 }
 
-/// Numbers in [0, 1] that are not all alike.
+/// Numbers in [0, 1] that are not all equal.
 fn pixels(count: usize) -> Vec<f64> {
     (0..count).map(|i| (i * 37 % 101) as f64 / 101.0).collect()
 }
 
-/// `values` `[N, C, H, W]` with each channel changed.
+/// `values` `[N, C, H, W]` with a function applied per channel.
 fn by_channel(values: &[f64], channels: usize, plane: usize, change: impl Fn(f64, usize) -> f64) -> Vec<f64> {
     values.iter().enumerate().map(|(at, &x)| change(x, at / plane % channels)).collect()
 }
@@ -347,8 +347,8 @@ fn influence_of_pixels_is_that_of_the_network_with_its_normalisation() {
         };
         lines.lines().map(row).collect()
     };
-    // G is 16 times as large in units of pixels, so a budget of 16 there is one of 1 in units of
-    // the deviation.
+    // G is 16 times as large in pixel units, so lambda = 16 there corresponds to 1 in units of the
+    // standard deviation.
     let here = score("raw", &raw, &["--mean", "0.5", "--std", "0.25", "--filter", "tikhonov:16"]);
     let there = score("normal", &normal, &["--filter", "tikhonov:1"]);
     for (here, there) in here.iter().zip(&there) {
@@ -386,8 +386,8 @@ fn a_normalisation_is_the_first_layer_of_an_onnx_network() {
         &out,
     ]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    // The exporter has put BatchNorm into the convolution in f32: 2.2e-8 from the reference without
-    // a normalisation too.
+    // The exporter folded BatchNorm into the convolution in f32, which alone causes a difference of
+    // 2.2e-8 from the reference, also without a normalisation layer.
     assert_close(&tensor(&out, "logits").1, &tensor(REFERENCE, "logits").1, 1e-7);
     let expected = by_channel(&tensor(REFERENCE, "jacobian").1, 2, 16, |x, channel| x / std[channel]);
     assert_close(&tensor(&out, "jacobian").1, &expected, 1e-7);

@@ -1,4 +1,4 @@
-//! The program as a user meets it: what it prints, what it writes, and how it says no.
+//! The program as a user sees it: what it prints, what it writes, and its error messages.
 
 #![expect(clippy::print_stdout, reason = "a skipped engine says so")]
 
@@ -10,13 +10,13 @@ use std::process::{Command, Output};
 
 use common::{Golden, root};
 
-/// The columns that scripts depend on, in their order.
+/// The columns of a row in order; scripts depend on them.
 const COLUMNS: &str = "index,label,predicted,probability,objective,perturbation,group,influence,log10_influence,rank,bound,\
                        reach,jacobian_norm,odds,entropy,margin,cross_entropy,ambiguous";
 
 fn influence(arguments: &[&str]) -> Output {
     let mut program = Command::new(env!("CARGO_BIN_EXE_influence"));
-    // Graphics drivers complain without it.
+    // Without it graphics drivers print warnings.
     program.env("XDG_RUNTIME_DIR", std::env::temp_dir());
     program.args(arguments).current_dir(root()).output().unwrap()
 }
@@ -25,7 +25,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Runs `influence score` on a few embedded images into a file and returns its text.
+/// Runs `influence score` on a few embedded images with output to a file, and returns its text.
 fn scored(arguments: &[&str], name: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
@@ -60,7 +60,8 @@ fn alone_it_does_the_main_job_on_the_embedded_sample() {
     assert!(rows.is_sorted_by(|a, b| a >= b), "most sensitive first: {rows:?}");
 }
 
-/// One screen, which says of knobs and windows what the confidence does not: reaches below 1.
+/// The output fits one screen and shows, for knobs and windows, reaches below 1, which the
+/// confidence alone does not give.
 #[test]
 fn the_first_screen_fits_and_shows_more_than_the_confidence() {
     let shown = text(&influence(&[]).stdout);
@@ -78,7 +79,8 @@ fn the_first_screen_fits_and_shows_more_than_the_confidence() {
     assert!(reach("windows of 1 x 1 pixels") < 0.9 && reach("windows of 3 x 3 pixels") > 0.9, "{shown}");
 }
 
-/// A sentence about the confidence follows from reach and order, not from saturation alone.
+/// The sentence that compares influence with the confidence depends on reach and order, not on
+/// saturation alone.
 #[test]
 fn a_family_that_goes_with_the_confidence_is_not_called_more_than_it() {
     let said = |arguments: &[&str]| {
@@ -121,7 +123,7 @@ fn json_lines_are_the_same_numbers_as_csv() {
     let header: Vec<_> = csv.lines().next().unwrap().split(',').collect();
     assert_eq!(json.lines().count(), 3);
     for (row, line) in csv.lines().skip(1).zip(json.lines()) {
-        // As text: a JSON parser may round the last digit.
+        // Compared as text, because a JSON parser may round the last digit.
         let quoted = [
             "objective",
             "perturbation",
@@ -197,7 +199,8 @@ fn entropy_and_margin_have_the_columns_of_the_predicted_class() {
     for objective in ["entropy", "margin"] {
         for (row, known) in cells(&["--objective", objective]).iter().zip(&predicted) {
             assert_eq!(row[4], objective);
-            // Probability, and the classical measures but for |df|, are those of the predicted class.
+            // Probability and the classical measures, except |df|, are those of the predicted
+            // class.
             for at in [2, 3, 13, 14, 15, 16] {
                 assert_eq!(row[at], known[at], "{objective}, column {at}");
             }
@@ -218,7 +221,7 @@ fn entropy_and_margin_have_the_columns_of_the_predicted_class() {
     assert!(shown.contains("3 of 3 values are saturated: influence = 1 / P of the likeliest"), "{shown}");
 }
 
-/// Runs with wrong arguments; the program must say why, with code 2, and leave no file.
+/// Runs with wrong arguments; the program must explain why, exit with code 2, and leave no file.
 fn refused(arguments: &[&str], says: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.csv");
@@ -271,7 +274,7 @@ fn wrong_words_are_refused_with_the_remedy() {
     refused(&["--frobnicate"], &["--frobnicate"]);
 }
 
-/// What a build or a machine lacks is named with the remedy.
+/// If the build or the machine lacks an engine, the message names it and the remedy.
 #[test]
 fn missing_engines_are_named() {
     for (engine, built) in [
@@ -289,7 +292,8 @@ fn missing_engines_are_named() {
     }
 }
 
-/// Exact influence, ranks and `tikhonov:100` in f32 on every engine that this build and this machine have, against float64 values.
+/// Compares exact influence, ranks and `tikhonov:100` in f32 with float64 references, on every
+/// engine that this build and machine have.
 #[test]
 fn engines_give_the_reference_values() {
     let golden = Golden::open(&root().join("tests/golden/resnet50w8-mnist.safetensors"));
@@ -351,7 +355,7 @@ fn weights_of_pytorch_are_read_and_whole_models_are_refused() {
         &["--weights", &fixture("model.pt")],
         &["model.pt", "Sequential", "torch.save(model.state_dict()"],
     );
-    // Read, and its network recognised: only that it has three classes is in the way.
+    // The file is read and its network recognised; it is refused only because it has three classes.
     for name in ["cnn.pt", "cnn-nested.pth", "cnn-before-1.6.pt"] {
         refused(&["--weights", &fixture(name)], &[name, "cnn", "3 classes, not 10"]);
     }
@@ -367,7 +371,7 @@ fn with_nan(weights: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The same file with a key of as many letters, but another one.
+/// The same file with one key misspelt, with the same number of letters.
 fn with_misspelt_key(weights: &[u8]) -> Vec<u8> {
     let mut bytes = weights.to_vec();
     let at = bytes.windows(9).position(|window| window == b"\"fc.bias\"").unwrap();
@@ -375,7 +379,7 @@ fn with_misspelt_key(weights: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A copy of the embedded images under the official names, with another file of labels.
+/// Writes images and labels under MNIST's official file names.
 fn mnist_folder(folder: &Path, images: &[u8], labels: &[u8]) -> String {
     fs::write(folder.join("t10k-images-idx3-ubyte"), images).unwrap();
     fs::write(folder.join("t10k-labels-idx1-ubyte"), labels).unwrap();

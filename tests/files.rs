@@ -1,4 +1,4 @@
-//! Networks and samples of one's own: ONNX files and arrays through the program.
+//! User-supplied networks and samples: ONNX files and arrays, through the program.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ fn refused(arguments: &[&str]) -> String {
     text(&output.stderr)
 }
 
-/// A network of the importer's tests, with PyTorch's logits and Jacobian at three samples.
+/// A network from the importer's tests, with PyTorch's logits and Jacobian at three samples.
 struct Case {
     folder: tempfile::TempDir,
     network: String,
@@ -44,7 +44,7 @@ fn doubles(file: &SafeTensors<'_>, name: &str) -> Vec<f64> {
 }
 
 impl Case {
-    /// The samples go into samples.safetensors as `images`, with labels where they are given.
+    /// Writes the samples to samples.safetensors as `images`, with labels if they are given.
     fn new(name: &str, labels: Option<[i64; 3]>) -> Self {
         let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/onnx/tests/files");
         let bytes = fs::read(files.join(format!("{name}.safetensors"))).unwrap();
@@ -84,14 +84,14 @@ impl Case {
         refused(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// PyTorch's P of a class at a sample.
+    /// The probability of a class at a sample, from PyTorch's logits.
     fn probability(&self, sample: usize, class: usize) -> f64 {
         let logits = &self.logits[sample * self.classes..][..self.classes];
         logits[class].exp() / logits.iter().map(|z| z.exp()).sum::<f64>()
     }
 }
 
-/// Cells of a column of a CSV file.
+/// The cells of one column of a CSV file.
 fn column(csv: &str, name: &str) -> Vec<String> {
     let at = csv.lines().next().unwrap().split(',').position(|head| head == name).unwrap();
     csv.lines().skip(1).map(|line| line.split(',').nth(at).unwrap().to_owned()).collect()
@@ -135,7 +135,7 @@ fn one_logit_is_two_classes() {
     let case = Case::new("binary", Some([0, 1, 0]));
     let csv = case.run("score", &["--precision", "f64", "--out", "-"]);
     let found: Vec<f64> = column(&csv, "probability").iter().map(|cell| cell.parse().unwrap()).collect();
-    // The references hold [z, 0].
+    // The references hold the logits [z, 0].
     let z: Vec<f64> = case.logits.chunks(2).map(|row| row[0]).collect();
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
     near(&found, &[sigmoid(z[0]), sigmoid(-z[1]), sigmoid(z[2])], 1e-6);
@@ -209,7 +209,7 @@ fn a_direction_lies_as_the_file_has_its_weights() {
 
 #[test]
 fn what_is_missing_is_named() {
-    // Colour images of the right size for no embedded network.
+    // Colour images of a size that no embedded network takes.
     let folder = tempfile::tempdir().unwrap();
     let record = [vec![3_u8], vec![128; 3072]].concat();
     fs::write(folder.path().join("test_batch.bin"), record.repeat(2)).unwrap();

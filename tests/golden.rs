@@ -1,6 +1,7 @@
-//! The whole way, from weights and images to scores, against float64 reference values computed with PyTorch.
+//! End-to-end tests, from weights and images to scores, against float64 reference values computed
+//! with PyTorch.
 //!
-//! Tolerances are those that the project promises; docs/numerics.md tells where they come from.
+//! Tolerances are those that the project promises; docs/numerics.md explains where they come from.
 
 #![expect(clippy::print_stdout, reason = "the differences found are worth reading")]
 
@@ -20,7 +21,7 @@ fn runs() -> Vec<(Case, Engine)> {
     ENGINES.into_iter().flat_map(|engine| cases().into_iter().map(move |case| (case, engine))).collect()
 }
 
-/// The network of a case, ready to be scored.
+/// The network of a case, compiled for scoring.
 fn scorer(case: &Case, engine: Engine, precision: Precision) -> Scorer {
     let device = Device::flex();
     let network = case.network(weights_precision(precision));
@@ -33,7 +34,7 @@ fn linearizations<'a>(case: &Case, scorer: &'a Scorer) -> Vec<Linearization<'a>>
     scorer.linearize(images(case)).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
-/// The scores for the labels, or for the predicted classes where there are none.
+/// The scores for the labels, or for the predicted classes if there are no labels.
 fn scores(at: &[Linearization<'_>], labels: Option<&[usize]>, filter: &str) -> Vec<Score> {
     let filter: Filter = filter.parse().unwrap();
     at.iter().map(|at| at.score(labels.map(|labels| labels[at.sample()]), &filter).unwrap()).collect()
@@ -58,7 +59,7 @@ fn ranks(scores: &[Score]) -> Vec<usize> {
     scores.iter().map(|score| score.rank).collect()
 }
 
-/// The largest relative difference; for a reference of 0, the found value.
+/// The largest relative difference; for a reference of 0, the computed value itself.
 fn worst(found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let relative = |(&a, &b): (&f64, &f64)| (a - b).abs() / if b == 0.0 { 1.0 } else { b.abs() };

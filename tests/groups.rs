@@ -1,4 +1,5 @@
-//! Perturbed parameters through the library: groups, both together, short ways, budgets, directions, and what is refused.
+//! Perturbed parameters through the library: groups, parameters together with the input, shortcuts,
+//! budgets, directions, and what is refused.
 
 mod common;
 
@@ -14,11 +15,14 @@ use influence_zoo::{Network, weights};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-/// Two ways of summing the same products, relative.
+/// Relative tolerance between two orders of summing the same products.
 const SUMS: f64 = 1e-12;
-/// Scores by two ways in f64, relative: Gram matrices carry half the digits of their smallest directions.
+/// Relative tolerance between scores by two routes in f64: Gram matrices carry half the digits of
+/// their smallest directions.
 const SCORES: f64 = 1e-8;
-/// A step along a direction that moves no ReLU over its kink, and the error of the difference: rounding of f by that of logits, 1e-15.
+/// The step of a central difference along a direction, small enough that no ReLU crosses its kink.
+/// [`ALONG`] is the tolerance of the difference, whose error comes from the rounding of the logits,
+/// 1e-15.
 const STEP: f64 = 1e-6;
 const ALONG: f64 = 1e-5;
 
@@ -123,7 +127,8 @@ fn short_ways_change_no_exact_score() {
                 spared += usize::from(short.baselines.jacobian_norm.is_none());
             }
         }
-        // The biases of the seven convolutions to 8 channels have rank 8, and their weights are needed.
+        // The biases of the seven convolutions to 8 channels have rank 8, and their weights are
+        // needed.
         let needed = if perturbation == Perturbation::Layers { 7 } else { 0 };
         assert_eq!(spared, 2 * (groups - needed), "{perturbation}");
     }
@@ -185,7 +190,7 @@ fn of_both_together_each_has_its_own_size() {
     }
 }
 
-/// The network with weights moved along a direction.
+/// The network with its weights moved along a direction.
 fn moved(case: &Case, direction: &[influence::DirectionTensor], step: f64) -> Network {
     let bytes = std::fs::read(&case.weights).unwrap();
     let (old, device) = (SafeTensors::deserialize(&bytes).unwrap(), Device::flex());
@@ -200,7 +205,8 @@ fn moved(case: &Case, direction: &[influence::DirectionTensor], step: f64) -> Ne
             view.data().chunks_exact(2).map(|b| burn::tensor::f16::from_le_bytes([b[0], b[1]]).to_f64());
         let mut values: Vec<f64> = half.collect();
         if let Some(tensor) = found.remove(name) {
-            // A matrix is the weight of a linear layer: [in, out] in Burn, [out, in] in the file.
+            // A matrix is the weight of a linear layer: [in, out] in Burn, but [out, in] in the
+            // file.
             for (at, x) in values.iter_mut().enumerate() {
                 let own = match tensor.shape[..] {
                     [inputs, outputs] => at % inputs * outputs + at / inputs,
@@ -251,7 +257,8 @@ fn the_direction_changes_the_objective_as_the_influence_says() {
             if filter == Filter::exact() {
                 assert_near("slope^2 / fisher^2", &[reached], &[score.value], ALONG);
             } else {
-                // Of all directions the exact one has the largest; the damped one is at most as steep as the gradient.
+                // The exact direction has the largest ratio of all, so a damped one does not exceed
+                // it; nor is a slope steeper than |df|.
                 assert!(
                     reached <= score.value * (1.0 + ALONG)
                         && slope.abs() <= score.baselines.jacobian_norm.unwrap() * (1.0 + ALONG)
@@ -298,7 +305,8 @@ fn objectives_of_all_kinds_are_measured() {
         let score = both(&objective);
         assert!(score.value > 0.0 && score.reach < 1.0 && score.rank == 8, "{score:?}");
     }
-    // A logit by itself changes with a constant added to all, which K - 1 differences do not hold.
+    // A single logit changes when a constant is added to all logits; the K - 1 differences do not
+    // contain that direction.
     let logit = Objective::logits("z_3", |p| (0..p.classes()).map(|k| f64::from(u8::from(k == 3))).collect());
     let score = both(&logit);
     assert!(score.is_unbounded() || score.outside == 0.0, "{score:?}");

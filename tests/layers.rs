@@ -31,7 +31,7 @@ fn refused(arguments: &[&str], words: &[&str]) {
     assert_eq!(message.lines().count(), 1, "{message}");
 }
 
-/// The cells of a CSV file without quotes in it.
+/// The cells of a CSV file that contains no quotes.
 fn cells(path: &Path) -> Vec<Vec<String>> {
     let row = |line: &str| line.split(',').map(str::to_owned).collect();
     fs::read_to_string(path).unwrap().lines().map(row).collect()
@@ -44,7 +44,7 @@ fn a_table_and_a_plot_are_what_a_person_gets() {
     let folder = tempfile::tempdir().unwrap();
     let plot = folder.path().join("layers.png");
     let shown = shown(&[&["layers", "--plot", plot.to_str().unwrap()], &RELATIVE[..]].concat());
-    // Lines are broken where the terminal ends.
+    // Sentences are wrapped at the terminal width; join the lines before searching.
     let said = shown.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(
         said.starts_with("Influence of each layer, f = -log P(label), filter tikhonov:1:relative, 3 images"),

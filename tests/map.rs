@@ -1,4 +1,4 @@
-//! `influence map` and `--perturb family:NAME`, run as a user runs them.
+//! `influence map` and `--perturb family:NAME`, run as a user would run them.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use common::{Golden, root};
 use safetensors::{Dtype, SafeTensors};
 
-/// What the golden maps are met within.
+/// Tolerance against the golden maps.
 const GOLDEN: f64 = 1e-7;
 
 fn influence(arguments: &[&str]) -> Output {
@@ -20,7 +20,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Runs `influence map` into a folder that is not there yet.
+/// Runs `influence map` into a folder that does not exist yet.
 fn mapped(folder: &Path, arguments: &[&str]) -> std::path::PathBuf {
     let out = folder.join("maps");
     let output = influence(&[&["map", "--out", out.to_str().unwrap()], arguments].concat());
@@ -136,7 +136,8 @@ fn the_check_prints_a_table_and_writes_nothing() {
     assert_eq!(shown, text(&run().stdout), "the same windows in every run");
 }
 
-/// Runs `influence` in a folder and demands exit code 2, these words and nothing in the folder.
+/// Runs `influence` in a folder and asserts exit code 2, these words in the message, and an empty
+/// folder.
 fn refused(arguments: &[&str], says: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("maps");
@@ -190,7 +191,7 @@ fn wrong_words_are_refused_and_leave_nothing() {
     assert!(text(&output.stderr).contains("/proc/maps"), "{}", text(&output.stderr));
 }
 
-/// The columns of a file of rows by name.
+/// The columns of a CSV file by name.
 fn rows(arguments: &[&str]) -> Vec<std::collections::BTreeMap<String, String>> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rows.csv");
@@ -247,7 +248,7 @@ fn directions_of_ones_own_come_from_a_file() {
         fs::write(&path, bytes).unwrap();
         format!("family:{}", path.to_str().unwrap())
     };
-    // Brightness, in other units: the exact measure is the same.
+    // Brightness in other units has the same exact measure.
     let own = file("mine.safetensors", &directions(&[1, 1, 28, 28], &[3.0; 784]));
     for (row, named) in rows(&["--perturb", &own]).iter().zip(rows(&["--perturb", "family:brightness"])) {
         let value =

@@ -1,4 +1,4 @@
-//! Odd cases of the library by name: what they give, or how they are refused.
+//! Edge cases of the library: the values that they give, or the errors.
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
@@ -8,17 +8,17 @@ use influence::{
     ScorerBuilder,
 };
 
-/// Pixels of a sample, hidden numbers, classes.
+/// Pixels per sample, hidden units, classes.
 const SIZES: [usize; 3] = [6, 4, 5];
 
-/// Two layers, the second with a free bias of the logits.
+/// Two linear layers; the bias of the second sets the logits freely.
 #[derive(Module, Debug)]
 struct Net {
     first: Linear,
     head: Linear,
 }
 
-/// A layer of these weights, by their place, and biases.
+/// A linear layer with the weights `weight(row, column)` and these biases.
 fn layer(sizes: [usize; 2], weight: impl Fn(usize, usize) -> f64, bias: &[f64]) -> Linear {
     let device = Device::flex();
     let values: Vec<f64> = (0..sizes[0] * sizes[1]).map(|at| weight(at / sizes[1], at % sizes[1])).collect();
@@ -34,7 +34,8 @@ fn wave(i: usize, j: usize) -> f64 {
 }
 
 impl Net {
-    /// The weights of both layers times these factors.
+    /// The network with the weights of the first layer times `first`, and those of the head times
+    /// `head(class)`.
     fn new(first: f64, head: impl Fn(usize) -> f64, bias: &[f64]) -> Self {
         let [pixels, hidden, classes] = SIZES;
         Self {
@@ -80,7 +81,8 @@ fn a_step_from_a_sample_or_along_a_direction_of_another_length_is_refused() {
     assert_eq!(along(&[0.5; 6], &direction), Err(fault));
 }
 
-/// A group that is all zero has no relative perturbation, whichever way it is asked.
+/// A group whose parameters are all zero has no relative perturbation, on either engine and with
+/// either filter.
 #[test]
 fn a_group_of_zeros_has_no_relative_influence_by_any_way() {
     let dead = Net::new(0.0, |_| 1.0, &[0.1, -0.2, 0.3, 0.0, 0.2]);
@@ -112,8 +114,8 @@ fn a_group_of_zeros_has_no_relative_influence_by_any_way() {
     }
 }
 
-/// The bias reaches every direction, though one class's weights are 1e7 times as large as the
-/// others'.
+/// The biases alone reach every direction of the logits, so that the shortcut applies. It must
+/// agree with the full route although one class's weights are 1e7 times as large as the others'.
 #[test]
 fn one_large_class_row_does_not_part_the_short_way_from_the_full_one() {
     let net = Net::new(1.0, |class| if class == 0 { 1e7 } else { 1.0 }, &[0.1, -0.2, 0.3, 0.0, 0.2]);
@@ -130,8 +132,8 @@ fn one_large_class_row_does_not_part_the_short_way_from_the_full_one() {
     }
 }
 
-/// All probabilities but one below the range of f64: directions, slopes and lengths are there, as
-/// logarithms.
+/// All probabilities but one lie below the range of f64: directions, slopes and lengths are still
+/// given, as logarithms.
 #[test]
 fn directions_do_not_vanish_where_probabilities_underflow() {
     let net = Net::new(1.0, |_| 1.0, &[0.0, 2000.0, -5.0, 1.0, 900.0]);
@@ -145,8 +147,8 @@ fn directions_do_not_vanish_where_probabilities_underflow() {
         assert!((square - 1.0).abs() < 1e-12);
         let reached = 2.0 * (direction.log10_slope.unwrap() - direction.log10_fisher.unwrap());
         let most = score.log10.unwrap();
-        // Along the direction of class 0 the rounding of its numbers moves class 4, e^900 times as
-        // likely: the Fisher length is that of the numbers as they are.
+        // Rounding of the direction for class 0 also moves class 4, which is e^900 times as
+        // likely. The Fisher length is that of the rounded direction, so the ratio is smaller.
         assert!(if class == 0 { reached < most } else { (reached - most).abs() < 1e-6 }, "{reached} {most}");
         let image: Vec<f64> = samples(1).iter().collect();
         let basis = Family::Brightness.basis(&image, [1, 2, 3]).unwrap();
@@ -157,7 +159,7 @@ fn directions_do_not_vanish_where_probabilities_underflow() {
     }
 }
 
-/// Objectives that do not fit the network are refused before any sample is looked at.
+/// Objectives that do not fit the network are refused before any sample is run.
 #[test]
 fn margins_and_costs_of_other_classes_are_refused_at_once() {
     let scorer = compiled(&Net::plain(), builder());

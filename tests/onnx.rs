@@ -1,6 +1,8 @@
-//! Six exported networks against float64 reference values computed with PyTorch, from the file to the scores.
+//! Compares six exported networks with float64 reference values from PyTorch, from the file to the
+//! scores.
 //!
-//! The files lie beside the project, with inputs and references; without them the tests say that they are skipped.
+//! The files lie beside the project, with inputs and references. Without them the tests print that
+//! they are skipped.
 
 #![expect(clippy::print_stdout, reason = "the differences found are worth reading")]
 
@@ -12,7 +14,8 @@ use influence::{Engine, Filter, Graph, Linearization, Precision, Score, Scorer};
 use influence_data::Arrays;
 use influence_onnx::FromOnnx;
 
-/// Each network with the tolerance of f64: 1e-6, or 1e-4 where its exporter folded normalisations or constants in f32.
+/// Each network with its tolerance in f64: 1e-6, or 1e-4 if its exporter folded normalisations or
+/// constants in f32.
 const NETWORKS: [(&str, f64); 6] = [
     ("mobilenetv3", 1e-4),
     ("vit", 1e-6),
@@ -21,7 +24,7 @@ const NETWORKS: [(&str, f64); 6] = [
     ("resnet_timm", 1e-4),
     ("series", 1e-6),
 ];
-/// Of all networks in f32.
+/// Tolerance of all networks in f32.
 const SINGLE: f64 = 1e-3;
 
 fn scorer(name: &str, engine: Engine, precision: Precision) -> Option<Scorer> {

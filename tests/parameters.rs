@@ -1,6 +1,8 @@
-//! Gram matrices and influence of parameters, from weights and images to scores, against float64 reference values computed with PyTorch.
+//! Gram matrices and influence of parameters, from weights and images to scores, against float64
+//! reference values computed with PyTorch.
 //!
-//! Tolerances are those that the project promises; docs/parameters.md tells where they come from.
+//! Tolerances are those that the project promises; docs/parameters.md explains where they come
+//! from.
 
 #![expect(clippy::print_stdout, reason = "the differences found are worth reading")]
 
@@ -11,14 +13,15 @@ use common::{Case, cases};
 use influence::{Engine, Filter, ParameterLinearization, Perturbation, Precision, SampleObjective, Scorer};
 use influence_zoo::{Network, weights};
 
-/// Gram entries, by the largest of their matrix.
+/// Tolerance for Gram entries, relative to the largest of their matrix.
 const GRAM_F64: f64 = 1e-8;
 const GRAM_F32: f64 = 1e-4;
-/// Scores in f64, relative.
+/// Relative tolerance for scores in f64.
 const EXACT: f64 = 1e-7;
 const PAPER: f64 = 1e-6;
 
-/// Every network on our own kernels, the small one on Burn's operations too: there the large ones take minutes.
+/// Every network on our own kernels, and the small one on Burn's operations as well; there the
+/// large ones take minutes.
 fn runs() -> impl Iterator<Item = (Case, Engine)> {
     cases().into_iter().flat_map(|case| {
         let burn = case.name.contains("w8").then(|| (case.clone(), Engine::Burn));
@@ -45,7 +48,7 @@ fn scorer(
     scorer
 }
 
-/// The images that have reference values of layers.
+/// The images that have reference values per layer.
 fn images(case: &Case) -> TensorData {
     let count = case.golden.shape("gram_layers")[0];
     let [c, h, w] = case.golden.image_shape();
@@ -57,7 +60,8 @@ fn linearized(scorer: &Scorer, images: TensorData) -> Vec<ParameterLinearization
     scorer.linearize_parameters(images).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
-/// The largest difference of the Gram matrix of logit differences of each layer, by its largest entry, for each image.
+/// The largest difference per image and layer of the Gram matrix of logit differences, relative to
+/// its largest entry.
 fn gram_errors(case: &Case, at: &[ParameterLinearization<'_>], layers: usize) -> Vec<Vec<f64>> {
     let expected = case.golden.floats("gram_layers");
     let of = |image: usize, at: &ParameterLinearization<'_>, layer: usize| {
@@ -124,8 +128,9 @@ fn the_whole_network_in_f64() {
     }
 }
 
-/// What a ReLU on the other side of its kink may change in a Gram matrix, in f32 at some images of the large networks: it changes the gradients
-/// of its own layer and of layers below it, and leaves those above as they were.
+/// Tolerance for a Gram matrix if rounding in f32 puts a ReLU on the other side of its kink, as at
+/// some images of the large networks. That changes the gradients of its own layer and of the layers
+/// below it, but not those above.
 const GRAM_F32_KINK: f64 = 1e-2;
 
 #[test]

@@ -1,5 +1,6 @@
-//! Parity of devices: the measure from tensors, the embedded network and narrow forms of both networks, on the device under test
-//! against flex in f64. (Every operation: crates/autodiff/src/ops/parity.rs.)
+//! Parity of devices: the measure from tensors, the embedded network and narrow versions of both
+//! networks, on the device under test against flex in f64. (For single operations see
+//! crates/autodiff/src/ops/parity.rs.)
 //!
 //!     BURN_DEVICE=ndarray cargo test --workspace --features ndarray agree
 
@@ -39,7 +40,7 @@ fn embedded() -> Case {
     Case { name: "resnet50w8-mnist", network: weights.unwrap().0, shape: [1, 28, 28], images }
 }
 
-/// A narrow form with weights as they are drawn for training, on made-up images.
+/// A narrow version of a network with random initial weights, on synthetic images.
 fn narrow(name: &'static str, architecture: Architecture) -> Case {
     let device = Device::flex();
     device.seed(11);
@@ -113,7 +114,8 @@ fn networks_agree_with_the_reference() {
     differences.check();
 }
 
-/// Some devices have arithmetic in f64 and no functions in it: a network that takes one is right, or refused.
+/// Some devices have f64 arithmetic but no f64 functions such as exp. A network with such a
+/// function is computed correctly or refused.
 #[test]
 fn functions_in_double_precision_agree_or_are_refused() {
     let layer = LinearConfig::new(3, 2).init(&Device::flex());
@@ -137,13 +139,14 @@ fn functions_in_double_precision_agree_or_are_refused() {
     }
 }
 
-/// What is computed on the host from a device's tensors has the bits of what is computed from slices.
+/// The measure from a device's tensors has the same bits as the measure from slices, since both are
+/// computed on the host.
 #[test]
 fn the_measure_from_tensors_of_the_device_agrees_with_that_from_slices() {
     const SHAPE: [usize; 3] = [4, 5, 9];
     let [samples, classes, columns] = SHAPE;
     let device = parity::device();
-    // Multiples of 1/64, which every float type holds.
+    // Multiples of 1/64, which every float type represents exactly.
     let draw = |count: usize, by: usize| -> Vec<f64> {
         (0..count).map(|i| f64::from(((i * by) % 257) as u16) / 64.0 - 2.0).collect()
     };

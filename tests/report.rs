@@ -1,4 +1,5 @@
-//! Reports: pages that hold everything, are small, and work in a browser where one is installed.
+//! Reports: pages that are self-contained and small, and that work in a browser if one is
+//! installed.
 
 #![expect(clippy::print_stdout, reason = "a skipped test says so")]
 
@@ -66,7 +67,7 @@ fn what_cannot_have_a_page_is_refused() {
     }
 }
 
-/// Chromium, where it is installed.
+/// Opens a page in headless Chromium and returns its output; none if Chromium is not installed.
 fn chromium(arguments: &[&str], page: &Path) -> Option<Vec<u8>> {
     let profile = tempfile::tempdir().unwrap();
     let profile = format!("--user-data-dir={}", profile.path().display());
@@ -77,7 +78,8 @@ fn chromium(arguments: &[&str], page: &Path) -> Option<Vec<u8>> {
     Some(output.stdout)
 }
 
-/// What a click and a pointer do, told by the page itself; `--dump-dom` prints it.
+/// A script in the page that clicks a column header, moves the pointer over a point and writes what
+/// it finds to the title, which `--dump-dom` prints.
 const DRIVER: &str = r#"<script>
 {
 const head = document.querySelectorAll("th button")[1];

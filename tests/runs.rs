@@ -1,5 +1,5 @@
-//! Runs that last: killed, stopped, short of room, in parts and in pipes, and always with the same
-//! bytes in the end.
+//! Long runs that are killed, stopped, run out of disk space, or are split into shards or piped.
+//! The output always ends with the same bytes.
 
 #![cfg(unix)]
 #![expect(clippy::print_stdout, reason = "a skipped test says so")]
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::root;
 
-/// How often each kind of run is killed; the number in the environment is for long tests.
+/// How often each kind of run is killed; the environment variable raises it for long tests.
 fn kills() -> usize {
     std::env::var("INFLUENCE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(4)
 }
@@ -45,7 +45,7 @@ fn refused(arguments: &[&str], says: &[&str]) {
     assert!(says.iter().all(|part| message.contains(part)), "{arguments:?}: {says:?}: {message}");
 }
 
-/// Every file below a folder, by its name, with its contents.
+/// The contents of every file below a folder, by name.
 fn contents(path: &Path) -> Vec<(String, Vec<u8>)> {
     if path.is_file() {
         return vec![(String::new(), fs::read(path).unwrap())];
@@ -58,7 +58,7 @@ fn contents(path: &Path) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-/// xorshift: other times in every run, for the seed is the clock.
+/// xorshift, seeded with the clock, so that every run kills at other times.
 struct Random(u64);
 
 impl Random {
@@ -117,7 +117,7 @@ fn a_run_that_is_killed_goes_on_to_the_same_bytes() {
             loop {
                 let mut child = program(&first).spawn().unwrap();
                 std::thread::sleep(Duration::from_millis(random.below(usual * 5 / 4)));
-                // Whether it has ended of itself.
+                // Whether it has ended before it was killed.
                 let ended = child.try_wait().unwrap();
                 child.kill().unwrap();
                 child.wait().unwrap();
@@ -141,7 +141,7 @@ fn a_run_that_is_killed_goes_on_to_the_same_bytes() {
     }
 }
 
-/// Lines of the journal of an output, if there is one.
+/// The number of lines in the journal of an output, if there is one.
 fn contents_of_journal(out: &Path) -> Option<usize> {
     let book = journal(out);
     fs::read_to_string(book).ok().map(|text| text.lines().count())
@@ -201,7 +201,7 @@ fn signals_end_a_run_cleanly_and_another_process_is_refused() {
     assert_eq!(contents(folder.path()).len(), 1);
 }
 
-/// What is said and drawn of all values is of those before the stop as well.
+/// Summaries and reports of a resumed run include the values from before the stop.
 #[test]
 fn a_run_that_goes_on_says_what_the_whole_run_says() {
     for name in
@@ -237,7 +237,7 @@ fn a_run_goes_on_as_itself_alone() {
     refused_with(&["--objective", "predicted"], &["--resume", "another run", "objective"]);
     refused_with(&["--precision", "f64"], &["--resume", "another run"]);
     refused_with(&["--shard", "1/2"], &["--resume", "rows.csv.journal", "part 1/2"]);
-    // Bytes behind the last record, and a record that is torn, are taken back.
+    // Bytes after the last record of the journal, and an incomplete record, are removed on resume.
     let partial = folder.path().join("rows.csv.partial");
     let book = journal(&out);
     let append = |path: &Path, bytes: &[u8]| {
@@ -311,7 +311,7 @@ fn pipes_take_rows_and_end_quietly() {
 
 #[test]
 fn shards_make_the_bytes_of_the_single_run() {
-    // What ranks all images is not made in parts.
+    // Studies that rank all images cannot be split into shards.
     let whole = |arguments: &[&str]| ["outliers", "compare"].contains(&arguments[0]);
     for (arguments, name) in studies().into_iter().filter(|(arguments, _)| !whole(arguments)) {
         let folder = tempfile::tempdir().unwrap();
@@ -338,7 +338,7 @@ fn shards_make_the_bytes_of_the_single_run() {
         let out = path(&format!("merged-{name}"));
         says(merge(&parts[..3], &out), "part 2 of 4 is missing");
         says(merge(&[&parts[..], &parts[..1]].concat(), &out), "there twice");
-        // Of another run.
+        // A shard of another run.
         let other = path(&format!("other-{name}"));
         let objective = ["--objective", "predicted", "--shard", "2/4"];
         succeeds(&[&with_out(&arguments, Path::new(&other))[..], &objective].concat());
@@ -346,7 +346,7 @@ fn shards_make_the_bytes_of_the_single_run() {
         let output = merge(&parts, &out);
         assert!(output.status.success(), "{}", text(&output.stderr));
         assert_eq!(contents(Path::new(&out)), contents(&whole), "{name}");
-        // A part that is complete is not done again; one that was changed is refused.
+        // A complete shard is not run again; a shard that was modified is refused.
         let first = path(&part(1));
         let resumed = [&arguments[..], &["--shard", "1/4", "--resume", "--out", &first]].concat();
         assert!(succeeds(&resumed).contains("is complete"));

@@ -1,5 +1,5 @@
-//! What a run must not do to files, numbers and terminals: write over what it reads, number images
-//! wrongly, print what a terminal would obey, or say nan where the number is known.
+//! What a run must not do: overwrite its own inputs, number images wrongly, print control sequences
+//! that a terminal would interpret, or report NaN where the number is known.
 
 mod common;
 
@@ -20,7 +20,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Runs, demands exit code 2 and these words.
+/// Asserts that the run exits with code 2 and that stderr contains these words.
 fn refused(arguments: &[&str], says: &[&str]) {
     let output = influence(arguments);
     let message = text(&output.stderr);
@@ -98,7 +98,7 @@ fn data_of_other_sizes_has_to_be_called_ones_own() {
     fs::write(folder.path().join("test_batch.bin"), vec![0; 100 * 3073]).unwrap();
     let cifar = [&["score", "--dataset", "cifar10"], &data[..]].concat();
     refused(&cifar, &["test_batch.bin", "100 images where a batch of CIFAR-10 has 10 000", "--own"]);
-    // Read then: the network for other images is what is in the way.
+    // With --own the file is read; what fails then is that the network expects other images.
     refused(&[&cifar[..], &["--own"]].concat(), &["for grey images", "add --weights FILE"]);
     let images = [&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 32, 0, 0, 0, 32][..], &[0; 2048]].concat();
     fs::write(folder.path().join("t10k-images-idx3-ubyte"), images).unwrap();
@@ -109,7 +109,8 @@ fn data_of_other_sizes_has_to_be_called_ones_own() {
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
-/// A safetensors file with two directions: brightness times 1e8 under a wicked name, and a ramp.
+/// A safetensors file with two directions: brightness times 1e8, under a name with control
+/// characters, and a ramp.
 fn wicked(path: &Path, name: &str) {
     let bright: Vec<u8> = [1e8_f64; 784].iter().flat_map(|x| x.to_le_bytes()).collect();
     let ramp: Vec<u8> = (0..784).flat_map(|at| f64::from(at % 28).to_le_bytes()).collect();
@@ -158,7 +159,7 @@ fn directions_are_data_and_names_reach_no_terminal() {
         assert_eq!(cell, *expected);
     }
     assert_eq!(found.len(), 2);
-    // Errors name what they are about too: a file, a flag, a name within a file.
+    // Error messages quote names as well (of a tensor, a file, a flag) and must escape them.
     let shapes = TensorView::new(Dtype::F64, vec![1], &[0; 8]).unwrap();
     fs::write(&file, safetensors::serialize([(name, shapes)], None).unwrap()).unwrap();
     for arguments in [&score[..], &["score", "--weights", name], &["score", "--perturb", name]] {
@@ -169,7 +170,8 @@ fn directions_are_data_and_names_reach_no_terminal() {
     }
 }
 
-/// The embedded network with the weights of its last layer times 100: its logits lie far apart.
+/// The embedded network with the weights of its last layer times 100. Its logits then lie so far
+/// apart that the influence exceeds the range of f64.
 fn steep(path: &Path) {
     let bytes = embedded();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -218,7 +220,7 @@ fn maps_beyond_f64_have_their_logarithms() {
         data.into_iter().map(f64::from_le_bytes).collect()
     };
     let (large, log10) = (floats("scale13"), floats("log10_scale13"));
-    // Full rank: the bound, which is what the whole image has.
+    // A window that covers the image has full rank, so its value is that of the whole image.
     assert!((log10[14 * 28 + 14] - whole).abs() < 1e-9 && large[14 * 28 + 14] == f64::INFINITY);
     for (value, log10) in floats("scale0").iter().zip(floats("log10_scale0")) {
         assert!(!value.is_nan() && log10 <= whole + 1e-9);

@@ -1,5 +1,5 @@
-//! The studies as a user meets them: `influence outliers` and `influence compare`, their tables and
-//! their numbers, against plain counting over the files that they write.
+//! The studies as a user runs them: compares the tables and numbers of `influence outliers` and
+//! `influence compare` with plain counting over the files that they write.
 
 mod common;
 
@@ -14,7 +14,7 @@ fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_influence")).args(arguments).current_dir(root()).output().unwrap()
 }
 
-/// What a run that succeeds prints.
+/// The output of a run, which must succeed.
 fn shown(arguments: &[&str]) -> String {
     let output = run(arguments);
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -40,7 +40,8 @@ fn number(row: &HashMap<String, String>, column: &str) -> f64 {
     row[column].parse().unwrap_or(f64::NEG_INFINITY)
 }
 
-/// The share of pairs in which the bad one has the larger value.
+/// The area under the ROC curve by counting: the share of (bad, good) pairs in which the bad image
+/// has the larger value.
 fn area(bad: &[f64], good: &[f64]) -> f64 {
     let pair = |a: f64, b: f64| if a > b { 1.0 } else { f64::from(u8::from(a == b)) / 2.0 };
     bad.iter().flat_map(|a| good.iter().map(move |b| pair(*a, *b))).sum::<f64>()
@@ -109,7 +110,7 @@ fn another_seed_plants_other_outliers_and_the_same_seed_the_same() {
     assert_ne!(text(&first), text(&other));
 }
 
-/// The two images that the network is least sure of, called bad.
+/// Takes the two images of which the network is least sure as the bad ones.
 #[test]
 fn known_bad_images_come_from_a_file() {
     let folder = tempfile::tempdir().unwrap();
@@ -135,7 +136,8 @@ fn known_bad_images_come_from_a_file() {
     refused(&["outliers", "--sort", "odds"], "place");
 }
 
-/// MNIST's files with other images: the first `train` of the embedded sample, and the rest.
+/// Writes MNIST's files from the embedded sample: the first `train` images as the training split,
+/// the rest as the test split.
 fn split_sample(folder: &Path, train: usize) {
     let sample = root().join("crates/data/sample");
     let read = |name: &str| fs::read(sample.join(name)).unwrap();

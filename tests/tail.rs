@@ -1,4 +1,5 @@
-//! Networks of many classes: the merged tail against the measure over all classes, on both engines, for the input and for parameters.
+//! Networks of many classes: compares the measure with a merged tail with that over all classes, on
+//! both engines, for the input and for parameters.
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
@@ -12,7 +13,7 @@ use influence::{
 const CLASSES: usize = 60;
 const EPSILON: f64 = 0.02;
 
-/// Two layers; the head is sharp, so that few classes carry most of the probability.
+/// Two layers; the head has large weights, so that few classes carry most of the probability.
 #[derive(Module, Debug)]
 struct Net {
     first: Linear,
@@ -21,7 +22,7 @@ struct Net {
 
 impl Net {
     fn new(device: &Device) -> Self {
-        // The same weights in every run, from a formula.
+        // Weights from a formula, so that they are the same in every run.
         let linear = |inputs: usize, outputs: usize, size: f64, seed: f64| {
             let mut linear = LinearConfig::new(inputs, outputs).with_bias(false).init(device);
             let value =
@@ -78,8 +79,8 @@ fn scores_of_the_input_lie_between_the_bounds() {
     }
 }
 
-/// The value with merged classes is an upper bound, its own bound is that of all classes, and what does not
-/// depend on the metric is the same.
+/// Asserts that the value with merged classes is an upper bound, that its bound is that over all
+/// classes, and that everything that does not depend on the metric is unchanged.
 fn between(all: &Score, merged: &Score, rounding: f64) {
     assert!(all.value <= merged.value * (1.0 + rounding), "{} {}", all.value, merged.value);
     assert!(merged.reach <= 1.0 + rounding);
@@ -133,8 +134,8 @@ fn directions_are_those_of_the_merged_classes() {
         let value = direction.slope.powi(2) / direction.fisher.powi(2);
         assert!((value / score.value - 1.0).abs() < 1e-7, "{value} {}", score.value);
     }
-    // The direction in the weights moves the logits as the Gram matrix says: its Fisher length follows from
-    // cotangents that are spread over the merged classes.
+    // The direction in the weights must move the logits as the Gram matrix predicts: its Fisher
+    // length is computed from cotangents that are spread over the merged classes.
     let builder = || Scorer::builder().perturbation(Perturbation::Parameters);
     let merged = builder().tail(1e-9).compile(&net, Net::forward, &[8]).expect("it loads");
     let all = builder().compile(&net, Net::forward, &[8]).expect("it loads");

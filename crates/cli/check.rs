@@ -1,7 +1,7 @@
-//! `influence map --check`: does a map tell where an image is vulnerable?
+//! `influence map --check`: does a map show where an image is vulnerable?
 //!
-//! The most vulnerable window of each image is filled with 0, or with the mean of the image's
-//! channel, and the prediction is compared with that for the window of largest Jacobian norm and
+//! The most vulnerable window of each image is filled with 0 or with the mean of each channel. The
+//! change of the prediction is compared with that for the window of the largest Jacobian norm and
 //! for random windows of the same half-width.
 
 use std::io::{self, Write};
@@ -17,16 +17,16 @@ use crate::map_arguments::Fill;
 use crate::table::{channels_word, four_digits, function};
 use crate::terminal;
 
-/// Random windows an image and scale, for a steadier average.
+/// Random windows per image and scale; several reduce the noise of the average.
 const RANDOM: usize = 4;
-/// Windows this near to the largest value, relatively, are as vulnerable as it is.
+/// Windows within this relative distance of the largest value count as equally vulnerable.
 const TIED: f64 = 1e-6;
 
-/// What happened when one window was filled.
+/// The effect of filling one window.
 #[derive(Debug, Clone, Copy)]
 struct Outcome {
     changed: bool,
-    /// By how much the probability of the class predicted before fell.
+    /// The decrease of the probability of the originally predicted class.
     fall: f64,
 }
 
@@ -36,7 +36,7 @@ struct Trial {
     influence: Outcome,
     norm: Outcome,
     random: Vec<Outcome>,
-    /// Share of windows that are as vulnerable as the chosen one.
+    /// Fraction of windows that are as vulnerable as the chosen one.
     tied: f64,
 }
 
@@ -59,12 +59,15 @@ pub(crate) fn run(mapping: &Mapping, fill: Fill) -> Result<()> {
     Ok(())
 }
 
-/// All half-widths at one image.
+/// The trials of all half-widths for one image.
 fn trial(mapping: &Mapping, fill: Fill, index: usize, at: &Linearization<'_>) -> Result<Vec<Trial>> {
     let job = &mapping.job;
     let maps = mapping.maps(index, at)?;
     let objective = job.objective(index);
     let image = job.data.batch::<f64>(&[index]);
+    // Per half-width: the window with the largest influence, the one with the largest Jacobian
+    // norm, and RANDOM random ones. The generator depends only on image and half-width, so the
+    // result does not depend on threads or on which images are run.
     let mut places = Vec::new();
     let mut shares = Vec::new();
     for map in &maps {
@@ -77,6 +80,8 @@ fn trial(mapping: &Mapping, fill: Fill, index: usize, at: &Linearization<'_>) ->
         places.extend((0..RANDOM).map(|_| (map, random.below(map.values.len()))));
         shares.push(share);
     }
+    // All filled images of this image run as one batch; the outcomes come back in the same order,
+    // 2 + RANDOM per half-width.
     let filled: Vec<f64> = places
         .iter()
         .flat_map(|(map, place)| filled(job, &image, map, *place, mapping.channels, fill))
@@ -101,7 +106,7 @@ fn probabilities(logits: &[f64], index: usize) -> Result<Probabilities> {
     Probabilities::new(logits).map_err(|error| Failure::new(format!("image {index}: {error}")))
 }
 
-/// A place of the largest value, by chance among equals, and the share of equals.
+/// The index of the largest value, chosen at random among equals, and the fraction of equals.
 fn largest(values: &[f64], random: &mut Random) -> (usize, f64) {
     let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let tied: Vec<usize> = (0..values.len()).filter(|at| values[*at] >= most - TIED * most.abs()).collect();
@@ -145,7 +150,7 @@ fn batch(job: &Job, values: Vec<f64>, count: usize) -> TensorData {
     }
 }
 
-/// One kind of window over all images.
+/// Prints the line of one kind of window, over all images.
 fn line(out: &mut impl Write, name: &str, outcomes: &[Outcome]) -> io::Result<()> {
     let mut falls: Vec<f64> = outcomes.iter().map(|outcome| outcome.fall).collect();
     falls.sort_by(f64::total_cmp);

@@ -29,11 +29,11 @@ use crate::verdict::{Seen, Spread, Verdict};
 /// The percentile that the paper compares.
 const MARKED: f64 = 75.0;
 
-/// Two jobs and what tells them apart.
+/// Two jobs, with what distinguishes them.
 #[derive(Debug)]
 pub(crate) struct Comparison {
     pub(crate) jobs: [Job; 2],
-    /// What the sets are called.
+    /// The names of the sets.
     pub(crate) names: [String; 2],
     /// Whether both have the same images.
     pub(crate) paired: bool,
@@ -46,27 +46,27 @@ pub(crate) struct Comparison {
 #[derive(Debug)]
 pub(crate) struct Beside {
     pub(crate) name: String,
-    /// In ascending order.
+    /// The values of each set, in ascending order.
     pub(crate) sorted: [Vec<f64>; 2],
     pub(crate) smirnov: Option<Smirnov>,
-    /// The second against the first.
+    /// The statistic of the second set against the first.
     pub(crate) whitney: Option<MannWhitney>,
-    /// The median of the second set less that of the first.
+    /// The median of the second set minus that of the first.
     pub(crate) median: Option<Estimate>,
-    /// Of the same images under both networks.
+    /// The rank correlation over the same images under both networks.
     pub(crate) correlation: Option<f64>,
 }
 
-/// How well a network does on a set.
+/// Quality of a network on a set.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Quality {
-    /// The share predicted as labelled.
+    /// The fraction of images predicted as labelled.
     pub(crate) accuracy: f64,
     /// The mean of -ln P(label).
     pub(crate) loss: f64,
 }
 
-/// Understands the arguments and runs.
+/// Interprets the arguments and runs.
 pub(crate) fn command(arguments: &CompareArguments) -> Result<()> {
     let out = arguments.out.destination()?;
     if let Some(flag) = arguments.out.sort.as_ref().map(|_| "--sort").or(arguments.out.top.map(|_| "--top")) {
@@ -89,6 +89,8 @@ pub(crate) fn command(arguments: &CompareArguments) -> Result<()> {
             path.as_deref().map_or(Ok(()), |path| job.inputs.spare(flag, path))?;
         }
     }
+    // One journal covers both sets: the images of the second follow those of the first. Resuming
+    // requires the same settings and files for both.
     let [first, second] = &study.jobs;
     let mut header = first.header("compare", &[]);
     header.units += second.images.len();
@@ -118,7 +120,7 @@ pub(crate) fn command(arguments: &CompareArguments) -> Result<()> {
 fn understood(arguments: &CompareArguments) -> Result<Comparison> {
     let objective = arguments.run.objective.clone().or_else(|| Some("predicted".into()));
     let run = RunArguments { objective, ..arguments.run.clone() };
-    // The pool of threads is there already.
+    // The thread pool has been created by the first job.
     let again = RunArguments { threads: None, ..run.clone() };
     let seed = arguments.seed.unwrap_or(0);
     let plot = PictureFile::new("--plot", arguments.plot.as_deref())?;
@@ -165,7 +167,7 @@ fn understood(arguments: &CompareArguments) -> Result<Comparison> {
 }
 
 impl Comparison {
-    /// Both sets of what was kept.
+    /// Splits the kept images into the two sets.
     pub(crate) fn sets<'a>(&self, all: &'a [Judged]) -> [&'a [Judged]; 2] {
         let (first, second) = all.split_at(self.jobs[0].images.len().min(all.len()));
         [first, second]
@@ -175,7 +177,7 @@ impl Comparison {
         [self.jobs[0].filter]
     }
 
-    /// What is not done, set after set.
+    /// Scores the images that are not done, one set after the other.
     fn score(&self, done: usize, add: study::Add<'_>) -> Result<()> {
         let mut done = done;
         for job in &self.jobs {
@@ -208,7 +210,7 @@ impl Comparison {
         }
     }
 
-    /// What the influences of one set say beside the confidence.
+    /// What the influences of one set add to the confidence.
     pub(crate) fn verdict(set: &[Judged]) -> Verdict {
         let mut spread = Spread::default();
         set.iter().for_each(|judged| spread.add("", Seen::of(&judged.row)));
@@ -240,7 +242,7 @@ impl Comparison {
         manhattan(&title, "influence, log scale", &skylines, &classes)
     }
 
-    /// The plot, and the rows of both sets to where they are to be.
+    /// Writes the plot, and the rows of both sets to their destination.
     fn write(&self, all: &[Judged], file: Option<(&Path, Format)>, out: &Destination) -> Result<()> {
         if let Some(file) = &self.plot {
             file.write(&self.skyline(all).picture)?;
@@ -272,10 +274,10 @@ impl Comparison {
     }
 }
 
-/// What made the rows of a set.
+/// The columns that describe how the rows of a set were made.
 const ORIGIN: [&str; 7] = ["filter", "network", "weights", "dataset", "split", "precision", "engine"];
 
-/// Accuracy and cross-entropy of one set; nothing without labels.
+/// Accuracy and cross-entropy of one set; `None` without labels.
 pub(crate) fn quality(set: &[Judged]) -> Option<Quality> {
     let losses: Vec<f64> = set.iter().map(Judged::loss).collect::<Option<_>>()?;
     let right = set.iter().filter(|judged| judged.row.is_as_labelled()).count();

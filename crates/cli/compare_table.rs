@@ -1,5 +1,5 @@
-//! What `influence compare` tells a person: percentiles side by side, two-sample statistics, and what
-//! follows.
+//! The text output of `influence compare`: percentiles side by side, two-sample statistics, and
+//! conclusions.
 
 use std::io::{self, Write};
 
@@ -12,7 +12,8 @@ use crate::terminal;
 
 /// The percentiles that are shown.
 pub(crate) const PERCENTILES: [f64; 11] = [50.0, 60.0, 70.0, 75.0, 80.0, 85.0, 90.0, 95.0, 99.0, 99.9, 100.0];
-/// D of a measure this much above that of the odds is more than the odds say.
+/// If D of a measure exceeds that of the odds by this much, it distinguishes the sets better than
+/// the odds.
 const MORE: f64 = 0.02;
 
 /// Prints everything.
@@ -45,8 +46,8 @@ fn heading(out: &mut impl Write, study: &Comparison) -> io::Result<()> {
     writeln!(out)
 }
 
-/// A percentile of influences that are known by their logarithms: of the values themselves where f64
-/// holds them, since between two of them a straight line is not one of logarithms.
+/// A percentile of influences given by their logarithms. It is computed on the values themselves
+/// where f64 can hold them, because interpolation between logarithms would give another number.
 pub(crate) fn influence_percentile(logs: &[f64], q: f64) -> String {
     let values: Vec<f64> = logs.iter().map(|log10| 10.0_f64.powf(*log10)).collect();
     match percentile(&values, q) {
@@ -55,7 +56,7 @@ pub(crate) fn influence_percentile(logs: &[f64], q: f64) -> String {
     }
 }
 
-/// Of the influence and of the odds.
+/// Prints the percentiles of the influence and of the odds.
 fn percentiles(out: &mut impl Write, study: &Comparison, beside: &[Beside]) -> io::Result<()> {
     let odds = beside.iter().find(|beside| beside.name == "odds");
     let [first, second] = study.names.clone().map(|name| shortened(&name));
@@ -71,7 +72,7 @@ fn percentiles(out: &mut impl Write, study: &Comparison, beside: &[Beside]) -> i
     writeln!(out)
 }
 
-/// The end of a name that is too long for its column.
+/// A name cut to its column: the end is kept.
 fn shortened(name: &str) -> String {
     const MOST: usize = 15;
     let letters: Vec<char> = terminal::name(name).chars().collect();
@@ -81,7 +82,7 @@ fn shortened(name: &str) -> String {
     }
 }
 
-/// An influence beyond f64.
+/// An influence from its logarithm, also beyond f64.
 fn from_log(log10: f64) -> String {
     if log10 == f64::NEG_INFINITY { "0".into() } else { power(log10) }
 }
@@ -95,7 +96,7 @@ fn qualities(out: &mut impl Write, study: &Comparison, all: &[Judged]) -> io::Re
     writeln!(out)
 }
 
-/// A line a measure.
+/// Prints the two-sample statistics, one line per measure.
 fn samples(out: &mut impl Write, study: &Comparison, beside: &[Beside]) -> io::Result<()> {
     let paired = if study.paired { format!(" {:>8}", "rho") } else { String::new() };
     writeln!(out, "{:<24} {:>7} {:>10} {:>7} {:>10}{paired}", "measure", "D", "p", "AUROC", "p")?;
@@ -115,12 +116,12 @@ fn samples(out: &mut impl Write, study: &Comparison, beside: &[Beside]) -> io::R
     Ok(())
 }
 
-/// A chance, which is never 0.
+/// A p-value; never shown as 0.
 pub(crate) fn chance(p: f64) -> String {
     if p < 1e-300 { "< 1e-300".into() } else { four_digits(p) }
 }
 
-/// What follows, in sentences.
+/// The conclusions, as sentences.
 pub(crate) fn conclusions(study: &Comparison, all: &[Judged], beside: &[Beside]) -> Vec<String> {
     let [first, second] = &study.names;
     let mut said = vec![format!(

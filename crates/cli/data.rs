@@ -6,14 +6,14 @@ use influence_data::{Arrays, Dataset, Pictures, Pixel};
 
 use crate::failure::{Failure, Result};
 
-/// Samples with a number each, counted from 0.
+/// Numbered samples, counted from 0.
 #[derive(Debug)]
 pub(crate) enum Data {
     /// Images of one of the known data sets.
     Images(Dataset),
-    /// What a file of arrays holds.
+    /// Samples of an array file.
     Arrays(Arrays),
-    /// Pictures in files of their own.
+    /// Picture files.
     Pictures(Pictures),
 }
 
@@ -34,7 +34,8 @@ impl Data {
         }
     }
 
-    /// Lets go of what lies behind the first `len`; pictures are decoded only where they are asked for.
+    /// Keeps only the first `len` samples. Pictures are not affected: only requested ones are
+    /// decoded.
     pub(crate) fn truncate(&mut self, len: usize) {
         match self {
             Self::Images(data) => data.truncate(len),
@@ -43,22 +44,22 @@ impl Data {
         }
     }
 
-    /// The number of classes, where the data know it.
+    /// The number of classes, if the data define it.
     pub(crate) fn classes(&self) -> Option<usize> {
         match self {
             Self::Images(data) => Some(data.classes()),
             Self::Arrays(_) => None,
-            // A folder may lack a class that the network knows.
+            // A folder may lack a class that the network has.
             Self::Pictures(_) => None,
         }
     }
 
-    /// Whether the samples are pictures that a person can look at: arrays may be anything.
+    /// Whether the samples can be shown as pictures; arrays may be anything.
     pub(crate) fn are_images(&self) -> bool {
         !matches!(self, Self::Arrays(_))
     }
 
-    /// What a class is called: its number where it has no other name.
+    /// The name of a class, or its number if it has none.
     pub(crate) fn class_name(&self, class: usize) -> String {
         match self {
             Self::Images(data) => data.class_names().get(class).cloned(),
@@ -77,7 +78,7 @@ impl Data {
         }
     }
 
-    /// The label of a sample, where there are labels.
+    /// The label of a sample, if there are labels.
     pub(crate) fn label(&self, index: usize) -> Option<usize> {
         match self {
             Self::Images(data) => Some(data.label(index)),
@@ -95,7 +96,8 @@ impl Data {
         }
     }
 
-    /// Channels, height and width: of a series height 1, of a list of numbers one channel for each.
+    /// Channels, height and width. A series has height 1; a list of numbers has one channel per
+    /// number.
     pub(crate) fn shape(&self) -> [usize; 3] {
         match self.sample()[..] {
             [] => [1, 1, 1],
@@ -105,7 +107,7 @@ impl Data {
         }
     }
 
-    /// Samples one after the other, as the network takes them.
+    /// Concatenated samples, as input of the network.
     pub(crate) fn batch<T: Pixel>(&self, indices: &[usize]) -> Vec<T> {
         match self {
             Self::Images(data) => data.batch(indices),
@@ -114,8 +116,8 @@ impl Data {
         }
     }
 
-    /// What decides the bytes of a result, for a run that goes on where it was stopped: a sample's
-    /// label and the numbers of its elements.
+    /// Hashes what determines a result (the sample's label and elements), so that a resumed run can
+    /// detect changed data.
     pub(crate) fn hash(&self, index: usize, hasher: &mut blake3::Hasher) {
         hasher.update(&self.label(index).map_or(-1, |label| label as i64).to_le_bytes());
         match self {
@@ -138,8 +140,8 @@ impl Data {
         }
     }
 
-    /// Refuses labels that stand for the places of names, of which the network has more or fewer: they would
-    /// be other classes than the network's.
+    /// Refuses class names whose number differs from the network's classes. Labels are indices into
+    /// these names, so they would mean other classes than the network's.
     pub(crate) fn check_names(&self, classes: usize) -> Result<()> {
         let Self::Pictures(data) = self else { return Ok(()) };
         let named = data.class_names().len();
@@ -154,7 +156,7 @@ impl Data {
         }
     }
 
-    /// Refuses labels that a network of `classes` classes has not, among the chosen samples.
+    /// Refuses labels beyond a network's `classes` classes among the chosen samples.
     pub(crate) fn check_labels(&self, images: &[usize], classes: usize) -> Result<()> {
         let wrong = images.iter().find_map(|&index| {
             self.label(index).filter(|&label| label >= classes).map(|label| (index, label))

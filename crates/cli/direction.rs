@@ -1,5 +1,5 @@
-//! `influence score --direction`: the most influential change of the weights, as a file with the
-//! network's names.
+//! `influence score --direction`: writes the most influential change of the weights to a file,
+//! under the network's names.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::table::{four_digits, function};
 use crate::tensors::{self, Named};
 use crate::terminal;
 
-/// Makes sure that there will be something to write, and a place for it.
+/// Checks that a direction can be computed for these arguments, and that the file can be written.
 pub(crate) fn check(path: &Path, perturbation: &Perturbation, out: Option<&Path>) -> Result<Target> {
     if *perturbation != Perturbation::Parameters {
         return Err(Failure::new("--direction is one in the parameters: add --perturb parameters"));
@@ -64,7 +64,7 @@ pub(crate) fn run(job: &Job, file: Target) -> Result<()> {
     Ok(())
 }
 
-/// As the file of the weights has it: matrices may lie transposed there.
+/// A tensor in the layout of the weight file, where matrices may be transposed.
 fn laid(tensor: &DirectionTensor, job: &Job) -> Named {
     let precision = job.precision;
     let bytes = |values: &mut dyn Iterator<Item = f64>| match precision {

@@ -1,4 +1,4 @@
-//! Pictures on their way to files: PNG or SVG, by the ending of the name.
+//! Writes pictures to files: PNG or SVG, by the extension of the name.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use influence_report::Picture;
 use crate::failure::{Failure, Result};
 use crate::out::Target;
 
-/// A file for a picture, whose place has been looked at before anything was computed.
+/// A file for a picture. Its path is checked before anything is computed.
 #[derive(Debug)]
 pub(crate) struct PictureFile {
     target: Target,
@@ -15,7 +15,7 @@ pub(crate) struct PictureFile {
 }
 
 impl PictureFile {
-    /// A file given to `flag`.
+    /// The file that was given with `flag`.
     pub(crate) fn new(flag: &str, path: Option<&Path>) -> Result<Option<Self>> {
         let Some(path) = path else { return Ok(None) };
         let ends = |ending: &str| path.extension().is_some_and(|end| end.eq_ignore_ascii_case(ending));

@@ -1,13 +1,15 @@
-//! Engines in words: `cpu|flex|ndarray|wgpu[:cpu|:N]|vulkan[:cpu|:N]|cuda[:N]`, and the devices they stand for.
+//! Parses engines, `cpu|flex|ndarray|wgpu[:cpu|:N]|vulkan[:cpu|:N]|cuda[:N]`, and opens their
+//! devices.
 //!
-//! Which engines a build has is decided by cargo features; the words are the same in every build, so that one that is missing can be named.
+//! Cargo features decide which engines a build has. The words are the same in every build, so that
+//! a missing engine can be named in the error.
 
 use std::fmt;
 use std::str::FromStr;
 
 use burn::tensor::Device;
 
-/// Where a run takes place.
+/// Where a run is executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Engine {
     /// Our own kernels on the processor.
@@ -17,27 +19,27 @@ pub(crate) enum Engine {
     Flex,
     /// Burn's older kernels on the processor, deprecated there.
     NdArray,
-    /// A graphics adapter by whichever interface the machine has.
+    /// A graphics adapter, through any interface that the machine has.
     Wgpu(Adapter),
-    /// A graphics adapter by Vulkan.
+    /// A graphics adapter through Vulkan.
     Vulkan(Adapter),
-    /// An NVIDIA GPU by CUDA, from 0.
+    /// An NVIDIA GPU through CUDA, by its number from 0.
     Cuda(usize),
 }
 
 /// Which graphics adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Adapter {
-    /// The one that the driver thinks best.
+    /// The adapter that the driver prefers.
     #[default]
     Best,
-    /// One that is software, on the processor.
+    /// A software adapter, on the processor.
     Software,
-    /// One by its number among those of the machine, from 0.
+    /// An adapter by its number on this machine, from 0.
     Number(usize),
 }
 
-/// The engines of every build, as usage errors list them.
+/// The engines, as usage errors list them.
 const WORDS: &str = "cpu, flex, ndarray, wgpu[:cpu|:N], vulkan[:cpu|:N] or cuda[:N]";
 
 impl FromStr for Engine {
@@ -79,7 +81,7 @@ impl fmt::Display for Engine {
 }
 
 impl Engine {
-    /// Which executor runs on its device.
+    /// The executor that runs on its device.
     pub(crate) fn executor(self) -> influence::Engine {
         match self {
             Self::Cpu => influence::Engine::Cpu(None),
@@ -87,12 +89,12 @@ impl Engine {
         }
     }
 
-    /// Whether it is a graphics adapter, whose sums may depend on what is computed together.
+    /// Whether it is a graphics adapter, where sums may depend on which samples run together.
     pub(crate) fn is_graphics(self) -> bool {
         matches!(self, Self::Wgpu(_) | Self::Vulkan(_) | Self::Cuda(_))
     }
 
-    /// The cargo feature that it comes with; cpu and flex are in every build.
+    /// The cargo feature that enables it; cpu and flex are in every build.
     pub(crate) fn feature(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
@@ -107,7 +109,7 @@ impl Engine {
     /// The device, if this build and this machine have it.
     ///
     /// # Errors
-    /// What is missing, and what to do.
+    /// What is missing, with the remedy.
     pub(crate) fn device(self) -> Result<Device, String> {
         match self {
             Self::Cpu | Self::Flex => Ok(Device::flex()),
@@ -168,7 +170,7 @@ impl Engine {
     }
 }
 
-/// The one place that names Burn's deprecated device.
+/// The only use of Burn's deprecated device.
 #[cfg(feature = "ndarray")]
 #[expect(deprecated, reason = "kept as a second opinion on flex while Burn has it")]
 fn ndarray() -> Device {
@@ -177,7 +179,7 @@ fn ndarray() -> Device {
 
 #[cfg(test)]
 mod tests {
-    //! Words in and out, and what a build without an engine says.
+    //! Parsing and printing of engines, and the error of a build without one.
 
     #[allow(unused_imports, reason = "a bench takes this file too, and has no tests")]
     use super::*;

@@ -1,23 +1,23 @@
-//! What ends the program early: one message for a person, one exit code for a script.
+//! Errors of the program: one message for people, one exit code for scripts.
 
 use std::fmt;
 use std::io;
 
-/// The exit code of every error, as clap's own for the grammar.
+/// The exit code of every error, the same as clap's for usage errors.
 pub(crate) const EXIT_CODE: u8 = 2;
 
 /// Why the program stops.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Whoever reads our output has enough: no error.
+    /// The reader of our output closed the pipe; not an error.
     BrokenPipe,
-    /// Something that the user can act on.
+    /// A message that the user can act on.
     Message(String),
-    /// A signal has ended the run; what is kept of it, in words.
+    /// A signal has stopped the run.
     Stopped {
-        /// Its number.
+        /// The number of the signal.
         signal: u8,
-        /// Empty where nothing is.
+        /// What was kept of the run, in words; empty if nothing was.
         kept: String,
     },
 }
@@ -27,7 +27,7 @@ impl Failure {
         Self::Message(message.into())
     }
 
-    /// The same, with a remark behind it.
+    /// The same with a remark appended.
     pub(crate) fn with(self, remark: &str) -> Self {
         match self {
             Self::BrokenPipe => Self::BrokenPipe,
@@ -36,7 +36,7 @@ impl Failure {
         }
     }
 
-    /// What the program ends with: as shells number signals.
+    /// The exit code of the program; for signals, the code that shells use.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::BrokenPipe => 0,

@@ -1,4 +1,4 @@
-//! `--perturb`: the whole input, parameters, or a family of perturbations, by name or out of a file
+//! `--perturb`: the whole input, parameters, or a family of perturbations, by name or from a file
 //! of directions.
 
 use std::fs;
@@ -11,14 +11,14 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::failure::{Failure, Result};
 
-/// A family in words, the file already read.
+/// A family as given on the command line; its file, if it has one, has been read.
 #[derive(Debug)]
 pub(crate) enum Words {
     Named(Family),
     File { path: String, bytes: Vec<u8> },
 }
 
-/// Understands `--perturb`: what the network is differentiated in, and the family if there is one.
+/// Parses `--perturb` into what the network is differentiated in, and the family if there is one.
 pub(crate) fn words(text: Option<&str>) -> Result<(Perturbation, Option<Words>)> {
     let name = match text {
         None | Some("input") => return Ok((Perturbation::Input, None)),
@@ -46,7 +46,7 @@ fn family(name: &str) -> Result<Words> {
 }
 
 impl Words {
-    /// Of a file, the hash of its contents.
+    /// The hash of the file's contents, for a family from a file.
     pub(crate) fn hash(&self) -> Option<String> {
         match self {
             Self::Named(_) => None,
@@ -54,7 +54,7 @@ impl Words {
         }
     }
 
-    /// The family's name and itself, for images of this shape.
+    /// The family with its name, for images of this shape.
     pub(crate) fn family(self, shape: [usize; 3]) -> Result<(String, Family)> {
         match self {
             Self::Named(family) => Ok((family.to_string(), family)),
@@ -68,8 +68,8 @@ impl Words {
     }
 }
 
-/// Every tensor [C, H, W] is a direction by its name, every [q, C, H, W] is q of them; in the order
-/// of their names.
+/// Reads a basis: every tensor [C, H, W] is a direction with its name, every [q, C, H, W] is q
+/// directions; in the order of the names.
 fn basis(bytes: &[u8], shape: [usize; 3]) -> std::result::Result<Basis, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| format!("no safetensors file: {error}"))?;
     let mut tensors = file.tensors();

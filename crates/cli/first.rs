@@ -1,7 +1,8 @@
-//! `influence` alone: the embedded sample, and what the measure says of it that the confidence does not.
+//! `influence` without arguments: the embedded sample, and what the measure adds to the confidence.
 //!
-//! The influence of a whole image is its bound, a function of the probability. So the first screen
-//! shows as well what few perturbations reach of it: the knobs of the families and small windows.
+//! The influence of a whole image equals its bound, a function of the probability. Therefore the
+//! first screen also shows how much of it a few perturbations reach: the knobs of the families and
+//! small windows.
 
 use std::io::{self, Write};
 
@@ -22,15 +23,15 @@ use crate::terminal;
 use crate::verdict::{Seen, Spread, Verdict, percent};
 use crate::windows;
 
-/// How many images the first table has: the screen is to hold in 40 lines.
+/// Number of images in the first table; the whole screen should fit in 40 lines.
 const SHOWN: usize = 8;
 /// Half-widths of the windows.
 const SCALES: [usize; 2] = [0, 1];
 
-/// All of one image.
+/// All results for one image.
 struct Looked {
     whole: Row,
-    /// One row a family.
+    /// One row per family.
     families: Vec<Row>,
     windows: Vec<Windows>,
 }
@@ -77,7 +78,7 @@ fn look(job: &Job, index: usize, at: &Linearization<'_>) -> Result<Looked> {
     })
 }
 
-/// The table of whole images.
+/// Prints the table of whole images.
 fn whole(out: &mut impl Write, scoring: &Scoring, all: &[Looked]) -> Result<()> {
     let mut top = Top::new("influence", SHOWN).ok_or_else(|| Failure::new("there is no influence"))?;
     let (mut tally, mut spread) = (Tally::default(), Spread::default());
@@ -91,7 +92,7 @@ fn whole(out: &mut impl Write, scoring: &Scoring, all: &[Looked]) -> Result<()> 
     Ok(())
 }
 
-/// A line a family and a size of windows.
+/// Prints one line per family and per size of windows.
 fn parts(out: &mut impl Write, all: &[Looked]) -> io::Result<()> {
     let title = "What the confidence does not say: how much of it each knob and window reaches";
     writeln!(out, "\n{title}\n{:<24} {:>12} {:>12} {:>16}", "", "median", "reach", "rank correlation")?;

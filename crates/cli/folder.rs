@@ -1,4 +1,4 @@
-//! A folder of maps: one file after the other under a journal, and never beside the files of
+//! A folder of maps: files are written one by one under a journal, and never beside the files of
 //! another run.
 
 use std::fs::{self, File};
@@ -11,7 +11,7 @@ use crate::failure::{Failure, Result};
 use crate::out::{Format, Found, Header, Keeper, Unit, beside, check_signals, fault, hash_of, read_spool};
 use crate::record::{Cell, Column, Kind, Record};
 
-/// The list of the files of a run that is not complete, or of a part of one.
+/// The list of files of an incomplete run, or of a part of a run.
 pub(crate) const LIST: &str = "maps.csv";
 
 /// The files of one image.
@@ -19,26 +19,26 @@ pub(crate) const LIST: &str = "maps.csv";
 pub(crate) struct Drawn {
     pub(crate) index: usize,
     pub(crate) files: Vec<Listed>,
-    /// Of steps along the most influential direction: Fisher length, change found and predicted,
-    /// and the class.
+    /// Steps along the most influential direction: Fisher length, actual change, predicted change,
+    /// and class.
     pub(crate) steps: Vec<(f64, f64, f64, usize)>,
     /// The windows of each half-width.
     pub(crate) windows: Vec<Windows>,
 }
 
-/// The windows of one half-width at one image, as far as a verdict needs them.
+/// Summary of the windows of one half-width at one image, for the verdict.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Windows {
     pub(crate) half_width: usize,
     pub(crate) count: usize,
     pub(crate) saturated: usize,
-    /// With a reach above 0.9.
+    /// Number of windows with a reach above 0.9.
     pub(crate) near: usize,
-    /// log10 of the median influence; nothing for 0.
+    /// log10 of the median influence; `None` for 0.
     pub(crate) log10: Option<f64>,
     /// The quartiles of their reach.
     pub(crate) reach: [f64; 3],
-    /// Nothing beyond f64.
+    /// The odds; `None` beyond f64.
     pub(crate) odds: Option<f64>,
 }
 
@@ -59,7 +59,7 @@ impl Record for Drawn {
 }
 
 impl Drawn {
-    /// Every image of a list.
+    /// Reads every image of a list.
     pub(crate) fn read(list: &Path) -> Result<Vec<Self>> {
         let mut found = Vec::new();
         read_spool(list, Self::COLUMNS, &mut |cells| {
@@ -82,7 +82,7 @@ impl Drawn {
         }
     }
 
-    /// Makes sure that the files are as they were written.
+    /// Checks that the files have not changed since they were written.
     pub(crate) fn check(&self, folder: &Path) -> Result<()> {
         self.files.iter().try_for_each(|Listed { name, hash }| {
             let path = folder.join(name);
@@ -94,7 +94,7 @@ impl Drawn {
     }
 }
 
-/// Makes sure that there is a folder or a place for one.
+/// Checks that the folder exists or can be created.
 pub(crate) fn check(target: &Path) -> Result<()> {
     let refuse = |why: String| Err(Failure::new(format!("--out {}: {why}", target.display())));
     match fs::metadata(target) {
@@ -111,7 +111,7 @@ pub(crate) fn check(target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Files on their way.
+/// A folder that is being filled.
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
@@ -119,10 +119,10 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder, or goes on where a run was stopped. Nothing comes back where it is
-    /// complete.
+    /// Creates the folder, or resumes a stopped run. `None` if the run is already complete.
     ///
-    /// `own` tells this run's files: a run that is to go on may have been complete, and does them again.
+    /// `own` recognises the files of this run. A run that is resumed may have been complete, and
+    /// then writes them again.
     pub(crate) fn open(
         target: &Path,
         header: Header,
@@ -158,12 +158,12 @@ impl Folder {
         }
     }
 
-    /// Images that need not be done again.
+    /// Number of images that are done already.
     pub(crate) fn done(&self) -> usize {
         self.keeper.done()
     }
 
-    /// Writes the files of one image; where a signal has come, the run ends behind them.
+    /// Writes the files of one image. If a signal has been received, the run stops after them.
     pub(crate) fn add(
         &mut self,
         index: usize,
@@ -194,16 +194,14 @@ impl Folder {
         check_signals()
     }
 
-    /// The run ends early: files that are finished are kept. Where there are none the folder goes
-    /// if it is empty.
+    /// Stops the run early. Finished files are kept; if there are none, an empty folder is removed.
     pub(crate) fn end(self, failure: Failure) -> Failure {
         let failure = self.keeper.end(failure);
         let _ = fs::remove_dir(&self.path);
         failure
     }
 
-    /// All images are done; what was drawn comes back. A part of a run keeps its list for the
-    /// merge.
+    /// Completes the run and returns what was drawn. A part of a run keeps its list for the merge.
     pub(crate) fn finish(self, part: bool) -> Result<Vec<Drawn>> {
         let mut found = Vec::new();
         self.keeper.finish(|list, _| {
@@ -214,7 +212,7 @@ impl Folder {
     }
 }
 
-/// Refuses a folder with maps in it.
+/// Refuses a folder that contains maps other than the allowed ones.
 pub(crate) fn unmixed(folder: &Path, allowed: impl Fn(&str) -> bool) -> Result<()> {
     let entries = fs::read_dir(folder).map_err(|error| fault(folder, &error))?;
     for entry in entries.flatten() {
@@ -229,7 +227,7 @@ pub(crate) fn unmixed(folder: &Path, allowed: impl Fn(&str) -> bool) -> Result<(
     Ok(())
 }
 
-/// Whether a file is called as one of a run's.
+/// Whether a file has a name that a run would give.
 fn is_map(name: &str) -> bool {
     let stem = name.strip_prefix("map-").or_else(|| name.strip_prefix("direction-"));
     let number =

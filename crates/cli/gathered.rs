@@ -1,5 +1,5 @@
-//! What is kept of each layer and image until the quartiles can be told: five numbers, on the disk
-//! while a run lasts.
+//! What is kept of each layer and image until the quartiles can be computed: five numbers, on disk
+//! while the run lasts.
 
 use influence::Parameter;
 use influence_report::statistics::quartiles;
@@ -12,17 +12,17 @@ use crate::record::{Cell, Column, Kind, Record};
 use crate::row::Row;
 use crate::verdict;
 
-/// One layer at one image.
+/// The values of one layer at one image.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Point {
-    /// Nothing beyond f64.
+    /// `None` beyond f64.
     influence: Option<f64>,
     reach: Option<f64>,
     rank: usize,
     saturated: bool,
-    /// Nothing where the Jacobian was not needed.
+    /// `None` if the Jacobian was not computed.
     jacobian_norm: Option<f64>,
-    /// Nothing beyond f64.
+    /// `None` beyond f64.
     odds: Option<f64>,
 }
 
@@ -80,7 +80,7 @@ impl Point {
     }
 }
 
-/// A network and its layers, in words: what a table of layers needs beside the numbers.
+/// The names of a network and its layers, which a table of layers needs beside the numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Subject {
     network: String,
@@ -91,7 +91,7 @@ pub(crate) struct Subject {
     engine: String,
     objective: String,
     filter: String,
-    /// Name, and how many numbers it has.
+    /// Name and number of parameters of each layer.
     pub(crate) layers: Vec<(String, usize)>,
 }
 
@@ -122,11 +122,11 @@ impl Subject {
 pub(crate) struct Gathered {
     subjects: Vec<Subject>,
     points: Vec<Vec<Points>>,
-    /// How many points have come of each image's of one network.
+    /// Number of points received so far.
     came: usize,
 }
 
-/// The points of a layer, a list a column.
+/// The points of a layer, one list per column.
 #[derive(Debug, Clone, Default)]
 struct Points {
     influence: Vec<f64>,
@@ -143,8 +143,8 @@ impl Gathered {
         Self { subjects, points, came: 0 }
     }
 
-    /// One more point: of `images` images of the first network come first, each with all its
-    /// layers, then those of the next.
+    /// Adds a point. Points are ordered by network, then by image (`images` per network), then by
+    /// layer.
     pub(crate) fn add(&mut self, images: usize, cells: &[Cell]) -> Result<()> {
         let point =
             Point::read(cells).ok_or_else(|| Failure::new("the kept rows are not those of layers"))?;
@@ -161,12 +161,12 @@ impl Gathered {
         Err(Failure::new("the kept rows are more than the layers of the images"))
     }
 
-    /// The next points begin with the first network again.
+    /// Starts again with the first network, for the points of the next part.
     pub(crate) fn rewind(&mut self) {
         self.came = 0;
     }
 
-    /// A row a layer, for each network.
+    /// The rows of each network, one per layer.
     pub(crate) fn rows(self) -> Vec<Vec<LayerRow>> {
         let of = |(subject, points): (Subject, Vec<Points>)| {
             let layers = subject.layers.iter().zip(points).enumerate();
@@ -195,7 +195,7 @@ fn row(subject: &Subject, depth: usize, group: &str, parameters: usize, points: 
         quartiles(&values)
     };
     let finite = |value: f64| value.is_finite().then_some(value);
-    // NaN, which is not known, makes the median unknown.
+    // A single unknown value (NaN) makes the median unknown.
     let known =
         |values: Vec<f64>| values.iter().all(|x| !x.is_nan()).then(|| sorted(values)[1]).and_then(finite);
     let images = points.influence.len();

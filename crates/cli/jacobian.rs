@@ -1,4 +1,5 @@
-//! `influence jacobian`: what the measure is made of, as a file: rows of the logits' Jacobian, or Gram matrices.
+//! `influence jacobian`: writes what the measure is computed from, the rows of the logits' Jacobian
+//! or Gram matrices.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -16,11 +17,11 @@ use crate::terminal;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  influence jacobian --network net.onnx --dataset arrays --data samples.npz \
+  influence jacobian --network net.onnx --dataset arrays --data samples.npz \\
       --out J.safetensors
-      dz/dx of every sample: jacobian [N, K, ...], with logits [N, K] and index [N]
+      dz/dx of every sample: jacobian [N, K, ...], logits [N, K] and index [N]
   influence jacobian --gram --images 0..10 --out G.safetensors
-      J J^T alone: gram [N, K, K]
+      only J J^T: gram [N, K, K]
   influence jacobian --gram --perturb layers --images 0..10 --out G.safetensors
       J J^T of each layer's weights: gram.LAYER [N, K, K]";
 
@@ -30,10 +31,10 @@ pub(crate) struct JacobianArguments {
     pub(crate) run: RunArguments,
     /// input, or with --gram also parameters, layers or tensors [default: input]
     ///
-    /// What the logits are differentiated in; parameters are those of the whole network.
+    /// The variables of differentiation; parameters are those of the whole network.
     #[arg(long, value_name = "WHAT")]
     pub(crate) perturb: Option<String>,
-    /// The inner products of the rows instead of the rows
+    /// Write the inner products of the rows instead of the rows
     #[arg(long)]
     pub(crate) gram: bool,
     /// Where to write: FILE.safetensors
@@ -41,7 +42,7 @@ pub(crate) struct JacobianArguments {
     pub(crate) out: PathBuf,
 }
 
-/// What is differentiated in.
+/// The variables of differentiation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Of {
     Input,
@@ -50,7 +51,7 @@ enum Of {
     Tensors,
 }
 
-/// Understands the arguments and runs.
+/// Interprets the arguments and runs.
 pub(crate) fn command(arguments: &JacobianArguments) -> Result<()> {
     let of = match arguments.perturb.as_deref().unwrap_or("input") {
         "input" => Of::Input,
@@ -76,7 +77,7 @@ pub(crate) fn command(arguments: &JacobianArguments) -> Result<()> {
         return Err(Failure::new("--tail: a Jacobian has a row for every class; leave it out"));
     }
     let file = Target::new("--out", &arguments.out, "safetensors")?;
-    // Labels play no part in a Jacobian.
+    // A Jacobian does not depend on labels, so data without labels are accepted.
     let run = RunArguments {
         objective: arguments.run.objective.clone().or_else(|| Some("predicted".into())),
         ..arguments.run.clone()
@@ -104,7 +105,7 @@ pub(crate) fn command(arguments: &JacobianArguments) -> Result<()> {
     Ok(())
 }
 
-/// The first few of many names.
+/// The first few of many names, for a message.
 fn shortened(names: &[String]) -> String {
     const MOST: usize = 5;
     match names.len() {
@@ -176,7 +177,7 @@ fn each(job: &Job, mut take: impl FnMut(usize, Vec<f64>, Rows)) -> Result<()> {
     Ok(())
 }
 
-/// J J^T of the weights: of all together, or of each layer or tensor.
+/// J J^T of the parameters: of all together, or of each layer or tensor.
 fn parameter_grams(job: &Job, of: Of) -> Result<Vec<Named>> {
     let (graph, classes) = (job.scorer.plan().graph(), job.scorer.classes());
     let places = job.scorer.plan().leaves().places();
@@ -188,6 +189,9 @@ fn parameter_grams(job: &Job, of: Of) -> Result<Vec<Named>> {
             Of::Input | Of::Parameters => "gram".to_owned(),
         }
     };
+    // The Gram matrix of a group is the sum of those of its tensors, since J J^T adds over disjoint
+    // sets of columns. `owners` holds the group of each tensor; `groups` keeps them in the order of
+    // the network.
     let owners: Vec<String> = places.iter().map(group).collect();
     let mut groups: Vec<(String, Vec<f64>)> = Vec::new();
     for owner in &owners {

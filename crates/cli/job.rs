@@ -1,4 +1,5 @@
-//! From words to a job: every argument is understood and every file opened before anything is computed.
+//! Makes a job from the arguments: every argument is checked and every file opened before anything
+//! is computed.
 
 use std::path::Path;
 
@@ -23,14 +24,14 @@ use crate::places::Inputs;
 use crate::progress::Progress;
 use crate::samples::{self, Samples};
 
-/// How many images each thread is given in one call.
+/// Number of images per thread in one call.
 const IMAGES_PER_THREAD: usize = 8;
 
-/// All that is needed to run.
+/// Everything that is needed to run.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) data: Data,
-    /// Indices in the split, in the order asked for; of a part of a run its own.
+    /// Indices in the split, in the requested order; for a part of a run, only its own.
     pub(crate) images: Vec<usize>,
     pub(crate) shard: Option<Shard>,
     pub(crate) scorer: Scorer,
@@ -39,20 +40,20 @@ pub(crate) struct Job {
     pub(crate) filter: Filter,
     pub(crate) budget: Budget,
     pub(crate) quiet: bool,
-    /// The network in words, with what its weights were.
+    /// Description of the network, including its weights.
     pub(crate) network: String,
-    /// The network alone.
+    /// Description of the network without its weights.
     pub(crate) architecture: String,
-    /// Which matrices of weights lie otherwise here than in their file.
+    /// The weight matrices that are transposed relative to their file.
     pub(crate) transposed: Transposed,
     /// The files that it has read.
     pub(crate) inputs: Inputs,
-    /// What the results are of, for the files.
+    /// What the results were made from, for the output files.
     pub(crate) origin: Origin,
 }
 
 impl Job {
-    /// Understands the arguments, cheapest checks first.
+    /// Interprets the arguments, with the cheapest checks first.
     pub(crate) fn new(arguments: &RunArguments, perturbation: Perturbation) -> Result<Self> {
         let target: Target = arguments.objective.as_deref().map(str::parse).transpose()?.unwrap_or_default();
         let (filter, budget) = filter(arguments.filter.as_deref())?;
@@ -91,11 +92,12 @@ impl Job {
         let own = [("output", &arguments.output), ("frozen", &arguments.frozen)];
         hashes.extend(own.into_iter().filter_map(|(name, given)| Some((name, given.clone()?))));
         if engine.is_graphics() {
-            // The batch may change the last digits there.
+            // On a GPU the batch may change the last digits.
             hashes.push(("batch", batch.unwrap_or(GPU_BATCH).to_string()));
         }
         images = part(images, shard)?;
-        // A batch is padded to its full size: no more of it than there are images.
+        // Batches are padded to their full size, so a batch larger than the number of images would
+        // waste work.
         let batch = batch.unwrap_or(GPU_BATCH).min(images.len());
         let scorer = Scorer::builder().perturbation(perturbation).filter(filter).budget(budget).tail(tail);
         let scorer =
@@ -117,7 +119,7 @@ impl Job {
             dataset: arguments.dataset.clone().unwrap_or_else(|| "embedded".into()),
             split: match (&arguments.split, &data) {
                 (Some(split), _) => split.clone(),
-                // What a folder or a table holds is divided by nobody.
+                // Folders and tables have no splits.
                 (None, Data::Pictures(_)) => "all".into(),
                 (None, _) => Split::Test.to_string(),
             },
@@ -147,7 +149,8 @@ impl Job {
         })
     }
 
-    /// Samples `[N, ...]` as the network takes them (images as numbers in [0, 1]), in the precision of the run.
+    /// Samples `[N, ...]` as input of the network (images as numbers in [0, 1]), in the precision
+    /// of the run.
     pub(crate) fn pixels(&self, indices: &[usize]) -> TensorData {
         self.data.tensor(indices, self.precision)
     }
@@ -162,17 +165,18 @@ impl Job {
         self.target.objective(indices.iter().map(|&index| self.label(index)).collect::<Vec<_>>())
     }
 
-    /// The label; any class where there are none, since then no objective asks for it.
+    /// The label. Without labels any class will do, because then no objective uses it.
     fn label(&self, index: usize) -> usize {
         self.data.label(index).unwrap_or(0)
     }
 
-    /// How many images are given to the engine at once: enough for every thread in whole batches, and few enough to be held at once.
+    /// Number of images passed to the engine at once: whole batches, enough for every thread, but
+    /// few enough for memory.
     pub(crate) fn at_a_time(&self) -> usize {
         (IMAGES_PER_THREAD * rayon::current_num_threads()).next_multiple_of(self.scorer.plan().batch())
     }
 
-    /// Of all its images, some of which are done.
+    /// The progress over all images, of which `done` are done already.
     pub(crate) fn progress(&self, done: usize) -> Progress {
         Progress::new(self.images.len(), done, self.quiet)
     }
@@ -186,10 +190,10 @@ pub(crate) fn in_split(error: influence::Error, index: usize) -> Failure {
     }
 }
 
-/// What follows a filter whose budget is relative.
+/// The suffix of a filter with a relative budget.
 const RELATIVE: &str = ":relative";
 
-/// The filter, and what its budget is measured in.
+/// The filter, and the unit of its budget.
 fn filter(text: Option<&str>) -> Result<(Filter, Budget)> {
     let Some(text) = text else { return Ok((Filter::default(), Budget::default())) };
     let (words, budget) = match text.strip_suffix(RELATIVE) {
@@ -205,7 +209,7 @@ fn filter(text: Option<&str>) -> Result<(Filter, Budget)> {
 }
 
 impl Job {
-    /// The filter in words, with the tail where classes are merged.
+    /// The filter as text, with the tail where classes are merged.
     pub(crate) fn filter_words(&self) -> String {
         let budget = if self.budget == Budget::Relative { RELATIVE } else { "" };
         let tail = self.scorer.tail().map_or_else(String::new, |epsilon| format!(", tail {epsilon}"));
@@ -213,7 +217,7 @@ impl Job {
     }
 }
 
-/// How much probability the classes may carry that are merged.
+/// The largest total probability of merged classes.
 fn tail(text: Option<&str>) -> Result<Option<f64>> {
     match text {
         None | Some("off") => Ok(None),
@@ -226,7 +230,7 @@ fn tail(text: Option<&str>) -> Result<Option<f64>> {
     }
 }
 
-/// The images asked for: a list of ranges, in which @FILE stands for the list in a file.
+/// The requested images: a list of ranges, where @FILE stands for the list in a file.
 pub(crate) fn selection(text: Option<&str>, inputs: &mut Inputs) -> Result<Selection> {
     let Some(text) = text else { return Ok(Selection::all()) };
     let mut parts = Vec::new();
@@ -250,7 +254,7 @@ pub(crate) fn selection(text: Option<&str>, inputs: &mut Inputs) -> Result<Selec
     Ok(parts.join(",").parse()?)
 }
 
-/// The part of the images that this process does.
+/// The images of this process's part.
 fn part(images: Vec<usize>, shard: Option<Shard>) -> Result<Vec<usize>> {
     let Some(shard) = shard else { return Ok(images) };
     if shard.of > images.len() {
@@ -273,7 +277,7 @@ fn memory(text: Option<&str>) -> Result<Option<Memory>> {
     parsed.transpose()
 }
 
-/// Threads beyond this many a core help nobody and stall the machine.
+/// The most threads per core. More give no speed and can stall the machine.
 const MOST_THREADS_PER_CORE: usize = 16;
 
 pub(crate) fn set_threads(threads: Option<usize>) -> Result<()> {
@@ -291,17 +295,17 @@ pub(crate) fn set_threads(threads: Option<usize>) -> Result<()> {
         .map_err(|error| Failure::new(format!("--threads {threads}: {error}")))
 }
 
-/// A network that is loaded, and what is told of it.
+/// A loaded network, with its descriptions.
 struct Ready {
     scorer: Scorer,
-    /// How it was read, in one line for people.
+    /// How it was read, as one line for people.
     report: String,
-    /// What it is, for the files.
+    /// Its description for output files.
     described: String,
     transposed: Transposed,
 }
 
-/// Loads the network: that of an ONNX file, or one that is known by name, with its weights.
+/// Loads the network: from an ONNX file, or a known network with its weights.
 fn ready(
     scorer: ScorerBuilder,
     arguments: &RunArguments,
@@ -323,12 +327,12 @@ fn ready(
     Ok(Ready { scorer, report, described, transposed: Transposed::All })
 }
 
-/// What a file is called: its own name, wherever it lies.
+/// The name of a file without its folder.
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Refuses the objective of a class that there is not.
+/// Refuses an objective that names a class beyond the network's.
 fn check_class(target: &Target, classes: Option<usize>) -> Result<()> {
     match (target, classes) {
         (Target::Class(class), Some(classes)) if *class >= classes => Err(Failure::new(format!(

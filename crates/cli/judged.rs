@@ -1,11 +1,11 @@
-//! What is kept of each image of a study of outliers, and the table that is made of it.
+//! What is kept of each image in a study of outliers, and the table made from it.
 
 use influence::{Probabilities, Score};
 
 use crate::record::{Cell, Column, Kind, Record};
 use crate::row::Row;
 
-/// One image: its score under the filter of the run, and what stands beside it.
+/// One image: its score under the filter of the run, with the values to compare it with.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Judged {
     pub(crate) row: Row,
@@ -15,7 +15,7 @@ pub(crate) struct Judged {
     pub(crate) logs: Vec<f64>,
 }
 
-/// The columns of [`Row`] that the table takes over.
+/// The columns of [`Row`] that are copied to the table.
 const TAKEN: [&str; 17] = [
     "index",
     "label",
@@ -35,10 +35,10 @@ const TAKEN: [&str; 17] = [
     "fisher_norm",
     "fisher_trace",
 ];
-/// Behind which of them the suggested label stands.
+/// Index among them after which the suggested label is inserted.
 const SUGGESTED: usize = 3;
 
-/// One column of [`Row`] by its name.
+/// A column of [`Row`] by name, with its index.
 fn column(name: &str) -> Option<(usize, Column)> {
     Row::COLUMNS.iter().enumerate().find(|(_, (own, _))| *own == name).map(|(at, column)| (at, *column))
 }
@@ -76,12 +76,12 @@ impl Judged {
         })
     }
 
-    /// -ln P of the label, of whatever class the objective is.
+    /// -ln P of the label, whatever the class of the objective.
     pub(crate) fn loss(&self) -> Option<f64> {
         self.logs.get(self.row.label?).map(|log| -log)
     }
 
-    /// The predicted class, where it is not the label.
+    /// The predicted class, if it is not the label.
     pub(crate) fn suggested(&self) -> Option<usize> {
         (!self.row.is_as_labelled()).then_some(self.row.predicted)
     }
@@ -109,8 +109,8 @@ pub(crate) fn taken() -> Vec<Column> {
     TAKEN.iter().filter_map(|name| column(name).map(|(_, column)| column)).collect()
 }
 
-/// The columns of the table of outliers, which depend on the filters and on the number of classes. Names of
-/// columns live as long as the program: they are made once a run, and let go with it.
+/// The columns of the table of outliers, which depend on the filters and on the number of classes.
+/// Column names must be `'static`, so they are leaked; this happens once per run.
 pub(crate) fn columns(filters: &[String], classes: usize) -> &'static [Column] {
     let mut columns = taken();
     columns.insert(SUGGESTED, ("suggested", Kind::Integer));

@@ -1,4 +1,4 @@
-//! `influence layers`: how the influence of each layer is spread over the images.
+//! `influence layers`: the distribution of each layer's influence over the images.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -24,36 +24,37 @@ use crate::score::score_batch;
 use crate::table::{self, function};
 use crate::terminal;
 
-/// One layer over all images; its columns are those of the files.
+/// One layer over all images; the columns of the output files.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LayerRow {
     pub(crate) network: String,
     pub(crate) group: String,
-    /// Its place in the network, from 0.
+    /// Its position in the network, from 0.
     pub(crate) depth: usize,
-    /// How many numbers it has.
+    /// Number of its parameters.
     pub(crate) parameters: usize,
     pub(crate) images: usize,
     pub(crate) objective: String,
     pub(crate) filter: String,
-    /// Empty beyond f64, as the next two.
+    /// Empty beyond f64, like the next two.
     pub(crate) influence_q1: Option<f64>,
     pub(crate) influence_median: Option<f64>,
     pub(crate) influence_q3: Option<f64>,
-    /// The share of the images whose influence is its bound.
+    /// The fraction of images whose influence equals the bound.
     pub(crate) saturated: f64,
     pub(crate) reach_median: Option<f64>,
     pub(crate) rank_median: usize,
-    /// Empty where the Jacobian was not needed.
+    /// Empty if the Jacobian was not computed.
     pub(crate) jacobian_norm_median: Option<f64>,
     pub(crate) weights: String,
     pub(crate) dataset: String,
     pub(crate) split: String,
     pub(crate) precision: String,
     pub(crate) engine: String,
-    /// The share of the images whose reach exceeds 0.9.
+    /// The fraction of images whose reach exceeds 0.9.
     pub(crate) near_bound: f64,
-    /// The rank correlation of its influence with the odds; empty for few images or equal values.
+    /// The rank correlation of its influence with the odds; empty for few images or constant
+    /// values.
     pub(crate) odds_correlation: Option<f64>,
 }
 
@@ -116,7 +117,7 @@ pub(crate) struct Measured {
     pub(crate) rows: Vec<LayerRow>,
 }
 
-/// Understands the arguments and runs.
+/// Interprets the arguments and runs.
 pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
     let sort = arguments.sort()?;
     let out = arguments.out.destination()?;
@@ -144,6 +145,8 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
         }
     }
     tell_apart(&mut jobs, [arguments.run.network_file(), arguments.against.as_deref()]);
+    // Only a file is kept under a journal. A pipe or the terminal gets everything at the end, since
+    // the rows are sorted over all images.
     let study = Study { jobs, sort, plot };
     let rows = match &out {
         Destination::File(path, format) => match study.kept(path, *format, arguments.out.resume)? {
@@ -168,7 +171,7 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
     if silent { Ok(()) } else { tell(arguments, &out, &networks, sort) }
 }
 
-/// One network, or two.
+/// The jobs of one or two networks.
 fn jobs(arguments: &LayersArguments) -> Result<Vec<Job>> {
     let first = Job::new(&arguments.run, Perturbation::Layers)?;
     let second =
@@ -176,7 +179,7 @@ fn jobs(arguments: &LayersArguments) -> Result<Vec<Job>> {
     std::iter::once(Ok(first)).chain(second).collect()
 }
 
-/// What is computed, and what becomes of it.
+/// What is computed, and what is made of it.
 struct Study {
     jobs: Vec<Job>,
     sort: Sort,
@@ -191,12 +194,12 @@ impl Study {
         self.jobs.iter().map(Subject::of).collect()
     }
 
-    /// Images of one network.
+    /// Number of images per network.
     fn images(&self) -> usize {
         self.jobs[0].images.len()
     }
 
-    /// Everything in memory, for a person or a pipe.
+    /// Computes everything in memory, for the terminal or a pipe.
     fn at_once(&self) -> Result<Tables> {
         let mut gathered = Gathered::new(self.subjects());
         self.all(0, &mut |points| {
@@ -208,8 +211,11 @@ impl Study {
         Ok(rows)
     }
 
-    /// Everything under a journal. Nothing comes back where it is complete already.
+    /// Computes everything under a journal. `None` if the run is already complete.
     fn kept(&self, path: &Path, format: Format, resume: bool) -> Result<Option<Tables>> {
+        // Everything that determines the bytes of the result is part of the header, so that another
+        // run does not resume this one: the sort order, the layers, and the files of the second
+        // network.
         let spool = Format::KEPT;
         let mut header = self.jobs[0].header("layers", &[("format", format!("{format:?}"))]);
         header.units = self.images() * self.jobs.len();
@@ -235,6 +241,8 @@ impl Study {
         if let Err(failure) = outcome {
             return Err(keeper.end(failure));
         }
+        // The spool has one row per image and layer in the order of computation; the table is made
+        // from it at the end. A shard keeps the spool itself as its file, for `influence merge`.
         let mut tables = Vec::new();
         keeper.finish(|spooled, path| {
             let mut gathered = Gathered::new(self.subjects());
@@ -251,7 +259,7 @@ impl Study {
         Ok(Some(tables))
     }
 
-    /// Scores the images that are not done, network after network.
+    /// Scores the images that are not done, one network after the other.
     fn all(&self, done: usize, add: &mut dyn FnMut(Vec<Point>) -> Result<()>) -> Result<()> {
         for (at, job) in self.jobs.iter().enumerate() {
             let before = done.saturating_sub(at * self.images()).min(self.images());
@@ -268,21 +276,21 @@ impl Study {
         Ok(())
     }
 
-    /// Draws the plot that was asked for.
+    /// Draws the requested plot.
     fn draw(&self, tables: &Tables) -> Result<()> {
         let networks = || self.jobs.iter().zip(tables.iter().map(Vec::as_slice));
         self.plot.as_ref().map_or(Ok(()), |file| file.write(&plot(networks())?))
     }
 }
 
-/// The layers of each network by depth.
+/// The plot of each network's layers by depth.
 pub(crate) fn plot<'a>(networks: impl Iterator<Item = (&'a Job, &'a [LayerRow])> + Clone) -> Result<Picture> {
     let title = networks.clone().next().map_or_else(String::new, |(job, _)| title(job));
     let series: Vec<Series> = networks.map(|(job, rows)| series(job, rows)).collect();
     bars(&title, &series).map_err(|error| Failure::new(error.to_string()))
 }
 
-/// Networks of one architecture are named by their weights as well.
+/// Adds the names of the weights to two networks of the same architecture, to distinguish them.
 pub(crate) fn tell_apart(jobs: &mut [Job], weights: [Option<&Path>; 2]) {
     let [first, second] = jobs else { return };
     if first.architecture != second.architecture {
@@ -297,25 +305,25 @@ pub(crate) fn tell_apart(jobs: &mut [Job], weights: [Option<&Path>; 2]) {
     }
 }
 
-/// What is drawn, in words.
+/// The title of the plot.
 pub(crate) fn title(job: &Job) -> String {
     let (images, filter) = (job.images.len(), job.filter_words());
     format!("Influence of each layer, f = {}, filter {filter}, {images} images", function(job.target))
 }
 
 impl LayerRow {
-    /// What the layers are sorted by.
+    /// The key by which layers are sorted.
     fn size(&self) -> f64 {
         self.influence_median.unwrap_or(f64::INFINITY)
     }
 }
 
-/// All rows, each network's in the order asked for.
+/// All rows, those of each network in the requested order.
 pub(crate) fn sorted<'a>(tables: impl IntoIterator<Item = &'a [LayerRow]>, sort: Sort) -> Vec<LayerRow> {
     tables.into_iter().flat_map(|rows| in_order(rows, sort)).cloned().collect()
 }
 
-/// The rows of one network in the order asked for.
+/// The rows of one network in the requested order.
 pub(crate) fn in_order(rows: &[LayerRow], sort: Sort) -> Vec<&LayerRow> {
     let mut rows: Vec<&LayerRow> = rows.iter().collect();
     if sort == Sort::Influence {
@@ -337,7 +345,7 @@ fn series(job: &Job, rows: &[LayerRow]) -> Series {
     Series { title: job.architecture.clone(), bars: rows.iter().map(bar).collect() }
 }
 
-/// What a layer is, by its largest tensor: names say what their makers like.
+/// The kind of a layer, by the rank of its largest tensor, because names follow no convention.
 fn kind<'a>(tensors: impl Iterator<Item = &'a Parameter>) -> &'static str {
     match tensors.map(|tensor| tensor.shape.len()).max().unwrap_or(0) {
         0 | 1 => "normalisation or bias",
@@ -346,7 +354,7 @@ fn kind<'a>(tensors: impl Iterator<Item = &'a Parameter>) -> &'static str {
     }
 }
 
-/// What a person is told on standard output.
+/// Prints the text output.
 fn tell(arguments: &LayersArguments, to: &Destination, networks: &[Measured], sort: Sort) -> Result<()> {
     let mut out = terminal::output();
     layers_table::heading(&mut out, networks)?;

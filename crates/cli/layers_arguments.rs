@@ -19,20 +19,22 @@ Examples:
       --images 0..50 --filter tikhonov:1:relative --plot both.png
       two networks on the same images
 
-A layer is what one module holds, its weight and bias together, by its path in
-PyTorch. Exact influence is saturated for nearly every layer, which says nothing
-of it: a filter with a budget (tikhonov:LAMBDA, or tikhonov:LAMBDA:relative,
-which makes layers comparable whose weights are of different sizes) tells more.
+A layer is the parameters of one module, weight and bias together, named by its
+path in PyTorch. Exact influence is saturated for nearly every layer and then
+does not distinguish layers. Use a filter with a budget: tikhonov:LAMBDA, or
+tikhonov:LAMBDA:relative, which makes layers comparable whose weights are of
+different sizes.
 
-Columns of the files, a row a layer: network, group (the layer), depth (its
-place in the network, from 0), parameters, images, objective, filter,
-influence_q1, influence_median, influence_q3, saturated (the share of the images
-whose influence is its bound), reach_median, rank_median, jacobian_norm_median,
-weights, dataset, split, precision, engine, near_bound (the share of the images
-whose reach exceeds 0.9), odds_correlation (of the ranks of the images by
-influence and by odds: at 1 the layer orders them as the confidence does). A row
-a layer and image: influence score --perturb layers. A part of a run (--shard)
-holds what influence merge makes the table of.";
+Columns of the files, one row per layer: network, group (the layer), depth (its
+position in the network, from 0), parameters, images, objective, filter,
+influence_q1, influence_median, influence_q3, saturated (the share of the
+images whose influence is its bound), reach_median, rank_median,
+jacobian_norm_median, weights, dataset, split, precision, engine, near_bound
+(the share of the images whose reach exceeds 0.9), odds_correlation (of the
+ranks of the images by influence and by odds: at 1 the layer orders them as the
+confidence does). influence score --perturb layers writes one row per layer and
+image. A part of a run (--shard) holds the rows from which influence merge
+makes the table.";
 
 #[derive(Debug, Args)]
 pub(crate) struct LayersArguments {
@@ -40,10 +42,10 @@ pub(crate) struct LayersArguments {
     pub(crate) run: RunArguments,
     #[command(flatten)]
     pub(crate) out: OutArguments,
-    /// Weights of a second network, which is told from the file, to stand beside the first
+    /// Weights of a second network (inferred from the file), to compare with the first
     #[arg(long, value_name = "FILE")]
     pub(crate) against: Option<PathBuf>,
-    /// Draw the influence of the layers by depth to FILE.png or FILE.svg
+    /// Plot the influence of the layers by depth to FILE.png or FILE.svg
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
 }

@@ -1,5 +1,5 @@
-//! The table of layers for a person: a bar for each, the quartiles over the images, and what the
-//! numbers mean.
+//! The text table of layers: a bar for each, the quartiles over the images, and what the numbers
+//! mean.
 
 use std::io::{self, Write};
 
@@ -9,12 +9,12 @@ use crate::table::{bound, four_digits};
 use crate::terminal::{self, name};
 use crate::verdict::Verdict;
 
-/// How many letters the longest bar has.
+/// Length of the longest bar, in characters.
 const BAR: usize = 24;
-/// How many decades a bar shows.
+/// Number of decades that a bar shows.
 const DECADES: f64 = 6.0;
 
-/// Prints what was measured, of which networks, and on which images.
+/// Prints what was measured, for which networks and images.
 pub(crate) fn heading(out: &mut impl Write, networks: &[Measured]) -> io::Result<()> {
     for (at, Measured { job, .. }) in networks.iter().enumerate() {
         if at == 0 {
@@ -26,8 +26,7 @@ pub(crate) fn heading(out: &mut impl Write, networks: &[Measured]) -> io::Result
     writeln!(out)
 }
 
-/// Prints every layer: of two networks with the same layers side by side, else one network after
-/// the other.
+/// Prints every layer: two networks with the same layers side by side, others one after the other.
 pub(crate) fn print(
     out: &mut impl Write,
     networks: &[Measured],
@@ -51,10 +50,10 @@ fn width<'a>(rows: impl IntoIterator<Item = &'a LayerRow>) -> usize {
     rows.into_iter().map(|row| name(&row.group).chars().count()).max().unwrap_or(0).max("layer".len())
 }
 
-/// A column between the names and the bars: title, width, and the cell.
+/// A column between the names and the bars: title, width, and a function for the cell.
 type Middle = (&'static str, usize, fn(&LayerRow) -> String);
 
-/// In the order in which they stand.
+/// The columns, in the order of display.
 const COLUMNS: [Middle; 7] = [
     ("parameters", 10, |row| row.parameters.to_string()),
     ("quartile 1", 11, |row| cell(row.influence_q1)),
@@ -64,18 +63,18 @@ const COLUMNS: [Middle; 7] = [
     ("reach", 9, |row| cell(row.reach_median)),
     ("saturated", 9, |row| format!("{:.0}%", 100.0 * row.saturated)),
 ];
-/// In the order in which they find room.
+/// The columns, by priority if there is no room for all.
 const FIRST: [&str; 7] = ["median", "saturated", "reach", "rank", "quartile 1", "quartile 3", "parameters"];
-/// The columns of depth, and what is between names and bars.
+/// Width of the depth column and of the gaps around names and bars.
 const FRAME: usize = 5 + 1 + 2;
 
-/// The columns that a line has room for beside the bars.
+/// The columns for which a line has room beside the bars.
 fn fitting(names: usize, width: usize) -> Vec<&'static Middle> {
     let mut room = width.saturating_sub(FRAME + names + BAR);
     let mut chosen = Vec::new();
     for (at, title) in FIRST.iter().enumerate() {
         let Some(column) = COLUMNS.iter().find(|(name, ..)| name == title) else { continue };
-        // The first two in any case.
+        // The first two are always shown.
         if at >= 2 && column.1 + 1 > room {
             break;
         }
@@ -101,7 +100,7 @@ fn one(out: &mut impl Write, network: &Measured, sort: Sort, most: usize, scale:
     writeln!(out)
 }
 
-/// The numbers of one network in a line of two, without the bar.
+/// Width of the numbers of one network in a line of two, without the bar.
 const HALF: usize = 2 + 11 + 1 + 9 + 1;
 
 fn beside(
@@ -151,7 +150,7 @@ impl Scale {
         Self { low: low.min(high - 1.0), high }
     }
 
-    /// At most `long` letters.
+    /// The bar of a value, at most `long` characters.
     fn bar(&self, value: Option<f64>, long: usize) -> String {
         let share = match value {
             None => 1.0,
@@ -171,7 +170,7 @@ impl std::fmt::Display for Scale {
     }
 }
 
-/// What the numbers say of each network.
+/// Prints what the numbers show about each network.
 pub(crate) fn summary(out: &mut impl Write, networks: &[Measured]) -> io::Result<()> {
     for Measured { job, rows } in networks {
         let full = rows.iter().filter(|row| row.saturated == 1.0).count();
@@ -195,7 +194,7 @@ pub(crate) fn summary(out: &mut impl Write, networks: &[Measured]) -> io::Result
     Ok(())
 }
 
-/// What the values of all layers and images say beside the confidence.
+/// What the values of all layers and images add to the confidence.
 pub(crate) fn verdict(rows: &[LayerRow]) -> Verdict {
     let counted = |share: fn(&LayerRow) -> f64| -> usize {
         rows.iter().map(|row| (share(row) * row.images as f64).round() as usize).sum()

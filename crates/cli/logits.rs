@@ -1,7 +1,7 @@
-//! `influence check`: are the logits here those that the user has saved from PyTorch?
+//! `influence check`: compares the logits with those that the user has saved from PyTorch.
 //!
-//! What a file of weights does not tell (strides, pools, an epsilon, a normalisation) shows in the
-//! logits, and nowhere else until scores are believed.
+//! What a weight file does not contain (strides, pools, an epsilon, a normalisation) shows in the
+//! logits. Without this check, a wrong assumption would only show as wrong scores.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   influence check --weights resnet18.pt --dataset arrays --data images.npz \\
       --logits logits.npy
-      the file's network at the images, against what PyTorch gave
+      the logits of the file's network against those that PyTorch computed
   influence check --network net.onnx --dataset arrays --data images.npz \\
       --logits logits.npy --tolerance 1e-5
   influence check --weights w.safetensors --dataset folder --data val \\
@@ -30,27 +30,27 @@ Examples:
 In Python, with the same images as a tensor:
   model.eval(); numpy.save(\"logits.npy\", model(images).detach().numpy())
 
-The exit code is 2 when any logit is further away than the tolerance.";
+The exit code is 2 if any logit differs by more than the tolerance.";
 
-/// How far logits may be apart, in units of the largest one.
+/// Largest accepted difference of logits, relative to the largest logit.
 const TOLERANCE: f64 = 1e-3;
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckArguments {
     #[command(flatten)]
     pub(crate) run: RunArguments,
-    /// The logits from elsewhere: .npy, or .npz or .safetensors with `logits`
+    /// The logits to compare with: .npy, or .npz or .safetensors with `logits`
     ///
-    /// [N, K] before any softmax, a row an image: of the images chosen in their order, or of all of
-    /// the split.
+    /// [N, K] before any softmax, one row per image: of the chosen images in their order, or of all
+    /// images of the split.
     #[arg(long, value_name = "FILE")]
     pub(crate) logits: PathBuf,
-    /// How far apart they may be, by the largest logit of the file [default: 1e-3]
+    /// Largest accepted difference, relative to the file's largest logit [default: 1e-3]
     #[arg(long, value_name = "X")]
     pub(crate) tolerance: Option<f64>,
 }
 
-/// The furthest pair of logits.
+/// The pair of logits with the largest difference.
 #[derive(Debug, Clone, Copy)]
 struct Worst {
     difference: f64,
@@ -60,19 +60,19 @@ struct Worst {
     there: f64,
 }
 
-/// Both sides at all images.
+/// The comparison over all images.
 #[derive(Debug, Default)]
 struct Comparison {
-    /// Nothing before the first logit.
+    /// `None` before the first logit.
     worst: Option<Worst>,
-    /// The largest logit of the file, without its sign.
+    /// The largest absolute logit of the file.
     largest: f64,
     images: usize,
-    /// How many images have the same class predicted.
+    /// Number of images with the same predicted class.
     agreeing: usize,
 }
 
-/// Understands the arguments and compares.
+/// Interprets the arguments and compares.
 pub(crate) fn command(arguments: &CheckArguments) -> Result<()> {
     let tolerance = arguments.tolerance.unwrap_or(TOLERANCE);
     if !(tolerance > 0.0 && tolerance.is_finite()) {
@@ -82,7 +82,7 @@ pub(crate) fn command(arguments: &CheckArguments) -> Result<()> {
     }
     let theirs = Matrix::open(&arguments.logits, "logits")?;
     refuse_probabilities(arguments, &theirs)?;
-    // No label is asked for, so that arrays without any will do.
+    // An objective without labels, so that arrays without labels are accepted.
     let mut run = arguments.run.clone();
     run.objective.get_or_insert_with(|| "predicted".to_owned());
     let job = Job::new(&run, Perturbation::Input)?;
@@ -122,7 +122,7 @@ fn refuse_probabilities(arguments: &CheckArguments, theirs: &Matrix) -> Result<(
     }
 }
 
-/// The row of each of the job's images.
+/// The row in the file for each of the job's images.
 fn rows(job: &Job, theirs: &Matrix) -> Result<Vec<usize>> {
     let (found, classes) = (theirs.columns(), job.scorer.classes());
     if found != classes {
@@ -166,7 +166,7 @@ impl Comparison {
     fn add(&mut self, image: usize, ours: &[f64], theirs: &[f64]) {
         for (class, (&here, &there)) in ours.iter().zip(theirs).enumerate() {
             let difference = (here - there).abs();
-            // NaN counts as the worst of all: it stands behind infinity in this order.
+            // NaN counts as the worst difference: `total_cmp` orders it above infinity.
             let is_worse = |worst: Worst| difference.total_cmp(&worst.difference).is_gt();
             if self.worst.is_none_or(is_worse) {
                 self.worst = Some(Worst { difference, image, class, here, there });
@@ -177,7 +177,7 @@ impl Comparison {
     }
 }
 
-/// The first place of the largest number.
+/// The index of the largest number, the lowest on ties.
 fn largest(row: &[f64]) -> Option<usize> {
     (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b]))
 }

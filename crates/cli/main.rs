@@ -1,5 +1,5 @@
-//! The program `influence`: arguments become a validated job, the job runs, its rows go to a file
-//! or a table.
+//! The program `influence`: arguments are turned into a validated job, the job runs, and its rows
+//! go to a file or a table.
 
 mod arguments;
 mod check;
@@ -86,13 +86,13 @@ fn main() -> ExitCode {
     };
     let Err(failure) = outcome else { return ExitCode::SUCCESS };
     if !matches!(failure, Failure::BrokenPipe) {
-        // Nobody is left to tell where standard error is gone too.
+        // If standard error is closed too, the message cannot be reported.
         let _ = writeln!(terminal::errors(), "influence: {failure}");
     }
     ExitCode::from(failure.exit_code())
 }
 
-/// Training is in builds that ask for it: Burn's learner takes minutes to compile.
+/// Training is behind a cargo feature because Burn's learner takes minutes to compile.
 fn train(arguments: &train_arguments::TrainArguments) -> failure::Result<()> {
     #[cfg(feature = "train")]
     return train::command(arguments);
@@ -103,7 +103,7 @@ fn train(arguments: &train_arguments::TrainArguments) -> failure::Result<()> {
     )))
 }
 
-/// What clap has to say: help, the version, or a fault of the grammar, which quotes the arguments.
+/// Prints clap's output: help, the version, or a usage error, which quotes the arguments.
 fn words(error: &clap::Error) -> ExitCode {
     let plain = |text: &str| terminal::harmless(text) == text;
     if std::env::args_os().all(|argument| plain(&argument.to_string_lossy())) {

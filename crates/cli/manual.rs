@@ -1,4 +1,4 @@
-//! Completions and the manual page, made out of the grammar by clap's own crates.
+//! Completions and the manual page, generated from the grammar by clap's own crates.
 
 use std::io::{self, Write};
 
@@ -14,7 +14,7 @@ pub(crate) fn completions(arguments: &CompletionsArguments) -> Result<()> {
     Ok(io::stdout().lock().write_all(&text)?)
 }
 
-/// The program's page, and behind it a page of each command.
+/// Prints the program's page, followed by a page for each command.
 pub(crate) fn page() -> Result<()> {
     let mut program = Program::command();
     program.build();

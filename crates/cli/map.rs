@@ -24,7 +24,7 @@ use crate::tensors::{self, Metadata, Named};
 use crate::terminal;
 use crate::windows::{self, tell as tell_windows};
 
-/// Steps along the most influential direction: Euclidean length, pixels being in [0, 1].
+/// Euclidean lengths of the steps along the most influential direction, for pixels in [0, 1].
 const STEPS: [f64; 5] = [0.01, 0.03, 0.1, 0.3, 1.0];
 
 /// What is mapped.
@@ -41,13 +41,13 @@ pub(crate) struct Mapping {
 /// The results of one image.
 #[derive(Debug)]
 struct Found {
-    /// Name and contents.
+    /// Name and contents of each file.
     files: Vec<(String, Vec<u8>)>,
     steps: Vec<Step>,
     windows: Vec<Windows>,
 }
 
-/// Understands the arguments and runs.
+/// Interprets the arguments and runs.
 pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
     let (scales, channels, fill) = (arguments.half_widths()?, arguments.channels()?, arguments.fill()?);
     let labels = arguments.windows.as_deref().map(labels).transpose()?;
@@ -80,6 +80,8 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
         }
         None => {}
     }
+    // From here the data and the network are read; errors in the arguments alone come first. An
+    // output path that is also an input of the run is refused before anything is written.
     let mut job = Job::new(&arguments.run, Perturbation::Input)?;
     if let Some(windows) = &arguments.windows {
         job.inputs.add(windows);
@@ -108,20 +110,20 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
     }
 }
 
-/// What the files of one image are called.
+/// The names of the files of one image.
 fn file_names(index: usize, direction: bool) -> impl Iterator<Item = String> {
     let names = [format!("map-{index}.png"), format!("map-{index}.safetensors")];
     names.into_iter().chain(direction.then(|| format!("direction-{index}.png")))
 }
 
-/// The plane of labels in a PNG.
+/// Reads the plane of labels from a PNG.
 fn labels(path: &Path) -> Result<Labels> {
     let fail = |why: String| Failure::new(format!("--windows {}: {why}", path.display()));
     let bytes = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
     read_labels(&bytes).map_err(|error| fail(error.to_string()))
 }
 
-/// All images, as many at a time as there are threads.
+/// Maps all images, as many at a time as there are threads.
 fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments, report: Option<&ReportFile>) -> Result<()> {
     let job = &mapping.job;
     let windows = arguments.windows.as_deref().map(origin::file).transpose()?;
@@ -135,6 +137,8 @@ fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments, report: Option<
             ("hash of the windows", windows.unwrap_or_else(|| "none".into())),
         ],
     );
+    // The names of all files that this run writes. A folder without a journal is refused if it
+    // holds maps; with --resume, only if it holds maps of other names.
     let names = job.images.iter().flat_map(|index| file_names(*index, mapping.direction));
     let names: HashSet<String> = names.collect();
     let own = |name: &str| names.contains(name);
@@ -147,6 +151,7 @@ fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments, report: Option<
     if let Err(failure) = all(mapping, &mut folder) {
         return Err(folder.end(failure));
     }
+    // The report is made from what the folder has recorded, so a resumed run reports all images.
     let drawn = folder.finish(job.shard.is_some())?;
     let windows: Vec<Vec<Windows>> = drawn.iter().map(|drawn| drawn.windows.clone()).collect();
     if let Some(file) = report {
@@ -171,7 +176,7 @@ fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments, report: Option<
     Ok(())
 }
 
-/// The pictures of every image, out of the folder.
+/// The pictures of every image, read from the folder.
 fn pictures<'a>(
     folder: &'a Path,
     drawn: &'a [Drawn],
@@ -185,7 +190,7 @@ fn pictures<'a>(
     })
 }
 
-/// The images that are not done.
+/// Maps the images that are not done.
 fn all(mapping: &Mapping, folder: &mut Folder) -> Result<()> {
     let job = &mapping.job;
     let mut progress = job.progress(folder.done());
@@ -201,7 +206,7 @@ fn all(mapping: &Mapping, folder: &mut Folder) -> Result<()> {
     Ok(())
 }
 
-/// Linearises some images and does `work` at each, side by side.
+/// Linearises some images and calls `work` on each, in parallel.
 pub(crate) fn each<R: Send>(
     job: &Job,
     indices: &[usize],
@@ -303,13 +308,13 @@ impl Mapping {
         Ok(format!("image {index}: {label}predicted {predicted}, P(predicted) = {p}"))
     }
 
-    /// The odds against the objective's class; the whole input's score has them.
+    /// The odds against the objective's class, from the score of the whole input.
     fn odds(&self, index: usize, at: &Linearization<'_>) -> Result<f64> {
         let score = at.score_for(&self.job.objective(index), &self.job.filter);
         score.map(|score| score.baselines.odds).map_err(|error| in_split(error, index))
     }
 
-    /// The log10 of the influence of each region, painted over its pixels.
+    /// The map of the regions: every pixel has the log10 influence of its region.
     fn regions(
         &self,
         index: usize,
@@ -376,7 +381,7 @@ fn fault(error: influence_report::Error) -> Failure {
     Failure::new(error.to_string())
 }
 
-/// Predicted against real change, over the images.
+/// Prints predicted and actual change along the direction, over the images.
 fn tell_steps(out: &mut impl Write, images: &[Drawn]) -> io::Result<()> {
     let without = images.iter().filter(|drawn| drawn.steps.is_empty()).count();
     if without > 0 {
@@ -454,7 +459,7 @@ impl Tensors {
         self.tensors.push((name, Dtype::I64, shape, bytes));
     }
 
-    /// Says something more of them.
+    /// Adds an entry to the metadata.
     fn say(&mut self, key: &str, value: impl ToString) {
         self.metadata.insert(key.to_owned(), value.to_string());
     }

@@ -16,27 +16,28 @@ Examples:
       for each image
   influence map --images 7 --filter tikhonov:100 --channels separate \\
       --scales 0,1 --direction --out maps
-      one map a channel, and the most influential direction
+      one map per channel, and the most influential direction
   influence map --images 7 --windows regions.png --out maps
       the influence of each region of a PNG of labels
   influence map --check --images 0..100 --scales 1,3
       whether setting the most vulnerable window to 0 changes the prediction
 
-A window of half-width s is 2 s + 1 pixels wide and high, clipped at the border;
-one that is larger than the image is an error. Beside scaleN stand reachN
-(influence / bound), rankN and log10_scaleN (of values beyond float64 scaleN is
-infinite; of 0 the logarithm is -inf); of --windows windows, reach_windows,
-rank_windows and log10_windows; of --direction direction. In the pictures each
-square has a dot of the image's own colour, colours are on a log scale of at most
-6 decades, which all panels share, and the best window is framed, if no other is
-as good.
-Exact maps of colour images are nearly flat, for a few pixels already reach
-every direction: tikhonov:LAMBDA or --channels separate tell more.
+A window of half-width s is 2 s + 1 pixels wide and high, clipped at the
+border; one that is larger than the image is an error. Along with scaleN the
+files hold reachN (influence / bound), rankN and log10_scaleN (scaleN is
+infinite for values beyond float64; the logarithm of 0 is -inf). --windows adds
+windows, reach_windows, rank_windows and log10_windows; --direction adds
+direction. In the pictures each square has a dot of the image's own colour, all
+panels share one log scale of at most 6 decades, and the most influential
+window is framed unless several are equal.
 
-A folder holds the maps of one run. Until it is complete maps.csv.partial and
-maps.csv.journal stand there too, and --resume goes on with them.";
+Exact maps of colour images are nearly flat, because a few pixels already reach
+every direction: use tikhonov:LAMBDA or --channels separate.
 
-/// The scales of the paper.
+A folder holds the maps of one run. Until it is complete it also holds
+maps.csv.partial and maps.csv.journal, from which --resume continues.";
+
+/// The half-widths of the paper.
 const SCALES: [usize; 4] = [0, 1, 2, 3];
 
 #[derive(Debug, Args)]
@@ -46,21 +47,20 @@ pub(crate) struct MapArguments {
     /// Half-widths of the windows [default: 0,1,2,3; none with --windows]
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub(crate) scales: Option<String>,
-    /// One window for all channels, or one a channel [default: joint]
+    /// One window for all channels, or one per channel [default: joint]
     #[arg(long, value_name = "HOW", value_parser = ["joint", "separate"])]
     pub(crate) channels: Option<String>,
-    /// One colour scale for all panels of a picture, or one each [default: shared]
+    /// One colour scale for all panels of a picture, or one per panel [default: shared]
     #[arg(long, value_name = "HOW", value_parser = ["shared", "own"])]
     pub(crate) scale: Option<String>,
-    /// Regions: a PNG as large as the images, whose pixels of one grey value or colour belong
-    /// together
+    /// Regions instead of windows: a PNG of the images' size, with one grey value or colour per
+    /// region
     #[arg(long, value_name = "FILE")]
     pub(crate) windows: Option<PathBuf>,
-    /// Also the most influential direction, as a picture, and how far the first order holds along
-    /// it
+    /// Also write the most influential direction, and print how far the first order holds along it
     #[arg(long)]
     pub(crate) direction: bool,
-    /// No files: set the most vulnerable window to 0, and tell how often the prediction changes
+    /// No files: set the most vulnerable window to 0, and count how often the prediction changes
     #[arg(long)]
     pub(crate) check: bool,
     /// What --check fills windows with [default: zero]
@@ -68,21 +68,21 @@ pub(crate) struct MapArguments {
     /// The mean is that of each channel of the image.
     #[arg(long, value_name = "HOW", value_parser = ["zero", "mean"])]
     pub(crate) fill: Option<String>,
-    /// Folder for the files; it is made in a folder that is there
+    /// Folder for the files; created if its parent exists
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// A page for a browser: what was run, the pictures, and what the numbers mean
+    /// Write an HTML page: what was run, the pictures, and what the numbers mean
     #[arg(long, value_name = "FILE.html")]
     pub(crate) report: Option<PathBuf>,
-    /// Go on where this run was stopped
+    /// Resume this run where it was stopped
     ///
-    /// Goes on with the run that was stopped in writing into this folder; from the beginning where
-    /// there is none.
+    /// Resumes the stopped run that was writing into this folder. Starts from the beginning if
+    /// there is no stopped run.
     #[arg(long)]
     pub(crate) resume: bool,
 }
 
-/// What a window is filled with.
+/// The content with which a window is filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fill {
     Zero,

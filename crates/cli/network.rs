@@ -1,4 +1,4 @@
-//! The network of a job that is no ONNX file: which one it is, and its weights.
+//! The network of a job, unless it is an ONNX file: its architecture and weights.
 
 use std::path::Path;
 
@@ -16,21 +16,21 @@ use crate::failure::{Failure, Result};
 /// The width of the embedded network.
 const EMBEDDED_WIDTH: usize = 8;
 
-/// Its images are grey.
+/// The number of channels of its images (grey).
 const EMBEDDED_CHANNELS: usize = 1;
 
 /// A network with its weights.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) network: Network,
-    /// What it is, for the files.
+    /// Its description for output files.
     pub(crate) architecture: String,
-    /// How it was read, in one line for people.
+    /// How it was read, as one line for people.
     pub(crate) report: String,
 }
 
-/// The network asked for, on the processor, from where it is captured whatever the engine. A file
-/// of weights decides: where its names are torchvision's, the network is built to fit it.
+/// The requested network, on the processor; it is captured there for every engine. If the names in
+/// the weight file are torchvision's, the network is built to match the file.
 pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) -> Result<Loaded> {
     let device = &Device::flex();
     let precision = match precision {
@@ -68,6 +68,8 @@ pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) 
             "images of {height} x {width} pixels: the networks known by name take square ones"
         )));
     }
+    // The number of classes comes from the data set if it defines one, otherwise from the last
+    // layer of the weights.
     let own = || match &checkpoint {
         Some(checkpoint) => checkpoint.describe()?.classes,
         None => Checkpoint::open(sample::RESNET50W8_MNIST).ok()?.describe()?.classes,
@@ -87,7 +89,7 @@ pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) 
     Ok(Loaded { network, architecture: architecture.to_string(), report: report.to_string() })
 }
 
-/// What BatchNorm adds to the variance, which no file tells.
+/// The number that BatchNorm adds to the variance; weight files do not contain it.
 fn epsilon(given: Option<f64>) -> Result<f64> {
     match given {
         Some(epsilon) if !(0.0..1.0).contains(&epsilon) => {
@@ -97,7 +99,7 @@ fn epsilon(given: Option<f64>) -> Result<f64> {
     }
 }
 
-/// Refuses a name or a width that is not the file's.
+/// Refuses a name or width that contradicts the file.
 fn check_name(arguments: &RunArguments, found: &Published) -> Result<()> {
     if let Some(name) = arguments.network.as_deref().filter(|name| *name != found.name) {
         return Err(Failure::new(format!(
@@ -113,8 +115,8 @@ fn check_name(arguments: &RunArguments, found: &Published) -> Result<()> {
     }
 }
 
-/// The network asked for; the embedded one with its own weights; or what a file of weights says of
-/// itself.
+/// The requested network; without weights the embedded one; otherwise the network that the weight
+/// file implies.
 fn architecture(arguments: &RunArguments, checkpoint: Option<&Checkpoint<'_>>) -> Result<Architecture> {
     let embedded = Architecture::ResNet50 { width: EMBEDDED_WIDTH };
     let named = arguments.network.as_deref().map(str::parse::<Architecture>).transpose()?;
@@ -131,14 +133,14 @@ fn architecture(arguments: &RunArguments, checkpoint: Option<&Checkpoint<'_>>) -
     }
 }
 
-/// The network that the names and shapes in a file of weights belong to.
+/// The network to which the names and shapes in a weight file belong.
 fn described(checkpoint: &Checkpoint<'_>, width: Option<usize>) -> Result<Architecture> {
     let found = checkpoint.describe().and_then(|description| description.architecture());
     let found = found.ok_or_else(|| unknown(checkpoint))?;
     Ok(width.map_or(found, |width| found.with_width(width)))
 }
 
-/// The known networks, by the beginnings of names that only their files have.
+/// The known networks, with prefixes of names that are characteristic of their files.
 const KNOWN: [(&str, &[&str]); 4] = [
     ("torchvision's resnets", &["conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.", "fc."]),
     (
@@ -149,7 +151,8 @@ const KNOWN: [(&str, &[&str]); 4] = [
     ("the paper's densenet121", &["body."]),
 ];
 
-/// A file that fits no network: what was seen, what was nearest, what to do.
+/// The error for a file that matches no network: some of its names, the most similar network, and
+/// the remedy.
 fn unknown(checkpoint: &Checkpoint<'_>) -> Failure {
     const SEEN: usize = 3;
     let tensors = checkpoint.tensors();

@@ -1,7 +1,7 @@
-//! `--mean` and `--std`: the normalisation that a network was trained with, as its first layer.
+//! `--mean` and `--std`: the normalisation with which a network was trained, as its first layer.
 //!
-//! y = (x - mean) / std, channel by channel. It belongs to the network and not to the samples, so
-//! that a perturbation is one of the pixels in [0, 1], whatever the network is used to.
+//! y = (x - mean) / std, per channel. It belongs to the network and not to the samples, so that
+//! perturbations are always of pixels in [0, 1], whatever input the network expects.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::failure::{Failure, Result};
 
-/// A number for each channel.
+/// One mean and one standard deviation per channel.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Normalisation {
     mean: Vec<f64>,
@@ -17,8 +17,7 @@ pub(crate) struct Normalisation {
 }
 
 impl Normalisation {
-    /// Understands both flags for samples whose first axis are so many channels; nothing where none
-    /// is given.
+    /// Parses both flags for samples with `channels` channels; `None` if neither is given.
     pub(crate) fn parse(mean: Option<&str>, std: Option<&str>, channels: usize) -> Result<Option<Self>> {
         if mean.is_none() && std.is_none() {
             return Ok(None);
@@ -57,7 +56,7 @@ impl fmt::Display for Normalisation {
     }
 }
 
-/// A number a channel, or one for all.
+/// Parses one number per channel, or one for all.
 fn numbers(flag: &str, text: &str, channels: usize) -> Result<Vec<f64>> {
     let parsed: Option<Vec<f64>> = text
         .split(',')

@@ -1,4 +1,4 @@
-//! `--network FILE.onnx`: the network in a file, for the samples of the job.
+//! `--network FILE.onnx`: the network of an ONNX file, for the samples of the job.
 
 use std::path::Path;
 
@@ -10,17 +10,17 @@ use crate::data::Data;
 use crate::failure::{Failure, Result};
 use crate::normalisation::Normalisation;
 
-/// Which matrices of weights the engine holds with rows and columns exchanged, `[in, out]`.
+/// The weight matrices that the engine stores transposed, `[in, out]`.
 #[derive(Debug, Clone)]
 pub(crate) enum Transposed {
-    /// All of them: the networks known here, whose files have PyTorch's layout, `[out, in]`.
+    /// All of them: for the known networks, whose files have PyTorch's layout, `[out, in]`.
     All,
-    /// Those of these names.
+    /// The matrices with these names.
     Named(Vec<String>),
 }
 
 impl Transposed {
-    /// Whether a tensor is held so.
+    /// Whether a tensor is stored transposed.
     pub(crate) fn holds(&self, name: &str) -> bool {
         match self {
             Self::All => true,
@@ -29,12 +29,12 @@ impl Transposed {
     }
 }
 
-/// Whether a network is named by its file.
+/// Whether a network is given as an ONNX file.
 pub(crate) fn is_file(network: &str) -> bool {
     Path::new(network).extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"))
 }
 
-/// The graph of a file, what to tell of it, and the matrices that it holds transposed.
+/// The graph of a file, its description, and the matrices that it stores transposed.
 pub(crate) fn graph(
     file: &Path,
     arguments: &RunArguments,

@@ -1,5 +1,4 @@
-//! What made a result: in words for its readers, and by hashes for a run that goes on where it was
-//! stopped.
+//! The origin of a result: as columns for its readers, and as hashes for a resumed run.
 
 use std::fs;
 use std::path::Path;
@@ -11,11 +10,11 @@ use crate::failure::{Failure, Result};
 use crate::job::Job;
 use crate::out::{Config, Header};
 
-/// The columns behind the fixed ones, and hashes that no reader needs.
+/// The columns after the fixed ones, and hashes that only a resumed run needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
     pub(crate) filter: String,
-    /// How much probability the classes may carry that are merged.
+    /// The largest total probability of merged classes.
     pub(crate) tail: Option<f64>,
     pub(crate) network: String,
     pub(crate) weights: String,
@@ -23,7 +22,7 @@ pub(crate) struct Origin {
     pub(crate) split: String,
     pub(crate) precision: String,
     pub(crate) engine: String,
-    /// What was done to the images before the network saw them; empty for nothing.
+    /// The preprocessing of the images; empty if there was none.
     pub(crate) preparation: String,
     pub(crate) hashes: Vec<(&'static str, String)>,
 }
@@ -49,7 +48,7 @@ impl Origin {
 }
 
 impl Job {
-    /// What a run of this job is of: all that decides the bytes of its result.
+    /// The journal header of this job: everything that determines the bytes of its result.
     pub(crate) fn header(&self, command: &str, more: &[(&str, String)]) -> Header {
         let mut config: Config = self.origin.columns().into_iter().collect();
         let mut add = |name: &str, value: String| config.insert(name.to_owned(), value);
@@ -63,7 +62,8 @@ impl Job {
     }
 }
 
-/// Hashes of the weights (the embedded ones without a file), and of the images with their labels and numbers.
+/// Hashes of the weights (the embedded ones if there is no file), and of the images with their
+/// labels and numbers.
 pub(crate) fn hashes(
     weights: Option<&Path>,
     data: &Data,

@@ -1,5 +1,5 @@
-//! `influence outliers`: which images the network doubts most, and how well each score finds those
-//! that are known to be bad.
+//! `influence outliers`: the images whose labels the network doubts most, and how well each score
+//! finds images that are known to be bad.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -22,19 +22,19 @@ use crate::study::{self, Measure};
 use crate::terminal;
 use crate::{pages, plant, table, truth};
 
-/// How many images the table on the terminal shows.
+/// Number of images in the table on the terminal.
 const SHOWN: usize = 20;
 
-/// How many images a contact sheet holds.
+/// Number of images on a contact sheet.
 const TILES: usize = 60;
 
 /// What is studied.
 #[derive(Debug)]
 pub(crate) struct Outliers {
     pub(crate) job: Job,
-    /// The one of the run first.
+    /// The filters, that of the run first.
     pub(crate) filters: Vec<Filter>,
-    /// Known to be bad; nothing where nothing is known.
+    /// The images known to be bad; `None` if nothing is known.
     pub(crate) bad: Option<BTreeSet<usize>>,
     pub(crate) seed: u64,
     plot: Option<PictureFile>,
@@ -42,17 +42,17 @@ pub(crate) struct Outliers {
     report: Option<ReportFile>,
 }
 
-/// How well one score finds the bad ones.
+/// How well one score finds the bad images.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) measure: Measure,
-    /// Nothing unless there are both good and bad images.
+    /// `None` unless there are both good and bad images.
     pub(crate) ranking: Option<(Ranking, Areas)>,
-    /// With the odds.
+    /// The rank correlation with the odds.
     pub(crate) correlation: Option<f64>,
 }
 
-/// Understands the arguments and runs.
+/// Interprets the arguments and runs.
 pub(crate) fn command(arguments: &OutliersArguments) -> Result<()> {
     let out = arguments.out.destination()?;
     if arguments.out.sort.is_some() {
@@ -104,7 +104,7 @@ pub(crate) fn command(arguments: &OutliersArguments) -> Result<()> {
     Ok(())
 }
 
-/// The study, and what of it decides the bytes of the result.
+/// The study, and those of its settings that determine the bytes of the result.
 fn understood(arguments: &OutliersArguments) -> Result<(Outliers, Vec<(&'static str, String)>)> {
     let mut job = Job::new(&arguments.run, Perturbation::Input)?;
     if job.target != Target::Label {
@@ -117,6 +117,8 @@ fn understood(arguments: &OutliersArguments) -> Result<(Outliers, Vec<(&'static 
     }
     let filters = arguments.filters(job.filter)?;
     let seed = arguments.seed.unwrap_or(0);
+    // Lists of known bad images are keyed by data set and split, e.g. "mnist_test"; the embedded
+    // images are the first of MNIST's test split.
     let (name, split) = (&job.origin.dataset, &job.origin.split);
     let name = if name == "embedded" { "mnist" } else { name.as_str() };
     let mut bad = match &arguments.truth {
@@ -149,12 +151,12 @@ fn understood(arguments: &OutliersArguments) -> Result<(Outliers, Vec<(&'static 
 }
 
 impl Outliers {
-    /// The filters in words.
+    /// The filters as text.
     pub(crate) fn filter_names(&self) -> Vec<String> {
         self.filters.iter().map(Filter::to_string).collect()
     }
 
-    /// The images from the most to the least influential, by their places in `all`.
+    /// The images from the most to the least influential, as indices into `all`.
     pub(crate) fn order(all: &[Judged]) -> Vec<usize> {
         let size = |at: &usize| {
             all.get(*at).and_then(|judged| judged.row.log10_influence).unwrap_or(f64::NEG_INFINITY)
@@ -183,7 +185,7 @@ impl Outliers {
         study::measures(all, &self.filter_names()).into_iter().map(of).collect()
     }
 
-    /// ROC and precision-recall curves; nothing without good and bad images.
+    /// ROC and precision-recall curves; `None` without both good and bad images.
     pub(crate) fn curves(&self, all: &[Judged]) -> Option<Picture> {
         let known = |found: Found| {
             let (ranking, areas) = found.ranking?;
@@ -197,7 +199,7 @@ impl Outliers {
         (!found.is_empty()).then(|| curves(&title, &found, bad as f64 / count.max(1) as f64))
     }
 
-    /// The most influential images.
+    /// The contact sheet of the most influential images.
     pub(crate) fn contact_sheet(&self, all: &[Judged], most: usize) -> Result<Picture> {
         let tile = |(place, judged): (usize, &Judged)| {
             let (row, data) = (&judged.row, &self.job.data);
@@ -220,7 +222,7 @@ impl Outliers {
         sheet(&title, self.job.data.shape(), &tiles).map_err(|error| Failure::new(error.to_string()))
     }
 
-    /// The pictures, and the table to where it is to be.
+    /// Writes the pictures, and the table to its destination.
     fn write(&self, all: &[Judged], file: Option<(&Path, Format)>, out: &Destination) -> Result<()> {
         if let Some(file) = &self.sheet {
             file.write(&self.contact_sheet(all, TILES)?)?;

@@ -20,20 +20,22 @@ Examples:
       which score finds the known bad labels: ROC and precision-recall curves
   influence outliers --plant 200
       the same for planted outliers: two images laid over each other, each moved
-      by up to 4 pixels, with the label of the first, which the network gets right
+      by up to 4 pixels; the label is that of the first, which the network gets
+      right
 
-The measure is the influence of the whole input on -log P(label). Beside it stand
-the same under other filters and the classical measures. Areas have intervals of
-95 % by 1000 resamples of the bad and of the good images.
+The measure is the influence of the whole input on -log P(label). It is listed
+with the same under other filters and with the classical measures. Areas have
+95 % intervals from 1000 resamples of the bad and of the good images.
 
-Columns: index, label, predicted, suggested (the predicted class where it is not
-the label), probability (of the label), influence, log10_influence, rank, bound,
-reach, jacobian_norm, odds, entropy, margin, cross_entropy, ambiguous,
-fisher_norm, fisher_trace, place (1 for the most influential), bad (of --truth
-and --plant), log10_FILTER of each of --filters, p0, p1, ... (the probability of
-each class), and what made them. --truth takes a list of indices as JSON, an
-object of lists of which that of the data set is taken (mnist_test), or a CSV
-file with a column index. Planted images are numbered behind those of the files.";
+Columns: index, label, predicted, suggested (the predicted class if it is not
+the label), probability (of the label), influence, log10_influence, rank,
+bound, reach, jacobian_norm, odds, entropy, margin, cross_entropy, ambiguous,
+fisher_norm, fisher_trace, place (1 for the most influential), bad (with
+--truth or --plant), log10_FILTER for each of --filters, p0, p1, ... (the
+probability of each class), and the settings of the run. --truth takes a list
+of indices as JSON, an object of lists of which that of the data set is taken
+(mnist_test), or a CSV file with a column index. Planted images are numbered
+after those of the files.";
 
 /// The filters whose areas are compared.
 const FILTERS: &str = "exact,paper,tikhonov:1,tikhonov:100,tikhonov:10000";
@@ -47,27 +49,27 @@ pub(crate) struct OutliersArguments {
     /// Indices of images known to be bad: FILE.json or FILE.csv
     #[arg(long, value_name = "FILE", conflicts_with = "plant")]
     pub(crate) truth: Option<PathBuf>,
-    /// Plant N outliers among the images, as many of each class
+    /// Add N synthetic outliers to the images, evenly over the classes
     #[arg(long, value_name = "N")]
     pub(crate) plant: Option<usize>,
-    /// What chance is drawn from: planted images and intervals [default: 0]
+    /// Random seed of planted images and intervals [default: 0]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// Filters to stand beside --filter
+    /// Filters to compare with --filter
     ///
     /// [default: exact,paper,tikhonov:1,tikhonov:100,tikhonov:10000]
     #[arg(long, value_name = "LIST")]
     pub(crate) filters: Option<String>,
-    /// The most influential images on one sheet: FILE.png or FILE.svg
+    /// Draw the most influential images on one sheet, FILE.png or FILE.svg
     #[arg(long, value_name = "FILE")]
     pub(crate) sheet: Option<PathBuf>,
-    /// The ROC and precision-recall curves: FILE.png or FILE.svg
+    /// Plot the ROC and precision-recall curves to FILE.png or FILE.svg
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
 }
 
 impl OutliersArguments {
-    /// The filters by their words, the one of the run first and none twice.
+    /// The filters, that of the run first, without duplicates.
     pub(crate) fn filters(&self, own: Filter) -> Result<Vec<Filter>> {
         let mut filters = vec![own];
         let merges = self.run.tail.as_deref().is_some_and(|tail| tail != "off");

@@ -1,4 +1,4 @@
-//! What `influence outliers` tells a person: the ranking, what each score finds, and what follows.
+//! The text output of `influence outliers`: the ranking, what each score finds, and conclusions.
 
 use std::io::{self, Write};
 
@@ -62,7 +62,7 @@ pub(crate) fn ranking(out: &mut impl Write, study: &Outliers, all: &[Judged], mo
     writeln!(out)
 }
 
-/// Prints what each score finds, and how it orders the images beside the odds.
+/// Prints what each score finds, and how its order of the images compares with that of the odds.
 pub(crate) fn scores(out: &mut impl Write, study: &Outliers, found: &[Found]) -> io::Result<()> {
     let known = found.iter().any(|found| found.ranking.is_some());
     let areas = if known { format!("{:>23} {:>24}", "AUROC", "average precision") } else { String::new() };
@@ -82,7 +82,7 @@ pub(crate) fn interval(of: Estimate) -> String {
     format!("{:.3} [{:.3}, {:.3}]", of.value, of.low, of.high)
 }
 
-/// What follows from the scores, in sentences.
+/// The conclusions from the scores, as sentences.
 pub(crate) fn conclusions(study: &Outliers, found: &[Found]) -> Vec<String> {
     let mut said = Vec::new();
     let area = |of: &Found| of.ranking.as_ref().map(|(_, areas)| areas.roc);

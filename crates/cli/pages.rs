@@ -1,4 +1,4 @@
-//! The page of each command.
+//! The HTML report of each command.
 
 use influence_report::statistics::percentile;
 use influence_report::{Page, PageCell, Point};
@@ -20,10 +20,10 @@ use crate::table::{bound, four_digits};
 use crate::verdict::Spread;
 use crate::windows::verdict_of;
 
-/// Bytes of pictures of maps in a page.
+/// The most bytes of map pictures in a page.
 const PICTURES: usize = 3_400_000;
 
-/// Of `influence score`.
+/// The page of `influence score`.
 pub(crate) fn score(scoring: &Scoring, rows: &[Row], spread: &Spread) -> Result<Page> {
     let job = &scoring.job;
     let mut page = Page::new("Influence of each image");
@@ -42,7 +42,7 @@ pub(crate) fn score(scoring: &Scoring, rows: &[Row], spread: &Spread) -> Result<
     Ok(page)
 }
 
-/// Of `influence layers`.
+/// The page of `influence layers`.
 pub(crate) fn layers(networks: &[Measured]) -> Result<Page> {
     let mut page = Page::new("Influence of each layer");
     for Measured { job, rows } in networks {
@@ -100,7 +100,7 @@ fn layer_cells(row: &LayerRow) -> Vec<PageCell> {
     ]
 }
 
-/// Of `influence map`: the pictures as they come, while there is room.
+/// The page of `influence map`: pictures are added in order as long as there is room.
 pub(crate) fn map(
     job: &Job,
     windows: &[Vec<Windows>],
@@ -133,7 +133,7 @@ pub(crate) fn map(
     Ok(page)
 }
 
-/// Of `influence outliers`.
+/// The page of `influence outliers`.
 pub(crate) fn outliers(study: &Outliers, all: &[Judged]) -> Result<Page> {
     let job = &study.job;
     let mut page = Page::new("Images that do not go with their label");
@@ -167,7 +167,7 @@ pub(crate) fn outliers(study: &Outliers, all: &[Judged]) -> Result<Page> {
     let shown: &[&str] = if known { &headings } else { &["score", "rho with the odds"] };
     page.table(shown, &rows);
     page.heading("The most influential images");
-    // Arrays may be anything.
+    // Arrays may not be images.
     if job.data.are_images() {
         page.figure(&study.contact_sheet(all, TILES)?, "By place, from the most influential on.");
     }
@@ -190,10 +190,10 @@ pub(crate) fn outliers(study: &Outliers, all: &[Judged]) -> Result<Page> {
     Ok(page)
 }
 
-/// Images on the sheet of a page.
+/// Number of images on the contact sheet of a page.
 const TILES: usize = 60;
 
-/// Of `influence compare`.
+/// The page of `influence compare`.
 pub(crate) fn compare(study: &Comparison, all: &[Judged]) -> Result<Page> {
     let [first, second] = &study.names;
     let mut page = Page::new(&format!("{first} beside {second}"));

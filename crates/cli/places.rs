@@ -1,7 +1,7 @@
-//! Which files a run reads, and that it writes over none of them.
+//! Records the files that a run reads, and prevents overwriting them.
 //!
-//! Two paths are the same file where the system says so (device and inode): links, other spellings
-//! and letters of another case do not hide it.
+//! Two paths are the same file if the system says so (device and inode), despite links, different
+//! spellings or letter case.
 
 use std::path::{Path, PathBuf};
 
@@ -14,14 +14,14 @@ use crate::failure::{Failure, Result};
 pub(crate) struct Inputs(Vec<PathBuf>);
 
 impl Inputs {
-    /// One more file.
+    /// Adds a file.
     pub(crate) fn add(&mut self, path: &Path) {
         self.0.push(path.to_owned());
     }
 
-    /// Refuses to write to `path` where it is one of the inputs.
+    /// Refuses to write to `path` if it is one of the inputs.
     pub(crate) fn spare(&self, flag: &str, path: &Path) -> Result<()> {
-        // What is not there yet is nobody's input.
+        // A file that does not exist yet cannot be an input.
         let Ok(output) = Handle::from_path(path) else { return Ok(()) };
         let same = |input: &Path| Handle::from_path(input).is_ok_and(|input| input == output);
         match self.0.iter().find(|input| same(input)) {

@@ -1,8 +1,8 @@
-//! `--plant`: the outliers that the paper plants among its images.
+//! `--plant`: synthetic outliers, as in the paper.
 //!
-//! Each is made of an image that the network gets right and one of another class, both moved by up to
-//! 4 pixels in each direction, laid over each other by the pixelwise maximum; its label is that of the
-//! first (Shu & Zhu, AAAI-19, where two networks get the first right).
+//! Each is made from an image that the network classifies correctly and one of another class. Both
+//! are shifted by up to 4 pixels in each direction and combined by the pixelwise maximum; the label
+//! is that of the first (Shu & Zhu, AAAI-19, where two networks classify the first correctly).
 
 use std::collections::BTreeSet;
 
@@ -13,11 +13,11 @@ use crate::data::Data;
 use crate::failure::{Failure, Result};
 use crate::job::Job;
 
-/// Pixels by which an image is moved at most.
+/// Largest shift of an image, in pixels.
 const SHIFT: usize = 4;
 
-/// Adds `count` outliers behind the images of the job, as many of each class as can be, and tells
-/// their numbers.
+/// Appends `count` outliers to the images of the job, as evenly over the classes as possible, and
+/// returns their numbers.
 pub(crate) fn plant(job: &mut Job, count: usize, seed: u64) -> Result<BTreeSet<usize>> {
     let Data::Images(data) = &job.data else {
         return Err(Failure::new("--plant: outliers are made of images; arrays have none"));
@@ -61,7 +61,7 @@ fn right(job: &Job) -> Result<Vec<usize>> {
     Ok(right)
 }
 
-/// An image moved by chance, with 0 where nothing comes in.
+/// A randomly shifted image, with 0 in the uncovered area.
 fn moved(data: &Dataset, index: usize, random: &mut Random) -> Vec<u8> {
     let [_, height, width] = data.shape();
     let [down, right] = [(); 2].map(|()| random.below(2 * SHIFT + 1));

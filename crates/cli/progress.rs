@@ -1,5 +1,4 @@
-//! How far a run has come: a bar on a terminal, a line now and then where there is none, nothing
-//! with --quiet.
+//! Progress of a run: a bar on a terminal, an occasional line without one, nothing with --quiet.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
@@ -8,11 +7,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::terminal;
 
-/// The first line without a terminal comes after this long: a short run stays silent.
+/// Time before the first line without a terminal, so that a short run prints none.
 const FIRST: Duration = Duration::from_secs(20);
-/// From line to line this much more time passes, up to [`SELDOM`].
+/// Factor by which the time between lines grows, up to [`SELDOM`].
 const LONGER: u32 = 2;
-/// The longest silence.
+/// The longest time between lines.
 const SELDOM: Duration = Duration::from_secs(600);
 
 /// The progress of some images.
@@ -33,7 +32,7 @@ enum Shown {
 }
 
 impl Progress {
-    /// Of `total` images, `before` of which an earlier run has done.
+    /// The progress over `total` images, of which an earlier run has done `before`.
     pub(crate) fn new(total: usize, before: usize, quiet: bool) -> Self {
         let shown = if quiet {
             Shown::Nothing
@@ -45,7 +44,7 @@ impl Progress {
         Self { shown, total, before, done: 0, began: Instant::now() }
     }
 
-    /// Some more images are done.
+    /// Records that some more images are done.
     pub(crate) fn add(&mut self, images: usize) {
         self.done += images;
         let passed = self.began.elapsed();
@@ -59,14 +58,14 @@ impl Progress {
             Shown::Lines { next, pause } if passed >= *next => {
                 *pause = (*pause * LONGER).min(SELDOM);
                 *next = passed + *pause;
-                // Nobody reads it: no reason to stop.
+                // A closed standard error is no reason to stop.
                 let _ = writeln!(terminal::errors(), "{line}");
             }
             Shown::Lines { .. } => {}
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(crate) fn finish(self) {
         if let Shown::Bar(bar) = self.shown {
             bar.finish_and_clear();
@@ -87,8 +86,8 @@ fn line(before: usize, done: usize, total: usize, passed: Duration) -> String {
     format!("influence: {} of {total} images in {}, {rest}", before + done, span(passed))
 }
 
-/// The rate and the time left. All images take the same time, so that the mean over the whole run
-/// settles soonest.
+/// The rate and the remaining time. All images take the same time, so the mean over the whole run
+/// is the best estimate.
 fn rest(done: usize, total: usize, passed: Duration) -> String {
     let seconds = passed.as_secs_f64();
     if done == 0 || seconds <= 0.0 {
@@ -104,7 +103,7 @@ fn rest(done: usize, total: usize, passed: Duration) -> String {
     format!("{rate}, {} left", span(left))
 }
 
-/// A time in the largest unit of which there are at least two.
+/// A time in the largest unit that gives at least 2.
 fn span(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     match seconds {

@@ -1,18 +1,18 @@
-//! Rows as the writers see them: named columns, each of one kind, and cells.
+//! Rows for the writers: named columns, each of one kind, and cells.
 //!
-//! Every format writes the same numbers with all their digits; what is not known is empty in CSV
-//! and null elsewhere. A list is a JSON text where a format has none of its own.
+//! Every format writes the same numbers with all their digits. An unknown value is empty in CSV and
+//! null elsewhere. Lists are JSON text in formats without lists.
 
 use serde::Serialize;
 
-/// What a column holds.
+/// The kind of values in a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Integer,
     Float,
     Text,
     Flag,
-    /// Data with a structure of its own, as JSON.
+    /// Structured data, as JSON.
     Json,
 }
 
@@ -27,13 +27,13 @@ pub(crate) enum Cell {
     Text(String),
     Flag(bool),
     Json(String),
-    /// Not known, or beyond what the kind holds.
+    /// Unknown, or beyond the range of the kind.
     Nothing,
 }
 
-/// What goes into a file of rows.
+/// A type that can be written as a row.
 pub(crate) trait Record {
-    /// Every row has these columns.
+    /// The columns of every row.
     const COLUMNS: &'static [Column];
 
     /// The values, in the order of the columns.
@@ -76,8 +76,8 @@ impl Cell {
         serde_json::to_string(value).map_or(Self::Nothing, Self::Json)
     }
 
-    /// The cell of a CSV file, before quotes. A text that a spreadsheet would run as a formula
-    /// begins with an apostrophe there.
+    /// The cell of a CSV file, before quoting. A text that a spreadsheet would execute as a formula
+    /// is prefixed with an apostrophe.
     pub(crate) fn csv(&self) -> String {
         match self {
             Self::Text(text) if text.starts_with(['=', '+', '-', '@', '\t', '\r']) => format!("'{text}"),
@@ -89,7 +89,7 @@ impl Cell {
         }
     }
 
-    /// The cell of a CSV file that only this program reads: every text stands as it is.
+    /// The cell of a CSV file that only this program reads: texts are unchanged.
     pub(crate) fn raw(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
@@ -119,7 +119,7 @@ impl Cell {
     }
 }
 
-/// As many digits as tell the number from every other.
+/// The shortest text that reads back to the same number.
 fn digits(value: f64) -> String {
     serde_json::Number::from_f64(value).map_or_else(String::new, |number| number.to_string())
 }
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn numbers_are_read_back_to_the_last_bit() {
-        // Quotients have digits to the end; a parser that rounds twice is off by one bit in some.
+        // Quotients have digits to the end; a parser that rounds twice is off by one bit for some.
         for i in 1..20_000_u32 {
             let number = f64::from(i).sqrt() / 7.0 * 10_f64.powi((i % 60) as i32 - 30);
             let text = Cell::from(number).value();

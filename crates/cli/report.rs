@@ -1,4 +1,5 @@
-//! `--report`: a page of what was run, what came out, and what the numbers mean and do not mean.
+//! `--report`: an HTML page with what was run, the results, and what the numbers mean and do not
+//! mean.
 
 use std::path::Path;
 
@@ -13,16 +14,16 @@ use crate::row::Row;
 use crate::table::{at, four_digits, function, influence, probability};
 use crate::terminal;
 
-/// Bytes of small images in a plot: a page of ten thousand images stays below 5 MB.
+/// The most bytes of small images in a plot; a page of ten thousand images stays below 5 MB.
 const THUMBNAILS: usize = 1_200_000;
-/// Dots in a plot.
+/// The most dots in a plot.
 const DOTS: usize = 12_000;
-/// Rows of a table that have a small image.
+/// The most rows of a table with a small image.
 const PICTURED: usize = 200;
-/// Rows of a table in a page.
+/// The most rows of a table in a page.
 const ROWS: usize = 500;
 
-/// A file for a page, whose place has been looked at before anything was computed.
+/// A file for a page. Its path is checked before anything is computed.
 #[derive(Debug)]
 pub(crate) struct ReportFile(Target);
 
@@ -96,14 +97,15 @@ pub(crate) fn meaning(page: &mut Page, job: &Job) {
     page.list(&said);
 }
 
-/// An image as a dot: what it is of, its row and its group.
+/// An image as a dot: its job, its row and its group.
 pub(crate) struct Shown<'a> {
     pub(crate) job: &'a Job,
     pub(crate) row: &'a Row,
     pub(crate) group: usize,
 }
 
-/// Influence against odds: on the diagonal it is the confidence.
+/// The scatter plot of influence against odds. On the diagonal the influence is a function of the
+/// confidence.
 pub(crate) fn against_odds(title: &str, groups: Vec<String>, mut shown: Vec<Shown<'_>>) -> Result<Scatter> {
     let size = |row: &Row| row.log10_influence.unwrap_or(f64::NEG_INFINITY);
     shown.sort_by(|a, b| size(b.row).total_cmp(&size(a.row)));
@@ -118,13 +120,13 @@ pub(crate) fn against_odds(title: &str, groups: Vec<String>, mut shown: Vec<Show
         let odds = row.odds.map_or(f64::INFINITY, f64::log10);
         dots.push(Dot { x: odds, y: size(row), group, words: words(job, row), image });
     }
-    // The largest lie above the others.
+    // Drawn last, the largest lie above the others.
     dots.reverse();
     let axes = ["odds (1 - P) / P, log scale", "influence, log scale"].map(str::to_owned);
     Ok(Scatter { title, axes, groups, equal: true, dots })
 }
 
-/// What stands below a plot of [`against_odds`].
+/// The caption of a plot of [`against_odds`].
 pub(crate) const AGAINST_ODDS: &str = "A dot an image; point at it for its numbers, and for the most influential ones \
      the image. On the dashed line the influence is the odds, and nothing more. What lies sixteen decades below the \
      largest is at the edge.";
@@ -158,7 +160,7 @@ pub(crate) fn briefly(job: &Job, row: &Row) -> String {
     format!("image {}{label}\ninfluence {}", row.index, influence(row))
 }
 
-/// A small picture of an image; nothing of arrays, which may be anything.
+/// A small picture of an image; `None` for arrays, which may not be images.
 fn image(job: &Job, index: usize) -> Result<Option<String>> {
     if !job.data.are_images() {
         return Ok(None);

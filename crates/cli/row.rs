@@ -1,11 +1,11 @@
-//! One row of the result files: the fixed columns, in their fixed order.
+//! One row of the result files: the fixed columns in their fixed order.
 
 use influence::{Score, is_saturated};
 use serde::{Deserialize, Serialize};
 
 use crate::record::{Cell, Column, Kind, Record};
 
-/// One knob of a family: how far it is turned, in its unit. Directions of one's own have none.
+/// The setting of one knob of a family, in its unit. User-defined directions have no unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Setting {
     pub(crate) name: String,
@@ -33,7 +33,7 @@ pub(crate) struct Row {
     /// Empty for samples without labels.
     pub(crate) label: Option<usize>,
     pub(crate) predicted: usize,
-    /// Of the objective's class, the predicted one for entropy and margin.
+    /// Probability of the objective's class, of the predicted class for entropy and margin.
     pub(crate) probability: f64,
     pub(crate) objective: String,
     pub(crate) perturbation: String,
@@ -41,10 +41,10 @@ pub(crate) struct Row {
     pub(crate) group: String,
     /// Empty beyond f64.
     pub(crate) influence: Option<f64>,
-    /// Empty for influence 0.
+    /// Empty if the influence is 0.
     pub(crate) log10_influence: Option<f64>,
     pub(crate) rank: usize,
-    /// Empty beyond f64, as every quantity behind it.
+    /// Empty beyond f64, like all following quantities.
     pub(crate) bound: Option<f64>,
     pub(crate) reach: Option<f64>,
     pub(crate) jacobian_norm: Option<f64>,
@@ -55,25 +55,27 @@ pub(crate) struct Row {
     pub(crate) ambiguous: bool,
     pub(crate) fisher_norm: Option<f64>,
     pub(crate) fisher_trace: Option<f64>,
-    /// Of a family: the most influential setting of its knobs.
+    /// For a family: the most influential setting of its knobs.
     pub(crate) direction: Option<Vec<Setting>>,
-    /// Of classes that are merged: a lower bound of the influence over all, how many they are, and what
-    /// probability they carry.
+    /// If classes are merged: a lower bound of the influence over all classes, the number of merged
+    /// classes, and their total probability.
     pub(crate) at_least: Option<f64>,
     pub(crate) merged_classes: Option<usize>,
     pub(crate) merged_probability: Option<f64>,
-    /// Whether the influence is its bound; for the summary, not a column.
+    /// Whether the influence equals its bound; for the summary, not a column.
     pub(crate) saturated: bool,
 }
 
 impl Row {
-    /// Of an image with its label; in words the objective, the perturbation and the group.
+    /// The row of an image with its label; objective, perturbation and group are given as text.
     pub(crate) fn new(
         index: usize,
         label: Option<usize>,
         (objective, perturbation, group): (String, String, String),
         score: &Score,
     ) -> Self {
+        // Infinite and undefined values become empty cells: JSON has no such numbers, and the
+        // logarithm in its own column stays finite where the influence itself overflows.
         let finite = |value: f64| value.is_finite().then_some(value);
         let baselines = &score.baselines;
         Self {
@@ -121,6 +123,8 @@ impl Row {
             Some(Cell::Text(text)) => Some(text.clone()),
             _ => None,
         };
+        // The indices are the positions in `COLUMNS`. An empty cell reads as `None`; only columns
+        // that are never empty are required.
         let reach = float(11);
         Some(Self {
             index: integer(0)?,
@@ -154,7 +158,7 @@ impl Row {
         })
     }
 
-    /// Whether the label, where there is one, is the prediction.
+    /// Whether the prediction is the label; true without a label.
     pub(crate) fn is_as_labelled(&self) -> bool {
         self.label.is_none_or(|label| label == self.predicted)
     }

@@ -1,4 +1,4 @@
-//! From words to samples: which data set, which of its images, and what is done to them.
+//! Opens the samples of a job: which data set, which of its images, and their preprocessing.
 
 use std::path::{Path, PathBuf};
 
@@ -17,18 +17,18 @@ use crate::terminal;
 #[derive(Debug)]
 pub(crate) struct Samples {
     pub(crate) data: Data,
-    /// Those asked for, in the order asked for, without what was left out.
+    /// The requested images in the requested order, without skipped ones.
     pub(crate) images: Vec<usize>,
-    /// How pictures were prepared, in words; empty where they were not.
+    /// The preprocessing of pictures, in words; empty if there was none.
     pub(crate) preparation: String,
 }
 
-/// The data sets that are no kind of official files.
+/// The names of data sets that are not official files.
 const ARRAYS: &str = "arrays";
 const FOLDER: &str = "folder";
 const PARQUET: &str = "parquet";
 
-/// The samples asked for.
+/// Opens the requested samples.
 pub(crate) fn open(
     arguments: &RunArguments,
     target: &Target,
@@ -53,12 +53,13 @@ pub(crate) fn open(
     };
     refuse_unlabelled(target, data.is_labelled(), data.name())?;
     let images = selection.resolve(data.len())?;
-    // A training set takes as much memory as a network: what nobody has asked for is let go.
+    // A training set can take as much memory as a network, so samples after the last requested one
+    // are dropped.
     data.truncate(images.iter().max().map_or(0, |last| last + 1));
     Ok(Samples { data, images, preparation: String::new() })
 }
 
-/// What is missing of a data set of pictures.
+/// The error if the path of a picture data set is missing.
 fn absent(name: &str) -> Failure {
     match name {
         PARQUET if cfg!(not(feature = "parquet")) => {
@@ -71,7 +72,7 @@ fn absent(name: &str) -> Failure {
     }
 }
 
-/// Refuses what is of pictures in files of their own where there are none.
+/// Refuses flags for picture files if the data set has none.
 fn refuse_flags(arguments: &RunArguments) -> Result<()> {
     let name = arguments.dataset.as_deref();
     let pictures = matches!(name, Some(FOLDER | PARQUET));
@@ -97,7 +98,7 @@ fn refuse_flags(arguments: &RunArguments) -> Result<()> {
     Ok(())
 }
 
-/// Refuses the objective of the label where there are none.
+/// Refuses the objective `label` if there are no labels.
 fn refuse_unlabelled(target: &Target, labelled: bool, name: &str) -> Result<()> {
     match *target == Target::Label && !labelled {
         true => Err(Failure::new(format!(
@@ -107,7 +108,7 @@ fn refuse_unlabelled(target: &Target, labelled: bool, name: &str) -> Result<()> 
     }
 }
 
-/// The pictures below a folder.
+/// Lists the pictures below a folder.
 fn listed(folder: &Path, labels: Option<&Path>, inputs: &mut Inputs) -> Result<Listing> {
     let Some(table) = labels else { return Ok(Listing::folder(folder)?) };
     inputs.add(table);
@@ -127,7 +128,7 @@ fn listed(folder: &Path, labels: Option<&Path>, inputs: &mut Inputs) -> Result<L
     Ok(Listing::labelled(folder, &rows.collect::<Result<Vec<_>>>()?)?)
 }
 
-/// Decodes the pictures asked for, and says which are left out.
+/// Decodes the requested pictures, and reports which are skipped.
 fn pictures(
     arguments: &RunArguments,
     target: &Target,
@@ -155,13 +156,13 @@ fn pictures(
     Ok(Samples { data: Data::Pictures(pictures), images, preparation: words(&recipe) })
 }
 
-/// A picture that is left out, with its cause; nobody is left to tell where standard error is gone.
+/// Reports a skipped picture and the cause on standard error; a closed standard error is ignored.
 fn tell(Refused { index, name, why }: &Refused) {
     use std::io::Write;
     let _ = writeln!(terminal::errors(), "influence: image {index} is left out: {name}: {why}");
 }
 
-/// What is done to every picture.
+/// The preprocessing of every picture.
 fn recipe(arguments: &RunArguments) -> Result<Recipe> {
     let resize = arguments.resize.as_deref().map(|text| size("--resize", text)).transpose()?;
     let crop = arguments.crop.as_deref().map(|text| size("--crop", text)).transpose()?;
@@ -185,7 +186,7 @@ fn size(flag: &str, text: &str) -> Result<Resize> {
         .ok_or_else(|| Failure::new(format!("{flag} {text}: give pixels as in {flag} 224 or {flag} 224x320")))
 }
 
-/// A recipe in words.
+/// The preprocessing in words.
 fn words(recipe: &Recipe) -> String {
     let mut words = Vec::new();
     match recipe.resize {
@@ -198,7 +199,7 @@ fn words(recipe: &Recipe) -> String {
     words.join(", ")
 }
 
-/// What a file of arrays holds.
+/// Opens an array file.
 fn arrays(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Arrays> {
     let Some(file) = &arguments.data else {
         return Err(Failure::new("--dataset arrays: add --data FILE.npz, FILE.npy or FILE.safetensors"));
@@ -207,7 +208,7 @@ fn arrays(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Arrays> {
     Ok(Arrays::open(file)?)
 }
 
-/// The images asked for in their official files, or the embedded ones.
+/// Opens the official files of a data set, or the embedded images.
 fn dataset(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Dataset> {
     let split = arguments.split.as_deref().map(str::parse::<Split>).transpose()?.unwrap_or(Split::Test);
     let folder: Option<&PathBuf> = arguments.data.as_ref();

@@ -1,4 +1,4 @@
-//! `influence score`: runs a job image by image and sends its rows to a file, a pipe or the table.
+//! `influence score`: runs a job image by image and writes its rows to a file, a pipe or the table.
 
 use std::io::Write;
 
@@ -19,32 +19,32 @@ use crate::tally::{Tally, Top};
 use crate::terminal;
 use crate::verdict::{self, Spread};
 
-/// How many images a table on the terminal shows.
+/// Number of images in the table on the terminal.
 const SHOWN: usize = 20;
 
 /// A job, what it perturbs, and where its rows go.
 #[derive(Debug)]
 pub(crate) struct Scoring {
     pub(crate) job: Job,
-    /// The whole input where there is none.
+    /// The family, or `None` for the whole input.
     pub(crate) family: Option<(String, Family)>,
     pub(crate) out: Destination,
     pub(crate) report: Option<ReportFile>,
 }
 
-/// What is shown when all is done.
+/// What is shown at the end.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) tally: Tally,
-    /// Of a table its rows.
+    /// The rows of the table, if there is one.
     pub(crate) top: Option<Top>,
     /// All values, for the verdict.
     pub(crate) spread: Spread,
-    /// Of a report every row.
+    /// Every row, if there is a report.
     pub(crate) rows: Option<Vec<Row>>,
 }
 
-/// Understands the arguments and runs.
+/// Interprets the arguments and runs.
 pub(crate) fn command(arguments: &ScoreArguments) -> Result<()> {
     let (perturbation, family) = family::words(arguments.perturb.as_deref())?;
     let direction = arguments
@@ -113,7 +113,7 @@ fn run(scoring: &Scoring, file: Option<String>, top: Option<Top>, resume: bool) 
     }
 }
 
-/// All images that are not done.
+/// Scores all images that are not done.
 fn all(scoring: &Scoring, done: usize, rows: &mut Rows, seen: &mut Seen) -> Result<()> {
     let Scoring { job, family, .. } = scoring;
     let mut progress = job.progress(done);
@@ -146,7 +146,7 @@ impl Seen {
     }
 }
 
-/// What a person is told on standard output. Where nobody reads on, that is no failure.
+/// Prints the text output. A closed pipe is not an error.
 fn tell(scoring: &Scoring, seen: Seen) -> Result<()> {
     let mut out = terminal::output();
     table::heading(&mut out, scoring)?;
@@ -191,7 +191,7 @@ fn score_family(job: &Job, name: &str, family: &Family, indices: &[usize], add: 
         let found = at.family(&basis, &job.objective(index), &job.filter);
         let found = found.map_err(|error| in_split(error, index))?;
         let words = (job.target.to_string(), format!("family:{name}"), name.to_owned());
-        // Where probabilities underflow, the direction comes with a power of ten of its own.
+        // If probabilities underflow, the direction has a separate power of ten.
         let scale = 10_f64.powf(found.direction_log10);
         let settings: Vec<f64> = found.direction.iter().map(|setting| setting * scale).collect();
         let direction = Setting::all(basis.members(), &settings);

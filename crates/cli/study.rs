@@ -1,4 +1,5 @@
-//! What studies have in common: images scored under a journal, and a result made of all of them.
+//! Shared by the studies: images are scored under a journal, and one result is made from all of
+//! them.
 
 use std::path::Path;
 
@@ -12,17 +13,17 @@ use crate::out::{Destination, Format, Found, Header, Keeper, Unit, check_signals
 use crate::record::Record;
 use crate::row::Row;
 
-/// Takes one image.
+/// Receives one image.
 pub(crate) type Add<'a> = &'a mut dyn FnMut(Judged) -> Result<()>;
 
-/// Scores from the given image on.
+/// Scores the images from the given one on.
 pub(crate) type Scoring<'a> = &'a dyn Fn(usize, Add<'_>) -> Result<()>;
 
-/// Makes the result of all, in a file if there is a place for one.
+/// Makes the result from all images, in a file if one is given.
 pub(crate) type Writing<'a> = &'a dyn Fn(&[Judged], Option<(&Path, Format)>) -> Result<()>;
 
-/// Scores what is not done with `score`, which is told how many images are, and makes the result of
-/// all with `write`, which is told where a file is to be. Nothing comes back where it is complete.
+/// Scores the remaining images with `score`, which receives the number of those done, and makes the
+/// result from all with `write`, which receives the file. `None` if the run is already complete.
 pub(crate) fn gather(
     out: &Destination,
     header: Header,
@@ -39,6 +40,8 @@ pub(crate) fn gather(
         write(&all, None)?;
         return Ok(Some(all));
     };
+    // Each image is appended to a spool beside the result. The result depends on all images, so it
+    // is written from the whole spool at the end, including rows from before a resume.
     let spool = Format::KEPT;
     let mut keeper = match Keeper::open(path, header, &spool.head(Judged::COLUMNS, &[]), resume)? {
         Found::Open(keeper) => keeper,
@@ -64,7 +67,8 @@ pub(crate) fn gather(
     Ok(Some(all))
 }
 
-/// Scores the images of a job from the one at `done` on, under each filter, the first being the run's.
+/// Scores the images of a job from the one at `done` on, under each filter; the first filter is the
+/// run's.
 pub(crate) fn score(job: &Job, done: usize, filters: &[influence::Filter], add: Add<'_>) -> Result<()> {
     let mut progress = job.progress(done);
     let words = || (job.target.to_string(), "input".to_owned(), String::new());
@@ -88,7 +92,7 @@ pub(crate) fn score(job: &Job, done: usize, filters: &[influence::Filter], add: 
     Ok(())
 }
 
-/// A score of all images, the larger the more suspicious.
+/// A score of all images; larger means more suspicious.
 #[derive(Debug, Clone)]
 pub(crate) struct Measure {
     pub(crate) name: String,
@@ -102,7 +106,7 @@ impl Measure {
     }
 }
 
-/// A classical measure: its name, and its value of a row.
+/// A classical measure: its name, and its value for a row.
 type Classical = (&'static str, fn(&Row) -> Option<f64>);
 
 /// The influence under each filter and the classical measures, over the same images.
@@ -120,7 +124,8 @@ pub(crate) fn measures(all: &[Judged], filters: &[String]) -> Vec<Measure> {
         ("Fisher norm", |row| row.fisher_norm),
         ("Fisher trace", |row| row.fisher_trace),
     ];
-    // Beyond f64 is larger than everything. What no image has is not known: of merged classes, the metric.
+    // A value beyond f64 counts as infinite. A measure that no image has is left out, e.g. those of
+    // the metric if classes are merged.
     let known = classical.into_iter().filter(|(_, of)| all.iter().any(|judged| of(&judged.row).is_some()));
     let classical = known.map(|(name, of)| Measure {
         name: name.to_owned(),

@@ -1,5 +1,5 @@
-//! The table for a person: most sensitive images first, the classical measures beside the
-//! influence, and what the numbers mean.
+//! The text table: the most sensitive images first, the classical measures beside the influence,
+//! and what the numbers mean.
 
 use std::io::{self, Write};
 
@@ -16,10 +16,10 @@ use crate::tally::Tally;
 use crate::terminal::{self, name};
 use crate::verdict::Spread;
 
-/// The largest exponent that is told.
+/// The largest exponent that is shown.
 const MOST_POWER: f64 = 99_999.0;
 
-/// Prints what was measured, of which network and how its weights were read, and on which images.
+/// Prints what was measured, the network and how its weights were read, and the images.
 pub(crate) fn heading(out: &mut impl Write, scoring: &Scoring) -> io::Result<()> {
     let job = &scoring.job;
     let what = match &scoring.family {
@@ -46,11 +46,10 @@ fn whole(perturbation: &Perturbation) -> &'static str {
     }
 }
 
-/// A column of the table: title, width, and the cell.
+/// A column of the table: title, width, and a function for the cell.
 type Column = (&'static str, usize, fn(&Row) -> String);
 
-/// The columns of the table, of which as many are shown from the left as the line holds: title,
-/// width, and the cell.
+/// The columns of the table. As many are shown, from the left, as fit the line.
 const COLUMNS: [Column; 11] = [
     ("index", 7, |row| row.index.to_string()),
     ("label", 6, |row| row.label.map_or_else(|| "-".into(), |label| label.to_string())),
@@ -144,7 +143,7 @@ pub(crate) fn function(target: Target) -> String {
     }
 }
 
-/// The bound in words, which is all that a saturated value says.
+/// The bound in words; a saturated value equals it.
 pub(crate) fn bound(target: Target) -> &'static str {
     match target {
         Target::Entropy => "the variance of log P, which is the confidence",
@@ -161,7 +160,7 @@ pub(crate) fn influence(row: &Row) -> String {
     }
 }
 
-/// An exact score that is known to be saturated needs no Jacobian.
+/// The Jacobian norm; empty if it was not computed, for an exact score known to be saturated.
 fn norm(row: &Row) -> String {
     if row.jacobian_norm.is_none() && row.saturated { String::new() } else { cell(row.jacobian_norm) }
 }
@@ -170,7 +169,7 @@ fn cell(value: Option<f64>) -> String {
     value.map_or_else(|| "beyond f64".into(), four_digits)
 }
 
-/// 10 to a power beyond f64; with a sign where the power itself says nothing to a reader.
+/// 10 to a power, also beyond f64. Beyond `MOST_POWER` only a limit is shown, with `<` or `>`.
 pub(crate) fn power(log10: f64) -> String {
     match log10 {
         _ if log10 > MOST_POWER => format!(">1e{MOST_POWER:.0}"),
@@ -179,17 +178,17 @@ pub(crate) fn power(log10: f64) -> String {
     }
 }
 
-/// Six decimals, or an exponent where they would all be zeros.
+/// Six decimals, or an exponent if they would all be zero.
 pub(crate) fn probability(value: f64) -> String {
     if value > 0.0 && value < 5e-7 { format!("{value:.3e}") } else { format!("{value:.6}") }
 }
 
-/// Three decimals, or an exponent where they would not fit.
+/// Three decimals, or an exponent if the number is too long.
 fn margin(value: f64) -> String {
     if value.abs() < 1e5 { format!("{value:.3}") } else { format!("{value:.2e}") }
 }
 
-/// How channels are taken, in a word.
+/// The handling of channels, as a word.
 pub(crate) fn channels_word(channels: Channels) -> &'static str {
     match channels {
         Channels::Joint => "joint",
@@ -207,7 +206,7 @@ pub(crate) fn four_digits(value: f64) -> String {
     if (-3..5).contains(&exponent) { format!("{value:.decimals$}") } else { format!("{value:.3e}") }
 }
 
-/// What the values say beside the confidence, what is doubtful in them, and where the rows are.
+/// Prints what the values add to the confidence, what is doubtful in them, and where the rows are.
 pub(crate) fn summary(
     out: &mut impl Write,
     scoring: &Scoring,
@@ -260,7 +259,7 @@ pub(crate) fn summary(
     Ok(())
 }
 
-/// A run that is to go on and has nothing left to do.
+/// Reports that a resumed run is already complete.
 pub(crate) fn complete(job: &Job, out: &Destination) -> Result<()> {
     if let (false, Destination::File(path, _)) = (job.quiet, out) {
         writeln!(

@@ -1,4 +1,4 @@
-//! What the rows of a run say together, counted as they come.
+//! Counts over the rows of a run, updated as they come.
 
 use std::collections::BinaryHeap;
 
@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 use crate::record::{Cell, Record};
 use crate::row::Row;
 
-/// Counts over all rows; a run that goes on finds them in its journal.
+/// Counts over all rows; a resumed run finds them in its journal.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Tally {
     pub(crate) rows: usize,
-    /// Of rank 0.
+    /// Rows with rank 0.
     pub(crate) still: usize,
-    /// Predicted otherwise than labelled.
+    /// Rows whose prediction is not the label.
     pub(crate) wrong: usize,
-    /// Above the bound of the exact measure.
+    /// Rows above the bound of the exact measure.
     pub(crate) above: usize,
     pub(crate) ambiguous: usize,
     /// With classes merged into one: the value is an upper bound.
@@ -37,18 +37,18 @@ impl Tally {
     }
 }
 
-/// The rows that a table shows: the largest in one column.
+/// The rows that a table shows: those with the largest values in one column.
 #[derive(Debug)]
 pub(crate) struct Top {
-    /// Its place among the columns.
+    /// The index of the column.
     column: usize,
     most: usize,
-    /// The smallest on top.
+    /// The rows kept so far, the smallest on top.
     rows: BinaryHeap<Ranked>,
     seen: usize,
 }
 
-/// A row by its place: larger values first, equal ones in the order in which they came.
+/// A row with its order: larger values first, equal ones in order of arrival.
 #[derive(Debug)]
 struct Ranked {
     value: f64,
@@ -77,9 +77,10 @@ impl PartialEq for Ranked {
 impl Eq for Ranked {}
 
 impl Top {
-    /// The `most` largest in the column of this name, if rows have one.
+    /// Keeps the `most` largest rows in the column with this name; `None` if there is no such
+    /// column.
     pub(crate) fn new(column: &str, most: usize) -> Option<Self> {
-        // The logarithm tells values beyond f64 apart.
+        // Sort by the logarithm, which also distinguishes values beyond f64.
         let column = if column == "influence" { "log10_influence" } else { column };
         let column = Row::COLUMNS.iter().position(|(name, _)| *name == column)?;
         Some(Self { column, most, rows: BinaryHeap::new(), seen: 0 })

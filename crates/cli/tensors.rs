@@ -1,4 +1,5 @@
-//! Safetensors files of results: tensors by name, and what they are of in the metadata. The same results make the same bytes.
+//! Safetensors files of results: named tensors, with a description in the metadata. The same
+//! results give the same bytes.
 
 use std::collections::HashMap;
 
@@ -11,7 +12,7 @@ use crate::failure::{Failure, Result};
 /// A tensor's name, type, shape and bytes.
 pub(crate) type Named = (String, Dtype, Vec<usize>, Vec<u8>);
 
-/// What a file holds beside its tensors.
+/// The metadata of a file.
 pub(crate) type Metadata = HashMap<String, String>;
 
 /// Pairs as metadata.
@@ -19,7 +20,7 @@ pub(crate) fn metadata(pairs: impl IntoIterator<Item = (&'static str, String)>) 
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// The bytes of a file; `what` it is, in words, for errors.
+/// The bytes of a file; `what` is its description for errors.
 pub(crate) fn file(what: &str, tensors: &[Named], metadata: Metadata) -> Result<Vec<u8>> {
     let fail = |error: &dyn std::fmt::Display| Failure::new(format!("{what} could not be written: {error}"));
     let views: Vec<(&str, TensorView<'_>)> = tensors
@@ -33,7 +34,8 @@ pub(crate) fn file(what: &str, tensors: &[Named], metadata: Metadata) -> Result<
     in_order(bytes).map_err(|error| fail(&error))
 }
 
-/// The same file with the keys of its header in order: safetensors writes metadata in any.
+/// The same file with sorted keys in its header, because safetensors writes metadata in arbitrary
+/// order.
 fn in_order(mut bytes: Vec<u8>) -> serde_json::Result<Vec<u8>> {
     const PREFIX: usize = size_of::<u64>();
     let Some(length) = bytes.first_chunk().map(|length| u64::from_le_bytes(*length) as usize) else {
@@ -52,7 +54,7 @@ fn in_order(mut bytes: Vec<u8>) -> serde_json::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    //! Files are read again by safetensors, and their bytes do not hang on the order of a hash map.
+    //! Files can be read by safetensors, and their bytes do not depend on the order of a hash map.
 
     use safetensors::SafeTensors;
 

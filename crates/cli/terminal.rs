@@ -1,9 +1,9 @@
-//! What a person reads: text, and nothing that a terminal would obey.
+//! Terminal output: text without anything that a terminal would interpret.
 //!
-//! Names of tensors, layers, classes and files come from outside, and an escape sequence in one of
-//! them could hide a line, change its colour or write into the clipboard. So all that the program
-//! prints goes through one gate: control characters and those that turn the direction of text leave
-//! it as `\u{1b}`. Files of results have names as they are, escaped as their formats ask for.
+//! Names of tensors, layers, classes and files come from outside. An escape sequence in one of them
+//! could hide a line, change its colour or write to the clipboard. Therefore all output passes
+//! through one filter, [`Plain`], which prints control characters and text-direction overrides as
+//! `\u{1b}`. Result files have the names unchanged, escaped as their formats require.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, StderrLock, StdoutLock, Write};
@@ -18,14 +18,14 @@ pub(crate) fn errors() -> Plain<StderrLock<'static>> {
     Plain(io::stderr().lock())
 }
 
-/// The columns of a line: those of the terminal, 80 where there is none.
+/// The width of a line: that of the terminal, or 80 if there is none.
 pub(crate) fn width() -> usize {
     const USUAL: usize = 80;
     let found = terminal_size::terminal_size().map(|(terminal_size::Width(columns), _)| usize::from(columns));
     if io::stdout().is_terminal() { found.unwrap_or(USUAL).max(USUAL / 2) } else { USUAL }
 }
 
-/// Text in lines that fit, all of them indented.
+/// Prints text in lines that fit, all indented.
 pub(crate) fn paragraph(out: &mut impl Write, indent: usize, text: &str) -> io::Result<()> {
     for line in lines(&harmless(text), width().saturating_sub(indent)) {
         writeln!(out, "{:indent$}{line}", "")?;
@@ -33,7 +33,7 @@ pub(crate) fn paragraph(out: &mut impl Write, indent: usize, text: &str) -> io::
     Ok(())
 }
 
-/// Text in lines that fit, all but the first indented.
+/// Prints text in lines that fit, all but the first indented.
 pub(crate) fn hanging(out: &mut impl Write, indent: usize, text: &str) -> io::Result<()> {
     for (at, line) in lines(&harmless(text), width().saturating_sub(indent)).iter().enumerate() {
         writeln!(out, "{:1$}{line}", "", if at == 0 { 0 } else { indent })?;
@@ -41,7 +41,7 @@ pub(crate) fn hanging(out: &mut impl Write, indent: usize, text: &str) -> io::Re
     Ok(())
 }
 
-/// Broken at spaces; a word that is longer than a line has one of its own.
+/// Breaks text at spaces; a word longer than a line gets its own line.
 fn lines(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for (at, word) in text.split(' ').enumerate() {
@@ -57,7 +57,7 @@ fn lines(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// The gate. Text is checked a call at a time; `write!` never cuts a letter in two.
+/// The filter. Text is checked per call, which is safe because `write!` never splits a character.
 #[derive(Debug)]
 pub(crate) struct Plain<W>(pub(crate) W);
 
@@ -72,12 +72,12 @@ impl<W: Write> Write for Plain<W> {
     }
 }
 
-/// The text without anything that a terminal would obey; lines stay lines.
+/// The text without anything that a terminal would interpret, except newlines.
 pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
     escaped(text, |letter| letter != '\n' && obeyed(letter))
 }
 
-/// A name for a message or a cell: harmless, and on one line.
+/// A name for a message or a cell: harmless and on one line.
 pub(crate) fn name(text: &str) -> Cow<'_, str> {
     escaped(text, obeyed)
 }
@@ -97,7 +97,8 @@ fn escaped(text: &str, odd: impl Fn(char) -> bool) -> Cow<'_, str> {
     plain.into()
 }
 
-/// Control characters, marks and overrides of the direction of text, and separators of lines.
+/// Whether a terminal would interpret a character: control characters, text-direction marks and
+/// overrides, and line separators.
 fn obeyed(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -6,25 +6,25 @@ use clap::{Args, ValueEnum};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  influence train --dataset mnist --data data/mnist --network resnet50 --width 8 \\
-      --out w8.safetensors
+  influence train --dataset mnist --data data/mnist \\
+      --network resnet50 --width 8 --out w8.safetensors
       some minutes on two cores; then influence score --weights w8.safetensors
   influence train --dataset folder --data pictures --resize 64 --crop 64 \\
       --network cnn --classes 3 --out cnn.safetensors
-      a class for each sub-folder
+      one class per sub-folder
   influence train --dataset cifar10 --data data/cifar-10-batches-bin \\
       --network densenet121 --preset paper --out d121.safetensors
       as Shu & Zhu (2019) did, 500 epochs: days on a processor
 
 A run keeps the folder FILE.training, with a checkpoint after each epoch, until
-FILE is there; --resume goes on with it.";
+FILE is complete; --resume continues from it.";
 
-/// How long and how is trained.
+/// A training schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Preset {
     /// A few epochs
     Quick,
-    /// Those of Shu & Zhu (2019): 200 epochs on MNIST, 500 on others
+    /// As Shu & Zhu (2019): 200 epochs on MNIST, 500 on others
     Paper,
 }
 
@@ -45,13 +45,13 @@ pub(crate) struct TrainArguments {
     /// Labels of a folder's pictures: a .csv with columns path and label
     #[arg(long, value_name = "FILE")]
     pub(crate) labels: Option<PathBuf>,
-    /// Size to which pictures are brought: N for the shorter side, or HxW
+    /// Resize pictures: N for the shorter side, or HxW
     #[arg(long, value_name = "SIZE")]
     pub(crate) resize: Option<String>,
-    /// What is kept of the middle of pictures: N for a square, or HxW
+    /// Crop the centre of pictures: N for a square, or HxW
     #[arg(long, value_name = "SIZE")]
     pub(crate) crop: Option<String>,
-    /// Pictures have one channel instead of red, green and blue
+    /// Convert pictures to one grey channel
     #[arg(long)]
     pub(crate) grey: bool,
     /// The files are your own, in the data set's format but of other sizes
@@ -60,34 +60,35 @@ pub(crate) struct TrainArguments {
     /// Images of the training split: 0..8,12 or 5.. or all or @FILE [default: all]
     #[arg(long, value_name = "RANGES", allow_hyphen_values = true)]
     pub(crate) images: Option<String>,
-    /// Number of classes [default: the data set's, or the largest label and one]
+    /// Number of classes [default: the data set's, or the largest label plus one]
     #[arg(long, value_name = "N")]
     pub(crate) classes: Option<usize>,
-    /// How long and how is trained
+    /// Training schedule
     ///
-    /// Both by Adam from 1e-3 to 1e-4 along a cosine, in batches of 64, L2 1e-4, with 10 % of the
-    /// images kept back for validation; dropout is the network's, 0.2 in residual and dense blocks.
+    /// Both use Adam with a cosine schedule from 1e-3 to 1e-4, batches of 64 and L2 1e-4, and hold
+    /// out 10 % of the images for validation; dropout is the network's, 0.2 in residual and dense
+    /// blocks.
     #[arg(long, value_enum, default_value_t = Preset::Quick, value_name = "PRESET")]
     pub(crate) preset: Preset,
-    /// How often every image is seen [default: the preset's]
+    /// Number of passes over the images [default: the preset's]
     #[arg(long, value_name = "N")]
     pub(crate) epochs: Option<usize>,
-    /// Images in a step [default: 64]
+    /// Images per step [default: 64]
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<usize>,
-    /// The learning rate at the beginning; at the end it is a tenth [default: 0.001]
+    /// Initial learning rate; the final one is a tenth of it [default: 0.001]
     #[arg(long, value_name = "X")]
     pub(crate) rate: Option<f64>,
-    /// What decides first weights, order of the images and dropout [default: 0]
+    /// Random seed of initial weights, order of the images and dropout [default: 0]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// Threads [default: one a core]
+    /// Number of threads [default: one per core]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// Where the weights go: FILE.safetensors, with PyTorch's names
+    /// Where to write the weights: FILE.safetensors, with PyTorch's names
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
-    /// Go on with the training that was stopped, from its last epoch
+    /// Resume a stopped training after its last complete epoch
     #[arg(long)]
     pub(crate) resume: bool,
     /// Print errors only

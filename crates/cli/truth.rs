@@ -1,4 +1,4 @@
-//! `--truth`: which images are known to be bad, out of a file of indices.
+//! `--truth`: the images known to be bad, from a file of indices.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::failure::{Failure, Result};
 
-/// The indices in a file; `name` is the data set and split, by which a list among several is known.
+/// The indices in a file; `name` is the data set and split, which selects one of several lists.
 pub(crate) fn read(path: &Path, name: &str) -> Result<BTreeSet<usize>> {
     let fail = |why: String| Failure::new(format!("--truth {}: {why}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
@@ -18,7 +18,7 @@ pub(crate) fn read(path: &Path, name: &str) -> Result<BTreeSet<usize>> {
 
 type Found = std::result::Result<BTreeSet<usize>, String>;
 
-/// A list, or an object with a list of this name, or with one list alone.
+/// Reads a list, or an object with a list of this name or with only one list.
 fn from_json(text: &str, name: &str) -> Found {
     let value: Value = serde_json::from_str(text).map_err(|error| format!("this is no JSON: {error}"))?;
     let list = match &value {
@@ -45,7 +45,7 @@ fn from_json(text: &str, name: &str) -> Found {
     list.iter().map(index).collect()
 }
 
-/// The column `index`, or the only one.
+/// Reads the column `index`, or the only one.
 fn from_csv(text: &str) -> Found {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(text.as_bytes());
     let (mut column, mut found) = (0, BTreeSet::new());

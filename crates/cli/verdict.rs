@@ -1,9 +1,9 @@
-//! What values say beside the confidence, in numbers and in one sentence that follows from them.
+//! What influences add to the confidence: numbers, and a sentence that follows from them.
 //!
-//! An influence that is its bound is a function of the probability alone. One that is near its bound
-//! everywhere is so in effect, although none is saturated: hence the share of values whose reach
-//! exceeds [`NEAR`], and the rank correlation with the odds, which is 1 where the values order the
-//! images as the confidence does.
+//! An influence that equals its bound is a function of the probability alone. If all values are
+//! near their bounds, the same holds in effect, although none is saturated. Therefore the verdict
+//! includes the fraction of values whose reach exceeds [`NEAR`], and the rank correlation with the
+//! odds, which is 1 if the values order the images like the confidence.
 
 use std::collections::BTreeMap;
 
@@ -15,21 +15,21 @@ use crate::row::Row;
 
 /// A reach above this is near the bound.
 pub(crate) const NEAR: f64 = 0.9;
-/// Fewer images than this have no order that could be compared with another.
+/// With fewer images than this, a rank correlation is not computed.
 const FEW: usize = 10;
-/// Rank correlations from which on two orders are the same in effect, nearly so, and related.
+/// Rank correlations from which two orders count as the same, nearly the same, and related.
 const SAME: f64 = 0.99;
 const NEARLY: f64 = 0.9;
 const RELATED: f64 = 0.5;
 
-/// One value, as far as a verdict needs it.
+/// What a verdict needs of one value.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
     /// log10 of the influence: -infinity for 0.
     pub(crate) log10: f64,
     /// Infinite beyond f64.
     pub(crate) odds: f64,
-    /// Nothing beyond f64.
+    /// `None` beyond f64.
     pub(crate) reach: Option<f64>,
     pub(crate) saturated: bool,
 }
@@ -45,7 +45,7 @@ impl Seen {
     }
 }
 
-/// Values as they come, by group: an order of images is one of values of the same kind.
+/// Collects values by group, because only values of the same group can order images.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Spread {
     groups: BTreeMap<String, Group>,
@@ -60,7 +60,7 @@ struct Group {
 }
 
 impl Spread {
-    /// One more value of a group.
+    /// Adds a value to a group.
     pub(crate) fn add(&mut self, group: &str, seen: Seen) {
         self.saturated += usize::from(seen.saturated);
         if !self.groups.contains_key(group) {
@@ -73,7 +73,7 @@ impl Spread {
         }
     }
 
-    /// The same out of the cells of a row that was kept: group, log10_influence, reach and odds.
+    /// Adds a value from the cells of a kept row: group, log10_influence, reach and odds.
     pub(crate) fn add_kept(&mut self, cells: &[Cell]) {
         let [Cell::Text(group), log10, reach, odds] = cells else { return };
         let number = |cell: &Cell| match cell {
@@ -92,7 +92,7 @@ impl Spread {
         );
     }
 
-    /// What they say together.
+    /// The verdict over all values.
     pub(crate) fn verdict(&self) -> Verdict {
         let reach = || self.groups.values().flat_map(|group| &group.reach);
         let images = self.groups.values().map(|group| group.log10.len()).max().unwrap_or(0);
@@ -114,7 +114,7 @@ impl Spread {
         }
     }
 
-    /// Every reach that is known, in ascending order.
+    /// Every known reach, in ascending order.
     pub(crate) fn reach(&self) -> Vec<f64> {
         let mut all: Vec<f64> = self.groups.values().flat_map(|group| group.reach.iter().copied()).collect();
         all.sort_by(f64::total_cmp);
@@ -122,7 +122,7 @@ impl Spread {
     }
 }
 
-/// The rank correlation of values with the odds, where there are images enough for it.
+/// The rank correlation of values with the odds, if there are enough images.
 pub(crate) fn correlation(values: &[f64], odds: &[f64]) -> Option<f64> {
     if values.len() < FEW { None } else { spearman(values, odds) }
 }
@@ -133,28 +133,28 @@ pub(crate) struct Verdict {
     pub(crate) values: usize,
     pub(crate) images: usize,
     pub(crate) saturated: usize,
-    /// With a reach above [`NEAR`].
+    /// Number of values with a reach above [`NEAR`].
     pub(crate) near: usize,
-    /// Whose reach is known.
+    /// Number of values whose reach is known.
     pub(crate) reached: usize,
-    /// Whether all are 0.
+    /// Whether all values are 0.
     pub(crate) still: bool,
-    /// With the odds, one a group, in ascending order.
+    /// Rank correlations with the odds, one per group, in ascending order.
     pub(crate) correlations: Vec<f64>,
 }
 
 impl Verdict {
-    /// The share near the bound, in [0, 1].
+    /// The fraction near the bound, in [0, 1].
     pub(crate) fn near_share(&self) -> f64 {
         self.near as f64 / self.reached.max(1) as f64
     }
 
-    /// The rank correlation with the odds: of groups the median.
+    /// The rank correlation with the odds; for several groups the median.
     pub(crate) fn correlation(&self) -> Option<f64> {
         Some(quartiles(&self.correlations)[1]).filter(|rho| rho.is_finite())
     }
 
-    /// What the values say beside the confidence.
+    /// What the values add to the confidence, as a sentence.
     pub(crate) fn conclusion(&self) -> String {
         if self.saturated == self.values {
             return "they say what the confidence says and nothing more".into();
@@ -185,7 +185,7 @@ impl Verdict {
         }
     }
 
-    /// The correlation in words: of several groups how it is spread.
+    /// The correlation in words; for several groups its distribution.
     fn correlation_words(&self) -> String {
         let shown = |rho: f64| format!("{rho:.4}");
         match self.correlations[..] {
@@ -219,7 +219,7 @@ impl Verdict {
     }
 }
 
-/// A share in per cent, which is 0 or 100 only where it is exactly that.
+/// A fraction in per cent, shown as 0 or 100 only if it is exactly that.
 pub(crate) fn percent(share: f64) -> String {
     let rounded = (100.0 * share).round();
     match rounded {
@@ -233,7 +233,7 @@ pub(crate) fn percent(share: f64) -> String {
 mod tests {
     use super::*;
 
-    /// Images whose odds grow, with what is made of each.
+    /// The verdict on images with growing odds, with a given value and reach for each.
     fn verdict(images: usize, seen: impl Fn(f64) -> (f64, f64)) -> Verdict {
         let mut spread = Spread::default();
         for image in 0..images {

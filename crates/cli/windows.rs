@@ -1,4 +1,4 @@
-//! The windows of maps, as far as a verdict needs them.
+//! Summaries of the windows of maps, for the verdict.
 
 use std::io::{self, Write};
 
@@ -11,7 +11,7 @@ use crate::table::bound;
 use crate::terminal;
 use crate::verdict::{self, Verdict};
 
-/// A map as far as a verdict needs it.
+/// The summary of a map.
 pub(crate) fn of(map: &Map, odds: f64) -> Windows {
     let sorted = |values: &[f64]| {
         let mut values = values.to_vec();
@@ -30,8 +30,8 @@ pub(crate) fn of(map: &Map, odds: f64) -> Windows {
     }
 }
 
-/// What the windows of each half-width say beside the confidence: the order of the images is that of
-/// their median windows.
+/// Prints what the windows of each half-width add to the confidence. Images are ordered by the
+/// median of their windows.
 pub(crate) fn tell(out: &mut impl Write, job: &Job, images: &[Vec<Windows>]) -> io::Result<()> {
     let scales = images.first().map_or(0, Vec::len);
     for scale in 0..scales {
@@ -43,7 +43,7 @@ pub(crate) fn tell(out: &mut impl Write, job: &Job, images: &[Vec<Windows>]) -> 
     Ok(())
 }
 
-/// Of one half-width over the images.
+/// The verdict on one half-width, over the images.
 pub(crate) fn verdict_of(of: &[&Windows]) -> Verdict {
     let log10: Vec<f64> = of.iter().map(|windows| windows.log10.unwrap_or(f64::NEG_INFINITY)).collect();
     let odds: Vec<f64> = of.iter().map(|windows| windows.odds.unwrap_or(f64::INFINITY)).collect();

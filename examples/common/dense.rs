@@ -1,13 +1,14 @@
-//! A dense route for the examples' tests: the engine's Jacobian against central differences of the model's own forward pass in f64.
+//! A dense check for the examples' tests: compares the engine's Jacobian with central differences
+//! of the model's own forward pass in f64.
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use influence_autodiff::{Graph, Options, Precision, Program, Rows};
 
-/// Step of the differences: rounding costs 1e-10, truncation its square.
+/// Step of the differences: rounding costs about 1e-10, truncation about the square of the step.
 const STEP: f64 = 1e-6;
 
-/// Error allowed, relative to the largest entry of the Jacobian (at least 1).
+/// Allowed error, relative to the larger of 1 and the largest entry of the Jacobian.
 const TOLERANCE: f64 = 1e-7;
 
 /// Weights in double precision.
@@ -24,7 +25,8 @@ pub(crate) fn double<M: Module>(model: M) -> M {
     model.map(&mut Double)
 }
 
-/// The rows of z_k - z_K in f64, `[K-1, p]`, of a model in double precision at `point`, a sample of shape `sample`.
+/// The rows of z_k - z_K in f64, `[K-1, p]`, of a model in double precision at `point`, a sample of
+/// shape `sample`.
 pub(crate) fn rows<M: Module, const D: usize>(
     model: &M,
     forward: impl Fn(&M, Tensor<D>) -> Tensor<2>,
@@ -41,7 +43,7 @@ pub(crate) fn rows<M: Module, const D: usize>(
     rows
 }
 
-/// Compares the rows of z_k - z_K at one sample of shape `sample`.
+/// Compares the engine's rows of z_k - z_K at one sample of shape `sample` with the differences.
 pub(crate) fn assert_dense<M: Module, const D: usize>(
     model: M,
     forward: impl Fn(&M, Tensor<D>) -> Tensor<2>,

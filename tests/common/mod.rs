@@ -9,12 +9,13 @@ use influence_zoo::weights::{self, Precision};
 use influence_zoo::{Architecture, Network};
 use safetensors::{Dtype, SafeTensors};
 
-/// The project's own folder.
+/// The root folder of the project.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A file of the folder of larger reference data that may stand beside the project; a line says when it is not there.
+/// A file of the larger reference data, which may lie in a folder beside the project. If it is
+/// missing, prints a line and returns none.
 pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     let file = root().join("../shared").join(path);
     if file.exists() {
@@ -33,7 +34,8 @@ pub(crate) struct Case {
     pub(crate) golden: Golden,
 }
 
-/// Every case whose files are there: the embedded network's always, the others' beside the project.
+/// Every case whose files exist: always the embedded network, the others if their files lie beside
+/// the project.
 pub(crate) fn cases() -> Vec<Case> {
     let embedded = Case {
         name: "resnet50w8-mnist",
@@ -105,7 +107,7 @@ impl Golden {
         }
     }
 
-    /// Ranks, whole numbers that the files hold as floats.
+    /// Ranks: integers that the files store as floats.
     pub(crate) fn ranks(&self, name: &str) -> Vec<usize> {
         self.floats(name).into_iter().map(|rank| rank as usize).collect()
     }

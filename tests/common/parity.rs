@@ -1,17 +1,19 @@
 //! The device under test, and how far its results may be from the reference.
 //!
-//! The device is Burn's default one: of what is built in, `BURN_DEVICE` chooses. tests/parity/ has a file a backend with the worst
-//! differences seen on one machine on one day; four times that is allowed. The files are measurements: they are made anew when kernels
-//! change, by hand and with a line in CHANGELOG, and never edited to pass.
+//! The device is Burn's default one; `BURN_DEVICE` selects among those that are built in.
+//! tests/parity/ has one file per backend with the worst differences measured on one machine; four
+//! times these are allowed. The files are measurements: when kernels change they are measured
+//! again, by hand and with a line in CHANGELOG, and never edited to make a test pass.
 
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device};
 
-/// What is allowed, as a multiple of the worst seen: another processor or driver sums in another order.
+/// The allowed difference as a multiple of the worst one measured; another processor or driver sums
+/// in another order.
 const MARGIN: f64 = 4.0;
 
-/// The worst differences seen, by backend.
+/// The files with the worst differences measured, by backend.
 const FILES: [(&str, &str); 3] = [
     ("flex", include_str!("../parity/flex.txt")),
     ("ndarray", include_str!("../parity/ndarray.txt")),
@@ -38,24 +40,25 @@ pub(crate) struct Differences(BTreeMap<String, Worst>);
 #[derive(Debug)]
 struct Worst {
     difference: f64,
-    /// Unit roundoff of the float type: the least that is allowed for.
+    /// Unit roundoff of the float type; the allowed difference is at least [`MARGIN`] times this.
     roundoff: f64,
-    /// At which sample.
+    /// The sample at which it occurred.
     at: String,
 }
 
 impl Differences {
-    /// Remembers `difference` if it is the worst under its name.
+    /// Records `difference` if it is the worst under its name.
     pub(crate) fn note(&mut self, name: String, at: &str, difference: f64, roundoff: f64) {
         let none = || Worst { difference: 0.0, roundoff, at: String::new() };
         let worst = self.0.entry(name).or_insert_with(none);
-        // NaN is the worst of all.
+        // NaN counts as the worst difference.
         if difference.is_nan() || difference > worst.difference {
             (worst.difference, worst.at) = (difference, at.to_owned());
         }
     }
 
-    /// The largest difference of two lists relative to the largest number of `expected`, at least 1.
+    /// Records the largest difference of two lists, relative to the larger of 1 and the largest
+    /// number of `expected`.
     pub(crate) fn note_all(
         &mut self,
         name: String,
@@ -71,7 +74,8 @@ impl Differences {
         self.note(name, at, worst, roundoff);
     }
 
-    /// Prints every line as the file has it, and asserts that none exceeds what is allowed.
+    /// Prints every line in the format of the file, and asserts that no difference exceeds what is
+    /// allowed.
     pub(crate) fn check(&self) {
         let backend = format!("{:?}", device().as_dispatch()).to_lowercase();
         let file = FILES.iter().find(|(name, _)| backend.contains(name));

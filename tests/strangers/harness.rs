@@ -1,5 +1,5 @@
-//! One model against its own forward pass: logits, Jacobian rows and Gram matrices of all
-//! parameters, on both engines, in f64.
+//! Compares a model on both engines with its own forward pass: logits, Jacobian rows and Gram
+//! matrices of all parameters, in f64.
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -9,16 +9,16 @@ use crate::attack::differences::{self, SAME, distance, near};
 use crate::attack::engines::{Stop, captured, engine, grams, jacobians, loaded, rows};
 use crate::attack::model::numbers;
 
-/// Samples of a call.
+/// Samples per call.
 const SAMPLES: usize = 3;
 
-/// Puts made-up numbers in f64 into a model, the same in every run, and moves one of them by a
+/// Fills a model with synthetic numbers in f64, the same in every run, and moves one of them by a
 /// step.
 #[derive(Debug, Default, Clone)]
 struct Fill {
     path: Vec<String>,
     seen: u64,
-    /// The elements of each tensor that is trained, by its name.
+    /// Name and number of elements of each trained tensor.
     trained: Vec<(String, usize)>,
     moved: Option<(String, usize, f64)>,
 }
@@ -51,12 +51,12 @@ impl ModuleMapper for Fill {
     }
 }
 
-/// A model with made-up numbers in f64.
+/// A model filled with synthetic numbers in f64.
 pub(crate) fn filled<M: Module>(model: M) -> M {
     model.map(&mut Fill::default())
 }
 
-/// A model with made-up numbers, and its forward pass.
+/// A model filled with synthetic numbers, and its forward pass.
 struct Caller<'a, M, F, const D: usize> {
     model: M,
     forward: F,
@@ -86,14 +86,14 @@ where
         (self.forward)(model, x).into_data().iter::<f64>().collect()
     }
 
-    /// The logits of one sample where one element of one parameter is moved.
+    /// The logits of one sample after one element of one parameter is moved.
     fn moved(&self, name: &str, sample: &[f64], element: usize, by: f64) -> Vec<f64> {
         let moved = Some((name.to_owned(), element, by));
         let model = self.model.clone().map(&mut Fill { moved, ..Fill::default() });
         self.logits(&model, sample)
     }
 
-    /// What is wrong on one engine.
+    /// Compares one engine with the model; the error describes the first difference.
     fn judge(&self, name: &str, samples: &[f64]) -> Result<(), String> {
         let told = |stop: Stop| match stop {
             Stop::Panic(message) => format!("panics: {message}"),
@@ -131,7 +131,7 @@ where
         let found = grams(program, &self.data(samples)).map_err(|stop| format!("{stop:?}"))?;
         let sample = &samples[..samples.len() / SAMPLES];
         for (parameter, gram) in program.plan().graph().parameters().iter().zip(&found[0].tensors) {
-            // The engine has names in PyTorch's terms.
+            // The engine names normalisation parameters as PyTorch does.
             let burn = parameter.name.replace("norm.weight", "norm.gamma").replace("norm.bias", "norm.beta");
             let known = self.trained.iter().find(|(name, _)| *name == burn);
             let (name, elements) = known.ok_or_else(|| format!("no parameter is called {burn}"))?;
@@ -144,11 +144,11 @@ where
     }
 }
 
-/// Asserts that both engines give what the model's own forward pass and its differences say, for
-/// three samples.
+/// Asserts that both engines agree with the model's own forward pass and its differences, on three
+/// samples.
 ///
 /// # Panics
-/// With what is wrong, on each engine where something is.
+/// If an engine differs; the message lists the first difference per engine.
 pub(crate) fn agrees<M, F, const D: usize>(model: M, forward: F, sample: &[usize])
 where
     M: Module,
@@ -163,11 +163,11 @@ where
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Asserts that a model is refused by a typed error, when it is captured or when it is loaded,
-/// whichever engine is asked for.
+/// Asserts that a model is refused with a typed error, when it is captured or when it is loaded, on
+/// either engine.
 ///
 /// # Panics
-/// Where an engine takes it, or panics.
+/// If an engine accepts the model, or panics.
 pub(crate) fn refused<M, F, const D: usize>(model: M, forward: F, sample: &[usize])
 where
     M: Module,

@@ -1,4 +1,4 @@
-//! Models that the zoo does not have: ordinary ones by name, and random ones.
+//! Models that are not in the zoo: named ordinary ones, and random ones.
 
 mod attack;
 mod harness;

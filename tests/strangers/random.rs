@@ -1,10 +1,10 @@
-//! Some random models; `cargo bench --bench strangers` runs as many as one likes.
+//! A few random models; `cargo bench --bench strangers` runs as many as you ask for.
 
 use influence_autodiff::ops::Op;
 
 use crate::attack::tally::run;
 
-/// How many.
+/// How many models.
 const MODELS: u64 = 2500;
 
 #[test]
@@ -13,7 +13,8 @@ fn random_models_are_computed_as_their_own_forward_passes_say() {
     let failures: Vec<String> = tally.failures.iter().map(ToString::to_string).collect();
     assert!(tally.wrong.is_empty(), "{tally}\n{}", failures.join("\n"));
     assert!(tally.agree * 10 > MODELS as usize * 9, "{tally}");
-    // A cast loses digits in the model's own forward pass, and the engine leaves it out.
+    // Casts are not required: they round in the model's own forward pass, and the engine omits
+    // them.
     let needed = Op::NAMES.iter().filter(|name| **name != "Cast");
     let missing: Vec<_> = needed.filter(|name| !tally.nodes.contains_key(**name)).collect();
     assert!(missing.is_empty(), "no model has {missing:?}");

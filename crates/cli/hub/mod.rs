@@ -1,7 +1,8 @@
-//! Tables of encoded pictures, as the hubs publish data sets: Parquet files with a column `image`
-//! or `img` (a struct of `bytes` and `path`, or the bytes alone) and a column of labels.
+//! Tables of encoded pictures, the format in which hubs publish data sets: Parquet files with a
+//! column `image` or `img` (a struct of `bytes` and `path`, or only the bytes) and a column of
+//! labels.
 //!
-//! The names of the classes stand in the metadata that the Python library `datasets` writes.
+//! The class names are in the metadata that the Python library `datasets` writes.
 
 mod pages;
 mod snappy;
@@ -20,11 +21,11 @@ use crate::failure::{self, Failure};
 use crate::places::Inputs;
 use pages::Group;
 
-/// What a column of pictures is called.
+/// Names of a column of pictures.
 const PICTURES: [&str; 4] = ["image", "img", "jpg", "png"];
-/// What a column of labels is called, the preferred first.
+/// Names of a column of labels, the preferred first.
 const LABELS: [&str; 4] = ["label", "labels", "fine_label", "coarse_label"];
-/// Where `datasets` keeps what it knows of the columns.
+/// The metadata key under which `datasets` describes the columns.
 const METADATA: &str = "huggingface";
 
 /// A picture's name, bytes and label.
@@ -62,7 +63,7 @@ fn files(place: &Path) -> failure::Result<Vec<PathBuf>> {
     }
 }
 
-/// Adds the pictures of a file, and gives the names of its classes.
+/// Appends the pictures of a file, and returns its class names.
 fn table(file: &Path, pictures: &mut Vec<Picture>) -> Result<Vec<String>, String> {
     let words = |error: &dyn std::error::Error| error.to_string();
     let reader = SerializedFileReader::new(File::open(file).map_err(|error| words(&error))?)
@@ -100,7 +101,7 @@ fn table(file: &Path, pictures: &mut Vec<Picture>) -> Result<Vec<String>, String
     Ok(known.zip(label).map(|(known, label)| class_names(known, label)).unwrap_or_default())
 }
 
-/// One row.
+/// Reads one row: name, bytes and label of its picture.
 fn read(row: &Row, (picture, label): (&str, Option<&str>), number: usize) -> Result<Picture, String> {
     let field = |row: &Row, name: &str| {
         row.get_column_iter().find(|(column, _)| *column == name).map(|(_, field)| field.clone())
@@ -117,7 +118,7 @@ fn read(row: &Row, (picture, label): (&str, Option<&str>), number: usize) -> Res
     }
     let bytes = match bytes {
         Some(Field::Bytes(bytes)) => bytes.data().to_vec(),
-        // Nothing is no picture, and is told as such by whoever decodes it.
+        // Empty bytes are reported when the picture is decoded.
         _ => Vec::new(),
     };
     let label = match label.and_then(|label| field(row, label)) {
@@ -145,7 +146,7 @@ fn whole(field: &Field) -> Option<usize> {
     }
 }
 
-/// The names of a column's classes, out of what `datasets` has written.
+/// The class names of a column, from the metadata of `datasets`.
 fn class_names(metadata: &str, label: &str) -> Vec<String> {
     let metadata: serde_json::Value = serde_json::from_str(metadata).unwrap_or_default();
     let names = metadata["info"]["features"][label]["names"].as_array().cloned().unwrap_or_default();

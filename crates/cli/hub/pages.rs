@@ -1,5 +1,9 @@
-//! Columns compressed by Snappy, which our build of the parquet crate does not read itself: their
-//! pages are taken apart here and handed to its decoders.
+//! Columns compressed with Snappy, which our build of the parquet crate does not support: their
+//! pages are decompressed here and passed to its decoders.
+//!
+//! Layout of a column in a row group: for each page a header (a Thrift struct, `thrift.rs`)
+//! followed by its body. A data page V1 and a dictionary page are compressed as a whole. A data
+//! page V2 begins with uncompressed levels.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -16,7 +20,7 @@ use parquet::schema::types::Type;
 use super::snappy::decompress;
 use super::thrift::Struct;
 
-/// A row group whose columns may be compressed by Snappy.
+/// A row group whose columns may be compressed with Snappy.
 pub(super) struct Group<'a> {
     pub(super) group: Box<dyn RowGroupReader + 'a>,
     pub(super) file: &'a File,
@@ -36,6 +40,7 @@ impl RowGroupReader for Group<'_> {
         if chunk.compression() != Compression::SNAPPY {
             return self.group.get_column_page_reader(column);
         }
+        // The column chunk begins with the dictionary page, if there is one.
         let start = chunk.dictionary_page_offset().unwrap_or(i64::MAX).min(chunk.data_page_offset());
         let place = u64::try_from(start).ok().zip(u64::try_from(chunk.compressed_size()).ok());
         let (start, length) = place.ok_or_else(|| fault("a column lies before the file's start"))?;
@@ -62,11 +67,12 @@ fn fault(why: &str) -> ParquetError {
 struct Pages {
     bytes: Vec<u8>,
     at: usize,
-    /// Values in the pages to come.
+    /// Number of values in the remaining pages.
     left: i64,
 }
 
-/// Fields of a page's header: the sizes of what follows it, and the structs of its kinds.
+/// Field numbers of a page's header: the uncompressed and the compressed size of its body, and the
+/// struct of each kind of page.
 mod field {
     pub(super) const PLAIN_SIZE: i64 = 2;
     pub(super) const SIZE: i64 = 3;
@@ -76,7 +82,7 @@ mod field {
 }
 
 impl Pages {
-    /// The next header, and where its page begins; nothing behind the last page.
+    /// The next header and the offset of its body; `None` after the last page.
     fn header(&self) -> Result<Option<(Struct, usize)>> {
         if self.left <= 0 {
             return Ok(None);
@@ -87,7 +93,7 @@ impl Pages {
         Ok(Some((header, self.bytes.len() - rest.len())))
     }
 
-    /// The page behind a header, decompressed but for its first `plain` bytes.
+    /// The decompressed body of a page; its first `plain` bytes are not compressed.
     fn body(&self, header: &Struct, start: usize, plain: usize, compressed: bool) -> Result<Vec<u8>> {
         let size = |number| header.count(number).map(|size| size as usize);
         let found = size(field::SIZE).zip(size(field::PLAIN_SIZE)).and_then(|(size, length)| {
@@ -101,7 +107,7 @@ impl Pages {
         found.ok_or_else(|| fault("a page is damaged or cut short"))
     }
 
-    /// The page of a header.
+    /// The page that a header describes; `None` for kinds that are not needed.
     fn page(&self, header: &Struct, start: usize) -> Result<Option<Page>> {
         let lacking = || fault("the header of a page lacks a field");
         if let Some(own) = header.inner(field::DATA) {
@@ -124,7 +130,7 @@ impl Pages {
         }
         let Some(own) = header.inner(field::DATA_V2) else { return Ok(None) };
         let (definitions, repetitions) = own.count(5).zip(own.count(6)).ok_or_else(lacking)?;
-        // Levels are never compressed in these pages.
+        // The levels at the beginning are never compressed in a data page V2.
         let plain = definitions as usize + repetitions as usize;
         Ok(Some(Page::DataPageV2 {
             buf: self.body(header, start, plain, own.integer(7) != Some(0))?.into(),
@@ -139,7 +145,7 @@ impl Pages {
         }))
     }
 
-    /// Goes on behind a page.
+    /// Advances past a page.
     fn pass(&mut self, header: &Struct, start: usize) -> Result<()> {
         let size = header.count(field::SIZE).ok_or_else(|| fault("a page says nothing of its size"))?;
         self.at = start.saturating_add(size as usize);
@@ -154,7 +160,7 @@ impl PageReader for Pages {
         while let Some((header, start)) = self.header()? {
             let page = self.page(&header, start)?;
             self.pass(&header, start)?;
-            // Pages of indices are for seeking.
+            // Index pages are only for seeking, and are skipped.
             if page.is_some() {
                 return Ok(page);
             }

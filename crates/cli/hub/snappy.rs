@@ -1,10 +1,11 @@
-//! Snappy, in which the hubs' tables are compressed: a length, then literals and copies of what was
-//! written before ([format](https://github.com/google/snappy/blob/main/format_description.txt)).
+//! Decompression of Snappy, in which the hubs' tables are compressed: a length, then literals and
+//! copies of earlier output
+//! ([format](https://github.com/google/snappy/blob/main/format_description.txt)).
 //!
-//! The low two bits of a tag say what follows: 0 a literal, 1 to 3 a copy from an offset of 11, 16
-//! or 32 bits.
+//! The low two bits of a tag give the kind of element: 0 is a literal, 1 to 3 are copies with an
+//! offset of 11, 16 or 32 bits.
 
-/// The contents, where they are `length` bytes; nothing where the data are no such thing.
+/// The decompressed contents; `None` if the data are not valid or not of `length` bytes.
 pub(super) fn decompress(bytes: &[u8], length: usize) -> Option<Vec<u8>> {
     let (announced, mut rest) = announced(bytes)?;
     if announced != length {
@@ -15,7 +16,7 @@ pub(super) fn decompress(bytes: &[u8], length: usize) -> Option<Vec<u8>> {
         rest = behind;
         let size = usize::from(tag >> 2);
         if tag & 3 == 0 {
-            // From 60 on, the size stands in the next one to four bytes.
+            // 60 to 63 mean that the size is in the next one to four bytes.
             let size = if size < 60 { size } else { little(&mut rest, size - 59)? };
             let (literal, behind) = rest.split_at_checked(size.checked_add(1)?)?;
             contents.extend_from_slice(literal);
@@ -27,12 +28,12 @@ pub(super) fn decompress(bytes: &[u8], length: usize) -> Option<Vec<u8>> {
                 _ => (little(&mut rest, 4)?, size + 1),
             };
             let start = contents.len().checked_sub(offset).filter(|_| offset > 0)?;
-            // What is copied may be in the making: byte by byte.
+            // The source may overlap the output being written (a run), so copy byte by byte.
             for at in start..start + size {
                 contents.push(*contents.get(at)?);
             }
         }
-        // So that a few bytes never become more than was announced.
+        // Checked in every step, so that a small input cannot expand beyond the stated length.
         if contents.len() > length {
             return None;
         }
@@ -40,7 +41,7 @@ pub(super) fn decompress(bytes: &[u8], length: usize) -> Option<Vec<u8>> {
     (contents.len() == length).then_some(contents)
 }
 
-/// The length that the data begin with, seven bits a byte, and what follows it.
+/// The length at the beginning of the data, with seven bits per byte, and the rest of the data.
 fn announced(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let mut length = 0;
     for (place, byte) in bytes.iter().take(5).enumerate() {
@@ -52,7 +53,7 @@ fn announced(bytes: &[u8]) -> Option<(usize, &[u8])> {
     None
 }
 
-/// A number of so many bytes, little end first.
+/// A little-endian number of `bytes` bytes.
 fn little(rest: &mut &[u8], bytes: usize) -> Option<usize> {
     let (number, behind) = rest.split_at_checked(bytes)?;
     *rest = behind;
@@ -86,7 +87,7 @@ mod tests {
         // Copies from before the start, and from nowhere.
         assert_eq!(decompress(&[4, 0b0000_0001, 1], 4), None);
         assert_eq!(decompress(&[5, 0, b'a', 0b0000_0001, 0], 5), None);
-        // More than was announced.
+        // More than the stated length.
         assert_eq!(decompress(&[2, 2 << 2, 1, 2, 3], 2), None);
         assert_eq!(decompress(&[0xff; 9], 9), None);
     }

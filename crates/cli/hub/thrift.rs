@@ -1,8 +1,8 @@
-//! Headers of pages: structs of Thrift's compact protocol, in which a Parquet file describes what
-//! follows.
+//! Page headers of Parquet: structs in Thrift's compact protocol.
 //!
-//! A field is a byte (how far its number is from the last one's, and its type), and its value; a
-//! byte 0 ends a struct. Integers are zigzag numbers of seven bits a byte.
+//! A field is a byte (high bits: the difference of its number to the previous one; low bits: its
+//! type) followed by its value. A zero byte ends a struct. Integers are zigzag-encoded, with seven
+//! bits per byte.
 
 /// The fields of a struct, by their numbers.
 #[derive(Debug, Default)]
@@ -12,15 +12,15 @@ pub(super) struct Struct(Vec<(i64, Field)>);
 enum Field {
     Integer(i64),
     Struct(Struct),
-    /// A number that is no integer, a text or a list: nothing that a page needs.
+    /// A floating-point number, text or list, which page headers do not need.
     Other,
 }
 
-/// Structs are nested no deeper in a page's header.
+/// The deepest nesting that is read; page headers need less.
 const DEEPEST: usize = 8;
 
 impl Struct {
-    /// Reads one from the start of `bytes`, which is left behind it.
+    /// Reads a struct from the start of `bytes`, which is advanced past it.
     pub(super) fn read(bytes: &mut &[u8]) -> Option<Self> {
         Self::nested(bytes, DEEPEST)
     }
@@ -32,6 +32,7 @@ impl Struct {
             if head == 0 {
                 return Some(Self(fields));
             }
+            // A difference of 0 means that the number itself follows.
             number = match i64::from(head >> 4) {
                 0 => zigzag(bytes)?,
                 further => number + further,
@@ -40,7 +41,7 @@ impl Struct {
         }
     }
 
-    /// An integer, or a truth value as 1 or 0.
+    /// An integer field, or a boolean one as 1 or 0.
     pub(super) fn integer(&self, number: i64) -> Option<i64> {
         self.0.iter().find_map(|(own, field)| match field {
             Field::Integer(value) if *own == number => Some(*value),
@@ -48,7 +49,7 @@ impl Struct {
         })
     }
 
-    /// An integer that counts something.
+    /// An integer field that is a non-negative count.
     pub(super) fn count(&self, number: i64) -> Option<u32> {
         self.integer(number).and_then(|count| u32::try_from(count).ok())
     }
@@ -61,7 +62,7 @@ impl Struct {
     }
 }
 
-/// The value of a field of this type.
+/// Reads the value of a field of type `kind`.
 fn value(bytes: &mut &[u8], kind: u8, depth: usize) -> Option<Field> {
     match kind {
         1 => Some(Field::Integer(1)),
@@ -79,7 +80,7 @@ fn value(bytes: &mut &[u8], kind: u8, depth: usize) -> Option<Field> {
     }
 }
 
-/// A list or a set, passed over.
+/// Skips a list or a set.
 fn list(bytes: &mut &[u8], depth: usize) -> Option<Field> {
     let head = byte(bytes)?;
     let count = match u64::from(head >> 4) {
@@ -87,7 +88,7 @@ fn list(bytes: &mut &[u8], depth: usize) -> Option<Field> {
         few => few,
     };
     for _ in 0..count {
-        // Truth values have a byte each in a list.
+        // In a list, booleans take one byte each; as fields they are part of the type.
         value(bytes, if head & 15 <= 2 { 3 } else { head & 15 }, depth)?;
     }
     Some(Field::Other)
@@ -116,7 +117,7 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// 0, -1, 1, -2, ... for 0, 1, 2, 3, ...
+/// Zigzag decoding: 0, 1, 2, 3, ... stand for 0, -1, 1, -2, ...
 fn zigzag(bytes: &mut &[u8]) -> Option<i64> {
     let value = varint(bytes)?;
     Some((value >> 1) as i64 ^ -((value & 1) as i64))

@@ -13,14 +13,15 @@ pub(crate) enum Format {
     Parquet,
 }
 
-/// The endings of the names of files, as errors list them.
+/// The file extensions, as errors list them.
 pub(crate) const ENDINGS: &str = ".csv, .jsonl or .parquet";
 
 impl Format {
-    /// How rows are kept that a result is made of later: as [`Format::line`] of Parquet.
+    /// The format of kept rows, from which a result is made later: that of Parquet's
+    /// [`Format::line`].
     pub(crate) const KEPT: Self = Self::Parquet;
 
-    /// By the ending of a file's name.
+    /// The format by the extension of a file's name.
     pub(crate) fn of(path: &Path) -> Option<Self> {
         let ending = path.extension()?.to_str()?.to_lowercase();
         match ending.as_str() {
@@ -31,7 +32,7 @@ impl Format {
         }
     }
 
-    /// Its name on the command line.
+    /// Parses its name on the command line.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         match text {
             "csv" => Ok(Self::Csv),
@@ -41,10 +42,10 @@ impl Format {
         }
     }
 
-    /// Whether this build writes it.
+    /// Checks that this build supports the format.
     ///
     /// # Errors
-    /// What is missing, and what to do.
+    /// What is missing, with the remedy.
     pub(crate) fn check(self) -> Result<()> {
         match self {
             Self::Parquet if !cfg!(feature = "parquet") => Err(Failure::new(
@@ -65,8 +66,8 @@ impl Format {
         }
     }
 
-    /// One row, with its line's end. Of Parquet, what is kept until the rows are complete: CSV in
-    /// which every text stands as it is.
+    /// One row with its newline. For Parquet, the form in which rows are kept until they are
+    /// complete: CSV with unchanged texts.
     pub(crate) fn line(self, columns: &[Column], cells: &[Cell], constants: &[(String, String)]) -> Vec<u8> {
         match self {
             Self::Csv => csv_line(
@@ -93,7 +94,7 @@ fn pair(name: &str, value: &str) -> String {
 
 fn csv_line(cells: impl Iterator<Item = String>) -> Vec<u8> {
     let mut writer = csv::WriterBuilder::new().from_writer(Vec::new());
-    // Memory takes all there is, and a line of its own has no other to differ from in length.
+    // Cannot fail: the writer is in memory, and a single record cannot have an inconsistent length.
     let _ = writer.write_record(cells);
     writer.into_inner().unwrap_or_default()
 }

@@ -1,9 +1,9 @@
-//! The book of a run: what it is of, and how far its output has come.
+//! The journal of a run: its configuration, and how much of its output is complete.
 //!
-//! A line a record: the CRC-32 of the rest, a sequence number, and the record as JSON. The first
-//! record is the [`Header`]: the whole configuration with hashes of weights and data, so that a run
-//! is never continued as another. A last line that is cut short is what a kill leaves behind, and
-//! is dropped; any other fault is refused.
+//! One record per line: the CRC-32 of the rest of the line, a sequence number, and the record as
+//! JSON. The first record is the [`Header`]: the whole configuration with hashes of weights and
+//! data, so that a run is never resumed with another configuration. A truncated last line is what a
+//! killed process leaves, and is dropped; any other fault is an error.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -17,13 +17,13 @@ use super::place::at as fault;
 use super::shard::Shard;
 use crate::failure::{Failure, Result};
 
-/// What the first record calls itself.
+/// Identifies the format, in the first record.
 const MARK: &str = "influence journal 1";
 
-/// What decides the bytes of a result, by name.
+/// Everything that determines the bytes of a result, by name.
 pub(crate) type Config = BTreeMap<String, String>;
 
-/// What a run is of.
+/// The identity of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Header {
     mark: String,
@@ -32,8 +32,8 @@ pub(crate) struct Header {
     pub(crate) command: String,
     pub(crate) config: Config,
     pub(crate) shard: Option<Shard>,
-    /// How many units of work there are in this file: images, or images of several networks one
-    /// after the other.
+    /// Number of units of work in this file: images, or images of several networks one after the
+    /// other.
     pub(crate) units: usize,
 }
 
@@ -43,7 +43,7 @@ impl Header {
         Self { mark: MARK.to_owned(), version, command: command.to_owned(), config, shard, units }
     }
 
-    /// Where another run differs, in words.
+    /// The first difference to another run, in words.
     pub(crate) fn difference(&self, other: &Self) -> Option<String> {
         if (&self.mark, &self.version) != (&other.mark, &other.version) {
             return Some(format!("it is of version {}, this is {}", other.version, self.version));
@@ -60,23 +60,23 @@ impl Header {
     }
 }
 
-/// How far a run has come.
+/// The progress of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     /// Units whose output is complete.
     pub(crate) done: usize,
-    /// Bytes of the output up to here.
+    /// Length of the output so far, in bytes.
     pub(crate) bytes: u64,
-    /// Hash of the bytes since the entry before.
+    /// Hash of the bytes since the previous entry.
     pub(crate) hash: String,
-    /// What the command keeps of the units so far.
+    /// What the command notes about the units so far.
     pub(crate) note: serde_json::Value,
     /// Hash of the whole result, once it is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) complete: Option<String>,
 }
 
-/// A journal that this process alone writes.
+/// A journal that is locked by this process.
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
@@ -84,11 +84,11 @@ pub(crate) struct Journal {
     sequence: u64,
 }
 
-/// The records of a journal, each with the length of the file up to its end.
+/// The records of a journal, each with the offset of its end in the file.
 type Read1 = (Header, u64, Vec<(Entry, u64)>);
 
 impl Journal {
-    /// A new one. Where there is one already, the run is to be continued or is running.
+    /// Creates a journal. An existing one is an error: that run was stopped or is still running.
     pub(crate) fn create(path: &Path, header: &Header) -> Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path);
         let file = file.map_err(|error| fault(path, &error))?;
@@ -98,7 +98,8 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Removes what a kill has left before the first record was whole.
+    /// Removes a journal whose process was killed before the first record was complete. Its length
+    /// is checked again under the lock, because another process may just be writing it.
     pub(crate) fn clear_stump(path: &Path) -> Result<()> {
         let stump = |file: &File| file.metadata().is_ok_and(|found| found.len() < MARK.len() as u64);
         match File::open(path) {
@@ -109,7 +110,7 @@ impl Journal {
         }
     }
 
-    /// The one that is there, locked, with its records.
+    /// Opens and locks an existing journal, and reads its records.
     pub(crate) fn open(path: &Path) -> Result<(Self, Read1)> {
         let file =
             OpenOptions::new().read(true).write(true).open(path).map_err(|error| fault(path, &error))?;
@@ -131,14 +132,14 @@ impl Journal {
         }
     }
 
-    /// Takes back all but the first `entries` entries, which end at this length.
+    /// Truncates the journal to its first `entries` entries, which end at offset `length`.
     pub(crate) fn cut(&mut self, entries: usize, length: u64) -> Result<()> {
         self.sequence = 1 + entries as u64;
         let cut = self.file.set_len(length).and_then(|()| self.file.seek(SeekFrom::Start(length)));
         cut.map(|_| ()).map_err(|error| fault(&self.path, &error))
     }
 
-    /// Adds a record, on the disk when this returns.
+    /// Appends a record and syncs it to the disk.
     pub(crate) fn add(&mut self, record: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string(record).map_err(|error| Failure::new(error.to_string()))?;
         let body = format!("{} {text}", self.sequence);
@@ -149,7 +150,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes it: there is nothing to continue.
+    /// Removes the journal: there is nothing to resume.
     pub(crate) fn remove(self) -> Result<()> {
         std::fs::remove_file(&self.path).map_err(|error| fault(&self.path, &error))
     }
@@ -172,6 +173,8 @@ pub(crate) fn read(path: &Path) -> Result<Read1> {
             Some(_) => record::<Entry>(&line, sequence).map(|(found, _)| entries.push((found, at))),
         };
         if let Err(why) = outcome {
+            // A faulty record is a torn write only if nothing follows it; the file is then treated
+            // as ending before it. The header itself must be sound.
             let torn = reader.fill_buf().map_err(|error| fault(path, &error))?.is_empty();
             if torn && header.is_some() {
                 break;
@@ -186,7 +189,7 @@ pub(crate) fn read(path: &Path) -> Result<Read1> {
     }
 }
 
-/// The record in a line, and the line's length.
+/// Parses and verifies the record in a line; also returns the length of the line.
 fn record<T: DeserializeOwned>(line: &[u8], sequence: u64) -> std::result::Result<(T, u64), String> {
     let text = std::str::from_utf8(line).map_err(|_| "is no text")?;
     let body = text.strip_suffix('\n').ok_or("is cut short")?;
@@ -204,7 +207,7 @@ fn record<T: DeserializeOwned>(line: &[u8], sequence: u64) -> std::result::Resul
 
 #[cfg(test)]
 mod tests {
-    //! A torn tail is dropped; a fault anywhere else is refused.
+    //! A torn last record is dropped; a fault anywhere else is an error.
 
     use super::*;
 

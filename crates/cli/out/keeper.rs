@@ -1,5 +1,8 @@
-//! A file in progress and its journal: what is written is kept, and what a stop tears is taken
-//! back.
+//! A partial file with its journal: complete output is kept, and output torn by a stop is removed.
+//!
+//! The order of writes makes this safe. First the rows are written and synced, then a journal
+//! record with their length and hash is written and synced. After a crash, the longest prefix of
+//! records whose hashes match the file is taken, and both files are cut back to it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -14,34 +17,34 @@ use super::shard::Shard;
 use super::stop;
 use crate::failure::{Failure, Result};
 
-/// So long after the first record the next unit that is complete is recorded: a run that has just
-/// begun loses little.
+/// Initial pause between records, short so that a run which has just begun loses little.
 const SOON: Duration = Duration::from_millis(100);
-/// The pauses between records double up to this; syncing takes milliseconds.
+/// The pause between records doubles up to this. A kill loses at most this much work; a shorter
+/// pause would spend more time on syncing, which takes milliseconds.
 const OFTEN: Duration = Duration::from_secs(2);
-/// So many bytes are recorded at once, whatever the time.
+/// Number of pending bytes that are recorded at once, whatever the time.
 const MUCH: usize = 1 << 22;
 
-/// What the records of a journal are of.
+/// One unit of work, e.g. an image.
 #[derive(Debug)]
 pub(crate) struct Unit {
-    /// Bytes, to append.
+    /// The bytes to append to the file.
     pub(crate) bytes: Vec<u8>,
-    /// What the command wants to find again.
+    /// What the command needs when it is resumed after this unit.
     pub(crate) note: Value,
 }
 
-/// A partial file under its journal.
+/// A partial file with its journal.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     path: PathBuf,
     file: File,
     journal: Journal,
     header: Header,
-    /// As recorded.
+    /// Units and bytes that are recorded.
     done: usize,
     bytes: u64,
-    /// Not yet recorded.
+    /// Bytes, units (`further`) and note that are not recorded yet.
     pending: Vec<u8>,
     further: usize,
     note: Value,
@@ -49,27 +52,28 @@ pub(crate) struct Keeper {
     pause: Duration,
 }
 
-/// What `--resume` found.
+/// The state in which a run was found.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// Work to do.
+    /// There is work to do.
     Open(Box<Keeper>),
-    /// The result is there, complete.
+    /// The result is complete.
     Complete,
 }
 
-/// The names of a result's partial file and journal.
+/// The path of a result's partial file.
 pub(crate) fn partial(path: &Path) -> PathBuf {
     beside(path, ".partial")
 }
 
+/// The path of a result's journal.
 pub(crate) fn journal(path: &Path) -> PathBuf {
     beside(path, ".journal")
 }
 
 impl Keeper {
-    /// Begins the file at `path` with `head`, or goes on with it where `resume` is set and there is
-    /// something to go on with.
+    /// Begins the file at `path` with `head`, or resumes it if `resume` is set and there is a
+    /// stopped run.
     pub(crate) fn open(path: &Path, header: Header, head: &[u8], resume: bool) -> Result<Found> {
         let (book, rows) = (journal(path), partial(path));
         if resume {
@@ -100,6 +104,7 @@ impl Keeper {
             let message = format!("--resume: {} is of {there}, this is {here}", book.display());
             return Err(Failure::new(message));
         }
+        // Killed between naming the result and removing the journal: the result is complete.
         let last = entries.last().map(|(entry, _)| entry);
         if let Some(sum) = last.and_then(|entry| entry.complete.as_deref())
             && !rows.exists()
@@ -110,12 +115,15 @@ impl Keeper {
             }
             return Ok(Found::Complete);
         }
+        // A record of completion without the result (e.g. it was changed or removed) is dropped. If
+        // the partial file is gone too, the run starts from the beginning.
         let entries: Vec<(Entry, u64)> =
             entries.into_iter().filter(|(entry, _)| entry.complete.is_none()).collect();
         if !rows.exists() {
             journal.cut(0, end)?;
             return Self::begin(path, journal, header, head).map(|keeper| Found::Open(Box::new(keeper)));
         }
+        // Cut file and journal back to the last record that the bytes of the file confirm.
         let file =
             OpenOptions::new().read(true).write(true).open(&rows).map_err(|error| fault(&rows, &error))?;
         let sound = sound(&file, head, &entries).map_err(|error| fault(&rows, &error))?;
@@ -154,7 +162,7 @@ impl Keeper {
         }
     }
 
-    /// The file with nothing but its head.
+    /// Resets the file to its head.
     fn start(&mut self, head: &[u8]) -> Result<()> {
         let written = self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0)));
         let written = written.and_then(|_| self.file.write_all(head));
@@ -163,7 +171,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// The file up to a record.
+    /// Cuts the file back to a record and continues from there.
     fn go_on(&mut self, entry: &Entry) -> Result<()> {
         let cut = self.file.set_len(entry.bytes).and_then(|()| self.file.seek(SeekFrom::Start(entry.bytes)));
         cut.map_err(|error| fault(&partial(&self.path), &error))?;
@@ -173,12 +181,12 @@ impl Keeper {
         Ok(())
     }
 
-    /// Units that are done.
+    /// Number of units that are done.
     pub(crate) fn done(&self) -> usize {
         self.done + self.further
     }
 
-    /// Where the rows lie until they are complete.
+    /// The path of the rows until they are complete.
     pub(crate) fn rows(&self) -> PathBuf {
         partial(&self.path)
     }
@@ -188,7 +196,7 @@ impl Keeper {
         &self.note
     }
 
-    /// One more unit is complete.
+    /// Adds a complete unit; records it if the pause is over or much is pending.
     pub(crate) fn add(&mut self, unit: Unit) -> Result<()> {
         self.pending.extend(unit.bytes);
         self.note = unit.note;
@@ -199,7 +207,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Everything on the disk, then in the journal.
+    /// Writes and syncs everything pending, then records it in the journal.
     fn record(&mut self, complete: Option<String>) -> Result<()> {
         let written = self.file.write_all(&self.pending).and_then(|()| self.file.sync_data());
         written.map_err(|error| fault(&partial(&self.path), &error))?;
@@ -218,10 +226,10 @@ impl Keeper {
         Ok(())
     }
 
-    /// The run ends before its end: what is finished is recorded, and the message says how to go
-    /// on. Where nothing is finished nothing is left.
+    /// Stops the run early: what is finished is recorded, and the message says how to resume. If
+    /// nothing is finished, both files are removed.
     pub(crate) fn end(mut self, failure: Failure) -> Failure {
-        // A disk that is full takes no more; what was recorded before is there.
+        // This may fail, e.g. on a full disk; earlier records remain valid.
         let _ = self.record(None);
         if self.done == 0 {
             let _ = fs::remove_file(partial(&self.path));
@@ -233,8 +241,9 @@ impl Keeper {
         failure.with(&format!("{kept}; to go on: the same command with --resume"))
     }
 
-    /// All units are done: a result of other bytes than the partial file's is made by `finish`, out
-    /// of the rows.
+    /// Completes the run. If the result differs from the rows (Parquet), `finish` makes it from
+    /// them and returns its hash; otherwise it returns `None`, and the partial file becomes the
+    /// result.
     pub(crate) fn finish(
         mut self,
         finish: impl FnOnce(&Path, &Path) -> Result<Option<String>>,
@@ -254,6 +263,8 @@ impl Keeper {
         })
     }
 
+    /// Records the hash of the result, then gives the result its name. A kill in between is
+    /// detected by `open`, which compares the hash.
     fn name(mut self, rows: &Path, made: Option<String>) -> Result<()> {
         let path = &self.path.clone();
         let sum = match &made {
@@ -269,19 +280,19 @@ impl Keeper {
                 .map_err(|error| fault(path, &error))?;
         }
         match self.header.shard {
-            // A part keeps its book: it says which part it is, and that it is whole.
+            // A part keeps its journal, which states which part it is and that it is complete.
             Some(_) => Ok(()),
             None => self.journal.remove(),
         }
     }
 }
 
-/// Whether a signal asks to stop.
+/// An error if a signal has requested to stop.
 pub(crate) fn check_signals() -> Result<()> {
     stop::requested().map_or(Ok(()), |signal| Err(Failure::Stopped { signal, kept: String::new() }))
 }
 
-/// How many records the bytes of a partial file bear out.
+/// The number of records that the bytes of a partial file confirm.
 fn sound(mut file: &File, head: &[u8], entries: &[(Entry, u64)]) -> io::Result<usize> {
     let mut start = vec![0; head.len()];
     if file.read_exact(&mut start).is_err() || start != head {

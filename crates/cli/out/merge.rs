@@ -1,6 +1,6 @@
-//! `influence merge`: the parts of a run put together, to the bytes of the run in one piece.
+//! `influence merge`: merges the parts of a run, to the same bytes as one whole run.
 //!
-//! Each part has its journal beside it, which says which part of which run it is, and the hash of
+//! The journal beside each part states to which run it belongs, which part it is, and the hash of
 //! its contents.
 
 use std::fs::{self, File};
@@ -22,14 +22,14 @@ use crate::places::Inputs;
 use crate::record::Record;
 use crate::terminal;
 
-/// One part, with what its journal says.
+/// One part, with the header of its journal.
 struct Part {
-    /// The file of rows, or the list of a folder.
+    /// The file of rows, or the list of a folder of maps.
     path: PathBuf,
     header: Header,
 }
 
-/// Understands the arguments and merges.
+/// Interprets the arguments and merges.
 pub(crate) fn command(arguments: &MergeArguments) -> Result<()> {
     let parts = parts(&arguments.shards)?;
     let Some(first) = parts.first() else { return Err(Failure::new("merge: no parts are given")) };
@@ -47,12 +47,14 @@ pub(crate) fn command(arguments: &MergeArguments) -> Result<()> {
     Ok(())
 }
 
-/// All parts in their order: complete, of one run, none missing and none twice.
+/// All parts in order. Checks that they are complete, belong to one run, and that none is missing
+/// or repeated.
 fn parts(paths: &[PathBuf]) -> Result<Vec<Part>> {
     let mut parts = paths.iter().map(|path| part(path)).collect::<Result<Vec<_>>>()?;
     parts.sort_by_key(|part| part.header.shard.map(|shard| shard.number));
     let Some(first) = parts.first() else { return Ok(parts) };
     let Some(of) = first.header.shard.map(|shard| shard.of) else { return Ok(parts) };
+    // All parts must have the settings and inputs of the first; the shard number is not compared.
     for part in &parts[1..] {
         if let Some(difference) = first.header.difference(&part.header) {
             let (one, other) = (first.path.display(), part.path.display());
@@ -79,7 +81,7 @@ fn parts(paths: &[PathBuf]) -> Result<Vec<Part>> {
     }
 }
 
-/// One part, whose contents are as its journal says.
+/// Reads one part and checks its contents against the hash in its journal.
 fn part(path: &Path) -> Result<Part> {
     let path = if path.is_dir() { path.join(LIST) } else { path.to_owned() };
     let refuse = |why: String| Err(Failure::new(format!("{}: {why}", path.display())));
@@ -101,7 +103,7 @@ fn part(path: &Path) -> Result<Part> {
     }
 }
 
-/// The place for the whole, of the parts' format.
+/// Checks the path of the result; with `same`, its format must be that of the parts.
 fn place(parts: &[Part], out: &Path, same: bool) -> Result<(PathBuf, Format)> {
     let refuse = |why: &str| Err(Failure::new(format!("--out {}: {why}", out.display())));
     let Some(format) = Format::of(out) else {
@@ -118,7 +120,7 @@ fn place(parts: &[Part], out: &Path, same: bool) -> Result<(PathBuf, Format)> {
     }
 }
 
-/// Rows one after the other.
+/// Concatenates the rows of all parts; a CSV header is written only once.
 fn rows(parts: &[Part], out: &Path) -> Result<String> {
     let (path, format) = place(parts, out, true)?;
     if format == Format::Parquet {
@@ -167,7 +169,7 @@ fn parquet(_: &[Part], _: &Path) -> Result<String> {
     Format::Parquet.check().map(|()| String::new())
 }
 
-/// The table of layers over the images of all parts.
+/// Computes the table of layers over the images of all parts.
 fn layers(parts: &[Part], out: &Path) -> Result<String> {
     let (path, format) = place(parts, out, false)?;
     let config = parts.first().map(|part| &part.header.config);
@@ -188,7 +190,7 @@ fn layers(parts: &[Part], out: &Path) -> Result<String> {
     Ok(format!("{} layers", rows.len()))
 }
 
-/// The files of all folders in one.
+/// Copies the files of all folders into one.
 fn maps(parts: &[Part], out: &Path) -> Result<String> {
     folder::check(out)?;
     if !out.exists() {

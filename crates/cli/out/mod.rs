@@ -1,19 +1,18 @@
-//! Where results go: files that a run can be stopped and continued in, pipes, and shards of a run
-//! on many machines.
+//! Output of results: files of runs that can be stopped and resumed, pipes, and parts of a run on
+//! many machines.
 //!
-//! A run in progress keeps its rows in `FILE.partial` and its book in `FILE.journal`; both stand
-//! beside the place of the result, and neither is hidden. Every few seconds the rows written since
-//! are synced to the disk, and then one line of the journal says so, with how many images are done
-//! and a hash of the bytes. `FILE` itself appears, complete, as the last step, and an older file of
-//! that name stays as it was until then. After a kill, a full disk or a power cut the partial file
-//! is cut back to the last line of the journal that its bytes bear out, and the run goes on from
-//! there: the result has the same bytes as one that was never stopped.
+//! A run in progress keeps its rows in `FILE.partial` and its journal in `FILE.journal`, both
+//! beside the result. Every few seconds the new rows are synced to the disk, and then a line of the
+//! journal records the number of finished images and a hash of the bytes. `FILE` itself appears,
+//! complete, as the last step; until then an older file of that name is not changed. After a kill,
+//! a full disk or a power cut, the partial file is cut back to the last line of the journal that
+//! its bytes confirm, and the run is resumed from there. The result has the same bytes as that of
+//! an uninterrupted run.
 //!
-//! - `format`: rows as CSV and JSON lines; `parquet`: rows as Parquet, out of rows that are
-//!   complete.
-//! - `journal`: the book. `keeper`: partial file and book together. `rows`: what the commands write
-//!   to.
-//! - `shard`: which part of the images; `merge`: from parts to the whole.
+//! - `format`: rows as CSV and JSON lines; `parquet`: rows as Parquet, made from complete rows.
+//! - `journal`: the journal. `keeper`: partial file and journal together. `rows`: what the commands
+//!   write to.
+//! - `shard`: parts of the images; `merge`: from parts to the whole.
 //! - `stop`: signals.
 
 mod format;

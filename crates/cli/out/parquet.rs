@@ -1,8 +1,8 @@
-//! Rows as Parquet: out of the rows of a run that is complete, and back again for a merge.
+//! Rows as Parquet: written from the rows of a complete run, and read back for a merge.
 //!
-//! What is the same in all rows (network, weights, filter, ...) stands in the metadata. Row groups
-//! have a fixed number of rows, so that the same rows make the same bytes however the run was cut,
-//! and so that memory holds one group.
+//! Values that are the same in all rows (network, weights, filter, ...) are in the metadata. Row
+//! groups have a fixed number of rows. So the same rows give the same bytes however the run was
+//! interrupted, and only one group is in memory.
 
 use std::fs::File;
 use std::io::Write;
@@ -22,16 +22,16 @@ use parquet::schema::types::Type;
 use crate::failure::{Failure, Result};
 use crate::record::{Cell, Column, Kind};
 
-/// Rows of a row group: they wait in memory as cells, a few hundred bytes a row, until it is full.
+/// Rows per row group. They are buffered as cells, a few hundred bytes per row, until it is full.
 const GROUP: usize = 1 << 11;
-/// What wrote the file, in its metadata.
+/// The program that wrote the file, for its metadata.
 const PROGRAM: &str = concat!("influence ", env!("CARGO_PKG_VERSION"));
 
 /// A file being written.
 pub(crate) struct Writer<W: Write + Send> {
     columns: &'static [Column],
     file: SerializedFileWriter<W>,
-    /// The cells of the next group, a list a column.
+    /// The cells of the next group, one list per column.
     waiting: Vec<Vec<Cell>>,
 }
 
@@ -62,7 +62,7 @@ impl<W: Write + Send> Writer<W> {
         group.close().map(|_| ()).map_err(fault)
     }
 
-    /// Writes what is left, and the end.
+    /// Writes the remaining rows and the footer.
     pub(crate) fn close(mut self) -> Result<W> {
         if self.waiting.first().is_some_and(|column| !column.is_empty()) {
             self.group()?;
@@ -121,7 +121,8 @@ fn column<W: Write + Send>(
     writer.close()
 }
 
-/// The values that are there, and for every row whether one is.
+/// Writes a column: the non-null values, and as definition levels, for every row, whether it has
+/// one.
 fn values<T: DataType>(
     writer: &mut ColumnWriterImpl<'_, T>,
     cells: &[Cell],
@@ -140,7 +141,7 @@ pub(crate) fn metadata(file: File) -> Result<Vec<(String, String)>> {
     Ok(pairs.into_iter().map(|pair| (pair.key, pair.value.unwrap_or_default())).collect())
 }
 
-/// Gives every row of a file that [`Writer`] wrote to `each`.
+/// Passes every row of a file that [`Writer`] wrote to `each`.
 pub(crate) fn read(
     file: File,
     columns: &[Column],

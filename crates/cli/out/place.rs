@@ -1,4 +1,4 @@
-//! Places of files: looked at before anything is computed, and filled in one step.
+//! Paths of output files: checked before anything is computed, and replaced atomically.
 
 use std::ffi::OsString;
 use std::fs;
@@ -9,14 +9,14 @@ use tempfile::TempPath;
 
 use crate::failure::{Failure, Result};
 
-/// A file of bytes, whose place has been looked at before anything was computed.
+/// A file to be written as a whole. Its path is checked before anything is computed.
 #[derive(Debug)]
 pub(crate) struct Target {
     path: PathBuf,
 }
 
 impl Target {
-    /// A file with this ending, given to `flag`.
+    /// A file with this extension, given with `flag`.
     pub(crate) fn new(flag: &str, path: &Path, ending: &str) -> Result<Self> {
         if path.extension().is_none_or(|end| !end.eq_ignore_ascii_case(ending)) {
             let message = format!("{flag} {}: the name must end in .{ending}", path.display());
@@ -34,22 +34,22 @@ impl Target {
         &self.path
     }
 
-    /// Writes the whole file beside its place.
+    /// Writes the whole file under a temporary name.
     pub(crate) fn write(&self, bytes: &[u8]) -> Result<Finished> {
         finish(&self.path, |file| file.write_all(bytes).map_err(|error| at(&self.path, &error)))
     }
 }
 
-/// What is at a path.
+/// The kind of file at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// An ordinary file, or none yet; links are followed.
+    /// A regular file, or none yet; links are followed.
     File(PathBuf),
-    /// A pipe or a device: what is written there is gone.
+    /// A pipe or a device, which cannot be replaced or reread.
     Pipe(PathBuf),
 }
 
-/// The place, if something can be written there.
+/// The kind of file at `path`, if it can be written.
 pub(crate) fn writable(flag: &str, path: &Path) -> Result<Place> {
     let refuse = |why: String| Err(Failure::new(format!("{flag} {}: {why}", path.display())));
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -69,20 +69,21 @@ pub(crate) fn writable(flag: &str, path: &Path) -> Result<Place> {
     Ok(Place::File(path))
 }
 
-/// The same path with something behind its name.
+/// The same path with a suffix appended to its name.
 pub(crate) fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(end);
     name.into()
 }
 
-/// The file that becomes the one at `path`: always of the same name, so that the next run writes over what
-/// a kill has left of it.
+/// The temporary file that becomes the one at `path`. Its name is fixed, so that the next run
+/// overwrites what a killed process has left.
 fn finishing(path: &Path) -> PathBuf {
     beside(path, ".finishing")
 }
 
-/// Makes sure that files can be made in a folder, beside the one of another process that is being finished.
+/// Checks that files can be created in a folder. A temporary file of another process is not an
+/// error.
 fn probe(path: &Path) -> io::Result<()> {
     let place = finishing(path);
     match fs::File::create_new(&place) {
@@ -92,7 +93,7 @@ fn probe(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The system's words without the temporary name that tempfile adds.
+/// The system's message without the temporary path that tempfile appends.
 pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" at path ").next().unwrap_or_default().to_owned()
@@ -102,19 +103,19 @@ pub(crate) fn folder(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A whole file that has no name yet: what can fail for want of room has been done.
+/// A complete file under its temporary name. Everything that can fail for lack of space is done.
 #[derive(Debug)]
 pub(crate) struct Finished {
     path: PathBuf,
     file: TempPath,
 }
 
-/// Fills a file beside `path`.
+/// Fills and syncs a temporary file beside `path`.
 pub(crate) fn finish(path: &Path, fill: impl FnOnce(&mut fs::File) -> Result<()>) -> Result<Finished> {
     let fault = |error: io::Error| at(path, &error);
     let place = finishing(path);
     let mut file = fs::File::create(&place).map_err(fault)?;
-    // Gone again unless it gets its name.
+    // Removed when dropped, unless it is given its final name.
     let temporary = TempPath::try_from_path(place).map_err(fault)?;
     fill(&mut file)?;
     keep_mode(path, &temporary).map_err(fault)?;
@@ -122,12 +123,12 @@ pub(crate) fn finish(path: &Path, fill: impl FnOnce(&mut fs::File) -> Result<()>
     Ok(Finished { path: path.to_owned(), file: temporary })
 }
 
-/// An error of the system's about a file.
+/// A system error about a file.
 pub(crate) fn at(path: &Path, error: &io::Error) -> Failure {
     Failure::new(format!("{}: {}", path.display(), reason(error)))
 }
 
-/// Gives a new file the permissions of the older one whose place it takes.
+/// Gives a new file the permissions of the older one that it replaces.
 pub(crate) fn keep_mode(older: &Path, new: &Path) -> io::Result<()> {
     match fs::metadata(older) {
         Ok(older) => fs::set_permissions(new, older.permissions()),
@@ -136,7 +137,7 @@ pub(crate) fn keep_mode(older: &Path, new: &Path) -> io::Result<()> {
 }
 
 impl Finished {
-    /// Gives the file its name.
+    /// Renames the file to its final name.
     pub(crate) fn name(self) -> Result<()> {
         let Self { path, file } = self;
         file.persist(&path).map(|_| ()).map_err(|error| at(&path, &error.error))

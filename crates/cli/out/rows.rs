@@ -1,5 +1,4 @@
-//! What the commands write rows to: a file that can be continued, a pipe, or nothing where a table
-//! is shown.
+//! Destinations of rows: a file that can be resumed, a pipe, or nothing if a table is shown.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
@@ -19,15 +18,15 @@ use crate::record::{Cell, Column, Kind, Record};
 /// Where rows go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Destination {
-    /// Nowhere: a person reads a table.
+    /// Nowhere: a table is shown.
     Table,
     File(PathBuf, Format),
-    /// Standard output where there is no path.
+    /// A pipe or device; standard output if there is no path.
     Pipe(Option<PathBuf>, Format),
 }
 
 impl Destination {
-    /// Understands `--out` and `--format`, and looks at the place.
+    /// Parses `--out` and `--format`, and checks the path.
     pub(crate) fn parse(out: Option<&Path>, format: Option<&str>) -> Result<Self> {
         let format = format.map(Format::parse).transpose()?;
         let Some(path) = out else {
@@ -69,7 +68,7 @@ impl Destination {
         *self == Self::Table
     }
 
-    /// Whether standard output is taken by rows.
+    /// Whether rows go to standard output.
     pub(crate) fn is_standard_output(&self) -> bool {
         matches!(self, Self::Pipe(None, _))
     }
@@ -83,11 +82,11 @@ impl Destination {
     }
 }
 
-/// Rows on their way.
+/// A writer of rows.
 pub(crate) struct Rows {
     to: To,
     columns: &'static [Column],
-    /// What is the same in all rows, by name.
+    /// Values that are the same in all rows, by name.
     constants: Vec<(String, String)>,
 }
 
@@ -98,7 +97,7 @@ enum To {
 }
 
 impl Rows {
-    /// Makes the place ready. Nothing comes back where `resume` finds the result complete.
+    /// Opens the destination. `None` if `resume` finds the result complete.
     pub(crate) fn open<R: Record>(
         destination: &Destination,
         header: Header,
@@ -124,7 +123,7 @@ impl Rows {
         Ok(Some(Self { to, columns, constants }))
     }
 
-    /// Units that need not be done again, and what was noted with the last of them.
+    /// Number of units that are done already, and the note of the last one.
     pub(crate) fn done(&self) -> (usize, Option<&Value>) {
         match &self.to {
             To::File(keeper, _) if keeper.done() > 0 => (keeper.done(), Some(keeper.note())),
@@ -132,8 +131,8 @@ impl Rows {
         }
     }
 
-    /// Gives some cells of every row that is finished already to `each`: those of the columns `names`,
-    /// in that order. Of a pipe there are none.
+    /// Passes some cells of every finished row to `each`: those of the columns `names`, in that
+    /// order. A pipe has none.
     pub(crate) fn kept(&self, names: &[&str], each: &mut dyn FnMut(&[Cell])) -> Result<()> {
         let To::File(keeper, format) = &self.to else { return Ok(()) };
         if keeper.done() == 0 {
@@ -170,7 +169,7 @@ impl Rows {
         Ok(())
     }
 
-    /// Adds all rows of one unit. Where a signal has come, the run ends behind it.
+    /// Adds all rows of one unit. If a signal has been received, the run stops after it.
     pub(crate) fn add<R: Record>(&mut self, rows: &[R], note: impl FnOnce() -> Value) -> Result<()> {
         match &mut self.to {
             To::Nowhere => {}
@@ -181,14 +180,14 @@ impl Rows {
             }
             To::Pipe(to, format) => {
                 to.write_all(&lines(*format, self.columns, rows, &self.constants))?;
-                // Whoever reads sees every image as it comes.
+                // Flushed so that a reader of the pipe sees every image at once.
                 to.flush()?;
             }
         }
         check_signals()
     }
 
-    /// The run ends early: what is finished is kept.
+    /// Stops the run early; what is finished is kept.
     pub(crate) fn end(self, failure: Failure) -> Failure {
         match self.to {
             To::File(keeper, _) => keeper.end(failure),
@@ -196,7 +195,7 @@ impl Rows {
         }
     }
 
-    /// All units are done.
+    /// Completes the output.
     pub(crate) fn finish(self) -> Result<()> {
         let Self { to, columns, constants } = self;
         match to {
@@ -211,7 +210,7 @@ impl Rows {
     }
 }
 
-/// A value out of a line of JSON.
+/// A cell from a value in a line of JSON.
 fn json_cell(value: &Value, kind: Kind) -> Cell {
     match value {
         Value::Null => Cell::Nothing,
@@ -220,19 +219,19 @@ fn json_cell(value: &Value, kind: Kind) -> Cell {
     }
 }
 
-/// A pipe or device, or standard output.
+/// Opens a pipe or device, or standard output.
 fn pipe(path: Option<&Path>) -> Result<Box<dyn Write>> {
     let Some(path) = path else { return Ok(Box::new(io::stdout())) };
     let file = OpenOptions::new().write(true).open(path).map_err(|error| at(path, &error))?;
     Ok(Box::new(file))
 }
 
-/// Sends a table whose rows are all there into a pipe.
+/// Writes a complete table to a pipe.
 pub(crate) fn write_rows<R: Record>(path: Option<&Path>, format: Format, rows: &[R]) -> Result<()> {
     pipe_cells(path, format, R::COLUMNS, rows.iter().map(Record::cells), &[])
 }
 
-/// The constants that stand in every row: of Parquet none, whose metadata has them.
+/// The constants that are repeated in every row: none for Parquet, which has them in its metadata.
 fn in_rows(format: Format, constants: &[(String, String)]) -> &[(String, String)] {
     if format == Format::Parquet { &[] } else { constants }
 }
@@ -246,7 +245,7 @@ fn lines<R: Record>(
     rows.iter().flat_map(|row| format.line(columns, &row.cells(), constants)).collect()
 }
 
-/// Writes a table whose rows are all there; it has no name yet.
+/// Writes a complete table under a temporary name.
 pub(crate) fn write_table<R: Record>(
     path: &Path,
     format: Format,
@@ -256,7 +255,7 @@ pub(crate) fn write_table<R: Record>(
     write_cells(path, format, R::COLUMNS, rows.iter().map(Record::cells), constants)
 }
 
-/// The same of columns that are only known at run time.
+/// The same for columns that are only known at run time.
 pub(crate) fn write_cells(
     path: &Path,
     format: Format,
@@ -277,7 +276,7 @@ pub(crate) fn write_cells(
     })
 }
 
-/// Sends such a table into a pipe.
+/// Writes such a table to a pipe.
 pub(crate) fn pipe_cells(
     path: Option<&Path>,
     format: Format,
@@ -293,10 +292,10 @@ pub(crate) fn pipe_cells(
     Ok(to.flush()?)
 }
 
-/// What takes rows one after the other.
+/// Receives rows one by one.
 type Each<'a> = &'a mut dyn FnMut(Vec<Cell>) -> Result<()>;
 
-/// A Parquet file of all rows that `rows` gives; it has no name yet.
+/// Writes a Parquet file of all rows that `rows` passes on, under a temporary name.
 #[cfg(feature = "parquet")]
 pub(super) fn write_parquet(
     path: &Path,
@@ -311,7 +310,7 @@ pub(super) fn write_parquet(
     })
 }
 
-/// As [`Format::check`] has said.
+/// Fails, like [`Format::check`] before it.
 #[cfg(not(feature = "parquet"))]
 pub(super) fn write_parquet(
     _: &Path,
@@ -322,7 +321,7 @@ pub(super) fn write_parquet(
     Format::Parquet.check().and_then(|()| Err(Failure::new("no Parquet in this build")))
 }
 
-/// Gives every row that a run has kept for later to `each`.
+/// Passes every row that a run has kept to `each`.
 pub(crate) fn read_spool(path: &Path, columns: &[Column], each: Each<'_>) -> Result<()> {
     let bad = |what: &str| Failure::new(format!("{}: {what}", path.display()));
     let file = File::open(path).map_err(|error| at(path, &error))?;

@@ -1,7 +1,8 @@
-//! Which part of a run this process does: `I/N`, from 1.
+//! Parts of a run: `I/N`, from 1.
 //!
-//! The images of part I of N are those from (I - 1) n / N to before I n / N of the n that are asked
-//! for, so that the parts one after the other are the whole, and differ in size by at most one.
+//! Of n requested images, part I of N has those from (I - 1) n / N up to, but not including, I n /
+//! N, rounded down. The concatenation of the parts is the whole, and their sizes differ by at most
+//! one.
 
 use std::fmt;
 use std::ops::Range;
@@ -24,11 +25,11 @@ impl fmt::Display for Shard {
     }
 }
 
-/// Reads a variable of the environment.
+/// Reads an environment variable.
 type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 impl Shard {
-    /// Understands `I/N`, `auto/N` and `auto`, where `auto` takes numbers from the environment.
+    /// Parses `I/N`, `auto/N` and `auto`, where `auto` takes numbers from the environment.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         Self::with(text, &|name| std::env::var(name).ok())
     }
@@ -54,14 +55,14 @@ impl Shard {
         }
     }
 
-    /// Its part of `whole` images.
+    /// The range of this part among `whole` images.
     pub(crate) fn range(self, whole: usize) -> Range<usize> {
         let at = |part: usize| (part as u128 * whole as u128 / self.of as u128) as usize;
         at(self.number - 1)..at(self.number)
     }
 }
 
-/// The number of this task: Slurm's array tasks have any numbers, which must count from 1 here;
+/// The number of this task. Slurm's array tasks can have any numbers, but must start from 1 here;
 /// Kubernetes counts from 0.
 fn own_number(variables: Variables<'_>) -> std::result::Result<usize, String> {
     let read = |name: &str| {
@@ -78,8 +79,8 @@ fn own_number(variables: Variables<'_>) -> std::result::Result<usize, String> {
     }
 }
 
-/// How many tasks a Slurm array has, where it is 1 to N without gaps: of a part of an array that is
-/// run again this is not the number of parts.
+/// The number of tasks of a Slurm array, if it is 1 to N without gaps. If only some tasks of an
+/// array are run again, their count is not the number of parts.
 fn array_size(variables: Variables<'_>) -> std::result::Result<usize, String> {
     let read = |name: &str| variables(name)?.trim().parse::<usize>().ok();
     let [count, first, last] = ["COUNT", "MIN", "MAX"].map(|end| read(&format!("SLURM_ARRAY_TASK_{end}")));

@@ -1,4 +1,4 @@
-//! The training itself: Burn's learner, optimiser, metrics and checkpoints on the images of the program.
+//! The training: Burn's learner, optimiser, metrics and checkpoints on the program's images.
 
 use std::sync::Arc;
 
@@ -26,13 +26,13 @@ use crate::data::Data;
 use crate::failure::{Failure, Result};
 use crate::out::stop;
 
-/// Adam's L2 term, of Shu & Zhu (2019).
+/// Adam's L2 term, from Shu & Zhu (2019).
 const WEIGHT_DECAY: f32 = 1e-4;
 
-/// The rate at the end, by that of the beginning.
+/// The final learning rate, relative to the initial one.
 const LAST_RATE: f64 = 0.1;
 
-/// Images by their numbers, those that are learnt from and those that are kept back.
+/// The data with the numbers of the training images and of those held out for validation.
 #[derive(Debug)]
 pub(super) struct Images {
     pub(super) data: Arc<Data>,
@@ -41,13 +41,13 @@ pub(super) struct Images {
 }
 
 impl Images {
-    /// How many classes there are.
+    /// The number of classes.
     pub(super) fn classes(&self, asked: Option<usize>) -> usize {
         let all = || self.trained.iter().chain(&self.kept_back).filter_map(|&index| self.data.label(index));
         asked.or_else(|| self.data.classes()).unwrap_or_else(|| all().max().map_or(2, |last| last + 1).max(2))
     }
 
-    /// What tells other images from these.
+    /// A hash that identifies these images.
     pub(super) fn hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         for &index in self.trained.iter().chain(&self.kept_back) {
@@ -57,7 +57,7 @@ impl Images {
     }
 }
 
-/// Another order, the same for the same seed: Fisher and Yates', by SplitMix64.
+/// Shuffles by Fisher-Yates with SplitMix64: the same order for the same seed.
 pub(super) fn shuffle(images: &mut [usize], seed: u64) {
     let mut state = seed;
     for last in (1..images.len()).rev() {
@@ -126,12 +126,13 @@ impl InferenceStep for Classifier {
     }
 }
 
-/// Trains to the end, or to where it is stopped.
+/// Trains to the end, or until stopped.
 pub(super) fn run(training: &Training, quiet: bool) -> Result<Network> {
     let Training { images, network, schedule, folder, done } = training;
     let loader = |indices: &[usize], shuffled: bool| -> Arc<dyn DataLoader<Batch>> {
         let builder = DataLoaderBuilder::new(Reader(Arc::clone(&images.data))).batch_size(schedule.batch);
-        // Behind a checkpoint the order is another one than from the beginning.
+        // After a checkpoint the seed differs, so that the order of the first epochs is not
+        // repeated.
         let seed = schedule.seed.wrapping_add(done.unwrap_or(0) as u64);
         let builder = if shuffled { builder.shuffle(seed) } else { builder };
         builder.build(InMemDataset::new(indices.to_vec()))

@@ -1,4 +1,5 @@
-//! `influence train`: trains one of the known networks with Burn's own learner, and writes its weights.
+//! `influence train`: trains one of the known networks with Burn's own learner, and writes its
+//! weights.
 
 mod learner;
 mod schedule;
@@ -26,20 +27,20 @@ use crate::train_arguments::TrainArguments;
 use learner::Images;
 use schedule::Schedule;
 
-/// The share of the images that is kept back: every image whose place in a shuffled order is one of the first.
+/// One in this many images is held out for validation: the last ones of a shuffled order.
 const KEPT_BACK: usize = 10;
 
-/// What is trained on what.
+/// A network and the data on which it is trained.
 struct Training {
     images: Images,
     network: Network,
     schedule: Schedule,
     folder: PathBuf,
-    /// The epoch from which it goes on.
+    /// The epoch after which it resumes.
     done: Option<usize>,
 }
 
-/// Understands the arguments and runs.
+/// Interprets the arguments and runs.
 pub(crate) fn command(arguments: &TrainArguments) -> Result<()> {
     let schedule = arguments.schedule()?;
     let file = Target::new("--out", &arguments.out, "safetensors")?;
@@ -75,7 +76,7 @@ pub(crate) fn command(arguments: &TrainArguments) -> Result<()> {
     let accuracy = test_accuracy(arguments, &trained)?;
     let metadata = metadata(arguments, &schedule, accuracy);
     weights::save_with(&trained, file.path(), &metadata)?;
-    // What is left of the run is of no more use to anybody.
+    // The checkpoints are no longer needed.
     let _ = std::fs::remove_dir_all(&training.folder);
     if !arguments.quiet {
         let mut out = terminal::output();
@@ -89,7 +90,7 @@ pub(crate) fn command(arguments: &TrainArguments) -> Result<()> {
     Ok(())
 }
 
-/// The images, a tenth of them kept back.
+/// Divides the images: a tenth is held out.
 fn divided(data: Data, mut images: Vec<usize>, seed: u64) -> Result<Images> {
     if let Some(index) = images.iter().find(|index| data.label(**index).is_none()) {
         return Err(Failure::new(format!("image {index} has no label, and training needs one for each")));
@@ -102,7 +103,7 @@ fn divided(data: Data, mut images: Vec<usize>, seed: u64) -> Result<Images> {
     Ok(Images { data: Arc::new(data), trained: images, kept_back })
 }
 
-/// Which network.
+/// The requested network.
 fn architecture(arguments: &TrainArguments) -> Result<Architecture> {
     let family: Family = arguments.network.parse()?;
     let paper = match family {
@@ -112,7 +113,7 @@ fn architecture(arguments: &TrainArguments) -> Result<Architecture> {
     Ok(arguments.width.map_or(paper, |width| family.at(width)))
 }
 
-/// The network with its first weights.
+/// The network with its initial weights.
 fn network(
     architecture: Architecture,
     arguments: &TrainArguments,
@@ -128,7 +129,7 @@ fn network(
     Ok(architecture.init(channels, height, images.classes(arguments.classes), device)?)
 }
 
-/// The folder of the run, and the epoch whose checkpoint is in it.
+/// Prepares the folder of the run, and returns the epoch of the checkpoint in it, if there is one.
 fn prepared(folder: &Path, settings: &serde_json::Value, resume: bool) -> Result<Option<usize>> {
     let (name, file) = (folder.display(), folder.join("settings.json"));
     let fail = |why: String| Failure::new(format!("{name}: {why}"));
@@ -153,7 +154,7 @@ fn prepared(folder: &Path, settings: &serde_json::Value, resume: bool) -> Result
     Ok(None)
 }
 
-/// The last epoch of which model, optimizer and scheduler are there.
+/// The last epoch for which the files of model, optimizer and scheduler all exist.
 fn last_checkpoint(folder: &Path) -> Option<usize> {
     let files = std::fs::read_dir(folder.join("checkpoint")).ok()?;
     let names: Vec<String> = files.filter_map(|file| file.ok()?.file_name().into_string().ok()).collect();
@@ -165,7 +166,7 @@ fn last_checkpoint(folder: &Path) -> Option<usize> {
 }
 
 impl Training {
-    /// What is about to happen.
+    /// Prints what is about to happen.
     fn tell(&self, described: &str) -> Result<()> {
         let Self { images, schedule, done, .. } = self;
         let mut out = terminal::output();
@@ -188,7 +189,7 @@ impl Training {
     }
 }
 
-/// How many images of the test split the network gets right, of data sets that have one.
+/// The number of correctly classified images of the test split, for data sets that have one.
 fn test_accuracy(arguments: &TrainArguments, network: &Network) -> Result<Option<(usize, usize)>> {
     let kind = arguments.dataset.as_deref().and_then(|name| name.parse::<Kind>().ok());
     let (Some(kind), Some(folder), false) = (kind, &arguments.data, arguments.own) else { return Ok(None) };
@@ -208,7 +209,7 @@ fn test_accuracy(arguments: &TrainArguments, network: &Network) -> Result<Option
     Ok(Some((right, test.len())))
 }
 
-/// What made the weights.
+/// Metadata that describe how the weights were made.
 fn metadata(
     arguments: &TrainArguments,
     schedule: &Schedule,

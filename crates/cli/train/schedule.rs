@@ -4,9 +4,9 @@ use crate::arguments::RunArguments;
 use crate::failure::{Failure, Result};
 use crate::train_arguments::{Preset, TrainArguments};
 
-/// Everything that decides the weights, beside the images.
+/// Everything that determines the weights, except the images.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Schedule {
+pub(crate) struct Schedule {
     pub(crate) epochs: usize,
     pub(crate) batch: usize,
     pub(crate) rate: f64,

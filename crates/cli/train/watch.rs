@@ -1,4 +1,4 @@
-//! How a training comes along: progress on standard error, and a line for each epoch.
+//! Progress of a training on standard error, and one line per epoch.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -14,7 +14,7 @@ use crate::out::stop;
 use crate::progress::Progress;
 use crate::terminal;
 
-/// Means over the images of an epoch so far, by metric.
+/// Means over the images of the current epoch, by metric.
 #[derive(Debug, Default)]
 struct Means(HashMap<MetricId, Mean>);
 
@@ -38,9 +38,9 @@ impl Means {
     }
 }
 
-/// What Burn's learner reports to.
+/// Receives the reports of Burn's learner.
 pub(super) struct Watch {
-    /// Nothing when all is done.
+    /// `None` when everything is done.
     progress: Option<Progress>,
     epochs: usize,
     quiet: bool,
@@ -48,7 +48,7 @@ pub(super) struct Watch {
     names: Vec<(MetricId, String)>,
     training: Means,
     validation: Means,
-    /// Of this split, how many images are counted.
+    /// Number of images of the current split that have been counted.
     seen: usize,
     counts: bool,
 }
@@ -118,7 +118,7 @@ impl TrainingProgressLogger for Watch {
         let (training, validation) = (self.words(&self.training), self.words(&self.validation));
         if !self.quiet {
             let of = self.epochs;
-            // Nobody reads it: no reason to stop.
+            // A closed standard error is no reason to stop.
             let _ = writeln!(
                 terminal::errors(),
                 "influence: epoch {epoch} of {of}: {training}; of the images kept back: {validation}"
@@ -136,7 +136,7 @@ impl TrainingProgressLogger for Watch {
     fn log_event_training(&mut self, _: String) {}
 }
 
-// There is no evaluation by the learner: the program's own engine does that.
+// The learner does no evaluation; the program's own engine does that.
 impl EvaluationProgressLogger for Watch {
     fn start_global_progress(&mut self, _: usize) {}
 

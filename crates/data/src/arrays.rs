@@ -1,4 +1,4 @@
-//! Samples of any shape out of files of arrays: NumPy's .npz and .npy, and safetensors.
+//! Samples of any shape from array files: NumPy's .npz and .npy, and safetensors.
 
 use std::path::Path;
 
@@ -9,12 +9,12 @@ use crate::error::counted;
 use crate::npy::Raw;
 use crate::{Error, Pixel};
 
-/// `N` samples of one shape, in the type in which their file has them, with their labels if it has
-/// some; `N` is at least 1.
+/// `N` >= 1 samples of one shape, in the element type of their file, with labels if the file has
+/// them.
 #[derive(Clone, PartialEq)]
 pub struct Arrays {
     name: String,
-    /// Of one sample.
+    /// Shape of one sample.
     shape: Vec<usize>,
     numbers: Numbers,
     labels: Option<Vec<usize>>,
@@ -29,15 +29,15 @@ enum Numbers {
 }
 
 impl Arrays {
-    /// Reads `images` `[N, ...]` and, if they are there, `labels` `[N]`, out of a .npz or safetensors
-    /// file; or the one array of a .npy file.
+    /// Reads `images` `[N, ...]` and, if present, `labels` `[N]` from a .npz or safetensors file,
+    /// or the only array of a .npy file.
     ///
-    /// Images are float32, float64, float16 or uint8, of any rank; labels are integers from 0. Which
-    /// format it is the file's first bytes tell, not its name.
+    /// Images are float32, float64, float16 or uint8, of any rank; labels are integers from 0. The
+    /// format is recognised by the first bytes of the file, not by its name.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] with the byte where the fault shows when the file is none of these, damaged,
-    /// or has no such arrays; [`Error::Io`] when it cannot be read.
+    /// [`Error::Corrupt`] with the byte offset if the file has none of these formats, is damaged,
+    /// or lacks these arrays; [`Error::Io`] if it cannot be read.
     pub fn open(file: &Path) -> Result<Self, Error> {
         let corrupt = |(offset, why)| Error::Corrupt { file: file.to_path_buf(), offset, why };
         let container = Container::open(file)?;
@@ -52,7 +52,7 @@ impl Arrays {
         Self::of(file, images, labels).map_err(|why| corrupt((0, why)))
     }
 
-    /// The samples in arrays.
+    /// Checks shapes and types of the arrays and converts their elements.
     fn of(file: &Path, images: Raw, labels: Option<Raw>) -> Result<Self, String> {
         let name = file.file_stem().unwrap_or(file.as_os_str()).display().to_string();
         let Some((&count, shape)) = images.shape.split_first().filter(|(count, _)| **count > 0) else {
@@ -66,7 +66,7 @@ impl Arrays {
         Ok(Self { name, shape, numbers, labels })
     }
 
-    /// The file's name without its ending.
+    /// The file's name without its extension.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -89,7 +89,7 @@ impl Arrays {
         count / self.size()
     }
 
-    /// Whether there is no sample: never so.
+    /// Always false: there is at least one sample.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -101,7 +101,7 @@ impl Arrays {
         self.labels.as_deref()
     }
 
-    /// Lets go of the samples behind the first `len`, of which one stays at least.
+    /// Keeps only the first `len` samples, but at least one.
     pub fn truncate(&mut self, len: usize) {
         let len = len.clamp(1, self.len());
         let count = len * self.size();
@@ -115,8 +115,8 @@ impl Arrays {
         }
     }
 
-    /// The samples of these indices one after the other, `[indices.len(), ...shape]`: floats as they
-    /// are, rounded to the type asked for, and bytes as byte / 255.
+    /// The samples with these indices, concatenated: `[indices.len(), ...shape]`. Floats are
+    /// rounded to the requested type, bytes become byte / 255.
     ///
     /// # Panics
     /// If an index is not less than [`len`](Self::len), as indexing does.
@@ -150,7 +150,7 @@ impl std::fmt::Debug for Arrays {
     }
 }
 
-/// The images' elements in a type that we keep.
+/// Converts the elements of the images: f16 to f32, the other types unchanged.
 fn numbers(raw: Raw) -> Result<Numbers, String> {
     fn of<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
         bytes.as_chunks().0.iter().map(|chunk| read(*chunk)).collect()
@@ -166,7 +166,7 @@ fn numbers(raw: Raw) -> Result<Numbers, String> {
     }
 }
 
-/// Labels as numbers, one a sample.
+/// Converts the labels, one per sample.
 fn numbers_of_labels(raw: &Raw, count: usize) -> Result<Vec<usize>, String> {
     let labels = match raw.shape[..] {
         [labels] | [labels, 1] => labels,
@@ -180,6 +180,7 @@ fn numbers_of_labels(raw: &Raw, count: usize) -> Result<Vec<usize>, String> {
     if kind == 'f' || kind == 'b' {
         return Err("labels are whole numbers from 0: save them as integers".into());
     }
+    // Little-endian integers of 1 to 8 bytes; the sign is the top bit of the last byte.
     let label = |(index, bytes): (usize, &[u8])| {
         let negative = kind == 'i' && bytes.last().is_some_and(|byte| byte & 0x80 != 0);
         let number = bytes.iter().rev().fold(0u64, |number, &byte| number << 8 | u64::from(byte));

@@ -1,5 +1,7 @@
-//! CIFAR-10 and CIFAR-100, binary versions: batches of records, each a label (of CIFAR-100 two, the coarse
-//! one first) and the planes of a 3 x 32 x 32 image.
+//! CIFAR-10 and CIFAR-100, binary versions.
+//!
+//! A batch is a sequence of records without a header. A record is a label (in CIFAR-100 two, the
+//! coarse one first) followed by the planes of a 3 x 32 x 32 image.
 
 use crate::dataset::Sizes;
 use crate::error::{Error, counted, grouped};
@@ -12,25 +14,25 @@ use std::path::Path;
 /// Channels, height and width.
 const SHAPE: [usize; 3] = [3, 32, 32];
 const PIXELS: usize = SHAPE[0] * SHAPE[1] * SHAPE[2];
-/// Far more than a hundred names need.
+/// Largest file of class names; a hundred names need far less.
 const MAX_NAMES: u64 = 1 << 12;
 
-/// What the versions differ in.
+/// The differences between the versions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Version {
     kind: Kind,
     /// Bytes of labels before the pixels.
     labels: usize,
-    /// Which of them is the label.
+    /// Index of the label that is used.
     label: usize,
-    /// The images of each official batch.
+    /// Number of images in each official batch.
     batch: u64,
-    /// The file of class names, one a line.
+    /// The file of class names, one per line.
     names: &'static str,
 }
 
 impl Version {
-    /// That of a kind and a split; CIFAR-10's for what is no CIFAR.
+    /// The version of a kind and a split. Kinds other than CIFAR get CIFAR-10's.
     pub(crate) fn of(kind: Kind, split: Split) -> Self {
         let large = if split == Split::Train { 50_000 } else { 10_000 };
         let (labels, label, batch, names) = match kind {
@@ -41,7 +43,7 @@ impl Version {
         Self { kind, labels, label, batch, names }
     }
 
-    /// The bytes of one record: the labels, then the pixels.
+    /// Length of one record in bytes: the labels, then the pixels.
     pub(crate) fn record(self) -> usize {
         self.labels + PIXELS
     }
@@ -65,8 +67,8 @@ pub(crate) fn files(kind: Kind, split: Split) -> Vec<Wanted> {
     }
 }
 
-/// Reads `split` from the official files in `folder`: all its batches, and the class names where
-/// they are there.
+/// Reads `split` from the official files in `folder`: all its batches, and the class names if that
+/// file exists.
 pub(crate) fn open(kind: Kind, folder: &Path, split: Split, sizes: Sizes) -> Result<Dataset, Error> {
     let version = Version::of(kind, split);
     let paths = locate(kind, split, folder)?;
@@ -75,8 +77,8 @@ pub(crate) fn open(kind: Kind, folder: &Path, split: Split, sizes: Sizes) -> Res
     from_batches(format!("{} {split}", kind.title()), batches, class_names, version, sizes)
 }
 
-/// A data set out of its batches, in their order. All lengths are checked before anything is set
-/// aside, and are what is.
+/// Makes a data set from its batches, in order. All lengths are checked before memory is allocated,
+/// and exactly these lengths are allocated.
 fn from_batches(
     name: String,
     batches: Vec<Source<'_>>,
@@ -98,6 +100,9 @@ fn from_batches(
 
 /// The number of images in a batch, from its length.
 fn count(batch: &Source<'_>, version: Version, sizes: Sizes) -> Result<u64, Error> {
+    // The format has no header: a wrong length is the only sign of a cut or foreign file. Even a
+    // whole number of records is refused if it is not the official one, because the images of later
+    // batches would get other numbers.
     let (record, title) = (version.record() as u64, version.kind.title());
     if let Some(what) = batch.foreign() {
         return Err(batch.corrupt(0, format!("not a {title} batch; it is {what}")));
@@ -175,7 +180,7 @@ fn wrong_label(label: u8, classes: usize, image: u64, count: u64) -> String {
     )
 }
 
-/// The class names in `file`, or the usual ones where there is no such file.
+/// The class names in `file`, or the standard ones if there is no such file.
 fn class_names(file: &Path, version: Version) -> Result<Vec<String>, Error> {
     let mut source = match Source::open(file) {
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
@@ -193,7 +198,7 @@ fn class_names(file: &Path, version: Version) -> Result<Vec<String>, Error> {
     parse_class_names(&source, version, &text)
 }
 
-/// A name for each class, one a line; lines of white space do not count.
+/// Parses one class name per line; blank lines are ignored.
 fn parse_class_names(source: &Source<'_>, version: Version, text: &[u8]) -> Result<Vec<String>, Error> {
     let text = std::str::from_utf8(text)
         .map_err(|error| source.corrupt(error.valid_up_to() as u64, "the class names are not UTF-8 text"))?;

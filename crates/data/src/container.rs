@@ -1,4 +1,4 @@
-//! A file of named arrays: NumPy's .npz, safetensors, or a .npy with one array that has no name.
+//! Files of named arrays: NumPy's .npz, safetensors, or a .npy with a single array without a name.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,12 +11,12 @@ use safetensors::{Dtype, SafeTensors};
 use crate::Error;
 use crate::npy::{self, Fault, Raw};
 
-/// The file's bytes; which format they are the first of them tell, not the name.
+/// The file's bytes. The format is recognised by the first of them, not by the file's name.
 #[derive(Debug)]
 pub(crate) struct Container(Vec<u8>);
 
 impl Container {
-    /// Reads a file whole.
+    /// Reads the whole file.
     pub(crate) fn open(file: &Path) -> Result<Self, Error> {
         let io = |source| Error::Io { file: file.to_path_buf(), source };
         let mut bytes = Vec::new();
@@ -24,7 +24,7 @@ impl Container {
         Ok(Self(bytes))
     }
 
-    /// The array of this name, if there is one; the array of a .npy file has every name.
+    /// The array with this name, if there is one. The array of a .npy file matches every name.
     pub(crate) fn get(&self, name: &str) -> Result<Option<Raw>, Fault> {
         let bytes = &self.0[..];
         if self.is_single() {
@@ -36,7 +36,7 @@ impl Container {
         }
     }
 
-    /// Whether it is one array without a name.
+    /// Whether the file is a .npy: one array without a name.
     pub(crate) fn is_single(&self) -> bool {
         self.0.starts_with(npy::MAGIC)
     }
@@ -50,7 +50,7 @@ impl Container {
             return Ok(zipped(&self.0, "")?.1);
         }
         let mut names: Vec<String> = tensors(&self.0)?.names().into_iter().map(str::to_owned).collect();
-        // The library gives them in no order.
+        // The library returns them in arbitrary order.
         names.sort();
         Ok(names)
     }
@@ -60,7 +60,7 @@ impl Container {
     }
 }
 
-/// An array of a zip archive of .npy files, and the names of all arrays.
+/// The wanted array of a zip archive of .npy files, if it has it, and the names of all arrays.
 fn zipped(bytes: &[u8], wanted: &str) -> Result<(Option<Raw>, Vec<String>), Fault> {
     let damaged = |error: rawzip::Error| (0, format!("a damaged .npz archive: {error}"));
     let archive = ZipArchive::from_slice(bytes).map_err(damaged)?;
@@ -91,7 +91,7 @@ fn tensors(bytes: &[u8]) -> Result<SafeTensors<'_>, Fault> {
         .map_err(|error| (0, format!("this is no .npz, .npy or safetensors file, or it is damaged: {error}")))
 }
 
-/// An array of safetensors.
+/// An array of a safetensors file.
 fn tensor(bytes: &[u8], name: &str) -> Result<Option<Raw>, Fault> {
     let file = tensors(bytes)?;
     let Ok(view) = file.tensor(name) else { return Ok(None) };

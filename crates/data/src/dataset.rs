@@ -7,16 +7,16 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 
-/// Which sizes the files of a data set may have.
+/// The accepted sizes of the files of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sizes {
-    /// Those that their makers published.
+    /// Those of the published files.
     Official,
-    /// Any that the format allows.
+    /// Any size that the format allows.
     Any,
 }
 
-/// `N` labelled images of shape `[C, H, W]`, one byte a value; `N` is at least 1 and every label has a class.
+/// `N` >= 1 labelled images of shape `[C, H, W]`, one byte per value. Every label has a class.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Dataset {
     name: String,
@@ -31,25 +31,33 @@ pub struct Dataset {
 impl Dataset {
     /// Reads one split of a data set from its official files in `folder`.
     ///
-    /// MNIST: `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, and `t10k-...` for the test split; also spelt with a dot
-    /// (`t10k-images.idx3-ubyte`), and with `.gz` (the uncompressed file is preferred where both are there). CIFAR-10:
-    /// `data_batch_1.bin` to `data_batch_5.bin`, or `test_batch.bin`, and `batches.meta.txt` for the class names if it is there.
-    /// CIFAR-100: `train.bin` or `test.bin`, and `fine_label_names.txt` or `coarse_label_names.txt`. Fashion-MNIST:
-    /// files named as MNIST's. All images of the split are read into memory (MNIST 47 MB and 8 MB, CIFAR-10 154 MB and 31 MB).
+    /// * MNIST: `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, and `t10k-...` for the test
+    ///   split; also spelt with a dot (`t10k-images.idx3-ubyte`), and with `.gz` (the uncompressed
+    ///   file is preferred if both exist).
+    /// * CIFAR-10: `data_batch_1.bin` to `data_batch_5.bin`, or `test_batch.bin`, and
+    ///   `batches.meta.txt` for the class names if it exists.
+    /// * CIFAR-100: `train.bin` or `test.bin`, and `fine_label_names.txt` or
+    ///   `coarse_label_names.txt`.
+    /// * Fashion-MNIST: the same file names as MNIST.
     ///
-    /// The files must have the sizes of the official ones: images of 28 x 28 in MNIST's, batches of 10 000 images in
-    /// CIFAR-10's, which say nowhere how many they should hold. A batch that was cut where an image ends would give
-    /// every later image of the split another image's number.
+    /// All images of the split are read into memory (MNIST 47 MB and 8 MB, CIFAR-10 154 MB and 31
+    /// MB).
+    ///
+    /// The files must have the official sizes: images of 28 x 28 for MNIST, batches of 10 000
+    /// images for CIFAR-10. CIFAR files do not state how many images they contain; a batch cut at
+    /// the end of an image would shift the numbers of all later images of the split.
     ///
     /// # Errors
-    /// [`Error::Missing`] if files are not there, with what is there instead; [`Error::Corrupt`] with file and byte if one is not
-    /// whole and right; [`Error::Io`] and [`Error::OutOfMemory`] if the system refuses.
+    /// [`Error::Missing`] if files are missing, with what was found instead; [`Error::Corrupt`]
+    /// with file and byte if one is incomplete or wrong; [`Error::Io`] and [`Error::OutOfMemory`]
+    /// from the system.
     pub fn open(kind: Kind, folder: &Path, split: Split) -> Result<Self, Error> {
         Self::open_as(kind, folder, split, Sizes::Official)
     }
 
-    /// Reads one split from files of your own that have the official names and format: images of any height and
-    /// width in MNIST's, batches of any number of images in CIFAR-10's. Images are numbered as they lie there.
+    /// Reads one split from your own files that have the official names and format, but any size:
+    /// images of any height and width in MNIST's format, batches of any number of images in
+    /// CIFAR-10's. Images are numbered in the order of the files.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -64,12 +72,14 @@ impl Dataset {
         }
     }
 
-    /// Reads images `[N, H, W]` and labels `[N]` from a pair of IDX files of any name and size, compressed or not; the labels are
-    /// indices into `class_names`. The data set is named after the file of images.
+    /// Reads images `[N, H, W]` and labels `[N]` from a pair of IDX files of any name and size,
+    /// compressed or not; the labels are indices into `class_names`. The data set is named after
+    /// the file of images.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] with file and byte if a file is not whole, or the two do not fit each other or the classes;
-    /// [`Error::Parts`] if there are no classes; [`Error::Io`] and [`Error::OutOfMemory`] if the system refuses.
+    /// [`Error::Corrupt`] with file and byte if a file is incomplete, or the two files do not match
+    /// each other or the classes; [`Error::Parts`] if there are no classes; [`Error::Io`] and
+    /// [`Error::OutOfMemory`] from the system.
     pub fn from_idx_files(images: &Path, labels: &Path, class_names: Vec<String>) -> Result<Self, Error> {
         let name = images.file_name().unwrap_or(images.as_os_str()).display().to_string();
         if class_names.is_empty() {
@@ -78,10 +88,11 @@ impl Dataset {
         mnist::from_idx(name, Source::open(images)?, Source::open(labels)?, class_names)
     }
 
-    /// A data set of your own: `pixels` is `[N, C, H, W]` for `shape` `[C, H, W]`, `labels` is `[N]`, indices into `class_names`.
+    /// A data set of your own: `pixels` is `[N, C, H, W]` for `shape` `[C, H, W]`, `labels` is
+    /// `[N]`, indices into `class_names`.
     ///
     /// # Errors
-    /// [`Error::Parts`] if there is no image, a size does not fit, or a label has no class.
+    /// [`Error::Parts`] if there is no image, sizes do not match, or a label has no class.
     pub fn from_parts(
         name: impl Into<String>,
         shape: [usize; 3],
@@ -96,8 +107,8 @@ impl Dataset {
         }
     }
 
-    /// The embedded sample: the first 100 images of the MNIST test set, numbered as there. Nothing is read and nothing can fail;
-    /// weights that go with it are [`sample::RESNET50W8_MNIST`].
+    /// The embedded sample: the first 100 images of the MNIST test set, with the same numbers. No
+    /// file is read and nothing can fail. [`sample::RESNET50W8_MNIST`] has weights for it.
     #[must_use]
     pub fn embedded() -> Self {
         let ([_, height, width], pixels) = sample::IMAGES;
@@ -111,7 +122,8 @@ impl Dataset {
         )
     }
 
-    /// What a reader has checked as [`fault_of_parts`] does, with better words for the place.
+    /// A data set whose parts a reader has already checked, with messages that name the file
+    /// position: the same checks as [`fault_of_parts`].
     pub(crate) fn of_checked_parts(
         name: String,
         shape: [usize; 3],
@@ -122,13 +134,13 @@ impl Dataset {
         Self { name, shape, pixels: pixels.into(), labels: labels.into(), class_names }
     }
 
-    /// What the data set is called in messages: "MNIST test".
+    /// The name of the data set in messages: "MNIST test".
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Lets go of the images behind the first `len`, of which one stays at least, and of their memory.
+    /// Keeps only the first `len` images, but at least one, and frees the memory of the others.
     pub fn truncate(&mut self, len: usize) {
         let len = len.clamp(1, self.len());
         let size = self.size();
@@ -149,7 +161,7 @@ impl Dataset {
         self.labels.len()
     }
 
-    /// Whether there is no image: never so.
+    /// Always false: there is at least one image.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
@@ -194,7 +206,7 @@ impl Dataset {
         self.labels[index].into()
     }
 
-    /// The bytes of image `index`, `[C, H, W]`: one plane a channel, rows from the top.
+    /// The bytes of image `index`, `[C, H, W]`: one plane per channel, rows from the top.
     ///
     /// # Panics
     /// If `index` is not less than [`len`](Self::len), as indexing does.
@@ -212,11 +224,12 @@ impl Dataset {
         values.extend(self.image(index).iter().map(|&byte| T::scaled(byte)));
     }
 
-    /// The images of these indices one after the other, `[indices.len(), C, H, W]`, each byte as byte / 255.
+    /// The images with these indices, concatenated: `[indices.len(), C, H, W]`, each byte as byte /
+    /// 255.
     ///
     /// # Panics
-    /// If an index is not less than [`len`](Self::len), as indexing does; [`Selection::resolve`](crate::Selection::resolve) gives
-    /// only indices that are.
+    /// If an index is not less than [`len`](Self::len), as indexing does. Indices from
+    /// [`Selection::resolve`](crate::Selection::resolve) are always valid.
     #[must_use]
     pub fn batch<T: Pixel>(&self, indices: &[usize]) -> Vec<T> {
         let mut values = Vec::with_capacity(indices.len() * self.size());
@@ -224,7 +237,7 @@ impl Dataset {
         values
     }
 
-    /// The bytes of one image.
+    /// The number of bytes of one image.
     fn size(&self) -> usize {
         self.shape.iter().product()
     }
@@ -241,7 +254,7 @@ impl fmt::Debug for Dataset {
     }
 }
 
-/// Why these are no data set.
+/// Why these parts do not make a data set, or `None` if they do.
 fn fault_of_parts(shape: [usize; 3], pixels: &[u8], labels: &[u8], classes: usize) -> Option<String> {
     let size = shape.iter().try_fold(1_usize, |size, &extent| size.checked_mul(extent));
     let images = counted(labels.len(), "image", "images");

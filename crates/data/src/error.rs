@@ -1,41 +1,43 @@
-//! What can go wrong: one enum, each variant with the place and the values that a person needs to act.
+//! The error type of this crate. Each variant has the position and the values that a user needs to
+//! correct the fault.
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// Why data could not be had.
+/// Why data could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file is not what its name says, or is damaged.
+    /// A file is damaged, or its contents are not what its name says.
     #[error("{}: {why} (offset {offset})", file.display())]
     Corrupt {
         /// The file.
         file: PathBuf,
-        /// The byte at which the fault shows, from 0; in a gzip file, the byte of its decompressed contents.
+        /// Offset in bytes at which the fault was found; in a gzip file, in the decompressed
+        /// contents.
         offset: u64,
-        /// What is wrong there, and what was found instead.
+        /// What is wrong, and what was found instead.
         why: String,
     },
-    /// Files are not where they were looked for.
+    /// Files were not found.
     #[error("not found: {what}; looked for {} in {}; {remedy}", looked_for.join(", "), folder.display())]
     Missing {
         /// What is missing, in words.
         what: String,
-        /// The file names that would have done: an entry for each file that is missing.
+        /// The accepted file names, one entry per missing file.
         looked_for: Vec<String>,
         /// The folder that was searched.
         folder: PathBuf,
         /// What was found instead, and what to do.
         remedy: String,
     },
-    /// The operating system refused.
+    /// An error of the operating system.
     #[error("{}: {source}", file.display())]
     Io {
         /// The file or folder.
         file: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A file's contents do not fit into memory.
@@ -43,46 +45,46 @@ pub enum Error {
     OutOfMemory {
         /// The file.
         file: PathBuf,
-        /// The bytes that were asked for.
+        /// The number of bytes requested.
         bytes: u64,
     },
-    /// A choice of images cannot be read, or does not fit the split.
+    /// A selection of images cannot be parsed, or names images that the split does not have.
     #[error("images {text}: {why}")]
     Selection {
-        /// The part of the choice that is at fault.
+        /// The part of the selection that is at fault.
         text: String,
         /// What is wrong with it.
         why: String,
     },
-    /// A name is none of those known.
+    /// An unknown name.
     #[error("no such {what}: \"{given}\"; known are {known}")]
     Unknown {
-        /// What was to be named.
+        /// What the name should denote.
         what: &'static str,
         /// The name given.
         given: String,
-        /// The names known.
+        /// The known names.
         known: &'static str,
     },
-    /// A picture cannot be read, or is no sample.
+    /// A picture cannot be read or cannot be made a sample.
     #[error("{name}: {why}")]
     Picture {
-        /// Its path below the folder, or what its table calls it.
+        /// Its path below the folder, or its name in the table.
         name: String,
         /// The cause.
         why: String,
     },
-    /// The parts of a data set made in memory do not fit together.
+    /// The parts of a data set do not match each other.
     #[error("data set \"{name}\": {why}")]
     Parts {
-        /// The name it was to have.
+        /// The name of the data set.
         name: String,
-        /// What does not fit.
+        /// What does not match.
         why: String,
     },
 }
 
-/// The whole number `n` in groups of three digits: 60 000.
+/// The integer `n` with its digits in groups of three: 60 000.
 pub(crate) fn grouped(n: impl fmt::Display) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
@@ -95,7 +97,7 @@ pub(crate) fn grouped(n: impl fmt::Display) -> String {
     text
 }
 
-/// `n` things in words: "1 image", "10 000 images".
+/// A number with its noun: "1 image", "10 000 images".
 pub(crate) fn counted(n: impl fmt::Display, one: &str, many: &str) -> String {
     let number = grouped(n);
     let noun = if number == "1" { one } else { many };

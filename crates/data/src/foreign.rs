@@ -1,8 +1,10 @@
-//! Files that are often found in place of a data file, told by their first bytes, with the remedy.
+//! Recognises, by their first bytes, files that are often found in place of a data file, and names
+//! the remedy.
 
-/// What the file is that begins with `start`, where that is a common mistake; 8 bytes are enough to tell.
+/// What kind of file begins with `start`, if that is a common mistake; 8 bytes are enough.
 ///
-/// None for a file that may be data: an IDX file begins with 0, a CIFAR-10 batch with a label of at most 9.
+/// `None` for a file that may be data: an IDX file begins with 0, a CIFAR-10 batch with a label of
+/// at most 9.
 pub(crate) fn recognise(start: &[u8]) -> Option<&'static str> {
     if start.first().is_none_or(|&first| first <= 9) {
         return None;

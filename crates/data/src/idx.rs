@@ -1,6 +1,6 @@
-//! IDX, the format of MNIST: an array of unsigned bytes behind a big-endian header.
+//! IDX, the format of MNIST: a big-endian header followed by an array of unsigned bytes.
 //!
-//! | bytes | holds |
+//! | bytes | contents |
 //! |---|---|
 //! | 0, 1 | zero |
 //! | 2 | the type of the elements; 8 is the unsigned byte, the only one read here |
@@ -15,7 +15,7 @@ use std::fmt;
 
 /// The type code of unsigned bytes.
 const UNSIGNED_BYTE: u8 = 8;
-/// How much is read at a time where the length of the contents is not known before.
+/// How many bytes are read at a time if the length of the contents is not known in advance.
 const CHUNK: u64 = 1 << 16;
 
 /// An array of `D` dimensions, none of them 0, with `data.len()` their product.
@@ -29,7 +29,8 @@ pub(crate) const fn header_length(dims: usize) -> usize {
     4 + 4 * dims
 }
 
-/// The dimensions in a header of unsigned bytes, or none where `bytes` do not begin with such a header: [`fault`] says why not.
+/// The dimensions in a header of unsigned bytes, or `None` if `bytes` do not begin with such a
+/// header; [`fault`] then gives the reason.
 pub(crate) const fn parse_header<const D: usize>(bytes: &[u8]) -> Option<[u32; D]> {
     if bytes.len() < header_length(D) || bytes[0] != 0 || bytes[1] != 0 {
         return None;
@@ -46,10 +47,12 @@ pub(crate) const fn parse_header<const D: usize>(bytes: &[u8]) -> Option<[u32; D
     Some(dims)
 }
 
-/// Reads the whole of `source` as an array of `D` dimensions: images where `D` is 3, labels where it is 1.
+/// Reads the whole of `source` as an array of `D` dimensions: images where `D` is 3, labels where
+/// it is 1.
 ///
 /// # Errors
-/// [`Error::Corrupt`] unless the header is that of unsigned bytes and exactly the elements that it promises follow.
+/// [`Error::Corrupt`] unless the header is that of unsigned bytes and exactly the elements that it
+/// states follow.
 pub(crate) fn read<const D: usize>(source: &mut Source<'_>) -> Result<Array<D>, Error> {
     let mut start = [0; header_length(3)];
     let found = source.fill(&mut start[..header_length(D)])?;
@@ -67,7 +70,7 @@ pub(crate) fn read<const D: usize>(source: &mut Source<'_>) -> Result<Array<D>, 
     Ok(Array { dims: dims.map(|extent| extent as usize), data })
 }
 
-/// What a header promises: its dimensions, none of them 0, and their product.
+/// The dimensions in a header, none of them 0, and their product.
 struct Header<const D: usize> {
     dims: [u32; D],
     elements: u64,
@@ -83,14 +86,14 @@ impl<const D: usize> Header<D> {
             return Err(source
                 .corrupt(header_length(at) as u64, format!("the header says {header}: nothing to read")));
         }
-        // No file is longer than a signed 64-bit number tells.
+        // File lengths are signed 64-bit numbers.
         if header.elements > i64::MAX as u64 - Self::LENGTH {
             return Err(source.corrupt(4, format!("the header promises {header}: more than any file holds")));
         }
         Ok(header)
     }
 
-    /// Refuses, before anything is read or set aside, a header that does not agree with the length of the file.
+    /// Checks the header against the length of the file, before anything is read or allocated.
     fn check_length(&self, source: &Source<'_>) -> Result<(), Error> {
         let promised = Self::LENGTH + self.elements;
         match source.length() {
@@ -109,8 +112,9 @@ impl<const D: usize> Header<D> {
         }
     }
 
-    /// Reads the elements. Where the length of the contents is unknown they are gathered in chunks as they come, so that what is
-    /// set aside is at most twice what was there, and that only once it is all there.
+    /// Reads the elements. If the length of the contents is unknown (gzip), they are collected in
+    /// chunks, and the final array is allocated only when all are there. So a false header cannot
+    /// make us allocate more than twice what the file really contains.
     fn elements(&self, source: &mut Source<'_>) -> Result<Vec<u8>, Error> {
         let chunk = if source.length().is_some() { self.elements } else { CHUNK };
         let (mut chunks, mut total) = (Vec::new(), 0);
@@ -133,13 +137,13 @@ impl<const D: usize> Header<D> {
         Ok(whole)
     }
 
-    /// That `found` bytes stand where more or fewer are promised.
+    /// The message for `found` bytes where the header states another number.
     fn miscounted(&self, found: u64) -> String {
         let (promised, bytes, whole) = (grouped(self.elements), grouped(found), self.whole(found));
         format!("the header promises {self}, {promised} bytes, but {bytes} bytes follow it: {whole}")
     }
 
-    /// Says of damaged gzip data how many images came out of it.
+    /// Adds to an error about damaged gzip data how many images were decompressed.
     fn with_count(&self, error: Error) -> Error {
         match error {
             Error::Corrupt { file, offset, why } => {
@@ -150,7 +154,7 @@ impl<const D: usize> Header<D> {
         }
     }
 
-    /// The images that `bytes` of elements make up: "9 999 images".
+    /// The number of complete images in `bytes` bytes of elements: "9 999 images".
     fn whole(&self, bytes: u64) -> String {
         let (one, many) = nouns(D);
         counted(bytes / (self.elements / u64::from(self.dims[0])), one, many)
@@ -169,7 +173,8 @@ impl<const D: usize> fmt::Display for Header<D> {
     }
 }
 
-/// Where and why `bytes`, the first of a file, are no header of unsigned bytes in `D` dimensions.
+/// The offset at which the first `bytes` of a file fail to be a header of unsigned bytes in `D`
+/// dimensions, and why.
 fn fault<const D: usize>(bytes: &[u8]) -> (usize, String) {
     let cut = |at: usize| {
         (at, format!("cut short inside the header of {} bytes: no {}", header_length(D), nouns(D).1))
@@ -213,7 +218,7 @@ fn wrong_dims(found: usize, wanted: usize) -> String {
     format!("{} where {} have {wanted}{what}", counted(found, "dimension", "dimensions"), nouns(wanted).1)
 }
 
-/// One and many of what an array of `dims` dimensions holds.
+/// Singular and plural of the elements of an array of `dims` dimensions.
 const fn nouns(dims: usize) -> (&'static str, &'static str) {
     if dims == 1 { ("label", "labels") } else { ("image", "images") }
 }
@@ -224,7 +229,8 @@ mod tests {
     use crate::trickle::Trickle;
     use std::path::Path;
 
-    /// Two images of 2 x 3, of which `bytes` of the file are there and `length` are known of.
+    /// Reads a file of two images of 2 x 3 that is cut after `bytes` bytes, with `length` as its
+    /// known length.
     fn read_images(bytes: usize, length: Option<u64>) -> Result<Vec<u8>, String> {
         let file =
             [0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13];

@@ -1,26 +1,27 @@
-//! Which data set, and which half of it.
+//! The known data sets and their splits.
 
 use crate::{Error, names};
 use std::fmt;
 use std::str::FromStr;
 
-/// What [`Kind`] is read from, for messages.
+/// The names of all [`Kind`]s, for messages.
 const KNOWN: &str = "mnist, cifar10, cifar100, cifar100-coarse, fashion-mnist";
 
 /// A data set whose official files can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
-    /// Handwritten digits: IDX files, `[1, 28, 28]`, 10 classes. Sets of the same file names, sizes
-    /// and classes (KMNIST) read as well; the class names are then still the digits.
+    /// Handwritten digits: IDX files, `[1, 28, 28]`, 10 classes. Other sets with the same file
+    /// names, sizes and number of classes (KMNIST) can be read too, but with the digits as class
+    /// names.
     Mnist,
     /// Small colour photographs: CIFAR-10's binary version, `[3, 32, 32]`, 10 classes.
     Cifar10,
-    /// The same of 100 classes: CIFAR-100's binary version with its fine labels.
+    /// CIFAR-100's binary version with its fine labels, 100 classes.
     Cifar100,
-    /// The same with the coarse labels, 20 classes of five fine ones each.
+    /// CIFAR-100 with its coarse labels: 20 classes of five fine ones each.
     Cifar100Coarse,
-    /// Pictures of clothing in files named as MNIST's, `[1, 28, 28]`, 10 classes.
+    /// Pictures of clothing, in files with MNIST's names, `[1, 28, 28]`, 10 classes.
     FashionMnist,
 }
 
@@ -41,7 +42,7 @@ impl Kind {
         }
     }
 
-    /// The name it goes by.
+    /// Its usual name.
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {
@@ -66,7 +67,7 @@ impl Kind {
         }
     }
 
-    /// The same, to be kept.
+    /// The same as owned strings.
     pub(crate) fn own_class_names(self) -> Vec<String> {
         self.class_names().iter().map(|&name| name.to_owned()).collect()
     }
@@ -87,17 +88,17 @@ impl FromStr for Kind {
     }
 }
 
-/// A half of a data set, as its makers divided it.
+/// The training or the test part of a data set, as published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Split {
     /// The images to train on.
     Train,
-    /// The images kept apart for testing.
+    /// The images held out for testing.
     Test,
 }
 
 impl Split {
-    /// Both halves.
+    /// Both splits.
     pub const ALL: [Self; 2] = [Self::Train, Self::Test];
 
     /// The name by which the command line knows it; [`FromStr`] reads it back.

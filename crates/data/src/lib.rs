@@ -1,9 +1,10 @@
-//! MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100 in their official file formats, pictures in files of their own,
-//! arrays, and the embedded sample.
+//! Reads MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100 in their official file formats, picture
+//! files, and array files; and contains a small embedded sample.
 //!
-//! A [`Dataset`] is one [`Split`] of images with their labels, held as the raw bytes of its files: `N` images of shape `[C, H, W]`
-//! (channels, height, width; one plane a channel, rows from the top), one byte a value. [`Dataset::write_scaled`] gives
-//! the values in `[0, 1]` that networks take. A [`Selection`] names some of the images: `0..8,12`.
+//! A [`Dataset`] is one [`Split`] of images with their labels, kept as raw bytes: `N` images of
+//! shape `[C, H, W]` (channels, height, width; one plane per channel, rows from the top), one byte
+//! per value. [`Dataset::write_scaled`] converts them to the values in `[0, 1]` that networks take.
+//! A [`Selection`] names some of the images: `0..8,12`.
 //!
 //! ```
 //! use influence_data::{Dataset, Selection};
@@ -20,11 +21,12 @@
 //! # }
 //! ```
 //!
-//! # What is promised of bad files
+//! # Guarantees for faulty files
 //!
-//! Files are read as if an adversary had written them. Whatever they hold, the answer is a [`Dataset`] or an [`Error`] that names
-//! the file, the byte and what to do; nothing panics, and no memory is set aside because a header asks for it: at most twice
-//! the contents that are really there, and at most [`MAX_DECOMPRESSED`] bytes out of a gzip file.
+//! Files are read as if an adversary had written them. Whatever they contain, the result is a
+//! [`Dataset`] or an [`Error`] that names the file, the byte and the remedy. Nothing panics, and a
+//! header alone never causes an allocation: at most twice the contents that are really there are
+//! allocated, and at most [`MAX_DECOMPRESSED`] bytes are read from a gzip file.
 
 mod arrays;
 mod cifar;

@@ -1,4 +1,4 @@
-//! Finding the files of a split in a folder, and saying what to do where they are not there.
+//! Finds the files of a split in a folder, and suggests a remedy if they are missing.
 
 use crate::error::{counted, grouped};
 use crate::{Error, Kind, Split, cifar, mnist};
@@ -6,7 +6,7 @@ use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// Folders below the one given in which the files often lie.
+/// Usual locations of the files below the given folder, for hints in error messages.
 const BELOW: [&str; 12] = [
     "mnist",
     "MNIST",
@@ -22,18 +22,19 @@ const BELOW: [&str; 12] = [
     "FashionMNIST/raw",
 ];
 
-/// A file of a split: what it holds, in words, and the names it may have, the preferred first.
+/// A file of a split: its contents, in words, and its possible names, the preferred one first.
 pub(crate) struct Wanted {
     pub(crate) what: String,
     pub(crate) names: Vec<String>,
-    /// Whether the file may be compressed, with .gz behind its name.
+    /// Whether the file may be compressed, with .gz appended to its name.
     pub(crate) gzip: bool,
 }
 
 impl Wanted {
-    /// The first of its paths in `folder` that is a file: any name before any folder of such a
-    /// name, for some archives (Kaggle's) hold both, the file once more inside the folder. A folder
-    /// without the file is what comes back where nothing else does: the reader refuses it by name.
+    /// The first of its paths in `folder` that is a file. All names are tried before folders of
+    /// these names, because some archives (Kaggle's) contain both: a folder with the file inside,
+    /// and the file itself. If there is only such a folder without the file, its path is returned,
+    /// and the reader then refuses it by name.
     fn find(&self, folder: &Path) -> Result<Option<PathBuf>, Error> {
         let ends: &[&str] = if self.gzip { &["", ".gz"] } else { &[""] };
         let names = self.names.iter().flat_map(|name| ends.iter().map(move |end| format!("{name}{end}")));
@@ -50,7 +51,7 @@ impl Wanted {
         Ok(else_there)
     }
 
-    /// Its names, in words.
+    /// Its names, for messages.
     fn spellings(&self) -> String {
         let end = if self.gzip { "[.gz]" } else { "" };
         let names: Vec<String> = self.names.iter().map(|name| format!("{name}{end}")).collect();
@@ -66,11 +67,12 @@ fn wanted(kind: Kind, split: Split) -> Vec<Wanted> {
     }
 }
 
-/// The path of every file of the split in `folder`, in the order that
-/// [`Dataset::open`](crate::Dataset::open) reads them: what a program must not write over.
+/// The path of every file of the split in `folder`, in the order in which
+/// [`Dataset::open`](crate::Dataset::open) reads them. A program can use it to avoid overwriting
+/// its input.
 ///
-/// # Errors [`Error::Missing`] names all that are not there at once; [`Error::Io`] if the system
-/// refuses to look.
+/// # Errors
+/// [`Error::Missing`] names all missing files at once; [`Error::Io`] if the system denies access.
 pub fn files(kind: Kind, folder: &Path, split: Split) -> Result<Vec<PathBuf>, Error> {
     locate(kind, split, folder)
 }
@@ -97,7 +99,7 @@ pub(crate) fn locate(kind: Kind, split: Split, folder: &Path) -> Result<Vec<Path
     })
 }
 
-/// What is at `path`, if anything is.
+/// The metadata of `path`, if it exists.
 fn exists(path: &Path) -> Result<Option<Metadata>, Error> {
     match std::fs::metadata(path) {
         Ok(found) => Ok(Some(found)),
@@ -112,7 +114,7 @@ fn holds(kind: Kind, split: Split, folder: &Path) -> bool {
     wanted(kind, split).iter().all(found)
 }
 
-/// What was found in place of the files, and what to do about it.
+/// What was found in place of the missing files, and what to do about it.
 fn remedy(kind: Kind, split: Split, folder: &Path, found: &[PathBuf]) -> String {
     if !folder.exists() {
         return format!("there is no such folder; {}", download(kind));
@@ -130,8 +132,7 @@ fn remedy(kind: Kind, split: Split, folder: &Path, found: &[PathBuf]) -> String 
     other_contents(kind, split, folder).unwrap_or_else(|| download(kind))
 }
 
-/// The files of the split that are there: with a number of images, where the length of a file tells
-/// it.
+/// The files of the split that exist, with the number of images where it follows from their length.
 fn inventory(kind: Kind, split: Split, found: &[PathBuf]) -> String {
     let names: Vec<_> =
         found.iter().filter_map(|path| path.file_name()).map(|name| name.display().to_string()).collect();
@@ -147,8 +148,8 @@ fn inventory(kind: Kind, split: Split, found: &[PathBuf]) -> String {
     }
 }
 
-/// Says so where `folder` holds the other split, the other data set, or this one in a form that is
-/// not read.
+/// A message if `folder` contains the other split, another data set, or this one in a form that is
+/// not supported.
 fn other_contents(kind: Kind, split: Split, folder: &Path) -> Option<String> {
     let other = Split::ALL.into_iter().find(|&other| other != split && holds(kind, other, folder));
     if let Some(other) = other {
@@ -171,7 +172,7 @@ fn other_contents(kind: Kind, split: Split, folder: &Path) -> Option<String> {
     }
 }
 
-/// Where the files can be had.
+/// Where to download the files.
 fn download(kind: Kind) -> String {
     match kind {
         Kind::Mnist => format!(

@@ -1,4 +1,4 @@
-//! A matrix out of a file of arrays: logits that were saved elsewhere.
+//! A matrix from an array file: logits that were saved by another program.
 
 use std::path::Path;
 
@@ -16,12 +16,12 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// Reads the array `name`, or the only array of the file, out of a .npy, .npz or safetensors
+    /// Reads the array `name`, or the only array of the file, from a .npy, .npz or safetensors
     /// file. Its type is float64, float32 or float16.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when the file is none of these, damaged, or holds no such matrix of
-    /// finite numbers; [`Error::Io`] when it cannot be read.
+    /// [`Error::Corrupt`] if the file has none of these formats, is damaged, or contains no such
+    /// matrix of finite numbers; [`Error::Io`] if it cannot be read.
     pub fn open(file: &Path, name: &str) -> Result<Self, Error> {
         let corrupt = |(offset, why)| Error::Corrupt { file: file.to_path_buf(), offset, why };
         let container = Container::open(file)?;
@@ -63,14 +63,14 @@ impl Matrix {
         self.columns
     }
 
-    /// A row; empty behind the last one.
+    /// A row; empty if `index` is past the last one.
     #[must_use]
     pub fn row(&self, index: usize) -> &[f64] {
         self.values.chunks_exact(self.columns).nth(index).unwrap_or_default()
     }
 }
 
-/// The elements of an array of floats.
+/// The elements of an array of floats, or `None` if it is not one.
 fn floats(raw: &Raw) -> Option<Vec<f64>> {
     match raw.kind {
         ('f', 2) => {

@@ -1,4 +1,4 @@
-//! MNIST, and any other images and labels in a pair of IDX files.
+//! MNIST, and other images and labels in a pair of IDX files.
 
 use crate::dataset::Sizes;
 use crate::error::{Error, counted};
@@ -8,7 +8,7 @@ use crate::source::Source;
 use crate::{Dataset, Kind, Split};
 use std::path::Path;
 
-/// The files of `split`: images, then labels; compressed or not, with either spelling in use.
+/// The files of `split`: images, then labels; compressed or not, in both usual spellings.
 pub(crate) fn files(split: Split) -> Vec<Wanted> {
     let prefix = match split {
         Split::Train => "train",
@@ -47,10 +47,11 @@ pub(crate) fn open(kind: Kind, folder: &Path, split: Split, sizes: Sizes) -> Res
     Ok(set)
 }
 
-/// A data set out of a file of images and one of their labels.
+/// Makes a data set from a file of images and a file of their labels.
 ///
 /// # Errors
-/// [`Error::Corrupt`] for either file, for counts that differ, and for a label that has no class.
+/// [`Error::Corrupt`] for faults of either file, for different counts, and for a label without a
+/// class.
 pub(crate) fn from_idx(
     name: String,
     mut images_file: Source<'_>,

@@ -1,4 +1,4 @@
-//! The names of the classes of the larger data sets, in the order of their labels.
+//! Class names of CIFAR-100 and Fashion-MNIST, in the order of the labels.
 
 /// CIFAR-100's fine labels.
 pub(crate) const FINE: [&str; 100] = [

@@ -1,18 +1,18 @@
 //! NumPy's array files: a header that is a Python dictionary, then the elements.
 //!
-//! Format: `\x93NUMPY`, two bytes of version, the header's length (2 bytes, from version 2 on 4), the
-//! header, and the elements, little- or big-endian, in C or Fortran order. Read here: floats and
-//! integers of 1 to 8 bytes and booleans, in C order.
+//! Format: `\x93NUMPY`, two bytes of version, the header's length (2 bytes, 4 from version 2 on),
+//! the header, and the elements, little- or big-endian, in C or Fortran order. Supported here:
+//! floats and integers of 1 to 8 bytes and booleans, in C order.
 
 use std::io::Read;
 
 /// The bytes with which every file begins.
 pub(crate) const MAGIC: &[u8] = b"\x93NUMPY";
 
-/// Longer headers than this describe no array of numbers.
+/// Largest header. That of an array of numbers is far shorter.
 const LONGEST_HEADER: usize = 1 << 16;
 
-/// An array's elements as they lie in the file.
+/// The elements of an array as bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Raw {
     pub(crate) shape: Vec<usize>,
@@ -22,10 +22,11 @@ pub(crate) struct Raw {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// What is wrong, and at which byte.
+/// The byte offset of a fault, and what is wrong.
 pub(crate) type Fault = (u64, String);
 
-/// Reads an array; no more is set aside than `source` gives.
+/// Reads an array. Memory is allocated as data arrive from `source`, not by the shape in the
+/// header.
 pub(crate) fn read(mut source: impl Read) -> Result<Raw, Fault> {
     let io = |offset: u64| move |error: std::io::Error| (offset, error.to_string());
     let mut start = [0; 8];
@@ -53,7 +54,7 @@ pub(crate) fn read(mut source: impl Read) -> Result<Raw, Fault> {
         let found = bytes.len();
         return Err((place + found as u64, format!("the elements end after {found} of {count} bytes")));
     }
-    // A sum of checks, where the source has one, is compared at its end.
+    // Read on to the end: nothing may follow, and a reader with a checksum verifies it only there.
     if source.read(&mut [0]).map_err(io(place))? > 0 {
         return Err((place + count as u64, "there are more bytes than the shape has elements".into()));
     }
@@ -63,7 +64,7 @@ pub(crate) fn read(mut source: impl Read) -> Result<Raw, Fault> {
     Ok(Raw { shape, kind, bytes })
 }
 
-/// What a header says of the elements.
+/// The description of the elements in a header.
 struct Described {
     kind: (char, usize),
     /// Whether they are big-endian.
@@ -71,6 +72,8 @@ struct Described {
     shape: Vec<usize>,
 }
 
+/// Parses a header such as `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }`. Each
+/// value is looked up by its key; the rest of the dictionary is not parsed.
 fn described(header: &str) -> Result<Described, String> {
     let entry = |key: &str| {
         let (_, rest) = header.split_once(&format!("'{key}'"))?;
@@ -82,6 +85,8 @@ fn described(header: &str) -> Result<Described, String> {
     }
     let descr = entry("descr").ok_or_else(|| missing("descr"))?;
     let name: String = descr.trim_start_matches('\'').chars().take_while(|c| *c != '\'').collect();
+    // The first character is the byte order: '<' little-endian, '>' big-endian, '|' not applicable
+    // (one byte), '=' native. The rest is the kind and the number of bytes.
     let kind = match name.trim_start_matches(['<', '>', '|', '=']) {
         "f4" => ('f', 4),
         "f8" => ('f', 8),
@@ -97,6 +102,7 @@ fn described(header: &str) -> Result<Described, String> {
         "b1" => ('b', 1),
         _ => return Err(format!("its elements are of type '{name}', no real numbers")),
     };
+    // Empty parts are dropped, because a tuple of one element ends in a comma: "(3,)".
     let shape = entry("shape").ok_or_else(|| missing("shape"))?;
     let inside = shape.strip_prefix('(').and_then(|rest| rest.split_once(')'));
     let (sizes, _) = inside.ok_or_else(|| missing("shape"))?;

@@ -1,4 +1,4 @@
-//! A byte of an image as a number in `[0, 1]`: value / 255, divided in the type asked for.
+//! Converts a byte of an image to a number in `[0, 1]`: byte / 255, divided in the requested type.
 
 mod sealed {
     pub trait Sealed {}
@@ -6,9 +6,10 @@ mod sealed {
     impl Sealed for f64 {}
 }
 
-/// A float type that pixels can be had in: `f32` or `f64`.
+/// A float type of pixels: `f32` or `f64`.
 ///
-/// The division is done in that type, so that an `f64` pixel is the double nearest to `byte / 255` and not a widened `f32`.
+/// The division is done in that type, so that an `f64` pixel is the double nearest to `byte / 255`
+/// and not a widened `f32`.
 pub trait Pixel: sealed::Sealed + Copy + Send + Sync + 'static {
     /// `byte / 255`, in `[0, 1]`, correctly rounded.
     fn scaled(byte: u8) -> Self;

@@ -1,4 +1,4 @@
-//! Which images of a split: `0..8,12`. [`Selection`] tells the grammar.
+//! Selections of images of a split: `0..8,12`. [`Selection`] describes the grammar.
 
 use crate::Error;
 use crate::error::counted;
@@ -6,13 +6,13 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-/// A choice of images, before it is known how many there are; [`FromStr`] reads it from text.
+/// A selection of images, before their number is known; [`FromStr`] parses it.
 ///
-/// The text is a list of parts, separated by commas: `12` is one image, `0..8` the images 0 to 7
-/// (half-open), `..8` those from the first, `5..` those to the last, `all` (or `..`) every one.
-/// Images are numbered from 0 in the split, and their order is kept as given. The parts are a
-/// union: an image that several of them name counts once, at its first place, for a table with the
-/// same row twice would be summed up wrongly.
+/// The text is a comma-separated list of parts: `12` is one image, `0..8` the images 0 to 7
+/// (half-open), `..8` the images before 8, `5..` all from 5 on, `all` (or `..`) every image. Images
+/// are numbered from 0 in the split, and their order is kept as given. The parts form a union: an
+/// image named by several parts counts once, at its first occurrence, because duplicate rows would
+/// falsify sums over a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     /// At least one.
@@ -33,13 +33,13 @@ impl Selection {
         Self { parts: vec![Part { start: 0, end: None }] }
     }
 
-    /// The indices of the images chosen out of `len`, in the order given; at least one, each less
-    /// than `len`, none twice.
+    /// The indices of the selected images out of `len`, in the given order: at least one, each less
+    /// than `len`, no duplicates.
     ///
-    /// What is set aside is bounded by `len`, whatever numbers were asked for.
+    /// The memory used is bounded by `len`, whatever numbers the selection contains.
     ///
     /// # Errors
-    /// [`Error::Selection`] if an image is not there.
+    /// [`Error::Selection`] if an image does not exist.
     pub fn resolve(&self, len: usize) -> Result<Vec<usize>, Error> {
         let ranges = self.parts.iter().map(|part| part.within(len)).collect::<Result<Vec<_>, _>>()?;
         let mut there = vec![false; len];
@@ -49,7 +49,7 @@ impl Selection {
 }
 
 impl Part {
-    /// Its images out of `len`, at least one.
+    /// The indices of this part out of `len`, at least one.
     fn within(self, len: usize) -> Result<Range<usize>, Error> {
         let Self { start, end } = self;
         let end = end.unwrap_or(len);
@@ -98,7 +98,7 @@ impl FromStr for Selection {
     }
 }
 
-/// One part of the list; the error is the part with what is wrong with it.
+/// Parses one part of the list; the error is the part and what is wrong with it.
 fn parse_part(text: &str) -> Result<Part, (String, String)> {
     let fault = |why: &str| (text.to_owned(), why.to_owned());
     if text == "all" {
@@ -122,7 +122,7 @@ fn parse_part(text: &str) -> Result<Part, (String, String)> {
     }
 }
 
-/// A number of decimal digits alone.
+/// Parses a number of decimal digits only (no sign).
 fn number(text: &str) -> Result<usize, String> {
     const GRAMMAR: &str =
         "write images as 0..8,12 (half-open ranges and single numbers, counted from 0) or all";

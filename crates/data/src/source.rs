@@ -1,4 +1,4 @@
-//! A file being read: its name for messages, the place reached, and decompression where the bytes ask for it.
+//! A file being read: its name for messages, the current offset, and decompression of gzip data.
 
 use crate::foreign;
 use crate::{Error, error::grouped};
@@ -7,29 +7,31 @@ use std::fs::File;
 use std::io::{self, BufReader, Cursor, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-/// The most that is decompressed out of one gzip file: 47 040 016 bytes, the largest official one (the MNIST training images).
+/// The most that is decompressed from one gzip file: 47 040 016 bytes, the size of the largest
+/// official one (the MNIST training images).
 ///
-/// A few kilobytes of gzip can hold gigabytes; larger data has to be decompressed before it is read, when its size is plain.
+/// A few kilobytes of gzip can expand to gigabytes. Larger data must be decompressed before
+/// reading, so that its size is known.
 pub const MAX_DECOMPRESSED: u64 = 16 + 60_000 * 28 * 28;
 
 /// The two bytes with which every gzip file begins.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// The contents of one file, from the front.
+/// The contents of one file, read sequentially.
 pub(crate) struct Source<'a> {
     file: PathBuf,
     reader: Box<dyn Read + 'a>,
-    /// Bytes handed out so far, which is the offset of the next one.
+    /// Number of bytes read so far, i.e. the offset of the next one.
     offset: u64,
-    /// The length of the contents, where it is known before they are read: of uncompressed files.
+    /// The length of the contents, if known in advance: that of an uncompressed file.
     length: Option<u64>,
     compressed: bool,
-    /// What the file is by its first bytes, where that is none of the formats read here.
+    /// What the file is according to its first bytes, if it is a common mistake.
     foreign: Option<&'static str>,
 }
 
 impl Source<'static> {
-    /// Opens `file`, a regular one.
+    /// Opens `file`, which must be a regular file.
     pub(crate) fn open(file: &Path) -> Result<Self, Error> {
         let failure = |source| Error::Io { file: file.to_path_buf(), source };
         let metadata = std::fs::metadata(file).map_err(failure)?;
@@ -42,7 +44,8 @@ impl Source<'static> {
 }
 
 impl<'a> Source<'a> {
-    /// The contents that `reader` gives, decompressed if they begin as gzip does, whatever the name; `length` is that of the file.
+    /// The contents of `reader`, decompressed if they begin like gzip, whatever the file's name.
+    /// `length` is the length of the file.
     pub(crate) fn new(file: &Path, reader: impl Read + 'a, length: Option<u64>) -> Result<Self, Error> {
         let file = file.to_path_buf();
         let (mut reader, mut start) = (BufReader::new(reader), Vec::new());
@@ -65,17 +68,18 @@ impl<'a> Source<'a> {
         &self.file
     }
 
-    /// The length of the contents, where it is known.
+    /// The length of the contents, if known.
     pub(crate) const fn length(&self) -> Option<u64> {
         self.length
     }
 
-    /// Whether the contents come out of gzip.
+    /// Whether the contents are decompressed from gzip.
     pub(crate) const fn is_compressed(&self) -> bool {
         self.compressed
     }
 
-    /// What the file is by its first bytes, where that is a common mistake; gzip is one to formats that are not compressed.
+    /// What the file is according to its first bytes, if it is a common mistake. For formats that
+    /// are not compressed, gzip is one.
     pub(crate) const fn foreign(&self) -> Option<&'static str> {
         self.foreign
     }
@@ -85,7 +89,8 @@ impl<'a> Source<'a> {
         self.offset
     }
 
-    /// Reads until `buffer` is full or the contents end; the number of bytes read. A reader may give them one at a time.
+    /// Reads until `buffer` is full or the contents end, and returns the number of bytes read.
+    /// Short reads are continued.
     pub(crate) fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         let start = self.offset;
         let mut filled = 0;
@@ -101,13 +106,14 @@ impl<'a> Source<'a> {
         Ok(filled)
     }
 
-    /// A fault of this file's contents at `offset`.
+    /// The error for a fault of this file's contents at `offset`.
     pub(crate) fn corrupt(&self, offset: u64, why: impl Into<String>) -> Error {
         let why = if self.compressed { format!("once decompressed, {}", why.into()) } else { why.into() };
         Error::Corrupt { file: self.file.clone(), offset, why }
     }
 
-    /// An empty vector with room for `bytes` of this file. Only for sizes that the file's own length vouches for.
+    /// An empty vector with capacity for `bytes`. Only for sizes that have been checked against the
+    /// length of the file.
     pub(crate) fn room(&self, bytes: u64) -> Result<Vec<u8>, Error> {
         let refused = || Error::OutOfMemory { file: self.file.clone(), bytes };
         let mut room = Vec::new();
@@ -115,7 +121,8 @@ impl<'a> Source<'a> {
         Ok(room)
     }
 
-    /// The decompressor tells its faults in the words of input and output: they are faults of the file, the rest are the system's.
+    /// Converts a read error. The decompressor reports damaged data as I/O errors of certain kinds:
+    /// these are faults of the file, all others are errors of the system.
     fn failure(&self, source: io::Error) -> Error {
         let damaged = matches!(
             source.kind(),
@@ -131,7 +138,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// What to say of a file named .gz that begins with `start`, which is not gzip.
+/// The message for a file named .gz whose beginning `start` is not gzip.
 fn not_gzip(start: &[u8]) -> String {
     if start.is_empty() {
         return "the file is empty".to_owned();

@@ -1,8 +1,8 @@
-//! For tests: the slowest reader that keeps to the rules.
+//! For tests: the slowest reader that `Read` permits.
 
 use std::io::{self, ErrorKind, Read};
 
-/// Gives one byte a call, and an interruption before each.
+/// Returns one byte per call, and an interruption before each.
 pub(crate) struct Trickle<'a> {
     rest: &'a [u8],
     interrupted: bool,

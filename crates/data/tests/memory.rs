@@ -1,7 +1,7 @@
-//! What is set aside is bounded by what is really there: at most twice the contents, whatever a
-//! header promises.
+//! Allocated memory is bounded by the real size of the data: at most twice the contents, whatever a
+//! header states.
 //!
-//! One test in a binary of its own, since the allocator counts for the whole process.
+//! One test in its own binary, because the allocator counts for the whole process.
 
 #[path = "files/common.rs"]
 mod common;
@@ -21,7 +21,7 @@ const PLAIN: usize = 64 << 10;
 const GZIP: usize = 256 << 10;
 const HUGE: u32 = u32::MAX;
 
-/// Demands that `work` sets aside at most `bound` bytes at any time.
+/// Asserts that `work` has at most `bound` bytes allocated at any time.
 fn within<T>(what: &str, bound: usize, work: impl FnOnce() -> T) -> T {
     MEMORY.reset_peak_usage();
     let before = MEMORY.current_usage();
@@ -31,7 +31,7 @@ fn within<T>(what: &str, bound: usize, work: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// `header` and then `zeros` bytes of zero, in gzip: about a thousandth of their length.
+/// `header` followed by `zeros` zero bytes, in gzip, which is about a thousandth of that length.
 fn bomb(header: &[u8], zeros: usize) -> std::io::Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(header)?;

@@ -1,5 +1,5 @@
-//! Which way a sample is sensitive: the perturbation along which the objective changes most per unit of Fisher length, and how far the
-//! first order holds along it.
+//! The direction in which a sample is most sensitive: the perturbation along which the objective
+//! changes most per unit of Fisher length, and how far the first order holds along it.
 
 use std::f64::consts::LN_10;
 
@@ -15,33 +15,34 @@ use crate::value::value;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Direction {
-    /// The direction, as the sample's elements; all zero where nothing moves the distribution.
+    /// The direction, one number per element of the sample; all zero where no perturbation moves
+    /// the distribution.
     pub values: Vec<f64>,
-    /// df . values: change of the objective per unit of Euclidean length; 0 below the range of f64.
+    /// df . values: change of the objective per unit of Euclidean length; 0 on underflow of f64.
     pub slope: f64,
-    /// log10 of its size, which tells it there too; nothing where the slope is 0.
+    /// log10 of the size of the slope, also where `slope` underflows; `None` where it is 0.
     pub log10_slope: Option<f64>,
-    /// Fisher length per unit of Euclidean length; 0 below the range of f64. For the exact filter,
+    /// Fisher length per unit of Euclidean length; 0 on underflow of f64. For the exact filter,
     /// slope^2 / fisher^2 is the influence.
     pub fisher: f64,
-    /// log10 of the Fisher length, which tells it there too; nothing where the direction does not
-    /// move the distribution.
+    /// log10 of the Fisher length, also where `fisher` underflows; `None` where the direction does
+    /// not move the distribution.
     pub log10_fisher: Option<f64>,
 }
 
-/// What happens a step along a direction.
+/// A step along a direction: predicted and actual change of the objective.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Step {
     /// Euclidean length of the step.
     pub length: f64,
-    /// Fisher length of the step in the first order.
+    /// Fisher length of the step, to first order.
     pub fisher: f64,
     /// Change of the objective that the first order predicts.
     pub predicted: f64,
-    /// Change of the objective that the network shows.
+    /// Change of the objective computed by the network.
     pub found: f64,
-    /// The class that the network predicts there.
+    /// The class that the network predicts after the step.
     pub class: usize,
 }
 
@@ -49,8 +50,8 @@ impl Linearization<'_> {
     /// The most influential direction G^+ df, or its damped form, scaled to Euclidean length 1.
     ///
     /// # Errors
-    /// [`Error::Measure`](crate::Error::Measure) as [`Linearization::score_for`], and for an objective that is no function of the
-    /// probabilities.
+    /// [`Error::Measure`](crate::Error::Measure) as [`Linearization::score_for`], and for an
+    /// objective that is not a function of the probabilities.
     pub fn direction(&self, objective: &Objective, filter: &Filter) -> Result<Direction> {
         let (measured, objective) = (self.classes().measured(), self.objective(objective)?);
         let found = influence(measured, self.tangent(), &objective, filter);
@@ -79,7 +80,7 @@ impl Linearization<'_> {
         })
     }
 
-    /// J h, of the differences z_k - z_K of the logits that are measured, the last being zero.
+    /// J h: the velocities of the differences z_k - z_K of the measured logits; the last is zero.
     pub(crate) fn velocity(&self, h: &[f64]) -> Vec<f64> {
         let mut velocity = match self.rows() {
             Rows::F32(rows) => products(rows, h),
@@ -95,13 +96,14 @@ fn products<T: Scalar>(rows: &[T], h: &[f64]) -> Vec<f64> {
 }
 
 impl Scorer {
-    /// Takes steps of these Euclidean lengths from `sample` along `direction`, and compares the change of the objective with the first
-    /// order. A measure of first order is honest only where the two agree.
+    /// Takes steps of these Euclidean lengths from `sample` along `direction`, and compares the
+    /// change of the objective with the first-order prediction. A first-order measure describes the
+    /// network only where the two agree.
     ///
     /// # Errors
-    /// [`Error::SampleLength`] for a sample or a direction of another length than the network's
-    /// samples; [`Error::NoValue`] for an objective that is known by its derivatives alone; as
-    /// [`Scorer::logits`].
+    /// [`Error::SampleLength`] for a sample or a direction whose length is not that of the
+    /// network's samples; [`Error::NoValue`] for an objective that is known only by its
+    /// derivatives; as [`Scorer::logits`].
     pub fn along(
         &self,
         sample: &[f64],
@@ -115,6 +117,7 @@ impl Scorer {
                 return Err(Error::SampleLength { what, found, expected });
             }
         }
+        // One batch: the sample itself, then the sample after each step.
         let mut values = sample.to_vec();
         for length in lengths {
             values.extend(sample.iter().zip(&direction.values).map(|(x, d)| x + length * d));
@@ -124,6 +127,8 @@ impl Scorer {
         let at = logits.iter().map(|logits| Probabilities::new(logits).map_err(fault));
         let at: Vec<Probabilities> = at.collect::<Result<_>>()?;
         let Some((base, others)) = at.split_first() else { return Ok(Vec::new()) };
+        // `base` fixes the classes that the objective refers to, such as the predicted one, so that
+        // the change is that of one function although the prediction may change along the way.
         let start = value(objective, base, base)?;
         let step = |(length, at): (&f64, &Probabilities)| {
             Ok(Step {
@@ -137,7 +142,7 @@ impl Scorer {
         lengths.iter().zip(others).map(step).collect()
     }
 
-    /// Samples in a row as a batch in the precision of the run.
+    /// Concatenated samples as a batch in the precision of the run.
     pub(crate) fn batch_of(&self, values: Vec<f64>, count: usize) -> TensorData {
         let shape = [&[count], self.plan().graph().sample_shape().as_slice()].concat();
         match self.precision() {

@@ -1,13 +1,15 @@
-//! Everything that can go wrong between a model and its scores, with the sample, operation or module path at fault.
+//! The error type of this crate. Every error names the sample, operation or module path at fault.
 
-/// Why a score could not be had.
+/// Why a score could not be computed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The model cannot be captured, differentiated or run, or the input is not finite or of another shape.
+    /// The model cannot be captured, differentiated or run, or the input is not finite or has the
+    /// wrong shape.
     #[error(transparent)]
     Model(#[from] influence_autodiff::Error),
-    /// The measure is not defined for one sample's logits or Jacobian, or its filter's argument is out of range.
+    /// The measure is not defined for one sample's logits or Jacobian, or its filter's argument is
+    /// out of range.
     #[error("sample {sample}: {source}")]
     Measure {
         /// Which sample of the call, from 0.
@@ -15,46 +17,46 @@ pub enum Error {
         /// What is wrong with it.
         source: influence_manifold::Error,
     },
-    /// A filter with an argument out of its range, or one that is not defined for the objective.
+    /// A filter with an argument out of range, or one that is not defined for the objective.
     #[error(transparent)]
     Filter(influence_manifold::Error),
-    /// Not one label a sample.
+    /// The number of labels differs from the number of samples.
     #[error("{labels} labels for {samples} samples: give one label a sample")]
     LabelCount {
-        /// How many labels there are.
+        /// Number of labels.
         labels: usize,
-        /// How many samples.
+        /// Number of samples.
         samples: usize,
     },
-    /// Costs or other numbers of an objective that are not finite.
+    /// Costs or other numbers of an objective are not finite.
     #[error(transparent)]
     Objective(influence_manifold::Error),
-    /// Not one objective a sample.
+    /// The number of objectives differs from the number of samples.
     #[error("{objectives} objectives for {samples} samples: give one objective a sample")]
     ObjectiveCount {
-        /// How many objectives there are.
+        /// Number of objectives.
         objectives: usize,
-        /// How many samples.
+        /// Number of samples.
         samples: usize,
     },
-    /// Gradients of an objective of another shape than the samples.
+    /// The gradients of an objective do not have the shape of the samples.
     #[error(
         "the objective's gradients have the shape {found:?}, but the samples {expected:?}: give one number a perturbed element"
     )]
     GradientShape {
         /// The shape of the gradients.
         found: Vec<usize>,
-        /// That of the samples.
+        /// The shape of the samples.
         expected: Vec<usize>,
     },
-    /// A sample or a direction that does not have one number an element of the network's samples.
+    /// A sample or a direction does not have one number per element of the network's samples.
     #[error("{what} has {found} numbers, but the samples {expected}: give one number an element")]
     SampleLength {
-        /// Which of them.
+        /// "the sample" or "the direction".
         what: &'static str,
-        /// How many numbers it has.
+        /// Its number of elements.
         found: usize,
-        /// How many elements a sample has.
+        /// Number of elements of a sample.
         expected: usize,
     },
     /// Text that is no objective.
@@ -65,17 +67,17 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A class that the network does not have.
+    /// A class index beyond the classes of the network.
     #[error("{what} is class {class}, but the network has {classes} classes (0 to {})", classes - 1)]
     ClassOutOfRange {
-        /// Whose class: "the label of sample 3", "the objective".
+        /// What names the class: "the label of sample 3", "the objective".
         what: String,
         /// The class.
         class: usize,
-        /// How many the network has.
+        /// Number of classes of the network.
         classes: usize,
     },
-    /// Samples that are no images, of which a map or a family of image transformations was asked for.
+    /// A map or a family of image transformations was requested for samples that are not images.
     #[error("samples of the shape {shape:?} are no images: maps and families need [channels, height, width]")]
     NotAnImage {
         /// Shape of one sample.
@@ -89,19 +91,20 @@ pub enum Error {
         /// What is wrong, and what would be right.
         reason: String,
     },
-    /// A perturbation that the network does not have, or of which what was asked for cannot be had.
+    /// A perturbation that the network does not have, or for which the requested result is not
+    /// available.
     #[error("{reason}")]
     Perturbation {
         /// What is wrong, and what would be right.
         reason: String,
     },
-    /// An objective that is known by its derivatives alone has no value.
+    /// The objective is known only by its derivatives and has no value.
     #[error("the objective '{objective}' is known by its gradient alone: its change cannot be computed")]
     NoValue {
         /// The objective.
         objective: String,
     },
-    /// There is nothing to score.
+    /// An empty batch.
     #[error("there are no samples: the first axis of the input is 0")]
     NoSamples,
 }

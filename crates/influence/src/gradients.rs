@@ -1,4 +1,4 @@
-//! Rows of perturbation space: the gradient df of any function f of each sample, as the user computed it.
+//! User-supplied gradients df of any function f, one per sample, in the space of the perturbation.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// df of N samples, in f64.
 ///
 /// # Shapes
-/// `[N, ...sample]`: one number a perturbed element.
+/// `[N, ...sample]`: one number per perturbed element.
 #[derive(Debug, Clone)]
 pub struct Gradients {
     values: Arc<[f64]>,
@@ -29,7 +29,7 @@ impl Gradients {
     /// From data on the host, of any float type.
     ///
     /// # Errors
-    /// [`Error::Model`] for data that are no numbers.
+    /// [`Error::Model`] for data that are not numbers.
     pub fn from_data(data: TensorData) -> Result<Self> {
         let shape = data.shape().to_vec();
         let values: Vec<f64> = data.try_into_vec_as().map_err(|error| unreadable(&error))?;
@@ -42,13 +42,13 @@ impl Gradients {
         &self.shape
     }
 
-    /// df of one sample, all its elements in a row.
+    /// df of one sample, flattened.
     pub(crate) fn of(&self, sample: usize) -> &[f64] {
         let length = self.values.len() / self.shape.first().copied().unwrap_or(1).max(1);
         self.values.get(sample * length..(sample + 1) * length).unwrap_or_default()
     }
 
-    /// Refuses gradients of another shape than that of the samples.
+    /// Checks that the gradients have the shape of the samples.
     pub(crate) fn check(&self, samples: usize, sample: &[usize]) -> Result<()> {
         let expected = [&[samples], sample].concat();
         if self.shape == expected {

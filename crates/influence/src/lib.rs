@@ -1,5 +1,5 @@
-//! First-order influence of perturbations on trained deep networks (Shu & Zhu, *Sensitivity Analysis of Deep Neural Networks*, AAAI
-//! 2019, arXiv 1901.07152), on the Burn framework.
+//! First-order influence of perturbations on trained deep networks (Shu & Zhu, *Sensitivity
+//! Analysis of Deep Neural Networks*, AAAI 2019, arXiv 1901.07152), on the Burn framework.
 //!
 //! ```no_run
 //! # use burn::module::Module;
@@ -21,12 +21,14 @@
 //! # }
 //! ```
 //!
-//! [`fi_score`] measures the perturbation of the whole input with the exact filter, in the precision of the model, on the model's own
-//! device. [`Scorer`] is the builder for everything else; it captures and checks the model once and runs on many batches.
+//! [`fi_score`] measures the perturbation of the whole input with the exact filter, in the
+//! precision of the model, on the model's own device. [`Scorer`] covers everything else; it
+//! captures and checks the model once and runs on many batches.
 //!
-//! What the numbers say, and what they cannot say, is told in `docs/reading-the-numbers.md`. In one sentence: for a whole input the
-//! exact measure equals (1 - P_y) / P_y whenever the Jacobian has rank K - 1, so look at [`Score::reach`] and [`Score::rank`] before
-//! reading more into [`Score::value`] than the confidence already tells.
+//! `docs/reading-the-numbers.md` explains how to read the numbers, and what they cannot show. In
+//! short: for a whole input the exact measure equals (1 - P_y) / P_y whenever the Jacobian has rank
+//! K - 1. [`Score::value`] then contains no more than the confidence; [`Score::reach`] and
+//! [`Score::rank`] show whether that is the case.
 
 mod direction;
 mod error;
@@ -70,12 +72,13 @@ pub use scores::Scores;
 pub use tail::MergedTail;
 pub use target::Target;
 
-/// The influence of perturbing each whole image on the objective: one [`Score`] an image.
+/// The influence of perturbing each whole image on the objective: one [`Score`] per image.
 ///
-/// `forward` is the model's own forward function, or a closure around it; it is captured, never run on data, and the model is left as it
-/// was. It runs on a device that only records: tensors that it captures from outside, such as a mean to subtract, must be made inside it
-/// (`Tensor::from_data(mean, &x.device())`) or be fields of the module. Capture and checks are paid on every call: to score many
-/// batches use [`Scorer`].
+/// `forward` is the model's own forward function, or a closure around it. It is captured by running
+/// it on a recording device, and the model itself is not changed. Tensors that `forward` uses
+/// beside the model's fields, such as a mean to subtract, must therefore be created inside it
+/// (`Tensor::from_data(mean, &x.device())`) or be fields of the module. Every call repeats capture
+/// and checks: to score many batches use [`Scorer`].
 ///
 /// # Shapes
 /// - `images`: `[N, ...]`, as `forward` takes them;
@@ -83,8 +86,9 @@ pub use target::Target;
 /// - result: `[N]`.
 ///
 /// # Errors
-/// Everything that is wrong with the model (operations without a derivative, samples that influence one another, a final softmax, NaN
-/// in the weights), the images (NaN, wrong shape, none at all) or the labels (another number of them, out of range), by name or index.
+/// Everything that is wrong with the model (operations without a derivative, samples coupled across
+/// the batch, a final softmax, NaN in the weights), the images (NaN, wrong shape, an empty batch)
+/// or the labels (wrong number, out of range), by name or index.
 pub fn fi_score<M, F, const D: usize>(
     model: &M,
     forward: F,

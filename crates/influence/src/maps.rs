@@ -1,4 +1,4 @@
-//! Where an image is sensitive: maps over windows and regions, out of the Jacobian that the score came from.
+//! Where an image is sensitive: maps over windows and regions, from the same Jacobian as the score.
 
 use influence_autodiff::Rows;
 use influence_manifold::{
@@ -8,7 +8,7 @@ use influence_manifold::{
 use crate::error::{Error, Result};
 use crate::scorer::Linearization;
 
-/// Calls a method of [`PixelTangent`] in the precision that the rows have.
+/// Calls a method of [`PixelTangent`] in the precision of the rows.
 macro_rules! of_pixels {
     ($at:expr, $shape:expr, |$pixels:ident| $run:expr) => {
         match $at.rows() {
@@ -37,8 +37,8 @@ impl Linearization<'_> {
         shape.as_slice().try_into().map_err(|_| Error::NotAnImage { shape: shape.clone() })
     }
 
-    /// The influence of every window of half-width s, (2 s + 1)^2 pixels around each pixel and fewer at the border, for each s in
-    /// `half_widths`: one [`Map`] each.
+    /// The influence of every window: (2 s + 1)^2 pixels around each pixel, fewer at the border.
+    /// One [`Map`] for each half-width s in `half_widths`.
     ///
     /// ```no_run
     /// # use influence::{Channels, Filter, Linearization, SampleObjective};
@@ -51,8 +51,8 @@ impl Linearization<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NotAnImage`]; [`Error::Measure`] for no half-widths, one twice or one whose window is larger than the image, and as
-    /// [`Linearization::score_for`].
+    /// [`Error::NotAnImage`]; [`Error::Measure`] for no half-widths, a repeated one, or one whose
+    /// window is larger than the image, and as [`Linearization::score_for`].
     pub fn maps(
         &self,
         objective: &Objective,
@@ -64,10 +64,12 @@ impl Linearization<'_> {
         of_pixels!(self, shape, |pixels| pixels.maps(&objective, filter, half_widths, channels))
     }
 
-    /// The influence of every region, all pixels of one label `[H, W]` together: superpixels, a segmentation, a mask.
+    /// The influence of every region, where `labels` `[H, W]` gives the region of each pixel:
+    /// superpixels, a segmentation, a mask.
     ///
     /// # Errors
-    /// [`Error::NotAnImage`]; [`Error::Measure`] for another number of labels than pixels, and as [`Linearization::score_for`].
+    /// [`Error::NotAnImage`]; [`Error::Measure`] for a number of labels that differs from the
+    /// number of pixels, and as [`Linearization::score_for`].
     pub fn regions(
         &self,
         objective: &Objective,
@@ -79,7 +81,8 @@ impl Linearization<'_> {
         of_pixels!(self, shape, |pixels| pixels.regions(&objective, filter, labels, channels))
     }
 
-    /// |df| of every window, `[H, W]` or `[C, H, W]`: the Jacobian norm, as a baseline for [`Linearization::maps`].
+    /// The Jacobian norm |df| of every window, `[H, W]` or `[C, H, W]`: a baseline for
+    /// [`Linearization::maps`].
     ///
     /// # Errors
     /// As [`Linearization::maps`].
@@ -96,7 +99,7 @@ impl Linearization<'_> {
     /// df, the gradient of the objective in every element of the sample.
     ///
     /// # Errors
-    /// [`Error::Measure`] for an objective that is no function of the probabilities.
+    /// [`Error::Measure`] for an objective that is not a function of the probabilities.
     pub fn gradient(&self, objective: &Objective) -> Result<Vec<f64>> {
         let (elements, objective) = (self.shape().iter().product(), self.objective(objective)?);
         of_pixels!(self, [1, 1, elements], |pixels| pixels.gradient(&objective))

@@ -1,4 +1,4 @@
-//! What is perturbed for: the functions f of the network's output whose sensitivity is measured, over a batch.
+//! Objectives of a batch: the functions f of the network's output whose sensitivity is measured.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use crate::gradients::Gradients;
 /// use influence::Objective;
 ///
 /// # fn main() -> Result<(), influence::Error> {
-/// // What wrong predictions cost, one row a label.
+/// // What wrong predictions cost, one row per label.
 /// let costs = vec![vec![0.0, 1.0, 10.0], vec![1.0, 0.0, 1.0], vec![10.0, 1.0, 0.0]];
 /// let objective = Objective::label_cost(&costs, [2, 0])?;
 /// // Gini impurity g(P) = 1 - sum_k P_k^2, by its derivatives in P.
@@ -36,20 +36,20 @@ pub enum Objective {
     Predicted,
     /// f = -log P of one class for all samples.
     Class(usize),
-    /// f = - sum_k P_k ln P_k: how easily the network's doubt changes.
+    /// f = - sum_k P_k ln P_k: how easily the network's uncertainty changes.
     Entropy,
-    /// f = the largest logit less the second: how easily the decision changes.
+    /// f = the largest logit minus the second: how easily the decision changes.
     Margin,
     /// One objective for all samples.
     All(Single),
-    /// One objective a sample.
+    /// One objective per sample.
     Each(Vec<Single>),
     /// Any function of the perturbation, by its gradient df at each sample.
     Rows(Gradients),
 }
 
 impl Objective {
-    /// -log P of the label, one label a sample.
+    /// -log P of the label, one label per sample.
     pub fn label(labels: impl IntoIterator<Item = usize>) -> Self {
         Self::Label(labels.into_iter().collect())
     }
@@ -66,7 +66,7 @@ impl Objective {
         Self::Class(class)
     }
 
-    /// What can be wrong without a network: no samples, or not one label a sample.
+    /// Checks what needs no network: that there are samples, and one label or objective for each.
     pub(crate) fn check(&self, samples: usize) -> Result<()> {
         match self {
             _ if samples == 0 => Err(Error::NoSamples),
@@ -86,18 +86,19 @@ impl Objective {
         Self::Entropy
     }
 
-    /// The largest logit less the second.
+    /// The largest logit minus the second.
     #[must_use]
     pub fn margin() -> Self {
         Self::Margin
     }
 
-    /// The label's logit less the largest other one, one label a sample: negative where the network is wrong.
+    /// The label's logit minus the largest other one, one label per sample: negative where the
+    /// network is wrong.
     pub fn label_margin(labels: impl IntoIterator<Item = usize>) -> Self {
         Self::Each(labels.into_iter().map(Single::margin_of).collect())
     }
 
-    /// sum_k P_k c_k, one cost a class.
+    /// sum_k P_k c_k, one cost per class.
     ///
     /// # Errors
     /// [`Error::Objective`] for costs that are not finite.
@@ -105,10 +106,12 @@ impl Objective {
         Single::expected_cost(costs).map(Self::All).map_err(Error::Objective)
     }
 
-    /// sum_k P_k c_yk, y each sample's label: the row of the cost matrix, one cost a predicted class.
+    /// sum_k P_k c_yk, where y is each sample's label: row y of the cost matrix has one cost per
+    /// predicted class.
     ///
     /// # Errors
-    /// [`Error::ClassOutOfRange`] for a label without a row; [`Error::Objective`] for costs that are not finite.
+    /// [`Error::ClassOutOfRange`] for a label without a row; [`Error::Objective`] for costs that
+    /// are not finite.
     pub fn label_cost(matrix: &[Vec<f64>], labels: impl IntoIterator<Item = usize>) -> Result<Self> {
         let rows = matrix.iter().map(|row| Costs::new(row.as_slice()).map_err(Error::Objective));
         let rows: Vec<Costs> = rows.collect::<Result<_>>()?;
@@ -120,7 +123,8 @@ impl Objective {
         labels.into_iter().enumerate().map(cost).collect::<Result<_>>().map(Self::Each)
     }
 
-    /// A function g of the probabilities, by its partial derivatives dg / dP_k, which `gradient` gives; `name` stands in tables.
+    /// A function g of the probabilities: `gradient` returns its partial derivatives dg / dP_k;
+    /// `name` is used in tables.
     pub fn probabilities(
         name: &str,
         gradient: impl Fn(&Probabilities) -> Vec<f64> + Send + Sync + 'static,
@@ -128,23 +132,25 @@ impl Objective {
         Self::All(Single::probabilities(name, gradient))
     }
 
-    /// A function h of the logits, by its partial derivatives dh_k, which `gradient` gives, each to its own last digits. Where they do not
-    /// add up to zero, h changes with a constant added to all logits, of which the distribution sees nothing: that part comes back as
+    /// A function h of the logits: `gradient` returns its partial derivatives dh_k, each accurate
+    /// relative to its own size. Where they do not add up to zero, h changes when a constant is
+    /// added to all logits, which leaves the distribution unchanged. That component is returned as
     /// [`Score::outside`](crate::Score::outside), and takes one more cotangent in the reverse pass.
     pub fn logits(name: &str, gradient: impl Fn(&Probabilities) -> Vec<f64> + Send + Sync + 'static) -> Self {
         Self::All(Single::logits(name, gradient))
     }
 
-    /// One objective a sample.
+    /// One objective per sample.
     pub fn each(objectives: impl IntoIterator<Item = Single>) -> Self {
         Self::Each(objectives.into_iter().collect())
     }
 
-    /// Any function of the perturbation, by its gradient df in the perturbed elements. What of df lies along directions that leave the
-    /// distribution unchanged comes back as [`Score::outside`](crate::Score::outside): where it is not 0, the measure is unbounded.
+    /// Any function of the perturbation, by its gradient df in the perturbed elements. The
+    /// component of df along directions that leave the distribution unchanged is returned as
+    /// [`Score::outside`](crate::Score::outside): where it is not 0, the measure is unbounded.
     ///
     /// # Shapes
-    /// `gradients`: `[N, ...sample]`, as the images.
+    /// `gradients`: `[N, ...sample]`, like the images.
     ///
     /// # Errors
     /// [`Error::Model`] for a device that fails.
@@ -152,10 +158,10 @@ impl Objective {
         Gradients::new(gradients).map(Self::Rows)
     }
 
-    /// Refuses a filter that is not defined for this objective.
+    /// Checks that the filter is defined for this objective.
     ///
     /// # Errors
-    /// [`Error::Filter`] for [`Filter::Paper`] and anything but -log P of a class.
+    /// [`Error::Filter`] for [`Filter::Paper`] with anything but -log P of a class.
     pub fn check_filter(&self, filter: &Filter) -> Result<()> {
         let checked = match self {
             Self::Label(_) | Self::Predicted | Self::Class(_) => Ok(()),
@@ -171,7 +177,8 @@ impl Objective {
         checked.map_err(Error::Filter)
     }
 
-    /// The objective of each of `samples` samples, for a network of `classes` classes on samples of this shape.
+    /// The objective of each of `samples` samples, for a network of `classes` classes and samples
+    /// of shape `shape`.
     pub(crate) fn resolve(&self, samples: usize, classes: usize, shape: &[usize]) -> Result<Vec<Resolved>> {
         self.check(samples)?;
         let known = |single: Single| Ok(vec![Resolved::Known(single); samples]);
@@ -214,7 +221,7 @@ fn unfit(what: String, sample: usize, source: influence_manifold::Error) -> Erro
     }
 }
 
-/// -log P of a class that the network has.
+/// -log P of a class, if the network has it.
 fn of_class(class: usize, classes: usize, what: impl Fn() -> String) -> Result<Resolved> {
     if class < classes {
         Ok(Resolved::Known(Single::class(class)))
@@ -223,7 +230,8 @@ fn of_class(class: usize, classes: usize, what: impl Fn() -> String) -> Result<R
     }
 }
 
-/// An objective that is known without rows: all that [`Scorer::scores`](crate::Scorer::scores) lets through for parameters.
+/// The objective, which for parameters is never a row: [`Scorer::scores`](crate::Scorer::scores)
+/// refuses rows there.
 pub(crate) fn known(objective: &Resolved) -> Result<&Single> {
     match objective {
         Resolved::Known(objective) => Ok(objective),
@@ -236,22 +244,22 @@ pub(crate) fn known(objective: &Resolved) -> Result<&Single> {
 pub(crate) enum Resolved {
     /// Known without the Jacobian.
     Known(Single),
-    /// Its gradient, to be multiplied by the Jacobian, and the sample.
+    /// The gradients of the batch and the index of the sample: complete only with its Jacobian.
     Row(Gradients, usize),
 }
 
 impl Resolved {
-    /// Whether there are logits at which [`Resolved::sees_common_shift`].
+    /// Whether [`Resolved::sees_common_shift`] can be true for some logits.
     pub(crate) fn may_see_common_shift(&self) -> bool {
         matches!(self, Self::Known(Single::Logits(_)))
     }
 
-    /// Whether it changes with a constant added to all of these logits, by way of them.
+    /// Whether the objective changes when a constant is added to all of these logits.
     pub(crate) fn sees_common_shift(&self, logits: &[f64]) -> bool {
         matches!(self, Self::Known(single) if single.sees_common_shift(logits))
     }
 
-    /// With this Jacobian, of so many classes.
+    /// The objective at one sample, given its Jacobian of `classes` classes.
     pub(crate) fn at(&self, jacobian: &Jacobian, classes: usize) -> Result<Single> {
         let (gradients, sample) = match self {
             Self::Known(single) => return Ok(single.clone()),
@@ -275,7 +283,8 @@ impl fmt::Display for Resolved {
     }
 }
 
-/// As the command line has it where it has it: `label`, `predicted`, `class:3`, `entropy`, `margin`; the name of a function; `row`.
+/// The command line's form where there is one (`label`, `predicted`, `class:3`, `entropy`,
+/// `margin`), otherwise the name of the function, `each` or `row`.
 impl fmt::Display for Objective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,4 +1,5 @@
-//! The most influential direction in parameter space, at one image: the one place where something of the size of the network is made.
+//! The most influential direction in parameter space, at one image: the only result whose size is
+//! that of the network.
 
 use std::sync::Arc;
 
@@ -10,39 +11,44 @@ use crate::objective::Resolved;
 use crate::perturbation::refused;
 use crate::scorer::Scorer;
 
-/// A direction of perturbations of trainable tensors, of Euclidean length 1 over all of them together.
+/// A direction of perturbations of trainable tensors, of Euclidean length 1 over all of them
+/// together.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ParameterDirection {
-    /// The tensors of the group in the model's order; all zero where nothing moves the distribution.
+    /// The tensors of the group in the model's order; all zero where no perturbation moves the
+    /// distribution.
     pub tensors: Vec<DirectionTensor>,
-    /// Fisher length per unit of Euclidean length; 0 below the range of f64.
+    /// Fisher length per unit of Euclidean length; 0 on underflow of f64.
     pub fisher: f64,
-    /// log10 of the Fisher length, which tells it there too; nothing where the direction does not
-    /// move the distribution.
+    /// log10 of the Fisher length, also where `fisher` underflows; `None` where the direction does
+    /// not move the distribution.
     pub log10_fisher: Option<f64>,
 }
 
-/// The part of one tensor.
+/// The component of one tensor.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct DirectionTensor {
     /// The tensor's name in PyTorch's terms.
     pub name: String,
-    /// Its shape, as Burn has it: a linear weight is `[in, out]`.
+    /// Its shape in Burn's convention: a linear weight is `[in, out]`.
     pub shape: Vec<usize>,
     /// Its elements.
     pub values: Vec<f64>,
 }
 
 impl Scorer {
-    /// The direction G^+ df in the parameters of one group, by its place in [`Scorer::groups`], at
-    /// one image `[1, ...sample]`, or its damped form; scaled to length 1. It takes one more
-    /// reverse pass, on Burn's operations. A group that is all zero has no relative perturbation,
-    /// and the direction 0.
+    /// The direction G^+ df (or its damped form) in the parameters of one group, scaled to length
+    /// 1.
+    ///
+    /// `image` is a batch of one, `[1, ...sample]`; `group` is an index into [`Scorer::groups`]. It
+    /// takes one more reverse pass, by Burn's operations. With a relative budget, a group of zeros
+    /// has no perturbation and the direction 0.
     ///
     /// # Errors
-    /// As [`ParameterLinearization::score`](crate::ParameterLinearization::score); [`Error::Perturbation`] for another number of images.
+    /// As [`ParameterLinearization::score`](crate::ParameterLinearization::score);
+    /// [`Error::Perturbation`] for a batch that is not of one image.
     pub fn parameter_direction(
         &self,
         image: TensorData,
@@ -66,6 +72,8 @@ impl Scorer {
         } else {
             vec![0.0; classes.measured().len()]
         };
+        // h = J^T c. The velocity J h = (J J^T) c and the length |h|^2 = c^T J J^T c come from the
+        // Gram matrix; only h itself needs a reverse pass.
         let mut velocity: Vec<f64> =
             gram.chunks_exact(c.len() - 1).map(|row| row.iter().zip(&c).map(|(m, c)| m * c).sum()).collect();
         let length = velocity.iter().zip(&c).map(|(v, c)| v * c).sum::<f64>().max(0.0).sqrt();
@@ -79,7 +87,8 @@ impl Scorer {
         Ok(ParameterDirection { tensors, fisher: fisher.map_or(0.0, f64::exp), log10_fisher })
     }
 
-    /// The filter for a group whose Gram matrix is not scaled: lambda is divided by what it would be scaled by.
+    /// The filter for an unscaled Gram matrix. For a relative budget the Gram matrix would be
+    /// multiplied by `scale`; dividing lambda by it is equivalent.
     fn scaled_filter(&self, group: usize) -> Result<Filter> {
         match *self.filter() {
             Filter::Tikhonov { lambda } => {
@@ -90,7 +99,7 @@ impl Scorer {
         }
     }
 
-    /// J_t^T c for the tensors of a group.
+    /// J_t^T c for each tensor t of a group.
     fn pulled(&self, image: TensorData, cotangent: &[f64], group: usize) -> Result<Vec<DirectionTensor>> {
         let plan = self.plan();
         let places: Vec<usize> =

@@ -1,8 +1,13 @@
-//! The network's first-order behaviour under perturbed parameters, at each sample, and the short ways to exact scores.
+//! The network's first-order behaviour under perturbed parameters, at each sample, and shortcuts to
+//! exact scores.
 //!
-//! The Gram matrix of a group is the sum of those of its tensors. Where only the exact measure is asked for, two things are known without
-//! all of them: a free bias of the logits moves them in every direction, so that a group which holds it has influence = bound with
-//! no reverse pass at all; and so has a group whose biases alone have rank K - 1.
+//! The Gram matrix of a group is the sum of the Gram matrices of its tensors. For the exact measure
+//! alone there are two shortcuts:
+//!
+//! * A free bias of the logits moves them in every direction. A group that contains one has
+//!   influence = bound, and no reverse pass is needed.
+//! * The same holds for a group whose one-dimensional tensors (biases, scales) alone have rank
+//!   K - 1. Their Gram matrices are cheap and are computed first; the others only where needed.
 
 use std::sync::Arc;
 
@@ -22,11 +27,12 @@ use crate::tail::Classes;
 pub struct ParameterLinearizations<'a> {
     pub(crate) scorer: &'a Scorer,
     pub(crate) grams: ParameterGrams<'a>,
-    /// What the input's Gram matrix is multiplied by at each sample: |x|^2 for a relative budget; 1 where there are none.
+    /// Factors of the input's Gram matrix, one per sample: |x|^2 for a relative budget; empty if
+    /// there are none.
     pub(crate) scales: Vec<f64>,
-    /// What decides which classes are kept at each sample.
+    /// The objective of each sample, which decides which classes a tail keeps.
     pub(crate) objectives: Arc<[Resolved]>,
-    /// Whether Gram matrices that are not needed for exact scores are left out.
+    /// Whether Gram matrices that exact scores do not need are skipped.
     pub(crate) short: bool,
 }
 
@@ -36,7 +42,7 @@ pub struct ParameterLinearization<'a> {
     scorer: &'a Scorer,
     grams: SampleGrams,
     classes: Classes,
-    /// What the input's Gram matrix is multiplied by.
+    /// The factor of the input's Gram matrix.
     input: f64,
     short: bool,
 }
@@ -54,7 +60,7 @@ impl<'a> Iterator for ParameterLinearizations<'a> {
     }
 }
 
-/// The classes that a sample's matrices are of.
+/// The classes of a sample's Gram matrices: all, or the kept ones and the tail.
 fn classes_of(scorer: &Scorer, grams: &SampleGrams, objective: &Resolved) -> Result<Classes> {
     let classes = Classes::new(grams.logits.clone(), known(objective)?, scorer.tail());
     classes.map_err(|source| Error::Measure { sample: grams.sample, source })
@@ -80,13 +86,14 @@ impl ParameterLinearization<'_> {
         &self.grams.logits
     }
 
-    /// The classes that its matrices are of.
+    /// The classes of its Gram matrices.
     pub(crate) fn classes(&self) -> &Classes {
         &self.classes
     }
 
-    /// `J J^T` of one group by its place in [`Scorer::groups`], of the differences z_k - z_K of the classes that are measured, in the units of the scorer's [`Budget`](crate::Budget):
-    /// `[K-1, K-1]`; nothing where a short way has made it dispensable.
+    /// `J J^T` of one group, `[K-1, K-1]`, of the differences z_k - z_K of the measured classes and
+    /// in the units of the scorer's [`Budget`](crate::Budget). `group` is an index into
+    /// [`Scorer::groups`]. `None` where a shortcut made the matrix unnecessary.
     #[must_use]
     pub fn gram(&self, group: usize) -> Option<Vec<f64>> {
         let block = self.scorer.blocks().get(group)?;
@@ -100,7 +107,7 @@ impl ParameterLinearization<'_> {
         Some(sum)
     }
 
-    /// `J J^T` of the parameters of one group in their own units, and its tangent.
+    /// `J J^T` of the parameters of one group without the scale of the budget, and its tangent.
     pub(crate) fn plain(&self, group: usize) -> Result<(Vec<f64>, Tangent)> {
         let missing = || refused(format!("there is no group {group}, or it is not of parameters alone"));
         let block = self.scorer.blocks().get(group).filter(|block| !block.input).ok_or_else(missing)?;
@@ -111,11 +118,12 @@ impl ParameterLinearization<'_> {
         Ok((gram, tangent.map_err(fault)?))
     }
 
-    /// The score of one group, by its place in [`Scorer::groups`], for any objective of one sample under `filter`.
+    /// The score of one group for any objective of one sample under `filter`. `group` is an index
+    /// into [`Scorer::groups`].
     ///
     /// # Errors
-    /// [`Error::Measure`] where the measure is not defined, not for this objective, or the filter's argument is out of its range;
-    /// [`Error::Perturbation`] for a group that there is not.
+    /// [`Error::Measure`] where the measure is not defined, or not for this objective, or the
+    /// filter's argument is out of range; [`Error::Perturbation`] for a group that does not exist.
     pub fn score(&self, group: usize, objective: &Objective, filter: &Filter) -> Result<Score> {
         let Some(block) = self.scorer.blocks().get(group) else {
             return Err(refused(format!(
@@ -125,9 +133,10 @@ impl ParameterLinearization<'_> {
         };
         let fault = |source| Error::Measure { sample: self.grams.sample, source };
         let (engine, classes) = (self.scorer.shared_engine(), &self.classes);
-        // Whatever else is known, so that a score depends neither on what the batch needed nor on
-        // the way: tensors that reach every direction by themselves do so beside others that are
-        // larger by any factor.
+        // Tested even if the whole Gram matrix is known, so that a score depends neither on the
+        // route nor on what other samples of the batch needed. Tensors that reach every direction
+        // by themselves still do so beside others that are larger by any factor, although the sum
+        // of their Gram matrices may no longer show it.
         let full = !objective.sees_common_shift(classes.logits())
             && is_full(self.scorer, block, &self.grams, classes, filter);
         let at_its_bound = |of: Option<Baselines>| {
@@ -143,7 +152,7 @@ impl ParameterLinearization<'_> {
     }
 }
 
-/// The sum of matrices; nothing if one is missing.
+/// The sum of matrices; `None` if one is missing (empty) or there are none.
 fn added<'a>(mut matrices: impl Iterator<Item = &'a [f64]>) -> Option<Vec<f64>> {
     let mut sum = matrices.next()?.to_vec();
     for matrix in matrices {
@@ -163,8 +172,9 @@ fn tangent(gram: &[f64], classes: usize, precision: Precision) -> Result<Tangent
     Tangent::from_gram(gram, classes, rows)
 }
 
-/// Which tensors to compute first, by their places among the perturbed ones, where only exact scores of functions of the probabilities
-/// are asked for and each group has one that is cheap: a bias or a scale, with one number a channel.
+/// Which tensors to compute first, by index among the perturbed ones: the cheap ones, biases and
+/// scales with one number per channel. `None` where that saves nothing: some group has no cheap
+/// tensor, or no group has any other. For exact scores of functions of the probabilities only.
 pub(crate) fn cheap(scorer: &Scorer) -> Option<Vec<bool>> {
     let tensors = 0..scorer.plan().leaves().places().len();
     let cheap: Vec<bool> = tensors.map(|tensor| is_cheap(scorer, tensor)).collect();
@@ -174,16 +184,16 @@ pub(crate) fn cheap(scorer: &Scorer) -> Option<Vec<bool>> {
     (blocks.iter().all(every) && blocks.iter().any(spared)).then_some(cheap)
 }
 
-/// Whether a tensor, by its place among the perturbed ones, has one number a channel.
+/// Whether a tensor, by index among the perturbed ones, has one number per channel.
 fn is_cheap(scorer: &Scorer, tensor: usize) -> bool {
     let plan = scorer.plan();
     plan.graph().parameters()[plan.leaves().places()[tensor]].shape.len() == 1
 }
 
-/// Which tensors are needed when some are known, by their places among the perturbed ones.
+/// Which tensors are still needed once the cheap ones are known, by index among the perturbed ones.
 pub(crate) fn needed(scorer: &Scorer, found: &SampleGrams, objective: &Resolved) -> Vec<bool> {
     let mut needed = vec![false; found.tensors.len()];
-    // What is wrong with the logits is said when they are measured.
+    // Faulty logits are reported when the sample is scored.
     let Ok(classes) = classes_of(scorer, found, objective) else { return needed };
     let open = |block: &&Block| block.moves() && !is_full(scorer, block, found, &classes, scorer.filter());
     for block in scorer.blocks().iter().filter(open) {
@@ -192,8 +202,8 @@ pub(crate) fn needed(scorer: &Scorer, found: &SampleGrams, objective: &Resolved)
     needed
 }
 
-/// Whether the filter is exact and the cheap tensors of a group together have rank K - 1 beyond
-/// doubt, or the group holds a free bias of the logits.
+/// Whether the exact score of a group is its bound: the group contains a free bias of the logits,
+/// or its cheap tensors together have rank K - 1 without ambiguity.
 fn is_full(scorer: &Scorer, block: &Block, found: &SampleGrams, classes: &Classes, filter: &Filter) -> bool {
     if !matches!(filter, Filter::Exact { .. }) || !block.moves() {
         return false;
@@ -209,8 +219,8 @@ fn is_full(scorer: &Scorer, block: &Block, found: &SampleGrams, classes: &Classe
     found.is_ok_and(|found| found.rank == logits.len() - 1 && !found.ambiguous)
 }
 
-/// The score of what moves the logits in every direction: that of a free bias, and what `of` says
-/// of the Jacobian, if it is known.
+/// The score of a group that moves the logits in every direction, computed as that of a free bias.
+/// `of` has the baselines of the group's own Jacobian, if they are known.
 pub(crate) fn saturated(
     classes: &Classes,
     objective: &Objective,
@@ -220,6 +230,7 @@ pub(crate) fn saturated(
     of: Option<Baselines>,
 ) -> Result<Score, influence_manifold::Error> {
     let (count, size) = (classes.measured().len(), classes.measured().len() - 1);
+    // A free bias has J = I, so its differences z_k - z_K have the Gram matrix I + 1 1^T.
     let entry = |at: usize| 1.0 + f64::from(u8::from(at / size == at % size));
     let gram: Vec<f64> = (0..size * size).map(entry).collect();
     let tangent = Tangent::from_gram(&gram, count, RowPrecision::F64)?;

@@ -1,4 +1,4 @@
-//! What is perturbed: the input, trainable tensors by themselves or in groups, or both together.
+//! What is perturbed: the input, trainable tensors individually or in groups, or both together.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ pub enum Perturbation {
     Input,
     /// Every trainable number of the network, freely: theta + omega.
     Parameters,
-    /// Each layer by itself, a layer being what one module holds: its weight and bias together. One score a layer, in the order in which
-    /// the model holds them.
+    /// Each layer separately. A layer is the tensors of one module, e.g. weight and bias. One score
+    /// per layer, in the model's order.
     Layers,
-    /// Each trainable tensor by itself.
+    /// Each trainable tensor separately.
     Tensors,
-    /// Groups of tensors with names of one's own, one score each.
+    /// User-defined named groups of tensors, one score per group.
     Groups(Vec<Group>),
     /// The input and every trainable number together.
     InputAndParameters,
@@ -35,7 +35,7 @@ impl Perturbation {
     }
 }
 
-/// As the command line has it where it has it: `input`, `parameters`, `layers`, `tensors`, `groups`, `both`.
+/// The command line's words: `input`, `parameters`, `layers`, `tensors`, `groups`, `both`.
 impl fmt::Display for Perturbation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -65,52 +65,55 @@ pub struct Group {
 }
 
 impl Group {
-    /// A group of tensors by their names in PyTorch's terms ("fc.weight"), or of all tensors below a path of modules ("stages.0").
+    /// A group of tensors by their names in PyTorch's terms ("fc.weight"), or of all tensors below
+    /// a path of modules ("stages.0").
     pub fn new(name: impl Into<String>, members: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self { name: name.into(), members: members.into_iter().map(Into::into).collect() }
     }
 
-    /// What it is called in results.
+    /// The group's name in results.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 }
 
-/// What the size of a perturbation is measured in, for a filter with a budget: [`Filter::Tikhonov`](crate::Filter::Tikhonov).
+/// The unit of the size of a perturbation, for a filter with a budget:
+/// [`Filter::Tikhonov`](crate::Filter::Tikhonov).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Budget {
     /// Its Euclidean length.
     #[default]
     Absolute,
-    /// Its Euclidean length by that of what is perturbed, |omega| / |theta|, of each group by itself: what makes layers comparable whose
-    /// numbers are of different sizes. The Gram matrix of a group is multiplied by |theta|^2; that of the input by |x|^2.
+    /// Its Euclidean length relative to that of the perturbed numbers, |omega| / |theta|, for each
+    /// group separately. This makes layers comparable whose weights differ in size. The Gram matrix
+    /// of a group is multiplied by |theta|^2, that of the input by |x|^2.
     Relative,
 }
 
-/// A group as the scorer has it.
+/// A group, resolved for one network.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Block {
     /// Empty for the whole network.
     pub(crate) name: Arc<str>,
-    /// Its tensors, by their places among the perturbed ones.
+    /// Its tensors, by index among the perturbed ones.
     pub(crate) tensors: Vec<usize>,
     /// Whether the input belongs to it.
     pub(crate) input: bool,
-    /// What its Gram matrix is multiplied by: |theta|^2 for a relative budget, else 1.
+    /// The factor of its Gram matrix: |theta|^2 for a relative budget, else 1.
     pub(crate) scale: f64,
 }
 
 impl Block {
-    /// Whether its parameters count: not where they are all zero and the budget is relative, for no
-    /// perturbation of them is then small enough.
+    /// Whether its parameters count. They do not if all are zero and the budget is relative,
+    /// because then no perturbation of them is within any budget.
     pub(crate) fn moves(&self) -> bool {
         self.scale > 0.0
     }
 }
 
-/// The groups of a perturbation, and all that they perturb.
+/// The groups of a perturbation, and all leaves that they perturb.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Blocks {
     pub(crate) blocks: Vec<Block>,
@@ -118,7 +121,7 @@ pub(crate) struct Blocks {
 }
 
 impl Blocks {
-    /// Those of a network.
+    /// Resolves a perturbation for one network.
     pub(crate) fn new(perturbation: &Perturbation, budget: Budget, graph: &Graph) -> Result<Self> {
         let all = || (0..graph.parameters().len()).collect::<Vec<_>>();
         let input = matches!(perturbation, Perturbation::Input | Perturbation::InputAndParameters);
@@ -149,7 +152,7 @@ impl Blocks {
     }
 }
 
-/// The trainable tensors of each name, the names in the order of their first tensors.
+/// Groups the trainable tensors by `name`, in the order of each name's first tensor.
 fn by_name<'a>(graph: &Graph, name: impl Fn(usize) -> &'a str) -> Vec<(String, Vec<usize>)> {
     let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
     for tensor in 0..graph.parameters().len() {
@@ -163,7 +166,7 @@ fn by_name<'a>(graph: &Graph, name: impl Fn(usize) -> &'a str) -> Vec<(String, V
 }
 
 impl Group {
-    /// Its name and its tensors.
+    /// The name and the tensors of the group: those named by a member, or below it.
     fn members(&self, graph: &Graph) -> Result<(String, Vec<usize>)> {
         let below = |name: &str, member: &str| {
             name.strip_prefix(member).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
@@ -196,7 +199,7 @@ fn square_norm(graph: &Graph, tensor: usize) -> f64 {
     graph.data(tensor).iter::<f64>().map(|x| x * x).sum()
 }
 
-/// A perturbation that cannot be measured.
+/// The error for a perturbation that cannot be measured.
 pub(crate) fn refused(reason: String) -> Error {
     Error::Perturbation { reason }
 }

@@ -6,63 +6,70 @@ use influence_manifold::{Baselines, Filter, Influence, Objective, Probabilities,
 
 use crate::tail::{Classes, MergedTail};
 
-/// The influence of one sample's perturbation, and what is needed to read it.
+/// The influence of one sample's perturbation, with what is needed to interpret it.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Score {
-    /// The influence FI: the largest squared change of the objective per unit of squared Fisher length. Infinite where it is beyond
-    /// f64; `log10` still tells it.
+    /// The influence FI: the largest squared change of the objective per unit of squared Fisher
+    /// length. Infinite where it overflows f64; `log10` holds it there too.
     pub value: f64,
     /// Its decimal logarithm; `None` when the influence is 0.
     pub log10: Option<f64>,
-    /// How many directions the perturbation moves the distribution in, at most K - 1.
+    /// The number of directions in which the perturbation moves the distribution, at most K - 1.
     pub rank: usize,
-    /// The largest value that any perturbation could have here: (1 - P) / P for the negative log-probability of a class. Infinite for an
-    /// objective that is no function of the probabilities, which has none.
+    /// The largest value that any perturbation could have for this sample: (1 - P) / P for the
+    /// negative log-probability of a class. Infinite for an objective that is not a function of the
+    /// probabilities, because it has no bound.
     pub bound: f64,
-    /// `value / bound`: 1 means that the value says nothing that the probability does not say. Only [`Filter::Paper`] exceeds 1.
+    /// `value / bound`: at 1 the value depends only on the probabilities. Only [`Filter::Paper`]
+    /// can exceed 1.
     pub reach: f64,
-    /// How much of |df|^2 lies along directions that change the objective and leave the distribution as it is: exactly 0 for every
-    /// function of the probabilities. Where it is not 0 the measure is unbounded, and `value` is that of the rest of df; see
-    /// [`Score::is_unbounded`].
+    /// The part of |df|^2 along directions that change the objective and leave the distribution
+    /// unchanged: exactly 0 for every function of the probabilities. Where it is not 0 the measure
+    /// is unbounded, and `value` covers the rest of df; see [`Score::is_unbounded`].
     pub outside: f64,
-    /// Whether the decision on the rank was close, or digits were lost: another tolerance might give another value.
+    /// Whether the rank was a close decision or digits were lost: a slightly different tolerance
+    /// might give another value.
     pub ambiguous: bool,
-    /// The class of the objective; the predicted one where it names none.
+    /// The class that the objective names, or else the predicted class.
     pub class: usize,
     /// The probability of that class.
     pub probability: f64,
     /// The class that the network predicts.
     pub predicted: usize,
-    /// The classical measures, for comparison. There are none of the Jacobian where it was not
-    /// needed: an exact score of parameters that is known to be saturated.
+    /// The classical measures, for comparison. Those of the Jacobian are `None` where it was not
+    /// computed: for an exact score of parameters that is known to be saturated.
     pub baselines: Baselines,
-    /// The classes that are merged into one, where [`ScorerBuilder::tail`](crate::ScorerBuilder::tail) allows it and there are some. The
-    /// value is an upper bound then.
+    /// The classes that were merged into one, if
+    /// [`ScorerBuilder::tail`](crate::ScorerBuilder::tail) is set and any were. The value is then
+    /// an upper bound.
     pub tail: Option<MergedTail>,
-    /// The layer, tensor or group whose perturbation this is; empty for the whole input, the whole network, or both.
+    /// The layer, tensor or group whose perturbation this is; empty for the whole input, the whole
+    /// network, or both.
     pub group: Arc<str>,
     /// Which engine computed it.
     pub engine: Arc<str>,
 }
 
-/// How near to 1 a reach counts as saturated.
+/// A reach within this distance of 1 counts as saturated: above the noise of f32 runs and far below
+/// any real difference.
 const SATURATED: f64 = 1e-6;
 
-/// Whether a value with this reach equals its bound: then it is a function of the probabilities alone.
+/// Whether a value with this reach equals its bound. It then depends only on the probabilities.
 #[must_use]
 pub fn is_saturated(reach: f64) -> bool {
     (reach - 1.0).abs() <= SATURATED
 }
 
 impl Score {
-    /// Whether the value equals its bound: then it is a function of the probabilities alone.
+    /// Whether the value equals its bound. It then depends only on the probabilities.
     #[must_use]
     pub fn is_saturated(&self) -> bool {
         is_saturated(self.reach)
     }
 
-    /// Whether perturbations exist that change the objective and not the distribution, so that no finite influence bounds them.
+    /// Whether some perturbations change the objective but not the distribution, so that the
+    /// measure is infinite.
     #[must_use]
     pub fn is_unbounded(&self) -> bool {
         self.outside > 0.0
@@ -81,7 +88,8 @@ impl Score {
         let measured = classes.objective(objective)?;
         let (found, mut baselines) = measure(classes.measured(), tangent, &measured, filter)?;
         if classes.tail().is_some() {
-            // Those of the probabilities are known of all classes; the metric is known of the merged ones alone.
+            // Entropy and margin are computed from all classes. The metric of all classes is not
+            // known, only that of the merged classes.
             (baselines.entropy, baselines.margin) = (probabilities.entropy(), probabilities.margin(class)?);
             (baselines.fisher_norm, baselines.fisher_trace) = (None, None);
         }
@@ -104,22 +112,22 @@ impl Score {
         })
     }
 
-    /// With a lower bound of its value over all classes.
+    /// Adds the lower bound of the value over all classes.
     pub(crate) fn at_least(mut self, bound: Option<f64>) -> Self {
         if let Some(tail) = &mut self.tail {
-            // Rounding may put it above the upper one.
+            // Rounding may put it above the upper bound.
             tail.at_least = bound.map(|bound| bound.min(self.value));
         }
         self
     }
 
-    /// Of a group.
+    /// The same score under the name of a group.
     pub(crate) fn of_group(self, group: &Arc<str>) -> Self {
         Self { group: Arc::clone(group), ..self }
     }
 
-    /// Of any perturbation that moves the logits in all K - 1 directions: the value is its bound,
-    /// and what `of` says of the Jacobian holds, if it is known.
+    /// Makes this the score of a perturbation that moves the logits in all K - 1 directions: the
+    /// value is the bound, and the baselines of the Jacobian are those of `of`, if they are known.
     pub(crate) fn at_its_bound(mut self, of: Option<Baselines>) -> Self {
         (self.value, self.reach) = (self.bound, if self.log10.is_some() { 1.0 } else { 0.0 });
         self.baselines.jacobian_norm = of.and_then(|of| of.jacobian_norm);

@@ -1,4 +1,5 @@
-//! The builder and what it builds: a model captured, checked and loaded once, scored on many batches.
+//! The scorer and its builder: a model is captured, checked and loaded once, then scored on many
+//! batches.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -44,25 +45,28 @@ impl ScorerBuilder {
         self
     }
 
-    /// What counts of the spectrum (default: [`Filter::Exact`] with the tolerance of the precision).
+    /// Which directions of the spectrum count (default: [`Filter::Exact`] with the tolerance of the
+    /// precision).
     #[must_use]
     pub fn filter(mut self, filter: Filter) -> Self {
         self.filter = filter;
         self
     }
 
-    /// What a perturbation's size is measured in, for [`Filter::Tikhonov`] of parameters (default: its Euclidean length).
+    /// The unit of a perturbation's size, for [`Filter::Tikhonov`] of parameters (default: its
+    /// Euclidean length).
     #[must_use]
     pub fn budget(mut self, budget: Budget) -> Self {
         self.budget = budget;
         self
     }
 
-    /// Merges the classes that together carry at most `epsilon` of a sample's probability into one (default: off): for networks of
-    /// hundreds of classes, whose K - 1 reverse passes become as many as classes are kept. A value is then an upper bound of the
-    /// influence over all classes and never above [`Score::bound`]; [`Score::tail`] has a lower one beside it. The class of the
-    /// objective, the predicted class and its runner-up are always kept. For -log P of a class and margins, by the exact filter or
-    /// Tikhonov's.
+    /// Merges the least likely classes, which together have at most `epsilon` of a sample's
+    /// probability, into one (default: off). For networks of hundreds of classes: instead of K - 1
+    /// cotangents a sample then takes one per kept class. A value is then an upper bound of the
+    /// influence over all classes and never above [`Score::bound`]; [`Score::tail`] has a lower
+    /// bound. The class of the objective, the predicted class and its runner-up are always kept.
+    /// Available for -log P of a class and margins, with the exact filter or Tikhonov's.
     #[must_use]
     pub fn tail(mut self, epsilon: impl Into<Option<f64>>) -> Self {
         self.tail = epsilon.into();
@@ -76,34 +80,38 @@ impl ScorerBuilder {
         self
     }
 
-    /// How many samples may run together on a GPU (default 32; fewer where the memory asks for it), where results depend on it within
-    /// rounding. On a CPU the engine runs a fixed number of its own side by side on all threads, and results do not depend on it: pass
-    /// many samples in one call to keep them busy.
+    /// The largest number of samples that run together on a GPU (default 32; fewer if memory
+    /// requires it). Results on a GPU depend on it within rounding. On a CPU the engine uses its
+    /// own fixed number on all threads, and results do not depend on it: pass many samples in one
+    /// call to keep the threads busy.
     #[must_use]
     pub fn batch(mut self, batch: usize) -> Self {
         self.batch = Some(batch);
         self
     }
 
-    /// Which executor runs it (default: our own kernels when the device is a CPU, else Burn's operations on the device).
+    /// The engine that runs the model (default: our own kernels if the device is a CPU, else Burn's
+    /// operations on the device).
     #[must_use]
     pub fn engine(mut self, engine: Engine) -> Self {
         self.engine = Some(engine);
         self
     }
 
-    /// Leaves the model unrun when it is compiled, and the engine uncompared with it; the reason stands beside the engine in every report.
+    /// Skips the comparison of the engine with the model; every report shows the reason beside the
+    /// engine.
     ///
-    /// Unless told so, [`compile`](Self::compile) runs the model's own forward function at six made-up samples on its own device, and
-    /// refuses an engine whose logits are others.
+    /// By default, [`compile`](Self::compile) runs the model's own forward function at six
+    /// synthetic samples on its own device, and fails if the engine's logits differ.
     #[must_use]
     pub fn unchecked(mut self, reason: impl Into<String>) -> Self {
         self.check = Check::Off(reason.into());
         self
     }
 
-    /// What a run may take, as far as the plan can tell beforehand (default: 2 GiB on a GPU, no limit on a CPU). On a GPU it bounds the
-    /// batch, on a CPU how many samples run side by side.
+    /// The memory that a run may use, as the plan estimates it beforehand (default: 2 GiB on a GPU,
+    /// no limit on a CPU). On a GPU it limits the batch, on a CPU the number of samples that run
+    /// side by side.
     #[must_use]
     pub fn memory(mut self, memory: impl Into<Option<Memory>>) -> Self {
         self.memory = memory.into();
@@ -117,17 +125,19 @@ impl ScorerBuilder {
         self
     }
 
-    /// Captures and checks the model and loads it onto the device, ready for samples of shape `sample` (without the batch axis).
+    /// Captures and checks the model and loads it onto the device, ready for samples of shape
+    /// `sample` (without the batch axis).
     ///
     /// # Errors
-    /// [`Error::Model`] with everything that is wrong with the model, or for memory that one sample exceeds; [`Error::Filter`] for a filter's
-    /// argument out of range; [`Error::Perturbation`] for groups that the model does not have.
+    /// [`Error::Model`] with everything that is wrong with the model, or if one sample exceeds the
+    /// memory limit; [`Error::Filter`] for a filter argument out of range; [`Error::Perturbation`]
+    /// for groups that the model does not have.
     pub fn compile<M, F, const D: usize>(self, model: &M, forward: F, sample: &[usize]) -> Result<Scorer>
     where
         M: Module,
         F: Fn(&M, Tensor<D>) -> Tensor<2>,
     {
-        // Before the model is captured, which takes longer.
+        // First, because capturing the model takes longer.
         self.checked_filter()?;
         let device = self.device.clone().or_else(|| model.devices().into_iter().next());
         let device = device.ok_or_else(|| nowhere("the model has no tensors, hence no device"))?;
@@ -138,8 +148,8 @@ impl ScorerBuilder {
         self.device(&device).load(graph)
     }
 
-    /// Checks a graph that is already there (read from a file, or built) and loads it onto the device,
-    /// which has to be named.
+    /// Checks an existing graph (read from a file, or built) and loads it onto the device, which
+    /// must have been set.
     ///
     /// # Errors
     /// As [`compile`](Self::compile).
@@ -163,7 +173,7 @@ impl ScorerBuilder {
         Ok(Scorer { program, device, perturbation, blocks, filter, budget, tail, engine })
     }
 
-    /// The filter, if its arguments are in range, and with a tail one that has bounds there.
+    /// The filter, if its arguments are in range and, with a tail, if it has bounds there.
     fn checked_filter(&self) -> Result<Filter> {
         if let Some(epsilon) = self.tail {
             Tail::check(epsilon).map_err(Error::Filter)?;
@@ -175,7 +185,7 @@ impl ScorerBuilder {
     }
 }
 
-/// There is no device to run on.
+/// The error if there is no device to run on.
 fn nowhere(why: &str) -> influence_autodiff::Error {
     influence_autodiff::Error::InvalidArgument(format!("{why}: name one"))
 }
@@ -218,7 +228,7 @@ pub struct Scorer {
 }
 
 impl Scorer {
-    /// The defaults, to change and [`compile`](ScorerBuilder::compile).
+    /// A builder with default settings; finish with [`compile`](ScorerBuilder::compile).
     #[must_use]
     pub fn builder() -> ScorerBuilder {
         ScorerBuilder::default()
@@ -236,7 +246,8 @@ impl Scorer {
         &self.perturbation
     }
 
-    /// The names of the groups, one score each an image; one without a name where the perturbation is not divided.
+    /// The names of the groups: every image has one score per group. A single empty name where the
+    /// perturbation is not divided into groups.
     pub fn groups(&self) -> impl ExactSizeIterator<Item = &str> {
         self.blocks.iter().map(|block| block.name.as_ref())
     }
@@ -245,13 +256,13 @@ impl Scorer {
         &self.blocks
     }
 
-    /// What counts of the spectrum.
+    /// Which directions of the spectrum count.
     #[must_use]
     pub fn filter(&self) -> &Filter {
         &self.filter
     }
 
-    /// How much probability the classes carry that are merged into one, if some are.
+    /// The largest probability of the merged classes, if classes are merged.
     #[must_use]
     pub fn tail(&self) -> Option<f64> {
         self.tail
@@ -265,12 +276,13 @@ impl Scorer {
         &self.engine
     }
 
-    /// Whether scores of parameters take the short ways: only the exact measure is asked for, which they do not change.
+    /// Whether scores of parameters may use the shortcuts of `parameters.rs`: for the exact measure
+    /// only.
     pub(crate) fn is_short(&self) -> bool {
         matches!(self.filter, Filter::Exact { .. }) && self.perturbation.has_parameters()
     }
 
-    /// Whether a group holds a free bias of the logits that counts.
+    /// Whether a group contains a free bias of the logits, and counts.
     pub(crate) fn moves_logits(&self, block: &Block) -> bool {
         if !block.moves() {
             return false;
@@ -286,30 +298,31 @@ impl Scorer {
         &self.engine
     }
 
-    /// What runs, step by step, as the engine has planned it: for people.
+    /// The engine's plan, step by step, as text for people.
     #[must_use]
     pub fn describe(&self) -> String {
         self.program.describe()
     }
 
-    /// The plan of a run by Burn's operations: graph, lifetimes, bytes; printable.
+    /// The plan of a run by Burn's operations: graph, lifetimes, bytes. It can be printed.
     #[must_use]
     pub fn plan(&self) -> &Plan {
         self.program.plan()
     }
 
-    /// The engine's program: Jacobians and Gram matrices as they are, before any measure.
+    /// The engine's program, which gives Jacobians and Gram matrices before any measure.
     #[must_use]
     pub fn program(&self) -> &Program {
         &self.program
     }
 
-    /// Scores `images` `[N, ...sample]`, from any device and of any float type: N times as many as there are [`Scorer::groups`], images in
-    /// their order, and for each the groups in theirs.
+    /// Scores `images` `[N, ...sample]`, from any device and of any float type. The result has one
+    /// score per image and group ([`Scorer::groups`]), ordered by image, then by group.
     ///
     /// # Errors
-    /// [`Error::NoSamples`], [`Error::LabelCount`], [`Error::ObjectiveCount`], [`Error::ClassOutOfRange`], [`Error::GradientShape`];
-    /// [`Error::Filter`] for a filter that is not defined for the objective; [`Error::Model`] for NaN, infinity or another shape in the
+    /// [`Error::NoSamples`], [`Error::LabelCount`], [`Error::ObjectiveCount`],
+    /// [`Error::ClassOutOfRange`], [`Error::GradientShape`]; [`Error::Filter`] for a filter that is
+    /// not defined for the objective; [`Error::Model`] for NaN, infinity or a wrong shape of the
     /// input; [`Error::Measure`] where the measure is not defined.
     pub fn score<const D: usize>(&self, images: Tensor<D>, objective: &Objective) -> Result<Vec<Score>> {
         let data = images.try_to_data().map_err(|error| {
@@ -320,10 +333,12 @@ impl Scorer {
         self.scores(data, objective)?.collect()
     }
 
-    /// Scores `images` `[N, ...sample]` that are on the host, one after the other as the iterator is advanced.
+    /// Scores `images` `[N, ...sample]` that are on the host, one by one as the iterator is
+    /// advanced.
     ///
     /// # Errors
-    /// As [`Scorer::score`]: what is wrong with the call at once, what goes wrong with a sample when its turn comes.
+    /// As [`Scorer::score`]. Errors of the call are returned at once, errors of a sample by the
+    /// iterator.
     pub fn scores(&self, images: TensorData, objective: &Objective) -> Result<Scores<'_>> {
         objective.check_filter(&self.filter)?;
         let samples = images.shape().first().copied().unwrap_or(0);
@@ -331,6 +346,8 @@ impl Scorer {
         let objectives: Arc<[Resolved]> = objective.resolve(samples, self.classes(), &shape)?.into();
         self.check_tail(&objectives)?;
         let source = if !self.perturbation.has_parameters() {
+            // With a tail the images are kept: the lower bound over all classes needs forward
+            // passes near each sample, for the velocities of the merged logits.
             let kept = self.tail.is_some().then(|| images.clone());
             let jacobians = self.combined(self.jacobians(images)?, &objectives);
             let objectives = Arc::clone(&objectives);
@@ -358,7 +375,7 @@ impl Scorer {
         Ok(Scores { scorer: self, source, objectives, ready: VecDeque::new() })
     }
 
-    /// Refuses objectives that a scorer with a tail cannot measure.
+    /// With a tail, refuses objectives that depend on every class.
     fn check_tail(&self, objectives: &[Resolved]) -> Result<()> {
         let unfit = |of: &&Resolved| match of {
             Resolved::Known(single) => !single.names_its_classes(),
@@ -373,7 +390,7 @@ impl Scorer {
         }
     }
 
-    /// With the rows that the objectives need, at each sample.
+    /// Makes the Jacobians give the rows that each sample's objective needs.
     fn combined<'a>(&'a self, jacobians: Jacobians<'a>, objectives: &Arc<[Resolved]>) -> Jacobians<'a> {
         if !self.combines(objectives) {
             return jacobians;
@@ -382,17 +399,18 @@ impl Scorer {
         jacobians.combining(move |sample, logits| self.combinations(&objectives[sample], logits))
     }
 
-    /// Whether some of the objectives may need other rows than the differences of the logits.
+    /// Whether some objectives may need rows other than the differences of the logits.
     fn combines(&self, objectives: &[Resolved]) -> bool {
         self.tail.is_some() || objectives.iter().any(Resolved::may_see_common_shift)
     }
 
-    /// The combinations of these logits that a measure of the objective needs.
+    /// The combinations of the logits whose rows the measure of the objective needs.
     fn combinations(&self, objective: &Resolved, logits: &[f64]) -> Combinations {
         match objective {
             of if of.sees_common_shift(logits) => Combinations::Logits,
             Resolved::Known(single) => {
-                // Logits that have no probabilities are an error of the measure, which names the sample.
+                // Logits without probabilities are reported later, by the measure, with the
+                // sample's index.
                 let classes = Classes::new(logits.to_vec(), single, self.tail);
                 classes.map_or(Combinations::Differences, |classes| classes.combinations())
             }
@@ -400,20 +418,22 @@ impl Scorer {
         }
     }
 
-    /// Linearises the network in its parameters at `images` `[N, ...sample]`, one after the other: for several objectives and filters at
-    /// the price of one set of Gram matrices. With a tail, for objectives of classes that carry more: [`Scorer::linearize`].
+    /// Linearises the network in its parameters at `images` `[N, ...sample]`, one by one. One set
+    /// of Gram matrices then serves several objectives and filters. With a tail, only objectives of
+    /// kept classes can be measured, see [`Scorer::linearize`].
     ///
     /// # Errors
-    /// [`Error::NoSamples`]; [`Error::Perturbation`] for a scorer that perturbs the input alone; [`Error::Model`] for NaN, infinity or
-    /// another shape.
+    /// [`Error::NoSamples`]; [`Error::Perturbation`] for a scorer that perturbs only the input;
+    /// [`Error::Model`] for NaN, infinity or a wrong shape.
     pub fn linearize_parameters(&self, images: TensorData) -> Result<ParameterLinearizations<'_>> {
-        // Names no class that a tail would not keep anyway.
+        // The predicted class is always kept by a tail.
         let samples = images.shape().first().copied().unwrap_or(0);
         let any = vec![Resolved::Known(SampleObjective::Predicted); samples].into();
         self.parameter_linearizations(images, &any, false)
     }
 
-    /// The same for one objective per sample; `short` without Gram matrices that exact scores for it do not need.
+    /// The same for one objective per sample. With `short`, Gram matrices that exact scores do not
+    /// need are skipped.
     pub(crate) fn parameter_linearizations(
         &self,
         images: TensorData,
@@ -442,19 +462,22 @@ impl Scorer {
         Ok(ParameterLinearizations { scorer: self, grams, scales, objectives: Arc::clone(objectives), short })
     }
 
-    /// Linearises the network at `images` `[N, ...sample]`, one after the other: for several objectives and filters at the price of one
-    /// Jacobian. Its rows are the differences z_k - z_K, which an objective on the logits that changes with a constant added to all of
-    /// them cannot be measured from: [`Scorer::scores`] sees to that. With a tail only objectives of classes that carry more can be
-    /// measured: for others there is [`Scorer::linearize_for`].
+    /// Linearises the network at `images` `[N, ...sample]`, one by one. One Jacobian then serves
+    /// several objectives and filters.
+    ///
+    /// Its rows are the differences z_k - z_K. An objective on the logits that changes when a
+    /// constant is added to all of them cannot be measured from these; [`Scorer::scores`] computes
+    /// the rows that it needs. With a tail, only objectives of kept classes can be measured; for
+    /// others use [`Scorer::linearize_for`].
     ///
     /// # Errors
-    /// [`Error::NoSamples`]; [`Error::Perturbation`] for a scorer that perturbs parameters; [`Error::Model`] for NaN, infinity or another
-    /// shape.
+    /// [`Error::NoSamples`]; [`Error::Perturbation`] for a scorer that perturbs parameters;
+    /// [`Error::Model`] for NaN, infinity or a wrong shape.
     pub fn linearize(&self, images: TensorData) -> Result<Linearizations<'_>> {
         self.linearize_for(images, &Objective::predicted())
     }
 
-    /// The same, where the classes that `objective` names are kept, however little probability they carry.
+    /// The same, but the classes that `objective` names are kept, however small their probability.
     ///
     /// # Errors
     /// As [`Scorer::linearize`] and, for the objective, [`Scorer::scores`].
@@ -488,10 +511,10 @@ impl Scorer {
         Ok(self.program.jacobians(images)?)
     }
 
-    /// The logits of `images` `[N, ...sample]`, `[K]` each: forward passes alone.
+    /// The logits of `images` `[N, ...sample]`, `[K]` each: forward passes only.
     ///
     /// # Errors
-    /// [`Error::NoSamples`]; [`Error::Model`] for NaN, infinity or another shape.
+    /// [`Error::NoSamples`]; [`Error::Model`] for NaN, infinity or a wrong shape.
     pub fn logits(&self, images: TensorData) -> Result<Vec<Vec<f64>>> {
         if images.shape().first().is_none_or(|samples| *samples == 0) {
             return Err(Error::NoSamples);
@@ -505,7 +528,7 @@ impl Scorer {
         self.program.plan().precision()
     }
 
-    /// The metric of one sample, out of the rows of its Jacobian.
+    /// The metric of one sample, from the rows of its Jacobian.
     fn linearization(&self, jacobian: Jacobian, objective: &SampleObjective) -> Result<Linearization<'_>> {
         let Jacobian { sample, logits, rows } = jacobian;
         let fault = |source| Error::Measure { sample, source };
@@ -555,7 +578,7 @@ impl Linearization<'_> {
         self.classes.logits()
     }
 
-    /// The classes that are merged, if some are.
+    /// The merged classes, if there are any.
     #[must_use]
     pub fn tail(&self) -> Option<&Tail> {
         self.classes.tail()
@@ -569,18 +592,18 @@ impl Linearization<'_> {
         self.scorer
     }
 
-    /// An objective as the measured classes have it.
+    /// An objective in the numbering of the measured classes.
     pub(crate) fn objective<'o>(&self, objective: &'o SampleObjective) -> Result<Cow<'o, SampleObjective>> {
         self.classes.objective(objective).map_err(|source| self.fault(source))
     }
 
-    /// The metric's data, of the classes that are measured: what `influence_manifold` takes.
+    /// The metric of the measured classes, as `influence_manifold` takes it.
     #[must_use]
     pub fn tangent(&self) -> &Tangent {
         &self.tangent
     }
 
-    /// The rows d(z_k - z_K) / dx of its Jacobian, z_K being the last of the logits that are measured.
+    /// The rows d(z_k - z_K) / dx of its Jacobian, where z_K is the last of the measured logits.
     pub(crate) fn rows(&self) -> &Rows {
         &self.rows
     }
@@ -590,7 +613,7 @@ impl Linearization<'_> {
         self.scorer.program.plan().graph().sample_shape()
     }
 
-    /// A score of other tangent data of the same sample.
+    /// The score of the same sample with another tangent, e.g. that of a family.
     pub(crate) fn score_of(
         &self,
         tangent: &Tangent,
@@ -609,10 +632,12 @@ impl Linearization<'_> {
         Error::Measure { sample: self.sample, source }
     }
 
-    /// The score for -log P of `class` (of the predicted class for `None`) under `filter`, whatever the scorer's own are.
+    /// The score for -log P of `class` (of the predicted class for `None`) under `filter`, which
+    /// may differ from the scorer's own.
     ///
     /// # Errors
-    /// [`Error::ClassOutOfRange`]; [`Error::Measure`] where the measure is not defined or the filter's argument is out of its range.
+    /// [`Error::ClassOutOfRange`]; [`Error::Measure`] where the measure is not defined or the
+    /// filter's argument is out of range.
     pub fn score(&self, class: Option<usize>, filter: &Filter) -> Result<Score> {
         let classes = self.logits().len();
         match class {
@@ -627,7 +652,8 @@ impl Linearization<'_> {
     /// The score for any objective of one sample under `filter`.
     ///
     /// # Errors
-    /// [`Error::Measure`] where the measure is not defined, not for this objective, or the filter's argument is out of its range.
+    /// [`Error::Measure`] where the measure is not defined, or not for this objective, or the
+    /// filter's argument is out of range.
     pub fn score_for(&self, objective: &SampleObjective, filter: &Filter) -> Result<Score> {
         self.score_of(&self.tangent, objective, filter)
     }

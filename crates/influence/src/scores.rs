@@ -1,4 +1,4 @@
-//! Scores one after the other: images in their order, and for each image its groups in theirs.
+//! Iterator over scores, ordered by image, then by group.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,22 +13,23 @@ use crate::score::Score;
 use crate::scorer::Scorer;
 use crate::tail::Classes;
 
-/// The iterator of [`Scorer::scores`]: for each image one score a group, [`Scorer::groups`] of them.
+/// The iterator of [`Scorer::scores`]: for each image one score per group of [`Scorer::groups`].
 #[derive(Debug)]
 pub struct Scores<'a> {
     pub(crate) scorer: &'a Scorer,
     pub(crate) source: Source<'a>,
     pub(crate) objectives: Arc<[Resolved]>,
-    /// Scores of an image that wait for their turn.
+    /// Scores of the current image that have not been returned yet.
     pub(crate) ready: VecDeque<Score>,
 }
 
-/// What the scores come from.
+/// What the scores are computed from.
 #[derive(Debug)]
 pub(crate) enum Source<'a> {
     Input(Jacobians<'a, Score, Error>),
     Parameters(ParameterLinearizations<'a>),
-    /// The logits alone, of samples in a row, where every group moves them freely.
+    /// Only the logits, with the index of the next sample: every group contains a free bias, and
+    /// its exact score is the bound.
     Logits(std::vec::IntoIter<Vec<f64>>, usize),
 }
 

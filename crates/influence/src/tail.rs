@@ -1,4 +1,5 @@
-//! The classes that a sample is measured with: all of them, or, where there are many, those that carry probability and one for the rest.
+//! The classes with which a sample is measured: all of them, or the likely ones and one merged
+//! class for the rest (the tail).
 
 use std::borrow::Cow;
 
@@ -10,16 +11,19 @@ use crate::direction::Direction;
 use crate::error::Result;
 use crate::scorer::{Linearization, Scorer};
 
-/// What merging the classes of a tail has done to a score: [`ScorerBuilder::tail`](crate::ScorerBuilder::tail).
+/// The merged classes of a score, and its lower bound:
+/// [`ScorerBuilder::tail`](crate::ScorerBuilder::tail).
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct MergedTail {
-    /// How many classes are one.
+    /// The number of classes that were merged.
     pub classes: usize,
-    /// The probability that they carry together.
+    /// Their total probability.
     pub probability: f64,
-    /// A lower bound of the influence over all classes, of which [`Score::value`](crate::Score::value) is an upper one: what the
-    /// most influential direction itself shows. Known for perturbations of the whole input; found by a central difference of the logits.
+    /// A lower bound of the influence over all classes, of which
+    /// [`Score::value`](crate::Score::value) is an upper bound. It is computed along a few
+    /// directions, among them the most influential one, by central differences of the logits. Only
+    /// known for perturbations of the whole input.
     pub at_least: Option<f64>,
 }
 
@@ -31,7 +35,7 @@ pub(crate) struct Classes {
 }
 
 impl Classes {
-    /// Merges those that carry less than a scorer's tail, if it has one.
+    /// Merges the least likely classes up to a total probability of `epsilon`, if it is given.
     pub(crate) fn new(
         logits: Vec<f64>,
         objective: &Objective,
@@ -46,17 +50,17 @@ impl Classes {
         &self.logits
     }
 
-    /// The classes that are merged, if some are.
+    /// The merged classes, if there are any.
     pub(crate) fn tail(&self) -> Option<&Tail> {
         self.tail.as_ref()
     }
 
-    /// The logits that the measure sees.
+    /// The logits that are measured: all, or those of the kept classes and the merged one.
     pub(crate) fn measured(&self) -> &[f64] {
         self.tail.as_ref().map_or(&self.logits, Tail::logits)
     }
 
-    /// The objective that the measure sees.
+    /// The objective in the numbering of the measured classes.
     pub(crate) fn objective<'o>(&self, objective: &'o Objective) -> Result<Cow<'o, Objective>, MeasureError> {
         match &self.tail {
             Some(tail) => tail.objective(objective),
@@ -64,7 +68,7 @@ impl Classes {
         }
     }
 
-    /// What has to be pulled back.
+    /// The combinations of the logits that have to be pulled back.
     pub(crate) fn combinations(&self) -> Combinations {
         match &self.tail {
             Some(tail) => Combinations::Rows(tail.combinations()),
@@ -72,7 +76,7 @@ impl Classes {
         }
     }
 
-    /// The combination of all logits that one of the measured logits is.
+    /// Converts a combination of the measured logits into one of all K logits.
     pub(crate) fn spread(&self, combination: Vec<f64>) -> Result<Vec<f64>, MeasureError> {
         match &self.tail {
             Some(tail) => tail.spread(&combination),
@@ -80,7 +84,7 @@ impl Classes {
         }
     }
 
-    /// What a score tells of it.
+    /// The tail as a score reports it.
     pub(crate) fn merged(&self) -> Option<MergedTail> {
         self.tail.as_ref().map(|tail| MergedTail {
             classes: tail.merged().len(),
@@ -90,28 +94,32 @@ impl Classes {
     }
 }
 
-/// How far the steps of a central difference move the logits of the kept classes at most. Rounding of the logits (1e-6 of 10 in single
-/// precision) comes to 1e-4 of that, and a kink inside the step to little; how far the difference is off is seen on the kept classes.
+/// Step of the central differences in single precision, as the largest change of a measured logit.
+/// Rounding of the logits (about 1e-6 of 10) is then of the order of 1e-4 of the difference, while
+/// kinks inside the step contribute little. A smaller step loses digits to rounding, a larger one
+/// is off by curvature. The actual error is measured on the kept classes.
 const STEP_F32: f64 = 0.03;
 
 /// The same in double precision.
 const STEP_F64: f64 = 1e-5;
 
-/// Damping of the directions that are tried for a lower bound, by the largest eigenvalue of the merged metric. The undamped direction is
-/// the best for the merged classes, but where it hardly moves them it may move those inside the tail; a damped one keeps away from that.
+/// Damping of the directions that are tried for a lower bound, relative to the largest eigenvalue
+/// of the merged metric. The undamped direction is the best one for the merged metric. But its
+/// Fisher length there may be small while it moves the classes inside the tail, which makes its
+/// lower bound poor; damped directions avoid that.
 const DAMPING: [f64; 3] = [0.0, 1e-3, 1e-1];
 
-/// A perturbation of Euclidean length 1, and how fast it moves the logits that are measured.
+/// A direction of Euclidean length 1, and the velocities of the measured logits along it.
 struct Tried {
     direction: Direction,
     velocity: Vec<f64>,
-    /// Of the central difference.
+    /// Step of the central difference along it.
     step: f64,
 }
 
 impl Linearization<'_> {
-    /// The lower bound of [`MergedTail`] for this sample `[1, ...sample]`, where classes are merged: the largest that a few directions
-    /// show, at two forward passes each, a small step to either side.
+    /// The lower bound of [`MergedTail`] for this sample, or `None` if no classes are merged: the
+    /// largest over a few directions, at two forward passes per direction.
     pub(crate) fn at_least(
         &self,
         sample: &[f64],
@@ -140,8 +148,9 @@ impl Linearization<'_> {
         let mut best = None;
         for (Tried { velocity, .. }, moved) in tried.iter().zip(self.scorer().differences(sample, &tried)?) {
             let merged: Vec<f64> = tail.merged().iter().map(|&k| moved[k]).collect();
-            // The velocities of the kept classes, as differences to the merged one's, are known from the Jacobian: by how much the
-            // central difference is off there is taken for its error.
+            // The Jacobian gives the exact velocities z_k - z_T of the kept classes. The largest
+            // deviation of the central difference from these is taken as its error for the merged
+            // classes too.
             let mean: f64 = moved.iter().zip(&shares).map(|(v, share)| v * share).sum();
             let off = |(&k, v): (&usize, &f64)| (moved[k] - mean - v).abs();
             let error = tail.kept().iter().zip(velocity).map(off).fold(0.0, f64::max);
@@ -159,7 +168,8 @@ fn last_unit(size: usize) -> Vec<f64> {
 }
 
 impl Scorer {
-    /// How fast each logit moves at a sample along each direction d: (z(x + t d) - z(x - t d)) / 2t.
+    /// The velocities of all logits at a sample along each direction d: (z(x + t d) - z(x - t d)) /
+    /// 2t.
     fn differences(&self, sample: &[f64], tried: &[Tried]) -> Result<Vec<Vec<f64>>> {
         let moved = |of: &Tried, step: f64| {
             let along = sample.iter().zip(&of.direction.values);

@@ -1,4 +1,5 @@
-//! Objectives in words, before any labels are known: `label|predicted|class:N|entropy|margin`.
+//! The objectives of the command line, before any labels are known:
+//! `label|predicted|class:N|entropy|margin`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +9,7 @@ use influence_manifold::Objective as SampleObjective;
 use crate::error::Error;
 use crate::objective::Objective;
 
-/// Which objective, in the command line's words.
+/// An objective by its name on the command line.
 ///
 /// ```
 /// use influence::{Objective, Target};
@@ -32,7 +33,7 @@ pub enum Target {
     Class(usize),
     /// The entropy of the prediction.
     Entropy,
-    /// The largest logit less the second.
+    /// The largest logit minus the second.
     Margin,
 }
 

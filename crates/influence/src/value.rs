@@ -1,10 +1,11 @@
-//! Values of objectives, to compare what the measure predicts with what happens.
+//! Values of objectives, to compare the first-order prediction with the actual change.
 
 use influence_manifold::{Objective, Probabilities};
 
 use crate::error::{Error, Result};
 
-/// f at the logits of a perturbed sample; the classes that f names are those at `base`, where it was differentiated.
+/// f at the logits of a perturbed sample. Predicted class and rival are those at `base`, where f
+/// was differentiated, even if they change along the way.
 pub(crate) fn value(objective: &Objective, base: &Probabilities, at: &Probabilities) -> Result<f64> {
     let plain = |source| Error::Measure { sample: 0, source };
     let margin = |class: usize| {

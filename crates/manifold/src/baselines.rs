@@ -1,5 +1,5 @@
-//! The measures that stand beside the influence: |df|, 1/P_y - 1, entropy, margin, cross-entropy, and the largest eigenvalue
-//! and the trace of the Fisher information G = J^T (diag P - P P^T) J.
+//! The measures that stand beside the influence: |df|, 1/P_y - 1, entropy, margin, cross-entropy,
+//! and the largest eigenvalue and the trace of the Fisher information G = J^T (diag P - P P^T) J.
 
 use crate::influence::Sample;
 use crate::{Error, Objective, Tangent};
@@ -9,7 +9,7 @@ use crate::{Error, Objective, Tangent};
 #[non_exhaustive]
 pub struct Baselines {
     /// |df|, the Euclidean norm of the objective's gradient, in units of 1 / the perturbed
-    /// quantity; nothing where the Jacobian is not known, which [`baselines`] always has.
+    /// quantity. `None` where the Jacobian is not known; [`baselines`] always knows it.
     pub jacobian_norm: Option<f64>,
     /// 1 / P_y - 1, infinite beyond the range of `f64`.
     pub odds: f64,
@@ -19,14 +19,14 @@ pub struct Baselines {
     pub margin: f64,
     /// - ln P_y, in nats.
     pub cross_entropy: f64,
-    /// Largest eigenvalue of G (Zhao et al., arXiv 1810.03806); nothing as for the norm.
+    /// Largest eigenvalue of G (Zhao et al., arXiv 1810.03806). `None` as for the norm.
     pub fisher_norm: Option<f64>,
-    /// Trace of G (Shen et al., arXiv 1909.06137; Martin & Elster, arXiv 1909.05527); nothing as
+    /// Trace of G (Shen et al., arXiv 1909.06137; Martin & Elster, arXiv 1909.05527). `None` as
     /// for the norm.
     pub fisher_trace: Option<f64>,
 }
 
-/// The classical measures, y being the class of the objective, the predicted one where it names none.
+/// The classical measures. y is the class that the objective names, or else the predicted class.
 ///
 /// # Shapes
 ///

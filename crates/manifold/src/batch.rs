@@ -1,7 +1,9 @@
-//! A batch of samples as Burn tensors of any device: logits [N, K] beside Jacobians [N, K or K-1, p] or Gram matrices.
+//! A batch of samples as Burn tensors of any device: logits [N, K] beside Jacobians [N, K or K-1,
+//! p] or Gram matrices.
 //!
-//! The tensors are read back together, once; the K x K work is done on the host in `f64`. The type of the Jacobian says what
-//! precision its rows carry, and with it the default tolerance of the rank.
+//! Both tensors are read back in one transaction; the K x K work is done on the host in `f64`. The
+//! element type of the Jacobian sets the precision of its rows, and with it the default tolerance
+//! of the rank.
 
 use burn::tensor::{DType, Tensor, TensorData, Transaction, f16};
 
@@ -11,13 +13,14 @@ use crate::{Baselines, Error, Filter, Influence, Objective, Precision, Tangent};
 /// Tangent data of a batch.
 #[derive(Debug, Clone)]
 pub enum BatchTangent {
-    /// Rows of the Jacobians: [N, K, p] of the logits or [N, K-1, p] of the differences z_k - z_K, in f64, f32 or f16.
+    /// Rows of the Jacobians: [N, K, p] of the logits or [N, K-1, p] of the differences z_k - z_K,
+    /// in f64, f32 or f16.
     Jacobian(Tensor<3>),
     /// J J^T: [N, K, K] or [N, K-1, K-1], in f64.
     Gram {
         /// The matrices.
         gram: Tensor<3>,
-        /// The precision of the rows which they were summed from.
+        /// The precision of the rows from which they were summed.
         rows: Precision,
     },
 }
@@ -55,8 +58,8 @@ impl Sample {
 ///
 /// # Errors
 ///
-/// A device that fails; axes that do not fit one another; a type in which no rank can be decided; the fault of a sample, with
-/// its place in the batch.
+/// A device that fails; axes that do not match; an element type in which no rank can be decided;
+/// the error of a sample, with its index in the batch.
 pub fn samples(logits: Tensor<2>, tangent: BatchTangent) -> Result<Vec<Sample>, Error> {
     let [count, classes] = logits.dims();
     let (tensor, what) = match &tangent {
@@ -88,11 +91,12 @@ pub fn samples(logits: Tensor<2>, tangent: BatchTangent) -> Result<Vec<Sample>, 
     Ok(rows.zip(tangents).map(|(row, tangent)| Sample { logits: row.to_vec(), tangent }).collect())
 }
 
-/// The influence of every sample of a batch, one objective each.
+/// The influence of every sample of a batch, with one objective per sample.
 ///
 /// # Errors
 ///
-/// As [`samples`]; another number of objectives than samples; a sample's own fault.
+/// As [`samples`]; a number of objectives that differs from the number of samples; the error of a
+/// sample.
 pub fn influences(
     logits: Tensor<2>,
     tangent: BatchTangent,
@@ -102,11 +106,12 @@ pub fn influences(
     each(logits, tangent, objectives, |sample, objective| sample.influence(objective, filter))
 }
 
-/// The classical measures of every sample of a batch, one objective each.
+/// The classical measures of every sample of a batch, with one objective per sample.
 ///
 /// # Errors
 ///
-/// As [`samples`]; another number of objectives than samples; a sample's own fault.
+/// As [`samples`]; a number of objectives that differs from the number of samples; the error of a
+/// sample.
 pub fn baselines(
     logits: Tensor<2>,
     tangent: BatchTangent,
@@ -131,12 +136,12 @@ fn each<R>(
     pairs.map(|(index, (sample, objective))| measure(sample, objective).map_err(at(index))).collect()
 }
 
-/// Wraps a sample's error with its place.
+/// Wraps a sample's error with the index of the sample.
 fn at(index: usize) -> impl FnOnce(Error) -> Error {
     move |error| Error::Sample { index, source: Box::new(error) }
 }
 
-/// Tangents from rows of the type they come in.
+/// Tangents from Jacobian rows in f64, f32 or f16; any other type is refused.
 fn jacobians(data: TensorData, count: usize, classes: usize, columns: usize) -> Result<Vec<Tangent>, Error> {
     let what = "the Jacobian";
     match data.dtype() {
@@ -149,6 +154,8 @@ fn jacobians(data: TensorData, count: usize, classes: usize, columns: usize) -> 
             split(&rows, count, |rows| Tangent::from_rows(rows, classes, columns))
         }
         DType::F16 => {
+            // Widening to f32 is exact, but the rows still carry the rounding of f16: the tangent
+            // is marked so, which loosens its tolerances.
             let rows: Vec<f32> = values::<f16>(data, what)?.into_iter().map(f32::from).collect();
             let half = |tangent: Tangent| tangent.with_precision(Precision::F16);
             split(&rows, count, |rows| Tangent::from_rows(rows, classes, columns).map(half))
@@ -180,7 +187,7 @@ fn grams(
     split(&values, count, |gram| Tangent::from_gram(gram, classes, rows))
 }
 
-/// One tangent from each of `count` equal pieces.
+/// Cuts `values` into `count` equal pieces and makes one tangent from each.
 fn split<T>(
     values: &[T],
     count: usize,
@@ -190,12 +197,12 @@ fn split<T>(
     (0..count).map(|i| make(&values[i * length..][..length]).map_err(at(i))).collect()
 }
 
-/// The values of a tensor in their own type.
+/// The values of a tensor in its own element type.
 fn values<E: burn::tensor::Element>(data: TensorData, what: &'static str) -> Result<Vec<E>, Error> {
     data.try_into_vec().map_err(|error| Error::ReadBack { what, message: error.to_string() })
 }
 
-/// The values of a tensor of any float type in `f64`, in which they are exact.
+/// The values of a tensor of any float type as `f64`; this widening is exact.
 fn f64s(data: TensorData, what: &'static str) -> Result<Vec<f64>, Error> {
     data.try_into_vec_as().map_err(|error| Error::ReadBack { what, message: error.to_string() })
 }

@@ -1,7 +1,8 @@
 //! Dense factorisations A = Q R, A = U Sigma V^T and A = Q Lambda Q^T, on one thread.
 //!
-//! faer's high-level calls follow a global setting of threads, on which the last bits may hang and which a caller may have
-//! switched off; the calls here name their parallelism.
+//! faer's high-level calls follow a global thread setting. The last bits of a result may depend on
+//! it, and a caller may have disabled it; the calls here therefore pass their parallelism
+//! explicitly.
 
 use faer::diag::Diag;
 use faer::dyn_stack::{MemBuffer, MemStack};
@@ -75,7 +76,8 @@ pub(crate) fn singular_values(a: MatRef<'_, f64>) -> Result<Vec<f64>, Error> {
     Ok(values.column_vector().iter().copied().collect())
 }
 
-/// A = Q Lambda Q^T of a symmetric matrix: eigenvalues descending, eigenvectors as columns in their order.
+/// A = Q Lambda Q^T of a symmetric matrix: eigenvalues descending, eigenvectors as columns in their
+/// order.
 pub(crate) fn symmetric_eigen(a: MatRef<'_, f64>) -> Result<(Vec<f64>, Mat<f64>), Error> {
     let n = a.nrows();
     let mut vectors = Mat::zeros(n, n);
@@ -91,7 +93,7 @@ pub(crate) fn symmetric_eigen(a: MatRef<'_, f64>) -> Result<(Vec<f64>, Mat<f64>)
         Default::default(),
     )
     .map_err(|_| Error::NoConvergence { what: "symmetric eigendecomposition" })?;
-    // faer returns them ascending.
+    // faer returns ascending eigenvalues; reverse both values and columns.
     let values: Vec<f64> = values.column_vector().iter().copied().collect();
     let vectors = Mat::from_fn(n, n, |i, j| vectors[(i, n - 1 - j)]);
     Ok((values.into_iter().rev().collect(), vectors))

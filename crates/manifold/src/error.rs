@@ -1,5 +1,5 @@
-//! What can be wrong with logits, tangent data, objectives and filters: one typed error, which names the place
-//! and the remedy.
+//! The error type of this crate: what can be wrong with logits, tangent data, objectives and
+//! filters. Every message names where the fault is and what to do about it.
 
 /// Why an influence could not be computed.
 ///
@@ -16,12 +16,12 @@ pub enum Error {
     /// A Jacobian without columns: there is nothing to perturb.
     #[error("the Jacobian has no columns: give at least one coordinate to perturb")]
     NoColumns,
-    /// A slice or a tensor axis has another length than the other arguments ask for.
+    /// The length of a slice or tensor axis does not match the other arguments.
     #[error("{what} has length {found}, expected {expected}")]
     WrongLength {
         /// The argument.
         what: &'static str,
-        /// The lengths that would be right.
+        /// The accepted lengths.
         expected: String,
         /// The length given.
         found: usize,
@@ -72,7 +72,7 @@ pub enum Error {
         /// Largest eigenvalue.
         largest: f64,
     },
-    /// The objective names a class which the logits lack.
+    /// The objective names a class beyond the number of logits.
     #[error("class {class} of {classes}: classes are counted from 0")]
     ClassOutOfRange {
         /// The class asked for.
@@ -80,14 +80,14 @@ pub enum Error {
         /// Number of classes.
         classes: usize,
     },
-    /// Logits and tangent data, or two blocks of tangent data, are of different numbers of classes.
+    /// Logits and tangent data, or two blocks of tangent data, have different numbers of classes.
     #[error("{what} of {found} classes beside tangent data of {expected}")]
     ClassMismatch {
         /// The argument that differs.
         what: &'static str,
         /// Its number of classes.
         found: usize,
-        /// That of the tangent data, or of the first block.
+        /// The number of classes of the tangent data, or of the first block.
         expected: usize,
     },
     /// A filter argument out of its range.
@@ -100,7 +100,7 @@ pub enum Error {
         /// The range it must lie in.
         range: &'static str,
     },
-    /// The authors' numerics, asked for an objective which they are not defined for.
+    /// The authors' numerics were requested for an objective other than -log P of a class.
     #[error(
         "filter paper is the authors' numerics for -log P objectives alone, not for '{objective}': take exact or tikhonov:LAMBDA, \
          or the objective -log P of a class"
@@ -118,12 +118,12 @@ pub enum Error {
         /// The objective.
         objective: String,
     },
-    /// The authors' numerics have no bound where classes are merged.
+    /// The authors' numerics give no bounds when classes are merged.
     #[error(
         "filter paper has no bounds where classes are merged: take exact or tikhonov:LAMBDA, or leave the tail off"
     )]
     TailFilter,
-    /// The share of probability that may be merged.
+    /// The probability that may be merged is outside [0, 1).
     #[error("a tail of {epsilon}: give the probability that may be merged, at least 0 and below 1")]
     TailShare {
         /// The share given.
@@ -137,7 +137,8 @@ pub enum Error {
         /// The class.
         class: usize,
     },
-    /// An objective that changes with a constant added to all logits, beside tangent data that do not hold what such a shift does.
+    /// The objective changes when a constant is added to all logits, but the tangent data do not
+    /// contain the derivative of such a common shift.
     #[error(
         "the gradient of '{objective}' in the logits adds up to {sum:e}: a constant added to all logits changes it, and the \
          differences z_k - z_K do not tell what perturbations do to that constant; give the Jacobian's K rows (or their Gram \
@@ -150,8 +151,8 @@ pub enum Error {
         /// sum_k dh_k.
         sum: f64,
     },
-    /// A gradient in the logits whose entries are so small that their sum may be the rounding of
-    /// probabilities.
+    /// A gradient in the logits whose entries are so small that their sum may be nothing but the
+    /// rounding of probabilities.
     #[error(
         "the gradient of '{objective}' in the logits adds up to {sum:e}, which is no more than the rounding of probabilities: whether \
          a constant added to all logits changes it cannot be told; give a function of the probabilities as \
@@ -182,7 +183,7 @@ pub enum Error {
         what: &'static str,
         /// Its value.
         asked: f64,
-        /// Smallest value that the Gram matrix carries.
+        /// Smallest value that the Gram matrix resolves.
         carried: f64,
     },
     /// Tensor data of a type in which no rank can be decided.
@@ -203,10 +204,10 @@ pub enum Error {
         /// The decomposition.
         what: &'static str,
     },
-    /// Nothing to add up.
+    /// An empty list of blocks to merge.
     #[error("no blocks to merge: give at least one")]
     NoBlocks,
-    /// No window to map.
+    /// An empty list of half-widths.
     #[error("the list of half-widths is empty: give at least one, 0 for single pixels")]
     NoHalfWidths,
     /// A half-width twice in a list.
@@ -230,15 +231,16 @@ pub enum Error {
         /// Width of the image.
         width: usize,
     },
-    /// A place that a map does not have.
+    /// A window position outside the map.
     #[error("there is no window at channel, row, column {place:?}: the map has {map:?}")]
     NoSuchWindow {
         /// Channel, row, column.
         place: [usize; 3],
-        /// How many there are of each.
+        /// Number of channels, rows and columns of the map.
         map: [usize; 3],
     },
-    /// An objective that is given by its gradient over the whole perturbation.
+    /// The objective is given by its gradient over the whole perturbation, which says nothing about
+    /// a part of the image.
     #[error(
         "the objective '{objective}' has no gradient in the logits, from which that of a part of the image would follow: take a function \
          of the probabilities"
@@ -252,13 +254,13 @@ pub enum Error {
     ReadBack {
         /// The tensors.
         what: &'static str,
-        /// The device's own words.
+        /// The device's error message.
         message: String,
     },
-    /// The fault of one sample of a batch.
+    /// The error of one sample of a batch.
     #[error("sample {index}: {source}")]
     Sample {
-        /// Place of the sample in the batch.
+        /// Index of the sample in the batch.
         index: usize,
         /// What is wrong with it.
         source: Box<Self>,

@@ -4,30 +4,33 @@
 //! * [`Filter::Paper`]: the authors' numerics with their absolute epsilons.
 //! * [`Filter::Tikhonov`]: phi_i = gamma_i / (gamma_i + lambda).
 //!
-//! Their text form is the command line's: `exact[:TOL]|paper[:EPS[:RANK_EPS]]|tikhonov:LAMBDA`.
+//! Their text form is that of the command line:
+//! `exact[:TOL]|paper[:EPS[:RANK_EPS]]|tikhonov:LAMBDA`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::{Error, Objective};
 
-/// The authors' epsilon in columns, gradient and rank.
+/// The epsilon of the authors' code, which they use in columns, gradient and rank.
 pub const PAPER_EPSILON: f64 = 1e-3;
 
 /// Which directions of the spectrum count, and how much.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Filter {
-    /// FI = df^T G^+ df: the measure itself, its rank decided relative to the largest singular value of the centred Jacobian.
+    /// FI = df^T G^+ df: the measure itself. Its rank is decided relative to the largest singular
+    /// value of the centred Jacobian.
     Exact {
-        /// Relative tolerance of the rank, in (0, 1); by default what the precision of the tangent data asks for.
+        /// Relative tolerance of the rank, in (0, 1); by default it follows from the precision of
+        /// the tangent data.
         tolerance: Option<f64>,
     },
-    /// The numerics of Shu & Zhu's own code, all cuts absolute, for -log P objectives.
+    /// The numerics of Shu & Zhu's own code, with absolute thresholds, for -log P objectives.
     Paper {
         /// Added to sqrt(P_k) in the columns and to P_y in the gradient.
         epsilon: f64,
-        /// Singular values of the weighted tangent up to this one are dropped.
+        /// Singular values of the weighted tangent up to this value are dropped.
         rank_epsilon: f64,
     },
     /// FI = df^T (G + lambda I)^-1 df: a budget on the Euclidean size of the perturbation.
@@ -76,7 +79,7 @@ impl Filter {
         Self::Tikhonov { lambda }.validated()
     }
 
-    /// Refuses an objective which the filter is not defined for.
+    /// Checks that the filter is defined for the objective.
     ///
     /// # Errors
     ///
@@ -138,7 +141,8 @@ impl fmt::Display for Filter {
     }
 }
 
-/// A number as a person writes it: plain near 1, with an exponent elsewhere; it reads back to the same bits.
+/// Formats a number without exponent in 1e-2 .. 1e6 and with one elsewhere; it parses back to the
+/// same bits.
 struct Plain(f64);
 
 impl fmt::Display for Plain {
@@ -155,7 +159,8 @@ impl fmt::Display for Plain {
 impl FromStr for Filter {
     type Err = Error;
 
-    /// Reads `exact[:TOL]`, `paper[:EPS[:RANK_EPS]]` (1e-3 each; RANK_EPS defaults to EPS) or `tikhonov:LAMBDA`.
+    /// Reads `exact[:TOL]`, `paper[:EPS[:RANK_EPS]]` (1e-3 each; RANK_EPS defaults to EPS) or
+    /// `tikhonov:LAMBDA`.
     fn from_str(text: &str) -> Result<Self, Error> {
         let fail = |reason: String| Error::FilterSyntax { text: text.to_owned(), reason };
         let mut parts = text.split(':');

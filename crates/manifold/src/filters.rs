@@ -1,4 +1,4 @@
-//! What the three filters have in common: their outcome, and the vectors which they project.
+//! What the three filters share: their outcome, and the rows that they weight and decompose.
 
 pub(crate) mod exact;
 pub(crate) mod paper;
@@ -8,10 +8,10 @@ use faer::Mat;
 
 use crate::{Probabilities, Tangent};
 
-/// What a filter finds, its scales still as logarithms.
+/// The result of a filter, with its scales as logarithms.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    /// ln FI, nothing where FI = 0.
+    /// ln FI; `None` where FI = 0.
     pub(crate) log_value: Option<f64>,
     pub(crate) rank: usize,
     pub(crate) ambiguous: bool,
@@ -21,7 +21,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Nothing that is perturbed moves the probabilities.
+    /// FI = 0: no perturbation moves the probabilities, or f does not change with them.
     pub(crate) fn zero(classes: usize, rank: usize, ambiguous: bool) -> Self {
         Self { log_value: None, rank, ambiguous, coefficients: vec![0.0; classes], log_scale: 0.0 }
     }
@@ -43,7 +43,7 @@ pub(crate) fn log_add(a: f64, b: f64) -> f64 {
     if smaller == f64::NEG_INFINITY { larger } else { larger + (smaller - larger).exp().ln_1p() }
 }
 
-/// V diag(s) V^T zeta, s_i being given for the first columns of V.
+/// V diag(s) V^T zeta, where `s` covers the first columns of V only.
 pub(crate) fn filtered(tangent: &Tangent, s: &[f64], zeta: &[f64]) -> Vec<f64> {
     let mut sum = vec![0.0; zeta.len()];
     for (j, s) in s.iter().enumerate() {
@@ -60,7 +60,7 @@ pub(crate) fn scaled_factor(tangent: &Tangent, count: usize) -> Mat<f64> {
     Mat::from_fn(tangent.classes(), count, |k, j| tangent.basis[(k, j)] * (tangent.singular[j] / largest))
 }
 
-/// (X_k - X_top) / sigma_1, X = V Sigma and X_top the predicted class's row: K x m.
+/// (X_k - X_top) / sigma_1, where X = V Sigma and X_top is the row of the predicted class: K x m.
 pub(crate) fn above_predicted(probabilities: &Probabilities, tangent: &Tangent) -> Mat<f64> {
     let mut rows = scaled_factor(tangent, tangent.singular.len());
     for j in 0..rows.ncols() {
@@ -73,8 +73,8 @@ pub(crate) fn above_predicted(probabilities: &Probabilities, tangent: &Tangent) 
 
 /// (X_k - P^T X) / sigma_1: K x m.
 ///
-/// The predicted class's row is taken off first. Its own deviation is of the order of the second probability, and would be
-/// lost in the rounding of X_top - P^T X.
+/// The predicted class's row is subtracted first. Its own deviation is of the order of the second
+/// probability, and would be lost in the rounding of X_top - P^T X.
 pub(crate) fn deviations(probabilities: &Probabilities, tangent: &Tangent) -> Mat<f64> {
     let mut rows = above_predicted(probabilities, tangent);
     let values = probabilities.values();

@@ -1,6 +1,8 @@
-//! What an objective is made of when it is the user's own: costs of the classes, functions that give a gradient.
+//! The parts of a user-defined objective: costs of the classes, and functions that return a
+//! gradient.
 //!
-//! Both compare and hash, so that objectives do: costs by their bits, functions by identity.
+//! Both implement `Eq` and `Hash`, because objectives do: costs by their bits, functions by
+//! identity.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -9,7 +11,7 @@ use std::sync::Arc;
 use crate::error::{check_finite, wrong_length};
 use crate::{Error, Probabilities};
 
-/// One finite number a class.
+/// One finite number per class.
 #[derive(Debug, Clone)]
 pub struct Costs(Arc<[f64]>);
 
@@ -34,7 +36,7 @@ impl Costs {
         &self.0
     }
 
-    /// Refuses another number of costs than classes.
+    /// Refuses a number of costs that differs from the number of classes.
     pub(crate) fn check_classes(&self, classes: usize) -> Result<(), Error> {
         let found = self.0.len();
         if found == classes { Ok(()) } else { Err(wrong_length("the list of costs", classes, found)) }
@@ -63,7 +65,8 @@ impl Hash for Costs {
 /// The function itself.
 type Function = dyn Fn(&Probabilities) -> Vec<f64> + Send + Sync;
 
-/// A named function from the output of the network, logits and probabilities, to K partial derivatives.
+/// A named function from the output of the network, logits and probabilities, to K partial
+/// derivatives.
 #[derive(Clone)]
 pub struct GradientFunction {
     name: Arc<str>,
@@ -71,7 +74,7 @@ pub struct GradientFunction {
 }
 
 impl GradientFunction {
-    /// A function and what it is called in messages and tables.
+    /// A function and its name in messages and tables.
     pub fn new(name: &str, function: impl Fn(&Probabilities) -> Vec<f64> + Send + Sync + 'static) -> Self {
         Self { name: name.into(), function: Arc::new(function) }
     }
@@ -92,7 +95,7 @@ impl GradientFunction {
         Ok(values)
     }
 
-    /// Where the function lies, which is what it is compared by.
+    /// The function's address, by which functions are compared.
     fn address(&self) -> *const () {
         Arc::as_ptr(&self.function).cast()
     }
@@ -105,7 +108,7 @@ impl fmt::Debug for GradientFunction {
 }
 
 impl PartialEq for GradientFunction {
-    /// The same function under the same name, not merely an equal one.
+    /// Identity: the same function object under the same name.
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name && self.address() == other.address()
     }

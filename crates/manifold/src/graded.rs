@@ -1,17 +1,24 @@
 //! Weighted least squares with weights from 1 to below the smallest `f64`: x^T x and A z for
 //! x = R^-T A^T d, z = R^-1 x, where diag(e^omega) A = Q R.
 //!
-//! In the measure A holds a constant column beside the tangent vectors, omega_k = l_k / 2, and d is the gradient of the
-//! objective, so that x^T x = FI and A z is the change of the logits along the most influential direction. The constant
-//! column is what takes the mean P^T V away: diag(sqrt P) 1 = sqrt P is the direction in which probabilities cannot move.
+//! In the measure, A has a constant column beside the tangent vectors, omega_k = l_k / 2, and d is
+//! the gradient of the objective, so that x^T x = FI and A z is the change of the logits along the
+//! most influential direction. The constant column subtracts the mean P^T V: diag(sqrt P) 1 =
+//! sqrt P is the direction in which probabilities cannot move.
 //!
-//! A Householder QR of diag(e^omega) A loses the light rows, and a mean subtracted in floating point loses the heaviest one:
-//! V_1 - P^T V is a sum of P_k (V_1 - V_k) of the order of the second probability, below the rounding of V_1. So A is
-//! first brought to A = L U by elimination with complete pivoting on the weighted entries, the constant column first, on
-//! the heaviest row. L is unit lower trapezoidal, and diag(e^omega) L diag(e^-omega_pivot) has entries of at most one and is
-//! well conditioned whatever the weights are: its QR is harmless, and every exponent is added before an exponential is taken.
-//! This is the rank-revealing decomposition of Demmel et al. (Linear Algebra Appl. 299, 1999), and keeps what QR with
-//! column pivoting on sorted rows keeps (Cox & Higham, BIT 38, 1998) without its range of exponents.
+//! Two simpler methods lose digits. A Householder QR of diag(e^omega) A loses the light rows. A
+//! mean subtracted in floating point loses the heaviest row: V_1 - P^T V is a sum of
+//! P_k (V_1 - V_k), of the order of the second probability, which is below the rounding of V_1.
+//!
+//! So A is first factored as A = L U by elimination with complete pivoting on the weighted entries;
+//! the constant column comes first, with the heaviest row as its pivot. L is unit lower
+//! trapezoidal, and diag(e^omega) L diag(e^-omega_pivot) has entries of at most one and is well
+//! conditioned whatever the weights are. Its QR is therefore harmless, and every exponent is added
+//! before an exponential is taken.
+//!
+//! This is the rank-revealing decomposition of Demmel et al. (Linear Algebra Appl. 299, 1999). It
+//! preserves what QR with column pivoting on sorted rows preserves (Cox & Higham, BIT 38, 1998),
+//! and is not limited by the range of exponents.
 
 mod loss;
 
@@ -30,16 +37,16 @@ pub(crate) struct GradedRows {
     pub(crate) log_weights: Vec<f64>,
     /// Absolute error of the entries of each column; that of the constant one is zero.
     pub(crate) errors: Vec<f64>,
-    /// K: the class rows alone have errors, those below them are exact.
+    /// K: only the class rows have errors; the rows below them are exact.
     pub(crate) classes: usize,
 }
 
-/// The solution, with its scales apart.
+/// The solution, with its exponents kept separately.
 #[derive(Debug)]
 pub(crate) struct GradedSolution {
-    /// ln x^T x, nothing where d is orthogonal to the columns.
+    /// ln x^T x; `None` where d is orthogonal to the columns.
     pub(crate) log_value: Option<f64>,
-    /// A z e^-`log_scale`, its class rows up to a common constant.
+    /// A z e^-`log_scale`; its class rows are known up to a common constant.
     pub(crate) image: Vec<f64>,
     pub(crate) log_scale: f64,
     /// Estimated relative error of x^T x from the errors of the columns.
@@ -58,25 +65,32 @@ struct Column {
 
 /// Rows and columns not yet eliminated.
 struct Elimination {
-    /// In the open rows, what is left of X; in a former pivot's row, that of U in the columns which
-    /// were open then.
+    /// Open rows hold the remainder of X; the row of a former pivot holds its row of U, in the
+    /// columns that were open at that step.
     rows: Mat<f64>,
     log_weights: Vec<f64>,
-    /// Column s: how much of the s-th pivot's row was taken off each row that is still open, n x m.
+    /// Column s: the multiple of the s-th pivot's original row that has been subtracted from each
+    /// row that is still open, n x m. The error estimate needs it.
     taken: Mat<f64>,
     open_rows: Vec<usize>,
     open_columns: Vec<usize>,
 }
 
-/// Solves the weighted least-squares problem for the gradient d of an objective, which acts on the class rows.
+/// Solves the weighted least-squares problem for the gradient d of an objective, which acts on the
+/// class rows.
 pub(crate) fn solve(problem: GradedRows, gradient: &LogitGradient) -> GradedSolution {
     let GradedRows { rows, log_weights, errors, classes } = problem;
+    // A = L U: the constant column on the heaviest class, then one pivot per step until only zeros
+    // are left.
     let top = heaviest(&log_weights[..classes]);
     let mut elimination = Elimination::begin(rows, log_weights, classes, top);
     let mut columns: Vec<Column> = Vec::with_capacity(errors.len());
     while let Some(column) = elimination.step(&columns) {
         columns.push(column);
     }
+    // QR of the scaled L, then two triangular solves: x = R^-T L^T d and the change L R^-1 x of the
+    // logits. The common exponents log_right and log_image are carried outside the solves, for the
+    // weights span more than the range of f64.
     let log_weights = &elimination.log_weights;
     let (right, log_right) = right_hand_side(&columns, log_weights, gradient);
     let factor = qr_factor(scaled(&columns, log_weights, classes, top));
@@ -93,7 +107,8 @@ pub(crate) fn solve(problem: GradedRows, gradient: &LogitGradient) -> GradedSolu
 }
 
 impl Elimination {
-    /// Takes the constant column out on the heaviest class row.
+    /// Eliminates the constant column, with the heaviest class row as its pivot: subtracts that row
+    /// from all class rows. Rows below the classes have a zero in the constant column.
     fn begin(mut rows: Mat<f64>, log_weights: Vec<f64>, classes: usize, top: usize) -> Self {
         for j in 0..rows.ncols() {
             let column = rows.col_as_slice_mut(j);
@@ -106,7 +121,8 @@ impl Elimination {
         Self { rows, log_weights, taken, open_rows, open_columns }
     }
 
-    /// Eliminates one column on the largest weighted entry that is left; nothing when all are zero.
+    /// Eliminates one column, with the largest weighted entry left as the pivot; `None` when all
+    /// entries are zero.
     fn step(&mut self, before: &[Column]) -> Option<Column> {
         let (pivot, of) = self.largest_entry()?;
         let value = self.rows[(pivot, of)];
@@ -120,7 +136,8 @@ impl Elimination {
         for &j in &self.open_columns {
             take_off(self.rows.col_as_slice_mut(j), pivot, &entries, &self.open_rows);
         }
-        // The pivot's row had itself lost something of the pivots before it.
+        // Subtracting the pivot's row also subtracts what earlier pivots had contributed to it, so
+        // `taken` is updated in the same way as X.
         for s in 0..before.len() {
             take_off(self.taken.col_as_slice_mut(s), pivot, &entries, &self.open_rows);
         }
@@ -140,7 +157,8 @@ impl Elimination {
                     largest = (size, j);
                 }
             }
-            // Weights are compared before logarithms of entries are added, which a weight of 1e20 would swallow.
+            // Difference of the weights first, then that of the entries: adding ln |X| to a log
+            // weight of 1e20 would round it away.
             let exceeds = |(row, size, _): (usize, f64, usize)| {
                 (self.log_weights[i] - self.log_weights[row]) + (largest.0.ln() - size.ln()) > 0.0
             };
@@ -152,7 +170,7 @@ impl Elimination {
     }
 }
 
-/// Takes the pivot's value off the open rows, `entries` times.
+/// Subtracts `entries`[i] times the pivot's value from every open row i.
 fn take_off(column: &mut [f64], pivot: usize, entries: &[f64], open_rows: &[usize]) {
     let level = column[pivot];
     for &i in open_rows {
@@ -165,10 +183,12 @@ fn heaviest(log_weights: &[f64]) -> usize {
     (1..log_weights.len()).fold(0, |best, i| if log_weights[i] > log_weights[best] { i } else { best })
 }
 
-/// diag(e^omega) L diag(e^-omega_pivot), the constant column first: n x (m + 1), entries of at most one.
+/// diag(e^omega) L diag(e^-omega_pivot), the constant column first: n x (m + 1), entries of at most
+/// one.
 ///
-/// Its rows come in the order of the pivots, then the others: lower trapezoidal, so that a Householder QR keeps the
-/// grading R_ij ~ e^(omega_j - omega_i) of its factor above the diagonal, and with it the digits of light coordinates.
+/// The rows are ordered by pivot, followed by the rest. The matrix is then lower trapezoidal, so a
+/// Householder QR preserves the grading R_ij ~ e^(omega_j - omega_i) of its factor above the
+/// diagonal, and with it the digits of light coordinates.
 fn scaled(columns: &[Column], log_weights: &[f64], classes: usize, top: usize) -> Mat<f64> {
     let mut order: Vec<usize> =
         std::iter::once(top).chain(columns.iter().map(|column| column.pivot)).collect();
@@ -187,8 +207,8 @@ fn scaled(columns: &[Column], log_weights: &[f64], classes: usize, top: usize) -
     })
 }
 
-/// diag(e^-omega_pivot) L^T d over e^(the second result); first the constant column's, which is
-/// zero.
+/// diag(e^-omega_pivot) L^T d, divided by e^(the second result). The first entry belongs to the
+/// constant column and is zero, because sum_k d_k = 0.
 fn right_hand_side(columns: &[Column], log_weights: &[f64], gradient: &LogitGradient) -> (Vec<f64>, f64) {
     let exponent = |column: &Column, i: usize| gradient.log_abs[i] - log_weights[column.pivot];
     let classes = gradient.log_abs.len();
@@ -203,7 +223,7 @@ fn right_hand_side(columns: &[Column], log_weights: &[f64], gradient: &LogitGrad
         return (right, 0.0);
     }
     for (column, target) in columns.iter().zip(&mut right[1..]) {
-        // An entry of zero may meet a power beyond f64.
+        // Zero entries are skipped: multiplied by an overflowed exponential they would give NaN.
         let entry = |i: usize| match column.entries[i] {
             0.0 => 0.0,
             entry => gradient.signs[i] * entry * (exponent(column, i) - log_scale).exp(),
@@ -233,7 +253,7 @@ fn backward(factor: &Mat<f64>, right: &[f64]) -> Vec<f64> {
     x
 }
 
-/// diag(e^-omega_pivot) u over e^(the second result), without the constant column.
+/// diag(e^-omega_pivot) u, divided by e^(the second result), without the constant column.
 fn lightened(columns: &[Column], log_weights: &[f64], u: &[f64]) -> (Vec<f64>, f64) {
     let exponent = |column: &Column, u: f64| u.abs().ln() - log_weights[column.pivot];
     let terms = || columns.iter().zip(&u[1..]);
@@ -244,7 +264,7 @@ fn lightened(columns: &[Column], log_weights: &[f64], u: &[f64]) -> (Vec<f64>, f
     (terms().map(|(column, u)| u.signum() * (exponent(column, *u) - log_scale).exp()).collect(), log_scale)
 }
 
-/// L times that.
+/// L times the output of [`lightened`].
 fn image(columns: &[Column], rows: usize, lightened: &[f64]) -> Vec<f64> {
     let mut image = vec![0.0; rows];
     for (column, factor) in columns.iter().zip(lightened) {

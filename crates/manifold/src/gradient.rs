@@ -1,15 +1,19 @@
-//! dh, the gradient of an objective in the logits, as logarithms with signs: its entries reach from 1 to below the smallest `f64`.
+//! dh, the gradient of an objective in the logits, as logarithms with signs: its entries range from
+//! 1 to below the smallest `f64`.
 //!
-//! Every function of the probabilities has sum_k dh_k = 0. Expected costs are the general case: with g_k = dg / dP_k,
-//! dh_k = P_k (g_k - E g), and the entropy has g_k = -z_k up to a constant, for - sum_k P_k d ln P_k = 0. The deviation
-//! of the predicted class is E (g_top - g), a sum over the others, and never a difference of g_top and a mean that equals it.
+//! Every function of the probabilities has sum_k dh_k = 0. Expected costs are the general case:
+//! with g_k = dg / dP_k, dh_k = P_k (g_k - E g), and the entropy has g_k = -z_k up to a constant,
+//! because - sum_k P_k d ln P_k = 0. The deviation of the predicted class is computed as E (g_top -
+//! g), a sum over the other classes. The difference g_top - E g would cancel: for a confident
+//! sample E g rounds to g_top.
 
 use crate::row::Row;
 use crate::{Error, Objective, Precision, Probabilities, Tangent};
 
-/// Largest |sum_k dh_k| / sum_k |dh_k| that counts as zero.
+/// Largest |sum_k dh_k| / sum_k |dh_k| that counts as zero: above the rounding of sums over many
+/// classes in `f64`, and far below any real dependence on a common shift.
 pub const ZERO_SUM: f64 = 1e-10;
-/// Roundings of numbers of the order of one, for each class, that a sum of probabilities may hold.
+/// Roundings of numbers of the order of one, per class, that a sum of probabilities may contain.
 const SUM_ROUNDOFFS: f64 = 4.0;
 
 /// dh, the gradient of the objective in the logits: dh_k = sign_k exp(log_abs_k), its sum zero.
@@ -19,7 +23,8 @@ pub(crate) struct LogitGradient {
     pub(crate) signs: Vec<f64>,
     /// ln |w|^2 = ln sum_k dh_k^2 / P_k.
     pub(crate) log_bound: f64,
-    /// ln of the absolute error of every entry; -infinity where each has its own digits.
+    /// ln of the absolute error of every entry; -infinity where each entry is accurate relative to
+    /// its own size.
     pub(crate) log_error: f64,
 }
 
@@ -54,6 +59,8 @@ impl LogitGradient {
     pub(crate) fn costs(probabilities: &Probabilities, costs: &[f64]) -> Self {
         let classes = probabilities.classes();
         let logs = probabilities.logs();
+        // c_k - E c = (c_k - c_top) + (c_top - E c). Where c_k = c_top the second term is used as a
+        // logarithm, for its exponential may underflow.
         let (above, log_above) = deviation_of_predicted(probabilities, costs);
         let level = costs[probabilities.predicted()];
         let (mut log_abs, mut signs) = (Vec::with_capacity(classes), Vec::with_capacity(classes));
@@ -71,7 +78,8 @@ impl LogitGradient {
         Self::bounded(probabilities, log_abs, signs, f64::NEG_INFINITY)
     }
 
-    /// From numbers that add up to zero, times e^`log_scale`: that of the predicted class is taken from the others.
+    /// From plain numbers that add up to zero, times e^`log_scale`. The entry of the predicted
+    /// class is recomputed as minus the sum of the others, so that the sum is zero exactly.
     pub(crate) fn plain(probabilities: &Probabilities, dh: &[f64], log_scale: f64, error: f64) -> Self {
         let top = probabilities.predicted();
         let largest = dh.iter().fold(0.0_f64, |largest, d| largest.max(d.abs()));
@@ -83,8 +91,10 @@ impl LogitGradient {
         Self::bounded(probabilities, log_abs, signs, error.ln() + log_scale)
     }
 
-    /// dh . v as its sign and ln of its size; nothing where it is 0. The predicted class's own
-    /// term, whose dh is the largest, is made of the others' by taking its velocity off.
+    /// dh . v as its sign and ln of its size; `None` where it is 0.
+    ///
+    /// Because sum_k dh_k = 0, the velocity of the predicted class may be subtracted from all. That
+    /// removes the term with the largest dh, which would cancel against the others.
     pub(crate) fn log_slope(&self, velocity: &[f64], predicted: usize) -> Option<(f64, f64)> {
         let above = velocity.iter().map(|v| v - velocity[predicted]).zip(&self.signs).zip(&self.log_abs);
         let terms: Vec<(f64, f64)> =
@@ -97,9 +107,9 @@ impl LogitGradient {
         (sum != 0.0).then(|| (sum.signum(), sum.abs().ln() + largest))
     }
 
-    /// With its bound sum_k dh_k^2 / P_k.
+    /// Adds the bound sum_k dh_k^2 / P_k.
     fn bounded(probabilities: &Probabilities, log_abs: Vec<f64>, signs: Vec<f64>, log_error: f64) -> Self {
-        // Not 2 d - l: the double may leave the range where the difference does not.
+        // Not 2 d - l: 2 d may overflow where the result does not.
         let terms: Vec<f64> = log_abs.iter().zip(probabilities.logs()).map(|(d, l)| d + (d - l)).collect();
         let log_bound = log_sum(&terms);
         Self { log_abs, signs, log_bound, log_error }
@@ -140,7 +150,7 @@ pub(crate) enum Gradient {
     Free(FreeGradient),
 }
 
-/// A gradient that may have a part along which the distribution stays.
+/// A gradient that may have a component along which the distribution does not change.
 #[derive(Debug)]
 pub(crate) struct FreeGradient {
     /// C dh: K numbers that add up to zero.
@@ -149,20 +159,20 @@ pub(crate) struct FreeGradient {
     pub(crate) row: Row,
 }
 
-/// What sum_k dh_k says: how h changes with a constant added to all logits.
+/// How h changes when a constant is added to all logits: by sum_k dh_k per unit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum CommonShift {
-    /// Not at all: the sum is 0 but for rounding.
+    /// Not at all: the sum is 0 up to rounding.
     None,
-    /// By the sum.
+    /// By this sum.
     Sum(f64),
-    /// The sum is not small beside the entries, but all of them together are no more than the
-    /// rounding of probabilities.
+    /// Unknown: the sum is not small relative to the entries, but it is no larger than the rounding
+    /// of probabilities.
     Unknown(f64),
 }
 
 impl CommonShift {
-    /// Of dh.
+    /// Classifies sum_k dh_k.
     pub(crate) fn of(dh: &[f64]) -> Self {
         let largest = dh.iter().fold(0.0_f64, |largest, d| largest.max(d.abs()));
         let unit = if largest > 0.0 { largest } else { 1.0 };
@@ -171,6 +181,8 @@ impl CommonShift {
         if sum.abs() <= ZERO_SUM * magnitudes {
             return Self::None;
         }
+        // E.g. P - e_y of a confident sample, computed from plain probabilities: all entries are
+        // tiny, and so is the rounding of 1 - P_y that keeps them from adding up to zero.
         let rounding = SUM_ROUNDOFFS * dh.len() as f64 * Precision::F64.unit_roundoff();
         let sum = sum * unit;
         if sum.abs() <= rounding { Self::Unknown(sum) } else { Self::Sum(sum) }
@@ -178,8 +190,8 @@ impl CommonShift {
 }
 
 impl Gradient {
-    /// Of h(z) with sum_k dh_k = s not zero: e = s J^T 1 / K, what a common shift of the logits
-    /// contributes.
+    /// The gradient of h(z) with sum_k dh_k = s not zero: e = s J^T 1 / K is the contribution of a
+    /// common shift of the logits.
     pub(crate) fn of_logits(tangent: &Tangent, dh: &[f64], objective: &Objective) -> Result<Self, Error> {
         let sum: f64 = dh.iter().sum();
         let common =
@@ -190,7 +202,7 @@ impl Gradient {
         Ok(Self::Free(FreeGradient { dh: dh.iter().map(|d| d - mean).collect(), row }))
     }
 
-    /// Of any function of omega.
+    /// The gradient of any function of omega, given by its row df.
     pub(crate) fn of_row(row: &Row, tangent: &Tangent) -> Result<Self, Error> {
         row.check_classes(tangent.classes())?;
         Ok(Self::Free(FreeGradient { dh: vec![0.0; row.product.len()], row: row.clone() }))
@@ -198,7 +210,8 @@ impl Gradient {
 }
 
 impl FreeGradient {
-    /// The gradient in the logits of what the first `rank` directions see, and ln `outside`, |df|^2 less its projection.
+    /// The gradient in the logits of the part of df that lies in the first `rank` directions, and
+    /// ln `outside`: |df|^2 minus the squared length of that part.
     pub(crate) fn reduced(
         &self,
         probabilities: &Probabilities,

@@ -1,49 +1,58 @@
-//! The first-order influence measure FI = df^T G^+ df of one sample (Shu & Zhu 2019, arXiv 1901.07152, definition 2).
+//! The first-order influence measure FI = df^T G^+ df of one sample (Shu & Zhu 2019, arXiv
+//! 1901.07152, definition 2).
 //!
-//! It is the largest squared change of the objective f per unit of squared Fisher length of the perturbation, and lies
-//! between 0 and its bound |w|^2, (1 - P_y) / P_y for f = -log P_y, which it meets whenever the Jacobian has rank K-1.
+//! It is the largest squared change of the objective f per unit of squared Fisher length of the
+//! perturbation. It lies between 0 and the bound |w|^2, which is (1 - P_y) / P_y for f = -log P_y,
+//! and equals the bound whenever the Jacobian has rank K-1.
 //!
-//! A general f is split: the part of df in the row space of C J is that of a function of the logits and is measured as such;
-//! along the rest, `outside`, f changes and the distribution does not, and no bound exists.
+//! A general f is split. The component of df in the row space of C J is the gradient of a function
+//! of the logits and is measured as such. Along the rest, `outside`, f changes and the distribution
+//! does not, and the measure has no bound.
 
 use crate::filters::{Outcome, exact::exact, paper::paper, tikhonov::tikhonov};
 use crate::gradient::Gradient;
 use crate::{Baselines, Error, Filter, Objective, Probabilities, Scalar, Tangent, error, spectrum};
 
-/// Logarithms beyond this would take a coefficient out of the range of `f64`.
+/// Largest |ln c| of a coefficient that is returned as a plain number: e^709 is the end of the
+/// range of `f64`.
 const LARGEST_EXPONENT: f64 = 690.0;
 
-/// The influence of one sample, and what says how far to trust it.
+/// The influence of one sample, with the quantities that show how far it can be trusted.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Influence {
-    /// FI: never NaN; infinite above the range of `f64` and 0 below it, where `log10` still tells it.
+    /// FI; never NaN. Infinite on overflow of `f64` and 0 on underflow; `log10` holds it in both
+    /// cases.
     pub value: f64,
-    /// log10 FI; nothing where FI is exactly 0.
+    /// log10 FI; `None` where FI is exactly 0.
     pub log10: Option<f64>,
-    /// Number of directions that count: the rank of the centred Jacobian, or the singular values which
-    /// [`Filter::Paper`] keeps.
+    /// Number of directions that count: the rank of the centred Jacobian, or the number of singular
+    /// values that [`Filter::Paper`] keeps.
     pub rank: usize,
-    /// |w|^2, the exact measure at full rank: for -log P_y it is (1 - P_y) / P_y. Infinite for an objective that is no function
-    /// of the probabilities, which has none.
+    /// |w|^2, the exact measure at full rank: (1 - P_y) / P_y for -log P_y. Infinite for an objective
+    /// that is not a function of the probabilities, because it has no bound.
     pub bound: f64,
     /// log10 of the bound, -infinity where it is 0.
     pub log10_bound: f64,
-    /// FI / bound: in [0, 1] but for [`Filter::Paper`], which exceeds 1; 0 where the influence is, or where there is no bound.
+    /// FI / bound: in [0, 1], except for [`Filter::Paper`], which can exceed 1. 0 where the
+    /// influence is 0 or there is no bound.
     pub reach: f64,
-    /// |df|^2 less its projection on the row space of C J: how much of the objective's gradient lies along directions that
-    /// leave the distribution unchanged. Exactly 0 for functions of the probabilities, and where rounding alone could be what
-    /// is left. Where it is not 0 the measure itself is unbounded: `value` is that of the part which the distribution sees, except
-    /// for [`Filter::Tikhonov`], whose budget on omega bounds the whole, and which adds `outside` / lambda.
+    /// |df|^2 minus its projection on the row space of C J: how much of the objective's gradient lies
+    /// along directions that leave the distribution unchanged. Exactly 0 for functions of the
+    /// probabilities, and where it could be rounding alone. Where it is not 0, the measure itself
+    /// is unbounded, and `value` covers only the component in the row space. [`Filter::Tikhonov`]
+    /// is the exception: its budget on omega bounds the whole, and it adds `outside` / lambda.
     pub outside: f64,
-    /// Whether rounding or another tolerance near by could give another value.
+    /// Whether rounding, or a slightly different tolerance, could give another value.
     pub ambiguous: bool,
     /// Eigenvalues of the K x K matrix Gamma, unfiltered, descending, K of them.
     pub spectrum: Vec<f64>,
-    /// c, K numbers that sum to zero: h = exp(`coefficients_log_scale`) J^T c is the most influential direction G^+ df
-    /// (or its filtered form), along which f grows fastest per unit of Fisher length.
+    /// c, K numbers that sum to zero: h = exp(`coefficients_log_scale`) J^T c is the most
+    /// influential direction G^+ df (or its filtered form), along which f grows fastest per unit of
+    /// Fisher length.
     ///
-    /// Rows of the K-1 differences z_k - z_K do as well, with the first K-1 coefficients. What `outside` tells of is left out.
+    /// With rows of the K-1 differences z_k - z_K, use the first K-1 coefficients. The component
+    /// `outside` is not part of h.
     pub coefficients: Vec<f64>,
     /// 0 unless a coefficient would leave the range of `f64`.
     pub coefficients_log_scale: f64,
@@ -57,10 +66,12 @@ pub struct Influence {
 ///
 /// # Errors
 ///
-/// Logits that are fewer than two, of another number than the tangent's classes, not finite or beyond all range; no such
-/// class; a filter argument out of its range or finer than a Gram matrix carries; a decomposition that does not converge;
-/// [`Filter::Paper`] for an objective other than -log P; costs, derivatives or a row of another number of classes or not finite; an
-/// objective that changes with a common shift of the logits beside K-1 rows of differences.
+/// Fewer than two logits, a number of logits that differs from the tangent's classes, logits that
+/// are not finite or span more than `f64`; no such class; a filter argument out of range or finer
+/// than a Gram matrix resolves; a decomposition that does not converge; [`Filter::Paper`] for an
+/// objective other than -log P; costs, derivatives or a row of the wrong number of classes or not
+/// finite; an objective that changes with a common shift of the logits, when only the K-1 rows of
+/// differences were given.
 pub fn influence(
     logits: &[f64],
     tangent: &Tangent,
@@ -99,7 +110,7 @@ fn checked(objective: &Objective, filter: &Filter) -> Result<Filter, Error> {
     Ok(filter)
 }
 
-/// One sample and one objective, and what every measure of them takes.
+/// One sample and one objective, with what all measures share.
 pub(crate) struct Sample<'a> {
     probabilities: Probabilities,
     tangent: &'a Tangent,
@@ -119,6 +130,8 @@ impl<'a> Sample<'a> {
 
     fn influence(&self, filter: Filter) -> Result<Influence, Error> {
         let Self { probabilities, tangent, objective, .. } = self;
+        // An objective that is no function of the probabilities is first reduced to the gradient in
+        // the logits of its component in the row space; it has no bound.
         let reduced;
         let (gradient, log_bound, log_outside) = match &self.gradient {
             Gradient::OfProbabilities(gradient) => {
@@ -146,8 +159,8 @@ impl<'a> Sample<'a> {
         Ok(Influence::new(outcome, log_bound, log_outside, self.spectrum.clone()))
     }
 
-    /// The classical measures, y being the class of the objective, the predicted one where it names
-    /// none.
+    /// The classical measures. y is the class that the objective names, or else the predicted
+    /// class.
     pub(crate) fn baselines(&self) -> Result<Baselines, Error> {
         let probabilities = &self.probabilities;
         let y = self.objective.class_of(probabilities)?;
@@ -168,7 +181,7 @@ fn tolerance(filter: &Filter, tangent: &Tangent) -> f64 {
     tolerance_of(filter).unwrap_or_else(|| tangent.default_tolerance())
 }
 
-/// The relative tolerance of the rank that a filter names.
+/// The relative tolerance of the rank that a filter sets explicitly.
 pub(crate) fn tolerance_of(filter: &Filter) -> Option<f64> {
     match filter {
         Filter::Exact { tolerance } => *tolerance,
@@ -176,7 +189,7 @@ pub(crate) fn tolerance_of(filter: &Filter) -> Option<f64> {
     }
 }
 
-/// The probabilities, if they are of as many classes as the tangent.
+/// The probabilities, if the number of logits matches the tangent's classes.
 pub(crate) fn probabilities_of(logits: &[f64], tangent: &Tangent) -> Result<Probabilities, Error> {
     let (found, expected) = (logits.len(), tangent.classes());
     if found != expected {
@@ -186,7 +199,7 @@ pub(crate) fn probabilities_of(logits: &[f64], tangent: &Tangent) -> Result<Prob
 }
 
 impl Influence {
-    /// Takes the logarithms off.
+    /// Converts the logarithms of an outcome to plain numbers where their range allows.
     fn new(outcome: Outcome, log_bound: f64, log_outside: f64, spectrum: Vec<f64>) -> Self {
         let (coefficients, coefficients_log_scale) = natural(outcome.coefficients, outcome.log_scale);
         Self {
@@ -208,7 +221,7 @@ impl Influence {
     ///
     /// # Shapes
     ///
-    /// `rows`: [K, p] or [K-1, p], the rows which the tangent was made from; the result: `[p]`.
+    /// `rows`: [K, p] or [K-1, p], the rows that the tangent was made from; the result: `[p]`.
     ///
     /// # Errors
     ///
@@ -230,8 +243,8 @@ impl Influence {
     }
 }
 
-/// The coefficients times e^`log_scale` where all of them stay in range; else scaled to a largest of one, and the rest of the
-/// logarithm.
+/// The coefficients times e^`log_scale` and 0, where the largest stays in range. Otherwise the
+/// coefficients scaled to a largest of one, and the logarithm of that scale.
 fn natural(coefficients: Vec<f64>, log_scale: f64) -> (Vec<f64>, f64) {
     let largest = coefficients.iter().fold(0.0_f64, |largest, c| c.abs().max(largest));
     if largest == 0.0 {

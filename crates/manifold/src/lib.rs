@@ -1,19 +1,26 @@
-//! The perturbation manifold of a classifier: Fisher metric, spectral filters and first-order influence.
+//! The perturbation manifold of a classifier: Fisher metric, spectral filters and first-order
+//! influence.
 //!
 //! # Notation
 //!
-//! A classifier gives logits z(omega) in R^K and P = softmax(z) for a perturbation omega, omega = 0 being none.
+//! A classifier gives logits z(omega) in R^K and P = softmax(z) for a perturbation omega; omega = 0
+//! means no perturbation.
 //!
-//! * J = dz / domega, K x p: the Jacobian of one sample; C = I - 1 1^T / K; C J = V Sigma W^T, sigma_1 the largest.
-//! * G = J^T (diag P - P P^T) J, p x p: the Fisher information, metric of the manifold {P(omega)}. Never formed.
-//! * Gamma = S (J J^T) S^T, K x K, S = diag(sqrt P)(I - 1 P^T): the same non-zero eigenvalues gamma_i, eigenvectors q_i.
+//! * J = dz / domega, K x p: the Jacobian of one sample; C = I - 1 1^T / K; C J = V Sigma W^T,
+//!   sigma_1 the largest.
+//! * G = J^T (diag P - P P^T) J, p x p: the Fisher information, metric of the manifold {P(omega)}.
+//!   Never formed.
+//! * Gamma = S (J J^T) S^T, K x K, S = diag(sqrt P)(I - 1 P^T): the same non-zero eigenvalues
+//!   gamma_i, eigenvectors q_i.
 //! * f = h(z): the objective, dh its gradient in the logits, df = J^T dh, w = dh / sqrt P.
 //! * FI = df^T G^+ df = |Pi w|^2, Pi the projector onto range(Gamma): the influence
 //!   (Shu & Zhu, *Sensitivity Analysis of Deep Neural Networks*, AAAI 2019, arXiv 1901.07152).
 //! * h = G^+ df = J^T c: the most influential direction.
-//! * `outside` = |df|^2 less its projection on the row space of C J: 0 for every f that is a function of P.
+//! * `outside` = |df|^2 minus its projection on the row space of C J: 0 for every f that is a
+//!   function of P.
 //!
-//! The crate knows no network and no data: it takes logits with a Jacobian or a Gram matrix, as slices or as Burn tensors.
+//! The crate depends on no network and no data set: it takes logits with a Jacobian or a Gram
+//! matrix, as slices or as Burn tensors.
 //!
 //! ```
 //! use influence_manifold::{Filter, Objective, Tangent, influence};

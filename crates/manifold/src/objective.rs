@@ -10,7 +10,8 @@
 //! | [`Logits`](Objective::Logits) | h(z) | dh, as the function gives it |
 //! | [`Row`](Objective::Row) | anything | the row df itself |
 //!
-//! All but the last two are functions of the probabilities: sum_k dh_k = 0, and |w|^2 bounds the measure.
+//! All but the last two are functions of the probabilities: sum_k dh_k = 0, and |w|^2 bounds the
+//! measure.
 
 use std::fmt;
 
@@ -37,7 +38,8 @@ use crate::{Costs, Error, GradientFunction, Probabilities, Row, Tangent};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Objective {
-    /// f = -log P_class: the cross-entropy where the class is the label (Shu & Zhu 2019, section 3).
+    /// f = -log P_class: the cross-entropy where the class is the label (Shu & Zhu 2019, section
+    /// 3).
     NegLogProbability {
         /// The class, counted from 0.
         class: usize,
@@ -46,9 +48,11 @@ pub enum Objective {
     Predicted,
     /// f = - sum_k P_k ln P_k, the entropy of the prediction in nats.
     Entropy,
-    /// f = the largest logit less the second: the margin of the prediction. On ties the lowest indices.
+    /// f = the largest logit minus the second: the margin of the prediction. On ties the lowest
+    /// indices.
     Margin,
-    /// f = z_class less the largest other logit: negative where the class is not the predicted one.
+    /// f = z_class minus the largest other logit: negative where the class is not the predicted
+    /// one.
     MarginOf {
         /// The class, counted from 0.
         class: usize,
@@ -57,8 +61,9 @@ pub enum Objective {
     ExpectedCost(Costs),
     /// f = g(P), any function of the probabilities, by its partial derivatives dg / dP_k.
     Probabilities(GradientFunction),
-    /// f = h(z), any function of the logits, by its partial derivatives dh_k. Where they do not add up to zero, f changes
-    /// with a constant added to all logits, which leaves the distribution as it is: see [`Influence::outside`](crate::Influence::outside).
+    /// f = h(z), any function of the logits, by its partial derivatives dh_k. Where they do not add
+    /// up to zero, f changes with a constant added to all logits, which leaves the distribution as
+    /// it is: see [`Influence::outside`](crate::Influence::outside).
     Logits(GradientFunction),
     /// Any function of omega, by its gradient df.
     Row(Row),
@@ -70,12 +75,12 @@ impl Objective {
         Self::NegLogProbability { class }
     }
 
-    /// z of the class `class` less the largest other logit.
+    /// z of the class `class` minus the largest other logit.
     pub const fn margin_of(class: usize) -> Self {
         Self::MarginOf { class }
     }
 
-    /// sum_k P_k c_k, one cost a class.
+    /// sum_k P_k c_k, with one cost per class.
     ///
     /// # Errors
     ///
@@ -84,8 +89,8 @@ impl Objective {
         Costs::new(costs).map(Self::ExpectedCost)
     }
 
-    /// A function g of the probabilities: `gradient` gives the K partial derivatives dg / dP_k, which need not add up to anything.
-    /// `name` stands in messages and tables.
+    /// A function g of the probabilities: `gradient` returns the K partial derivatives dg / dP_k.
+    /// Adding a constant to all of them changes nothing. `name` is used in messages and tables.
     pub fn probabilities(
         name: &str,
         gradient: impl Fn(&Probabilities) -> Vec<f64> + Send + Sync + 'static,
@@ -93,13 +98,15 @@ impl Objective {
         Self::Probabilities(GradientFunction::new(name, gradient))
     }
 
-    /// A function h of the logits: `gradient` gives the K partial derivatives dh_k, each to its own last digits; a confident sample
-    /// needs them. A function of the probabilities is better given as [`probabilities`](Self::probabilities), which sees to that.
+    /// A function h of the logits: `gradient` returns the K partial derivatives dh_k. Each must be
+    /// accurate relative to its own size, because for a confident sample the small ones decide. A
+    /// function of the probabilities is better given as [`probabilities`](Self::probabilities),
+    /// which takes care of that.
     pub fn logits(name: &str, gradient: impl Fn(&Probabilities) -> Vec<f64> + Send + Sync + 'static) -> Self {
         Self::Logits(GradientFunction::new(name, gradient))
     }
 
-    /// The class whose probability the objective names: the predicted one if it names none.
+    /// The class that the objective names, or the predicted class if it names none.
     ///
     /// # Errors
     ///
@@ -113,11 +120,11 @@ impl Objective {
         }
     }
 
-    /// Refuses what does not fit a network of so many classes, before any sample is looked at.
+    /// Checks that the objective fits a network of `classes` classes, before any sample is read.
     ///
     /// # Errors
     ///
-    /// No such class; costs or a row of another number of classes.
+    /// No such class; costs or a row for a different number of classes.
     pub fn check_classes(&self, classes: usize) -> Result<(), Error> {
         match self {
             Self::NegLogProbability { class } | Self::MarginOf { class } if *class >= classes => {
@@ -129,12 +136,12 @@ impl Objective {
         }
     }
 
-    /// Whether f is -log P of a class, which [`Filter::Paper`](crate::Filter::Paper) asks for.
+    /// Whether f is -log P of a class, which [`Filter::Paper`](crate::Filter::Paper) requires.
     pub const fn is_neg_log_probability(&self) -> bool {
         matches!(self, Self::NegLogProbability { .. } | Self::Predicted)
     }
 
-    /// Whether f depends on the probabilities of one or two classes alone, so that the others may be
+    /// Whether f depends only on the probabilities of one or two classes, so that the others may be
     /// merged into one: [`Tail`](crate::Tail).
     pub const fn names_its_classes(&self) -> bool {
         matches!(
@@ -143,17 +150,18 @@ impl Objective {
         )
     }
 
-    /// Whether f changes with a constant added to all logits, so that the K-1 differences of the logits do not tell all of df: the
-    /// Jacobian's K rows do. Only [`Logits`](Self::Logits) can. False where the gradient itself is at fault, which
-    /// [`influence`](crate::influence()) tells.
+    /// Whether f changes when a constant is added to all logits. The K-1 differences of the logits
+    /// then do not determine df; the Jacobian's K rows do. Only [`Logits`](Self::Logits) can be
+    /// such an f. False where the gradient itself is faulty, which
+    /// [`influence`](crate::influence()) reports as an error.
     pub fn sees_common_shift(&self, logits: &[f64]) -> bool {
         let Self::Logits(function) = self else { return false };
         let dh = Probabilities::new(logits).and_then(|probabilities| function.at(&probabilities));
         dh.is_ok_and(|dh| matches!(CommonShift::of(&dh), CommonShift::Sum(_)))
     }
 
-    /// df / dt where the logits move by `velocity` in t, as its sign and ln of its size, for the
-    /// size may lie beyond the range of `f64`; nothing where it is 0.
+    /// df / dt where the logits move by `velocity` per unit of t, as its sign and ln of its size
+    /// (the size may exceed the range of `f64`). `None` where it is 0.
     ///
     /// # Shapes
     ///
@@ -161,8 +169,8 @@ impl Objective {
     ///
     /// # Errors
     ///
-    /// Another length; as [`influence`](crate::influence()) for the objective, which must be a
-    /// function of the probabilities.
+    /// A velocity of the wrong length; as [`influence`](crate::influence()) for the objective,
+    /// which must be a function of the probabilities.
     pub fn log_slope(
         &self,
         probabilities: &Probabilities,
@@ -209,7 +217,8 @@ impl Objective {
         }))
     }
 
-    /// The gradient at these probabilities; tangent data for what common shifts of the logits do.
+    /// The gradient at these probabilities. The tangent is needed for the effect of a common shift
+    /// of the logits.
     pub(crate) fn gradient(
         &self,
         probabilities: &Probabilities,
@@ -227,7 +236,7 @@ impl Objective {
 }
 
 impl fmt::Display for Objective {
-    /// As the command line has it where it has it; the name of a function; `row`.
+    /// The command line's form where there is one, otherwise the name of the function, or `row`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NegLogProbability { class } => write!(formatter, "class:{class}"),

@@ -1,6 +1,8 @@
-//! P = softmax(z) in log space: l_k = z_k - ln sum_j exp(z_j), and ln(1 - P_k) from the other classes.
+//! P = softmax(z) in log space: l_k = z_k - ln sum_j exp(z_j), and ln(1 - P_k) from the other
+//! classes.
 //!
-//! Nothing here is computed as 1 - P: a confident network has P_y = 1 to the last bit where 1 - P_y is 1e-18.
+//! Nothing here is computed as 1 - P: with 1 - P_y = 1e-18, P_y rounds to exactly 1 and the
+//! difference to 0.
 
 use crate::Error;
 use crate::error::{check_finite, wrong_length};
@@ -55,7 +57,7 @@ impl Probabilities {
         &self.logs
     }
 
-    /// P_k of every class; 0 where it lies below the range of `f64`.
+    /// P_k of every class; 0 where it underflows `f64`.
     pub fn values(&self) -> Vec<f64> {
         self.logs.iter().map(|l| l.exp()).collect()
     }
@@ -96,7 +98,7 @@ impl Probabilities {
         Ok((self.logits[rival] - self.logits[class]) + log_excess(&self.logits, class, rival))
     }
 
-    /// z_k less the largest other logit: negative where the class is not the predicted one.
+    /// z_k minus the largest other logit: negative where the class is not the predicted one.
     ///
     /// # Errors
     ///
@@ -111,8 +113,9 @@ impl Probabilities {
         self.logs.iter().map(|l| -l * l.exp()).sum()
     }
 
-    /// ln sqrt(v^T (diag P - P P^T) v): how fast the distribution moves where the logits move by v,
-    /// its Fisher length; nothing where it does not. Terms with P below the range of `f64` count.
+    /// ln sqrt(v^T (diag P - P P^T) v): the Fisher length of the velocity v of the logits, i.e. how
+    /// fast the distribution moves. `None` where it does not move. Classes whose P underflows `f64`
+    /// are counted too.
     ///
     /// # Shapes
     ///
@@ -125,8 +128,9 @@ impl Probabilities {
         if velocity.len() != self.classes() {
             return Err(wrong_length("the velocity of the logits", self.classes(), velocity.len()));
         }
-        // From the predicted class, whose own deviation from the mean is the mean itself: nothing
-        // cancels.
+        // Velocities relative to the predicted class: its deviation from the mean is then the mean
+        // itself, and no digits cancel. Positive and negative terms of the mean are summed as
+        // logarithms separately, because either may underflow.
         let above: Vec<f64> = velocity.iter().map(|v| v - velocity[self.predicted]).collect();
         let part = |sign: f64| {
             let terms = above.iter().zip(&self.logs).filter(move |(v, _)| **v * sign > 0.0);
@@ -146,7 +150,7 @@ impl Probabilities {
         Ok(Some(0.5 * squares.fold(f64::NEG_INFINITY, log_add)))
     }
 
-    /// Refuses a class which the logits lack.
+    /// Refuses a class beyond the number of logits.
     pub(crate) fn check_class(&self, class: usize) -> Result<(), Error> {
         let classes = self.classes();
         if class < classes { Ok(()) } else { Err(Error::ClassOutOfRange { class, classes }) }
@@ -163,13 +167,13 @@ fn others(values: &[f64], except: usize) -> impl Iterator<Item = f64> + '_ {
     values.iter().enumerate().filter(move |(k, _)| *k != except).map(|(_, value)| *value)
 }
 
-/// Index of the largest value, the lowest on ties; 0 if there is none.
+/// Index of the largest value, the lowest on ties; 0 of an empty list.
 fn largest_except(values: &[f64], except: Option<usize>) -> usize {
     let candidates = values.iter().enumerate().filter(|(k, _)| Some(*k) != except);
     candidates.reduce(|best, next| if next.1 > best.1 { next } else { best }).map_or(0, |(k, _)| k)
 }
 
-/// ln sum_{k != except} exp(v_k - v_top), where v_top is the largest of them.
+/// ln sum_{k != except} exp(v_k - v_top), where `top` is the index of the largest of these v_k.
 fn log_excess(values: &[f64], except: usize, top: usize) -> f64 {
     let rest = values.iter().enumerate().filter(|(k, _)| *k != except && *k != top);
     rest.map(|(_, v)| (v - values[top]).exp()).sum::<f64>().ln_1p()

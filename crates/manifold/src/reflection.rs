@@ -1,7 +1,9 @@
-//! The Householder reflection H = I - 2 u u^T / |u|^2 that takes a positive vector n to the first axis.
+//! The Householder reflection H = I - 2 u u^T / |u|^2 that takes a positive vector n to the first
+//! axis.
 //!
-//! Rows 1 .. K of H A are A on the K-1 dimensional complement of n: the way to leave out a direction which A, or a weighted
-//! form of it, cannot have, before rounding makes a singular value of it.
+//! Rows 1 .. K of H A are A on the K-1 dimensional orthogonal complement of n. This removes a
+//! direction that A, or a weighted form of it, cannot have in exact arithmetic, before rounding can
+//! turn it into a singular value.
 
 use faer::{Mat, MatRef};
 
@@ -14,7 +16,7 @@ pub(crate) struct Reflection {
 }
 
 impl Reflection {
-    /// u = n / |n| + e_0, which does not cancel, for n is positive.
+    /// u = n / |n| + e_0; the sum does not cancel because n is positive.
     pub(crate) fn of(n: &[f64]) -> Self {
         let norm = n.iter().fold(0.0_f64, |norm, x| norm.hypot(*x));
         let u: Vec<f64> =

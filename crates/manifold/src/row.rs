@@ -1,16 +1,17 @@
-//! Rows of perturbation space: the gradient df of any function of omega, reduced to what the measure needs.
+//! Rows of perturbation space: the gradient df of any function of omega, reduced to what the
+//! measure needs.
 //!
-//! With C J = V Sigma W^T, the part of df in the row space of C J is W a, a = W^T df = Sigma^-1 V^T C (J df); so J df, K
-//! numbers, and |df| are all that is kept. On that part f behaves as a function of the logits with the gradient
-//! dh = V Sigma^-1 a, for J^T dh = W a. What is left, |df|^2 - |a|^2, is `outside`: along it f changes and the
-//! distribution does not.
+//! With C J = V Sigma W^T, the component of df in the row space of C J is W a, a = W^T df =
+//! Sigma^-1 V^T C (J df); so only J df (K numbers) and |df| are kept. On that component f behaves
+//! like a function of the logits with the gradient dh = V Sigma^-1 a, because J^T dh = W a. The
+//! remainder |df|^2 - |a|^2 is `outside`: along it f changes and the distribution does not.
 
 use std::hash::{Hash, Hasher};
 
 use crate::error::{check_finite, wrong_length};
 use crate::{Error, Scalar, Tangent};
 
-/// Roundings of |a|^2 / |df|^2, in units of the error of the weakest direction, below which `outside` is 0.
+/// `outside` / |df|^2 below this many times the error of the weakest direction counts as 0.
 const OUTSIDE_ROUNDOFFS: f64 = 100.0;
 
 /// A gradient df in perturbation space, kept as C J df / |df| and |df|.
@@ -22,20 +23,21 @@ pub struct Row {
     pub(crate) norm: f64,
 }
 
-/// The part of a row that the distribution can see.
+/// The component of a row along which the distribution changes.
 #[derive(Debug)]
 pub(crate) struct Inside {
-    /// V Sigma^-1 a over e^`log_scale`: K numbers that add up to zero.
+    /// V Sigma^-1 a, divided by e^`log_scale`: K numbers that add up to zero.
     pub(crate) gradient: Vec<f64>,
     pub(crate) log_scale: f64,
-    /// Absolute error of the numbers.
+    /// Absolute error of the entries of `gradient`.
     pub(crate) error: f64,
-    /// 1 - |a|^2 / |df|^2; 0 where rounding alone could be what is left.
+    /// 1 - |a|^2 / |df|^2; 0 where it could be rounding alone.
     pub(crate) outside: f64,
 }
 
 impl Row {
-    /// From df and the rows of J, K of them or the K-1 differences z_k - z_K, told apart by the length.
+    /// From df and the rows of J: all K, or the K-1 differences z_k - z_K. The length decides
+    /// which.
     ///
     /// # Shapes
     ///
@@ -67,7 +69,8 @@ impl Row {
         Self::new(rows.chunks_exact(columns).map(product).collect(), classes, norm)
     }
 
-    /// From J df, where J itself is gone (a Gram matrix), and |df|: K numbers, or the K-1 products with the rows z_k - z_K.
+    /// From J df and |df|, for when J itself is not available (a Gram matrix): K numbers, or the
+    /// K-1 products with the rows z_k - z_K.
     ///
     /// # Errors
     ///
@@ -79,7 +82,7 @@ impl Row {
         Self::new(products.iter().map(|x| x * unit).collect(), classes, norm)
     }
 
-    /// Centres the products over the classes.
+    /// Centres the products over the classes. Of K-1 differences the missing last product is 0.
     fn new(mut product: Vec<f64>, classes: usize, norm: f64) -> Result<Self, Error> {
         if classes < 2 {
             return Err(Error::TooFewClasses { classes });
@@ -115,12 +118,13 @@ impl Row {
         }
     }
 
-    /// The row where J and df are `unit` times as large.
+    /// The same row when both J and df are multiplied by `unit`.
     pub(crate) fn in_units(&self, unit: f64) -> Self {
         Self { product: self.product.iter().map(|x| x * unit).collect(), norm: self.norm * unit }
     }
 
-    /// The rows of several blocks of coordinates side by side: J df adds up, and |df| as the legs of a right angle.
+    /// The rows of several blocks of coordinates side by side: the products J df add, and so do the
+    /// squares of |df|.
     pub(crate) fn concatenated(rows: &[&Self]) -> Self {
         let norm = rows.iter().fold(0.0_f64, |norm, row| norm.hypot(row.norm));
         let mut product = vec![0.0; rows.first().map_or(0, |row| row.product.len())];
@@ -131,7 +135,7 @@ impl Row {
         Self { product, norm }
     }
 
-    /// The part in the row space of the first `rank` directions of the tangent.
+    /// The component in the row space of the first `rank` directions of the tangent.
     pub(crate) fn inside(&self, tangent: &Tangent, rank: usize) -> Inside {
         let classes = tangent.classes();
         if rank == 0 || self.norm == 0.0 {
@@ -144,7 +148,7 @@ impl Row {
         for j in 0..rank {
             let (column, ratio) = (tangent.basis.col_as_slice(j), tangent.singular[j] / largest);
             let dot = column.iter().zip(&self.product).map(|(v, x)| v * (x / largest)).sum::<f64>();
-            // A cosine, whatever rounding says.
+            // A cosine in exact arithmetic; rounding may exceed 1.
             let a = (dot / ratio).clamp(-1.0, 1.0);
             square += a * a;
             gradient.iter_mut().zip(column).for_each(|(sum, v)| *sum += a / ratio * v);

@@ -1,6 +1,8 @@
-//! Gamma = S M S^T = sum_i gamma_i q_i q_i^T, S = diag(sqrt P)(I - 1 P^T) on centred rows: its eigenvalues, and |df|.
+//! Gamma = S M S^T = sum_i gamma_i q_i q_i^T, S = diag(sqrt P)(I - 1 P^T) on centred rows: its
+//! eigenvalues, and |df|.
 //!
-//! The gamma_i are the non-zero eigenvalues of the Fisher information G = J^T (diag P - P P^T) J too.
+//! The gamma_i are also the non-zero eigenvalues of the Fisher information G = J^T (diag P - P P^T)
+//! J.
 
 use faer::Mat;
 
@@ -9,9 +11,11 @@ use crate::filters::{above_predicted, deviations, scaled_factor};
 use crate::gradient::{FreeGradient, Gradient, LogitGradient};
 use crate::{Error, Probabilities, Tangent};
 
-/// gamma_i as squared singular values of diag(sqrt P)(X - 1 P^T X), X = V Sigma: K of them, descending, the last zero.
+/// gamma_i as squared singular values of diag(sqrt P)(X - 1 P^T X), X = V Sigma: K of them,
+/// descending, the last zero.
 ///
-/// Their absolute error is that of rounding beside the largest; below the range of `f64` they are 0, above it infinite.
+/// Their absolute error is a rounding of the largest. Eigenvalues that underflow `f64` are 0, those
+/// that overflow it infinite.
 pub(crate) fn eigenvalues(probabilities: &Probabilities, tangent: &Tangent) -> Result<Vec<f64>, Error> {
     let classes = tangent.classes();
     let largest = tangent.largest();
@@ -51,7 +55,8 @@ fn free_norm(tangent: &Tangent, gradient: &FreeGradient) -> f64 {
     if largest == 0.0 || tangent.largest() == 0.0 {
         return row.norm;
     }
-    // As logarithms, for both may be near the end of the range of f64.
+    // |a + e|^2 = |a|^2 + 2 a . e + |e|^2 with a = X^T dh, in units of the larger of |a| and |e|.
+    // The sizes are logarithms because both may be near the limits of f64.
     let log_size = largest.ln() + tangent.largest().ln();
     let log_unit = log_size.max(row.norm.ln());
     let (size, share) = ((log_size - log_unit).exp(), (row.norm.ln() - log_unit).exp());
@@ -65,7 +70,8 @@ fn free_norm(tangent: &Tangent, gradient: &FreeGradient) -> f64 {
 
 /// |X^T dh|.
 ///
-/// The predicted class's row is taken off first, so that its dh, the largest, does not cancel against the others.
+/// The predicted class's row is subtracted first, which changes nothing because sum_k dh_k = 0.
+/// Otherwise its term, with the largest dh, would cancel against the others.
 fn inner_norm(probabilities: &Probabilities, tangent: &Tangent, gradient: &LogitGradient) -> f64 {
     if tangent.largest() == 0.0 {
         return 0.0;

@@ -1,14 +1,18 @@
-//! Many classes: those that carry little probability, merged into one.
+//! Many classes: the classes of small probability are merged into one.
 //!
-//! The classes T of the tail become one class with P_T = sum_T P_j, whose logit is ln sum_T exp(z_j) and moves by
-//! sum_T (P_j / P_T) dz_j; the m others are kept. That is a network of m + 1 classes with a Jacobian of its own, m
-//! cotangents deep instead of K - 1, and everything here measures it as it does any other.
+//! The classes T of the tail become one class with P_T = sum_T P_j, whose logit is ln sum_T
+//! exp(z_j) and moves by sum_T (P_j / P_T) dz_j; the m other classes are kept. This is a classifier
+//! of m + 1 classes with its own Jacobian. It takes m cotangents instead of K - 1, and every
+//! measure of this crate applies to it.
 //!
-//! Merging forgets what happens inside the tail: G = G' + D with D = P_T Cov_T(dz), so the merged metric G' is the smaller
-//! one and the influence of a function of the kept probabilities is an **upper bound** of that over all classes:
-//! FI <= FI'; the bound |w|^2 is the same. From below, FI is the largest squared slope of f per squared Fisher length, so
-//! that any one perturbation bounds it: along x = G'^+ df, (df x)^2 / (x^T G' x + x^T D x) <= FI <= FI'. That takes how fast
-//! the logits of the tail move along x, and no further reverse pass: [`Tail::log_at_least`].
+//! Merging discards what happens inside the tail: G = G' + D with D = P_T Cov_T(dz). So the merged
+//! metric G' is the smaller one, and the influence of a function of the kept probabilities is an
+//! **upper bound** of the influence over all classes: FI <= FI'. The bound |w|^2 is the same.
+//!
+//! A lower bound: FI is the largest squared slope of f per squared Fisher length, so any single
+//! perturbation bounds it from below. Along x = G'^+ df, (df x)^2 / (x^T G' x + x^T D x) <= FI <=
+//! FI'. This needs the velocities of the tail's logits along x, and no further reverse pass:
+//! [`Tail::log_at_least`].
 
 use std::borrow::Cow;
 
@@ -37,13 +41,14 @@ pub struct Tail {
     /// P_j / P_T of the merged classes.
     shares: Vec<f64>,
     log_mass: f64,
-    /// Of the kept classes in their order and, last, of the merged one.
+    /// The logits of the kept classes in their order; the last is that of the merged class.
     logits: Vec<f64>,
 }
 
 impl Tail {
-    /// The least likely classes that together carry at most `epsilon` of the probability, without those that the objective
-    /// names, the predicted class and its runner-up; nothing where that would merge fewer than two.
+    /// Merges the least likely classes that together have at most `epsilon` of the probability. The
+    /// classes that the objective names, the predicted class and its runner-up are always kept.
+    /// `None` where fewer than two classes would be merged.
     ///
     /// # Shapes
     ///
@@ -51,8 +56,8 @@ impl Tail {
     ///
     /// # Errors
     ///
-    /// As [`Probabilities::new`]; an epsilon outside [0, 1); an objective that depends on every class
-    /// ([`Objective::names_its_classes`]); no such class.
+    /// As [`Probabilities::new`]; an epsilon outside [0, 1); an objective that depends on every
+    /// class ([`Objective::names_its_classes`]); no such class.
     pub fn new(logits: &[f64], objective: &Objective, epsilon: f64) -> Result<Option<Self>, Error> {
         Self::check(epsilon)?;
         let probabilities = Probabilities::new(logits)?;
@@ -64,7 +69,8 @@ impl Tail {
         if !objective.names_its_classes() {
             return Err(Error::TailObjective { objective: objective.to_string() });
         }
-        // The rival in a margin has to stay the likeliest of the others.
+        // A margin compares with the likeliest other class: the merged class must stay less likely
+        // than that rival, or it would become the rival itself.
         let below = if margin { probabilities.of(rival)? } else { f64::INFINITY };
         let named = [predicted, runner_up, class, rival];
         let mut others: Vec<usize> = (0..logits.len()).filter(|k| !named.contains(k)).collect();
@@ -83,7 +89,7 @@ impl Tail {
         Ok(Some(Self::of(&probabilities, kept, merged)))
     }
 
-    /// Refuses a share of probability that is none.
+    /// Checks the probability that may be merged.
     ///
     /// # Errors
     ///
@@ -101,17 +107,17 @@ impl Tail {
         Self { classes: probabilities.classes(), kept, merged, shares, log_mass, logits }
     }
 
-    /// The classes that stay, ascending: m of them.
+    /// The classes that are kept, ascending: m of them.
     pub fn kept(&self) -> &[usize] {
         &self.kept
     }
 
-    /// The classes that are one, ascending.
+    /// The classes that are merged into one, ascending.
     pub fn merged(&self) -> &[usize] {
         &self.merged
     }
 
-    /// P_T, the probability that they carry together.
+    /// P_T, the total probability of the merged classes.
     pub fn probability(&self) -> f64 {
         self.log_mass.exp()
     }
@@ -121,8 +127,9 @@ impl Tail {
         &self.logits
     }
 
-    /// The combinations of the K logits whose Jacobian is that network's, as differences to the merged class: row-major
-    /// `[m, K]`, e_k - sum_T (P_j / P_T) e_j for each kept class k.
+    /// The combinations of the K logits whose derivatives are the Jacobian of the network with the
+    /// merged class, as differences to that class: row-major `[m, K]`, e_k - sum_T (P_j / P_T) e_j
+    /// for each kept class k.
     pub fn combinations(&self) -> Vec<f64> {
         let mut rows = vec![0.0; self.kept.len() * self.classes];
         for (row, &class) in rows.chunks_exact_mut(self.classes).zip(&self.kept) {
@@ -132,7 +139,8 @@ impl Tail {
         rows
     }
 
-    /// The combination of the K logits that a combination of those of the merged network is: `[m + 1]` to `[K]`.
+    /// Converts a combination of the m + 1 logits of the merged network into the same combination
+    /// of the K logits: `[m + 1]` to `[K]`.
     ///
     /// # Errors
     ///
@@ -148,7 +156,7 @@ impl Tail {
         Ok(all)
     }
 
-    /// The objective of the network with the merged class that this one is.
+    /// The same objective in the class numbers of the network with the merged class.
     ///
     /// # Errors
     ///
@@ -164,7 +172,8 @@ impl Tail {
             })
         };
         match objective {
-            // The likeliest class and its runner-up are kept, whatever the merged one carries.
+            // Named explicitly: the merged class may be likelier than any kept one, and must not
+            // count as predicted.
             Objective::Predicted => kept(self.predicted()).map(|class| Cow::Owned(Objective::class(class))),
             Objective::NegLogProbability { class } => {
                 kept(*class).map(|class| Cow::Owned(Objective::class(class)))
@@ -177,17 +186,19 @@ impl Tail {
         }
     }
 
-    /// The likeliest class.
+    /// The likeliest of the kept classes.
     fn predicted(&self) -> usize {
         let kept = self.kept.iter().zip(&self.logits);
         kept.reduce(|best, next| if next.1 > best.1 { next } else { best }).map_or(0, |(class, _)| *class)
     }
 
-    /// ln of a lower bound of the influence over all classes, from one perturbation x: its squared slope by
-    /// its squared Fisher length, with `penalty` added, lambda |x|^2 for a damped measure. Nothing where the slope is 0.
+    /// ln of a lower bound of the influence over all classes, from one perturbation x: its squared
+    /// slope divided by its squared Fisher length plus `penalty`. The penalty is lambda |x|^2 for a
+    /// damped measure. `None` where the slope is 0.
     ///
-    /// `kept` `[m]` are the velocities of z_k - z_T along x, and `merged` those of the merged logits, in the order of
-    /// [`merged`](Self::merged) and up to a common shift, each known to within `error`.
+    /// `kept` `[m]` are the velocities of z_k - z_T along x. `merged` are the velocities of the
+    /// merged logits, in the order of [`merged`](Self::merged) and up to a common shift, each with
+    /// an error of at most `error`.
     ///
     /// # Errors
     ///
@@ -213,8 +224,9 @@ impl Tail {
         let mean: f64 = merged.iter().zip(&self.shares).map(|(v, share)| v * share).sum();
         let variance: f64 =
             merged.iter().zip(&self.shares).map(|(v, share)| share * (v - mean).powi(2)).sum();
-        // Errors of the velocities move a deviation from their mean by at most twice as much, and its root mean square
-        // by no more than the largest of them.
+        // x^T D x = P_T Var_T. An error of at most `error` in each velocity changes a deviation
+        // from the mean by at most twice that, hence also the root mean square. Adding it keeps the
+        // result a lower bound.
         let log_inside = self.log_mass + 2.0 * (variance.sqrt() + 2.0 * error).ln();
         let log_square = log_add(log_add(2.0 * log_length, log_inside), penalty.ln());
         Ok(Some(2.0 * log_slope - log_square))

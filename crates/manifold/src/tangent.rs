@@ -1,11 +1,14 @@
-//! Tangent data of one sample: C J = V Sigma W^T, the centred Jacobian of the logits, C = I - 1 1^T / K.
+//! Tangent data of one sample: C J = V Sigma W^T, the centred Jacobian of the logits, C = I - 1 1^T
+//! / K.
 //!
-//! Every filter works on V (K x m) and Sigma alone, and W is never formed: M = J J^T fixes both, and the direction in
-//! omega is J^T c with a K-vector c. From rows they come by a QR factorisation of J^T, so that small singular values
-//! survive; from a Gram matrix by its symmetric eigendecomposition, which keeps them down to sqrt(u) sigma_1.
+//! Every filter needs only V (K x m) and Sigma. W is never formed: M = J J^T determines V and
+//! Sigma, and the direction in omega is J^T c with a K-vector c. From rows, V and Sigma come from a
+//! QR factorisation of J^T, which preserves small singular values; from a Gram matrix, from its
+//! symmetric eigendecomposition, which preserves them down to sqrt(u) sigma_1.
 //!
-//! Only differences of logits matter: K-1 rows z_k - z_K are the K rows whose last is zero. The decompositions are those of
-//! the complement of 1, so V is orthogonal to 1 even where a singular value is mere rounding.
+//! Only differences of logits matter: K-1 rows z_k - z_K are treated as K rows of which the last is
+//! zero. The decompositions are computed in the complement of 1, so V is orthogonal to 1 even where
+//! a singular value is mere rounding.
 
 use faer::{Mat, MatRef};
 
@@ -15,19 +18,21 @@ use crate::precision::{AMBIGUOUS_FACTOR, Carrier, Noise};
 use crate::reflection::Reflection;
 use crate::{Error, Precision, Row, Scalar};
 
-/// Columns of J that are factorised at once; bounds the memory of wide Jacobians.
+/// Columns of J that are factorised at once; limits the memory for wide Jacobians.
 const BLOCK_COLUMNS: usize = 4096;
-/// Largest asymmetry of a Gram matrix, relative to its largest entry.
+/// Largest asymmetry of a Gram matrix, relative to its largest entry. Sums in `f64` are symmetric
+/// to 1e-13; a larger difference is a mistake of the caller.
 pub const GRAM_ASYMMETRY: f64 = 1e-8;
-/// Largest negative eigenvalue of a Gram matrix, relative to its largest one.
+/// Largest negative eigenvalue of a Gram matrix, relative to its largest one, that counts as
+/// rounding and is set to 0.
 pub const GRAM_INDEFINITENESS: f64 = 1e-8;
 
 /// The tangent data of one sample, reduced to K x m numbers.
 ///
 /// # Shapes
 ///
-/// J = dz / domega is K x p: one row a class, one column a perturbed coordinate. All that is kept of it is V (K x m) and
-/// Sigma (m), m <= min(p, K-1).
+/// J = dz / domega is K x p: one row per class, one column per perturbed coordinate. Only V (K x m)
+/// and Sigma (m), m <= min(p, K-1), are kept.
 #[derive(Debug, Clone)]
 pub struct Tangent {
     /// V: orthonormal columns, all orthogonal to 1.
@@ -37,23 +42,25 @@ pub struct Tangent {
     /// |J|, the Frobenius norm before centring.
     norm: f64,
     pub(crate) noise: Noise,
-    /// m = J^T 1 / K, which centring takes away: known from K rows, not from K-1 differences.
+    /// m = J^T 1 / K, which centring subtracts: known from K rows, not from K-1 differences.
     common: Option<Row>,
 }
 
-/// The rank of the centred Jacobian, and whether another tolerance near by would give another.
+/// The rank of the centred Jacobian, and whether a nearby tolerance would give another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RankDecision {
     pub(crate) rank: usize,
-    /// What a tolerance ten times as large would give, or noise takes away.
+    /// The rank at ten times the tolerance, or without the directions below the noise if that is
+    /// fewer.
     pub(crate) fewer: usize,
-    /// What a tolerance ten times as small would give.
+    /// The rank at a tenth of the tolerance.
     pub(crate) more: usize,
     pub(crate) ambiguous: bool,
 }
 
 impl Tangent {
-    /// From the rows of J, row-major: K rows dz_k, or K-1 rows d(z_k - z_K), told apart by the length.
+    /// From the rows of J, row-major: K rows dz_k, or K-1 rows d(z_k - z_K). The length decides
+    /// which.
     ///
     /// Rows in `f32` are summed in `f64`.
     ///
@@ -85,9 +92,10 @@ impl Tangent {
         Ok(tangent)
     }
 
-    /// From M = J J^T, summed in `f64`: K x K, or (K-1) x (K-1) of the rows d(z_k - z_K), told apart by the length.
+    /// From M = J J^T, summed in `f64`: K x K, or (K-1) x (K-1) of the rows d(z_k - z_K). The
+    /// length decides which.
     ///
-    /// `rows` is the precision of the rows which it was summed from.
+    /// `rows` is the precision of the rows from which it was summed.
     ///
     /// # Shapes
     ///
@@ -95,8 +103,8 @@ impl Tangent {
     ///
     /// # Errors
     ///
-    /// Fewer than two classes, another length, NaN or infinity, a matrix that is not symmetric or has a negative
-    /// eigenvalue beyond rounding.
+    /// Fewer than two classes, another length, NaN or infinity, a matrix that is not symmetric or
+    /// has a negative eigenvalue beyond rounding.
     pub fn from_gram(gram: &[f64], classes: usize, rows: Precision) -> Result<Self, Error> {
         check_classes(classes)?;
         let size = gram_size(gram.len(), classes)?;
@@ -107,6 +115,7 @@ impl Tangent {
         let (centred, means, trace) = centred_gram(gram, size, classes, 1.0 / root);
         let common = if size == classes { common_of_gram(&means, root).ok() } else { None };
         let reflection = Reflection::of(&vec![1.0; classes]);
+        // H (C M C) H^T without its first row and column: C M C on the complement of 1.
         let half = reflection.complement(centred.as_ref());
         let (values, vectors) = symmetric_eigen(reflection.complement(half.transpose()).as_ref())?;
         let (first, last) = (values[0], values[classes - 2]);
@@ -119,7 +128,8 @@ impl Tangent {
         Ok(Self { basis, singular, norm: trace.sqrt() * root, noise, common })
     }
 
-    /// The tangent of several blocks of coordinates together: their columns side by side, their Gram matrices added.
+    /// The tangent of several blocks of coordinates together: their columns side by side, their
+    /// Gram matrices added.
     ///
     /// # Errors
     ///
@@ -132,6 +142,8 @@ impl Tangent {
         }
         let largest = blocks.iter().map(Self::largest).fold(0.0, f64::max);
         let scale = power_of_two_below(largest);
+        // V Sigma of a block spans the same Gram matrix as its Jacobian, so the m columns of each
+        // block, stacked, stand in for its p columns.
         let columns: Vec<(&Self, usize)> =
             blocks.iter().flat_map(|block| (0..block.singular.len()).map(move |j| (block, j))).collect();
         let stacked = Mat::from_fn(columns.len(), classes, |i, k| {
@@ -145,7 +157,8 @@ impl Tangent {
         Ok(Self { common: rows.map(|rows| Row::concatenated(&rows)), ..merged })
     }
 
-    /// The same data with another precision: for rows given in `f64` that a network computed in `f32`.
+    /// The same data with another precision, e.g. for rows passed as `f64` that a network computed
+    /// in `f32`.
     #[must_use]
     pub fn with_precision(mut self, rows: Precision) -> Self {
         self.noise.precision = rows;
@@ -167,28 +180,30 @@ impl Tangent {
         &self.singular
     }
 
-    /// Relative tolerance by which [`Filter::Exact`](crate::Filter::Exact) decides the rank unless told otherwise.
+    /// Default relative tolerance by which [`Filter::Exact`](crate::Filter::Exact) decides the
+    /// rank.
     pub fn default_tolerance(&self) -> f64 {
         self.noise.tolerance()
     }
 
-    /// m = J^T 1 / K: what perturbations do to the mean of the logits, if these data hold it.
+    /// m = J^T 1 / K: the gradient of the mean logit, if these data contain it.
     pub(crate) fn common(&self) -> Option<&Row> {
         self.common.as_ref()
     }
 
-    /// sigma_1, or 0 of no coordinates.
+    /// sigma_1, or 0 if there are no singular values.
     pub(crate) fn largest(&self) -> f64 {
         self.singular.first().copied().unwrap_or(0.0)
     }
 
-    /// The size of what was rounded: sigma_1, and the common part that centring took away.
+    /// The size of the numbers that were rounded: sigma_1 and the common part that centring
+    /// subtracted.
     fn rounded(&self) -> f64 {
         self.common().map_or(0.0, Row::norm).hypot(self.largest())
     }
 
-    /// Whether directions may be lost, if none is found: in the rounding of a part that all rows
-    /// have in common.
+    /// Whether a rank of 0 may be wrong: directions may have been lost in the rounding of the part
+    /// that all rows have in common.
     pub(crate) fn may_be_drowned(&self) -> bool {
         self.rounded() > 0.0
     }
@@ -198,12 +213,13 @@ impl Tangent {
         self.noise.direction_error(self.singular[j] / self.rounded())
     }
 
-    /// The error of X = V Sigma from rows, over sigma_1.
+    /// The error of X = V Sigma from rows, divided by sigma_1.
     pub(crate) fn row_error(&self) -> f64 {
         self.precision().unit_roundoff() * (self.rounded() / self.largest())
     }
 
-    /// How many singular values exceed `tolerance` sigma_1.
+    /// How many singular values exceed `tolerance` sigma_1, or the rounding of centring if that is
+    /// larger.
     pub(crate) fn rank(&self, tolerance: f64) -> RankDecision {
         let threshold = (tolerance * self.largest()).max(self.noise.floor() * self.norm);
         let above = |limit: f64| self.singular.iter().take_while(|s| **s > limit).count();
@@ -215,7 +231,7 @@ impl Tangent {
         RankDecision { rank, fewer, more, ambiguous: fewer < rank || rank < more || drowned }
     }
 
-    /// V and Sigma of `scale` R^T, R being upper trapezoidal with K columns.
+    /// V and Sigma of `scale` R^T, where R is upper trapezoidal with K columns.
     fn from_factor(
         factor: MatRef<'_, f64>,
         scale: f64,
@@ -233,7 +249,10 @@ impl Tangent {
     }
 }
 
-/// R (min(p, K) x K) with R^T R = s^2 C J J^T C, and the Frobenius norm of s J, block by block of columns.
+/// R (min(p, K) x K) with R^T R = s^2 C J J^T C, and the Frobenius norm of s J.
+///
+/// The columns of J are processed in blocks: R of the blocks so far is stacked on the transposed,
+/// centred next block, and the QR of the stack gives the new R. So p x K numbers are never held.
 fn centred_factor<T: Scalar>(rows: &[T], classes: usize, columns: usize, s: f64) -> (Mat<f64>, f64) {
     let given = rows.len() / columns;
     let block = BLOCK_COLUMNS.max(4 * classes);
@@ -245,6 +264,7 @@ fn centred_factor<T: Scalar>(rows: &[T], classes: usize, columns: usize, s: f64)
         let mut stacked = Mat::zeros(above + width, classes);
         stacked.get_mut(..above, ..).copy_from(&factor);
         let mut means = vec![0.0; width];
+        // The missing K-th row of differences stays zero, but counts in the mean over K classes.
         for k in 0..given {
             let row = &rows[k * columns + start..][..width];
             let target = &mut stacked.col_as_slice_mut(k)[above..];
@@ -264,8 +284,8 @@ fn centred_factor<T: Scalar>(rows: &[T], classes: usize, columns: usize, s: f64)
     (factor, squares.sqrt())
 }
 
-/// C M C s^2 of a K x K matrix, or of a (K-1) x (K-1) one with a last row and column of zeros; the means of the rows of M s^2, and
-/// its trace.
+/// C M C s^2, the means of the rows of M s^2, and its trace. A (K-1) x (K-1) matrix is extended by
+/// a last row and column of zeros.
 fn centred_gram(gram: &[f64], size: usize, classes: usize, s: f64) -> (Mat<f64>, Vec<f64>, f64) {
     let entry = |i: usize, j: usize| {
         if i < size && j < size {
@@ -282,7 +302,7 @@ fn centred_gram(gram: &[f64], size: usize, classes: usize, s: f64) -> (Mat<f64>,
     (centred, means, (0..size).map(|i| entry(i, i)).sum::<f64>().max(0.0))
 }
 
-/// m = J^T 1 / K from the means of the rows of M / `root`^2: J m is those means, |m|^2 the mean of them.
+/// m = J^T 1 / K from the means of the rows of M / `root`^2: J m is these means, |m|^2 their mean.
 fn common_of_gram(means: &[f64], root: f64) -> Result<Row, Error> {
     let classes = means.len();
     let norm = (means.iter().sum::<f64>() / classes as f64).max(0.0).sqrt();
@@ -290,7 +310,8 @@ fn common_of_gram(means: &[f64], root: f64) -> Result<Row, Error> {
     Ok(unit.in_units(root))
 }
 
-/// The largest power of two up to `value`, within 2^-1000 .. 2^1000; 1 for 0. Multiplying by it or its inverse is exact.
+/// The largest power of two up to `value`, within 2^-1000 .. 2^1000; 1 for 0. Multiplying by it or
+/// its inverse is exact.
 fn power_of_two_below(value: f64) -> f64 {
     if value > 0.0 { value.log2().floor().clamp(-1000.0, 1000.0).exp2() } else { 1.0 }
 }
@@ -300,7 +321,7 @@ fn check_classes(classes: usize) -> Result<(), Error> {
     if classes < 2 { Err(Error::TooFewClasses { classes }) } else { Ok(()) }
 }
 
-/// Refuses a length that is neither K p nor (K-1) p.
+/// Checks that the length is K p or (K-1) p.
 fn check_rows(found: usize, classes: usize, columns: usize) -> Result<(), Error> {
     let (all, differences) = (classes.checked_mul(columns), (classes - 1).checked_mul(columns));
     if Some(found) == all || Some(found) == differences {
@@ -309,7 +330,7 @@ fn check_rows(found: usize, classes: usize, columns: usize) -> Result<(), Error>
     Err(wrong_length("the Jacobian", format!("{classes} or {} rows of {columns}", classes - 1), found))
 }
 
-/// K or K-1, whichever squared is the length.
+/// K or K-1, whichever has the length as its square.
 fn gram_size(found: usize, classes: usize) -> Result<usize, Error> {
     let fits = |size: &usize| size.checked_mul(*size) == Some(found);
     let expected = || format!("{classes} x {classes} or {0} x {0}", classes - 1);
@@ -319,7 +340,7 @@ fn gram_size(found: usize, classes: usize) -> Result<usize, Error> {
         .ok_or_else(|| wrong_length("the Gram matrix", expected(), found))
 }
 
-/// Refuses a matrix whose halves differ by more than rounding.
+/// Checks that the two halves of the matrix agree up to rounding.
 fn check_symmetric(gram: &[f64], size: usize, largest: f64) -> Result<(), Error> {
     for row in 0..size {
         for column in 0..row {

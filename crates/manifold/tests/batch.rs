@@ -1,4 +1,5 @@
-//! Batches of Burn tensors give what slices give, in every float type, and refuse what decides no rank.
+//! Batches of Burn tensors give the same values as slices, in every float type, and refuse types in
+//! which no rank can be decided.
 
 mod common;
 
@@ -23,7 +24,7 @@ struct Batch {
 
 fn batch() -> Batch {
     let mut random = Random(17);
-    // Multiples of 1/64, which every float type holds.
+    // Multiples of 1/64, which every float type represents exactly.
     let mut draw =
         |n: usize| random.vector(n, 2.0).iter().map(|x| (x * 64.0).round() / 64.0).collect::<Vec<f64>>();
     let (logits, rows) = (draw(SAMPLES * CLASSES), draw(SAMPLES * CLASSES * COLUMNS));

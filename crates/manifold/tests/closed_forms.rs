@@ -1,4 +1,5 @@
-//! Values known in closed form: the bound, two classes, one direction, a linear model, and logits beyond the range of f64.
+//! Values known in closed form: the bound, two classes, one direction, a linear model, and logits
+//! beyond the range of f64.
 
 mod common;
 
@@ -39,13 +40,14 @@ fn values_beyond_f64_come_with_their_logarithm() {
     assert!(found.coefficients.iter().all(|c| c.abs() <= 1.0) && found.coefficients_log_scale > 800.0);
 }
 
-/// One direction a: FI = (a . dh)^2 / (a^T (diag P - P P^T) a), at gaps that no probability survives.
+/// One direction a: FI = (a . dh)^2 / (a^T (diag P - P P^T) a), at logit gaps at which plain
+/// probabilities underflow.
 #[test]
 fn one_direction_by_hand_at_any_gap() {
     let a = [0.5, -0.25, 1.5];
     let tangent = tangent(&Dense::new(3, 1, a.to_vec()));
     for gap in [50.0, 800.0, 2_000.0, 1e6] {
-        // P_0 = 1; y = 2 is gone, and the variance is that of class 1.
+        // P_0 = 1; class y = 2 is negligible, and the variance is that of class 1.
         let least = run(&[0.0, -gap, -2.5 * gap], &tangent, 2, "exact");
         let expected = gap / LN_10 + 2.0 * ((a[0] - a[2]) / (a[0] - a[1])).abs().log10();
         assert_close(least.log10.expect("above 0"), expected, ROUNDING);
@@ -71,7 +73,7 @@ fn two_classes_by_hand() {
             assert_close(found.value, expected, ROUNDING);
             assert_eq!(found.rank, 1);
         }
-        // Both logits move together: the probabilities stay.
+        // Both logits move together: the probabilities do not change.
         let found = run(&logits, &tangent(&Dense::new(2, 2, vec![0.7, 0.1, 0.7, 0.1])), y, "exact");
         assert_eq!((found.value, found.rank, found.reach, found.log10), (0.0, 0, 0.0, None));
     }
@@ -130,7 +132,7 @@ fn damping_lies_between_the_influence_and_the_gradient() {
     assert!(steps.windows(2).all(|pair| pair[0] > pair[1]) && steps[0] < exact);
 }
 
-/// The value of a family of q directions depends on the family alone, not on the size of its members.
+/// The value of a family of q directions depends only on their span, not on their lengths.
 #[test]
 fn small_families_are_free_of_scale() {
     let mut random = Random(29);

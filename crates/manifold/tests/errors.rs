@@ -1,4 +1,5 @@
-//! Whatever comes in: a typed error that names the place and the remedy, or finite numbers; never a panic, never NaN.
+//! Any input gives either finite numbers or a typed error that names the fault and the remedy;
+//! never a panic, never NaN.
 
 mod common;
 
@@ -99,7 +100,7 @@ fn directions_are_checked() {
     assert!(found.direction(&[1.0; 6], 2).is_err());
 }
 
-/// Numbers of every size, and some that are none.
+/// Numbers of every magnitude, and some NaN and infinities.
 fn any_number() -> impl Strategy<Value = f64> {
     prop_oneof![
         8 => -3.0..3.0_f64,

@@ -1,4 +1,4 @@
-//! The measure does not see coordinates: reparameterisations of omega, relabelled and split classes, shifted logits.
+//! Invariances of the measure: reparameterised omega, relabelled and split classes, shifted logits.
 
 mod common;
 

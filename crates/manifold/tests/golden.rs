@@ -1,6 +1,8 @@
-//! All filters against the float64 reference values of trained networks: whole inputs, layers, all parameters, and maps.
+//! All filters against the float64 reference values of trained networks: whole inputs, layers, all
+//! parameters, and maps.
 //!
-//! The files lie beside the repository, in shared/golden; without them the tests pass and say that they were skipped.
+//! The files lie beside the repository, in shared/golden. Without them the tests print that they
+//! were skipped and check only the file in tests/golden.
 #![allow(clippy::print_stdout, reason = "the differences from the reference are worth seeing")]
 
 mod common;
@@ -8,14 +10,14 @@ mod common;
 use common::{Golden, golden_files};
 use influence_manifold::{Baselines, Filter, Influence, Objective, Precision, Tangent, baselines, influence};
 
-/// fi_exact holds 1 - P in float64, good to 3.5e-9.
+/// The files computed 1 - P by subtraction in float64, which leaves an error of up to 3.5e-9.
 const EXACT: f64 = 1e-8;
 const PAPER: f64 = 1e-9;
 const TIKHONOV: f64 = 1e-9;
 const NORM: f64 = 1e-9;
 const EXACT_SINGLE: f64 = 1e-4;
 const TIKHONOV_SINGLE: f64 = 1e-5;
-/// Layers reach the file's values through Gram matrices in float64.
+/// The values of layers are computed through Gram matrices in float64.
 const LAYERS_PAPER: f64 = 5e-9;
 const MAPS_EXACT: f64 = 1e-7;
 const MAPS_PAPER: f64 = 1e-7;
@@ -125,7 +127,8 @@ fn whole_input(golden: &Golden, i: usize, route: &str, tangent: &Tangent, worst:
     );
 }
 
-/// The same rows rounded to f32: the exact influence within 1e-4, no rank different, tikhonov:100 within 1e-3.
+/// The same rows rounded to f32: exact and damped influence within `EXACT_SINGLE` and
+/// `TIKHONOV_SINGLE`, equal ranks.
 #[test]
 fn rows_in_single_precision_meet_the_golden_values() {
     for (name, golden) in golden_files() {
@@ -187,7 +190,8 @@ fn layers_meet_the_golden_values() {
     }
 }
 
-/// The columns of a K x C x H x W Jacobian in a window of half-width `s` around (y, x), clipped at the border.
+/// The columns of a K x C x H x W Jacobian in a window of half-width `s` around (y, x), clipped at
+/// the border.
 fn window(
     rows: &[f64],
     shape: &[usize],

@@ -1,4 +1,5 @@
-//! Maps: every window against the golden values and against the reference route on the window's own columns.
+//! Maps: every window against the golden values and against the reference route on the window's own
+//! columns.
 #![allow(clippy::print_stdout, reason = "the differences from the reference are worth seeing")]
 
 mod common;
@@ -6,9 +7,10 @@ mod common;
 use common::{Golden, Random, golden_files};
 use influence_manifold::{Channels, Error, Filter, Map, Objective, PixelTangent, Probabilities};
 
-/// What the golden maps are met within.
+/// Tolerance against the golden maps.
 const GOLDEN: f64 = 1e-7;
-/// Of the fast routes against the reference one: their estimated errors are below 1e-9, or 1e-8 for the authors' numerics.
+/// Tolerance of the fast routes against the reference route. They accept values with an estimated
+/// error of up to 1e-9, or 1e-8 for the authors' numerics.
 const TWIN: f64 = 1e-8;
 const TWIN_PAPER: f64 = 2e-8;
 const TWIN_PAPER_F32: f64 = 2e-6;
@@ -49,7 +51,7 @@ fn maps_meet_the_golden_values() {
     }
 }
 
-/// Rows with neighbours that resemble one another, as those of a network do, and some that are exactly alike or zero.
+/// Rows whose neighbouring columns are similar, as in a network, and some that are equal or zero.
 fn rows(random: &mut Random, classes: usize, [c, h, w]: [usize; 3]) -> Vec<f64> {
     let plane = h * w;
     let mut rows = Vec::new();
@@ -130,7 +132,7 @@ fn every_window_is_that_of_its_own_columns() {
     }
 }
 
-/// Logit gaps and scales of the rows that leave the range of plain numbers.
+/// Logit gaps and scales of the rows that exceed the range of plain numbers.
 #[test]
 fn windows_beyond_plain_numbers_are_measured_too() {
     let mut random = Random(8);

@@ -1,4 +1,5 @@
-//! Objectives other than -log P: closed forms, the dense p x p route, differences of h, what must not matter, and what lies outside.
+//! Objectives other than -log P against closed forms, the dense p x p route and differences of h;
+//! their invariances; and `outside`.
 
 mod common;
 
@@ -21,7 +22,7 @@ const STEP: f64 = 1e-6;
 const DIFFERENCES: f64 = 1e-7;
 const COSTS: [f64; CLASSES] = [0.0, 1.5, -2.0, 4.0, 0.25, 1.5];
 
-/// An objective with its h and its plain dh.
+/// An objective with its function h and its gradient dh in plain numbers.
 struct Known {
     objective: Objective,
     h: fn(&[f64]) -> f64,
@@ -90,7 +91,8 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
 
-/// A planted Jacobian whose condition is at most thirty, and logits whose three largest are not near one another.
+/// A planted Jacobian with a condition of at most 30, and logits whose three largest are well
+/// apart.
 fn sample(seed: u64, rank: usize) -> Option<(Vec<f64>, Dense)> {
     let mut random = Random(seed);
     let jacobian = random.planted(CLASSES, COLUMNS, rank);
@@ -184,7 +186,8 @@ proptest! {
         }
     }
 
-    /// A class split in two of half the probability each, with its cost; a class that vanishes, whatever its cost.
+    /// Invariances of the expected cost: a class split into two halves with the same cost; an added
+    /// class of negligible probability and any cost.
     #[test]
     fn split_and_vanishing_classes_change_no_expected_cost(seed in any::<u64>(), rank in 1..CLASSES - 2) {
         let Some((logits, jacobian)) = sample(seed, rank) else { return Ok(()) };
@@ -208,7 +211,8 @@ proptest! {
         }
     }
 
-    /// Any row df: the dense pseudo-inverse, the dense projection, and damping that sees all of it.
+    /// Any row df against the dense pseudo-inverse and the dense projection; damping includes the
+    /// part outside the row space.
     #[test]
     fn general_rows_meet_the_dense_routes(seed in any::<u64>(), rank in 1..CLASSES, exponent in -3.0..3.0_f64) {
         let Some((logits, jacobian)) = sample(seed, rank) else { return Ok(()) };
@@ -235,7 +239,8 @@ proptest! {
         }
     }
 
-    /// h = z_1: a common shift of the logits changes it. From K rows, their Gram matrix, and blocks of columns.
+    /// h = z_1: a common shift of the logits changes it. From K rows, their Gram matrix, and blocks
+    /// of columns.
     #[test]
     fn objectives_that_see_a_common_shift(seed in any::<u64>(), rank in 1..CLASSES) {
         let Some((logits, jacobian)) = sample(seed, rank) else { return Ok(()) };
@@ -248,7 +253,8 @@ proptest! {
         for (tangent, tolerance) in [(tangent(&jacobian), ROUTES), (merged, ROUTES), (gram(&jacobian), GRAM)] {
             let found = measure(&logits, &tangent, &objective, "exact");
             prop_assert!(close(found.value, expected, tolerance), "{} {expected}", found.value);
-            // Full row rank of J: the shift is a direction of its own. Else all of it is within.
+            // With full row rank of J the common shift is an independent direction, and `outside`
+            // is positive. Otherwise it lies in the row space.
             let scale = dot(&df, &df);
             prop_assert!((found.outside - outside).abs() <= tolerance * scale, "{} {outside}", found.outside);
             let norm = baselines(&logits, &tangent, &objective).expect("baselines").jacobian_norm.expect("known");
@@ -257,7 +263,7 @@ proptest! {
     }
 }
 
-/// |df|^2 less the square of its projection on the row space of C J.
+/// |df|^2 minus the square of its projection on the row space of C J.
 fn outside(jacobian: &Dense, df: &[f64]) -> f64 {
     let centred = Dense::from_fn(CLASSES, COLUMNS, |k, i| {
         jacobian.at(k, i) - (0..CLASSES).map(|j| jacobian.at(j, i)).sum::<f64>() / CLASSES as f64
@@ -292,7 +298,7 @@ fn full_rank_meets_the_closed_forms() {
     }
 }
 
-/// One direction a, at gaps that no probability survives.
+/// One direction a, at logit gaps at which plain probabilities underflow.
 #[test]
 fn one_direction_by_hand_at_any_gap() {
     let a = [0.5, -0.25, 1.5];
@@ -381,7 +387,7 @@ fn one_objective_by_every_route() {
 
 #[test]
 fn rows_that_the_distribution_never_sees() {
-    // Two classes moved by the first coordinate alone; f by the second.
+    // The logits depend on the first coordinate only, f on the second only.
     let jacobian = Dense::new(2, 2, vec![1.0, 0.0, -1.0, 0.0]);
     let row = |df: [f64; 2]| Row::from_rows(&jacobian.values, 2, 2, &df).map(Objective::Row).expect("row");
     let found = measure(&[0.0, 0.0], &tangent(&jacobian), &row([0.0, 3.0]), "exact");
@@ -394,7 +400,7 @@ fn rows_that_the_distribution_never_sees() {
     let both = measure(&[0.0, 0.0], &tangent(&jacobian), &row([2.0, 3.0]), "exact");
     assert_close(both.value, 4.0, ROUNDING);
     assert_close(both.outside, 9.0, ROUNDING);
-    // Nothing moves at all.
+    // The logits do not move at all.
     let flat = tangent(&Dense::new(2, 2, vec![0.0; 4]));
     let found = measure(&[0.0, 0.0], &flat, &row([2.0, 3.0]), "exact");
     assert_eq!((found.value, found.rank), (0.0, 0));

@@ -1,4 +1,4 @@
-//! Odd cases by name, with values of many-digit arithmetic (120 digits, the definition itself), and
+//! Unusual cases, each named by its test, against the definition evaluated with 120 digits; and
 //! many classes against a dense route in f64.
 
 mod common;
@@ -16,7 +16,8 @@ fn pixel(logits: &[f64], rows: &[f64], filter: &str) -> (f64, bool) {
     (maps[0].values[0], maps[0].ambiguous[0])
 }
 
-/// A window of K-2 columns leaves lambda alone as the last pivot, and that is rounding.
+/// With K-2 columns in the window, A is singular: the last pivot of A + lambda I is lambda alone,
+/// and here lambda is below the rounding of A.
 #[test]
 fn a_tiny_lambda_in_a_window_of_two_columns_less_than_classes() {
     for (rows, filter) in [
@@ -29,13 +30,13 @@ fn a_tiny_lambda_in_a_window_of_two_columns_less_than_classes() {
         assert_close(value, 0.280_802_292_263_610_3, 1e-12);
         assert!(!ambiguous);
     }
-    // Where lambda is no rounding: g^2 / (N + lambda), N = 2 (1.7^2 + 2^2 - 1.7 x 2) / 9, g = (1.7
-    // x 2 - 2) / 3.
+    // A lambda above rounding: g^2 / (N + lambda), N = 2 (1.7^2 + 2^2 - 1.7 x 2) / 9,
+    // g = (1.7 x 2 - 2) / 3.
     let expected = (1.4_f64 / 3.0).powi(2) / (2.0 * (2.89 + 4.0 - 3.4) / 9.0 + 0.1);
     assert_close(pixel(&[0.0; 3], &[1.7, 2.0], "tikhonov:0.1").0, expected, 1e-12);
 }
 
-/// Every window, at any lambda, is what its own columns say.
+/// Every window has the value that its own columns give, at any lambda.
 #[test]
 fn damped_windows_at_any_lambda() {
     let mut random = Random(41);
@@ -60,7 +61,7 @@ fn damped_windows_at_any_lambda() {
     }
 }
 
-/// An influence by the p x p metric in f64, of columns that are independent.
+/// The influence by the p x p metric in f64, for independent columns.
 fn dense(jacobian: &Dense, logits: &[f64], y: usize) -> f64 {
     let gradient = gradient(logits, jacobian, y);
     solve(fisher(logits, jacobian), &gradient).iter().zip(&gradient).map(|(x, g)| x * g).sum()
@@ -85,8 +86,8 @@ fn solve(mut a: Dense, b: &[f64]) -> Vec<f64> {
     x
 }
 
-/// Errors of pivots do not add up from one to the next: `ambiguous` says something at any number of
-/// classes.
+/// The error estimate does not accumulate over pivots: with many classes, accurate values are not
+/// marked ambiguous.
 #[test]
 fn many_classes_keep_their_digits_and_say_so() {
     let mut random = Random(42);
@@ -109,8 +110,8 @@ fn many_classes_keep_their_digits_and_say_so() {
     }
 }
 
-/// Thousands of random problems, of columns that may nearly depend on one another and probabilities
-/// over twenty orders: what is not ambiguous has its six digits, and few are.
+/// Thousands of random problems, with nearly dependent columns and probabilities over twenty orders
+/// of magnitude: values not marked ambiguous have six digits, and few are marked.
 #[test]
 fn random_problems_are_right_or_ambiguous() {
     let mut random = Random(43);
@@ -121,7 +122,7 @@ fn random_problems_are_right_or_ambiguous() {
         let columns = 1 + case / 10 % (classes - 2);
         let mut jacobian = random.matrix(classes, columns);
         if columns > 1 && case % 3 == 0 {
-            // The last column is the first but for a part in a hundred.
+            // The last column differs from the first by one part in a hundred.
             for k in 0..classes {
                 let (first, last) = (k * columns, k * columns + columns - 1);
                 jacobian.values[last] = jacobian.values[first] + 1e-2 * jacobian.values[last];
@@ -137,8 +138,8 @@ fn random_problems_are_right_or_ambiguous() {
     assert!(ambiguous * 100 < CASES, "{ambiguous}");
 }
 
-/// Two likely classes with the same gradient beside classes of no weight: the difference of their
-/// rows is rounding.
+/// Two likely classes with the same gradient beside very unlikely classes: the difference of the
+/// two rows is mere rounding.
 #[test]
 fn equal_rows_of_likely_classes_are_ambiguous() {
     let rows = [0.3, 0.7, 0.3, 0.7, 0.1 + 0.2, 0.7, 1.0, -1.0, 0.5, 2.0];
@@ -147,7 +148,8 @@ fn equal_rows_of_likely_classes_are_ambiguous() {
     assert!(!run(&[0.0, 0.0, 0.0, -1.0, -2.0], &tangent, 1, "exact").ambiguous);
 }
 
-/// The authors' numerics lose digits where columns differ by fourteen orders, far from their cut.
+/// The authors' numerics lose digits where columns differ by 14 orders of magnitude, although no
+/// singular value is near the cut.
 #[test]
 fn digits_lost_by_the_authors_numerics_are_told() {
     let logits = [-2.0, 1.0, -1.0, 2.0];
@@ -158,7 +160,7 @@ fn digits_lost_by_the_authors_numerics_are_told() {
     assert!(!run(&logits, &tangent, 0, "paper:1e-3:1e-6").ambiguous);
 }
 
-/// A part that all K rows have in common is rounded with them: what is left has lost its digits.
+/// A large part common to all K rows is rounded with them: the centred rows have lost their digits.
 #[test]
 fn digits_lost_to_a_large_common_part_are_told() {
     let mut random = Random(44);
@@ -171,7 +173,7 @@ fn digits_lost_to_a_large_common_part_are_told() {
         for filter in ["exact", "tikhonov:1e-9", "paper:1e-3"] {
             assert!(run(&logits, &rows, case % 5, filter).ambiguous, "{case} {filter}");
         }
-        // The differences of the rows themselves carry all of it.
+        // Differences of the rows, rounded after subtraction, keep all digits.
         let differences: Vec<f32> = jacobian.differences().values.iter().map(|x| *x as f32).collect();
         let rows = Tangent::from_rows(&differences, 5, 2).expect("rows");
         let found = run(&logits, &rows, case % 5, "exact");
@@ -179,7 +181,7 @@ fn digits_lost_to_a_large_common_part_are_told() {
     }
 }
 
-/// Pixels whose rows have a large part in common are in the same doubt in a map.
+/// The same in a map: pixels whose rows have a large common part are ambiguous.
 #[test]
 fn a_large_common_part_is_told_in_maps() {
     let mut random = Random(45);
@@ -193,7 +195,7 @@ fn a_large_common_part_is_told_in_maps() {
     }
 }
 
-/// The damped measure counts the directions that the exact one counts, and tends to it.
+/// The damped measure counts the same directions as the exact one and tends to it for lambda to 0.
 #[test]
 fn a_direction_below_the_tolerance_counts_in_neither_measure() {
     let logits = [0.3, 0.0, -0.4];
@@ -202,16 +204,16 @@ fn a_direction_below_the_tolerance_counts_in_neither_measure() {
     let damped = run(&logits, &tangent, 1, "tikhonov:1e-40");
     assert_eq!((exact.rank, damped.rank), (1, 1));
     assert_close(damped.value, exact.value, 1e-12);
-    // Near the tolerance both are in doubt where it matters, and the damped one is not where it
-    // does not.
+    // A singular value near the tolerance: exact and slightly damped values are ambiguous; with a
+    // large lambda the direction hardly contributes, and the value is not.
     let near = Tangent::from_rows(&[1.0, 0.0, 0.0, 5e-8, 0.0, 0.0], 3, 2).expect("rows");
     let ambiguous =
         ["exact", "tikhonov:1e-40", "tikhonov:1"].map(|filter| run(&logits, &near, 1, filter).ambiguous);
     assert_eq!(ambiguous, [true, true, false]);
 }
 
-/// P - e_0 at a confident sample is rounding in f64: K rows and K-1 rows refuse it alike and name
-/// the way that keeps digits.
+/// P - e_0 of a confident sample is rounding in f64: it is refused with K rows and with K-1 rows,
+/// and the message names the form that keeps its digits.
 #[test]
 fn a_gradient_below_the_rounding_of_probabilities_is_refused_with_the_remedy() {
     let logits = [40.0, 0.0, 1.0];
@@ -237,8 +239,7 @@ fn a_gradient_below_the_rounding_of_probabilities_is_refused_with_the_remedy() {
     }
 }
 
-/// Fisher lengths, slopes and directions where all probabilities but one lie below the range of
-/// f64.
+/// Fisher lengths, slopes and directions where all probabilities but one underflow f64.
 #[test]
 fn lengths_below_the_range_of_f64_have_their_logarithm() {
     let logits = [0.0, 2000.0, -5.0, 1.0, 900.0];
@@ -258,7 +259,7 @@ fn lengths_below_the_range_of_f64_have_their_logarithm() {
     assert_close(log, 3.0_f64.ln() - 1100.0, 1e-14);
 }
 
-/// Zeros of a map have no sign.
+/// A map has no negative zeros.
 #[test]
 fn zeros_of_maps_are_positive() {
     let rows = [0.0, -1.0, 0.0, 0.0, 2.0, 0.0, 0.0, -3.0, 0.0, 0.0, 0.5, 0.0];
@@ -292,7 +293,7 @@ fn windows_tell_what_lies_outside() {
     assert_eq!(map.outside, [0.0; 9]);
 }
 
-/// One call gives what two give.
+/// `measure` gives the same as `influence` and `baselines`.
 #[test]
 fn influence_and_baselines_together_are_those_apart() {
     let mut random = Random(47);

@@ -1,4 +1,5 @@
-//! Planted ranks and logit gaps of 0 to 600 against multi-precision reference values (tests/reference/make.py).
+//! Planted ranks and logit gaps of 0 to 600 against multi-precision reference values
+//! (tests/reference/make.py).
 #![allow(clippy::print_stdout, reason = "the differences from the reference are worth seeing")]
 
 use std::collections::BTreeMap;
@@ -6,12 +7,12 @@ use std::collections::BTreeMap;
 use influence_manifold::{Filter, Objective, Precision, Probabilities, Tangent, baselines, influence};
 
 const REFERENCE: &str = include_str!("reference/planted.csv");
-/// Logarithm of the influence, absolute: the relative error of the influence in units of ln 10.
+/// Absolute error of log10 of the influence, i.e. its relative error divided by ln 10.
 const LOG10: f64 = 1e-10;
 const VALUE: f64 = 1e-10;
 const TIKHONOV: f64 = 1e-10;
 const PAPER: f64 = 1e-9;
-/// What is not marked ambiguous has six digits from a Gram matrix in f64, three from rows in f32.
+/// Values not marked ambiguous have six digits from a Gram matrix in f64, three from rows in f32.
 const GRAM: f64 = 1e-6;
 const SINGLE: f64 = 1e-3;
 const NORM: f64 = 1e-11;
@@ -125,13 +126,14 @@ fn exact_influence_meets_the_multi_precision_values() {
     worst.check();
 }
 
-/// |a - b| / |b|, free of overflow.
+/// |a - b| / |b|, computed without overflow.
 fn relative_distance(a: &[f64], b: &[f64]) -> f64 {
     let norm = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0_f64, f64::hypot);
     norm(&mut a.iter().zip(b).map(|(x, y)| x - y)) / norm(&mut b.iter().copied())
 }
 
-/// Gram matrices and single precision carry fewer digits: they give them, or say that they do not.
+/// Gram matrices and rows in single precision: every value is accurate to its tolerance or marked
+/// ambiguous.
 #[test]
 fn lesser_data_are_right_or_ambiguous() {
     let mut worst = Worst::default();
@@ -141,7 +143,7 @@ fn lesser_data_are_right_or_ambiguous() {
         let rows: Vec<&[f64]> = planted.rows.chunks_exact(columns).collect();
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
         let gram: Vec<f64> = rows.iter().flat_map(|a| rows.iter().map(|b| dot(a, b))).collect();
-        // A third, so that every entry is rounded.
+        // Divided by three, so that every entry is rounded in f32.
         let single: Vec<f32> = planted.rows.iter().map(|value| (*value / 3.0) as f32).collect();
         let routes = [
             ("gram", Tangent::from_gram(&gram, classes, Precision::F64), GRAM),

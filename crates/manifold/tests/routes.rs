@@ -1,4 +1,5 @@
-//! Three routes to one value: the p x p pseudo-inverse, the K x K tangent, conjugate gradients; and what holds between them.
+//! Three routes to the same value: the p x p pseudo-inverse, the K x K tangent, conjugate
+//! gradients; and relations between them.
 
 mod common;
 
@@ -16,7 +17,7 @@ const ROUTES: f64 = 1e-7;
 const SPECTRA: f64 = 1e-12;
 const DIRECTION: f64 = 1e-9;
 
-/// A sample of one planted rank, its condition at most thirty.
+/// A sample with a planted rank and a condition of at most 30.
 struct Sample {
     logits: Vec<f64>,
     jacobian: Dense,
@@ -90,7 +91,8 @@ proptest! {
         prop_assert!(spectrum.iter().zip(&through).all(|(x, y)| (x - y).abs() <= SPECTRA * spectrum[0]));
     }
 
-    /// h = G^+ df: G h = df on the range of G, to which df belongs; df . h = h^T G h = FI; projecting twice changes nothing.
+    /// h = G^+ df: G h = df on the range of G, to which df belongs; df . h = h^T G h = FI;
+    /// projecting twice changes nothing.
     #[test]
     fn the_direction_solves_its_equation(seed in any::<u64>(), rank in 1..CLASSES) {
         let Some(sample) = sample(seed, rank) else { return Ok(()) };
@@ -104,10 +106,11 @@ proptest! {
         prop_assert!(close(dot(&df, &h), found.value, DIRECTION));
         prop_assert!(close(dot(&image, &h), found.value, DIRECTION));
         prop_assert!(found.coefficients.iter().sum::<f64>().abs() <= DIRECTION * norm.max(found.value));
-        // Along h alone the influence is the same: the most influential direction carries all of it.
+        // Along h alone the influence is the same: the most influential direction carries all of
+        // it.
         let along = Dense::new(CLASSES, 1, sample.jacobian.apply(&h));
         prop_assert!(close(run(&sample.logits, &tangent(&along), sample.y, "exact").value, found.value, DIRECTION));
-        // Along any other it is no larger.
+        // Along any other direction it is no larger.
         let other = Random(seed ^ 1).vector(COLUMNS, 1.0);
         let along = Dense::new(CLASSES, 1, sample.jacobian.apply(&other));
         prop_assert!(run(&sample.logits, &tangent(&along), sample.y, "exact").value <= found.value * (1.0 + DIRECTION));
@@ -127,7 +130,7 @@ proptest! {
     }
 }
 
-/// The authors' numerics, written down as their code has them: a p x K matrix and its singular values.
+/// The authors' numerics as in their code: a p x K matrix and its singular values.
 #[test]
 fn the_authors_code_gives_the_same() {
     for seed in 0..40 {
@@ -154,7 +157,8 @@ fn the_authors_code_gives_the_same() {
     }
 }
 
-/// Two likely classes with the same gradient but for rounding: what their noise, times their weight, leaves of the others.
+/// Two likely classes whose gradients differ only by rounding: that noise, times their large
+/// weight, must not drown the other classes unnoticed.
 #[test]
 fn digits_lost_to_rounding_are_reported() {
     let mut random = Random(41);

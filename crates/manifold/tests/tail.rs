@@ -1,4 +1,4 @@
-//! Classes that carry little, merged into one: bounds of the measure over all classes from both sides.
+//! Unlikely classes merged into one: the bounds enclose the measure over all classes.
 
 mod common;
 
@@ -7,7 +7,7 @@ use influence_manifold::{Error, Filter, Objective, Probabilities, Tail, Tangent,
 
 const CLASSES: usize = 40;
 
-/// Rounding of a value out of rows.
+/// Rounding of a value computed from rows.
 const ROUNDING: f64 = 1e-9;
 
 struct Case {

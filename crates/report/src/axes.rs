@@ -1,13 +1,14 @@
-//! Frames of plots: a box with ticks, names of the axes, and a legend. And the colours of kinds.
+//! Frames of plots: a box with ticks, axis titles, and a legend; and the colours of categories.
 
 use crate::scale::{Span, power};
 use crate::svg::{Anchor, Drawing, Text, wide};
 
-/// Colours of kinds (Okabe and Ito, 2008): told apart by colour-blind people, and seen on white and on black.
+/// Colours of categories (Okabe and Ito, 2008): distinguishable with colour blindness, and visible
+/// on white and on black.
 pub(crate) const KINDS: [&str; 8] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a7a00", "#3a9bd9", "#b3741e", "#7a7a7a"];
 
-/// The colour of a kind by its number.
+/// The colour of a category by its number.
 pub(crate) fn kind(at: usize) -> &'static str {
     KINDS.get(at % KINDS.len()).copied().unwrap_or("#7a7a7a")
 }
@@ -15,7 +16,7 @@ pub(crate) fn kind(at: usize) -> &'static str {
 pub(crate) const SMALL: f64 = 11.0;
 pub(crate) const TITLE: f64 = 14.0;
 
-/// The box of a plot.
+/// The plotting area, in pixels of the drawing.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Frame {
     pub(crate) left: f64,
@@ -25,7 +26,7 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// Height of a share of the vertical axis.
+    /// The vertical coordinate at `share`, from 0 at the bottom to 1 at the top.
     pub(crate) fn y(&self, share: f64) -> f64 {
         self.top + self.height * (1.0 - share)
     }
@@ -34,7 +35,8 @@ impl Frame {
         self.left + self.width * share
     }
 
-    /// Lines and numbers of an axis of decades, with its name turned beside it.
+    /// Draws grid lines and numbers of a logarithmic vertical axis, with its title rotated beside
+    /// it.
     pub(crate) fn decades(&self, drawing: &mut Drawing, span: &Span, name: &str) {
         for decade in span.decades() {
             let y = self.y(span.share(f64::from(decade)));
@@ -51,7 +53,7 @@ impl Frame {
         self.border(drawing);
     }
 
-    /// Lines and numbers of two axes from 0 to 1, with their names.
+    /// Draws grid lines and numbers of two axes from 0 to 1, with their titles.
     pub(crate) fn unit(&self, drawing: &mut Drawing, [across, up]: [&str; 2]) {
         for tick in 0..=5 {
             let share = f64::from(tick) / 5.0;
@@ -78,7 +80,7 @@ impl Frame {
     }
 }
 
-/// Squares with their names in lines that fit; the height that they take.
+/// Draws a legend of coloured squares with names, wrapped to `width`; returns its height.
 pub(crate) fn legend(drawing: &mut Drawing, [x, y]: [f64; 2], width: f64, items: &[(String, String)]) -> f64 {
     let (mut left, mut top) = (x, y);
     for (name, fill) in items {

@@ -1,5 +1,5 @@
-//! Layers by depth: one panel a network, one bar a layer from its lowest to its highest quartile, in
-//! decades, with the name of every layer below its bar.
+//! Layers by depth: one panel per network and one bar per layer, from the first to the third
+//! quartile on a logarithmic axis, with the layer's name below the bar.
 
 use crate::axes::{Frame, SMALL, TITLE, kind, legend};
 use crate::error::Error;
@@ -9,24 +9,24 @@ use crate::svg::{Anchor, Drawing, Picture, Text, escaped, wide};
 /// One bar.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bar {
-    /// What stands below it.
+    /// The label below it.
     pub name: String,
-    /// What it is of: bars of one kind have one colour.
+    /// Its category: bars of one kind have the same colour.
     pub kind: String,
-    /// The first quartile; nothing beyond f64, as the others.
+    /// The first quartile. `None` if it overflows f64, as for the others.
     pub low: Option<f64>,
     /// The median.
     pub middle: Option<f64>,
     /// The third quartile.
     pub high: Option<f64>,
-    /// Whether it is drawn pale: most of what it is of is saturated.
+    /// Whether it is drawn pale, because most of its values are saturated.
     pub full: bool,
 }
 
 /// The bars of one network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
-    /// What stands above the panel.
+    /// The title above the panel.
     pub title: String,
     /// From the input to the output.
     pub bars: Vec<Bar>,
@@ -35,16 +35,17 @@ pub struct Series {
 const GAP: f64 = 16.0;
 /// Height of a panel.
 const HIGH: f64 = 260.0;
-/// Width of all bars of a panel, about.
+/// Approximate width of all bars of a panel.
 const WIDE: f64 = 900.0;
-/// A bar is at least so wide, with its gap, that its name has room below it; and at most.
+/// Smallest and largest width of a bar with its gap. The smallest leaves room for the name below
+/// it.
 const PITCH: [f64; 2] = [10.5, 26.0];
-/// Room for the numbers of the axis and its name.
+/// Width of the axis numbers and the axis title.
 const NUMBERS: f64 = 62.0;
-/// Names of layers.
+/// Font size of the names of layers.
 const NAME: f64 = 9.0;
 
-/// The panels of all networks below each other: a dark mark at each median.
+/// Draws the panels of all networks below each other, with a dark mark at each median.
 ///
 /// # Errors
 /// No bars.
@@ -65,7 +66,7 @@ pub fn bars(title: &str, series: &[Series]) -> Result<Picture, Error> {
         kinds.iter().enumerate().map(|(at, name)| (name.clone(), kind(at).to_owned())).collect();
     items.push(("pale: saturated in most images".into(), "#b8b8b8".into()));
     items.push(("bar: quartiles; mark: median".into(), "currentColor".into()));
-    // The legend's height is known when it is drawn: two lines at most.
+    // 44 pixels are reserved for the legend, i.e. two lines: its height is known only once drawn.
     let mut drawing = Drawing::new(width, GAP + 24.0 + 44.0 + series.len() as f64 * panel + 18.0);
     drawing.text([GAP, GAP + 12.0], title, Text::new(TITLE, Anchor::Start));
     legend(&mut drawing, [GAP, GAP + 24.0], width - 2.0 * GAP, &items);
@@ -85,14 +86,14 @@ pub fn bars(title: &str, series: &[Series]) -> Result<Picture, Error> {
     Ok(drawing.finish(title))
 }
 
-/// The decades of all bars.
+/// The span of all bars, rounded outwards to whole decades.
 fn span<'a>(bars: impl Iterator<Item = &'a Bar>) -> Span {
     let values: Vec<f64> = bars.flat_map(|bar| [bar.low, bar.middle, bar.high]).flatten().collect();
     let span = Span::of_logs(values.iter().map(|value| value.log10()));
     Span { low: span.low.floor(), high: span.high.ceil().max(span.low.floor() + 1.0), ..span }
 }
 
-/// In the order in which they first come.
+/// The distinct kinds, in the order of their first occurrence.
 fn kinds<'a>(bars: impl Iterator<Item = &'a Bar>) -> Vec<String> {
     let mut kinds: Vec<String> = Vec::new();
     for bar in bars {

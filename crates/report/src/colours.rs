@@ -1,4 +1,4 @@
-//! Colour maps: lightness grows steadily along both, so that they are read without seeing hue.
+//! Colour maps. Lightness is monotonic along each branch, so they can be read without seeing hue.
 
 /// Red, green, blue.
 pub(crate) type Colour = [u8; 3];
@@ -18,12 +18,12 @@ const SEQUENTIAL: [Colour; 9] = [
 /// Blue for negative, white for zero, orange for positive.
 const DIVERGING: [Colour; 5] = [[5, 70, 140], [120, 170, 210], [250, 250, 250], [240, 165, 95], [170, 70, 0]];
 
-/// The colour of a share in [0, 1].
+/// The colour at `share` in [0, 1].
 pub(crate) fn sequential(share: f64) -> Colour {
     between(&SEQUENTIAL, share)
 }
 
-/// The colour of a share in [0, 1], 1/2 being zero.
+/// The colour at `share` in [0, 1], where 1/2 stands for zero.
 pub(crate) fn diverging(share: f64) -> Colour {
     between(&DIVERGING, share)
 }

@@ -7,24 +7,24 @@ use crate::svg::{Anchor, Drawing, Picture, Text, wide};
 /// The curves of one score.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Curve {
-    /// What the score is called.
+    /// The name of the score.
     pub name: String,
-    /// From the strictest threshold on.
+    /// The points, from the strictest threshold on.
     pub points: Vec<Point>,
-    /// Under both curves.
+    /// The areas under both curves.
     pub areas: Areas,
-    /// Drawn dashed: a score to compare with.
+    /// Whether it is drawn dashed, as a baseline.
     pub dashed: bool,
 }
 
 const GAP: f64 = 16.0;
 const SIDE: f64 = 320.0;
 const LEFT: f64 = 58.0;
-/// Steps narrower than this share of the axis are seen by nobody.
+/// Points closer than this fraction of the axis are left out.
 const FINE: f64 = 1.0 / 400.0;
 
-/// Both plots over a legend with the areas; `share` is the share of bad ones, which is chance for the
-/// precision.
+/// Draws both plots above a legend with the areas. `share` is the fraction of bad images: the
+/// precision of a random score.
 #[must_use]
 pub fn curves(title: &str, curves: &[Curve], share: f64) -> Picture {
     let width = (2.0 * (LEFT + SIDE + 2.0 * GAP)).max(wide(title, TITLE) + 2.0 * GAP);
@@ -45,7 +45,7 @@ pub fn curves(title: &str, curves: &[Curve], share: f64) -> Picture {
     drawing.line([precision.x(0.0), precision.y(share)], [precision.x(1.0), precision.y(share)], 0.4);
     let mut items = Vec::new();
     for (place, curve) in curves.iter().enumerate() {
-        // Dashes tell the two groups apart, colours those of one group.
+        // Solid and dashed curves use the same colours, each group from the first one on.
         let at = curves.iter().take(place).filter(|other| other.dashed == curve.dashed).count();
         let mut ends = vec![[roc.x(0.0), roc.y(0.0)]];
         ends.extend(
@@ -72,7 +72,7 @@ pub fn curves(title: &str, curves: &[Curve], share: f64) -> Picture {
             kind(at).to_owned(),
         ));
     }
-    // One line each: a width that holds no two.
+    // A legend narrower than two items puts each on its own line.
     items.iter().enumerate().for_each(|(at, item)| {
         let corner = [LEFT + GAP, GAP + 28.0 + SIDE + 48.0 + at as f64 * 18.0];
         legend(&mut drawing, corner, SMALL, std::slice::from_ref(item));
@@ -80,7 +80,8 @@ pub fn curves(title: &str, curves: &[Curve], share: f64) -> Picture {
     drawing.finish(title)
 }
 
-/// The points that are seen: a file need not hold ten thousand steps of a pixel's hundredth.
+/// Drops points that are closer than `FINE` to the previous one: a curve of ten thousand images
+/// would otherwise make a large file of invisible steps. The last point is kept.
 fn thinned<'a>(
     points: &'a [Point],
     of: impl Fn(&Point) -> [f64; 2] + 'a,

@@ -1,29 +1,29 @@
-//! What can go wrong with pictures.
+//! The error type of this crate.
 
 /// Why a picture could not be drawn or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A plot of nothing.
+    /// There is nothing to plot.
     #[error("there is nothing to draw: the networks have no layers")]
     NoBars,
-    /// A layer of another size than its shape.
+    /// The number of values of a layer does not match its shape.
     #[error("the layer '{title}' has {found} numbers, its shape asks for {expected}")]
     Layer {
         /// Its title.
         title: String,
-        /// How many numbers there are.
+        /// Number of values given.
         found: usize,
-        /// How many there should be.
+        /// Number of values expected.
         expected: usize,
     },
-    /// A drawing that could not become dots.
+    /// A drawing could not be rendered to pixels.
     #[error("the picture could not be drawn: {0}")]
     Drawing(String),
-    /// The encoder refused.
+    /// An error of the PNG encoder.
     #[error("the picture could not be encoded: {0}")]
     Encoding(#[from] png::EncodingError),
-    /// Bytes that are no PNG of labels.
+    /// The bytes are not a PNG of labels.
     #[error("no PNG of labels: {0}")]
     Labels(String),
 }

@@ -1,4 +1,5 @@
-//! Planes of labels: superpixels or a mask, drawn as a PNG of any kind. Pixels of one colour belong together.
+//! Planes of labels (superpixels or a mask) from a PNG of any kind. Pixels of the same colour form
+//! one region.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -9,19 +10,21 @@ use crate::error::Error;
 const MOST_PIXELS: u64 = 1 << 24;
 const MOST_BYTES: usize = 1 << 28;
 
-/// One label a pixel.
+/// One label per pixel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels {
     /// Height and width.
     pub shape: [usize; 2],
-    /// Row by row: the grey value or the place in the palette itself, or, of coloured pixels, the colours numbered in ascending order.
+    /// Row by row: the grey value or palette index itself; for coloured pixels the number of the
+    /// colour, in ascending order.
     pub labels: Vec<u32>,
 }
 
-/// Reads a PNG: grey values of 1 to 16 bits and palette indices are labels as they stand; colours are numbered.
+/// Reads a PNG. Grey values of 1 to 16 bits and palette indices are used as labels directly;
+/// colours are numbered.
 ///
 /// # Errors
-/// [`Error::Labels`] for anything that is no whole PNG, or a very large one.
+/// [`Error::Labels`] for anything that is not a complete PNG, or a very large one.
 pub fn read_labels(bytes: &[u8]) -> Result<Labels, Error> {
     let fail = |error: png::DecodingError| Error::Labels(error.to_string());
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: MOST_BYTES });
@@ -52,7 +55,7 @@ pub fn read_labels(bytes: &[u8]) -> Result<Labels, Error> {
     Ok(Labels { shape: [height as usize, width as usize], labels })
 }
 
-/// The `bits` bits of a line from bit `start`, highest first.
+/// The `bits` bits of a line from bit `start` on, most significant first.
 fn sample(line: &[u8], start: usize, bits: usize) -> u64 {
     if bits < 8 {
         let shift = 8 - bits - start % 8;

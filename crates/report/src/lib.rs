@@ -1,10 +1,10 @@
-//! What a person sees of a run: pictures of maps, layers, curves and images as vector graphics (and
-//! PNG made of them), statistics, and pages that hold everything; and planes of labels out of PNG.
+//! Output for people: pictures of maps, layers, curves and images as vector graphics (and PNG made
+//! from them), statistics, self-contained HTML pages; and planes of labels read from PNG.
 //!
-//! Pixels of the image become squares large enough to be seen. A map is drawn as coloured squares,
-//! each with a dot of the image's own colour in its middle: the map keeps the colours of its bar, and
-//! the image stays visible under it. Colours go from dark to light (viridis) or from blue over white
-//! to orange, so that they are told apart by colour-blind people and in black and white.
+//! Pixels of an image are enlarged to visible squares. A map is drawn as coloured squares, each
+//! with a dot of the image's own colour in its centre: the map keeps the colours of its colour bar,
+//! and the image remains visible. Colours go from dark to light (viridis) or from blue over white
+//! to orange; both can be read with colour blindness, the first also in black and white.
 
 mod axes;
 mod bars;

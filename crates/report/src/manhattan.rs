@@ -1,4 +1,4 @@
-//! Values of many images by class, a dot each: tall ones stand out as in a skyline.
+//! Manhattan plot: the values of many images, grouped by class, one dot per image.
 
 use crate::axes::{Frame, SMALL, TITLE, kind};
 use crate::points::RING;
@@ -8,11 +8,11 @@ use crate::svg::{Anchor, Drawing, Picture, Text, wide};
 /// One set of images.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Skyline {
-    /// What stands above its panel.
+    /// The title above its panel.
     pub title: String,
     /// The class of each image and the decimal logarithm of its value, -infinity for 0.
     pub images: Vec<(usize, f64)>,
-    /// A value that a line is drawn at, with its name.
+    /// Decimal logarithm of a value at which a line is drawn, and its name.
     pub mark: Option<(f64, String)>,
 }
 
@@ -86,7 +86,7 @@ fn dots(
     places
 }
 
-/// As many letters as there is room for.
+/// The name, cut to the available width.
 fn shortened(name: &str, room: f64) -> String {
     if wide(name, SMALL) <= room {
         return name.to_owned();

@@ -1,4 +1,4 @@
-//! A report: one page of HTML that holds everything it shows, and fetches nothing.
+//! A report: one self-contained HTML page that loads nothing from elsewhere.
 
 use std::fmt::Write;
 
@@ -8,28 +8,29 @@ use crate::svg::{Picture, base64, escaped};
 
 const STYLE: &str = include_str!("../page/page.css");
 const SCRIPT: &str = include_str!("../page/page.js");
-/// Pictures wider than this are not made smaller to fit: their letters would be too small to read.
+/// Pictures wider than this, in pixels, are not scaled down to fit: their text would be too small
+/// to read.
 const LONG: f64 = 1300.0;
 
 /// One cell of a table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PageCell {
-    /// What is read.
+    /// The displayed text.
     pub text: String,
-    /// What is sorted by, of numbers.
+    /// The sort key, if it is a number.
     pub number: Option<f64>,
-    /// A small image before the text, by its `data:` address.
+    /// A small image before the text, as a `data:` URL.
     pub image: Option<String>,
 }
 
 impl PageCell {
-    /// Words.
+    /// A cell of text.
     #[must_use]
     pub fn text(text: impl Into<String>) -> Self {
         Self { text: text.into(), number: None, image: None }
     }
 
-    /// A number and how it is shown.
+    /// A number and its displayed form.
     #[must_use]
     pub fn number(text: impl Into<String>, number: f64) -> Self {
         Self { text: text.into(), number: Some(number), image: None }
@@ -61,13 +62,13 @@ impl Page {
         self.add(format_args!("<p>{}</p>\n", escaped(text)));
     }
 
-    /// Sentences, each by itself.
+    /// A list of sentences.
     pub fn list(&mut self, sentences: &[String]) {
         let items: String = sentences.iter().map(|said| format!("<li>{}</li>\n", escaped(said))).collect();
         self.add(format_args!("<ul>\n{items}</ul>\n"));
     }
 
-    /// Names and what they stand for.
+    /// A list of names with their values.
     pub fn facts(&mut self, facts: &[(String, String)]) {
         let pair = |(name, value): &(String, String)| {
             format!("<dt>{}</dt><dd>{}</dd>\n", escaped(name), escaped(value))
@@ -75,7 +76,7 @@ impl Page {
         self.add(format_args!("<dl>\n{}</dl>\n", facts.iter().map(pair).collect::<String>()));
     }
 
-    /// A picture with a line below it.
+    /// A picture with a caption.
     pub fn figure(&mut self, picture: &Picture, caption: &str) {
         let long = if picture.width() > LONG { " long" } else { "" };
         let (svg, caption) = (picture.inline(), escaped(caption));
@@ -84,7 +85,7 @@ impl Page {
         ));
     }
 
-    /// A picture that is a PNG file already.
+    /// A picture from a PNG file.
     pub fn image(&mut self, png: &[u8], caption: &str) {
         let (address, caption) = (base64(png), escaped(caption));
         self.add(format_args!(
@@ -93,13 +94,13 @@ impl Page {
         ));
     }
 
-    /// How many bytes it has by now.
+    /// The size of the page so far, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.body.len()
     }
 
-    /// Dots that say what they are under the pointer.
+    /// A scatter plot whose dots show a description under the pointer.
     pub fn scatter(&mut self, scatter: &Scatter, caption: &str) {
         let (picture, points) = scatter.drawn();
         self.pointed(&picture, &points, caption);
@@ -117,7 +118,7 @@ impl Page {
         ));
     }
 
-    /// A table that a click on a heading sorts.
+    /// A table that can be sorted by clicking on a heading.
     pub fn table(&mut self, headings: &[&str], rows: &[Vec<PageCell>]) {
         let first = rows.first();
         let is_text = |at: usize| first.and_then(|row| row.get(at)).is_some_and(|cell| cell.number.is_none());
@@ -158,7 +159,7 @@ impl Page {
     }
 
     fn add(&mut self, text: std::fmt::Arguments<'_>) {
-        // A String takes everything.
+        // Writing to a String cannot fail.
         let _ = self.body.write_fmt(text);
     }
 }

@@ -1,21 +1,22 @@
-//! The layout of maps: the image, then one panel a map with its colour bar; one row a channel where a
-//! map has channels.
+//! The layout of maps: the image, then one panel per map with its colour bar; one row per channel
+//! if a map has channels.
 
 use crate::colours::{Colour, diverging, sequential};
 use crate::error::Error;
 use crate::scale::{Span, number, power};
 use crate::svg::{Anchor, Drawing, Picture, Text, colour, image_address, wide};
 
-/// How wide or high an image is drawn at least.
+/// Smallest size of the longer side of an image in the drawing.
 const PANEL: usize = 224;
-/// A dot of the image is drawn in squares of at least this size.
+/// Squares of at least this size contain a dot of the image's colour.
 const DOTTED: usize = 6;
 const GAP: f64 = 16.0;
-/// The colour bar, with room for its numbers.
+/// Widths of the colour bar and of its numbers.
 const BAR: f64 = 12.0;
 const NUMBERS: f64 = 76.0;
 const TICKS: usize = 5;
-/// Logarithms so near to the largest are of values that are equal but for rounding.
+/// Decimal logarithms within this distance belong to values that are equal up to rounding (1e-6
+/// relative).
 const ALIKE: f64 = 4e-7;
 const TITLE: Text = Text::new(14.0, Anchor::Start);
 const CAPTION: Text = Text::new(12.0, Anchor::Start);
@@ -26,7 +27,7 @@ const SMALL: Text = Text::new(11.0, Anchor::Start);
 pub enum Colours {
     /// The numbers are decimal logarithms, -infinity for 0: from dark to light.
     Logarithms,
-    /// Blue below zero, orange above it, linear.
+    /// A linear scale: blue below zero, orange above it.
     Diverging,
 }
 
@@ -36,20 +37,20 @@ pub enum Sharing {
     /// One scale for all panels: colours may be compared between them.
     #[default]
     Shared,
-    /// Each panel its own.
+    /// Each panel has its own scale.
     Own,
 }
 
 /// A map over the pixels of an image.
 #[derive(Debug, Clone, Copy)]
 pub struct Layer<'a> {
-    /// What stands above its panel.
+    /// The title above its panel.
     pub title: &'a str,
     /// `[C, H, W]` or `[1, H, W]`.
     pub values: &'a [f64],
-    /// How they become colours.
+    /// How the values become colours.
     pub colours: Colours,
-    /// The half-width of its windows: the best one is framed.
+    /// The half-width of its windows; the window with the largest value is framed.
     pub window: Option<usize>,
 }
 
@@ -68,8 +69,8 @@ impl Layer<'_> {
         }
     }
 
-    /// The place of the largest value, unless others are as large: which of them is framed would be
-    /// chance.
+    /// The index of the largest value, or `None` if others are equal up to rounding: the choice
+    /// between them would be arbitrary.
     fn best(&self) -> Option<usize> {
         let places = 0..self.values.len();
         let most = places.max_by(|a, b| self.values[*a].total_cmp(&self.values[*b]))?;
@@ -79,13 +80,14 @@ impl Layer<'_> {
     }
 }
 
-/// The image and its maps side by side, under lines of text.
+/// Draws the image and its maps side by side, below lines of text.
 ///
 /// # Shapes
-/// `image`: `[C, H, W]` with pixels in [0, 1]; C = 3 is drawn in colours, other numbers of channels by their mean.
+/// `image`: `[C, H, W]` with pixels in [0, 1]; C = 3 is drawn in colour, other numbers of channels
+/// by their mean.
 ///
 /// # Errors
-/// A layer of another size; an encoder that refuses.
+/// A layer of the wrong size; an error of the encoder.
 pub fn picture(
     title: &[String],
     image: &[f64],
@@ -114,15 +116,15 @@ pub fn picture(
     Ok(drawing.finish(&title.join(". ")))
 }
 
-/// Where everything is.
+/// The layout: positions and sizes of all parts.
 struct Page<'a> {
     shape: [usize; 3],
     rows: usize,
     layers: &'a [Layer<'a>],
-    /// One a layer.
+    /// One span per layer.
     spans: Vec<Span>,
     sharing: Sharing,
-    /// Pixels of the drawing a pixel of the image.
+    /// Pixels of the drawing per pixel of the image.
     cell: usize,
     top: f64,
     width: f64,
@@ -158,18 +160,18 @@ impl<'a> Page<'a> {
         [self.cell * self.shape[2], self.cell * self.shape[1]].map(|size| size as f64)
     }
 
-    /// Whether a bar stands behind a layer: behind the last where all share it.
+    /// Whether a layer is followed by a colour bar: only the last one is if all share a scale.
     fn has_bar(&self, at: usize) -> bool {
         self.sharing == Sharing::Own || at + 1 == self.layers.len()
     }
 
-    /// Where a layer begins.
+    /// The left edge of a layer.
     fn left(&self, at: usize) -> f64 {
         let bars = (0..at).filter(|at| self.has_bar(*at)).count() as f64;
         GAP + (at + 1) as f64 * (self.panel()[0] + GAP) + bars * (BAR + NUMBERS)
     }
 
-    /// Where a row of panels begins, with its captions.
+    /// The top edge of a row of panels, including its captions.
     fn above(&self, row: usize) -> f64 {
         self.top + row as f64 * (self.panel()[1] + 2.0 * GAP + 18.0)
     }
@@ -208,7 +210,7 @@ impl<'a> Page<'a> {
         Ok(())
     }
 
-    /// A frame around a window, which is seen on every colour.
+    /// Draws a frame around a window: red on white, visible on every colour.
     fn mark(&self, drawing: &mut Drawing, [x, y]: [f64; 2], at: usize, half: usize) {
         let [_, height, width] = self.shape;
         let range = |centre: usize, size: usize| {
@@ -221,13 +223,13 @@ impl<'a> Page<'a> {
     }
 }
 
-/// Whether a place of a square lies in the dot in its middle.
+/// Whether a position within a square lies in the dot at its centre.
 fn in_dot(x: usize, y: usize, cell: usize) -> bool {
     let (inset, size) = (cell.div_ceil(3), cell / 3);
     (inset..inset + size).contains(&x) && (inset..inset + size).contains(&y)
 }
 
-/// The colour of a pixel: its own, or the grey of one channel.
+/// The colour of a pixel of the image, or the grey of one channel.
 pub(crate) fn pixel(
     image: &[f64],
     [channels, height, width]: [usize; 3],
@@ -243,13 +245,13 @@ pub(crate) fn pixel(
     }
 }
 
-/// The colour bar with its numbers, and what kind of scale it is.
+/// Draws the colour bar with its numbers and the kind of scale.
 fn bar(drawing: &mut Drawing, [x, y]: [f64; 2], high: f64, layer: &Layer<'_>, span: &Span) {
     const STEPS: usize = 64;
     let step = high / STEPS as f64;
     for at in 0..STEPS {
         let fill = colour(layer.colour(1.0 - (at as f64 + 0.5) / STEPS as f64));
-        // A hair more than its share: no gap between neighbours.
+        // Slightly higher than its step, so that no gap shows between neighbours.
         drawing.rect([x, y + at as f64 * step], [BAR, step + 0.3], &fill);
     }
     let logarithmic = layer.colours == Colours::Logarithms;
@@ -288,7 +290,7 @@ mod tests {
         let drawn = picture(&title, &image, [1, 2, 2], &[layer(&values, None)], Sharing::Shared);
         let (info, data) = decoded(&drawn.expect("a picture"));
         let cell = PANEL as f64 / 2.0;
-        // Two dots a pixel of the drawing, four bytes a dot.
+        // Two dots per pixel of the drawing, four bytes per dot.
         let dot = |x: f64, y: f64| {
             &data[4 * ((2.0 * y) as usize * info.width as usize + (2.0 * x) as usize)..][..3]
         };

@@ -1,32 +1,35 @@
-//! From numbers to places: axes and colour bars, linear or in decades, and their ticks.
+//! Maps numbers to positions on axes and colour bars, linear or logarithmic, and chooses ticks.
 
-/// At most so many decades are told apart by colours or lengths; what lies below them is drawn as "at
-/// most".
+/// Largest number of decades of a colour bar or axis of bars; smaller values are drawn at the lower
+/// end, labelled "≤". With more decades, colours and lengths would be hard to distinguish.
 const DECADES: f64 = 6.0;
-/// The same of dots in a plot, of which the smallest are as many as the largest.
+/// The same for plots of dots, where small values are as interesting as large ones.
 const DECADES_OF_DOTS: f64 = 16.0;
 
-/// A span of numbers. Of a logarithmic one they are decimal logarithms.
+/// A range of numbers. For a logarithmic scale they are decimal logarithms.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Span {
     pub(crate) low: f64,
     pub(crate) high: f64,
-    /// Whether some numbers lie below it.
+    /// Whether some numbers are below `low`.
     pub(crate) clipped: bool,
 }
 
 impl Span {
-    /// Of logarithms: from the smallest to the largest that are finite, of at most six decades.
+    /// The span of logarithms, from the smallest to the largest finite one, at most six decades.
     pub(crate) fn of_logs(values: impl Iterator<Item = f64> + Clone) -> Self {
         Self::within(values, DECADES)
     }
 
-    /// The same for dots.
+    /// The same for dots: at most sixteen decades.
     pub(crate) fn of_dots(values: impl Iterator<Item = f64> + Clone) -> Self {
         Self::within(values, DECADES_OF_DOTS)
     }
 
     fn within(values: impl Iterator<Item = f64> + Clone, decades: f64) -> Self {
+        // The upper end is always the largest finite value; the lower end moves up if the span
+        // would be too wide. Without any finite value (all influences 0 or infinite), one decade is
+        // shown.
         let finite = || values.clone().filter(|x| x.is_finite());
         let high = finite().fold(f64::NEG_INFINITY, f64::max);
         if !high.is_finite() {
@@ -36,13 +39,14 @@ impl Span {
         Self { low, high, clipped: values.clone().any(|x| x < low) }
     }
 
-    /// Around zero.
+    /// A span symmetric around zero.
     pub(crate) fn around_zero(values: impl Iterator<Item = f64>) -> Self {
         let most = values.filter(|x| x.is_finite()).fold(0.0_f64, |most, x| most.max(x.abs()));
         Self { low: -most, high: most, clipped: false }
     }
 
-    /// The share of the way from the low to the high end, in [0, 1]; half of a span without width.
+    /// The position of a value between the low end (0) and the high end (1), clamped; 1/2 if the
+    /// span has no width.
     pub(crate) fn share(&self, value: f64) -> f64 {
         match value {
             value if value == f64::INFINITY => 1.0,
@@ -52,12 +56,12 @@ impl Span {
         }
     }
 
-    /// The number at a share.
+    /// The number at a position in [0, 1].
     pub(crate) fn at(&self, share: f64) -> f64 {
         self.low + share * (self.high - self.low)
     }
 
-    /// Whole decades inside it, not more than about eight.
+    /// The whole decades inside the span to label, at most about eight.
     pub(crate) fn decades(&self) -> Vec<i32> {
         let (first, last) = (self.low.ceil() as i32, self.high.floor() as i32);
         let step = ((last - first) / 8 + 1) as usize;
@@ -65,7 +69,7 @@ impl Span {
     }
 }
 
-/// Three digits.
+/// A number with three significant digits.
 pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".into(),
@@ -77,7 +81,7 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
-/// The number whose decimal logarithm this is, also beyond `f64`.
+/// The number with this decimal logarithm, also beyond the range of `f64`.
 pub(crate) fn power(log10: f64) -> String {
     match 10.0_f64.powf(log10) {
         value if value.is_finite() && value > 0.0 => number(value),

@@ -1,4 +1,4 @@
-//! Two logarithms of many images against each other, for a page: dots that say what they are.
+//! Scatter plot of two logarithms of many images, for a page: each dot shows a description.
 
 use crate::axes::{Frame, SMALL, TITLE, kind, legend};
 use crate::points::{Point, RING};
@@ -8,30 +8,30 @@ use crate::svg::{Anchor, Drawing, Picture, Text};
 /// One image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dot {
-    /// Decimal logarithm across; -infinity for 0.
+    /// Decimal logarithm on the horizontal axis; -infinity for 0.
     pub x: f64,
-    /// Decimal logarithm up.
+    /// Decimal logarithm on the vertical axis.
     pub y: f64,
-    /// Which group it is of.
+    /// Index of its group.
     pub group: usize,
-    /// What it says of itself, in lines.
+    /// Its description, in lines.
     pub words: String,
-    /// A small image, by its `data:` address.
+    /// A small image, as a `data:` URL.
     pub image: Option<String>,
 }
 
 /// A plot of dots.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scatter {
-    /// What stands above it.
+    /// The title above it.
     pub title: String,
-    /// What is across, and what is up.
+    /// Titles of the horizontal and the vertical axis.
     pub axes: [String; 2],
     /// The groups, each with a colour.
     pub groups: Vec<String>,
-    /// Whether a dashed line is drawn where both are the same.
+    /// Whether a dashed line is drawn where both values are equal.
     pub equal: bool,
-    /// The dots; later ones lie above earlier ones.
+    /// The dots; later ones are drawn over earlier ones.
     pub dots: Vec<Dot>,
 }
 
@@ -55,7 +55,7 @@ impl Scatter {
         ];
         frame.decades(&mut drawing, &up, &self.axes[1]);
         self.across(&mut drawing, &frame, &across);
-        // A little room, so that no dot lies on the frame.
+        // A small margin, so that no dot lies on the frame.
         let inside = |share: f64| 0.012 + 0.976 * share;
         let place = |dot: &Dot| [frame.x(inside(across.share(dot.x))), frame.y(inside(up.share(dot.y)))];
         let (low, high) = (across.low.max(up.low), across.high.min(up.high));

@@ -10,9 +10,9 @@ use crate::svg::{Anchor, Drawing, Picture, Text, image_address, wide};
 pub struct Tile {
     /// `[C, H, W]` with pixels in [0, 1].
     pub image: Vec<f64>,
-    /// What stands below it.
+    /// The text below it.
     pub lines: [String; 2],
-    /// Framed in red.
+    /// Whether it is framed in red.
     pub marked: bool,
 }
 
@@ -21,10 +21,10 @@ const SIDE: f64 = 84.0;
 const COLUMNS: usize = 10;
 const LINE: f64 = 13.0;
 
-/// The images in rows of ten, all of one shape `[C, H, W]`.
+/// Draws the images in rows of ten; all have the shape `[C, H, W]`.
 ///
 /// # Errors
-/// An encoder that refuses.
+/// An error of the encoder.
 pub fn sheet(title: &str, shape: [usize; 3], tiles: &[Tile]) -> Result<Picture, Error> {
     let columns = COLUMNS.min(tiles.len().max(1));
     let rows = tiles.len().div_ceil(columns);
@@ -45,13 +45,13 @@ pub fn sheet(title: &str, shape: [usize; 3], tiles: &[Tile]) -> Result<Picture, 
     Ok(drawing.finish(title))
 }
 
-/// Images are made smaller to at most so many pixels a side.
+/// Largest side of a thumbnail, in pixels.
 const THUMBNAIL: usize = 64;
 
-/// An image `[C, H, W]` as an address that needs no file; large ones by every so many pixels.
+/// An image `[C, H, W]` as a `data:` URL. Large images are subsampled.
 ///
 /// # Errors
-/// An encoder that refuses.
+/// An error of the encoder.
 pub fn thumbnail(image: &[f64], shape: [usize; 3]) -> Result<String, Error> {
     let [_, height, width] = shape;
     let step = height.max(width).div_ceil(THUMBNAIL).max(1);

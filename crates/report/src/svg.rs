@@ -1,7 +1,8 @@
-//! Drawings as SVG, and SVG as PNG with the embedded font.
+//! Drawings as SVG, and conversion of SVG to PNG with the embedded font.
 //!
-//! Every picture is drawn once, as vectors: a file of its own has a white ground, and in a page the
-//! ink is the page's, light or dark (`currentColor`). Lengths are in pixels of the drawing.
+//! Every picture is drawn once, as vectors. As a file it has a white background; in a page, lines
+//! and text take the page's colour, light or dark (`currentColor`). Lengths are in pixels of the
+//! drawing.
 
 use std::fmt::Write;
 use std::sync::{Arc, LazyLock};
@@ -12,16 +13,16 @@ use resvg::usvg::{Options, Tree, fontdb};
 use crate::colours::Colour;
 use crate::error::Error;
 
-/// The letters of every picture; `font/make.py` makes them.
+/// The font of every picture; `font/make.py` makes it.
 static FONT: &[u8] = include_bytes!("../font/DejaVuSans-latin.ttf");
-/// Its name, with what a browser takes where it is not installed.
+/// Its name, with the fallbacks for browsers that do not have it.
 const FAMILY: &str = "DejaVu Sans, Verdana, sans-serif";
-/// Mean width of a letter, by its height; DejaVu Sans is a wide font.
+/// Mean width of a letter relative to the font size. DejaVu Sans is a wide font.
 const LETTER: f64 = 0.61;
-/// Dots of a PNG a pixel of the drawing: text of 11 pixels is read on any screen.
+/// Dots of a PNG per pixel of the drawing; with 2, text of 11 pixels is readable on any screen.
 const DENSITY: f32 = 2.0;
 
-/// Fonts are read once a process.
+/// The fonts, loaded once per process.
 static FONTS: LazyLock<Arc<fontdb::Database>> = LazyLock::new(|| {
     let mut fonts = fontdb::Database::new();
     fonts.load_font_data(FONT.to_vec());
@@ -38,18 +39,18 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// For a page: no ground, and the ink of the text around it.
+    /// The SVG for a page: without background, in the colour of the surrounding text.
     #[must_use]
     pub fn inline(&self) -> &str {
         &self.svg
     }
 
-    /// How wide it is, in pixels.
+    /// Its width in pixels.
     pub(crate) fn width(&self) -> f64 {
         f64::from(self.width)
     }
 
-    /// As a file of its own: black on white.
+    /// The SVG as a file: black on white.
     #[must_use]
     pub fn svg(&self) -> String {
         let paper = r##"<rect width="100%" height="100%" fill="#ffffff"/>"##;
@@ -58,10 +59,10 @@ impl Picture {
         format!("{} color=\"#1b1b1b\">{paper}{body}", head.trim_end_matches('>'))
     }
 
-    /// As a PNG file, two dots a pixel.
+    /// A PNG file with two dots per pixel.
     ///
     /// # Errors
-    /// [`Error::Drawing`] for one too large to be held.
+    /// [`Error::Drawing`] if it is too large.
     pub fn png(&self) -> Result<Vec<u8>, Error> {
         let options = Options { fontdb: Arc::clone(&FONTS), ..Options::default() };
         let fail = |why: String| Error::Drawing(why);
@@ -75,7 +76,7 @@ impl Picture {
     }
 }
 
-/// Where a text has its point.
+/// Which part of a text is at the given coordinates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Anchor {
     Start,
@@ -83,14 +84,14 @@ pub(crate) enum Anchor {
     End,
 }
 
-/// How a text is set.
+/// Style of a text.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Text {
     pub(crate) size: f64,
     pub(crate) anchor: Anchor,
     /// Degrees clockwise.
     pub(crate) turned: f64,
-    /// Paler than the rest.
+    /// Whether it is drawn paler than the rest.
     pub(crate) pale: bool,
 }
 
@@ -100,7 +101,7 @@ impl Text {
     }
 }
 
-/// About how wide a text is.
+/// The approximate width of a text.
 pub(crate) fn wide(text: &str, size: f64) -> f64 {
     text.chars().count() as f64 * size * LETTER
 }
@@ -118,7 +119,7 @@ impl Drawing {
         Self { width, height, body: String::new() }
     }
 
-    /// An element as it stands; text in it is escaped already.
+    /// Appends an element unchanged; text in it must already be escaped.
     pub(crate) fn raw(&mut self, element: &str) {
         self.body.push_str(element);
         self.body.push('\n');
@@ -138,7 +139,7 @@ impl Drawing {
         ));
     }
 
-    /// A straight line in the ink, as opaque as told.
+    /// A straight line in the colour of the text, with the given opacity.
     pub(crate) fn line(&mut self, from: [f64; 2], to: [f64; 2], opacity: f64) {
         let [x1, y1, x2, y2] = [from[0], from[1], to[0], to[1]].map(number);
         self.raw(&format!(
@@ -156,7 +157,7 @@ impl Drawing {
         self.raw(&format!(r#"<path d="{d}" fill="none" stroke="{stroke}" stroke-width="1.6"{dashes}/>"#));
     }
 
-    /// A text of one line.
+    /// A single line of text.
     pub(crate) fn text(&mut self, [x, y]: [f64; 2], text: &str, how: Text) {
         let anchor = match how.anchor {
             Anchor::Start => "start",
@@ -176,7 +177,7 @@ impl Drawing {
         ));
     }
 
-    /// An image from a `data:` address, whose pixels stay square.
+    /// An image from a `data:` URL, scaled without smoothing.
     pub(crate) fn image(&mut self, [x, y]: [f64; 2], [width, height]: [f64; 2], address: &str) {
         let [x, y, width, height] = [x, y, width, height].map(number);
         self.raw(&format!(
@@ -184,7 +185,7 @@ impl Drawing {
         ));
     }
 
-    /// The drawing, with a name for those who cannot see it.
+    /// The finished drawing; `name` is its description for screen readers.
     pub(crate) fn finish(self, name: &str) -> Picture {
         let whole = self.width.ceil() as u32;
         let [width, height] = [self.width, self.height].map(number);
@@ -199,18 +200,18 @@ impl Drawing {
     }
 }
 
-/// At most two decimals: a hundredth of a pixel is seen by nobody.
+/// A coordinate with at most two decimals; a hundredth of a pixel is invisible.
 fn number(value: f64) -> String {
     let text = format!("{value:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// A colour as SVG has it.
+/// A colour in SVG notation.
 pub(crate) fn colour([red, green, blue]: Colour) -> String {
     format!("#{red:02x}{green:02x}{blue:02x}")
 }
 
-/// Text for SVG and HTML: nothing in it is markup, and what neither format may hold is left out.
+/// Text escaped for SVG and HTML. Control characters, which neither format allows, become spaces.
 #[must_use]
 pub fn escaped(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
@@ -228,10 +229,10 @@ pub fn escaped(text: &str) -> String {
     plain
 }
 
-/// An image of `size` [width, height] as a `data:` address of a PNG file.
+/// An image of `size` [width, height] as a `data:` URL of a PNG file.
 ///
 /// # Errors
-/// [`Error::Encoding`] where the encoder refuses.
+/// [`Error::Encoding`] from the encoder.
 pub(crate) fn image_address(size: [usize; 2], dot: impl Fn([usize; 2]) -> Colour) -> Result<String, Error> {
     let [width, height] = size;
     let dots: Vec<u8> = (0..height).flat_map(|y| (0..width).map(move |x| [x, y])).flat_map(dot).collect();
@@ -245,7 +246,7 @@ pub(crate) fn image_address(size: [usize; 2], dot: impl Fn([usize; 2]) -> Colour
     Ok(format!("data:image/png;base64,{}", base64(&bytes)))
 }
 
-/// RFC 4648.
+/// Base64 with padding (RFC 4648).
 pub(crate) fn base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);

@@ -4,7 +4,7 @@ use influence_report::statistics::{
     Estimate, Random, Ranking, mann_whitney, median_difference, percentile, smirnov, spearman,
 };
 
-/// What the other libraries say of one pair of samples.
+/// The values of the other libraries for one pair of samples.
 struct Reference {
     count: usize,
     kinds: usize,
@@ -13,7 +13,7 @@ struct Reference {
     smirnov: [f64; 2],
     whitney: [f64; 2],
     percentiles: [f64; 5],
-    /// Of 5000 resamples: AUROC, average precision, difference of medians.
+    /// Intervals from 5000 resamples: AUROC, average precision, difference of medians.
     intervals: [[f64; 2]; 3],
 }
 
@@ -49,7 +49,7 @@ fn near(found: f64, expected: f64) {
     assert!((found - expected).abs() <= 1e-12 * expected.abs().max(1.0), "{found} is not {expected}");
 }
 
-/// The ends of an interval out of 1000 resamples move by some hundredths of its width.
+/// The ends of an interval from 1000 resamples vary by some hundredths of its width.
 fn about(found: Estimate, [low, high]: [f64; 2]) {
     let slack = 0.08 * (high - low);
     assert!((found.low - low).abs() <= slack && (found.high - high).abs() <= slack, "{found:?} {low} {high}");

@@ -1,4 +1,4 @@
-//! Which network, chosen at run time: the names a user types, and one type that holds any of the networks.
+//! Networks chosen at run time: the names that a user types, and one type for any of the networks.
 
 use std::fmt;
 use std::str::FromStr;
@@ -34,7 +34,7 @@ impl Family {
         }
     }
 
-    /// What the family calls the number that scales its channels.
+    /// The family's name for the number that scales its channels: width or growth.
     pub fn scale_name(self) -> &'static str {
         match self {
             Self::DenseNet121 => "growth",
@@ -72,7 +72,8 @@ impl FromStr for Family {
     }
 }
 
-/// A network's kind and scale. Parsed from "resnet50", "densenet121" or "cnn", it has the paper's scale.
+/// A network's kind and scale. Parsed from "resnet50", "densenet121" or "cnn", it has the default
+/// scale, the paper's for the first two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Architecture {
     /// [`ResNet50`].
@@ -87,13 +88,13 @@ pub enum Architecture {
     },
     /// [`Cnn`].
     Cnn {
-        /// Channels of the first convolution; 32 unless told.
+        /// Channels of the first convolution; 32 by default.
         width: usize,
     },
 }
 
 impl Architecture {
-    /// The kind alone.
+    /// The kind, without the scale.
     pub fn family(self) -> Family {
         match self {
             Self::ResNet50 { .. } => Family::ResNet50,
@@ -120,7 +121,7 @@ impl Architecture {
     ///
     /// # Errors
     ///
-    /// [`Error::Configuration`] with all that is wrong.
+    /// [`Error::Configuration`] with every fault.
     pub fn init(
         self,
         channels: usize,
@@ -166,7 +167,7 @@ impl FromStr for Architecture {
     }
 }
 
-/// Any network of this crate. The paths of its parameters are those of the network it holds.
+/// Any network of this crate. Its parameters have the same paths as those of the inner network.
 #[derive(Debug, Clone)]
 #[expect(
     clippy::large_enum_variant,
@@ -192,11 +193,12 @@ impl Network {
     ///
     /// # Shapes
     ///
-    /// `images` [N, C, H, W] as [`input`](Self::input) says; the logits are [N, classes].
+    /// `images` [N, C, H, W], with the sizes of [`input`](Self::input); the logits are [N,
+    /// classes].
     ///
     /// # Panics
     ///
-    /// Burn panics where the images' shape, type or device is not the network's.
+    /// Burn panics if the images do not have the network's shape, type or device.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         match self {
             Self::ResNet50(network) => network.forward(images),
@@ -229,7 +231,7 @@ impl Network {
         }
     }
 
-    /// Which of the families it is of; none for torchvision's networks, which their files alone describe.
+    /// Its family; `None` for torchvision's networks, which are described only by their files.
     pub fn family(&self) -> Option<Family> {
         match self {
             Self::ResNet50(_) => Some(Family::ResNet50),

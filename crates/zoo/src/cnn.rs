@@ -1,8 +1,9 @@
-//! A small CNN for first tries: three times convolution, BatchNorm, relu, with a 2x2 max-pool behind the
-//! first two and a global average pool behind the third, then the linear head.
+//! A small CNN for first experiments: three times convolution, BatchNorm, relu, with a 2x2 max-pool
+//! after the first two and a global average pool after the third, then the linear head.
 //!
-//! Channels double with each step (32, 64, 128 by default): 94 986 parameters for 3 channels and 10 classes.
-//! It has no residual branch and no dropout; a forward pass costs about a fiftieth of ResNet50's.
+//! Channels double with each convolution (32, 64, 128 by default): 94 986 parameters for 3 channels
+//! and 10 classes. It has no residual branch and no dropout; a forward pass costs about a fiftieth
+//! of ResNet50's.
 
 use burn::config::Config;
 use burn::module::Module;
@@ -16,7 +17,7 @@ use crate::Error;
 use crate::layers::{batch_norm, conv3x3, linear};
 use crate::limits::Limits;
 
-/// The smallest image side that leaves a pixel behind two pools.
+/// The smallest image side that leaves a pixel after two pools.
 const SMALLEST: usize = 4;
 
 /// How to build a [`Cnn`].
@@ -24,8 +25,8 @@ const SMALLEST: usize = 4;
 pub struct CnnConfig {
     /// Channels of the input images.
     pub channels: usize,
-    /// Side of the square input images, in pixels; at least 4. It changes no parameter: the last pool is
-    /// global.
+    /// Side of the square input images, in pixels; at least 4. No parameter depends on it, because
+    /// the last pool is global.
     pub size: usize,
     /// Number of classes.
     pub classes: usize,
@@ -39,7 +40,7 @@ impl CnnConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::Configuration`] with all that is wrong.
+    /// [`Error::Configuration`] with every fault.
     pub fn validate(&self) -> Result<(), Error> {
         Limits::of("cnn")
             .count("channels", self.channels)
@@ -52,11 +53,11 @@ impl CnnConfig {
             .check()
     }
 
-    /// Builds the network on `device`, its parameters initialised at their first use.
+    /// Builds the network on `device`. Its parameters are initialised at their first use.
     ///
     /// # Errors
     ///
-    /// [`Error::Configuration`] with all that is wrong.
+    /// [`Error::Configuration`] with every fault.
     pub fn init(&self, device: &Device) -> Result<Cnn, Error> {
         self.validate()?;
         let width = self.width;
@@ -101,7 +102,7 @@ impl Cnn {
     ///
     /// # Panics
     ///
-    /// Burn panics where the images' shape, type or device is not the network's.
+    /// Burn panics if the images do not have the network's shape, type or device.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         let x = self.halve.forward(relu(self.bn1.forward(self.conv1.forward(images))));
         let x = self.halve.forward(relu(self.bn2.forward(self.conv2.forward(x))));

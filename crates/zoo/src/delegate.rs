@@ -1,8 +1,9 @@
 //! Enums of modules that add nothing to the path of a parameter.
 //!
-//! `#[derive(Module)]` on an enum puts the variant's name into the path ("body.3.Layer.conv1.weight");
-//! PyTorch's names know nothing of it. [`transparent_module`] delegates every method of `Module` to the
-//! variant instead, so that whoever walks the module, ours or not, reads PyTorch's names.
+//! `#[derive(Module)]` on an enum inserts the variant's name into the path
+//! ("body.3.Layer.conv1.weight"), which PyTorch's names do not contain. [`transparent_module`]
+//! delegates every method of `Module` to the variant instead, so that every visitor, of this crate
+//! or another, sees PyTorch's names.
 
 /// Implements Burn's `Module` and display traits for an enum whose variants each hold one module.
 macro_rules! transparent_module {

@@ -1,7 +1,8 @@
-//! DenseNet121 for small images, as Shu & Zhu (AAAI-19) use it: a 3x3 stem of stride 1 and no max-pool, dense
-//! blocks of [6, 12, 24, 16] layers, compression 0.5 between them, biases everywhere, a global average pool.
+//! DenseNet121 for small images, as Shu & Zhu (AAAI-19) use it: a 3x3 stem of stride 1 and no
+//! max-pool, dense blocks of [6, 12, 24, 16] layers, compression 0.5 between them, biases
+//! everywhere, a global average pool.
 //!
-//! `body` holds layers and transitions in one list, as PyTorch's `Sequential` counts them.
+//! `body` contains layers and transitions in one list, numbered like PyTorch's `Sequential`.
 
 use burn::config::Config;
 use burn::module::Module;
@@ -22,7 +23,7 @@ pub(crate) const LAYERS: [usize; 4] = [6, 12, 24, 16];
 const STEM: usize = 64;
 /// Channels of a layer's bottleneck, in multiples of the growth.
 const BOTTLENECK: usize = 4;
-/// The smallest image side that leaves a pixel behind three pools.
+/// The smallest image side that leaves a pixel after three pools.
 const SMALLEST: usize = 8;
 
 /// How to build a [`DenseNet121`].
@@ -30,7 +31,8 @@ const SMALLEST: usize = 8;
 pub struct DenseNet121Config {
     /// Channels of the input images.
     pub channels: usize,
-    /// Side of the square input images, in pixels; at least 8. It changes no parameter: the pool is global.
+    /// Side of the square input images, in pixels; at least 8. No parameter depends on it, because
+    /// the pool is global.
     pub size: usize,
     /// Number of classes.
     pub classes: usize,
@@ -47,9 +49,9 @@ impl DenseNet121Config {
     ///
     /// # Errors
     ///
-    /// [`Error::Configuration`] with all that is wrong.
+    /// [`Error::Configuration`] with every fault.
     pub fn validate(&self) -> Result<(), Error> {
-        // No layer reads more than the stem and what all layers of the network add.
+        // An upper bound of the input channels of any layer: those of the stem and of all layers.
         let widest = STEM.saturating_add(self.growth.saturating_mul(LAYERS.iter().sum()));
         Limits::of("densenet121")
             .count("channels", self.channels)
@@ -63,11 +65,11 @@ impl DenseNet121Config {
             .check()
     }
 
-    /// Builds the network on `device`, its parameters initialised at their first use.
+    /// Builds the network on `device`. Its parameters are initialised at their first use.
     ///
     /// # Errors
     ///
-    /// [`Error::Configuration`] with all that is wrong.
+    /// [`Error::Configuration`] with every fault.
     pub fn init(&self, device: &Device) -> Result<DenseNet121, Error> {
         self.validate()?;
         let mut width = STEM;
@@ -117,7 +119,7 @@ impl DenseNet121 {
     ///
     /// # Panics
     ///
-    /// Burn panics where the images' shape, type or device is not the network's.
+    /// Burn panics if the images do not have the network's shape, type or device.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         let stem = relu(self.bn1.forward(self.conv1.forward(images)));
         let map = self.body.iter().fold(stem, |map, section| section.forward(map));
@@ -155,7 +157,8 @@ impl Section {
     }
 }
 
-/// y = [x, f(x)] along the channels, f being a 1x1 and a 3x3 convolution, each behind BatchNorm and relu.
+/// y = [x, f(x)] along the channels, where f is a 1x1 and a 3x3 convolution, each preceded by
+/// BatchNorm and relu.
 #[derive(Module, Debug)]
 struct DenseLayer {
     bn1: BatchNorm,
@@ -185,7 +188,8 @@ impl DenseLayer {
     }
 }
 
-/// Halves the channels by a 1x1 convolution and the map by a 2x2 average pool, between two dense blocks.
+/// Halves the channels by a 1x1 convolution and the map by a 2x2 average pool, between two dense
+/// blocks.
 #[derive(Module, Debug)]
 struct Transition {
     bn: BatchNorm,

@@ -1,7 +1,7 @@
-//! What can go wrong, with the place and the remedy in the message.
+//! The error type of this crate. Messages name the position and the remedy.
 //!
-//! Names that come from a file are escaped and cut, so that no file can write control characters to
-//! a terminal.
+//! Names from a file are escaped and truncated, so that no file can write control characters to a
+//! terminal.
 
 use std::io;
 
@@ -32,7 +32,7 @@ pub enum Error {
     UnknownNetwork {
         /// The name asked for.
         name: String,
-        /// The nearest name, if one is near.
+        /// The most similar name, if one is similar.
         nearest: Option<String>,
     },
 
@@ -43,32 +43,32 @@ pub enum Error {
         name: String,
     },
 
-    /// The operating system refused.
+    /// An error of the operating system.
     #[error("{file}: cannot {action}: {source}")]
     Io {
         /// The file.
         file: String,
-        /// What was tried.
+        /// The attempted action.
         action: &'static str,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
 
-    /// The file is not what its format asks for.
+    /// The file violates its format.
     #[error("{file}: no sound {format} file: at byte {offset}: {why}")]
     Corrupt {
         /// The file.
         file: String,
-        /// The format that its first bytes tell: safetensors or PyTorch.
+        /// The format according to its first bytes: safetensors or PyTorch.
         format: &'static str,
-        /// Where in the file, in bytes from its start.
+        /// Offset in the file, in bytes.
         offset: u64,
         /// What is wrong there.
         why: String,
     },
 
-    /// A PyTorch file names a Python class or function that weights do not need, for instance
-    /// because a whole model was saved. Nothing of it was run.
+    /// A PyTorch file names a Python class or function that weights do not need, e.g. because a
+    /// whole model was saved. None of its code was run.
     #[error(
         "{file}: at byte {offset}: it asks for Python's `{}`, which is more than weights (nothing of it was run); \
          in Python, save the weights alone: torch.save(model.state_dict(), \"weights.pt\")",
@@ -77,13 +77,13 @@ pub enum Error {
     Foreign {
         /// The file.
         file: String,
-        /// Where in the file, in bytes from its start.
+        /// Offset in the file, in bytes.
         offset: u64,
         /// The first such name, with its module.
         class: String,
     },
 
-    /// A PyTorch file holds a TorchScript program.
+    /// A PyTorch file contains a TorchScript program.
     #[error(
         "{file}: a TorchScript program (torch.jit), not weights alone; in Python, save the weights of it: \
          torch.save(torch.jit.load(\"model.pt\").state_dict(), \"weights.pt\")"
@@ -93,25 +93,25 @@ pub enum Error {
         file: String,
     },
 
-    /// The file is of a kind that holds no weights, or none that are read here.
+    /// The file is of a kind that contains no weights, or none in a supported format.
     #[error("{file}: this is {what}, not a file of weights that is read here; {remedy}")]
     NotWeights {
         /// The file.
         file: String,
-        /// What it is, by its first bytes.
+        /// What it is, according to its first bytes.
         what: &'static str,
         /// What to do.
         remedy: &'static str,
     },
 
-    /// A PyTorch file does not hold one dict of tensors.
+    /// A PyTorch file does not contain exactly one dict of tensors.
     #[error(
         "{file}: {why}; in Python, save the weights alone: torch.save(model.state_dict(), \"weights.pt\")"
     )]
     StateDict {
         /// The file.
         file: String,
-        /// What it holds.
+        /// What it contains.
         why: String,
     },
 
@@ -122,11 +122,11 @@ pub enum Error {
         file: String,
         /// The name asked for.
         name: String,
-        /// The nearest name in the file, if one is near.
+        /// The most similar name in the file, if one is similar.
         nearest: Option<String>,
     },
 
-    /// A tensor has a type that holds no weights.
+    /// A tensor has an element type that weights cannot have.
     #[error(
         "{file}: tensor `{}` has type {dtype}: weights are F16, BF16, F32 or F64; in Python, before saving: \
          dequantize() for quantised, to_dense() for sparse tensors, float() for other numbers",
@@ -141,16 +141,16 @@ pub enum Error {
         dtype: &'static str,
     },
 
-    /// The file holds the weights of another network.
+    /// The file contains the weights of another network.
     #[error("{file}: {strangers}")]
     WrongNetwork {
         /// The file.
         file: String,
-        /// Which network, and what tells.
+        /// The other network, and the tensors that show it.
         strangers: Box<Strangers>,
     },
 
-    /// The file holds the weights of the same network in another size.
+    /// The file contains the weights of the same network in another size.
     #[error("{file}: {resized}")]
     WrongSize {
         /// The file.
@@ -159,7 +159,7 @@ pub enum Error {
         resized: Box<Resized>,
     },
 
-    /// The names are those of torchvision's networks, but one tensor is not as those have it.
+    /// The names are those of torchvision's networks, but one tensor differs from their form.
     #[error(
         "{file}: this looks like a {network} of torchvision or timm, but tensor `{}` {why}; take the network as an \
          ONNX file instead (torch.onnx.export), with --network FILE.onnx",
@@ -168,15 +168,15 @@ pub enum Error {
     Form {
         /// The file.
         file: String,
-        /// The family that the other names tell.
+        /// The family to which the other names belong.
         network: &'static str,
-        /// The tensor that does not fit.
+        /// The tensor that differs.
         tensor: String,
         /// What is wrong with it.
         why: String,
     },
 
-    /// The network does not read images of this shape.
+    /// The network does not accept images of this shape.
     #[error(
         "the data set has images of {}, and the network of {file} reads images of {channels} channel(s) and at least \
          {smallest}x{smallest} pixels: choose the data that it was trained on",
@@ -187,13 +187,13 @@ pub enum Error {
         file: String,
         /// Channels, height and width of the images.
         found: [usize; 3],
-        /// The channels that the stem reads.
+        /// The input channels of the stem.
         channels: usize,
-        /// The smallest side that leaves a pixel behind all strides.
+        /// The smallest side that leaves a pixel after all strides.
         smallest: usize,
     },
 
-    /// Names or shapes in the file do not fit the network; every problem is listed.
+    /// Names or shapes in the file do not match the network; every problem is listed.
     #[error("{file}: the tensors do not fit the network{problems}")]
     Mismatch {
         /// The file.
@@ -202,7 +202,7 @@ pub enum Error {
         problems: Box<Mismatch>,
     },
 
-    /// A weight is NaN or infinite, or is so in the precision asked for.
+    /// A weight is NaN or infinite, or becomes infinite in the requested precision.
     #[error("{file}: tensor `{}` {}", quoted(tensor), non_finite(*index, *value, *precision, *others))]
     NonFinite {
         /// The file.
@@ -211,11 +211,11 @@ pub enum Error {
         tensor: String,
         /// The first such value, by its flat index in the file's layout.
         index: usize,
-        /// The value as the file has it.
+        /// The value in the file.
         value: f64,
-        /// The precision asked for.
+        /// The requested precision.
         precision: Precision,
-        /// How many further tensors hold such values.
+        /// Number of further tensors with such values.
         others: usize,
     },
 
@@ -228,11 +228,11 @@ pub enum Error {
         tensor: String,
         /// The first such value, by its flat index.
         index: usize,
-        /// The value as the file has it.
+        /// The value in the file.
         value: f64,
     },
 
-    /// The device does not compute in this precision.
+    /// The device does not support this precision.
     #[error("{device} does not compute in {precision}; f32 runs everywhere")]
     UnsupportedPrecision {
         /// The device.
@@ -241,17 +241,17 @@ pub enum Error {
         precision: Precision,
     },
 
-    /// A tensor is of a type that files of weights do not have.
+    /// A tensor has an element type that weight files do not support.
     #[error("tensor `{tensor}` cannot be saved: {why}")]
     NotSavable {
         /// PyTorch's name of the tensor.
         tensor: String,
-        /// What its type is.
+        /// Its type.
         why: String,
     },
 }
 
-/// A name from a file, fit for a terminal: escaped, and cut behind 120 characters.
+/// A name from a file, safe for a terminal: escaped, and truncated after 120 characters.
 pub(crate) fn quoted(name: &str) -> String {
     const LONGEST: usize = 120;
     let mut escaped: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
@@ -261,7 +261,7 @@ pub(crate) fn quoted(name: &str) -> String {
     escaped
 }
 
-/// A remark on the nearest name, if there is one.
+/// A suggestion of the most similar name, if there is one.
 pub(crate) fn offer(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |name| format!(" (did you mean `{}`?)", quoted(name)))
 }

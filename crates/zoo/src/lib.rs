@@ -1,16 +1,17 @@
-//! The networks of Shu & Zhu, *Sensitivity Analysis of Deep Neural Networks* (AAAI-19), for small images, as
-//! [Burn](burn) modules, with their weights in and out of files under PyTorch's names.
+//! The networks of Shu & Zhu, *Sensitivity Analysis of Deep Neural Networks* (AAAI-19), for small
+//! images, as [Burn](burn) modules; and reading and writing of their weights under PyTorch's names.
 //!
-//! - [`ResNet50`] and [`DenseNet121`] as the paper uses them, at any width or growth, and [`Cnn`], a small
-//!   one. [`Network`] holds any of them, chosen at run time by an [`Architecture`].
-//! - [`torchvision::published`] builds the ResNets and DenseNets of torchvision and timm to fit a file of
-//!   their weights.
-//! - [`weights::load`] reads safetensors and PyTorch's `.pt` and `.pth` files, [`weights::save`] writes
-//!   safetensors; [`weights::Checkpoint`] looks into a file without a network.
-//! - [`names`] turns Burn's paths into PyTorch's names and counts parameters, BatchNorm's buffers apart.
+//! - [`ResNet50`] and [`DenseNet121`] as in the paper, at any width or growth, and [`Cnn`], a small
+//!   network. [`Network`] is any of them, chosen at run time by an [`Architecture`].
+//! - [`torchvision::published`] builds the ResNets and DenseNets of torchvision and timm to match a
+//!   file of their weights.
+//! - [`weights::load`] reads safetensors and PyTorch's `.pt` and `.pth` files, [`weights::save`]
+//!   writes safetensors; [`weights::Checkpoint`] reads a file without a network.
+//! - [`names`] converts Burn's paths to PyTorch's names and counts parameters, without BatchNorm's
+//!   buffers.
 //!
-//! Notation: N samples in a batch, C channels, H = W the side of a square image in pixels, K classes. Images
-//! are [N, C, H, W] with pixels in [0, 1], logits [N, K].
+//! Notation: N samples in a batch, C channels, H = W the side of a square image in pixels, K
+//! classes. Images are [N, C, H, W] with pixels in [0, 1], logits [N, K].
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};

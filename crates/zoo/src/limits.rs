@@ -1,18 +1,18 @@
-//! What a network's configuration may ask for, checked before anything is built.
+//! Limits of a network's configuration, checked before anything is built.
 //!
-//! Burn's layers panic on a zero or an overflowing size; here every such wish is a typed error, and all of a
-//! configuration's faults are told at once.
+//! Burn's layers panic on a zero or overflowing size. Here every such value is a typed error, and
+//! all faults of a configuration are reported at once.
 
 use crate::Error;
 
-/// The largest number of channels, width, growth or classes.
+/// The largest number of channels or classes, and the largest width or growth.
 const MOST: usize = 1 << 20;
 /// The largest side of an image, in pixels.
 const LARGEST_SIDE: usize = 1 << 14;
-/// The most elements one tensor of a network may have (8 GiB in f32).
+/// The most elements that one tensor of a network may have (8 GiB in f32).
 const MOST_ELEMENTS: u128 = 1 << 31;
 
-/// Collects what is wrong with a configuration.
+/// Collects the faults of a configuration.
 #[derive(Debug)]
 pub(crate) struct Limits {
     network: &'static str,
@@ -24,7 +24,7 @@ impl Limits {
         Self { network, faults: Vec::new() }
     }
 
-    /// `value` counts something: at least 1, at most 2^20.
+    /// Checks a count: 1 to 2^20.
     pub(crate) fn count(mut self, what: &str, value: usize) -> Self {
         if value == 0 || value > MOST {
             self.faults.push(format!("{what} is {value}: must be 1 to {MOST}"));
@@ -32,7 +32,8 @@ impl Limits {
         self
     }
 
-    /// `size` is the side of the images: at least `smallest`, below which nothing is left behind the pools.
+    /// Checks the side of the images: at least `smallest`, below which nothing is left after the
+    /// pools.
     pub(crate) fn side(mut self, size: usize, smallest: usize) -> Self {
         if size < smallest || size > LARGEST_SIDE {
             self.faults
@@ -41,7 +42,7 @@ impl Limits {
         self
     }
 
-    /// `value` is a probability below 1.
+    /// Checks a probability: at least 0, below 1.
     pub(crate) fn probability(mut self, what: &str, value: f64) -> Self {
         if !(0.0..1.0).contains(&value) {
             self.faults.push(format!("{what} is {value}: must be at least 0 and below 1"));
@@ -49,7 +50,7 @@ impl Limits {
         self
     }
 
-    /// The product of `factors` is the size of the network's largest tensor.
+    /// Checks the size of a tensor, the product of `factors`.
     pub(crate) fn elements(mut self, what: &str, factors: &[usize]) -> Self {
         let product = factors.iter().fold(1u128, |product, &factor| product.saturating_mul(factor as u128));
         if product > MOST_ELEMENTS {

@@ -1,21 +1,21 @@
-//! How a file's tensors do not fit a network: what errors carry, and how it reads.
+//! The differences between a file's tensors and a network, as data and as messages.
 
 use std::fmt;
 
 use crate::error::{offer, quoted};
 use crate::weights::Description;
 
-/// Every way in which a file's tensors do not fit a network.
+/// Every difference between a file's tensors and a network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Mismatch {
     /// Tensors that the file lacks.
     pub missing: Vec<Missing>,
-    /// Tensors of another shape.
+    /// Tensors of the wrong shape.
     pub misshaped: Vec<Misshaped>,
-    /// Tensors that are no floating-point numbers: name in the file and type.
+    /// Tensors that are not floating-point numbers: name in the file and type.
     pub not_float: Vec<(String, &'static str)>,
-    /// Names of the network that several of the file's tensors claim.
+    /// Names of the network to which several of the file's tensors correspond.
     pub colliding: Vec<(String, Vec<String>)>,
 }
 
@@ -33,11 +33,11 @@ impl Mismatch {
 pub struct Missing {
     /// PyTorch's name.
     pub name: String,
-    /// The nearest name among the file's unused ones, if one is near.
+    /// The most similar name among the file's unused ones, if one is similar.
     pub nearest: Option<String>,
 }
 
-/// A tensor of another shape than the network's.
+/// A tensor whose shape is not the network's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misshaped {
     /// Its name in the file.
@@ -71,23 +71,23 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// A file whose tensors are another network's.
+/// A file with the tensors of another network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Strangers {
     /// The network to load into, as far as it is recognised.
     pub expected: String,
-    /// The network that the file's names belong to, if they belong to one of this crate.
+    /// The network to which the file's names belong, if it is one of this crate.
     pub found: Option<&'static str>,
-    /// How many of the network's tensors the file lacks.
+    /// Number of the network's tensors that the file lacks.
     pub missing: usize,
-    /// How many tensors the network has.
+    /// Number of tensors of the network.
     pub total: usize,
     /// A few names that the file lacks.
     pub missing_examples: Vec<String>,
-    /// How many of the file's tensors the network lacks.
+    /// Number of the file's tensors that the network lacks.
     pub unknown: usize,
-    /// A few names of those.
+    /// A few of their names.
     pub unknown_examples: Vec<String>,
 }
 
@@ -115,15 +115,15 @@ fn examples(names: &[String]) -> String {
     if names.is_empty() { String::new() } else { format!(" ({}, ...)", names.join(", ")) }
 }
 
-/// A file whose tensors are those of the same network in another size.
+/// A file with the tensors of the same network in another size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Resized {
-    /// What the network to load into is.
+    /// The network to load into.
     pub expected: Description,
-    /// What the file's shapes imply.
+    /// The network that the file's shapes imply.
     pub found: Description,
-    /// Whatever else does not fit; `misshaped` is empty, since the size explains it.
+    /// All other differences; `misshaped` is empty, because the size explains those.
     pub others: Mismatch,
 }
 
@@ -151,7 +151,7 @@ impl fmt::Display for Resized {
     }
 }
 
-/// Both values, where both are known and differ.
+/// Both values, if both are known and differ.
 fn differing<'a, T: PartialEq>(found: &'a Option<T>, expected: &'a Option<T>) -> Option<(&'a T, &'a T)> {
     found.as_ref().zip(expected.as_ref()).filter(|(found, expected)| found != expected)
 }

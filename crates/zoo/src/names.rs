@@ -1,19 +1,19 @@
 //! PyTorch's names for the tensors of a Burn module, and which of them are parameters.
 //!
-//! The modules of this crate are laid out so that Burn's path of a tensor, its segments joined by dots, is
-//! PyTorch's name already ("stages.0.0.conv1.weight", "body.12.conv.bias",
-//! "stages.0.0.short.1.running_mean"): lists are `Vec`s, a two-layer `Sequential` is a tuple, enums are
-//! transparent. One thing remains, see [`torch_name`].
+//! The modules of this crate are structured so that Burn's path of a tensor, its segments joined by
+//! dots, equals PyTorch's name ("stages.0.0.conv1.weight", "body.12.conv.bias",
+//! "stages.0.0.short.1.running_mean"): lists are `Vec`s, a two-layer `Sequential` is a tuple, enums
+//! are transparent. [`torch_name`] handles the one remaining difference.
 //!
-//! BatchNorm's running mean and variance look like parameters to Burn's visitors (and to its `num_params`).
-//! They are buffers: no optimiser moves them, no influence is measured of them, and they are not counted
-//! here.
+//! BatchNorm's running mean and variance look like parameters to Burn's visitors (and to its
+//! `num_params`). They are buffers: no optimiser changes them, their influence is not measured, and
+//! they are not counted here.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
-/// PyTorch's name for the tensor at a Burn path: normalisation layers call their last segment `gamma` and
-/// `beta`, PyTorch `weight` and `bias`. Every other path is the name.
+/// PyTorch's name for the tensor at a Burn path. Burn's normalisation layers have `gamma` and
+/// `beta`, where PyTorch has `weight` and `bias`. Every other path is the name itself.
 pub fn torch_name(path: &str) -> String {
     match path.rsplit_once('.') {
         Some((layer, "gamma")) => format!("{layer}.weight"),
@@ -22,34 +22,35 @@ pub fn torch_name(path: &str) -> String {
     }
 }
 
-/// What a tensor of a module is.
+/// The role of a tensor in a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Trained, perturbed, counted.
+    /// A parameter: it is trained, perturbed and counted.
     Parameter,
     /// A running statistic of BatchNorm.
     Buffer,
 }
 
-/// A tensor of a module as PyTorch sees it.
+/// A tensor of a module in PyTorch's terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// PyTorch's name.
     pub name: String,
-    /// PyTorch's shape: a linear weight is [out, in], where Burn holds [in, out].
+    /// PyTorch's shape: a linear weight is [out, in], whereas Burn's is [in, out].
     pub shape: Vec<usize>,
     /// Parameter or buffer.
     pub kind: Kind,
 }
 
 impl Entry {
-    /// The name of its layer: its own without the last segment.
+    /// The name of its layer: its own name without the last segment.
     pub fn layer(&self) -> &str {
         self.name.rsplit_once('.').map_or("", |(layer, _)| layer)
     }
 }
 
-/// The float tensors of a module in its own order, buffers among them. Initialises nothing.
+/// The float tensors of a module in its own order, including buffers. Does not initialise lazy
+/// ones.
 pub fn entries<M: Module>(module: &M) -> Vec<Entry> {
     let mut collector = Collector::default();
     module.visit(&mut collector);
@@ -69,7 +70,7 @@ pub fn parameter_count<M: Module>(module: &M) -> usize {
 pub fn layers<M: Module>(module: &M) -> Vec<String> {
     let mut layers: Vec<String> = Vec::new();
     for entry in entries(module).iter().filter(|entry| entry.kind == Kind::Parameter) {
-        // A layer's tensors follow one another, so the last name alone decides.
+        // The tensors of a layer are consecutive, so only the last name has to be compared.
         if layers.last().map(String::as_str) != Some(entry.layer()) {
             layers.push(entry.layer().to_owned());
         }
@@ -77,7 +78,7 @@ pub fn layers<M: Module>(module: &M) -> Vec<String> {
     layers
 }
 
-/// Where a visitor or mapper stands in a module.
+/// The position of a visitor or mapper in a module.
 #[derive(Debug, Default)]
 pub(crate) struct Place {
     segments: Vec<String>,
@@ -95,7 +96,7 @@ impl Place {
         self.containers.pop();
     }
 
-    /// PyTorch's name of the tensor here.
+    /// PyTorch's name of the tensor at this position.
     pub(crate) fn name(&self) -> String {
         torch_name(&self.segments.join("."))
     }
@@ -107,7 +108,8 @@ impl Place {
         }
     }
 
-    /// Burn holds a linear weight as [in, out], PyTorch as [out, in].
+    /// Whether Burn's tensor is the transpose of PyTorch's: a linear weight is [in, out] in Burn
+    /// and [out, in] in PyTorch.
     pub(crate) fn transposed(&self) -> bool {
         self.within("Struct:Linear") && self.segments.last().is_some_and(|name| name == "weight")
     }

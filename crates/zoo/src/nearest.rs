@@ -1,15 +1,15 @@
-//! The nearest of several names, to offer with an error.
+//! The most similar of several names, as a suggestion in an error message.
 //!
-//! Nearness is Levenshtein's edit distance in characters; a name further away than a third of its length is
-//! no help and is not offered. Work is bounded whatever a hostile file holds: long names and long lists are
-//! skipped.
+//! Similarity is Levenshtein's edit distance in characters. A name further away than a third of its
+//! length is no help and is not suggested. The work is bounded even for a hostile file, because
+//! long names and the tail of long lists are skipped.
 
 /// Names longer than this are not compared.
 const LONGEST: usize = 256;
-/// At most so many candidates are looked at.
+/// The largest number of candidates that are compared.
 const MOST: usize = 4096;
 
-/// The candidate nearest to `name`, the first of equals, or none that is near.
+/// The candidate most similar to `name` (the first of equals), or `None` if none is similar.
 pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name: Vec<char> = name.chars().collect();
     if name.len() > LONGEST {
@@ -38,7 +38,7 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
     best
 }
 
-/// Insertions, deletions and substitutions that turn `a` into `b`.
+/// The number of insertions, deletions and substitutions that turn `a` into `b`.
 fn edit_distance(a: &[char], b: &[char]) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {

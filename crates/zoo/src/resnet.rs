@@ -1,9 +1,9 @@
-//! ResNet50 for small images, as Shu & Zhu (AAAI-19) use it: a 3x3 stem of stride 1 and no max-pool,
-//! bottlenecks [3, 4, 6, 3] with the stride on a stage's first 1x1 convolution, biases everywhere, a 2x2
-//! average pool before the linear head.
+//! ResNet50 for small images, as Shu & Zhu (AAAI-19) use it: a 3x3 stem of stride 1 and no
+//! max-pool, bottlenecks [3, 4, 6, 3] with the stride on a stage's first 1x1 convolution, biases
+//! everywhere, a 2x2 average pool before the linear head.
 //!
-//! Fields are declared in the order in which PyTorch registers them: it is the order of layers in every
-//! report.
+//! Fields are declared in the order in which PyTorch registers them, which is the order of layers
+//! in every report.
 
 use burn::config::Config;
 use burn::module::Module;
@@ -19,9 +19,9 @@ use crate::limits::Limits;
 
 /// Bottlenecks of each stage.
 const BLOCKS: [usize; 4] = [3, 4, 6, 3];
-/// What a bottleneck puts out, in multiples of its middle channels.
+/// Output channels of a bottleneck, in multiples of its middle channels.
 const EXPANSION: usize = 4;
-/// The smallest image side that leaves a pixel behind three strides and the pool.
+/// The smallest image side that leaves a pixel after three strides and the pool.
 const SMALLEST: usize = 9;
 
 /// How to build a [`ResNet50`].
@@ -46,7 +46,7 @@ impl ResNet50Config {
     ///
     /// # Errors
     ///
-    /// [`Error::Configuration`] with all that is wrong.
+    /// [`Error::Configuration`] with every fault.
     pub fn validate(&self) -> Result<(), Error> {
         Limits::of("resnet50")
             .count("channels", self.channels)
@@ -60,11 +60,11 @@ impl ResNet50Config {
             .check()
     }
 
-    /// Builds the network on `device`, its parameters initialised at their first use.
+    /// Builds the network on `device`. Its parameters are initialised at their first use.
     ///
     /// # Errors
     ///
-    /// [`Error::Configuration`] with all that is wrong.
+    /// [`Error::Configuration`] with every fault.
     pub fn init(&self, device: &Device) -> Result<ResNet50, Error> {
         self.validate()?;
         let mut from = self.width;
@@ -115,7 +115,7 @@ impl ResNet50 {
     ///
     /// # Panics
     ///
-    /// Burn panics where the images' shape, type or device is not the network's.
+    /// Burn panics if the images do not have the network's shape, type or device.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         let stem = relu(self.bn1.forward(self.conv1.forward(images)));
         let map = self.stages.iter().flatten().fold(stem, |map, block| block.forward(map));
@@ -133,7 +133,8 @@ impl ResNet50 {
     }
 }
 
-/// y = relu(f(x) + s(x)), f being 1x1, 3x3, 1x1 convolutions and s a 1x1 convolution or nothing.
+/// y = relu(f(x) + s(x)), where f is 1x1, 3x3, 1x1 convolutions and s a 1x1 convolution or the
+/// identity.
 #[derive(Module, Debug)]
 struct Bottleneck {
     conv1: Conv2d,
@@ -142,13 +143,14 @@ struct Bottleneck {
     bn2: BatchNorm,
     conv3: Conv2d,
     bn3: BatchNorm,
-    /// A tuple, since its paths are then PyTorch's: "short.0.weight", "short.1.running_mean".
+    /// A tuple, because its paths are then PyTorch's: "short.0.weight", "short.1.running_mean".
     short: Option<(Conv2d, BatchNorm)>,
     drop: Dropout,
 }
 
 impl Bottleneck {
-    /// `project` is the stride of a stage's first block, which projects its input; other blocks pass it on.
+    /// `project` is the stride of a stage's first block, which projects its input. It is `None` for
+    /// other blocks, whose shortcut is the identity.
     fn new(from: usize, middle: usize, project: Option<usize>, probability: f64, device: &Device) -> Self {
         let (to, stride) = (EXPANSION * middle, project.unwrap_or(1));
         Self {

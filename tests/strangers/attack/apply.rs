@@ -1,4 +1,4 @@
-//! What Burn makes of the operations of a random program.
+//! Runs the operations of a random program with Burn.
 
 use burn::module::Param;
 use burn::nn::{GroupNorm, InstanceNorm};
@@ -23,8 +23,8 @@ fn mask(shape: &[usize], seed: u64) -> TensorData {
     )
 }
 
-/// A constant mask for values of a shape: the same for all samples unless it is whole and then
-/// repeated for each.
+/// A constant mask for a value, the same for all samples. It has one entry along the batch axis,
+/// which broadcasts, or is expanded to the whole batch.
 fn constant_mask<const D: usize>(x: &Tensor<D>, seed: u64, whole: bool) -> Tensor<D, Bool> {
     let device = x.device();
     let mut shape = x.dims();
@@ -86,7 +86,7 @@ impl Window {
 }
 
 impl Op {
-    /// The operation on its operands, in a batch of `n` samples.
+    /// Applies the operation to its operands, in a batch of `n` samples.
     pub(crate) fn apply(&self, inputs: Vec<Value>, n: usize) -> Value {
         let mut rest = inputs.into_iter();
         let x = rest.next().expect("an operation has an operand");
@@ -392,7 +392,7 @@ fn attention(
     let (q, k, v) = (q.four(), k.four(), v.four());
     let ([n, heads, queries, _], keys, device) = (q.dims(), k.dims()[2], q.device());
     let mask = seed.map(|seed| {
-        // The first key is never masked, so that no row is excluded wholly.
+        // The first key is never masked: a row with all keys masked would have no softmax.
         let mut rng = Rng::new(seed);
         let row: Vec<bool> = (0..queries * keys).map(|at| at % keys != 0 && rng.once_in(3)).collect();
         let mask = Tensor::<4, Bool>::from_data(TensorData::new(row, [1, 1, queries, keys]), &device);
@@ -413,7 +413,7 @@ fn fold_axes<const D: usize>(x: Tensor<D>, fold: Fold, axes: &[usize]) -> Tensor
     }
 }
 
-/// Without axes of size 1.
+/// Removes axes of size 1.
 fn squeezed(x: Value, axes: &[usize]) -> Value {
     let axes: Vec<i64> = axes.iter().map(|&axis| axis as i64).collect();
     match x.shape().len() - axes.len() {

@@ -1,5 +1,5 @@
-//! One model: the caller's own forward pass, central differences of it, and both engines against
-//! them.
+//! Compares both engines on one model with the caller's own forward pass and with central
+//! differences of it.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use influence_autodiff::{Error, Graph, Jacobian, Leaves, Precision, SampleGrams};
@@ -16,33 +16,33 @@ use crate::attack::value::Value;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Fault {
     Panic,
-    /// The comparison at load finds other logits than the model's.
+    /// The engine's own check at load reports logits other than the model's.
     Caught,
-    /// The engine fails at samples of a model that it has loaded.
+    /// The engine loads the model and fails when it runs samples.
     FailsAtRun,
     Logits,
     Rows,
     RowsDiffer,
     Grams,
     GramsDiffer,
-    /// A sample's bits depend on the others of its batch.
+    /// The bits of a sample's result depend on the other samples of the batch.
     Bits,
-    /// One engine refuses what the other computes.
+    /// The second engine refuses a model that the first has computed.
     OneRefuses,
-    /// In single precision it is far from what it is in double precision.
+    /// The result in single precision is far from that in double precision.
     Single,
 }
 
-/// How a model fared.
+/// The outcome of the comparison of one model.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
     Agrees {
-        /// What our own kernels run of it.
+        /// The engine's description of what our own kernels run, without numbers.
         ran: String,
         /// The operations of its graph, by the engine's names.
         nodes: Vec<&'static str>,
     },
-    /// The model itself is not fit for the comparison, by its own forward pass.
+    /// The model is not fit for the comparison, judged by its own forward pass alone.
     Unfit(&'static str),
     Refused(String),
     Wrong {
@@ -52,10 +52,11 @@ pub(crate) enum Outcome {
     },
 }
 
-/// What is compared beyond the rows.
+/// What is compared in addition to the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Scope {
-    /// Gram matrices of the parameters also against differences in each number of each parameter.
+    /// Also compare Gram matrices of the parameters with differences in each element of each
+    /// parameter.
     pub(crate) dense: bool,
 }
 
@@ -80,8 +81,8 @@ impl Own<'_> {
         self.program.values(&weights, x, n).pop().map_or_else(Vec::new, |logits| logits.numbers())
     }
 
-    /// The logits of one sample where one element of some parameters, tied to one another, is
-    /// moved.
+    /// The logits of one sample after one element of some parameters, which are tied to each other,
+    /// is moved.
     fn moved(&self, fields: &[usize], sample: &[f64], element: usize, by: f64) -> Vec<f64> {
         let mut numbers = self.numbers.clone();
         fields.iter().for_each(|&field| numbers[field][element] += by);
@@ -89,7 +90,7 @@ impl Own<'_> {
     }
 }
 
-/// Samples of a model.
+/// Random samples of a model, row-major.
 fn samples(program: &Program, count: usize, seed: u64) -> Vec<f64> {
     let mut rng = Rng::new(program.seed ^ seed.wrapping_mul(0x5851_f42d_4c95_7f2d));
     (0..count * program.sample.iter().product::<usize>()).map(|_| 1.2 * rng.weight()).collect()
@@ -111,7 +112,8 @@ fn wrong<T>(fault: Fault, engine: &'static str, detail: String) -> Result<T, Out
     Err(Outcome::Wrong { fault, engine, detail })
 }
 
-/// What an engine's stop means: at load a typed error is a refusal.
+/// The outcome for an engine that stops. A typed error at load is a refusal, unless it is one that
+/// reports a difference from the model; later it is a fault, as is a panic at any time.
 fn stopped(stop: Stop, engine: &'static str, at_load: bool) -> Outcome {
     match stop {
         Stop::Refused(
@@ -125,7 +127,7 @@ fn stopped(stop: Stop, engine: &'static str, at_load: bool) -> Outcome {
     }
 }
 
-/// A refusal's reason without the numbers of its case.
+/// The reason of a refusal without its numbers, so that equal reasons are counted together.
 fn reason(error: &Error) -> String {
     let text = match error {
         Error::Unsupported(problems) => {
@@ -136,7 +138,7 @@ fn reason(error: &Error) -> String {
     without_numbers(&text)
 }
 
-/// A text with every number replaced by #.
+/// The first 160 characters of a text with every number replaced by #.
 fn without_numbers(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars().take(160) {
@@ -177,7 +179,7 @@ fn judged(program: &Program, scope: Scope) -> Result<Outcome, Outcome> {
     Ok(Outcome::Agrees { ran, nodes })
 }
 
-/// A refusal of the second engine is a fault of it: the first has computed the model.
+/// A refusal by the second engine is a fault, since the first has computed the model.
 fn alike<T>(outcome: Outcome, engine: &'static str, computed: &[T]) -> Outcome {
     match outcome {
         Outcome::Refused(detail) if !computed.is_empty() => {
@@ -195,7 +197,8 @@ where
     captured(&weights, |weights: &Weights, x: Tensor<D>| program.forward(weights, x), &program.sample)
 }
 
-/// The caller's logits of three samples, if they are numbers that the samples give one by one too.
+/// The caller's logits of three samples, if they are finite and the same when the samples are run
+/// one by one.
 fn own_logits(own: &Own<'_>, three: &[f64]) -> Result<Vec<f64>, Outcome> {
     let size = three.len() / SAMPLES;
     let run = quietly(|| {
@@ -218,7 +221,8 @@ fn own_logits(own: &Own<'_>, three: &[f64]) -> Result<Vec<f64>, Outcome> {
 
 type Measured = (Vec<Jacobian>, Vec<SampleGrams>, String);
 
-/// What an engine gives for three samples, together and one by one to the same bits.
+/// What an engine returns for three samples. Asserts that running them one by one gives the same
+/// bits.
 fn measured(own: &Own<'_>, graph: &Graph, name: &'static str, three: &[f64]) -> Result<Measured, Outcome> {
     let kind = engine(name, own.program.seed);
     let program = loaded(graph, Leaves::input(), kind).map_err(|stop| stopped(stop, name, true))?;
@@ -268,8 +272,8 @@ fn check_logits(name: &'static str, found: &[Jacobian], expected: &[f64]) -> Res
     Ok(())
 }
 
-/// Rows of one sample after the other, until one is as its differences say: a kink near one sample
-/// is not near all.
+/// Compares the rows of one sample after the other with differences, until one agrees: a sample may
+/// lie near a kink, but not all of them do.
 fn check_rows(name: &'static str, own: &Own<'_>, found: &[Jacobian], three: &[f64]) -> Result<(), Outcome> {
     let mut told = Ok(());
     for (sample, jacobian) in three.chunks_exact(three.len() / SAMPLES).zip(found) {
@@ -283,12 +287,12 @@ fn check_rows(name: &'static str, own: &Own<'_>, found: &[Jacobian], three: &[f6
     told.or_else(|detail| wrong(Fault::Rows, name, detail))
 }
 
-/// How far single precision may be from double: far enough for a dozen operations that lose digits,
-/// far below what a wrong index does.
+/// Tolerance of single precision against double: wide enough for a dozen operations that lose
+/// digits, far below the error of a wrong index.
 const SINGLE: f64 = 2e-3;
 
-/// The same in single precision, whose kernels have other widths; of one sample after the other, as
-/// masks may fall otherwise near a kink.
+/// Compares single with double precision, since the kernels have other vector widths there. One
+/// agreeing sample is enough, as masks may differ near a kink.
 fn check_single(
     name: &'static str,
     own: &Own<'_>,
@@ -311,7 +315,7 @@ fn check_single(
     Ok(())
 }
 
-/// One engine's rows against the other's.
+/// Compares the rows of the two engines.
 fn between(flex: &[Jacobian], cpu: &[Jacobian]) -> Result<(), Outcome> {
     for (flex, cpu) in flex.iter().zip(cpu) {
         let apart = distance(rows(cpu), rows(flex), 1e-3);
@@ -323,7 +327,8 @@ fn between(flex: &[Jacobian], cpu: &[Jacobian]) -> Result<(), Outcome> {
     Ok(())
 }
 
-/// The parameters of the program that one parameter of the graph stands for.
+/// The fields of the program that one parameter of the graph represents: one, or several that are
+/// tied.
 fn fields(program: &Program, name: &str) -> Vec<usize> {
     let all = 0..program.parameters.len();
     let Some(first) = all.clone().find(|&at| Weights::name(&program.parameters, at) == name) else {
@@ -333,7 +338,7 @@ fn fields(program: &Program, name: &str) -> Vec<usize> {
     all.filter(|&at| at == first || program.parameters[at].tied == Some(first)).collect()
 }
 
-/// Gram matrices of one engine against the other's, and where asked for against differences.
+/// Compares the Gram matrices of the two engines, and with differences if the scope asks for it.
 fn check_grams(
     own: &Own<'_>,
     graph: &Graph,
@@ -364,7 +369,7 @@ fn check_grams(
     Ok(())
 }
 
-/// One parameter's matrices, at one sample after the other until one agrees.
+/// Compares the Gram matrices of one parameter with differences, sample by sample until one agrees.
 fn near_dense(
     own: &Own<'_>,
     name: &str,

@@ -1,16 +1,18 @@
-//! Derivatives by differences of the caller's own forward pass, which share nothing with an engine.
+//! Derivatives by finite differences of the caller's own forward pass. They share no code with an
+//! engine.
 
-/// Logits of one engine against another's or the caller's, both in f64.
+/// Tolerance for logits of one engine against those of the other or of the caller, all in f64.
 pub(crate) const SAME: f64 = 1e-9;
 
-/// Rows and Gram matrices against those of differences, relative to the largest entry.
+/// Tolerance for rows and Gram matrices against differences, relative to the largest entry.
 pub(crate) const DIFFERENCES: f64 = 1e-6;
 
-/// The steps that are tried: the first has the least noise of smooth functions, the last passes
-/// kinks that lie near.
+/// The steps that are tried in turn. The first has the least rounding noise, which suits smooth
+/// functions; smaller ones avoid crossing a nearby kink.
 pub(crate) const STEPS: [f64; 3] = [3e-4, 3e-5, 3e-6];
 
-/// What rounding leaves of a difference of values near 1, at the first step.
+/// Allowance for rounding in a difference of values near 1, at the first step. It grows as the step
+/// shrinks.
 const FLOOR: f64 = 2e-9;
 
 /// The largest difference, relative to the largest expected entry (at least `floor`); infinite
@@ -27,7 +29,8 @@ pub(crate) fn distance(found: &[f64], expected: &[f64], floor: f64) -> f64 {
     worst / scale
 }
 
-/// Whether numbers are what differences over one of the [`STEPS`] say; or by how much they are not.
+/// Succeeds if the numbers agree with the differences over one of the [`STEPS`]; otherwise
+/// describes by how much they differ.
 pub(crate) fn near(found: &[f64], expected: impl Fn(f64) -> Vec<f64>) -> Result<(), String> {
     if found.iter().any(|x| !x.is_finite()) {
         return Err(format!("no numbers: {found:?}"));
@@ -44,10 +47,10 @@ pub(crate) fn near(found: &[f64], expected: impl Fn(f64) -> Vec<f64>) -> Result<
     Err(told)
 }
 
-/// Places of the four values of a difference of the fourth order, in steps.
+/// Positions of the four values of a fourth-order central difference, in steps.
 const PLACES: [f64; 4] = [-2.0, -1.0, 1.0, 2.0];
 
-/// Slopes of z_k - z_K from the logits at the four places.
+/// Slopes of z_k - z_K from the logits at the four positions.
 fn slope(four: &[f64], classes: usize, step: f64) -> Vec<f64> {
     let at = |place: usize, k: usize| four[place * classes + k] - four[place * classes + classes - 1];
     let slope = |k| (8.0 * (at(2, k) - at(1, k)) - (at(3, k) - at(0, k))) / (12.0 * step);
@@ -76,8 +79,8 @@ pub(crate) fn rows(
     (0..classes - 1).flat_map(|k| columns.iter().map(move |column| column[k])).collect()
 }
 
-/// The Gram matrix of a tensor's gradients of z_k - z_K, `[K-1, K-1]`; `logits` gives those of a
-/// sample where one element of the tensor is moved.
+/// The Gram matrix of the gradients of z_k - z_K in one tensor, `[K-1, K-1]`. `logits(element, by)`
+/// returns the logits of a sample after that element of the tensor is moved.
 pub(crate) fn gram(
     logits: impl Fn(usize, f64) -> Vec<f64>,
     elements: usize,

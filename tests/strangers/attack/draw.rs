@@ -1,5 +1,5 @@
-//! Draws a program: step by step, each tried at once on 2 and on 3 samples, so that its shapes and
-//! sizes are known.
+//! Draws a program step by step. Each step is run at once on 2 and on 3 samples, which shows
+//! whether Burn accepts it and how its shape depends on the number of samples.
 
 use burn::tensor::{Device, TensorData};
 
@@ -10,21 +10,21 @@ use crate::attack::quietly;
 use crate::attack::rng::Rng;
 use crate::attack::value::{Dim, Value};
 
-/// The most numbers of one value of one sample.
+/// The most elements of a value per sample.
 const LARGEST: usize = 72;
 
-/// The largest number that a value may hold, so that differences keep their digits.
+/// Bound on the numbers of a value; larger ones would cost the differences digits.
 const HIGHEST: f64 = 12.0;
 
 /// The most classes.
 pub(crate) const CLASSES: usize = 8;
 
-/// A program that grows.
+/// A program while it is drawn.
 #[derive(Debug)]
 pub(crate) struct Drawer {
     pub(crate) rng: Rng,
     pub(crate) program: Program,
-    /// Whether it is drawn from what convolutional networks are made of alone.
+    /// Whether it is drawn only from the operations of convolutional networks.
     pub(crate) convolutional: bool,
     numbers: Numbers,
     /// The values at 2 and at 3 samples.
@@ -33,7 +33,7 @@ pub(crate) struct Drawer {
     device: Device,
 }
 
-/// The sample's shape: one, two or three axes, some of size 1.
+/// Draws the shape of a sample: one, two or three axes, some of size 1.
 fn sample(rng: &mut Rng) -> Vec<usize> {
     match rng.below(10) {
         0 | 1 => vec![rng.of(&[1, 2, 3, 4, 6, 8, 12, 16])],
@@ -42,7 +42,7 @@ fn sample(rng: &mut Rng) -> Vec<usize> {
     }
 }
 
-/// The program of a number.
+/// Draws the program of a seed; none if no logits could be formed.
 pub(crate) fn draw(seed: u64) -> Option<Program> {
     let mut rng = Rng::new(seed);
     let sample = sample(&mut rng);
@@ -82,7 +82,7 @@ impl Drawer {
         }
     }
 
-    /// A value that fits, the latest ones most often.
+    /// A value that fits, most often the latest one.
     pub(crate) fn pick(&mut self, fits: impl Fn(&[Dim]) -> bool) -> Option<Source> {
         let fitting: Vec<usize> = (0..self.shapes.len()).filter(|&at| fits(&self.shapes[at])).collect();
         let last = fitting.len().checked_sub(1)?;
@@ -90,7 +90,7 @@ impl Drawer {
         Some(Source::Value(fitting[place]))
     }
 
-    /// Adds a step if Burn takes it and its values are of a good size.
+    /// Adds a step if Burn accepts it and its values are neither too many nor too large.
     pub(crate) fn push(&mut self, op: Op, inputs: Vec<Source>) -> Option<Source> {
         let step = Step { op, inputs };
         let weights = Weights::new(&self.program.parameters, &self.numbers, &self.device);
@@ -113,7 +113,7 @@ impl Drawer {
     }
 
     /// A parameter: most often a new one, sometimes an earlier one of this shape, or a second field
-    /// that shares it.
+    /// that shares the tensor of an earlier one.
     pub(crate) fn parameter(&mut self, shape: &[usize]) -> Source {
         let same = self.program.parameters.iter().position(|spec| spec.shape == shape && spec.tied.is_none());
         let tied = match same {
@@ -126,7 +126,7 @@ impl Drawer {
         Source::Parameter(self.program.parameters.len() - 1)
     }
 
-    /// A constant.
+    /// Adds a constant.
     pub(crate) fn constant(&mut self, shape: &[usize]) -> Source {
         self.program.constants.push(shape.to_vec());
         Source::Constant(self.program.constants.len() - 1)
@@ -137,7 +137,7 @@ impl Drawer {
         if self.rng.once_in(3) { self.constant(shape) } else { self.parameter(shape) }
     }
 
-    /// Makes logits of the last values.
+    /// Adds steps that turn one of the values into logits.
     fn head(&mut self) -> Option<()> {
         for _ in 0..30 {
             let at = self.pick(batched)?;
@@ -148,7 +148,8 @@ impl Drawer {
         None
     }
 
-    /// Takes a value to `[n, K]`, in one of the ways in which models do.
+    /// Turns a value into `[n, K]` in one of the usual ways: optionally a concatenation and a mean
+    /// over positions, then a flatten and a last layer.
     fn close(&mut self, source: Source) -> Option<()> {
         let mut at = source;
         if self.rng.once_in(4) {
@@ -167,11 +168,11 @@ impl Drawer {
         if self.rng.once_in(8) {
             at = self.push(Op::LogSoftmax { axis: 1 }, vec![at])?;
         }
-        // The logits are the last step's result.
+        // The logits must be the result of the last step.
         (at == Source::Value(self.program.steps.len()) && self.shape(at)[0] == Dim::N).then_some(())
     }
 
-    /// A product with a weight, a product with a transposed one, or a part.
+    /// A linear layer, a plain product with a weight, or a slice of the features.
     fn last_layer(&mut self, at: Source, features: usize, classes: usize) -> Option<Source> {
         if features > classes && self.rng.once_in(5) {
             let start = self.rng.below(features - classes);
@@ -188,7 +189,7 @@ impl Drawer {
         self.push(Op::Linear, inputs)
     }
 
-    /// Two branches side by side.
+    /// Concatenates two flattened values.
     fn joined(&mut self, at: Source) -> Option<Source> {
         let other = self.pick(batched)?;
         let (a, b) = (self.flat(at)?, self.flat(other)?);
@@ -201,7 +202,7 @@ impl Drawer {
         self.push(Op::Fold { fold: crate::attack::op::Fold::Mean, axes, squeeze }, vec![at])
     }
 
-    /// `[n, everything else]`, by a flatten or a reshape, or as it is.
+    /// The value as `[n, everything else]`, by a flatten or a reshape if it is not so already.
     fn flat(&mut self, at: Source) -> Option<Source> {
         let shape = self.shape(at);
         if shape.len() == 2 && shape[0] == Dim::N {
@@ -215,8 +216,8 @@ impl Drawer {
     }
 }
 
-/// Whether the leading axis is that of the samples, or of samples and something else merged, and no
-/// other depends on them.
+/// Whether the leading axis is that of the samples, possibly merged with another axis, and no other
+/// axis depends on their number.
 pub(crate) fn batched(shape: &[Dim]) -> bool {
     shape[0].per_sample > 0 && shape[0].fixed == 0 && shape[1..].iter().all(|dim| dim.per_sample == 0)
 }
@@ -226,7 +227,7 @@ pub(crate) fn plain(shape: &[Dim]) -> bool {
     shape[0] == Dim::N && batched(shape)
 }
 
-/// Whether a reshape leaves the samples apart: nothing but axes of size 1 comes before theirs.
+/// Whether a reshape keeps the samples separate: only axes of size 1 precede theirs.
 pub(crate) fn in_order(shape: &[Dim]) -> bool {
     let rest: Vec<Dim> = shape.iter().copied().skip_while(|dim| *dim == Dim::fixed(1)).collect();
     rest.iter().all(|dim| dim.per_sample == 0) || batched(&rest)

@@ -1,4 +1,4 @@
-//! The engines under attack, and what they make of a model.
+//! The engines under test, and running a model on them.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -15,8 +15,8 @@ pub(crate) enum Stop {
     Panic(String),
 }
 
-/// The engines: Burn's operations on flex, and our own kernels with one of the processor's
-/// instruction sets.
+/// The engine of a name: Burn's operations on flex, or our own kernels with one of the processor's
+/// instruction sets, selected by `choice`.
 pub(crate) fn engine(name: &str, choice: u64) -> Engine {
     if name == "flex" {
         return Engine::Burn;
@@ -25,7 +25,7 @@ pub(crate) fn engine(name: &str, choice: u64) -> Engine {
     Engine::Cpu(Some(sets[choice as usize % sets.len()]))
 }
 
-/// Runs what may refuse or, where it is wrong, panic.
+/// Runs work that may return an error or, if there is a fault, panic.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Stop> {
     quietly(work).map_err(Stop::Panic)?.map_err(Stop::Refused)
 }
@@ -39,12 +39,12 @@ pub(crate) fn captured<M: Module, const D: usize>(
     guarded(|| Graph::capture(model, &forward, sample, &Device::flex()))
 }
 
-/// A graph, loaded in f64.
+/// Loads a graph in f64.
 pub(crate) fn loaded(graph: &Graph, leaves: Leaves, engine: Engine) -> Result<Program, Stop> {
     loaded_in(graph, leaves, engine, Precision::F64)
 }
 
-/// A graph, loaded.
+/// Loads a graph.
 pub(crate) fn loaded_in(
     graph: &Graph,
     leaves: Leaves,

@@ -1,4 +1,4 @@
-//! Instructions of layout, arithmetic and choice: what may be drawn next.
+//! Draws the next instruction; those of layout, arithmetic and selection are defined here.
 
 use crate::attack::draw::{Drawer, batched, in_order, plain};
 use crate::attack::op::{Binary, Compare, Fold, Margin, Op, Unary};
@@ -6,7 +6,7 @@ use crate::attack::program::Source;
 use crate::attack::value::Dim;
 
 impl Drawer {
-    /// Draws one instruction; it may not fit, and then nothing is added.
+    /// Draws one instruction and adds it if it fits.
     pub(crate) fn instruction(&mut self) -> Option<Source> {
         if self.convolutional {
             return self.convolutional_instruction();
@@ -38,7 +38,8 @@ impl Drawer {
         }
     }
 
-    /// Draws one of what convolutional networks are made of, which our own kernels know best.
+    /// Draws one of the operations of convolutional networks, for which our own kernels have the
+    /// most special cases.
     fn convolutional_instruction(&mut self) -> Option<Source> {
         match self.rng.below(16) {
             0..=2 => {
@@ -66,7 +67,7 @@ impl Drawer {
         self.push(Op::Binary(Binary::Add), vec![x, other])
     }
 
-    /// Most often a value of the samples, now and then one of parameters alone.
+    /// Most often a value that depends on the samples, sometimes a parameter.
     fn any(&mut self) -> Option<Source> {
         if self.rng.once_in(16) {
             let rank = self.rng.between(1, 3);
@@ -78,13 +79,13 @@ impl Drawer {
 
     fn unary(&mut self) -> Option<Source> {
         let (x, unary) = (self.any()?, self.rng.of(&Unary::ALL));
-        // The most common one.
+        // ReLU more often than the others, as in real models.
         let unary = if self.rng.once_in(4) { Unary::Relu } else { unary };
         self.push(Op::Unary(unary), vec![x])
     }
 
-    /// A sum or product of a value with one like it, or with a parameter or constant that
-    /// broadcasts, on either side.
+    /// A sum or product of a value with one of the same or a broadcastable shape, or with a
+    /// parameter or constant that broadcasts, on either side.
     fn binary(&mut self) -> Option<Source> {
         let x = self.any()?;
         let shape = self.shape(x);
@@ -98,7 +99,7 @@ impl Drawer {
                 self.pick(fits)?
             }
             2 => self.broadcast(&shape),
-            // A vector that is given the axes of the value by a reshape.
+            // A vector reshaped to the rank of the value.
             _ => self.raised(&shape)?,
         };
         if !matches!(other, Source::Value(_)) && self.rng.once_in(4) {
@@ -117,7 +118,7 @@ impl Drawer {
         self.given(&sizes)
     }
 
-    /// A parameter of one axis, reshaped or raised so that it lies along one of the value's axes.
+    /// A vector, reshaped or unsqueezed so that it lies along one of the value's axes.
     fn raised(&mut self, shape: &[Dim]) -> Option<Source> {
         let axis = self.rng.below(shape.len());
         if shape[axis].per_sample > 0 || shape.len() < 2 {
@@ -130,7 +131,7 @@ impl Drawer {
         self.push(Op::Reshape { shape: to }, vec![vector])
     }
 
-    /// Another shape or order of the same elements.
+    /// Changes the shape or order of the same elements.
     pub(crate) fn relayout(&mut self) -> Option<Source> {
         match self.rng.below(10) {
             0 | 1 => {
@@ -174,7 +175,7 @@ impl Drawer {
         }
     }
 
-    /// A reshape to a rank, with the value's numbers spread over the axes at random.
+    /// A reshape to a rank, with the factors of the size spread over the axes at random.
     pub(crate) fn at_rank(&mut self, x: Source, rank: usize) -> Option<Source> {
         let shape = self.shape(x);
         let all = shape.iter().fold(1, |all, dim| all * dim.at(1));
@@ -214,7 +215,8 @@ impl Drawer {
         self.push(Op::Permute { axes }, vec![x])
     }
 
-    /// The samples on another axis for a while, as where sequences come first.
+    /// Swaps the sample axis with another, computes something and swaps back, as models with
+    /// sequences first do.
     fn around_the_batch(&mut self) -> Option<Source> {
         let x = self.pick(|shape| shape.len() > 1 && plain(shape))?;
         let rank = self.shape(x).len();
@@ -239,7 +241,8 @@ impl Drawer {
         self.push(Op::SwapDims { axes: [0, axis] }, vec![between])
     }
 
-    /// Samples and another axis as rows of one matrix, and perhaps back.
+    /// Merges samples and another axis into rows of one matrix, computes something and usually
+    /// splits them again.
     fn merged_rows(&mut self) -> Option<Source> {
         let x = self.pick(|shape| shape.len() > 2 && plain(shape))?;
         let shape = self.shape(x);
@@ -272,7 +275,7 @@ impl Drawer {
         self.push(op, vec![x])
     }
 
-    /// An axis of a value that is not that of the samples, with its size.
+    /// An axis of a value other than that of the samples, with its size.
     fn axis(&mut self, x: Source) -> Option<(usize, usize)> {
         let shape = self.shape(x);
         let axes: Vec<usize> = (0..shape.len()).filter(|&axis| shape[axis].per_sample == 0).collect();
@@ -299,7 +302,7 @@ impl Drawer {
         self.push(Op::Slice { axis, start, end, step }, vec![x])
     }
 
-    /// Sums, orders, windows and parts along one axis.
+    /// Cumulative sums, sorts, windows and slices along one axis.
     fn along(&mut self) -> Option<Source> {
         let x = self.pick(|shape| shape.len() > 1)?;
         let (axis, size) = self.axis(x)?;
@@ -345,7 +348,7 @@ impl Drawer {
                 to[axis] = Dim::fixed(self.rng.between(2, 4));
                 self.push(Op::Expand { shape: to }, vec![x])
             }
-            // A parameter or constant, once for each sample.
+            // A parameter or constant, repeated for each sample.
             2 if shape.iter().all(|dim| dim.per_sample == 0) && shape.len() < 5 => {
                 let to = std::iter::once(Dim::N).chain(shape).collect();
                 self.push(Op::Expand { shape: to }, vec![x])

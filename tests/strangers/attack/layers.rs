@@ -1,4 +1,4 @@
-//! Instructions that are layers: products, convolutions, normalisations, pools, attention.
+//! Draws instructions that are layers: products, convolutions, normalisations, pools, attention.
 
 use burn::tensor::ops::{GridSamplePaddingMode, InterpolateMode};
 
@@ -8,8 +8,8 @@ use crate::attack::program::Source;
 use crate::attack::value::Dim;
 
 impl Drawer {
-    /// A value of the samples with this rank: one that is there, or another one under another
-    /// shape.
+    /// A value that depends on the samples and has this rank: an existing one, or one reshaped to
+    /// it.
     fn of_rank(&mut self, rank: usize) -> Option<Source> {
         if self.rng.below(3) > 0
             && let Some(found) = self.pick(|shape| shape.len() == rank && plain(shape))
@@ -33,7 +33,7 @@ impl Drawer {
         let shape = self.shape(x);
         let (features, outputs) = (shape[shape.len() - 1].fixed, self.rng.between(1, 5));
         let mut weight = if self.rng.once_in(6) {
-            // Kept the other way round, as PyTorch does.
+            // The weight is stored transposed, as PyTorch does.
             let kept = self.parameter(&[outputs, features]);
             self.push(Op::SwapDims { axes: [0, 1] }, vec![kept])?
         } else {
@@ -49,7 +49,7 @@ impl Drawer {
         self.push(Op::Linear, inputs)
     }
 
-    /// A product of two values, or of one with a parameter on either side.
+    /// A product of two values, or of a value with a parameter on either side.
     pub(crate) fn matmul(&mut self) -> Option<Source> {
         let x = self.pick(|shape| shape.len() > 1 && plain(shape))?;
         let shape = self.shape(x);
@@ -81,7 +81,7 @@ impl Drawer {
         }
     }
 
-    /// A window that fits into these sizes.
+    /// Draws a window that fits into these sizes.
     fn window(&mut self, sizes: &[usize], pool: bool) -> Option<Window> {
         let mut window = Window { kernel: vec![], stride: vec![], padding: vec![], dilation: vec![] };
         for &size in sizes {
@@ -128,7 +128,7 @@ impl Drawer {
         self.push(op, inputs)
     }
 
-    /// A transposed convolution along one axis or two.
+    /// A transposed convolution along one or two axes.
     pub(crate) fn conv_transposed(&mut self) -> Option<Source> {
         let axes = self.rng.between(1, 2);
         let x = self.of_rank(2 + axes)?;
@@ -250,7 +250,8 @@ impl Drawer {
         self.push(Op::GridSample { mode, outside, corners }, vec![x, grid])
     }
 
-    /// Attention of a value with itself, with functions of it, or with others that fit.
+    /// Attention whose queries, keys and values are any values of fitting shapes, possibly the
+    /// same.
     pub(crate) fn attention(&mut self) -> Option<Source> {
         let q = self.of_rank(4)?;
         let shape = self.shape(q);

@@ -1,6 +1,6 @@
-//! An attack with random models: small Burn modules whose forward functions run random programs,
-//! drawn from every operation of `docs/ops.md`, against the caller's own forward pass, central
-//! differences of it, and each engine against the other.
+//! Tests with random models: small Burn modules whose forward functions run random programs, drawn
+//! from every operation of `docs/ops.md`. They are compared with the caller's own forward pass and
+//! with central differences of it, and the two engines with each other.
 
 mod apply;
 pub(crate) mod compare;
@@ -26,7 +26,7 @@ thread_local! {
     static MESSAGE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Runs `work`; a panic becomes its message with its place, and does not reach the terminal.
+/// Runs `work`. A panic becomes an error with its message and source location, and is not printed.
 pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

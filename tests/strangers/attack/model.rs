@@ -1,5 +1,5 @@
-//! The module that a random program runs in: parameters of every rank, some of them shared by two
-//! fields.
+//! The Burn module that holds the parameters of a random program: tensors of every rank, some of
+//! them shared by two fields.
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -11,14 +11,14 @@ use crate::attack::value::Value;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Spec {
     pub(crate) shape: Vec<usize>,
-    /// The earlier parameter that this field shares, as two layers with one weight do.
+    /// The earlier parameter whose tensor this field shares, as with tied weights of two layers.
     pub(crate) tied: Option<usize>,
 }
 
 /// A module whose parameters are given by a list.
 #[derive(Module, Debug)]
 pub(crate) struct Weights {
-    /// Keeps the module in f64 where a program has no parameters.
+    /// Makes the module an f64 one even if a program has no parameters.
     anchor: Param<Tensor<1>>,
     one: Vec<Param<Tensor<1>>>,
     two: Vec<Param<Tensor<2>>>,
@@ -27,10 +27,10 @@ pub(crate) struct Weights {
     five: Vec<Param<Tensor<5>>>,
 }
 
-/// Numbers of all parameters, one list each.
+/// The numbers of all parameters, one list per parameter.
 pub(crate) type Numbers = Vec<Vec<f64>>;
 
-/// Made-up numbers of a tensor, small enough that sums over its axes stay near 1.
+/// Synthetic numbers for a tensor, small enough that sums over its axes stay near 1.
 pub(crate) fn numbers(shape: &[usize], seed: u64) -> Vec<f64> {
     let mut rng = Rng::new(seed);
     let count = shape.iter().product::<usize>();
@@ -73,13 +73,13 @@ impl Weights {
         }
     }
 
-    /// How the engine names a parameter.
+    /// The name of a parameter in the engine.
     pub(crate) fn name(specs: &[Spec], at: usize) -> String {
         let field = ["one", "two", "three", "four", "five"][specs[at].shape.len() - 1];
         format!("{field}.{}", Self::place(specs, at))
     }
 
-    /// Its place among those of its rank.
+    /// Its index among the parameters of the same rank.
     fn place(specs: &[Spec], at: usize) -> usize {
         specs[..at].iter().filter(|spec| spec.shape.len() == specs[at].shape.len()).count()
     }

@@ -1,4 +1,4 @@
-//! The operations of a random program, each printed as what it is.
+//! The operations of a random program, and how they are printed.
 
 use burn::tensor::activation as act;
 use burn::tensor::ops::{GridSamplePaddingMode, InterpolateMode};
@@ -207,7 +207,7 @@ pub(crate) enum Binary {
 }
 
 impl Binary {
-    /// Those that are drawn, sums most often.
+    /// The operations to draw from; sums appear most often.
     pub(crate) const COMMON: [Self; 10] = [
         Self::Add,
         Self::Add,
@@ -240,7 +240,7 @@ impl Binary {
     }
 }
 
-/// A sum or the like over axes.
+/// A reduction over axes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Fold {
     Sum,
@@ -250,7 +250,7 @@ pub(crate) enum Fold {
     Var,
 }
 
-/// What stands in the margins of a padded tensor.
+/// How the margins of a padded tensor are filled.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Margin {
     Number,
@@ -290,7 +290,7 @@ pub(crate) struct Window {
 /// One operation. Axes are counted from 0, the batch included.
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
-    /// Its operand itself: what is left where a smaller program is looked for.
+    /// The identity; used when a program is shrunk.
     Same,
     Unary(Unary),
     Binary(Binary),
@@ -306,23 +306,23 @@ pub(crate) enum Op {
     CumSum {
         axis: usize,
     },
-    /// In order, or the largest `count`.
+    /// Sorted, or only the first `count` of the order.
     Sort {
         axis: usize,
         descending: bool,
         count: Option<usize>,
     },
-    /// Windows along an axis, each on a new last one.
+    /// Windows along an axis; the elements of each window lie along a new last axis.
     Unfold {
         axis: usize,
         size: usize,
         step: usize,
     },
-    /// A tensor that nobody has written, written part by part as recurrent layers do.
+    /// An empty tensor that is assigned slice by slice, as recurrent layers do.
     Rewritten {
         axis: usize,
     },
-    /// A transposed convolution along one axis or two, with what is added behind.
+    /// A transposed convolution along one or two axes; `behind` is the output padding.
     Transposed {
         window: Window,
         groups: usize,
@@ -367,7 +367,7 @@ pub(crate) enum Op {
         margins: Vec<(usize, usize)>,
         with: Margin,
     },
-    /// The second operand in place of a part of the first.
+    /// The first operand with a slice replaced by the second.
     Assign {
         axis: usize,
         start: usize,
@@ -376,14 +376,14 @@ pub(crate) enum Op {
         axis: usize,
         indices: Vec<usize>,
     },
-    /// Indices of each place, made up from a seed; the axis then has `length`.
+    /// A gather with indices generated from a seed; the axis then has `length`.
     Gather {
         axis: usize,
         length: usize,
         seed: u64,
     },
-    /// A constant mask, made up from a seed, of the shape with the batch and the axes in `ones`
-    /// replaced by 1.
+    /// A fill through a constant mask generated from a seed. The mask has 1 in place of the batch
+    /// axis, or is expanded to the whole batch.
     MaskFill {
         seed: u64,
         whole: bool,
@@ -394,7 +394,7 @@ pub(crate) enum Op {
     FillWhere {
         compare: Compare,
     },
-    /// The second operand where the first compares so.
+    /// The second operand where the comparison holds for the first.
     Choose {
         compare: Compare,
     },
@@ -486,7 +486,7 @@ pub(crate) enum Op {
         mask: Option<u64>,
         cap: bool,
     },
-    /// Rows of a table, the same for each sample: `[n, indices, width]`.
+    /// Rows of an embedding table, the same for each sample: `[n, indices, width]`.
     Embedding {
         indices: Vec<usize>,
     },

@@ -1,5 +1,5 @@
-//! A random program: what is computed from what, how it is run as a Burn module's forward pass, and
-//! how it is printed.
+//! A random program: its steps and their operands, how it runs as the forward pass of a Burn
+//! module, and how it is printed.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::attack::value::{Dim, Value};
 /// Where an operand comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// The input, or a step's result: step i gives value i + 1.
+    /// The input is value 0; the result of step i is value i + 1.
     Value(usize),
     Parameter(usize),
     Constant(usize),
@@ -25,8 +25,8 @@ pub(crate) struct Step {
     pub(crate) inputs: Vec<Source>,
 }
 
-/// A model: its samples, its parameters and constants, and its instructions, of which the last one
-/// gives the logits.
+/// A model: the shape of its samples, its parameters and constants, and its instructions, the last
+/// of which returns the logits.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
     pub(crate) seed: u64,
@@ -37,7 +37,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// The numbers of its parameters; those that are tied have the same.
+    /// The numbers of its parameters; tied ones have the same.
     pub(crate) fn numbers(&self) -> Numbers {
         let own = |at: usize, spec: &Spec| {
             let first = spec.tied.unwrap_or(at);
@@ -46,7 +46,7 @@ impl Program {
         self.parameters.iter().enumerate().map(|(at, spec)| own(at, spec)).collect()
     }
 
-    /// A constant, made in the forward pass as a model's literal is.
+    /// A constant, created in the forward pass like a literal in a model's code.
     pub(crate) fn constant(&self, at: usize, device: &Device, dtype: DType) -> Value {
         let shape = &self.constants[at];
         let values = numbers(shape, self.seed.wrapping_mul(37).wrapping_add(1000 + at as u64));
@@ -83,7 +83,7 @@ impl Program {
         self.values(weights, x.into(), n).pop().expect("at least the input").two()
     }
 
-    /// The shapes of the input and of all steps, if they are lines in the number of samples.
+    /// The shapes of the input and of all steps, if they are linear in the number of samples.
     pub(crate) fn shapes(&self) -> Option<Vec<Vec<Dim>>> {
         let device = Device::flex();
         let weights = Weights::new(&self.parameters, &self.numbers(), &device);

@@ -1,11 +1,12 @@
-//! Random numbers that are the same everywhere: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+//! Random numbers that are the same on every platform: SplitMix64 (Steele, Lea and Flood, OOPSLA
+//! 2014).
 
 /// A stream of random numbers.
 #[derive(Debug, Clone)]
 pub(crate) struct Rng(u64);
 
 impl Rng {
-    /// The stream of a number.
+    /// The stream for a seed.
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = Self(seed);
         rng.next();
@@ -21,7 +22,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number in `0 .. count`; 0 where there is none.
+    /// A number in `0 .. count`; 0 if `count` is 0.
     pub(crate) fn below(&mut self, count: usize) -> usize {
         (self.next() % count.max(1) as u64) as usize
     }
@@ -31,7 +32,7 @@ impl Rng {
         low + self.below(high - low + 1)
     }
 
-    /// True once in `times`.
+    /// True with probability 1 / `times`.
     pub(crate) fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
@@ -46,7 +47,7 @@ impl Rng {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// A number of either sign whose size lies in [0.2, 1.2).
+    /// A number of random sign whose magnitude lies in [0.2, 1.2).
     pub(crate) fn weight(&mut self) -> f64 {
         let size = 0.2 + self.unit();
         if self.once_in(2) { size } else { -size }

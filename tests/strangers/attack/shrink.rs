@@ -1,4 +1,4 @@
-//! Makes a program that fails smaller while it still fails.
+//! Shrinks a failing program as long as it still fails.
 
 use crate::attack::compare::{Fault, Outcome, Scope, compare};
 use crate::attack::op::Op;
@@ -6,21 +6,21 @@ use crate::attack::program::{Program, Source, Step};
 use crate::attack::quietly;
 use crate::attack::value::Dim;
 
-/// The smallest program found that fails at the same engine in the same way.
+/// The smallest program found that fails in the same way on the same engine.
 pub(crate) fn shrunk(program: &Program, scope: Scope, fault: Fault, engine: &str) -> Program {
     let fails = |program: &Program| match quietly(|| compare(program, scope)) {
         Ok(Outcome::Wrong { fault: found, engine: at, .. }) => found == fault && at == engine,
         _ => false,
     };
     let mut best = program.clone();
-    // Each round makes the program smaller, so there is an end.
+    // Each round makes the program strictly smaller, so the loop ends.
     while let Some(smaller) = candidates(&best).into_iter().find(|smaller| fails(smaller)) {
         best = smaller;
     }
     best
 }
 
-/// Programs that are smaller by one move, the boldest moves first.
+/// Programs that are smaller by one change, the largest changes first.
 fn candidates(program: &Program) -> Vec<Program> {
     let Ok(Some(shapes)) = quietly(|| program.shapes()) else { return vec![] };
     let steps = program.steps.len();
@@ -53,7 +53,7 @@ fn candidates(program: &Program) -> Vec<Program> {
     all.into_iter().map(|program| program.tidy()).filter(|smaller| size(smaller) < before).collect()
 }
 
-/// The program up to a step, whose numbers are the logits.
+/// The program up to step `end`, with that step's value as the logits.
 fn ended(program: &Program, shapes: &[Vec<Dim>], end: usize) -> Option<Program> {
     let (shape, mut program) = (&shapes[end], program.clone());
     program.steps.truncate(end);
@@ -68,8 +68,8 @@ fn ended(program: &Program, shapes: &[Vec<Dim>], end: usize) -> Option<Program> 
     Some(program)
 }
 
-/// The program from a step on, its value being the input: where no later step reads an earlier
-/// value.
+/// The program after step `at`, with that step's value as the input; none if a later step reads an
+/// earlier value.
 fn begun(program: &Program, shapes: &[Vec<Dim>], at: usize) -> Option<Program> {
     let shape = &shapes[at];
     if shape[0] != Dim::N || !(2..=5).contains(&shape.len()) || at == program.steps.len() {
@@ -86,7 +86,7 @@ fn begun(program: &Program, shapes: &[Vec<Dim>], at: usize) -> Option<Program> {
     Some(program)
 }
 
-/// The program in which another value stands for a step's.
+/// The program with another value in place of a step's value.
 fn replaced(program: &Program, at: usize, by: Source) -> Program {
     let mut program = program.clone();
     for source in program.steps.iter_mut().flat_map(|step| &mut step.inputs) {
@@ -101,7 +101,7 @@ fn replaced(program: &Program, at: usize, by: Source) -> Program {
     program
 }
 
-/// The program without a bias or shift.
+/// The program without the bias of a step.
 fn without_last_operand(program: &Program, at: usize) -> Option<Program> {
     let step = &program.steps[at];
     let optional =
@@ -111,7 +111,7 @@ fn without_last_operand(program: &Program, at: usize) -> Option<Program> {
     optional.then_some(program)
 }
 
-/// The program in which a constant stands for a parameter.
+/// The program with a constant in place of a parameter.
 fn constant(program: &Program, at: usize) -> Option<Program> {
     let mut program = program.clone();
     program.constants.push(program.parameters[at].shape.clone());
@@ -126,7 +126,8 @@ fn constant(program: &Program, at: usize) -> Option<Program> {
 }
 
 impl Program {
-    /// Without steps, parameters and constants that nothing reads; the last step is the result.
+    /// The program without steps, parameters and constants that nothing reads. The last step is the
+    /// result and always kept.
     pub(crate) fn tidy(&self) -> Self {
         let mut read = vec![false; self.steps.len() + 1];
         read[self.steps.len()] = true;

@@ -1,4 +1,4 @@
-//! Many models, and the count of what became of them.
+//! Runs many models and counts the outcomes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use crate::attack::program::Program;
 use crate::attack::quietly;
 use crate::attack::shrink::shrunk;
 
-/// A model that fails, as drawn and at its smallest.
+/// A model that fails, with the smallest program found that fails in the same way.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) seed: u64,
@@ -26,43 +26,44 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What became of many models.
+/// Counts of the outcomes of many models.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) models: usize,
     pub(crate) agree: usize,
-    /// Drawn, but not fit for the comparison, by reason.
+    /// Models that are not fit for the comparison, by reason; not part of `models`.
     pub(crate) unfit: BTreeMap<String, Group>,
     pub(crate) refused: BTreeMap<String, Group>,
-    /// What our own kernels run of those that agree.
+    /// Models that agree, by how our own kernels describe what they run.
     ran: BTreeMap<String, Group>,
-    /// Steps of programs, by their operations.
+    /// Steps of all compared programs, by operation.
     operations: BTreeMap<String, usize>,
-    /// Nodes of graphs that agree, by the engine's names.
+    /// Graph nodes of the models that agree, by the engine's names of the operations.
     pub(crate) nodes: BTreeMap<&'static str, usize>,
     pub(crate) wrong: BTreeMap<(Fault, &'static str), usize>,
     pub(crate) failures: Vec<Failure>,
 }
 
-/// Models to which the same happened: how many, and the number of one of them.
+/// Models with the same outcome: how many, and the seed of one of them.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Group {
     count: usize,
     example: u64,
 }
 
-/// Counts one model, or several.
+/// Adds a group to the group of the same reason.
 fn count(groups: &mut BTreeMap<String, Group>, why: String, Group { count, example }: Group) {
     let group = groups.entry(why).or_default();
     *group = Group { count: group.count + count, example };
 }
 
-/// How many models fail in one way before no more of them are made smaller.
+/// How many failing models are shrunk per fault and engine; further ones are only counted, because
+/// shrinking repeats the comparison many times.
 const SHRUNK: usize = 6;
 
 impl Tally {
-    /// Draws, compares and counts the model of a number; one in `dense` also by its parameters'
-    /// differences.
+    /// Draws, compares and counts the model of a seed. One seed in `dense` is also compared by
+    /// differences in every parameter.
     pub(crate) fn add(&mut self, seed: u64, dense: u64) {
         let one = Group { count: 1, example: seed };
         let Some(program) = draw(seed) else {
@@ -119,7 +120,7 @@ impl Tally {
         self.failures.push(Failure { seed, fault, engine, smallest, detail });
     }
 
-    /// Both counts together.
+    /// Adds the counts of `other`.
     pub(crate) fn merge(&mut self, other: Self) {
         self.models += other.models;
         self.agree += other.agree;
@@ -160,8 +161,8 @@ impl fmt::Display for Tally {
     }
 }
 
-/// The models of some numbers, on several threads; each works with a pool of one, so that samples
-/// run together.
+/// Runs the models of a range of seeds on several threads. Each thread has a rayon pool of one
+/// thread, so that the engine runs the samples of a call together.
 pub(crate) fn run(seeds: std::ops::Range<u64>, dense: u64, threads: usize) -> Tally {
     let next = std::sync::atomic::AtomicU64::new(seeds.start);
     let (next, end) = (&next, seeds.end);

@@ -1,4 +1,4 @@
-//! Tensors of rank 1 to 5 behind one type, and shapes in terms of the number of samples.
+//! Tensors of rank 1 to 5 behind one type, and shapes as functions of the number of samples.
 
 use std::fmt;
 
@@ -27,7 +27,8 @@ macro_rules! with {
     };
 }
 
-/// Evaluates an expression with the tensors of two values of one rank.
+/// Evaluates an expression with the tensors of two values of the same rank; panics if the ranks
+/// differ.
 macro_rules! with_both {
     ($a:expr, $b:expr, ($x:ident, $y:ident) => $body:expr) => {
         match ($a, $b) {
@@ -55,7 +56,7 @@ macro_rules! ranks {
 
         impl Value {
             $($(
-                /// The tensor, of a value that has this rank.
+                /// The tensor of a value that has this rank; panics for any other rank.
                 pub(crate) fn $method(self) -> Tensor<$rank> {
                     match self {
                         Self::$variant(tensor) => tensor,
@@ -64,7 +65,7 @@ macro_rules! ranks {
                 }
             )?)*
 
-            /// The elements under another shape.
+            /// The same elements in another shape.
             pub(crate) fn reshape(self, shape: &[usize]) -> Self {
                 let to = Shape::from(shape.to_vec());
                 match shape.len() {
@@ -73,7 +74,7 @@ macro_rules! ranks {
                 }
             }
 
-            /// Made from numbers on the host.
+            /// A value from numbers on the host.
             pub(crate) fn from_data(data: TensorData, device: &Device) -> Self {
                 let dtype = data.dtype();
                 match data.shape().len() {
@@ -99,7 +100,7 @@ impl Value {
     }
 }
 
-/// One size of a value at n samples: `per_sample * n + fixed`.
+/// The size of one axis at n samples: `per_sample * n + fixed`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Dim {
     pub(crate) per_sample: usize,
@@ -118,7 +119,7 @@ impl fmt::Debug for Dim {
 }
 
 impl Dim {
-    /// n.
+    /// The number of samples itself.
     pub(crate) const N: Self = Self { per_sample: 1, fixed: 0 };
 
     /// A size that is the same at every n.
@@ -131,7 +132,8 @@ impl Dim {
         self.per_sample * n + self.fixed
     }
 
-    /// The line through the sizes at 2 and at 3 samples.
+    /// The linear function through the sizes at 2 and at 3 samples; none if a coefficient were
+    /// negative.
     fn through(two: usize, three: usize) -> Option<Self> {
         let per_sample = three.checked_sub(two)?;
         Some(Self { per_sample, fixed: two.checked_sub(2 * per_sample)? })

@@ -1,4 +1,4 @@
-//! Models that both engines once computed wrongly, or took where they must not.
+//! Models that both engines once computed wrongly, or accepted although they must refuse them.
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::{relu, sigmoid};
@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use super::{Bare, linear};
 use crate::harness::{agrees, refused};
 
-/// A product of tokens with a matrix, and numbers that lie along the tokens.
+/// A product of tokens with a matrix, plus a shift with one number per token.
 #[derive(Module, Debug)]
 struct Along {
     weight: Param<Tensor<2>>,

@@ -1,6 +1,6 @@
-//! EEGNet (Lawhern et al., arXiv 1611.08024) in small: a convolution over the whole width of an
-//! image, whose axis is then taken away, and a convolution along the axis that is left; and its
-//! influence by a route without an engine.
+//! A small EEGNet (Lawhern et al., arXiv 1611.08024): a convolution over the whole width of an
+//! image, whose axis is then squeezed, and a convolution along the remaining axis. Its influence is
+//! also computed without an engine and compared.
 
 use burn::module::Module;
 use burn::nn::Linear;
@@ -41,8 +41,8 @@ fn a_convolution_over_the_whole_width() {
     agrees(EegNet::new(), EegNet::forward, &SAMPLE);
 }
 
-/// df^T (G + lambda I)^-1 df in the space of the input, from rows d(z_k - z_K) / dx and logits; f =
-/// -log P of a class.
+/// df^T (G + lambda I)^-1 df in the space of the input, from the rows d(z_k - z_K) / dx and the
+/// logits, for f = -log P of a class.
 fn damped(rows: &[f64], logits: &[f64], class: usize, lambda: f64) -> f64 {
     let (k, p) = (logits.len(), rows.len() / (logits.len() - 1));
     let most = logits.iter().copied().fold(f64::MIN, f64::max);
@@ -61,7 +61,7 @@ fn damped(rows: &[f64], logits: &[f64], class: usize, lambda: f64) -> f64 {
     df.iter().zip(solution).map(|(a, b)| a * b).sum()
 }
 
-/// The solution of a positive definite system, by elimination.
+/// Solves a positive definite system by elimination.
 fn solved(mut matrix: Vec<Vec<f64>>, mut right: Vec<f64>) -> Vec<f64> {
     let p = right.len();
     for pivot in 0..p {

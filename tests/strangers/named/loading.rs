@@ -1,4 +1,4 @@
-//! Models at which our own kernels once panicked while they were loaded.
+//! Models that once made our own kernels panic while being loaded.
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
@@ -45,7 +45,7 @@ fn a_channel_put_before_a_table() {
     agrees(WaveNet::new([1, 2, 3], 14), forward, &[7]);
 }
 
-/// A layer whose result is folded to an image, as in generators and in heads of autoencoders.
+/// A linear layer whose result is reshaped to an image, as in generators and autoencoders.
 #[derive(Module, Debug)]
 struct Folded {
     wide: Linear,
@@ -64,7 +64,7 @@ fn a_layer_folded_to_an_image() {
     agrees(net, forward, &[5]);
 }
 
-/// Tokens weighted by scores of their own.
+/// Tokens weighted by scores computed from the tokens themselves.
 #[derive(Module, Debug)]
 struct Pooled {
     score: Linear,
@@ -95,7 +95,7 @@ fn a_relu_behind_a_flatten() {
     agrees(ConvNet::new([2, 2], 18), forward, &[2, 3, 3]);
 }
 
-/// A flattened map and a layer on the same numbers.
+/// The flattened result of a convolution plus a linear layer of the same numbers.
 #[derive(Module, Debug)]
 struct Beside {
     conv: Conv2d,
@@ -111,7 +111,7 @@ fn a_flattened_map_added_to_a_layer() {
     };
     let net = Beside { conv: conv2d([2, 2], [3, 3], [1, 1]), wide: linear(18, 18), head: linear(18, 3) };
     agrees(net, forward, &[2, 3, 3]);
-    // And as the output itself.
+    // The same sum as the logits.
     let forward = |net: &Beside, x: Tensor<4>| {
         net.conv.forward(x.clone()).flatten(1, 3) + net.wide.forward(x.flatten(1, 3))
     };
@@ -134,7 +134,8 @@ fn the_flattened_input_as_the_output() {
     agrees(Bare::new(), |_: &Bare, x: Tensor<2>| x, &[4]);
 }
 
-/// A convolution that leaves one position, and numbers along the last axis that broadcast over it.
+/// A convolution that leaves one position, and a shift along the last axis to which that position
+/// is broadcast.
 #[derive(Module, Debug)]
 struct Shifted {
     conv: Conv2d,
@@ -161,7 +162,7 @@ fn one_position_and_a_constant_along_the_last_axis() {
     agrees(net([1, 1, 1, 3]), made, &[2, 2, 2]);
 }
 
-/// A convolution of tokens as Burn's own layers have it, with the channels last before it.
+/// A convolution along tokens, `[n, T, C]`, whose axes are swapped for Burn's `[n, C, T]`.
 #[derive(Module, Debug)]
 struct Tokens {
     conv: Conv1d,

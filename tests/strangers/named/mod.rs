@@ -1,4 +1,4 @@
-//! Models that were once computed wrongly, or not at all, by name.
+//! Named models that were once computed wrongly or not at all.
 
 mod both;
 mod eegnet;
@@ -10,7 +10,7 @@ use burn::nn::conv::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig1d, PaddingConfig2d};
 use burn::tensor::Device;
 
-/// A model without layers; its one parameter is not read, and says that it is of f64.
+/// A model without layers. Its one parameter is never read; it only makes the module an f64 one.
 #[derive(Module, Debug)]
 struct Bare {
     unread: Linear,
@@ -22,14 +22,14 @@ impl Bare {
     }
 }
 
-/// A convolution, and a layer behind it.
+/// A convolution followed by a linear layer.
 #[derive(Module, Debug)]
 struct ConvNet {
     conv: Conv2d,
     head: Linear,
 }
 
-/// A convolution along one axis, and a layer behind it.
+/// A convolution along one axis followed by a linear layer.
 #[derive(Module, Debug)]
 struct WaveNet {
     conv: Conv1d,
@@ -52,14 +52,16 @@ fn conv1d(inputs: usize, outputs: usize, kernel: usize) -> Conv1d {
 }
 
 impl ConvNet {
-    /// A 3 x 3 convolution that keeps the size, and a layer of three classes on `features` numbers.
+    /// A 3 x 3 convolution that keeps the size, and a linear layer from `features` numbers to three
+    /// classes.
     fn new(channels: [usize; 2], features: usize) -> Self {
         Self { conv: conv2d(channels, [3, 3], [1, 1]), head: linear(features, 3) }
     }
 }
 
 impl WaveNet {
-    /// A convolution that keeps the length, and a layer of three classes on `features` numbers.
+    /// A convolution that keeps the length, and a linear layer from `features` numbers to three
+    /// classes.
     fn new([inputs, outputs, kernel]: [usize; 3], features: usize) -> Self {
         Self { conv: conv1d(inputs, outputs, kernel), head: linear(features, 3) }
     }

@@ -1,5 +1,5 @@
-//! A convolution or a pool that reads a reshaped image: its extent is what is seen, not what is
-//! stored.
+//! A convolution or a pool that reads a reshaped image: its extent is that of the reshaped tensor,
+//! not that of the tensor as stored.
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
@@ -35,7 +35,8 @@ fn a_flattened_image_before_a_convolution_along_one_axis() {
     agrees(WaveNet::new([2, 2, 3], 18), wave, &[2, 3, 3]);
 }
 
-/// The smallest: a weight of 1 must give back the four numbers of the image, in their order.
+/// The smallest case: a convolution with the single weight 1 must return the four numbers of the
+/// image in order.
 #[derive(Module, Debug)]
 struct Identity {
     weight: Param<Tensor<3>>,
@@ -51,7 +52,7 @@ fn the_four_numbers_of_an_image_by_a_weight_of_one() {
     agrees(Identity { weight }, forward, &[1, 2, 2]);
 }
 
-/// A convolution over images, another along one axis behind it.
+/// A convolution over images, followed by a convolution along one axis.
 #[derive(Module, Debug)]
 struct Both {
     first: Conv2d,

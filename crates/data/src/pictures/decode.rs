@@ -1,4 +1,4 @@
-//! One picture: from the bytes of its file to the values of a sample.
+//! Decodes one picture: from the bytes of its file to the values of a sample.
 
 use std::fs;
 use std::io::Cursor;
@@ -10,18 +10,18 @@ use image::{ColorType, DynamicImage, GenericImageView, ImageDecoder, ImageReader
 
 use super::{Origin, Pixels, Recipe, Resize, whole};
 
-/// The longest side that is decoded, in pixels.
+/// The longest side that is accepted, in pixels.
 const LONGEST: u32 = 1 << 14;
-/// The most memory that decoding one picture may take: the longest sides in 16 bits and four
-/// channels are 2 GiB.
+/// The most memory that decoding one picture may take, 512 MiB. Without this limit, a small file
+/// could ask for 2 GiB: the longest sides with four channels of 16 bits.
 const MEMORY: u64 = 1 << 29;
-/// The most bytes of an encoded picture.
+/// The largest encoded picture, in bytes.
 const ENCODED: u64 = 1 << 28;
-/// A picture that is made larger by more than this has too little in it to be a sample: a
-/// placeholder of one pixel, for instance.
+/// A picture that would be enlarged by more than this factor has too little content to be a sample,
+/// e.g. a placeholder of one pixel.
 const ENLARGED: usize = 16;
 
-/// The shape and the values of a picture, or why it is no sample.
+/// The shape and the values of a picture, or why it cannot be a sample.
 pub(super) fn sample(origin: &Origin, recipe: &Recipe) -> Result<([usize; 3], Pixels), String> {
     let picture = match origin {
         Origin::File(path) => decoded(&bytes(path)?)?,
@@ -46,7 +46,7 @@ fn bytes(path: &Path) -> Result<Vec<u8>, String> {
     fs::read(path).map_err(|error| error.to_string())
 }
 
-/// The picture as it is to be seen: turned as its EXIF data says.
+/// Decodes a picture and rotates it as its EXIF data state.
 fn decoded(bytes: &[u8]) -> Result<DynamicImage, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
@@ -70,7 +70,7 @@ fn decoded(bytes: &[u8]) -> Result<DynamicImage, String> {
     Ok(picture)
 }
 
-/// At another size.
+/// Resizes a picture.
 fn resized(picture: &DynamicImage, resize: Resize) -> Result<DynamicImage, String> {
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     let [to_height, to_width] = match resize {
@@ -84,7 +84,8 @@ fn resized(picture: &DynamicImage, resize: Resize) -> Result<DynamicImage, Strin
         ));
     }
     let (to_width, to_height) = (side(to_width)?, side(to_height)?);
-    // The alpha of what is hidden would mix into what is seen.
+    // Alpha is dropped before resizing: the resize filter expects premultiplied alpha, which these
+    // pixels do not have.
     let opaque = opaque(picture);
     Ok(opaque.resize_exact(to_width, to_height, FilterType::Triangle))
 }
@@ -94,7 +95,7 @@ fn side(pixels: usize) -> Result<u32, String> {
     fits.ok_or_else(|| format!("a side of {pixels} pixels: 1 to {LONGEST} are possible"))
 }
 
-/// The part in the middle; where there is no middle pixel, as torchvision's `CenterCrop` rounds.
+/// The centre crop. An odd margin is rounded as in torchvision's `CenterCrop`: half to even.
 fn cropped(picture: &DynamicImage, [to_height, to_width]: [usize; 2]) -> Result<DynamicImage, String> {
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     if to_height > height || to_width > width {
@@ -107,7 +108,7 @@ fn cropped(picture: &DynamicImage, [to_height, to_width]: [usize; 2]) -> Result<
     Ok(picture.crop_imm(x, y, side(to_width)?, side(to_height)?))
 }
 
-/// The picture without its alpha, which is dropped and not blended, as PIL does.
+/// The picture without its alpha channel, which is dropped and not blended, like PIL does.
 fn opaque(picture: &DynamicImage) -> DynamicImage {
     match picture.color() {
         ColorType::La8 => DynamicImage::ImageLuma8(picture.to_luma8()),
@@ -118,7 +119,7 @@ fn opaque(picture: &DynamicImage) -> DynamicImage {
     }
 }
 
-/// The values `[C, H, W]`: three channels, those of a grey picture all the same; or one.
+/// The values `[C, H, W]`: three channels, which are equal for a grey picture; or one, if `grey`.
 fn planes(picture: &DynamicImage, grey: bool) -> ([usize; 3], Pixels) {
     let (width, height) = picture.dimensions();
     let shape = [if grey { 1 } else { 3 }, height as usize, width as usize];
@@ -133,12 +134,13 @@ fn planes(picture: &DynamicImage, grey: bool) -> ([usize; 3], Pixels) {
     (shape, pixels)
 }
 
-/// One plane a channel, out of pixels of red, green and blue; or the plane of their weighted mean.
+/// Converts interleaved RGB pixels to one plane per channel, or to one plane of their weighted
+/// mean.
 fn separated<T: Copy + Into<u64>>(pixels: &[T], grey: bool, mean: impl Fn(u64) -> T) -> Vec<T> {
     let (pixels, _) = pixels.as_chunks::<3>();
     if grey {
-        // 0.299, 0.587 and 0.114 in 65 536ths, rounded to the nearest, as PIL has them: what is
-        // grey already stays as it is.
+        // PIL's weights: 0.299, 0.587 and 0.114 in units of 1/65 536, rounded. They add up to
+        // 65 536, so grey pixels do not change.
         let weighted = |[r, g, b]: &[T; 3]| {
             19_595 * (*r).into() + 38_470 * (*g).into() + 7_471 * (*b).into() + (1 << 15)
         };

@@ -1,4 +1,4 @@
-//! Which pictures a folder holds, and their labels: by sub-folder, or by a table of paths.
+//! Lists the pictures of a folder with their labels: by sub-folder, or by a table of paths.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,20 +6,20 @@ use std::path::{Path, PathBuf};
 use super::{Entry, Listing, Origin};
 use crate::Error;
 
-/// How files end that are taken for pictures, in any case; what they are their bytes tell.
+/// Extensions of files that are taken for pictures, in upper or lower case. The format itself is
+/// recognised by the file's bytes.
 const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
-/// Folders nested deeper than this are a loop of links.
+/// Largest nesting of folders; deeper ones are taken for a loop of links.
 const DEEPEST: usize = 32;
 
 impl Listing {
-    /// The pictures below `folder`: the name of each sub-folder is a class, and classes are
-    /// numbered in the order of their names, as torchvision's `ImageFolder` does; within a class
-    /// pictures are in the order of their paths. Pictures of a folder without sub-folders have no
-    /// labels.
+    /// The pictures below `folder`. Each sub-folder is a class, and classes are numbered in the
+    /// order of their names, as in torchvision's `ImageFolder`; within a class, pictures are in the
+    /// order of their paths. Pictures of a folder without sub-folders have no labels.
     ///
     /// # Errors
-    /// [`Error::Io`] where the system refuses; [`Error::Parts`] where there is no picture, or some
-    /// lie beside the sub-folders.
+    /// [`Error::Io`] from the system; [`Error::Parts`] if there is no picture, or some are beside
+    /// the sub-folders.
     pub fn folder(folder: &Path) -> Result<Self, Error> {
         let (folders, files) = contents(folder)?;
         let name = title(folder);
@@ -43,9 +43,9 @@ impl Listing {
         Self::new(name, entries, folders.iter().map(|class| title(class)).collect())
     }
 
-    /// The pictures of a table, in its order: paths below `folder`, each with the text of its
-    /// label. Labels that are all whole numbers are classes of these numbers; others are names,
-    /// numbered in their order.
+    /// The pictures of a table, in its order: paths below `folder`, each with its label as text. If
+    /// all labels are non-negative integers, they are the classes; otherwise they are names,
+    /// numbered in alphabetical order.
     ///
     /// # Errors
     /// [`Error::Parts`] for an empty table, and for a path that leads out of the folder.
@@ -78,7 +78,7 @@ impl Listing {
     }
 }
 
-/// The last part of a path.
+/// The last component of a path.
 fn title(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
@@ -88,8 +88,7 @@ fn entry(folder: &Path, path: PathBuf, label: Option<usize>) -> Entry {
     Entry { name, label, origin: Origin::File(path) }
 }
 
-/// The folders in a folder and the pictures in it, each in the order of their names; hidden ones
-/// apart.
+/// The sub-folders and the pictures of a folder, each sorted by name, without hidden ones.
 fn contents(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
     let io = |source| Error::Io { file: folder.to_path_buf(), source };
     let (mut folders, mut files) = (Vec::new(), Vec::new());
@@ -109,7 +108,7 @@ fn contents(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
     Ok((folders, files))
 }
 
-/// All pictures below a folder: its own first, then those of its folders.
+/// All pictures below a folder: its own first, then those of its sub-folders.
 fn below(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Error> {
     let (folders, files) = contents(folder)?;
     found.extend(files);

@@ -1,8 +1,7 @@
-//! Pictures in files of their own: PNG, JPEG and WebP, made samples of one shape.
+//! Picture files (PNG, JPEG and WebP) as samples of one shape.
 //!
-//! A [`Listing`] says which pictures there are, by their names alone; [`Listing::load`] decodes
-//! those that are asked for. A picture's number is its place in the listing, whatever becomes of
-//! the others.
+//! A [`Listing`] lists pictures by name, without opening them; [`Listing::load`] decodes the
+//! requested ones. A picture's number is its index in the listing, even if others are skipped.
 
 mod decode;
 mod folder;
@@ -14,22 +13,21 @@ use std::path::PathBuf;
 use crate::error::counted;
 use crate::{Error, Pixel};
 
-/// What is done to every picture before it is a sample, in this order.
+/// The preprocessing of every picture, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Recipe {
-    /// To this size, by a triangle filter that widens where it makes smaller, as PIL's bilinear
-    /// one.
+    /// Resize, with a triangle filter that is widened for downscaling, like PIL's bilinear filter.
     pub resize: Option<Resize>,
-    /// Height and width of the part in the middle that is kept.
+    /// Height and width of the centre crop.
     pub crop: Option<[usize; 2]>,
-    /// One channel, by the weights of ITU-R 601, instead of red, green and blue.
+    /// Convert to one channel, with the weights of ITU-R 601.
     pub grey: bool,
 }
 
-/// To what size.
+/// The size to resize to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resize {
-    /// The shorter side; the longer one keeps its proportion, rounded down.
+    /// Length of the shorter side; the longer one keeps the aspect ratio, rounded down.
     Shorter(usize),
     /// Height and width.
     To([usize; 2]),
@@ -38,20 +36,20 @@ pub enum Resize {
 /// One picture of a listing.
 #[derive(Debug, Clone, PartialEq)]
 struct Entry {
-    /// Its path below the folder, or what its table calls it.
+    /// Its path below the folder, or its name in the table.
     name: String,
     label: Option<usize>,
     origin: Origin,
 }
 
-/// Where a picture's bytes are.
+/// Where the encoded bytes of a picture are.
 #[derive(Debug, Clone, PartialEq)]
 enum Origin {
     File(PathBuf),
     Bytes(Vec<u8>),
 }
 
-/// Pictures by name, none of them opened; at least one.
+/// A list of at least one picture by name, none of them opened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listing {
     name: String,
@@ -59,7 +57,7 @@ pub struct Listing {
     class_names: Vec<String>,
 }
 
-/// A picture that is no sample, and why.
+/// A picture that cannot be a sample, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// Its number.
@@ -70,21 +68,21 @@ pub struct Refused {
     pub why: String,
 }
 
-/// What to do with a picture that is no sample.
+/// What to do with a picture that cannot be a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnError {
     /// [`Error::Picture`] for the first one.
     #[default]
     Stop,
-    /// Leave it out, and say so.
+    /// Skip it, and report it.
     Skip,
 }
 
 impl Listing {
-    /// Pictures that a table holds encoded, each with a name and a label.
+    /// Encoded pictures from a table, each with a name and a label.
     ///
     /// # Errors
-    /// [`Error::Parts`] where there are none.
+    /// [`Error::Parts`] if there are none.
     pub fn from_encoded(
         name: impl Into<String>,
         pictures: Vec<(String, Vec<u8>, Option<usize>)>,
@@ -102,7 +100,7 @@ impl Listing {
         Ok(Self { name, entries, class_names })
     }
 
-    /// What it is called.
+    /// The name of the listing.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -134,12 +132,11 @@ impl Listing {
         })
     }
 
-    /// Decodes the pictures of these numbers; the first of them that is sound decides the shape of
-    /// all.
+    /// Decodes the pictures with these numbers. The first valid one sets the shape for all.
     ///
     /// # Errors
-    /// [`Error::Picture`] for the first that is no sample, unless they are to be left out; and
-    /// where none is sound.
+    /// [`Error::Picture`] for the first that cannot be a sample, unless these are to be skipped;
+    /// [`Error::Parts`] if none is valid.
     pub fn load(
         self,
         indices: &[usize],
@@ -170,7 +167,7 @@ impl Listing {
     }
 }
 
-/// The pixels, if they are of the shape of those before.
+/// The pixels, if they have the shape of the first picture.
 fn fitting(
     (found, pixels): ([usize; 3], Pixels),
     shape: &mut Option<([usize; 3], String)>,
@@ -186,7 +183,7 @@ fn fitting(
     ))
 }
 
-/// The values of one picture, `[C, H, W]`, in the depth of its file.
+/// The values of one picture, `[C, H, W]`, in the bit depth of its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Pixels {
     /// 255 is white.
@@ -206,7 +203,7 @@ pub struct Pictures {
 }
 
 impl Pictures {
-    /// What the listing is called.
+    /// The name of the listing.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -242,20 +239,20 @@ impl Pictures {
         self.entries.get(index)?.1
     }
 
-    /// The path of a picture below its folder, or what its table calls it.
+    /// The path of a picture below its folder, or its name in the table.
     #[must_use]
     pub fn file(&self, index: usize) -> Option<&str> {
         Some(&self.entries.get(index)?.0)
     }
 
-    /// The names of the classes in the order of the labels; none where the data has none.
+    /// The class names in the order of the labels; empty if the data have none.
     #[must_use]
     pub fn class_names(&self) -> &[String] {
         &self.class_names
     }
 
-    /// The pictures of these numbers one after the other, `[indices.len(), C, H, W]`, with values
-    /// in [0, 1]: byte / 255, or 16 bits / 65 535. What was not decoded is left out.
+    /// The pictures with these numbers, concatenated: `[indices.len(), C, H, W]`, with values in
+    /// [0, 1] (byte / 255, or 16 bits / 65 535). Pictures that were not decoded are left out.
     #[must_use]
     pub fn batch<T: Pixel>(&self, indices: &[usize]) -> Vec<T> {
         let size: usize = self.shape.iter().product();

@@ -1,7 +1,7 @@
-//! Whether a picture's file is whole. Decoders of JPEG fill what is missing of a file that was cut
-//! short with grey, and say nothing.
+//! Checks that a picture's file is complete. JPEG decoders fill the missing part of a truncated
+//! file with grey, without an error.
 
-/// Why the file is not whole, if its format tells.
+/// An error if the file is incomplete, as far as its format shows.
 pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     if bytes.starts_with(&[0xff, SOI]) {
         jpeg(bytes).ok_or_else(|| "the JPEG data are cut short: they end before their end marker".to_owned())
@@ -18,7 +18,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     }
 }
 
-/// As many bytes as tell WebP.
+/// The first 12 bytes, which identify WebP.
 fn start(bytes: &[u8]) -> &[u8] {
     bytes.get(..12).unwrap_or_default()
 }
@@ -30,17 +30,17 @@ const EOI: u8 = 0xd9;
 /// Start of a scan: compressed data follow its header.
 const SOS: u8 = 0xda;
 
-/// Walks the segments up to the end marker; what lies behind it is of no picture. Nothing where
-/// there is no end marker.
+/// Walks the segments up to the end marker; anything after it is ignored. `None` if there is no end
+/// marker.
 fn jpeg(bytes: &[u8]) -> Option<()> {
     let mut at = 2;
     loop {
-        // Any number of 0xff may stand before a marker.
+        // Any number of 0xff may precede the marker byte.
         let marker = at + bytes.get(at..)?.iter().position(|&byte| byte != 0xff)?;
         at = marker + 1;
         match bytes[marker] {
             EOI => return Some(()),
-            // Marks within compressed data, and what stands alone, have no length.
+            // Stuffed zeros, restart markers and other standalone markers have no length field.
             0x00 | 0x01 | 0xd0..=SOI => {}
             _ => {
                 let length = bytes.get(at..at + 2)?;
@@ -48,7 +48,8 @@ fn jpeg(bytes: &[u8]) -> Option<()> {
             }
         }
         if matches!(bytes[marker], SOS | 0x00 | 0xd0..=0xd7) {
-            // A zero behind 0xff is a byte of the data; the loop goes on behind either.
+            // Skip compressed data up to the next 0xff. If a zero follows, that 0xff was data (byte
+            // stuffing), and the next round skips on from there.
             at += bytes.get(at..)?.iter().position(|&byte| byte == 0xff)?;
         }
     }

@@ -1,4 +1,4 @@
-//! Files of arrays as NumPy writes them, and what is said of others. `arrays.py` makes the files.
+//! Array files as NumPy writes them, and the errors for faulty ones. `arrays.py` makes the files.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ fn refused(name: &str) -> String {
     error.to_string()
 }
 
-/// The numbers that all files hold.
+/// The numbers that all files contain.
 fn numbers() -> Vec<f64> {
     (0..12).map(|i| (f64::from(i) - 4.0) / 8.0).collect()
 }

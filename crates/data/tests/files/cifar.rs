@@ -85,7 +85,7 @@ fn class_names_are_read_where_they_are() -> Outcome {
     Ok(())
 }
 
-/// A batch cut where an image ends is as sound as a whole one, but for its length.
+/// A batch cut at the end of an image can be recognised only by its length.
 #[test]
 fn batches_of_another_length_than_the_official_have_to_be_called_ones_own() -> Outcome {
     let whole = vec![0; 10_000 * RECORD];

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use tempfile::TempDir;
 
-/// What tests give back.
+/// The result type of tests.
 pub(crate) type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 /// The official names of the MNIST test files.
@@ -19,7 +19,7 @@ pub(crate) const BATCH: &str = "test_batch.bin";
 /// The bytes of a record of CIFAR-10.
 pub(crate) const RECORD: usize = 3073;
 
-/// An IDX file with this header: whatever `elements` says.
+/// An IDX file with this header, followed by `elements`.
 pub(crate) fn idx(dims: &[u32], elements: &[u8]) -> Vec<u8> {
     let mut file = vec![0, 0, 8, dims.len() as u8];
     dims.iter().for_each(|extent| file.extend_from_slice(&extent.to_be_bytes()));
@@ -27,7 +27,7 @@ pub(crate) fn idx(dims: &[u32], elements: &[u8]) -> Vec<u8> {
     file
 }
 
-/// `count` bytes that are not all alike.
+/// `count` bytes that are not all equal.
 pub(crate) fn pixels(count: usize) -> Vec<u8> {
     (0..count).map(|at| (at * 31 + at / 256) as u8).collect()
 }
@@ -66,12 +66,12 @@ pub(crate) fn folder(files: &[(&str, &[u8])]) -> io::Result<TempDir> {
 }
 
 thread_local! {
-    /// A folder for thousands of cases in turn: making and removing one for each takes a hundred
-    /// times as long.
+    /// A folder that is reused for thousands of cases: creating and removing one for each takes a
+    /// hundred times as long.
     static WORKPLACE: io::Result<TempDir> = TempDir::new();
 }
 
-/// What `read` makes of a folder with just these files.
+/// The result of `read` on a folder with just these files.
 fn in_workplace<T>(files: &[(&str, &[u8])], read: impl FnOnce(&Path) -> T) -> io::Result<T> {
     WORKPLACE.with(|folder| {
         let folder = folder.as_ref().map_err(|error| error.kind())?.path();
@@ -79,7 +79,8 @@ fn in_workplace<T>(files: &[(&str, &[u8])], read: impl FnOnce(&Path) -> T) -> io
             std::fs::write(folder.join(name), contents)?;
         }
         let outcome = read(folder);
-        // Removed, not overwritten by the next: file systems write a truncated file out at once.
+        // Removed and not overwritten by the next case: file systems flush a truncated file at
+        // once, which is slow.
         files.iter().try_for_each(|(name, _)| std::fs::remove_file(folder.join(name)))?;
         Ok(outcome)
     })
@@ -100,7 +101,7 @@ pub(crate) fn cifar(batch: &[u8]) -> io::Result<Result<Dataset, Error>> {
     in_workplace(&[(BATCH, batch)], |folder| Dataset::open_own(Kind::Cifar10, folder, Split::Test))
 }
 
-/// Demands [`Error::Corrupt`] of the file `name` at `offset` (anywhere, if none), with every one of
+/// Asserts [`Error::Corrupt`] for the file `name` at `offset` (at any if `None`), with all of
 /// `words` in the message.
 #[track_caller]
 pub(crate) fn assert_corrupt(found: Result<Dataset, Error>, name: &str, offset: Option<u64>, words: &[&str]) {
@@ -122,7 +123,7 @@ pub(crate) fn cuts(length: usize) -> impl Iterator<Item = usize> {
     (0..length).filter(|&cut| cut <= 1024 || (cut - 1024).is_multiple_of(37))
 }
 
-/// Marsaglia's xorshift64*: a plain stream of random numbers, the same in every run.
+/// Marsaglia's xorshift64*: random numbers that are the same in every run.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {

@@ -1,10 +1,11 @@
-//! Folders that do not hold what is looked for: all that is missing is named at once, with what is there instead and what to do.
+//! Folders without the wanted files: the error names all missing files at once, what was found
+//! instead, and what to do.
 
 use crate::common::*;
 use influence_data::{Dataset, Error, Kind, Split};
 use std::path::Path;
 
-/// Demands [`Error::Missing`] with every one of `words` in the message.
+/// Asserts [`Error::Missing`] with all of `words` in the message.
 #[track_caller]
 fn assert_missing(kind: Kind, split: Split, folder: &Path, words: &[&str]) {
     let found = Dataset::open(kind, folder, split);

@@ -1,4 +1,4 @@
-//! Data files, whole and damaged, as a user's folder holds them.
+//! Intact and damaged data files, as in a user's folder.
 
 mod cifar;
 mod common;

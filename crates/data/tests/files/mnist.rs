@@ -264,8 +264,8 @@ fn images_of_another_size_than_the_official_have_to_be_called_ones_own() -> Outc
     Ok(())
 }
 
-/// Kaggle's archive: a folder of the file's name that holds the file, and the file with a dot
-/// beside it, or not.
+/// Kaggle's archive: a folder with the file's name that contains the file, with or without the file
+/// spelt with a dot beside it.
 #[test]
 fn a_folder_of_the_same_name_stands_in_nobody_s_way() -> Outcome {
     let plain = mnist(&images(5), &labels(5))??;

@@ -1,9 +1,10 @@
-//! Thousands of damaged files, the same in every run: each is read or refused with the file's name, and nothing panics.
+//! Thousands of damaged files, the same in every run: each is read, or refused with an error that
+//! names the file; nothing panics.
 
 use crate::common::*;
 use influence_data::{Dataset, Error, Selection};
 
-/// One to eight random changes: bytes set, bits flipped, pieces cut out, doubled or put in.
+/// One to eight random changes: bytes set, bits flipped, pieces removed, duplicated or inserted.
 fn mutated(original: &[u8], random: &mut Random) -> Vec<u8> {
     let mut file = original.to_vec();
     for _ in 0..=random.below(8) {
@@ -26,7 +27,7 @@ fn mutated(original: &[u8], random: &mut Random) -> Vec<u8> {
     file
 }
 
-/// A data set that was read keeps its promises; a refusal names the file.
+/// A data set that was read satisfies its guarantees; an error names the file.
 fn check(found: Result<Dataset, Error>, name: &str) {
     match found {
         Ok(set) => {

@@ -1,10 +1,11 @@
-//! The official files, where they are: in the folder that INFLUENCE_DATA names, or in data or ../data beside the workspace.
+//! Tests on the official files, if they are available: in the folder named by INFLUENCE_DATA, or in
+//! data or ../data beside the workspace.
 
 use crate::common::Outcome;
 use influence_data::{Dataset, Kind, Split};
 use std::path::PathBuf;
 
-/// The folder with the files of `kind`; a line says that the test is skipped where there is none.
+/// The folder with the files of `kind`. If there is none, a line says that the test is skipped.
 fn official(kind: Kind) -> Option<PathBuf> {
     let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
     let named = std::env::var_os("INFLUENCE_DATA").map(PathBuf::from);

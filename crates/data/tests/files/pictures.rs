@@ -1,4 +1,4 @@
-//! Pictures of every kind that is read, against the bytes that PIL reads from them.
+//! Pictures of every supported kind, against the bytes that PIL reads from them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ fn folder(names: &[&str]) -> std::io::Result<tempfile::TempDir> {
     Ok(folder)
 }
 
-/// One channel after the other, out of PIL's order.
+/// Converts PIL's interleaved channels to planes.
 fn planes(values: &[f64]) -> Vec<f64> {
     (0..3).flat_map(|channel| values.iter().skip(channel).step_by(3).copied()).collect()
 }
@@ -37,8 +37,8 @@ fn furthest(found: &[f64], expected: &[f64]) -> f64 {
 
 #[test]
 fn pictures_are_what_pil_reads() -> Outcome {
-    // Lossless ones to the bit. Decoders of JPEG may round the transform otherwise, by a level or
-    // two.
+    // Lossless formats are equal to the bit. JPEG decoders may round the transform differently, by
+    // one or two levels.
     let level = 1.0 / 255.0;
     for (name, tolerance) in [
         ("plain.png", 0.0),
@@ -184,7 +184,7 @@ fn a_folder_without_pictures_says_what_is_looked_for() -> Outcome {
 fn a_picture_cut_anywhere_is_refused() -> Outcome {
     for name in ["plain.png", "plain.jpg", "cmyk.jpg", "turned.jpg", "plain.webp"] {
         let whole = fs::read(fixture(name))?;
-        // Of a PNG the checksum of its empty end may be missing.
+        // A PNG may lack the checksum of its empty end chunk.
         let last = if name.ends_with("png") { 4 } else { 0 };
         let cut = (0..whole.len() - last).map(|length| (String::new(), whole[..length].to_vec(), None));
         let pictures = std::iter::once((name.to_owned(), whole.clone(), None)).chain(cut).collect::<Vec<_>>();

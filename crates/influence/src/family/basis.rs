@@ -1,13 +1,15 @@
 //! The tangent bases, by derivative filters on the image.
 //!
-//! A pixel's velocity is v = (v_x, v_y) in pixels, x to the right and y down, from the centre of the image; content that moves with v changes
-//! the pixels by -dI/dx v_x - dI/dy v_y. Derivatives are central differences (I(x + 1) - I(x - 1)) / 2, border pixels repeated:
-//! those of the Catmull-Rom interpolation which [`Family::apply`] resamples with.
+//! Coordinates are in pixels from the centre of the image, x to the right and y down. Content that
+//! moves with the velocity v = (v_x, v_y) changes a pixel by -dI/dx v_x - dI/dy v_y. Derivatives
+//! are central differences (I(x + 1) - I(x - 1)) / 2 with border pixels repeated: the derivatives
+//! of the Catmull-Rom interpolation with which [`Family::apply`] resamples.
 
 use crate::error::{Error, Result};
 use crate::family::{Basis, Family};
 
-/// A linear vector field with its name and unit: v = ([m_0, m_1, m_2] . (x, y, 1), [m_3, m_4, m_5] . (x, y, 1)) per unit.
+/// A linear vector field with its name and unit: v = ([m_0, m_1, m_2] . (x, y, 1), [m_3, m_4, m_5]
+/// . (x, y, 1)) per unit.
 pub(super) type Field = (&'static str, &'static str, [f64; 6]);
 
 const DEGREE: f64 = std::f64::consts::PI / 180.0;
@@ -23,7 +25,7 @@ const SHEAR_RIGHT: Field = ("shear right", "percent", [0.0, PERCENT, 0.0, 0.0, 0
 const SHEAR_DOWN: Field = ("shear down", "percent", [0.0, 0.0, 0.0, PERCENT, 0.0, 0.0]);
 
 impl Family {
-    /// The vector fields of a geometric family; empty for the others.
+    /// The vector fields of a geometric family; empty for other families.
     pub(super) fn fields(&self) -> &'static [Field] {
         match self {
             Self::Affine => &[RIGHT, DOWN, ROTATION, ZOOM, STRETCH, SHEAR_RIGHT],
@@ -38,8 +40,8 @@ impl Family {
     /// The tangent basis at `image` [C, H, W], pixels in [0, 1].
     ///
     /// # Errors
-    /// [`Error::Family`] for an image of another size than its shape, NaN or infinity, negative pixels for [`Family::Gamma`], and a basis of
-    /// one's own of another shape.
+    /// [`Error::Family`] for an image whose length does not match `shape`, NaN or infinity,
+    /// negative pixels with [`Family::Gamma`], and a user's basis of another shape.
     pub fn basis(&self, image: &[f64], shape: [usize; 3]) -> Result<Basis> {
         self.check(image, shape)?;
         let one = |name: &str, unit: &str, tangent: Vec<f64>| (vec![(name.into(), unit.into())], tangent);
@@ -61,7 +63,7 @@ impl Family {
         Ok(Basis { members, tangents, shape })
     }
 
-    /// Refuses images that are none.
+    /// Checks the image: shape, finite values, and no negative pixels for gamma.
     pub(super) fn check(&self, image: &[f64], shape: [usize; 3]) -> Result<()> {
         let fail = |reason: String| Err(Error::Family { name: self.to_string(), reason });
         if image.is_empty() || image.len() != shape.iter().product::<usize>() {
@@ -86,7 +88,7 @@ pub(super) fn mean(image: &[f64]) -> f64 {
     image.iter().sum::<f64>() / image.len() as f64
 }
 
-/// One member a channel.
+/// One member per channel: its gain.
 fn gains(image: &[f64], [channels, height, width]: [usize; 3]) -> (Vec<(String, String)>, Vec<f64>) {
     let plane = height * width;
     let name = |c: usize| match (channels, c) {
@@ -129,7 +131,7 @@ fn geometric(
     (fields.iter().map(|(name, unit, _)| ((*name).into(), (*unit).into())).collect(), tangents)
 }
 
-/// `rate` times the five-point Laplacian, border pixels repeated.
+/// `rate` times the five-point Laplacian, with border pixels repeated.
 pub(super) fn diffusion(image: &[f64], [_, height, width]: [usize; 3], rate: f64) -> Vec<f64> {
     let mut flow = Vec::with_capacity(image.len());
     for plane in image.chunks_exact(height * width) {

@@ -1,10 +1,14 @@
-//! Families of perturbations: what a person can do to an image with a few knobs, as a tangent basis T of the image.
+//! Families of perturbations: image transformations with a few parameters (knobs), as a tangent
+//! basis T of the image.
 //!
-//! A family has q members, each with its own unit (a pixel, a degree, a percent). The image moves by `T a` to first order where the knobs
-//! stand at a, so its Jacobian is J T (K x q) and its measure costs nothing beside that of the Jacobian. With q < K-1 the exact
-//! value is not saturated, and it depends on the family alone, not on the units of its members. `docs/perturbations.md` has the formulas.
+//! A family has q members, each with its own unit (a pixel, a degree, a percent). With the knobs at
+//! a, the image changes by `T a` to first order. The family's Jacobian is therefore J T (K x q),
+//! and its measure costs next to nothing once J is known. With q < K-1 the exact value is not
+//! saturated. It depends only on the family, not on the units of its members.
+//! `docs/perturbations.md` has the formulas.
 //!
-//! [`Family::apply`] does to the image what the family says, by resampling; the basis is its derivative where all knobs stand at 0.
+//! [`Family::apply`] applies the transformation itself, by resampling; the basis is its derivative
+//! at knobs of 0.
 
 mod basis;
 mod transform;
@@ -24,7 +28,8 @@ use crate::scorer::Linearization;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Family {
-    /// The six of the plane: translation, rotation, zoom, stretch and shear.
+    /// The six affine transformations of the plane: translation (two), rotation, zoom, stretch and
+    /// shear.
     Affine,
     /// To the right and down, in pixels.
     Translation,
@@ -32,7 +37,8 @@ pub enum Family {
     Rotation,
     /// About the centre, in percent.
     Zoom,
-    /// Rows to the right in proportion to their height, columns down in proportion to their place, in percent.
+    /// Rows shifted to the right in proportion to y, columns shifted down in proportion to x, in
+    /// percent.
     Shear,
     /// Added to all pixels, in percent of white.
     Brightness,
@@ -44,7 +50,7 @@ pub enum Family {
     Blur,
     /// The gain of each channel, in percent.
     Channels,
-    /// Directions of one's own, the same for every image.
+    /// User-defined directions, the same for every image.
     Own(Arc<Basis>),
 }
 
@@ -53,7 +59,7 @@ pub enum Family {
 pub struct Basis {
     /// Name and unit of each member.
     pub(crate) members: Vec<(String, String)>,
-    /// T^T: one row a member.
+    /// T^T: one row per member.
     pub(crate) tangents: Vec<f64>,
     /// [C, H, W].
     pub(crate) shape: [usize; 3],
@@ -65,16 +71,17 @@ pub struct Basis {
 pub struct FamilyScore {
     /// Value, bound, reach and the classical measures of J T.
     pub score: Score,
-    /// The most influential setting of the knobs, in the units of the members, scaled to Fisher length 1: to first order, the setting a
-    /// moves the distribution by that. All zero where nothing moves it.
+    /// The most influential setting of the knobs, in the units of the members, scaled to Fisher
+    /// length 1 (to first order). All zero where no setting moves the distribution.
     pub direction: Vec<f64>,
-    /// 0 unless the setting leaves the range of f64, as where all probabilities but one lie below
-    /// it: then the setting is `direction` times 10 to this power, and the largest knob of
-    /// `direction` stands at 1.
+    /// 0 unless the setting exceeds the range of f64, e.g. where all probabilities but one
+    /// underflow. Then the setting is `direction` times 10 to this power, and the largest knob of
+    /// `direction` is 1 or -1.
     pub direction_log10: f64,
 }
 
-/// Logarithms beyond this would take a setting out of the range of f64.
+/// Largest |ln| of a setting that is returned as plain numbers: e^709 is the end of the range of
+/// f64.
 const LARGEST_EXPONENT: f64 = 690.0;
 
 /// The families by name, in the order of the help.
@@ -92,7 +99,7 @@ const NAMES: [(&str, Family); 10] = [
 ];
 
 impl Family {
-    /// Every family that has a name.
+    /// Every named family.
     pub fn all() -> impl Iterator<Item = Self> {
         NAMES.into_iter().map(|(_, family)| family)
     }
@@ -108,7 +115,7 @@ impl fmt::Display for Family {
 impl FromStr for Family {
     type Err = Error;
 
-    /// Reads the name of a family; one's own comes from [`Basis::new`].
+    /// Reads the name of a family. A user-defined family is made by [`Basis::new`].
     fn from_str(text: &str) -> Result<Self> {
         let named = NAMES.into_iter().find(|(name, _)| *name == text);
         named.map(|(_, family)| family).ok_or_else(|| {
@@ -120,10 +127,12 @@ impl FromStr for Family {
 }
 
 impl Basis {
-    /// Directions of one's own: `names` of the members, and one direction [C, H, W] after the other.
+    /// User-defined directions: `names` of the members, and their directions [C, H, W],
+    /// concatenated.
     ///
     /// # Errors
-    /// [`Error::Family`] for no members, another number of elements than names and shape ask for, NaN or infinity.
+    /// [`Error::Family`] for no members, a number of elements that does not match names and shape,
+    /// NaN or infinity.
     pub fn new(names: Vec<String>, tangents: Vec<f64>, shape: [usize; 3]) -> Result<Self> {
         let fail = |reason: String| Err(Error::Family { name: "own".into(), reason });
         let elements = shape.iter().try_fold(1_usize, |product, n| product.checked_mul(*n)).unwrap_or(0);
@@ -149,31 +158,31 @@ impl Basis {
         Ok(Self { members, tangents, shape })
     }
 
-    /// Name and unit of each member: ("rotation", "degrees"). One's own have no unit.
+    /// Name and unit of each member: ("rotation", "degrees"). User-defined members have no unit.
     #[must_use]
     pub fn members(&self) -> &[(String, String)] {
         &self.members
     }
 
-    /// One direction [C, H, W] a member.
+    /// One direction [C, H, W] per member.
     #[must_use]
     pub fn tangents(&self) -> &[f64] {
         &self.tangents
     }
 
-    /// q.
+    /// q, the number of members.
     #[must_use]
     pub fn len(&self) -> usize {
         self.members.len()
     }
 
-    /// Never: a basis has at least one member.
+    /// Always false: a basis has at least one member.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// A setting of the knobs in words: "right 0.31 pixels; rotation -2.5 degrees".
+    /// A setting of the knobs as text: "right 0.31 pixels; rotation -2.5 degrees".
     #[must_use]
     pub fn describe(&self, setting: &[f64]) -> String {
         let word = |((name, unit), x): (&(String, String), &f64)| {
@@ -184,10 +193,12 @@ impl Basis {
 }
 
 impl Linearization<'_> {
-    /// The influence of a family, by J T out of the stored Jacobian. The budget of [`Filter::Tikhonov`] is on the knobs in their units.
+    /// The influence of a family, from J T with the stored Jacobian. The budget of
+    /// [`Filter::Tikhonov`] is on the knobs in their units.
     ///
     /// # Errors
-    /// [`Error::Family`] for a basis of another shape than the images; [`Error::Measure`] as [`Linearization::score_for`].
+    /// [`Error::Family`] for a basis of another shape than the images; [`Error::Measure`] as
+    /// [`Linearization::score_for`].
     pub fn family(&self, basis: &Basis, objective: &Objective, filter: &Filter) -> Result<FamilyScore> {
         let shape = self.shape();
         if basis.shape.as_slice() != shape {
@@ -200,6 +211,7 @@ impl Linearization<'_> {
         };
         let (logits, q) = (self.classes().measured(), basis.len());
         let tangent = Tangent::from_rows(&rows, logits.len(), q).map_err(|source| self.fault(source))?;
+        // J T is summed in f64, but from rows that carry the rounding of the run.
         let tangent = tangent.with_precision(precision);
         let score = self.score_of(&tangent, objective, filter)?;
         let found = influence(logits, &tangent, &*self.objective(objective)?, filter);
@@ -215,8 +227,8 @@ impl Linearization<'_> {
     }
 }
 
-/// A setting of Fisher length e^`log_length`, scaled to length 1, and log10 of what is left to
-/// multiply it by.
+/// A setting of Fisher length e^`log_length`, scaled to length 1. The second result is log10 of a
+/// remaining factor, 0 unless plain numbers would exceed f64.
 fn scaled(setting: Vec<f64>, log_length: Option<f64>) -> (Vec<f64>, f64) {
     let largest = setting.iter().fold(0.0_f64, |most, a| most.max(a.abs()));
     let (Some(log_length), true) = (log_length, largest > 0.0) else {

@@ -1,5 +1,5 @@
-//! What a family does to an image: geometric families follow their flow and resample by Catmull-Rom interpolation, the others change the
-//! pixels themselves. Pixels are not clipped to [0, 1].
+//! Applies a family to an image. Geometric families follow their flow and resample by Catmull-Rom
+//! interpolation, the others change pixel values. Pixels are not clipped to [0, 1].
 
 use std::ops::RangeInclusive;
 
@@ -7,31 +7,34 @@ use crate::error::{Error, Result};
 use crate::family::basis::{diffusion, mean};
 use crate::family::{Basis, Family};
 
-/// Largest step of the diffusion, in square pixels of variance: half of what is stable.
+/// Largest step of the diffusion, in square pixels of variance: half of the stability limit of this
+/// explicit scheme. Larger steps oscillate.
 const DIFFUSION_STEP: f64 = 0.25;
-/// How far knobs may be turned, by unit: beyond, an image holds its border alone, or numbers that
-/// no network was made for.
+/// Allowed settings of knobs, by unit. Beyond these, an image shows nothing but its border, or
+/// pixel values that no network was trained on.
 const PIXELS: RangeInclusive<f64> = -1e4..=1e4;
 const DEGREES: RangeInclusive<f64> = -3600.0..=3600.0;
 /// Zoom, stretch and shear enter an exponent: e^5 is a zoom of 148.
 const FLOW_PERCENT: RangeInclusive<f64> = -500.0..=500.0;
-/// The power of a pixel must not be negative.
+/// The exponent 1 + gamma / 100 must not be negative.
 const GAMMA_PERCENT: RangeInclusive<f64> = -100.0..=1000.0;
 const PERCENT: RangeInclusive<f64> = -1000.0..=1000.0;
-/// A negative variance sharpens, by e^4 for each square pixel in the finest pattern; the time of
-/// blur grows with its variance.
+/// A negative variance sharpens: the finest pattern grows by e^4 per square pixel of variance. The
+/// run time of blur grows with its variance.
 const VARIANCE: RangeInclusive<f64> = -1.0..=100.0;
-/// Terms of the exponential series of a matrix below 1/2: far below rounding.
+/// Terms of the exponential series of a matrix of norm at most 1/2: the rest is far below rounding.
 const TERMS: i32 = 20;
 
 impl Family {
-    /// The image with the knobs at `setting`, in the units of the members: by the true transformation, not its first order.
+    /// The image with the knobs at `setting`, in the units of the members: the transformation
+    /// itself, not its first order.
     ///
     /// # Errors
-    /// As [`Family::basis`]; another number of knobs than members; a setting out of range, which is
-    /// by unit: pixels -1e4 to 1e4, degrees -3600 to 3600, square pixels of blur -1 to 100, percent
-    /// of zoom, stretch and shear -500 to 500, of gamma -100 to 1000, of all others -1000 to 1000;
-    /// one's own, which have no unit, finite, and the image that comes out too.
+    /// As [`Family::basis`]; a number of knobs that differs from the number of members; a result
+    /// that is not finite; a setting out of range. Ranges by unit: pixels -1e4 to 1e4, degrees
+    /// -3600 to 3600, square pixels of blur -1 to 100, percent of zoom, stretch and shear -500 to
+    /// 500, of gamma -100 to 1000, of all others -1000 to 1000. User-defined knobs, which have no
+    /// unit, must be finite.
     pub fn apply(&self, image: &[f64], shape: [usize; 3], setting: &[f64]) -> Result<Vec<f64>> {
         let basis = self.basis(image, shape)?;
         let refused = |reason: String| Error::Family { name: self.to_string(), reason };
@@ -54,7 +57,7 @@ impl Family {
         }
     }
 
-    /// How far a knob of this unit may be turned.
+    /// The allowed settings of a knob with this unit.
     fn range(&self, unit: &str) -> RangeInclusive<f64> {
         match (self, unit) {
             (Self::Own(_), _) => f64::MIN..=f64::MAX,
@@ -67,7 +70,7 @@ impl Family {
         }
     }
 
-    /// The image with the knobs at a setting in range.
+    /// The image with the knobs at a setting that has been checked.
     fn moved(&self, image: &[f64], shape: [usize; 3], setting: &[f64], basis: &Basis) -> Vec<f64> {
         let share = setting[0] / 100.0;
         match self {
@@ -89,7 +92,8 @@ impl Family {
         }
     }
 
-    /// The 3 x 3 matrix, its last row zero, whose exponential moves the content.
+    /// The 3 x 3 generator in homogeneous coordinates, with a zero last row. Its exponential is the
+    /// affine map that moves the content.
     fn generator(&self, setting: &[f64]) -> [f64; 9] {
         let mut sum = [0.0; 9];
         for ((_, _, m), a) in self.fields().iter().zip(setting) {
@@ -109,7 +113,7 @@ fn blurred(image: &[f64], shape: [usize; 3], variance: f64) -> Vec<f64> {
     blurred
 }
 
-/// The image whose pixel at p is that of the old one at exp(-X) p.
+/// The moved image: its pixel at p is the old image at exp(-X) p, where X is the generator.
 fn warped(image: &[f64], [_, height, width]: [usize; 3], generator: &[f64; 9]) -> Vec<f64> {
     let back = exponential(&generator.map(|x| -x));
     let centre = [(width as f64 - 1.0) / 2.0, (height as f64 - 1.0) / 2.0];
@@ -127,7 +131,7 @@ fn warped(image: &[f64], [_, height, width]: [usize; 3], generator: &[f64; 9]) -
     warped
 }
 
-/// exp(X) by the series of X / 2^k, squared k times.
+/// exp(X) by scaling and squaring: the series of X / 2^k, squared k times.
 fn exponential(x: &[f64; 9]) -> [f64; 9] {
     let size: f64 = x.iter().map(|x| x.abs()).sum();
     let halvings = if size > 0.5 { (2.0 * size).log2().ceil().min(60.0) as i32 } else { 0 };
@@ -145,7 +149,8 @@ fn product(a: &[f64; 9], b: &[f64; 9]) -> [f64; 9] {
     std::array::from_fn(|at| (0..3).map(|k| a[at / 3 * 3 + k] * b[k * 3 + at % 3]).sum())
 }
 
-/// Catmull-Rom interpolation, border pixels repeated (Keys, IEEE Trans. ASSP 29, 1981, a = -1/2).
+/// Catmull-Rom interpolation with border pixels repeated (Keys, IEEE Trans. ASSP 29, 1981, a =
+/// -1/2).
 fn interpolated(plane: &[f64], [height, width]: [usize; 2], row: f64, column: f64) -> f64 {
     let (rows, down) = neighbours(row, height);
     let (columns, across) = neighbours(column, width);
@@ -153,10 +158,11 @@ fn interpolated(plane: &[f64], [height, width]: [usize; 2], row: f64, column: f6
     rows.iter().zip(&down).map(|(y, w)| w * line(*y)).sum()
 }
 
-/// The four pixels around a place and their weights.
+/// The four pixels around a coordinate along one axis, and their weights.
 fn neighbours(place: f64, size: usize) -> ([usize; 4], [f64; 4]) {
     let last = (size - 1) as f64;
-    // Beyond the border all four are the border's own pixel.
+    // From two pixels outside on, all four are the border pixel: clamping changes nothing there and
+    // keeps the indices in range.
     let place = place.clamp(-2.0, last + 2.0);
     let (first, t) = (place.floor(), place - place.floor());
     let index = |offset: f64| (first + offset).clamp(0.0, last) as usize;
@@ -175,7 +181,8 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    /// A step of central differences, and what they may differ by: the interpolation's second derivative jumps at the pixels.
+    /// Step and tolerance of central differences. The tolerance is loose because the second
+    /// derivative of the interpolation jumps at the pixels.
     const STEP: f64 = 1e-6;
     const TOLERANCE: f64 = 1e-5;
 
@@ -224,7 +231,7 @@ mod tests {
             "anticlockwise: from the right to the top"
         );
         assert_eq!(brightest(Family::Zoom, &[100.0 * 2.0_f64.ln()]), Some((2, 4)));
-        // Whole pixels are met exactly, and a full turn is none.
+        // Shifts by whole pixels are exact, and a full turn is the identity.
         let moved = Family::Translation.apply(&image, [1, 5, 5], &[1.0, 0.0]).expect("it applies");
         assert_eq!(moved[2 * 5 + 4], 1.0);
         let turned = Family::Rotation.apply(&image, [1, 5, 5], &[360.0]).expect("it applies");

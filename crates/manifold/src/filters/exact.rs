@@ -1,12 +1,14 @@
-//! FI = |Pi w|^2, Pi the projector onto range(Gamma): the measure of Shu & Zhu (2019, definition 2) by scale-free truncation.
+//! FI = |Pi w|^2, Pi the projector onto range(Gamma): the measure of Shu & Zhu (2019, definition 2)
+//! by scale-free truncation.
 //!
-//! The rank r is decided on the unweighted centred Jacobian C J = V Sigma W^T. Range(Gamma) is spanned by
-//! diag(sqrt P)(V - 1 P^T V), so with N = V^T (diag P - P P^T) V and zeta = V N^-1 V^T dh
+//! The rank r is decided on the unweighted centred Jacobian C J = V Sigma W^T. Range(Gamma) is
+//! spanned by diag(sqrt P)(V - 1 P^T V), so with N = V^T (diag P - P P^T) V and zeta = V N^-1 V^T
+//! dh
 //!
 //! FI = dh^T zeta,  c = V Sigma^-2 V^T zeta,  h = J^T c = G^+ df.
 //!
-//! At rank K-1 the range is all that is orthogonal to sqrt P: FI = |w|^2 and zeta_k = dh_k / P_k up to a constant. At
-//! rank 0 both are zero.
+//! At rank K-1 the range is the whole complement of sqrt P: FI = |w|^2 and zeta_k = dh_k / P_k up
+//! to a constant. At rank 0 both are zero.
 
 use faer::Mat;
 
@@ -17,7 +19,7 @@ use crate::precision::{Carrier, GRAM_RESOLUTION};
 use crate::tangent::RankDecision;
 use crate::{Error, Probabilities, Tangent};
 
-/// The exact influence at a relative tolerance of the rank.
+/// The exact influence, with the rank decided at a relative tolerance.
 pub(crate) fn exact(
     probabilities: &Probabilities,
     tangent: &Tangent,
@@ -51,6 +53,8 @@ fn saturated(
         return Outcome::zero(tangent.classes(), decision.rank, decision.ambiguous);
     }
     let lightest = probabilities.logs().iter().copied().fold(f64::INFINITY, f64::min);
+    // The gradient's absolute error weighs most in the least likely class: relative error of w
+    // there.
     let loss = (gradient.log_error - 0.5 * (lightest + gradient.log_bound)).exp();
     decision.ambiguous |= loss > tangent.precision().ambiguous_error();
     let exponents: Vec<f64> = gradient.log_abs.iter().zip(probabilities.logs()).map(|(d, l)| d - l).collect();
@@ -60,7 +64,7 @@ fn saturated(
     finish(tangent, decision, Some(gradient.log_bound), &zeta, log_scale)
 }
 
-/// Ranks between: the weighted least-squares problem of the basis V.
+/// 0 < rank < K-1: the weighted least-squares problem of the basis V.
 fn truncated(
     probabilities: &Probabilities,
     tangent: &Tangent,
@@ -76,7 +80,7 @@ fn truncated(
     };
     let solution = solve(problem, gradient);
     decision.ambiguous |= solution.loss > tangent.precision().ambiguous_error();
-    // A projection is never longer than what it projects; rounding may say otherwise.
+    // A projection is never longer than the projected vector; rounding may exceed that.
     let log_value = solution.log_value.map(|value| value.min(gradient.log_bound));
     finish(tangent, decision, log_value, &solution.image, solution.log_scale)
 }

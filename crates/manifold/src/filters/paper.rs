@@ -1,12 +1,13 @@
 //! The numerics of Shu & Zhu's own code, for f = -log P_y: absolute epsilons in three places.
 //!
-//! dP = (diag P - P P^T) J;  T = diag(1 / (sqrt P + epsilon)) dP, whose singular values up to rank_epsilon are dropped;
-//! df = -dP_y / (P_y + epsilon). With T = sum_i s_i q_i v_i^T
+//! dP = (diag P - P P^T) J;  T = diag(1 / (sqrt P + epsilon)) dP, whose singular values up to
+//! rank_epsilon are dropped; df = -dP_y / (P_y + epsilon). With T = sum_i s_i q_i v_i^T
 //!
 //! FI = sum_{s_i > rank_epsilon} (df . v_i)^2 / s_i^2,  h = sum_i v_i (v_i . df) / s_i^2.
 //!
-//! (df . v_i) / s_i = -(sqrt P_y + epsilon) / (P_y + epsilon) q_iy. T has the null direction n = sqrt P + epsilon on its
-//! left, which rounding would turn into a singular value: the decomposition is that of the complement of n.
+//! (df . v_i) / s_i = -(sqrt P_y + epsilon) / (P_y + epsilon) q_iy. T has the left null direction
+//! n = sqrt P + epsilon, which rounding would turn into a singular value; therefore T is decomposed
+//! in the complement of n.
 
 use faer::Mat;
 
@@ -16,9 +17,11 @@ use crate::precision::{Carrier, GRAM_RESOLUTION, Precision};
 use crate::reflection::Reflection;
 use crate::{Error, Probabilities, Tangent};
 
-/// Roundings of the weighted tangent that may decide on which side of the cut a singular value lies.
+/// A singular value within this many roundings of the weighted tangent from the cut is ambiguous:
+/// rounding may put it on either side.
 pub(crate) const CUT_ROUNDOFFS: f64 = 10.0;
-/// A row of T shorter than this, the longest being one, is kept as a unit vector and a logarithm.
+/// A row of T shorter than this, relative to the largest entry of T, is represented by a unit
+/// vector and the logarithm of its length: squares of plain entries underflow from 1e-154.
 const LIGHT_ROW: f64 = 1e-100;
 
 /// The influence on -log P of a class by the authors' numerics.
@@ -42,6 +45,7 @@ pub(crate) fn paper(
         let carried = (weighted.log_unit + (GRAM_RESOLUTION * largest).ln()).exp();
         return Err(Error::BelowGramResolution { what: "rank_epsilon", asked: rank_epsilon, carried });
     }
+    // However small the user's cut, singular values below the rounding of the SVD do not count.
     let threshold = cut.max(Precision::F64.unit_roundoff() * largest);
     let rank = svd.values.iter().take_while(|s| **s > threshold).count();
     let error = CUT_ROUNDOFFS * largest_of(&weighted.log_errors(probabilities, tangent, cut)?).exp();
@@ -49,6 +53,8 @@ pub(crate) fn paper(
     if rank == 0 {
         return Ok(Outcome::zero(classes, 0, ambiguous));
     }
+    // FI = (gradient factor)^2 sum_i q_iy^2 over the kept directions; the shares q_iy and the
+    // factor carry their logarithms separately until the end.
     let left = reflection.lift(svd.left.get(.., ..rank));
     let (shares, log_share) = weighted.shares(&svd, &left, class);
     let log_errors = weighted.log_errors(probabilities, tangent, svd.values[rank - 1])?;
@@ -75,15 +81,15 @@ pub(crate) fn log_gradient_factor(log_y: f64, epsilon: f64) -> f64 {
     log_add(0.5 * log_y, epsilon.ln()) - log_add(log_y, epsilon.ln())
 }
 
-/// T over e^`log_unit`, its largest entry one, and the parts that it is made of.
+/// T scaled by e^-`log_unit` to a largest entry of one, as the parts from which it is computed.
 struct Weighted {
     /// d_k = (X_k - P^T X) / sigma_1: K x m.
     deviations: Mat<f64>,
-    /// rho_k = ln P_k / n_k less the largest of them.
+    /// rho_k = ln(P_k / n_k) minus the largest of these.
     log_weights: Vec<f64>,
-    /// n_k = sqrt P_k + epsilon, over the largest of them.
+    /// n_k = sqrt P_k + epsilon, divided by the largest of these.
     null: Vec<f64>,
-    /// The largest ln P_k / n_k.
+    /// The largest ln(P_k / n_k).
     log_heaviest: f64,
     /// ln of the largest e^rho_k |d_kj|.
     log_largest: f64,
@@ -92,7 +98,7 @@ struct Weighted {
 }
 
 impl Weighted {
-    /// The weighted tangent of X = V Sigma; nothing where it is zero.
+    /// The weighted tangent of X = V Sigma; `None` where it is zero.
     fn new(probabilities: &Probabilities, tangent: &Tangent, epsilon: f64) -> Option<Self> {
         if tangent.largest() == 0.0 {
             return None;
@@ -124,10 +130,11 @@ impl Weighted {
         })
     }
 
-    /// ln of the error of each row of T, as it shows in a singular value s.
+    /// ln of the error of each row of T, as it appears in a singular value s.
     ///
-    /// T = A X, whose row P_k / n_k (e_k - P) is of the size P_k (1 - P_k) / n_k, has the error u |A| sigma_1 from rows; from
-    /// a Gram matrix T T^T has u_64 (|A| sigma_1)^2, and a singular value s that over s.
+    /// T = A X, where row k of A is P_k / n_k (e_k - P), of the size P_k (1 - P_k) / n_k. From
+    /// rows, the error of T is u |A| sigma_1. From a Gram matrix, the error of T T^T is u_64 (|A|
+    /// sigma_1)^2, and that of a singular value s is this divided by s.
     fn log_errors(
         &self,
         probabilities: &Probabilities,
@@ -150,10 +157,11 @@ impl Weighted {
         Ok(sizes.into_iter().map(|size| size + relative.ln()).collect())
     }
 
-    /// q_iy of the kept directions, over e^(the second result).
+    /// q_iy of the kept directions, divided by e^(the second result).
     ///
-    /// From T_y . v_i / s_i where the row is shorter than s_i, which keeps its digits; from q_i where it is longer, which is
-    /// better conditioned.
+    /// Computed as T_y . v_i / s_i where the row T_y is shorter than s_i, which preserves the
+    /// digits of an unlikely class, and taken from q_i where it is longer, which is better
+    /// conditioned.
     fn shares(&self, svd: &Svd, left: &Mat<f64>, y: usize) -> (Vec<f64>, f64) {
         let columns = 0..self.deviations.ncols();
         let norm = columns.clone().fold(0.0_f64, |norm, j| norm.hypot(self.deviations[(y, j)]));
@@ -175,7 +183,8 @@ impl Weighted {
         (kept.map(share).collect(), 0.0)
     }
 
-    /// c = -(diag P - P P^T) diag(1 / n) sum_i q_i q_iy / s_i^2, without the factor of the gradient and its scales.
+    /// c = -(diag P - P P^T) diag(1 / n) sum_i q_i q_iy / s_i^2, without the factor of the gradient
+    /// and its scales.
     fn coefficients(
         &self,
         probabilities: &Probabilities,
@@ -198,8 +207,9 @@ impl Weighted {
 /// of T.
 ///
 /// As for the exact measure (`graded/loss.rs`): with r = e_y - sum_i q_i q_iy it is 2 r^T E T^+ e_y
-/// to first order, and the squares of |r^T E| / s_r and |E| |T^+ e_y| to second; directions dropped
-/// just below the kept ones turn into them the sooner.
+/// to first order, and the squares of |r^T E| / s_r and |E| |T^+ e_y| to second. The closer the
+/// largest dropped singular value is to the smallest kept one, the further errors rotate the kept
+/// directions into dropped ones; the last factor accounts for that.
 fn loss(
     values: &[f64],
     left: &Mat<f64>,
@@ -215,7 +225,8 @@ fn loss(
     let dropped = values.get(shares.len()).copied().unwrap_or(0.0);
     let fitted = |k: usize| shares.iter().enumerate().map(|(i, share)| share * left[(k, i)]).sum::<f64>();
     let errors: Vec<f64> = log_errors.iter().map(|log| log.exp()).collect();
-    // The row y of an unlikely class is as light as its shares.
+    // r_y = 1 - q_y . q_y. The error of row y is taken relative to the shares: for an unlikely
+    // class both are tiny.
     let own = (log_errors[y] - log_share).exp() * (1.0 - fitted(y) * log_share.exp()).clamp(0.0, 1.0);
     let others = (0..errors.len()).filter(|k| *k != y).map(|k| errors[k] * fitted(k).abs());
     let rest = own + others.sum::<f64>();

@@ -1,12 +1,14 @@
 //! FI = df^T (G + lambda I)^-1 df = sum_i gamma_i / (gamma_i + lambda) (q_i . w)^2.
 //!
-//! With C J = X W^T, X = V Sigma, this is g^T (X^T (diag P - P P^T) X + lambda I)^-1 g, g = X^T dh: the weighted
-//! least-squares problem of the rows of X with weights sqrt P, above sqrt(lambda) times the identity. The rows below return
-//! a = (..)^-1 g itself, so c = V Sigma^-1 a needs no division by what was damped.
+//! With C J = X W^T, X = V Sigma, this is g^T (X^T (diag P - P P^T) X + lambda I)^-1 g, g = X^T dh:
+//! the weighted least-squares problem of the rows of X with weights sqrt P, stacked on sqrt(lambda)
+//! times the identity. The identity rows of the solution are a = (..)^-1 g itself, so
+//! c = V Sigma^-1 a needs no division by the damping factors.
 //!
-//! lambda FI tends to |df|^2 for large lambda, and FI to the exact influence for lambda to 0: the
-//! directions that count are those which the exact measure counts at the default tolerance. Where
-//! another tolerance near by would change the value, and not the rank alone, it is ambiguous.
+//! lambda FI tends to |df|^2 for large lambda, and FI tends to the exact influence for lambda to 0:
+//! the directions that count are those that the exact measure counts at the default tolerance. The
+//! value is ambiguous where a slightly different tolerance would change the value, not merely the
+//! rank.
 
 use faer::Mat;
 
@@ -30,7 +32,7 @@ pub(crate) fn tikhonov(
     let solution = damped(decision.rank);
     let limit = tangent.precision().ambiguous_error();
     let log_value = |solution: &GradedSolution| solution.log_value.unwrap_or(f64::NEG_INFINITY);
-    // Two values of zero differ by NaN, which is no difference.
+    // Two values of zero give -inf - -inf = NaN, and the comparison is false, as it should be.
     let differs = |count: usize| {
         count != decision.rank && (log_value(&damped(count)) - log_value(&solution)).abs() > limit
     };
@@ -48,7 +50,7 @@ pub(crate) fn tikhonov(
     }
 }
 
-/// With the first `count` directions alone.
+/// The solution with the first `count` directions alone.
 fn damped(
     probabilities: &Probabilities,
     tangent: &Tangent,
@@ -57,6 +59,8 @@ fn damped(
     count: usize,
 ) -> GradedSolution {
     let (classes, largest) = (tangent.classes(), tangent.largest());
+    // Everything is in units of sigma_1: rows X / sigma_1 with weights sqrt P, then the identity
+    // with the weight sqrt(lambda) / sigma_1.
     let factor = scaled_factor(tangent, count);
     let log_root = 0.5 * lambda.ln() - largest.ln();
     let mut log_weights: Vec<f64> = probabilities.logs().iter().map(|l| 0.5 * l).collect();

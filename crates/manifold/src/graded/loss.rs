@@ -1,20 +1,22 @@
-//! How far errors of the rows reach into x^T x: an estimate from what the solution has at hand.
+//! Estimates the error of x^T x that errors of the rows cause, from quantities that the solution
+//! has computed anyway.
 //!
-//! Let E be the error of A, W = diag(e^omega), x^T x = |Pi w|^2 the projection of w = W^-1 d onto
-//! the range of W A, and rho = d - W^2 A z what the fit leaves, of which A^T rho = 0. Then, to
-//! first order,
+//! Let E be the error of A, W = diag(e^omega), x^T x = |Pi w|^2 the squared length of the
+//! projection of w = W^-1 d onto the range of W A, and rho = d - W^2 A z the residual of the fit,
+//! for which A^T rho = 0. Then, to first order,
 //!
 //! delta x^T x = 2 rho^T E z,
 //!
-//! a product of what is left and of the solution: neither the condition of A nor how often a row
-//! entered another comes in. To second order the range turns by B = (I - Pi) W E R^-1, whose parts
+//! a product of the residual and the solution. Neither the condition of A nor the number of
+//! elimination steps enters. To second order, the range turns by B = (I - Pi) W E R^-1, whose parts
 //! are |B^T w| <= |rho^T E| |R^-1| and B x.
 //!
-//! Rows that were pivots are fitted by their own pivots, and rho is there what the rows that are
-//! left make it: with M the combination of the pivots' rows that elimination took off them, rho^T E
-//! = sum_k rho_k (E_k - (M E_pivots)_k) over the rows k that are left. So a heavy row that fixes a
-//! direction by itself does no harm to light ones. What the errors of the pivots' rows do to
-//! A_pivots itself is |A_pivots^-1 E|: near one a pivot may be an error and nothing else.
+//! Pivot rows are fitted through their own pivots, so rho on them is determined by rho on the
+//! remaining rows (A^T rho = 0). With M the multiples of the pivot rows that elimination subtracted
+//! from the remaining rows, rho^T E = sum_k rho_k (E_k - (M E_pivots)_k) over the remaining rows k.
+//! A heavy row that fixes a direction by itself therefore does not degrade light ones. The effect
+//! of the errors on the pivot block itself is |A_pivots^-1 E|: where that is near one, a pivot may
+//! be nothing but rounding error.
 
 use faer::linalg::triangular_solve::{solve_unit_lower_triangular_in_place, solve_upper_triangular_in_place};
 use faer::{Mat, MatRef, Par};
@@ -24,11 +26,11 @@ use crate::filters::log_add;
 use crate::gradient::LogitGradient;
 use crate::precision::ROUNDINGS;
 
-/// Largest |A_pivots^-1 E| of a value that is taken: an entry that is nothing but rounding may be
-/// several of them.
+/// Largest |A_pivots^-1 E| of a value that is accepted. Not closer to one, because an entry that is
+/// nothing but rounding may be several roundings large.
 const LARGEST_PIVOT_ERROR: f64 = 0.05;
 
-/// A solved problem, seen from its errors.
+/// A solved problem, with what its error estimate needs.
 pub(super) struct Doubt<'a> {
     pub(super) elimination: &'a Elimination,
     pub(super) columns: &'a [Column],
@@ -40,8 +42,10 @@ pub(super) struct Doubt<'a> {
 }
 
 impl Doubt<'_> {
-    /// The relative error of the value e^`log_value`, from R, from z in the coordinates of the
-    /// pivots and from A z, both over e^`log_scale`; infinite where nothing can be said.
+    /// The relative error of the value e^`log_value`; infinite where it cannot be estimated.
+    ///
+    /// `factor` is R; `lightened` is z in the coordinates of the pivots and `image` is A z, both
+    /// divided by e^`log_scale`.
     pub(super) fn loss(
         &self,
         factor: MatRef<'_, f64>,
@@ -58,11 +62,14 @@ impl Doubt<'_> {
         let log_solution = solution.norm_l2().ln() + log_scale;
         let (log_left, log_turning) = self.left(image, log_scale);
         let log_inverse = self.log_inverse(&upper, factor);
-        // A value of zero is measured by its bound.
+        // The error of a value of zero is taken relative to its bound.
         let log_value = log_value.unwrap_or(self.gradient.log_bound);
         if log_value == f64::NEG_INFINITY {
             return 0.0;
         }
+        // The terms of the header, relative to the value: `first` is 2 rho^T E z; `gained` is
+        // |rho^T E| |R^-1| and `lost` is |B x|, both over the root of the value; `again` is B
+        // applied to what was gained.
         let first = 2.0 * (log_left + log_solution - log_value).exp();
         let gained = (log_left + log_inverse - 0.5 * log_value).exp();
         let lost = (log_turning + log_solution - 0.5 * log_value).exp();
@@ -70,7 +77,7 @@ impl Doubt<'_> {
         let own = self.of_gradient(image, log_scale, log_value);
         let second = gained.powi(2) + (lost + again).powi(2);
         let loss = ROUNDINGS * (first + ROUNDINGS * second) + own;
-        // NaN, of numbers beyond all range, says nothing either.
+        // NaN, from numbers beyond the range of f64, counts as no estimate too.
         if self.pivot_error(&upper) < LARGEST_PIVOT_ERROR && loss.is_finite() { loss } else { f64::INFINITY }
     }
 
@@ -84,7 +91,8 @@ impl Doubt<'_> {
         )
     }
 
-    /// diag(errors) U^-1 B: what stands to the right of the errors, in their units.
+    /// diag(errors) U^-1 B: E is diag(errors) times numbers of the order of one in the columns of
+    /// X, while B is in the coordinates of the pivots; U^-1 converts.
     fn in_error_units(&self, upper: &Mat<f64>, mut b: Mat<f64>) -> Mat<f64> {
         solve_upper_triangular_in_place(upper.as_ref(), b.as_mut(), Par::Seq);
         for j in 0..b.ncols() {
@@ -94,7 +102,7 @@ impl Doubt<'_> {
         b
     }
 
-    /// ln |diag(errors) R^-1|, the constant column aside.
+    /// ln |diag(errors) R^-1|, without the constant column.
     fn log_inverse(&self, upper: &Mat<f64>, factor: MatRef<'_, f64>) -> f64 {
         let m = self.columns.len();
         let mut inverse = Mat::<f64>::identity(m, m);
@@ -118,12 +126,13 @@ impl Doubt<'_> {
         self.in_error_units(upper, inverse).norm_l2()
     }
 
-    /// ln sum_k |rho_k| e_k over the rows that are left, and ln |e^omega_k e_k|: e_k is the error
-    /// of what is left of row k, in units of the columns' errors.
+    /// ln sum_k |rho_k| e_k over the rows that are no pivots, and ln of the norm of e^omega_k e_k.
+    /// e_k is the error of the remainder of row k, in units of the columns' errors.
     fn left(&self, image: &[f64], log_scale: f64) -> (f64, f64) {
         let weights = &self.elimination.log_weights;
         let powers = || (0..self.classes).map(|k| (2.0 * (weights[k] - weights[self.top])).exp());
-        // The constant column's share of the fit; the top class's row is zero in the image.
+        // `image` lacks the constant column (its row of the top class is zero): the fit's constant
+        // is minus the mean weighted by the probabilities.
         let mean = powers().zip(image).map(|(p, x)| p * x).sum::<f64>() / powers().sum::<f64>();
         let (mut left, mut turning) = (f64::NEG_INFINITY, f64::NEG_INFINITY);
         for &k in &self.elimination.open_rows {
@@ -136,6 +145,7 @@ impl Doubt<'_> {
             } else {
                 (1.0, f64::NEG_INFINITY)
             };
+            // rho_k = d_k - e^(2 omega_k) (A z)_k, as a difference of two signed logarithms.
             let largest = log_given.max(log_fitted);
             if largest > f64::NEG_INFINITY {
                 let rest =
@@ -147,8 +157,8 @@ impl Doubt<'_> {
         (left, 0.5 * turning)
     }
 
-    /// The error of what is left of row k: its own, and those of the pivots' rows and of the top
-    /// class's in it.
+    /// The error of the remainder of row k: its own, and the errors of the pivot rows and of the
+    /// top class's row that were subtracted from it, added as independent errors.
     fn error_left(&self, k: usize) -> f64 {
         let is_class = |i: usize| i < self.classes;
         let own = if is_class(k) { 1.0 } else { 0.0 };
@@ -161,7 +171,7 @@ impl Doubt<'_> {
         (squares + constant * constant).sqrt()
     }
 
-    /// From the gradient's own error: 2 |A z| e^`log_error`, over the value.
+    /// The contribution of the gradient's own error: 2 |A z| e^`log_error`, divided by the value.
     fn of_gradient(&self, image: &[f64], log_scale: f64, log_value: f64) -> f64 {
         let classes = &image[..self.classes];
         let mean = classes.iter().sum::<f64>() / self.classes as f64;

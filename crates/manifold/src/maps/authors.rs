@@ -1,9 +1,11 @@
-//! The authors' numerics of every window: the singular values s_i of T above the cut, and the entries q_iy of its left vectors, from the
-//! eigenvalues s_i^2 of T T^T in the complement of the null direction.
+//! The authors' numerics of every window: the singular values s_i of T above the cut, and the
+//! entries q_iy of its left singular vectors, from the eigenvalues s_i^2 of T T^T in the complement
+//! of the null direction.
 //!
-//! FI = ((sqrt P_y + epsilon) / (P_y + epsilon))^2 sum_{s_i > cut} q_iy^2, where q_iy is e_y . q_i, or T_y T^T q_i / s_i^2 where the
-//! row T_y is shorter than s_i and keeps its own digits (`filters/paper.rs`). Gram matrices lose what lies below 1e-8 of the
-//! largest singular value: the errors are estimated, and a window in doubt is left to its own rows.
+//! FI = ((sqrt P_y + epsilon) / (P_y + epsilon))^2 sum_{s_i > cut} q_iy^2. Here q_iy is e_y . q_i,
+//! or T_y T^T q_i / s_i^2 where the row T_y is shorter than s_i, which preserves the digits of T_y
+//! (`filters/paper.rs`). Gram matrices lose singular values below 1e-8 of the largest. The errors
+//! are therefore estimated, and a window whose error may be too large is recomputed from its rows.
 
 use super::eigen::SmallEigen;
 use super::frame::Frame;
@@ -13,16 +15,17 @@ use crate::Probabilities;
 use crate::filters::paper::{CUT_ROUNDOFFS, log_gradient_factor, null_logs};
 use crate::precision::Precision;
 
-/// Largest relative error, as estimated, of a value that is taken: what Gram matrices reach of the reference values.
+/// Largest estimated relative error of a value that is accepted, for rows in `f64`. The authors'
+/// cut of 1e-3 is near the limit of what Gram matrices resolve.
 const ACCURACY: f64 = 1e-8;
-/// The same in roundoffs of rows in lower precision.
+/// The same for rows in lower precision, in roundoffs.
 const ROUNDOFFS: f64 = 10.0;
 
 /// The constants of a map.
 struct Cut {
-    /// Of the singular values.
+    /// The singular value up to which directions are dropped.
     cut: f64,
-    /// Error of a singular value per norm of the window's rows.
+    /// Error of a singular value, as a multiple of the norm of the window's rows.
     error: f64,
     /// ((sqrt P_y + epsilon) / (P_y + epsilon))^2.
     factor: f64,
@@ -32,7 +35,7 @@ struct Cut {
     n: usize,
 }
 
-/// Value and rank of each window; nothing where rounding could show in them.
+/// Value and rank of each window; `None` where rounding could affect them.
 pub(super) fn authors(
     frame: &Frame,
     probabilities: &Probabilities,
@@ -74,6 +77,7 @@ impl Cut {
         let n = self.n;
         let size: f64 = (0..n).map(|i| grams.entry(at, i, i)).sum();
         let error = self.error * norm + n as f64 * Precision::F64.unit_roundoff() * size / self.cut;
+        // The trace bounds the largest singular value: below the cut nothing counts.
         if size.sqrt() + error < self.cut {
             return Some((0.0, 0));
         }
@@ -90,14 +94,15 @@ impl Cut {
         self.sum(eigen, unit, length, self.error / CUT_ROUNDOFFS * norm)
     }
 
-    /// The kept directions, if what is known of their errors, `data` of the rows, allows.
+    /// Sums the kept directions; `None` if their estimated error is too large. `data` is the error
+    /// of the rows.
     fn sum(&self, eigen: &SmallEigen, unit: &[f64], length: f64, data: f64) -> Option<(f64, usize)> {
         let threshold = self.cut * self.cut;
         let kept = || eigen.values.iter().zip(&eigen.tracked).filter(|(value, _)| **value > threshold);
         let largest = eigen.values.iter().copied().fold(0.0, f64::max);
         let smallest = kept().map(|(value, _)| *value).fold(f64::INFINITY, f64::min);
         let dropped = eigen.values.iter().copied().filter(|v| *v <= threshold).fold(0.0, f64::max);
-        // The angle by which rounding turns the kept directions among the dropped ones.
+        // The angle by which rounding rotates the kept directions into the dropped ones.
         let angle = self.n as f64 * Precision::F64.unit_roundoff() * largest / (smallest - dropped);
         let norm = |t: usize| eigen.tracked.iter().map(|x| x[t] * x[t]).sum::<f64>().sqrt();
         let (of_unit, of_row) = (unit.iter().map(|x| x * x).sum::<f64>().sqrt(), norm(1));
@@ -109,8 +114,8 @@ impl Cut {
             error += (angle * doubt).powi(2);
             rank += 1;
         }
-        // What the rows' own errors turn, and change in the row of the class, both of which the
-        // slow route knows better.
+        // The rows' own errors rotate the kept directions and change the row T_y. This estimate is
+        // coarser than that of the reference route, which decides in case of doubt.
         let turned = data / (smallest.sqrt() - dropped.sqrt()) * (1.0 + of_unit / sum.sqrt());
         let clear = turned + data / length <= 0.5 * self.ambiguous;
         let sound = rank == 0 || clear && error <= (0.5 * self.accuracy).powi(2) * sum;

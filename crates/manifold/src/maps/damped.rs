@@ -1,11 +1,14 @@
-//! FI = df^T (G + lambda I)^-1 df of every window: u^T A (A + lambda I)^-1 u with A = Y Y^T, n x n, for df = Y^T u.
+//! FI = df^T (G + lambda I)^-1 df of every window: u^T A (A + lambda I)^-1 u with A = Y Y^T, n x n,
+//! for df = Y^T u.
 //!
-//! z = (A + lambda I)^-1 (A u) and x = (A + lambda I)^-1 u bound the error of u^T z: A has entries
-//! graded as the probabilities are, each with its own digits, and the factorisation A + lambda I =
-//! L L^T changes entry (i, j) by n roundings of (|L| |L|^T)_ij: of a_ii + lambda on the diagonal,
-//! of at most sqrt(a_ii (a_jj + lambda)) beside it, for l_jj^2 >= lambda. x is solved for, and is
-//! not (u - z) / lambda: where a pivot near lambda is lost in its rounding, z is u to the last bit,
-//! and only x tells.
+//! The error of the value u^T z is bounded from z = (A + lambda I)^-1 (A u) and x = (A + lambda
+//! I)^-1 u. The entries of A are graded like the probabilities, and each is accurate relative to
+//! its own size. The factorisation A + lambda I = L L^T changes entry (i, j) by n roundings of (|L|
+//! |L|^T)_ij: of a_ii + lambda on the diagonal, and of at most sqrt(a_ii (a_jj + lambda)) off it,
+//! because l_jj^2 >= lambda.
+//!
+//! x is solved for and not computed as (u - z) / lambda: where a pivot of the size of lambda is
+//! lost in rounding, z equals u to the last bit, the difference is 0, and only x shows the error.
 
 use super::few::ACCURACY;
 use super::frame::Frame;
@@ -14,7 +17,7 @@ use super::lanes::{LANES, Lane, cholesky, map, packed, product, solve};
 use super::{Layout, Windows};
 use crate::precision::{Precision, ROUNDINGS};
 
-/// The damped influence of each window; nothing where rounding could show in it.
+/// The damped influence of each window; `None` where rounding could affect it.
 pub(super) fn damped(
     frame: &Frame,
     layout: Layout,
@@ -43,7 +46,8 @@ pub(super) fn damped(
         solve(&a, n, &mut x);
         let (value, error) = summary(&diagonal, &u, &z, &x, lambda);
         for l in 0..LANES.min(count - at) {
-            // A pivot of zero makes both infinite.
+            // Two conditions: roundings of this computation (a pivot of zero makes both numbers
+            // infinite), and errors that the rows had when they were given.
             let own = value[l].is_finite() && error[l] <= ACCURACY * value[l];
             let given = ROUNDINGS * precision.unit_roundoff() * squares[at + l].sqrt();
             let given = of_rows(&diagonal, &frame.weights, &x, lambda, given, l);
@@ -54,9 +58,9 @@ pub(super) fn damped(
     values
 }
 
-/// The error of the value from errors of the rows, each entry of a window being wrong by a share of
-/// the window's norm, as they were given: FI = |u|^2 - lambda u^T x changes by lambda x^T (error of
-/// A) x, and row i of Y by q_i times that of two rows of J.
+/// The error of the value caused by errors of the rows. `error` is the error of an entry of J: a
+/// roundoff times the norm of the window's rows as given. FI = |u|^2 - lambda u^T x changes by
+/// lambda x^T (error of A) x, and row i of Y has q_i times the error of two rows of J.
 fn of_rows(diagonal: &[Lane<LANES>], q: &[f64], x: &[Lane<LANES>], lambda: f64, error: f64, l: usize) -> f64 {
     let rows = || q.iter().zip(diagonal).zip(x).map(|((q, d), x)| (q, d[l], x[l].abs()));
     let weighed: f64 = rows().map(|(q, _, x)| 2.0 * error * q * x).sum();
@@ -64,7 +68,8 @@ fn of_rows(diagonal: &[Lane<LANES>], q: &[f64], x: &[Lane<LANES>], lambda: f64, 
     lambda * weighed * (2.0 * long + weighed)
 }
 
-/// u^T z and a bound of its error.
+/// u^T z and a bound of its rounding error: the header's entrywise errors of A + lambda I and of A,
+/// multiplied by |x| on one side and by |u| or |z| on the other.
 fn summary(
     diagonal: &[Lane<LANES>],
     u: &[f64],

@@ -1,18 +1,20 @@
-//! Eigenvalues of one small symmetric matrix A = Q Lambda Q^T, and products t^T Q of a few vectors with its eigenvectors, which are
-//! not formed: Householder reflections to a tridiagonal matrix, then its implicit QL iteration (Golub & Welsch, Math. Comp. 23,
-//! 1969; Dubrulle, Martin & Wilkinson, Numer. Math. 12, 1968), both applied to the vectors as they go.
+//! Eigenvalues of one small symmetric matrix A = Q Lambda Q^T, and products t^T Q of a few vectors
+//! with its eigenvectors. The eigenvectors are not formed: Householder reflections reduce A to a
+//! tridiagonal matrix, the implicit QL iteration diagonalises it (Golub & Welsch, Math. Comp. 23,
+//! 1969; Dubrulle, Martin & Wilkinson, Numer. Math. 12, 1968), and every transformation is applied
+//! to the vectors t as well.
 
-/// Vectors that are taken along.
+/// The number of vectors t.
 pub(super) const TRACKED: usize = 2;
-/// QL steps for one eigenvalue, of which two are usual.
+/// Limit of QL steps per eigenvalue; two are usual.
 const MOST_STEPS: usize = 60;
 
-/// Memory of one decomposition after another.
+/// The decomposition and its memory, reused from one matrix to the next.
 #[derive(Debug, Default)]
 pub(super) struct SmallEigen {
-    /// A, row-major, n x n: to be filled by the caller, destroyed by the decomposition.
+    /// A, row-major, n x n: filled by the caller, overwritten by the decomposition.
     pub(super) matrix: Vec<f64>,
-    /// t, one entry of each vector together; then t^T q_i.
+    /// Entry i of every t; after the decomposition t^T q_i.
     pub(super) tracked: Vec<[f64; TRACKED]>,
     /// The eigenvalues, in no order.
     pub(super) values: Vec<f64>,
@@ -22,7 +24,7 @@ pub(super) struct SmallEigen {
 }
 
 impl SmallEigen {
-    /// Decomposes; false where the iteration does not converge, which only NaN brings about.
+    /// Decomposes; false where the iteration does not converge, which only NaN causes.
     pub(super) fn decompose(&mut self) -> bool {
         let n = self.tracked.len();
         self.values.clear();
@@ -47,6 +49,7 @@ impl SmallEigen {
             self.below[k] = first;
             return;
         }
+        // v = column + sign(first) norm e_0, so that the sum does not cancel; f = 2 / |v|^2.
         let norm = (first * first + tail).sqrt().copysign(first);
         self.below[k] = -norm;
         self.reflector.clear();
@@ -76,7 +79,7 @@ impl SmallEigen {
         }
     }
 
-    /// QL with implicit shifts until the coupling below `first` is gone.
+    /// QL with implicit shifts until the off-diagonal entry next to `first` is negligible.
     fn iterate(&mut self, first: usize, n: usize) -> bool {
         for _ in 0..MOST_STEPS {
             let small = |m: usize| {
@@ -95,6 +98,7 @@ impl SmallEigen {
     /// One implicit QL sweep from `end` up to `first`.
     fn sweep(&mut self, first: usize, end: usize) {
         let (d, e) = (&mut self.values, &mut self.below);
+        // Wilkinson's shift, from the leading 2 x 2 block.
         let mut g = (d[first + 1] - d[first]) / (2.0 * e[first]);
         let root = (g * g + 1.0).sqrt();
         g = d[end] - d[first] + e[first] / (g + root.copysign(g));
@@ -103,6 +107,7 @@ impl SmallEigen {
             let (f, b) = (s * e[i], c * e[i]);
             let root = (f * f + g * g).sqrt();
             e[i + 1] = root;
+            // The matrix has split here: undo the pending shift and start again on the parts.
             if root == 0.0 {
                 d[i + 1] -= p;
                 e[end] = 0.0;
@@ -134,7 +139,7 @@ mod tests {
 
     const ROUNDING: f64 = 1e-12;
 
-    /// Random, diagonal, zero, of low rank: against faer's.
+    /// Random, low-rank, diagonal and zero matrices, compared with faer.
     #[test]
     fn values_and_products_are_those_of_another_library() {
         for n in [1, 2, 3, 9, 16] {

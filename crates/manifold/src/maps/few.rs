@@ -1,43 +1,46 @@
-//! The exact influence of a window of fewer columns than K-1, whose rank is full for certain: FI = b^T N^-1 b.
+//! The exact influence of a window of fewer than K-1 columns with certified full rank: FI = b^T
+//! N^-1 b.
 //!
-//! diag(q) X = Z U by elimination with complete pivoting on the weighted entries, Z having entries of at most one and ones at the
-//! pivots, so that it is well conditioned whatever the weights are (the decomposition of `graded.rs`). Then with q^T q =
-//! 1 - P_top, N = Z^T (I - q q^T) Z and b = Z^T r; the eigenvalues of I - q q^T are 1 and P_top >= 1 / K, so nothing is lost in N.
+//! diag(q) X = Z U by elimination with complete pivoting on the weighted entries. Z has entries of
+//! at most one and ones at the pivots, so it is well conditioned whatever the weights are (the
+//! decomposition of `graded.rs`). Then N = Z^T (I - q q^T) Z and b = Z^T r. Because q^T q = 1 -
+//! P_top, the eigenvalues of I - q q^T are 1 and P_top >= 1 / K, so N loses no digits.
 
 use super::frame::{Frame, Rows};
 use super::lanes::{cholesky, inverse_trace, packed, solve, trace};
 use crate::precision::{Precision, ROUNDINGS};
 
-/// Largest relative error, as estimated, of a value that is taken.
+/// Largest estimated relative error of a value that is accepted: a hundredth of what is promised.
 pub(super) const ACCURACY: f64 = 1e-9;
 
-/// The elimination of one window after another, and its memory.
+/// Eliminates one window after another, reusing its memory.
 #[derive(Debug)]
 pub(super) struct Few<'a> {
     frame: &'a Frame,
     above: Rows,
     precision: Precision,
-    /// X, then what is left of it: n x c.
+    /// X, overwritten by its remainder after each step: n x c.
     x: Vec<f64>,
     /// Z: n x c.
     z: Vec<f64>,
     /// Absolute error of the entries of X, in units of the roundoff.
     error: f64,
-    /// How much of each pivot's row, in their order, was taken off each row: n x c.
+    /// The multiple of each pivot's row, in the order of the pivots, that has been subtracted from
+    /// each row: n x c.
     taken: Vec<f64>,
     open: Vec<bool>,
     b: Vec<[f64; 1]>,
     gram: Vec<[f64; 1]>,
 }
 
-/// Relative errors in units of the roundoff: of the pivots and of b.
+/// Estimated errors in units of the roundoff: of Z and of b.
 #[derive(Debug, Default)]
 struct Loss {
-    /// From the errors of the rows.
+    /// Relative errors of the pivots and absolute errors of Z, from the errors of the rows.
     data: f64,
-    /// Absolute errors of b from those of the rows, the largest.
+    /// Absolute errors of b from the errors of the rows, summed over the steps.
     right: f64,
-    /// Absolute errors of b from its own sums, the largest.
+    /// The largest sum of magnitudes of the terms of an entry of b, which bounds its rounding.
     sums: f64,
 }
 
@@ -58,7 +61,7 @@ impl<'a> Few<'a> {
         }
     }
 
-    /// FI of the columns `indices`; nothing where rounding could show in it.
+    /// FI of the columns `indices`; `None` where rounding could affect it.
     pub(super) fn value(&mut self, indices: &[usize]) -> Option<f64> {
         let c = indices.len();
         self.load(indices);
@@ -76,22 +79,23 @@ impl<'a> Few<'a> {
         let root = (inverse / value).sqrt();
         let n = self.open.len() as f64;
         let (own, given) = (Precision::F64.unit_roundoff(), self.precision.unit_roundoff());
-        // Of N, whose entries change with all of Z, and of b.
+        // Error of the value from the rows, through N (all of Z enters it) and through b; then from
+        // the roundings of the sums here.
         let data = loss.data * (size * inverse).sqrt() + loss.right * root;
         let rounding = own * (n * size * inverse + n * loss.sums * root + data);
         let sound =
             rounding <= ACCURACY && 2.0 * ROUNDINGS * given * data <= self.precision.ambiguous_error();
-        // NaN, of a zero gradient, is not sound either.
+        // A zero gradient gives NaN, which is not accepted either.
         sound.then(|| value.min(self.frame.bound))
     }
 
-    /// X of the window.
+    /// Loads X of the window and resets the elimination.
     fn load(&mut self, indices: &[usize]) {
         self.x.clear();
         for row in self.above.values.chunks_exact(self.above.columns) {
             self.x.extend(indices.iter().map(|&i| row[i]));
         }
-        // That of the rows as they were given: a part that is common to them was rounded too.
+        // The norm of the rows as given, not of X: a part common to all rows was rounded too.
         self.error = self.frame.norm(indices);
         self.open.fill(true);
         for memory in [&mut self.z, &mut self.taken] {
@@ -101,7 +105,8 @@ impl<'a> Few<'a> {
         self.b.clear();
     }
 
-    /// Eliminates one column on the largest weighted entry that is left; nothing when all are zero.
+    /// Eliminates one column, with the largest weighted entry left as the pivot; `None` when all
+    /// entries are zero.
     fn step(&mut self, step: usize, c: usize, loss: &mut Loss) -> Option<()> {
         let (pivot, column) = self.largest_entry(step, c)?;
         for row in self.x.chunks_exact_mut(c) {
@@ -111,6 +116,9 @@ impl<'a> Few<'a> {
         let weights = &self.frame.weights;
         let value = self.x[pivot * c + step];
         loss.data = loss.data.max(self.error * row_error(&self.taken[pivot * c..][..step]) / value.abs());
+        // Column `step` of Z: one at the pivot, and in every open row the multiplier of the
+        // elimination times q_i / q_pivot. The entry of b is its product with r; error and
+        // magnitude of each are accumulated beside.
         self.z[pivot * c + step] = 1.0;
         let mut right = self.frame.right[pivot];
         let (mut magnitude, mut error) = (right.abs(), 0.0);
@@ -170,12 +178,13 @@ impl<'a> Few<'a> {
     }
 }
 
-/// The error of a row of X, a difference of two, once so much of the pivots' rows was taken off it.
+/// The error of a row of X after these multiples of the pivot rows were subtracted. The 2 stands
+/// for the row itself, which is a difference of two rows of J.
 fn row_error(taken: &[f64]) -> f64 {
     taken.iter().fold(2.0, |sum: f64, t| sum + t * t).sqrt()
 }
 
-/// Rows a and b, a /= b, of a matrix of c columns.
+/// Rows a and b, a != b, of a matrix of c columns; row b is mutable.
 fn two_rows(values: &mut [f64], c: usize, a: usize, b: usize) -> (&[f64], &mut [f64]) {
     if b < a {
         let (before, after) = values.split_at_mut(a * c);

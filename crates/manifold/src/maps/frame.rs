@@ -1,11 +1,15 @@
-//! What all windows of one image share: the rows of the Jacobian in the coordinates of each filter, one plane a row.
+//! What all windows of one image share: the rows of the Jacobian in the coordinates of each filter.
+//! Each row is a plane of the image.
 //!
-//! With R = J / `scale`, `scale` a power of two, and X_k = R_k - R_top for the n = K-1 classes other than the predicted one:
+//! With R = J / `scale`, `scale` a power of two, and X_k = R_k - R_top for the n = K-1 classes
+//! other than the predicted one:
 //!
-//! * centred rows, n orthonormal coordinates of the complement of 1: the singular values of C J, which decide the rank;
+//! * centred rows in n orthonormal coordinates of the complement of 1: they have the singular
+//!   values of C J, which decide the rank;
 //! * X, for the elimination of few columns, with weights q = sqrt P and r = dh / q;
-//! * Y = (I - beta q q^T) diag(q) X, beta = 1 / (1 + sqrt P_top): Y^T Y = G, for (I - beta q q^T)^2 = I - q q^T is
-//!   invertible, and df = Y^T u with u = (I - beta q q^T)^-1 r. No mean is taken off: nothing cancels;
+//! * Y = (I - beta q q^T) diag(q) X, beta = 1 / (1 + sqrt P_top). Y^T Y = G, because (I - beta q
+//!   q^T)^2 = I - q q^T, which is invertible. df = Y^T u with u = (I - beta q q^T)^-1 r. No mean is
+//!   subtracted, so nothing cancels;
 //! * T of the authors' numerics in the complement of its null direction, and the row T_y.
 
 use faer::Mat;
@@ -15,12 +19,13 @@ use crate::gradient::LogitGradient;
 use crate::reflection::Reflection;
 use crate::{Probabilities, Scalar};
 
-/// Logarithms of probabilities and gradients beyond this are left to the slow route, which carries exponents apart.
+/// Samples with |ln P| or |ln dh| beyond this go to the reference route, which carries exponents
+/// separately. Here plain numbers are used, whose squares must stay within e^709.
 const SAFE_LOG: f64 = 500.0;
-/// Numbers of classes beyond this have Gram matrices too large to be held for every pixel.
+/// Largest number of classes for which the Gram matrices of all windows are held in memory.
 pub(super) const MOST_CLASSES: usize = 33;
 
-/// Rows over all columns of J, one after the other.
+/// A row-major matrix whose columns are those of J.
 #[derive(Debug)]
 pub(super) struct Rows {
     pub(super) values: Vec<f64>,
@@ -46,15 +51,15 @@ fn add_scaled(target: &mut [f64], factor: f64, row: &[f64]) {
     target.iter_mut().zip(row).for_each(|(sum, x)| *sum += factor * x);
 }
 
-/// One image: R with K rows, and the objective in plain numbers.
+/// One image: R with K rows, and the objective as plain `f64` numbers.
 #[derive(Debug)]
 pub(super) struct Frame {
     /// R: K x p, the last row zero where differences were given.
     rows: Rows,
-    /// How many of them were given.
+    /// The number of rows that were given: K or K-1.
     given: usize,
     pub(super) scale: f64,
-    /// The classes other than the predicted one.
+    /// The classes other than the predicted one, ascending.
     others: Vec<usize>,
     top: usize,
     /// q, of the other classes.
@@ -66,7 +71,8 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// Nothing where plain numbers in `f64` do not hold the sample.
+    /// `None` where the sample exceeds the range of plain `f64` numbers, has too many classes, or a
+    /// gradient with an error of its own.
     pub(super) fn new<T: Scalar>(
         rows: &[T],
         columns: usize,
@@ -77,7 +83,7 @@ impl Frame {
         let logs = probabilities.logs();
         let in_range = |log: &f64| log.abs() < SAFE_LOG || *log == f64::NEG_INFINITY;
         let safe = logs.iter().all(|l| -l < SAFE_LOG) && gradient.log_abs.iter().all(in_range);
-        // An error of its own makes the gradient a matter of doubt, which the slow route judges.
+        // Only the reference route includes the gradient's own error in its estimate.
         if classes > MOST_CLASSES || !safe || gradient.log_error > f64::NEG_INFINITY {
             return None;
         }
@@ -109,7 +115,7 @@ impl Frame {
         self.others.len()
     }
 
-    /// The sum of squares of every column as it was given, before centring.
+    /// The sum of squares of every column as given, before centring.
     pub(super) fn given_squares(&self) -> Vec<f64> {
         let mut sum = vec![0.0; self.rows.columns];
         for k in 0..self.given {
@@ -118,7 +124,7 @@ impl Frame {
         sum
     }
 
-    /// The Frobenius norm of some columns as they were given.
+    /// The Frobenius norm of some columns as given, before centring.
     pub(super) fn norm(&self, indices: &[usize]) -> f64 {
         let of = |row: &[f64]| indices.iter().map(|&i| row[i] * row[i]).sum::<f64>();
         (0..self.given).map(|k| of(self.rows.row(k))).sum::<f64>().sqrt()
@@ -140,7 +146,7 @@ impl Frame {
         above
     }
 
-    /// Y: n x p, and u.
+    /// Y (n x p) and u.
     pub(super) fn weighted(&self) -> (Rows, Vec<f64>) {
         let beta = 1.0 / (1.0 + self.top_weight);
         let mut rows = self.above();
@@ -159,12 +165,15 @@ impl Frame {
         (rows, self.weights.iter().zip(&self.right).map(|(q, r)| r + factor * q).collect())
     }
 
-    /// T in the complement of its null direction, and T_y as the last row: (n + 1) x p; then e_y in the complement: n.
+    /// T in the complement of its null direction with T_y appended as the last row, (n + 1) x p;
+    /// and e_y in that complement, n.
     pub(super) fn authors(&self, probabilities: &Probabilities, y: usize, epsilon: f64) -> (Rows, Vec<f64>) {
         let classes = self.size() + 1;
         let (values, logs) = (probabilities.values(), probabilities.logs());
         let mut rows = Rows::new(classes, self.rows.columns);
         let mut mean = vec![0.0; rows.columns];
+        // T_k = P_k / n_k (X_k - P^T X). The predicted class's row is subtracted before the mean is
+        // taken, for the reason given in `filters::deviations`.
         for &k in &self.others {
             let target = rows.row_mut(k);
             target.copy_from_slice(self.rows.row(k));

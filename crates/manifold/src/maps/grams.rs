@@ -1,20 +1,21 @@
-//! The Gram matrix of every window: outer products of the pixels' columns, added up.
+//! The Gram matrix of every window: the sum of the outer products of its pixels' columns.
 
 use super::Channels;
 use super::frame::Rows;
 use super::lanes::{LANES, Lane, map, packed};
 use super::sums::WindowSums;
 
-/// Packed m x m matrices of all windows of one half-width, one plane an entry.
+/// Packed m x m matrices of all windows of one half-width, stored as one plane (over windows) per
+/// matrix entry.
 #[derive(Debug)]
 pub(super) struct Grams {
     values: Vec<f64>,
-    /// Windows, rounded up to whole lanes.
+    /// Length of a plane: the number of windows, rounded up to a multiple of [`LANES`].
     stride: usize,
     entries: usize,
 }
 
-/// The planes of a map: C or 1, H, W.
+/// The shape of a map: C (1 if joint), H, W.
 pub(super) fn map_shape([channels, height, width]: [usize; 3], along: Channels) -> [usize; 3] {
     match along {
         Channels::Joint => [1, height, width],
@@ -22,12 +23,12 @@ pub(super) fn map_shape([channels, height, width]: [usize; 3], along: Channels) 
     }
 }
 
-/// Sums over windows of what each column of J has: C x H x W to C or 1 x H x W.
+/// Sums over windows of one number per column of J: C x H x W to C (1 if joint) x H x W.
 pub(super) fn window_sums(values: &[f64], shape: [usize; 3], along: Channels, s: usize, sums: &mut [f64]) {
     add_up(&mut WindowSums::default(), &mut values.to_vec(), shape, along, s, sums);
 }
 
-/// As [`window_sums`], `values` being memory to work in.
+/// As [`window_sums`], but overwrites `values`.
 fn add_up(
     work: &mut WindowSums,
     values: &mut [f64],
@@ -53,7 +54,7 @@ fn add_up(
 }
 
 impl Grams {
-    /// Of the first `count` rows with each other and with those after them.
+    /// The inner products, per window, of the first `count` rows.
     pub(super) fn new(rows: &Rows, count: usize, shape: [usize; 3], along: Channels, s: usize) -> Self {
         let size: usize = map_shape(shape, along).iter().product();
         let stride = size.next_multiple_of(LANES);
@@ -72,7 +73,7 @@ impl Grams {
         Self { values, stride, entries }
     }
 
-    /// The matrices of `LANES` windows from `at`, a multiple of `LANES`.
+    /// Loads the matrices of `LANES` windows starting at window `at`, a multiple of `LANES`.
     pub(super) fn load(&self, at: usize, matrices: &mut Vec<Lane<LANES>>) {
         matrices.clear();
         for entry in 0..self.entries {

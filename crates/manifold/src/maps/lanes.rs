@@ -1,12 +1,12 @@
-//! Small symmetric matrices side by side: the same step of one algorithm on `LANES` windows at once, which the compiler turns into
-//! vector instructions of whatever width the processor has.
+//! Linear algebra on small symmetric matrices, `LANES` windows at a time: every step of an
+//! algorithm is applied to all of them, and the compiler turns such loops into vector instructions.
 //!
-//! A packed matrix holds its lower half row by row: entry (i, j), j <= i, at i (i + 1) / 2 + j.
+//! A packed matrix stores its lower half row by row: entry (i, j), j <= i, at i (i + 1) / 2 + j.
 
-/// Windows that are worked on together.
+/// Windows that are processed together.
 pub(super) const LANES: usize = 8;
 
-/// One number of each window, L of them: [`LANES`], or 1 for a matrix alone.
+/// One number per window, L windows: [`LANES`], or 1 for a single matrix.
 pub(super) type Lane<const L: usize> = [f64; L];
 
 /// Length of a packed n x n matrix.
@@ -14,7 +14,7 @@ pub(super) const fn packed(n: usize) -> usize {
     n * (n + 1) / 2
 }
 
-/// Entry by entry.
+/// A lane from a function of the index of the window.
 pub(super) fn map<const L: usize>(f: impl Fn(usize) -> f64) -> Lane<L> {
     std::array::from_fn(f)
 }
@@ -26,7 +26,8 @@ fn subtract_product<const L: usize>(sum: &mut Lane<L>, a: &Lane<L>, b: &Lane<L>)
     }
 }
 
-/// A = L L^T in place, 1 / l_ii on the diagonal; NaN or infinity there where A is not positive definite.
+/// A = L L^T in place, with 1 / l_ii on the diagonal: NaN or infinity there where A is not positive
+/// definite.
 pub(super) fn cholesky<const L: usize>(a: &mut [Lane<L>], n: usize) {
     for i in 0..n {
         let (above, row) = a.split_at_mut(packed(i));
@@ -42,7 +43,8 @@ pub(super) fn cholesky<const L: usize>(a: &mut [Lane<L>], n: usize) {
     }
 }
 
-/// tr A^-1 = |L^-1|^2 from the factor of [`cholesky`]: an upper bound of 1 over the smallest eigenvalue.
+/// tr A^-1 = |L^-1|^2 from the factor of [`cholesky`]: an upper bound of 1 over the smallest
+/// eigenvalue.
 pub(super) fn inverse_trace<const L: usize>(
     factor: &[Lane<L>],
     n: usize,
@@ -86,7 +88,7 @@ pub(super) fn solve<const L: usize>(factor: &[Lane<L>], n: usize, b: &mut [Lane<
     }
 }
 
-/// A u, u the same in every lane.
+/// A u, with the same u in every lane.
 pub(super) fn product<const L: usize>(a: &[Lane<L>], n: usize, u: &[f64], image: &mut [Lane<L>]) {
     image.fill([0.0; L]);
     for i in 0..n {
@@ -115,7 +117,7 @@ mod tests {
 
     const ROUNDING: f64 = 1e-12;
 
-    /// B B^T + I of entries that differ from lane to lane, packed, and a function for its entries.
+    /// B B^T + I, packed, with different entries in every lane.
     fn matrix(n: usize) -> Vec<Lane<LANES>> {
         let b = |i: usize, k: usize, l: usize| ((i * 7 + k * 3 + l) as f64 * 0.61).sin();
         let mut a = Vec::new();

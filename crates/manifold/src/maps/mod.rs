@@ -1,10 +1,22 @@
-//! Where a sample is sensitive: the influence of every small part of an image, from the columns of one Jacobian.
+//! Where a sample is sensitive: the influence of every small part of an image, from the columns of
+//! one Jacobian.
 //!
-//! A window of half-width s around a pixel holds the columns of (2 s + 1)^2 pixels, fewer at the border, where it is clipped; of all
-//! channels together or of one. Its measure is that of [`influence`] on these columns alone:
-//! [`PixelTangent::window`] computes it so, and is the reference. [`PixelTangent::maps`] does the same for all windows of
-//! an image: outer products of the columns are added up over windows, ranks come from certificates, values from small
-//! factorisations side by side, each with an estimate of its error, and whatever is in doubt goes back to the reference.
+//! A window of half-width s around a pixel contains the columns of (2 s + 1)^2 pixels, of all
+//! channels together or of one; at the border it is clipped. Its measure is that of [`influence`]
+//! on these columns alone. [`PixelTangent::window`] computes exactly that and is the reference
+//! route.
+//!
+//! [`PixelTangent::maps`] computes all windows of an image faster. Every fast route estimates the
+//! error of each value, and a window whose error may be too large is recomputed by the reference
+//! route. The routes:
+//!
+//! * `rank.rs` certifies full rank from the trace of the Gram matrix and of its inverse;
+//! * exact, window of K-1 columns or more: full rank means that the value is the bound;
+//! * exact, fewer columns: `few.rs`, elimination on the columns of one window;
+//! * damped: `damped.rs`, Cholesky factors of `LANES` windows side by side;
+//! * the authors' numerics: `authors.rs`, eigenvalues of T T^T per window.
+//!
+//! The Gram matrices of all windows are sums of outer products of columns (`grams.rs`, `sums.rs`).
 
 mod authors;
 mod damped;
@@ -29,13 +41,13 @@ use crate::influence::tolerance_of;
 use crate::precision::{Carrier, Noise};
 use crate::{Error, Filter, Influence, Objective, Probabilities, Scalar, Tangent, influence};
 
-/// Whether a window holds all channels of its pixels.
+/// Whether a window contains all channels of its pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Channels {
     /// All channels in one window: a map `[H, W]`.
     #[default]
     Joint,
-    /// One window a channel: a map `[C, H, W]`.
+    /// One window per channel: a map `[C, H, W]`.
     Separate,
 }
 
@@ -43,24 +55,25 @@ pub enum Channels {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Map {
-    /// s: windows are 2 s + 1 pixels wide and high, less at the border.
+    /// s: windows are 2 s + 1 pixels wide and high, smaller at the border.
     pub half_width: usize,
     /// `[C, H, W]`, C = 1 where the channels are joint.
     pub shape: [usize; 3],
-    /// FI of the window around each pixel, row-major: infinite above the range of `f64`, and 0 below it.
+    /// FI of the window around each pixel, row-major: infinite on overflow of `f64`, 0 on
+    /// underflow.
     pub values: Vec<f64>,
-    /// log10 FI of each, also where `values` cannot tell it; -infinity where FI is exactly 0.
+    /// log10 FI of each, also where `values` over- or underflows; -infinity where FI is exactly 0.
     pub log10: Vec<f64>,
     /// FI / bound of each.
     pub reach: Vec<f64>,
-    /// How many directions each reaches.
+    /// The rank of each: how many directions it reaches.
     pub ranks: Vec<usize>,
     /// How much of |df|^2 of each lies along directions that leave the distribution unchanged: 0
     /// for functions of the probabilities, see [`Influence::outside`].
     pub outside: Vec<f64>,
-    /// Whether rounding or another tolerance near by could give another value.
+    /// Whether rounding, or a slightly different tolerance, could give another value.
     pub ambiguous: Vec<bool>,
-    /// |w|^2, the bound of all windows: a function of the probabilities alone.
+    /// |w|^2, the bound of every window: it depends only on the probabilities.
     pub bound: f64,
 }
 
@@ -72,7 +85,7 @@ pub struct PixelTangent<'a, T> {
     shape: [usize; 3],
 }
 
-/// The pixels of an image and which of them a window takes.
+/// The shape of the image, and whether windows contain all channels.
 #[derive(Debug, Clone, Copy)]
 struct Layout {
     shape: [usize; 3],
@@ -83,7 +96,7 @@ struct Layout {
 #[derive(Debug, Clone, Copy)]
 struct Windows {
     layout: Layout,
-    /// C or 1, H, W.
+    /// Shape of the map: C (1 if joint), H, W.
     map: [usize; 3],
     s: usize,
 }
@@ -112,12 +125,12 @@ impl Windows {
         [channels, around(y, height), around(x, width)]
     }
 
-    /// How many columns of J window `at` has.
+    /// The number of columns of J in window `at`.
     fn columns(&self, at: usize) -> usize {
         self.ranges(at).iter().map(ExactSizeIterator::len).product()
     }
 
-    /// The columns of J of window `at`.
+    /// The indices of the columns of J in window `at`.
     fn indices(&self, at: usize, indices: &mut Vec<usize>) {
         let [_, height, width] = self.map;
         let [channels, rows, columns] = self.ranges(at);
@@ -131,7 +144,7 @@ impl Windows {
 }
 
 impl<'a, T: Scalar> PixelTangent<'a, T> {
-    /// From the rows of J, K of them or the K-1 differences z_k - z_K, told apart by the length.
+    /// From the rows of J: all K, or the K-1 differences z_k - z_K. The length decides which.
     ///
     /// # Shapes
     ///
@@ -160,12 +173,13 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
 
     /// The influence of every window of each half-width, clipped at the border.
     ///
-    /// A half-width s is refused where the window, 2 s + 1 pixels wide and high, is larger than the image.
+    /// A half-width s is refused where the window, 2 s + 1 pixels wide and high, is larger than the
+    /// image.
     ///
     /// # Errors
     ///
-    /// No half-widths, one twice or too large; as [`influence`] for objective and filter, of which [`Objective::Row`] has no
-    /// windows.
+    /// No half-widths, or one repeated or too large; [`Objective::Row`], which has no windows; as
+    /// [`influence`] for objective and filter.
     pub fn maps(
         &self,
         objective: &Objective,
@@ -195,7 +209,7 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
     ///
     /// # Errors
     ///
-    /// As [`PixelTangent::maps`]; a place outside the image.
+    /// As [`PixelTangent::maps`]; a position outside the image.
     pub fn window(
         &self,
         objective: &Objective,
@@ -229,6 +243,8 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         let (columns, top) = (self.columns(), probabilities.predicted());
         let row = |k: usize| self.rows.get(k * columns..(k + 1) * columns);
         let mut df = vec![0.0; columns];
+        // df = sum_k dh_k (J_k - J_top), the largest dh left out. Where only differences z_k - z_K
+        // were given, the K-th row is zero.
         for k in (0..self.logits.len()).filter(|k| *k != top) {
             let dh = gradient.signs[k] * gradient.log_abs[k].exp();
             if let Some(row) = row(k) {
@@ -259,17 +275,17 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         Ok(sums.into_iter().map(f64::sqrt).collect())
     }
 
-    /// p.
+    /// p, the number of columns of J.
     fn columns(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// How the rows reached us.
+    /// The noise of the rows as given.
     fn noise() -> Noise {
         Noise { precision: T::PRECISION, carrier: Carrier::Rows }
     }
 
-    /// Refuses what is wrong with logits, objective and filter whatever the window.
+    /// Checks logits, objective and filter, independently of the window.
     fn checked(&self, objective: &Objective, filter: &Filter) -> Result<Probabilities, Error> {
         filter.check_objective(objective)?;
         if matches!(objective, Objective::Row(_)) {
@@ -309,7 +325,8 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         influence(self.logits, &tangent, objective, filter)
     }
 
-    /// Value and rank of every window that the fast routes are sure of.
+    /// Value and rank of every window for which a fast route is accurate enough, `None` for the
+    /// others.
     fn quick(
         &self,
         frame: &Frame,
@@ -338,7 +355,7 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         Ok(values.into_iter().zip(certified).enumerate().map(pair).collect())
     }
 
-    /// A map whose missing windows are computed by the reference route.
+    /// The complete map: missing windows are computed by the reference route.
     fn completed(
         &self,
         found: Vec<Option<(f64, usize)>>,
@@ -366,7 +383,7 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
                 Some((value, rank)) if value > 0.0 => {
                     Window { value, log10: value.log10(), reach: value / bound, rank, ..Window::NONE }
                 }
-                // No -0.0, which sums of no terms give.
+                // Window::NONE has the value +0.0; a sum without terms may be -0.0.
                 Some((_, rank)) => Window { rank, ..Window::NONE },
                 None => {
                     windows.indices(at, &mut indices);
@@ -385,7 +402,7 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
     }
 }
 
-/// What a map holds of one window.
+/// The entries of a map for one window.
 struct Window {
     value: f64,
     log10: f64,
@@ -396,7 +413,7 @@ struct Window {
 }
 
 impl Window {
-    /// Of a window without influence.
+    /// A window without influence.
     const NONE: Self =
         Self { value: 0.0, log10: f64::NEG_INFINITY, reach: 0.0, rank: 0, outside: 0.0, ambiguous: false };
 
@@ -407,7 +424,7 @@ impl Window {
 }
 
 impl Map {
-    /// The next window.
+    /// Appends the next window.
     fn push(&mut self, window: Window) {
         let Window { value, log10, reach, rank, outside, ambiguous } = window;
         self.values.push(value);

@@ -1,7 +1,8 @@
-//! A certificate that a window reaches every direction it can, min(c, K-1) of them for c columns, with no singular value near the
-//! tolerance: 1 / tr M^-1 bounds the smallest eigenvalue of the Gram matrix M from below, and tr M the largest from above.
+//! A certificate of full rank: a window of c columns has rank min(c, K-1), with no singular value
+//! near the tolerance. 1 / tr M^-1 is a lower bound of the smallest eigenvalue of the Gram matrix
+//! M, and tr M an upper bound of the largest.
 //!
-//! A window without the certificate is decided by its own singular values.
+//! The rank of a window without the certificate is decided by its own singular values.
 
 use super::frame::{Frame, Rows};
 use super::grams::{Grams, window_sums};
@@ -9,20 +10,22 @@ use super::lanes::{LANES, cholesky, inverse_trace, packed, trace};
 use super::{Layout, Windows};
 use crate::precision::{AMBIGUOUS_FACTOR, Noise};
 
-/// Square of the smallest relative singular value that a Gram matrix in `f64` certifies: a thousand roundings.
+/// Smallest ratio of eigenvalues that a Gram matrix in `f64` can certify: several thousand
+/// roundings. It is the square of a relative singular value of 1e-6.
 const GRAM_LIMIT: f64 = 1e-12;
 
-/// What a certificate asks of the smallest eigenvalue.
+/// The lower limit of the smallest eigenvalue in a certificate.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Threshold {
-    /// Share of the largest.
+    /// Fraction of the largest eigenvalue.
     relative: f64,
-    /// Share of the squared norm before centring.
+    /// Fraction of the squared norm before centring.
     floor: f64,
 }
 
 impl Threshold {
-    /// For a relative tolerance of the rank and rows of this noise.
+    /// For a relative tolerance of the rank and the noise of the rows. The margin AMBIGUOUS_FACTOR
+    /// keeps a certified window from being ambiguous.
     pub(super) fn new(tolerance: f64, noise: Noise) -> Self {
         let relative = (AMBIGUOUS_FACTOR * tolerance).max(noise.resolution());
         let floor = (AMBIGUOUS_FACTOR * noise.floor()).max(noise.resolution());
@@ -34,7 +37,7 @@ impl Threshold {
     }
 }
 
-/// Whether each window has full rank for certain.
+/// Whether each window is certified to have full rank.
 pub(super) fn certified(frame: &Frame, layout: Layout, s: usize, threshold: Threshold) -> Vec<bool> {
     let (centred, n) = (frame.centred(), frame.size());
     let windows = Windows::new(layout, s);
@@ -42,6 +45,7 @@ pub(super) fn certified(frame: &Frame, layout: Layout, s: usize, threshold: Thre
     window_sums(&frame.given_squares(), layout.shape, layout.channels, s, &mut norms);
     let mut certified = vec![false; windows.count()];
     let wide = |at: usize| windows.columns(at) >= n;
+    // Windows of K-1 columns or more: M is the n x n Gram matrix of the centred rows.
     if (0..windows.count()).any(wide) {
         let grams = Grams::new(&centred, n, layout.shape, layout.channels, s);
         let (mut matrices, mut column) = (Vec::new(), Vec::new());
@@ -55,6 +59,8 @@ pub(super) fn certified(frame: &Frame, layout: Layout, s: usize, threshold: Thre
             }
         }
     }
+    // Windows of fewer columns: M is the c x c Gram matrix of the columns, which has the same
+    // non-zero eigenvalues.
     let mut indices = Vec::new();
     for at in (0..windows.count()).filter(|at| !wide(*at)) {
         windows.indices(at, &mut indices);
@@ -63,7 +69,7 @@ pub(super) fn certified(frame: &Frame, layout: Layout, s: usize, threshold: Thre
     certified
 }
 
-/// A window of fewer columns than K-1, by the Gram matrix of its columns.
+/// The certificate for a window of fewer than K-1 columns, from the Gram matrix of its columns.
 fn narrow(centred: &Rows, indices: &[usize], threshold: Threshold, norm: f64) -> bool {
     let c = indices.len();
     let mut gram = vec![[0.0]; packed(c)];

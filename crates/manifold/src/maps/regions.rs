@@ -1,4 +1,4 @@
-//! Parts of any form, given by a plane of labels: superpixels, a segmentation, a mask.
+//! Regions of any shape, given by a plane of labels: superpixels, a segmentation, a mask.
 
 use std::collections::BTreeMap;
 
@@ -6,22 +6,23 @@ use super::{Channels, PixelTangent};
 use crate::error::wrong_length;
 use crate::{Error, Filter, Influence, Objective, Scalar};
 
-/// The influence of all pixels of one label.
+/// The influence of all pixels with the same label.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Region {
     /// The label.
     pub label: u32,
-    /// The channel, nothing where the channels are joint.
+    /// The channel; `None` where the channels are joint.
     pub channel: Option<usize>,
-    /// How many pixels carry the label.
+    /// The number of pixels with the label.
     pub pixels: usize,
     /// Their influence.
     pub influence: Influence,
 }
 
 impl<T: Scalar> PixelTangent<'_, T> {
-    /// The influence of each region: all pixels of one label, wherever they lie. By channel, then by label, ascending.
+    /// The influence of each region: all pixels with one label, connected or not. Ordered by
+    /// channel, then by label, ascending.
     ///
     /// # Shapes
     ///
@@ -29,7 +30,8 @@ impl<T: Scalar> PixelTangent<'_, T> {
     ///
     /// # Errors
     ///
-    /// Another number of labels than pixels; as [`PixelTangent::maps`] for objective and filter.
+    /// A number of labels that differs from the number of pixels; as [`PixelTangent::maps`] for
+    /// objective and filter.
     pub fn regions(
         &self,
         objective: &Objective,
@@ -47,6 +49,7 @@ impl<T: Scalar> PixelTangent<'_, T> {
             ));
         }
         self.checked(objective, filter)?;
+        // The pixels of each label; a BTreeMap, so that labels come out in ascending order.
         let mut places: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for (at, label) in labels.iter().enumerate() {
             places.entry(*label).or_default().push(at);

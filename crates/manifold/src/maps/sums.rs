@@ -1,10 +1,12 @@
 //! Sums over square windows of a plane, clipped at its border, by additions alone.
 //!
-//! Sums of 1, 2, 4, ... neighbours come by doubling, and those of 2 s + 1 out of them: about 2 log2(2 s + 1) additions a pixel
-//! and axis. An integral image would need four, but its differences of prefix sums leave rounding of the size of the whole
-//! image, which counts as rank in a window of a few pixels. A pixel outside the plane adds an exact zero.
+//! Sums of 1, 2, 4, ... neighbours are built by doubling, and sums of 2 s + 1 neighbours from them:
+//! about 2 log2(2 s + 1) additions per pixel and axis. An integral image would need only four
+//! operations, but its differences of prefix sums leave rounding errors of the size of the whole
+//! image, which count as rank in a window of a few pixels. A pixel outside the plane adds an exact
+//! zero.
 
-/// Memory of [`WindowSums::add`], kept between planes.
+/// Work memory of [`WindowSums::of`], reused between planes.
 #[derive(Debug, Default)]
 pub(super) struct WindowSums {
     padded: Vec<f64>,
@@ -22,6 +24,8 @@ impl WindowSums {
             sums.copy_from_slice(plane);
             return;
         }
+        // Pad every row with s zeros on both sides; sum along rows into `across`, which has s rows
+        // of zeros above and below; then sum along columns.
         let (wide, window) = (width + 2 * s, 2 * s + 1);
         self.padded.clear();
         self.padded.resize(height * wide, 0.0);
@@ -41,8 +45,9 @@ impl WindowSums {
     }
 }
 
-/// Calls `part` with sums of 2^k elements `stride` apart and the place where they stand in a window of `window` elements, for
-/// every bit of its length.
+/// Splits a window of `window` elements, `stride` apart, into parts of 2^k elements, one part for
+/// every bit of its length. Calls `part` with the array of sums of 2^k elements and the offset of
+/// the part in the window. Overwrites `values`.
 fn doubling(values: &mut [f64], stride: usize, window: usize, mut part: impl FnMut(&[f64], usize)) {
     let (mut length, mut offset) = (1, 0);
     loop {
@@ -100,7 +105,8 @@ mod tests {
         }
     }
 
-    /// A window beside a pixel of 1e20 holds nothing of it, which differences of prefix sums do not promise.
+    /// A window beside a pixel of 1e20 holds nothing of it, which differences of prefix sums do not
+    /// promise.
     #[test]
     fn nothing_outside_a_window_enters_it() {
         let mut plane = vec![1.0; 64];

@@ -1,4 +1,4 @@
-//! Small dense matrices by the plainest loops, the slow routes to the measure, and random numbers.
+//! Small dense matrices by plain loops, slow reference routes to the measure, and random numbers.
 
 /// A row-major matrix.
 #[derive(Clone, Debug)]

@@ -38,7 +38,7 @@ impl Golden {
         &self.floats[name]
     }
 
-    /// Whole numbers, in whichever type the file has them.
+    /// Integers, from whichever integer type the file uses.
     pub fn integers(&self, name: &str) -> Vec<i64> {
         match self.ints.get(name) {
             Some(values) => values.clone(),
@@ -64,7 +64,8 @@ impl Golden {
     }
 }
 
-/// The golden files beside the repository, by name; with a line saying so, only the one inside it where there are none.
+/// The golden files beside the repository, by name. Where there are none, prints a line and returns
+/// only the one in tests/golden.
 pub fn golden_files() -> Vec<(String, Golden)> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let entries = std::fs::read_dir(own.join("../shared/golden")).or_else(|_| {

@@ -1,4 +1,5 @@
-//! What the integration tests share: golden files, small dense matrices by the plainest loops, random numbers.
+//! Shared by the integration tests: golden files, small dense matrices by plain loops, random
+//! numbers.
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 #![allow(unreachable_pub, reason = "a module of several test binaries")]
 
@@ -27,13 +28,13 @@ pub fn tangent(jacobian: &Dense) -> Tangent {
     Tangent::from_rows(&jacobian.values, jacobian.rows, jacobian.columns).expect("tangent")
 }
 
-/// The influence on -log P_y by the filter of this text.
+/// The influence on -log P_y by the filter written as `filter`.
 pub fn run(logits: &[f64], tangent: &Tangent, y: usize, filter: &str) -> Influence {
     let filter: Filter = filter.parse().expect("filter");
     influence(logits, tangent, &Objective::class(y), &filter).expect("influence")
 }
 
-/// The influence on any objective by the filter of this text.
+/// The influence on any objective by the filter written as `filter`.
 pub fn measure(logits: &[f64], tangent: &Tangent, objective: &Objective, filter: &str) -> Influence {
     influence(logits, tangent, objective, &filter.parse().expect("filter")).expect("influence")
 }

@@ -1,44 +1,45 @@
-//! How well a score ranks the bad before the good: ROC and precision-recall curves with their areas.
+//! How well a score ranks bad samples before good ones: ROC and precision-recall curves with their
+//! areas.
 //!
-//! Equal scores are one threshold: the curves have a point where a threshold can lie, and none
-//! between equals. The area under the ROC curve is the chance that a bad one has the larger score,
-//! ties counting half; average precision is sum_n (R_n - R_(n-1)) P_n, without a line between the
-//! points (as scikit-learn's, and unlike the trapezoids that flatter a curve).
+//! Equal scores share one threshold: the curves have one point per distinct score. The area under
+//! the ROC curve is the probability that a bad sample has a larger score than a good one, ties
+//! counting half. Average precision is sum_n (R_n - R_(n-1)) P_n, without interpolation, like
+//! scikit-learn's; the trapezoidal rule would overestimate it.
 
 use super::random::Random;
 use super::{Estimate, RESAMPLES};
 
-/// Things in the order of their scores, largest first, with what is known of them.
+/// Samples in the order of their scores, largest first, each known to be good or bad.
 #[derive(Debug, Clone)]
 pub struct Ranking {
     /// Whether each is bad.
     bad: Vec<bool>,
-    /// Where each run of equal scores ends.
+    /// The end index of each run of equal scores.
     ends: Vec<usize>,
 }
 
-/// A threshold: everything with a score at least as large is called bad.
+/// The rates at a threshold: every sample with a score at least as large is classified as bad.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
-    /// The share of the good ones that are called bad.
+    /// The fraction of the good samples that are classified as bad.
     pub false_positives: f64,
-    /// The share of the bad ones that are called bad.
+    /// The fraction of the bad samples that are classified as bad.
     pub recall: f64,
-    /// The share of those called bad that are.
+    /// The fraction of the samples classified as bad that are bad.
     pub precision: f64,
 }
 
 /// The areas under both curves.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Areas {
-    /// Under the ROC curve; 1/2 is chance.
+    /// Under the ROC curve; a random score has 1/2.
     pub roc: Estimate,
-    /// Average precision; the share of bad ones is chance.
+    /// Average precision; a random score has the fraction of bad samples.
     pub precision: Estimate,
 }
 
 impl Ranking {
-    /// Orders things by their scores; nothing unless there are both good and bad ones, as many flags
+    /// Orders samples by their scores. `None` unless there are good and bad samples, as many flags
     /// as scores, and no NaN.
     #[must_use]
     pub fn new(scores: &[f64], bad: &[bool]) -> Option<Self> {
@@ -56,7 +57,8 @@ impl Ranking {
         Some(Self { ends: ends.collect(), bad: order.iter().map(|at| bad[*at]).collect() })
     }
 
-    /// The points of both curves, from the strictest threshold to the one that calls everything bad.
+    /// The points of both curves, from the strictest threshold to the one that classifies every
+    /// sample as bad.
     #[must_use]
     pub fn points(&self) -> Vec<Point> {
         let once = vec![1; self.bad.len()];
@@ -69,7 +71,8 @@ impl Ranking {
         self.counted(&once).map(point).collect()
     }
 
-    /// Both areas, with intervals of a bootstrap that draws as many good and as many bad ones again.
+    /// Both areas, with intervals from a stratified bootstrap: good and bad samples are resampled
+    /// separately, each to their original number.
     #[must_use]
     pub fn areas(&self, seed: u64) -> Areas {
         let [roc, precision] = self.areas_of(&vec![1; self.bad.len()]);
@@ -79,6 +82,8 @@ impl Ranking {
         let mut random = Random::new(seed);
         let (mut rocs, mut precisions) = (Vec::new(), Vec::new());
         for _ in 0..RESAMPLES {
+            // A resample is a multiplicity per sample: the order of the scores, and hence the runs
+            // of ties, stay as they are and nothing is sorted again.
             let mut times = vec![0; self.bad.len()];
             for places in &strata {
                 (0..places.len()).for_each(|_| times[places[random.below(places.len())]] += 1);
@@ -90,14 +95,14 @@ impl Ranking {
         Areas { roc: Estimate::new(roc, rocs), precision: Estimate::new(precision, precisions) }
     }
 
-    /// How many are good, and how many bad.
+    /// The numbers of good and of bad samples.
     fn sizes(&self) -> [f64; 2] {
         let bad = self.bad.iter().filter(|bad| **bad).count();
         [(self.bad.len() - bad) as f64, bad as f64]
     }
 
-    /// At each threshold how many good and how many bad ones it calls bad, where each counts as often
-    /// as told.
+    /// The numbers of good and of bad samples above each threshold, where each sample counts
+    /// `times`[i] times.
     fn counted<'a>(&'a self, times: &'a [u32]) -> impl Iterator<Item = [f64; 2]> + 'a {
         let (mut from, mut counts) = (0, [0_u64; 2]);
         self.ends.iter().map(move |&end| {
@@ -114,6 +119,8 @@ impl Ranking {
         let [good, bad] = self.sizes();
         let (mut roc, mut precision, mut before) = (0.0, 0.0, [0.0; 2]);
         for now in self.counted(times) {
+            // A run of ties is one diagonal step: trapezoid for the ROC curve (ties count half),
+            // and a rectangle at the precision after the step.
             let [false_ones, true_ones] = now;
             roc += (false_ones - before[0]) * (true_ones + before[1]) / 2.0;
             if true_ones > before[1] {

@@ -1,8 +1,8 @@
-//! What numbers say together: how well a score ranks bad images first, whether two samples differ,
-//! and whether two scores order images alike.
+//! Statistics: how well a score ranks bad images first, whether two samples differ, and whether two
+//! scores order images in the same way.
 //!
-//! Everything here takes plain slices and gives plain numbers. Scores may be infinite, which ranks
-//! before or behind everything else; NaN is nobody's score and is an error of the caller.
+//! All functions take slices and return numbers. Scores may be infinite, which ranks first or last;
+//! NaN is not a score, and passing it is an error of the caller.
 
 mod curves;
 mod normal;
@@ -17,10 +17,10 @@ pub use random::Random;
 pub use ranks::{ranks, spearman};
 pub use samples::{MannWhitney, Smirnov, mann_whitney, median_difference, smirnov};
 
-/// A number with the interval that a bootstrap gives it.
+/// A number with its bootstrap interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
-    /// Of the sample itself.
+    /// The value of the sample itself.
     pub value: f64,
     /// The 2.5th percentile over the resamples.
     pub low: f64,
@@ -28,11 +28,11 @@ pub struct Estimate {
     pub high: f64,
 }
 
-/// How many resamples an interval takes; its ends are then good to about a tenth of its width.
+/// Resamples per interval; its ends are then accurate to about a tenth of its width.
 pub const RESAMPLES: usize = 1000;
 
 impl Estimate {
-    /// The middle 95 % of what resamples gave.
+    /// The central 95 % of the resampled values.
     pub(crate) fn new(value: f64, mut resampled: Vec<f64>) -> Self {
         resampled.sort_by(f64::total_cmp);
         Self { value, low: percentile(&resampled, 2.5), high: percentile(&resampled, 97.5) }

@@ -1,13 +1,16 @@
-//! The tail of the normal distribution.
+//! The upper tail of the normal distribution.
 
 use std::f64::consts::{PI, SQRT_2};
 
-/// Below this the series is shorter, above it the continued fraction.
+/// The series is used below this x and the continued fraction above it. The series converges faster
+/// for small x, the fraction for large x.
 const MEETING: f64 = 2.0;
-/// Terms of the series, and levels of the fraction, for 1e-13 at the meeting point.
+/// Terms of the series and levels of the fraction: enough for 1e-13 at `MEETING`, where both are
+/// slowest.
 const TERMS: usize = 80;
 
-/// P(Z > z) of a standard normal Z, to a relative 1e-12 for z in [0, 38]; below that by symmetry.
+/// P(Z > z) of a standard normal Z, to a relative 1e-12 for z in [0, 38]; by symmetry for negative
+/// z.
 pub(crate) fn upper_tail(z: f64) -> f64 {
     if z < 0.0 {
         return 1.0 - upper_tail(-z);
@@ -26,7 +29,8 @@ fn series(x: f64) -> f64 {
     2.0 * x * (-x * x).exp() / PI.sqrt() * sum
 }
 
-/// erfc(x) = exp(-x^2) / sqrt(pi) / (x + (1/2) / (x + 1 / (x + (3/2) / (x + ...)))), from the innermost.
+/// erfc(x) = exp(-x^2) / sqrt(pi) / (x + (1/2) / (x + 1 / (x + (3/2) / (x + ...)))), evaluated from
+/// the innermost level outwards.
 fn fraction(x: f64) -> f64 {
     let tail = (1..=TERMS).rev().fold(x, |tail, n| x + n as f64 / 2.0 / tail);
     (-x * x).exp() / PI.sqrt() / tail

@@ -1,13 +1,13 @@
-//! Percentiles of sorted numbers, between two neighbours by a straight line (type 7 of Hyndman & Fan,
-//! which is the default of NumPy and R).
+//! Percentiles of sorted numbers by linear interpolation between neighbours (type 7 of Hyndman &
+//! Fan, the default of NumPy and R).
 
-/// The `q`-th percentile, `q` in [0, 100], of numbers in ascending order; NaN of none.
+/// The `q`-th percentile, `q` in [0, 100], of numbers in ascending order; NaN of an empty list.
 #[must_use]
 pub fn percentile(sorted: &[f64], q: f64) -> f64 {
     let place = sorted.len().saturating_sub(1) as f64 * q.clamp(0.0, 100.0) / 100.0;
     let (first, part) = (place.floor() as usize, place.fract());
     match (sorted.get(first), sorted.get(first + 1)) {
-        // Equal ones may be infinite, whose difference is no number.
+        // Equal neighbours are not interpolated: for infinite ones the difference would be NaN.
         (Some(low), Some(high)) if part > 0.0 && low < high => low + (high - low) * part,
         (low, _) => low.copied().unwrap_or(f64::NAN),
     }

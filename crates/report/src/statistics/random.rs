@@ -1,6 +1,7 @@
-//! SplitMix64 (Steele, Lea & Flood, OOPSLA 2014): the same numbers in every run and on every machine.
+//! SplitMix64 (Steele, Lea & Flood, OOPSLA 2014): the same numbers in every run and on every
+//! machine.
 
-/// A stream of numbers that its seed decides.
+/// A stream of random numbers determined by its seed.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -11,7 +12,8 @@ impl Random {
         Self(seed)
     }
 
-    /// A number below `n`; 0 for `n` 0. Of sizes of data sets the remainder's bias is below 1e-13.
+    /// A number below `n`; 0 for `n` 0. The bias of the remainder is below 1e-13 for the sizes of
+    /// data sets.
     pub fn below(&mut self, n: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -20,7 +22,7 @@ impl Random {
         ((z ^ (z >> 31)) % n.max(1) as u64) as usize
     }
 
-    /// A member of a slice; nothing of an empty one.
+    /// A random member of a slice; `None` if it is empty.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
         of.get(self.below(of.len()))
     }

@@ -1,4 +1,4 @@
-//! Ranks, and how far two scores order the same things alike.
+//! Ranks, and Spearman's rank correlation of two scores.
 
 /// The rank of each value, from 1; equal values share the mean of their ranks.
 #[must_use]
@@ -7,7 +7,7 @@ pub fn ranks(values: &[f64]) -> Vec<f64> {
     order.sort_by(|a, b| values[*a].total_cmp(&values[*b]));
     let mut ranks = vec![0.0; values.len()];
     let mut before = 0;
-    // `==` and not `total_cmp`: 0 and -0 are the same score.
+    // `==` and not `total_cmp`, for which 0 and -0 would be different scores.
     for tied in order.chunk_by(|a, b| values[*a] == values[*b]) {
         let mean = before as f64 + (tied.len() + 1) as f64 / 2.0;
         tied.iter().for_each(|at| ranks[*at] = mean);
@@ -18,8 +18,8 @@ pub fn ranks(values: &[f64]) -> Vec<f64> {
 
 /// Spearman's rank correlation: the correlation of the ranks, in [-1, 1].
 ///
-/// Nothing where it is not defined: fewer than two pairs, lists of different lengths, or one score
-/// that is the same for all.
+/// `None` where it is not defined: fewer than two pairs, lists of different lengths, or a constant
+/// score.
 #[must_use]
 pub fn spearman(x: &[f64], y: &[f64]) -> Option<f64> {
     if x.len() != y.len() || x.len() < 2 {

@@ -1,5 +1,5 @@
 //! y = head(mean(relu(norm5(blocks(stem(x)))))): dense blocks whose layers add channels, [x, f(x)],
-//! with transitions between them that lessen channels and halve the map.
+//! with transitions between them that reduce the channels and halve the map.
 //!
 //! f is BatchNorm, relu, a 1x1 convolution, BatchNorm, relu, a 3x3 convolution.
 
@@ -40,7 +40,7 @@ impl DenseNet {
     ///
     /// # Panics
     ///
-    /// Burn panics where the images' shape, type or device is not the network's.
+    /// Burn panics if the images do not have the network's shape, type or device.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         let map = self.features.iter().fold(images, |map, section| section.forward(map));
         self.classifier.forward(self.mean.forward(map).flatten(1, 3))
@@ -62,7 +62,7 @@ impl DenseNet {
 #[expect(clippy::large_enum_variant, reason = "a network has a dozen of them")]
 enum Section {
     Conv(Conv2d),
-    /// BatchNorm with the relu behind it.
+    /// BatchNorm followed by a relu.
     Norm(BatchNorm),
     Pool(MaxPool2d),
     Block(Named<DenseLayer>),
@@ -93,7 +93,7 @@ struct DenseLayer {
 }
 
 impl DenseLayer {
-    /// The layer `name` of `from` channels, and how many it adds.
+    /// The layer `name` with `from` input channels, and the number of channels that it adds.
     fn read(shapes: &Shapes<'_>, name: &str, from: usize) -> Result<(Self, usize), Error> {
         let part = |part: &str| format!("{name}.{part}");
         let conv1 = shapes.conv(&part("conv1"), from, 1)?;
@@ -111,7 +111,7 @@ impl DenseLayer {
     }
 }
 
-/// Lessens the channels by a 1x1 convolution and halves the map by a 2x2 average pool.
+/// Reduces the channels by a 1x1 convolution and halves the map by a 2x2 average pool.
 #[derive(Module, Debug)]
 struct Transition {
     norm: BatchNorm,
@@ -120,7 +120,7 @@ struct Transition {
 }
 
 impl Transition {
-    /// The transition `name` of `from` channels, and how many it gives.
+    /// The transition `name` with `from` input channels, and the number of its output channels.
     fn read(shapes: &Shapes<'_>, name: &str, from: usize) -> Result<(Self, usize), Error> {
         let conv = shapes.conv(&format!("{name}.conv"), from, 1)?;
         let to = conv.weight.lazy_shape()[0];
@@ -133,7 +133,7 @@ impl Transition {
     }
 }
 
-/// The DenseNet whose weights a file holds.
+/// The DenseNet whose weights a file contains.
 pub(super) fn read(shapes: &Shapes<'_>, image: [usize; 3]) -> Result<Published, Error> {
     let (conv, pool, words) = stem(shapes, "features.conv0")?;
     let biases = if conv.bias.is_some() { "with" } else { "without" };
@@ -145,8 +145,8 @@ pub(super) fn read(shapes: &Shapes<'_>, image: [usize; 3]) -> Result<Published, 
     sections.extend(pool.map(|pool| ("pool0".to_owned(), Section::Pool(pool))));
     let (counts, growth, from) = body(shapes, width, &mut sections)?;
     sections.push(("norm5".to_owned(), Section::Norm(shapes.norm("features.norm5", from)?)));
-    // Each transition halves the map, rounding down, and a pooled stem has quartered it, rounding
-    // up.
+    // Smallest image: each transition halves the map, rounding down; before that a pooled stem has
+    // quartered it, rounding up.
     let halved = 1 << counts.len().saturating_sub(1).min(16);
     shapes.images("features.conv0", image, if pooled { 4 * (halved - 1) + 1 } else { halved })?;
     let (classifier, classes) = shapes.linear("fc", from)?;
@@ -162,13 +162,15 @@ pub(super) fn read(shapes: &Shapes<'_>, image: [usize; 3]) -> Result<Published, 
     Ok(Published { network: Network::DenseNet(network), name: name.to_owned(), form })
 }
 
-/// Adds all blocks and transitions: the layers of each block, the growth of the first layer, and
-/// the channels that the last one gives.
+/// Appends all blocks and transitions to `sections`. Returns the number of layers of each block,
+/// the growth of the first layer, and the output channels of the last one.
 fn body(
     shapes: &Shapes<'_>,
     mut from: usize,
     sections: &mut Vec<(String, Section)>,
 ) -> Result<(Vec<usize>, usize, usize), Error> {
+    // Blocks and layers are numbered from 1; a missing name ends the block or the network. Each
+    // layer appends `growth` channels to its input, so `from` grows along the block.
     let (mut counts, mut first) = (Vec::new(), 0);
     loop {
         let block = format!("denseblock{}", counts.len() + 1);

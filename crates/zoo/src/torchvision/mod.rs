@@ -1,14 +1,15 @@
-//! The ResNets and DenseNets of torchvision and timm, built to fit a file of their weights.
+//! The ResNets and DenseNets of torchvision and timm, built to match a file of their weights.
 //!
 //! Nothing is configured: depth, kind of block, widths, groups, biases, stem and number of classes
-//! are read off the names and shapes of the file's tensors, and [`Published::form`] says what was
-//! read. Three things are in no file and are taken as torchvision has them: strides (2 in the first
-//! block of each later stage, in its 3x3 convolution), the pool behind the stem (a 7x7 stem has
-//! stride 2 and a 3x3 max-pool behind it, a 3x3 stem neither), and BatchNorm's epsilon, which the
-//! caller gives. Logits saved from PyTorch tell whether that is so: `influence check`.
+//! are inferred from the names and shapes of the file's tensors, and [`Published::form`] states the
+//! result. Three things are in no file and are assumed to be torchvision's: strides (2 in the first
+//! block of each later stage, in its 3x3 convolution), the pool after the stem (a 7x7 stem has
+//! stride 2 and is followed by a 3x3 max-pool, a 3x3 stem neither), and BatchNorm's epsilon, which
+//! the caller passes. `influence check` verifies these assumptions against logits saved from
+//! PyTorch.
 //!
-//! A tensor that the network as read has no use for may stand for a computation that it lacks, so
-//! it is an error that names the tensor.
+//! A tensor that the inferred network does not use may belong to a computation that it lacks.
+//! Therefore it is an error, which names the tensor.
 //!
 //! He et al., *Deep Residual Learning for Image Recognition* (CVPR 2016); Huang et al., *Densely
 //! Connected Convolutional Networks* (CVPR 2017).
@@ -31,29 +32,28 @@ use crate::weights::{Checkpoint, TensorInfo, normal};
 use crate::{Error, Network};
 use shapes::Shapes;
 
-/// What BatchNorm adds to the variance unless told otherwise: PyTorch's default.
+/// Default of the number that BatchNorm adds to the variance: PyTorch's default.
 pub const TORCH_EPSILON: f64 = 1e-5;
 
-/// A network built to fit a file, its weights not yet loaded.
+/// A network built to match a file, without the weights loaded.
 #[derive(Debug, Clone)]
 pub struct Published {
     /// The network; [`weights::load`](crate::weights::load) takes it and the file.
     pub network: Network,
-    /// What torchvision calls it ("resnet18"), or its kind alone where it has no name for it
-    /// ("resnet").
+    /// Torchvision's name for it ("resnet18"), or only the kind if there is none ("resnet").
     pub name: String,
-    /// What was read off the file and what was assumed, in one line without the name.
+    /// What was inferred from the file and what was assumed, in one line without the name.
     pub form: String,
 }
 
-/// Builds the ResNet or DenseNet whose weights a file holds under torchvision's names, for images
-/// of shape `image` [C, H, W]. None where the names are not torchvision's.
+/// Builds the ResNet or DenseNet whose weights a file contains under torchvision's names, for
+/// images of shape `image` [C, H, W]. `None` if the names are not torchvision's.
 ///
 /// # Errors
 ///
-/// [`Error::Form`] where a tensor is missing, of a shape that does not go with the others, or of a
-/// variant that computes something else; [`Error::Images`] for images that the network does not
-/// read.
+/// [`Error::Form`] if a tensor is missing, has a shape inconsistent with the others, or belongs to
+/// a variant that computes something else; [`Error::Images`] for images that the network does not
+/// accept.
 pub fn published(
     checkpoint: &Checkpoint<'_>,
     image: [usize; 3],
@@ -62,7 +62,8 @@ pub fn published(
 ) -> Result<Option<Published>, Error> {
     let shapes = Shapes::new(checkpoint, epsilon, device);
     let Some(family) = shapes.family() else { return Ok(None) };
-    // Before what is missing for the same reason.
+    // Checked first: a variant also lacks tensors of the plain form, but naming the variant is the
+    // better message.
     if let Some((tensor, why)) = checkpoint.tensors().iter().find_map(telling) {
         return shapes.fault(tensor, why);
     }
@@ -74,22 +75,22 @@ pub fn published(
     Ok(Some(published))
 }
 
-/// What a file's names are of.
+/// The family to which a file's names belong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Family {
     ResNet,
     DenseNet,
 }
 
-/// A tensor of a variant, and what it stands for.
+/// The name of a tensor that only a variant has, and what it belongs to.
 fn telling(tensor: &TensorInfo) -> Option<(&str, &'static str)> {
-    // A count of training steps stands beside tensors that tell more.
+    // Counts of training steps are skipped; the tensors beside them give a better message.
     let counts = tensor.name.ends_with("num_batches_tracked");
     let why = telltale::of(&normal(&tensor.name)).filter(|_| !counts);
     why.map(|why| (tensor.name.as_str(), why))
 }
 
-/// Refuses a tensor that the network as read has no use for.
+/// Refuses a tensor that the inferred network does not use.
 fn refuse_others(
     checkpoint: &Checkpoint<'_>,
     shapes: &Shapes<'_>,

@@ -1,5 +1,5 @@
-//! A list of modules with names of their own, as PyTorch's `Sequential` of an `OrderedDict` has
-//! them: "denselayer1", "denselayer2", ...
+//! A list of named modules ("denselayer1", "denselayer2", ...), like PyTorch's `Sequential` of an
+//! `OrderedDict`.
 
 use std::fmt;
 
@@ -8,11 +8,11 @@ use burn::module::{
 };
 use burn::tensor::Device;
 
-/// Modules in their order, each with the segment that it adds to a parameter's path.
+/// Modules in order, each with the segment that it adds to a parameter's path.
 #[derive(Debug, Clone)]
 pub(super) struct Named<M>(pub(super) Vec<(String, M)>);
 
-/// What visitors are told that the parts are in.
+/// The container type that is passed to visitors.
 const CONTAINER: &str = "Struct:Named";
 
 impl<M: Module> Named<M> {

@@ -2,8 +2,8 @@
 //! over all positions, a linear head.
 //!
 //! f is two 3x3 convolutions (basic block) or 1x1, 3x3, 1x1 (bottleneck, which has a `conv3`), each
-//! with BatchNorm and a relu between; s is nothing, or a 1x1 convolution with BatchNorm where the
-//! file has a `downsample`.
+//! with BatchNorm, and a relu between them; s is the identity, or a 1x1 convolution with BatchNorm
+//! if the file has a `downsample`.
 
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
@@ -16,7 +16,8 @@ use super::shapes::Shapes;
 use super::{Published, sizes};
 use crate::{Error, Network};
 
-/// Torchvision's names, by bottleneck or not and blocks of each stage.
+/// Torchvision's names: whether the blocks are bottlenecks, the number of blocks of each stage, the
+/// name.
 const NAMES: [(bool, [usize; 4], &str); 5] = [
     (false, [2, 2, 2, 2], "resnet18"),
     (false, [3, 4, 6, 3], "resnet34"),
@@ -34,7 +35,7 @@ pub struct ResNet {
     layer1: Vec<Block>,
     layer2: Vec<Block>,
     layer3: Vec<Block>,
-    /// Empty in the ResNets of three stages.
+    /// Empty in ResNets of three stages.
     layer4: Vec<Block>,
     mean: AdaptiveAvgPool2d,
     fc: Linear,
@@ -47,7 +48,7 @@ impl ResNet {
     ///
     /// # Panics
     ///
-    /// Burn panics where the images' shape, type or device is not the network's.
+    /// Burn panics if the images do not have the network's shape, type or device.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         let stem = relu(self.bn1.forward(self.conv1.forward(images)));
         let stem = match &self.pool {
@@ -79,21 +80,24 @@ struct Block {
     bn2: BatchNorm,
     conv3: Option<Conv2d>,
     bn3: Option<BatchNorm>,
-    /// A tuple, since its paths are then PyTorch's: "downsample.0.weight",
+    /// A tuple, because its paths are then PyTorch's: "downsample.0.weight",
     /// "downsample.1.running_mean".
     downsample: Option<(Conv2d, BatchNorm)>,
 }
 
 impl Block {
-    /// The block `name` of `from` channels, and how many it gives.
+    /// The block `name` with `from` input channels, and the number of its output channels.
     fn read(shapes: &Shapes<'_>, name: &str, from: usize, stride: usize) -> Result<(Self, usize), Error> {
         let part = |part: &str| format!("{name}.{part}");
+        // A third convolution marks a bottleneck block. Its stride is at the 3 x 3 convolution, as
+        // in torchvision; a basic block has it at the first convolution.
         let bottleneck = shapes.has(&part("conv3.weight"));
         let (first, second) = if bottleneck { (1, stride) } else { (stride, 1) };
         let conv1 = shapes.conv(&part("conv1"), from, first)?;
         let conv2 = shapes.conv(&part("conv2"), width(&conv1), second)?;
         let conv3 = bottleneck.then(|| shapes.conv(&part("conv3"), width(&conv2), 1)).transpose()?;
         let to = conv3.as_ref().map_or(width(&conv2), width);
+        // Without a projection the shortcut is the identity, which needs equal channel counts.
         let projects = shapes.has(&part("downsample.0.weight"));
         if !projects && from != to {
             let why = format!(
@@ -140,12 +144,13 @@ impl Block {
     }
 }
 
-/// The channels that a convolution gives.
+/// The output channels of a convolution.
 fn width(conv: &Conv2d) -> usize {
     conv.weight.lazy_shape()[0]
 }
 
-/// The blocks of stage `stage`, from 1, that read `from` channels, and how many they give.
+/// The blocks of stage `stage` (from 1) with `from` input channels, and the number of output
+/// channels.
 fn stage(shapes: &Shapes<'_>, stage: usize, mut from: usize) -> Result<(Vec<Block>, usize), Error> {
     let mut blocks = Vec::new();
     loop {
@@ -153,8 +158,8 @@ fn stage(shapes: &Shapes<'_>, stage: usize, mut from: usize) -> Result<(Vec<Bloc
         if !shapes.any(&format!("{name}.")) {
             return Ok((blocks, from));
         }
-        // A later stage begins with a stride, and then with a projection: without one it has
-        // neither.
+        // The first block of a later stage has a stride, and then it needs a projection. Without a
+        // projection in the file, it therefore has no stride.
         let strided = stage > 1 && blocks.is_empty() && shapes.has(&format!("{name}.downsample.0.weight"));
         let (block, to) = Block::read(shapes, &name, from, if strided { 2 } else { 1 })?;
         blocks.push(block);
@@ -162,7 +167,7 @@ fn stage(shapes: &Shapes<'_>, stage: usize, mut from: usize) -> Result<(Vec<Bloc
     }
 }
 
-/// The ResNet whose weights a file holds.
+/// The ResNet whose weights a file contains.
 pub(super) fn read(shapes: &Shapes<'_>, image: [usize; 3]) -> Result<Published, Error> {
     shapes.images("conv1", image, 1)?;
     let (stem, pool, words) = stem(shapes, "conv1")?;
@@ -186,13 +191,13 @@ pub(super) fn read(shapes: &Shapes<'_>, image: [usize; 3]) -> Result<Published, 
     Ok(Published { network: Network::ResNet(network), name: name.to_owned(), form })
 }
 
-/// Torchvision's name, and its blocks in words.
+/// Torchvision's name, and the blocks in words.
 fn described(network: &ResNet) -> (&'static str, String) {
     let stages = [&network.layer1, &network.layer2, &network.layer3, &network.layer4];
     let counts = stages.map(Vec::len);
     let bottleneck = network.layer1.first().is_some_and(|block| block.conv3.is_some());
     let groups = network.layer1.first().map_or(1, |block| block.conv2.groups);
-    // ResNeXt and the wide ResNets have the same blocks, and other widths within them.
+    // ResNeXt and the wide ResNets have the same numbers of blocks, but other widths within them.
     let plain = network.layer1.first().is_some_and(|block| {
         groups == 1 && block.conv3.as_ref().is_none_or(|conv| width(conv) == 4 * width(&block.conv2))
     });
@@ -202,7 +207,7 @@ fn described(network: &ResNet) -> (&'static str, String) {
     (known.map_or("resnet", |known| known.2), format!("{counts:?} {kind}{grouped}"))
 }
 
-/// The stem's convolution, the pool behind it, and both in words; told by the kernel's size.
+/// The stem's convolution, the pool after it, and both in words. The size of the kernel decides.
 pub(super) fn stem(
     shapes: &Shapes<'_>,
     name: &str,

@@ -1,4 +1,4 @@
-//! Layers out of the shapes of a file's tensors.
+//! Builds layers from the shapes of a file's tensors.
 
 use std::collections::HashMap;
 
@@ -13,10 +13,10 @@ use crate::layers::BATCH_NORM_MOMENTUM;
 use crate::nearest::nearest;
 use crate::weights::{Checkpoint, normal};
 
-/// The shape of every tensor of a file under its normal name, and what layers are built with.
+/// The shape of every tensor of a file under its normalised name, with the settings of the layers.
 pub(super) struct Shapes<'a> {
     file: &'a str,
-    /// With the file's own name.
+    /// From normalised name to the name in the file and the shape.
     by_name: HashMap<String, (&'a str, &'a [usize])>,
     epsilon: f64,
     device: &'a Device,
@@ -31,7 +31,7 @@ impl<'a> Shapes<'a> {
         Self { file: checkpoint.file(), by_name, epsilon, device }
     }
 
-    /// What the names are of, if they are of one of the families.
+    /// The family to which the names belong, if any.
     pub(super) fn family(&self) -> Option<Family> {
         if self.any("layer1.0.") {
             Some(Family::ResNet)
@@ -40,18 +40,18 @@ impl<'a> Shapes<'a> {
         }
     }
 
-    /// Whether a name begins so.
+    /// Whether any name begins with `start`.
     pub(super) fn any(&self, start: &str) -> bool {
         self.by_name.keys().any(|name| name.starts_with(start))
     }
 
-    /// Whether there is a tensor of this name.
+    /// Whether there is a tensor with this name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
     }
 
-    /// The convolution `name` of `from` channels: its kernel, width, groups and bias as the file
-    /// has them, zeros around as many as keep the size at stride 1.
+    /// The convolution `name` with `from` input channels. Kernel, output channels, groups and bias
+    /// follow from the file; the zero padding preserves the size at stride 1.
     pub(super) fn conv(&self, name: &str, from: usize, stride: usize) -> Result<Conv2d, Error> {
         let weight = format!("{name}.weight");
         let shape = self.shape(&weight)?;
@@ -78,7 +78,7 @@ impl<'a> Shapes<'a> {
             .init(self.device))
     }
 
-    /// The channels that a convolution reads in each of its groups, the second axis of its weight.
+    /// The input channels per group of a convolution: the second axis of its weight.
     pub(super) fn reads(&self, name: &str) -> Result<usize, Error> {
         let weight = format!("{name}.weight");
         match self.shape(&weight)? {
@@ -87,7 +87,7 @@ impl<'a> Shapes<'a> {
         }
     }
 
-    /// The BatchNorm `name` of so many channels.
+    /// The BatchNorm `name` over `channels` channels.
     pub(super) fn norm(&self, name: &str, channels: usize) -> Result<BatchNorm, Error> {
         let weight = format!("{name}.weight");
         match self.shape(&weight)? {
@@ -103,7 +103,7 @@ impl<'a> Shapes<'a> {
         Ok(config.with_momentum(BATCH_NORM_MOMENTUM).init(self.device))
     }
 
-    /// The head `name` that reads so many features, and its number of classes.
+    /// The linear head `name` with `from` input features, and its number of classes.
     pub(super) fn linear(&self, name: &str, from: usize) -> Result<(Linear, usize), Error> {
         let weight = format!("{name}.weight");
         let shape = self.shape(&weight)?;
@@ -127,7 +127,7 @@ impl<'a> Shapes<'a> {
         self.fault(name, format!("is missing{near}"))
     }
 
-    /// What is wrong with a tensor.
+    /// The error for a tensor.
     pub(super) fn fault<T>(&self, tensor: &str, why: impl Into<String>) -> Result<T, Error> {
         let network = match self.family() {
             Some(Family::DenseNet) => "densenet",
@@ -141,8 +141,7 @@ impl<'a> Shapes<'a> {
         })
     }
 
-    /// Refuses images of other channels than the stem `name` reads, or smaller than `smallest` a
-    /// side.
+    /// Checks that the images have the input channels of `stem` and sides of at least `smallest`.
     pub(super) fn images(&self, stem: &str, image: [usize; 3], smallest: usize) -> Result<(), Error> {
         let channels = self.reads(stem)?;
         let fits = image[0] == channels && image[1].min(image[2]) >= smallest;

@@ -1,6 +1,7 @@
-//! Tensors that tell a variant of a network, which computes something that its plain form does not.
+//! Tensors that identify a variant of a network, which computes something that its plain form does
+//! not.
 
-/// What a tensor of this normal name stands for, where that is known.
+/// What a tensor with this normalised name belongs to, if that is known.
 pub(super) fn of(name: &str) -> Option<&'static str> {
     const PARTS: [(&str, &str); 9] = [
         (".se.", SQUEEZE),

@@ -1,22 +1,22 @@
-//! Other names under which the same tensors are met.
+//! Other names of the same tensors.
 //!
 //! - [`PREFIXES`] before every name;
-//! - `gamma` and `beta`, as Burn and Keras call BatchNorm's weight and bias;
+//! - `gamma` and `beta`, Burn's and Keras' names of BatchNorm's weight and bias;
 //! - `shortcut` for `downsample`, and `linear`, `classifier` or `head.fc` for `fc`;
-//! - torchvision's DenseNet, today's (`norm1`) and that of the old files (`norm.1`). Its layers are those of
-//!   [`DenseNet121`](crate::DenseNet121) where it was built with a 3x3 stem and biases; elsewhere shapes or
-//!   names do not fit and loading says so.
+//! - torchvision's DenseNet, current (`norm1`) and in old files (`norm.1`). Its layers correspond
+//!   to those of [`DenseNet121`](crate::DenseNet121) if it was built with a 3x3 stem and biases;
+//!   otherwise shapes or names do not match, and loading reports it.
 
 use std::borrow::Cow;
 
 use crate::densenet::LAYERS;
 use crate::names::torch_name;
 
-/// What PyTorch's `DataParallel`, trainers (Lightning and many a script) and `torch.compile` put before every
-/// name.
+/// The prefixes that PyTorch's `DataParallel`, trainers (Lightning and many scripts) and
+/// `torch.compile` add to every name.
 pub(crate) const PREFIXES: [&str; 3] = ["module.", "model.", "_orig_mod."];
 
-/// The name without any of [`PREFIXES`], which may stand one behind the other.
+/// The name without any of [`PREFIXES`]; several may follow one another.
 pub(crate) fn bare(mut key: &str) -> &str {
     while let Some(rest) = PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix)) {
         key = rest;
@@ -24,8 +24,8 @@ pub(crate) fn bare(mut key: &str) -> &str {
     key
 }
 
-/// One name for all spellings of a tensor of torchvision's networks: both a file's names and a network's own
-/// are brought to it before they are compared.
+/// The normalised name: one for all spellings of a tensor of torchvision's networks. Names of a
+/// file and of a network are both normalised before they are compared.
 pub(crate) fn normal(key: &str) -> Cow<'_, str> {
     const HEADS: [&str; 3] = ["linear.", "classifier.", "head.fc."];
     const PARTS: [(&str, &str); 8] = [
@@ -48,7 +48,7 @@ pub(crate) fn normal(key: &str) -> Cow<'_, str> {
     }
 }
 
-/// The name that this crate's networks give to what a file calls `key`.
+/// The name in this crate's networks for the tensor that a file calls `key`.
 pub(crate) fn canonical(key: &str) -> Cow<'_, str> {
     let bare = bare(key);
     if let Some(name) = torchvision_densenet(bare) {
@@ -60,7 +60,7 @@ pub(crate) fn canonical(key: &str) -> Cow<'_, str> {
     Cow::Borrowed(bare)
 }
 
-/// Whether `key` is one of torchvision's DenseNet.
+/// Whether `key` is a name of torchvision's DenseNet.
 pub(crate) fn is_torchvision_densenet(key: &str) -> bool {
     torchvision_densenet(bare(key)).is_some()
 }
@@ -79,9 +79,10 @@ fn torchvision_densenet(key: &str) -> Option<String> {
     }
 }
 
-/// `denseblockB.denselayerL.norm1.weight` and `transitionB.norm.weight`, counted from 1, are entries of our
-/// body.
+/// Converts `denseblockB.denselayerL.norm1.weight` and `transitionB.norm.weight`, counted from 1,
+/// to entries of our `body`, which numbers layers and transitions together from 0.
 fn section(module: &str, rest: &str) -> Option<String> {
+    // The index in `body` of the first layer of a block: all layers and transitions before it.
     let before =
         |block: usize| LAYERS.get(..block - 1).map(|blocks| blocks.iter().sum::<usize>() + block - 1);
     if let Some(block) = number(module, "transition") {
@@ -105,7 +106,7 @@ fn section(module: &str, rest: &str) -> Option<String> {
     Some(format!("body.{index}.{ours}.{}", &rest[theirs.len()..]))
 }
 
-/// The number, from 1 to 99, that follows `prefix`.
+/// The number from 1 to 99 that follows `prefix`.
 fn number(text: &str, prefix: &str) -> Option<usize> {
     text.strip_prefix(prefix)?.parse().ok().filter(|number| (1..100).contains(number))
 }

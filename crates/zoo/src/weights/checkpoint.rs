@@ -1,4 +1,5 @@
-//! A file of weights, its book checked whole, its tensors read one at a time.
+//! A weight file: its directory of tensors is checked completely when it is opened, the tensors
+//! themselves are read one at a time.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,29 +11,29 @@ use super::{Dtype, Precision, foreign, header, torch};
 use crate::Error;
 use crate::nearest::nearest;
 
-/// The most tensors a file may have: more than any network's, few enough to keep the book in little
+/// The most tensors a file may have: more than any network has, few enough for a small directory in
 /// memory.
 pub(super) const MOST_TENSORS: usize = 1 << 16;
 /// The most axes of a tensor.
 pub(super) const MOST_AXES: usize = 16;
 
-/// What a file says of a tensor.
+/// The description of a tensor in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Its name, as the file has it.
+    /// Its name in the file.
     pub name: String,
     /// Type of its elements.
     pub dtype: Dtype,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Its bytes, counted from the start of the file; where it is a view, from its first element to
-    /// its last.
+    /// The range of its bytes in the file. For a view, the range from its first element to its
+    /// last.
     pub(super) bytes: Range<u64>,
-    /// How its elements lie there.
+    /// The order of its elements in that range.
     pub(super) layout: Layout,
 }
 
-/// A tensor's elements in the precision asked for, in row-major order.
+/// A tensor's elements in the requested precision, in row-major order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Values {
     /// 32-bit floats.
@@ -44,7 +45,7 @@ pub enum Values {
 /// A tensor's elements, and the first one that is not finite: its index, and its value in the file.
 type Read1 = (Values, Option<(usize, f64)>);
 
-/// A file of weights, opened and checked.
+/// A weight file, opened and checked.
 pub struct Checkpoint<'a> {
     input: Input<'a>,
     tensors: Vec<TensorInfo>,
@@ -62,16 +63,16 @@ impl std::fmt::Debug for Checkpoint<'_> {
 }
 
 impl<'a> Checkpoint<'a> {
-    /// Opens a file and checks its book; no tensor is read. What the file is (safetensors, or what
-    /// PyTorch's `torch.save` writes of a `state_dict`) is told by its first bytes, whatever its
-    /// name.
+    /// Opens a file and checks its directory; no tensor is read. The format (safetensors, or what
+    /// PyTorch's `torch.save` writes for a `state_dict`) is recognised by the first bytes, whatever
+    /// the name of the file.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where the system refuses, [`Error::Corrupt`] where the file is not what its
-    /// format asks for, [`Error::NotWeights`] where it is of another known kind; of PyTorch's files
-    /// [`Error::Foreign`] and [`Error::TorchScript`] where more than weights is in them and
-    /// [`Error::StateDict`] where there is not one dict of tensors.
+    /// [`Error::Io`] from the system, [`Error::Corrupt`] if the file violates its format,
+    /// [`Error::NotWeights`] if it is of another known kind; for PyTorch's files also
+    /// [`Error::Foreign`] and [`Error::TorchScript`] if they contain more than weights, and
+    /// [`Error::StateDict`] if they do not contain exactly one dict of tensors.
     pub fn open(source: impl Into<Source<'a>>) -> Result<Self, Error> {
         let mut input = Input::open(source.into(), "safetensors")?;
         let mut start = Vec::new();
@@ -102,7 +103,7 @@ impl<'a> Checkpoint<'a> {
         &self.metadata
     }
 
-    /// The network of this crate that its names and shapes imply, if they imply one.
+    /// The network of this crate that the names and shapes imply, if any.
     pub fn describe(&self) -> Option<Description> {
         describe(self.tensors.iter().map(|tensor| (tensor.name.as_str(), &tensor.shape[..])))
     }
@@ -112,8 +113,8 @@ impl<'a> Checkpoint<'a> {
     /// # Errors
     ///
     /// [`Error::NoSuchTensor`], [`Error::NotFloat`], [`Error::NonFinite`] for NaN, infinity and
-    /// what the precision cannot hold; [`Error::Corrupt`] or [`Error::Io`] where the file has
-    /// changed since it was opened.
+    /// values beyond the range of the precision; [`Error::Corrupt`] or [`Error::Io`] if the file
+    /// has changed since it was opened.
     pub fn read(&mut self, name: &str, precision: Precision) -> Result<Values, Error> {
         let Some(index) = self.tensors.iter().position(|tensor| tensor.name == name) else {
             let nearest = nearest(name, self.tensors.iter().map(|tensor| tensor.name.as_str()));
@@ -170,7 +171,7 @@ fn convert(dtype: Dtype, bytes: &[u8], precision: Precision) -> Read1 {
         Values::F32(values) => {
             values.reserve_exact(count);
             values.extend(elements.map(|(index, value)| {
-                // Rounds to the nearest; what is beyond f32 becomes infinite and is noted.
+                // Rounds to nearest; values beyond f32 become infinite and are noted.
                 let single = value as f32;
                 note(index, value, single.is_finite());
                 single

@@ -1,4 +1,5 @@
-//! Which network a list of tensors belongs to, and in what size: from names and shapes alone.
+//! Recognises the network, and its size, to which a list of tensors belongs, from names and shapes
+//! alone.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,18 +8,19 @@ use std::ops::RangeInclusive;
 use super::aliases::canonical;
 use crate::{Architecture, Family};
 
-/// What names and shapes tell of a network. A number is missing where its tensor is.
+/// What names and shapes show about a network. A number is `None` if the tensor that shows it is
+/// missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
     /// The kind of network.
     pub family: Family,
     /// Its width, or growth.
     pub scale: Option<usize>,
-    /// Channels of the images it reads.
+    /// Channels of its input images.
     pub channels: Option<usize>,
     /// Number of classes.
     pub classes: Option<usize>,
-    /// The sides of images that it can read, in pixels, where its head depends on them.
+    /// The sides of images that it accepts, in pixels, if its head depends on them.
     pub sides: Option<RangeInclusive<usize>>,
 }
 
@@ -45,8 +47,9 @@ impl fmt::Display for Description {
     }
 }
 
-/// Recognises a network of this crate by the names and shapes of its tensors, as a file or
-/// [`names::entries`](crate::names::entries) gives them; none where the names are no network's of ours.
+/// Recognises a network of this crate by the names and shapes of its tensors, from a file or from
+/// [`names::entries`](crate::names::entries). `None` if the names belong to no network of this
+/// crate.
 pub fn describe<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [usize])>) -> Option<Description> {
     let shapes: HashMap<String, &[usize]> =
         tensors.into_iter().map(|(name, shape)| (canonical(name).into_owned(), shape)).collect();
@@ -72,7 +75,7 @@ pub fn describe<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [usize])>) -
 fn family(shapes: &HashMap<String, &[usize]>) -> Option<Family> {
     const CNN: [&str; 6] =
         ["conv1.weight", "conv2.weight", "conv3.weight", "bn2.weight", "bn3.weight", "fc.weight"];
-    // One misspelt name must not hide a network: a few are enough.
+    // A few matching names are enough, so that one misspelt name does not hide a network.
     let starting = |prefix: &str| shapes.keys().filter(|name| name.starts_with(prefix)).count();
     let (stages, body) = (starting("stages."), starting("body."));
     if stages > 8 && stages > body {
@@ -86,11 +89,12 @@ fn family(shapes: &HashMap<String, &[usize]>) -> Option<Family> {
     }
 }
 
-/// The head reads 32 width f^2 features, f = ceil(side / 8) / 2 rounded down; solved for the side.
+/// The sides of images for which the head has this many features: 32 width f^2, where f is
+/// ceil(side / 8) / 2 rounded down.
 fn resnet_sides(width: usize, features: usize) -> Option<RangeInclusive<usize>> {
     let area = features.checked_div(width.checked_mul(32)?)?;
     let side = area.isqrt();
-    // The product is checked, since a file's shapes can be anything.
+    // Checked arithmetic, because the shapes in a file can be anything.
     let sound = side > 0 && side.checked_mul(side)?.checked_mul(32 * width) == Some(features);
     sound.then(|| 16 * side - 7..=16 * side + 8)
 }

@@ -1,4 +1,4 @@
-//! Element types: those that a safetensors header may name, and the two that networks run in.
+//! Element types: those of safetensors headers, and the two in which networks run.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use burn::tensor::{DType, bf16, f16};
 
 use crate::Error;
 
-/// What a network computes in.
+/// The precision in which a network computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Precision {
     /// 32-bit floats.
@@ -51,7 +51,7 @@ impl FromStr for Precision {
     }
 }
 
-/// An element type that a safetensors header may name, or a kind of tensor that PyTorch alone has.
+/// An element type of safetensors headers, or a kind of tensor that only PyTorch has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Dtype {
     name: &'static str,
@@ -68,16 +68,16 @@ impl Dtype {
     /// 64-bit floats.
     pub const F64: Self = Self { name: "F64", bits: 64 };
 
-    /// Pairs of F64; of PyTorch alone.
+    /// Pairs of F64; only in PyTorch.
     pub(super) const C128: Self = Self { name: "C128", bits: 128 };
-    /// PyTorch's quantised tensors; their bits are not read.
+    /// PyTorch's quantised tensors; `bits` is not used.
     pub(super) const QUANTISED: Self = Self { name: "quantised", bits: 8 };
-    /// PyTorch's sparse tensors; their bits are not read.
+    /// PyTorch's sparse tensors; `bits` is not used.
     pub(super) const SPARSE: Self = Self { name: "sparse", bits: 8 };
     /// PyTorch's tensors without values.
     pub(super) const META: Self = Self { name: "without values (on the device meta)", bits: 8 };
 
-    /// Every type that the format knows (safetensors 0.8).
+    /// Every type of the format (safetensors 0.8).
     const ALL: [Self; 22] = [
         Self::F16,
         Self::BF16,
@@ -123,8 +123,8 @@ impl Dtype {
         [Self::F16, Self::BF16, Self::F32, Self::F64].contains(&self)
     }
 
-    /// Reads little-endian elements exactly; empty for a type that [`is_float`](Self::is_float)
-    /// denies.
+    /// Reads little-endian elements exactly; empty for a type that is not
+    /// [`is_float`](Self::is_float).
     pub(crate) fn decode(self, bytes: &[u8]) -> Box<dyn Iterator<Item = f64> + '_> {
         match self {
             Self::F16 => Box::new(chunks(bytes).map(|x| f64::from(f16::from_le_bytes(x)))),
@@ -136,7 +136,7 @@ impl Dtype {
     }
 }
 
-/// Consecutive arrays of S bytes; a shorter rest is left out.
+/// Consecutive arrays of S bytes; a shorter remainder is dropped.
 fn chunks<const S: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; S]> + '_ {
     bytes.as_chunks::<S>().0.iter().copied()
 }

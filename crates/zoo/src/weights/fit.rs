@@ -1,4 +1,4 @@
-//! Which of a file's tensors belongs to which of a network's, and every reason why they do not fit.
+//! Assigns a file's tensors to a network's, and reports every reason why they do not match.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +11,7 @@ use crate::names::{Entry, entries};
 use crate::nearest::nearest;
 use crate::{Error, Mismatch, Misshaped, Missing, Resized, Strangers};
 
-/// How many names an error gives as examples.
+/// Number of names that an error gives as examples.
 const EXAMPLES: usize = 3;
 
 /// A file's tensors assigned to a network's.
@@ -19,17 +19,21 @@ const EXAMPLES: usize = 3;
 pub(super) struct Fit {
     /// From PyTorch's name to the tensor's index in the file.
     pub(super) slots: HashMap<String, usize>,
-    /// The file's tensors that the network lacks, BatchNorm's `num_batches_tracked` apart.
+    /// The file's tensors that the network lacks, without BatchNorm's `num_batches_tracked`.
     pub(super) extra: Vec<String>,
-    /// How many names lost a prefix.
+    /// Number of names from which a prefix was removed.
     pub(super) stripped: usize,
-    /// Which prefixes they lost.
+    /// The prefixes that were removed.
     pub(super) prefixes: Vec<&'static str>,
-    /// How many names are torchvision's, of tensors of the paper's DenseNet121.
+    /// Number of torchvision's names among tensors loaded into the paper's DenseNet121.
     pub(super) torchvision: usize,
 }
 
-/// Assigns a file's tensors to `wanted`, or says all that is in the way.
+/// Assigns a file's tensors to `wanted`, or reports all problems.
+///
+/// The most helpful error is chosen: another network (another family, or most tensors missing);
+/// otherwise the same network in another size, if that explains every wrong shape; otherwise a list
+/// of all mismatches.
 pub(super) fn fit(
     file: &str,
     tensors: &[TensorInfo],
@@ -63,7 +67,8 @@ pub(super) fn fit(
     Ok(claims.settle(tensors))
 }
 
-/// Which tensors of the file stand for which name of the network.
+/// For each name of the network, the tensors of the file that correspond to it; and the names of
+/// the other tensors.
 struct Claims<'a> {
     by_name: HashMap<String, Vec<usize>>,
     strangers: Vec<&'a str>,
@@ -77,6 +82,8 @@ impl<'a> Claims<'a> {
         let mut claims = Self { by_name: HashMap::new(), strangers: Vec::new() };
         for (index, tensor) in tensors.iter().enumerate() {
             let key = tensor.name.as_str();
+            // First the file's own name, then this crate's alias of it, then any spelling with the
+            // same normalised name.
             let name = if names.contains(key) { key.into() } else { canonical(key) };
             let name = match spelled.get(&normal(key)) {
                 Some(&name_here) if !names.contains(name.as_ref()) => name_here.into(),
@@ -85,7 +92,8 @@ impl<'a> Claims<'a> {
             if names.contains(name.as_ref()) {
                 claims.by_name.entry(name.into_owned()).or_default().push(index);
             } else if !key.ends_with("num_batches_tracked") {
-                // PyTorch's count of training steps, which evaluation has no use for.
+                // num_batches_tracked is PyTorch's count of training steps, which evaluation does
+                // not use.
                 claims.strangers.push(key);
             }
         }
@@ -141,7 +149,7 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// Whether the network that the file describes has every shape that the file has: then its size alone is
+/// Whether the network that the file's shapes imply has all of these shapes: then only the size is
 /// wrong.
 fn explains(found: &Description, claims: &Claims<'_>, tensors: &[TensorInfo], device: &Device) -> bool {
     let (Some(architecture), Some(channels), Some(classes)) =
@@ -149,7 +157,7 @@ fn explains(found: &Description, claims: &Claims<'_>, tensors: &[TensorInfo], de
     else {
         return false;
     };
-    // Any side will do where the head does not depend on it.
+    // If the head does not depend on the side of the images, any side will do.
     let side = found.sides.as_ref().map_or(32, |sides| *sides.start());
     let Ok(network) = architecture.init(channels, side, classes, device) else { return false };
     entries(&network).iter().all(|entry| {

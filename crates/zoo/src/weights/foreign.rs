@@ -1,22 +1,23 @@
-//! Files that are often given in place of weights, told by their first bytes, with the remedy.
+//! Recognises, by their first bytes, files that are often given in place of weights, and names the
+//! remedy.
 
 /// What the file is, and what to do.
 pub(super) type Stranger = (&'static str, &'static str);
 
-/// As many bytes at the start of a file as are needed to tell.
+/// Number of bytes at the start of a file that [`recognise`] needs.
 pub(super) const START: u64 = 1 << 10;
 
 const SAVE: &str = "in Python, save a state_dict: torch.save(model.state_dict(), \"weights.pt\")";
 const CONVERT: &str = "load the model in Python and save its weights with safetensors";
 
-/// What the file is that begins with `start`, where that is a common mistake.
+/// What kind of file begins with `start`, if that is a common mistake.
 pub(super) fn recognise(start: &[u8]) -> Option<Stranger> {
-    // A length of 32 bits and the beginning of a header: safetensors, whatever the length's bytes
-    // look like.
+    // A 64-bit length below 2^32 followed by `{` is a safetensors header, even if the bytes of the
+    // length resemble another format.
     if matches!(start, [_, _, _, _, 0, 0, 0, 0, b'{', ..]) {
         return None;
     }
-    // What is shorter may be the start of a file of torch.save, cut.
+    // Fewer than 4 bytes may be a truncated file of torch.save.
     let pickle = if start.len() < 4 { &[] } else { start };
     let known: [(&[u8], &[u8], &str, &str); 9] = [
         (start, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras, for instance)", CONVERT),
@@ -33,8 +34,8 @@ pub(super) fn recognise(start: &[u8]) -> Option<Stranger> {
     found.map(|(_, _, what, remedy)| (what, remedy)).or_else(|| json(start)).or_else(|| onnx(start))
 }
 
-/// A file of safetensors begins with the length of its header, so that none begins as a JSON text
-/// does.
+/// Recognises JSON. A safetensors file begins with the length of its header, so it cannot begin
+/// like a JSON text.
 fn json(start: &[u8]) -> Option<Stranger> {
     const PARTS: &str = "join them: in Python, safetensors.torch.save_file({name: tensor for part in parts for \
                          name, tensor in safetensors.torch.load_file(part).items()}, \"weights.safetensors\")";
@@ -48,9 +49,9 @@ fn json(start: &[u8]) -> Option<Stranger> {
     }
 }
 
-/// An ONNX file is a message of Protocol Buffers: the version of the format (field 1, a small
-/// number), then the producer's name (2), its version (3), a domain (4), the model's version (5), a
-/// text (6) or the graph (7).
+/// Recognises ONNX, a Protocol Buffers message: the version of the format (field 1, a small
+/// number), followed by the producer's name (2), its version (3), a domain (4), the model's version
+/// (5), a text (6) or the graph (7).
 fn onnx(start: &[u8]) -> Option<Stranger> {
     const NETWORK: &str =
         "the weights of an ONNX model come with its network: name it with --network FILE.onnx";

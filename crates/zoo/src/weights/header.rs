@@ -1,5 +1,5 @@
-//! The header of a safetensors file: names, types, shapes and byte ranges, read strictly and
-//! checked against one another and against the length of the file.
+//! The header of a safetensors file: names, types, shapes and byte ranges. It is parsed strictly
+//! and checked for consistency and against the length of the file.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -12,26 +12,26 @@ use super::layout::Layout;
 use crate::Error;
 use crate::error::quoted;
 
-/// Bytes before the header.
+/// Bytes before the header: its length.
 const PREFIX: u64 = 8;
-/// The longest header that is read (the limit of the format's own library).
+/// The longest header that is accepted (the limit of the format's own library).
 const LONGEST_HEADER: u64 = 100_000_000;
 
-/// A tensor as the header has it, with the place that says so.
+/// A tensor of the header, with the offset of its entry.
 struct Raw {
     info: TensorInfo,
     offset: usize,
 }
 
 impl Raw {
-    /// With its bytes counted from the start of the file; the tensors' part begins at `data`.
+    /// Converts its byte range to one of the file, whose data part begins at `data`.
     fn at(self, data: u64) -> TensorInfo {
         let Range { start, end } = self.info.bytes;
         TensorInfo { bytes: data + start..data + end, ..self.info }
     }
 }
 
-/// What a header says: the tensors, and the metadata.
+/// The contents of a header: the tensors and the metadata.
 type Header = (Vec<TensorInfo>, BTreeMap<String, String>);
 
 /// Reads the header of a file.
@@ -60,9 +60,9 @@ pub(super) fn open(input: &mut Input<'_>) -> Result<Header, Error> {
     read(&bytes, data, length).or_else(|fault| input.at(PREFIX, fault))
 }
 
-/// Reads the JSON of a header whose tensors begin at byte `data` of a file of `length` bytes.
+/// Reads the JSON of a header. The tensors begin at byte `data` of a file of `length` bytes.
 ///
-/// The byte ranges that come back count from the start of the file; offsets of faults from that of
+/// The returned byte ranges count from the start of the file, offsets of faults from the start of
 /// the header.
 fn read(header: &[u8], data: u64, length: u64) -> Result<Header, Fault> {
     let mut cursor = Cursor::new(header);
@@ -156,7 +156,7 @@ fn parse_range(cursor: &mut Cursor<'_>) -> Result<Range<u64>, Fault> {
     }
 }
 
-/// Shapes and types must fill their bytes.
+/// Checks that shape and type of each tensor account for exactly its bytes.
 fn check_sizes(tensors: &[Raw]) -> Result<(), Fault> {
     for Raw { info, offset } in tensors {
         let bits = info.shape.iter().try_fold(info.dtype.bits(), |bits, &axis| bits.checked_mul(axis as u64));
@@ -168,11 +168,11 @@ fn check_sizes(tensors: &[Raw]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Tensors must fill all `length` bytes behind the header, once each. `header` is the length of the
-/// header.
+/// Checks that the tensors cover all `length` bytes after the header, without holes or overlaps.
+/// `header` is the length of the header.
 fn check_layout(tensors: &[Raw], header: usize, length: u64) -> Result<(), Fault> {
     let last = tensors.iter().map(|raw| raw.info.bytes.end).max().unwrap_or(0);
-    // Told at the end of the file: that is where a cut file lacks something.
+    // Reported at the end of the file, where a truncated file lacks something.
     let end_of_file = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(header);
     if last > length {
         let why = format!("the file is cut short: its tensors need {} more bytes", last - length);

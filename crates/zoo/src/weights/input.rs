@@ -1,4 +1,4 @@
-//! Bytes to read weights from: a file or memory, addressed by ranges, and the errors that name it.
+//! The source of weights: a file or memory, read by byte ranges, and errors that name it.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -13,9 +13,9 @@ use crate::Error;
 pub enum Source<'a> {
     /// A file.
     File(&'a Path),
-    /// The bytes of a file, for instance embedded in the program.
+    /// The bytes of a file, e.g. embedded in the program.
     Bytes {
-        /// What messages call it.
+        /// Its name in messages.
         name: &'a str,
         /// Its contents.
         bytes: &'a [u8],
@@ -52,13 +52,13 @@ enum Data<'a> {
     Bytes(&'a [u8]),
 }
 
-/// A source, opened.
+/// An opened source.
 pub(super) struct Input<'a> {
-    /// What messages call it.
+    /// Its name in messages.
     pub(super) name: String,
-    /// The format that it is read as, for messages.
+    /// The format as which it is read, for messages.
     pub(super) format: &'static str,
-    /// Its bytes.
+    /// Its length in bytes.
     pub(super) length: u64,
     data: Data<'a>,
 }
@@ -76,7 +76,8 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Copies a range of the file into `buffer`, which grows by no more than the file has.
+    /// Copies a range of the file into `buffer`. The range is checked against the length of the
+    /// file first, so `buffer` never grows beyond it.
     pub(super) fn fetch(&mut self, range: Range<u64>, buffer: &mut Vec<u8>) -> Result<(), Error> {
         if range.end > self.length {
             let beyond = range.end - self.length;
@@ -115,7 +116,7 @@ impl<'a> Input<'a> {
         Err(Error::Corrupt { file: self.name.clone(), format: self.format, offset, why: why.into() })
     }
 
-    /// A fault within a part of the file that begins at byte `start`.
+    /// [`Error::Corrupt`] for a fault within a part of the file that begins at byte `start`.
     pub(super) fn at<T>(&self, start: u64, fault: Fault) -> Result<T, Error> {
         self.corrupt(start.saturating_add(fault.offset as u64), fault.why)
     }

@@ -1,10 +1,11 @@
-//! Just enough JSON for a safetensors header: objects of strings, unsigned numbers and lists of them.
+//! The subset of JSON in a safetensors header: objects of strings, unsigned numbers and lists of
+//! numbers.
 //!
-//! A reader of our own, since a general one drops duplicate keys without a word and knows no byte offsets. It
-//! never recurses, so no nesting can exhaust the stack, and it refuses what a header cannot hold where it
-//! stands.
+//! A separate reader, because general ones silently drop duplicate keys and do not report byte
+//! offsets. It never recurses, so no nesting can exhaust the stack, and it reports anything that a
+//! header cannot contain with its position.
 
-/// What is wrong, and where in the header.
+/// What is wrong, and the offset in the header.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) offset: usize,
@@ -23,7 +24,7 @@ impl<'a> Cursor<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// Offset of the next byte that is no white space.
+    /// Offset of the next byte that is not white space.
     pub(crate) fn offset(&mut self) -> usize {
         while matches!(self.bytes.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
             self.at += 1;
@@ -40,7 +41,7 @@ impl<'a> Cursor<'a> {
         Err(Fault { offset: self.at, why: why.into() })
     }
 
-    /// The next byte must be `wanted`.
+    /// Consumes the next byte, which must be `wanted`.
     pub(crate) fn expect(&mut self, wanted: u8) -> Result<(), Fault> {
         match self.peek() {
             Some(byte) if byte == wanted => {
@@ -56,7 +57,8 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Inside a list or object: whether another item follows. `first` is true before the first one.
+    /// Inside a list or object: whether another item follows. Consumes the comma, or the closing
+    /// byte. `first` is true before the first item.
     pub(crate) fn more(&mut self, first: bool, close: u8) -> Result<bool, Fault> {
         if self.peek() == Some(close) {
             self.at += 1;
@@ -68,7 +70,7 @@ impl<'a> Cursor<'a> {
         Ok(true)
     }
 
-    /// Nothing but white space may follow.
+    /// Checks that only white space follows.
     pub(crate) fn end(&mut self) -> Result<(), Fault> {
         match self.peek() {
             None => Ok(()),
@@ -76,7 +78,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// An unsigned whole number that 64 bits hold.
+    /// An unsigned 64-bit integer.
     pub(crate) fn number(&mut self) -> Result<u64, Fault> {
         let start = self.offset();
         let mut value: u64 = 0;
@@ -95,7 +97,7 @@ impl<'a> Cursor<'a> {
         Ok(value)
     }
 
-    /// A list of unsigned whole numbers, at most `most` of them.
+    /// A list of at most `most` unsigned integers.
     pub(crate) fn numbers(&mut self, most: usize) -> Result<Vec<u64>, Fault> {
         self.expect(b'[')?;
         let mut numbers = Vec::new();
@@ -132,7 +134,7 @@ impl<'a> Cursor<'a> {
         Ok(text)
     }
 
-    /// The character of an escape sequence; the cursor stands on its backslash.
+    /// The character of an escape sequence; the cursor is at its backslash.
     fn escape(&mut self) -> Result<char, Fault> {
         let letter = match self.bytes.get(self.at + 1) {
             Some(b'u') => return self.unicode(),

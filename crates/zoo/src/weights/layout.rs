@@ -1,30 +1,32 @@
-//! How a tensor's elements lie in a file, and bringing them into row-major, little-endian order.
+//! The order of a tensor's elements in a file, and their conversion to row-major, little-endian
+//! order.
 
 use super::Dtype;
 
-/// The order of a tensor's elements; by default row-major, of little-endian bytes.
+/// The order of a tensor's elements; by default row-major and little-endian.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Layout {
-    /// Elements from one index to the next along each axis, where they do not lie row-major.
+    /// The step in elements along each axis; `None` if row-major.
     strides: Option<Vec<usize>>,
     big_endian: bool,
 }
 
 impl Layout {
-    /// Of a view with these strides. Those of axes of length 1 do not matter.
+    /// The layout of a view with these strides. Strides of axes of length 1 do not matter.
     pub(super) fn new(shape: &[usize], strides: &[usize], big_endian: bool) -> Self {
         let mut step = 1;
         let mut row_major = true;
         for (&length, &stride) in shape.iter().zip(strides).rev() {
             row_major &= length == 1 || stride == step;
-            // An empty tensor may have other axes of any length.
+            // Saturating, because an empty tensor may have other axes of any length.
             step = length.saturating_mul(step);
         }
         let effective = || shape.iter().zip(strides).map(|(&n, &stride)| if n > 1 { stride } else { 0 });
         Self { strides: (!row_major).then(|| effective().collect()), big_endian }
     }
 
-    /// Brings the bytes of a tensor, from its first element to its last, into order.
+    /// Converts the bytes of a tensor, from its first element to its last, to row-major,
+    /// little-endian order.
     pub(super) fn settle(&self, shape: &[usize], dtype: Dtype, bytes: &mut Vec<u8>) {
         let size = (dtype.bits() / 8) as usize;
         if self.big_endian {
@@ -42,6 +44,8 @@ fn gather(shape: &[usize], strides: &[usize], size: usize, bytes: &[u8]) -> Vec<
     let mut gathered = Vec::with_capacity(count * size);
     let (mut index, mut at) = (vec![0; shape.len()], 0);
     for _ in 0..count {
+        // Copy one element, then advance the multi-index like an odometer: `at` follows by adding
+        // a stride, or subtracting a whole axis when it wraps.
         gathered.extend_from_slice(&bytes[at * size..][..size]);
         for axis in (0..shape.len()).rev() {
             if index[axis] + 1 < shape[axis] {

@@ -1,4 +1,4 @@
-//! From a file into a network.
+//! Loads weights from a file into a network.
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -10,20 +10,24 @@ use super::{Precision, Report, module};
 use crate::Error;
 use crate::names::{Entry, Kind, entries};
 
-/// Loads weights into a network, whatever type the file has them in, and computes in `precision` on `device`
-/// from then on.
+/// Loads weights of any float type into a network. The network then computes in `precision` on
+/// `device`.
 ///
-/// Works for any Burn module whose paths are PyTorch's names. The network is moved to `device` and comes back
-/// in the state of evaluation; on an autodiff device, ready to train. Clones of it keep their weights and
-/// buffers.
+/// Works for any Burn module whose paths are PyTorch's names. The network is moved to `device` and
+/// returned in evaluation mode; on an autodiff device, ready to train. Clones of it keep their
+/// weights and buffers.
 ///
 /// # Errors
 ///
-/// - [`Error::Io`], [`Error::Corrupt`]: the file cannot be read, or is no sound safetensors or PyTorch file.
-/// - [`Error::Foreign`], [`Error::StateDict`]: a PyTorch file holds more than weights, or not one `state_dict`.
-/// - [`Error::WrongNetwork`], [`Error::WrongSize`], [`Error::Mismatch`]: its tensors are not the network's.
-/// - [`Error::NonFinite`], [`Error::NegativeVariance`]: a weight is NaN or infinite, or a variance negative.
-/// - [`Error::UnsupportedPrecision`]: the device does not compute in `precision`.
+/// - [`Error::Io`], [`Error::Corrupt`]: the file cannot be read, or is not a valid safetensors or
+///   PyTorch file.
+/// - [`Error::Foreign`], [`Error::StateDict`]: a PyTorch file contains more than weights, or not
+///   one `state_dict`.
+/// - [`Error::WrongNetwork`], [`Error::WrongSize`], [`Error::Mismatch`]: its tensors do not match
+///   the network.
+/// - [`Error::NonFinite`], [`Error::NegativeVariance`]: a weight is NaN or infinite, or a variance
+///   negative.
+/// - [`Error::UnsupportedPrecision`]: the device does not support `precision`.
 ///
 /// # Example
 ///
@@ -65,8 +69,8 @@ pub fn load<'a, M: Module>(
     }
 }
 
-/// Reads tensors by PyTorch's name and keeps the first fault; further tensors are then only searched for more
-/// of it.
+/// Reads tensors by PyTorch's name and keeps the first fault. After NaN or infinity, the remaining
+/// tensors are read only to count further ones.
 struct Reader<'r, 'a> {
     checkpoint: &'r mut Checkpoint<'a>,
     fit: &'r Fit,
@@ -77,7 +81,8 @@ struct Reader<'r, 'a> {
 
 impl Reader<'_, '_> {
     fn read(&mut self, name: &str) -> Option<(Values, Vec<usize>)> {
-        // Only NaN and infinity are counted on; the file itself is not read again after another fault.
+        // Only NaN and infinity are counted further; after any other fault the file is not read
+        // again.
         if !matches!(self.fault, None | Some(Error::NonFinite { .. })) {
             return None;
         }

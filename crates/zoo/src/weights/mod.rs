@@ -1,13 +1,13 @@
-//! Weights in and out of [safetensors](https://github.com/huggingface/safetensors) files, under
-//! PyTorch's names and in PyTorch's layouts, and in from PyTorch's own `.pt` and `.pth` files of a
-//! `state_dict`.
+//! Reads and writes weights as [safetensors](https://github.com/huggingface/safetensors) files,
+//! under PyTorch's names and in PyTorch's layouts, and reads PyTorch's own `.pt` and `.pth` files
+//! of a `state_dict`.
 //!
-//! Reading trusts nothing and runs nothing: the header is checked whole (names, types, shapes,
-//! offsets, the file's length) before any tensor is read, nothing is allocated on its word alone,
-//! and tensors are converted one at a time. All problems of a file are told at once, with the
-//! nearest key to each missing name.
+//! Reading trusts nothing and executes nothing. The header is checked completely (names, types,
+//! shapes, offsets, the length of the file) before any tensor is read, it alone never causes an
+//! allocation, and tensors are converted one at a time. All problems of a file are reported at
+//! once, with the most similar key for each missing name.
 //!
-//! All that depends on Burn's module API is in `module.rs`.
+//! `module.rs` contains everything that depends on Burn's module API.
 
 mod aliases;
 mod checkpoint;

@@ -1,9 +1,11 @@
-//! All that weights need of Burn's module API: visiting, mapping, tensors from and to host data.
+//! Everything that loading and saving need of Burn's module API: visiting, mapping, tensors from
+//! and to host data.
 //!
-//! One trap decides the order of things. BatchNorm's running statistics lie in a cell that all clones of a
-//! module share, and mapping a module writes through it: a caller who keeps a clone would see its buffers
-//! change. `valid()` makes fresh cells, but initialises every parameter that is still lazy, at random and in
-//! vain. So: parameters first, which replaces the lazy ones unseen, then `valid()`, then the buffers.
+//! One trap determines the order of steps. BatchNorm's running statistics are in a cell that all
+//! clones of a module share, and mapping a module writes through it: a caller who keeps a clone
+//! would see its buffers change. `valid()` makes fresh cells, but it initialises every parameter
+//! that is still lazy, at random and for nothing. Therefore parameters are replaced first (lazy
+//! ones without being initialised), then `valid()` is called, then buffers are replaced.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -11,11 +13,11 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use super::{Precision, Values};
 use crate::names::{Entry, Kind, Place, entries};
 
-/// Replaces every tensor of `module` by what `supply` has under PyTorch's name, in PyTorch's layout. A tensor
-/// for which it has nothing stays as it is.
+/// Replaces every tensor of `module` by what `supply` returns for PyTorch's name, in PyTorch's
+/// layout. A tensor for which it returns `None` is not changed.
 ///
-/// The result is in the state of evaluation on a plain device, and ready to train on an autodiff device.
-/// Clones of `module` are left as they were.
+/// The result is in evaluation mode on a plain device, and ready to train on an autodiff device.
+/// Clones of `module` are not changed.
 pub(super) fn replace<M: Module>(
     module: M,
     precision: Precision,
@@ -58,8 +60,9 @@ impl<F: FnMut(&str) -> Option<(Values, Vec<usize>)>> ModuleMapper for Replacer<'
         let id = param.id;
         match self.kind {
             Kind::Buffer => Param::initialized(id, tensor),
-            // Moving a lazy parameter only changes where it would be initialised (one that a clone shares is
-            // initialised, and copied); what follows never asks for its value.
+            // Moving a lazy parameter only changes the device on which it would be initialised (a
+            // parameter shared with a clone is initialised and copied). Its value is never
+            // requested.
             Kind::Parameter => param.to_device(self.device).transform_for_load(tensor, id),
         }
     }
@@ -78,13 +81,13 @@ fn to_data(values: Values, shape: Vec<usize>, transposed: bool) -> TensorData {
     }
 }
 
-/// A row-major matrix of `rows` x `columns`, transposed.
+/// The transpose of a row-major matrix of `rows` x `columns`.
 pub(super) fn transpose<T: Copy>(matrix: &[T], rows: usize, columns: usize) -> Vec<T> {
     (0..columns).flat_map(|column| (0..rows).map(move |row| matrix[row * columns + column])).collect()
 }
 
-/// The float tensors of `module` in its own order, and the type that each has on its device. Initialises lazy
-/// ones.
+/// The float tensors of `module` in its own order, each with its type on the device. Initialises
+/// lazy ones.
 pub(super) fn types<M: Module>(module: &M) -> Vec<(Entry, DType)> {
     let mut visitor = Types::default();
     module.visit(&mut visitor);
@@ -102,10 +105,11 @@ impl ModuleVisitor for Types {
     }
 }
 
-/// Hands every float tensor of `module` to `take`, in the module's order: its host data in Burn's layout, or
-/// what hindered reading it, and whether that layout is PyTorch's transposed.
+/// Passes every float tensor of `module` to `take`, in the module's order: its host data in Burn's
+/// layout, or the error of reading it, and whether PyTorch's layout is the transpose.
 ///
-/// Buffers are those of the last training step: `valid()` settles what threads have not yet averaged.
+/// Buffers are those of the last training step: `valid()` completes pending updates of the running
+/// statistics.
 pub(super) fn visit<M: Module>(module: &M, take: impl FnMut(Result<TensorData, String>, bool)) {
     module.valid().visit(&mut Taker { place: Place::default(), take });
 }

@@ -1,4 +1,4 @@
-//! What loading did, to be told to the user.
+//! A report of what loading did, for the user.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,22 +15,23 @@ use crate::names::{Entry, Kind};
 pub struct Report {
     /// The file.
     pub file: String,
-    /// How many tensors were loaded, buffers among them.
+    /// Number of tensors loaded, including buffers.
     pub tensors: usize,
-    /// How many trainable values they hold.
+    /// Number of trainable values.
     pub parameters: usize,
-    /// The types that the file has them in, and how many tensors are of each.
+    /// The element types in the file, with the number of tensors of each.
     pub source: BTreeMap<Dtype, usize>,
-    /// What the network computes in.
+    /// The precision in which the network computes.
     pub precision: Precision,
-    /// The file's tensors that the network has no use for, `num_batches_tracked` apart.
+    /// The file's tensors that the network does not use, without `num_batches_tracked`.
     pub extra: Vec<String>,
-    /// How many names lost a prefix that `DataParallel`, a trainer or `torch.compile` had put before them.
+    /// Number of names from which a prefix of `DataParallel`, a trainer or `torch.compile` was
+    /// removed.
     pub stripped: usize,
-    /// Which prefixes those are: `module.`, `model.`, `_orig_mod.`.
+    /// The removed prefixes: `module.`, `model.`, `_orig_mod.`.
     pub prefixes: Vec<&'static str>,
-    /// How many names are those of torchvision's DenseNet, whose BatchNorm has another epsilon than the
-    /// paper's network that they were loaded into.
+    /// Number of names of torchvision's DenseNet, whose BatchNorm has an epsilon that differs from
+    /// that of the paper's network into which they were loaded.
     pub torchvision: usize,
     /// The file's own metadata.
     pub metadata: BTreeMap<String, String>,

@@ -1,4 +1,4 @@
-//! From a network into a file.
+//! Saves a network's weights to a file.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -14,21 +14,21 @@ use super::{Dtype, module};
 use crate::Error;
 use crate::names::{Entry, entries};
 
-/// Writes a network's tensors, buffers among them, with PyTorch's names, in PyTorch's layouts and in the type
-/// they have.
+/// Writes a network's tensors, including buffers, with PyTorch's names, in PyTorch's layouts and in
+/// their own element types.
 ///
-/// [`load`](super::load) reads the same bits back, and so does PyTorch. The metadata name the format, the
-/// program and, for networks of this crate, the network. The file appears whole or not at all: it is written
-/// beside `path`, synced, renamed.
+/// [`load`](super::load) reads the same bits back, and so does PyTorch. The metadata name the
+/// format, the program and, for networks of this crate, the network. The file is replaced
+/// atomically: it is written beside `path`, synced, then renamed.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] where the system or the device refuses, [`Error::NotSavable`] where a tensor is quantised.
+/// [`Error::Io`] from the system or the device, [`Error::NotSavable`] if a tensor is quantised.
 pub fn save<M: Module>(network: &M, path: &Path) -> Result<(), Error> {
     save_with(network, path, &BTreeMap::new())
 }
 
-/// [`save`], with further entries in the file's metadata; they win over its own.
+/// [`save`] with further entries in the file's metadata, which override the default ones.
 ///
 /// # Errors
 ///
@@ -67,7 +67,7 @@ fn own_metadata<M: Module>(network: &M) -> BTreeMap<String, String> {
     metadata
 }
 
-/// What will be written, in order.
+/// The tensors to be written, in order.
 fn plan<M: Module>(network: &M) -> Result<Vec<(Entry, Dtype)>, Error> {
     let typed = module::types(network).into_iter().map(|(entry, dtype)| match file_type(dtype) {
         Some(dtype) => Ok((entry, dtype)),
@@ -103,7 +103,7 @@ fn header(plan: &[(Entry, Dtype)], metadata: &BTreeMap<String, String>) -> Strin
         ));
     }
     let mut header = format!("{{{}}}", items.join(","));
-    // Readers that map the file into memory want the tensors aligned.
+    // Padded to 8 bytes: readers that map the file into memory need aligned tensors.
     while !header.len().is_multiple_of(8) {
         header.push(' ');
     }

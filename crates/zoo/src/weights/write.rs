@@ -1,4 +1,4 @@
-//! A file that appears whole or not at all.
+//! Atomic writing of a file: it appears complete or not at all.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Error;
 
-/// Buffered bytes before the system is called.
+/// Size of the write buffer.
 const BUFFER: usize = 1 << 20;
 
-/// Writes `path` through `fill`: into a new file of the same folder, synced, then renamed over `path`.
-/// Whatever fails, the new file is removed and what was at `path` stays.
+/// Writes `path` through `fill`: into a new file of the same folder, which is synced and then
+/// renamed to `path`. On any failure the new file is removed and `path` is not changed.
 pub(super) fn write_whole(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -58,7 +58,7 @@ impl Scrap {
 impl Drop for Scrap {
     fn drop(&mut self) {
         if !self.keep {
-            // Nothing can be done about a failure here, and the first one is already on its way.
+            // A failure here is ignored: the original error is already being returned.
             let _ = fs::remove_file(&self.path);
         }
     }

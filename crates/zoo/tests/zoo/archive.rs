@@ -1,4 +1,4 @@
-//! PyTorch's files, made on the spot: pickles put together by hand, and the archive around them.
+//! PyTorch's files, made in the tests: pickles assembled by hand, and the archive around them.
 
 /// A zip archive of stored records.
 pub(crate) fn archive(records: &[(&str, &[u8])]) -> Vec<u8> {
@@ -21,7 +21,7 @@ pub(crate) fn archive(records: &[(&str, &[u8])]) -> Vec<u8> {
     file
 }
 
-/// The same archive with its directory announced in 64 bits.
+/// The same archive with a 64-bit end record.
 pub(crate) fn widened(records: &[(&str, &[u8])]) -> Vec<u8> {
     let mut file = archive(records);
     let mut end = file.split_off(file.len() - 22);
@@ -35,7 +35,7 @@ pub(crate) fn widened(records: &[(&str, &[u8])]) -> Vec<u8> {
     file
 }
 
-/// A file of PyTorch's with this pickle, and one storage `0` of these floats.
+/// A PyTorch file with this pickle and one storage `0` of these floats.
 pub(crate) fn torch_file(pickle: &[u8], floats: &[f32]) -> Vec<u8> {
     let bytes: Vec<u8> = floats.iter().flat_map(|value| value.to_le_bytes()).collect();
     archive(&[
@@ -68,7 +68,7 @@ fn numbers(numbers: &[i32]) -> Vec<u8> {
     [&b"("[..], &items.collect::<Vec<u8>>(), b"t"].concat()
 }
 
-/// A tensor of the storage `key` of `count` floats, as `torch.save` spells it.
+/// A tensor on the storage `key` of `count` floats, as `torch.save` writes it.
 pub(crate) fn tensor(key: &str, count: i32, offset: i32, shape: &[i32], strides: &[i32]) -> Vec<u8> {
     let storage = [text("storage"), b"ctorch\nFloatStorage\n".to_vec(), text(key), text("cpu")].concat();
     let number = |number: i32| [&b"J"[..], &number.to_le_bytes()].concat();

@@ -1,5 +1,5 @@
-//! What the tests of this crate share: the trained weights and reference values, where the machine has them,
-//! and small files made on the spot.
+//! Shared by the tests of this crate: the trained weights and reference values, if the machine has
+//! them, and small files made in the tests.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -72,13 +72,13 @@ impl Trained {
     }
 }
 
-/// The first of several files, named from the root of the workspace, that is there.
+/// The first of several files, relative to the root of the workspace, that exists.
 fn find(candidates: &[String]) -> Option<PathBuf> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
     candidates.iter().map(|file| root.join(file)).find(|path| path.is_file())
 }
 
-/// Says that a test had nothing to read.
+/// Prints that a test was skipped for lack of files.
 #[expect(clippy::print_stdout, reason = "the test's own report")]
 pub(crate) fn skip(what: &str) {
     println!("skipped: no {what} on this machine");
@@ -100,7 +100,7 @@ pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
     tensor.into_data_dtype(burn::tensor::DType::F64).as_slice::<f64>().unwrap().to_vec()
 }
 
-/// A tensor for a file made on the spot.
+/// A tensor for a file made in a test.
 #[derive(Debug, Clone)]
 pub(crate) struct Made {
     pub(crate) dtype: Dtype,
@@ -108,7 +108,7 @@ pub(crate) struct Made {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Tensors by name, as f32, with values that differ from one another; variances are positive.
+/// Tensors by name, as f32, with distinct values; variances are positive.
 pub(crate) fn made(network: &Network) -> BTreeMap<String, Made> {
     let tensors = entries(network).into_iter().enumerate().map(|(seed, entry)| {
         let count: usize = entry.shape.iter().product();
@@ -119,7 +119,7 @@ pub(crate) fn made(network: &Network) -> BTreeMap<String, Made> {
     tensors.collect()
 }
 
-/// The bytes of a file that holds `tensors`, written by the format's own library.
+/// The bytes of a file with `tensors`, written by the format's own library.
 pub(crate) fn file(tensors: &BTreeMap<String, Made>) -> Vec<u8> {
     let views = tensors
         .iter()
@@ -127,7 +127,7 @@ pub(crate) fn file(tensors: &BTreeMap<String, Made>) -> Vec<u8> {
     safetensors::serialize(views, None).unwrap()
 }
 
-/// The smallest CNN there is: a file of it has a few kilobytes.
+/// The smallest possible CNN, whose file has a few kilobytes.
 pub(crate) fn tiny(device: &Device) -> Network {
     Architecture::Cnn { width: 1 }.init(1, 8, 3, device).unwrap()
 }

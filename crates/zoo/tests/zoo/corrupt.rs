@@ -1,4 +1,4 @@
-//! Files that are no sound safetensors files: whatever the bytes, a typed error and no panic.
+//! Invalid safetensors files: whatever the bytes, a typed error and no panic.
 
 use burn::tensor::Device;
 use influence_zoo::weights::{self, Checkpoint, Precision};
@@ -11,7 +11,7 @@ fn sound() -> Vec<u8> {
     file(&made(&tiny(&Device::flex())))
 }
 
-/// A file with this header and so many bytes behind it.
+/// A file with this header, followed by this many bytes.
 fn with_header(header: &str, data: usize) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
@@ -19,7 +19,7 @@ fn with_header(header: &str, data: usize) -> Vec<u8> {
     bytes
 }
 
-/// What [`Error::Corrupt`] says of these bytes, and where.
+/// The offset and reason of [`Error::Corrupt`] for these bytes.
 fn corrupt(bytes: &[u8]) -> (u64, String) {
     match Checkpoint::open(bytes) {
         Err(Error::Corrupt { offset, why, .. }) => (offset, why),
@@ -53,7 +53,7 @@ fn every_flipped_bit_of_the_header() {
             bytes[at] ^= 1 << bit;
         }
     }
-    // Some flips do no harm: a space that becomes another white space.
+    // Some flips are harmless, e.g. a space that becomes another white space.
     assert!(refused > 7 * header, "{refused} of {}", 8 * header);
 }
 

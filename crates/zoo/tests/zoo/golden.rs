@@ -5,7 +5,8 @@ use burn::tensor::Device;
 use influence_zoo::names::parameter_count;
 use influence_zoo::weights::{self, Precision};
 
-/// Loads each trained network in `precision` and compares its logits to the reference, absolutely.
+/// Loads each trained network in `precision` and compares its logits with the reference (absolute
+/// differences).
 fn agree(precision: Precision, tolerance: f64) {
     let device = Device::flex();
     for trained in TRAINED {

@@ -1,4 +1,4 @@
-//! Sound files that fit a network, and sound files that do not.
+//! Valid files that match a network, and valid files that do not.
 
 use std::collections::BTreeMap;
 
@@ -95,7 +95,7 @@ fn linear_weights_are_turned_and_others_are_not() {
     let device = Device::flex();
     let (network, _) = load(&tiny(&device), &tiny_file()).unwrap();
     let Network::Cnn(_) = &network else { panic!() };
-    // With all maps equal to one another, the logits read the rows of fc.weight in PyTorch's layout.
+    // With all feature maps equal, the logits show the row sums of fc.weight in PyTorch's layout.
     let mut tensors = tiny_file();
     let fc = tensors["fc.weight"].clone();
     assert_eq!(fc.shape, [3, 4]);
@@ -166,7 +166,7 @@ fn the_prefix_of_data_parallel_is_stripped_and_said() {
     assert_eq!(values(stripped.forward(images.clone())), values(loaded.forward(images)));
 }
 
-/// torchvision's name for one of ours; `dot` is what the old files put before the number.
+/// torchvision's name for one of ours; `dot` is what old files have before the number.
 fn torchvision(name: &str, dot: &str) -> String {
     let Some((head, rest)) = name.split_once('.') else { panic!("{name}") };
     match head {
@@ -263,7 +263,7 @@ fn weights_of_another_network_are_recognised() {
     assert!(message.len() < 400 && !message.contains('\n'), "{message}");
     let message = load(&dense, &made(&residual)).unwrap_err().to_string();
     assert!(message.contains("this looks like the weights of resnet50, not of densenet121"), "{message}");
-    // The CNN's names are, but for a few, among ResNet50's.
+    // Most of the CNN's names are also names of ResNet50.
     let message = load(&tiny(&device), &made(&residual)).unwrap_err().to_string();
     assert!(message.contains("this looks like the weights of resnet50, not of cnn"), "{message}");
 }
@@ -305,7 +305,7 @@ fn another_size_of_the_network_is_said_with_the_remedy() {
     for part in ["width 2", "1 channel(s)", "10 classes", "25 to 40"] {
         assert!(message.contains(part), "{message}");
     }
-    // 32 pixels leave the same map as 28.
+    // Images of 32 pixels give the same final map as images of 28.
     load(&build(2, 1, 32, 10), &tensors).unwrap();
 }
 
@@ -331,7 +331,7 @@ fn clones_keep_their_weights_and_buffers() {
     let first_logits = values(first.forward(images.clone()));
     assert_ne!(before, first_logits);
     assert_eq!(before, values(network.forward(images.clone())));
-    // Loading again into the loaded one leaves the first alone, buffers too.
+    // Loading again into the loaded network does not change the first, including its buffers.
     let mut other = tiny_file();
     poke(&mut other, "bn1.running_mean", 0, 3.0);
     let (second, _) = load(&first, &other).unwrap();
@@ -348,7 +348,7 @@ fn on_an_autodiff_device_the_network_is_ready_to_train() {
     let loss = network.forward(images).powi_scalar(2).mean();
     assert!(loss.is_require_grad() || loss.is_autodiff());
     let _ = loss.backward();
-    // Evaluation gives what loading on the plain device gives.
+    // In evaluation it gives the same as when loaded on the plain device.
     let (plain, _) = load(&tiny(&Device::flex()), &tiny_file()).unwrap();
     let images = Tensor::ones([1, 1, 8, 8], &Device::flex());
     let (fresh, _) = weights::load(tiny(&device), &bytes[..], Precision::F32, &device).unwrap();
@@ -397,7 +397,7 @@ fn a_checkpoint_describes_itself() {
     );
 }
 
-/// A module of somebody else's, with a tuple in a list.
+/// A foreign module with a tuple in a list.
 #[derive(Module, Debug)]
 struct Theirs {
     layers: Vec<(Linear, BatchNorm)>,

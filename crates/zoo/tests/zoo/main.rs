@@ -1,5 +1,4 @@
-//! Tests of the crate from outside: networks, weights in and out, and everything that can be wrong with a
-//! file.
+//! Integration tests: networks, loading and saving of weights, and faults of files.
 
 mod archive;
 mod common;

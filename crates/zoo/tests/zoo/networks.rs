@@ -117,7 +117,7 @@ fn layers_come_in_pytorchs_order() {
     }
 }
 
-/// Burn's own paths, as any other crate's visitor sees them.
+/// Burn's own paths, as a visitor of another crate sees them.
 #[derive(Default)]
 struct Paths {
     segments: Vec<String>,

@@ -1,4 +1,4 @@
-//! Saving writes what loading, and everyone else, reads.
+//! Saving writes files that `load` and other programs can read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use safetensors::SafeTensors;
 
 use crate::common::{file, made, tiny, values};
 
-/// A folder of its own for each test, removed at its end.
+/// A separate folder for each test, removed at its end.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -114,7 +114,7 @@ fn a_file_that_cannot_be_written_leaves_nothing() {
     let network = tiny(&Device::flex());
     let error = weights::save(&network, &folder.join("no/such/folder")).unwrap_err();
     assert!(matches!(error, Error::Io { action: "write", .. }), "{error}");
-    // A folder cannot be renamed over: the file written beside it must go.
+    // Renaming over a folder fails: the temporary file beside it must be removed.
     std::fs::create_dir(folder.join("taken")).unwrap();
     std::fs::write(folder.join("taken/file"), "x").unwrap();
     assert!(weights::save(&network, &folder.join("taken")).is_err());
@@ -137,7 +137,7 @@ fn running_statistics_of_the_last_step_are_saved() {
     let device = Device::flex().autodiff();
     let network = tiny(&device);
     let images = Tensor::<4>::random([8, 1, 8, 8], Distribution::Uniform(2.0, 3.0), &device);
-    // Burn keeps a step's statistics back until the next one asks for them.
+    // Burn delays the statistics of a step until the next one needs them.
     let _ = network.forward(images);
     let path = folder.join("net");
     weights::save(&network, &path).unwrap();

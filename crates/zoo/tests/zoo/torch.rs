@@ -1,5 +1,5 @@
 //! Files of `torch.save`: those that `tests/fixtures/make.py` made with PyTorch, and variants made
-//! on the spot.
+//! in the tests.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ fn read(checkpoint: &mut Checkpoint<'_>, name: &str) -> Vec<f64> {
     }
 }
 
-/// What opening these bytes says.
+/// The error of opening these bytes.
 pub(crate) fn refusal(bytes: &[u8]) -> String {
     Checkpoint::open(bytes).unwrap_err().to_string()
 }
@@ -63,7 +63,7 @@ fn the_same_network_from_pytorch_and_from_safetensors() {
     for entry in entries(&network) {
         let read = |checkpoint: &mut Checkpoint<'_>| checkpoint.read(&entry.name, Precision::F32).unwrap();
         let (Values::F32(ours), Values::F32(theirs)) = (read(&mut ours), read(&mut theirs)) else { panic!() };
-        // The rule of `made` rounds once more.
+        // The rule of `made` includes one more rounding.
         let near = ours.iter().zip(&theirs).all(|(ours, theirs)| (ours - theirs).abs() <= f32::EPSILON);
         assert!(near && ours.len() == theirs.len(), "{}", entry.name);
     }
@@ -95,7 +95,7 @@ fn views_are_read_in_their_own_order() {
     assert!(error.to_string().contains("`count` has type I64"), "{error}");
 }
 
-/// Tensors that hold no plain numbers are in nobody's way until they are asked for.
+/// Tensors without plain numbers are no error until they are needed.
 #[test]
 fn tensors_of_other_kinds_are_told_by_what_they_are() {
     let path = fixture("odd.pt");
@@ -140,7 +140,7 @@ fn a_whole_model_is_refused_by_its_class() {
     let message = error.to_string();
     assert!(message.contains("model.pt: at byte ") && message.contains("nothing of it was run"), "{message}");
     assert!(message.contains("torch.save(model.state_dict(), \"weights.pt\")"), "{message}");
-    // The classic attack: a call of `os.system`, by either instruction that names a function.
+    // The classic attack: a call of `os.system`, with both instructions that can name a function.
     for attack in [&b"cos\nsystem\n(X\x02\0\0\0idtR"[..], b"\x8c\x02os\x8c\x06system\x93(X\x02\0\0\0idtR"] {
         let message = refusal(&torch_file(&pickle(attack), &[]));
         assert!(message.contains("asks for Python's `os.system`"), "{message}");

@@ -1,4 +1,4 @@
-//! Files that are no sound files of `torch.save`: whatever the bytes, a typed error and no panic.
+//! Invalid files of `torch.save`: whatever the bytes, a typed error and no panic.
 
 use influence_zoo::Error;
 use influence_zoo::weights::{Checkpoint, Precision};
@@ -10,7 +10,7 @@ use crate::torch::{fixture, refusal};
 /// Files of both formats.
 const FILES: [&str; 4] = ["cnn.pt", "cnn-before-1.6.pt", "cnn-nested.pth", "views.pt"];
 
-/// Opens and reads everything, whatever comes of it.
+/// Opens the file and reads every tensor, ignoring the results.
 fn read_all(bytes: &[u8]) -> Result<(), Error> {
     let mut checkpoint = Checkpoint::open(bytes)?;
     let names: Vec<String> = checkpoint.tensors().iter().map(|tensor| tensor.name.clone()).collect();
@@ -81,7 +81,7 @@ proptest! {
     }
 }
 
-/// An instruction that files of weights use, with some operand.
+/// An instruction that weight files use, with some operand.
 fn instruction() -> impl Strategy<Value = Vec<u8>> {
     let plain =
         prop::sample::select(&b"()tRQbsuea}]N0\x85\x86\x87\x88\x89\x93\x94"[..]).prop_map(|byte| vec![byte]);

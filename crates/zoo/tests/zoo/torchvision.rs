@@ -1,7 +1,7 @@
-//! Networks of torchvision and timm out of their weights, against the logits that PyTorch gives.
+//! Networks of torchvision and timm, built from their weights, against PyTorch's logits.
 //!
 //! The files of `fixtures/torchvision.py` have images, logits and the names and shapes of a
-//! `state_dict`; the weights follow a rule that both sides know.
+//! `state_dict`; both sides compute the weights by the same rule.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use influence_zoo::{Error, names};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-/// What a fixture holds.
+/// The contents of a fixture.
 struct Reference {
     images: (Vec<f32>, Vec<usize>),
     logits: (Vec<f64>, usize),
@@ -51,7 +51,7 @@ impl Reference {
         self.images.1[1..].try_into().unwrap()
     }
 
-    /// The file of weights, with a prefix before every name.
+    /// The weight file, with a prefix before every name.
     fn file(&self, prefix: &str) -> Vec<u8> {
         let made = self.tensors.iter().map(|(name, shape)| {
             let values = made(name, shape);
@@ -93,7 +93,8 @@ fn read(bytes: &[u8], image: [usize; 3]) -> Result<Option<Published>, Error> {
     published(&checkpoint, image, TORCH_EPSILON, &Device::flex())
 }
 
-/// The largest difference of logits, by the largest logit, and what was said of the file.
+/// The largest difference of logits relative to the largest logit, and the description of the
+/// network.
 fn difference(reference: &Reference, bytes: &[u8], precision: Precision) -> (f64, String) {
     let device = Device::flex();
     let Published { network, name, form } = read(bytes, reference.shape()).unwrap().unwrap();

@@ -1,6 +1,8 @@
-//! The format of `torch.save` before PyTorch 1.6: pickles of a magic number, of a version, of the machine, of
-//! the object and of the keys of its storages; then, in the order of these keys, each storage as eight bytes
-//! with its number of elements and the elements themselves.
+//! The format of `torch.save` before PyTorch 1.6.
+//!
+//! Five pickles (a magic number, the version, a description of the machine, the object, the keys of
+//! its storages), followed by the storages in the order of these keys. Each storage is an 8-byte
+//! number of elements and the elements.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -18,19 +20,19 @@ const COUNT: u64 = 8;
 pub(super) const START: &[u8] =
     b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e\x80\x02\x4d\xe9\x03\x2e";
 
-/// What the pickles at the front of a file say.
+/// The contents of the pickles at the beginning of a file.
 #[derive(Debug)]
 pub(super) struct Front<'a> {
     pub(super) pickle: Pickle<'a>,
-    /// Where it begins.
+    /// Offset of `pickle` in the file.
     pub(super) start: usize,
     pub(super) big_endian: bool,
     keys: Vec<&'a str>,
-    /// Where the storages begin.
+    /// Offset of the storages.
     storages: usize,
 }
 
-/// Reads the pickles behind [`START`].
+/// Reads the pickles after [`START`].
 pub(super) fn front(bytes: &[u8]) -> Result<Front<'_>, Stop> {
     let mut at = START.len();
     let mut next = || {
@@ -64,7 +66,7 @@ fn texts<'a>(pickle: &Pickle<'a>) -> Option<Vec<&'a str>> {
 }
 
 impl<'a> Front<'a> {
-    /// The bytes of every storage.
+    /// The byte range of every storage.
     pub(super) fn places(&self, input: &mut Input<'_>) -> Result<HashMap<&'a str, Range<u64>>, Error> {
         let storages = self.pickle.objects.storages.iter();
         let sizes: HashMap<&str, u64> = storages.map(|it| (it.key, it.dtype.bits() / 8)).collect();
@@ -73,6 +75,7 @@ impl<'a> Front<'a> {
         for &key in &self.keys {
             let start = at.saturating_add(COUNT);
             input.fetch(at..start, &mut bytes)?;
+            // The number of elements is written in the byte order of the machine.
             if self.big_endian {
                 bytes.reverse();
             }

@@ -1,10 +1,10 @@
-//! Reading what PyTorch's `torch.save` writes of a `state_dict`, without running anything of it.
+//! Reads what PyTorch's `torch.save` writes for a `state_dict`, without executing any of it.
 //!
-//! Since PyTorch 1.6 such a file is a zip archive (`zip.rs`): `NAME/data.pkl`, a pickle that names
-//! tensors by storage, offset, shape and strides; the storages as `NAME/data/KEY`; and
-//! `NAME/byteorder`. Before, it was a row of pickles with the storages behind them (`legacy.rs`).
-//! The pickle is read by a machine that knows no functions (`pickle.rs`), and one dict of tensors
-//! is looked for in what it holds (`state.rs`).
+//! Since PyTorch 1.6 such a file is a zip archive (`zip.rs`): `NAME/data.pkl`, a pickle that
+//! describes tensors by storage, offset, shape and strides; the storages as `NAME/data/KEY`; and
+//! `NAME/byteorder`. Before, it was a sequence of pickles followed by the storages (`legacy.rs`).
+//! The pickle is read by an interpreter without functions (`pickle.rs`), and its result is searched
+//! for one dict of tensors (`state.rs`).
 
 mod legacy;
 mod pickle;
@@ -23,18 +23,18 @@ use pickle::{Pickle, Stop};
 use value::{Body, Storage};
 use zip::Archive;
 
-/// The longest pickle that is read, in bytes: 200 for each of
+/// The longest pickle that is accepted, in bytes: 200 for each of
 /// [`MOST_TENSORS`](super::checkpoint::MOST_TENSORS).
 const LONGEST_PICKLE: u64 = 200 << 16;
 /// The start of a zip archive.
 const ZIP: &[u8] = b"PK\x03\x04";
 
-/// Whether a file that starts so is one of PyTorch's.
+/// Whether a file with this beginning is one of PyTorch's.
 pub(super) fn is_torch(start: &[u8]) -> bool {
     start.starts_with(ZIP) || start.first_chunk::<4>().is_some_and(|start| legacy::START.starts_with(start))
 }
 
-/// Reads what the file says of its tensors.
+/// Reads the descriptions of the file's tensors.
 pub(super) fn open(input: &mut Input<'_>) -> Result<Vec<TensorInfo>, Error> {
     let mut start = Vec::new();
     input.fetch(0..ZIP.len() as u64, &mut start)?;
@@ -68,7 +68,7 @@ fn zipped(input: &mut Input<'_>) -> Result<Vec<TensorInfo>, Error> {
     })
 }
 
-/// The folder of the archive with the pickle, and the slash behind it.
+/// The folder of the archive that contains the pickle, with a trailing slash.
 fn folder(archive: &Archive, input: &Input<'_>) -> Result<String, Error> {
     let mut folders = archive.names().filter_map(|name| name.strip_suffix("data.pkl"));
     let folder = folders.find(|folder| folder.split_once('/').is_some_and(|(_, rest)| rest.is_empty()));
@@ -98,8 +98,8 @@ fn before_zip(input: &mut Input<'_>) -> Result<Vec<TensorInfo>, Error> {
     })
 }
 
-/// The tensors of the pickle's `state_dict`, with the bytes that `find` has for their storages. The
-/// pickle begins at byte `start` of the file.
+/// The tensors of the pickle's `state_dict`, located in the file: `find` returns the byte range of
+/// a storage. The pickle begins at byte `start` of the file.
 fn placed(
     input: &mut Input<'_>,
     start: u64,

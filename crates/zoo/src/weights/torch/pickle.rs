@@ -1,10 +1,10 @@
-//! A machine for the few words of Python's pickle language that files of weights are written in.
+//! An interpreter for the subset of Python's pickle language in which weight files are written.
 //!
-//! A pickle is a program for a stack machine, and Python's own runs whatever functions the program
-//! names. This one knows no function: it makes [`Value`]s, recognises the names that [`Global`]
-//! lists, and stops with the name of any other. It never recurses, it copies no text, and what it
-//! holds is bounded by [`MOST_STEPS`]. Understood: what `torch.save` writes with pickle protocols 2
-//! to 5.
+//! A pickle is a program for a stack machine, and Python's own interpreter calls any function that
+//! the program names. This one calls nothing: it makes [`Value`]s, recognises the names in
+//! [`Global`], and stops at any other name. It never recurses and copies no text, and
+//! [`MOST_STEPS`] bounds the number of its values. It supports what `torch.save` writes with pickle
+//! protocols 2 to 5.
 
 mod calls;
 
@@ -13,23 +13,23 @@ use std::collections::HashMap;
 use super::value::{Global, Objects, Value, add};
 use crate::weights::json::Fault;
 
-/// The most instructions of a pickle: each makes at most one value. A tensor takes about 25.
+/// The most instructions of a pickle; each makes at most one value. A tensor takes about 25.
 const MOST_STEPS: usize = 1 << 20;
 
-/// A pickle, read.
+/// The result of reading a pickle.
 #[derive(Debug)]
 pub(super) struct Pickle<'a> {
     pub(super) root: Value<'a>,
     pub(super) objects: Objects<'a>,
-    /// The bytes it took.
+    /// Its length in bytes.
     pub(super) length: usize,
 }
 
-/// Why a pickle is not read to its end; offsets count from its start.
+/// Why reading stopped before the end of the pickle. Offsets count from its start.
 #[derive(Debug, PartialEq)]
 pub(super) enum Stop {
     Fault(Fault),
-    /// It names a class or function that files of weights do not need.
+    /// It names a class or function that weight files do not need.
     Foreign {
         offset: usize,
         class: String,
@@ -37,7 +37,7 @@ pub(super) enum Stop {
 }
 
 impl Stop {
-    /// The same, where the pickle begins at byte `start` of something larger.
+    /// The same for a pickle that begins at byte `start` of a larger buffer.
     pub(super) fn behind(self, start: usize) -> Self {
         match self {
             Self::Fault(Fault { offset, why }) => Self::Fault(Fault { offset: start + offset, why }),
@@ -66,10 +66,10 @@ pub(super) fn read(code: &[u8]) -> Result<Pickle<'_>, Stop> {
 struct Machine<'a> {
     code: &'a [u8],
     at: usize,
-    /// Where the present instruction began.
+    /// Offset of the current instruction.
     began: usize,
     stack: Vec<Value<'a>>,
-    /// Heights of the stack.
+    /// Heights of the stack at the marks that are set.
     marks: Vec<usize>,
     memo: HashMap<u32, Value<'a>>,
     objects: Objects<'a>,
@@ -79,7 +79,7 @@ impl<'a> Machine<'a> {
     fn step(&mut self, opcode: u8) -> Result<(), Stop> {
         match opcode {
             0x80 => self.protocol(),
-            // A frame says how far a reader may read ahead.
+            // FRAME only states how far a reader may read ahead; its 8-byte length is skipped.
             0x95 => self.bytes(8).map(|_| ()),
             b'(' => {
                 self.marks.push(self.stack.len());
@@ -109,7 +109,7 @@ impl<'a> Machine<'a> {
             0x89 => Value::Bool(false),
             b'K' => Value::Integer(self.number(1)? as i64),
             b'M' => Value::Integer(self.number(2)? as i64),
-            // Four bytes with their sign.
+            // A signed 32-bit integer.
             b'J' => Value::Integer(i64::from(self.number(4)? as u32 as i32)),
             0x8a => self.long()?,
             b'G' => self.bytes(8).map(|_| Value::Other("a number"))?,
@@ -130,7 +130,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// A whole number of any length. Those beyond 64 bits (random seeds) are no sizes.
+    /// An integer of any length. Integers beyond 64 bits (random seeds) cannot be sizes, so their
+    /// value is dropped.
     fn long(&mut self) -> Result<Value<'a>, Stop> {
         let length = self.byte()?;
         let bytes = self.bytes(u64::from(length))?;
@@ -156,9 +157,11 @@ impl<'a> Machine<'a> {
         self.bytes(length).map(|_| Value::Other("bytes"))
     }
 
-    /// Puts the top of the stack into the memo, or takes it from there.
+    /// Stores the top of the stack in the memo, or pushes a value from the memo.
     fn remember(&mut self, opcode: u8) -> Result<(), Stop> {
         let place = match opcode {
+            // MEMOIZE uses the next free index; BINPUT and BINGET have one byte, the long forms
+            // four.
             0x94 => self.memo.len() as u64,
             b'q' | b'h' => self.number(1)?,
             _ => self.number(4)?,
@@ -244,8 +247,8 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Sets the attributes of an object. Dicts alone may have some (`state_dict` notes its versions
-    /// there), and they say nothing of the tensors.
+    /// Sets the attributes of an object. Only dicts may have some (`state_dict` stores its versions
+    /// there). They do not concern the tensors and are dropped.
     fn build(&mut self) -> Result<(), Stop> {
         self.pop()?;
         match self.stack.last() {
@@ -258,7 +261,7 @@ impl<'a> Machine<'a> {
         self.stack.push(value);
     }
 
-    /// The top of the stack, down to the last mark.
+    /// Pops the top of the stack, but nothing below the last mark.
     fn pop(&mut self) -> Result<Value<'a>, Stop> {
         let floor = self.marks.last().copied().unwrap_or(0);
         if self.stack.len() > floor
@@ -288,7 +291,7 @@ impl<'a> Machine<'a> {
         Ok(self.number(1)? as u8)
     }
 
-    /// An unsigned number of `width` bytes, at most 8, little-endian.
+    /// A little-endian unsigned number of `width` bytes, at most 8.
     fn number(&mut self, width: u64) -> Result<u64, Stop> {
         let bytes = self.bytes(width)?;
         Ok(bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)))
@@ -306,7 +309,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// A text up to the end of its line.
+    /// A text up to the next newline, which is consumed.
     fn line(&mut self) -> Result<&'a str, Stop> {
         let rest = self.code.get(self.at..).unwrap_or_default();
         let Some(length) = rest.iter().position(|&byte| byte == b'\n') else {

@@ -1,4 +1,5 @@
-//! Which dict of a pickle holds the weights, and where each of its tensors lies in the file.
+//! Finds the dict of a pickle that contains the weights, and the position of each of its tensors in
+//! the file.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -10,12 +11,12 @@ use crate::weights::checkpoint::TensorInfo;
 use crate::weights::json::Fault;
 use crate::weights::layout::Layout;
 
-/// How many keys a message names.
+/// Number of keys that a message names.
 const EXAMPLES: usize = 8;
 
-/// The names and tensors of the one dict of tensors: the pickle's own, or one that its dicts hold
-/// under a text (`{"epoch": 3, "model": {...}}`). The least deep one counts; two at that depth are
-/// refused.
+/// The names and tensors of the dict of tensors. It is the pickle's root, or nested in it under a
+/// text key (`{"epoch": 3, "model": {...}}`). The search is breadth-first: the shallowest one is
+/// taken, and two at the same depth are an error.
 pub(super) fn state_dict<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<Vec<(&'a str, &'p Tensor<'a>)>, String> {
     let Value::Dict(root) = pickle.root else {
         return Err(format!("it holds {}, no dict of tensors", pickle.root.kind()));
@@ -43,7 +44,7 @@ pub(super) fn state_dict<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<Vec<(&'a str,
     Err(format!("no dict of tensors is in it, but {}", contents(pickle, root)))
 }
 
-/// The contents of a dict of tensors; nothing where it is empty or holds anything else.
+/// The contents of a dict of tensors; `None` if it is empty or contains anything else.
 fn tensors<'p, 'a>(pickle: &'p Pickle<'a>, dict: usize) -> Option<Vec<(&'a str, &'p Tensor<'a>)>> {
     let entries = pickle.objects.dicts[dict].iter().map(|&(key, value)| match (key, value) {
         (Value::Text(key), Value::Tensor(tensor)) => Some((key, &pickle.objects.tensors[tensor])),
@@ -63,7 +64,7 @@ fn contents(pickle: &Pickle<'_>, dict: usize) -> String {
     }))
 }
 
-/// The first items, and how many more there are.
+/// The first items, and the number of the others.
 fn listed(items: impl ExactSizeIterator<Item = String>) -> String {
     let more = items.len().saturating_sub(EXAMPLES);
     let mut list = items.take(EXAMPLES).collect::<Vec<_>>().join(", ");
@@ -73,7 +74,7 @@ fn listed(items: impl ExactSizeIterator<Item = String>) -> String {
     list
 }
 
-/// A tensor whose storage, if it has one, lies in `bytes` of the file.
+/// The description of a tensor whose storage, if it has one, occupies `bytes` of the file.
 pub(super) fn place(
     name: &str,
     tensor: &Tensor<'_>,
@@ -89,6 +90,9 @@ pub(super) fn place(
         }
     };
     let fault = |why: String| Err(Fault { offset: *at, why: format!("tensor `{}` {why}", quoted(name)) });
+    // The claims of the pickle are checked against the bytes that really exist: the size of the
+    // storage, the number of elements (which must not repeat some, or a small file could expand to
+    // any size), and the last element that the view reaches.
     let size = storage.dtype.bits() / 8;
     let held = (bytes.end - bytes.start) / size;
     if held != storage.count {
@@ -109,12 +113,13 @@ pub(super) fn place(
     Ok(TensorInfo { name: name.to_owned(), dtype: storage.dtype, shape: shape.clone(), bytes, layout })
 }
 
-/// How many elements a shape has.
+/// The number of elements of a shape, `None` beyond 64 bits.
 fn elements(shape: &[usize]) -> Option<u64> {
     shape.iter().try_fold(1u64, |count, &length| count.checked_mul(length as u64))
 }
 
-/// How many elements of its storage lie between the first and the last of a view, both included.
+/// The number of elements of the storage from the first to the last of a view, both included;
+/// `None` beyond 64 bits.
 fn span(shape: &[usize], strides: &[usize]) -> Option<u64> {
     if shape.contains(&0) {
         return Some(0);

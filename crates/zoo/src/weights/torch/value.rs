@@ -1,5 +1,5 @@
-//! What a pickle of weights may hold, as plain data: values that refer to one another by index, so
-//! that nothing here is recursive, however deep or circular the pickle is.
+//! The contents of a pickle of weights, as plain data. Values refer to each other by index, so
+//! nothing here is recursive, however deep or cyclic the pickle is.
 
 use crate::weights::Dtype;
 
@@ -16,7 +16,7 @@ pub(super) enum Value<'a> {
     Storage(usize),
     Tensor(usize),
     Global(Global),
-    /// Something that no tensor is made of: what it is, for messages.
+    /// Something that is not part of a tensor, with its description for messages.
     Other(&'static str),
 }
 
@@ -39,13 +39,12 @@ impl Value<'_> {
     }
 }
 
-/// The names of Python that files of weights need. They are compared as text; nothing stands behind
-/// them.
+/// The Python names that weight files need. They are only compared as text and never executed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Global {
     OrderedDict,
     RebuildTensor,
-    /// A tensor whose storage does not say its type.
+    /// A tensor on an untyped storage.
     RebuildTyped,
     RebuildParameter,
     RebuildQuantised,
@@ -55,11 +54,11 @@ pub(super) enum Global {
     Size,
     Layout,
     Device,
-    /// A scheme of quantisation.
+    /// A quantisation scheme.
     Scheme,
-    /// A type of storage, by its elements' type.
+    /// A storage class, by its element type.
     Storage(Dtype),
-    /// A type of elements.
+    /// An element type.
     Type(Dtype),
 }
 
@@ -88,7 +87,7 @@ impl Global {
     }
 }
 
-/// The type of the elements of PyTorch's `torch.FloatStorage` and its like.
+/// The element type of a storage class of PyTorch, e.g. `torch.FloatStorage`.
 fn elements(storage: &str) -> Option<Dtype> {
     Dtype::parse(match storage {
         "HalfStorage" => "F16",
@@ -103,7 +102,7 @@ fn elements(storage: &str) -> Option<Dtype> {
         "LongStorage" => "I64",
         "ComplexFloatStorage" => "C64",
         "ComplexDoubleStorage" => return Some(Dtype::C128),
-        // Of quantised tensors, which are not read: the width of an element is all that counts.
+        // Storages of quantised tensors, which are not read: only the width of an element matters.
         "QInt8Storage" => "I8",
         "QUInt8Storage" | "QUInt4x2Storage" | "QUInt2x4Storage" => "U8",
         "QInt32Storage" => "I32",
@@ -111,7 +110,7 @@ fn elements(storage: &str) -> Option<Dtype> {
     })
 }
 
-/// PyTorch's `torch.float32` and its like.
+/// The element type of one of PyTorch's names, e.g. `torch.float32`.
 fn element(name: &str) -> Option<Dtype> {
     Dtype::parse(match name {
         "float16" => "F16",
@@ -138,34 +137,34 @@ fn element(name: &str) -> Option<Dtype> {
     })
 }
 
-/// A run of elements somewhere in the file; several tensors may share one.
+/// A contiguous array of elements in the file; several tensors may share one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Storage<'a> {
     pub(super) key: &'a str,
     pub(super) dtype: Dtype,
-    /// Elements.
+    /// Number of elements.
     pub(super) count: u64,
 }
 
 /// A tensor.
 #[derive(Debug, Clone)]
 pub(super) struct Tensor<'a> {
-    /// Where the pickle makes it.
+    /// Offset in the pickle of the instruction that makes it.
     pub(super) at: usize,
     pub(super) shape: Vec<usize>,
     pub(super) body: Body<'a>,
 }
 
-/// What a tensor's values are.
+/// The values of a tensor.
 #[derive(Debug, Clone)]
 pub(super) enum Body<'a> {
     /// A view of a storage. Offset and strides count elements.
     Stored { storage: Storage<'a>, offset: u64, strides: Vec<usize> },
-    /// No plain numbers.
+    /// Not plain numbers: quantised, sparse or without values.
     Odd(Dtype),
 }
 
-/// Everything that values refer to.
+/// Everything to which values refer.
 #[derive(Debug, Default)]
 pub(super) struct Objects<'a> {
     pub(super) tuples: Vec<Vec<Value<'a>>>,
@@ -176,7 +175,7 @@ pub(super) struct Objects<'a> {
     pub(super) tensors: Vec<Tensor<'a>>,
 }
 
-/// Adds an object and gives its index.
+/// Appends an object and returns its index.
 pub(super) fn add<T>(objects: &mut Vec<T>, object: T) -> usize {
     objects.push(object);
     objects.len() - 1

@@ -1,10 +1,9 @@
-//! The records of a zip archive whose members are stored as they are, which is how `torch.save`
-//! writes.
+//! The records of an uncompressed zip archive, as `torch.save` writes it.
 //!
-//! The directory at the end of the archive names the records, their lengths and where their own
-//! headers begin; archives beyond 4 GiB say so in 64-bit fields beside it. Checksums are not
-//! compared: PyTorch can be told to leave them out, and other formats of weights have none. Source:
-//! PKWARE's APPNOTE.TXT 6.3.10.
+//! The directory at the end of the archive lists the records with their lengths and the offsets of
+//! their own headers; archives beyond 4 GiB have additional 64-bit fields. Checksums are not
+//! verified: PyTorch can omit them, and other weight formats have none. Source: PKWARE's
+//! APPNOTE.TXT 6.3.10.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,9 +14,9 @@ use crate::weights::input::Input;
 
 /// Bytes of the end record, without its comment.
 const END: usize = 22;
-/// The longest comment behind it.
+/// The longest comment after it.
 const LONGEST_COMMENT: u64 = 0xffff;
-/// Bytes of what points to the 64-bit end record; it stands before the end record.
+/// Bytes of the locator of the 64-bit end record, directly before the end record.
 const LOCATOR: u64 = 20;
 /// Bytes of the 64-bit end record that are read.
 const END_64: u64 = 56;
@@ -28,14 +27,15 @@ const HEADER: u64 = 30;
 /// The extra field with 64-bit numbers.
 const EXTRA_64: u16 = 1;
 
-/// A record as the directory has it.
+/// A record of the directory.
 #[derive(Debug)]
 struct Record {
-    /// Where the directory says so.
+    /// Offset of its entry in the directory.
     entry: u64,
     header: u64,
     length: u64,
-    /// Why it cannot be read as it lies there; programs beside the weights may be so.
+    /// Why its bytes cannot be read directly, if so. Not an error until the record is needed: other
+    /// files beside the weights may be compressed.
     odd: Option<&'static str>,
 }
 
@@ -43,7 +43,7 @@ struct Record {
 #[derive(Debug)]
 pub(super) struct Archive {
     records: BTreeMap<String, Record>,
-    /// Where the directory begins, which records must end before.
+    /// Offset of the directory; all records must end before it.
     directory: u64,
 }
 
@@ -72,7 +72,7 @@ impl Archive {
         self.records.keys().map(String::as_str)
     }
 
-    /// The bytes of a record, if there is one of this name.
+    /// The byte range of the record with this name, if there is one.
     pub(super) fn find(&self, input: &mut Input<'_>, name: &str) -> Result<Option<Range<u64>>, Error> {
         let Some(record) = self.records.get(name) else { return Ok(None) };
         if let Some(odd) = record.odd {
@@ -82,6 +82,8 @@ impl Archive {
             let why = format!("the record `{}` does not lie before the directory", quoted(name));
             input.corrupt(record.entry, why)
         };
+        // The record's own header has a name and extra fields whose lengths may differ from those
+        // in the directory, so the start of the data must be computed from the header itself.
         let behind = record.header.checked_add(HEADER).filter(|&end| end <= self.directory);
         let Some(behind) = behind else { return outside(input) };
         let mut header = Vec::new();
@@ -98,12 +100,14 @@ impl Archive {
     }
 }
 
-/// Where the directory lies.
+/// The byte range of the directory.
 fn find_directory(input: &mut Input<'_>) -> Result<Range<u64>, Error> {
     let length = input.length;
     let start = length.saturating_sub(END as u64 + LONGEST_COMMENT);
     let mut tail = Vec::new();
     input.fetch(start..length, &mut tail)?;
+    // The end record is found by its signature, searched backwards; its comment must reach exactly
+    // to the end of the file, so that a signature inside a comment is not taken for it.
     let is_end =
         |end: &[u8]| end.starts_with(b"PK\x05\x06") && usize::from(u16_at(end, 20)) + END == end.len();
     let Some(at) = (0..tail.len().saturating_sub(END - 1)).rev().find(|&at| is_end(&tail[at..])) else {
@@ -122,7 +126,7 @@ fn find_directory(input: &mut Input<'_>) -> Result<Range<u64>, Error> {
     }
 }
 
-/// Where the 64-bit end record begins; the other one stands at byte `end`.
+/// The offset of the 64-bit end record; the 32-bit one is at byte `end`.
 fn end_64(input: &mut Input<'_>, end: u64) -> Result<u64, Error> {
     let mut bytes = Vec::new();
     let Some(locator) = end.checked_sub(LOCATOR) else {
@@ -141,8 +145,8 @@ fn end_64(input: &mut Input<'_>, end: u64) -> Result<u64, Error> {
     input.corrupt(locator, "a 64-bit archive without its end record")
 }
 
-/// The directory entry at the start of `bytes`, which is byte `at` of the file: its name, what it
-/// says, and its length.
+/// Reads the directory entry at the start of `bytes`, which is byte `at` of the file: its name, the
+/// record, and the length of the entry.
 fn entry(bytes: &[u8], at: u64) -> Result<(String, Record, usize), String> {
     if bytes.len() < ENTRY || !bytes.starts_with(b"PK\x01\x02") {
         return Err("no entry of the archive's directory".to_owned());
@@ -171,8 +175,8 @@ fn entry(bytes: &[u8], at: u64) -> Result<(String, Record, usize), String> {
     Ok((name, Record { entry: at, header, length, odd }, whole))
 }
 
-/// Replaces the numbers that 32 bits do not hold, in their order, by those of the extra field for
-/// them. Without that field they stay, too large for any file.
+/// Replaces the numbers that do not fit 32 bits (all ones), in order, by those of the 64-bit extra
+/// field. Without that field they remain, and fail later checks because they exceed the file.
 fn widen(numbers: &mut [u64], mut extra: &[u8]) {
     while extra.len() >= 4 {
         let (kind, length) = (u16_at(extra, 0), usize::from(u16_at(extra, 2)));
@@ -200,7 +204,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64_of(bytes, at, 8)
 }
 
-/// A little-endian number of `width` bytes; what lies behind the end counts as 0.
+/// A little-endian number of `width` bytes; bytes past the end count as 0.
 fn u64_of(bytes: &[u8], at: usize, width: usize) -> u64 {
     let digits = bytes.iter().skip(at).take(width).enumerate();
     digits.fold(0, |value, (place, &byte)| value | u64::from(byte) << (8 * place))

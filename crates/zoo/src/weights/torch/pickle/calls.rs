@@ -1,8 +1,8 @@
-//! What Python would call functions for: tensors in their several kinds, and the few things that
-//! they are told by.
+//! Replacements for the functions that Python would call: they make tensors of several kinds, and
+//! the few objects that describe them.
 //!
-//! A tensor that holds no plain numbers (quantised, sparse, without values) is an entry of the book
-//! like any other: whether it stands in the way is known when a network asks for it.
+//! A tensor without plain numbers (quantised, sparse, without values) is listed like any other. It
+//! is an error only if a network needs it.
 
 use super::super::value::{Body, Global, Storage, Tensor, Value, add};
 use super::{Machine, Stop};
@@ -10,8 +10,9 @@ use crate::weights::Dtype;
 use crate::weights::checkpoint::{MOST_AXES, MOST_TENSORS};
 
 impl<'a> Machine<'a> {
-    /// A storage, which is kept outside of the pickle: ("storage", type, key, device, elements),
-    /// and in old files a sixth item for a storage that is part of another.
+    /// A reference to a storage, which is outside of the pickle: ("storage", type, key, device,
+    /// elements), and in old files a sixth item for a storage that is part of another. Only None is
+    /// accepted there.
     pub(super) fn storage(&mut self) -> Result<(), Stop> {
         let items = match self.pop()? {
             Value::Tuple(tuple) => &self.objects.tuples[tuple][..],
@@ -35,7 +36,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// What Python would call a function for.
+    /// Makes the value that the function on the stack would return for its arguments.
     pub(super) fn call(&mut self) -> Result<(), Stop> {
         let (arguments, function) = (self.pop()?, self.pop()?);
         let (Value::Global(global), Value::Tuple(arguments)) = (function, arguments) else {
@@ -64,7 +65,8 @@ impl<'a> Machine<'a> {
                 self.tensor(shape, Body::Odd(Dtype::QUANTISED))?
             }
             (Global::RebuildSparse, [Value::Text(_), Value::Tuple(parts)]) => {
-                // Indices and values come first in every layout, then the shape.
+                // In every sparse layout the tensors (indices, values) precede the shape, which is
+                // the first tuple.
                 let parts = &self.objects.tuples[*parts];
                 let shape = parts.iter().find_map(|part| match part {
                     Value::Tuple(shape) => Some(*shape),
@@ -87,7 +89,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// A storage of bytes as one of elements.
+    /// A storage of bytes, reinterpreted as one of elements.
     fn typed(&self, storage: usize, dtype: Dtype) -> Result<Storage<'a>, Stop> {
         let Storage { key, dtype: stored, count } = self.objects.storages[storage];
         let bits = count.checked_mul(stored.bits()).filter(|bits| bits.is_multiple_of(dtype.bits()));
@@ -97,7 +99,7 @@ impl<'a> Machine<'a> {
         Ok(Storage { key, dtype, count: bits / dtype.bits() })
     }
 
-    /// A view of a storage, which begins with its offset, shape and strides.
+    /// A tensor that is a view of a storage; `view` begins with offset, shape and strides.
     fn dense(&mut self, storage: Storage<'a>, view: &[Value<'a>]) -> Result<Value<'a>, Stop> {
         let &[Value::Integer(offset), Value::Tuple(shape), Value::Tuple(strides), ..] = view else {
             return self.fault("a call with other arguments than torch.save writes");
