@@ -95,8 +95,8 @@ pub(crate) fn print(out: &mut impl Write, data: &Data, rows: &[Row], all: usize)
     writeln!(out)
 }
 
-/// What stands below a row: what was perturbed, classes by their names where they differ, what a merged
-/// tail leaves open.
+/// What stands below a row: what was perturbed, classes by their names where they differ, what a
+/// merged tail leaves open.
 fn notes(row: &Row, data: &Data) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(at) = at(row) {
@@ -125,7 +125,8 @@ pub(crate) fn at(row: &Row) -> Option<String> {
     Some(format!("at {}", settings.join("; ")))
 }
 
-/// "rotation -2.500 degrees"; of more than half a turn, which the first order does not reach, no number.
+/// "rotation -2.500 degrees"; of more than half a turn, which the first order does not reach, no
+/// number.
 fn setting(setting: &Setting) -> String {
     let Setting { name: of, value, unit } = setting;
     if unit == "degrees" && value.abs() > 180.0 {

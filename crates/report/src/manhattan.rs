@@ -56,7 +56,8 @@ pub fn manhattan(title: &str, name: &str, skylines: &[Skyline], classes: &[Strin
     Manhattan { picture: drawing.finish(title), places }
 }
 
-/// One path per class: ten thousand dots in as many elements would be a slow page. Gives the place of each image.
+/// One path per class: ten thousand dots in as many elements would be a slow page. Gives the place
+/// of each image.
 fn dots(
     drawing: &mut Drawing,
     frame: &Frame,
