@@ -150,7 +150,8 @@ impl Pages {
         let size = header.count(field::SIZE).ok_or_else(|| fault("a page says nothing of its size"))?;
         self.at = start.saturating_add(size as usize);
         let data = header.inner(field::DATA).or_else(|| header.inner(field::DATA_V2));
-        self.left -= data.and_then(|own| own.integer(1)).unwrap_or(0);
+        let values = data.and_then(|own| own.integer(1)).unwrap_or(0);
+        self.left = self.left.saturating_sub(values);
         Ok(())
     }
 }

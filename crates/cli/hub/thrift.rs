@@ -107,8 +107,12 @@ fn skip(bytes: &mut &[u8], count: usize) -> Option<Field> {
 
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
-    for place in 0..9 {
+    // Ten groups of seven bits hold the 64 of the longest number; the last has one of them.
+    for place in 0..10 {
         let next = byte(bytes)?;
+        if place == 9 && next > 1 {
+            return None;
+        }
         value |= u64::from(next & 0x7f) << (7 * place);
         if next & 0x80 == 0 {
             return Some(value);
@@ -146,5 +150,7 @@ mod tests {
         }
         assert!(Struct::read(&mut &[0x1c; 100][..]).is_none(), "too deep");
         assert!(Struct::read(&mut &[0x1d, 0][..]).is_none(), "an unknown type");
+        let longest = |last: u8| zigzag(&mut &[&[0xff; 9][..], &[last]].concat()[..]);
+        assert_eq!((longest(1), longest(2)), (Some(i64::MIN), None));
     }
 }

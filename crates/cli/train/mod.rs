@@ -171,7 +171,7 @@ impl Training {
         let Self { images, schedule, done, .. } = self;
         let mut out = terminal::output();
         let words = format!(
-            "{described}, {} images of {} and {} kept back; {} epochs in batches of {}, rate {}, seed {}",
+            "{described}, {} images of {} and {} kept back; epochs: {}, batch: {}, rate: {}, seed: {}",
             images.trained.len(),
             images.data.name(),
             images.kept_back.len(),

@@ -9,6 +9,10 @@ use super::{Machine, Stop};
 use crate::weights::Dtype;
 use crate::weights::checkpoint::{MOST_AXES, MOST_TENSORS};
 
+/// Arguments of a call; PyTorch's functions take at most 8. Copying those of every call could take
+/// a time that is quadratic in the number of instructions.
+const MOST_ARGUMENTS: usize = 16;
+
 impl<'a> Machine<'a> {
     /// A reference to a storage, which is outside of the pickle: ("storage", type, key, device,
     /// elements), and in old files a sixth item for a storage that is part of another. Only None is
@@ -42,7 +46,11 @@ impl<'a> Machine<'a> {
         let (Value::Global(global), Value::Tuple(arguments)) = (function, arguments) else {
             return self.fault("a call of what is no function");
         };
-        let arguments = self.objects.tuples[arguments].clone();
+        let arguments = &self.objects.tuples[arguments];
+        if arguments.len() > MOST_ARGUMENTS {
+            return self.fault("a call with more arguments than any function that is known here takes");
+        }
+        let arguments = arguments.clone();
         let value = match (global, &arguments[..]) {
             (Global::OrderedDict, []) => {
                 self.new_dict();
