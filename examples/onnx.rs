@@ -8,7 +8,7 @@
 #![allow(clippy::print_stdout, reason = "an example shows what it finds")]
 
 use burn::tensor::{Device, TensorData};
-use influence::{Graph, Objective, Rows, Scorer};
+use influence::{Combinations, Graph, Objective, Rows, Scorer};
 use influence_onnx::FromOnnx;
 
 const SMALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/crates/onnx/tests/files/attention_dynamo.onnx");
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let scorer = Scorer::builder().device(&Device::flex()).load(graph)?;
     // All K rows dz_k / dx of every sample, row-major [K, ...sample].
-    for jacobian in scorer.program().jacobians(samples.clone())?.whole_where(|_, _| true) {
+    for jacobian in scorer.program().jacobians(samples.clone())?.combining(|_, _| Combinations::Logits) {
         let jacobian = jacobian?;
         let Rows::F32(rows) = &jacobian.rows else { continue };
         let norm = rows.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();

@@ -128,7 +128,7 @@ impl Op {
                 attention([x, k, v], rest.next(), *causal, *mask, *cap)
             }
             Self::GridSample { mode, outside, corners } => {
-                let options = GridSampleOptions::new(mode.clone()).with_padding_mode(outside.clone());
+                let options = GridSampleOptions::new(mode.clone()).with_padding_mode(*outside);
                 x.four().grid_sample_2d(next().four(), options.with_align_corners(*corners)).into()
             }
             Self::Embedding { indices } => {

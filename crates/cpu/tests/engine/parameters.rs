@@ -7,7 +7,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::module::{adaptive_avg_pool2d, avg_pool2d, conv2d, max_pool2d};
 use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use influence_autodiff::{Graph, Leaves, Options, Precision, SampleGrams};
+use influence_autodiff::{Combinations, Graph, Leaves, Options, Precision, SampleGrams};
 use influence_cpu::{Engine, InstructionSet};
 
 use crate::models::{Weights, batch};
@@ -178,7 +178,10 @@ fn any_number_of_classes_fits_its_memory() {
             let options = Options { precision: Precision::F64, ..Options::default() };
             let program = engine.load(graph, leaves, &device, &options).expect("it loads");
             assert_eq!(program.engine().starts_with("cpu"), engine != Engine::Burn, "{}", program.engine());
-            let grams = program.grams(batch(2, &shape)).expect("they fit").whole_where(move |_, _| whole);
+            let grams = program
+                .grams(batch(2, &shape))
+                .expect("they fit")
+                .combining(move |_, _| if whole { Combinations::Logits } else { Combinations::Differences });
             grams.collect::<Result<Vec<_>, _>>().expect("it runs")
         };
         for whole in [false, true] {
