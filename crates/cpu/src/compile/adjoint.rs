@@ -145,7 +145,8 @@ impl<T: Element> Adjoint<'_, '_, T> {
         let channels = builder.stages.stores[store].channels;
         let takes = |&reader: &usize| {
             let (stage, between) = (&builder.kernels[reader], &builder.between[reader]);
-            let whole = between.other != Some(store) || stage.other.is_some_and(|view| view.channels == channels);
+            let whole =
+                between.other != Some(store) || stage.other.is_some_and(|view| view.channels == channels);
             stage.kind.takes_slopes() && whole
         };
         let all = kernels.iter().all(takes);

@@ -155,7 +155,8 @@ impl Fusion<'_> {
             (&mut stage.op, stage.relu, self.sole(stage.output, all))
             && let Some(then) = &all[next]
         {
-            let begun = stage.input.as_ref().filter(|source| self.is_whole(source)).map(|source| source.store);
+            let begun =
+                stage.input.as_ref().filter(|source| self.is_whole(source)).map(|source| source.store);
             let read = [then.input.as_ref().map(|source| source.store), then.other];
             match &then.op {
                 StageOp::Pointwise(then) if !then.contains(&Part::Argument) => chain.extend(then),
@@ -214,7 +215,9 @@ impl Fusion<'_> {
         let Some(product) = &all[index] else { return };
         let StageOp::Product { table, weights, .. } = &product.op else { return };
         let alone = !product.relu && product.other.is_none() && product.trained.norm.is_none();
-        let Some(next) = self.sole(product.output, all).filter(|_| alone && table.is_identity()) else { return };
+        let Some(next) = self.sole(product.output, all).filter(|_| alone && table.is_identity()) else {
+            return;
+        };
         let Some(Stage { op: StageOp::Average { table: windows, shares }, input: Some(read), .. }) =
             &all[next]
         else {

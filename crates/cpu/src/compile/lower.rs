@@ -235,7 +235,9 @@ impl<'g> Lowering<'_, 'g> {
                 *parts = sources.iter().map(|source| source.store).collect();
                 input = None;
             }
-            StageOp::Sum | StageOp::Combine { .. } | StageOp::Matrices(_) => other = sources.get(1).map(|source| source.store),
+            StageOp::Sum | StageOp::Combine { .. } | StageOp::Matrices(_) => {
+                other = sources.get(1).map(|source| source.store)
+            }
             _ => {}
         }
         self.stages.push(Stage { op, input, other, output, relu, nodes: vec![index], trained });

@@ -450,10 +450,7 @@ impl<T> Compiled<T> {
             }
             KernelKind::Within(row) => row.bytes(),
             KernelKind::Matrices(matrices) => matrices.bytes(),
-            KernelKind::Affine(_)
-            | KernelKind::Sum
-            | KernelKind::Pointwise(_)
-            | KernelKind::Segment(_) => 0,
+            KernelKind::Affine(_) | KernelKind::Sum | KernelKind::Pointwise(_) | KernelKind::Segment(_) => 0,
         });
         let reverse = self.steps.iter().flat_map(Step::parts).map(|step| match &step.kind {
             StepKind::Product { links, patches, panels, .. } => {

@@ -128,13 +128,13 @@ impl Matrices {
     ) {
         let size = self.operands[2].rows * pitch;
         chunks(out, samples, samples, |sample| sample * size).into_par_iter().for_each(|chunk| {
-            for (sample, part) in chunk.rows.flat_map(|sample| (0..self.count()).map(move |at| (sample, at))) {
-                let of = |operand: usize, dense: Dense<'_, T>| self.operands[operand].spot(
-                    part,
-                    self.sizes(operand),
-                    [1, dense.pitch, dense.offset],
-                );
-                let own = |operand: usize, dense: Dense<'_, T>| sample * self.operands[operand].rows * dense.pitch;
+            for (sample, part) in chunk.rows.flat_map(|sample| (0..self.count()).map(move |at| (sample, at)))
+            {
+                let of = |operand: usize, dense: Dense<'_, T>| {
+                    self.operands[operand].spot(part, self.sizes(operand), [1, dense.pitch, dense.offset])
+                };
+                let own =
+                    |operand: usize, dense: Dense<'_, T>| sample * self.operands[operand].rows * dense.pitch;
                 let (of_a, of_b) = (of(0, a), of(1, b));
                 let lhs = of_a.of(&a.values[own(0, a)..]);
                 let rhs = of_b.of(&b.values[own(1, b)..]);

@@ -1,8 +1,8 @@
 //! The reverse pass: the steps one after the other, each on all threads, for up to nine cotangents of every sample at once.
 
 use crate::kernels::{
-    self, Cotangents, Dense, Gather, InstructionSet, Layout, Links, MovedBack, PulledMatrices, PulledWithin,
-    Pullback, Scaled, Share, Spread, Start, Target,
+    self, Cotangents, Dense, Gather, InstructionSet, Layout, Links, MovedBack, Pullback, PulledMatrices,
+    PulledWithin, Scaled, Share, Spread, Start, Target,
 };
 
 use burn::tensor::TensorData;
@@ -14,9 +14,7 @@ use super::executor::{Loaded, Number};
 use super::forward::Trace;
 use super::memory::Memory;
 use super::segments::{Segments, numbers};
-use crate::compile::program::{
-    Compiled, Edge, Factor, KernelKind, Place, Sink, Site, Step, StepKind, View,
-};
+use crate::compile::program::{Compiled, Edge, Factor, KernelKind, Place, Sink, Site, Step, StepKind, View};
 
 /// Numbers that a thread sets to zero at a time.
 const ZEROED: usize = 1 << 16;

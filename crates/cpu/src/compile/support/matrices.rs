@@ -20,7 +20,8 @@ impl<'g> Support<'_, 'g> {
                 return Err("a product of values with other axes".to_owned());
             }
             let sizes = [leading, &own[rank - 2..]].concat();
-            view.expand(SampleShape { sizes, ..shape.clone() }).ok_or_else(|| "operands that do not line up".into())
+            view.expand(SampleShape { sizes, ..shape.clone() })
+                .ok_or_else(|| "operands that do not line up".into())
         };
         if shape.batch + 2 >= rank {
             return Err("a product along the samples".into());

@@ -3,8 +3,8 @@
 use influence_autodiff::graph::{Node, Origin, ValueId};
 use influence_autodiff::ops::Op;
 
-use super::{Answer, Arrangement, Operand, Own, Reason, Support, default_axis};
 use super::rowwise::repeated_places;
+use super::{Answer, Arrangement, Operand, Own, Reason, Support, default_axis};
 use crate::compile::stage::StageOp;
 use crate::compile::view::{Reading, SampleShape, View};
 use crate::kernels::Moves;
@@ -108,7 +108,12 @@ impl<'g> Support<'_, 'g> {
     }
 
     /// A copy whose elements, in row-major order, are these of the operand; none is 0.
-    fn moved(&self, view: &View, shape: SampleShape, elements: &[Option<usize>]) -> Result<Answer<'g>, Reason> {
+    fn moved(
+        &self,
+        view: &View,
+        shape: SampleShape,
+        elements: &[Option<usize>],
+    ) -> Result<Answer<'g>, Reason> {
         let store = self.stores[view.store];
         // Channels stay where they are, if the axes do.
         let stays = shape.sizes.len() == view.shape.sizes.len();
@@ -133,8 +138,7 @@ impl<'g> Support<'_, 'g> {
         let live: Vec<_> = node.inputs.iter().filter(|&&id| self.depends(id)).collect();
         let [&live] = live[..] else { return Err("constants beside several values".into()) };
         let (inner, outer) = (shape.sizes[axis + 1..].iter().product::<usize>(), shape.sizes[axis]);
-        let (mut elements, mut constants) =
-            (vec![None; shape.elements()], vec![0.0; shape.elements()]);
+        let (mut elements, mut constants) = (vec![None; shape.elements()], vec![0.0; shape.elements()]);
         let mut before = 0;
         for &id in &node.inputs {
             let own = self.shape(id)?;

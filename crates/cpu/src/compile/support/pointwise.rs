@@ -13,10 +13,9 @@ fn parts(op: &Op) -> Option<Vec<Part>> {
     match op {
         Op::Sigmoid(_) => one(Part::Sigmoid),
         Op::LogSigmoid(_) => one(Part::LogSigmoid),
-        Op::HardSigmoid(op) => Some(vec![
-            Part::Affine { scale: op.alpha, shift: op.beta },
-            Part::Clamp { min: 0.0, max: 1.0 },
-        ]),
+        Op::HardSigmoid(op) => {
+            Some(vec![Part::Affine { scale: op.alpha, shift: op.beta }, Part::Clamp { min: 0.0, max: 1.0 }])
+        }
         Op::Tanh(_) => one(Part::Tanh),
         Op::Gelu(_) => one(Part::Gelu),
         Op::LeakyRelu(op) => one(Part::Leaky(op.slope)),

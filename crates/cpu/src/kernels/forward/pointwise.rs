@@ -18,7 +18,10 @@ use crate::kernels::simd::{Element, InstructionSet};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Part {
     /// scale y + shift.
-    Affine { scale: f64, shift: f64 },
+    Affine {
+        scale: f64,
+        shift: f64,
+    },
     /// y times what the chain began with.
     Argument,
     Sigmoid,
@@ -40,7 +43,10 @@ pub(crate) enum Part {
     /// y above 0, else y times the slope.
     Leaky(f64),
     /// y within bounds; the derivative on a bound is 0.
-    Clamp { min: f64, max: f64 },
+    Clamp {
+        min: f64,
+        max: f64,
+    },
 }
 
 /// Numbers that go through a chain together: the buffers of a few stay in registers and the first cache.
@@ -152,6 +158,8 @@ struct Block<T> {
     argument: [T; BLOCK],
     value: [T; BLOCK],
     slope: [T; BLOCK],
+    /// 0 where a part has cut off what comes before it, whatever the other slopes are: an infinite one too.
+    open: [T; BLOCK],
 }
 
 /// y = f(x) and, where they are wanted, the derivatives.
@@ -207,14 +215,20 @@ impl<T: Element> WithSimd for Row<'_, '_, T> {
     fn with_simd<S: Simd>(self, _: S) {
         let Self { chain, x, y, mut slopes } = self;
         let (zero, one) = (T::default(), T::of(1.0));
-        let mut block = Block { argument: [zero; BLOCK], value: [zero; BLOCK], slope: [zero; BLOCK] };
+        let mut block = Block {
+            argument: [zero; BLOCK],
+            value: [zero; BLOCK],
+            slope: [zero; BLOCK],
+            open: [zero; BLOCK],
+        };
         for (at, (x, y)) in x.chunks(BLOCK).zip(y.chunks_mut(BLOCK)).enumerate() {
             block.argument[..x.len()].copy_from_slice(x);
             block.value = block.argument;
-            block.slope = [one; BLOCK];
+            (block.slope, block.open) = ([one; BLOCK], [one; BLOCK]);
             for part in chain {
                 block.apply(*part, T::of(T::LARGEST));
             }
+            block.close();
             y.copy_from_slice(&block.value[..y.len()]);
             if let Some(slopes) = &mut slopes {
                 slopes[at * BLOCK..][..x.len()].copy_from_slice(&block.slope[..x.len()]);
@@ -235,9 +249,12 @@ impl<T: Real> Block<T> {
                 self.each(|y| (scale * y + shift, scale));
             }
             Part::Argument => {
-                let Self { argument, value, slope } = self;
-                for ((y, slope), x) in value.iter_mut().zip(slope).zip(argument) {
-                    *slope = *slope * *x + *y;
+                let Self { argument, value, slope, open } = self;
+                for (((y, slope), open), x) in value.iter_mut().zip(slope).zip(open).zip(argument) {
+                    // What was cut off is a part of two: the other goes on.
+                    let own = if *open == zero { zero } else { *slope };
+                    *slope = own * *x + *y;
+                    *open = one;
                     *y = *y * *x;
                 }
             }
@@ -311,14 +328,24 @@ impl<T: Real> Block<T> {
         }
     }
 
-    /// The same where a derivative of 0 cuts off whatever comes before, an infinite one too.
+    /// The same where a derivative of 0 cuts off whatever comes before.
     #[inline(always)]
     fn cut(&mut self, f: impl Fn(T) -> (T, T)) {
         let zero = T::of(0.0);
-        for (y, slope) in self.value.iter_mut().zip(&mut self.slope) {
+        for ((y, slope), open) in self.value.iter_mut().zip(&mut self.slope).zip(&mut self.open) {
             let (value, own) = f(*y);
-            *slope = if own == zero { zero } else { *slope * own };
+            *slope = *slope * own;
+            *open = if own == zero { zero } else { *open };
             *y = value;
+        }
+    }
+
+    /// Zeros where something has cut off the rest.
+    #[inline(always)]
+    fn close(&mut self) {
+        let zero = T::of(0.0);
+        for (slope, open) in self.slope.iter_mut().zip(&self.open) {
+            *slope = if *open == zero { zero } else { *slope };
         }
     }
 }
@@ -339,12 +366,7 @@ fn tanh<T: Real>(x: T) -> T {
     );
     let below = polynomial(
         z,
-        [
-            1.0,
-            1.128_116_784_916_329_314_02e2,
-            2.235_488_390_601_004_485_83e3,
-            4.844_063_053_251_254_860_48e3,
-        ],
+        [1.0, 1.128_116_784_916_329_314_02e2, 2.235_488_390_601_004_485_83e3, 4.844_063_053_251_254_860_48e3],
     );
     let near = x + x * z * above / below;
     let (one, two) = (T::of(1.0), T::of(2.0));
@@ -446,12 +468,10 @@ mod tests {
             let (found, expected) = (x.power_of_e(), x.exp());
             assert!((found - expected).abs() <= 4e-16 * x.abs().max(1.0) * expected, "{found:e} at {x}");
         }
-        assert_eq!([f64::INFINITY, -f64::INFINITY, 800.0, 0.0].map(Real::power_of_e), [
-            f64::INFINITY,
-            0.0,
-            f64::INFINITY,
-            1.0
-        ]);
+        assert_eq!(
+            [f64::INFINITY, -f64::INFINITY, 800.0, 0.0].map(Real::power_of_e),
+            [f64::INFINITY, 0.0, f64::INFINITY, 1.0]
+        );
         assert!(f64::NAN.power_of_e().is_nan() && f32::NAN.power_of_e().is_nan());
         grid().into_iter().for_each(|x| close(tanh(x), x.tanh(), x, 1e-15));
         for x in grid().into_iter().map(|x| 4.4 * x).filter(|x| *x > -87.0 && *x < 88.7) {
@@ -460,7 +480,10 @@ mod tests {
             let (found, expected) = (f64::from(tanh(x as f32)), f64::from(x as f32).tanh());
             close(found, expected, x, 4e-7);
         }
-        assert_eq!([f32::INFINITY, -f32::INFINITY, 89.0].map(Real::power_of_e), [f32::INFINITY, 0.0, f32::INFINITY]);
+        assert_eq!(
+            [f32::INFINITY, -f32::INFINITY, 89.0].map(Real::power_of_e),
+            [f32::INFINITY, 0.0, f32::INFINITY]
+        );
     }
 
     #[test]
@@ -535,6 +558,8 @@ mod tests {
         let cut = Part::Clamp { min: 0.0, max: 6.0 };
         assert_eq!([slope(cut, 0.0), slope(cut, 6.0), slope(cut, 3.0)], [0.0, 0.0, 1.0]);
         assert_eq!([slope(Part::Abs, 0.0), slope(Part::Leaky(0.1), 0.0)], [0.0, 0.1]);
+        let after = at(InstructionSet::Scalar, &[cut, Part::Sqrt], &[-1.0]);
+        assert_eq!(after, [[0.0], [0.0]], "an infinite slope behind a bound");
         let [y, slopes] = at(InstructionSet::Scalar, &[Part::Sqrt, cut], &[0.0, f64::NAN]);
         assert!(slopes[0] == 0.0 && y[1].is_nan(), "{y:?} {slopes:?}");
     }

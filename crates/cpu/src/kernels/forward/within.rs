@@ -47,7 +47,9 @@ impl<T: Element> Row<T> {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Softmax => 0,
-            Self::Standard { gamma, beta, .. } => size_of_val(gamma.as_slice()) + size_of_val(beta.as_slice()),
+            Self::Standard { gamma, beta, .. } => {
+                size_of_val(gamma.as_slice()) + size_of_val(beta.as_slice())
+            }
         }
     }
 

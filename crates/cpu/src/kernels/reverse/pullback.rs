@@ -285,7 +285,9 @@ impl<T: Element> Full<'_, '_, '_, T> {
                 for (g, (sum, out)) in sums.iter().zip(out.chunks_mut(lanes)).enumerate() {
                     let start = if add { load(simd, out) } else { zero };
                     let sum = match slopes {
-                        Some(slopes) => T::mul_add(simd, load(simd, &slopes[g * lanes..][..out.len()]), *sum, start),
+                        Some(slopes) => {
+                            T::mul_add(simd, load(simd, &slopes[g * lanes..][..out.len()]), *sum, start)
+                        }
                         None if add => T::sum(simd, start, *sum),
                         None => *sum,
                     };

@@ -185,7 +185,8 @@ fn check_gather<T: Element>(case: &Case, unit: f64) {
             let old = read(target, samples * before, lines, channels, &out);
             let source = Cotangents { values: &cotangents.values, layout };
             let (share, scale) = (Share::Weights(&weights), Some(scale.as_slice()));
-            let gather = Gather { links: &links, source, share, target, channels, scale, slopes: None, add, lines };
+            let gather =
+                Gather { links: &links, source, share, target, channels, scale, slopes: None, add, lines };
             gather.run(set, samples, &mut out);
             let expected: Vec<_> = (0..old.len())
                 .map(|at| {

@@ -4,12 +4,13 @@
 use proptest::prelude::*;
 
 use super::cases::{
-    CANARY, Case, Draws, PATCHED, cases, close, fill, given, image, naive_pullback, read, sets, table, triples,
+    CANARY, Case, Draws, PATCHED, cases, close, fill, given, image, naive_pullback, read, sets, table,
+    triples,
 };
 use crate::kernels::{
     Combine, Cotangents, Dense, Element, Factor, Form, Gather, How, Layout, Matrices, MatrixOperand, Panels,
-    Patches, Place, PulledMatrices, PulledWithin, Pullback, Repeat, Scaled, Share, Start, Step, Table, Target,
-    Within, WithinRow,
+    Patches, Place, Pullback, PulledMatrices, PulledWithin, Repeat, Scaled, Share, Start, Step, Table,
+    Target, Within, WithinRow,
 };
 
 /// Rows of made-up numbers with others around them.
@@ -57,9 +58,9 @@ fn check_lines<T: Element>(
         let old = read(target, rows, lines, channels, &out);
         run(set, add, [pitch, offset], &mut out[..rows * lines * pitch]);
         let found = read(target, rows, lines, channels, &out);
-        let wanted = triples(rows, lines, channels).zip(&old).map(|((row, line, channel), old)| {
-            expected(row, line, channel) + if add { *old } else { 0.0 }
-        });
+        let wanted = triples(rows, lines, channels)
+            .zip(&old)
+            .map(|((row, line, channel), old)| expected(row, line, channel) + if add { *old } else { 0.0 });
         close(&found, &wanted.collect::<Vec<_>>(), unit, &format!("{set}, add {add}"));
     }
 }
@@ -167,7 +168,8 @@ fn check_within<T: Element>(case: &Case, unit: f64) {
     let (gamma, beta): (Vec<T>, Vec<T>) = (draws.numbers(channels), draws.numbers(channels));
     let live: Vec<_> = (0..positions).collect();
     let epsilon = 0.5;
-    for row in [WithinRow::Softmax, WithinRow::Standard { epsilon, gamma: gamma.clone(), beta: beta.clone() }] {
+    for row in [WithinRow::Softmax, WithinRow::Standard { epsilon, gamma: gamma.clone(), beta: beta.clone() }]
+    {
         let is_softmax = matches!(row, WithinRow::Softmax);
         let of_row = |at: usize| (0..channels).map(|c| x.at(at, c)).collect::<Vec<_>>();
         let mean = |terms: &[f64]| terms.iter().sum::<f64>() / channels as f64;
@@ -179,8 +181,7 @@ fn check_within<T: Element>(case: &Case, unit: f64) {
                 return (x.iter().map(|x| x.exp() / sum).collect::<Vec<_>>(), 1.0);
             }
             let centred: Vec<_> = x.iter().map(|value| value - mean(&x)).collect();
-            let inverse =
-                1.0 / (mean(&centred.iter().map(|x| x * x).collect::<Vec<_>>()) + epsilon).sqrt();
+            let inverse = 1.0 / (mean(&centred.iter().map(|x| x * x).collect::<Vec<_>>()) + epsilon).sqrt();
             (centred.iter().map(|x| x * inverse).collect(), inverse)
         };
         let plain: Vec<(Vec<f64>, f64)> = (0..all).map(plain).collect();
@@ -258,8 +259,9 @@ fn check_matrices<T: Element + faer::traits::RealField>(case: &Case, unit: f64) 
     matrices.run([x.dense(), y.dense()], samples, &mut out, [of_c, 0]);
     let mut expected = vec![0.0; out.len()];
     let mut pulled = [vec![0.0; rows(0) * lines * of_a], vec![0.0; rows(1) * lines * of_b]];
-    for ((sample, head), (i, j, l)) in
-        (0..samples).flat_map(|s| (0..heads).map(move |h| (s, h))).flat_map(|s| triples(m, n, k).map(move |t| (s, t)))
+    for ((sample, head), (i, j, l)) in (0..samples)
+        .flat_map(|s| (0..heads).map(move |h| (s, h)))
+        .flat_map(|s| triples(m, n, k).map(move |t| (s, t)))
     {
         let (row, channel) = place(2, head, [i, j]);
         let result = sample * matrices.operands[2].rows + row;
@@ -276,17 +278,18 @@ fn check_matrices<T: Element + faer::traits::RealField>(case: &Case, unit: f64) 
     }
     close(&out, &expected, unit, &format!("{matrices:?}"));
     for (operand, (other, width)) in [(&y, of_a), (&x, of_b)].into_iter().enumerate() {
-        let expected = |row: usize, line: usize, channel: usize| {
-            pulled[operand][(row * lines + line) * width + channel]
-        };
+        let expected =
+            |row: usize, line: usize, channel: usize| pulled[operand][(row * lines + line) * width + channel];
         check_lines::<T>([rows(operand), lines, width], &mut draws, unit, expected, |_, add, at, out| {
             let [pitch, offset] = at;
             if !add {
                 let lines = out.chunks_exact_mut(pitch);
                 lines.for_each(|line| line[offset..offset + width].fill(T::default()));
             }
-            let (source, other) = (Dense { channels: of_c, pitch: g.pitch, offset: 2, values: &g.values }, other.dense());
-            PulledMatrices { matrices: &matrices, operand, source, other, pitch, offset, lines }.run(samples, out);
+            let (source, other) =
+                (Dense { channels: of_c, pitch: g.pitch, offset: 2, values: &g.values }, other.dense());
+            PulledMatrices { matrices: &matrices, operand, source, other, pitch, offset, lines }
+                .run(samples, out);
         });
     }
 }
@@ -318,7 +321,8 @@ fn check_product<T: Element>(case: &Case, table: &Table, patches: Option<&Patche
     let expected = |row: usize, line: usize, channel: usize| {
         product[(row * lines + line) * inputs + channel] * factors.at(row, channel)
     };
-    let target = |[pitch, offset]: [usize; 2]| Target::Lines(Layout::Dense { pitch, offset, channels: inputs });
+    let target =
+        |[pitch, offset]: [usize; 2]| Target::Lines(Layout::Dense { pitch, offset, channels: inputs });
     if groups > 1 && [inputs, outputs] == [groups; 2] {
         let own = |tap: usize| (0..inputs).map(move |channel| (tap, channel));
         let own = (0..taps).flat_map(own);
