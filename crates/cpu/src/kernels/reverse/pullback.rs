@@ -153,17 +153,23 @@ impl<T: Element> Deliver<T> for Rows<'_, T> {
         let block = &mut chunk.values[target.block(tile.row, *lines) - chunk.start..];
         let add = !matches!(start, Start::Empty);
         if let (Some(slopes), Target::Lines(Layout::Dense { pitch, offset, .. })) = (slopes, *target) {
-            let slopes = &slopes.row(tile.row)[tile.first..tile.first + tile.width];
-            for (line, values) in tile.values.chunks_exact(tile.stride).enumerate() {
-                let out = &mut block[line * pitch + offset + tile.first..][..tile.width];
-                let terms = values.iter().zip(slopes);
-                out.iter_mut().zip(terms).for_each(|(out, (x, slope))| {
-                    *out = if add { *out + *x * *slope } else { *x * *slope };
-                });
-            }
-            return;
+            let at = offset + tile.first;
+            return deliver_scaled(tile, slopes.row(tile.row), add, (pitch, &mut block[at..]));
         }
         target.deliver(self.set, tile, add, block);
+    }
+}
+
+/// Adds results to lines `pitch` apart, or writes them there, times the factors of their row. (Not inlined:
+/// what has no factors is not to be compiled around it.)
+#[inline(never)]
+fn deliver_scaled<T: Element>(tile: Tile<'_, T>, slopes: &[T], add: bool, (pitch, block): (usize, &mut [T])) {
+    let slopes = &slopes[tile.first..tile.first + tile.width];
+    for (line, values) in tile.values.chunks_exact(tile.stride).enumerate() {
+        let out = &mut block[line * pitch..][..tile.width];
+        for (out, (x, slope)) in out.iter_mut().zip(values.iter().zip(slopes)) {
+            *out = if add { *out + *x * *slope } else { *x * *slope };
+        }
     }
 }
 
