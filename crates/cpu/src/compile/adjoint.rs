@@ -7,12 +7,12 @@
 use std::collections::{HashMap, HashSet};
 
 use super::build::Builder;
-use super::program::{KernelKind, MaskId, Place, Sink, Site, Step, StepKind, View};
+use super::program::{Factor, Kernel, KernelKind, MaskId, Place, Sink, Site, Step, StepKind, View};
 use super::stage::Source;
 use super::together;
 use super::view::StoreId;
 use super::weights::FEW_CHANNELS;
-use crate::kernels::{Element, Panels, Table};
+use crate::kernels::{Element, How, Links, Panels, Table};
 
 /// The reverse pass.
 pub(super) fn steps<T: Element>(builder: &Builder<'_, T>) -> Vec<Step<T>> {
@@ -64,13 +64,19 @@ struct Adjoint<'c, 'g, T> {
 }
 
 impl<T: Element> Adjoint<'_, '_, T> {
+    /// Whether the cotangent of a store has to be dense, and as it comes.
+    fn is_forced(&self, store: StoreId) -> bool {
+        let builder = self.builder;
+        let ends = [builder.stages.input, builder.stages.output].contains(&store);
+        // The input's cotangent is the result, the output's is given; parts of a concatenation's belong to others.
+        ends || builder.places.is_joint(store) || builder.is_dense[store] || self.readers[store].dense
+    }
+
     /// Where the cotangent of a store is.
     fn place(&self, store: StoreId) -> Place {
         let builder = self.builder;
         let dense = Place::Dense(builder.view(store));
-        let ends = [builder.stages.input, builder.stages.output].contains(&store);
-        // The input's cotangent is the result, the output's is given; parts of a concatenation's belong to others.
-        if ends || builder.places.is_joint(store) || builder.on_segment[store] || self.readers[store].dense {
+        if self.is_forced(store) {
             return dense;
         }
         if let [only] = self.readers[store].kernels[..] {
@@ -85,7 +91,21 @@ impl<T: Element> Adjoint<'_, '_, T> {
                 _ => {}
             }
         }
-        builder.mask_of[store].map_or(dense, Place::Compressed)
+        match builder.mask_of[store] {
+            Some(mask) if !self.is_channelwise(store) => Place::Compressed(mask),
+            _ => dense,
+        }
+    }
+
+    /// Whether a channelwise product with a ReLU writes a store. Its pullback reads each row of cotangents once
+    /// for each tap: they are kept dense, zeros where the mask is off. (Gradients of parameters read them as
+    /// they are elsewhere.)
+    fn is_channelwise(&self, store: StoreId) -> bool {
+        let builder = self.builder;
+        let mut writers = builder.kernels.iter().zip(&builder.between);
+        let writer = writers.find(|(_, between)| between.output == Some(store));
+        let own = |kernel: &Kernel<T>| matches!(kernel.kind, KernelKind::Channelwise { .. });
+        !builder.trains() && writer.is_some_and(|(kernel, _)| own(kernel) && kernel.relu.is_some())
     }
 
     /// Where contributions to the cotangent of a store go.
@@ -98,21 +118,70 @@ impl<T: Element> Adjoint<'_, '_, T> {
             && let Some(kernel) = builder.between.iter().position(|between| between.output == Some(store))
             && let KernelKind::Affine(affine) = &builder.kernels[kernel].kind
             && let Some(input) = &builder.between[kernel].input
-            && let Place::Dense(view) = self.place(input.store)
+            && let Place::Dense(view) = self.part_of(input, self.place(input.store))
         {
             return Sink::Through { mask, view, from: 0, scaled: affine.as_ref().map(|_| kernel) };
         }
-        Sink::Place(place)
+        if let (Place::Dense(view), Some(mask)) = (place, builder.mask_of[store])
+            && self.is_channelwise(store)
+            && view == builder.view(store)
+            && !self.is_forced(store)
+        {
+            return Sink::Through { mask, view, from: 0, scaled: None };
+        }
+        match self.slopes(store) {
+            Some(sink) => sink,
+            None => Sink::Place(place),
+        }
+    }
+
+    /// Past a function of each number: what its readers hand on goes to its operand, times its derivatives,
+    /// so that the cotangents of its result need no pass of their own.
+    fn slopes(&self, store: StoreId) -> Option<Sink> {
+        let builder = self.builder;
+        let kernel = builder.between.iter().position(|between| between.output == Some(store))?;
+        let (stage, between) = (&builder.kernels[kernel], &builder.between[kernel]);
+        let Readers { kernels, dense } = &self.readers[store];
+        let channels = builder.stages.stores[store].channels;
+        let takes = |&reader: &usize| {
+            let (stage, between) = (&builder.kernels[reader], &builder.between[reader]);
+            let whole =
+                between.other != Some(store) || stage.other.is_some_and(|view| view.channels == channels);
+            stage.kind.takes_slopes() && whole
+        };
+        let all = kernels.iter().all(takes);
+        let alone = store != builder.stages.output && !builder.places.is_joint(store);
+        if !matches!(stage.kind, KernelKind::Pointwise(_))
+            || stage.relu.is_some()
+            || !(all && alone)
+            || *dense
+            || builder.on_segment[store]
+        {
+            return None;
+        }
+        let slopes = *stage.kept.first()?;
+        match self.part_of(between.input.as_ref()?, self.place(between.input.as_ref()?.store)) {
+            Place::Dense(view) => Some(Sink::Times { view, slopes }),
+            Place::Compressed(_) => None,
+        }
+    }
+
+    /// Where the cotangents of some channels of a place are.
+    fn part_of(&self, source: &Source, place: Place) -> Place {
+        match place {
+            Place::Dense(view) => Place::Dense(View {
+                offset: view.offset + source.channels.start,
+                channels: source.channels.len(),
+                ..view
+            }),
+            whole => whole,
+        }
     }
 
     /// Where contributions to some channels of a store go.
-    fn part(&self, Source { store, channels }: &Source) -> Sink {
-        match self.sink(*store) {
-            Sink::Place(Place::Dense(view)) => Sink::Place(Place::Dense(View {
-                offset: view.offset + channels.start,
-                channels: channels.len(),
-                ..view
-            })),
+    fn part(&self, source: &Source) -> Sink {
+        match self.sink(source.store) {
+            Sink::Place(place) => Sink::Place(self.part_of(source, place)),
             whole => whole,
         }
     }
@@ -127,37 +196,107 @@ impl<T: Element> Adjoint<'_, '_, T> {
         let mut place = between.output.map_or(Place::Dense(stage.output), |output| self.place(output));
         let sink = self.part(input);
         if let Some(mask) = stage.relu {
-            let through = between.output.map(|output| self.sink(output));
-            if matches!(through, Some(Sink::Through { .. })) {
-                return;
+            match between.output.map(|output| self.sink(output)) {
+                // Zeros stand where it has switched off.
+                Some(Sink::Through { .. }) if matches!(stage.kind, KernelKind::Channelwise { .. }) => {}
+                Some(Sink::Through { .. }) => return,
+                _ => {
+                    if place != Place::Compressed(mask) {
+                        self.spread(place, Sink::Place(Place::Compressed(mask)), None, index);
+                    }
+                    place = Place::Compressed(mask);
+                }
             }
-            if place != Place::Compressed(mask) {
-                self.spread(place, Sink::Place(Place::Compressed(mask)), None, index);
-            }
-            place = Place::Compressed(mask);
         }
         match &stage.kind {
             KernelKind::Product { .. } => self.product(place, sink, index),
             KernelKind::Channelwise { table, .. } => {
-                self.push(place, sink, StepKind::Channelwise { links: table.links() }, index);
+                self.push(place, sink, StepKind::Channelwise { links: self.links(table, place) }, index);
             }
             KernelKind::Affine(affine) => {
                 self.spread(place, sink, affine.as_ref().map(|[scale, _]| scale.clone()), index);
             }
             KernelKind::Sum => self.spread(place, sink, None, index),
+            KernelKind::Elementwise { scale: None, .. } => self.spread(place, sink, None, index),
+            KernelKind::Elementwise { .. } => self.scaled(place, sink, None, Factor::Own, index),
+            // What its readers have handed on is there already.
+            KernelKind::Pointwise(_)
+                if between.output.is_some_and(|output| self.slopes(output).is_some()) => {}
+            KernelKind::Pointwise(_) => {
+                let factor = stage.kept.first().map(|&view| Factor::Values { view, repeated: false });
+                factor.into_iter().for_each(|factor| self.scaled(place, sink, None, factor, index));
+            }
+            KernelKind::Combine { .. } => return self.combined(place, sink, index),
+            KernelKind::Within(_) => {
+                let kept = stage.kept.first().copied().unwrap_or(stage.output);
+                self.push(place, sink, StepKind::Within { kept }, index);
+            }
+            KernelKind::Matrices(_) => return self.matrices(place, sink, index),
             KernelKind::Average { table, .. } => {
-                self.push(place, sink, StepKind::Average { links: table.links() }, index);
+                self.push(place, sink, StepKind::Average { links: self.links(table, place) }, index);
             }
             KernelKind::Maximum { table, .. } => {
-                self.push(place, sink, StepKind::Maximum { links: table.links() }, index);
+                self.push(place, sink, StepKind::Maximum { links: self.links(table, place) }, index);
             }
-            KernelKind::Rearrange(_) => self.push(place, sink, StepKind::Rearrange, index),
+            KernelKind::Rearrange { .. } => self.push(place, sink, StepKind::Rearrange, index),
             KernelKind::Segment(_) => {}
         }
         if let Some(other) = between.other {
             let sink = self.sink(other);
             self.spread(place, sink, None, index);
         }
+    }
+
+    /// Which rows read each row of a table's source. What nothing reads has no cotangent: a mask says so
+    /// itself, dense rows are left out here.
+    fn links(&self, table: &Table, place: Place) -> Links {
+        match place {
+            Place::Dense(view) => table.links_of(self.builder.live(view)),
+            Place::Compressed(_) => table.links(),
+        }
+    }
+
+    fn scaled(&mut self, place: Place, sink: Sink, links: Option<Links>, factor: Factor, index: usize) {
+        self.push(place, sink, StepKind::Scaled { links, factor }, index);
+    }
+
+    /// Where contributions to the cotangent of a stage's other operand go.
+    fn other(&self, index: usize) -> Option<(Sink, View)> {
+        let view = self.builder.kernels[index].other?;
+        let store = self.builder.between[index].other?;
+        match self.sink(store) {
+            // Those of the channels that are read.
+            Sink::Place(Place::Dense(_)) => Some((Sink::Place(Place::Dense(view)), view)),
+            sink @ Sink::Times { .. } => Some((sink, view)),
+            _ => None,
+        }
+    }
+
+    /// To both operands of a sum, product or quotient.
+    fn combined(&mut self, place: Place, sink: Sink, index: usize) {
+        let stage = &self.builder.kernels[index];
+        let (KernelKind::Combine { how, repeat }, Some((other, view))) = (&stage.kind, self.other(index))
+        else {
+            return;
+        };
+        let values = |view: View, repeated: bool| Factor::Values { view, repeated };
+        let factors = match (how, &stage.kept[..]) {
+            (How::Sum(signs), _) => signs.map(Factor::Number),
+            (How::Product, _) => [values(view, true), values(stage.input, false)],
+            (_, &[first, second]) => [values(first, false), values(second, false)],
+            _ => return,
+        };
+        self.scaled(place, sink, None, factors[0], index);
+        let links = repeat.rows.as_ref().map(|table| self.links(table, place));
+        self.scaled(place, other, links, factors[1], index);
+    }
+
+    /// To both operands of matrix products.
+    fn matrices(&mut self, place: Place, sink: Sink, index: usize) {
+        let Some((other, view)) = self.other(index) else { return };
+        let input = self.builder.kernels[index].input;
+        self.push(place, sink, StepKind::Matrices { operand: 0, other: view }, index);
+        self.push(place, other, StepKind::Matrices { operand: 1, other: input }, index);
     }
 
     /// From the outputs of a segment to its inputs; an output that nothing has reached has zeros.
@@ -181,20 +320,20 @@ impl<T: Element> Adjoint<'_, '_, T> {
             return;
         };
         let (inputs, outputs, taps, groups) = (weights.inputs, weights.outputs, table.taps(), weights.groups);
-        let dense = matches!(sink, Sink::Place(Place::Dense(_)));
+        let dense = matches!(sink, Sink::Place(Place::Dense(_)) | Sink::Times { .. });
         let kind = if dense && inputs < FEW_CHANNELS && taps > 1 {
             let column = |at: &dyn Fn(usize, usize, usize) -> f64| {
                 Panels::reverse(1, outputs, taps * inputs, 1, |_, o, column| {
                     at(column / inputs, column % inputs, o)
                 })
             };
-            let rows = Table::identity(table.rows()).links();
-            StepKind::Columns { rows, panels: weights.with(column), links: table.links() }
+            let rows = self.links(&Table::identity(table.rows()), place);
+            StepKind::Columns { rows, panels: weights.with(column), links: self.links(table, place) }
         } else {
             let scale = sink.scale(&self.builder.kernels);
             let factor = |i: usize| scale.map_or(1.0, |scale| scale[i].to_f64());
             // Where masks have switched channels off on both sides, skipping them saves more; so does what is taken together.
-            let plain = matches!((place, sink), (Place::Dense(_), Sink::Place(_)));
+            let plain = matches!((place, sink), (Place::Dense(_), Sink::Place(_) | Sink::Times { .. }));
             let (patches, panels) = match plain.then(|| weights.reversed()).flatten() {
                 Some((patches, panels)) => (Some(patches), panels),
                 None => {
@@ -204,7 +343,7 @@ impl<T: Element> Adjoint<'_, '_, T> {
                     (None, panels)
                 }
             };
-            StepKind::Product { links: table.links(), patches, panels, identity: None }
+            StepKind::Product { links: self.links(table, place), patches, panels, identity: None }
         };
         self.push(place, sink, kind, index);
     }
@@ -215,6 +354,11 @@ impl<T: Element> Adjoint<'_, '_, T> {
             return;
         }
         match sink {
+            // (A sum hands on without a scale, and nothing that has one takes slopes.)
+            Sink::Times { .. } => self.scaled(place, sink, None, Factor::Number(1.0), index),
+            Sink::Place(Place::Dense(_)) if scale.is_none() && matches!(place, Place::Dense(_)) => {
+                self.scaled(place, sink, None, Factor::Number(1.0), index);
+            }
             Sink::Place(Place::Compressed(mask)) if scale.is_none() => {
                 self.waiting.entry(mask).or_default().push((place, index));
             }

@@ -10,7 +10,7 @@ use super::program::{
 use super::stage::{Affine, Island, Normalization, Source, Stage, StageOp, Stages, Trained};
 use super::view::StoreId;
 use super::weights::{FEW_CHANNELS, Weights};
-use crate::kernels::{Element, Moves};
+use crate::kernels::{Element, How, Moves};
 
 /// The stores between which a kernel stands.
 #[derive(Debug, Clone, Default)]
@@ -40,8 +40,10 @@ pub(crate) struct Builder<'g, T> {
     choices: usize,
     pub(crate) segments: Vec<Portion>,
     shown: Vec<Shown>,
-    /// Whether a store is on the edge of a segment, which takes and gives dense cotangents.
+    /// Whether a store is on the edge of a segment.
     pub(crate) on_segment: Vec<bool>,
+    /// Whether a store is on the edge of a segment, or of a kernel, which takes and gives dense cotangents.
+    pub(crate) is_dense: Vec<bool>,
 }
 
 impl<'g, T: Element> Builder<'g, T> {
@@ -69,6 +71,7 @@ impl<'g, T: Element> Builder<'g, T> {
             segments: Vec::new(),
             shown: Vec::new(),
             on_segment: vec![false; count],
+            is_dense: vec![false; count],
         };
         this.reserve(this.stages.input);
         all.into_iter().for_each(|stage| this.stage(stage));
@@ -92,6 +95,11 @@ impl<'g, T: Element> Builder<'g, T> {
     /// Where a store lies.
     pub(crate) fn view(&self, store: StoreId) -> View {
         self.views[store].unwrap_or_else(|| unreachable!("a store is written before it is read"))
+    }
+
+    /// The rows of a view that something reads.
+    pub(crate) fn live(&self, view: View) -> &[usize] {
+        &self.maps[view.map].live
     }
 
     /// Finds room for a store.
@@ -142,26 +150,58 @@ impl<'g, T: Element> Builder<'g, T> {
                 KernelKind::Affine(affine.map(|Affine { scale, shift }| [numbers(&scale), numbers(&shift)]))
             }
             StageOp::Sum => KernelKind::Sum,
+            StageOp::Pointwise(chain) => KernelKind::Pointwise(chain),
+            StageOp::Combine { how, repeat } => KernelKind::Combine { how, repeat },
+            StageOp::Elementwise { scale, shift } => {
+                KernelKind::Elementwise { scale: scale.as_deref().map(numbers), shift: numbers(&shift) }
+            }
+            StageOp::Within(row) => KernelKind::Within(row.rounded()),
+            StageOp::Matrices(matrices) => KernelKind::Matrices(matrices),
             StageOp::Average { table, shares } => KernelKind::Average { table, shares: numbers(&shares) },
             StageOp::Maximum { table } => {
                 self.choices += 1;
                 KernelKind::Maximum { table, choices: self.choices - 1 }
             }
-            StageOp::Rearrange { sources } => {
+            StageOp::Rearrange { sources, fill } => {
                 let channels = |store: StoreId| self.stages.stores[store];
                 let from = input.as_ref().map_or(channels(output), |source| channels(source.store));
                 let to = channels(output);
-                KernelKind::Rearrange(Moves::new(sources, [from.rows, from.channels], [to.rows, to.channels]))
+                let moves = Moves::new(sources, [from.rows, from.channels], [to.rows, to.channels]);
+                KernelKind::Rearrange { moves, fill: fill.as_deref().map(numbers) }
             }
         };
         let Some(input) = input else { return };
         let (from, addend) = (self.read(&input), other.map(|other| self.view(other)));
+        let addend = addend.map(|other| read_by(&kind, other, from.channels));
+        if kind.takes_dense() {
+            [Some(input.store), other, Some(output)]
+                .into_iter()
+                .flatten()
+                .for_each(|store| self.is_dense[store] = true);
+        }
         let to = self.reserve(output);
+        let kept = self.kept(&kind, to);
         let relu = relu.then(|| self.new_mask(output, to));
         let trainable = self.trainable(trained, &kind, from, to);
-        let kernel = Kernel { kind, input: from, output: to, other: addend, relu, name, trainable };
+        let kernel = Kernel { kind, input: from, output: to, other: addend, relu, kept, name, trainable };
         self.show(nodes.last().map(|&node| self.graph.nodes()[node].output), output, to);
         self.push(kernel, Between { input: Some(input), other, output: Some(output) }, own);
+    }
+
+    /// Room for what a kernel leaves for the reverse pass besides its result.
+    fn kept(&mut self, kind: &KernelKind<T>, to: View) -> Vec<View> {
+        let pitches = match kind {
+            KernelKind::Pointwise(_) => vec![to.channels],
+            KernelKind::Combine { how: How::Quotient | How::Inverse, .. } => vec![to.channels; 2],
+            KernelKind::Within(row) => row.kept(to.channels).into_iter().collect(),
+            _ => Vec::new(),
+        };
+        let positions = self.maps[to.map].positions;
+        let own = |pitch: usize| {
+            self.maps.push(Map { positions, pitch, live: Vec::new() });
+            View { map: self.maps.len() - 1, offset: 0, channels: pitch }
+        };
+        pitches.into_iter().map(own).collect()
     }
 
     /// Notes that the kernel that comes next computes a value of the graph.
@@ -229,6 +269,7 @@ impl<'g, T: Element> Builder<'g, T> {
                 output: wanted,
                 other: None,
                 relu: None,
+                kept: Vec::new(),
                 name: name.to_owned(),
                 trainable: None,
             };
@@ -239,7 +280,9 @@ impl<'g, T: Element> Builder<'g, T> {
 
     fn segment(&mut self, island: Island, name: String) {
         let Island { nodes, inputs, outputs } = island;
-        inputs.iter().chain(&outputs).for_each(|(_, view)| self.on_segment[view.store] = true);
+        for (_, view) in inputs.iter().chain(&outputs) {
+            (self.on_segment[view.store], self.is_dense[view.store]) = (true, true);
+        }
         let edge = |(value, view): (usize, super::view::View), at: View| Edge {
             value,
             view: at,
@@ -268,7 +311,16 @@ impl<'g, T: Element> Builder<'g, T> {
         let tensors = self.perturbed.read_by(&nodes);
         self.segments.push(Portion { nodes, inputs, outputs, tensors });
         let kind = KernelKind::Segment(self.segments.len() - 1);
-        let kernel = Kernel { kind, input: from, output: to, other: None, relu: None, name, trainable: None };
+        let kernel = Kernel {
+            kind,
+            input: from,
+            output: to,
+            other: None,
+            relu: None,
+            kept: Vec::new(),
+            name,
+            trainable: None,
+        };
         self.push(kernel, Between::default(), None);
     }
 
@@ -288,8 +340,11 @@ impl<'g, T: Element> Builder<'g, T> {
             for row in rows {
                 kernel.sources(row).into_iter().for_each(|source| live[kernel.input.map][source] = true);
                 let norm = kernel.trainable.as_ref().and_then(|trainable| trainable.norm.as_ref());
-                for view in kernel.other.into_iter().chain(norm.map(|norm| norm.rows)) {
+                for view in norm.map(|norm| norm.rows).into_iter().chain(kernel.kept.iter().copied()) {
                     live[view.map][row] = true;
+                }
+                if let Some(View { map, .. }) = kernel.other {
+                    kernel.other_sources(row).into_iter().for_each(|source| live[map][source] = true);
                 }
             }
         }
@@ -318,4 +373,11 @@ impl<'g, T: Element> Builder<'g, T> {
             }
         }
     }
+}
+
+/// The channels of a second operand that a kernel reads.
+fn read_by<T>(kind: &KernelKind<T>, other: View, channels: usize) -> View {
+    let KernelKind::Combine { repeat, .. } = kind else { return other };
+    let channels = if repeat.single { 1 } else { channels };
+    View { offset: other.offset + repeat.first, channels, ..other }
 }

@@ -65,6 +65,12 @@ impl<'g> Constants<'g> {
 pub(crate) struct Numbers<'g>(Cow<'g, TensorData>);
 
 impl Numbers<'_> {
+    /// Numbers that stand in no graph.
+    pub(crate) fn new(numbers: Vec<f64>) -> Self {
+        let count = numbers.len();
+        Self(Cow::Owned(TensorData::new(numbers, [count])))
+    }
+
     /// A way to look at single numbers.
     pub(crate) fn look(&self) -> Look<'_> {
         match self.0.dtype() {

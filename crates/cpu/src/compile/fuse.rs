@@ -3,9 +3,9 @@
 //! Each takes a stage and the only stage that reads its result. Both know their rows and channels, so that a
 //! rewrite is right for any shapes that the graph gave the values.
 
-use super::stage::{Affine, Normalization, Stage, StageOp, Stages};
+use super::stage::{Affine, Normalization, Source, Stage, StageOp, Stages};
 use super::view::{Store, StoreId};
-use crate::kernels::Table;
+use crate::kernels::{How, Part, Table};
 
 /// Applies all rewrites.
 pub(crate) fn fuse(stages: &mut Stages<'_>) {
@@ -19,6 +19,10 @@ pub(crate) fn fuse(stages: &mut Stages<'_>) {
             fusion.add_residual(index, &mut stage, &mut kept);
         } else if matches!(stage.op, StageOp::Affine(Some(_))) {
             fusion.compose(index, &mut stage, &mut kept);
+            fusion.begin_chain(index, &mut stage, &mut kept);
+        }
+        if matches!(stage.op, StageOp::Pointwise(_)) {
+            fusion.continue_chain(index, &mut stage, &mut kept);
         }
         if matches!(stage.op, StageOp::Product { .. } | StageOp::Affine(_) | StageOp::Sum) {
             fusion.end_with_relu(index, &mut stage, &mut kept);
@@ -31,6 +35,15 @@ pub(crate) fn fuse(stages: &mut Stages<'_>) {
     stages.stages = kept.into_iter().flatten().collect();
 }
 
+/// A scale and shift that is the same for all channels, and nothing else.
+fn uniform(stage: &Stage<'_>) -> Option<Part> {
+    let StageOp::Affine(Some(Affine { scale, shift })) = &stage.op else { return None };
+    let (&first, &then) = scale.first().zip(shift.first())?;
+    let alone = !stage.relu && stage.other.is_none() && stage.trained.tensors().next().is_none();
+    let same = scale.iter().all(|x| *x == first) && shift.iter().all(|x| *x == then);
+    (alone && same && stage.trained.norm.is_none()).then_some(Part::Affine { scale: first, shift: then })
+}
+
 struct Fusion<'s> {
     readers: Vec<Vec<usize>>,
     writers: Vec<Option<usize>>,
@@ -39,12 +52,17 @@ struct Fusion<'s> {
 }
 
 impl Fusion<'_> {
-    /// The only stage that reads a store, where the network's output is another one.
-    fn sole(&self, store: StoreId) -> Option<usize> {
-        match self.readers[store][..] {
-            [only] if store != self.output => Some(only),
-            _ => None,
-        }
+    /// The only stage that reads a store, all its channels, where the network's output is another one.
+    fn sole(&self, store: StoreId, all: &[Option<Stage<'_>>]) -> Option<usize> {
+        let [only] = self.readers[store][..] else { return None };
+        let whole = |source: &Source| source.store != store || self.is_whole(source);
+        let reader = all[only].as_ref()?;
+        (store != self.output && reader.input.as_ref().is_none_or(whole)).then_some(only)
+    }
+
+    /// Whether all channels of a store are read.
+    fn is_whole(&self, source: &Source) -> bool {
+        source.channels == (0..self.stores[source.store].channels)
     }
 
     /// Takes a reader of a stage's result into the stage.
@@ -57,7 +75,7 @@ impl Fusion<'_> {
 
     /// A scale and shift of a product's results goes into its weights.
     fn fold_affine<'g>(&mut self, index: usize, stage: &mut Stage<'g>, all: &mut [Option<Stage<'g>>]) {
-        while let Some(next) = self.sole(stage.output)
+        while let Some(next) = self.sole(stage.output, all)
             && let Some(Stage { op: StageOp::Affine(Some(affine)), relu: false, trained, .. }) = &all[next]
             && let StageOp::Product { weights, bias, .. } = &mut stage.op
             && stage.trained.norm.is_none()
@@ -70,6 +88,10 @@ impl Fusion<'_> {
             if let (Some(tensor), None) = (added, stage.trained.bias) {
                 stage.trained.bias = Some(tensor);
             } else if trained.norm.is_some() || perturbed && !is_shift {
+                // What is kept apart is the product with weights as they are.
+                if weights.scale.is_some() {
+                    return;
+                }
                 // Gradients read the product's own results, or are scaled: the two are kept apart.
                 let plain = || Normalization {
                     gamma: None,
@@ -96,7 +118,7 @@ impl Fusion<'_> {
 
     /// Two scales and shifts one behind the other.
     fn compose<'g>(&mut self, index: usize, stage: &mut Stage<'g>, all: &mut [Option<Stage<'g>>]) {
-        while let Some(next) = self.sole(stage.output)
+        while let Some(next) = self.sole(stage.output, all)
             && stage.trained.norm.is_none()
             && let Some(Stage { op: StageOp::Affine(Some(then)), trained, .. }) = &all[next]
             && trained.norm.is_none()
@@ -111,12 +133,63 @@ impl Fusion<'_> {
         }
     }
 
+    /// A scale and shift, the same for all channels, before a function of each number.
+    fn begin_chain<'g>(&mut self, index: usize, stage: &mut Stage<'g>, all: &mut [Option<Stage<'g>>]) {
+        if let Some(next) = self.sole(stage.output, all)
+            && let Some(Stage { op: StageOp::Pointwise(then), .. }) = &all[next]
+            && !then.contains(&Part::Argument)
+            && let Some(first) = uniform(stage)
+        {
+            let chain = [&[first], then.as_slice()].concat();
+            if let Some(reader) = all[next].take() {
+                self.absorb(index, stage, reader);
+            }
+            stage.op = StageOp::Pointwise(chain);
+        }
+    }
+
+    /// Functions one behind the other, scales and shifts that are the same for all channels, and the product
+    /// with what the chain began with.
+    fn continue_chain<'g>(&mut self, index: usize, stage: &mut Stage<'g>, all: &mut [Option<Stage<'g>>]) {
+        while let (StageOp::Pointwise(chain), false, Some(next)) =
+            (&mut stage.op, stage.relu, self.sole(stage.output, all))
+            && let Some(then) = &all[next]
+        {
+            let begun =
+                stage.input.as_ref().filter(|source| self.is_whole(source)).map(|source| source.store);
+            let read = [then.input.as_ref().map(|source| source.store), then.other];
+            match &then.op {
+                StageOp::Pointwise(then) if !then.contains(&Part::Argument) => chain.extend(then),
+                StageOp::Affine(Some(_)) => match uniform(then) {
+                    Some(part) => chain.push(part),
+                    None => return,
+                },
+                StageOp::Combine { how: How::Product, repeat }
+                    if repeat.is_plain() && begun.is_some() && read.contains(&begun) =>
+                {
+                    chain.push(Part::Argument);
+                    // It reads the beginning no longer, which this stage does already.
+                    if let Some(begun) = begun {
+                        self.readers[begun].retain(|reader| *reader != next);
+                    }
+                }
+                _ => return,
+            }
+            if let Some(reader) = all[next].take() {
+                self.absorb(index, stage, reader);
+            }
+        }
+    }
+
     /// What a product's results are added to is added by the product, if it is there before.
     fn add_residual<'g>(&mut self, index: usize, stage: &mut Stage<'g>, all: &mut [Option<Stage<'g>>]) {
-        let Some(next) = self.sole(stage.output).filter(|_| !stage.relu) else { return };
+        let Some(next) = self.sole(stage.output, all).filter(|_| !stage.relu) else { return };
         let Some(Stage { op: StageOp::Sum, input: Some(first), other: Some(second), .. }) = &all[next] else {
             return;
         };
+        if !self.is_whole(first) {
+            return;
+        }
         let partner = if first.store == stage.output { *second } else { first.store };
         if self.writers[partner].is_some_and(|writer| writer >= index) {
             return;
@@ -129,7 +202,7 @@ impl Fusion<'_> {
     }
 
     fn end_with_relu<'g>(&mut self, index: usize, stage: &mut Stage<'g>, all: &mut [Option<Stage<'g>>]) {
-        let Some(next) = self.sole(stage.output).filter(|_| !stage.relu) else { return };
+        let Some(next) = self.sole(stage.output, all).filter(|_| !stage.relu) else { return };
         if let Some(reader) = all[next].take_if(|reader| reader.is_relu()) {
             self.absorb(index, stage, reader);
         }
@@ -142,7 +215,9 @@ impl Fusion<'_> {
         let Some(product) = &all[index] else { return };
         let StageOp::Product { table, weights, .. } = &product.op else { return };
         let alone = !product.relu && product.other.is_none() && product.trained.norm.is_none();
-        let Some(next) = self.sole(product.output).filter(|_| alone && table.is_identity()) else { return };
+        let Some(next) = self.sole(product.output, all).filter(|_| alone && table.is_identity()) else {
+            return;
+        };
         let Some(Stage { op: StageOp::Average { table: windows, shares }, input: Some(read), .. }) =
             &all[next]
         else {

@@ -235,7 +235,9 @@ impl<'g> Lowering<'_, 'g> {
                 *parts = sources.iter().map(|source| source.store).collect();
                 input = None;
             }
-            StageOp::Sum => other = sources.get(1).map(|source| source.store),
+            StageOp::Sum | StageOp::Combine { .. } | StageOp::Matrices(_) => {
+                other = sources.get(1).map(|source| source.store)
+            }
             _ => {}
         }
         self.stages.push(Stage { op, input, other, output, relu, nodes: vec![index], trained });
@@ -259,7 +261,7 @@ impl<'g> Lowering<'_, 'g> {
         }
         let store = self.store(arrangement.store);
         let input = Source { store: from.store, channels: 0..width };
-        let op = StageOp::Rearrange { sources: key.2.clone() };
+        let op = StageOp::Rearrange { sources: key.2.clone(), fill: None };
         let (nodes, trained) = (Vec::new(), Trained::default());
         self.stages.push(Stage {
             op,

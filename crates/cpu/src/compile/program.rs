@@ -5,7 +5,9 @@ use std::fmt;
 use influence_autodiff::graph::ValueId;
 
 use super::view;
-use crate::kernels::{Element, Links, Moves, PAD, Panels, Patches, Table};
+use crate::kernels::{
+    Element, How, Links, Matrices, Moves, PAD, Panels, Part, Patches, Repeat, Table, WithinRow,
+};
 
 /// A buffer of rows: one for each position of each sample.
 #[derive(Debug, Clone)]
@@ -46,6 +48,8 @@ pub(crate) struct Kernel<T> {
     pub(crate) other: Option<View>,
     /// The mask that the ReLU at its end makes, if there is one.
     pub(crate) relu: Option<MaskId>,
+    /// What it leaves for the reverse pass besides its result: derivatives, or what its pullback reads.
+    pub(crate) kept: Vec<View>,
     /// The graph's operations that it stands for.
     pub(crate) name: String,
     /// Its perturbed tensors, where parameters are perturbed.
@@ -101,9 +105,29 @@ impl<T> Kernel<T> {
             | KernelKind::Maximum { table, .. } => {
                 (0..table.taps()).filter_map(|tap| table.source(row, tap)).collect()
             }
-            KernelKind::Rearrange(moves) => moves.rows_of(row),
-            KernelKind::Affine(_) | KernelKind::Sum => vec![row],
+            KernelKind::Rearrange { moves, .. } => moves.rows_of(row),
+            KernelKind::Affine(_)
+            | KernelKind::Sum
+            | KernelKind::Pointwise(_)
+            | KernelKind::Combine { .. }
+            | KernelKind::Elementwise { .. }
+            | KernelKind::Within(_) => vec![row],
+            KernelKind::Matrices(matrices) => (0..matrices.operands[0].rows).collect(),
             KernelKind::Segment(_) => Vec::new(),
+        }
+    }
+
+    /// Whether the other operand is added to the rest.
+    fn adds_other(&self) -> bool {
+        !matches!(self.kind, KernelKind::Combine { .. } | KernelKind::Matrices(_))
+    }
+
+    /// The rows of the other operand that a row of the result is computed from.
+    pub(crate) fn other_sources(&self, row: usize) -> Vec<usize> {
+        match &self.kind {
+            KernelKind::Combine { repeat, .. } => vec![repeat.row(row)],
+            KernelKind::Matrices(matrices) => (0..matrices.operands[1].rows).collect(),
+            _ => vec![row],
         }
     }
 
@@ -125,14 +149,50 @@ pub(crate) enum KernelKind<T> {
     Affine(Option<[Vec<T>; 2]>),
     /// The operand and the other.
     Sum,
+    /// A function of each number, which leaves its derivatives.
+    Pointwise(Vec<Part>),
+    /// The operand and the other, which is repeated; a quotient leaves its derivatives by both.
+    Combine { how: How, repeat: Repeat },
+    /// scale x + shift for each number of a sample; no scale where all are 1.
+    Elementwise { scale: Option<Vec<T>>, shift: Vec<T> },
+    /// What the channels of a row do to one another.
+    Within(WithinRow<T>),
+    /// Matrices of the operand times matrices of the other.
+    Matrices(Matrices),
     /// The mean over windows.
     Average { table: Table, shares: Vec<T> },
     /// The maximum over windows; the index is that of the choices it leaves.
     Maximum { table: Table, choices: usize },
-    /// Each number is one of the input's.
-    Rearrange(Moves),
+    /// Each number is one of the input's, or a constant.
+    Rearrange { moves: Moves, fill: Option<Vec<T>> },
     /// Nodes on Burn's operations; the index is that of the segment.
     Segment(usize),
+}
+
+impl<T> KernelKind<T> {
+    /// Whether its pullback can multiply what it hands on by derivatives of the function before it. (That of
+    /// another function may take no step of its own.)
+    pub(crate) fn takes_slopes(&self) -> bool {
+        matches!(
+            self,
+            Self::Product { .. }
+                | Self::Channelwise { .. }
+                | Self::Average { .. }
+                | Self::Maximum { .. }
+                | Self::Sum
+                | Self::Combine { .. }
+        )
+    }
+
+    /// Whether the cotangents of its operands and its result have to be dense: no mask has switched anything
+    /// off where derivatives are kept as numbers.
+    pub(crate) fn takes_dense(&self) -> bool {
+        match self {
+            Self::Pointwise(_) | Self::Combine { .. } | Self::Within(_) | Self::Matrices(_) => true,
+            Self::Elementwise { scale, .. } => scale.is_some(),
+            _ => false,
+        }
+    }
 }
 
 /// Where the cotangent of a value is.
@@ -149,6 +209,8 @@ pub(crate) enum Place {
 pub(crate) enum Sink {
     /// To a place.
     Place(Place),
+    /// Times the derivatives of a function of each number, to the channels of a map: `slopes` are the kept values, row by row.
+    Times { view: View, slopes: View },
     /// Through a mask and the scale of the channels before it, to the channels of a map: those of the mask from channel `from` on.
     Through { mask: MaskId, view: View, from: usize, scaled: Option<usize> },
 }
@@ -158,7 +220,15 @@ impl Sink {
     pub(crate) fn place(self) -> Place {
         match self {
             Self::Place(place) => place,
-            Self::Through { view, .. } => Place::Dense(view),
+            Self::Through { view, .. } | Self::Times { view, .. } => Place::Dense(view),
+        }
+    }
+
+    /// The derivatives by which it multiplies.
+    pub(crate) fn slopes(self) -> Option<View> {
+        match self {
+            Self::Times { slopes, .. } => Some(slopes),
+            _ => None,
         }
     }
 
@@ -229,12 +299,40 @@ pub(crate) enum StepKind<T> {
     Maximum { links: Links },
     /// Back to where numbers came from.
     Rearrange,
+    /// Times a factor for each number; to a repeated operand, the sum over the repeats.
+    Scaled { links: Option<Links>, factor: Factor },
+    /// Through what the channels of a row do to one another, by what the forward pass has left there.
+    Within { kept: View },
+    /// To one of the operands of matrix products, by the values of the other.
+    Matrices { operand: usize, other: View },
     /// Through a segment: from its outputs, where anything has reached them, to its inputs, and whether each of
     /// these holds nothing yet.
     Segment { sources: Vec<Option<Place>>, targets: Vec<(Sink, bool)> },
 }
 
+/// The factors of a row's cotangents.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Factor {
+    /// One number for all.
+    Number(f64),
+    /// A row's values; whether they are repeated as the stage's other operand is.
+    Values { view: View, repeated: bool },
+    /// The stage's own scale.
+    Own,
+}
+
 impl<T> Step<T> {
+    /// The values of the forward pass that it reads.
+    pub(crate) fn values(&self) -> impl Iterator<Item = View> {
+        let own = match self.kind {
+            StepKind::Scaled { factor: Factor::Values { view, .. }, .. }
+            | StepKind::Within { kept: view }
+            | StepKind::Matrices { other: view, .. } => Some(view),
+            _ => None,
+        };
+        own.into_iter().chain(self.target.slopes())
+    }
+
     /// Whether it reads other channels of the buffer that it writes.
     pub(crate) fn reads_its_target(&self) -> bool {
         self.source.site() == self.target.place().site()
@@ -310,6 +408,16 @@ pub(crate) struct Compiled<T> {
 }
 
 impl<T> Compiled<T> {
+    /// Whether the reverse pass reads the values of a map.
+    pub(crate) fn keeps(&self, map: usize) -> bool {
+        self.trains || self.steps.iter().flat_map(Step::values).any(|view| view.map == map)
+    }
+
+    /// Whether it reads those of any.
+    pub(crate) fn keeps_any(&self) -> bool {
+        self.trains || self.steps.iter().any(|step| step.values().next().is_some())
+    }
+
     /// Numbers that the cotangents of one sample take at most in a buffer.
     pub(crate) fn site_size(&self, site: Site, lines: usize) -> usize {
         match site {
@@ -332,8 +440,17 @@ impl<T> Compiled<T> {
             }
             KernelKind::Channelwise { table, weights, .. } => size_of_val(weights.as_slice()) + table.bytes(),
             KernelKind::Average { table, .. } | KernelKind::Maximum { table, .. } => table.bytes(),
-            KernelKind::Rearrange(moves) => moves.bytes(),
-            KernelKind::Affine(_) | KernelKind::Sum | KernelKind::Segment(_) => 0,
+            KernelKind::Rearrange { moves, fill } => {
+                moves.bytes() + fill.as_ref().map_or(0, |fill| size_of_val(fill.as_slice()))
+            }
+            KernelKind::Combine { repeat, .. } => repeat.bytes(),
+            KernelKind::Elementwise { scale, shift } => {
+                let scales = scale.as_ref().map_or(0, |scale| size_of_val(scale.as_slice()));
+                scales + size_of_val(shift.as_slice())
+            }
+            KernelKind::Within(row) => row.bytes(),
+            KernelKind::Matrices(matrices) => matrices.bytes(),
+            KernelKind::Affine(_) | KernelKind::Sum | KernelKind::Pointwise(_) | KernelKind::Segment(_) => 0,
         });
         let reverse = self.steps.iter().flat_map(Step::parts).map(|step| match &step.kind {
             StepKind::Product { links, patches, panels, .. } => {
@@ -343,7 +460,10 @@ impl<T> Compiled<T> {
             StepKind::Channelwise { links } | StepKind::Average { links } | StepKind::Maximum { links } => {
                 links.bytes()
             }
+            StepKind::Scaled { links, .. } => links.as_ref().map_or(0, Links::bytes),
             StepKind::Together(_)
+            | StepKind::Within { .. }
+            | StepKind::Matrices { .. }
             | StepKind::Spread { .. }
             | StepKind::Rearrange
             | StepKind::Segment { .. } => 0,
@@ -385,14 +505,26 @@ impl<T> fmt::Display for Kernel<T> {
             KernelKind::Affine(Some(_)) => "scaled and shifted".into(),
             KernelKind::Affine(None) => "copy of".into(),
             KernelKind::Sum => "sum of".into(),
+            KernelKind::Pointwise(chain) => {
+                let parts: Vec<_> = chain.iter().map(|part| format!("{part:?}")).collect();
+                format!("{} of", parts.join(", "))
+            }
+            KernelKind::Combine { how, .. } => format!("{how:?} of"),
+            KernelKind::Elementwise { .. } => "each number scaled and shifted of".into(),
+            KernelKind::Within(WithinRow::Softmax) => "softmax of".into(),
+            KernelKind::Within(WithinRow::Standard { .. }) => "normalised rows of".into(),
+            KernelKind::Matrices(matrices) => {
+                format!("{} matrix products of", matrices.operands[2].corners.len())
+            }
             KernelKind::Average { .. } => "means of".into(),
             KernelKind::Maximum { .. } => "maxima of".into(),
-            KernelKind::Rearrange(_) => "rearranged".into(),
+            KernelKind::Rearrange { .. } => "rearranged".into(),
             KernelKind::Segment(segment) => format!("segment {segment} on Burn's operations, from"),
         };
         write!(f, "{} = {what} {}", self.output, self.input)?;
         if let Some(other) = self.other {
-            write!(f, " + {other}")?;
+            let sign = if self.adds_other() { "+" } else { "and" };
+            write!(f, " {sign} {other}")?;
         }
         if let Some(mask) = self.relu {
             write!(f, ", relu with mask r{mask}")?;
@@ -415,7 +547,7 @@ impl<T> fmt::Display for Step<T> {
         let sign = if self.first { "=" } else { "+=" };
         match self.target {
             Sink::Place(place) => write!(f, "{place} {sign} ")?,
-            Sink::Through { view, .. } => write!(f, "d{view} {sign} ")?,
+            Sink::Through { view, .. } | Sink::Times { view, .. } => write!(f, "d{view} {sign} ")?,
         }
         for (index, part) in self.parts().iter().enumerate() {
             if index > 0 {
@@ -430,8 +562,10 @@ impl<T> fmt::Display for Step<T> {
 impl<T> Step<T> {
     /// What is handed on.
     fn write_source(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Sink::Through { mask, .. } = self.target {
-            write!(f, "through r{mask} ")?;
+        match self.target {
+            Sink::Through { mask, .. } => write!(f, "through r{mask} ")?,
+            Sink::Times { slopes, .. } => write!(f, "{slopes} times ")?,
+            Sink::Place(_) => {}
         }
         match &self.kind {
             StepKind::Product { patches, identity, .. } => {
@@ -447,6 +581,14 @@ impl<T> Step<T> {
             StepKind::Average { .. } => write!(f, "{} over its windows", self.source),
             StepKind::Maximum { .. } => write!(f, "{} at its choices", self.source),
             StepKind::Rearrange => write!(f, "{} moved back", self.source),
+            StepKind::Scaled { factor: Factor::Number(1.0), .. } => write!(f, "{}", self.source),
+            StepKind::Scaled { factor: Factor::Number(factor), .. } => write!(f, "{factor} {}", self.source),
+            StepKind::Scaled { factor: Factor::Values { view, .. }, .. } => {
+                write!(f, "{} times {view}", self.source)
+            }
+            StepKind::Scaled { factor: Factor::Own, .. } => write!(f, "scaled {}", self.source),
+            StepKind::Within { kept } => write!(f, "{} within rows, by {kept}", self.source),
+            StepKind::Matrices { other, .. } => write!(f, "matrices of {} times {other}", self.source),
             StepKind::Segment { .. } => write!(f, "segment of {}", self.source),
         }
     }

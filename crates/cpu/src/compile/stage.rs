@@ -10,7 +10,7 @@ use influence_autodiff::graph::ValueId;
 
 use super::view::{Store, StoreId, View};
 use super::weights::Weights;
-use crate::kernels::Table;
+use crate::kernels::{How, Matrices, Part, Repeat, Table, WithinRow};
 
 /// One stage.
 #[derive(Debug, Clone)]
@@ -18,7 +18,7 @@ pub(crate) struct Stage<'g> {
     pub(crate) op: StageOp<'g>,
     /// What it reads; none for a stage that reads any number of stores.
     pub(crate) input: Option<Source>,
-    /// What is added to its result, row by row.
+    /// What is added to its result, row by row, or a second operand.
     pub(crate) other: Option<StoreId>,
     pub(crate) output: StoreId,
     /// Whether negative results become 0.
@@ -45,12 +45,22 @@ pub(crate) enum StageOp<'g> {
     Affine(Option<Affine>),
     /// The input and the other. Row by row.
     Sum,
+    /// A chain of functions of each number. Row by row.
+    Pointwise(Vec<Part>),
+    /// The input and the other, which is repeated, number by number.
+    Combine { how: How, repeat: Repeat },
+    /// scale x + shift for each number of a sample; no scale where all are 1. Row by row.
+    Elementwise { scale: Option<Vec<f64>>, shift: Vec<f64> },
+    /// What the channels of a row do to one another. Row by row.
+    Within(WithinRow<f64>),
+    /// Matrices of the input times matrices of the other.
+    Matrices(Matrices),
     /// The sum over a window times the share of its position.
     Average { table: Table, shares: Vec<f64> },
     /// The maximum over windows.
     Maximum { table: Table },
-    /// Each number of the result is a number of the input's store.
-    Rearrange { sources: Vec<u32> },
+    /// Each number of the result is a number of the input's store, or a constant.
+    Rearrange { sources: Vec<u32>, fill: Option<Vec<f64>> },
     /// The channels of stores side by side. Row by row.
     Concat(Vec<StoreId>),
     /// Nodes that run on Burn's operations.

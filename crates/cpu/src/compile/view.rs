@@ -83,8 +83,13 @@ impl SampleShape {
 
     /// The rows and channels of a value whose channels lie along one axis.
     pub(crate) fn store(&self, channels: usize) -> Store {
-        let rows = self.elements() / self.sizes[channels];
-        Store { rows, channels: self.sizes[channels] }
+        self.store_of(&[channels])
+    }
+
+    /// The same of one whose channels lie along several.
+    pub(crate) fn store_of(&self, axes: &[usize]) -> Store {
+        let channels = axes.iter().map(|&axis| self.sizes[axis]).product();
+        Store { rows: self.elements() / channels, channels }
     }
 }
 
@@ -134,11 +139,17 @@ impl View {
     /// The view of a value that fills its store, with its channels along one axis and the other
     /// axes as rows in row-major order.
     pub(crate) fn new(store: StoreId, shape: SampleShape, channels: usize) -> Self {
-        let mut rows = 1;
+        Self::of(store, shape, &[channels])
+    }
+
+    /// The same with the channels along several axes in row-major order.
+    pub(crate) fn of(store: StoreId, shape: SampleShape, along: &[usize]) -> Self {
+        let (mut rows, mut channels) = (1, 1);
         let mut axes = vec![Vec::new(); shape.sizes.len()];
         for (axis, &size) in shape.sizes.iter().enumerate().rev() {
-            let digit = if axis == channels {
-                Digit { size, rows: 0, channels: 1 }
+            let digit = if along.contains(&axis) {
+                channels *= size;
+                Digit { size, rows: 0, channels: channels / size }
             } else {
                 rows *= size;
                 Digit { size, rows: rows / size, channels: 0 }
@@ -259,6 +270,25 @@ impl View {
             [] if store.channels == 1 => (0..self.axes.len()).rev().find(|&axis| self.shape.sizes[axis] == 1),
             _ => None,
         }
+    }
+
+    /// The value as matrices along its last two axes, where each of these has one digit that moves: row and
+    /// channel of the first entry of each matrix, and what one entry is from the next along both axes.
+    pub(crate) fn matrices(&self) -> Option<(Vec<[usize; 2]>, [Digit; 2])> {
+        let (leading, last) = self.axes.split_at_checked(self.axes.len().checked_sub(2)?)?;
+        let digit = |axis: &Vec<Digit>| match axis[..] {
+            [] => Some(Digit { size: 1, rows: 0, channels: 0 }),
+            [digit] => (digit.rows + digit.channels > 0).then_some(digit),
+            _ => None,
+        };
+        let steps = [digit(&last[0])?, digit(&last[1])?];
+        Some((self.walk(&leading.concat()).collect(), steps))
+    }
+
+    /// Whether an axis leads through channels alone.
+    pub(crate) fn is_along_channels(&self, axis: usize) -> bool {
+        let digits = &self.axes[axis];
+        !digits.is_empty() && digits.iter().all(|digit| digit.rows == 0 && digit.channels > 0)
     }
 
     /// Row and channel of each element of one sample, in row-major order.

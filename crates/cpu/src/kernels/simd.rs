@@ -1,12 +1,13 @@
 //! The vectors of each instruction set behind one trait, and the choice of the set at run time.
 
 use std::fmt;
-use std::ops::{Add, Mul};
+use std::ops::{Add, Div, Mul};
 use std::str::FromStr;
 
 use pulp::{Simd, WithSimd};
 
 use crate::kernels::arch::Wide;
+use crate::kernels::forward::pointwise::Real;
 
 /// A set of vector instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,16 +85,21 @@ impl FromStr for InstructionSet {
 /// A float type with its vectors on every instruction set.
 pub(crate) trait Element:
     Wide
+    + Real
     + Copy
     + Default
     + PartialOrd
     + Add<Output = Self>
     + Mul<Output = Self>
+    + Div<Output = Self>
     + fmt::Debug
     + Send
     + Sync
     + 'static
 {
+    /// The largest number of this type.
+    const LARGEST: f64;
+
     /// A vector of the set.
     type Vector<S: Simd>: Copy;
 
@@ -159,6 +165,8 @@ pub(crate) fn store<S: Simd, T: Element>(simd: S, vector: T::Vector<S>, to: &mut
 macro_rules! element {
     ($type:ident, $vector:ident, $lanes:ident, $splat:ident, $view:ident, $view_mut:ident, $fma:ident, $add:ident, $less:ident, $select:ident) => {
         impl Element for $type {
+            const LARGEST: f64 = $type::MAX as f64;
+
             type Vector<S: Simd> = S::$vector;
 
             #[inline(always)]

@@ -329,7 +329,8 @@ struct CpuLinearized<'a, T: Element> {
     executor: &'a CpuExecutor,
     loaded: &'a Loaded<T>,
     trace: Trace<T>,
-    /// The arena with the values of the forward pass, where gradients of parameters read them.
+    /// The arena with the values of the forward pass, where the reverse pass or gradients of parameters read
+    /// them.
     kept: RefCell<Option<Arena<T>>>,
 }
 
@@ -342,7 +343,7 @@ impl<T: Number> CpuLinearized<'_, T> {
 
     /// Takes it back.
     fn give(&self, arena: Arena<T>) {
-        if self.loaded.compiled.trains {
+        if self.loaded.compiled.keeps_any() {
             self.kept.replace(Some(arena));
         } else {
             self.loaded.arenas.give(arena);

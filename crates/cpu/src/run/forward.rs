@@ -1,6 +1,8 @@
 //! The forward pass: the stages one after the other, each on all threads.
 
-use crate::kernels::{Active, Channelwise, Dense, InstructionSet, Place, Product, Rowwise};
+use crate::kernels::{
+    Active, Channelwise, Combine, Dense, InstructionSet, Place, Pointwise, Product, Rowwise, Within,
+};
 
 use influence_autodiff::Result;
 
@@ -8,7 +10,7 @@ use super::arena::Arena;
 use super::executor::{Loaded, Number};
 use super::memory::Memory;
 use super::segments::{Kept, Segments, numbers};
-use crate::compile::program::{Compiled, Kernel, KernelKind, Portion, Shown, View};
+use crate::compile::program::{Compiled, Kernel, KernelKind, Map, Portion, Shown, View};
 
 /// What the forward pass leaves: the output, and which channels and elements it has chosen.
 #[derive(Debug)]
@@ -145,8 +147,17 @@ impl<T: Number> Forward<'_, T> {
         if stage.reads_its_map() {
             self.arena.put(slot, out[..size].to_vec());
         }
-        self.compute(stage, &mut out[..size]);
+        let mut kept: Vec<_> = if self.masked { stage.kept.clone() } else { Vec::new() }
+            .into_iter()
+            .map(|view| (self.memory.maps[view.map], self.arena.take(self.memory.maps[view.map])))
+            .collect();
+        let buffers = kept.iter_mut().map(|(_, buffer)| buffer.as_mut_slice()).collect();
+        self.compute(stage, &mut out[..size], buffers);
         self.arena.put(slot, out);
+        kept.into_iter().for_each(|(slot, buffer)| self.arena.put(slot, buffer));
+        if self.masked {
+            stage.kept.iter().chain([&stage.output]).for_each(|view| self.clear(*view));
+        }
         if let (Some(mask), true) = (stage.relu, self.masked) {
             let live = &target.live;
             let all = live.len() == target.positions;
@@ -154,6 +165,23 @@ impl<T: Number> Forward<'_, T> {
             let rows = self.samples * target.positions;
             self.masks[mask] = Active::positive(self.set, self.rows(stage.output), rows, is_live);
         }
+    }
+
+    /// Zeros where nothing is computed, in what the reverse pass reads: there cotangents are zero, and what
+    /// a buffer happens to hold might be no number.
+    fn clear(&mut self, view: View) {
+        let map = &self.compiled.maps[view.map];
+        if map.live.len() == map.positions || !self.compiled.keeps(view.map) {
+            return;
+        }
+        let slot = self.memory.maps[view.map];
+        let mut rows = self.arena.take(slot);
+        for (at, row) in rows.chunks_exact_mut(map.pitch).take(self.samples * map.positions).enumerate() {
+            if map.live.binary_search(&(at % map.positions)).is_err() {
+                row[view.offset..view.offset + view.channels].fill(T::default());
+            }
+        }
+        self.arena.put(slot, rows);
     }
 
     /// The numbers of a value, `[sample][element]`, if all of them are computed.
@@ -188,7 +216,7 @@ impl<T: Number> Forward<'_, T> {
         Dense { values, pitch, offset: view.offset, channels: view.channels }
     }
 
-    fn compute(&mut self, stage: &Kernel<T>, out: &mut [T]) {
+    fn compute(&mut self, stage: &Kernel<T>, out: &mut [T], mut kept: Vec<&mut [T]>) {
         let map = &self.compiled.maps[stage.output.map];
         let place = Place { pitch: map.pitch, offset: stage.output.offset };
         let source = self.rows(stage.input);
@@ -216,13 +244,48 @@ impl<T: Number> Forward<'_, T> {
                 rowwise.affine(self.set, affine, None, stage.relu.is_some(), out, place);
             }
             KernelKind::Sum => rowwise.affine(self.set, None, other, stage.relu.is_some(), out, place),
+            KernelKind::Pointwise(chain) => {
+                let Map { positions, live, .. } = map;
+                let (positions, samples) = (*positions, self.samples);
+                let pointwise = Pointwise { chain, source, positions, live, samples };
+                pointwise.run(self.set, out, place, kept.pop());
+            }
+            KernelKind::Combine { how, repeat } => {
+                let Some(view) = stage.other else { return };
+                let combine = Combine {
+                    how: *how,
+                    source,
+                    other: self.rows(view),
+                    repeat,
+                    positions: map.positions,
+                    live: &map.live,
+                    samples: self.samples,
+                    other_rows: self.compiled.maps[view.map].positions,
+                };
+                combine.run(self.set, out, place, <[&mut [T]; 2]>::try_from(kept).ok());
+            }
+            KernelKind::Elementwise { scale, shift } => {
+                rowwise.elementwise(scale.as_deref(), shift, stage.relu.is_some(), out, place);
+            }
+            KernelKind::Within(row) => {
+                let Map { positions, live, .. } = map;
+                let (positions, samples) = (*positions, self.samples);
+                let within = Within { row, source, positions, live, samples };
+                within.run(self.set, out, place, kept.pop());
+            }
+            KernelKind::Matrices(matrices) => {
+                let Some(other) = other else { return };
+                matrices.run([source, other], self.samples, out, [place.pitch, place.offset]);
+            }
             KernelKind::Average { table, shares } => rowwise.average(table, shares, out, place),
             KernelKind::Maximum { table, choices } => {
                 let mut chosen = vec![0; self.samples * map.positions * stage.output.channels];
                 rowwise.maximum(table, out, place, &mut chosen);
                 self.choices[*choices] = chosen;
             }
-            KernelKind::Rearrange(moves) => moves.run(source, self.samples, out, place),
+            KernelKind::Rearrange { moves, fill } => {
+                moves.run(source, fill.as_deref(), self.samples, out, place);
+            }
             KernelKind::Segment(_) => {}
         }
     }

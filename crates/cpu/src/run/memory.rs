@@ -89,11 +89,13 @@ fn forward<T>(compiled: &Compiled<T>) -> Vec<Lease> {
         }
         let kept = stage.kept_product().map(|norm| norm.rows);
         let views = [Some(stage.input), stage.other, kept, Some(stage.output)];
-        views.into_iter().flatten().for_each(|view| used(view.map, time));
+        let views = views.into_iter().flatten().chain(stage.kept.iter().copied());
+        views.for_each(|view| used(view.map, time));
     }
     used(compiled.output.map, compiled.kernels.len());
-    if compiled.trains {
-        leases.iter_mut().for_each(|lease| lease.last = time(compiled, compiled.steps.len()));
+    // For all reverse passes that follow, of which there may be several.
+    for (_, lease) in leases.iter_mut().enumerate().filter(|(map, _)| compiled.keeps(*map)) {
+        lease.last = time(compiled, compiled.steps.len());
     }
     leases
 }

@@ -1,8 +1,8 @@
 //! The reverse pass: the steps one after the other, each on all threads, for up to nine cotangents of every sample at once.
 
 use crate::kernels::{
-    Cotangents, Dense, Gather, InstructionSet, Layout, Links, MovedBack, Pullback, Share, Spread, Start,
-    Target,
+    self, Cotangents, Dense, Gather, InstructionSet, Layout, Links, MovedBack, Pullback, PulledMatrices,
+    PulledWithin, Scaled, Share, Spread, Start, Target,
 };
 
 use burn::tensor::TensorData;
@@ -14,7 +14,7 @@ use super::executor::{Loaded, Number};
 use super::forward::Trace;
 use super::memory::Memory;
 use super::segments::{Segments, numbers};
-use crate::compile::program::{Compiled, Edge, KernelKind, Place, Sink, Site, Step, StepKind, View};
+use crate::compile::program::{Compiled, Edge, Factor, KernelKind, Place, Sink, Site, Step, StepKind, View};
 
 /// Numbers that a thread sets to zero at a time.
 const ZEROED: usize = 1 << 16;
@@ -160,7 +160,7 @@ impl<T: Number> Reverse<'_, T> {
 
     fn target(&self, sink: Sink) -> Target<'_> {
         match sink {
-            Sink::Place(place) => Target::Lines(self.layout(place)),
+            Sink::Place(_) | Sink::Times { .. } => Target::Lines(self.layout(sink.place())),
             Sink::Through { mask, view, from, .. } => {
                 let pitch = self.compiled.maps[view.map].pitch;
                 Target::Masked { active: &self.trace.masks[mask], pitch, offset: view.offset - from }
@@ -251,6 +251,7 @@ impl<T: Number> Reverse<'_, T> {
         let target = self.target(step.target);
         let (lines, samples) = (self.lines, self.trace.samples);
         let stage = &self.compiled.kernels[step.stage].kind;
+        let slopes = self.slopes(step.target);
         match &step.kind {
             StepKind::Product { links, patches, panels, identity } => {
                 let start = match identity {
@@ -259,7 +260,7 @@ impl<T: Number> Reverse<'_, T> {
                     None => Start::Empty,
                 };
                 let patches = patches.as_ref();
-                let pullback = Pullback { links, patches, panels, source, target, start, lines };
+                let pullback = Pullback { links, patches, panels, source, target, start, slopes, lines };
                 pullback.run(self.set, samples, out);
             }
             StepKind::Together(parts) => {
@@ -271,7 +272,7 @@ impl<T: Number> Reverse<'_, T> {
                 let layout = side_by_side(panels.written().len());
                 let (target, start) = (Target::Lines(layout), Start::Empty);
                 // The product of every row with the columns of all taps, then the sum over the taps.
-                Pullback { links: rows, patches: None, panels, source, target, start, lines }
+                Pullback { links: rows, patches: None, panels, source, target, start, slopes: None, lines }
                     .run(self.set, samples, columns);
                 let source = Cotangents { values: columns, layout };
                 self.gather(step, links, source, Share::Columns, add, out);
@@ -294,12 +295,77 @@ impl<T: Number> Reverse<'_, T> {
                 self.gather(step, links, source, share, add, out);
             }
             StepKind::Rearrange => {
-                let KernelKind::Rearrange(moves) = stage else { return };
+                let KernelKind::Rearrange { moves, .. } = stage else { return };
                 let scale = step.target.scale(&self.compiled.kernels);
                 MovedBack { moves, source, target, scale, add, lines }.run(self.set, samples, out);
             }
+            StepKind::Scaled { links, factor } => {
+                let Some([pitch, offset, channels]) = dense(target) else { return };
+                let positions = self.positions(step.source);
+                let factor = self.factor(step.stage, *factor);
+                let links = links.as_ref();
+                let scaled =
+                    Scaled { links, source, positions, factor, slopes, pitch, offset, channels, add, lines };
+                scaled.run(self.set, samples, out);
+            }
+            StepKind::Within { kept } => {
+                let (KernelKind::Within(row), Some([pitch, offset, _])) = (stage, dense(target)) else {
+                    return;
+                };
+                let kept = self.values(*kept);
+                let pulled = PulledWithin { row, kept, source, pitch, offset, add, lines };
+                pulled.run(self.set, self.rows(step.source), out);
+            }
+            StepKind::Matrices { operand, other } => {
+                let (KernelKind::Matrices(matrices), Some([pitch, offset, _])) = (stage, dense(target))
+                else {
+                    return;
+                };
+                let Layout::Dense { pitch: own, offset: first, channels } = source.layout else { return };
+                let source = Dense { values: source.values, pitch: own, offset: first, channels };
+                // Several matrices may read the same numbers, or none: all are added to zeros.
+                if !add {
+                    out.par_chunks_mut(ZEROED).for_each(|part| part.fill(T::default()));
+                }
+                let (operand, other) = (*operand, self.values(*other));
+                PulledMatrices { matrices, operand, source, other, pitch, offset, lines }.run(samples, out);
+            }
             StepKind::Segment { .. } => {}
         }
+    }
+
+    /// The derivatives by which a sink multiplies.
+    fn slopes(&self, sink: Sink) -> Option<Dense<'_, T>> {
+        sink.slopes().map(|view| self.values(view))
+    }
+
+    /// The factors of a stage's cotangents.
+    fn factor(&self, stage: usize, factor: Factor) -> kernels::Factor<'_, T> {
+        let stage = &self.compiled.kernels[stage];
+        match factor {
+            Factor::Number(number) => kernels::Factor::Number(T::from_f64(number)),
+            Factor::Values { view, repeated } => {
+                let repeat = match &stage.kind {
+                    KernelKind::Combine { repeat, .. } if repeated => Some(repeat),
+                    _ => None,
+                };
+                let count = self.compiled.maps[view.map].positions;
+                kernels::Factor::Rows { rows: self.values(view), count, repeat }
+            }
+            Factor::Own => {
+                let channels = stage.output.channels;
+                let values = match &stage.kind {
+                    KernelKind::Elementwise { scale: Some(scale), .. } => scale.as_slice(),
+                    _ => &[],
+                };
+                kernels::Factor::Fixed(Dense { values, pitch: channels, offset: 0, channels })
+            }
+        }
+    }
+
+    /// Rows of one sample in the buffer of a place.
+    fn positions(&self, place: Place) -> usize {
+        self.rows(place) / self.trace.samples
     }
 
     /// One of several products that are added to what is there.
@@ -307,7 +373,7 @@ impl<T: Number> Reverse<'_, T> {
         let StepKind::Product { links, panels, identity: None, .. } = &step.kind else { return None };
         let (source, target) = (self.cotangents(step.source), self.target(step.target));
         let (start, lines) = (Start::Sum, self.lines);
-        Some(Pullback { links, patches: None, panels, source, target, start, lines })
+        Some(Pullback { links, patches: None, panels, source, target, start, slopes: None, lines })
     }
 
     fn gather(
@@ -322,7 +388,8 @@ impl<T: Number> Reverse<'_, T> {
         let (target, lines) = (self.target(step.target), self.lines);
         let channels = self.compiled.kernels[step.stage].input.channels;
         let scale = step.target.scale(&self.compiled.kernels);
-        let gather = Gather { links, source, share, target, channels, scale, add, lines };
+        let slopes = self.slopes(step.target);
+        let gather = Gather { links, source, share, target, channels, scale, slopes, add, lines };
         gather.run(self.set, self.trace.samples, out);
     }
 
@@ -343,6 +410,14 @@ impl<T: Number> Reverse<'_, T> {
             }
         }
         out
+    }
+}
+
+/// Pitch, offset and channels of dense lines.
+fn dense(target: Target<'_>) -> Option<[usize; 3]> {
+    match target {
+        Target::Lines(Layout::Dense { pitch, offset, channels }) => Some([pitch, offset, channels]),
+        _ => None,
     }
 }
 

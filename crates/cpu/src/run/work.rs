@@ -15,7 +15,7 @@ pub struct Work {
     pub done: u64,
     /// Of the channels that are on where they are read, whatever is written: what an instruction set without the write side does.
     pub read: u64,
-    /// Of all channels at all positions, within their groups.
+    /// Of all channels at all positions that something reads, within their groups.
     pub dense: u64,
 }
 
@@ -67,7 +67,7 @@ pub(super) fn count<T: Element>(compiled: &Compiled<T>, trace: &Trace<T>) -> Wor
 fn mask(sink: Sink) -> Option<usize> {
     match sink {
         Sink::Place(Place::Compressed(mask)) | Sink::Through { mask, .. } => Some(mask),
-        Sink::Place(_) => None,
+        Sink::Place(_) | Sink::Times { .. } => None,
     }
 }
 

@@ -2,8 +2,10 @@
 
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
-use burn::tensor::activation::relu;
+use burn::nn::{
+    BatchNorm, BatchNormConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig, PaddingConfig2d,
+};
+use burn::tensor::activation::{gelu, relu, sigmoid, softmax};
 use burn::tensor::module::{adaptive_avg_pool2d, avg_pool2d, conv2d, max_pool2d};
 use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -214,6 +216,73 @@ fn added_in_a_segment(graph: &Graph) {
     assert!(own.0.contains("1 segment"), "{}", own.0);
     for (own, burn) in own.1.tensors.iter().flatten().zip(burn.1.tensors.iter().flatten()) {
         assert!((own - burn).abs() < 1e-12, "{own} and {burn}");
+    }
+}
+
+/// Functions of each number, a gate of channels, layer normalisation and attention between parameters.
+#[derive(Module, Debug)]
+struct Smooth {
+    stem: Conv2d,
+    norm: BatchNorm,
+    gate: Conv2d,
+    layer: LayerNorm,
+    heads: Vec<Linear>,
+    head: Linear,
+}
+
+impl Smooth {
+    fn new() -> Self {
+        let device = Device::flex();
+        let linear = |outputs: usize| LinearConfig::new(12, outputs).init(&device);
+        let net = Self {
+            stem: Conv2dConfig::new([2, 12], [3, 3]).init(&device),
+            norm: BatchNormConfig::new(12).init(&device),
+            gate: Conv2dConfig::new([12, 12], [1, 1]).init(&device),
+            layer: LayerNormConfig::new(12).init(&device),
+            heads: vec![linear(12), linear(12), linear(12)],
+            head: linear(4),
+        };
+        net.map(&mut Weights::new(&device, DType::F32))
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+        let x = self.norm.forward(self.stem.forward(x));
+        let x = x.clone() * sigmoid(x);
+        let gate = sigmoid(self.gate.forward(x.clone().mean_dim(2).mean_dim(3)));
+        let tokens = self.layer.forward((x * gate).flatten::<3>(2, 3).swap_dims(1, 2));
+        let [q, k, v] = [0, 1, 2].map(|at| {
+            let all = self.heads[at].forward(tokens.clone());
+            let [n, count, width] = all.dims();
+            all.reshape([n, count, 3, width / 3]).swap_dims(1, 2)
+        });
+        let mixed = softmax(q.matmul(k.swap_dims(2, 3)), 3).matmul(v);
+        let all = gelu(mixed.swap_dims(1, 2).flatten::<3>(2, 3)) + tokens;
+        self.head.forward(all.mean_dim(1).flatten::<2>(1, 2))
+    }
+}
+
+#[test]
+fn matrices_around_smooth_stages_agree_with_burn() {
+    let (device, shape) = (Device::flex(), [2, 7, 6]);
+    let graph = Graph::capture(&Smooth::new(), Smooth::forward, &shape, &device).expect("captured");
+    let run = |engine: Engine| {
+        let leaves = Leaves::parameters(&graph).and_input();
+        let options = Options { precision: Precision::F64, ..Options::default() };
+        let program = engine.load(graph.clone(), leaves, &device, &options).expect("it loads");
+        assert_eq!(program.engine().starts_with("cpu"), engine != Engine::Burn, "{}", program.engine());
+        let grams = program.grams(batch(3, &shape)).expect("they fit");
+        grams.collect::<Result<Vec<_>, _>>().expect("it runs")
+    };
+    let expected = run(Engine::Burn);
+    for set in sets() {
+        for (found, expected) in run(Engine::Cpu(Some(set))).iter().zip(&expected) {
+            let all = found.tensors.iter().chain(&found.input);
+            for (found, expected) in all.zip(expected.tensors.iter().chain(&expected.input)) {
+                let largest = expected.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
+                let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                assert!(worst <= DOUBLE * largest.max(1e-12), "{set}: {worst:e} of {largest:e}");
+            }
+        }
     }
 }
 

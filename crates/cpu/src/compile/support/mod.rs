@@ -7,10 +7,14 @@
 //! asked for is copied into it. Adding an operation to our kernels is an arm of [`Support::node`] and a
 //! function beside it.
 
+mod combine;
+mod matrices;
 mod moves;
+mod pointwise;
 mod product;
 mod rowwise;
 mod window;
+mod within;
 
 use influence_autodiff::graph::{Graph, Kind, Node, ValueId};
 use influence_autodiff::ops::Op;
@@ -19,7 +23,7 @@ use super::constants::Constants;
 use super::perturbed::Perturbed;
 use super::stage::{StageOp, Trained};
 use super::view::{Reading, SampleShape, Store, StoreId, View};
-use crate::kernels::Active;
+use crate::kernels::{Active, Repeat};
 
 /// Why a node does not run on our kernels.
 pub(crate) type Reason = String;
@@ -125,7 +129,9 @@ impl<'g> Support<'_, 'g> {
             }
             Op::Mean(mean) => self.reduction(node, &mean.axes, true)?,
             Op::Sum(sum) => self.reduction(node, &sum.axes, false)?,
-            other => return Err(format!("no kernel for {}", other.name())),
+            Op::Softmax(softmax) => self.softmax(node, softmax.axis)?,
+            Op::LayerNorm(norm) => self.layer_norm(node, norm)?,
+            _ => self.pointwise(node)?,
         };
         if let Answer::Own(own) = &answer {
             own.check()?;
@@ -168,15 +174,24 @@ impl<'g> Support<'_, 'g> {
         Self::copied(view, Arrangement::channels(view.shape.clone(), axis))
     }
 
-    /// An operand whose elements may lie in any order, as long as they fill their store; and its arrangement.
+    /// An operand whose elements may lie in any order, as long as they fill neighbouring channels of their
+    /// store; and its arrangement.
     fn whole(&self, view: &View) -> (Operand, Arrangement) {
         let store = self.stores[view.store];
         if view.covers(store) {
             let reading = Reading::whole(store);
             return (Operand { from: view.clone(), copy: None, reading }, Arrangement::like(view, store));
         }
-        let arrangement = Arrangement::channels(view.shape.clone(), natural_axis(view, store));
-        (Self::copied(view, arrangement.clone()), arrangement)
+        let arrangement = natural(view, store);
+        let operand = match combine::repeat(view, store, &arrangement) {
+            Some(Repeat { rows: None, first, single: false }) => {
+                let rows = (0..store.rows).collect();
+                let reading = Reading { channels: first..first + arrangement.store.channels, rows };
+                Operand { from: view.clone(), copy: None, reading }
+            }
+            _ => Self::copied(view, arrangement.clone()),
+        };
+        (operand, arrangement)
     }
 
     /// An operand in the arrangement of another.
@@ -194,9 +209,18 @@ impl<'g> Support<'_, 'g> {
     }
 }
 
-/// The axis along which a value's channels go when it is copied: where they are, or the usual one.
-pub(crate) fn natural_axis(view: &View, store: Store) -> usize {
-    view.channel_axis(store).unwrap_or_else(|| default_axis(&view.shape))
+/// The arrangement of a value when it is copied: the channels along the axes where they are, or the usual one.
+fn natural(view: &View, store: Store) -> Arrangement {
+    let shape = view.shape.clone();
+    let axes = (0..shape.sizes.len()).filter(|&axis| axis != shape.batch);
+    let along: Vec<usize> = axes.filter(|&axis| view.is_along_channels(axis)).collect();
+    let channels: usize = along.iter().map(|&axis| shape.sizes[axis]).product();
+    if along.len() > 1 && channels <= Active::MOST_CHANNELS {
+        let view = View::of(UNKNOWN, shape.clone(), &along);
+        return Arrangement { store: shape.store_of(&along), view };
+    }
+    let axis = view.channel_axis(store).unwrap_or_else(|| default_axis(&shape));
+    Arrangement::channels(shape, axis)
 }
 
 /// The second axis, where images have their channels, if rows can name them; else the whole sample is rows

@@ -1,10 +1,13 @@
 //! Operations that move numbers and change none: views where digits allow it, else copies.
 
-use influence_autodiff::graph::Node;
+use influence_autodiff::graph::{Node, Origin, ValueId};
+use influence_autodiff::ops::Op;
 
+use super::rowwise::repeated_places;
 use super::{Answer, Arrangement, Operand, Own, Reason, Support, default_axis};
 use crate::compile::stage::StageOp;
 use crate::compile::view::{Reading, SampleShape, View};
+use crate::kernels::Moves;
 
 impl<'g> Support<'_, 'g> {
     pub(super) fn reshape(&self, node: &Node) -> Result<Answer<'g>, Reason> {
@@ -17,7 +20,7 @@ impl<'g> Support<'_, 'g> {
         if before(&view.shape) != before(&shape) || view.shape.elements() != shape.elements() {
             return Err("a reshape across the samples".into());
         }
-        let elements: Vec<_> = (0..shape.elements()).collect();
+        let elements: Vec<_> = (0..shape.elements()).map(Some).collect();
         self.moved(view, shape, &elements)
     }
 
@@ -100,25 +103,89 @@ impl<'g> Support<'_, 'g> {
             let step = |at: usize| (0..to).map(move |i| at * size + from(axis, i));
             elements = elements.into_iter().flat_map(step).collect();
         }
+        let elements: Vec<_> = elements.into_iter().map(Some).collect();
         self.moved(view, shape, &elements)
     }
 
-    /// A copy whose elements, in row-major order, are these of the operand.
-    fn moved(&self, view: &View, shape: SampleShape, elements: &[usize]) -> Result<Answer<'g>, Reason> {
+    /// A copy whose elements, in row-major order, are these of the operand; none is 0.
+    fn moved(
+        &self,
+        view: &View,
+        shape: SampleShape,
+        elements: &[Option<usize>],
+    ) -> Result<Answer<'g>, Reason> {
         let store = self.stores[view.store];
         // Channels stay where they are, if the axes do.
         let stays = shape.sizes.len() == view.shape.sizes.len();
         let axis = view.channel_axis(store).filter(|_| stays).unwrap_or_else(|| default_axis(&shape));
         let result = Arrangement::channels(shape, axis);
         let places = view.elements();
-        let mut sources = vec![0; result.store.size()];
+        let mut sources = vec![Moves::NONE; result.store.size()];
         for ([row, channel], &element) in result.view.elements().into_iter().zip(elements) {
+            let Some(element) = element else { continue };
             let [from_row, from_channel] = *places.get(element).ok_or("an index beyond its axis")?;
             let from = u32::try_from(from_row * store.channels + from_channel);
             sources[row * result.store.channels + channel] = from.map_err(|_| "too large a value")?;
         }
         let operand = Operand { from: view.clone(), copy: None, reading: Reading::whole(store) };
-        Ok(Answer::Own(Box::new(Own::new(StageOp::Rearrange { sources }, vec![operand], result))))
+        Ok(Answer::Own(Box::new(Own::new(StageOp::Rearrange { sources, fill: None }, vec![operand], result))))
+    }
+
+    /// One value that depends on the input, and constants beside it: it is moved among zeros, and they are
+    /// added.
+    fn beside_constants(&self, node: &Node, axis: usize) -> Result<Answer<'g>, Reason> {
+        let shape = self.shape(node.output)?;
+        let live: Vec<_> = node.inputs.iter().filter(|&&id| self.depends(id)).collect();
+        let [&live] = live[..] else { return Err("constants beside several values".into()) };
+        let (inner, outer) = (shape.sizes[axis + 1..].iter().product::<usize>(), shape.sizes[axis]);
+        let (mut elements, mut constants) = (vec![None; shape.elements()], vec![0.0; shape.elements()]);
+        let mut before = 0;
+        for &id in &node.inputs {
+            let own = self.shape(id)?;
+            let width = own.sizes[axis];
+            let place = |at: usize| {
+                let (above, rest) = (at / (width * inner), at % (width * inner));
+                (above * outer + before) * inner + rest
+            };
+            if id == live {
+                (0..own.elements()).for_each(|at| elements[place(at)] = Some(at));
+            } else {
+                let numbers = self.repeated_constant(id, &own).ok_or("a constant that is not known")?;
+                numbers.into_iter().enumerate().for_each(|(at, number)| constants[place(at)] = number);
+            }
+            before += width;
+        }
+        let Answer::Own(mut own) = self.moved(self.view(live)?, shape, &elements)? else {
+            return Err("a value that is not moved".into());
+        };
+        let mut fill = vec![0.0; own.result.store.size()];
+        for ([row, channel], number) in own.result.view.elements().into_iter().zip(constants) {
+            fill[row * own.result.store.channels + channel] = number;
+        }
+        if let StageOp::Rearrange { fill: own, .. } = &mut own.op {
+            *own = Some(fill);
+        }
+        Ok(Answer::Own(own))
+    }
+
+    /// The elements of a constant for one sample, which may be repeated for each.
+    fn repeated_constant(&self, id: ValueId, shape: &SampleShape) -> Option<Vec<f64>> {
+        self.perturbed.direct(self.graph, id).ok()?;
+        if self.perturbed.any(self.graph, &[id]) {
+            return None;
+        }
+        let (from, sizes) = match self.graph.values()[id].origin {
+            Origin::Node(at) if matches!(self.graph.nodes()[at].op, Op::Expand(_)) => {
+                let from = self.graph.nodes()[at].inputs[0];
+                (from, self.graph.values()[from].shape_at(1))
+            }
+            _ => (id, self.graph.values()[id].shape_at(1)),
+        };
+        let numbers = self.constants.numbers(from)?.to_vec();
+        let missing = shape.sizes.len().checked_sub(sizes.len())?;
+        let sizes = [vec![1; missing], sizes].concat();
+        let places = repeated_places(&shape.sizes, &sizes)?;
+        places.into_iter().map(|place| numbers.get(place).copied()).collect()
     }
 
     /// Channels side by side, along whatever axis.
@@ -126,6 +193,9 @@ impl<'g> Support<'_, 'g> {
         let shape = self.shape(node.output)?;
         if axis == shape.batch {
             return Err("samples side by side".into());
+        }
+        if node.inputs.iter().any(|&id| !self.depends(id)) {
+            return self.beside_constants(node, axis);
         }
         let part = |&id: &usize| {
             let view = self.view(id)?;

@@ -7,7 +7,7 @@ use super::{Answer, Arrangement, Operand, Own, Reason, Support};
 use crate::compile::constants::Numbers;
 use crate::compile::geometry::{Window, area};
 use crate::compile::stage::{StageOp, Trained};
-use crate::compile::view::{Grid, Reading, View};
+use crate::compile::view::{Grid, Reading, SampleShape, View};
 use crate::compile::weights::{Form, Weights};
 use crate::kernels::Table;
 
@@ -106,7 +106,7 @@ impl<'g> Support<'_, 'g> {
                 let contraction = Contraction { axis: rank - 2, strides: [1, inputs], outputs };
                 self.contraction(node, self.view(b)?, [0, 2], &contraction)
             }
-            _ => Err("a product of two values that depend on the input".into()),
+            _ => self.matrices(node),
         }
     }
 
@@ -140,6 +140,34 @@ impl<'g> Support<'_, 'g> {
         };
         let operand = Operand { reading: Reading { channels, ..operand.reading }, ..operand };
         self.product(node, [weight, bias], table, weights, operand, Arrangement::channels(to, axis))
+    }
+
+    /// The sum along an axis times a share: a product with the same weight everywhere.
+    pub(super) fn weighted(
+        &self,
+        view: &View,
+        to: SampleShape,
+        axis: usize,
+        share: f64,
+    ) -> Result<Answer<'g>, Reason> {
+        let (operand, grid) = self.grid(view, axis).ok_or("an axis that cannot be read")?;
+        let Grid { positions, taps, channels, index } = grid;
+        let table = Table::new(positions.len(), taps.len(), self.read_rows(&operand), |row, tap| {
+            Some(positions[row] + taps[tap])
+        });
+        let weights = Weights {
+            numbers: Numbers::new(vec![share; index.len()]),
+            form: Form::Matrix { index: index.into(), strides: [1, 1] },
+            scale: None,
+            taps: taps.len(),
+            inputs: channels.len(),
+            outputs: 1,
+            groups: 1,
+            neighbours: None,
+        };
+        let operand = Operand { reading: Reading { channels, ..operand.reading }, ..operand };
+        let op = StageOp::Product { table, weights: Box::new(weights), bias: vec![0.0] };
+        Ok(Answer::Own(Box::new(Own::new(op, vec![operand], Arrangement::channels(to, axis)))))
     }
 
     /// An axis as a product reads it, of the operand where it lies or of a copy.

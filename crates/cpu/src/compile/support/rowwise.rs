@@ -6,7 +6,8 @@ use influence_autodiff::ops::norm::BatchNorm;
 
 use super::{Answer, Arrangement, Own, Reason, Support};
 use crate::compile::stage::{Affine, Normalization, StageOp, Trained};
-use crate::compile::view::{SampleShape, View};
+use crate::compile::view::SampleShape;
+use crate::kernels::Part;
 
 impl<'g> Support<'_, 'g> {
     /// Along the second axis.
@@ -49,31 +50,17 @@ impl<'g> Support<'_, 'g> {
         Ok(Answer::Own(Box::new(Own::new(StageOp::Affine(Some(affine)), vec![operand], result))))
     }
 
-    /// A sum of two values, or a value and a constant that differs among channels at most.
+    /// Two values, or a value and a constant.
     pub(super) fn arithmetic(&self, node: &Node) -> Result<Answer<'g>, Reason> {
         let [a, b] = [node.inputs[0], node.inputs[1]];
         let shape = self.shape(node.output)?;
-        match (self.depends(a), self.depends(b), &node.op) {
-            (true, true, Op::Add(_)) => {
-                let [a, b] = [self.repeated(a, &shape)?, self.repeated(b, &shape)?];
-                // In the arrangement of whichever fills its store, so that nothing is copied but the other.
-                let fills = |view: &View| view.covers(self.stores[view.store]);
-                let [a, b] = if fills(&a) || !fills(&b) { [a, b] } else { [b, a] };
-                let (first, result) = self.whole(&a);
-                let other = self.arranged(&b, &result);
-                Ok(Answer::Own(Box::new(Own::new(StageOp::Sum, vec![first, other], result))))
-            }
-            (true, true, _) => Err("two values that depend on the input".into()),
-            (live, ..) => {
+        match (self.depends(a), self.depends(b)) {
+            (true, true) => self.combined(node),
+            (live, _) => {
                 let (value, constant) = if live { (a, b) } else { (b, a) };
                 self.with_constant(node, [value, constant], live, &shape)
             }
         }
-    }
-
-    /// A value repeated to a shape.
-    fn repeated(&self, id: ValueId, shape: &SampleShape) -> Result<View, Reason> {
-        self.view(id)?.expand(shape.clone()).ok_or_else(|| "operands that do not line up".into())
     }
 
     fn with_constant(
@@ -88,27 +75,28 @@ impl<'g> Support<'_, 'g> {
         let numbers = self.constants.numbers(constant).ok_or("an operand that depends on the input")?;
         let sizes = self.graph.values()[constant].shape_at(1);
         let (operand, result) = self.whole(&view);
-        let of_channels = per_channel(&result, shape, &sizes, &numbers.to_vec());
-        let of_channels = of_channels.ok_or("a constant that differs among positions")?;
+        let elements = per_element(&result, shape, &sizes, &numbers.to_vec());
+        let elements = elements.ok_or("a constant that does not line up")?;
         let tensor = self.perturbed.tensor(self.graph, constant);
-        let affine = match (&node.op, live_first) {
-            (Op::Add(_), _) => Affine { scale: vec![1.0; of_channels.len()], shift: of_channels },
-            _ if tensor.is_some() => return Err("a perturbed tensor that is not added".into()),
-            (Op::Sub(_), true) => {
-                let shift = of_channels.iter().map(|c| -c).collect();
-                Affine { scale: vec![1.0; of_channels.len()], shift }
-            }
-            (Op::Sub(_), false) => Affine { scale: vec![-1.0; of_channels.len()], shift: of_channels },
-            (Op::Mul(_), _) => Affine { shift: vec![0.0; of_channels.len()], scale: of_channels },
-            (Op::Div(_), true) => {
-                let scale: Vec<_> = of_channels.iter().map(|c| 1.0 / c).collect();
-                Affine { shift: vec![0.0; scale.len()], scale }
-            }
-            _ => return Err("a quotient by a value that depends on the input".into()),
-        };
-        if !affine.scale.iter().chain(&affine.shift).all(|number| number.is_finite()) {
-            return Err("a quotient by zero".into());
+        if tensor.is_some() && !matches!(node.op, Op::Add(_)) {
+            return Err("a perturbed tensor that is not added".into());
         }
+        let Some(of_channels) = per_channel(&result, &elements) else {
+            if tensor.is_some() {
+                return Err("a perturbed tensor that differs among positions".into());
+            }
+            let Affine { scale, shift } = affine(&node.op, live_first, elements)?;
+            let scale = scale.iter().any(|&scale| scale != 1.0).then_some(scale);
+            let op = StageOp::Elementwise { scale, shift };
+            return Ok(Answer::Own(Box::new(Own::new(op, vec![operand], result))));
+        };
+        if let (Op::Div(_), false, Some(&one), None) = (&node.op, live_first, of_channels.first(), tensor)
+            && of_channels.iter().all(|other| *other == one)
+        {
+            let chain = vec![Part::Recip, Part::Affine { scale: one, shift: 0.0 }];
+            return Ok(Answer::Own(Box::new(Own::new(StageOp::Pointwise(chain), vec![operand], result))));
+        }
+        let affine = affine(&node.op, live_first, of_channels)?;
         let trained = match tensor {
             // One number for each channel, or its gradients would have to be added up first.
             Some(_) if sizes.iter().product::<usize>() != affine.shift.len() => {
@@ -129,8 +117,29 @@ impl<'g> Support<'_, 'g> {
     }
 }
 
-/// A constant of shape `sizes`, repeated to `shape`, as one number for each channel of an arrangement.
-fn per_channel(
+/// What arithmetic with constants does to the value beside them, which comes first or second.
+fn affine(op: &Op, live_first: bool, constants: Vec<f64>) -> Result<Affine, Reason> {
+    let count = constants.len();
+    let affine = match (op, live_first) {
+        (Op::Add(_), _) => Affine { scale: vec![1.0; count], shift: constants },
+        (Op::Sub(_), true) => {
+            Affine { scale: vec![1.0; count], shift: constants.iter().map(|c| -c).collect() }
+        }
+        (Op::Sub(_), false) => Affine { scale: vec![-1.0; count], shift: constants },
+        (Op::Mul(_), _) => Affine { scale: constants, shift: vec![0.0; count] },
+        (Op::Div(_), true) => {
+            Affine { scale: constants.iter().map(|c| 1.0 / c).collect(), shift: vec![0.0; count] }
+        }
+        _ => return Err("a quotient by a value that depends on the input".into()),
+    };
+    match affine.scale.iter().chain(&affine.shift).all(|number| number.is_finite()) {
+        true => Ok(affine),
+        false => Err("a quotient by zero".into()),
+    }
+}
+
+/// A constant of shape `sizes`, repeated to `shape`, as one number for each of an arrangement, row by row.
+fn per_element(
     arrangement: &Arrangement,
     shape: &SampleShape,
     sizes: &[usize],
@@ -141,21 +150,25 @@ fn per_channel(
     {
         return None;
     }
-    let mut found: Vec<Option<f64>> = vec![None; arrangement.store.channels];
+    let mut found = vec![0.0; arrangement.store.size()];
     let places = repeated_places(&shape.sizes, sizes)?;
-    for ([_, channel], place) in arrangement.view.elements().into_iter().zip(places) {
-        let number = numbers[place];
-        match found[channel] {
-            None => found[channel] = Some(number),
-            Some(known) if known.to_bits() == number.to_bits() => {}
-            Some(_) => return None,
-        }
+    for ([row, channel], place) in arrangement.view.elements().into_iter().zip(places) {
+        found[row * arrangement.store.channels + channel] = numbers[place];
     }
-    found.into_iter().collect()
+    Some(found)
+}
+
+/// The same as one number for each channel, where all rows have the same.
+fn per_channel(arrangement: &Arrangement, elements: &[f64]) -> Option<Vec<f64>> {
+    let mut rows = elements.chunks_exact(arrangement.store.channels);
+    let first = rows.next()?;
+    let bits = |row: &[f64]| row.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    let expected = bits(first);
+    rows.all(|row| bits(row) == expected).then(|| first.to_vec())
 }
 
 /// For each element of a shape, the flat place in a tensor of `sizes` that is repeated to it.
-fn repeated_places(shape: &[usize], sizes: &[usize]) -> Option<Vec<usize>> {
+pub(super) fn repeated_places(shape: &[usize], sizes: &[usize]) -> Option<Vec<usize>> {
     let fits = shape.iter().zip(sizes).all(|(to, from)| from == to || *from == 1);
     if !fits {
         return None;

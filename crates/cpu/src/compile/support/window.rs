@@ -80,7 +80,15 @@ impl<'g> Support<'_, 'g> {
         if axes.contains(&from.batch) || to.batch != from.batch || to.sizes.len() != from.sizes.len() {
             return Err("a mean or sum over the samples".into());
         }
-        let stored = view.channel_axis(self.stores[view.store]).filter(|axis| !axes.contains(axis));
+        let stored = view.channel_axis(self.stores[view.store]);
+        if let Some(axis) = stored
+            && axes.contains(&axis)
+            && axes.iter().all(|&other| other == axis || from.sizes[other] == 1)
+        {
+            let share = if mean { 1.0 / from.sizes[axis] as f64 } else { 1.0 };
+            return self.weighted(view, to, axis, share);
+        }
+        let stored = stored.filter(|axis| !axes.contains(axis));
         let kept = (0..from.sizes.len()).rev().filter(|axis| !axes.contains(axis));
         let channels = stored.or_else(|| kept.max_by_key(|&axis| from.sizes[axis]));
         let channels = channels.ok_or("a mean or sum over everything")?;

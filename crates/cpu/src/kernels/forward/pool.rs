@@ -42,6 +42,26 @@ impl<T: Element> Rowwise<'_, T> {
         });
     }
 
+    /// relu(scale x + shift) with numbers of their own for each position and channel of a sample.
+    pub(crate) fn elementwise(
+        &self,
+        scale: Option<&[T]>,
+        shift: &[T],
+        relu: bool,
+        out: &mut [T],
+        place: Place,
+    ) {
+        let channels = self.source.channels;
+        self.run(out, place, |sample, position, out| {
+            let own = position * channels..(position + 1) * channels;
+            out.copy_from_slice(self.source.row(sample * self.positions + position));
+            if let Some(scale) = scale {
+                out.iter_mut().zip(&scale[own.clone()]).for_each(|(x, s)| *x = *x * *s);
+            }
+            add_then_relu(out, Some(&shift[own]), relu);
+        });
+    }
+
     /// The sum over each window times its share: one over the number of its elements.
     pub(crate) fn average(&self, table: &Table, shares: &[T], out: &mut [T], place: Place) {
         self.run(out, place, |sample, position, out| {

@@ -8,7 +8,7 @@ use crate::kernels::layout::rows::{Dense, chunks, tasks};
 use crate::kernels::simd::{Element, InstructionSet};
 
 /// y(r, c) = x(s(r, c)): each number of a sample's result is one of its operand's, which may be taken more
-/// than once or not at all.
+/// than once or not at all, or a constant.
 #[derive(Debug, Clone)]
 pub(crate) struct Moves {
     /// Rows and channels of the operand.
@@ -28,10 +28,14 @@ pub(crate) struct Moves {
 const LEAST_ROWS: usize = 64;
 
 impl Moves {
-    /// `sources` is of as many numbers as `to` has, each below what `from` has.
+    /// No number of the operand.
+    pub(crate) const NONE: u32 = u32::MAX;
+
+    /// `sources` is of as many numbers as `to` has, each below what `from` has, or none.
     pub(crate) fn new(sources: Vec<u32>, from: [usize; 2], to: [usize; 2]) -> Self {
         let width = from[1].max(1);
-        let mut takers: Vec<_> = sources.iter().zip(0..).map(|(&source, taker)| [source, taker]).collect();
+        let takers = sources.iter().zip(0..).map(|(&source, taker)| [source, taker]);
+        let mut takers: Vec<_> = takers.filter(|[source, _]| *source != Self::NONE).collect();
         takers.sort_by_key(|&[source, taker]| (source as usize / width, taker));
         let starts =
             (0..=from[0]).map(|row| takers.partition_point(|[source, _]| (*source as usize) < row * width));
@@ -50,13 +54,22 @@ impl Moves {
     /// The rows of the operand that a row of the result takes numbers of.
     pub(crate) fn rows_of(&self, row: usize) -> Vec<usize> {
         let sources = &self.sources[row * self.to[1]..][..self.to[1]];
-        let mut rows: Vec<_> = sources.iter().map(|&source| source as usize / self.from[1]).collect();
+        let taken = sources.iter().filter(|source| **source != Self::NONE);
+        let mut rows: Vec<_> = taken.map(|&source| source as usize / self.from[1]).collect();
         rows.dedup();
         rows
     }
 
-    /// Writes all rows of `samples` samples into `out`.
-    pub(crate) fn run<T: Element>(&self, source: Dense<'_, T>, samples: usize, out: &mut [T], place: Place) {
+    /// Writes all rows of `samples` samples into `out`; numbers that are none of the operand's come from
+    /// `fill`, which has those of a sample, or are 0.
+    pub(crate) fn run<T: Element>(
+        &self,
+        source: Dense<'_, T>,
+        fill: Option<&[T]>,
+        samples: usize,
+        out: &mut [T],
+        place: Place,
+    ) {
         let rows = samples * self.to[0];
         let parts = chunks(out, rows, tasks(rows, LEAST_ROWS), |row| row * place.pitch);
         parts.into_par_iter().for_each(|chunk| {
@@ -64,7 +77,11 @@ impl Moves {
                 let (sample, at) = (row / self.to[0], row % self.to[0]);
                 let out = &mut chunk.values[row * place.pitch + place.offset - chunk.start..][..self.to[1]];
                 let sources = &self.sources[at * self.to[1]..][..self.to[1]];
-                for (out, &source_at) in out.iter_mut().zip(sources) {
+                for (channel, (out, &source_at)) in out.iter_mut().zip(sources).enumerate() {
+                    if source_at == Self::NONE {
+                        *out = fill.map_or(T::default(), |fill| fill[at * self.to[1] + channel]);
+                        continue;
+                    }
                     let (row, channel) =
                         (source_at as usize / self.from[1], source_at as usize % self.from[1]);
                     *out = source.row(sample * self.from[0] + row)[channel];

@@ -85,9 +85,15 @@ impl Table {
     /// The other way round: for each source row, by which taps it is read, and from which target rows.
     #[must_use]
     pub(crate) fn links(&self) -> Links {
+        self.links_of(&(0..self.rows()).collect::<Vec<_>>())
+    }
+
+    /// The same of some of the target rows alone.
+    #[must_use]
+    pub(crate) fn links_of(&self, rows: &[usize]) -> Links {
         let mut reads = vec![Vec::new(); self.source_rows];
         for tap in 0..self.taps {
-            for row in 0..self.rows() {
+            for &row in rows {
                 if let Some(source) = self.source(row, tap) {
                     reads[source].push(Link { tap, row });
                 }

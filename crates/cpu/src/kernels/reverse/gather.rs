@@ -4,9 +4,9 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::kernels::layout::cotangent::{Cotangents, Layout, Lines, Target, Tile, scale_lines};
-use crate::kernels::layout::rows::{Chunk, chunks, tasks};
+use crate::kernels::layout::rows::{Chunk, Dense, chunks, tasks};
 use crate::kernels::layout::table::{Link, Links};
-use crate::kernels::simd::{Element, InstructionSet};
+use crate::kernels::simd::{Element, InstructionSet, load, store};
 
 /// What a row gets of the cotangents of a row that reads it.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +36,8 @@ pub(crate) struct Gather<'a, T> {
     pub(crate) channels: usize,
     /// One factor for each channel.
     pub(crate) scale: Option<&'a [T]>,
+    /// Factors of each row.
+    pub(crate) slopes: Option<Dense<'a, T>>,
     /// Whether they are added to what is there.
     pub(crate) add: bool,
     /// V.
@@ -76,6 +78,9 @@ impl<T: Element> Gather<'_, T> {
         }
         if let Some(scale) = self.scale {
             scale_lines(tile, scale);
+        }
+        if let Some(slopes) = self.slopes {
+            scale_lines(tile, slopes.row(row));
         }
     }
 
@@ -122,9 +127,14 @@ impl<T: Element> WithSimd for Rows<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let Self { gather, set, chunk } = self;
         let Gather { source, target, channels, add, lines, .. } = *gather;
+        if let (Share::Weights(weights), Layout::Dense { pitch, offset, .. }) = (gather.share, source.layout)
+        {
+            let weighted = Weighted { gather, set, chunk, weights, pitch, offset };
+            return weighted.rows(simd);
+        }
         let mut tile = vec![T::default(); lines * channels];
         let mut expanded = vec![T::default(); lines * source.layout.channels()];
         for row in chunk.rows {
@@ -134,4 +144,123 @@ impl<T: Element> WithSimd for Rows<'_, '_, T> {
             target.deliver(set, tile, add, block);
         }
     }
+}
+
+/// Rows of weighted dense lines: a vector of channels of some lines stays in registers while the taps pass by,
+/// and a weight is read once for all of these.
+struct Weighted<'a, 'b, T> {
+    gather: &'a Gather<'a, T>,
+    set: InstructionSet,
+    chunk: Chunk<'b, T>,
+    /// `[tap][channel]`.
+    weights: &'a [T],
+    /// Of the source.
+    pitch: usize,
+    offset: usize,
+}
+
+impl<T: Element> Weighted<'_, '_, T> {
+    #[inline(always)]
+    fn rows<S: Simd>(mut self, simd: S) {
+        let Gather { target, channels, add, scale, slopes, lines, .. } = *self.gather;
+        let stride = channels.next_multiple_of(T::lanes::<S>());
+        let mut tile = vec![T::default(); lines * stride];
+        for row in self.chunk.rows.clone() {
+            let first = target.block(row, lines) - self.chunk.start;
+            if let (Target::Lines(Layout::Dense { pitch, offset, .. }), None) = (target, scale) {
+                let block = std::mem::take(&mut self.chunk.values);
+                let own = slopes.map(|slopes| slopes.row(row));
+                self.row(simd, row, own, &mut block[first + offset..], (pitch, add));
+                self.chunk.values = block;
+                continue;
+            }
+            self.row(simd, row, None, &mut tile, (stride, false));
+            if let Some(scale) = scale {
+                tile.chunks_exact_mut(stride).for_each(|line| scale_lines(&mut line[..channels], scale));
+            }
+            let tile = Tile { row, first: 0, width: channels, values: &tile, stride };
+            target.deliver(self.set, tile, add, &mut self.chunk.values[first..]);
+        }
+    }
+
+    /// All lines of one row, times its factors, `stride` apart in `out`, where they are written or added.
+    #[inline(always)]
+    fn row<S: Simd>(
+        &self,
+        simd: S,
+        row: usize,
+        slopes: Option<&[T]>,
+        out: &mut [T],
+        (stride, add): (usize, bool),
+    ) {
+        let Gather { channels, lines, .. } = *self.gather;
+        let lanes = T::lanes::<S>();
+        for first in (0..channels).step_by(lanes) {
+            let width = lanes.min(channels - first);
+            let factors = match slopes {
+                Some(slopes) => load(simd, &slopes[first..first + width]),
+                None => T::splat(simd, T::of(1.0)),
+            };
+            // Lines by threes, for nine are usual.
+            let whole = lines / TOGETHER * TOGETHER;
+            for line in (0..whole).step_by(TOGETHER) {
+                let sums = self.sums::<S, TOGETHER>(simd, row, line, first);
+                deliver(simd, sums, factors, &mut out[line * stride + first..], (stride, width, add));
+            }
+            for line in whole..lines {
+                let sums = self.sums::<S, 1>(simd, row, line, first);
+                deliver(simd, sums, factors, &mut out[line * stride + first..], (stride, width, add));
+            }
+        }
+    }
+
+    /// A vector of channels of some lines of a row.
+    #[inline(always)]
+    fn sums<S: Simd, const V: usize>(
+        &self,
+        simd: S,
+        row: usize,
+        line: usize,
+        first: usize,
+    ) -> [T::Vector<S>; V] {
+        let Gather { links, source, channels, lines, .. } = *self.gather;
+        let (sample, position) = (row / links.targets(), row % links.targets());
+        let mut sums = [T::splat(simd, T::default()); V];
+        for link in links.of(position) {
+            let weight = vector(simd, self.weights, link.tap * channels + first);
+            let from = (sample * links.rows() + link.row) * lines + line;
+            for (at, sum) in sums.iter_mut().enumerate() {
+                let read = vector(simd, source.values, (from + at) * self.pitch + self.offset + first);
+                *sum = T::mul_add(simd, read, weight, *sum);
+            }
+        }
+        sums
+    }
+}
+
+/// Writes, or adds, a vector of `width` channels of some lines, times factors. (A closure would be compiled
+/// without the set's instructions.)
+#[inline(always)]
+fn deliver<S: Simd, T: Element, const V: usize>(
+    simd: S,
+    sums: [T::Vector<S>; V],
+    factors: T::Vector<S>,
+    out: &mut [T],
+    (stride, width, add): (usize, usize, bool),
+) {
+    for (line, sum) in sums.into_iter().enumerate() {
+        let out = &mut out[line * stride..][..width];
+        let start = if add { load(simd, out) } else { T::splat(simd, T::default()) };
+        store(simd, T::mul_add(simd, sum, factors, start), out);
+    }
+}
+
+/// Lines whose sums are in registers together.
+const TOGETHER: usize = 3;
+
+/// The numbers from a place on, of which the last may be too few to fill a vector.
+#[inline(always)]
+fn vector<S: Simd, T: Element>(simd: S, values: &[T], at: usize) -> T::Vector<S> {
+    let end = values.len().min(at + T::lanes::<S>());
+    load(simd, &values[at..end])
 }

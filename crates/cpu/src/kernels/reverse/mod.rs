@@ -2,4 +2,6 @@
 
 pub(crate) mod gather;
 pub(crate) mod pullback;
+pub(crate) mod scaled;
 pub(crate) mod spread;
+pub(crate) mod within;

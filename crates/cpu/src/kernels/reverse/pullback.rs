@@ -10,10 +10,10 @@ use rayon::prelude::*;
 use crate::kernels::arch;
 use crate::kernels::layout::cotangent::{Cotangents, Layout, Lines, Target, Tile};
 use crate::kernels::layout::panels::Panels;
-use crate::kernels::layout::rows::{CACHED_WEIGHTS, Chunk, chunks, tasks};
+use crate::kernels::layout::rows::{CACHED_WEIGHTS, Chunk, Dense, chunks, tasks};
 use crate::kernels::layout::table::Links;
 use crate::kernels::reverse::spread::Spread;
-use crate::kernels::simd::{Element, InstructionSet};
+use crate::kernels::simd::{Element, InstructionSet, load, store};
 use crate::kernels::winograd::patched::{Deliver, Patched, Source};
 use crate::kernels::winograd::patches::Patches;
 
@@ -46,6 +46,8 @@ pub(crate) struct Pullback<'a, T> {
     pub(crate) target: Target<'a>,
     /// What is there before.
     pub(crate) start: Start<'a, T>,
+    /// Factors of the results of each row, where these go to dense lines.
+    pub(crate) slopes: Option<Dense<'a, T>>,
     /// V, from 1 to [`MOST_LINES`].
     pub(crate) lines: usize,
 }
@@ -147,9 +149,27 @@ struct Rows<'a, T> {
 impl<T: Element> Deliver<T> for Rows<'_, T> {
     #[inline(always)]
     fn deliver<S: Simd>(&self, _: S, tile: Tile<'_, T>, chunk: &mut Chunk<'_, T>) {
-        let Pullback { target, start, lines, .. } = self.pullback;
+        let Pullback { target, start, slopes, lines, .. } = self.pullback;
         let block = &mut chunk.values[target.block(tile.row, *lines) - chunk.start..];
-        target.deliver(self.set, tile, !matches!(start, Start::Empty), block);
+        let add = !matches!(start, Start::Empty);
+        if let (Some(slopes), Target::Lines(Layout::Dense { pitch, offset, .. })) = (slopes, *target) {
+            let at = offset + tile.first;
+            return deliver_scaled(tile, slopes.row(tile.row), add, (pitch, &mut block[at..]));
+        }
+        target.deliver(self.set, tile, add, block);
+    }
+}
+
+/// Adds results to lines `pitch` apart, or writes them there, times the factors of their row. (Not inlined:
+/// what has no factors is not to be compiled around it.)
+#[inline(never)]
+fn deliver_scaled<T: Element>(tile: Tile<'_, T>, slopes: &[T], add: bool, (pitch, block): (usize, &mut [T])) {
+    let slopes = &slopes[tile.first..tile.first + tile.width];
+    for (line, values) in tile.values.chunks_exact(tile.stride).enumerate() {
+        let out = &mut block[line * pitch..][..tile.width];
+        for (out, (x, slope)) in out.iter_mut().zip(values.iter().zip(slopes)) {
+            *out = if add { *out + *x * *slope } else { *x * *slope };
+        }
     }
 }
 
@@ -228,30 +248,69 @@ impl<T: Element> Full<'_, '_, '_, T> {
         panel: usize,
         reads: &[Read<'_, T>],
     ) {
-        let Pullback { panels, target, start, .. } = pullback;
+        let panels = pullback.panels;
         let (lanes, columns) = (T::lanes::<S>(), G * T::lanes::<S>());
-        let block = target.block(row, V) - self.chunk.start;
         for column in (0..panels.width).step_by(columns) {
             let width = columns.min(panels.outputs.saturating_sub(panel * panels.width + column));
             if width == 0 {
                 break;
             }
-            let first = panels.first + panel * panels.width + column;
-            let mut sums = [[T::splat(simd, T::default()); G]; V];
-            for read in reads {
-                accumulate(simd, &mut sums, read, &panels.tap(panel, read.tap)[column..], panels.width);
+            let tile = (row, panel, column, width);
+            // Half of the products where half of the vectors would be empty.
+            if width <= lanes {
+                self.tile::<S, 1, V>(simd, pullback, tile, reads);
+            } else {
+                self.tile::<S, G, V>(simd, pullback, tile, reads);
             }
-            let mut tile = [T::default(); TILE];
+        }
+    }
+
+    /// Some columns of a panel.
+    #[inline(always)]
+    fn tile<S: Simd, const G: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        pullback: &Pullback<'_, T>,
+        (row, panel, column, width): (usize, usize, usize, usize),
+        reads: &[Read<'_, T>],
+    ) {
+        let Pullback { panels, target, start, .. } = pullback;
+        let (lanes, columns) = (T::lanes::<S>(), G * T::lanes::<S>());
+        let first = panels.first + panel * panels.width + column;
+        let add = !matches!(start, Start::Empty);
+        let mut sums = [[T::splat(simd, T::default()); G]; V];
+        for read in reads {
+            accumulate(simd, &mut sums, read, &panels.tap(panel, read.tap)[column..], panels.width);
+        }
+        let block = &mut self.chunk.values[target.block(row, V) - self.chunk.start..];
+        if let Target::Lines(Layout::Dense { pitch, offset, .. }) = *target {
+            let zero = T::splat(simd, T::default());
+            let slopes = pullback.slopes.map(|slopes| &slopes.row(row)[first..first + width]);
             for (line, sums) in sums.iter().enumerate() {
-                for (g, sum) in sums.iter().enumerate() {
-                    T::store(simd, *sum, &mut tile[(line * G + g) * lanes..][..lanes]);
+                let out = &mut block[line * pitch + offset + first..][..width];
+                for (g, (sum, out)) in sums.iter().zip(out.chunks_mut(lanes)).enumerate() {
+                    let start = if add { load(simd, out) } else { zero };
+                    let sum = match slopes {
+                        Some(slopes) => {
+                            T::mul_add(simd, load(simd, &slopes[g * lanes..][..out.len()]), *sum, start)
+                        }
+                        None if add => T::sum(simd, start, *sum),
+                        None => *sum,
+                    };
+                    store(simd, sum, out);
                 }
             }
-            let tile = narrowed(&mut tile, V, columns, width);
-            let add = !matches!(start, Start::Empty);
-            let tile = Tile { row, first, width, values: tile, stride: width };
-            target.deliver(self.set, tile, add, &mut self.chunk.values[block..]);
+            return;
         }
+        let mut tile = [T::default(); TILE];
+        for (line, sums) in sums.iter().enumerate() {
+            for (g, sum) in sums.iter().enumerate() {
+                T::store(simd, *sum, &mut tile[(line * G + g) * lanes..][..lanes]);
+            }
+        }
+        let tile = narrowed(&mut tile, V, columns, width);
+        let tile = Tile { row, first, width, values: tile, stride: width };
+        target.deliver(self.set, tile, add, block);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Every kernel on every instruction set of this processor against plain loops in f64, over random geometries and masks: none, some and
 //! all channels active, every tail length, several samples, and numbers around what may be written that must not change.
 
-mod cases;
+pub(in crate::kernels) mod cases;
 mod forward;
 mod grams;
 mod reverse;
+mod smooth;

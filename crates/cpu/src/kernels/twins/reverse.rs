@@ -86,6 +86,7 @@ fn check_pullback<T: Element>(case: &Case, table: &Table, patches: Option<&Patch
                     source: Cotangents { values: &cotangents.values, layout: source },
                     target,
                     start: *start,
+                    slopes: None,
                     lines,
                 };
                 pullback.run(set, samples, &mut out);
@@ -138,6 +139,7 @@ fn check_together<T: Element>(case: &Case, unit: f64) {
             source: Cotangents { values: &given.values, layout: Layout::Compressed(read_mask) },
             target: Target::Masked { active, pitch, offset },
             start: Start::Sum,
+            slopes: None,
             lines,
         })
         .collect();
@@ -183,7 +185,8 @@ fn check_gather<T: Element>(case: &Case, unit: f64) {
             let old = read(target, samples * before, lines, channels, &out);
             let source = Cotangents { values: &cotangents.values, layout };
             let (share, scale) = (Share::Weights(&weights), Some(scale.as_slice()));
-            let gather = Gather { links: &links, source, share, target, channels, scale, add, lines };
+            let gather =
+                Gather { links: &links, source, share, target, channels, scale, slopes: None, add, lines };
             gather.run(set, samples, &mut out);
             let expected: Vec<_> = (0..old.len())
                 .map(|at| {

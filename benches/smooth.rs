@@ -1,0 +1,90 @@
+//! Milliseconds that the input Jacobian takes an image, of networks in ONNX files, on our own kernels:
+//!
+//! ```text
+//! cargo bench --bench smooth --profile dev -- mobilenetv3_small.onnx vit.onnx
+//! ```
+//!
+//! `benches/peers/smooth.py` exports such files and times PyTorch in alternation. Before a network is timed,
+//! its Jacobian at one image is compared in double precision with that of Burn's operations. `--threads T`
+//! (default 2), `--batch N` (8) and `--rounds R` (5, of which the quickest counts) set the conditions;
+//! `--plan` prints what runs.
+#![allow(clippy::print_stdout, reason = "a bench prints what it finds")]
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use burn::tensor::{Device, TensorData};
+use influence_autodiff::{Graph, Jacobian, Leaves, Options, Precision, Program, Rows};
+use influence_cpu::Engine;
+use influence_onnx::FromOnnx;
+use rayon::ThreadPoolBuilder;
+
+/// How far the two executors may be from one another, of the largest entry.
+const TOLERANCE: f64 = 1e-9;
+
+/// The number behind a word of the command line.
+fn option(name: &str, otherwise: usize) -> usize {
+    let mut words = std::env::args().skip_while(|word| word != name);
+    words.nth(1).and_then(|word| word.parse().ok()).unwrap_or(otherwise)
+}
+
+/// Made-up images, the same in every run.
+fn images(graph: &Graph, count: usize) -> TensorData {
+    let shape = graph.values()[graph.input()].shape_at(count);
+    let mut state = 1_u64;
+    let mut number = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 24) as f32
+    };
+    TensorData::new((0..shape.iter().product()).map(|_| number()).collect::<Vec<f32>>(), shape)
+}
+
+fn program(graph: &Graph, engine: Engine, precision: Precision, batch: usize) -> Program {
+    let options = Options { precision, batch, ..Options::default() };
+    engine.load(graph.clone(), Leaves::input(), &Device::flex(), &options).unwrap()
+}
+
+fn jacobians(program: &Program, images: TensorData) -> Vec<Jacobian> {
+    program.jacobians(images).unwrap().map(Result::unwrap).collect()
+}
+
+/// How far the executors are from one another at one image, of the largest entry.
+fn difference(graph: &Graph) -> f64 {
+    let [own, other] = [Engine::Cpu(None), Engine::Burn].map(|engine| {
+        let program = program(graph, engine, Precision::F64, 1);
+        match jacobians(&program, images(graph, 1)).remove(0).rows {
+            Rows::F64(rows) => rows,
+            rows => panic!("{rows:?} in single precision"),
+        }
+    });
+    let largest = other.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
+    let worst = own.iter().zip(&other).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    worst / largest
+}
+
+fn main() -> ExitCode {
+    let (threads, batch, rounds) = (option("--threads", 2), option("--batch", 8), option("--rounds", 5));
+    let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let mut agree = true;
+    for file in std::env::args().filter(|word| word.ends_with(".onnx")) {
+        let graph = Graph::from_onnx(&file).unwrap();
+        let program = pool.install(|| program(&graph, Engine::Cpu(None), Precision::F32, batch));
+        if std::env::args().any(|word| word == "--plan") {
+            println!("{}", program.describe());
+        }
+        let difference = difference(&graph);
+        agree &= difference <= TOLERANCE;
+        let images = images(&graph, batch);
+        pool.install(|| jacobians(&program, images.clone()));
+        let once = || {
+            let start = Instant::now();
+            pool.install(|| jacobians(&program, images.clone()));
+            1e3 * start.elapsed().as_secs_f64() / batch as f64
+        };
+        let times: Vec<_> = (0..rounds).map(|_| once()).collect();
+        let least = times.iter().copied().fold(f64::INFINITY, f64::min);
+        let name = file.rsplit('/').next().unwrap_or(&file);
+        println!("{name}: {least:.2} ms an image, {}, difference {difference:.1e}", program.engine());
+    }
+    if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,67 @@
+//! Sums, differences, products and quotients of two values that both depend on the input.
+
+use influence_autodiff::graph::{Node, ValueId};
+use influence_autodiff::ops::Op;
+
+use super::{Answer, Arrangement, Operand, Own, Reason, Support};
+use crate::compile::stage::StageOp;
+use crate::compile::view::{Reading, SampleShape, Store, View};
+use crate::kernels::{How, Repeat, Table};
+
+impl<'g> Support<'_, 'g> {
+    /// In the arrangement of whichever operand fills its store; the other is repeated where it lies, if rows
+    /// can say how, else copied.
+    pub(super) fn combined(&self, node: &Node) -> Result<Answer<'g>, Reason> {
+        let shape = self.shape(node.output)?;
+        let [a, b] = [self.repeated(node.inputs[0], &shape)?, self.repeated(node.inputs[1], &shape)?];
+        let fills = |view: &View| view.covers(self.stores[view.store]);
+        let swapped = !fills(&a) && fills(&b);
+        let how = match (&node.op, swapped) {
+            (Op::Add(_), _) => How::Sum([1.0, 1.0]),
+            (Op::Sub(_), false) => How::Sum([1.0, -1.0]),
+            (Op::Sub(_), true) => How::Sum([-1.0, 1.0]),
+            (Op::Mul(_), _) => How::Product,
+            (Op::Div(_), false) => How::Quotient,
+            (Op::Div(_), true) => How::Inverse,
+            _ => return Err("two values that depend on the input".into()),
+        };
+        let [x, other] = if swapped { [b, a] } else { [a, b] };
+        let (first, result) = self.whole(&x);
+        let (other, repeat) = match repeat(&other, self.stores[other.store], &result) {
+            Some(repeat) => {
+                let reading = Reading::whole(self.stores[other.store]);
+                (Operand { from: other, copy: None, reading }, repeat)
+            }
+            None => (self.arranged(&other, &result), Repeat { rows: None, first: 0, single: false }),
+        };
+        let op = match how {
+            How::Sum([1.0, 1.0]) if repeat.is_plain() => StageOp::Sum,
+            _ => StageOp::Combine { how, repeat },
+        };
+        Ok(Answer::Own(Box::new(Own::new(op, vec![first, other], result))))
+    }
+
+    /// A value repeated to a shape.
+    pub(super) fn repeated(&self, id: ValueId, shape: &SampleShape) -> Result<View, Reason> {
+        self.view(id)?.expand(shape.clone()).ok_or_else(|| "operands that do not line up".into())
+    }
+}
+
+/// How the rows of an operand, repeated to the shape of the result, stand beside the result's.
+pub(super) fn repeat(operand: &View, store: Store, result: &Arrangement) -> Option<Repeat> {
+    let Store { rows, channels } = result.store;
+    let (read, written) = (operand.elements(), result.view.elements());
+    let first = read.iter().map(|[_, channel]| *channel).min()?;
+    let single = channels > 1 && read.iter().all(|[_, channel]| *channel == first);
+    let mut from = vec![None; rows];
+    for (&[row, channel], &[to_row, to_channel]) in read.iter().zip(&written) {
+        let is_there = single || channel == first + to_channel;
+        if !is_there || *from[to_row].get_or_insert(row) != row {
+            return None;
+        }
+    }
+    let from: Vec<usize> = from.into_iter().collect::<Option<_>>()?;
+    let is_own = store.rows == rows && from.iter().copied().eq(0..rows);
+    let table = || Table::new(rows, 1, store.rows, |row, _| Some(from[row]));
+    Some(Repeat { rows: (!is_own).then(table), first, single })
+}

@@ -1,0 +1,208 @@
+//! Products of two values: matrices of each sample, and of each head of an attention. Rows of cotangents
+//! that lie one behind the other are one tall matrix.
+
+use faer::linalg::matmul::matmul;
+use faer::traits::RealField;
+use faer::{Accum, MatMut, MatRef, Par};
+use rayon::prelude::*;
+
+use crate::kernels::layout::rows::{Dense, chunks};
+use crate::kernels::simd::Element;
+
+/// How far it is from one entry of a matrix to the next along one of its axes, in rows and in channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub(crate) rows: usize,
+    pub(crate) channels: usize,
+}
+
+/// The matrices of one operand: row and channel of the first entry of each, and the steps along both axes.
+/// One of these leads through neighbouring channels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Operand {
+    pub(crate) corners: Vec<[usize; 2]>,
+    pub(crate) steps: [Step; 2],
+    /// Rows of a sample.
+    pub(crate) rows: usize,
+}
+
+/// C = A B for each matrix of each sample: A is `sizes[0]` x `sizes[1]`, B is `sizes[1]` x `sizes[2]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Matrices {
+    pub(crate) sizes: [usize; 3],
+    /// A, B and C.
+    pub(crate) operands: [Operand; 3],
+}
+
+/// Where the entries of a matrix lie in a slice.
+#[derive(Debug, Clone, Copy)]
+struct Spot {
+    first: usize,
+    sizes: [usize; 2],
+    strides: [usize; 2],
+}
+
+impl Spot {
+    fn transposed(self) -> Self {
+        let ([a, b], [c, d]) = (self.sizes, self.strides);
+        Self { sizes: [b, a], strides: [d, c], ..self }
+    }
+
+    /// Whether the second axis leads through neighbours.
+    fn is_row_major(self) -> bool {
+        self.strides[1] == 1 || self.sizes[1] == 1
+    }
+
+    fn of<T>(self, values: &[T]) -> MatRef<'_, T> {
+        if !self.is_row_major() {
+            return self.transposed().of_rows(values).transpose();
+        }
+        self.of_rows(values)
+    }
+
+    fn of_rows<T>(self, values: &[T]) -> MatRef<'_, T> {
+        let [rows, columns] = self.sizes;
+        MatRef::from_row_major_slice_with_stride(&values[self.first..], rows, columns, self.row_stride())
+    }
+
+    /// An axis of one entry leads nowhere, and may have any stride.
+    fn row_stride(self) -> usize {
+        if self.sizes[0] == 1 { self.sizes[1] } else { self.strides[0] }
+    }
+
+    fn of_mut<T>(self, values: &mut [T]) -> MatMut<'_, T> {
+        if !self.is_row_major() {
+            return self.transposed().of_rows_mut(values).transpose_mut();
+        }
+        self.of_rows_mut(values)
+    }
+
+    fn of_rows_mut<T>(self, values: &mut [T]) -> MatMut<'_, T> {
+        let [rows, columns] = self.sizes;
+        // (faer's own way to rows has their strides for columns.)
+        let values = &mut values[self.first..];
+        MatMut::from_column_major_slice_with_stride_mut(values, columns, rows, self.row_stride())
+            .transpose_mut()
+    }
+}
+
+impl Operand {
+    /// A matrix in the rows of one sample, of which each has `lines` lines of `pitch` numbers.
+    fn spot(&self, part: usize, sizes: [usize; 2], [lines, pitch, offset]: [usize; 3]) -> Spot {
+        let [row, channel] = self.corners[part];
+        let stride = |Step { rows, channels }: Step| rows * lines * pitch + channels;
+        let first = row * lines * pitch + offset + channel;
+        Spot { first, sizes, strides: self.steps.map(stride) }
+    }
+
+    /// Whether the first axis leads from each row to the next.
+    fn leads_through_rows(&self) -> bool {
+        self.steps[0] == Step { rows: 1, channels: 0 }
+    }
+}
+
+impl Matrices {
+    /// The axes of A, B and C.
+    fn sizes(&self, operand: usize) -> [usize; 2] {
+        let [m, k, n] = self.sizes;
+        [[m, k], [k, n], [m, n]][operand]
+    }
+
+    /// How many there are in a sample.
+    fn count(&self) -> usize {
+        self.operands[2].corners.len()
+    }
+
+    /// Bytes that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.operands.iter().map(|operand| size_of_val(operand.corners.as_slice())).sum()
+    }
+
+    /// Writes all of C, which has `offset` numbers before it in its rows of `pitch`.
+    pub(crate) fn run<T: Element + RealField>(
+        &self,
+        [a, b]: [Dense<'_, T>; 2],
+        samples: usize,
+        out: &mut [T],
+        [pitch, offset]: [usize; 2],
+    ) {
+        let size = self.operands[2].rows * pitch;
+        chunks(out, samples, samples, |sample| sample * size).into_par_iter().for_each(|chunk| {
+            for (sample, part) in chunk.rows.flat_map(|sample| (0..self.count()).map(move |at| (sample, at)))
+            {
+                let of = |operand: usize, dense: Dense<'_, T>| {
+                    self.operands[operand].spot(part, self.sizes(operand), [1, dense.pitch, dense.offset])
+                };
+                let own =
+                    |operand: usize, dense: Dense<'_, T>| sample * self.operands[operand].rows * dense.pitch;
+                let (of_a, of_b) = (of(0, a), of(1, b));
+                let lhs = of_a.of(&a.values[own(0, a)..]);
+                let rhs = of_b.of(&b.values[own(1, b)..]);
+                let to = self.operands[2].spot(part, self.sizes(2), [1, pitch, offset]);
+                let to = to.of_mut(&mut chunk.values[sample * size - chunk.start..]);
+                matmul(to, Accum::Replace, lhs, rhs, T::from_f64(1.0), Par::Seq);
+            }
+        });
+    }
+}
+
+/// The cotangents of A, C^ B^T, or of B, A^T C^.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PulledMatrices<'a, T> {
+    pub(crate) matrices: &'a Matrices,
+    /// Which of the two is wanted.
+    pub(crate) operand: usize,
+    /// The cotangents of C: the buffer, from one line to the next, and the first channel.
+    pub(crate) source: Dense<'a, T>,
+    /// The values of the other operand.
+    pub(crate) other: Dense<'a, T>,
+    /// Of the target: from one line to the next, and the first channel.
+    pub(crate) pitch: usize,
+    pub(crate) offset: usize,
+    /// V.
+    pub(crate) lines: usize,
+}
+
+impl<T: Element + RealField> PulledMatrices<'_, T> {
+    /// Adds to all rows of `samples` samples of the target's buffer.
+    pub(crate) fn run(&self, samples: usize, out: &mut [T]) {
+        let size = self.matrices.operands[self.operand].rows * self.lines * self.pitch;
+        chunks(out, samples, samples, |sample| sample * size).into_par_iter().for_each(|chunk| {
+            for sample in chunk.rows {
+                let out = &mut chunk.values[sample * size - chunk.start..][..size];
+                (0..self.matrices.count()).for_each(|part| self.part(sample, part, out));
+            }
+        });
+    }
+
+    /// One matrix of a sample.
+    fn part(&self, sample: usize, part: usize, out: &mut [T]) {
+        let Self { matrices, operand, source, other, lines, .. } = *self;
+        let [result, kept] = [2, 1 - operand].map(|at| &matrices.operands[at]);
+        let given = &source.values[sample * result.rows * lines * source.pitch..];
+        let values = &other.values[sample * kept.rows * other.pitch..];
+        let from = result.spot(part, matrices.sizes(2), [lines, source.pitch, source.offset]);
+        let factor = kept.spot(part, matrices.sizes(1 - operand), [1, other.pitch, other.offset]);
+        let own = &matrices.operands[operand];
+        let to = own.spot(part, matrices.sizes(operand), [lines, self.pitch, self.offset]);
+        let factor = factor.transposed().of(values);
+        let mut multiply = |to: Spot, from: Spot| {
+            let (to, from) = (to.of_mut(out), from.of(given));
+            let [lhs, rhs] = if operand == 0 { [from, factor] } else { [factor, from] };
+            matmul(to, Accum::Add, lhs, rhs, T::from_f64(1.0), Par::Seq);
+        };
+        // The lines of neighbouring rows lie one behind the other: one tall matrix.
+        if operand == 0 && own.leads_through_rows() && result.leads_through_rows() {
+            let tall = |spot: Spot, pitch: usize| Spot {
+                sizes: [spot.sizes[0] * lines, spot.sizes[1]],
+                strides: [pitch, spot.strides[1]],
+                ..spot
+            };
+            return multiply(tall(to, self.pitch), tall(from, source.pitch));
+        }
+        for line in 0..lines {
+            let of_line = |spot: Spot, pitch: usize| Spot { first: spot.first + line * pitch, ..spot };
+            multiply(of_line(to, self.pitch), of_line(from, source.pitch));
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Cotangents times a factor for each number of the rows they come from: through functions of one
+//! variable, products, quotients, and the repeats before them.
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::kernels::forward::combine::Repeat;
+use crate::kernels::layout::cotangent::{Cotangents, Layout, Lines};
+use crate::kernels::layout::rows::{Chunk, Dense, chunks, tasks};
+use crate::kernels::layout::table::Links;
+use crate::kernels::simd::{Element, InstructionSet};
+
+/// The factors of a row's channels.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Factor<'a, T> {
+    /// One number for all.
+    Number(T),
+    /// Those of a row, repeated, of `count` rows a sample.
+    Rows { rows: Dense<'a, T>, count: usize, repeat: Option<&'a Repeat> },
+    /// Those of a row, the same for all samples.
+    Fixed(Dense<'a, T>),
+}
+
+/// target(s, v, c) += sum over the rows r that read s of source(r, v, c) factor(r, c); where the target has
+/// one channel of several that are read, the sum over these too.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scaled<'a, T> {
+    /// Which rows read each row of the target; none where each reads its own.
+    pub(crate) links: Option<&'a Links>,
+    pub(crate) source: Cotangents<'a, T>,
+    /// Rows of a sample of the source.
+    pub(crate) positions: usize,
+    pub(crate) factor: Factor<'a, T>,
+    /// Further factors of each row of the target.
+    pub(crate) slopes: Option<Dense<'a, T>>,
+    /// Of the target: from one line to the next, the first channel, and how many there are.
+    pub(crate) pitch: usize,
+    pub(crate) offset: usize,
+    pub(crate) channels: usize,
+    /// Whether the results are added to what is there.
+    pub(crate) add: bool,
+    /// V.
+    pub(crate) lines: usize,
+}
+
+/// Rows that a task should read at least.
+const LEAST_ROWS: usize = 32;
+
+impl<T: Element> Scaled<'_, T> {
+    /// Fills all rows of `samples` samples of the target's buffer.
+    pub(crate) fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
+        let targets = self.links.map_or(self.positions, Links::targets);
+        let rows = samples * targets;
+        let read = self.positions.div_ceil(targets.max(1)).max(1);
+        let block = self.lines * self.pitch;
+        let parts = tasks(rows, LEAST_ROWS.div_ceil(read));
+        chunks(out, rows, parts, |row| row * block).into_par_iter().for_each(|chunk| {
+            set.run(Rows { scaled: self, set, chunk, targets });
+        });
+    }
+}
+
+/// The rows of one chunk.
+struct Rows<'a, 'b, T> {
+    scaled: &'a Scaled<'a, T>,
+    set: InstructionSet,
+    chunk: Chunk<'b, T>,
+    /// Rows of a sample of the target.
+    targets: usize,
+}
+
+impl<T: Element> WithSimd for Rows<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { scaled, set, chunk, targets } = self;
+        let block = scaled.lines * scaled.pitch;
+        let mut full = vec![T::default(); scaled.lines * scaled.source.layout.channels()];
+        for row in chunk.rows {
+            let out = &mut chunk.values[row * block - chunk.start..][..block];
+            let (sample, position) = (row / targets, row % targets);
+            let slopes = scaled.slopes.map(|slopes| slopes.row(row));
+            let Some(links) = scaled.links else {
+                let lines = scaled.lines_of(set, sample, position, &mut full);
+                scaled.read(lines, [sample, position], (slopes, scaled.add), out);
+                continue;
+            };
+            let mut add = scaled.add;
+            for link in links.of(position) {
+                let lines = scaled.lines_of(set, sample, link.row, &mut full);
+                scaled.read(lines, [sample, link.row], (slopes, add), out);
+                add = true;
+            }
+            if !add {
+                out.chunks_exact_mut(scaled.pitch)
+                    .for_each(|line| line[scaled.offset..][..scaled.channels].fill(T::default()));
+            }
+        }
+    }
+}
+
+impl<T: Element> Scaled<'_, T> {
+    /// The lines of one row of the source in full, and from one to the next.
+    #[inline(always)]
+    fn lines_of<'b>(
+        &'b self,
+        set: InstructionSet,
+        sample: usize,
+        position: usize,
+        full: &'b mut [T],
+    ) -> (&'b [T], usize) {
+        let (row, channels) = (sample * self.positions + position, self.source.layout.channels());
+        match self.source.layout {
+            Layout::Dense { .. } => {
+                let Lines { values, stride, .. } = self.source.row(row, self.lines);
+                (values, stride)
+            }
+            Layout::Compressed(_) => {
+                self.source.expand(set, row, self.lines, 0..channels, full);
+                (full, channels)
+            }
+        }
+    }
+
+    /// Adds, or writes, what comes from the lines of one row.
+    #[inline(always)]
+    fn read(
+        &self,
+        (values, stride): (&[T], usize),
+        [sample, position]: [usize; 2],
+        (slopes, add): (Option<&[T]>, bool),
+        out: &mut [T],
+    ) {
+        let wide = self.source.layout.channels();
+        let number;
+        let factors: &[T] = match self.factor {
+            Factor::Number(one) => {
+                number = [one];
+                &number
+            }
+            Factor::Rows { rows, count, repeat } => {
+                rows.row(sample * count + repeat.map_or(position, |repeat| repeat.row(position)))
+            }
+            Factor::Fixed(rows) => rows.row(position),
+        };
+        for (line, out) in values.chunks_exact(stride).zip(out.chunks_exact_mut(self.pitch)) {
+            let (line, out) = (&line[..wide], &mut out[self.offset..][..self.channels]);
+            if self.channels < wide {
+                let sum = inner(line, factors) * slopes.map_or(T::from_f64(1.0), |slopes| slopes[0]);
+                out[0] = if add { out[0] + sum } else { sum };
+                continue;
+            }
+            if let Some(slopes) = slopes {
+                let terms = line.iter().zip(slopes);
+                match factors {
+                    &[one] => write(out, add, terms.map(|(x, slope)| *x * one * *slope)),
+                    _ => write(out, add, terms.zip(factors).map(|((x, slope), f)| *x * *slope * *f)),
+                }
+                continue;
+            }
+            match factors {
+                &[one] => write(out, add, line.iter().map(|x| *x * one)),
+                _ => write(out, add, line.iter().zip(factors).map(|(x, f)| *x * *f)),
+            }
+        }
+    }
+}
+
+/// Adds numbers to a line, or writes them.
+#[inline(always)]
+fn write<T: Element>(out: &mut [T], add: bool, numbers: impl Iterator<Item = T>) {
+    if add {
+        out.iter_mut().zip(numbers).for_each(|(out, x)| *out = *out + x);
+    } else {
+        out.iter_mut().zip(numbers).for_each(|(out, x)| *out = x);
+    }
+}
+
+/// Sums that run side by side: as many as the widest vector has numbers.
+const SUMS: usize = 16;
+
+/// The sum over all places of the product of these rows' numbers there.
+#[inline(always)]
+pub(crate) fn total<T: Element, const N: usize>(rows: [&[T]; N]) -> T {
+    let product = |place: usize, rows: &[&[T]; N]| {
+        rows[1..].iter().fold(rows[0][place], |product, row| product * row[place])
+    };
+    let count = rows[0].len();
+    let mut sums = [T::default(); SUMS];
+    for first in (0..count / SUMS).map(|block| block * SUMS) {
+        let rows = rows.map(|row| &row[first..first + SUMS]);
+        sums.iter_mut().enumerate().for_each(|(at, sum)| *sum = *sum + product(at, &rows));
+    }
+    let rest = rows.map(|row| &row[count / SUMS * SUMS..]);
+    for (at, sum) in (0..count % SUMS).zip(&mut sums) {
+        *sum = *sum + product(at, &rest);
+    }
+    sums.into_iter().fold(T::default(), |a, b| a + b)
+}
+
+/// The inner product of two rows, of which the second may be a single number.
+#[inline(always)]
+fn inner<T: Element>(a: &[T], b: &[T]) -> T {
+    match *b {
+        [one] => total([a]) * one,
+        _ => total([a, &b[..a.len()]]),
+    }
+}

@@ -1,0 +1,415 @@
+//! What has no masks: values combined number by number, normalised rows, products of matrices, and the
+//! cotangents of all of them.
+
+use proptest::prelude::*;
+
+use super::cases::{
+    CANARY, Case, Draws, PATCHED, cases, close, fill, given, image, naive_pullback, read, sets, table,
+    triples,
+};
+use crate::kernels::{
+    Combine, Cotangents, Dense, Element, Factor, Form, Gather, How, Layout, Matrices, MatrixOperand, Panels,
+    Patches, Place, Pullback, PulledMatrices, PulledWithin, Repeat, Scaled, Share, Start, Step, Table,
+    Target, Within, WithinRow,
+};
+
+/// Rows of made-up numbers with others around them.
+struct Given<T> {
+    values: Vec<T>,
+    pitch: usize,
+    channels: usize,
+}
+
+impl<T: Element> Given<T> {
+    fn new(rows: usize, channels: usize, draws: &mut Draws) -> Self {
+        let pitch = channels + 3;
+        Self { values: draws.numbers(rows * pitch + 64), pitch, channels }
+    }
+
+    fn dense(&self) -> Dense<'_, T> {
+        Dense { values: &self.values, pitch: self.pitch, offset: 2, channels: self.channels }
+    }
+
+    fn at(&self, row: usize, channel: usize) -> f64 {
+        self.dense().row(row)[channel].to_f64()
+    }
+
+    /// The same as lines of cotangents.
+    fn lines(&self) -> Cotangents<'_, T> {
+        let layout = Layout::Dense { pitch: self.pitch, offset: 2, channels: self.channels };
+        Cotangents { values: &self.values, layout }
+    }
+}
+
+/// Calls `run` on a buffer of lines with every set that there is, adding to what is there and not, and
+/// compares what it holds then.
+fn check_lines<T: Element>(
+    [rows, lines, channels]: [usize; 3],
+    draws: &mut Draws,
+    unit: f64,
+    expected: impl Fn(usize, usize, usize) -> f64,
+    run: impl Fn(crate::kernels::InstructionSet, bool, [usize; 2], &mut [T]),
+) {
+    let (pitch, offset) = (channels + 5, 3);
+    let target = Target::Lines(Layout::Dense { pitch, offset, channels });
+    for (set, add) in sets().flat_map(|set| [(set, true), (set, false)]) {
+        let mut out = vec![T::from_f64(CANARY); target.size(rows, lines)];
+        fill(target, rows, lines, &mut out, draws);
+        let old = read(target, rows, lines, channels, &out);
+        run(set, add, [pitch, offset], &mut out[..rows * lines * pitch]);
+        let found = read(target, rows, lines, channels, &out);
+        let wanted = triples(rows, lines, channels)
+            .zip(&old)
+            .map(|((row, line, channel), old)| expected(row, line, channel) + if add { *old } else { 0.0 });
+        close(&found, &wanted.collect::<Vec<_>>(), unit, &format!("{set}, add {add}"));
+    }
+}
+
+fn check_combined<T: Element>(case: &Case, unit: f64) {
+    let mut draws = Draws(case.seed);
+    let Case { samples, inputs: channels, rows: [few, positions], lines, .. } = *case;
+    let single = draws.below(2) == 0;
+    let from: Vec<usize> = (0..positions).map(|_| draws.below(few)).collect();
+    let table = Table::new(positions, 1, few, |row, _| Some(from[row]));
+    let (rows, other_rows) = if draws.below(3) == 0 { (None, positions) } else { (Some(table), few) };
+    let repeat = Repeat { rows, first: 0, single };
+    let wide = if single { 1 } else { channels };
+    let x = Given::<T>::new(samples * positions, channels, &mut draws);
+    let mut o = Given::<T>::new(samples * other_rows, wide, &mut draws);
+    // Away from 0, for quotients.
+    o.values.iter_mut().for_each(|o| *o = T::from_f64(o.to_f64() + 2.0));
+    let g = Given::<T>::new(samples * positions * lines, channels, &mut draws);
+    let other = |row: usize, channel: usize| {
+        let (sample, position) = (row / positions, row % positions);
+        o.at(sample * other_rows + repeat.row(position), if single { 0 } else { channel })
+    };
+    let live: Vec<_> = (0..positions).collect();
+    for how in [How::Sum([1.0, -1.0]), How::Product, How::Quotient] {
+        let value = |x: f64, o: f64| match how {
+            How::Sum([a, b]) => a * x + b * o,
+            How::Product => x * o,
+            _ => x / o,
+        };
+        let combine = Combine {
+            how,
+            source: x.dense(),
+            other: o.dense(),
+            repeat: &repeat,
+            positions,
+            live: &live,
+            samples,
+            other_rows,
+        };
+        let all = samples * positions;
+        let mut slopes = [(); 2].map(|()| vec![T::default(); all * channels]);
+        for set in sets() {
+            let mut out = vec![T::default(); all * channels];
+            let [a, b] = &mut slopes;
+            combine.run(set, &mut out, Place { pitch: channels, offset: 0 }, Some([a, b]));
+            let expected: Vec<_> = (0..all * channels)
+                .map(|at| value(x.at(at / channels, at % channels), other(at / channels, at % channels)))
+                .collect();
+            close(&out, &expected, unit, &format!("{how:?}, {set}, {case:?}"));
+        }
+        let dense = |values| Dense { values, pitch: channels, offset: 0, channels };
+        let own = |rows| Factor::Rows { rows, count: positions, repeat: None };
+        let factors = match how {
+            How::Sum(signs) => signs.map(|sign| Factor::Number(T::from_f64(sign))),
+            How::Product => {
+                [Factor::Rows { rows: o.dense(), count: other_rows, repeat: Some(&repeat) }, own(x.dense())]
+            }
+            _ => [own(dense(&slopes[0])), own(dense(&slopes[1]))],
+        };
+        // The derivatives by both.
+        let by_x = |x: f64, o: f64| value(x + 1.0, o) - value(x, o);
+        let by_o = |x: f64, o: f64| match how {
+            How::Quotient => -x / (o * o),
+            _ => value(x, o + 1.0) - value(x, o),
+        };
+        let cotangent = |row: usize, line: usize, channel: usize| g.at(row * lines + line, channel);
+        let links = repeat.rows.as_ref().map(Table::links);
+        let scaled = |links, factor, channels, add, [pitch, offset]: [usize; 2]| {
+            let source = g.lines();
+            Scaled { links, source, positions, factor, slopes: None, pitch, offset, channels, add, lines }
+        };
+        check_lines::<T>(
+            [all, lines, channels],
+            &mut draws,
+            unit,
+            |row, line, channel| {
+                cotangent(row, line, channel) * by_x(x.at(row, channel), other(row, channel))
+            },
+            |set, add, at, out| scaled(None, factors[0], channels, add, at).run(set, samples, out),
+        );
+        check_lines::<T>(
+            [samples * other_rows, lines, wide],
+            &mut draws,
+            unit,
+            |row, line, channel| {
+                let (sample, own) = (row / other_rows, row % other_rows);
+                let readers = (0..positions).filter(|&position| repeat.row(position) == own);
+                let channels = if single { 0..channels } else { channel..channel + 1 };
+                readers
+                    .flat_map(|position| channels.clone().map(move |c| (sample * positions + position, c)))
+                    .map(|(row, c)| cotangent(row, line, c) * by_o(x.at(row, c), other(row, c)))
+                    .sum()
+            },
+            |set, add, at, out| scaled(links.as_ref(), factors[1], wide, add, at).run(set, samples, out),
+        );
+    }
+}
+
+fn check_within<T: Element>(case: &Case, unit: f64) {
+    let mut draws = Draws(case.seed);
+    let Case { samples, inputs: channels, rows: [positions, _], lines, .. } = *case;
+    let all = samples * positions;
+    let x = Given::<T>::new(all, channels, &mut draws);
+    let g = Given::<T>::new(all * lines, channels, &mut draws);
+    let (gamma, beta): (Vec<T>, Vec<T>) = (draws.numbers(channels), draws.numbers(channels));
+    let live: Vec<_> = (0..positions).collect();
+    let epsilon = 0.5;
+    for row in [WithinRow::Softmax, WithinRow::Standard { epsilon, gamma: gamma.clone(), beta: beta.clone() }]
+    {
+        let is_softmax = matches!(row, WithinRow::Softmax);
+        let of_row = |at: usize| (0..channels).map(|c| x.at(at, c)).collect::<Vec<_>>();
+        let mean = |terms: &[f64]| terms.iter().sum::<f64>() / channels as f64;
+        // h and one over the deviation, or the softmax.
+        let plain = |at: usize| {
+            let x = of_row(at);
+            if is_softmax {
+                let sum: f64 = x.iter().map(|x| x.exp()).sum();
+                return (x.iter().map(|x| x.exp() / sum).collect::<Vec<_>>(), 1.0);
+            }
+            let centred: Vec<_> = x.iter().map(|value| value - mean(&x)).collect();
+            let inverse = 1.0 / (mean(&centred.iter().map(|x| x * x).collect::<Vec<_>>()) + epsilon).sqrt();
+            (centred.iter().map(|x| x * inverse).collect(), inverse)
+        };
+        let plain: Vec<(Vec<f64>, f64)> = (0..all).map(plain).collect();
+        let width = row.kept(channels).unwrap_or(channels);
+        let mut kept = vec![T::default(); all * width];
+        for set in sets() {
+            let mut out = vec![T::default(); all * channels];
+            let within = Within { row: &row, source: x.dense(), positions, live: &live, samples };
+            let place = Place { pitch: channels, offset: 0 };
+            within.run(set, &mut out, place, (!is_softmax).then_some(&mut kept));
+            if is_softmax {
+                kept.copy_from_slice(&out);
+            }
+            let expected: Vec<_> = (0..all)
+                .flat_map(|at| plain[at].0.clone())
+                .enumerate()
+                .map(|(at, h)| {
+                    let c = at % channels;
+                    if is_softmax { h } else { h * gamma[c].to_f64() + beta[c].to_f64() }
+                })
+                .collect();
+            close(&out, &expected, unit, &format!("{row:?}, {set}"));
+        }
+        let expected = |at: usize, line: usize, channel: usize| {
+            let (h, inverse) = &plain[at];
+            let own = |c: usize| g.at(at * lines + line, c);
+            if is_softmax {
+                let along: f64 = (0..channels).map(|c| own(c) * h[c]).sum();
+                return h[channel] * (own(channel) - along);
+            }
+            let u: Vec<_> = (0..channels).map(|c| own(c) * gamma[c].to_f64()).collect();
+            let along = mean(&u.iter().zip(h).map(|(u, h)| u * h).collect::<Vec<_>>());
+            inverse * (u[channel] - mean(&u) - h[channel] * along)
+        };
+        check_lines::<T>([all, lines, channels], &mut draws, unit, expected, |set, add, at, out| {
+            let kept = Dense { values: &kept, pitch: width, offset: 0, channels: width };
+            let [pitch, offset] = at;
+            PulledWithin { row: &row, kept, source: g.lines(), pitch, offset, add, lines }.run(set, all, out);
+        });
+    }
+}
+
+/// Heads side by side in channels or one after the other in rows, and matrices either way round.
+fn check_matrices<T: Element + faer::traits::RealField>(case: &Case, unit: f64) {
+    let mut draws = Draws(case.seed);
+    let Case { samples, rows: [m, n], lines, .. } = *case;
+    let (k, heads) = (1 + draws.below(9), 1 + draws.below(3));
+    let mut operand = |[first, second]: [usize; 2]| {
+        let (rows, channels) = (Step { rows: 1, channels: 0 }, Step { rows: 0, channels: 1 });
+        let flipped = draws.below(2) == 0;
+        let [along, across] = if flipped { [second, first] } else { [first, second] };
+        let steps = if flipped { [channels, rows] } else { [rows, channels] };
+        let beside = draws.below(2) == 0;
+        let corner = |head: usize| if beside { [0, head * across] } else { [head * along, 0] };
+        let corners = (0..heads).map(corner).collect();
+        let (rows, channels) = if beside { (along, heads * across) } else { (heads * along, across) };
+        (MatrixOperand { corners, steps, rows }, channels)
+    };
+    let [(a, of_a), (b, of_b), (c, of_c)] = [[m, k], [k, n], [m, n]].map(&mut operand);
+    let matrices = Matrices { sizes: [m, k, n], operands: [a, b, c] };
+    let place = |operand: usize, head: usize, [i, j]: [usize; 2]| {
+        let MatrixOperand { corners, steps: [first, second], .. } = &matrices.operands[operand];
+        let [row, channel] = corners[head];
+        let rows = row + i * first.rows + j * second.rows;
+        (rows, channel + i * first.channels + j * second.channels)
+    };
+    let rows = |operand: usize| samples * matrices.operands[operand].rows;
+    let (x, y) = (Given::<T>::new(rows(0), of_a, &mut draws), Given::<T>::new(rows(1), of_b, &mut draws));
+    let g = Given::<T>::new(rows(2) * lines, of_c, &mut draws);
+    let value = |given: &Given<T>, operand: usize, sample: usize, head: usize, at: [usize; 2]| {
+        let (row, channel) = place(operand, head, at);
+        given.at(sample * matrices.operands[operand].rows + row, channel)
+    };
+    let mut out = vec![T::default(); rows(2) * of_c];
+    matrices.run([x.dense(), y.dense()], samples, &mut out, [of_c, 0]);
+    let mut expected = vec![0.0; out.len()];
+    let mut pulled = [vec![0.0; rows(0) * lines * of_a], vec![0.0; rows(1) * lines * of_b]];
+    for ((sample, head), (i, j, l)) in (0..samples)
+        .flat_map(|s| (0..heads).map(move |h| (s, h)))
+        .flat_map(|s| triples(m, n, k).map(move |t| (s, t)))
+    {
+        let (row, channel) = place(2, head, [i, j]);
+        let result = sample * matrices.operands[2].rows + row;
+        let (a, b) = (value(&x, 0, sample, head, [i, l]), value(&y, 1, sample, head, [l, j]));
+        expected[result * of_c + channel] += a * b;
+        for line in 0..lines {
+            let own = g.at(result * lines + line, channel);
+            for (operand, at, width, factor) in [(0, [i, l], of_a, b), (1, [l, j], of_b, a)] {
+                let (row, channel) = place(operand, head, at);
+                let row = sample * matrices.operands[operand].rows + row;
+                pulled[operand][(row * lines + line) * width + channel] += own * factor;
+            }
+        }
+    }
+    close(&out, &expected, unit, &format!("{matrices:?}"));
+    for (operand, (other, width)) in [(&y, of_a), (&x, of_b)].into_iter().enumerate() {
+        let expected =
+            |row: usize, line: usize, channel: usize| pulled[operand][(row * lines + line) * width + channel];
+        check_lines::<T>([rows(operand), lines, width], &mut draws, unit, expected, |_, add, at, out| {
+            let [pitch, offset] = at;
+            if !add {
+                let lines = out.chunks_exact_mut(pitch);
+                lines.for_each(|line| line[offset..offset + width].fill(T::default()));
+            }
+            let (source, other) =
+                (Dense { channels: of_c, pitch: g.pitch, offset: 2, values: &g.values }, other.dense());
+            PulledMatrices { matrices: &matrices, operand, source, other, pitch, offset, lines }
+                .run(samples, out);
+        });
+    }
+}
+
+/// Products and gathers whose results are multiplied by a factor for each number of their rows.
+fn check_slopes<T: Element>(case: &Case, unit: f64) {
+    let mut draws = Draws(case.seed);
+    let image = image(case, &mut draws);
+    let any = table(case, &mut draws);
+    check_product::<T>(case, &any, None, unit);
+    check_product::<T>(&image.case, &image.table, Some(&image.reversed(Form::Four)), PATCHED * unit);
+    let alone = Case { outputs: case.inputs, groups: case.inputs, ..case.clone() };
+    check_product::<T>(&alone, &any, None, unit);
+}
+
+fn check_product<T: Element>(case: &Case, table: &Table, patches: Option<&Patches>, unit: f64) {
+    let mut draws = Draws(case.seed);
+    let Case { samples, inputs, outputs, groups, rows: [before, behind], taps, lines, .. } = *case;
+    let (links, rows) = (table.links(), samples * before);
+    let weights: Vec<f64> = draws.numbers(taps * inputs * outputs);
+    let weight = |tap: usize, o: usize, i: usize| {
+        if case.joins(i, o) { weights[(tap * outputs + o) * inputs + i] } else { 0.0 }
+    };
+    let g = Given::<T>::new(samples * behind * lines, outputs, &mut draws);
+    let factors = Given::<T>::new(rows, inputs, &mut draws);
+    let full: Vec<f64> =
+        triples(samples * behind, lines, outputs).map(|(row, line, o)| g.at(row * lines + line, o)).collect();
+    let product = naive_pullback(case, table, &full, weight);
+    let expected = |row: usize, line: usize, channel: usize| {
+        product[(row * lines + line) * inputs + channel] * factors.at(row, channel)
+    };
+    let target =
+        |[pitch, offset]: [usize; 2]| Target::Lines(Layout::Dense { pitch, offset, channels: inputs });
+    if groups > 1 && [inputs, outputs] == [groups; 2] {
+        let own = |tap: usize| (0..inputs).map(move |channel| (tap, channel));
+        let own = (0..taps).flat_map(own);
+        let weights: Vec<T> = own.map(|(tap, channel)| T::from_f64(weight(tap, channel, channel))).collect();
+        return check_lines::<T>([rows, lines, inputs], &mut draws, unit, expected, |set, add, at, out| {
+            let (share, target, slopes) = (Share::Weights(&weights), target(at), Some(factors.dense()));
+            let (source, channels, links) = (g.lines(), inputs, &links);
+            Gather { links, source, share, target, channels, scale: None, slopes, add, lines }
+                .run(set, samples, out);
+        });
+    }
+    let panels = match patches {
+        // The other way round, a tap leads to the opposite side.
+        Some(patches) => patches.panels(outputs, inputs, |tap, o, i| weight(8 - tap, o, i)),
+        None => Panels::<T>::reverse(taps, outputs, inputs, groups, weight),
+    };
+    check_lines::<T>([rows, lines, inputs], &mut draws, unit, expected, |set, add, at, out| {
+        let start = if add { Start::Sum } else { Start::Empty };
+        let (panels, source, target, links) = (&panels, g.lines(), target(at), &links);
+        let slopes = Some(factors.dense());
+        Pullback { links, patches, panels, source, target, start, slopes, lines }.run(set, samples, out);
+    });
+}
+
+/// Rows that a mask has compressed, times a factor for each number, and slopes on top.
+fn check_scaled<T: Element>(case: &Case, unit: f64) {
+    let mut draws = Draws(case.seed);
+    let Case { samples, inputs: channels, rows: [positions, _], lines, share, .. } = *case;
+    let all = samples * positions;
+    let mask = draws.active(all, channels, share);
+    let source = given::<T>(Layout::Compressed(&mask), all, lines, &mut draws);
+    let (factors, further) =
+        (Given::<T>::new(all, channels, &mut draws), Given::<T>::new(all, channels, &mut draws));
+    let fixed: Vec<T> = draws.numbers(positions * channels);
+    for which in 0..3 {
+        let expected = |row: usize, line: usize, channel: usize| {
+            let factor = match which {
+                0 => 0.5,
+                1 => factors.at(row, channel),
+                _ => fixed[row % positions * channels + channel].to_f64(),
+            };
+            source.full[(row * lines + line) * channels + channel] * factor * further.at(row, channel)
+        };
+        check_lines::<T>([all, lines, channels], &mut draws, unit, expected, |set, add, at, out| {
+            let factor = match which {
+                0 => Factor::Number(T::from_f64(0.5)),
+                1 => Factor::Rows { rows: factors.dense(), count: positions, repeat: None },
+                _ => Factor::Fixed(Dense { values: &fixed, pitch: channels, offset: 0, channels }),
+            };
+            let ([pitch, offset], slopes) = (at, Some(further.dense()));
+            let source = Cotangents { values: &source.values, layout: Layout::Compressed(&mask) };
+            Scaled { links: None, source, positions, factor, slopes, pitch, offset, channels, add, lines }
+                .run(set, samples, out);
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn combined_values_agree_with_plain_loops(case in cases()) {
+        check_combined::<f32>(&case, f64::from(f32::EPSILON));
+        check_combined::<f64>(&case, f64::EPSILON);
+    }
+
+    #[test]
+    fn slopes_agree_with_plain_loops(case in cases()) {
+        check_slopes::<f32>(&case, f64::from(f32::EPSILON));
+        check_slopes::<f64>(&case, f64::EPSILON);
+    }
+
+    #[test]
+    fn scaled_lines_agree_with_plain_loops(case in cases()) {
+        check_scaled::<f32>(&case, f64::from(f32::EPSILON));
+        check_scaled::<f64>(&case, f64::EPSILON);
+    }
+
+    #[test]
+    fn normalised_rows_agree_with_plain_loops(case in cases()) {
+        check_within::<f32>(&case, f64::from(f32::EPSILON));
+        check_within::<f64>(&case, f64::EPSILON);
+    }
+
+    #[test]
+    fn products_of_matrices_agree_with_plain_loops(case in cases()) {
+        check_matrices::<f32>(&case, f64::from(f32::EPSILON));
+        check_matrices::<f64>(&case, f64::EPSILON);
+    }
+}
