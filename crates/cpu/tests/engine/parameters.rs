@@ -319,3 +319,45 @@ fn a_tensor_used_twice_has_its_gradients_added() {
     let graph = Graph::capture(&Twice { conv }, forward, &[2, 4, 4], &Device::flex()).expect("captured");
     added_in_a_segment(&graph);
 }
+
+/// A constant scale, with and without a shift, between a convolution and its normalisation.
+#[derive(Module, Debug)]
+struct Scaled {
+    conv: Conv2d,
+    norm: BatchNorm,
+    head: Linear,
+}
+
+#[test]
+fn a_scale_before_a_perturbed_normalisation_counts() {
+    let (device, shape) = (Device::flex(), [2, 5, 5]);
+    let net = Scaled {
+        conv: Conv2dConfig::new([2, 6], [3, 3]).init(&device),
+        norm: BatchNormConfig::new(6).init(&device),
+        head: LinearConfig::new(6, 3).init(&device),
+    };
+    let net = net.map(&mut Weights::new(&device, DType::F32));
+    for shift in [0.0, 0.4] {
+        let forward = |net: &Scaled, x: Tensor<4>| {
+            let x = net.conv.forward(x) * 1.7;
+            let x = if shift == 0.0 { x } else { x + shift };
+            net.head.forward(relu(net.norm.forward(x)).mean_dim(2).mean_dim(3).flatten::<2>(1, 3))
+        };
+        let graph = Graph::capture(&net, forward, &shape, &device).expect("captured");
+        let run = |engine: Engine| {
+            let leaves = Leaves::parameters(&graph).and_input();
+            let options = Options { precision: Precision::F64, ..Options::default() };
+            let program = engine.load(graph.clone(), leaves, &device, &options).expect("it loads");
+            let grams = program.grams(batch(3, &shape)).expect("they fit");
+            grams.collect::<Result<Vec<_>, _>>().expect("it runs")
+        };
+        for (found, expected) in run(Engine::Cpu(None)).iter().zip(&run(Engine::Burn)) {
+            let all = found.tensors.iter().chain(&found.input);
+            for (found, expected) in all.zip(expected.tensors.iter().chain(&expected.input)) {
+                let largest = expected.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
+                let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                assert!(worst <= DOUBLE * largest.max(1e-12), "shift {shift}: {worst:e} of {largest:e}");
+            }
+        }
+    }
+}
