@@ -32,7 +32,7 @@ mod training {
     fn train(folder: &TempDir, name: &str, more: &[&str]) -> std::process::Output {
         let out = folder.path().join(name);
         let out = out.to_str().unwrap();
-        let all = ["train", "--network", "cnn", "--width", "4", "--batch", "10", "--out", out];
+        let all = ["train", "--network", "cnn", "--width", "8", "--batch", "10", "--out", out];
         influence(&[&all[..], more].concat())
     }
 
@@ -54,10 +54,10 @@ mod training {
     #[test]
     fn trained_weights_are_read_and_know_the_images() {
         let folder = tempfile::tempdir().unwrap();
-        let output = train(&folder, "w.safetensors", &["--epochs", "12", "--seed", "3"]);
+        let output = train(&folder, "w.safetensors", &["--epochs", "30", "--rate", "0.01", "--seed", "3"]);
         let words = text(&output.stderr);
         assert!(output.status.success(), "{words}");
-        assert!(words.contains("epoch 12 of 12: loss"), "{words}");
+        assert!(words.contains("epoch 30 of 30: loss"), "{words}");
         let weights = folder.path().join("w.safetensors");
         let scored = influence(&["score", "--weights", weights.to_str().unwrap(), "--out", "-", "--quiet"]);
         assert!(scored.status.success(), "{}", text(&scored.stderr));

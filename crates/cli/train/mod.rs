@@ -13,7 +13,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, TensorData};
 use influence::{Precision, Scorer, Target as Objective};
 use influence_data::{Dataset, Kind, Split};
-use influence_zoo::{Architecture, Family, Network, weights};
+use influence_zoo::{Architecture, DROPOUT, DenseNet121Config, Family, Network, ResNet50Config, weights};
 use serde_json::json;
 
 use crate::data::Data;
@@ -42,7 +42,8 @@ struct Training {
 
 /// Interprets the arguments and runs.
 pub(crate) fn command(arguments: &TrainArguments) -> Result<()> {
-    let schedule = arguments.schedule()?;
+    // What is wrong with the arguments is said before any file is read.
+    arguments.schedule(1)?;
     let file = Target::new("--out", &arguments.out, "safetensors")?;
     set_threads(arguments.threads)?;
     let mut inputs = Inputs::default();
@@ -50,6 +51,7 @@ pub(crate) fn command(arguments: &TrainArguments) -> Result<()> {
     let Samples { data, images, .. } =
         samples::open(&arguments.samples(), &Objective::Label, &selection, &mut inputs)?;
     inputs.spare("--out", &arguments.out)?;
+    let schedule = arguments.schedule(images.len())?;
     let images = divided(data, images, schedule.seed)?;
     let device = Device::flex().autodiff();
     device.seed(schedule.seed);
@@ -126,7 +128,19 @@ fn network(
             "images of {height}x{width} pixels: {architecture} takes square ones; add --resize and --crop"
         )));
     }
-    Ok(architecture.init(channels, height, images.classes(arguments.classes), device)?)
+    let classes = images.classes(arguments.classes);
+    let dropout = if arguments.preset.drops() { DROPOUT } else { 0.0 };
+    Ok(match architecture {
+        Architecture::ResNet50 { width } => {
+            let config = ResNet50Config::new(channels, height, classes).with_width(width);
+            Network::ResNet50(config.with_dropout(dropout).init(device)?)
+        }
+        Architecture::DenseNet121 { growth } => {
+            let config = DenseNet121Config::new(channels, height, classes).with_growth(growth);
+            Network::DenseNet121(config.with_dropout(dropout).init(device)?)
+        }
+        Architecture::Cnn { .. } => architecture.init(channels, height, classes, device)?,
+    })
 }
 
 /// Prepares the folder of the run, and returns the epoch of the checkpoint in it, if there is one.

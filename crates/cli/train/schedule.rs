@@ -13,13 +13,31 @@ pub(crate) struct Schedule {
     pub(crate) seed: u64,
 }
 
+/// How many images the quick preset shows to the network, and how often each at most.
+const QUICK_IMAGES: usize = 50_000;
+const QUICK_EPOCHS: usize = 30;
+
 impl Preset {
-    fn epochs(self, dataset: Option<&str>) -> usize {
+    fn epochs(self, dataset: Option<&str>, images: usize) -> usize {
         match (self, dataset) {
-            (Self::Quick, _) => 3,
+            (Self::Quick, _) => (QUICK_IMAGES / images.max(1)).clamp(1, QUICK_EPOCHS),
             (Self::Paper, Some("mnist" | "fashion-mnist")) => 200,
             (Self::Paper, _) => 500,
         }
+    }
+
+    /// Batch and first rate. The paper gives the rate, not the batch.
+    fn pace(self) -> (usize, f64) {
+        match self {
+            Self::Quick => (32, 2e-3),
+            Self::Paper => (64, 1e-3),
+        }
+    }
+
+    /// Whether the network's dropout is on. One epoch is too short for it: ResNet50 of width 8 has
+    /// 83 % of MNIST right after one with dropout.
+    pub(crate) fn drops(self) -> bool {
+        self == Self::Paper
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -32,11 +50,12 @@ impl Preset {
 
 impl TrainArguments {
     /// The preset with what was said otherwise.
-    pub(crate) fn schedule(&self) -> Result<Schedule> {
+    pub(crate) fn schedule(&self, images: usize) -> Result<Schedule> {
+        let (batch, rate) = self.preset.pace();
         let schedule = Schedule {
-            epochs: self.epochs.unwrap_or(self.preset.epochs(self.dataset.as_deref())),
-            batch: self.batch.unwrap_or(64),
-            rate: self.rate.unwrap_or(1e-3),
+            epochs: self.epochs.unwrap_or_else(|| self.preset.epochs(self.dataset.as_deref(), images)),
+            batch: self.batch.unwrap_or(batch),
+            rate: self.rate.unwrap_or(rate),
             seed: self.seed.unwrap_or(0),
         };
         if schedule.epochs == 0 || schedule.batch == 0 {
