@@ -350,25 +350,32 @@ impl<'a> Jacobians<'a> {
         Jacobians { samples, queue: Queue::default(), choice, work: Work(Box::new(work)) }
     }
 
-    /// Runs one batch.
-    fn run(samples: &Samples<'_>, choice: Option<&Choice<'_>>, first: usize) -> Result<Vec<Jacobian>> {
+    /// Logits `[n, K]`, rows `[V, n, p]` and what is asked for at each sample of the batch that starts
+    /// with sample `first`. What the forward pass keeps is let go here, before rows are copied.
+    fn pulled(
+        samples: &Samples<'_>,
+        choice: Option<&Choice<'_>>,
+        first: usize,
+    ) -> Result<(Vec<f64>, TensorData, Vec<Combinations>)> {
         let program = samples.program;
         let (batch, classes) = (samples.size(first), program.plan.graph().classes());
         let linearized = program.executor.linearize(samples.batch(first)?)?;
-        let (logits, rows, each) = match choice {
-            None => {
-                let each = vec![Combinations::Differences; batch];
-                let cotangents = Combinations::cotangents(&each, classes)?;
-                let (logits, rows) = linearized.logits_and_pullback(cotangents)?;
-                (logits.iter().collect::<Vec<f64>>(), rows, each)
-            }
-            Some(choice) => {
-                let logits: Vec<f64> = linearized.logits()?.iter().collect();
-                let each = samples.chosen(choice, first, &logits);
-                let rows = linearized.pullback(Combinations::cotangents(&each, classes)?)?;
-                (logits, rows, each)
-            }
+        let Some(choice) = choice else {
+            let each = vec![Combinations::Differences; batch];
+            let cotangents = Combinations::cotangents(&each, classes)?;
+            let (logits, rows) = linearized.logits_and_pullback(cotangents)?;
+            return Ok((logits.iter().collect(), rows, each));
         };
+        let logits: Vec<f64> = linearized.logits()?.iter().collect();
+        let each = samples.chosen(choice, first, &logits);
+        let rows = linearized.pullback(Combinations::cotangents(&each, classes)?)?;
+        Ok((logits, rows, each))
+    }
+
+    /// Runs one batch.
+    fn run(samples: &Samples<'_>, choice: Option<&Choice<'_>>, first: usize) -> Result<Vec<Jacobian>> {
+        let (batch, classes) = (samples.size(first), samples.program.plan.graph().classes());
+        let (logits, rows, each) = Self::pulled(samples, choice, first)?;
         let one = |position: usize| {
             let own = each[position].count(classes)?;
             let gathered = [own, batch, position];
