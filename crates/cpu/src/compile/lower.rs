@@ -236,7 +236,7 @@ impl<'g> Lowering<'_, 'g> {
                 input = None;
             }
             StageOp::Sum | StageOp::Combine { .. } | StageOp::Matrices(_) => {
-                other = sources.get(1).map(|source| source.store)
+                other = sources.get(1).map(|source| source.store);
             }
             _ => {}
         }

@@ -4,6 +4,8 @@
 //! clamp and a product, say) is one pass over the numbers and leaves one derivative. The formulas have no
 //! branches, so that compilers turn them into vectors; the rarer functions are the library's.
 
+#![allow(clippy::excessive_precision, reason = "coefficients have the digits of their source")]
+
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LOG2_E, PI};
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
