@@ -236,7 +236,10 @@ fn measured(own: &Own<'_>, graph: &Graph, name: &'static str, three: &[f64]) -> 
         let same = bits(rows(&alone[0])) == bits(rows(&together[place]))
             && bits(&alone[0].logits) == bits(&together[place].logits);
         if !same {
-            return wrong(Fault::Bits, name, format!("sample {place} alone has other bits"));
+            let shown = |of: &Jacobian| format!("logits {:?}, rows {:?}", of.logits, rows(of));
+            let both = [&alone[0], &together[place]].map(shown);
+            let what = format!("sample {place} alone has other bits:\n  {}\n  {}", both[0], both[1]);
+            return wrong(Fault::Bits, name, what);
         }
     }
     if graph.parameters().is_empty() {

@@ -27,15 +27,18 @@ impl<'g> Support<'_, 'g> {
         };
         let [x, other] = if swapped { [b, a] } else { [a, b] };
         let (first, result) = self.whole(&x);
-        let (other, repeat) = match repeat(&other, self.stores[other.store], &result) {
+        let store = self.stores[other.store];
+        let (other, repeat, whole) = match repeat(&other, store, &result) {
             Some(repeat) => {
-                let reading = Reading::whole(self.stores[other.store]);
-                (Operand { from: other, copy: None, reading }, repeat)
+                let reading = Reading::whole(store);
+                (Operand { from: other, copy: None, reading }, repeat, store == result.store)
             }
-            None => (self.arranged(&other, &result), Repeat { rows: None, first: 0, single: false }),
+            None => (self.arranged(&other, &result), Repeat { rows: None, first: 0, single: false }, true),
         };
         let op = match how {
-            How::Sum([1.0, 1.0]) if repeat.is_plain() => StageOp::Sum,
+            // A sum hands its cotangents on to all channels of both; of one that lies among others in its
+            // store they would be left as they were.
+            How::Sum([1.0, 1.0]) if repeat.is_plain() && whole => StageOp::Sum,
             _ => StageOp::Combine { how, repeat },
         };
         Ok(Answer::Own(Box::new(Own::new(op, vec![first, other], result))))
