@@ -109,3 +109,16 @@ fn a_sequence_folded_to_an_image_before_a_pool() {
     };
     agrees(Bare::new(), forward, &[1, 16]);
 }
+
+/// The operand of a sum lies among other channels of what is stored: their derivatives are 0, not
+/// what a buffer happens to hold.
+#[test]
+fn a_sum_with_the_first_of_several_channels() {
+    let forward = |_: &Bare, x: Tensor<3>| {
+        let first = x.flip([1]).narrow(1, 0, 1);
+        let sum = ((first.clone() * 2.0 + 0.3) + first).flatten::<2>(1, 2);
+        Tensor::cat(vec![sum.clone(), sum * 3.0], 1)
+    };
+    agrees(Bare::new(), forward, &[3, 1]);
+    agrees(Bare::new(), forward, &[4, 2]);
+}
