@@ -8,7 +8,8 @@ use influence_autodiff::{Precision, Rows};
 use influence_manifold::{Filter, Objective, Probabilities, Scalar, influence};
 
 use crate::error::{Error, Result};
-use crate::scorer::{Linearization, Scorer};
+use crate::linearization::Linearization;
+use crate::scorer::Scorer;
 use crate::value::value;
 
 /// A direction of perturbations of one sample, of Euclidean length 1.

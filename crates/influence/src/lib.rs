@@ -34,6 +34,7 @@ mod direction;
 mod error;
 pub mod family;
 mod gradients;
+mod linearization;
 mod maps;
 mod objective;
 mod parameter_direction;
@@ -62,12 +63,13 @@ pub use influence_manifold::{
     Baselines, Channels, Costs, Error as MeasureError, Filter, GradientFunction, Influence, Map,
     Objective as SampleObjective, Probabilities, Region, Tail, Tangent,
 };
+pub use linearization::{Linearization, Linearizations};
 pub use objective::Objective;
 pub use parameter_direction::{DirectionTensor, ParameterDirection};
 pub use parameters::{ParameterLinearization, ParameterLinearizations};
 pub use perturbation::{Budget, Group, Perturbation};
 pub use score::{Score, is_saturated};
-pub use scorer::{Linearization, Linearizations, Scorer, ScorerBuilder};
+pub use scorer::{Scorer, ScorerBuilder};
 pub use scores::Scores;
 pub use tail::MergedTail;
 pub use target::Target;

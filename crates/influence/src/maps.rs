@@ -6,7 +6,7 @@ use influence_manifold::{
 };
 
 use crate::error::{Error, Result};
-use crate::scorer::Linearization;
+use crate::linearization::Linearization;
 
 /// Calls a method of [`PixelTangent`] in the precision of the rows.
 macro_rules! of_pixels {

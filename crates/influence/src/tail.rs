@@ -9,7 +9,8 @@ use influence_manifold::{Error as MeasureError, Filter, Objective, Tail, influen
 
 use crate::direction::Direction;
 use crate::error::Result;
-use crate::scorer::{Linearization, Scorer};
+use crate::linearization::Linearization;
+use crate::scorer::Scorer;
 
 /// The merged classes of a score, and its lower bound:
 /// [`ScorerBuilder::tail`](crate::ScorerBuilder::tail).

@@ -21,8 +21,8 @@ use influence_autodiff::Rows;
 use influence_manifold::{Filter, Objective, Precision, Probabilities, Scalar, Tangent, influence};
 
 use crate::error::{Error, Result};
+use crate::linearization::Linearization;
 use crate::score::Score;
-use crate::scorer::Linearization;
 
 /// A family of perturbations of images.
 #[derive(Debug, Clone, PartialEq)]
