@@ -28,13 +28,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let at = at?;
         for family in Family::all().chain([own.clone()]) {
             let basis = family.basis(&image, shape)?;
-            let found = at.family(&basis, &SampleObjective::Predicted, &Filter::exact())?;
-            println!(
-                "{family}: reach {:.3} at rank {}, {}",
-                found.score.reach,
-                found.score.rank,
-                basis.describe(&found.direction)
-            );
+            let score = at.family(&basis, &SampleObjective::Predicted, &Filter::exact())?;
+            let setting = score.setting.map(|setting| basis.describe(&setting.knobs)).unwrap_or_default();
+            println!("{family}: reach {:.3} at rank {}, {setting}", score.reach, score.rank);
         }
     }
     Ok(())

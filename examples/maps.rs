@@ -16,10 +16,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (network, _) = weights::load(network, sample::RESNET50W8_MNIST, Precision::F32, &device)?;
     let scorer = Scorer::builder().compile(&network, Network::forward, &[1, 28, 28])?;
     let data = Dataset::embedded();
-    let image = data.batch::<f64>(&[1]);
     let pixels = TensorData::new(data.batch::<f32>(&[1]), [1, 1, 28, 28]);
     let (objective, filter) = (SampleObjective::Predicted, Filter::tikhonov(100.0)?);
-    for at in scorer.linearize(pixels)? {
+    for at in scorer.linearize(pixels.clone())? {
         let at = at?;
         for map in at.maps(&objective, &filter, &[0, 1, 3], Channels::Joint)? {
             let most =
@@ -35,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             );
         }
         let direction = at.direction(&objective, &filter)?;
-        for step in scorer.along(&image, &direction, &objective, &[0.01, 0.1, 1.0])? {
+        for step in scorer.along(pixels.clone(), &direction, &objective, &[0.01, 0.1, 1.0])? {
             println!(
                 "a step of {}: -log P changes by {:.3e}, predicted {:.3e}",
                 step.length, step.found, step.predicted

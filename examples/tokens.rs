@@ -68,7 +68,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let filter = Filter::tikhonov(1.0)?;
     for (at, tokens) in scorer.linearize(embedded.into_data())?.zip(tokens.iter_dim(0)) {
         let at = at?;
-        let whole = at.score_for(&SampleObjective::Predicted, &filter)?;
+        let whole = at.score(&SampleObjective::Predicted, &filter)?;
         println!("text {}: influence {:.4} of at most {:.4}", tokens.into_data(), whole.value, whole.bound);
         for token in at.regions(&SampleObjective::Predicted, &filter, &regions, Channels::Joint)? {
             println!(

@@ -139,7 +139,7 @@ fn entropy_margin_and_costs_meet_their_closed_forms() {
         at.iter()
             .map(|at| {
                 let p = Probabilities::new(at.logits()).unwrap();
-                (p, at.score_for(&objective, &Filter::default()).unwrap())
+                (p, at.score(&objective, &Filter::default()).unwrap())
             })
             .collect::<Vec<_>>()
     };

@@ -9,7 +9,7 @@ mod common;
 
 use burn::tensor::{Device, TensorData};
 use common::{Case, cases};
-use influence::{Engine, Filter, Linearization, Precision, Score, Scorer};
+use influence::{Engine, Filter, Linearization, Precision, SampleObjective, Score, Scorer};
 use influence_autodiff::{Graph, Leaves, Options, Rows};
 use influence_zoo::{Network, weights};
 
@@ -37,7 +37,11 @@ fn linearizations<'a>(case: &Case, scorer: &'a Scorer) -> Vec<Linearization<'a>>
 /// The scores for the labels, or for the predicted classes if there are no labels.
 fn scores(at: &[Linearization<'_>], labels: Option<&[usize]>, filter: &str) -> Vec<Score> {
     let filter: Filter = filter.parse().unwrap();
-    at.iter().map(|at| at.score(labels.map(|labels| labels[at.sample()]), &filter).unwrap()).collect()
+    let objective = |at: &Linearization<'_>| match labels {
+        Some(labels) => SampleObjective::class(labels[at.sample()]),
+        None => SampleObjective::Predicted,
+    };
+    at.iter().map(|at| at.score(&objective(at), &filter).unwrap()).collect()
 }
 
 fn weights_precision(precision: Precision) -> weights::Precision {

@@ -2,10 +2,10 @@
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use influence::{
-    Budget, Engine, Error, Family, Filter, Objective, Perturbation, Precision, SampleObjective, Scorer,
-    ScorerBuilder,
+    Budget, Channels, Engine, Error, Family, Filter, Objective, Perturbation, Precision, SampleObjective,
+    Scorer, ScorerBuilder,
 };
 
 /// Pixels per sample, hidden units, classes.
@@ -71,6 +71,7 @@ fn a_step_from_a_sample_or_along_a_direction_of_another_length_is_refused() {
     let at = scorer.linearize(samples(1)).unwrap().next().unwrap().unwrap();
     let mut direction = at.direction(&SampleObjective::Predicted, &Filter::exact()).unwrap();
     let along = |sample: &[f64], direction: &_| {
+        let sample = TensorData::new(sample.to_vec(), [1, sample.len()]);
         scorer.along(sample, direction, &SampleObjective::Predicted, &[0.1]).map(|_| ())
     };
     assert_eq!(along(&[0.5; 6], &direction), Ok(()));
@@ -141,7 +142,7 @@ fn directions_do_not_vanish_where_probabilities_underflow() {
     let at = scorer.linearize(samples(1)).unwrap().next().unwrap().unwrap();
     for class in [0, 1, 4] {
         let objective = SampleObjective::class(class);
-        let score = at.score_for(&objective, &Filter::exact()).unwrap();
+        let score = at.score(&objective, &Filter::exact()).unwrap();
         let direction = at.direction(&objective, &Filter::exact()).unwrap();
         let square: f64 = direction.values.iter().map(|x| x * x).sum();
         assert!((square - 1.0).abs() < 1e-12);
@@ -153,8 +154,9 @@ fn directions_do_not_vanish_where_probabilities_underflow() {
         let image: Vec<f64> = samples(1).iter().collect();
         let basis = Family::Brightness.basis(&image, [1, 2, 3]).unwrap();
         let found = at.family(&basis, &objective, &Filter::exact()).unwrap();
-        assert!(found.direction[0].is_finite() && found.direction[0] != 0.0);
-        let size = found.direction_log10 + found.direction[0].abs().log10();
+        let setting = found.setting.expect("the setting of a family");
+        assert!(setting.knobs[0].is_finite() && setting.knobs[0] != 0.0);
+        let size = setting.log10 + setting.knobs[0].abs().log10();
         assert!(size > 200.0, "{size}");
     }
 }
@@ -173,4 +175,68 @@ fn margins_and_costs_of_other_classes_are_refused_at_once() {
     let matrix = vec![vec![0.0; 4]; 5];
     let error = refused(&Objective::label_cost(&matrix, [0, 1, 2]).unwrap());
     assert!(error.to_string().contains("length 4, expected 5"), "{error}");
+}
+
+/// A scorer of families, or of windows, gives the scores that a linearisation gives one by one.
+#[test]
+fn families_and_windows_are_perturbations_like_any_other() {
+    let (count, shape, filter) = (3, [1, 2, 3], Filter::tikhonov(0.1).unwrap());
+    let (net, data, objective) = (Net::plain(), samples(3), Objective::labels(labels(&[4, 0, 2])).unwrap());
+    let families: Vec<Family> = Family::all().collect();
+    let of = |perturbation| compiled(&net, builder().filter(filter).perturbation(perturbation));
+    let found = of(Perturbation::Families(families.clone())).score(data.clone(), &objective).unwrap();
+    let whole = of(Perturbation::Input);
+    let at: Vec<_> = whole.linearize(data.clone()).unwrap().map(Result::unwrap).collect();
+    assert_eq!(found.len(), count * families.len());
+    for (score, place) in found.iter().zip(0..) {
+        let (at, family) = (&at[place / families.len()], &families[place % families.len()]);
+        let image: Vec<f64> = data.iter().skip(at.sample() * 6).take(6).collect();
+        let basis = family.basis(&image, shape).unwrap();
+        let class = SampleObjective::class([4, 0, 2][at.sample()]);
+        let expected = at.family(&basis, &class, &filter).unwrap();
+        assert_eq!((score.value, &score.setting), (expected.value, &expected.setting));
+        assert_eq!((score.sample, score.group.to_string()), (at.sample(), family.to_string()));
+        assert_eq!(score.objective.to_string(), class.to_string());
+        assert_eq!(score.setting.as_ref().unwrap().knobs.len(), basis.len());
+    }
+    for channels in [Channels::Joint, Channels::Separate] {
+        let scorer = of(Perturbation::Windows { half_width: 1, channels });
+        let found = scorer.score(data.clone(), &objective).unwrap();
+        let maps = at.iter().map(|at| {
+            let class = SampleObjective::class([4, 0, 2][at.sample()]);
+            at.maps(&class, &filter, &[1], channels).unwrap().remove(0)
+        });
+        let values: Vec<f64> = maps.flat_map(|map| map.values).collect();
+        assert_eq!(found.len(), values.len());
+        for (score, value) in found.iter().zip(values) {
+            assert!((score.value - value).abs() <= 1e-9 * value, "{}: {} {value}", score.group, score.value);
+        }
+        let names: Vec<&str> = scorer.groups().collect();
+        assert!(names[5].ends_with("row 1, column 2") && found[11].group.as_ref() == names[5]);
+    }
+}
+
+#[test]
+fn families_and_windows_that_do_not_fit_are_refused() {
+    let refused = |perturbation| {
+        let built = builder().perturbation(perturbation).compile(&Net::plain(), Net::forward, &[1, 2, 3]);
+        built.expect_err("refused").to_string()
+    };
+    assert!(refused(Perturbation::Families(vec![])).contains("at least one"));
+    let large = refused(Perturbation::Windows { half_width: 2, channels: Channels::Joint });
+    assert!(large.contains("at most 1"), "{large}");
+    let tokens = |net: &Net, x: Tensor<3>| net.forward(x.reshape([0, 1, 2, 3]));
+    let flat = builder().perturbation(Perturbation::Families(vec![Family::Blur]));
+    let flat = flat.compile(&Net::plain(), tokens, &[2, 3]).expect_err("no image");
+    assert_eq!(flat, Error::NotAnImage { shape: vec![2, 3] });
+    let scorer = compiled(&Net::plain(), builder().perturbation(Perturbation::Families(vec![Family::Blur])));
+    let rows = Objective::rows(Tensor::<4>::ones([1, 1, 2, 3], &Device::flex())).unwrap();
+    let rows = scorer.score(samples(1), &rows).expect_err("no objective of families").to_string();
+    assert!(rows.contains("families") && rows.contains("logits"), "{rows}");
+    let negative = Objective::labels(labels(&[1, -1]));
+    assert_eq!(negative, Err(Error::NegativeLabel { sample: 1, label: -1 }));
+}
+
+fn labels(labels: &[i64]) -> Tensor<1, Int> {
+    Tensor::from_data(TensorData::new(labels.to_vec(), [labels.len()]), &Device::flex())
 }

@@ -10,7 +10,7 @@ mod common;
 
 use burn::tensor::{Device, TensorData};
 use common::{Golden, shared};
-use influence::{Engine, Filter, Graph, Linearization, Precision, Score, Scorer};
+use influence::{Engine, Filter, Graph, Linearization, Precision, SampleObjective, Score, Scorer};
 use influence_data::Arrays;
 use influence_onnx::FromOnnx;
 
@@ -44,7 +44,8 @@ fn check(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
 
 fn values(at: &[Linearization<'_>], labels: &[usize], filter: &str) -> Vec<f64> {
     let filter: Filter = filter.parse().unwrap();
-    let score = |at: &Linearization<'_>| at.score(Some(labels[at.sample()]), &filter).unwrap();
+    let score =
+        |at: &Linearization<'_>| at.score(&SampleObjective::class(labels[at.sample()]), &filter).unwrap();
     at.iter().map(score).map(|score: Score| score.value).collect()
 }
 

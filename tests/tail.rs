@@ -129,7 +129,7 @@ fn directions_are_those_of_the_merged_classes() {
     let objective = SampleObjective::Predicted;
     for at in scorer.linearize(data()).expect("they fit") {
         let at = at.expect("it runs");
-        let score = at.score_for(&objective, scorer.filter()).expect("measured");
+        let score = at.score(&objective, scorer.filter()).expect("measured");
         let direction = at.direction(&objective, scorer.filter()).expect("measured");
         let value = direction.slope.powi(2) / direction.fisher.powi(2);
         assert!((value / score.value - 1.0).abs() < 1e-7, "{value} {}", score.value);
@@ -164,9 +164,9 @@ fn what_a_tail_cannot_measure_is_refused() {
     let data = samples(&device).into_data();
     let at = scorer.linearize(data).expect("they fit").next().expect("five").expect("it runs");
     let class = at.tail().expect("some are merged").merged()[0];
-    let refused = at.score(Some(class), scorer.filter());
+    let refused = at.score(&SampleObjective::class(class), scorer.filter());
     let merged = MeasureError::MergedClass { class };
     assert_eq!(refused, Err(Error::Measure { sample: 0, source: merged }));
-    let paper = at.score(None, &Filter::paper(1e-3, 1e-3).expect("in range"));
+    let paper = at.score(&SampleObjective::Predicted, &Filter::paper(1e-3, 1e-3).expect("in range"));
     assert_eq!(paper, Err(Error::Measure { sample: 0, source: MeasureError::TailFilter }));
 }

@@ -5,13 +5,16 @@
     python benches/peers/smooth.py --bench PATH [vit resnet50_silu ...]
 
 PyTorch's forms are K backward passes, contiguous and channels_last, and `torch.func` (vmap of vjp); the quickest round of
-each counts, and the quickest form is the peer. Networks have made-up weights and sound statistics, and are exported to ONNX
+each counts, and the quickest form is the peer. Memory: what one run adds to the peak of a process of PyTorch's, beside the
+peak of our whole process. Networks have made-up weights and sound statistics, and are exported to ONNX
 (`--folder`), where they are found again. Needs torch, timm and onnxscript.
 """
 import argparse
 import pathlib
 import re
+import resource
 import subprocess
+import sys
 import time
 
 import timm
@@ -117,6 +120,32 @@ def milliseconds(run, batch):
     return 1e3 * (time.perf_counter() - began) / batch
 
 
+def peak():
+    """Peak resident memory of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def growth(name, form, batch):
+    """MiB by which one run of a form of PyTorch's raises the peak of a process that has the network already."""
+    run, before = forms(name, batch)[form], peak()
+    run()
+    return peak() - before
+
+
+def peers_memory(name, form, options):
+    """The same in a process of its own."""
+    command = [sys.executable, __file__, "--form", form, "--threads", options.threads, "--batch", options.batch, name]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def ours_memory(options, path):
+    """Peak MiB of our whole process: program, weights and run."""
+    command = ["/usr/bin/time", "-f", "%M", options.bench, path, "--threads", options.threads, "--batch", options.batch]
+    done = subprocess.run([str(word) for word in [*command, "--rounds", 1]], capture_output=True, text=True, check=True)
+    return int(done.stderr.split()[-1]) / 1024
+
+
 def ours(options, path):
     command = [options.bench, path, "--threads", options.threads, "--batch", options.batch, "--rounds", 2]
     output = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True).stdout
@@ -143,18 +172,24 @@ def compare(name, options):
     peer = min((form for form in usable), key=least.get)
     shown = ", ".join(f"{form} {value:.1f}" for form, value in least.items())
     print(f"{name}: {least['ours'] / least[peer]:.2f} of {peer}; ms an image: {shown}; {engine}", flush=True)
+    memory = {form: peers_memory(name, form, options) for form in usable}
+    shown = ", ".join(f"{form} {value:.0f}" for form, value in memory.items())
+    print(f"{name}: MiB: the growth of {shown}; all of ours {ours_memory(options, path):.0f}", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", default=list(NETWORKS), help="of " + ", ".join(NETWORKS))
-    parser.add_argument("--bench", required=True, type=pathlib.Path)
+    parser.add_argument("--bench", type=pathlib.Path)
+    parser.add_argument("--form", help=argparse.SUPPRESS)
     parser.add_argument("--folder", default=pathlib.Path("."), type=pathlib.Path)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.form:
+        return print(growth(options.networks[0], options.form, options.batch))
     for name in options.networks:
         compare(name, options)
 

@@ -62,13 +62,13 @@ fn look(job: &Job, index: usize, at: &Linearization<'_>) -> Result<Looked> {
     let fault = |error| in_split(error, index);
     let (objective, label) = (job.objective(index), job.data.label(index));
     let words = |group: String| (job.target.to_string(), "input".to_owned(), group);
-    let score = at.score_for(&objective, &job.filter).map_err(fault)?;
+    let score = at.score(&objective, &job.filter).map_err(fault)?;
     let image = job.data.batch::<f64>(&[index]);
     let families: Vec<Family> = Family::all().collect();
     let family = |family: &Family| -> Result<Row> {
         let basis = family.basis(&image, job.data.shape())?;
         let found = at.family(&basis, &objective, &job.filter).map_err(fault)?;
-        Ok(Row::new(index, label, words(family.to_string()), &found.score))
+        Ok(Row::new(index, label, words(family.to_string()), &found))
     };
     let maps = at.maps(&objective, &job.filter, &SCALES, Channels::Joint).map_err(fault)?;
     Ok(Looked {

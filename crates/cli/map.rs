@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::Path;
 
+use burn::tensor::TensorData;
 use influence::{Channels, Direction, Filter, Linearization, Map, Perturbation, SampleObjective, Step};
 use influence_report::statistics::quartiles;
 use influence_report::{Colours, Labels, Layer, Picture, Sharing, picture, read_labels};
@@ -299,7 +300,7 @@ impl Mapping {
 
     /// "image 7: label 9, predicted 4, P(predicted) = 0.930".
     pub(crate) fn caption(&self, index: usize, at: &Linearization<'_>) -> Result<String> {
-        let score = at.score_for(&SampleObjective::Predicted, &Filter::default());
+        let score = at.score(&SampleObjective::Predicted, &Filter::default());
         let score = score.map_err(|error| in_split(error, index))?;
         let named = |class: usize| self.job.data.class_name(class);
         let label = self.job.data.label(index).map(|label| format!("label {}, ", named(label)));
@@ -310,7 +311,7 @@ impl Mapping {
 
     /// The odds against the objective's class, from the score of the whole input.
     fn odds(&self, index: usize, at: &Linearization<'_>) -> Result<f64> {
-        let score = at.score_for(&self.job.objective(index), &self.job.filter);
+        let score = at.score(&self.job.objective(index), &self.job.filter);
         score.map(|score| score.baselines.odds).map_err(|error| in_split(error, index))
     }
 
@@ -364,7 +365,8 @@ impl Mapping {
         if direction.log10_fisher.is_none() {
             return Ok((direction, Vec::new()));
         }
-        let steps = self.job.scorer.along(image, &direction, &objective, &STEPS).map_err(fault)?;
+        let sample = TensorData::new(image.to_vec(), [&[1], self.job.data.shape().as_slice()].concat());
+        let steps = self.job.scorer.along(sample, &direction, &objective, &STEPS).map_err(fault)?;
         Ok((direction, steps))
     }
 }

@@ -192,10 +192,12 @@ fn score_family(job: &Job, name: &str, family: &Family, indices: &[usize], add: 
         let found = found.map_err(|error| in_split(error, index))?;
         let words = (job.target.to_string(), format!("family:{name}"), name.to_owned());
         // If probabilities underflow, the direction has a separate power of ten.
-        let scale = 10_f64.powf(found.direction_log10);
-        let settings: Vec<f64> = found.direction.iter().map(|setting| setting * scale).collect();
-        let direction = Setting::all(basis.members(), &settings);
-        add(vec![Row { direction: Some(direction), ..Row::new(index, label, words, &found.score) }])?;
+        let settings = found.setting.as_ref().map(|setting| {
+            let scale = 10_f64.powf(setting.log10);
+            let knobs: Vec<f64> = setting.knobs.iter().map(|knob| knob * scale).collect();
+            Setting::all(basis.members(), &knobs)
+        });
+        add(vec![Row { direction: settings, ..Row::new(index, label, words, &found) }])?;
     }
     Ok(())
 }

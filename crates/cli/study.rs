@@ -75,7 +75,7 @@ pub(crate) fn score(job: &Job, done: usize, filters: &[influence::Filter], add: 
     for indices in job.images.get(done..).unwrap_or_default().chunks(job.at_a_time()) {
         let found = map::each(job, indices, |index, at| {
             let objective = job.objective(index);
-            let scores = filters.iter().map(|filter| at.score_for(&objective, filter));
+            let scores = filters.iter().map(|filter| at.score(&objective, filter));
             let scores =
                 scores.collect::<influence::Result<Vec<_>>>().map_err(|error| in_split(error, index))?;
             let own = scores.first().ok_or_else(|| Failure::new("a study needs a filter"))?;

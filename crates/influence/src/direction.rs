@@ -1,16 +1,15 @@
 //! The direction in which a sample is most sensitive: the perturbation along which the objective
 //! changes most per unit of Fisher length, and how far the first order holds along it.
 
-use std::f64::consts::LN_10;
-
 use burn::tensor::TensorData;
 use influence_autodiff::{Precision, Rows};
 use influence_manifold::{Filter, Objective, Probabilities, Scalar, influence};
 
 use crate::error::{Error, Result};
 use crate::linearization::Linearization;
+use crate::rates::Rates;
+use crate::samples::IntoSamples;
 use crate::scorer::Scorer;
-use crate::value::value;
 
 /// A direction of perturbations of one sample, of Euclidean length 1.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,34 +50,27 @@ impl Linearization<'_> {
     /// The most influential direction G^+ df, or its damped form, scaled to Euclidean length 1.
     ///
     /// # Errors
-    /// [`Error::Measure`](crate::Error::Measure) as [`Linearization::score_for`], and for an
+    /// [`Error::Measure`](crate::Error::Measure) as [`Linearization::score`], and for an
     /// objective that is not a function of the probabilities.
     pub fn direction(&self, objective: &Objective, filter: &Filter) -> Result<Direction> {
-        let (measured, objective) = (self.classes().measured(), self.objective(objective)?);
-        let found = influence(measured, self.tangent(), &objective, filter);
-        let found = found.map_err(|source| self.fault(source))?;
+        let classes = self.classes();
+        let fault = |source| classes.fault(source);
+        let objective = classes.objective(objective)?;
+        let found = influence(classes.measured(), self.tangent(), &objective, filter).map_err(fault)?;
         let columns = self.shape().iter().product();
         let values = match self.rows() {
             Rows::F32(rows) => found.direction(rows, columns),
             Rows::F64(rows) => found.direction(rows, columns),
         };
-        let mut values = values.map_err(|source| self.fault(source))?;
+        let mut values = values.map_err(fault)?;
         let largest = values.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
         if largest > 0.0 {
             let norm = values.iter().map(|x| (x / largest).powi(2)).sum::<f64>().sqrt();
             values.iter_mut().for_each(|x| *x = *x / largest / norm);
         }
-        let velocity = self.velocity(&values);
-        let probabilities = Probabilities::new(measured).map_err(|source| self.fault(source))?;
-        let slope = objective.log_slope(&probabilities, &velocity).map_err(|source| self.fault(source))?;
-        let fisher = probabilities.log_fisher_length(&velocity).map_err(|source| self.fault(source))?;
-        Ok(Direction {
-            values,
-            slope: slope.map_or(0.0, |(sign, log)| sign * log.exp()),
-            log10_slope: slope.map(|(_, log)| log / LN_10),
-            fisher: fisher.map_or(0.0, f64::exp),
-            log10_fisher: fisher.map(|log| log / LN_10),
-        })
+        let rates = Rates::new(classes, &objective, &self.velocity(&values))?;
+        let Rates { slope, log10_slope, fisher, log10_fisher } = rates;
+        Ok(Direction { values, slope, log10_slope, fisher, log10_fisher })
     }
 
     /// J h: the velocities of the differences z_k - z_K of the measured logits; the last is zero.
@@ -97,9 +89,9 @@ fn products<T: Scalar>(rows: &[T], h: &[f64]) -> Vec<f64> {
 }
 
 impl Scorer {
-    /// Takes steps of these Euclidean lengths from `sample` along `direction`, and compares the
-    /// change of the objective with the first-order prediction. A first-order measure describes the
-    /// network only where the two agree.
+    /// Takes steps of these Euclidean lengths from `sample`, a batch of one `[1, ...sample]`, along
+    /// `direction`, and compares the change of the objective with the first-order prediction. A
+    /// first-order measure describes the network only where the two agree.
     ///
     /// # Errors
     /// [`Error::SampleLength`] for a sample or a direction whose length is not that of the
@@ -107,11 +99,12 @@ impl Scorer {
     /// derivatives; as [`Scorer::logits`].
     pub fn along(
         &self,
-        sample: &[f64],
+        sample: impl IntoSamples,
         direction: &Direction,
         objective: &Objective,
         lengths: &[f64],
     ) -> Result<Vec<Step>> {
+        let sample: Vec<f64> = sample.into_samples()?.iter().collect();
         let expected: usize = self.plan().graph().sample_shape().iter().product();
         for (what, found) in [("the sample", sample.len()), ("the direction", direction.values.len())] {
             if found != expected {
@@ -119,7 +112,7 @@ impl Scorer {
             }
         }
         // One batch: the sample itself, then the sample after each step.
-        let mut values = sample.to_vec();
+        let mut values = sample.clone();
         for length in lengths {
             values.extend(sample.iter().zip(&direction.values).map(|(x, d)| x + length * d));
         }
@@ -130,13 +123,17 @@ impl Scorer {
         let Some((base, others)) = at.split_first() else { return Ok(Vec::new()) };
         // `base` fixes the classes that the objective refers to, such as the predicted one, so that
         // the change is that of one function although the prediction may change along the way.
-        let start = value(objective, base, base)?;
+        let value = |at: &Probabilities| {
+            let value = objective.value(base, at).map_err(fault)?;
+            value.ok_or_else(|| Error::NoValue { objective: objective.to_string() })
+        };
+        let start = value(base)?;
         let step = |(length, at): (&f64, &Probabilities)| {
             Ok(Step {
                 length: *length,
                 fisher: length.abs() * direction.fisher,
                 predicted: length * direction.slope,
-                found: value(objective, base, at)? - start,
+                found: value(at)? - start,
                 class: at.predicted(),
             })
         };

@@ -21,18 +21,28 @@ pub enum Error {
     #[error(transparent)]
     Filter(influence_manifold::Error),
     /// The number of labels differs from the number of samples.
-    #[error("{labels} labels for {samples} samples: give one label a sample")]
+    #[error("{labels} labels for {samples} samples: give one label per sample")]
     LabelCount {
         /// Number of labels.
         labels: usize,
         /// Number of samples.
         samples: usize,
     },
+    /// A label below 0, such as the -1 that marks an unlabelled sample.
+    #[error(
+        "the label of sample {sample} is {label}: classes are counted from 0; leave unlabelled samples out, or use the predicted class"
+    )]
+    NegativeLabel {
+        /// Which sample of the call, from 0.
+        sample: usize,
+        /// Its label.
+        label: i64,
+    },
     /// Costs or other numbers of an objective are not finite.
     #[error(transparent)]
     Objective(influence_manifold::Error),
     /// The number of objectives differs from the number of samples.
-    #[error("{objectives} objectives for {samples} samples: give one objective a sample")]
+    #[error("{objectives} objectives for {samples} samples: give one objective per sample")]
     ObjectiveCount {
         /// Number of objectives.
         objectives: usize,
@@ -41,7 +51,7 @@ pub enum Error {
     },
     /// The gradients of an objective do not have the shape of the samples.
     #[error(
-        "the objective's gradients have the shape {found:?}, but the samples {expected:?}: give one number a perturbed element"
+        "the objective's gradients have the shape {found:?}, but the samples {expected:?}: give one number per perturbed element"
     )]
     GradientShape {
         /// The shape of the gradients.
@@ -50,7 +60,7 @@ pub enum Error {
         expected: Vec<usize>,
     },
     /// A sample or a direction does not have one number per element of the network's samples.
-    #[error("{what} has {found} numbers, but the samples {expected}: give one number an element")]
+    #[error("{what} has {found} numbers, but the samples {expected}: give one number per element")]
     SampleLength {
         /// "the sample" or "the direction".
         what: &'static str,

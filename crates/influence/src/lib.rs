@@ -40,19 +40,20 @@ mod objective;
 mod parameter_direction;
 mod parameters;
 mod perturbation;
+mod rates;
+mod samples;
 mod score;
 mod scorer;
 mod scores;
 mod tail;
 mod target;
-mod value;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
 
 pub use direction::{Direction, Step};
 pub use error::{Error, Result};
-pub use family::{Basis, Family, FamilyScore};
+pub use family::{Basis, Family};
 pub use gradients::Gradients;
 pub use influence_autodiff::{
     Combinations, Error as ModelError, GPU_BATCH, Graph, Jacobian, Memory, Parameter, Plan, Precision,
@@ -68,7 +69,8 @@ pub use objective::Objective;
 pub use parameter_direction::{DirectionTensor, ParameterDirection};
 pub use parameters::{ParameterLinearization, ParameterLinearizations};
 pub use perturbation::{Budget, Group, Perturbation};
-pub use score::{Score, is_saturated};
+pub use samples::IntoSamples;
+pub use score::{Score, Setting, is_saturated};
 pub use scorer::{Scorer, ScorerBuilder};
 pub use scores::Scores;
 pub use tail::MergedTail;

@@ -1,10 +1,8 @@
 //! A network's first-order behaviour at one sample: logits, Jacobian and metric, from which scores
 //! come for any objective and filter.
 
-use std::borrow::Cow;
-
 use influence_autodiff::{Jacobian, Jacobians, Rows};
-use influence_manifold::{Filter, Objective as SampleObjective, Tail, Tangent};
+use influence_manifold::{Filter, Influence, Objective as SampleObjective, Tail, Tangent};
 
 use crate::error::{Error, Result};
 use crate::score::Score;
@@ -19,15 +17,15 @@ impl Scorer {
         objective: &SampleObjective,
     ) -> Result<Linearization<'_>> {
         let Jacobian { sample, logits, rows } = jacobian;
-        let fault = |source| Error::Measure { sample, source };
-        let classes = Classes::new(logits, objective, self.tail()).map_err(fault)?;
+        let classes = Classes::new(sample, logits, objective, self.tail())?;
         let (count, columns) =
             (classes.measured().len(), self.plan().graph().sample_shape().iter().product());
         let tangent = match &rows {
             Rows::F64(rows) => Tangent::from_rows(rows, count, columns),
             Rows::F32(rows) => Tangent::from_rows(rows, count, columns),
         };
-        Ok(Linearization { scorer: self, sample, classes, tangent: tangent.map_err(fault)?, rows })
+        let tangent = tangent.map_err(|source| classes.fault(source))?;
+        Ok(Linearization { scorer: self, classes, tangent, rows })
     }
 }
 
@@ -47,7 +45,6 @@ impl<'a> Iterator for Linearizations<'a> {
 #[derive(Debug, Clone)]
 pub struct Linearization<'a> {
     scorer: &'a Scorer,
-    sample: usize,
     classes: Classes,
     rows: Rows,
     tangent: Tangent,
@@ -57,7 +54,7 @@ impl Linearization<'_> {
     /// Which sample of the call, from 0.
     #[must_use]
     pub fn sample(&self) -> usize {
-        self.sample
+        self.classes.sample()
     }
 
     /// The logits `[K]`.
@@ -80,11 +77,6 @@ impl Linearization<'_> {
         self.scorer
     }
 
-    /// An objective in the numbering of the measured classes.
-    pub(crate) fn objective<'o>(&self, objective: &'o SampleObjective) -> Result<Cow<'o, SampleObjective>> {
-        self.classes.objective(objective).map_err(|source| self.fault(source))
-    }
-
     /// The metric of the measured classes, as `influence_manifold` takes it.
     #[must_use]
     pub fn tangent(&self) -> &Tangent {
@@ -101,48 +93,27 @@ impl Linearization<'_> {
         self.scorer.plan().graph().sample_shape()
     }
 
-    /// The score of the same sample with another tangent, e.g. that of a family.
+    /// The score of the same sample with another tangent, e.g. that of a family, and the influence
+    /// that it was made from.
     pub(crate) fn score_of(
         &self,
         tangent: &Tangent,
         objective: &SampleObjective,
         filter: &Filter,
-    ) -> Result<Score> {
+    ) -> Result<(Score, Influence)> {
         if self.tail().is_some() && matches!(filter, Filter::Paper { .. }) {
-            return Err(self.fault(influence_manifold::Error::TailFilter));
+            return Err(self.classes.fault(influence_manifold::Error::TailFilter));
         }
         Score::new(&self.classes, tangent, objective, filter, self.scorer.shared_engine())
-            .map_err(|source| self.fault(source))
     }
 
-    /// An error of the measure at this sample.
-    pub(crate) fn fault(&self, source: influence_manifold::Error) -> Error {
-        Error::Measure { sample: self.sample, source }
-    }
-
-    /// The score for -log P of `class` (of the predicted class for `None`) under `filter`, which
-    /// may differ from the scorer's own.
-    ///
-    /// # Errors
-    /// [`Error::ClassOutOfRange`]; [`Error::Measure`] where the measure is not defined or the
-    /// filter's argument is out of range.
-    pub fn score(&self, class: Option<usize>, filter: &Filter) -> Result<Score> {
-        let classes = self.logits().len();
-        match class {
-            Some(class) if class >= classes => {
-                Err(Error::ClassOutOfRange { what: "the objective".into(), class, classes })
-            }
-            Some(class) => self.score_for(&SampleObjective::class(class), filter),
-            None => self.score_for(&SampleObjective::Predicted, filter),
-        }
-    }
-
-    /// The score for any objective of one sample under `filter`.
+    /// The score of the whole sample for any objective under `filter`, which may differ from the
+    /// scorer's own.
     ///
     /// # Errors
     /// [`Error::Measure`] where the measure is not defined, or not for this objective, or the
     /// filter's argument is out of range.
-    pub fn score_for(&self, objective: &SampleObjective, filter: &Filter) -> Result<Score> {
-        self.score_of(&self.tangent, objective, filter)
+    pub fn score(&self, objective: &SampleObjective, filter: &Filter) -> Result<Score> {
+        Ok(self.score_of(&self.tangent, objective, filter)?.0)
     }
 }

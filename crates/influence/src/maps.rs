@@ -7,6 +7,8 @@ use influence_manifold::{
 
 use crate::error::{Error, Result};
 use crate::linearization::Linearization;
+use crate::perturbation::{Block, centres};
+use crate::score::Score;
 
 /// Calls a method of [`PixelTangent`] in the precision of the rows.
 macro_rules! of_pixels {
@@ -15,7 +17,7 @@ macro_rules! of_pixels {
             Rows::F32(rows) => pixels($at.classes().measured(), rows, $shape).and_then(|$pixels| $run),
             Rows::F64(rows) => pixels($at.classes().measured(), rows, $shape).and_then(|$pixels| $run),
         }
-        .map_err(|source| $at.fault(source))
+        .map_err(|source| $at.classes().fault(source))
     };
 }
 
@@ -52,7 +54,7 @@ impl Linearization<'_> {
     ///
     /// # Errors
     /// [`Error::NotAnImage`]; [`Error::Measure`] for no half-widths, a repeated one, or one whose
-    /// window is larger than the image, and as [`Linearization::score_for`].
+    /// window is larger than the image, and as [`Linearization::score`].
     pub fn maps(
         &self,
         objective: &Objective,
@@ -60,8 +62,25 @@ impl Linearization<'_> {
         half_widths: &[usize],
         channels: Channels,
     ) -> Result<Vec<Map>> {
-        let (shape, objective) = (self.image_shape()?, self.objective(objective)?);
+        let (shape, objective) = (self.image_shape()?, self.classes().objective(objective)?);
         of_pixels!(self, shape, |pixels| pixels.maps(&objective, filter, half_widths, channels))
+    }
+
+    /// The score of every window of one half-width, each from its own columns alone.
+    pub(crate) fn windows(
+        &self,
+        half_width: usize,
+        channels: Channels,
+        objective: &Objective,
+        filter: &Filter,
+    ) -> Result<Vec<Score>> {
+        let shape = self.image_shape()?;
+        let score = |(centre, block): ([usize; 3], &Block)| {
+            let tangent =
+                of_pixels!(self, shape, |pixels| pixels.window_tangent(half_width, channels, centre))?;
+            Ok(self.score_of(&tangent, objective, filter)?.0.of_group(&block.name))
+        };
+        centres(shape, channels).zip(self.scorer().blocks()).map(score).collect()
     }
 
     /// The influence of every region, where `labels` `[H, W]` gives the region of each pixel:
@@ -69,7 +88,7 @@ impl Linearization<'_> {
     ///
     /// # Errors
     /// [`Error::NotAnImage`]; [`Error::Measure`] for a number of labels that differs from the
-    /// number of pixels, and as [`Linearization::score_for`].
+    /// number of pixels, and as [`Linearization::score`].
     pub fn regions(
         &self,
         objective: &Objective,
@@ -77,7 +96,7 @@ impl Linearization<'_> {
         labels: &[u32],
         channels: Channels,
     ) -> Result<Vec<Region>> {
-        let (shape, objective) = (self.image_shape()?, self.objective(objective)?);
+        let (shape, objective) = (self.image_shape()?, self.classes().objective(objective)?);
         of_pixels!(self, shape, |pixels| pixels.regions(&objective, filter, labels, channels))
     }
 
@@ -92,7 +111,7 @@ impl Linearization<'_> {
         half_width: usize,
         channels: Channels,
     ) -> Result<Vec<f64>> {
-        let (shape, objective) = (self.image_shape()?, self.objective(objective)?);
+        let (shape, objective) = (self.image_shape()?, self.classes().objective(objective)?);
         of_pixels!(self, shape, |pixels| pixels.gradient_norms(&objective, half_width, channels))
     }
 
@@ -101,7 +120,7 @@ impl Linearization<'_> {
     /// # Errors
     /// [`Error::Measure`] for an objective that is not a function of the probabilities.
     pub fn gradient(&self, objective: &Objective) -> Result<Vec<f64>> {
-        let (elements, objective) = (self.shape().iter().product(), self.objective(objective)?);
+        let (elements, objective) = (self.shape().iter().product(), self.classes().objective(objective)?);
         of_pixels!(self, [1, 1, elements], |pixels| pixels.gradient(&objective))
     }
 }

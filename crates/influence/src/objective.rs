@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 use influence_autodiff::{Jacobian, Rows};
 use influence_manifold::{Costs, Filter, Objective as Single, Probabilities, Row};
 
@@ -52,6 +52,22 @@ impl Objective {
     /// -log P of the label, one label per sample.
     pub fn label(labels: impl IntoIterator<Item = usize>) -> Self {
         Self::Label(labels.into_iter().collect())
+    }
+
+    /// -log P of the label, one label per sample, from a tensor `[N]` on any device.
+    ///
+    /// # Errors
+    /// [`Error::NegativeLabel`]; [`Error::Model`] for a device that fails.
+    pub fn labels(labels: Tensor<1, Int>) -> Result<Self> {
+        let data = labels.try_to_data().map_err(|error| {
+            influence_autodiff::Error::Device(format!(
+                "reading the labels from their device failed: {error:?}"
+            ))
+        })?;
+        let class = |(sample, label): (usize, i64)| {
+            usize::try_from(label).map_err(|_| Error::NegativeLabel { sample, label })
+        };
+        data.iter::<i64>().enumerate().map(class).collect::<Result<_>>().map(Self::Label)
     }
 
     /// -log P of the predicted class.

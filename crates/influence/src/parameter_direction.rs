@@ -4,11 +4,13 @@
 use std::sync::Arc;
 
 use burn::tensor::TensorData;
-use influence_manifold::{Filter, Objective, Probabilities, influence};
+use influence_manifold::{Filter, Objective, influence};
 
 use crate::error::{Error, Result};
 use crate::objective::Resolved;
 use crate::perturbation::refused;
+use crate::rates::Rates;
+use crate::samples::IntoSamples;
 use crate::scorer::Scorer;
 
 /// A direction of perturbations of trainable tensors, of Euclidean length 1 over all of them
@@ -19,6 +21,10 @@ pub struct ParameterDirection {
     /// The tensors of the group in the model's order; all zero where no perturbation moves the
     /// distribution.
     pub tensors: Vec<DirectionTensor>,
+    /// df . h: change of the objective per unit of Euclidean length; 0 on underflow of f64.
+    pub slope: f64,
+    /// log10 of the size of the slope, also where `slope` underflows; `None` where it is 0.
+    pub log10_slope: Option<f64>,
     /// Fisher length per unit of Euclidean length; 0 on underflow of f64.
     pub fisher: f64,
     /// log10 of the Fisher length, also where `fisher` underflows; `None` where the direction does
@@ -51,24 +57,24 @@ impl Scorer {
     /// [`Error::Perturbation`] for a batch that is not of one image.
     pub fn parameter_direction(
         &self,
-        image: TensorData,
+        image: impl IntoSamples,
         objective: &Objective,
         group: usize,
     ) -> Result<ParameterDirection> {
+        let image = image.into_samples()?;
         if image.shape().first() != Some(&1) {
             return Err(refused("a direction is of one image: give a batch of one".into()));
         }
-        let fault = |source| Error::Measure { sample: 0, source };
         let of: Arc<[Resolved]> = vec![Resolved::Known(objective.clone())].into();
         let at =
             self.parameter_linearizations(image.clone(), &of, false)?.next().ok_or(Error::NoSamples)??;
         let (gram, tangent) = at.plain(group)?;
         let classes = at.classes();
-        let probabilities = Probabilities::new(classes.measured()).map_err(fault)?;
+        let objective = classes.objective(objective)?;
         let c = if self.blocks()[group].moves() {
             let filter = self.scaled_filter(group)?;
-            let objective = classes.objective(objective).map_err(fault)?;
-            influence(classes.measured(), &tangent, &objective, &filter).map_err(fault)?.coefficients
+            let found = influence(classes.measured(), &tangent, &objective, &filter);
+            found.map_err(|source| classes.fault(source))?.coefficients
         } else {
             vec![0.0; classes.measured().len()]
         };
@@ -80,11 +86,10 @@ impl Scorer {
         let unit = if length > 0.0 { 1.0 / length } else { 0.0 };
         velocity.push(0.0);
         velocity.iter_mut().for_each(|v| *v *= unit);
-        let cotangent = classes.spread(c.iter().map(|c| c * unit).collect()).map_err(fault)?;
+        let cotangent = classes.spread(c.iter().map(|c| c * unit).collect())?;
         let tensors = self.pulled(image, &cotangent, group)?;
-        let fisher = probabilities.log_fisher_length(&velocity).map_err(fault)?;
-        let log10_fisher = fisher.map(|log| log / std::f64::consts::LN_10);
-        Ok(ParameterDirection { tensors, fisher: fisher.map_or(0.0, f64::exp), log10_fisher })
+        let Rates { slope, log10_slope, fisher, log10_fisher } = Rates::new(classes, &objective, &velocity)?;
+        Ok(ParameterDirection { tensors, slope, log10_slope, fisher, log10_fisher })
     }
 
     /// The filter for an unscaled Gram matrix. For a relative budget the Gram matrix would be

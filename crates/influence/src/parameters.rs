@@ -11,9 +11,8 @@
 
 use std::sync::Arc;
 
-use burn::tensor::TensorData;
 use influence_autodiff::{ParameterGrams, Precision, SampleGrams};
-use influence_manifold::{Baselines, Filter, Objective, Precision as RowPrecision, Tangent, influence};
+use influence_manifold::{Baselines, Filter, Objective, RowPrecision, Tangent, influence};
 
 use crate::error::{Error, Result};
 use crate::objective::{Resolved, known};
@@ -62,15 +61,7 @@ impl<'a> Iterator for ParameterLinearizations<'a> {
 
 /// The classes of a sample's Gram matrices: all, or the kept ones and the tail.
 fn classes_of(scorer: &Scorer, grams: &SampleGrams, objective: &Resolved) -> Result<Classes> {
-    let classes = Classes::new(grams.logits.clone(), known(objective)?, scorer.tail());
-    classes.map_err(|source| Error::Measure { sample: grams.sample, source })
-}
-
-/// |x|^2 of each sample.
-pub(crate) fn square_norms(samples: &TensorData) -> Vec<f64> {
-    let size: usize = samples.shape()[1..].iter().product();
-    let values: Vec<f64> = samples.iter().collect();
-    values.chunks(size.max(1)).map(|sample| sample.iter().map(|x| x * x).sum()).collect()
+    Classes::new(grams.sample, grams.logits.clone(), known(objective)?, scorer.tail())
 }
 
 impl ParameterLinearization<'_> {
@@ -114,8 +105,7 @@ impl ParameterLinearization<'_> {
         let tensors = block.tensors.iter().map(|&tensor| self.grams.tensors[tensor].as_slice());
         let gram = added(tensors).ok_or_else(missing)?;
         let tangent = tangent(&gram, self.classes.measured().len(), self.scorer.precision());
-        let fault = |source| Error::Measure { sample: self.grams.sample, source };
-        Ok((gram, tangent.map_err(fault)?))
+        Ok((gram, tangent.map_err(|source| self.classes.fault(source))?))
     }
 
     /// The score of one group for any objective of one sample under `filter`. `group` is an index
@@ -131,7 +121,6 @@ impl ParameterLinearization<'_> {
                 self.scorer.blocks().len()
             )));
         };
-        let fault = |source| Error::Measure { sample: self.grams.sample, source };
         let (engine, classes) = (self.scorer.shared_engine(), &self.classes);
         // Tested even if the whole Gram matrix is known, so that a score depends neither on the
         // route nor on what other samples of the batch needed. Tensors that reach every direction
@@ -139,15 +128,15 @@ impl ParameterLinearization<'_> {
         // of their Gram matrices may no longer show it.
         let full = !objective.sees_common_shift(classes.logits())
             && is_full(self.scorer, block, &self.grams, classes, filter);
-        let at_its_bound = |of: Option<Baselines>| {
-            saturated(classes, objective, filter, engine, &block.name, of).map_err(fault)
-        };
+        let at_its_bound =
+            |of: Option<Baselines>| saturated(classes, objective, filter, engine, &block.name, of);
         if full && self.short {
             return at_its_bound(None);
         }
         let gram = self.gram(group).ok_or_else(|| refused("its Gram matrix was not asked for".into()))?;
-        let tangent = tangent(&gram, classes.measured().len(), self.scorer.precision()).map_err(fault)?;
-        let score = Score::new(classes, &tangent, objective, filter, engine).map_err(fault)?;
+        let tangent = tangent(&gram, classes.measured().len(), self.scorer.precision())
+            .map_err(|source| classes.fault(source))?;
+        let (score, _) = Score::new(classes, &tangent, objective, filter, engine)?;
         if full { at_its_bound(Some(score.baselines)) } else { Ok(score.of_group(&block.name)) }
     }
 }
@@ -228,12 +217,13 @@ pub(crate) fn saturated(
     engine: &Arc<str>,
     group: &Arc<str>,
     of: Option<Baselines>,
-) -> Result<Score, influence_manifold::Error> {
+) -> Result<Score> {
     let (count, size) = (classes.measured().len(), classes.measured().len() - 1);
     // A free bias has J = I, so its differences z_k - z_K have the Gram matrix I + 1 1^T.
     let entry = |at: usize| 1.0 + f64::from(u8::from(at / size == at % size));
     let gram: Vec<f64> = (0..size * size).map(entry).collect();
-    let tangent = Tangent::from_gram(&gram, count, RowPrecision::F64)?;
-    let score = Score::new(classes, &tangent, objective, filter, engine)?;
+    let tangent = Tangent::from_gram(&gram, count, RowPrecision::F64);
+    let tangent = tangent.map_err(|source| classes.fault(source))?;
+    let (score, _) = Score::new(classes, &tangent, objective, filter, engine)?;
     Ok(score.of_group(group).at_its_bound(of))
 }

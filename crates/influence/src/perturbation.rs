@@ -1,19 +1,34 @@
-//! What is perturbed: the input, trainable tensors individually or in groups, or both together.
+//! What is perturbed: the input, as a whole, by families of image transformations or window by
+//! window; trainable tensors, individually or in groups; or both together.
 
 use std::fmt;
 use std::sync::Arc;
 
 use influence_autodiff::{Graph, Leaves};
+use influence_manifold::Channels;
 
 use crate::error::{Error, Result};
+use crate::family::Family;
 
 /// What is perturbed.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub enum Perturbation {
     /// Every element of the input, freely: x + omega.
     #[default]
     Input,
+    /// Families of image transformations, one score per family. The budget of
+    /// [`Filter::Tikhonov`](crate::Filter::Tikhonov) is on the knobs in their units.
+    Families(Vec<Family>),
+    /// Every window of the image, one score per window. A window contains the (2 `half_width` + 1)^2
+    /// pixels around a pixel, fewer at the border. [`Linearization::maps`](crate::Linearization::maps)
+    /// gives the values alone, many times faster.
+    Windows {
+        /// s: windows are 2 s + 1 pixels wide and high.
+        half_width: usize,
+        /// Whether a window contains all channels of its pixels.
+        channels: Channels,
+    },
     /// Every trainable number of the network, freely: theta + omega.
     Parameters,
     /// Each layer separately. A layer is the tensors of one module, e.g. weight and bias. One score
@@ -31,15 +46,67 @@ impl Perturbation {
     /// Whether parameters are perturbed.
     #[must_use]
     pub fn has_parameters(&self) -> bool {
-        *self != Self::Input
+        !matches!(self, Self::Input | Self::Families(_) | Self::Windows { .. })
+    }
+
+    /// The name of each part of the input that has a score of its own: the families, or the windows
+    /// by their centre; one empty name for the whole input.
+    fn parts(&self, graph: &Graph) -> Result<Vec<String>> {
+        match self {
+            Self::Families(families) if families.is_empty() => {
+                Err(refused("there are no families: give at least one".into()))
+            }
+            Self::Families(families) => {
+                image_shape(graph)?;
+                Ok(families.iter().map(ToString::to_string).collect())
+            }
+            Self::Windows { half_width, channels } => {
+                let [count, height, width] = image_shape(graph)?;
+                let largest = (height.max(width) - 1) / 2;
+                if *half_width > largest {
+                    return Err(refused(format!(
+                        "windows of half-width {half_width} are larger than the image of {height} x {width}: take at most {largest}"
+                    )));
+                }
+                let centres = centres([count, height, width], *channels);
+                Ok(centres.map(|centre| named(centre, *channels)).collect())
+            }
+            _ => Ok(vec![String::new()]),
+        }
     }
 }
 
-/// The command line's words: `input`, `parameters`, `layers`, `tensors`, `groups`, `both`.
+/// Channels, height and width of the network's samples.
+pub(crate) fn image_shape(graph: &Graph) -> Result<[usize; 3]> {
+    let shape = graph.sample_shape();
+    shape.as_slice().try_into().map_err(|_| Error::NotAnImage { shape: shape.clone() })
+}
+
+/// The centres `[channel, row, column]` of all windows of an image, in the order of a
+/// [`Map`](crate::Map); the channel is 0 where channels are joint.
+pub(crate) fn centres(
+    [count, height, width]: [usize; 3],
+    channels: Channels,
+) -> impl Iterator<Item = [usize; 3]> {
+    let count = if channels == Channels::Joint { 1 } else { count };
+    (0..count * height * width).map(move |at| [at / width / height, at / width % height, at % width])
+}
+
+/// The name of a window in results.
+fn named([channel, row, column]: [usize; 3], channels: Channels) -> String {
+    match channels {
+        Channels::Joint => format!("row {row}, column {column}"),
+        Channels::Separate => format!("channel {channel}, row {row}, column {column}"),
+    }
+}
+
+/// One word each: `input`, `families`, `windows`, `parameters`, `layers`, `tensors`, `groups`, `both`.
 impl fmt::Display for Perturbation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Input => "input",
+            Self::Families(_) => "families",
+            Self::Windows { .. } => "windows",
             Self::Parameters => "parameters",
             Self::Layers => "layers",
             Self::Tensors => "tensors",
@@ -124,9 +191,11 @@ impl Blocks {
     /// Resolves a perturbation for one network.
     pub(crate) fn new(perturbation: &Perturbation, budget: Budget, graph: &Graph) -> Result<Self> {
         let all = || (0..graph.parameters().len()).collect::<Vec<_>>();
-        let input = matches!(perturbation, Perturbation::Input | Perturbation::InputAndParameters);
+        let input = !perturbation.has_parameters() || *perturbation == Perturbation::InputAndParameters;
         let groups: Vec<(String, Vec<usize>)> = match perturbation {
-            Perturbation::Input => vec![(String::new(), vec![])],
+            Perturbation::Input | Perturbation::Families(_) | Perturbation::Windows { .. } => {
+                perturbation.parts(graph)?.into_iter().map(|name| (name, vec![])).collect()
+            }
             Perturbation::Parameters | Perturbation::InputAndParameters => vec![(String::new(), all())],
             Perturbation::Layers => by_name(graph, |at| graph.parameters()[at].layer()),
             Perturbation::Tensors => by_name(graph, |at| &graph.parameters()[at].name),

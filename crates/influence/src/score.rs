@@ -4,12 +4,17 @@ use std::sync::Arc;
 
 use influence_manifold::{Baselines, Filter, Influence, Objective, Probabilities, Tangent, measure};
 
+use crate::error::Result;
 use crate::tail::{Classes, MergedTail};
 
 /// The influence of one sample's perturbation, with what is needed to interpret it.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Score {
+    /// Which sample of the call, from 0.
+    pub sample: usize,
+    /// The objective of the sample: "class:3", "entropy", or the name of the function.
+    pub objective: Arc<str>,
     /// The influence FI: the largest squared change of the objective per unit of squared Fisher
     /// length. Infinite where it overflows f64; `log10` holds it there too.
     pub value: f64,
@@ -44,11 +49,29 @@ pub struct Score {
     /// [`ScorerBuilder::tail`](crate::ScorerBuilder::tail) is set and any were. The value is then
     /// an upper bound.
     pub tail: Option<MergedTail>,
-    /// The layer, tensor or group whose perturbation this is; empty for the whole input, the whole
+    /// The layer, tensor, group, family or window whose perturbation this is, as
+    /// [`Scorer::groups`](crate::Scorer::groups) names it; empty for the whole input, the whole
     /// network, or both.
     pub group: Arc<str>,
+    /// The most influential setting of a family of image transformations; `None` for other
+    /// perturbations.
+    pub setting: Option<Setting>,
     /// Which engine computed it.
     pub engine: Arc<str>,
+}
+
+/// A setting of a family's knobs: the most influential one, scaled to Fisher length 1 to first
+/// order.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Setting {
+    /// One number per member of the family, in its unit. All zero where no setting moves the
+    /// distribution.
+    pub knobs: Vec<f64>,
+    /// 0 unless the setting exceeds the range of f64, e.g. where all probabilities but one
+    /// underflow. Then the setting is `knobs` times 10 to this power, and the largest of `knobs` is
+    /// 1 or -1.
+    pub log10: f64,
 }
 
 /// A reach within this distance of 1 counts as saturated: above the noise of f32 runs and far below
@@ -75,26 +98,32 @@ impl Score {
         self.outside > 0.0
     }
 
-    /// The score of one sample from its logits and tangent.
+    /// The score of one sample from its logits and tangent, and the influence that it was made
+    /// from.
     pub(crate) fn new(
         classes: &Classes,
         tangent: &Tangent,
         objective: &Objective,
         filter: &Filter,
         engine: &Arc<str>,
-    ) -> Result<Self, influence_manifold::Error> {
-        let probabilities = Probabilities::new(classes.logits())?;
-        let class = objective.class_of(&probabilities)?;
+    ) -> Result<(Self, Influence)> {
+        let fault = |source| classes.fault(source);
+        let probabilities = Probabilities::new(classes.logits()).map_err(fault)?;
+        let class = objective.class_of(&probabilities).map_err(fault)?;
         let measured = classes.objective(objective)?;
-        let (found, mut baselines) = measure(classes.measured(), tangent, &measured, filter)?;
+        let (found, mut baselines) =
+            measure(classes.measured(), tangent, &measured, filter).map_err(fault)?;
         if classes.tail().is_some() {
             // Entropy and margin are computed from all classes. The metric of all classes is not
             // known, only that of the merged classes.
-            (baselines.entropy, baselines.margin) = (probabilities.entropy(), probabilities.margin(class)?);
+            baselines.entropy = probabilities.entropy();
+            baselines.margin = probabilities.margin(class).map_err(fault)?;
             (baselines.fisher_norm, baselines.fisher_trace) = (None, None);
         }
         let Influence { value, log10, rank, bound, reach, outside, ambiguous, .. } = found;
-        Ok(Self {
+        let score = Self {
+            sample: classes.sample(),
+            objective: objective.to_string().into(),
             value,
             log10,
             rank,
@@ -103,13 +132,15 @@ impl Score {
             outside,
             ambiguous,
             class,
-            probability: probabilities.of(class)?,
+            probability: probabilities.of(class).map_err(fault)?,
             predicted: probabilities.predicted(),
             baselines,
             tail: classes.merged(),
             group: "".into(),
+            setting: None,
             engine: Arc::clone(engine),
-        })
+        };
+        Ok((score, found))
     }
 
     /// Adds the lower bound of the value over all classes.

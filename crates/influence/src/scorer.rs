@@ -15,11 +15,12 @@ use influence_manifold::{Filter, Objective as SampleObjective, Tail};
 use crate::error::{Error, Result};
 use crate::linearization::Linearizations;
 use crate::objective::{Objective, Resolved};
-use crate::parameters::{ParameterLinearizations, cheap, needed, square_norms};
+use crate::parameters::{ParameterLinearizations, cheap, needed};
 use crate::perturbation::{Block, Blocks, Budget, Perturbation, refused};
+use crate::samples::{IntoSamples, sample_of, square_norms};
 use crate::score::Score;
 use crate::scores::{Scores, Source};
-use crate::tail::{Classes, sample_of};
+use crate::tail::Classes;
 
 /// Settings of a [`Scorer`], each with a default.
 #[derive(Debug, Clone, Default)]
@@ -245,8 +246,8 @@ impl Scorer {
         &self.perturbation
     }
 
-    /// The names of the groups: every image has one score per group. A single empty name where the
-    /// perturbation is not divided into groups.
+    /// The names of the layers, tensors, groups, families or windows: every image has one score for
+    /// each. A single empty name where the perturbation is not divided.
     pub fn groups(&self) -> impl ExactSizeIterator<Item = &str> {
         self.blocks.iter().map(|block| block.name.as_ref())
     }
@@ -323,46 +324,31 @@ impl Scorer {
     /// [`Error::ClassOutOfRange`], [`Error::GradientShape`]; [`Error::Filter`] for a filter that is
     /// not defined for the objective; [`Error::Model`] for NaN, infinity or a wrong shape of the
     /// input; [`Error::Measure`] where the measure is not defined.
-    pub fn score<const D: usize>(&self, images: Tensor<D>, objective: &Objective) -> Result<Vec<Score>> {
-        let data = images.try_to_data().map_err(|error| {
-            influence_autodiff::Error::Device(format!(
-                "reading the images from their device failed: {error:?}"
-            ))
-        })?;
-        self.scores(data, objective)?.collect()
+    pub fn score(&self, images: impl IntoSamples, objective: &Objective) -> Result<Vec<Score>> {
+        self.scores(images, objective)?.collect()
     }
 
-    /// Scores `images` `[N, ...sample]` that are on the host, one by one as the iterator is
-    /// advanced.
+    /// The same, one by one as the iterator is advanced.
     ///
     /// # Errors
     /// As [`Scorer::score`]. Errors of the call are returned at once, errors of a sample by the
     /// iterator.
-    pub fn scores(&self, images: TensorData, objective: &Objective) -> Result<Scores<'_>> {
+    pub fn scores(&self, images: impl IntoSamples, objective: &Objective) -> Result<Scores<'_>> {
         objective.check_filter(&self.filter)?;
+        let images = images.into_samples()?;
         let samples = images.shape().first().copied().unwrap_or(0);
         let shape = self.program.plan().graph().sample_shape();
         let objectives: Arc<[Resolved]> = objective.resolve(samples, self.classes(), &shape)?.into();
         self.check_tail(&objectives)?;
+        let rows = objectives.iter().any(|objective| matches!(objective, Resolved::Row(..)));
+        if rows && self.perturbation != Perturbation::Input {
+            return Err(refused(format!(
+                "an objective that is given by its gradient in the input says nothing of {}: give one of the probabilities or the logits",
+                self.perturbation
+            )));
+        }
         let source = if !self.perturbation.has_parameters() {
-            // With a tail the images are kept: the lower bound over all classes needs forward
-            // passes near each sample, for the velocities of the merged logits.
-            let kept = self.tail.is_some().then(|| images.clone());
-            let jacobians = self.combined(self.jacobians(images)?, &objectives);
-            let objectives = Arc::clone(&objectives);
-            Source::Input(jacobians.each(move |jacobian| {
-                let sample = jacobian.sample;
-                let objective = objectives[sample].at(&jacobian, self.classes())?;
-                let at = self.linearization(jacobian, &objective)?;
-                let score = at.score_for(&objective, &self.filter)?;
-                let Some(images) = &kept else { return Ok(score) };
-                Ok(score.at_least(at.at_least(&sample_of(images, sample), &objective, &self.filter)?))
-            }))
-        } else if objectives.iter().any(|objective| matches!(objective, Resolved::Row(..))) {
-            return Err(refused(
-                "an objective that is given by its gradient in the input says nothing of parameters: give one of the probabilities or the logits"
-                    .into(),
-            ));
+            Source::Input(self.input_scores(images, &objectives)?)
         } else {
             let short = self.is_short() && !objectives.iter().any(Resolved::may_see_common_shift);
             if short && self.blocks.iter().all(|block| self.moves_logits(block)) {
@@ -372,6 +358,38 @@ impl Scorer {
             }
         };
         Ok(Scores { scorer: self, source, objectives, ready: VecDeque::new() })
+    }
+
+    /// The scores of perturbations of the input: of all of it, or of each family or window.
+    fn input_scores(
+        &self,
+        images: TensorData,
+        objectives: &Arc<[Resolved]>,
+    ) -> Result<Jacobians<'_, Vec<Score>, Error>> {
+        // A family's basis depends on the image. With a tail, the lower bound over all classes needs
+        // forward passes near each image, for the velocities of the merged logits.
+        let families = matches!(self.perturbation, Perturbation::Families(_));
+        let kept = (families || self.tail.is_some()).then(|| images.clone());
+        let jacobians = self.combined(self.jacobians(images)?, objectives);
+        let objectives = Arc::clone(objectives);
+        Ok(jacobians.each(move |jacobian| {
+            let objective = objectives[jacobian.sample].at(&jacobian, self.classes())?;
+            let at = self.linearization(jacobian, &objective)?;
+            let image = kept.as_ref().map(|images| sample_of(images, at.sample()));
+            match (&self.perturbation, &image) {
+                (Perturbation::Families(families), Some(image)) => {
+                    at.families(families, image, &objective, &self.filter)
+                }
+                (Perturbation::Windows { half_width, channels }, _) => {
+                    at.windows(*half_width, *channels, &objective, &self.filter)
+                }
+                (_, image) => {
+                    let score = at.score(&objective, &self.filter)?;
+                    let Some(image) = image else { return Ok(vec![score]) };
+                    Ok(vec![score.at_least(at.at_least(image, &objective, &self.filter)?)])
+                }
+            }
+        }))
     }
 
     /// With a tail, refuses objectives that depend on every class.
@@ -410,7 +428,7 @@ impl Scorer {
             Resolved::Known(single) => {
                 // Logits without probabilities are reported later, by the measure, with the
                 // sample's index.
-                let classes = Classes::new(logits.to_vec(), single, self.tail);
+                let classes = Classes::new(0, logits.to_vec(), single, self.tail);
                 classes.map_or(Combinations::Differences, |classes| classes.combinations())
             }
             Resolved::Row(..) => Combinations::Differences,
@@ -424,7 +442,8 @@ impl Scorer {
     /// # Errors
     /// [`Error::NoSamples`]; [`Error::Perturbation`] for a scorer that perturbs only the input;
     /// [`Error::Model`] for NaN, infinity or a wrong shape.
-    pub fn linearize_parameters(&self, images: TensorData) -> Result<ParameterLinearizations<'_>> {
+    pub fn linearize_parameters(&self, images: impl IntoSamples) -> Result<ParameterLinearizations<'_>> {
+        let images = images.into_samples()?;
         // The predicted class is always kept by a tail.
         let samples = images.shape().first().copied().unwrap_or(0);
         let any = vec![Resolved::Known(SampleObjective::Predicted); samples].into();
@@ -472,7 +491,7 @@ impl Scorer {
     /// # Errors
     /// [`Error::NoSamples`]; [`Error::Perturbation`] for a scorer that perturbs parameters;
     /// [`Error::Model`] for NaN, infinity or a wrong shape.
-    pub fn linearize(&self, images: TensorData) -> Result<Linearizations<'_>> {
+    pub fn linearize(&self, images: impl IntoSamples) -> Result<Linearizations<'_>> {
         self.linearize_for(images, &Objective::predicted())
     }
 
@@ -480,7 +499,12 @@ impl Scorer {
     ///
     /// # Errors
     /// As [`Scorer::linearize`] and, for the objective, [`Scorer::scores`].
-    pub fn linearize_for(&self, images: TensorData, objective: &Objective) -> Result<Linearizations<'_>> {
+    pub fn linearize_for(
+        &self,
+        images: impl IntoSamples,
+        objective: &Objective,
+    ) -> Result<Linearizations<'_>> {
+        let images = images.into_samples()?;
         if self.perturbation.has_parameters() {
             return Err(refused(
                 "this scorer perturbs parameters, whose rows are never held: build it with the input".into(),
@@ -514,7 +538,8 @@ impl Scorer {
     ///
     /// # Errors
     /// [`Error::NoSamples`]; [`Error::Model`] for NaN, infinity or a wrong shape.
-    pub fn logits(&self, images: TensorData) -> Result<Vec<Vec<f64>>> {
+    pub fn logits(&self, images: impl IntoSamples) -> Result<Vec<Vec<f64>>> {
+        let images = images.into_samples()?;
         if images.shape().first().is_none_or(|samples| *samples == 0) {
             return Err(Error::NoSamples);
         }

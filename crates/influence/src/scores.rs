@@ -26,7 +26,7 @@ pub struct Scores<'a> {
 /// What the scores are computed from.
 #[derive(Debug)]
 pub(crate) enum Source<'a> {
-    Input(Jacobians<'a, Score, Error>),
+    Input(Jacobians<'a, Vec<Score>, Error>),
     Parameters(ParameterLinearizations<'a>),
     /// Only the logits, with the index of the next sample: every group contains a free bias, and
     /// its exact score is the bound.
@@ -39,7 +39,7 @@ impl Scores<'_> {
         let (scorer, objectives) = (self.scorer, &self.objectives);
         let filter = scorer.filter();
         match &mut self.source {
-            Source::Input(scores) => Some(scores.next()?.map(|score| vec![score])),
+            Source::Input(scores) => scores.next(),
             Source::Parameters(linearizations) => {
                 let at = linearizations.next()?;
                 Some(at.and_then(|at| {
@@ -53,13 +53,12 @@ impl Scores<'_> {
             Source::Logits(logits, sample) => {
                 let (logits, at) = (logits.next()?, *sample);
                 *sample += 1;
-                let fault = |source| Error::Measure { sample: at, source };
                 Some(known(&objectives[at]).and_then(|objective| {
-                    let classes = Classes::new(logits, objective, scorer.tail()).map_err(fault)?;
+                    let classes = Classes::new(at, logits, objective, scorer.tail())?;
                     let each = scorer.blocks().iter().map(|block| {
                         saturated(&classes, objective, filter, scorer.shared_engine(), &block.name, None)
                     });
-                    each.collect::<Result<_, _>>().map_err(fault)
+                    each.collect()
                 }))
             }
         }

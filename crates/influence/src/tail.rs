@@ -3,12 +3,11 @@
 
 use std::borrow::Cow;
 
-use burn::tensor::TensorData;
 use influence_autodiff::{Combinations, Rows};
 use influence_manifold::{Error as MeasureError, Filter, Objective, Tail, influence};
 
 use crate::direction::Direction;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::linearization::Linearization;
 use crate::scorer::Scorer;
 
@@ -31,6 +30,7 @@ pub struct MergedTail {
 /// The logits of a sample, and the classes that are merged for its measure.
 #[derive(Debug, Clone)]
 pub(crate) struct Classes {
+    sample: usize,
     logits: Vec<f64>,
     tail: Option<Tail>,
 }
@@ -38,12 +38,24 @@ pub(crate) struct Classes {
 impl Classes {
     /// Merges the least likely classes up to a total probability of `epsilon`, if it is given.
     pub(crate) fn new(
+        sample: usize,
         logits: Vec<f64>,
         objective: &Objective,
         epsilon: Option<f64>,
-    ) -> Result<Self, MeasureError> {
-        let tail = epsilon.map(|epsilon| Tail::new(&logits, objective, epsilon)).transpose()?.flatten();
-        Ok(Self { logits, tail })
+    ) -> Result<Self> {
+        let tail = epsilon.map(|epsilon| Tail::new(&logits, objective, epsilon)).transpose();
+        let tail = tail.map_err(|source| Error::Measure { sample, source })?.flatten();
+        Ok(Self { sample, logits, tail })
+    }
+
+    /// Which sample of the call, from 0.
+    pub(crate) fn sample(&self) -> usize {
+        self.sample
+    }
+
+    /// An error of the measure at this sample.
+    pub(crate) fn fault(&self, source: MeasureError) -> Error {
+        Error::Measure { sample: self.sample, source }
     }
 
     /// All K logits.
@@ -62,9 +74,9 @@ impl Classes {
     }
 
     /// The objective in the numbering of the measured classes.
-    pub(crate) fn objective<'o>(&self, objective: &'o Objective) -> Result<Cow<'o, Objective>, MeasureError> {
+    pub(crate) fn objective<'o>(&self, objective: &'o Objective) -> Result<Cow<'o, Objective>> {
         match &self.tail {
-            Some(tail) => tail.objective(objective),
+            Some(tail) => tail.objective(objective).map_err(|source| self.fault(source)),
             None => Ok(Cow::Borrowed(objective)),
         }
     }
@@ -78,9 +90,9 @@ impl Classes {
     }
 
     /// Converts a combination of the measured logits into one of all K logits.
-    pub(crate) fn spread(&self, combination: Vec<f64>) -> Result<Vec<f64>, MeasureError> {
+    pub(crate) fn spread(&self, combination: Vec<f64>) -> Result<Vec<f64>> {
         match &self.tail {
-            Some(tail) => tail.spread(&combination),
+            Some(tail) => tail.spread(&combination).map_err(|source| self.fault(source)),
             None => Ok(combination),
         }
     }
@@ -128,9 +140,9 @@ impl Linearization<'_> {
         filter: &Filter,
     ) -> Result<Option<f64>> {
         let Some(tail) = self.classes().tail() else { return Ok(None) };
-        let fault = |source| self.fault(source);
+        let fault = |source| self.classes().fault(source);
         let lambda = if let Filter::Tikhonov { lambda } = filter { *lambda } else { 0.0 };
-        let seen = self.objective(objective)?;
+        let seen = self.classes().objective(objective)?;
         let found = influence(self.classes().measured(), self.tangent(), &seen, filter).map_err(fault)?;
         let mut tried = Vec::new();
         for damping in DAMPING {
@@ -184,10 +196,4 @@ impl Scorer {
         };
         Ok(logits.chunks_exact(2).zip(tried).map(difference).collect())
     }
-}
-
-/// One sample of `[N, ...sample]`, in f64.
-pub(crate) fn sample_of(images: &TensorData, index: usize) -> Vec<f64> {
-    let size: usize = images.shape()[1..].iter().product();
-    images.iter().skip(index * size).take(size).collect()
 }

@@ -8,7 +8,7 @@
 use burn::tensor::{DType, Tensor, TensorData, Transaction, f16};
 
 use crate::error::wrong_length;
-use crate::{Baselines, Error, Filter, Influence, Objective, Precision, Tangent};
+use crate::{Baselines, Error, Filter, Influence, Objective, RowPrecision, Tangent};
 
 /// Tangent data of a batch.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub enum BatchTangent {
         /// The matrices.
         gram: Tensor<3>,
         /// The precision of the rows from which they were summed.
-        rows: Precision,
+        rows: RowPrecision,
     },
 }
 
@@ -157,7 +157,7 @@ fn jacobians(data: TensorData, count: usize, classes: usize, columns: usize) -> 
             // Widening to f32 is exact, but the rows still carry the rounding of f16: the tangent
             // is marked so, which loosens its tolerances.
             let rows: Vec<f32> = values::<f16>(data, what)?.into_iter().map(f32::from).collect();
-            let half = |tangent: Tangent| tangent.with_precision(Precision::F16);
+            let half = |tangent: Tangent| tangent.with_precision(RowPrecision::F16);
             split(&rows, count, |rows| Tangent::from_rows(rows, classes, columns).map(half))
         }
         other => {
@@ -173,7 +173,7 @@ fn grams(
     count: usize,
     classes: usize,
     size: usize,
-    rows: Precision,
+    rows: RowPrecision,
 ) -> Result<Vec<Tangent>, Error> {
     let (what, dtype) = ("the Gram tensor", data.dtype());
     if dtype != DType::F64 {

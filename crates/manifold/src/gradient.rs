@@ -8,7 +8,7 @@
 //! sample E g rounds to g_top.
 
 use crate::row::Row;
-use crate::{Error, Objective, Precision, Probabilities, Tangent};
+use crate::{Error, Objective, Probabilities, RowPrecision, Tangent};
 
 /// Largest |sum_k dh_k| / sum_k |dh_k| that counts as zero: above the rounding of sums over many
 /// classes in `f64`, and far below any real dependence on a common shift.
@@ -183,7 +183,7 @@ impl CommonShift {
         }
         // E.g. P - e_y of a confident sample, computed from plain probabilities: all entries are
         // tiny, and so is the rounding of 1 - P_y that keeps them from adding up to zero.
-        let rounding = SUM_ROUNDOFFS * dh.len() as f64 * Precision::F64.unit_roundoff();
+        let rounding = SUM_ROUNDOFFS * dh.len() as f64 * RowPrecision::F64.unit_roundoff();
         let sum = sum * unit;
         if sum.abs() <= rounding { Self::Unknown(sum) } else { Self::Sum(sum) }
     }

@@ -64,7 +64,7 @@ pub use influence::{Influence, influence, measure};
 pub use maps::{Channels, Map, PixelTangent, Region};
 pub use objective::Objective;
 pub use precision::{
-    AMBIGUOUS_FACTOR, GRAM_RESOLUTION, NOISE_ROUNDOFFS, Precision, Scalar, TOLERANCE_F16, TOLERANCE_F32,
+    AMBIGUOUS_FACTOR, GRAM_RESOLUTION, NOISE_ROUNDOFFS, RowPrecision, Scalar, TOLERANCE_F16, TOLERANCE_F32,
     TOLERANCE_F64, TOLERANCE_GRAM_F64,
 };
 pub use probabilities::Probabilities;

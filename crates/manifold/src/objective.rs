@@ -185,6 +185,31 @@ impl Objective {
         Ok(gradient.log_slope(velocity, probabilities.predicted()))
     }
 
+    /// f at the logits `at`, for the comparison of an actual change of f with the first-order
+    /// prediction. Predicted class and rival are those at `base`, where f was differentiated, even if
+    /// they change along the way. `None` for an objective that is known only by its derivatives.
+    ///
+    /// # Errors
+    ///
+    /// No such class; costs or logits of a different number of classes.
+    pub fn value(&self, base: &Probabilities, at: &Probabilities) -> Result<Option<f64>, Error> {
+        let (found, expected) = (at.classes(), base.classes());
+        if found != expected {
+            return Err(Error::ClassMismatch { what: "logits", found, expected });
+        }
+        self.check_classes(expected)?;
+        let class = self.class_of(base)?;
+        Ok(match self {
+            Self::NegLogProbability { .. } | Self::Predicted => Some(-at.logs()[class]),
+            Self::Entropy => Some(at.entropy()),
+            Self::Margin | Self::MarginOf { .. } => Some(at.logits()[class] - at.logits()[base.rival(class)]),
+            Self::ExpectedCost(costs) => {
+                Some(at.values().iter().zip(costs.values()).map(|(p, cost)| p * cost).sum())
+            }
+            Self::Probabilities(_) | Self::Logits(_) | Self::Row(_) => None,
+        })
+    }
+
     /// dh, where f is a function of the probabilities.
     pub(crate) fn logit_gradient(
         &self,

@@ -38,7 +38,7 @@ pub const AMBIGUOUS_FACTOR: f64 = 10.0;
 /// Sums of their products are in `f64` whatever the rows are: a Gram matrix summed in `f32` decides
 /// no rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Precision {
+pub enum RowPrecision {
     /// IEEE half precision, 11 bits.
     F16,
     /// IEEE single precision, 24 bits.
@@ -47,7 +47,7 @@ pub enum Precision {
     F64,
 }
 
-impl Precision {
+impl RowPrecision {
     /// u = 2^-b, the largest relative error of one rounding.
     pub const fn unit_roundoff(self) -> f64 {
         match self {
@@ -80,14 +80,14 @@ impl Precision {
 /// A type in which rows may be given: `f32` or `f64`.
 pub trait Scalar: Copy + sealed::Sealed {
     /// The precision of rows of this type.
-    const PRECISION: Precision;
+    const PRECISION: RowPrecision;
 
     /// The same value in `f64`.
     fn to_f64(self) -> f64;
 }
 
 impl Scalar for f32 {
-    const PRECISION: Precision = Precision::F32;
+    const PRECISION: RowPrecision = RowPrecision::F32;
 
     fn to_f64(self) -> f64 {
         f64::from(self)
@@ -95,7 +95,7 @@ impl Scalar for f32 {
 }
 
 impl Scalar for f64 {
-    const PRECISION: Precision = Precision::F64;
+    const PRECISION: RowPrecision = RowPrecision::F64;
 
     fn to_f64(self) -> f64 {
         self
@@ -118,10 +118,10 @@ pub(crate) enum Carrier {
     Gram,
 }
 
-/// Precision and carrier together: the noise of tangent data.
+/// RowPrecision and carrier together: the noise of tangent data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Noise {
-    pub(crate) precision: Precision,
+    pub(crate) precision: RowPrecision,
     pub(crate) carrier: Carrier,
 }
 
@@ -135,7 +135,7 @@ impl Noise {
     /// Default relative tolerance of the rank.
     pub(crate) fn tolerance(self) -> f64 {
         match (self.carrier, self.precision) {
-            (Carrier::Gram, Precision::F64) => TOLERANCE_GRAM_F64,
+            (Carrier::Gram, RowPrecision::F64) => TOLERANCE_GRAM_F64,
             (_, precision) => precision.tolerance(),
         }
     }
@@ -156,7 +156,7 @@ impl Noise {
         let rows = CENTRING_ROUNDOFFS * self.precision.unit_roundoff();
         match self.carrier {
             Carrier::Rows => rows,
-            Carrier::Gram => rows.max((CENTRING_ROUNDOFFS * Precision::F64.unit_roundoff()).sqrt()),
+            Carrier::Gram => rows.max((CENTRING_ROUNDOFFS * RowPrecision::F64.unit_roundoff()).sqrt()),
         }
     }
 
@@ -166,7 +166,7 @@ impl Noise {
         let rows = self.precision.unit_roundoff() / ratio;
         match self.carrier {
             Carrier::Rows => rows,
-            Carrier::Gram => rows.max(Precision::F64.unit_roundoff() / (ratio * ratio)),
+            Carrier::Gram => rows.max(RowPrecision::F64.unit_roundoff() / (ratio * ratio)),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::dense::{qr_factor, symmetric_eigen, thin_svd};
 use crate::error::{check_finite, wrong_length};
 use crate::precision::{AMBIGUOUS_FACTOR, Carrier, Noise};
 use crate::reflection::Reflection;
-use crate::{Error, Precision, Row, Scalar};
+use crate::{Error, Row, RowPrecision, Scalar};
 
 /// Columns of J that are factorised at once; limits the memory for wide Jacobians.
 const BLOCK_COLUMNS: usize = 4096;
@@ -105,7 +105,7 @@ impl Tangent {
     ///
     /// Fewer than two classes, another length, NaN or infinity, a matrix that is not symmetric or
     /// has a negative eigenvalue beyond rounding.
-    pub fn from_gram(gram: &[f64], classes: usize, rows: Precision) -> Result<Self, Error> {
+    pub fn from_gram(gram: &[f64], classes: usize, rows: RowPrecision) -> Result<Self, Error> {
         check_classes(classes)?;
         let size = gram_size(gram.len(), classes)?;
         check_finite("the Gram matrix", gram.iter().copied())?;
@@ -160,7 +160,7 @@ impl Tangent {
     /// The same data with another precision, e.g. for rows passed as `f64` that a network computed
     /// in `f32`.
     #[must_use]
-    pub fn with_precision(mut self, rows: Precision) -> Self {
+    pub fn with_precision(mut self, rows: RowPrecision) -> Self {
         self.noise.precision = rows;
         self
     }
@@ -171,7 +171,7 @@ impl Tangent {
     }
 
     /// The precision of the rows behind these data.
-    pub fn precision(&self) -> Precision {
+    pub fn precision(&self) -> RowPrecision {
         self.noise.precision
     }
 

@@ -6,7 +6,7 @@ mod common;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use common::Random;
 use influence_manifold::batch::{self, BatchTangent};
-use influence_manifold::{Error, Filter, Objective, Precision, Tangent};
+use influence_manifold::{Error, Filter, Objective, RowPrecision, Tangent};
 
 const SAMPLES: usize = 3;
 const CLASSES: usize = 4;
@@ -45,7 +45,7 @@ impl Batch {
 fn tensors_give_what_slices_give() {
     let all = batch();
     for (dtype, precision) in
-        [(DType::F64, Precision::F64), (DType::F32, Precision::F32), (DType::F16, Precision::F16)]
+        [(DType::F64, RowPrecision::F64), (DType::F32, RowPrecision::F32), (DType::F16, RowPrecision::F16)]
     {
         let found =
             batch::influences(all.logits(dtype), all.jacobian(dtype), &all.objectives, &Filter::default());
@@ -79,7 +79,7 @@ fn gram_tensors_and_differences_do_as_well() {
     }
     let gram = BatchTangent::Gram {
         gram: tensor(&grams, [SAMPLES, CLASSES, CLASSES], DType::F64),
-        rows: Precision::F32,
+        rows: RowPrecision::F32,
     };
     let short = BatchTangent::Jacobian(tensor(&short, [SAMPLES, CLASSES - 1, COLUMNS], DType::F64));
     let filter = "tikhonov:1".parse().expect("filter");
@@ -93,7 +93,7 @@ fn gram_tensors_and_differences_do_as_well() {
         }
     }
     let samples = batch::samples(all.logits(DType::F64), all.jacobian(DType::F32)).expect("samples");
-    assert!(samples.iter().all(|sample| sample.tangent.precision() == Precision::F32));
+    assert!(samples.iter().all(|sample| sample.tangent.precision() == RowPrecision::F32));
 }
 
 #[test]
@@ -110,13 +110,13 @@ fn what_does_not_fit_is_refused() {
     let thin = BatchTangent::Jacobian(tensor(&all.rows[..36], [SAMPLES, 2, COLUMNS], DType::F64));
     assert!(matches!(run(logits(), thin, &all.objectives), Err(Error::WrongLength { found: 2, .. })));
     let single =
-        BatchTangent::Gram { gram: tensor(&[1.0; 48], [SAMPLES, 4, 4], DType::F32), rows: Precision::F32 };
+        BatchTangent::Gram { gram: tensor(&[1.0; 48], [SAMPLES, 4, 4], DType::F32), rows: RowPrecision::F32 };
     let refused = run(logits(), single, &all.objectives).expect_err("refused");
     assert!(matches!(refused, Error::UnsupportedType { .. }) && refused.to_string().contains("sum in f64"));
     let brain = run(logits(), all.jacobian(DType::BF16), &all.objectives);
     assert!(matches!(brain, Err(Error::UnsupportedType { .. })));
     let wide =
-        BatchTangent::Gram { gram: tensor(&[1.0; 36], [SAMPLES, 4, 3], DType::F64), rows: Precision::F64 };
+        BatchTangent::Gram { gram: tensor(&[1.0; 36], [SAMPLES, 4, 3], DType::F64), rows: RowPrecision::F64 };
     assert!(matches!(run(logits(), wide, &all.objectives), Err(Error::WrongLength { .. })));
     let objectives = [Objective::class(0), Objective::class(4), Objective::class(0)];
     let class = run(logits(), all.jacobian(DType::F64), &objectives).expect_err("no such class");

@@ -6,7 +6,7 @@ mod common;
 use common::{
     Dense, Random, assert_close, close, fisher, gradient, pseudo_inverse_quadratic, run, softmax, tangent,
 };
-use influence_manifold::{Objective, Precision, Probabilities, Tangent, baselines};
+use influence_manifold::{Objective, Probabilities, RowPrecision, Tangent, baselines};
 use proptest::prelude::*;
 
 const CLOSED: f64 = 1e-10;
@@ -82,7 +82,7 @@ fn two_classes_by_hand() {
 #[test]
 fn nothing_moves_where_the_jacobian_is_zero() {
     let flat = Dense::new(4, 3, vec![0.0; 12]);
-    let gram = Tangent::from_gram(&[0.0; 16], 4, Precision::F64).expect("tangent");
+    let gram = Tangent::from_gram(&[0.0; 16], 4, RowPrecision::F64).expect("tangent");
     for tangent in [tangent(&flat), gram] {
         for filter in ["exact", "paper", "tikhonov:1"] {
             let found = run(&[1.0, 2.0, 3.0, 4.0], &tangent, 0, filter);

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Random, tangent};
 use influence_manifold::{
-    Error, Filter, Objective, Precision, Probabilities, Row, Tangent, baselines, influence,
+    Error, Filter, Objective, Probabilities, Row, RowPrecision, Tangent, baselines, influence,
 };
 use proptest::prelude::*;
 
@@ -42,7 +42,7 @@ fn rows_are_checked() {
 
 #[test]
 fn gram_matrices_are_checked() {
-    let gram = |gram: &[f64], classes| Tangent::from_gram(gram, classes, Precision::F64).map(|_| ());
+    let gram = |gram: &[f64], classes| Tangent::from_gram(gram, classes, RowPrecision::F64).map(|_| ());
     assert_eq!(gram(&[1.0], 1), Err(Error::TooFewClasses { classes: 1 }));
     assert!(matches!(gram(&[1.0; 5], 3), Err(Error::WrongLength { found: 5, .. })));
     assert!(matches!(gram(&[1.0, 0.0, 0.0, f64::NAN], 2), Err(Error::NonFinite { index: 3, .. })));
@@ -60,7 +60,7 @@ fn gram_matrices_are_checked() {
 fn cuts_finer_than_a_gram_matrix_carries_are_refused() {
     let mut random = Random(1);
     let jacobian = random.planted(4, 6, 3);
-    let gram = Tangent::from_gram(&jacobian.gram().values, 4, Precision::F64).expect("tangent");
+    let gram = Tangent::from_gram(&jacobian.gram().values, 4, RowPrecision::F64).expect("tangent");
     let logits = [1.0, 0.5, 0.0, -0.5];
     let run = |tangent: &Tangent, filter: &str| {
         influence(&logits, tangent, &Objective::class(0), &filter.parse().expect("filter"))
@@ -144,7 +144,7 @@ proptest! {
     ) {
         let tangent = if squared {
             let rows = common::Dense::new(4, 3, rows.clone());
-            Tangent::from_gram(&rows.gram().values, 4, Precision::F64)
+            Tangent::from_gram(&rows.gram().values, 4, RowPrecision::F64)
         } else {
             Tangent::from_rows(&rows, 4, 3)
         };

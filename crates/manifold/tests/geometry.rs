@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Dense, Random, assert_close, close, fisher, run, tangent};
-use influence_manifold::{Filter, Influence, Objective, Precision, Tangent, influence};
+use influence_manifold::{Filter, Influence, Objective, RowPrecision, Tangent, influence};
 use proptest::prelude::*;
 
 const CLASSES: usize = 6;
@@ -63,7 +63,7 @@ proptest! {
         let (before, after) = (sample.influence("exact"), moved.influence("exact"));
         prop_assert_eq!(before.rank, after.rank);
         prop_assert!(close(before.value, after.value, ROWS), "{} {}", before.value, after.value);
-        let gram = Tangent::from_gram(&moved.jacobian.gram().values, CLASSES, Precision::F64).expect("tangent");
+        let gram = Tangent::from_gram(&moved.jacobian.gram().values, CLASSES, RowPrecision::F64).expect("tangent");
         let through = run(&sample.logits, &gram, sample.y, "exact");
         prop_assert_eq!(before.rank, through.rank);
         prop_assert!(close(before.value, through.value, GRAM), "{} {}", before.value, through.value);
@@ -92,7 +92,7 @@ proptest! {
         prop_assume!(sample.condition() < 1e3);
         let rows = sample.jacobian.differences();
         let short = Tangent::from_rows(&rows.values, CLASSES, COLUMNS).expect("tangent");
-        let gram = Tangent::from_gram(&rows.gram().values, CLASSES, Precision::F64).expect("tangent");
+        let gram = Tangent::from_gram(&rows.gram().values, CLASSES, RowPrecision::F64).expect("tangent");
         for filter in ["exact", "paper", "tikhonov:0.1"] {
             let before = sample.influence(filter);
             let after = run(&sample.logits, &short, sample.y, filter);
@@ -231,7 +231,7 @@ fn blocks_add_up() {
     let (a, b) = (random.planted(CLASSES, 5, 2), random.planted(CLASSES, 7, 1));
     let side_by_side = Dense::from_fn(CLASSES, 12, |k, i| if i < 5 { a.at(k, i) } else { b.at(k, i - 5) });
     let logits = random.vector(CLASSES, 6.0);
-    let gram = |m: &Dense| Tangent::from_gram(&m.gram().values, CLASSES, Precision::F64).expect("tangent");
+    let gram = |m: &Dense| Tangent::from_gram(&m.gram().values, CLASSES, RowPrecision::F64).expect("tangent");
     for filter in ["exact", "paper", "tikhonov:0.3"] {
         let whole = run(&logits, &tangent(&side_by_side), 0, filter);
         let rows = Tangent::merged(&[tangent(&a), tangent(&b)]).expect("merged");

@@ -8,7 +8,9 @@
 mod common;
 
 use common::{Golden, golden_files};
-use influence_manifold::{Baselines, Filter, Influence, Objective, Precision, Tangent, baselines, influence};
+use influence_manifold::{
+    Baselines, Filter, Influence, Objective, RowPrecision, Tangent, baselines, influence,
+};
 
 /// The files computed 1 - P by subtraction in float64, which leaves an error of up to 3.5e-9.
 const EXACT: f64 = 1e-8;
@@ -77,7 +79,10 @@ fn whole_inputs_meet_the_golden_values() {
                     Tangent::from_rows(&differences(rows, classes, columns), classes, columns)
                         .expect("tangent"),
                 ),
-                ("gram", Tangent::from_gram(&gram(rows, columns), classes, Precision::F64).expect("tangent")),
+                (
+                    "gram",
+                    Tangent::from_gram(&gram(rows, columns), classes, RowPrecision::F64).expect("tangent"),
+                ),
             ];
             for (route, tangent) in routes {
                 whole_input(&golden, i, route, &tangent, &mut worst);
@@ -165,19 +170,19 @@ fn layers_meet_the_golden_values() {
             let mut sum = vec![0.0; classes * classes];
             for (layer, gram) in grams.chunks_exact(classes * classes).enumerate() {
                 sum.iter_mut().zip(gram).for_each(|(sum, value)| *sum += value);
-                let tangent = Tangent::from_gram(gram, classes, Precision::F64).expect("tangent");
+                let tangent = Tangent::from_gram(gram, classes, RowPrecision::F64).expect("tangent");
                 let exact = run(logits, &tangent, &objective, "exact");
                 worst.record("layers exact", exact.value, golden.sample("fi_layers_exact", i)[layer]);
                 let paper = run(logits, &tangent, &objective, "paper");
                 let expected = golden.sample("fi_layers_paper", i)[layer];
                 worst.record("layers paper", paper.value, expected);
             }
-            let tangent = Tangent::from_gram(&sum, classes, Precision::F64).expect("tangent");
+            let tangent = Tangent::from_gram(&sum, classes, RowPrecision::F64).expect("tangent");
             let all = run(logits, &tangent, &objective, "paper");
             worst.record("all parameters paper", all.value, golden.values("fi_all_parameters_paper")[i]);
             let blocks: Vec<Tangent> = grams
                 .chunks_exact(classes * classes)
-                .map(|gram| Tangent::from_gram(gram, classes, Precision::F64).expect("tangent"))
+                .map(|gram| Tangent::from_gram(gram, classes, RowPrecision::F64).expect("tangent"))
                 .collect();
             let merged = run(logits, &Tangent::merged(&blocks).expect("merged"), &objective, "paper");
             worst.record("all parameters merged", merged.value, golden.values("fi_all_parameters_paper")[i]);

@@ -6,7 +6,7 @@ mod common;
 use common::{
     Dense, Random, assert_close, close, fisher, measure, pseudo_inverse_quadratic, run, softmax, tangent,
 };
-use influence_manifold::{Error, Filter, Objective, Precision, Row, Tangent, baselines, influence};
+use influence_manifold::{Error, Filter, Objective, Row, RowPrecision, Tangent, baselines, influence};
 use proptest::prelude::*;
 
 const CLASSES: usize = 6;
@@ -105,7 +105,7 @@ fn sample(seed: u64, rank: usize) -> Option<(Vec<f64>, Dense)> {
 }
 
 fn gram(jacobian: &Dense) -> Tangent {
-    Tangent::from_gram(&jacobian.gram().values, jacobian.rows, Precision::F64).expect("tangent")
+    Tangent::from_gram(&jacobian.gram().values, jacobian.rows, RowPrecision::F64).expect("tangent")
 }
 
 proptest! {

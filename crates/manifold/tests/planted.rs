@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use influence_manifold::{Filter, Objective, Precision, Probabilities, Tangent, baselines, influence};
+use influence_manifold::{Filter, Objective, Probabilities, RowPrecision, Tangent, baselines, influence};
 
 const REFERENCE: &str = include_str!("reference/planted.csv");
 /// Absolute error of log10 of the influence, i.e. its relative error divided by ln 10.
@@ -146,7 +146,7 @@ fn lesser_data_are_right_or_ambiguous() {
         // Divided by three, so that every entry is rounded in f32.
         let single: Vec<f32> = planted.rows.iter().map(|value| (*value / 3.0) as f32).collect();
         let routes = [
-            ("gram", Tangent::from_gram(&gram, classes, Precision::F64), GRAM),
+            ("gram", Tangent::from_gram(&gram, classes, RowPrecision::F64), GRAM),
             ("single", Tangent::from_rows(&single, classes, columns), SINGLE),
         ];
         for (i, (name, tangent, tolerance)) in routes.into_iter().enumerate() {

@@ -7,7 +7,7 @@ use common::{
     Dense, Random, assert_close, close, conjugate_gradients, fisher, gradient, pseudo_inverse_quadratic, run,
     tangent,
 };
-use influence_manifold::{Influence, Precision, Tangent};
+use influence_manifold::{Influence, RowPrecision, Tangent};
 use proptest::prelude::*;
 
 const CLASSES: usize = 6;
@@ -56,7 +56,7 @@ proptest! {
         let found = sample.influence("exact");
         let dense = pseudo_inverse_quadratic(&g, &df, 1e-11);
         let krylov = dot(&df, &conjugate_gradients(&g, &df, 50 * CLASSES));
-        let gram = Tangent::from_gram(&sample.jacobian.gram().values, CLASSES, Precision::F64).expect("tangent");
+        let gram = Tangent::from_gram(&sample.jacobian.gram().values, CLASSES, RowPrecision::F64).expect("tangent");
         prop_assert!(close(found.value, dense, ROUTES), "{} {dense}", found.value);
         prop_assert!(close(found.value, krylov, ROUTES), "{} {krylov}", found.value);
         prop_assert!(close(found.value, run(&sample.logits, &gram, sample.y, "exact").value, ROUTES));
@@ -86,7 +86,7 @@ proptest! {
         prop_assert_eq!(spectrum.len(), CLASSES);
         prop_assert!(spectrum.windows(2).all(|pair| pair[0] >= pair[1]));
         prop_assert!(spectrum.iter().zip(&expected).all(|(x, y)| (x - y).abs() <= SPECTRA * spectrum[0]));
-        let gram = Tangent::from_gram(&sample.jacobian.gram().values, CLASSES, Precision::F64).expect("tangent");
+        let gram = Tangent::from_gram(&sample.jacobian.gram().values, CLASSES, RowPrecision::F64).expect("tangent");
         let through = run(&sample.logits, &gram, sample.y, "exact").spectrum;
         prop_assert!(spectrum.iter().zip(&through).all(|(x, y)| (x - y).abs() <= SPECTRA * spectrum[0]));
     }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use pulp::{Simd, WithSimd};
 
-use crate::kernels::arch::Wide;
+use crate::kernels::arch::Native;
 use crate::kernels::forward::pointwise::Real;
 
 /// A set of vector instructions.
@@ -84,7 +84,7 @@ impl FromStr for InstructionSet {
 
 /// A float type with its vectors on every instruction set.
 pub(crate) trait Element:
-    Wide
+    Native
     + Real
     + Copy
     + Default

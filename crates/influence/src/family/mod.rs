@@ -18,11 +18,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use influence_autodiff::Rows;
-use influence_manifold::{Filter, Objective, Precision, Probabilities, Scalar, Tangent, influence};
+use influence_manifold::{Filter, Objective, Probabilities, RowPrecision, Scalar, Tangent};
 
 use crate::error::{Error, Result};
 use crate::linearization::Linearization;
-use crate::score::Score;
+use crate::perturbation::Block;
+use crate::score::{Score, Setting};
 
 /// A family of perturbations of images.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,21 +64,6 @@ pub struct Basis {
     pub(crate) tangents: Vec<f64>,
     /// [C, H, W].
     pub(crate) shape: [usize; 3],
-}
-
-/// The influence of a family at one image.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct FamilyScore {
-    /// Value, bound, reach and the classical measures of J T.
-    pub score: Score,
-    /// The most influential setting of the knobs, in the units of the members, scaled to Fisher
-    /// length 1 (to first order). All zero where no setting moves the distribution.
-    pub direction: Vec<f64>,
-    /// 0 unless the setting exceeds the range of f64, e.g. where all probabilities but one
-    /// underflow. Then the setting is `direction` times 10 to this power, and the largest knob of
-    /// `direction` is 1 or -1.
-    pub direction_log10: f64,
 }
 
 /// Largest |ln| of a setting that is returned as plain numbers: e^709 is the end of the range of
@@ -193,51 +179,65 @@ impl Basis {
 }
 
 impl Linearization<'_> {
-    /// The influence of a family, from J T with the stored Jacobian. The budget of
-    /// [`Filter::Tikhonov`] is on the knobs in their units.
+    /// The scores of several families at this sample, whose pixels are `image`.
+    pub(crate) fn families(
+        &self,
+        families: &[Family],
+        image: &[f64],
+        objective: &Objective,
+        filter: &Filter,
+    ) -> Result<Vec<Score>> {
+        let shape = self.image_shape()?;
+        let score = |(family, block): (&Family, &Block)| {
+            let basis = family.basis(image, shape)?;
+            Ok(self.family(&basis, objective, filter)?.of_group(&block.name))
+        };
+        families.iter().zip(self.scorer().blocks()).map(score).collect()
+    }
+
+    /// The influence of a family, from J T with the stored Jacobian: [`Score::setting`] is its most
+    /// influential setting. The budget of [`Filter::Tikhonov`] is on the knobs in their units.
     ///
     /// # Errors
     /// [`Error::Family`] for a basis of another shape than the images; [`Error::Measure`] as
-    /// [`Linearization::score_for`].
-    pub fn family(&self, basis: &Basis, objective: &Objective, filter: &Filter) -> Result<FamilyScore> {
+    /// [`Linearization::score`].
+    pub fn family(&self, basis: &Basis, objective: &Objective, filter: &Filter) -> Result<Score> {
         let shape = self.shape();
         if basis.shape.as_slice() != shape {
             let reason = format!("directions of the shape {:?} for images of {shape:?}", basis.shape);
             return Err(Error::Family { name: "own".into(), reason });
         }
         let (rows, precision) = match self.rows() {
-            Rows::F32(rows) => (products(rows, basis), Precision::F32),
-            Rows::F64(rows) => (products(rows, basis), Precision::F64),
+            Rows::F32(rows) => (products(rows, basis), RowPrecision::F32),
+            Rows::F64(rows) => (products(rows, basis), RowPrecision::F64),
         };
-        let (logits, q) = (self.classes().measured(), basis.len());
-        let tangent = Tangent::from_rows(&rows, logits.len(), q).map_err(|source| self.fault(source))?;
+        let (classes, q) = (self.classes(), basis.len());
+        let fault = |source| classes.fault(source);
+        let tangent = Tangent::from_rows(&rows, classes.measured().len(), q).map_err(fault)?;
         // J T is summed in f64, but from rows that carry the rounding of the run.
         let tangent = tangent.with_precision(precision);
-        let score = self.score_of(&tangent, objective, filter)?;
-        let found = influence(logits, &tangent, &*self.objective(objective)?, filter);
-        let direction =
-            found.and_then(|found| found.direction(&rows, q)).map_err(|source| self.fault(source))?;
+        let (score, found) = self.score_of(&tangent, objective, filter)?;
+        let knobs = found.direction(&rows, q).map_err(fault)?;
         let mut velocity: Vec<f64> =
-            rows.chunks_exact(q).map(|row| row.iter().zip(&direction).map(|(x, a)| x * a).sum()).collect();
+            rows.chunks_exact(q).map(|row| row.iter().zip(&knobs).map(|(x, a)| x * a).sum()).collect();
         velocity.push(0.0);
-        let probabilities = Probabilities::new(logits).map_err(|source| self.fault(source))?;
-        let length = probabilities.log_fisher_length(&velocity).map_err(|source| self.fault(source))?;
-        let (direction, direction_log10) = scaled(direction, length);
-        Ok(FamilyScore { score, direction, direction_log10 })
+        let probabilities = Probabilities::new(classes.measured()).map_err(fault)?;
+        let length = probabilities.log_fisher_length(&velocity).map_err(fault)?;
+        Ok(Score { setting: Some(scaled(knobs, length)), ..score })
     }
 }
 
-/// A setting of Fisher length e^`log_length`, scaled to length 1. The second result is log10 of a
-/// remaining factor, 0 unless plain numbers would exceed f64.
-fn scaled(setting: Vec<f64>, log_length: Option<f64>) -> (Vec<f64>, f64) {
-    let largest = setting.iter().fold(0.0_f64, |most, a| most.max(a.abs()));
+/// A setting of Fisher length e^`log_length`, scaled to length 1.
+fn scaled(knobs: Vec<f64>, log_length: Option<f64>) -> Setting {
+    let largest = knobs.iter().fold(0.0_f64, |most, a| most.max(a.abs()));
     let (Some(log_length), true) = (log_length, largest > 0.0) else {
-        return (vec![0.0; setting.len()], 0.0);
+        return Setting { knobs: vec![0.0; knobs.len()], log10: 0.0 };
     };
     let log_largest = largest.ln() - log_length;
     let rest = if log_largest.abs() < LARGEST_EXPONENT { 0.0 } else { log_largest };
     let factor = (log_largest - rest).exp();
-    (setting.into_iter().map(|a| a / largest * factor).collect(), rest / std::f64::consts::LN_10)
+    let knobs = knobs.into_iter().map(|a| a / largest * factor).collect();
+    Setting { knobs, log10: rest / std::f64::consts::LN_10 }
 }
 
 /// J T, row by row, summed in f64.

@@ -13,7 +13,7 @@ use faer::Mat;
 
 use super::{Outcome, deviations, log_add};
 use crate::dense::{Svd, thin_svd};
-use crate::precision::{Carrier, GRAM_RESOLUTION, Precision};
+use crate::precision::{Carrier, GRAM_RESOLUTION, RowPrecision};
 use crate::reflection::Reflection;
 use crate::{Error, Probabilities, Tangent};
 
@@ -46,7 +46,7 @@ pub(crate) fn paper(
         return Err(Error::BelowGramResolution { what: "rank_epsilon", asked: rank_epsilon, carried });
     }
     // However small the user's cut, singular values below the rounding of the SVD do not count.
-    let threshold = cut.max(Precision::F64.unit_roundoff() * largest);
+    let threshold = cut.max(RowPrecision::F64.unit_roundoff() * largest);
     let rank = svd.values.iter().take_while(|s| **s > threshold).count();
     let error = CUT_ROUNDOFFS * largest_of(&weighted.log_errors(probabilities, tangent, cut)?).exp();
     let mut ambiguous = svd.values.iter().any(|s| (s - threshold).abs() < error);
@@ -149,7 +149,7 @@ impl Weighted {
         let relative = match tangent.noise.carrier {
             Carrier::Rows => rows,
             Carrier::Gram => {
-                let (own, size) = (Precision::F64.unit_roundoff(), largest_of(&sizes).exp());
+                let (own, size) = (RowPrecision::F64.unit_roundoff(), largest_of(&sizes).exp());
                 let grown = rows / tangent.precision().unit_roundoff();
                 rows.max(own * grown * grown * size / s)
             }

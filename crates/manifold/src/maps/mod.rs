@@ -12,24 +12,24 @@
 //!
 //! * `rank.rs` certifies full rank from the trace of the Gram matrix and of its inverse;
 //! * exact, window of K-1 columns or more: full rank means that the value is the bound;
-//! * exact, fewer columns: `few.rs`, elimination on the columns of one window;
-//! * damped: `damped.rs`, Cholesky factors of `LANES` windows side by side;
-//! * the authors' numerics: `authors.rs`, eigenvalues of T T^T per window.
+//! * exact, fewer columns: `exact.rs`, elimination on the columns of one window;
+//! * Tikhonov: `tikhonov.rs`, Cholesky factors of `LANES` windows side by side;
+//! * the authors' numerics: `paper.rs`, eigenvalues of T T^T per window.
 //!
 //! The Gram matrices of all windows are sums of outer products of columns (`grams.rs`, `sums.rs`).
 
-mod authors;
-mod damped;
 mod eigen;
-mod few;
+mod exact;
 mod frame;
 mod grams;
 mod lanes;
+mod paper;
 mod rank;
 mod regions;
 mod sums;
+mod tikhonov;
 
-use few::Few;
+use exact::FewColumns;
 use frame::Frame;
 use grams::map_shape;
 use rank::{Threshold, certified};
@@ -216,10 +216,37 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         filter: &Filter,
         half_width: usize,
         channels: Channels,
-        [channel, y, x]: [usize; 3],
+        centre: [usize; 3],
     ) -> Result<Influence, Error> {
         self.check_half_widths(&[half_width])?;
         self.checked(objective, filter)?;
+        let indices = self.columns_of(half_width, channels, centre)?;
+        self.of_columns(&indices, objective, filter)
+    }
+
+    /// The tangent of the perturbations of one window, from its own columns alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`PixelTangent::maps`]; a position outside the image.
+    pub fn window_tangent(
+        &self,
+        half_width: usize,
+        channels: Channels,
+        centre: [usize; 3],
+    ) -> Result<Tangent, Error> {
+        self.check_half_widths(&[half_width])?;
+        self.tangent_of(&self.columns_of(half_width, channels, centre)?)
+    }
+
+    /// The indices of the columns of the window around `[channel, y, x]`; the channel is 0 where
+    /// channels are joint.
+    fn columns_of(
+        &self,
+        half_width: usize,
+        channels: Channels,
+        [channel, y, x]: [usize; 3],
+    ) -> Result<Vec<usize>, Error> {
         let windows = Windows::new(Layout { shape: self.shape, channels }, half_width);
         let [most, height, width] = windows.map;
         if channel >= most || y >= height || x >= width {
@@ -228,7 +255,7 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         }
         let mut indices = Vec::new();
         windows.indices((channel * height + y) * width + x, &mut indices);
-        self.of_columns(&indices, objective, filter)
+        Ok(indices)
     }
 
     /// df of the objective at every pixel, `[C, H, W]`.
@@ -319,10 +346,14 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         objective: &Objective,
         filter: &Filter,
     ) -> Result<Influence, Error> {
+        influence(self.logits, &self.tangent_of(indices)?, objective, filter)
+    }
+
+    /// The tangent of some columns of J.
+    fn tangent_of(&self, indices: &[usize]) -> Result<Tangent, Error> {
         let rows = self.rows.chunks_exact(self.columns());
         let columns: Vec<T> = rows.flat_map(|row| indices.iter().map(|&i| row[i])).collect();
-        let tangent = Tangent::from_rows(&columns, self.logits.len(), indices.len())?;
-        influence(self.logits, &tangent, objective, filter)
+        Tangent::from_rows(&columns, self.logits.len(), indices.len())
     }
 
     /// Value and rank of every window for which a fast route is accurate enough, `None` for the
@@ -339,15 +370,15 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         if let Filter::Paper { epsilon, rank_epsilon } = *filter {
             let y = objective.class_of(probabilities)?;
             let epsilons = (epsilon, rank_epsilon);
-            return Ok(authors::authors(frame, probabilities, layout, s, y, epsilons, T::PRECISION));
+            return Ok(paper::paper(frame, probabilities, layout, s, y, epsilons, T::PRECISION));
         }
         let tolerance = tolerance_of(filter).unwrap_or_else(|| Self::noise().tolerance());
         let certified = certified(frame, layout, s, Threshold::new(tolerance, Self::noise()));
         let windows = Windows::new(layout, s);
         let rank = |at: usize| windows.columns(at).min(frame.size());
         let values = match *filter {
-            Filter::Tikhonov { lambda } => damped::damped(frame, layout, s, lambda, T::PRECISION),
-            _ => exact(frame, windows, &certified, &mut Few::new(frame, T::PRECISION)),
+            Filter::Tikhonov { lambda } => tikhonov::tikhonov(frame, layout, s, lambda, T::PRECISION),
+            _ => exact(frame, windows, &certified, &mut FewColumns::new(frame, T::PRECISION)),
         };
         let pair = |(at, (value, certified)): (usize, (Option<f64>, bool))| {
             value.filter(|_| certified).map(|value| (value, rank(at)))
@@ -437,7 +468,7 @@ impl Map {
 }
 
 /// The exact influence of the windows that are certified to have full rank.
-fn exact(frame: &Frame, windows: Windows, certified: &[bool], few: &mut Few<'_>) -> Vec<Option<f64>> {
+fn exact(frame: &Frame, windows: Windows, certified: &[bool], few: &mut FewColumns<'_>) -> Vec<Option<f64>> {
     let mut indices = Vec::new();
     let mut value = |at: usize| {
         if windows.columns(at) >= frame.size() {

@@ -3,12 +3,16 @@
 //! Every function here says whether it has done the work; where it has not, the caller does.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 
 use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use self::avx512::wide::Wide;
+use self::avx2::pairs::Pairs;
+#[cfg(target_arch = "x86_64")]
+use self::avx512::wide::Wide;
 use crate::kernels::gram::sums::Block;
 use crate::kernels::layout::active::Positive;
 use crate::kernels::layout::cotangent::{Cotangents, Target, Tile};
@@ -17,12 +21,19 @@ use crate::kernels::reverse::pullback::Pullback;
 use crate::kernels::reverse::spread::Spread;
 use crate::kernels::simd::{Element, InstructionSet};
 
-/// What an element needs for the sets of this processor: nothing where none has anything of its own.
+/// What an element needs for the sets of this processor.
+#[cfg(target_arch = "x86_64")]
+pub(crate) trait Native: Wide + Pairs {}
+
+#[cfg(target_arch = "x86_64")]
+impl<T: Wide + Pairs> Native for T {}
+
+/// Nothing, where no set has anything of its own.
 #[cfg(not(target_arch = "x86_64"))]
-pub(crate) trait Wide {}
+pub(crate) trait Native {}
 
 #[cfg(not(target_arch = "x86_64"))]
-impl<T> Wide for T {}
+impl<T> Native for T {}
 
 /// The work of a set, where it is compiled.
 macro_rules! avx512 {
@@ -110,10 +121,18 @@ pub(crate) fn pull_windows<T: Element>(
     pullbacks: &[Pullback<'_, T>],
     chunk: &mut Chunk<'_, T>,
 ) -> bool {
-    avx512!(set, {
-        avx512::windows::pull(pullbacks, chunk);
-        true
-    });
-    let _ = (pullbacks, chunk);
+    #[cfg(target_arch = "x86_64")]
+    match set {
+        InstructionSet::Avx512 => {
+            avx512::windows::pull(pullbacks, chunk);
+            return true;
+        }
+        InstructionSet::Avx2 => {
+            avx2::windows::pull(pullbacks, chunk);
+            return true;
+        }
+        InstructionSet::Neon | InstructionSet::Scalar => {}
+    }
+    let _ = (set, pullbacks, chunk);
     false
 }

@@ -65,7 +65,7 @@ pub(crate) struct Read<'a, T> {
 impl<T: Element> Pullback<'_, T> {
     /// Pulls back all rows of `samples` samples into `out`, the target's buffer.
     pub(crate) fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
-        if let (Start::Identity(source), false) = (self.start, self.is_windowed(set)) {
+        if let (Start::Identity(source), false) = (self.start, self.adds_identities(set)) {
             let spread = Spread { source, target: self.target, scale: None, add: false, lines: self.lines };
             spread.run(set, samples * self.links.targets(), out);
             return Self { start: Start::Sum, ..*self }.run(set, samples, out);
@@ -115,8 +115,13 @@ impl<T: Element> Pullback<'_, T> {
 
     /// Whether channels that the target's mask has switched off are left out.
     fn is_windowed(&self, set: InstructionSet) -> bool {
-        let is_direct = self.patches.is_none();
-        set == InstructionSet::Avx512 && set.is_available() && is_direct && self.target.active().is_some()
+        let has_permutations = matches!(set, InstructionSet::Avx512 | InstructionSet::Avx2);
+        has_permutations && set.is_available() && self.patches.is_none() && self.target.active().is_some()
+    }
+
+    /// Whether identities are added as the results are written.
+    fn adds_identities(&self, set: InstructionSet) -> bool {
+        set == InstructionSet::Avx512 && self.is_windowed(set)
     }
 
     /// What a row reads for the channels of a panel.

@@ -8,17 +8,17 @@
 
 use super::frame::{Frame, Rows};
 use super::lanes::{cholesky, inverse_trace, packed, solve, trace};
-use crate::precision::{Precision, ROUNDINGS};
+use crate::precision::{ROUNDINGS, RowPrecision};
 
 /// Largest estimated relative error of a value that is accepted: a hundredth of what is promised.
 pub(super) const ACCURACY: f64 = 1e-9;
 
 /// Eliminates one window after another, reusing its memory.
 #[derive(Debug)]
-pub(super) struct Few<'a> {
+pub(super) struct FewColumns<'a> {
     frame: &'a Frame,
     above: Rows,
-    precision: Precision,
+    precision: RowPrecision,
     /// X, overwritten by its remainder after each step: n x c.
     x: Vec<f64>,
     /// Z: n x c.
@@ -44,8 +44,8 @@ struct Loss {
     sums: f64,
 }
 
-impl<'a> Few<'a> {
-    pub(super) fn new(frame: &'a Frame, precision: Precision) -> Self {
+impl<'a> FewColumns<'a> {
+    pub(super) fn new(frame: &'a Frame, precision: RowPrecision) -> Self {
         let n = frame.size();
         Self {
             frame,
@@ -78,7 +78,7 @@ impl<'a> Few<'a> {
         let value: f64 = self.b.iter().zip(&solution).map(|(b, x)| b[0] * x[0]).sum();
         let root = (inverse / value).sqrt();
         let n = self.open.len() as f64;
-        let (own, given) = (Precision::F64.unit_roundoff(), self.precision.unit_roundoff());
+        let (own, given) = (RowPrecision::F64.unit_roundoff(), self.precision.unit_roundoff());
         // Error of the value from the rows, through N (all of Z enters it) and through b; then from
         // the roundings of the sums here.
         let data = loss.data * (size * inverse).sqrt() + loss.right * root;

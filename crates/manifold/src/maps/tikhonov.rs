@@ -10,20 +10,20 @@
 //! x is solved for and not computed as (u - z) / lambda: where a pivot of the size of lambda is
 //! lost in rounding, z equals u to the last bit, the difference is 0, and only x shows the error.
 
-use super::few::ACCURACY;
+use super::exact::ACCURACY;
 use super::frame::Frame;
 use super::grams::{Grams, window_sums};
 use super::lanes::{LANES, Lane, cholesky, map, packed, product, solve};
 use super::{Layout, Windows};
-use crate::precision::{Precision, ROUNDINGS};
+use crate::precision::{ROUNDINGS, RowPrecision};
 
 /// The damped influence of each window; `None` where rounding could affect it.
-pub(super) fn damped(
+pub(super) fn tikhonov(
     frame: &Frame,
     layout: Layout,
     s: usize,
     lambda: f64,
-    precision: Precision,
+    precision: RowPrecision,
 ) -> Vec<Option<f64>> {
     let (rows, u) = frame.weighted();
     let (n, lambda) = (frame.size(), lambda / frame.scale / frame.scale);
@@ -90,7 +90,7 @@ fn summary(
     let z_plain = sum(&|i, l| plain(i, l) * z[i][l].abs());
     let z_damped = sum(&|i, l| damped(i, l) * z[i][l].abs());
     let diagonals = sum(&|i, l| (diagonal[i][l] + lambda) * (x[i][l] * z[i][l]).abs());
-    let unit = u.len() as f64 * Precision::F64.unit_roundoff();
+    let unit = u.len() as f64 * RowPrecision::F64.unit_roundoff();
     let error = |l: usize| {
         magnitude[l] + diagonals[l] + x_plain[l] * (of_u[l] + z_damped[l]) + x_damped[l] * z_plain[l]
     };

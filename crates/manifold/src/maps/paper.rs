@@ -13,7 +13,7 @@ use super::grams::{Grams, window_sums};
 use super::{Layout, Windows};
 use crate::Probabilities;
 use crate::filters::paper::{CUT_ROUNDOFFS, log_gradient_factor, null_logs};
-use crate::precision::Precision;
+use crate::precision::RowPrecision;
 
 /// Largest estimated relative error of a value that is accepted, for rows in `f64`. The authors'
 /// cut of 1e-3 is near the limit of what Gram matrices resolve.
@@ -36,16 +36,16 @@ struct Cut {
 }
 
 /// Value and rank of each window; `None` where rounding could affect them.
-pub(super) fn authors(
+pub(super) fn paper(
     frame: &Frame,
     probabilities: &Probabilities,
     layout: Layout,
     s: usize,
     y: usize,
     (epsilon, rank_epsilon): (f64, f64),
-    precision: Precision,
+    precision: RowPrecision,
 ) -> Vec<Option<(f64, usize)>> {
-    let (rows, unit) = frame.authors(probabilities, y, epsilon);
+    let (rows, unit) = frame.paper(probabilities, y, epsilon);
     let n = frame.size();
     let grams = Grams::new(&rows, n + 1, layout.shape, layout.channels, s);
     let mut norms = vec![0.0; Windows::new(layout, s).count()];
@@ -76,7 +76,7 @@ impl Cut {
     ) -> Option<(f64, usize)> {
         let n = self.n;
         let size: f64 = (0..n).map(|i| grams.entry(at, i, i)).sum();
-        let error = self.error * norm + n as f64 * Precision::F64.unit_roundoff() * size / self.cut;
+        let error = self.error * norm + n as f64 * RowPrecision::F64.unit_roundoff() * size / self.cut;
         // The trace bounds the largest singular value: below the cut nothing counts.
         if size.sqrt() + error < self.cut {
             return Some((0.0, 0));
@@ -103,7 +103,7 @@ impl Cut {
         let smallest = kept().map(|(value, _)| *value).fold(f64::INFINITY, f64::min);
         let dropped = eigen.values.iter().copied().filter(|v| *v <= threshold).fold(0.0, f64::max);
         // The angle by which rounding rotates the kept directions into the dropped ones.
-        let angle = self.n as f64 * Precision::F64.unit_roundoff() * largest / (smallest - dropped);
+        let angle = self.n as f64 * RowPrecision::F64.unit_roundoff() * largest / (smallest - dropped);
         let norm = |t: usize| eigen.tracked.iter().map(|x| x[t] * x[t]).sum::<f64>().sqrt();
         let (of_unit, of_row) = (unit.iter().map(|x| x * x).sum::<f64>().sqrt(), norm(1));
         let (mut sum, mut error, mut rank) = (0.0, 0.0, 0);

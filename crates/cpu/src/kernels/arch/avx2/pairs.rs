@@ -1,0 +1,159 @@
+//! What the kernels need of AVX2 beyond what every instruction set has: any numbers of two vectors,
+//! side by side.
+//!
+//! AVX-512 does it in one instruction. Here each of the two vectors is permuted by itself, and a
+//! blend takes from the second one what lies there. Names carry the width of the vectors, because a
+//! float type has those of AVX-512 too.
+
+use std::arch::x86_64::{__m256, __m256d, __m256i};
+
+use pulp::cast;
+use pulp::x86::V3;
+
+/// Which numbers of two vectors are taken: their index in the vector they lie in, and all bits set
+/// where this is the second one.
+#[derive(Clone, Copy)]
+pub(crate) struct Choice {
+    index: __m256i,
+    second: __m256i,
+}
+
+/// What AVX2 offers for a float type.
+pub(crate) trait Pairs: Sized + Copy {
+    /// A vector: the processor's own type, since the compiler keeps portable vectors in memory
+    /// between permutations.
+    type Register256: Copy;
+
+    /// Numbers in a vector.
+    const LANES256: usize;
+
+    /// The number everywhere.
+    fn every256(simd: V3, value: Self) -> Self::Register256;
+
+    /// The first numbers of `from`.
+    fn read256(from: &[Self]) -> Self::Register256;
+
+    /// Writes over the first numbers of `to`.
+    fn write256(value: Self::Register256, to: &mut [Self]);
+
+    /// a + b.
+    fn sum256(simd: V3, a: Self::Register256, b: Self::Register256) -> Self::Register256;
+
+    /// a b + c.
+    fn fused256(
+        simd: V3,
+        a: Self::Register256,
+        b: Self::Register256,
+        c: Self::Register256,
+    ) -> Self::Register256;
+
+    /// The choice of the numbers at these distances, one vector of them, from the beginning of the
+    /// first vector.
+    fn choice(distances: [u32; 8]) -> Choice;
+
+    /// The chosen numbers of both vectors.
+    fn chosen(
+        simd: V3,
+        choice: Choice,
+        first: Self::Register256,
+        second: Self::Register256,
+    ) -> Self::Register256;
+}
+
+impl Pairs for f32 {
+    type Register256 = __m256;
+
+    const LANES256: usize = 8;
+
+    #[inline(always)]
+    fn every256(simd: V3, value: Self) -> __m256 {
+        simd.avx._mm256_set1_ps(value)
+    }
+
+    #[inline(always)]
+    fn read256(from: &[Self]) -> __m256 {
+        let mut own = [0.0; 8];
+        own.copy_from_slice(&from[..8]);
+        cast(own)
+    }
+
+    #[inline(always)]
+    fn write256(value: __m256, to: &mut [Self]) {
+        let own: [Self; 8] = cast(value);
+        to[..8].copy_from_slice(&own);
+    }
+
+    #[inline(always)]
+    fn sum256(simd: V3, a: __m256, b: __m256) -> __m256 {
+        simd.avx._mm256_add_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn fused256(simd: V3, a: __m256, b: __m256, c: __m256) -> __m256 {
+        simd.fma._mm256_fmadd_ps(a, b, c)
+    }
+
+    #[inline(always)]
+    fn choice(distances: [u32; 8]) -> Choice {
+        let second = distances.map(|distance| if distance < 8 { 0 } else { u32::MAX });
+        Choice { index: cast(distances.map(|distance| distance % 8)), second: cast(second) }
+    }
+
+    #[inline(always)]
+    fn chosen(simd: V3, choice: Choice, first: __m256, second: __m256) -> __m256 {
+        let [first, second] =
+            [first, second].map(|vector| simd.avx2._mm256_permutevar8x32_ps(vector, choice.index));
+        simd.avx._mm256_blendv_ps(first, second, cast(choice.second))
+    }
+}
+
+impl Pairs for f64 {
+    type Register256 = __m256d;
+
+    const LANES256: usize = 4;
+
+    #[inline(always)]
+    fn every256(simd: V3, value: Self) -> __m256d {
+        simd.avx._mm256_set1_pd(value)
+    }
+
+    #[inline(always)]
+    fn read256(from: &[Self]) -> __m256d {
+        let mut own = [0.0; 4];
+        own.copy_from_slice(&from[..4]);
+        cast(own)
+    }
+
+    #[inline(always)]
+    fn write256(value: __m256d, to: &mut [Self]) {
+        let own: [Self; 4] = cast(value);
+        to[..4].copy_from_slice(&own);
+    }
+
+    #[inline(always)]
+    fn sum256(simd: V3, a: __m256d, b: __m256d) -> __m256d {
+        simd.avx._mm256_add_pd(a, b)
+    }
+
+    #[inline(always)]
+    fn fused256(simd: V3, a: __m256d, b: __m256d, c: __m256d) -> __m256d {
+        simd.fma._mm256_fmadd_pd(a, b, c)
+    }
+
+    /// Each number is two of 32 bits to the permutation.
+    #[inline(always)]
+    fn choice(distances: [u32; 8]) -> Choice {
+        let own: [u32; 8] = std::array::from_fn(|half| distances[half / 2]);
+        let second = own.map(|distance| if distance < 4 { 0 } else { u32::MAX });
+        let index: [u32; 8] = std::array::from_fn(|half| own[half] % 4 * 2 + half as u32 % 2);
+        Choice { index: cast(index), second: cast(second) }
+    }
+
+    #[inline(always)]
+    fn chosen(simd: V3, choice: Choice, first: __m256d, second: __m256d) -> __m256d {
+        let [first, second] = [first, second].map(|vector| {
+            cast::<__m256i, __m256d>(simd.avx2._mm256_permutevar8x32_epi32(cast(vector), choice.index))
+        });
+        simd.avx._mm256_blendv_pd(first, second, cast(choice.second))
+    }
+}

@@ -1,0 +1,38 @@
+//! How fast the objective and the distribution move along a direction.
+
+use std::f64::consts::LN_10;
+
+use influence_manifold::{Objective, Probabilities};
+
+use crate::error::Result;
+use crate::tail::Classes;
+
+/// Rates of change per unit of length of a direction, with their logarithms, because probabilities
+/// of confident samples leave the range of f64.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Rates {
+    /// df . h: change of the objective; 0 on underflow.
+    pub(crate) slope: f64,
+    /// log10 of the size of the slope; `None` where it is 0.
+    pub(crate) log10_slope: Option<f64>,
+    /// Fisher length; 0 on underflow.
+    pub(crate) fisher: f64,
+    /// log10 of the Fisher length; `None` where the direction does not move the distribution.
+    pub(crate) log10_fisher: Option<f64>,
+}
+
+impl Rates {
+    /// The rates where the measured logits move by `velocity` per unit of length.
+    pub(crate) fn new(classes: &Classes, objective: &Objective, velocity: &[f64]) -> Result<Self> {
+        let fault = |source| classes.fault(source);
+        let probabilities = Probabilities::new(classes.measured()).map_err(fault)?;
+        let slope = objective.log_slope(&probabilities, velocity).map_err(fault)?;
+        let fisher = probabilities.log_fisher_length(velocity).map_err(fault)?;
+        Ok(Self {
+            slope: slope.map_or(0.0, |(sign, log)| sign * log.exp()),
+            log10_slope: slope.map(|(_, log)| log / LN_10),
+            fisher: fisher.map_or(0.0, f64::exp),
+            log10_fisher: fisher.map(|log| log / LN_10),
+        })
+    }
+}

@@ -1,0 +1,44 @@
+//! The samples of a call, wherever the caller has them.
+
+use burn::tensor::{Tensor, TensorData};
+
+use crate::error::Result;
+
+/// Samples `[N, ...sample]`: a [`Tensor`] on any device, or [`TensorData`] on the host, of any float
+/// type.
+pub trait IntoSamples {
+    /// The samples on the host.
+    ///
+    /// # Errors
+    /// [`Error::Model`](crate::Error::Model) for a device that fails.
+    fn into_samples(self) -> Result<TensorData>;
+}
+
+impl IntoSamples for TensorData {
+    fn into_samples(self) -> Result<TensorData> {
+        Ok(self)
+    }
+}
+
+impl<const D: usize> IntoSamples for Tensor<D> {
+    fn into_samples(self) -> Result<TensorData> {
+        Ok(self.try_to_data().map_err(|error| {
+            influence_autodiff::Error::Device(format!(
+                "reading the samples from their device failed: {error:?}"
+            ))
+        })?)
+    }
+}
+
+/// One sample of `[N, ...sample]`, in f64.
+pub(crate) fn sample_of(samples: &TensorData, index: usize) -> Vec<f64> {
+    let size: usize = samples.shape()[1..].iter().product();
+    samples.iter().skip(index * size).take(size).collect()
+}
+
+/// |x|^2 of each sample.
+pub(crate) fn square_norms(samples: &TensorData) -> Vec<f64> {
+    let size: usize = samples.shape()[1..].iter().product();
+    let values: Vec<f64> = samples.iter().collect();
+    values.chunks(size.max(1)).map(|sample| sample.iter().map(|x| x * x).sum()).collect()
+}
