@@ -27,7 +27,7 @@ use engine::Engine;
 use influence::{Objective, Precision, Scorer};
 use influence_autodiff::{Graph, Leaves, Options, Program};
 use influence_cpu::CpuExecutor;
-use influence_zoo::{Network, weights};
+use influence_zoo::Network;
 
 /// Engines that are compared unless `INFLUENCE_ENGINES` names others.
 const ENGINES: &str = "cpu,flex,ndarray,wgpu,cuda";
@@ -48,7 +48,7 @@ struct Subject {
 impl Subject {
     /// Compiles the network for calls of `count` images.
     fn new(case: &Case, engine: Engine, device: &Device, count: usize) -> Self {
-        let (network, shape) = (case.network(weights::Precision::F32), case.golden.image_shape());
+        let (network, shape) = (case.network(Precision::F32), case.golden.image_shape());
         let graph = Graph::capture(&network, Network::forward, &shape, &Device::flex()).unwrap();
         let options = Options { batch: count, ..Options::default() };
         let program = engine.executor().load(graph, Leaves::input(), device, &options).unwrap();
@@ -115,7 +115,7 @@ fn compare(criterion: &mut Criterion, case: &Case, engine: Engine, device: &Devi
 
 /// Prints which share of the reverse pass remains after masking, at the reference's images.
 fn tell_work(case: &Case) {
-    let (network, shape) = (case.network(weights::Precision::F32), case.golden.image_shape());
+    let (network, shape) = (case.network(Precision::F32), case.golden.image_shape());
     let graph = Graph::capture(&network, Network::forward, &shape, &Device::flex()).unwrap();
     let executor = CpuExecutor::new(Arc::new(graph), Precision::F32, None, &Device::flex()).unwrap().unwrap();
     let pixels: Vec<f32> = case.golden.images().iter().map(|&x| x as f32).collect();

@@ -21,7 +21,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use influence::{Channels, Family, Filter, Linearization, Precision, SampleObjective, Scorer};
 use influence_autodiff::{Graph, Leaves, Options, Rows};
 use influence_cpu::Engine;
-use influence_zoo::{Network, weights};
+use influence_zoo::Network;
 
 const FILTERS: [&str; 3] = ["exact", "paper:1e-3", "tikhonov:100"];
 const HALF_WIDTHS: [usize; 4] = [0, 1, 2, 3];
@@ -38,10 +38,7 @@ struct Subject {
 
 impl Subject {
     fn new(case: &Case, precision: Precision) -> Self {
-        let network = case.network(match precision {
-            Precision::F64 => weights::Precision::F64,
-            _ => weights::Precision::F32,
-        });
+        let network = case.network(precision);
         let shape = case.golden.image_shape();
         let scorer = Scorer::builder().precision(precision).device(&Device::flex());
         let scorer = scorer.compile(&network, Network::forward, &shape).unwrap();
@@ -141,7 +138,7 @@ fn accuracy(case: &Case) {
 
 /// J T from the Jacobian in f64: the rows z_k - z_K of every member, the last of them 0.
 fn products(case: &Case, subject: &Subject, tangents: &[f64]) -> Vec<Vec<f64>> {
-    let network = case.network(weights::Precision::F64);
+    let network = case.network(Precision::F64);
     let graph = Graph::capture(&network, Network::forward, &subject.shape, &Device::flex()).unwrap();
     let options = Options { precision: Precision::F64, ..Options::default() };
     let program = Engine::Cpu(None).load(graph, Leaves::input(), &Device::flex(), &options).unwrap();

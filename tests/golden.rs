@@ -11,7 +11,7 @@ use burn::tensor::{Device, TensorData};
 use common::{Case, cases};
 use influence::{Engine, Filter, Linearization, Precision, Score, Scorer};
 use influence_autodiff::{Graph, Leaves, Options, Rows};
-use influence_zoo::{Network, weights};
+use influence_zoo::Network;
 
 /// Our own kernels, and Burn's on the processor.
 const ENGINES: [Engine; 2] = [Engine::Cpu(None), Engine::Burn];
@@ -24,7 +24,7 @@ fn runs() -> Vec<(Case, Engine)> {
 /// The network of a case, compiled for scoring.
 fn scorer(case: &Case, engine: Engine, precision: Precision) -> Scorer {
     let device = Device::flex();
-    let network = case.network(weights_precision(precision));
+    let network = case.network(precision);
     let scorer = Scorer::builder().engine(engine).precision(precision).device(&device);
     scorer.compile(&network, Network::forward, &case.golden.image_shape()).unwrap()
 }
@@ -38,13 +38,6 @@ fn linearizations<'a>(case: &Case, scorer: &'a Scorer) -> Vec<Linearization<'a>>
 fn scores(at: &[Linearization<'_>], labels: Option<&[usize]>, filter: &str) -> Vec<Score> {
     let filter: Filter = filter.parse().unwrap();
     at.iter().map(|at| at.score(labels.map(|labels| labels[at.sample()]), &filter).unwrap()).collect()
-}
-
-fn weights_precision(precision: Precision) -> weights::Precision {
-    match precision {
-        Precision::F32 => weights::Precision::F32,
-        Precision::F64 => weights::Precision::F64,
-    }
 }
 
 fn images(case: &Case) -> TensorData {
@@ -81,7 +74,7 @@ fn tikhonov(case: &Case, column: usize) -> Vec<f64> {
 fn logits_and_jacobians_in_f64() {
     for (case, engine) in runs() {
         let device = Device::flex();
-        let network = case.network(weights::Precision::F64);
+        let network = case.network(Precision::F64);
         let graph = Graph::capture(&network, Network::forward, &case.golden.image_shape(), &device).unwrap();
         let options = Options { precision: Precision::F64, ..Options::default() };
         let program = engine.load(graph, Leaves::input(), &device, &options).unwrap();

@@ -36,7 +36,7 @@ fn builder(perturbation: Perturbation) -> ScorerBuilder {
 }
 
 fn compiled(case: &Case, builder: ScorerBuilder) -> Scorer {
-    let network = case.network(weights::Precision::F64);
+    let network = case.network(Precision::F64);
     builder.compile(&network, Network::forward, &case.golden.image_shape()).unwrap()
 }
 
@@ -194,7 +194,7 @@ fn of_both_together_each_has_its_own_size() {
 fn moved(case: &Case, direction: &[influence::DirectionTensor], step: f64) -> Network {
     let bytes = std::fs::read(&case.weights).unwrap();
     let (old, device) = (SafeTensors::deserialize(&bytes).unwrap(), Device::flex());
-    let network = case.network(weights::Precision::F64);
+    let network = case.network(Precision::F64);
     let mut all: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
     let entries = influence_zoo::names::entries(&network);
     let mut found: BTreeMap<&str, &influence::DirectionTensor> = BTreeMap::new();
@@ -228,7 +228,7 @@ fn moved(case: &Case, direction: &[influence::DirectionTensor], step: f64) -> Ne
     let file = safetensors::serialize(views, None).unwrap();
     let [channels, size, _] = case.golden.image_shape();
     let network = case.architecture.init(channels, size, 10, &device).unwrap();
-    weights::load(network, file.as_slice(), weights::Precision::F64, &device).unwrap().0
+    weights::load(network, file.as_slice(), Precision::F64.dtype(), &device).unwrap().0
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn the_direction_changes_the_objective_as_the_influence_says() {
 #[test]
 fn what_cannot_be_measured_is_refused_with_the_remedy() {
     let case = embedded();
-    let network = case.network(weights::Precision::F64);
+    let network = case.network(Precision::F64);
     let compile = |builder: ScorerBuilder| builder.compile(&network, Network::forward, &[1, 28, 28]);
     let says = |error: Error, words: &[&str]| {
         let text = error.to_string();

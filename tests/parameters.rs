@@ -11,7 +11,7 @@ mod common;
 use burn::tensor::{Device, TensorData};
 use common::{Case, cases};
 use influence::{Engine, Filter, ParameterLinearization, Perturbation, Precision, SampleObjective, Scorer};
-use influence_zoo::{Network, weights};
+use influence_zoo::Network;
 
 /// Tolerance for Gram entries, relative to the largest of their matrix.
 const GRAM_F64: f64 = 1e-8;
@@ -37,10 +37,7 @@ fn scorer(
     precision: Precision,
 ) -> Scorer {
     let device = Device::flex();
-    let network = case.network(match precision {
-        Precision::F32 => weights::Precision::F32,
-        Precision::F64 => weights::Precision::F64,
-    });
+    let network = case.network(precision);
     let scorer = Scorer::builder().perturbation(perturbation).filter(filter).precision(precision);
     let scorer = scorer.engine(engine).device(&device);
     let scorer = scorer.compile(&network, Network::forward, &case.golden.image_shape()).unwrap();

@@ -35,7 +35,7 @@ struct Case {
 fn embedded() -> Case {
     let device = Device::flex();
     let network = Architecture::ResNet50 { width: 8 }.init(1, 28, 10, &device).unwrap();
-    let weights = weights::load(network, sample::RESNET50W8_MNIST, weights::Precision::F32, &device);
+    let weights = weights::load(network, sample::RESNET50W8_MNIST, Precision::F32.dtype(), &device);
     let images = Dataset::embedded().batch::<f64>(&Vec::from_iter(0..IMAGES));
     Case { name: "resnet50w8-mnist", network: weights.unwrap().0, shape: [1, 28, 28], images }
 }

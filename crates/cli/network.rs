@@ -33,10 +33,7 @@ pub(crate) struct Loaded {
 /// the weight file are torchvision's, the network is built to match the file.
 pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) -> Result<Loaded> {
     let device = &Device::flex();
-    let precision = match precision {
-        Precision::F32 => weights::Precision::F32,
-        Precision::F64 => weights::Precision::F64,
-    };
+    let precision = precision.dtype();
     let checkpoint = arguments.weights.as_deref().map(Checkpoint::open).transpose()?;
     let epsilon = epsilon(arguments.bn_eps)?;
     if let (Some(checkpoint), Some(path)) = (&checkpoint, &arguments.weights)

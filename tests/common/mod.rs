@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use influence_zoo::weights::{self, Precision};
-use influence_zoo::{Architecture, Network};
+use influence::Precision;
+use influence_zoo::{Architecture, Network, weights};
 use safetensors::{Dtype, SafeTensors};
 
 /// The root folder of the project.
@@ -62,7 +62,7 @@ impl Case {
         let device = Device::flex();
         let [channels, size, _] = self.golden.image_shape();
         let network = self.architecture.init(channels, size, 10, &device).unwrap();
-        weights::load(network, self.weights.as_path(), precision, &device).unwrap().0
+        weights::load(network, self.weights.as_path(), precision.dtype(), &device).unwrap().0
     }
 }
 

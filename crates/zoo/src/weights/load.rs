@@ -1,12 +1,12 @@
 //! Loads weights from a file into a network.
 
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 
 use super::checkpoint::{Checkpoint, Values};
 use super::fit::{Fit, fit};
 use super::input::Source;
-use super::{Precision, Report, module};
+use super::{Report, module};
 use crate::Error;
 use crate::names::{Entry, Kind, entries};
 
@@ -27,6 +27,7 @@ use crate::names::{Entry, Kind, entries};
 ///   the network.
 /// - [`Error::NonFinite`], [`Error::NegativeVariance`]: a weight is NaN or infinite, or a variance
 ///   negative.
+/// - [`Error::NoSuchPrecision`]: `precision` is neither f32 nor f64.
 /// - [`Error::UnsupportedPrecision`]: the device does not support `precision`.
 ///
 /// # Example
@@ -34,15 +35,15 @@ use crate::names::{Entry, Kind, entries};
 /// ```no_run
 /// use std::path::Path;
 ///
-/// use burn::tensor::Device;
-/// use influence_zoo::weights::{self, Precision};
+/// use burn::tensor::{Device, FloatDType};
+/// use influence_zoo::weights;
 /// use influence_zoo::ResNet50Config;
 ///
 /// # fn main() -> Result<(), influence_zoo::Error> {
 /// let device = Device::flex();
 /// let network = ResNet50Config::new(1, 28, 10).with_width(8).init(&device)?;
 /// let file = Path::new("resnet50w8-mnist.safetensors");
-/// let (network, report) = weights::load(network, file, Precision::F64, &device)?;
+/// let (network, report) = weights::load(network, file, FloatDType::F64, &device)?;
 /// # let _ = network;
 /// assert_eq!(report.parameters, 386_618);
 /// # Ok(())
@@ -51,10 +52,11 @@ use crate::names::{Entry, Kind, entries};
 pub fn load<'a, M: Module>(
     network: M,
     source: impl Into<Source<'a>>,
-    precision: Precision,
+    precision: FloatDType,
     device: &Device,
 ) -> Result<(M, Report), Error> {
-    if !device.supports_dtype(precision.dtype()) {
+    Values::empty(precision)?;
+    if !device.supports_dtype(precision) {
         return Err(Error::UnsupportedPrecision { device: format!("{device:?}"), precision });
     }
     let mut checkpoint = Checkpoint::open(source)?;
@@ -75,7 +77,7 @@ struct Reader<'r, 'a> {
     checkpoint: &'r mut Checkpoint<'a>,
     fit: &'r Fit,
     wanted: &'r [Entry],
-    precision: Precision,
+    precision: FloatDType,
     fault: Option<Error>,
 }
 

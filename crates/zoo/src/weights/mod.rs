@@ -29,7 +29,7 @@ mod write;
 pub(crate) use aliases::normal;
 pub use checkpoint::{Checkpoint, TensorInfo, Values};
 pub use describe::{Description, describe};
-pub use dtype::{Dtype, Precision};
+pub use dtype::Dtype;
 pub use input::Source;
 pub use load::load;
 pub use report::Report;

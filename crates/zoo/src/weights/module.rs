@@ -8,9 +8,9 @@
 //! ones without being initialised), then `valid()` is called, then buffers are replaced.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 
-use super::{Precision, Values};
+use super::Values;
 use crate::names::{Entry, Kind, Place, entries};
 
 /// Replaces every tensor of `module` by what `supply` returns for PyTorch's name, in PyTorch's
@@ -20,7 +20,7 @@ use crate::names::{Entry, Kind, Place, entries};
 /// Clones of `module` are not changed.
 pub(super) fn replace<M: Module>(
     module: M,
-    precision: Precision,
+    precision: FloatDType,
     device: &Device,
     mut supply: impl FnMut(&str) -> Option<(Values, Vec<usize>)>,
 ) -> M {
@@ -36,7 +36,7 @@ pub(super) fn replace<M: Module>(
 struct Replacer<'a, F> {
     place: Place,
     kind: Kind,
-    precision: Precision,
+    precision: FloatDType,
     device: &'a Device,
     supply: &'a mut F,
 }
@@ -56,7 +56,7 @@ impl<F: FnMut(&str) -> Option<(Values, Vec<usize>)>> ModuleMapper for Replacer<'
         }
         let Some((values, shape)) = (self.supply)(&self.place.name()) else { return param };
         let data = to_data(values, shape, self.place.transposed());
-        let tensor = Tensor::from_data(data, (self.device, self.precision.dtype()));
+        let tensor = Tensor::from_data(data, (self.device, DType::from(self.precision)));
         let id = param.id;
         match self.kind {
             Kind::Buffer => Param::initialized(id, tensor),

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use burn::tensor::{DType, FloatDType};
+
+use super::Dtype;
 use super::checkpoint::Checkpoint;
 use super::fit::Fit;
-use super::{Dtype, Precision};
 use crate::error::quoted;
 use crate::names::{Entry, Kind};
 
@@ -22,7 +24,7 @@ pub struct Report {
     /// The element types in the file, with the number of tensors of each.
     pub source: BTreeMap<Dtype, usize>,
     /// The precision in which the network computes.
-    pub precision: Precision,
+    pub precision: FloatDType,
     /// The file's tensors that the network does not use, without `num_batches_tracked`.
     pub extra: Vec<String>,
     /// Number of names from which a prefix of `DataParallel`, a trainer or `torch.compile` was
@@ -38,7 +40,12 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(checkpoint: &Checkpoint<'_>, fit: Fit, wanted: &[Entry], precision: Precision) -> Self {
+    pub(super) fn new(
+        checkpoint: &Checkpoint<'_>,
+        fit: Fit,
+        wanted: &[Entry],
+        precision: FloatDType,
+    ) -> Self {
         let mut source = BTreeMap::new();
         for &index in fit.slots.values() {
             *source.entry(checkpoint.tensors()[index].dtype).or_default() += 1;
@@ -63,7 +70,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source: Vec<&str> = self.source.keys().map(|dtype| dtype.name()).collect();
         write!(f, "{}: {} tensors, {} parameters, ", self.file, self.tensors, self.parameters)?;
-        write!(f, "{} in the file, {} here", source.join(" and "), self.precision)?;
+        write!(f, "{} in the file, {} here", source.join(" and "), DType::from(self.precision).name())?;
         if self.stripped > 0 {
             let prefixes: Vec<String> = self.prefixes.iter().map(|prefix| format!("`{prefix}`")).collect();
             write!(f, "; {} stripped from {} names", prefixes.join(" and "), self.stripped)?;

@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use influence_zoo::names::entries;
-use influence_zoo::weights::Precision;
 use influence_zoo::{Architecture, Network};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -85,19 +84,19 @@ pub(crate) fn skip(what: &str) {
 }
 
 /// Images [N, C, H, W] as pixels in [0, 1], and reference logits [N, 10].
-pub(crate) fn golden_batch(bytes: &[u8], precision: Precision, device: &Device) -> (Tensor<4>, Vec<f64>) {
+pub(crate) fn golden_batch(bytes: &[u8], precision: FloatDType, device: &Device) -> (Tensor<4>, Vec<f64>) {
     let file = SafeTensors::deserialize(bytes).unwrap();
     let images = file.tensor("images").unwrap();
     let pixels: Vec<f64> = images.data().iter().map(|&pixel| f64::from(pixel) / 255.0).collect();
     let data = TensorData::new(pixels, images.shape().to_vec());
     let logits = file.tensor("logits").unwrap();
     let logits = logits.data().as_chunks::<8>().0.iter().map(|&x| f64::from_le_bytes(x)).collect();
-    (Tensor::from_data(data, (device, precision.dtype())), logits)
+    (Tensor::from_data(data, (device, DType::from(precision))), logits)
 }
 
 /// The values of a tensor of any float type.
 pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
-    tensor.into_data_dtype(burn::tensor::DType::F64).as_slice::<f64>().unwrap().to_vec()
+    tensor.into_data_dtype(DType::F64).as_slice::<f64>().unwrap().to_vec()
 }
 
 /// A tensor for a file made in a test.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor};
 use influence_zoo::names::entries;
-use influence_zoo::weights::{self, Checkpoint, Precision};
+use influence_zoo::weights::{self, Checkpoint};
 use influence_zoo::{Architecture, Error, Network};
 use safetensors::SafeTensors;
 
@@ -57,7 +57,7 @@ fn a_round_trip_keeps_every_bit() {
         Architecture::DenseNet121 { growth: 1 },
         Architecture::Cnn { width: 3 },
     ] {
-        for precision in [Precision::F32, Precision::F64] {
+        for precision in [FloatDType::F32, FloatDType::F64] {
             let network = architecture.init(1, 28, 10, &device).unwrap();
             let bytes = file(&made(&network));
             let (network, _) = weights::load(network, &bytes[..], precision, &device).unwrap();
@@ -68,7 +68,8 @@ fn a_round_trip_keeps_every_bit() {
             weights::save(&again, &second).unwrap();
             assert_eq!(std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap());
             assert_eq!(report.tensors, entries(&network).len());
-            let images = Tensor::random([2, 1, 28, 28], Distribution::Default, (&device, precision.dtype()));
+            let images =
+                Tensor::random([2, 1, 28, 28], Distribution::Default, (&device, DType::from(precision)));
             assert_eq!(values(network.forward(images.clone())), values(again.forward(images)));
         }
     }
@@ -80,7 +81,7 @@ fn the_file_has_pytorchs_names_layouts_and_bytes() {
     let device = Device::flex();
     let original = made(&tiny(&device));
     let bytes = file(&original);
-    let (network, _) = weights::load(tiny(&device), &bytes[..], Precision::F32, &device).unwrap();
+    let (network, _) = weights::load(tiny(&device), &bytes[..], FloatDType::F32, &device).unwrap();
     let path = folder.join("tiny.safetensors");
     weights::save(&network, &path).unwrap();
     let saved = contents(&path);
@@ -145,7 +146,7 @@ fn running_statistics_of_the_last_step_are_saved() {
     assert_eq!((shape.as_slice(), bytes.len()), (&[1][..], 4));
     assert_ne!(bytes, &[0; 4]);
     let plain = Device::flex();
-    let (loaded, _) = weights::load(tiny(&plain), &path, Precision::F32, &plain).unwrap();
+    let (loaded, _) = weights::load(tiny(&plain), &path, FloatDType::F32, &plain).unwrap();
     let images = Tensor::<4>::ones([1, 1, 8, 8], &plain);
     assert_eq!(values(loaded.forward(images.clone())), values(network.valid().forward(images)));
 }
@@ -157,7 +158,7 @@ fn lazy_parameters_are_saved_as_they_will_be() {
     let network: Network = tiny(&device);
     let path = folder.join("net");
     weights::save(&network, &path).unwrap();
-    let (loaded, _) = weights::load(tiny(&device), &path, Precision::F32, &device).unwrap();
+    let (loaded, _) = weights::load(tiny(&device), &path, FloatDType::F32, &device).unwrap();
     let images = Tensor::<4>::ones([1, 1, 8, 8], &device);
     assert_eq!(values(loaded.forward(images.clone())), values(network.forward(images)));
 }

@@ -1,7 +1,8 @@
 //! Invalid files of `torch.save`: whatever the bytes, a typed error and no panic.
 
+use burn::tensor::FloatDType;
 use influence_zoo::Error;
-use influence_zoo::weights::{Checkpoint, Precision};
+use influence_zoo::weights::Checkpoint;
 use proptest::prelude::*;
 
 use crate::archive::{archive, dict, pickle, tensor, text, torch_file};
@@ -15,7 +16,7 @@ fn read_all(bytes: &[u8]) -> Result<(), Error> {
     let mut checkpoint = Checkpoint::open(bytes)?;
     let names: Vec<String> = checkpoint.tensors().iter().map(|tensor| tensor.name.clone()).collect();
     for name in names {
-        match checkpoint.read(&name, Precision::F32) {
+        match checkpoint.read(&name, FloatDType::F32) {
             Ok(_) | Err(Error::NonFinite { .. } | Error::NotFloat { .. }) => {}
             Err(other) => return Err(other),
         }

@@ -5,9 +5,9 @@
 
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor, TensorData, f16};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData, f16};
 use influence_zoo::torchvision::{Published, TORCH_EPSILON, published};
-use influence_zoo::weights::{self, Checkpoint, Precision, Source};
+use influence_zoo::weights::{self, Checkpoint, Source};
 use influence_zoo::{Error, names};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -95,14 +95,14 @@ fn read(bytes: &[u8], image: [usize; 3]) -> Result<Option<Published>, Error> {
 
 /// The largest difference of logits relative to the largest logit, and the description of the
 /// network.
-fn difference(reference: &Reference, bytes: &[u8], precision: Precision) -> (f64, String) {
+fn difference(reference: &Reference, bytes: &[u8], precision: FloatDType) -> (f64, String) {
     let device = Device::flex();
     let Published { network, name, form } = read(bytes, reference.shape()).unwrap().unwrap();
     assert_eq!(network.classes(), reference.logits.1);
     let (network, report) = weights::load(network, bytes, precision, &device).unwrap();
     assert!(report.extra.is_empty(), "{report}");
     let data = TensorData::new(reference.images.0.clone(), reference.images.1.clone());
-    let logits = network.forward(Tensor::from_data(data, (&device, precision.dtype())));
+    let logits = network.forward(Tensor::from_data(data, (&device, DType::from(precision))));
     let logits: Vec<f64> = logits.into_data().iter::<f64>().collect();
     let pairs = || logits.iter().zip(&reference.logits.0);
     let largest = reference.logits.0.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
@@ -129,9 +129,9 @@ fn logits_are_pytorchs() {
     ] {
         let reference = Reference::open(name);
         let bytes = reference.file(prefix);
-        let (double, said) = difference(&reference, &bytes, Precision::F64);
+        let (double, said) = difference(&reference, &bytes, FloatDType::F64);
         assert!(double < 1e-12, "{name}: {double}");
-        let (single, _) = difference(&reference, &bytes, Precision::F32);
+        let (single, _) = difference(&reference, &bytes, FloatDType::F32);
         assert!(single < 1e-5, "{name}: {single}");
         for word in words {
             assert!(said.contains(word), "{name}: {word} in {said}");
@@ -145,9 +145,9 @@ fn the_epsilon_is_the_callers() {
     let bytes = reference.file("");
     let checkpoint = Checkpoint::open(&bytes[..]).unwrap();
     let found = published(&checkpoint, [1, 14, 14], 1e-1, &Device::flex()).unwrap().unwrap();
-    let (network, _) = weights::load(found.network, &bytes[..], Precision::F64, &Device::flex()).unwrap();
+    let (network, _) = weights::load(found.network, &bytes[..], FloatDType::F64, &Device::flex()).unwrap();
     let data = TensorData::new(reference.images.0.clone(), reference.images.1.clone());
-    let logits = network.forward(Tensor::from_data(data, (&Device::flex(), Precision::F64.dtype())));
+    let logits = network.forward(Tensor::from_data(data, (&Device::flex(), DType::F64)));
     let first = logits.into_data().iter::<f64>().next().unwrap();
     assert!((first - reference.logits.0[0]).abs() > 1e-3, "{first}");
 }
@@ -264,7 +264,7 @@ fn no_file_of_any_shapes_is_more_than_refused() {
         (0..=random.below(2)).for_each(|_| broken(&mut reference.tensors, &mut random));
         let bytes = reference.file("");
         let loaded = read(&bytes, reference.shape()).and_then(|found| {
-            found.map(|found| weights::load(found.network, &bytes[..], Precision::F32, &device)).transpose()
+            found.map(|found| weights::load(found.network, &bytes[..], FloatDType::F32, &device)).transpose()
         });
         match loaded {
             Ok(Some((network, _))) => {
