@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use burn::tensor::{Device, TensorData};
 use common::{Case, cases};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use engine::Engine;
+use engine::EngineChoice;
 use influence::{Objective, Precision, Scorer};
 use influence_autodiff::{Graph, Leaves, Options, Program};
 use influence_cpu::CpuExecutor;
@@ -47,7 +47,7 @@ struct Subject {
 
 impl Subject {
     /// Compiles the network for calls of `count` images.
-    fn new(case: &Case, engine: Engine, device: &Device, count: usize) -> Self {
+    fn new(case: &Case, engine: EngineChoice, device: &Device, count: usize) -> Self {
         let (network, shape) = (case.network(Precision::F32), case.golden.image_shape());
         let graph = Graph::capture(&network, Network::forward, &shape, &Device::flex()).unwrap();
         let options = Options { batch: count, ..Options::default() };
@@ -81,7 +81,7 @@ impl Subject {
 }
 
 /// Asserts the result at one image, and returns how long it takes once everything is compiled.
-fn checked(case: &Case, engine: Engine, device: &Device) -> Duration {
+fn checked(case: &Case, engine: EngineChoice, device: &Device) -> Duration {
     let subject = Subject::new(case, engine, device, 1);
     let (images, labels) = (subject.images(case, 1), case.golden.integers("labels"));
     let (found, expected) = (subject.scores(images.clone(), &labels)[0], case.golden.floats("fi_exact")[0]);
@@ -91,7 +91,7 @@ fn checked(case: &Case, engine: Engine, device: &Device) -> Duration {
     start.elapsed()
 }
 
-fn compare(criterion: &mut Criterion, case: &Case, engine: Engine, device: &Device) {
+fn compare(criterion: &mut Criterion, case: &Case, engine: EngineChoice, device: &Device) {
     let single = checked(case, engine, device);
     let [c, h, w] = case.golden.image_shape();
     let mut group = criterion.benchmark_group(format!("{}/{c}x{h}x{w}/{engine}", case.name));
@@ -142,7 +142,7 @@ fn backends(criterion: &mut Criterion) {
     }
     cases.iter().for_each(tell_work);
     for engine in engines.split(',') {
-        let engine: Engine = engine.parse().unwrap();
+        let engine: EngineChoice = engine.parse().unwrap();
         match engine.device() {
             Ok(device) => cases.iter().for_each(|case| compare(criterion, case, engine, &device)),
             Err(missing) => println!("skipped: {missing}"),

@@ -11,7 +11,7 @@ use crate::layers_arguments::LayersArguments;
 use crate::logits::CheckArguments;
 use crate::map_arguments::MapArguments;
 use crate::onnx;
-use crate::out::Destination;
+use crate::out::RowDestination;
 use crate::outliers_arguments::OutliersArguments;
 use crate::tally::Top;
 use crate::train_arguments::TrainArguments;
@@ -22,7 +22,7 @@ use crate::train_arguments::TrainArguments;
 /// ResNet50, and shows a table.
 #[derive(Debug, Parser)]
 #[command(name = "influence", version, max_term_width = 80)]
-pub(crate) struct Program {
+pub(crate) struct CommandLine {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
@@ -202,16 +202,16 @@ pub(crate) struct OutArguments {
 
 impl OutArguments {
     /// The destination, if it can be written.
-    pub(crate) fn destination(&self) -> Result<Destination> {
-        let destination = Destination::parse(self.out.as_deref(), self.format.as_deref())?;
-        if self.resume && !matches!(destination, Destination::File(..)) {
+    pub(crate) fn destination(&self) -> Result<RowDestination> {
+        let destination = RowDestination::parse(self.out.as_deref(), self.format.as_deref())?;
+        if self.resume && !matches!(destination, RowDestination::File(..)) {
             return Err(Failure::new("--resume goes on with a file: add --out FILE"));
         }
         Ok(destination)
     }
 
     /// Which rows a table shows; `None` if there is no table.
-    pub(crate) fn top(&self, destination: &Destination, most: usize) -> Result<Option<Top>> {
+    pub(crate) fn top(&self, destination: &RowDestination, most: usize) -> Result<Option<Top>> {
         if !destination.is_table() {
             let flag = self.top.map(|_| "--top").or(self.sort.as_ref().map(|_| "--sort"));
             return flag.map_or(Ok(None), |flag| {

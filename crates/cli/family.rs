@@ -14,7 +14,7 @@ use crate::failure::{Failure, Result};
 /// A family as given on the command line; its file, if it has one, has been read.
 #[derive(Debug)]
 pub(crate) enum Words {
-    Named(Family),
+    NamedTensor(Family),
     File { path: String, bytes: Vec<u8> },
 }
 
@@ -42,14 +42,14 @@ fn family(name: &str) -> Result<Words> {
             fs::read(name).map_err(|error| Failure::new(format!("--perturb family:{name}: {error}")))?;
         return Ok(Words::File { path: name.to_owned(), bytes });
     }
-    Ok(Words::Named(name.parse()?))
+    Ok(Words::NamedTensor(name.parse()?))
 }
 
 impl Words {
     /// The hash of the file's contents, for a family from a file.
     pub(crate) fn hash(&self) -> Option<String> {
         match self {
-            Self::Named(_) => None,
+            Self::NamedTensor(_) => None,
             Self::File { bytes, .. } => Some(blake3::hash(bytes).to_hex().to_string()),
         }
     }
@@ -57,7 +57,7 @@ impl Words {
     /// The family with its name, for images of this shape.
     pub(crate) fn family(self, shape: [usize; 3]) -> Result<(String, Family)> {
         match self {
-            Self::Named(family) => Ok((family.to_string(), family)),
+            Self::NamedTensor(family) => Ok((family.to_string(), family)),
             Self::File { path, bytes } => {
                 let fail = |why: String| Failure::new(format!("--perturb family:{path}: {why}"));
                 let basis = basis(&bytes, shape).map_err(fail)?;

@@ -17,6 +17,7 @@ mod folder;
 mod gathered;
 #[cfg(feature = "parquet")]
 mod hub;
+mod inputs;
 mod jacobian;
 mod job;
 mod judged;
@@ -30,15 +31,14 @@ mod map_arguments;
 mod network;
 mod normalisation;
 mod onnx;
-mod origin;
 mod out;
 mod outliers;
 mod outliers_arguments;
 mod outliers_table;
 mod pages;
-mod places;
 mod plant;
 mod progress;
+mod provenance;
 mod record;
 mod report;
 mod row;
@@ -61,11 +61,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Command, Program};
+use arguments::{Command, CommandLine};
 use failure::Failure;
 
 fn main() -> ExitCode {
-    let program = match Program::try_parse() {
+    let program = match CommandLine::try_parse() {
         Ok(program) => program,
         Err(error) => return words(&error),
     };

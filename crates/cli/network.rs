@@ -21,7 +21,7 @@ const EMBEDDED_CHANNELS: usize = 1;
 
 /// A network with its weights.
 #[derive(Debug)]
-pub(crate) struct Loaded {
+pub(crate) struct LoadedNetwork {
     pub(crate) network: Network,
     /// Its description for output files.
     pub(crate) architecture: String,
@@ -31,7 +31,7 @@ pub(crate) struct Loaded {
 
 /// The requested network, on the processor; it is captured there for every engine. If the names in
 /// the weight file are torchvision's, the network is built to match the file.
-pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) -> Result<Loaded> {
+pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) -> Result<LoadedNetwork> {
     let device = &Device::flex();
     let precision = precision.dtype();
     let checkpoint = arguments.weights.as_deref().map(Checkpoint::open).transpose()?;
@@ -43,7 +43,7 @@ pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) 
         let Published { network, name, form } = found;
         let (network, report) = weights::load(network, path.as_path(), precision, device)?;
         let architecture = format!("{name} in torchvision's form, BatchNorm epsilon {epsilon:e}");
-        return Ok(Loaded { network, architecture, report: format!("{form}; {report}") });
+        return Ok(LoadedNetwork { network, architecture, report: format!("{form}; {report}") });
     }
     if arguments.bn_eps.is_some() {
         return Err(Failure::new(
@@ -83,7 +83,7 @@ pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) 
         Some(path) => weights::load(network, path.as_path(), precision, device)?,
         None => weights::load(network, sample::RESNET50W8_MNIST, precision, device)?,
     };
-    Ok(Loaded { network, architecture: architecture.to_string(), report: report.to_string() })
+    Ok(LoadedNetwork { network, architecture: architecture.to_string(), report: report.to_string() })
 }
 
 /// The number that BatchNorm adds to the variance; weight files do not contain it.

@@ -16,7 +16,7 @@ pub(crate) enum Transposed {
     /// All of them: for the known networks, whose files have PyTorch's layout, `[out, in]`.
     All,
     /// The matrices with these names.
-    Named(Vec<String>),
+    NamedTensor(Vec<String>),
 }
 
 impl Transposed {
@@ -24,7 +24,7 @@ impl Transposed {
     pub(crate) fn holds(&self, name: &str) -> bool {
         match self {
             Self::All => true,
-            Self::Named(names) => names.iter().any(|known| known == name),
+            Self::NamedTensor(names) => names.iter().any(|known| known == name),
         }
     }
 }
@@ -66,7 +66,7 @@ pub(crate) fn graph(
     if !frozen.is_empty() {
         report.push_str(&format!("; not perturbed: {}", frozen.join(", ")));
     }
-    Ok((graph, report, Transposed::Named(transposed)))
+    Ok((graph, report, Transposed::NamedTensor(transposed)))
 }
 
 /// What goes with a network of a file, and what does not.

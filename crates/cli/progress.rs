@@ -17,7 +17,7 @@ const SELDOM: Duration = Duration::from_secs(600);
 /// The progress of some images.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    shown: Shown,
+    shown: ProgressOutput,
     total: usize,
     before: usize,
     done: usize,
@@ -25,7 +25,7 @@ pub(crate) struct Progress {
 }
 
 #[derive(Debug)]
-enum Shown {
+enum ProgressOutput {
     Bar(ProgressBar),
     Lines { next: Duration, pause: Duration },
     Nothing,
@@ -35,11 +35,11 @@ impl Progress {
     /// The progress over `total` images, of which an earlier run has done `before`.
     pub(crate) fn new(total: usize, before: usize, quiet: bool) -> Self {
         let shown = if quiet {
-            Shown::Nothing
+            ProgressOutput::Nothing
         } else if stderr().is_terminal() {
-            Shown::Bar(bar(total, before))
+            ProgressOutput::Bar(bar(total, before))
         } else {
-            Shown::Lines { next: FIRST, pause: FIRST }
+            ProgressOutput::Lines { next: FIRST, pause: FIRST }
         };
         Self { shown, total, before, done: 0, began: Instant::now() }
     }
@@ -50,24 +50,24 @@ impl Progress {
         let passed = self.began.elapsed();
         let line = line(self.before, self.done, self.total, passed);
         match &mut self.shown {
-            Shown::Nothing => {}
-            Shown::Bar(bar) => {
+            ProgressOutput::Nothing => {}
+            ProgressOutput::Bar(bar) => {
                 bar.set_message(rest(self.done, self.total - self.before, passed));
                 bar.inc(images as u64);
             }
-            Shown::Lines { next, pause } if passed >= *next => {
+            ProgressOutput::Lines { next, pause } if passed >= *next => {
                 *pause = (*pause * LONGER).min(SELDOM);
                 *next = passed + *pause;
                 // A closed standard error is no reason to stop.
                 let _ = writeln!(terminal::errors(), "{line}");
             }
-            Shown::Lines { .. } => {}
+            ProgressOutput::Lines { .. } => {}
         }
     }
 
     /// Removes the bar.
     pub(crate) fn finish(self) {
-        if let Shown::Bar(bar) = self.shown {
+        if let ProgressOutput::Bar(bar) = self.shown {
             bar.finish_and_clear();
         }
     }

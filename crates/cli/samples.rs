@@ -4,18 +4,18 @@ use std::path::{Path, PathBuf};
 
 use influence::Target;
 use influence_data::{
-    Arrays, Dataset, Kind, Listing, OnError, Recipe, Refused, Resize, Selection, Split, files,
+    Arrays, Dataset, DatasetKind, Listing, OnError, Recipe, Refused, Resize, Selection, Split, files,
 };
 
 use crate::arguments::RunArguments;
 use crate::data::Data;
 use crate::failure::{Failure, Result};
-use crate::places::Inputs;
+use crate::inputs::Inputs;
 use crate::terminal;
 
 /// The samples of a job.
 #[derive(Debug)]
-pub(crate) struct Samples {
+pub(crate) struct JobSamples {
     pub(crate) data: Data,
     /// The requested images in the requested order, without skipped ones.
     pub(crate) images: Vec<usize>,
@@ -34,13 +34,13 @@ pub(crate) fn open(
     target: &Target,
     selection: &Selection,
     inputs: &mut Inputs,
-) -> Result<Samples> {
+) -> Result<JobSamples> {
     let name = arguments.dataset.as_deref();
     refuse_flags(arguments)?;
     let listing = match (name, &arguments.data) {
         (Some(FOLDER), Some(folder)) => Some(listed(folder, arguments.labels.as_deref(), inputs)?),
         #[cfg(feature = "parquet")]
-        (Some(PARQUET), Some(place)) => Some(crate::hub::listing(place, inputs)?),
+        (Some(PARQUET), Some(path)) => Some(crate::hub::listing(path, inputs)?),
         (Some(name @ (FOLDER | PARQUET)), _) => return Err(absent(name)),
         _ => None,
     };
@@ -56,7 +56,7 @@ pub(crate) fn open(
     // A training set can take as much memory as a network, so samples after the last requested one
     // are dropped.
     data.truncate(images.iter().max().map_or(0, |last| last + 1));
-    Ok(Samples { data, images, preparation: String::new() })
+    Ok(JobSamples { data, images, preparation: String::new() })
 }
 
 /// The error if the path of a picture data set is missing.
@@ -116,8 +116,8 @@ fn listed(folder: &Path, labels: Option<&Path>, inputs: &mut Inputs) -> Result<L
     let mut reader = csv::Reader::from_path(table).map_err(|error| fail(error.to_string()))?;
     let header = reader.headers().map_err(|error| fail(error.to_string()))?.clone();
     let column = |name: &str| {
-        let place = header.iter().position(|found| found.trim() == name);
-        place.ok_or_else(|| fail(format!("its first line has no column `{name}`: path,label is needed")))
+        let index = header.iter().position(|found| found.trim() == name);
+        index.ok_or_else(|| fail(format!("its first line has no column `{name}`: path,label is needed")))
     };
     let (path, label) = (column("path")?, column("label")?);
     let cell = |record: &csv::StringRecord, column| record.get(column).unwrap_or_default().trim().to_owned();
@@ -135,7 +135,7 @@ fn pictures(
     selection: &Selection,
     inputs: &mut Inputs,
     listing: Listing,
-) -> Result<Samples> {
+) -> Result<JobSamples> {
     refuse_unlabelled(target, listing.is_labelled(), listing.name())?;
     let images = selection.resolve(listing.len())?;
     let recipe = recipe(arguments)?;
@@ -153,7 +153,7 @@ fn pictures(
     let (pictures, refused) = listing.load(&images, &recipe, on_error).map_err(stopped)?;
     refused.iter().for_each(tell);
     let images = images.into_iter().filter(|&index| pictures.has(index)).collect();
-    Ok(Samples { data: Data::Pictures(pictures), images, preparation: words(&recipe) })
+    Ok(JobSamples { data: Data::Pictures(pictures), images, preparation: words(&recipe) })
 }
 
 /// Reports a skipped picture and the cause on standard error; a closed standard error is ignored.
@@ -221,7 +221,7 @@ fn dataset(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Dataset> {
             Err(Failure::new("--data names a folder, but of which data set? Add --dataset mnist or cifar10"))
         }
         (Some(kind), folder) => {
-            let kind: Kind = kind.parse().map_err(|error: influence_data::Error| {
+            let kind: DatasetKind = kind.parse().map_err(|error: influence_data::Error| {
                 Failure::from(error).with("and folder, parquet and arrays for files of your own")
             })?;
             let Some(folder) = folder else {

@@ -16,10 +16,10 @@ pub(crate) fn read(path: &Path, name: &str) -> Result<BTreeSet<usize>> {
     found.map_err(fail)
 }
 
-type Found = std::result::Result<BTreeSet<usize>, String>;
+type ImageNumbers = std::result::Result<BTreeSet<usize>, String>;
 
 /// Reads a list, or an object with a list of this name or with only one list.
-fn from_json(text: &str, name: &str) -> Found {
+fn from_json(text: &str, name: &str) -> ImageNumbers {
     let value: Value = serde_json::from_str(text).map_err(|error| format!("this is no JSON: {error}"))?;
     let list = match &value {
         Value::Array(list) => list,
@@ -46,7 +46,7 @@ fn from_json(text: &str, name: &str) -> Found {
 }
 
 /// Reads the column `index`, or the only one.
-fn from_csv(text: &str) -> Found {
+fn from_csv(text: &str) -> ImageNumbers {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(text.as_bytes());
     let (mut column, mut found) = (0, BTreeSet::new());
     for (line, record) in reader.records().enumerate() {
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn lists_of_every_kind() {
-        let all = |found: Found| found.map(Vec::from_iter);
+        let all = |found: ImageNumbers| found.map(Vec::from_iter);
         for text in ["[3, 1]", r#"{"source": "x", "mnist_test": [1, 3], "b": [2]}"#, r#"{"any": [3, 1]}"#] {
             assert_eq!(all(from_json(text, "mnist_test")), Ok(vec![1, 3]), "{text}");
         }

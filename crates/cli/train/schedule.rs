@@ -6,7 +6,7 @@ use crate::train_arguments::{Preset, TrainArguments};
 
 /// Everything that determines the weights, except the images.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Schedule {
+pub(crate) struct TrainingSchedule {
     pub(crate) epochs: usize,
     pub(crate) batch: usize,
     pub(crate) rate: f64,
@@ -50,9 +50,9 @@ impl Preset {
 
 impl TrainArguments {
     /// The preset with what was said otherwise.
-    pub(crate) fn schedule(&self, images: usize) -> Result<Schedule> {
+    pub(crate) fn schedule(&self, images: usize) -> Result<TrainingSchedule> {
         let (batch, rate) = self.preset.pace();
-        let schedule = Schedule {
+        let schedule = TrainingSchedule {
             epochs: self.epochs.unwrap_or_else(|| self.preset.epochs(self.dataset.as_deref(), images)),
             batch: self.batch.unwrap_or(batch),
             rate: self.rate.unwrap_or(rate),

@@ -16,10 +16,10 @@ use crate::terminal;
 
 /// Means over the images of the current epoch, by metric.
 #[derive(Debug, Default)]
-struct Means(HashMap<MetricId, Mean>);
+struct Means(HashMap<MetricId, RunningMean>);
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Mean {
+struct RunningMean {
     sum: f64,
     count: usize,
 }
@@ -33,7 +33,7 @@ impl Means {
             NumericEntry::Aggregated { aggregated_value, count } => {
                 (mean.sum, mean.count) = (mean.sum + aggregated_value * count as f64, mean.count + count);
             }
-            NumericEntry::Final(value) => *mean = Mean { sum: value, count: 1 },
+            NumericEntry::Final(value) => *mean = RunningMean { sum: value, count: 1 },
         }
     }
 }

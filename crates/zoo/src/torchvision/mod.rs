@@ -68,8 +68,8 @@ pub fn published(
         return shapes.fault(tensor, why);
     }
     let published = match family {
-        Family::ResNet => resnet::read(&shapes, image)?,
-        Family::DenseNet => densenet::read(&shapes, image)?,
+        PublishedFamily::ResNet => resnet::read(&shapes, image)?,
+        PublishedFamily::DenseNet => densenet::read(&shapes, image)?,
     };
     refuse_others(checkpoint, &shapes, &published)?;
     Ok(Some(published))
@@ -77,7 +77,7 @@ pub fn published(
 
 /// The family to which a file's names belong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
+enum PublishedFamily {
     ResNet,
     DenseNet,
 }

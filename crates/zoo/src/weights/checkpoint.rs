@@ -8,7 +8,7 @@ use burn::tensor::FloatDType;
 
 use super::describe::{Description, describe};
 use super::input::{Input, Source};
-use super::layout::Layout;
+use super::layout::ElementOrder;
 use super::{Dtype, foreign, header, torch};
 use crate::Error;
 use crate::nearest::nearest;
@@ -32,7 +32,7 @@ pub struct TensorInfo {
     /// last.
     pub(super) bytes: Range<u64>,
     /// The order of its elements in that range.
-    pub(super) layout: Layout,
+    pub(super) layout: ElementOrder,
 }
 
 /// A tensor's elements in the requested precision, in row-major order.
@@ -60,7 +60,7 @@ impl Values {
 }
 
 /// A tensor's elements, and the first one that is not finite: its index, and its value in the file.
-type Read1 = (Values, Option<(usize, f64)>);
+type ReadTensor = (Values, Option<(usize, f64)>);
 
 /// A weight file, opened and checked.
 pub struct Checkpoint<'a> {
@@ -155,7 +155,7 @@ impl<'a> Checkpoint<'a> {
     }
 
     /// Reads the tensor at `index` of [`tensors`](Self::tensors).
-    pub(super) fn read_at(&mut self, index: usize, precision: FloatDType) -> Result<Read1, Error> {
+    pub(super) fn read_at(&mut self, index: usize, precision: FloatDType) -> Result<ReadTensor, Error> {
         let tensor = &self.tensors[index];
         let dtype = tensor.dtype;
         if !dtype.is_float() {
@@ -172,7 +172,7 @@ impl<'a> Checkpoint<'a> {
 }
 
 /// Appends the elements of a tensor to `values`, which is empty.
-fn convert(dtype: Dtype, bytes: &[u8], mut values: Values) -> Read1 {
+fn convert(dtype: Dtype, bytes: &[u8], mut values: Values) -> ReadTensor {
     let mut first = None;
     let mut note = |index: usize, value: f64, finite: bool| {
         if !finite && first.is_none() {

@@ -6,9 +6,9 @@ use burn::tensor::{Device, FloatDType};
 use super::checkpoint::{Checkpoint, Values};
 use super::fit::{Fit, fit};
 use super::input::Source;
-use super::{Report, module};
+use super::{LoadReport, module};
 use crate::Error;
-use crate::names::{Entry, Kind, entries};
+use crate::names::{Entry, TensorRole, entries};
 
 /// Loads weights of any float type into a network. The network then computes in `precision` on
 /// `device`.
@@ -54,7 +54,7 @@ pub fn load<'a, M: Module>(
     source: impl Into<Source<'a>>,
     precision: FloatDType,
     device: &Device,
-) -> Result<(M, Report), Error> {
+) -> Result<(M, LoadReport), Error> {
     Values::empty(precision)?;
     if !device.supports_dtype(precision) {
         return Err(Error::UnsupportedPrecision { device: format!("{device:?}"), precision });
@@ -63,17 +63,17 @@ pub fn load<'a, M: Module>(
     let wanted = entries(&network);
     let fit = fit(checkpoint.file(), checkpoint.tensors(), &wanted, device)?;
     let mut reader =
-        Reader { checkpoint: &mut checkpoint, fit: &fit, wanted: &wanted, precision, fault: None };
+        TensorReader { checkpoint: &mut checkpoint, fit: &fit, wanted: &wanted, precision, fault: None };
     let network = module::replace(network, precision, device, |name| reader.read(name));
     match reader.fault {
         Some(fault) => Err(fault),
-        None => Ok((network, Report::new(&checkpoint, fit, &wanted, precision))),
+        None => Ok((network, LoadReport::new(&checkpoint, fit, &wanted, precision))),
     }
 }
 
 /// Reads tensors by PyTorch's name and keeps the first fault. After NaN or infinity, the remaining
 /// tensors are read only to count further ones.
-struct Reader<'r, 'a> {
+struct TensorReader<'r, 'a> {
     checkpoint: &'r mut Checkpoint<'a>,
     fit: &'r Fit,
     wanted: &'r [Entry],
@@ -81,7 +81,7 @@ struct Reader<'r, 'a> {
     fault: Option<Error>,
 }
 
-impl Reader<'_, '_> {
+impl TensorReader<'_, '_> {
     fn read(&mut self, name: &str) -> Option<(Values, Vec<usize>)> {
         // Only NaN and infinity are counted further; after any other fault the file is not read
         // again.
@@ -122,7 +122,7 @@ impl Reader<'_, '_> {
 
     fn is_variance(&self, name: &str) -> bool {
         name.ends_with("running_var")
-            && self.wanted.iter().any(|entry| entry.kind == Kind::Buffer && entry.name == name)
+            && self.wanted.iter().any(|entry| entry.role == TensorRole::Buffer && entry.name == name)
     }
 
     fn negative_variance(&self, tensor: usize, values: &Values) -> Option<Error> {

@@ -32,5 +32,5 @@ pub use describe::{Description, describe};
 pub use dtype::Dtype;
 pub use input::Source;
 pub use load::load;
-pub use report::Report;
+pub use report::LoadReport;
 pub use save::{save, save_with};

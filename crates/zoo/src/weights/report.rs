@@ -9,12 +9,12 @@ use super::Dtype;
 use super::checkpoint::Checkpoint;
 use super::fit::Fit;
 use crate::error::quoted;
-use crate::names::{Entry, Kind};
+use crate::names::{Entry, TensorRole};
 
 /// How weights were loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Report {
+pub struct LoadReport {
     /// The file.
     pub file: String,
     /// Number of tensors loaded, including buffers.
@@ -39,7 +39,7 @@ pub struct Report {
     pub metadata: BTreeMap<String, String>,
 }
 
-impl Report {
+impl LoadReport {
     pub(super) fn new(
         checkpoint: &Checkpoint<'_>,
         fit: Fit,
@@ -50,7 +50,7 @@ impl Report {
         for &index in fit.slots.values() {
             *source.entry(checkpoint.tensors()[index].dtype).or_default() += 1;
         }
-        let parameters = wanted.iter().filter(|entry| entry.kind == Kind::Parameter);
+        let parameters = wanted.iter().filter(|entry| entry.role == TensorRole::Parameter);
         Self {
             file: checkpoint.file().to_owned(),
             tensors: fit.slots.len(),
@@ -66,7 +66,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source: Vec<&str> = self.source.keys().map(|dtype| dtype.name()).collect();
         write!(f, "{}: {} tensors, {} parameters, ", self.file, self.tensors, self.parameters)?;

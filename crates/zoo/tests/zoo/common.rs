@@ -12,7 +12,7 @@ use safetensors::{Dtype, SafeTensors};
 
 /// A trained network of the shared folder.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Trained {
+pub(crate) struct TrainedNetwork {
     pub(crate) name: &'static str,
     pub(crate) architecture: Architecture,
     pub(crate) channels: usize,
@@ -20,32 +20,32 @@ pub(crate) struct Trained {
 }
 
 /// All of them, the smallest first.
-pub(crate) const TRAINED: [Trained; 5] = [
-    Trained {
+pub(crate) const TRAINED: [TrainedNetwork; 5] = [
+    TrainedNetwork {
         name: "resnet50w8-mnist",
         architecture: Architecture::ResNet50 { width: 8 },
         channels: 1,
         size: 28,
     },
-    Trained {
+    TrainedNetwork {
         name: "densenet121-mnist",
         architecture: Architecture::DenseNet121 { growth: 32 },
         channels: 1,
         size: 28,
     },
-    Trained {
+    TrainedNetwork {
         name: "densenet121-cifar10",
         architecture: Architecture::DenseNet121 { growth: 32 },
         channels: 3,
         size: 32,
     },
-    Trained {
+    TrainedNetwork {
         name: "resnet50-mnist",
         architecture: Architecture::ResNet50 { width: 64 },
         channels: 1,
         size: 28,
     },
-    Trained {
+    TrainedNetwork {
         name: "resnet50-cifar10",
         architecture: Architecture::ResNet50 { width: 64 },
         channels: 3,
@@ -53,7 +53,7 @@ pub(crate) const TRAINED: [Trained; 5] = [
     },
 ];
 
-impl Trained {
+impl TrainedNetwork {
     pub(crate) fn network(&self, device: &Device) -> Network {
         self.architecture.init(self.channels, self.size, 10, device).unwrap()
     }

@@ -6,14 +6,14 @@ use burn::module::Module;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::tensor::{DType, Device, FloatDType, Tensor, bf16, f16};
 use influence_zoo::names::entries;
-use influence_zoo::weights::{self, Checkpoint, Report, Source, Values};
+use influence_zoo::weights::{self, Checkpoint, LoadReport, Source, Values};
 use influence_zoo::{Architecture, Error, Network};
 use safetensors::Dtype;
 
 use crate::common::{Made, file, made, tiny, values};
 
 /// Loads `tensors` into `network` in f32.
-fn load(network: &Network, tensors: &BTreeMap<String, Made>) -> Result<(Network, Report), Error> {
+fn load(network: &Network, tensors: &BTreeMap<String, Made>) -> Result<(Network, LoadReport), Error> {
     let bytes = file(tensors);
     weights::load(network.clone(), &bytes[..], FloatDType::F32, &Device::flex())
 }

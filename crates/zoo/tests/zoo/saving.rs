@@ -13,9 +13,9 @@ use safetensors::SafeTensors;
 use crate::common::{file, made, tiny, values};
 
 /// A separate folder for each test, removed at its end.
-struct Folder(PathBuf);
+struct TestFolder(PathBuf);
 
-impl Folder {
+impl TestFolder {
     fn new(test: &str) -> Self {
         let path = std::env::temp_dir().join(format!("influence-zoo-{test}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
@@ -32,7 +32,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for TestFolder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
@@ -50,7 +50,7 @@ fn contents(path: &Path) -> BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
 
 #[test]
 fn a_round_trip_keeps_every_bit() {
-    let folder = Folder::new("trip");
+    let folder = TestFolder::new("trip");
     let device = Device::flex();
     for architecture in [
         Architecture::ResNet50 { width: 1 },
@@ -77,7 +77,7 @@ fn a_round_trip_keeps_every_bit() {
 
 #[test]
 fn the_file_has_pytorchs_names_layouts_and_bytes() {
-    let folder = Folder::new("layout");
+    let folder = TestFolder::new("layout");
     let device = Device::flex();
     let original = made(&tiny(&device));
     let bytes = file(&original);
@@ -96,7 +96,7 @@ fn the_file_has_pytorchs_names_layouts_and_bytes() {
 
 #[test]
 fn metadata_name_the_network_and_take_more() {
-    let folder = Folder::new("metadata");
+    let folder = TestFolder::new("metadata");
     let network = Architecture::ResNet50 { width: 2 }.init(3, 32, 10, &Device::flex()).unwrap();
     let path = folder.join("net");
     let more = BTreeMap::from([("data".to_owned(), "my \"set\"\n".to_owned())]);
@@ -111,7 +111,7 @@ fn metadata_name_the_network_and_take_more() {
 
 #[test]
 fn a_file_that_cannot_be_written_leaves_nothing() {
-    let folder = Folder::new("refused");
+    let folder = TestFolder::new("refused");
     let network = tiny(&Device::flex());
     let error = weights::save(&network, &folder.join("no/such/folder")).unwrap_err();
     assert!(matches!(error, Error::Io { action: "write", .. }), "{error}");
@@ -125,7 +125,7 @@ fn a_file_that_cannot_be_written_leaves_nothing() {
 
 #[test]
 fn an_older_file_is_replaced() {
-    let folder = Folder::new("replaced");
+    let folder = TestFolder::new("replaced");
     let path = folder.join("net");
     std::fs::write(&path, "something else").unwrap();
     weights::save(&tiny(&Device::flex()), &path).unwrap();
@@ -134,7 +134,7 @@ fn an_older_file_is_replaced() {
 
 #[test]
 fn running_statistics_of_the_last_step_are_saved() {
-    let folder = Folder::new("running");
+    let folder = TestFolder::new("running");
     let device = Device::flex().autodiff();
     let network = tiny(&device);
     let images = Tensor::<4>::random([8, 1, 8, 8], Distribution::Uniform(2.0, 3.0), &device);
@@ -153,7 +153,7 @@ fn running_statistics_of_the_last_step_are_saved() {
 
 #[test]
 fn lazy_parameters_are_saved_as_they_will_be() {
-    let folder = Folder::new("lazy");
+    let folder = TestFolder::new("lazy");
     let device = Device::flex();
     let network: Network = tiny(&device);
     let path = folder.join("net");
