@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, TensorData};
-use common::{Case, cases};
+use common::{GoldenCase, cases};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use engine::EngineChoice;
 use influence::{Objective, Precision, Scorer};
@@ -47,7 +47,7 @@ struct Subject {
 
 impl Subject {
     /// Compiles the network for calls of `count` images.
-    fn new(case: &Case, engine: EngineChoice, device: &Device, count: usize) -> Self {
+    fn new(case: &GoldenCase, engine: EngineChoice, device: &Device, count: usize) -> Self {
         let (network, shape) = (case.network(Precision::F32), case.golden.image_shape());
         let graph = Graph::capture(&network, Network::forward, &shape, &Device::flex()).unwrap();
         let options = Options { batch: count, ..Options::default() };
@@ -59,7 +59,7 @@ impl Subject {
     }
 
     /// `count` images, repeating those of the reference.
-    fn images(&self, case: &Case, count: usize) -> TensorData {
+    fn images(&self, case: &GoldenCase, count: usize) -> TensorData {
         let size = self.shape.iter().product::<usize>() * count;
         let pixels: Vec<f32> = case.golden.images().iter().map(|&x| x as f32).cycle().take(size).collect();
         TensorData::new(pixels, [&[count], &self.shape[..]].concat())
@@ -81,7 +81,7 @@ impl Subject {
 }
 
 /// Asserts the result at one image, and returns how long it takes once everything is compiled.
-fn checked(case: &Case, engine: EngineChoice, device: &Device) -> Duration {
+fn checked(case: &GoldenCase, engine: EngineChoice, device: &Device) -> Duration {
     let subject = Subject::new(case, engine, device, 1);
     let (images, labels) = (subject.images(case, 1), case.golden.integers("labels"));
     let (found, expected) = (subject.scores(images.clone(), &labels)[0], case.golden.floats("fi_exact")[0]);
@@ -91,7 +91,7 @@ fn checked(case: &Case, engine: EngineChoice, device: &Device) -> Duration {
     start.elapsed()
 }
 
-fn compare(criterion: &mut Criterion, case: &Case, engine: EngineChoice, device: &Device) {
+fn compare(criterion: &mut Criterion, case: &GoldenCase, engine: EngineChoice, device: &Device) {
     let single = checked(case, engine, device);
     let [c, h, w] = case.golden.image_shape();
     let mut group = criterion.benchmark_group(format!("{}/{c}x{h}x{w}/{engine}", case.name));
@@ -114,7 +114,7 @@ fn compare(criterion: &mut Criterion, case: &Case, engine: EngineChoice, device:
 }
 
 /// Prints which share of the reverse pass remains after masking, at the reference's images.
-fn tell_work(case: &Case) {
+fn tell_work(case: &GoldenCase) {
     let (network, shape) = (case.network(Precision::F32), case.golden.image_shape());
     let graph = Graph::capture(&network, Network::forward, &shape, &Device::flex()).unwrap();
     let executor = CpuExecutor::new(Arc::new(graph), Precision::F32, None, &Device::flex()).unwrap().unwrap();

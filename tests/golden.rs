@@ -8,7 +8,7 @@
 mod common;
 
 use burn::tensor::{Device, TensorData};
-use common::{Case, cases};
+use common::{GoldenCase, cases};
 use influence::{Engine, Filter, Linearization, Precision, Score, Scorer};
 use influence_autodiff::{Graph, Leaves, Options, Rows};
 use influence_zoo::Network;
@@ -17,12 +17,12 @@ use influence_zoo::Network;
 const ENGINES: [Engine; 2] = [Engine::Cpu(None), Engine::Burn];
 
 /// Every case on every engine.
-fn runs() -> Vec<(Case, Engine)> {
+fn runs() -> Vec<(GoldenCase, Engine)> {
     ENGINES.into_iter().flat_map(|engine| cases().into_iter().map(move |case| (case, engine))).collect()
 }
 
 /// The network of a case, compiled for scoring.
-fn scorer(case: &Case, engine: Engine, precision: Precision) -> Scorer {
+fn scorer(case: &GoldenCase, engine: Engine, precision: Precision) -> Scorer {
     let device = Device::flex();
     let network = case.network(precision);
     let scorer = Scorer::builder().engine(engine).precision(precision).device(&device);
@@ -30,7 +30,7 @@ fn scorer(case: &Case, engine: Engine, precision: Precision) -> Scorer {
 }
 
 /// Every image of a case linearised once, for all filters.
-fn linearizations<'a>(case: &Case, scorer: &'a Scorer) -> Vec<Linearization<'a>> {
+fn linearizations<'a>(case: &GoldenCase, scorer: &'a Scorer) -> Vec<Linearization<'a>> {
     scorer.linearize(images(case)).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
@@ -40,7 +40,7 @@ fn scores(at: &[Linearization<'_>], labels: Option<&[usize]>, filter: &str) -> V
     at.iter().map(|at| at.score(labels.map(|labels| labels[at.sample()]), &filter).unwrap()).collect()
 }
 
-fn images(case: &Case) -> TensorData {
+fn images(case: &GoldenCase) -> TensorData {
     TensorData::new(case.golden.images(), case.golden.shape("images"))
 }
 
@@ -59,14 +59,14 @@ fn worst(found: &[f64], expected: &[f64]) -> f64 {
     found.iter().zip(expected).map(relative).fold(0.0, f64::max)
 }
 
-fn check(case: &Case, what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
+fn check(case: &GoldenCase, what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
     let worst = worst(found, expected);
     println!("{} {what}: {worst:.1e}", case.name);
     assert!(worst <= tolerance, "{} {what}: relative difference {worst:e} > {tolerance:e}", case.name);
 }
 
 /// Column `column` of the Tikhonov values, for lambda 1, 100, 10 000.
-fn tikhonov(case: &Case, column: usize) -> Vec<f64> {
+fn tikhonov(case: &GoldenCase, column: usize) -> Vec<f64> {
     case.golden.floats("fi_tikhonov").chunks(3).map(|row| row[column]).collect()
 }
 

@@ -1,14 +1,19 @@
 //! Shared by the tests of this crate: the trained weights and reference values, if the machine has
 //! them, and small files made in the tests.
 
+#[path = "../../../../tests/common/golden.rs"]
+mod golden;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use influence_zoo::names::entries;
 use influence_zoo::{Architecture, Network};
+use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+
+use golden::Golden;
 
 /// A trained network of the shared folder.
 #[derive(Debug, Clone, Copy)]
@@ -84,14 +89,10 @@ pub(crate) fn skip(what: &str) {
 }
 
 /// Images [N, C, H, W] as pixels in [0, 1], and reference logits [N, 10].
-pub(crate) fn golden_batch(bytes: &[u8], precision: FloatDType, device: &Device) -> (Tensor<4>, Vec<f64>) {
-    let file = SafeTensors::deserialize(bytes).unwrap();
-    let images = file.tensor("images").unwrap();
-    let pixels: Vec<f64> = images.data().iter().map(|&pixel| f64::from(pixel) / 255.0).collect();
-    let data = TensorData::new(pixels, images.shape().to_vec());
-    let logits = file.tensor("logits").unwrap();
-    let logits = logits.data().as_chunks::<8>().0.iter().map(|&x| f64::from_le_bytes(x)).collect();
-    (Tensor::from_data(data, (device, DType::from(precision))), logits)
+pub(crate) fn golden_batch(golden: &Path, precision: FloatDType, device: &Device) -> (Tensor<4>, Vec<f64>) {
+    let golden = Golden::open(golden);
+    let data = TensorData::new(golden.images(), golden.shape("images"));
+    (Tensor::from_data(data, (device, DType::from(precision))), golden.floats("logits"))
 }
 
 /// The values of a tensor of any float type.

@@ -19,7 +19,7 @@ fn agree(precision: FloatDType, tolerance: f64) {
         assert_eq!(report.parameters, parameter_count(&network));
         assert_eq!(report.source.keys().map(|dtype| dtype.name()).collect::<Vec<_>>(), ["F16"]);
         assert!(report.extra.is_empty() && report.stripped == 0, "{report}");
-        let (images, expected) = golden_batch(&std::fs::read(golden).unwrap(), precision, &device);
+        let (images, expected) = golden_batch(&golden, precision, &device);
         let started = std::time::Instant::now();
         let logits = network.forward(images);
         assert_eq!(logits.dtype(), DType::from(precision));
