@@ -133,23 +133,24 @@ fn understood(arguments: &CompareArguments) -> Result<SetComparison> {
         return Ok(SetComparison { jobs, names, paired: true, seed, plot, report });
     }
     if let Some(path) = &arguments.against_data {
-        let second = RunArguments { data: Some(path.clone()), ..again };
+        let mut second = again;
+        second.source.data = Some(path.clone());
         let jobs = [Job::new(&run, Perturbation::Input)?, Job::new(&second, Perturbation::Input)?];
         let name = |path: Option<&Path>| {
             path.and_then(Path::file_name)
                 .map_or_else(|| "embedded".into(), |name| name.to_string_lossy().into_owned())
         };
-        let names = [name(run.data.as_deref()), name(Some(path))];
+        let names = [name(run.source.data.as_deref()), name(Some(path))];
         let names = if names[0] == names[1] { ["first", "second"].map(str::to_owned) } else { names };
         return Ok(SetComparison { jobs, names, paired: false, seed, plot, report });
     }
-    if let Some(one @ ("arrays" | "folder" | "parquet")) = run.dataset.as_deref() {
+    if let Some(one @ ("arrays" | "folder" | "parquet")) = run.source.dataset.as_deref() {
         return Err(Failure::new(format!(
             "compare: --dataset {one} is one set of images; add --against-data PATH, the other set, or --against \
              FILE, another network"
         )));
     }
-    if run.dataset.is_none() {
+    if run.source.dataset.is_none() {
         return Err(Failure::new(
             "compare: the embedded sample has no training images; add --dataset and --data, or --against FILE",
         ));

@@ -116,7 +116,7 @@ impl Job {
             tail,
             network: described.clone(),
             weights: file.map_or_else(|| "embedded".into(), file_name),
-            dataset: arguments.dataset.clone().unwrap_or_else(|| "embedded".into()),
+            dataset: arguments.source.dataset.clone().unwrap_or_else(|| "embedded".into()),
             split: match (&arguments.split, &data) {
                 (Some(split), _) => split.clone(),
                 // Folders and tables have no splits.

@@ -35,10 +35,10 @@ pub(crate) fn open(
     selection: &Selection,
     inputs: &mut Inputs,
 ) -> Result<JobSamples> {
-    let name = arguments.dataset.as_deref();
+    let name = arguments.source.dataset.as_deref();
     refuse_flags(arguments)?;
-    let listing = match (name, &arguments.data) {
-        (Some(FOLDER), Some(folder)) => Some(listed(folder, arguments.labels.as_deref(), inputs)?),
+    let listing = match (name, &arguments.source.data) {
+        (Some(FOLDER), Some(folder)) => Some(listed(folder, arguments.source.labels.as_deref(), inputs)?),
         #[cfg(feature = "parquet")]
         (Some(PARQUET), Some(path)) => Some(crate::hub::listing(path, inputs)?),
         (Some(name @ (FOLDER | PARQUET)), _) => return Err(absent(name)),
@@ -74,25 +74,25 @@ fn absent(name: &str) -> Failure {
 
 /// Refuses flags for picture files if the data set has none.
 fn refuse_flags(arguments: &RunArguments) -> Result<()> {
-    let name = arguments.dataset.as_deref();
+    let name = arguments.source.dataset.as_deref();
     let pictures = matches!(name, Some(FOLDER | PARQUET));
     let of_pictures = [
-        ("--resize", arguments.resize.is_some()),
-        ("--crop", arguments.crop.is_some()),
-        ("--grey", arguments.grey),
+        ("--resize", arguments.source.resize.is_some()),
+        ("--crop", arguments.source.crop.is_some()),
+        ("--grey", arguments.source.grey),
         ("--on-error", arguments.on_error.is_some()),
     ];
     if let Some((flag, _)) = of_pictures.iter().find(|(_, given)| *given && !pictures) {
         return Err(Failure::new(format!("{flag} is of --dataset folder and parquet: leave it out")));
     }
-    if arguments.labels.is_some() && name != Some(FOLDER) {
+    if arguments.source.labels.is_some() && name != Some(FOLDER) {
         return Err(Failure::new("--labels is of --dataset folder: leave it out"));
     }
     let one = pictures || name == Some(ARRAYS);
     if one && arguments.split.is_some() {
         return Err(Failure::new("--split: what --data names is one split; give the other to --data"));
     }
-    if one && arguments.own {
+    if one && arguments.source.own {
         return Err(Failure::new("--own is of data sets in official files: leave it out"));
     }
     Ok(())
@@ -164,13 +164,13 @@ fn tell(Refused { index, name, why }: &Refused) {
 
 /// The preprocessing of every picture.
 fn recipe(arguments: &RunArguments) -> Result<Recipe> {
-    let resize = arguments.resize.as_deref().map(|text| size("--resize", text)).transpose()?;
-    let crop = arguments.crop.as_deref().map(|text| size("--crop", text)).transpose()?;
+    let resize = arguments.source.resize.as_deref().map(|text| size("--resize", text)).transpose()?;
+    let crop = arguments.source.crop.as_deref().map(|text| size("--crop", text)).transpose()?;
     let crop = crop.map(|size| match size {
         Resize::To(size) => size,
         Resize::Shorter(side) => [side, side],
     });
-    Ok(Recipe { resize, crop, grey: arguments.grey })
+    Ok(Recipe { resize, crop, grey: arguments.source.grey })
 }
 
 /// `N` or `HxW`.
@@ -201,7 +201,7 @@ fn words(recipe: &Recipe) -> String {
 
 /// Opens an array file.
 fn arrays(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Arrays> {
-    let Some(file) = &arguments.data else {
+    let Some(file) = &arguments.source.data else {
         return Err(Failure::new("--dataset arrays: add --data FILE.npz, FILE.npy or FILE.safetensors"));
     };
     inputs.add(file);
@@ -211,8 +211,8 @@ fn arrays(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Arrays> {
 /// Opens the official files of a data set, or the embedded images.
 fn dataset(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Dataset> {
     let split = arguments.split.as_deref().map(str::parse::<Split>).transpose()?.unwrap_or(Split::Test);
-    let folder: Option<&PathBuf> = arguments.data.as_ref();
-    match (&arguments.dataset, folder) {
+    let folder: Option<&PathBuf> = arguments.source.data.as_ref();
+    match (&arguments.source.dataset, folder) {
         (None, None) if split == Split::Test => Ok(Dataset::embedded()),
         (None, None) => Err(Failure::new(
             "--split train: the embedded sample is of the test split; name --dataset and --data",
@@ -230,7 +230,7 @@ fn dataset(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Dataset> {
                 )));
             };
             files(kind, folder, split)?.iter().for_each(|file| inputs.add(file));
-            let open = if arguments.own { Dataset::open_own } else { Dataset::open };
+            let open = if arguments.source.own { Dataset::open_own } else { Dataset::open };
             Ok(open(kind, folder, split)?)
         }
     }

@@ -207,8 +207,10 @@ impl Training {
 
 /// The number of correctly classified images of the test split, for data sets that have one.
 fn test_accuracy(arguments: &TrainArguments, network: &Network) -> Result<Option<(usize, usize)>> {
-    let kind = arguments.dataset.as_deref().and_then(|name| name.parse::<DatasetKind>().ok());
-    let (Some(kind), Some(folder), false) = (kind, &arguments.data, arguments.own) else { return Ok(None) };
+    let kind = arguments.source.dataset.as_deref().and_then(|name| name.parse::<DatasetKind>().ok());
+    let (Some(kind), Some(folder), false) = (kind, &arguments.source.data, arguments.source.own) else {
+        return Ok(None);
+    };
     let test = Data::Images(Dataset::open(kind, folder, Split::Test)?);
     let forward = |network: &Network, images| network.forward(images);
     let scorer = Scorer::builder().device(&Device::flex()).precision(Precision::F32);
@@ -231,7 +233,7 @@ fn metadata(
     schedule: &TrainingSchedule,
     accuracy: Option<(usize, usize)>,
 ) -> BTreeMap<String, String> {
-    let dataset = arguments.dataset.clone().unwrap_or_else(|| "embedded".into());
+    let dataset = arguments.source.dataset.clone().unwrap_or_else(|| "embedded".into());
     let mut all = BTreeMap::from([
         ("dataset".to_owned(), dataset),
         ("preset".to_owned(), arguments.preset.name().to_owned()),
