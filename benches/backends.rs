@@ -8,7 +8,7 @@
 //! the influence is compared with float64 reference values. Networks without weight files and
 //! missing backends are skipped with a printed line.
 
-#![expect(clippy::print_stdout, reason = "what is skipped is told")]
+#![expect(clippy::print_stdout, reason = "it says what is skipped")]
 
 #[path = "../tests/common/mod.rs"]
 mod common;

@@ -7,7 +7,7 @@
 //! Jacobian run on one thread each, as in `influence map`. The lines printed before criterion's
 //! give their ratio, from medians of several alternating rounds.
 
-#![expect(clippy::print_stdout, reason = "proportions are told")]
+#![expect(clippy::print_stdout, reason = "the proportions are the result")]
 
 #[path = "../tests/common/mod.rs"]
 mod common;

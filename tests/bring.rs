@@ -195,11 +195,11 @@ fn folders_score_their_good_pictures_and_name_the_others() {
     fs::create_dir(Path::new(&folder).join("fox")).unwrap();
     let out = temporary.path("scores.jsonl");
     let output = influence(&[&usual[..], &["--on-error", "skip", "--out", &out]].concat());
-    let told = text(&output.stderr);
-    assert!(output.status.success(), "{told}");
-    assert!(!told.contains("cmyk"), "{told}");
-    assert!(told.contains("image 3 is left out: dog/cut.jpg: "), "{told}");
-    assert!(told.contains("image 4 is left out: eel/one.png: 1 x 1 pixels"), "{told}");
+    let message = text(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    assert!(!message.contains("cmyk"), "{message}");
+    assert!(message.contains("image 3 is left out: dog/cut.jpg: "), "{message}");
+    assert!(message.contains("image 4 is left out: eel/one.png: 1 x 1 pixels"), "{message}");
     let rows: Vec<serde_json::Value> =
         fs::read_to_string(&out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let labelled: Vec<_> = rows.iter().map(|row| (row["index"].as_u64(), row["label"].as_u64())).collect();
@@ -215,7 +215,7 @@ fn folders_score_their_good_pictures_and_name_the_others() {
     // Three folders for a network of four classes are refused: "dog" could be another class there.
     fs::remove_dir(Path::new(&folder).join("fox")).unwrap();
     let usual = [&usual[..], &["--on-error", "skip", "--out", &out]].concat();
-    assert_fails(&usual, &["3 classes by name, the network 4", "--labels"]);
+    assert_fails(&usual, &["3 named classes, the network 4", "--labels"]);
     assert!(influence(&[&usual[..], &["--objective", "predicted"]].concat()).status.success());
 }
 
@@ -257,9 +257,9 @@ fn tables_of_the_hubs_are_read_with_their_labels() {
     ];
     let scored = |name: &str| {
         let output = influence(&[&usual[..], &["--data", &format!("tests/bring/{name}.parquet")]].concat());
-        let told = text(&output.stderr);
-        assert!(output.status.success(), "{told}");
-        assert!(told.contains("image 1 is left out: row 1 (cut.jpg): "), "{told}");
+        let message = text(&output.stderr);
+        assert!(output.status.success(), "{message}");
+        assert!(message.contains("image 1 is left out: row 1 (cut.jpg): "), "{message}");
         fs::read_to_string(&out).unwrap()
     };
     let csv = scored("hub");
@@ -435,8 +435,8 @@ fn what_does_not_go_together_is_refused() {
     refused(&["--crop", "400"], &["18 x 24 pixels", "cannot be cropped"]);
     refused(&["--split", "train"], &["--split"]);
     refused(&["--grey"], &["images of 1x18x24", "3 channel(s)"]);
-    assert_fails(&["score", "--resize", "20"], &["--resize is of --dataset folder"]);
-    assert_fails(&["score", "--labels", "x.csv"], &["--labels is of --dataset folder"]);
+    assert_fails(&["score", "--resize", "20"], &["--resize is for --dataset folder"]);
+    assert_fails(&["score", "--labels", "x.csv"], &["--labels is for --dataset folder"]);
     assert_fails(&["score", "--bn-eps", "1e-3"], &["--bn-eps", "the paper's epsilon"]);
     let strange = temporary.tensors("strange.safetensors", &[("blocks.0.attn.qkv.weight", &[1], &[1.0])]);
     assert_fails(

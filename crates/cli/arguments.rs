@@ -214,7 +214,7 @@ impl OutArguments {
     pub(crate) fn destination(&self) -> Result<RowDestination> {
         let destination = RowDestination::parse(self.out.as_deref(), self.format.as_deref())?;
         if self.resume && !matches!(destination, RowDestination::File(..)) {
-            return Err(Failure::new("--resume goes on with a file: add --out FILE"));
+            return Err(Failure::new("--resume continues a file: add --out FILE"));
         }
         Ok(destination)
     }
@@ -225,7 +225,7 @@ impl OutArguments {
             let flag = self.top.map(|_| "--top").or(self.sort.as_ref().map(|_| "--sort"));
             return flag.map_or(Ok(None), |flag| {
                 Err(Failure::new(format!(
-                    "{flag} is of the table: files have all rows in the order of the images"
+                    "{flag} is for the table: files have all rows in the order of the images"
                 )))
             });
         }

@@ -136,7 +136,7 @@ pub(crate) fn conclusions(
     let influence = beside.first();
     if let Some(median) = influence.and_then(|of| of.median) {
         said.push(format!(
-            "Median log10 influence of {second} less that of {first}: {:.3}, interval of 95 % {:.3} to {:.3}.",
+            "Median log10 influence of {second} minus that of {first}: {:.3}, 95 % interval {:.3} to {:.3}.",
             median.value, median.low, median.high
         ));
     }
@@ -145,11 +145,13 @@ pub(crate) fn conclusions(
     if let (Some(own), Some(plain)) = (distance(influence), distance(odds)) {
         said.push(if own > plain + MORE {
             format!(
-                "The influence tells the two apart better than the odds do: D {own:.3} against {plain:.3}."
+                "The influence distinguishes the two sets better than the odds do: D {own:.3} against \
+                 {plain:.3}."
             )
         } else {
             format!(
-                "The influence tells the two apart no better than the odds do: D {own:.3} against {plain:.3}."
+                "The influence distinguishes the two sets no better than the odds do: D {own:.3} against \
+                 {plain:.3}."
             )
         });
     }

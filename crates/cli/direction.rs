@@ -17,7 +17,7 @@ use crate::terminal;
 /// Checks that a direction can be computed for these arguments, and that the file can be written.
 pub(crate) fn check(path: &Path, perturbation: &Perturbation, out: Option<&Path>) -> Result<OutputFile> {
     if *perturbation != Perturbation::Parameters {
-        return Err(Failure::new("--direction is one in the parameters: add --perturb parameters"));
+        return Err(Failure::new("--direction is a direction in the parameters: add --perturb parameters"));
     }
     if out.is_some() {
         return Err(Failure::new(

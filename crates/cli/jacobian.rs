@@ -65,12 +65,12 @@ pub(crate) fn command(arguments: &JacobianArguments) -> Result<()> {
     };
     if of != Of::Input && !arguments.gram {
         return Err(Failure::new(
-            "rows of all weights would take gigabytes a sample: add --gram for their inner products",
+            "rows of all weights would take gigabytes per sample: add --gram for their inner products",
         ));
     }
     if arguments.run.shard.is_some() {
         return Err(Failure::new(
-            "--shard: parts of a Jacobian are not put together again; share the images out, as in --images 0..100",
+            "--shard: parts of a Jacobian cannot be merged; divide the images instead, as in --images 0..100",
         ));
     }
     if arguments.run.tail.is_some() {

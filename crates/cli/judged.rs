@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_is_read_back_and_the_table_has_a_cell_a_column() {
+    fn what_is_kept_is_read_back_and_the_table_has_a_cell_per_column() {
         let row = ScoreRow {
             index: 7,
             label: Some(3),

@@ -99,9 +99,9 @@ pub(crate) fn command(arguments: &CheckArguments) -> Result<()> {
         return Ok(());
     }
     Err(Failure::new(format!(
-        "the logits differ by {} of the largest one, at image {} and class {}: more than the tolerance {tolerance:e}; \
-         things that no file of weights tells: --bn-eps, --mean and --std, the resizing and the order of images, \
-         model.eval() before saving",
+        "the logits differ by {} of the largest one, at image {} and class {}: more than the tolerance \
+         {tolerance:e}; settings that a file of weights does not contain: --bn-eps, --mean and --std, the \
+         resizing and the order of images, model.eval() before saving",
         four_digits(relative),
         worst.image,
         worst.class
@@ -137,8 +137,8 @@ fn rows(job: &Job, theirs: &Matrix) -> Result<Vec<usize>> {
         Ok(job.images.clone())
     } else {
         Err(Failure::new(format!(
-            "{} rows of saved logits for {} images, the last of which is {last}: choose the images that they are of, as \
-             in --images 0..{}",
+            "{} rows of saved logits for {} images, the last of which is {last}: select the images to which \
+             they belong, as in --images 0..{}",
             theirs.rows(),
             job.images.len(),
             theirs.rows()

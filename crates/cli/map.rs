@@ -68,11 +68,11 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
     match &arguments.out {
         Some(path) => folder::check(path)?,
         None if arguments.resume => {
-            return Err(Failure::new("--resume goes on with a folder: add --out DIR"));
+            return Err(Failure::new("--resume continues a folder of maps: add --out DIR"));
         }
         None if !arguments.check => {
             return Err(Failure::new(
-                "where to? Add --out DIR, the folder for the files; or --check for a table",
+                "no output: add --out DIR, the folder for the files, or --check for a table",
             ));
         }
         None if arguments.run.quiet => {
@@ -290,7 +290,8 @@ impl Mapping {
         let words = [
             self.caption(index, at)?,
             format!(
-                "Influence of windows, f = {target}, filter {filter}, channels {channels}; a window that is the best is framed"
+                "Influence of windows, f = {target}, filter {filter}, channels {channels}; the window with \
+                 the largest influence is framed"
             ),
         ];
         let image = self.job.data.batch::<f64>(&[index]);

@@ -73,8 +73,8 @@ pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) 
     };
     let Some(classes) = data.classes().or_else(own) else {
         return Err(Failure::new(format!(
-            "{} says nothing of the number of classes, nor do the weights; name the network's file, as in --network \
-             FILE.onnx",
+            "{} does not determine the number of classes, nor do the weights; name the network's file, as in \
+             --network FILE.onnx",
             data.name()
         )));
     };
@@ -106,7 +106,7 @@ fn check_name(arguments: &RunArguments, found: &Published) -> Result<()> {
     }
     match arguments.width {
         Some(_) => Err(Failure::new(
-            "--width: weights with torchvision's or timm's names tell their widths themselves; leave it out",
+            "--width: weights with torchvision's or timm's names determine the width; leave it out",
         )),
         None => Ok(()),
     }
@@ -161,11 +161,13 @@ fn unknown(checkpoint: &Checkpoint<'_>) -> Failure {
     let nearest =
         KNOWN.into_iter().map(|(name, starts)| (shared(starts), name)).max_by_key(|(shared, _)| *shared);
     let nearest = match nearest {
-        Some((shared, name)) if shared > 0 => format!("nearest are {name}, with {shared} of its names"),
-        _ => "no name in it is like theirs".to_owned(),
+        Some((shared, name)) if shared > 0 => {
+            format!("the most similar are {name}, with {shared} of its names")
+        }
+        _ => "none of its names is like those of a known network".to_owned(),
     };
     Failure::new(format!(
-        "{}: the weights of no network that is known here: {} tensors ({}, ...); {nearest}; export the network as an \
+        "{}: the weights of an unknown network: {} tensors ({}, ...); {nearest}; export the network as an \
          ONNX file (torch.onnx.export) and name it with --network FILE.onnx",
         Path::new(checkpoint.file()).display(),
         tensors.len(),

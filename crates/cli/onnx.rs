@@ -16,7 +16,7 @@ pub(crate) enum Transposed {
     /// All of them: for the known networks, whose files have PyTorch's layout, `[out, in]`.
     All,
     /// The matrices with these names.
-    NamedTensor(Vec<String>),
+    Named(Vec<String>),
 }
 
 impl Transposed {
@@ -24,7 +24,7 @@ impl Transposed {
     pub(crate) fn holds(&self, name: &str) -> bool {
         match self {
             Self::All => true,
-            Self::NamedTensor(names) => names.iter().any(|known| known == name),
+            Self::Named(names) => names.iter().any(|known| known == name),
         }
     }
 }
@@ -61,12 +61,12 @@ pub(crate) fn graph(
         _ => None,
     };
     if let Some((what, node, logits)) = off {
-        report.push_str(&format!("; the {what} at its end ({node}) is taken off, logits are {logits}"));
+        report.push_str(&format!("; the {what} at its end ({node}) is removed, logits are {logits}"));
     }
     if !frozen.is_empty() {
         report.push_str(&format!("; not perturbed: {}", frozen.join(", ")));
     }
-    Ok((graph, report, Transposed::NamedTensor(transposed)))
+    Ok((graph, report, Transposed::Named(transposed)))
 }
 
 /// What goes with a network of a file, and what does not.

@@ -60,7 +60,7 @@ pub(crate) fn command(arguments: &OutliersArguments) -> Result<()> {
     }
     if arguments.run.shard.is_some() {
         return Err(Failure::new(
-            "--shard: a place among all images needs all of them; influence score takes parts",
+            "--shard: the rank of an image needs all images; influence score takes parts",
         ));
     }
     let files = [&arguments.sheet, &arguments.plot, &arguments.out.report];
@@ -109,11 +109,11 @@ fn understood(arguments: &OutliersArguments) -> Result<(Outliers, Vec<(&'static 
     let mut job = Job::new(&arguments.run, Perturbation::Input)?;
     if job.target != Target::Label {
         return Err(Failure::new(
-            "--objective: outliers are images that do not go with their label: leave it out",
+            "--objective: outliers are images that do not match their label: leave it out",
         ));
     }
     if let Some(index) = job.images.iter().find(|index| job.data.label(**index).is_none()) {
-        return Err(Failure::new(format!("image {index} has no label: a label that is wrong needs one")));
+        return Err(Failure::new(format!("image {index} has no label, so it cannot have a wrong one")));
     }
     let filters = arguments.filters(job.filter)?;
     let seed = arguments.seed.unwrap_or(0);

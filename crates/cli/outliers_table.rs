@@ -15,7 +15,7 @@ pub(crate) fn heading(out: &mut impl Write, study: &Outliers) -> io::Result<()> 
     let mut say = |indent: usize, text: String| terminal::hanging(out, indent, &text);
     say(
         0,
-        format!("Images that do not go with their label: f = -log P(label), filter {}", job.filter_words()),
+        format!("Images that do not match their label: f = -log P(label), filter {}", job.filter_words()),
     )?;
     say(9, format!("Network: {}", job.network))?;
     let (images, data, engine) = (job.images.len(), job.data.name(), job.scorer.engine());

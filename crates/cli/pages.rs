@@ -32,7 +32,7 @@ pub(crate) fn score(scoring: &Scoring, rows: &[ScoreRow], spread: &VerdictValues
     let mut run = facts(job);
     run.extend(scoring.family.iter().map(|(name, _)| ("family".to_owned(), name.clone())));
     page.facts(&run);
-    page.heading("Influence beside the confidence");
+    page.heading("Influence against the odds");
     let shown =
         rows.iter().map(|row| ImageDot { job, row, group: usize::from(!row.is_as_labelled()) }).collect();
     let groups = ["predicted as labelled", "predicted otherwise"].map(str::to_owned).into();
@@ -136,7 +136,7 @@ pub(crate) fn map(
 /// The page of `influence outliers`.
 pub(crate) fn outliers(study: &Outliers, all: &[Judged]) -> Result<Page> {
     let job = &study.job;
-    let mut page = Page::new("Images that do not go with their label");
+    let mut page = Page::new("Images that do not match their label");
     let found = study.found(all);
     page.list(&found_out(study, &found));
     page.heading("What was run");
@@ -149,7 +149,7 @@ pub(crate) fn outliers(study: &Outliers, all: &[Judged]) -> Result<Page> {
     page.facts(&run);
     page.heading("What each score finds");
     if let Some(picture) = study.curves(all) {
-        page.figure(&picture, "Grey lines are chance. Steps are thresholds: equal scores are one.");
+        page.figure(&picture, "Grey lines: chance. Each step is a threshold; equal scores share one.");
     }
     let rows = found.iter().map(|found| {
         let rho = found.correlation.map_or_else(String::new, |rho| format!("{rho:.4}"));
@@ -169,7 +169,7 @@ pub(crate) fn outliers(study: &Outliers, all: &[Judged]) -> Result<Page> {
     page.heading("The most influential images");
     // Arrays may not be images.
     if job.data.are_images() {
-        page.figure(&study.contact_sheet(all, TILES)?, "By place, from the most influential on.");
+        page.figure(&study.contact_sheet(all, TILES)?, "In the order of influence, the largest first.");
     }
     let group = |judged: &Judged| match study.is_bad(judged) {
         Some(bad) => usize::from(bad),
@@ -211,7 +211,7 @@ pub(crate) fn compare(study: &SetComparison, all: &[Judged]) -> Result<Page> {
             image: None,
         })
     });
-    let caption = "One dot per image; point at it for its numbers. Colours alternate between classes.";
+    let caption = "One dot per image: point at it for its numbers. Colours alternate between classes.";
     page.pointed(&plot.picture, &points.collect::<Vec<_>>(), caption);
     page.heading("Percentiles");
     let odds = beside.iter().find(|beside| beside.name == "odds");
@@ -232,7 +232,7 @@ pub(crate) fn compare(study: &SetComparison, all: &[Judged]) -> Result<Page> {
     let headings: Vec<&str> =
         std::iter::once("percentile").chain(headings.iter().map(String::as_str)).collect();
     page.table(&headings, &PERCENTILES.iter().map(row).collect::<Vec<_>>());
-    page.heading("What tells the two apart");
+    page.heading("What distinguishes the two sets");
     let row = |of: &MeasureComparison| {
         let (smirnov, whitney) = of.smirnov.zip(of.whitney)?;
         Some(vec![

@@ -80,7 +80,7 @@ fn bar(total: usize, before: usize) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// "influence: 1200 of 10000 images in 2 min, 10.0 a second, 15 min left".
+/// "influence: 1200 of 10000 images in 2 min, 10.0 per second, 15 min left".
 fn line(before: usize, done: usize, total: usize, passed: Duration) -> String {
     let rest = rest(done, total.saturating_sub(before), passed);
     format!("influence: {} of {total} images in {}, {rest}", before + done, span(passed))
@@ -96,8 +96,8 @@ fn rest(done: usize, total: usize, passed: Duration) -> String {
     let each = seconds / done as f64;
     let left = Duration::from_secs_f64(each * total.saturating_sub(done) as f64);
     let rate = match 1.0 / each {
-        rate if rate >= 100.0 => format!("{rate:.0} a second"),
-        rate if rate >= 1.0 => format!("{rate:.1} a second"),
+        rate if rate >= 100.0 => format!("{rate:.0} per second"),
+        rate if rate >= 1.0 => format!("{rate:.1} per second"),
         _ => format!("{each:.1} s each"),
     };
     format!("{rate}, {} left", span(left))
@@ -121,9 +121,12 @@ mod tests {
     #[test]
     fn lines_say_rate_and_time_left() {
         let line = |done, seconds| line(0, done, 10_000, Duration::from_secs_f64(seconds));
-        assert_eq!(line(1200, 120.0), "influence: 1200 of 10000 images in 2 min, 10.0 a second, 15 min left");
+        assert_eq!(
+            line(1200, 120.0),
+            "influence: 1200 of 10000 images in 2 min, 10.0 per second, 15 min left"
+        );
         assert_eq!(line(10, 100.0), "influence: 10 of 10000 images in 100 s, 10.0 s each, 27.8 h left");
-        assert_eq!(line(5000, 10.0), "influence: 5000 of 10000 images in 10 s, 500 a second, 10 s left");
+        assert_eq!(line(5000, 10.0), "influence: 5000 of 10000 images in 10 s, 500 per second, 10 s left");
         assert_eq!(line(0, 10.0), "influence: 0 of 10000 images in 10 s, just begun");
     }
 }

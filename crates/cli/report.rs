@@ -131,9 +131,10 @@ pub(crate) fn against_odds(
 }
 
 /// The caption of a plot of [`against_odds`].
-pub(crate) const AGAINST_ODDS: &str = "A dot an image; point at it for its numbers, and for the most influential ones \
-     the image. On the dashed line the influence is the odds, and nothing more. What lies sixteen decades below the \
-     largest is at the edge.";
+pub(crate) const AGAINST_ODDS: &str = "One dot per image: point at it for its numbers and, among the most \
+                                       influential ones, for the image itself. On the dashed line the \
+                                       influence equals the odds. Values sixteen decades below the largest, \
+                                       or more, are drawn at the edge.";
 
 fn words(job: &Job, row: &ScoreRow) -> String {
     let named = |class: usize| job.data.class_name(class);

@@ -83,17 +83,19 @@ fn refuse_flags(arguments: &RunArguments) -> Result<()> {
         ("--on-error", arguments.on_error.is_some()),
     ];
     if let Some((flag, _)) = of_pictures.iter().find(|(_, given)| *given && !pictures) {
-        return Err(Failure::new(format!("{flag} is of --dataset folder and parquet: leave it out")));
+        return Err(Failure::new(format!("{flag} is for --dataset folder and parquet: leave it out")));
     }
     if arguments.source.labels.is_some() && name != Some(FOLDER) {
-        return Err(Failure::new("--labels is of --dataset folder: leave it out"));
+        return Err(Failure::new("--labels is for --dataset folder: leave it out"));
     }
     let one = pictures || name == Some(ARRAYS);
     if one && arguments.split.is_some() {
-        return Err(Failure::new("--split: what --data names is one split; give the other to --data"));
+        return Err(Failure::new(
+            "--split: --data names a single split here; give --data the path of the other",
+        ));
     }
     if one && arguments.source.own {
-        return Err(Failure::new("--own is of data sets in official files: leave it out"));
+        return Err(Failure::new("--own is for data sets in official files: leave it out"));
     }
     Ok(())
 }

@@ -83,7 +83,7 @@ pub(crate) fn score(job: &Job, done: usize, filters: &[influence::Filter], add: 
             let own = scores.first().ok_or_else(|| Failure::new("a study needs a filter"))?;
             let row = ScoreRow::new(index, job.data.label(index), words(), own);
             Judged::new(row, &scores, at.logits())
-                .ok_or_else(|| Failure::new(format!("image {index}: the logits are no numbers")))
+                .ok_or_else(|| Failure::new(format!("image {index}: the logits are not finite")))
         })?;
         for judged in found {
             add(judged)?;

@@ -239,7 +239,7 @@ pub(crate) fn summary(
         ))?;
     }
     if wrong > 0 && scoring.out.is_table() {
-        say(format!("{wrong} are predicted otherwise than labelled (*)."))?;
+        say(format!("{wrong} are predicted as another class than their label (*)."))?;
     }
     if above > 0 {
         say(format!(

@@ -20,7 +20,7 @@ type ImageNumbers = std::result::Result<BTreeSet<usize>, String>;
 
 /// Reads a list, or an object with a list of this name or with only one list.
 fn from_json(text: &str, name: &str) -> ImageNumbers {
-    let value: Value = serde_json::from_str(text).map_err(|error| format!("this is no JSON: {error}"))?;
+    let value: Value = serde_json::from_str(text).map_err(|error| format!("this is not JSON: {error}"))?;
     let list = match &value {
         Value::Array(list) => list,
         Value::Object(object) => {
@@ -40,7 +40,7 @@ fn from_json(text: &str, name: &str) -> ImageNumbers {
     };
     let index = |value: &Value| {
         let index = value.as_u64().and_then(|index| usize::try_from(index).ok());
-        index.ok_or_else(|| format!("{value} is no index: they are whole numbers from 0"))
+        index.ok_or_else(|| format!("{value} is not an index: indices are whole numbers from 0"))
     };
     list.iter().map(index).collect()
 }
@@ -57,8 +57,9 @@ fn from_csv(text: &str) -> ImageNumbers {
             (0, None) if record.len() > 1 => return Err("no column is called index".into()),
             _ => {
                 let cell = record.get(column).unwrap_or_default().trim();
-                let fail =
-                    |_| format!("line {}: '{cell}' is no index: they are whole numbers from 0", line + 1);
+                let fail = |_| {
+                    format!("line {}: '{cell}' is not an index: indices are whole numbers from 0", line + 1)
+                };
                 found.insert(cell.parse().map_err(fail)?);
             }
         }

@@ -95,18 +95,18 @@ where
 
     /// Compares one engine with the model; the error describes the first difference.
     fn judge(&self, name: &str, samples: &[f64]) -> Result<(), String> {
-        let told = |stop: NoResult| match stop {
+        let described = |stop: NoResult| match stop {
             NoResult::Panic(message) => format!("panics: {message}"),
             NoResult::Refused(error) => format!("refuses: {error}"),
         };
-        let graph = captured(&self.model, &self.forward, self.sample).map_err(told)?;
+        let graph = captured(&self.model, &self.forward, self.sample).map_err(described)?;
         let kind = engine(name, u64::MAX);
-        let program = loaded(&graph, Leaves::input(), kind).map_err(told)?;
+        let program = loaded(&graph, Leaves::input(), kind).map_err(described)?;
         self.judge_rows(&program, samples).map_err(|why| format!("{} ({})", why, program.engine()))?;
         if graph.parameters().is_empty() {
             return Ok(());
         }
-        let program = loaded(&graph, Leaves::parameters(&graph), kind).map_err(told)?;
+        let program = loaded(&graph, Leaves::parameters(&graph), kind).map_err(described)?;
         self.judge_grams(&program, samples).map_err(|why| format!("{} ({})", why, program.engine()))
     }
 

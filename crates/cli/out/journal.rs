@@ -1,9 +1,9 @@
 //! The journal of a run: its configuration, and how much of its output is complete.
 //!
 //! One record per line: the CRC-32 of the rest of the line, a sequence number, and the record as
-//! JSON. The first record is the [`JournalHeader`]: the whole configuration with hashes of weights and
-//! data, so that a run is never resumed with another configuration. A truncated last line is what a
-//! killed process leaves, and is dropped; any other fault is an error.
+//! JSON. The first record is the [`JournalHeader`]: the whole configuration with hashes of weights
+//! and data, so that a run is never resumed with another configuration. A truncated last line is
+//! what a killed process leaves, and is dropped; any other fault is an error.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -179,13 +179,15 @@ pub(crate) fn read(path: &Path) -> Result<JournalRecords> {
             if torn && header.is_some() {
                 break;
             }
-            return Err(bad(format!("no sound journal: record {sequence} {why}; remove it to begin anew")));
+            return Err(bad(format!(
+                "not a valid journal: record {sequence} {why}; remove it to start again"
+            )));
         }
         sequence += 1;
     }
     match header {
         Some((header, end)) if header.mark == MARK => Ok((header, end, entries)),
-        _ => Err(bad("no journal of this program; remove it to begin anew".into())),
+        _ => Err(bad("no journal of this program; remove it to start again".into())),
     }
 }
 

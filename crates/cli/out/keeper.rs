@@ -88,7 +88,8 @@ impl Keeper {
             let what = if entries.last().is_some_and(|(entry, _)| entry.complete.is_some()) {
                 "a finished part of another run lies there: give another name, or remove it and its journal"
             } else {
-                "a run that was stopped is kept there: add --resume to go on with it, or remove its journal to begin anew"
+                "a run that was stopped is kept there: add --resume to continue it, or remove its journal to \
+                 start again"
             };
             return Err(Failure::new(format!("{}: {what}", book.display())));
         }
@@ -238,7 +239,7 @@ impl Keeper {
         }
         let (done, units) = (self.done, self.header.units);
         let kept = format!("{done} of {units} are kept in {}", partial(&self.path).display());
-        failure.with(&format!("{kept}; to go on: the same command with --resume"))
+        failure.with(&format!("{kept}; to continue: the same command with --resume"))
     }
 
     /// Completes the run. If the result differs from the rows (Parquet), `finish` makes it from
@@ -259,7 +260,7 @@ impl Keeper {
         };
         let outcome = self.name(&rows, made);
         outcome.map_err(|failure| {
-            failure.with("the rows are complete; to go on: the same command with --resume")
+            failure.with("the rows are complete; to continue: the same command with --resume")
         })
     }
 

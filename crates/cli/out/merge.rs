@@ -58,7 +58,7 @@ fn parts(paths: &[PathBuf]) -> Result<Vec<MergePart>> {
     for part in &parts[1..] {
         if let Some(difference) = first.header.difference(&part.header) {
             let (one, other) = (first.path.display(), part.path.display());
-            return Err(Failure::new(format!("{other} is not of the run that {one} is of: {difference}")));
+            return Err(Failure::new(format!("{other} does not belong to the run of {one}: {difference}")));
         }
     }
     for number in 1..=of {
@@ -87,17 +87,17 @@ fn part(path: &Path) -> Result<MergePart> {
     let refuse = |why: String| Err(Failure::new(format!("{}: {why}", path.display())));
     let book = journal(&path);
     if !book.exists() {
-        return refuse(format!("no part of a run: there is no {} beside it", book.display()));
+        return refuse(format!("not a part of a run: there is no {} beside it", book.display()));
     }
     let (header, _, entries) = read_journal(&book)?;
     if header.shard.is_none() {
-        return refuse("no part of a run, but a whole one that is not complete".into());
+        return refuse("not a part of a run, but a whole run that is not complete".into());
     }
     let sum = entries.last().and_then(|(entry, _)| entry.complete.clone());
     match sum {
         None => refuse("this part is not complete: run it again with --resume".into()),
         Some(sum) if hash_of(&path)? != sum => {
-            refuse("this is not what the run wrote: do this part again".into())
+            refuse("the contents are not those that the run wrote: run this part again".into())
         }
         Some(_) => Ok(MergePart { path, header }),
     }
@@ -112,11 +112,11 @@ fn result_path(parts: &[MergePart], out: &Path, same: bool) -> Result<(PathBuf, 
     format.check()?;
     let own = parts.first().and_then(|part| part.header.config.get("format")).cloned().unwrap_or_default();
     if same && own != format!("Some({format:?})") {
-        return refuse("give it the ending of the parts: what is merged is of their format");
+        return refuse("give it the extension of the parts: the result has their format");
     }
     match writable("--out", out)? {
         OutputPath::File(path) => Ok((path, format)),
-        OutputPath::Pipe(_) => refuse("this is no ordinary file"),
+        OutputPath::Pipe(_) => refuse("this is not a regular file"),
     }
 }
 

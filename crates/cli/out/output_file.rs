@@ -25,7 +25,7 @@ impl OutputFile {
         match writable(flag, path)? {
             OutputPath::File(path) => Ok(Self { path }),
             OutputPath::Pipe(path) => {
-                Err(Failure::new(format!("{flag} {}: this is no ordinary file", path.display())))
+                Err(Failure::new(format!("{flag} {}: this is not a regular file", path.display())))
             }
         }
     }

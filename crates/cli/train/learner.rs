@@ -37,20 +37,20 @@ const LAST_RATE: f64 = 0.1;
 pub(super) struct TrainingImages {
     pub(super) data: Arc<Data>,
     pub(super) trained: Vec<usize>,
-    pub(super) kept_back: Vec<usize>,
+    pub(super) held_out: Vec<usize>,
 }
 
 impl TrainingImages {
     /// The number of classes.
     pub(super) fn classes(&self, asked: Option<usize>) -> usize {
-        let all = || self.trained.iter().chain(&self.kept_back).filter_map(|&index| self.data.label(index));
+        let all = || self.trained.iter().chain(&self.held_out).filter_map(|&index| self.data.label(index));
         asked.or_else(|| self.data.classes()).unwrap_or_else(|| all().max().map_or(2, |last| last + 1).max(2))
     }
 
     /// A hash that identifies these images.
     pub(super) fn hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();
-        for &index in self.trained.iter().chain(&self.kept_back) {
+        for &index in self.trained.iter().chain(&self.held_out) {
             self.data.hash(index, hasher.update(&index.to_le_bytes()));
         }
         hasher.finalize().to_hex().to_string()
@@ -69,7 +69,7 @@ pub(super) fn shuffle(images: &mut [usize], seed: u64) {
     }
 }
 
-/// TrainingImages `[n, C, H, W]` and labels `[n]`.
+/// Images `[n, C, H, W]` and labels `[n]`.
 #[derive(Debug, Clone)]
 struct ImageBatch {
     images: Tensor<4>,
@@ -148,7 +148,7 @@ pub(super) fn run(training: &Training, quiet: bool) -> Result<Network> {
         Watch::new(images.trained.len(), schedule.epochs, done.unwrap_or(0), quiet, interrupter.clone());
     let metrics = (LossMetric::new(), AccuracyMetric::new());
     let mut supervised =
-        SupervisedTraining::new(folder, loader(&images.trained, true), loader(&images.kept_back, false))
+        SupervisedTraining::new(folder, loader(&images.trained, true), loader(&images.held_out, false))
             .metrics(metrics)
             .with_metric_logger(InMemoryMetricLogger::new())
             .with_application_logger(None)
@@ -166,7 +166,8 @@ pub(super) fn run(training: &Training, quiet: bool) -> Result<Network> {
     }
     match stop::requested() {
         Some(signal) => {
-            let kept = format!("; {} has the epochs that are done: add --resume to go on", folder.display());
+            let kept =
+                format!("; {} has the epochs that are done: add --resume to continue", folder.display());
             Err(Failure::Stopped { signal, kept })
         }
         None => Ok(result.model.network.valid()),

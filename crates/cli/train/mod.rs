@@ -26,11 +26,11 @@ use crate::out::OutputFile;
 use crate::samples::{self, JobSamples};
 use crate::terminal;
 use crate::train_arguments::TrainArguments;
-use learner::Images;
+use learner::TrainingImages;
 use schedule::TrainingSchedule;
 
 /// One in this many images is held out for validation: the last ones of a shuffled order.
-const KEPT_BACK: usize = 10;
+const HELD_OUT: usize = 10;
 
 /// A network and the data on which it is trained.
 struct Training {
@@ -100,11 +100,11 @@ fn divided(data: Data, mut images: Vec<usize>, seed: u64) -> Result<TrainingImag
         return Err(Failure::new(format!("image {index} has no label, and training needs one for each")));
     }
     if images.len() < 2 {
-        return Err(Failure::new("training needs at least 2 images: one is kept back for validation"));
+        return Err(Failure::new("training needs at least 2 images: one is held out for validation"));
     }
     learner::shuffle(&mut images, seed);
-    let kept_back = images.split_off(images.len() - (images.len() / KEPT_BACK).max(1));
-    Ok(TrainingImages { data: Arc::new(data), trained: images, kept_back })
+    let held_out = images.split_off(images.len() - (images.len() / HELD_OUT).max(1));
+    Ok(TrainingImages { data: Arc::new(data), trained: images, held_out })
 }
 
 /// The requested network.
@@ -151,7 +151,7 @@ fn prepared(folder: &Path, settings: &serde_json::Value, resume: bool) -> Result
     let fail = |why: String| Failure::new(format!("{name}: {why}"));
     if folder.exists() {
         if !resume {
-            return Err(fail("a training was stopped here: add --resume, or take the folder away".into()));
+            return Err(fail("a stopped training is kept here: add --resume, or remove the folder".into()));
         }
         let text = std::fs::read_to_string(&file).map_err(|error| fail(error.to_string()))?;
         let found: serde_json::Value =
@@ -187,10 +187,10 @@ impl Training {
         let Self { images, schedule, done, .. } = self;
         let mut out = terminal::output();
         let words = format!(
-            "{described}, {} images of {} and {} kept back; epochs: {}, batch: {}, rate: {}, seed: {}",
+            "{described}, {} images of {} and {} held out; epochs: {}, batch: {}, rate: {}, seed: {}",
             images.trained.len(),
             images.data.name(),
-            images.kept_back.len(),
+            images.held_out.len(),
             schedule.epochs,
             schedule.batch,
             schedule.rate,
@@ -198,7 +198,7 @@ impl Training {
         );
         terminal::hanging(&mut out, 2, &format!("Training: {words}"))?;
         if let Some(epoch) = done {
-            writeln!(out, "Goes on after epoch {epoch}")?;
+            writeln!(out, "Continues after epoch {epoch}")?;
         }
         out.flush()?;
         Ok(())

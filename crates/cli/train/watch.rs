@@ -121,7 +121,7 @@ impl TrainingProgressLogger for Watch {
             // A closed standard error is no reason to stop.
             let _ = writeln!(
                 terminal::errors(),
-                "influence: epoch {epoch} of {of}: {training}; of the images kept back: {validation}"
+                "influence: epoch {epoch} of {of}: {training}; of the images held out: {validation}"
             );
         }
         (self.training, self.validation) = (Means::default(), Means::default());

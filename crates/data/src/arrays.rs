@@ -59,7 +59,7 @@ impl Arrays {
             return Err(format!("images of shape {:?}: at least one sample is needed", images.shape));
         };
         if shape.contains(&0) {
-            return Err(format!("samples of shape {shape:?} hold nothing"));
+            return Err(format!("samples of shape {shape:?} have no elements"));
         }
         let labels = labels.map(|raw| numbers_of_labels(&raw, count)).transpose()?;
         let (shape, numbers) = (shape.to_vec(), numbers(images)?);
@@ -170,7 +170,7 @@ fn numbers(raw: RawArray) -> Result<Elements, String> {
 fn numbers_of_labels(raw: &RawArray, count: usize) -> Result<Vec<usize>, String> {
     let labels = match raw.shape[..] {
         [labels] | [labels, 1] => labels,
-        _ => return Err(format!("labels of shape {:?}: one number a sample is needed", raw.shape)),
+        _ => return Err(format!("labels of shape {:?}: one number per sample is needed", raw.shape)),
     };
     if labels != count {
         let (labels, samples) = (counted(labels, "label", "labels"), counted(count, "sample", "samples"));

@@ -124,7 +124,7 @@ fn count(batch: &FileStream<'_>, version: Version, sizes: AcceptedSizes) -> Resu
     }
     if over == 0 {
         let why = format!(
-            "{} where a batch of {title} has {}: the images behind it would be numbered wrongly; download it \
+            "{} where a batch of {title} has {}: the images after it would have wrong numbers; download it \
              again, or say that the files are your own (--own, Dataset::open_own)",
             counted(images, "image", "images"),
             grouped(version.batch)
@@ -195,7 +195,7 @@ fn class_names(file: &Path, version: Version) -> Result<Vec<String>, Error> {
     };
     let length = source.length().unwrap_or(u64::MAX);
     if length > MAX_NAMES {
-        return Err(source.corrupt(MAX_NAMES, "too long for a list of class names, one a line"));
+        return Err(source.corrupt(MAX_NAMES, "too long for a list of class names, one per line"));
     }
     let mut text = vec![0; length as usize];
     let found = source.fill(&mut text)?;
@@ -215,7 +215,7 @@ fn parse_class_names(source: &FileStream<'_>, version: Version, text: &[u8]) -> 
     if names.len() != version.classes() {
         let found = counted(names.len(), "class name", "class names");
         let (title, classes) = (version.kind.title(), version.classes());
-        let why = format!("{found}, one a line, where {title} has {classes}");
+        let why = format!("{found}, one per line, where {title} has {classes}");
         return Err(source.corrupt(text.len() as u64, why));
     }
     Ok(names)

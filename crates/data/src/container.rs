@@ -87,8 +87,9 @@ fn zipped(bytes: &[u8], wanted: &str) -> Result<(Option<RawArray>, Vec<String>),
 }
 
 fn tensors(bytes: &[u8]) -> Result<SafeTensors<'_>, OffsetFault> {
-    SafeTensors::deserialize(bytes)
-        .map_err(|error| (0, format!("this is no .npz, .npy or safetensors file, or it is damaged: {error}")))
+    SafeTensors::deserialize(bytes).map_err(|error| {
+        (0, format!("this is not a .npz, .npy or safetensors file, or it is damaged: {error}"))
+    })
 }
 
 /// An array of a safetensors file.

@@ -264,7 +264,7 @@ fn fault_of_parts(shape: [usize; 3], pixels: &[u8], labels: &[u8], classes: usiz
         return Some("no images".to_owned());
     }
     if shape.contains(&0) {
-        return Some(format!("images of shape {shape:?} hold nothing"));
+        return Some(format!("images of shape {shape:?} have no elements"));
     }
     if size.and_then(|size| size.checked_mul(labels.len())) != Some(pixels.len()) {
         let bytes = counted(pixels.len(), "byte", "bytes");

@@ -155,7 +155,7 @@ fn inventory(kind: DatasetKind, split: Split, found: &[PathBuf]) -> String {
 fn other_contents(kind: DatasetKind, split: Split, folder: &Path) -> Option<String> {
     let other = Split::ALL.into_iter().find(|&other| other != split && holds(kind, other, folder));
     if let Some(other) = other {
-        return Some(format!("the folder holds the {other} split alone; {}", download(kind)));
+        return Some(format!("the folder holds only the {other} split; {}", download(kind)));
     }
     let of_kind = |kind| Split::ALL.into_iter().any(|split| holds(kind, split, folder));
     if let Some(other) = DatasetKind::ALL.into_iter().find(|&other| other != kind && of_kind(other)) {

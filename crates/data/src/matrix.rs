@@ -40,7 +40,7 @@ impl Matrix {
             return Err(format!("has shape {:?}: a matrix [N, K] is needed", raw.shape));
         };
         if rows == 0 || columns == 0 {
-            return Err(format!("has shape {:?}, and holds nothing", raw.shape));
+            return Err(format!("has shape {:?}, and so no elements", raw.shape));
         }
         let (kind, bytes) = raw.kind;
         let values =

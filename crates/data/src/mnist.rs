@@ -43,8 +43,9 @@ pub(crate) fn open(
     let [_, height, width] = set.shape();
     if sizes == AcceptedSizes::Official && [height, width] != SIZE {
         let why = format!(
-            "images of {height} x {width} pixels where {} has 28 x 28: a network for those would answer on \
-             others without a word; files of your own have to be called so (--own, Dataset::open_own)",
+            "images of {height} x {width} pixels where {} has 28 x 28: a network for those would give wrong \
+             answers on others, without an error; if the files are your own, say so (--own, \
+             Dataset::open_own)",
             kind.title()
         );
         return Err(Error::Corrupt { file: images.clone(), offset: 8, why });

@@ -32,14 +32,14 @@ pub(crate) fn read(mut source: impl Read) -> Result<RawArray, OffsetFault> {
     let mut start = [0; 8];
     source.read_exact(&mut start).map_err(io(0))?;
     if !start.starts_with(MAGIC) {
-        return Err((0, "this is no .npy array".into()));
+        return Err((0, "this is not a .npy array".into()));
     }
     let width: usize = if start[6] < 2 { 2 } else { 4 };
     let mut length = [0; 4];
     source.read_exact(&mut length[..width]).map_err(io(8))?;
     let length = u32::from_le_bytes(length) as usize;
     if length > LONGEST_HEADER {
-        return Err((8, format!("a header of {length} bytes is none of an array of numbers")));
+        return Err((8, format!("a header of {length} bytes is too long for an array of numbers")));
     }
     let mut header = vec![0; length];
     source.read_exact(&mut header).map_err(io(8 + width as u64))?;
@@ -100,7 +100,7 @@ fn described(header: &str) -> Result<Described, String> {
         "i4" => ('i', 4),
         "i8" => ('i', 8),
         "b1" => ('b', 1),
-        _ => return Err(format!("its elements are of type '{name}', no real numbers")),
+        _ => return Err(format!("its elements are of type '{name}', not real numbers")),
     };
     // Empty parts are dropped, because a tuple of one element ends in a comma: "(3,)".
     let shape = entry("shape").ok_or_else(|| missing("shape"))?;

@@ -46,7 +46,7 @@ impl PlotFrame {
         }
         if span.clipped {
             let text = Text { pale: true, ..Text::new(SMALL, Anchor::Start) };
-            let words = format!("at the foot: ≤ {}", power(span.low));
+            let words = format!("at the lower edge: ≤ {}", power(span.low));
             drawing.text([self.left + 6.0, self.top + self.height - 6.0], &words, text);
         }
         self.upright(drawing, name);

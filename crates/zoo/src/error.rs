@@ -25,8 +25,8 @@ pub enum Error {
 
     /// No network has this name.
     #[error(
-        "no network is called `{}`{}; there are resnet50, densenet121, cnn; the resnets and densenets of torchvision and \
-         timm are told by their weights",
+        "no network is called `{}`{}; there are resnet50, densenet121, cnn; the resnets and densenets of \
+         torchvision and timm are recognised by their weights",
         quoted(name),
         offer(nearest.as_deref())
     )]
@@ -49,7 +49,7 @@ pub enum Error {
     },
 
     /// The file violates its format.
-    #[error("{file}: no sound {format} file: at byte {offset}: {why}")]
+    #[error("{file}: not a valid {format} file: at byte {offset}: {why}")]
     Corrupt {
         /// The file.
         file: String,

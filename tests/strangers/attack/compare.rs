@@ -290,16 +290,16 @@ fn check_rows(
     found: &[Jacobian],
     three: &[f64],
 ) -> Result<(), ModelOutcome> {
-    let mut told = Ok(());
+    let mut agreement = Ok(());
     for (sample, jacobian) in three.chunks_exact(three.len() / SAMPLES).zip(found) {
         let (rows, classes) = (rows(jacobian), jacobian.logits.len());
         let logits = |samples: &[f64]| own.logits(&own.numbers, samples);
-        told = near(rows, |step| differences::rows(logits, sample, classes, step));
-        if told.is_ok() || rows.iter().any(|x| !x.is_finite()) {
+        agreement = near(rows, |step| differences::rows(logits, sample, classes, step));
+        if agreement.is_ok() || rows.iter().any(|x| !x.is_finite()) {
             break;
         }
     }
-    told.or_else(|detail| wrong(Fault::Rows, name, detail))
+    agreement.or_else(|detail| wrong(Fault::Rows, name, detail))
 }
 
 /// Tolerance of single precision against double: wide enough for a dozen operations that lose
@@ -393,14 +393,14 @@ fn near_dense(
     found: &[SampleGrams],
     three: &[f64],
 ) -> Result<(), ModelOutcome> {
-    let mut told = Ok(());
+    let mut agreement = Ok(());
     for (sample, grams) in three.chunks_exact(three.len() / SAMPLES).zip(found) {
         let (elements, classes) = (own.numbers[fields[0]].len(), grams.logits.len());
         let logits = |element, by| own.moved(fields, sample, element, by);
-        told = near(&grams.tensors[at], |step| differences::gram(logits, elements, classes, step));
-        if told.is_ok() {
+        agreement = near(&grams.tensors[at], |step| differences::gram(logits, elements, classes, step));
+        if agreement.is_ok() {
             break;
         }
     }
-    told.or_else(|detail| wrong(Fault::Grams, "flex", format!("{name}: {detail}")))
+    agreement.or_else(|detail| wrong(Fault::Grams, "flex", format!("{name}: {detail}")))
 }

@@ -29,7 +29,8 @@ impl Listing {
         }
         if let Some(stray) = files.first() {
             let why = format!(
-                "{} lies beside the folders of the classes, and is of none: move it, or give labels by --labels",
+                "{} lies outside the folders of the classes, so it has no class: move it, or give labels \
+                 with --labels",
                 stray.display()
             );
             return Err(Error::Parts { name, why });

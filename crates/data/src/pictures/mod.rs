@@ -160,7 +160,10 @@ impl Listing {
             let first =
                 refused.first().map_or_else(String::new, |first| format!(": {}: {}", first.name, first.why));
             let pictures = counted(refused.len(), "picture", "pictures");
-            return Err(Error::Parts { name: self.name, why: format!("none of {pictures} is sound{first}") });
+            return Err(Error::Parts {
+                name: self.name,
+                why: format!("none of {pictures} can be read{first}"),
+            });
         };
         let Self { name, entries, class_names } = self;
         let entries = entries.into_iter().map(|ListedPicture { name, label, .. }| (name, label)).collect();
@@ -179,7 +182,8 @@ fn fitting(
         return Ok(pixels);
     }
     Err(format!(
-        "{} x {} pixels, where {first} has {height} x {width}: give all one size, by --resize HxW or --crop N",
+        "{} x {} pixels, where {first} has {height} x {width}: give all the same size, with --resize HxW or \
+         --crop N",
         found[1], found[2]
     ))
 }

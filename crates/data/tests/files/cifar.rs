@@ -77,7 +77,7 @@ fn class_names_are_read_where_they_are() -> TestResult {
     let set = read(b"a\nb\r\nc c\nd\n\ne\nf\ng\nh\ni\nj\n\n")??;
     assert_eq!(set.class_names(), ["a", "b", "c c", "d", "e", "f", "g", "h", "i", "j"]);
     let name = "batches.meta.txt";
-    assert_corrupt(read(b"a\nb\n")?, name, Some(4), &["2 class names, one a line, where CIFAR-10 has 10"]);
+    assert_corrupt(read(b"a\nb\n")?, name, Some(4), &["2 class names, one per line, where CIFAR-10 has 10"]);
     assert_corrupt(read(b"")?, name, Some(0), &["0 class names"]);
     assert_corrupt(read(b"a\n\xff\n")?, name, Some(2), &["UTF-8"]);
     assert_corrupt(read(b"a\nb\x1b[0m\nc\nd\ne\nf\ng\nh\ni\nj\n")?, name, Some(3), &["control character"]);
@@ -101,7 +101,7 @@ fn batches_of_another_length_than_the_official_have_to_be_called_ones_own() -> T
     for (images, last) in [(100_usize, &whole[..100 * RECORD]), (10_001, &long)] {
         let [official, own] = opened(last)?;
         let offset = (images.min(10_000) * RECORD) as u64;
-        let words = ["where a batch of CIFAR-10 has 10 000", "numbered wrongly", "open_own"];
+        let words = ["where a batch of CIFAR-10 has 10 000", "wrong numbers", "open_own"];
         assert_corrupt(official, "data_batch_2.bin", Some(offset), &words);
         assert_eq!(own?.len(), 40_000 + images);
     }

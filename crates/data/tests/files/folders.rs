@@ -86,12 +86,7 @@ fn the_folder_above_or_below_is_pointed_out() -> TestResult {
 #[test]
 fn other_contents_are_pointed_out() -> TestResult {
     let mnist = folder(&[(IMAGES, &images(5)), (LABELS, &labels(5))])?;
-    assert_missing(
-        DatasetKind::Mnist,
-        Split::Train,
-        mnist.path(),
-        &["the folder holds the test split alone"],
-    );
+    assert_missing(DatasetKind::Mnist, Split::Train, mnist.path(), &["the folder holds only the test split"]);
     assert_missing(
         DatasetKind::Cifar10,
         Split::Test,

@@ -128,8 +128,8 @@ fn classes_are_folders_in_order_and_bad_pictures_are_named() -> TestResult {
     );
     let labels: Vec<_> = all.iter().filter_map(|&index| pictures.label(index)).collect();
     assert_eq!(labels, [0, 0, 1, 1, 2, 2, 2]);
-    let told: Vec<_> = refused.iter().map(|refused| (refused.index, refused.name.as_str())).collect();
-    assert_eq!(told, [(0, "a/cut.jpg"), (3, "b/text.png"), (5, "c/one.png")]);
+    let found: Vec<_> = refused.iter().map(|refused| (refused.index, refused.name.as_str())).collect();
+    assert_eq!(found, [(0, "a/cut.jpg"), (3, "b/text.png"), (5, "c/one.png")]);
     assert!(refused[2].why.contains("1 x 1 pixels, where a/deep.png has 18 x 24"), "{}", refused[2].why);
     let (resized, refused) = listing.clone().load(
         &all,
@@ -191,8 +191,8 @@ fn a_picture_cut_anywhere_is_refused() -> TestResult {
         let all: Vec<usize> = (0..pictures.len()).collect();
         let listing = Listing::from_encoded(name, pictures, vec![])?;
         let (_, refused) = listing.load(&all, &Recipe::default(), OnError::Skip)?;
-        let told: Vec<usize> = refused.iter().map(|refused| refused.index).collect();
-        assert_eq!(told, all[1..], "{name}");
+        let found: Vec<usize> = refused.iter().map(|refused| refused.index).collect();
+        assert_eq!(found, all[1..], "{name}");
     }
     Ok(())
 }

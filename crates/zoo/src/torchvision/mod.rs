@@ -106,8 +106,10 @@ fn refuse_others(
         None => Ok(()),
         Some(tensor) => {
             let name = &published.name;
-            let why =
-                format!("is none of a {name} in torchvision's form, so this one computes something else");
+            let why = format!(
+                "does not belong to a {name} in torchvision's form, so this network computes \
+                         something else"
+            );
             shapes.fault(&tensor.name, why)
         }
     }

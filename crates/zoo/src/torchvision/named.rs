@@ -13,7 +13,7 @@ use burn::tensor::Device;
 pub(super) struct NamedModules<M>(pub(super) Vec<(String, M)>);
 
 /// The container type that is passed to visitors.
-const CONTAINER: &str = "Struct:Named";
+const CONTAINER: &str = "Struct:NamedModules";
 
 impl<M: Module> NamedModules<M> {
     /// The modules without their names.

@@ -219,9 +219,9 @@ pub(super) fn stem(
             let pool = MaxPool2dConfig::new([3, 3]).with_strides([2, 2]);
             let pool = pool.with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1)).init();
             let conv = shapes.conv(name, channels, 2)?;
-            Ok((conv, Some(pool), "7x7 stem of stride 2 and a 3x3 max-pool behind it"))
+            Ok((conv, Some(pool), "7x7 stem of stride 2 and a 3x3 max-pool after it"))
         }
-        [3, 3] => Ok((conv, None, "3x3 stem of stride 1 and no pool behind it")),
+        [3, 3] => Ok((conv, None, "3x3 stem of stride 1 and no pool after it")),
         [side, _] => shapes.fault(
             &format!("{name}.weight"),
             format!("is a stem of {side}x{side}: strides and pools are known of 3x3 and 7x7"),

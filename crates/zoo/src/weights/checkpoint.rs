@@ -129,9 +129,10 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchPrecision`] unless `precision` is f32 or f64; [`Error::NoSuchTensor`], [`Error::NotFloat`], [`Error::NonFinite`] for NaN, infinity and
-    /// values beyond the range of the precision; [`Error::Corrupt`] or [`Error::Io`] if the file
-    /// has changed since it was opened.
+    /// [`Error::NoSuchPrecision`] unless `precision` is f32 or f64; [`Error::NoSuchTensor`],
+    /// [`Error::NotFloat`], [`Error::NonFinite`] for NaN, infinity and values beyond the range of
+    /// the precision; [`Error::Corrupt`] or [`Error::Io`] if the file has changed since it was
+    /// opened.
     pub fn read(&mut self, name: &str, precision: FloatDType) -> Result<Values, Error> {
         let Some(index) = self.tensors.iter().position(|tensor| tensor.name == name) else {
             let nearest = nearest(name, self.tensors.iter().map(|tensor| tensor.name.as_str()));

@@ -74,7 +74,7 @@ impl<'a> Cursor<'a> {
     pub(crate) fn end(&mut self) -> Result<(), FormatFault> {
         match self.peek() {
             None => Ok(()),
-            Some(_) => self.fault("the header goes on behind its last `}`"),
+            Some(_) => self.fault("the header continues after its last `}`"),
         }
     }
 
@@ -129,7 +129,7 @@ impl<'a> Cursor<'a> {
                 }
             }
         }
-        let text = String::from_utf8(text).or_else(|_| self.fault("a string that is no UTF-8"))?;
+        let text = String::from_utf8(text).or_else(|_| self.fault("a string that is not UTF-8"))?;
         self.at += 1;
         Ok(text)
     }

@@ -107,7 +107,7 @@ fn headers_with_faults_of_their_own() {
         (" {}".to_owned(), "does not begin with `{`"),
         ("[]".to_owned(), "does not begin with `{`"),
         (format!("{{{good},{good}}}"), "`a` is there twice"),
-        (format!("{{{good}}}x"), "goes on behind"),
+        (format!("{{{good}}}x"), "continues after"),
         (format!("{{{good}"), "the header ends"),
         (format!("{{{good},}}"), "expected `\"`"),
         (r#"{"a":1}"#.to_owned(), "expected `{`"),

@@ -280,7 +280,7 @@ fn strangers_and_parts_are_told_apart() {
     assert!(message.contains("w\\u{1b}[31m"), "{message}");
     let part = made(&residual).into_iter().filter(|(name, _)| name.starts_with("stages.0")).collect();
     let message = load(&residual, &part).unwrap_err().to_string();
-    assert!(message.contains("but a part of the weights of resnet50"), "{message}");
+    assert!(message.contains("only a part of the weights of resnet50"), "{message}");
     let message = load(&residual, &BTreeMap::new()).unwrap_err().to_string();
     assert!(message.contains("these are not the weights of resnet50"), "{message}");
 }
@@ -302,7 +302,7 @@ fn another_size_of_the_network_is_said_with_the_remedy() {
     assert!(!message.contains('\n'), "{message}");
     assert!(refused(&build(2, 3, 28, 10)).contains("images of 1 channel(s), not 3"));
     assert!(refused(&build(2, 1, 28, 12)).contains("the file has 10 classes, not 12"));
-    assert!(refused(&build(2, 1, 64, 10)).contains("images of 25 to 40 pixels a side"));
+    assert!(refused(&build(2, 1, 64, 10)).contains("images of 25 to 40 pixels per side"));
     let message = refused(&build(3, 3, 64, 12));
     for part in ["width 2", "1 channel(s)", "10 classes", "25 to 40"] {
         assert!(message.contains(part), "{message}");

@@ -45,7 +45,7 @@ pub(super) fn front(bytes: &[u8]) -> Result<Front<'_>, Stop> {
     let (start, pickle) = next()?;
     let (listed, list) = next()?;
     let Some(keys) = texts(&list) else {
-        let why = "the keys of the storages are no list of texts".to_owned();
+        let why = "the keys of the storages are not a list of texts".to_owned();
         return Err(Stop::Fault(FormatFault { offset: listed, why }));
     };
     Ok(Front { pickle, start, big_endian: big_endian(&machine), keys, storages: at })

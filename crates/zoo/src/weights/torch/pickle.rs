@@ -150,7 +150,7 @@ impl<'a> Machine<'a> {
         let length = self.number(width)?;
         match std::str::from_utf8(self.bytes(length)?) {
             Ok(text) => Ok(PickleValue::Text(text)),
-            Err(_) => self.fault("a text that is no UTF-8"),
+            Err(_) => self.fault("text that is not UTF-8"),
         }
     }
 
@@ -170,7 +170,7 @@ impl<'a> Machine<'a> {
         } as u32;
         if matches!(opcode, b'h' | b'j') {
             let Some(&value) = self.memo.get(&slot) else {
-                return self.fault(format!("nothing was remembered as {slot}"));
+                return self.fault(format!("no value is stored in the memo as {slot}"));
             };
             self.push(value);
         } else {
@@ -239,7 +239,7 @@ impl<'a> Machine<'a> {
             b'c' => (self.line()?, self.line()?),
             _ => match self.pop_many(2)?[..] {
                 [PickleValue::Text(module), PickleValue::Text(name)] => (module, name),
-                _ => return self.fault("a class whose name is no text"),
+                _ => return self.fault("a class whose name is not text"),
             },
         };
         let Some(global) = Global::find(module, name) else {
@@ -255,7 +255,7 @@ impl<'a> Machine<'a> {
         self.pop()?;
         match self.stack.last() {
             Some(PickleValue::Dict(_)) => Ok(()),
-            _ => self.fault("attributes for what is no dict"),
+            _ => self.fault("attributes of something that is not a dict"),
         }
     }
 
@@ -318,7 +318,7 @@ impl<'a> Machine<'a> {
             return self.fault("the pickle ends within a name");
         };
         self.at += length + 1;
-        std::str::from_utf8(&rest[..length]).or_else(|_| self.fault("a name that is no UTF-8"))
+        std::str::from_utf8(&rest[..length]).or_else(|_| self.fault("a name that is not UTF-8"))
     }
 
     fn fault<T>(&self, why: impl Into<String>) -> Result<T, Stop> {

@@ -19,7 +19,7 @@ const EXAMPLES: usize = 8;
 /// taken, and two at the same depth are an error.
 pub(super) fn state_dict<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<Vec<(&'a str, &'p Tensor<'a>)>, String> {
     let PickleValue::Dict(root) = pickle.root else {
-        return Err(format!("it holds {}, no dict of tensors", pickle.root.kind()));
+        return Err(format!("it holds {}, not a dict of tensors", pickle.root.kind()));
     };
     let (mut level, mut seen) = (vec![("", root)], HashSet::from([root]));
     while !level.is_empty() {
@@ -97,7 +97,7 @@ pub(super) fn locate(
     let size = storage.dtype.bits() / 8;
     let held = (bytes.end - bytes.start) / size;
     if held != storage.count {
-        return fault(format!("is of a storage of {} elements, and the file has {held}", storage.count));
+        return fault(format!("has a storage of {} elements, and the file has {held}", storage.count));
     }
     let (Some(count), Some(span)) = (elements(shape), span(shape, strides)) else {
         return fault(format!("has a shape or strides beyond 64 bits, {shape:?} and {strides:?}"));
@@ -107,7 +107,7 @@ pub(super) fn locate(
     }
     let end = offset.checked_add(span).filter(|&end| end <= held);
     let Some(end) = end else {
-        return fault(format!("reaches {span} elements from element {offset} of {held}"));
+        return fault(format!("spans {span} elements from element {offset} of {held}"));
     };
     let bytes = bytes.start + offset * size..bytes.start + end * size;
     let layout = ElementOrder::new(shape, strides, big_endian);

@@ -52,7 +52,7 @@ pub(super) enum Global {
     /// A tensor without values.
     RebuildMeta,
     Size,
-    ElementOrder,
+    Layout,
     Device,
     /// A quantisation scheme.
     Scheme,
@@ -76,7 +76,7 @@ impl Global {
             ("torch._utils", "_rebuild_meta_tensor_no_storage") => Some(Self::RebuildMeta),
             ("torch", "Size") => Some(Self::Size),
             ("torch", "device") => Some(Self::Device),
-            ("torch.serialization", "_get_layout") => Some(Self::ElementOrder),
+            ("torch.serialization", "_get_layout") => Some(Self::Layout),
             ("torch.storage", "UntypedStorage") => Dtype::parse("U8").map(Self::Storage),
             ("torch", "per_tensor_affine" | "per_channel_affine" | "per_channel_affine_float_qparams") => {
                 Some(Self::Scheme)

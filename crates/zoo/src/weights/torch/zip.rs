@@ -161,7 +161,7 @@ fn entry(bytes: &[u8], at: u64) -> Result<(String, ZipRecord, usize), String> {
     if bytes.len() < whole {
         return Err("an entry of the archive's directory that is cut short".to_owned());
     }
-    let name = String::from_utf8(name.to_vec()).map_err(|_| "a record whose name is no UTF-8".to_owned())?;
+    let name = String::from_utf8(name.to_vec()).map_err(|_| "a record whose name is not UTF-8".to_owned())?;
     let mut numbers = [24, 20, 42].map(|at| u64::from(u32_at(bytes, at)));
     widen(&mut numbers, extra);
     let [length, stored, header] = numbers;

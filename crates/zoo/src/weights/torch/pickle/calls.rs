@@ -33,7 +33,7 @@ impl<'a> Machine<'a> {
             ] if count >= 0 && matches!(part, [] | [PickleValue::None]) => {
                 Storage { key, dtype, count: count.unsigned_abs() }
             }
-            _ => return self.fault("something outside of the pickle that is no plain storage"),
+            _ => return self.fault("something outside of the pickle that is not a plain storage"),
         };
         let storage = PickleValue::Storage(add(&mut self.objects.storages, storage));
         self.push(storage);
@@ -44,7 +44,7 @@ impl<'a> Machine<'a> {
     pub(super) fn call(&mut self) -> Result<(), Stop> {
         let (arguments, function) = (self.pop()?, self.pop()?);
         let (PickleValue::Global(global), PickleValue::Tuple(arguments)) = (function, arguments) else {
-            return self.fault("a call of what is no function");
+            return self.fault("a call of something that is not a function");
         };
         let arguments = &self.objects.tuples[arguments];
         if arguments.len() > MOST_ARGUMENTS {
@@ -92,7 +92,7 @@ impl<'a> Machine<'a> {
                 self.tensor(shape, Body::Odd(Dtype::META))?
             }
             (Global::Size, [shape @ PickleValue::Tuple(_)]) => *shape,
-            (Global::ElementOrder, [name @ PickleValue::Text(_)]) => *name,
+            (Global::Layout, [name @ PickleValue::Text(_)]) => *name,
             (Global::Device, [PickleValue::Text(_), ..]) => PickleValue::Other("a device"),
             _ => return self.fault("a call with other arguments than torch.save writes"),
         };
@@ -105,7 +105,7 @@ impl<'a> Machine<'a> {
         let Storage { key, dtype: stored, count } = self.objects.storages[storage];
         let bits = count.checked_mul(stored.bits()).filter(|bits| bits.is_multiple_of(dtype.bits()));
         let Some(bits) = bits else {
-            return self.fault(format!("a storage that is no whole number of elements of type {dtype}"));
+            return self.fault(format!("a storage that is not a whole number of elements of type {dtype}"));
         };
         Ok(Storage { key, dtype, count: bits / dtype.bits() })
     }
@@ -145,6 +145,6 @@ impl<'a> Machine<'a> {
             _ => None,
         };
         let sizes: Option<Vec<usize>> = items.iter().map(size).collect();
-        sizes.map_or_else(|| self.fault("a shape or stride that is no size"), Ok)
+        sizes.map_or_else(|| self.fault("a shape or stride that is not a size"), Ok)
     }
 }
