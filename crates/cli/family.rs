@@ -14,7 +14,7 @@ use crate::failure::{Failure, Result};
 /// A family as given on the command line; its file, if it has one, has been read.
 #[derive(Debug)]
 pub(crate) enum Words {
-    NamedTensor(Family),
+    Named(Family),
     File { path: String, bytes: Vec<u8> },
 }
 
@@ -42,22 +42,32 @@ fn family(name: &str) -> Result<Words> {
             fs::read(name).map_err(|error| Failure::new(format!("--perturb family:{name}: {error}")))?;
         return Ok(Words::File { path: name.to_owned(), bytes });
     }
-    Ok(Words::NamedTensor(name.parse()?))
+    Ok(Words::Named(name.parse()?))
 }
 
 impl Words {
     /// The hash of the file's contents, for a family from a file.
     pub(crate) fn hash(&self) -> Option<String> {
         match self {
-            Self::NamedTensor(_) => None,
+            Self::Named(_) => None,
             Self::File { bytes, .. } => Some(blake3::hash(bytes).to_hex().to_string()),
         }
     }
 
-    /// The family with its name, for images of this shape.
-    pub(crate) fn family(self, shape: [usize; 3]) -> Result<(String, Family)> {
+    /// The family with its name, for samples of this shape.
+    pub(crate) fn family(self, sample: &[usize]) -> Result<(String, Family)> {
+        let shape = <[usize; 3]>::try_from(sample).map_err(|_| {
+            let name = match &self {
+                Self::Named(family) => family.to_string(),
+                Self::File { path, .. } => path.clone(),
+            };
+            Failure::new(format!(
+                "--perturb family:{name}: families change images [channels, height, width], and the samples have the \
+                 shape {sample:?}: take --perturb input"
+            ))
+        })?;
         match self {
-            Self::NamedTensor(family) => Ok((family.to_string(), family)),
+            Self::Named(family) => Ok((family.to_string(), family)),
             Self::File { path, bytes } => {
                 let fail = |why: String| Failure::new(format!("--perturb family:{path}: {why}"));
                 let basis = basis(&bytes, shape).map_err(fail)?;
@@ -100,5 +110,18 @@ fn floats(view: &TensorView<'_>) -> Option<Vec<f64>> {
         }
         Dtype::F64 => Some(data.as_chunks::<8>().0.iter().map(|x| f64::from_le_bytes(*x)).collect()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_are_of_images() {
+        let (name, _) = Words::Named(Family::Rotation).family(&[1, 4, 4]).expect("an image");
+        assert_eq!(name, "rotation");
+        let error = Words::Named(Family::Rotation).family(&[6]).expect_err("a list").to_string();
+        assert!(error.contains("family:rotation") && error.contains("[6]"), "{error}");
     }
 }

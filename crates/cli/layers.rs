@@ -4,13 +4,14 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::path::Path;
 
-use influence::{Parameter, Perturbation};
+use influence::Perturbation;
 use influence_report::{Bar, Picture, Series, bars};
 
 use crate::drawn::PictureFile;
 use crate::failure::{Failure, Result};
 use crate::gathered::{Gathered, LayerValues, NetworkNames};
 use crate::job::Job;
+use crate::layer_kinds::LayerKinds;
 use crate::layers_arguments::{LayerOrder, LayersArguments};
 use crate::layers_table;
 use crate::out::{
@@ -131,7 +132,7 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
     }
     if arguments.run.shard.is_some() && !matches!(out, RowDestination::File(_, Format::Csv)) {
         return Err(Failure::new(
-            "--shard of layers keeps a row an image and layer for influence merge: add --out FILE.csv",
+            "--shard of layers writes one row per image and layer, for influence merge: add --out FILE.csv",
         ));
     }
     if report.is_some() && arguments.run.shard.is_some() {
@@ -339,25 +340,16 @@ pub(crate) fn in_order(rows: &[LayerRow], sort: LayerOrder) -> Vec<&LayerRow> {
 }
 
 fn series(job: &Job, rows: &[LayerRow]) -> Series {
-    let parameters = job.scorer.plan().graph().parameters();
+    let kinds = LayerKinds::new(job.scorer.plan().graph());
     let bar = |row: &LayerRow| Bar {
         name: row.group.clone(),
-        kind: kind(parameters.iter().filter(|of| of.layer() == row.group)).to_owned(),
+        kind: kinds.of(&row.group).to_owned(),
         low: row.influence_q1,
         middle: row.influence_median,
         high: row.influence_q3,
         full: row.saturated >= 0.5,
     };
     Series { title: job.architecture.clone(), bars: rows.iter().map(bar).collect() }
-}
-
-/// The kind of a layer, by the rank of its largest tensor, because names follow no convention.
-fn kind<'a>(tensors: impl Iterator<Item = &'a Parameter>) -> &'static str {
-    match tensors.map(|tensor| tensor.shape.len()).max().unwrap_or(0) {
-        0 | 1 => "normalisation or bias",
-        2 => "linear",
-        _ => "convolution",
-    }
 }
 
 /// Prints the text output.

@@ -8,6 +8,8 @@ mod compare_arguments;
 mod compare_table;
 mod data;
 mod direction;
+#[cfg(test)]
+mod documents;
 mod drawn;
 mod engine;
 mod failure;
@@ -21,6 +23,7 @@ mod inputs;
 mod jacobian;
 mod job;
 mod judged;
+mod layer_kinds;
 mod layers;
 mod layers_arguments;
 mod layers_table;

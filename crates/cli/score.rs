@@ -78,7 +78,7 @@ pub(crate) fn command(arguments: &ScoreArguments) -> Result<()> {
         return direction::run(&job, file);
     }
     let file = family.as_ref().and_then(Words::hash);
-    let family = family.map(|words| words.family(job.data.shape())).transpose()?;
+    let family = family.map(|words| words.family(&job.data.sample())).transpose()?;
     let scoring = Scoring { job, family, out, report };
     run(&scoring, file, top, arguments.out.resume)
 }

@@ -28,7 +28,7 @@ pub struct Bar {
 pub struct Series {
     /// The title above the panel.
     pub title: String,
-    /// From the input to the output.
+    /// In the order of the layers.
     pub bars: Vec<Bar>,
 }
 
@@ -81,7 +81,7 @@ pub fn bars(title: &str, series: &[Series]) -> Result<Picture, Error> {
         }
     }
     let foot = GAP + 68.0 + series.len() as f64 * panel + 4.0;
-    let axis = "layers from the input (left) to the output (right)";
+    let axis = "layers in the order of the network's modules, the first on the left";
     drawing.text([GAP + NUMBERS, foot], axis, Text { pale: true, ..Text::new(SMALL, Anchor::Start) });
     Ok(drawing.finish(title))
 }
