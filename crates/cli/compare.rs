@@ -157,7 +157,8 @@ fn understood(arguments: &CompareArguments) -> Result<SetComparison> {
     }
     if let Some(split) = &run.split {
         return Err(Failure::new(format!(
-            "--split {split}: without --against the training set stands beside the test set; leave --split out"
+            "--split {split}: without --against, the training set is compared with the test set; leave \
+             --split out"
         )));
     }
     let of = |split: &str, run: RunArguments| {
@@ -260,14 +261,14 @@ impl SetComparison {
         }
         let mut columns: Vec<ColumnSpec> = taken();
         columns.extend([("set", ColumnKind::Text), ("objective", ColumnKind::Text)]);
-        columns.extend(ORIGIN.map(|name| (name, ColumnKind::Text)));
+        columns.extend(SETTINGS.map(|name| (name, ColumnKind::Text)));
         let sets = self.sets(all);
         let mut rows = Vec::with_capacity(all.len());
         for ((job, name), set) in self.jobs.iter().zip(&self.names).zip(sets) {
             let provenance = job.provenance.columns();
             let of = |column: &str| provenance.iter().find(|(name, _)| name == column).map(|(_, text)| text);
             let mut words = vec![CellValue::from(name), CellValue::Text(job.target.to_string())];
-            words.extend(ORIGIN.iter().map(|column| CellValue::from(of(column))));
+            words.extend(SETTINGS.iter().map(|column| CellValue::from(of(column))));
             rows.extend(set.iter().map(|judged| [judged.taken(), words.clone()].concat()));
         }
         match (file, out) {
@@ -283,7 +284,8 @@ impl SetComparison {
 }
 
 /// The columns that describe how the rows of a set were made.
-const ORIGIN: [&str; 7] = ["filter", "network", "weights", "dataset", "split", "precision", "engine"];
+pub(crate) const SETTINGS: [&str; 7] =
+    ["filter", "network", "weights", "dataset", "split", "precision", "engine"];
 
 /// Accuracy and cross-entropy of one set; `None` without labels.
 pub(crate) fn quality(set: &[Judged]) -> Option<Quality> {
