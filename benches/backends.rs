@@ -8,7 +8,7 @@
 //! the influence is compared with float64 reference values. Networks without weight files and
 //! missing backends are skipped with a printed line.
 
-#![expect(clippy::print_stdout, reason = "what is skipped is told")]
+#![expect(clippy::print_stdout, reason = "it says what is skipped")]
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -21,13 +21,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, TensorData};
-use common::{Case, cases};
+use common::{GoldenCase, cases};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use engine::Engine;
+use engine::EngineChoice;
 use influence::{Objective, Precision, Scorer};
 use influence_autodiff::{Graph, Leaves, Options, Program};
 use influence_cpu::CpuExecutor;
-use influence_zoo::{Network, weights};
+use influence_zoo::Network;
 
 /// Engines that are compared unless `INFLUENCE_ENGINES` names others.
 const ENGINES: &str = "cpu,flex,ndarray,wgpu,cuda";
@@ -47,8 +47,8 @@ struct Subject {
 
 impl Subject {
     /// Compiles the network for calls of `count` images.
-    fn new(case: &Case, engine: Engine, device: &Device, count: usize) -> Self {
-        let (network, shape) = (case.network(weights::Precision::F32), case.golden.image_shape());
+    fn new(case: &GoldenCase, engine: EngineChoice, device: &Device, count: usize) -> Self {
+        let (network, shape) = (case.network(Precision::F32), case.golden.image_shape());
         let graph = Graph::capture(&network, Network::forward, &shape, &Device::flex()).unwrap();
         let options = Options { batch: count, ..Options::default() };
         let program = engine.executor().load(graph, Leaves::input(), device, &options).unwrap();
@@ -59,7 +59,7 @@ impl Subject {
     }
 
     /// `count` images, repeating those of the reference.
-    fn images(&self, case: &Case, count: usize) -> TensorData {
+    fn images(&self, case: &GoldenCase, count: usize) -> TensorData {
         let size = self.shape.iter().product::<usize>() * count;
         let pixels: Vec<f32> = case.golden.images().iter().map(|&x| x as f32).cycle().take(size).collect();
         TensorData::new(pixels, [&[count], &self.shape[..]].concat())
@@ -81,7 +81,7 @@ impl Subject {
 }
 
 /// Asserts the result at one image, and returns how long it takes once everything is compiled.
-fn checked(case: &Case, engine: Engine, device: &Device) -> Duration {
+fn checked(case: &GoldenCase, engine: EngineChoice, device: &Device) -> Duration {
     let subject = Subject::new(case, engine, device, 1);
     let (images, labels) = (subject.images(case, 1), case.golden.integers("labels"));
     let (found, expected) = (subject.scores(images.clone(), &labels)[0], case.golden.floats("fi_exact")[0]);
@@ -91,7 +91,7 @@ fn checked(case: &Case, engine: Engine, device: &Device) -> Duration {
     start.elapsed()
 }
 
-fn compare(criterion: &mut Criterion, case: &Case, engine: Engine, device: &Device) {
+fn compare(criterion: &mut Criterion, case: &GoldenCase, engine: EngineChoice, device: &Device) {
     let single = checked(case, engine, device);
     let [c, h, w] = case.golden.image_shape();
     let mut group = criterion.benchmark_group(format!("{}/{c}x{h}x{w}/{engine}", case.name));
@@ -114,8 +114,8 @@ fn compare(criterion: &mut Criterion, case: &Case, engine: Engine, device: &Devi
 }
 
 /// Prints which share of the reverse pass remains after masking, at the reference's images.
-fn tell_work(case: &Case) {
-    let (network, shape) = (case.network(weights::Precision::F32), case.golden.image_shape());
+fn tell_work(case: &GoldenCase) {
+    let (network, shape) = (case.network(Precision::F32), case.golden.image_shape());
     let graph = Graph::capture(&network, Network::forward, &shape, &Device::flex()).unwrap();
     let executor = CpuExecutor::new(Arc::new(graph), Precision::F32, None, &Device::flex()).unwrap().unwrap();
     let pixels: Vec<f32> = case.golden.images().iter().map(|&x| x as f32).collect();
@@ -142,7 +142,7 @@ fn backends(criterion: &mut Criterion) {
     }
     cases.iter().for_each(tell_work);
     for engine in engines.split(',') {
-        let engine: Engine = engine.parse().unwrap();
+        let engine: EngineChoice = engine.parse().unwrap();
         match engine.device() {
             Ok(device) => cases.iter().for_each(|case| compare(criterion, case, engine, &device)),
             Err(missing) => println!("skipped: {missing}"),

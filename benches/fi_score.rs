@@ -11,7 +11,7 @@ use burn::tensor::{Device, TensorData};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use influence::{Objective, Precision, Scorer};
 use influence_data::{Dataset, sample};
-use influence_zoo::weights::{self, Precision as WeightPrecision};
+use influence_zoo::weights;
 use influence_zoo::{Architecture, Network};
 
 /// The exact influence of the first four images of the MNIST test set (tests/golden, `fi_exact`).
@@ -24,8 +24,8 @@ const TOLERANCE: f64 = 1e-4;
 fn scorer() -> Scorer {
     let device = Device::flex();
     let network = Architecture::ResNet50 { width: 8 }.init(1, 28, 10, &device).expect("the embedded network");
-    let (network, _) =
-        weights::load(network, sample::RESNET50W8_MNIST, WeightPrecision::F32, &device).expect("its weights");
+    let (network, _) = weights::load(network, sample::RESNET50W8_MNIST, Precision::F32.dtype(), &device)
+        .expect("its weights");
     let scorer = Scorer::builder().precision(Precision::F32).device(&device);
     scorer.compile(&network, Network::forward, &[1, 28, 28]).expect("a model that the engine knows")
 }

@@ -7,7 +7,7 @@
 //! Jacobian run on one thread each, as in `influence map`. The lines printed before criterion's
 //! give their ratio, from medians of several alternating rounds.
 
-#![expect(clippy::print_stdout, reason = "proportions are told")]
+#![expect(clippy::print_stdout, reason = "the proportions are the result")]
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -16,12 +16,12 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use burn::tensor::{Device, TensorData};
-use common::{Case, cases};
+use common::{GoldenCase, cases};
 use criterion::{Criterion, criterion_group, criterion_main};
 use influence::{Channels, Family, Filter, Linearization, Precision, SampleObjective, Scorer};
 use influence_autodiff::{Graph, Leaves, Options, Rows};
 use influence_cpu::Engine;
-use influence_zoo::{Network, weights};
+use influence_zoo::Network;
 
 const FILTERS: [&str; 3] = ["exact", "paper:1e-3", "tikhonov:100"];
 const HALF_WIDTHS: [usize; 4] = [0, 1, 2, 3];
@@ -37,11 +37,8 @@ struct Subject {
 }
 
 impl Subject {
-    fn new(case: &Case, precision: Precision) -> Self {
-        let network = case.network(match precision {
-            Precision::F64 => weights::Precision::F64,
-            _ => weights::Precision::F32,
-        });
+    fn new(case: &GoldenCase, precision: Precision) -> Self {
+        let network = case.network(precision);
         let shape = case.golden.image_shape();
         let scorer = Scorer::builder().precision(precision).device(&Device::flex());
         let scorer = scorer.compile(&network, Network::forward, &shape).unwrap();
@@ -93,7 +90,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn proportions(case: &Case, subject: &Subject) {
+fn proportions(case: &GoldenCase, subject: &Subject) {
     let at = subject.linearization();
     let filters = FILTERS.map(|filter| filter.parse::<Filter>().unwrap());
     let rounds: Vec<Vec<f64>> = (0..ROUNDS)
@@ -118,7 +115,7 @@ fn proportions(case: &Case, subject: &Subject) {
 
 /// Prints the error of J T by central differences, relative to the largest entry of J T in f64, per
 /// step.
-fn accuracy(case: &Case) {
+fn accuracy(case: &GoldenCase) {
     for precision in [Precision::F32, Precision::F64] {
         let subject = Subject::new(case, precision);
         for family in [Family::Brightness, Family::Rotation, Family::Affine] {
@@ -140,8 +137,8 @@ fn accuracy(case: &Case) {
 }
 
 /// J T from the Jacobian in f64: the rows z_k - z_K of every member, the last of them 0.
-fn products(case: &Case, subject: &Subject, tangents: &[f64]) -> Vec<Vec<f64>> {
-    let network = case.network(weights::Precision::F64);
+fn products(case: &GoldenCase, subject: &Subject, tangents: &[f64]) -> Vec<Vec<f64>> {
+    let network = case.network(Precision::F64);
     let graph = Graph::capture(&network, Network::forward, &subject.shape, &Device::flex()).unwrap();
     let options = Options { precision: Precision::F64, ..Options::default() };
     let program = Engine::Cpu(None).load(graph, Leaves::input(), &Device::flex(), &options).unwrap();
@@ -153,7 +150,7 @@ fn products(case: &Case, subject: &Subject, tangents: &[f64]) -> Vec<Vec<f64>> {
     tangents.chunks_exact(columns).map(of).collect()
 }
 
-fn measure(criterion: &mut Criterion, case: &Case) {
+fn measure(criterion: &mut Criterion, case: &GoldenCase) {
     let subject = Subject::new(case, Precision::F32);
     proportions(case, &subject);
     accuracy(case);

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `--dense N` compares one model in N by differences in all its parameters (default 8),
-//! `--threads T` sets the number of threads (default 2), `--show SEED` prints the program of one
+//! `--threads T` sets the number of threads (default 2), `--show SEED` prints the model of one
 //! seed. The exit code is 1 if a model is wrong.
 #![allow(clippy::print_stdout, reason = "a bench prints what it finds")]
 
@@ -26,9 +26,9 @@ fn option(name: &str) -> Option<u64> {
 fn main() -> ExitCode {
     if let Some(seed) = option("--show") {
         match attack::draw::draw(seed) {
-            Some(program) => {
-                let outcome = attack::compare::compare(&program, attack::compare::Scope { dense: true });
-                println!("{program}{outcome:?}");
+            Some(model) => {
+                let outcome = attack::compare::compare(&model, attack::compare::Scope { dense: true });
+                println!("{model}{outcome:?}");
             }
             None => println!("number {seed} draws no model"),
         }

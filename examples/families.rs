@@ -6,16 +6,15 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, TensorData};
+use burn::tensor::{Device, FloatDType, TensorData};
 use influence::{Basis, Family, Filter, SampleObjective, Scorer};
 use influence_data::{Dataset, sample};
-use influence_zoo::weights::{self, Precision};
-use influence_zoo::{Architecture, Network};
+use influence_zoo::{Architecture, Network, weights};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::flex();
     let network = Architecture::ResNet50 { width: 8 }.init(1, 28, 10, &device)?;
-    let (network, _) = weights::load(network, sample::RESNET50W8_MNIST, Precision::F32, &device)?;
+    let (network, _) = weights::load(network, sample::RESNET50W8_MNIST, FloatDType::F32, &device)?;
     let shape = [1, 28, 28];
     let scorer = Scorer::builder().compile(&network, Network::forward, &shape)?;
     let data = Dataset::embedded();

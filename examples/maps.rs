@@ -4,16 +4,15 @@
 //!     cargo run --example maps
 #![expect(clippy::print_stdout, reason = "an example shows its results")]
 
-use burn::tensor::{Device, TensorData};
+use burn::tensor::{Device, FloatDType, TensorData};
 use influence::{Channels, Filter, SampleObjective, Scorer};
 use influence_data::{Dataset, sample};
-use influence_zoo::weights::{self, Precision};
-use influence_zoo::{Architecture, Network};
+use influence_zoo::{Architecture, Network, weights};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::flex();
     let network = Architecture::ResNet50 { width: 8 }.init(1, 28, 10, &device)?;
-    let (network, _) = weights::load(network, sample::RESNET50W8_MNIST, Precision::F32, &device)?;
+    let (network, _) = weights::load(network, sample::RESNET50W8_MNIST, FloatDType::F32, &device)?;
     let scorer = Scorer::builder().compile(&network, Network::forward, &[1, 28, 28])?;
     let data = Dataset::embedded();
     let pixels = TensorData::new(data.batch::<f32>(&[1]), [1, 1, 28, 28]);

@@ -33,9 +33,9 @@ fn assert_fails(arguments: &[&str], words: &[&str]) {
 }
 
 /// A folder for the files of a test.
-struct Place(TempDir);
+struct TestFolder(TempDir);
 
-impl Place {
+impl TestFolder {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -135,26 +135,26 @@ fn saved_logits_agree_or_the_exit_code_is_2() {
     let words = format!("the predicted class is the same at {0} of {0}", shape[0]);
     assert!(shown.contains("Largest difference") && shown.contains(&words), "{shown}");
 
-    let place = Place::new();
+    let temporary = TestFolder::new();
     let mut off = logits.clone();
     off[13] += 2.0;
-    let file = place.tensors("off.safetensors", &[("logits", &shape, &off)]);
+    let file = temporary.tensors("off.safetensors", &[("logits", &shape, &off)]);
     assert_fails(
         &["check", "--images", &images, "--logits", &file],
         &["image 1 and class 3", "--bn-eps", "--mean"],
     );
     // The rows cover the whole split, so the row number is the image number.
     let rows: Vec<f64> = logits.iter().copied().cycle().take(100 * shape[1]).collect();
-    let file = place.tensors("all.safetensors", &[("logits", &[100, shape[1]], &rows)]);
+    let file = temporary.tensors("all.safetensors", &[("logits", &[100, shape[1]], &rows)]);
     assert!(influence(&["check", "--images", "2..4", "--logits", &file, "--quiet"]).status.success());
 }
 
 #[test]
 fn logits_that_cannot_be_compared_say_why() {
-    let place = Place::new();
+    let temporary = TestFolder::new();
     let file = |name: &str, shape: &[usize], value: f64| {
         let values = vec![value; shape.iter().product()];
-        place.tensors(name, &[("logits", shape, &values)])
+        temporary.tensors(name, &[("logits", shape, &values)])
     };
     let probabilities = file("probabilities.safetensors", &[3, 10], 0.1);
     assert_fails(&["check", "--logits", &probabilities], &["sum to 1", "before the softmax"]);
@@ -165,15 +165,15 @@ fn logits_that_cannot_be_compared_say_why() {
     assert_fails(&["check", "--logits", &few, "--tolerance", "0"], &["--tolerance 0"]);
     let shape = file("shape.safetensors", &[10], 1.0);
     assert_fails(&["check", "--logits", &shape], &["[10]", "[N, K]"]);
-    let two = place.tensors("two.safetensors", &[("a", &[1], &[1.0]), ("b", &[1], &[1.0])]);
+    let two = temporary.tensors("two.safetensors", &[("a", &[1], &[1.0]), ("b", &[1], &[1.0])]);
     assert_fails(&["check", "--logits", &two], &["no array \"logits\"", "a, b"]);
 }
 
 #[test]
 fn folders_score_their_good_pictures_and_name_the_others() {
-    let place = Place::new();
-    let weights = place.resnet();
-    let folder = place.pictures(&[
+    let temporary = TestFolder::new();
+    let weights = temporary.resnet();
+    let folder = temporary.pictures(&[
         ("plain.png", "cat/plain.png"),
         ("deep.png", "cat/deep.png"),
         ("cmyk.jpg", "dog/cmyk.jpg"),
@@ -193,13 +193,13 @@ fn folders_score_their_good_pictures_and_name_the_others() {
         "--quiet",
     ];
     fs::create_dir(Path::new(&folder).join("fox")).unwrap();
-    let out = place.path("scores.jsonl");
+    let out = temporary.path("scores.jsonl");
     let output = influence(&[&usual[..], &["--on-error", "skip", "--out", &out]].concat());
-    let told = text(&output.stderr);
-    assert!(output.status.success(), "{told}");
-    assert!(!told.contains("cmyk"), "{told}");
-    assert!(told.contains("image 3 is left out: dog/cut.jpg: "), "{told}");
-    assert!(told.contains("image 4 is left out: eel/one.png: 1 x 1 pixels"), "{told}");
+    let message = text(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    assert!(!message.contains("cmyk"), "{message}");
+    assert!(message.contains("image 3 is left out: dog/cut.jpg: "), "{message}");
+    assert!(message.contains("image 4 is left out: eel/one.png: 1 x 1 pixels"), "{message}");
     let rows: Vec<serde_json::Value> =
         fs::read_to_string(&out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let labelled: Vec<_> = rows.iter().map(|row| (row["index"].as_u64(), row["label"].as_u64())).collect();
@@ -209,23 +209,23 @@ fn folders_score_their_good_pictures_and_name_the_others() {
     );
     assert!(rows.iter().all(|row| row["split"] == "all" && row["dataset"] == "folder"));
     assert_fails(
-        &[&usual[..], &["--out", &place.path("none.csv")]].concat(),
+        &[&usual[..], &["--out", &temporary.path("none.csv")]].concat(),
         &["dog/cut.jpg: ", "--on-error skip"],
     );
     // Three folders for a network of four classes are refused: "dog" could be another class there.
     fs::remove_dir(Path::new(&folder).join("fox")).unwrap();
     let usual = [&usual[..], &["--on-error", "skip", "--out", &out]].concat();
-    assert_fails(&usual, &["3 classes by name, the network 4", "--labels"]);
+    assert_fails(&usual, &["3 named classes, the network 4", "--labels"]);
     assert!(influence(&[&usual[..], &["--objective", "predicted"]].concat()).status.success());
 }
 
 #[test]
 fn labels_may_come_from_a_table() {
-    let place = Place::new();
-    let weights = place.resnet();
-    let folder = place.pictures(&[("plain.png", "a.png"), ("grey.png", "b.png")]);
-    fs::write(place.path("labels.csv"), "label,path\n3,b.png\n1,a.png\n").unwrap();
-    let (labels, out) = (place.path("labels.csv"), place.path("scores.csv"));
+    let temporary = TestFolder::new();
+    let weights = temporary.resnet();
+    let folder = temporary.pictures(&[("plain.png", "a.png"), ("grey.png", "b.png")]);
+    fs::write(temporary.path("labels.csv"), "label,path\n3,b.png\n1,a.png\n").unwrap();
+    let (labels, out) = (temporary.path("labels.csv"), temporary.path("scores.csv"));
     let usual =
         ["score", "--weights", &weights, "--dataset", "folder", "--data", &folder, "--quiet", "--out", &out];
     let output = influence(&[&usual[..], &["--labels", &labels]].concat());
@@ -234,15 +234,15 @@ fn labels_may_come_from_a_table() {
     let starts: Vec<_> = csv.lines().skip(1).map(|line| &line[..3]).collect();
     assert_eq!(starts, ["0,3", "1,1"]);
     assert_fails(&usual, &["pictures has no labels", "--objective predicted"]);
-    fs::write(place.path("labels.csv"), "file,label\nb.png,1\n").unwrap();
+    fs::write(temporary.path("labels.csv"), "file,label\nb.png,1\n").unwrap();
     assert_fails(&[&usual[..], &["--labels", &labels]].concat(), &["no column `path`"]);
 }
 
 #[cfg(feature = "parquet")]
 #[test]
 fn tables_of_the_hubs_are_read_with_their_labels() {
-    let place = Place::new();
-    let (weights, out) = (place.resnet(), place.path("scores.csv"));
+    let temporary = TestFolder::new();
+    let (weights, out) = (temporary.resnet(), temporary.path("scores.csv"));
     let usual = [
         "score",
         "--weights",
@@ -257,9 +257,9 @@ fn tables_of_the_hubs_are_read_with_their_labels() {
     ];
     let scored = |name: &str| {
         let output = influence(&[&usual[..], &["--data", &format!("tests/bring/{name}.parquet")]].concat());
-        let told = text(&output.stderr);
-        assert!(output.status.success(), "{told}");
-        assert!(told.contains("image 1 is left out: row 1 (cut.jpg): "), "{told}");
+        let message = text(&output.stderr);
+        assert!(output.status.success(), "{message}");
+        assert!(message.contains("image 1 is left out: row 1 (cut.jpg): "), "{message}");
         fs::read_to_string(&out).unwrap()
     };
     let csv = scored("hub");
@@ -287,13 +287,13 @@ const STD: [f64; 3] = [0.229, 0.224, 0.225];
 
 #[test]
 fn a_normalisation_is_the_first_layer_of_a_named_network() {
-    let place = Place::new();
-    let weights = place.resnet();
+    let temporary = TestFolder::new();
+    let weights = temporary.resnet();
     let raw = pixels(2 * 3 * 36);
     let normal = by_channel(&raw, 3, 36, |x, channel| (x - MEAN[channel]) / STD[channel]);
     let jacobian = |name: &str, images: &[f64], more: &[&str]| {
-        let data = place.tensors(&format!("{name}.safetensors"), &[("images", &[2, 3, 6, 6], images)]);
-        let out = place.path(&format!("{name}-jacobian.safetensors"));
+        let data = temporary.tensors(&format!("{name}.safetensors"), &[("images", &[2, 3, 6, 6], images)]);
+        let out = temporary.path(&format!("{name}-jacobian.safetensors"));
         let usual = [
             "jacobian",
             "--weights",
@@ -319,13 +319,13 @@ fn a_normalisation_is_the_first_layer_of_a_named_network() {
 
 #[test]
 fn influence_of_pixels_is_that_of_the_network_with_its_normalisation() {
-    let place = Place::new();
-    let weights = place.resnet();
+    let temporary = TestFolder::new();
+    let weights = temporary.resnet();
     let raw = pixels(2 * 3 * 36);
     let normal = by_channel(&raw, 3, 36, |x, _| (x - 0.5) / 0.25);
     let score = |name: &str, images: &[f64], more: &[&str]| -> Vec<[f64; 3]> {
-        let data = place.tensors(&format!("{name}.safetensors"), &[("images", &[2, 3, 6, 6], images)]);
-        let out = place.path(&format!("{name}.jsonl"));
+        let data = temporary.tensors(&format!("{name}.safetensors"), &[("images", &[2, 3, 6, 6], images)]);
+        let out = temporary.path(&format!("{name}.jsonl"));
         let usual = [
             "score",
             "--weights",
@@ -360,12 +360,12 @@ fn influence_of_pixels_is_that_of_the_network_with_its_normalisation() {
 #[test]
 fn a_normalisation_is_the_first_layer_of_an_onnx_network() {
     const REFERENCE: &str = "crates/onnx/tests/files/small_opset17.safetensors";
-    let place = Place::new();
+    let temporary = TestFolder::new();
     let (shape, input) = tensor(REFERENCE, "input");
     let (mean, std) = ([0.5, 0.25], [0.25, 2.0]);
     let raw = by_channel(&input, 2, 16, |x, channel| x * std[channel] + mean[channel]);
-    let data = place.tensors("raw.safetensors", &[("images", &shape, &raw)]);
-    let out = place.path("jacobian.safetensors");
+    let data = temporary.tensors("raw.safetensors", &[("images", &shape, &raw)]);
+    let out = temporary.path("jacobian.safetensors");
     let output = influence(&[
         "jacobian",
         "--network",
@@ -397,27 +397,27 @@ fn a_normalisation_is_the_first_layer_of_an_onnx_network() {
 fn networks_of_onnx_are_checked_too() {
     const NETWORK: &str = "crates/onnx/tests/files/small_opset17.onnx";
     const REFERENCE: &str = "crates/onnx/tests/files/small_opset17.safetensors";
-    let place = Place::new();
+    let temporary = TestFolder::new();
     let (shape, input) = tensor(REFERENCE, "input");
-    let data = place.tensors("input.safetensors", &[("images", &shape, &input)]);
+    let data = temporary.tensors("input.safetensors", &[("images", &shape, &input)]);
     let (shape, logits) = tensor(REFERENCE, "logits");
-    let file = place.tensors("logits.safetensors", &[("of_any_name", &shape, &logits)]);
+    let file = temporary.tensors("logits.safetensors", &[("of_any_name", &shape, &logits)]);
     let usual = ["check", "--network", NETWORK, "--dataset", "arrays", "--logits", &file];
     let with = |data: &str, tolerance: &str| {
         influence(&[&usual[..], &["--data", data, "--precision", "f64", "--tolerance", tolerance]].concat())
     };
     assert!(with(&data, "1e-7").status.success());
     assert_eq!(with(&data, "1e-9").status.code(), Some(2));
-    let larger = place.tensors("larger.safetensors", &[("images", &[1, 3, 6, 6], &pixels(108))]);
+    let larger = temporary.tensors("larger.safetensors", &[("images", &[1, 3, 6, 6], &pixels(108))]);
     let message = text(&with(&larger, "1").stderr);
     assert!(message.contains("[3, 6, 6]") && message.contains("[2, 4, 4]"), "{message}");
 }
 
 #[test]
 fn what_does_not_go_together_is_refused() {
-    let place = Place::new();
-    let weights = place.resnet();
-    let folder = place.pictures(&[("plain.png", "a/a.png")]);
+    let temporary = TestFolder::new();
+    let weights = temporary.resnet();
+    let folder = temporary.pictures(&[("plain.png", "a/a.png")]);
     let with = |more: &[&str]| -> Vec<String> {
         let usual = ["score", "--weights", &weights, "--dataset", "folder", "--data", &folder];
         usual.iter().chain(more).map(|&word| word.to_owned()).collect()
@@ -435,10 +435,10 @@ fn what_does_not_go_together_is_refused() {
     refused(&["--crop", "400"], &["18 x 24 pixels", "cannot be cropped"]);
     refused(&["--split", "train"], &["--split"]);
     refused(&["--grey"], &["images of 1x18x24", "3 channel(s)"]);
-    assert_fails(&["score", "--resize", "20"], &["--resize is of --dataset folder"]);
-    assert_fails(&["score", "--labels", "x.csv"], &["--labels is of --dataset folder"]);
+    assert_fails(&["score", "--resize", "20"], &["--resize is for --dataset folder"]);
+    assert_fails(&["score", "--labels", "x.csv"], &["--labels is for --dataset folder"]);
     assert_fails(&["score", "--bn-eps", "1e-3"], &["--bn-eps", "the paper's epsilon"]);
-    let strange = place.tensors("strange.safetensors", &[("blocks.0.attn.qkv.weight", &[1], &[1.0])]);
+    let strange = temporary.tensors("strange.safetensors", &[("blocks.0.attn.qkv.weight", &[1], &[1.0])]);
     assert_fails(
         &["score", "--weights", &strange],
         &["1 tensors (blocks.0.attn.qkv.weight", "torch.onnx.export"],

@@ -29,7 +29,7 @@ fn refused(arguments: &[&str]) -> String {
 }
 
 /// A network from the importer's tests, with PyTorch's logits and Jacobian at three samples.
-struct Case {
+struct ImportedNetwork {
     folder: tempfile::TempDir,
     network: String,
     logits: Vec<f64>,
@@ -43,7 +43,7 @@ fn doubles(file: &SafeTensors<'_>, name: &str) -> Vec<f64> {
     view.data().as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect()
 }
 
-impl Case {
+impl ImportedNetwork {
     /// Writes the samples to samples.safetensors as `images`, with labels if they are given.
     fn new(name: &str, labels: Option<[i64; 3]>) -> Self {
         let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/onnx/tests/files");
@@ -106,7 +106,7 @@ fn near(found: &[f64], expected: &[f64], tolerance: f64) {
 
 #[test]
 fn scores_of_a_network_in_a_file() {
-    let case = Case::new("attention_opset14", Some([1, 0, 3]));
+    let case = ImportedNetwork::new("attention_opset14", Some([1, 0, 3]));
     let out = case.path("scores.csv");
     case.run("score", &["--precision", "f64", "--out", out.to_str().unwrap()]);
     let csv = fs::read_to_string(&out).unwrap();
@@ -121,7 +121,7 @@ fn scores_of_a_network_in_a_file() {
 
 #[test]
 fn samples_without_labels_have_an_empty_label() {
-    let case = Case::new("attention_opset14", None);
+    let case = ImportedNetwork::new("attention_opset14", None);
     let message = case.refused("score", &[]);
     assert!(message.contains("has no labels: add --objective predicted"), "{message}");
     let shown = case.run("score", &["--objective", "predicted"]);
@@ -132,7 +132,7 @@ fn samples_without_labels_have_an_empty_label() {
 
 #[test]
 fn one_logit_is_two_classes() {
-    let case = Case::new("binary", Some([0, 1, 0]));
+    let case = ImportedNetwork::new("binary", Some([0, 1, 0]));
     let csv = case.run("score", &["--precision", "f64", "--out", "-"]);
     let found: Vec<f64> = column(&csv, "probability").iter().map(|cell| cell.parse().unwrap()).collect();
     // The references hold the logits [z, 0].
@@ -143,7 +143,7 @@ fn one_logit_is_two_classes() {
 
 #[test]
 fn jacobians_are_pytorchs() {
-    let case = Case::new("small_opset17", None);
+    let case = ImportedNetwork::new("small_opset17", None);
     let out = case.path("J.safetensors");
     case.run("jacobian", &["--precision", "f64", "--out", out.to_str().unwrap()]);
     let bytes = fs::read(&out).unwrap();
@@ -166,7 +166,7 @@ fn jacobians_are_pytorchs() {
 
 #[test]
 fn of_several_outputs_one_is_named() {
-    let case = Case::new("two_outputs", None);
+    let case = ImportedNetwork::new("two_outputs", None);
     let message = case.refused("score", &["--objective", "predicted"]);
     assert!(message.contains("outputs") && message.contains("name"), "{message}");
     assert!(message.contains("10, 11"), "{message}");
@@ -176,14 +176,14 @@ fn of_several_outputs_one_is_named() {
 
 #[test]
 fn what_does_not_go_together_is_refused() {
-    let case = Case::new("small_opset17", Some([0, 7, 1]));
+    let case = ImportedNetwork::new("small_opset17", Some([0, 7, 1]));
     let message = case.refused("score", &[]);
     assert!(message.contains("the label of image 1 is 7, and the network has 3 classes"), "{message}");
     let message = case.refused("score", &["--objective", "class:3"]);
     assert!(message.contains("class:3: there are 3 classes"), "{message}");
     let message = case.refused("score", &["--width", "8"]);
     assert!(message.contains("--width"), "{message}");
-    let case = Case::new("small_opset17", Some([0, 2, 1]));
+    let case = ImportedNetwork::new("small_opset17", Some([0, 2, 1]));
     let samples = case.path("samples.safetensors");
     let message = case.refused("jacobian", &["--out", samples.to_str().unwrap()]);
     assert!(message.contains("would be lost"), "{message}");
@@ -197,7 +197,7 @@ fn what_does_not_go_together_is_refused() {
 
 #[test]
 fn a_direction_lies_as_the_file_has_its_weights() {
-    let case = Case::new("small_opset17", Some([0, 1, 2]));
+    let case = ImportedNetwork::new("small_opset17", Some([0, 1, 2]));
     let out = case.path("worst.safetensors");
     let more = ["--perturb", "parameters", "--images", "1", "--direction", out.to_str().unwrap()];
     case.run("score", &more);
@@ -222,7 +222,7 @@ fn what_is_missing_is_named() {
 
 #[test]
 fn two_sets_of_arrays_are_compared() {
-    let case = Case::new("small_opset17", Some([0, 2, 1]));
+    let case = ImportedNetwork::new("small_opset17", Some([0, 2, 1]));
     let message = case.refused("compare", &[]);
     assert!(message.contains("--against-data"), "{message}");
     let other = case.path("other.safetensors");

@@ -8,29 +8,29 @@
 mod common;
 
 use burn::tensor::{Device, TensorData};
-use common::{Case, cases};
+use common::{GoldenCase, cases};
 use influence::{Engine, Filter, Linearization, Precision, SampleObjective, Score, Scorer};
 use influence_autodiff::{Graph, Leaves, Options, Rows};
-use influence_zoo::{Network, weights};
+use influence_zoo::Network;
 
 /// Our own kernels, and Burn's on the processor.
 const ENGINES: [Engine; 2] = [Engine::Cpu(None), Engine::Burn];
 
 /// Every case on every engine.
-fn runs() -> Vec<(Case, Engine)> {
+fn runs() -> Vec<(GoldenCase, Engine)> {
     ENGINES.into_iter().flat_map(|engine| cases().into_iter().map(move |case| (case, engine))).collect()
 }
 
 /// The network of a case, compiled for scoring.
-fn scorer(case: &Case, engine: Engine, precision: Precision) -> Scorer {
+fn scorer(case: &GoldenCase, engine: Engine, precision: Precision) -> Scorer {
     let device = Device::flex();
-    let network = case.network(weights_precision(precision));
+    let network = case.network(precision);
     let scorer = Scorer::builder().engine(engine).precision(precision).device(&device);
     scorer.compile(&network, Network::forward, &case.golden.image_shape()).unwrap()
 }
 
 /// Every image of a case linearised once, for all filters.
-fn linearizations<'a>(case: &Case, scorer: &'a Scorer) -> Vec<Linearization<'a>> {
+fn linearizations<'a>(case: &GoldenCase, scorer: &'a Scorer) -> Vec<Linearization<'a>> {
     scorer.linearize(images(case)).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
@@ -44,14 +44,7 @@ fn scores(at: &[Linearization<'_>], labels: Option<&[usize]>, filter: &str) -> V
     at.iter().map(|at| at.score(&objective(at), &filter).unwrap()).collect()
 }
 
-fn weights_precision(precision: Precision) -> weights::Precision {
-    match precision {
-        Precision::F32 => weights::Precision::F32,
-        Precision::F64 => weights::Precision::F64,
-    }
-}
-
-fn images(case: &Case) -> TensorData {
+fn images(case: &GoldenCase) -> TensorData {
     TensorData::new(case.golden.images(), case.golden.shape("images"))
 }
 
@@ -70,14 +63,14 @@ fn worst(found: &[f64], expected: &[f64]) -> f64 {
     found.iter().zip(expected).map(relative).fold(0.0, f64::max)
 }
 
-fn check(case: &Case, what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
+fn check(case: &GoldenCase, what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
     let worst = worst(found, expected);
     println!("{} {what}: {worst:.1e}", case.name);
     assert!(worst <= tolerance, "{} {what}: relative difference {worst:e} > {tolerance:e}", case.name);
 }
 
 /// Column `column` of the Tikhonov values, for lambda 1, 100, 10 000.
-fn tikhonov(case: &Case, column: usize) -> Vec<f64> {
+fn tikhonov(case: &GoldenCase, column: usize) -> Vec<f64> {
     case.golden.floats("fi_tikhonov").chunks(3).map(|row| row[column]).collect()
 }
 
@@ -85,7 +78,7 @@ fn tikhonov(case: &Case, column: usize) -> Vec<f64> {
 fn logits_and_jacobians_in_f64() {
     for (case, engine) in runs() {
         let device = Device::flex();
-        let network = case.network(weights::Precision::F64);
+        let network = case.network(Precision::F64);
         let graph = Graph::capture(&network, Network::forward, &case.golden.image_shape(), &device).unwrap();
         let options = Options { precision: Precision::F64, ..Options::default() };
         let program = engine.load(graph, Leaves::input(), &device, &options).unwrap();

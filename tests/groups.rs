@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use common::{Case, cases};
+use common::{GoldenCase, cases};
 use influence::{
     Budget, Engine, Error, Filter, Graph, Group, Objective, ParameterLinearization, Perturbation, Precision,
     Probabilities, SampleObjective, Score, Scorer, ScorerBuilder,
@@ -27,7 +27,7 @@ const STEP: f64 = 1e-6;
 const ALONG: f64 = 1e-5;
 
 /// The embedded network's case.
-fn embedded() -> Case {
+fn embedded() -> GoldenCase {
     cases().remove(0)
 }
 
@@ -35,18 +35,18 @@ fn builder(perturbation: Perturbation) -> ScorerBuilder {
     Scorer::builder().perturbation(perturbation).precision(Precision::F64).engine(Engine::Burn)
 }
 
-fn compiled(case: &Case, builder: ScorerBuilder) -> Scorer {
-    let network = case.network(weights::Precision::F64);
+fn compiled(case: &GoldenCase, builder: ScorerBuilder) -> Scorer {
+    let network = case.network(Precision::F64);
     builder.compile(&network, Network::forward, &case.golden.image_shape()).unwrap()
 }
 
-fn images(case: &Case, count: usize) -> TensorData {
+fn images(case: &GoldenCase, count: usize) -> TensorData {
     let [c, h, w] = case.golden.image_shape();
     let pixels: Vec<f64> = case.golden.images().into_iter().take(count * c * h * w).collect();
     TensorData::new(pixels, [count, c, h, w])
 }
 
-fn linearized<'a>(scorer: &'a Scorer, case: &Case) -> Vec<ParameterLinearization<'a>> {
+fn linearized<'a>(scorer: &'a Scorer, case: &GoldenCase) -> Vec<ParameterLinearization<'a>> {
     scorer.linearize_parameters(images(case, 2)).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
@@ -191,10 +191,10 @@ fn of_both_together_each_has_its_own_size() {
 }
 
 /// The network with its weights moved along a direction.
-fn moved(case: &Case, direction: &[influence::DirectionTensor], step: f64) -> Network {
+fn moved(case: &GoldenCase, direction: &[influence::DirectionTensor], step: f64) -> Network {
     let bytes = std::fs::read(&case.weights).unwrap();
     let (old, device) = (SafeTensors::deserialize(&bytes).unwrap(), Device::flex());
-    let network = case.network(weights::Precision::F64);
+    let network = case.network(Precision::F64);
     let mut all: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
     let entries = influence_zoo::names::entries(&network);
     let mut found: BTreeMap<&str, &influence::DirectionTensor> = BTreeMap::new();
@@ -228,7 +228,7 @@ fn moved(case: &Case, direction: &[influence::DirectionTensor], step: f64) -> Ne
     let file = safetensors::serialize(views, None).unwrap();
     let [channels, size, _] = case.golden.image_shape();
     let network = case.architecture.init(channels, size, 10, &device).unwrap();
-    weights::load(network, file.as_slice(), weights::Precision::F64, &device).unwrap().0
+    weights::load(network, file.as_slice(), Precision::F64.dtype(), &device).unwrap().0
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn the_direction_changes_the_objective_as_the_influence_says() {
 #[test]
 fn what_cannot_be_measured_is_refused_with_the_remedy() {
     let case = embedded();
-    let network = case.network(weights::Precision::F64);
+    let network = case.network(Precision::F64);
     let compile = |builder: ScorerBuilder| builder.compile(&network, Network::forward, &[1, 28, 28]);
     let says = |error: Error, words: &[&str]| {
         let text = error.to_string();

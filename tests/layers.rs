@@ -64,7 +64,7 @@ fn a_table_and_a_plot_are_what_a_person_gets() {
 }
 
 #[test]
-fn files_have_a_row_a_layer_in_the_order_asked_for() {
+fn files_have_a_row_per_layer_in_the_order_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("layers.csv");
     let run = |order: &str| {
@@ -101,7 +101,7 @@ fn two_networks_stand_side_by_side() {
 }
 
 #[test]
-fn scores_have_a_row_an_image_and_group() {
+fn scores_have_a_row_per_image_and_group() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("scores.csv");
     let run = |what: &str| {

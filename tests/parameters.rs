@@ -9,9 +9,9 @@
 mod common;
 
 use burn::tensor::{Device, TensorData};
-use common::{Case, cases};
+use common::{GoldenCase, cases};
 use influence::{Engine, Filter, ParameterLinearization, Perturbation, Precision, SampleObjective, Scorer};
-use influence_zoo::{Network, weights};
+use influence_zoo::Network;
 
 /// Tolerance for Gram entries, relative to the largest of their matrix.
 const GRAM_F64: f64 = 1e-8;
@@ -22,7 +22,7 @@ const PAPER: f64 = 1e-6;
 
 /// Every network on our own kernels, and the small one on Burn's operations as well; there the
 /// large ones take minutes.
-fn runs() -> impl Iterator<Item = (Case, Engine)> {
+fn runs() -> impl Iterator<Item = (GoldenCase, Engine)> {
     cases().into_iter().flat_map(|case| {
         let burn = case.name.contains("w8").then(|| (case.clone(), Engine::Burn));
         std::iter::once((case, Engine::Cpu(None))).chain(burn)
@@ -30,17 +30,14 @@ fn runs() -> impl Iterator<Item = (Case, Engine)> {
 }
 
 fn scorer(
-    case: &Case,
+    case: &GoldenCase,
     engine: Engine,
     perturbation: Perturbation,
     filter: Filter,
     precision: Precision,
 ) -> Scorer {
     let device = Device::flex();
-    let network = case.network(match precision {
-        Precision::F32 => weights::Precision::F32,
-        Precision::F64 => weights::Precision::F64,
-    });
+    let network = case.network(precision);
     let scorer = Scorer::builder().perturbation(perturbation).filter(filter).precision(precision);
     let scorer = scorer.engine(engine).device(&device);
     let scorer = scorer.compile(&network, Network::forward, &case.golden.image_shape()).unwrap();
@@ -49,7 +46,7 @@ fn scorer(
 }
 
 /// The images that have reference values per layer.
-fn images(case: &Case) -> TensorData {
+fn images(case: &GoldenCase) -> TensorData {
     let count = case.golden.shape("gram_layers")[0];
     let [c, h, w] = case.golden.image_shape();
     let pixels = case.golden.images().into_iter().take(count * c * h * w).collect::<Vec<_>>();
@@ -62,7 +59,7 @@ fn linearized(scorer: &Scorer, images: TensorData) -> Vec<ParameterLinearization
 
 /// The largest difference per image and layer of the Gram matrix of logit differences, relative to
 /// its largest entry.
-fn gram_errors(case: &Case, at: &[ParameterLinearization<'_>], layers: usize) -> Vec<Vec<f64>> {
+fn gram_errors(case: &GoldenCase, at: &[ParameterLinearization<'_>], layers: usize) -> Vec<Vec<f64>> {
     let expected = case.golden.floats("gram_layers");
     let of = |image: usize, at: &ParameterLinearization<'_>, layer: usize| {
         let reference = &expected[(image * layers + layer) * 100..][..100];
@@ -88,7 +85,7 @@ fn worst(found: &[f64], expected: &[f64]) -> f64 {
     found.iter().zip(expected).map(|(a, b)| (a - b).abs() / b.abs()).fold(0.0, f64::max)
 }
 
-fn scores(case: &Case, at: &[ParameterLinearization<'_>], groups: usize, filter: &str) -> Vec<f64> {
+fn scores(case: &GoldenCase, at: &[ParameterLinearization<'_>], groups: usize, filter: &str) -> Vec<f64> {
     let (labels, filter) = (case.golden.integers("labels"), filter.parse::<Filter>().unwrap());
     let of = |at: &ParameterLinearization<'_>, group| {
         at.score(group, &SampleObjective::class(labels[at.sample()]), &filter).unwrap().value

@@ -24,7 +24,7 @@ use parity::Differences;
 const IMAGES: usize = 2;
 
 /// A network and images for it.
-struct Case {
+struct ParityCase {
     name: &'static str,
     network: Network,
     shape: [usize; 3],
@@ -32,24 +32,24 @@ struct Case {
 }
 
 /// The embedded network on its own images.
-fn embedded() -> Case {
+fn embedded() -> ParityCase {
     let device = Device::flex();
     let network = Architecture::ResNet50 { width: 8 }.init(1, 28, 10, &device).unwrap();
-    let weights = weights::load(network, sample::RESNET50W8_MNIST, weights::Precision::F32, &device);
+    let weights = weights::load(network, sample::RESNET50W8_MNIST, Precision::F32.dtype(), &device);
     let images = Dataset::embedded().batch::<f64>(&Vec::from_iter(0..IMAGES));
-    Case { name: "resnet50w8-mnist", network: weights.unwrap().0, shape: [1, 28, 28], images }
+    ParityCase { name: "resnet50w8-mnist", network: weights.unwrap().0, shape: [1, 28, 28], images }
 }
 
 /// A narrow version of a network with random initial weights, on synthetic images.
-fn narrow(name: &'static str, architecture: Architecture) -> Case {
+fn narrow(name: &'static str, architecture: Architecture) -> ParityCase {
     let device = Device::flex();
     device.seed(11);
     let network = architecture.init(3, 32, 10, &device).unwrap();
     let images = (0..IMAGES * 3 * 32 * 32).map(|i| f64::from(((i * 2_654_435_761) % 256) as u8) / 255.0);
-    Case { name, network, shape: [3, 32, 32], images: images.collect() }
+    ParityCase { name, network, shape: [3, 32, 32], images: images.collect() }
 }
 
-impl Case {
+impl ParityCase {
     fn jacobians(&self, device: &Device, precision: Precision) -> Vec<Jacobian> {
         let graph = Graph::capture(&self.network, Network::forward, &self.shape, &Device::flex()).unwrap();
         let options = Options { precision, batch: IMAGES, ..Options::default() };

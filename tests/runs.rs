@@ -193,7 +193,7 @@ fn signals_end_a_run_cleanly_and_another_process_is_refused() {
         assert!(message.contains("of 60 are kept in") && message.contains("--resume"), "{message}");
         let left: Vec<_> = contents(folder.path()).into_iter().map(|(name, _)| name).collect();
         assert_eq!(left, ["rows.csv.journal", "rows.csv.partial", "whole.csv"], "and no hidden file");
-        refused(&arguments, &["add --resume to go on"]);
+        refused(&arguments, &["add --resume to continue"]);
         succeeds(&again);
         assert_eq!(fs::read(&out).unwrap(), fs::read(&whole).unwrap());
         fs::remove_file(&out).unwrap();

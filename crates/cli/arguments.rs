@@ -11,7 +11,7 @@ use crate::layers_arguments::LayersArguments;
 use crate::logits::CheckArguments;
 use crate::map_arguments::MapArguments;
 use crate::onnx;
-use crate::out::Destination;
+use crate::out::RowDestination;
 use crate::outliers_arguments::OutliersArguments;
 use crate::tally::Top;
 use crate::train_arguments::TrainArguments;
@@ -22,7 +22,7 @@ use crate::train_arguments::TrainArguments;
 /// ResNet50, and shows a table.
 #[derive(Debug, Parser)]
 #[command(name = "influence", version, max_term_width = 80)]
-pub(crate) struct Program {
+pub(crate) struct CommandLine {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
@@ -67,6 +67,10 @@ pub(crate) enum Command {
     Check(Box<CheckArguments>),
     /// Trains one of the known networks (in builds with the feature train) and writes its weights.
     #[command(after_long_help = crate::train_arguments::EXAMPLES)]
+    #[command(mut_arg("dataset", brief))]
+    #[command(mut_arg("data", brief))]
+    #[command(mut_arg("labels", brief))]
+    #[command(mut_arg("own", brief))]
     Train(Box<TrainArguments>),
     /// Merges the parts of a run made with --shard, to the same bytes as one whole run.
     Merge(MergeArguments),
@@ -79,6 +83,11 @@ pub(crate) enum Command {
 /// Of an argument that a command has no use for, and refuses with the reason.
 fn hidden(argument: clap::Arg) -> clap::Arg {
     argument.hide(true)
+}
+
+/// An argument with its first line of help alone.
+fn brief(argument: clap::Arg) -> clap::Arg {
+    argument.long_help(None)
 }
 
 #[derive(Debug, Args)]
@@ -202,21 +211,21 @@ pub(crate) struct OutArguments {
 
 impl OutArguments {
     /// The destination, if it can be written.
-    pub(crate) fn destination(&self) -> Result<Destination> {
-        let destination = Destination::parse(self.out.as_deref(), self.format.as_deref())?;
-        if self.resume && !matches!(destination, Destination::File(..)) {
-            return Err(Failure::new("--resume goes on with a file: add --out FILE"));
+    pub(crate) fn destination(&self) -> Result<RowDestination> {
+        let destination = RowDestination::parse(self.out.as_deref(), self.format.as_deref())?;
+        if self.resume && !matches!(destination, RowDestination::File(..)) {
+            return Err(Failure::new("--resume continues a file: add --out FILE"));
         }
         Ok(destination)
     }
 
     /// Which rows a table shows; `None` if there is no table.
-    pub(crate) fn top(&self, destination: &Destination, most: usize) -> Result<Option<Top>> {
+    pub(crate) fn top(&self, destination: &RowDestination, most: usize) -> Result<Option<Top>> {
         if !destination.is_table() {
             let flag = self.top.map(|_| "--top").or(self.sort.as_ref().map(|_| "--sort"));
             return flag.map_or(Ok(None), |flag| {
                 Err(Failure::new(format!(
-                    "{flag} is of the table: files have all rows in the order of the images"
+                    "{flag} is for the table: files have all rows in the order of the images"
                 )))
             });
         }
@@ -224,6 +233,45 @@ impl OutArguments {
         let top = Top::new(column, self.top.unwrap_or(most));
         top.map(Some).ok_or_else(|| Failure::new(format!("--sort {column}: there is no such column")))
     }
+}
+
+/// Where the samples come from, for every command that reads some, `influence train` too.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct SourceArguments {
+    /// mnist, fashion-mnist, cifar10, cifar100, folder, parquet or arrays [default: embedded]
+    ///
+    /// cifar100-coarse has CIFAR-100's coarse labels. folder: pictures (PNG, JPEG, WebP), with a
+    /// sub-folder for each class. parquet: tables with encoded pictures and labels. arrays: samples
+    /// of any shape in one file.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) dataset: Option<String>,
+    /// Folder with the data set's official files or with pictures, or a file
+    ///
+    /// Arrays: FILE.npz or FILE.safetensors with images [N, ...] and, for objectives of the label,
+    /// labels [N]; or FILE.npy with images. Numbers are float64, float32, float16 or uint8.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: Option<PathBuf>,
+    /// Labels of a folder's pictures: a .csv with columns path and label
+    ///
+    /// Paths are relative to the folder. Labels are numbers from 0, or names, which are numbered in
+    /// alphabetical order.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) labels: Option<PathBuf>,
+    /// Resize pictures: N for the shorter side, or HxW
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) resize: Option<String>,
+    /// Crop the centre of pictures: N for a square, or HxW
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) crop: Option<String>,
+    /// Convert pictures to one grey channel
+    #[arg(long)]
+    pub(crate) grey: bool,
+    /// The files are your own, in the data set's format but of other sizes
+    ///
+    /// CIFAR-10 batches of any number of images, IDX images of any height and width. Without this
+    /// flag only the official sizes are accepted, because images could get wrong numbers.
+    #[arg(long)]
+    pub(crate) own: bool,
 }
 
 /// The arguments of every command: the network, the images, and how to run.
@@ -256,34 +304,8 @@ pub(crate) struct RunArguments {
     /// A * stands for any letters: --frozen 'pos_embed,*.table'.
     #[arg(long, value_name = "NAMES")]
     pub(crate) frozen: Option<String>,
-    /// mnist, fashion-mnist, cifar10, cifar100, folder, parquet or arrays [default: embedded]
-    ///
-    /// cifar100-coarse has CIFAR-100's coarse labels. folder: pictures (PNG, JPEG, WebP), with a
-    /// sub-folder for each class. parquet: tables with encoded pictures and labels. arrays: samples
-    /// of any shape in one file.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) dataset: Option<String>,
-    /// Folder with the data set's official files or with pictures, or a file
-    ///
-    /// Arrays: FILE.npz or FILE.safetensors with images [N, ...] and, for objectives of the label,
-    /// labels [N]; or FILE.npy with images. Numbers are float64, float32, float16 or uint8.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) data: Option<PathBuf>,
-    /// Labels of a folder's pictures: a .csv with columns path and label
-    ///
-    /// Paths are relative to the folder. Labels are numbers from 0, or names, which are numbered in
-    /// alphabetical order.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) labels: Option<PathBuf>,
-    /// Resize pictures: N for the shorter side, or HxW
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) resize: Option<String>,
-    /// Crop the centre of pictures: N for a square, or HxW
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) crop: Option<String>,
-    /// Convert pictures to one grey channel
-    #[arg(long)]
-    pub(crate) grey: bool,
+    #[command(flatten)]
+    pub(crate) source: SourceArguments,
     /// Normalisation of the network's training: mean per channel, as 0.485,0.456,0.406
     ///
     /// (x - mean) / std becomes the network's first layer, so that perturbations are of pixels in
@@ -296,12 +318,6 @@ pub(crate) struct RunArguments {
     /// If a picture cannot be read: stop, or skip it and print its name [default: stop]
     #[arg(long, value_name = "WHAT", value_parser = ["stop", "skip"])]
     pub(crate) on_error: Option<String>,
-    /// The files are your own, in the data set's format but of other sizes
-    ///
-    /// CIFAR-10 batches of any number of images, IDX images of any height and width. Without this
-    /// flag only the official sizes are accepted, because images could get wrong numbers.
-    #[arg(long)]
-    pub(crate) own: bool,
     /// Split of the data set [default: test]
     #[arg(long, value_name = "SPLIT", value_parser = ["train", "test"])]
     pub(crate) split: Option<String>,

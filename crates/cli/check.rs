@@ -13,7 +13,7 @@ use influence_report::statistics::{Random, quartiles};
 use crate::failure::{Failure, Result};
 use crate::job::{Job, in_split};
 use crate::map::{Mapping, each};
-use crate::map_arguments::Fill;
+use crate::map_arguments::WindowFill;
 use crate::table::{channels_word, four_digits, function};
 use crate::terminal;
 
@@ -24,7 +24,7 @@ const TIED: f64 = 1e-6;
 
 /// The effect of filling one window.
 #[derive(Debug, Clone, Copy)]
-struct Outcome {
+struct FillEffect {
     changed: bool,
     /// The decrease of the probability of the originally predicted class.
     fall: f64,
@@ -33,15 +33,15 @@ struct Outcome {
 /// One image and half-width.
 #[derive(Debug)]
 struct Trial {
-    influence: Outcome,
-    norm: Outcome,
-    random: Vec<Outcome>,
+    influence: FillEffect,
+    norm: FillEffect,
+    random: Vec<FillEffect>,
     /// Fraction of windows that are as vulnerable as the chosen one.
     tied: f64,
 }
 
 /// Runs all images and prints the table.
-pub(crate) fn run(mapping: &Mapping, fill: Fill) -> Result<()> {
+pub(crate) fn run(mapping: &Mapping, fill: WindowFill) -> Result<()> {
     let job = &mapping.job;
     let mut bar = job.progress(0);
     let mut trials: Vec<Vec<Trial>> = Vec::new();
@@ -60,7 +60,7 @@ pub(crate) fn run(mapping: &Mapping, fill: Fill) -> Result<()> {
 }
 
 /// The trials of all half-widths for one image.
-fn trial(mapping: &Mapping, fill: Fill, index: usize, at: &Linearization<'_>) -> Result<Vec<Trial>> {
+fn trial(mapping: &Mapping, fill: WindowFill, index: usize, at: &Linearization<'_>) -> Result<Vec<Trial>> {
     let job = &mapping.job;
     let maps = mapping.maps(index, at)?;
     let objective = job.objective(index);
@@ -68,36 +68,36 @@ fn trial(mapping: &Mapping, fill: Fill, index: usize, at: &Linearization<'_>) ->
     // Per half-width: the window with the largest influence, the one with the largest Jacobian
     // norm, and RANDOM random ones. The generator depends only on image and half-width, so the
     // result does not depend on threads or on which images are run.
-    let mut places = Vec::new();
+    let mut windows = Vec::new();
     let mut shares = Vec::new();
     for map in &maps {
         let mut random = Random::new((index as u64) << 8 | map.half_width as u64);
         let norms = at.gradient_norms(&objective, map.half_width, mapping.channels);
         let norms = norms.map_err(|error| in_split(error, index))?;
         let (vulnerable, share) = largest(&map.values, &mut random);
-        places.push((map, vulnerable));
-        places.push((map, largest(&norms, &mut random).0));
-        places.extend((0..RANDOM).map(|_| (map, random.below(map.values.len()))));
+        windows.push((map, vulnerable));
+        windows.push((map, largest(&norms, &mut random).0));
+        windows.extend((0..RANDOM).map(|_| (map, random.below(map.values.len()))));
         shares.push(share);
     }
     // All filled images of this image run as one batch; the outcomes come back in the same order,
     // 2 + RANDOM per half-width.
-    let filled: Vec<f64> = places
+    let filled: Vec<f64> = windows
         .iter()
-        .flat_map(|(map, place)| filled(job, &image, map, *place, mapping.channels, fill))
+        .flat_map(|(map, window)| filled(job, &image, map, *window, mapping.channels, fill))
         .collect();
     let before = probabilities(at.logits(), index)?;
     let logits =
-        job.scorer.logits(batch(job, filled, places.len())).map_err(|error| in_split(error, index))?;
+        job.scorer.logits(batch(job, filled, windows.len())).map_err(|error| in_split(error, index))?;
     let outcome = |logits: &Vec<f64>| {
         let after = probabilities(logits, index)?;
         let class = before.predicted();
-        Ok(Outcome {
+        Ok(FillEffect {
             changed: after.predicted() != class,
             fall: before.logs()[class].exp() - after.logs()[class].exp(),
         })
     };
-    let outcomes: Vec<Outcome> = logits.iter().map(outcome).collect::<Result<_>>()?;
+    let outcomes: Vec<FillEffect> = logits.iter().map(outcome).collect::<Result<_>>()?;
     let trials = outcomes.chunks_exact(2 + RANDOM).zip(shares);
     Ok(trials.map(|(o, tied)| Trial { influence: o[0], norm: o[1], random: o[2..].to_vec(), tied }).collect())
 }
@@ -110,15 +110,22 @@ fn probabilities(logits: &[f64], index: usize) -> Result<Probabilities> {
 fn largest(values: &[f64], random: &mut Random) -> (usize, f64) {
     let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let tied: Vec<usize> = (0..values.len()).filter(|at| values[*at] >= most - TIED * most.abs()).collect();
-    let place = tied.get(random.below(tied.len().max(1))).copied().unwrap_or(0);
-    (place, tied.len() as f64 / values.len() as f64)
+    let window = tied.get(random.below(tied.len().max(1))).copied().unwrap_or(0);
+    (window, tied.len() as f64 / values.len() as f64)
 }
 
 /// The image with one window filled.
-fn filled(job: &Job, image: &[f64], map: &Map, place: usize, channels: Channels, fill: Fill) -> Vec<f64> {
+fn filled(
+    job: &Job,
+    image: &[f64],
+    map: &Map,
+    window: usize,
+    channels: Channels,
+    fill: WindowFill,
+) -> Vec<f64> {
     let [count, height, width] = job.data.shape();
     let plane = height * width;
-    let (x, y, channel) = (place % width, place / width % height, place / plane);
+    let (x, y, channel) = (window % width, window / width % height, window / plane);
     let members = match channels {
         Channels::Joint => 0..count,
         Channels::Separate => channel..channel + 1,
@@ -130,8 +137,8 @@ fn filled(job: &Job, image: &[f64], map: &Map, place: usize, channels: Channels,
     for channel in members {
         let values = &mut filled[channel * plane..][..plane];
         let value = match fill {
-            Fill::Zero => 0.0,
-            Fill::Mean => values.iter().sum::<f64>() / plane as f64,
+            WindowFill::Zero => 0.0,
+            WindowFill::Mean => values.iter().sum::<f64>() / plane as f64,
         };
         for y in around(y, height) {
             values[y * width..][around(x, width)].fill(value);
@@ -151,7 +158,7 @@ fn batch(job: &Job, values: Vec<f64>, count: usize) -> TensorData {
 }
 
 /// Prints the line of one kind of window, over all images.
-fn line(out: &mut impl Write, name: &str, outcomes: &[Outcome]) -> io::Result<()> {
+fn line(out: &mut impl Write, name: &str, outcomes: &[FillEffect]) -> io::Result<()> {
     let mut falls: Vec<f64> = outcomes.iter().map(|outcome| outcome.fall).collect();
     falls.sort_by(f64::total_cmp);
     let mean = falls.iter().sum::<f64>() / falls.len() as f64;
@@ -167,11 +174,11 @@ fn line(out: &mut impl Write, name: &str, outcomes: &[Outcome]) -> io::Result<()
     )
 }
 
-fn tell(out: &mut impl Write, mapping: &Mapping, fill: Fill, trials: &[Vec<Trial>]) -> io::Result<()> {
+fn tell(out: &mut impl Write, mapping: &Mapping, fill: WindowFill, trials: &[Vec<Trial>]) -> io::Result<()> {
     let job = &mapping.job;
     let what = match fill {
-        Fill::Zero => "0",
-        Fill::Mean => "the mean of their channel",
+        WindowFill::Zero => "0",
+        WindowFill::Mean => "the mean of their channel",
     };
     let mut say = |text: String| terminal::hanging(out, 4, &text);
     say(format!("Windows filled with {what}: {} of {}", trials.len(), job.data.name()))?;
@@ -189,7 +196,7 @@ fn tell(out: &mut impl Write, mapping: &Mapping, fill: Fill, trials: &[Vec<Trial
     )?;
     writeln!(out, "  {:<24} {:>11} {:>13} {:>13} {:>13}", "", "changed", "of P", "of P", "of the fall")?;
     for (at, scale) in mapping.scales.iter().enumerate() {
-        let of = |part: &dyn Fn(&Trial) -> Vec<Outcome>| -> Vec<Outcome> {
+        let of = |part: &dyn Fn(&Trial) -> Vec<FillEffect>| -> Vec<FillEffect> {
             trials.iter().filter_map(|trials| trials.get(at)).flat_map(part).collect()
         };
         let mut tied: Vec<f64> = trials.iter().filter_map(|trials| Some(trials.get(at)?.tied)).collect();

@@ -17,21 +17,21 @@ use crate::failure::{Failure, Result};
 use crate::job::Job;
 use crate::judged::{Judged, taken};
 use crate::layers::tell_apart;
-use crate::out::{Destination, Format, pipe_cells, write_cells};
+use crate::out::{Format, RowDestination, pipe_cells, write_cells};
 use crate::pages;
-use crate::record::{Cell, Column, Kind};
+use crate::record::{CellValue, ColumnKind, ColumnSpec};
 use crate::report::ReportFile;
 use crate::study::{self, Measure, measures};
 use crate::table;
 use crate::terminal;
-use crate::verdict::{Seen, Spread, Verdict};
+use crate::verdict::{Verdict, VerdictValue, VerdictValues};
 
 /// The percentile that the paper compares.
 const MARKED: f64 = 75.0;
 
 /// Two jobs, with what distinguishes them.
 #[derive(Debug)]
-pub(crate) struct Comparison {
+pub(crate) struct SetComparison {
     pub(crate) jobs: [Job; 2],
     /// The names of the sets.
     pub(crate) names: [String; 2],
@@ -44,7 +44,7 @@ pub(crate) struct Comparison {
 
 /// One measure on both sets.
 #[derive(Debug)]
-pub(crate) struct Beside {
+pub(crate) struct MeasureComparison {
     pub(crate) name: String,
     /// The values of each set, in ascending order.
     pub(crate) sorted: [Vec<f64>; 2],
@@ -98,7 +98,7 @@ pub(crate) fn command(arguments: &CompareArguments) -> Result<()> {
         header.config.insert(format!("{name}, second set"), hash);
     }
     let write = |all: &[Judged], file: Option<(&Path, Format)>| study.write(all, file, &out);
-    let score = |done: usize, add: study::Add<'_>| study.score(done, add);
+    let score = |done: usize, add: study::AddImage<'_>| study.score(done, add);
     let Some(all) = study::gather(&out, header, arguments.out.resume, &score, &write)? else {
         return table::complete(first, &out);
     };
@@ -117,7 +117,7 @@ pub(crate) fn command(arguments: &CompareArguments) -> Result<()> {
     Ok(())
 }
 
-fn understood(arguments: &CompareArguments) -> Result<Comparison> {
+fn understood(arguments: &CompareArguments) -> Result<SetComparison> {
     let objective = arguments.run.objective.clone().or_else(|| Some("predicted".into()));
     let run = RunArguments { objective, ..arguments.run.clone() };
     // The thread pool has been created by the first job.
@@ -130,43 +130,52 @@ fn understood(arguments: &CompareArguments) -> Result<Comparison> {
         let mut jobs = [Job::new(&run, Perturbation::Input)?, Job::new(&second, Perturbation::Input)?];
         tell_apart(&mut jobs, [run.network_file(), Some(path)]);
         let names = [0, 1].map(|at| jobs[at].architecture.clone());
-        return Ok(Comparison { jobs, names, paired: true, seed, plot, report });
+        return Ok(SetComparison { jobs, names, paired: true, seed, plot, report });
     }
     if let Some(path) = &arguments.against_data {
-        let second = RunArguments { data: Some(path.clone()), ..again };
+        let mut second = again;
+        second.source.data = Some(path.clone());
         let jobs = [Job::new(&run, Perturbation::Input)?, Job::new(&second, Perturbation::Input)?];
         let name = |path: Option<&Path>| {
             path.and_then(Path::file_name)
                 .map_or_else(|| "embedded".into(), |name| name.to_string_lossy().into_owned())
         };
-        let names = [name(run.data.as_deref()), name(Some(path))];
+        let names = [name(run.source.data.as_deref()), name(Some(path))];
         let names = if names[0] == names[1] { ["first", "second"].map(str::to_owned) } else { names };
-        return Ok(Comparison { jobs, names, paired: false, seed, plot, report });
+        return Ok(SetComparison { jobs, names, paired: false, seed, plot, report });
     }
-    if let Some(one @ ("arrays" | "folder" | "parquet")) = run.dataset.as_deref() {
+    if let Some(one @ ("arrays" | "folder" | "parquet")) = run.source.dataset.as_deref() {
         return Err(Failure::new(format!(
             "compare: --dataset {one} is one set of images; add --against-data PATH, the other set, or --against \
              FILE, another network"
         )));
     }
-    if run.dataset.is_none() {
+    if run.source.dataset.is_none() {
         return Err(Failure::new(
             "compare: the embedded sample has no training images; add --dataset and --data, or --against FILE",
         ));
     }
     if let Some(split) = &run.split {
         return Err(Failure::new(format!(
-            "--split {split}: without --against the training set stands beside the test set; leave --split out"
+            "--split {split}: without --against, the training set is compared with the test set; leave \
+             --split out"
         )));
     }
     let of = |split: &str, run: RunArguments| {
         Job::new(&RunArguments { split: Some(split.into()), ..run }, Perturbation::Input)
     };
     let jobs = [of("train", run)?, of("test", again)?];
-    Ok(Comparison { jobs, names: ["training", "test"].map(str::to_owned), paired: false, seed, plot, report })
+    Ok(SetComparison {
+        jobs,
+        names: ["training", "test"].map(str::to_owned),
+        paired: false,
+        seed,
+        plot,
+        report,
+    })
 }
 
-impl Comparison {
+impl SetComparison {
     /// Splits the kept images into the two sets.
     pub(crate) fn sets<'a>(&self, all: &'a [Judged]) -> [&'a [Judged]; 2] {
         let (first, second) = all.split_at(self.jobs[0].images.len().min(all.len()));
@@ -178,7 +187,7 @@ impl Comparison {
     }
 
     /// Scores the images that are not done, one set after the other.
-    fn score(&self, done: usize, add: study::Add<'_>) -> Result<()> {
+    fn score(&self, done: usize, add: study::AddImage<'_>) -> Result<()> {
         let mut done = done;
         for job in &self.jobs {
             study::score(job, done.min(job.images.len()), &self.filters(), add)?;
@@ -188,19 +197,19 @@ impl Comparison {
     }
 
     /// Every measure on both sets.
-    pub(crate) fn beside(&self, all: &[Judged]) -> Vec<Beside> {
+    pub(crate) fn beside(&self, all: &[Judged]) -> Vec<MeasureComparison> {
         let names = self.filters().map(|filter| filter.to_string());
         let [first, second] = self.sets(all).map(|set| measures(set, &names));
         first.into_iter().zip(second).map(|(first, second)| self.one(first, second)).collect()
     }
 
-    fn one(&self, first: Measure, second: Measure) -> Beside {
+    fn one(&self, first: Measure, second: Measure) -> MeasureComparison {
         let sorted = [&first, &second].map(|measure| {
             let mut values = measure.values.clone();
             values.sort_by(f64::total_cmp);
             values
         });
-        Beside {
+        MeasureComparison {
             smirnov: smirnov(&first.values, &second.values),
             whitney: mann_whitney(&second.values, &first.values),
             median: median_difference(&second.values, &first.values, self.seed),
@@ -212,8 +221,8 @@ impl Comparison {
 
     /// What the influences of one set add to the confidence.
     pub(crate) fn verdict(set: &[Judged]) -> Verdict {
-        let mut spread = Spread::default();
-        set.iter().for_each(|judged| spread.add("", Seen::of(&judged.row)));
+        let mut spread = VerdictValues::default();
+        set.iter().for_each(|judged| spread.add("", VerdictValue::of(&judged.row)));
         spread.verdict()
     }
 
@@ -243,30 +252,30 @@ impl Comparison {
     }
 
     /// Writes the plot, and the rows of both sets to their destination.
-    fn write(&self, all: &[Judged], file: Option<(&Path, Format)>, out: &Destination) -> Result<()> {
+    fn write(&self, all: &[Judged], file: Option<(&Path, Format)>, out: &RowDestination) -> Result<()> {
         if let Some(file) = &self.plot {
             file.write(&self.skyline(all).picture)?;
         }
         if let Some(file) = &self.report {
             file.write(pages::compare(self, all)?)?;
         }
-        let mut columns: Vec<Column> = taken();
-        columns.extend([("set", Kind::Text), ("objective", Kind::Text)]);
-        columns.extend(ORIGIN.map(|name| (name, Kind::Text)));
+        let mut columns: Vec<ColumnSpec> = taken();
+        columns.extend([("set", ColumnKind::Text), ("objective", ColumnKind::Text)]);
+        columns.extend(SETTINGS.map(|name| (name, ColumnKind::Text)));
         let sets = self.sets(all);
         let mut rows = Vec::with_capacity(all.len());
         for ((job, name), set) in self.jobs.iter().zip(&self.names).zip(sets) {
-            let origin = job.origin.columns();
-            let of = |column: &str| origin.iter().find(|(name, _)| name == column).map(|(_, text)| text);
-            let mut words = vec![Cell::from(name), Cell::Text(job.target.to_string())];
-            words.extend(ORIGIN.iter().map(|column| Cell::from(of(column))));
+            let provenance = job.provenance.columns();
+            let of = |column: &str| provenance.iter().find(|(name, _)| name == column).map(|(_, text)| text);
+            let mut words = vec![CellValue::from(name), CellValue::Text(job.target.to_string())];
+            words.extend(SETTINGS.iter().map(|column| CellValue::from(of(column))));
             rows.extend(set.iter().map(|judged| [judged.taken(), words.clone()].concat()));
         }
         match (file, out) {
             (Some((path, format)), _) => {
                 write_cells(path, format, columns.leak(), rows.into_iter(), &[])?.name()
             }
-            (None, Destination::Pipe(path, format)) => {
+            (None, RowDestination::Pipe(path, format)) => {
                 pipe_cells(path.as_deref(), *format, &columns, rows.into_iter(), &[])
             }
             (None, _) => Ok(()),
@@ -275,7 +284,8 @@ impl Comparison {
 }
 
 /// The columns that describe how the rows of a set were made.
-const ORIGIN: [&str; 7] = ["filter", "network", "weights", "dataset", "split", "precision", "engine"];
+pub(crate) const SETTINGS: [&str; 7] =
+    ["filter", "network", "weights", "dataset", "split", "precision", "engine"];
 
 /// Accuracy and cross-entropy of one set; `None` without labels.
 pub(crate) fn quality(set: &[Judged]) -> Option<Quality> {

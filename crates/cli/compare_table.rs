@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use influence_report::statistics::percentile;
 
-use crate::compare::{Beside, Comparison, quality};
+use crate::compare::{MeasureComparison, SetComparison, quality};
 use crate::judged::Judged;
 use crate::table::{bound, four_digits, function, power};
 use crate::terminal;
@@ -17,7 +17,7 @@ pub(crate) const PERCENTILES: [f64; 11] = [50.0, 60.0, 70.0, 75.0, 80.0, 85.0, 9
 const MORE: f64 = 0.02;
 
 /// Prints everything.
-pub(crate) fn print(out: &mut impl Write, study: &Comparison, all: &[Judged]) -> io::Result<()> {
+pub(crate) fn print(out: &mut impl Write, study: &SetComparison, all: &[Judged]) -> io::Result<()> {
     heading(out, study)?;
     let beside = study.beside(all);
     percentiles(out, study, &beside)?;
@@ -29,7 +29,7 @@ pub(crate) fn print(out: &mut impl Write, study: &Comparison, all: &[Judged]) ->
     Ok(())
 }
 
-fn heading(out: &mut impl Write, study: &Comparison) -> io::Result<()> {
+fn heading(out: &mut impl Write, study: &SetComparison) -> io::Result<()> {
     let first = &study.jobs[0];
     let words = format!(
         "Influence of the whole input, f = {}, filter {}",
@@ -57,7 +57,7 @@ pub(crate) fn influence_percentile(logs: &[f64], q: f64) -> String {
 }
 
 /// Prints the percentiles of the influence and of the odds.
-fn percentiles(out: &mut impl Write, study: &Comparison, beside: &[Beside]) -> io::Result<()> {
+fn percentiles(out: &mut impl Write, study: &SetComparison, beside: &[MeasureComparison]) -> io::Result<()> {
     let odds = beside.iter().find(|beside| beside.name == "odds");
     let [first, second] = study.names.clone().map(|name| shortened(&name));
     writeln!(out, "{:>10} {:^31}   {:^31}", "percentile", "influence", "odds")?;
@@ -87,7 +87,7 @@ fn from_log(log10: f64) -> String {
     if log10 == f64::NEG_INFINITY { "0".into() } else { power(log10) }
 }
 
-fn qualities(out: &mut impl Write, study: &Comparison, all: &[Judged]) -> io::Result<()> {
+fn qualities(out: &mut impl Write, study: &SetComparison, all: &[Judged]) -> io::Result<()> {
     for (set, name) in study.sets(all).into_iter().zip(&study.names) {
         let Some(found) = quality(set) else { continue };
         let (accuracy, loss) = (100.0 * found.accuracy, four_digits(found.loss));
@@ -97,7 +97,7 @@ fn qualities(out: &mut impl Write, study: &Comparison, all: &[Judged]) -> io::Re
 }
 
 /// Prints the two-sample statistics, one line per measure.
-fn samples(out: &mut impl Write, study: &Comparison, beside: &[Beside]) -> io::Result<()> {
+fn samples(out: &mut impl Write, study: &SetComparison, beside: &[MeasureComparison]) -> io::Result<()> {
     let paired = if study.paired { format!(" {:>8}", "rho") } else { String::new() };
     writeln!(out, "{:<24} {:>7} {:>10} {:>7} {:>10}{paired}", "measure", "D", "p", "AUROC", "p")?;
     for of in beside {
@@ -122,7 +122,11 @@ pub(crate) fn chance(p: f64) -> String {
 }
 
 /// The conclusions, as sentences.
-pub(crate) fn conclusions(study: &Comparison, all: &[Judged], beside: &[Beside]) -> Vec<String> {
+pub(crate) fn conclusions(
+    study: &SetComparison,
+    all: &[Judged],
+    beside: &[MeasureComparison],
+) -> Vec<String> {
     let [first, second] = &study.names;
     let mut said = vec![format!(
         "D is the largest distance of the two distribution functions, AUROC the chance that a value of {second} is \
@@ -132,25 +136,27 @@ pub(crate) fn conclusions(study: &Comparison, all: &[Judged], beside: &[Beside])
     let influence = beside.first();
     if let Some(median) = influence.and_then(|of| of.median) {
         said.push(format!(
-            "Median log10 influence of {second} less that of {first}: {:.3}, interval of 95 % {:.3} to {:.3}.",
+            "Median log10 influence of {second} minus that of {first}: {:.3}, 95 % interval {:.3} to {:.3}.",
             median.value, median.low, median.high
         ));
     }
-    let distance = |of: Option<&Beside>| of.and_then(|of| of.smirnov).map(|found| found.distance);
+    let distance = |of: Option<&MeasureComparison>| of.and_then(|of| of.smirnov).map(|found| found.distance);
     let odds = beside.iter().find(|of| of.name == "odds");
     if let (Some(own), Some(plain)) = (distance(influence), distance(odds)) {
         said.push(if own > plain + MORE {
             format!(
-                "The influence tells the two apart better than the odds do: D {own:.3} against {plain:.3}."
+                "The influence distinguishes the two sets better than the odds do: D {own:.3} against \
+                 {plain:.3}."
             )
         } else {
             format!(
-                "The influence tells the two apart no better than the odds do: D {own:.3} against {plain:.3}."
+                "The influence distinguishes the two sets no better than the odds do: D {own:.3} against \
+                 {plain:.3}."
             )
         });
     }
     for (set, name) in study.sets(all).into_iter().zip(&study.names) {
-        let verdict = Comparison::verdict(set).sentences(bound(study.jobs[0].target));
+        let verdict = SetComparison::verdict(set).sentences(bound(study.jobs[0].target));
         said.push(format!("{name}: {verdict}"));
     }
     said

@@ -148,9 +148,9 @@ impl Data {
         match named == 0 || named == classes {
             true => Ok(()),
             false => Err(Failure::new(format!(
-                "{} has {named} classes by name, the network {classes}: labels are numbered in the order of the names, \
-                 and would be other classes than the network's; make a folder for each class, give the numbers by \
-                 --labels, or add --objective predicted",
+                "{} has {named} named classes, the network {classes}: labels are numbered in the order of \
+                 the names, so they would not be the network's classes; make a folder for each class, give \
+                 the numbers with --labels, or add --objective predicted",
                 data.name()
             ))),
         }

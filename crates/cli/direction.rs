@@ -9,26 +9,26 @@ use safetensors::Dtype;
 
 use crate::failure::{Failure, Result};
 use crate::job::{Job, in_split};
-use crate::out::Target;
+use crate::out::OutputFile;
 use crate::table::{four_digits, function};
-use crate::tensors::{self, Named};
+use crate::tensors::{self, NamedTensor};
 use crate::terminal;
 
 /// Checks that a direction can be computed for these arguments, and that the file can be written.
-pub(crate) fn check(path: &Path, perturbation: &Perturbation, out: Option<&Path>) -> Result<Target> {
+pub(crate) fn check(path: &Path, perturbation: &Perturbation, out: Option<&Path>) -> Result<OutputFile> {
     if *perturbation != Perturbation::Parameters {
-        return Err(Failure::new("--direction is one in the parameters: add --perturb parameters"));
+        return Err(Failure::new("--direction is a direction in the parameters: add --perturb parameters"));
     }
     if out.is_some() {
         return Err(Failure::new(
             "--direction computes no scores: leave out --out, and run once without --direction",
         ));
     }
-    Target::new("--direction", path, "safetensors")
+    OutputFile::new("--direction", path, "safetensors")
 }
 
 /// Computes and writes the direction of the job's one image.
-pub(crate) fn run(job: &Job, file: Target) -> Result<()> {
+pub(crate) fn run(job: &Job, file: OutputFile) -> Result<()> {
     let [index] = job.images[..] else {
         let message =
             format!("--direction: there are {} images; name one, as in --images 7", job.images.len());
@@ -46,7 +46,7 @@ pub(crate) fn run(job: &Job, file: Target) -> Result<()> {
         ("fisher", found.fisher.to_string()),
     ]);
     let path: PathBuf = file.path().to_owned();
-    let laid: Vec<Named> = found.tensors.iter().map(|tensor| laid(tensor, job)).collect();
+    let laid: Vec<NamedTensor> = found.tensors.iter().map(|tensor| laid(tensor, job)).collect();
     file.write(&tensors::file("--direction", &laid, metadata)?)?.name()?;
     if job.quiet {
         return Ok(());
@@ -65,7 +65,7 @@ pub(crate) fn run(job: &Job, file: Target) -> Result<()> {
 }
 
 /// A tensor in the layout of the weight file, where matrices may be transposed.
-fn laid(tensor: &DirectionTensor, job: &Job) -> Named {
+fn laid(tensor: &DirectionTensor, job: &Job) -> NamedTensor {
     let precision = job.precision;
     let bytes = |values: &mut dyn Iterator<Item = f64>| match precision {
         Precision::F32 => values.flat_map(|x| (x as f32).to_le_bytes()).collect(),

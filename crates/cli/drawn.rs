@@ -5,12 +5,12 @@ use std::path::Path;
 use influence_report::Picture;
 
 use crate::failure::{Failure, Result};
-use crate::out::Target;
+use crate::out::OutputFile;
 
 /// A file for a picture. Its path is checked before anything is computed.
 #[derive(Debug)]
 pub(crate) struct PictureFile {
-    target: Target,
+    target: OutputFile,
     vector: bool,
 }
 
@@ -24,7 +24,7 @@ impl PictureFile {
             let message = format!("{flag} {}: the name must end in .png or .svg", path.display());
             return Err(Failure::new(message));
         }
-        let target = Target::new(flag, path, if vector { "svg" } else { "png" })?;
+        let target = OutputFile::new(flag, path, if vector { "svg" } else { "png" })?;
         Ok(Some(Self { target, vector }))
     }
 

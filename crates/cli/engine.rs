@@ -11,7 +11,7 @@ use burn::tensor::Device;
 
 /// Where a run is executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Engine {
+pub(crate) enum EngineChoice {
     /// Our own kernels on the processor.
     #[default]
     Cpu,
@@ -42,7 +42,7 @@ pub(crate) enum Adapter {
 /// The engines, as usage errors list them.
 const WORDS: &str = "cpu, flex, ndarray, wgpu[:cpu|:N], vulkan[:cpu|:N] or cuda[:N]";
 
-impl FromStr for Engine {
+impl FromStr for EngineChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -66,7 +66,7 @@ impl FromStr for Engine {
     }
 }
 
-impl fmt::Display for Engine {
+impl fmt::Display for EngineChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.feature())?;
         match self {
@@ -80,7 +80,7 @@ impl fmt::Display for Engine {
     }
 }
 
-impl Engine {
+impl EngineChoice {
     /// The executor that runs on its device.
     pub(crate) fn executor(self) -> influence::Engine {
         match self {
@@ -199,10 +199,10 @@ mod tests {
             "cuda",
             "cuda:2",
         ] {
-            assert_eq!(text.parse::<Engine>().map(|engine| engine.to_string()), Ok(text.to_owned()));
+            assert_eq!(text.parse::<EngineChoice>().map(|engine| engine.to_string()), Ok(text.to_owned()));
         }
         for text in ["", "gpu", "flex:0", "ndarray:cpu", "wgpu:", "wgpu:gpu", "wgpu:-1", "cuda:cpu", "Flex"] {
-            let error = text.parse::<Engine>().expect_err(text);
+            let error = text.parse::<EngineChoice>().expect_err(text);
             assert!(
                 error.contains(&format!("--engine {text}:")) && error.contains("wgpu[:cpu|:N]"),
                 "{error}"
@@ -212,13 +212,16 @@ mod tests {
 
     #[test]
     fn an_engine_that_is_not_built_in_names_its_feature() {
-        for engine in
-            [Engine::NdArray, Engine::Wgpu(Adapter::Best), Engine::Vulkan(Adapter::Software), Engine::Cuda(0)]
-        {
+        for engine in [
+            EngineChoice::NdArray,
+            EngineChoice::Wgpu(Adapter::Best),
+            EngineChoice::Vulkan(Adapter::Software),
+            EngineChoice::Cuda(0),
+        ] {
             if let Err(error) = engine.device() {
                 assert!(error.contains(engine.feature()) && error.contains("--engine cpu"), "{error}");
             }
         }
-        assert!(Engine::Flex.device().is_ok());
+        assert!(EngineChoice::Flex.device().is_ok());
     }
 }

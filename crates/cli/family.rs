@@ -54,8 +54,18 @@ impl Words {
         }
     }
 
-    /// The family with its name, for images of this shape.
-    pub(crate) fn family(self, shape: [usize; 3]) -> Result<(String, Family)> {
+    /// The family with its name, for samples of this shape.
+    pub(crate) fn family(self, sample: &[usize]) -> Result<(String, Family)> {
+        let shape = <[usize; 3]>::try_from(sample).map_err(|_| {
+            let name = match &self {
+                Self::Named(family) => family.to_string(),
+                Self::File { path, .. } => path.clone(),
+            };
+            Failure::new(format!(
+                "--perturb family:{name}: families change images [channels, height, width], and the samples have the \
+                 shape {sample:?}: take --perturb input"
+            ))
+        })?;
         match self {
             Self::Named(family) => Ok((family.to_string(), family)),
             Self::File { path, bytes } => {
@@ -100,5 +110,18 @@ fn floats(view: &TensorView<'_>) -> Option<Vec<f64>> {
         }
         Dtype::F64 => Some(data.as_chunks::<8>().0.iter().map(|x| f64::from_le_bytes(*x)).collect()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_are_of_images() {
+        let (name, _) = Words::Named(Family::Rotation).family(&[1, 4, 4]).expect("an image");
+        assert_eq!(name, "rotation");
+        let error = Words::Named(Family::Rotation).family(&[6]).expect_err("a list").to_string();
+        assert!(error.contains("family:rotation") && error.contains("[6]"), "{error}");
     }
 }

@@ -11,16 +11,16 @@ use rayon::prelude::*;
 
 use crate::arguments::{RunArguments, ScoreArguments};
 use crate::failure::{Failure, Result};
-use crate::folder::Windows;
+use crate::folder::WindowsSummary;
 use crate::job::{Job, in_split};
 use crate::map;
-use crate::out::Destination;
-use crate::row::Row;
+use crate::out::RowDestination;
+use crate::row::ScoreRow;
 use crate::score::Scoring;
 use crate::table::{self, four_digits};
 use crate::tally::{Tally, Top};
 use crate::terminal;
-use crate::verdict::{Seen, Spread, Verdict, percent};
+use crate::verdict::{Verdict, VerdictValue, VerdictValues, percent};
 use crate::windows;
 
 /// Number of images in the first table; the whole screen should fit in 40 lines.
@@ -30,10 +30,10 @@ const SCALES: [usize; 2] = [0, 1];
 
 /// All results for one image.
 struct Looked {
-    whole: Row,
+    whole: ScoreRow,
     /// One row per family.
-    families: Vec<Row>,
-    windows: Vec<Windows>,
+    families: Vec<ScoreRow>,
+    windows: Vec<WindowsSummary>,
 }
 
 /// Runs on the embedded sample and prints one screen.
@@ -49,7 +49,7 @@ pub(crate) fn command() -> Result<()> {
         all.extend(found);
     }
     progress.finish();
-    let scoring = Scoring { job, family: None, out: Destination::Table, report: None };
+    let scoring = Scoring { job, family: None, out: RowDestination::Table, report: None };
     let mut out = terminal::output();
     table::heading(&mut out, &scoring)?;
     whole(&mut out, &scoring, &all)?;
@@ -65,14 +65,14 @@ fn look(job: &Job, index: usize, at: &Linearization<'_>) -> Result<Looked> {
     let score = at.score(&objective, &job.filter).map_err(fault)?;
     let image = job.data.batch::<f64>(&[index]);
     let families: Vec<Family> = Family::all().collect();
-    let family = |family: &Family| -> Result<Row> {
+    let family = |family: &Family| -> Result<ScoreRow> {
         let basis = family.basis(&image, job.data.shape())?;
         let found = at.family(&basis, &objective, &job.filter).map_err(fault)?;
-        Ok(Row::new(index, label, words(family.to_string()), &found))
+        Ok(ScoreRow::new(index, label, words(family.to_string()), &found))
     };
     let maps = at.maps(&objective, &job.filter, &SCALES, Channels::Joint).map_err(fault)?;
     Ok(Looked {
-        whole: Row::new(index, label, words(String::new()), &score),
+        whole: ScoreRow::new(index, label, words(String::new()), &score),
         families: families.par_iter().map(family).collect::<Result<_>>()?,
         windows: maps.iter().map(|found| windows::of(found, score.baselines.odds)).collect(),
     })
@@ -81,11 +81,11 @@ fn look(job: &Job, index: usize, at: &Linearization<'_>) -> Result<Looked> {
 /// Prints the table of whole images.
 fn whole(out: &mut impl Write, scoring: &Scoring, all: &[Looked]) -> Result<()> {
     let mut top = Top::new("influence", SHOWN).ok_or_else(|| Failure::new("there is no influence"))?;
-    let (mut tally, mut spread) = (Tally::default(), Spread::default());
+    let (mut tally, mut spread) = (Tally::default(), VerdictValues::default());
     for Looked { whole, .. } in all {
         tally.add(whole);
         top.add(whole);
-        spread.add("", Seen::of(whole));
+        spread.add("", VerdictValue::of(whole));
     }
     table::print(out, &scoring.job.data, &top.rows(), tally.rows)?;
     table::summary(out, scoring, &tally, &spread)?;
@@ -99,15 +99,16 @@ fn parts(out: &mut impl Write, all: &[Looked]) -> io::Result<()> {
     writeln!(out, "{:<24} {:>12} {:>12} {:>16}", "perturbation", "reach", "above 0.9", "with the odds")?;
     let families = all.first().map_or(0, |looked| looked.families.len());
     for family in 0..families {
-        let mut spread = Spread::default();
+        let mut spread = VerdictValues::default();
         let rows = all.iter().filter_map(|looked| looked.families.get(family));
-        rows.for_each(|row| spread.add(&row.group, Seen::of(row)));
+        rows.for_each(|row| spread.add(&row.group, VerdictValue::of(row)));
         let name = all.first().and_then(|looked| looked.families.get(family)).map_or("", |row| &row.group);
         let [_, median, _] = influence_report::statistics::quartiles(&spread.reach());
         line(out, name, median, &spread.verdict())?;
     }
     for (scale, half_width) in SCALES.iter().enumerate() {
-        let windows: Vec<&Windows> = all.iter().filter_map(|looked| looked.windows.get(scale)).collect();
+        let windows: Vec<&WindowsSummary> =
+            all.iter().filter_map(|looked| looked.windows.get(scale)).collect();
         let mut medians: Vec<f64> = windows.iter().map(|windows| windows.reach[1]).collect();
         medians.sort_by(f64::total_cmp);
         let [_, median, _] = influence_report::statistics::quartiles(&medians);

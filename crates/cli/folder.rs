@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
-use crate::out::{Format, Found, Header, Keeper, Unit, beside, check_signals, fault, hash_of, read_spool};
-use crate::record::{Cell, Column, Kind, Record};
+use crate::out::{
+    Format, JournalHeader, Keeper, RunState, Unit, beside, check_signals, fault, hash_of, read_spool,
+};
+use crate::record::{CellValue, ColumnKind, ColumnSpec, Record};
 
 /// The list of files of an incomplete run, or of a part of a run.
 pub(crate) const LIST: &str = "maps.csv";
@@ -18,17 +20,17 @@ pub(crate) const LIST: &str = "maps.csv";
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Drawn {
     pub(crate) index: usize,
-    pub(crate) files: Vec<Listed>,
+    pub(crate) files: Vec<ListedFile>,
     /// Steps along the most influential direction: Fisher length, actual change, predicted change,
     /// and class.
     pub(crate) steps: Vec<(f64, f64, f64, usize)>,
     /// The windows of each half-width.
-    pub(crate) windows: Vec<Windows>,
+    pub(crate) windows: Vec<WindowsSummary>,
 }
 
 /// Summary of the windows of one half-width at one image, for the verdict.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Windows {
+pub(crate) struct WindowsSummary {
     pub(crate) half_width: usize,
     pub(crate) count: usize,
     pub(crate) saturated: usize,
@@ -44,17 +46,26 @@ pub(crate) struct Windows {
 
 /// A file and the hash of its contents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Listed {
+pub(crate) struct ListedFile {
     pub(crate) name: String,
     pub(crate) hash: String,
 }
 
 impl Record for Drawn {
-    const COLUMNS: &'static [Column] =
-        &[("index", Kind::Integer), ("files", Kind::Json), ("steps", Kind::Json), ("windows", Kind::Json)];
+    const COLUMNS: &'static [ColumnSpec] = &[
+        ("index", ColumnKind::Integer),
+        ("files", ColumnKind::Json),
+        ("steps", ColumnKind::Json),
+        ("windows", ColumnKind::Json),
+    ];
 
-    fn cells(&self) -> Vec<Cell> {
-        vec![self.index.into(), Cell::json(&self.files), Cell::json(&self.steps), Cell::json(&self.windows)]
+    fn cells(&self) -> Vec<CellValue> {
+        vec![
+            self.index.into(),
+            CellValue::json(&self.files),
+            CellValue::json(&self.steps),
+            CellValue::json(&self.windows),
+        ]
     }
 }
 
@@ -70,9 +81,14 @@ impl Drawn {
         Ok(found)
     }
 
-    fn of(cells: &[Cell]) -> Option<Self> {
+    fn of(cells: &[CellValue]) -> Option<Self> {
         match cells {
-            [Cell::Integer(index), Cell::Json(files), Cell::Json(steps), Cell::Json(windows)] => Some(Self {
+            [
+                CellValue::Integer(index),
+                CellValue::Json(files),
+                CellValue::Json(steps),
+                CellValue::Json(windows),
+            ] => Some(Self {
                 index: *index as usize,
                 files: serde_json::from_str(files).ok()?,
                 steps: serde_json::from_str(steps).ok()?,
@@ -84,7 +100,7 @@ impl Drawn {
 
     /// Checks that the files have not changed since they were written.
     pub(crate) fn check(&self, folder: &Path) -> Result<()> {
-        self.files.iter().try_for_each(|Listed { name, hash }| {
+        self.files.iter().try_for_each(|ListedFile { name, hash }| {
             let path = folder.join(name);
             if hash_of(&path)? == *hash {
                 return Ok(());
@@ -125,7 +141,7 @@ impl Folder {
     /// then writes them again.
     pub(crate) fn open(
         target: &Path,
-        header: Header,
+        header: JournalHeader,
         resume: bool,
         own: impl Fn(&str) -> bool,
     ) -> Result<Option<Self>> {
@@ -145,8 +161,8 @@ impl Folder {
             let _ = fs::remove_dir(target);
         }
         match opened? {
-            Found::Complete => Ok(None),
-            Found::Open(keeper) => {
+            RunState::Complete => Ok(None),
+            RunState::Open(keeper) => {
                 let folder = Self { path: target.to_owned(), keeper };
                 if folder.done() > 0 {
                     Drawn::read(&beside(&list, ".partial"))?
@@ -169,7 +185,7 @@ impl Folder {
         index: usize,
         files: &[(String, Vec<u8>)],
         steps: Vec<(f64, f64, f64, usize)>,
-        windows: Vec<Windows>,
+        windows: Vec<WindowsSummary>,
     ) -> Result<()> {
         for (name, bytes) in files {
             let path = self.path.join(name);
@@ -184,7 +200,7 @@ impl Folder {
                 return Err(fault(&path, &error));
             }
         }
-        let listed = |(name, bytes): &(String, Vec<u8>)| Listed {
+        let listed = |(name, bytes): &(String, Vec<u8>)| ListedFile {
             name: name.clone(),
             hash: blake3::hash(bytes).to_hex().to_string(),
         };

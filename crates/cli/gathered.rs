@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::failure::{Failure, Result};
 use crate::job::Job;
 use crate::layers::LayerRow;
-use crate::record::{Cell, Column, Kind, Record};
-use crate::row::Row;
+use crate::record::{CellValue, ColumnKind, ColumnSpec, Record};
+use crate::row::ScoreRow;
 use crate::verdict;
 
 /// The values of one layer at one image.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Point {
+pub(crate) struct LayerValues {
     /// `None` beyond f64.
     influence: Option<f64>,
     reach: Option<f64>,
@@ -26,17 +26,17 @@ pub(crate) struct Point {
     odds: Option<f64>,
 }
 
-impl Record for Point {
-    const COLUMNS: &'static [Column] = &[
-        ("influence", Kind::Float),
-        ("reach", Kind::Float),
-        ("rank", Kind::Integer),
-        ("saturated", Kind::Flag),
-        ("jacobian_norm", Kind::Float),
-        ("odds", Kind::Float),
+impl Record for LayerValues {
+    const COLUMNS: &'static [ColumnSpec] = &[
+        ("influence", ColumnKind::Float),
+        ("reach", ColumnKind::Float),
+        ("rank", ColumnKind::Integer),
+        ("saturated", ColumnKind::Flag),
+        ("jacobian_norm", ColumnKind::Float),
+        ("odds", ColumnKind::Float),
     ];
 
-    fn cells(&self) -> Vec<Cell> {
+    fn cells(&self) -> Vec<CellValue> {
         vec![
             self.influence.into(),
             self.reach.into(),
@@ -48,8 +48,8 @@ impl Record for Point {
     }
 }
 
-impl Point {
-    pub(crate) fn of(row: &Row) -> Self {
+impl LayerValues {
+    pub(crate) fn of(row: &ScoreRow) -> Self {
         let beyond = row.influence.is_none() && row.log10_influence.is_some_and(|log10| log10 > 0.0);
         Self {
             influence: if beyond { None } else { Some(row.influence.unwrap_or(0.0)) },
@@ -61,20 +61,22 @@ impl Point {
         }
     }
 
-    fn read(cells: &[Cell]) -> Option<Self> {
-        let float = |cell: &Cell| match cell {
-            Cell::Float(value) => Some(*value),
+    fn read(cells: &[CellValue]) -> Option<Self> {
+        let float = |cell: &CellValue| match cell {
+            CellValue::Float(value) => Some(*value),
             _ => None,
         };
         match cells {
-            [influence, reach, Cell::Integer(rank), Cell::Flag(saturated), norm, odds] => Some(Self {
-                influence: float(influence),
-                reach: float(reach),
-                rank: *rank as usize,
-                saturated: *saturated,
-                jacobian_norm: float(norm),
-                odds: float(odds),
-            }),
+            [influence, reach, CellValue::Integer(rank), CellValue::Flag(saturated), norm, odds] => {
+                Some(Self {
+                    influence: float(influence),
+                    reach: float(reach),
+                    rank: *rank as usize,
+                    saturated: *saturated,
+                    jacobian_norm: float(norm),
+                    odds: float(odds),
+                })
+            }
             _ => None,
         }
     }
@@ -82,7 +84,7 @@ impl Point {
 
 /// The names of a network and its layers, which a table of layers needs beside the numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Subject {
+pub(crate) struct NetworkNames {
     network: String,
     weights: String,
     dataset: String,
@@ -95,21 +97,21 @@ pub(crate) struct Subject {
     pub(crate) layers: Vec<(String, usize)>,
 }
 
-impl Subject {
+impl NetworkNames {
     pub(crate) fn of(job: &Job) -> Self {
         let graph = job.scorer.plan().graph();
         let size = |layer: &str| {
             let own = graph.parameters().iter().filter(|of| of.layer() == layer);
             own.map(Parameter::elements).sum()
         };
-        let origin = &job.origin;
+        let provenance = &job.provenance;
         Self {
             network: job.architecture.clone(),
-            weights: origin.weights.clone(),
-            dataset: origin.dataset.clone(),
-            split: origin.split.clone(),
-            precision: origin.precision.clone(),
-            engine: origin.engine.clone(),
+            weights: provenance.weights.clone(),
+            dataset: provenance.dataset.clone(),
+            split: provenance.split.clone(),
+            precision: provenance.precision.clone(),
+            engine: provenance.engine.clone(),
             objective: job.target.to_string(),
             filter: job.filter_words(),
             layers: job.scorer.groups().map(|group| (group.to_owned(), size(group))).collect(),
@@ -120,7 +122,7 @@ impl Subject {
 /// All points of some networks, by network and layer.
 #[derive(Debug)]
 pub(crate) struct Gathered {
-    subjects: Vec<Subject>,
+    subjects: Vec<NetworkNames>,
     points: Vec<Vec<Points>>,
     /// Number of points received so far.
     came: usize,
@@ -138,16 +140,16 @@ struct Points {
 }
 
 impl Gathered {
-    pub(crate) fn new(subjects: Vec<Subject>) -> Self {
+    pub(crate) fn new(subjects: Vec<NetworkNames>) -> Self {
         let points = subjects.iter().map(|of| vec![Points::default(); of.layers.len()]).collect();
         Self { subjects, points, came: 0 }
     }
 
     /// Adds a point. Points are ordered by network, then by image (`images` per network), then by
     /// layer.
-    pub(crate) fn add(&mut self, images: usize, cells: &[Cell]) -> Result<()> {
+    pub(crate) fn add(&mut self, images: usize, cells: &[CellValue]) -> Result<()> {
         let point =
-            Point::read(cells).ok_or_else(|| Failure::new("the kept rows are not those of layers"))?;
+            LayerValues::read(cells).ok_or_else(|| Failure::new("the kept rows are not those of layers"))?;
         let mut at = self.came;
         self.came += 1;
         for (subject, points) in self.subjects.iter().zip(&mut self.points) {
@@ -168,7 +170,7 @@ impl Gathered {
 
     /// The rows of each network, one per layer.
     pub(crate) fn rows(self) -> Vec<Vec<LayerRow>> {
-        let of = |(subject, points): (Subject, Vec<Points>)| {
+        let of = |(subject, points): (NetworkNames, Vec<Points>)| {
             let layers = subject.layers.iter().zip(points).enumerate();
             layers
                 .map(|(depth, ((group, size), points))| row(&subject, depth, group, *size, points))
@@ -179,7 +181,7 @@ impl Gathered {
 }
 
 impl Points {
-    fn push(&mut self, point: &Point) {
+    fn push(&mut self, point: &LayerValues) {
         self.influence.push(point.influence.unwrap_or(f64::INFINITY));
         self.reach.push(point.reach.unwrap_or(f64::NAN));
         self.rank.push(point.rank as f64);
@@ -189,7 +191,7 @@ impl Points {
     }
 }
 
-fn row(subject: &Subject, depth: usize, group: &str, parameters: usize, points: Points) -> LayerRow {
+fn row(subject: &NetworkNames, depth: usize, group: &str, parameters: usize, points: Points) -> LayerRow {
     let sorted = |mut values: Vec<f64>| {
         values.sort_by(f64::total_cmp);
         quartiles(&values)

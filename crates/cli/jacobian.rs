@@ -11,8 +11,8 @@ use safetensors::Dtype;
 use crate::arguments::RunArguments;
 use crate::failure::{Failure, Result};
 use crate::job::Job;
-use crate::out::Target;
-use crate::tensors::{self, Named};
+use crate::out::OutputFile;
+use crate::tensors::{self, NamedTensor};
 use crate::terminal;
 
 pub(crate) const EXAMPLES: &str = "\
@@ -65,18 +65,18 @@ pub(crate) fn command(arguments: &JacobianArguments) -> Result<()> {
     };
     if of != Of::Input && !arguments.gram {
         return Err(Failure::new(
-            "rows of all weights would take gigabytes a sample: add --gram for their inner products",
+            "rows of all weights would take gigabytes per sample: add --gram for their inner products",
         ));
     }
     if arguments.run.shard.is_some() {
         return Err(Failure::new(
-            "--shard: parts of a Jacobian are not put together again; share the images out, as in --images 0..100",
+            "--shard: parts of a Jacobian cannot be merged; divide the images instead, as in --images 0..100",
         ));
     }
     if arguments.run.tail.is_some() {
         return Err(Failure::new("--tail: a Jacobian has a row for every class; leave it out"));
     }
-    let file = Target::new("--out", &arguments.out, "safetensors")?;
+    let file = OutputFile::new("--out", &arguments.out, "safetensors")?;
     // A Jacobian does not depend on labels, so data without labels are accepted.
     let run = RunArguments {
         objective: arguments.run.objective.clone().or_else(|| Some("predicted".into())),
@@ -115,7 +115,7 @@ fn shortened(names: &[String]) -> String {
 }
 
 /// Logits `[N, K]` as a tensor of the file.
-fn logits(all: &[Vec<f64>]) -> Named {
+fn logits(all: &[Vec<f64>]) -> NamedTensor {
     let shape = vec![all.len(), all.first().map_or(0, Vec::len)];
     ("logits".into(), Dtype::F64, shape, doubles(all.iter().flatten()))
 }
@@ -125,7 +125,7 @@ fn doubles<'a>(values: impl Iterator<Item = &'a f64>) -> Vec<u8> {
 }
 
 /// The rows dz_k / dx, `[N, K, ...sample]`, in the precision of the run.
-fn rows(job: &Job) -> Result<Vec<Named>> {
+fn rows(job: &Job) -> Result<Vec<NamedTensor>> {
     let (mut all, mut bytes) = (Vec::new(), Vec::new());
     each(job, |_, logits, rows| {
         all.push(logits);
@@ -141,7 +141,7 @@ fn rows(job: &Job) -> Result<Vec<Named>> {
 }
 
 /// J J^T of the input, summed in f64.
-fn input_grams(job: &Job) -> Result<Vec<Named>> {
+fn input_grams(job: &Job) -> Result<Vec<NamedTensor>> {
     let (mut all, mut grams) = (Vec::new(), Vec::new());
     let classes = job.scorer.classes();
     each(job, |_, logits, rows| {
@@ -167,9 +167,9 @@ fn each(job: &Job, mut take: impl FnMut(usize, Vec<f64>, Rows)) -> Result<()> {
     let mut progress = job.progress(0);
     for indices in job.images.chunks(job.at_a_time()) {
         let found = job.scorer.program().jacobians(job.pixels(indices)).map_err(influence::Error::from)?;
-        for (place, jacobian) in found.combining(|_, _| Combinations::Logits).enumerate() {
+        for (sample, jacobian) in found.combining(|_, _| Combinations::Logits).enumerate() {
             let jacobian = jacobian.map_err(influence::Error::from)?;
-            take(indices[place], jacobian.logits, jacobian.rows);
+            take(indices[sample], jacobian.logits, jacobian.rows);
             progress.add(1);
         }
     }
@@ -178,11 +178,11 @@ fn each(job: &Job, mut take: impl FnMut(usize, Vec<f64>, Rows)) -> Result<()> {
 }
 
 /// J J^T of the parameters: of all together, or of each layer or tensor.
-fn parameter_grams(job: &Job, of: Of) -> Result<Vec<Named>> {
+fn parameter_grams(job: &Job, of: Of) -> Result<Vec<NamedTensor>> {
     let (graph, classes) = (job.scorer.plan().graph(), job.scorer.classes());
-    let places = job.scorer.plan().leaves().places();
-    let group = |place: &usize| {
-        let parameter = &graph.parameters()[*place];
+    let perturbed = job.scorer.plan().leaves().places();
+    let group = |parameter: &usize| {
+        let parameter = &graph.parameters()[*parameter];
         match of {
             Of::Layers => format!("gram.{}", parameter.layer()),
             Of::Tensors => format!("gram.{}", parameter.name),
@@ -192,7 +192,7 @@ fn parameter_grams(job: &Job, of: Of) -> Result<Vec<Named>> {
     // The Gram matrix of a group is the sum of those of its tensors, since J J^T adds over disjoint
     // sets of columns. `owners` holds the group of each tensor; `groups` keeps them in the order of
     // the network.
-    let owners: Vec<String> = places.iter().map(group).collect();
+    let owners: Vec<String> = perturbed.iter().map(group).collect();
     let mut groups: Vec<(String, Vec<f64>)> = Vec::new();
     for owner in &owners {
         if !groups.iter().any(|(name, _)| name == owner) {

@@ -13,16 +13,16 @@ use influence_zoo::Network;
 
 use crate::arguments::RunArguments;
 use crate::data::Data;
-use crate::engine::Engine;
+use crate::engine::EngineChoice;
 use crate::failure::{Failure, Result};
+use crate::inputs::Inputs;
 use crate::network;
 use crate::normalisation::Normalisation;
 use crate::onnx::{self, Transposed};
-use crate::origin::{self, Origin};
 use crate::out::shard::Shard;
-use crate::places::Inputs;
 use crate::progress::Progress;
-use crate::samples::{self, Samples};
+use crate::provenance::{self, Provenance};
+use crate::samples::{self, JobSamples};
 
 /// Number of images per thread in one call.
 const IMAGES_PER_THREAD: usize = 8;
@@ -49,7 +49,7 @@ pub(crate) struct Job {
     /// The files that it has read.
     pub(crate) inputs: Inputs,
     /// What the results were made from, for the output files.
-    pub(crate) origin: Origin,
+    pub(crate) provenance: Provenance,
 }
 
 impl Job {
@@ -66,17 +66,17 @@ impl Job {
         let mut inputs = Inputs::default();
         let selection = selection(arguments.images.as_deref(), &mut inputs)?;
         let shard = arguments.shard.as_deref().map(Shard::parse).transpose()?;
-        let engine: Engine = arguments
+        let engine: EngineChoice = arguments
             .engine
             .as_deref()
-            .map_or_else(|| Ok(Engine::default()), str::parse)
+            .map_or_else(|| Ok(EngineChoice::default()), str::parse)
             .map_err(Failure::new)?;
         let device = engine.device().map_err(Failure::new)?;
         let memory = memory(arguments.memory.as_deref())?;
         let batch = positive("--batch", arguments.batch)?;
         set_threads(positive("--threads", arguments.threads)?)?;
         onnx::check(arguments)?;
-        let Samples { data, mut images, mut preparation } =
+        let JobSamples { data, mut images, mut preparation } =
             samples::open(arguments, &target, &selection, &mut inputs)?;
         let channels = data.sample().first().copied().unwrap_or(1);
         let normalisation =
@@ -88,7 +88,7 @@ impl Job {
         check_class(&target, data.classes())?;
         let file = arguments.network_file();
         file.into_iter().for_each(|file| inputs.add(file));
-        let mut hashes = origin::hashes(file, &data, &images)?;
+        let mut hashes = provenance::hashes(file, &data, &images)?;
         let own = [("output", &arguments.output), ("frozen", &arguments.frozen)];
         hashes.extend(own.into_iter().filter_map(|(name, given)| Some((name, given.clone()?))));
         if engine.is_graphics() {
@@ -111,12 +111,12 @@ impl Job {
         data.check_labels(&images, scorer.classes())?;
         let quiet = arguments.quiet;
         let words = if budget == Budget::Relative { RELATIVE } else { "" };
-        let origin = Origin {
+        let provenance = Provenance {
             filter: format!("{filter}{words}"),
             tail,
             network: described.clone(),
             weights: file.map_or_else(|| "embedded".into(), file_name),
-            dataset: arguments.dataset.clone().unwrap_or_else(|| "embedded".into()),
+            dataset: arguments.source.dataset.clone().unwrap_or_else(|| "embedded".into()),
             split: match (&arguments.split, &data) {
                 (Some(split), _) => split.clone(),
                 // Folders and tables have no splits.
@@ -145,7 +145,7 @@ impl Job {
             architecture: described,
             transposed,
             inputs,
-            origin,
+            provenance,
         })
     }
 

@@ -2,20 +2,20 @@
 
 use influence::{Probabilities, Score};
 
-use crate::record::{Cell, Column, Kind, Record};
-use crate::row::Row;
+use crate::record::{CellValue, ColumnKind, ColumnSpec, Record};
+use crate::row::ScoreRow;
 
 /// One image: its score under the filter of the run, with the values to compare it with.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Judged {
-    pub(crate) row: Row,
+    pub(crate) row: ScoreRow,
     /// log10 of the influence under each filter; -infinity for 0.
     pub(crate) log10: Vec<f64>,
     /// ln P of each class.
     pub(crate) logs: Vec<f64>,
 }
 
-/// The columns of [`Row`] that are copied to the table.
+/// The columns of [`ScoreRow`] that are copied to the table.
 const TAKEN: [&str; 17] = [
     "index",
     "label",
@@ -38,23 +38,24 @@ const TAKEN: [&str; 17] = [
 /// Index among them after which the suggested label is inserted.
 const SUGGESTED: usize = 3;
 
-/// A column of [`Row`] by name, with its index.
-fn column(name: &str) -> Option<(usize, Column)> {
-    Row::COLUMNS.iter().enumerate().find(|(_, (own, _))| *own == name).map(|(at, column)| (at, *column))
+/// A column of [`ScoreRow`] by name, with its index.
+fn column(name: &str) -> Option<(usize, ColumnSpec)> {
+    ScoreRow::COLUMNS.iter().enumerate().find(|(_, (own, _))| *own == name).map(|(at, column)| (at, *column))
 }
 
 impl Record for Judged {
-    const COLUMNS: &'static [Column] = &[("row", Kind::Json), ("log10", Kind::Json), ("logs", Kind::Json)];
+    const COLUMNS: &'static [ColumnSpec] =
+        &[("row", ColumnKind::Json), ("log10", ColumnKind::Json), ("logs", ColumnKind::Json)];
 
-    fn cells(&self) -> Vec<Cell> {
-        let row: Vec<String> = self.row.cells().iter().map(Cell::raw).collect();
+    fn cells(&self) -> Vec<CellValue> {
+        let row: Vec<String> = self.row.cells().iter().map(CellValue::raw).collect();
         let log10: Vec<Option<f64>> = self.log10.iter().map(|x| x.is_finite().then_some(*x)).collect();
-        vec![Cell::json(&row), Cell::json(&log10), Cell::json(&self.logs)]
+        vec![CellValue::json(&row), CellValue::json(&log10), CellValue::json(&self.logs)]
     }
 }
 
 impl Judged {
-    pub(crate) fn new(row: Row, scores: &[Score], logits: &[f64]) -> Option<Self> {
+    pub(crate) fn new(row: ScoreRow, scores: &[Score], logits: &[f64]) -> Option<Self> {
         let probabilities = Probabilities::new(logits).ok()?;
         Some(Self {
             row,
@@ -64,13 +65,16 @@ impl Judged {
     }
 
     /// Reads [`Record::cells`] back.
-    pub(crate) fn read(cells: &[Cell]) -> Option<Self> {
-        let [Cell::Json(row), Cell::Json(log10), Cell::Json(logs)] = cells else { return None };
+    pub(crate) fn read(cells: &[CellValue]) -> Option<Self> {
+        let [CellValue::Json(row), CellValue::Json(log10), CellValue::Json(logs)] = cells else {
+            return None;
+        };
         let texts: Vec<String> = serde_json::from_str(row).ok()?;
-        let cells = texts.iter().zip(Row::COLUMNS).map(|(text, (_, kind))| Cell::from_raw(text, *kind));
+        let cells =
+            texts.iter().zip(ScoreRow::COLUMNS).map(|(text, (_, kind))| CellValue::from_raw(text, *kind));
         let log10: Vec<Option<f64>> = serde_json::from_str(log10).ok()?;
         Some(Self {
-            row: Row::read(&cells.collect::<Option<Vec<_>>>()?)?,
+            row: ScoreRow::read(&cells.collect::<Option<Vec<_>>>()?)?,
             log10: log10.into_iter().map(|x| x.unwrap_or(f64::NEG_INFINITY)).collect(),
             logs: serde_json::from_str(logs).ok()?,
         })
@@ -87,35 +91,35 @@ impl Judged {
     }
 
     /// The cells that both studies have, in the order of [`taken`].
-    pub(crate) fn taken(&self) -> Vec<Cell> {
+    pub(crate) fn taken(&self) -> Vec<CellValue> {
         let own = self.row.cells();
         let cell = |name: &&str| column(name).and_then(|(at, _)| own.get(at)).cloned();
-        TAKEN.iter().map(|name| cell(name).unwrap_or(Cell::Nothing)).collect()
+        TAKEN.iter().map(|name| cell(name).unwrap_or(CellValue::Nothing)).collect()
     }
 
     /// The cells of the table of outliers, in the order of [`columns`].
-    pub(crate) fn table(&self, place: usize, bad: Option<bool>) -> Vec<Cell> {
+    pub(crate) fn table(&self, place: usize, bad: Option<bool>) -> Vec<CellValue> {
         let mut cells = self.taken();
         cells.insert(SUGGESTED, self.suggested().into());
         cells.extend([place.into(), bad.into()]);
-        cells.extend(self.log10.iter().map(|log10| Cell::from(*log10)));
-        cells.extend(self.logs.iter().map(|log| Cell::from(log.exp())));
+        cells.extend(self.log10.iter().map(|log10| CellValue::from(*log10)));
+        cells.extend(self.logs.iter().map(|log| CellValue::from(log.exp())));
         cells
     }
 }
 
 /// The columns that both studies have.
-pub(crate) fn taken() -> Vec<Column> {
+pub(crate) fn taken() -> Vec<ColumnSpec> {
     TAKEN.iter().filter_map(|name| column(name).map(|(_, column)| column)).collect()
 }
 
 /// The columns of the table of outliers, which depend on the filters and on the number of classes.
 /// Column names must be `'static`, so they are leaked; this happens once per run.
-pub(crate) fn columns(filters: &[String], classes: usize) -> &'static [Column] {
+pub(crate) fn columns(filters: &[String], classes: usize) -> &'static [ColumnSpec] {
     let mut columns = taken();
-    columns.insert(SUGGESTED, ("suggested", Kind::Integer));
-    columns.extend([("place", Kind::Integer), ("bad", Kind::Flag)]);
-    let float = |name: String| -> Column { (name.leak(), Kind::Float) };
+    columns.insert(SUGGESTED, ("suggested", ColumnKind::Integer));
+    columns.extend([("place", ColumnKind::Integer), ("bad", ColumnKind::Flag)]);
+    let float = |name: String| -> ColumnSpec { (name.leak(), ColumnKind::Float) };
     columns.extend(filters.iter().map(|filter| float(format!("log10_{filter}"))));
     columns.extend((0..classes).map(|class| float(format!("p{class}"))));
     columns.leak()
@@ -126,8 +130,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_is_read_back_and_the_table_has_a_cell_a_column() {
-        let row = Row {
+    fn what_is_kept_is_read_back_and_the_table_has_a_cell_per_column() {
+        let row = ScoreRow {
             index: 7,
             label: Some(3),
             predicted: 5,
@@ -160,8 +164,14 @@ mod tests {
         let cells = judged.table(1, Some(false));
         assert_eq!(cells.len(), columns.len());
         let of = |name: &str| columns.iter().position(|(own, _)| *own == name).map(|at| cells[at].clone());
-        assert_eq!(of("suggested"), Some(Cell::Integer(5)));
-        assert_eq!((of("influence"), of("log10_exact")), (Some(Cell::Nothing), Some(Cell::Float(400.25))));
-        assert_eq!((of("log10_tikhonov:1"), of("p1")), (Some(Cell::Nothing), Some(Cell::Float(1.0))));
+        assert_eq!(of("suggested"), Some(CellValue::Integer(5)));
+        assert_eq!(
+            (of("influence"), of("log10_exact")),
+            (Some(CellValue::Nothing), Some(CellValue::Float(400.25)))
+        );
+        assert_eq!(
+            (of("log10_tikhonov:1"), of("p1")),
+            (Some(CellValue::Nothing), Some(CellValue::Float(1.0)))
+        );
     }
 }

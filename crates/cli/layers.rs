@@ -4,22 +4,24 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::path::Path;
 
-use influence::{Parameter, Perturbation};
+use influence::Perturbation;
 use influence_report::{Bar, Picture, Series, bars};
 
 use crate::drawn::PictureFile;
 use crate::failure::{Failure, Result};
-use crate::gathered::{Gathered, Point, Subject};
+use crate::gathered::{Gathered, LayerValues, NetworkNames};
 use crate::job::Job;
-use crate::layers_arguments::{LayersArguments, Sort};
+use crate::layer_kinds::LayerKinds;
+use crate::layers_arguments::{LayerOrder, LayersArguments};
 use crate::layers_table;
 use crate::out::{
-    Destination, Format, Found, Keeper, Unit, check_signals, hash_of, read_spool, write_rows, write_table,
+    Format, Keeper, RowDestination, RunState, Unit, check_signals, hash_of, read_spool, write_rows,
+    write_table,
 };
 use crate::pages;
-use crate::record::{Cell, Column, Kind, Record};
+use crate::record::{CellValue, ColumnKind, ColumnSpec, Record};
 use crate::report::ReportFile;
-use crate::row::Row;
+use crate::row::ScoreRow;
 use crate::score::score_batch;
 use crate::table::{self, function};
 use crate::terminal;
@@ -59,31 +61,31 @@ pub(crate) struct LayerRow {
 }
 
 impl Record for LayerRow {
-    const COLUMNS: &'static [Column] = &[
-        ("network", Kind::Text),
-        ("group", Kind::Text),
-        ("depth", Kind::Integer),
-        ("parameters", Kind::Integer),
-        ("images", Kind::Integer),
-        ("objective", Kind::Text),
-        ("filter", Kind::Text),
-        ("influence_q1", Kind::Float),
-        ("influence_median", Kind::Float),
-        ("influence_q3", Kind::Float),
-        ("saturated", Kind::Float),
-        ("reach_median", Kind::Float),
-        ("rank_median", Kind::Integer),
-        ("jacobian_norm_median", Kind::Float),
-        ("weights", Kind::Text),
-        ("dataset", Kind::Text),
-        ("split", Kind::Text),
-        ("precision", Kind::Text),
-        ("engine", Kind::Text),
-        ("near_bound", Kind::Float),
-        ("odds_correlation", Kind::Float),
+    const COLUMNS: &'static [ColumnSpec] = &[
+        ("network", ColumnKind::Text),
+        ("group", ColumnKind::Text),
+        ("depth", ColumnKind::Integer),
+        ("parameters", ColumnKind::Integer),
+        ("images", ColumnKind::Integer),
+        ("objective", ColumnKind::Text),
+        ("filter", ColumnKind::Text),
+        ("influence_q1", ColumnKind::Float),
+        ("influence_median", ColumnKind::Float),
+        ("influence_q3", ColumnKind::Float),
+        ("saturated", ColumnKind::Float),
+        ("reach_median", ColumnKind::Float),
+        ("rank_median", ColumnKind::Integer),
+        ("jacobian_norm_median", ColumnKind::Float),
+        ("weights", ColumnKind::Text),
+        ("dataset", ColumnKind::Text),
+        ("split", ColumnKind::Text),
+        ("precision", ColumnKind::Text),
+        ("engine", ColumnKind::Text),
+        ("near_bound", ColumnKind::Float),
+        ("odds_correlation", ColumnKind::Float),
     ];
 
-    fn cells(&self) -> Vec<Cell> {
+    fn cells(&self) -> Vec<CellValue> {
         vec![
             (&self.network).into(),
             (&self.group).into(),
@@ -112,7 +114,7 @@ impl Record for LayerRow {
 
 /// A network with its layers.
 #[derive(Debug)]
-pub(crate) struct Measured {
+pub(crate) struct MeasuredNetwork {
     pub(crate) job: Job,
     pub(crate) rows: Vec<LayerRow>,
 }
@@ -128,9 +130,9 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
             "--quiet without --out or --plot does nothing: add one, or leave out --quiet",
         ));
     }
-    if arguments.run.shard.is_some() && !matches!(out, Destination::File(_, Format::Csv)) {
+    if arguments.run.shard.is_some() && !matches!(out, RowDestination::File(_, Format::Csv)) {
         return Err(Failure::new(
-            "--shard of layers keeps a row an image and layer for influence merge: add --out FILE.csv",
+            "--shard of layers writes one row per image and layer, for influence merge: add --out FILE.csv",
         ));
     }
     if report.is_some() && arguments.run.shard.is_some() {
@@ -149,18 +151,18 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
     // the rows are sorted over all images.
     let study = Study { jobs, sort, plot };
     let rows = match &out {
-        Destination::File(path, format) => match study.kept(path, *format, arguments.out.resume)? {
+        RowDestination::File(path, format) => match study.kept(path, *format, arguments.out.resume)? {
             Some(rows) => rows,
             None => return table::complete(&study.jobs[0], &out),
         },
         _ => study.at_once()?,
     };
-    let networks: Vec<Measured> =
-        study.jobs.into_iter().zip(rows).map(|(job, rows)| Measured { job, rows }).collect();
+    let networks: Vec<MeasuredNetwork> =
+        study.jobs.into_iter().zip(rows).map(|(job, rows)| MeasuredNetwork { job, rows }).collect();
     if let Some(file) = report {
         file.write(pages::layers(&networks)?)?;
     }
-    if let Destination::Pipe(path, format) = &out {
+    if let RowDestination::Pipe(path, format) = &out {
         write_rows(
             path.as_deref(),
             *format,
@@ -182,7 +184,7 @@ fn jobs(arguments: &LayersArguments) -> Result<Vec<Job>> {
 /// What is computed, and what is made of it.
 struct Study {
     jobs: Vec<Job>,
-    sort: Sort,
+    sort: LayerOrder,
     plot: Option<PictureFile>,
 }
 
@@ -190,8 +192,8 @@ struct Study {
 type Tables = Vec<Vec<LayerRow>>;
 
 impl Study {
-    fn subjects(&self) -> Vec<Subject> {
-        self.jobs.iter().map(Subject::of).collect()
+    fn subjects(&self) -> Vec<NetworkNames> {
+        self.jobs.iter().map(NetworkNames::of).collect()
     }
 
     /// Number of images per network.
@@ -223,18 +225,20 @@ impl Study {
         let subjects =
             serde_json::to_string(&self.subjects()).map_err(|error| Failure::new(error.to_string()))?;
         header.config.insert("layers".into(), subjects);
-        for (name, hash) in self.jobs.iter().skip(1).flat_map(|job| &job.origin.hashes) {
+        for (name, hash) in self.jobs.iter().skip(1).flat_map(|job| &job.provenance.hashes) {
             header.config.insert(format!("{name}, second network"), hash.clone());
         }
-        let head = spool.head(Point::COLUMNS, &[]);
+        let head = spool.head(LayerValues::COLUMNS, &[]);
         let mut keeper = match Keeper::open(path, header, &head, resume)? {
-            Found::Open(keeper) => keeper,
-            Found::Complete => return Ok(None),
+            RunState::Open(keeper) => keeper,
+            RunState::Complete => return Ok(None),
         };
         let done = keeper.done();
         let outcome = self.all(done, &mut |points| {
-            let bytes =
-                points.iter().flat_map(|point| spool.line(Point::COLUMNS, &point.cells(), &[])).collect();
+            let bytes = points
+                .iter()
+                .flat_map(|point| spool.line(LayerValues::COLUMNS, &point.cells(), &[]))
+                .collect();
             keeper.add(Unit { bytes, note: serde_json::Value::Null })?;
             check_signals()
         });
@@ -246,7 +250,7 @@ impl Study {
         let mut tables = Vec::new();
         keeper.finish(|spooled, path| {
             let mut gathered = Gathered::new(self.subjects());
-            read_spool(spooled, Point::COLUMNS, &mut |cells| gathered.add(self.images(), &cells))?;
+            read_spool(spooled, LayerValues::COLUMNS, &mut |cells| gathered.add(self.images(), &cells))?;
             tables = gathered.rows();
             self.draw(&tables)?;
             if self.jobs[0].shard.is_some() {
@@ -260,13 +264,13 @@ impl Study {
     }
 
     /// Scores the images that are not done, one network after the other.
-    fn all(&self, done: usize, add: &mut dyn FnMut(Vec<Point>) -> Result<()>) -> Result<()> {
+    fn all(&self, done: usize, add: &mut dyn FnMut(Vec<LayerValues>) -> Result<()>) -> Result<()> {
         for (at, job) in self.jobs.iter().enumerate() {
             let before = done.saturating_sub(at * self.images()).min(self.images());
             let mut progress = job.progress(before);
             for batch in job.images[before..].chunks(job.at_a_time()) {
-                score_batch(job, batch, &mut |rows: Vec<Row>| {
-                    add(rows.iter().map(Point::of).collect())?;
+                score_batch(job, batch, &mut |rows: Vec<ScoreRow>| {
+                    add(rows.iter().map(LayerValues::of).collect())?;
                     progress.add(1);
                     Ok(())
                 })?;
@@ -319,24 +323,27 @@ impl LayerRow {
 }
 
 /// All rows, those of each network in the requested order.
-pub(crate) fn sorted<'a>(tables: impl IntoIterator<Item = &'a [LayerRow]>, sort: Sort) -> Vec<LayerRow> {
+pub(crate) fn sorted<'a>(
+    tables: impl IntoIterator<Item = &'a [LayerRow]>,
+    sort: LayerOrder,
+) -> Vec<LayerRow> {
     tables.into_iter().flat_map(|rows| in_order(rows, sort)).cloned().collect()
 }
 
 /// The rows of one network in the requested order.
-pub(crate) fn in_order(rows: &[LayerRow], sort: Sort) -> Vec<&LayerRow> {
+pub(crate) fn in_order(rows: &[LayerRow], sort: LayerOrder) -> Vec<&LayerRow> {
     let mut rows: Vec<&LayerRow> = rows.iter().collect();
-    if sort == Sort::Influence {
+    if sort == LayerOrder::Influence {
         rows.sort_by(|a, b| b.size().total_cmp(&a.size()));
     }
     rows
 }
 
 fn series(job: &Job, rows: &[LayerRow]) -> Series {
-    let parameters = job.scorer.plan().graph().parameters();
+    let kinds = LayerKinds::new(job.scorer.plan().graph());
     let bar = |row: &LayerRow| Bar {
         name: row.group.clone(),
-        kind: kind(parameters.iter().filter(|of| of.layer() == row.group)).to_owned(),
+        kind: kinds.of(&row.group).to_owned(),
         low: row.influence_q1,
         middle: row.influence_median,
         high: row.influence_q3,
@@ -345,17 +352,13 @@ fn series(job: &Job, rows: &[LayerRow]) -> Series {
     Series { title: job.architecture.clone(), bars: rows.iter().map(bar).collect() }
 }
 
-/// The kind of a layer, by the rank of its largest tensor, because names follow no convention.
-fn kind<'a>(tensors: impl Iterator<Item = &'a Parameter>) -> &'static str {
-    match tensors.map(|tensor| tensor.shape.len()).max().unwrap_or(0) {
-        0 | 1 => "normalisation or bias",
-        2 => "linear",
-        _ => "convolution",
-    }
-}
-
 /// Prints the text output.
-fn tell(arguments: &LayersArguments, to: &Destination, networks: &[Measured], sort: Sort) -> Result<()> {
+fn tell(
+    arguments: &LayersArguments,
+    to: &RowDestination,
+    networks: &[MeasuredNetwork],
+    sort: LayerOrder,
+) -> Result<()> {
     let mut out = terminal::output();
     layers_table::heading(&mut out, networks)?;
     if to.is_table() {

@@ -52,19 +52,19 @@ pub(crate) struct LayersArguments {
 
 /// The order of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sort {
+pub(crate) enum LayerOrder {
     Depth,
     Influence,
 }
 
 impl LayersArguments {
-    pub(crate) fn sort(&self) -> Result<Sort> {
+    pub(crate) fn sort(&self) -> Result<LayerOrder> {
         if self.out.top.is_some() && self.out.out.is_some() {
             return Err(Failure::new("--top is of the table: files have all layers"));
         }
         match self.out.sort.as_deref() {
-            None | Some("depth") => Ok(Sort::Depth),
-            Some("influence") => Ok(Sort::Influence),
+            None | Some("depth") => Ok(LayerOrder::Depth),
+            Some("influence") => Ok(LayerOrder::Influence),
             Some(other) => Err(Failure::new(format!("--sort {other}: give depth or influence"))),
         }
     }

@@ -3,8 +3,8 @@
 
 use std::io::{self, Write};
 
-use crate::layers::{LayerRow, Measured, in_order, title};
-use crate::layers_arguments::Sort;
+use crate::layers::{LayerRow, MeasuredNetwork, in_order, title};
+use crate::layers_arguments::LayerOrder;
 use crate::table::{bound, four_digits};
 use crate::terminal::{self, name};
 use crate::verdict::Verdict;
@@ -15,8 +15,8 @@ const BAR: usize = 24;
 const DECADES: f64 = 6.0;
 
 /// Prints what was measured, for which networks and images.
-pub(crate) fn heading(out: &mut impl Write, networks: &[Measured]) -> io::Result<()> {
-    for (at, Measured { job, .. }) in networks.iter().enumerate() {
+pub(crate) fn heading(out: &mut impl Write, networks: &[MeasuredNetwork]) -> io::Result<()> {
+    for (at, MeasuredNetwork { job, .. }) in networks.iter().enumerate() {
         if at == 0 {
             terminal::hanging(out, 4, &format!("{} of {}", title(job), job.data.name()))?;
         }
@@ -29,8 +29,8 @@ pub(crate) fn heading(out: &mut impl Write, networks: &[Measured]) -> io::Result
 /// Prints every layer: two networks with the same layers side by side, others one after the other.
 pub(crate) fn print(
     out: &mut impl Write,
-    networks: &[Measured],
-    sort: Sort,
+    networks: &[MeasuredNetwork],
+    sort: LayerOrder,
     top: Option<usize>,
 ) -> io::Result<()> {
     let most = top.unwrap_or(usize::MAX);
@@ -41,8 +41,8 @@ pub(crate) fn print(
     }
 }
 
-fn same_layers(first: &Measured, second: &Measured) -> bool {
-    let names = |of: &Measured| of.rows.iter().map(|row| row.group.clone()).collect::<Vec<_>>();
+fn same_layers(first: &MeasuredNetwork, second: &MeasuredNetwork) -> bool {
+    let names = |of: &MeasuredNetwork| of.rows.iter().map(|row| row.group.clone()).collect::<Vec<_>>();
     names(first) == names(second)
 }
 
@@ -84,7 +84,13 @@ fn fitting(names: usize, width: usize) -> Vec<&'static Middle> {
     COLUMNS.iter().filter(|(title, ..)| chosen.contains(title)).collect()
 }
 
-fn one(out: &mut impl Write, network: &Measured, sort: Sort, most: usize, scale: &Scale) -> io::Result<()> {
+fn one(
+    out: &mut impl Write,
+    network: &MeasuredNetwork,
+    sort: LayerOrder,
+    most: usize,
+    scale: &Scale,
+) -> io::Result<()> {
     let wide = width(&network.rows);
     let columns = fitting(wide, terminal::width());
     let middle = |of: &dyn Fn(&Middle) -> String| {
@@ -105,9 +111,9 @@ const HALF: usize = 2 + 11 + 1 + 9 + 1;
 
 fn beside(
     out: &mut impl Write,
-    first: &Measured,
-    second: &Measured,
-    sort: Sort,
+    first: &MeasuredNetwork,
+    second: &MeasuredNetwork,
+    sort: LayerOrder,
     most: usize,
     scale: &Scale,
 ) -> io::Result<()> {
@@ -141,7 +147,7 @@ struct Scale {
 }
 
 impl Scale {
-    fn of(networks: &[Measured]) -> Self {
+    fn of(networks: &[MeasuredNetwork]) -> Self {
         let medians =
             networks.iter().flat_map(|network| &network.rows).filter_map(|row| row.influence_median);
         let logs: Vec<f64> = medians.filter(|x| *x > 0.0).map(f64::log10).collect();
@@ -171,15 +177,15 @@ impl std::fmt::Display for Scale {
 }
 
 /// Prints what the numbers show about each network.
-pub(crate) fn summary(out: &mut impl Write, networks: &[Measured]) -> io::Result<()> {
-    for Measured { job, rows } in networks {
+pub(crate) fn summary(out: &mut impl Write, networks: &[MeasuredNetwork]) -> io::Result<()> {
+    for MeasuredNetwork { job, rows } in networks {
         let full = rows.iter().filter(|row| row.saturated == 1.0).count();
         let network = rows.first().map_or("".into(), |row| name(&row.network));
         let remedy = "give a filter with a budget, such as --filter tikhonov:1:relative";
         let said = match full {
             _ if full == rows.len() => format!("all saturated in every image; {remedy}."),
             _ => {
-                let largest = in_order(rows, Sort::Influence);
+                let largest = in_order(rows, LayerOrder::Influence);
                 let names: Vec<_> = largest.iter().take(3).map(|row| name(&row.group)).collect();
                 let (images, names) = (job.images.len(), names.join(", "));
                 format!(

@@ -52,7 +52,7 @@ pub(crate) struct CheckArguments {
 
 /// The pair of logits with the largest difference.
 #[derive(Debug, Clone, Copy)]
-struct Worst {
+struct WorstLogit {
     difference: f64,
     image: usize,
     class: usize,
@@ -62,9 +62,9 @@ struct Worst {
 
 /// The comparison over all images.
 #[derive(Debug, Default)]
-struct Comparison {
+struct LogitComparison {
     /// `None` before the first logit.
-    worst: Option<Worst>,
+    worst: Option<WorstLogit>,
     /// The largest absolute logit of the file.
     largest: f64,
     images: usize,
@@ -99,9 +99,9 @@ pub(crate) fn command(arguments: &CheckArguments) -> Result<()> {
         return Ok(());
     }
     Err(Failure::new(format!(
-        "the logits differ by {} of the largest one, at image {} and class {}: more than the tolerance {tolerance:e}; \
-         things that no file of weights tells: --bn-eps, --mean and --std, the resizing and the order of images, \
-         model.eval() before saving",
+        "the logits differ by {} of the largest one, at image {} and class {}: more than the tolerance \
+         {tolerance:e}; settings that a file of weights does not contain: --bn-eps, --mean and --std, the \
+         resizing and the order of images, model.eval() before saving",
         four_digits(relative),
         worst.image,
         worst.class
@@ -137,8 +137,8 @@ fn rows(job: &Job, theirs: &Matrix) -> Result<Vec<usize>> {
         Ok(job.images.clone())
     } else {
         Err(Failure::new(format!(
-            "{} rows of saved logits for {} images, the last of which is {last}: choose the images that they are of, as \
-             in --images 0..{}",
+            "{} rows of saved logits for {} images, the last of which is {last}: select the images to which \
+             they belong, as in --images 0..{}",
             theirs.rows(),
             job.images.len(),
             theirs.rows()
@@ -146,8 +146,8 @@ fn rows(job: &Job, theirs: &Matrix) -> Result<Vec<usize>> {
     }
 }
 
-fn compare(job: &Job, theirs: &Matrix, rows: &[usize]) -> Result<Comparison> {
-    let mut compared = Comparison { images: rows.len(), ..Comparison::default() };
+fn compare(job: &Job, theirs: &Matrix, rows: &[usize]) -> Result<LogitComparison> {
+    let mut compared = LogitComparison { images: rows.len(), ..LogitComparison::default() };
     let mut bar = job.progress(0);
     let mut rows = rows.iter();
     for indices in job.images.chunks(job.at_a_time()) {
@@ -162,14 +162,14 @@ fn compare(job: &Job, theirs: &Matrix, rows: &[usize]) -> Result<Comparison> {
     Ok(compared)
 }
 
-impl Comparison {
+impl LogitComparison {
     fn add(&mut self, image: usize, ours: &[f64], theirs: &[f64]) {
         for (class, (&here, &there)) in ours.iter().zip(theirs).enumerate() {
             let difference = (here - there).abs();
             // NaN counts as the worst difference: `total_cmp` orders it above infinity.
-            let is_worse = |worst: Worst| difference.total_cmp(&worst.difference).is_gt();
+            let is_worse = |worst: WorstLogit| difference.total_cmp(&worst.difference).is_gt();
             if self.worst.is_none_or(is_worse) {
-                self.worst = Some(Worst { difference, image, class, here, there });
+                self.worst = Some(WorstLogit { difference, image, class, here, there });
             }
             self.largest = self.largest.max(there.abs());
         }
@@ -182,8 +182,8 @@ fn largest(row: &[f64]) -> Option<usize> {
     (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b]))
 }
 
-fn tell(job: &Job, compared: &Comparison, worst: &Worst, relative: f64) -> Result<()> {
-    let Comparison { largest, images, agreeing, .. } = compared;
+fn tell(job: &Job, compared: &LogitComparison, worst: &WorstLogit, relative: f64) -> Result<()> {
+    let LogitComparison { largest, images, agreeing, .. } = compared;
     let mut out = terminal::output();
     let mut say = |text: String| terminal::hanging(&mut out, 4, &text);
     say(format!("Logits of {images} of {}, against those saved", job.data.name()))?;
@@ -212,10 +212,10 @@ mod tests {
 
     #[test]
     fn the_furthest_logit_is_found_and_nan_is_further() {
-        let mut compared = Comparison::default();
+        let mut compared = LogitComparison::default();
         compared.add(4, &[1.0, 2.0], &[1.5, -8.0]);
         compared.add(5, &[1.0, 2.0], &[1.0, 2.5]);
-        let Worst { difference, image, class, .. } = compared.worst.expect("four logits");
+        let WorstLogit { difference, image, class, .. } = compared.worst.expect("four logits");
         assert_eq!((difference, image, class, compared.largest), (10.0, 4, 1, 8.0));
         assert_eq!(compared.agreeing, 1);
         compared.add(6, &[f64::NAN, 0.0], &[0.0, 0.0]);

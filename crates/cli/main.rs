@@ -8,6 +8,8 @@ mod compare_arguments;
 mod compare_table;
 mod data;
 mod direction;
+#[cfg(test)]
+mod documents;
 mod drawn;
 mod engine;
 mod failure;
@@ -17,9 +19,11 @@ mod folder;
 mod gathered;
 #[cfg(feature = "parquet")]
 mod hub;
+mod inputs;
 mod jacobian;
 mod job;
 mod judged;
+mod layer_kinds;
 mod layers;
 mod layers_arguments;
 mod layers_table;
@@ -30,15 +34,14 @@ mod map_arguments;
 mod network;
 mod normalisation;
 mod onnx;
-mod origin;
 mod out;
 mod outliers;
 mod outliers_arguments;
 mod outliers_table;
 mod pages;
-mod places;
 mod plant;
 mod progress;
+mod provenance;
 mod record;
 mod report;
 mod row;
@@ -61,11 +64,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Command, Program};
+use arguments::{Command, CommandLine};
 use failure::Failure;
 
 fn main() -> ExitCode {
-    let program = match Program::try_parse() {
+    let program = match CommandLine::try_parse() {
         Ok(program) => program,
         Err(error) => return words(&error),
     };

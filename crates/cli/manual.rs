@@ -4,19 +4,19 @@ use std::io::{self, Write};
 
 use clap::CommandFactory;
 
-use crate::arguments::{CompletionsArguments, Program};
+use crate::arguments::{CommandLine, CompletionsArguments};
 use crate::failure::Result;
 
 /// Completions for one shell.
 pub(crate) fn completions(arguments: &CompletionsArguments) -> Result<()> {
     let mut text = Vec::new();
-    clap_complete::generate(arguments.shell, &mut Program::command(), "influence", &mut text);
+    clap_complete::generate(arguments.shell, &mut CommandLine::command(), "influence", &mut text);
     Ok(io::stdout().lock().write_all(&text)?)
 }
 
 /// Prints the program's page, followed by a page for each command.
 pub(crate) fn page() -> Result<()> {
-    let mut program = Program::command();
+    let mut program = CommandLine::command();
     program.build();
     let mut out = io::stdout().lock();
     clap_mangen::Man::new(program.clone()).render(&mut out)?;

@@ -7,21 +7,21 @@ use std::path::Path;
 use burn::tensor::TensorData;
 use influence::{Channels, Direction, Filter, Linearization, Map, Perturbation, SampleObjective, Step};
 use influence_report::statistics::quartiles;
-use influence_report::{Colours, Labels, Layer, Picture, Sharing, picture, read_labels};
+use influence_report::{Colours, Labels, MapLayer, Picture, Sharing, picture, read_labels};
 use rayon::prelude::*;
 use safetensors::Dtype;
 
 use crate::check;
 use crate::drawn::png;
 use crate::failure::{Failure, Result};
-use crate::folder::{self, Drawn, Folder, Windows};
+use crate::folder::{self, Drawn, Folder, WindowsSummary};
 use crate::job::{Job, in_split};
 use crate::map_arguments::{MapArguments, check_scales};
-use crate::origin;
 use crate::pages;
+use crate::provenance;
 use crate::report::ReportFile;
 use crate::table::{channels_word, four_digits, function, probability};
-use crate::tensors::{self, Metadata, Named};
+use crate::tensors::{self, Metadata, NamedTensor};
 use crate::terminal;
 use crate::windows::{self, tell as tell_windows};
 
@@ -41,11 +41,11 @@ pub(crate) struct Mapping {
 
 /// The results of one image.
 #[derive(Debug)]
-struct Found {
+struct MappedImage {
     /// Name and contents of each file.
     files: Vec<(String, Vec<u8>)>,
     steps: Vec<Step>,
-    windows: Vec<Windows>,
+    windows: Vec<WindowsSummary>,
 }
 
 /// Interprets the arguments and runs.
@@ -69,11 +69,11 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
     match &arguments.out {
         Some(path) => folder::check(path)?,
         None if arguments.resume => {
-            return Err(Failure::new("--resume goes on with a folder: add --out DIR"));
+            return Err(Failure::new("--resume continues a folder of maps: add --out DIR"));
         }
         None if !arguments.check => {
             return Err(Failure::new(
-                "where to? Add --out DIR, the folder for the files; or --check for a table",
+                "no output: add --out DIR, the folder for the files, or --check for a table",
             ));
         }
         None if arguments.run.quiet => {
@@ -127,7 +127,7 @@ fn labels(path: &Path) -> Result<Labels> {
 /// Maps all images, as many at a time as there are threads.
 fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments, report: Option<&ReportFile>) -> Result<()> {
     let job = &mapping.job;
-    let windows = arguments.windows.as_deref().map(origin::file).transpose()?;
+    let windows = arguments.windows.as_deref().map(provenance::file).transpose()?;
     let header = job.header(
         "map",
         &[
@@ -154,7 +154,7 @@ fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments, report: Option<
     }
     // The report is made from what the folder has recorded, so a resumed run reports all images.
     let drawn = folder.finish(job.shard.is_some())?;
-    let windows: Vec<Vec<Windows>> = drawn.iter().map(|drawn| drawn.windows.clone()).collect();
+    let windows: Vec<Vec<WindowsSummary>> = drawn.iter().map(|drawn| drawn.windows.clone()).collect();
     if let Some(file) = report {
         file.write(pages::map(job, &windows, pictures(path, &drawn))?)?;
     }
@@ -232,7 +232,7 @@ impl Mapping {
     }
 
     /// The files of one image.
-    fn image(&self, index: usize, at: &Linearization<'_>) -> Result<Found> {
+    fn image(&self, index: usize, at: &Linearization<'_>) -> Result<MappedImage> {
         let maps = self.maps(index, at)?;
         let mut tensors = Tensors::new(&self.job, index, at);
         tensors.say("channels", channels_word(self.channels));
@@ -255,7 +255,7 @@ impl Mapping {
             tensors.say("slope", direction.slope);
             tensors.say("fisher", direction.fisher);
             let colours = Colours::Diverging;
-            let layer = Layer { title: "direction", values: &direction.values, colours, window: None };
+            let layer = MapLayer { title: "direction", values: &direction.values, colours, window: None };
             let words =
                 [self.caption(index, at)?, format!("most influential direction for {}", self.job.target)];
             let drawn = picture(&words, &image, shape, &[layer], self.sharing).map_err(fault)?;
@@ -264,7 +264,7 @@ impl Mapping {
         }
         files.push((format!("map-{index}.safetensors"), tensors.bytes()?));
         let odds = self.odds(index, at)?;
-        Ok(Found { files, steps, windows: maps.iter().map(|map| windows::of(map, odds)).collect() })
+        Ok(MappedImage { files, steps, windows: maps.iter().map(|map| windows::of(map, odds)).collect() })
     }
 
     /// The image beside its maps.
@@ -280,18 +280,19 @@ impl Mapping {
             .map(|map| format!("half-width {0}: {1} x {1} pixels", map.half_width, 2 * map.half_width + 1))
             .collect();
         let colours = Colours::Logarithms;
-        let mut layers: Vec<Layer<'_>> = maps
+        let mut layers: Vec<MapLayer<'_>> = maps
             .iter()
             .zip(&named)
-            .map(|(map, title)| Layer { title, values: &map.log10, colours, window: Some(map.half_width) })
+            .map(|(map, title)| MapLayer { title, values: &map.log10, colours, window: Some(map.half_width) })
             .collect();
-        layers.extend(regions.map(|values| Layer { title: "regions", values, colours, window: None }));
+        layers.extend(regions.map(|values| MapLayer { title: "regions", values, colours, window: None }));
         let (target, filter) = (function(self.job.target), self.job.filter_words());
         let channels = channels_word(self.channels);
         let words = [
             self.caption(index, at)?,
             format!(
-                "Influence of windows, f = {target}, filter {filter}, channels {channels}; a window that is the best is framed"
+                "Influence of windows, f = {target}, filter {filter}, channels {channels}; the window with \
+                 the largest influence is framed"
             ),
         ];
         let image = self.job.data.batch::<f64>(&[index]);
@@ -430,7 +431,7 @@ fn tell_steps(out: &mut impl Write, images: &[Drawn]) -> io::Result<()> {
 struct Tensors {
     index: usize,
     metadata: Metadata,
-    tensors: Vec<Named>,
+    tensors: Vec<NamedTensor>,
 }
 
 impl Tensors {

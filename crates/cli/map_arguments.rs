@@ -84,7 +84,7 @@ pub(crate) struct MapArguments {
 
 /// The content with which a window is filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fill {
+pub(crate) enum WindowFill {
     Zero,
     Mean,
 }
@@ -125,10 +125,10 @@ impl MapArguments {
         }
     }
 
-    pub(crate) fn fill(&self) -> Result<Fill> {
+    pub(crate) fn fill(&self) -> Result<WindowFill> {
         match self.fill.as_deref() {
-            None | Some("zero") => Ok(Fill::Zero),
-            Some("mean") => Ok(Fill::Mean),
+            None | Some("zero") => Ok(WindowFill::Zero),
+            Some("mean") => Ok(WindowFill::Mean),
             Some(other) => Err(Failure::new(format!("--fill {other}: give zero or mean"))),
         }
     }

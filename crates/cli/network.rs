@@ -21,7 +21,7 @@ const EMBEDDED_CHANNELS: usize = 1;
 
 /// A network with its weights.
 #[derive(Debug)]
-pub(crate) struct Loaded {
+pub(crate) struct LoadedNetwork {
     pub(crate) network: Network,
     /// Its description for output files.
     pub(crate) architecture: String,
@@ -31,12 +31,9 @@ pub(crate) struct Loaded {
 
 /// The requested network, on the processor; it is captured there for every engine. If the names in
 /// the weight file are torchvision's, the network is built to match the file.
-pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) -> Result<Loaded> {
+pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) -> Result<LoadedNetwork> {
     let device = &Device::flex();
-    let precision = match precision {
-        Precision::F32 => weights::Precision::F32,
-        Precision::F64 => weights::Precision::F64,
-    };
+    let precision = precision.dtype();
     let checkpoint = arguments.weights.as_deref().map(Checkpoint::open).transpose()?;
     let epsilon = epsilon(arguments.bn_eps)?;
     if let (Some(checkpoint), Some(path)) = (&checkpoint, &arguments.weights)
@@ -46,7 +43,7 @@ pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) 
         let Published { network, name, form } = found;
         let (network, report) = weights::load(network, path.as_path(), precision, device)?;
         let architecture = format!("{name} in torchvision's form, BatchNorm epsilon {epsilon:e}");
-        return Ok(Loaded { network, architecture, report: format!("{form}; {report}") });
+        return Ok(LoadedNetwork { network, architecture, report: format!("{form}; {report}") });
     }
     if arguments.bn_eps.is_some() {
         return Err(Failure::new(
@@ -76,8 +73,8 @@ pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) 
     };
     let Some(classes) = data.classes().or_else(own) else {
         return Err(Failure::new(format!(
-            "{} says nothing of the number of classes, nor do the weights; name the network's file, as in --network \
-             FILE.onnx",
+            "{} does not determine the number of classes, nor do the weights; name the network's file, as in \
+             --network FILE.onnx",
             data.name()
         )));
     };
@@ -86,7 +83,7 @@ pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) 
         Some(path) => weights::load(network, path.as_path(), precision, device)?,
         None => weights::load(network, sample::RESNET50W8_MNIST, precision, device)?,
     };
-    Ok(Loaded { network, architecture: architecture.to_string(), report: report.to_string() })
+    Ok(LoadedNetwork { network, architecture: architecture.to_string(), report: report.to_string() })
 }
 
 /// The number that BatchNorm adds to the variance; weight files do not contain it.
@@ -109,7 +106,7 @@ fn check_name(arguments: &RunArguments, found: &Published) -> Result<()> {
     }
     match arguments.width {
         Some(_) => Err(Failure::new(
-            "--width: weights with torchvision's or timm's names tell their widths themselves; leave it out",
+            "--width: weights with torchvision's or timm's names determine the width; leave it out",
         )),
         None => Ok(()),
     }
@@ -164,11 +161,13 @@ fn unknown(checkpoint: &Checkpoint<'_>) -> Failure {
     let nearest =
         KNOWN.into_iter().map(|(name, starts)| (shared(starts), name)).max_by_key(|(shared, _)| *shared);
     let nearest = match nearest {
-        Some((shared, name)) if shared > 0 => format!("nearest are {name}, with {shared} of its names"),
-        _ => "no name in it is like theirs".to_owned(),
+        Some((shared, name)) if shared > 0 => {
+            format!("the most similar are {name}, with {shared} of its names")
+        }
+        _ => "none of its names is like those of a known network".to_owned(),
     };
     Failure::new(format!(
-        "{}: the weights of no network that is known here: {} tensors ({}, ...); {nearest}; export the network as an \
+        "{}: the weights of an unknown network: {} tensors ({}, ...); {nearest}; export the network as an \
          ONNX file (torch.onnx.export) and name it with --network FILE.onnx",
         Path::new(checkpoint.file()).display(),
         tensors.len(),

@@ -61,7 +61,7 @@ pub(crate) fn graph(
         _ => None,
     };
     if let Some((what, node, logits)) = off {
-        report.push_str(&format!("; the {what} at its end ({node}) is taken off, logits are {logits}"));
+        report.push_str(&format!("; the {what} at its end ({node}) is removed, logits are {logits}"));
     }
     if !frozen.is_empty() {
         report.push_str(&format!("; not perturbed: {}", frozen.join(", ")));

@@ -7,16 +7,16 @@ use std::path::Path;
 
 use influence::{Filter, Perturbation, Target};
 use influence_report::statistics::{Areas, Ranking};
-use influence_report::{Curve, Picture, Tile, curves, sheet};
+use influence_report::{Curve, Picture, SheetTile, curves, sheet};
 
 use crate::drawn::PictureFile;
 use crate::failure::{Failure, Result};
 use crate::job::Job;
 use crate::judged::{Judged, columns};
-use crate::out::{Destination, Format, pipe_cells, write_cells};
+use crate::out::{Format, RowDestination, pipe_cells, write_cells};
 use crate::outliers_arguments::OutliersArguments;
 use crate::outliers_table;
-use crate::record::Cell;
+use crate::record::CellValue;
 use crate::report::ReportFile;
 use crate::study::{self, Measure};
 use crate::terminal;
@@ -44,7 +44,7 @@ pub(crate) struct Outliers {
 
 /// How well one score finds the bad images.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct MeasureQuality {
     pub(crate) measure: Measure,
     /// `None` unless there are both good and bad images.
     pub(crate) ranking: Option<(Ranking, Areas)>,
@@ -60,7 +60,7 @@ pub(crate) fn command(arguments: &OutliersArguments) -> Result<()> {
     }
     if arguments.run.shard.is_some() {
         return Err(Failure::new(
-            "--shard: a place among all images needs all of them; influence score takes parts",
+            "--shard: the rank of an image needs all images; influence score takes parts",
         ));
     }
     let files = [&arguments.sheet, &arguments.plot, &arguments.out.report];
@@ -80,7 +80,7 @@ pub(crate) fn command(arguments: &OutliersArguments) -> Result<()> {
         path.as_deref().map_or(Ok(()), |path| job.inputs.spare(flag, path))?;
     }
     let header = job.header("outliers", &more);
-    let score = |done: usize, add: study::Add<'_>| study::score(job, done, &study.filters, add);
+    let score = |done: usize, add: study::AddImage<'_>| study::score(job, done, &study.filters, add);
     let write = |all: &[Judged], file: Option<(&Path, Format)>| study.write(all, file, &out);
     let Some(all) = study::gather(&out, header, arguments.out.resume, &score, &write)? else {
         return table::complete(job, &out);
@@ -109,17 +109,17 @@ fn understood(arguments: &OutliersArguments) -> Result<(Outliers, Vec<(&'static 
     let mut job = Job::new(&arguments.run, Perturbation::Input)?;
     if job.target != Target::Label {
         return Err(Failure::new(
-            "--objective: outliers are images that do not go with their label: leave it out",
+            "--objective: outliers are images that do not match their label: leave it out",
         ));
     }
     if let Some(index) = job.images.iter().find(|index| job.data.label(**index).is_none()) {
-        return Err(Failure::new(format!("image {index} has no label: a label that is wrong needs one")));
+        return Err(Failure::new(format!("image {index} has no label, so it cannot have a wrong one")));
     }
     let filters = arguments.filters(job.filter)?;
     let seed = arguments.seed.unwrap_or(0);
     // Lists of known bad images are keyed by data set and split, e.g. "mnist_test"; the embedded
     // images are the first of MNIST's test split.
-    let (name, split) = (&job.origin.dataset, &job.origin.split);
+    let (name, split) = (&job.provenance.dataset, &job.provenance.split);
     let name = if name == "embedded" { "mnist" } else { name.as_str() };
     let mut bad = match &arguments.truth {
         Some(path) => Some(truth::read(path, &format!("{name}_{split}"))?),
@@ -171,12 +171,12 @@ impl Outliers {
     }
 
     /// Every score with what it finds.
-    pub(crate) fn found(&self, all: &[Judged]) -> Vec<Found> {
+    pub(crate) fn found(&self, all: &[Judged]) -> Vec<MeasureQuality> {
         let bad: Vec<bool> = all.iter().map(|judged| self.is_bad(judged) == Some(true)).collect();
         let odds = study::odds(all);
         let of = |measure: Measure| {
             let ranking = Ranking::new(&measure.values, &bad);
-            Found {
+            MeasureQuality {
                 ranking: ranking.map(|ranking| (ranking.clone(), ranking.areas(self.seed))),
                 correlation: measure.correlation(&odds),
                 measure,
@@ -187,7 +187,7 @@ impl Outliers {
 
     /// ROC and precision-recall curves; `None` without both good and bad images.
     pub(crate) fn curves(&self, all: &[Judged]) -> Option<Picture> {
-        let known = |found: Found| {
+        let known = |found: MeasureQuality| {
             let (ranking, areas) = found.ranking?;
             let (name, points) = (found.measure.name, ranking.points());
             Some(Curve { dashed: !name.starts_with("influence"), name, points, areas })
@@ -205,7 +205,7 @@ impl Outliers {
             let (row, data) = (&judged.row, &self.job.data);
             let named = |class: Option<usize>| class.map_or_else(String::new, |class| data.class_name(class));
             let p = table::four_digits(row.probability);
-            Tile {
+            SheetTile {
                 image: data.batch::<f64>(&[row.index]),
                 lines: [
                     format!("{}. #{}", place + 1, row.index),
@@ -216,14 +216,14 @@ impl Outliers {
         };
         let order = Self::order(all);
         let first = order.iter().take(most).filter_map(|at| all.get(*at)).enumerate();
-        let tiles: Vec<Tile> = first.map(tile).collect();
+        let tiles: Vec<SheetTile> = first.map(tile).collect();
         let marked = if self.bad.is_some() { "; red: known to be bad" } else { "" };
         let title = format!("{}: label: P(label) > predicted class{marked}", self.job.data.name());
         sheet(&title, self.job.data.shape(), &tiles).map_err(|error| Failure::new(error.to_string()))
     }
 
     /// Writes the pictures, and the table to its destination.
-    fn write(&self, all: &[Judged], file: Option<(&Path, Format)>, out: &Destination) -> Result<()> {
+    fn write(&self, all: &[Judged], file: Option<(&Path, Format)>, out: &RowDestination) -> Result<()> {
         if let Some(file) = &self.sheet {
             file.write(&self.contact_sheet(all, TILES)?)?;
         }
@@ -239,13 +239,13 @@ impl Outliers {
             places[at] = place + 1;
         }
         let rows = all.iter().zip(places).map(|(judged, place)| judged.table(place, self.is_bad(judged)));
-        let rows: Vec<Vec<Cell>> = rows.collect();
-        let constants = self.job.origin.columns();
+        let rows: Vec<Vec<CellValue>> = rows.collect();
+        let constants = self.job.provenance.columns();
         match (file, out) {
             (Some((path, format)), _) => {
                 write_cells(path, format, columns, rows.into_iter(), &constants)?.name()
             }
-            (None, Destination::Pipe(path, format)) => {
+            (None, RowDestination::Pipe(path, format)) => {
                 pipe_cells(path.as_deref(), *format, columns, rows.into_iter(), &constants)
             }
             (None, _) => Ok(()),

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use influence_report::statistics::Estimate;
 
 use crate::judged::Judged;
-use crate::outliers::{Found, Outliers};
+use crate::outliers::{MeasureQuality, Outliers};
 use crate::table::influence;
 use crate::terminal;
 
@@ -15,7 +15,7 @@ pub(crate) fn heading(out: &mut impl Write, study: &Outliers) -> io::Result<()> 
     let mut say = |indent: usize, text: String| terminal::hanging(out, indent, &text);
     say(
         0,
-        format!("Images that do not go with their label: f = -log P(label), filter {}", job.filter_words()),
+        format!("Images that do not match their label: f = -log P(label), filter {}", job.filter_words()),
     )?;
     say(9, format!("Network: {}", job.network))?;
     let (images, data, engine) = (job.images.len(), job.data.name(), job.scorer.engine());
@@ -63,11 +63,11 @@ pub(crate) fn ranking(out: &mut impl Write, study: &Outliers, all: &[Judged], mo
 }
 
 /// Prints what each score finds, and how its order of the images compares with that of the odds.
-pub(crate) fn scores(out: &mut impl Write, study: &Outliers, found: &[Found]) -> io::Result<()> {
+pub(crate) fn scores(out: &mut impl Write, study: &Outliers, found: &[MeasureQuality]) -> io::Result<()> {
     let known = found.iter().any(|found| found.ranking.is_some());
     let areas = if known { format!("{:>23} {:>24}", "AUROC", "average precision") } else { String::new() };
     writeln!(out, "{:<26}{areas} {:>5}", "score", "rho")?;
-    for Found { measure, ranking, correlation } in found {
+    for MeasureQuality { measure, ranking, correlation } in found {
         let areas = ranking
             .as_ref()
             .map(|(_, areas)| format!("{:>23} {:>24}", interval(areas.roc), interval(areas.precision)));
@@ -83,12 +83,12 @@ pub(crate) fn interval(of: Estimate) -> String {
 }
 
 /// The conclusions from the scores, as sentences.
-pub(crate) fn conclusions(study: &Outliers, found: &[Found]) -> Vec<String> {
+pub(crate) fn conclusions(study: &Outliers, found: &[MeasureQuality]) -> Vec<String> {
     let mut said = Vec::new();
-    let area = |of: &Found| of.ranking.as_ref().map(|(_, areas)| areas.roc);
+    let area = |of: &MeasureQuality| of.ranking.as_ref().map(|(_, areas)| areas.roc);
     let odds = found.iter().find(|found| found.measure.name == "odds");
     let best = found.iter().max_by(|a, b| {
-        let value = |of: &Found| area(of).map_or(0.0, |area| area.value);
+        let value = |of: &MeasureQuality| area(of).map_or(0.0, |area| area.value);
         value(a).total_cmp(&value(b))
     });
     match (best.and_then(area), odds.and_then(area), best) {

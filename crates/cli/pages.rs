@@ -1,30 +1,30 @@
 //! The HTML report of each command.
 
 use influence_report::statistics::percentile;
-use influence_report::{Page, PageCell, Point};
+use influence_report::{HoverPoint, Page, PageCell};
 
-use crate::compare::{Beside, Comparison, quality};
+use crate::compare::{MeasureComparison, SetComparison, quality};
 use crate::compare_table::{PERCENTILES, chance, conclusions as compared, influence_percentile};
 use crate::failure::Result;
-use crate::folder::Windows;
+use crate::folder::WindowsSummary;
 use crate::job::Job;
 use crate::judged::Judged;
-use crate::layers::{LayerRow, Measured, plot, title};
+use crate::layers::{LayerRow, MeasuredNetwork, plot, title};
 use crate::layers_table::verdict;
 use crate::outliers::Outliers;
 use crate::outliers_table::{conclusions as found_out, interval};
-use crate::report::{AGAINST_ODDS, Shown, against_odds, briefly, facts, meaning, rows_table};
-use crate::row::Row;
+use crate::report::{AGAINST_ODDS, ImageDot, against_odds, briefly, facts, meaning, rows_table};
+use crate::row::ScoreRow;
 use crate::score::Scoring;
 use crate::table::{bound, four_digits};
-use crate::verdict::Spread;
+use crate::verdict::VerdictValues;
 use crate::windows::verdict_of;
 
 /// The most bytes of map pictures in a page.
 const PICTURES: usize = 3_400_000;
 
 /// The page of `influence score`.
-pub(crate) fn score(scoring: &Scoring, rows: &[Row], spread: &Spread) -> Result<Page> {
+pub(crate) fn score(scoring: &Scoring, rows: &[ScoreRow], spread: &VerdictValues) -> Result<Page> {
     let job = &scoring.job;
     let mut page = Page::new("Influence of each image");
     page.paragraph(&spread.verdict().sentences(bound(job.target)));
@@ -32,9 +32,9 @@ pub(crate) fn score(scoring: &Scoring, rows: &[Row], spread: &Spread) -> Result<
     let mut run = facts(job);
     run.extend(scoring.family.iter().map(|(name, _)| ("family".to_owned(), name.clone())));
     page.facts(&run);
-    page.heading("Influence beside the confidence");
+    page.heading("Influence against the odds");
     let shown =
-        rows.iter().map(|row| Shown { job, row, group: usize::from(!row.is_as_labelled()) }).collect();
+        rows.iter().map(|row| ImageDot { job, row, group: usize::from(!row.is_as_labelled()) }).collect();
     let groups = ["predicted as labelled", "predicted otherwise"].map(str::to_owned).into();
     page.scatter(&against_odds("Influence of each image", groups, shown)?, AGAINST_ODDS);
     rows_table(&mut page, job, &rows.iter().collect::<Vec<_>>())?;
@@ -43,9 +43,9 @@ pub(crate) fn score(scoring: &Scoring, rows: &[Row], spread: &Spread) -> Result<
 }
 
 /// The page of `influence layers`.
-pub(crate) fn layers(networks: &[Measured]) -> Result<Page> {
+pub(crate) fn layers(networks: &[MeasuredNetwork]) -> Result<Page> {
     let mut page = Page::new("Influence of each layer");
-    for Measured { job, rows } in networks {
+    for MeasuredNetwork { job, rows } in networks {
         page.paragraph(&format!("{}: {}", job.architecture, verdict(rows).sentences(bound(job.target))));
     }
     page.heading("What was run");
@@ -103,13 +103,13 @@ fn layer_cells(row: &LayerRow) -> Vec<PageCell> {
 /// The page of `influence map`: pictures are added in order as long as there is room.
 pub(crate) fn map(
     job: &Job,
-    windows: &[Vec<Windows>],
+    windows: &[Vec<WindowsSummary>],
     pictures: impl Iterator<Item = Result<(String, Vec<u8>)>>,
 ) -> Result<Page> {
     let mut page = Page::new("Where images are sensitive");
     let scales = windows.first().map_or(0, Vec::len);
     let said = (0..scales).filter_map(|scale| {
-        let of: Vec<&Windows> = windows.iter().filter_map(|windows| windows.get(scale)).collect();
+        let of: Vec<&WindowsSummary> = windows.iter().filter_map(|windows| windows.get(scale)).collect();
         let half_width = of.first()?.half_width;
         Some(format!("half-width {half_width}: {}", verdict_of(&of).sentences(bound(job.target))))
     });
@@ -136,7 +136,7 @@ pub(crate) fn map(
 /// The page of `influence outliers`.
 pub(crate) fn outliers(study: &Outliers, all: &[Judged]) -> Result<Page> {
     let job = &study.job;
-    let mut page = Page::new("Images that do not go with their label");
+    let mut page = Page::new("Images that do not match their label");
     let found = study.found(all);
     page.list(&found_out(study, &found));
     page.heading("What was run");
@@ -149,7 +149,7 @@ pub(crate) fn outliers(study: &Outliers, all: &[Judged]) -> Result<Page> {
     page.facts(&run);
     page.heading("What each score finds");
     if let Some(picture) = study.curves(all) {
-        page.figure(&picture, "Grey lines are chance. Steps are thresholds: equal scores are one.");
+        page.figure(&picture, "Grey lines: chance. Each step is a threshold; equal scores share one.");
     }
     let rows = found.iter().map(|found| {
         let rho = found.correlation.map_or_else(String::new, |rho| format!("{rho:.4}"));
@@ -169,13 +169,13 @@ pub(crate) fn outliers(study: &Outliers, all: &[Judged]) -> Result<Page> {
     page.heading("The most influential images");
     // Arrays may not be images.
     if job.data.are_images() {
-        page.figure(&study.contact_sheet(all, TILES)?, "By place, from the most influential on.");
+        page.figure(&study.contact_sheet(all, TILES)?, "In the order of influence, the largest first.");
     }
     let group = |judged: &Judged| match study.is_bad(judged) {
         Some(bad) => usize::from(bad),
         None => usize::from(!judged.row.is_as_labelled()),
     };
-    let shown = all.iter().map(|judged| Shown { job, row: &judged.row, group: group(judged) }).collect();
+    let shown = all.iter().map(|judged| ImageDot { job, row: &judged.row, group: group(judged) }).collect();
     let groups = if study.bad.is_some() {
         ["others", "known to be bad"]
     } else {
@@ -194,7 +194,7 @@ pub(crate) fn outliers(study: &Outliers, all: &[Judged]) -> Result<Page> {
 const TILES: usize = 60;
 
 /// The page of `influence compare`.
-pub(crate) fn compare(study: &Comparison, all: &[Judged]) -> Result<Page> {
+pub(crate) fn compare(study: &SetComparison, all: &[Judged]) -> Result<Page> {
     let [first, second] = &study.names;
     let mut page = Page::new(&format!("{first} beside {second}"));
     let beside = study.beside(all);
@@ -203,15 +203,15 @@ pub(crate) fn compare(study: &Comparison, all: &[Judged]) -> Result<Page> {
     study.jobs.iter().for_each(|job| page.facts(&facts(job)));
     page.heading("Every image by class");
     let plot = study.skyline(all);
-    let sets = study.sets(all).into_iter().zip(&study.jobs).zip(plot.places);
-    let points = sets.flat_map(|((set, job), places)| {
-        set.iter().zip(places).map(|(judged, place)| Point {
-            place,
+    let sets = study.sets(all).into_iter().zip(&study.jobs).zip(plot.positions);
+    let points = sets.flat_map(|((set, job), positions)| {
+        set.iter().zip(positions).map(|(judged, position)| HoverPoint {
+            position,
             words: briefly(job, &judged.row),
             image: None,
         })
     });
-    let caption = "One dot per image; point at it for its numbers. Colours alternate between classes.";
+    let caption = "One dot per image: point at it for its numbers. Colours alternate between classes.";
     page.pointed(&plot.picture, &points.collect::<Vec<_>>(), caption);
     page.heading("Percentiles");
     let odds = beside.iter().find(|beside| beside.name == "odds");
@@ -232,8 +232,8 @@ pub(crate) fn compare(study: &Comparison, all: &[Judged]) -> Result<Page> {
     let headings: Vec<&str> =
         std::iter::once("percentile").chain(headings.iter().map(String::as_str)).collect();
     page.table(&headings, &PERCENTILES.iter().map(row).collect::<Vec<_>>());
-    page.heading("What tells the two apart");
-    let row = |of: &Beside| {
+    page.heading("What distinguishes the two sets");
+    let row = |of: &MeasureComparison| {
         let (smirnov, whitney) = of.smirnov.zip(of.whitney)?;
         Some(vec![
             PageCell::text(of.name.clone()),
@@ -254,8 +254,9 @@ pub(crate) fn compare(study: &Comparison, all: &[Judged]) -> Result<Page> {
     });
     page.list(&qualities.collect::<Vec<_>>());
     let sets = study.sets(all).into_iter().zip(&study.jobs).enumerate();
-    let shown = sets
-        .flat_map(|(group, (set, job))| set.iter().map(move |judged| Shown { job, row: &judged.row, group }));
+    let shown = sets.flat_map(|(group, (set, job))| {
+        set.iter().map(move |judged| ImageDot { job, row: &judged.row, group })
+    });
     let scatter = against_odds("Influence of each image", study.names.clone().into(), shown.collect())?;
     page.scatter(&scatter, AGAINST_ODDS);
     meaning(&mut page, &study.jobs[0]);

@@ -20,7 +20,9 @@ const SHIFT: usize = 4;
 /// returns their numbers.
 pub(crate) fn plant(job: &mut Job, count: usize, seed: u64) -> Result<BTreeSet<usize>> {
     let Data::Images(data) = &job.data else {
-        return Err(Failure::new("--plant: outliers are made of images; arrays have none"));
+        return Err(Failure::new(
+            "--plant: outliers are made from the images of a data set, not from arrays",
+        ));
     };
     let right = right(job)?;
     let mut random = Random::new(seed);
@@ -32,7 +34,9 @@ pub(crate) fn plant(job: &mut Job, count: usize, seed: u64) -> Result<BTreeSet<u
         let others: Vec<usize> =
             job.images.iter().copied().filter(|index| data.label(*index) != class).collect();
         let (Some(first), Some(second)) = (random.pick(&own), random.pick(&others)) else {
-            let why = format!("no image of class {class} is predicted rightly, or there is none of another");
+            let why = format!(
+                "no image of class {class} is predicted correctly, or there is none of another class"
+            );
             return Err(Failure::new(format!("--plant {count}: {why}; take more images")));
         };
         let [first, second] = [*first, *second].map(|index| moved(data, index, &mut random));

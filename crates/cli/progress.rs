@@ -17,7 +17,7 @@ const SELDOM: Duration = Duration::from_secs(600);
 /// The progress of some images.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    shown: Shown,
+    shown: ProgressOutput,
     total: usize,
     before: usize,
     done: usize,
@@ -25,7 +25,7 @@ pub(crate) struct Progress {
 }
 
 #[derive(Debug)]
-enum Shown {
+enum ProgressOutput {
     Bar(ProgressBar),
     Lines { next: Duration, pause: Duration },
     Nothing,
@@ -35,11 +35,11 @@ impl Progress {
     /// The progress over `total` images, of which an earlier run has done `before`.
     pub(crate) fn new(total: usize, before: usize, quiet: bool) -> Self {
         let shown = if quiet {
-            Shown::Nothing
+            ProgressOutput::Nothing
         } else if stderr().is_terminal() {
-            Shown::Bar(bar(total, before))
+            ProgressOutput::Bar(bar(total, before))
         } else {
-            Shown::Lines { next: FIRST, pause: FIRST }
+            ProgressOutput::Lines { next: FIRST, pause: FIRST }
         };
         Self { shown, total, before, done: 0, began: Instant::now() }
     }
@@ -50,24 +50,24 @@ impl Progress {
         let passed = self.began.elapsed();
         let line = line(self.before, self.done, self.total, passed);
         match &mut self.shown {
-            Shown::Nothing => {}
-            Shown::Bar(bar) => {
+            ProgressOutput::Nothing => {}
+            ProgressOutput::Bar(bar) => {
                 bar.set_message(rest(self.done, self.total - self.before, passed));
                 bar.inc(images as u64);
             }
-            Shown::Lines { next, pause } if passed >= *next => {
+            ProgressOutput::Lines { next, pause } if passed >= *next => {
                 *pause = (*pause * LONGER).min(SELDOM);
                 *next = passed + *pause;
                 // A closed standard error is no reason to stop.
                 let _ = writeln!(terminal::errors(), "{line}");
             }
-            Shown::Lines { .. } => {}
+            ProgressOutput::Lines { .. } => {}
         }
     }
 
     /// Removes the bar.
     pub(crate) fn finish(self) {
-        if let Shown::Bar(bar) = self.shown {
+        if let ProgressOutput::Bar(bar) = self.shown {
             bar.finish_and_clear();
         }
     }
@@ -80,7 +80,7 @@ fn bar(total: usize, before: usize) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// "influence: 1200 of 10000 images in 2 min, 10.0 a second, 15 min left".
+/// "influence: 1200 of 10000 images in 2 min, 10.0 per second, 15 min left".
 fn line(before: usize, done: usize, total: usize, passed: Duration) -> String {
     let rest = rest(done, total.saturating_sub(before), passed);
     format!("influence: {} of {total} images in {}, {rest}", before + done, span(passed))
@@ -96,8 +96,8 @@ fn rest(done: usize, total: usize, passed: Duration) -> String {
     let each = seconds / done as f64;
     let left = Duration::from_secs_f64(each * total.saturating_sub(done) as f64);
     let rate = match 1.0 / each {
-        rate if rate >= 100.0 => format!("{rate:.0} a second"),
-        rate if rate >= 1.0 => format!("{rate:.1} a second"),
+        rate if rate >= 100.0 => format!("{rate:.0} per second"),
+        rate if rate >= 1.0 => format!("{rate:.1} per second"),
         _ => format!("{each:.1} s each"),
     };
     format!("{rate}, {} left", span(left))
@@ -121,9 +121,12 @@ mod tests {
     #[test]
     fn lines_say_rate_and_time_left() {
         let line = |done, seconds| line(0, done, 10_000, Duration::from_secs_f64(seconds));
-        assert_eq!(line(1200, 120.0), "influence: 1200 of 10000 images in 2 min, 10.0 a second, 15 min left");
+        assert_eq!(
+            line(1200, 120.0),
+            "influence: 1200 of 10000 images in 2 min, 10.0 per second, 15 min left"
+        );
         assert_eq!(line(10, 100.0), "influence: 10 of 10000 images in 100 s, 10.0 s each, 27.8 h left");
-        assert_eq!(line(5000, 10.0), "influence: 5000 of 10000 images in 10 s, 500 a second, 10 s left");
+        assert_eq!(line(5000, 10.0), "influence: 5000 of 10000 images in 10 s, 500 per second, 10 s left");
         assert_eq!(line(0, 10.0), "influence: 0 of 10000 images in 10 s, just begun");
     }
 }

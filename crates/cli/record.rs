@@ -7,7 +7,7 @@ use serde::Serialize;
 
 /// The kind of values in a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ColumnKind {
     Integer,
     Float,
     Text,
@@ -17,11 +17,11 @@ pub(crate) enum Kind {
 }
 
 /// A column's name and kind; scripts depend on names and order.
-pub(crate) type Column = (&'static str, Kind);
+pub(crate) type ColumnSpec = (&'static str, ColumnKind);
 
 /// The value in one column of a row.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Cell {
+pub(crate) enum CellValue {
     Integer(u64),
     Float(f64),
     Text(String),
@@ -34,43 +34,43 @@ pub(crate) enum Cell {
 /// A type that can be written as a row.
 pub(crate) trait Record {
     /// The columns of every row.
-    const COLUMNS: &'static [Column];
+    const COLUMNS: &'static [ColumnSpec];
 
     /// The values, in the order of the columns.
-    fn cells(&self) -> Vec<Cell>;
+    fn cells(&self) -> Vec<CellValue>;
 }
 
-impl From<usize> for Cell {
+impl From<usize> for CellValue {
     fn from(value: usize) -> Self {
         Self::Integer(value as u64)
     }
 }
 
-impl From<f64> for Cell {
+impl From<f64> for CellValue {
     fn from(value: f64) -> Self {
         if value.is_finite() { Self::Float(value) } else { Self::Nothing }
     }
 }
 
-impl From<bool> for Cell {
+impl From<bool> for CellValue {
     fn from(value: bool) -> Self {
         Self::Flag(value)
     }
 }
 
-impl From<&String> for Cell {
+impl From<&String> for CellValue {
     fn from(value: &String) -> Self {
         Self::Text(value.clone())
     }
 }
 
-impl<T: Into<Self>> From<Option<T>> for Cell {
+impl<T: Into<Self>> From<Option<T>> for CellValue {
     fn from(value: Option<T>) -> Self {
         value.map_or(Self::Nothing, Into::into)
     }
 }
 
-impl Cell {
+impl CellValue {
     /// Structured data.
     pub(crate) fn json(value: &impl Serialize) -> Self {
         serde_json::to_string(value).map_or(Self::Nothing, Self::Json)
@@ -97,15 +97,15 @@ impl Cell {
         }
     }
 
-    /// Reads [`Cell::raw`] back.
-    pub(crate) fn from_raw(text: &str, kind: Kind) -> Option<Self> {
+    /// Reads [`CellValue::raw`] back.
+    pub(crate) fn from_raw(text: &str, kind: ColumnKind) -> Option<Self> {
         match kind {
-            Kind::Text => Some(Self::Text(text.to_owned())),
+            ColumnKind::Text => Some(Self::Text(text.to_owned())),
             _ if text.is_empty() => Some(Self::Nothing),
-            Kind::Json => Some(Self::Json(text.to_owned())),
-            Kind::Integer => text.parse().ok().map(Self::Integer),
-            Kind::Float => text.parse().ok().map(Self::Float),
-            Kind::Flag => text.parse().ok().map(Self::Flag),
+            ColumnKind::Json => Some(Self::Json(text.to_owned())),
+            ColumnKind::Integer => text.parse().ok().map(Self::Integer),
+            ColumnKind::Float => text.parse().ok().map(Self::Float),
+            ColumnKind::Flag => text.parse().ok().map(Self::Flag),
         }
     }
 
@@ -133,7 +133,7 @@ mod tests {
         // Quotients have digits to the end; a parser that rounds twice is off by one bit for some.
         for i in 1..20_000_u32 {
             let number = f64::from(i).sqrt() / 7.0 * 10_f64.powi((i % 60) as i32 - 30);
-            let text = Cell::from(number).value();
+            let text = CellValue::from(number).value();
             assert_eq!(serde_json::from_str::<f64>(&text).ok(), Some(number), "{text}");
             assert_eq!(
                 serde_json::from_str::<serde_json::Value>(&text).ok().and_then(|x| x.as_f64()),
@@ -145,26 +145,26 @@ mod tests {
     #[test]
     fn formulas_are_no_formulas_and_numbers_have_all_digits() {
         for (cell, csv, json) in [
-            (Cell::Text("=1+1".into()), "'=1+1", "\"=1+1\""),
-            (Cell::Text("a;\n\"\u{1b}".into()), "a;\n\"\u{1b}", r#""a;\n\"\u001b""#),
-            (Cell::from(-0.1), "-0.1", "-0.1"),
-            (Cell::from(1e300), "1e+300", "1e+300"),
-            (Cell::from(f64::INFINITY), "", "null"),
-            (Cell::from(Some(3_usize)), "3", "3"),
-            (Cell::json(&["a"]), "[\"a\"]", "[\"a\"]"),
+            (CellValue::Text("=1+1".into()), "'=1+1", "\"=1+1\""),
+            (CellValue::Text("a;\n\"\u{1b}".into()), "a;\n\"\u{1b}", r#""a;\n\"\u001b""#),
+            (CellValue::from(-0.1), "-0.1", "-0.1"),
+            (CellValue::from(1e300), "1e+300", "1e+300"),
+            (CellValue::from(f64::INFINITY), "", "null"),
+            (CellValue::from(Some(3_usize)), "3", "3"),
+            (CellValue::json(&["a"]), "[\"a\"]", "[\"a\"]"),
         ] {
             assert_eq!((cell.csv().as_str(), cell.value().as_str()), (csv, json));
         }
         assert_eq!(digits(0.1 + 0.2), "0.30000000000000004");
         for (cell, kind) in [
-            (Cell::Text("=1".into()), Kind::Text),
-            (Cell::Float(0.1 + 0.2), Kind::Float),
-            (Cell::Float(f64::MIN_POSITIVE / 3.0), Kind::Float),
-            (Cell::Nothing, Kind::Float),
-            (Cell::Flag(true), Kind::Flag),
-            (Cell::Integer(7), Kind::Integer),
+            (CellValue::Text("=1".into()), ColumnKind::Text),
+            (CellValue::Float(0.1 + 0.2), ColumnKind::Float),
+            (CellValue::Float(f64::MIN_POSITIVE / 3.0), ColumnKind::Float),
+            (CellValue::Nothing, ColumnKind::Float),
+            (CellValue::Flag(true), ColumnKind::Flag),
+            (CellValue::Integer(7), ColumnKind::Integer),
         ] {
-            assert_eq!(Cell::from_raw(&cell.raw(), kind), Some(cell));
+            assert_eq!(CellValue::from_raw(&cell.raw(), kind), Some(cell));
         }
     }
 }

@@ -9,8 +9,8 @@ use influence_report::{Dot, Page, PageCell, Scatter, thumbnail};
 use crate::data::Data;
 use crate::failure::{Failure, Result};
 use crate::job::Job;
-use crate::out::Target;
-use crate::row::Row;
+use crate::out::OutputFile;
+use crate::row::ScoreRow;
 use crate::table::{at, four_digits, function, influence, probability};
 use crate::terminal;
 
@@ -25,11 +25,11 @@ const ROWS: usize = 500;
 
 /// A file for a page. Its path is checked before anything is computed.
 #[derive(Debug)]
-pub(crate) struct ReportFile(Target);
+pub(crate) struct ReportFile(OutputFile);
 
 impl ReportFile {
     pub(crate) fn new(path: Option<&Path>) -> Result<Option<Self>> {
-        path.map(|path| Target::new("--report", path, "html").map(Self)).transpose()
+        path.map(|path| OutputFile::new("--report", path, "html").map(Self)).transpose()
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -52,7 +52,7 @@ pub(crate) fn facts(job: &Job) -> Vec<(String, String)> {
     let mut facts = vec![
         ("program", version),
         ("network", job.network.clone()),
-        ("weights", job.origin.weights.clone()),
+        ("weights", job.provenance.weights.clone()),
         ("images", format!("{images} of {data}")),
         ("pixels", pixels.to_owned()),
         ("f", function(job.target)),
@@ -60,9 +60,9 @@ pub(crate) fn facts(job: &Job) -> Vec<(String, String)> {
         ("filter", job.filter_words()),
         ("engine", format!("{}, {}", job.scorer.engine(), job.precision)),
     ];
-    let preparation = Some(("preparation", job.origin.preparation.clone()));
+    let preparation = Some(("preparation", job.provenance.preparation.clone()));
     facts.extend(preparation.filter(|(_, words)| !words.is_empty()));
-    facts.extend(job.origin.hashes.iter().map(|(name, hash)| (*name, hash.clone())));
+    facts.extend(job.provenance.hashes.iter().map(|(name, hash)| (*name, hash.clone())));
     facts.into_iter().map(|(name, value)| (name.to_owned(), terminal::name(&value).into_owned())).collect()
 }
 
@@ -98,23 +98,27 @@ pub(crate) fn meaning(page: &mut Page, job: &Job) {
 }
 
 /// An image as a dot: its job, its row and its group.
-pub(crate) struct Shown<'a> {
+pub(crate) struct ImageDot<'a> {
     pub(crate) job: &'a Job,
-    pub(crate) row: &'a Row,
+    pub(crate) row: &'a ScoreRow,
     pub(crate) group: usize,
 }
 
 /// The scatter plot of influence against odds. On the diagonal the influence is a function of the
 /// confidence.
-pub(crate) fn against_odds(title: &str, groups: Vec<String>, mut shown: Vec<Shown<'_>>) -> Result<Scatter> {
-    let size = |row: &Row| row.log10_influence.unwrap_or(f64::NEG_INFINITY);
+pub(crate) fn against_odds(
+    title: &str,
+    groups: Vec<String>,
+    mut shown: Vec<ImageDot<'_>>,
+) -> Result<Scatter> {
+    let size = |row: &ScoreRow| row.log10_influence.unwrap_or(f64::NEG_INFINITY);
     shown.sort_by(|a, b| size(b.row).total_cmp(&size(a.row)));
     let step = shown.len().div_ceil(DOTS).max(1);
     let title =
         if step > 1 { format!("{title}: of these, by influence, every {step}th") } else { title.to_owned() };
     let mut room = THUMBNAILS;
     let mut dots = Vec::with_capacity(shown.len());
-    for Shown { job, row, group } in shown.into_iter().step_by(step) {
+    for ImageDot { job, row, group } in shown.into_iter().step_by(step) {
         let image = image(job, row.index)?.filter(|address| address.len() <= room);
         room -= image.as_ref().map_or(0, String::len);
         let odds = row.odds.map_or(f64::INFINITY, f64::log10);
@@ -127,11 +131,12 @@ pub(crate) fn against_odds(title: &str, groups: Vec<String>, mut shown: Vec<Show
 }
 
 /// The caption of a plot of [`against_odds`].
-pub(crate) const AGAINST_ODDS: &str = "A dot an image; point at it for its numbers, and for the most influential ones \
-     the image. On the dashed line the influence is the odds, and nothing more. What lies sixteen decades below the \
-     largest is at the edge.";
+pub(crate) const AGAINST_ODDS: &str = "One dot per image: point at it for its numbers and, among the most \
+                                       influential ones, for the image itself. On the dashed line the \
+                                       influence equals the odds. Values sixteen decades below the largest, \
+                                       or more, are drawn at the edge.";
 
-fn words(job: &Job, row: &Row) -> String {
+fn words(job: &Job, row: &ScoreRow) -> String {
     let named = |class: usize| job.data.class_name(class);
     let label = row.label.map_or_else(String::new, |label| format!("label {}, ", named(label)));
     let of = if row.group.is_empty() { String::new() } else { format!("{}\n", group(row)) };
@@ -147,7 +152,7 @@ fn words(job: &Job, row: &Row) -> String {
 }
 
 /// What is perturbed; of a family with its most influential setting.
-fn group(row: &Row) -> String {
+fn group(row: &ScoreRow) -> String {
     match at(row) {
         Some(at) => format!("{} {at}", row.group),
         None => row.group.clone(),
@@ -155,7 +160,7 @@ fn group(row: &Row) -> String {
 }
 
 /// An image in two short lines, for plots of tens of thousands.
-pub(crate) fn briefly(job: &Job, row: &Row) -> String {
+pub(crate) fn briefly(job: &Job, row: &ScoreRow) -> String {
     let label = row.label.map_or_else(String::new, |label| format!(", {}", job.data.class_name(label)));
     format!("image {}{label}\ninfluence {}", row.index, influence(row))
 }
@@ -174,7 +179,7 @@ const HEADINGS: [&str; 11] =
     ["index", "label", "predicted", "P", "group", "influence", "rank", "reach", "|df|", "odds", "entropy"];
 
 /// One row of a table.
-fn cells(job: &Job, row: &Row, pictured: bool) -> Result<Vec<PageCell>> {
+fn cells(job: &Job, row: &ScoreRow, pictured: bool) -> Result<Vec<PageCell>> {
     let class = |class: Option<usize>| class.map_or_else(String::new, |class| job.data.class_name(class));
     let number = |value: Option<f64>| match value {
         Some(value) => PageCell::number(four_digits(value), value),
@@ -201,15 +206,15 @@ fn cells(job: &Job, row: &Row, pictured: bool) -> Result<Vec<PageCell>> {
 }
 
 /// The most influential rows as a table.
-pub(crate) fn rows_table(page: &mut Page, job: &Job, rows: &[&Row]) -> Result<()> {
+pub(crate) fn rows_table(page: &mut Page, job: &Job, rows: &[&ScoreRow]) -> Result<()> {
     let mut rows = rows.to_vec();
-    let size = |row: &Row| row.log10_influence.unwrap_or(f64::NEG_INFINITY);
+    let size = |row: &ScoreRow| row.log10_influence.unwrap_or(f64::NEG_INFINITY);
     rows.sort_by(|a, b| size(b).total_cmp(&size(a)));
     page.heading("Most influential");
     if rows.len() > ROWS {
         page.paragraph(&format!("The first {ROWS} of {}; --out FILE.csv writes all.", rows.len()));
     }
-    let cells = rows.iter().take(ROWS).enumerate().map(|(place, row)| cells(job, row, place < PICTURED));
+    let cells = rows.iter().take(ROWS).enumerate().map(|(index, row)| cells(job, row, index < PICTURED));
     let mut cells = cells.collect::<Result<Vec<_>>>()?;
     let mut headings = HEADINGS.to_vec();
     // A whole input has no groups.

@@ -3,7 +3,7 @@
 use influence::{Score, is_saturated};
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Cell, Column, Kind, Record};
+use crate::record::{CellValue, ColumnKind, ColumnSpec, Record};
 
 /// The setting of one knob of a family, in its unit. User-defined directions have no unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ impl Setting {
 
 /// The score of one image and group.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Row {
+pub(crate) struct ScoreRow {
     /// The image's number in the split, from 0.
     pub(crate) index: usize,
     /// Empty for samples without labels.
@@ -66,7 +66,7 @@ pub(crate) struct Row {
     pub(crate) saturated: bool,
 }
 
-impl Row {
+impl ScoreRow {
     /// The row of an image with its label; objective, perturbation and group are given as text.
     pub(crate) fn new(
         index: usize,
@@ -108,19 +108,19 @@ impl Row {
     }
 }
 
-impl Row {
+impl ScoreRow {
     /// Reads [`Record::cells`] back.
-    pub(crate) fn read(cells: &[Cell]) -> Option<Self> {
+    pub(crate) fn read(cells: &[CellValue]) -> Option<Self> {
         let integer = |at: usize| match cells.get(at) {
-            Some(Cell::Integer(value)) => usize::try_from(*value).ok(),
+            Some(CellValue::Integer(value)) => usize::try_from(*value).ok(),
             _ => None,
         };
         let float = |at: usize| match cells.get(at) {
-            Some(Cell::Float(value)) => Some(*value),
+            Some(CellValue::Float(value)) => Some(*value),
             _ => None,
         };
         let text = |at: usize| match cells.get(at) {
-            Some(Cell::Text(text)) => Some(text.clone()),
+            Some(CellValue::Text(text)) => Some(text.clone()),
             _ => None,
         };
         // The indices are the positions in `COLUMNS`. An empty cell reads as `None`; only columns
@@ -144,11 +144,11 @@ impl Row {
             entropy: float(14),
             margin: float(15),
             cross_entropy: float(16),
-            ambiguous: cells.get(17) == Some(&Cell::Flag(true)),
+            ambiguous: cells.get(17) == Some(&CellValue::Flag(true)),
             fisher_norm: float(18),
             fisher_trace: float(19),
             direction: match cells.get(20) {
-                Some(Cell::Json(text)) => serde_json::from_str(text).ok(),
+                Some(CellValue::Json(text)) => serde_json::from_str(text).ok(),
                 _ => None,
             },
             at_least: float(21),
@@ -164,35 +164,35 @@ impl Row {
     }
 }
 
-impl Record for Row {
-    const COLUMNS: &'static [Column] = &[
-        ("index", Kind::Integer),
-        ("label", Kind::Integer),
-        ("predicted", Kind::Integer),
-        ("probability", Kind::Float),
-        ("objective", Kind::Text),
-        ("perturbation", Kind::Text),
-        ("group", Kind::Text),
-        ("influence", Kind::Float),
-        ("log10_influence", Kind::Float),
-        ("rank", Kind::Integer),
-        ("bound", Kind::Float),
-        ("reach", Kind::Float),
-        ("jacobian_norm", Kind::Float),
-        ("odds", Kind::Float),
-        ("entropy", Kind::Float),
-        ("margin", Kind::Float),
-        ("cross_entropy", Kind::Float),
-        ("ambiguous", Kind::Flag),
-        ("fisher_norm", Kind::Float),
-        ("fisher_trace", Kind::Float),
-        ("direction", Kind::Json),
-        ("at_least", Kind::Float),
-        ("merged_classes", Kind::Integer),
-        ("merged_probability", Kind::Float),
+impl Record for ScoreRow {
+    const COLUMNS: &'static [ColumnSpec] = &[
+        ("index", ColumnKind::Integer),
+        ("label", ColumnKind::Integer),
+        ("predicted", ColumnKind::Integer),
+        ("probability", ColumnKind::Float),
+        ("objective", ColumnKind::Text),
+        ("perturbation", ColumnKind::Text),
+        ("group", ColumnKind::Text),
+        ("influence", ColumnKind::Float),
+        ("log10_influence", ColumnKind::Float),
+        ("rank", ColumnKind::Integer),
+        ("bound", ColumnKind::Float),
+        ("reach", ColumnKind::Float),
+        ("jacobian_norm", ColumnKind::Float),
+        ("odds", ColumnKind::Float),
+        ("entropy", ColumnKind::Float),
+        ("margin", ColumnKind::Float),
+        ("cross_entropy", ColumnKind::Float),
+        ("ambiguous", ColumnKind::Flag),
+        ("fisher_norm", ColumnKind::Float),
+        ("fisher_trace", ColumnKind::Float),
+        ("direction", ColumnKind::Json),
+        ("at_least", ColumnKind::Float),
+        ("merged_classes", ColumnKind::Integer),
+        ("merged_probability", ColumnKind::Float),
     ];
 
-    fn cells(&self) -> Vec<Cell> {
+    fn cells(&self) -> Vec<CellValue> {
         vec![
             self.index.into(),
             self.label.into(),
@@ -214,7 +214,7 @@ impl Record for Row {
             self.ambiguous.into(),
             self.fisher_norm.into(),
             self.fisher_trace.into(),
-            self.direction.as_ref().map_or(Cell::Nothing, Cell::json),
+            self.direction.as_ref().map_or(CellValue::Nothing, CellValue::json),
             self.at_least.into(),
             self.merged_classes.into(),
             self.merged_probability.into(),

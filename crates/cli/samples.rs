@@ -4,18 +4,18 @@ use std::path::{Path, PathBuf};
 
 use influence::Target;
 use influence_data::{
-    Arrays, Dataset, Kind, Listing, OnError, Recipe, Refused, Resize, Selection, Split, files,
+    Arrays, Dataset, DatasetKind, Listing, OnError, Recipe, Refused, Resize, Selection, Split, files,
 };
 
 use crate::arguments::RunArguments;
 use crate::data::Data;
 use crate::failure::{Failure, Result};
-use crate::places::Inputs;
+use crate::inputs::Inputs;
 use crate::terminal;
 
 /// The samples of a job.
 #[derive(Debug)]
-pub(crate) struct Samples {
+pub(crate) struct JobSamples {
     pub(crate) data: Data,
     /// The requested images in the requested order, without skipped ones.
     pub(crate) images: Vec<usize>,
@@ -34,13 +34,13 @@ pub(crate) fn open(
     target: &Target,
     selection: &Selection,
     inputs: &mut Inputs,
-) -> Result<Samples> {
-    let name = arguments.dataset.as_deref();
+) -> Result<JobSamples> {
+    let name = arguments.source.dataset.as_deref();
     refuse_flags(arguments)?;
-    let listing = match (name, &arguments.data) {
-        (Some(FOLDER), Some(folder)) => Some(listed(folder, arguments.labels.as_deref(), inputs)?),
+    let listing = match (name, &arguments.source.data) {
+        (Some(FOLDER), Some(folder)) => Some(listed(folder, arguments.source.labels.as_deref(), inputs)?),
         #[cfg(feature = "parquet")]
-        (Some(PARQUET), Some(place)) => Some(crate::hub::listing(place, inputs)?),
+        (Some(PARQUET), Some(path)) => Some(crate::hub::listing(path, inputs)?),
         (Some(name @ (FOLDER | PARQUET)), _) => return Err(absent(name)),
         _ => None,
     };
@@ -56,7 +56,7 @@ pub(crate) fn open(
     // A training set can take as much memory as a network, so samples after the last requested one
     // are dropped.
     data.truncate(images.iter().max().map_or(0, |last| last + 1));
-    Ok(Samples { data, images, preparation: String::new() })
+    Ok(JobSamples { data, images, preparation: String::new() })
 }
 
 /// The error if the path of a picture data set is missing.
@@ -74,26 +74,28 @@ fn absent(name: &str) -> Failure {
 
 /// Refuses flags for picture files if the data set has none.
 fn refuse_flags(arguments: &RunArguments) -> Result<()> {
-    let name = arguments.dataset.as_deref();
+    let name = arguments.source.dataset.as_deref();
     let pictures = matches!(name, Some(FOLDER | PARQUET));
     let of_pictures = [
-        ("--resize", arguments.resize.is_some()),
-        ("--crop", arguments.crop.is_some()),
-        ("--grey", arguments.grey),
+        ("--resize", arguments.source.resize.is_some()),
+        ("--crop", arguments.source.crop.is_some()),
+        ("--grey", arguments.source.grey),
         ("--on-error", arguments.on_error.is_some()),
     ];
     if let Some((flag, _)) = of_pictures.iter().find(|(_, given)| *given && !pictures) {
-        return Err(Failure::new(format!("{flag} is of --dataset folder and parquet: leave it out")));
+        return Err(Failure::new(format!("{flag} is for --dataset folder and parquet: leave it out")));
     }
-    if arguments.labels.is_some() && name != Some(FOLDER) {
-        return Err(Failure::new("--labels is of --dataset folder: leave it out"));
+    if arguments.source.labels.is_some() && name != Some(FOLDER) {
+        return Err(Failure::new("--labels is for --dataset folder: leave it out"));
     }
     let one = pictures || name == Some(ARRAYS);
     if one && arguments.split.is_some() {
-        return Err(Failure::new("--split: what --data names is one split; give the other to --data"));
+        return Err(Failure::new(
+            "--split: --data names a single split here; give --data the path of the other",
+        ));
     }
-    if one && arguments.own {
-        return Err(Failure::new("--own is of data sets in official files: leave it out"));
+    if one && arguments.source.own {
+        return Err(Failure::new("--own is for data sets in official files: leave it out"));
     }
     Ok(())
 }
@@ -116,8 +118,8 @@ fn listed(folder: &Path, labels: Option<&Path>, inputs: &mut Inputs) -> Result<L
     let mut reader = csv::Reader::from_path(table).map_err(|error| fail(error.to_string()))?;
     let header = reader.headers().map_err(|error| fail(error.to_string()))?.clone();
     let column = |name: &str| {
-        let place = header.iter().position(|found| found.trim() == name);
-        place.ok_or_else(|| fail(format!("its first line has no column `{name}`: path,label is needed")))
+        let index = header.iter().position(|found| found.trim() == name);
+        index.ok_or_else(|| fail(format!("its first line has no column `{name}`: path,label is needed")))
     };
     let (path, label) = (column("path")?, column("label")?);
     let cell = |record: &csv::StringRecord, column| record.get(column).unwrap_or_default().trim().to_owned();
@@ -135,7 +137,7 @@ fn pictures(
     selection: &Selection,
     inputs: &mut Inputs,
     listing: Listing,
-) -> Result<Samples> {
+) -> Result<JobSamples> {
     refuse_unlabelled(target, listing.is_labelled(), listing.name())?;
     let images = selection.resolve(listing.len())?;
     let recipe = recipe(arguments)?;
@@ -153,7 +155,7 @@ fn pictures(
     let (pictures, refused) = listing.load(&images, &recipe, on_error).map_err(stopped)?;
     refused.iter().for_each(tell);
     let images = images.into_iter().filter(|&index| pictures.has(index)).collect();
-    Ok(Samples { data: Data::Pictures(pictures), images, preparation: words(&recipe) })
+    Ok(JobSamples { data: Data::Pictures(pictures), images, preparation: words(&recipe) })
 }
 
 /// Reports a skipped picture and the cause on standard error; a closed standard error is ignored.
@@ -164,13 +166,13 @@ fn tell(Refused { index, name, why }: &Refused) {
 
 /// The preprocessing of every picture.
 fn recipe(arguments: &RunArguments) -> Result<Recipe> {
-    let resize = arguments.resize.as_deref().map(|text| size("--resize", text)).transpose()?;
-    let crop = arguments.crop.as_deref().map(|text| size("--crop", text)).transpose()?;
+    let resize = arguments.source.resize.as_deref().map(|text| size("--resize", text)).transpose()?;
+    let crop = arguments.source.crop.as_deref().map(|text| size("--crop", text)).transpose()?;
     let crop = crop.map(|size| match size {
         Resize::To(size) => size,
         Resize::Shorter(side) => [side, side],
     });
-    Ok(Recipe { resize, crop, grey: arguments.grey })
+    Ok(Recipe { resize, crop, grey: arguments.source.grey })
 }
 
 /// `N` or `HxW`.
@@ -201,7 +203,7 @@ fn words(recipe: &Recipe) -> String {
 
 /// Opens an array file.
 fn arrays(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Arrays> {
-    let Some(file) = &arguments.data else {
+    let Some(file) = &arguments.source.data else {
         return Err(Failure::new("--dataset arrays: add --data FILE.npz, FILE.npy or FILE.safetensors"));
     };
     inputs.add(file);
@@ -211,8 +213,8 @@ fn arrays(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Arrays> {
 /// Opens the official files of a data set, or the embedded images.
 fn dataset(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Dataset> {
     let split = arguments.split.as_deref().map(str::parse::<Split>).transpose()?.unwrap_or(Split::Test);
-    let folder: Option<&PathBuf> = arguments.data.as_ref();
-    match (&arguments.dataset, folder) {
+    let folder: Option<&PathBuf> = arguments.source.data.as_ref();
+    match (&arguments.source.dataset, folder) {
         (None, None) if split == Split::Test => Ok(Dataset::embedded()),
         (None, None) => Err(Failure::new(
             "--split train: the embedded sample is of the test split; name --dataset and --data",
@@ -221,7 +223,7 @@ fn dataset(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Dataset> {
             Err(Failure::new("--data names a folder, but of which data set? Add --dataset mnist or cifar10"))
         }
         (Some(kind), folder) => {
-            let kind: Kind = kind.parse().map_err(|error: influence_data::Error| {
+            let kind: DatasetKind = kind.parse().map_err(|error: influence_data::Error| {
                 Failure::from(error).with("and folder, parquet and arrays for files of your own")
             })?;
             let Some(folder) = folder else {
@@ -230,7 +232,7 @@ fn dataset(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Dataset> {
                 )));
             };
             files(kind, folder, split)?.iter().for_each(|file| inputs.add(file));
-            let open = if arguments.own { Dataset::open_own } else { Dataset::open };
+            let open = if arguments.source.own { Dataset::open_own } else { Dataset::open };
             Ok(open(kind, folder, split)?)
         }
     }

@@ -9,15 +9,15 @@ use crate::direction;
 use crate::failure::{Failure, Result};
 use crate::family::{self, Words};
 use crate::job::{Job, in_split};
-use crate::out::{Destination, Rows};
+use crate::out::{RowDestination, RowWriter};
 use crate::pages;
 use crate::record::Record;
 use crate::report::ReportFile;
-use crate::row::{Row, Setting};
+use crate::row::{ScoreRow, Setting};
 use crate::table;
 use crate::tally::{Tally, Top};
 use crate::terminal;
-use crate::verdict::{self, Spread};
+use crate::verdict::{self, VerdictValues};
 
 /// Number of images in the table on the terminal.
 const SHOWN: usize = 20;
@@ -28,20 +28,20 @@ pub(crate) struct Scoring {
     pub(crate) job: Job,
     /// The family, or `None` for the whole input.
     pub(crate) family: Option<(String, Family)>,
-    pub(crate) out: Destination,
+    pub(crate) out: RowDestination,
     pub(crate) report: Option<ReportFile>,
 }
 
 /// What is shown at the end.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub(crate) struct ScoreSummary {
     pub(crate) tally: Tally,
     /// The rows of the table, if there is one.
     pub(crate) top: Option<Top>,
     /// All values, for the verdict.
-    pub(crate) spread: Spread,
+    pub(crate) spread: VerdictValues,
     /// Every row, if there is a report.
-    pub(crate) rows: Option<Vec<Row>>,
+    pub(crate) rows: Option<Vec<ScoreRow>>,
 }
 
 /// Interprets the arguments and runs.
@@ -78,7 +78,7 @@ pub(crate) fn command(arguments: &ScoreArguments) -> Result<()> {
         return direction::run(&job, file);
     }
     let file = family.as_ref().and_then(Words::hash);
-    let family = family.map(|words| words.family(job.data.shape())).transpose()?;
+    let family = family.map(|words| words.family(&job.data.sample())).transpose()?;
     let scoring = Scoring { job, family, out, report };
     run(&scoring, file, top, arguments.out.resume)
 }
@@ -90,16 +90,21 @@ fn run(scoring: &Scoring, file: Option<String>, top: Option<Top>, resume: bool) 
     more.extend(family.iter().map(|(name, _)| ("family", name.clone())));
     more.extend(file.map(|hash| ("hash of the family", hash)));
     let header = job.header("score", &more);
-    let Some(mut rows) = Rows::open::<Row>(out, header, job.origin.columns(), resume)? else {
+    let Some(mut rows) = RowWriter::open::<ScoreRow>(out, header, job.provenance.columns(), resume)? else {
         return table::complete(job, out);
     };
     let (done, note) = rows.done();
     let tally = note.and_then(|note| serde_json::from_value(note.clone()).ok()).unwrap_or_default();
-    let mut seen = Seen { tally, top, spread: Spread::default(), rows: report.as_ref().map(|_| Vec::new()) };
+    let mut seen = ScoreSummary {
+        tally,
+        top,
+        spread: VerdictValues::default(),
+        rows: report.as_ref().map(|_| Vec::new()),
+    };
     rows.kept(&["group", "log10_influence", "reach", "odds"], &mut |cells| seen.spread.add_kept(cells))?;
     if let Some(kept) = &mut seen.rows {
-        let names: Vec<&str> = Row::COLUMNS.iter().map(|(name, _)| *name).collect();
-        rows.kept(&names, &mut |cells| kept.extend(Row::read(cells)))?;
+        let names: Vec<&str> = ScoreRow::COLUMNS.iter().map(|(name, _)| *name).collect();
+        rows.kept(&names, &mut |cells| kept.extend(ScoreRow::read(cells)))?;
     }
     match all(scoring, done, &mut rows, &mut seen) {
         Err(failure) => Err(rows.end(failure)),
@@ -114,11 +119,11 @@ fn run(scoring: &Scoring, file: Option<String>, top: Option<Top>, resume: bool) 
 }
 
 /// Scores all images that are not done.
-fn all(scoring: &Scoring, done: usize, rows: &mut Rows, seen: &mut Seen) -> Result<()> {
+fn all(scoring: &Scoring, done: usize, rows: &mut RowWriter, seen: &mut ScoreSummary) -> Result<()> {
     let Scoring { job, family, .. } = scoring;
     let mut progress = job.progress(done);
     for batch in job.images[done..].chunks(job.at_a_time()) {
-        let add = &mut |found: Vec<Row>| {
+        let add = &mut |found: Vec<ScoreRow>| {
             found.iter().for_each(|row| seen.add(row));
             rows.add(&found, || serde_json::json!(seen.tally))?;
             progress.add(1);
@@ -133,10 +138,10 @@ fn all(scoring: &Scoring, done: usize, rows: &mut Rows, seen: &mut Seen) -> Resu
     Ok(())
 }
 
-impl Seen {
-    fn add(&mut self, row: &Row) {
+impl ScoreSummary {
+    fn add(&mut self, row: &ScoreRow) {
         self.tally.add(row);
-        self.spread.add(&row.group, verdict::Seen::of(row));
+        self.spread.add(&row.group, verdict::VerdictValue::of(row));
         if let Some(top) = &mut self.top {
             top.add(row);
         }
@@ -147,10 +152,10 @@ impl Seen {
 }
 
 /// Prints the text output. A closed pipe is not an error.
-fn tell(scoring: &Scoring, seen: Seen) -> Result<()> {
+fn tell(scoring: &Scoring, seen: ScoreSummary) -> Result<()> {
     let mut out = terminal::output();
     table::heading(&mut out, scoring)?;
-    let Seen { tally, top, spread, .. } = seen;
+    let ScoreSummary { tally, top, spread, .. } = seen;
     if let Some(top) = top {
         table::print(&mut out, &scoring.job.data, &top.rows(), tally.rows)?;
     }
@@ -160,10 +165,10 @@ fn tell(scoring: &Scoring, seen: Seen) -> Result<()> {
 }
 
 /// Takes all rows of an image.
-pub(crate) type Add<'a> = &'a mut dyn FnMut(Vec<Row>) -> Result<()>;
+pub(crate) type AddRows<'a> = &'a mut dyn FnMut(Vec<ScoreRow>) -> Result<()>;
 
 /// Scores images of the split, in order.
-pub(crate) fn score_batch(job: &Job, indices: &[usize], add: Add<'_>) -> Result<()> {
+pub(crate) fn score_batch(job: &Job, indices: &[usize], add: AddRows<'_>) -> Result<()> {
     let objective = job.objectives(indices);
     let mut scores = job.scorer.scores(job.pixels(indices), &objective)?;
     let groups = job.scorer.groups().len();
@@ -173,7 +178,7 @@ pub(crate) fn score_batch(job: &Job, indices: &[usize], add: Add<'_>) -> Result<
         for score in scores.by_ref().take(groups) {
             let score = score.map_err(|error| in_split(error, index))?;
             let words = (objective.to_string(), perturbation.clone(), score.group.to_string());
-            rows.push(Row::new(index, job.data.label(index), words, &score));
+            rows.push(ScoreRow::new(index, job.data.label(index), words, &score));
         }
         add(rows)?;
     }
@@ -181,7 +186,7 @@ pub(crate) fn score_batch(job: &Job, indices: &[usize], add: Add<'_>) -> Result<
 }
 
 /// Scores a family at images of the split, in order.
-fn score_family(job: &Job, name: &str, family: &Family, indices: &[usize], add: Add<'_>) -> Result<()> {
+fn score_family(job: &Job, name: &str, family: &Family, indices: &[usize], add: AddRows<'_>) -> Result<()> {
     let found = job.scorer.linearize_for(job.pixels(indices), &job.objectives(indices))?;
     for (&index, at) in indices.iter().zip(found) {
         let at = at.map_err(|error| in_split(error, index))?;
@@ -197,7 +202,7 @@ fn score_family(job: &Job, name: &str, family: &Family, indices: &[usize], add: 
             let knobs: Vec<f64> = setting.knobs.iter().map(|knob| knob * scale).collect();
             Setting::all(basis.members(), &knobs)
         });
-        add(vec![Row { direction: settings, ..Row::new(index, label, words, &found) }])?;
+        add(vec![ScoreRow { direction: settings, ..ScoreRow::new(index, label, words, &found) }])?;
     }
     Ok(())
 }

@@ -9,15 +9,17 @@ use crate::failure::{Failure, Result};
 use crate::job::{Job, in_split};
 use crate::judged::Judged;
 use crate::map;
-use crate::out::{Destination, Format, Found, Header, Keeper, Unit, check_signals, hash_of, read_spool};
+use crate::out::{
+    Format, JournalHeader, Keeper, RowDestination, RunState, Unit, check_signals, hash_of, read_spool,
+};
 use crate::record::Record;
-use crate::row::Row;
+use crate::row::ScoreRow;
 
 /// Receives one image.
-pub(crate) type Add<'a> = &'a mut dyn FnMut(Judged) -> Result<()>;
+pub(crate) type AddImage<'a> = &'a mut dyn FnMut(Judged) -> Result<()>;
 
 /// Scores the images from the given one on.
-pub(crate) type Scoring<'a> = &'a dyn Fn(usize, Add<'_>) -> Result<()>;
+pub(crate) type ScoreFrom<'a> = &'a dyn Fn(usize, AddImage<'_>) -> Result<()>;
 
 /// Makes the result from all images, in a file if one is given.
 pub(crate) type Writing<'a> = &'a dyn Fn(&[Judged], Option<(&Path, Format)>) -> Result<()>;
@@ -25,14 +27,14 @@ pub(crate) type Writing<'a> = &'a dyn Fn(&[Judged], Option<(&Path, Format)>) -> 
 /// Scores the remaining images with `score`, which receives the number of those done, and makes the
 /// result from all with `write`, which receives the file. `None` if the run is already complete.
 pub(crate) fn gather(
-    out: &Destination,
-    header: Header,
+    out: &RowDestination,
+    header: JournalHeader,
     resume: bool,
-    score: Scoring<'_>,
+    score: ScoreFrom<'_>,
     write: Writing<'_>,
 ) -> Result<Option<Vec<Judged>>> {
     let mut all = Vec::new();
-    let Destination::File(path, format) = out else {
+    let RowDestination::File(path, format) = out else {
         score(0, &mut |judged| {
             all.push(judged);
             check_signals()
@@ -44,8 +46,8 @@ pub(crate) fn gather(
     // is written from the whole spool at the end, including rows from before a resume.
     let spool = Format::KEPT;
     let mut keeper = match Keeper::open(path, header, &spool.head(Judged::COLUMNS, &[]), resume)? {
-        Found::Open(keeper) => keeper,
-        Found::Complete => return Ok(None),
+        RunState::Open(keeper) => keeper,
+        RunState::Complete => return Ok(None),
     };
     let outcome = score(keeper.done(), &mut |judged| {
         let bytes = spool.line(Judged::COLUMNS, &judged.cells(), &[]);
@@ -69,7 +71,7 @@ pub(crate) fn gather(
 
 /// Scores the images of a job from the one at `done` on, under each filter; the first filter is the
 /// run's.
-pub(crate) fn score(job: &Job, done: usize, filters: &[influence::Filter], add: Add<'_>) -> Result<()> {
+pub(crate) fn score(job: &Job, done: usize, filters: &[influence::Filter], add: AddImage<'_>) -> Result<()> {
     let mut progress = job.progress(done);
     let words = || (job.target.to_string(), "input".to_owned(), String::new());
     for indices in job.images.get(done..).unwrap_or_default().chunks(job.at_a_time()) {
@@ -79,9 +81,9 @@ pub(crate) fn score(job: &Job, done: usize, filters: &[influence::Filter], add: 
             let scores =
                 scores.collect::<influence::Result<Vec<_>>>().map_err(|error| in_split(error, index))?;
             let own = scores.first().ok_or_else(|| Failure::new("a study needs a filter"))?;
-            let row = Row::new(index, job.data.label(index), words(), own);
+            let row = ScoreRow::new(index, job.data.label(index), words(), own);
             Judged::new(row, &scores, at.logits())
-                .ok_or_else(|| Failure::new(format!("image {index}: the logits are no numbers")))
+                .ok_or_else(|| Failure::new(format!("image {index}: the logits are not finite")))
         })?;
         for judged in found {
             add(judged)?;
@@ -107,7 +109,7 @@ impl Measure {
 }
 
 /// A classical measure: its name, and its value for a row.
-type Classical = (&'static str, fn(&Row) -> Option<f64>);
+type Classical = (&'static str, fn(&ScoreRow) -> Option<f64>);
 
 /// The influence under each filter and the classical measures, over the same images.
 pub(crate) fn measures(all: &[Judged], filters: &[String]) -> Vec<Measure> {

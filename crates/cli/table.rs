@@ -9,12 +9,12 @@ use influence_report::statistics::quartiles;
 use crate::data::Data;
 use crate::failure::Result;
 use crate::job::Job;
-use crate::out::Destination;
-use crate::row::{Row, Setting};
+use crate::out::RowDestination;
+use crate::row::{ScoreRow, Setting};
 use crate::score::Scoring;
 use crate::tally::Tally;
 use crate::terminal::{self, name};
-use crate::verdict::Spread;
+use crate::verdict::VerdictValues;
 
 /// The largest exponent that is shown.
 const MOST_POWER: f64 = 99_999.0;
@@ -47,10 +47,10 @@ fn whole(perturbation: &Perturbation) -> &'static str {
 }
 
 /// A column of the table: title, width, and a function for the cell.
-type Column = (&'static str, usize, fn(&Row) -> String);
+type TableColumn = (&'static str, usize, fn(&ScoreRow) -> String);
 
 /// The columns of the table. As many are shown, from the left, as fit the line.
-const COLUMNS: [Column; 11] = [
+const COLUMNS: [TableColumn; 11] = [
     ("index", 7, |row| row.index.to_string()),
     ("label", 6, |row| row.label.map_or_else(|| "-".into(), |label| label.to_string())),
     ("pred", 6, |row| format!("{}{}", row.predicted, if row.is_as_labelled() { ' ' } else { '*' })),
@@ -65,7 +65,7 @@ const COLUMNS: [Column; 11] = [
 ];
 
 /// Prints some of `all` rows.
-pub(crate) fn print(out: &mut impl Write, data: &Data, rows: &[Row], all: usize) -> io::Result<()> {
+pub(crate) fn print(out: &mut impl Write, data: &Data, rows: &[ScoreRow], all: usize) -> io::Result<()> {
     let width = terminal::width();
     let mut used = 0;
     let shown = COLUMNS.iter().take_while(|(_, wide, _)| {
@@ -73,7 +73,7 @@ pub(crate) fn print(out: &mut impl Write, data: &Data, rows: &[Row], all: usize)
         used <= width + 1
     });
     let columns: Vec<_> = shown.collect();
-    let line = |of: &dyn Fn(&Column) -> String| {
+    let line = |of: &dyn Fn(&TableColumn) -> String| {
         let cells: Vec<String> =
             columns.iter().map(|column| format!("{:>1$}", of(column), column.1)).collect();
         cells.join(" ")
@@ -97,7 +97,7 @@ pub(crate) fn print(out: &mut impl Write, data: &Data, rows: &[Row], all: usize)
 
 /// What stands below a row: what was perturbed, classes by their names where they differ, what a
 /// merged tail leaves open.
-fn notes(row: &Row, data: &Data) -> Vec<String> {
+fn notes(row: &ScoreRow, data: &Data) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(at) = at(row) {
         notes.push(at);
@@ -120,7 +120,7 @@ fn notes(row: &Row, data: &Data) -> Vec<String> {
 }
 
 /// Of a family, its most influential setting.
-pub(crate) fn at(row: &Row) -> Option<String> {
+pub(crate) fn at(row: &ScoreRow) -> Option<String> {
     let settings: Vec<String> = row.direction.as_ref()?.iter().map(setting).collect();
     Some(format!("at {}", settings.join("; ")))
 }
@@ -153,7 +153,7 @@ pub(crate) fn bound(target: Target) -> &'static str {
     }
 }
 
-pub(crate) fn influence(row: &Row) -> String {
+pub(crate) fn influence(row: &ScoreRow) -> String {
     match (row.influence, row.log10_influence) {
         (Some(0.0), Some(log10)) | (None, Some(log10)) => power(log10),
         (Some(value), _) => four_digits(value),
@@ -162,7 +162,7 @@ pub(crate) fn influence(row: &Row) -> String {
 }
 
 /// The Jacobian norm; empty if it was not computed, for an exact score known to be saturated.
-fn norm(row: &Row) -> String {
+fn norm(row: &ScoreRow) -> String {
     if row.jacobian_norm.is_none() && row.saturated { String::new() } else { cell(row.jacobian_norm) }
 }
 
@@ -212,7 +212,7 @@ pub(crate) fn summary(
     out: &mut impl Write,
     scoring: &Scoring,
     tally: &Tally,
-    spread: &Spread,
+    spread: &VerdictValues,
 ) -> io::Result<()> {
     let Tally { rows: all, still, wrong, above, ambiguous, merged, loosest } = *tally;
     let mut say = |text: String| terminal::paragraph(out, 0, &text);
@@ -239,7 +239,7 @@ pub(crate) fn summary(
         ))?;
     }
     if wrong > 0 && scoring.out.is_table() {
-        say(format!("{wrong} are predicted otherwise than labelled (*)."))?;
+        say(format!("{wrong} are predicted as another class than their label (*)."))?;
     }
     if above > 0 {
         say(format!(
@@ -254,15 +254,15 @@ pub(crate) fn summary(
     if let Some(file) = &scoring.report {
         writeln!(out, "Report in {}", file.path().display())?;
     }
-    if let Destination::File(path, _) | Destination::Pipe(Some(path), _) = &scoring.out {
+    if let RowDestination::File(path, _) | RowDestination::Pipe(Some(path), _) = &scoring.out {
         writeln!(out, "{all} rows in {}", path.display())?;
     }
     Ok(())
 }
 
 /// Reports that a resumed run is already complete.
-pub(crate) fn complete(job: &Job, out: &Destination) -> Result<()> {
-    if let (false, Destination::File(path, _)) = (job.quiet, out) {
+pub(crate) fn complete(job: &Job, out: &RowDestination) -> Result<()> {
+    if let (false, RowDestination::File(path, _)) = (job.quiet, out) {
         writeln!(
             terminal::output(),
             "{} is complete; pictures and reports are not made again",

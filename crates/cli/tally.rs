@@ -4,8 +4,8 @@ use std::collections::BinaryHeap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Cell, Record};
-use crate::row::Row;
+use crate::record::{CellValue, Record};
+use crate::row::ScoreRow;
 
 /// Counts over all rows; a resumed run finds them in its journal.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn add(&mut self, row: &Row) {
+    pub(crate) fn add(&mut self, row: &ScoreRow) {
         self.rows += 1;
         self.still += usize::from(row.rank == 0);
         self.wrong += usize::from(!row.is_as_labelled());
@@ -53,7 +53,7 @@ pub(crate) struct Top {
 struct Ranked {
     value: f64,
     came: usize,
-    row: Row,
+    row: ScoreRow,
 }
 
 impl Ord for Ranked {
@@ -82,16 +82,16 @@ impl Top {
     pub(crate) fn new(column: &str, most: usize) -> Option<Self> {
         // Sort by the logarithm, which also distinguishes values beyond f64.
         let column = if column == "influence" { "log10_influence" } else { column };
-        let column = Row::COLUMNS.iter().position(|(name, _)| *name == column)?;
+        let column = ScoreRow::COLUMNS.iter().position(|(name, _)| *name == column)?;
         Some(Self { column, most, rows: BinaryHeap::new(), seen: 0 })
     }
 
-    pub(crate) fn add(&mut self, row: &Row) {
+    pub(crate) fn add(&mut self, row: &ScoreRow) {
         let value = match row.cells().swap_remove(self.column) {
-            Cell::Float(value) => value,
-            Cell::Integer(value) => value as f64,
-            Cell::Flag(value) => f64::from(u8::from(value)),
-            Cell::Text(_) | Cell::Json(_) | Cell::Nothing => f64::NEG_INFINITY,
+            CellValue::Float(value) => value,
+            CellValue::Integer(value) => value as f64,
+            CellValue::Flag(value) => f64::from(u8::from(value)),
+            CellValue::Text(_) | CellValue::Json(_) | CellValue::Nothing => f64::NEG_INFINITY,
         };
         self.rows.push(Ranked { value, came: self.seen, row: row.clone() });
         self.seen += 1;
@@ -101,7 +101,7 @@ impl Top {
     }
 
     /// The rows, largest first.
-    pub(crate) fn rows(self) -> Vec<Row> {
+    pub(crate) fn rows(self) -> Vec<ScoreRow> {
         self.rows.into_sorted_vec().into_iter().map(|ranked| ranked.row).collect()
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::failure::{Failure, Result};
 
 /// A tensor's name, type, shape and bytes.
-pub(crate) type Named = (String, Dtype, Vec<usize>, Vec<u8>);
+pub(crate) type NamedTensor = (String, Dtype, Vec<usize>, Vec<u8>);
 
 /// The metadata of a file.
 pub(crate) type Metadata = HashMap<String, String>;
@@ -21,7 +21,7 @@ pub(crate) fn metadata(pairs: impl IntoIterator<Item = (&'static str, String)>) 
 }
 
 /// The bytes of a file; `what` is its description for errors.
-pub(crate) fn file(what: &str, tensors: &[Named], metadata: Metadata) -> Result<Vec<u8>> {
+pub(crate) fn file(what: &str, tensors: &[NamedTensor], metadata: Metadata) -> Result<Vec<u8>> {
     let fail = |error: &dyn std::fmt::Display| Failure::new(format!("{what} could not be written: {error}"));
     let views: Vec<(&str, TensorView<'_>)> = tensors
         .iter()

@@ -2,20 +2,20 @@
 //!
 //! Names of tensors, layers, classes and files come from outside. An escape sequence in one of them
 //! could hide a line, change its colour or write to the clipboard. Therefore all output passes
-//! through one filter, [`Plain`], which prints control characters and text-direction overrides as
+//! through one filter, [`PlainText`], which prints control characters and text-direction overrides as
 //! `\u{1b}`. Result files have the names unchanged, escaped as their formats require.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, StderrLock, StdoutLock, Write};
 
 /// Standard output, for tables.
-pub(crate) fn output() -> Plain<StdoutLock<'static>> {
-    Plain(io::stdout().lock())
+pub(crate) fn output() -> PlainText<StdoutLock<'static>> {
+    PlainText(io::stdout().lock())
 }
 
 /// Standard error, for messages.
-pub(crate) fn errors() -> Plain<StderrLock<'static>> {
-    Plain(io::stderr().lock())
+pub(crate) fn errors() -> PlainText<StderrLock<'static>> {
+    PlainText(io::stderr().lock())
 }
 
 /// The width of a line: that of the terminal, or 80 if there is none.
@@ -59,9 +59,9 @@ fn lines(text: &str, width: usize) -> Vec<String> {
 
 /// The filter. Text is checked per call, which is safe because `write!` never splits a character.
 #[derive(Debug)]
-pub(crate) struct Plain<W>(pub(crate) W);
+pub(crate) struct PlainText<W>(pub(crate) W);
 
-impl<W: Write> Write for Plain<W> {
+impl<W: Write> Write for PlainText<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.write_all(harmless(&String::from_utf8_lossy(bytes)).as_bytes())?;
         Ok(bytes.len())
@@ -116,7 +116,7 @@ mod tests {
             ("a\rb\u{8}\u{9b}31m", "a\\rb\\u{8}\\u{9b}31m"),
             ("\u{202e}gpj.exe", "\\u{202e}gpj.exe"),
         ] {
-            let mut out = Plain(Vec::new());
+            let mut out = PlainText(Vec::new());
             write!(out, "{text}").expect("memory takes all");
             assert_eq!(String::from_utf8_lossy(&out.0), shown);
         }

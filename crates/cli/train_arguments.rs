@@ -1,8 +1,10 @@
-//! The words of `influence train`.
+//! The arguments of `influence train`.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+
+use crate::arguments::SourceArguments;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -36,27 +38,8 @@ pub(crate) struct TrainArguments {
     /// Width of the network, growth for densenet121 [default: the paper's]
     #[arg(long, value_name = "N")]
     pub(crate) width: Option<usize>,
-    /// mnist, fashion-mnist, cifar10, cifar100, folder, parquet or arrays [default: embedded]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) dataset: Option<String>,
-    /// Folder with the data set's official files or with pictures, or a file
-    #[arg(long, value_name = "PATH")]
-    pub(crate) data: Option<PathBuf>,
-    /// Labels of a folder's pictures: a .csv with columns path and label
-    #[arg(long, value_name = "FILE")]
-    pub(crate) labels: Option<PathBuf>,
-    /// Resize pictures: N for the shorter side, or HxW
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) resize: Option<String>,
-    /// Crop the centre of pictures: N for a square, or HxW
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) crop: Option<String>,
-    /// Convert pictures to one grey channel
-    #[arg(long)]
-    pub(crate) grey: bool,
-    /// The files are your own, in the data set's format but of other sizes
-    #[arg(long)]
-    pub(crate) own: bool,
+    #[command(flatten)]
+    pub(crate) source: SourceArguments,
     /// Images of the training split: 0..8,12 or 5.. or all or @FILE [default: all]
     #[arg(long, value_name = "RANGES", allow_hyphen_values = true)]
     pub(crate) images: Option<String>,

@@ -16,11 +16,11 @@ pub(crate) fn read(path: &Path, name: &str) -> Result<BTreeSet<usize>> {
     found.map_err(fail)
 }
 
-type Found = std::result::Result<BTreeSet<usize>, String>;
+type ImageNumbers = std::result::Result<BTreeSet<usize>, String>;
 
 /// Reads a list, or an object with a list of this name or with only one list.
-fn from_json(text: &str, name: &str) -> Found {
-    let value: Value = serde_json::from_str(text).map_err(|error| format!("this is no JSON: {error}"))?;
+fn from_json(text: &str, name: &str) -> ImageNumbers {
+    let value: Value = serde_json::from_str(text).map_err(|error| format!("this is not JSON: {error}"))?;
     let list = match &value {
         Value::Array(list) => list,
         Value::Object(object) => {
@@ -40,13 +40,13 @@ fn from_json(text: &str, name: &str) -> Found {
     };
     let index = |value: &Value| {
         let index = value.as_u64().and_then(|index| usize::try_from(index).ok());
-        index.ok_or_else(|| format!("{value} is no index: they are whole numbers from 0"))
+        index.ok_or_else(|| format!("{value} is not an index: indices are whole numbers from 0"))
     };
     list.iter().map(index).collect()
 }
 
 /// Reads the column `index`, or the only one.
-fn from_csv(text: &str) -> Found {
+fn from_csv(text: &str) -> ImageNumbers {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(text.as_bytes());
     let (mut column, mut found) = (0, BTreeSet::new());
     for (line, record) in reader.records().enumerate() {
@@ -57,8 +57,9 @@ fn from_csv(text: &str) -> Found {
             (0, None) if record.len() > 1 => return Err("no column is called index".into()),
             _ => {
                 let cell = record.get(column).unwrap_or_default().trim();
-                let fail =
-                    |_| format!("line {}: '{cell}' is no index: they are whole numbers from 0", line + 1);
+                let fail = |_| {
+                    format!("line {}: '{cell}' is not an index: indices are whole numbers from 0", line + 1)
+                };
                 found.insert(cell.parse().map_err(fail)?);
             }
         }
@@ -72,7 +73,7 @@ mod tests {
 
     #[test]
     fn lists_of_every_kind() {
-        let all = |found: Found| found.map(Vec::from_iter);
+        let all = |found: ImageNumbers| found.map(Vec::from_iter);
         for text in ["[3, 1]", r#"{"source": "x", "mnist_test": [1, 3], "b": [2]}"#, r#"{"any": [3, 1]}"#] {
             assert_eq!(all(from_json(text, "mnist_test")), Ok(vec![1, 3]), "{text}");
         }

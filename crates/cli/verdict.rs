@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use influence::is_saturated;
 use influence_report::statistics::{quartiles, spearman};
 
-use crate::record::Cell;
-use crate::row::Row;
+use crate::record::CellValue;
+use crate::row::ScoreRow;
 
 /// A reach above this is near the bound.
 pub(crate) const NEAR: f64 = 0.9;
@@ -24,7 +24,7 @@ const RELATED: f64 = 0.5;
 
 /// What a verdict needs of one value.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Seen {
+pub(crate) struct VerdictValue {
     /// log10 of the influence: -infinity for 0.
     pub(crate) log10: f64,
     /// Infinite beyond f64.
@@ -34,8 +34,8 @@ pub(crate) struct Seen {
     pub(crate) saturated: bool,
 }
 
-impl Seen {
-    pub(crate) fn of(row: &Row) -> Self {
+impl VerdictValue {
+    pub(crate) fn of(row: &ScoreRow) -> Self {
         Self {
             log10: row.log10_influence.unwrap_or(f64::NEG_INFINITY),
             odds: row.odds.unwrap_or(f64::INFINITY),
@@ -47,24 +47,24 @@ impl Seen {
 
 /// Collects values by group, because only values of the same group can order images.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Spread {
-    groups: BTreeMap<String, Group>,
+pub(crate) struct VerdictValues {
+    groups: BTreeMap<String, GroupValues>,
     saturated: usize,
 }
 
 #[derive(Debug, Clone, Default)]
-struct Group {
+struct GroupValues {
     log10: Vec<f64>,
     odds: Vec<f64>,
     reach: Vec<f64>,
 }
 
-impl Spread {
+impl VerdictValues {
     /// Adds a value to a group.
-    pub(crate) fn add(&mut self, group: &str, seen: Seen) {
+    pub(crate) fn add(&mut self, group: &str, seen: VerdictValue) {
         self.saturated += usize::from(seen.saturated);
         if !self.groups.contains_key(group) {
-            self.groups.insert(group.to_owned(), Group::default());
+            self.groups.insert(group.to_owned(), GroupValues::default());
         }
         if let Some(group) = self.groups.get_mut(group) {
             group.log10.push(seen.log10);
@@ -74,16 +74,16 @@ impl Spread {
     }
 
     /// Adds a value from the cells of a kept row: group, log10_influence, reach and odds.
-    pub(crate) fn add_kept(&mut self, cells: &[Cell]) {
-        let [Cell::Text(group), log10, reach, odds] = cells else { return };
-        let number = |cell: &Cell| match cell {
-            Cell::Float(value) => Some(*value),
+    pub(crate) fn add_kept(&mut self, cells: &[CellValue]) {
+        let [CellValue::Text(group), log10, reach, odds] = cells else { return };
+        let number = |cell: &CellValue| match cell {
+            CellValue::Float(value) => Some(*value),
             _ => None,
         };
         let reach = number(reach);
         self.add(
             group,
-            Seen {
+            VerdictValue {
                 log10: number(log10).unwrap_or(f64::NEG_INFINITY),
                 odds: number(odds).unwrap_or(f64::INFINITY),
                 reach,
@@ -235,12 +235,12 @@ mod tests {
 
     /// The verdict on images with growing odds, with a given value and reach for each.
     fn verdict(images: usize, seen: impl Fn(f64) -> (f64, f64)) -> Verdict {
-        let mut spread = Spread::default();
+        let mut spread = VerdictValues::default();
         for image in 0..images {
             let odds = 1.0 + image as f64;
             let (influence, reach) = seen(odds);
             let (log10, saturated) = (influence.log10(), (reach - 1.0_f64).abs() < 1e-6);
-            spread.add("", Seen { log10, odds, reach: Some(reach), saturated });
+            spread.add("", VerdictValue { log10, odds, reach: Some(reach), saturated });
         }
         spread.verdict()
     }
@@ -276,11 +276,11 @@ mod tests {
 
     #[test]
     fn groups_are_compared_within_themselves() {
-        let mut spread = Spread::default();
+        let mut spread = VerdictValues::default();
         for image in 0..20_u32 {
             let odds = f64::from(image);
             for (group, log10) in [("a", odds), ("b", -odds), ("c", 100.0 + odds)] {
-                spread.add(group, Seen { log10, odds, reach: None, saturated: false });
+                spread.add(group, VerdictValue { log10, odds, reach: None, saturated: false });
             }
         }
         let found = spread.verdict();

@@ -34,11 +34,11 @@ pub(crate) fn float_types(device: &Device) -> impl Iterator<Item = (&'static str
 
 /// The worst differences of one run, by name.
 #[derive(Debug, Default)]
-pub(crate) struct Differences(BTreeMap<String, Worst>);
+pub(crate) struct Differences(BTreeMap<String, WorstDifference>);
 
 /// The worst difference under one name.
 #[derive(Debug)]
-struct Worst {
+struct WorstDifference {
     difference: f64,
     /// Unit roundoff of the float type; the allowed difference is at least [`MARGIN`] times this.
     roundoff: f64,
@@ -49,7 +49,7 @@ struct Worst {
 impl Differences {
     /// Records `difference` if it is the worst under its name.
     pub(crate) fn note(&mut self, name: String, at: &str, difference: f64, roundoff: f64) {
-        let none = || Worst { difference: 0.0, roundoff, at: String::new() };
+        let none = || WorstDifference { difference: 0.0, roundoff, at: String::new() };
         let worst = self.0.entry(name).or_insert_with(none);
         // NaN counts as the worst difference.
         if difference.is_nan() || difference > worst.difference {
@@ -89,7 +89,7 @@ impl Differences {
             })
             .collect();
         let mut wrong = vec![];
-        for (name, Worst { difference, roundoff, at }) in &self.0 {
+        for (name, WorstDifference { difference, roundoff, at }) in &self.0 {
             println!("{name} {difference:.1e}");
             match seen.get(name.as_str()) {
                 Some(seen) if *difference <= MARGIN * seen.max(*roundoff) => {}

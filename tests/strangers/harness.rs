@@ -6,8 +6,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use influence_autodiff::{Leaves, Program};
 
 use crate::attack::differences::{self, SAME, distance, near};
-use crate::attack::engines::{Stop, captured, engine, grams, jacobians, loaded, rows};
-use crate::attack::model::numbers;
+use crate::attack::engines::{NoResult, captured, engine, grams, jacobians, loaded, rows};
+use crate::attack::weights::numbers;
 
 /// Samples per call.
 const SAMPLES: usize = 3;
@@ -15,7 +15,7 @@ const SAMPLES: usize = 3;
 /// Fills a model with synthetic numbers in f64, the same in every run, and moves one of them by a
 /// step.
 #[derive(Debug, Default, Clone)]
-struct Fill {
+struct Filler {
     path: Vec<String>,
     seen: u64,
     /// Name and number of elements of each trained tensor.
@@ -23,7 +23,7 @@ struct Fill {
     moved: Option<(String, usize, f64)>,
 }
 
-impl ModuleMapper for Fill {
+impl ModuleMapper for Filler {
     fn enter_module(&mut self, name: &str, _: &str) {
         self.path.push(name.to_owned());
     }
@@ -53,7 +53,7 @@ impl ModuleMapper for Fill {
 
 /// A model filled with synthetic numbers in f64.
 pub(crate) fn filled<M: Module>(model: M) -> M {
-    model.map(&mut Fill::default())
+    model.map(&mut Filler::default())
 }
 
 /// A model filled with synthetic numbers, and its forward pass.
@@ -70,7 +70,7 @@ where
     F: Fn(&M, Tensor<D>) -> Tensor<2>,
 {
     fn new(model: M, forward: F, sample: &'a [usize]) -> Self {
-        let mut fill = Fill::default();
+        let mut fill = Filler::default();
         let model = model.map(&mut fill);
         Self { model, forward, sample, trained: fill.trained }
     }
@@ -89,24 +89,24 @@ where
     /// The logits of one sample after one element of one parameter is moved.
     fn moved(&self, name: &str, sample: &[f64], element: usize, by: f64) -> Vec<f64> {
         let moved = Some((name.to_owned(), element, by));
-        let model = self.model.clone().map(&mut Fill { moved, ..Fill::default() });
+        let model = self.model.clone().map(&mut Filler { moved, ..Filler::default() });
         self.logits(&model, sample)
     }
 
     /// Compares one engine with the model; the error describes the first difference.
     fn judge(&self, name: &str, samples: &[f64]) -> Result<(), String> {
-        let told = |stop: Stop| match stop {
-            Stop::Panic(message) => format!("panics: {message}"),
-            Stop::Refused(error) => format!("refuses: {error}"),
+        let described = |stop: NoResult| match stop {
+            NoResult::Panic(message) => format!("panics: {message}"),
+            NoResult::Refused(error) => format!("refuses: {error}"),
         };
-        let graph = captured(&self.model, &self.forward, self.sample).map_err(told)?;
+        let graph = captured(&self.model, &self.forward, self.sample).map_err(described)?;
         let kind = engine(name, u64::MAX);
-        let program = loaded(&graph, Leaves::input(), kind).map_err(told)?;
+        let program = loaded(&graph, Leaves::input(), kind).map_err(described)?;
         self.judge_rows(&program, samples).map_err(|why| format!("{} ({})", why, program.engine()))?;
         if graph.parameters().is_empty() {
             return Ok(());
         }
-        let program = loaded(&graph, Leaves::parameters(&graph), kind).map_err(told)?;
+        let program = loaded(&graph, Leaves::parameters(&graph), kind).map_err(described)?;
         self.judge_grams(&program, samples).map_err(|why| format!("{} ({})", why, program.engine()))
     }
 
@@ -115,14 +115,14 @@ where
         let classes = own.len() / SAMPLES;
         let found = jacobians(program, &self.data(samples)).map_err(|stop| format!("{stop:?}"))?;
         let singles = samples.chunks_exact(samples.len() / SAMPLES);
-        for (place, (sample, jacobian)) in singles.zip(&found).enumerate() {
-            let apart = distance(&jacobian.logits, &own[place * classes..(place + 1) * classes], 1.0);
+        for (index, (sample, jacobian)) in singles.zip(&found).enumerate() {
+            let apart = distance(&jacobian.logits, &own[index * classes..(index + 1) * classes], 1.0);
             if apart > SAME {
-                return Err(format!("logits of sample {place} are {apart:e} off"));
+                return Err(format!("logits of sample {index} are {apart:e} off"));
             }
             let logits = |samples: &[f64]| self.logits(&self.model, samples);
             let expected = |step| differences::rows(logits, sample, classes, step);
-            near(rows(jacobian), expected).map_err(|why| format!("rows of sample {place}: {why}"))?;
+            near(rows(jacobian), expected).map_err(|why| format!("rows of sample {index}: {why}"))?;
         }
         Ok(())
     }
@@ -178,8 +178,8 @@ where
         let graph = captured(&caller.model, &caller.forward, sample);
         let program = graph.and_then(|graph| loaded(&graph, Leaves::input(), engine(name, u64::MAX)));
         match program {
-            Err(Stop::Refused(_)) => {}
-            Err(Stop::Panic(message)) => panic!("{name} panics: {message}"),
+            Err(NoResult::Refused(_)) => {}
+            Err(NoResult::Panic(message)) => panic!("{name} panics: {message}"),
             Ok(program) => panic!("{} takes it", program.engine()),
         }
     }

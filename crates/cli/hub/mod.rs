@@ -18,8 +18,8 @@ use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
 
 use crate::failure::{self, Failure};
-use crate::places::Inputs;
-use pages::Group;
+use crate::inputs::Inputs;
+use pages::PictureGroup;
 
 /// Names of a column of pictures.
 const PICTURES: [&str; 4] = ["image", "img", "jpg", "png"];
@@ -29,11 +29,11 @@ const LABELS: [&str; 4] = ["label", "labels", "fine_label", "coarse_label"];
 const METADATA: &str = "huggingface";
 
 /// A picture's name, bytes and label.
-type Picture = (String, Vec<u8>, Option<usize>);
+type LabelledPicture = (String, Vec<u8>, Option<usize>);
 
 /// The pictures of a file, or of all files of a folder in the order of their names.
-pub(crate) fn listing(place: &Path, inputs: &mut Inputs) -> failure::Result<Listing> {
-    let files = files(place)?;
+pub(crate) fn listing(path: &Path, inputs: &mut Inputs) -> failure::Result<Listing> {
+    let files = files(path)?;
     let (mut pictures, mut class_names) = (Vec::new(), Vec::new());
     for file in &files {
         inputs.add(file);
@@ -43,16 +43,16 @@ pub(crate) fn listing(place: &Path, inputs: &mut Inputs) -> failure::Result<List
             class_names = names;
         }
     }
-    let name = place.file_stem().unwrap_or(place.as_os_str()).to_string_lossy();
+    let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
     Ok(Listing::from_encoded(name, pictures, class_names)?)
 }
 
-fn files(place: &Path) -> failure::Result<Vec<PathBuf>> {
-    if !place.is_dir() {
-        return Ok(vec![place.to_owned()]);
+fn files(path: &Path) -> failure::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
     }
-    let fail = |why: String| Failure::new(format!("{}: {why}", place.display()));
-    let entries = fs::read_dir(place).map_err(|error| fail(error.to_string()))?;
+    let fail = |why: String| Failure::new(format!("{}: {why}", path.display()));
+    let entries = fs::read_dir(path).map_err(|error| fail(error.to_string()))?;
     let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>();
     let mut paths = paths.map_err(|error| fail(error.to_string()))?;
     paths.retain(|path| path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("parquet")));
@@ -64,7 +64,7 @@ fn files(place: &Path) -> failure::Result<Vec<PathBuf>> {
 }
 
 /// Appends the pictures of a file, and returns its class names.
-fn table(file: &Path, pictures: &mut Vec<Picture>) -> Result<Vec<String>, String> {
+fn table(file: &Path, pictures: &mut Vec<LabelledPicture>) -> Result<Vec<String>, String> {
     let words = |error: &dyn std::error::Error| error.to_string();
     let reader = SerializedFileReader::new(File::open(file).map_err(|error| words(&error))?)
         .map_err(|error| words(&error))?;
@@ -89,7 +89,7 @@ fn table(file: &Path, pictures: &mut Vec<Picture>) -> Result<Vec<String>, String
     let again = File::open(file).map_err(|error| words(&error))?;
     for group in 0..reader.num_row_groups() {
         let group = reader.get_row_group(group).map_err(|error| words(&error))?;
-        let group = Group { group, file: &again };
+        let group = PictureGroup { group, file: &again };
         let rows = RowIter::from_row_group(None, &group).map_err(|error| words(&error))?;
         for row in rows {
             let row = row.map_err(|error| words(&error))?;
@@ -102,7 +102,7 @@ fn table(file: &Path, pictures: &mut Vec<Picture>) -> Result<Vec<String>, String
 }
 
 /// Reads one row: name, bytes and label of its picture.
-fn read(row: &Row, (picture, label): (&str, Option<&str>), number: usize) -> Result<Picture, String> {
+fn read(row: &Row, (picture, label): (&str, Option<&str>), number: usize) -> Result<LabelledPicture, String> {
     let field = |row: &Row, name: &str| {
         row.get_column_iter().find(|(column, _)| *column == name).map(|(_, field)| field.clone())
     };

@@ -21,12 +21,12 @@ use super::snappy::decompress;
 use super::thrift::Struct;
 
 /// A row group whose columns may be compressed with Snappy.
-pub(super) struct Group<'a> {
+pub(super) struct PictureGroup<'a> {
     pub(super) group: Box<dyn RowGroupReader + 'a>,
     pub(super) file: &'a File,
 }
 
-impl RowGroupReader for Group<'_> {
+impl RowGroupReader for PictureGroup<'_> {
     fn metadata(&self) -> &RowGroupMetaData {
         self.group.metadata()
     }
@@ -42,8 +42,8 @@ impl RowGroupReader for Group<'_> {
         }
         // The column chunk begins with the dictionary page, if there is one.
         let start = chunk.dictionary_page_offset().unwrap_or(i64::MAX).min(chunk.data_page_offset());
-        let place = u64::try_from(start).ok().zip(u64::try_from(chunk.compressed_size()).ok());
-        let (start, length) = place.ok_or_else(|| fault("a column lies before the file's start"))?;
+        let range = u64::try_from(start).ok().zip(u64::try_from(chunk.compressed_size()).ok());
+        let (start, length) = range.ok_or_else(|| fault("a column lies before the file's start"))?;
         let (mut file, mut bytes) = (self.file, Vec::new());
         file.seek(SeekFrom::Start(start))?;
         file.take(length).read_to_end(&mut bytes)?;

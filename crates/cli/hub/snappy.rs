@@ -44,10 +44,10 @@ pub(super) fn decompress(bytes: &[u8], length: usize) -> Option<Vec<u8>> {
 /// The length at the beginning of the data, with seven bits per byte, and the rest of the data.
 fn announced(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let mut length = 0;
-    for (place, byte) in bytes.iter().take(5).enumerate() {
-        length |= usize::from(byte & 0x7f) << (7 * place);
+    for (index, byte) in bytes.iter().take(5).enumerate() {
+        length |= usize::from(byte & 0x7f) << (7 * index);
         if byte & 0x80 == 0 {
-            return Some((length, &bytes[place + 1..]));
+            return Some((length, &bytes[index + 1..]));
         }
     }
     None

@@ -6,10 +6,10 @@
 
 /// The fields of a struct, by their numbers.
 #[derive(Debug, Default)]
-pub(super) struct Struct(Vec<(i64, Field)>);
+pub(super) struct Struct(Vec<(i64, ThriftValue)>);
 
 #[derive(Debug)]
-enum Field {
+enum ThriftValue {
     Integer(i64),
     Struct(Struct),
     /// A floating-point number, text or list, which page headers do not need.
@@ -44,7 +44,7 @@ impl Struct {
     /// An integer field, or a boolean one as 1 or 0.
     pub(super) fn integer(&self, number: i64) -> Option<i64> {
         self.0.iter().find_map(|(own, field)| match field {
-            Field::Integer(value) if *own == number => Some(*value),
+            ThriftValue::Integer(value) if *own == number => Some(*value),
             _ => None,
         })
     }
@@ -56,32 +56,32 @@ impl Struct {
 
     pub(super) fn inner(&self, number: i64) -> Option<&Self> {
         self.0.iter().find_map(|(own, field)| match field {
-            Field::Struct(inner) if *own == number => Some(inner),
+            ThriftValue::Struct(inner) if *own == number => Some(inner),
             _ => None,
         })
     }
 }
 
 /// Reads the value of a field of type `kind`.
-fn value(bytes: &mut &[u8], kind: u8, depth: usize) -> Option<Field> {
+fn value(bytes: &mut &[u8], kind: u8, depth: usize) -> Option<ThriftValue> {
     match kind {
-        1 => Some(Field::Integer(1)),
-        2 => Some(Field::Integer(0)),
-        3 => byte(bytes).map(|value| Field::Integer(value.into())),
-        4..=6 => zigzag(bytes).map(Field::Integer),
+        1 => Some(ThriftValue::Integer(1)),
+        2 => Some(ThriftValue::Integer(0)),
+        3 => byte(bytes).map(|value| ThriftValue::Integer(value.into())),
+        4..=6 => zigzag(bytes).map(ThriftValue::Integer),
         7 => skip(bytes, 8),
         8 => {
             let length = varint(bytes)?;
             skip(bytes, usize::try_from(length).ok()?)
         }
         9 | 10 => list(bytes, depth.checked_sub(1)?),
-        12 => Struct::nested(bytes, depth.checked_sub(1)?).map(Field::Struct),
+        12 => Struct::nested(bytes, depth.checked_sub(1)?).map(ThriftValue::Struct),
         _ => None,
     }
 }
 
 /// Skips a list or a set.
-fn list(bytes: &mut &[u8], depth: usize) -> Option<Field> {
+fn list(bytes: &mut &[u8], depth: usize) -> Option<ThriftValue> {
     let head = byte(bytes)?;
     let count = match u64::from(head >> 4) {
         15 => varint(bytes)?,
@@ -91,7 +91,7 @@ fn list(bytes: &mut &[u8], depth: usize) -> Option<Field> {
         // In a list, booleans take one byte each; as fields they are part of the type.
         value(bytes, if head & 15 <= 2 { 3 } else { head & 15 }, depth)?;
     }
-    Some(Field::Other)
+    Some(ThriftValue::Other)
 }
 
 fn byte(bytes: &mut &[u8]) -> Option<u8> {
@@ -100,20 +100,20 @@ fn byte(bytes: &mut &[u8]) -> Option<u8> {
     Some(first)
 }
 
-fn skip(bytes: &mut &[u8], count: usize) -> Option<Field> {
+fn skip(bytes: &mut &[u8], count: usize) -> Option<ThriftValue> {
     *bytes = bytes.get(count..)?;
-    Some(Field::Other)
+    Some(ThriftValue::Other)
 }
 
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     // Ten groups of seven bits hold the 64 of the longest number; the last has one of them.
-    for place in 0..10 {
+    for index in 0..10 {
         let next = byte(bytes)?;
-        if place == 9 && next > 1 {
+        if index == 9 && next > 1 {
             return None;
         }
-        value |= u64::from(next & 0x7f) << (7 * place);
+        value |= u64::from(next & 0x7f) << (7 * index);
         if next & 0x80 == 0 {
             return Some(value);
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::failure::{Failure, Result};
-use crate::record::{Cell, Column};
+use crate::record::{CellValue, ColumnSpec};
 
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Format {
     }
 
     /// The line before the rows.
-    pub(crate) fn head(self, columns: &[Column], constants: &[(String, String)]) -> Vec<u8> {
+    pub(crate) fn head(self, columns: &[ColumnSpec], constants: &[(String, String)]) -> Vec<u8> {
         match self {
             Self::JsonLines => Vec::new(),
             Self::Csv | Self::Parquet => {
@@ -68,19 +68,24 @@ impl Format {
 
     /// One row with its newline. For Parquet, the form in which rows are kept until they are
     /// complete: CSV with unchanged texts.
-    pub(crate) fn line(self, columns: &[Column], cells: &[Cell], constants: &[(String, String)]) -> Vec<u8> {
+    pub(crate) fn line(
+        self,
+        columns: &[ColumnSpec],
+        cells: &[CellValue],
+        constants: &[(String, String)],
+    ) -> Vec<u8> {
         match self {
             Self::Csv => csv_line(
                 cells
                     .iter()
-                    .map(Cell::csv)
-                    .chain(constants.iter().map(|(_, text)| Cell::Text(text.clone()).csv())),
+                    .map(CellValue::csv)
+                    .chain(constants.iter().map(|(_, text)| CellValue::Text(text.clone()).csv())),
             ),
-            Self::Parquet => csv_line(cells.iter().map(Cell::raw)),
+            Self::Parquet => csv_line(cells.iter().map(CellValue::raw)),
             Self::JsonLines => {
                 let cells = columns.iter().zip(cells).map(|((name, _), cell)| pair(name, &cell.value()));
                 let constants =
-                    constants.iter().map(|(name, text)| pair(name, &Cell::Text(text.clone()).value()));
+                    constants.iter().map(|(name, text)| pair(name, &CellValue::Text(text.clone()).value()));
                 let pairs: Vec<String> = cells.chain(constants).collect();
                 format!("{{{}}}\n", pairs.join(",")).into_bytes()
             }

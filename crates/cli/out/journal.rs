@@ -1,9 +1,9 @@
 //! The journal of a run: its configuration, and how much of its output is complete.
 //!
 //! One record per line: the CRC-32 of the rest of the line, a sequence number, and the record as
-//! JSON. The first record is the [`Header`]: the whole configuration with hashes of weights and
-//! data, so that a run is never resumed with another configuration. A truncated last line is what a
-//! killed process leaves, and is dropped; any other fault is an error.
+//! JSON. The first record is the [`JournalHeader`]: the whole configuration with hashes of weights
+//! and data, so that a run is never resumed with another configuration. A truncated last line is
+//! what a killed process leaves, and is dropped; any other fault is an error.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::place::at as fault;
+use super::output_file::at as fault;
 use super::shard::Shard;
 use crate::failure::{Failure, Result};
 
@@ -25,7 +25,7 @@ pub(crate) type Config = BTreeMap<String, String>;
 
 /// The identity of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Header {
+pub(crate) struct JournalHeader {
     mark: String,
     version: String,
     /// The command.
@@ -37,7 +37,7 @@ pub(crate) struct Header {
     pub(crate) units: usize,
 }
 
-impl Header {
+impl JournalHeader {
     pub(crate) fn new(command: &str, config: Config, shard: Option<Shard>, units: usize) -> Self {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Self { mark: MARK.to_owned(), version, command: command.to_owned(), config, shard, units }
@@ -62,7 +62,7 @@ impl Header {
 
 /// The progress of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Entry {
+pub(crate) struct JournalEntry {
     /// Units whose output is complete.
     pub(crate) done: usize,
     /// Length of the output so far, in bytes.
@@ -85,11 +85,11 @@ pub(crate) struct Journal {
 }
 
 /// The records of a journal, each with the offset of its end in the file.
-type Read1 = (Header, u64, Vec<(Entry, u64)>);
+type JournalRecords = (JournalHeader, u64, Vec<(JournalEntry, u64)>);
 
 impl Journal {
     /// Creates a journal. An existing one is an error: that run was stopped or is still running.
-    pub(crate) fn create(path: &Path, header: &Header) -> Result<Self> {
+    pub(crate) fn create(path: &Path, header: &JournalHeader) -> Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path);
         let file = file.map_err(|error| fault(path, &error))?;
         let mut journal = Self { path: path.to_owned(), file, sequence: 0 };
@@ -111,7 +111,7 @@ impl Journal {
     }
 
     /// Opens and locks an existing journal, and reads its records.
-    pub(crate) fn open(path: &Path) -> Result<(Self, Read1)> {
+    pub(crate) fn open(path: &Path) -> Result<(Self, JournalRecords)> {
         let file =
             OpenOptions::new().read(true).write(true).open(path).map_err(|error| fault(path, &error))?;
         let mut journal = Self { path: path.to_owned(), file, sequence: 0 };
@@ -157,7 +157,7 @@ impl Journal {
 }
 
 /// Reads a journal without locking it.
-pub(crate) fn read(path: &Path) -> Result<Read1> {
+pub(crate) fn read(path: &Path) -> Result<JournalRecords> {
     let bad = |why: String| Failure::new(format!("{}: {why}", path.display()));
     let mut reader = BufReader::new(File::open(path).map_err(|error| fault(path, &error))?);
     let (mut line, mut at, mut sequence) = (Vec::new(), 0, 0);
@@ -169,8 +169,8 @@ pub(crate) fn read(path: &Path) -> Result<Read1> {
         }
         at += line.len() as u64;
         let outcome = match &header {
-            None => record::<Header>(&line, sequence).map(|(found, end)| header = Some((found, end))),
-            Some(_) => record::<Entry>(&line, sequence).map(|(found, _)| entries.push((found, at))),
+            None => record::<JournalHeader>(&line, sequence).map(|(found, end)| header = Some((found, end))),
+            Some(_) => record::<JournalEntry>(&line, sequence).map(|(found, _)| entries.push((found, at))),
         };
         if let Err(why) = outcome {
             // A faulty record is a torn write only if nothing follows it; the file is then treated
@@ -179,13 +179,15 @@ pub(crate) fn read(path: &Path) -> Result<Read1> {
             if torn && header.is_some() {
                 break;
             }
-            return Err(bad(format!("no sound journal: record {sequence} {why}; remove it to begin anew")));
+            return Err(bad(format!(
+                "not a valid journal: record {sequence} {why}; remove it to start again"
+            )));
         }
         sequence += 1;
     }
     match header {
         Some((header, end)) if header.mark == MARK => Ok((header, end, entries)),
-        _ => Err(bad("no journal of this program; remove it to begin anew".into())),
+        _ => Err(bad("no journal of this program; remove it to start again".into())),
     }
 }
 
@@ -211,15 +213,15 @@ mod tests {
 
     use super::*;
 
-    fn entry(done: usize) -> Entry {
+    fn entry(done: usize) -> JournalEntry {
         let hash = format!("{done:x}");
-        Entry { done, bytes: done as u64 * 10, hash, note: serde_json::Value::Null, complete: None }
+        JournalEntry { done, bytes: done as u64 * 10, hash, note: serde_json::Value::Null, complete: None }
     }
 
     fn written(folder: &Path) -> (PathBuf, Vec<u8>) {
         let path = folder.join("rows.csv.journal");
         let config = Config::from([("filter".to_owned(), "exact".to_owned())]);
-        let header = Header::new("score", config, None, 3);
+        let header = JournalHeader::new("score", config, None, 3);
         let mut journal = Journal::create(&path, &header).expect("a place");
         (1..=3).for_each(|done| journal.add(&entry(done)).expect("room"));
         let bytes = std::fs::read(&path).expect("a file");
@@ -236,7 +238,7 @@ mod tests {
             let whole = ends.iter().filter(|end| **end <= length).count();
             match read(&path) {
                 Ok((_, _, entries)) => {
-                    let expected: Vec<Entry> = (1..whole).map(entry).collect();
+                    let expected: Vec<JournalEntry> = (1..whole).map(entry).collect();
                     assert_eq!(entries.iter().map(|(entry, _)| entry.clone()).collect::<Vec<_>>(), expected);
                     assert!(entries.iter().zip(&ends[1..]).all(|((_, end), at)| *end == *at as u64));
                 }
@@ -263,7 +265,7 @@ mod tests {
     fn two_processes_do_not_write_one_journal() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("j");
-        let header = Header::new("score", Config::new(), None, 1);
+        let header = JournalHeader::new("score", Config::new(), None, 1);
         let held = Journal::create(&path, &header).expect("a place");
         let error = Journal::open(&path).expect_err("it is held").to_string();
         assert!(error.contains("another process"), "{error}");

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::journal::{Entry, Header, Journal};
-use super::place::{at as fault, beside, keep_mode};
+use super::journal::{Journal, JournalEntry, JournalHeader};
+use super::output_file::{at as fault, beside, keep_mode};
 use super::shard::Shard;
 use super::stop;
 use crate::failure::{Failure, Result};
@@ -40,7 +40,7 @@ pub(crate) struct Keeper {
     path: PathBuf,
     file: File,
     journal: Journal,
-    header: Header,
+    header: JournalHeader,
     /// Units and bytes that are recorded.
     done: usize,
     bytes: u64,
@@ -54,7 +54,7 @@ pub(crate) struct Keeper {
 
 /// The state in which a run was found.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum RunState {
     /// There is work to do.
     Open(Box<Keeper>),
     /// The result is complete.
@@ -74,21 +74,22 @@ pub(crate) fn journal(path: &Path) -> PathBuf {
 impl Keeper {
     /// Begins the file at `path` with `head`, or resumes it if `resume` is set and there is a
     /// stopped run.
-    pub(crate) fn open(path: &Path, header: Header, head: &[u8], resume: bool) -> Result<Found> {
+    pub(crate) fn open(path: &Path, header: JournalHeader, head: &[u8], resume: bool) -> Result<RunState> {
         let (book, rows) = (journal(path), partial(path));
         if resume {
             Journal::clear_stump(&book)?;
         }
         if !book.exists() {
             let journal = Journal::create(&book, &header)?;
-            return Self::begin(path, journal, header, head).map(|keeper| Found::Open(Box::new(keeper)));
+            return Self::begin(path, journal, header, head).map(|keeper| RunState::Open(Box::new(keeper)));
         }
         let (mut journal, (found, end, entries)) = Journal::open(&book)?;
         if !resume {
             let what = if entries.last().is_some_and(|(entry, _)| entry.complete.is_some()) {
                 "a finished part of another run lies there: give another name, or remove it and its journal"
             } else {
-                "a run that was stopped is kept there: add --resume to go on with it, or remove its journal to begin anew"
+                "a run that was stopped is kept there: add --resume to continue it, or remove its journal to \
+                 start again"
             };
             return Err(Failure::new(format!("{}: {what}", book.display())));
         }
@@ -113,15 +114,15 @@ impl Keeper {
             if header.shard.is_none() {
                 journal.remove()?;
             }
-            return Ok(Found::Complete);
+            return Ok(RunState::Complete);
         }
         // A record of completion without the result (e.g. it was changed or removed) is dropped. If
         // the partial file is gone too, the run starts from the beginning.
-        let entries: Vec<(Entry, u64)> =
+        let entries: Vec<(JournalEntry, u64)> =
             entries.into_iter().filter(|(entry, _)| entry.complete.is_none()).collect();
         if !rows.exists() {
             journal.cut(0, end)?;
-            return Self::begin(path, journal, header, head).map(|keeper| Found::Open(Box::new(keeper)));
+            return Self::begin(path, journal, header, head).map(|keeper| RunState::Open(Box::new(keeper)));
         }
         // Cut file and journal back to the last record that the bytes of the file confirm.
         let file =
@@ -133,10 +134,10 @@ impl Keeper {
             Some(entry) => keeper.go_on(entry)?,
             None => keeper.start(head)?,
         }
-        Ok(Found::Open(Box::new(keeper)))
+        Ok(RunState::Open(Box::new(keeper)))
     }
 
-    fn begin(path: &Path, journal: Journal, header: Header, head: &[u8]) -> Result<Self> {
+    fn begin(path: &Path, journal: Journal, header: JournalHeader, head: &[u8]) -> Result<Self> {
         let rows = partial(path);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&rows);
         let mut keeper = Self::at(path, file.map_err(|error| fault(&rows, &error))?, journal, header);
@@ -146,7 +147,7 @@ impl Keeper {
         }
     }
 
-    fn at(path: &Path, file: File, journal: Journal, header: Header) -> Self {
+    fn at(path: &Path, file: File, journal: Journal, header: JournalHeader) -> Self {
         Self {
             path: path.to_owned(),
             file,
@@ -172,7 +173,7 @@ impl Keeper {
     }
 
     /// Cuts the file back to a record and continues from there.
-    fn go_on(&mut self, entry: &Entry) -> Result<()> {
+    fn go_on(&mut self, entry: &JournalEntry) -> Result<()> {
         let cut = self.file.set_len(entry.bytes).and_then(|()| self.file.seek(SeekFrom::Start(entry.bytes)));
         cut.map_err(|error| fault(&partial(&self.path), &error))?;
         self.done = entry.done;
@@ -211,7 +212,7 @@ impl Keeper {
     fn record(&mut self, complete: Option<String>) -> Result<()> {
         let written = self.file.write_all(&self.pending).and_then(|()| self.file.sync_data());
         written.map_err(|error| fault(&partial(&self.path), &error))?;
-        let entry = Entry {
+        let entry = JournalEntry {
             done: self.done + self.further,
             bytes: self.bytes + self.pending.len() as u64,
             hash: blake3::hash(&self.pending).to_hex().to_string(),
@@ -238,7 +239,7 @@ impl Keeper {
         }
         let (done, units) = (self.done, self.header.units);
         let kept = format!("{done} of {units} are kept in {}", partial(&self.path).display());
-        failure.with(&format!("{kept}; to go on: the same command with --resume"))
+        failure.with(&format!("{kept}; to continue: the same command with --resume"))
     }
 
     /// Completes the run. If the result differs from the rows (Parquet), `finish` makes it from
@@ -259,7 +260,7 @@ impl Keeper {
         };
         let outcome = self.name(&rows, made);
         outcome.map_err(|failure| {
-            failure.with("the rows are complete; to go on: the same command with --resume")
+            failure.with("the rows are complete; to continue: the same command with --resume")
         })
     }
 
@@ -293,7 +294,7 @@ pub(crate) fn check_signals() -> Result<()> {
 }
 
 /// The number of records that the bytes of a partial file confirm.
-fn sound(mut file: &File, head: &[u8], entries: &[(Entry, u64)]) -> io::Result<usize> {
+fn sound(mut file: &File, head: &[u8], entries: &[(JournalEntry, u64)]) -> io::Result<usize> {
     let mut start = vec![0; head.len()];
     if file.read_exact(&mut start).is_err() || start != head {
         return Ok(0);

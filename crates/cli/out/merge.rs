@@ -8,25 +8,25 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::format::Format;
-use super::journal::{Header, read as read_journal};
+use super::journal::{JournalHeader, read as read_journal};
 use super::keeper::{hash_of, journal};
-use super::place::{Place, at as fault, finish, writable};
+use super::output_file::{OutputPath, at as fault, finish, writable};
 use super::rows::{read_spool, write_table};
 use crate::arguments::MergeArguments;
 use crate::failure::{Failure, Result};
 use crate::folder::{self, Drawn, LIST};
-use crate::gathered::{Gathered, Point, Subject};
+use crate::gathered::{Gathered, LayerValues, NetworkNames};
+use crate::inputs::Inputs;
 use crate::layers::sorted;
-use crate::layers_arguments::Sort;
-use crate::places::Inputs;
+use crate::layers_arguments::LayerOrder;
 use crate::record::Record;
 use crate::terminal;
 
 /// One part, with the header of its journal.
-struct Part {
+struct MergePart {
     /// The file of rows, or the list of a folder of maps.
     path: PathBuf,
-    header: Header,
+    header: JournalHeader,
 }
 
 /// Interprets the arguments and merges.
@@ -49,7 +49,7 @@ pub(crate) fn command(arguments: &MergeArguments) -> Result<()> {
 
 /// All parts in order. Checks that they are complete, belong to one run, and that none is missing
 /// or repeated.
-fn parts(paths: &[PathBuf]) -> Result<Vec<Part>> {
+fn parts(paths: &[PathBuf]) -> Result<Vec<MergePart>> {
     let mut parts = paths.iter().map(|path| part(path)).collect::<Result<Vec<_>>>()?;
     parts.sort_by_key(|part| part.header.shard.map(|shard| shard.number));
     let Some(first) = parts.first() else { return Ok(parts) };
@@ -58,11 +58,11 @@ fn parts(paths: &[PathBuf]) -> Result<Vec<Part>> {
     for part in &parts[1..] {
         if let Some(difference) = first.header.difference(&part.header) {
             let (one, other) = (first.path.display(), part.path.display());
-            return Err(Failure::new(format!("{other} is not of the run that {one} is of: {difference}")));
+            return Err(Failure::new(format!("{other} does not belong to the run of {one}: {difference}")));
         }
     }
     for number in 1..=of {
-        let own: Vec<&Part> = parts
+        let own: Vec<&MergePart> = parts
             .iter()
             .filter(|part| part.header.shard.is_some_and(|shard| shard.number == number))
             .collect();
@@ -82,29 +82,29 @@ fn parts(paths: &[PathBuf]) -> Result<Vec<Part>> {
 }
 
 /// Reads one part and checks its contents against the hash in its journal.
-fn part(path: &Path) -> Result<Part> {
+fn part(path: &Path) -> Result<MergePart> {
     let path = if path.is_dir() { path.join(LIST) } else { path.to_owned() };
     let refuse = |why: String| Err(Failure::new(format!("{}: {why}", path.display())));
     let book = journal(&path);
     if !book.exists() {
-        return refuse(format!("no part of a run: there is no {} beside it", book.display()));
+        return refuse(format!("not a part of a run: there is no {} beside it", book.display()));
     }
     let (header, _, entries) = read_journal(&book)?;
     if header.shard.is_none() {
-        return refuse("no part of a run, but a whole one that is not complete".into());
+        return refuse("not a part of a run, but a whole run that is not complete".into());
     }
     let sum = entries.last().and_then(|(entry, _)| entry.complete.clone());
     match sum {
         None => refuse("this part is not complete: run it again with --resume".into()),
         Some(sum) if hash_of(&path)? != sum => {
-            refuse("this is not what the run wrote: do this part again".into())
+            refuse("the contents are not those that the run wrote: run this part again".into())
         }
-        Some(_) => Ok(Part { path, header }),
+        Some(_) => Ok(MergePart { path, header }),
     }
 }
 
 /// Checks the path of the result; with `same`, its format must be that of the parts.
-fn place(parts: &[Part], out: &Path, same: bool) -> Result<(PathBuf, Format)> {
+fn result_path(parts: &[MergePart], out: &Path, same: bool) -> Result<(PathBuf, Format)> {
     let refuse = |why: &str| Err(Failure::new(format!("--out {}: {why}", out.display())));
     let Some(format) = Format::of(out) else {
         return refuse("the name must end in .csv, .jsonl or .parquet");
@@ -112,17 +112,17 @@ fn place(parts: &[Part], out: &Path, same: bool) -> Result<(PathBuf, Format)> {
     format.check()?;
     let own = parts.first().and_then(|part| part.header.config.get("format")).cloned().unwrap_or_default();
     if same && own != format!("Some({format:?})") {
-        return refuse("give it the ending of the parts: what is merged is of their format");
+        return refuse("give it the extension of the parts: the result has their format");
     }
     match writable("--out", out)? {
-        Place::File(path) => Ok((path, format)),
-        Place::Pipe(_) => refuse("this is no ordinary file"),
+        OutputPath::File(path) => Ok((path, format)),
+        OutputPath::Pipe(_) => refuse("this is not a regular file"),
     }
 }
 
 /// Concatenates the rows of all parts; a CSV header is written only once.
-fn rows(parts: &[Part], out: &Path) -> Result<String> {
-    let (path, format) = place(parts, out, true)?;
+fn rows(parts: &[MergePart], out: &Path) -> Result<String> {
+    let (path, format) = result_path(parts, out, true)?;
     if format == Format::Parquet {
         return parquet(parts, &path);
     }
@@ -148,42 +148,46 @@ fn rows(parts: &[Part], out: &Path) -> Result<String> {
 }
 
 #[cfg(feature = "parquet")]
-fn parquet(parts: &[Part], path: &Path) -> Result<String> {
+fn parquet(parts: &[MergePart], path: &Path) -> Result<String> {
     use super::parquet::{metadata, read};
-    use crate::row::Row;
+    use crate::row::ScoreRow;
 
     let open = |path: &Path| File::open(path).map_err(|error| fault(path, &error));
     let constants = match parts.first() {
         Some(part) => metadata(open(&part.path)?)?,
         None => Vec::new(),
     };
-    super::rows::write_parquet(path, Row::COLUMNS, &constants, |each| {
-        parts.iter().try_for_each(|part| read(open(&part.path)?, Row::COLUMNS, &mut *each))
+    super::rows::write_parquet(path, ScoreRow::COLUMNS, &constants, |each| {
+        parts.iter().try_for_each(|part| read(open(&part.path)?, ScoreRow::COLUMNS, &mut *each))
     })?
     .name()?;
     Ok(format!("{} images", parts.iter().map(|part| part.header.units).sum::<usize>()))
 }
 
 #[cfg(not(feature = "parquet"))]
-fn parquet(_: &[Part], _: &Path) -> Result<String> {
+fn parquet(_: &[MergePart], _: &Path) -> Result<String> {
     Format::Parquet.check().map(|()| String::new())
 }
 
 /// Computes the table of layers over the images of all parts.
-fn layers(parts: &[Part], out: &Path) -> Result<String> {
-    let (path, format) = place(parts, out, false)?;
+fn layers(parts: &[MergePart], out: &Path) -> Result<String> {
+    let (path, format) = result_path(parts, out, false)?;
     let config = parts.first().map(|part| &part.header.config);
     let word = |name: &str| config.and_then(|config| config.get(name)).cloned().unwrap_or_default();
-    let subjects: Vec<Subject> = serde_json::from_str(&word("layers"))
+    let subjects: Vec<NetworkNames> = serde_json::from_str(&word("layers"))
         .map_err(|error| Failure::new(format!("the journals do not name the layers: {error}")))?;
     let networks = subjects.len().max(1);
     let mut gathered = Gathered::new(subjects);
     for part in parts {
         gathered.rewind();
         let images = part.header.units / networks;
-        read_spool(&part.path, Point::COLUMNS, &mut |cells| gathered.add(images, &cells))?;
+        read_spool(&part.path, LayerValues::COLUMNS, &mut |cells| gathered.add(images, &cells))?;
     }
-    let sort = if word("sort") == format!("{:?}", Sort::Influence) { Sort::Influence } else { Sort::Depth };
+    let sort = if word("sort") == format!("{:?}", LayerOrder::Influence) {
+        LayerOrder::Influence
+    } else {
+        LayerOrder::Depth
+    };
     let tables = gathered.rows();
     let rows = sorted(tables.iter().map(Vec::as_slice), sort);
     write_table(&path, format, &rows, &[])?.name()?;
@@ -191,7 +195,7 @@ fn layers(parts: &[Part], out: &Path) -> Result<String> {
 }
 
 /// Copies the files of all folders into one.
-fn maps(parts: &[Part], out: &Path) -> Result<String> {
+fn maps(parts: &[MergePart], out: &Path) -> Result<String> {
     folder::check(out)?;
     if !out.exists() {
         fs::create_dir(out).map_err(|error| fault(out, &error))?;

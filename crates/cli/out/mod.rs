@@ -19,15 +19,17 @@ mod format;
 mod journal;
 mod keeper;
 pub(crate) mod merge;
+mod output_file;
 #[cfg(feature = "parquet")]
 mod parquet;
-mod place;
 mod rows;
 pub(crate) mod shard;
 pub(crate) mod stop;
 
 pub(crate) use format::Format;
-pub(crate) use journal::{Config, Header};
-pub(crate) use keeper::{Found, Keeper, Unit, check_signals, hash_of};
-pub(crate) use place::{Target, at as fault, beside};
-pub(crate) use rows::{Destination, Rows, pipe_cells, read_spool, write_cells, write_rows, write_table};
+pub(crate) use journal::{Config, JournalHeader};
+pub(crate) use keeper::{Keeper, RunState, Unit, check_signals, hash_of};
+pub(crate) use output_file::{OutputFile, at as fault, beside};
+pub(crate) use rows::{
+    RowDestination, RowWriter, pipe_cells, read_spool, write_cells, write_rows, write_table,
+};

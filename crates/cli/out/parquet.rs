@@ -20,7 +20,7 @@ use parquet::record::Field;
 use parquet::schema::types::Type;
 
 use crate::failure::{Failure, Result};
-use crate::record::{Cell, Column, Kind};
+use crate::record::{CellValue, ColumnKind, ColumnSpec};
 
 /// Rows per row group. They are buffered as cells, a few hundred bytes per row, until it is full.
 const GROUP: usize = 1 << 11;
@@ -29,14 +29,14 @@ const PROGRAM: &str = concat!("influence ", env!("CARGO_PKG_VERSION"));
 
 /// A file being written.
 pub(crate) struct Writer<W: Write + Send> {
-    columns: &'static [Column],
+    columns: &'static [ColumnSpec],
     file: SerializedFileWriter<W>,
     /// The cells of the next group, one list per column.
-    waiting: Vec<Vec<Cell>>,
+    waiting: Vec<Vec<CellValue>>,
 }
 
 impl<W: Write + Send> Writer<W> {
-    pub(crate) fn new(to: W, columns: &'static [Column], metadata: &[(String, String)]) -> Result<Self> {
+    pub(crate) fn new(to: W, columns: &'static [ColumnSpec], metadata: &[(String, String)]) -> Result<Self> {
         let pairs = metadata.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
         let properties = WriterProperties::builder()
             .set_created_by(PROGRAM.to_owned())
@@ -48,7 +48,7 @@ impl<W: Write + Send> Writer<W> {
     }
 
     /// Adds a row.
-    pub(crate) fn row(&mut self, cells: Vec<Cell>) -> Result<()> {
+    pub(crate) fn row(&mut self, cells: Vec<CellValue>) -> Result<()> {
         self.waiting.iter_mut().zip(cells).for_each(|(column, cell)| column.push(cell));
         if self.waiting.first().is_some_and(|column| column.len() == GROUP) { self.group() } else { Ok(()) }
     }
@@ -75,14 +75,14 @@ fn fault(error: ParquetError) -> Failure {
     Failure::new(format!("Parquet: {error}"))
 }
 
-fn schema(columns: &[Column]) -> parquet::errors::Result<Type> {
-    let one = |(name, kind): &Column| {
+fn schema(columns: &[ColumnSpec]) -> parquet::errors::Result<Type> {
+    let one = |(name, kind): &ColumnSpec| {
         let (physical, logical) = match kind {
-            Kind::Integer => (Physical::INT64, None),
-            Kind::Float => (Physical::DOUBLE, None),
-            Kind::Flag => (Physical::BOOLEAN, None),
-            Kind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
-            Kind::Json => (Physical::BYTE_ARRAY, Some(LogicalType::Json)),
+            ColumnKind::Integer => (Physical::INT64, None),
+            ColumnKind::Float => (Physical::DOUBLE, None),
+            ColumnKind::Flag => (Physical::BOOLEAN, None),
+            ColumnKind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
+            ColumnKind::Json => (Physical::BYTE_ARRAY, Some(LogicalType::Json)),
         };
         let column = Type::primitive_type_builder(name, physical).with_repetition(Repetition::OPTIONAL);
         column.with_logical_type(logical).build().map(Arc::new)
@@ -94,29 +94,30 @@ fn schema(columns: &[Column]) -> parquet::errors::Result<Type> {
 /// Writes the next column of a group.
 fn column<W: Write + Send>(
     group: &mut SerializedRowGroupWriter<'_, W>,
-    kind: Kind,
-    cells: &[Cell],
+    kind: ColumnKind,
+    cells: &[CellValue],
 ) -> parquet::errors::Result<()> {
     let Some(mut writer) = group.next_column()? else {
         return Err(ParquetError::General("more columns than the schema has".into()));
     };
+    let text = |cell: &CellValue| match cell {
+        CellValue::Text(text) | CellValue::Json(text) => Some(ByteArray::from(text.as_str())),
+        _ => None,
+    };
     match kind {
-        Kind::Integer => values(writer.typed::<Int64Type>(), cells, |cell| match cell {
-            Cell::Integer(value) => i64::try_from(*value).ok(),
+        ColumnKind::Integer => values(writer.typed::<Int64Type>(), cells, |cell| match cell {
+            CellValue::Integer(value) => i64::try_from(*value).ok(),
             _ => None,
         })?,
-        Kind::Float => values(writer.typed::<DoubleType>(), cells, |cell| match cell {
-            Cell::Float(value) => Some(*value),
+        ColumnKind::Float => values(writer.typed::<DoubleType>(), cells, |cell| match cell {
+            CellValue::Float(value) => Some(*value),
             _ => None,
         })?,
-        Kind::Flag => values(writer.typed::<BoolType>(), cells, |cell| match cell {
-            Cell::Flag(value) => Some(*value),
+        ColumnKind::Flag => values(writer.typed::<BoolType>(), cells, |cell| match cell {
+            CellValue::Flag(value) => Some(*value),
             _ => None,
         })?,
-        Kind::Text | Kind::Json => values(writer.typed::<ByteArrayType>(), cells, |cell| match cell {
-            Cell::Text(text) | Cell::Json(text) => Some(ByteArray::from(text.as_str())),
-            _ => None,
-        })?,
+        ColumnKind::Text | ColumnKind::Json => values(writer.typed::<ByteArrayType>(), cells, text)?,
     }
     writer.close()
 }
@@ -125,8 +126,8 @@ fn column<W: Write + Send>(
 /// one.
 fn values<T: DataType>(
     writer: &mut ColumnWriterImpl<'_, T>,
-    cells: &[Cell],
-    value: impl Fn(&Cell) -> Option<T::T>,
+    cells: &[CellValue],
+    value: impl Fn(&CellValue) -> Option<T::T>,
 ) -> parquet::errors::Result<()> {
     let found: Vec<Option<T::T>> = cells.iter().map(value).collect();
     let there: Vec<i16> = found.iter().map(|value| i16::from(value.is_some())).collect();
@@ -144,8 +145,8 @@ pub(crate) fn metadata(file: File) -> Result<Vec<(String, String)>> {
 /// Passes every row of a file that [`Writer`] wrote to `each`.
 pub(crate) fn read(
     file: File,
-    columns: &[Column],
-    each: &mut dyn FnMut(Vec<Cell>) -> Result<()>,
+    columns: &[ColumnSpec],
+    each: &mut dyn FnMut(Vec<CellValue>) -> Result<()>,
 ) -> Result<()> {
     let reader = SerializedFileReader::new(file).map_err(fault)?;
     for row in reader.get_row_iter(None).map_err(fault)? {
@@ -156,14 +157,14 @@ pub(crate) fn read(
     Ok(())
 }
 
-fn cell(field: &Field, kind: Kind) -> Cell {
+fn cell(field: &Field, kind: ColumnKind) -> CellValue {
     match field {
-        Field::Long(value) => Cell::Integer(u64::try_from(*value).unwrap_or(0)),
-        Field::Double(value) => Cell::Float(*value),
-        Field::Bool(value) => Cell::Flag(*value),
-        Field::Str(text) if kind == Kind::Json => Cell::Json(text.clone()),
-        Field::Str(text) => Cell::Text(text.clone()),
-        _ => Cell::Nothing,
+        Field::Long(value) => CellValue::Integer(u64::try_from(*value).unwrap_or(0)),
+        Field::Double(value) => CellValue::Float(*value),
+        Field::Bool(value) => CellValue::Flag(*value),
+        Field::Str(text) if kind == ColumnKind::Json => CellValue::Json(text.clone()),
+        Field::Str(text) => CellValue::Text(text.clone()),
+        _ => CellValue::Nothing,
     }
 }
 
@@ -173,20 +174,20 @@ mod tests {
 
     #[test]
     fn rows_come_back_as_they_were() {
-        const COLUMNS: &[Column] = &[
-            ("n", Kind::Integer),
-            ("x", Kind::Float),
-            ("name", Kind::Text),
-            ("yes", Kind::Flag),
-            ("data", Kind::Json),
+        const COLUMNS: &[ColumnSpec] = &[
+            ("n", ColumnKind::Integer),
+            ("x", ColumnKind::Float),
+            ("name", ColumnKind::Text),
+            ("yes", ColumnKind::Flag),
+            ("data", ColumnKind::Json),
         ];
         let row = |at: usize| {
             vec![
                 at.into(),
-                if at.is_multiple_of(3) { Cell::Nothing } else { Cell::Float(1.0 / at as f64) },
-                Cell::Text(format!("=\u{1b}{at}")),
+                if at.is_multiple_of(3) { CellValue::Nothing } else { CellValue::Float(1.0 / at as f64) },
+                CellValue::Text(format!("=\u{1b}{at}")),
                 (at % 2 == 1).into(),
-                if at.is_multiple_of(5) { Cell::json(&[at]) } else { Cell::Nothing },
+                if at.is_multiple_of(5) { CellValue::json(&[at]) } else { CellValue::Nothing },
             ]
         };
         let count = GROUP + 100;

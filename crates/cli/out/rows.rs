@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::format::{ENDINGS, Format};
-use super::journal::Header;
-use super::keeper::{Found, Keeper, Unit, check_signals, hash_of};
+use super::journal::JournalHeader;
+use super::keeper::{Keeper, RunState, Unit, check_signals, hash_of};
+use super::output_file::{Finished, OutputPath, at, finish, writable};
 #[cfg(feature = "parquet")]
 use super::parquet::Writer;
-use super::place::{Finished, Place, at, finish, writable};
 use crate::failure::{Failure, Result};
-use crate::record::{Cell, Column, Kind, Record};
+use crate::record::{CellValue, ColumnKind, ColumnSpec, Record};
 
 /// Where rows go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Destination {
+pub(crate) enum RowDestination {
     /// Nowhere: a table is shown.
     Table,
     File(PathBuf, Format),
@@ -25,7 +25,7 @@ pub(crate) enum Destination {
     Pipe(Option<PathBuf>, Format),
 }
 
-impl Destination {
+impl RowDestination {
     /// Parses `--out` and `--format`, and checks the path.
     pub(crate) fn parse(out: Option<&Path>, format: Option<&str>) -> Result<Self> {
         let format = format.map(Format::parse).transpose()?;
@@ -42,8 +42,8 @@ impl Destination {
         }
         let ending = Format::of(path);
         match writable("--out", path)? {
-            Place::Pipe(at) => Self::pipe(path, Some(at), format.or(ending)),
-            Place::File(at) => match format.or(ending) {
+            OutputPath::Pipe(at) => Self::pipe(path, Some(at), format.or(ending)),
+            OutputPath::File(at) => match format.or(ending) {
                 Some(format) => format.check().map(|()| Self::File(at, format)),
                 None => Err(Failure::new(format!(
                     "--out {}: the name must end in {ENDINGS}, or - for standard output; or add --format",
@@ -83,9 +83,9 @@ impl Destination {
 }
 
 /// A writer of rows.
-pub(crate) struct Rows {
+pub(crate) struct RowWriter {
     to: To,
-    columns: &'static [Column],
+    columns: &'static [ColumnSpec],
     /// Values that are the same in all rows, by name.
     constants: Vec<(String, String)>,
 }
@@ -96,25 +96,25 @@ enum To {
     Pipe(BufWriter<Box<dyn Write>>, Format),
 }
 
-impl Rows {
+impl RowWriter {
     /// Opens the destination. `None` if `resume` finds the result complete.
     pub(crate) fn open<R: Record>(
-        destination: &Destination,
-        header: Header,
+        destination: &RowDestination,
+        header: JournalHeader,
         constants: Vec<(String, String)>,
         resume: bool,
     ) -> Result<Option<Self>> {
         let columns = R::COLUMNS;
         let to = match destination {
-            Destination::Table => To::Nowhere,
-            Destination::File(path, format) => {
+            RowDestination::Table => To::Nowhere,
+            RowDestination::File(path, format) => {
                 let head = format.head(columns, in_rows(*format, &constants));
                 match Keeper::open(path, header, &head, resume)? {
-                    Found::Open(keeper) => To::File(keeper, *format),
-                    Found::Complete => return Ok(None),
+                    RunState::Open(keeper) => To::File(keeper, *format),
+                    RunState::Complete => return Ok(None),
                 }
             }
-            Destination::Pipe(path, format) => {
+            RowDestination::Pipe(path, format) => {
                 let mut to = BufWriter::new(pipe(path.as_deref())?);
                 to.write_all(&format.head(columns, &constants))?;
                 To::Pipe(to, *format)
@@ -133,7 +133,7 @@ impl Rows {
 
     /// Passes some cells of every finished row to `each`: those of the columns `names`, in that
     /// order. A pipe has none.
-    pub(crate) fn kept(&self, names: &[&str], each: &mut dyn FnMut(&[Cell])) -> Result<()> {
+    pub(crate) fn kept(&self, names: &[&str], each: &mut dyn FnMut(&[CellValue])) -> Result<()> {
         let To::File(keeper, format) = &self.to else { return Ok(()) };
         if keeper.done() == 0 {
             return Ok(());
@@ -145,13 +145,13 @@ impl Rows {
             let column = self.columns.iter().position(|(column, _)| column == name)?;
             Some((column, *name, self.columns.get(column)?.1))
         });
-        let columns: Vec<(usize, &str, Kind)> =
+        let columns: Vec<(usize, &str, ColumnKind)> =
             kinds.collect::<Option<_>>().ok_or_else(|| bad("there is no such column".into()))?;
         if *format == Format::JsonLines {
             for line in file.lines() {
                 let row: Value = serde_json::from_str(&line.map_err(|error| at(&path, &error))?)
                     .map_err(|error| bad(error.to_string()))?;
-                let cells: Vec<Cell> =
+                let cells: Vec<CellValue> =
                     columns.iter().map(|(_, name, kind)| json_cell(&row[*name], *kind)).collect();
                 each(&cells);
             }
@@ -160,9 +160,9 @@ impl Rows {
         let mut reader = csv::ReaderBuilder::new().from_reader(file);
         for record in reader.records() {
             let record = record.map_err(|error| bad(error.to_string()))?;
-            let cell = |(column, name, kind): &(usize, &str, Kind)| {
+            let cell = |(column, name, kind): &(usize, &str, ColumnKind)| {
                 let text = record.get(*column).unwrap_or_default();
-                Cell::from_raw(text, *kind).ok_or_else(|| bad(format!("{text} in the column {name}")))
+                CellValue::from_raw(text, *kind).ok_or_else(|| bad(format!("{text} in the column {name}")))
             };
             each(&columns.iter().map(cell).collect::<Result<Vec<_>>>()?);
         }
@@ -211,11 +211,11 @@ impl Rows {
 }
 
 /// A cell from a value in a line of JSON.
-fn json_cell(value: &Value, kind: Kind) -> Cell {
+fn json_cell(value: &Value, kind: ColumnKind) -> CellValue {
     match value {
-        Value::Null => Cell::Nothing,
-        Value::String(text) => Cell::Text(text.clone()),
-        other => Cell::from_raw(&other.to_string(), kind).unwrap_or(Cell::Nothing),
+        Value::Null => CellValue::Nothing,
+        Value::String(text) => CellValue::Text(text.clone()),
+        other => CellValue::from_raw(&other.to_string(), kind).unwrap_or(CellValue::Nothing),
     }
 }
 
@@ -238,7 +238,7 @@ fn in_rows(format: Format, constants: &[(String, String)]) -> &[(String, String)
 
 fn lines<R: Record>(
     format: Format,
-    columns: &[Column],
+    columns: &[ColumnSpec],
     rows: &[R],
     constants: &[(String, String)],
 ) -> Vec<u8> {
@@ -259,8 +259,8 @@ pub(crate) fn write_table<R: Record>(
 pub(crate) fn write_cells(
     path: &Path,
     format: Format,
-    columns: &'static [Column],
-    mut rows: impl Iterator<Item = Vec<Cell>>,
+    columns: &'static [ColumnSpec],
+    mut rows: impl Iterator<Item = Vec<CellValue>>,
     constants: &[(String, String)],
 ) -> Result<Finished> {
     if format == Format::Parquet {
@@ -280,8 +280,8 @@ pub(crate) fn write_cells(
 pub(crate) fn pipe_cells(
     path: Option<&Path>,
     format: Format,
-    columns: &[Column],
-    rows: impl Iterator<Item = Vec<Cell>>,
+    columns: &[ColumnSpec],
+    rows: impl Iterator<Item = Vec<CellValue>>,
     constants: &[(String, String)],
 ) -> Result<()> {
     let mut to = BufWriter::new(pipe(path)?);
@@ -293,13 +293,13 @@ pub(crate) fn pipe_cells(
 }
 
 /// Receives rows one by one.
-type Each<'a> = &'a mut dyn FnMut(Vec<Cell>) -> Result<()>;
+type Each<'a> = &'a mut dyn FnMut(Vec<CellValue>) -> Result<()>;
 
 /// Writes a Parquet file of all rows that `rows` passes on, under a temporary name.
 #[cfg(feature = "parquet")]
 pub(super) fn write_parquet(
     path: &Path,
-    columns: &'static [Column],
+    columns: &'static [ColumnSpec],
     constants: &[(String, String)],
     rows: impl FnOnce(Each<'_>) -> Result<()>,
 ) -> Result<Finished> {
@@ -314,7 +314,7 @@ pub(super) fn write_parquet(
 #[cfg(not(feature = "parquet"))]
 pub(super) fn write_parquet(
     _: &Path,
-    _: &'static [Column],
+    _: &'static [ColumnSpec],
     _: &[(String, String)],
     _: impl FnOnce(Each<'_>) -> Result<()>,
 ) -> Result<Finished> {
@@ -322,7 +322,7 @@ pub(super) fn write_parquet(
 }
 
 /// Passes every row that a run has kept to `each`.
-pub(crate) fn read_spool(path: &Path, columns: &[Column], each: Each<'_>) -> Result<()> {
+pub(crate) fn read_spool(path: &Path, columns: &[ColumnSpec], each: Each<'_>) -> Result<()> {
     let bad = |what: &str| Failure::new(format!("{}: {what}", path.display()));
     let file = File::open(path).map_err(|error| at(path, &error))?;
     let mut reader = csv::ReaderBuilder::new().from_reader(file);
@@ -332,7 +332,7 @@ pub(crate) fn read_spool(path: &Path, columns: &[Column], each: Each<'_>) -> Res
             return Err(bad("a row with other columns than this run's"));
         }
         let cells = record.iter().zip(columns).map(|(text, (name, kind))| {
-            Cell::from_raw(text, *kind).ok_or_else(|| bad(&format!("{text} in the column {name}")))
+            CellValue::from_raw(text, *kind).ok_or_else(|| bad(&format!("{text} in the column {name}")))
         });
         each(cells.collect::<Result<_>>()?)?;
     }

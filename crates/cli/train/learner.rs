@@ -34,23 +34,23 @@ const LAST_RATE: f64 = 0.1;
 
 /// The data with the numbers of the training images and of those held out for validation.
 #[derive(Debug)]
-pub(super) struct Images {
+pub(super) struct TrainingImages {
     pub(super) data: Arc<Data>,
     pub(super) trained: Vec<usize>,
-    pub(super) kept_back: Vec<usize>,
+    pub(super) held_out: Vec<usize>,
 }
 
-impl Images {
+impl TrainingImages {
     /// The number of classes.
     pub(super) fn classes(&self, asked: Option<usize>) -> usize {
-        let all = || self.trained.iter().chain(&self.kept_back).filter_map(|&index| self.data.label(index));
+        let all = || self.trained.iter().chain(&self.held_out).filter_map(|&index| self.data.label(index));
         asked.or_else(|| self.data.classes()).unwrap_or_else(|| all().max().map_or(2, |last| last + 1).max(2))
     }
 
     /// A hash that identifies these images.
     pub(super) fn hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();
-        for &index in self.trained.iter().chain(&self.kept_back) {
+        for &index in self.trained.iter().chain(&self.held_out) {
             self.data.hash(index, hasher.update(&index.to_le_bytes()));
         }
         hasher.finalize().to_hex().to_string()
@@ -71,57 +71,57 @@ pub(super) fn shuffle(images: &mut [usize], seed: u64) {
 
 /// Images `[n, C, H, W]` and labels `[n]`.
 #[derive(Debug, Clone)]
-struct Batch {
+struct ImageBatch {
     images: Tensor<4>,
     labels: Tensor<1, Int>,
 }
 
 /// Reads images by their numbers.
 #[derive(Debug, Clone)]
-struct Reader(Arc<Data>);
+struct ImageBatcher(Arc<Data>);
 
-impl Batcher<usize, Batch> for Reader {
-    fn batch(&self, indices: Vec<usize>, device: &Device) -> Batch {
+impl Batcher<usize, ImageBatch> for ImageBatcher {
+    fn batch(&self, indices: Vec<usize>, device: &Device) -> ImageBatch {
         let labels: Vec<i64> =
             indices.iter().map(|&index| self.0.label(index).map_or(0, |label| label as i64)).collect();
         let shape = [indices.len()];
         let [channels, height, width] = self.0.shape();
         let images = self.0.tensor(&indices, Precision::F32);
         let images = Tensor::<4>::from_data(images, device).reshape([shape[0], channels, height, width]);
-        Batch { images, labels: Tensor::from_data(TensorData::new(labels, shape), device) }
+        ImageBatch { images, labels: Tensor::from_data(TensorData::new(labels, shape), device) }
     }
 }
 
 /// A network that learns from its cross-entropy.
 #[derive(Module, Debug)]
-struct Classifier {
+struct TrainableNetwork {
     network: Network,
 }
 
-impl Classifier {
-    fn classified(&self, batch: Batch) -> ClassificationOutput {
-        let Batch { images, labels } = batch;
+impl TrainableNetwork {
+    fn classified(&self, batch: ImageBatch) -> ClassificationOutput {
+        let ImageBatch { images, labels } = batch;
         let logits = self.network.forward(images);
         let loss = CrossEntropyLossConfig::new().init(&logits.device());
         ClassificationOutput::new(loss.forward(logits.clone(), labels.clone()), logits, labels)
     }
 }
 
-impl TrainStep for Classifier {
-    type Input = Batch;
+impl TrainStep for TrainableNetwork {
+    type Input = ImageBatch;
     type Output = ClassificationOutput;
 
-    fn step(&self, batch: Batch) -> TrainOutput<ClassificationOutput> {
+    fn step(&self, batch: ImageBatch) -> TrainOutput<ClassificationOutput> {
         let output = self.classified(batch);
         TrainOutput::new(self, output.loss.backward(), output)
     }
 }
 
-impl InferenceStep for Classifier {
-    type Input = Batch;
+impl InferenceStep for TrainableNetwork {
+    type Input = ImageBatch;
     type Output = ClassificationOutput;
 
-    fn step(&self, batch: Batch) -> ClassificationOutput {
+    fn step(&self, batch: ImageBatch) -> ClassificationOutput {
         self.classified(batch)
     }
 }
@@ -129,8 +129,9 @@ impl InferenceStep for Classifier {
 /// Trains to the end, or until stopped.
 pub(super) fn run(training: &Training, quiet: bool) -> Result<Network> {
     let Training { images, network, schedule, folder, done } = training;
-    let loader = |indices: &[usize], shuffled: bool| -> Arc<dyn DataLoader<Batch>> {
-        let builder = DataLoaderBuilder::new(Reader(Arc::clone(&images.data))).batch_size(schedule.batch);
+    let loader = |indices: &[usize], shuffled: bool| -> Arc<dyn DataLoader<ImageBatch>> {
+        let builder =
+            DataLoaderBuilder::new(ImageBatcher(Arc::clone(&images.data))).batch_size(schedule.batch);
         // After a checkpoint the seed differs, so that the order of the first epochs is not
         // repeated.
         let seed = schedule.seed.wrapping_add(done.unwrap_or(0) as u64);
@@ -141,13 +142,13 @@ pub(super) fn run(training: &Training, quiet: bool) -> Result<Network> {
     let scheduler = CosineAnnealingLrSchedulerConfig::new(schedule.rate, steps);
     let scheduler = scheduler.with_min_lr(LAST_RATE * schedule.rate).init().map_err(Failure::new)?;
     let optimiser = AdamConfig::new().with_weight_decay(Some(WeightDecayConfig::new(WEIGHT_DECAY))).init();
-    let learner = Learner::new(Classifier { network: network.clone() }, optimiser, scheduler);
+    let learner = Learner::new(TrainableNetwork { network: network.clone() }, optimiser, scheduler);
     let interrupter = Interrupter::new();
     let watch =
         Watch::new(images.trained.len(), schedule.epochs, done.unwrap_or(0), quiet, interrupter.clone());
     let metrics = (LossMetric::new(), AccuracyMetric::new());
     let mut supervised =
-        SupervisedTraining::new(folder, loader(&images.trained, true), loader(&images.kept_back, false))
+        SupervisedTraining::new(folder, loader(&images.trained, true), loader(&images.held_out, false))
             .metrics(metrics)
             .with_metric_logger(InMemoryMetricLogger::new())
             .with_application_logger(None)
@@ -165,7 +166,8 @@ pub(super) fn run(training: &Training, quiet: bool) -> Result<Network> {
     }
     match stop::requested() {
         Some(signal) => {
-            let kept = format!("; {} has the epochs that are done: add --resume to go on", folder.display());
+            let kept =
+                format!("; {} has the epochs that are done: add --resume to continue", folder.display());
             Err(Failure::Stopped { signal, kept })
         }
         None => Ok(result.model.network.valid()),

@@ -12,29 +12,31 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, TensorData};
 use influence::{Precision, Scorer, Target as Objective};
-use influence_data::{Dataset, Kind, Split};
-use influence_zoo::{Architecture, DROPOUT, DenseNet121Config, Family, Network, ResNet50Config, weights};
+use influence_data::{Dataset, DatasetKind, Split};
+use influence_zoo::{
+    Architecture, DROPOUT, DenseNet121Config, Network, NetworkFamily, ResNet50Config, weights,
+};
 use serde_json::json;
 
 use crate::data::Data;
 use crate::failure::{Failure, Result};
+use crate::inputs::Inputs;
 use crate::job::{selection, set_threads};
-use crate::out::Target;
-use crate::places::Inputs;
-use crate::samples::{self, Samples};
+use crate::out::OutputFile;
+use crate::samples::{self, JobSamples};
 use crate::terminal;
 use crate::train_arguments::TrainArguments;
-use learner::Images;
-use schedule::Schedule;
+use learner::TrainingImages;
+use schedule::TrainingSchedule;
 
 /// One in this many images is held out for validation: the last ones of a shuffled order.
-const KEPT_BACK: usize = 10;
+const HELD_OUT: usize = 10;
 
 /// A network and the data on which it is trained.
 struct Training {
-    images: Images,
+    images: TrainingImages,
     network: Network,
-    schedule: Schedule,
+    schedule: TrainingSchedule,
     folder: PathBuf,
     /// The epoch after which it resumes.
     done: Option<usize>,
@@ -44,11 +46,11 @@ struct Training {
 pub(crate) fn command(arguments: &TrainArguments) -> Result<()> {
     // What is wrong with the arguments is said before any file is read.
     arguments.schedule(1)?;
-    let file = Target::new("--out", &arguments.out, "safetensors")?;
+    let file = OutputFile::new("--out", &arguments.out, "safetensors")?;
     set_threads(arguments.threads)?;
     let mut inputs = Inputs::default();
     let selection = selection(arguments.images.as_deref(), &mut inputs)?;
-    let Samples { data, images, .. } =
+    let JobSamples { data, images, .. } =
         samples::open(&arguments.samples(), &Objective::Label, &selection, &mut inputs)?;
     inputs.spare("--out", &arguments.out)?;
     let schedule = arguments.schedule(images.len())?;
@@ -93,24 +95,24 @@ pub(crate) fn command(arguments: &TrainArguments) -> Result<()> {
 }
 
 /// Divides the images: a tenth is held out.
-fn divided(data: Data, mut images: Vec<usize>, seed: u64) -> Result<Images> {
+fn divided(data: Data, mut images: Vec<usize>, seed: u64) -> Result<TrainingImages> {
     if let Some(index) = images.iter().find(|index| data.label(**index).is_none()) {
         return Err(Failure::new(format!("image {index} has no label, and training needs one for each")));
     }
     if images.len() < 2 {
-        return Err(Failure::new("training needs at least 2 images: one is kept back for validation"));
+        return Err(Failure::new("training needs at least 2 images: one is held out for validation"));
     }
     learner::shuffle(&mut images, seed);
-    let kept_back = images.split_off(images.len() - (images.len() / KEPT_BACK).max(1));
-    Ok(Images { data: Arc::new(data), trained: images, kept_back })
+    let held_out = images.split_off(images.len() - (images.len() / HELD_OUT).max(1));
+    Ok(TrainingImages { data: Arc::new(data), trained: images, held_out })
 }
 
 /// The requested network.
 fn architecture(arguments: &TrainArguments) -> Result<Architecture> {
-    let family: Family = arguments.network.parse()?;
+    let family: NetworkFamily = arguments.network.parse()?;
     let paper = match family {
-        Family::ResNet50 => family.at(64),
-        Family::DenseNet121 | Family::Cnn => family.at(32),
+        NetworkFamily::ResNet50 => family.at(64),
+        NetworkFamily::DenseNet121 | NetworkFamily::Cnn => family.at(32),
     };
     Ok(arguments.width.map_or(paper, |width| family.at(width)))
 }
@@ -119,7 +121,7 @@ fn architecture(arguments: &TrainArguments) -> Result<Architecture> {
 fn network(
     architecture: Architecture,
     arguments: &TrainArguments,
-    images: &Images,
+    images: &TrainingImages,
     device: &Device,
 ) -> Result<Network> {
     let [channels, height, width] = images.data.shape();
@@ -149,7 +151,7 @@ fn prepared(folder: &Path, settings: &serde_json::Value, resume: bool) -> Result
     let fail = |why: String| Failure::new(format!("{name}: {why}"));
     if folder.exists() {
         if !resume {
-            return Err(fail("a training was stopped here: add --resume, or take the folder away".into()));
+            return Err(fail("a stopped training is kept here: add --resume, or remove the folder".into()));
         }
         let text = std::fs::read_to_string(&file).map_err(|error| fail(error.to_string()))?;
         let found: serde_json::Value =
@@ -185,10 +187,10 @@ impl Training {
         let Self { images, schedule, done, .. } = self;
         let mut out = terminal::output();
         let words = format!(
-            "{described}, {} images of {} and {} kept back; epochs: {}, batch: {}, rate: {}, seed: {}",
+            "{described}, {} images of {} and {} held out; epochs: {}, batch: {}, rate: {}, seed: {}",
             images.trained.len(),
             images.data.name(),
-            images.kept_back.len(),
+            images.held_out.len(),
             schedule.epochs,
             schedule.batch,
             schedule.rate,
@@ -196,7 +198,7 @@ impl Training {
         );
         terminal::hanging(&mut out, 2, &format!("Training: {words}"))?;
         if let Some(epoch) = done {
-            writeln!(out, "Goes on after epoch {epoch}")?;
+            writeln!(out, "Continues after epoch {epoch}")?;
         }
         out.flush()?;
         Ok(())
@@ -205,8 +207,10 @@ impl Training {
 
 /// The number of correctly classified images of the test split, for data sets that have one.
 fn test_accuracy(arguments: &TrainArguments, network: &Network) -> Result<Option<(usize, usize)>> {
-    let kind = arguments.dataset.as_deref().and_then(|name| name.parse::<Kind>().ok());
-    let (Some(kind), Some(folder), false) = (kind, &arguments.data, arguments.own) else { return Ok(None) };
+    let kind = arguments.source.dataset.as_deref().and_then(|name| name.parse::<DatasetKind>().ok());
+    let (Some(kind), Some(folder), false) = (kind, &arguments.source.data, arguments.source.own) else {
+        return Ok(None);
+    };
     let test = Data::Images(Dataset::open(kind, folder, Split::Test)?);
     let forward = |network: &Network, images| network.forward(images);
     let scorer = Scorer::builder().device(&Device::flex()).precision(Precision::F32);
@@ -226,10 +230,10 @@ fn test_accuracy(arguments: &TrainArguments, network: &Network) -> Result<Option
 /// Metadata that describe how the weights were made.
 fn metadata(
     arguments: &TrainArguments,
-    schedule: &Schedule,
+    schedule: &TrainingSchedule,
     accuracy: Option<(usize, usize)>,
 ) -> BTreeMap<String, String> {
-    let dataset = arguments.dataset.clone().unwrap_or_else(|| "embedded".into());
+    let dataset = arguments.source.dataset.clone().unwrap_or_else(|| "embedded".into());
     let mut all = BTreeMap::from([
         ("dataset".to_owned(), dataset),
         ("preset".to_owned(), arguments.preset.name().to_owned()),

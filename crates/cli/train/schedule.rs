@@ -1,4 +1,4 @@
-//! What the words of `influence train` mean: how long, how fast, on which images.
+//! Interprets the arguments of `influence train`: how long, how fast, on which images.
 
 use crate::arguments::RunArguments;
 use crate::failure::{Failure, Result};
@@ -6,7 +6,7 @@ use crate::train_arguments::{Preset, TrainArguments};
 
 /// Everything that determines the weights, except the images.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Schedule {
+pub(crate) struct TrainingSchedule {
     pub(crate) epochs: usize,
     pub(crate) batch: usize,
     pub(crate) rate: f64,
@@ -49,11 +49,11 @@ impl Preset {
 }
 
 impl TrainArguments {
-    /// The preset with what was said otherwise.
-    pub(crate) fn schedule(&self, images: usize) -> Result<Schedule> {
+    /// The schedule of the preset, with what the arguments change.
+    pub(crate) fn schedule(&self, images: usize) -> Result<TrainingSchedule> {
         let (batch, rate) = self.preset.pace();
-        let schedule = Schedule {
-            epochs: self.epochs.unwrap_or_else(|| self.preset.epochs(self.dataset.as_deref(), images)),
+        let schedule = TrainingSchedule {
+            epochs: self.epochs.unwrap_or_else(|| self.preset.epochs(self.source.dataset.as_deref(), images)),
             batch: self.batch.unwrap_or(batch),
             rate: self.rate.unwrap_or(rate),
             seed: self.seed.unwrap_or(0),
@@ -67,18 +67,13 @@ impl TrainArguments {
         Ok(schedule)
     }
 
-    /// The words that choose images, as other commands have them.
+    /// The arguments of other commands that select the same images.
     pub(crate) fn samples(&self) -> RunArguments {
         // Official files have a training split; the embedded images are of the test split alone.
-        let official = !matches!(self.dataset.as_deref(), None | Some("folder" | "parquet" | "arrays"));
+        let official =
+            !matches!(self.source.dataset.as_deref(), None | Some("folder" | "parquet" | "arrays"));
         RunArguments {
-            dataset: self.dataset.clone(),
-            data: self.data.clone(),
-            labels: self.labels.clone(),
-            resize: self.resize.clone(),
-            crop: self.crop.clone(),
-            grey: self.grey,
-            own: self.own,
+            source: self.source.clone(),
             images: self.images.clone(),
             split: official.then(|| "train".to_owned()),
             threads: self.threads,

@@ -16,10 +16,10 @@ use crate::terminal;
 
 /// Means over the images of the current epoch, by metric.
 #[derive(Debug, Default)]
-struct Means(HashMap<MetricId, Mean>);
+struct Means(HashMap<MetricId, RunningMean>);
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Mean {
+struct RunningMean {
     sum: f64,
     count: usize,
 }
@@ -33,7 +33,7 @@ impl Means {
             NumericEntry::Aggregated { aggregated_value, count } => {
                 (mean.sum, mean.count) = (mean.sum + aggregated_value * count as f64, mean.count + count);
             }
-            NumericEntry::Final(value) => *mean = Mean { sum: value, count: 1 },
+            NumericEntry::Final(value) => *mean = RunningMean { sum: value, count: 1 },
         }
     }
 }
@@ -121,7 +121,7 @@ impl TrainingProgressLogger for Watch {
             // A closed standard error is no reason to stop.
             let _ = writeln!(
                 terminal::errors(),
-                "influence: epoch {epoch} of {of}: {training}; of the images kept back: {validation}"
+                "influence: epoch {epoch} of {of}: {training}; of the images held out: {validation}"
             );
         }
         (self.training, self.validation) = (Means::default(), Means::default());

@@ -6,7 +6,7 @@ use half::f16;
 
 use crate::container::Container;
 use crate::error::counted;
-use crate::npy::Raw;
+use crate::npy::RawArray;
 use crate::{Error, Pixel};
 
 /// `N` >= 1 samples of one shape, in the element type of their file, with labels if the file has
@@ -16,13 +16,13 @@ pub struct Arrays {
     name: String,
     /// Shape of one sample.
     shape: Vec<usize>,
-    numbers: Numbers,
+    numbers: Elements,
     labels: Option<Vec<usize>>,
 }
 
 /// The elements of all samples.
 #[derive(Debug, Clone, PartialEq)]
-enum Numbers {
+enum Elements {
     Bytes(Vec<u8>),
     Single(Vec<f32>),
     Double(Vec<f64>),
@@ -53,13 +53,13 @@ impl Arrays {
     }
 
     /// Checks shapes and types of the arrays and converts their elements.
-    fn of(file: &Path, images: Raw, labels: Option<Raw>) -> Result<Self, String> {
+    fn of(file: &Path, images: RawArray, labels: Option<RawArray>) -> Result<Self, String> {
         let name = file.file_stem().unwrap_or(file.as_os_str()).display().to_string();
         let Some((&count, shape)) = images.shape.split_first().filter(|(count, _)| **count > 0) else {
             return Err(format!("images of shape {:?}: at least one sample is needed", images.shape));
         };
         if shape.contains(&0) {
-            return Err(format!("samples of shape {shape:?} hold nothing"));
+            return Err(format!("samples of shape {shape:?} have no elements"));
         }
         let labels = labels.map(|raw| numbers_of_labels(&raw, count)).transpose()?;
         let (shape, numbers) = (shape.to_vec(), numbers(images)?);
@@ -82,9 +82,9 @@ impl Arrays {
     #[must_use]
     pub fn len(&self) -> usize {
         let count = match &self.numbers {
-            Numbers::Bytes(all) => all.len(),
-            Numbers::Single(all) => all.len(),
-            Numbers::Double(all) => all.len(),
+            Elements::Bytes(all) => all.len(),
+            Elements::Single(all) => all.len(),
+            Elements::Double(all) => all.len(),
         };
         count / self.size()
     }
@@ -106,9 +106,9 @@ impl Arrays {
         let len = len.clamp(1, self.len());
         let count = len * self.size();
         match &mut self.numbers {
-            Numbers::Bytes(all) => all.truncate(count),
-            Numbers::Single(all) => all.truncate(count),
-            Numbers::Double(all) => all.truncate(count),
+            Elements::Bytes(all) => all.truncate(count),
+            Elements::Single(all) => all.truncate(count),
+            Elements::Double(all) => all.truncate(count),
         }
         if let Some(labels) = &mut self.labels {
             labels.truncate(len);
@@ -125,9 +125,9 @@ impl Arrays {
         let mut values = Vec::with_capacity(indices.len() * self.size());
         for range in indices.iter().map(|&index| index * self.size()..(index + 1) * self.size()) {
             match &self.numbers {
-                Numbers::Bytes(all) => values.extend(all[range].iter().map(|&byte| T::scaled(byte))),
-                Numbers::Single(all) => values.extend(all[range].iter().map(|&x| T::of(x.into()))),
-                Numbers::Double(all) => values.extend(all[range].iter().map(|&x| T::of(x))),
+                Elements::Bytes(all) => values.extend(all[range].iter().map(|&byte| T::scaled(byte))),
+                Elements::Single(all) => values.extend(all[range].iter().map(|&x| T::of(x.into()))),
+                Elements::Double(all) => values.extend(all[range].iter().map(|&x| T::of(x))),
             }
         }
         values
@@ -151,15 +151,15 @@ impl std::fmt::Debug for Arrays {
 }
 
 /// Converts the elements of the images: f16 to f32, the other types unchanged.
-fn numbers(raw: Raw) -> Result<Numbers, String> {
+fn numbers(raw: RawArray) -> Result<Elements, String> {
     fn of<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
         bytes.as_chunks().0.iter().map(|chunk| read(*chunk)).collect()
     }
     match raw.kind {
-        ('u', 1) => Ok(Numbers::Bytes(raw.bytes)),
-        ('f', 2) => Ok(Numbers::Single(of(&raw.bytes, |bytes| f16::from_le_bytes(bytes).to_f32()))),
-        ('f', 4) => Ok(Numbers::Single(of(&raw.bytes, f32::from_le_bytes))),
-        ('f', 8) => Ok(Numbers::Double(of(&raw.bytes, f64::from_le_bytes))),
+        ('u', 1) => Ok(Elements::Bytes(raw.bytes)),
+        ('f', 2) => Ok(Elements::Single(of(&raw.bytes, |bytes| f16::from_le_bytes(bytes).to_f32()))),
+        ('f', 4) => Ok(Elements::Single(of(&raw.bytes, f32::from_le_bytes))),
+        ('f', 8) => Ok(Elements::Double(of(&raw.bytes, f64::from_le_bytes))),
         (kind, bytes) => Err(format!(
             "images of type {kind}{bytes}: give float16, float32 or float64, or uint8 in 0 to 255"
         )),
@@ -167,10 +167,10 @@ fn numbers(raw: Raw) -> Result<Numbers, String> {
 }
 
 /// Converts the labels, one per sample.
-fn numbers_of_labels(raw: &Raw, count: usize) -> Result<Vec<usize>, String> {
+fn numbers_of_labels(raw: &RawArray, count: usize) -> Result<Vec<usize>, String> {
     let labels = match raw.shape[..] {
         [labels] | [labels, 1] => labels,
-        _ => return Err(format!("labels of shape {:?}: one number a sample is needed", raw.shape)),
+        _ => return Err(format!("labels of shape {:?}: one number per sample is needed", raw.shape)),
     };
     if labels != count {
         let (labels, samples) = (counted(labels, "label", "labels"), counted(count, "sample", "samples"));

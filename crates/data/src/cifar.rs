@@ -3,11 +3,11 @@
 //! A batch is a sequence of records without a header. A record is a label (in CIFAR-100 two, the
 //! coarse one first) followed by the planes of a 3 x 32 x 32 image.
 
-use crate::dataset::Sizes;
+use crate::dataset::AcceptedSizes;
 use crate::error::{Error, counted, grouped};
 use crate::locate::{Wanted, locate};
-use crate::source::Source;
-use crate::{Dataset, Kind, Split};
+use crate::source::FileStream;
+use crate::{Dataset, DatasetKind, Split};
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -20,7 +20,7 @@ const MAX_NAMES: u64 = 1 << 12;
 /// The differences between the versions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Version {
-    kind: Kind,
+    kind: DatasetKind,
     /// Bytes of labels before the pixels.
     labels: usize,
     /// Index of the label that is used.
@@ -33,11 +33,11 @@ pub(crate) struct Version {
 
 impl Version {
     /// The version of a kind and a split. Kinds other than CIFAR get CIFAR-10's.
-    pub(crate) fn of(kind: Kind, split: Split) -> Self {
+    pub(crate) fn of(kind: DatasetKind, split: Split) -> Self {
         let large = if split == Split::Train { 50_000 } else { 10_000 };
         let (labels, label, batch, names) = match kind {
-            Kind::Cifar100 => (2, 1, large, "fine_label_names.txt"),
-            Kind::Cifar100Coarse => (2, 0, large, "coarse_label_names.txt"),
+            DatasetKind::Cifar100 => (2, 1, large, "fine_label_names.txt"),
+            DatasetKind::Cifar100Coarse => (2, 0, large, "coarse_label_names.txt"),
             _ => (1, 0, 10_000, "batches.meta.txt"),
         };
         Self { kind, labels, label, batch, names }
@@ -54,10 +54,10 @@ impl Version {
 }
 
 /// The batches of `split`.
-pub(crate) fn files(kind: Kind, split: Split) -> Vec<Wanted> {
+pub(crate) fn files(kind: DatasetKind, split: Split) -> Vec<Wanted> {
     let wanted = |what: String, name: String| Wanted { what, names: vec![name], gzip: false };
     match (kind, split) {
-        (Kind::Cifar100 | Kind::Cifar100Coarse, split) => {
+        (DatasetKind::Cifar100 | DatasetKind::Cifar100Coarse, split) => {
             vec![wanted("batch".to_owned(), format!("{split}.bin"))]
         }
         (_, Split::Train) => {
@@ -69,11 +69,16 @@ pub(crate) fn files(kind: Kind, split: Split) -> Vec<Wanted> {
 
 /// Reads `split` from the official files in `folder`: all its batches, and the class names if that
 /// file exists.
-pub(crate) fn open(kind: Kind, folder: &Path, split: Split, sizes: Sizes) -> Result<Dataset, Error> {
+pub(crate) fn open(
+    kind: DatasetKind,
+    folder: &Path,
+    split: Split,
+    sizes: AcceptedSizes,
+) -> Result<Dataset, Error> {
     let version = Version::of(kind, split);
     let paths = locate(kind, split, folder)?;
     let class_names = class_names(&folder.join(version.names), version)?;
-    let batches = paths.iter().map(|path| Source::open(path)).collect::<Result<Vec<_>, _>>()?;
+    let batches = paths.iter().map(|path| FileStream::open(path)).collect::<Result<Vec<_>, _>>()?;
     from_batches(format!("{} {split}", kind.title()), batches, class_names, version, sizes)
 }
 
@@ -81,10 +86,10 @@ pub(crate) fn open(kind: Kind, folder: &Path, split: Split, sizes: Sizes) -> Res
 /// and exactly these lengths are allocated.
 fn from_batches(
     name: String,
-    batches: Vec<Source<'_>>,
+    batches: Vec<FileStream<'_>>,
     class_names: Vec<String>,
     version: Version,
-    sizes: Sizes,
+    sizes: AcceptedSizes,
 ) -> Result<Dataset, Error> {
     let counts = batches.iter().map(|batch| count(batch, version, sizes)).collect::<Result<Vec<_>, _>>()?;
     let total: u64 = counts.iter().sum();
@@ -99,7 +104,7 @@ fn from_batches(
 }
 
 /// The number of images in a batch, from its length.
-fn count(batch: &Source<'_>, version: Version, sizes: Sizes) -> Result<u64, Error> {
+fn count(batch: &FileStream<'_>, version: Version, sizes: AcceptedSizes) -> Result<u64, Error> {
     // The format has no header: a wrong length is the only sign of a cut or foreign file. Even a
     // whole number of records is refused if it is not the official one, because the images of later
     // batches would get other numbers.
@@ -114,12 +119,12 @@ fn count(batch: &Source<'_>, version: Version, sizes: Sizes) -> Result<u64, Erro
     if length == 0 {
         return Err(batch.corrupt(0, "the file is empty: no images"));
     }
-    if over == 0 && (sizes == Sizes::Any || images == version.batch) {
+    if over == 0 && (sizes == AcceptedSizes::Any || images == version.batch) {
         return Ok(images);
     }
     if over == 0 {
         let why = format!(
-            "{} where a batch of {title} has {}: the images behind it would be numbered wrongly; download it \
+            "{} where a batch of {title} has {}: the images after it would have wrong numbers; download it \
              again, or say that the files are your own (--own, Dataset::open_own)",
             counted(images, "image", "images"),
             grouped(version.batch)
@@ -144,7 +149,7 @@ fn count(batch: &Source<'_>, version: Version, sizes: Sizes) -> Result<u64, Erro
 
 /// Appends the `count` images and labels of a batch.
 fn read(
-    batch: &mut Source<'_>,
+    batch: &mut FileStream<'_>,
     version: Version,
     count: u64,
     pixels: &mut Vec<u8>,
@@ -182,7 +187,7 @@ fn wrong_label(label: u8, classes: usize, image: u64, count: u64) -> String {
 
 /// The class names in `file`, or the standard ones if there is no such file.
 fn class_names(file: &Path, version: Version) -> Result<Vec<String>, Error> {
-    let mut source = match Source::open(file) {
+    let mut source = match FileStream::open(file) {
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
             return Ok(version.kind.own_class_names());
         }
@@ -190,7 +195,7 @@ fn class_names(file: &Path, version: Version) -> Result<Vec<String>, Error> {
     };
     let length = source.length().unwrap_or(u64::MAX);
     if length > MAX_NAMES {
-        return Err(source.corrupt(MAX_NAMES, "too long for a list of class names, one a line"));
+        return Err(source.corrupt(MAX_NAMES, "too long for a list of class names, one per line"));
     }
     let mut text = vec![0; length as usize];
     let found = source.fill(&mut text)?;
@@ -199,7 +204,7 @@ fn class_names(file: &Path, version: Version) -> Result<Vec<String>, Error> {
 }
 
 /// Parses one class name per line; blank lines are ignored.
-fn parse_class_names(source: &Source<'_>, version: Version, text: &[u8]) -> Result<Vec<String>, Error> {
+fn parse_class_names(source: &FileStream<'_>, version: Version, text: &[u8]) -> Result<Vec<String>, Error> {
     let text = std::str::from_utf8(text)
         .map_err(|error| source.corrupt(error.valid_up_to() as u64, "the class names are not UTF-8 text"))?;
     let names: Vec<String> =
@@ -210,7 +215,7 @@ fn parse_class_names(source: &Source<'_>, version: Version, text: &[u8]) -> Resu
     if names.len() != version.classes() {
         let found = counted(names.len(), "class name", "class names");
         let (title, classes) = (version.kind.title(), version.classes());
-        let why = format!("{found}, one a line, where {title} has {classes}");
+        let why = format!("{found}, one per line, where {title} has {classes}");
         return Err(source.corrupt(text.len() as u64, why));
     }
     Ok(names)
@@ -224,11 +229,11 @@ mod tests {
     const RECORD: usize = 1 + PIXELS;
 
     fn ten() -> Version {
-        Version::of(Kind::Cifar10, Split::Test)
+        Version::of(DatasetKind::Cifar10, Split::Test)
     }
 
-    fn source(name: &str, bytes: &'static [u8], length: u64) -> Result<Source<'static>, Error> {
-        Source::new(Path::new(name), Trickle::new(bytes), Some(length))
+    fn source(name: &str, bytes: &'static [u8], length: u64) -> Result<FileStream<'static>, Error> {
+        FileStream::new(Path::new(name), Trickle::new(bytes), Some(length))
     }
 
     #[test]
@@ -236,8 +241,8 @@ mod tests {
         static BATCH: [u8; 2 * RECORD] = [3; 2 * RECORD];
         let batches =
             vec![source("a", &BATCH, 2 * RECORD as u64)?, source("b", &BATCH[..RECORD], RECORD as u64)?];
-        let names = Kind::Cifar10.own_class_names();
-        let set = from_batches("three".to_owned(), batches, names, ten(), Sizes::Any)?;
+        let names = DatasetKind::Cifar10.own_class_names();
+        let set = from_batches("three".to_owned(), batches, names, ten(), AcceptedSizes::Any)?;
         assert_eq!((set.labels(), set.image(2)), (&[3; 3][..], &[3; PIXELS][..]));
         Ok(())
     }
@@ -246,7 +251,7 @@ mod tests {
     fn a_batch_that_shrinks_while_it_is_read_is_told() -> Result<(), Error> {
         static BATCH: [u8; RECORD + 9] = [3; RECORD + 9];
         let batches = vec![source("a", &BATCH, 2 * RECORD as u64)?];
-        let found = from_batches("two".to_owned(), batches, vec![], ten(), Sizes::Any);
+        let found = from_batches("two".to_owned(), batches, vec![], ten(), AcceptedSizes::Any);
         let message = found.map_err(|error| error.to_string());
         assert_eq!(message, Err("a: cut short while it was read: 1 of 2 images (offset 3082)".to_owned()));
         Ok(())

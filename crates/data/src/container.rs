@@ -9,7 +9,7 @@ use rawzip::{CompressionMethod, ZipArchive};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::Error;
-use crate::npy::{self, Fault, Raw};
+use crate::npy::{self, OffsetFault, RawArray};
 
 /// The file's bytes. The format is recognised by the first of them, not by the file's name.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Container {
     }
 
     /// The array with this name, if there is one. The array of a .npy file matches every name.
-    pub(crate) fn get(&self, name: &str) -> Result<Option<Raw>, Fault> {
+    pub(crate) fn get(&self, name: &str) -> Result<Option<RawArray>, OffsetFault> {
         let bytes = &self.0[..];
         if self.is_single() {
             npy::read(bytes).map(Some)
@@ -42,7 +42,7 @@ impl Container {
     }
 
     /// The names of all arrays.
-    pub(crate) fn names(&self) -> Result<Vec<String>, Fault> {
+    pub(crate) fn names(&self) -> Result<Vec<String>, OffsetFault> {
         if self.is_single() {
             return Ok(Vec::new());
         }
@@ -61,7 +61,7 @@ impl Container {
 }
 
 /// The wanted array of a zip archive of .npy files, if it has it, and the names of all arrays.
-fn zipped(bytes: &[u8], wanted: &str) -> Result<(Option<Raw>, Vec<String>), Fault> {
+fn zipped(bytes: &[u8], wanted: &str) -> Result<(Option<RawArray>, Vec<String>), OffsetFault> {
     let damaged = |error: rawzip::Error| (0, format!("a damaged .npz archive: {error}"));
     let archive = ZipArchive::from_slice(bytes).map_err(damaged)?;
     let (mut array, mut names) = (None, Vec::new());
@@ -86,13 +86,14 @@ fn zipped(bytes: &[u8], wanted: &str) -> Result<(Option<Raw>, Vec<String>), Faul
     Ok((array, names))
 }
 
-fn tensors(bytes: &[u8]) -> Result<SafeTensors<'_>, Fault> {
-    SafeTensors::deserialize(bytes)
-        .map_err(|error| (0, format!("this is no .npz, .npy or safetensors file, or it is damaged: {error}")))
+fn tensors(bytes: &[u8]) -> Result<SafeTensors<'_>, OffsetFault> {
+    SafeTensors::deserialize(bytes).map_err(|error| {
+        (0, format!("this is not a .npz, .npy or safetensors file, or it is damaged: {error}"))
+    })
 }
 
 /// An array of a safetensors file.
-fn tensor(bytes: &[u8], name: &str) -> Result<Option<Raw>, Fault> {
+fn tensor(bytes: &[u8], name: &str) -> Result<Option<RawArray>, OffsetFault> {
     let file = tensors(bytes)?;
     let Ok(view) = file.tensor(name) else { return Ok(None) };
     let kind = match view.dtype() {
@@ -109,5 +110,5 @@ fn tensor(bytes: &[u8], name: &str) -> Result<Option<Raw>, Fault> {
         Dtype::I64 => ('i', 8),
         other => return Err((0, format!("\"{name}\" is of type {other:?}"))),
     };
-    Ok(Some(Raw { shape: view.shape().to_vec(), kind, bytes: view.data().to_vec() }))
+    Ok(Some(RawArray { shape: view.shape().to_vec(), kind, bytes: view.data().to_vec() }))
 }

@@ -1,15 +1,15 @@
 //! A data set in memory: images as bytes, their labels, and the names of the classes.
 
 use crate::error::counted;
-use crate::source::Source;
-use crate::{Error, Kind, Pixel, Split, cifar, mnist, sample};
+use crate::source::FileStream;
+use crate::{DatasetKind, Error, Pixel, Split, cifar, mnist, sample};
 use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 
 /// The accepted sizes of the files of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sizes {
+pub(crate) enum AcceptedSizes {
     /// Those of the published files.
     Official,
     /// Any size that the format allows.
@@ -51,8 +51,8 @@ impl Dataset {
     /// [`Error::Missing`] if files are missing, with what was found instead; [`Error::Corrupt`]
     /// with file and byte if one is incomplete or wrong; [`Error::Io`] and [`Error::OutOfMemory`]
     /// from the system.
-    pub fn open(kind: Kind, folder: &Path, split: Split) -> Result<Self, Error> {
-        Self::open_as(kind, folder, split, Sizes::Official)
+    pub fn open(kind: DatasetKind, folder: &Path, split: Split) -> Result<Self, Error> {
+        Self::open_as(kind, folder, split, AcceptedSizes::Official)
     }
 
     /// Reads one split from your own files that have the official names and format, but any size:
@@ -61,14 +61,16 @@ impl Dataset {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_own(kind: Kind, folder: &Path, split: Split) -> Result<Self, Error> {
-        Self::open_as(kind, folder, split, Sizes::Any)
+    pub fn open_own(kind: DatasetKind, folder: &Path, split: Split) -> Result<Self, Error> {
+        Self::open_as(kind, folder, split, AcceptedSizes::Any)
     }
 
-    fn open_as(kind: Kind, folder: &Path, split: Split, sizes: Sizes) -> Result<Self, Error> {
+    fn open_as(kind: DatasetKind, folder: &Path, split: Split, sizes: AcceptedSizes) -> Result<Self, Error> {
         match kind {
-            Kind::Mnist | Kind::FashionMnist => mnist::open(kind, folder, split, sizes),
-            Kind::Cifar10 | Kind::Cifar100 | Kind::Cifar100Coarse => cifar::open(kind, folder, split, sizes),
+            DatasetKind::Mnist | DatasetKind::FashionMnist => mnist::open(kind, folder, split, sizes),
+            DatasetKind::Cifar10 | DatasetKind::Cifar100 | DatasetKind::Cifar100Coarse => {
+                cifar::open(kind, folder, split, sizes)
+            }
         }
     }
 
@@ -85,7 +87,7 @@ impl Dataset {
         if class_names.is_empty() {
             return Err(Error::Parts { name, why: "no class names, so no label has a class".to_owned() });
         }
-        mnist::from_idx(name, Source::open(images)?, Source::open(labels)?, class_names)
+        mnist::from_idx(name, FileStream::open(images)?, FileStream::open(labels)?, class_names)
     }
 
     /// A data set of your own: `pixels` is `[N, C, H, W]` for `shape` `[C, H, W]`, `labels` is
@@ -112,7 +114,7 @@ impl Dataset {
     #[must_use]
     pub fn embedded() -> Self {
         let ([_, height, width], pixels) = sample::IMAGES;
-        let class_names = Kind::Mnist.own_class_names();
+        let class_names = DatasetKind::Mnist.own_class_names();
         Self::of_checked_parts(
             "MNIST test, first 100".to_owned(),
             [1, height, width],
@@ -262,7 +264,7 @@ fn fault_of_parts(shape: [usize; 3], pixels: &[u8], labels: &[u8], classes: usiz
         return Some("no images".to_owned());
     }
     if shape.contains(&0) {
-        return Some(format!("images of shape {shape:?} hold nothing"));
+        return Some(format!("images of shape {shape:?} have no elements"));
     }
     if size.and_then(|size| size.checked_mul(labels.len())) != Some(pixels.len()) {
         let bytes = counted(pixels.len(), "byte", "bytes");
@@ -334,7 +336,7 @@ mod tests {
     #[test]
     fn the_embedded_sample_is_what_the_reader_reads_byte_by_byte() -> Result<(), Error> {
         let source = |bytes: &'static [u8]| {
-            Source::new(Path::new("sample"), Trickle::new(bytes), Some(bytes.len() as u64))
+            FileStream::new(Path::new("sample"), Trickle::new(bytes), Some(bytes.len() as u64))
         };
         let embedded = Dataset::embedded();
         let read = mnist::from_idx(

@@ -10,7 +10,7 @@
 
 use crate::error::{Error, counted, grouped};
 use crate::foreign;
-use crate::source::{MAX_DECOMPRESSED, Source};
+use crate::source::{FileStream, MAX_DECOMPRESSED};
 use std::fmt;
 
 /// The type code of unsigned bytes.
@@ -19,7 +19,7 @@ const UNSIGNED_BYTE: u8 = 8;
 const CHUNK: u64 = 1 << 16;
 
 /// An array of `D` dimensions, none of them 0, with `data.len()` their product.
-pub(crate) struct Array<const D: usize> {
+pub(crate) struct IdxArray<const D: usize> {
     pub(crate) dims: [usize; D],
     pub(crate) data: Vec<u8>,
 }
@@ -53,33 +53,33 @@ pub(crate) const fn parse_header<const D: usize>(bytes: &[u8]) -> Option<[u32; D
 /// # Errors
 /// [`Error::Corrupt`] unless the header is that of unsigned bytes and exactly the elements that it
 /// states follow.
-pub(crate) fn read<const D: usize>(source: &mut Source<'_>) -> Result<Array<D>, Error> {
+pub(crate) fn read<const D: usize>(source: &mut FileStream<'_>) -> Result<IdxArray<D>, Error> {
     let mut start = [0; header_length(3)];
     let found = source.fill(&mut start[..header_length(D)])?;
     let Some(dims) = parse_header::<D>(&start[..found]) else {
         let (offset, why) = fault::<D>(&start[..found]);
         return Err(source.corrupt(offset as u64, why));
     };
-    let header = Header::new(source, dims)?;
+    let header = IdxHeader::new(source, dims)?;
     header.check_length(source)?;
     let data = header.elements(source)?;
     if source.fill(&mut [0])? > 0 {
         let why = format!("bytes follow after the {header} that the header promises");
         return Err(source.corrupt(source.offset() - 1, why));
     }
-    Ok(Array { dims: dims.map(|extent| extent as usize), data })
+    Ok(IdxArray { dims: dims.map(|extent| extent as usize), data })
 }
 
 /// The dimensions in a header, none of them 0, and their product.
-struct Header<const D: usize> {
+struct IdxHeader<const D: usize> {
     dims: [u32; D],
     elements: u64,
 }
 
-impl<const D: usize> Header<D> {
+impl<const D: usize> IdxHeader<D> {
     const LENGTH: u64 = header_length(D) as u64;
 
-    fn new(source: &Source<'_>, dims: [u32; D]) -> Result<Self, Error> {
+    fn new(source: &FileStream<'_>, dims: [u32; D]) -> Result<Self, Error> {
         let product = dims.iter().try_fold(1_u64, |product, &extent| product.checked_mul(extent.into()));
         let header = Self { dims, elements: product.unwrap_or(u64::MAX) };
         if let Some(at) = dims.iter().position(|&extent| extent == 0) {
@@ -94,7 +94,7 @@ impl<const D: usize> Header<D> {
     }
 
     /// Checks the header against the length of the file, before anything is read or allocated.
-    fn check_length(&self, source: &Source<'_>) -> Result<(), Error> {
+    fn check_length(&self, source: &FileStream<'_>) -> Result<(), Error> {
         let promised = Self::LENGTH + self.elements;
         match source.length() {
             Some(length) if length != promised => {
@@ -115,7 +115,7 @@ impl<const D: usize> Header<D> {
     /// Reads the elements. If the length of the contents is unknown (gzip), they are collected in
     /// chunks, and the final array is allocated only when all are there. So a false header cannot
     /// make us allocate more than twice what the file really contains.
-    fn elements(&self, source: &mut Source<'_>) -> Result<Vec<u8>, Error> {
+    fn elements(&self, source: &mut FileStream<'_>) -> Result<Vec<u8>, Error> {
         let chunk = if source.length().is_some() { self.elements } else { CHUNK };
         let (mut chunks, mut total) = (Vec::new(), 0);
         while total < self.elements {
@@ -162,12 +162,12 @@ impl<const D: usize> Header<D> {
 }
 
 /// "10 000 images of 28 x 28", "10 000 labels".
-impl<const D: usize> fmt::Display for Header<D> {
+impl<const D: usize> fmt::Display for IdxHeader<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (one, many) = nouns(D);
         f.write_str(&counted(self.dims[0], one, many))?;
-        for (place, extent) in self.dims[1..].iter().enumerate() {
-            write!(f, "{}{extent}", if place == 0 { " of " } else { " x " })?;
+        for (axis, extent) in self.dims[1..].iter().enumerate() {
+            write!(f, "{}{extent}", if axis == 0 { " of " } else { " x " })?;
         }
         Ok(())
     }
@@ -234,7 +234,7 @@ mod tests {
     fn read_images(bytes: usize, length: Option<u64>) -> Result<Vec<u8>, String> {
         let file =
             [0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13];
-        let source = Source::new(Path::new("two"), Trickle::new(&file[..bytes]), length);
+        let source = FileStream::new(Path::new("two"), Trickle::new(&file[..bytes]), length);
         let array =
             source.and_then(|mut source| read::<3>(&mut source)).map_err(|error| error.to_string())?;
         assert_eq!(array.dims, [2, 2, 3]);

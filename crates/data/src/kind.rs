@@ -4,13 +4,13 @@ use crate::{Error, names};
 use std::fmt;
 use std::str::FromStr;
 
-/// The names of all [`Kind`]s, for messages.
+/// The names of all [`DatasetKind`]s, for messages.
 const KNOWN: &str = "mnist, cifar10, cifar100, cifar100-coarse, fashion-mnist";
 
 /// A data set whose official files can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Kind {
+pub enum DatasetKind {
     /// Handwritten digits: IDX files, `[1, 28, 28]`, 10 classes. Other sets with the same file
     /// names, sizes and number of classes (KMNIST) can be read too, but with the digits as class
     /// names.
@@ -25,7 +25,7 @@ pub enum Kind {
     FashionMnist,
 }
 
-impl Kind {
+impl DatasetKind {
     /// Every kind.
     pub const ALL: [Self; 5] =
         [Self::Mnist, Self::Cifar10, Self::Cifar100, Self::Cifar100Coarse, Self::FashionMnist];
@@ -73,13 +73,13 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for DatasetKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.id())
     }
 }
 
-impl FromStr for Kind {
+impl FromStr for DatasetKind {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
@@ -140,8 +140,8 @@ mod tests {
 
     #[test]
     fn names_go_round() -> Result<(), Error> {
-        for kind in Kind::ALL {
-            assert_eq!(kind.to_string().parse::<Kind>()?, kind);
+        for kind in DatasetKind::ALL {
+            assert_eq!(kind.to_string().parse::<DatasetKind>()?, kind);
         }
         for split in Split::ALL {
             assert_eq!(split.to_string().parse::<Split>()?, split);
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn unknown_names_are_told_with_the_known_ones() {
         let message = |error: Error| error.to_string();
-        let kind = "cifar".parse::<Kind>().map_err(message);
+        let kind = "cifar".parse::<DatasetKind>().map_err(message);
         assert_eq!(kind, Err("no such data set: \"cifar\"; known are mnist, cifar10, cifar100, cifar100-coarse, fashion-mnist".to_owned()));
         let split = "valid".parse::<Split>().map_err(message);
         assert_eq!(split, Err("no such split: \"valid\"; known are train, test".to_owned()));

@@ -52,7 +52,7 @@ mod trickle;
 pub use arrays::Arrays;
 pub use dataset::Dataset;
 pub use error::Error;
-pub use kind::{Kind, Split};
+pub use kind::{DatasetKind, Split};
 pub use locate::files;
 pub use matrix::Matrix;
 pub use pictures::{Listing, OnError, Pictures, Recipe, Refused, Resize};

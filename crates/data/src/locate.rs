@@ -1,7 +1,7 @@
 //! Finds the files of a split in a folder, and suggests a remedy if they are missing.
 
 use crate::error::{counted, grouped};
-use crate::{Error, Kind, Split, cifar, mnist};
+use crate::{DatasetKind, Error, Split, cifar, mnist};
 use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -60,10 +60,12 @@ impl Wanted {
 }
 
 /// The files of a split, in the order of its images.
-fn wanted(kind: Kind, split: Split) -> Vec<Wanted> {
+fn wanted(kind: DatasetKind, split: Split) -> Vec<Wanted> {
     match kind {
-        Kind::Mnist | Kind::FashionMnist => mnist::files(split),
-        Kind::Cifar10 | Kind::Cifar100 | Kind::Cifar100Coarse => cifar::files(kind, split),
+        DatasetKind::Mnist | DatasetKind::FashionMnist => mnist::files(split),
+        DatasetKind::Cifar10 | DatasetKind::Cifar100 | DatasetKind::Cifar100Coarse => {
+            cifar::files(kind, split)
+        }
     }
 }
 
@@ -73,12 +75,12 @@ fn wanted(kind: Kind, split: Split) -> Vec<Wanted> {
 ///
 /// # Errors
 /// [`Error::Missing`] names all missing files at once; [`Error::Io`] if the system denies access.
-pub fn files(kind: Kind, folder: &Path, split: Split) -> Result<Vec<PathBuf>, Error> {
+pub fn files(kind: DatasetKind, folder: &Path, split: Split) -> Result<Vec<PathBuf>, Error> {
     locate(kind, split, folder)
 }
 
 /// As [`files`].
-pub(crate) fn locate(kind: Kind, split: Split, folder: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(crate) fn locate(kind: DatasetKind, split: Split, folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let wanted = wanted(kind, split);
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for file in &wanted {
@@ -109,13 +111,13 @@ fn exists(path: &Path) -> Result<Option<Metadata>, Error> {
 }
 
 /// Whether all files of the split are in `folder`.
-fn holds(kind: Kind, split: Split, folder: &Path) -> bool {
+fn holds(kind: DatasetKind, split: Split, folder: &Path) -> bool {
     let found = |file: &Wanted| file.find(folder).ok().flatten().is_some_and(|path| path.is_file());
     wanted(kind, split).iter().all(found)
 }
 
 /// What was found in place of the missing files, and what to do about it.
-fn remedy(kind: Kind, split: Split, folder: &Path, found: &[PathBuf]) -> String {
+fn remedy(kind: DatasetKind, split: Split, folder: &Path, found: &[PathBuf]) -> String {
     if !folder.exists() {
         return format!("there is no such folder; {}", download(kind));
     }
@@ -126,20 +128,20 @@ fn remedy(kind: Kind, split: Split, folder: &Path, found: &[PathBuf]) -> String 
         return format!("{}; {}", inventory(kind, split, found), download(kind));
     }
     let mut near = BELOW.iter().map(|name| folder.join(name)).chain([folder.join("..")]);
-    if let Some(place) = near.find(|place| holds(kind, split, place)) {
-        return format!("they are in {}: name that folder", place.display());
+    if let Some(folder) = near.find(|folder| holds(kind, split, folder)) {
+        return format!("they are in {}: name that folder", folder.display());
     }
     other_contents(kind, split, folder).unwrap_or_else(|| download(kind))
 }
 
 /// The files of the split that exist, with the number of images where it follows from their length.
-fn inventory(kind: Kind, split: Split, found: &[PathBuf]) -> String {
+fn inventory(kind: DatasetKind, split: Split, found: &[PathBuf]) -> String {
     let names: Vec<_> =
         found.iter().filter_map(|path| path.file_name()).map(|name| name.display().to_string()).collect();
     let list = names.join(", ");
     match kind {
-        Kind::Mnist | Kind::FashionMnist => format!("found {list}"),
-        Kind::Cifar10 | Kind::Cifar100 | Kind::Cifar100Coarse => {
+        DatasetKind::Mnist | DatasetKind::FashionMnist => format!("found {list}"),
+        DatasetKind::Cifar10 | DatasetKind::Cifar100 | DatasetKind::Cifar100Coarse => {
             let record = cifar::Version::of(kind, split).record() as u64;
             let bytes = found.iter().filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len());
             let images: u64 = bytes.map(|length| length / record).sum();
@@ -150,21 +152,21 @@ fn inventory(kind: Kind, split: Split, found: &[PathBuf]) -> String {
 
 /// A message if `folder` contains the other split, another data set, or this one in a form that is
 /// not supported.
-fn other_contents(kind: Kind, split: Split, folder: &Path) -> Option<String> {
+fn other_contents(kind: DatasetKind, split: Split, folder: &Path) -> Option<String> {
     let other = Split::ALL.into_iter().find(|&other| other != split && holds(kind, other, folder));
     if let Some(other) = other {
-        return Some(format!("the folder holds the {other} split alone; {}", download(kind)));
+        return Some(format!("the folder holds only the {other} split; {}", download(kind)));
     }
     let of_kind = |kind| Split::ALL.into_iter().any(|split| holds(kind, split, folder));
-    if let Some(other) = Kind::ALL.into_iter().find(|&other| other != kind && of_kind(other)) {
+    if let Some(other) = DatasetKind::ALL.into_iter().find(|&other| other != kind && of_kind(other)) {
         return Some(format!("the folder holds {}: its data set is called {other}", other.title()));
     }
     let present = |name: &str| folder.join(name).exists();
     match kind {
-        Kind::Cifar10 if present("data_batch_1") || present("test_batch") => {
+        DatasetKind::Cifar10 if present("data_batch_1") || present("test_batch") => {
             Some(format!("the folder holds the Python version (files without .bin); {}", download(kind)))
         }
-        Kind::Cifar10 if present("cifar-10-binary.tar.gz") => Some(
+        DatasetKind::Cifar10 if present("cifar-10-binary.tar.gz") => Some(
             "the folder holds cifar-10-binary.tar.gz: unpack it (tar xzf) and name the folder inside"
                 .to_owned(),
         ),
@@ -173,23 +175,23 @@ fn other_contents(kind: Kind, split: Split, folder: &Path) -> Option<String> {
 }
 
 /// Where to download the files.
-fn download(kind: Kind) -> String {
+fn download(kind: DatasetKind) -> String {
     match kind {
-        Kind::Mnist => format!(
+        DatasetKind::Mnist => format!(
             "name the folder that holds them, or download the four files from https://ossci-datasets.s3.amazonaws.com/mnist/ \
              ({} training and {} test images; .gz files are read as they are)",
             grouped(60_000),
             grouped(10_000)
         ),
-        Kind::FashionMnist => "name the folder that holds the four files, which are named as MNIST's; .gz files are read as \
+        DatasetKind::FashionMnist => "name the folder that holds the four files, which are named as MNIST's; .gz files are read as \
                                they are; https://github.com/zalandoresearch/fashion-mnist says where they can be had"
             .to_owned(),
-        Kind::Cifar100 | Kind::Cifar100Coarse => {
+        DatasetKind::Cifar100 | DatasetKind::Cifar100Coarse => {
             "name the folder that holds them (cifar-100-binary), or download and unpack the binary version, \
              https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
                 .to_owned()
         }
-        Kind::Cifar10 => "name the folder that holds them (cifar-10-batches-bin), or download and unpack the binary version, \
+        DatasetKind::Cifar10 => "name the folder that holds them (cifar-10-batches-bin), or download and unpack the binary version, \
                           https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
             .to_owned(),
     }

@@ -6,7 +6,7 @@ use half::f16;
 
 use crate::Error;
 use crate::container::Container;
-use crate::npy::Raw;
+use crate::npy::RawArray;
 
 /// Rows of numbers, `[N, K]`, in f64.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,12 +35,12 @@ impl Matrix {
         Self::of(&raw).map_err(|why| corrupt((0, format!("array \"{name}\" {why}"))))
     }
 
-    fn of(raw: &Raw) -> Result<Self, String> {
+    fn of(raw: &RawArray) -> Result<Self, String> {
         let &[rows, columns] = &raw.shape[..] else {
             return Err(format!("has shape {:?}: a matrix [N, K] is needed", raw.shape));
         };
         if rows == 0 || columns == 0 {
-            return Err(format!("has shape {:?}, and holds nothing", raw.shape));
+            return Err(format!("has shape {:?}, and so no elements", raw.shape));
         }
         let (kind, bytes) = raw.kind;
         let values =
@@ -71,7 +71,7 @@ impl Matrix {
 }
 
 /// The elements of an array of floats, or `None` if it is not one.
-fn floats(raw: &Raw) -> Option<Vec<f64>> {
+fn floats(raw: &RawArray) -> Option<Vec<f64>> {
     match raw.kind {
         ('f', 2) => {
             Some(raw.bytes.as_chunks().0.iter().map(|bits| f16::from_le_bytes(*bits).into()).collect())
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn what_is_no_matrix_is_refused() {
         let raw =
-            |shape: &[usize], kind, bytes: &[u8]| Raw { shape: shape.into(), kind, bytes: bytes.into() };
+            |shape: &[usize], kind, bytes: &[u8]| RawArray { shape: shape.into(), kind, bytes: bytes.into() };
         let numbers: Vec<u8> = [1.5f32, -2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
         let matrix = Matrix::of(&raw(&[1, 2], ('f', 4), &numbers)).expect("a matrix");
         let halves = Matrix::of(&raw(&[1, 2], ('f', 2), &[0, 0x3e, 0, 0xc0])).expect("a matrix");

@@ -1,11 +1,11 @@
 //! MNIST, and other images and labels in a pair of IDX files.
 
-use crate::dataset::Sizes;
+use crate::dataset::AcceptedSizes;
 use crate::error::{Error, counted};
 use crate::idx;
 use crate::locate::{Wanted, locate};
-use crate::source::Source;
-use crate::{Dataset, Kind, Split};
+use crate::source::FileStream;
+use crate::{Dataset, DatasetKind, Split};
 use std::path::Path;
 
 /// The files of `split`: images, then labels; compressed or not, in both usual spellings.
@@ -25,7 +25,12 @@ pub(crate) fn files(split: Split) -> Vec<Wanted> {
 const SIZE: [usize; 2] = [28, 28];
 
 /// Reads `split` from the files in `folder`.
-pub(crate) fn open(kind: Kind, folder: &Path, split: Split, sizes: Sizes) -> Result<Dataset, Error> {
+pub(crate) fn open(
+    kind: DatasetKind,
+    folder: &Path,
+    split: Split,
+    sizes: AcceptedSizes,
+) -> Result<Dataset, Error> {
     let paths = locate(kind, split, folder)?;
     let name = format!("{} {split}", kind.title());
     let [images, labels] = paths.as_slice() else {
@@ -34,12 +39,13 @@ pub(crate) fn open(kind: Kind, folder: &Path, split: Split, sizes: Sizes) -> Res
             why: format!("{} files instead of images and labels", paths.len()),
         });
     };
-    let set = from_idx(name, Source::open(images)?, Source::open(labels)?, kind.own_class_names())?;
+    let set = from_idx(name, FileStream::open(images)?, FileStream::open(labels)?, kind.own_class_names())?;
     let [_, height, width] = set.shape();
-    if sizes == Sizes::Official && [height, width] != SIZE {
+    if sizes == AcceptedSizes::Official && [height, width] != SIZE {
         let why = format!(
-            "images of {height} x {width} pixels where {} has 28 x 28: a network for those would answer on \
-             others without a word; files of your own have to be called so (--own, Dataset::open_own)",
+            "images of {height} x {width} pixels where {} has 28 x 28: a network for those would give wrong \
+             answers on others, without an error; if the files are your own, say so (--own, \
+             Dataset::open_own)",
             kind.title()
         );
         return Err(Error::Corrupt { file: images.clone(), offset: 8, why });
@@ -54,8 +60,8 @@ pub(crate) fn open(kind: Kind, folder: &Path, split: Split, sizes: Sizes) -> Res
 /// class.
 pub(crate) fn from_idx(
     name: String,
-    mut images_file: Source<'_>,
-    mut labels_file: Source<'_>,
+    mut images_file: FileStream<'_>,
+    mut labels_file: FileStream<'_>,
     class_names: Vec<String>,
 ) -> Result<Dataset, Error> {
     let images = idx::read::<3>(&mut images_file)?;

@@ -14,7 +14,7 @@ const LONGEST_HEADER: usize = 1 << 16;
 
 /// The elements of an array as bytes.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Raw {
+pub(crate) struct RawArray {
     pub(crate) shape: Vec<usize>,
     /// The letter of the type (`f`, `i`, `u`, `b`) and the bytes of an element.
     pub(crate) kind: (char, usize),
@@ -23,45 +23,45 @@ pub(crate) struct Raw {
 }
 
 /// The byte offset of a fault, and what is wrong.
-pub(crate) type Fault = (u64, String);
+pub(crate) type OffsetFault = (u64, String);
 
 /// Reads an array. Memory is allocated as data arrive from `source`, not by the shape in the
 /// header.
-pub(crate) fn read(mut source: impl Read) -> Result<Raw, Fault> {
+pub(crate) fn read(mut source: impl Read) -> Result<RawArray, OffsetFault> {
     let io = |offset: u64| move |error: std::io::Error| (offset, error.to_string());
     let mut start = [0; 8];
     source.read_exact(&mut start).map_err(io(0))?;
     if !start.starts_with(MAGIC) {
-        return Err((0, "this is no .npy array".into()));
+        return Err((0, "this is not a .npy array".into()));
     }
     let width: usize = if start[6] < 2 { 2 } else { 4 };
     let mut length = [0; 4];
     source.read_exact(&mut length[..width]).map_err(io(8))?;
     let length = u32::from_le_bytes(length) as usize;
     if length > LONGEST_HEADER {
-        return Err((8, format!("a header of {length} bytes is none of an array of numbers")));
+        return Err((8, format!("a header of {length} bytes is too long for an array of numbers")));
     }
     let mut header = vec![0; length];
     source.read_exact(&mut header).map_err(io(8 + width as u64))?;
     let header = String::from_utf8_lossy(&header);
     let Described { kind, big, shape } = described(&header).map_err(|why| (8 + width as u64, why))?;
     let count = shape.iter().try_fold(kind.1, |product, &size| product.checked_mul(size));
-    let place = (8 + width + length) as u64;
-    let Some(count) = count else { return Err((place, format!("shape {shape:?} is too large"))) };
+    let data_start = (8 + width + length) as u64;
+    let Some(count) = count else { return Err((data_start, format!("shape {shape:?} is too large"))) };
     let mut bytes = Vec::new();
-    source.by_ref().take(count as u64).read_to_end(&mut bytes).map_err(io(place))?;
+    source.by_ref().take(count as u64).read_to_end(&mut bytes).map_err(io(data_start))?;
     if bytes.len() != count {
         let found = bytes.len();
-        return Err((place + found as u64, format!("the elements end after {found} of {count} bytes")));
+        return Err((data_start + found as u64, format!("the elements end after {found} of {count} bytes")));
     }
     // Read on to the end: nothing may follow, and a reader with a checksum verifies it only there.
-    if source.read(&mut [0]).map_err(io(place))? > 0 {
-        return Err((place + count as u64, "there are more bytes than the shape has elements".into()));
+    if source.read(&mut [0]).map_err(io(data_start))? > 0 {
+        return Err((data_start + count as u64, "there are more bytes than the shape has elements".into()));
     }
     if big {
         bytes.chunks_exact_mut(kind.1).for_each(<[u8]>::reverse);
     }
-    Ok(Raw { shape, kind, bytes })
+    Ok(RawArray { shape, kind, bytes })
 }
 
 /// The description of the elements in a header.
@@ -100,7 +100,7 @@ fn described(header: &str) -> Result<Described, String> {
         "i4" => ('i', 4),
         "i8" => ('i', 8),
         "b1" => ('b', 1),
-        _ => return Err(format!("its elements are of type '{name}', no real numbers")),
+        _ => return Err(format!("its elements are of type '{name}', not real numbers")),
     };
     // Empty parts are dropped, because a tuple of one element ends in a comma: "(3,)".
     let shape = entry("shape").ok_or_else(|| missing("shape"))?;

@@ -16,12 +16,12 @@ use std::str::FromStr;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     /// At least one.
-    parts: Vec<Part>,
+    parts: Vec<IndexRange>,
 }
 
 /// The images from `start` to before `end`, or to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Part {
+struct IndexRange {
     start: usize,
     end: Option<usize>,
 }
@@ -30,7 +30,7 @@ impl Selection {
     /// Every image.
     #[must_use]
     pub fn all() -> Self {
-        Self { parts: vec![Part { start: 0, end: None }] }
+        Self { parts: vec![IndexRange { start: 0, end: None }] }
     }
 
     /// The indices of the selected images out of `len`, in the given order: at least one, each less
@@ -48,7 +48,7 @@ impl Selection {
     }
 }
 
-impl Part {
+impl IndexRange {
     /// The indices of this part out of `len`, at least one.
     fn within(self, len: usize) -> Result<Range<usize>, Error> {
         let Self { start, end } = self;
@@ -66,15 +66,15 @@ impl Part {
 
 impl fmt::Display for Selection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, part) in self.parts.iter().enumerate() {
-            let comma = if place > 0 { "," } else { "" };
+        for (position, part) in self.parts.iter().enumerate() {
+            let comma = if position > 0 { "," } else { "" };
             write!(f, "{comma}{part}")?;
         }
         Ok(())
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for IndexRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self { start: 0, end: None } => f.write_str("all"),
@@ -99,15 +99,15 @@ impl FromStr for Selection {
 }
 
 /// Parses one part of the list; the error is the part and what is wrong with it.
-fn parse_part(text: &str) -> Result<Part, (String, String)> {
+fn parse_part(text: &str) -> Result<IndexRange, (String, String)> {
     let fault = |why: &str| (text.to_owned(), why.to_owned());
     if text == "all" {
-        return Ok(Part { start: 0, end: None });
+        return Ok(IndexRange { start: 0, end: None });
     }
     let Some((start, end)) = text.split_once("..") else {
         let image = number(text).map_err(|why| fault(&why))?;
         let end = image.checked_add(1).ok_or_else(|| fault("no split has that many images"))?;
-        return Ok(Part { start: image, end: Some(end) });
+        return Ok(IndexRange { start: image, end: Some(end) });
     };
     if end.starts_with('=') {
         return Err(fault("ranges are half-open, without `=`: 0..8 is the images 0 to 7"));
@@ -118,7 +118,7 @@ fn parse_part(text: &str) -> Result<Part, (String, String)> {
     match end {
         Some(end) if end < start => Err(fault("the range runs backwards")),
         Some(end) if end == start => Err(fault("the range is empty: its end is not part of it")),
-        _ => Ok(Part { start, end }),
+        _ => Ok(IndexRange { start, end }),
     }
 }
 

@@ -18,7 +18,7 @@ pub const MAX_DECOMPRESSED: u64 = 16 + 60_000 * 28 * 28;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// The contents of one file, read sequentially.
-pub(crate) struct Source<'a> {
+pub(crate) struct FileStream<'a> {
     file: PathBuf,
     reader: Box<dyn Read + 'a>,
     /// Number of bytes read so far, i.e. the offset of the next one.
@@ -30,7 +30,7 @@ pub(crate) struct Source<'a> {
     foreign: Option<&'static str>,
 }
 
-impl Source<'static> {
+impl FileStream<'static> {
     /// Opens `file`, which must be a regular file.
     pub(crate) fn open(file: &Path) -> Result<Self, Error> {
         let failure = |source| Error::Io { file: file.to_path_buf(), source };
@@ -43,7 +43,7 @@ impl Source<'static> {
     }
 }
 
-impl<'a> Source<'a> {
+impl<'a> FileStream<'a> {
     /// The contents of `reader`, decompressed if they begin like gzip, whatever the file's name.
     /// `length` is the length of the file.
     pub(crate) fn new(file: &Path, reader: impl Read + 'a, length: Option<u64>) -> Result<Self, Error> {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     fn contents(file: &str, bytes: &[u8]) -> Result<(Vec<u8>, bool), Error> {
-        let mut source = Source::new(Path::new(file), Trickle::new(bytes), Some(bytes.len() as u64))?;
+        let mut source = FileStream::new(Path::new(file), Trickle::new(bytes), Some(bytes.len() as u64))?;
         let mut buffer = vec![0; 1000];
         let count = source.fill(&mut buffer)?;
         assert_eq!(source.offset(), count as u64);

@@ -8,7 +8,7 @@ mod common;
 
 use common::*;
 use flate2::{Compression, write::GzEncoder};
-use influence_data::{Dataset, Kind, Selection, Split};
+use influence_data::{Dataset, DatasetKind, Selection, Split};
 use peak_alloc::PeakAlloc;
 use std::io::Write;
 
@@ -43,7 +43,7 @@ fn bomb(header: &[u8], zeros: usize) -> std::io::Result<Vec<u8>> {
 }
 
 #[test]
-fn memory_follows_the_contents_not_the_header() -> Outcome {
+fn memory_follows_the_contents_not_the_header() -> TestResult {
     plain_files()?;
     compressed_files()?;
     batches()?;
@@ -51,7 +51,7 @@ fn memory_follows_the_contents_not_the_header() -> Outcome {
     Ok(())
 }
 
-fn plain_files() -> Outcome {
+fn plain_files() -> TestResult {
     let (count, size) = (2000, 784);
     let whole = folder(&[(IMAGES, &idx(&[count, 28, 28], &pixels(2000 * size))), (LABELS, &labels(count))])?;
     within("whole files", 2000 * (size + 1) + PLAIN, || open_mnist(whole.path()))?;
@@ -63,7 +63,7 @@ fn plain_files() -> Outcome {
     Ok(())
 }
 
-fn compressed_files() -> Outcome {
+fn compressed_files() -> TestResult {
     let open = |what, images: &[u8], labels: &[u8], bound| -> Result<_, std::io::Error> {
         let folder = folder(&[(IMAGES, images), (LABELS, labels)])?;
         Ok(within(what, bound, || open_mnist(folder.path())))
@@ -107,11 +107,11 @@ fn compressed_files() -> Outcome {
     Ok(())
 }
 
-fn batches() -> Outcome {
+fn batches() -> TestResult {
     let batch = batch(100);
     let names = [1, 2, 3, 4, 5].map(|n| format!("data_batch_{n}.bin"));
     let folder = folder(&names.each_ref().map(|name| (name.as_str(), batch.as_slice())))?;
-    let open = || Dataset::open_own(Kind::Cifar10, folder.path(), Split::Train);
+    let open = || Dataset::open_own(DatasetKind::Cifar10, folder.path(), Split::Train);
     assert_eq!(within("batches", 500 * RECORD + 2 * PLAIN, open)?.len(), 500);
     Ok(())
 }

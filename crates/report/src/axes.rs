@@ -1,6 +1,6 @@
 //! Frames of plots: a box with ticks, axis titles, and a legend; and the colours of categories.
 
-use crate::scale::{Span, power};
+use crate::scale::{AxisSpan, power};
 use crate::svg::{Anchor, Drawing, Text, wide};
 
 /// Colours of categories (Okabe and Ito, 2008): distinguishable with colour blindness, and visible
@@ -18,14 +18,14 @@ pub(crate) const TITLE: f64 = 14.0;
 
 /// The plotting area, in pixels of the drawing.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Frame {
+pub(crate) struct PlotFrame {
     pub(crate) left: f64,
     pub(crate) top: f64,
     pub(crate) width: f64,
     pub(crate) height: f64,
 }
 
-impl Frame {
+impl PlotFrame {
     /// The vertical coordinate at `share`, from 0 at the bottom to 1 at the top.
     pub(crate) fn y(&self, share: f64) -> f64 {
         self.top + self.height * (1.0 - share)
@@ -37,7 +37,7 @@ impl Frame {
 
     /// Draws grid lines and numbers of a logarithmic vertical axis, with its title rotated beside
     /// it.
-    pub(crate) fn decades(&self, drawing: &mut Drawing, span: &Span, name: &str) {
+    pub(crate) fn decades(&self, drawing: &mut Drawing, span: &AxisSpan, name: &str) {
         for decade in span.decades() {
             let y = self.y(span.share(f64::from(decade)));
             drawing.line([self.left, y], [self.left + self.width, y], 0.14);
@@ -46,7 +46,7 @@ impl Frame {
         }
         if span.clipped {
             let text = Text { pale: true, ..Text::new(SMALL, Anchor::Start) };
-            let words = format!("at the foot: ≤ {}", power(span.low));
+            let words = format!("at the lower edge: ≤ {}", power(span.low));
             drawing.text([self.left + 6.0, self.top + self.height - 6.0], &words, text);
         }
         self.upright(drawing, name);

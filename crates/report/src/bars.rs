@@ -1,9 +1,9 @@
 //! Layers by depth: one panel per network and one bar per layer, from the first to the third
 //! quartile on a logarithmic axis, with the layer's name below the bar.
 
-use crate::axes::{Frame, SMALL, TITLE, kind, legend};
+use crate::axes::{PlotFrame, SMALL, TITLE, kind, legend};
 use crate::error::Error;
-use crate::scale::{Span, power};
+use crate::scale::{AxisSpan, power};
 use crate::svg::{Anchor, Drawing, Picture, Text, escaped, wide};
 
 /// One bar.
@@ -28,7 +28,7 @@ pub struct Bar {
 pub struct Series {
     /// The title above the panel.
     pub title: String,
-    /// From the input to the output.
+    /// In the order of the layers.
     pub bars: Vec<Bar>,
 }
 
@@ -74,23 +74,23 @@ pub fn bars(title: &str, series: &[Series]) -> Result<Picture, Error> {
         let top = GAP + 68.0 + at as f64 * panel;
         drawing.text([GAP, top + 12.0], &series.title, Text::new(12.0, Anchor::Start));
         let wide = series.bars.len() as f64 * pitch;
-        let frame = Frame { left: GAP + NUMBERS, top: top + 26.0, width: wide, height: HIGH };
+        let frame = PlotFrame { left: GAP + NUMBERS, top: top + 26.0, width: wide, height: HIGH };
         frame.decades(&mut drawing, &span, "influence, log scale");
-        for (place, bar) in series.bars.iter().enumerate() {
-            draw(&mut drawing, &frame, place as f64 * pitch, pitch, bar, &span, &kinds);
+        for (index, bar) in series.bars.iter().enumerate() {
+            draw(&mut drawing, &frame, index as f64 * pitch, pitch, bar, &span, &kinds);
         }
     }
     let foot = GAP + 68.0 + series.len() as f64 * panel + 4.0;
-    let axis = "layers from the input (left) to the output (right)";
+    let axis = "layers in the order of the network's modules, the first on the left";
     drawing.text([GAP + NUMBERS, foot], axis, Text { pale: true, ..Text::new(SMALL, Anchor::Start) });
     Ok(drawing.finish(title))
 }
 
 /// The span of all bars, rounded outwards to whole decades.
-fn span<'a>(bars: impl Iterator<Item = &'a Bar>) -> Span {
+fn span<'a>(bars: impl Iterator<Item = &'a Bar>) -> AxisSpan {
     let values: Vec<f64> = bars.flat_map(|bar| [bar.low, bar.middle, bar.high]).flatten().collect();
-    let span = Span::of_logs(values.iter().map(|value| value.log10()));
-    Span { low: span.low.floor(), high: span.high.ceil().max(span.low.floor() + 1.0), ..span }
+    let span = AxisSpan::of_logs(values.iter().map(|value| value.log10()));
+    AxisSpan { low: span.low.floor(), high: span.high.ceil().max(span.low.floor() + 1.0), ..span }
 }
 
 /// The distinct kinds, in the order of their first occurrence.
@@ -106,11 +106,11 @@ fn kinds<'a>(bars: impl Iterator<Item = &'a Bar>) -> Vec<String> {
 
 fn draw(
     drawing: &mut Drawing,
-    frame: &Frame,
+    frame: &PlotFrame,
     offset: f64,
     pitch: f64,
     bar: &Bar,
-    span: &Span,
+    span: &AxisSpan,
     kinds: &[String],
 ) {
     let height = |value: Option<f64>| frame.y(value.map_or(1.0, |value| span.share(value.log10())));
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn the_axis_has_whole_decades() {
         let bars = [bar("a", [Some(0.02), Some(0.5), Some(3.0)])];
-        assert_eq!(span(bars.iter()), Span { low: -2.0, high: 1.0, clipped: false });
+        assert_eq!(span(bars.iter()), AxisSpan { low: -2.0, high: 1.0, clipped: false });
     }
 
     #[test]

@@ -29,9 +29,9 @@ pub(crate) fn diverging(share: f64) -> Colour {
 }
 
 fn between(anchors: &[Colour], share: f64) -> Colour {
-    let place = share.clamp(0.0, 1.0) * (anchors.len() - 1) as f64;
-    let first = (place as usize).min(anchors.len() - 2);
-    let t = place - first as f64;
+    let position = share.clamp(0.0, 1.0) * (anchors.len() - 1) as f64;
+    let first = (position as usize).min(anchors.len() - 2);
+    let t = position - first as f64;
     std::array::from_fn(|i| {
         let (a, b) = (f64::from(anchors[first][i]), f64::from(anchors[first + 1][i]));
         (a + t * (b - a)).round() as u8

@@ -1,7 +1,7 @@
 //! ROC and precision-recall curves of several scores, side by side.
 
-use crate::axes::{Frame, SMALL, TITLE, kind, legend};
-use crate::statistics::{Areas, Point};
+use crate::axes::{PlotFrame, SMALL, TITLE, kind, legend};
+use crate::statistics::{Areas, CurvePoint};
 use crate::svg::{Anchor, Drawing, Picture, Text, wide};
 
 /// The curves of one score.
@@ -10,7 +10,7 @@ pub struct Curve {
     /// The name of the score.
     pub name: String,
     /// The points, from the strictest threshold on.
-    pub points: Vec<Point>,
+    pub points: Vec<CurvePoint>,
     /// The areas under both curves.
     pub areas: Areas,
     /// Whether it is drawn dashed, as a baseline.
@@ -31,7 +31,7 @@ pub fn curves(title: &str, curves: &[Curve], share: f64) -> Picture {
     let height = GAP + 28.0 + SIDE + 56.0 + curves.len() as f64 * 18.0 + GAP;
     let mut drawing = Drawing::new(width, height);
     drawing.text([GAP, GAP + 12.0], title, Text::new(TITLE, Anchor::Start));
-    let frames = [0.0, 1.0].map(|at| Frame {
+    let frames = [0.0, 1.0].map(|at| PlotFrame {
         left: LEFT + GAP + at * (LEFT + SIDE + 2.0 * GAP),
         top: GAP + 28.0,
         width: SIDE,
@@ -44,9 +44,9 @@ pub fn curves(title: &str, curves: &[Curve], share: f64) -> Picture {
     drawing.line([roc.x(0.0), roc.y(0.0)], [roc.x(1.0), roc.y(1.0)], 0.4);
     drawing.line([precision.x(0.0), precision.y(share)], [precision.x(1.0), precision.y(share)], 0.4);
     let mut items = Vec::new();
-    for (place, curve) in curves.iter().enumerate() {
+    for (index, curve) in curves.iter().enumerate() {
         // Solid and dashed curves use the same colours, each group from the first one on.
-        let at = curves.iter().take(place).filter(|other| other.dashed == curve.dashed).count();
+        let at = curves.iter().take(index).filter(|other| other.dashed == curve.dashed).count();
         let mut ends = vec![[roc.x(0.0), roc.y(0.0)]];
         ends.extend(
             thinned(&curve.points, |point| [point.false_positives, point.recall])
@@ -83,8 +83,8 @@ pub fn curves(title: &str, curves: &[Curve], share: f64) -> Picture {
 /// Drops points that are closer than `FINE` to the previous one: a curve of ten thousand images
 /// would otherwise make a large file of invisible steps. The last point is kept.
 fn thinned<'a>(
-    points: &'a [Point],
-    of: impl Fn(&Point) -> [f64; 2] + 'a,
+    points: &'a [CurvePoint],
+    of: impl Fn(&CurvePoint) -> [f64; 2] + 'a,
 ) -> impl Iterator<Item = [f64; 2]> + 'a {
     let mut last = [f64::INFINITY; 2];
     let count = points.len();

@@ -1,8 +1,8 @@
 //! Manhattan plot: the values of many images, grouped by class, one dot per image.
 
-use crate::axes::{Frame, SMALL, TITLE, kind};
+use crate::axes::{PlotFrame, SMALL, TITLE, kind};
 use crate::points::RING;
-use crate::scale::Span;
+use crate::scale::AxisSpan;
 use crate::svg::{Anchor, Drawing, Picture, Text, wide};
 
 /// One set of images.
@@ -26,26 +26,26 @@ const LEFT: f64 = 62.0;
 pub struct Manhattan {
     /// The plot.
     pub picture: Picture,
-    /// The place of each image of each set, in their order.
-    pub places: Vec<Vec<[f64; 2]>>,
+    /// The position of each image of each set, in their order.
+    pub positions: Vec<Vec<[f64; 2]>>,
 }
 
 /// The panels below each other on one scale; `name` is what the values are.
 #[must_use]
 pub fn manhattan(title: &str, name: &str, skylines: &[Skyline], classes: &[String]) -> Manhattan {
     let values = || skylines.iter().flat_map(|of| of.images.iter().map(|(_, log10)| *log10));
-    let span = Span::of_dots(values());
+    let span = AxisSpan::of_dots(values());
     let panel = 24.0 + HIGH + 44.0;
     let width = (LEFT + WIDE + 2.0 * GAP).max(wide(title, TITLE) + 2.0 * GAP);
     let mut drawing = Drawing::new(width, GAP + 24.0 + skylines.len() as f64 * panel + GAP);
     drawing.text([GAP, GAP + 12.0], title, Text::new(TITLE, Anchor::Start));
-    let mut places = Vec::with_capacity(skylines.len());
+    let mut positions = Vec::with_capacity(skylines.len());
     for (at, skyline) in skylines.iter().enumerate() {
         let top = GAP + 24.0 + at as f64 * panel;
         drawing.text([GAP, top + 14.0], &skyline.title, Text::new(12.0, Anchor::Start));
-        let frame = Frame { left: GAP + LEFT, top: top + 24.0, width: WIDE, height: HIGH };
+        let frame = PlotFrame { left: GAP + LEFT, top: top + 24.0, width: WIDE, height: HIGH };
         frame.decades(&mut drawing, &span, name);
-        places.push(dots(&mut drawing, &frame, skyline, &span, classes));
+        positions.push(dots(&mut drawing, &frame, skyline, &span, classes));
         if let Some((log10, name)) = &skyline.mark {
             let y = frame.y(span.share(*log10));
             drawing.path(&[[frame.left, y], [frame.left + WIDE, y]], "currentColor", true);
@@ -53,20 +53,20 @@ pub fn manhattan(title: &str, name: &str, skylines: &[Skyline], classes: &[Strin
         }
     }
     drawing.raw(RING);
-    Manhattan { picture: drawing.finish(title), places }
+    Manhattan { picture: drawing.finish(title), positions }
 }
 
-/// One path per class: ten thousand dots in as many elements would be a slow page. Gives the place
-/// of each image.
+/// One path per class: ten thousand dots in as many elements would be a slow page. Returns the
+/// position of each image.
 fn dots(
     drawing: &mut Drawing,
-    frame: &Frame,
+    frame: &PlotFrame,
     skyline: &Skyline,
-    span: &Span,
+    span: &AxisSpan,
     classes: &[String],
 ) -> Vec<[f64; 2]> {
     let room = frame.width / classes.len().max(1) as f64;
-    let mut places = vec![[frame.left, frame.top]; skyline.images.len()];
+    let mut positions = vec![[frame.left, frame.top]; skyline.images.len()];
     for (class, name) in classes.iter().enumerate() {
         let own = skyline.images.iter().enumerate().filter(|(_, (of, _))| *of == class);
         let own: Vec<(usize, f64)> = own.map(|(image, (_, log10))| (image, *log10)).collect();
@@ -74,8 +74,8 @@ fn dots(
         let mut d = String::new();
         for (at, &(image, log10)) in own.iter().enumerate() {
             let x = left + room * (0.06 + 0.88 * (at as f64 + 0.5) / own.len() as f64);
-            places[image] = [x, frame.y(span.share(log10))];
-            d.push_str(&format!("M{:.1} {:.1}h0", x, places[image][1]));
+            positions[image] = [x, frame.y(span.share(log10))];
+            d.push_str(&format!("M{:.1} {:.1}h0", x, positions[image][1]));
         }
         let stroke = kind(class % 2);
         drawing.raw(&format!(
@@ -84,7 +84,7 @@ fn dots(
         let middle = [left + room / 2.0, frame.top + frame.height + 16.0];
         drawing.text(middle, &shortened(name, room), Text::new(SMALL, Anchor::Middle));
     }
-    places
+    positions
 }
 
 /// The name, cut to the available width.
@@ -106,7 +106,7 @@ mod tests {
         let skyline = |title: &str| Skyline { title: title.into(), images: images.clone(), mark: None };
         let plot = manhattan("t", "n", &[skyline("a"), skyline("b")], &["zero".into(), "one".into()]);
         let svg = plot.picture.inline();
-        let [first, second] = plot.places.as_slice() else { panic!("two sets") };
+        let [first, second] = plot.positions.as_slice() else { panic!("two sets") };
         for [x, y] in first.iter().chain(second) {
             assert!(svg.contains(&format!("M{x:.1} {y:.1}h0")), "{x} {y}");
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::points::{Point, json};
+use crate::points::{HoverPoint, json};
 use crate::scatter::Scatter;
 use crate::svg::{Picture, base64, escaped};
 
@@ -106,9 +106,9 @@ impl Page {
         self.pointed(&picture, &points, caption);
     }
 
-    /// A picture some of whose places say what they are under the pointer: a plot of
+    /// A picture with points that are described under the pointer: a plot of
     /// [`manhattan`](crate::manhattan()).
-    pub fn pointed(&mut self, picture: &Picture, points: &[Point], caption: &str) {
+    pub fn pointed(&mut self, picture: &Picture, points: &[HoverPoint], caption: &str) {
         self.plots += 1;
         let (at, caption, svg, points) = (self.plots, escaped(caption), picture.inline(), json(points));
         let long = if picture.width() > LONG { " long" } else { "" };

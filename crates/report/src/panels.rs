@@ -3,7 +3,7 @@
 
 use crate::colours::{Colour, diverging, sequential};
 use crate::error::Error;
-use crate::scale::{Span, number, power};
+use crate::scale::{AxisSpan, number, power};
 use crate::svg::{Anchor, Drawing, Picture, Text, colour, image_address, wide};
 
 /// Smallest size of the longer side of an image in the drawing.
@@ -43,7 +43,7 @@ pub enum Sharing {
 
 /// A map over the pixels of an image.
 #[derive(Debug, Clone, Copy)]
-pub struct Layer<'a> {
+pub struct MapLayer<'a> {
     /// The title above its panel.
     pub title: &'a str,
     /// `[C, H, W]` or `[1, H, W]`.
@@ -54,11 +54,11 @@ pub struct Layer<'a> {
     pub window: Option<usize>,
 }
 
-impl Layer<'_> {
-    fn span(&self) -> Span {
+impl MapLayer<'_> {
+    fn span(&self) -> AxisSpan {
         match self.colours {
-            Colours::Logarithms => Span::of_logs(self.values.iter().copied()),
-            Colours::Diverging => Span::around_zero(self.values.iter().copied()),
+            Colours::Logarithms => AxisSpan::of_logs(self.values.iter().copied()),
+            Colours::Diverging => AxisSpan::around_zero(self.values.iter().copied()),
         }
     }
 
@@ -72,8 +72,8 @@ impl Layer<'_> {
     /// The index of the largest value, or `None` if others are equal up to rounding: the choice
     /// between them would be arbitrary.
     fn best(&self) -> Option<usize> {
-        let places = 0..self.values.len();
-        let most = places.max_by(|a, b| self.values[*a].total_cmp(&self.values[*b]))?;
+        let indices = 0..self.values.len();
+        let most = indices.max_by(|a, b| self.values[*a].total_cmp(&self.values[*b]))?;
         let largest = self.values[most];
         let alike = self.values.iter().filter(|value| **value >= largest - ALIKE).count();
         (alike == 1).then_some(most)
@@ -92,7 +92,7 @@ pub fn picture(
     title: &[String],
     image: &[f64],
     shape: [usize; 3],
-    layers: &[Layer<'_>],
+    layers: &[MapLayer<'_>],
     sharing: Sharing,
 ) -> Result<Picture, Error> {
     let [channels, height, width] = shape;
@@ -104,25 +104,25 @@ pub fn picture(
         }
     }
     let rows = if layers.iter().any(|layer| layer.values.len() > plane) { channels } else { 1 };
-    let page = Page::new(shape, rows, title, layers, sharing);
-    let mut drawing = Drawing::new(page.width, page.height);
+    let layout = PanelLayout::new(shape, rows, title, layers, sharing);
+    let mut drawing = Drawing::new(layout.width, layout.height);
     for (at, line) in title.iter().enumerate() {
         let text = if at == 0 { TITLE } else { CAPTION };
         drawing.text([GAP, GAP + 12.0 + at as f64 * 18.0], line, text);
     }
     for row in 0..rows {
-        page.row(&mut drawing, row, image)?;
+        layout.row(&mut drawing, row, image)?;
     }
     Ok(drawing.finish(&title.join(". ")))
 }
 
 /// The layout: positions and sizes of all parts.
-struct Page<'a> {
+struct PanelLayout<'a> {
     shape: [usize; 3],
     rows: usize,
-    layers: &'a [Layer<'a>],
+    layers: &'a [MapLayer<'a>],
     /// One span per layer.
-    spans: Vec<Span>,
+    spans: Vec<AxisSpan>,
     sharing: Sharing,
     /// Pixels of the drawing per pixel of the image.
     cell: usize,
@@ -131,29 +131,29 @@ struct Page<'a> {
     height: f64,
 }
 
-impl<'a> Page<'a> {
+impl<'a> PanelLayout<'a> {
     fn new(
         shape: [usize; 3],
         rows: usize,
         title: &[String],
-        layers: &'a [Layer<'a>],
+        layers: &'a [MapLayer<'a>],
         sharing: Sharing,
     ) -> Self {
         let [_, height, width] = shape;
         let cell = PANEL.div_ceil(height.max(width).max(1));
-        let mut spans: Vec<Span> = layers.iter().map(Layer::span).collect();
+        let mut spans: Vec<AxisSpan> = layers.iter().map(MapLayer::span).collect();
         if sharing == Sharing::Shared {
             let logs = layers.iter().filter(|layer| layer.colours == Colours::Logarithms);
-            let shared = Span::of_logs(logs.flat_map(|layer| layer.values.iter().copied()));
+            let shared = AxisSpan::of_logs(logs.flat_map(|layer| layer.values.iter().copied()));
             let own = layers.iter().zip(&mut spans).filter(|(layer, _)| layer.colours == Colours::Logarithms);
             own.for_each(|(_, span)| *span = shared);
         }
         let top = GAP + 18.0 * title.len() as f64 + 10.0;
         let text = title.iter().map(|line| wide(line, TITLE.size)).fold(0.0, f64::max);
-        let mut page = Self { shape, rows, layers, spans, sharing, cell, top, width: 0.0, height: 0.0 };
-        page.width = page.left(layers.len()).max(text + 2.0 * GAP);
-        page.height = page.above(rows);
-        page
+        let mut layout = Self { shape, rows, layers, spans, sharing, cell, top, width: 0.0, height: 0.0 };
+        layout.width = layout.left(layers.len()).max(text + 2.0 * GAP);
+        layout.height = layout.above(rows);
+        layout
     }
 
     fn panel(&self) -> [f64; 2] {
@@ -191,11 +191,11 @@ impl<'a> Page<'a> {
             drawing.text([corner[0], y - 6.0], layer.title, CAPTION);
             let cell = self.cell;
             let address = image_address([cell * width, cell * height], |[x, y]| {
-                let place = y / cell * width + x / cell;
+                let pixel_index = y / cell * width + x / cell;
                 let dotted = layer.colours == Colours::Logarithms
                     && cell >= DOTTED
                     && in_dot(x % cell, y % cell, cell);
-                if dotted { own(place) } else { layer.colour(span.share(values[place])) }
+                if dotted { own(pixel_index) } else { layer.colour(span.share(values[pixel_index])) }
             })?;
             drawing.image(corner, self.panel(), &address);
             drawing.frame(corner, self.panel(), "currentColor", 0.5);
@@ -246,7 +246,7 @@ pub(crate) fn pixel(
 }
 
 /// Draws the colour bar with its numbers and the kind of scale.
-fn bar(drawing: &mut Drawing, [x, y]: [f64; 2], high: f64, layer: &Layer<'_>, span: &Span) {
+fn bar(drawing: &mut Drawing, [x, y]: [f64; 2], high: f64, layer: &MapLayer<'_>, span: &AxisSpan) {
     const STEPS: usize = 64;
     let step = high / STEPS as f64;
     for at in 0..STEPS {
@@ -270,8 +270,8 @@ fn bar(drawing: &mut Drawing, [x, y]: [f64; 2], high: f64, layer: &Layer<'_>, sp
 mod tests {
     use super::*;
 
-    fn layer<'a>(values: &'a [f64], window: Option<usize>) -> Layer<'a> {
-        Layer { title: "half-width 0", values, colours: Colours::Logarithms, window }
+    fn layer<'a>(values: &'a [f64], window: Option<usize>) -> MapLayer<'a> {
+        MapLayer { title: "half-width 0", values, colours: Colours::Logarithms, window }
     }
 
     fn decoded(picture: &Picture) -> (png::OutputInfo, Vec<u8>) {
@@ -327,7 +327,7 @@ mod tests {
             (0..18).map(|i| f64::from(i) * 20.0 - 200.0).collect(),
         ] {
             for colours in [Colours::Logarithms, Colours::Diverging] {
-                let layer = Layer { title: "a", values: &values, colours, window: Some(1) };
+                let layer = MapLayer { title: "a", values: &values, colours, window: Some(1) };
                 for sharing in [Sharing::Shared, Sharing::Own] {
                     let drawn = picture(&[], &image, [2, 3, 3], &[layer, layer], sharing);
                     assert!(drawn.is_ok_and(|drawn| drawn.png().is_ok()));

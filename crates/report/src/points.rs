@@ -1,11 +1,11 @@
-//! Places of a picture that a page shows more of under the pointer.
+//! Points of a picture of which a page shows a description under the pointer.
 
-/// A place of a picture that says what it is under the pointer.
+/// A point of a picture with the description that is shown while the pointer is on it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Point {
+pub struct HoverPoint {
     /// Across and down, in the picture's units.
-    pub place: [f64; 2],
-    /// What it says of itself, in lines.
+    pub position: [f64; 2],
+    /// The description, in lines.
     pub words: String,
     /// A small image, by its `data:` address.
     pub image: Option<String>,
@@ -16,16 +16,16 @@ pub(crate) const RING: &str =
     r#"<circle class="ring" r="7" fill="none" stroke="currentColor" stroke-width="2" visibility="hidden"/>"#;
 
 /// Points as JSON that may stand in a page: [x, y, words, image].
-pub(crate) fn json(points: &[Point]) -> String {
-    let points: Vec<String> = points.iter().map(Point::json).collect();
+pub(crate) fn json(points: &[HoverPoint]) -> String {
+    let points: Vec<String> = points.iter().map(HoverPoint::json).collect();
     format!("[{}]", points.join(",\n"))
 }
 
-impl Point {
+impl HoverPoint {
     fn json(&self) -> String {
         const ADDRESS: &str = "data:image/png;base64,";
         let image = self.image.as_deref().and_then(|address| address.strip_prefix(ADDRESS));
-        let ([x, y], words) = (self.place, quoted(&self.words));
+        let ([x, y], words) = (self.position, quoted(&self.words));
         format!("[{x:.1},{y:.1},{words},\"{}\"]", image.unwrap_or_default())
     }
 }

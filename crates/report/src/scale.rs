@@ -8,14 +8,14 @@ const DECADES_OF_DOTS: f64 = 16.0;
 
 /// A range of numbers. For a logarithmic scale they are decimal logarithms.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Span {
+pub(crate) struct AxisSpan {
     pub(crate) low: f64,
     pub(crate) high: f64,
     /// Whether some numbers are below `low`.
     pub(crate) clipped: bool,
 }
 
-impl Span {
+impl AxisSpan {
     /// The span of logarithms, from the smallest to the largest finite one, at most six decades.
     pub(crate) fn of_logs(values: impl Iterator<Item = f64> + Clone) -> Self {
         Self::within(values, DECADES)
@@ -96,10 +96,10 @@ mod tests {
 
     #[test]
     fn spans_hold_what_is_finite_and_say_what_is_not() {
-        let span = |values: &[f64]| Span::of_logs(values.iter().copied());
-        assert_eq!(span(&[-2.0, 1.0]), Span { low: -2.0, high: 1.0, clipped: false });
-        assert_eq!(span(&[-9.0, 1.0]), Span { low: -5.0, high: 1.0, clipped: true });
-        assert_eq!(span(&[f64::NEG_INFINITY, 400.0]), Span { low: 400.0, high: 400.0, clipped: true });
+        let span = |values: &[f64]| AxisSpan::of_logs(values.iter().copied());
+        assert_eq!(span(&[-2.0, 1.0]), AxisSpan { low: -2.0, high: 1.0, clipped: false });
+        assert_eq!(span(&[-9.0, 1.0]), AxisSpan { low: -5.0, high: 1.0, clipped: true });
+        assert_eq!(span(&[f64::NEG_INFINITY, 400.0]), AxisSpan { low: 400.0, high: 400.0, clipped: true });
         let beyond = span(&[398.0, 400.0]);
         assert_eq!([399.0, 500.0, f64::NEG_INFINITY].map(|x| beyond.share(x)), [0.5, 1.0, 0.0]);
         assert_eq!(span(&[3.0]).share(3.0), 0.5);

@@ -1,8 +1,8 @@
 //! Scatter plot of two logarithms of many images, for a page: each dot shows a description.
 
-use crate::axes::{Frame, SMALL, TITLE, kind, legend};
-use crate::points::{Point, RING};
-use crate::scale::Span;
+use crate::axes::{PlotFrame, SMALL, TITLE, kind, legend};
+use crate::points::{HoverPoint, RING};
+use crate::scale::AxisSpan;
 use crate::svg::{Anchor, Drawing, Picture, Text};
 
 /// One image.
@@ -42,22 +42,22 @@ const HIGH: f64 = 380.0;
 
 impl Scatter {
     /// The picture, and its dots as points of it.
-    pub(crate) fn drawn(&self) -> (Picture, Vec<Point>) {
+    pub(crate) fn drawn(&self) -> (Picture, Vec<HoverPoint>) {
         let mut drawing = Drawing::new(GAP + LEFT + WIDE + GAP, GAP + 50.0 + HIGH + 46.0);
         drawing.text([GAP, GAP + 8.0], &self.title, Text::new(TITLE, Anchor::Start));
         let items: Vec<(String, String)> =
             self.groups.iter().enumerate().map(|(at, name)| (name.clone(), kind(at).to_owned())).collect();
         legend(&mut drawing, [GAP, GAP + 22.0], WIDE, &items);
-        let frame = Frame { left: GAP + LEFT, top: GAP + 50.0, width: WIDE, height: HIGH };
+        let frame = PlotFrame { left: GAP + LEFT, top: GAP + 50.0, width: WIDE, height: HIGH };
         let [across, up] = [
-            Span::of_dots(self.dots.iter().map(|dot| dot.x)),
-            Span::of_dots(self.dots.iter().map(|dot| dot.y)),
+            AxisSpan::of_dots(self.dots.iter().map(|dot| dot.x)),
+            AxisSpan::of_dots(self.dots.iter().map(|dot| dot.y)),
         ];
         frame.decades(&mut drawing, &up, &self.axes[1]);
         self.across(&mut drawing, &frame, &across);
         // A small margin, so that no dot lies on the frame.
         let inside = |share: f64| 0.012 + 0.976 * share;
-        let place = |dot: &Dot| [frame.x(inside(across.share(dot.x))), frame.y(inside(up.share(dot.y)))];
+        let position = |dot: &Dot| [frame.x(inside(across.share(dot.x))), frame.y(inside(up.share(dot.y)))];
         let (low, high) = (across.low.max(up.low), across.high.min(up.high));
         if self.equal && low < high {
             let end = |log10: f64| [frame.x(inside(across.share(log10))), frame.y(inside(up.share(log10)))];
@@ -65,19 +65,22 @@ impl Scatter {
         }
         for group in 0..self.groups.len() {
             let own = self.dots.iter().filter(|dot| dot.group == group);
-            let d: String = own.map(place).map(|[x, y]| format!("M{x:.1} {y:.1}h0")).collect();
+            let d: String = own.map(position).map(|[x, y]| format!("M{x:.1} {y:.1}h0")).collect();
             let stroke = kind(group);
             drawing.raw(&format!(
                 r#"<path d="{d}" fill="none" stroke="{stroke}" stroke-width="4" stroke-linecap="round" stroke-opacity="0.7"/>"#
             ));
         }
         drawing.raw(RING);
-        let point =
-            |dot: &Dot| Point { place: place(dot), words: dot.words.clone(), image: dot.image.clone() };
+        let point = |dot: &Dot| HoverPoint {
+            position: position(dot),
+            words: dot.words.clone(),
+            image: dot.image.clone(),
+        };
         (drawing.finish(&self.title), self.dots.iter().map(point).collect())
     }
 
-    fn across(&self, drawing: &mut Drawing, frame: &Frame, span: &Span) {
+    fn across(&self, drawing: &mut Drawing, frame: &PlotFrame, span: &AxisSpan) {
         let foot = frame.top + frame.height;
         for decade in span.decades() {
             let x = frame.x(0.012 + 0.976 * span.share(f64::from(decade)));

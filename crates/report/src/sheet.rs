@@ -7,7 +7,7 @@ use crate::svg::{Anchor, Drawing, Picture, Text, image_address, wide};
 
 /// One image of the sheet.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Tile {
+pub struct SheetTile {
     /// `[C, H, W]` with pixels in [0, 1].
     pub image: Vec<f64>,
     /// The text below it.
@@ -25,7 +25,7 @@ const LINE: f64 = 13.0;
 ///
 /// # Errors
 /// An error of the encoder.
-pub fn sheet(title: &str, shape: [usize; 3], tiles: &[Tile]) -> Result<Picture, Error> {
+pub fn sheet(title: &str, shape: [usize; 3], tiles: &[SheetTile]) -> Result<Picture, Error> {
     let columns = COLUMNS.min(tiles.len().max(1));
     let rows = tiles.len().div_ceil(columns);
     let [step, deep] = [SIDE + GAP, SIDE + 2.0 * LINE + GAP];
@@ -38,8 +38,8 @@ pub fn sheet(title: &str, shape: [usize; 3], tiles: &[Tile]) -> Result<Picture, 
         let (stroke, thick) = if tile.marked { ("#d4002a", 3.0) } else { ("currentColor", 0.5) };
         drawing.frame(corner, [SIDE, SIDE], stroke, thick);
         for (line, text) in tile.lines.iter().enumerate() {
-            let place = [corner[0], corner[1] + SIDE + (line + 1) as f64 * LINE];
-            drawing.text(place, text, Text { pale: line == 1, ..Text::new(10.0, Anchor::Start) });
+            let position = [corner[0], corner[1] + SIDE + (line + 1) as f64 * LINE];
+            drawing.text(position, text, Text { pale: line == 1, ..Text::new(10.0, Anchor::Start) });
         }
     }
     Ok(drawing.finish(title))

@@ -5,7 +5,7 @@ use influence_report::statistics::{
 };
 
 /// The values of the other libraries for one pair of samples.
-struct Reference {
+struct OtherLibraries {
     count: usize,
     kinds: usize,
     areas: [f64; 2],
@@ -17,8 +17,8 @@ struct Reference {
     intervals: [[f64; 2]; 3],
 }
 
-const REFERENCES: [Reference; 2] = [
-    Reference {
+const REFERENCES: [OtherLibraries; 2] = [
+    OtherLibraries {
         count: 60,
         kinds: 12,
         areas: [0.899_782_135_076_252_7, 0.685_570_987_654_321],
@@ -28,7 +28,7 @@ const REFERENCES: [Reference; 2] = [
         percentiles: [0.0, 6.0, 11.0, 12.525, 13.41],
         intervals: [[0.784_3, 0.980_4], [0.452_6, 0.898_3], [-1.0, 5.5]],
     },
-    Reference {
+    OtherLibraries {
         count: 200,
         kinds: 1000,
         areas: [0.693_834_160_170_092_1, 0.456_899_959_132_479_27],

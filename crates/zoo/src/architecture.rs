@@ -12,7 +12,7 @@ use crate::{Cnn, CnnConfig, DenseNet121, DenseNet121Config, Error, ResNet50, Res
 
 /// The kind of a network, whatever its width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Family {
+pub enum NetworkFamily {
     /// [`ResNet50`].
     ResNet50,
     /// [`DenseNet121`].
@@ -21,7 +21,7 @@ pub enum Family {
     Cnn,
 }
 
-impl Family {
+impl NetworkFamily {
     /// Every family, in the order of the documentation.
     pub const ALL: [Self; 3] = [Self::ResNet50, Self::DenseNet121, Self::Cnn];
 
@@ -52,13 +52,13 @@ impl Family {
     }
 }
 
-impl fmt::Display for Family {
+impl fmt::Display for NetworkFamily {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
 }
 
-impl FromStr for Family {
+impl FromStr for NetworkFamily {
     type Err = Error;
 
     /// # Errors
@@ -95,11 +95,11 @@ pub enum Architecture {
 
 impl Architecture {
     /// The kind, without the scale.
-    pub fn family(self) -> Family {
+    pub fn family(self) -> NetworkFamily {
         match self {
-            Self::ResNet50 { .. } => Family::ResNet50,
-            Self::DenseNet121 { .. } => Family::DenseNet121,
-            Self::Cnn { .. } => Family::Cnn,
+            Self::ResNet50 { .. } => NetworkFamily::ResNet50,
+            Self::DenseNet121 { .. } => NetworkFamily::DenseNet121,
+            Self::Cnn { .. } => NetworkFamily::Cnn,
         }
     }
 
@@ -160,9 +160,9 @@ impl FromStr for Architecture {
     /// [`Error::UnknownNetwork`] for any other name.
     fn from_str(name: &str) -> Result<Self, Error> {
         Ok(match name.parse()? {
-            Family::ResNet50 => Self::ResNet50 { width: 64 },
-            Family::DenseNet121 => Self::DenseNet121 { growth: 32 },
-            Family::Cnn => Self::Cnn { width: 32 },
+            NetworkFamily::ResNet50 => Self::ResNet50 { width: 64 },
+            NetworkFamily::DenseNet121 => Self::DenseNet121 { growth: 32 },
+            NetworkFamily::Cnn => Self::Cnn { width: 32 },
         })
     }
 }
@@ -232,11 +232,11 @@ impl Network {
     }
 
     /// Its family; `None` for torchvision's networks, which are described only by their files.
-    pub fn family(&self) -> Option<Family> {
+    pub fn family(&self) -> Option<NetworkFamily> {
         match self {
-            Self::ResNet50(_) => Some(Family::ResNet50),
-            Self::DenseNet121(_) => Some(Family::DenseNet121),
-            Self::Cnn(_) => Some(Family::Cnn),
+            Self::ResNet50(_) => Some(NetworkFamily::ResNet50),
+            Self::DenseNet121(_) => Some(NetworkFamily::DenseNet121),
+            Self::Cnn(_) => Some(NetworkFamily::Cnn),
             Self::ResNet(_) | Self::DenseNet(_) => None,
         }
     }
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn names_parse_and_print() {
-        for family in Family::ALL {
+        for family in NetworkFamily::ALL {
             let architecture: Architecture = family.name().parse().unwrap();
             assert_eq!(architecture.family(), family);
             assert_eq!(architecture.with_width(5).scale(), 5);

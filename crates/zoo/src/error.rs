@@ -5,9 +5,10 @@
 
 use std::io;
 
+use burn::tensor::{DType, FloatDType};
+
 use crate::mismatch::{Mismatch, Resized, Strangers};
 use crate::torchvision::sizes;
-use crate::weights::Precision;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -24,8 +25,8 @@ pub enum Error {
 
     /// No network has this name.
     #[error(
-        "no network is called `{}`{}; there are resnet50, densenet121, cnn; the resnets and densenets of torchvision and \
-         timm are told by their weights",
+        "no network is called `{}`{}; there are resnet50, densenet121, cnn; the resnets and densenets of \
+         torchvision and timm are recognised by their weights",
         quoted(name),
         offer(nearest.as_deref())
     )]
@@ -34,13 +35,6 @@ pub enum Error {
         name: String,
         /// The most similar name, if one is similar.
         nearest: Option<String>,
-    },
-
-    /// No precision has this name.
-    #[error("no precision is called `{}`: there are f32 and f64", quoted(name))]
-    UnknownPrecision {
-        /// The name asked for.
-        name: String,
     },
 
     /// An error of the operating system.
@@ -55,7 +49,7 @@ pub enum Error {
     },
 
     /// The file violates its format.
-    #[error("{file}: no sound {format} file: at byte {offset}: {why}")]
+    #[error("{file}: not a valid {format} file: at byte {offset}: {why}")]
     Corrupt {
         /// The file.
         file: String,
@@ -214,7 +208,7 @@ pub enum Error {
         /// The value in the file.
         value: f64,
         /// The requested precision.
-        precision: Precision,
+        precision: FloatDType,
         /// Number of further tensors with such values.
         others: usize,
     },
@@ -232,13 +226,20 @@ pub enum Error {
         value: f64,
     },
 
+    /// Weights are converted to f32 and f64 only.
+    #[error("weights are loaded as f32 or f64, not as {}", DType::from(*precision).name())]
+    NoSuchPrecision {
+        /// The precision asked for.
+        precision: FloatDType,
+    },
+
     /// The device does not support this precision.
-    #[error("{device} does not compute in {precision}; f32 runs everywhere")]
+    #[error("{device} does not compute in {}; f32 runs everywhere", DType::from(*precision).name())]
     UnsupportedPrecision {
         /// The device.
         device: String,
         /// The precision asked for.
-        precision: Precision,
+        precision: FloatDType,
     },
 
     /// A tensor has an element type that weight files do not support.
@@ -266,10 +267,10 @@ pub(crate) fn offer(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |name| format!(" (did you mean `{}`?)", quoted(name)))
 }
 
-fn non_finite(index: usize, value: f64, precision: Precision, others: usize) -> String {
+fn non_finite(index: usize, value: f64, precision: FloatDType, others: usize) -> String {
     let mut message = format!("holds {value} at {index}");
     if value.is_finite() {
-        message.push_str(&format!(", which is infinite in {precision}: ask for f64"));
+        message.push_str(&format!(", which is infinite in {}: ask for f64", DType::from(precision).name()));
     }
     if others > 0 {
         message.push_str(&format!(" ({others} more tensors hold such values)"));

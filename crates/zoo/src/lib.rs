@@ -41,7 +41,7 @@ mod resnet;
 pub mod torchvision;
 pub mod weights;
 
-pub use architecture::{Architecture, Family, Network};
+pub use architecture::{Architecture, Network, NetworkFamily};
 pub use cnn::{Cnn, CnnConfig};
 pub use densenet::{DenseNet121, DenseNet121Config};
 pub use error::Error;

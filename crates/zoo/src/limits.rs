@@ -36,8 +36,9 @@ impl Limits {
     /// pools.
     pub(crate) fn side(mut self, size: usize, smallest: usize) -> Self {
         if size < smallest || size > LARGEST_SIDE {
-            self.faults
-                .push(format!("images of {size}x{size} pixels: must be {smallest} to {LARGEST_SIDE} a side"));
+            self.faults.push(format!(
+                "images of {size}x{size} pixels: must be {smallest} to {LARGEST_SIDE} per side"
+            ));
         }
         self
     }

@@ -96,7 +96,7 @@ impl fmt::Display for Strangers {
         let expected = &self.expected;
         match self.found {
             Some(found) if found == expected => {
-                write!(f, "these are but a part of the weights of {expected}")?;
+                write!(f, "these are only a part of the weights of {expected}")?;
             }
             Some(found) => write!(f, "this looks like the weights of {found}, not of {expected}")?,
             None => write!(f, "these are not the weights of {expected}")?,
@@ -145,7 +145,7 @@ impl fmt::Display for Resized {
             write!(f, ": the file has {is} classes, not {asked}: choose the data that it was trained on")?;
         }
         if let Some((is, _)) = differing(&found.sides, &expected.sides) {
-            write!(f, ": the file's network reads images of {} to {} pixels a side", is.start(), is.end())?;
+            write!(f, ": the file's network reads images of {} to {} pixels per side", is.start(), is.end())?;
         }
         write!(f, "{others}")
     }

@@ -24,7 +24,7 @@ pub fn torch_name(path: &str) -> String {
 
 /// The role of a tensor in a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum TensorRole {
     /// A parameter: it is trained, perturbed and counted.
     Parameter,
     /// A running statistic of BatchNorm.
@@ -39,7 +39,7 @@ pub struct Entry {
     /// PyTorch's shape: a linear weight is [out, in], whereas Burn's is [in, out].
     pub shape: Vec<usize>,
     /// Parameter or buffer.
-    pub kind: Kind,
+    pub role: TensorRole,
 }
 
 impl Entry {
@@ -61,7 +61,7 @@ pub fn entries<M: Module>(module: &M) -> Vec<Entry> {
 pub fn parameter_count<M: Module>(module: &M) -> usize {
     entries(module)
         .iter()
-        .filter(|entry| entry.kind == Kind::Parameter)
+        .filter(|entry| entry.role == TensorRole::Parameter)
         .map(|entry| entry.shape.iter().product::<usize>())
         .sum()
 }
@@ -69,7 +69,7 @@ pub fn parameter_count<M: Module>(module: &M) -> usize {
 /// The names of the layers that have parameters, in the module's order.
 pub fn layers<M: Module>(module: &M) -> Vec<String> {
     let mut layers: Vec<String> = Vec::new();
-    for entry in entries(module).iter().filter(|entry| entry.kind == Kind::Parameter) {
+    for entry in entries(module).iter().filter(|entry| entry.role == TensorRole::Parameter) {
         // The tensors of a layer are consecutive, so only the last name has to be compared.
         if layers.last().map(String::as_str) != Some(entry.layer()) {
             layers.push(entry.layer().to_owned());
@@ -80,12 +80,12 @@ pub fn layers<M: Module>(module: &M) -> Vec<String> {
 
 /// The position of a visitor or mapper in a module.
 #[derive(Debug, Default)]
-pub(crate) struct Place {
+pub(crate) struct ModulePath {
     segments: Vec<String>,
     containers: Vec<String>,
 }
 
-impl Place {
+impl ModulePath {
     pub(crate) fn enter(&mut self, name: &str, container: &str) {
         self.segments.push(name.to_owned());
         self.containers.push(container.to_owned());
@@ -101,10 +101,10 @@ impl Place {
         torch_name(&self.segments.join("."))
     }
 
-    pub(crate) fn kind(&self) -> Kind {
+    pub(crate) fn role(&self) -> TensorRole {
         match self.segments.last().map(String::as_str) {
-            Some("running_mean" | "running_var") if self.within("Struct:BatchNorm") => Kind::Buffer,
-            _ => Kind::Parameter,
+            Some("running_mean" | "running_var") if self.within("Struct:BatchNorm") => TensorRole::Buffer,
+            _ => TensorRole::Parameter,
         }
     }
 
@@ -121,25 +121,25 @@ impl Place {
 
 #[derive(Default)]
 struct Collector {
-    place: Place,
+    path: ModulePath,
     entries: Vec<Entry>,
 }
 
 impl ModuleVisitor for Collector {
     fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.place.enter(name, container_type);
+        self.path.enter(name, container_type);
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.place.exit();
+        self.path.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let mut shape = param.lazy_shape().to_vec();
-        if self.place.transposed() {
+        if self.path.transposed() {
             shape.reverse();
         }
-        self.entries.push(Entry { name: self.place.name(), shape, kind: self.place.kind() });
+        self.entries.push(Entry { name: self.path.name(), shape, role: self.path.role() });
     }
 }
 

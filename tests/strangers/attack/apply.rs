@@ -10,10 +10,10 @@ use burn::tensor::ops::{
 };
 use burn::tensor::{Bool, Device, Int, Shape, Slice, Tensor, TensorData};
 
-use crate::attack::model::numbers;
-use crate::attack::op::{Fold, Margin, Op, Window};
+use crate::attack::op::{DrawnOp, Fold, PadFill, WindowSpec};
 use crate::attack::rng::Rng;
-use crate::attack::value::{Value, with, with_both};
+use crate::attack::value::{AnyTensor, with, with_both};
+use crate::attack::weights::numbers;
 
 fn mask(shape: &[usize], seed: u64) -> TensorData {
     let mut rng = Rng::new(seed);
@@ -43,7 +43,7 @@ fn fixed<const N: usize, T: Copy + std::fmt::Debug>(list: &[T]) -> [T; N] {
     list.try_into().expect("one entry an axis")
 }
 
-impl Window {
+impl WindowSpec {
     fn conv<const N: usize>(&self, groups: usize) -> ConvOptions<N> {
         ConvOptions {
             stride: fixed(&self.stride),
@@ -85,9 +85,9 @@ impl Window {
     }
 }
 
-impl Op {
+impl DrawnOp {
     /// Applies the operation to its operands, in a batch of `n` samples.
-    pub(crate) fn apply(&self, inputs: Vec<Value>, n: usize) -> Value {
+    pub(crate) fn apply(&self, inputs: Vec<AnyTensor>, n: usize) -> AnyTensor {
         let mut rest = inputs.into_iter();
         let x = rest.next().expect("an operation has an operand");
         let mut next = || rest.next().expect("another operand");
@@ -98,7 +98,7 @@ impl Op {
             Self::Cat { axis } => with_both!(x, next(), (a, b) => Tensor::cat(vec![a, b], *axis).into()),
             Self::Linear => {
                 let weight = next().two();
-                let bias = rest.next().map(Value::one);
+                let bias = rest.next().map(AnyTensor::one);
                 with!(x, x => module::linear(x, weight, bias).into())
             }
             Self::Matmul => with_both!(x, next(), (a, b) => a.matmul(b).into()),
@@ -112,11 +112,11 @@ impl Op {
             | Self::SelectDim { .. } => self.reshaped(x, rest.next(), n),
             Self::Conv1d { .. } | Self::Conv2d { .. } | Self::Conv3d { .. } | Self::Transposed { .. } => {
                 let weight = next();
-                self.convolved(x, weight, rest.next().map(Value::one))
+                self.convolved(x, weight, rest.next().map(AnyTensor::one))
             }
             Self::BatchNorm { .. } | Self::LayerNorm | Self::GroupNorm { .. } | Self::InstanceNorm => {
                 let gamma = next().one();
-                self.normed(x, gamma, rest.next().map(Value::one))
+                self.normed(x, gamma, rest.next().map(AnyTensor::one))
             }
             Self::PRelu => {
                 let slopes = next().one();
@@ -151,9 +151,9 @@ impl Op {
     }
 
     /// Operations of one operand that keep its rank.
-    fn alone<const D: usize>(&self, x: Tensor<D>) -> Value
+    fn alone<const D: usize>(&self, x: Tensor<D>) -> AnyTensor
     where
-        Value: From<Tensor<D>>,
+        AnyTensor: From<Tensor<D>>,
     {
         let device = x.device();
         match self {
@@ -194,9 +194,9 @@ impl Op {
             Self::Repeat { axis, times } => x.repeat_dim(*axis, *times).into(),
             Self::Pad { margins, with } => {
                 let mode = match with {
-                    Margin::Number => PadMode::Constant(0.25),
-                    Margin::Reflect => PadMode::Reflect,
-                    Margin::Edge => PadMode::Edge,
+                    PadFill::Number => PadMode::Constant(0.25),
+                    PadFill::Reflect => PadMode::Reflect,
+                    PadFill::Edge => PadMode::Edge,
                 };
                 x.pad(fixed::<D, _>(margins), mode).into()
             }
@@ -230,7 +230,7 @@ impl Op {
     }
 
     /// Operations that change the rank.
-    fn reshaped(&self, x: Value, second: Option<Value>, n: usize) -> Value {
+    fn reshaped(&self, x: AnyTensor, second: Option<AnyTensor>, n: usize) -> AnyTensor {
         let shape = x.shape();
         match self {
             Self::Reshape { shape } => x.reshape(&shape.iter().map(|dim| dim.at(n)).collect::<Vec<_>>()),
@@ -240,24 +240,24 @@ impl Op {
                 with!(x, x => squeezed(x.narrow(*axis, *at, 1).into(), &[*axis]))
             }
             Self::Unsqueeze { axis } => match x {
-                Value::One(x) => x.unsqueeze_dim::<2>(*axis).into(),
-                Value::Two(x) => x.unsqueeze_dim::<3>(*axis).into(),
-                Value::Three(x) => x.unsqueeze_dim::<4>(*axis).into(),
-                Value::Four(x) => x.unsqueeze_dim::<5>(*axis).into(),
-                Value::Five(_) => panic!("rank 6"),
+                AnyTensor::One(x) => x.unsqueeze_dim::<2>(*axis).into(),
+                AnyTensor::Two(x) => x.unsqueeze_dim::<3>(*axis).into(),
+                AnyTensor::Three(x) => x.unsqueeze_dim::<4>(*axis).into(),
+                AnyTensor::Four(x) => x.unsqueeze_dim::<5>(*axis).into(),
+                AnyTensor::Five(_) => panic!("rank 6"),
             },
             Self::Unfold { axis, size, step } => match x {
-                Value::One(x) => x.unfold::<2, _>(*axis, *size, *step).into(),
-                Value::Two(x) => x.unfold::<3, _>(*axis, *size, *step).into(),
-                Value::Three(x) => x.unfold::<4, _>(*axis, *size, *step).into(),
-                Value::Four(x) => x.unfold::<5, _>(*axis, *size, *step).into(),
-                Value::Five(_) => panic!("rank 6"),
+                AnyTensor::One(x) => x.unfold::<2, _>(*axis, *size, *step).into(),
+                AnyTensor::Two(x) => x.unfold::<3, _>(*axis, *size, *step).into(),
+                AnyTensor::Three(x) => x.unfold::<4, _>(*axis, *size, *step).into(),
+                AnyTensor::Four(x) => x.unfold::<5, _>(*axis, *size, *step).into(),
+                AnyTensor::Five(_) => panic!("rank 6"),
             },
             Self::Stack { axis } => match (x, second.expect("two operands")) {
-                (Value::One(a), Value::One(b)) => Tensor::stack::<2>(vec![a, b], *axis).into(),
-                (Value::Two(a), Value::Two(b)) => Tensor::stack::<3>(vec![a, b], *axis).into(),
-                (Value::Three(a), Value::Three(b)) => Tensor::stack::<4>(vec![a, b], *axis).into(),
-                (Value::Four(a), Value::Four(b)) => Tensor::stack::<5>(vec![a, b], *axis).into(),
+                (AnyTensor::One(a), AnyTensor::One(b)) => Tensor::stack::<2>(vec![a, b], *axis).into(),
+                (AnyTensor::Two(a), AnyTensor::Two(b)) => Tensor::stack::<3>(vec![a, b], *axis).into(),
+                (AnyTensor::Three(a), AnyTensor::Three(b)) => Tensor::stack::<4>(vec![a, b], *axis).into(),
+                (AnyTensor::Four(a), AnyTensor::Four(b)) => Tensor::stack::<5>(vec![a, b], *axis).into(),
                 _ => panic!("ranks differ"),
             },
             Self::Expand { shape } => {
@@ -275,7 +275,7 @@ impl Op {
         }
     }
 
-    fn convolved(&self, x: Value, weight: Value, bias: Option<Tensor<1>>) -> Value {
+    fn convolved(&self, x: AnyTensor, weight: AnyTensor, bias: Option<Tensor<1>>) -> AnyTensor {
         match self {
             Self::Conv1d { window, groups } => {
                 module::conv1d(x.three(), weight.three(), bias, window.conv::<1>(*groups)).into()
@@ -298,7 +298,7 @@ impl Op {
         }
     }
 
-    fn normed(&self, x: Value, gamma: Tensor<1>, beta: Option<Tensor<1>>) -> Value {
+    fn normed(&self, x: AnyTensor, gamma: Tensor<1>, beta: Option<Tensor<1>>) -> AnyTensor {
         let epsilon = 0.01;
         match self {
             Self::BatchNorm { seed } => {
@@ -340,7 +340,7 @@ impl Op {
     }
 
     /// Operations that put a second tensor into a first.
-    fn merged(&self, x: Value, second: Value) -> Value {
+    fn merged(&self, x: AnyTensor, second: AnyTensor) -> AnyTensor {
         match self {
             Self::Assign { axis, start } => with_both!(x, second, (x, part) => {
                 let mut slices: Vec<Slice> = x.dims().iter().map(|&size| Slice::from(0..size)).collect();
@@ -359,7 +359,7 @@ impl Op {
         }
     }
 
-    fn pooled(&self, x: Value) -> Value {
+    fn pooled(&self, x: AnyTensor) -> AnyTensor {
         match self {
             Self::MaxPool1d { window, ceil } => module::max_pool1d(x.three(), window.max(*ceil)).into(),
             Self::MaxPool2d { window, ceil } => module::max_pool2d(x.four(), window.max(*ceil)).into(),
@@ -383,12 +383,12 @@ impl Op {
 }
 
 fn attention(
-    [q, k, v]: [Value; 3],
-    bias: Option<Value>,
+    [q, k, v]: [AnyTensor; 3],
+    bias: Option<AnyTensor>,
     causal: bool,
     seed: Option<u64>,
     cap: bool,
-) -> Value {
+) -> AnyTensor {
     let (q, k, v) = (q.four(), k.four(), v.four());
     let ([n, heads, queries, _], keys, device) = (q.dims(), k.dims()[2], q.device());
     let mask = seed.map(|seed| {
@@ -400,7 +400,7 @@ fn attention(
     });
     let softcap = cap.then_some(1.5);
     let options = AttentionModuleOptions { is_causal: causal, softcap, ..Default::default() };
-    module::attention(q, k, v, mask, bias.map(Value::four), options).into()
+    module::attention(q, k, v, mask, bias.map(AnyTensor::four), options).into()
 }
 
 fn fold_axes<const D: usize>(x: Tensor<D>, fold: Fold, axes: &[usize]) -> Tensor<D> {
@@ -414,7 +414,7 @@ fn fold_axes<const D: usize>(x: Tensor<D>, fold: Fold, axes: &[usize]) -> Tensor
 }
 
 /// Removes axes of size 1.
-fn squeezed(x: Value, axes: &[usize]) -> Value {
+fn squeezed(x: AnyTensor, axes: &[usize]) -> AnyTensor {
     let axes: Vec<i64> = axes.iter().map(|&axis| axis as i64).collect();
     match x.shape().len() - axes.len() {
         1 => with!(x, x => x.squeeze_dims::<1>(&axes).into()),
@@ -425,7 +425,7 @@ fn squeezed(x: Value, axes: &[usize]) -> Value {
     }
 }
 
-fn flattened(x: Value, from: usize, to: usize, rank: usize) -> Value {
+fn flattened(x: AnyTensor, from: usize, to: usize, rank: usize) -> AnyTensor {
     match rank {
         1 => with!(x, x => x.flatten::<1>(from, to).into()),
         2 => with!(x, x => x.flatten::<2>(from, to).into()),

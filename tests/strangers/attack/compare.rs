@@ -5,12 +5,14 @@ use burn::tensor::{Device, Tensor, TensorData};
 use influence_autodiff::{Error, Graph, Jacobian, Leaves, Precision, SampleGrams};
 
 use crate::attack::differences::{self, SAME, distance, near};
-use crate::attack::engines::{Stop, captured, engine, grams, jacobians, loaded, loaded_in, numbers, rows};
-use crate::attack::model::{Numbers, Weights};
-use crate::attack::program::Program;
+use crate::attack::engines::{
+    NoResult, captured, engine, grams, jacobians, loaded, loaded_in, numbers, rows,
+};
+use crate::attack::model::DrawnModel;
 use crate::attack::quietly;
 use crate::attack::rng::Rng;
-use crate::attack::value::Value;
+use crate::attack::value::AnyTensor;
+use crate::attack::weights::{DrawnWeights, ParameterNumbers};
 
 /// What is wrong with a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,7 +37,7 @@ pub(crate) enum Fault {
 
 /// The outcome of the comparison of one model.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Outcome {
+pub(crate) enum ModelOutcome {
     Agrees {
         /// The engine's description of what our own kernels run, without numbers.
         ran: String,
@@ -64,21 +66,21 @@ pub(crate) struct Scope {
 const SAMPLES: usize = 3;
 
 /// The caller's side: the module, and its forward pass on the caller's device.
-struct Own<'a> {
-    program: &'a Program,
-    numbers: Numbers,
+struct OwnModel<'a> {
+    model: &'a DrawnModel,
+    numbers: ParameterNumbers,
     device: Device,
 }
 
-impl Own<'_> {
+impl OwnModel<'_> {
     /// The logits of a batch, `[n, K]`.
-    fn logits(&self, numbers: &Numbers, samples: &[f64]) -> Vec<f64> {
-        let weights = Weights::new(&self.program.parameters, numbers, &self.device);
-        let size = self.program.sample.iter().product::<usize>();
+    fn logits(&self, numbers: &ParameterNumbers, samples: &[f64]) -> Vec<f64> {
+        let weights = DrawnWeights::new(&self.model.parameters, numbers, &self.device);
+        let size = self.model.sample.iter().product::<usize>();
         let n = samples.len() / size;
-        let shape = [&[n], &self.program.sample[..]].concat();
-        let x = Value::from_data(TensorData::new(samples.to_vec(), shape), &self.device);
-        self.program.values(&weights, x, n).pop().map_or_else(Vec::new, |logits| logits.numbers())
+        let shape = [&[n], &self.model.sample[..]].concat();
+        let x = AnyTensor::from_data(TensorData::new(samples.to_vec(), shape), &self.device);
+        self.model.values(&weights, x, n).pop().map_or_else(Vec::new, |logits| logits.numbers())
     }
 
     /// The logits of one sample after one element of some parameters, which are tied to each other,
@@ -91,39 +93,39 @@ impl Own<'_> {
 }
 
 /// Random samples of a model, row-major.
-fn samples(program: &Program, count: usize, seed: u64) -> Vec<f64> {
-    let mut rng = Rng::new(program.seed ^ seed.wrapping_mul(0x5851_f42d_4c95_7f2d));
-    (0..count * program.sample.iter().product::<usize>()).map(|_| 1.2 * rng.weight()).collect()
+fn samples(model: &DrawnModel, count: usize, seed: u64) -> Vec<f64> {
+    let mut rng = Rng::new(model.seed ^ seed.wrapping_mul(0x5851_f42d_4c95_7f2d));
+    (0..count * model.sample.iter().product::<usize>()).map(|_| 1.2 * rng.weight()).collect()
 }
 
-fn data(program: &Program, samples: &[f64]) -> TensorData {
-    let n = samples.len() / program.sample.iter().product::<usize>();
-    TensorData::new(samples.to_vec(), [&[n], &program.sample[..]].concat())
+fn data(model: &DrawnModel, samples: &[f64]) -> TensorData {
+    let n = samples.len() / model.sample.iter().product::<usize>();
+    TensorData::new(samples.to_vec(), [&[n], &model.sample[..]].concat())
 }
 
 /// Compares everything.
-pub(crate) fn compare(program: &Program, scope: Scope) -> Outcome {
-    match judged(program, scope) {
+pub(crate) fn compare(model: &DrawnModel, scope: Scope) -> ModelOutcome {
+    match judged(model, scope) {
         Ok(outcome) | Err(outcome) => outcome,
     }
 }
 
-fn wrong<T>(fault: Fault, engine: &'static str, detail: String) -> Result<T, Outcome> {
-    Err(Outcome::Wrong { fault, engine, detail })
+fn wrong<T>(fault: Fault, engine: &'static str, detail: String) -> Result<T, ModelOutcome> {
+    Err(ModelOutcome::Wrong { fault, engine, detail })
 }
 
 /// The outcome for an engine that stops. A typed error at load is a refusal, unless it is one that
 /// reports a difference from the model; later it is a fault, as is a panic at any time.
-fn stopped(stop: Stop, engine: &'static str, at_load: bool) -> Outcome {
+fn stopped(stop: NoResult, engine: &'static str, at_load: bool) -> ModelOutcome {
     match stop {
-        Stop::Refused(
+        NoResult::Refused(
             error @ (Error::Disagrees { .. } | Error::BatchDependent { .. } | Error::ForwardFailed { .. }),
-        ) => Outcome::Wrong { fault: Fault::Caught, engine, detail: error.to_string() },
-        Stop::Refused(error) if at_load => Outcome::Refused(reason(&error)),
-        Stop::Refused(error) => {
-            Outcome::Wrong { fault: Fault::FailsAtRun, engine, detail: error.to_string() }
+        ) => ModelOutcome::Wrong { fault: Fault::Caught, engine, detail: error.to_string() },
+        NoResult::Refused(error) if at_load => ModelOutcome::Refused(reason(&error)),
+        NoResult::Refused(error) => {
+            ModelOutcome::Wrong { fault: Fault::FailsAtRun, engine, detail: error.to_string() }
         }
-        Stop::Panic(message) => Outcome::Wrong { fault: Fault::Panic, engine, detail: message },
+        NoResult::Panic(message) => ModelOutcome::Wrong { fault: Fault::Panic, engine, detail: message },
     }
 }
 
@@ -151,15 +153,15 @@ fn without_numbers(text: &str) -> String {
     out
 }
 
-fn judged(program: &Program, scope: Scope) -> Result<Outcome, Outcome> {
-    let own = Own { program, numbers: program.numbers(), device: Device::flex() };
-    let three = samples(program, SAMPLES, 1);
+fn judged(model: &DrawnModel, scope: Scope) -> Result<ModelOutcome, ModelOutcome> {
+    let own = OwnModel { model, numbers: model.numbers(), device: Device::flex() };
+    let three = samples(model, SAMPLES, 1);
     let logits = own_logits(&own, &three)?;
-    let graph = match program.sample.len() {
-        1 => capture::<2>(program, &own),
-        2 => capture::<3>(program, &own),
-        3 => capture::<4>(program, &own),
-        _ => capture::<5>(program, &own),
+    let graph = match model.sample.len() {
+        1 => capture::<2>(model, &own),
+        2 => capture::<3>(model, &own),
+        3 => capture::<4>(model, &own),
+        _ => capture::<5>(model, &own),
     };
     let graph = graph.map_err(|stop| stopped(stop, "capture", true))?;
     let mut ran = String::new();
@@ -176,69 +178,74 @@ fn judged(program: &Program, scope: Scope) -> Result<Outcome, Outcome> {
     between(&found[0].0, &found[1].0)?;
     check_grams(&own, &graph, &found[0].1, &found[1].1, &three, scope)?;
     let nodes = graph.nodes().iter().map(|node| node.op.name()).collect();
-    Ok(Outcome::Agrees { ran, nodes })
+    Ok(ModelOutcome::Agrees { ran, nodes })
 }
 
 /// A refusal by the second engine is a fault, since the first has computed the model.
-fn alike<T>(outcome: Outcome, engine: &'static str, computed: &[T]) -> Outcome {
+fn alike<T>(outcome: ModelOutcome, engine: &'static str, computed: &[T]) -> ModelOutcome {
     match outcome {
-        Outcome::Refused(detail) if !computed.is_empty() => {
-            Outcome::Wrong { fault: Fault::OneRefuses, engine, detail }
+        ModelOutcome::Refused(detail) if !computed.is_empty() => {
+            ModelOutcome::Wrong { fault: Fault::OneRefuses, engine, detail }
         }
         other => other,
     }
 }
 
-fn capture<const D: usize>(program: &Program, own: &Own<'_>) -> Result<Graph, Stop>
+fn capture<const D: usize>(model: &DrawnModel, own: &OwnModel<'_>) -> Result<Graph, NoResult>
 where
-    Value: From<Tensor<D>>,
+    AnyTensor: From<Tensor<D>>,
 {
-    let weights = Weights::new(&program.parameters, &own.numbers, &own.device);
-    captured(&weights, |weights: &Weights, x: Tensor<D>| program.forward(weights, x), &program.sample)
+    let weights = DrawnWeights::new(&model.parameters, &own.numbers, &own.device);
+    captured(&weights, |weights: &DrawnWeights, x: Tensor<D>| model.forward(weights, x), &model.sample)
 }
 
 /// The caller's logits of three samples, if they are finite and the same when the samples are run
 /// one by one.
-fn own_logits(own: &Own<'_>, three: &[f64]) -> Result<Vec<f64>, Outcome> {
+fn own_logits(own: &OwnModel<'_>, three: &[f64]) -> Result<Vec<f64>, ModelOutcome> {
     let size = three.len() / SAMPLES;
     let run = quietly(|| {
         let alone: Vec<f64> =
             three.chunks_exact(size).flat_map(|sample| own.logits(&own.numbers, sample)).collect();
         (own.logits(&own.numbers, three), alone)
     });
-    let (together, alone) = run.map_err(|_| Outcome::Unfit("its own forward pass panics"))?;
+    let (together, alone) = run.map_err(|_| ModelOutcome::Unfit("its own forward pass panics"))?;
     if together.iter().any(|x| x.is_nan() || x.abs() >= 1e3) {
-        return Err(Outcome::Unfit("its own logits are large or no numbers"));
+        return Err(ModelOutcome::Unfit("its own logits are large or no numbers"));
     }
     if distance(&together, &alone, 1.0) > 1e-12 {
-        return Err(Outcome::Unfit("its own samples depend on one another"));
+        return Err(ModelOutcome::Unfit("its own samples depend on one another"));
     }
     if together.len() < 2 * SAMPLES {
-        return Err(Outcome::Unfit("one class"));
+        return Err(ModelOutcome::Unfit("one class"));
     }
     Ok(together)
 }
 
-type Measured = (Vec<Jacobian>, Vec<SampleGrams>, String);
+type EngineResults = (Vec<Jacobian>, Vec<SampleGrams>, String);
 
 /// What an engine returns for three samples. Asserts that running them one by one gives the same
 /// bits.
-fn measured(own: &Own<'_>, graph: &Graph, name: &'static str, three: &[f64]) -> Result<Measured, Outcome> {
-    let kind = engine(name, own.program.seed);
+fn measured(
+    own: &OwnModel<'_>,
+    graph: &Graph,
+    name: &'static str,
+    three: &[f64],
+) -> Result<EngineResults, ModelOutcome> {
+    let kind = engine(name, own.model.seed);
     let program = loaded(graph, Leaves::input(), kind).map_err(|stop| stopped(stop, name, true))?;
     let ran = without_numbers(&program.engine());
     let at_run = |stop| stopped(stop, name, false);
-    let together = jacobians(&program, &data(own.program, three)).map_err(at_run)?;
+    let together = jacobians(&program, &data(own.model, three)).map_err(at_run)?;
     let size = three.len() / SAMPLES;
     let singles = three.chunks_exact(size).enumerate();
-    for (place, sample) in singles.clone() {
-        let alone = jacobians(&program, &data(own.program, sample)).map_err(at_run)?;
-        let same = bits(rows(&alone[0])) == bits(rows(&together[place]))
-            && bits(&alone[0].logits) == bits(&together[place].logits);
+    for (index, sample) in singles.clone() {
+        let alone = jacobians(&program, &data(own.model, sample)).map_err(at_run)?;
+        let same = bits(rows(&alone[0])) == bits(rows(&together[index]))
+            && bits(&alone[0].logits) == bits(&together[index].logits);
         if !same {
             let shown = |of: &Jacobian| format!("logits {:?}, rows {:?}", of.logits, rows(of));
-            let both = [&alone[0], &together[place]].map(shown);
-            let what = format!("sample {place} alone has other bits:\n  {}\n  {}", both[0], both[1]);
+            let both = [&alone[0], &together[index]].map(shown);
+            let what = format!("sample {index} alone has other bits:\n  {}\n  {}", both[0], both[1]);
             return wrong(Fault::Bits, name, what);
         }
     }
@@ -247,15 +254,15 @@ fn measured(own: &Own<'_>, graph: &Graph, name: &'static str, three: &[f64]) -> 
     }
     let leaves = Leaves::parameters(graph).and_input();
     let program = loaded(graph, leaves, kind).map_err(|stop| stopped(stop, name, true))?;
-    let all = grams(&program, &data(own.program, three)).map_err(at_run)?;
-    for (place, sample) in singles {
-        let alone = grams(&program, &data(own.program, sample)).map_err(at_run)?;
-        let same = alone[0].tensors.iter().zip(&all[place].tensors).all(|(a, b)| bits(a) == bits(b));
+    let all = grams(&program, &data(own.model, three)).map_err(at_run)?;
+    for (index, sample) in singles {
+        let alone = grams(&program, &data(own.model, sample)).map_err(at_run)?;
+        let same = alone[0].tensors.iter().zip(&all[index].tensors).all(|(a, b)| bits(a) == bits(b));
         if !same {
             return wrong(
                 Fault::Bits,
                 name,
-                format!("Gram matrices of sample {place} alone have other bits"),
+                format!("Gram matrices of sample {index} alone have other bits"),
             );
         }
     }
@@ -266,7 +273,7 @@ fn bits(numbers: &[f64]) -> Vec<u64> {
     numbers.iter().map(|x| x.to_bits()).collect()
 }
 
-fn check_logits(name: &'static str, found: &[Jacobian], expected: &[f64]) -> Result<(), Outcome> {
+fn check_logits(name: &'static str, found: &[Jacobian], expected: &[f64]) -> Result<(), ModelOutcome> {
     let all: Vec<f64> = found.iter().flat_map(|jacobian| jacobian.logits.iter().copied()).collect();
     let apart = distance(&all, expected, 1.0);
     if apart > SAME {
@@ -277,17 +284,22 @@ fn check_logits(name: &'static str, found: &[Jacobian], expected: &[f64]) -> Res
 
 /// Compares the rows of one sample after the other with differences, until one agrees: a sample may
 /// lie near a kink, but not all of them do.
-fn check_rows(name: &'static str, own: &Own<'_>, found: &[Jacobian], three: &[f64]) -> Result<(), Outcome> {
-    let mut told = Ok(());
+fn check_rows(
+    name: &'static str,
+    own: &OwnModel<'_>,
+    found: &[Jacobian],
+    three: &[f64],
+) -> Result<(), ModelOutcome> {
+    let mut agreement = Ok(());
     for (sample, jacobian) in three.chunks_exact(three.len() / SAMPLES).zip(found) {
         let (rows, classes) = (rows(jacobian), jacobian.logits.len());
         let logits = |samples: &[f64]| own.logits(&own.numbers, samples);
-        told = near(rows, |step| differences::rows(logits, sample, classes, step));
-        if told.is_ok() || rows.iter().any(|x| !x.is_finite()) {
+        agreement = near(rows, |step| differences::rows(logits, sample, classes, step));
+        if agreement.is_ok() || rows.iter().any(|x| !x.is_finite()) {
             break;
         }
     }
-    told.or_else(|detail| wrong(Fault::Rows, name, detail))
+    agreement.or_else(|detail| wrong(Fault::Rows, name, detail))
 }
 
 /// Tolerance of single precision against double: wide enough for a dozen operations that lose
@@ -298,15 +310,15 @@ const SINGLE: f64 = 2e-3;
 /// agreeing sample is enough, as masks may differ near a kink.
 fn check_single(
     name: &'static str,
-    own: &Own<'_>,
+    own: &OwnModel<'_>,
     graph: &Graph,
     double: &[Jacobian],
     three: &[f64],
-) -> Result<(), Outcome> {
-    let kind = engine(name, own.program.seed);
+) -> Result<(), ModelOutcome> {
+    let kind = engine(name, own.model.seed);
     let program = loaded_in(graph, Leaves::input(), kind, Precision::F32);
     let program = program.map_err(|stop| stopped(stop, name, true))?;
-    let found = jacobians(&program, &data(own.program, three)).map_err(|stop| stopped(stop, name, false))?;
+    let found = jacobians(&program, &data(own.model, three)).map_err(|stop| stopped(stop, name, false))?;
     let apart = |(found, double): (&Jacobian, &Jacobian)| {
         let logits = distance(&found.logits, &double.logits, 1.0);
         logits.max(distance(&numbers(found), &numbers(double), 1.0))
@@ -319,7 +331,7 @@ fn check_single(
 }
 
 /// Compares the rows of the two engines.
-fn between(flex: &[Jacobian], cpu: &[Jacobian]) -> Result<(), Outcome> {
+fn between(flex: &[Jacobian], cpu: &[Jacobian]) -> Result<(), ModelOutcome> {
     for (flex, cpu) in flex.iter().zip(cpu) {
         let apart = distance(rows(cpu), rows(flex), 1e-3);
         if apart > SAME {
@@ -330,26 +342,26 @@ fn between(flex: &[Jacobian], cpu: &[Jacobian]) -> Result<(), Outcome> {
     Ok(())
 }
 
-/// The fields of the program that one parameter of the graph represents: one, or several that are
+/// The fields of the model that one parameter of the graph represents: one, or several that are
 /// tied.
-fn fields(program: &Program, name: &str) -> Vec<usize> {
-    let all = 0..program.parameters.len();
-    let Some(first) = all.clone().find(|&at| Weights::name(&program.parameters, at) == name) else {
+fn fields(model: &DrawnModel, name: &str) -> Vec<usize> {
+    let all = 0..model.parameters.len();
+    let Some(first) = all.clone().find(|&at| DrawnWeights::name(&model.parameters, at) == name) else {
         return vec![];
     };
-    let first = program.parameters[first].tied.unwrap_or(first);
-    all.filter(|&at| at == first || program.parameters[at].tied == Some(first)).collect()
+    let first = model.parameters[first].tied.unwrap_or(first);
+    all.filter(|&at| at == first || model.parameters[at].tied == Some(first)).collect()
 }
 
 /// Compares the Gram matrices of the two engines, and with differences if the scope asks for it.
 fn check_grams(
-    own: &Own<'_>,
+    own: &OwnModel<'_>,
     graph: &Graph,
     flex: &[SampleGrams],
     cpu: &[SampleGrams],
     three: &[f64],
     scope: Scope,
-) -> Result<(), Outcome> {
+) -> Result<(), ModelOutcome> {
     for (flex, cpu) in flex.iter().zip(cpu) {
         for (at, (flex, cpu)) in flex.tensors.iter().zip(&cpu.tensors).enumerate() {
             let apart = distance(cpu, flex, 1e-3);
@@ -360,10 +372,10 @@ fn check_grams(
             }
         }
     }
-    let places = if scope.dense { 0..graph.parameters().len() } else { 0..0 };
-    for at in places {
+    let parameters = if scope.dense { 0..graph.parameters().len() } else { 0..0 };
+    for at in parameters {
         let parameter = &graph.parameters()[at];
-        let fields = fields(own.program, &parameter.name);
+        let fields = fields(own.model, &parameter.name);
         if fields.is_empty() {
             return wrong(Fault::Grams, "capture", format!("no parameter is called {}", parameter.name));
         }
@@ -374,21 +386,21 @@ fn check_grams(
 
 /// Compares the Gram matrices of one parameter with differences, sample by sample until one agrees.
 fn near_dense(
-    own: &Own<'_>,
+    own: &OwnModel<'_>,
     name: &str,
     fields: &[usize],
     at: usize,
     found: &[SampleGrams],
     three: &[f64],
-) -> Result<(), Outcome> {
-    let mut told = Ok(());
+) -> Result<(), ModelOutcome> {
+    let mut agreement = Ok(());
     for (sample, grams) in three.chunks_exact(three.len() / SAMPLES).zip(found) {
         let (elements, classes) = (own.numbers[fields[0]].len(), grams.logits.len());
         let logits = |element, by| own.moved(fields, sample, element, by);
-        told = near(&grams.tensors[at], |step| differences::gram(logits, elements, classes, step));
-        if told.is_ok() {
+        agreement = near(&grams.tensors[at], |step| differences::gram(logits, elements, classes, step));
+        if agreement.is_ok() {
             break;
         }
     }
-    told.or_else(|detail| wrong(Fault::Grams, "flex", format!("{name}: {detail}")))
+    agreement.or_else(|detail| wrong(Fault::Grams, "flex", format!("{name}: {detail}")))
 }

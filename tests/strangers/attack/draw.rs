@@ -1,14 +1,14 @@
-//! Draws a program step by step. Each step is run at once on 2 and on 3 samples, which shows
+//! Draws a model step by step. Each step is run at once on 2 and on 3 samples, which shows
 //! whether Burn accepts it and how its shape depends on the number of samples.
 
 use burn::tensor::{Device, TensorData};
 
-use crate::attack::model::{Numbers, Spec, Weights, numbers};
-use crate::attack::op::Op;
-use crate::attack::program::{Program, Source, Step};
+use crate::attack::model::{DrawnModel, DrawnStep, StepInput};
+use crate::attack::op::DrawnOp;
 use crate::attack::quietly;
 use crate::attack::rng::Rng;
-use crate::attack::value::{Dim, Value};
+use crate::attack::value::{AnyTensor, Dim};
+use crate::attack::weights::{DrawnWeights, ParameterNumbers, Spec, numbers};
 
 /// The most elements of a value per sample.
 const LARGEST: usize = 72;
@@ -19,16 +19,16 @@ const HIGHEST: f64 = 12.0;
 /// The most classes.
 pub(crate) const CLASSES: usize = 8;
 
-/// A program while it is drawn.
+/// A model while it is drawn.
 #[derive(Debug)]
 pub(crate) struct Drawer {
     pub(crate) rng: Rng,
-    pub(crate) program: Program,
+    pub(crate) model: DrawnModel,
     /// Whether it is drawn only from the operations of convolutional networks.
     pub(crate) convolutional: bool,
-    numbers: Numbers,
+    numbers: ParameterNumbers,
     /// The values at 2 and at 3 samples.
-    values: [Vec<Value>; 2],
+    values: [Vec<AnyTensor>; 2],
     shapes: Vec<Vec<Dim>>,
     device: Device,
 }
@@ -42,16 +42,16 @@ fn sample(rng: &mut Rng) -> Vec<usize> {
     }
 }
 
-/// Draws the program of a seed; none if no logits could be formed.
-pub(crate) fn draw(seed: u64) -> Option<Program> {
+/// Draws the model of a seed; none if no logits could be formed.
+pub(crate) fn draw(seed: u64) -> Option<DrawnModel> {
     let mut rng = Rng::new(seed);
     let sample = sample(&mut rng);
     let (device, steps) = (Device::flex(), rng.between(1, 9));
-    let program =
-        Program { seed, sample: sample.clone(), parameters: vec![], constants: vec![], steps: vec![] };
+    let model =
+        DrawnModel { seed, sample: sample.clone(), parameters: vec![], constants: vec![], steps: vec![] };
     let input = |n: usize| {
         let shape = [&[n], &sample[..]].concat();
-        Value::from_data(
+        AnyTensor::from_data(
             TensorData::new(numbers(&[n * sample.iter().product::<usize>()], seed), shape),
             &device,
         )
@@ -60,45 +60,45 @@ pub(crate) fn draw(seed: u64) -> Option<Program> {
     let shape = std::iter::once(Dim::N).chain(sample.iter().map(|&size| Dim::fixed(size))).collect();
     let convolutional = seed.is_multiple_of(2);
     let mut drawer =
-        Drawer { rng, program, convolutional, numbers: vec![], values, shapes: vec![shape], device };
+        Drawer { rng, model, convolutional, numbers: vec![], values, shapes: vec![shape], device };
     for _ in 0..20 * steps {
-        if drawer.program.steps.len() >= steps {
+        if drawer.model.steps.len() >= steps {
             break;
         }
         drawer.instruction();
     }
     drawer.head()?;
-    Some(drawer.program.tidy())
+    Some(drawer.model.tidy())
 }
 
 impl Drawer {
     /// A value's shape.
-    pub(crate) fn shape(&self, source: Source) -> Vec<Dim> {
+    pub(crate) fn shape(&self, source: StepInput) -> Vec<Dim> {
         let fixed = |shape: &[usize]| shape.iter().map(|&size| Dim::fixed(size)).collect();
         match source {
-            Source::Value(at) => self.shapes[at].clone(),
-            Source::Parameter(at) => fixed(&self.program.parameters[at].shape),
-            Source::Constant(at) => fixed(&self.program.constants[at]),
+            StepInput::Value(at) => self.shapes[at].clone(),
+            StepInput::Parameter(at) => fixed(&self.model.parameters[at].shape),
+            StepInput::Constant(at) => fixed(&self.model.constants[at]),
         }
     }
 
     /// A value that fits, most often the latest one.
-    pub(crate) fn pick(&mut self, fits: impl Fn(&[Dim]) -> bool) -> Option<Source> {
+    pub(crate) fn pick(&mut self, fits: impl Fn(&[Dim]) -> bool) -> Option<StepInput> {
         let fitting: Vec<usize> = (0..self.shapes.len()).filter(|&at| fits(&self.shapes[at])).collect();
         let last = fitting.len().checked_sub(1)?;
-        let place = if self.rng.below(3) > 0 { last } else { self.rng.below(last + 1) };
-        Some(Source::Value(fitting[place]))
+        let chosen = if self.rng.below(3) > 0 { last } else { self.rng.below(last + 1) };
+        Some(StepInput::Value(fitting[chosen]))
     }
 
     /// Adds a step if Burn accepts it and its values are neither too many nor too large.
-    pub(crate) fn push(&mut self, op: Op, inputs: Vec<Source>) -> Option<Source> {
-        let step = Step { op, inputs };
-        let weights = Weights::new(&self.program.parameters, &self.numbers, &self.device);
+    pub(crate) fn push(&mut self, op: DrawnOp, inputs: Vec<StepInput>) -> Option<StepInput> {
+        let step = DrawnStep { op, inputs };
+        let weights = DrawnWeights::new(&self.model.parameters, &self.numbers, &self.device);
         let [two, three] =
-            [0, 1].map(|at| quietly(|| self.program.step(&weights, &step, &self.values[at], at + 2)).ok());
+            [0, 1].map(|at| quietly(|| self.model.step(&weights, &step, &self.values[at], at + 2)).ok());
         let (two, three) = (two?, three?);
         let shape = Dim::shape_through(&two.shape(), &three.shape())?;
-        let good = |value: &Value| {
+        let good = |value: &AnyTensor| {
             let numbers = value.numbers();
             !numbers.is_empty() && numbers.iter().all(|x| x.abs() < HIGHEST)
         };
@@ -108,32 +108,32 @@ impl Drawer {
         self.values[0].push(two);
         self.values[1].push(three);
         self.shapes.push(shape);
-        self.program.steps.push(step);
-        Some(Source::Value(self.shapes.len() - 1))
+        self.model.steps.push(step);
+        Some(StepInput::Value(self.shapes.len() - 1))
     }
 
     /// A parameter: most often a new one, sometimes an earlier one of this shape, or a second field
     /// that shares the tensor of an earlier one.
-    pub(crate) fn parameter(&mut self, shape: &[usize]) -> Source {
-        let same = self.program.parameters.iter().position(|spec| spec.shape == shape && spec.tied.is_none());
+    pub(crate) fn parameter(&mut self, shape: &[usize]) -> StepInput {
+        let same = self.model.parameters.iter().position(|spec| spec.shape == shape && spec.tied.is_none());
         let tied = match same {
-            Some(first) if self.rng.once_in(3) => return Source::Parameter(first),
+            Some(first) if self.rng.once_in(3) => return StepInput::Parameter(first),
             Some(first) if self.rng.once_in(3) => Some(first),
             _ => None,
         };
-        self.program.parameters.push(Spec { shape: shape.to_vec(), tied });
-        self.numbers = self.program.numbers();
-        Source::Parameter(self.program.parameters.len() - 1)
+        self.model.parameters.push(Spec { shape: shape.to_vec(), tied });
+        self.numbers = self.model.numbers();
+        StepInput::Parameter(self.model.parameters.len() - 1)
     }
 
     /// Adds a constant.
-    pub(crate) fn constant(&mut self, shape: &[usize]) -> Source {
-        self.program.constants.push(shape.to_vec());
-        Source::Constant(self.program.constants.len() - 1)
+    pub(crate) fn constant(&mut self, shape: &[usize]) -> StepInput {
+        self.model.constants.push(shape.to_vec());
+        StepInput::Constant(self.model.constants.len() - 1)
     }
 
     /// A parameter or a constant.
-    pub(crate) fn given(&mut self, shape: &[usize]) -> Source {
+    pub(crate) fn given(&mut self, shape: &[usize]) -> StepInput {
         if self.rng.once_in(3) { self.constant(shape) } else { self.parameter(shape) }
     }
 
@@ -150,7 +150,7 @@ impl Drawer {
 
     /// Turns a value into `[n, K]` in one of the usual ways: optionally a concatenation and a mean
     /// over positions, then a flatten and a last layer.
-    fn close(&mut self, source: Source) -> Option<()> {
+    fn close(&mut self, source: StepInput) -> Option<()> {
         let mut at = source;
         if self.rng.once_in(4) {
             at = self.joined(at)?;
@@ -166,53 +166,53 @@ impl Drawer {
             at = self.last_layer(at, features, classes)?;
         }
         if self.rng.once_in(8) {
-            at = self.push(Op::LogSoftmax { axis: 1 }, vec![at])?;
+            at = self.push(DrawnOp::LogSoftmax { axis: 1 }, vec![at])?;
         }
         // The logits must be the result of the last step.
-        (at == Source::Value(self.program.steps.len()) && self.shape(at)[0] == Dim::N).then_some(())
+        (at == StepInput::Value(self.model.steps.len()) && self.shape(at)[0] == Dim::N).then_some(())
     }
 
     /// A linear layer, a plain product with a weight, or a slice of the features.
-    fn last_layer(&mut self, at: Source, features: usize, classes: usize) -> Option<Source> {
+    fn last_layer(&mut self, at: StepInput, features: usize, classes: usize) -> Option<StepInput> {
         if features > classes && self.rng.once_in(5) {
             let start = self.rng.below(features - classes);
-            return self.push(Op::Slice { axis: 1, start, end: start + classes, step: 1 }, vec![at]);
+            return self.push(DrawnOp::Slice { axis: 1, start, end: start + classes, step: 1 }, vec![at]);
         }
         if self.rng.once_in(5) {
             let weight = self.parameter(&[features, classes]);
-            return self.push(Op::Matmul, vec![at, weight]);
+            return self.push(DrawnOp::Matmul, vec![at, weight]);
         }
         let mut inputs = vec![at, self.parameter(&[features, classes])];
         if self.rng.below(3) > 0 {
             inputs.push(self.given(&[classes]));
         }
-        self.push(Op::Linear, inputs)
+        self.push(DrawnOp::Linear, inputs)
     }
 
     /// Concatenates two flattened values.
-    fn joined(&mut self, at: Source) -> Option<Source> {
+    fn joined(&mut self, at: StepInput) -> Option<StepInput> {
         let other = self.pick(batched)?;
         let (a, b) = (self.flat(at)?, self.flat(other)?);
-        self.push(Op::Cat { axis: 1 }, vec![a, b])
+        self.push(DrawnOp::Cat { axis: 1 }, vec![a, b])
     }
 
-    fn mean_of_positions(&mut self, at: Source) -> Option<Source> {
+    fn mean_of_positions(&mut self, at: StepInput) -> Option<StepInput> {
         let axes: Vec<usize> = (2..self.shape(at).len()).collect();
         let squeeze = self.rng.once_in(2);
-        self.push(Op::Fold { fold: crate::attack::op::Fold::Mean, axes, squeeze }, vec![at])
+        self.push(DrawnOp::Fold { fold: crate::attack::op::Fold::Mean, axes, squeeze }, vec![at])
     }
 
     /// The value as `[n, everything else]`, by a flatten or a reshape if it is not so already.
-    fn flat(&mut self, at: Source) -> Option<Source> {
+    fn flat(&mut self, at: StepInput) -> Option<StepInput> {
         let shape = self.shape(at);
         if shape.len() == 2 && shape[0] == Dim::N {
             return Some(at);
         }
         let all = shape.iter().fold(1, |all, dim| all * dim.at(1));
         if shape[0] == Dim::N && shape.len() > 2 && self.rng.once_in(2) {
-            return self.push(Op::Flatten { from: 1, to: shape.len() - 1 }, vec![at]);
+            return self.push(DrawnOp::Flatten { from: 1, to: shape.len() - 1 }, vec![at]);
         }
-        self.push(Op::Reshape { shape: vec![Dim::N, Dim::fixed(all)] }, vec![at])
+        self.push(DrawnOp::Reshape { shape: vec![Dim::N, Dim::fixed(all)] }, vec![at])
     }
 }
 

@@ -9,7 +9,7 @@ use crate::attack::quietly;
 
 /// Why there is no result.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Stop {
+pub(crate) enum NoResult {
     /// A typed error.
     Refused(Error),
     Panic(String),
@@ -26,8 +26,8 @@ pub(crate) fn engine(name: &str, choice: u64) -> Engine {
 }
 
 /// Runs work that may return an error or, if there is a fault, panic.
-pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Stop> {
-    quietly(work).map_err(Stop::Panic)?.map_err(Stop::Refused)
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, NoResult> {
+    quietly(work).map_err(NoResult::Panic)?.map_err(NoResult::Refused)
 }
 
 /// The graph of a module.
@@ -35,12 +35,12 @@ pub(crate) fn captured<M: Module, const D: usize>(
     model: &M,
     forward: impl Fn(&M, Tensor<D>) -> Tensor<2>,
     sample: &[usize],
-) -> Result<Graph, Stop> {
+) -> Result<Graph, NoResult> {
     guarded(|| Graph::capture(model, &forward, sample, &Device::flex()))
 }
 
 /// Loads a graph in f64.
-pub(crate) fn loaded(graph: &Graph, leaves: Leaves, engine: Engine) -> Result<Program, Stop> {
+pub(crate) fn loaded(graph: &Graph, leaves: Leaves, engine: Engine) -> Result<Program, NoResult> {
     loaded_in(graph, leaves, engine, Precision::F64)
 }
 
@@ -50,18 +50,18 @@ pub(crate) fn loaded_in(
     leaves: Leaves,
     engine: Engine,
     precision: Precision,
-) -> Result<Program, Stop> {
+) -> Result<Program, NoResult> {
     let options = Options { precision, ..Options::default() };
     guarded(|| engine.load(graph.clone(), leaves, &Device::flex(), &options))
 }
 
 /// Logits and rows of all samples.
-pub(crate) fn jacobians(program: &Program, samples: &TensorData) -> Result<Vec<Jacobian>, Stop> {
+pub(crate) fn jacobians(program: &Program, samples: &TensorData) -> Result<Vec<Jacobian>, NoResult> {
     guarded(|| program.jacobians(samples.clone())?.collect())
 }
 
 /// Gram matrices of all samples.
-pub(crate) fn grams(program: &Program, samples: &TensorData) -> Result<Vec<SampleGrams>, Stop> {
+pub(crate) fn grams(program: &Program, samples: &TensorData) -> Result<Vec<SampleGrams>, NoResult> {
     guarded(|| program.grams(samples.clone())?.collect())
 }
 

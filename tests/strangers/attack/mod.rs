@@ -4,6 +4,7 @@
 
 mod apply;
 pub(crate) mod compare;
+#[path = "../../common/differences.rs"]
 pub(crate) mod differences;
 pub(crate) mod draw;
 pub(crate) mod engines;
@@ -11,11 +12,11 @@ mod instructions;
 mod layers;
 pub(crate) mod model;
 pub(crate) mod op;
-pub(crate) mod program;
 pub(crate) mod rng;
 pub(crate) mod shrink;
 pub(crate) mod tally;
 pub(crate) mod value;
+pub(crate) mod weights;
 
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};

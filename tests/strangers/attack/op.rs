@@ -252,7 +252,7 @@ pub(crate) enum Fold {
 
 /// How the margins of a padded tensor are filled.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Margin {
+pub(crate) enum PadFill {
     Number,
     Reflect,
     Edge,
@@ -260,14 +260,14 @@ pub(crate) enum Margin {
 
 /// A comparison with a number.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Compare {
+pub(crate) enum ScalarComparison {
     Greater,
     GreaterEqual,
     Lower,
     LowerEqual,
 }
 
-impl Compare {
+impl ScalarComparison {
     pub(crate) fn mask<const D: usize>(self, x: Tensor<D>, with: f64) -> Tensor<D, Bool> {
         match self {
             Self::Greater => x.greater_scalar(with),
@@ -280,7 +280,7 @@ impl Compare {
 
 /// A convolution's or pool's window along each axis.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Window {
+pub(crate) struct WindowSpec {
     pub(crate) kernel: Vec<usize>,
     pub(crate) stride: Vec<usize>,
     pub(crate) padding: Vec<(usize, usize)>,
@@ -289,7 +289,7 @@ pub(crate) struct Window {
 
 /// One operation. Axes are counted from 0, the batch included.
 #[derive(Debug, Clone)]
-pub(crate) enum Op {
+pub(crate) enum DrawnOp {
     /// The identity; used when a program is shrunk.
     Same,
     Unary(Unary),
@@ -324,7 +324,7 @@ pub(crate) enum Op {
     },
     /// A transposed convolution along one or two axes; `behind` is the output padding.
     Transposed {
-        window: Window,
+        window: WindowSpec,
         groups: usize,
         behind: Vec<usize>,
     },
@@ -365,7 +365,7 @@ pub(crate) enum Op {
     },
     Pad {
         margins: Vec<(usize, usize)>,
-        with: Margin,
+        with: PadFill,
     },
     /// The first operand with a slice replaced by the second.
     Assign {
@@ -392,11 +392,11 @@ pub(crate) enum Op {
         seed: u64,
     },
     FillWhere {
-        compare: Compare,
+        compare: ScalarComparison,
     },
     /// The second operand where the comparison holds for the first.
     Choose {
-        compare: Compare,
+        compare: ScalarComparison,
     },
     Cat {
         axis: usize,
@@ -423,15 +423,15 @@ pub(crate) enum Op {
     Linear,
     Matmul,
     Conv1d {
-        window: Window,
+        window: WindowSpec,
         groups: usize,
     },
     Conv2d {
-        window: Window,
+        window: WindowSpec,
         groups: usize,
     },
     Conv3d {
-        window: Window,
+        window: WindowSpec,
         groups: usize,
     },
     BatchNorm {
@@ -444,20 +444,20 @@ pub(crate) enum Op {
     InstanceNorm,
     PRelu,
     MaxPool1d {
-        window: Window,
+        window: WindowSpec,
         ceil: bool,
     },
     MaxPool2d {
-        window: Window,
+        window: WindowSpec,
         ceil: bool,
     },
     AvgPool1d {
-        window: Window,
+        window: WindowSpec,
         ceil: bool,
         count_margins: bool,
     },
     AvgPool2d {
-        window: Window,
+        window: WindowSpec,
         ceil: bool,
         count_margins: bool,
     },

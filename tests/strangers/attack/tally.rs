@@ -3,23 +3,23 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::attack::compare::{Fault, Outcome, Scope, compare};
+use crate::attack::compare::{Fault, ModelOutcome, Scope, compare};
 use crate::attack::draw::draw;
-use crate::attack::program::Program;
+use crate::attack::model::DrawnModel;
 use crate::attack::quietly;
 use crate::attack::shrink::shrunk;
 
-/// A model that fails, with the smallest program found that fails in the same way.
+/// A model that fails, with the smallest model found that fails in the same way.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct FailedModel {
     pub(crate) seed: u64,
     pub(crate) fault: Fault,
     pub(crate) engine: &'static str,
-    pub(crate) smallest: Program,
+    pub(crate) smallest: DrawnModel,
     pub(crate) detail: String,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for FailedModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let detail: String = self.detail.chars().take(600).collect();
         write!(f, "seed {}: {:?} on {}: {detail}\n{}", self.seed, self.fault, self.engine, self.smallest)
@@ -28,81 +28,85 @@ impl fmt::Display for Failure {
 
 /// Counts of the outcomes of many models.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct AttackTally {
     pub(crate) models: usize,
     pub(crate) agree: usize,
     /// Models that are not fit for the comparison, by reason; not part of `models`.
-    pub(crate) unfit: BTreeMap<String, Group>,
-    pub(crate) refused: BTreeMap<String, Group>,
+    pub(crate) unfit: BTreeMap<String, OutcomeCount>,
+    pub(crate) refused: BTreeMap<String, OutcomeCount>,
     /// Models that agree, by how our own kernels describe what they run.
-    ran: BTreeMap<String, Group>,
-    /// Steps of all compared programs, by operation.
+    ran: BTreeMap<String, OutcomeCount>,
+    /// Steps of all compared models, by operation.
     operations: BTreeMap<String, usize>,
     /// Graph nodes of the models that agree, by the engine's names of the operations.
     pub(crate) nodes: BTreeMap<&'static str, usize>,
     pub(crate) wrong: BTreeMap<(Fault, &'static str), usize>,
-    pub(crate) failures: Vec<Failure>,
+    pub(crate) failures: Vec<FailedModel>,
 }
 
 /// Models with the same outcome: how many, and the seed of one of them.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Group {
+pub(crate) struct OutcomeCount {
     count: usize,
     example: u64,
 }
 
 /// Adds a group to the group of the same reason.
-fn count(groups: &mut BTreeMap<String, Group>, why: String, Group { count, example }: Group) {
+fn count(
+    groups: &mut BTreeMap<String, OutcomeCount>,
+    why: String,
+    OutcomeCount { count, example }: OutcomeCount,
+) {
     let group = groups.entry(why).or_default();
-    *group = Group { count: group.count + count, example };
+    *group = OutcomeCount { count: group.count + count, example };
 }
 
 /// How many failing models are shrunk per fault and engine; further ones are only counted, because
 /// shrinking repeats the comparison many times.
 const SHRUNK: usize = 6;
 
-impl Tally {
+impl AttackTally {
     /// Draws, compares and counts the model of a seed. One seed in `dense` is also compared by
     /// differences in every parameter.
     pub(crate) fn add(&mut self, seed: u64, dense: u64) {
-        let one = Group { count: 1, example: seed };
-        let Some(program) = draw(seed) else {
+        let one = OutcomeCount { count: 1, example: seed };
+        let Some(model) = draw(seed) else {
             return count(&mut self.unfit, "not drawn to its end".into(), one);
         };
         let scope = Scope { dense: seed.is_multiple_of(dense) };
-        let outcome = quietly(|| compare(&program, scope));
-        let outcome = outcome.unwrap_or_else(|message| Outcome::Wrong {
+        let outcome = quietly(|| compare(&model, scope));
+        let outcome = outcome.unwrap_or_else(|message| ModelOutcome::Wrong {
             fault: Fault::Panic,
             engine: "comparison",
             detail: message,
         });
-        if let Outcome::Unfit(why) = outcome {
+        if let ModelOutcome::Unfit(why) = outcome {
             return count(&mut self.unfit, why.into(), one);
         }
         self.models += 1;
-        for step in &program.steps {
+        for step in &model.steps {
             let name = format!("{:?}", step.op);
             let name = name.split([' ', '{']).next().unwrap_or_default().to_owned();
             *self.operations.entry(name).or_default() += 1;
         }
         match outcome {
-            Outcome::Agrees { ran, nodes } => {
+            ModelOutcome::Agrees { ran, nodes } => {
                 self.agree += 1;
                 nodes.into_iter().for_each(|node| *self.nodes.entry(node).or_default() += 1);
                 count(&mut self.ran, ran, one);
             }
-            Outcome::Refused(why) => count(&mut self.refused, why, one),
-            Outcome::Wrong { fault, engine, detail } => {
-                self.fail(seed, &program, scope, (fault, engine), detail);
+            ModelOutcome::Refused(why) => count(&mut self.refused, why, one),
+            ModelOutcome::Wrong { fault, engine, detail } => {
+                self.fail(seed, &model, scope, (fault, engine), detail);
             }
-            Outcome::Unfit(_) => {}
+            ModelOutcome::Unfit(_) => {}
         }
     }
 
     fn fail(
         &mut self,
         seed: u64,
-        program: &Program,
+        model: &DrawnModel,
         scope: Scope,
         (fault, engine): (Fault, &'static str),
         detail: String,
@@ -112,12 +116,12 @@ impl Tally {
         if *count > SHRUNK {
             return;
         }
-        let smallest = shrunk(program, scope, fault, engine);
+        let smallest = shrunk(model, scope, fault, engine);
         let detail = match quietly(|| compare(&smallest, scope)) {
-            Ok(Outcome::Wrong { detail, .. }) => detail,
+            Ok(ModelOutcome::Wrong { detail, .. }) => detail,
             _ => detail,
         };
-        self.failures.push(Failure { seed, fault, engine, smallest, detail });
+        self.failures.push(FailedModel { seed, fault, engine, smallest, detail });
     }
 
     /// Adds the counts of `other`.
@@ -139,14 +143,14 @@ impl Tally {
     }
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for AttackTally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let wrong: usize = self.wrong.values().sum();
         let refused: usize = self.refused.values().map(|group| group.count).sum();
         writeln!(f, "{} models: {} agree, {refused} refused, {wrong} wrong", self.models, self.agree)?;
         let lists = [("refused", &self.refused), ("ran as", &self.ran), ("not counted", &self.unfit)];
         for (what, list) in lists {
-            for (why, Group { count, example }) in list {
+            for (why, OutcomeCount { count, example }) in list {
                 writeln!(f, "  {what}, {count}: {why} (model {example})")?;
             }
         }
@@ -163,13 +167,13 @@ impl fmt::Display for Tally {
 
 /// Runs the models of a range of seeds on several threads. Each thread has a rayon pool of one
 /// thread, so that the engine runs the samples of a call together.
-pub(crate) fn run(seeds: std::ops::Range<u64>, dense: u64, threads: usize) -> Tally {
+pub(crate) fn run(seeds: std::ops::Range<u64>, dense: u64, threads: usize) -> AttackTally {
     let next = std::sync::atomic::AtomicU64::new(seeds.start);
     let (next, end) = (&next, seeds.end);
     let work = || {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread can be made");
         pool.install(|| {
-            let mut tally = Tally::default();
+            let mut tally = AttackTally::default();
             loop {
                 let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 if seed >= end {
@@ -181,7 +185,7 @@ pub(crate) fn run(seeds: std::ops::Range<u64>, dense: u64, threads: usize) -> Ta
     };
     std::thread::scope(|scope| {
         let all: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let mut sum = Tally::default();
+        let mut sum = AttackTally::default();
         all.into_iter().for_each(|one| sum.merge(one.join().expect("the comparison does not panic")));
         sum
     })

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Shape, Tensor, TensorData};
 
 /// A tensor whose rank is known at run time.
 #[derive(Debug, Clone)]
-pub(crate) enum Value {
+pub(crate) enum AnyTensor {
     One(Tensor<1>),
     Two(Tensor<2>),
     Three(Tensor<3>),
@@ -18,11 +18,11 @@ pub(crate) enum Value {
 macro_rules! with {
     ($value:expr, $x:ident => $body:expr) => {
         match $value {
-            $crate::attack::value::Value::One($x) => $body,
-            $crate::attack::value::Value::Two($x) => $body,
-            $crate::attack::value::Value::Three($x) => $body,
-            $crate::attack::value::Value::Four($x) => $body,
-            $crate::attack::value::Value::Five($x) => $body,
+            $crate::attack::value::AnyTensor::One($x) => $body,
+            $crate::attack::value::AnyTensor::Two($x) => $body,
+            $crate::attack::value::AnyTensor::Three($x) => $body,
+            $crate::attack::value::AnyTensor::Four($x) => $body,
+            $crate::attack::value::AnyTensor::Five($x) => $body,
         }
     };
 }
@@ -32,11 +32,13 @@ macro_rules! with {
 macro_rules! with_both {
     ($a:expr, $b:expr, ($x:ident, $y:ident) => $body:expr) => {
         match ($a, $b) {
-            ($crate::attack::value::Value::One($x), $crate::attack::value::Value::One($y)) => $body,
-            ($crate::attack::value::Value::Two($x), $crate::attack::value::Value::Two($y)) => $body,
-            ($crate::attack::value::Value::Three($x), $crate::attack::value::Value::Three($y)) => $body,
-            ($crate::attack::value::Value::Four($x), $crate::attack::value::Value::Four($y)) => $body,
-            ($crate::attack::value::Value::Five($x), $crate::attack::value::Value::Five($y)) => $body,
+            ($crate::attack::value::AnyTensor::One($x), $crate::attack::value::AnyTensor::One($y)) => $body,
+            ($crate::attack::value::AnyTensor::Two($x), $crate::attack::value::AnyTensor::Two($y)) => $body,
+            ($crate::attack::value::AnyTensor::Three($x), $crate::attack::value::AnyTensor::Three($y)) => {
+                $body
+            }
+            ($crate::attack::value::AnyTensor::Four($x), $crate::attack::value::AnyTensor::Four($y)) => $body,
+            ($crate::attack::value::AnyTensor::Five($x), $crate::attack::value::AnyTensor::Five($y)) => $body,
             (a, b) => panic!("ranks differ: {:?} and {:?}", a.shape(), b.shape()),
         }
     };
@@ -47,14 +49,14 @@ pub(crate) use {with, with_both};
 macro_rules! ranks {
     ($($variant:ident $rank:literal $($method:ident)?),*) => {
         $(
-            impl From<Tensor<$rank>> for Value {
+            impl From<Tensor<$rank>> for AnyTensor {
                 fn from(tensor: Tensor<$rank>) -> Self {
                     Self::$variant(tensor)
                 }
             }
         )*
 
-        impl Value {
+        impl AnyTensor {
             $($(
                 /// The tensor of a value that has this rank; panics for any other rank.
                 pub(crate) fn $method(self) -> Tensor<$rank> {
@@ -88,7 +90,7 @@ macro_rules! ranks {
 
 ranks!(One 1 one, Two 2 two, Three 3 three, Four 4 four, Five 5 five);
 
-impl Value {
+impl AnyTensor {
     /// Its sizes.
     pub(crate) fn shape(&self) -> Vec<usize> {
         with!(self, x => x.dims().to_vec())

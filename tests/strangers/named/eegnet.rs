@@ -12,7 +12,7 @@ use influence::{Filter, Objective, Scorer};
 use super::{conv1d, conv2d, linear};
 use crate::attack::differences::{STEPS, rows};
 use crate::attack::engines::engine;
-use crate::attack::model::numbers;
+use crate::attack::weights::numbers;
 use crate::harness::{agrees, filled};
 
 #[derive(Module, Debug)]

@@ -66,27 +66,27 @@ fn a_layer_folded_to_an_image() {
 
 /// Tokens weighted by scores computed from the tokens themselves.
 #[derive(Module, Debug)]
-struct Pooled {
+struct WeightedTokens {
     score: Linear,
     head: Linear,
 }
 
 #[test]
 fn attention_pooling() {
-    let forward = |net: &Pooled, x: Tensor<3>| {
+    let forward = |net: &WeightedTokens, x: Tensor<3>| {
         let weights = softmax(net.score.forward(x.clone()), 1);
         let pooled: Tensor<2> = (x * weights).sum_dim(1).squeeze_dim(1);
         net.head.forward(pooled)
     };
-    agrees(Pooled { score: linear(4, 1), head: linear(4, 3) }, forward, &[5, 4]);
+    agrees(WeightedTokens { score: linear(4, 1), head: linear(4, 3) }, forward, &[5, 4]);
 }
 
 #[test]
 fn one_score_a_token() {
-    let forward = |net: &Pooled, x: Tensor<3>| net.score.forward(x).squeeze_dim::<2>(2);
-    agrees(Pooled { score: linear(4, 1), head: linear(4, 3) }, forward, &[5, 4]);
-    let forward = |net: &Pooled, x: Tensor<3>| net.score.forward(relu(x)).flatten::<2>(1, 2);
-    agrees(Pooled { score: linear(4, 1), head: linear(4, 3) }, forward, &[5, 4]);
+    let forward = |net: &WeightedTokens, x: Tensor<3>| net.score.forward(x).squeeze_dim::<2>(2);
+    agrees(WeightedTokens { score: linear(4, 1), head: linear(4, 3) }, forward, &[5, 4]);
+    let forward = |net: &WeightedTokens, x: Tensor<3>| net.score.forward(relu(x)).flatten::<2>(1, 2);
+    agrees(WeightedTokens { score: linear(4, 1), head: linear(4, 3) }, forward, &[5, 4]);
 }
 
 #[test]

@@ -38,18 +38,18 @@ fn a_flattened_image_before_a_convolution_along_one_axis() {
 /// The smallest case: a convolution with the single weight 1 must return the four numbers of the
 /// image in order.
 #[derive(Module, Debug)]
-struct Identity {
+struct SingleWeight {
     weight: Param<Tensor<3>>,
 }
 
 #[test]
 fn the_four_numbers_of_an_image_by_a_weight_of_one() {
-    let forward = |net: &Identity, x: Tensor<4>| {
+    let forward = |net: &SingleWeight, x: Tensor<4>| {
         let options = ConvOptions::new([1], [0], [1], 1);
         module::conv1d(x.flatten::<3>(2, 3), net.weight.val(), None, options).reshape([-1, 4])
     };
     let weight = Param::from_tensor(Tensor::ones([1, 1, 1], &Device::flex()));
-    agrees(Identity { weight }, forward, &[1, 2, 2]);
+    agrees(SingleWeight { weight }, forward, &[1, 2, 2]);
 }
 
 /// A convolution over images, followed by a convolution along one axis.

@@ -8,7 +8,7 @@ use image::imageops::FilterType;
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, GenericImageView, ImageDecoder, ImageReader, Limits};
 
-use super::{Origin, Pixels, Recipe, Resize, whole};
+use super::{EncodedPicture, Pixels, Recipe, Resize, whole};
 
 /// The longest side that is accepted, in pixels.
 const LONGEST: u32 = 1 << 14;
@@ -22,10 +22,10 @@ const ENCODED: u64 = 1 << 28;
 const ENLARGED: usize = 16;
 
 /// The shape and the values of a picture, or why it cannot be a sample.
-pub(super) fn sample(origin: &Origin, recipe: &Recipe) -> Result<([usize; 3], Pixels), String> {
+pub(super) fn sample(origin: &EncodedPicture, recipe: &Recipe) -> Result<([usize; 3], Pixels), String> {
     let picture = match origin {
-        Origin::File(path) => decoded(&bytes(path)?)?,
-        Origin::Bytes(bytes) => decoded(bytes)?,
+        EncodedPicture::File(path) => decoded(&bytes(path)?)?,
+        EncodedPicture::Bytes(bytes) => decoded(bytes)?,
     };
     let picture = match recipe.resize {
         Some(resize) => resized(&picture, resize)?,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Entry, Listing, Origin};
+use super::{EncodedPicture, ListedPicture, Listing};
 use crate::Error;
 
 /// Extensions of files that are taken for pictures, in upper or lower case. The format itself is
@@ -29,7 +29,8 @@ impl Listing {
         }
         if let Some(stray) = files.first() {
             let why = format!(
-                "{} lies beside the folders of the classes, and is of none: move it, or give labels by --labels",
+                "{} lies outside the folders of the classes, so it has no class: move it, or give labels \
+                 with --labels",
                 stray.display()
             );
             return Err(Error::Parts { name, why });
@@ -68,10 +69,10 @@ impl Listing {
             Some(numbers) => numbers.get(row).copied(),
             None => names.binary_search(text).ok(),
         };
-        let entries = rows.iter().enumerate().map(|(row, (path, text))| Entry {
+        let entries = rows.iter().enumerate().map(|(row, (path, text))| ListedPicture {
             name: path.clone(),
             label: label(row, text),
-            origin: Origin::File(folder.join(path)),
+            origin: EncodedPicture::File(folder.join(path)),
         });
         let entries = entries.collect();
         Self::new(name, entries, if numbers.is_some() { Vec::new() } else { names })
@@ -83,9 +84,9 @@ fn title(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-fn entry(folder: &Path, path: PathBuf, label: Option<usize>) -> Entry {
+fn entry(folder: &Path, path: PathBuf, label: Option<usize>) -> ListedPicture {
     let name = path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().into_owned();
-    Entry { name, label, origin: Origin::File(path) }
+    ListedPicture { name, label, origin: EncodedPicture::File(path) }
 }
 
 /// The sub-folders and the pictures of a folder, each sorted by name, without hidden ones.

@@ -35,16 +35,16 @@ pub enum Resize {
 
 /// One picture of a listing.
 #[derive(Debug, Clone, PartialEq)]
-struct Entry {
+struct ListedPicture {
     /// Its path below the folder, or its name in the table.
     name: String,
     label: Option<usize>,
-    origin: Origin,
+    origin: EncodedPicture,
 }
 
 /// Where the encoded bytes of a picture are.
 #[derive(Debug, Clone, PartialEq)]
-enum Origin {
+enum EncodedPicture {
     File(PathBuf),
     Bytes(Vec<u8>),
 }
@@ -53,7 +53,7 @@ enum Origin {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listing {
     name: String,
-    entries: Vec<Entry>,
+    entries: Vec<ListedPicture>,
     class_names: Vec<String>,
 }
 
@@ -88,11 +88,12 @@ impl Listing {
         pictures: Vec<(String, Vec<u8>, Option<usize>)>,
         class_names: Vec<String>,
     ) -> Result<Self, Error> {
-        let entry = |(name, bytes, label)| Entry { name, label, origin: Origin::Bytes(bytes) };
+        let entry =
+            |(name, bytes, label)| ListedPicture { name, label, origin: EncodedPicture::Bytes(bytes) };
         Self::new(name.into(), pictures.into_iter().map(entry).collect(), class_names)
     }
 
-    fn new(name: String, entries: Vec<Entry>, class_names: Vec<String>) -> Result<Self, Error> {
+    fn new(name: String, entries: Vec<ListedPicture>, class_names: Vec<String>) -> Result<Self, Error> {
         if entries.is_empty() {
             let why = "no pictures: files that end in .png, .jpg, .jpeg or .webp are looked for".to_owned();
             return Err(Error::Parts { name, why });
@@ -127,8 +128,8 @@ impl Listing {
     /// The files that are read for these pictures.
     pub fn files(&self, indices: &[usize]) -> impl Iterator<Item = &std::path::Path> {
         indices.iter().filter_map(|&index| match &self.entries.get(index)?.origin {
-            Origin::File(path) => Some(path.as_path()),
-            Origin::Bytes(_) => None,
+            EncodedPicture::File(path) => Some(path.as_path()),
+            EncodedPicture::Bytes(_) => None,
         })
     }
 
@@ -159,10 +160,13 @@ impl Listing {
             let first =
                 refused.first().map_or_else(String::new, |first| format!(": {}: {}", first.name, first.why));
             let pictures = counted(refused.len(), "picture", "pictures");
-            return Err(Error::Parts { name: self.name, why: format!("none of {pictures} is sound{first}") });
+            return Err(Error::Parts {
+                name: self.name,
+                why: format!("none of {pictures} can be read{first}"),
+            });
         };
         let Self { name, entries, class_names } = self;
-        let entries = entries.into_iter().map(|Entry { name, label, .. }| (name, label)).collect();
+        let entries = entries.into_iter().map(|ListedPicture { name, label, .. }| (name, label)).collect();
         Ok((Pictures { name, shape, entries, loaded, class_names }, refused))
     }
 }
@@ -171,14 +175,15 @@ impl Listing {
 fn fitting(
     (found, pixels): ([usize; 3], Pixels),
     shape: &mut Option<([usize; 3], String)>,
-    entry: &Entry,
+    entry: &ListedPicture,
 ) -> Result<Pixels, String> {
     let ([_, height, width], first) = shape.get_or_insert_with(|| (found, entry.name.clone()));
     if found[1..] == [*height, *width] {
         return Ok(pixels);
     }
     Err(format!(
-        "{} x {} pixels, where {first} has {height} x {width}: give all one size, by --resize HxW or --crop N",
+        "{} x {} pixels, where {first} has {height} x {width}: give all the same size, with --resize HxW or \
+         --crop N",
         found[1], found[2]
     ))
 }

@@ -58,7 +58,7 @@ fn files_that_do_not_fit_are_named_with_the_reason() {
         ("fewer.npz", "1 label for 2 samples"),
         ("real.npz", "whole numbers from 0"),
         ("fortran.npy", "numpy.ascontiguousarray"),
-        ("complex.npy", "no real numbers"),
+        ("complex.npy", "not real numbers"),
     ];
     for (name, words) in cases {
         let message = refused(name);

@@ -2,13 +2,13 @@
 #![allow(dead_code, reason = "every test binary uses a part of this")]
 
 use flate2::{Compression, write::GzEncoder};
-use influence_data::{Dataset, Error, Kind, Split};
+use influence_data::{Dataset, DatasetKind, Error, Split};
 use std::io::{self, Write};
 use std::path::Path;
 use tempfile::TempDir;
 
 /// The result type of tests.
-pub(crate) type Outcome = Result<(), Box<dyn std::error::Error>>;
+pub(crate) type TestResult = Result<(), Box<dyn std::error::Error>>;
 
 /// The official names of the MNIST test files.
 pub(crate) const IMAGES: &str = "t10k-images-idx3-ubyte";
@@ -93,12 +93,12 @@ pub(crate) fn mnist(images: &[u8], labels: &[u8]) -> io::Result<Result<Dataset, 
 
 /// The MNIST test split of a folder.
 pub(crate) fn open_mnist(folder: &Path) -> Result<Dataset, Error> {
-    Dataset::open_own(Kind::Mnist, folder, Split::Test)
+    Dataset::open_own(DatasetKind::Mnist, folder, Split::Test)
 }
 
 /// The CIFAR-10 test split made of this batch.
 pub(crate) fn cifar(batch: &[u8]) -> io::Result<Result<Dataset, Error>> {
-    in_workplace(&[(BATCH, batch)], |folder| Dataset::open_own(Kind::Cifar10, folder, Split::Test))
+    in_workplace(&[(BATCH, batch)], |folder| Dataset::open_own(DatasetKind::Cifar10, folder, Split::Test))
 }
 
 /// Asserts [`Error::Corrupt`] for the file `name` at `offset` (at any if `None`), with all of

@@ -1,10 +1,10 @@
 //! Faults of IDX files, each named by file and byte.
 
 use crate::common::*;
-use influence_data::{Dataset, Error, Kind, Split};
+use influence_data::{Dataset, DatasetKind, Error, Split};
 
 #[test]
-fn whole_files_are_read() -> Outcome {
+fn whole_files_are_read() -> TestResult {
     let set = mnist(&images(12), &labels(12))??;
     assert_eq!((set.name(), set.len(), set.shape(), set.classes()), ("MNIST test", 12, [1, 4, 3], 10));
     assert_eq!((set.label(11), set.image(1)), (1, &pixels(24)[12..]));
@@ -13,7 +13,7 @@ fn whole_files_are_read() -> Outcome {
 }
 
 #[test]
-fn every_name_in_use_is_found_and_gzip_told_by_bytes() -> Outcome {
+fn every_name_in_use_is_found_and_gzip_told_by_bytes() -> TestResult {
     let plain = mnist(&images(5), &labels(5))??;
     let (packed_images, packed_labels) = (gzip(&images(5))?, gzip(&labels(5))?);
     let pairs = [
@@ -35,7 +35,7 @@ fn every_name_in_use_is_found_and_gzip_told_by_bytes() -> Outcome {
 }
 
 #[test]
-fn large_gzip_is_put_together_from_its_chunks() -> Outcome {
+fn large_gzip_is_put_together_from_its_chunks() -> TestResult {
     let (images, labels) = (idx(&[300, 28, 28], &pixels(300 * 784)), labels(300));
     let plain = mnist(&images, &labels)??;
     assert_eq!(mnist(&gzip(&images)?, &gzip(&labels)?)??, plain);
@@ -43,7 +43,7 @@ fn large_gzip_is_put_together_from_its_chunks() -> Outcome {
 }
 
 #[test]
-fn every_truncation_is_told() -> Outcome {
+fn every_truncation_is_told() -> TestResult {
     let (images, labels) = (images(300), labels(300));
     for cut in cuts(images.len()) {
         assert_corrupt(mnist(&images[..cut], &labels)?, IMAGES, Some(cut as u64), &["image"]);
@@ -61,7 +61,7 @@ fn every_truncation_is_told() -> Outcome {
 }
 
 #[test]
-fn every_truncation_of_gzip_is_told() -> Outcome {
+fn every_truncation_of_gzip_is_told() -> TestResult {
     let (packed_images, packed_labels) = (gzip(&images(300))?, gzip(&labels(300))?);
     for cut in cuts(packed_images.len()) {
         let found = mnist(&packed_images[..cut], &packed_labels)?;
@@ -82,7 +82,7 @@ fn noise_of(count: usize) -> Vec<u8> {
 }
 
 #[test]
-fn every_change_of_a_header_byte_is_told() -> Outcome {
+fn every_change_of_a_header_byte_is_told() -> TestResult {
     let (images, labels) = (images(5), labels(5));
     for (at, value) in (0..16).flat_map(|at| (0..=255).map(move |value| (at, value))) {
         let (mut images, mut labels) = (images.clone(), labels.clone());
@@ -100,7 +100,7 @@ fn every_change_of_a_header_byte_is_told() -> Outcome {
 }
 
 #[test]
-fn extreme_dimensions_are_told() -> Outcome {
+fn extreme_dimensions_are_told() -> TestResult {
     let extremes = [0, 1, u32::MAX];
     for (n, h, w) in
         extremes.iter().flat_map(|&n| extremes.iter().flat_map(move |&h| extremes.map(|w| (n, h, w))))
@@ -130,7 +130,7 @@ fn extreme_dimensions_are_told() -> Outcome {
 }
 
 #[test]
-fn gzip_that_promises_too_much_is_refused() -> Outcome {
+fn gzip_that_promises_too_much_is_refused() -> TestResult {
     let images = gzip(&idx(&[60_001, 28, 28], &[0; 100]))?;
     assert_corrupt(
         mnist(&images, &labels(5))?,
@@ -142,7 +142,7 @@ fn gzip_that_promises_too_much_is_refused() -> Outcome {
 }
 
 #[test]
-fn trailing_bytes_are_told() -> Outcome {
+fn trailing_bytes_are_told() -> TestResult {
     for more in [1, 11, 12, 1000] {
         let longer = [images(5), vec![0; more]].concat();
         assert_corrupt(mnist(&longer, &labels(5))?, IMAGES, Some(76), &["5 images"]);
@@ -161,7 +161,7 @@ fn trailing_bytes_are_told() -> Outcome {
 }
 
 #[test]
-fn other_types_are_refused_by_name() -> Outcome {
+fn other_types_are_refused_by_name() -> TestResult {
     let types = [
         (9, "signed bytes"),
         (11, "16-bit integers"),
@@ -179,7 +179,7 @@ fn other_types_are_refused_by_name() -> Outcome {
 }
 
 #[test]
-fn files_of_another_sort_are_told() -> Outcome {
+fn files_of_another_sort_are_told() -> TestResult {
     let twice = gzip(&gzip(&images(5))?)?;
     let mut reversed = images(5);
     reversed[..4].reverse();
@@ -201,7 +201,7 @@ fn files_of_another_sort_are_told() -> Outcome {
 }
 
 #[test]
-fn what_is_named_gz_and_is_not_is_told() -> Outcome {
+fn what_is_named_gz_and_is_not_is_told() -> TestResult {
     let name = "t10k-images-idx3-ubyte.gz";
     for (contents, words) in
         [(&b"<html>"[..], "web page"), (&images(5), "rename it to its name without .gz"), (b"", "empty")]
@@ -213,7 +213,7 @@ fn what_is_named_gz_and_is_not_is_told() -> Outcome {
 }
 
 #[test]
-fn counts_that_differ_are_told_with_both() -> Outcome {
+fn counts_that_differ_are_told_with_both() -> TestResult {
     for (of_images, of_labels) in [(10_000, 9_999), (1, 2)] {
         let words =
             if of_labels == 2 { "2 labels for 1 image (" } else { "9 999 labels for 10 000 images (" };
@@ -224,7 +224,7 @@ fn counts_that_differ_are_told_with_both() -> Outcome {
 }
 
 #[test]
-fn labels_without_a_class_are_told_with_their_image() -> Outcome {
+fn labels_without_a_class_are_told_with_their_image() -> TestResult {
     for label in [10, 255] {
         let mut file = labels(5);
         file[8 + 3] = label;
@@ -235,7 +235,7 @@ fn labels_without_a_class_are_told_with_their_image() -> Outcome {
 }
 
 #[test]
-fn own_files_bring_their_own_classes() -> Outcome {
+fn own_files_bring_their_own_classes() -> TestResult {
     let folder = folder(&[("letters", &images(3)), ("which", &idx(&[3], &[0, 11, 25]))])?;
     let (letters, which) = (folder.path().join("letters"), folder.path().join("which"));
     let names = |count| ('a'..='z').take(count).map(String::from).collect();
@@ -248,11 +248,11 @@ fn own_files_bring_their_own_classes() -> Outcome {
 }
 
 #[test]
-fn images_of_another_size_than_the_official_have_to_be_called_ones_own() -> Outcome {
+fn images_of_another_size_than_the_official_have_to_be_called_ones_own() -> TestResult {
     for (side, fits) in [(28, true), (32, false), (27, false)] {
         let images = idx(&[2, 28, side], &pixels(2 * 28 * side as usize));
         let folder = folder(&[(IMAGES, &images), (LABELS, &labels(2))])?;
-        let official = Dataset::open(Kind::Mnist, folder.path(), Split::Test);
+        let official = Dataset::open(DatasetKind::Mnist, folder.path(), Split::Test);
         assert_eq!(open_mnist(folder.path())?.shape(), [1, 28, side as usize]);
         if fits {
             assert_eq!(official?.len(), 2);
@@ -267,7 +267,7 @@ fn images_of_another_size_than_the_official_have_to_be_called_ones_own() -> Outc
 /// Kaggle's archive: a folder with the file's name that contains the file, with or without the file
 /// spelt with a dot beside it.
 #[test]
-fn a_folder_of_the_same_name_stands_in_nobody_s_way() -> Outcome {
+fn a_folder_of_the_same_name_stands_in_nobody_s_way() -> TestResult {
     let plain = mnist(&images(5), &labels(5))??;
     let nested =
         ["t10k-images-idx3-ubyte/t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte/t10k-labels-idx1-ubyte"];
@@ -281,13 +281,13 @@ fn a_folder_of_the_same_name_stands_in_nobody_s_way() -> Outcome {
         assert_eq!(open_mnist(folder.path())?, plain, "{files:?}");
     }
     let folder = folder(&both)?;
-    let found = influence_data::files(Kind::Mnist, folder.path(), Split::Test)?;
+    let found = influence_data::files(DatasetKind::Mnist, folder.path(), Split::Test)?;
     assert_eq!(found, beside.map(|name| folder.path().join(name)), "files before folders");
     Ok(())
 }
 
 #[test]
-fn a_folder_in_place_of_a_file_is_told() -> Outcome {
+fn a_folder_in_place_of_a_file_is_told() -> TestResult {
     let folder = folder(&[("t10k-images-idx3-ubyte/inside", b"x"), (LABELS, &labels(5))])?;
     let found = open_mnist(folder.path());
     assert!(matches!(&found, Err(Error::Io { .. })), "{found:?}");
@@ -298,7 +298,7 @@ fn a_folder_in_place_of_a_file_is_told() -> Outcome {
 }
 
 #[test]
-fn fashion_mnist_has_names_of_its_own() -> Outcome {
+fn fashion_mnist_has_names_of_its_own() -> TestResult {
     let folder = folder(&[(IMAGES, &idx(&[2, 28, 28], &pixels(2 * 28 * 28))), (LABELS, &labels(2))])?;
     let set = Dataset::open("fashion-mnist".parse()?, folder.path(), Split::Test)?;
     assert_eq!(

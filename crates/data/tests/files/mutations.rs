@@ -40,7 +40,7 @@ fn check(found: Result<Dataset, Error>, name: &str) {
 }
 
 #[test]
-fn damaged_files_are_read_or_refused() -> Outcome {
+fn damaged_files_are_read_or_refused() -> TestResult {
     let (images, labels, batch) = (images(20), labels(20), batch(2));
     let (packed_images, packed_labels) = (gzip(&images)?, gzip(&labels)?);
     let mut random = Random(0x5eed);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use influence_data::{Error, Listing, OnError, Recipe, Resize};
 
-use crate::common::{Outcome, Random};
+use crate::common::{Random, TestResult};
 
 /// Height and width of the fixtures.
 const SIZE: [usize; 2] = [18, 24];
@@ -36,7 +36,7 @@ fn furthest(found: &[f64], expected: &[f64]) -> f64 {
 }
 
 #[test]
-fn pictures_are_what_pil_reads() -> Outcome {
+fn pictures_are_what_pil_reads() -> TestResult {
     // Lossless formats are equal to the bit. JPEG decoders may round the transform differently, by
     // one or two levels.
     let level = 1.0 / 255.0;
@@ -64,7 +64,7 @@ fn pictures_are_what_pil_reads() -> Outcome {
 }
 
 #[test]
-fn sixteen_bits_are_kept() -> Outcome {
+fn sixteen_bits_are_kept() -> TestResult {
     let folder = folder(&["deep.png"])?;
     let (pictures, _) = Listing::folder(folder.path())?.load(&[0], &Recipe::default(), OnError::Stop)?;
     let bytes = fs::read(fixture("deep.png.rgb"))?;
@@ -76,7 +76,7 @@ fn sixteen_bits_are_kept() -> Outcome {
 }
 
 #[test]
-fn sizes_are_changed_as_pil_does() -> Outcome {
+fn sizes_are_changed_as_pil_does() -> TestResult {
     let folder = folder(&["plain.png"])?;
     let load = |recipe: Recipe| -> Result<_, Error> {
         Ok(Listing::folder(folder.path())?.load(&[0], &recipe, OnError::Stop)?.0)
@@ -103,7 +103,7 @@ fn sizes_are_changed_as_pil_does() -> Outcome {
 }
 
 #[test]
-fn classes_are_folders_in_order_and_bad_pictures_are_named() -> Outcome {
+fn classes_are_folders_in_order_and_bad_pictures_are_named() -> TestResult {
     let folder =
         folder(&["b/plain.png", "a/deep.png", "a/cut.jpg", "c/cmyk.jpg", "c/one.png", "c/inner/plain.jpg"])?;
     fs::write(folder.path().join("c/note.txt"), "no picture")?;
@@ -128,8 +128,8 @@ fn classes_are_folders_in_order_and_bad_pictures_are_named() -> Outcome {
     );
     let labels: Vec<_> = all.iter().filter_map(|&index| pictures.label(index)).collect();
     assert_eq!(labels, [0, 0, 1, 1, 2, 2, 2]);
-    let told: Vec<_> = refused.iter().map(|refused| (refused.index, refused.name.as_str())).collect();
-    assert_eq!(told, [(0, "a/cut.jpg"), (3, "b/text.png"), (5, "c/one.png")]);
+    let found: Vec<_> = refused.iter().map(|refused| (refused.index, refused.name.as_str())).collect();
+    assert_eq!(found, [(0, "a/cut.jpg"), (3, "b/text.png"), (5, "c/one.png")]);
     assert!(refused[2].why.contains("1 x 1 pixels, where a/deep.png has 18 x 24"), "{}", refused[2].why);
     let (resized, refused) = listing.clone().load(
         &all,
@@ -146,7 +146,7 @@ fn classes_are_folders_in_order_and_bad_pictures_are_named() -> Outcome {
 }
 
 #[test]
-fn tables_give_labels_by_number_or_name() -> Outcome {
+fn tables_give_labels_by_number_or_name() -> TestResult {
     let folder = folder(&["plain.png", "grey.png"])?;
     let rows = |labels: [&str; 2]| {
         [("plain.png", labels[0]), ("grey.png", labels[1])].map(|(a, b)| (a.to_owned(), b.to_owned()))
@@ -169,7 +169,7 @@ fn tables_give_labels_by_number_or_name() -> Outcome {
 }
 
 #[test]
-fn a_folder_without_pictures_says_what_is_looked_for() -> Outcome {
+fn a_folder_without_pictures_says_what_is_looked_for() -> TestResult {
     let folder = tempfile::tempdir()?;
     let message = Listing::folder(folder.path()).expect_err("no pictures").to_string();
     assert!(message.contains(".png, .jpg, .jpeg or .webp"), "{message}");
@@ -181,7 +181,7 @@ fn a_folder_without_pictures_says_what_is_looked_for() -> Outcome {
 }
 
 #[test]
-fn a_picture_cut_anywhere_is_refused() -> Outcome {
+fn a_picture_cut_anywhere_is_refused() -> TestResult {
     for name in ["plain.png", "plain.jpg", "cmyk.jpg", "turned.jpg", "plain.webp"] {
         let whole = fs::read(fixture(name))?;
         // A PNG may lack the checksum of its empty end chunk.
@@ -191,14 +191,14 @@ fn a_picture_cut_anywhere_is_refused() -> Outcome {
         let all: Vec<usize> = (0..pictures.len()).collect();
         let listing = Listing::from_encoded(name, pictures, vec![])?;
         let (_, refused) = listing.load(&all, &Recipe::default(), OnError::Skip)?;
-        let told: Vec<usize> = refused.iter().map(|refused| refused.index).collect();
-        assert_eq!(told, all[1..], "{name}");
+        let found: Vec<usize> = refused.iter().map(|refused| refused.index).collect();
+        assert_eq!(found, all[1..], "{name}");
     }
     Ok(())
 }
 
 #[test]
-fn damaged_pictures_are_refused_or_read_and_no_more() -> Outcome {
+fn damaged_pictures_are_refused_or_read_and_no_more() -> TestResult {
     let mut random = Random(7);
     for name in ["plain.png", "palette.png", "deep.png", "plain.jpg", "cmyk.jpg", "turned.jpg", "plain.webp"]
     {

@@ -20,7 +20,7 @@ pub struct Ranking {
 
 /// The rates at a threshold: every sample with a score at least as large is classified as bad.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Point {
+pub struct CurvePoint {
     /// The fraction of the good samples that are classified as bad.
     pub false_positives: f64,
     /// The fraction of the bad samples that are classified as bad.
@@ -60,10 +60,10 @@ impl Ranking {
     /// The points of both curves, from the strictest threshold to the one that classifies every
     /// sample as bad.
     #[must_use]
-    pub fn points(&self) -> Vec<Point> {
+    pub fn points(&self) -> Vec<CurvePoint> {
         let once = vec![1; self.bad.len()];
         let [good, bad] = self.sizes();
-        let point = |[false_ones, true_ones]: [f64; 2]| Point {
+        let point = |[false_ones, true_ones]: [f64; 2]| CurvePoint {
             false_positives: false_ones / good,
             recall: true_ones / bad,
             precision: true_ones / (true_ones + false_ones),
@@ -76,17 +76,17 @@ impl Ranking {
     #[must_use]
     pub fn areas(&self, seed: u64) -> Areas {
         let [roc, precision] = self.areas_of(&vec![1; self.bad.len()]);
-        let places =
+        let samples =
             |kind: bool| -> Vec<usize> { (0..self.bad.len()).filter(|at| self.bad[*at] == kind).collect() };
-        let strata = [places(false), places(true)];
+        let strata = [samples(false), samples(true)];
         let mut random = Random::new(seed);
         let (mut rocs, mut precisions) = (Vec::new(), Vec::new());
         for _ in 0..RESAMPLES {
             // A resample is a multiplicity per sample: the order of the scores, and hence the runs
             // of ties, stay as they are and nothing is sorted again.
             let mut times = vec![0; self.bad.len()];
-            for places in &strata {
-                (0..places.len()).for_each(|_| times[places[random.below(places.len())]] += 1);
+            for samples in &strata {
+                (0..samples.len()).for_each(|_| times[samples[random.below(samples.len())]] += 1);
             }
             let [roc, precision] = self.areas_of(&times);
             rocs.push(roc);
@@ -143,7 +143,7 @@ mod tests {
         let areas = perfect.areas(0);
         assert_eq!([areas.roc.value, areas.roc.low, areas.precision.value], [1.0; 3]);
         let points = perfect.points();
-        assert_eq!(points[1], Point { false_positives: 0.0, recall: 1.0, precision: 1.0 });
+        assert_eq!(points[1], CurvePoint { false_positives: 0.0, recall: 1.0, precision: 1.0 });
         assert_eq!(points.last().map(|p| (p.false_positives, p.precision)), Some((1.0, 0.4)));
         let constant = Ranking::new(&[7.0; 5], &bad).expect("a ranking");
         assert_eq!(constant.points().len(), 1, "no threshold lies between equals");

@@ -11,7 +11,7 @@ mod random;
 mod ranks;
 mod samples;
 
-pub use curves::{Areas, Point, Ranking};
+pub use curves::{Areas, CurvePoint, Ranking};
 pub use percentiles::{percentile, quartiles};
 pub use random::Random;
 pub use ranks::{ranks, spearman};

@@ -4,8 +4,8 @@
 /// The `q`-th percentile, `q` in [0, 100], of numbers in ascending order; NaN of an empty list.
 #[must_use]
 pub fn percentile(sorted: &[f64], q: f64) -> f64 {
-    let place = sorted.len().saturating_sub(1) as f64 * q.clamp(0.0, 100.0) / 100.0;
-    let (first, part) = (place.floor() as usize, place.fract());
+    let position = sorted.len().saturating_sub(1) as f64 * q.clamp(0.0, 100.0) / 100.0;
+    let (first, part) = (position.floor() as usize, position.fract());
     match (sorted.get(first), sorted.get(first + 1)) {
         // Equal neighbours are not interpolated: for infinite ones the difference would be NaN.
         (Some(low), Some(high)) if part > 0.0 && low < high => low + (high - low) * part,

@@ -10,7 +10,7 @@ use burn::nn::{BatchNorm, Linear};
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 
-use super::named::Named;
+use super::named::NamedModules;
 use super::resnet::stem;
 use super::shapes::Shapes;
 use super::{Published, sizes};
@@ -28,7 +28,7 @@ const NAMES: [([usize; 4], &str); 4] = [
 /// A DenseNet in torchvision's form. Built by [`published`](super::published).
 #[derive(Module, Debug)]
 pub struct DenseNet {
-    features: Named<Section>,
+    features: NamedModules<Section>,
     mean: AdaptiveAvgPool2d,
     classifier: Linear,
     input: [usize; 3],
@@ -65,7 +65,7 @@ enum Section {
     /// BatchNorm followed by a relu.
     Norm(BatchNorm),
     Pool(MaxPool2d),
-    Block(Named<DenseLayer>),
+    Block(NamedModules<DenseLayer>),
     Transition(Transition),
 }
 
@@ -158,7 +158,7 @@ pub(super) fn read(shapes: &Shapes<'_>, image: [usize; 3]) -> Result<Published, 
         sizes(image)
     );
     let mean = AdaptiveAvgPool2dConfig::new([1, 1]).init();
-    let network = DenseNet { features: Named(sections), mean, classifier, input: image, classes };
+    let network = DenseNet { features: NamedModules(sections), mean, classifier, input: image, classes };
     Ok(Published { network: Network::DenseNet(network), name: name.to_owned(), form })
 }
 
@@ -187,7 +187,7 @@ fn body(
             first = if first == 0 { growth } else { first };
         }
         counts.push(layers.len());
-        sections.push((block, Section::Block(Named(layers))));
+        sections.push((block, Section::Block(NamedModules(layers))));
         let transition = format!("transition{}", counts.len());
         let name = format!("features.{transition}");
         if !shapes.any(&format!("{name}.")) {

@@ -68,8 +68,8 @@ pub fn published(
         return shapes.fault(tensor, why);
     }
     let published = match family {
-        Family::ResNet => resnet::read(&shapes, image)?,
-        Family::DenseNet => densenet::read(&shapes, image)?,
+        PublishedFamily::ResNet => resnet::read(&shapes, image)?,
+        PublishedFamily::DenseNet => densenet::read(&shapes, image)?,
     };
     refuse_others(checkpoint, &shapes, &published)?;
     Ok(Some(published))
@@ -77,7 +77,7 @@ pub fn published(
 
 /// The family to which a file's names belong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
+enum PublishedFamily {
     ResNet,
     DenseNet,
 }
@@ -106,8 +106,10 @@ fn refuse_others(
         None => Ok(()),
         Some(tensor) => {
             let name = &published.name;
-            let why =
-                format!("is none of a {name} in torchvision's form, so this one computes something else");
+            let why = format!(
+                "does not belong to a {name} in torchvision's form, so this network computes \
+                         something else"
+            );
             shapes.fault(&tensor.name, why)
         }
     }

@@ -10,12 +10,12 @@ use burn::tensor::Device;
 
 /// Modules in order, each with the segment that it adds to a parameter's path.
 #[derive(Debug, Clone)]
-pub(super) struct Named<M>(pub(super) Vec<(String, M)>);
+pub(super) struct NamedModules<M>(pub(super) Vec<(String, M)>);
 
 /// The container type that is passed to visitors.
-const CONTAINER: &str = "Struct:Named";
+const CONTAINER: &str = "Struct:NamedModules";
 
-impl<M: Module> Named<M> {
+impl<M: Module> NamedModules<M> {
     /// The modules without their names.
     pub(super) fn iter(&self) -> impl Iterator<Item = &M> {
         self.0.iter().map(|(_, module)| module)
@@ -26,7 +26,7 @@ impl<M: Module> Named<M> {
     }
 }
 
-impl<M: Module> Module for Named<M> {
+impl<M: Module> Module for NamedModules<M> {
     fn collect_devices(&self, devices: Devices) -> Devices {
         self.iter().fold(devices, |devices, module| module.collect_devices(devices))
     }
@@ -70,7 +70,7 @@ impl<M: Module> Module for Named<M> {
     }
 }
 
-impl<M: Module + ModuleDisplay> ModuleDisplayDefault for Named<M> {
+impl<M: Module + ModuleDisplay> ModuleDisplayDefault for NamedModules<M> {
     fn content(&self, content: Content) -> Option<Content> {
         Some(self.0.iter().fold(content, |content, (name, module)| content.add(name, module)))
     }
@@ -80,9 +80,9 @@ impl<M: Module + ModuleDisplay> ModuleDisplayDefault for Named<M> {
     }
 }
 
-impl<M: Module + ModuleDisplay> ModuleDisplay for Named<M> {}
+impl<M: Module + ModuleDisplay> ModuleDisplay for NamedModules<M> {}
 
-impl<M: Module> fmt::Display for Named<M> {
+impl<M: Module> fmt::Display for NamedModules<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.0.iter().map(|(name, _)| name.as_str()).collect();
         f.write_str(&names.join(", "))

@@ -32,11 +32,11 @@ pub struct ResNet {
     conv1: Conv2d,
     bn1: BatchNorm,
     pool: Option<MaxPool2d>,
-    layer1: Vec<Block>,
-    layer2: Vec<Block>,
-    layer3: Vec<Block>,
+    layer1: Vec<ResidualBlock>,
+    layer2: Vec<ResidualBlock>,
+    layer3: Vec<ResidualBlock>,
     /// Empty in ResNets of three stages.
-    layer4: Vec<Block>,
+    layer4: Vec<ResidualBlock>,
     mean: AdaptiveAvgPool2d,
     fc: Linear,
     input: [usize; 3],
@@ -73,7 +73,7 @@ impl ResNet {
 
 /// y = relu(f(x) + s(x)).
 #[derive(Module, Debug)]
-struct Block {
+struct ResidualBlock {
     conv1: Conv2d,
     bn1: BatchNorm,
     conv2: Conv2d,
@@ -85,7 +85,7 @@ struct Block {
     downsample: Option<(Conv2d, BatchNorm)>,
 }
 
-impl Block {
+impl ResidualBlock {
     /// The block `name` with `from` input channels, and the number of its output channels.
     fn read(shapes: &Shapes<'_>, name: &str, from: usize, stride: usize) -> Result<(Self, usize), Error> {
         let part = |part: &str| format!("{name}.{part}");
@@ -151,7 +151,7 @@ fn width(conv: &Conv2d) -> usize {
 
 /// The blocks of stage `stage` (from 1) with `from` input channels, and the number of output
 /// channels.
-fn stage(shapes: &Shapes<'_>, stage: usize, mut from: usize) -> Result<(Vec<Block>, usize), Error> {
+fn stage(shapes: &Shapes<'_>, stage: usize, mut from: usize) -> Result<(Vec<ResidualBlock>, usize), Error> {
     let mut blocks = Vec::new();
     loop {
         let name = format!("layer{stage}.{}", blocks.len());
@@ -161,7 +161,7 @@ fn stage(shapes: &Shapes<'_>, stage: usize, mut from: usize) -> Result<(Vec<Bloc
         // The first block of a later stage has a stride, and then it needs a projection. Without a
         // projection in the file, it therefore has no stride.
         let strided = stage > 1 && blocks.is_empty() && shapes.has(&format!("{name}.downsample.0.weight"));
-        let (block, to) = Block::read(shapes, &name, from, if strided { 2 } else { 1 })?;
+        let (block, to) = ResidualBlock::read(shapes, &name, from, if strided { 2 } else { 1 })?;
         blocks.push(block);
         from = to;
     }
@@ -219,9 +219,9 @@ pub(super) fn stem(
             let pool = MaxPool2dConfig::new([3, 3]).with_strides([2, 2]);
             let pool = pool.with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1)).init();
             let conv = shapes.conv(name, channels, 2)?;
-            Ok((conv, Some(pool), "7x7 stem of stride 2 and a 3x3 max-pool behind it"))
+            Ok((conv, Some(pool), "7x7 stem of stride 2 and a 3x3 max-pool after it"))
         }
-        [3, 3] => Ok((conv, None, "3x3 stem of stride 1 and no pool behind it")),
+        [3, 3] => Ok((conv, None, "3x3 stem of stride 1 and no pool after it")),
         [side, _] => shapes.fault(
             &format!("{name}.weight"),
             format!("is a stem of {side}x{side}: strides and pools are known of 3x3 and 7x7"),

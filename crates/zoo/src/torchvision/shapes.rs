@@ -6,7 +6,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::Device;
 
-use super::Family;
+use super::PublishedFamily;
 use crate::Error;
 use crate::error::quoted;
 use crate::layers::BATCH_NORM_MOMENTUM;
@@ -32,11 +32,11 @@ impl<'a> Shapes<'a> {
     }
 
     /// The family to which the names belong, if any.
-    pub(super) fn family(&self) -> Option<Family> {
+    pub(super) fn family(&self) -> Option<PublishedFamily> {
         if self.any("layer1.0.") {
-            Some(Family::ResNet)
+            Some(PublishedFamily::ResNet)
         } else {
-            self.any("features.denseblock").then_some(Family::DenseNet)
+            self.any("features.denseblock").then_some(PublishedFamily::DenseNet)
         }
     }
 
@@ -130,7 +130,7 @@ impl<'a> Shapes<'a> {
     /// The error for a tensor.
     pub(super) fn fault<T>(&self, tensor: &str, why: impl Into<String>) -> Result<T, Error> {
         let network = match self.family() {
-            Some(Family::DenseNet) => "densenet",
+            Some(PublishedFamily::DenseNet) => "densenet",
             _ => "resnet",
         };
         Err(Error::Form {

@@ -6,16 +6,16 @@ pub(super) fn of(name: &str) -> Option<&'static str> {
     const PARTS: [(&str, &str); 9] = [
         (".se.", SQUEEZE),
         (".se_module.", SQUEEZE),
-        (".eca.", "is of an attention over the channels (ECA)"),
-        (".attn.", "is of an attention within the block"),
-        (".aa.", "is of a blurred pooling in place of a stride"),
+        (".eca.", "belongs to an attention over the channels (ECA)"),
+        (".attn.", "belongs to an attention within the block"),
+        (".aa.", "belongs to a blurred pooling instead of a stride"),
         (
             ".downsample.2.",
-            "is of a shortcut with an average pool before its convolution (avg_down, timm's ..d)",
+            "belongs to a shortcut with an average pool before its convolution (avg_down, timm's ..d)",
         ),
-        (".conv_pool.", "is of a pooling by convolution"),
-        ("_fc.", "is of a second head"),
-        ("aux", "is of an auxiliary head, which evaluation has no use for: delete it from the state_dict"),
+        (".conv_pool.", "belongs to a pooling by convolution"),
+        ("_fc.", "belongs to a second head"),
+        ("aux", "belongs to an auxiliary head, which evaluation does not use: delete it from the state_dict"),
     ];
     if name.starts_with("conv1.") && name != "conv1.weight" && name != "conv1.bias" {
         return Some(DEEP);
@@ -26,8 +26,8 @@ pub(super) fn of(name: &str) -> Option<&'static str> {
     PARTS.into_iter().find(|(part, _)| name.contains(part)).map(|(_, why)| why)
 }
 
-const SQUEEZE: &str = "is of a squeeze-and-excitation (SE) block";
-const DEEP: &str = "is of a stem of several convolutions (timm's ..d, ..s and ..t)";
+const SQUEEZE: &str = "belongs to a squeeze-and-excitation (SE) block";
+const DEEP: &str = "belongs to a stem of several convolutions (timm's ..d, ..s and ..t)";
 
 #[cfg(test)]
 mod tests {

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use burn::tensor::FloatDType;
+
 use super::describe::{Description, describe};
 use super::input::{Input, Source};
-use super::layout::Layout;
-use super::{Dtype, Precision, foreign, header, torch};
+use super::layout::ElementOrder;
+use super::{Dtype, foreign, header, torch};
 use crate::Error;
 use crate::nearest::nearest;
 
@@ -30,7 +32,7 @@ pub struct TensorInfo {
     /// last.
     pub(super) bytes: Range<u64>,
     /// The order of its elements in that range.
-    pub(super) layout: Layout,
+    pub(super) layout: ElementOrder,
 }
 
 /// A tensor's elements in the requested precision, in row-major order.
@@ -42,8 +44,23 @@ pub enum Values {
     F64(Vec<f64>),
 }
 
+impl Values {
+    /// No elements, of the type that is named.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchPrecision`] for another type than f32 and f64.
+    pub(super) fn empty(precision: FloatDType) -> Result<Self, Error> {
+        match precision {
+            FloatDType::F32 => Ok(Self::F32(Vec::new())),
+            FloatDType::F64 => Ok(Self::F64(Vec::new())),
+            _ => Err(Error::NoSuchPrecision { precision }),
+        }
+    }
+}
+
 /// A tensor's elements, and the first one that is not finite: its index, and its value in the file.
-type Read1 = (Values, Option<(usize, f64)>);
+type ReadTensor = (Values, Option<(usize, f64)>);
 
 /// A weight file, opened and checked.
 pub struct Checkpoint<'a> {
@@ -112,10 +129,11 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchTensor`], [`Error::NotFloat`], [`Error::NonFinite`] for NaN, infinity and
-    /// values beyond the range of the precision; [`Error::Corrupt`] or [`Error::Io`] if the file
-    /// has changed since it was opened.
-    pub fn read(&mut self, name: &str, precision: Precision) -> Result<Values, Error> {
+    /// [`Error::NoSuchPrecision`] unless `precision` is f32 or f64; [`Error::NoSuchTensor`],
+    /// [`Error::NotFloat`], [`Error::NonFinite`] for NaN, infinity and values beyond the range of
+    /// the precision; [`Error::Corrupt`] or [`Error::Io`] if the file has changed since it was
+    /// opened.
+    pub fn read(&mut self, name: &str, precision: FloatDType) -> Result<Values, Error> {
         let Some(index) = self.tensors.iter().position(|tensor| tensor.name == name) else {
             let nearest = nearest(name, self.tensors.iter().map(|tensor| tensor.name.as_str()));
             return Err(Error::NoSuchTensor {
@@ -138,7 +156,7 @@ impl<'a> Checkpoint<'a> {
     }
 
     /// Reads the tensor at `index` of [`tensors`](Self::tensors).
-    pub(super) fn read_at(&mut self, index: usize, precision: Precision) -> Result<Read1, Error> {
+    pub(super) fn read_at(&mut self, index: usize, precision: FloatDType) -> Result<ReadTensor, Error> {
         let tensor = &self.tensors[index];
         let dtype = tensor.dtype;
         if !dtype.is_float() {
@@ -150,11 +168,12 @@ impl<'a> Checkpoint<'a> {
         }
         self.input.fetch(tensor.bytes.clone(), &mut self.scratch)?;
         tensor.layout.settle(&tensor.shape, dtype, &mut self.scratch);
-        Ok(convert(dtype, &self.scratch, precision))
+        Ok(convert(dtype, &self.scratch, Values::empty(precision)?))
     }
 }
 
-fn convert(dtype: Dtype, bytes: &[u8], precision: Precision) -> Read1 {
+/// Appends the elements of a tensor to `values`, which is empty.
+fn convert(dtype: Dtype, bytes: &[u8], mut values: Values) -> ReadTensor {
     let mut first = None;
     let mut note = |index: usize, value: f64, finite: bool| {
         if !finite && first.is_none() {
@@ -162,10 +181,6 @@ fn convert(dtype: Dtype, bytes: &[u8], precision: Precision) -> Read1 {
         }
     };
     let elements = dtype.decode(bytes).enumerate();
-    let mut values = match precision {
-        Precision::F32 => Values::F32(Vec::new()),
-        Precision::F64 => Values::F64(Vec::new()),
-    };
     let count = bytes.len() * 8 / dtype.bits() as usize;
     match &mut values {
         Values::F32(values) => {

@@ -6,14 +6,14 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use super::aliases::canonical;
-use crate::{Architecture, Family};
+use crate::{Architecture, NetworkFamily};
 
 /// What names and shapes show about a network. A number is `None` if the tensor that shows it is
 /// missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
     /// The kind of network.
-    pub family: Family,
+    pub family: NetworkFamily,
     /// Its width, or growth.
     pub scale: Option<usize>,
     /// Channels of its input images.
@@ -56,8 +56,8 @@ pub fn describe<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [usize])>) -
     let family = family(&shapes)?;
     let axis = |name: &str, axis: usize| shapes.get(name).and_then(|shape| shape.get(axis)).copied();
     let scale = match family {
-        Family::DenseNet121 => axis("body.0.conv2.weight", 0),
-        Family::ResNet50 | Family::Cnn => axis("conv1.weight", 0),
+        NetworkFamily::DenseNet121 => axis("body.0.conv2.weight", 0),
+        NetworkFamily::ResNet50 | NetworkFamily::Cnn => axis("conv1.weight", 0),
     };
     let features = axis("fc.weight", 1);
     Some(Description {
@@ -66,24 +66,24 @@ pub fn describe<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [usize])>) -
         channels: axis("conv1.weight", 1),
         classes: axis("fc.weight", 0),
         sides: match (family, scale, features) {
-            (Family::ResNet50, Some(width), Some(features)) => resnet_sides(width, features),
+            (NetworkFamily::ResNet50, Some(width), Some(features)) => resnet_sides(width, features),
             _ => None,
         },
     })
 }
 
-fn family(shapes: &HashMap<String, &[usize]>) -> Option<Family> {
+fn family(shapes: &HashMap<String, &[usize]>) -> Option<NetworkFamily> {
     const CNN: [&str; 6] =
         ["conv1.weight", "conv2.weight", "conv3.weight", "bn2.weight", "bn3.weight", "fc.weight"];
     // A few matching names are enough, so that one misspelt name does not hide a network.
     let starting = |prefix: &str| shapes.keys().filter(|name| name.starts_with(prefix)).count();
     let (stages, body) = (starting("stages."), starting("body."));
     if stages > 8 && stages > body {
-        Some(Family::ResNet50)
+        Some(NetworkFamily::ResNet50)
     } else if body > 8 {
-        Some(Family::DenseNet121)
+        Some(NetworkFamily::DenseNet121)
     } else if CNN.iter().filter(|&&name| shapes.contains_key(name)).count() + 1 >= CNN.len() {
-        Some(Family::Cnn)
+        Some(NetworkFamily::Cnn)
     } else {
         None
     }

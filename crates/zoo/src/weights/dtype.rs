@@ -1,55 +1,8 @@
-//! Element types: those of safetensors headers, and the two in which networks run.
+//! Element types: those of safetensors headers.
 
 use std::fmt;
-use std::str::FromStr;
 
-use burn::tensor::{DType, bf16, f16};
-
-use crate::Error;
-
-/// The precision in which a network computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Precision {
-    /// 32-bit floats.
-    #[default]
-    F32,
-    /// 64-bit floats.
-    F64,
-}
-
-impl Precision {
-    /// Burn's name for it.
-    pub fn dtype(self) -> DType {
-        match self {
-            Self::F32 => DType::F32,
-            Self::F64 => DType::F64,
-        }
-    }
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::F32 => "f32",
-            Self::F64 => "f64",
-        })
-    }
-}
-
-impl FromStr for Precision {
-    type Err = Error;
-
-    /// # Errors
-    ///
-    /// [`Error::UnknownPrecision`] for anything but "f32" and "f64".
-    fn from_str(name: &str) -> Result<Self, Error> {
-        match name {
-            "f32" => Ok(Self::F32),
-            "f64" => Ok(Self::F64),
-            _ => Err(Error::UnknownPrecision { name: name.to_owned() }),
-        }
-    }
-}
+use burn::tensor::{bf16, f16};
 
 /// An element type of safetensors headers, or a kind of tensor that only PyTorch has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

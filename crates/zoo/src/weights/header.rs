@@ -7,8 +7,8 @@ use std::ops::Range;
 use super::Dtype;
 use super::checkpoint::{MOST_AXES, MOST_TENSORS, TensorInfo};
 use super::input::Input;
-use super::json::{Cursor, Fault};
-use super::layout::Layout;
+use super::json::{Cursor, FormatFault};
+use super::layout::ElementOrder;
 use crate::Error;
 use crate::error::quoted;
 
@@ -18,12 +18,12 @@ const PREFIX: u64 = 8;
 const LONGEST_HEADER: u64 = 100_000_000;
 
 /// A tensor of the header, with the offset of its entry.
-struct Raw {
+struct HeaderTensor {
     info: TensorInfo,
     offset: usize,
 }
 
-impl Raw {
+impl HeaderTensor {
     /// Converts its byte range to one of the file, whose data part begins at `data`.
     fn at(self, data: u64) -> TensorInfo {
         let Range { start, end } = self.info.bytes;
@@ -32,10 +32,10 @@ impl Raw {
 }
 
 /// The contents of a header: the tensors and the metadata.
-type Header = (Vec<TensorInfo>, BTreeMap<String, String>);
+type Directory = (Vec<TensorInfo>, BTreeMap<String, String>);
 
 /// Reads the header of a file.
-pub(super) fn open(input: &mut Input<'_>) -> Result<Header, Error> {
+pub(super) fn open(input: &mut Input<'_>) -> Result<Directory, Error> {
     let length = input.length;
     if length < PREFIX {
         return input.corrupt(length, "the file ends within the 8 bytes that give the header's length");
@@ -64,7 +64,7 @@ pub(super) fn open(input: &mut Input<'_>) -> Result<Header, Error> {
 ///
 /// The returned byte ranges count from the start of the file, offsets of faults from the start of
 /// the header.
-fn read(header: &[u8], data: u64, length: u64) -> Result<Header, Fault> {
+fn read(header: &[u8], data: u64, length: u64) -> Result<Directory, FormatFault> {
     let mut cursor = Cursor::new(header);
     if header.first() != Some(&b'{') {
         return cursor.fault("the header does not begin with `{`");
@@ -76,15 +76,15 @@ fn read(header: &[u8], data: u64, length: u64) -> Result<Header, Fault> {
         let offset = cursor.offset();
         let name = cursor.string()?;
         if !names.insert(name.clone()) {
-            return Err(Fault { offset, why: format!("the key `{}` is there twice", quoted(&name)) });
+            return Err(FormatFault { offset, why: format!("the key `{}` is there twice", quoted(&name)) });
         }
         cursor.expect(b':')?;
         if name == "__metadata__" {
             metadata = parse_metadata(&mut cursor)?;
         } else if tensors.len() == MOST_TENSORS {
-            return Err(Fault { offset, why: format!("more than {MOST_TENSORS} tensors") });
+            return Err(FormatFault { offset, why: format!("more than {MOST_TENSORS} tensors") });
         } else {
-            tensors.push(Raw { info: parse_tensor(&mut cursor, name)?, offset });
+            tensors.push(HeaderTensor { info: parse_tensor(&mut cursor, name)?, offset });
         }
     }
     cursor.end()?;
@@ -93,7 +93,7 @@ fn read(header: &[u8], data: u64, length: u64) -> Result<Header, Fault> {
     Ok((tensors.into_iter().map(|raw| raw.at(data)).collect(), metadata))
 }
 
-fn parse_metadata(cursor: &mut Cursor<'_>) -> Result<BTreeMap<String, String>, Fault> {
+fn parse_metadata(cursor: &mut Cursor<'_>) -> Result<BTreeMap<String, String>, FormatFault> {
     cursor.expect(b'{')?;
     let mut metadata = BTreeMap::new();
     while cursor.more(metadata.is_empty(), b'}')? {
@@ -106,7 +106,7 @@ fn parse_metadata(cursor: &mut Cursor<'_>) -> Result<BTreeMap<String, String>, F
     Ok(metadata)
 }
 
-fn parse_tensor(cursor: &mut Cursor<'_>, name: String) -> Result<TensorInfo, Fault> {
+fn parse_tensor(cursor: &mut Cursor<'_>, name: String) -> Result<TensorInfo, FormatFault> {
     let start = cursor.offset();
     cursor.expect(b'{')?;
     let (mut dtype, mut shape, mut bytes) = (None, None, None);
@@ -127,28 +127,28 @@ fn parse_tensor(cursor: &mut Cursor<'_>, name: String) -> Result<TensorInfo, Fau
     }
     match (dtype, shape, bytes) {
         (Some(dtype), Some(shape), Some(bytes)) => {
-            Ok(TensorInfo { name, dtype, shape, bytes, layout: Layout::default() })
+            Ok(TensorInfo { name, dtype, shape, bytes, layout: ElementOrder::default() })
         }
         _ => {
             let why = format!("`{}` lacks dtype, shape or data_offsets", quoted(&name));
-            Err(Fault { offset: start, why })
+            Err(FormatFault { offset: start, why })
         }
     }
 }
 
-fn parse_dtype(cursor: &mut Cursor<'_>) -> Result<Dtype, Fault> {
+fn parse_dtype(cursor: &mut Cursor<'_>) -> Result<Dtype, FormatFault> {
     let name = cursor.string()?;
     Dtype::parse(&name)
         .map_or_else(|| cursor.fault(format!("no element type is called `{}`", quoted(&name))), Ok)
 }
 
-fn parse_shape(cursor: &mut Cursor<'_>) -> Result<Vec<usize>, Fault> {
+fn parse_shape(cursor: &mut Cursor<'_>) -> Result<Vec<usize>, FormatFault> {
     let axes = cursor.numbers(MOST_AXES)?;
     let axes: Option<Vec<usize>> = axes.into_iter().map(|axis| usize::try_from(axis).ok()).collect();
     axes.map_or_else(|| cursor.fault("an axis is longer than this machine can address"), Ok)
 }
 
-fn parse_range(cursor: &mut Cursor<'_>) -> Result<Range<u64>, Fault> {
+fn parse_range(cursor: &mut Cursor<'_>) -> Result<Range<u64>, FormatFault> {
     match cursor.numbers(2)?[..] {
         [start, end] if start <= end => Ok(start..end),
         [start, end] => cursor.fault(format!("data_offsets run backwards, from {start} to {end}")),
@@ -157,12 +157,12 @@ fn parse_range(cursor: &mut Cursor<'_>) -> Result<Range<u64>, Fault> {
 }
 
 /// Checks that shape and type of each tensor account for exactly its bytes.
-fn check_sizes(tensors: &[Raw]) -> Result<(), Fault> {
-    for Raw { info, offset } in tensors {
+fn check_sizes(tensors: &[HeaderTensor]) -> Result<(), FormatFault> {
+    for HeaderTensor { info, offset } in tensors {
         let bits = info.shape.iter().try_fold(info.dtype.bits(), |bits, &axis| bits.checked_mul(axis as u64));
         let held = (info.bytes.end - info.bytes.start).checked_mul(8);
         if bits.is_none() || bits != held {
-            return Err(Fault { offset: *offset, why: disagreement(info) });
+            return Err(FormatFault { offset: *offset, why: disagreement(info) });
         }
     }
     Ok(())
@@ -170,18 +170,18 @@ fn check_sizes(tensors: &[Raw]) -> Result<(), Fault> {
 
 /// Checks that the tensors cover all `length` bytes after the header, without holes or overlaps.
 /// `header` is the length of the header.
-fn check_layout(tensors: &[Raw], header: usize, length: u64) -> Result<(), Fault> {
+fn check_layout(tensors: &[HeaderTensor], header: usize, length: u64) -> Result<(), FormatFault> {
     let last = tensors.iter().map(|raw| raw.info.bytes.end).max().unwrap_or(0);
     // Reported at the end of the file, where a truncated file lacks something.
     let end_of_file = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(header);
     if last > length {
         let why = format!("the file is cut short: its tensors need {} more bytes", last - length);
-        return Err(Fault { offset: end_of_file, why });
+        return Err(FormatFault { offset: end_of_file, why });
     }
-    let mut order: Vec<&Raw> = tensors.iter().collect();
+    let mut order: Vec<&HeaderTensor> = tensors.iter().collect();
     order.sort_by_key(|raw| (raw.info.bytes.start, raw.info.bytes.end));
     let mut end = 0;
-    for Raw { info, offset } in order {
+    for HeaderTensor { info, offset } in order {
         let start = info.bytes.start;
         if start != end {
             let name = quoted(&info.name);
@@ -189,13 +189,13 @@ fn check_layout(tensors: &[Raw], header: usize, length: u64) -> Result<(), Fault
                 Some(hole) => format!("tensor `{name}` follows a hole of {hole} bytes"),
                 None => format!("tensor `{name}` overlaps another"),
             };
-            return Err(Fault { offset: *offset, why });
+            return Err(FormatFault { offset: *offset, why });
         }
         end = info.bytes.end;
     }
     if end < length {
         let why = format!("the last {} bytes of the file belong to no tensor", length - end);
-        return Err(Fault { offset: end_of_file, why });
+        return Err(FormatFault { offset: end_of_file, why });
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::json::Fault;
+use super::json::FormatFault;
 use crate::Error;
 
 /// Where to read weights from.
@@ -47,7 +47,7 @@ impl<'a> From<&'a [u8]> for Source<'a> {
     }
 }
 
-enum Data<'a> {
+enum Contents<'a> {
     File(File),
     Bytes(&'a [u8]),
 }
@@ -60,7 +60,7 @@ pub(super) struct Input<'a> {
     pub(super) format: &'static str,
     /// Its length in bytes.
     pub(super) length: u64,
-    data: Data<'a>,
+    data: Contents<'a>,
 }
 
 impl<'a> Input<'a> {
@@ -71,7 +71,7 @@ impl<'a> Input<'a> {
                 name: name.to_owned(),
                 format,
                 length: bytes.len() as u64,
-                data: Data::Bytes(bytes),
+                data: Contents::Bytes(bytes),
             }),
         }
     }
@@ -88,7 +88,7 @@ impl<'a> Input<'a> {
         };
         buffer.clear();
         let outcome = match &mut self.data {
-            Data::Bytes(bytes) => {
+            Contents::Bytes(bytes) => {
                 let start = usize::try_from(range.start).unwrap_or(usize::MAX);
                 match bytes.get(start..start.saturating_add(length)) {
                     Some(slice) => {
@@ -98,7 +98,7 @@ impl<'a> Input<'a> {
                     None => Err(io::ErrorKind::UnexpectedEof.into()),
                 }
             }
-            Data::File(file) => file.seek(SeekFrom::Start(range.start)).and_then(|_| {
+            Contents::File(file) => file.seek(SeekFrom::Start(range.start)).and_then(|_| {
                 buffer.resize(length, 0);
                 file.read_exact(buffer)
             }),
@@ -117,7 +117,7 @@ impl<'a> Input<'a> {
     }
 
     /// [`Error::Corrupt`] for a fault within a part of the file that begins at byte `start`.
-    pub(super) fn at<T>(&self, start: u64, fault: Fault) -> Result<T, Error> {
+    pub(super) fn at<T>(&self, start: u64, fault: FormatFault) -> Result<T, Error> {
         self.corrupt(start.saturating_add(fault.offset as u64), fault.why)
     }
 }
@@ -127,6 +127,6 @@ fn open_file(path: &Path, format: &'static str) -> Result<Input<'static>, Error>
     let refused = |source| Error::Io { file: name.clone(), action: "open", source };
     let file = File::open(path).map_err(refused)?;
     let metadata = file.metadata().map_err(refused)?;
-    let input = Input { name, format, length: metadata.len(), data: Data::File(file) };
+    let input = Input { name, format, length: metadata.len(), data: Contents::File(file) };
     if metadata.is_file() { Ok(input) } else { input.corrupt(0, "this is a folder or a device, not a file") }
 }

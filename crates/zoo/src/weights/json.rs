@@ -7,7 +7,7 @@
 
 /// What is wrong, and the offset in the header.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub(crate) struct FormatFault {
     pub(crate) offset: usize,
     pub(crate) why: String,
 }
@@ -37,12 +37,12 @@ impl<'a> Cursor<'a> {
         self.bytes.get(at).copied()
     }
 
-    pub(crate) fn fault<T>(&self, why: impl Into<String>) -> Result<T, Fault> {
-        Err(Fault { offset: self.at, why: why.into() })
+    pub(crate) fn fault<T>(&self, why: impl Into<String>) -> Result<T, FormatFault> {
+        Err(FormatFault { offset: self.at, why: why.into() })
     }
 
     /// Consumes the next byte, which must be `wanted`.
-    pub(crate) fn expect(&mut self, wanted: u8) -> Result<(), Fault> {
+    pub(crate) fn expect(&mut self, wanted: u8) -> Result<(), FormatFault> {
         match self.peek() {
             Some(byte) if byte == wanted => {
                 self.at += 1;
@@ -59,7 +59,7 @@ impl<'a> Cursor<'a> {
 
     /// Inside a list or object: whether another item follows. Consumes the comma, or the closing
     /// byte. `first` is true before the first item.
-    pub(crate) fn more(&mut self, first: bool, close: u8) -> Result<bool, Fault> {
+    pub(crate) fn more(&mut self, first: bool, close: u8) -> Result<bool, FormatFault> {
         if self.peek() == Some(close) {
             self.at += 1;
             return Ok(false);
@@ -71,15 +71,15 @@ impl<'a> Cursor<'a> {
     }
 
     /// Checks that only white space follows.
-    pub(crate) fn end(&mut self) -> Result<(), Fault> {
+    pub(crate) fn end(&mut self) -> Result<(), FormatFault> {
         match self.peek() {
             None => Ok(()),
-            Some(_) => self.fault("the header goes on behind its last `}`"),
+            Some(_) => self.fault("the header continues after its last `}`"),
         }
     }
 
     /// An unsigned 64-bit integer.
-    pub(crate) fn number(&mut self) -> Result<u64, Fault> {
+    pub(crate) fn number(&mut self) -> Result<u64, FormatFault> {
         let start = self.offset();
         let mut value: u64 = 0;
         while let Some(digit @ b'0'..=b'9') = self.bytes.get(self.at) {
@@ -98,7 +98,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A list of at most `most` unsigned integers.
-    pub(crate) fn numbers(&mut self, most: usize) -> Result<Vec<u64>, Fault> {
+    pub(crate) fn numbers(&mut self, most: usize) -> Result<Vec<u64>, FormatFault> {
         self.expect(b'[')?;
         let mut numbers = Vec::new();
         while self.more(numbers.is_empty(), b']')? {
@@ -111,7 +111,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A string with its escapes resolved.
-    pub(crate) fn string(&mut self) -> Result<String, Fault> {
+    pub(crate) fn string(&mut self) -> Result<String, FormatFault> {
         self.expect(b'"')?;
         let mut text = Vec::new();
         loop {
@@ -129,13 +129,13 @@ impl<'a> Cursor<'a> {
                 }
             }
         }
-        let text = String::from_utf8(text).or_else(|_| self.fault("a string that is no UTF-8"))?;
+        let text = String::from_utf8(text).or_else(|_| self.fault("a string that is not UTF-8"))?;
         self.at += 1;
         Ok(text)
     }
 
     /// The character of an escape sequence; the cursor is at its backslash.
-    fn escape(&mut self) -> Result<char, Fault> {
+    fn escape(&mut self) -> Result<char, FormatFault> {
         let letter = match self.bytes.get(self.at + 1) {
             Some(b'u') => return self.unicode(),
             Some(letter @ (b'"' | b'\\' | b'/')) => char::from(*letter),
@@ -151,7 +151,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// `\uXXXX`, or a pair of them for a character beyond 16 bits.
-    fn unicode(&mut self) -> Result<char, Fault> {
+    fn unicode(&mut self) -> Result<char, FormatFault> {
         let high = self.hex()?;
         let code = if (0xd800..0xdc00).contains(&high) {
             let low = self.hex()?;
@@ -165,7 +165,7 @@ impl<'a> Cursor<'a> {
         char::from_u32(code).map_or_else(|| self.fault("half a surrogate pair in a string"), Ok)
     }
 
-    fn hex(&mut self) -> Result<u32, Fault> {
+    fn hex(&mut self) -> Result<u32, FormatFault> {
         let digits = self.bytes.get(self.at..self.at + 6).and_then(|sequence| sequence.strip_prefix(b"\\u"));
         let Some(digits) = digits else { return self.fault("expected \\u and four hexadecimal digits") };
         let mut code = 0;
@@ -199,7 +199,7 @@ pub(crate) fn literal(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn string(json: &str) -> Result<String, Fault> {
+    fn string(json: &str) -> Result<String, FormatFault> {
         Cursor::new(json.as_bytes()).string()
     }
 

@@ -5,13 +5,13 @@ use super::Dtype;
 
 /// The order of a tensor's elements; by default row-major and little-endian.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Layout {
+pub(super) struct ElementOrder {
     /// The step in elements along each axis; `None` if row-major.
     strides: Option<Vec<usize>>,
     big_endian: bool,
 }
 
-impl Layout {
+impl ElementOrder {
     /// The layout of a view with these strides. Strides of axes of length 1 do not matter.
     pub(super) fn new(shape: &[usize], strides: &[usize], big_endian: bool) -> Self {
         let mut step = 1;
@@ -66,7 +66,7 @@ mod tests {
 
     fn settled(shape: &[usize], strides: &[usize], bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
-        Layout::new(shape, strides, false).settle(shape, Dtype::parse("U8").unwrap(), &mut bytes);
+        ElementOrder::new(shape, strides, false).settle(shape, Dtype::parse("U8").unwrap(), &mut bytes);
         bytes
     }
 
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn big_endian_elements_are_turned() {
         let mut bytes = [1.5f32.to_be_bytes(), (-2f32).to_be_bytes()].concat();
-        Layout::new(&[2], &[1], true).settle(&[2], Dtype::F32, &mut bytes);
+        ElementOrder::new(&[2], &[1], true).settle(&[2], Dtype::F32, &mut bytes);
         assert_eq!(bytes, [1.5f32.to_le_bytes(), (-2f32).to_le_bytes()].concat());
     }
 }

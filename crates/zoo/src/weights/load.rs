@@ -1,14 +1,14 @@
 //! Loads weights from a file into a network.
 
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 
 use super::checkpoint::{Checkpoint, Values};
 use super::fit::{Fit, fit};
 use super::input::Source;
-use super::{Precision, Report, module};
+use super::{LoadReport, module};
 use crate::Error;
-use crate::names::{Entry, Kind, entries};
+use crate::names::{Entry, TensorRole, entries};
 
 /// Loads weights of any float type into a network. The network then computes in `precision` on
 /// `device`.
@@ -27,6 +27,7 @@ use crate::names::{Entry, Kind, entries};
 ///   the network.
 /// - [`Error::NonFinite`], [`Error::NegativeVariance`]: a weight is NaN or infinite, or a variance
 ///   negative.
+/// - [`Error::NoSuchPrecision`]: `precision` is neither f32 nor f64.
 /// - [`Error::UnsupportedPrecision`]: the device does not support `precision`.
 ///
 /// # Example
@@ -34,15 +35,15 @@ use crate::names::{Entry, Kind, entries};
 /// ```no_run
 /// use std::path::Path;
 ///
-/// use burn::tensor::Device;
-/// use influence_zoo::weights::{self, Precision};
+/// use burn::tensor::{Device, FloatDType};
+/// use influence_zoo::weights;
 /// use influence_zoo::ResNet50Config;
 ///
 /// # fn main() -> Result<(), influence_zoo::Error> {
 /// let device = Device::flex();
 /// let network = ResNet50Config::new(1, 28, 10).with_width(8).init(&device)?;
 /// let file = Path::new("resnet50w8-mnist.safetensors");
-/// let (network, report) = weights::load(network, file, Precision::F64, &device)?;
+/// let (network, report) = weights::load(network, file, FloatDType::F64, &device)?;
 /// # let _ = network;
 /// assert_eq!(report.parameters, 386_618);
 /// # Ok(())
@@ -51,35 +52,36 @@ use crate::names::{Entry, Kind, entries};
 pub fn load<'a, M: Module>(
     network: M,
     source: impl Into<Source<'a>>,
-    precision: Precision,
+    precision: FloatDType,
     device: &Device,
-) -> Result<(M, Report), Error> {
-    if !device.supports_dtype(precision.dtype()) {
+) -> Result<(M, LoadReport), Error> {
+    Values::empty(precision)?;
+    if !device.supports_dtype(precision) {
         return Err(Error::UnsupportedPrecision { device: format!("{device:?}"), precision });
     }
     let mut checkpoint = Checkpoint::open(source)?;
     let wanted = entries(&network);
     let fit = fit(checkpoint.file(), checkpoint.tensors(), &wanted, device)?;
     let mut reader =
-        Reader { checkpoint: &mut checkpoint, fit: &fit, wanted: &wanted, precision, fault: None };
+        TensorReader { checkpoint: &mut checkpoint, fit: &fit, wanted: &wanted, precision, fault: None };
     let network = module::replace(network, precision, device, |name| reader.read(name));
     match reader.fault {
         Some(fault) => Err(fault),
-        None => Ok((network, Report::new(&checkpoint, fit, &wanted, precision))),
+        None => Ok((network, LoadReport::new(&checkpoint, fit, &wanted, precision))),
     }
 }
 
 /// Reads tensors by PyTorch's name and keeps the first fault. After NaN or infinity, the remaining
 /// tensors are read only to count further ones.
-struct Reader<'r, 'a> {
+struct TensorReader<'r, 'a> {
     checkpoint: &'r mut Checkpoint<'a>,
     fit: &'r Fit,
     wanted: &'r [Entry],
-    precision: Precision,
+    precision: FloatDType,
     fault: Option<Error>,
 }
 
-impl Reader<'_, '_> {
+impl TensorReader<'_, '_> {
     fn read(&mut self, name: &str) -> Option<(Values, Vec<usize>)> {
         // Only NaN and infinity are counted further; after any other fault the file is not read
         // again.
@@ -120,7 +122,7 @@ impl Reader<'_, '_> {
 
     fn is_variance(&self, name: &str) -> bool {
         name.ends_with("running_var")
-            && self.wanted.iter().any(|entry| entry.kind == Kind::Buffer && entry.name == name)
+            && self.wanted.iter().any(|entry| entry.role == TensorRole::Buffer && entry.name == name)
     }
 
     fn negative_variance(&self, tensor: usize, values: &Values) -> Option<Error> {

@@ -8,10 +8,10 @@
 //! ones without being initialised), then `valid()` is called, then buffers are replaced.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 
-use super::{Precision, Values};
-use crate::names::{Entry, Kind, Place, entries};
+use super::Values;
+use crate::names::{Entry, ModulePath, TensorRole, entries};
 
 /// Replaces every tensor of `module` by what `supply` returns for PyTorch's name, in PyTorch's
 /// layout. A tensor for which it returns `None` is not changed.
@@ -20,50 +20,56 @@ use crate::names::{Entry, Kind, Place, entries};
 /// Clones of `module` are not changed.
 pub(super) fn replace<M: Module>(
     module: M,
-    precision: Precision,
+    precision: FloatDType,
     device: &Device,
     mut supply: impl FnMut(&str) -> Option<(Values, Vec<usize>)>,
 ) -> M {
-    let mut replace = |module: M, kind: Kind, device: &Device| {
-        module.map(&mut Replacer { place: Place::default(), kind, precision, device, supply: &mut supply })
+    let mut replace = |module: M, role: TensorRole, device: &Device| {
+        module.map(&mut Replacer {
+            path: ModulePath::default(),
+            role,
+            precision,
+            device,
+            supply: &mut supply,
+        })
     };
-    let module = replace(module, Kind::Parameter, device).valid();
+    let module = replace(module, TensorRole::Parameter, device).valid();
     let plain = device.clone().without_autodiff();
-    let module = replace(module, Kind::Buffer, &plain);
+    let module = replace(module, TensorRole::Buffer, &plain);
     if device.is_autodiff() { module.train() } else { module }
 }
 
 struct Replacer<'a, F> {
-    place: Place,
-    kind: Kind,
-    precision: Precision,
+    path: ModulePath,
+    role: TensorRole,
+    precision: FloatDType,
     device: &'a Device,
     supply: &'a mut F,
 }
 
 impl<F: FnMut(&str) -> Option<(Values, Vec<usize>)>> ModuleMapper for Replacer<'_, F> {
     fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.place.enter(name, container_type);
+        self.path.enter(name, container_type);
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.place.exit();
+        self.path.exit();
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if self.place.kind() != self.kind {
+        if self.path.role() != self.role {
             return param;
         }
-        let Some((values, shape)) = (self.supply)(&self.place.name()) else { return param };
-        let data = to_data(values, shape, self.place.transposed());
-        let tensor = Tensor::from_data(data, (self.device, self.precision.dtype()));
+        let Some((values, shape)) = (self.supply)(&self.path.name()) else { return param };
+        let data = to_data(values, shape, self.path.transposed());
+        let tensor = Tensor::from_data(data, (self.device, DType::from(self.precision)));
         let id = param.id;
-        match self.kind {
-            Kind::Buffer => Param::initialized(id, tensor),
+        match self.role {
+            TensorRole::Buffer => Param::initialized(id, tensor),
             // Moving a lazy parameter only changes the device on which it would be initialised (a
             // parameter shared with a clone is initialised and copied). Its value is never
             // requested.
-            Kind::Parameter => param.to_device(self.device).transform_for_load(tensor, id),
+            TensorRole::Parameter => param.to_device(self.device).transform_for_load(tensor, id),
         }
     }
 }
@@ -111,25 +117,25 @@ impl ModuleVisitor for Types {
 /// Buffers are those of the last training step: `valid()` completes pending updates of the running
 /// statistics.
 pub(super) fn visit<M: Module>(module: &M, take: impl FnMut(Result<TensorData, String>, bool)) {
-    module.valid().visit(&mut Taker { place: Place::default(), take });
+    module.valid().visit(&mut Taker { path: ModulePath::default(), take });
 }
 
 struct Taker<F> {
-    place: Place,
+    path: ModulePath,
     take: F,
 }
 
 impl<F: FnMut(Result<TensorData, String>, bool)> ModuleVisitor for Taker<F> {
     fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.place.enter(name, container_type);
+        self.path.enter(name, container_type);
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.place.exit();
+        self.path.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let data = param.val().try_into_data().map_err(|error| error.to_string());
-        (self.take)(data, self.place.transposed());
+        (self.take)(data, self.path.transposed());
     }
 }

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use burn::tensor::{DType, FloatDType};
+
+use super::Dtype;
 use super::checkpoint::Checkpoint;
 use super::fit::Fit;
-use super::{Dtype, Precision};
 use crate::error::quoted;
-use crate::names::{Entry, Kind};
+use crate::names::{Entry, TensorRole};
 
 /// How weights were loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Report {
+pub struct LoadReport {
     /// The file.
     pub file: String,
     /// Number of tensors loaded, including buffers.
@@ -22,7 +24,7 @@ pub struct Report {
     /// The element types in the file, with the number of tensors of each.
     pub source: BTreeMap<Dtype, usize>,
     /// The precision in which the network computes.
-    pub precision: Precision,
+    pub precision: FloatDType,
     /// The file's tensors that the network does not use, without `num_batches_tracked`.
     pub extra: Vec<String>,
     /// Number of names from which a prefix of `DataParallel`, a trainer or `torch.compile` was
@@ -37,13 +39,18 @@ pub struct Report {
     pub metadata: BTreeMap<String, String>,
 }
 
-impl Report {
-    pub(super) fn new(checkpoint: &Checkpoint<'_>, fit: Fit, wanted: &[Entry], precision: Precision) -> Self {
+impl LoadReport {
+    pub(super) fn new(
+        checkpoint: &Checkpoint<'_>,
+        fit: Fit,
+        wanted: &[Entry],
+        precision: FloatDType,
+    ) -> Self {
         let mut source = BTreeMap::new();
         for &index in fit.slots.values() {
             *source.entry(checkpoint.tensors()[index].dtype).or_default() += 1;
         }
-        let parameters = wanted.iter().filter(|entry| entry.kind == Kind::Parameter);
+        let parameters = wanted.iter().filter(|entry| entry.role == TensorRole::Parameter);
         Self {
             file: checkpoint.file().to_owned(),
             tensors: fit.slots.len(),
@@ -59,11 +66,11 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source: Vec<&str> = self.source.keys().map(|dtype| dtype.name()).collect();
         write!(f, "{}: {} tensors, {} parameters, ", self.file, self.tensors, self.parameters)?;
-        write!(f, "{} in the file, {} here", source.join(" and "), self.precision)?;
+        write!(f, "{} in the file, {} here", source.join(" and "), DType::from(self.precision).name())?;
         if self.stripped > 0 {
             let prefixes: Vec<String> = self.prefixes.iter().map(|prefix| format!("`{prefix}`")).collect();
             write!(f, "; {} stripped from {} names", prefixes.join(" and "), self.stripped)?;

@@ -73,7 +73,7 @@ fn plan<M: Module>(network: &M) -> Result<Vec<(Entry, Dtype)>, Error> {
         Some(dtype) => Ok((entry, dtype)),
         None => Err(Error::NotSavable {
             tensor: entry.name,
-            why: format!("its type is {dtype:?}, no plain float"),
+            why: format!("its type is {dtype:?}, not a plain float"),
         }),
     });
     typed.collect()

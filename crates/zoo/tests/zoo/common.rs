@@ -1,19 +1,23 @@
 //! Shared by the tests of this crate: the trained weights and reference values, if the machine has
 //! them, and small files made in the tests.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+#[path = "../../../../tests/common/golden.rs"]
+mod golden;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use influence_zoo::names::entries;
-use influence_zoo::weights::Precision;
 use influence_zoo::{Architecture, Network};
+use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+
+use golden::Golden;
 
 /// A trained network of the shared folder.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Trained {
+pub(crate) struct TrainedNetwork {
     pub(crate) name: &'static str,
     pub(crate) architecture: Architecture,
     pub(crate) channels: usize,
@@ -21,32 +25,32 @@ pub(crate) struct Trained {
 }
 
 /// All of them, the smallest first.
-pub(crate) const TRAINED: [Trained; 5] = [
-    Trained {
+pub(crate) const TRAINED: [TrainedNetwork; 5] = [
+    TrainedNetwork {
         name: "resnet50w8-mnist",
         architecture: Architecture::ResNet50 { width: 8 },
         channels: 1,
         size: 28,
     },
-    Trained {
+    TrainedNetwork {
         name: "densenet121-mnist",
         architecture: Architecture::DenseNet121 { growth: 32 },
         channels: 1,
         size: 28,
     },
-    Trained {
+    TrainedNetwork {
         name: "densenet121-cifar10",
         architecture: Architecture::DenseNet121 { growth: 32 },
         channels: 3,
         size: 32,
     },
-    Trained {
+    TrainedNetwork {
         name: "resnet50-mnist",
         architecture: Architecture::ResNet50 { width: 64 },
         channels: 1,
         size: 28,
     },
-    Trained {
+    TrainedNetwork {
         name: "resnet50-cifar10",
         architecture: Architecture::ResNet50 { width: 64 },
         channels: 3,
@@ -54,7 +58,7 @@ pub(crate) const TRAINED: [Trained; 5] = [
     },
 ];
 
-impl Trained {
+impl TrainedNetwork {
     pub(crate) fn network(&self, device: &Device) -> Network {
         self.architecture.init(self.channels, self.size, 10, device).unwrap()
     }
@@ -85,19 +89,15 @@ pub(crate) fn skip(what: &str) {
 }
 
 /// Images [N, C, H, W] as pixels in [0, 1], and reference logits [N, 10].
-pub(crate) fn golden_batch(bytes: &[u8], precision: Precision, device: &Device) -> (Tensor<4>, Vec<f64>) {
-    let file = SafeTensors::deserialize(bytes).unwrap();
-    let images = file.tensor("images").unwrap();
-    let pixels: Vec<f64> = images.data().iter().map(|&pixel| f64::from(pixel) / 255.0).collect();
-    let data = TensorData::new(pixels, images.shape().to_vec());
-    let logits = file.tensor("logits").unwrap();
-    let logits = logits.data().as_chunks::<8>().0.iter().map(|&x| f64::from_le_bytes(x)).collect();
-    (Tensor::from_data(data, (device, precision.dtype())), logits)
+pub(crate) fn golden_batch(golden: &Path, precision: FloatDType, device: &Device) -> (Tensor<4>, Vec<f64>) {
+    let golden = Golden::open(golden);
+    let data = TensorData::new(golden.images(), golden.shape("images"));
+    (Tensor::from_data(data, (device, DType::from(precision))), golden.floats("logits"))
 }
 
 /// The values of a tensor of any float type.
 pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
-    tensor.into_data_dtype(burn::tensor::DType::F64).as_slice::<f64>().unwrap().to_vec()
+    tensor.into_data_dtype(DType::F64).as_slice::<f64>().unwrap().to_vec()
 }
 
 /// A tensor for a file made in a test.

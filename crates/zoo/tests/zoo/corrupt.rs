@@ -1,7 +1,7 @@
 //! Invalid safetensors files: whatever the bytes, a typed error and no panic.
 
-use burn::tensor::Device;
-use influence_zoo::weights::{self, Checkpoint, Precision};
+use burn::tensor::{Device, FloatDType};
+use influence_zoo::weights::{self, Checkpoint};
 use influence_zoo::{Architecture, Error};
 
 use crate::common::{file, made, tiny};
@@ -48,7 +48,7 @@ fn every_flipped_bit_of_the_header() {
     for at in 0..header {
         for bit in 0..8 {
             bytes[at] ^= 1 << bit;
-            let outcome = weights::load(network.clone(), &bytes[..], Precision::F32, &device);
+            let outcome = weights::load(network.clone(), &bytes[..], FloatDType::F32, &device);
             refused += usize::from(outcome.is_err());
             bytes[at] ^= 1 << bit;
         }
@@ -65,7 +65,7 @@ fn every_overwritten_byte_of_the_data() {
     let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     for at in header..bytes.len() {
         let byte = std::mem::replace(&mut bytes[at], 0xff);
-        match weights::load(network.clone(), &bytes[..], Precision::F32, &device) {
+        match weights::load(network.clone(), &bytes[..], FloatDType::F32, &device) {
             Ok(_) | Err(Error::NonFinite { .. } | Error::NegativeVariance { .. }) => {}
             Err(other) => panic!("{other}"),
         }
@@ -107,7 +107,7 @@ fn headers_with_faults_of_their_own() {
         (" {}".to_owned(), "does not begin with `{`"),
         ("[]".to_owned(), "does not begin with `{`"),
         (format!("{{{good},{good}}}"), "`a` is there twice"),
-        (format!("{{{good}}}x"), "goes on behind"),
+        (format!("{{{good}}}x"), "continues after"),
         (format!("{{{good}"), "the header ends"),
         (format!("{{{good},}}"), "expected `\"`"),
         (r#"{"a":1}"#.to_owned(), "expected `{`"),
@@ -221,7 +221,7 @@ fn a_file_that_shrinks_after_it_was_opened() {
     let mut checkpoint = Checkpoint::open(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() - 100]).unwrap();
     let faults = ["conv1.weight", "fc.weight", "fc.bias", "bn3.running_var"]
-        .map(|name| checkpoint.read(name, Precision::F32).is_err());
+        .map(|name| checkpoint.read(name, FloatDType::F32).is_err());
     std::fs::remove_file(&path).unwrap();
     assert!(faults.contains(&true));
 }

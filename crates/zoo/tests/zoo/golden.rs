@@ -1,13 +1,13 @@
 //! The trained networks against PyTorch's float64 logits.
 
 use crate::common::{TRAINED, golden_batch, skip, values};
-use burn::tensor::Device;
+use burn::tensor::{DType, Device, FloatDType};
 use influence_zoo::names::parameter_count;
-use influence_zoo::weights::{self, Precision};
+use influence_zoo::weights;
 
 /// Loads each trained network in `precision` and compares its logits with the reference (absolute
 /// differences).
-fn agree(precision: Precision, tolerance: f64) {
+fn agree(precision: FloatDType, tolerance: f64) {
     let device = Device::flex();
     for trained in TRAINED {
         let (Some(path), Some(golden)) = (trained.weights(), trained.golden()) else {
@@ -19,10 +19,10 @@ fn agree(precision: Precision, tolerance: f64) {
         assert_eq!(report.parameters, parameter_count(&network));
         assert_eq!(report.source.keys().map(|dtype| dtype.name()).collect::<Vec<_>>(), ["F16"]);
         assert!(report.extra.is_empty() && report.stripped == 0, "{report}");
-        let (images, expected) = golden_batch(&std::fs::read(golden).unwrap(), precision, &device);
+        let (images, expected) = golden_batch(&golden, precision, &device);
         let started = std::time::Instant::now();
         let logits = network.forward(images);
-        assert_eq!(logits.dtype(), precision.dtype());
+        assert_eq!(logits.dtype(), DType::from(precision));
         let logits = values(logits);
         let worst = logits.iter().zip(&expected).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
         report_line(trained.name, precision, worst, expected.len() / 10, started.elapsed().as_secs_f64());
@@ -32,17 +32,17 @@ fn agree(precision: Precision, tolerance: f64) {
 }
 
 #[expect(clippy::print_stdout, reason = "the measured figures, shown by --nocapture")]
-fn report_line(name: &str, precision: Precision, worst: f64, images: usize, seconds: f64) {
+fn report_line(name: &str, precision: FloatDType, worst: f64, images: usize, seconds: f64) {
     let each = 1e3 * seconds / images as f64;
-    println!("{name} {precision}: {worst:.1e} off at most, {each:.1} ms an image");
+    println!("{name} {precision:?}: {worst:.1e} off at most, {each:.1} ms per image");
 }
 
 #[test]
 fn logits_in_f64() {
-    agree(Precision::F64, 1e-9);
+    agree(FloatDType::F64, 1e-9);
 }
 
 #[test]
 fn logits_in_f32() {
-    agree(Precision::F32, 1e-4);
+    agree(FloatDType::F32, 1e-4);
 }

@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
-use burn::tensor::{Device, Tensor, bf16, f16};
+use burn::tensor::{DType, Device, FloatDType, Tensor, bf16, f16};
 use influence_zoo::names::entries;
-use influence_zoo::weights::{self, Checkpoint, Precision, Report, Source, Values};
+use influence_zoo::weights::{self, Checkpoint, LoadReport, Source, Values};
 use influence_zoo::{Architecture, Error, Network};
 use safetensors::Dtype;
 
 use crate::common::{Made, file, made, tiny, values};
 
 /// Loads `tensors` into `network` in f32.
-fn load(network: &Network, tensors: &BTreeMap<String, Made>) -> Result<(Network, Report), Error> {
+fn load(network: &Network, tensors: &BTreeMap<String, Made>) -> Result<(Network, LoadReport), Error> {
     let bytes = file(tensors);
-    weights::load(network.clone(), &bytes[..], Precision::F32, &Device::flex())
+    weights::load(network.clone(), &bytes[..], FloatDType::F32, &Device::flex())
 }
 
 /// The message that loading `tensors` into the tiny network gives.
@@ -62,7 +62,7 @@ fn every_float_type_is_read_and_said() {
     for (dtype, name) in
         [(Dtype::F16, "F16"), (Dtype::BF16, "BF16"), (Dtype::F32, "F32"), (Dtype::F64, "F64")]
     {
-        for precision in [Precision::F32, Precision::F64] {
+        for precision in [FloatDType::F32, FloatDType::F64] {
             let bytes = file(&converted(dtype));
             let (loaded, report) = weights::load(network.clone(), &bytes[..], precision, &device).unwrap();
             assert_eq!(
@@ -70,14 +70,16 @@ fn every_float_type_is_read_and_said() {
                 [(name, 20)]
             );
             assert!(
-                report.to_string().contains(&format!("{name} in the file, {precision} here")),
+                report
+                    .to_string()
+                    .contains(&format!("{name} in the file, {} here", DType::from(precision).name())),
                 "{report}"
             );
-            let logits = loaded.forward(Tensor::ones([1, 1, 8, 8], (&device, precision.dtype())));
-            assert_eq!(logits.dtype(), precision.dtype());
+            let logits = loaded.forward(Tensor::ones([1, 1, 8, 8], (&device, DType::from(precision))));
+            assert_eq!(logits.dtype(), DType::from(precision));
             // 0.01 is the first element of the first tensor by the network's order.
             let mut checkpoint = Checkpoint::open(&bytes[..]).unwrap();
-            let Values::F64(first) = checkpoint.read("conv1.weight", Precision::F64).unwrap() else {
+            let Values::F64(first) = checkpoint.read("conv1.weight", FloatDType::F64).unwrap() else {
                 panic!()
             };
             let exact = match dtype {
@@ -230,9 +232,9 @@ fn a_double_beyond_f32_is_refused_in_f32_alone() {
     let message = refusal(&tensors);
     assert!(message.contains("`fc.bias`") && message.contains("infinite in f32: ask for f64"), "{message}");
     let bytes = file(&tensors);
-    let (network, report) = weights::load(tiny(&device), &bytes[..], Precision::F64, &device).unwrap();
+    let (network, report) = weights::load(tiny(&device), &bytes[..], FloatDType::F64, &device).unwrap();
     assert_eq!(report.source.len(), 2);
-    let logits = network.forward(Tensor::ones([1, 1, 8, 8], (&device, Precision::F64.dtype())));
+    let logits = network.forward(Tensor::ones([1, 1, 8, 8], (&device, DType::F64)));
     assert!(values(logits).iter().all(|&logit| logit > 9e38));
 }
 
@@ -278,7 +280,7 @@ fn strangers_and_parts_are_told_apart() {
     assert!(message.contains("w\\u{1b}[31m"), "{message}");
     let part = made(&residual).into_iter().filter(|(name, _)| name.starts_with("stages.0")).collect();
     let message = load(&residual, &part).unwrap_err().to_string();
-    assert!(message.contains("but a part of the weights of resnet50"), "{message}");
+    assert!(message.contains("only a part of the weights of resnet50"), "{message}");
     let message = load(&residual, &BTreeMap::new()).unwrap_err().to_string();
     assert!(message.contains("these are not the weights of resnet50"), "{message}");
 }
@@ -300,7 +302,7 @@ fn another_size_of_the_network_is_said_with_the_remedy() {
     assert!(!message.contains('\n'), "{message}");
     assert!(refused(&build(2, 3, 28, 10)).contains("images of 1 channel(s), not 3"));
     assert!(refused(&build(2, 1, 28, 12)).contains("the file has 10 classes, not 12"));
-    assert!(refused(&build(2, 1, 64, 10)).contains("images of 25 to 40 pixels a side"));
+    assert!(refused(&build(2, 1, 64, 10)).contains("images of 25 to 40 pixels per side"));
     let message = refused(&build(3, 3, 64, 12));
     for part in ["width 2", "1 channel(s)", "10 classes", "25 to 40"] {
         assert!(message.contains(part), "{message}");
@@ -343,7 +345,7 @@ fn clones_keep_their_weights_and_buffers() {
 fn on_an_autodiff_device_the_network_is_ready_to_train() {
     let device = Device::flex().autodiff();
     let bytes = file(&tiny_file());
-    let (network, _) = weights::load(tiny(&Device::flex()), &bytes[..], Precision::F32, &device).unwrap();
+    let (network, _) = weights::load(tiny(&Device::flex()), &bytes[..], FloatDType::F32, &device).unwrap();
     let images = Tensor::<4>::random([4, 1, 8, 8], burn::tensor::Distribution::Default, &device);
     let loss = network.forward(images).powi_scalar(2).mean();
     assert!(loss.is_require_grad() || loss.is_autodiff());
@@ -351,7 +353,7 @@ fn on_an_autodiff_device_the_network_is_ready_to_train() {
     // In evaluation it gives the same as when loaded on the plain device.
     let (plain, _) = load(&tiny(&Device::flex()), &tiny_file()).unwrap();
     let images = Tensor::ones([1, 1, 8, 8], &Device::flex());
-    let (fresh, _) = weights::load(tiny(&device), &bytes[..], Precision::F32, &device).unwrap();
+    let (fresh, _) = weights::load(tiny(&device), &bytes[..], FloatDType::F32, &device).unwrap();
     assert_eq!(values(fresh.valid().forward(images.clone())), values(plain.forward(images)));
 }
 
@@ -365,15 +367,15 @@ fn files_and_bytes_are_read_alike() {
     std::fs::write(&path, &bytes).unwrap();
     let images = Tensor::ones([1, 1, 8, 8], &device);
     let named = Source::Bytes { name: "the sample", bytes: &bytes };
-    let (from_bytes, report) = weights::load(tiny(&device), named, Precision::F32, &device).unwrap();
+    let (from_bytes, report) = weights::load(tiny(&device), named, FloatDType::F32, &device).unwrap();
     assert_eq!(report.file, "the sample");
-    let (from_file, report) = weights::load(tiny(&device), &path, Precision::F32, &device).unwrap();
+    let (from_file, report) = weights::load(tiny(&device), &path, FloatDType::F32, &device).unwrap();
     assert!(report.file.ends_with("tiny.safetensors"));
     assert_eq!(values(from_bytes.forward(images.clone())), values(from_file.forward(images)));
     let error = Checkpoint::open(&folder).unwrap_err();
     assert!(error.to_string().contains("a folder"), "{error}");
     std::fs::remove_dir_all(&folder).unwrap();
-    let error = weights::load(tiny(&device), &path, Precision::F32, &device).unwrap_err();
+    let error = weights::load(tiny(&device), &path, FloatDType::F32, &device).unwrap_err();
     assert!(matches!(error, Error::Io { action: "open", .. }), "{error}");
 }
 
@@ -390,10 +392,10 @@ fn a_checkpoint_describes_itself() {
         (Some(2), Some(7), None)
     );
     assert_eq!(description.to_string(), "densenet121, growth 3, 2 channel(s), 7 classes");
-    let error = checkpoint.read("fc.wieght", Precision::F32).unwrap_err();
+    let error = checkpoint.read("fc.wieght", FloatDType::F32).unwrap_err();
     assert!(error.to_string().contains("did you mean `fc.weight`?"), "{error}");
     assert!(
-        matches!(checkpoint.read("fc.bias", Precision::F32), Ok(Values::F32(values)) if values.len() == 7)
+        matches!(checkpoint.read("fc.bias", FloatDType::F32), Ok(Values::F32(values)) if values.len() == 7)
     );
 }
 
@@ -426,9 +428,9 @@ fn any_module_with_pytorchs_paths_is_loaded() {
         ("head.weight".to_owned(), f32s(&[1, 3], &[1.0, 10.0, 100.0])),
     ]);
     let bytes = file(&tensors);
-    let (loaded, report) = weights::load(theirs(), &bytes[..], Precision::F64, &device).unwrap();
+    let (loaded, report) = weights::load(theirs(), &bytes[..], FloatDType::F64, &device).unwrap();
     assert_eq!((report.tensors, report.parameters), (7, 18));
-    let x = Tensor::<2>::from_data([[1.0, -1.0]], (&device, Precision::F64.dtype()));
+    let x = Tensor::<2>::from_data([[1.0, -1.0]], (&device, DType::F64));
     let (linear, bn) = &loaded.layers[0];
     let y = values(loaded.head.forward(bn.forward(linear.forward(x))));
     // Every row gives -1 + 0.5; less 1, over sqrt(4 + 1e-5), times 2, plus 1.
@@ -436,6 +438,19 @@ fn any_module_with_pytorchs_paths_is_loaded() {
     assert!((y[0] - 111.0 * normal).abs() < 1e-12, "{y:?}");
     tensors.remove("head.weight");
     let bytes = file(&tensors);
-    let error = weights::load(theirs(), &bytes[..], Precision::F64, &device).unwrap_err();
+    let error = weights::load(theirs(), &bytes[..], FloatDType::F64, &device).unwrap_err();
     assert!(error.to_string().contains("missing: head.weight"), "{error}");
+}
+
+#[test]
+fn other_precisions_are_refused() {
+    let device = Device::flex();
+    let bytes = file(&made(&tiny(&device)));
+    for precision in [FloatDType::F16, FloatDType::BF16, FloatDType::Flex32] {
+        let said = format!("weights are loaded as f32 or f64, not as {}", DType::from(precision).name());
+        let error = weights::load(tiny(&device), &bytes[..], precision, &device).unwrap_err();
+        assert_eq!(error.to_string(), said);
+        let mut checkpoint = Checkpoint::open(&bytes[..]).unwrap();
+        assert_eq!(checkpoint.read("fc.bias", precision).unwrap_err().to_string(), said);
+    }
 }

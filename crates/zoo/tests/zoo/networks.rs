@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Distribution, Tensor};
-use influence_zoo::names::{self, Kind, entries, torch_name};
+use influence_zoo::names::{self, TensorRole, entries, torch_name};
 use influence_zoo::weights::Checkpoint;
 use influence_zoo::{Architecture, CnnConfig, DenseNet121Config, Error, Network, ResNet50Config};
 
@@ -33,7 +33,7 @@ fn buffers_are_not_counted() {
     let network = CnnConfig::new(1, 8, 3).with_width(1).init(&Device::flex()).unwrap();
     let buffers: usize = entries(&network)
         .iter()
-        .filter(|entry| entry.kind == Kind::Buffer)
+        .filter(|entry| entry.role == TensorRole::Buffer)
         .map(|entry| entry.shape.iter().product::<usize>())
         .sum();
     assert_eq!(buffers, 2 * (1 + 2 + 4));

@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor};
 use influence_zoo::names::entries;
-use influence_zoo::weights::{self, Checkpoint, Precision};
+use influence_zoo::weights::{self, Checkpoint};
 use influence_zoo::{Architecture, Error, Network};
 use safetensors::SafeTensors;
 
 use crate::common::{file, made, tiny, values};
 
 /// A separate folder for each test, removed at its end.
-struct Folder(PathBuf);
+struct TestFolder(PathBuf);
 
-impl Folder {
+impl TestFolder {
     fn new(test: &str) -> Self {
         let path = std::env::temp_dir().join(format!("influence-zoo-{test}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
@@ -32,7 +32,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for TestFolder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
@@ -50,14 +50,14 @@ fn contents(path: &Path) -> BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
 
 #[test]
 fn a_round_trip_keeps_every_bit() {
-    let folder = Folder::new("trip");
+    let folder = TestFolder::new("trip");
     let device = Device::flex();
     for architecture in [
         Architecture::ResNet50 { width: 1 },
         Architecture::DenseNet121 { growth: 1 },
         Architecture::Cnn { width: 3 },
     ] {
-        for precision in [Precision::F32, Precision::F64] {
+        for precision in [FloatDType::F32, FloatDType::F64] {
             let network = architecture.init(1, 28, 10, &device).unwrap();
             let bytes = file(&made(&network));
             let (network, _) = weights::load(network, &bytes[..], precision, &device).unwrap();
@@ -68,7 +68,8 @@ fn a_round_trip_keeps_every_bit() {
             weights::save(&again, &second).unwrap();
             assert_eq!(std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap());
             assert_eq!(report.tensors, entries(&network).len());
-            let images = Tensor::random([2, 1, 28, 28], Distribution::Default, (&device, precision.dtype()));
+            let images =
+                Tensor::random([2, 1, 28, 28], Distribution::Default, (&device, DType::from(precision)));
             assert_eq!(values(network.forward(images.clone())), values(again.forward(images)));
         }
     }
@@ -76,11 +77,11 @@ fn a_round_trip_keeps_every_bit() {
 
 #[test]
 fn the_file_has_pytorchs_names_layouts_and_bytes() {
-    let folder = Folder::new("layout");
+    let folder = TestFolder::new("layout");
     let device = Device::flex();
     let original = made(&tiny(&device));
     let bytes = file(&original);
-    let (network, _) = weights::load(tiny(&device), &bytes[..], Precision::F32, &device).unwrap();
+    let (network, _) = weights::load(tiny(&device), &bytes[..], FloatDType::F32, &device).unwrap();
     let path = folder.join("tiny.safetensors");
     weights::save(&network, &path).unwrap();
     let saved = contents(&path);
@@ -95,7 +96,7 @@ fn the_file_has_pytorchs_names_layouts_and_bytes() {
 
 #[test]
 fn metadata_name_the_network_and_take_more() {
-    let folder = Folder::new("metadata");
+    let folder = TestFolder::new("metadata");
     let network = Architecture::ResNet50 { width: 2 }.init(3, 32, 10, &Device::flex()).unwrap();
     let path = folder.join("net");
     let more = BTreeMap::from([("data".to_owned(), "my \"set\"\n".to_owned())]);
@@ -110,7 +111,7 @@ fn metadata_name_the_network_and_take_more() {
 
 #[test]
 fn a_file_that_cannot_be_written_leaves_nothing() {
-    let folder = Folder::new("refused");
+    let folder = TestFolder::new("refused");
     let network = tiny(&Device::flex());
     let error = weights::save(&network, &folder.join("no/such/folder")).unwrap_err();
     assert!(matches!(error, Error::Io { action: "write", .. }), "{error}");
@@ -124,7 +125,7 @@ fn a_file_that_cannot_be_written_leaves_nothing() {
 
 #[test]
 fn an_older_file_is_replaced() {
-    let folder = Folder::new("replaced");
+    let folder = TestFolder::new("replaced");
     let path = folder.join("net");
     std::fs::write(&path, "something else").unwrap();
     weights::save(&tiny(&Device::flex()), &path).unwrap();
@@ -133,7 +134,7 @@ fn an_older_file_is_replaced() {
 
 #[test]
 fn running_statistics_of_the_last_step_are_saved() {
-    let folder = Folder::new("running");
+    let folder = TestFolder::new("running");
     let device = Device::flex().autodiff();
     let network = tiny(&device);
     let images = Tensor::<4>::random([8, 1, 8, 8], Distribution::Uniform(2.0, 3.0), &device);
@@ -145,19 +146,19 @@ fn running_statistics_of_the_last_step_are_saved() {
     assert_eq!((shape.as_slice(), bytes.len()), (&[1][..], 4));
     assert_ne!(bytes, &[0; 4]);
     let plain = Device::flex();
-    let (loaded, _) = weights::load(tiny(&plain), &path, Precision::F32, &plain).unwrap();
+    let (loaded, _) = weights::load(tiny(&plain), &path, FloatDType::F32, &plain).unwrap();
     let images = Tensor::<4>::ones([1, 1, 8, 8], &plain);
     assert_eq!(values(loaded.forward(images.clone())), values(network.valid().forward(images)));
 }
 
 #[test]
 fn lazy_parameters_are_saved_as_they_will_be() {
-    let folder = Folder::new("lazy");
+    let folder = TestFolder::new("lazy");
     let device = Device::flex();
     let network: Network = tiny(&device);
     let path = folder.join("net");
     weights::save(&network, &path).unwrap();
-    let (loaded, _) = weights::load(tiny(&device), &path, Precision::F32, &device).unwrap();
+    let (loaded, _) = weights::load(tiny(&device), &path, FloatDType::F32, &device).unwrap();
     let images = Tensor::<4>::ones([1, 1, 8, 8], &device);
     assert_eq!(values(loaded.forward(images.clone())), values(network.forward(images)));
 }

@@ -3,10 +3,10 @@
 
 use std::path::PathBuf;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 use influence_zoo::Error;
 use influence_zoo::names::entries;
-use influence_zoo::weights::{self, Checkpoint, Precision, Values};
+use influence_zoo::weights::{self, Checkpoint, Values};
 
 use crate::archive::{archive, dict, pickle, tensor, torch_file, widened};
 use crate::common::{file, made, tiny};
@@ -17,7 +17,7 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
 }
 
 fn read(checkpoint: &mut Checkpoint<'_>, name: &str) -> Vec<f64> {
-    match checkpoint.read(name, Precision::F64) {
+    match checkpoint.read(name, FloatDType::F64) {
         Ok(Values::F64(values)) => values,
         other => panic!("{other:?}"),
     }
@@ -34,7 +34,7 @@ fn networks_of_every_format_have_the_values_that_were_saved() {
     let network = tiny(&device);
     for (name, prefix) in [("cnn.pt", ""), ("cnn-before-1.6.pt", ""), ("cnn-nested.pth", "module.")] {
         let path = fixture(name);
-        let (_, report) = weights::load(network.clone(), &path, Precision::F32, &device).unwrap();
+        let (_, report) = weights::load(network.clone(), &path, FloatDType::F32, &device).unwrap();
         let stripped = if prefix.is_empty() { 0 } else { 20 };
         assert_eq!((report.tensors, report.parameters, report.stripped), (20, 135, stripped), "{name}");
         assert!(report.extra.is_empty() && report.metadata.is_empty(), "{report}");
@@ -61,7 +61,7 @@ fn the_same_network_from_pytorch_and_from_safetensors() {
     let path = fixture("cnn.pt");
     let (mut ours, mut theirs) = (Checkpoint::open(&bytes[..]).unwrap(), Checkpoint::open(&path).unwrap());
     for entry in entries(&network) {
-        let read = |checkpoint: &mut Checkpoint<'_>| checkpoint.read(&entry.name, Precision::F32).unwrap();
+        let read = |checkpoint: &mut Checkpoint<'_>| checkpoint.read(&entry.name, FloatDType::F32).unwrap();
         let (Values::F32(ours), Values::F32(theirs)) = (read(&mut ours), read(&mut theirs)) else { panic!() };
         // The rule of `made` includes one more rounding.
         let near = ours.iter().zip(&theirs).all(|(ours, theirs)| (ours - theirs).abs() <= f32::EPSILON);
@@ -91,7 +91,7 @@ fn views_are_read_in_their_own_order() {
         assert_eq!(info.shape, shape, "{name}");
         assert_eq!(read(&mut checkpoint, name), expected, "{name}");
     }
-    let error = checkpoint.read("count", Precision::F64).unwrap_err();
+    let error = checkpoint.read("count", FloatDType::F64).unwrap_err();
     assert!(error.to_string().contains("`count` has type I64"), "{error}");
 }
 
@@ -115,12 +115,12 @@ fn tensors_of_other_kinds_are_told_by_what_they_are() {
     ] {
         let info = checkpoint.tensors().iter().find(|tensor| tensor.name == name).unwrap();
         assert_eq!(info.shape, [2, 3], "{name}");
-        let message = checkpoint.read(name, Precision::F32).unwrap_err().to_string();
+        let message = checkpoint.read(name, FloatDType::F32).unwrap_err().to_string();
         assert!(message.contains(&format!("`{name}` has type {kind}")), "{message}");
         assert!(message.contains("dequantize()") && message.contains("to_dense()"), "{message}");
     }
     let (device, beside) = (Device::flex(), fixture("cnn-beside.pt"));
-    let (_, report) = weights::load(tiny(&device), &beside, Precision::F32, &device).unwrap();
+    let (_, report) = weights::load(tiny(&device), &beside, FloatDType::F32, &device).unwrap();
     assert_eq!(report.tensors, 20, "with a float8 beside it");
 }
 

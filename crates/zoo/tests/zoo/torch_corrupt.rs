@@ -1,7 +1,8 @@
 //! Invalid files of `torch.save`: whatever the bytes, a typed error and no panic.
 
+use burn::tensor::FloatDType;
 use influence_zoo::Error;
-use influence_zoo::weights::{Checkpoint, Precision};
+use influence_zoo::weights::Checkpoint;
 use proptest::prelude::*;
 
 use crate::archive::{archive, dict, pickle, tensor, text, torch_file};
@@ -15,7 +16,7 @@ fn read_all(bytes: &[u8]) -> Result<(), Error> {
     let mut checkpoint = Checkpoint::open(bytes)?;
     let names: Vec<String> = checkpoint.tensors().iter().map(|tensor| tensor.name.clone()).collect();
     for name in names {
-        match checkpoint.read(&name, Precision::F32) {
+        match checkpoint.read(&name, FloatDType::F32) {
             Ok(_) | Err(Error::NonFinite { .. } | Error::NotFloat { .. }) => {}
             Err(other) => return Err(other),
         }
@@ -102,20 +103,20 @@ fn pickles_with_faults_of_their_own() {
         (b"(.".to_vec(), "the stack is empty"),
         (b"K\x01(\x85.".to_vec(), "fewer values"),
         (b"t.".to_vec(), "a mark is needed"),
-        (b"h\x07.".to_vec(), "nothing was remembered as 7"),
-        (b"K\x01)R.".to_vec(), "no function"),
+        (b"h\x07.".to_vec(), "no value is stored in the memo as 7"),
+        (b"K\x01)R.".to_vec(), "not a function"),
         (b"ctorch\nFloatStorage\n)R.".to_vec(), "other arguments"),
         (b"ccollections\nOrderedDict\nK\x01\x85R.".to_vec(), "other arguments"),
         (b"K\x01K\x02s.".to_vec(), "where there is none"),
         (b"NK\x01K\x02s.".to_vec(), "where there is none"),
         (b"}(K\x01u.".to_vec(), "a key without a value"),
         (b"N(K\x01e.".to_vec(), "where there is none"),
-        (b"NNb.".to_vec(), "attributes for"),
-        (b"NQ.".to_vec(), "no plain storage"),
+        (b"NNb.".to_vec(), "attributes of"),
+        (b"NQ.".to_vec(), "not a plain storage"),
         (b"NN\x93.".to_vec(), "no text"),
         (b"X\xff\xff\xff\xffa.".to_vec(), "ends within"),
         (b"\x8d\xff\xff\xff\xff\xff\xff\xff\xffa.".to_vec(), "ends within"),
-        (b"X\x01\0\0\0\xff.".to_vec(), "no UTF-8"),
+        (b"X\x01\0\0\0\xff.".to_vec(), "not UTF-8"),
         (b"ctorch\n".to_vec(), "ends within a name"),
         (b"\x8a\x08\0".to_vec(), "ends within"),
         (b"\x80\x01.".to_vec(), "protocol 1"),
@@ -126,7 +127,7 @@ fn pickles_with_faults_of_their_own() {
     ] {
         let message = refusal(&torch_file(&code, &[]));
         assert!(message.contains(part), "{message}");
-        assert!(message.contains("no sound PyTorch file: at byte "), "{message}");
+        assert!(message.contains("not a valid PyTorch file: at byte "), "{message}");
     }
 }
 
@@ -146,15 +147,15 @@ fn tensors_that_do_not_lie_in_their_storage() {
     let axes = [1; 17];
     for (value, part) in [
         (tensor("1", 4, 0, &[4], &[1]), "the storage `1` is not in the file"),
-        (tensor("0", 5, 0, &[4], &[1]), "is of a storage of 5 elements, and the file has 4"),
-        (tensor("0", 3, 0, &[3], &[1]), "is of a storage of 3 elements, and the file has 4"),
-        (tensor("0", -4, 0, &[4], &[1]), "no plain storage"),
+        (tensor("0", 5, 0, &[4], &[1]), "has a storage of 5 elements, and the file has 4"),
+        (tensor("0", 3, 0, &[3], &[1]), "has a storage of 3 elements, and the file has 4"),
+        (tensor("0", -4, 0, &[4], &[1]), "not a plain storage"),
         (tensor("0", 4, 1, &[4], &[1]), "reaches 4 elements from element 1 of 4"),
         (tensor("0", 4, 5, &[0], &[1]), "reaches 0 elements from element 5 of 4"),
         (tensor("0", 4, 0, &[2, 2], &[3, 1]), "reaches 5 elements"),
         (tensor("0", 4, -1, &[4], &[1]), "begins before its storage"),
-        (tensor("0", 4, 0, &[-4], &[1]), "no size"),
-        (tensor("0", 4, 0, &[4], &[-1]), "no size"),
+        (tensor("0", 4, 0, &[-4], &[1]), "not a size"),
+        (tensor("0", 4, 0, &[4], &[-1]), "not a size"),
         (tensor("0", 4, 0, &[4], &[1, 1]), "more axes than strides"),
         (tensor("0", 4, 0, &[5], &[0]), "repeats elements, 5 from 4"),
         (tensor("0", 4, 0, &[i32::MAX, i32::MAX, i32::MAX], &[0, 0, 0]), "beyond 64 bits"),
@@ -191,7 +192,7 @@ fn archives_with_faults_of_their_own() {
         (with(20, 9), "two lengths"),
         (with(42, 1), "no header"),
         (with(45, 1), "does not lie before the directory"),
-        (with(46, 0xff), "no UTF-8"),
+        (with(46, 0xff), "not UTF-8"),
         (with(28, 0xff), "cut short"),
         (with(0, 0), "no entry"),
         ([&sound[..], b"x"].concat(), "a zip archive without its end"),

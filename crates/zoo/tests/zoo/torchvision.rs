@@ -5,22 +5,22 @@
 
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor, TensorData, f16};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData, f16};
 use influence_zoo::torchvision::{Published, TORCH_EPSILON, published};
-use influence_zoo::weights::{self, Checkpoint, Precision, Source};
+use influence_zoo::weights::{self, Checkpoint, Source};
 use influence_zoo::{Error, names};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 /// The contents of a fixture.
-struct Reference {
+struct Fixture {
     images: (Vec<f32>, Vec<usize>),
     logits: (Vec<f64>, usize),
     tensors: Vec<(String, Vec<usize>)>,
     half: bool,
 }
 
-impl Reference {
+impl Fixture {
     fn open(name: &str) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/{name}.safetensors"));
         let bytes = std::fs::read(path).unwrap();
@@ -72,7 +72,7 @@ impl Reference {
 
 /// The rule of `fixtures/torchvision.py`.
 fn made(name: &str, shape: &[usize]) -> Vec<f64> {
-    let seed: u64 = name.bytes().zip(1..).map(|(byte, place)| u64::from(byte) * place).sum();
+    let seed: u64 = name.bytes().zip(1..).map(|(byte, position)| u64::from(byte) * position).sum();
     let fan: usize = shape.iter().skip(1).product();
     let count: usize = shape.iter().product();
     let hashed = (0..count as u64).map(|i| {
@@ -95,14 +95,14 @@ fn read(bytes: &[u8], image: [usize; 3]) -> Result<Option<Published>, Error> {
 
 /// The largest difference of logits relative to the largest logit, and the description of the
 /// network.
-fn difference(reference: &Reference, bytes: &[u8], precision: Precision) -> (f64, String) {
+fn difference(reference: &Fixture, bytes: &[u8], precision: FloatDType) -> (f64, String) {
     let device = Device::flex();
     let Published { network, name, form } = read(bytes, reference.shape()).unwrap().unwrap();
     assert_eq!(network.classes(), reference.logits.1);
     let (network, report) = weights::load(network, bytes, precision, &device).unwrap();
     assert!(report.extra.is_empty(), "{report}");
     let data = TensorData::new(reference.images.0.clone(), reference.images.1.clone());
-    let logits = network.forward(Tensor::from_data(data, (&device, precision.dtype())));
+    let logits = network.forward(Tensor::from_data(data, (&device, DType::from(precision))));
     let logits: Vec<f64> = logits.into_data().iter::<f64>().collect();
     let pairs = || logits.iter().zip(&reference.logits.0);
     let largest = reference.logits.0.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
@@ -127,11 +127,11 @@ fn logits_are_pytorchs() {
         ("timm-densenet", "", &["densenet", "growth 3"]),
         ("cifar-resnet", "", &["[2, 2, 1, 0] basic blocks", "3x3 stem", "no pool", "with biases", "1x14x14"]),
     ] {
-        let reference = Reference::open(name);
+        let reference = Fixture::open(name);
         let bytes = reference.file(prefix);
-        let (double, said) = difference(&reference, &bytes, Precision::F64);
+        let (double, said) = difference(&reference, &bytes, FloatDType::F64);
         assert!(double < 1e-12, "{name}: {double}");
-        let (single, _) = difference(&reference, &bytes, Precision::F32);
+        let (single, _) = difference(&reference, &bytes, FloatDType::F32);
         assert!(single < 1e-5, "{name}: {single}");
         for word in words {
             assert!(said.contains(word), "{name}: {word} in {said}");
@@ -141,13 +141,13 @@ fn logits_are_pytorchs() {
 
 #[test]
 fn the_epsilon_is_the_callers() {
-    let reference = Reference::open("cifar-resnet");
+    let reference = Fixture::open("cifar-resnet");
     let bytes = reference.file("");
     let checkpoint = Checkpoint::open(&bytes[..]).unwrap();
     let found = published(&checkpoint, [1, 14, 14], 1e-1, &Device::flex()).unwrap().unwrap();
-    let (network, _) = weights::load(found.network, &bytes[..], Precision::F64, &Device::flex()).unwrap();
+    let (network, _) = weights::load(found.network, &bytes[..], FloatDType::F64, &Device::flex()).unwrap();
     let data = TensorData::new(reference.images.0.clone(), reference.images.1.clone());
-    let logits = network.forward(Tensor::from_data(data, (&Device::flex(), Precision::F64.dtype())));
+    let logits = network.forward(Tensor::from_data(data, (&Device::flex(), DType::F64)));
     let first = logits.into_data().iter::<f64>().next().unwrap();
     assert!((first - reference.logits.0[0]).abs() > 1e-3, "{first}");
 }
@@ -155,7 +155,7 @@ fn the_epsilon_is_the_callers() {
 #[test]
 fn names_are_those_of_the_file() {
     for name in ["torchvision-densenet", "timm-resnet"] {
-        let reference = Reference::open(name);
+        let reference = Fixture::open(name);
         let network = read(&reference.file(""), reference.shape()).unwrap().unwrap().network;
         let ours: Vec<String> = names::entries(&network).into_iter().map(|entry| entry.name).collect();
         let theirs: Vec<&str> = reference.tensors.iter().map(|(name, _)| name.as_str()).collect();
@@ -165,8 +165,8 @@ fn names_are_those_of_the_file() {
 
 #[test]
 fn what_does_not_fit_is_named_by_its_tensor() {
-    let refusal = |name: &str, change: &dyn Fn(&mut Reference), words: &[&str]| {
-        let mut reference = Reference::open(name);
+    let refusal = |name: &str, change: &dyn Fn(&mut Fixture), words: &[&str]| {
+        let mut reference = Fixture::open(name);
         change(&mut reference);
         let message = read(&reference.file(""), reference.shape()).unwrap_err().to_string();
         for word in words.iter().chain(&["ONNX"]) {
@@ -174,13 +174,13 @@ fn what_does_not_fit_is_named_by_its_tensor() {
         }
     };
     let add = |name: &'static str, shape: &'static [usize]| {
-        move |reference: &mut Reference| reference.tensors.push((name.to_owned(), shape.to_vec()))
+        move |reference: &mut Fixture| reference.tensors.push((name.to_owned(), shape.to_vec()))
     };
     let take = |name: &'static str| {
-        move |reference: &mut Reference| reference.tensors.retain(|(known, _)| known != name)
+        move |reference: &mut Fixture| reference.tensors.retain(|(known, _)| known != name)
     };
     let shape = |name: &'static str, shape: &'static [usize]| {
-        move |reference: &mut Reference| {
+        move |reference: &mut Fixture| {
             let found = reference.tensors.iter_mut().find(|(known, _)| known == name).unwrap();
             found.1 = shape.to_vec();
         }
@@ -219,7 +219,7 @@ fn what_does_not_fit_is_named_by_its_tensor() {
 
 #[test]
 fn images_of_another_shape_are_refused_with_both() {
-    let reference = Reference::open("torchvision-densenet");
+    let reference = Fixture::open("torchvision-densenet");
     for (image, found) in [([1, 40, 40], "1x40x40"), ([3, 28, 40], "3x28x40")] {
         let message = read(&reference.file(""), image).unwrap_err().to_string();
         assert!(message.contains(found) && message.contains("3 channel(s) and at least 29x29"), "{message}");
@@ -260,11 +260,11 @@ fn no_file_of_any_shapes_is_more_than_refused() {
     let (mut random, mut refused) = (Random(20), 0);
     for round in 0..400 {
         let name = ["cifar-resnet", "timm-resnet", "timm-densenet"][round % 3];
-        let mut reference = Reference::open(name);
+        let mut reference = Fixture::open(name);
         (0..=random.below(2)).for_each(|_| broken(&mut reference.tensors, &mut random));
         let bytes = reference.file("");
         let loaded = read(&bytes, reference.shape()).and_then(|found| {
-            found.map(|found| weights::load(found.network, &bytes[..], Precision::F32, &device)).transpose()
+            found.map(|found| weights::load(found.network, &bytes[..], FloatDType::F32, &device)).transpose()
         });
         match loaded {
             Ok(Some((network, _))) => {

@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::pickle::{Pickle, Stop, read};
-use super::value::Value;
+use super::value::PickleValue;
 use crate::Error;
 use crate::weights::input::Input;
-use crate::weights::json::Fault;
+use crate::weights::json::FormatFault;
 
 /// Bytes of the number of elements before each storage.
 const COUNT: u64 = 8;
@@ -45,21 +45,21 @@ pub(super) fn front(bytes: &[u8]) -> Result<Front<'_>, Stop> {
     let (start, pickle) = next()?;
     let (listed, list) = next()?;
     let Some(keys) = texts(&list) else {
-        let why = "the keys of the storages are no list of texts".to_owned();
-        return Err(Stop::Fault(Fault { offset: listed, why }));
+        let why = "the keys of the storages are not a list of texts".to_owned();
+        return Err(Stop::Fault(FormatFault { offset: listed, why }));
     };
     Ok(Front { pickle, start, big_endian: big_endian(&machine), keys, storages: at })
 }
 
 fn big_endian(machine: &Pickle<'_>) -> bool {
-    let Value::Dict(dict) = machine.root else { return false };
-    machine.objects.dicts[dict].contains(&(Value::Text("little_endian"), Value::Bool(false)))
+    let PickleValue::Dict(dict) = machine.root else { return false };
+    machine.objects.dicts[dict].contains(&(PickleValue::Text("little_endian"), PickleValue::Bool(false)))
 }
 
 fn texts<'a>(pickle: &Pickle<'a>) -> Option<Vec<&'a str>> {
-    let Value::List(list) = pickle.root else { return None };
+    let PickleValue::List(list) = pickle.root else { return None };
     let texts = pickle.objects.lists[list].iter().map(|item| match *item {
-        Value::Text(text) => Some(text),
+        PickleValue::Text(text) => Some(text),
         _ => None,
     });
     texts.collect()
@@ -67,10 +67,10 @@ fn texts<'a>(pickle: &Pickle<'a>) -> Option<Vec<&'a str>> {
 
 impl<'a> Front<'a> {
     /// The byte range of every storage.
-    pub(super) fn places(&self, input: &mut Input<'_>) -> Result<HashMap<&'a str, Range<u64>>, Error> {
+    pub(super) fn ranges(&self, input: &mut Input<'_>) -> Result<HashMap<&'a str, Range<u64>>, Error> {
         let storages = self.pickle.objects.storages.iter();
         let sizes: HashMap<&str, u64> = storages.map(|it| (it.key, it.dtype.bits() / 8)).collect();
-        let (mut places, mut bytes) = (HashMap::new(), Vec::new());
+        let (mut ranges, mut bytes) = (HashMap::new(), Vec::new());
         let mut at = self.storages as u64;
         for &key in &self.keys {
             let start = at.saturating_add(COUNT);
@@ -86,9 +86,9 @@ impl<'a> Front<'a> {
                 return input
                     .corrupt(at, format!("no tensor has the {count} elements that are announced here"));
             };
-            places.insert(key, start..end);
+            ranges.insert(key, start..end);
             at = end;
         }
-        Ok(places)
+        Ok(ranges)
     }
 }

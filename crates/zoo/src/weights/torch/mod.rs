@@ -63,7 +63,7 @@ fn zipped(input: &mut Input<'_>) -> Result<Vec<TensorInfo>, Error> {
         Ok(pickle) => pickle,
         Err(stop) => return refuse(input, range.start, stop),
     };
-    placed(input, range.start, &pickle, big_endian, |input, storage| {
+    located(input, range.start, &pickle, big_endian, |input, storage| {
         archive.find(input, &format!("{folder}data/{}", storage.key))
     })
 }
@@ -92,15 +92,15 @@ fn before_zip(input: &mut Input<'_>) -> Result<Vec<TensorInfo>, Error> {
         Ok(front) => front,
         Err(stop) => return refuse(input, 0, stop),
     };
-    let places = front.places(input)?;
-    placed(input, front.start as u64, &front.pickle, front.big_endian, |_, storage| {
-        Ok(places.get(storage.key).cloned())
+    let ranges = front.ranges(input)?;
+    located(input, front.start as u64, &front.pickle, front.big_endian, |_, storage| {
+        Ok(ranges.get(storage.key).cloned())
     })
 }
 
 /// The tensors of the pickle's `state_dict`, located in the file: `find` returns the byte range of
 /// a storage. The pickle begins at byte `start` of the file.
-fn placed(
+fn located(
     input: &mut Input<'_>,
     start: u64,
     pickle: &Pickle<'_>,
@@ -109,7 +109,7 @@ fn placed(
 ) -> Result<Vec<TensorInfo>, Error> {
     let tensors =
         state::state_dict(pickle).map_err(|why| Error::StateDict { file: input.name.clone(), why })?;
-    let (mut placed, mut names) = (Vec::with_capacity(tensors.len()), HashSet::new());
+    let (mut located, mut names) = (Vec::with_capacity(tensors.len()), HashSet::new());
     for (name, tensor) in tensors {
         if !names.insert(name) {
             return input
@@ -125,9 +125,9 @@ fn placed(
                 }
             },
         };
-        placed.push(state::place(name, tensor, bytes, big_endian).or_else(|fault| input.at(start, fault))?);
+        located.push(state::locate(name, tensor, bytes, big_endian).or_else(|fault| input.at(start, fault))?);
     }
-    Ok(placed)
+    Ok(located)
 }
 
 /// The error for a pickle that begins at byte `start` of the file.

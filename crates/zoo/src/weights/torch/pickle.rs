@@ -1,7 +1,7 @@
 //! An interpreter for the subset of Python's pickle language in which weight files are written.
 //!
 //! A pickle is a program for a stack machine, and Python's own interpreter calls any function that
-//! the program names. This one calls nothing: it makes [`Value`]s, recognises the names in
+//! the program names. This one calls nothing: it makes [`PickleValue`]s, recognises the names in
 //! [`Global`], and stops at any other name. It never recurses and copies no text, and
 //! [`MOST_STEPS`] bounds the number of its values. It supports what `torch.save` writes with pickle
 //! protocols 2 to 5.
@@ -10,8 +10,8 @@ mod calls;
 
 use std::collections::HashMap;
 
-use super::value::{Global, Objects, Value, add};
-use crate::weights::json::Fault;
+use super::value::{Global, Objects, PickleValue, add};
+use crate::weights::json::FormatFault;
 
 /// The most instructions of a pickle; each makes at most one value. A tensor takes about 25.
 const MOST_STEPS: usize = 1 << 20;
@@ -19,7 +19,7 @@ const MOST_STEPS: usize = 1 << 20;
 /// The result of reading a pickle.
 #[derive(Debug)]
 pub(super) struct Pickle<'a> {
-    pub(super) root: Value<'a>,
+    pub(super) root: PickleValue<'a>,
     pub(super) objects: Objects<'a>,
     /// Its length in bytes.
     pub(super) length: usize,
@@ -28,7 +28,7 @@ pub(super) struct Pickle<'a> {
 /// Why reading stopped before the end of the pickle. Offsets count from its start.
 #[derive(Debug, PartialEq)]
 pub(super) enum Stop {
-    Fault(Fault),
+    Fault(FormatFault),
     /// It names a class or function that weight files do not need.
     Foreign {
         offset: usize,
@@ -40,7 +40,9 @@ impl Stop {
     /// The same for a pickle that begins at byte `start` of a larger buffer.
     pub(super) fn behind(self, start: usize) -> Self {
         match self {
-            Self::Fault(Fault { offset, why }) => Self::Fault(Fault { offset: start + offset, why }),
+            Self::Fault(FormatFault { offset, why }) => {
+                Self::Fault(FormatFault { offset: start + offset, why })
+            }
             Self::Foreign { offset, class } => Self::Foreign { offset: start + offset, class },
         }
     }
@@ -68,10 +70,10 @@ struct Machine<'a> {
     at: usize,
     /// Offset of the current instruction.
     began: usize,
-    stack: Vec<Value<'a>>,
+    stack: Vec<PickleValue<'a>>,
     /// Heights of the stack at the marks that are set.
     marks: Vec<usize>,
-    memo: HashMap<u32, Value<'a>>,
+    memo: HashMap<u32, PickleValue<'a>>,
     objects: Objects<'a>,
 }
 
@@ -102,17 +104,17 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn literal(&mut self, opcode: u8) -> Result<Value<'a>, Stop> {
+    fn literal(&mut self, opcode: u8) -> Result<PickleValue<'a>, Stop> {
         Ok(match opcode {
-            b'N' => Value::None,
-            0x88 => Value::Bool(true),
-            0x89 => Value::Bool(false),
-            b'K' => Value::Integer(self.number(1)? as i64),
-            b'M' => Value::Integer(self.number(2)? as i64),
+            b'N' => PickleValue::None,
+            0x88 => PickleValue::Bool(true),
+            0x89 => PickleValue::Bool(false),
+            b'K' => PickleValue::Integer(self.number(1)? as i64),
+            b'M' => PickleValue::Integer(self.number(2)? as i64),
             // A signed 32-bit integer.
-            b'J' => Value::Integer(i64::from(self.number(4)? as u32 as i32)),
+            b'J' => PickleValue::Integer(i64::from(self.number(4)? as u32 as i32)),
             0x8a => self.long()?,
-            b'G' => self.bytes(8).map(|_| Value::Other("a number"))?,
+            b'G' => self.bytes(8).map(|_| PickleValue::Other("a number"))?,
             b'U' | 0x8c => self.text(1)?,
             b'T' | b'X' => self.text(4)?,
             0x8d => self.text(8)?,
@@ -132,34 +134,34 @@ impl<'a> Machine<'a> {
 
     /// An integer of any length. Integers beyond 64 bits (random seeds) cannot be sizes, so their
     /// value is dropped.
-    fn long(&mut self) -> Result<Value<'a>, Stop> {
+    fn long(&mut self) -> Result<PickleValue<'a>, Stop> {
         let length = self.byte()?;
         let bytes = self.bytes(u64::from(length))?;
         if bytes.len() > 8 {
-            return Ok(Value::Other("a number"));
+            return Ok(PickleValue::Other("a number"));
         }
         let negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
         let mut value = [if negative { 0xff } else { 0 }; 8];
         value[..bytes.len()].copy_from_slice(bytes);
-        Ok(Value::Integer(i64::from_le_bytes(value)))
+        Ok(PickleValue::Integer(i64::from_le_bytes(value)))
     }
 
-    fn text(&mut self, width: u64) -> Result<Value<'a>, Stop> {
+    fn text(&mut self, width: u64) -> Result<PickleValue<'a>, Stop> {
         let length = self.number(width)?;
         match std::str::from_utf8(self.bytes(length)?) {
-            Ok(text) => Ok(Value::Text(text)),
-            Err(_) => self.fault("a text that is no UTF-8"),
+            Ok(text) => Ok(PickleValue::Text(text)),
+            Err(_) => self.fault("text that is not UTF-8"),
         }
     }
 
-    fn data(&mut self, width: u64) -> Result<Value<'a>, Stop> {
+    fn data(&mut self, width: u64) -> Result<PickleValue<'a>, Stop> {
         let length = self.number(width)?;
-        self.bytes(length).map(|_| Value::Other("bytes"))
+        self.bytes(length).map(|_| PickleValue::Other("bytes"))
     }
 
     /// Stores the top of the stack in the memo, or pushes a value from the memo.
     fn remember(&mut self, opcode: u8) -> Result<(), Stop> {
-        let place = match opcode {
+        let slot = match opcode {
             // MEMOIZE uses the next free index; BINPUT and BINGET have one byte, the long forms
             // four.
             0x94 => self.memo.len() as u64,
@@ -167,14 +169,14 @@ impl<'a> Machine<'a> {
             _ => self.number(4)?,
         } as u32;
         if matches!(opcode, b'h' | b'j') {
-            let Some(&value) = self.memo.get(&place) else {
-                return self.fault(format!("nothing was remembered as {place}"));
+            let Some(&value) = self.memo.get(&slot) else {
+                return self.fault(format!("no value is stored in the memo as {slot}"));
             };
             self.push(value);
         } else {
             let value = self.pop()?;
             self.push(value);
-            self.memo.insert(place, value);
+            self.memo.insert(slot, value);
         }
         Ok(())
     }
@@ -185,7 +187,7 @@ impl<'a> Machine<'a> {
             b't' => self.pop_mark()?,
             _ => self.pop_many(usize::from(opcode - 0x84))?,
         };
-        let tuple = Value::Tuple(add(&mut self.objects.tuples, items));
+        let tuple = PickleValue::Tuple(add(&mut self.objects.tuples, items));
         self.push(tuple);
         Ok(())
     }
@@ -193,7 +195,7 @@ impl<'a> Machine<'a> {
     fn list(&mut self, opcode: u8) -> Result<(), Stop> {
         let items = match opcode {
             b']' => {
-                let list = Value::List(add(&mut self.objects.lists, Vec::new()));
+                let list = PickleValue::List(add(&mut self.objects.lists, Vec::new()));
                 self.push(list);
                 return Ok(());
             }
@@ -201,7 +203,7 @@ impl<'a> Machine<'a> {
             _ => self.pop_mark()?,
         };
         match self.stack.last() {
-            Some(&Value::List(list)) => self.objects.lists[list].extend(items),
+            Some(&PickleValue::List(list)) => self.objects.lists[list].extend(items),
             _ => return self.fault("items for a list where there is none"),
         }
         Ok(())
@@ -218,17 +220,17 @@ impl<'a> Machine<'a> {
         };
         let (pairs, rest) = items.as_chunks::<2>();
         match self.stack.last() {
-            Some(&Value::Dict(dict)) if rest.is_empty() => {
+            Some(&PickleValue::Dict(dict)) if rest.is_empty() => {
                 self.objects.dicts[dict].extend(pairs.iter().map(|&[key, value]| (key, value)));
                 Ok(())
             }
-            Some(Value::Dict(_)) => self.fault("a key without a value"),
+            Some(PickleValue::Dict(_)) => self.fault("a key without a value"),
             _ => self.fault("items for a dict where there is none"),
         }
     }
 
     fn new_dict(&mut self) {
-        let dict = Value::Dict(add(&mut self.objects.dicts, Vec::new()));
+        let dict = PickleValue::Dict(add(&mut self.objects.dicts, Vec::new()));
         self.push(dict);
     }
 
@@ -236,14 +238,14 @@ impl<'a> Machine<'a> {
         let (module, name) = match opcode {
             b'c' => (self.line()?, self.line()?),
             _ => match self.pop_many(2)?[..] {
-                [Value::Text(module), Value::Text(name)] => (module, name),
-                _ => return self.fault("a class whose name is no text"),
+                [PickleValue::Text(module), PickleValue::Text(name)] => (module, name),
+                _ => return self.fault("a class whose name is not text"),
             },
         };
         let Some(global) = Global::find(module, name) else {
             return Err(Stop::Foreign { offset: self.began, class: format!("{module}.{name}") });
         };
-        self.push(Value::Global(global));
+        self.push(PickleValue::Global(global));
         Ok(())
     }
 
@@ -252,17 +254,17 @@ impl<'a> Machine<'a> {
     fn build(&mut self) -> Result<(), Stop> {
         self.pop()?;
         match self.stack.last() {
-            Some(Value::Dict(_)) => Ok(()),
-            _ => self.fault("attributes for what is no dict"),
+            Some(PickleValue::Dict(_)) => Ok(()),
+            _ => self.fault("attributes of something that is not a dict"),
         }
     }
 
-    fn push(&mut self, value: Value<'a>) {
+    fn push(&mut self, value: PickleValue<'a>) {
         self.stack.push(value);
     }
 
     /// Pops the top of the stack, but nothing below the last mark.
-    fn pop(&mut self) -> Result<Value<'a>, Stop> {
+    fn pop(&mut self) -> Result<PickleValue<'a>, Stop> {
         let floor = self.marks.last().copied().unwrap_or(0);
         if self.stack.len() > floor
             && let Some(value) = self.stack.pop()
@@ -272,7 +274,7 @@ impl<'a> Machine<'a> {
         self.fault("the stack is empty where a value is needed")
     }
 
-    fn pop_many(&mut self, count: usize) -> Result<Vec<Value<'a>>, Stop> {
+    fn pop_many(&mut self, count: usize) -> Result<Vec<PickleValue<'a>>, Stop> {
         let floor = self.marks.last().copied().unwrap_or(0);
         match self.stack.len().checked_sub(count) {
             Some(start) if start >= floor => Ok(self.stack.split_off(start)),
@@ -280,7 +282,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn pop_mark(&mut self) -> Result<Vec<Value<'a>>, Stop> {
+    fn pop_mark(&mut self) -> Result<Vec<PickleValue<'a>>, Stop> {
         match self.marks.pop() {
             Some(start) => Ok(self.stack.split_off(start)),
             None => self.fault("a mark is needed, and none was set"),
@@ -316,10 +318,10 @@ impl<'a> Machine<'a> {
             return self.fault("the pickle ends within a name");
         };
         self.at += length + 1;
-        std::str::from_utf8(&rest[..length]).or_else(|_| self.fault("a name that is no UTF-8"))
+        std::str::from_utf8(&rest[..length]).or_else(|_| self.fault("a name that is not UTF-8"))
     }
 
     fn fault<T>(&self, why: impl Into<String>) -> Result<T, Stop> {
-        Err(Stop::Fault(Fault { offset: self.began, why: why.into() }))
+        Err(Stop::Fault(FormatFault { offset: self.began, why: why.into() }))
     }
 }

@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use super::pickle::Pickle;
-use super::value::{Body, Tensor, Value};
+use super::value::{Body, PickleValue, Tensor};
 use crate::error::quoted;
 use crate::weights::checkpoint::TensorInfo;
-use crate::weights::json::Fault;
-use crate::weights::layout::Layout;
+use crate::weights::json::FormatFault;
+use crate::weights::layout::ElementOrder;
 
 /// Number of keys that a message names.
 const EXAMPLES: usize = 8;
@@ -18,8 +18,8 @@ const EXAMPLES: usize = 8;
 /// text key (`{"epoch": 3, "model": {...}}`). The search is breadth-first: the shallowest one is
 /// taken, and two at the same depth are an error.
 pub(super) fn state_dict<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<Vec<(&'a str, &'p Tensor<'a>)>, String> {
-    let Value::Dict(root) = pickle.root else {
-        return Err(format!("it holds {}, no dict of tensors", pickle.root.kind()));
+    let PickleValue::Dict(root) = pickle.root else {
+        return Err(format!("it holds {}, not a dict of tensors", pickle.root.kind()));
     };
     let (mut level, mut seen) = (vec![("", root)], HashSet::from([root]));
     while !level.is_empty() {
@@ -36,7 +36,7 @@ pub(super) fn state_dict<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<Vec<(&'a str,
             .iter()
             .flat_map(|&(_, dict)| &pickle.objects.dicts[dict])
             .filter_map(|&(key, value)| match (key, value) {
-                (Value::Text(key), Value::Dict(dict)) if seen.insert(dict) => Some((key, dict)),
+                (PickleValue::Text(key), PickleValue::Dict(dict)) if seen.insert(dict) => Some((key, dict)),
                 _ => None,
             })
             .collect();
@@ -47,7 +47,7 @@ pub(super) fn state_dict<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<Vec<(&'a str,
 /// The contents of a dict of tensors; `None` if it is empty or contains anything else.
 fn tensors<'p, 'a>(pickle: &'p Pickle<'a>, dict: usize) -> Option<Vec<(&'a str, &'p Tensor<'a>)>> {
     let entries = pickle.objects.dicts[dict].iter().map(|&(key, value)| match (key, value) {
-        (Value::Text(key), Value::Tensor(tensor)) => Some((key, &pickle.objects.tensors[tensor])),
+        (PickleValue::Text(key), PickleValue::Tensor(tensor)) => Some((key, &pickle.objects.tensors[tensor])),
         _ => None,
     });
     entries.collect::<Option<Vec<_>>>().filter(|tensors| !tensors.is_empty())
@@ -59,7 +59,7 @@ fn contents(pickle: &Pickle<'_>, dict: usize) -> String {
         return "an empty dict".to_owned();
     }
     listed(entries.iter().map(|&(key, value)| match key {
-        Value::Text(key) => format!("`{}` ({})", quoted(key), value.kind()),
+        PickleValue::Text(key) => format!("`{}` ({})", quoted(key), value.kind()),
         _ => format!("{} under {}", value.kind(), key.kind()),
     }))
 }
@@ -75,28 +75,29 @@ fn listed(items: impl ExactSizeIterator<Item = String>) -> String {
 }
 
 /// The description of a tensor whose storage, if it has one, occupies `bytes` of the file.
-pub(super) fn place(
+pub(super) fn locate(
     name: &str,
     tensor: &Tensor<'_>,
     bytes: Range<u64>,
     big_endian: bool,
-) -> Result<TensorInfo, Fault> {
+) -> Result<TensorInfo, FormatFault> {
     let Tensor { at, shape, body } = tensor;
     let (storage, offset, strides) = match body {
         Body::Stored { storage, offset, strides } => (storage, offset, strides),
         &Body::Odd(dtype) => {
             let (name, shape) = (name.to_owned(), shape.clone());
-            return Ok(TensorInfo { name, dtype, shape, bytes: 0..0, layout: Layout::default() });
+            return Ok(TensorInfo { name, dtype, shape, bytes: 0..0, layout: ElementOrder::default() });
         }
     };
-    let fault = |why: String| Err(Fault { offset: *at, why: format!("tensor `{}` {why}", quoted(name)) });
+    let fault =
+        |why: String| Err(FormatFault { offset: *at, why: format!("tensor `{}` {why}", quoted(name)) });
     // The claims of the pickle are checked against the bytes that really exist: the size of the
     // storage, the number of elements (which must not repeat some, or a small file could expand to
     // any size), and the last element that the view reaches.
     let size = storage.dtype.bits() / 8;
     let held = (bytes.end - bytes.start) / size;
     if held != storage.count {
-        return fault(format!("is of a storage of {} elements, and the file has {held}", storage.count));
+        return fault(format!("has a storage of {} elements, and the file has {held}", storage.count));
     }
     let (Some(count), Some(span)) = (elements(shape), span(shape, strides)) else {
         return fault(format!("has a shape or strides beyond 64 bits, {shape:?} and {strides:?}"));
@@ -106,10 +107,10 @@ pub(super) fn place(
     }
     let end = offset.checked_add(span).filter(|&end| end <= held);
     let Some(end) = end else {
-        return fault(format!("reaches {span} elements from element {offset} of {held}"));
+        return fault(format!("spans {span} elements from element {offset} of {held}"));
     };
     let bytes = bytes.start + offset * size..bytes.start + end * size;
-    let layout = Layout::new(shape, strides, big_endian);
+    let layout = ElementOrder::new(shape, strides, big_endian);
     Ok(TensorInfo { name: name.to_owned(), dtype: storage.dtype, shape: shape.clone(), bytes, layout })
 }
 

@@ -5,7 +5,7 @@ use crate::weights::Dtype;
 
 /// One value. Containers, storages and tensors are indices into [`Objects`].
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Value<'a> {
+pub(super) enum PickleValue<'a> {
     None,
     Bool(bool),
     Integer(i64),
@@ -20,7 +20,7 @@ pub(super) enum Value<'a> {
     Other(&'static str),
 }
 
-impl Value<'_> {
+impl PickleValue<'_> {
     /// What it is, for messages.
     pub(super) fn kind(self) -> &'static str {
         match self {
@@ -167,10 +167,10 @@ pub(super) enum Body<'a> {
 /// Everything to which values refer.
 #[derive(Debug, Default)]
 pub(super) struct Objects<'a> {
-    pub(super) tuples: Vec<Vec<Value<'a>>>,
-    pub(super) lists: Vec<Vec<Value<'a>>>,
+    pub(super) tuples: Vec<Vec<PickleValue<'a>>>,
+    pub(super) lists: Vec<Vec<PickleValue<'a>>>,
     /// In the order of insertion; keys may repeat.
-    pub(super) dicts: Vec<Vec<(Value<'a>, Value<'a>)>>,
+    pub(super) dicts: Vec<Vec<(PickleValue<'a>, PickleValue<'a>)>>,
     pub(super) storages: Vec<Storage<'a>>,
     pub(super) tensors: Vec<Tensor<'a>>,
 }

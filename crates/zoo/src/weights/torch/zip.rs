@@ -29,7 +29,7 @@ const EXTRA_64: u16 = 1;
 
 /// A record of the directory.
 #[derive(Debug)]
-struct Record {
+struct ZipRecord {
     /// Offset of its entry in the directory.
     entry: u64,
     header: u64,
@@ -42,7 +42,7 @@ struct Record {
 /// The directory of an archive.
 #[derive(Debug)]
 pub(super) struct Archive {
-    records: BTreeMap<String, Record>,
+    records: BTreeMap<String, ZipRecord>,
     /// Offset of the directory; all records must end before it.
     directory: u64,
 }
@@ -147,7 +147,7 @@ fn end_64(input: &mut Input<'_>, end: u64) -> Result<u64, Error> {
 
 /// Reads the directory entry at the start of `bytes`, which is byte `at` of the file: its name, the
 /// record, and the length of the entry.
-fn entry(bytes: &[u8], at: u64) -> Result<(String, Record, usize), String> {
+fn entry(bytes: &[u8], at: u64) -> Result<(String, ZipRecord, usize), String> {
     if bytes.len() < ENTRY || !bytes.starts_with(b"PK\x01\x02") {
         return Err("no entry of the archive's directory".to_owned());
     }
@@ -161,7 +161,7 @@ fn entry(bytes: &[u8], at: u64) -> Result<(String, Record, usize), String> {
     if bytes.len() < whole {
         return Err("an entry of the archive's directory that is cut short".to_owned());
     }
-    let name = String::from_utf8(name.to_vec()).map_err(|_| "a record whose name is no UTF-8".to_owned())?;
+    let name = String::from_utf8(name.to_vec()).map_err(|_| "a record whose name is not UTF-8".to_owned())?;
     let mut numbers = [24, 20, 42].map(|at| u64::from(u32_at(bytes, at)));
     widen(&mut numbers, extra);
     let [length, stored, header] = numbers;
@@ -172,7 +172,7 @@ fn entry(bytes: &[u8], at: u64) -> Result<(String, Record, usize), String> {
     } else {
         (length != stored).then_some("has two lengths")
     };
-    Ok((name, Record { entry: at, header, length, odd }, whole))
+    Ok((name, ZipRecord { entry: at, header, length, odd }, whole))
 }
 
 /// Replaces the numbers that do not fit 32 bits (all ones), in order, by those of the 64-bit extra
@@ -207,5 +207,5 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 /// A little-endian number of `width` bytes; bytes past the end count as 0.
 fn u64_of(bytes: &[u8], at: usize, width: usize) -> u64 {
     let digits = bytes.iter().skip(at).take(width).enumerate();
-    digits.fold(0, |value, (place, &byte)| value | u64::from(byte) << (8 * place))
+    digits.fold(0, |value, (position, &byte)| value | u64::from(byte) << (8 * position))
 }

@@ -4,7 +4,7 @@
 //! A tensor without plain numbers (quantised, sparse, without values) is listed like any other. It
 //! is an error only if a network needs it.
 
-use super::super::value::{Body, Global, Storage, Tensor, Value, add};
+use super::super::value::{Body, Global, PickleValue, Storage, Tensor, add};
 use super::{Machine, Stop};
 use crate::weights::Dtype;
 use crate::weights::checkpoint::{MOST_AXES, MOST_TENSORS};
@@ -19,23 +19,23 @@ impl<'a> Machine<'a> {
     /// accepted there.
     pub(super) fn storage(&mut self) -> Result<(), Stop> {
         let items = match self.pop()? {
-            Value::Tuple(tuple) => &self.objects.tuples[tuple][..],
+            PickleValue::Tuple(tuple) => &self.objects.tuples[tuple][..],
             _ => &[],
         };
         let storage = match *items {
             [
-                Value::Text("storage"),
-                Value::Global(Global::Storage(dtype)),
-                Value::Text(key),
-                Value::Text(_),
-                Value::Integer(count),
+                PickleValue::Text("storage"),
+                PickleValue::Global(Global::Storage(dtype)),
+                PickleValue::Text(key),
+                PickleValue::Text(_),
+                PickleValue::Integer(count),
                 ref part @ ..,
-            ] if count >= 0 && matches!(part, [] | [Value::None]) => {
+            ] if count >= 0 && matches!(part, [] | [PickleValue::None]) => {
                 Storage { key, dtype, count: count.unsigned_abs() }
             }
-            _ => return self.fault("something outside of the pickle that is no plain storage"),
+            _ => return self.fault("something outside of the pickle that is not a plain storage"),
         };
-        let storage = Value::Storage(add(&mut self.objects.storages, storage));
+        let storage = PickleValue::Storage(add(&mut self.objects.storages, storage));
         self.push(storage);
         Ok(())
     }
@@ -43,8 +43,8 @@ impl<'a> Machine<'a> {
     /// Makes the value that the function on the stack would return for its arguments.
     pub(super) fn call(&mut self) -> Result<(), Stop> {
         let (arguments, function) = (self.pop()?, self.pop()?);
-        let (Value::Global(global), Value::Tuple(arguments)) = (function, arguments) else {
-            return self.fault("a call of what is no function");
+        let (PickleValue::Global(global), PickleValue::Tuple(arguments)) = (function, arguments) else {
+            return self.fault("a call of something that is not a function");
         };
         let arguments = &self.objects.tuples[arguments];
         if arguments.len() > MOST_ARGUMENTS {
@@ -56,41 +56,44 @@ impl<'a> Machine<'a> {
                 self.new_dict();
                 return Ok(());
             }
-            (Global::RebuildTensor, [Value::Storage(storage), view @ ..]) => {
+            (Global::RebuildTensor, [PickleValue::Storage(storage), view @ ..]) => {
                 let storage = self.objects.storages[*storage];
                 self.dense(storage, view)?
             }
             (
                 Global::RebuildTyped,
-                [Value::Storage(storage), view @ .., _, _, Value::Global(Global::Type(dtype))],
+                [PickleValue::Storage(storage), view @ .., _, _, PickleValue::Global(Global::Type(dtype))],
             ) => {
                 let storage = self.typed(*storage, *dtype)?;
                 self.dense(storage, view)?
             }
-            (Global::RebuildParameter, [tensor @ Value::Tensor(_), ..]) => *tensor,
-            (Global::RebuildQuantised, [Value::Storage(_), Value::Integer(_), Value::Tuple(shape), ..]) => {
+            (Global::RebuildParameter, [tensor @ PickleValue::Tensor(_), ..]) => *tensor,
+            (
+                Global::RebuildQuantised,
+                [PickleValue::Storage(_), PickleValue::Integer(_), PickleValue::Tuple(shape), ..],
+            ) => {
                 let shape = self.sizes(*shape)?;
                 self.tensor(shape, Body::Odd(Dtype::QUANTISED))?
             }
-            (Global::RebuildSparse, [Value::Text(_), Value::Tuple(parts)]) => {
+            (Global::RebuildSparse, [PickleValue::Text(_), PickleValue::Tuple(parts)]) => {
                 // In every sparse layout the tensors (indices, values) precede the shape, which is
                 // the first tuple.
                 let parts = &self.objects.tuples[*parts];
                 let shape = parts.iter().find_map(|part| match part {
-                    Value::Tuple(shape) => Some(*shape),
+                    PickleValue::Tuple(shape) => Some(*shape),
                     _ => None,
                 });
                 let shape = shape
                     .map_or_else(|| self.fault("a sparse tensor without a shape"), |it| self.sizes(it))?;
                 self.tensor(shape, Body::Odd(Dtype::SPARSE))?
             }
-            (Global::RebuildMeta, [Value::Global(Global::Type(_)), Value::Tuple(shape), ..]) => {
+            (Global::RebuildMeta, [PickleValue::Global(Global::Type(_)), PickleValue::Tuple(shape), ..]) => {
                 let shape = self.sizes(*shape)?;
                 self.tensor(shape, Body::Odd(Dtype::META))?
             }
-            (Global::Size, [shape @ Value::Tuple(_)]) => *shape,
-            (Global::Layout, [name @ Value::Text(_)]) => *name,
-            (Global::Device, [Value::Text(_), ..]) => Value::Other("a device"),
+            (Global::Size, [shape @ PickleValue::Tuple(_)]) => *shape,
+            (Global::Layout, [name @ PickleValue::Text(_)]) => *name,
+            (Global::Device, [PickleValue::Text(_), ..]) => PickleValue::Other("a device"),
             _ => return self.fault("a call with other arguments than torch.save writes"),
         };
         self.push(value);
@@ -102,14 +105,16 @@ impl<'a> Machine<'a> {
         let Storage { key, dtype: stored, count } = self.objects.storages[storage];
         let bits = count.checked_mul(stored.bits()).filter(|bits| bits.is_multiple_of(dtype.bits()));
         let Some(bits) = bits else {
-            return self.fault(format!("a storage that is no whole number of elements of type {dtype}"));
+            return self.fault(format!("a storage that is not a whole number of elements of type {dtype}"));
         };
         Ok(Storage { key, dtype, count: bits / dtype.bits() })
     }
 
     /// A tensor that is a view of a storage; `view` begins with offset, shape and strides.
-    fn dense(&mut self, storage: Storage<'a>, view: &[Value<'a>]) -> Result<Value<'a>, Stop> {
-        let &[Value::Integer(offset), Value::Tuple(shape), Value::Tuple(strides), ..] = view else {
+    fn dense(&mut self, storage: Storage<'a>, view: &[PickleValue<'a>]) -> Result<PickleValue<'a>, Stop> {
+        let &[PickleValue::Integer(offset), PickleValue::Tuple(shape), PickleValue::Tuple(strides), ..] =
+            view
+        else {
             return self.fault("a call with other arguments than torch.save writes");
         };
         let Ok(offset) = u64::try_from(offset) else {
@@ -122,12 +127,12 @@ impl<'a> Machine<'a> {
         self.tensor(shape, Body::Stored { storage, offset, strides })
     }
 
-    fn tensor(&mut self, shape: Vec<usize>, body: Body<'a>) -> Result<Value<'a>, Stop> {
+    fn tensor(&mut self, shape: Vec<usize>, body: Body<'a>) -> Result<PickleValue<'a>, Stop> {
         if self.objects.tensors.len() == MOST_TENSORS {
             return self.fault(format!("more than {MOST_TENSORS} tensors"));
         }
         let tensor = Tensor { at: self.began, shape, body };
-        Ok(Value::Tensor(add(&mut self.objects.tensors, tensor)))
+        Ok(PickleValue::Tensor(add(&mut self.objects.tensors, tensor)))
     }
 
     fn sizes(&self, tuple: usize) -> Result<Vec<usize>, Stop> {
@@ -135,11 +140,11 @@ impl<'a> Machine<'a> {
         if items.len() > MOST_AXES {
             return self.fault(format!("a tensor of {} axes: at most {MOST_AXES}", items.len()));
         }
-        let size = |item: &Value<'_>| match *item {
-            Value::Integer(size) => usize::try_from(size).ok(),
+        let size = |item: &PickleValue<'_>| match *item {
+            PickleValue::Integer(size) => usize::try_from(size).ok(),
             _ => None,
         };
         let sizes: Option<Vec<usize>> = items.iter().map(size).collect();
-        sizes.map_or_else(|| self.fault("a shape or stride that is no size"), Ok)
+        sizes.map_or_else(|| self.fault("a shape or stride that is not a size"), Ok)
     }
 }

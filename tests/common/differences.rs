@@ -35,24 +35,24 @@ pub(crate) fn near(found: &[f64], expected: impl Fn(f64) -> Vec<f64>) -> Result<
     if found.iter().any(|x| !x.is_finite()) {
         return Err(format!("no numbers: {found:?}"));
     }
-    let mut told = String::new();
+    let mut difference = String::new();
     for step in STEPS {
         let expected = expected(step);
         let apart = distance(found, &expected, FLOOR / DIFFERENCES * (STEPS[0] / step));
         if apart <= DIFFERENCES {
             return Ok(());
         }
-        told = format!("{apart:e}: {found:?}, differences {expected:?}");
+        difference = format!("{apart:e}: {found:?}, differences {expected:?}");
     }
-    Err(told)
+    Err(difference)
 }
 
 /// Positions of the four values of a fourth-order central difference, in steps.
-const PLACES: [f64; 4] = [-2.0, -1.0, 1.0, 2.0];
+const OFFSETS: [f64; 4] = [-2.0, -1.0, 1.0, 2.0];
 
 /// Slopes of z_k - z_K from the logits at the four positions.
 fn slope(four: &[f64], classes: usize, step: f64) -> Vec<f64> {
-    let at = |place: usize, k: usize| four[place * classes + k] - four[place * classes + classes - 1];
+    let at = |i: usize, k: usize| four[i * classes + k] - four[i * classes + classes - 1];
     let slope = |k| (8.0 * (at(2, k) - at(1, k)) - (at(3, k) - at(0, k))) / (12.0 * step);
     (0..classes - 1).map(slope).collect()
 }
@@ -67,10 +67,10 @@ pub(crate) fn rows(
 ) -> Vec<f64> {
     let mut all = Vec::with_capacity(4 * sample.len() * sample.len());
     for i in 0..sample.len() {
-        for place in PLACES {
+        for offset in OFFSETS {
             let start = all.len();
             all.extend_from_slice(sample);
-            all[start + i] += place * step;
+            all[start + i] += offset * step;
         }
     }
     let logits = logits(&all);
@@ -90,7 +90,7 @@ pub(crate) fn gram(
     let v = classes - 1;
     let mut gram = vec![0.0; v * v];
     for element in 0..elements {
-        let four = PLACES.map(|place| logits(element, place * step)).concat();
+        let four = OFFSETS.map(|offset| logits(element, offset * step)).concat();
         let column = slope(&four, classes, step);
         for (at, entry) in gram.iter_mut().enumerate() {
             *entry += column[at / v] * column[at % v];

@@ -8,11 +8,11 @@ use influence_data::sample;
 use crate::data::Data;
 use crate::failure::{Failure, Result};
 use crate::job::Job;
-use crate::out::{Config, Header};
+use crate::out::{Config, JournalHeader};
 
 /// The columns after the fixed ones, and hashes that only a resumed run needs.
 #[derive(Debug, Clone)]
-pub(crate) struct Origin {
+pub(crate) struct Provenance {
     pub(crate) filter: String,
     /// The largest total probability of merged classes.
     pub(crate) tail: Option<f64>,
@@ -27,7 +27,7 @@ pub(crate) struct Origin {
     pub(crate) hashes: Vec<(&'static str, String)>,
 }
 
-impl Origin {
+impl Provenance {
     /// The columns by name.
     pub(crate) fn columns(&self) -> Vec<(String, String)> {
         let pairs = [
@@ -49,16 +49,16 @@ impl Origin {
 
 impl Job {
     /// The journal header of this job: everything that determines the bytes of its result.
-    pub(crate) fn header(&self, command: &str, more: &[(&str, String)]) -> Header {
-        let mut config: Config = self.origin.columns().into_iter().collect();
+    pub(crate) fn header(&self, command: &str, more: &[(&str, String)]) -> JournalHeader {
+        let mut config: Config = self.provenance.columns().into_iter().collect();
         let mut add = |name: &str, value: String| config.insert(name.to_owned(), value);
         add("objective", self.target.to_string());
         add("perturbation", self.scorer.perturbation().to_string());
-        self.origin.hashes.iter().for_each(|(name, hash)| {
+        self.provenance.hashes.iter().for_each(|(name, hash)| {
             config.insert((*name).to_owned(), hash.clone());
         });
         config.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-        Header::new(command, config, self.shard, self.images.len())
+        JournalHeader::new(command, config, self.shard, self.images.len())
     }
 }
 
@@ -91,7 +91,7 @@ impl Job {
     /// Takes other images than it was made for.
     pub(crate) fn take(&mut self, data: Data, images: Vec<usize>) {
         let hash = images_hash(&data, &images);
-        self.origin
+        self.provenance
             .hashes
             .iter_mut()
             .filter(|(name, _)| *name == IMAGES)

@@ -11,11 +11,11 @@ use crate::failure::{Failure, Result};
 
 /// A file to be written as a whole. Its path is checked before anything is computed.
 #[derive(Debug)]
-pub(crate) struct Target {
+pub(crate) struct OutputFile {
     path: PathBuf,
 }
 
-impl Target {
+impl OutputFile {
     /// A file with this extension, given with `flag`.
     pub(crate) fn new(flag: &str, path: &Path, ending: &str) -> Result<Self> {
         if path.extension().is_none_or(|end| !end.eq_ignore_ascii_case(ending)) {
@@ -23,9 +23,9 @@ impl Target {
             return Err(Failure::new(message));
         }
         match writable(flag, path)? {
-            Place::File(path) => Ok(Self { path }),
-            Place::Pipe(path) => {
-                Err(Failure::new(format!("{flag} {}: this is no ordinary file", path.display())))
+            OutputPath::File(path) => Ok(Self { path }),
+            OutputPath::Pipe(path) => {
+                Err(Failure::new(format!("{flag} {}: this is not a regular file", path.display())))
             }
         }
     }
@@ -42,7 +42,7 @@ impl Target {
 
 /// The kind of file at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum OutputPath {
     /// A regular file, or none yet; links are followed.
     File(PathBuf),
     /// A pipe or a device, which cannot be replaced or reread.
@@ -50,13 +50,13 @@ pub(crate) enum Place {
 }
 
 /// The kind of file at `path`, if it can be written.
-pub(crate) fn writable(flag: &str, path: &Path) -> Result<Place> {
+pub(crate) fn writable(flag: &str, path: &Path) -> Result<OutputPath> {
     let refuse = |why: String| Err(Failure::new(format!("{flag} {}: {why}", path.display())));
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     match fs::metadata(&path) {
         Ok(found) if found.is_dir() => return refuse("this is a folder".into()),
         Ok(found) if found.permissions().readonly() => return refuse("this file may not be written".into()),
-        Ok(found) if !found.is_file() => return Ok(Place::Pipe(path)),
+        Ok(found) if !found.is_file() => return Ok(OutputPath::Pipe(path)),
         _ => {}
     }
     let folder = folder(&path);
@@ -66,7 +66,7 @@ pub(crate) fn writable(flag: &str, path: &Path) -> Result<Place> {
     if let Err(error) = probe(&path) {
         return refuse(format!("nothing can be written in {}: {}", folder.display(), reason(&error)));
     }
-    Ok(Place::File(path))
+    Ok(OutputPath::File(path))
 }
 
 /// The same path with a suffix appended to its name.
@@ -85,9 +85,9 @@ fn finishing(path: &Path) -> PathBuf {
 /// Checks that files can be created in a folder. A temporary file of another process is not an
 /// error.
 fn probe(path: &Path) -> io::Result<()> {
-    let place = finishing(path);
-    match fs::File::create_new(&place) {
-        Ok(_) => fs::remove_file(&place),
+    let temporary = finishing(path);
+    match fs::File::create_new(&temporary) {
+        Ok(_) => fs::remove_file(&temporary),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     }
@@ -113,10 +113,10 @@ pub(crate) struct Finished {
 /// Fills and syncs a temporary file beside `path`.
 pub(crate) fn finish(path: &Path, fill: impl FnOnce(&mut fs::File) -> Result<()>) -> Result<Finished> {
     let fault = |error: io::Error| at(path, &error);
-    let place = finishing(path);
-    let mut file = fs::File::create(&place).map_err(fault)?;
+    let temporary = finishing(path);
+    let mut file = fs::File::create(&temporary).map_err(fault)?;
     // Removed when dropped, unless it is given its final name.
-    let temporary = TempPath::try_from_path(place).map_err(fault)?;
+    let temporary = TempPath::try_from_path(temporary).map_err(fault)?;
     fill(&mut file)?;
     keep_mode(path, &temporary).map_err(fault)?;
     file.sync_all().map_err(fault)?;
