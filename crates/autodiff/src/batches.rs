@@ -1,4 +1,4 @@
-//! Samples given to an executor batch by batch, and results that come back in their order.
+//! CheckedSamples given to an executor batch by batch, and results that come back in their order.
 
 use std::collections::VecDeque;
 
@@ -6,21 +6,21 @@ use burn::tensor::TensorData;
 use rayon::prelude::*;
 
 use crate::check;
-use crate::combinations::{Choice, Combinations};
+use crate::combinations::{Chooser, Combinations};
 use crate::error::{Error, Result};
 use crate::ops::with_leading;
 use crate::program::Program;
 
 /// The samples of one call, checked.
 #[derive(Debug)]
-pub(crate) struct Samples<'a> {
+pub(crate) struct CheckedSamples<'a> {
     pub(crate) program: &'a Program,
     data: TensorData,
     pub(crate) count: usize,
 }
 
-impl<'a> Samples<'a> {
-    /// Samples `[N, ...sample]`, finite and of the program's shape and type.
+impl<'a> CheckedSamples<'a> {
+    /// CheckedSamples `[N, ...sample]`, finite and of the program's shape and type.
     pub(crate) fn new(program: &'a Program, samples: TensorData) -> Result<Self> {
         let plan = program.plan();
         let count = samples.shape().first().copied().unwrap_or(0);
@@ -38,7 +38,7 @@ impl<'a> Samples<'a> {
         if self.program.schedule.padded { batch } else { batch.min(self.count - first) }
     }
 
-    /// Samples `first ..`, padded with copies of the first of them.
+    /// CheckedSamples `first ..`, padded with copies of the first of them.
     pub(crate) fn batch(&self, first: usize) -> Result<TensorData> {
         let (batch, shape) = (self.size(first), self.data.shape());
         let size = self.data.num_elements() / self.count * self.program.plan().precision().bytes();
@@ -55,7 +55,7 @@ impl<'a> Samples<'a> {
 
     /// What is asked for at each sample of the batch that starts with `first`, by their logits; padding is asked for what the
     /// first is.
-    pub(crate) fn chosen(&self, choice: &Choice<'_>, first: usize, logits: &[f64]) -> Vec<Combinations> {
+    pub(crate) fn chosen(&self, choice: &Chooser<'_>, first: usize, logits: &[f64]) -> Vec<Combinations> {
         let each = logits.chunks_exact(self.program.plan().graph().classes());
         let real = each.zip(first..self.count).map(|(logits, sample)| choice.at(sample, logits));
         let mut all: Vec<Combinations> = real.collect();
@@ -87,7 +87,7 @@ impl<T: Send, E: Send> Queue<T, E> {
     /// The next result, if there is one; `run` gives those of the batch that starts with a sample.
     pub(crate) fn next(
         &mut self,
-        samples: &Samples<'_>,
+        samples: &CheckedSamples<'_>,
         run: impl Fn(usize) -> Result<Vec<T>, E> + Sync,
     ) -> Option<Result<T, E>> {
         if self.ready.is_empty() && self.next < samples.count {
@@ -97,7 +97,7 @@ impl<T: Send, E: Send> Queue<T, E> {
     }
 
     /// Runs the next batch, or the next ones side by side; their order, and so their bits, are the same either way.
-    fn advance(&mut self, samples: &Samples<'_>, run: impl Fn(usize) -> Result<Vec<T>, E> + Sync) {
+    fn advance(&mut self, samples: &CheckedSamples<'_>, run: impl Fn(usize) -> Result<Vec<T>, E> + Sync) {
         let (batch, lanes) = (samples.program.plan().batch(), samples.program.lanes());
         let firsts: Vec<_> = (self.next..samples.count).step_by(batch).take(lanes).collect();
         let results: Vec<_> = match firsts.as_slice() {

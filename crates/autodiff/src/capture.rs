@@ -34,7 +34,7 @@ pub(crate) struct Recording {
     /// Host values of everything that was not computed: weights, buffers, literals.
     pub(crate) values: BTreeMap<TensorId, TensorData>,
     /// The model's own tensors.
-    pub(crate) names: HashMap<TensorId, Named>,
+    pub(crate) names: HashMap<TensorId, ModelTensor>,
     /// The input.
     pub(crate) input: TensorId,
     /// The input's shape, batch axis included.
@@ -47,7 +47,7 @@ pub(crate) struct Recording {
 
 /// A tensor of the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Named {
+pub(crate) struct ModelTensor {
     /// Its path in PyTorch's terms.
     pub(crate) name: String,
     pub(crate) role: Role,
@@ -110,21 +110,21 @@ where
         }
     });
     drop(kept);
-    let seen = Seen { input: input.get(), shape };
+    let seen = RecordedInput { input: input.get(), shape };
     let captured = captured.map_err(|error| error.to_string());
     seen.assemble(outcome, captured.map(|captured| (captured.graph.operations, captured.values)))
 }
 
 /// The input as the model saw it.
-struct Seen {
+struct RecordedInput {
     input: Option<TensorId>,
     shape: Vec<usize>,
 }
 
 /// Output, float type and names of a run that went well.
-type Told = (TensorId, DType, HashMap<TensorId, Named>);
+type RunOutcome = (TensorId, DType, HashMap<TensorId, ModelTensor>);
 
-impl Seen {
+impl RecordedInput {
     /// Whether an operation is the model's own: not the one that made its input, no beginning or end of a tensor.
     fn is_own(&self, op: &OperationIr) -> bool {
         !matches!(op, OperationIr::Init(_) | OperationIr::Drop(_))
@@ -134,7 +134,7 @@ impl Seen {
     /// The recording, or why there is none with the last of the model's operations.
     fn assemble(
         self,
-        told: Result<Told>,
+        told: Result<RunOutcome>,
         captured: Result<(Vec<OperationIr>, BTreeMap<TensorId, TensorData>), String>,
     ) -> Result<Recording> {
         match (told, captured, self.input) {
@@ -291,7 +291,7 @@ fn file_name(path: &str) -> &str {
 #[derive(Default)]
 struct Names {
     path: Vec<(String, String)>,
-    found: HashMap<TensorId, Named>,
+    found: HashMap<TensorId, ModelTensor>,
     dtype: Option<DType>,
 }
 
@@ -331,7 +331,7 @@ impl ModuleVisitor for Names {
         self.dtype.get_or_insert(tensor.dtype());
         if let Some(id) = id(&tensor) {
             let place = self.found.len();
-            self.found.insert(id, Named { name, role, place });
+            self.found.insert(id, ModelTensor { name, role, place });
         }
     }
 

@@ -67,11 +67,11 @@ impl Combinations {
 }
 
 /// Which combinations are asked for at a sample, by its place in the call and its logits.
-pub(crate) struct Choice<'a>(Box<Choose<'a>>);
+pub(crate) struct Chooser<'a>(Box<Choose<'a>>);
 
 type Choose<'a> = dyn Fn(usize, &[f64]) -> Combinations + Send + Sync + 'a;
 
-impl<'a> Choice<'a> {
+impl<'a> Chooser<'a> {
     pub(crate) fn new(choose: impl Fn(usize, &[f64]) -> Combinations + Send + Sync + 'a) -> Self {
         Self(Box::new(choose))
     }
@@ -82,9 +82,9 @@ impl<'a> Choice<'a> {
     }
 }
 
-impl fmt::Debug for Choice<'_> {
+impl fmt::Debug for Chooser<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Choice")
+        f.write_str("Chooser")
     }
 }
 

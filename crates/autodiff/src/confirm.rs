@@ -12,7 +12,7 @@ use crate::error::{Error, Problem, Result};
 use crate::graph::{Graph, Origin, Role, ValueId};
 use crate::integers;
 use crate::linears;
-use crate::lower::{Table, needed};
+use crate::lower::{Recogniser, needed};
 use crate::slices;
 
 /// The batch size of the recording by which the graph of the other two is confirmed.
@@ -22,7 +22,7 @@ pub(crate) const LAST_BATCH: usize = 5;
 ///
 /// # Errors
 /// [`Error::Unsupported`] with the first operation that is another than the graph says for so many samples.
-pub(crate) fn against(graph: &Graph, mut recording: Recording, table: Table) -> Result<()> {
+pub(crate) fn against(graph: &Graph, mut recording: Recording, table: Recogniser) -> Result<()> {
     integers::fold(&mut recording);
     slices::turn(&mut recording);
     linears::unite(&mut recording);

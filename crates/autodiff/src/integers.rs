@@ -28,15 +28,15 @@ pub(crate) fn fold(recording: &mut Recording) {
 
 /// A tensor of integers, booleans among them as 0 and 1.
 #[derive(Debug, Clone, PartialEq)]
-struct Table {
+struct Integers {
     shape: Vec<usize>,
     values: Vec<i64>,
 }
 
-/// Known tensors by their identity.
-type Known = BTreeMap<TensorId, TensorData>;
+/// KnownTensors tensors by their identity.
+type KnownTensors = BTreeMap<TensorId, TensorData>;
 
-impl Table {
+impl Integers {
     fn read(data: &TensorData) -> Option<Self> {
         let shape = data.shape().to_vec();
         let values = match data.dtype() {
@@ -84,7 +84,7 @@ impl Table {
 }
 
 /// The result of an operation on known integers or booleans.
-fn computed<'a>(op: &'a OperationIr, known: &Known) -> Option<(&'a TensorIr, Table)> {
+fn computed<'a>(op: &'a OperationIr, known: &KnownTensors) -> Option<(&'a TensorIr, Integers)> {
     match op {
         OperationIr::BaseInt(base) | OperationIr::BaseBool(base) => moved(base, known),
         OperationIr::NumericInt(_, numeric) => counted(numeric, known),
@@ -95,7 +95,7 @@ fn computed<'a>(op: &'a OperationIr, known: &Known) -> Option<(&'a TensorIr, Tab
         OperationIr::Bool(boolean) => match boolean {
             BoolOperationIr::Not(io) => {
                 let a = table(&io.input, known)?;
-                Some((&io.out, Table::build(&io.out.shape, |at| 1 - a.at(at))))
+                Some((&io.out, Integers::build(&io.out.shape, |at| 1 - a.at(at))))
             }
             BoolOperationIr::And(io) => pairs(io, known, |a, b| a & b),
             BoolOperationIr::Or(io) => pairs(io, known, |a, b| a | b),
@@ -106,20 +106,20 @@ fn computed<'a>(op: &'a OperationIr, known: &Known) -> Option<(&'a TensorIr, Tab
     }
 }
 
-fn table(tensor: &TensorIr, known: &Known) -> Option<Table> {
-    Table::read(known.get(&tensor.id)?)
+fn table(tensor: &TensorIr, known: &KnownTensors) -> Option<Integers> {
+    Integers::read(known.get(&tensor.id)?)
 }
 
 /// Operations that move elements, and equality.
-fn moved<'a>(op: &'a BaseOperationIr, known: &Known) -> Option<(&'a TensorIr, Table)> {
+fn moved<'a>(op: &'a BaseOperationIr, known: &KnownTensors) -> Option<(&'a TensorIr, Integers)> {
     use BaseOperationIr as Base;
     match op {
         Base::Reshape(io) => {
-            Some((&io.out, Table { shape: io.out.shape.to_vec(), ..table(&io.input, known)? }))
+            Some((&io.out, Integers { shape: io.out.shape.to_vec(), ..table(&io.input, known)? }))
         }
         Base::Expand(io) => {
             let a = table(&io.input, known)?;
-            Some((&io.out, Table::build(&io.out.shape, |at| a.at(at))))
+            Some((&io.out, Integers::build(&io.out.shape, |at| a.at(at))))
         }
         Base::Permute(io) => Some((&io.out, permuted(&table(&io.input, known)?, &io.axes, &io.out.shape))),
         Base::SwapDims(io) => {
@@ -138,31 +138,31 @@ fn moved<'a>(op: &'a BaseOperationIr, known: &Known) -> Option<(&'a TensorIr, Ta
             let source = |at: &[usize]| -> Vec<usize> {
                 at.iter().enumerate().map(|(axis, i)| start(axis) + i * step(axis)).collect()
             };
-            Some((&io.out, Table::build(&io.out.shape, |at| a.at(&source(at)))))
+            Some((&io.out, Integers::build(&io.out.shape, |at| a.at(&source(at)))))
         }
         Base::Flip(io) => {
             let (a, sizes) = (table(&io.input, known)?, io.input.shape.to_vec());
             let turned =
                 |(axis, &i): (usize, &usize)| if io.axes.contains(&axis) { sizes[axis] - 1 - i } else { i };
             let source = |at: &[usize]| at.iter().enumerate().map(turned).collect::<Vec<_>>();
-            Some((&io.out, Table::build(&io.out.shape, |at| a.at(&source(at)))))
+            Some((&io.out, Integers::build(&io.out.shape, |at| a.at(&source(at)))))
         }
         Base::RepeatDim(io) => {
             let (a, size) = (table(&io.tensor, known)?, io.tensor.shape[io.dim]);
-            Some((&io.out, Table::build(&io.out.shape, |at| a.at(&along(at, io.dim, at[io.dim] % size)))))
+            Some((&io.out, Integers::build(&io.out.shape, |at| a.at(&along(at, io.dim, at[io.dim] % size)))))
         }
         Base::Cat(io) => {
-            let parts: Option<Vec<Table>> = io.tensors.iter().map(|part| table(part, known)).collect();
+            let parts: Option<Vec<Integers>> = io.tensors.iter().map(|part| table(part, known)).collect();
             Some((&io.out, joined(&parts?, io.dim, &io.out.shape)))
         }
         Base::Select(io) => {
             let (a, chosen) = (table(&io.tensor, known)?, table(&io.indices, known)?);
             let chosen = positions(&chosen, io.tensor.shape[io.dim])?;
-            Some((&io.out, Table::build(&io.out.shape, |at| a.at(&along(at, io.dim, chosen[at[io.dim]])))))
+            Some((&io.out, Integers::build(&io.out.shape, |at| a.at(&along(at, io.dim, chosen[at[io.dim]])))))
         }
         Base::Cast(io) => Some((&io.out, table(&io.input, known)?)),
-        Base::Zeros(io) => Some((&io.out, Table::build(&io.out.shape, |_| 0))),
-        Base::Ones(io) => Some((&io.out, Table::build(&io.out.shape, |_| 1))),
+        Base::Zeros(io) => Some((&io.out, Integers::build(&io.out.shape, |_| 0))),
+        Base::Ones(io) => Some((&io.out, Integers::build(&io.out.shape, |_| 1))),
         Base::Equal(io) => pairs(io, known, |a, b| i64::from(a == b)),
         Base::NotEqual(io) => pairs(io, known, |a, b| i64::from(a != b)),
         Base::EqualElem(io) => scalars(io, known, |a, b| i64::from(a == b)),
@@ -179,8 +179,8 @@ fn along(at: &[usize], axis: usize, place: usize) -> Vec<usize> {
 }
 
 /// Tables side by side along an axis.
-fn joined(parts: &[Table], axis: usize, shape: &[usize]) -> Table {
-    Table::build(shape, |at| {
+fn joined(parts: &[Integers], axis: usize, shape: &[usize]) -> Integers {
+    Integers::build(shape, |at| {
         let mut place = at[axis];
         let mut parts = parts.iter();
         loop {
@@ -195,13 +195,13 @@ fn joined(parts: &[Table], axis: usize, shape: &[usize]) -> Table {
 }
 
 /// Indices into an axis of `size` elements, where all of them point into it.
-fn positions(table: &Table, size: usize) -> Option<Vec<usize>> {
+fn positions(table: &Integers, size: usize) -> Option<Vec<usize>> {
     let position = |&value: &i64| usize::try_from(value).ok().filter(|&position| position < size);
     table.values.iter().map(position).collect()
 }
 
-fn permuted(table: &Table, axes: &[usize], shape: &[usize]) -> Table {
-    Table::build(shape, |at| {
+fn permuted(table: &Integers, axes: &[usize], shape: &[usize]) -> Integers {
+    Integers::build(shape, |at| {
         let mut source = vec![0; at.len()];
         for (i, &axis) in axes.iter().enumerate() {
             source[axis] = at[i];
@@ -211,7 +211,7 @@ fn permuted(table: &Table, axes: &[usize], shape: &[usize]) -> Table {
 }
 
 /// Arithmetic and order.
-fn counted<'a>(op: &'a NumericOperationIr, known: &Known) -> Option<(&'a TensorIr, Table)> {
+fn counted<'a>(op: &'a NumericOperationIr, known: &KnownTensors) -> Option<(&'a TensorIr, Integers)> {
     use NumericOperationIr as N;
     match op {
         N::Add(io) => pairs(io, known, i64::wrapping_add),
@@ -234,7 +234,7 @@ fn counted<'a>(op: &'a NumericOperationIr, known: &Known) -> Option<(&'a TensorI
         N::LowerEqualElem(io) => scalars(io, known, |a, b| i64::from(a <= b)),
         N::Full(io) => {
             let value = io.value.elem::<i64>();
-            Some((&io.out, Table::build(&io.out.shape, |_| value)))
+            Some((&io.out, Integers::build(&io.out.shape, |_| value)))
         }
         _ => None,
     }
@@ -242,11 +242,11 @@ fn counted<'a>(op: &'a NumericOperationIr, known: &Known) -> Option<(&'a TensorI
 
 fn pairs<'a>(
     io: &'a BinaryOpIr,
-    known: &Known,
+    known: &KnownTensors,
     each: impl Fn(i64, i64) -> i64,
-) -> Option<(&'a TensorIr, Table)> {
+) -> Option<(&'a TensorIr, Integers)> {
     let (a, b) = (table(&io.lhs, known)?, table(&io.rhs, known)?);
-    Some((&io.out, Table::build(&io.out.shape, |at| each(a.at(at), b.at(at)))))
+    Some((&io.out, Integers::build(&io.out.shape, |at| each(a.at(at), b.at(at)))))
 }
 
 /// a - b floor(a / b), as in Python.
@@ -258,38 +258,38 @@ fn remainder(a: i64, b: i64) -> Option<i64> {
 /// A quotient or remainder of each pair; none where a divisor is 0.
 fn divided<'a>(
     io: &'a BinaryOpIr,
-    known: &Known,
+    known: &KnownTensors,
     each: impl Fn(i64, i64) -> Option<i64>,
-) -> Option<(&'a TensorIr, Table)> {
+) -> Option<(&'a TensorIr, Integers)> {
     let (a, b) = (table(&io.lhs, known)?, table(&io.rhs, known)?);
     let mut whole = true;
     let build = |at: &[usize]| each(a.at(at), b.at(at)).unwrap_or_else(|| std::mem::take(&mut whole).into());
-    let found = Table::build(&io.out.shape, build);
+    let found = Integers::build(&io.out.shape, build);
     whole.then_some((&io.out, found))
 }
 
 fn divided_by<'a>(
     io: &'a ScalarOpIr,
-    known: &Known,
+    known: &KnownTensors,
     each: impl Fn(i64, i64) -> Option<i64>,
-) -> Option<(&'a TensorIr, Table)> {
+) -> Option<(&'a TensorIr, Integers)> {
     let (a, b) = (table(&io.lhs, known)?, io.rhs.elem::<i64>());
     let values: Option<Vec<i64>> = a.values.iter().map(|&a| each(a, b)).collect();
-    Some((&io.out, Table { values: values?, shape: a.shape }))
+    Some((&io.out, Integers { values: values?, shape: a.shape }))
 }
 
 fn scalars<'a>(
     io: &'a ScalarOpIr,
-    known: &Known,
+    known: &KnownTensors,
     each: impl Fn(i64, i64) -> i64,
-) -> Option<(&'a TensorIr, Table)> {
+) -> Option<(&'a TensorIr, Integers)> {
     let (a, b) = (table(&io.lhs, known)?, io.rhs.elem::<i64>());
-    Some((&io.out, Table { values: a.values.iter().map(|&a| each(a, b)).collect(), shape: a.shape }))
+    Some((&io.out, Integers { values: a.values.iter().map(|&a| each(a, b)).collect(), shape: a.shape }))
 }
 
 /// What an index or mask with a row for each of `batch` samples is for any one of them: its row, as `[1, ...]`, where all rows are equal.
 pub(crate) fn common_row(data: &TensorData, batch: usize) -> Option<TensorData> {
-    let table = Table::read(data)?;
+    let table = Integers::read(data)?;
     let rest = table.shape.get(1..)?;
     let size = rest.iter().product::<usize>();
     if table.shape.first() != Some(&batch) || size == 0 {
@@ -298,7 +298,7 @@ pub(crate) fn common_row(data: &TensorData, batch: usize) -> Option<TensorData> 
     let row = table.values[..size].to_vec();
     let equal = table.values.chunks(size).all(|other| other == row);
     let shape = std::iter::once(1).chain(rest.iter().copied()).collect();
-    equal.then(|| Table { shape, values: row }.data(data.dtype()))
+    equal.then(|| Integers { shape, values: row }.data(data.dtype()))
 }
 
 #[cfg(test)]
@@ -309,23 +309,23 @@ mod tests {
 
     #[test]
     fn tables_repeat_along_axes_of_size_1_and_new_axes() {
-        let row = Table { shape: vec![1, 3], values: vec![1, 2, 3] };
-        let column = Table { shape: vec![2, 1], values: vec![10, 20] };
-        let sum = Table::build(&[2, 3], |at| row.at(at) + column.at(at));
+        let row = Integers { shape: vec![1, 3], values: vec![1, 2, 3] };
+        let column = Integers { shape: vec![2, 1], values: vec![10, 20] };
+        let sum = Integers::build(&[2, 3], |at| row.at(at) + column.at(at));
         assert_eq!(sum.values, [11, 12, 13, 21, 22, 23]);
-        assert_eq!(Table::build(&[2, 2, 1], |at| column.at(at)).values, [10, 20, 10, 20]);
+        assert_eq!(Integers::build(&[2, 2, 1], |at| column.at(at)).values, [10, 20, 10, 20]);
         assert_eq!(permuted(&sum, &[1, 0], &[3, 2]).values, [11, 21, 12, 22, 13, 23]);
     }
 
     #[test]
     fn data_and_back() {
-        let table = Table { shape: vec![2], values: vec![0, 1] };
+        let table = Integers { shape: vec![2], values: vec![0, 1] };
         let masks = TensorData::new(vec![false, true], [2]);
         assert_eq!(table.clone().data(masks.dtype()), masks);
-        assert_eq!(Table::read(&masks), Some(table.clone()));
+        assert_eq!(Integers::read(&masks), Some(table.clone()));
         assert_eq!(table.clone().data(DType::F32), TensorData::new(vec![0.0_f32, 1.0], [2]));
-        assert_eq!(Table::read(&TensorData::new(vec![0_u8, 1], [2])), Some(table));
-        assert_eq!(Table::read(&TensorData::new(vec![0.5_f32], [1])), None);
+        assert_eq!(Integers::read(&TensorData::new(vec![0_u8, 1], [2])), Some(table));
+        assert_eq!(Integers::read(&TensorData::new(vec![0.5_f32], [1])), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use burn::backend::ir::{OperationIr, TensorId, TensorIr};
 use burn::module::ParamId;
 use burn::tensor::TensorData;
 
-use crate::capture::{Named, Recording, operation_name};
+use crate::capture::{ModelTensor, Recording, operation_name};
 use crate::error::{Error, Problem, Result};
 use crate::graph::{Constant, Graph, Kind, Node, Origin, Role, Size, Value, ValueId};
 use crate::integers;
@@ -23,13 +23,13 @@ use crate::slices;
 pub(crate) const FIRST_BATCH: usize = 2;
 
 /// Recognises an operation; the tests put tables with gaps in its place.
-pub(crate) type Table = fn(&OperationIr) -> ops::Lowering<'_>;
+pub(crate) type Recogniser = fn(&OperationIr) -> ops::Lowering<'_>;
 
 /// The graph of a model recorded at batch sizes [`FIRST_BATCH`] and one more.
 ///
 /// # Errors
 /// [`Error::Unsupported`] with every operation that the graph needs and the engine does not know, and every dependence on the batch.
-pub(crate) fn graph(mut first: Recording, mut second: Recording, table: Table) -> Result<Graph> {
+pub(crate) fn graph(mut first: Recording, mut second: Recording, table: Recogniser) -> Result<Graph> {
     for recording in [&mut first, &mut second] {
         integers::fold(recording);
         slices::turn(recording);
@@ -42,7 +42,7 @@ pub(crate) fn graph(mut first: Recording, mut second: Recording, table: Table) -
         return Err(Error::Unsupported(problems.collect()));
     }
     let weights = std::mem::take(&mut first.values);
-    let mut builder = Builder::new(&first, &second, weights);
+    let mut builder = Aligner::new(&first, &second, weights);
     for (&index, &twin) in needed.iter().zip(&other) {
         builder.node(index, &first.operations[index], &second.operations[twin], table);
     }
@@ -55,7 +55,7 @@ pub(crate) fn graph(mut first: Recording, mut second: Recording, table: Table) -
         );
     }
     let parameters = builder.parameters();
-    let Builder { values, nodes, problems, .. } = builder;
+    let Aligner { values, nodes, problems, .. } = builder;
     let (Some(output), true) = (output, problems.is_empty()) else {
         return Err(Error::Unsupported(problems));
     };
@@ -88,7 +88,7 @@ pub(crate) fn needed(recording: &Recording) -> Vec<usize> {
 }
 
 /// Why an operation is refused whatever its operands are.
-fn unknown(index: usize, op: &OperationIr, table: Table) -> Option<Problem> {
+fn unknown(index: usize, op: &OperationIr, table: Recogniser) -> Option<Problem> {
     let why = match table(op) {
         Some(Ok(_)) => return None,
         Some(Err(why)) => why,
@@ -115,7 +115,7 @@ fn uneven(first: &Recording, second: &Recording, needed: &[usize], other: &[usiz
     Problem { op, node: format!("operation {at}"), why }
 }
 
-struct Builder<'a> {
+struct Aligner<'a> {
     first: &'a Recording,
     second: &'a Recording,
     /// Host values of the first recording, moved into the graph when they are first used.
@@ -132,7 +132,7 @@ struct Builder<'a> {
     path: String,
 }
 
-impl<'a> Builder<'a> {
+impl<'a> Aligner<'a> {
     fn new(first: &'a Recording, second: &'a Recording, weights: BTreeMap<TensorId, TensorData>) -> Self {
         let shape = sizes(&first.shape, &second.shape).unwrap_or_default();
         Self {
@@ -160,7 +160,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Adds one operation, or says why not.
-    fn node(&mut self, index: usize, op: &OperationIr, twin: &OperationIr, table: Table) {
+    fn node(&mut self, index: usize, op: &OperationIr, twin: &OperationIr, table: Recogniser) {
         if let Some(path) = op.inputs().find_map(|input| self.module_of(input.id)) {
             self.path = path;
         }
@@ -252,7 +252,7 @@ impl<'a> Builder<'a> {
         let kind = Kind::of(data.dtype());
         let constant = Constant { name, role, data };
         let value = self.push(a.id, b.id, Value { shape, kind, origin: Origin::Constant(constant) });
-        if let Some(Named { role: Role::Parameter(_), place, .. }) = named {
+        if let Some(ModelTensor { role: Role::Parameter(_), place, .. }) = named {
             self.parameters.insert(*place, value);
         }
         Ok(value)

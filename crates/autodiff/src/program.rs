@@ -6,11 +6,11 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use crate::batches::{Queue, Samples, unreadable};
+use crate::batches::{CheckedSamples, Queue, unreadable};
 use crate::burn_executor::BurnExecutor;
 use crate::capture::record;
 use crate::check;
-use crate::combinations::{Choice, Combinations};
+use crate::combinations::{Chooser, Combinations};
 use crate::confirm::{self, LAST_BATCH};
 use crate::device::is_processor;
 use crate::error::{Error, Result};
@@ -21,7 +21,7 @@ use crate::memory::{DEFAULT_MEMORY, Memory, fitting_plan, gram_plan, samples_wit
 use crate::ops;
 use crate::parameters::Leaves;
 use crate::plan::{Plan, Precision};
-use crate::reference::{Check, Reference};
+use crate::reference::{Check, ModelLogits};
 
 impl Graph {
     /// Captures `forward` as a graph, for samples of shape `sample` (without the batch axis).
@@ -42,7 +42,7 @@ impl Graph {
         F: Fn(&M, Tensor<D>) -> Tensor<2>,
     {
         let graph = Self::record(model, &forward, sample, home)?;
-        let reference = Reference::of(model, &forward, sample, &graph, home)?;
+        let reference = ModelLogits::of(model, &forward, sample, &graph, home)?;
         Ok(Self { reference: Some(Arc::new(reference)), ..graph })
     }
 
@@ -129,7 +129,7 @@ pub struct Footprint {
 pub struct Program {
     plan: Arc<Plan>,
     executor: Box<dyn Executor>,
-    pub(crate) schedule: Schedule,
+    pub(crate) schedule: BatchSchedule,
     /// Why another executor runs than was asked for.
     instead: Option<String>,
     /// Why it is not compared with the model.
@@ -138,7 +138,7 @@ pub struct Program {
 
 /// How samples are given to an executor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Schedule {
+pub(crate) struct BatchSchedule {
     /// How many batches run side by side at most, one on each thread of rayon's pool: a thread that works on its own samples waits for
     /// nobody, and finds them in its own caches.
     lanes: usize,
@@ -196,7 +196,7 @@ impl Program {
         let batch = footprint.batch.min(most / lanes);
         let block = block(graph.classes() - 1);
         let plan = Arc::new(Plan::new(graph, leaves, batch, block, options.precision)?);
-        let schedule = Schedule { lanes, padded: false };
+        let schedule = BatchSchedule { lanes, padded: false };
         Self { plan, executor, schedule, instead: None, unchecked: None }.compared(device, &options.check)
     }
 
@@ -215,7 +215,7 @@ impl Program {
             true => memory.map_or(Ok(usize::MAX), |memory| samples_within(&plan, memory))?,
             false => 1,
         };
-        let schedule = Schedule { lanes, padded: true };
+        let schedule = BatchSchedule { lanes, padded: true };
         let plan = Arc::new(plan);
         let executor = BurnExecutor::new(Arc::clone(&plan), device)?;
         Ok(Self { plan, executor: Box::new(executor), schedule, instead: None, unchecked: None })
@@ -224,7 +224,13 @@ impl Program {
     /// A plan with an executor of your own, one batch at a time; nothing is checked but what the plan knows.
     #[must_use]
     pub fn with_executor(plan: Arc<Plan>, executor: Box<dyn Executor>) -> Self {
-        Self { plan, executor, schedule: Schedule { lanes: 1, padded: true }, instead: None, unchecked: None }
+        Self {
+            plan,
+            executor,
+            schedule: BatchSchedule { lanes: 1, padded: true },
+            instead: None,
+            unchecked: None,
+        }
     }
 
     /// The plan that is run.
@@ -259,7 +265,7 @@ impl Program {
     /// [`Error::Shape`] when the samples are not what the graph was captured for, [`Error::InvalidArgument`] when they are no floats,
     /// [`Error::NonFinite`] when one holds NaN or infinity, by its index; all before anything runs. Each item is an error when the run at its samples fails.
     pub fn jacobians(&self, samples: TensorData) -> Result<Jacobians<'_>> {
-        let (samples, work) = (Samples::new(self, samples)?, Work(Box::new(Ok)));
+        let (samples, work) = (CheckedSamples::new(self, samples)?, Consumer(Box::new(Ok)));
         Ok(Jacobians { samples, queue: Queue::default(), choice: None, work })
     }
 
@@ -268,7 +274,7 @@ impl Program {
     /// # Errors
     /// As [`Program::jacobians`].
     pub fn logits(&self, samples: TensorData) -> Result<Vec<Vec<f64>>> {
-        let samples = Samples::new(self, samples)?;
+        let samples = CheckedSamples::new(self, samples)?;
         let classes = self.plan.graph().classes();
         samples.all(|first| {
             let logits: Vec<f64> = self.executor.logits(samples.batch(first)?)?.iter().collect();
@@ -317,18 +323,18 @@ pub enum Rows {
 /// The iterator of [`Program::jacobians`]; or of what [`Jacobians::each`] makes of them.
 #[derive(Debug)]
 pub struct Jacobians<'a, R = Jacobian, E = Error> {
-    samples: Samples<'a>,
+    samples: CheckedSamples<'a>,
     queue: Queue<R, E>,
-    choice: Option<Choice<'a>>,
-    work: Work<'a, R, E>,
+    choice: Option<Chooser<'a>>,
+    work: Consumer<'a, R, E>,
 }
 
 /// What becomes of each Jacobian.
-struct Work<'a, R, E>(Box<dyn Fn(Jacobian) -> Result<R, E> + Send + Sync + 'a>);
+struct Consumer<'a, R, E>(Box<dyn Fn(Jacobian) -> Result<R, E> + Send + Sync + 'a>);
 
-impl<R, E> fmt::Debug for Work<'_, R, E> {
+impl<R, E> fmt::Debug for Consumer<'_, R, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Work")
+        f.write_str("Consumer")
     }
 }
 
@@ -337,7 +343,7 @@ impl<'a> Jacobians<'a> {
     /// place in the call and its logits. Where K - 1 cotangents fill their passes evenly, one more costs a pass.
     #[must_use]
     pub fn combining(self, choose: impl Fn(usize, &[f64]) -> Combinations + Send + Sync + 'a) -> Self {
-        Self { choice: Some(Choice::new(choose)), ..self }
+        Self { choice: Some(Chooser::new(choose)), ..self }
     }
 
     /// Gives what `work` makes of each Jacobian; it is done where the Jacobian was, on all threads.
@@ -347,14 +353,14 @@ impl<'a> Jacobians<'a> {
         work: impl Fn(Jacobian) -> Result<R, E> + Send + Sync + 'a,
     ) -> Jacobians<'a, R, E> {
         let Self { samples, choice, .. } = self;
-        Jacobians { samples, queue: Queue::default(), choice, work: Work(Box::new(work)) }
+        Jacobians { samples, queue: Queue::default(), choice, work: Consumer(Box::new(work)) }
     }
 
     /// Logits `[n, K]`, rows `[V, n, p]` and what is asked for at each sample of the batch that starts
     /// with sample `first`. What the forward pass keeps is let go here, before rows are copied.
     fn pulled(
-        samples: &Samples<'_>,
-        choice: Option<&Choice<'_>>,
+        samples: &CheckedSamples<'_>,
+        choice: Option<&Chooser<'_>>,
         first: usize,
     ) -> Result<(Vec<f64>, TensorData, Vec<Combinations>)> {
         let program = samples.program;
@@ -373,7 +379,11 @@ impl<'a> Jacobians<'a> {
     }
 
     /// Runs one batch.
-    fn run(samples: &Samples<'_>, choice: Option<&Choice<'_>>, first: usize) -> Result<Vec<Jacobian>> {
+    fn run(
+        samples: &CheckedSamples<'_>,
+        choice: Option<&Chooser<'_>>,
+        first: usize,
+    ) -> Result<Vec<Jacobian>> {
         let (batch, classes) = (samples.size(first), samples.program.plan.graph().classes());
         let (logits, rows, each) = Self::pulled(samples, choice, first)?;
         let one = |position: usize| {
@@ -507,7 +517,7 @@ mod tests {
         let sample = bytes.peak() - bytes.weights;
         assert_eq!(
             program(bytes.weights + 3 * sample).expect("three fit").schedule,
-            Schedule { lanes: 3, padded: true }
+            BatchSchedule { lanes: 3, padded: true }
         );
         let refused = program(bytes.peak() - 1).expect_err("not even one");
         assert!(
@@ -546,7 +556,7 @@ mod tests {
         let failing = Program {
             plan: working.plan,
             executor: Box::new(Failing),
-            schedule: Schedule { lanes: 2, padded: true },
+            schedule: BatchSchedule { lanes: 2, padded: true },
             instead: None,
             unchecked: None,
         };

@@ -1,7 +1,7 @@
 //! What the caller's own forward pass gives, and the comparison with it: the check that needs no trust in this crate.
 //!
 //! When a model is captured it also runs as it is, on its own device, with [`TOGETHER`] made-up samples and once more with one of
-//! them alone; the logits travel with the graph ([`Reference`]). When a program is loaded, the executor runs at the same samples
+//! them alone; the logits travel with the graph ([`ModelLogits`]). When a program is loaded, the executor runs at the same samples
 //! ([`Program::compare`]). Whatever went wrong in between (control flow that two recordings did not show, an operation taken for another, a
 //! kernel that reads the wrong place) moves the logits by far more than rounding, and is told with the first node at which it shows.
 
@@ -43,7 +43,7 @@ pub enum Check {
 
 /// The caller's own logits at made-up samples.
 #[derive(Debug, Clone)]
-pub(crate) struct Reference {
+pub(crate) struct ModelLogits {
     /// Where the model ran.
     device: Device,
     /// The type in which it ran.
@@ -56,7 +56,7 @@ pub(crate) struct Reference {
     alone: Vec<f64>,
 }
 
-impl Reference {
+impl ModelLogits {
     /// Runs `forward` as it is.
     pub(crate) fn of<M, F, const D: usize>(
         model: &M,
@@ -154,22 +154,22 @@ impl Program {
         let found = self.logits(samples)?.concat();
         if let (Some(reference), Check::On) = (&graph.reference, check) {
             let digits = reference.digits(graph, self.plan().precision(), device);
-            Comparison { program: self, reference: reference.as_ref(), digits }.run(&found)?;
+            ModelComparison { program: self, reference: reference.as_ref(), digits }.run(&found)?;
         }
         distribution(&found, graph.classes())
     }
 }
 
-struct Comparison<'a> {
+struct ModelComparison<'a> {
     program: &'a Program,
-    reference: &'a Reference,
+    reference: &'a ModelLogits,
     /// Binary digits of the coarsest arithmetic on either side.
     digits: i32,
 }
 
-impl Comparison<'_> {
+impl ModelComparison<'_> {
     fn run(&self, found: &[f64]) -> Result<()> {
-        let Reference { together, alone, .. } = self.reference;
+        let ModelLogits { together, alone, .. } = self.reference;
         let graph = self.program.plan().graph();
         let classes = graph.classes();
         let lone = &together[LONE * classes..][..classes];
@@ -204,7 +204,7 @@ impl Comparison<'_> {
     /// in use. Where large terms cancel, that is more than half of the digits that are left. On a device
     /// without double precision nobody can tell, and it is 0.
     fn rounding(&self) -> Result<f64> {
-        let Reference { device, samples, .. } = self.reference;
+        let ModelLogits { device, samples, .. } = self.reference;
         if !is_processor(device) {
             return Ok(0.0);
         }

@@ -259,23 +259,23 @@ pub(super) mod tests {
 
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Operand, Sample, array, check, place, spread, values};
+    use super::super::derivatives::{OpSample, OperandValues, array, check, place, spread, values};
     use super::*;
 
     const SLOPES: [f64; 4] = [0.01, 0.3, 0.0, -0.5];
 
-    pub(in super::super) fn wide(shape: &[usize]) -> Operand {
-        let Operand { shape, values } = spread(shape, 8);
-        Operand { shape, values: values.into_iter().map(|x| 6.0 * x).collect() }
+    pub(in super::super) fn wide(shape: &[usize]) -> OperandValues {
+        let OperandValues { shape, values } = spread(shape, 8);
+        OperandValues { shape, values: values.into_iter().map(|x| 6.0 * x).collect() }
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let mut ops = vec![Op::Relu(Relu), Op::Sigmoid(Sigmoid), Op::Tanh(Tanh), Op::Gelu(Gelu)];
         ops.extend(SLOPES.map(|slope| Op::LeakyRelu(LeakyRelu { slope })));
         let shapes: [&[usize]; 6] = [&[1, 1], &[2, 3], &[5, 2, 3], &[1, 2, 3, 1], &[7], &[3, 4, 9, 11]];
-        let point = |op: &Op, shape: &&[usize]| Sample::new(op.clone(), vec![wide(shape)]);
+        let point = |op: &Op, shape: &&[usize]| OpSample::new(op.clone(), vec![wide(shape)]);
         let prelu =
-            |[x, slope]: &[&[usize]; 2]| Sample::new(Op::PRelu(PRelu), vec![wide(x), spread(slope, 300)]);
+            |[x, slope]: &[&[usize]; 2]| OpSample::new(Op::PRelu(PRelu), vec![wide(x), spread(slope, 300)]);
         let slopes: [[&[usize]; 2]; 4] = [
             [&[2, 3], &[1, 1]],
             [&[5, 2, 3], &[1, 2, 1]],

@@ -4,18 +4,18 @@
 //! samples stay apart, changing one of them changes the result only where the rule says that it lies.
 
 use super::Op;
-use super::derivatives::{Sample, forward, samples};
+use super::derivatives::{OpSample, forward, samples};
 use crate::coupling::{BatchAxis, Passage};
 
 /// One operand whose axis `from` holds `count` samples.
-struct Batch<'a> {
-    sample: &'a Sample,
+struct BatchedOperand<'a> {
+    sample: &'a OpSample,
     position: usize,
     from: BatchAxis,
     count: usize,
 }
 
-impl Batch<'_> {
+impl BatchedOperand<'_> {
     /// What the rule says when the samples lie along `axis` of the result.
     fn carried(&self, axis: usize) -> Option<BatchAxis> {
         let (mut input, mut output) =
@@ -64,7 +64,7 @@ impl Batch<'_> {
 }
 
 /// How many ways through a sample's operation were checked.
-fn check(sample: &Sample) -> usize {
+fn check(sample: &OpSample) -> usize {
     let mut checked = 0;
     for position in sample.active.iter().copied() {
         for (axis, &size) in sample.operands[position].shape.iter().enumerate() {
@@ -72,7 +72,7 @@ fn check(sample: &Sample) -> usize {
                 if count < 2 || count * inner != size {
                     continue;
                 }
-                let batch = Batch { sample, position, from: BatchAxis { axis, inner }, count };
+                let batch = BatchedOperand { sample, position, from: BatchAxis { axis, inner }, count };
                 for to in (0..sample.shape().len()).filter_map(|axis| batch.carried(axis)) {
                     batch.check(to);
                     checked += 1;
@@ -88,7 +88,7 @@ const SMALL: usize = 500;
 
 #[test]
 fn samples_lie_where_the_rules_say() {
-    let small = |sample: &Sample| sample.operands.iter().all(|operand| operand.values.len() <= SMALL);
+    let small = |sample: &OpSample| sample.operands.iter().all(|operand| operand.values.len() <= SMALL);
     let mut unseen: Vec<&str> = Op::NAMES.to_vec();
     for sample in samples().iter().filter(|sample| small(sample)) {
         if check(sample) > 0 {

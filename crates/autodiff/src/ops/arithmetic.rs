@@ -231,7 +231,7 @@ fn binary(op: Op, io: &BinaryOpIr) -> Lowering<'_> {
 pub(super) mod tests {
     //! Samples with a broadcast along each axis, of either operand, and of both at once.
 
-    use super::super::derivatives::{Sample, check, positive, spread};
+    use super::super::derivatives::{OpSample, check, positive, spread};
     use super::*;
 
     /// Pairs of shapes that broadcast.
@@ -250,11 +250,12 @@ pub(super) mod tests {
         [&[2, 5, 7, 9], &[1, 5, 1, 1]],
     ];
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let mut all = Vec::new();
         for [a, b] in PAIRS {
-            let point =
-                |op, first, linear: &[usize]| Sample::new(op, vec![first, positive(b, 1_000)]).linear(linear);
+            let point = |op, first, linear: &[usize]| {
+                OpSample::new(op, vec![first, positive(b, 1_000)]).linear(linear)
+            };
             all.extend([
                 point(Op::Add(Add), spread(a, 8), &[0, 1]),
                 point(Op::Sub(Sub), spread(a, 8), &[0, 1]),
@@ -266,14 +267,14 @@ pub(super) mod tests {
         }
         for shape in [&[3][..], &[2, 3], &[5, 1, 2], &[3, 8, 9, 10]] {
             for value in [0.0, -1.0, 1.0 / 3.0, 1e3] {
-                let point = |op| Sample::new(op, vec![spread(shape, 8)]).linear(&[0]);
+                let point = |op| OpSample::new(op, vec![spread(shape, 8)]).linear(&[0]);
                 all.extend([
                     point(Op::AddScalar(AddScalar { value })),
                     point(Op::MulScalar(MulScalar { value })),
                     point(Op::DivScalar(DivScalar { value: value + 2.0 })),
                 ]);
             }
-            all.push(Sample::new(Op::Recip(Recip), vec![positive(shape, 8)]));
+            all.push(OpSample::new(Op::Recip(Recip), vec![positive(shape, 8)]));
         }
         all
     }

@@ -258,18 +258,18 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
 pub(super) mod tests {
     //! Samples of parts at every end, with steps, and of copies along every axis.
 
-    use super::super::derivatives::{Sample, check, spread};
+    use super::super::derivatives::{OpSample, check, spread};
     use super::*;
 
     /// A shape with its margins.
     type Padding<'a> = (&'a [usize], &'a [(usize, usize)]);
 
-    fn assign(x: &[usize], ranges: &[Option<[usize; 3]>], value: &[usize]) -> Sample {
+    fn assign(x: &[usize], ranges: &[Option<[usize; 3]>], value: &[usize]) -> OpSample {
         let op = Op::SliceAssign(SliceAssign { part: Slice { ranges: ranges.to_vec() } });
-        Sample::new(op, vec![spread(x, 8), spread(value, 500)]).linear(&[0, 1])
+        OpSample::new(op, vec![spread(x, 8), spread(value, 500)]).linear(&[0, 1])
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let mut all = vec![
             assign(&[2, 3], &[None, Some([1, 3, 1])], &[2, 2]),
             assign(&[2, 3], &[None, None], &[2, 3]),
@@ -287,14 +287,14 @@ pub(super) mod tests {
         for (x, padding) in paddings {
             for margin in [Margin::Constant(0.5), Margin::Reflect, Margin::Edge] {
                 let op = Op::Pad(Pad { padding: padding.to_vec(), margin });
-                all.push(Sample::new(op, vec![spread(x, 8)]).linear(&[0]));
+                all.push(OpSample::new(op, vec![spread(x, 8)]).linear(&[0]));
             }
         }
         for (x, axis) in [(&[3][..], 0), (&[1, 4], 0), (&[2, 3], 1), (&[5, 2, 3], 1), (&[2, 1, 7, 9], 2)] {
             for times in [1, 2, 3] {
                 let mut recorded = x.to_vec();
                 recorded[axis] *= times;
-                let sample = Sample::new(Op::Repeat(Repeat { axis }), vec![spread(x, 8)]);
+                let sample = OpSample::new(Op::Repeat(Repeat { axis }), vec![spread(x, 8)]);
                 all.push(sample.linear(&[0]).recorded(&recorded));
             }
         }

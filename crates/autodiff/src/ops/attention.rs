@@ -180,20 +180,22 @@ pub(super) mod tests {
     use burn::backend::Dispatch;
     use burn::backend::ops::{AttentionModuleOptions, ModuleOps};
 
-    use super::super::derivatives::{Operand, Sample, array, assert_close, check, place, spread, values};
+    use super::super::derivatives::{
+        OpSample, OperandValues, array, assert_close, check, place, spread, values,
+    };
     use super::*;
     use crate::graph::Kind;
 
     const SHAPES: [[usize; 6]; 4] =
         [[1, 1, 1, 1, 1, 1], [2, 1, 3, 2, 2, 3], [1, 2, 2, 4, 3, 1], [3, 2, 7, 5, 4, 6]];
 
-    fn mask(shape: [usize; 4]) -> Operand {
+    fn mask(shape: [usize; 4]) -> OperandValues {
         let count = shape.iter().product();
         let values = (0..count).map(|i: usize| f64::from(u8::from(i % 3 == 1))).collect();
-        Operand { shape: shape.to_vec(), values }
+        OperandValues { shape: shape.to_vec(), values }
     }
 
-    fn sample([b, h, s, t, d, e]: [usize; 6], option: usize) -> Sample {
+    fn sample([b, h, s, t, d, e]: [usize; 6], option: usize) -> OpSample {
         let rule = Attention {
             scale: (option == 1).then_some(0.7),
             cap: (option == 2).then_some(1.5),
@@ -205,11 +207,11 @@ pub(super) mod tests {
         operands.extend((option >= 4).then(|| mask([1, 1, s, t])));
         operands.extend((option == 2 || option == 5).then(|| spread(&[1, h, s, t], 900)));
         let active: Vec<_> = (0..operands.len()).filter(|&i| option < 4 || i != 3).collect();
-        let sample = Sample::new(Op::Attention(rule), operands).active(&active).linear(&[2]);
+        let sample = OpSample::new(Op::Attention(rule), operands).active(&active).linear(&[2]);
         if option >= 4 { sample.kind(3, Kind::Mask) } else { sample }
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         SHAPES.iter().flat_map(|&shape| (0..6).map(move |option| sample(shape, option))).collect()
     }
 

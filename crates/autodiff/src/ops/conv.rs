@@ -15,7 +15,7 @@ use super::row::Row;
 use super::{Keep, Lowered, Lowering, Op, Rule, Saved, fold, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
-use crate::grams::{Factors, Outer};
+use crate::grams::{GradientFactors, OuterSizes};
 
 /// Convolution of `[B, C, H, W]` with a weight `[O, C / groups, KH, KW]` and an optional bias `[O]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,9 +98,9 @@ impl Rule for Conv2d {
         true
     }
 
-    fn outer(&self, position: usize, inputs: &[Vec<usize>], output: &[usize]) -> Option<Outer> {
+    fn outer(&self, position: usize, inputs: &[Vec<usize>], output: &[usize]) -> Option<OuterSizes> {
         let weight = &inputs[1];
-        (position == 1).then(|| Outer {
+        (position == 1).then(|| OuterSizes {
             groups: self.groups,
             outputs: weight[0] / self.groups,
             inputs: weight[1..].iter().product(),
@@ -108,7 +108,7 @@ impl Rule for Conv2d {
         })
     }
 
-    fn factors(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Factors {
+    fn factors(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> GradientFactors {
         let (shape, g) = (cotangent.shape(), self.groups);
         let [v, images, o, h, w] = [shape[0], shape[1], shape[2], shape[3], shape[4]];
         let (seen, all) = (h * w, images * h * w);
@@ -116,7 +116,10 @@ impl Rule for Conv2d {
         let windows = self.windows(saved.input(0), &saved.shapes[1], [h, w]);
         let taps: usize = saved.shapes[1][1..].iter().product();
         let inputs = windows.reshape(&[images, g, taps, seen]).permute(&[1, 0, 3, 2]);
-        Factors { deltas: deltas.reshape(&[v, g, o / g, all]), inputs: inputs.reshape(&[g, all, taps]) }
+        GradientFactors {
+            deltas: deltas.reshape(&[v, g, o / g, all]),
+            inputs: inputs.reshape(&[g, all, taps]),
+        }
     }
 
     fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
@@ -272,8 +275,8 @@ pub(super) mod tests {
 
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Sample, array, check, place, spread, values};
-    use super::super::naive::{Sums, convolution};
+    use super::super::derivatives::{OpSample, array, check, place, spread, values};
+    use super::super::naive::{NaiveSums, convolution};
     use super::*;
 
     /// f64 against loops in f64: rounding of at most some hundred products, relative to the sum of their magnitudes.
@@ -289,18 +292,18 @@ pub(super) mod tests {
     /// two filters a channel.
     const GROUPS: [[usize; 3]; 4] = [[1, 2, 3], [1, 4, 2], [2, 4, 2], [3, 3, 6]];
 
-    fn sample(op: Conv2d, x: [usize; 4], outputs: usize, kernel: [usize; 2], bias: bool) -> Sample {
+    fn sample(op: Conv2d, x: [usize; 4], outputs: usize, kernel: [usize; 2], bias: bool) -> OpSample {
         let weight = [outputs, x[1] / op.groups, kernel[0], kernel[1]];
         let mut operands = vec![spread(&x, 3), spread(&weight, 1_000)];
         if bias {
             operands.push(spread(&[outputs], 2_000));
         }
         let linear: Vec<_> = (0..operands.len()).collect();
-        Sample::new(Op::Conv2d(op), operands).linear(&linear)
+        OpSample::new(Op::Conv2d(op), operands).linear(&linear)
     }
 
     /// The grid, without kernels that reach over more than the padded input; N and bias take turns.
-    fn grid(size: [usize; 2]) -> Vec<Sample> {
+    fn grid(size: [usize; 2]) -> Vec<OpSample> {
         let mut all = Vec::new();
         for kernel in KERNELS {
             for (stride, padding) in (1..=3).flat_map(|stride| PADDINGS.map(|padding| (stride, padding))) {
@@ -320,7 +323,7 @@ pub(super) mod tests {
     }
 
     /// Convolutions along one axis, over a grid like that of images.
-    fn rows() -> Vec<Sample> {
+    fn rows() -> Vec<OpSample> {
         let mut all = Vec::new();
         for (kernel, padding) in
             [1, 2, 3, 5].into_iter().flat_map(|k| [(0, 0), (2, 2), (1, 3)].map(|p| (k, p)))
@@ -332,18 +335,18 @@ pub(super) mod tests {
                 operands.extend((all.len() % 2 == 0).then(|| spread(&[o], 2_000)));
                 let linear: Vec<_> = (0..operands.len()).collect();
                 let op = Op::Conv1d(row(stride, padding, dilation, groups));
-                all.push(Sample::new(op, operands).linear(&linear));
+                all.push(OpSample::new(op, operands).linear(&linear));
             }
         }
         all
     }
 
     /// Both kinds.
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         [images(), rows()].concat()
     }
 
-    fn images() -> Vec<Sample> {
+    fn images() -> Vec<OpSample> {
         let mut all = grid([5, 4]);
         let plain = Conv2d { stride: [1, 2], padding: [(1, 1), (0, 2)], dilation: [2, 1], groups: 1 };
         // Axes of size 1, sizes that no stride divides, and one that is larger than a tile.
@@ -361,14 +364,14 @@ pub(super) mod tests {
     }
 
     /// Forward and pullback in one float type, with the rounding bound that goes with it.
-    fn against_naive(sample: &Sample, dtype: FloatDType, unit: impl Fn(f64) -> f64) {
+    fn against_naive(sample: &OpSample, dtype: FloatDType, unit: impl Fn(f64) -> f64) {
         let Op::Conv2d(op) = &sample.op else { panic!("a convolution") };
         let shape4 = |shape: &[usize]| dims4(shape).expect("four axes");
         let (x, w, y) = (&sample.operands[0], &sample.operands[1], shape4(&sample.shape()));
         // Both are rounded once, so that inputs are equal in both types.
         let round = |values: &[f64]| values.iter().map(|&v| f64::from(v as f32)).collect::<Vec<_>>();
         let (xs, ws, gs) = (round(&x.values), round(&w.values), round(&spread(&y, 4).values));
-        let (mut forward, mut backward) = (Sums::zeros(gs.len()), Sums::zeros(xs.len()));
+        let (mut forward, mut backward) = (NaiveSums::zeros(gs.len()), NaiveSums::zeros(xs.len()));
         convolution(op, shape4(&x.shape), shape4(&w.shape), y, |y, x, w| {
             forward.add(y, xs[x] * ws[w]);
             backward.add(x, gs[y] * ws[w]);
@@ -392,7 +395,7 @@ pub(super) mod tests {
         assert_within(sample, &backward, &values(op.pullback(cotangent, 0, &saved)), &unit);
     }
 
-    fn assert_within(sample: &Sample, expected: &Sums, found: &[f64], unit: &impl Fn(f64) -> f64) {
+    fn assert_within(sample: &OpSample, expected: &NaiveSums, found: &[f64], unit: &impl Fn(f64) -> f64) {
         assert_eq!(expected.values.len(), found.len());
         for (i, found) in found.iter().enumerate() {
             let bound = unit(expected.terms[i]) * expected.magnitudes[i];

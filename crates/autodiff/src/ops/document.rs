@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::derivatives::{Sample, samples};
+use super::derivatives::{OpSample, samples};
 use super::{Keep, Op};
 
 /// What stands before and after the table.
@@ -16,7 +16,7 @@ fn page() -> PathBuf {
 }
 
 /// What a rule keeps when all operands that may be active are.
-fn kept(sample: &Sample) -> String {
+fn kept(sample: &OpSample) -> String {
     let active: Vec<_> = (0..sample.operands.len()).map(|i| sample.active.contains(&i)).collect();
     if !active.contains(&true) {
         return "nothing".into();
@@ -34,7 +34,7 @@ fn kept(sample: &Sample) -> String {
 fn table() -> String {
     let samples = samples();
     let row = |(name, [value, pullback]): (&&str, &[&str; 2])| {
-        let of_it = |sample: &&Sample| sample.op.name() == *name;
+        let of_it = |sample: &&OpSample| sample.op.name() == *name;
         let fullest = samples.iter().filter(of_it).max_by_key(|sample| sample.active.len());
         let kept = fullest.map(kept).unwrap_or_default();
         format!("| `{name}` | {value} | {pullback} | {kept} |\n")

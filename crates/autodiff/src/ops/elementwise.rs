@@ -306,7 +306,7 @@ pub(super) mod tests {
     //! Samples inside the domains and on both sides of the kinks; the kinks and the edges of the domains one by one.
 
     use super::super::activation::tests::{at, wide};
-    use super::super::derivatives::{Sample, check, positive};
+    use super::super::derivatives::{OpSample, check, positive};
     use super::*;
 
     const SHAPES: [&[usize]; 5] = [&[1, 1], &[2, 3], &[5, 2, 3], &[1, 2, 3, 1], &[3, 4, 9, 11]];
@@ -316,7 +316,7 @@ pub(super) mod tests {
         bounds.map(|(min, max)| Op::Clamp(Clamp { min, max })).to_vec()
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let power = |exponent| Op::Power(Power { exponent });
         let mut anywhere = vec![
             Op::Exp(Exp),
@@ -334,8 +334,8 @@ pub(super) mod tests {
         inside.extend([0.5, -1.0, -2.0, 2.5, -0.3, 4.0].map(power));
         let mut all = Vec::new();
         for shape in SHAPES {
-            all.extend(anywhere.iter().map(|op| Sample::new(op.clone(), vec![wide(shape)])));
-            all.extend(inside.iter().map(|op| Sample::new(op.clone(), vec![positive(shape, 8)])));
+            all.extend(anywhere.iter().map(|op| OpSample::new(op.clone(), vec![wide(shape)])));
+            all.extend(inside.iter().map(|op| OpSample::new(op.clone(), vec![positive(shape, 8)])));
         }
         all
     }

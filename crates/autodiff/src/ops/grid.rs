@@ -314,25 +314,27 @@ pub(super) mod tests {
     use burn::tensor::FloatDType;
     use burn::tensor::ops::{GridSampleOptions, GridSamplePaddingMode, InterpolateMode};
 
-    use super::super::derivatives::{Operand, Sample, assert_close, check, forward, place, spread, values};
+    use super::super::derivatives::{
+        OpSample, OperandValues, assert_close, check, forward, place, spread, values,
+    };
     use super::*;
 
     const MODES: [Between; 3] = [Between::Nearest, Between::Bilinear, Between::Bicubic];
     const OUTSIDE: [Outside; 3] = [Outside::Zeros, Outside::Edge, Outside::Reflection];
 
     /// Positions from inside the image to beyond its mirror images.
-    fn grid(shape: &[usize], reach: f64) -> Operand {
-        let Operand { shape, values } = spread(shape, 50);
-        Operand { shape, values: values.into_iter().map(|x| reach * x).collect() }
+    fn grid(shape: &[usize], reach: f64) -> OperandValues {
+        let OperandValues { shape, values } = spread(shape, 50);
+        OperandValues { shape, values: values.into_iter().map(|x| reach * x).collect() }
     }
 
-    fn sample(op: GridSample, x: [usize; 4], positions: [usize; 3], reach: f64) -> Sample {
+    fn sample(op: GridSample, x: [usize; 4], positions: [usize; 3], reach: f64) -> OpSample {
         let [grids, height, width] = positions;
         let operands = vec![spread(&x, 3), grid(&[grids, height, width, 2], reach)];
-        Sample::new(Op::GridSample(op), operands).linear(&[0])
+        OpSample::new(Op::GridSample(op), operands).linear(&[0])
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let mut all = Vec::new();
         for (index, between) in MODES.into_iter().enumerate() {
             for (other, outside) in OUTSIDE.into_iter().enumerate() {

@@ -207,25 +207,25 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
 pub(super) mod tests {
     //! Samples with repeated, reversed and missing indices, and with one row of indices for all samples.
 
-    use super::super::derivatives::{Operand, Sample, check, spread};
+    use super::super::derivatives::{OpSample, OperandValues, check, spread};
     use super::*;
     use crate::graph::Kind;
 
     /// Indices below `size`, some of them several times.
-    fn indices(shape: &[usize], size: usize) -> Operand {
+    fn indices(shape: &[usize], size: usize) -> OperandValues {
         let count = shape.iter().product();
-        Operand {
+        OperandValues {
             shape: shape.to_vec(),
             values: (0..count).map(|i: usize| (i * i * 3 % size) as f64).collect(),
         }
     }
 
-    fn sample(op: Op, x: &[usize], index: Operand, recorded: &[usize]) -> Sample {
-        let sample = Sample::new(op, vec![spread(x, 8), index]).active(&[0]).linear(&[0]);
+    fn sample(op: Op, x: &[usize], index: OperandValues, recorded: &[usize]) -> OpSample {
+        let sample = OpSample::new(op, vec![spread(x, 8), index]).active(&[0]).linear(&[0]);
         sample.kind(1, Kind::Index).recorded(recorded)
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let mut all = Vec::new();
         for (x, axis) in [(&[4][..], 0), (&[2, 3], 1), (&[5, 4, 2], 1), (&[2, 3, 1, 4], 3), (&[3, 9, 11], 2)]
         {

@@ -498,21 +498,21 @@ fn filled(value: f64, output: &burn::backend::ir::TensorIr) -> Lowering<'_> {
 pub(super) mod tests {
     //! Samples of every way to move elements, and Burn's ranges made plain.
 
-    use super::super::derivatives::{Sample, check, spread};
+    use super::super::derivatives::{OpSample, check, spread};
     use super::*;
 
-    fn cats() -> Vec<Sample> {
+    fn cats() -> Vec<OpSample> {
         let sizes: [&[usize]; 5] = [&[2], &[1, 3], &[2, 2, 2], &[1, 2, 3, 1], &[2, 2]];
         let cat = |axis: usize, sizes: &[usize]| {
             let shape = |size| (0..3).map(|i| if i == axis { size } else { 2 }).collect::<Vec<_>>();
             let operands = sizes.iter().enumerate().map(|(i, &size)| spread(&shape(size), 100 * i)).collect();
             let all: Vec<_> = (0..sizes.len()).collect();
-            Sample::new(Op::Cat(Cat { axis }), operands).linear(&all)
+            OpSample::new(Op::Cat(Cat { axis }), operands).linear(&all)
         };
         (0..3).flat_map(|axis| sizes.map(|sizes| cat(axis, sizes))).collect()
     }
 
-    fn reshapes() -> Vec<Sample> {
+    fn reshapes() -> Vec<OpSample> {
         let pairs: [[&[usize]; 2]; 5] = [
             [&[2, 3, 2], &[2, 6]],
             [&[2, 6], &[2, 3, 2, 1]],
@@ -520,20 +520,21 @@ pub(super) mod tests {
             [&[5, 2], &[2, 5]],
             [&[3], &[3]],
         ];
-        let sample =
-            |[from, to]: [&[usize]; 2]| Sample::new(Op::Reshape(Reshape), vec![spread(from, 8)]).recorded(to);
+        let sample = |[from, to]: [&[usize]; 2]| {
+            OpSample::new(Op::Reshape(Reshape), vec![spread(from, 8)]).recorded(to)
+        };
         pairs.map(sample).to_vec()
     }
 
-    fn permutes_and_flips() -> Vec<Sample> {
+    fn permutes_and_flips() -> Vec<OpSample> {
         let orders: [&[usize]; 5] = [&[0, 1, 2], &[2, 0, 1], &[1, 2, 0], &[2, 1, 0], &[0, 2, 1]];
         let flips: [&[usize]; 5] = [&[0], &[1], &[2], &[0, 2], &[0, 1, 2]];
-        let point = |op| Sample::new(op, vec![spread(&[2, 3, 4], 8)]);
+        let point = |op| OpSample::new(op, vec![spread(&[2, 3, 4], 8)]);
         let permutes = orders.map(|axes| point(Op::Permute(Permute { axes: axes.to_vec() })));
         permutes.into_iter().chain(flips.map(|axes| point(Op::Flip(Flip { axes: axes.to_vec() })))).collect()
     }
 
-    fn slices() -> Vec<Sample> {
+    fn slices() -> Vec<OpSample> {
         let ranges: [&[Option<[usize; 3]>]; 8] = [
             &[None, None, Some([1, 4, 1])],
             &[None, Some([0, 2, 1])],
@@ -545,12 +546,12 @@ pub(super) mod tests {
             &[],
         ];
         let sample = |ranges: &[Option<[usize; 3]>]| {
-            Sample::new(Op::Slice(Slice { ranges: ranges.to_vec() }), vec![spread(&[2, 3, 5], 8)])
+            OpSample::new(Op::Slice(Slice { ranges: ranges.to_vec() }), vec![spread(&[2, 3, 5], 8)])
         };
         ranges.map(sample).to_vec()
     }
 
-    fn expands() -> Vec<Sample> {
+    fn expands() -> Vec<OpSample> {
         let pairs: [[&[usize]; 2]; 7] = [
             [&[2, 1, 3], &[2, 4, 3]],
             [&[1, 3], &[5, 3]],
@@ -561,18 +562,18 @@ pub(super) mod tests {
             [&[2, 3], &[2, 3]],
         ];
         let sample =
-            |[from, to]: [&[usize]; 2]| Sample::new(Op::Expand(Expand), vec![spread(from, 8)]).recorded(to);
+            |[from, to]: [&[usize]; 2]| OpSample::new(Op::Expand(Expand), vec![spread(from, 8)]).recorded(to);
         pairs.map(sample).to_vec()
     }
 
-    fn others() -> Vec<Sample> {
-        let fill = |value| Sample::new(Op::Fill(Fill { value }), vec![]).recorded(&[2, 1, 3]);
-        let cast = |shape: &[usize]| Sample::new(Op::Cast(Cast), vec![spread(shape, 8)]);
-        let empty = Sample::new(Op::Empty(Empty), vec![]).recorded(&[2, 3]);
+    fn others() -> Vec<OpSample> {
+        let fill = |value| OpSample::new(Op::Fill(Fill { value }), vec![]).recorded(&[2, 1, 3]);
+        let cast = |shape: &[usize]| OpSample::new(Op::Cast(Cast), vec![spread(shape, 8)]);
+        let empty = OpSample::new(Op::Empty(Empty), vec![]).recorded(&[2, 3]);
         vec![empty, fill(0.0), fill(-1.5), cast(&[2, 3]), cast(&[1])]
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let moves = [cats(), reshapes(), permutes_and_flips(), slices(), expands(), others()].concat();
         moves
             .into_iter()

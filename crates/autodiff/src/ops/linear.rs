@@ -13,7 +13,7 @@ use super::conv::fits_bias;
 use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
-use crate::grams::{Factors, Outer};
+use crate::grams::{GradientFactors, OuterSizes};
 
 /// y = x W + b for x `[..., I]`, W `[I, O]` and an optional b `[O]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,14 +61,14 @@ impl Rule for Linear {
         true
     }
 
-    fn outer(&self, position: usize, inputs: &[Vec<usize>], _: &[usize]) -> Option<Outer> {
+    fn outer(&self, position: usize, inputs: &[Vec<usize>], _: &[usize]) -> Option<OuterSizes> {
         let (leading, weight) = (&inputs[0][..inputs[0].len() - 1], &inputs[1]);
         let positions = leading.iter().product();
-        (position == 1).then(|| Outer { groups: 1, outputs: weight[1], inputs: weight[0], positions })
+        (position == 1).then(|| OuterSizes { groups: 1, outputs: weight[1], inputs: weight[0], positions })
     }
 
-    fn factors(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Factors {
-        Factors::of_rows(cotangent, saved.input(0))
+    fn factors(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> GradientFactors {
+        GradientFactors::of_rows(cotangent, saved.input(0))
     }
 
     fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
@@ -122,7 +122,7 @@ impl Rule for Matmul {
         super::arithmetic::other_of_active(active)
     }
 
-    fn outer(&self, position: usize, inputs: &[Vec<usize>], output: &[usize]) -> Option<Outer> {
+    fn outer(&self, position: usize, inputs: &[Vec<usize>], output: &[usize]) -> Option<OuterSizes> {
         let rank = output.len();
         let (own, other) = (&inputs[position], &inputs[1 - position]);
         let leading = |shape: &[usize]| shape[..rank - 2].iter().product::<usize>();
@@ -135,17 +135,17 @@ impl Rule for Matmul {
         };
         let ([rows, columns], outputs) = ([own[rank - 2], own[rank - 1]], position == 1);
         let [outputs, inputs] = if outputs { [columns, rows] } else { [rows, columns] };
-        Some(Outer { groups, outputs, inputs, positions })
+        Some(OuterSizes { groups, outputs, inputs, positions })
     }
 
-    fn factors(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Factors {
+    fn factors(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> GradientFactors {
         // As the operand on the right: rows of the other one, rows of the cotangent.
         let [cotangent, other] = [cotangent, saved.input(1 - position)]
             .map(|array| if position == 1 { array } else { transpose(array) });
         let (own, shape) = (&saved.shapes[position], other.shape());
         let groups: usize = own[..own.len() - 2].iter().product();
         if groups == 1 {
-            return Factors::of_rows(cotangent, other);
+            return GradientFactors::of_rows(cotangent, other);
         }
         let (full, rank) = (cotangent.shape(), shape.len());
         let [positions, outputs] = [full[rank - 1], full[rank]];
@@ -153,7 +153,7 @@ impl Rule for Matmul {
         let mut wide = full[1..].to_vec();
         wide[rank - 1] = shape[rank - 1];
         let inputs = other.expand(&wide).reshape(&[groups, positions, shape[rank - 1]]);
-        Factors { deltas, inputs }
+        GradientFactors { deltas, inputs }
     }
 
     fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
@@ -199,7 +199,7 @@ pub(super) mod tests {
 
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Sample, array, check, place, spread, values};
+    use super::super::derivatives::{OpSample, array, check, place, spread, values};
     use super::*;
 
     /// Unit rounding of f32; n products in any order are off by at most n times it, relative to the sum of their magnitudes.
@@ -208,21 +208,21 @@ pub(super) mod tests {
     /// f64 against loops in f64, relative to the sum of magnitudes.
     const TWIN: f64 = 1e-12;
 
-    fn linear(x: &[usize], outputs: usize, bias: bool) -> Sample {
+    fn linear(x: &[usize], outputs: usize, bias: bool) -> OpSample {
         let weight = [x[x.len() - 1], outputs];
         let mut operands = vec![spread(x, 3), spread(&weight, 1_000)];
         if bias {
             operands.push(spread(&[outputs], 2_000));
         }
         let linear: Vec<_> = (0..operands.len()).collect();
-        Sample::new(Op::Linear(Linear), operands).linear(&linear)
+        OpSample::new(Op::Linear(Linear), operands).linear(&linear)
     }
 
-    fn matmul(a: &[usize], b: &[usize]) -> Sample {
-        Sample::new(Op::Matmul(Matmul), vec![spread(a, 3), spread(b, 1_000)]).linear(&[0, 1])
+    fn matmul(a: &[usize], b: &[usize]) -> OpSample {
+        OpSample::new(Op::Matmul(Matmul), vec![spread(a, 3), spread(b, 1_000)]).linear(&[0, 1])
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let linears = [1, 2, 5].into_iter().flat_map(|n| {
             [true, false].into_iter().flat_map(move |bias| {
                 [

@@ -169,26 +169,26 @@ pub(super) mod tests {
 
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Operand, Sample, array, place, spread, values};
+    use super::super::derivatives::{OpSample, OperandValues, array, place, spread, values};
     use super::super::mask::tests::{RELATIONS, mask};
     use super::*;
     use crate::graph::Kind;
 
     const CONNECTIVES: [Connective; 3] = [Connective::And, Connective::Or, Connective::Xor];
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let mut all = Vec::new();
         for [a, b] in [[&[2, 3][..], &[2, 3]], [&[5, 2, 3], &[1, 2, 1]], [&[1, 4], &[3, 1]]] {
             for relation in RELATIONS {
                 let op = Op::ComparePair(ComparePair { relation });
-                all.push(Sample::new(op, vec![spread(a, 8), spread(b, 500)]).active(&[]));
+                all.push(OpSample::new(op, vec![spread(a, 8), spread(b, 500)]).active(&[]));
             }
             for connective in CONNECTIVES {
-                let sample = Sample::new(Op::Logic(Logic { connective }), vec![mask(a), mask(b)]);
+                let sample = OpSample::new(Op::Logic(Logic { connective }), vec![mask(a), mask(b)]);
                 all.push(sample.active(&[]).kind(0, Kind::Mask).kind(1, Kind::Mask));
             }
             for op in [Op::Not(Not), Op::Indicator(Indicator)] {
-                all.push(Sample::new(op, vec![mask(a)]).active(&[]).kind(0, Kind::Mask));
+                all.push(OpSample::new(op, vec![mask(a)]).active(&[]).kind(0, Kind::Mask));
             }
         }
         all
@@ -213,7 +213,7 @@ pub(super) mod tests {
     fn two_masks_become_one() {
         let place = place(FloatDType::F64);
         let mask = |values: [f64; 4]| {
-            let sample = Operand { shape: vec![4], values: values.to_vec() };
+            let sample = OperandValues { shape: vec![4], values: values.to_vec() };
             Array::mask(burn::tensor::TensorData::new(sample.values, sample.shape), &place)
         };
         let (a, b) = ([0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 0.0, 1.0]);

@@ -211,7 +211,7 @@ pub(super) mod tests {
 
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Operand, Sample, array, check, place, spread, values};
+    use super::super::derivatives::{OpSample, OperandValues, array, check, place, spread, values};
     use super::*;
     use crate::graph::Kind;
 
@@ -224,15 +224,18 @@ pub(super) mod tests {
         Relation::Unequal,
     ];
 
-    pub(in super::super) fn mask(shape: &[usize]) -> Operand {
+    pub(in super::super) fn mask(shape: &[usize]) -> OperandValues {
         let count = shape.iter().product();
-        Operand { shape: shape.to_vec(), values: (0..count).map(|i: usize| (i * 7 % 5 % 2) as f64).collect() }
+        OperandValues {
+            shape: shape.to_vec(),
+            values: (0..count).map(|i: usize| (i * 7 % 5 % 2) as f64).collect(),
+        }
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let mut all: Vec<_> = RELATIONS
             .map(|relation| Op::Compare(Compare { relation, bound: 0.1 }))
-            .map(|op| Sample::new(op, vec![spread(&[2, 3], 8)]).active(&[]))
+            .map(|op| OpSample::new(op, vec![spread(&[2, 3], 8)]).active(&[]))
             .to_vec();
         let shapes: [[&[usize]; 3]; 6] = [
             [&[2, 3], &[2, 3], &[2, 3]],
@@ -245,11 +248,11 @@ pub(super) mod tests {
         for [x, m, other] in shapes {
             for value in [0.0, -1e4] {
                 let op = Op::MaskFill(MaskFill { value });
-                let sample = Sample::new(op, vec![spread(x, 8), mask(m)]);
+                let sample = OpSample::new(op, vec![spread(x, 8), mask(m)]);
                 all.push(sample.active(&[0]).linear(&[0]).kind(1, Kind::Mask));
             }
             let operands = vec![spread(x, 8), mask(m), spread(other, 500)];
-            let sample = Sample::new(Op::MaskWhere(MaskWhere), operands);
+            let sample = OpSample::new(Op::MaskWhere(MaskWhere), operands);
             all.push(sample.active(&[0, 2]).linear(&[0, 2]).kind(1, Kind::Mask));
         }
         all

@@ -48,7 +48,7 @@ use burn::backend::ir::{OperationIr, TensorIr};
 
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
-use crate::grams::{Factors, Outer};
+use crate::grams::{GradientFactors, OuterSizes};
 
 /// What a rule wants to have at hand in its pullback; the plan turns it into bytes and lifetimes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,12 +121,12 @@ pub(crate) trait Rule: fmt::Debug + fmt::Display {
 
     /// The sizes of the outer products whose sum is the cotangent of the operand at `position`, where it is one; from the shapes of all
     /// operands and of the result, for one sample.
-    fn outer(&self, _position: usize, _inputs: &[Vec<usize>], _output: &[usize]) -> Option<Outer> {
+    fn outer(&self, _position: usize, _inputs: &[Vec<usize>], _output: &[usize]) -> Option<OuterSizes> {
         None
     }
 
     /// The factors of those products, where [`Rule::outer`] gives their sizes; it reads what [`Rule::pullback`] reads.
-    fn factors(&self, _cotangent: Array, _position: usize, _saved: &Saved<'_>) -> Factors {
+    fn factors(&self, _cotangent: Array, _position: usize, _saved: &Saved<'_>) -> GradientFactors {
         unreachable!("only of a rule that tells the sizes of its products")
     }
 

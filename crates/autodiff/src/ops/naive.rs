@@ -3,9 +3,9 @@
 use super::conv::Conv2d;
 use super::pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
 
-/// Sums of products, with what bounds their rounding errors.
+/// NaiveSums of products, with what bounds their rounding errors.
 #[derive(Debug)]
-pub(super) struct Sums {
+pub(super) struct NaiveSums {
     pub(super) values: Vec<f64>,
     /// Sum of the products' magnitudes, an element of the result each.
     pub(super) magnitudes: Vec<f64>,
@@ -13,7 +13,7 @@ pub(super) struct Sums {
     pub(super) terms: Vec<f64>,
 }
 
-impl Sums {
+impl NaiveSums {
     pub(super) fn zeros(count: usize) -> Self {
         Self { values: vec![0.0; count], magnitudes: vec![0.0; count], terms: vec![0.0; count] }
     }

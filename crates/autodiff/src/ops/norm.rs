@@ -224,25 +224,25 @@ pub(super) mod tests {
     use burn::tensor::FloatDType;
 
     use super::super::derivatives::{
-        Operand, Sample, array, assert_close, check, place, positive, spread, values,
+        OpSample, OperandValues, array, assert_close, check, place, positive, spread, values,
     };
     use super::*;
 
-    fn sample(x: &[usize], variance: Operand, epsilon: f64) -> Sample {
+    fn sample(x: &[usize], variance: OperandValues, epsilon: f64) -> OpSample {
         let channels = [x[1]];
         let operands =
             vec![spread(x, 3), spread(&channels, 50), spread(&channels, 60), spread(&channels, 70), variance];
-        Sample::new(Op::BatchNorm(BatchNorm { epsilon }), operands).active(&[0, 1, 2]).linear(&[0, 1, 2])
+        OpSample::new(Op::BatchNorm(BatchNorm { epsilon }), operands).active(&[0, 1, 2]).linear(&[0, 1, 2])
     }
 
-    fn layers() -> Vec<Sample> {
+    fn layers() -> Vec<OpSample> {
         let shapes: [&[usize]; 6] = [&[1, 3], &[2, 5], &[5, 2, 4], &[3, 1], &[1, 2, 3, 6], &[3, 17, 33]];
         let layer = |x: &[usize], epsilon, bias| {
             let last = [x[x.len() - 1]];
             let mut operands = vec![spread(x, 3), spread(&last, 50)];
             operands.extend(if bias { Some(spread(&last, 60)) } else { None });
             let linear: Vec<_> = (1..operands.len()).collect();
-            Sample::new(Op::LayerNorm(LayerNorm { epsilon }), operands).linear(&linear)
+            OpSample::new(Op::LayerNorm(LayerNorm { epsilon }), operands).linear(&linear)
         };
         let each = |x: &&[usize]| [(1e-5, true), (0.1, false)].map(|(epsilon, bias)| layer(x, epsilon, bias));
         shapes.iter().flat_map(each).collect()
@@ -264,7 +264,7 @@ pub(super) mod tests {
         assert_close("a constant row", &[100.0, -100.0], &pulled, 1e-14);
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let shapes: [&[usize]; 6] =
             [&[1, 3, 2, 2], &[2, 1, 3, 1], &[5, 4, 1, 1], &[2, 3], &[2, 3, 4], &[1, 2, 2, 1, 2]];
         let mut all: Vec<_> = shapes
@@ -272,7 +272,7 @@ pub(super) mod tests {
             .flat_map(|x| [1e-5, 1e-3, 0.0].map(|epsilon| sample(x, positive(&[x[1]], 80), epsilon)))
             .collect();
         // Variance 0 and next to nothing: the slope is gamma / sqrt(epsilon), up to 316 gamma.
-        let dead = Operand { shape: vec![3], values: vec![0.0, 1e-300, 1e-12] };
+        let dead = OperandValues { shape: vec![3], values: vec![0.0, 1e-300, 1e-12] };
         all.push(sample(&[2, 3, 2, 2], dead.clone(), 1e-5));
         all.push(sample(&[2, 3, 2, 2], dead, 1e-3));
         all.push(sample(&[3, 17, 7, 5], positive(&[17], 80), 1e-5));

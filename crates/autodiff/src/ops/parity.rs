@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, FloatDType};
 
-use super::derivatives::{Sample, place, results, samples};
+use super::derivatives::{OpSample, place, results, samples};
 use crate::array::Place;
 use crate::device::has_double_functions;
 
@@ -13,7 +13,7 @@ mod device;
 use device::Differences;
 
 /// Operands as single precision holds them, so that both runs start from the same numbers.
-fn rounded(mut sample: Sample) -> Sample {
+fn rounded(mut sample: OpSample) -> OpSample {
     let values = sample.operands.iter_mut().flat_map(|operand| &mut operand.values);
     values.for_each(|value| *value = f64::from(*value as f32));
     sample
@@ -27,7 +27,7 @@ fn every_operation_agrees_with_the_reference() {
     let double_functions = types.any(|(_, dtype, _)| dtype == DType::F64)
         && has_double_functions(under_test.as_dispatch()).expect("the device is read");
     // What is empty is NaN everywhere, and has no distance.
-    let compared = |sample: &Sample| sample.op.name() != "Empty";
+    let compared = |sample: &OpSample| sample.op.name() != "Empty";
     for sample in samples().into_iter().filter(compared).map(rounded) {
         let expected = results(&sample, &place(FloatDType::F64));
         let types = device::float_types(&under_test);

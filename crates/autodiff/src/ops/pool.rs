@@ -313,8 +313,8 @@ pub(super) mod tests {
 
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Sample, array, assert_close, check, place, spread, values};
-    use super::super::naive::{Sums, adaptive_windows, max_windows, mean_windows};
+    use super::super::derivatives::{OpSample, array, assert_close, check, place, spread, values};
+    use super::super::naive::{NaiveSums, adaptive_windows, max_windows, mean_windows};
     use super::*;
 
     /// f64 against loops in f64: rounding of a few dozen sums.
@@ -342,12 +342,12 @@ pub(super) mod tests {
     }
 
     /// A sample with the input's shape as `x`, if the operation fits it.
-    fn fitting(op: Op, x: [usize; 4]) -> Option<Sample> {
+    fn fitting(op: Op, x: [usize; 4]) -> Option<OpSample> {
         op.rule().shape(&[x.to_vec()], &[]).ok()?;
-        Some(Sample::new(op, vec![spread(&x, 8)]))
+        Some(OpSample::new(op, vec![spread(&x, 8)]))
     }
 
-    fn max_pools() -> Vec<Sample> {
+    fn max_pools() -> Vec<OpSample> {
         let mut all = Vec::new();
         for (index, (kernel, stride, padding)) in windows().into_iter().enumerate() {
             for (dilation, ceil_mode) in [(1, false), (2, false), (3, true), (1, true)] {
@@ -358,7 +358,7 @@ pub(super) mod tests {
         all
     }
 
-    fn mean_pools() -> Vec<Sample> {
+    fn mean_pools() -> Vec<OpSample> {
         let mut all = Vec::new();
         for (index, (kernel, stride, padding)) in windows().into_iter().enumerate() {
             for mode in 0..4 {
@@ -370,13 +370,13 @@ pub(super) mod tests {
         all
     }
 
-    fn adaptive_pools() -> Vec<Sample> {
+    fn adaptive_pools() -> Vec<OpSample> {
         let outputs = [[1, 1], [2, 2], [3, 2], [1, 4], [5, 3], [7, 7], [4, 1]];
         let ops = outputs.map(|output| Op::AdaptiveAvgPool2d(AdaptiveAvgPool2d { output }));
         (0..4).flat_map(|index| ops.iter().filter_map(move |op| fitting(op.clone(), sizes(index)))).collect()
     }
 
-    fn larger() -> Vec<Sample> {
+    fn larger() -> Vec<OpSample> {
         let (kernel, stride, padding) = ([3, 3], [2, 2], [1, 1]);
         let max = MaxPool2d { kernel, stride, padding, dilation: [1, 1], ceil_mode: false };
         let mean = AvgPool2d { kernel, stride, padding, count_include_pad: true, ceil_mode: false };
@@ -389,29 +389,29 @@ pub(super) mod tests {
     }
 
     /// Pools along one axis of lengths that no stride divides.
-    fn rows() -> Vec<Sample> {
+    fn rows() -> Vec<OpSample> {
         let mut all = Vec::new();
         for (kernel, stride, padding) in [(1, 1, 0), (2, 2, 1), (3, 2, 1), (3, 3, 0), (2, 3, 1)] {
             for (mode, x) in [[1, 2, 7], [2, 1, 10], [5, 3, 8], [1, 1, 5]].into_iter().enumerate() {
                 let (count_include_pad, ceil_mode) = (mode & 1 == 1, mode & 2 == 2);
                 let max = max_row(kernel, stride, padding, 1 + mode % 2, ceil_mode);
-                all.push(Sample::new(Op::MaxPool1d(max), vec![spread(&x, 8)]));
+                all.push(OpSample::new(Op::MaxPool1d(max), vec![spread(&x, 8)]));
                 let (kernel, stride, padding) = ([1, kernel], [1, stride], [0, padding]);
                 let mean = Row(AvgPool2d { kernel, stride, padding, count_include_pad, ceil_mode });
-                all.push(Sample::new(Op::AvgPool1d(mean), vec![spread(&x, 8)]).linear(&[0]));
+                all.push(OpSample::new(Op::AvgPool1d(mean), vec![spread(&x, 8)]).linear(&[0]));
                 let adaptive = Row(AdaptiveAvgPool2d { output: [1, 1 + mode] });
-                all.push(Sample::new(Op::AdaptiveAvgPool1d(adaptive), vec![spread(&x, 8)]).linear(&[0]));
+                all.push(OpSample::new(Op::AdaptiveAvgPool1d(adaptive), vec![spread(&x, 8)]).linear(&[0]));
             }
         }
         all
     }
 
     /// Both kinds.
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         [images(), rows()].concat()
     }
 
-    fn images() -> Vec<Sample> {
+    fn images() -> Vec<OpSample> {
         let mean = [mean_pools(), adaptive_pools()].concat().into_iter().map(|sample| sample.linear(&[0]));
         let larger = larger().into_iter();
         // A maximum is linear too, but only as far as no other element overtakes it.
@@ -451,7 +451,7 @@ pub(super) mod tests {
             }
             other => panic!("{other} is no pool"),
         };
-        let (mut forward, mut backward) = (Sums::zeros(gs.len()), Sums::zeros(xs.len()));
+        let (mut forward, mut backward) = (NaiveSums::zeros(gs.len()), NaiveSums::zeros(xs.len()));
         for (at, (window, divisor)) in windows.into_iter().enumerate() {
             for i in window {
                 forward.add(at, xs[i] / divisor);

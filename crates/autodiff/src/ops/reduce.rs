@@ -231,10 +231,10 @@ pub(super) mod tests {
 
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Sample, array, check, place, spread, values};
+    use super::super::derivatives::{OpSample, array, check, place, spread, values};
     use super::*;
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let shapes: [&[usize]; 6] = [&[3], &[1, 4], &[5, 2], &[2, 3, 2], &[1, 1, 3, 2], &[2, 5, 7, 9]];
         let mut all = Vec::new();
         for shape in shapes {
@@ -244,13 +244,13 @@ pub(super) mod tests {
                 let full = axes.len() == shape.len();
                 if let [axis] = axes[..] {
                     let both = [false, true].map(|smallest| extremum(axis, smallest));
-                    all.extend(both.map(|op| Sample::new(op, vec![spread(shape, 8)])));
-                    let sums = Sample::new(Op::CumSum(CumSum { axis }), vec![spread(shape, 8)]);
+                    all.extend(both.map(|op| OpSample::new(op, vec![spread(shape, 8)])));
+                    let sums = OpSample::new(Op::CumSum(CumSum { axis }), vec![spread(shape, 8)]);
                     all.push(sums.linear(&[0]));
                 }
                 for recorded in [Some(kept), full.then(|| vec![1])].into_iter().flatten() {
                     for op in [Op::Sum(Sum { axes: axes.clone() }), Op::Mean(Mean { axes: axes.clone() })] {
-                        let sample = Sample::new(op, vec![spread(shape, 8)]);
+                        let sample = OpSample::new(op, vec![spread(shape, 8)]);
                         all.push(sample.linear(&[0]).recorded(&recorded));
                     }
                 }

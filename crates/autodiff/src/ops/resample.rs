@@ -195,7 +195,7 @@ pub(super) mod tests {
     use burn::backend::ops::{InterpolateMode, InterpolateOptions, ModuleOps};
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Sample, array, assert_close, check, place, spread, values};
+    use super::super::derivatives::{OpSample, array, assert_close, check, place, spread, values};
     use super::*;
 
     /// Against Burn's kernel in f64: a few dozen products.
@@ -204,7 +204,7 @@ pub(super) mod tests {
     const MODES: [Mode; 5] =
         [Mode::Nearest, Mode::NearestExact, Mode::Bilinear, Mode::Bicubic, Mode::Lanczos3];
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let sizes = [
             ([1, 2, 3, 4], [5, 7]),
             ([2, 1, 7, 5], [3, 2]),
@@ -217,7 +217,7 @@ pub(super) mod tests {
         for (x, output) in sizes {
             for (mode, align_corners) in MODES.into_iter().flat_map(|mode| [(mode, false), (mode, true)]) {
                 let op = Op::Interpolate(Interpolate { mode, align_corners, output });
-                all.push(Sample::new(op, vec![spread(&x, 8)]).linear(&[0]));
+                all.push(OpSample::new(op, vec![spread(&x, 8)]).linear(&[0]));
             }
         }
         all

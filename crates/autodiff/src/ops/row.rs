@@ -8,7 +8,7 @@ use std::fmt;
 use super::{Keep, Rule, Saved, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
-use crate::grams::{Factors, Outer};
+use crate::grams::{GradientFactors, OuterSizes};
 
 /// A two-dimensional rule applied to images of height 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,12 +56,12 @@ impl<R: Rule> Rule for Row<R> {
         self.0.trainable(position)
     }
 
-    fn outer(&self, position: usize, inputs: &[Vec<usize>], output: &[usize]) -> Option<Outer> {
+    fn outer(&self, position: usize, inputs: &[Vec<usize>], output: &[usize]) -> Option<OuterSizes> {
         let inputs: Vec<_> = inputs.iter().map(|shape| lifted_shape(shape)).collect();
         self.0.outer(position, &inputs, &lifted_shape(output))
     }
 
-    fn factors(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Factors {
+    fn factors(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> GradientFactors {
         lift(cotangent, saved, |cotangent, image| self.0.factors(cotangent, position, image))
     }
 

@@ -158,10 +158,10 @@ pub(super) mod tests {
 
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Sample, array, check, place, spread, values};
+    use super::super::derivatives::{OpSample, array, check, place, spread, values};
     use super::*;
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let shapes: [&[usize]; 6] = [&[1, 2], &[2, 4], &[5, 3], &[1, 1], &[2, 3, 2], &[3, 10, 7, 5]];
         let along = |shape: &&[usize]| {
             let operand = spread(shape, 8);
@@ -170,7 +170,7 @@ pub(super) mod tests {
                 [Op::Softmax(Softmax { axis }), smallest, Op::LogSoftmax(LogSoftmax { axis })]
             };
             let ops = (0..shape.len()).flat_map(all);
-            ops.map(|op| Sample::new(op, vec![operand.clone()])).collect::<Vec<_>>()
+            ops.map(|op| OpSample::new(op, vec![operand.clone()])).collect::<Vec<_>>()
         };
         shapes.iter().flat_map(along).collect()
     }

@@ -92,14 +92,14 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
 pub(super) mod tests {
     //! Samples along every axis, in both orders, whole and in part.
 
-    use super::super::derivatives::{Sample, check, spread};
+    use super::super::derivatives::{OpSample, check, spread};
     use super::*;
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let mut all = Vec::new();
         for (x, axis) in [(&[4][..], 0), (&[2, 5], 1), (&[3, 4, 2], 1), (&[5, 1, 3], 0), (&[3, 9, 11], 2)] {
             for (descending, count) in [(false, None), (true, None), (true, Some(1)), (true, Some(3))] {
-                all.push(Sample::new(Op::Sort(Sort { axis, descending, count }), vec![spread(x, 8)]));
+                all.push(OpSample::new(Op::Sort(Sort { axis, descending, count }), vec![spread(x, 8)]));
             }
         }
         all

@@ -90,13 +90,13 @@ pub(super) mod tests {
 
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Sample, array, place, spread, values};
+    use super::super::derivatives::{OpSample, array, place, spread, values};
     use super::*;
 
     const STEPS: [Step; 5] = [Step::Sign, Step::Round, Step::Floor, Step::Ceil, Step::Trunc];
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
-        STEPS.map(|step| Sample::new(Op::Step(step), vec![spread(&[2, 3], 8)]).active(&[])).to_vec()
+    pub(in super::super) fn samples() -> Vec<OpSample> {
+        STEPS.map(|step| OpSample::new(Op::Step(step), vec![spread(&[2, 3], 8)]).active(&[])).to_vec()
     }
 
     #[test]

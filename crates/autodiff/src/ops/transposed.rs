@@ -232,13 +232,18 @@ pub(super) mod tests {
     use burn::backend::ops::{ConvTransposeOptions, ModuleOps};
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Sample, assert_close, check, forward, place, spread, values};
+    use super::super::derivatives::{OpSample, assert_close, check, forward, place, spread, values};
     use super::*;
 
     /// f64 against Burn's kernel, which sums in another order.
     const KERNEL: f64 = 1e-12;
 
-    fn sample(op: ConvTranspose2d, [n, h, w]: [usize; 3], kernel: [usize; 2], bias: bool) -> Option<Sample> {
+    fn sample(
+        op: ConvTranspose2d,
+        [n, h, w]: [usize; 3],
+        kernel: [usize; 2],
+        bias: bool,
+    ) -> Option<OpSample> {
         let (channels, outputs) = (2 * op.groups, if op.groups == 2 { 3 } else { 2 });
         let (x, weight) = ([n, channels, h, w], [channels, outputs, kernel[0], kernel[1]]);
         let mut operands = vec![spread(&x, 3), spread(&weight, 1_000)];
@@ -246,12 +251,12 @@ pub(super) mod tests {
             operands.push(spread(&[outputs * op.groups], 2_000));
         }
         let linear: Vec<_> = (0..operands.len()).collect();
-        let sample = Sample::new(Op::ConvTranspose2d(op), operands).linear(&linear);
+        let sample = OpSample::new(Op::ConvTranspose2d(op), operands).linear(&linear);
         let shapes: Vec<_> = sample.operands.iter().map(|operand| operand.shape.clone()).collect();
         sample.op.rule().shape(&shapes, &[]).is_ok().then_some(sample)
     }
 
-    fn grid() -> Vec<Sample> {
+    fn grid() -> Vec<OpSample> {
         let mut all = Vec::new();
         for (index, kernel) in [[1, 1], [2, 2], [3, 3], [1, 3], [3, 2]].into_iter().enumerate() {
             for (stride, padding, dilation, groups) in [
@@ -270,12 +275,12 @@ pub(super) mod tests {
         all
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let row = |stride, groups: usize| {
             let (padding, padding_out) = ([0, 1], [0, stride - 1]);
             let op = ConvTranspose2d { stride: [1, stride], padding, padding_out, dilation: [1, 1], groups };
             let operands = vec![spread(&[2, 4, 5], 3), spread(&[4, 3, 3], 1_000), spread(&[3 * groups], 9)];
-            Sample::new(Op::ConvTranspose1d(Row(op)), operands).linear(&[0, 1, 2])
+            OpSample::new(Op::ConvTranspose1d(Row(op)), operands).linear(&[0, 1, 2])
         };
         grid().into_iter().chain([row(1, 1), row(2, 1), row(2, 2)]).collect()
     }

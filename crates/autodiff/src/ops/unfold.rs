@@ -102,16 +102,16 @@ pub(super) mod tests {
     use burn::backend::ops::FloatTensorOps;
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Sample, check, forward, place, spread, values};
+    use super::super::derivatives::{OpSample, check, forward, place, spread, values};
     use super::*;
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let mut all = Vec::new();
         for (x, axis) in [(&[5][..], 0), (&[2, 5], 1), (&[3, 6, 2], 1), (&[5, 2, 3], 0), (&[2, 3, 9, 11], 2)]
         {
             for (size, step) in [(1, 1), (2, 1), (3, 2), (2, 3)] {
                 let op = Op::Unfold(Unfold { axis, size, step });
-                all.push(Sample::new(op, vec![spread(x, 8)]).linear(&[0]));
+                all.push(OpSample::new(op, vec![spread(x, 8)]).linear(&[0]));
             }
         }
         all

@@ -16,7 +16,7 @@ use super::pool::AdaptiveAvgPool2d;
 use super::{Keep, Lowered, Lowering, Op, Rule, Saved, only, unary, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
-use crate::grams::{Factors, Outer};
+use crate::grams::{GradientFactors, OuterSizes};
 
 /// Convolution of `[B, C, D, H, W]` with a weight `[O, C / groups, KD, KH, KW]` and an optional bias `[O]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,12 +173,12 @@ impl Rule for Conv3d {
         true
     }
 
-    fn outer(&self, position: usize, inputs: &[Vec<usize>], output: &[usize]) -> Option<Outer> {
+    fn outer(&self, position: usize, inputs: &[Vec<usize>], output: &[usize]) -> Option<OuterSizes> {
         let slices = [output[0] * output[2], output[1], output[3], output[4]];
         self.flat().outer(position, &self.flat_shapes(inputs), &slices)
     }
 
-    fn factors(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Factors {
+    fn factors(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> GradientFactors {
         self.as_flat(cotangent, saved, |flat, cotangent, own| flat.factors(cotangent, position, own))
     }
 
@@ -295,13 +295,13 @@ pub(super) mod tests {
     use burn::backend::ops::{ConvOptions, ModuleOps};
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Sample, assert_close, check, forward, place, spread, values};
+    use super::super::derivatives::{OpSample, assert_close, check, forward, place, spread, values};
     use super::*;
 
     /// f64 against Burn's kernels, which sum in another order.
     const KERNEL: f64 = 1e-12;
 
-    fn convolution(op: Conv3d, x: [usize; 5], kernel: [usize; 3], bias: bool) -> Sample {
+    fn convolution(op: Conv3d, x: [usize; 5], kernel: [usize; 3], bias: bool) -> OpSample {
         let outputs = 2 * op.groups;
         let weight = [outputs, x[1] / op.groups, kernel[0], kernel[1], kernel[2]];
         let mut operands = vec![spread(&x, 3), spread(&weight, 1_000)];
@@ -309,10 +309,10 @@ pub(super) mod tests {
             operands.push(spread(&[outputs], 2_000));
         }
         let linear: Vec<_> = (0..operands.len()).collect();
-        Sample::new(Op::Conv3d(op), operands).linear(&linear)
+        OpSample::new(Op::Conv3d(op), operands).linear(&linear)
     }
 
-    fn convolutions() -> Vec<Sample> {
+    fn convolutions() -> Vec<OpSample> {
         let one = [1, 1, 1];
         let table = [
             ([1, 2, 3, 2, 2], [1, 1, 1], one, [(0, 0); 3], one, 1),
@@ -327,14 +327,14 @@ pub(super) mod tests {
         table.into_iter().enumerate().map(sample).collect()
     }
 
-    fn pools() -> Vec<Sample> {
+    fn pools() -> Vec<OpSample> {
         let table =
             [([1, 2, 2, 3, 4], [1, 1, 1]), ([2, 1, 3, 2, 5], [2, 3, 2]), ([2, 3, 1, 3, 1], [2, 2, 1])];
         let pool = |output| Op::AdaptiveAvgPool3d(AdaptiveAvgPool3d { output });
-        table.map(|(x, output)| Sample::new(pool(output), vec![spread(&x, 8)]).linear(&[0])).into()
+        table.map(|(x, output)| OpSample::new(pool(output), vec![spread(&x, 8)]).linear(&[0])).into()
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         [convolutions(), pools()].concat()
     }
 
