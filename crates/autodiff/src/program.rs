@@ -1,4 +1,5 @@
-//! The way in: a model captured, checked, planned and loaded once, then run on any number of samples.
+//! The entry point: a model is captured, checked, planned and loaded once, then run on any number
+//! of samples.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,8 +27,9 @@ use crate::reference::{Check, ModelLogits};
 impl Graph {
     /// Captures `forward` as a graph, for samples of shape `sample` (without the batch axis).
     ///
-    /// `forward` maps `[n, ...sample]` to logits `[n, K]`. It is recorded ([`Graph::record`]), and run as it is on five made-up samples
-    /// together and one of them alone: their logits go with the graph, and every program that is made of it is compared with them.
+    /// `forward` maps `[n, ...sample]` to logits `[n, K]`. It is recorded ([`Graph::record`]), and
+    /// also run unchanged on five synthetic samples together and on one of them alone. The graph
+    /// holds the resulting logits, and every program that is made of it is compared with them.
     ///
     /// # Errors
     /// As [`Graph::record`]; [`Error::ForwardFailed`] when the model fails on its own device.
@@ -48,14 +50,16 @@ impl Graph {
 
     /// Records `forward` as a graph without running it: [`Graph::capture`] without the comparison.
     ///
-    /// `forward` runs three times, with two, three and five samples, on a device that records and does not compute. The model itself is
-    /// not touched: it can be used as before, captured again, and from several threads.
+    /// `forward` runs three times, with two, three and five samples, on a device that records and
+    /// does not compute. The model itself is not changed: it can be used as before, and be captured
+    /// again, also from several threads.
     ///
-    /// `home` is any ordinary device; it is where the recorded input is made.
+    /// `home` is any ordinary device; the recorded input is made there.
     ///
     /// # Errors
-    /// [`Error::CaptureFailed`] when the model's code panics or reads computed values; [`Error::Unsupported`] with all operations that
-    /// the engine cannot differentiate and all dependences on the batch; [`Error::Shape`] when the output is not `[n, K]`.
+    /// [`Error::CaptureFailed`] when the model's code panics or reads computed values;
+    /// [`Error::Unsupported`] with all operations that the engine cannot differentiate and all
+    /// dependences on the batch; [`Error::Shape`] when the output is not `[n, K]`.
     pub fn record<M, F, const D: usize>(
         model: &M,
         forward: F,
@@ -79,18 +83,20 @@ impl Graph {
 pub struct Options {
     /// The float type of the run; weights are converted to it.
     pub precision: Precision,
-    /// How many samples may run together on a GPU; fewer do where `memory` asks for it, and shorter batches are padded. On the
-    /// processor, where results do not depend on it to the last bit, Burn's operations take one sample per thread, and an executor of
-    /// its own ([`Program::on`]) as many as it likes best.
+    /// The largest number of samples that run together on a GPU; fewer do where `memory` requires
+    /// it, and shorter batches are padded. On the processor, results have the same bits whatever
+    /// this number: Burn's operations take one sample per thread, and another executor
+    /// ([`Program::on`]) takes the number that suits it best.
     pub batch: usize,
-    /// What a run may take, as far as the plan can tell (default: 2 GiB on a GPU, no limit on a CPU). It bounds the batch on a GPU, and
-    /// on a CPU the number of samples that run at a time.
+    /// The memory that a run may take, by the plan's count (default: 2 GiB on a GPU, no limit on a
+    /// CPU). On a GPU it bounds the batch, on a CPU the number of samples that run at a time.
     pub memory: Option<Memory>,
-    /// Whether the program is compared with the model's own forward pass, where the graph brings its results (default: it is).
+    /// Whether the program is compared with the model's own forward pass, where the graph holds its
+    /// results (default: yes).
     pub check: Check,
 }
 
-/// How many samples run together on a GPU unless told otherwise.
+/// The default of [`Options::batch`].
 pub const GPU_BATCH: usize = 32;
 
 impl Default for Options {
@@ -99,10 +105,12 @@ impl Default for Options {
     }
 }
 
-/// The largest number of cotangents in one reverse pass: beyond it, memory grows and speed does not.
+/// The largest number of cotangents in one reverse pass: a larger one takes more memory and is not
+/// faster.
 const LARGEST_BLOCK: usize = 16;
 
-/// How many of `cotangents` to take at a time, at most `most`, so that the passes are few and evenly filled.
+/// The number of `cotangents` to take per pass, at most `most`, so that the passes are few and
+/// evenly filled.
 #[must_use]
 pub fn even_block(cotangents: usize, most: usize) -> usize {
     cotangents.div_ceil(cotangents.div_ceil(most.max(1)).max(1)).max(1)
@@ -113,14 +121,14 @@ fn block(cotangents: usize) -> usize {
     even_block(cotangents, LARGEST_BLOCK)
 }
 
-/// What the runs of an executor take, and how many samples it likes to run together.
+/// The memory that runs of an executor take, and the number of samples that suits it best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Footprint {
-    /// Bytes whatever the number of samples: the weights.
+    /// Bytes that do not depend on the number of samples: the weights.
     pub fixed: usize,
-    /// Bytes of each sample, at most.
+    /// Bytes per sample, at most.
     pub sample: usize,
-    /// How many samples run together at best.
+    /// The number of samples to run together.
     pub batch: usize,
 }
 
@@ -130,34 +138,38 @@ pub struct Program {
     plan: Arc<Plan>,
     executor: Box<dyn Executor>,
     pub(crate) schedule: BatchSchedule,
-    /// Why another executor runs than was asked for.
+    /// Why another executor runs than the one asked for.
     instead: Option<String>,
     /// Why it is not compared with the model.
     pub(crate) unchecked: Option<String>,
 }
 
-/// How samples are given to an executor.
+/// How samples are divided into batches for an executor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BatchSchedule {
-    /// How many batches run side by side at most, one on each thread of rayon's pool: a thread that works on its own samples waits for
-    /// nobody, and finds them in its own caches.
+    /// The largest number of batches that run side by side, one on each thread of rayon's pool. A
+    /// thread that works on samples of its own waits for no other thread, and finds its data in its
+    /// own caches.
     lanes: usize,
-    /// Whether each batch has the plan's size, shorter ones padded; else up to that.
+    /// Whether shorter batches are padded to the plan's size; otherwise that is the largest size.
     pub(crate) padded: bool,
 }
 
 impl Program {
-    /// Plans the input's perturbation, loads the weights onto `device`, and checks the network there.
+    /// Plans the perturbation of the input, loads the weights onto `device`, and checks the network
+    /// there.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] for weights that are NaN or infinite; [`Error::BatchCoupled`]; [`Error::Probabilities`] and
-    /// [`Error::Bounded`]; [`Error::BatchDependent`] and [`Error::Disagrees`] from the comparison with the model; [`Error::Device`] when
-    /// the device lacks the float type; [`Error::Memory`] when one sample does not fit.
+    /// [`Error::NonFinite`] for weights that are NaN or infinite; [`Error::BatchCoupled`];
+    /// [`Error::Probabilities`] and [`Error::Bounded`]; [`Error::BatchDependent`] and
+    /// [`Error::Disagrees`] from the comparison with the model; [`Error::Device`] when the device
+    /// lacks the float type; [`Error::Memory`] when one sample does not fit.
     pub fn new(graph: Graph, device: &Device, options: &Options) -> Result<Self> {
         Self::perturbing(graph, Leaves::input(), device, options)
     }
 
-    /// Plans the perturbation of some leaves: [`Program::grams`] then gives what parameters do, [`Program::jacobians`] what the input does.
+    /// Plans the perturbation of some leaves: [`Program::grams`] then gives the Gram matrices of
+    /// parameters, [`Program::jacobians`] the rows of the input.
     ///
     /// # Errors
     /// As [`Program::new`] and [`Plan::new`].
@@ -171,11 +183,13 @@ impl Program {
         Self::on_burn(Arc::new(graph), leaves, &device, options)?.compared(&device, &options.check)
     }
 
-    /// A program run by an executor of another kind, on the processor: one batch on each thread, of any size up to its own, as far as
-    /// the memory allows. The executor keeps samples apart by construction and does not depend on the batch.
+    /// A program run by another executor, on the processor: one batch on each thread, of any size
+    /// up to [`Footprint::batch`], as far as the memory allows. The executor must compute each
+    /// sample independently of the others, with results that do not depend on the batch.
     ///
     /// # Errors
-    /// [`Error::Memory`] when one sample does not fit, [`Error::Probabilities`] from probes with random samples; as [`Plan::new`].
+    /// [`Error::Memory`] when one sample does not fit, [`Error::Probabilities`] from probes with
+    /// random samples; as [`Plan::new`].
     pub fn on(
         graph: Arc<Graph>,
         leaves: Leaves,
@@ -186,7 +200,7 @@ impl Program {
     ) -> Result<Self> {
         check::unbounded(&graph)?;
         let threads = rayon::current_num_threads();
-        // A batch smaller than that would leave some idle.
+        // With fewer samples than threads, some threads would be idle.
         let asked = options.batch.max(threads);
         let most = match options.memory {
             Some(limit) => within(footprint.fixed, footprint.sample, limit)?.min(asked),
@@ -221,7 +235,8 @@ impl Program {
         Ok(Self { plan, executor: Box::new(executor), schedule, instead: None, unchecked: None })
     }
 
-    /// A plan with an executor of your own, one batch at a time; nothing is checked but what the plan knows.
+    /// A plan with any executor, one batch at a time. The checks of [`Program::new`] on a device
+    /// are left out.
     #[must_use]
     pub fn with_executor(plan: Arc<Plan>, executor: Box<dyn Executor>) -> Self {
         Self {
@@ -245,7 +260,8 @@ impl Program {
         Self { instead: Some(why.to_owned()), ..self }
     }
 
-    /// Which executor runs it, and where; why, when it is not the one that was asked for; and why it was not compared with the model.
+    /// Which executor runs the program, and on which device; with the reasons, if any, why it is
+    /// not the one asked for and why it was not compared with the model.
     #[must_use]
     pub fn engine(&self) -> String {
         let instead = self.instead.iter().map(|why| format!(" (not on our own kernels: {why})"));
@@ -253,23 +269,26 @@ impl Program {
         std::iter::once(self.executor.name()).chain(instead).chain(unchecked).collect()
     }
 
-    /// What runs, step by step, as the executor has planned it: which operations run where, and what they keep.
+    /// The executor's plan, step by step, in words: which operations run where, and what they keep.
     #[must_use]
     pub fn describe(&self) -> String {
         self.executor.describe()
     }
 
-    /// Logits and input Jacobians of `samples` `[N, ...sample]`, one after the other, in their order.
+    /// Logits and input Jacobians at `samples` `[N, ...sample]`: an iterator over the samples in
+    /// their order.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the samples are not what the graph was captured for, [`Error::InvalidArgument`] when they are no floats,
-    /// [`Error::NonFinite`] when one holds NaN or infinity, by its index; all before anything runs. Each item is an error when the run at its samples fails.
+    /// Before anything runs: [`Error::Shape`] when the samples have not the shape for which the
+    /// graph was captured, [`Error::InvalidArgument`] when they are not floats,
+    /// [`Error::NonFinite`] with the index of a sample that holds NaN or infinity. An item is an
+    /// error when the run of its batch fails.
     pub fn jacobians(&self, samples: TensorData) -> Result<Jacobians<'_>> {
-        let (samples, work) = (CheckedSamples::new(self, samples)?, Consumer(Box::new(Ok)));
-        Ok(Jacobians { samples, queue: Queue::default(), choice: None, work })
+        let (samples, consumer) = (CheckedSamples::new(self, samples)?, Consumer(Box::new(Ok)));
+        Ok(Jacobians { samples, queue: Queue::default(), choice: None, consumer })
     }
 
-    /// The logits of `samples` `[N, ...sample]`, K of them each: forward passes alone.
+    /// The K logits of each of `samples` `[N, ...sample]`, by forward passes alone.
     ///
     /// # Errors
     /// As [`Program::jacobians`].
@@ -288,12 +307,12 @@ impl Program {
         self.executor.as_ref()
     }
 
-    /// The smallest batch that the executor takes.
+    /// The smallest batch that may be given to the executor.
     pub(crate) fn least(&self) -> usize {
         if self.schedule.padded { self.plan.batch() } else { 1 }
     }
 
-    /// How many batches run side by side.
+    /// The number of batches that run side by side.
     pub(crate) fn lanes(&self) -> usize {
         self.schedule.lanes.min(rayon::current_num_threads())
     }
@@ -302,12 +321,13 @@ impl Program {
 /// A network's linearisation at one sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Jacobian {
-    /// Which sample of the call.
+    /// The sample's index in the call.
     pub sample: usize,
     /// The logits, K of them.
     pub logits: Vec<f64>,
-    /// The rows d(z_k - z_K) / dx for k = 1 .. K-1, row-major `[K-1, p]`, in the precision of the run; where
-    /// [`Jacobians::combining`] asks for other combinations of the logits, those of these.
+    /// The rows d(z_k - z_K) / dx for k = 1 .. K-1, row-major `[K-1, p]`, in the precision of the
+    /// run; where [`Jacobians::combining`] asks for other combinations of the logits, their
+    /// gradients.
     pub rows: Rows,
 }
 
@@ -320,16 +340,16 @@ pub enum Rows {
     F64(Vec<f64>),
 }
 
-/// The iterator of [`Program::jacobians`]; or of what [`Jacobians::each`] makes of them.
+/// The iterator of [`Program::jacobians`], or of the results of [`Jacobians::each`].
 #[derive(Debug)]
 pub struct Jacobians<'a, R = Jacobian, E = Error> {
     samples: CheckedSamples<'a>,
     queue: Queue<R, E>,
     choice: Option<Chooser<'a>>,
-    work: Consumer<'a, R, E>,
+    consumer: Consumer<'a, R, E>,
 }
 
-/// What becomes of each Jacobian.
+/// The function to which each Jacobian is handed.
 struct Consumer<'a, R, E>(Box<dyn Fn(Jacobian) -> Result<R, E> + Send + Sync + 'a>);
 
 impl<R, E> fmt::Debug for Consumer<'_, R, E> {
@@ -339,25 +359,28 @@ impl<R, E> fmt::Debug for Consumer<'_, R, E> {
 }
 
 impl<'a> Jacobians<'a> {
-    /// Gives the rows of other combinations of the logits than their differences: those that `choose` names for a sample, by its
-    /// place in the call and its logits. Where K - 1 cotangents fill their passes evenly, one more costs a pass.
+    /// Gives the rows for other combinations of the logits than their differences: `choose` names
+    /// them for each sample, from its index in the call and its logits. Where K - 1 cotangents fill
+    /// their passes evenly, one more costs another pass.
     #[must_use]
     pub fn combining(self, choose: impl Fn(usize, &[f64]) -> Combinations + Send + Sync + 'a) -> Self {
         Self { choice: Some(Chooser::new(choose)), ..self }
     }
 
-    /// Gives what `work` makes of each Jacobian; it is done where the Jacobian was, on all threads.
+    /// Gives the results of `work` on each Jacobian. It runs on the thread that computed the
+    /// Jacobian, so on all threads.
     #[must_use]
     pub fn each<R, E>(
         self,
         work: impl Fn(Jacobian) -> Result<R, E> + Send + Sync + 'a,
     ) -> Jacobians<'a, R, E> {
         let Self { samples, choice, .. } = self;
-        Jacobians { samples, queue: Queue::default(), choice, work: Consumer(Box::new(work)) }
+        Jacobians { samples, queue: Queue::default(), choice, consumer: Consumer(Box::new(work)) }
     }
 
-    /// Logits `[n, K]`, rows `[V, n, p]` and what is asked for at each sample of the batch that starts
-    /// with sample `first`. What the forward pass keeps is let go here, before rows are copied.
+    /// Logits `[n, K]`, rows `[V, n, p]` and the combinations asked for at each sample, for the
+    /// batch that starts with sample `first`. The values that the forward pass keeps are freed on
+    /// return, before rows are copied.
     fn pulled(
         samples: &CheckedSamples<'_>,
         choice: Option<&Chooser<'_>>,
@@ -378,7 +401,7 @@ impl<'a> Jacobians<'a> {
         Ok((logits, rows, each))
     }
 
-    /// Runs one batch.
+    /// The Jacobians of the batch that starts with sample `first`, without its padding.
     fn run(
         samples: &CheckedSamples<'_>,
         choice: Option<&Chooser<'_>>,
@@ -406,9 +429,9 @@ impl<R: Send, E: From<Error> + Send> Iterator for Jacobians<'_, R, E> {
     type Item = Result<R, E>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let Self { samples, queue, choice, work } = self;
+        let Self { samples, queue, choice, consumer } = self;
         queue.next(samples, |first| {
-            Jacobians::run(samples, choice.as_ref(), first)?.into_iter().map(&work.0).collect()
+            Jacobians::run(samples, choice.as_ref(), first)?.into_iter().map(&consumer.0).collect()
         })
     }
 }
@@ -421,14 +444,16 @@ fn gather<T: Copy>(values: &[T], cotangents: usize, [own, batch, position]: [usi
 
 #[cfg(test)]
 mod tests {
-    //! Several samples in one run, as on a GPU: padding, the order of samples and rows; and how cotangents are cut into blocks.
+    //! Several samples in one run, as on a GPU: padding, the order of samples and rows, and the
+    //! division of cotangents into blocks.
 
     use burn::nn::{Linear, LinearConfig};
     use burn::tensor::activation::tanh;
 
     use super::*;
 
-    /// One sample at a time against three, whose products may be summed in another order.
+    /// Tolerance for one sample at a time against three together, whose products may be summed in
+    /// another order.
     const BATCHED: f64 = 1e-13;
 
     fn graph() -> Graph {

@@ -134,7 +134,7 @@ fn control_flow_that_two_and_three_samples_do_not_show_is_refused() {
     for forward in alone {
         let refused = load(&[3], forward).expect_err("it is refused");
         assert!(matches!(refused, Error::BatchDependent { samples: 5, .. }), "{refused}");
-        assert!(refused.to_string().contains("when it comes alone"), "{refused}");
+        assert!(refused.to_string().contains("when the sample comes alone"), "{refused}");
     }
 }
 

@@ -428,7 +428,7 @@ fn errors_are_whole_sentences_with_the_remedy() {
     let message = load(&[3], |x: Tensor<2>| softmax(x, 1)).expect_err("refused").to_string();
     assert!(message.contains("remove the final softmax"), "{message}");
     let message = load(&[3], |x: Tensor<2>| x.flip([0])).expect_err("refused").to_string();
-    assert!(message.contains("samples influence one another at node 0 (Flip)"), "{message}");
+    assert!(message.contains("samples are coupled across the batch at node 0 (Flip)"), "{message}");
     let _: fn(&Program) -> String = Program::engine;
 }
 
