@@ -185,7 +185,7 @@ impl GraphBuilder {
         let line = (first.len() == second.len() && first.len() == third.len())
             .then(|| (0..first.len()).map(line).collect::<Option<Vec<_>>>());
         line.flatten().ok_or_else(|| {
-            format!("its shape is no line in the batch size: {first:?}, {second:?}, {third:?}")
+            format!("its shape is not a line in the batch size: {first:?}, {second:?}, {third:?}")
         })
     }
 

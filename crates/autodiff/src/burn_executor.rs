@@ -15,7 +15,8 @@ use crate::grams::GramSums;
 use crate::graph::{Constant, Kind, Node, ValueId};
 use crate::ops::{Keep, Saved, with_leading};
 use crate::parameters::{Grams, LeafId};
-use crate::plan::{DirectOperand, Plan, PlannedNode, Precision};
+use crate::plan::{DirectOperand, Plan, PlannedNode};
+use crate::precision::Precision;
 
 /// A plan loaded onto a device.
 #[derive(Debug)]
@@ -395,6 +396,8 @@ impl BurnLinearized<'_> {
         if let Some(sums) = sums {
             self.measure(step, &cotangent, &saved, sums)?;
         }
+        // The last operand takes the cotangent itself, so that Burn can reuse its storage; the
+        // others share it.
         let mut cotangent = Some(cotangent);
         let last = step.pulled().last();
         for position in step.pulled() {

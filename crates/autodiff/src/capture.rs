@@ -79,10 +79,12 @@ where
     if RECORDING.get() {
         return Err(failed("the model's forward function measures influence itself".into(), None));
     }
+    // Burn's own code may panic, too: wherever it or the model runs, panics become messages.
     let prepared = quietly(|| model.valid()).map_err(|message| failed(message, None))?;
     let home = home.clone().without_autodiff();
 
     let _recording = Recorded::begin();
+    // Held to the end: recordings on one device follow one another.
     let mut kept = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
     let device = recorder(&mut kept, &home);
     let mut outcome = Err(failed("the recording did not begin".into(), None));
@@ -97,6 +99,8 @@ where
             let data = TensorData::zeros::<f32, _>(shape.clone()).convert_dtype(dtype);
             let given = Tensor::<D>::from_data(data, (&home, dtype)).to_device(&device);
             let entry = id(&given);
+            // The model gets a computed tensor, which has no values in the recording: a forward
+            // function that reads its input fails, instead of taking these zeros for constants.
             let x = given.add_scalar(0.0);
             input.set(id(&x));
             (entry, id(&forward(&moved, x)), dtype)

@@ -31,7 +31,7 @@ impl Combinations {
                 Ok(rows.len() / classes)
             }
             Self::Rows(rows) => Err(Error::InvalidArgument(format!(
-                "{} numbers are no combinations of {classes} logits: give rows of {classes}",
+                "{} numbers are not combinations of {classes} logits: give rows of {classes}",
                 rows.len()
             ))),
         }

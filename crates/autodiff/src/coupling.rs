@@ -85,6 +85,7 @@ pub(crate) fn of_result(
         return (!dependent).then_some(Some(BatchAxis { axis, inner: size.per_sample }));
     }
     let output = values[node.output].shape_at(1);
+    // Every operand that has samples must lead to the same axis of the result.
     let mut carried = node.inputs.iter().enumerate().filter_map(|(position, &id)| {
         let (from, input) = (found[id]?, values[id].shape_at(1));
         Some(node.op.rule().carry(&Passage { position, from, input: &input, output: &output, axis }))

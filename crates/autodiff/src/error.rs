@@ -21,7 +21,7 @@ pub enum Error {
         last: String,
     },
     /// The model has operations that this engine cannot differentiate; all are listed at once.
-    #[error("the model cannot be differentiated:{}", Listed(.0))]
+    #[error("the model cannot be differentiated:{}", ProblemList(.0))]
     Unsupported(Vec<Problem>),
     /// One sample's result depends on another sample of its batch.
     #[error(
@@ -159,9 +159,9 @@ impl fmt::Display for Problem {
 }
 
 /// A list of problems, one per line where there are several.
-struct Listed<'a>(&'a [Problem]);
+struct ProblemList<'a>(&'a [Problem]);
 
-impl fmt::Display for Listed<'_> {
+impl fmt::Display for ProblemList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             [only] => write!(f, " {only}"),

@@ -5,8 +5,8 @@
 //! can be computed in two ways:
 //! - by *gradient*: form D for as many rows o as may be held at once, and add up their inner
 //!   products: about `V P O I + 2 V^2 O I` multiplications;
-//! - by *position*: `G[v, w] = sum over p, q of (delta_v(p) . delta_w(q)) (a(p) . a(q))`, about `2
-//!   V^2 P^2 O + P^2 I` of them.
+//! - by *position*: `G[v, w] = sum over p, q of (delta_v(p) . delta_w(q)) (a(p) . a(q))`, which
+//!   takes about `2 V^2 P^2 O + P^2 I` of them.
 //!
 //! (A multiplication in f64 counts as two.) The cheaper one is taken; which that is depends on the
 //! shapes alone. Where a device has no f64, gradients are read back in parts and multiplied on the
@@ -199,8 +199,8 @@ impl GramSums {
     /// Adds the inner products of gradients that are given by their factors.
     pub(crate) fn factors(&mut self, slot: GramSlot, factors: GradientFactors) -> Result<()> {
         let (v, outer) = factors.sizes();
-        // Without f64, inner products of positions would lose digits: rows of gradients are read
-        // back instead.
+        // The products between positions are f64 on the device; where it has none, rows of
+        // gradients are read back.
         let form = match outer.form(v) {
             SummationForm::Position(_) if !self.exact => {
                 SummationForm::Gradient([1, (HELD / (v * outer.inputs).max(1)).clamp(1, outer.outputs)])

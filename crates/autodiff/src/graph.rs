@@ -12,11 +12,11 @@ use std::sync::Arc;
 use burn::module::ParamId;
 use burn::tensor::{DType, TensorData};
 
+use crate::direct::direct;
 use crate::error::{Error, Problem, Result};
 use crate::ops::Op;
 use crate::ops::linear::Linear;
 use crate::parameters::{Leaves, Parameter};
-use crate::plan::direct;
 use crate::reference::ModelLogits;
 
 /// Index of a [`Value`] in its graph.

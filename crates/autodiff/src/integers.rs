@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use burn::backend::ir::{
     BaseOperationIr, BinaryOpIr, BoolOperationIr, IntOperationIr, NumericOperationIr, OperationIr,
-    ScalarOpIr, TensorId, TensorIr,
+    ScalarOpIr, SliceOpIr, TensorId, TensorIr,
 };
 use burn::tensor::{DType, TensorData};
 
@@ -132,26 +132,8 @@ fn moved<'a>(op: &'a BaseOperationIr, known: &KnownTensors) -> Option<(&'a Tenso
             axes.swap(io.dim1, io.dim2);
             Some((&io.out, permuted(&known_integers(&io.input, known)?, &axes, &io.out.shape)))
         }
-        Base::Slice(io) => {
-            let (a, sizes) = (known_integers(&io.tensor, known)?, io.tensor.shape.to_vec());
-            if io.ranges.iter().any(|range| range.step < 1) {
-                return None;
-            }
-            let start =
-                |axis: usize| io.ranges.get(axis).map_or(0, |range| range.to_range(sizes[axis]).start);
-            let step = |axis: usize| io.ranges.get(axis).map_or(1, |range| range.step as usize);
-            let source = |at: &[usize]| -> Vec<usize> {
-                at.iter().enumerate().map(|(axis, i)| start(axis) + i * step(axis)).collect()
-            };
-            Some((&io.out, Integers::build(&io.out.shape, |at| a.at(&source(at)))))
-        }
-        Base::Flip(io) => {
-            let (a, sizes) = (known_integers(&io.input, known)?, io.input.shape.to_vec());
-            let turned =
-                |(axis, &i): (usize, &usize)| if io.axes.contains(&axis) { sizes[axis] - 1 - i } else { i };
-            let source = |at: &[usize]| at.iter().enumerate().map(turned).collect::<Vec<_>>();
-            Some((&io.out, Integers::build(&io.out.shape, |at| a.at(&source(at)))))
-        }
+        Base::Slice(io) => Some((&io.out, sliced(&known_integers(&io.tensor, known)?, io)?)),
+        Base::Flip(io) => Some((&io.out, flipped(&known_integers(&io.input, known)?, &io.axes))),
         Base::RepeatDim(io) => {
             let (a, size) = (known_integers(&io.tensor, known)?, io.tensor.shape[io.dim]);
             Some((&io.out, Integers::build(&io.out.shape, |at| a.at(&along(at, io.dim, at[io.dim] % size)))))
@@ -175,6 +157,26 @@ fn moved<'a>(op: &'a BaseOperationIr, known: &KnownTensors) -> Option<(&'a Tenso
         Base::NotEqualElem(io) => scalars(io, known, |a, b| i64::from(a != b)),
         _ => None,
     }
+}
+
+/// A slice with positive steps; none for others.
+fn sliced(a: &Integers, io: &SliceOpIr) -> Option<Integers> {
+    if io.ranges.iter().any(|range| range.step < 1) {
+        return None;
+    }
+    let start = |axis: usize| io.ranges.get(axis).map_or(0, |range| range.to_range(a.shape[axis]).start);
+    let step = |axis: usize| io.ranges.get(axis).map_or(1, |range| range.step as usize);
+    let source = |at: &[usize]| -> Vec<usize> {
+        at.iter().enumerate().map(|(axis, i)| start(axis) + i * step(axis)).collect()
+    };
+    Some(Integers::build(&io.out.shape, |at| a.at(&source(at))))
+}
+
+/// The elements with some axes reversed.
+fn flipped(a: &Integers, axes: &[usize]) -> Integers {
+    let turned = |(axis, &i): (usize, &usize)| if axes.contains(&axis) { a.shape[axis] - 1 - i } else { i };
+    let source = |at: &[usize]| at.iter().enumerate().map(turned).collect::<Vec<_>>();
+    Integers::build(&a.shape, |at| a.at(&source(at)))
 }
 
 /// The index `at` with `moved` along one axis.

@@ -26,7 +26,7 @@ use crate::slices;
 pub(crate) const FIRST_BATCH: usize = 2;
 
 /// Recognises an operation. The tests use recognisers that leave operations out.
-pub(crate) type Recogniser = fn(&OperationIr) -> ops::Lowering<'_>;
+pub(crate) type Recogniser = fn(&OperationIr) -> ops::Recognition<'_>;
 
 /// The graph of a model recorded at batch sizes [`FIRST_BATCH`] and one more.
 ///
@@ -238,8 +238,8 @@ impl<'a> Aligner<'a> {
         let (Some(data), Some(twin)) = (self.weights.remove(&a.id), self.second.values.get(&b.id)) else {
             return Err("an operand was computed outside the forward function; make it inside, or hold it in the module".into());
         };
-        // Indices with one row per sample, all equal, do not depend on the batch: one row stands
-        // for all.
+        // Indices with one row per sample, all equal, do not depend on the batch: one row is
+        // enough.
         let row = integers::common_row(&data, FIRST_BATCH);
         let row = row.filter(|row| integers::common_row(twin, FIRST_BATCH + 1).as_ref() == Some(row));
         let (data, twin) = row.as_ref().map_or((data, twin), |row| (row.clone(), row));
@@ -382,7 +382,7 @@ mod tests {
             }
         }
 
-        /// `[n, 2, 9, 9]` to `[n, 3, 2, 2]` by way of all that works on images.
+        /// `[n, 2, 9, 9]` to `[n, 3, 2, 2]`, through the operations on images.
         fn images(&self, x: Tensor<4>) -> Tensor<4> {
             let x = activation::relu(self.norm.forward(self.conv.forward(x)));
             let x = activation::leaky_relu(
@@ -400,7 +400,7 @@ mod tests {
             x.grid_sample_2d(grid, GridSampleOptions::default())
         }
 
-        /// `[n, 3, 4]` to `[n, 3, 4]` by way of all that works on sequences.
+        /// `[n, 3, 4]` to `[n, 3, 4]`, through the operations on sequences.
         fn sequences(&self, x: Tensor<3>) -> Tensor<3> {
             let x = self.slopes.forward(self.rows.forward(self.along.forward(x)));
             let largest = module::max_pool1d(x.clone(), MaxPoolOptions::new([2]));
@@ -415,8 +415,7 @@ mod tests {
             (x.exp().log() + 1.0).log1p().sqrt().powf_scalar(1.5).clamp(0.0, 6.0)
         }
 
-        /// `[n, 3, 4]` to `[n, 3, 4]` by way of masks, indices, copies, interpolation and
-        /// attention.
+        /// `[n, 3, 4]` to `[n, 3, 4]`, through masks, indices, copies, interpolation and attention.
         fn choices(x: Tensor<3>) -> Tensor<3> {
             let (device, [n, ..]) = (x.device(), x.dims());
             let mask = Tensor::<3, Bool>::tril_mask([1, 3, 4], 0, &device);
@@ -438,8 +437,8 @@ mod tests {
             module::attention(x.clone(), x.clone(), x, None, None, options).squeeze_dim(1)
         }
 
-        /// `[n, 3, 4]` to `[n, 3, 4]` by way of parts that are assigned, masks of two tensors,
-        /// steps, orders and windows.
+        /// `[n, 3, 4]` to `[n, 3, 4]`, through assigned parts, masks of two tensors, steps, sorts
+        /// and windows.
         fn steps(&self, x: Tensor<3>) -> Tensor<3> {
             let (device, [n, ..]) = (x.device(), x.dims());
             let up = self.wide.forward(self.up.forward(x).unsqueeze_dim::<4>(2)).squeeze_dim::<3>(2);
@@ -478,12 +477,12 @@ mod tests {
         static REMOVED: Cell<&'static str> = const { Cell::new("") };
     }
 
-    fn table_with_a_gap(ir: &OperationIr) -> ops::Lowering<'_> {
+    fn without_one_operation(ir: &OperationIr) -> ops::Recognition<'_> {
         ops::lower(ir)
             .filter(|lowered| lowered.as_ref().map_or(true, |lowered| lowered.op.name() != REMOVED.get()))
     }
 
-    /// What Burn 0.22 records as other operations: a linear layer as a product and a sum.
+    /// Operations that Burn 0.22 records as several others: a linear layer as a product and a sum.
     const DECOMPOSED: [&str; 1] = ["Linear"];
 
     #[test]
@@ -496,7 +495,7 @@ mod tests {
             assert!(used > 0, "{name} is missing from the network of this test");
             REMOVED.set(name);
             let [first, second] = recordings(&net);
-            let refused = graph(first, second, table_with_a_gap);
+            let refused = graph(first, second, without_one_operation);
             let Err(Error::Unsupported(problems)) = refused else { panic!("{name}: {refused:?}") };
             assert_eq!(problems.len(), used, "{name}: every use is listed, once: {problems:?}");
             assert!(problems.iter().all(|p| p.why.contains("no rule")), "{name}: {problems:?}");
@@ -504,7 +503,7 @@ mod tests {
         }
         REMOVED.set("BatchNorm");
         let [first, second] = recordings(&net);
-        let message = graph(first, second, table_with_a_gap).expect_err("refused").to_string();
+        let message = graph(first, second, without_one_operation).expect_err("refused").to_string();
         assert!(message.contains("Module::BatchNorm") && message.contains("near norm"), "{message}");
     }
 

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::parameters::Leaves;
-use crate::plan::{Plan, Precision};
+use crate::plan::Plan;
+use crate::precision::Precision;
 
 /// A number of bytes.
 ///

@@ -19,65 +19,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use burn::tensor::FloatDType;
-
 use crate::coupling;
+use crate::direct::{DirectUse, direct};
 use crate::error::{Error, Problem, Result};
 use crate::grams::OuterSizes;
 use crate::graph::{Graph, Kind, Node, Origin, ValueId};
 use crate::ops::Keep;
 use crate::parameters::{LeafId, Leaves};
-
-/// The float type in which a plan runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Precision {
-    /// Single precision.
-    #[default]
-    F32,
-    /// Double precision.
-    F64,
-}
-
-impl Precision {
-    /// Bytes of one element.
-    #[must_use]
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F64 => 8,
-        }
-    }
-
-    /// As Burn names it.
-    #[must_use]
-    pub fn dtype(self) -> FloatDType {
-        match self {
-            Self::F32 => FloatDType::F32,
-            Self::F64 => FloatDType::F64,
-        }
-    }
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::F64 => "f64",
-        })
-    }
-}
-
-impl std::str::FromStr for Precision {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "f32" => Ok(Self::F32),
-            "f64" => Ok(Self::F64),
-            other => Err(Error::InvalidArgument(format!("no such precision: {other}; give f32 or f64"))),
-        }
-    }
-}
+use crate::precision::Precision;
 
 /// One node of the forward pass, with what the plan has decided about it and its operands.
 #[derive(Debug, Clone)]
@@ -259,6 +208,7 @@ impl Plan {
                 "a plan needs at least one sample and one cotangent at a time".into(),
             ));
         }
+        // Which values depend on the input, and which on something perturbed through derivatives.
         let smooth = |node: &Node| !node.op.rule().is_locally_constant();
         let dependent = reachable(&graph, |id| id == graph.input, |_| true);
         let given = |id| leaves.has_input() && subgraph.inputs.contains(&id);
@@ -377,6 +327,8 @@ impl Plan {
     /// The peak of the forward pass, and the bytes left after it.
     fn count_forward(&self) -> (usize, usize) {
         let given: usize = self.subgraph.inputs.iter().map(|&id| self.size(id)).sum();
+        // Masks and indices (`derived`) live to the end of the reverse pass; values die at the node
+        // that lists them as dead.
         let (mut live, mut peak, mut derived) = (given, 0, 0);
         for step in &self.steps {
             let node = &self.graph.nodes[step.node];
@@ -390,6 +342,7 @@ impl Plan {
     }
 
     fn count_reverse(&self) -> usize {
+        // For each value, the bytes of the cotangents that have arrived and were not passed on.
         let mut pending = vec![0; self.graph.values.len()];
         for &output in &self.subgraph.outputs {
             pending[output] = self.block * self.size(output);
@@ -440,7 +393,11 @@ fn derived_bytes(keep: Keep) -> usize {
 }
 
 /// For each value, whether it depends on a value that is `perturbed`, through nodes that `pass`.
-fn reachable(graph: &Graph, perturbed: impl Fn(ValueId) -> bool, pass: impl Fn(&Node) -> bool) -> Vec<bool> {
+pub(crate) fn reachable(
+    graph: &Graph,
+    perturbed: impl Fn(ValueId) -> bool,
+    pass: impl Fn(&Node) -> bool,
+) -> Vec<bool> {
     let mut reached: Vec<_> = (0..graph.values.len()).map(perturbed).collect();
     for node in &graph.nodes {
         if pass(node) && node.inputs.iter().any(|&input| reached[input]) {
@@ -485,56 +442,6 @@ fn sources(graph: &Graph, value: ValueId) -> impl Iterator<Item = &str> {
         let reached = reachable(graph, |id| parameter.values.contains(&id), |_| true);
         reached[value].then_some(parameter.name.as_str())
     })
-}
-
-/// A perturbed parameter with a single use, reached only through operations that preserve the inner
-/// products of gradients.
-#[derive(Debug, Clone)]
-pub(crate) struct DirectUse {
-    /// The parameter.
-    pub(crate) leaf: LeafId,
-    /// The node that uses it.
-    pub(crate) node: usize,
-    /// The operand as which that node takes it.
-    pub(crate) position: usize,
-    /// The parameter's value, and the moved copies of it between there and the use.
-    passed: Vec<ValueId>,
-}
-
-/// A value as an operand of a node.
-#[derive(Debug, Clone, Copy)]
-struct OperandOf {
-    node: usize,
-    position: usize,
-}
-
-/// The direct uses of all perturbed parameters that have one.
-pub(crate) fn direct(graph: &Graph, leaves: &Leaves) -> Vec<DirectUse> {
-    let dependent = reachable(graph, |id| id == graph.input, |_| true);
-    // For each value, the nodes that read it, and as which operand.
-    let mut uses: Vec<Vec<OperandOf>> = vec![Vec::new(); graph.values.len()];
-    for (node, Node { inputs, .. }) in graph.nodes.iter().enumerate() {
-        inputs
-            .iter()
-            .enumerate()
-            .for_each(|(position, &input)| uses[input].push(OperandOf { node, position }));
-    }
-    // From the parameter to its use, as long as there is one use and nothing but elements that
-    // move.
-    let follow = |leaf: LeafId| {
-        let [value] = graph.parameters[leaf.index()].values[..] else { return None };
-        let mut passed = vec![value];
-        loop {
-            let [OperandOf { node, position }] = uses[*passed.last()?][..] else { return None };
-            let Node { op, output, .. } = &graph.nodes[node];
-            match dependent[*output] {
-                true => return Some(DirectUse { leaf, node, position, passed }),
-                false if op.rule().is_isometric() => passed.push(*output),
-                false => return None,
-            }
-        }
-    };
-    leaves.ids().filter_map(follow).collect()
 }
 
 /// What the plan decides about one node, but for lifetimes.

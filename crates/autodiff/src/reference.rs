@@ -22,7 +22,8 @@ use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::Graph;
 use crate::ops::{Op, with_leading};
-use crate::plan::{Plan, Precision};
+use crate::plan::Plan;
+use crate::precision::Precision;
 use crate::program::Program;
 
 /// The number of samples that run together: more than two recordings have, and odd, so that a model

@@ -14,7 +14,8 @@ use crate::error::Result;
 use crate::grams::GramSums;
 use crate::graph::{Graph, Kind, ValueId};
 use crate::parameters::{LeafId, Leaves};
-use crate::plan::{Bytes, Plan, Precision, Subgraph};
+use crate::plan::{Bytes, Plan, Subgraph};
+use crate::precision::Precision;
 
 /// Some nodes of a graph, loaded onto a device.
 #[derive(Debug)]

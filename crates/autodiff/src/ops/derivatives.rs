@@ -1,21 +1,22 @@
-//! The derivative tests of every operation, from one generator: a table of samples in, five
-//! properties out.
+//! The derivative tests of all operations: one set of properties, checked at samples of each
+//! operation.
 //!
-//! Each family keeps its samples at the foot of its own file; an operation of [`Op::NAMES`] without
-//! samples is a failing test. For each sample, in f64 on the CPU, and for each set of operands that
-//! may be active:
+//! Each family keeps its samples at the end of its own file; an operation of [`Op::NAMES`] without
+//! samples is a failing test. The properties, for each sample, in f64 on the CPU, and for each set
+//! of operands that may be active:
 //!
-//! 1. the shape rule gives the shape of the forward pass, and `trace` the same bits as `forward`;
+//! 1. the shape rule gives the shape of the result, and `trace` gives the same bits as `forward`;
 //! 2. the pullback of all unit cotangents, stacked on V, is the transposed Jacobian by central
-//!    differences (tiny shapes);
+//!    differences (small shapes);
 //! 3. adjoint identity: `<u, J v> = <J^T u, v>` for V in {1, 3, 9} (all shapes);
-//! 4. one value in the place of two operands: its cotangent is the sum of both;
-//! 5. operands and cotangents that are views (transposed, sliced, flipped, expanded) give what
-//!    plain ones give;
-//! 6. where the cotangent of an operand is a sum of outer products, these have the sizes that the
-//!    rule tells, and their Gram matrix is, in every form, that of the pullback.
+//! 4. for one value as two operands, the cotangent is the sum of both pullbacks;
+//! 5. operands and cotangents that are views (transposed, sliced, flipped, expanded) give the same
+//!    results as contiguous ones;
+//! 6. where the cotangent of an operand is a sum of outer products, the factors have the sizes that
+//!    the rule gives, and their Gram matrix, computed in either way, is that of the pullback.
 //!
-//! Throughout, the pullback sees only what `keeps` declares: a rule that reads more panics.
+//! The pullback is always given only the tensors that `keeps` declares: a rule that reads others
+//! panics.
 
 use burn::tensor::{DType, Device, FloatDType, Slice as BurnSlice, TensorData};
 
@@ -29,14 +30,15 @@ use crate::graph::Kind;
 const STEP: f64 = 1e-6;
 /// Error allowed at [`STEP`], relative to the largest entry of the Jacobian (at least 1).
 const SMOOTH: f64 = 1e-7;
-/// Step for what is linear in the operand (or quadratic, when one value stands for both operands):
-/// differences are exact.
+/// Step where the operation is linear in the operand (or quadratic, for one value as two operands):
+/// differences are then exact.
 const LINEAR_STEP: f64 = 1.0;
 /// Error allowed at [`LINEAR_STEP`]: rounding of sums of some hundred products.
 const LINEAR: f64 = 1e-12;
-/// Plain against views: the same products, possibly summed in another order.
+/// Tolerance for contiguous arrays against views: the same products, possibly summed in another
+/// order.
 const VIEWS: f64 = 1e-13;
-/// Jacobians with more entries than this are tested by the adjoint identity alone.
+/// Jacobians with more entries are tested by the adjoint identity alone.
 const FULL_JACOBIAN: usize = 40_000;
 /// Numbers of stacked cotangents.
 const STACKED: [usize; 3] = [1, 3, 9];
@@ -46,7 +48,7 @@ const STACKED: [usize; 3] = [1, 3, 9];
 pub(super) struct OpSample {
     pub(super) op: Op,
     pub(super) operands: Vec<OperandValues>,
-    /// The shape that the recording would tell.
+    /// The shape that a recording would have for the result.
     pub(super) recorded: Vec<usize>,
     /// Positions of operands that may carry a derivative.
     pub(super) active: Vec<usize>,
@@ -63,8 +65,8 @@ pub(super) struct OperandValues {
     pub(super) values: Vec<f64>,
 }
 
-/// Distinct numbers in (-1, 1) in a scrambled order, none nearer to 0 or to each other than 10
-/// [`STEP`]s or so: no kink or tie within reach.
+/// Distinct numbers in (-1, 1) in a scrambled order, none nearer to 0 or to each other than about
+/// 10 [`STEP`]s, so that no difference crosses a kink or a tie.
 pub(super) fn spread(shape: &[usize], seed: usize) -> OperandValues {
     const PRIME: usize = 100_003;
     let count = shape.iter().product::<usize>();
@@ -105,10 +107,11 @@ impl OpSample {
 
     /// The operands on a device.
     pub(super) fn arrays(&self, place: &Place) -> Vec<Array> {
-        self.viewed(&self.operands, StorageLayout::Plain, place)
+        self.viewed(&self.operands, StorageLayout::Contiguous, place)
     }
 
-    /// These values of the operands as a view lays them; masks and indices are always plain.
+    /// Arrays of these operands, laid out in memory as `view` says; masks and indices are always
+    /// contiguous.
     fn viewed(&self, operands: &[OperandValues], view: StorageLayout, place: &Place) -> Vec<Array> {
         let one = |(position, operand): (usize, &OperandValues)| {
             let kind = self.kinds.iter().find(|(other, _)| *other == position).map(|(_, kind)| *kind);
@@ -122,7 +125,7 @@ impl OpSample {
         operands.iter().enumerate().map(one).collect()
     }
 
-    /// The recording tells this shape.
+    /// The recording has this shape for the result.
     pub(super) fn recorded(self, shape: &[usize]) -> Self {
         Self { recorded: shape.to_vec(), ..self }
     }
@@ -176,22 +179,22 @@ fn numbers(array: Array, place: &Place) -> Vec<f64> {
     values(if is_mask { array.mask_as_numbers(place) } else { array })
 }
 
-/// How an operand lies in memory.
+/// The layout of an array in memory.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum StorageLayout {
-    Plain,
+    Contiguous,
     Transposed,
     Sliced,
     Flipped,
     Expanded,
 }
 
-const VIEWED: [StorageLayout; 4] =
+/// The layouts that are compared with contiguous ones.
+const VIEWS_OF_ALL_KINDS: [StorageLayout; 4] =
     [StorageLayout::Transposed, StorageLayout::Sliced, StorageLayout::Flipped, StorageLayout::Expanded];
 
 impl StorageLayout {
-    /// The operand's values as this view can hold them: one that repeats its first row has only
-    /// that.
+    /// The operand's values as this view can hold them: an expanded array repeats its first row.
     fn adapted(self, operand: &OperandValues) -> OperandValues {
         let OperandValues { shape, values } = operand;
         if self != Self::Expanded || shape.is_empty() {
@@ -201,19 +204,18 @@ impl StorageLayout {
         OperandValues { shape: shape.clone(), values: row.repeat(shape[0]) }
     }
 
-    /// An array of these values that lies in memory as the view says.
+    /// An array of these values, laid out in memory as the view says.
     fn array(self, operand: &OperandValues, place: &Place) -> Array {
         let OperandValues { shape, values } = operand;
         let rank = shape.len();
         let axes: Vec<_> = (0..rank).collect();
         let reversed: Vec<_> = axes.iter().rev().copied().collect();
         let plain = array(shape, values, place);
-        // A round trip through the host: what is stored is the moved array, what comes back a view
-        // of it.
+        // A round trip through the host stores the moved array, of which a view is then taken.
         let stored = |moved: Array| Array::from_data(moved.into_data().expect("readable"), place);
         match self {
             _ if rank == 0 => plain,
-            Self::Plain => plain,
+            Self::Contiguous => plain,
             Self::Transposed => stored(plain.permute(&reversed)).permute(&reversed),
             Self::Flipped => stored(plain.flip(&axes)).flip(&axes),
             Self::Sliced => {
@@ -228,7 +230,7 @@ impl StorageLayout {
     }
 }
 
-/// Everything that a run at one point gives.
+/// The results of a run at one point.
 struct Traced<'a> {
     sample: &'a OpSample,
     inputs: Vec<Array>,
@@ -247,7 +249,7 @@ impl<'a> Traced<'a> {
     ) -> Self {
         let rule = sample.op.rule();
         let inputs = sample.viewed(operands, view, place);
-        // Owned copies of the storage go in: a rule may reuse it.
+        // The rule gets arrays of its own, because it may reuse their storage.
         let given = sample.viewed(operands, view, place);
         let (output, derived) = rule.trace(given, &sample.shape(), place);
         Self { sample, inputs, output, derived, keeps: rule.keeps(active) }
@@ -258,7 +260,7 @@ impl<'a> Traced<'a> {
         self.with_saved(|saved| self.sample.op.rule().pullback(cotangent, position, saved))
     }
 
-    /// Does `work` with what the rule keeps, and nothing else.
+    /// Calls `work` with the tensors that the rule keeps, and no others.
     fn with_saved<T>(&self, work: impl FnOnce(&Saved<'_>) -> T) -> T {
         let kept: Vec<_> = (0..self.inputs.len())
             .map(|i| self.keeps.contains(&Keep::Input(i)).then(|| self.inputs[i].clone()))
@@ -274,11 +276,12 @@ impl<'a> Traced<'a> {
     }
 }
 
-/// The forward pass and the pullbacks of [`STACKED`] cotangents to every active operand, at a
-/// place: what devices are compared by.
+/// The forward pass, and the pullbacks of [`STACKED`] cotangents to every active operand, at a
+/// place: the results by which devices are compared.
 pub(super) fn results(sample: &OpSample, place: &Place) -> Vec<(&'static str, Vec<f64>)> {
     let outputs: usize = sample.shape().iter().product();
-    let all = |active: &[bool]| Traced::new(sample, &sample.operands, active, StorageLayout::Plain, place);
+    let all =
+        |active: &[bool]| Traced::new(sample, &sample.operands, active, StorageLayout::Contiguous, place);
     let output = all(&vec![false; sample.operands.len()]).output;
     let mut found = vec![("forward", numbers(output, place))];
     for active in sample.active_sets() {
@@ -301,7 +304,7 @@ fn cotangents(v: usize, outputs: usize) -> Vec<f64> {
 /// The operation's result, row-major.
 pub(super) fn forward(sample: &OpSample, operands: &[OperandValues]) -> Vec<f64> {
     let place = place(FloatDType::F64);
-    let inputs = sample.viewed(operands, StorageLayout::Plain, &place);
+    let inputs = sample.viewed(operands, StorageLayout::Contiguous, &place);
     let output = sample.op.rule().forward(inputs, &sample.shape(), &place);
     assert_eq!(output.shape(), sample.shape(), "{}: the shape rule", sample.label());
     numbers(output, &place)
@@ -330,7 +333,8 @@ fn jacobian(sample: &OpSample, positions: &[usize], step: f64) -> Vec<Vec<f64>> 
     (0..count).map(|i| difference(sample, positions, &unit(i), step)).collect()
 }
 
-/// Both are equal within `tolerance` relative to the largest number of `expected`, at least 1.
+/// Asserts that both are equal within `tolerance`, relative to the largest number of `expected`, at
+/// least 1.
 pub(super) fn assert_close(what: &str, expected: &[f64], found: &[f64], tolerance: f64) {
     assert_eq!(expected.len(), found.len(), "{what}: number of elements");
     let scale = expected.iter().fold(1.0_f64, |max, x| max.max(x.abs()));
@@ -340,7 +344,7 @@ pub(super) fn assert_close(what: &str, expected: &[f64], found: &[f64], toleranc
     }
 }
 
-/// `[V, outputs]` pulled back to `[V, inputs]`.
+/// Cotangents `[V, outputs]` pulled back to `[V, inputs]`.
 fn pulled(
     traced: &Traced<'_>,
     position: usize,
@@ -368,7 +372,7 @@ fn check_jacobian(sample: &OpSample, traced: &Traced<'_>, position: usize) {
     let expected = jacobian(sample, &[position], step);
     let identity: Vec<f64> =
         (0..outputs * outputs).map(|i| f64::from(u8::from(i / outputs == i % outputs))).collect();
-    let found = pulled(traced, position, outputs, &identity, StorageLayout::Plain);
+    let found = pulled(traced, position, outputs, &identity, StorageLayout::Contiguous);
     let transposed: Vec<f64> = (0..outputs).flat_map(|v| expected.iter().map(move |row| row[v])).collect();
     assert_close(&format!("{}, operand {position}", sample.label()), &transposed, &found, tolerance);
 }
@@ -377,7 +381,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// Property 3, for every number of stacked cotangents.
+/// Property 3: the adjoint identity, for every number of stacked cotangents.
 fn check_adjoint(sample: &OpSample, traced: &Traced<'_>, position: usize) {
     let (step, tolerance) = sample.accuracy(position);
     let shape = &sample.operands[position].shape;
@@ -386,7 +390,7 @@ fn check_adjoint(sample: &OpSample, traced: &Traced<'_>, position: usize) {
     let tangent = difference(sample, &[position], &direction, step);
     for v in STACKED {
         let cotangents = cotangents(v, outputs);
-        let found = pulled(traced, position, v, &cotangents, StorageLayout::Plain);
+        let found = pulled(traced, position, v, &cotangents, StorageLayout::Contiguous);
         for (u, row) in cotangents.chunks(outputs).zip(found.chunks(direction.len())) {
             let (left, right) = (dot(u, &tangent), dot(row, &direction));
             let scale: f64 = u.iter().zip(&tangent).map(|(u, t)| (u * t).abs()).sum::<f64>().max(1.0);
@@ -399,7 +403,7 @@ fn check_adjoint(sample: &OpSample, traced: &Traced<'_>, position: usize) {
     }
 }
 
-/// Property 4, where the first two operands have one shape.
+/// Property 4: one value as both operands, where the first two have the same shape.
 fn check_twice(sample: &OpSample) {
     let same = |a: &OperandValues, b: &OperandValues| a.shape == b.shape;
     let [a, b, ..] = sample.operands.as_slice() else { return };
@@ -412,22 +416,22 @@ fn check_twice(sample: &OpSample) {
     let (step, tolerance) = if linear { (LINEAR_STEP, LINEAR) } else { (STEP, SMOOTH) };
     let active: Vec<_> = (0..twice.operands.len()).map(|i| i < 2).collect();
     let place = place(FloatDType::F64);
-    let traced = Traced::new(&twice, &twice.operands, &active, StorageLayout::Plain, &place);
+    let traced = Traced::new(&twice, &twice.operands, &active, StorageLayout::Contiguous, &place);
     let outputs: usize = twice.shape().iter().product();
     let cotangent: Vec<f64> = spread(&[outputs], 5).values;
     let both: Vec<Vec<f64>> =
-        (0..2).map(|position| pulled(&traced, position, 1, &cotangent, StorageLayout::Plain)).collect();
+        (0..2).map(|position| pulled(&traced, position, 1, &cotangent, StorageLayout::Contiguous)).collect();
     let found: Vec<f64> = both[0].iter().zip(&both[1]).map(|(a, b)| a + b).collect();
     let expected: Vec<f64> = jacobian(&twice, &[0, 1], step).iter().map(|row| dot(row, &cotangent)).collect();
     assert_close(&format!("{}, one value for two operands", twice.label()), &expected, &found, tolerance);
 }
 
-/// Property 5, for operands and cotangents.
+/// Property 5: views as operands and cotangents.
 fn check_views(sample: &OpSample, active: &[bool], view: StorageLayout) {
     let place = place(FloatDType::F64);
     let operands: Vec<_> = sample.operands.iter().map(|operand| view.adapted(operand)).collect();
     let [plain, viewed] =
-        [StorageLayout::Plain, view].map(|view| Traced::new(sample, &operands, active, view, &place));
+        [StorageLayout::Contiguous, view].map(|view| Traced::new(sample, &operands, active, view, &place));
     let what = format!("{}, {view:?}", sample.label());
     let given = sample.viewed(&operands, view, &place);
     let alone = values(sample.op.rule().forward(given, &sample.shape(), &place));
@@ -436,13 +440,13 @@ fn check_views(sample: &OpSample, active: &[bool], view: StorageLayout) {
     assert_close(&format!("{what}: trace"), &expected, &values(viewed.output.clone()), VIEWS);
     let cotangents = view.adapted(&spread(&with_leading(3, &sample.shape()), 9)).values;
     for position in (0..active.len()).filter(|&position| active[position]) {
-        let expected = pulled(&plain, position, 3, &cotangents, StorageLayout::Plain);
+        let expected = pulled(&plain, position, 3, &cotangents, StorageLayout::Contiguous);
         let found = pulled(&viewed, position, 3, &cotangents, view);
         assert_close(&format!("{what}: pullback to operand {position}"), &expected, &found, VIEWS);
     }
 }
 
-/// Property 6.
+/// Property 6: the factors of a sum of outer products.
 fn check_factors(sample: &OpSample, traced: &Traced<'_>, position: usize) {
     let Some(outer) = sample.op.rule().outer(position, &sample.shapes(), &sample.shape()) else { return };
     let shape = with_leading(3, &sample.shape());
@@ -467,10 +471,26 @@ fn check_factors(sample: &OpSample, traced: &Traced<'_>, position: usize) {
     assert_close(&what("the cheaper form"), &expected, &sums.finish().expect("it is read")[..9], LINEAR);
 }
 
+/// Property 1: the shape rule (in [`forward`]), and the bits of `trace`.
 fn check_trace(sample: &OpSample, traced: &Traced<'_>) {
     let forward: Vec<_> = forward(sample, &sample.operands).into_iter().map(f64::to_bits).collect();
     let traced: Vec<_> = values(traced.output.clone()).into_iter().map(f64::to_bits).collect();
     assert_eq!(forward, traced, "{}: trace and forward", sample.label());
+}
+
+/// Values of samples against Burn's own kernel, which is given the operation and its operands;
+/// where it gives none, the sample is left out.
+pub(super) fn check_values(
+    samples: &[OpSample],
+    tolerance: f64,
+    kernel: impl Fn(&Op, Vec<Array>) -> Option<Array>,
+) {
+    let place = place(FloatDType::F64);
+    for sample in samples {
+        let Some(expected) = kernel(&sample.op, sample.arrays(&place)) else { continue };
+        let found = forward(sample, &sample.operands);
+        assert_close(&sample.label(), &values(expected), &found, tolerance);
+    }
 }
 
 /// All properties of all samples of a family.
@@ -479,14 +499,14 @@ pub(super) fn check(samples: &[OpSample]) {
     for sample in samples {
         forward(sample, &sample.operands);
         for active in sample.active_sets() {
-            let traced = Traced::new(sample, &sample.operands, &active, StorageLayout::Plain, &place);
+            let traced = Traced::new(sample, &sample.operands, &active, StorageLayout::Contiguous, &place);
             check_trace(sample, &traced);
             for position in (0..active.len()).filter(|&position| active[position]) {
                 check_jacobian(sample, &traced, position);
                 check_adjoint(sample, &traced, position);
                 check_factors(sample, &traced, position);
             }
-            for view in VIEWED {
+            for view in VIEWS_OF_ALL_KINDS {
                 check_views(sample, &active, view);
             }
         }

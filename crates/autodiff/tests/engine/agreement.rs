@@ -1,5 +1,5 @@
-//! What looked right and was not: models whose graph could be taken for another one's, against their own forward pass; and the checks that
-//! find what cannot be computed.
+//! Models whose recording could be mistaken for another model's, against their own forward pass,
+//! and the checks that find models that cannot be computed.
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::{hard_sigmoid, leaky_relu, relu, sigmoid, softmax};
@@ -9,9 +9,9 @@ use burn::tensor::{Device, Tensor};
 use influence_autodiff::{Check, Error, Graph, Options, Precision, Program};
 
 use crate::layers::agrees;
-use crate::models::{EMPTY, Empty, capture, load};
+use crate::models::{WEIGHTLESS, Weightless, capture, load};
 
-/// A matrix and a vector of a model's own.
+/// A matrix and a vector that the model itself holds.
 #[derive(Module, Debug)]
 struct Affine {
     matrix: Param<Tensor<2>>,
@@ -27,7 +27,7 @@ impl Affine {
         }
     }
 
-    /// The product and a vector along an axis of it.
+    /// The product, plus the vector along one of its axes.
     fn along(&self, x: Tensor<3>, shape: [usize; 3]) -> Tensor<2> {
         let y = x.matmul(self.matrix.val().unsqueeze()) + self.vector.val().reshape(shape);
         y.flatten(1, 2)
@@ -75,7 +75,7 @@ fn a_matrix_in_another_shape_is_no_weight() {
 
 type Function = fn(Tensor<2>) -> Tensor<2>;
 
-/// Functions with a part that is switched off, behind which the cotangent is infinite.
+/// Functions with a branch that is switched off and whose cotangent would be infinite.
 const SWITCHED: &[(&str, Function)] = &[
     ("relu", |x| relu(x).sqrt()),
     ("relu, power", |x| relu(x).powf_scalar(0.3)),
@@ -103,7 +103,7 @@ const SWITCHED: &[(&str, Function)] = &[
 #[test]
 fn what_is_switched_off_stays_so_behind_infinite_slopes() {
     for (name, function) in SWITCHED {
-        agrees(name, EMPTY, |_: &Empty, x: Tensor<2>| function(x), &[7]);
+        agrees(name, WEIGHTLESS, |_: &Weightless, x: Tensor<2>| function(x), &[7]);
     }
 }
 
@@ -169,7 +169,7 @@ fn samples_that_meet_are_found_whatever_the_numbers_are() {
     }
 }
 
-/// A softmax over all samples, as of the shape it began with.
+/// A softmax over all samples, between reshapes that keep the shape.
 trait Cumulative {
     fn cumulative(self, n: usize, k: usize) -> Self;
 }
@@ -184,7 +184,7 @@ impl Cumulative for Tensor<2> {
 fn samples_that_lie_elsewhere_stay_apart() {
     let tokens: fn(Tensor<3>) -> Tensor<2> = |x| {
         let [n, t, d] = x.dims();
-        // Time first, all rows in one, back again.
+        // Time first, all rows merged, and back again.
         let y = relu(x.swap_dims(0, 1).reshape([t * n, d])).reshape([t, n, d]);
         y.narrow(0, 0, 2).swap_dims(0, 1).reshape([n, 2 * d])
     };
@@ -225,25 +225,25 @@ fn outputs_that_are_bounded_by_their_last_operation_are_refused() {
 #[test]
 fn what_is_not_compared_says_why() {
     let device = Device::flex();
-    let forward = |_: &Empty, x: Tensor<2>| if x.dims()[0] == 1 { x * 2.0 } else { x };
+    let forward = |_: &Weightless, x: Tensor<2>| if x.dims()[0] == 1 { x * 2.0 } else { x };
     let options = |check| Options { precision: Precision::F64, check, ..Options::default() };
-    let graph = Graph::capture(&EMPTY, forward, &[3], &device).expect("it is captured");
+    let graph = Graph::capture(&WEIGHTLESS, forward, &[3], &device).expect("it is captured");
     assert!(Program::new(graph.clone(), &device, &options(Check::On)).is_err());
     let off = options(Check::Off("one at a time is never asked for".into()));
     let program = Program::new(graph, &device, &off).expect("it loads");
     let engine = program.engine();
     assert!(engine.contains("(not compared with the model: one at a time"), "{engine}");
-    let graph = Graph::record(&EMPTY, forward, &[3], &device).expect("it is recorded");
+    let graph = Graph::record(&WEIGHTLESS, forward, &[3], &device).expect("it is recorded");
     assert!(Program::new(graph, &device, &options(Check::On)).is_ok(), "there is nothing to compare it with");
 }
 
 #[test]
 fn a_model_that_fails_on_its_own_device_is_told() {
-    let forward = |_: &Empty, x: Tensor<2>| {
+    let forward = |_: &Weightless, x: Tensor<2>| {
         assert!(x.dims()[0] > 1, "one sample is not enough");
         x * 2.0
     };
-    let refused = Graph::capture(&EMPTY, forward, &[3], &Device::flex()).expect_err("it is refused");
+    let refused = Graph::capture(&WEIGHTLESS, forward, &[3], &Device::flex()).expect_err("it is refused");
     assert!(matches!(refused, Error::ForwardFailed { .. }), "{refused}");
     assert!(refused.to_string().contains("one sample is not enough"), "{refused}");
 }

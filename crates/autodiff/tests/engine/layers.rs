@@ -1,4 +1,5 @@
-//! Layers and functions of Burn: logits and Jacobians against the model's own forward pass in f64, by a route that shares nothing with the engine.
+//! Layers and functions of Burn: logits and Jacobians against the model's own forward pass in f64
+//! and its differences, which share no code with the engine.
 
 use burn::module::{Module, Param};
 use burn::nn::attention::{
@@ -15,7 +16,7 @@ use burn::tensor::ops::{
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation, module};
 use influence_autodiff::{Error, Graph, Precision};
 
-use crate::models::{EMPTY, Empty, Weights, batch, error_of_rows, jacobians, program, rows};
+use crate::models::{WEIGHTLESS, Weightless, Weights, batch, error_of_rows, jacobians, program, rows};
 
 /// Step of central differences of whole networks in f64.
 const STEP: f64 = 1e-6;
@@ -29,8 +30,9 @@ const LOGITS: f64 = 1e-12;
 /// f32 against Burn's own f32, a few hundred operations deep.
 const SINGLE: f64 = 1e-5;
 
-/// For models that Burn runs in f32 alone, since what they make is of the device's default type: logits
-/// against the model's own, and rows against central differences of the engine's logits in f64.
+/// For models that Burn runs in f32 alone, because the tensors that they make have the device's
+/// default type: logits against the model's own, and rows against central differences of the
+/// engine's logits in f64.
 fn agrees_in_single<M: Module, const D: usize>(
     what: &str,
     model: M,
@@ -64,7 +66,8 @@ fn agrees_in_single<M: Module, const D: usize>(
     }
 }
 
-/// The engine's logits and rows at one sample against the model's own f64 forward pass and its central differences.
+/// The engine's logits and rows at one sample against the model's own f64 forward pass and its
+/// central differences.
 pub(crate) fn agrees<M: Module, const D: usize>(
     what: &str,
     model: M,
@@ -152,7 +155,7 @@ impl Vit {
         self.rest(self.tokens(x), MhaInput::self_attn)
     }
 
-    /// With a mask of the last position, and one of those to come.
+    /// With a mask of the last position, and a causal one.
     fn masked(&self, x: Tensor<4>) -> Tensor<2> {
         let (n, device) = (x.dims()[0], x.device());
         let tokens = self.tokens(x);
@@ -211,7 +214,7 @@ fn a_one_dimensional_network() {
     agrees("waves", Waves::new(&Device::flex()), Waves::forward, &[2, 25]);
 }
 
-/// Numbers of a table, some of them logarithmic, through two layers.
+/// Tabular features, some of them logarithmic, through two layers.
 #[derive(Module, Debug)]
 struct Tabular {
     first: Linear,
@@ -299,18 +302,18 @@ const FUNCTIONS: &[(&str, Function)] = &[
 #[test]
 fn functions_of_burn() {
     for (name, function) in FUNCTIONS {
-        let flat = |_: &Empty, x: Tensor<3>| {
+        let flat = |_: &Weightless, x: Tensor<3>| {
             let y = function(x);
             let [n, c, w] = y.dims();
             y.reshape([n, c * w])
         };
-        agrees(name, EMPTY, flat, &[3, 4]);
+        agrees(name, WEIGHTLESS, flat, &[3, 4]);
     }
 }
 
 #[test]
 fn chosen_elements() {
-    let forward = |_: &Empty, x: Tensor<2>| {
+    let forward = |_: &Weightless, x: Tensor<2>| {
         let (device, n) = (x.device(), x.dims()[0]);
         let index = Tensor::<2, Int>::from_data([[3, 0, 3, 1]], &device).expand([n, 4]);
         let even = (Tensor::<1, Int>::arange(0..4, &device) * 3 - 2).equal_scalar(1).float().cast(x.dtype());
@@ -320,8 +323,8 @@ fn chosen_elements() {
         let embedded = module::embedding(table, rows).reshape([n, 4]);
         x.gather(1, index).sin() * even.unsqueeze::<2>() + embedded.mask_fill(upper, 0.25)
     };
-    let constant = |_: &Empty, x: Tensor<2>| forward(&EMPTY, x.clone()) * x;
-    agrees("gather, select, embedding", EMPTY, constant, &[4]);
+    let constant = |_: &Weightless, x: Tensor<2>| forward(&WEIGHTLESS, x.clone()) * x;
+    agrees("gather, select, embedding", WEIGHTLESS, constant, &[4]);
 }
 
 #[test]
@@ -334,21 +337,22 @@ fn interpolations() {
     ];
     for (mode, corners) in modes.into_iter().flat_map(|mode| [(mode.clone(), true), (mode, false)]) {
         let options = InterpolateOptions::new(mode).with_output_size([5, 3]).with_align_corners(corners);
-        let forward = |_: &Empty, x: Tensor<4>| module::interpolate(x.sin(), options.clone()).flatten(1, 3);
-        agrees(&format!("{options:?}"), EMPTY, forward, &[2, 3, 4]);
+        let forward =
+            |_: &Weightless, x: Tensor<4>| module::interpolate(x.sin(), options.clone()).flatten(1, 3);
+        agrees(&format!("{options:?}"), WEIGHTLESS, forward, &[2, 3, 4]);
     }
 }
 
 #[test]
 fn attention_in_one_operation() {
     for (causal, masked) in [(false, false), (true, false), (false, true)] {
-        let forward = |_: &Empty, x: Tensor<4>| {
+        let forward = |_: &Weightless, x: Tensor<4>| {
             let mask = Tensor::<4, Bool>::from_data([[[[false, true, false]; 3]]], &x.device());
             let mask = masked.then(|| mask.expand([x.dims()[0], 2, 3, 3]));
             let options = AttentionModuleOptions { is_causal: causal, ..Default::default() };
             module::attention(x.clone(), x.clone().sin(), x, mask, None, options).flatten(1, 3)
         };
-        agrees("attention", EMPTY, forward, &[2, 3, 4]);
+        agrees("attention", WEIGHTLESS, forward, &[2, 3, 4]);
     }
 }
 
@@ -363,7 +367,7 @@ fn normalisation_by_the_root_of_the_mean_square() {
     assert!(error < NETWORK, "{error:e}");
 }
 
-/// Recurrent layers, whose results are assigned part by part to what is empty before.
+/// Recurrent layers, whose results are assigned part by part to unwritten memory.
 #[derive(Module, Debug)]
 struct Recurrent {
     long: Lstm,
@@ -406,7 +410,7 @@ fn one_logit_is_two_classes() {
     let weight: Vec<f64> = head.weight.val().into_data().iter().collect();
     let expected = x.iter::<f64>().zip(weight).map(|(x, w)| w * (1.0 - x.tanh().powi(2)));
     assert!(rows(&found).iter().zip(expected).all(|(a, b)| (a - b).abs() < LOGITS));
-    // A probability of one class is no logit.
+    // A probability of one class is not a logit.
     let bounded = |head: &Linear, x: Tensor<2>| activation::sigmoid(head.forward(x));
     let graph = Graph::capture(&head, bounded, &[3], &device).expect("it is captured");
     assert!(matches!(self::program(graph, Precision::F64), Err(Error::Bounded { .. })));
@@ -414,7 +418,7 @@ fn one_logit_is_two_classes() {
 
 #[test]
 fn integers_are_computed_on_the_host() {
-    let forward = |_: &Empty, x: Tensor<2>| {
+    let forward = |_: &Weightless, x: Tensor<2>| {
         let device = x.device();
         let count = Tensor::<1, Int>::arange(0..6, &device);
         let order =
@@ -422,5 +426,5 @@ fn integers_are_computed_on_the_host() {
         let chosen = order.clone().select(0, Tensor::from_data([11, 0, 5, 7], &device));
         x.clone().select(1, order).sin().narrow(1, 2, 4) * x.select(1, chosen)
     };
-    agrees("integers", EMPTY, forward, &[5]);
+    agrees("integers", WEIGHTLESS, forward, &[5]);
 }
