@@ -56,7 +56,7 @@ fn lengths_beyond_the_file_allocate_no_memory() {
 fn bytes_that_are_not_a_model_are_refused() {
     for bytes in [&b""[..], b"PK\x03\x04", b"<html>", b"version https://git-lfs"] {
         let error = Model::read(bytes).expect_err("it is no model");
-        assert!(error.to_string().contains("no ONNX model"), "{error}");
+        assert!(error.to_string().contains("not an ONNX model"), "{error}");
     }
     let error = Model::open(Path::new("not/there.onnx")).expect_err("it is not there");
     assert!(matches!(error, Error::Io { .. }));

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 use influence_autodiff::{Check, Error, Graph, Options, Precision, Program};
 
 use crate::layers::agrees;
-use crate::models::{WEIGHTLESS, Weightless, capture, load};
+use crate::models::{EMPTY, Empty, capture, load};
 
 /// A matrix and a vector that the model itself holds.
 #[derive(Module, Debug)]
@@ -103,7 +103,7 @@ const SWITCHED: &[(&str, Function)] = &[
 #[test]
 fn what_is_switched_off_stays_so_behind_infinite_slopes() {
     for (name, function) in SWITCHED {
-        agrees(name, WEIGHTLESS, |_: &Weightless, x: Tensor<2>| function(x), &[7]);
+        agrees(name, EMPTY, |_: &Empty, x: Tensor<2>| function(x), &[7]);
     }
 }
 
@@ -225,25 +225,25 @@ fn outputs_that_are_bounded_by_their_last_operation_are_refused() {
 #[test]
 fn what_is_not_compared_says_why() {
     let device = Device::flex();
-    let forward = |_: &Weightless, x: Tensor<2>| if x.dims()[0] == 1 { x * 2.0 } else { x };
+    let forward = |_: &Empty, x: Tensor<2>| if x.dims()[0] == 1 { x * 2.0 } else { x };
     let options = |check| Options { precision: Precision::F64, check, ..Options::default() };
-    let graph = Graph::capture(&WEIGHTLESS, forward, &[3], &device).expect("it is captured");
+    let graph = Graph::capture(&EMPTY, forward, &[3], &device).expect("it is captured");
     assert!(Program::new(graph.clone(), &device, &options(Check::On)).is_err());
     let off = options(Check::Off("one at a time is never asked for".into()));
     let program = Program::new(graph, &device, &off).expect("it loads");
     let engine = program.engine();
     assert!(engine.contains("(not compared with the model: one at a time"), "{engine}");
-    let graph = Graph::record(&WEIGHTLESS, forward, &[3], &device).expect("it is recorded");
+    let graph = Graph::record(&EMPTY, forward, &[3], &device).expect("it is recorded");
     assert!(Program::new(graph, &device, &options(Check::On)).is_ok(), "there is nothing to compare it with");
 }
 
 #[test]
 fn a_model_that_fails_on_its_own_device_is_told() {
-    let forward = |_: &Weightless, x: Tensor<2>| {
+    let forward = |_: &Empty, x: Tensor<2>| {
         assert!(x.dims()[0] > 1, "one sample is not enough");
         x * 2.0
     };
-    let refused = Graph::capture(&WEIGHTLESS, forward, &[3], &Device::flex()).expect_err("it is refused");
+    let refused = Graph::capture(&EMPTY, forward, &[3], &Device::flex()).expect_err("it is refused");
     assert!(matches!(refused, Error::ForwardFailed { .. }), "{refused}");
     assert!(refused.to_string().contains("one sample is not enough"), "{refused}");
 }

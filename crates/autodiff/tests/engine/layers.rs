@@ -16,7 +16,7 @@ use burn::tensor::ops::{
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation, module};
 use influence_autodiff::{Error, Graph, Precision};
 
-use crate::models::{WEIGHTLESS, Weightless, Weights, batch, error_of_rows, jacobians, program, rows};
+use crate::models::{EMPTY, Empty, Weights, batch, error_of_rows, jacobians, program, rows};
 
 /// Step of central differences of whole networks in f64.
 const STEP: f64 = 1e-6;
@@ -302,18 +302,18 @@ const FUNCTIONS: &[(&str, Function)] = &[
 #[test]
 fn functions_of_burn() {
     for (name, function) in FUNCTIONS {
-        let flat = |_: &Weightless, x: Tensor<3>| {
+        let flat = |_: &Empty, x: Tensor<3>| {
             let y = function(x);
             let [n, c, w] = y.dims();
             y.reshape([n, c * w])
         };
-        agrees(name, WEIGHTLESS, flat, &[3, 4]);
+        agrees(name, EMPTY, flat, &[3, 4]);
     }
 }
 
 #[test]
 fn chosen_elements() {
-    let forward = |_: &Weightless, x: Tensor<2>| {
+    let forward = |_: &Empty, x: Tensor<2>| {
         let (device, n) = (x.device(), x.dims()[0]);
         let index = Tensor::<2, Int>::from_data([[3, 0, 3, 1]], &device).expand([n, 4]);
         let even = (Tensor::<1, Int>::arange(0..4, &device) * 3 - 2).equal_scalar(1).float().cast(x.dtype());
@@ -323,8 +323,8 @@ fn chosen_elements() {
         let embedded = module::embedding(table, rows).reshape([n, 4]);
         x.gather(1, index).sin() * even.unsqueeze::<2>() + embedded.mask_fill(upper, 0.25)
     };
-    let constant = |_: &Weightless, x: Tensor<2>| forward(&WEIGHTLESS, x.clone()) * x;
-    agrees("gather, select, embedding", WEIGHTLESS, constant, &[4]);
+    let constant = |_: &Empty, x: Tensor<2>| forward(&EMPTY, x.clone()) * x;
+    agrees("gather, select, embedding", EMPTY, constant, &[4]);
 }
 
 #[test]
@@ -337,22 +337,21 @@ fn interpolations() {
     ];
     for (mode, corners) in modes.into_iter().flat_map(|mode| [(mode.clone(), true), (mode, false)]) {
         let options = InterpolateOptions::new(mode).with_output_size([5, 3]).with_align_corners(corners);
-        let forward =
-            |_: &Weightless, x: Tensor<4>| module::interpolate(x.sin(), options.clone()).flatten(1, 3);
-        agrees(&format!("{options:?}"), WEIGHTLESS, forward, &[2, 3, 4]);
+        let forward = |_: &Empty, x: Tensor<4>| module::interpolate(x.sin(), options.clone()).flatten(1, 3);
+        agrees(&format!("{options:?}"), EMPTY, forward, &[2, 3, 4]);
     }
 }
 
 #[test]
 fn attention_in_one_operation() {
     for (causal, masked) in [(false, false), (true, false), (false, true)] {
-        let forward = |_: &Weightless, x: Tensor<4>| {
+        let forward = |_: &Empty, x: Tensor<4>| {
             let mask = Tensor::<4, Bool>::from_data([[[[false, true, false]; 3]]], &x.device());
             let mask = masked.then(|| mask.expand([x.dims()[0], 2, 3, 3]));
             let options = AttentionModuleOptions { is_causal: causal, ..Default::default() };
             module::attention(x.clone(), x.clone().sin(), x, mask, None, options).flatten(1, 3)
         };
-        agrees("attention", WEIGHTLESS, forward, &[2, 3, 4]);
+        agrees("attention", EMPTY, forward, &[2, 3, 4]);
     }
 }
 
@@ -418,7 +417,7 @@ fn one_logit_is_two_classes() {
 
 #[test]
 fn integers_are_computed_on_the_host() {
-    let forward = |_: &Weightless, x: Tensor<2>| {
+    let forward = |_: &Empty, x: Tensor<2>| {
         let device = x.device();
         let count = Tensor::<1, Int>::arange(0..6, &device);
         let order =
@@ -426,5 +425,5 @@ fn integers_are_computed_on_the_host() {
         let chosen = order.clone().select(0, Tensor::from_data([11, 0, 5, 7], &device));
         x.clone().select(1, order).sin().narrow(1, 2, 4) * x.select(1, chosen)
     };
-    agrees("integers", WEIGHTLESS, forward, &[5]);
+    agrees("integers", EMPTY, forward, &[5]);
 }

@@ -146,18 +146,18 @@ pub(crate) fn batch(count: usize, sample: &[usize]) -> TensorData {
 
 /// A model without weights.
 #[derive(Module, Debug)]
-pub(crate) struct Weightless {
+pub(crate) struct Empty {
     nothing: Option<Linear>,
 }
 
-pub(crate) const WEIGHTLESS: Weightless = Weightless { nothing: None };
+pub(crate) const EMPTY: Empty = Empty { nothing: None };
 
 /// Captures a function of `[n, ...sample]` that has no weights.
 pub(crate) fn capture<const D: usize>(
     sample: &[usize],
     forward: impl Fn(Tensor<D>) -> Tensor<2>,
 ) -> Result<Graph, Error> {
-    Graph::capture(&WEIGHTLESS, |_: &Weightless, x: Tensor<D>| forward(x), sample, &Device::flex())
+    Graph::capture(&EMPTY, |_: &Empty, x: Tensor<D>| forward(x), sample, &Device::flex())
 }
 
 /// Captures and loads it.
