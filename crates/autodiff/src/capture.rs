@@ -1,19 +1,19 @@
-//! Recording a Burn module's forward pass as a list of operations, without running it and without
-//! touching the caller's model.
+//! Records a Burn module's forward pass as a list of operations, without computing it and without
+//! changing the caller's model.
 //!
-//! Burn's capture device records what is done to the tensors on it. What this module takes care of:
+//! Burn's capture device records the operations on its tensors. This module handles the following:
 //!
 //! - The model that is moved to the capture device comes from [`Module::valid`], never from a
 //!   clone: BatchNorm's running state is one cell that clones share, and the move to a capture
 //!   device is one-way. `valid` makes a fresh cell, strips autodiff and initialises lazy
 //!   parameters.
-//! - One capture device serves the whole process, behind a lock: Burn allows 65 536 of them and one
-//!   scope at a time on each.
+//! - One capture device (for each set of default types) serves the whole process, behind a lock:
+//!   Burn allows 65 536 of them, and one scope at a time on each.
 //! - The model sees the input as the result of an operation (x + 0, left out of the recording), so
-//!   that reading its elements fails as for any computed tensor: what a model decides by them would
-//!   be recorded as if it were always so.
-//! - The model's code may panic while it is recorded (reading a computed tensor, say). The panic is
-//!   caught, kept off the terminal, and returned with the last operation that was recorded.
+//!   that reading its elements fails as for any computed tensor; a decision that a model bases on
+//!   them would otherwise be recorded as if it were the same for every input.
+//! - The model's code may panic while it is recorded (for example when it reads a computed tensor).
+//!   The panic is caught, not printed, and returned with the last operation that was recorded.
 //!
 //! Burn 0.23 changes this interface; nothing outside this file knows how a recording is made.
 
@@ -84,7 +84,7 @@ where
     let home = home.clone().without_autodiff();
 
     let _recording = Recorded::begin();
-    // Held to the end: recordings on one device follow one another.
+    // Held until the recording ends: Burn allows one scope at a time on a device.
     let mut kept = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
     let device = recorder(&mut kept, &home);
     let mut outcome = Err(failed("the recording did not begin".into(), None));
@@ -99,8 +99,7 @@ where
             let data = TensorData::zeros::<f32, _>(shape.clone()).convert_dtype(dtype);
             let given = Tensor::<D>::from_data(data, (&home, dtype)).to_device(&device);
             let entry = id(&given);
-            // The model gets a computed tensor, which has no values in the recording: a forward
-            // function that reads its input fails, instead of taking these zeros for constants.
+            // x + 0, so that reading the input fails: see the top of this file.
             let x = given.add_scalar(0.0);
             input.set(id(&x));
             (entry, id(&forward(&moved, x)), dtype)

@@ -10,8 +10,8 @@
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, Size, Value};
 
-/// Where the samples of a batch of n lie in a value: index i along the axis belongs to sample `i /
-/// inner % n`.
+/// Where the samples of a batch of n lie in a value: the element at index i along the axis belongs
+/// to sample `i / inner % n`.
 ///
 /// The size of the axis is a multiple of n: `[n, s, d]` reshaped to `[n s, d]` has inner = s, and
 /// two copies of a batch one after the other along their first axis have size 2 n and inner = 1.

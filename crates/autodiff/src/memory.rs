@@ -32,7 +32,7 @@ use crate::precision::Precision;
 pub struct Memory(usize);
 
 /// The default limit for one batch on a GPU, and for the cotangents of one Gram matrix on any
-/// device: it leaves room on the smallest GPUs in use.
+/// device: as much as the smallest GPUs in use can give.
 pub(crate) const DEFAULT_MEMORY: Memory = Memory(2 << 30);
 
 /// Units and their bytes; sizes are shown in the first binary unit that is not larger than them.

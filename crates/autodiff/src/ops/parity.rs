@@ -18,7 +18,7 @@ use crate::device::has_double_functions;
 
 /// The allowed difference as a multiple of the worst one measured; another processor or driver sums
 /// in another order.
-const FACTOR: f64 = 4.0;
+const MARGIN: f64 = 4.0;
 
 /// The backends with a file in tests/parity/.
 const BACKENDS: [&str; 3] = ["flex", "ndarray", "wgpu"];
@@ -26,7 +26,7 @@ const BACKENDS: [&str; 3] = ["flex", "ndarray", "wgpu"];
 /// The worst difference under one name.
 struct WorstDifference {
     difference: f64,
-    /// Unit roundoff of the float type: the allowed difference is at least [`FACTOR`] times this.
+    /// Unit roundoff of the float type: the allowed difference is at least [`MARGIN`] times this.
     roundoff: f64,
     /// The sample at which it occurred.
     sample: String,
@@ -111,13 +111,13 @@ fn every_operation_agrees_with_the_reference() {
         // In the format of the files.
         println!("{name} {difference:.1e}");
         match measured.get(name.as_str()) {
-            Some(known) if *difference <= FACTOR * known.max(*roundoff) => {}
+            Some(known) if *difference <= MARGIN * known.max(*roundoff) => {}
             known => wrong.push(format!("{name}: {difference:.2e}, measured before {known:?}, at {sample}")),
         }
     }
     assert!(
         wrong.is_empty(),
-        "{backend}: beyond {FACTOR} x tests/parity/{backend}.txt:\n{}",
+        "{backend}: beyond {MARGIN} x tests/parity/{backend}.txt:\n{}",
         wrong.join("\n")
     );
 }
