@@ -1,7 +1,8 @@
-//! A tensor whose rank is known at run time, on any Burn device.
+//! A tensor whose rank is known only at run time, on any Burn device.
 //!
-//! Burn's `Tensor<D>` carries its rank in its type; a graph's values have ranks that only the graph knows. [`Array`] wraps
-//! Burn's rank-free dispatch tensor and offers the few operations that the rules of [`crate::ops`] are written in.
+//! Burn's `Tensor<D>` carries its rank in its type, but the ranks of a graph's values are data.
+//! [`Array`] wraps Burn's dispatch tensor, which has no static rank, and offers the operations in
+//! which the rules of [`crate::ops`] are written.
 
 use burn::backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps, TransactionOps, TransactionPrimitive};
 use burn::backend::{Dispatch, DispatchDevice, DispatchTensor, Scalar, TensorMetadata};
@@ -10,9 +11,10 @@ use burn::tensor::{DType, FloatDType, IndexingUpdateOp, Shape, Slice, TensorData
 use crate::capture::quietly;
 use crate::error::{Error, Result};
 
-/// A tensor of any rank on any device; floats unless it is a mask or an index kept by a rule.
+/// A tensor of any rank on any device. Its elements are floats unless it is a mask or holds
+/// indices.
 ///
-/// Cloning is cheap: the storage is shared, and Burn writes in place only to storage that is not.
+/// Cloning is cheap: the storage is shared, and Burn overwrites only storage that is not shared.
 #[derive(Debug, Clone)]
 pub(crate) struct Array(pub(crate) DispatchTensor);
 
@@ -143,7 +145,7 @@ impl Array {
         Self(Dispatch::float_floor(self.0))
     }
 
-    /// The nearest whole number to each element, of two the even one.
+    /// The nearest whole number to each element; halves go to the even one.
     pub(crate) fn round(self) -> Self {
         Self(Dispatch::float_round(self.0))
     }
@@ -272,7 +274,7 @@ impl Array {
         Self(Dispatch::float_argmax(self.0.clone(), axis, int_dtype(&self.device())))
     }
 
-    /// The elements along an axis in order, and where each came from.
+    /// The elements along an axis in order, and the index from which each came.
     pub(crate) fn sorted(self, axis: usize, descending: bool) -> (Self, Self) {
         let kind = int_dtype(&self.device());
         let (values, indices) = Dispatch::float_sort_with_indices(self.0, axis, descending, kind);
@@ -307,7 +309,7 @@ impl Array {
     }
 }
 
-/// Masks that choose.
+/// Masks and selections by them.
 impl Array {
     /// `value` where the mask is true; both have one shape, or the mask axes of size 1.
     pub(crate) fn fill(self, mask: Self, value: f64) -> Self {
@@ -342,7 +344,7 @@ impl Array {
     }
 }
 
-/// Making, moving and reading.
+/// Creation, transfer and reading.
 impl Array {
     /// Number of elements along each axis.
     #[must_use]
@@ -371,7 +373,7 @@ impl Array {
         Self::full(shape, 0.0, &self.place())
     }
 
-    /// Where this array lives and what its elements are.
+    /// The device and element type of this array.
     pub(crate) fn place(&self) -> Place {
         Place { device: self.device(), dtype: self.dtype().into() }
     }
@@ -406,7 +408,8 @@ impl Array {
     }
 }
 
-/// What `read` brings back from a device, which computes no earlier than that: its panics are those of the kernels.
+/// What `read` brings back from a device. A device may compute only when results are read, so a
+/// panic here is one of its kernels.
 fn delivered<T, E: std::fmt::Debug>(read: impl FnOnce() -> Option<std::result::Result<T, E>>) -> Result<T> {
     let failed = |why: &dyn std::fmt::Debug| Error::Device(format!("the run on the device failed: {why:?}"));
     let read = quietly(read).map_err(|message| failed(&message))?;
@@ -415,7 +418,7 @@ fn delivered<T, E: std::fmt::Debug>(read: impl FnOnce() -> Option<std::result::R
     read.map_err(|error| failed(&error))
 }
 
-/// A device and the element type to use there.
+/// Where arrays live: a device, and the float type to use there.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) device: DispatchDevice,

@@ -1,4 +1,4 @@
-//! Samples given to an executor batch by batch, and results that come back in their order.
+//! Samples given to an executor batch by batch, and results given back in the order of the samples.
 
 use std::collections::VecDeque;
 
@@ -6,21 +6,22 @@ use burn::tensor::TensorData;
 use rayon::prelude::*;
 
 use crate::check;
-use crate::combinations::{Choice, Combinations};
+use crate::combinations::{Chooser, Combinations};
 use crate::error::{Error, Result};
 use crate::ops::with_leading;
 use crate::program::Program;
 
-/// The samples of one call, checked.
+/// The samples of one call, after their checks.
 #[derive(Debug)]
-pub(crate) struct Samples<'a> {
+pub(crate) struct CheckedSamples<'a> {
     pub(crate) program: &'a Program,
     data: TensorData,
     pub(crate) count: usize,
 }
 
-impl<'a> Samples<'a> {
-    /// Samples `[N, ...sample]`, finite and of the program's shape and type.
+impl<'a> CheckedSamples<'a> {
+    /// Checks that samples `[N, ...sample]` are finite floats of the program's shape, and converts
+    /// them to its type.
     pub(crate) fn new(program: &'a Program, samples: TensorData) -> Result<Self> {
         let plan = program.plan();
         let count = samples.shape().first().copied().unwrap_or(0);
@@ -32,13 +33,13 @@ impl<'a> Samples<'a> {
         Ok(Self { program, data, count })
     }
 
-    /// How many samples a run from `first` on takes, padding among them.
+    /// The size of the batch that starts with sample `first`, padding included.
     pub(crate) fn size(&self, first: usize) -> usize {
         let batch = self.program.plan().batch();
         if self.program.schedule.padded { batch } else { batch.min(self.count - first) }
     }
 
-    /// Samples `first ..`, padded with copies of the first of them.
+    /// The batch that starts with sample `first`, padded with copies of that sample.
     pub(crate) fn batch(&self, first: usize) -> Result<TensorData> {
         let (batch, shape) = (self.size(first), self.data.shape());
         let size = self.data.num_elements() / self.count * self.program.plan().precision().bytes();
@@ -53,9 +54,9 @@ impl<'a> Samples<'a> {
             .map_err(unreadable)
     }
 
-    /// What is asked for at each sample of the batch that starts with `first`, by their logits; padding is asked for what the
-    /// first is.
-    pub(crate) fn chosen(&self, choice: &Choice<'_>, first: usize, logits: &[f64]) -> Vec<Combinations> {
+    /// The combinations asked for at each sample of the batch that starts with `first`, from their
+    /// logits; padding repeats those of the first sample.
+    pub(crate) fn chosen(&self, choice: &Chooser<'_>, first: usize, logits: &[f64]) -> Vec<Combinations> {
         let each = logits.chunks_exact(self.program.plan().graph().classes());
         let real = each.zip(first..self.count).map(|(logits, sample)| choice.at(sample, logits));
         let mut all: Vec<Combinations> = real.collect();
@@ -63,14 +64,14 @@ impl<'a> Samples<'a> {
         all
     }
 
-    /// The results of all samples, `run` giving those of the batch that starts with a sample.
+    /// The results of all samples; `run` gives those of the batch that starts with a given sample.
     pub(crate) fn all<T: Send>(&self, run: impl Fn(usize) -> Result<Vec<T>> + Sync) -> Result<Vec<T>> {
         let mut queue = Queue::default();
         std::iter::from_fn(|| queue.next(self, &run)).collect()
     }
 }
 
-/// Where a call has got to, and the results that wait for their turn.
+/// The next sample of a call, and the results that were computed but not given out yet.
 #[derive(Debug)]
 pub(crate) struct Queue<T, E = Error> {
     next: usize,
@@ -84,10 +85,11 @@ impl<T, E> Default for Queue<T, E> {
 }
 
 impl<T: Send, E: Send> Queue<T, E> {
-    /// The next result, if there is one; `run` gives those of the batch that starts with a sample.
+    /// The next result, if there is one; `run` gives those of the batch that starts with a given
+    /// sample.
     pub(crate) fn next(
         &mut self,
-        samples: &Samples<'_>,
+        samples: &CheckedSamples<'_>,
         run: impl Fn(usize) -> Result<Vec<T>, E> + Sync,
     ) -> Option<Result<T, E>> {
         if self.ready.is_empty() && self.next < samples.count {
@@ -96,8 +98,9 @@ impl<T: Send, E: Send> Queue<T, E> {
         self.ready.pop_front()
     }
 
-    /// Runs the next batch, or the next ones side by side; their order, and so their bits, are the same either way.
-    fn advance(&mut self, samples: &Samples<'_>, run: impl Fn(usize) -> Result<Vec<T>, E> + Sync) {
+    /// Runs the next batch, or the next ones side by side: the same batches in the same order, so
+    /// with the same bits.
+    fn advance(&mut self, samples: &CheckedSamples<'_>, run: impl Fn(usize) -> Result<Vec<T>, E> + Sync) {
         let (batch, lanes) = (samples.program.plan().batch(), samples.program.lanes());
         let firsts: Vec<_> = (self.next..samples.count).step_by(batch).take(lanes).collect();
         let results: Vec<_> = match firsts.as_slice() {

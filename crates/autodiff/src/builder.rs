@@ -1,8 +1,9 @@
-//! Graphs that are built node by node, where no Burn module was captured: networks read from files.
+//! Graphs that are built node by node instead of captured from a Burn module: networks read from
+//! files.
 //!
-//! A [`GraphBuilder`] holds the input, adds constants and nodes, and infers the shape of each result
-//! from the operation's own rule at two batch sizes. [`GraphBuilder::finish`] drops what the output
-//! does not depend on and checks the rest as a captured graph is checked.
+//! A [`GraphBuilder`] starts with the input, adds constants and nodes, and infers the shape of each
+//! result from the operation's own rule at three batch sizes. [`GraphBuilder::finish`] drops the
+//! values on which the output does not depend, and checks the rest as a captured graph is checked.
 
 use std::collections::HashMap;
 
@@ -15,8 +16,8 @@ use crate::graph::{Constant, Graph, Kind, Node, Origin, Role, Size, Value, Value
 use crate::ops::Op;
 use crate::parameters::Parameter;
 
-/// The batch sizes at which shapes are inferred: a size is the line through both, and must lie on it
-/// at the third, so that what is rounded (half a batch) is not taken for a constant.
+/// The batch sizes at which shapes are inferred. A size is the line through the first two, and must
+/// lie on it at the third, so that a rounded size (half a batch) is not taken for a constant.
 const BATCHES: [usize; 3] = [2, 3, 7];
 
 /// A graph under construction.
@@ -42,9 +43,9 @@ const BATCHES: [usize; 3] = [2, 3, 7];
 pub struct GraphBuilder {
     values: Vec<Value>,
     nodes: Vec<Node>,
-    /// Where the samples lie in each value, as far as they stay apart.
+    /// Where the samples lie in each value; none where it has no samples or couples them.
     samples: Vec<Option<BatchAxis>>,
-    /// Which values depend on the input.
+    /// For each value, whether it depends on the input.
     dependent: Vec<bool>,
     /// The layer of each parameter, by its value.
     layers: HashMap<ValueId, String>,
@@ -52,7 +53,7 @@ pub struct GraphBuilder {
 }
 
 impl GraphBuilder {
-    /// A graph with nothing but its input, of shape `[n, ...sample]`.
+    /// A graph that holds only its input, of shape `[n, ...sample]`.
     #[must_use]
     pub fn new(sample: &[usize]) -> Self {
         let batch = Size { per_sample: 1, fixed: 0 };
@@ -86,14 +87,14 @@ impl GraphBuilder {
         self.values[value].kind
     }
 
-    /// How many neighbours along the axis of the samples belong to one of them, where samples lie on an
-    /// axis and stay apart: 1 in `[n, d]`, and s in `[n s, d]` that was `[n, s, d]`.
+    /// The number of neighbours along the batch axis that belong to one sample: 1 in `[n, d]`, and
+    /// s in `[n s, d]` that was `[n, s, d]`. None where the value has no samples or couples them.
     #[must_use]
     pub fn neighbours(&self, value: ValueId) -> Option<usize> {
         self.samples[value].map(|lie| lie.inner)
     }
 
-    /// The node whose result a value is.
+    /// The node that computes a value.
     #[must_use]
     pub fn maker(&self, value: ValueId) -> Option<&Node> {
         match self.values[value].origin {
@@ -102,9 +103,8 @@ impl GraphBuilder {
         }
     }
 
-    /// A trainable tensor, which with the others of its layer is perturbed together.
-    ///
-    /// The parameters of the graph stand in the order in which they are added.
+    /// Adds a trainable tensor; the tensors of one layer can be perturbed together. The graph's
+    /// parameters have the order in which they are added.
     pub fn parameter(&mut self, name: &str, layer: &str, data: TensorData) -> ValueId {
         self.dtype.get_or_insert(data.dtype());
         let value = self.constant(name, Role::Parameter(ParamId::new()), data);
@@ -112,12 +112,12 @@ impl GraphBuilder {
         value
     }
 
-    /// State that is not trained, such as the statistics of a batch normalisation.
+    /// Adds state that is not trained, such as the statistics of a batch normalisation.
     pub fn buffer(&mut self, name: &str, data: TensorData) -> ValueId {
         self.constant(name, Role::Buffer, data)
     }
 
-    /// A constant of the network's code: numbers, indices (integers) or a mask (booleans).
+    /// Adds a constant of the network's code: numbers, indices (integers) or a mask (booleans).
     pub fn literal(&mut self, data: TensorData) -> ValueId {
         self.constant("constant", Role::Literal, data)
     }
@@ -136,8 +136,8 @@ impl GraphBuilder {
         self.values.len() - 1
     }
 
-    /// The result of an operation whose operands determine its shape; `path` is its place in the
-    /// network, for messages.
+    /// Adds an operation whose operands determine the shape of its result, and returns the result;
+    /// `path` names the node in messages.
     ///
     /// # Errors
     /// [`Error::Unsupported`] when the operands do not fit.
@@ -145,7 +145,7 @@ impl GraphBuilder {
         self.node_of(op, inputs, &[], path)
     }
 
-    /// The result of an operation that is told its shape: a reshape, an expansion, a fill.
+    /// Adds an operation whose result has a given shape: a reshape, an expansion, a fill.
     ///
     /// # Errors
     /// As [`GraphBuilder::node`], and when the shape is not what the operation's rule allows.
@@ -166,15 +166,16 @@ impl GraphBuilder {
         Ok(output)
     }
 
-    /// The shape of a result from the operation's rule, which must be a line in the batch size.
-    fn inferred(&self, op: &Op, inputs: &[ValueId], told: &[Size]) -> Result<Vec<Size>, String> {
+    /// The shape of a result from the operation's rule; every size must be a line in the batch
+    /// size.
+    fn inferred(&self, op: &Op, inputs: &[ValueId], given: &[Size]) -> Result<Vec<Size>, String> {
         if let Some(&unknown) = inputs.iter().find(|&&input| input >= self.values.len()) {
             return Err(format!("there is no value {unknown}"));
         }
         let at = |n: usize| {
             let inputs: Vec<_> = inputs.iter().map(|&input| self.values[input].shape_at(n)).collect();
-            let told: Vec<_> = told.iter().map(|size| size.at(n)).collect();
-            op.rule().shape(&inputs, &told)
+            let given: Vec<_> = given.iter().map(|size| size.at(n)).collect();
+            op.rule().shape(&inputs, &given)
         };
         let [first, second, third] = [at(BATCHES[0])?, at(BATCHES[1])?, at(BATCHES[2])?];
         let line = |axis: usize| {
@@ -184,11 +185,12 @@ impl GraphBuilder {
         let line = (first.len() == second.len() && first.len() == third.len())
             .then(|| (0..first.len()).map(line).collect::<Option<Vec<_>>>());
         line.flatten().ok_or_else(|| {
-            format!("its shape is no line in the batch size: {first:?}, {second:?}, {third:?}")
+            format!("its shape is not a line in the batch size: {first:?}, {second:?}, {third:?}")
         })
     }
 
-    /// The graph that computes `output`, of shape `[n, K]`, and nothing beside.
+    /// The graph that computes `output`, of shape `[n, K]`, without values on which it does not
+    /// depend.
     ///
     /// # Errors
     /// As [`Graph::capture`]: [`Error::Shape`] for input or output, [`Error::Unsupported`] with all
@@ -199,31 +201,33 @@ impl GraphBuilder {
         }
         let needed = self.needed(output);
         let dtype = self.dtype.unwrap_or(DType::F32);
-        let mut places = vec![usize::MAX; self.values.len()];
+        // The number of each needed value in the finished graph.
+        let mut renumbered: Vec<ValueId> = vec![usize::MAX; self.values.len()];
         let mut values = Vec::new();
         let mut parameters = Vec::new();
         let mut nodes = self.nodes.into_iter().enumerate();
         let mut kept: Vec<Node> = Vec::new();
         for (id, mut value) in self.values.into_iter().enumerate().filter(|(id, _)| needed[*id]) {
-            places[id] = values.len();
+            renumbered[id] = values.len();
             if let Origin::Node(index) = &mut value.origin {
-                // Values of nodes stand in the order of the nodes, so one pass over both is enough.
-                let node = nodes.find(|(place, _)| place == index).map(|(_, node)| node);
+                // The results of nodes have the order of the nodes, so one pass over both is
+                // enough.
+                let node = nodes.find(|(number, _)| number == index).map(|(_, node)| node);
                 *index = kept.len();
                 kept.extend(node);
             }
             if let (Origin::Constant(constant), Some(layer)) = (&value.origin, self.layers.get(&id)) {
                 let (name, shape) = (constant.name.clone(), constant.data.shape().to_vec());
-                let values = vec![places[id]];
+                let values = vec![renumbered[id]];
                 parameters.push(Parameter { name, layer: layer.clone(), shape, values });
             }
             values.push(value);
         }
         for node in &mut kept {
-            node.inputs.iter_mut().for_each(|input| *input = places[*input]);
-            node.output = places[node.output];
+            node.inputs.iter_mut().for_each(|input| *input = renumbered[*input]);
+            node.output = renumbered[node.output];
         }
-        let output = places[output];
+        let output = renumbered[output];
         let graph = Graph {
             values,
             nodes: kept,
@@ -238,7 +242,7 @@ impl GraphBuilder {
         Ok(graph.with_two_logits())
     }
 
-    /// Which values the output depends on; the input always.
+    /// For each value, whether the output depends on it; the input is always needed.
     fn needed(&self, output: ValueId) -> Vec<bool> {
         let mut needed = vec![false; self.values.len()];
         needed[0] = true;
@@ -295,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn operands_that_do_not_fit_are_refused_with_their_place() {
+    fn operands_that_do_not_fit_are_refused_with_their_node() {
         let mut builder = GraphBuilder::new(&[3]);
         let other = builder.literal(weight([2, 5]));
         let error = builder.node(Op::Add(Add), &[0, other], "stem").expect_err("3 is not 5");

@@ -1,4 +1,5 @@
-//! The executor that is written in Burn tensor operations: any device, any float type, and the reference for every other executor.
+//! The executor written in Burn's tensor operations: it runs on any device in any float type, and
+//! is the reference for every other executor.
 
 use std::sync::Arc;
 
@@ -10,43 +11,45 @@ use crate::check;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, Linearized};
-use crate::grams::Sums;
+use crate::grams::GramSums;
 use crate::graph::{Constant, Kind, Node, ValueId};
 use crate::ops::{Keep, Saved, with_leading};
-use crate::parameters::Grams;
-use crate::plan::{Plan, Precision, Step};
+use crate::parameters::{Grams, LeafId};
+use crate::plan::{DirectOperand, Plan, PlannedNode};
+use crate::precision::Precision;
 
 /// A plan loaded onto a device.
 #[derive(Debug)]
 pub struct BurnExecutor {
     plan: Arc<Plan>,
     place: Place,
-    /// Weights and folded constants, by value.
+    /// Weights and folded constants, indexed by value.
     constants: Vec<Option<Array>>,
-    /// Masks and indices of the folded nodes in the chain, by node.
+    /// Masks and indices of the folded nodes in the chain, indexed by node.
     derived: Vec<Option<Array>>,
     /// Whether the device has f64.
     exact: bool,
 }
 
 impl BurnExecutor {
-    /// Moves the weights to `device` in the plan's precision, checks that they are finite, and computes what depends on nothing else.
+    /// Moves the weights to `device` in the plan's precision, checks that they are finite, and
+    /// computes the folded nodes.
     ///
     /// # Errors
-    /// [`Error::Device`] when the device does not have the plan's float type, or a function in it; [`Error::NonFinite`] with the name of the first tensor
-    /// that holds NaN or infinity.
+    /// [`Error::Device`] when the device lacks the plan's float type, or functions such as exp in
+    /// it; [`Error::NonFinite`] with the name of the first tensor that holds NaN or infinity.
     pub fn new(plan: Arc<Plan>, device: &Device) -> Result<Self> {
         let device = device.clone().without_autodiff();
         let dtype = plan.precision.dtype();
         let name = device::name(device.as_dispatch());
-        // The first question opens the device.
+        // The first query opens the device, which may panic.
         let has = quietly(|| device.supports_dtype(burn::tensor::DType::from(dtype)));
         if !has.map_err(|message| Error::Device(format!("{name} cannot be opened: {message}")))? {
             return Err(Error::Device(format!("{name} has no {}: run in f32", plan.precision)));
         }
         let place = Place { device: device.as_dispatch().clone(), dtype };
         let transcendental = (0..plan.graph.nodes.len())
-            .find(|&i| plan.span.nodes[i] && plan.graph.nodes[i].op.is_transcendental());
+            .find(|&i| plan.subgraph.nodes[i] && plan.graph.nodes[i].op.is_transcendental());
         if let Some(node) = transcendental.filter(|_| plan.precision == Precision::F64)
             && !device::has_double_functions(&place.device)?
         {
@@ -67,7 +70,7 @@ impl BurnExecutor {
         Ok(this)
     }
 
-    /// Where it runs.
+    /// Its device and float type.
     pub(crate) fn place(&self) -> &Place {
         &self.place
     }
@@ -88,25 +91,26 @@ impl BurnExecutor {
         &self.plan
     }
 
-    /// The cotangents of some parameters, one cotangent `[1, 1, K]` of one sample, in a plan without direct uses.
+    /// The gradients of some parameters at one sample, for one cotangent `[1, 1, K]` of the logits,
+    /// in a plan without direct uses.
     pub(crate) fn gradients(
         &self,
         sample: TensorData,
         cotangent: TensorData,
-        tensors: &[usize],
+        tensors: &[LeafId],
     ) -> Result<Vec<TensorData>> {
         check::shape("cotangent", cotangent.shape(), &[1, 1, self.plan.graph.classes()])?;
         let linearized = BurnLinearized { executor: self, tape: self.run(sample, |_, _| Ok(()))? };
         let mut pending = linearized.reverse(vec![Array::from_data(cotangent, &self.place)], None)?;
-        let one = |&tensor: &usize| {
-            let shape = &self.plan.graph.parameters[tensor].shape;
+        let one = |&tensor: &LeafId| {
+            let shape = &self.plan.graph.parameters[tensor.index()].shape;
             let found = linearized.of_parameter(&mut pending, tensor);
             found.unwrap_or_else(|| Array::full(shape, 0.0, &self.place)).reshape(shape).into_data()
         };
         tensors.iter().map(one).collect()
     }
 
-    /// Computes what depends on no input.
+    /// Computes the folded nodes, which do not depend on the input.
     fn fold(&mut self) -> Result<()> {
         let plan = Arc::clone(&self.plan);
         for &index in &plan.folded {
@@ -137,19 +141,20 @@ impl BurnExecutor {
         }
     }
 
-    /// Runs backend code for a node; a panic inside becomes an error that names it.
+    /// Runs backend code for a node; a panic inside becomes an error that names the node.
     fn guard<T>(&self, node: usize, work: impl FnOnce() -> T) -> Result<T> {
         quietly(work).map_err(|message| Error::Execution { node: self.plan.graph.describe(node), message })
     }
 
-    /// The forward pass, with a look at the result of every node as it comes.
+    /// The forward pass on a batch; `look` sees the result of every node as it is computed.
     fn run(&self, batch: TensorData, look: impl FnMut(usize, &Array) -> Result<()>) -> Result<Tape> {
         let graph = &self.plan.graph;
         check::shape("batch", batch.shape(), &graph.values[graph.input].shape_at(self.plan.batch))?;
         self.trace(vec![batch], look)
     }
 
-    /// The forward pass from the values that are given to the plan's span.
+    /// The forward pass from the values given to the planned part; `look` sees the result of every
+    /// node as it is computed.
     pub(crate) fn trace(
         &self,
         given: Vec<TensorData>,
@@ -157,7 +162,7 @@ impl BurnExecutor {
     ) -> Result<Tape> {
         let graph = &self.plan.graph;
         let mut tape = Tape { values: self.constants.clone(), derived: self.derived.clone() };
-        for (&id, value) in self.plan.span.inputs.iter().zip(given) {
+        for (&id, value) in self.plan.subgraph.inputs.iter().zip(given) {
             tape.values[id] = Some(Array::from_data(value, &self.place));
         }
         for step in &self.plan.steps {
@@ -169,12 +174,13 @@ impl BurnExecutor {
     }
 
     /// One node of the forward pass.
-    fn step(&self, step: &Step, tape: &mut Tape) -> Result<()> {
+    fn step(&self, step: &PlannedNode, tape: &mut Tape) -> Result<()> {
         let live = &mut tape.values;
         let graph = &self.plan.graph;
         let node @ Node { inputs, output, .. } = &graph.nodes[step.node];
         let shape = graph.values[*output].shape_at(self.plan.batch);
-        // A dying value is handed over, not shared: Burn then reuses its storage. (An operand used twice is shared all the same.)
+        // A value that dies here is moved, not shared, so that Burn reuses its storage. An operand
+        // that the node takes twice has to be shared.
         let once = |id: &ValueId| inputs.iter().filter(|other| *other == id).count() == 1;
         let operands = inputs
             .iter()
@@ -200,22 +206,22 @@ fn load(constant: &Constant, kind: Kind, place: &Place) -> Result<Array> {
     }
 }
 
-/// A value that the plan says is there.
+/// A copy of a value that the plan keeps until here.
 fn owned(values: &[Option<Array>], id: ValueId) -> Array {
     values[id].clone().unwrap_or_else(|| unreachable!("the plan keeps every value until its last use"))
 }
 
-/// A value that the plan says is there and dies here.
+/// A value that the plan keeps until here, and whose last use this is.
 fn taken(values: &mut [Option<Array>], id: ValueId) -> Array {
     values[id].take().unwrap_or_else(|| unreachable!("the plan keeps every value until its last use"))
 }
 
-/// What the forward pass leaves for the reverse pass.
+/// The results of the forward pass that the reverse pass reads.
 #[derive(Debug)]
 pub(crate) struct Tape {
-    /// Values that are still needed: the kept ones, all constants, the output.
+    /// Indexed by value: the kept ones, all constants, the output.
     values: Vec<Option<Array>>,
-    /// Masks and indices, by node.
+    /// Masks and indices, indexed by node.
     derived: Vec<Option<Array>>,
 }
 
@@ -256,7 +262,8 @@ impl Executor for BurnExecutor {
     }
 }
 
-/// A batch's tape. Nothing is read from the device but what is asked for, so that a GPU works on while the host plans ahead.
+/// The network linearised at a batch. Nothing is read from the device before it is asked for, so
+/// that the host can queue work on a GPU without waiting.
 #[derive(Debug)]
 pub(crate) struct BurnLinearized<'a> {
     pub(crate) executor: &'a BurnExecutor,
@@ -284,21 +291,22 @@ impl Linearized for BurnLinearized<'_> {
         check::shape("cotangents", cotangents.shape(), &[count, 1, plan.graph.classes()])?;
         if plan.batch != 1 || count == 0 || count > plan.block {
             let message = format!(
-                "Gram matrices of parameters are of one sample and 1 to {} cotangents: here are {} samples and {count} cotangents",
+                "Gram matrices of parameters take one sample and 1 to {} cotangents, not {} samples and {count} cotangents",
                 plan.block, plan.batch
             );
             return Err(Error::InvalidArgument(message));
         }
         leaves.check_asked(tensors)?;
+        let tensors: Vec<LeafId> = tensors.iter().copied().map(LeafId::new).collect();
         let block = pad_rows(Array::from_data(cotangents, &self.executor.place), plan.block);
-        let mut all = cut(self.summed(block, tensors)?.finish()?, plan.block, count);
+        let mut all = leading(self.summed(block, &tensors)?.finish()?, plan.block, count);
         let input = all.split_off(tensors.len() * count * count);
         let input = leaves.has_input().then_some(input);
         Ok(Grams { samples: 1, cotangents: count, tensors: all, input })
     }
 }
 
-/// Zero rows behind the given ones, up to `count`.
+/// The rows, with rows of zeros behind them up to `count`.
 fn pad_rows(rows: Array, count: usize) -> Array {
     let mut shape = rows.shape();
     if shape[0] == count {
@@ -337,17 +345,18 @@ impl BurnLinearized<'_> {
         }
     }
 
-    /// One reverse pass over one block of cotangents `[block, n, ...]` of each output: the cotangents that arrived at each value and
-    /// were not passed on. The Gram matrices of parameters with a direct use are added to `sums`.
+    /// One reverse pass over one block of cotangents `[block, n, ...]` of each output. Returns, for
+    /// each value, the cotangents that were not passed on: those of the leaves. The Gram matrices
+    /// of parameters with a direct use are added to `sums`.
     pub(crate) fn reverse(
         &self,
         seeds: Vec<Array>,
-        mut sums: Option<&mut Sums>,
+        mut sums: Option<&mut GramSums>,
     ) -> Result<Vec<Option<Array>>> {
         let plan = &self.executor.plan;
         let graph = &plan.graph;
         let mut pending: Vec<Option<Array>> = vec![None; graph.values.len()];
-        for (&output, seed) in plan.span.outputs.iter().zip(seeds) {
+        for (&output, seed) in plan.subgraph.outputs.iter().zip(seeds) {
             pending[output] = Some(seed);
         }
         for step in plan.reversed() {
@@ -358,20 +367,20 @@ impl BurnLinearized<'_> {
         Ok(pending)
     }
 
-    /// The cotangents that arrived at a leaf; zeros where the output does not depend on it.
+    /// The cotangents of a leaf; zeros where no output depends on it.
     pub(crate) fn gradient(&self, pending: &mut [Option<Array>], leaf: ValueId) -> Array {
         let plan = &self.executor.plan;
         let shape = || with_leading(plan.block, &plan.graph.values[leaf].shape_at(plan.batch));
         pending[leaf].take().unwrap_or_else(|| Array::full(&shape(), 0.0, &self.executor.place))
     }
 
-    /// Sends the cotangent of a node's result to its active operands.
+    /// Pulls the cotangent of a node's result back to its active operands.
     fn pull(
         &self,
-        step: &Step,
+        step: &PlannedNode,
         cotangent: Array,
         pending: &mut [Option<Array>],
-        sums: Option<&mut Sums>,
+        sums: Option<&mut GramSums>,
     ) -> Result<()> {
         let plan = &self.executor.plan;
         let Node { op, inputs, output, .. } = &plan.graph.nodes[step.node];
@@ -387,6 +396,8 @@ impl BurnLinearized<'_> {
         if let Some(sums) = sums {
             self.measure(step, &cotangent, &saved, sums)?;
         }
+        // The last operand takes the cotangent itself, so that Burn can reuse its storage; the
+        // others share it.
         let mut cotangent = Some(cotangent);
         let last = step.pulled().last();
         for position in step.pulled() {
@@ -405,52 +416,60 @@ impl BurnLinearized<'_> {
         Ok(())
     }
 
-    /// Adds the Gram matrices of the parameters that this node uses directly.
-    fn measure(&self, step: &Step, cotangent: &Array, saved: &Saved<'_>, sums: &mut Sums) -> Result<()> {
+    /// Adds the Gram matrices of the parameters whose one use is at this node.
+    fn measure(
+        &self,
+        step: &PlannedNode,
+        cotangent: &Array,
+        saved: &Saved<'_>,
+        sums: &mut GramSums,
+    ) -> Result<()> {
         let plan = &self.executor.plan;
         let rule = plan.graph.nodes[step.node].op.rule();
-        for &(position, tensor) in &step.direct {
-            let Some(place) = sums.place_of(tensor) else { continue };
+        for &DirectOperand { position, leaf } in &step.direct {
+            let Some(slot) = sums.slot_of(leaf) else { continue };
             let cotangent = cotangent.clone();
             self.executor.guard(step.node, || match plan.outer(step, position) {
-                Some(_) => sums.factors(place, rule.factors(cotangent, position, saved)),
-                None => sums.gradients(place, rule.pullback(cotangent, position, saved)),
+                Some(_) => sums.factors(slot, rule.factors(cotangent, position, saved)),
+                None => sums.gradients(slot, rule.pullback(cotangent, position, saved)),
             })??;
         }
         Ok(())
     }
 
-    /// The cotangents of a parameter, summed over the fields that share it; none where it has a direct use.
-    pub(crate) fn of_parameter(&self, pending: &mut [Option<Array>], tensor: usize) -> Option<Array> {
-        let values = &self.executor.plan.graph.parameters[tensor].values;
+    /// The cotangents of a parameter, summed over the values that hold it; none where its Gram
+    /// matrix was taken at a direct use.
+    pub(crate) fn of_parameter(&self, pending: &mut [Option<Array>], tensor: LeafId) -> Option<Array> {
+        let values = &self.executor.plan.graph.parameters[tensor.index()].values;
         let arrived: Vec<Array> = values.iter().filter_map(|&value| pending[value].take()).collect();
         arrived.into_iter().reduce(Array::add)
     }
 
-    /// Gram matrices of one block of cotangents: of these tensors, and of the input behind them.
-    fn summed(&self, block: Array, tensors: &[usize]) -> Result<Sums> {
+    /// The Gram matrices of these tensors, and of the input behind them, for one block of
+    /// cotangents.
+    fn summed(&self, block: Array, tensors: &[LeafId]) -> Result<GramSums> {
         let plan = &self.executor.plan;
-        let mut sums = Sums::new(tensors, plan.block, self.executor.exact);
+        let mut sums = GramSums::new(tensors, plan.block, self.executor.exact);
         let mut pending = self.reverse(vec![block], Some(&mut sums))?;
-        for (place, &tensor) in tensors.iter().enumerate() {
+        for (tensor, slot) in sums.slots() {
             if let Some(gradients) = self.of_parameter(&mut pending, tensor) {
-                sums.gradients(place, gradients)?;
+                sums.gradients(slot, gradients)?;
             }
         }
         if plan.leaves().has_input() {
-            sums.gradients(tensors.len(), self.gradient(&mut pending, plan.graph.input))?;
+            sums.gradients(sums.of_input(), self.gradient(&mut pending, plan.graph.input))?;
         }
         Ok(sums)
     }
 
-    /// An operand if the rule keeps it.
-    fn kept(&self, step: &Step, position: usize, id: ValueId) -> Option<Array> {
+    /// An operand, if the rule keeps it.
+    fn kept(&self, step: &PlannedNode, position: usize, id: ValueId) -> Option<Array> {
         step.keeps.contains(&Keep::Input(position)).then(|| self.tape.values[id].clone()).flatten()
     }
 }
 
 /// The leading `[count, count]` of each matrix `[size, size]`.
-fn cut(matrices: Vec<f64>, size: usize, count: usize) -> Vec<f64> {
+fn leading(matrices: Vec<f64>, size: usize, count: usize) -> Vec<f64> {
     if size == count {
         return matrices;
     }

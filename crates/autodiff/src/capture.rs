@@ -1,15 +1,19 @@
-//! Recording a Burn module's forward pass as a list of operations, without running it and without touching the caller's model.
+//! Records a Burn module's forward pass as a list of operations, without computing it and without
+//! changing the caller's model.
 //!
-//! Burn's capture device records what is done to the tensors on it. What this module takes care of:
+//! Burn's capture device records the operations on its tensors. This module handles the following:
 //!
-//! - The model that is moved to the capture device comes from [`Module::valid`], never from a clone: BatchNorm's running state is one
-//!   cell that clones share, and the move to a capture device is one-way. `valid` makes a fresh cell, strips autodiff and initialises
-//!   lazy parameters.
-//! - One capture device serves the whole process, behind a lock: Burn allows 65 536 of them and one scope at a time on each.
-//! - The model sees the input as the result of an operation (x + 0, left out of the recording), so that reading its elements fails
-//!   as for any computed tensor: what a model decides by them would be recorded as if it were always so.
-//! - The model's code may panic while it is recorded (reading a computed tensor, say). The panic is caught, kept off the terminal,
-//!   and returned with the last operation that was recorded.
+//! - The model that is moved to the capture device comes from [`Module::valid`], never from a
+//!   clone: BatchNorm's running state is one cell that clones share, and the move to a capture
+//!   device is one-way. `valid` makes a fresh cell, strips autodiff and initialises lazy
+//!   parameters.
+//! - One capture device (for each set of default types) serves the whole process, behind a lock:
+//!   Burn allows 65 536 of them, and one scope at a time on each.
+//! - The model sees the input as the result of an operation (x + 0, left out of the recording), so
+//!   that reading its elements fails as for any computed tensor; a decision that a model bases on
+//!   them would otherwise be recorded as if it were the same for every input.
+//! - The model's code may panic while it is recorded (for example when it reads a computed tensor).
+//!   The panic is caught, not printed, and returned with the last operation that was recorded.
 //!
 //! Burn 0.23 changes this interface; nothing outside this file knows how a recording is made.
 
@@ -26,20 +30,20 @@ use burn::tensor::{Bool, DType, Device, FloatDType, Int, IntDType, Tensor, Tenso
 use crate::error::{Error, Result};
 use crate::graph::Role;
 
-/// What one run of the model left behind.
+/// The record of one run of the model.
 #[derive(Debug)]
 pub(crate) struct Recording {
     /// Every operation, in order; initialisations and drops are left out.
     pub(crate) operations: Vec<OperationIr>,
-    /// Host values of everything that was not computed: weights, buffers, literals.
+    /// Host values of every tensor that was not computed: weights, buffers, literals.
     pub(crate) values: BTreeMap<TensorId, TensorData>,
     /// The model's own tensors.
-    pub(crate) names: HashMap<TensorId, Named>,
+    pub(crate) names: HashMap<TensorId, ModelTensor>,
     /// The input.
     pub(crate) input: TensorId,
     /// The input's shape, batch axis included.
     pub(crate) shape: Vec<usize>,
-    /// What the forward function returned.
+    /// The tensor that the forward function returned.
     pub(crate) output: TensorId,
     /// The type of the model's float tensors.
     pub(crate) dtype: DType,
@@ -47,12 +51,12 @@ pub(crate) struct Recording {
 
 /// A tensor of the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Named {
+pub(crate) struct ModelTensor {
     /// Its path in PyTorch's terms.
     pub(crate) name: String,
     pub(crate) role: Role,
-    /// Its place among the model's tensors, in the order in which the model holds them.
-    pub(crate) place: usize,
+    /// Its index among the model's tensors, in the order in which the model holds them.
+    pub(crate) order: usize,
 }
 
 /// Records `forward` on a batch of `batch` samples of shape `sample`.
@@ -75,10 +79,12 @@ where
     if RECORDING.get() {
         return Err(failed("the model's forward function measures influence itself".into(), None));
     }
+    // Burn's own code may panic, too: wherever it or the model runs, panics become messages.
     let prepared = quietly(|| model.valid()).map_err(|message| failed(message, None))?;
     let home = home.clone().without_autodiff();
 
     let _recording = Recorded::begin();
+    // Held until the recording ends: Burn allows one scope at a time on a device.
     let mut kept = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
     let device = recorder(&mut kept, &home);
     let mut outcome = Err(failed("the recording did not begin".into(), None));
@@ -93,6 +99,7 @@ where
             let data = TensorData::zeros::<f32, _>(shape.clone()).convert_dtype(dtype);
             let given = Tensor::<D>::from_data(data, (&home, dtype)).to_device(&device);
             let entry = id(&given);
+            // x + 0, so that reading the input fails: see the top of this file.
             let x = given.add_scalar(0.0);
             input.set(id(&x));
             (entry, id(&forward(&moved, x)), dtype)
@@ -110,34 +117,35 @@ where
         }
     });
     drop(kept);
-    let seen = Seen { input: input.get(), shape };
+    let seen = RecordedInput { input: input.get(), shape };
     let captured = captured.map_err(|error| error.to_string());
     seen.assemble(outcome, captured.map(|captured| (captured.graph.operations, captured.values)))
 }
 
-/// The input as the model saw it.
-struct Seen {
+/// The input of a recorded run.
+struct RecordedInput {
     input: Option<TensorId>,
     shape: Vec<usize>,
 }
 
-/// Output, float type and names of a run that went well.
-type Told = (TensorId, DType, HashMap<TensorId, Named>);
+/// Output, float type and named tensors of a run that succeeded.
+type RunOutcome = (TensorId, DType, HashMap<TensorId, ModelTensor>);
 
-impl Seen {
-    /// Whether an operation is the model's own: not the one that made its input, no beginning or end of a tensor.
+impl RecordedInput {
+    /// Whether an operation is the model's own: neither the one that made its input, nor one that
+    /// marks the beginning or end of a tensor's life.
     fn is_own(&self, op: &OperationIr) -> bool {
         !matches!(op, OperationIr::Init(_) | OperationIr::Drop(_))
             && op.outputs().all(|output| Some(output.id) != self.input)
     }
 
-    /// The recording, or why there is none with the last of the model's operations.
+    /// The recording, or the reason why there is none, with the last operation that was recorded.
     fn assemble(
         self,
-        told: Result<Told>,
+        outcome: Result<RunOutcome>,
         captured: Result<(Vec<OperationIr>, BTreeMap<TensorId, TensorData>), String>,
     ) -> Result<Recording> {
-        match (told, captured, self.input) {
+        match (outcome, captured, self.input) {
             (Ok((output, dtype, names)), Ok((operations, values)), Some(input)) => {
                 let operations = operations.into_iter().filter(|op| self.is_own(op)).collect();
                 Ok(Recording { operations, values, names, input, shape: self.shape, output, dtype })
@@ -154,10 +162,10 @@ impl Seen {
 
 fn failed(message: String, last: Option<&OperationIr>) -> Error {
     let last = last.map_or_else(|| "none".to_owned(), operation_name);
-    // Burn's messages go over several lines.
+    // Burn's messages have several lines.
     let mut message = message.split_whitespace().collect::<Vec<_>>().join(" ");
     if message.contains("no concrete value") {
-        message.push_str("; the forward function reads values, which a recording does not have: control flow on data cannot be captured");
+        message.push_str("; the forward function reads computed values, which a recording does not have: control flow on data cannot be captured");
     }
     Error::CaptureFailed { message, last }
 }
@@ -167,7 +175,7 @@ pub(crate) fn operation_name(op: &OperationIr) -> String {
     let text = format!("{op:?}");
     let mut words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     let family = words.next().unwrap_or_default();
-    // `NumericFloat(F32, Add(...))`: the element type stands between the family and the operation.
+    // `NumericFloat(F32, Add(...))`: the element type comes between the family and the operation.
     let operation = words.find(|word| word.parse::<DTypeName>().is_err()).unwrap_or_default();
     format!("{family}::{operation}")
 }
@@ -195,13 +203,13 @@ fn id<const D: usize>(tensor: &Tensor<D>) -> Option<TensorId> {
     tensor.clone().try_into_primitive::<Capture>().ok().map(|primitive| primitive.id())
 }
 
-/// The types of tensors that a model makes without naming one.
+/// The default types of a device: those of tensors that a model makes without naming a type.
 type Defaults = (FloatDType, IntDType);
 
 static DEVICES: Mutex<Vec<(Defaults, Device)>> = Mutex::new(Vec::new());
 
-/// The device that records, with the defaults of the caller's: what a recurrent layer makes for its
-/// states has the type there that it has on `home`.
+/// The recording device with the default types of `home`, so that tensors made in the forward
+/// function (the states of a recurrent layer) have the same type on both.
 fn recorder(kept: &mut Vec<(Defaults, Device)>, home: &Device) -> Device {
     let defaults = defaults(home);
     if let Some((_, device)) = kept.iter().find(|(known, _)| *known == defaults) {
@@ -217,8 +225,9 @@ fn defaults(device: &Device) -> Defaults {
     (settings.float_dtype, settings.int_dtype)
 }
 
-/// Gives a device that records the defaults of the caller's, once: what it does to try them is recorded
-/// too, and needed by nothing. A device that refuses keeps Burn's own.
+/// Gives the recording device the default types of the caller's device, once. The operations by
+/// which Burn tries the types are recorded too, but nothing depends on them. A device that refuses
+/// keeps Burn's defaults.
 fn configure(device: &Device, home: &Device) {
     let wanted = defaults(home);
     if defaults(device) != wanted {
@@ -227,14 +236,14 @@ fn configure(device: &Device, home: &Device) {
 }
 
 thread_local! {
-    /// Whether this thread records a model: apart from [`QUIET`], since a thread that waits inside a kernel may take up another task of
-    /// its pool, and that may well be a capture.
+    /// Whether this thread records a model. It is not the same as [`QUIET`]: a thread that waits
+    /// inside a kernel may take up another task of its pool, and that may be a capture.
     static RECORDING: Cell<bool> = const { Cell::new(false) };
     static QUIET: Cell<bool> = const { Cell::new(false) };
     static MESSAGE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// While it lives, this thread records a model.
+/// A guard: while it lives, this thread records a model.
 struct Recorded;
 
 impl Recorded {
@@ -260,10 +269,10 @@ pub fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             if QUIET.get() {
-                let place =
-                    info.location().map(|place| format!(", at {}:{}", file_name(place.file()), place.line()));
+                let location =
+                    info.location().map(|at| format!(", at {}:{}", file_name(at.file()), at.line()));
                 let text = info.payload_as_str().unwrap_or("a panic without a message");
-                MESSAGE.set(Some(format!("{text}{}", place.unwrap_or_default())));
+                MESSAGE.set(Some(format!("{text}{}", location.unwrap_or_default())));
             } else {
                 previous(info);
             }
@@ -275,7 +284,8 @@ pub fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     result.map_err(|payload| MESSAGE.take().unwrap_or_else(|| text(payload.as_ref())))
 }
 
-/// The message of a panic that did not pass our hook: raised in another thread and handed on, or after the hook was replaced.
+/// The message of a panic that did not pass our hook: it was raised in another thread and passed
+/// on, or the hook was replaced.
 fn text(payload: &(dyn std::any::Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
@@ -291,7 +301,7 @@ fn file_name(path: &str) -> &str {
 #[derive(Default)]
 struct Names {
     path: Vec<(String, String)>,
-    found: HashMap<TensorId, Named>,
+    found: HashMap<TensorId, ModelTensor>,
     dtype: Option<DType>,
 }
 
@@ -325,13 +335,13 @@ impl ModuleVisitor for Names {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let tensor = param.val();
         let name = self.name();
-        // Running statistics look like parameters to a visitor; they are state that nobody trains.
+        // To a visitor running statistics look like parameters, but they are state and not trained.
         let buffer = name.rsplit('.').next().is_some_and(|last| last.starts_with("running_"));
         let role = if buffer { Role::Buffer } else { Role::Parameter(param.id) };
         self.dtype.get_or_insert(tensor.dtype());
         if let Some(id) = id(&tensor) {
-            let place = self.found.len();
-            self.found.insert(id, Named { name, role, place });
+            let order = self.found.len();
+            self.found.insert(id, ModelTensor { name, role, order });
         }
     }
 
@@ -342,7 +352,7 @@ impl ModuleVisitor for Names {
 
 #[cfg(test)]
 mod tests {
-    //! The recorder's state on one thread, and names out of debug texts.
+    //! The recorder's state on one thread, and operation names from debug texts.
 
     use burn::nn::{Linear, LinearConfig};
 
@@ -360,11 +370,11 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_told_whoever_raised_it() {
+    fn a_panic_is_reported_whichever_thread_raised_it() {
         assert_eq!(quietly(|| 7), Ok(7));
         let own = quietly(|| panic!("own {}", 1)).expect_err("it panics");
         assert!(own.starts_with("own 1, at capture.rs:"), "{own}");
-        // Raised in another thread and handed on, as a thread pool does: our hook has not seen it.
+        // Raised in another thread and passed on, as a thread pool does: our hook has not seen it.
         let handed = quietly(|| panic::resume_unwind(Box::new("handed on".to_owned())));
         assert_eq!(handed, Err::<(), _>("handed on".to_owned()));
         let literal = quietly(|| panic::resume_unwind(Box::new("literal")));
@@ -385,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn element_types_are_told_from_operations() {
+    fn element_types_are_distinguished_from_operations() {
         for name in ["F32", "F64", "BF16", "I64", "U8", "Flex32", "Bool"] {
             assert!(name.parse::<DTypeName>().is_ok(), "{name}");
         }

@@ -1,4 +1,5 @@
-//! Checks that run before results are believed: finite numbers, shapes, logits that are no probabilities.
+//! Checks of inputs, weights and outputs: finite numbers, shapes, logits that are not
+//! probabilities.
 
 use burn::tensor::{DType, FloatDType, TensorData};
 
@@ -6,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Constant, Graph, Node, Origin, Role, ValueId};
 use crate::ops::Op;
 
-/// The first element that is NaN or infinite: its flat index and its name.
+/// The first element that is NaN or infinite: its flat index, and the number in words.
 pub(crate) fn first_non_finite(data: &TensorData) -> Option<(usize, String)> {
     let found = match data.dtype() {
         DType::F32 => position(data.as_slice::<f32>().ok()?, |x| x.is_finite()),
@@ -18,7 +19,8 @@ pub(crate) fn first_non_finite(data: &TensorData) -> Option<(usize, String)> {
     Some((found, value.to_string()))
 }
 
-/// The first element for which `good` does not hold, looked for in blocks so that the common case is a plain sweep.
+/// The first element for which `good` does not hold. Whole blocks are tested without early exit,
+/// which the compiler vectorises; usually all are good.
 fn position<T: Copy>(values: &[T], good: impl Fn(T) -> bool) -> Option<usize> {
     const BLOCK: usize = 4096;
     let block = values.chunks(BLOCK).position(|block| !block.iter().fold(true, |all, &x| all & good(x)))?;
@@ -26,8 +28,9 @@ fn position<T: Copy>(values: &[T], good: impl Fn(T) -> bool) -> Option<usize> {
     values[start..].iter().position(|&x| !good(x)).map(|offset| start + offset)
 }
 
-/// A weight in the type of a run: finite as it was captured, and finite still. What the model's code
-/// makes may be infinite: minus infinity is how a mask is added to scores.
+/// A weight in the float type of a run, which must be finite before and after the conversion. A
+/// literal of the model's code may be infinite (but not NaN): masks are added to scores as minus
+/// infinity.
 ///
 /// # Errors
 /// [`Error::NonFinite`] with its name; [`Error::InvalidArgument`] when it cannot be converted.
@@ -51,7 +54,7 @@ pub fn weight(constant: &Constant, dtype: FloatDType) -> Result<TensorData> {
     Ok(data)
 }
 
-/// Every sample of `[N, ...]` holds finite numbers only.
+/// Checks that every sample of `[N, ...]` is finite.
 pub(crate) fn finite_samples(what: &str, data: &TensorData) -> Result<()> {
     match first_non_finite(data) {
         None => Ok(()),
@@ -66,7 +69,8 @@ pub(crate) fn finite_samples(what: &str, data: &TensorData) -> Result<()> {
     }
 }
 
-/// Floats of the type of a run. Whole numbers are refused: pixels of 0..255 would be taken for inputs in [0, 1].
+/// Converts floats to the type of a run. Integers are refused: pixels of 0..255 would be taken for
+/// inputs in [0, 1].
 pub(crate) fn as_float(data: TensorData, dtype: FloatDType) -> Result<TensorData> {
     if !data.dtype().is_float() {
         return Err(Error::InvalidArgument(format!(
@@ -78,10 +82,10 @@ pub(crate) fn as_float(data: TensorData, dtype: FloatDType) -> Result<TensorData
         .map_err(|error| Error::InvalidArgument(format!("the input cannot be converted: {error:?}")))
 }
 
-/// `found` is `expected`.
+/// Checks that `found` is `expected`.
 ///
 /// # Errors
-/// [`Error::Shape`] where it is not.
+/// [`Error::Shape`] otherwise.
 pub fn shape(what: &'static str, found: &[usize], expected: &[usize]) -> Result<()> {
     if found == expected {
         return Ok(());
@@ -89,7 +93,8 @@ pub fn shape(what: &'static str, found: &[usize], expected: &[usize]) -> Result<
     Err(Error::Shape { what, expected: format!("{expected:?}"), found: found.to_vec() })
 }
 
-/// Refuses rows of logits `[n, K]` of which every one is non-negative and sums to 1. Rows that overflow on made-up samples tell nothing.
+/// Refuses rows of logits `[n, K]` if every one is non-negative and sums to 1. Rows that overflow
+/// on the synthetic samples are ignored.
 ///
 /// # Errors
 /// [`Error::Probabilities`].
@@ -100,10 +105,12 @@ pub(crate) fn distribution(logits: &[f64], classes: usize) -> Result<()> {
     if is_probabilities { Err(Error::Probabilities) } else { Ok(()) }
 }
 
-/// Refuses outputs that lie in [0, 1] whatever the input is, because the last operation, but for some that move elements, puts them there.
+/// Refuses outputs that lie in [0, 1] for every input, because the last operation bounds them;
+/// operations behind it that only move elements are ignored.
 ///
 /// # Errors
-/// [`Error::Probabilities`] after a softmax over the classes; [`Error::Bounded`] after any other such operation.
+/// [`Error::Probabilities`] after a softmax over the classes; [`Error::Bounded`] after any other
+/// such operation.
 pub(crate) fn unbounded(graph: &Graph) -> Result<()> {
     let producer = |id: ValueId| match graph.values[id].origin {
         Origin::Node(node) => Some(node),
@@ -116,7 +123,7 @@ pub(crate) fn unbounded(graph: &Graph) -> Result<()> {
             Op::Reshape(_) | Op::Permute(_) | Op::Flip(_) | Op::Slice(_) | Op::Cast(_) | Op::Expand(_) => {
                 id = inputs[0];
             }
-            // Of one logit z what stands before [z, 0].
+            // For a single logit z: the operation that gives z, before it becomes [z, 0].
             Op::Linear(_) if graph.one_logit && *output == graph.output => id = inputs[0],
             Op::Softmax(softmax) if *output == graph.output && softmax.axis == 1 => {
                 return Err(Error::Probabilities);
@@ -140,7 +147,8 @@ fn is_distribution(row: &[f64]) -> bool {
     row.iter().all(|&p| p >= 0.0) && (row.iter().sum::<f64>() - 1.0).abs() < DISTRIBUTION_TOLERANCE
 }
 
-/// A made-up sample: numbers in [0, 1) in even draws, in (-3, 3) with one sign and the other in turn in odd ones, from a fixed sequence.
+/// A synthetic sample from a fixed pseudo-random sequence: numbers in [0, 1) in even draws, numbers
+/// in (-3, 3) with alternating signs in odd ones.
 pub(crate) fn draw_sample(shape: &[usize], draw: usize) -> Vec<f32> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(draw as u64 + 1);
     let mut next = || {
@@ -159,7 +167,7 @@ pub(crate) fn draw_sample(shape: &[usize], draw: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    //! Where the first bad number is, and what counts as the same or as a distribution.
+    //! The position of the first bad number, what counts as a distribution, and synthetic samples.
 
     use burn::tensor::f16;
 

@@ -1,4 +1,4 @@
-//! What is pulled back at each sample: which combinations of its logits.
+//! The combinations of the logits whose gradients are computed at each sample.
 
 use std::fmt;
 
@@ -9,20 +9,20 @@ use crate::error::{Error, Result};
 /// The combinations of the logits whose gradients are asked for at one sample.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Combinations {
-    /// z_k - z_K for k = 1 .. K-1: all that functions of the probabilities depend on.
+    /// z_k - z_K for k = 1 .. K-1: every function of the probabilities depends on these alone.
     #[default]
     Differences,
-    /// z_k for k = 1 .. K: needed for what a constant added to all logits changes.
+    /// z_k for k = 1 .. K: needed for functions that change when a constant is added to all logits.
     Logits,
     /// sum_k c_vk z_k for v = 1 .. V, as the rows c_v of a matrix, row-major `[V, K]`.
     Rows(Vec<f64>),
 }
 
 impl Combinations {
-    /// V, how many they are of `classes` logits.
+    /// V, the number of combinations of `classes` logits.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for rows that are none, or not of K numbers each.
+    /// [`Error::InvalidArgument`] for no rows, or rows that have not K numbers each.
     pub(crate) fn count(&self, classes: usize) -> Result<usize> {
         match self {
             Self::Differences => Ok(classes - 1),
@@ -31,13 +31,13 @@ impl Combinations {
                 Ok(rows.len() / classes)
             }
             Self::Rows(rows) => Err(Error::InvalidArgument(format!(
-                "{} numbers are no combinations of {classes} logits: give rows of {classes}",
+                "{} numbers are not combinations of {classes} logits: give rows of {classes}",
                 rows.len()
             ))),
         }
     }
 
-    /// What class j has in combination v.
+    /// The coefficient of class j in combination v.
     fn entry(&self, classes: usize, v: usize, j: usize) -> f64 {
         let unit = |k: usize| f64::from(u8::from(j == k));
         match self {
@@ -47,8 +47,8 @@ impl Combinations {
         }
     }
 
-    /// The cotangents `[V, n, K]` of the samples of a batch, V being the largest of their counts; samples with fewer
-    /// have zeros at the end.
+    /// The cotangents `[V, n, K]` for the samples of a batch, where V is the largest of their
+    /// counts; samples with fewer combinations have zeros at the end.
     ///
     /// # Errors
     /// As [`Combinations::count`].
@@ -66,25 +66,26 @@ impl Combinations {
     }
 }
 
-/// Which combinations are asked for at a sample, by its place in the call and its logits.
-pub(crate) struct Choice<'a>(Box<Choose<'a>>);
+/// The caller's function that chooses the combinations for a sample, from its index in the call and
+/// its logits.
+pub(crate) struct Chooser<'a>(Box<Choose<'a>>);
 
 type Choose<'a> = dyn Fn(usize, &[f64]) -> Combinations + Send + Sync + 'a;
 
-impl<'a> Choice<'a> {
+impl<'a> Chooser<'a> {
     pub(crate) fn new(choose: impl Fn(usize, &[f64]) -> Combinations + Send + Sync + 'a) -> Self {
         Self(Box::new(choose))
     }
 
-    /// Those of one sample.
+    /// The combinations for one sample.
     pub(crate) fn at(&self, sample: usize, logits: &[f64]) -> Combinations {
         (self.0)(sample, logits)
     }
 }
 
-impl fmt::Debug for Choice<'_> {
+impl fmt::Debug for Chooser<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Choice")
+        f.write_str("Chooser")
     }
 }
 

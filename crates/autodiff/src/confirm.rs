@@ -1,7 +1,8 @@
-//! A third recording, with five samples, held against the graph of the other two.
+//! A third recording, with five samples, compared with the graph of the other two.
 //!
-//! Two sizes lie on a line whatever a model does with them (`n / 2` is 1 for two samples and for three). A third tells more; what all three
-//! have in common is then taken for the model, and compared with it at one sample and at five when it is loaded (`reference.rs`).
+//! Two sizes always lie on a line, whatever a model computes (`n / 2` is 1 for two samples and for
+//! three). A third size catches most such cases. The graph that all three recordings agree on is
+//! compared with the model itself, at one sample and at five, when it is loaded (`reference.rs`).
 
 use std::collections::HashMap;
 
@@ -12,17 +13,19 @@ use crate::error::{Error, Problem, Result};
 use crate::graph::{Graph, Origin, Role, ValueId};
 use crate::integers;
 use crate::linears;
-use crate::lower::{Table, needed};
+use crate::lower::{Recogniser, needed};
 use crate::slices;
 
 /// The batch size of the recording by which the graph of the other two is confirmed.
 pub(crate) const LAST_BATCH: usize = 5;
 
-/// Holds a graph against a recording of [`LAST_BATCH`] samples: control flow that two and three samples do not show.
+/// Compares a graph with a recording of [`LAST_BATCH`] samples: this finds control flow that two
+/// and three samples do not show.
 ///
 /// # Errors
-/// [`Error::Unsupported`] with the first operation that is another than the graph says for so many samples.
-pub(crate) fn against(graph: &Graph, mut recording: Recording, table: Table) -> Result<()> {
+/// [`Error::Unsupported`] with the first operation that differs from the graph's at this batch
+/// size.
+pub(crate) fn against(graph: &Graph, mut recording: Recording, recognise: Recogniser) -> Result<()> {
     integers::fold(&mut recording);
     slices::turn(&mut recording);
     linears::unite(&mut recording);
@@ -38,7 +41,7 @@ pub(crate) fn against(graph: &Graph, mut recording: Recording, table: Table) -> 
     };
     for (index, &at) in operations.iter().enumerate() {
         let op = &recording.operations[at];
-        let (Some(node), Some(Ok(lowered))) = (graph.nodes.get(index), table(op)) else {
+        let (Some(node), Some(Ok(lowered))) = (graph.nodes.get(index), recognise(op)) else {
             return refuse(operation_name(op), index);
         };
         let same = |(operand, &id): (&&TensorIr, &ValueId)| match known.get(&operand.id) {

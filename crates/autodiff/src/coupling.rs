@@ -1,29 +1,32 @@
-//! Samples stay apart: a check of the graph alone, before anything runs.
+//! The check that samples are not coupled across the batch: on the graph alone, before anything
+//! runs.
 //!
-//! The value of every node that depends on the input, or on how many samples there are, has one axis along which the samples lie,
-//! and each rule says where they lie in its result ([`Rule::carry`](crate::ops)). At the first node where that has no answer (a sum over
-//! the batch, a part of it, a product of two samples) the network is refused. What is left computes each sample from itself, whatever
-//! the numbers are and however many samples there are, which no number of trial runs could tell.
+//! Every value that depends on the input, or on the number of samples, has one axis along which the
+//! samples lie, and each rule says where they lie in its result ([`Rule::carry`](crate::ops)). The
+//! network is refused at the first node whose result has no such axis (a sum over the batch, a part
+//! of it, a product of two samples). A network that passes computes each sample from that sample
+//! alone, for all inputs and batch sizes; no number of trial runs could show that.
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, Size, Value};
 
-/// Where the samples of a batch of n lie in a value: index i of an axis belongs to sample `i / inner % n`.
+/// Where the samples of a batch of n lie in a value: the element at index i along the axis belongs
+/// to sample `i / inner % n`.
 ///
-/// The axis itself has a multiple of n elements: `[n, s, d]` reshaped to `[n s, d]` has inner = s, two views of a batch side by side
-/// along their first axis are of size 2 n and have inner = 1.
+/// The size of the axis is a multiple of n: `[n, s, d]` reshaped to `[n s, d]` has inner = s, and
+/// two copies of a batch one after the other along their first axis have size 2 n and inner = 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BatchAxis {
     /// The axis.
     pub(crate) axis: usize,
-    /// How many neighbours along the axis belong to one sample.
+    /// The number of neighbours along the axis that belong to one sample.
     pub(crate) inner: usize,
 }
 
-/// An operand on its way through an operation.
+/// An operand of an operation, and where the samples lie in it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Passage<'a> {
-    /// Which operand it is.
+    /// The operand's position.
     pub(crate) position: usize,
     /// Where the samples lie in it.
     pub(crate) from: BatchAxis,
@@ -36,16 +39,17 @@ pub(crate) struct Passage<'a> {
 }
 
 impl Passage<'_> {
-    /// The samples lie in the result as in the operand, unless the operation mixes what lies along that axis.
+    /// The samples lie in the result as in the operand, unless the operation mixes elements along
+    /// that axis.
     pub(crate) fn unless(&self, mixed: bool) -> Option<BatchAxis> {
         (!mixed).then_some(self.from)
     }
 }
 
-/// Refuses a graph in which one sample's logits hang on another sample, or on how many there are.
+/// Refuses a graph in which a sample's logits depend on other samples, or on their number.
 ///
 /// # Errors
-/// [`Error::BatchCoupled`] with the first node at which it does.
+/// [`Error::BatchCoupled`] with the first node at which they do.
 pub(crate) fn check(graph: &Graph, dependent: &[bool]) -> Result<()> {
     let mut found: Vec<Option<BatchAxis>> = vec![None; graph.values.len()];
     found[graph.input] = Some(BatchAxis { axis: 0, inner: 1 });
@@ -57,7 +61,8 @@ pub(crate) fn check(graph: &Graph, dependent: &[bool]) -> Result<()> {
     Ok(())
 }
 
-/// Where the samples lie in a node's result, or that it has none of them; nothing where they do not stay apart.
+/// Where the samples lie in a node's result: `Some(None)` for a result that does not depend on
+/// them, `None` where they are coupled.
 pub(crate) fn of_result(
     values: &[Value],
     node: &Node,
@@ -68,7 +73,7 @@ pub(crate) fn of_result(
     let grows = |size: &Size| size.per_sample > 0;
     let batched = node.inputs.iter().any(|&id| found[id].is_some());
     let Some(axis) = shape.iter().position(grows) else {
-        // What hangs on the samples and belongs to none of them belongs to all.
+        // A result that depends on the samples but has no axis for them mixes them all.
         return (!dependent && !batched).then_some(None);
     };
     let size = shape[axis];
@@ -76,10 +81,11 @@ pub(crate) fn of_result(
         return None;
     }
     if !batched {
-        // Made of constants that are the same for every sample, as often as there are samples.
+        // Made of constants alone, one copy per sample.
         return (!dependent).then_some(Some(BatchAxis { axis, inner: size.per_sample }));
     }
     let output = values[node.output].shape_at(1);
+    // Every operand that has samples must lead to the same axis of the result.
     let mut carried = node.inputs.iter().enumerate().filter_map(|(position, &id)| {
         let (from, input) = (found[id]?, values[id].shape_at(1));
         Some(node.op.rule().carry(&Passage { position, from, input: &input, output: &output, axis }))

@@ -1,6 +1,7 @@
 //! What a Burn device is: its name in words, and whether it computes on the processor.
 //!
-//! Which variants Burn's device has depends on cargo features of Burn that this crate does not see; its debug text names them all.
+//! The variants of Burn's device depend on cargo features of Burn that this crate does not see, so
+//! the name is read from the debug text.
 
 use burn::backend::DispatchDevice;
 use burn::tensor::{Device, FloatDType, TensorData};
@@ -8,29 +9,33 @@ use burn::tensor::{Device, FloatDType, TensorData};
 use crate::array::{Array, Place};
 use crate::error::Result;
 
-/// `flex`, `ndarray`, `wgpu`, `wgpu:cpu` (an adapter that is software), `vulkan:1` (the second of its kind), `cuda:0`, ...
+/// `flex`, `ndarray`, `wgpu`, `wgpu:cpu` (an adapter that is software), `vulkan:1` (the second of
+/// its kind), `cuda:0`, ...
 pub(crate) fn name(device: &DispatchDevice) -> String {
     of_text(&format!("{device:?}"))
 }
 
-/// Whether the kernels run on the processor and their order of summation follows from the shapes alone.
+/// Whether the kernels run on the processor, with an order of summation that depends on shapes
+/// alone.
 fn is_cpu(device: &DispatchDevice) -> bool {
     ["flex", "ndarray"].contains(&name(device).as_str())
 }
 
-/// Whether a device computes on the processor, with an order of summation that depends on shapes alone.
+/// Whether a device computes on the processor, with an order of summation that depends on shapes
+/// alone.
 #[must_use]
 pub fn is_processor(device: &Device) -> bool {
     is_cpu(device.as_dispatch())
 }
 
-/// Whether exp comes in double precision on a device with arithmetic in f64. Shading languages have such functions in single precision
-/// alone, and a driver may then give anything, without a word.
+/// Whether exp is computed in double precision on a device that has arithmetic in f64. Shading
+/// languages have such functions in single precision alone, and a driver may then give any result
+/// without an error.
 ///
 /// # Errors
 /// When the device cannot be read.
 pub(crate) fn has_double_functions(device: &DispatchDevice) -> Result<bool> {
-    /// Beyond rounding in f64, below any of f32.
+    /// Above the rounding errors of f64, and below those of f32.
     const TOLERANCE: f64 = 1e-12;
     let place = Place { device: device.clone(), dtype: FloatDType::F64 };
     let points = [-1.5, -0.1, 0.25, 2.0_f64];
@@ -60,7 +65,7 @@ fn of_text(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    //! Names out of debug texts.
+    //! Names from debug texts.
 
     use super::*;
 

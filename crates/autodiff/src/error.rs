@@ -1,4 +1,5 @@
-//! What can go wrong between a Burn module and its Jacobian: one error type, every variant with the place and the remedy.
+//! The errors between a Burn module and its Jacobian: one type, whose variants name the node or
+//! tensor and the remedy.
 
 use std::fmt;
 
@@ -10,31 +11,31 @@ use crate::memory::Memory;
 pub enum Error {
     /// The model's own code panicked, or Burn refused what it did, while it was being recorded.
     #[error(
-        "the model could not be captured: its forward function was recorded on a made-up batch of 2 or 3 samples of the given shape \
+        "the model could not be captured: its forward function was recorded on a synthetic batch of samples of the given shape \
          and failed: {message} (last operation recorded: {last})"
     )]
     CaptureFailed {
         /// The panic message or Burn's reason.
         message: String,
-        /// The last operation that was recorded, with its place.
+        /// The last operation that was recorded.
         last: String,
     },
-    /// The model uses what this engine cannot differentiate; all problems are listed at once.
-    #[error("the model cannot be differentiated:{}", Listed(.0))]
+    /// The model has operations that this engine cannot differentiate; all are listed at once.
+    #[error("the model cannot be differentiated:{}", ProblemList(.0))]
     Unsupported(Vec<Problem>),
     /// One sample's result depends on another sample of its batch.
     #[error(
-        "samples influence one another at {node}: what it computes for one sample takes in other samples, or how many there are; \
+        "samples are coupled across the batch at {node}: its result for one sample depends on other samples, or on their number; \
          use operations that treat each sample on its own (for example batch normalisation in evaluation)"
     )]
     BatchCoupled {
         /// The first node at which it shows.
         node: String,
     },
-    /// The model runs while it is recorded, and fails as it is.
+    /// The model can be recorded, but fails when it is run on its own device.
     #[error(
-        "the model's own forward function failed on made-up samples of the given shape, {message}; \
-         a graph recorded without running it (`Graph::record`) is not compared with it"
+        "the model's own forward function failed on synthetic samples of the given shape: {message}; \
+         `Graph::record` records a graph without running the model, and without the comparison"
     )]
     ForwardFailed {
         /// The panic message.
@@ -42,22 +43,22 @@ pub enum Error {
     },
     /// The model gives a sample other logits alone than in a batch.
     #[error(
-        "the model's own forward function gives a made-up sample {alone} for class {class} when it comes alone, and {together} in a \
-         batch of {samples}: make each sample's logits its own, whatever the size of the batch"
+        "the model's own forward function gives class {class} of a synthetic sample the logit {alone} when the sample comes alone, and \
+         {together} in a batch of {samples}: make the logits of a sample independent of the other samples and of their number"
     )]
     BatchDependent {
         /// The class.
         class: usize,
-        /// Its logit for the sample alone.
+        /// Its logit when the sample comes alone.
         alone: f64,
-        /// How many samples the batch has.
+        /// The number of samples in the batch.
         samples: usize,
         /// Its logit for the same sample in the batch.
         together: f64,
     },
     /// The engine's logits are not those of the model.
     #[error(
-        "{engine} gives {found} where the model's own forward function gives {expected} (made-up sample {sample}, class {class}), \
+        "{engine} gives {found} where the model's own forward function gives {expected} (synthetic sample {sample}, class {class}), \
          first at {node}; {remedy}; `Check::Off` with a reason leaves the comparison out"
     )]
     Disagrees {
@@ -65,15 +66,15 @@ pub enum Error {
         engine: String,
         /// The first node that differs.
         node: String,
-        /// The made-up sample.
+        /// The synthetic sample.
         sample: usize,
         /// The class.
         class: usize,
         /// The model's logit.
         expected: f64,
-        /// The engine's.
+        /// The engine's logit.
         found: f64,
-        /// What can be done.
+        /// What to do.
         remedy: &'static str,
     },
     /// NaN or infinity where a finite number is needed.
@@ -86,15 +87,16 @@ pub enum Error {
         /// Row-major index of the first such element, within the tensor or sample.
         index: usize,
     },
-    /// The network ends in a softmax: its outputs are probabilities, for which the measure would be wrong.
+    /// The network ends in a softmax: its outputs are probabilities, for which the measure would be
+    /// wrong.
     #[error(
         "the network's outputs are probabilities (rows >= 0 that sum to 1), not logits; remove the final softmax \
          (a final log_softmax is fine: it gives the same influence)"
     )]
     Probabilities,
-    /// The network's outputs lie in [0, 1] by construction, but each on its own.
+    /// The network's outputs lie in [0, 1] by construction, one class independently of the others.
     #[error(
-        "the network's outputs lie in [0, 1] whatever the input is, because of {node}: they are probabilities of one class each, not \
+        "the network's outputs lie in [0, 1] for every input, because of {node}: they are probabilities of one class each, not \
          logits of a softmax, and would be scored as such; remove that operation (where they are meant as logits, add 0 to them)"
     )]
     Bounded {
@@ -114,36 +116,37 @@ pub enum Error {
     /// An argument outside its domain.
     #[error("{0}")]
     InvalidArgument(String),
-    /// The device cannot do what was asked of it.
+    /// The device lacks a type or a function, or failed.
     #[error("{0}")]
     Device(String),
-    /// Not even one sample fits into the memory that a run may take.
+    /// One sample needs more memory than a run may take.
     #[error(
         "one sample takes {needed} with the weights, but the run may take {limit}: give at least {needed}"
     )]
     Memory {
-        /// What one sample takes.
+        /// The memory that one sample takes, with the weights.
         needed: Memory,
-        /// What the run may take.
+        /// The memory that the run may take.
         limit: Memory,
     },
     /// A kernel of the backend failed at run time.
     #[error("{node}: the backend failed: {message}")]
     Execution {
-        /// The operation and its place.
+        /// The node and its operation.
         node: String,
         /// The backend's message.
         message: String,
     },
 }
 
-/// One reason why a model cannot be differentiated, with its place.
+/// One reason why a model cannot be differentiated, with the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
     /// The operation, as Burn names it (`Float::ArcTan2`, `Module::Conv3d`, ...).
     pub op: String,
-    /// Where: the operation's number in the recording and the module path nearest to it.
+    /// The operation's number in the recording, and the path of the module that was last entered
+    /// before it.
     pub node: String,
     /// Why it is refused.
     pub why: String,
@@ -155,10 +158,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A list of problems, one a line when there are several.
-struct Listed<'a>(&'a [Problem]);
+/// A list of problems, one per line where there are several.
+struct ProblemList<'a>(&'a [Problem]);
 
-impl fmt::Display for Listed<'_> {
+impl fmt::Display for ProblemList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             [only] => write!(f, " {only}"),

@@ -1,8 +1,9 @@
-//! The seam between what to compute and how: one trait for every executor of a plan.
+//! The interface of executors: a plan says what to compute, an executor computes it.
 //!
-//! An executor linearises the network at a batch: one forward pass gives the logits, and the reverse pass pulls cotangents of the
-//! logits back to the input, as often as asked. Data crosses the seam as host data, since every consumer (the K x K algebra, files)
-//! is on the host and the data is small beside what is computed.
+//! An executor linearises the network at a batch: one forward pass gives the logits, and reverse
+//! passes pull cotangents of the logits back to the input, as often as asked. Arguments and results
+//! are host data, because every consumer (the K x K algebra, files) is on the host, and they are
+//! small compared with the values inside the network.
 
 use std::fmt;
 
@@ -13,21 +14,22 @@ use crate::parameters::Grams;
 
 /// Runs one plan on one device.
 pub trait Executor: fmt::Debug + Send + Sync {
-    /// What it is, for reports: "burn on flex", ...
+    /// Its name and device, for reports: "burn on flex", ...
     fn name(&self) -> String;
 
-    /// What it runs, step by step, for people.
+    /// Its plan, step by step, in words.
     fn describe(&self) -> String {
         self.name()
     }
 
-    /// Runs the forward pass on `batch`, of shape `[n, ...sample]` where n is the plan's batch size.
+    /// Runs the forward pass on `batch`, of shape `[n, ...sample]`, where n is the plan's batch
+    /// size.
     ///
     /// # Errors
-    /// What the backend refuses or fails to do.
+    /// The errors of the backend.
     fn linearize(&self, batch: TensorData) -> Result<Box<dyn Linearized + '_>>;
 
-    /// The logits `[n, K]` of a batch, where no reverse pass will follow.
+    /// The logits `[n, K]` of a batch, when no reverse pass will follow.
     ///
     /// # Errors
     /// As [`Executor::linearize`] and [`Linearized::logits`].
@@ -35,9 +37,10 @@ pub trait Executor: fmt::Debug + Send + Sync {
         self.linearize(batch)?.logits()
     }
 
-    /// Runs the forward pass on `batch` and shows the results of nodes, by their numbers in the graph, as they are computed: row-major, of
-    /// the shape that the graph tells. Masks and indices are not shown, nor what an executor computes as a part of something else; one
-    /// that can show nothing does nothing.
+    /// Runs the forward pass on `batch` and gives `look` the result of each node (by its index in
+    /// the graph) when it is computed: row-major, in the shape that the graph has for it. Left out
+    /// are masks, indices and results that the executor computes only as part of a larger step. The
+    /// default shows nothing.
     ///
     /// # Errors
     /// As [`Executor::linearize`].
@@ -45,7 +48,8 @@ pub trait Executor: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// How many cotangents one call of [`Linearized::grams`] takes; of more, pairs of blocks are given to it.
+    /// The largest number of cotangents that one call of [`Linearized::grams`] takes; more are
+    /// given to it as pairs of blocks.
     fn most_cotangents(&self) -> usize {
         usize::MAX
     }
@@ -56,18 +60,19 @@ pub trait Linearized: fmt::Debug {
     /// The logits `[n, K]`.
     ///
     /// # Errors
-    /// What the backend fails to do: a device computes while its results are not asked for, and this asks.
+    /// The errors of the backend: a device may compute in the background, and its errors show when
+    /// results are read.
     fn logits(&self) -> Result<TensorData>;
 
-    /// The pullback: cotangents `[V, n, K]` of the logits (any V) to cotangents `[V, n, ...sample]` of the input.
-    ///
-    /// The same bits whether cotangents come alone or stacked: they run in blocks of fixed size.
+    /// The pullback: cotangents `[V, n, K]` of the logits (any V) to cotangents `[V, n, ...sample]`
+    /// of the input. A cotangent's result has the same bits whether it comes alone or with others:
+    /// they run in blocks of fixed size.
     ///
     /// # Errors
-    /// [`Error::Shape`] for cotangents of another shape, and what the backend fails to do.
+    /// [`Error::Shape`] for cotangents of another shape, and the errors of the backend.
     fn pullback(&self, cotangents: TensorData) -> Result<TensorData>;
 
-    /// Both together; an executor on another device waits for it once.
+    /// Both together, so that an executor on another device has to wait for it only once.
     ///
     /// # Errors
     /// As [`Linearized::pullback`].
@@ -76,12 +81,15 @@ pub trait Linearized: fmt::Debug {
         Ok((self.logits()?, pulled))
     }
 
-    /// The Gram matrices of the gradients that cotangents `[V, n, K]` of the logits give, V being at most
-    /// [`Executor::most_cotangents`], in some of the perturbed tensors, by their places in [`Graph::parameters`](crate::Graph::parameters),
-    /// ascending, and in the input where that is perturbed: one reverse pass, in which no gradient of a whole network is ever held.
+    /// The Gram matrices of the gradients that cotangents `[V, n, K]` of the logits have in some of
+    /// the perturbed tensors, given by their indices in
+    /// [`Graph::parameters`](crate::Graph::parameters), ascending, and in the input where it is
+    /// perturbed. V is at most [`Executor::most_cotangents`]. It takes one reverse pass, and never
+    /// holds the gradients of all tensors at once.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for tensors that are not perturbed, or an executor that has none of this; as [`Linearized::pullback`].
+    /// [`Error::InvalidArgument`] for tensors that are not perturbed, or an executor without Gram
+    /// matrices; as [`Linearized::pullback`].
     fn grams(&self, _cotangents: TensorData, _tensors: &[usize]) -> Result<Grams> {
         Err(Error::InvalidArgument("this executor computes no Gram matrices of parameters".into()))
     }

@@ -1,12 +1,16 @@
-//! Gram matrices of the gradients of a tensor, summed in f64, without the gradients.
+//! Gram matrices of a tensor's gradients, summed in f64, without holding the gradients.
 //!
-//! The gradient of a weight is a sum of outer products over P positions, `D_v[o, i] = sum_p delta_v[o, p] a[p, i]`, for each of V
-//! cotangents, and in each of G groups of channels. Its Gram matrix has two forms:
-//! - by *gradient*: D for as many rows o as are held at once, and their inner products: about `V P O I + 2 V^2 O I` multiplications;
-//! - by *position*: `G[v, w] = sum over p, q of (delta_v(p) . delta_w(q)) (a(p) . a(q))`, about `2 V^2 P^2 O + P^2 I` of them.
+//! For each of V cotangents, and in each of G groups of channels, the gradient of a weight is a sum
+//! of outer products over P positions: `D_v[o, i] = sum_p delta_v[o, p] a[p, i]`. Its Gram matrix
+//! can be computed in two ways:
+//! - by *gradient*: form D for as many rows o as may be held at once, and add up their inner
+//!   products: about `V P O I + 2 V^2 O I` multiplications;
+//! - by *position*: `G[v, w] = sum over p, q of (delta_v(p) . delta_w(q)) (a(p) . a(q))`, which
+//!   takes about `2 V^2 P^2 O + P^2 I` of them.
 //!
-//! (A multiplication in f64 counts twice.) The one that costs less is taken, which depends on the shapes alone. Where a device has no
-//! f64, gradients are read back in parts and multiplied on the host.
+//! (A multiplication in f64 counts as two.) The cheaper one is taken; which that is depends on the
+//! shapes alone. Where a device has no f64, gradients are read back in parts and multiplied on the
+//! host.
 
 use burn::tensor::FloatDType;
 use faer::linalg::matmul::matmul;
@@ -14,16 +18,21 @@ use faer::{Accum, Mat, MatRef, Par};
 
 use crate::array::Array;
 use crate::error::{Error, Result};
+use crate::parameters::LeafId;
 
-/// How many numbers of a gradient, or of products between positions, are held at once.
+/// The largest number of elements of a gradient, or of products between positions, that are held at
+/// once.
+///
+/// It bounds the memory of a Gram matrix beside its factors; a larger bound means fewer and larger
+/// matrix products.
 const HELD: usize = 1 << 20;
 
-/// What a number in f64 costs of one in f32.
+/// Cost of a multiplication in f64, in multiplications in f32.
 const DOUBLE: usize = 2;
 
-/// The sizes of a sum of outer products.
+/// The sizes of a gradient that is a sum of outer products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Outer {
+pub(crate) struct OuterSizes {
     /// G, groups of channels.
     pub(crate) groups: usize,
     /// O, rows of the weight in a group.
@@ -34,45 +43,49 @@ pub(crate) struct Outer {
     pub(crate) positions: usize,
 }
 
-/// The factors of a gradient.
+/// The factors of a gradient that is a sum of outer products.
 #[derive(Debug)]
-pub(crate) struct Factors {
+pub(crate) struct GradientFactors {
     /// delta `[V, G, O, P]`.
     pub(crate) deltas: Array,
     /// a `[G, P, I]`.
     pub(crate) inputs: Array,
 }
 
-/// How a Gram matrix is computed, and how much of it at a time.
+/// Which of the two ways a Gram matrix is computed, and how much of it at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    /// So many groups at once, and so many rows of each.
+enum SummationForm {
+    /// By gradient: the number of groups at once, and of rows in each.
     Gradient([usize; 2]),
-    /// So many groups at once.
+    /// By position: the number of groups at once.
     Position(usize),
 }
 
-impl Outer {
-    fn form(&self, cotangents: usize) -> Form {
+impl OuterSizes {
+    /// The cheaper way for this many cotangents.
+    fn form(&self, cotangents: usize) -> SummationForm {
         let &Self { groups, outputs, inputs, positions } = self;
         let (row, square) = (cotangents * inputs, (cotangents * positions).pow(2));
+        // Both costs are for one group, in multiplications of f32 (see the top of this file).
         let gradient = outputs * (positions * row + DOUBLE * cotangents * row);
         let position = square * (DOUBLE * outputs + 1) + positions.pow(2) * inputs;
+        // By position, all V^2 P^2 products of a group are held at once.
         if position < gradient && square <= HELD {
-            return Form::Position((HELD / square.max(1)).clamp(1, groups));
+            return SummationForm::Position((HELD / square.max(1)).clamp(1, groups));
         }
         let rows = (HELD / row.max(1)).clamp(1, outputs);
         let whole = if rows == outputs { (HELD / (row * outputs).max(1)).clamp(1, groups) } else { 1 };
-        Form::Gradient([whole, rows])
+        SummationForm::Gradient([whole, rows])
     }
 
-    /// The bytes of the factors and of what is held of their products, for elements of so many bytes.
+    /// The bytes of the factors and of the products that are held at once, for elements of
+    /// `element` bytes.
     pub(crate) fn bytes(&self, cotangents: usize, element: usize) -> usize {
         let &Self { groups, outputs, inputs, positions } = self;
         let factors = groups * positions * (cotangents * outputs + inputs) * element;
         let held = match self.form(cotangents) {
-            Form::Gradient([groups, rows]) => groups * rows * cotangents * inputs * (element + 8),
-            Form::Position(groups) => {
+            SummationForm::Gradient([groups, rows]) => groups * rows * cotangents * inputs * (element + 8),
+            SummationForm::Position(groups) => {
                 let one = 2 * (cotangents * positions).pow(2) + positions * (cotangents * outputs + inputs);
                 groups * one * 8
             }
@@ -81,8 +94,9 @@ impl Outer {
     }
 }
 
-impl Factors {
-    /// Cotangents `[V, ..., O]` and an operand `[..., I]` of a product of matrices, which is the same for all leading axes.
+impl GradientFactors {
+    /// The factors for a matrix `[I, O]` that multiplies all rows of an operand `[..., I]`, from
+    /// the cotangents `[V, ..., O]` of the result.
     pub(crate) fn of_rows(cotangent: Array, operand: Array) -> Self {
         let (full, own) = (cotangent.shape(), operand.shape());
         let (outputs, inputs) = (full[full.len() - 1], own[own.len() - 1]);
@@ -91,13 +105,14 @@ impl Factors {
         Self { deltas, inputs: operand.reshape(&[1, positions, inputs]) }
     }
 
-    fn sizes(&self) -> (usize, Outer) {
+    fn sizes(&self) -> (usize, OuterSizes) {
         let (deltas, inputs) = (self.deltas.shape(), self.inputs.shape());
-        let outer = Outer { groups: deltas[1], outputs: deltas[2], inputs: inputs[2], positions: deltas[3] };
+        let outer =
+            OuterSizes { groups: deltas[1], outputs: deltas[2], inputs: inputs[2], positions: deltas[3] };
         (deltas[0], outer)
     }
 
-    /// The part of groups and rows.
+    /// `groups` groups from `from` on, and in each of them `rows` rows from `row` on.
     fn part(&self, [from, groups]: [usize; 2], [row, rows]: [usize; 2]) -> Self {
         let deltas = self.deltas.clone().part(1, from, groups).part(2, row, rows);
         Self { deltas, inputs: self.inputs.clone().part(0, from, groups) }
@@ -105,85 +120,106 @@ impl Factors {
 
     /// The gradients `[V, G O I]`.
     pub(crate) fn gradients(self) -> Array {
-        let (v, Outer { groups: g, outputs: o, inputs: i, positions: p }) = self.sizes();
+        let (v, OuterSizes { groups: g, outputs: o, inputs: i, positions: p }) = self.sizes();
         let stacked = self.deltas.permute(&[1, 0, 2, 3]).reshape(&[g, v * o, p]);
         let products = stacked.matmul(self.inputs).reshape(&[g, v, o * i]);
         products.permute(&[1, 0, 2]).reshape(&[v, g * o * i])
     }
 
-    /// The Gram matrix `[V, V]` by positions, in f64.
+    /// The Gram matrix `[V, V]`, by position, in f64.
     pub(crate) fn by_position(self) -> Array {
-        let (v, Outer { groups: g, outputs: o, positions: p, .. }) = self.sizes();
+        let (v, OuterSizes { groups: g, outputs: o, positions: p, .. }) = self.sizes();
         let deltas = self.deltas.double().permute(&[1, 0, 3, 2]).reshape(&[g, v * p, o]);
         let inputs = self.inputs.double();
+        // a(p) . a(q), the same for all pairs of cotangents, and delta_v(p) . delta_w(q).
         let between = inputs.clone().matmul(inputs.permute(&[0, 2, 1])).reshape(&[g, 1, p, 1, p]);
         let products = deltas.clone().matmul(deltas.permute(&[0, 2, 1])).reshape(&[g, v, p, v, p]);
         products.mul(between).sum_axis(4).sum_axis(2).sum_axis(0).reshape(&[v, v])
     }
 }
 
-/// Gram matrices `[V, V]` of several tensors in the making.
+/// Partial sums of the Gram matrices `[V, V]` of several tensors and of the input.
 #[derive(Debug)]
-pub(crate) struct Sums {
+pub(crate) struct GramSums {
     /// The tensors, ascending.
-    tensors: Vec<usize>,
+    tensors: Vec<LeafId>,
     cotangents: usize,
-    /// Where the device has f64.
+    /// Whether the device has f64.
     exact: bool,
-    /// One a tensor, and that of the input.
-    sums: Vec<Option<Sum>>,
+    /// One for each tensor, and behind them that of the input; none where nothing was added yet.
+    sums: Vec<Option<PartialGram>>,
 }
 
+/// Which of the matrices of a [`GramSums`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct GramSlot(usize);
+
+/// A partial sum, on the device where that has f64, else on the host.
 #[derive(Debug)]
-enum Sum {
-    /// Boxed: on some devices a tensor's handle is hundreds of bytes.
-    There(Box<Array>),
-    Here(Vec<f64>),
+enum PartialGram {
+    /// Boxed: on some devices a tensor's handle takes hundreds of bytes.
+    Device(Box<Array>),
+    Host(Vec<f64>),
 }
 
-impl Sums {
-    /// Of these tensors and the input, on a device that has f64 or not.
-    pub(crate) fn new(tensors: &[usize], cotangents: usize, exact: bool) -> Self {
+impl GramSums {
+    /// Empty sums for these tensors (ascending) and the input; `exact` says whether the device has
+    /// f64.
+    pub(crate) fn new(tensors: &[LeafId], cotangents: usize, exact: bool) -> Self {
         let sums = (0..=tensors.len()).map(|_| None).collect();
         Self { tensors: tensors.to_vec(), cotangents, exact, sums }
     }
 
-    /// Which of the matrices is that of a tensor, where it is wanted.
-    pub(crate) fn place_of(&self, tensor: usize) -> Option<usize> {
-        self.tensors.binary_search(&tensor).ok()
+    /// The matrix of a tensor, where it is asked for.
+    pub(crate) fn slot_of(&self, tensor: LeafId) -> Option<GramSlot> {
+        self.tensors.binary_search(&tensor).ok().map(GramSlot)
+    }
+
+    /// The tensors with their matrices.
+    pub(crate) fn slots(&self) -> Vec<(LeafId, GramSlot)> {
+        self.tensors.iter().enumerate().map(|(at, &tensor)| (tensor, GramSlot(at))).collect()
+    }
+
+    /// The matrix of the input.
+    pub(crate) fn of_input(&self) -> GramSlot {
+        GramSlot(self.tensors.len())
     }
 
     /// Adds the inner products of gradients `[V, ...]`.
-    pub(crate) fn gradients(&mut self, place: usize, gradients: Array) -> Result<()> {
+    pub(crate) fn gradients(&mut self, slot: GramSlot, gradients: Array) -> Result<()> {
         let elements: usize = gradients.shape()[1..].iter().product();
         let rows = gradients.reshape(&[self.cotangents, elements]);
         let step = (HELD / self.cotangents).max(1);
         for from in (0..elements).step_by(step) {
-            self.rows(place, rows.clone().part(1, from, step.min(elements - from)))?;
+            self.rows(slot, rows.clone().part(1, from, step.min(elements - from)))?;
         }
         Ok(())
     }
 
-    /// Adds the inner products of gradients in factors.
-    pub(crate) fn factors(&mut self, place: usize, factors: Factors) -> Result<()> {
+    /// Adds the inner products of gradients that are given by their factors.
+    pub(crate) fn factors(&mut self, slot: GramSlot, factors: GradientFactors) -> Result<()> {
         let (v, outer) = factors.sizes();
+        // The products between positions are f64 on the device; where it has none, rows of
+        // gradients are read back.
         let form = match outer.form(v) {
-            Form::Position(_) if !self.exact => {
-                Form::Gradient([1, (HELD / (v * outer.inputs).max(1)).clamp(1, outer.outputs)])
+            SummationForm::Position(_) if !self.exact => {
+                SummationForm::Gradient([1, (HELD / (v * outer.inputs).max(1)).clamp(1, outer.outputs)])
             }
             form => form,
         };
         let (groups, rows) = match form {
-            Form::Gradient([groups, rows]) => (groups, rows),
-            Form::Position(groups) => (groups, outer.outputs),
+            SummationForm::Gradient([groups, rows]) => (groups, rows),
+            SummationForm::Position(groups) => (groups, outer.outputs),
         };
         for from in (0..outer.groups).step_by(groups) {
             for row in (0..outer.outputs).step_by(rows) {
                 let groups = [from, groups.min(outer.groups - from)];
                 let part = factors.part(groups, [row, rows.min(outer.outputs - row)]);
                 match form {
-                    Form::Gradient(_) => self.rows(place, part.gradients())?,
-                    Form::Position(_) => self.add(place, Sum::There(Box::new(part.by_position()))),
+                    SummationForm::Gradient(_) => self.rows(slot, part.gradients())?,
+                    SummationForm::Position(_) => {
+                        self.add(slot, PartialGram::Device(Box::new(part.by_position())));
+                    }
                 }
             }
         }
@@ -191,41 +227,44 @@ impl Sums {
     }
 
     /// Adds the inner products of rows `[V, B]`.
-    fn rows(&mut self, place: usize, rows: Array) -> Result<()> {
+    fn rows(&mut self, slot: GramSlot, rows: Array) -> Result<()> {
         let product = if self.exact {
             let rows = rows.double();
-            Sum::There(Box::new(rows.clone().matmul(rows.permute(&[1, 0]))))
+            PartialGram::Device(Box::new(rows.clone().matmul(rows.permute(&[1, 0]))))
         } else {
             let rows: Vec<f64> = rows.into_data()?.iter().collect();
-            Sum::Here(inner_products(&rows, self.cotangents))
+            PartialGram::Host(inner_products(&rows, self.cotangents))
         };
-        self.add(place, product);
+        self.add(slot, product);
         Ok(())
     }
 
-    fn add(&mut self, place: usize, product: Sum) {
-        let sum = match (self.sums[place].take(), product) {
+    fn add(&mut self, slot: GramSlot, product: PartialGram) {
+        let sum = match (self.sums[slot.0].take(), product) {
             (None, product) => product,
-            (Some(Sum::Here(mut sum)), Sum::Here(product)) => {
+            (Some(PartialGram::Host(mut sum)), PartialGram::Host(product)) => {
                 sum.iter_mut().zip(product).for_each(|(sum, product)| *sum += product);
-                Sum::Here(sum)
+                PartialGram::Host(sum)
             }
-            (Some(Sum::There(sum)), Sum::There(product)) => Sum::There(Box::new(sum.add(*product))),
-            _ => unreachable!("all sums of a device are at one place"),
+            (Some(PartialGram::Device(sum)), PartialGram::Device(product)) => {
+                PartialGram::Device(Box::new(sum.add(*product)))
+            }
+            _ => unreachable!("all sums of a device are on the device, or all on the host"),
         };
-        self.sums[place] = Some(sum);
+        self.sums[slot.0] = Some(sum);
     }
 
-    /// `[tensors, V, V]`, read from the device at once; zeros where nothing was added.
+    /// `[tensors + 1, V, V]`, the input's behind those of the tensors, with one read from the
+    /// device; zeros where nothing was added.
     pub(crate) fn finish(self) -> Result<Vec<f64>> {
         let size = self.cotangents * self.cotangents;
         let mut all = vec![0.0; self.sums.len() * size];
-        let (mut places, mut arrays) = (Vec::new(), Vec::new());
-        for (place, sum) in self.sums.into_iter().enumerate() {
+        let (mut slots, mut arrays) = (Vec::new(), Vec::new());
+        for (slot, sum) in self.sums.into_iter().enumerate() {
             match sum {
-                Some(Sum::Here(sum)) => all[place * size..][..size].copy_from_slice(&sum),
-                Some(Sum::There(array)) => {
-                    places.push(place);
+                Some(PartialGram::Host(sum)) => all[slot * size..][..size].copy_from_slice(&sum),
+                Some(PartialGram::Device(array)) => {
+                    slots.push(slot);
                     arrays.push(array.reshape(&[1, size]));
                 }
                 None => {}
@@ -234,8 +273,8 @@ impl Sums {
         if !arrays.is_empty() {
             let read = Array::cat(arrays, 0).into_data()?;
             let read = read.as_slice::<f64>().map_err(|error| Error::Device(format!("{error:?}")))?;
-            for (place, sum) in places.into_iter().zip(read.chunks_exact(size)) {
-                all[place * size..][..size].copy_from_slice(sum);
+            for (slot, sum) in slots.into_iter().zip(read.chunks_exact(size)) {
+                all[slot * size..][..size].copy_from_slice(sum);
             }
         }
         Ok(all)
@@ -243,7 +282,7 @@ impl Sums {
 }
 
 impl Array {
-    /// `count` slices along an axis.
+    /// The `count` slices along an axis from `start` on.
     pub(crate) fn part(self, axis: usize, start: usize, count: usize) -> Self {
         let shape = self.shape();
         if (start, count) == (0, shape[axis]) {
@@ -270,7 +309,8 @@ fn inner_products(rows: &[f64], cotangents: usize) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    //! Which form is taken, how it is cut, and that both give one matrix; and the way without f64.
+    //! Which way is taken, how it is cut into parts, that both ways give one matrix, and the way
+    //! without f64.
 
     use burn::tensor::{Device, TensorData};
 
@@ -286,17 +326,17 @@ mod tests {
         Array::from_data(TensorData::new(values, shape.to_vec()), &place)
     }
 
-    fn factors(v: usize, Outer { groups, outputs, inputs, positions }: Outer) -> Factors {
-        Factors {
+    fn factors(v: usize, OuterSizes { groups, outputs, inputs, positions }: OuterSizes) -> GradientFactors {
+        GradientFactors {
             deltas: wave(&[v, groups, outputs, positions], 0.3),
             inputs: wave(&[groups, positions, inputs], 1.1),
         }
     }
 
     /// The definition, in loops: sum over g, o, i of D_v D_w, D = sum over p of delta a.
-    fn naive(v: usize, outer: Outer) -> Vec<f64> {
-        let Outer { groups, outputs, inputs, positions } = outer;
-        let Factors { deltas, inputs: a } = factors(v, outer);
+    fn naive(v: usize, outer: OuterSizes) -> Vec<f64> {
+        let OuterSizes { groups, outputs, inputs, positions } = outer;
+        let GradientFactors { deltas, inputs: a } = factors(v, outer);
         let [deltas, a] =
             [deltas, a].map(|of| of.into_data().expect("read").iter::<f64>().collect::<Vec<_>>());
         let mut sums = vec![0.0; v * v];
@@ -312,8 +352,8 @@ mod tests {
         sums
     }
 
-    fn outer([groups, outputs, inputs, positions]: [usize; 4]) -> Outer {
-        Outer { groups, outputs, inputs, positions }
+    fn outer([groups, outputs, inputs, positions]: [usize; 4]) -> OuterSizes {
+        OuterSizes { groups, outputs, inputs, positions }
     }
 
     #[test]
@@ -327,10 +367,10 @@ mod tests {
                 assert!(found.len() == 9 && worst <= ROUNDING * largest, "{sizes:?}: {worst:e}");
             };
             for exact in [true, false] {
-                let mut sums = Sums::new(&[4, 6], v, exact);
-                assert_eq!((sums.place_of(6), sums.place_of(5)), (Some(1), None));
-                sums.factors(1, factors(v, outer)).expect("it is computed");
-                sums.gradients(2, factors(v, outer).gradients()).expect("it is computed");
+                let mut sums = GramSums::new(&[4, 6].map(LeafId::new), v, exact);
+                assert_eq!([6, 5].map(|of| sums.slot_of(LeafId::new(of))), [Some(GramSlot(1)), None]);
+                sums.factors(GramSlot(1), factors(v, outer)).expect("it is computed");
+                sums.gradients(sums.of_input(), factors(v, outer).gradients()).expect("it is computed");
                 let all = sums.finish().expect("it is read");
                 assert_eq!(all[..9], [0.0; 9], "nothing was added to the first");
                 near(&all[9..18]);
@@ -348,18 +388,19 @@ mod tests {
     #[test]
     fn the_cheaper_form_is_taken_and_what_is_held_is_bounded() {
         let form = |sizes, v| outer(sizes).form(v);
-        // A linear layer has one position; an early convolution many, and few channels; a late one the reverse.
-        assert!(matches!(form([1, 10, 2_048, 1], 9), Form::Position(1)));
-        assert!(matches!(form([1, 64, 576, 1_024], 9), Form::Gradient([1, 64])));
-        assert!(matches!(form([1, 512, 4_608, 16], 9), Form::Position(1)));
-        assert_eq!(form([512, 1, 9, 64], 9), Form::Gradient([512, 1]), "all groups at once");
-        let Form::Gradient([1, rows]) = form([1, 4_096, 25_088, 196], 99) else {
+        // A linear layer has one position; an early convolution many, and few channels; a late one
+        // the reverse.
+        assert!(matches!(form([1, 10, 2_048, 1], 9), SummationForm::Position(1)));
+        assert!(matches!(form([1, 64, 576, 1_024], 9), SummationForm::Gradient([1, 64])));
+        assert!(matches!(form([1, 512, 4_608, 16], 9), SummationForm::Position(1)));
+        assert_eq!(form([512, 1, 9, 64], 9), SummationForm::Gradient([512, 1]), "all groups at once");
+        let SummationForm::Gradient([1, rows]) = form([1, 4_096, 25_088, 196], 99) else {
             panic!("too many positions")
         };
         assert!(rows * 99 * 25_088 <= HELD.max(99 * 25_088));
         for v in [1, 9, 99, 999] {
             for sizes in [[1, 64, 576, 1_024], [1, 512, 4_608, 16], [512, 1, 9, 64], [1, 1_000, 2_048, 1]] {
-                let Outer { groups, outputs, inputs, positions } = outer(sizes);
+                let OuterSizes { groups, outputs, inputs, positions } = outer(sizes);
                 let own = 4 * groups * positions * (v * outputs + inputs);
                 let held = outer(sizes).bytes(v, 4) - own;
                 let least = 12 * v * inputs + 8 * positions * (v * outputs + inputs);

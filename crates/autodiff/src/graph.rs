@@ -1,8 +1,10 @@
-//! The captured network as plain data: values, nodes in the order of execution, one input, one output.
+//! The captured network as plain data: values, nodes in the order of execution, one input, one
+//! output.
 //!
-//! The graph is typed (every value has a shape in terms of the batch size), printable ([`std::fmt::Display`]) and knows where each
-//! node stands in the model (the module path). It owns the constants (weights, buffers, literals) as host data in the type in which
-//! they were captured; precision and device are the plan's business.
+//! The graph is typed (every value has a shape in terms of the batch size), printable
+//! ([`std::fmt::Display`]) and holds the module path of each node. It owns the constants (weights,
+//! buffers, literals) as host data in the type in which they were captured; the plan decides on
+//! precision and device.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,12 +12,12 @@ use std::sync::Arc;
 use burn::module::ParamId;
 use burn::tensor::{DType, TensorData};
 
+use crate::direct::direct;
 use crate::error::{Error, Problem, Result};
 use crate::ops::Op;
 use crate::ops::linear::Linear;
 use crate::parameters::{Leaves, Parameter};
-use crate::plan::direct;
-use crate::reference::Reference;
+use crate::reference::ModelLogits;
 
 /// Index of a [`Value`] in its graph.
 pub type ValueId = usize;
@@ -25,7 +27,7 @@ pub type ValueId = usize;
 pub struct Size {
     /// How much each sample adds.
     pub per_sample: usize,
-    /// What does not depend on the batch.
+    /// The part that does not depend on the batch.
     pub fixed: usize,
 }
 
@@ -36,8 +38,8 @@ impl Size {
         self.per_sample * n + self.fixed
     }
 
-    /// The line through two measured sizes: `first` at batch `n`, `second` at batch `n + 1`; `None` when no such line has
-    /// coefficients that are natural numbers.
+    /// The line through two measured sizes: `first` at batch `n`, `second` at batch `n + 1`; `None`
+    /// where its coefficients are not natural numbers.
     pub(crate) fn through(n: usize, first: usize, second: usize) -> Option<Self> {
         let per_sample = second.checked_sub(first)?;
         let fixed = first.checked_sub(per_sample * n)?;
@@ -62,9 +64,9 @@ impl fmt::Display for Size {
 pub enum Kind {
     /// Numbers in the precision of the run.
     Float,
-    /// Positions along an axis: always constants.
+    /// Indices along an axis: always constants.
     Index,
-    /// Yes or no: a constant, or a comparison.
+    /// Booleans: a constant, or the result of a comparison.
     Mask,
 }
 
@@ -112,20 +114,22 @@ pub enum Origin {
 /// A tensor that does not depend on the input.
 #[derive(Debug, Clone)]
 pub struct Constant {
-    /// Its name in PyTorch's terms ("layer1.0.conv1.weight"), or `constant` for a literal of the model's code.
+    /// Its name in PyTorch's terms ("layer1.0.conv1.weight"), or `constant` for a literal of the
+    /// model's code.
     pub name: String,
-    /// What it is to the model.
+    /// Its role in the model.
     pub role: Role,
     /// Its elements, in the type in which they were captured.
     pub data: TensorData,
 }
 
-/// What a constant is to the model.
+/// The role of a constant in the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// A trainable parameter: part of "all parameters".
     Parameter(ParamId),
-    /// State that is not trained, such as BatchNorm's running statistics: never perturbed, not counted.
+    /// State that is not trained, such as the running statistics of a batch normalisation: never
+    /// perturbed, and not counted among the parameters.
     Buffer,
     /// A tensor made by the model's code.
     Literal,
@@ -134,13 +138,14 @@ pub enum Role {
 /// One operation.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// What is done.
+    /// The operation.
     pub op: Op,
     /// The operands.
     pub inputs: Vec<ValueId>,
     /// The result.
     pub output: ValueId,
-    /// The module path nearest to it ("stages.0.0.conv1"), empty before the first named module.
+    /// The path of the module that was last entered before it ("stages.0.0.conv1"), for messages;
+    /// empty before the first named module.
     pub path: String,
 }
 
@@ -157,12 +162,12 @@ pub struct Graph {
     pub(crate) output: ValueId,
     /// The trainable tensors, in the model's order.
     pub(crate) parameters: Vec<Parameter>,
-    /// Whether the model gives one logit z, of which `[z, 0]` are made here.
+    /// Whether the model itself gives one logit z, to which this crate adds a zero: `[z, 0]`.
     pub(crate) one_logit: bool,
     /// The type of the captured weights.
     pub(crate) dtype: DType,
-    /// What the model itself gives, where it was run.
-    pub(crate) reference: Option<Arc<Reference>>,
+    /// The model's own logits at synthetic samples, where it was run.
+    pub(crate) reference: Option<Arc<ModelLogits>>,
 }
 
 impl Graph {
@@ -190,13 +195,15 @@ impl Graph {
         self.output
     }
 
-    /// The trainable tensors on which the logits depend, in the order in which the model holds them: PyTorch's `named_parameters`.
+    /// The trainable tensors on which the logits depend, in the order in which the model holds
+    /// them: PyTorch's `named_parameters`.
     #[must_use]
     pub fn parameters(&self) -> &[Parameter] {
         &self.parameters
     }
 
-    /// The elements of a trainable tensor, by its place in [`Graph::parameters`], in the type in which they were captured.
+    /// The elements of a trainable tensor, given by its index in [`Graph::parameters`], in the type
+    /// in which they were captured.
     #[must_use]
     pub fn data(&self, parameter: usize) -> &TensorData {
         match &self.values[self.parameters[parameter].values[0]].origin {
@@ -205,8 +212,9 @@ impl Graph {
         }
     }
 
-    /// The trainable tensor that is added to the logits, one number to each, and used nowhere else: its perturbation moves them in every
-    /// direction. By its place in [`Graph::parameters`].
+    /// The trainable tensor that is added to the logits, one number to each, and used nowhere else:
+    /// perturbing it moves the logits in every direction. Given by its index in
+    /// [`Graph::parameters`].
     #[must_use]
     pub fn output_bias(&self) -> Option<usize> {
         let classes = self.classes();
@@ -217,8 +225,9 @@ impl Graph {
                 Op::Add(_) => true,
                 _ => false,
             };
-            let own = self.parameters[direct.tensor].elements() == classes;
-            (added && own && *output == self.output).then_some(direct.tensor)
+            let leaf = direct.leaf.index();
+            let one_each = self.parameters[leaf].elements() == classes;
+            (added && one_each && *output == self.output).then_some(leaf)
         })
     }
 
@@ -240,14 +249,15 @@ impl Graph {
         self.values[self.input].shape[1..].iter().map(|size| size.fixed).collect()
     }
 
-    /// Whether the model itself gives one logit z a sample, `[n, 1]`. Its classes are then two, with the
-    /// logits `[z, 0]`: class 0 is the one of probability sigmoid(z).
+    /// Whether the model itself gives one logit z per sample, `[n, 1]`. The graph then has two
+    /// classes, with the logits `[z, 0]`: class 0 has the probability sigmoid(z).
     #[must_use]
     pub fn is_of_one_logit(&self) -> bool {
         self.one_logit
     }
 
-    /// The same with logits `[z, 0]` where there is one, z: a product with the matrix `[1, 0]`.
+    /// The same graph, with the logits `[z, 0]` where the model gives a single one, z: a product
+    /// with the matrix `[1, 0]` is added.
     pub(crate) fn with_two_logits(mut self) -> Self {
         if self.values[self.output].shape.get(1) != Some(&Size { per_sample: 0, fixed: 1 }) {
             return self;
@@ -274,7 +284,7 @@ impl Graph {
         })
     }
 
-    /// A node with its number and place, for messages.
+    /// A node's number, operation and module path, for messages.
     #[must_use]
     pub fn describe(&self, node: usize) -> String {
         let Node { op, path, .. } = &self.nodes[node];
@@ -285,7 +295,8 @@ impl Graph {
         }
     }
 
-    /// Checks what every later step relies on: batch axes of input and output, and each node's shape against its rule.
+    /// Checks what every later step relies on: the batch axes of input and output, and each node's
+    /// recorded shape against the shape rule of its operation.
     pub(crate) fn check(&self) -> Result<()> {
         let batch = Size { per_sample: 1, fixed: 0 };
         let input = &self.values[self.input].shape;
@@ -307,7 +318,8 @@ impl Graph {
         if problems.is_empty() { Ok(()) } else { Err(Error::Unsupported(problems)) }
     }
 
-    /// Each operation's own shape rule must give the shape that Burn recorded: a difference is a misunderstanding, not a warning.
+    /// Compares the shape that Burn recorded with the one that the operation's shape rule gives. A
+    /// difference means that the operation was misread, so it is an error.
     fn check_node(&self, index: usize) -> Option<Problem> {
         let node = &self.nodes[index];
         let differs = |n: usize| {
@@ -326,7 +338,7 @@ impl Graph {
 }
 
 impl Graph {
-    /// Which index of a node points beyond its axis, if one does.
+    /// Why a node's indices are refused: one of them points beyond its axis, or they are computed.
     fn beyond(&self, node: &Node) -> Option<String> {
         let shapes: Vec<_> = node.inputs.iter().map(|&id| self.values[id].shape_at(2)).collect();
         let (position, size) = node.op.rule().indexes(&shapes)?;

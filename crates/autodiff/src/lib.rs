@@ -1,8 +1,10 @@
 //! Vectorised reverse-mode autodiff for captured Burn modules.
 //!
-//! A module's forward pass is recorded once ([`Graph::capture`]), planned and loaded onto a device ([`Program::new`]), and then
-//! linearised at any number of samples ([`Program::jacobians`]): one forward pass and one reverse pass give all K - 1 rows of a
-//! sample's input Jacobian. What the engine cannot differentiate is refused with its place; nothing is skipped.
+//! A module's forward pass is recorded once ([`Graph::capture`]), planned and loaded onto a device
+//! ([`Program::new`]), and then linearised at any number of samples ([`Program::jacobians`]): one
+//! forward pass and one reverse pass give all K - 1 rows of a sample's input Jacobian. An operation
+//! that the engine cannot differentiate is refused with an error that names its node; no operation
+//! is skipped.
 //!
 //! # Notation
 //!
@@ -17,8 +19,10 @@
 //!
 //! # Accuracy
 //!
-//! On a CPU a sample's result has the same bits alone and in any call, in any order, on any number of threads. Kinks have one-sided
-//! derivatives (ReLU's at 0 is 0), and of several equal maxima the first in row-major order takes all; see [`ops`].
+//! On a CPU, a sample's result has the same bits whether the sample comes alone or with others, in
+//! any order, on any number of threads. At kinks the derivative is one-sided (ReLU's at 0 is 0),
+//! and of several equal maxima the first in row-major order receives the whole cotangent; see
+//! [`ops`].
 
 mod array;
 mod batches;
@@ -30,11 +34,13 @@ mod combinations;
 mod confirm;
 mod coupling;
 mod device;
+mod direct;
 mod error;
 mod executor;
 mod grams;
 pub mod graph;
 mod integers;
+mod jacobians;
 mod linears;
 mod lower;
 mod memory;
@@ -42,6 +48,7 @@ pub mod ops;
 mod parameter_grams;
 mod parameters;
 mod plan;
+mod precision;
 mod program;
 mod reference;
 mod segment;
@@ -55,10 +62,12 @@ pub use device::is_processor;
 pub use error::{Error, Problem, Result};
 pub use executor::{Executor, Linearized};
 pub use graph::Graph;
+pub use jacobians::{Jacobian, Jacobians, Rows};
 pub use memory::Memory;
 pub use parameter_grams::{ParameterGrams, SampleGrams, gradients};
 pub use parameters::{Grams, Leaves, Parameter};
-pub use plan::{Bytes, Plan, Precision};
-pub use program::{Footprint, GPU_BATCH, Jacobian, Jacobians, Options, Program, Rows, even_block};
+pub use plan::{Bytes, Plan};
+pub use precision::Precision;
+pub use program::{Footprint, GPU_BATCH, Options, Program, even_block};
 pub use reference::Check;
 pub use segment::{Pulled, Segment, Trace, folded};

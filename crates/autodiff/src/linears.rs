@@ -1,9 +1,10 @@
-//! Burn's linear layer on batches of rows, in one form.
+//! One form for Burn's linear layers on operands of three or more axes.
 //!
-//! Burn 0.22.1 records a linear layer on `[n, s, i]` either as a batched product or, where the merged rows make a squarer matrix, as a product of
-//! `[n s, i]` between two reshapes: a choice that depends on the batch size, so that two recordings of one model differ. Here the last
-//! operation of either form becomes the linear operation that both stand for; the others, if nothing else reads them, are not needed
-//! any more.
+//! Burn 0.22.1 records a linear layer on `[n, s, i]` either as a batched product or, where the
+//! merged rows make a squarer matrix, as a product of `[n s, i]` between two reshapes. Which one
+//! depends on the batch size, so that two recordings of one model may differ. Here the last
+//! operation of either form is replaced by the linear operation. The others are then no longer
+//! needed, unless something else reads them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +15,7 @@ use burn::backend::ir::{
 
 use crate::capture::Recording;
 
-/// Puts every linear layer on three axes or more into the one form.
+/// Replaces every linear layer on three or more axes, in either form, by the linear operation.
 pub(crate) fn unite(recording: &mut Recording) {
     let producers = recording.operations.iter().enumerate();
     let producers = producers.flat_map(|(index, op)| op.outputs().map(move |out| (out.id, index))).collect();
@@ -38,10 +39,12 @@ fn computed(recording: &Recording) -> HashSet<TensorId> {
     computed
 }
 
+/// A recording with indexes to search it by.
 struct Search<'a> {
     recording: &'a Recording,
+    /// For each tensor, the number of the operation that computes it.
     producers: HashMap<TensorId, usize>,
-    /// What depends on the input.
+    /// The tensors that depend on the input.
     computed: HashSet<TensorId>,
 }
 
@@ -58,8 +61,9 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The source of a reshape that puts axes of size 1 before the source's own and does nothing else: what a layer does to its weight
-    /// and its bias. Any other vector that is reshaped behind a product (`b.reshape([1, 4, 1])`) is the model's own sum.
+    /// The source of a reshape that only adds leading axes of size 1, as a layer does with its
+    /// weight and bias. A vector that is reshaped otherwise and added to a product (`b.reshape([1,
+    /// 4, 1])`) is not a layer's bias but the model's own sum.
     fn widened(&self, tensor: &TensorIr) -> Option<&'a TensorIr> {
         let source = self.reshaped(tensor)?;
         let new = tensor.shape.num_dims().checked_sub(source.shape.num_dims())?;
@@ -68,20 +72,23 @@ impl<'a> Search<'a> {
         plain.then_some(source)
     }
 
-    /// A weight of `rank` axes: a constant, or computed from constants (a weight that is held transposed).
+    /// A weight of `rank` axes: a constant, or computed from constants (a weight that is held
+    /// transposed).
     fn weight(&self, tensor: &'a TensorIr, rank: usize) -> Option<&'a TensorIr> {
         let constant = !self.computed.contains(&tensor.id) && tensor.shape.num_dims() == rank;
         constant.then_some(tensor)
     }
 
-    /// The linear layer whose last operation this is.
+    /// The linear layer of which this is the last operation, if it is one.
     fn linear(&self, op: &'a OperationIr) -> Option<LinearOpIr> {
         let (x, weight, bias, out) = match op {
+            // Rows merged: a reshape of a product of a reshape.
             OperationIr::BaseFloat(BaseOperationIr::Reshape(io)) => {
                 let (product, bias) = self.with_bias(self.producer(&io.input)?)?;
                 let weight = self.weight(&product.rhs, 2)?;
                 (self.reshaped(&product.lhs)?, weight, bias, &io.out)
             }
+            // A batched product with a weight of leading axes of size 1.
             _ => {
                 let (product, bias) = self.with_bias(op)?;
                 let weight = self.weight(self.widened(&product.rhs)?, 2)?;

@@ -1,8 +1,11 @@
-//! From two recordings of a model, at batch sizes 2 and 3, to one graph whose shapes are functions of the batch size.
+//! From two recordings of a model, at batch sizes 2 and 3, to one graph whose shapes are functions
+//! of the batch size.
 //!
-//! Recordings hold concrete shapes only (a reshape, for one, holds nothing but the shape of its result). Two of them tell which sizes
-//! follow the batch: each size must lie on a line a n + b through both. Batch 1 would confuse broadcasts with batches. Anything else
-//! that differs between the two is control flow on the batch, and refused with the operation at which it shows.
+//! Recordings hold concrete shapes only (a reshape, for example, holds only the shape of its
+//! result). Two recordings show which sizes grow with the batch: each size must lie on a line a n +
+//! b through both. (At batch size 1, a batch axis could not be distinguished from one that
+//! broadcasts.) Any other difference between the two is control flow on the batch, and is refused
+//! with the operation at which it shows.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -10,7 +13,7 @@ use burn::backend::ir::{OperationIr, TensorId, TensorIr};
 use burn::module::ParamId;
 use burn::tensor::TensorData;
 
-use crate::capture::{Named, Recording, operation_name};
+use crate::capture::{ModelTensor, Recording, operation_name};
 use crate::error::{Error, Problem, Result};
 use crate::graph::{Constant, Graph, Kind, Node, Origin, Role, Size, Value, ValueId};
 use crate::integers;
@@ -22,14 +25,15 @@ use crate::slices;
 /// The batch size of the first recording; the second has one sample more.
 pub(crate) const FIRST_BATCH: usize = 2;
 
-/// Recognises an operation; the tests put tables with gaps in its place.
-pub(crate) type Table = fn(&OperationIr) -> ops::Lowering<'_>;
+/// Recognises an operation. The tests use recognisers that leave operations out.
+pub(crate) type Recogniser = fn(&OperationIr) -> ops::Recognition<'_>;
 
 /// The graph of a model recorded at batch sizes [`FIRST_BATCH`] and one more.
 ///
 /// # Errors
-/// [`Error::Unsupported`] with every operation that the graph needs and the engine does not know, and every dependence on the batch.
-pub(crate) fn graph(mut first: Recording, mut second: Recording, table: Table) -> Result<Graph> {
+/// [`Error::Unsupported`] with every needed operation that the engine does not know, and every
+/// dependence on the batch.
+pub(crate) fn graph(mut first: Recording, mut second: Recording, recognise: Recogniser) -> Result<Graph> {
     for recording in [&mut first, &mut second] {
         integers::fold(recording);
         slices::turn(recording);
@@ -37,14 +41,14 @@ pub(crate) fn graph(mut first: Recording, mut second: Recording, table: Table) -
     }
     let (needed, other) = (needed(&first), needed(&second));
     if needed.len() != other.len() {
-        let unknown = needed.iter().filter_map(|&index| unknown(index, &first.operations[index], table));
+        let unknown = needed.iter().filter_map(|&index| unknown(index, &first.operations[index], recognise));
         let problems = unknown.chain([uneven(&first, &second, &needed, &other)]);
         return Err(Error::Unsupported(problems.collect()));
     }
     let weights = std::mem::take(&mut first.values);
-    let mut builder = Builder::new(&first, &second, weights);
+    let mut builder = Aligner::new(&first, &second, weights);
     for (&index, &twin) in needed.iter().zip(&other) {
-        builder.node(index, &first.operations[index], &second.operations[twin], table);
+        builder.node(index, &first.operations[index], &second.operations[twin], recognise);
     }
     let output = builder.twin(first.output, second.output);
     if output.is_none() && builder.problems.is_empty() {
@@ -55,7 +59,7 @@ pub(crate) fn graph(mut first: Recording, mut second: Recording, table: Table) -
         );
     }
     let parameters = builder.parameters();
-    let Builder { values, nodes, problems, .. } = builder;
+    let Aligner { values, nodes, problems, .. } = builder;
     let (Some(output), true) = (output, problems.is_empty()) else {
         return Err(Error::Unsupported(problems));
     };
@@ -73,7 +77,7 @@ pub(crate) fn graph(mut first: Recording, mut second: Recording, table: Table) -
     Ok(graph)
 }
 
-/// The operations on which the output depends, in order: what is computed beside it is nobody's concern.
+/// The operations on which the output depends, in order; all others are left out.
 pub(crate) fn needed(recording: &Recording) -> Vec<usize> {
     let mut wanted = HashSet::from([recording.output]);
     let mut needed = Vec::new();
@@ -87,9 +91,9 @@ pub(crate) fn needed(recording: &Recording) -> Vec<usize> {
     needed
 }
 
-/// Why an operation is refused whatever its operands are.
-fn unknown(index: usize, op: &OperationIr, table: Table) -> Option<Problem> {
-    let why = match table(op) {
+/// Why an operation is refused, whatever its operands are.
+fn unknown(index: usize, op: &OperationIr, recognise: Recogniser) -> Option<Problem> {
+    let why = match recognise(op) {
         Some(Ok(_)) => return None,
         Some(Err(why)) => why,
         None => reason(op).into(),
@@ -115,24 +119,27 @@ fn uneven(first: &Recording, second: &Recording, needed: &[usize], other: &[usiz
     Problem { op, node: format!("operation {at}"), why }
 }
 
-struct Builder<'a> {
+/// The graph of two recordings, built from pairs of corresponding operations.
+struct Aligner<'a> {
     first: &'a Recording,
     second: &'a Recording,
-    /// Host values of the first recording, moved into the graph when they are first used.
+    /// Host values of the first recording, moved into the graph at their first use.
     weights: BTreeMap<TensorId, TensorData>,
-    /// Values by their identity in the first recording, with the identity of their twin in the second.
+    /// For each tensor of the first recording, its value and the corresponding tensor of the
+    /// second.
     known: HashMap<TensorId, (ValueId, TensorId)>,
     values: Vec<Value>,
     nodes: Vec<Node>,
     problems: Vec<Problem>,
-    /// The trainable tensors, by their places in the model.
+    /// The values of the trainable tensors, by their order in the model.
     parameters: BTreeMap<usize, ValueId>,
-    /// Results of operations beside the one that their rules give.
+    /// Results of operations other than the one that their rules give (the indices beside sorted
+    /// values).
     side_results: HashSet<TensorId>,
     path: String,
 }
 
-impl<'a> Builder<'a> {
+impl<'a> Aligner<'a> {
     fn new(first: &'a Recording, second: &'a Recording, weights: BTreeMap<TensorId, TensorData>) -> Self {
         let shape = sizes(&first.shape, &second.shape).unwrap_or_default();
         Self {
@@ -154,18 +161,18 @@ impl<'a> Builder<'a> {
         self.problems.push(Problem { op: op.to_owned(), node: format!("operation {index}{near}"), why });
     }
 
-    /// The value that both recordings know under these identities.
+    /// The value of two corresponding tensors.
     fn twin(&self, first: TensorId, second: TensorId) -> Option<ValueId> {
         self.known.get(&first).filter(|(_, twin)| *twin == second).map(|(value, _)| *value)
     }
 
-    /// Adds one operation, or says why not.
-    fn node(&mut self, index: usize, op: &OperationIr, twin: &OperationIr, table: Table) {
+    /// Adds one operation, or notes why it is refused.
+    fn node(&mut self, index: usize, op: &OperationIr, twin: &OperationIr, recognise: Recogniser) {
         if let Some(path) = op.inputs().find_map(|input| self.module_of(input.id)) {
             self.path = path;
         }
         let name = operation_name(op);
-        match (table(op), table(twin)) {
+        match (recognise(op), recognise(twin)) {
             (Some(Ok(a)), Some(Ok(b))) => match self.add(&a, &b) {
                 Ok(()) => {
                     self.side_results.extend(op.outputs().map(|t| t.id).filter(|&id| id != a.output.id));
@@ -175,7 +182,8 @@ impl<'a> Builder<'a> {
             (Some(Err(why)), _) | (_, Some(Err(why))) => self.refuse(index, &name, why),
             _ => self.refuse(index, &name, reason(op).into()),
         }
-        // Refused or not, later operations may use the result: one problem is reported once.
+        // Even if the operation was refused, later ones may use its result: so that each problem is
+        // reported once, the result stays known.
         for (output, twin) in op.outputs().zip(twin.outputs()) {
             if !self.known.contains_key(&output.id) {
                 let shape = sizes(&output.shape, &twin.shape).unwrap_or_default();
@@ -208,7 +216,7 @@ impl<'a> Builder<'a> {
         self.values.len() - 1
     }
 
-    /// The value of an operand; constants are added when they are first used.
+    /// The value of an operand; constants are added at their first use.
     fn operand(&mut self, a: &TensorIr, b: &TensorIr) -> Result<ValueId, String> {
         if self.side_results.contains(&a.id) {
             return Err(
@@ -228,8 +236,10 @@ impl<'a> Builder<'a> {
 
     fn constant(&mut self, a: &TensorIr, b: &TensorIr) -> Result<ValueId, String> {
         let (Some(data), Some(twin)) = (self.weights.remove(&a.id), self.second.values.get(&b.id)) else {
-            return Err("an operand comes from nowhere: it was computed outside the forward function; make it inside, or hold it in the module".into());
+            return Err("an operand was computed outside the forward function; make it inside, or hold it in the module".into());
         };
+        // Indices with one row per sample, all equal, do not depend on the batch: one row is
+        // enough.
         let row = integers::common_row(&data, FIRST_BATCH);
         let row = row.filter(|row| integers::common_row(twin, FIRST_BATCH + 1).as_ref() == Some(row));
         let (data, twin) = row.as_ref().map_or((data, twin), |row| (row.clone(), row));
@@ -252,13 +262,13 @@ impl<'a> Builder<'a> {
         let kind = Kind::of(data.dtype());
         let constant = Constant { name, role, data };
         let value = self.push(a.id, b.id, Value { shape, kind, origin: Origin::Constant(constant) });
-        if let Some(Named { role: Role::Parameter(_), place, .. }) = named {
-            self.parameters.insert(*place, value);
+        if let Some(ModelTensor { role: Role::Parameter(_), order, .. }) = named {
+            self.parameters.insert(*order, value);
         }
         Ok(value)
     }
 
-    /// The trainable tensors in the model's order; fields that share one are one.
+    /// The trainable tensors in the model's order; fields that share a tensor give one.
     fn parameters(&self) -> Vec<Parameter> {
         let mut found: Vec<(ParamId, Parameter)> = Vec::new();
         for &value in self.parameters.values() {
@@ -313,7 +323,7 @@ fn batch_shapes(what: &str, a: &[usize], b: &[usize]) -> String {
     )
 }
 
-/// Both shapes as one function of the batch size.
+/// Two shapes as one function of the batch size.
 fn sizes(a: &[usize], b: &[usize]) -> Option<Vec<Size>> {
     if a.len() != b.len() {
         return None;
@@ -372,7 +382,7 @@ mod tests {
             }
         }
 
-        /// `[n, 2, 9, 9]` to `[n, 3, 2, 2]` by way of all that works on images.
+        /// `[n, 2, 9, 9]` to `[n, 3, 2, 2]`, through the operations on images.
         fn images(&self, x: Tensor<4>) -> Tensor<4> {
             let x = activation::relu(self.norm.forward(self.conv.forward(x)));
             let x = activation::leaky_relu(
@@ -390,7 +400,7 @@ mod tests {
             x.grid_sample_2d(grid, GridSampleOptions::default())
         }
 
-        /// `[n, 3, 4]` to `[n, 3, 4]` by way of all that works on sequences.
+        /// `[n, 3, 4]` to `[n, 3, 4]`, through the operations on sequences.
         fn sequences(&self, x: Tensor<3>) -> Tensor<3> {
             let x = self.slopes.forward(self.rows.forward(self.along.forward(x)));
             let largest = module::max_pool1d(x.clone(), MaxPoolOptions::new([2]));
@@ -405,7 +415,7 @@ mod tests {
             (x.exp().log() + 1.0).log1p().sqrt().powf_scalar(1.5).clamp(0.0, 6.0)
         }
 
-        /// `[n, 3, 4]` to `[n, 3, 4]` by way of masks, indices, copies, interpolation and attention.
+        /// `[n, 3, 4]` to `[n, 3, 4]`, through masks, indices, copies, interpolation and attention.
         fn choices(x: Tensor<3>) -> Tensor<3> {
             let (device, [n, ..]) = (x.device(), x.dims());
             let mask = Tensor::<3, Bool>::tril_mask([1, 3, 4], 0, &device);
@@ -427,7 +437,8 @@ mod tests {
             module::attention(x.clone(), x.clone(), x, None, None, options).squeeze_dim(1)
         }
 
-        /// `[n, 3, 4]` to `[n, 3, 4]` by way of parts that are assigned, masks of two tensors, steps, orders and windows.
+        /// `[n, 3, 4]` to `[n, 3, 4]`, through assigned parts, masks of two tensors, steps, sorts
+        /// and windows.
         fn steps(&self, x: Tensor<3>) -> Tensor<3> {
             let (device, [n, ..]) = (x.device(), x.dims());
             let up = self.wide.forward(self.up.forward(x).unsqueeze_dim::<4>(2)).squeeze_dim::<3>(2);
@@ -466,16 +477,16 @@ mod tests {
         static REMOVED: Cell<&'static str> = const { Cell::new("") };
     }
 
-    fn table_with_a_gap(ir: &OperationIr) -> ops::Lowering<'_> {
+    fn without_one_operation(ir: &OperationIr) -> ops::Recognition<'_> {
         ops::lower(ir)
             .filter(|lowered| lowered.as_ref().map_or(true, |lowered| lowered.op.name() != REMOVED.get()))
     }
 
-    /// What Burn 0.22 records as other operations: a linear layer as a product and a sum.
+    /// Operations that Burn 0.22 records as several others: a linear layer as a product and a sum.
     const DECOMPOSED: [&str; 1] = ["Linear"];
 
     #[test]
-    fn each_operation_removed_from_the_table_is_refused_by_name_and_place() {
+    fn each_operation_that_is_not_recognised_is_refused_by_name_and_node() {
         let net = Everything::new(&Device::flex());
         for name in ops::Op::NAMES.iter().filter(|name| !DECOMPOSED.contains(name)) {
             let [first, second] = recordings(&net);
@@ -484,7 +495,7 @@ mod tests {
             assert!(used > 0, "{name} is missing from the network of this test");
             REMOVED.set(name);
             let [first, second] = recordings(&net);
-            let refused = graph(first, second, table_with_a_gap);
+            let refused = graph(first, second, without_one_operation);
             let Err(Error::Unsupported(problems)) = refused else { panic!("{name}: {refused:?}") };
             assert_eq!(problems.len(), used, "{name}: every use is listed, once: {problems:?}");
             assert!(problems.iter().all(|p| p.why.contains("no rule")), "{name}: {problems:?}");
@@ -492,7 +503,7 @@ mod tests {
         }
         REMOVED.set("BatchNorm");
         let [first, second] = recordings(&net);
-        let message = graph(first, second, table_with_a_gap).expect_err("refused").to_string();
+        let message = graph(first, second, without_one_operation).expect_err("refused").to_string();
         assert!(message.contains("Module::BatchNorm") && message.contains("near norm"), "{message}");
     }
 

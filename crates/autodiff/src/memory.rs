@@ -1,8 +1,11 @@
-//! How much memory a run may take: a size as people write it (`2GiB`), and the batch or the number of lanes that it allows.
+//! The memory that a run may take: sizes as people write them (`2GiB`), and the batch or the number
+//! of parallel batches that they allow.
 //!
-//! A plan knows its bytes before anything runs ([`Plan::bytes`]): weights w, and d a sample beside them. A GPU runs one batch of n
-//! samples at a time, w + n d <= limit; a CPU runs single samples side by side on n threads and shares the weights among them, which is
-//! the same sum. Temporaries inside the backend's kernels (unfolded convolutions, packed matrices) and the backend's pools come on top.
+//! A plan knows its bytes before anything runs ([`Plan::bytes`]): w for the weights, and d per
+//! sample. A GPU runs one batch of n samples at a time, so w + n d must be within the limit; a CPU
+//! runs single samples side by side on n threads that share the weights, which gives the same sum.
+//! Temporaries inside the backend's kernels (unfolded convolutions, packed matrices) and the
+//! backend's memory pools come on top.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +14,8 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::parameters::Leaves;
-use crate::plan::{Plan, Precision};
+use crate::plan::Plan;
+use crate::precision::Precision;
 
 /// A number of bytes.
 ///
@@ -27,11 +31,11 @@ use crate::plan::{Plan, Precision};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Memory(usize);
 
-/// What one batch on a GPU, or the cotangents of one Gram matrix anywhere, may take unless told otherwise: what the smallest cards of
-/// today have to give.
+/// The default limit for one batch on a GPU, and for the cotangents of one Gram matrix on any
+/// device: as much as the smallest GPUs in use can give.
 pub(crate) const DEFAULT_MEMORY: Memory = Memory(2 << 30);
 
-/// Units of a size and their bytes; the first of the binary ones that fits is shown.
+/// Units and their bytes; sizes are shown in the first binary unit that is not larger than them.
 const UNITS: [(&str, usize); 9] = [
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),
@@ -44,11 +48,11 @@ const UNITS: [(&str, usize); 9] = [
     ("B", 1),
 ];
 
-/// How many of [`UNITS`] are binary.
+/// The number of binary units at the start of [`UNITS`].
 const BINARY: usize = 4;
 
 impl Memory {
-    /// So many bytes.
+    /// A size of `bytes`.
     #[must_use]
     pub const fn new(bytes: usize) -> Self {
         Self(bytes)
@@ -64,11 +68,12 @@ impl Memory {
 impl FromStr for Memory {
     type Err = Error;
 
-    /// Reads a number with a unit: `2GiB`, `1.5 GB`, `512M` (MiB), `1000000` (bytes); the case does not matter.
+    /// Reads a number with a unit: `2GiB`, `1.5 GB`, `512M` (MiB), `1000000` (bytes); the case does
+    /// not matter.
     fn from_str(text: &str) -> Result<Self> {
         let wrong = |why: &str| {
             Error::InvalidArgument(format!(
-                "'{text}' is no amount of memory: {why}; give for example 2GiB or 512MiB"
+                "'{text}' is not an amount of memory: {why}; give for example 2GiB or 512MiB"
             ))
         };
         let written = text.trim().to_ascii_lowercase();
@@ -101,7 +106,8 @@ fn unit_letter(name: &str) -> Option<&'static str> {
 }
 
 impl fmt::Display for Memory {
-    /// In the largest binary unit that fits, rounded up to a tenth: a limit of what is shown is enough.
+    /// In the largest binary unit that fits, rounded up to a tenth, so that the number shown is
+    /// enough as a limit.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match UNITS[..BINARY].iter().find(|(_, scale)| self.0 >= *scale) {
             Some((unit, scale)) => {
@@ -112,10 +118,10 @@ impl fmt::Display for Memory {
     }
 }
 
-/// The plan of a device that runs one batch at a time: as many samples as fit, at most `most`.
+/// The plan for a device that runs one batch at a time, of as many samples as fit, at most `most`.
 ///
 /// # Errors
-/// [`Error::Memory`] when not even one sample fits; what planning refuses.
+/// [`Error::Memory`] when not even one sample fits; the errors of planning.
 pub(crate) fn fitting_plan(
     graph: Arc<Graph>,
     most: usize,
@@ -128,17 +134,19 @@ pub(crate) fn fitting_plan(
     Plan::input(graph, batch, block, precision)
 }
 
-/// The plan of Gram matrices: of all K - 1 cotangents at once where they fit, else of as many as do, two at least.
+/// The plan for Gram matrices: with all K - 1 cotangents at once where they fit, else with as many
+/// as do, at least two.
 ///
 /// # Errors
-/// [`Error::Memory`] when not even two cotangents of one sample fit; what planning refuses.
+/// [`Error::Memory`] when not even two cotangents of one sample fit; the errors of planning.
 pub(crate) fn gram_plan(
     graph: Arc<Graph>,
     leaves: Leaves,
     precision: Precision,
     limit: Memory,
 ) -> Result<Plan> {
-    // Two at least: of more cotangents than a pass takes, pairs are taken.
+    // At least two: where there are more cotangents than a pass takes, pairs of blocks are
+    // computed.
     let all = (graph.classes() - 1).max(2);
     let plan = |block| Plan::new(Arc::clone(&graph), leaves.clone(), 1, block, precision);
     let whole = plan(all)?;
@@ -146,6 +154,7 @@ pub(crate) fn gram_plan(
         samples_within(&whole, limit)?;
         return Ok(whole);
     }
+    // By bisection: more cotangents take more bytes.
     let (mut fits, mut exceeds) = (2, all);
     while exceeds - fits > 1 {
         let middle = usize::midpoint(fits, exceeds);
@@ -156,7 +165,7 @@ pub(crate) fn gram_plan(
     Ok(fitting)
 }
 
-/// How many samples of a plan for one sample fit beside the weights.
+/// The number of samples that fit beside the weights, from the plan for one sample.
 ///
 /// # Errors
 /// [`Error::Memory`] when not even one does.
@@ -165,7 +174,7 @@ pub(crate) fn samples_within(one: &Plan, limit: Memory) -> Result<usize> {
     within(weights, peak - weights, limit)
 }
 
-/// How many samples fit beside what does not depend on their number.
+/// The number of samples of `sample` bytes that fit beside `fixed` bytes.
 ///
 /// # Errors
 /// [`Error::Memory`] when not even one does.
@@ -178,7 +187,7 @@ pub(crate) fn within(fixed: usize, sample: usize, limit: Memory) -> Result<usize
 
 #[cfg(test)]
 mod tests {
-    //! Sizes in and out, and batches at the very edge of a limit.
+    //! Reading and showing sizes, and batches exactly at a limit.
 
     use burn::nn::{Linear, LinearConfig};
     use burn::tensor::activation::tanh;

@@ -4,101 +4,105 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, TensorData};
 
-use crate::batches::{Queue, Samples};
+use crate::batches::{CheckedSamples, Queue};
 use crate::burn_executor::BurnExecutor;
 use crate::check;
-use crate::combinations::{Choice, Combinations};
+use crate::combinations::{Chooser, Combinations};
 use crate::error::{Error, Result};
 use crate::executor::Linearized;
-use crate::parameters::{Grams, Leaves};
+use crate::parameters::{Grams, LeafId, Leaves};
 use crate::plan::Plan;
 use crate::program::Program;
 
-/// What perturbed parameters do to the logits of one sample, in the first order.
+/// The first-order effect of the perturbed parameters on the logits of one sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SampleGrams {
-    /// Which sample of the call.
+    /// The sample's index in the call.
     pub sample: usize,
     /// The logits, K of them.
     pub logits: Vec<f64>,
-    /// For each tensor of [`Leaves::places`](crate::Leaves::places) the inner products of the gradients of z_k - z_K, k = 1 .. K-1, row-major
-    /// `[K-1, K-1]`; where [`ParameterGrams::combining`] asks for other combinations of the logits, of these. Empty for a tensor that
-    /// [`ParameterGrams::in_turn`] has found dispensable.
+    /// For each tensor of [`Leaves::places`](crate::Leaves::places), the inner products of the
+    /// gradients of z_k - z_K, k = 1 .. K-1, row-major `[K-1, K-1]`; where
+    /// [`ParameterGrams::combining`] asks for other combinations of the logits, those of these
+    /// combinations. Empty for a tensor that [`ParameterGrams::in_turn`] has found unnecessary.
     pub tensors: Vec<Vec<f64>>,
-    /// The same of the input, where that is perturbed.
+    /// The same for the input, where it is perturbed.
     pub input: Option<Vec<f64>>,
 }
 
 /// The iterator of [`Program::grams`].
 #[derive(Debug)]
 pub struct ParameterGrams<'a> {
-    samples: Samples<'a>,
+    samples: CheckedSamples<'a>,
     queue: Queue<SampleGrams>,
-    asked: Asked<'a>,
+    asked: GramRequest<'a>,
 }
 
-/// What is asked for.
+/// Which matrices are asked for: for which combinations of the logits, and of which tensors.
 #[derive(Debug, Default)]
-struct Asked<'a> {
-    choice: Option<Choice<'a>>,
-    turns: Option<Turns<'a>>,
+struct GramRequest<'a> {
+    choice: Option<Chooser<'a>>,
+    turns: Option<TwoStages<'a>>,
 }
 
-/// Which tensors come first, by their places among the perturbed ones, and which then.
-struct Turns<'a> {
+/// Which of the perturbed tensors come first, and which of the others then.
+struct TwoStages<'a> {
     first: Vec<bool>,
     then: Box<Then<'a>>,
 }
 
-/// Which of the other tensors are needed, from what the first ones tell.
+/// From the matrices of the first tensors, which of the perturbed tensors are needed.
 type Then<'a> = dyn Fn(&SampleGrams) -> Vec<bool> + Send + Sync + 'a;
 
-impl std::fmt::Debug for Turns<'_> {
+impl std::fmt::Debug for TwoStages<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Turns").field("first", &self.first).finish_non_exhaustive()
+        f.debug_struct("TwoStages").field("first", &self.first).finish_non_exhaustive()
     }
 }
 
 impl Program {
-    /// Logits and Gram matrices of the perturbed parameters at `samples` `[N, ...sample]`, one sample after the other, in their order.
+    /// Logits, and Gram matrices of the perturbed parameters, at `samples` `[N, ...sample]`: an
+    /// iterator over the samples in their order.
     ///
     /// # Errors
-    /// As [`Program::jacobians`]; [`Error::InvalidArgument`] for a program that perturbs no parameters.
+    /// As [`Program::jacobians`]; [`Error::InvalidArgument`] for a program that perturbs no
+    /// parameters.
     pub fn grams(&self, samples: TensorData) -> Result<ParameterGrams<'_>> {
         if self.plan().leaves().places().is_empty() {
-            let message = "this program perturbs no parameters: there are no Gram matrices of them";
+            let message = "this program perturbs no parameters, so there are no Gram matrices of them";
             return Err(Error::InvalidArgument(message.into()));
         }
         Ok(ParameterGrams {
-            samples: Samples::new(self, samples)?,
+            samples: CheckedSamples::new(self, samples)?,
             queue: Queue::default(),
-            asked: Asked::default(),
+            asked: GramRequest::default(),
         })
     }
 }
 
 impl<'a> ParameterGrams<'a> {
-    /// Gives the matrices of other combinations of the logits than their differences: as
-    /// [`Jacobians::combining`](crate::Jacobians::combining).
+    /// Gives the matrices for other combinations of the logits than their differences, as
+    /// [`Jacobians::combining`](crate::Jacobians::combining) does for rows.
     #[must_use]
     pub fn combining(self, choose: impl Fn(usize, &[f64]) -> Combinations + Send + Sync + 'a) -> Self {
-        Self { asked: Asked { choice: Some(Choice::new(choose)), ..self.asked }, ..self }
+        Self { asked: GramRequest { choice: Some(Chooser::new(choose)), ..self.asked }, ..self }
     }
 
-    /// Computes the matrices of some tensors first, and in a second reverse pass those that `then` says of a sample, both by their places
-    /// among the perturbed ones: where what is cheap may tell all.
+    /// Computes the matrices of the `first` tensors, and in a second reverse pass those that `then`
+    /// asks for at a sample. This pays where the matrices of a few small tensors may suffice. Both
+    /// name tensors by one flag per perturbed tensor.
     #[must_use]
     pub fn in_turn(
         self,
         first: Vec<bool>,
         then: impl Fn(&SampleGrams) -> Vec<bool> + Send + Sync + 'a,
     ) -> Self {
-        let turns = Some(Turns { first, then: Box::new(then) });
-        Self { asked: Asked { turns, ..self.asked }, ..self }
+        let turns = Some(TwoStages { first, then: Box::new(then) });
+        Self { asked: GramRequest { turns, ..self.asked }, ..self }
     }
 
     /// Runs one batch.
-    fn run(samples: &Samples<'_>, asked: &Asked<'_>, first: usize) -> Result<Vec<SampleGrams>> {
+    fn run(samples: &CheckedSamples<'_>, asked: &GramRequest<'_>, first: usize) -> Result<Vec<SampleGrams>> {
         let (program, batch) = (samples.program, samples.size(first));
         let linearized = program.executor().linearize(samples.batch(first)?)?;
         let logits: Vec<f64> = linearized.logits()?.iter().collect();
@@ -123,7 +127,7 @@ impl<'a> ParameterGrams<'a> {
             each.for_each(|(at, (found, &own))| found.take(&grams, [at, own], wanted));
             Ok(())
         };
-        let Some(Turns { first, then }) = &asked.turns else {
+        let Some(TwoStages { first, then }) = &asked.turns else {
             let all = vec![true; program.plan().leaves().places().len()];
             compute(&mut found, &all)?;
             return Ok(found);
@@ -148,7 +152,7 @@ impl SampleGrams {
         Self { sample, logits: logits.to_vec(), tensors, input: None }
     }
 
-    /// Those at one place of the batch, of its first `own` cotangents.
+    /// Takes the matrices of the sample at `position` of the batch, for its first `own` cotangents.
     fn take(&mut self, grams: &Grams, [position, own]: [usize; 2], wanted: &[bool]) {
         let leading = |matrix: &[f64]| {
             matrix.chunks_exact(grams.cotangents).take(own).flat_map(|row| &row[..own]).copied().collect()
@@ -170,7 +174,8 @@ impl Iterator for ParameterGrams<'_> {
     }
 }
 
-/// Gram matrices of any number of cotangents `[V, n, K]`: of pairs of blocks where they are more than `most`.
+/// Gram matrices of any number of cotangents `[V, n, K]`. Where there are more than `most`, they
+/// are cut into blocks, and the matrices of all pairs of blocks are put together.
 fn tiled(
     linearized: &dyn Linearized,
     cotangents: TensorData,
@@ -193,14 +198,14 @@ fn tiled(
             let values: Vec<f64> = both.iter().flat_map(|&v| &all[v * row..(v + 1) * row]).copied().collect();
             let pair = TensorData::new(values, vec![both.len(), shape[1], shape[2]]);
             let pair = linearized.grams(pair, tensors)?;
-            grams.get_or_insert_with(|| pair.wider(count)).place(&pair, &both);
+            grams.get_or_insert_with(|| pair.wider(count)).insert(&pair, &both);
         }
     }
     grams.ok_or_else(|| Error::InvalidArgument("this executor takes no pair of cotangents".into()))
 }
 
 impl Grams {
-    /// Zeros of as many tensors and samples, of more cotangents.
+    /// Zeros for the same tensors and samples, and more cotangents.
     fn wider(&self, cotangents: usize) -> Self {
         let size = |of: &[f64]| of.len() / self.cotangents.pow(2) * cotangents.pow(2);
         let tensors = vec![0.0; size(&self.tensors)];
@@ -208,8 +213,8 @@ impl Grams {
         Self { samples: self.samples, cotangents, tensors, input }
     }
 
-    /// Writes the inner products of some cotangents.
-    fn place(&mut self, part: &Self, cotangents: &[usize]) {
+    /// Writes the inner products of the cotangents with these indices.
+    fn insert(&mut self, part: &Self, cotangents: &[usize]) {
         let (wide, narrow) = (self.cotangents, part.cotangents);
         let into = |target: &mut [f64], source: &[f64]| {
             let matrices = source.chunks_exact(narrow * narrow).zip(target.chunks_exact_mut(wide * wide));
@@ -226,12 +231,14 @@ impl Grams {
     }
 }
 
-/// The gradients `J_t^T c` of c . z at one sample `[1, ...sample]` in some trainable tensors, by their places in
-/// [`Graph::parameters`](crate::Graph::parameters): of each its elements as Burn has them, in the plan's precision. One reverse pass on `device`; the one
-/// computation here whose size is that of the network.
+/// The gradients `J_t^T c` of c . z at one sample `[1, ...sample]` in some trainable tensors, given
+/// by their indices in [`Graph::parameters`](crate::Graph::parameters). Each has the shape that
+/// Burn has for the tensor, in the plan's precision. It takes one reverse pass on `device`, and is
+/// the only computation of this crate whose result is as large as the network.
 ///
 /// # Errors
-/// [`Error::Shape`] for another shape of sample or cotangent `[K]`; as [`Plan::new`] and [`Program::new`].
+/// [`Error::Shape`] for another shape of sample or cotangent `[K]`; as [`Plan::new`] and
+/// [`Program::new`].
 pub fn gradients(
     plan: &Plan,
     tensors: &[usize],
@@ -244,5 +251,6 @@ pub fn gradients(
     let sample = check::as_float(sample, plan.precision().dtype())?;
     check::finite_samples("the input", &sample)?;
     let cotangent = TensorData::new(cotangent.to_vec(), [1, 1, cotangent.len()]);
-    BurnExecutor::new(Arc::new(plan), device)?.gradients(sample, cotangent, tensors)
+    let tensors: Vec<LeafId> = tensors.iter().copied().map(LeafId::new).collect();
+    BurnExecutor::new(Arc::new(plan), device)?.gradients(sample, cotangent, &tensors)
 }

@@ -1,25 +1,46 @@
-//! The network's trainable tensors, which leaves of the graph are perturbed, and the Gram matrices of their gradients.
+//! The network's trainable tensors, which leaves of the graph are perturbed, and the Gram matrices
+//! of their gradients.
 
 use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 
+/// A trainable tensor of a network: its index in [`Graph::parameters`].
+///
+/// The public functions take and give it as a plain number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct LeafId(usize);
+
+impl LeafId {
+    pub(crate) fn new(index: usize) -> Self {
+        Self(index)
+    }
+
+    /// The index in [`Graph::parameters`].
+    pub(crate) fn index(self) -> usize {
+        self.0
+    }
+}
+
 /// A trainable tensor of the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
-    /// Its name in PyTorch's terms ("layer1.0.conv1.weight"); of a tensor that several modules share the first of its names.
+    /// Its name in PyTorch's terms ("layer1.0.conv1.weight"); for a tensor that several modules
+    /// share, the first of its names.
     pub name: String,
-    /// What [`Parameter::layer`] gives.
+    /// The layer, as [`Parameter::layer`] gives it.
     pub(crate) layer: String,
     /// Its shape, as Burn has it: a linear weight is `[in, out]`.
     pub shape: Vec<usize>,
-    /// The values that hold it, in ascending order: fields of the model that share one parameter are several. Their gradients add up.
+    /// The graph's values that hold it, in ascending order: several where fields of the model share
+    /// one parameter. Its gradient is the sum of theirs.
     pub values: Vec<ValueId>,
 }
 
 impl Parameter {
-    /// The path of the module that owns it, which with its other tensors is a layer; the name itself for a tensor of the model's own.
+    /// The path of the module that owns it; all tensors of one module are a layer. For a tensor
+    /// that the model itself holds, its own name.
     #[must_use]
     pub fn layer(&self) -> &str {
         &self.layer
@@ -30,7 +51,7 @@ impl Parameter {
         name.rsplit_once('.').map_or(name, |(module, _)| module).to_owned()
     }
 
-    /// How many numbers it has.
+    /// Its number of elements.
     #[must_use]
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
@@ -51,10 +72,10 @@ impl Leaves {
         Self { input: true, tensors: Vec::new() }
     }
 
-    /// Some tensors, by their places in [`Graph::parameters`].
+    /// Some tensors, given by their indices in [`Graph::parameters`].
     #[must_use]
-    pub fn tensors(places: impl IntoIterator<Item = usize>) -> Self {
-        let mut tensors: Vec<usize> = places.into_iter().collect();
+    pub fn tensors(indices: impl IntoIterator<Item = usize>) -> Self {
+        let mut tensors: Vec<usize> = indices.into_iter().collect();
         tensors.sort_unstable();
         tensors.dedup();
         Self { input: false, tensors }
@@ -66,7 +87,7 @@ impl Leaves {
         Self::tensors(0..graph.parameters().len())
     }
 
-    /// Refuses to perturb nothing, and what the network does not have.
+    /// Refuses an empty set, and tensors that the network does not have.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for either.
@@ -79,7 +100,7 @@ impl Leaves {
         Ok(())
     }
 
-    /// Refuses to be asked for a tensor that is not perturbed.
+    /// Refuses a request for a tensor that is not perturbed.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] with the tensor.
@@ -92,7 +113,7 @@ impl Leaves {
         }
     }
 
-    /// The same tensors and the input.
+    /// The same tensors, and the input.
     #[must_use]
     pub fn and_input(self) -> Self {
         Self { input: true, ..self }
@@ -104,34 +125,41 @@ impl Leaves {
         self.input
     }
 
-    /// The perturbed tensors, by their places in [`Graph::parameters`], ascending.
+    /// The indices of the perturbed tensors in [`Graph::parameters`], ascending.
     #[must_use]
     pub fn places(&self) -> &[usize] {
         &self.tensors
     }
+
+    /// The perturbed tensors, ascending.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = LeafId> {
+        self.tensors.iter().copied().map(LeafId::new)
+    }
 }
 
-/// Gram matrices of the gradients of V functions of the output in each perturbed leaf: `G[i, j] = <g_i, g_j>`, summed in f64.
+/// Gram matrices of the gradients that V functions of the output have in each perturbed leaf: `G[i,
+/// j] = <g_i, g_j>`, summed in f64.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Grams {
-    /// n, how many samples ran together.
+    /// n, the number of samples that ran together.
     pub samples: usize,
-    /// V, how many cotangents.
+    /// V, the number of cotangents.
     pub cotangents: usize,
-    /// `[tensors, n, V, V]`, row-major, the tensors being those that were asked for, in their order.
+    /// `[tensors, n, V, V]`, row-major: one matrix per requested tensor and sample, in the order of
+    /// the request.
     pub tensors: Vec<f64>,
-    /// `[n, V, V]` of the input, where that is perturbed.
+    /// `[n, V, V]` for the input, where it is perturbed.
     pub input: Option<Vec<f64>>,
 }
 
 impl Grams {
-    /// `[V, V]` of one tensor, by its place among those that were asked for, at one sample.
+    /// The matrix `[V, V]` of one tensor, given by its index in the request, at one sample.
     #[must_use]
-    pub fn tensor(&self, place: usize, sample: usize) -> &[f64] {
-        &self.tensors[self.range(place * self.samples + sample)]
+    pub fn tensor(&self, index: usize, sample: usize) -> &[f64] {
+        &self.tensors[self.range(index * self.samples + sample)]
     }
 
-    /// `[V, V]` of the input at one sample, where that is perturbed.
+    /// The matrix `[V, V]` of the input at one sample, where it is perturbed.
     #[must_use]
     pub fn of_input(&self, sample: usize) -> Option<&[f64]> {
         self.input.as_ref().map(|grams| &grams[self.range(sample)])

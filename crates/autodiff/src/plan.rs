@@ -1,102 +1,56 @@
-//! What to run, in which order, what to keep, and how many bytes it takes: all known before anything runs.
+//! What to run, in which order, what to keep, and how many bytes it takes: all known before
+//! anything runs.
 //!
 //! The passes over the graph:
-//! 1. *Activity*: a value is active when it depends on a perturbed leaf otherwise than through a comparison, whose derivative is zero;
-//!    only active values get cotangents.
-//! 2. *Constant folding*: nodes that depend on no input are computed once, when the plan is loaded onto a device. Those between a
-//!    perturbed parameter and its use are visited by the reverse pass all the same, after all others: the chain.
-//! 3. *Grams*: a parameter with one use, moved about at most on the way there, has its Gram matrix from the factors of its gradient
-//!    where that is used, and no gradient of it is ever held. The gradients of every other one are summed at the parameter first.
-//! 4. *Keeping*: each active node's rule declares what its pullback reads ([`Keep`]); nothing else survives the forward pass.
-//! 5. *Lifetimes*: a value is dropped after its last use, and the bytes alive at each step give the peaks.
+//! 1. *Activity*: a value is active when it depends on a perturbed leaf through operations that
+//!    have a derivative (the derivative of a comparison is zero). Only active values get
+//!    cotangents.
+//! 2. *Constant folding*: nodes that depend on no input are computed once, when the plan is loaded
+//!    onto a device. Folded nodes between a perturbed parameter and its use (the chain) are still
+//!    visited by the reverse pass, after all other nodes.
+//! 3. *Gram matrices*: where a parameter is used once, possibly behind reshapes and permutations,
+//!    its Gram matrix is computed at that use from the factors of the gradient, which is never
+//!    formed. For any other parameter, the gradients of all uses are summed at the parameter first.
+//! 4. *Keeping*: the rule of each active node declares what its pullback reads ([`Keep`]); nothing
+//!    else survives the forward pass.
+//! 5. *Lifetimes*: a value is dropped after its last use; the bytes that are live at each node give
+//!    the peaks.
 
 use std::fmt;
 use std::sync::Arc;
 
-use burn::tensor::FloatDType;
-
 use crate::coupling;
+use crate::direct::{DirectUse, direct};
 use crate::error::{Error, Problem, Result};
-use crate::grams::Outer;
+use crate::grams::OuterSizes;
 use crate::graph::{Graph, Kind, Node, Origin, ValueId};
 use crate::ops::Keep;
-use crate::parameters::Leaves;
+use crate::parameters::{LeafId, Leaves};
+use crate::precision::Precision;
 
-/// The float type in which a plan runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Precision {
-    /// Single precision.
-    #[default]
-    F32,
-    /// Double precision.
-    F64,
-}
-
-impl Precision {
-    /// Bytes of one element.
-    #[must_use]
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F64 => 8,
-        }
-    }
-
-    /// As Burn names it.
-    #[must_use]
-    pub fn dtype(self) -> FloatDType {
-        match self {
-            Self::F32 => FloatDType::F32,
-            Self::F64 => FloatDType::F64,
-        }
-    }
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::F64 => "f64",
-        })
-    }
-}
-
-impl std::str::FromStr for Precision {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "f32" => Ok(Self::F32),
-            "f64" => Ok(Self::F64),
-            other => Err(Error::InvalidArgument(format!("no such precision: {other}; give f32 or f64"))),
-        }
-    }
-}
-
-/// One node of the forward pass with what becomes of its surroundings.
+/// One node of the forward pass, with what the plan has decided about it and its operands.
 #[derive(Debug, Clone)]
-pub(crate) struct Step {
+pub(crate) struct PlannedNode {
     /// The node's index in the graph.
     pub(crate) node: usize,
     /// Which operands are active; none for a node that the reverse pass does not visit.
     pub(crate) active: Vec<bool>,
-    /// Active operands that get no cotangent but a Gram matrix: their positions, and the tensors' places in
-    /// [`Graph::parameters`].
-    pub(crate) direct: Vec<(usize, usize)>,
+    /// Active operands that get a Gram matrix here instead of a cotangent.
+    pub(crate) direct: Vec<DirectOperand>,
     /// What the pullback reads.
     pub(crate) keeps: Vec<Keep>,
     /// Values that nothing reads after this node, neither forward nor reverse.
     pub(crate) dead: Vec<ValueId>,
 }
 
-impl Step {
+impl PlannedNode {
     pub(crate) fn is_active(&self) -> bool {
         self.active.contains(&true)
     }
 
     /// The positions of the operands that get a cotangent.
     pub(crate) fn pulled(&self) -> impl Iterator<Item = usize> {
-        let direct = |position: &usize| self.direct.iter().any(|(other, _)| other == position);
+        let direct = |position: &usize| self.direct.iter().any(|direct| direct.position == *position);
         (0..self.active.len()).filter(move |position| self.active[*position] && !direct(position))
     }
 
@@ -104,6 +58,15 @@ impl Step {
     pub(crate) fn derives(&self) -> bool {
         self.keeps.iter().any(|keep| matches!(keep, Keep::Mask | Keep::Indices))
     }
+}
+
+/// A perturbed parameter as an operand of the one node that uses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DirectOperand {
+    /// The operand's position.
+    pub(crate) position: usize,
+    /// The parameter.
+    pub(crate) leaf: LeafId,
 }
 
 /// Bytes of one run of a plan.
@@ -120,31 +83,33 @@ pub struct Bytes {
 }
 
 impl Bytes {
-    /// The peak of a run: weights, and the larger of the forward pass and the reverse pass with all that is kept.
+    /// The peak of a run: weights, and the larger of the forward pass and the reverse pass with all
+    /// that is kept.
     #[must_use]
     pub fn peak(&self) -> usize {
         self.weights + self.forward.max(self.kept + self.reverse)
     }
 }
 
-/// The part of a graph that a plan runs: the whole of it, or some nodes between values that others compute and read.
+/// The part of a graph that a plan runs: all of it, or some nodes between values that another
+/// executor computes and reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Span {
+pub(crate) struct Subgraph {
     /// The values that are given.
     pub(crate) inputs: Vec<ValueId>,
     /// The values that are wanted.
     pub(crate) outputs: Vec<ValueId>,
-    /// Whether a node belongs to it, by node.
+    /// For each node, whether it belongs to the part.
     pub(crate) nodes: Vec<bool>,
 }
 
-impl Span {
+impl Subgraph {
     /// The whole graph.
     pub(crate) fn whole(graph: &Graph) -> Self {
         Self { inputs: vec![graph.input], outputs: vec![graph.output], nodes: vec![true; graph.nodes.len()] }
     }
 
-    /// The values that the nodes of the span read or write.
+    /// For each value, whether nodes of the part read or write it.
     fn touched(&self, graph: &Graph) -> Vec<bool> {
         let mut touched = vec![false; graph.values.len()];
         self.inputs.iter().chain(&self.outputs).for_each(|&id| touched[id] = true);
@@ -159,18 +124,19 @@ impl Span {
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub(crate) graph: Arc<Graph>,
-    /// The batch size at which every run takes place: shorter batches are padded.
+    /// The batch size of every run: shorter batches are padded.
     pub(crate) batch: usize,
-    /// How many cotangents one reverse pass carries: fewer are padded, more take several passes.
+    /// The number of cotangents that one reverse pass carries: fewer are padded, more take several
+    /// passes.
     pub(crate) block: usize,
     pub(crate) precision: Precision,
-    /// Where values come in and where they are wanted.
-    pub(crate) span: Span,
+    /// The nodes that run, the values given to them and those wanted from them.
+    pub(crate) subgraph: Subgraph,
     /// Nodes that depend on no input, in order.
     pub(crate) folded: Vec<usize>,
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Vec<PlannedNode>,
     /// Folded nodes through which cotangents go to perturbed parameters, in order.
-    pub(crate) chain: Vec<Step>,
+    pub(crate) chain: Vec<PlannedNode>,
     leaves: Leaves,
     bytes: Bytes,
 }
@@ -178,20 +144,24 @@ pub struct Plan {
 impl Plan {
     /// Plans the perturbation of the input.
     ///
-    /// `batch` samples run together, with `block` cotangents in one reverse pass; both are fixed for the life of the plan, because
-    /// matrix products change their order of summation with the shape: a result never depends on what else is in the batch.
+    /// `batch` samples run together, with `block` cotangents in one reverse pass. Both are fixed
+    /// for the life of the plan, because matrix products change their order of summation with the
+    /// shape; so a result never depends on what else is in the batch.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a batch or block of 0; [`Error::Unsupported`] where a weight or a statistic follows the input.
+    /// [`Error::InvalidArgument`] for a batch or block of 0; [`Error::Unsupported`] where a weight
+    /// or a statistic depends on the input.
     pub fn input(graph: Arc<Graph>, batch: usize, block: usize, precision: Precision) -> Result<Self> {
         Self::new(graph, Leaves::input(), batch, block, precision)
     }
 
-    /// Plans the perturbation of some leaves. Where parameters are among them, `block` is how many cotangents a Gram matrix is of.
+    /// Plans the perturbation of some leaves. Where parameters are among them, `block` is the size
+    /// of their Gram matrices.
     ///
     /// # Errors
-    /// As [`Plan::input`]; [`Error::Unsupported`] with every parameter in whose place an operation has no derivative;
-    /// [`Error::InvalidArgument`] for no leaves, or a tensor that the graph does not have.
+    /// As [`Plan::input`]; [`Error::Unsupported`] with every use of a parameter as an operand for
+    /// which the operation has no derivative; [`Error::InvalidArgument`] for no leaves, or a tensor
+    /// that the graph does not have.
     pub fn new(
         graph: Arc<Graph>,
         leaves: Leaves,
@@ -200,35 +170,36 @@ impl Plan {
         precision: Precision,
     ) -> Result<Self> {
         leaves.check(&graph)?;
-        let (direct, span) = (direct(&graph, &leaves), Span::whole(&graph));
-        Self::of_span(graph, span, leaves, &direct, [batch, block], precision)
+        let (direct, subgraph) = (direct(&graph, &leaves), Subgraph::whole(&graph));
+        Self::of_subgraph(graph, subgraph, leaves, &direct, [batch, block], precision)
     }
 
-    /// [`Plan::new`] where every gradient arrives at its parameter.
+    /// [`Plan::new`] without Gram matrices at direct uses: every gradient is summed at its
+    /// parameter.
     pub(crate) fn of_gradients(graph: Arc<Graph>, leaves: Leaves, precision: Precision) -> Result<Self> {
-        let span = Span::whole(&graph);
-        Self::of_span(graph, span, leaves, &[], [1, 1], precision)
+        let subgraph = Subgraph::whole(&graph);
+        Self::of_subgraph(graph, subgraph, leaves, &[], [1, 1], precision)
     }
 
-    /// Plans some nodes of a graph, one sample and `block` cotangents at a time. All that is given to them is perturbed, and those of
-    /// the leaves' tensors that they use.
+    /// Plans some nodes of a graph, for one sample and `block` cotangents at a time. Every value
+    /// given to them is perturbed, and so is each of the leaves' tensors that they use.
     pub(crate) fn part(
         graph: Arc<Graph>,
-        span: Span,
+        subgraph: Subgraph,
         leaves: Leaves,
         block: usize,
         precision: Precision,
     ) -> Result<Self> {
         let direct: Vec<_> =
-            direct(&graph, &leaves).into_iter().filter(|direct| span.nodes[direct.node]).collect();
-        Self::of_span(graph, span, leaves, &direct, [1, block], precision)
+            direct(&graph, &leaves).into_iter().filter(|direct| subgraph.nodes[direct.node]).collect();
+        Self::of_subgraph(graph, subgraph, leaves, &direct, [1, block], precision)
     }
 
-    fn of_span(
+    fn of_subgraph(
         graph: Arc<Graph>,
-        span: Span,
+        subgraph: Subgraph,
         leaves: Leaves,
-        direct: &[Direct],
+        direct: &[DirectUse],
         [batch, block]: [usize; 2],
         precision: Precision,
     ) -> Result<Self> {
@@ -237,34 +208,36 @@ impl Plan {
                 "a plan needs at least one sample and one cotangent at a time".into(),
             ));
         }
+        // Which values depend on the input, and which on something perturbed through derivatives.
         let smooth = |node: &Node| !node.op.rule().is_locally_constant();
         let dependent = reachable(&graph, |id| id == graph.input, |_| true);
-        let given = |id| leaves.has_input() && span.inputs.contains(&id);
+        let given = |id| leaves.has_input() && subgraph.inputs.contains(&id);
         let active = reachable(&graph, |id| given(id) || is_perturbed(&graph, &leaves, id), smooth);
         let problems = not_differentiable(&graph, &active, &dependent);
         if !problems.is_empty() {
             return Err(Error::Unsupported(problems));
         }
         coupling::check(&graph, &dependent)?;
-        // What lies between a parameter and its direct use gets no cotangent.
+        // Nodes between a parameter and its direct use get no cotangent: the Gram matrix is taken
+        // at the use.
         let passed: Vec<_> = direct.iter().flat_map(|direct| direct.passed.iter().copied()).collect();
         let (steps, folded): (Vec<_>, Vec<_>) =
             (0..graph.nodes.len()).partition(|&node| dependent[graph.nodes[node].output]);
         let step = |&node: &usize| step(&graph, node, &active, direct);
-        let mut steps: Vec<_> = steps.iter().filter(|&&node| span.nodes[node]).map(step).collect();
-        lifetimes(&graph, &span.outputs, &mut steps, &dependent);
+        let mut steps: Vec<_> = steps.iter().filter(|&&node| subgraph.nodes[node]).map(step).collect();
+        lifetimes(&graph, &subgraph.outputs, &mut steps, &dependent);
         let chain = folded.iter().filter(|&&node| !passed.contains(&graph.nodes[node].output)).map(step);
-        let chain = chain.filter(Step::is_active).collect();
+        let chain = chain.filter(PlannedNode::is_active).collect();
         let bytes = Bytes::default();
-        let mut plan = Self { graph, batch, block, precision, span, folded, steps, chain, leaves, bytes };
+        let mut plan = Self { graph, batch, block, precision, subgraph, folded, steps, chain, leaves, bytes };
         plan.folded = plan.needed();
         plan.bytes = plan.count();
         Ok(plan)
     }
 
-    /// The folded nodes on which the span depends.
+    /// The folded nodes on which the part depends.
     fn needed(&self) -> Vec<usize> {
-        let mut wanted = self.span.touched(&self.graph);
+        let mut wanted = self.subgraph.touched(&self.graph);
         let is_needed = |&&node: &&usize| {
             let Node { inputs, output, .. } = &self.graph.nodes[node];
             let own = wanted[*output];
@@ -276,9 +249,9 @@ impl Plan {
         needed
     }
 
-    /// The constants that the plan reads, by value.
+    /// For each value, whether the plan reads it as a constant.
     pub(crate) fn reads(&self) -> Vec<bool> {
-        let mut read = self.span.touched(&self.graph);
+        let mut read = self.subgraph.touched(&self.graph);
         for &node in &self.folded {
             let Node { inputs, output, .. } = &self.graph.nodes[node];
             inputs.iter().chain([output]).for_each(|&id| read[id] = true);
@@ -310,7 +283,7 @@ impl Plan {
         self.precision
     }
 
-    /// The bytes of one run, temporaries inside the backend's kernels not counted.
+    /// The bytes of one run, without the temporaries inside the backend's kernels.
     #[must_use]
     pub fn bytes(&self) -> Bytes {
         self.bytes
@@ -334,7 +307,7 @@ impl Plan {
         matches!(self.graph.values[id].origin, Origin::Node(node) if self.folded.contains(&node))
     }
 
-    /// Whether a kept operand is one of the weights, which stay in any case.
+    /// Whether a value is a weight or folded, and so stays for the life of the plan.
     fn is_constant(&self, id: ValueId) -> bool {
         match self.graph.values[id].origin {
             Origin::Input => false,
@@ -351,9 +324,11 @@ impl Plan {
         Bytes { weights, kept, forward, reverse: self.count_reverse() }
     }
 
-    /// The peak of the forward pass and what is left after it.
+    /// The peak of the forward pass, and the bytes left after it.
     fn count_forward(&self) -> (usize, usize) {
-        let given: usize = self.span.inputs.iter().map(|&id| self.size(id)).sum();
+        let given: usize = self.subgraph.inputs.iter().map(|&id| self.size(id)).sum();
+        // Masks and indices (`derived`) live to the end of the reverse pass; values die at the node
+        // that lists them as dead.
         let (mut live, mut peak, mut derived) = (given, 0, 0);
         for step in &self.steps {
             let node = &self.graph.nodes[step.node];
@@ -367,8 +342,9 @@ impl Plan {
     }
 
     fn count_reverse(&self) -> usize {
+        // For each value, the bytes of the cotangents that have arrived and were not passed on.
         let mut pending = vec![0; self.graph.values.len()];
-        for &output in &self.span.outputs {
+        for &output in &self.subgraph.outputs {
             pending[output] = self.block * self.size(output);
         }
         let mut peak: usize = pending.iter().sum();
@@ -378,35 +354,36 @@ impl Plan {
             for position in step.pulled() {
                 pending[inputs[position]] = self.block * self.size(inputs[position]);
             }
-            let factors = step.direct.iter().map(|&(position, _)| self.count_factors(step, position)).max();
+            let factors = step.direct.iter().map(|direct| self.count_factors(step, direct.position)).max();
             peak = peak.max(before + factors.unwrap_or(0)).max(pending.iter().sum());
             pending[*output] = 0;
         }
         peak
     }
 
-    /// The bytes of a Gram matrix in the making.
-    fn count_factors(&self, step: &Step, position: usize) -> usize {
+    /// The bytes held while the Gram matrix of an operand is computed.
+    fn count_factors(&self, step: &PlannedNode, position: usize) -> usize {
         match self.outer(step, position) {
             Some(outer) => outer.bytes(self.block, self.precision.bytes()),
             None => self.block * self.size(self.graph.nodes[step.node].inputs[position]),
         }
     }
 
-    /// The sizes of the outer products whose sum is the gradient of an operand, where it is one.
-    pub(crate) fn outer(&self, step: &Step, position: usize) -> Option<Outer> {
+    /// The sizes of the outer products whose sum is the gradient of an operand, where it is such a
+    /// sum.
+    pub(crate) fn outer(&self, step: &PlannedNode, position: usize) -> Option<OuterSizes> {
         let Node { op, inputs, output, .. } = &self.graph.nodes[step.node];
         let shapes: Vec<_> = inputs.iter().map(|&id| self.graph.values[id].shape_at(self.batch)).collect();
         op.rule().outer(position, &shapes, &self.graph.values[*output].shape_at(self.batch))
     }
 
     /// The steps of the reverse pass, in its order.
-    pub(crate) fn reversed(&self) -> impl Iterator<Item = &Step> {
+    pub(crate) fn reversed(&self) -> impl Iterator<Item = &PlannedNode> {
         self.chain.iter().chain(&self.steps).rev().filter(|step| step.is_active())
     }
 }
 
-/// Bytes an element of what a rule derives beside its result.
+/// Bytes per element of the mask or indices that a rule makes beside its result.
 fn derived_bytes(keep: Keep) -> usize {
     match keep {
         Keep::Mask => 1,
@@ -415,8 +392,12 @@ fn derived_bytes(keep: Keep) -> usize {
     }
 }
 
-/// Which values depend on a leaf that `perturbed` names by way of nodes that `pass`.
-fn reachable(graph: &Graph, perturbed: impl Fn(ValueId) -> bool, pass: impl Fn(&Node) -> bool) -> Vec<bool> {
+/// For each value, whether it depends on a value that is `perturbed`, through nodes that `pass`.
+pub(crate) fn reachable(
+    graph: &Graph,
+    perturbed: impl Fn(ValueId) -> bool,
+    pass: impl Fn(&Node) -> bool,
+) -> Vec<bool> {
     let mut reached: Vec<_> = (0..graph.values.len()).map(perturbed).collect();
     for node in &graph.nodes {
         if pass(node) && node.inputs.iter().any(|&input| reached[input]) {
@@ -428,10 +409,10 @@ fn reachable(graph: &Graph, perturbed: impl Fn(ValueId) -> bool, pass: impl Fn(&
 
 /// Whether a value holds a perturbed parameter.
 fn is_perturbed(graph: &Graph, leaves: &Leaves, id: ValueId) -> bool {
-    leaves.places().iter().any(|&place| graph.parameters[place].values.contains(&id))
+    leaves.ids().any(|leaf| graph.parameters[leaf.index()].values.contains(&id))
 }
 
-/// Active operands where their operation has no pullback.
+/// The nodes with an active operand to which their operation has no pullback.
 fn not_differentiable(graph: &Graph, active: &[bool], dependent: &[bool]) -> Vec<Problem> {
     let refused = |index: usize| {
         let Node { op, inputs, output, .. } = &graph.nodes[index];
@@ -446,7 +427,7 @@ fn not_differentiable(graph: &Graph, active: &[bool], dependent: &[bool]) -> Vec
         } else {
             let names: Vec<&str> = sources(graph, inputs[position]).collect();
             format!(
-                "operand {position} depends on {}, and there is no derivative in its place; leave its group out",
+                "operand {position} depends on {}, and this operation has no derivative in that operand; leave its group out",
                 names.join(", ")
             )
         };
@@ -463,53 +444,21 @@ fn sources(graph: &Graph, value: ValueId) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A perturbed parameter with a single use, and nothing on the way there that changes the inner products of gradients.
-#[derive(Debug, Clone)]
-pub(crate) struct Direct {
-    /// Its place in [`Graph::parameters`].
-    pub(crate) tensor: usize,
-    /// The node that uses it, and as which operand.
-    pub(crate) node: usize,
-    pub(crate) position: usize,
-    /// The parameter's value and those on the way.
-    passed: Vec<ValueId>,
-}
-
-/// Every such parameter.
-pub(crate) fn direct(graph: &Graph, leaves: &Leaves) -> Vec<Direct> {
-    let dependent = reachable(graph, |id| id == graph.input, |_| true);
-    let mut uses: Vec<Vec<[usize; 2]>> = vec![Vec::new(); graph.values.len()];
-    for (node, Node { inputs, .. }) in graph.nodes.iter().enumerate() {
-        inputs.iter().enumerate().for_each(|(position, &input)| uses[input].push([node, position]));
-    }
-    let follow = |&tensor: &usize| {
-        let [leaf] = graph.parameters[tensor].values[..] else { return None };
-        let mut passed = vec![leaf];
-        loop {
-            let [[node, position]] = uses[*passed.last()?][..] else { return None };
-            let Node { op, output, .. } = &graph.nodes[node];
-            match dependent[*output] {
-                true => return Some(Direct { tensor, node, position, passed }),
-                false if op.rule().is_isometric() => passed.push(*output),
-                false => return None,
-            }
-        }
-    };
-    leaves.places().iter().filter_map(follow).collect()
-}
-
-fn step(graph: &Graph, node: usize, active: &[bool], direct: &[Direct]) -> Step {
-    // A comparison of the input is computed and pulls nothing back.
+/// What the plan decides about one node, but for lifetimes.
+fn step(graph: &Graph, node: usize, active: &[bool], direct: &[DirectUse]) -> PlannedNode {
+    // The result of a comparison is not active: the node is computed, and nothing is pulled back
+    // through it.
     let smooth = active[graph.nodes[node].output];
     let active: Vec<_> = graph.nodes[node].inputs.iter().map(|&input| smooth && active[input]).collect();
     let keeps = if active.contains(&true) { graph.nodes[node].op.rule().keeps(&active) } else { vec![] };
     let own = direct.iter().filter(|direct| direct.node == node && active[direct.position]);
-    let direct = own.map(|direct| (direct.position, direct.tensor)).collect();
-    Step { node, active, direct, keeps, dead: vec![] }
+    let direct = own.map(|direct| DirectOperand { position: direct.position, leaf: direct.leaf }).collect();
+    PlannedNode { node, active, direct, keeps, dead: vec![] }
 }
 
-/// Gives each value that is not kept to the step after which nothing reads it.
-fn lifetimes(graph: &Graph, outputs: &[ValueId], steps: &mut [Step], computed: &[bool]) {
+/// Lists each value that is not kept at the node after which nothing reads it.
+fn lifetimes(graph: &Graph, outputs: &[ValueId], steps: &mut [PlannedNode], computed: &[bool]) {
+    // Constants, outputs and kept values outlive the forward pass, so no node drops them.
     let mut settled: Vec<_> = computed.iter().map(|computed| !computed).collect();
     outputs.iter().for_each(|&output| settled[output] = true);
     for step in &*steps {
@@ -522,6 +471,7 @@ fn lifetimes(graph: &Graph, outputs: &[ValueId], steps: &mut [Step], computed: &
             }
         }
     }
+    // Backwards, the first reader that is met is the last one in the order of execution.
     for step in steps.iter_mut().rev() {
         for &input in &graph.nodes[step.node].inputs {
             if !std::mem::replace(&mut settled[input], true) {

@@ -1,16 +1,15 @@
-//! The way in: a model captured, checked, planned and loaded once, then run on any number of samples.
+//! The entry point: a model is captured, checked, planned and loaded once, then run on any number
+//! of samples.
 
-use std::fmt;
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::batches::{Queue, Samples, unreadable};
+use crate::batches::CheckedSamples;
 use crate::burn_executor::BurnExecutor;
 use crate::capture::record;
 use crate::check;
-use crate::combinations::{Choice, Combinations};
 use crate::confirm::{self, LAST_BATCH};
 use crate::device::is_processor;
 use crate::error::{Error, Result};
@@ -20,14 +19,16 @@ use crate::lower::{self, FIRST_BATCH};
 use crate::memory::{DEFAULT_MEMORY, Memory, fitting_plan, gram_plan, samples_within, within};
 use crate::ops;
 use crate::parameters::Leaves;
-use crate::plan::{Plan, Precision};
-use crate::reference::{Check, Reference};
+use crate::plan::Plan;
+use crate::precision::Precision;
+use crate::reference::{Check, ModelLogits};
 
 impl Graph {
     /// Captures `forward` as a graph, for samples of shape `sample` (without the batch axis).
     ///
-    /// `forward` maps `[n, ...sample]` to logits `[n, K]`. It is recorded ([`Graph::record`]), and run as it is on five made-up samples
-    /// together and one of them alone: their logits go with the graph, and every program that is made of it is compared with them.
+    /// `forward` maps `[n, ...sample]` to logits `[n, K]`. It is recorded ([`Graph::record`]), and
+    /// also run unchanged on five synthetic samples together and on one of them alone. The graph
+    /// holds the resulting logits, and every program that is made of it is compared with them.
     ///
     /// # Errors
     /// As [`Graph::record`]; [`Error::ForwardFailed`] when the model fails on its own device.
@@ -42,20 +43,22 @@ impl Graph {
         F: Fn(&M, Tensor<D>) -> Tensor<2>,
     {
         let graph = Self::record(model, &forward, sample, home)?;
-        let reference = Reference::of(model, &forward, sample, &graph, home)?;
+        let reference = ModelLogits::of(model, &forward, sample, &graph, home)?;
         Ok(Self { reference: Some(Arc::new(reference)), ..graph })
     }
 
     /// Records `forward` as a graph without running it: [`Graph::capture`] without the comparison.
     ///
-    /// `forward` runs three times, with two, three and five samples, on a device that records and does not compute. The model itself is
-    /// not touched: it can be used as before, captured again, and from several threads.
+    /// `forward` runs three times, with two, three and five samples, on a device that records and
+    /// does not compute. The model itself is not changed: it can be used as before, and be captured
+    /// again, also from several threads.
     ///
-    /// `home` is any ordinary device; it is where the recorded input is made.
+    /// `home` is any ordinary device; the recorded input is made there.
     ///
     /// # Errors
-    /// [`Error::CaptureFailed`] when the model's code panics or reads computed values; [`Error::Unsupported`] with all operations that
-    /// the engine cannot differentiate and all dependences on the batch; [`Error::Shape`] when the output is not `[n, K]`.
+    /// [`Error::CaptureFailed`] when the model's code panics or reads computed values;
+    /// [`Error::Unsupported`] with all operations that the engine cannot differentiate and all
+    /// dependences on the batch; [`Error::Shape`] when the output is not `[n, K]`.
     pub fn record<M, F, const D: usize>(
         model: &M,
         forward: F,
@@ -79,18 +82,20 @@ impl Graph {
 pub struct Options {
     /// The float type of the run; weights are converted to it.
     pub precision: Precision,
-    /// How many samples may run together on a GPU; fewer do where `memory` asks for it, and shorter batches are padded. On the
-    /// processor, where results do not depend on it to the last bit, Burn's operations take one sample per thread, and an executor of
-    /// its own ([`Program::on`]) as many as it likes best.
+    /// The largest number of samples that run together on a GPU; fewer do where `memory` requires
+    /// it, and shorter batches are padded. On the processor, results have the same bits whatever
+    /// this number: Burn's operations take one sample per thread, and another executor
+    /// ([`Program::on`]) takes the number that suits it best.
     pub batch: usize,
-    /// What a run may take, as far as the plan can tell (default: 2 GiB on a GPU, no limit on a CPU). It bounds the batch on a GPU, and
-    /// on a CPU the number of samples that run at a time.
+    /// The memory that a run may take, by the plan's count (default: 2 GiB on a GPU, no limit on a
+    /// CPU). On a GPU it bounds the batch, on a CPU the number of samples that run at a time.
     pub memory: Option<Memory>,
-    /// Whether the program is compared with the model's own forward pass, where the graph brings its results (default: it is).
+    /// Whether the program is compared with the model's own forward pass, where the graph holds its
+    /// results (default: yes).
     pub check: Check,
 }
 
-/// How many samples run together on a GPU unless told otherwise.
+/// The default of [`Options::batch`].
 pub const GPU_BATCH: usize = 32;
 
 impl Default for Options {
@@ -99,10 +104,12 @@ impl Default for Options {
     }
 }
 
-/// The largest number of cotangents in one reverse pass: beyond it, memory grows and speed does not.
+/// The largest number of cotangents in one reverse pass: a larger one takes more memory and is not
+/// faster.
 const LARGEST_BLOCK: usize = 16;
 
-/// How many of `cotangents` to take at a time, at most `most`, so that the passes are few and evenly filled.
+/// The number of `cotangents` to take per pass, at most `most`, so that the passes are few and
+/// evenly filled.
 #[must_use]
 pub fn even_block(cotangents: usize, most: usize) -> usize {
     cotangents.div_ceil(cotangents.div_ceil(most.max(1)).max(1)).max(1)
@@ -113,14 +120,14 @@ fn block(cotangents: usize) -> usize {
     even_block(cotangents, LARGEST_BLOCK)
 }
 
-/// What the runs of an executor take, and how many samples it likes to run together.
+/// The memory that runs of an executor take, and the number of samples that suits it best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Footprint {
-    /// Bytes whatever the number of samples: the weights.
+    /// Bytes that do not depend on the number of samples: the weights.
     pub fixed: usize,
-    /// Bytes of each sample, at most.
+    /// Bytes per sample, at most.
     pub sample: usize,
-    /// How many samples run together at best.
+    /// The number of samples to run together.
     pub batch: usize,
 }
 
@@ -129,35 +136,39 @@ pub struct Footprint {
 pub struct Program {
     plan: Arc<Plan>,
     executor: Box<dyn Executor>,
-    pub(crate) schedule: Schedule,
-    /// Why another executor runs than was asked for.
+    pub(crate) schedule: BatchSchedule,
+    /// Why another executor runs than the one asked for.
     instead: Option<String>,
     /// Why it is not compared with the model.
     pub(crate) unchecked: Option<String>,
 }
 
-/// How samples are given to an executor.
+/// How samples are divided into batches for an executor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Schedule {
-    /// How many batches run side by side at most, one on each thread of rayon's pool: a thread that works on its own samples waits for
-    /// nobody, and finds them in its own caches.
+pub(crate) struct BatchSchedule {
+    /// The largest number of batches that run side by side, one on each thread of rayon's pool. A
+    /// thread that works on samples of its own waits for no other thread, and finds its data in its
+    /// own caches.
     lanes: usize,
-    /// Whether each batch has the plan's size, shorter ones padded; else up to that.
+    /// Whether shorter batches are padded to the plan's size; otherwise that is the largest size.
     pub(crate) padded: bool,
 }
 
 impl Program {
-    /// Plans the input's perturbation, loads the weights onto `device`, and checks the network there.
+    /// Plans the perturbation of the input, loads the weights onto `device`, and checks the network
+    /// there.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] for weights that are NaN or infinite; [`Error::BatchCoupled`]; [`Error::Probabilities`] and
-    /// [`Error::Bounded`]; [`Error::BatchDependent`] and [`Error::Disagrees`] from the comparison with the model; [`Error::Device`] when
-    /// the device lacks the float type; [`Error::Memory`] when one sample does not fit.
+    /// [`Error::NonFinite`] for weights that are NaN or infinite; [`Error::BatchCoupled`];
+    /// [`Error::Probabilities`] and [`Error::Bounded`]; [`Error::BatchDependent`] and
+    /// [`Error::Disagrees`] from the comparison with the model; [`Error::Device`] when the device
+    /// lacks the float type; [`Error::Memory`] when one sample does not fit.
     pub fn new(graph: Graph, device: &Device, options: &Options) -> Result<Self> {
         Self::perturbing(graph, Leaves::input(), device, options)
     }
 
-    /// Plans the perturbation of some leaves: [`Program::grams`] then gives what parameters do, [`Program::jacobians`] what the input does.
+    /// Plans the perturbation of some leaves: [`Program::grams`] then gives the Gram matrices of
+    /// parameters, [`Program::jacobians`] the rows of the input.
     ///
     /// # Errors
     /// As [`Program::new`] and [`Plan::new`].
@@ -171,11 +182,13 @@ impl Program {
         Self::on_burn(Arc::new(graph), leaves, &device, options)?.compared(&device, &options.check)
     }
 
-    /// A program run by an executor of another kind, on the processor: one batch on each thread, of any size up to its own, as far as
-    /// the memory allows. The executor keeps samples apart by construction and does not depend on the batch.
+    /// A program run by another executor, on the processor: one batch on each thread, of any size
+    /// up to [`Footprint::batch`], as far as the memory allows. The executor must compute each
+    /// sample independently of the others, with results that do not depend on the batch.
     ///
     /// # Errors
-    /// [`Error::Memory`] when one sample does not fit, [`Error::Probabilities`] from probes with random samples; as [`Plan::new`].
+    /// [`Error::Memory`] when one sample does not fit, [`Error::Probabilities`] from probes with
+    /// random samples; as [`Plan::new`].
     pub fn on(
         graph: Arc<Graph>,
         leaves: Leaves,
@@ -186,7 +199,7 @@ impl Program {
     ) -> Result<Self> {
         check::unbounded(&graph)?;
         let threads = rayon::current_num_threads();
-        // A batch smaller than that would leave some idle.
+        // With fewer samples than threads, some threads would be idle.
         let asked = options.batch.max(threads);
         let most = match options.memory {
             Some(limit) => within(footprint.fixed, footprint.sample, limit)?.min(asked),
@@ -196,7 +209,7 @@ impl Program {
         let batch = footprint.batch.min(most / lanes);
         let block = block(graph.classes() - 1);
         let plan = Arc::new(Plan::new(graph, leaves, batch, block, options.precision)?);
-        let schedule = Schedule { lanes, padded: false };
+        let schedule = BatchSchedule { lanes, padded: false };
         Self { plan, executor, schedule, instead: None, unchecked: None }.compared(device, &options.check)
     }
 
@@ -215,16 +228,23 @@ impl Program {
             true => memory.map_or(Ok(usize::MAX), |memory| samples_within(&plan, memory))?,
             false => 1,
         };
-        let schedule = Schedule { lanes, padded: true };
+        let schedule = BatchSchedule { lanes, padded: true };
         let plan = Arc::new(plan);
         let executor = BurnExecutor::new(Arc::clone(&plan), device)?;
         Ok(Self { plan, executor: Box::new(executor), schedule, instead: None, unchecked: None })
     }
 
-    /// A plan with an executor of your own, one batch at a time; nothing is checked but what the plan knows.
+    /// A plan with any executor, one batch at a time. The checks of [`Program::new`] on a device
+    /// are left out.
     #[must_use]
     pub fn with_executor(plan: Arc<Plan>, executor: Box<dyn Executor>) -> Self {
-        Self { plan, executor, schedule: Schedule { lanes: 1, padded: true }, instead: None, unchecked: None }
+        Self {
+            plan,
+            executor,
+            schedule: BatchSchedule { lanes: 1, padded: true },
+            instead: None,
+            unchecked: None,
+        }
     }
 
     /// The plan that is run.
@@ -239,7 +259,8 @@ impl Program {
         Self { instead: Some(why.to_owned()), ..self }
     }
 
-    /// Which executor runs it, and where; why, when it is not the one that was asked for; and why it was not compared with the model.
+    /// Which executor runs the program, and on which device; with the reasons, if any, why it is
+    /// not the one asked for and why it was not compared with the model.
     #[must_use]
     pub fn engine(&self) -> String {
         let instead = self.instead.iter().map(|why| format!(" (not on our own kernels: {why})"));
@@ -247,28 +268,18 @@ impl Program {
         std::iter::once(self.executor.name()).chain(instead).chain(unchecked).collect()
     }
 
-    /// What runs, step by step, as the executor has planned it: which operations run where, and what they keep.
+    /// The executor's plan, step by step, in words: which operations run where, and what they keep.
     #[must_use]
     pub fn describe(&self) -> String {
         self.executor.describe()
     }
 
-    /// Logits and input Jacobians of `samples` `[N, ...sample]`, one after the other, in their order.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when the samples are not what the graph was captured for, [`Error::InvalidArgument`] when they are no floats,
-    /// [`Error::NonFinite`] when one holds NaN or infinity, by its index; all before anything runs. Each item is an error when the run at its samples fails.
-    pub fn jacobians(&self, samples: TensorData) -> Result<Jacobians<'_>> {
-        let (samples, work) = (Samples::new(self, samples)?, Work(Box::new(Ok)));
-        Ok(Jacobians { samples, queue: Queue::default(), choice: None, work })
-    }
-
-    /// The logits of `samples` `[N, ...sample]`, K of them each: forward passes alone.
+    /// The K logits of each of `samples` `[N, ...sample]`, by forward passes alone.
     ///
     /// # Errors
     /// As [`Program::jacobians`].
     pub fn logits(&self, samples: TensorData) -> Result<Vec<Vec<f64>>> {
-        let samples = Samples::new(self, samples)?;
+        let samples = CheckedSamples::new(self, samples)?;
         let classes = self.plan.graph().classes();
         samples.all(|first| {
             let logits: Vec<f64> = self.executor.logits(samples.batch(first)?)?.iter().collect();
@@ -282,143 +293,31 @@ impl Program {
         self.executor.as_ref()
     }
 
-    /// The smallest batch that the executor takes.
+    /// The smallest batch that may be given to the executor.
     pub(crate) fn least(&self) -> usize {
         if self.schedule.padded { self.plan.batch() } else { 1 }
     }
 
-    /// How many batches run side by side.
+    /// The number of batches that run side by side.
     pub(crate) fn lanes(&self) -> usize {
         self.schedule.lanes.min(rayon::current_num_threads())
     }
 }
 
-/// A network's linearisation at one sample.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Jacobian {
-    /// Which sample of the call.
-    pub sample: usize,
-    /// The logits, K of them.
-    pub logits: Vec<f64>,
-    /// The rows d(z_k - z_K) / dx for k = 1 .. K-1, row-major `[K-1, p]`, in the precision of the run; where
-    /// [`Jacobians::combining`] asks for other combinations of the logits, those of these.
-    pub rows: Rows,
-}
-
-/// Numbers in the precision in which they were computed.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Rows {
-    /// Single precision.
-    F32(Vec<f32>),
-    /// Double precision.
-    F64(Vec<f64>),
-}
-
-/// The iterator of [`Program::jacobians`]; or of what [`Jacobians::each`] makes of them.
-#[derive(Debug)]
-pub struct Jacobians<'a, R = Jacobian, E = Error> {
-    samples: Samples<'a>,
-    queue: Queue<R, E>,
-    choice: Option<Choice<'a>>,
-    work: Work<'a, R, E>,
-}
-
-/// What becomes of each Jacobian.
-struct Work<'a, R, E>(Box<dyn Fn(Jacobian) -> Result<R, E> + Send + Sync + 'a>);
-
-impl<R, E> fmt::Debug for Work<'_, R, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Work")
-    }
-}
-
-impl<'a> Jacobians<'a> {
-    /// Gives the rows of other combinations of the logits than their differences: those that `choose` names for a sample, by its
-    /// place in the call and its logits. Where K - 1 cotangents fill their passes evenly, one more costs a pass.
-    #[must_use]
-    pub fn combining(self, choose: impl Fn(usize, &[f64]) -> Combinations + Send + Sync + 'a) -> Self {
-        Self { choice: Some(Choice::new(choose)), ..self }
-    }
-
-    /// Gives what `work` makes of each Jacobian; it is done where the Jacobian was, on all threads.
-    #[must_use]
-    pub fn each<R, E>(
-        self,
-        work: impl Fn(Jacobian) -> Result<R, E> + Send + Sync + 'a,
-    ) -> Jacobians<'a, R, E> {
-        let Self { samples, choice, .. } = self;
-        Jacobians { samples, queue: Queue::default(), choice, work: Work(Box::new(work)) }
-    }
-
-    /// Logits `[n, K]`, rows `[V, n, p]` and what is asked for at each sample of the batch that starts
-    /// with sample `first`. What the forward pass keeps is let go here, before rows are copied.
-    fn pulled(
-        samples: &Samples<'_>,
-        choice: Option<&Choice<'_>>,
-        first: usize,
-    ) -> Result<(Vec<f64>, TensorData, Vec<Combinations>)> {
-        let program = samples.program;
-        let (batch, classes) = (samples.size(first), program.plan.graph().classes());
-        let linearized = program.executor.linearize(samples.batch(first)?)?;
-        let Some(choice) = choice else {
-            let each = vec![Combinations::Differences; batch];
-            let cotangents = Combinations::cotangents(&each, classes)?;
-            let (logits, rows) = linearized.logits_and_pullback(cotangents)?;
-            return Ok((logits.iter().collect(), rows, each));
-        };
-        let logits: Vec<f64> = linearized.logits()?.iter().collect();
-        let each = samples.chosen(choice, first, &logits);
-        let rows = linearized.pullback(Combinations::cotangents(&each, classes)?)?;
-        Ok((logits, rows, each))
-    }
-
-    /// Runs one batch.
-    fn run(samples: &Samples<'_>, choice: Option<&Choice<'_>>, first: usize) -> Result<Vec<Jacobian>> {
-        let (batch, classes) = (samples.size(first), samples.program.plan.graph().classes());
-        let (logits, rows, each) = Self::pulled(samples, choice, first)?;
-        let one = |position: usize| {
-            let own = each[position].count(classes)?;
-            let gathered = [own, batch, position];
-            let rows = match rows.dtype() {
-                DType::F64 => {
-                    Rows::F64(gather(rows.as_slice().map_err(unreadable)?, rows.shape()[0], gathered))
-                }
-                _ => Rows::F32(gather(rows.as_slice().map_err(unreadable)?, rows.shape()[0], gathered)),
-            };
-            let logits = logits[position * classes..(position + 1) * classes].to_vec();
-            Ok(Jacobian { sample: first + position, logits, rows })
-        };
-        (0..batch.min(samples.count - first)).map(one).collect()
-    }
-}
-
-impl<R: Send, E: From<Error> + Send> Iterator for Jacobians<'_, R, E> {
-    type Item = Result<R, E>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let Self { samples, queue, choice, work } = self;
-        queue.next(samples, |first| {
-            Jacobians::run(samples, choice.as_ref(), first)?.into_iter().map(&work.0).collect()
-        })
-    }
-}
-
-/// The first `own` rows of the sample at `position`, out of `[V, n, p]`.
-fn gather<T: Copy>(values: &[T], cotangents: usize, [own, batch, position]: [usize; 3]) -> Vec<T> {
-    let size = values.len() / (cotangents * batch);
-    (0..own).flat_map(|v| &values[(v * batch + position) * size..][..size]).copied().collect()
-}
-
 #[cfg(test)]
 mod tests {
-    //! Several samples in one run, as on a GPU: padding, the order of samples and rows; and how cotangents are cut into blocks.
+    //! Several samples in one run, as on a GPU: padding, the order of samples and rows, and the
+    //! division of cotangents into blocks.
 
     use burn::nn::{Linear, LinearConfig};
     use burn::tensor::activation::tanh;
 
     use super::*;
+    use crate::combinations::Combinations;
+    use crate::jacobians::{Jacobian, Rows};
 
-    /// One sample at a time against three, whose products may be summed in another order.
+    /// Tolerance for one sample at a time against three together, whose products may be summed in
+    /// another order.
     const BATCHED: f64 = 1e-13;
 
     fn graph() -> Graph {
@@ -507,7 +406,7 @@ mod tests {
         let sample = bytes.peak() - bytes.weights;
         assert_eq!(
             program(bytes.weights + 3 * sample).expect("three fit").schedule,
-            Schedule { lanes: 3, padded: true }
+            BatchSchedule { lanes: 3, padded: true }
         );
         let refused = program(bytes.peak() - 1).expect_err("not even one");
         assert!(
@@ -546,7 +445,7 @@ mod tests {
         let failing = Program {
             plan: working.plan,
             executor: Box::new(Failing),
-            schedule: Schedule { lanes: 2, padded: true },
+            schedule: BatchSchedule { lanes: 2, padded: true },
             instead: None,
             unchecked: None,
         };

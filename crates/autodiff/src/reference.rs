@@ -1,9 +1,12 @@
-//! What the caller's own forward pass gives, and the comparison with it: the check that needs no trust in this crate.
+//! The comparison with the caller's own forward pass: a check that does not depend on the rest of
+//! this crate being right.
 //!
-//! When a model is captured it also runs as it is, on its own device, with [`TOGETHER`] made-up samples and once more with one of
-//! them alone; the logits travel with the graph ([`Reference`]). When a program is loaded, the executor runs at the same samples
-//! ([`Program::compare`]). Whatever went wrong in between (control flow that two recordings did not show, an operation taken for another, a
-//! kernel that reads the wrong place) moves the logits by far more than rounding, and is told with the first node at which it shows.
+//! When a model is captured, it also runs unchanged, on its own device, on [`TOGETHER`] synthetic
+//! samples and once more on one of them alone; the graph holds these logits ([`ModelLogits`]). When
+//! a program is loaded, the executor runs at the same samples ([`Program::compare`]). A fault in
+//! between (control flow that the recordings did not show, an operation taken for another, a kernel
+//! that reads a wrong element) moves the logits by far more than rounding, and is reported with the
+//! first node at which it shows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,45 +22,49 @@ use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::Graph;
 use crate::ops::{Op, with_leading};
-use crate::plan::{Plan, Precision};
+use crate::plan::Plan;
+use crate::precision::Precision;
 use crate::program::Program;
 
-/// How many samples run together: more than the recordings are of, and odd, so that halves and pairs of a batch show.
+/// The number of samples that run together: more than two recordings have, and odd, so that a model
+/// that treats halves or pairs of a batch differently is found.
 const TOGETHER: usize = 5;
 
-/// Which of them comes alone as well: one with numbers on both sides of 0.
+/// The sample that also runs alone: one with numbers on both sides of 0.
 const LONE: usize = 1;
 
-/// Two runs may differ by so many times what single precision moves the logits by: it may have been lucky.
+/// Two runs may differ by this many times the difference between single and double precision. A
+/// factor is needed because that difference, a single measurement of rounding, may happen to be
+/// small.
 const ROUNDINGS: f64 = 16.0;
 
-/// Whether a program is compared with the caller's own forward pass when it is loaded.
+/// Whether a program is compared with the model's own forward pass when it is loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Check {
-    /// It is.
+    /// It is compared.
     #[default]
     On,
-    /// It is not, for this reason, which [`Program::engine`] shows.
+    /// It is not compared, for this reason, which [`Program::engine`] shows.
     Off(String),
 }
 
-/// The caller's own logits at made-up samples.
+/// The model's own logits at synthetic samples.
 #[derive(Debug, Clone)]
-pub(crate) struct Reference {
-    /// Where the model ran.
+pub(crate) struct ModelLogits {
+    /// The device on which the model ran.
     device: Device,
-    /// The type in which it ran.
+    /// The float type in which it ran.
     dtype: DType,
-    /// `[TOGETHER, ...sample]`, numbers that the model's type holds.
+    /// `[TOGETHER, ...sample]`, rounded to the model's type.
     samples: TensorData,
     /// Their logits `[TOGETHER, K]`.
     together: Vec<f64>,
-    /// Those of [`LONE`], given alone.
+    /// The logits of [`LONE`], run alone.
     alone: Vec<f64>,
 }
 
-impl Reference {
-    /// Runs `forward` as it is.
+impl ModelLogits {
+    /// Runs `forward` on the model's own device.
     pub(crate) fn of<M, F, const D: usize>(
         model: &M,
         forward: &F,
@@ -70,7 +77,7 @@ impl Reference {
         F: Fn(&M, Tensor<D>) -> Tensor<2>,
     {
         let dtype = graph.dtype();
-        let samples = made_up(sample, dtype);
+        let samples = synthetic_samples(sample, dtype);
         let run = || {
             let model = model.valid();
             let device =
@@ -88,14 +95,15 @@ impl Reference {
 
     /// Binary digits of the coarsest arithmetic on either side.
     fn digits(&self, graph: &Graph, precision: Precision, device: &Device) -> i32 {
-        // A cast may take a part of the model to single precision, and Burn's hard sigmoid does.
+        // A cast may take a part of the model to single precision, and Burn's hard sigmoid computes
+        // in it.
         let mixed = graph.nodes.iter().any(|node| matches!(node.op, Op::Cast(_) | Op::HardSigmoid(_)));
         let single = precision == Precision::F32 || mixed || self.dtype == DType::F32;
         let on_cpu = [device, &self.device].iter().all(|device| is_processor(device));
         match self.dtype {
             DType::BF16 => 8,
             DType::F16 => 11,
-            // Matrix units of GPUs may round single precision to eleven bits.
+            // The matrix units of GPUs may round single precision to eleven bits.
             _ if single && !on_cpu => 11,
             _ if single => 24,
             _ => 53,
@@ -103,13 +111,13 @@ impl Reference {
     }
 }
 
-/// The made-up samples, rounded to the model's type.
-fn made_up(sample: &[usize], dtype: DType) -> TensorData {
+/// The synthetic samples, rounded to the model's type.
+fn synthetic_samples(sample: &[usize], dtype: DType) -> TensorData {
     let values: Vec<f32> = (0..TOGETHER).flat_map(|draw| draw_sample(sample, draw)).collect();
     TensorData::new(values, with_leading(TOGETHER, sample)).convert_dtype(dtype)
 }
 
-/// One of several samples, so many times, in double precision.
+/// `count` copies of one of several samples, in double precision.
 fn copies(samples: &TensorData, sample: usize, count: usize) -> TensorData {
     let shape = &samples.shape()[1..];
     let size: usize = shape.iter().product();
@@ -117,11 +125,12 @@ fn copies(samples: &TensorData, sample: usize, count: usize) -> TensorData {
     TensorData::new(one.repeat(count), with_leading(count, shape))
 }
 
-/// Where two runs of one sample are furthest from one another beyond what is allowed: index, and both numbers.
+/// The largest difference between two lists of numbers, if it exceeds `allowed`: its index, and
+/// both numbers.
 fn furthest(expected: &[f64], found: &[f64], allowed: f64) -> Option<(usize, [f64; 2])> {
     let off = |(_, [a, b]): &(usize, [f64; 2])| if b.is_finite() { (a - b).abs() } else { f64::INFINITY };
     let pairs = expected.iter().zip(found).map(|(a, b)| [*a, *b]).enumerate();
-    // Where the model itself overflows, there is nothing to compare.
+    // Numbers at which the model itself overflows are not compared.
     let worst = pairs.filter(|(_, [a, _])| a.is_finite()).max_by(|a, b| off(a).total_cmp(&off(b)))?;
     (off(&worst) > allowed).then_some(worst)
 }
@@ -132,11 +141,13 @@ fn largest(values: &[f64]) -> f64 {
 }
 
 impl Program {
-    /// Compares the logits at the made-up samples with the caller's own, and refuses outputs that are probabilities.
+    /// Compares the logits at the synthetic samples with the model's own, and refuses outputs that
+    /// are probabilities.
     ///
     /// # Errors
-    /// [`Error::BatchDependent`] when the model gives one sample other logits alone than among others; [`Error::Disagrees`] when the
-    /// executor gives others than the model; [`Error::Probabilities`].
+    /// [`Error::BatchDependent`] when the model's logits of a sample depend on whether it runs
+    /// alone; [`Error::Disagrees`] when the executor's logits are not the model's;
+    /// [`Error::Probabilities`].
     pub(crate) fn compared(mut self, device: &Device, check: &Check) -> Result<Self> {
         self.compare(device, check)?;
         if let Check::Off(why) = check {
@@ -148,31 +159,34 @@ impl Program {
     fn compare(&self, device: &Device, check: &Check) -> Result<()> {
         let graph = self.plan().graph();
         let samples = graph.reference.as_ref().map_or_else(
-            || made_up(&graph.sample_shape(), DType::F32),
+            || synthetic_samples(&graph.sample_shape(), DType::F32),
             |reference| reference.samples.clone(),
         );
         let found = self.logits(samples)?.concat();
         if let (Some(reference), Check::On) = (&graph.reference, check) {
             let digits = reference.digits(graph, self.plan().precision(), device);
-            Comparison { program: self, reference: reference.as_ref(), digits }.run(&found)?;
+            ModelComparison { program: self, reference: reference.as_ref(), digits }.run(&found)?;
         }
         distribution(&found, graph.classes())
     }
 }
 
-struct Comparison<'a> {
+/// A program and the model's logits to compare it with.
+struct ModelComparison<'a> {
     program: &'a Program,
-    reference: &'a Reference,
+    reference: &'a ModelLogits,
     /// Binary digits of the coarsest arithmetic on either side.
     digits: i32,
 }
 
-impl Comparison<'_> {
+impl ModelComparison<'_> {
     fn run(&self, found: &[f64]) -> Result<()> {
-        let Reference { together, alone, .. } = self.reference;
+        let ModelLogits { together, alone, .. } = self.reference;
         let graph = self.program.plan().graph();
         let classes = graph.classes();
         let lone = &together[LONE * classes..][..classes];
+        // The tolerance is generous and costs nothing; only where it is exceeded is rounding
+        // measured.
         let mut allowed = self.allowed();
         if furthest(alone, lone, allowed).or_else(|| furthest(together, found, allowed)).is_none() {
             return Ok(());
@@ -188,23 +202,26 @@ impl Comparison<'_> {
         Err(Error::Disagrees { engine: self.program.engine(), node, sample, class, expected, found, remedy })
     }
 
-    /// How far two runs of one value may differ, relative to the largest number: half of the digits.
+    /// The difference allowed between two runs of one value, relative to the largest number: half
+    /// of the digits.
     ///
-    /// Rounding of a deep network stays well below: f32 runs of the networks that we know differ by 1e-5 at
-    /// most, f64 runs by 1e-13. An error of the engine is one of the logits themselves.
+    /// Rounding errors of deep networks are well below: f32 runs of the networks that we know
+    /// differ by 1e-5 at most, f64 runs by 1e-13. An error of the engine is of the order of the
+    /// logits themselves.
     fn relative(&self) -> f64 {
         (-f64::from(self.digits) / 2.0).exp2()
     }
 
+    /// The difference allowed between two runs' logits.
     fn allowed(&self) -> f64 {
         self.relative() * largest(&self.reference.together).max(largest(&self.reference.alone))
     }
 
-    /// How far rounding may move these logits: what single precision moves them by, scaled to the digits
-    /// in use. Where large terms cancel, that is more than half of the digits that are left. On a device
-    /// without double precision nobody can tell, and it is 0.
+    /// The effect of rounding on these logits: the difference between single and double precision,
+    /// scaled to the digits in use. Where large terms cancel, it can exceed half of the digits that
+    /// are left. On a device other than the processor it is not measured, and 0.
     fn rounding(&self) -> Result<f64> {
-        let Reference { device, samples, .. } = self.reference;
+        let ModelLogits { device, samples, .. } = self.reference;
         if !is_processor(device) {
             return Ok(0.0);
         }
@@ -215,12 +232,12 @@ impl Comparison<'_> {
         };
         let (single, double) = (logits(Precision::F32)?, logits(Precision::F64)?);
         let moved = furthest(&double, &single, 0.0).map_or(0.0, |(_, [a, b])| (a - b).abs());
-        // Single precision has 24 digits.
+        // Single precision has 24 binary digits.
         Ok(ROUNDINGS * moved * f64::from(24 - self.digits).exp2())
     }
 
-    /// The first node at which it shows, and what can be done: another engine where Burn's own operations, on the caller's device, give
-    /// what the model gives.
+    /// The first node that differs, and a remedy: another engine, where Burn's own operations on
+    /// the model's device agree with the model.
     fn blame(&self, sample: usize, allowed: f64) -> Result<(Option<usize>, &'static str)> {
         let (plan, classes) = (self.program.plan(), self.program.plan().graph().classes());
         let count = self.program.least();
@@ -236,7 +253,7 @@ impl Comparison<'_> {
         Ok((self.first_difference(&burn, batch)?, OTHER))
     }
 
-    /// The first node at which the program's executor leaves `burn`.
+    /// The first node whose result differs between the program's executor and `burn`.
     fn first_difference(&self, burn: &BurnExecutor, batch: TensorData) -> Result<Option<usize>> {
         let mut expected = HashMap::new();
         burn.observe(batch.clone(), &mut |node, value| {
@@ -258,17 +275,18 @@ impl Comparison<'_> {
     }
 }
 
-/// What helps when Burn's operations give what the model gives.
+/// The remedy where Burn's operations agree with the model.
 const OTHER: &str = "Burn's own operations agree with the model: choose them (`Engine::Burn`, on a device of the processor), \
                      and report this network, please";
 
-/// What helps when they do not.
+/// The remedy where they do not.
 const NEITHER: &str = "Burn's own operations, run from the recording, do not agree with the model either: the recording is not what the \
                        model does (control flow on the batch or on values, a custom kernel); report this network, please";
 
 #[cfg(test)]
 mod tests {
-    //! A graph that was tampered with, and an executor that computes one node wrongly: what is told of them.
+    //! The reports for a graph that was changed after its capture, and for an executor that
+    //! computes one node wrongly.
 
     use burn::nn::{Linear, LinearConfig};
     use burn::tensor::activation::tanh;
@@ -302,7 +320,7 @@ mod tests {
         }
     }
 
-    /// Burn's executor with the wrong result of one node, and of all that comes after it.
+    /// Burn's executor, with wrong results from one node on.
     #[derive(Debug)]
     struct Wrong(BurnExecutor, usize);
 
@@ -348,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_none_are_compared_with_none() {
+    fn nan_in_the_model_is_not_compared_and_nan_in_the_program_differs() {
         assert_eq!(furthest(&[f64::NAN, 1.0], &[2.0, 1.0], 0.0), None);
         assert_eq!(furthest(&[1.0, 2.0], &[1.25, 2.5], 0.3), Some((1, [2.0, 2.5])));
         assert!(furthest(&[1.0], &[f64::NAN], 1e300).is_some_and(|(at, _)| at == 0));

@@ -1,8 +1,8 @@
-//! A part of a graph between values that another executor computes: its forward pass, its pullback, its Gram matrices.
+//! A part of a graph, run for another executor: its forward pass, its pullback, its Gram matrices.
 //!
 //! An executor that has kernels of its own for most operations of a network, but not for all, runs
-//! the others as segments on Burn's operations. Values and cotangents cross the edge as host data,
-//! one sample at a time: a segment's results then have the same bits whatever the batch.
+//! the others as segments on Burn's operations. Values and cotangents are handed over as host data,
+//! one sample at a time, so that a segment's results have the same bits whatever the batch.
 
 use std::sync::Arc;
 
@@ -11,10 +11,11 @@ use burn::tensor::{Device, TensorData};
 use crate::array::Array;
 use crate::burn_executor::{BurnExecutor, BurnLinearized, Tape};
 use crate::error::Result;
-use crate::grams::Sums;
+use crate::grams::GramSums;
 use crate::graph::{Graph, Kind, ValueId};
-use crate::parameters::Leaves;
-use crate::plan::{Bytes, Plan, Precision, Span};
+use crate::parameters::{LeafId, Leaves};
+use crate::plan::{Bytes, Plan, Subgraph};
+use crate::precision::Precision;
 
 /// Some nodes of a graph, loaded onto a device.
 #[derive(Debug)]
@@ -22,18 +23,19 @@ pub struct Segment {
     executor: BurnExecutor,
 }
 
-/// What the forward pass of one sample leaves for its reverse pass.
+/// The results of one sample's forward pass that its reverse pass reads.
 #[derive(Debug)]
 pub struct Trace(Tape);
 
 impl Segment {
-    /// Plans `nodes` (ascending indices) between the values `inputs`, which are given, and `outputs`,
-    /// which are wanted, and loads the weights that they read. Reverse passes take `block`
+    /// Plans the nodes with the indices `nodes` (ascending), which compute the values `outputs`
+    /// from the values `inputs`, and loads the weights that they read. Reverse passes take `block`
     /// cotangents; `leaves` says which parameters are perturbed.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) for an operation without a derivative where one is needed,
-    /// [`Error::NonFinite`](crate::Error::NonFinite) for weights, [`Error::Device`](crate::Error::Device) for what the device lacks.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for an operation without a derivative
+    /// where one is needed, [`Error::NonFinite`](crate::Error::NonFinite) for weights,
+    /// [`Error::Device`](crate::Error::Device) for what the device lacks.
     pub fn new(
         graph: Arc<Graph>,
         [nodes, inputs, outputs]: [&[usize]; 3],
@@ -44,39 +46,40 @@ impl Segment {
     ) -> Result<Self> {
         let mut own = vec![false; graph.nodes.len()];
         nodes.iter().for_each(|&node| own[node] = true);
-        let span = Span { inputs: inputs.to_vec(), outputs: outputs.to_vec(), nodes: own };
+        let subgraph = Subgraph { inputs: inputs.to_vec(), outputs: outputs.to_vec(), nodes: own };
         let leaves = leaves.clone().and_input();
-        let plan = Plan::part(graph, span, leaves, block, precision)?;
+        let plan = Plan::part(graph, subgraph, leaves, block, precision)?;
         Ok(Self { executor: BurnExecutor::new(Arc::new(plan), device)? })
     }
 
-    /// The bytes of a run with one sample.
+    /// The bytes of a run on one sample.
     #[must_use]
     pub fn bytes(&self) -> Bytes {
         self.executor.plan().bytes()
     }
 
-    /// How many cotangents a reverse pass takes.
+    /// The number of cotangents that a reverse pass takes.
     #[must_use]
     pub fn block(&self) -> usize {
         self.executor.plan().block
     }
 
-    /// The outputs at one sample, from its inputs, each of the shape that its value has for one sample.
+    /// The outputs at one sample, from the inputs at that sample; each has the shape of its value
+    /// at batch size 1.
     ///
     /// # Errors
     /// [`Error::Execution`](crate::Error::Execution) with the node at which the backend failed.
     pub fn forward(&self, inputs: Vec<TensorData>) -> Result<(Vec<TensorData>, Trace)> {
         let tape = self.executor.trace(inputs, |_, _| Ok(()))?;
-        let outputs = &self.executor.plan().span.outputs;
+        let outputs = &self.executor.plan().subgraph.outputs;
         let read = |&id: &ValueId| tape.value(id).into_data();
         let outputs = outputs.iter().map(read).collect::<Result<_>>()?;
         Ok((outputs, Trace(tape)))
     }
 
-    /// Cotangents `[V, ...]` of the inputs from those of the outputs, V being the block. With
-    /// `tensors`, by their places in [`Graph::parameters`], ascending, also the Gram matrices
-    /// `[V, V]` of the cotangents that these have here, one behind the other.
+    /// Cotangents `[V, ...]` of the inputs from those of the outputs, where V is the block. With
+    /// `tensors`, given by their indices in [`Graph::parameters`], ascending, also the Gram
+    /// matrices `[V, V]` of these tensors' gradients within the segment, one after the other.
     ///
     /// # Errors
     /// As [`Segment::forward`].
@@ -90,14 +93,15 @@ impl Segment {
         let place = self.executor.place();
         let linearized = BurnLinearized { executor: &self.executor, tape: trace.0 };
         let seeds = cotangents.into_iter().map(|data| Array::from_data(data, place)).collect();
-        let mut sums = Sums::new(tensors, plan.block, self.executor.is_exact());
+        let leaves: Vec<LeafId> = tensors.iter().copied().map(LeafId::new).collect();
+        let mut sums = GramSums::new(&leaves, plan.block, self.executor.is_exact());
         let wanted = (!tensors.is_empty()).then_some(&mut sums);
         let mut pending = linearized.reverse(seeds, wanted)?;
         let input = |&id: &ValueId| linearized.gradient(&mut pending, id).into_data();
-        let inputs = plan.span.inputs.iter().map(input).collect::<Result<_>>()?;
-        for (at, &tensor) in tensors.iter().enumerate() {
+        let inputs = plan.subgraph.inputs.iter().map(input).collect::<Result<_>>()?;
+        for (tensor, slot) in sums.slots() {
             if let Some(gradients) = linearized.of_parameter(&mut pending, tensor) {
-                sums.gradients(at, gradients)?;
+                sums.gradients(slot, gradients)?;
             }
         }
         let grams = if tensors.is_empty() { Vec::new() } else { sums.finish()? };
@@ -105,27 +109,28 @@ impl Segment {
     }
 }
 
-/// What a segment's reverse pass gives.
+/// The results of a segment's reverse pass.
 #[derive(Debug)]
 pub struct Pulled {
     /// The cotangents of the inputs, `[V, ...]`.
     pub inputs: Vec<TensorData>,
-    /// `[V, V]` of each tensor.
+    /// The Gram matrix `[V, V]` of each tensor.
     pub grams: Vec<f64>,
 }
 
-/// The constants that nodes compute from other constants, in double precision, by value; those that the graph holds are not
-/// repeated.
+/// The constants that nodes compute from other constants, in double precision, indexed by value;
+/// constants that the graph itself holds are left out.
 ///
 /// # Errors
-/// [`Error::Execution`](crate::Error::Execution) where the backend fails; [`Error::NonFinite`](crate::Error::NonFinite) for weights.
+/// [`Error::Execution`](crate::Error::Execution) where the backend fails;
+/// [`Error::NonFinite`](crate::Error::NonFinite) for weights.
 pub fn folded(graph: &Arc<Graph>, device: &Device) -> Result<Vec<Option<TensorData>>> {
-    let plan = Plan::part(Arc::clone(graph), Span::whole(graph), Leaves::input(), 1, Precision::F64)?;
+    let plan = Plan::part(Arc::clone(graph), Subgraph::whole(graph), Leaves::input(), 1, Precision::F64)?;
     if plan.folded.is_empty() {
         return Ok(vec![None; graph.values.len()]);
     }
     let executor = BurnExecutor::new(Arc::new(plan), device)?;
-    // Masks and indices are read by segments alone.
+    // Folded masks and indices are read by segments alone, which compute them themselves.
     let number = |id: ValueId| graph.values[id].kind == Kind::Float && executor.plan().is_folded(id);
     let read = |id: ValueId| match number(id) {
         true => executor.constant(id).map(Array::into_data).transpose(),

@@ -1,7 +1,8 @@
-//! Slices that run backwards, as flips and slices that run forwards.
+//! Slices with negative steps, as flips and slices with positive steps.
 //!
-//! Burn takes the elements `start..end` of an axis from the last to the first where a step is negative. Here a flip of such axes is put
-//! before the slice, whose bounds are then counted from the other end.
+//! Where a step is negative, Burn takes the elements `start..end` of an axis from the last to the
+//! first. Here a flip of such axes is put before the slice, whose bounds are then counted from the
+//! other end.
 
 use burn::backend::ir::{BaseOperationIr, FlipOpIr, OperationIr, SliceOpIr, TensorId, TensorIr};
 use burn::tensor::Slice;
@@ -26,7 +27,7 @@ fn is_backwards(slice: &SliceOpIr) -> bool {
     slice.ranges.iter().any(|range| range.step < 0)
 }
 
-/// The flip and the slice that do the same.
+/// A flip and a slice with the same result.
 fn forwards(slice: SliceOpIr) -> [OperationIr; 2] {
     let SliceOpIr { tensor, ranges, out } = slice;
     let flipped = TensorIr { id: beside(out.id), ..tensor.clone() };
@@ -41,12 +42,12 @@ fn forwards(slice: SliceOpIr) -> [OperationIr; 2] {
     ]
 }
 
-/// An identity that no tensor of a recording has: Burn counts them up from 0.
+/// An identity that no tensor of a recording has: Burn numbers tensors upwards from 0.
 fn beside(id: TensorId) -> TensorId {
     TensorId::new(u64::MAX - id.value())
 }
 
-/// A range of an axis of `size` on the axis reversed.
+/// The range with negative step on an axis of `size`, counted on the reversed axis; others stay.
 fn mirrored(range: &Slice, size: usize) -> Slice {
     if range.step > 0 {
         return *range;

@@ -1,4 +1,4 @@
-//! One node with its operands, as its rule sees it.
+//! One node with its operands, as given to its import rule.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ use influence_autodiff::ops::logic::Indicator;
 use influence_autodiff::ops::mask::{Compare, Relation};
 
 use crate::error::Refusal;
-use crate::host::{BATCHES, Host};
-use crate::import::{Importer, Operand, title};
+use crate::host::{BatchId, Host};
+use crate::import::{Binding, Importer, title};
+use crate::known::{ElementKind, KnownTensor, axis};
 use crate::node::Attributes;
 use crate::proto::NodeProto;
-use crate::table::{Element, Table, axis};
 
 /// A node that is being imported.
 #[derive(Debug)]
 pub(crate) struct Call<'a, 'b> {
     pub(crate) importer: &'b mut Importer<'a>,
     pub(crate) node: &'a NodeProto,
-    pub(crate) operands: Vec<Option<Operand>>,
+    pub(crate) operands: Vec<Option<Binding>>,
     pub(crate) opset: i64,
 }
 
@@ -36,7 +36,7 @@ impl<'a> Call<'a, '_> {
         Attributes(self.node)
     }
 
-    pub(crate) fn operand(&self, position: usize) -> Option<&Operand> {
+    pub(crate) fn operand(&self, position: usize) -> Option<&Binding> {
         self.operands.get(position).and_then(Option::as_ref)
     }
 
@@ -50,42 +50,42 @@ impl<'a> Call<'a, '_> {
         !name.is_empty() && self.importer.uses.contains_key(name)
     }
 
-    /// An operand as a value of the graph; whole numbers that are known become floats.
+    /// An operand as a value of the graph; known integers become floats.
     pub(crate) fn value(&mut self, position: usize) -> Result<ValueId, Refusal> {
         match self.operand(position).cloned() {
-            Some(Operand::Value(value)) => Ok(value),
-            Some(Operand::Weight(place)) => Ok(self.importer.weight(place)),
-            Some(Operand::Known(host)) => {
-                let Some(table) = host.constant() else { return self.filled(&host) };
-                let numbers = table.numbers();
+            Some(Binding::Value(value)) => Ok(value),
+            Some(Binding::Weight(id)) => Ok(self.importer.weight(id)),
+            Some(Binding::Known(host)) => {
+                let Some(tensor) = host.constant() else { return self.filled(&host) };
+                let numbers = tensor.numbers();
                 Ok(self.literal(numbers))
             }
-            Some(Operand::Unknown) | None => Err(format!("operand {position} is missing").into()),
+            Some(Binding::Unknown) | None => Err(format!("operand {position} is missing").into()),
         }
     }
 
-    /// Numbers that are the same for every sample, in a shape that follows the batch: those of one
-    /// sample, repeated.
+    /// Known numbers that are equal for all samples, in a shape that grows with the batch: those of
+    /// one sample, repeated.
     fn filled(&mut self, host: &Host) -> Result<ValueId, Refusal> {
-        let tables = [host.at(0), host.at(1), host.at(2)];
-        let shape = super::ops::lines(tables.map(|table| table.shape.clone()))?;
+        let tensors = BatchId::ALL.map(|batch| host.at(batch));
+        let shape = super::ops::lines(tensors.map(|tensor| tensor.shape.clone()))?;
         let one: Vec<_> = shape.iter().map(|size| if size.per_sample > 0 { 1 } else { size.fixed }).collect();
-        let first = Table::build(&one, tables[0].element, |at| tables[0].at(at))?;
-        let same = |table: &&Table| {
-            let repeated = Table::build(&table.shape, table.element, |at| first.at(at));
-            repeated.is_ok_and(|repeated| repeated.values == table.values)
+        let first = KnownTensor::build(&one, tensors[0].element, |at| tensors[0].at(at))?;
+        let same = |tensor: &&KnownTensor| {
+            let repeated = KnownTensor::build(&tensor.shape, tensor.element, |at| first.at(at));
+            repeated.is_ok_and(|repeated| repeated.values == tensor.values)
         };
-        if !tables.iter().all(same) {
+        if !tensors.iter().all(same) {
             return Err("its numbers depend on the batch".into());
         }
-        if let (Some(value), Element::Float) = (first.only(), first.element) {
+        if let (Some(value), ElementKind::Float) = (first.only(), first.element) {
             return self.emit_of(Op::Fill(Fill { value }), &[], &shape);
         }
         let row = self.literal(first.numbers());
         self.expand(row, &shape)
     }
 
-    /// The rank of an operand, wherever it is.
+    /// The rank of an operand of any kind.
     pub(crate) fn rank(&self, position: usize) -> Result<usize, Refusal> {
         self.shape_of(position).map(|shape| shape.len())
     }
@@ -93,57 +93,57 @@ impl<'a> Call<'a, '_> {
     /// The shape of an operand that does not depend on the batch.
     pub(crate) fn shape_of(&self, position: usize) -> Result<Vec<usize>, Refusal> {
         match self.operand(position) {
-            Some(Operand::Value(value)) => Ok(self.shape_at(*value, 0)),
-            Some(Operand::Weight(place)) => Ok(self.importer.weights[*place].data.shape().to_vec()),
-            Some(Operand::Known(host)) => Ok(host.at(0).shape.clone()),
-            Some(Operand::Unknown) | None => Err(format!("operand {position} is missing").into()),
+            Some(Binding::Value(value)) => Ok(self.shape_at(*value, BatchId::FIRST)),
+            Some(Binding::Weight(id)) => Ok(self.importer.weights[id.index()].data.shape().to_vec()),
+            Some(Binding::Known(host)) => Ok(host.at(BatchId::FIRST).shape.clone()),
+            Some(Binding::Unknown) | None => Err(format!("operand {position} is missing").into()),
         }
     }
 
-    /// An operand that must be known: its numbers, whether or not they depend on the batch.
+    /// An operand that must be known; its numbers may depend on the batch.
     pub(crate) fn host(&self, position: usize) -> Result<Option<Host>, Refusal> {
         match self.operand(position) {
             None => Ok(None),
-            Some(Operand::Known(host)) => Ok(Some(host.clone())),
-            Some(Operand::Weight(place)) => {
-                let data = &self.importer.weights[*place].data;
+            Some(Binding::Known(host)) => Ok(Some(host.clone())),
+            Some(Binding::Weight(id)) => {
+                let data = &self.importer.weights[id.index()].data;
                 let (shape, values) = (data.shape().to_vec(), data.iter::<f64>().collect());
-                let element = Element::Float;
-                Ok(Some(Host::fixed(Table { shape, element, values })))
+                let element = ElementKind::Float;
+                Ok(Some(Host::fixed(KnownTensor { shape, element, values })))
             }
-            Some(Operand::Value(_) | Operand::Unknown) => Err(Refusal::new(
+            Some(Binding::Value(_) | Binding::Unknown) => Err(Refusal::new(
                 format!("operand {position} is computed from the input, where a constant is needed"),
                 "export with that operand as a constant",
             )),
         }
     }
 
-    /// An operand that must be known and the same for every batch.
-    pub(crate) fn table(&self, position: usize) -> Result<Option<Arc<Table>>, Refusal> {
+    /// An operand that must be known and equal for every batch.
+    pub(crate) fn constant(&self, position: usize) -> Result<Option<Arc<KnownTensor>>, Refusal> {
         let Some(host) = self.host(position)? else { return Ok(None) };
-        let table = host.constant().cloned();
-        Ok(Some(table.ok_or_else(|| format!("operand {position} depends on the batch"))?))
+        let tensor = host.constant().cloned();
+        Ok(Some(tensor.ok_or_else(|| format!("operand {position} depends on the batch"))?))
     }
 
     pub(crate) fn ints(&self, position: usize) -> Result<Option<Vec<i64>>, Refusal> {
-        Ok(self.table(position)?.map(|table| table.ints()))
+        Ok(self.constant(position)?.map(|tensor| tensor.ints()))
     }
 
     /// A known single number.
     pub(crate) fn number(&self, position: usize) -> Result<Option<f64>, Refusal> {
-        let Some(table) = self.table(position)? else { return Ok(None) };
-        Ok(Some(table.only().ok_or_else(|| format!("operand {position} is no single number"))?))
+        let Some(tensor) = self.constant(position)? else { return Ok(None) };
+        Ok(Some(tensor.only().ok_or_else(|| format!("operand {position} is not a single number"))?))
     }
 
-    /// The number of an operand, where it is a known single one: a literal, no parameter.
+    /// The number of an operand, if it is a single known number (a literal, not a parameter).
     pub(crate) fn literal_number(&self, position: usize) -> Option<f64> {
         match self.operand(position) {
-            Some(Operand::Known(host)) => host.constant().and_then(|table| table.only()),
+            Some(Binding::Known(host)) => host.constant().and_then(|tensor| tensor.only()),
             _ => None,
         }
     }
 
-    /// Integers of an attribute in older files, of an operand in newer ones.
+    /// Integers that are an attribute in older files, and an operand in newer ones.
     pub(crate) fn listed(&self, name: &str, position: usize) -> Result<Option<Vec<i64>>, Refusal> {
         match self.attributes().ints(name) {
             Some(ints) => Ok(Some(ints)),
@@ -151,7 +151,7 @@ impl<'a> Call<'a, '_> {
         }
     }
 
-    /// Axes out of [`Call::listed`], for an operand of this rank.
+    /// The axes of [`Call::listed`], for an operand of this rank, counted from the front.
     pub(crate) fn axes(&self, position: usize, rank: usize) -> Result<Option<Vec<usize>>, Refusal> {
         let axes = self.listed("axes", position)?;
         axes.map(|axes| axes.into_iter().map(|given| axis(given, rank)).collect()).transpose()
@@ -161,9 +161,9 @@ impl<'a> Call<'a, '_> {
         self.importer.builder.shape(value).to_vec()
     }
 
-    /// The shape of a value at the batch size with this place in [`BATCHES`].
-    pub(crate) fn shape_at(&self, value: ValueId, batch: usize) -> Vec<usize> {
-        self.shape(value).iter().map(|size| size.at(BATCHES[batch])).collect()
+    /// The shape of a value at one of the followed batch sizes.
+    pub(crate) fn shape_at(&self, value: ValueId, batch: BatchId) -> Vec<usize> {
+        self.shape(value).iter().map(|size| size.at(batch.size())).collect()
     }
 
     /// The sizes of all axes but the first, which must not depend on the batch.
@@ -196,15 +196,16 @@ impl<'a> Call<'a, '_> {
         self.emit_of(op, inputs, &[])
     }
 
-    /// Adds an operation that is told its shape.
+    /// Adds an operation whose result has a given shape.
     pub(crate) fn emit_of(&mut self, op: Op, inputs: &[ValueId], shape: &[Size]) -> Result<ValueId, Refusal> {
         let takes_masks =
             matches!(op, Op::Logic(_) | Op::Not(_) | Op::Indicator(_) | Op::MaskFill(_) | Op::MaskWhere(_));
         if takes_masks || !inputs.iter().any(|&input| self.is_mask(input)) {
             return self.plain(op, inputs, shape);
         }
-        // The engine has masks for choices alone: in any other place they are numbers, and masks again
-        // where elements are only moved.
+        // In the engine, only selections and logic take masks. For other operations a mask is
+        // converted to numbers; where these only move elements, the result is converted back to a
+        // mask.
         let moves = matches!(
             op,
             Op::Reshape(_)
@@ -242,7 +243,7 @@ impl<'a> Call<'a, '_> {
     }
 
     pub(crate) fn permute(&mut self, x: ValueId, axes: Vec<usize>) -> Result<ValueId, Refusal> {
-        if axes.iter().enumerate().all(|(place, &axis)| place == axis) {
+        if axes.iter().enumerate().all(|(position, &axis)| position == axis) {
             return Ok(x);
         }
         self.emit(Op::Permute(Permute { axes }), &[x])
@@ -268,7 +269,7 @@ impl<'a> Call<'a, '_> {
         self.emit(Op::Mul(Mul), &[a, b])
     }
 
-    /// A value with axes of size 1 in front, so that it has `rank` of them.
+    /// A value with leading axes of size 1 added, up to `rank` axes.
     pub(crate) fn of_rank(&mut self, x: ValueId, rank: usize) -> Result<ValueId, Refusal> {
         let shape = self.shape(x);
         let new = rank.saturating_sub(shape.len());
@@ -276,7 +277,8 @@ impl<'a> Call<'a, '_> {
         self.reshape(x, &shape)
     }
 
-    /// Values with axes in front so that all have the same rank, as broadcasts need it.
+    /// Values with leading axes of size 1 added, so that all have the same rank, as the engine's
+    /// broadcasts require.
     pub(crate) fn alike<const N: usize>(
         &mut self,
         mut values: [ValueId; N],
@@ -291,8 +293,8 @@ impl<'a> Call<'a, '_> {
 
 /// A value as the only result of a node.
 pub(crate) fn one(value: ValueId) -> Results {
-    Ok(vec![Operand::Value(value)])
+    Ok(vec![Binding::Value(value)])
 }
 
 /// The results of a node, or why there are none.
-pub(crate) type Results = Result<Vec<Operand>, Refusal>;
+pub(crate) type Results = Result<Vec<Binding>, Refusal>;

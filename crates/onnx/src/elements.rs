@@ -1,9 +1,9 @@
-//! Elements of a value at known places, taken or replaced.
+//! Elements of a value at known indices, taken or replaced.
 //!
-//! Gathers and scatters name elements one by one. Where all names are known, they are a list for each
-//! batch size that is followed; it must be the same list for every sample, whatever the batch. Then a
-//! value is laid out as `[n, elements of one sample]`, and the operation is a selection along the
-//! second axis.
+//! Gathers and scatters name elements by their indices. Where the indices are known, they give a
+//! list of elements at each of the followed batch sizes. The list must be the same for every
+//! sample, at every batch size. The value is then reshaped to `[n, elements of one sample]`, and
+//! the operation is a selection along the second axis.
 
 use burn::tensor::TensorData;
 use influence_autodiff::graph::{Size, ValueId};
@@ -14,24 +14,24 @@ use influence_autodiff::ops::layout::{Cat, Fill};
 
 use crate::call::{Call, fixed};
 use crate::error::Refusal;
-use crate::host::{BATCHES, Host};
-use crate::table::{MOST_ELEMENTS, Table};
+use crate::host::{BatchId, Host};
+use crate::known::{KnownTensor, MOST_ELEMENTS};
 
 const SAMPLES_FIRST: Size = Size { per_sample: 1, fixed: 0 };
 
-/// How the elements of a value divide among samples.
+/// The division of a value's elements among samples.
 #[derive(Debug, Clone)]
-pub(crate) struct Layout {
+pub(crate) struct SampleLayout {
     shape: Vec<Size>,
     /// The axis of the samples, if there is one.
     batch: Option<usize>,
-    /// How many neighbours along that axis belong to one sample: 1, or more where it holds more than the
-    /// samples (`[n s, d]`).
+    /// The number of neighbours along that axis that belong to one sample: more than 1 where it
+    /// holds more than the samples (`[n s, d]`).
     inner: usize,
 }
 
-impl Layout {
-    /// That of a shape, in whose axis of samples so many neighbours belong to one.
+impl SampleLayout {
+    /// For a shape whose batch axis has `neighbours` elements per sample.
     pub(crate) fn of(shape: &[Size], neighbours: usize) -> Result<Self, Refusal> {
         let mut following = (0..shape.len()).filter(|&axis| shape[axis].per_sample > 0);
         let batch = following.next();
@@ -45,7 +45,7 @@ impl Layout {
         }
     }
 
-    /// That of a value.
+    /// For a value.
     pub(crate) fn of_value(call: &Call<'_, '_>, x: ValueId) -> Result<Self, Refusal> {
         Self::of(&call.shape(x), call.importer.builder.neighbours(x).unwrap_or(1))
     }
@@ -54,7 +54,8 @@ impl Layout {
         self.shape.iter().map(|size| size.at(n)).collect()
     }
 
-    /// The sizes of one sample, with what its axis holds beside the samples where that is more than one.
+    /// The sizes of one sample; where the batch axis holds more than the samples, its part of a
+    /// sample is one of them.
     fn sample(&self) -> Vec<Size> {
         let own = |axis: usize| match Some(axis) == self.batch {
             true => (self.inner > 1).then_some(fixed(self.inner)),
@@ -68,10 +69,10 @@ impl Layout {
         self.sample().iter().map(|size| size.fixed).product()
     }
 
-    /// The sample of an element, and its place there.
+    /// The sample of an element, and its flat index within the sample.
     fn divide(&self, index: &[usize]) -> (usize, usize) {
         let mut sample = 0;
-        let place = index.iter().enumerate().fold(0, |flat, (axis, &at)| {
+        let offset = index.iter().enumerate().fold(0, |flat, (axis, &at)| {
             if Some(axis) == self.batch {
                 sample = at / self.inner;
                 flat * self.inner + at % self.inner
@@ -79,10 +80,11 @@ impl Layout {
                 flat * self.shape[axis].fixed + at
             }
         });
-        (sample, place)
+        (sample, offset)
     }
 
-    /// A value of this shape as `[rows, elements of one sample]`; one without samples is repeated.
+    /// A value of this shape as `[rows, elements of one sample]`; a value without samples is
+    /// repeated.
     fn flat(&self, call: &mut Call<'_, '_>, x: ValueId, rows: Size) -> Result<ValueId, Refusal> {
         let count = fixed(self.count());
         let Some(batch) = self.batch else {
@@ -110,21 +112,23 @@ impl Layout {
     }
 }
 
-/// The batch sizes at which known numbers name elements: in a file of one sample that alone.
-fn batches(call: &Call<'_, '_>, names: &Host) -> Vec<(usize, usize)> {
+/// The batch sizes at which indices are read, each with the numbers to read: with a batch of 1 in
+/// the file, that size alone.
+fn batches(call: &Call<'_, '_>, names: &Host) -> Vec<(usize, BatchId)> {
     match call.importer.batch_of_one && names.constant().is_some() {
-        true => vec![(1, 0)],
-        false => BATCHES.iter().enumerate().map(|(place, &n)| (n, place)).collect(),
+        true => vec![(1, BatchId::FIRST)],
+        false => BatchId::ALL.map(|batch| (batch.size(), batch)).to_vec(),
     }
 }
 
-/// A shape that known numbers have at each batch: in a file of one sample, with the samples on `batch`.
+/// The shape of known numbers as a function of the batch size; with a batch of 1 in the file, the
+/// samples lie on the axis `batch`.
 pub(crate) fn named_shape(
     call: &Call<'_, '_>,
     names: &Host,
     batch: Option<usize>,
 ) -> Result<Vec<Size>, Refusal> {
-    let shapes = [0, 1, 2].map(|place| names.at(place).shape.clone());
+    let shapes = BatchId::ALL.map(|batch| names.at(batch).shape.clone());
     let mut shape = super::ops::lines(shapes)?;
     if let Some(axis) = batch.filter(|_| call.importer.batch_of_one)
         && shape.get(axis) == Some(&fixed(1))
@@ -134,28 +138,29 @@ pub(crate) fn named_shape(
     Ok(shape)
 }
 
-/// Places of elements in a result and where they come from, by their indices.
-pub(crate) type Pairs = Vec<(Vec<usize>, Vec<usize>)>;
+/// Pairs of indices: of an element in the result, and of the element from which it comes.
+pub(crate) type IndexPairs = Vec<(Vec<usize>, Vec<usize>)>;
 
 /// Why a list of elements is refused.
 fn mixes() -> Refusal {
     Refusal::new(
-        "it takes elements of other samples, or others from sample to sample",
+        "it takes elements of other samples, or different elements for different samples",
         "export a network that treats each sample on its own, with a dynamic first axis",
     )
 }
 
-/// The pairs of one sample, the same for all: places in `to` and in `from`, which may have no samples.
+/// The pairs of one sample, which must be the same for all: flat indices in `to` and in `from`,
+/// which may have no samples.
 fn per_sample(
     call: &Call<'_, '_>,
     names: &Host,
-    [from, to]: [&Layout; 2],
-    pairs: impl Fn(&Table, usize) -> Result<Pairs, Refusal>,
+    [from, to]: [&SampleLayout; 2],
+    pairs: impl Fn(&KnownTensor, usize) -> Result<IndexPairs, Refusal>,
 ) -> Result<Vec<(usize, usize)>, Refusal> {
     let mut found: Option<Vec<(usize, usize)>> = None;
-    for (n, place) in batches(call, names) {
+    for (n, batch) in batches(call, names) {
         let mut lists = vec![Vec::new(); if to.batch.is_some() { n } else { 1 }];
-        for (target, source) in pairs(names.at(place), n)? {
+        for (target, source) in pairs(names.at(batch), n)? {
             let (sample, target) = to.divide(&target);
             let (other, source) = from.divide(&source);
             if from.batch.is_some() && other != sample {
@@ -174,26 +179,26 @@ fn per_sample(
     Ok(found.unwrap_or_default())
 }
 
-/// One row for each sample; one in all where there are none.
-fn rows(layout: &Layout) -> Size {
+/// One row for each sample; a single row where there are no samples.
+fn rows(layout: &SampleLayout) -> Size {
     if layout.batch.is_some() { SAMPLES_FIRST } else { fixed(1) }
 }
 
-fn selected(call: &mut Call<'_, '_>, x: ValueId, axis: usize, places: &[usize]) -> Result<ValueId, Refusal> {
-    let list: Vec<i64> = places.iter().map(|&place| place as i64).collect();
-    let list = call.literal(TensorData::new(list, [places.len()]));
+fn selected(call: &mut Call<'_, '_>, x: ValueId, axis: usize, indices: &[usize]) -> Result<ValueId, Refusal> {
+    let list: Vec<i64> = indices.iter().map(|&index| index as i64).collect();
+    let list = call.literal(TensorData::new(list, [indices.len()]));
     call.emit(Op::Select(Select { axis }), &[x, list])
 }
 
-/// The elements of `x` that `pairs` names for every place of a result.
+/// The elements of `x` that `pairs` names, one for every element of the result.
 pub(crate) fn taken(
     call: &mut Call<'_, '_>,
     x: ValueId,
     names: &Host,
     result: &[Size],
-    pairs: impl Fn(&Table, usize) -> Result<Pairs, Refusal>,
+    pairs: impl Fn(&KnownTensor, usize) -> Result<IndexPairs, Refusal>,
 ) -> Result<ValueId, Refusal> {
-    let (from, to) = (Layout::of_value(call, x)?, Layout::of(result, 1)?);
+    let (from, to) = (SampleLayout::of_value(call, x)?, SampleLayout::of(result, 1)?);
     if from.batch.is_some() != to.batch.is_some() {
         return Err(mixes());
     }
@@ -202,13 +207,13 @@ pub(crate) fn taken(
     if list.iter().map(|(target, _)| *target).ne(0..to.count()) {
         return Err("its indices do not fill its result".into());
     }
-    let places: Vec<_> = list.into_iter().map(|(_, source)| source).collect();
+    let sources: Vec<_> = list.into_iter().map(|(_, source)| source).collect();
     let flat = from.flat(call, x, rows(&from))?;
-    let chosen = selected(call, flat, 1, &places)?;
+    let chosen = selected(call, flat, 1, &sources)?;
     to.unflat(call, chosen)
 }
 
-/// What becomes of an element that is named.
+/// How an update changes the element that it names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Merge {
     Replace,
@@ -216,15 +221,15 @@ pub(crate) enum Merge {
     Multiply,
 }
 
-/// `x` with the elements that `pairs` names replaced by those of `updates`, or joined with them.
+/// `x` with the elements that `pairs` names replaced by those of `updates`, or combined with them.
 pub(crate) fn scattered(
     call: &mut Call<'_, '_>,
     [x, updates]: [ValueId; 2],
     names: &Host,
     merge: Merge,
-    pairs: impl Fn(&Table, usize) -> Result<Pairs, Refusal>,
+    pairs: impl Fn(&KnownTensor, usize) -> Result<IndexPairs, Refusal>,
 ) -> Result<ValueId, Refusal> {
-    let (to, from) = (Layout::of_value(call, x)?, Layout::of_value(call, updates)?);
+    let (to, from) = (SampleLayout::of_value(call, x)?, SampleLayout::of_value(call, updates)?);
     if to.batch.is_none() && from.batch.is_some() {
         return Err(Refusal::new(
             "it writes into a tensor that has no samples",
@@ -237,45 +242,71 @@ pub(crate) fn scattered(
         return Err("it names too many elements".into());
     }
     let rows = rows(&to);
-    let (mut flat, written) = (to.flat(call, x, rows)?, from.flat(call, updates, rows)?);
-    if merge == Merge::Replace {
-        let mut places: Vec<_> = (0..count).collect();
-        for (target, source) in list {
-            if places[target] != target {
-                return Err(Refusal::new(
-                    "it replaces an element twice, in an order that ONNX leaves open",
-                    "add with reduction=\"add\" (index_add and scatter_add from opset 16 on)",
-                ));
-            }
-            places[target] = count + source;
+    let operands = [to.flat(call, x, rows)?, from.flat(call, updates, rows)?];
+    let result = match merge {
+        Merge::Replace => replaced(call, operands, &list, count)?,
+        Merge::Add => combined(call, operands, list, [count, new], (Op::Add(Add), 0.0))?,
+        Merge::Multiply => combined(call, operands, list, [count, new], (Op::Mul(Mul), 1.0))?,
+    };
+    to.unflat(call, result)
+}
+
+/// `flat` `[rows, count]` with the elements of `list` replaced by updates.
+fn replaced(
+    call: &mut Call<'_, '_>,
+    [flat, updates]: [ValueId; 2],
+    list: &[(usize, usize)],
+    count: usize,
+) -> Result<ValueId, Refusal> {
+    // Selected from both side by side: each element is that of `flat`, unless it is replaced.
+    let mut sources: Vec<_> = (0..count).collect();
+    for &(target, source) in list {
+        if sources[target] != target {
+            return Err(Refusal::new(
+                "it replaces an element twice, in an order that ONNX leaves open",
+                "add with reduction=\"add\" (index_add and scatter_add from opset 16 on)",
+            ));
         }
-        let both = call.emit(Op::Cat(Cat { axis: 1 }), &[flat, written])?;
-        flat = selected(call, both, 1, &places)?;
-        return to.unflat(call, flat);
+        sources[target] = count + source;
     }
-    // An element that is named several times is joined once in each round.
-    let (op, neutral) = if merge == Merge::Add { (Op::Add(Add), 0.0) } else { (Op::Mul(Mul), 1.0) };
+    let both = call.emit(Op::Cat(Cat { axis: 1 }), &[flat, updates])?;
+    selected(call, both, 1, &sources)
+}
+
+/// `flat` `[rows, count]`, whose elements of `list` are combined with `new` updates by an operation
+/// with a neutral number.
+fn combined(
+    call: &mut Call<'_, '_>,
+    [mut flat, updates]: [ValueId; 2],
+    list: Vec<(usize, usize)>,
+    [count, new]: [usize; 2],
+    (op, neutral): (Op, f64),
+) -> Result<ValueId, Refusal> {
+    // Each round combines every element with at most one update; elements that are named several
+    // times take several rounds. Elements without an update take the neutral number, which lies
+    // behind the updates.
+    let rows = call.shape(flat)[0];
     let neutral = call.emit_of(Op::Fill(Fill { value: neutral }), &[], &[rows, fixed(1)])?;
-    let both = call.emit(Op::Cat(Cat { axis: 1 }), &[written, neutral])?;
+    let both = call.emit(Op::Cat(Cat { axis: 1 }), &[updates, neutral])?;
     let mut rest = list;
     while !rest.is_empty() {
-        let mut places = vec![new; count];
+        let mut sources = vec![new; count];
         rest.retain(|&(target, source)| {
-            let free = places[target] == new;
+            let free = sources[target] == new;
             if free {
-                places[target] = source;
+                sources[target] = source;
             }
             !free
         });
-        let part = selected(call, both, 1, &places)?;
+        let part = selected(call, both, 1, &sources)?;
         flat = call.emit(op.clone(), &[flat, part])?;
     }
-    to.unflat(call, flat)
+    Ok(flat)
 }
 
 /// Every index of a shape, in order.
 pub(crate) fn every(shape: &[usize]) -> Result<Vec<Vec<usize>>, Refusal> {
-    let count = crate::table::elements(shape)?;
+    let count = crate::known::elements(shape)?;
     let index = |mut flat: usize| {
         let mut index = vec![0; shape.len()];
         for axis in (0..shape.len()).rev() {

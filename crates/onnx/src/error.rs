@@ -1,4 +1,4 @@
-//! What can go wrong between a file and its graph: every variant with the place and the remedy.
+//! The errors between a file and its graph; the variants name the file or node, and the remedy.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,25 +7,25 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused.
+    /// The file could not be read.
     #[error("{}: {source}", file.display())]
     Io {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The file is no ONNX file, or damaged.
-    #[error("{}: {why}{}", file.display(), At(*offset))]
+    /// The file is not an ONNX file, or is damaged.
+    #[error("{}: {why}{}", file.display(), AtByte(*offset))]
     Corrupt {
         /// The file.
         file: PathBuf,
-        /// The byte at which the fault shows, from 0, where it is known.
+        /// The offset of the byte at which the fault shows, where it is known.
         offset: Option<u64>,
         /// What is wrong there.
         why: String,
     },
-    /// The file uses a set of operators whose meaning is not known here.
+    /// The file uses a version of the operator set that is not supported.
     #[error(
         "{}: it uses ONNX operator set {found}, and {oldest} to {newest} are known here; \
          export it with opset_version={newest}, or convert it with onnx.version_converter",
@@ -41,7 +41,7 @@ pub enum Error {
         /// The newest version that is known.
         newest: i64,
     },
-    /// The network has not one input of floats with the samples on its first axis.
+    /// The network does not have exactly one input of floats with the samples on its first axis.
     #[error("the network's input: {why}; {remedy}")]
     Input {
         /// What it has instead.
@@ -49,7 +49,7 @@ pub enum Error {
         /// What to do.
         remedy: String,
     },
-    /// Which of the outputs are the logits cannot be told, or there is none of that name.
+    /// It is ambiguous which output holds the logits, or there is none of the given name.
     #[error("{why}; {remedy}")]
     Output {
         /// What the network has.
@@ -57,7 +57,7 @@ pub enum Error {
         /// What to do.
         remedy: String,
     },
-    /// A name of what is to be frozen matches no initializer that would be perturbed.
+    /// A name to be frozen matches no initializer that would be perturbed.
     #[error("no trainable initializer is called {pattern}; {}", Near(near))]
     Frozen {
         /// The name that was given.
@@ -65,10 +65,10 @@ pub enum Error {
         /// Names that begin like it.
         near: Vec<String>,
     },
-    /// The network uses what cannot be imported; all problems are listed at once.
-    #[error("the network cannot be imported:{}", Listed(.0))]
+    /// The network has nodes that cannot be imported; all are listed at once.
+    #[error("the network cannot be imported:{}", ProblemList(.0))]
     Unsupported(Vec<Problem>),
-    /// The graph is made, but not a classifier's.
+    /// The graph is not one of a classifier.
     #[error(transparent)]
     Graph(#[from] influence_autodiff::Error),
 }
@@ -77,7 +77,7 @@ pub enum Error {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
-    /// The node's name; of a node without one that of its first result.
+    /// The node's name; for a node without a name, that of its first result.
     pub node: String,
     /// The operator, with its domain where that is not ONNX's own.
     pub op: String,
@@ -96,16 +96,16 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A byte's place, in brackets.
-struct At(Option<u64>);
+/// The offset of a byte, in brackets.
+struct AtByte(Option<u64>);
 
-impl fmt::Display for At {
+impl fmt::Display for AtByte {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.map_or(Ok(()), |offset| write!(f, " (offset {offset})"))
     }
 }
 
-/// Names to offer in the place of one that there is not.
+/// Names to suggest instead of one that does not exist.
 struct Near<'a>(&'a [String]);
 
 impl fmt::Display for Near<'_> {
@@ -117,10 +117,10 @@ impl fmt::Display for Near<'_> {
     }
 }
 
-/// A list of problems, one a line when there are several.
-struct Listed<'a>(&'a [Problem]);
+/// A list of problems, one per line where there are several.
+struct ProblemList<'a>(&'a [Problem]);
 
-impl fmt::Display for Listed<'_> {
+impl fmt::Display for ProblemList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             [only] => write!(f, " {only}"),
@@ -132,7 +132,7 @@ impl fmt::Display for Listed<'_> {
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What to do with a node that does not fit its operands.
+/// The remedy for a node that does not fit its operands.
 const CHECK: &str = "check the file with onnx.checker.check_model, or export it again";
 
 /// Why one node is refused.
@@ -147,15 +147,15 @@ impl Refusal {
         Self { why: why.into(), remedy: remedy.into() }
     }
 
-    /// The same of a node of a file of one sample: what does not fit may be that sample.
+    /// The same for a node of a file with a batch of 1, whose mismatch may be due to that batch.
     pub(crate) fn of_one_sample(self) -> Self {
-        let remedy = "the file is of one sample, and cannot be read as one of any batch there: export with a \
+        let remedy = "the file has a batch of 1 that cannot be read as any batch there: export with a \
                       dynamic first axis (dynamic_axes or dynamic_shapes)";
         if self.remedy == CHECK { Self::new(self.why, remedy) } else { self }
     }
 }
 
-/// What does not fit together is the file's own fault: an exporter would not write it.
+/// Operands that do not fit are a fault of the file: an exporter would not write them.
 impl From<String> for Refusal {
     fn from(why: String) -> Self {
         Self::new(why, CHECK)

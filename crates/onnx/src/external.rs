@@ -1,7 +1,8 @@
 //! Tensors in files beside the model's.
 //!
-//! A location is a path relative to the model's folder. It may not leave that folder: no absolute
-//! paths, no `..`, no link to elsewhere; what a model file asks for is not what its reader wants read.
+//! A location is a path relative to the model's folder. It may not leave that folder: absolute
+//! paths, `..` and links to elsewhere are refused, because a model file must not decide which other
+//! files of its user are read.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -10,10 +11,11 @@ use std::path::{Component, Path, PathBuf};
 use crate::error::Refusal;
 use crate::proto::TensorProto;
 
-/// Where the elements of a tensor lie in another file.
+/// The value of `data_location` for a tensor whose elements are in another file.
 const EXTERNAL: i32 = 1;
 
-/// The bytes of a tensor that lies in a file of `folder`; `None` when it lies in the message.
+/// The bytes of a tensor that is stored in a file of `folder`; `None` when it is stored in the
+/// message.
 pub(crate) fn bytes(tensor: &TensorProto, folder: Option<&Path>) -> Result<Option<Vec<u8>>, Refusal> {
     if tensor.data_location != EXTERNAL {
         return Ok(None);
@@ -27,7 +29,7 @@ pub(crate) fn bytes(tensor: &TensorProto, folder: Option<&Path>) -> Result<Optio
         Some(text) => text
             .parse::<u64>()
             .map(Some)
-            .map_err(|_| Refusal::from(format!("the {key} of \"{name}\" is no number: {text}"))),
+            .map_err(|_| Refusal::from(format!("the {key} of \"{name}\" is not a number: {text}"))),
     };
     let location = entry("location").ok_or_else(|| format!("\"{name}\" has no location"))?;
     let Some(folder) = folder else {
@@ -42,7 +44,7 @@ pub(crate) fn bytes(tensor: &TensorProto, folder: Option<&Path>) -> Result<Optio
     Ok(Some(all))
 }
 
-/// The path of a location in a folder, if that is where it leads.
+/// The path of a location, if it lies in the folder.
 fn inside(folder: &Path, location: &str, name: &str) -> Result<PathBuf, Refusal> {
     let refused = |how: &str| {
         let why = format!("\"{name}\" lies at \"{location}\", {how} the model's folder");
@@ -50,7 +52,8 @@ fn inside(folder: &Path, location: &str, name: &str) -> Result<PathBuf, Refusal>
     };
     let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
     let parts = Path::new(location);
-    // A backslash divides folders on one system and is a letter on another: refused on all.
+    // A backslash separates folders on one system and is a letter on another, so it is refused on
+    // all.
     if location.contains(['\\', '\0']) || !parts.components().all(plain) {
         return Err(refused("which is no path inside"));
     }
@@ -64,7 +67,8 @@ fn inside(folder: &Path, location: &str, name: &str) -> Result<PathBuf, Refusal>
     Ok(path)
 }
 
-/// A part of a file: from `offset`, `length` bytes or all that follow. Never more than there is.
+/// A part of a file: from `offset`, `length` bytes or all that follow. Reads never allocate more
+/// than the file has.
 fn read(path: &Path, offset: u64, length: Option<u64>) -> std::io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(offset))?;
@@ -134,7 +138,7 @@ mod tests {
         let refusal = bytes(&long, Some(&folder)).expect_err("it is too short");
         assert!(refusal.why.contains("ends 2 bytes after offset 0"), "{}", refusal.why);
         let words = tensor(&[("location", "short"), ("offset", "two")]);
-        assert!(bytes(&words, Some(&folder)).is_err_and(|refusal| refusal.why.contains("no number")));
+        assert!(bytes(&words, Some(&folder)).is_err_and(|refusal| refusal.why.contains("not a number")));
         assert!(bytes(&long, None).is_err_and(|refusal| refusal.why.contains("in memory")));
         Ok(())
     }

@@ -7,7 +7,7 @@ use prost::Message;
 use crate::error::{Error, Result};
 use crate::proto::{GraphProto, ModelProto};
 
-/// The operator sets of ONNX's own domain whose meaning is known here.
+/// The supported versions of the operator set of ONNX's own domain.
 pub const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
 
 /// An ONNX file, decoded; [`Model::graph`] makes a graph of it.
@@ -17,7 +17,7 @@ pub struct Model {
     /// Names of operators that the file itself defines.
     pub(crate) functions: Vec<String>,
     pub(crate) opset: i64,
-    /// Where tensors lie that are not in the message; none for a model in memory.
+    /// The folder of tensors that are not in the message; none for a model in memory.
     pub(crate) folder: Option<PathBuf>,
     producer: String,
 }
@@ -26,8 +26,9 @@ impl Model {
     /// Reads a file; tensors beside it are read when the graph is made.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be read; [`Error::Corrupt`] when it is no ONNX file or damaged,
-    /// with the byte where that shows; [`Error::Opset`] for versions that are not known here.
+    /// [`Error::Io`] when it cannot be read; [`Error::Corrupt`] when it is not an ONNX file or
+    /// damaged, with the byte at which that shows; [`Error::Opset`] for versions that are not
+    /// supported.
     pub fn open(file: impl AsRef<Path>) -> Result<Self> {
         let file = file.as_ref();
         let bytes = std::fs::read(file).map_err(|source| Error::Io { file: file.to_owned(), source })?;
@@ -50,11 +51,11 @@ impl Model {
         let corrupt = |offset: Option<u64>, why: String| Error::Corrupt {
             file: file.to_owned(),
             offset,
-            why: format!("this is no ONNX model, or it is damaged: {why}"),
+            why: format!("this is not an ONNX model, or it is damaged: {why}"),
         };
         let mut rest = bytes;
         let model = ModelProto::decode(&mut rest).map_err(|error| {
-            // The parser stops where it cannot go on: what it has not taken tells the place.
+            // The parser stops at the fault, so the bytes that it has not consumed give the offset.
             corrupt(Some((bytes.len() - rest.len()) as u64), error.to_string())
         })?;
         let Some(graph) = model.graph else {

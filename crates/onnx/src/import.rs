@@ -1,10 +1,11 @@
 //! From a file's nodes to a graph.
 //!
-//! The nodes are visited once, in the file's order. Each of a node's operands is one of three:
-//! a *value* of the graph, a *weight* (a float initializer that no node has used yet) or *known*
-//! numbers. A node whose operands are all known is carried out at once ([`crate::host`]); any other is
-//! written as operations of the engine ([`crate::ops`]). A node that cannot be is noted, and so that
-//! one fault is told once, its results become *unknown*, and what depends on them is passed over.
+//! The nodes are visited once, in the file's order. A name stands for a *value* of the graph, a
+//! *weight* (a float initializer, which becomes a value at its first use) or *known* numbers. A
+//! node whose operands are all known is computed at once ([`crate::host`]); any other node is
+//! translated into operations of the engine ([`crate::ops`]). A node that cannot be translated is
+//! noted. Its results become *unknown*, and nodes that depend on them are skipped, so that each
+//! fault is reported once.
 
 use std::collections::{HashMap, HashSet};
 
@@ -30,15 +31,26 @@ use crate::tensor;
 
 /// What a name stands for.
 #[derive(Debug, Clone)]
-pub(crate) enum Operand {
+pub(crate) enum Binding {
     /// A value of the graph.
     Value(ValueId),
-    /// A float initializer, by its place in [`Importer::weights`].
-    Weight(usize),
-    /// Numbers that are known.
+    /// A float initializer.
+    Weight(WeightId),
+    /// Known numbers.
     Known(Host),
     /// The result of a node that was refused.
     Unknown,
+}
+
+/// A float initializer: its index in [`Importer::weights`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct WeightId(usize);
+
+impl WeightId {
+    /// The index in [`Importer::weights`].
+    pub(crate) fn index(self) -> usize {
+        self.0
+    }
 }
 
 /// A float initializer.
@@ -47,36 +59,36 @@ pub(crate) struct Weight {
     pub(crate) name: String,
     pub(crate) layer: String,
     pub(crate) data: TensorData,
-    /// Where it stands in the graph, once a node has used it.
+    /// Its value in the graph, once a node has used it.
     value: Option<ValueId>,
-    /// The same, with rows and columns exchanged.
+    /// Its transpose in the graph, once a node has used that.
     turned: Option<ValueId>,
-    /// Whether the caller says that it was not trained.
+    /// Whether the caller has declared it as not trained.
     frozen: bool,
 }
 
 impl Weight {
-    /// Whether all its numbers are 0.
+    /// Whether all its elements are 0.
     pub(crate) fn is_zero(&self) -> bool {
         self.data.iter::<f64>().all(|x| x == 0.0)
     }
 }
 
-/// A graph in the making.
+/// The state of an import.
 #[derive(Debug)]
 pub(crate) struct Importer<'a> {
     model: &'a Model,
     pub(crate) builder: GraphBuilder,
-    names: HashMap<&'a str, Operand>,
+    names: HashMap<&'a str, Binding>,
     pub(crate) weights: Vec<Weight>,
-    /// How many operands of nodes have a name.
+    /// For each name, the number of operands of nodes that have it.
     pub(crate) uses: HashMap<&'a str, usize>,
     problems: Vec<Problem>,
-    /// Whether the file's batch is 1, to be read as any.
+    /// Whether the file has a batch of 1, which is read as any batch.
     pub(crate) batch_of_one: bool,
 }
 
-/// The graph that gives the output of `interface`, with what became of a softmax at its end.
+/// The graph that computes the output of `interface`, without a softmax at its end.
 pub(crate) fn graph(model: &Model, interface: &Interface) -> Result<Import> {
     let nodes = needed(model, &interface.output);
     let mut importer = Importer::new(model, interface, &nodes)?;
@@ -90,17 +102,17 @@ pub(crate) fn graph(model: &Model, interface: &Interface) -> Result<Import> {
         return Err(Error::Unsupported(problems));
     }
     let is_single = |name: &str| match names.get(name) {
-        Some(Operand::Value(value)) => builder.shape(*value).get(1..) == Some(&[fixed(1)]),
+        Some(Binding::Value(value)) => builder.shape(*value).get(1..) == Some(&[fixed(1)]),
         _ => false,
     };
     let is_one = |name: &str| match names.get(name) {
-        Some(Operand::Known(host)) => host.constant().and_then(|table| table.only()) == Some(1.0),
-        Some(Operand::Weight(place)) => weights[*place].data.iter::<f64>().all(|x| x == 1.0),
+        Some(Binding::Known(host)) => host.constant().and_then(|numbers| numbers.only()) == Some(1.0),
+        Some(Binding::Weight(id)) => weights[id.index()].data.iter::<f64>().all(|x| x == 1.0),
         _ => false,
     };
     let ending = Ending::of(&nodes, interface, model.opset, is_single, is_one);
     match names.get(ending.output(&interface.output)) {
-        Some(Operand::Value(output)) => {
+        Some(Binding::Value(output)) => {
             let mut output = row(&mut builder, *output)?;
             if let Ending::Pair { .. } = ending {
                 output = beside_zero(&mut builder, output)?;
@@ -119,7 +131,7 @@ pub(crate) fn graph(model: &Model, interface: &Interface) -> Result<Import> {
     }
 }
 
-/// (x - mean) / std of the input, by the channels of samples of so many axes.
+/// (x - mean) / std of the input, per channel, for samples of `rank` axes.
 fn normalised(builder: &mut GraphBuilder, mean: &[f64], std: &[f64], rank: usize) -> Result<ValueId> {
     let mut literal = |numbers: &[f64]| {
         let mut shape = vec![1; rank + 1];
@@ -133,7 +145,7 @@ fn normalised(builder: &mut GraphBuilder, mean: &[f64], std: &[f64], rank: usize
     Ok(builder.node(Op::Div(Div), &[centred, std], "normalisation")?)
 }
 
-/// Logits `[n, K, 1, 1]`, as fully convolutional networks have them, as `[n, K]`.
+/// Logits `[n, K, 1, 1]`, as fully convolutional networks give them, reshaped to `[n, K]`.
 fn row(builder: &mut GraphBuilder, output: ValueId) -> Result<ValueId> {
     let shape = builder.shape(output).to_vec();
     if shape.len() > 2 && shape[2..].iter().all(|&size| size == fixed(1)) {
@@ -174,7 +186,7 @@ impl<'a> Importer<'a> {
             *uses.entry(input.as_str()).or_insert(0) += 1;
         }
         let input = model.graph.input.iter().find(|input| input.name == interface.input);
-        let input = input.map(|input| (input.name.as_str(), Operand::Value(first)));
+        let input = input.map(|input| (input.name.as_str(), Binding::Value(first)));
         Ok(Self {
             model,
             builder,
@@ -195,31 +207,31 @@ impl<'a> Importer<'a> {
                 continue;
             };
             let operand = external::bytes(tensor, folder).and_then(|bytes| {
-                let scalar = tensor.dims.is_empty() && names::is_made_up(&tensor.name);
+                let scalar = tensor.dims.is_empty() && names::is_generated(&tensor.name);
                 if tensor::is_float(tensor.data_type) && !scalar {
                     let layer = self.layer(&tensor.name, user, nodes).to_owned();
                     let data = tensor::weight(tensor, bytes.as_deref())?;
-                    // Nobody trains a mask that is minus infinity.
+                    // Minus infinity marks a mask, which is not trained.
                     if data.iter::<f64>().any(f64::is_infinite) {
-                        let table = tensor::table(tensor, bytes.as_deref())?;
-                        return Ok(Operand::Known(Host::fixed(table)));
+                        let numbers = tensor::known(tensor, bytes.as_deref())?;
+                        return Ok(Binding::Known(Host::fixed(numbers)));
                     }
                     let name = tensor.name.clone();
                     self.weights.push(Weight { name, layer, data, value: None, turned: None, frozen: false });
-                    return Ok(Operand::Weight(self.weights.len() - 1));
+                    return Ok(Binding::Weight(WeightId(self.weights.len() - 1)));
                 }
-                Ok(Operand::Known(Host::fixed(tensor::table(tensor, bytes.as_deref())?)))
+                Ok(Binding::Known(Host::fixed(tensor::known(tensor, bytes.as_deref())?)))
             });
             let operand = operand.unwrap_or_else(|refusal| {
                 self.refuse(user, refusal);
-                Operand::Unknown
+                Binding::Unknown
             });
             self.names.insert(&tensor.name, operand);
         }
         Ok(())
     }
 
-    /// Freezes the initializers that are named.
+    /// Freezes the initializers whose names match.
     fn freeze(&mut self, patterns: &[String]) -> Result<()> {
         for pattern in patterns {
             let named = self.weights.iter_mut().filter(|weight| names::matches(pattern, &weight.name));
@@ -231,17 +243,19 @@ impl<'a> Importer<'a> {
         Ok(())
     }
 
-    /// The layer of an initializer: the stem of its name. One whose name an exporter has made up belongs to the layer of what stands
-    /// beside it (a convolution's bias) or is added to the node's result (a product's bias), or to the node.
+    /// The layer of an initializer: the stem of its name. If an exporter has generated the name,
+    /// the initializer belongs to the layer of another initializer of the same node (a
+    /// convolution's bias) or of one that is added to the node's result (a product's bias), or else
+    /// to the node.
     fn layer(&self, name: &'a str, user: &'a NodeProto, nodes: &[&'a NodeProto]) -> &'a str {
-        if !names::is_made_up(name) {
+        if !names::is_generated(name) {
             return names::layer(name);
         }
         let model = self.model;
         let named = |node: &'a NodeProto| {
             node.input.iter().map(String::as_str).find(|input| {
                 let tensor = model.graph.initializer.iter().any(|tensor| tensor.name == *input);
-                tensor && !names::is_made_up(input)
+                tensor && !names::is_generated(input)
             })
         };
         let result = user.output.first();
@@ -264,10 +278,10 @@ impl<'a> Importer<'a> {
         self.problems.push(Problem { node, op, opset, why, remedy });
     }
 
-    /// Adds one node, or notes why not.
+    /// Adds one node, or notes why it is refused.
     fn node(&mut self, node: &'a NodeProto) {
         let results = match self.operands(node) {
-            Ok(operands) if operands.iter().flatten().any(|o| matches!(o, Operand::Unknown)) => vec![],
+            Ok(operands) if operands.iter().flatten().any(|o| matches!(o, Binding::Unknown)) => vec![],
             Ok(operands) => self.results(node, operands).unwrap_or_else(|refusal| {
                 self.refuse(node, refusal);
                 vec![]
@@ -277,19 +291,19 @@ impl<'a> Importer<'a> {
                 vec![]
             }
         };
-        // A result that nobody wants has an empty name, and keeps its place.
-        let results = results.into_iter().chain(std::iter::repeat(Operand::Unknown));
+        // An unused result has an empty name, which keeps the positions of the others.
+        let results = results.into_iter().chain(std::iter::repeat(Binding::Unknown));
         for (output, result) in node.output.iter().zip(results).filter(|(output, _)| !output.is_empty()) {
             self.names.insert(output, result);
         }
     }
 
     /// The operands by their names; an empty name stands for none.
-    fn operands(&self, node: &NodeProto) -> Result<Vec<Option<Operand>>, Refusal> {
+    fn operands(&self, node: &NodeProto) -> Result<Vec<Option<Binding>>, Refusal> {
         let operand = |name: &String| match self.names.get(name.as_str()) {
             _ if name.is_empty() => Ok(None),
             Some(operand) => Ok(Some(operand.clone())),
-            None => Err(Refusal::from(format!("its operand \"{name}\" comes from nowhere"))),
+            None => Err(Refusal::from(format!("nothing in the file gives its operand \"{name}\""))),
         };
         node.input.iter().map(operand).collect()
     }
@@ -298,8 +312,8 @@ impl<'a> Importer<'a> {
     fn results(
         &mut self,
         node: &'a NodeProto,
-        operands: Vec<Option<Operand>>,
-    ) -> Result<Vec<Operand>, Refusal> {
+        operands: Vec<Option<Binding>>,
+    ) -> Result<Vec<Binding>, Refusal> {
         let domain = node.domain.as_str();
         let own =
             domain.is_empty() || domain == "ai.onnx" || domain == "ai.onnx.ml" && node.op_type == "Scaler";
@@ -309,9 +323,10 @@ impl<'a> Importer<'a> {
         if let Some(known) = known(&operands)
             && let Some(folded) = host::fold(&node.op_type, &known, Attributes(node))
         {
-            // In a file of one sample, what does not fit a batch may be read anew by the rule.
+            // With a batch of 1 in the file, the arithmetic may fail at other batch sizes; the rule
+            // may still read it.
             if folded.is_ok() || !self.batch_of_one {
-                return Ok(folded?.into_iter().map(Operand::Known).collect());
+                return Ok(folded?.into_iter().map(Binding::Known).collect());
             }
         }
         let rule = ops::rule(&node.op_type)?;
@@ -320,18 +335,18 @@ impl<'a> Importer<'a> {
         rule(&mut call)
     }
 
-    /// A weight as a value of the graph; the same one wherever it is used.
-    pub(crate) fn weight(&mut self, place: usize) -> ValueId {
-        if self.weights[place].frozen {
-            return self.buffer(place);
+    /// A weight as a value of the graph: the same value at every use.
+    pub(crate) fn weight(&mut self, id: WeightId) -> ValueId {
+        if self.weights[id.index()].frozen {
+            return self.buffer(id);
         }
-        let Weight { name, layer, data, value, .. } = &mut self.weights[place];
+        let Weight { name, layer, data, value, .. } = &mut self.weights[id.index()];
         *value.get_or_insert_with(|| self.builder.parameter(name, layer, data.clone()))
     }
 
-    /// A matrix with rows and columns exchanged, held in that form: where nothing else uses it.
-    pub(crate) fn turned(&mut self, place: usize) -> ValueId {
-        let Weight { name, layer, data, turned, frozen, .. } = &mut self.weights[place];
+    /// The transpose of a matrix that has no other use; the graph holds only the transpose.
+    pub(crate) fn turned(&mut self, id: WeightId) -> ValueId {
+        let Weight { name, layer, data, turned, frozen, .. } = &mut self.weights[id.index()];
         let builder = &mut self.builder;
         *turned.get_or_insert_with(|| match frozen {
             true => builder.buffer(name, tensor::turned(data)),
@@ -339,24 +354,24 @@ impl<'a> Importer<'a> {
         })
     }
 
-    /// A weight that is state and no parameter.
-    pub(crate) fn buffer(&mut self, place: usize) -> ValueId {
-        let Weight { name, data, value, .. } = &mut self.weights[place];
+    /// A weight as state that is not trained.
+    pub(crate) fn buffer(&mut self, id: WeightId) -> ValueId {
+        let Weight { name, data, value, .. } = &mut self.weights[id.index()];
         *value.get_or_insert_with(|| self.builder.buffer(name, data.clone()))
     }
 }
 
-/// All operands as known numbers, if they are.
-fn known(operands: &[Option<Operand>]) -> Option<Vec<Option<Host>>> {
-    let host = |operand: &Option<Operand>| match operand {
+/// All operands as known numbers, if all are known.
+fn known(operands: &[Option<Binding>]) -> Option<Vec<Option<Host>>> {
+    let host = |operand: &Option<Binding>| match operand {
         None => Some(None),
-        Some(Operand::Known(host)) => Some(Some(host.clone())),
+        Some(Binding::Known(host)) => Some(Some(host.clone())),
         Some(_) => None,
     };
     operands.iter().map(host).collect()
 }
 
-/// What a node is called: its name, or that of its first result.
+/// The name of a node, or if it has none, that of its first result.
 pub(crate) fn title(node: &NodeProto) -> &str {
     let first = || node.output.first().map_or("", String::as_str);
     if node.name.is_empty() { first() } else { &node.name }

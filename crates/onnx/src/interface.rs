@@ -1,34 +1,34 @@
-//! Which input is perturbed, and which output are the logits.
+//! The input that is perturbed, and the output that holds the logits.
 
 use crate::error::{Error, Result};
 use crate::file::Model;
 use crate::proto::{NodeProto, ValueInfoProto};
 use crate::tensor;
 
-/// What a caller may say of a network's ends.
+/// A caller's choices about a network's input and output.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Choice {
-    /// Which result are the logits: an output, or any inner result by its name. Needed where a
-    /// network has several outputs of floats.
+    /// The name of the logits: an output, or any inner result. Needed where a network has several
+    /// outputs of floats.
     pub output: Option<String>,
-    /// The shape of one sample, without the batch axis: needed where the file leaves sizes open.
+    /// The shape of one sample, without the batch axis. Needed where the file leaves sizes open.
     pub sample: Option<Vec<usize>>,
-    /// Means and standard deviations of the channels, the sample's first axis: (x - mean) / std becomes the
-    /// first layer, so that the graph's input is what the file's network takes before it is normalised.
+    /// Means and standard deviations of the channels (the sample's first axis): (x - mean) / std
+    /// becomes the first layer, so that the graph takes inputs before normalisation.
     pub normalise: Option<(Vec<f64>, Vec<f64>)>,
-    /// Initializers that were not trained, by their names, in which `*` stands for any letters: position
-    /// tables, constants of the code. They are not perturbed. Each name must match an initializer that
-    /// would be.
+    /// Names of initializers that were not trained (position tables, constants of the code), in
+    /// which `*` stands for any letters. They are not perturbed. Each name must match an
+    /// initializer that would be perturbed.
     pub frozen: Vec<String>,
 }
 
-/// The ends of a network.
+/// The input and output of a network.
 #[derive(Debug, Clone)]
 pub(crate) struct Interface {
     pub(crate) input: String,
     pub(crate) sample: Vec<usize>,
     pub(crate) output: String,
-    /// Whether the file has a batch of 1 written in.
+    /// Whether the file has a fixed batch of 1.
     pub(crate) batch_of_one: bool,
     /// Means and deviations of the channels.
     pub(crate) normalise: Option<(Vec<f64>, Vec<f64>)>,
@@ -36,39 +36,40 @@ pub(crate) struct Interface {
     pub(crate) frozen: Vec<String>,
 }
 
-/// What stood behind the logits.
+/// What followed the logits in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ending {
     /// Nothing: the output is taken as it is.
     Logits,
-    /// A softmax, which was taken off: the measure is one of logits.
+    /// A softmax, which was removed: the measure takes logits.
     Softmax {
-        /// The node that was taken off.
+        /// The node that was removed.
         node: String,
-        /// What it took: the logits.
+        /// Its operand: the logits.
         logits: String,
     },
-    /// A sigmoid of one number, which was taken off: that number is the logit of class 1 beside 0.
+    /// A sigmoid of one number, which was removed: that number is the logit of class 1, beside a
+    /// logit of 0.
     Sigmoid {
-        /// The node that was taken off.
+        /// The node that was removed.
         node: String,
-        /// What it took: the logit.
+        /// Its operand: the logit.
         logits: String,
     },
     /// The probabilities `[1 - p, p]` of p = sigmoid(z): the logits are `[0, z]`.
     Pair {
-        /// The node that was taken off.
+        /// The node that was removed.
         node: String,
-        /// z.
+        /// The logit z.
         logits: String,
     },
 }
 
 impl Ending {
-    /// What can be taken off at the end of the needed nodes: a softmax along the last axis, a sigmoid of a
-    /// single number, and the pair `[1 - p, p]` of one, p = sigmoid(z). `is_single` and `is_one` tell
-    /// of a result by its name whether it is `[n, 1]`, and whether it is the number 1.
+    /// The ending of the needed nodes that can be removed: a softmax along the last axis, a sigmoid
+    /// of a single number, or the pair `[1 - p, p]` with p = sigmoid(z). For the name of a result,
+    /// `is_single` says whether its shape is `[n, 1]`, and `is_one` whether it is the number 1.
     pub(crate) fn of(
         nodes: &[&NodeProto],
         interface: &Interface,
@@ -80,7 +81,8 @@ impl Ending {
             let own = nodes.iter().find(|node| node.output.first().is_some_and(|output| output == name));
             own.copied().filter(|node| node.domain.is_empty())
         };
-        let operand = |node: &NodeProto, place: usize| node.input.get(place).cloned().unwrap_or_default();
+        let operand =
+            |node: &NodeProto, position: usize| node.input.get(position).cloned().unwrap_or_default();
         let mut last = maker(&interface.output);
         while let Some(node) = last.filter(|node| node.op_type == "Identity") {
             last = maker(&operand(node, 0));
@@ -118,7 +120,7 @@ impl Ending {
 }
 
 impl Interface {
-    /// Reads the ends off a file, with what the caller says of them.
+    /// The input and output of a file, with the caller's choices.
     pub(crate) fn of(model: &Model, choice: &Choice) -> Result<Self> {
         let info = input(model)?;
         let (sample, batch_of_one) = sample(info, choice.sample.as_deref())?;
@@ -141,7 +143,7 @@ impl Interface {
     }
 }
 
-/// The one input that is no constant.
+/// The one input that is not a constant.
 fn input(model: &Model) -> Result<&ValueInfoProto> {
     let graph = &model.graph;
     // Files before IR version 4 list the constants among the inputs.
@@ -171,7 +173,7 @@ fn input(model: &Model) -> Result<&ValueInfoProto> {
 }
 
 /// The shape of one sample, and whether the batch is a fixed 1.
-fn sample(input: &ValueInfoProto, told: Option<&[usize]>) -> Result<(Vec<usize>, bool)> {
+fn sample(input: &ValueInfoProto, given: Option<&[usize]>) -> Result<(Vec<usize>, bool)> {
     let name = &input.name;
     let tensor = input.r#type.as_ref().and_then(|r#type| r#type.tensor_type.as_ref());
     let shape = tensor.and_then(|tensor| tensor.shape.as_ref());
@@ -181,8 +183,8 @@ fn sample(input: &ValueInfoProto, told: Option<&[usize]>) -> Result<(Vec<usize>,
     });
     let bad = |why: String, remedy: &str| Err(Error::Input { why, remedy: remedy.into() });
     let Some(sizes) = sizes else {
-        return match told {
-            Some(told) => Ok((told.to_vec(), false)),
+        return match given {
+            Some(given) => Ok((given.to_vec(), false)),
             None => bad(format!("\"{name}\" has no shape"), "give the shape of one sample"),
         };
     };
@@ -196,18 +198,18 @@ fn sample(input: &ValueInfoProto, told: Option<&[usize]>) -> Result<(Vec<usize>,
             "export with a dynamic first axis (dynamic_axes or dynamic_shapes), or a batch of 1",
         );
     }
-    if let Some(told) = told {
-        let fits = told.len() == sizes.len()
-            && sizes.iter().zip(told).all(|(size, told)| size.is_none_or(|size| size == *told));
+    if let Some(given) = given {
+        let fits = given.len() == sizes.len()
+            && sizes.iter().zip(given).all(|(size, given)| size.is_none_or(|size| size == *given));
         if !fits {
             let shown: Vec<_> =
                 sizes.iter().map(|size| size.map_or("any".into(), |size| size.to_string())).collect();
             return bad(
-                format!("\"{name}\" takes samples of shape [{}], not {told:?}", shown.join(", ")),
+                format!("\"{name}\" takes samples of shape [{}], not {given:?}", shown.join(", ")),
                 "give samples of that shape",
             );
         }
-        return Ok((told.to_vec(), batch.is_some()));
+        return Ok((given.to_vec(), batch.is_some()));
     }
     match sizes.iter().copied().collect::<Option<Vec<_>>>() {
         Some(sizes) => Ok((sizes, batch.is_some())),
@@ -218,7 +220,7 @@ fn sample(input: &ValueInfoProto, told: Option<&[usize]>) -> Result<(Vec<usize>,
     }
 }
 
-/// The output that is named, or the only one of floats.
+/// The output with the given name, or the only output of floats.
 fn output(model: &Model, named: Option<&str>) -> Result<String> {
     let graph = &model.graph;
     let all = model.outputs().join(", ");
@@ -253,7 +255,7 @@ fn output(model: &Model, named: Option<&str>) -> Result<String> {
     }
 }
 
-/// The tensor of probabilities of which scikit-learn's exporter makes a list of dictionaries.
+/// The tensor of probabilities that scikit-learn's exporter converts to a list of dictionaries.
 fn zipped(model: &Model) -> Option<&str> {
     let graph = &model.graph;
     let is_output = |name: &String| graph.output.iter().any(|output| output.name == *name);

@@ -1,7 +1,8 @@
 //! ONNX files as differentiable graphs, at run time.
 //!
-//! [`Model::open`] reads a file, [`Model::graph`] makes a [`Graph`] of it: the same plain data that a
-//! captured Burn module becomes, with the file's own names, ready for a `Program` or a `Scorer`.
+//! [`Model::open`] reads a file, and [`Model::graph`] makes a [`Graph`] of it: the same plain data
+//! that a captured Burn module becomes, with the file's own names, ready for a `Program` or a
+//! `Scorer`.
 //!
 //! ```no_run
 //! use influence_autodiff::Graph;
@@ -16,19 +17,21 @@
 //!
 //! # What is taken from a file
 //!
-//! - One input of floats `[n, ...]`, n being the batch: a symbolic size, or a 1 that is read as any.
-//! - Float initializers are the trainable tensors, under their names, grouped to layers by the names'
-//!   stems; statistics of batch normalisations are buffers. Constants of nodes are literals.
-//! - Arithmetic of shapes is carried out here and followed through the batch's size.
-//! - A softmax at the end is taken off, and [`Import::ending`] says so.
+//! - One input of floats `[n, ...]`, where n is the batch: a symbolic size, or a 1 that is read as
+//!   any size.
+//! - Float initializers are the trainable tensors, under their own names, grouped into layers by
+//!   the stems of the names; the statistics of batch normalisations are buffers. Constants of nodes
+//!   are literals.
+//! - Arithmetic on shapes is carried out here, as a function of the batch size.
+//! - A softmax at the end is removed, and [`Import::ending`] says so.
 //!
-//! What is not supported is refused: all nodes at once, each by its name, operator and opset, with the
-//! reason and what to do.
+//! Nodes that are not supported are refused, all at once, each with its name, operator and opset,
+//! the reason, and what to do.
 //!
-//! # What is promised of bad files
+//! # What is guaranteed for bad files
 //!
-//! Files are read as if an adversary had written them: whatever they hold, the answer is a graph or
-//! an [`Error`]; nothing panics, no memory is set aside because a shape asks for it, and no file
+//! Files are read as if an adversary had written them: whatever they contain, the result is a graph
+//! or an [`Error`]. Nothing panics, no memory is allocated because a shape claims it, and no file
 //! outside the model's folder is read.
 
 mod call;
@@ -39,13 +42,13 @@ mod file;
 mod host;
 mod import;
 mod interface;
+mod known;
 mod names;
 mod node;
 mod ops;
 mod proto;
 mod reread;
 mod shapes;
-mod table;
 mod tensor;
 mod window;
 
@@ -58,17 +61,17 @@ pub use file::{Model, OPSETS};
 pub use interface::{Choice, Ending};
 pub use ops::{OPERATORS, REFUSED};
 
-/// A graph out of a file.
+/// A graph made from a file.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Import {
     /// The network, ending in logits.
     pub graph: Graph,
-    /// What stood behind the logits.
+    /// What followed the logits in the file.
     pub ending: Ending,
     /// Names of matrices that the graph holds with rows and columns exchanged.
     pub transposed: Vec<String>,
-    /// Names of initializers that are frozen, as [`Choice::frozen`] asks.
+    /// Names of initializers that are frozen, as [`Choice::frozen`] requests.
     pub frozen: Vec<String>,
 }
 
@@ -76,10 +79,10 @@ impl Model {
     /// The network as a graph.
     ///
     /// # Errors
-    /// [`Error::Input`] and [`Error::Output`] when the ends are not a classifier's or cannot be told;
-    /// [`Error::Frozen`] when a name that is to be frozen is no initializer's;
-    /// [`Error::Unsupported`] with all nodes that cannot be imported; [`Error::Graph`] when what comes
-    /// out does not map `[n, ...]` to `[n, K]`.
+    /// [`Error::Input`] and [`Error::Output`] when input or output are not a classifier's or are
+    /// ambiguous; [`Error::Frozen`] when a name to be frozen matches no initializer;
+    /// [`Error::Unsupported`] with all nodes that cannot be imported; [`Error::Graph`] when the
+    /// graph does not map `[n, ...]` to `[n, K]`.
     pub fn graph(&self, choice: &Choice) -> Result<Import> {
         let interface = interface::Interface::of(self, choice)?;
         import::graph(self, &interface)
@@ -88,7 +91,7 @@ impl Model {
 
 /// Graphs from ONNX files.
 pub trait FromOnnx: Sized {
-    /// The network in an ONNX file, with everything as the file has it.
+    /// The network in an ONNX file, with the default [`Choice`].
     ///
     /// # Errors
     /// As [`Model::open`] and [`Model::graph`].

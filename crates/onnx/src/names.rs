@@ -1,11 +1,12 @@
-//! What the names in a file tell: which constants an exporter made up, and which layer a tensor
-//! belongs to.
+//! What follows from the names in a file: the layer of a tensor, and whether an exporter generated
+//! the name.
 
 /// The layer of an initializer: its name without the last word, where names have dots (PyTorch) or
 /// slashes (TensorFlow); the name itself where they have neither.
 pub(crate) fn layer(name: &str) -> &str {
     let name = name.strip_suffix(":0").unwrap_or(name);
-    // TensorFlow: sequential/dense/MatMul/ReadVariableOp and sequential/dense/BiasAdd/ReadVariableOp.
+    // TensorFlow: sequential/dense/MatMul/ReadVariableOp and
+    // sequential/dense/BiasAdd/ReadVariableOp.
     let (name, operator) = match name.strip_suffix("/ReadVariableOp") {
         Some(operator) => (operator, true),
         None => (name, false),
@@ -17,10 +18,10 @@ pub(crate) fn layer(name: &str) -> &str {
     }
 }
 
-/// Whether an exporter has made the name up, so that it tells nothing of the network:
+/// Whether an exporter has generated the name, so that it says nothing about the network:
 /// `onnx::MatMul_123` (PyTorch's older exporter), `val_12` (its newer one), `const_fold_opt__9`
 /// (tf2onnx).
-pub(crate) fn is_made_up(name: &str) -> bool {
+pub(crate) fn is_generated(name: &str) -> bool {
     let numbered = |stem: &str| {
         name.strip_prefix(stem)
             .is_some_and(|rest| !rest.is_empty() && rest.chars().all(|c| c.is_ascii_digit() || c == '_'))
@@ -31,7 +32,7 @@ pub(crate) fn is_made_up(name: &str) -> bool {
         || ["val_", "const_", "_val_", "constant", ""].iter().any(|stem| numbered(stem))
 }
 
-/// Whether a name is what a pattern says, in which `*` stands for any letters.
+/// Whether a name matches a pattern, in which `*` stands for any letters.
 pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut name) = name.strip_prefix(start) else { return false };
@@ -44,7 +45,7 @@ pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     name.ends_with(end)
 }
 
-/// A few of the names that begin most like a pattern.
+/// A few of the names that share the longest beginnings with a pattern.
 pub(crate) fn alike<'a>(pattern: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
     const FEW: usize = 3;
     let shared = |name: &str| pattern.chars().zip(name.chars()).take_while(|(a, b)| a == b).count();
@@ -58,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn layers_are_stems() {
+    fn layers_are_the_stems_of_names() {
         for (name, expected) in [
             ("features.0.0.weight", "features.0.0"),
             ("cls_token", "cls_token"),
@@ -72,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_stand_for_names() {
+    fn patterns_match_names() {
         for (pattern, name) in
             [("a.b", "a.b"), ("*", ""), ("pos*", "pos_embed"), ("*.bias", "a.b.bias"), ("a*b*c", "aXbYbc")]
         {
@@ -86,12 +87,12 @@ mod tests {
     }
 
     #[test]
-    fn made_up_names_are_known() {
+    fn names_generated_by_exporters_are_recognised() {
         for name in ["onnx::Conv_321", "val_12", "const_fold_opt__23", "scalar_tensor_default_1", "17"] {
-            assert!(is_made_up(name), "{name}");
+            assert!(is_generated(name), "{name}");
         }
         for name in ["conv1.weight", "logit_scale", "value_12", "val_bias", "w1"] {
-            assert!(!is_made_up(name), "{name}");
+            assert!(!is_generated(name), "{name}");
         }
     }
 }

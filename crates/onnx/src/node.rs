@@ -1,8 +1,8 @@
-//! A node's settings.
+//! A node's attributes.
 
 use crate::error::Refusal;
+use crate::known::KnownTensor;
 use crate::proto::{AttributeProto, NodeProto};
-use crate::table::Table;
 use crate::tensor;
 
 /// The attributes of a node, by their names.
@@ -30,20 +30,21 @@ impl<'a> Attributes<'a> {
         self.get(name).map(|attribute| attribute.floats.iter().map(|&x| f64::from(x)).collect())
     }
 
-    /// A word; what is no UTF-8 becomes one that nobody knows.
+    /// A word; bytes that are not UTF-8 give "?", which no operator knows.
     pub(crate) fn word(self, name: &str, default: &'a str) -> &'a str {
         let bytes = self.get(name).and_then(|attribute| attribute.s.as_deref());
         bytes.map_or(default, |bytes| std::str::from_utf8(bytes).unwrap_or("?"))
     }
 
     /// A tensor of numbers.
-    pub(crate) fn table(self, name: &str) -> Result<Option<Table>, Refusal> {
+    pub(crate) fn tensor(self, name: &str) -> Result<Option<KnownTensor>, Refusal> {
         self.get(name).and_then(|attribute| attribute.t.as_deref()).map(tensor::inline).transpose()
     }
 }
 
-/// A setting as its author wrote it: attributes are f32, and 1e-5 is not 1e-5 there. The shortest
-/// decimal that reads back as the same f32 is what stood in the network's code.
+/// An attribute as its author wrote it. Attributes are f32, in which 1e-5 is a slightly different
+/// number; the shortest decimal that reads back as the same f32 is the number in the network's
+/// code.
 pub(crate) fn shortest(value: f32) -> f64 {
     value.to_string().parse().unwrap_or(f64::from(value))
 }
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_are_read_as_they_were_written() {
+    fn attributes_are_read_as_the_decimals_that_were_written() {
         assert_eq!(shortest(1e-5), 1e-5);
         assert_eq!(shortest(0.01), 0.01);
         assert_eq!(shortest(-3.4028235e38), -3.4028235e38);

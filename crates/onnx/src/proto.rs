@@ -1,15 +1,15 @@
-//! The messages of the ONNX format, as far as a network's forward pass needs them.
+//! The messages of the ONNX format that a network's forward pass needs.
 //!
-//! Field numbers and types are those of onnx.proto (IR version 13). What is not declared is skipped
-//! by the parser: documentation strings, training graphs, shape annotations of inner values. prost
-//! gives the wire format with its limits (lengths, recursion, UTF-8); `message!` stands in for its
-//! derive macro, whose own dependencies would have all of Burn compiled anew.
+//! Field numbers and types are those of onnx.proto (IR version 13). The parser skips fields that
+//! are not declared: documentation strings, training graphs, shape annotations of inner values.
+//! prost reads the wire format and enforces its limits (lengths, recursion, UTF-8). `message!`
+//! replaces prost's derive macro, whose dependencies would force a rebuild of all of Burn.
 
 use prost::bytes::{Buf, BufMut};
 use prost::encoding::{self, DecodeContext, WireType};
 use prost::{DecodeError, Message};
 
-/// What a field's values are read with: one that is there, one that may be, or any number.
+/// Reads a field that has one value, an optional value, or any number of values.
 macro_rules! merge {
     (one $kind:ident, $field:expr, $rest:expr) => {{
         let (wire, buf, context) = $rest;
@@ -113,7 +113,7 @@ message! {
 }
 
 message! {
-    /// An operator that the file itself defines; known by its name alone, to say what it is.
+    /// An operator that the file itself defines; only its name is read, for messages.
     FunctionProto {
         name: String = 1 one string;
         domain: String = 10 one string;
@@ -143,7 +143,7 @@ message! {
 }
 
 message! {
-    /// A named setting of an operation.
+    /// A named attribute of an operation.
     AttributeProto {
         name: String = 1 one string;
         f: Option<f32> = 2 optional float;
@@ -190,14 +190,14 @@ message! {
 }
 
 message! {
-    /// A type: of a tensor, or something that no classifier takes.
+    /// A type: of a tensor, or of something else, which no classifier takes.
     TypeProto {
         tensor_type: Option<TensorTypeProto> = 1 optional message;
     }
 }
 
 message! {
-    /// Element type and shape of a tensor.
+    /// ElementKind type and shape of a tensor.
     TensorTypeProto {
         elem_type: i32 = 1 one int32;
         shape: Option<TensorShapeProto> = 2 optional message;

@@ -1,13 +1,16 @@
-//! A file with a batch of 1 written into it, read as one for any batch.
+//! Files with a fixed batch of 1, read as files for any batch.
 //!
-//! An exporter that was given one sample writes 1 where the batch stands: in the targets of reshapes,
-//! and in constants that are concatenated with samples. Here a reshape's target is read at a batch
-//! of 1, and the one axis into which the batch then falls is multiplied by its size: elements lie
-//! row-major, so that is an axis that begins or ends where as many sizes come before it as before the
-//! samples in the operand. Where several do, it is an axis of size 1, or the one before the last axis
-//! or before the sizes that stand behind the samples in the operand, or else the first behind the
-//! boundary. Where there is none, the target stands as it is, and the shapes that follow tell whether
-//! that is any use: nothing is taken on trust but what holds for every batch size.
+//! An exporter that was given one sample writes 1 for the batch: in the targets of reshapes, and in
+//! constants that are concatenated with samples. Here a reshape's target is read at batch size 1,
+//! and the axis of the target that holds the samples is multiplied by the batch size.
+//!
+//! Elements are row-major, so the samples lie on an axis before which there are as many elements as
+//! before the samples in the operand (the boundary). Where several axes meet the boundary, the
+//! choice is: an axis of size 1; else, if behind the boundary there is only the last axis, or the
+//! same sizes as behind the samples in the operand, the axis before the boundary; else the first
+//! axis behind it. Where the boundary lies within an axis, that axis holds the samples. Where no
+//! axis fits, the target is kept as it is. The shapes that follow must then hold for every batch
+//! size, or the network is refused.
 
 use influence_autodiff::graph::{Size, ValueId};
 
@@ -15,16 +18,16 @@ use crate::call::{Call, fixed};
 use crate::error::Refusal;
 use crate::shapes;
 
-/// The axis that follows the batch, if one does and all others do not.
+/// The axis that grows with the batch, if exactly one does.
 fn batch_axis(shape: &[Size]) -> Option<usize> {
     let mut following = (0..shape.len()).filter(|&axis| shape[axis].per_sample > 0);
     let axis = following.next()?;
     (following.next().is_none() && shape[axis].fixed == 0).then_some(axis)
 }
 
-/// The shape for any batch that a reshape's target is for a batch of 1; `None` where the operand does
-/// not follow the batch, or the target has no axis into which the batch falls. `neighbours` along the
-/// operand's axis of the samples belong to one of them.
+/// The shape, for any batch, of a reshape whose target was written for a batch of 1; `None` where
+/// the operand does not grow with the batch, or no axis of the target can hold the samples.
+/// `neighbours` is the number of elements per sample along the operand's batch axis.
 pub(crate) fn target(
     from: &[Size],
     neighbours: usize,
@@ -34,7 +37,7 @@ pub(crate) fn target(
     let Some(batch) = batch_axis(from) else { return Ok(None) };
     let alone: Vec<usize> = from.iter().map(|size| size.at(1)).collect();
     let Ok(sizes) = shapes::target(&alone, target, zero) else { return Ok(None) };
-    // What comes before the samples in row-major order, and the sizes behind them.
+    // The number of elements before the samples in row-major order, and the sizes behind them.
     let before = alone[..batch].iter().product::<usize>() * alone[batch] / neighbours.max(1);
     let own = (neighbours > 1).then_some(neighbours);
     let behind: Vec<usize> = own.into_iter().chain(alone[batch + 1..].iter().copied()).collect();
@@ -46,7 +49,8 @@ pub(crate) fn target(
     }))
 }
 
-/// The axis into which the samples fall, with so many elements before them.
+/// The axis that holds the samples, for `before` elements before them and the sizes `behind` them
+/// in the operand.
 fn axis_of(sizes: &[usize], before: usize, behind: &[usize]) -> Option<usize> {
     let product = |axis: usize| sizes[..axis].iter().product::<usize>();
     let boundary = (0..sizes.len()).find(|&axis| product(axis) == before);
@@ -55,10 +59,11 @@ fn axis_of(sizes: &[usize], before: usize, behind: &[usize]) -> Option<usize> {
         return Some(axis);
     }
     match boundary {
-        // The last axis holds the features of a row, which are those of one sample.
+        // The last axis holds the features of one sample, so the samples are on the axis before it.
         Some(axis) if axis > 0 && (axis + 1 == sizes.len() || sizes[axis..] == *behind) => Some(axis - 1),
         Some(axis) => Some(axis),
-        // Within an axis, between what is before the samples and what is behind them.
+        // The boundary lies within an axis, which holds elements before the samples together with
+        // the samples.
         None => (0..sizes.len()).find(|&axis| {
             let outer = before / product(axis).max(1);
             outer > 1 && product(axis) * outer == before && sizes[axis].is_multiple_of(outer)
@@ -66,7 +71,7 @@ fn axis_of(sizes: &[usize], before: usize, behind: &[usize]) -> Option<usize> {
     }
 }
 
-/// Repeats what stands for one sample beside values for all of them.
+/// Repeats operands of a concatenation that have one sample, where others have all of them.
 pub(crate) fn together(call: &mut Call<'_, '_>, values: &mut [ValueId], along: usize) -> Result<(), Refusal> {
     let shapes: Vec<_> = values.iter().map(|&value| call.shape(value)).collect();
     let following = shapes.iter().find_map(|shape| Some((shape.clone(), batch_axis(shape)?)));
@@ -85,16 +90,17 @@ pub(crate) fn together(call: &mut Call<'_, '_>, values: &mut [ValueId], along: u
 mod tests {
     use super::*;
 
-    /// A shape, its neighbours of one sample, a target, and the shape that it is for any batch.
-    type Case<'a> = (&'a [Size], usize, &'a [i64], &'a [Size]);
+    /// A shape, its number of neighbours per sample, a target, and the shape that this is for any
+    /// batch.
+    type ReshapeCase<'a> = (&'a [Size], usize, &'a [i64], &'a [Size]);
 
     fn n(per_sample: usize) -> Size {
         Size { per_sample, fixed: 0 }
     }
 
     #[test]
-    fn the_batch_falls_into_one_axis() {
-        let cases: [Case<'_>; 10] = [
+    fn reshape_target_for_one_sample_becomes_a_shape_for_any_batch() {
+        let cases: [ReshapeCase<'_>; 10] = [
             (&[n(1), fixed(4), fixed(6)], 1, &[1, -1], &[n(1), fixed(24)]),
             (&[n(1), fixed(4), fixed(6)], 1, &[1, 2, 12], &[n(1), fixed(2), fixed(12)]),
             // Windows merged into the batch, and apart again.

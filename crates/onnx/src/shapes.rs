@@ -1,36 +1,36 @@
-//! Shapes that nodes ask for, worked out in one place for known numbers and for values of the graph.
+//! Shapes that nodes specify, computed here for both known numbers and values of the graph.
 
 use crate::error::Refusal;
+use crate::known::axis;
 use crate::node::Attributes;
-use crate::table::axis;
 
-/// The order of axes of a transposition: the reverse unless told.
+/// The order of axes of a transposition: reversed by default.
 pub(crate) fn order(given: Option<Vec<i64>>, rank: usize) -> Result<Vec<usize>, Refusal> {
     let Some(given) = given else { return Ok((0..rank).rev().collect()) };
     let axes: Vec<_> = given.into_iter().map(|given| axis(given, rank)).collect::<Result<_, _>>()?;
     let all = axes.len() == rank && (0..rank).all(|axis| axes.contains(&axis));
-    if all { Ok(axes) } else { Err(format!("{axes:?} is no order of {rank} axes").into()) }
+    if all { Ok(axes) } else { Err(format!("{axes:?} is not an order of {rank} axes").into()) }
 }
 
-/// A shape with axes of size `one` put where they are asked for.
+/// A shape with axes of size `one` inserted at the given positions.
 pub(crate) fn unsqueezed<S: Copy>(shape: &[S], axes: &[i64], one: S) -> Result<Vec<S>, Refusal> {
     let rank = shape.len() + axes.len();
     let axes: Vec<_> = axes.iter().map(|&given| axis(given, rank)).collect::<Result<_, _>>()?;
     let mut rest = shape.iter();
     let sizes =
-        (0..rank).filter_map(|place| if axes.contains(&place) { Some(one) } else { rest.next().copied() });
+        (0..rank).filter_map(|axis| if axes.contains(&axis) { Some(one) } else { rest.next().copied() });
     let sizes: Vec<_> = sizes.collect();
     if sizes.len() == rank { Ok(sizes) } else { Err("it names an axis twice".into()) }
 }
 
-/// The shape that a reshape asks for: 0 keeps the size at its place (unless `zero` means zero), -1
-/// takes what is left.
+/// The shape that a reshape specifies: 0 keeps the operand's size of the same axis (unless `zero`:
+/// then it means size 0), and -1 takes the elements that are left.
 pub(crate) fn target(from: &[usize], target: &[i64], zero: bool) -> Result<Vec<usize>, Refusal> {
     let sizes: Vec<Option<usize>> = target
         .iter()
         .enumerate()
-        .map(|(place, &size)| match size {
-            0 if !zero => from.get(place).copied().map(Some).ok_or_else(|| place.to_string()),
+        .map(|(axis, &size)| match size {
+            0 if !zero => from.get(axis).copied().map(Some).ok_or_else(|| axis.to_string()),
             -1 => Ok(None),
             size => usize::try_from(size).map(Some).map_err(|_| size.to_string()),
         })
@@ -60,7 +60,7 @@ pub(crate) struct Range {
 }
 
 impl Range {
-    /// Where element `i` comes from.
+    /// The index from which element `i` comes.
     pub(crate) fn at(self, i: usize) -> usize {
         (self.start as i64 + i as i64 * self.step) as usize
     }
@@ -71,12 +71,13 @@ impl Range {
     }
 }
 
-/// What the operator `Slice` takes of its operand, for whatever sizes that has.
+/// The part that the operator `Slice` takes, for an operand of any sizes: axis, start, end and step
+/// of each entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Part(Vec<(usize, i64, i64, i64)>);
+pub(crate) struct SliceBounds(Vec<(usize, i64, i64, i64)>);
 
-impl Part {
-    /// From the node's settings (opset 1) or its operands (opset 10 and newer).
+impl SliceBounds {
+    /// From the node's attributes (opset 1) or its operands (opset 10 and newer).
     pub(crate) fn of(
         attributes: Attributes<'_>,
         operand: impl Fn(usize) -> Option<Vec<i64>>,
@@ -88,14 +89,14 @@ impl Part {
         let axes = given("axes", 3).unwrap_or_else(|| (0..starts.len() as i64).collect());
         let steps = operand(4).unwrap_or_else(|| vec![1; starts.len()]);
         if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] || steps.contains(&0) {
-            return Err("its starts, ends, axes and steps do not fit one another".into());
+            return Err("its starts, ends, axes and steps do not fit together".into());
         }
         let all = starts.into_iter().zip(ends).zip(axes).zip(steps);
         let one = |(((start, end), along), step)| Ok((axis(along, rank)?, start, end, step));
         Ok(Self(all.map(one).collect::<Result<_, Refusal>>()?))
     }
 
-    /// The part of each axis.
+    /// The range along each axis of an operand of this shape.
     pub(crate) fn ranges(&self, shape: &[usize]) -> Vec<Range> {
         let mut ranges: Vec<_> = shape.iter().map(|&size| Range::whole(size)).collect();
         for &(axis, start, end, step) in &self.0 {
@@ -124,12 +125,12 @@ mod tests {
         for (from, to) in [(&[2, 3][..], &[4, -1][..]), (&[2], &[-1, -1]), (&[6], &[2, 2]), (&[2], &[-3])] {
             assert!(target(from, to, false).is_err(), "{from:?} {to:?}");
         }
-        assert!(target(&[2], &[0, 0], false).is_err(), "there is no size at place 1");
+        assert!(target(&[2], &[0, 0], false).is_err(), "there is no axis 1");
         assert!(target(&[2], &[i64::MAX, i64::MAX], false).is_err());
     }
 
     #[test]
-    fn axes_are_put_in_and_turned() {
+    fn unsqueeze_inserts_axes_and_transpose_reverses_them() {
         assert_eq!(unsqueezed(&[3, 4], &[0, -1], 1), Ok(vec![1, 3, 4, 1]));
         assert!(unsqueezed(&[3], &[0, 0], 1).is_err());
         assert_eq!(order(None, 3), Ok(vec![2, 1, 0]));
@@ -137,8 +138,8 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_cut_as_numpy_cuts_them() {
-        let part = |start, end, step| Part(vec![(0, start, end, step)]).ranges(&[5])[0];
+    fn slices_are_those_of_numpy() {
+        let part = |start, end, step| SliceBounds(vec![(0, start, end, step)]).ranges(&[5])[0];
         let taken = |range: Range| (0..range.count).map(|i| range.at(i)).collect::<Vec<_>>();
         assert_eq!(taken(part(1, i64::MAX, 2)), [1, 3]);
         assert_eq!(taken(part(-2, 99, 1)), [3, 4]);

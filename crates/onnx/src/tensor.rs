@@ -1,17 +1,17 @@
 //! Constants of a file as numbers.
 //!
-//! A tensor's elements lie in `raw_data` (little-endian), in a list of its type, or in a file beside
-//! the model's. However they lie, their number must be what the shape says; nothing is set aside
-//! because a shape asks for it.
+//! A tensor's elements are in `raw_data` (little-endian), in a list of its type, or in a file
+//! beside the model's. In all cases their number must be that of the shape; no memory is allocated
+//! because a shape claims it.
 
 use burn::tensor::{DType, TensorData};
 use half::{bf16, f16};
 
 use crate::error::Refusal;
+use crate::known::{ElementKind, KnownTensor};
 use crate::proto::TensorProto;
-use crate::table::{Element, Table};
 
-/// `TensorProto.DataType`, as far as there are numbers.
+/// The values of `TensorProto.DataType` that are numbers.
 const FLOAT: i32 = 1;
 const UINT8: i32 = 2;
 const INT8: i32 = 3;
@@ -26,19 +26,19 @@ const UINT32: i32 = 12;
 const UINT64: i32 = 13;
 const BFLOAT16: i32 = 16;
 
-/// What the elements of a tensor of this type are; `None` for strings and other types without numbers.
-pub(crate) fn element(data_type: i32) -> Option<Element> {
+/// The kind of elements of a type; `None` for strings and other types that are not numbers.
+pub(crate) fn element(data_type: i32) -> Option<ElementKind> {
     match data_type {
-        FLOAT | DOUBLE | FLOAT16 | BFLOAT16 => Some(Element::Float),
-        UINT8 | INT8 | UINT16 | INT16 | INT32 | INT64 | UINT32 | UINT64 => Some(Element::Int),
-        BOOL => Some(Element::Bool),
+        FLOAT | DOUBLE | FLOAT16 | BFLOAT16 => Some(ElementKind::Float),
+        UINT8 | INT8 | UINT16 | INT16 | INT32 | INT64 | UINT32 | UINT64 => Some(ElementKind::Int),
+        BOOL => Some(ElementKind::Bool),
         _ => None,
     }
 }
 
 /// Whether a type is one of floats.
 pub(crate) fn is_float(data_type: i32) -> bool {
-    element(data_type) == Some(Element::Float)
+    element(data_type) == Some(ElementKind::Float)
 }
 
 /// The name of a type, for messages.
@@ -63,9 +63,9 @@ pub(crate) fn type_name(data_type: i32) -> String {
     name.into()
 }
 
-/// A tensor's numbers in one of the types that we keep.
+/// A tensor's numbers, in one of the two types that are kept.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Numbers {
+pub(crate) enum TensorNumbers {
     Single(Vec<f32>),
     Double(Vec<f64>),
 }
@@ -79,7 +79,7 @@ fn shape(tensor: &TensorProto) -> Result<(Vec<usize>, usize), Refusal> {
         .and_then(|shape| shape.iter().try_fold(1usize, |count, &size| count.checked_mul(size)));
     match (shape, count) {
         (Some(shape), Some(count)) => Ok((shape, count)),
-        _ => Err(format!("the shape {:?} of \"{}\" is none", tensor.dims, tensor.name).into()),
+        _ => Err(format!("{:?} is not a valid shape of \"{}\"", tensor.dims, tensor.name).into()),
     }
 }
 
@@ -94,16 +94,16 @@ fn width(data_type: i32) -> Option<usize> {
     })
 }
 
-/// Numbers out of little-endian bytes.
-fn raw(data_type: i32, bytes: &[u8]) -> Option<Numbers> {
+/// Numbers from little-endian bytes.
+fn raw(data_type: i32, bytes: &[u8]) -> Option<TensorNumbers> {
     fn of<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
         bytes.as_chunks().0.iter().map(|chunk| read(*chunk)).collect()
     }
-    let double = Numbers::Double;
+    let double = TensorNumbers::Double;
     Some(match data_type {
-        FLOAT => Numbers::Single(of(bytes, f32::from_le_bytes)),
-        FLOAT16 => Numbers::Single(of(bytes, |b| f16::from_le_bytes(b).to_f32())),
-        BFLOAT16 => Numbers::Single(of(bytes, |b| bf16::from_le_bytes(b).to_f32())),
+        FLOAT => TensorNumbers::Single(of(bytes, f32::from_le_bytes)),
+        FLOAT16 => TensorNumbers::Single(of(bytes, |b| f16::from_le_bytes(b).to_f32())),
+        BFLOAT16 => TensorNumbers::Single(of(bytes, |b| bf16::from_le_bytes(b).to_f32())),
         DOUBLE => double(of(bytes, f64::from_le_bytes)),
         UINT8 | BOOL => double(bytes.iter().map(|&b| f64::from(b)).collect()),
         INT8 => double(bytes.iter().map(|&b| f64::from(b.cast_signed())).collect()),
@@ -117,29 +117,29 @@ fn raw(data_type: i32, bytes: &[u8]) -> Option<Numbers> {
     })
 }
 
-/// Numbers out of the list of their type.
-fn listed(tensor: &TensorProto) -> Option<Numbers> {
+/// Numbers from the list of their type.
+fn listed(tensor: &TensorProto) -> Option<TensorNumbers> {
     let words = || tensor.int32_data.iter();
-    let bits = |read: fn(u16) -> f32| Numbers::Single(words().map(|&x| read(x as u16)).collect());
+    let bits = |read: fn(u16) -> f32| TensorNumbers::Single(words().map(|&x| read(x as u16)).collect());
     Some(match tensor.data_type {
-        FLOAT => Numbers::Single(tensor.float_data.clone()),
-        DOUBLE => Numbers::Double(tensor.double_data.clone()),
+        FLOAT => TensorNumbers::Single(tensor.float_data.clone()),
+        DOUBLE => TensorNumbers::Double(tensor.double_data.clone()),
         FLOAT16 => bits(|bits| f16::from_bits(bits).to_f32()),
         BFLOAT16 => bits(|bits| bf16::from_bits(bits).to_f32()),
         UINT8 | INT8 | UINT16 | INT16 | INT32 | BOOL => {
-            Numbers::Double(words().map(|&x| f64::from(x)).collect())
+            TensorNumbers::Double(words().map(|&x| f64::from(x)).collect())
         }
-        INT64 => Numbers::Double(tensor.int64_data.iter().map(|&x| x as f64).collect()),
-        UINT32 | UINT64 => Numbers::Double(tensor.uint64_data.iter().map(|&x| x as f64).collect()),
+        INT64 => TensorNumbers::Double(tensor.int64_data.iter().map(|&x| x as f64).collect()),
+        UINT32 | UINT64 => TensorNumbers::Double(tensor.uint64_data.iter().map(|&x| x as f64).collect()),
         _ => return None,
     })
 }
 
-/// Shape and numbers of a tensor whose elements lie in the message, or in `external`.
+/// Shape and numbers of a tensor whose elements are in the message, or in `external`.
 pub(crate) fn numbers(
     tensor: &TensorProto,
     external: Option<&[u8]>,
-) -> Result<(Vec<usize>, Numbers), Refusal> {
+) -> Result<(Vec<usize>, TensorNumbers), Refusal> {
     let name = &tensor.name;
     let (shape, count) = shape(tensor)?;
     let Some(width) = width(tensor.data_type) else {
@@ -150,14 +150,14 @@ pub(crate) fn numbers(
         Some(bytes) if count.checked_mul(width) == Some(bytes.len()) => raw(tensor.data_type, bytes),
         Some(bytes) => {
             let found = bytes.len();
-            let why = format!("\"{name}\" of shape {shape:?} has {found} bytes, not {width} an element");
+            let why = format!("\"{name}\" of shape {shape:?} has {found} bytes, not {width} per element");
             return Err(why.into());
         }
         None => listed(tensor),
     };
     let found = match &numbers {
-        Some(Numbers::Single(values)) => values.len(),
-        Some(Numbers::Double(values)) => values.len(),
+        Some(TensorNumbers::Single(values)) => values.len(),
+        Some(TensorNumbers::Double(values)) => values.len(),
         None => 0,
     };
     match numbers {
@@ -167,34 +167,34 @@ pub(crate) fn numbers(
 }
 
 /// A tensor as known numbers.
-pub(crate) fn table(tensor: &TensorProto, external: Option<&[u8]>) -> Result<Table, Refusal> {
+pub(crate) fn known(tensor: &TensorProto, external: Option<&[u8]>) -> Result<KnownTensor, Refusal> {
     let (shape, numbers) = numbers(tensor, external)?;
-    let element = element(tensor.data_type).ok_or("its elements are no numbers")?;
+    let element = element(tensor.data_type).ok_or("its elements are not numbers")?;
     let values = match numbers {
-        Numbers::Single(values) => values.into_iter().map(f64::from).collect(),
-        Numbers::Double(values) => values,
+        TensorNumbers::Single(values) => values.into_iter().map(f64::from).collect(),
+        TensorNumbers::Double(values) => values,
     };
-    Ok(Table { shape, element, values })
+    Ok(KnownTensor { shape, element, values })
 }
 
-/// A tensor that stands in a node's attribute.
-pub(crate) fn inline(tensor: &TensorProto) -> Result<Table, Refusal> {
+/// A tensor in a node's attribute.
+pub(crate) fn inline(tensor: &TensorProto) -> Result<KnownTensor, Refusal> {
     if tensor.data_location != 0 {
         let why = "an attribute's tensor lies in another file";
         return Err(Refusal::new(why, "save the model with onnx.save, which leaves it inside"));
     }
-    table(tensor, None)
+    known(tensor, None)
 }
 
-/// A trainable tensor: f64 where the file has it so, else f32 (f16 and bf16 fit in exactly).
+/// A trainable tensor: f64 if the file has that, else f32 (f16 and bf16 convert to it exactly).
 pub(crate) fn weight(tensor: &TensorProto, external: Option<&[u8]>) -> Result<TensorData, Refusal> {
     Ok(match numbers(tensor, external)? {
-        (shape, Numbers::Single(values)) => TensorData::new(values, shape),
-        (shape, Numbers::Double(values)) => TensorData::new(values, shape),
+        (shape, TensorNumbers::Single(values)) => TensorData::new(values, shape),
+        (shape, TensorNumbers::Double(values)) => TensorData::new(values, shape),
     })
 }
 
-/// The same elements with rows as columns.
+/// The transpose of a matrix.
 pub(crate) fn turned(data: &TensorData) -> TensorData {
     fn turn<T: Copy>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
         (0..columns).flat_map(|c| (0..rows).map(move |r| values[r * columns + c])).collect()
@@ -209,7 +209,8 @@ pub(crate) fn turned(data: &TensorData) -> TensorData {
 
 #[cfg(test)]
 mod tests {
-    //! Numbers of every type, in both places, and what does not fit.
+    //! Numbers of every type, from bytes and from lists, and tensors whose elements do not fit
+    //! their shape.
 
     use super::*;
 
@@ -241,24 +242,24 @@ mod tests {
                 _ => listed.int32_data = expected.map(|x| x as i32).to_vec(),
             }
             for tensor in [raw, listed] {
-                assert_eq!(table(&tensor, None).map(|table| table.values), Ok(expected.to_vec()));
+                assert_eq!(known(&tensor, None).map(|known| known.values), Ok(expected.to_vec()));
             }
         }
     }
 
     #[test]
-    fn what_does_not_fill_its_shape_is_refused() {
+    fn tensor_that_does_not_fill_its_shape_is_refused() {
         let short = TensorProto { raw_data: Some(vec![0; 7]), ..tensor(FLOAT, &[2]) };
         assert!(numbers(&short, None).is_err_and(|why| why.why.contains("7 bytes")));
         assert!(numbers(&tensor(FLOAT, &[2]), None).is_err_and(|why| why.why.contains("0 elements")));
         assert!(numbers(&tensor(FLOAT, &[-2]), None).is_err());
         assert!(numbers(&tensor(FLOAT, &[i64::MAX, i64::MAX]), None).is_err());
         assert!(numbers(&tensor(8, &[1]), None).is_err_and(|why| why.why.contains("string")));
-        assert_eq!(table(&tensor(FLOAT, &[0, 4]), None).map(|table| table.values), Ok(vec![]));
+        assert_eq!(known(&tensor(FLOAT, &[0, 4]), None).map(|known| known.values), Ok(vec![]));
     }
 
     #[test]
-    fn matrices_are_turned() {
+    fn matrices_are_transposed() {
         let matrix = TensorData::new(vec![1f32, 2., 3., 4., 5., 6.], [2, 3]);
         assert_eq!(turned(&matrix), TensorData::new(vec![1f32, 4., 2., 5., 3., 6.], [3, 2]));
     }

@@ -1,12 +1,12 @@
-//! Windows of convolutions and pools: sizes, strides, dilations and padding, in all the ways in which
-//! nodes say them.
+//! Windows of convolutions and pools: sizes, strides, dilations and padding, in all the ways in
+//! which nodes give them.
 
 use crate::error::Refusal;
 use crate::node::Attributes;
 
 /// A window on each of some axes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Window {
+pub(crate) struct NodeWindow {
     pub(crate) taps: Vec<usize>,
     pub(crate) stride: Vec<usize>,
     pub(crate) dilation: Vec<usize>,
@@ -14,7 +14,7 @@ pub(crate) struct Window {
     pub(crate) padding: Vec<(usize, usize)>,
 }
 
-impl Window {
+impl NodeWindow {
     /// Reads a window of `taps` over axes of these sizes.
     pub(crate) fn of(attributes: Attributes<'_>, taps: &[usize], sizes: &[usize]) -> Result<Self, Refusal> {
         let count = taps.len();
@@ -32,7 +32,7 @@ impl Window {
         Ok(window)
     }
 
-    /// How far a window reaches along an axis.
+    /// The extent of a window along an axis.
     pub(crate) fn reach(&self, axis: usize) -> usize {
         self.taps[axis].saturating_sub(1).saturating_mul(self.dilation[axis]).saturating_add(1)
     }
@@ -47,7 +47,7 @@ impl Window {
         }
     }
 
-    /// The window of one axis over H of images.
+    /// The window of one axis, as one over H of images.
     pub(crate) fn down(mut self) -> Self {
         self.taps.push(1);
         self.stride.push(1);
@@ -71,7 +71,8 @@ impl Window {
             "SAME_LOWER" => false,
             other => return Err(format!("there is no auto_pad \"{other}\"").into()),
         };
-        // As many results as strides fit into the axis; an odd element goes to one side.
+        // As many results as strides fit into the axis, rounded up; an odd element goes to one
+        // side.
         let both = |axis: usize| {
             let results = sizes[axis].div_ceil(self.stride[axis]);
             let span = results.saturating_sub(1).saturating_mul(self.stride[axis]);
@@ -83,7 +84,7 @@ impl Window {
     }
 }
 
-/// A window over H and W; that of one axis is one over W, in images of height 1.
+/// A window over H and W; a window of one axis is one over W, in images of height 1.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plane {
     pub(crate) taps: [usize; 2],
@@ -92,8 +93,8 @@ pub(crate) struct Plane {
     pub(crate) padding: [(usize, usize); 2],
 }
 
-/// A window of one or two axes over H and W; `None` of more.
-pub(crate) fn lifted(window: &Window) -> Option<Plane> {
+/// A window of one or two axes as one over H and W; `None` for more axes.
+pub(crate) fn lifted(window: &NodeWindow) -> Option<Plane> {
     fn pair<T: Copy>(values: &[T], one: T) -> Option<[T; 2]> {
         match *values {
             [width] => Some([one, width]),

@@ -1,7 +1,7 @@
-//! The ONNX project's own node tests: equal, or refused; never wrong.
+//! The ONNX project's own node tests: each gives equal results or is refused.
 //!
-//! `backend_cases.py` writes them into a folder, which the variable `INFLUENCE_ONNX_BACKEND` names; without it the
-//! test says that it is skipped.
+//! `backend_cases.py` writes them into a folder, which the variable `INFLUENCE_ONNX_BACKEND` names.
+//! Without the variable the test is skipped, and says so.
 
 #![allow(clippy::print_stdout, reason = "the counts are for docs/onnx.md, and a skipped test says so")]
 
@@ -13,10 +13,10 @@ use influence_autodiff::{Options, Precision, Program};
 use influence_onnx::{Choice, Error, Model};
 use safetensors::SafeTensors;
 
-/// References are computed in float32 by NumPy, some in float16.
+/// The references are computed by NumPy in float32, some in float16.
 const TOLERANCE: f64 = 1e-3;
 
-/// What became of one model.
+/// The outcome of one model.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Clone)]
 enum Outcome {
     Equal,

@@ -1,14 +1,16 @@
-//! Damaged files: every cut and many flipped bits of a real file give a graph or an error, and nothing panics.
+//! Damaged files: a real file, cut at every byte or with any one bit flipped, gives a graph or an
+//! error, and nothing panics.
 
 use std::path::Path;
 
 use influence_onnx::{Choice, Error, Model};
 
-/// A convolution, a normalisation, a pool and a linear layer, written by PyTorch's older exporter (opset 11).
+/// A convolution, a normalisation, a pool and a linear layer, written by PyTorch's older exporter
+/// (opset 11).
 const SMALL: &[u8] = include_bytes!("files/small_opset11.onnx");
 
 #[test]
-fn every_cut_is_an_error_that_names_the_place_or_what_is_missing() {
+fn every_cut_is_an_error_that_names_the_byte_or_what_is_missing() {
     let mut offsets = 0;
     for length in 0..SMALL.len() {
         let Err(error) = Model::read(&SMALL[..length]).and_then(|model| model.graph(&Choice::default()))
@@ -21,11 +23,11 @@ fn every_cut_is_an_error_that_names_the_place_or_what_is_missing() {
             offsets += 1;
         }
     }
-    assert!(offsets * 2 > SMALL.len(), "only {offsets} of {} cuts are told with their place", SMALL.len());
+    assert!(offsets * 2 > SMALL.len(), "only {offsets} of {} cuts are reported with an offset", SMALL.len());
 }
 
 #[test]
-fn flipped_bits_panic_nowhere() {
+fn flipped_bits_do_not_panic() {
     let mut read = 0;
     for at in 0..SMALL.len() {
         for bit in 0..8 {
@@ -39,7 +41,7 @@ fn flipped_bits_panic_nowhere() {
 }
 
 #[test]
-fn lengths_beyond_the_file_set_no_memory_aside() {
+fn lengths_beyond_the_file_allocate_no_memory() {
     // Field 7 (the graph) with a length of 2^62, and one of 2^31 in a tensor inside.
     for bytes in [
         &[0x3a, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x40][..],
@@ -51,10 +53,10 @@ fn lengths_beyond_the_file_set_no_memory_aside() {
 }
 
 #[test]
-fn what_is_no_model_is_told() {
+fn bytes_that_are_not_a_model_are_refused() {
     for bytes in [&b""[..], b"PK\x03\x04", b"<html>", b"version https://git-lfs"] {
         let error = Model::read(bytes).expect_err("it is no model");
-        assert!(error.to_string().contains("no ONNX model"), "{error}");
+        assert!(error.to_string().contains("not an ONNX model"), "{error}");
     }
     let error = Model::open(Path::new("not/there.onnx")).expect_err("it is not there");
     assert!(matches!(error, Error::Io { .. }));

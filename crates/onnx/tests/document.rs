@@ -1,5 +1,6 @@
-//! The tables of docs/onnx.md are those of the code; `UPDATE_DOCS=1 cargo test -p influence-onnx --test document`
-//! rewrites it.
+//! The tables of docs/onnx.md are those of the code; `UPDATE_DOCS=1 cargo test -p influence-onnx
+//! --test document` rewrites the page. A published package does not contain it: there the test is
+//! skipped, and says so.
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,8 +23,13 @@ fn refused() -> String {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 fn the_page_has_the_tables_of_the_operators() {
     let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/onnx.md");
+    if !page.exists() {
+        println!("skipped: docs/onnx.md is not in this package");
+        return;
+    }
     let mut text = fs::read_to_string(&page).expect("docs/onnx.md");
     for (what, expected) in [("table", imported()), ("refused", refused())] {
         let markers = [format!("<!-- begin of the {what} -->\n"), format!("<!-- end of the {what} -->\n")];

@@ -1,4 +1,5 @@
-//! Small networks of both of PyTorch's exporters and several operator sets, against PyTorch's own float64 Jacobians.
+//! Small networks from both of PyTorch's exporters and with several operator sets, against
+//! PyTorch's own float64 Jacobians.
 //!
 //! `files/make.py` makes the files.
 
@@ -9,7 +10,8 @@ use influence_autodiff::{Options, Precision, Program, Rows};
 use influence_onnx::{Choice, Ending, Error, Model};
 use safetensors::SafeTensors;
 
-/// The weights are f32 in both; folded normalisations and constants differ in their last digit.
+/// The weights are f32 on both sides; folded normalisations and constants differ in their last
+/// digit.
 const TOLERANCE: f64 = 1e-5;
 
 fn file(name: &str) -> PathBuf {
@@ -22,7 +24,7 @@ fn numbers(file: &SafeTensors<'_>, name: &str) -> (Vec<usize>, Vec<f64>) {
     (view.shape().to_vec(), view.data().as_chunks().0.iter().map(read).collect())
 }
 
-/// Rows less the last one: what a constant added to all logits does not change.
+/// All rows minus the last one: differences that a constant added to all logits does not change.
 fn differences(rows: &[f64], classes: usize) -> Vec<f64> {
     let width = rows.len() / classes;
     let last = &rows[(classes - 1) * width..];
@@ -106,15 +108,15 @@ fn volumes_grids_and_elements_that_are_named() {
 }
 
 #[test]
-fn probabilities_of_two_classes_are_taken_off() {
+fn sigmoid_and_pair_of_two_classes_are_removed_at_the_end() {
     assert!(matches!(check("gated", &Choice::default()), Ending::Sigmoid { .. }));
     assert!(matches!(check("pair", &Choice::default()), Ending::Pair { .. }));
-    // The labels and the dictionaries beside them are left alone.
+    // The nodes for labels and dictionaries are ignored.
     assert!(matches!(check("zipped", &Choice::default()), Ending::Pair { .. }));
 }
 
 #[test]
-fn what_was_not_trained_is_frozen() {
+fn initializers_that_were_not_trained_are_frozen() {
     let model = Model::open(file("attention_opset14.onnx")).expect("it is a model");
     let frozen = |names: &[&str]| {
         let frozen = names.iter().map(|name| (*name).to_owned()).collect();
@@ -131,14 +133,14 @@ fn what_was_not_trained_is_frozen() {
 }
 
 #[test]
-fn a_batch_of_one_is_read_as_any() {
+fn a_batch_of_one_is_read_as_any_batch() {
     for name in ["small", "attention", "volume", "written", "first"] {
         check(&format!("{name}_batch1"), &Choice::default());
     }
 }
 
 #[test]
-fn a_softmax_at_the_end_is_taken_off() {
+fn a_softmax_at_the_end_is_removed() {
     let ending = check("probabilities", &Choice::default());
     assert!(matches!(&ending, Ending::Softmax { node, .. } if node.contains("Softmax")), "{ending:?}");
 }
@@ -170,7 +172,8 @@ fn parameters_have_the_files_names_and_layers() {
     let small = names("small_opset17");
     let own = [("head.weight", "head"), ("head.bias", "head")];
     assert!(own.iter().all(|(name, layer)| small.contains(&((*name).into(), (*layer).into()))), "{small:?}");
-    // The transposed weights of linear layers lose their names; they stay in the layer of their biases.
+    // The transposed weights of linear layers lose their names; they stay in the layer of their
+    // biases.
     let attention = names("attention_opset14");
     let layers: Vec<_> = attention.iter().map(|(_, layer)| layer.as_str()).collect();
     for layer in ["embed", "qkv", "out", "norm", "head"] {

@@ -1,9 +1,10 @@
 //! Whole networks against the frameworks that exported them: logits and Jacobians in f64.
 //!
 //! `networks.py` writes some. The variable `INFLUENCE_ONNX_NETWORKS` names a folder with, for each
-//! network, NAME.FORM.onnx files (a form that begins with f64 was exported in double precision), and
-//! NAME.ref.safetensors with `images`, `logits` and, for as many of the images as it has, `jacobian`
-//! `[images, K, elements]`, all in f64. Without it the test says that it is skipped.
+//! network, NAME.FORM.onnx files (a form that begins with f64 was exported in double precision),
+//! and NAME.ref.safetensors with `images`, `logits` and, for as many of the images as it has,
+//! `jacobian` `[images, K, elements]`, all in f64. Without the variable the test is skipped, and
+//! says so.
 
 #![allow(clippy::print_stdout, reason = "the differences are what the test is run for")]
 
@@ -14,9 +15,9 @@ use influence_autodiff::{Options, Precision, Program, Rows};
 use influence_onnx::{Choice, Model};
 use safetensors::SafeTensors;
 
-/// Weights were exported in f64, some literals beside them in f32 (as is the newer exporter's way).
+/// Tolerance for weights in f64, with some literals in f32 (as the newer exporter writes them).
 const DOUBLE: f64 = 1e-6;
-/// Weights, or what was folded into them, in f32.
+/// Tolerance for weights, or numbers folded into them, in f32.
 const SINGLE: f64 = 1e-4;
 
 fn numbers(file: &SafeTensors<'_>, name: &str) -> Result<(Vec<usize>, Vec<f64>), String> {
@@ -25,14 +26,15 @@ fn numbers(file: &SafeTensors<'_>, name: &str) -> Result<(Vec<usize>, Vec<f64>),
     Ok((view.shape().to_vec(), values))
 }
 
-/// The largest difference by the largest number, at least `least`.
+/// The largest difference, relative to the largest number, at least `least`.
 fn apart(found: &[f64], expected: &[f64], least: f64) -> f64 {
     let scale = expected.iter().fold(least, |scale, x| scale.max(x.abs()));
     let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs() / scale);
     differences.fold(0.0, |worst: f64, x| if x <= worst { worst } else { x })
 }
 
-/// The differences with the last class, of logits or of a Jacobian: what the measure is of.
+/// The differences with the last class, of logits or of a Jacobian: the measure depends on these
+/// alone.
 fn centred(jacobian: &[f64], classes: usize) -> Vec<f64> {
     let size = jacobian.len() / classes;
     let last = &jacobian[(classes - 1) * size..];

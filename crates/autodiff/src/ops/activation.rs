@@ -19,11 +19,12 @@ use burn::backend::ops::{ActivationOps, FloatTensorOps};
 
 use super::arithmetic::{broadcast, sum_to};
 use super::{
-    Keep, Lowered, Lowering, Op, Rule, Saved, both, only, over_cotangents, unary, where_true, with_leading,
+    Keep, Lowered, Op, Recognition, Rule, Saved, both, only, over_cotangents, unary, where_true, with_leading,
 };
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
 
+/// Activations of one operand, by name and kept tensor; each has a `value` and a `vjp` below.
 macro_rules! activations {
     ($($(#[$doc:meta])* $name:ident, $label:literal, $keep:expr;)+) => {$(
         $(#[$doc])*
@@ -76,7 +77,7 @@ activations! {
     Gelu, "gelu", Keep::Input(0);
 }
 
-/// The cotangents where x > 0, and `low`, of the same shape, elsewhere.
+/// The cotangents where x > 0, and those of `low`, of the same shape, elsewhere.
 fn above_or(cotangent: Array, low: Array, saved: &Saved<'_>) -> Array {
     let negative = saved.derived().reshape_mask(&with_leading(1, &saved.shapes[0])).not();
     let shape = cotangent.shape();
@@ -212,7 +213,7 @@ impl Rule for PRelu {
         operands.chain([Keep::Mask]).collect()
     }
 
-    /// A slope that follows the input has no rule yet.
+    /// There is no rule for a slope that depends on the input.
     fn differentiable(&self, position: usize) -> bool {
         position == 0
     }
@@ -236,7 +237,7 @@ impl Rule for PRelu {
     }
 }
 
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     use ActivationOperationIr as A;
     match ir {
         OperationIr::Activation(A::Relu(io)) => unary(Op::Relu(Relu), &io.input, &io.out),
@@ -255,27 +256,28 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    //! Samples away from kinks; the kinks and the special values one by one.
+    //! Samples away from kinks; kinks and special values are tested one by one.
 
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Operand, Sample, array, check, place, spread, values};
+    use super::super::derivatives::{OpSample, OperandValues, array, check, place, spread, values};
     use super::*;
 
     const SLOPES: [f64; 4] = [0.01, 0.3, 0.0, -0.5];
 
-    pub(in super::super) fn wide(shape: &[usize]) -> Operand {
-        let Operand { shape, values } = spread(shape, 8);
-        Operand { shape, values: values.into_iter().map(|x| 6.0 * x).collect() }
+    /// Values of [`spread`] in (-6, 6).
+    pub(in super::super) fn wide(shape: &[usize]) -> OperandValues {
+        let OperandValues { shape, values } = spread(shape, 8);
+        OperandValues { shape, values: values.into_iter().map(|x| 6.0 * x).collect() }
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let mut ops = vec![Op::Relu(Relu), Op::Sigmoid(Sigmoid), Op::Tanh(Tanh), Op::Gelu(Gelu)];
         ops.extend(SLOPES.map(|slope| Op::LeakyRelu(LeakyRelu { slope })));
         let shapes: [&[usize]; 6] = [&[1, 1], &[2, 3], &[5, 2, 3], &[1, 2, 3, 1], &[7], &[3, 4, 9, 11]];
-        let point = |op: &Op, shape: &&[usize]| Sample::new(op.clone(), vec![wide(shape)]);
+        let point = |op: &Op, shape: &&[usize]| OpSample::new(op.clone(), vec![wide(shape)]);
         let prelu =
-            |[x, slope]: &[&[usize]; 2]| Sample::new(Op::PRelu(PRelu), vec![wide(x), spread(slope, 300)]);
+            |[x, slope]: &[&[usize]; 2]| OpSample::new(Op::PRelu(PRelu), vec![wide(x), spread(slope, 300)]);
         let slopes: [[&[usize]; 2]; 4] = [
             [&[2, 3], &[1, 1]],
             [&[5, 2, 3], &[1, 2, 1]],
@@ -287,7 +289,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn derivatives() {
+    fn activation_derivatives_match_differences() {
         check(&samples());
     }
 
@@ -326,7 +328,7 @@ pub(super) mod tests {
             let (y, slope) = at(&Op::Relu(Relu), &points, dtype);
             assert_eq!(bits(&y), bits(&[0.0, 0.0, tiny, 0.0, f64::INFINITY, 0.0]), "{dtype:?}");
             assert_eq!(slope, [0.0, 0.0, 1.0, 0.0, 1.0, 0.0], "the derivative at 0 is 0; {dtype:?}");
-            // NaN goes through, so that it is found and not hidden.
+            // NaN goes through, so that it is found later.
             assert!(at(&Op::Relu(Relu), &[f64::NAN], dtype).0[0].is_nan(), "{dtype:?}");
         }
     }
@@ -344,7 +346,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn smooth_activations_saturate_without_nan() {
+    fn sigmoid_tanh_and_gelu_saturate_without_nan() {
         for dtype in TYPES {
             for op in [Op::Sigmoid(Sigmoid), Op::Tanh(Tanh)] {
                 let points = [1e4, -1e4, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0];
@@ -361,8 +363,8 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn sigmoid_keeps_small_tails() {
-        // exp(-40) in double precision, not the single precision of Burn's default formula.
+    fn sigmoid_is_accurate_in_its_tails() {
+        // exp(-40) in double precision; Burn's default formula computes in single precision.
         let (y, slope) = at(&Op::Sigmoid(Sigmoid), &[-40.0], FloatDType::F64);
         let expected = (-40.0_f64).exp();
         for found in [y[0], slope[0]] {

@@ -1,22 +1,23 @@
-//! Where the samples lie: every rule's answer against its own forward pass.
+//! The axis of the samples: the answer of every rule, against its own forward pass.
 //!
-//! For every sample of the derivative tests, each axis of each operand is taken for the axis of a batch. Where the rule says that the
-//! samples stay apart, changing one of them changes the result only where the rule says that it lies.
+//! For every sample of the derivative tests, each axis of each operand is taken as a batch axis.
+//! Where the rule says that the samples are not coupled, a change of one of them may change the
+//! result only where the rule says that it lies.
 
 use super::Op;
-use super::derivatives::{Sample, forward, samples};
+use super::derivatives::{OpSample, forward, samples};
 use crate::coupling::{BatchAxis, Passage};
 
-/// One operand whose axis `from` holds `count` samples.
-struct Batch<'a> {
-    sample: &'a Sample,
+/// An operand whose axis `from` holds `count` samples of a batch.
+struct BatchedOperand<'a> {
+    sample: &'a OpSample,
     position: usize,
     from: BatchAxis,
     count: usize,
 }
 
-impl Batch<'_> {
-    /// What the rule says when the samples lie along `axis` of the result.
+impl BatchedOperand<'_> {
+    /// The rule's answer, if the samples lie along `axis` of the result.
     fn carried(&self, axis: usize) -> Option<BatchAxis> {
         let (mut input, mut output) =
             (self.sample.operands[self.position].shape.clone(), self.sample.shape());
@@ -31,14 +32,14 @@ impl Batch<'_> {
         (carried.axis == axis && output[axis].is_multiple_of(carried.inner)).then_some(carried)
     }
 
-    /// The sample to which each element of a value belongs.
+    /// For each element of a value, the sample of the batch to which it belongs.
     fn owners(shape: &[usize], lie: BatchAxis, count: usize) -> Vec<usize> {
         let behind: usize = shape[lie.axis + 1..].iter().product();
         let all: usize = shape.iter().product();
         (0..all).map(|i| i / behind % shape[lie.axis] / lie.inner % count).collect()
     }
 
-    /// Each sample moves its own part of the result alone.
+    /// Asserts that each sample of the batch changes only its own part of the result.
     fn check(&self, to: BatchAxis) {
         let before = forward(self.sample, &self.sample.operands);
         let owners = Self::owners(&self.sample.shape(), to, self.count);
@@ -63,8 +64,8 @@ impl Batch<'_> {
     }
 }
 
-/// How many ways through a sample's operation were checked.
-fn check(sample: &Sample) -> usize {
+/// Checks every batch axis of every operand; returns the number of checks.
+fn check(sample: &OpSample) -> usize {
     let mut checked = 0;
     for position in sample.active.iter().copied() {
         for (axis, &size) in sample.operands[position].shape.iter().enumerate() {
@@ -72,7 +73,7 @@ fn check(sample: &Sample) -> usize {
                 if count < 2 || count * inner != size {
                     continue;
                 }
-                let batch = Batch { sample, position, from: BatchAxis { axis, inner }, count };
+                let batch = BatchedOperand { sample, position, from: BatchAxis { axis, inner }, count };
                 for to in (0..sample.shape().len()).filter_map(|axis| batch.carried(axis)) {
                     batch.check(to);
                     checked += 1;
@@ -83,19 +84,20 @@ fn check(sample: &Sample) -> usize {
     checked
 }
 
-/// Large samples say nothing here that small ones do not.
+/// Samples with more elements in an operand are left out: they would test nothing more here.
 const SMALL: usize = 500;
 
 #[test]
 fn samples_lie_where_the_rules_say() {
-    let small = |sample: &Sample| sample.operands.iter().all(|operand| operand.values.len() <= SMALL);
+    let small = |sample: &OpSample| sample.operands.iter().all(|operand| operand.values.len() <= SMALL);
     let mut unseen: Vec<&str> = Op::NAMES.to_vec();
     for sample in samples().iter().filter(|sample| small(sample)) {
         if check(sample) > 0 {
             unseen.retain(|name| *name != sample.op.name());
         }
     }
-    // Two make their results of nothing, others are never perturbed, and one takes its samples from its indices.
+    // `Empty` and `Fill` have no operands, the derivatives of masks and steps are zero, and the
+    // samples of `Embedding` lie in its indices.
     let masks = ["Compare", "ComparePair", "Logic", "Not", "Indicator"];
     let expected = [&["Empty", "Fill", "Step"], &masks[..], &["Embedding"]].concat();
     assert_eq!(unseen, expected);

@@ -12,14 +12,15 @@
 //! | div scalar | a / s | g / s | |
 //! | recip | 1 / a | -g / a^2 | |
 //!
-//! An operand that broadcasts takes the sum of the cotangents over the axes along which it was repeated (`sum_to`). Subtraction of a
-//! scalar is the addition of its negative, and negation the product with -1.
+//! For an operand that broadcasts, the cotangents are summed over the axes along which it was
+//! repeated (`sum_to`). Subtraction of a scalar is the addition of its negative, and negation is
+//! the product with -1.
 
 use std::fmt;
 
 use burn::backend::ir::{BinaryOpIr, FloatOperationIr, NumericOperationIr, OperationIr};
 
-use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, only, over_cotangents, unary, with_leading};
+use super::{Keep, Lowered, Op, Recognition, Rule, Saved, both, only, over_cotangents, unary, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
 
@@ -32,7 +33,7 @@ pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> 
     Ok(pairs().map(|(&a, &b)| if a == 1 { b } else { a }).collect())
 }
 
-/// Cotangents `[V, ...broadcast shape]` summed to `[V, ...shape]`, the operand's own shape.
+/// Cotangents `[V, ...broadcast shape]`, summed to the operand's own shape: `[V, ...shape]`.
 pub(crate) fn sum_to(cotangent: Array, shape: &[usize]) -> Array {
     let full = cotangent.shape();
     let new = full.len() - 1 - shape.len();
@@ -43,11 +44,13 @@ pub(crate) fn sum_to(cotangent: Array, shape: &[usize]) -> Array {
     summed.reshape(&with_leading(full[0], shape))
 }
 
-/// Both operands' other one, where it is active and the product needs it.
+/// The operands that the pullback of a product reads: each operand whose partner is active.
 pub(super) fn other_of_active(active: &[bool]) -> Vec<Keep> {
     (0..2).filter(|&position| active[1 - position]).map(Keep::Input).collect()
 }
 
+/// Operations of two operands that broadcast, by name, method of `Array`, kept tensors and pullback
+/// before the sum over broadcast axes.
 macro_rules! binary {
     ($($(#[$doc:meta])* $name:ident, $label:literal, $forward:ident, $keeps:expr, $vjp:expr;)+) => {$(
         $(#[$doc])*
@@ -118,6 +121,7 @@ binary! {
         };
 }
 
+/// Operations with a scalar, by name, method of `Array` and pullback.
 macro_rules! scalar {
     ($($(#[$doc:meta])* $name:ident, $label:literal, $forward:ident, $vjp:expr;)+) => {$(
         $(#[$doc])*
@@ -200,7 +204,7 @@ impl Rule for Recip {
     }
 }
 
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     use NumericOperationIr as N;
     match ir {
         OperationIr::NumericFloat(_, numeric) => match numeric {
@@ -223,15 +227,15 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
     }
 }
 
-fn binary(op: Op, io: &BinaryOpIr) -> Lowering<'_> {
+fn binary(op: Op, io: &BinaryOpIr) -> Recognition<'_> {
     Some(Ok(Lowered { op, inputs: vec![&io.lhs, &io.rhs], output: &io.out }))
 }
 
 #[cfg(test)]
 pub(super) mod tests {
-    //! Samples with a broadcast along each axis, of either operand, and of both at once.
+    //! Samples that broadcast along each axis, either operand or both.
 
-    use super::super::derivatives::{Sample, check, positive, spread};
+    use super::super::derivatives::{OpSample, check, positive, spread};
     use super::*;
 
     /// Pairs of shapes that broadcast.
@@ -250,36 +254,37 @@ pub(super) mod tests {
         [&[2, 5, 7, 9], &[1, 5, 1, 1]],
     ];
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let mut all = Vec::new();
         for [a, b] in PAIRS {
-            let point =
-                |op, first, linear: &[usize]| Sample::new(op, vec![first, positive(b, 1_000)]).linear(linear);
+            let point = |op, first, linear: &[usize]| {
+                OpSample::new(op, vec![first, positive(b, 1_000)]).linear(linear)
+            };
             all.extend([
                 point(Op::Add(Add), spread(a, 8), &[0, 1]),
                 point(Op::Sub(Sub), spread(a, 8), &[0, 1]),
                 point(Op::Mul(Mul), spread(a, 8), &[0, 1]),
-                // Away from 0 too: the generator puts it in the denominator as well.
+                // Away from 0 too: the test with one value as both operands divides by it.
                 point(Op::Div(Div), positive(a, 8), &[0]),
                 point(Op::Pow(Pow), positive(a, 8), &[]),
             ]);
         }
         for shape in [&[3][..], &[2, 3], &[5, 1, 2], &[3, 8, 9, 10]] {
             for value in [0.0, -1.0, 1.0 / 3.0, 1e3] {
-                let point = |op| Sample::new(op, vec![spread(shape, 8)]).linear(&[0]);
+                let point = |op| OpSample::new(op, vec![spread(shape, 8)]).linear(&[0]);
                 all.extend([
                     point(Op::AddScalar(AddScalar { value })),
                     point(Op::MulScalar(MulScalar { value })),
                     point(Op::DivScalar(DivScalar { value: value + 2.0 })),
                 ]);
             }
-            all.push(Sample::new(Op::Recip(Recip), vec![positive(shape, 8)]));
+            all.push(OpSample::new(Op::Recip(Recip), vec![positive(shape, 8)]));
         }
         all
     }
 
     #[test]
-    fn derivatives() {
+    fn arithmetic_derivatives_match_differences() {
         check(&samples());
     }
 

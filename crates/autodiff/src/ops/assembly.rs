@@ -1,9 +1,12 @@
-//! Results put together from copies and parts.
+//! Results put together from copies and parts of operands.
 //!
-//! - [`SliceAssign`]: y = x with a regular part replaced by b; the pullbacks are g with zeros in the part, and the part of g.
-//! - [`Pad`]: y = x with a margin: of one number, of x mirrored about its outermost elements, or of copies of them. The pullback is g inside
-//!   and, for the latter two, what the margin holds added where it came from.
-//! - [`Repeat`]: y = copies of x side by side along an axis; the pullback is the sum of g over the copies.
+//! - [`SliceAssign`]: y = x with a regular part replaced by b. The pullback to x is g with zeros in
+//!   the part, the pullback to b is the part of g.
+//! - [`Pad`]: y = x with a margin that holds one number, x mirrored about its outermost elements,
+//!   or copies of these. The pullback is g inside; for mirrored and copied margins, g of the margin
+//!   is added at the elements from which it came.
+//! - [`Repeat`]: y = copies of x concatenated along an axis; the pullback is the sum of g over the
+//!   copies.
 
 use std::fmt;
 
@@ -13,7 +16,7 @@ use burn::backend::ops::FloatTensorOps;
 use burn::tensor::TensorData;
 
 use super::layout::{Slice, plain_range, whole};
-use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, only, unary, with_leading};
+use super::{Keep, Lowered, Op, Recognition, Rule, Saved, both, only, unary, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
 
@@ -24,7 +27,7 @@ pub struct SliceAssign {
     pub part: Slice,
 }
 
-/// What a margin holds.
+/// The elements of a margin.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Margin {
     /// One number.
@@ -40,12 +43,12 @@ pub enum Margin {
 pub struct Pad {
     /// The number of elements before and after each axis.
     pub padding: Vec<(usize, usize)>,
-    /// What they hold.
+    /// The elements of the margins.
     pub margin: Margin,
 }
 
 impl Pad {
-    /// Where x lies in y, behind `skipped` axes.
+    /// The slices of y in which x lies, behind `skipped` leading axes.
     fn inner(&self, y: &[usize], skipped: usize) -> Vec<burn::tensor::Slice> {
         let mut slices = whole(y);
         for ((slice, &size), &(before, after)) in
@@ -56,7 +59,7 @@ impl Pad {
         slices
     }
 
-    /// The element of an axis of `size` that each element of the padded axis is a copy of.
+    /// For each element of a padded axis, the element of the axis of `size` of which it is a copy.
     fn sources(&self, axis: usize, size: usize, place: &Place) -> Array {
         let ((before, after), last) = (self.padding[axis], size as i64 - 1);
         let source = |i: i64| match self.margin {
@@ -128,7 +131,7 @@ impl fmt::Display for Pad {
     }
 }
 
-/// Copies along `axis`, as many as fill the recorded shape.
+/// As many copies along `axis` as fill the recorded shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repeat {
     /// The axis.
@@ -136,7 +139,7 @@ pub struct Repeat {
 }
 
 impl SliceAssign {
-    /// Burn's slices of the part, behind an axis of V cotangents.
+    /// Burn's slices of the part, behind a leading axis of cotangents.
     fn slices(&self, stacked: &[usize]) -> Vec<burn::tensor::Slice> {
         let mut slices = whole(stacked);
         slices[1..=self.part.ranges.len()].clone_from_slice(&self.part.slices(&stacked[1..]));
@@ -229,7 +232,7 @@ impl fmt::Display for Repeat {
     }
 }
 
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     match ir {
         OperationIr::BaseFloat(BaseOperationIr::RepeatDim(io)) => {
             unary(Op::Repeat(Repeat { axis: io.dim }), &io.tensor, &io.out)
@@ -258,18 +261,18 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
 pub(super) mod tests {
     //! Samples of parts at every end, with steps, and of copies along every axis.
 
-    use super::super::derivatives::{Sample, check, spread};
+    use super::super::derivatives::{OpSample, check, spread};
     use super::*;
 
     /// A shape with its margins.
     type Padding<'a> = (&'a [usize], &'a [(usize, usize)]);
 
-    fn assign(x: &[usize], ranges: &[Option<[usize; 3]>], value: &[usize]) -> Sample {
+    fn assign(x: &[usize], ranges: &[Option<[usize; 3]>], value: &[usize]) -> OpSample {
         let op = Op::SliceAssign(SliceAssign { part: Slice { ranges: ranges.to_vec() } });
-        Sample::new(op, vec![spread(x, 8), spread(value, 500)]).linear(&[0, 1])
+        OpSample::new(op, vec![spread(x, 8), spread(value, 500)]).linear(&[0, 1])
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let mut all = vec![
             assign(&[2, 3], &[None, Some([1, 3, 1])], &[2, 2]),
             assign(&[2, 3], &[None, None], &[2, 3]),
@@ -287,14 +290,14 @@ pub(super) mod tests {
         for (x, padding) in paddings {
             for margin in [Margin::Constant(0.5), Margin::Reflect, Margin::Edge] {
                 let op = Op::Pad(Pad { padding: padding.to_vec(), margin });
-                all.push(Sample::new(op, vec![spread(x, 8)]).linear(&[0]));
+                all.push(OpSample::new(op, vec![spread(x, 8)]).linear(&[0]));
             }
         }
         for (x, axis) in [(&[3][..], 0), (&[1, 4], 0), (&[2, 3], 1), (&[5, 2, 3], 1), (&[2, 1, 7, 9], 2)] {
             for times in [1, 2, 3] {
                 let mut recorded = x.to_vec();
                 recorded[axis] *= times;
-                let sample = Sample::new(Op::Repeat(Repeat { axis }), vec![spread(x, 8)]);
+                let sample = OpSample::new(Op::Repeat(Repeat { axis }), vec![spread(x, 8)]);
                 all.push(sample.linear(&[0]).recorded(&recorded));
             }
         }
@@ -302,7 +305,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn derivatives() {
+    fn assembly_derivatives_match_differences() {
         check(&samples());
     }
 }

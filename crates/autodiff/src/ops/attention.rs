@@ -1,10 +1,15 @@
 //! Scaled dot-product attention in one operation.
 //!
-//! For Q `[B, H, S, D]`, K `[B, H, T, D]`, V `[B, H, T, E]`: R = s Q K^T (s = 1 / sqrt(D) unless told), C = cap tanh(R / cap) where a
-//! cap is given, P = softmax of C + bias along T over the positions that no mask excludes, y = P V. A row that is wholly excluded is 0.
-//! With dP = g V^T and dC = P (dP - sum dP P): dbias = dC, dR = dC (1 - tanh^2), and the pullbacks are s dR K, s dR^T Q and P^T g.
+//! For Q `[B, H, S, D]`, K `[B, H, T, D]`, V `[B, H, T, E]`: R = s Q K^T, where s is 1 / sqrt(D) by
+//! default; C = cap tanh(R / cap) where a cap is given, else R; P = the softmax of C + bias along T
+//! over the positions that no mask excludes; y = P V. A row of which all positions are excluded is
+//! 0.
 //!
-//! `burn::nn`'s multi-head attention is not recorded in this way but as matrix products, a mask and a softmax.
+//! With dP = g V^T and dC = P (dP - sum dP P): dbias = dC, dR = dC (1 - tanh^2), and the pullbacks
+//! are s dR K, s dR^T Q and P^T g.
+//!
+//! The multi-head attention of `burn::nn` is recorded as matrix products, a mask and a softmax
+//! instead.
 
 use std::fmt;
 
@@ -14,25 +19,27 @@ use burn::tensor::{FloatDType, TensorData};
 use super::arithmetic::{broadcast, sum_to};
 use super::conv::dims4;
 use super::linear::transpose;
-use super::{Keep, Lowered, Lowering, Op, Rule, Saved, over_cotangents};
+use super::{Keep, Lowered, Op, Recognition, Rule, Saved, over_cotangents};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
 
-/// Attention of Q, K, V, with a constant mask (true excludes) and a bias if there are such.
+/// Attention with the operands Q, K, V and, where there are such, a constant mask (true excludes)
+/// and a bias.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attention {
     /// The factor s of the products.
     pub scale: Option<f64>,
-    /// Where products saturate.
+    /// The bound towards which products saturate.
     pub cap: Option<f64>,
-    /// Whether positions see none that come after them, counted from the end.
+    /// Whether later positions are excluded, where the last of Q and the last of K are the same
+    /// position.
     pub causal: bool,
     /// Whether the fourth operand is a mask.
     pub masked: bool,
 }
 
-/// P, and the saturated part tanh(R / cap) where there is a cap.
-struct Weights {
+/// P, and tanh(R / cap) where there is a cap.
+struct AttentionWeights {
     probabilities: Array,
     saturated: Option<Array>,
 }
@@ -48,7 +55,8 @@ impl Attention {
         [self.masked.then_some(3), (bias < operands).then_some(bias)]
     }
 
-    fn weights(&self, operand: impl Fn(usize) -> Array, operands: usize, place: &Place) -> Weights {
+    /// P, from the operands.
+    fn weights(&self, operand: impl Fn(usize) -> Array, operands: usize, place: &Place) -> AttentionWeights {
         let (q, k) = (operand(0), operand(1));
         let scale = self.scale(q.shape()[3]);
         let scores = q.matmul(transpose(k)).mul_scalar(scale);
@@ -63,10 +71,10 @@ impl Attention {
         let shape = scores.shape();
         let causal = self.causal.then(|| later(shape[2], shape[3], place));
         let scores = causal.into_iter().fold(scores, |scores, mask| scores.fill(mask, f64::NEG_INFINITY));
-        Weights { probabilities: softmax(scores), saturated }
+        AttentionWeights { probabilities: softmax(scores), saturated }
     }
 
-    /// dC `[V, B, H, S, T]`.
+    /// dC `[V, B, H, S, T]`, from g.
     fn scores_cotangent(probabilities: Array, cotangent: Array, value: Array) -> Array {
         let probabilities = over_cotangents(probabilities);
         let pulled = cotangent.matmul(transpose(over_cotangents(value)));
@@ -75,14 +83,15 @@ impl Attention {
     }
 }
 
-/// True where a position comes after the one that looks.
+/// The causal mask: true where a position of K comes after the position of Q.
 fn later(rows: usize, columns: usize, place: &Place) -> Array {
+    // Counted from the end: column - columns > row - rows.
     let after = |i: usize| i % columns + rows > i / columns + columns;
     let mask = (0..rows * columns).map(after).collect::<Vec<_>>();
     Array::mask(TensorData::new(mask, [1, 1, rows, columns]), place)
 }
 
-/// Softmax along the last of four axes; a row of minus infinities gives zeros.
+/// Softmax along the last of four axes; a row of minus infinities gives zeros, not NaN.
 fn softmax(scores: Array) -> Array {
     let double = scores.place().dtype == FloatDType::F64;
     let (lowest, least) = if double {
@@ -90,6 +99,8 @@ fn softmax(scores: Array) -> Array {
     } else {
         (f64::from(f32::MIN), f64::from(f32::MIN_POSITIVE))
     };
+    // The clamps change only a row of minus infinities: its maximum, which would give NaN, and its
+    // sum, which would be 0.
     let largest = scores.clone().max_axis(3).clamp(Some(lowest), None);
     let exponentials = scores.sub(largest).exp();
     let sum = exponentials.clone().sum_axis(3).clamp(Some(least), None);
@@ -164,7 +175,7 @@ impl fmt::Display for Attention {
     }
 }
 
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     let OperationIr::Module(ModuleOperationIr::Attention(io)) = ir else { return None };
     let AttentionOpIr { query, key, value, mask, attn_bias, options, out } = io;
     let [scale, cap] = [options.scale, options.softcap].map(|scalar| scalar.map(|scalar| scalar.elem()));
@@ -180,20 +191,25 @@ pub(super) mod tests {
     use burn::backend::Dispatch;
     use burn::backend::ops::{AttentionModuleOptions, ModuleOps};
 
-    use super::super::derivatives::{Operand, Sample, array, assert_close, check, place, spread, values};
+    use super::super::derivatives::{
+        OpSample, OperandValues, array, check, check_values, place, spread, values,
+    };
     use super::*;
     use crate::graph::Kind;
+
+    /// Tolerance for f64 against Burn's kernel, which sums in another order.
+    const KERNEL: f64 = 1e-13;
 
     const SHAPES: [[usize; 6]; 4] =
         [[1, 1, 1, 1, 1, 1], [2, 1, 3, 2, 2, 3], [1, 2, 2, 4, 3, 1], [3, 2, 7, 5, 4, 6]];
 
-    fn mask(shape: [usize; 4]) -> Operand {
+    fn mask(shape: [usize; 4]) -> OperandValues {
         let count = shape.iter().product();
         let values = (0..count).map(|i: usize| f64::from(u8::from(i % 3 == 1))).collect();
-        Operand { shape: shape.to_vec(), values }
+        OperandValues { shape: shape.to_vec(), values }
     }
 
-    fn sample([b, h, s, t, d, e]: [usize; 6], option: usize) -> Sample {
+    fn sample([b, h, s, t, d, e]: [usize; 6], option: usize) -> OpSample {
         let rule = Attention {
             scale: (option == 1).then_some(0.7),
             cap: (option == 2).then_some(1.5),
@@ -205,39 +221,33 @@ pub(super) mod tests {
         operands.extend((option >= 4).then(|| mask([1, 1, s, t])));
         operands.extend((option == 2 || option == 5).then(|| spread(&[1, h, s, t], 900)));
         let active: Vec<_> = (0..operands.len()).filter(|&i| option < 4 || i != 3).collect();
-        let sample = Sample::new(Op::Attention(rule), operands).active(&active).linear(&[2]);
+        let sample = OpSample::new(Op::Attention(rule), operands).active(&active).linear(&[2]);
         if option >= 4 { sample.kind(3, Kind::Mask) } else { sample }
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         SHAPES.iter().flat_map(|&shape| (0..6).map(move |option| sample(shape, option))).collect()
     }
 
     #[test]
-    fn derivatives() {
+    fn attention_derivatives_match_differences() {
         check(&samples());
     }
 
     #[test]
-    fn the_forward_pass_is_burns() {
-        let place = place(FloatDType::F64);
-        for (shape, option) in SHAPES.into_iter().flat_map(|shape| (0..6).map(move |option| (shape, option)))
-        {
-            let sample = sample(shape, option);
-            let Op::Attention(rule) = &sample.op else { panic!("attention") };
-            let given = sample.arrays(&place);
+    fn attention_values_are_those_of_burns_kernel() {
+        check_values(&samples(), KERNEL, |op, given| {
+            let Op::Attention(rule) = op else { return None };
             let [masked, bias] = rule.extras(given.len()).map(|i| i.map(|i| given[i].0.clone()));
             let options =
                 AttentionModuleOptions { scale: rule.scale, softcap: rule.cap, is_causal: rule.causal };
             let [q, k, v] = [0, 1, 2].map(|i: usize| given[i].0.clone());
-            let expected = values(Array(Dispatch::attention(q, k, v, masked, bias, options)));
-            let found = values(rule.forward(given, &sample.shape(), &place));
-            assert_close(&sample.label(), &expected, &found, 1e-13);
-        }
+            Some(Array(Dispatch::attention(q, k, v, masked, bias, options)))
+        });
     }
 
     #[test]
-    fn a_row_that_sees_nothing_is_zero() {
+    fn attention_row_with_all_positions_excluded_is_zero_both_ways() {
         let place = place(FloatDType::F64);
         let rule = Attention { scale: None, cap: None, causal: false, masked: true };
         let one = |value: f64| array(&[1, 1, 1, 1], &[value], &place);

@@ -1,8 +1,19 @@
 //! Convolution in one and two dimensions.
 //!
-//! `y[b, o, i] = bias[o] + sum over c, k of w[o, c, k] x[b, c, stride i + dilation k - padding]`, channels in `groups` blocks. Linear in
-//! x: its pullback is the transposed convolution with the same weight, and nothing of the forward pass is kept but the weight. Linear in w
-//! too: that pullback is the sum over positions i of `g[o, i] x[c, stride i + dilation k - padding]`, and keeps x. That to the bias is the sum of g.
+//! `y[b, o, i] = bias[o] + sum over c, k of w[o, c, k] x[b, c, stride i + dilation k - padding]`,
+//! where the channels fall into `groups` blocks: output channels of a block read only the input
+//! channels of the same block (1: plain; as many as channels: depthwise).
+//!
+//! The map is linear in x: the pullback to x is the transposed convolution of g with the same
+//! weight, and keeps only the weight. It is linear in w: the pullback to w is the sum over
+//! positions i of `g[o, i] x[c, stride i + dilation k - padding]`, and keeps x. The pullback to the
+//! bias is the sum of g.
+//!
+//! Ways of the pullback to x, in the order in which they are tried:
+//! - a plain convolution with the reversed weight, at stride 1 in one group, where it is cheaper
+//!   (`reversed`);
+//! - Burn's transposed convolution, for padding that is equal on both sides;
+//! - the same to the padded input, from which the padding is then cut, for other padding.
 
 use std::fmt;
 
@@ -12,12 +23,13 @@ use burn::backend::ops::{ConvOptions, ConvTransposeOptions, ModuleOps};
 use burn::tensor::Slice;
 
 use super::row::Row;
-use super::{Keep, Lowered, Lowering, Op, Rule, Saved, fold, with_leading};
+use super::{Keep, Op, Recognition, Rule, Saved, fold, weighted, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
-use crate::grams::{Factors, Outer};
+use crate::grams::{GradientFactors, OuterSizes};
 
-/// Convolution of `[B, C, H, W]` with a weight `[O, C / groups, KH, KW]` and an optional bias `[O]`.
+/// Convolution of `[B, C, H, W]` with a weight `[O, C / groups, KH, KW]` and an optional bias
+/// `[O]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conv2d {
     /// Step of the window along H and W.
@@ -26,7 +38,7 @@ pub struct Conv2d {
     pub padding: [(usize, usize); 2],
     /// Distance of the kernel's taps.
     pub dilation: [usize; 2],
-    /// Number of blocks into which the channels fall.
+    /// Number of blocks of channels; each output channel reads the input channels of its own block.
     pub groups: usize,
 }
 
@@ -89,7 +101,7 @@ impl Rule for Conv2d {
         (0..2).filter(|&position| active[1 - position]).map(Keep::Input).collect()
     }
 
-    /// A weight that follows the input would couple the samples.
+    /// A weight that depends on the input would couple the samples.
     fn differentiable(&self, position: usize) -> bool {
         position == 0
     }
@@ -98,9 +110,9 @@ impl Rule for Conv2d {
         true
     }
 
-    fn outer(&self, position: usize, inputs: &[Vec<usize>], output: &[usize]) -> Option<Outer> {
+    fn outer(&self, position: usize, inputs: &[Vec<usize>], output: &[usize]) -> Option<OuterSizes> {
         let weight = &inputs[1];
-        (position == 1).then(|| Outer {
+        (position == 1).then(|| OuterSizes {
             groups: self.groups,
             outputs: weight[0] / self.groups,
             inputs: weight[1..].iter().product(),
@@ -108,15 +120,19 @@ impl Rule for Conv2d {
         })
     }
 
-    fn factors(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Factors {
+    fn factors(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> GradientFactors {
         let (shape, g) = (cotangent.shape(), self.groups);
         let [v, images, o, h, w] = [shape[0], shape[1], shape[2], shape[3], shape[4]];
+        // Positions of one image, and of all: the P of the outer products runs over both.
         let (seen, all) = (h * w, images * h * w);
         let deltas = cotangent.reshape(&[v, images, g, o / g, seen]).permute(&[0, 2, 3, 1, 4]);
         let windows = self.windows(saved.input(0), &saved.shapes[1], [h, w]);
         let taps: usize = saved.shapes[1][1..].iter().product();
         let inputs = windows.reshape(&[images, g, taps, seen]).permute(&[1, 0, 3, 2]);
-        Factors { deltas: deltas.reshape(&[v, g, o / g, all]), inputs: inputs.reshape(&[g, all, taps]) }
+        GradientFactors {
+            deltas: deltas.reshape(&[v, g, o / g, all]),
+            inputs: inputs.reshape(&[g, all, taps]),
+        }
     }
 
     fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
@@ -130,6 +146,7 @@ impl Rule for Conv2d {
 }
 
 impl Conv2d {
+    /// The pullback to x.
     fn to_input(&self, cotangent: Array, saved: &Saved<'_>) -> Array {
         let (v, weight, shape) = (cotangent.shape()[0], saved.input(1), &saved.shapes[0]);
         if let Some(reversed) = self.reversed(&weight.shape()) {
@@ -139,8 +156,11 @@ impl Conv2d {
         }
         let (out, kernel) = (cotangent.shape(), weight.shape());
         let symmetric = self.padding.iter().all(|(before, after)| before == after);
-        // Asymmetric padding: the pullback to the padded input, from which the padding is then cut.
+        // Burn's transposed convolution cuts the same padding from both sides. For other padding it
+        // cuts nothing, and gives the cotangents of the padded input.
         let cut = |axis: usize| if symmetric { self.padding[axis].0 } else { 0 };
+        // The last rows and columns that no window reaches have zero cotangents: they are added as
+        // output padding.
         let wanted = |axis: usize| shape[2 + axis] + self.padding[axis].0 + self.padding[axis].1;
         let reached = |axis: usize| {
             (out[3 + axis] - 1) * self.stride[axis] + self.dilation[axis] * (kernel[2 + axis] - 1) + 1
@@ -152,10 +172,9 @@ impl Conv2d {
         let cropped = if symmetric { padded } else { self.crop(padded, shape) };
         cropped.reshape(&with_leading(v, shape))
     }
-}
 
-impl Conv2d {
-    /// The sum over the samples.
+    /// The pullback to w, summed over the samples; only one sample at a time is unfolded into
+    /// windows.
     fn to_weight(&self, cotangent: Array, saved: &Saved<'_>) -> Array {
         let (full, x) = (cotangent.shape(), saved.input(0));
         let one = |sample: usize| {
@@ -169,7 +188,8 @@ impl Conv2d {
         sum.reshape(&with_leading(full[0], &saved.shapes[1]))
     }
 
-    /// What each tap sees of images `[B, C, H, W]` at `[h, w]` positions: `[B, C, KH KW, h w]`.
+    /// For images `[B, C, H, W]`, the elements under each tap of the kernel at each of `[h, w]`
+    /// positions: `[B, C, KH KW, h w]`.
     fn windows(&self, x: Array, weight: &[usize], [h, w]: [usize; 2]) -> Array {
         let ([images, channels], kernel) = ([x.shape()[0], x.shape()[1]], &weight[2..]);
         let padded = self.padded(x);
@@ -199,10 +219,14 @@ impl Conv2d {
         zeros.slice_assign(&ranges, x)
     }
 
-    /// At stride 1 the pullback is itself a convolution, with the weight's channels swapped and its taps reversed, and padding
-    /// dilation (kernel - 1) - padding. Backends run it as a product of matrices over gathered columns, where a transposed convolution
-    /// scatters them. Columns of the cotangent are the smaller ones when the result has fewer channels than the operand, and none are
-    /// needed for a pointwise kernel: then it takes about half the time on burn-flex.
+    /// The options of the pullback as a convolution, where that is possible and cheaper.
+    ///
+    /// At stride 1 the pullback is itself a convolution, with the weight's channels swapped, its
+    /// taps reversed, and padding dilation (kernel - 1) - padding. Backends compute a convolution
+    /// as one matrix product over gathered columns, and a transposed convolution as a product whose
+    /// columns are scattered. Gathering is cheaper when the result has fewer channels than the
+    /// operand, so that its columns are smaller, and for a pointwise kernel, which needs no
+    /// columns: then it takes about half the time on burn-flex.
     fn reversed(&self, weight: &[usize]) -> Option<ConvOptions<2>> {
         let pays = weight[0] < weight[1] || weight[2..] == [1, 1];
         if self.stride != [1, 1] || self.groups != 1 || !pays {
@@ -227,7 +251,7 @@ impl Conv2d {
     }
 }
 
-/// The third operand, if there is one, has one number for each of the output channels.
+/// Checks that the third operand, if there is one, has one number for each output channel.
 pub(crate) fn fits_bias(inputs: &[Vec<usize>], outputs: usize) -> Result<(), String> {
     match inputs.get(2) {
         Some(bias) if bias.as_slice() != [outputs] => {
@@ -237,25 +261,23 @@ pub(crate) fn fits_bias(inputs: &[Vec<usize>], outputs: usize) -> Result<(), Str
     }
 }
 
-/// Four sizes, or why there are not four.
+/// The four sizes of a shape, or why it has not four.
 pub(crate) fn dims4(shape: &[usize]) -> Result<[usize; 4], String> {
     shape.try_into().map_err(|_| format!("four axes are needed, found shape {shape:?}"))
 }
 
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     let OperationIr::Module(module) = ir else { return None };
     match module {
         ModuleOperationIr::Conv2d(Conv2dOpIr { x, weight, bias, options, out }) => {
             let (stride, padding, dilation) = (options.stride, options.padding, options.dilation);
             let rule = Conv2d { stride, padding, dilation, groups: options.groups };
-            let inputs = [x, weight].into_iter().chain(bias).collect();
-            Some(Ok(Lowered { op: Op::Conv2d(rule), inputs, output: out }))
+            weighted(Op::Conv2d(rule), [x, weight], bias.as_ref(), out)
         }
         ModuleOperationIr::Conv1d(Conv1dOpIr { x, weight, bias, options, out }) => {
             let ([stride], [padding], [dilation]) = (options.stride, options.padding, options.dilation);
             let rule = row(stride, padding, dilation, options.groups);
-            let inputs = [x, weight].into_iter().chain(bias).collect();
-            Some(Ok(Lowered { op: Op::Conv1d(rule), inputs, output: out }))
+            weighted(Op::Conv1d(rule), [x, weight], bias.as_ref(), out)
         }
         _ => None,
     }
@@ -268,39 +290,42 @@ pub(crate) fn row(stride: usize, padding: (usize, usize), dilation: usize, group
 
 #[cfg(test)]
 pub(super) mod tests {
-    //! The grid of kernels, strides, paddings, dilations and groups: derivatives, and both directions against naive loops.
+    //! All combinations of kernels, strides, paddings, dilations and groups: derivatives, and both
+    //! directions against naive loops.
 
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Sample, array, check, place, spread, values};
-    use super::super::naive::{Sums, convolution};
+    use super::super::derivatives::{OpSample, array, check, place, spread, values};
+    use super::super::naive::{NaiveSums, convolution};
     use super::*;
 
-    /// f64 against loops in f64: rounding of at most some hundred products, relative to the sum of their magnitudes.
+    /// Tolerance for f64 against loops in f64: the rounding of some hundred products, relative to
+    /// the sum of their magnitudes.
     const TWIN: f64 = 1e-12;
 
-    /// Unit rounding of f32; n products in any order are off by at most n times it, relative to the sum of their magnitudes.
+    /// The unit roundoff of f32. The sum of n products, in any order, is off by at most n times
+    /// this, relative to the sum of their magnitudes.
     const UNIT_F32: f64 = 1.0 / (1_u64 << 24) as f64;
 
     const KERNELS: [[usize; 2]; 5] = [[1, 1], [2, 2], [3, 3], [5, 5], [1, 3]];
     const PADDINGS: [[(usize, usize); 2]; 4] =
         [[(0, 0), (0, 0)], [(1, 1), (1, 1)], [(2, 2), (2, 2)], [(1, 2), (0, 3)]];
-    /// Groups, input and output channels: plain to more and to fewer channels (the two ways of the pullback), two groups, depthwise with
-    /// two filters a channel.
+    /// Groups, input and output channels: to more and to fewer channels (the two ways of the
+    /// pullback), two groups, depthwise with two filters per channel.
     const GROUPS: [[usize; 3]; 4] = [[1, 2, 3], [1, 4, 2], [2, 4, 2], [3, 3, 6]];
 
-    fn sample(op: Conv2d, x: [usize; 4], outputs: usize, kernel: [usize; 2], bias: bool) -> Sample {
+    fn sample(op: Conv2d, x: [usize; 4], outputs: usize, kernel: [usize; 2], bias: bool) -> OpSample {
         let weight = [outputs, x[1] / op.groups, kernel[0], kernel[1]];
         let mut operands = vec![spread(&x, 3), spread(&weight, 1_000)];
         if bias {
             operands.push(spread(&[outputs], 2_000));
         }
         let linear: Vec<_> = (0..operands.len()).collect();
-        Sample::new(Op::Conv2d(op), operands).linear(&linear)
+        OpSample::new(Op::Conv2d(op), operands).linear(&linear)
     }
 
-    /// The grid, without kernels that reach over more than the padded input; N and bias take turns.
-    fn grid(size: [usize; 2]) -> Vec<Sample> {
+    /// All combinations whose kernel fits the padded input; batch sizes and biases alternate.
+    fn grid(size: [usize; 2]) -> Vec<OpSample> {
         let mut all = Vec::new();
         for kernel in KERNELS {
             for (stride, padding) in (1..=3).flat_map(|stride| PADDINGS.map(|padding| (stride, padding))) {
@@ -319,8 +344,8 @@ pub(super) mod tests {
         all
     }
 
-    /// Convolutions along one axis, over a grid like that of images.
-    fn rows() -> Vec<Sample> {
+    /// Convolutions along one axis, in similar combinations.
+    fn rows() -> Vec<OpSample> {
         let mut all = Vec::new();
         for (kernel, padding) in
             [1, 2, 3, 5].into_iter().flat_map(|k| [(0, 0), (2, 2), (1, 3)].map(|p| (k, p)))
@@ -332,21 +357,22 @@ pub(super) mod tests {
                 operands.extend((all.len() % 2 == 0).then(|| spread(&[o], 2_000)));
                 let linear: Vec<_> = (0..operands.len()).collect();
                 let op = Op::Conv1d(row(stride, padding, dilation, groups));
-                all.push(Sample::new(op, operands).linear(&linear));
+                all.push(OpSample::new(op, operands).linear(&linear));
             }
         }
         all
     }
 
-    /// Both kinds.
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    /// Convolutions in two dimensions and in one.
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         [images(), rows()].concat()
     }
 
-    fn images() -> Vec<Sample> {
+    fn images() -> Vec<OpSample> {
         let mut all = grid([5, 4]);
         let plain = Conv2d { stride: [1, 2], padding: [(1, 1), (0, 2)], dilation: [2, 1], groups: 1 };
-        // Axes of size 1, sizes that no stride divides, and one that is larger than a tile.
+        // Axes of size 1, sizes that are no multiple of the stride, and one larger than a tile of a
+        // kernel.
         all.push(sample(plain.clone(), [2, 1, 1, 1], 1, [1, 2], true));
         all.push(sample(plain.clone(), [1, 3, 1, 7], 2, [2, 3], false));
         all.push(sample(plain.clone(), [1, 2, 7, 1], 2, [3, 2], false));
@@ -355,20 +381,21 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn derivatives() {
-        assert!(samples().len() > 300, "the grid is not thinned by accident");
+    fn convolution_derivatives_match_differences() {
+        assert!(samples().len() > 300, "most combinations fit");
         check(&samples());
     }
 
-    /// Forward and pullback in one float type, with the rounding bound that goes with it.
-    fn against_naive(sample: &Sample, dtype: FloatDType, unit: impl Fn(f64) -> f64) {
+    /// Forward and pullback in one float type, against naive loops, within the bound `unit` (of the
+    /// number of terms).
+    fn against_naive(sample: &OpSample, dtype: FloatDType, unit: impl Fn(f64) -> f64) {
         let Op::Conv2d(op) = &sample.op else { panic!("a convolution") };
         let shape4 = |shape: &[usize]| dims4(shape).expect("four axes");
         let (x, w, y) = (&sample.operands[0], &sample.operands[1], shape4(&sample.shape()));
-        // Both are rounded once, so that inputs are equal in both types.
+        // Operands are rounded to f32 first, so that they are equal in both types.
         let round = |values: &[f64]| values.iter().map(|&v| f64::from(v as f32)).collect::<Vec<_>>();
         let (xs, ws, gs) = (round(&x.values), round(&w.values), round(&spread(&y, 4).values));
-        let (mut forward, mut backward) = (Sums::zeros(gs.len()), Sums::zeros(xs.len()));
+        let (mut forward, mut backward) = (NaiveSums::zeros(gs.len()), NaiveSums::zeros(xs.len()));
         convolution(op, shape4(&x.shape), shape4(&w.shape), y, |y, x, w| {
             forward.add(y, xs[x] * ws[w]);
             backward.add(x, gs[y] * ws[w]);
@@ -392,7 +419,7 @@ pub(super) mod tests {
         assert_within(sample, &backward, &values(op.pullback(cotangent, 0, &saved)), &unit);
     }
 
-    fn assert_within(sample: &Sample, expected: &Sums, found: &[f64], unit: &impl Fn(f64) -> f64) {
+    fn assert_within(sample: &OpSample, expected: &NaiveSums, found: &[f64], unit: &impl Fn(f64) -> f64) {
         assert_eq!(expected.values.len(), found.len());
         for (i, found) in found.iter().enumerate() {
             let bound = unit(expected.terms[i]) * expected.magnitudes[i];
@@ -402,7 +429,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn both_directions_agree_with_naive_loops() {
+    fn convolution_forward_and_pullback_agree_with_naive_loops() {
         for sample in images() {
             against_naive(&sample, FloatDType::F64, |_| TWIN);
             against_naive(&sample, FloatDType::F32, |terms| (terms + 1.0) * UNIT_F32);

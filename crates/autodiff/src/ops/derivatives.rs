@@ -1,46 +1,54 @@
-//! The derivative tests of every operation, from one generator: a table of samples in, five properties out.
+//! The derivative tests of all operations: one set of properties, checked at samples of each
+//! operation.
 //!
-//! Each family keeps its samples at the foot of its own file; an operation of [`Op::NAMES`] without samples is a failing test. For
-//! each sample, in f64 on the CPU, and for each set of operands that may be active:
+//! Each family keeps its samples at the end of its own file; an operation of [`Op::NAMES`] without
+//! samples is a failing test. The properties, for each sample, in f64 on the CPU, and for each set
+//! of operands that may be active:
 //!
-//! 1. the shape rule gives the shape of the forward pass, and `trace` the same bits as `forward`;
-//! 2. the pullback of all unit cotangents, stacked on V, is the transposed Jacobian by central differences (tiny shapes);
+//! 1. the shape rule gives the shape of the result, and `trace` gives the same bits as `forward`;
+//! 2. the pullback of all unit cotangents, stacked on V, is the transposed Jacobian by central
+//!    differences (small shapes);
 //! 3. adjoint identity: `<u, J v> = <J^T u, v>` for V in {1, 3, 9} (all shapes);
-//! 4. one value in the place of two operands: its cotangent is the sum of both;
-//! 5. operands and cotangents that are views (transposed, sliced, flipped, expanded) give what plain ones give;
-//! 6. where the cotangent of an operand is a sum of outer products, these have the sizes that the rule tells, and their Gram matrix is, in
-//!    every form, that of the pullback.
+//! 4. for one value as two operands, the cotangent is the sum of both pullbacks;
+//! 5. operands and cotangents that are views (transposed, sliced, flipped, expanded) give the same
+//!    results as contiguous ones;
+//! 6. where the cotangent of an operand is a sum of outer products, the factors have the sizes that
+//!    the rule gives, and their Gram matrix, computed in either way, is that of the pullback.
 //!
-//! Throughout, the pullback sees only what `keeps` declares: a rule that reads more panics.
+//! The pullback is always given only the tensors that `keeps` declares: a rule that reads others
+//! panics.
 
 use burn::tensor::{DType, Device, FloatDType, Slice as BurnSlice, TensorData};
 
 use super::{Keep, Op, Saved, with_leading};
 use crate::array::{Array, Place};
-use crate::grams::{Outer, Sums};
+use crate::grams::{GramSums, OuterSizes};
 use crate::graph::Kind;
 
-/// Step of central differences in f64: rounding costs 2^-53 / step = 1e-10, truncation step^2 = 1e-12.
+/// Step of central differences in f64: rounding costs 2^-53 / step = 1e-10, truncation step^2 =
+/// 1e-12.
 const STEP: f64 = 1e-6;
 /// Error allowed at [`STEP`], relative to the largest entry of the Jacobian (at least 1).
 const SMOOTH: f64 = 1e-7;
-/// Step for what is linear in the operand (or quadratic, when one value stands for both operands): differences are exact.
+/// Step where the operation is linear in the operand (or quadratic, for one value as two operands):
+/// differences are then exact.
 const LINEAR_STEP: f64 = 1.0;
 /// Error allowed at [`LINEAR_STEP`]: rounding of sums of some hundred products.
 const LINEAR: f64 = 1e-12;
-/// Plain against views: the same products, possibly summed in another order.
+/// Tolerance for contiguous arrays against views: the same products, possibly summed in another
+/// order.
 const VIEWS: f64 = 1e-13;
-/// Jacobians with more entries than this are tested by the adjoint identity alone.
+/// Jacobians with more entries are tested by the adjoint identity alone.
 const FULL_JACOBIAN: usize = 40_000;
 /// Numbers of stacked cotangents.
 const STACKED: [usize; 3] = [1, 3, 9];
 
 /// An operation at a point.
 #[derive(Debug, Clone)]
-pub(super) struct Sample {
+pub(super) struct OpSample {
     pub(super) op: Op,
-    pub(super) operands: Vec<Operand>,
-    /// The shape that the recording would tell.
+    pub(super) operands: Vec<OperandValues>,
+    /// The shape that a recording would have for the result.
     pub(super) recorded: Vec<usize>,
     /// Positions of operands that may carry a derivative.
     pub(super) active: Vec<usize>,
@@ -52,30 +60,30 @@ pub(super) struct Sample {
 
 /// An operand's shape and values.
 #[derive(Debug, Clone)]
-pub(super) struct Operand {
+pub(super) struct OperandValues {
     pub(super) shape: Vec<usize>,
     pub(super) values: Vec<f64>,
 }
 
-/// Distinct numbers in (-1, 1) in a scrambled order, none nearer to 0 or to each other than 10 [`STEP`]s
-/// or so: no kink or tie within reach.
-pub(super) fn spread(shape: &[usize], seed: usize) -> Operand {
+/// Distinct numbers in (-1, 1) in a scrambled order, none nearer to 0 or to each other than about
+/// 10 [`STEP`]s, so that no difference crosses a kink or a tie.
+pub(super) fn spread(shape: &[usize], seed: usize) -> OperandValues {
     const PRIME: usize = 100_003;
     let count = shape.iter().product::<usize>();
     assert!(count < PRIME, "a sample this large would repeat values");
     let value = |i: usize| 2.0 * (((i + seed + 1) * 40_009 % PRIME) as f64 + 0.5) / PRIME as f64 - 1.0;
-    Operand { shape: shape.to_vec(), values: (0..count).map(value).collect() }
+    OperandValues { shape: shape.to_vec(), values: (0..count).map(value).collect() }
 }
 
 /// [`spread`] moved to (0.5, 2.5): for denominators and variances.
-pub(super) fn positive(shape: &[usize], seed: usize) -> Operand {
-    let Operand { shape, values } = spread(shape, seed);
-    Operand { shape, values: values.into_iter().map(|x| 1.5 + x).collect() }
+pub(super) fn positive(shape: &[usize], seed: usize) -> OperandValues {
+    let OperandValues { shape, values } = spread(shape, seed);
+    OperandValues { shape, values: values.into_iter().map(|x| 1.5 + x).collect() }
 }
 
-impl Sample {
+impl OpSample {
     /// A sample whose operands are all active.
-    pub(super) fn new(op: Op, operands: Vec<Operand>) -> Self {
+    pub(super) fn new(op: Op, operands: Vec<OperandValues>) -> Self {
         let recorded = operands.first().map(|operand| operand.shape.clone()).unwrap_or_default();
         let active = (0..operands.len()).collect();
         Self { op, operands, recorded, active, linear: vec![], kinds: vec![] }
@@ -99,12 +107,13 @@ impl Sample {
 
     /// The operands on a device.
     pub(super) fn arrays(&self, place: &Place) -> Vec<Array> {
-        self.viewed(&self.operands, View::Plain, place)
+        self.viewed(&self.operands, StorageLayout::Contiguous, place)
     }
 
-    /// These values of the operands as a view lays them; masks and indices are always plain.
-    fn viewed(&self, operands: &[Operand], view: View, place: &Place) -> Vec<Array> {
-        let one = |(position, operand): (usize, &Operand)| {
+    /// Arrays of these operands, laid out in memory as `view` says; masks and indices are always
+    /// contiguous.
+    fn viewed(&self, operands: &[OperandValues], view: StorageLayout, place: &Place) -> Vec<Array> {
+        let one = |(position, operand): (usize, &OperandValues)| {
             let kind = self.kinds.iter().find(|(other, _)| *other == position).map(|(_, kind)| *kind);
             let data = || TensorData::new(operand.values.clone(), operand.shape.clone());
             match kind {
@@ -116,7 +125,7 @@ impl Sample {
         operands.iter().enumerate().map(one).collect()
     }
 
-    /// The recording tells this shape.
+    /// The recording has this shape for the result.
     pub(super) fn recorded(self, shape: &[usize]) -> Self {
         Self { recorded: shape.to_vec(), ..self }
     }
@@ -170,41 +179,43 @@ fn numbers(array: Array, place: &Place) -> Vec<f64> {
     values(if is_mask { array.mask_as_numbers(place) } else { array })
 }
 
-/// How an operand lies in memory.
+/// The layout of an array in memory.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum View {
-    Plain,
+enum StorageLayout {
+    Contiguous,
     Transposed,
     Sliced,
     Flipped,
     Expanded,
 }
 
-const VIEWED: [View; 4] = [View::Transposed, View::Sliced, View::Flipped, View::Expanded];
+/// The layouts that are compared with contiguous ones.
+const VIEWS_OF_ALL_KINDS: [StorageLayout; 4] =
+    [StorageLayout::Transposed, StorageLayout::Sliced, StorageLayout::Flipped, StorageLayout::Expanded];
 
-impl View {
-    /// The operand's values as this view can hold them: one that repeats its first row has only that.
-    fn adapted(self, operand: &Operand) -> Operand {
-        let Operand { shape, values } = operand;
+impl StorageLayout {
+    /// The operand's values as this view can hold them: an expanded array repeats its first row.
+    fn adapted(self, operand: &OperandValues) -> OperandValues {
+        let OperandValues { shape, values } = operand;
         if self != Self::Expanded || shape.is_empty() {
             return operand.clone();
         }
         let row = &values[..values.len() / shape[0]];
-        Operand { shape: shape.clone(), values: row.repeat(shape[0]) }
+        OperandValues { shape: shape.clone(), values: row.repeat(shape[0]) }
     }
 
-    /// An array of these values that lies in memory as the view says.
-    fn array(self, operand: &Operand, place: &Place) -> Array {
-        let Operand { shape, values } = operand;
+    /// An array of these values, laid out in memory as the view says.
+    fn array(self, operand: &OperandValues, place: &Place) -> Array {
+        let OperandValues { shape, values } = operand;
         let rank = shape.len();
         let axes: Vec<_> = (0..rank).collect();
         let reversed: Vec<_> = axes.iter().rev().copied().collect();
         let plain = array(shape, values, place);
-        // A round trip through the host: what is stored is the moved array, what comes back a view of it.
+        // A round trip through the host stores the moved array, of which a view is then taken.
         let stored = |moved: Array| Array::from_data(moved.into_data().expect("readable"), place);
         match self {
             _ if rank == 0 => plain,
-            Self::Plain => plain,
+            Self::Contiguous => plain,
             Self::Transposed => stored(plain.permute(&reversed)).permute(&reversed),
             Self::Flipped => stored(plain.flip(&axes)).flip(&axes),
             Self::Sliced => {
@@ -219,9 +230,9 @@ impl View {
     }
 }
 
-/// Everything that a run at one point gives.
+/// The results of a run at one point.
 struct Traced<'a> {
-    sample: &'a Sample,
+    sample: &'a OpSample,
     inputs: Vec<Array>,
     output: Array,
     derived: Option<Array>,
@@ -229,10 +240,16 @@ struct Traced<'a> {
 }
 
 impl<'a> Traced<'a> {
-    fn new(sample: &'a Sample, operands: &[Operand], active: &[bool], view: View, place: &Place) -> Self {
+    fn new(
+        sample: &'a OpSample,
+        operands: &[OperandValues],
+        active: &[bool],
+        view: StorageLayout,
+        place: &Place,
+    ) -> Self {
         let rule = sample.op.rule();
         let inputs = sample.viewed(operands, view, place);
-        // Owned copies of the storage go in: a rule may reuse it.
+        // The rule gets arrays of its own, because it may reuse their storage.
         let given = sample.viewed(operands, view, place);
         let (output, derived) = rule.trace(given, &sample.shape(), place);
         Self { sample, inputs, output, derived, keeps: rule.keeps(active) }
@@ -243,7 +260,7 @@ impl<'a> Traced<'a> {
         self.with_saved(|saved| self.sample.op.rule().pullback(cotangent, position, saved))
     }
 
-    /// Does `work` with what the rule keeps, and nothing else.
+    /// Calls `work` with the tensors that the rule keeps, and no others.
     fn with_saved<T>(&self, work: impl FnOnce(&Saved<'_>) -> T) -> T {
         let kept: Vec<_> = (0..self.inputs.len())
             .map(|i| self.keeps.contains(&Keep::Input(i)).then(|| self.inputs[i].clone()))
@@ -259,10 +276,12 @@ impl<'a> Traced<'a> {
     }
 }
 
-/// The forward pass and the pullbacks of [`STACKED`] cotangents to every active operand, at a place: what devices are compared by.
-pub(super) fn results(sample: &Sample, place: &Place) -> Vec<(&'static str, Vec<f64>)> {
+/// The forward pass, and the pullbacks of [`STACKED`] cotangents to every active operand, at a
+/// place: the results by which devices are compared.
+pub(super) fn results(sample: &OpSample, place: &Place) -> Vec<(&'static str, Vec<f64>)> {
     let outputs: usize = sample.shape().iter().product();
-    let all = |active: &[bool]| Traced::new(sample, &sample.operands, active, View::Plain, place);
+    let all =
+        |active: &[bool]| Traced::new(sample, &sample.operands, active, StorageLayout::Contiguous, place);
     let output = all(&vec![false; sample.operands.len()]).output;
     let mut found = vec![("forward", numbers(output, place))];
     for active in sample.active_sets() {
@@ -283,16 +302,17 @@ fn cotangents(v: usize, outputs: usize) -> Vec<f64> {
 }
 
 /// The operation's result, row-major.
-pub(super) fn forward(sample: &Sample, operands: &[Operand]) -> Vec<f64> {
+pub(super) fn forward(sample: &OpSample, operands: &[OperandValues]) -> Vec<f64> {
     let place = place(FloatDType::F64);
-    let inputs = sample.viewed(operands, View::Plain, &place);
+    let inputs = sample.viewed(operands, StorageLayout::Contiguous, &place);
     let output = sample.op.rule().forward(inputs, &sample.shape(), &place);
     assert_eq!(output.shape(), sample.shape(), "{}: the shape rule", sample.label());
     numbers(output, &place)
 }
 
-/// The directional derivative along `direction` of the operands at `positions`, by a central difference.
-fn difference(sample: &Sample, positions: &[usize], direction: &[f64], step: f64) -> Vec<f64> {
+/// The directional derivative along `direction` of the operands at `positions`, by a central
+/// difference.
+fn difference(sample: &OpSample, positions: &[usize], direction: &[f64], step: f64) -> Vec<f64> {
     let moved = |by: f64| {
         let mut operands = sample.operands.clone();
         for &position in positions {
@@ -307,13 +327,14 @@ fn difference(sample: &Sample, positions: &[usize], direction: &[f64], step: f64
 }
 
 /// The transposed Jacobian by central differences: a row for each element of the operand.
-fn jacobian(sample: &Sample, positions: &[usize], step: f64) -> Vec<Vec<f64>> {
+fn jacobian(sample: &OpSample, positions: &[usize], step: f64) -> Vec<Vec<f64>> {
     let count = sample.operands[positions[0]].values.len();
     let unit = |i: usize| -> Vec<f64> { (0..count).map(|j| f64::from(u8::from(i == j))).collect() };
     (0..count).map(|i| difference(sample, positions, &unit(i), step)).collect()
 }
 
-/// Both are equal within `tolerance` relative to the largest number of `expected`, at least 1.
+/// Asserts that both are equal within `tolerance`, relative to the largest number of `expected`, at
+/// least 1.
 pub(super) fn assert_close(what: &str, expected: &[f64], found: &[f64], tolerance: f64) {
     assert_eq!(expected.len(), found.len(), "{what}: number of elements");
     let scale = expected.iter().fold(1.0_f64, |max, x| max.max(x.abs()));
@@ -323,9 +344,16 @@ pub(super) fn assert_close(what: &str, expected: &[f64], found: &[f64], toleranc
     }
 }
 
-/// `[V, outputs]` pulled back to `[V, inputs]`.
-fn pulled(traced: &Traced<'_>, position: usize, v: usize, cotangents: &[f64], view: View) -> Vec<f64> {
-    let operand = Operand { shape: with_leading(v, &traced.sample.shape()), values: cotangents.to_vec() };
+/// Cotangents `[V, outputs]` pulled back to `[V, inputs]`.
+fn pulled(
+    traced: &Traced<'_>,
+    position: usize,
+    v: usize,
+    cotangents: &[f64],
+    view: StorageLayout,
+) -> Vec<f64> {
+    let operand =
+        OperandValues { shape: with_leading(v, &traced.sample.shape()), values: cotangents.to_vec() };
     let cotangent = view.array(&operand, &place(FloatDType::F64));
     let pulled = traced.pullback(cotangent, position);
     let expected = with_leading(v, &traced.sample.operands[position].shape);
@@ -334,7 +362,7 @@ fn pulled(traced: &Traced<'_>, position: usize, v: usize, cotangents: &[f64], vi
 }
 
 /// Property 2: unit cotangents stacked on V give the transposed Jacobian's columns.
-fn check_jacobian(sample: &Sample, traced: &Traced<'_>, position: usize) {
+fn check_jacobian(sample: &OpSample, traced: &Traced<'_>, position: usize) {
     let outputs: usize = sample.shape().iter().product();
     let inputs = sample.operands[position].values.len();
     if inputs * outputs > FULL_JACOBIAN {
@@ -344,7 +372,7 @@ fn check_jacobian(sample: &Sample, traced: &Traced<'_>, position: usize) {
     let expected = jacobian(sample, &[position], step);
     let identity: Vec<f64> =
         (0..outputs * outputs).map(|i| f64::from(u8::from(i / outputs == i % outputs))).collect();
-    let found = pulled(traced, position, outputs, &identity, View::Plain);
+    let found = pulled(traced, position, outputs, &identity, StorageLayout::Contiguous);
     let transposed: Vec<f64> = (0..outputs).flat_map(|v| expected.iter().map(move |row| row[v])).collect();
     assert_close(&format!("{}, operand {position}", sample.label()), &transposed, &found, tolerance);
 }
@@ -353,8 +381,8 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// Property 3, for every number of stacked cotangents.
-fn check_adjoint(sample: &Sample, traced: &Traced<'_>, position: usize) {
+/// Property 3: the adjoint identity, for every number of stacked cotangents.
+fn check_adjoint(sample: &OpSample, traced: &Traced<'_>, position: usize) {
     let (step, tolerance) = sample.accuracy(position);
     let shape = &sample.operands[position].shape;
     let outputs: usize = sample.shape().iter().product();
@@ -362,7 +390,7 @@ fn check_adjoint(sample: &Sample, traced: &Traced<'_>, position: usize) {
     let tangent = difference(sample, &[position], &direction, step);
     for v in STACKED {
         let cotangents = cotangents(v, outputs);
-        let found = pulled(traced, position, v, &cotangents, View::Plain);
+        let found = pulled(traced, position, v, &cotangents, StorageLayout::Contiguous);
         for (u, row) in cotangents.chunks(outputs).zip(found.chunks(direction.len())) {
             let (left, right) = (dot(u, &tangent), dot(row, &direction));
             let scale: f64 = u.iter().zip(&tangent).map(|(u, t)| (u * t).abs()).sum::<f64>().max(1.0);
@@ -375,9 +403,9 @@ fn check_adjoint(sample: &Sample, traced: &Traced<'_>, position: usize) {
     }
 }
 
-/// Property 4, where the first two operands have one shape.
-fn check_twice(sample: &Sample) {
-    let same = |a: &Operand, b: &Operand| a.shape == b.shape;
+/// Property 4: one value as both operands, where the first two have the same shape.
+fn check_twice(sample: &OpSample) {
+    let same = |a: &OperandValues, b: &OperandValues| a.shape == b.shape;
     let [a, b, ..] = sample.operands.as_slice() else { return };
     if !same(a, b) || !sample.active.starts_with(&[0, 1]) {
         return;
@@ -388,22 +416,22 @@ fn check_twice(sample: &Sample) {
     let (step, tolerance) = if linear { (LINEAR_STEP, LINEAR) } else { (STEP, SMOOTH) };
     let active: Vec<_> = (0..twice.operands.len()).map(|i| i < 2).collect();
     let place = place(FloatDType::F64);
-    let traced = Traced::new(&twice, &twice.operands, &active, View::Plain, &place);
+    let traced = Traced::new(&twice, &twice.operands, &active, StorageLayout::Contiguous, &place);
     let outputs: usize = twice.shape().iter().product();
     let cotangent: Vec<f64> = spread(&[outputs], 5).values;
     let both: Vec<Vec<f64>> =
-        (0..2).map(|position| pulled(&traced, position, 1, &cotangent, View::Plain)).collect();
+        (0..2).map(|position| pulled(&traced, position, 1, &cotangent, StorageLayout::Contiguous)).collect();
     let found: Vec<f64> = both[0].iter().zip(&both[1]).map(|(a, b)| a + b).collect();
     let expected: Vec<f64> = jacobian(&twice, &[0, 1], step).iter().map(|row| dot(row, &cotangent)).collect();
     assert_close(&format!("{}, one value for two operands", twice.label()), &expected, &found, tolerance);
 }
 
-/// Property 5, for operands and cotangents.
-fn check_views(sample: &Sample, active: &[bool], view: View) {
+/// Property 5: views as operands and cotangents.
+fn check_views(sample: &OpSample, active: &[bool], view: StorageLayout) {
     let place = place(FloatDType::F64);
     let operands: Vec<_> = sample.operands.iter().map(|operand| view.adapted(operand)).collect();
     let [plain, viewed] =
-        [View::Plain, view].map(|view| Traced::new(sample, &operands, active, view, &place));
+        [StorageLayout::Contiguous, view].map(|view| Traced::new(sample, &operands, active, view, &place));
     let what = format!("{}, {view:?}", sample.label());
     let given = sample.viewed(&operands, view, &place);
     let alone = values(sample.op.rule().forward(given, &sample.shape(), &place));
@@ -412,14 +440,14 @@ fn check_views(sample: &Sample, active: &[bool], view: View) {
     assert_close(&format!("{what}: trace"), &expected, &values(viewed.output.clone()), VIEWS);
     let cotangents = view.adapted(&spread(&with_leading(3, &sample.shape()), 9)).values;
     for position in (0..active.len()).filter(|&position| active[position]) {
-        let expected = pulled(&plain, position, 3, &cotangents, View::Plain);
+        let expected = pulled(&plain, position, 3, &cotangents, StorageLayout::Contiguous);
         let found = pulled(&viewed, position, 3, &cotangents, view);
         assert_close(&format!("{what}: pullback to operand {position}"), &expected, &found, VIEWS);
     }
 }
 
-/// Property 6.
-fn check_factors(sample: &Sample, traced: &Traced<'_>, position: usize) {
+/// Property 6: the factors of a sum of outer products.
+fn check_factors(sample: &OpSample, traced: &Traced<'_>, position: usize) {
     let Some(outer) = sample.op.rule().outer(position, &sample.shapes(), &sample.shape()) else { return };
     let shape = with_leading(3, &sample.shape());
     let cotangents = array(&shape, &spread(&shape, 9).values, &place(FloatDType::F64));
@@ -427,7 +455,7 @@ fn check_factors(sample: &Sample, traced: &Traced<'_>, position: usize) {
         let rule = sample.op.rule();
         traced.with_saved(|saved| rule.factors(cotangents.clone(), position, saved))
     };
-    let Outer { groups, outputs, inputs, positions } = outer;
+    let OuterSizes { groups, outputs, inputs, positions } = outer;
     assert_eq!(factors().deltas.shape(), [3, groups, outputs, positions], "{}", sample.label());
     assert_eq!(factors().inputs.shape(), [groups, positions, inputs], "{}", sample.label());
     let elements = sample.operands[position].values.len();
@@ -438,31 +466,47 @@ fn check_factors(sample: &Sample, traced: &Traced<'_>, position: usize) {
     let by_gradient = values(gradients.clone().matmul(gradients.permute(&[1, 0])));
     assert_close(&what("gradient"), &expected, &by_gradient, LINEAR);
     assert_close(&what("position"), &expected, &values(factors().by_position()), LINEAR);
-    let mut sums = Sums::new(&[7], 3, true);
-    sums.factors(0, factors()).expect("the CPU computes");
+    let mut sums = GramSums::new(&[], 3, true);
+    sums.factors(sums.of_input(), factors()).expect("the CPU computes");
     assert_close(&what("the cheaper form"), &expected, &sums.finish().expect("it is read")[..9], LINEAR);
 }
 
-fn check_trace(sample: &Sample, traced: &Traced<'_>) {
+/// Property 1: the shape rule (in [`forward`]), and the bits of `trace`.
+fn check_trace(sample: &OpSample, traced: &Traced<'_>) {
     let forward: Vec<_> = forward(sample, &sample.operands).into_iter().map(f64::to_bits).collect();
     let traced: Vec<_> = values(traced.output.clone()).into_iter().map(f64::to_bits).collect();
     assert_eq!(forward, traced, "{}: trace and forward", sample.label());
 }
 
+/// Values of samples against Burn's own kernel, which is given the operation and its operands;
+/// where it gives none, the sample is left out.
+pub(super) fn check_values(
+    samples: &[OpSample],
+    tolerance: f64,
+    kernel: impl Fn(&Op, Vec<Array>) -> Option<Array>,
+) {
+    let place = place(FloatDType::F64);
+    for sample in samples {
+        let Some(expected) = kernel(&sample.op, sample.arrays(&place)) else { continue };
+        let found = forward(sample, &sample.operands);
+        assert_close(&sample.label(), &values(expected), &found, tolerance);
+    }
+}
+
 /// All properties of all samples of a family.
-pub(super) fn check(samples: &[Sample]) {
+pub(super) fn check(samples: &[OpSample]) {
     let place = place(FloatDType::F64);
     for sample in samples {
         forward(sample, &sample.operands);
         for active in sample.active_sets() {
-            let traced = Traced::new(sample, &sample.operands, &active, View::Plain, &place);
+            let traced = Traced::new(sample, &sample.operands, &active, StorageLayout::Contiguous, &place);
             check_trace(sample, &traced);
             for position in (0..active.len()).filter(|&position| active[position]) {
                 check_jacobian(sample, &traced, position);
                 check_adjoint(sample, &traced, position);
                 check_factors(sample, &traced, position);
             }
-            for view in VIEWED {
+            for view in VIEWS_OF_ALL_KINDS {
                 check_views(sample, &active, view);
             }
         }
@@ -478,8 +522,8 @@ fn every_operation_has_samples() {
 }
 
 /// The samples of all families.
-pub(super) fn samples() -> Vec<Sample> {
-    let families: [fn() -> Vec<Sample>; 22] = [
+pub(super) fn samples() -> Vec<OpSample> {
+    let families: [fn() -> Vec<OpSample>; 22] = [
         super::conv::tests::samples,
         super::linear::tests::samples,
         super::norm::tests::samples,

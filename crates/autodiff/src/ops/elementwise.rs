@@ -14,7 +14,8 @@
 //! | clamp | x cut to [min, max] | 1 inside, else 0 | mask | 0 on the bounds, as in PyTorch 2.15 |
 //! | hard sigmoid | a x + b cut to [0, 1] | a inside, else 0 | mask | 0 at the kinks, as in PyTorch |
 //!
-//! Burn's other activations are recorded as compositions: SiLU, hard-swish, mish, softsign, tanh-GELU of these and arithmetic.
+//! Burn records its other activations (SiLU, hard-swish, mish, softsign, tanh-GELU) as compositions
+//! of these and arithmetic.
 
 use std::f64::consts::FRAC_2_SQRT_PI;
 use std::fmt;
@@ -24,10 +25,11 @@ use burn::backend::ir::{ActivationOperationIr, FloatOperationIr, NumericOperatio
 use burn::backend::ops::ActivationOps;
 use burn::tensor::FloatDType;
 
-use super::{Keep, Lowering, Op, Rule, Saved, only, over_cotangents, unary, where_true};
+use super::{Keep, Op, Recognition, Rule, Saved, only, over_cotangents, unary, where_true};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
 
+/// Functions f, by name, kept tensor, value f(x) and slope f'(x) from the kept tensor.
 macro_rules! functions {
     ($($(#[$doc:meta])* $name:ident, $label:literal, $keep:expr, $value:expr, $slope:expr;)+) => {$(
         $(#[$doc])*
@@ -87,7 +89,8 @@ functions! {
         |x| Array(Dispatch::sigmoid(x.neg().0));
 }
 
-/// Infinities as the largest numbers: the cotangent of an overflown branch that a mask discards is 0, and must stay so.
+/// Infinities replaced by the largest number: where a mask discards an overflowed branch, its
+/// cotangent is 0, and 0 times infinity would be NaN.
 fn finite(y: Array) -> Array {
     let largest = if y.place().dtype == FloatDType::F64 { f64::MAX } else { f64::from(f32::MAX) };
     y.clamp(None, Some(largest))
@@ -218,7 +221,7 @@ impl Rule for HardSigmoid {
     }
 
     fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
-        // Burn's default for this operation computes in f32 whatever the type.
+        // Burn's default for this operation computes in f32, whatever the float type.
         only(inputs).mul_scalar(self.alpha).add_scalar(self.beta).clamp(Some(0.0), Some(1.0))
     }
 
@@ -266,7 +269,7 @@ impl fmt::Display for HardSigmoid {
     }
 }
 
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     use FloatOperationIr as F;
     use NumericOperationIr as N;
     let clamp = |min, max| Op::Clamp(Clamp { min, max });
@@ -303,10 +306,11 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    //! Samples inside the domains and on both sides of the kinks; the kinks and the edges of the domains one by one.
+    //! Samples inside the domains and on both sides of the kinks; kinks and edges of domains are
+    //! tested one by one.
 
     use super::super::activation::tests::{at, wide};
-    use super::super::derivatives::{Sample, check, positive};
+    use super::super::derivatives::{OpSample, check, positive};
     use super::*;
 
     const SHAPES: [&[usize]; 5] = [&[1, 1], &[2, 3], &[5, 2, 3], &[1, 2, 3, 1], &[3, 4, 9, 11]];
@@ -316,7 +320,7 @@ pub(super) mod tests {
         bounds.map(|(min, max)| Op::Clamp(Clamp { min, max })).to_vec()
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let power = |exponent| Op::Power(Power { exponent });
         let mut anywhere = vec![
             Op::Exp(Exp),
@@ -334,21 +338,21 @@ pub(super) mod tests {
         inside.extend([0.5, -1.0, -2.0, 2.5, -0.3, 4.0].map(power));
         let mut all = Vec::new();
         for shape in SHAPES {
-            all.extend(anywhere.iter().map(|op| Sample::new(op.clone(), vec![wide(shape)])));
-            all.extend(inside.iter().map(|op| Sample::new(op.clone(), vec![positive(shape, 8)])));
+            all.extend(anywhere.iter().map(|op| OpSample::new(op.clone(), vec![wide(shape)])));
+            all.extend(inside.iter().map(|op| OpSample::new(op.clone(), vec![positive(shape, 8)])));
         }
         all
     }
 
     #[test]
-    fn derivatives() {
+    fn elementwise_derivatives_match_differences() {
         check(&samples());
     }
 
     const TYPES: [FloatDType; 2] = [FloatDType::F32, FloatDType::F64];
 
     #[test]
-    fn kinks_are_those_of_pytorch() {
+    fn abs_clamp_and_hard_sigmoid_have_the_kinks_of_pytorch() {
         for dtype in TYPES {
             assert_eq!(at(&Op::Abs(Abs), &[-2.0, -0.0, 0.0, 2.0], dtype).1, [-1.0, 0.0, 0.0, 1.0]);
             let clamp = Op::Clamp(Clamp { min: Some(-1.0), max: Some(2.0) });
@@ -363,7 +367,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn edges_of_the_domains() {
+    fn roots_logarithms_and_powers_at_the_edges_of_their_domains() {
         for dtype in TYPES {
             let (y, slope) = at(&Op::Sqrt(Sqrt), &[0.0, 4.0], dtype);
             assert_eq!((y, slope), (vec![0.0, 2.0], vec![f64::INFINITY, 0.25]));
@@ -381,7 +385,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn nan_goes_through() {
+    fn nan_goes_through_elementwise_functions() {
         for op in samples().into_iter().map(|sample| sample.op) {
             let zeroth = matches!(&op, Op::Power(Power { exponent }) if *exponent == 0.0);
             for dtype in TYPES {

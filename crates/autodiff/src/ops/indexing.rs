@@ -1,10 +1,14 @@
-//! Parts chosen by constant indices.
+//! Parts selected by constant indices.
 //!
-//! - [`Select`]: y = the slices of x at a list of indices along an axis; the pullback adds the slices of g there.
-//! - [`Gather`]: y[.., i, ..] = x[.., index[.., i, ..], ..] along an axis; the pullback adds g there.
-//! - [`Embedding`]: y = the rows of a parameter at constant indices (a positional embedding); the pullback adds the rows of g there.
+//! - [`Select`]: y = the slices of x at a list of indices along an axis; the pullback adds the
+//!   slices of g at these indices.
+//! - [`Gather`]: y[.., i, ..] = x[.., index[.., i, ..], ..] along an axis; the pullback adds g at
+//!   the indices.
+//! - [`Embedding`]: y = the rows of a parameter at constant indices (a positional embedding); the
+//!   pullback adds the rows of g at these indices.
 //!
-//! Several equal indices add up. Indices are checked when the graph is made: none points beyond its axis.
+//! Where an index occurs several times, its cotangents add up. Indices are checked when the graph
+//! is made: all lie within their axis.
 
 use std::fmt;
 
@@ -12,7 +16,7 @@ use burn::backend::Dispatch;
 use burn::backend::ir::{BaseOperationIr, ModuleOperationIr, OperationIr};
 use burn::backend::ops::ModuleOps;
 
-use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, with_leading};
+use super::{Keep, Lowered, Op, Recognition, Rule, Saved, both, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
 
@@ -38,7 +42,10 @@ impl Rule for Select {
     fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
         let ([count], true) = (inputs[1].as_slice(), self.axis < inputs[0].len()) else {
             let (x, indices) = (&inputs[0], &inputs[1]);
-            return Err(format!("shape {x:?} has no axis {}, or {indices:?} is no list", self.axis));
+            return Err(format!(
+                "shape {x:?} has no axis {}, or {indices:?} is not the shape of a list",
+                self.axis
+            ));
         };
         let mut shape = inputs[0].clone();
         shape[self.axis] = *count;
@@ -77,7 +84,7 @@ impl Rule for Gather {
         let (x, indices, rank) = (&inputs[0], &inputs[1], inputs[0].len());
         let fits = |axis: usize| match axis == self.axis {
             true => recorded[axis] == indices[axis],
-            // Indices that are the same for every sample have one row.
+            // Indices that are equal for all samples may have a single row.
             false => recorded[axis] == x[axis] && (indices[axis] == x[axis] || indices[axis] == 1),
         };
         let ranks = indices.len() == rank && recorded.len() == rank && self.axis < rank;
@@ -110,11 +117,17 @@ impl Rule for Gather {
     }
 
     fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
-        let stacked = cotangent.shape();
-        let indices = saved.input(1).reshape_indices(&with_leading(1, &saved.shapes[1]));
-        let zeros = cotangent.zeros_like(&with_leading(stacked[0], &saved.shapes[0]));
-        zeros.scatter_add(self.axis + 1, indices.expand_indices(&stacked), cotangent)
+        added_at(cotangent, saved.input(1), self.axis, &saved.shapes[0])
     }
+}
+
+/// Cotangents `[V, ...]` of elements gathered at `indices` along an axis, added up in `[V,
+/// ...shape]`.
+pub(super) fn added_at(cotangent: Array, indices: Array, axis: usize, shape: &[usize]) -> Array {
+    let (stacked, single) = (cotangent.shape(), indices.shape());
+    let indices = indices.reshape_indices(&with_leading(1, &single)).expand_indices(&stacked);
+    let zeros = cotangent.zeros_like(&with_leading(stacked[0], shape));
+    zeros.scatter_add(axis + 1, indices, cotangent)
 }
 
 impl Rule for Embedding {
@@ -136,8 +149,8 @@ impl Rule for Embedding {
         Array(Dispatch::embedding(matrix.0, indices.expand_indices(&shape[..2]).0))
     }
 
-    /// Indices are constants, and a matrix that follows the input would couple the samples: what is perturbed of an embedding is its
-    /// result, given as the sample.
+    /// Indices are constants, and a matrix that depends on the input would couple the samples. To
+    /// perturb an embedding, give its result as the sample.
     fn differentiable(&self, _: usize) -> bool {
         false
     }
@@ -185,7 +198,7 @@ impl fmt::Display for Embedding {
     }
 }
 
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     match ir {
         OperationIr::BaseFloat(BaseOperationIr::Select(io)) => {
             let op = Op::Select(Select { axis: io.dim });
@@ -205,27 +218,27 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    //! Samples with repeated, reversed and missing indices, and with one row of indices for all samples.
+    //! Samples with repeated and missing indices, and with one row of indices for all samples.
 
-    use super::super::derivatives::{Operand, Sample, check, spread};
+    use super::super::derivatives::{OpSample, OperandValues, check, spread};
     use super::*;
     use crate::graph::Kind;
 
     /// Indices below `size`, some of them several times.
-    fn indices(shape: &[usize], size: usize) -> Operand {
+    fn indices(shape: &[usize], size: usize) -> OperandValues {
         let count = shape.iter().product();
-        Operand {
+        OperandValues {
             shape: shape.to_vec(),
             values: (0..count).map(|i: usize| (i * i * 3 % size) as f64).collect(),
         }
     }
 
-    fn sample(op: Op, x: &[usize], index: Operand, recorded: &[usize]) -> Sample {
-        let sample = Sample::new(op, vec![spread(x, 8), index]).active(&[0]).linear(&[0]);
+    fn sample(op: Op, x: &[usize], index: OperandValues, recorded: &[usize]) -> OpSample {
+        let sample = OpSample::new(op, vec![spread(x, 8), index]).active(&[0]).linear(&[0]);
         sample.kind(1, Kind::Index).recorded(recorded)
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let mut all = Vec::new();
         for (x, axis) in [(&[4][..], 0), (&[2, 3], 1), (&[5, 4, 2], 1), (&[2, 3, 1, 4], 3), (&[3, 9, 11], 2)]
         {
@@ -251,7 +264,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn derivatives() {
+    fn selection_derivatives_match_differences() {
         check(&samples());
     }
 }

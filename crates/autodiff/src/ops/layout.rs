@@ -1,4 +1,4 @@
-//! Operations that move elements and compute nothing: each pullback moves the cotangents back.
+//! Operations that only move elements: each pullback moves the cotangents back.
 //!
 //! | operation | y | pullback |
 //! |---|---|---|
@@ -6,25 +6,25 @@
 //! | reshape | the same elements, row-major, under another shape | reshape back |
 //! | permute | axes in another order | the inverse order |
 //! | flip | axes reversed | flip again |
-//! | slice | a regular part | g placed into zeros |
+//! | slice | a regular part | g written into zeros |
 //! | expand | repeated along axes of size 1 and new leading axes | the sum over the repeats |
-//! | empty | NaN: what Burn leaves unwritten, until a part is assigned; no operands | none |
+//! | empty | NaN, for memory that Burn leaves unwritten; no operands | none |
 //! | fill | one number everywhere; no operands | none |
-//! | cast | the same numbers in another float type: the plan's type rules | g |
+//! | cast | the same numbers: the plan's precision replaces the model's casts | g |
 
 use std::fmt;
 
 use burn::backend::ir::{BaseOperationIr, NumericOperationIr, OperationIr};
 use burn::tensor::Slice as BurnSlice;
 
-use super::{Keep, Lowered, Lowering, Op, Rule, Saved, only, unary, with_leading};
+use super::{Keep, Lowered, Op, Recognition, Rule, Saved, only, unary, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
 
 /// Concatenation along `axis`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cat {
-    /// The axis along which the operands stand side by side.
+    /// The axis along which the operands are concatenated.
     pub axis: usize,
 }
 
@@ -64,11 +64,12 @@ pub struct Fill {
     pub value: f64,
 }
 
-/// What Burn leaves unwritten. Recurrent layers assign their results to it part by part; NaN shows where one reads what nobody wrote.
+/// Memory that Burn leaves unwritten, filled with NaN so that a read of it shows. Recurrent layers
+/// assign their results to it part by part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Empty;
 
-/// A change of float type, which the plan's precision overrides.
+/// A change of float type, which has no effect: the plan's precision is used throughout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cast;
 
@@ -115,7 +116,7 @@ impl Rule for Cat {
     }
 }
 
-/// Every axis from end to end.
+/// Slices of all of every axis.
 pub(super) fn whole(shape: &[usize]) -> Vec<BurnSlice> {
     shape.iter().map(|&size| BurnSlice::from(0..size)).collect()
 }
@@ -140,7 +141,8 @@ impl Rule for Reshape {
 
     fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
         let Passage { from, input, output, axis, .. } = *passage;
-        // So many neighbours in row-major order belong to one sample, before and after.
+        // The number of consecutive elements, in row-major order, that belong to one sample; the
+        // reshape keeps it.
         let inner = from.inner * input[from.axis + 1..].iter().product::<usize>();
         let behind: usize = output[axis + 1..].iter().product();
         (behind > 0 && inner.is_multiple_of(behind)).then(|| BatchAxis { axis, inner: inner / behind })
@@ -165,7 +167,7 @@ impl Rule for Permute {
         let mut sorted = self.axes.clone();
         sorted.sort_unstable();
         if sorted.iter().copied().ne(0..inputs[0].len()) {
-            return Err(format!("{:?} is no order of the axes of shape {:?}", self.axes, inputs[0]));
+            return Err(format!("{:?} is not an order of the axes of shape {:?}", self.axes, inputs[0]));
         }
         Ok(self.axes.iter().map(|&axis| inputs[0][axis]).collect())
     }
@@ -377,15 +379,27 @@ impl Rule for Cast {
     }
 }
 
+/// The display of operations without attributes, by name and label.
+macro_rules! labels {
+    ($($name:ident, $label:literal;)+) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str($label)
+            }
+        }
+    )+};
+}
+
+labels! {
+    Reshape, "reshape";
+    Expand, "expand";
+    Empty, "empty";
+    Cast, "cast";
+}
+
 impl fmt::Display for Cat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cat(axis {})", self.axis)
-    }
-}
-
-impl fmt::Display for Reshape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("reshape")
     }
 }
 
@@ -416,35 +430,18 @@ impl fmt::Display for Slice {
     }
 }
 
-impl fmt::Display for Expand {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expand")
-    }
-}
-
 impl fmt::Display for Fill {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "fill({})", self.value)
     }
 }
 
-impl fmt::Display for Empty {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("empty")
-    }
-}
-
-impl fmt::Display for Cast {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("cast")
-    }
-}
-
-/// Burn's ranges, which may count from the end, as plain ranges over an axis of known size.
+/// Burn's range, which may count from the end, as start, end and step along an axis of known size;
+/// none for the whole axis.
 pub(super) fn plain_range(slice: &BurnSlice, size: usize) -> Result<Option<[usize; 3]>, String> {
     if slice.step < 1 {
         return Err(
-            "a part that is assigned with a negative step; flip what is assigned, and take a positive step"
+            "it assigns to a part with a negative step; flip the assigned tensor, and use a positive step"
                 .into(),
         );
     }
@@ -453,7 +450,7 @@ pub(super) fn plain_range(slice: &BurnSlice, size: usize) -> Result<Option<[usiz
     Ok(if whole { None } else { Some([range.start, range.end, slice.step as usize]) })
 }
 
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     use BaseOperationIr as Base;
     match ir {
         OperationIr::BaseFloat(base) => match base {
@@ -490,29 +487,29 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
     }
 }
 
-fn filled(value: f64, output: &burn::backend::ir::TensorIr) -> Lowering<'_> {
+fn filled(value: f64, output: &burn::backend::ir::TensorIr) -> Recognition<'_> {
     Some(Ok(Lowered { op: Op::Fill(Fill { value }), inputs: vec![], output }))
 }
 
 #[cfg(test)]
 pub(super) mod tests {
-    //! Samples of every way to move elements, and Burn's ranges made plain.
+    //! Samples of all operations that move elements, and the conversion of Burn's ranges.
 
-    use super::super::derivatives::{Sample, check, spread};
+    use super::super::derivatives::{OpSample, check, spread};
     use super::*;
 
-    fn cats() -> Vec<Sample> {
+    fn cats() -> Vec<OpSample> {
         let sizes: [&[usize]; 5] = [&[2], &[1, 3], &[2, 2, 2], &[1, 2, 3, 1], &[2, 2]];
         let cat = |axis: usize, sizes: &[usize]| {
             let shape = |size| (0..3).map(|i| if i == axis { size } else { 2 }).collect::<Vec<_>>();
             let operands = sizes.iter().enumerate().map(|(i, &size)| spread(&shape(size), 100 * i)).collect();
             let all: Vec<_> = (0..sizes.len()).collect();
-            Sample::new(Op::Cat(Cat { axis }), operands).linear(&all)
+            OpSample::new(Op::Cat(Cat { axis }), operands).linear(&all)
         };
         (0..3).flat_map(|axis| sizes.map(|sizes| cat(axis, sizes))).collect()
     }
 
-    fn reshapes() -> Vec<Sample> {
+    fn reshapes() -> Vec<OpSample> {
         let pairs: [[&[usize]; 2]; 5] = [
             [&[2, 3, 2], &[2, 6]],
             [&[2, 6], &[2, 3, 2, 1]],
@@ -520,20 +517,21 @@ pub(super) mod tests {
             [&[5, 2], &[2, 5]],
             [&[3], &[3]],
         ];
-        let sample =
-            |[from, to]: [&[usize]; 2]| Sample::new(Op::Reshape(Reshape), vec![spread(from, 8)]).recorded(to);
+        let sample = |[from, to]: [&[usize]; 2]| {
+            OpSample::new(Op::Reshape(Reshape), vec![spread(from, 8)]).recorded(to)
+        };
         pairs.map(sample).to_vec()
     }
 
-    fn permutes_and_flips() -> Vec<Sample> {
+    fn permutes_and_flips() -> Vec<OpSample> {
         let orders: [&[usize]; 5] = [&[0, 1, 2], &[2, 0, 1], &[1, 2, 0], &[2, 1, 0], &[0, 2, 1]];
         let flips: [&[usize]; 5] = [&[0], &[1], &[2], &[0, 2], &[0, 1, 2]];
-        let point = |op| Sample::new(op, vec![spread(&[2, 3, 4], 8)]);
+        let point = |op| OpSample::new(op, vec![spread(&[2, 3, 4], 8)]);
         let permutes = orders.map(|axes| point(Op::Permute(Permute { axes: axes.to_vec() })));
         permutes.into_iter().chain(flips.map(|axes| point(Op::Flip(Flip { axes: axes.to_vec() })))).collect()
     }
 
-    fn slices() -> Vec<Sample> {
+    fn slices() -> Vec<OpSample> {
         let ranges: [&[Option<[usize; 3]>]; 8] = [
             &[None, None, Some([1, 4, 1])],
             &[None, Some([0, 2, 1])],
@@ -545,12 +543,12 @@ pub(super) mod tests {
             &[],
         ];
         let sample = |ranges: &[Option<[usize; 3]>]| {
-            Sample::new(Op::Slice(Slice { ranges: ranges.to_vec() }), vec![spread(&[2, 3, 5], 8)])
+            OpSample::new(Op::Slice(Slice { ranges: ranges.to_vec() }), vec![spread(&[2, 3, 5], 8)])
         };
         ranges.map(sample).to_vec()
     }
 
-    fn expands() -> Vec<Sample> {
+    fn expands() -> Vec<OpSample> {
         let pairs: [[&[usize]; 2]; 7] = [
             [&[2, 1, 3], &[2, 4, 3]],
             [&[1, 3], &[5, 3]],
@@ -561,32 +559,32 @@ pub(super) mod tests {
             [&[2, 3], &[2, 3]],
         ];
         let sample =
-            |[from, to]: [&[usize]; 2]| Sample::new(Op::Expand(Expand), vec![spread(from, 8)]).recorded(to);
+            |[from, to]: [&[usize]; 2]| OpSample::new(Op::Expand(Expand), vec![spread(from, 8)]).recorded(to);
         pairs.map(sample).to_vec()
     }
 
-    fn others() -> Vec<Sample> {
-        let fill = |value| Sample::new(Op::Fill(Fill { value }), vec![]).recorded(&[2, 1, 3]);
-        let cast = |shape: &[usize]| Sample::new(Op::Cast(Cast), vec![spread(shape, 8)]);
-        let empty = Sample::new(Op::Empty(Empty), vec![]).recorded(&[2, 3]);
+    fn others() -> Vec<OpSample> {
+        let fill = |value| OpSample::new(Op::Fill(Fill { value }), vec![]).recorded(&[2, 1, 3]);
+        let cast = |shape: &[usize]| OpSample::new(Op::Cast(Cast), vec![spread(shape, 8)]);
+        let empty = OpSample::new(Op::Empty(Empty), vec![]).recorded(&[2, 3]);
         vec![empty, fill(0.0), fill(-1.5), cast(&[2, 3]), cast(&[1])]
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
-        let moves = [cats(), reshapes(), permutes_and_flips(), slices(), expands(), others()].concat();
-        moves
+    pub(in super::super) fn samples() -> Vec<OpSample> {
+        [cats(), reshapes(), permutes_and_flips(), slices(), expands(), others()]
+            .concat()
             .into_iter()
             .map(|sample| if sample.linear.is_empty() { sample.linear(&[0]) } else { sample })
             .collect()
     }
 
     #[test]
-    fn derivatives() {
+    fn layout_derivatives_match_differences() {
         check(&samples());
     }
 
     #[test]
-    fn ranges_of_burn_become_plain() {
+    fn slice_ranges_of_burn_are_converted() {
         let plain = |start, end, step, size| plain_range(&BurnSlice::new(start, end, step), size);
         assert_eq!(plain(0, None, 1, 5), Ok(None));
         assert_eq!(plain(0, Some(5), 1, 5), Ok(None));

@@ -1,6 +1,7 @@
 //! Products with a matrix.
 //!
-//! [`Linear`]: y = x W + b, pullbacks g W^T, x^T g and the sum of g over the rows. [`Matmul`]: y = a b over the last two axes, pullbacks g b^T and a^T g.
+//! - [`Linear`]: y = x W + b; the pullbacks are g W^T, x^T g, and the sum of g over the rows.
+//! - [`Matmul`]: y = a b over the last two axes; the pullbacks are g b^T and a^T g.
 
 use std::fmt;
 
@@ -10,10 +11,10 @@ use burn::backend::ops::{FloatTensorOps, ModuleOps};
 
 use super::arithmetic::sum_to;
 use super::conv::fits_bias;
-use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, with_leading};
+use super::{Keep, Lowered, Op, Recognition, Rule, Saved, both, weighted, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
-use crate::grams::{Factors, Outer};
+use crate::grams::{GradientFactors, OuterSizes};
 
 /// y = x W + b for x `[..., I]`, W `[I, O]` and an optional b `[O]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl Rule for Linear {
         super::arithmetic::other_of_active(active)
     }
 
-    /// A weight that follows the input would couple the samples.
+    /// A weight that depends on the input would couple the samples.
     fn differentiable(&self, position: usize) -> bool {
         position == 0
     }
@@ -61,14 +62,14 @@ impl Rule for Linear {
         true
     }
 
-    fn outer(&self, position: usize, inputs: &[Vec<usize>], _: &[usize]) -> Option<Outer> {
+    fn outer(&self, position: usize, inputs: &[Vec<usize>], _: &[usize]) -> Option<OuterSizes> {
         let (leading, weight) = (&inputs[0][..inputs[0].len() - 1], &inputs[1]);
         let positions = leading.iter().product();
-        (position == 1).then(|| Outer { groups: 1, outputs: weight[1], inputs: weight[0], positions })
+        (position == 1).then(|| OuterSizes { groups: 1, outputs: weight[1], inputs: weight[0], positions })
     }
 
-    fn factors(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Factors {
-        Factors::of_rows(cotangent, saved.input(0))
+    fn factors(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> GradientFactors {
+        GradientFactors::of_rows(cotangent, saved.input(0))
     }
 
     fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
@@ -122,12 +123,13 @@ impl Rule for Matmul {
         super::arithmetic::other_of_active(active)
     }
 
-    fn outer(&self, position: usize, inputs: &[Vec<usize>], output: &[usize]) -> Option<Outer> {
+    fn outer(&self, position: usize, inputs: &[Vec<usize>], output: &[usize]) -> Option<OuterSizes> {
         let rank = output.len();
         let (own, other) = (&inputs[position], &inputs[1 - position]);
         let leading = |shape: &[usize]| shape[..rank - 2].iter().product::<usize>();
         let (groups, products) = (leading(own), leading(output));
-        // The same matrix in every product, or one of its own in each.
+        // One matrix in all products, or a separate one in each; other broadcasts are summed as
+        // gradients.
         let positions = match groups {
             1 => products * other[rank - 1 - position],
             _ if groups == products => other[rank - 1 - position],
@@ -135,17 +137,18 @@ impl Rule for Matmul {
         };
         let ([rows, columns], outputs) = ([own[rank - 2], own[rank - 1]], position == 1);
         let [outputs, inputs] = if outputs { [columns, rows] } else { [rows, columns] };
-        Some(Outer { groups, outputs, inputs, positions })
+        Some(OuterSizes { groups, outputs, inputs, positions })
     }
 
-    fn factors(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Factors {
-        // As the operand on the right: rows of the other one, rows of the cotangent.
+    fn factors(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> GradientFactors {
+        // The right operand's gradient is a sum over rows of the left one and of the cotangent; the
+        // left operand's is that of the transposed product.
         let [cotangent, other] = [cotangent, saved.input(1 - position)]
             .map(|array| if position == 1 { array } else { transpose(array) });
         let (own, shape) = (&saved.shapes[position], other.shape());
         let groups: usize = own[..own.len() - 2].iter().product();
         if groups == 1 {
-            return Factors::of_rows(cotangent, other);
+            return GradientFactors::of_rows(cotangent, other);
         }
         let (full, rank) = (cotangent.shape(), shape.len());
         let [positions, outputs] = [full[rank - 1], full[rank]];
@@ -153,7 +156,7 @@ impl Rule for Matmul {
         let mut wide = full[1..].to_vec();
         wide[rank - 1] = shape[rank - 1];
         let inputs = other.expand(&wide).reshape(&[groups, positions, shape[rank - 1]]);
-        Factors { deltas, inputs }
+        GradientFactors { deltas, inputs }
     }
 
     fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
@@ -180,11 +183,10 @@ impl Array {
     }
 }
 
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     match ir {
         OperationIr::Module(ModuleOperationIr::Linear(LinearOpIr { x, weight, bias, out })) => {
-            let inputs = [x, weight].into_iter().chain(bias).collect();
-            Some(Ok(Lowered { op: Op::Linear(Linear), inputs, output: out }))
+            weighted(Op::Linear(Linear), [x, weight], bias.as_ref(), out)
         }
         OperationIr::Float(_, FloatOperationIr::Matmul(MatmulOpIr { lhs, rhs, out })) => {
             Some(Ok(Lowered { op: Op::Matmul(Matmul), inputs: vec![lhs, rhs], output: out }))
@@ -195,34 +197,35 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    //! Samples of both products, and naive twins of linear.
+    //! Samples of both products, and naive loops for linear layers.
 
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Sample, array, check, place, spread, values};
+    use super::super::derivatives::{OpSample, array, check, place, spread, values};
     use super::*;
 
-    /// Unit rounding of f32; n products in any order are off by at most n times it, relative to the sum of their magnitudes.
+    /// The unit roundoff of f32. The sum of n products, in any order, is off by at most n times
+    /// this, relative to the sum of their magnitudes.
     const UNIT_F32: f64 = 1.0 / (1_u64 << 24) as f64;
 
-    /// f64 against loops in f64, relative to the sum of magnitudes.
+    /// Tolerance for f64 against loops in f64, relative to the sum of magnitudes.
     const TWIN: f64 = 1e-12;
 
-    fn linear(x: &[usize], outputs: usize, bias: bool) -> Sample {
+    fn linear(x: &[usize], outputs: usize, bias: bool) -> OpSample {
         let weight = [x[x.len() - 1], outputs];
         let mut operands = vec![spread(x, 3), spread(&weight, 1_000)];
         if bias {
             operands.push(spread(&[outputs], 2_000));
         }
         let linear: Vec<_> = (0..operands.len()).collect();
-        Sample::new(Op::Linear(Linear), operands).linear(&linear)
+        OpSample::new(Op::Linear(Linear), operands).linear(&linear)
     }
 
-    fn matmul(a: &[usize], b: &[usize]) -> Sample {
-        Sample::new(Op::Matmul(Matmul), vec![spread(a, 3), spread(b, 1_000)]).linear(&[0, 1])
+    fn matmul(a: &[usize], b: &[usize]) -> OpSample {
+        OpSample::new(Op::Matmul(Matmul), vec![spread(a, 3), spread(b, 1_000)]).linear(&[0, 1])
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let linears = [1, 2, 5].into_iter().flat_map(|n| {
             [true, false].into_iter().flat_map(move |bias| {
                 [
@@ -248,11 +251,11 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn derivatives() {
+    fn product_derivatives_match_differences() {
         check(&samples());
     }
 
-    /// y = x W + b and g W^T with the sum of magnitudes of each element.
+    /// Compares y = x W + b and g W^T with loops, within the bound `unit` (of the number of terms).
     fn agrees(n: usize, i: usize, o: usize, dtype: FloatDType, unit: impl Fn(f64) -> f64) {
         let round = |values: &[f64]| values.iter().map(|&v| f64::from(v as f32)).collect::<Vec<_>>();
         let shapes = [vec![n, i], vec![i, o], vec![o], vec![n, o]];
@@ -280,7 +283,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn linear_agrees_with_naive_loops() {
+    fn linear_forward_and_pullback_agree_with_naive_loops() {
         for (n, i, o) in [(1, 1, 1), (1, 130, 10), (5, 7, 3), (2, 64, 65), (3, 33, 1)] {
             agrees(n, i, o, FloatDType::F64, |_| TWIN);
             agrees(n, i, o, FloatDType::F32, |terms| (terms + 1.0) * UNIT_F32);

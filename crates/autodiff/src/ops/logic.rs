@@ -1,11 +1,12 @@
-//! Masks of two tensors, of masks, and masks as numbers.
+//! Masks from two tensors, masks from masks, and masks as numbers.
 //!
-//! - [`ComparePair`]: a mask of where a stands to b as asked. Burn records the larger or smaller of two tensors as such a mask and what it
-//!   chooses.
-//! - [`Logic`]: both masks, either, or just one of them; [`Not`]: the other places of a mask.
+//! - [`ComparePair`]: a mask that is true where a is in a given relation to b. Burn records the
+//!   elementwise maximum or minimum of two tensors as such a mask and a selection by it.
+//! - [`Logic`]: the conjunction, disjunction or exclusive disjunction of two masks; [`Not`]: the
+//!   negation of a mask.
 //! - [`Indicator`]: 1 where a mask is true, else 0.
 //!
-//! None has a cotangent: each is constant wherever it has a derivative.
+//! None has a cotangent: the derivative is zero wherever it exists.
 
 use std::fmt;
 
@@ -15,32 +16,32 @@ use burn::backend::ops::BoolTensorOps;
 
 use super::arithmetic::broadcast;
 use super::mask::Relation;
-use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, only, unary, with_leading};
+use super::{Keep, Lowered, Op, Recognition, Rule, Saved, both, only, unary, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
 
-/// Whether a stands to b as asked, with broadcasts.
+/// Whether a is in a relation to b, with broadcasts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ComparePair {
-    /// How a must stand to b.
+    /// The relation of a to b.
     pub relation: Relation,
 }
 
-/// How two masks become one.
+/// How two masks are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connective {
     /// Both are true.
     And,
-    /// At least one is.
+    /// At least one is true.
     Or,
-    /// Just one is.
+    /// Exactly one is true.
     Xor,
 }
 
 /// Two masks as one, with broadcasts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logic {
-    /// How.
+    /// How they are combined.
     pub connective: Connective,
 }
 
@@ -52,7 +53,8 @@ pub struct Not;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Indicator;
 
-macro_rules! steps {
+/// Operations whose derivative is zero, by name, shape and value.
+macro_rules! locally_constant {
     ($($name:ident, $shape:expr, $forward:expr;)+) => {$(
         impl Rule for $name {
             fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
@@ -84,7 +86,7 @@ macro_rules! steps {
     )+};
 }
 
-steps! {
+locally_constant! {
     ComparePair, |inputs| broadcast(&inputs[0], &inputs[1]), |this, inputs, shape, _| {
         let [a, b] = both(inputs).map(|x| if x.shape() == shape { x } else { x.expand(shape) });
         match this.relation {
@@ -136,7 +138,7 @@ impl fmt::Display for Indicator {
     }
 }
 
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     use BoolOperationIr as B;
     use NumericOperationIr as N;
     let pair = |relation, io| binary(Op::ComparePair(ComparePair { relation }), io);
@@ -159,7 +161,7 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
     }
 }
 
-fn binary(op: Op, io: &BinaryOpIr) -> Lowering<'_> {
+fn binary(op: Op, io: &BinaryOpIr) -> Recognition<'_> {
     Some(Ok(Lowered { op, inputs: vec![&io.lhs, &io.rhs], output: &io.out }))
 }
 
@@ -169,33 +171,33 @@ pub(super) mod tests {
 
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Operand, Sample, array, place, spread, values};
+    use super::super::derivatives::{OpSample, OperandValues, array, place, spread, values};
     use super::super::mask::tests::{RELATIONS, mask};
     use super::*;
     use crate::graph::Kind;
 
     const CONNECTIVES: [Connective; 3] = [Connective::And, Connective::Or, Connective::Xor];
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let mut all = Vec::new();
         for [a, b] in [[&[2, 3][..], &[2, 3]], [&[5, 2, 3], &[1, 2, 1]], [&[1, 4], &[3, 1]]] {
             for relation in RELATIONS {
                 let op = Op::ComparePair(ComparePair { relation });
-                all.push(Sample::new(op, vec![spread(a, 8), spread(b, 500)]).active(&[]));
+                all.push(OpSample::new(op, vec![spread(a, 8), spread(b, 500)]).active(&[]));
             }
             for connective in CONNECTIVES {
-                let sample = Sample::new(Op::Logic(Logic { connective }), vec![mask(a), mask(b)]);
+                let sample = OpSample::new(Op::Logic(Logic { connective }), vec![mask(a), mask(b)]);
                 all.push(sample.active(&[]).kind(0, Kind::Mask).kind(1, Kind::Mask));
             }
             for op in [Op::Not(Not), Op::Indicator(Indicator)] {
-                all.push(Sample::new(op, vec![mask(a)]).active(&[]).kind(0, Kind::Mask));
+                all.push(OpSample::new(op, vec![mask(a)]).active(&[]).kind(0, Kind::Mask));
             }
         }
         all
     }
 
     #[test]
-    fn two_numbers_stand_to_one_another() {
+    fn compare_pair_gives_every_relation_of_two_numbers() {
         for dtype in [FloatDType::F32, FloatDType::F64] {
             let place = place(dtype);
             let of = |values: &[f64]| array(&[4], values, &place);
@@ -210,10 +212,10 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn two_masks_become_one() {
+    fn logic_combines_two_masks() {
         let place = place(FloatDType::F64);
         let mask = |values: [f64; 4]| {
-            let sample = Operand { shape: vec![4], values: values.to_vec() };
+            let sample = OperandValues { shape: vec![4], values: values.to_vec() };
             Array::mask(burn::tensor::TensorData::new(sample.values, sample.shape), &place)
         };
         let (a, b) = ([0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 0.0, 1.0]);

@@ -1,22 +1,26 @@
-//! Masks, and what they choose.
+//! Masks, and selections by masks.
 //!
-//! - [`Compare`]: a mask of where x stands to a number as asked. Its derivative is zero wherever it has one: what hangs on the input
-//!   through a mask alone has no cotangent.
-//! - [`MaskFill`]: y = s where the mask is true, else x; the pullback is g where the mask is false, else 0.
-//! - [`MaskWhere`]: y = b where the mask is true, else a; the pullbacks are g where the mask is false, and where it is true.
+//! - [`Compare`]: a mask that is true where x is in a given relation to a number. Its derivative is
+//!   zero wherever it exists, so values that depend on the input through a mask alone have no
+//!   cotangent.
+//! - [`MaskFill`]: y = s where the mask is true, else x; the pullback is g where the mask is false,
+//!   else 0.
+//! - [`MaskWhere`]: y = b where the mask is true, else a; the pullback to a is g where the mask is
+//!   false, else 0, and the pullback to b is g where it is true, else 0.
 //!
-//! Burn records softplus, ELU, CELU, SELU, the shrinking functions and thresholds in this way, and attention masks.
+//! Burn records softplus, ELU, CELU, SELU, the shrinkage functions, thresholds and attention masks
+//! as these operations.
 
 use std::fmt;
 
 use burn::backend::ir::{BaseOperationIr, NumericOperationIr, OperationIr, ScalarOpIr};
 
 use super::arithmetic::{broadcast, sum_to};
-use super::{Keep, Lowered, Lowering, Op, Rule, Saved, both, only, unary, where_true, with_leading};
+use super::{Keep, Lowered, Op, Recognition, Rule, Saved, both, only, unary, where_true, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
 
-/// How two numbers stand to one another.
+/// A relation between two numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
     /// x > s.
@@ -33,10 +37,10 @@ pub enum Relation {
     Unequal,
 }
 
-/// Whether x stands to a number as asked.
+/// Whether x is in a relation to a number.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Compare {
-    /// How x must stand to the bound.
+    /// The relation of x to the bound.
     pub relation: Relation,
     /// The number s.
     pub bound: f64,
@@ -45,7 +49,7 @@ pub struct Compare {
 /// `value` where the mask (the second operand) is true, else x.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MaskFill {
-    /// The number that is filled in.
+    /// The number s.
     pub value: f64,
 }
 
@@ -177,7 +181,7 @@ impl fmt::Display for MaskWhere {
     }
 }
 
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     use NumericOperationIr as N;
     match ir {
         OperationIr::NumericFloat(_, numeric) => match numeric {
@@ -201,17 +205,17 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
     }
 }
 
-fn compare(relation: Relation, io: &ScalarOpIr) -> Lowering<'_> {
+fn compare(relation: Relation, io: &ScalarOpIr) -> Recognition<'_> {
     unary(Op::Compare(Compare { relation, bound: io.rhs.elem() }), &io.lhs, &io.out)
 }
 
 #[cfg(test)]
 pub(super) mod tests {
-    //! Samples with masks that broadcast; comparisons at the bound.
+    //! Samples with masks that broadcast; comparisons exactly at the bound.
 
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Operand, Sample, array, check, place, spread, values};
+    use super::super::derivatives::{OpSample, OperandValues, array, check, place, spread, values};
     use super::*;
     use crate::graph::Kind;
 
@@ -224,15 +228,18 @@ pub(super) mod tests {
         Relation::Unequal,
     ];
 
-    pub(in super::super) fn mask(shape: &[usize]) -> Operand {
+    pub(in super::super) fn mask(shape: &[usize]) -> OperandValues {
         let count = shape.iter().product();
-        Operand { shape: shape.to_vec(), values: (0..count).map(|i: usize| (i * 7 % 5 % 2) as f64).collect() }
+        OperandValues {
+            shape: shape.to_vec(),
+            values: (0..count).map(|i: usize| (i * 7 % 5 % 2) as f64).collect(),
+        }
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let mut all: Vec<_> = RELATIONS
             .map(|relation| Op::Compare(Compare { relation, bound: 0.1 }))
-            .map(|op| Sample::new(op, vec![spread(&[2, 3], 8)]).active(&[]))
+            .map(|op| OpSample::new(op, vec![spread(&[2, 3], 8)]).active(&[]))
             .to_vec();
         let shapes: [[&[usize]; 3]; 6] = [
             [&[2, 3], &[2, 3], &[2, 3]],
@@ -245,23 +252,23 @@ pub(super) mod tests {
         for [x, m, other] in shapes {
             for value in [0.0, -1e4] {
                 let op = Op::MaskFill(MaskFill { value });
-                let sample = Sample::new(op, vec![spread(x, 8), mask(m)]);
+                let sample = OpSample::new(op, vec![spread(x, 8), mask(m)]);
                 all.push(sample.active(&[0]).linear(&[0]).kind(1, Kind::Mask));
             }
             let operands = vec![spread(x, 8), mask(m), spread(other, 500)];
-            let sample = Sample::new(Op::MaskWhere(MaskWhere), operands);
+            let sample = OpSample::new(Op::MaskWhere(MaskWhere), operands);
             all.push(sample.active(&[0, 2]).linear(&[0, 2]).kind(1, Kind::Mask));
         }
         all
     }
 
     #[test]
-    fn derivatives() {
+    fn mask_derivatives_match_differences() {
         check(&samples());
     }
 
     #[test]
-    fn comparisons_at_the_bound_and_of_nan() {
+    fn compare_at_the_bound_and_with_nan() {
         for dtype in [FloatDType::F32, FloatDType::F64] {
             let place = place(dtype);
             let points = [-1.0, 0.0, -0.0, 1.0, f64::NAN, f64::INFINITY];

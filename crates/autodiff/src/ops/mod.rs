@@ -1,9 +1,11 @@
-//! The operations that the engine can differentiate: a table, one file a family.
+//! The operations that the engine can differentiate: a table here, and one file for each family.
 //!
-//! Adding an operation takes a struct with a `Rule` in the file of its family, a line with its formulas in the `operations!` list below, and
-//! samples for the derivative tests (a listed operation without samples is a failing test). Every rule reads
-//! `y = f(x_0, x_1, ...)` and gives its *pullback*: for V cotangents of y, stacked on a leading axis `[V, ...shape of y]`, the
-//! cotangents of one operand, `[V, ...shape of x_i]`. See the crate documentation for the notation.
+//! Adding an operation takes a struct with a `Rule` in the file of its family, a line with its
+//! formulas in the `operations!` list below, and samples for the derivative tests (a listed
+//! operation without samples is a failing test). Each rule describes a function `y = f(x_0, x_1,
+//! ...)` and its *pullback*: for V cotangents of y, stacked on a leading axis `[V, ...shape of y]`,
+//! the cotangents of one operand, `[V, ...shape of x_i]`. See the crate documentation for the
+//! notation.
 
 pub mod activation;
 pub mod arithmetic;
@@ -48,25 +50,26 @@ use burn::backend::ir::{OperationIr, TensorIr};
 
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
-use crate::grams::{Factors, Outer};
+use crate::grams::{GradientFactors, OuterSizes};
 
-/// What a rule wants to have at hand in its pullback; the plan turns it into bytes and lifetimes.
+/// A tensor that a rule's pullback reads; from these the plan computes bytes and lifetimes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// The operand with this position.
+    /// The operand at this position.
     Input(usize),
     /// The result.
     Output,
-    /// A mask of one byte an element of the result.
+    /// A mask: one byte per element of the result.
     Mask,
-    /// An index of one machine word an element of the result.
+    /// Indices: one machine word per element of the result.
     Indices,
 }
 
-/// What a pullback sees of the forward pass: exactly what the rule keeps, and the shapes.
+/// The part of the forward pass that a pullback may read: the tensors that the rule keeps, and all
+/// shapes.
 #[derive(Debug)]
 pub(crate) struct Saved<'a> {
-    /// The operands that `keeps` names, by position.
+    /// The operands, by position; none where the rule does not keep one.
     pub(crate) inputs: &'a [Option<Array>],
     /// The result, if kept.
     pub(crate) output: Option<&'a Array>,
@@ -77,82 +80,94 @@ pub(crate) struct Saved<'a> {
 }
 
 impl Saved<'_> {
-    /// An operand that the rule's `keeps` has asked for.
+    /// An operand that the rule keeps.
     pub(crate) fn input(&self, position: usize) -> Array {
         self.inputs[position].clone().unwrap_or_else(|| unreachable!("a rule reads only what it keeps"))
     }
 
-    /// The result, which the rule's `keeps` has asked for.
+    /// The result, where the rule keeps it.
     pub(crate) fn output(&self) -> Array {
         self.output.cloned().unwrap_or_else(|| unreachable!("a rule reads only what it keeps"))
     }
 
-    /// The mask or indices, which the rule's `keeps` has asked for.
+    /// The mask or indices, where the rule keeps them.
     pub(crate) fn derived(&self) -> Array {
         self.derived.cloned().unwrap_or_else(|| unreachable!("a rule reads only what it keeps"))
+    }
+
+    /// An operand, if the rule keeps it.
+    pub(crate) fn kept(&self, position: usize) -> Option<Array> {
+        self.inputs.get(position).cloned().flatten()
     }
 }
 
 /// The mathematics of one operation.
 pub(crate) trait Rule: fmt::Debug + fmt::Display {
-    /// The shape of the result, from the operands' shapes and (for operations that are told their shape) the recorded one.
+    /// The shape of the result, from the operands' shapes and, for operations whose operands do not
+    /// determine it, the recorded shape.
     ///
     /// # Errors
-    /// Why the operands do not fit.
+    /// The reason why the operands do not fit.
     fn shape(&self, inputs: &[Vec<usize>], recorded: &[usize]) -> Result<Vec<usize>, String>;
 
-    /// The result, of shape `shape`, from operands that are owned so that Burn can reuse their storage; operands are at `place`, and results without operands are made there.
+    /// The result, of shape `shape`. Operands are owned, so that Burn can reuse their storage. They
+    /// live at `place`, and a result without operands is made there.
     fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array;
 
-    /// Whether there is a pullback to the operand at `position`; without one, what depends on the input may not stand there.
+    /// Whether there is a pullback to the operand at `position`; without one, that operand must not
+    /// depend on the input.
     fn differentiable(&self, _position: usize) -> bool {
         true
     }
 
-    /// Whether there is a pullback to a parameter, or what is computed from parameters alone, at `position`.
+    /// Whether there is a pullback to the operand at `position` where that depends on parameters
+    /// and not on the input.
     fn trainable(&self, position: usize) -> bool {
         self.differentiable(position)
     }
 
-    /// Whether the pullback keeps inner products of cotangents: it moves elements and changes none.
+    /// Whether the pullback preserves inner products of cotangents, because it only moves elements.
     fn is_isometric(&self) -> bool {
         false
     }
 
-    /// The sizes of the outer products whose sum is the cotangent of the operand at `position`, where it is one; from the shapes of all
-    /// operands and of the result, for one sample.
-    fn outer(&self, _position: usize, _inputs: &[Vec<usize>], _output: &[usize]) -> Option<Outer> {
+    /// The sizes of the outer products whose sum is the cotangent of the operand at `position`,
+    /// where it is such a sum; from the shapes of all operands and of the result, for one sample.
+    fn outer(&self, _position: usize, _inputs: &[Vec<usize>], _output: &[usize]) -> Option<OuterSizes> {
         None
     }
 
-    /// The factors of those products, where [`Rule::outer`] gives their sizes; it reads what [`Rule::pullback`] reads.
-    fn factors(&self, _cotangent: Array, _position: usize, _saved: &Saved<'_>) -> Factors {
-        unreachable!("only of a rule that tells the sizes of its products")
+    /// The factors of these products, where [`Rule::outer`] gives their sizes. It reads the same
+    /// kept tensors as [`Rule::pullback`].
+    fn factors(&self, _cotangent: Array, _position: usize, _saved: &Saved<'_>) -> GradientFactors {
+        unreachable!("called only where the rule gives the sizes of its products")
     }
 
-    /// Whether the result, a mask or what is constant between steps, has the derivative zero wherever it has one.
+    /// Whether the derivative is zero wherever it exists: masks, and functions that are constant
+    /// between steps.
     fn is_locally_constant(&self) -> bool {
         false
     }
 
-    /// The operand that holds indices, and the size of the axis into which they point.
+    /// The position of the operand that holds indices, and the size of the axis that they index.
     fn indexes(&self, _inputs: &[Vec<usize>]) -> Option<(usize, usize)> {
         None
     }
 
-    /// Where the samples of a batch lie in the result, for an operand in which they lie as the passage says; nothing where they do not
-    /// stay apart, or change places.
+    /// Where the samples of a batch lie in the result, for an operand in which they lie as
+    /// `passage` says; `None` where the operation couples samples or changes their order.
     fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis>;
 
-    /// What the pullback to the `active` operands reads.
+    /// The tensors that the pullback to the `active` operands reads.
     fn keeps(&self, active: &[bool]) -> Vec<Keep>;
 
-    /// [`Rule::forward`], with the mask or indices where `keeps` names one.
+    /// [`Rule::forward`], with the mask or indices that the rule keeps, if any.
     fn trace(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> (Array, Option<Array>) {
         (self.forward(inputs, shape, place), None)
     }
 
-    /// The cotangents `[V, ...shapes[position]]` of one operand from those of the result, `[V, ...shape]`.
+    /// The cotangents `[V, ...shapes[position]]` of one operand from those of the result, `[V,
+    /// ...shape]`.
     fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array;
 }
 
@@ -164,8 +179,9 @@ pub(crate) struct Lowered<'a> {
     pub(crate) output: &'a TensorIr,
 }
 
-/// What a family says of a recorded operation: not mine, mine, or mine but refused for this reason.
-pub(crate) type Lowering<'a> = Option<Result<Lowered<'a>, String>>;
+/// A family's answer to a recorded operation: `None` if it is of another family, else the
+/// operation, or the reason why it is refused.
+pub(crate) type Recognition<'a> = Option<Result<Lowered<'a>, String>>;
 
 macro_rules! operations {
     ($($variant:ident($rule:ty) = $value:literal, $pullback:literal;)+) => {
@@ -180,7 +196,8 @@ macro_rules! operations {
             /// The names of all operations, in the table's order.
             pub const NAMES: &'static [&'static str] = &[$(stringify!($variant)),+];
 
-            /// What each operation computes and how it pulls back, in the order of [`Op::NAMES`]: the table of docs/ops.md.
+            /// What each operation computes and how it pulls back, in the order of [`Op::NAMES`]:
+            /// the table of docs/ops.md.
             pub const FORMULAS: &'static [[&'static str; 2]] = &[$([$value, $pullback]),+];
 
             /// The operation's name.
@@ -280,7 +297,8 @@ operations! {
 }
 
 impl Op {
-    /// Whether it takes exp, ln, a sine, an error function or a power: functions that a device may have in single precision alone.
+    /// Whether it computes exp, ln, a sine, an error function or a power, which a device may have
+    /// in single precision alone.
     pub(crate) fn is_transcendental(&self) -> bool {
         use Op::*;
         let smooth = matches!(self, Sigmoid(_) | LogSigmoid(_) | Tanh(_) | Gelu(_) | Erf(_));
@@ -296,8 +314,8 @@ impl fmt::Display for Op {
 }
 
 /// Recognises a recorded operation. `None` when no family knows it.
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
-    const FAMILIES: &[fn(&OperationIr) -> Lowering<'_>] = &[
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
+    const FAMILIES: &[fn(&OperationIr) -> Recognition<'_>] = &[
         conv::lower,
         transposed::lower,
         linear::lower,
@@ -325,7 +343,7 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
 }
 
 /// A lowered operation with one operand.
-pub(crate) fn unary<'a>(op: Op, input: &'a TensorIr, output: &'a TensorIr) -> Lowering<'a> {
+pub(crate) fn unary<'a>(op: Op, input: &'a TensorIr, output: &'a TensorIr) -> Recognition<'a> {
     Some(Ok(Lowered { op, inputs: vec![input], output }))
 }
 
@@ -336,19 +354,39 @@ pub(crate) fn only(inputs: Vec<Array>) -> Array {
     x
 }
 
+/// A lowered operation with an operand, a weight and, if there is one, a bias.
+pub(crate) fn weighted<'a>(
+    op: Op,
+    [x, weight]: [&'a TensorIr; 2],
+    bias: Option<&'a TensorIr>,
+    output: &'a TensorIr,
+) -> Recognition<'a> {
+    Some(Ok(Lowered { op, inputs: [x, weight].into_iter().chain(bias).collect(), output }))
+}
+
+/// An operand, its weight and, if there is one, its bias, owned.
+pub(crate) fn weight_and_bias(inputs: Vec<Array>) -> ([Array; 2], Option<Array>) {
+    let mut inputs = inputs.into_iter();
+    let (Some(x), Some(weight)) = (inputs.next(), inputs.next()) else {
+        unreachable!("the shape rule has seen two operands")
+    };
+    ([x, weight], inputs.next())
+}
+
 /// Both operands of a binary operation, owned.
 pub(crate) fn both(inputs: Vec<Array>) -> [Array; 2] {
     <[Array; 2]>::try_from(inputs).unwrap_or_else(|_| unreachable!("the shape rule has seen two operands"))
 }
 
-/// `[V, B, ...]` as `[V * B, ...]`: for kernels that treat each row of their first axis alike.
+/// `[V, B, ...]` as `[V * B, ...]`, for kernels that treat every index of their first axis
+/// independently.
 pub(crate) fn fold(cotangent: Array) -> Array {
     let shape = cotangent.shape();
     let folded: Vec<_> = std::iter::once(shape[0] * shape[1]).chain(shape[2..].iter().copied()).collect();
     cotangent.reshape(&folded)
 }
 
-/// A shape with `count` in front of it.
+/// A shape with one more axis, of size `count`, in front.
 pub(crate) fn with_leading(count: usize, shape: &[usize]) -> Vec<usize> {
     std::iter::once(count).chain(shape.iter().copied()).collect()
 }
@@ -361,14 +399,14 @@ pub(crate) fn over_cotangents(array: Array) -> Array {
 
 /// Cotangents `[V, ...]` where a mask `[...]`, whose axes of size 1 repeat, is true; 0 elsewhere.
 ///
-/// A selection, not a product with 0 and 1: the cotangent of a discarded branch may be infinite (a
-/// square root behind a ReLU), and 0 times infinity is NaN.
+/// This selects instead of multiplying by 0 and 1, because the cotangent of a discarded branch may
+/// be infinite (a square root behind a ReLU), and 0 times infinity is NaN.
 pub(crate) fn where_true(cotangent: Array, mask: Array) -> Array {
     let shape = with_leading(1, &mask.shape());
     cotangent.fill(mask.reshape_mask(&shape).not(), 0.0)
 }
 
-/// The product of V and the first axis in front of the others: the shape of [`fold`]'s result.
+/// The shape of [`fold`]'s result for V = `count` and an operand of shape `shape`.
 pub(crate) fn folded(count: usize, shape: &[usize]) -> Vec<usize> {
     with_leading(count * shape[0], &shape[1..])
 }

@@ -1,19 +1,19 @@
-//! Naive twins, for the tests: loops that nobody optimises, in f64, with the rounding bound of each result beside it.
+//! Plain loops in f64 for the tests, with a rounding bound for each result.
 
 use super::conv::Conv2d;
 use super::pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
 
-/// Sums of products, with what bounds their rounding errors.
+/// Sums of products, with the quantities that bound their rounding errors.
 #[derive(Debug)]
-pub(super) struct Sums {
+pub(super) struct NaiveSums {
     pub(super) values: Vec<f64>,
-    /// Sum of the products' magnitudes, an element of the result each.
+    /// For each element of the result, the sum of the magnitudes of its products.
     pub(super) magnitudes: Vec<f64>,
-    /// The number of products.
+    /// For each element of the result, the number of its products.
     pub(super) terms: Vec<f64>,
 }
 
-impl Sums {
+impl NaiveSums {
     pub(super) fn zeros(count: usize) -> Self {
         Self { values: vec![0.0; count], magnitudes: vec![0.0; count], terms: vec![0.0; count] }
     }
@@ -35,12 +35,13 @@ fn indices(shape: [usize; 4]) -> impl Iterator<Item = [usize; 4]> {
     (0..a * b * c * d).map(move |i| [i / (b * c * d), i / (c * d) % b, i / d % c, i % d])
 }
 
-/// The input's position under tap `k` of the window at `i`, unless that is padding.
+/// The index in the input under tap `k` of the window at `i`, unless that lies in the padding.
 fn under(i: usize, stride: usize, k: usize, dilation: usize, padding: usize, size: usize) -> Option<usize> {
     (i * stride + k * dilation).checked_sub(padding).filter(|&position| position < size)
 }
 
-/// Visits every product of a convolution: flat indices of result, input and weight.
+/// Calls `visit` for every product of a convolution, with the flat indices of result, input and
+/// weight.
 pub(super) fn convolution(
     op: &Conv2d,
     x: [usize; 4],
@@ -83,7 +84,7 @@ pub(super) fn max_windows(op: &MaxPool2d, x: [usize; 4], y: [usize; 4]) -> Vec<V
 pub(super) fn mean_windows(op: &AvgPool2d, x: [usize; 4], y: [usize; 4]) -> Vec<(Vec<usize>, f64)> {
     let AvgPool2d { kernel, stride, padding, .. } = *op;
     let cover = MaxPool2d { kernel, stride, padding, dilation: [1, 1], ceil_mode: op.ceil_mode };
-    // Padding counts, what ceil mode adds beyond it does not.
+    // Padding counts, but not the elements that ceil mode adds beyond it.
     let padded = |axis: usize, i: usize| {
         let start = i * stride[axis];
         (start + kernel[axis]).min(x[2 + axis] + 2 * padding[axis]) - start

@@ -1,18 +1,22 @@
 //! Normalisation.
 //!
-//! [`BatchNorm`] in evaluation: y = gamma (x - mean) / sqrt(variance + epsilon) + beta, per channel (axis 1). With stored statistics it
-//! is an affine map of x alone, y = s x + t with s = gamma / sqrt(variance + epsilon) and t = beta - s mean, whose pullback is s g. The
-//! pullbacks to the parameters as they are stored are the sums over the channel of g (x - mean) / sqrt(variance + epsilon) and of g.
+//! [`BatchNorm`], in evaluation: y = gamma (x - mean) / sqrt(variance + epsilon) + beta, per
+//! channel (axis 1). With stored statistics it is an affine map of x, y = s x + t with s = gamma /
+//! sqrt(variance + epsilon) and t = beta - s mean, and the pullback to x is s g. The pullbacks to
+//! gamma and beta are the sums over a channel of g (x - mean) / sqrt(variance + epsilon) and of g.
 //!
-//! [`LayerNorm`]: y = gamma h + beta with h = (x - mean) r, r = 1 / sqrt(variance + epsilon), where mean and (biased) variance are those
-//! of the row itself, along the last axis. With u = g gamma, the pullback is r (u - mean u - h mean(u h)). Of a constant row, r is
-//! 1 / sqrt(epsilon). The pullbacks to gamma and beta are the sums over the rows of g h and of g. Burn records group, instance and RMS normalisation as compositions of elementary operations.
+//! In [`LayerNorm`], y = gamma h + beta with h = (x - mean) r, r = 1 / sqrt(variance + epsilon),
+//! where mean and (biased) variance are those of each row along the last axis. With u = g gamma,
+//! the pullback to x is r (u - mean u - h mean(u h)). For a constant row, r is 1 / sqrt(epsilon).
+//! The pullbacks to gamma and beta are the sums over the rows of g h and of g.
+//!
+//! Burn records group, instance and RMS normalisation as compositions of elementary operations.
 
 use std::fmt;
 
 use burn::backend::ir::{BatchNormOpIr, LayerNormOpIr, ModuleOperationIr, OperationIr};
 
-use super::{Keep, Lowered, Lowering, Op, Rule, Saved, over_cotangents};
+use super::{Keep, Lowered, Op, Recognition, Rule, Saved, over_cotangents, weight_and_bias, weighted};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
 
@@ -36,7 +40,8 @@ impl BatchNorm {
     }
 }
 
-/// A vector over channels, shaped to broadcast over a tensor of `rank` axes whose channels are on `axis`.
+/// A vector of channels, reshaped to broadcast over a tensor of `rank` axes whose channels are on
+/// `axis`.
 fn over_channels(vector: Array, rank: usize, axis: usize) -> Array {
     let mut shape = vec![1; rank];
     shape[axis] = vector.shape()[0];
@@ -80,12 +85,13 @@ impl Rule for BatchNorm {
         (0..5).filter(|&position| read[position]).map(Keep::Input).collect()
     }
 
-    /// Weights that follow the input would couple the samples.
+    /// Weights that depend on the input would couple the samples.
     fn differentiable(&self, position: usize) -> bool {
         position == 0
     }
 
-    /// Mean and variance are no parameters: a rule for those that are computed from parameters is not written.
+    /// Mean and variance are not parameters; there is no rule for statistics that are computed from
+    /// parameters.
     fn trainable(&self, position: usize) -> bool {
         position < 3
     }
@@ -109,7 +115,8 @@ impl Rule for BatchNorm {
     }
 }
 
-/// Normalisation along the last axis: operands x `[..., D]`, gamma `[D]` and, if there is one, beta `[D]`.
+/// Normalisation along the last axis: operands x `[..., D]`, gamma `[D]` and, if there is one, beta
+/// `[D]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerNorm {
     /// Added to the variance under the root.
@@ -122,7 +129,7 @@ impl fmt::Display for LayerNorm {
     }
 }
 
-/// The mean along the last axis, which stays with size 1.
+/// The mean along the last axis, which keeps size 1.
 fn row_mean(x: Array) -> Array {
     let shape = x.shape();
     let last = shape.len() - 1;
@@ -155,11 +162,7 @@ impl Rule for LayerNorm {
     }
 
     fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Place) -> Array {
-        let mut inputs = inputs.into_iter();
-        let mut next = || inputs.next();
-        let (Some(x), Some(gamma), beta) = (next(), next(), next()) else {
-            unreachable!("the lowering has seen two operands");
-        };
+        let ([x, gamma], beta) = weight_and_bias(inputs);
         let (rank, last) = (shape.len(), shape.len() - 1);
         let [normalised, _] = self.normalised(x);
         let scaled = normalised.mul(over_channels(gamma, rank, last));
@@ -175,7 +178,7 @@ impl Rule for LayerNorm {
         (0..2).filter(|&position| read[position]).map(Keep::Input).collect()
     }
 
-    /// Weights that follow the input would couple the samples.
+    /// Weights that depend on the input would couple the samples.
     fn differentiable(&self, position: usize) -> bool {
         position == 0
     }
@@ -201,7 +204,7 @@ impl Rule for LayerNorm {
     }
 }
 
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     let OperationIr::Module(module) = ir else { return None };
     match module {
         ModuleOperationIr::BatchNorm(BatchNormOpIr { x, gamma, beta, mean, variance, epsilon, out }) => {
@@ -210,8 +213,7 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
         }
         ModuleOperationIr::LayerNorm(LayerNormOpIr { input, gamma, beta, epsilon, out }) => {
             let op = Op::LayerNorm(LayerNorm { epsilon: epsilon.elem() });
-            let inputs = [input, gamma].into_iter().chain(beta).collect();
-            Some(Ok(Lowered { op, inputs, output: out }))
+            weighted(op, [input, gamma], beta.as_ref(), out)
         }
         _ => None,
     }
@@ -224,32 +226,32 @@ pub(super) mod tests {
     use burn::tensor::FloatDType;
 
     use super::super::derivatives::{
-        Operand, Sample, array, assert_close, check, place, positive, spread, values,
+        OpSample, OperandValues, array, assert_close, check, place, positive, spread, values,
     };
     use super::*;
 
-    fn sample(x: &[usize], variance: Operand, epsilon: f64) -> Sample {
+    fn sample(x: &[usize], variance: OperandValues, epsilon: f64) -> OpSample {
         let channels = [x[1]];
         let operands =
             vec![spread(x, 3), spread(&channels, 50), spread(&channels, 60), spread(&channels, 70), variance];
-        Sample::new(Op::BatchNorm(BatchNorm { epsilon }), operands).active(&[0, 1, 2]).linear(&[0, 1, 2])
+        OpSample::new(Op::BatchNorm(BatchNorm { epsilon }), operands).active(&[0, 1, 2]).linear(&[0, 1, 2])
     }
 
-    fn layers() -> Vec<Sample> {
+    fn layers() -> Vec<OpSample> {
         let shapes: [&[usize]; 6] = [&[1, 3], &[2, 5], &[5, 2, 4], &[3, 1], &[1, 2, 3, 6], &[3, 17, 33]];
         let layer = |x: &[usize], epsilon, bias| {
             let last = [x[x.len() - 1]];
             let mut operands = vec![spread(x, 3), spread(&last, 50)];
             operands.extend(if bias { Some(spread(&last, 60)) } else { None });
             let linear: Vec<_> = (1..operands.len()).collect();
-            Sample::new(Op::LayerNorm(LayerNorm { epsilon }), operands).linear(&linear)
+            OpSample::new(Op::LayerNorm(LayerNorm { epsilon }), operands).linear(&linear)
         };
         let each = |x: &&[usize]| [(1e-5, true), (0.1, false)].map(|(epsilon, bias)| layer(x, epsilon, bias));
         shapes.iter().flat_map(each).collect()
     }
 
     #[test]
-    fn a_constant_row_normalises_to_beta() {
+    fn layer_norm_of_a_constant_row_is_beta() {
         let place = place(FloatDType::F64);
         let vector = |values: &[f64]| array(&[values.len()], values, &place);
         let (gamma, rule) = (vector(&[2.0, 3.0]), LayerNorm { epsilon: 1e-4 });
@@ -260,19 +262,19 @@ pub(super) mod tests {
         let saved =
             Saved { inputs: &[Some(x), Some(gamma), None], output: None, derived: None, shapes: &shapes };
         let pulled = values(rule.pullback(array(&[1, 1, 2], &[1.0, 0.0], &place), 0, &saved));
-        // u = (2, 0), less its mean, over sqrt(epsilon).
+        // u = (2, 0), minus its mean, divided by sqrt(epsilon).
         assert_close("a constant row", &[100.0, -100.0], &pulled, 1e-14);
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let shapes: [&[usize]; 6] =
             [&[1, 3, 2, 2], &[2, 1, 3, 1], &[5, 4, 1, 1], &[2, 3], &[2, 3, 4], &[1, 2, 2, 1, 2]];
         let mut all: Vec<_> = shapes
             .iter()
             .flat_map(|x| [1e-5, 1e-3, 0.0].map(|epsilon| sample(x, positive(&[x[1]], 80), epsilon)))
             .collect();
-        // Variance 0 and next to nothing: the slope is gamma / sqrt(epsilon), up to 316 gamma.
-        let dead = Operand { shape: vec![3], values: vec![0.0, 1e-300, 1e-12] };
+        // Variances of 0 and nearly 0: the slope is gamma / sqrt(epsilon), up to 316 gamma.
+        let dead = OperandValues { shape: vec![3], values: vec![0.0, 1e-300, 1e-12] };
         all.push(sample(&[2, 3, 2, 2], dead.clone(), 1e-5));
         all.push(sample(&[2, 3, 2, 2], dead, 1e-3));
         all.push(sample(&[3, 17, 7, 5], positive(&[17], 80), 1e-5));
@@ -281,7 +283,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn derivatives() {
+    fn normalisation_derivatives_match_differences() {
         check(&samples());
     }
 }

@@ -1,11 +1,14 @@
 //! Pooling in one and two dimensions.
 //!
-//! - [`MaxPool2d`]: y_i = max of x over the window of i; the pullback sends g_i to the window's maximum. Of several equal maxima the
-//!   first in row-major order takes all of it (as in PyTorch); the measure is not defined at such points, and any choice is a
-//!   one-sided derivative.
-//! - [`AvgPool2d`]: y_i = sum of x over the window / count; the pullback sends g_i / count to every element of the window. With
-//!   `count_include_pad` the count includes padding (but never what `ceil_mode` adds beyond it).
-//! - [`AdaptiveAvgPool2d`]: window i of n spans floor(i H / n) .. ceil((i + 1) H / n).
+//! - [`MaxPool2d`]: y_i = max of x over the window of i; the pullback adds g_i at the window's
+//!   maximum. Of several equal maxima, the first in row-major order receives all of it, as in
+//!   PyTorch. (The measure is not defined at such points; every choice is a one-sided derivative.)
+//! - [`AvgPool2d`]: y_i = sum of x over the window / count; the pullback adds g_i / count at every
+//!   element of the window. With `count_include_pad` the count includes padding, but not the
+//!   elements that `ceil_mode` adds beyond it.
+//! - [`AdaptiveAvgPool2d`]: the mean over n windows along an axis of size H, of which window i
+//!   covers floor(i H / n) .. ceil((i + 1) H / n); the pullback adds g_i / count at every element
+//!   of the window.
 
 use std::fmt;
 
@@ -16,7 +19,7 @@ use burn::tensor::Device;
 
 use super::conv::dims4;
 use super::row::Row;
-use super::{Keep, Lowering, Op, Rule, Saved, fold, folded, unary, with_leading};
+use super::{Keep, Op, Recognition, Rule, Saved, fold, folded, unary, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
 
@@ -27,7 +30,7 @@ pub struct MaxPool2d {
     pub kernel: [usize; 2],
     /// Step of the window.
     pub stride: [usize; 2],
-    /// Minus infinities added on both sides.
+    /// Number of minus infinities added on both sides.
     pub padding: [usize; 2],
     /// Distance of the window's taps.
     pub dilation: [usize; 2],
@@ -42,7 +45,7 @@ pub struct AvgPool2d {
     pub kernel: [usize; 2],
     /// Step of the window.
     pub stride: [usize; 2],
-    /// Zeros added on both sides.
+    /// Number of zeros added on both sides.
     pub padding: [usize; 2],
     /// Whether padding counts in the divisor.
     pub count_include_pad: bool,
@@ -100,7 +103,8 @@ fn pooled(
     Ok(shape)
 }
 
-/// Burn's pooling pullbacks take the input for its shape alone: one zero, expanded.
+/// A stand-in for the input, of which Burn's pooling pullbacks read only the shape: one zero,
+/// expanded.
 fn shape_only(shape: &[usize], like: &Array) -> Array {
     like.zeros_like(&[1, 1, 1, 1]).expand(shape)
 }
@@ -144,6 +148,7 @@ impl Rule for MaxPool2d {
     fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
         let Self { kernel, stride, padding, dilation, ceil_mode } = *self;
         let stacked = cotangent.shape();
+        // One set of indices serves all V cotangents.
         let indices = saved.derived();
         let single = indices.shape();
         let indices = indices.reshape_indices(&with_leading(1, &single)).expand_indices(&stacked);
@@ -255,7 +260,7 @@ fn ceil(mode: bool) -> &'static str {
     if mode { ", ceil" } else { "" }
 }
 
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     let OperationIr::Module(module) = ir else { return None };
     match module {
         ModuleOperationIr::MaxPool2d(pool) => {
@@ -309,18 +314,20 @@ fn max_row(kernel: usize, stride: usize, padding: usize, dilation: usize, ceil_m
 
 #[cfg(test)]
 pub(super) mod tests {
-    //! The grid of windows, strides, paddings, dilations and modes: derivatives, and both directions against naive loops.
+    //! Combinations of windows, strides, paddings, dilations and modes: derivatives, and both
+    //! directions against naive loops.
 
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Sample, array, assert_close, check, place, spread, values};
-    use super::super::naive::{Sums, adaptive_windows, max_windows, mean_windows};
+    use super::super::derivatives::{OpSample, array, assert_close, check, place, spread, values};
+    use super::super::naive::{NaiveSums, adaptive_windows, max_windows, mean_windows};
     use super::*;
 
-    /// f64 against loops in f64: rounding of a few dozen sums.
+    /// Tolerance for f64 against loops in f64: the rounding of a few dozen terms.
     const TWIN: f64 = 1e-12;
 
-    /// f32 against loops in f64: a few dozen unit roundings of numbers below 1 (windows have at most 24 elements).
+    /// Tolerance for f32 against loops in f64: a few dozen unit roundoffs of numbers below 1
+    /// (windows have at most 24 elements).
     const TWIN_F32: f64 = 32.0 / (1_u64 << 24) as f64;
 
     const KERNELS: [[usize; 2]; 5] = [[1, 1], [2, 2], [3, 3], [1, 3], [3, 2]];
@@ -342,12 +349,12 @@ pub(super) mod tests {
     }
 
     /// A sample with the input's shape as `x`, if the operation fits it.
-    fn fitting(op: Op, x: [usize; 4]) -> Option<Sample> {
+    fn fitting(op: Op, x: [usize; 4]) -> Option<OpSample> {
         op.rule().shape(&[x.to_vec()], &[]).ok()?;
-        Some(Sample::new(op, vec![spread(&x, 8)]))
+        Some(OpSample::new(op, vec![spread(&x, 8)]))
     }
 
-    fn max_pools() -> Vec<Sample> {
+    fn max_pools() -> Vec<OpSample> {
         let mut all = Vec::new();
         for (index, (kernel, stride, padding)) in windows().into_iter().enumerate() {
             for (dilation, ceil_mode) in [(1, false), (2, false), (3, true), (1, true)] {
@@ -358,7 +365,7 @@ pub(super) mod tests {
         all
     }
 
-    fn mean_pools() -> Vec<Sample> {
+    fn mean_pools() -> Vec<OpSample> {
         let mut all = Vec::new();
         for (index, (kernel, stride, padding)) in windows().into_iter().enumerate() {
             for mode in 0..4 {
@@ -370,13 +377,13 @@ pub(super) mod tests {
         all
     }
 
-    fn adaptive_pools() -> Vec<Sample> {
+    fn adaptive_pools() -> Vec<OpSample> {
         let outputs = [[1, 1], [2, 2], [3, 2], [1, 4], [5, 3], [7, 7], [4, 1]];
         let ops = outputs.map(|output| Op::AdaptiveAvgPool2d(AdaptiveAvgPool2d { output }));
         (0..4).flat_map(|index| ops.iter().filter_map(move |op| fitting(op.clone(), sizes(index)))).collect()
     }
 
-    fn larger() -> Vec<Sample> {
+    fn larger() -> Vec<OpSample> {
         let (kernel, stride, padding) = ([3, 3], [2, 2], [1, 1]);
         let max = MaxPool2d { kernel, stride, padding, dilation: [1, 1], ceil_mode: false };
         let mean = AvgPool2d { kernel, stride, padding, count_include_pad: true, ceil_mode: false };
@@ -388,43 +395,44 @@ pub(super) mod tests {
             .collect()
     }
 
-    /// Pools along one axis of lengths that no stride divides.
-    fn rows() -> Vec<Sample> {
+    /// Pools along one axis, of lengths that are no multiple of the stride.
+    fn rows() -> Vec<OpSample> {
         let mut all = Vec::new();
         for (kernel, stride, padding) in [(1, 1, 0), (2, 2, 1), (3, 2, 1), (3, 3, 0), (2, 3, 1)] {
             for (mode, x) in [[1, 2, 7], [2, 1, 10], [5, 3, 8], [1, 1, 5]].into_iter().enumerate() {
                 let (count_include_pad, ceil_mode) = (mode & 1 == 1, mode & 2 == 2);
                 let max = max_row(kernel, stride, padding, 1 + mode % 2, ceil_mode);
-                all.push(Sample::new(Op::MaxPool1d(max), vec![spread(&x, 8)]));
+                all.push(OpSample::new(Op::MaxPool1d(max), vec![spread(&x, 8)]));
                 let (kernel, stride, padding) = ([1, kernel], [1, stride], [0, padding]);
                 let mean = Row(AvgPool2d { kernel, stride, padding, count_include_pad, ceil_mode });
-                all.push(Sample::new(Op::AvgPool1d(mean), vec![spread(&x, 8)]).linear(&[0]));
+                all.push(OpSample::new(Op::AvgPool1d(mean), vec![spread(&x, 8)]).linear(&[0]));
                 let adaptive = Row(AdaptiveAvgPool2d { output: [1, 1 + mode] });
-                all.push(Sample::new(Op::AdaptiveAvgPool1d(adaptive), vec![spread(&x, 8)]).linear(&[0]));
+                all.push(OpSample::new(Op::AdaptiveAvgPool1d(adaptive), vec![spread(&x, 8)]).linear(&[0]));
             }
         }
         all
     }
 
-    /// Both kinds.
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    /// Pools in two dimensions and in one.
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         [images(), rows()].concat()
     }
 
-    fn images() -> Vec<Sample> {
+    fn images() -> Vec<OpSample> {
         let mean = [mean_pools(), adaptive_pools()].concat().into_iter().map(|sample| sample.linear(&[0]));
         let larger = larger().into_iter();
-        // A maximum is linear too, but only as far as no other element overtakes it.
+        // A maximum is linear only until another element exceeds it, so it is tested with small
+        // steps.
         max_pools().into_iter().chain(mean).chain(larger).collect()
     }
 
     #[test]
-    fn derivatives() {
-        assert!(max_pools().len() > 100 && mean_pools().len() > 100, "the grid is not thinned by accident");
+    fn pool_derivatives_match_differences() {
+        assert!(max_pools().len() > 100 && mean_pools().len() > 100, "most combinations fit");
         check(&samples());
     }
 
-    /// Values and pullback of one cotangent, through `trace` or `forward` as the plan would.
+    /// Values, and the pullback of one cotangent.
     fn run(op: &Op, x: &[usize], values_of_x: &[f64], cotangent: &[f64], dtype: FloatDType) -> [Vec<f64>; 2] {
         let place = place(dtype);
         let shape = op.rule().shape(&[x.to_vec()], &[]).expect("it fits");
@@ -434,7 +442,7 @@ pub(super) mod tests {
         [values(y), values(op.rule().pullback(cotangent, 0, &saved))]
     }
 
-    /// The same by naive loops; of equal maxima the first takes all.
+    /// The same by naive loops; of equal maxima the first receives all.
     fn naive(op: &Op, x: [usize; 4], y: [usize; 4], xs: &[f64], gs: &[f64]) -> [Vec<f64>; 2] {
         let windows: Vec<(Vec<usize>, f64)> = match op {
             Op::MaxPool2d(op) => {
@@ -451,7 +459,7 @@ pub(super) mod tests {
             }
             other => panic!("{other} is no pool"),
         };
-        let (mut forward, mut backward) = (Sums::zeros(gs.len()), Sums::zeros(xs.len()));
+        let (mut forward, mut backward) = (NaiveSums::zeros(gs.len()), NaiveSums::zeros(xs.len()));
         for (at, (window, divisor)) in windows.into_iter().enumerate() {
             for i in window {
                 forward.add(at, xs[i] / divisor);
@@ -462,7 +470,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn all_agree_with_naive_loops() {
+    fn pool_forward_and_pullback_agree_with_naive_loops() {
         for sample in images() {
             let x = dims4(&sample.operands[0].shape).expect("four axes");
             let y = dims4(&sample.shape()).expect("four axes");
@@ -481,8 +489,9 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_ceil_window_that_ends_outside_divides_by_what_is_inside() {
-        // x = [1 .. 5], window and stride [1, 2], ceil: windows {1, 2}, {3, 4}, {5}; upstream [2, 4, 8].
+    fn average_pool_in_ceil_mode_divides_by_the_elements_inside() {
+        // x = [1 .. 5], window and stride [1, 2], ceil: windows {1, 2}, {3, 4}, {5}; upstream [2,
+        // 4, 8].
         for count_include_pad in [true, false] {
             let op = AvgPool2d {
                 kernel: [1, 2],
@@ -498,7 +507,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_first_of_equal_maxima_takes_all() {
+    fn max_pool_pullback_goes_to_the_first_of_equal_maxima() {
         let op = |kernel| {
             let rule =
                 MaxPool2d { kernel, stride: [1, 1], padding: [0, 0], dilation: [1, 1], ceil_mode: false };
@@ -516,7 +525,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn padding_never_wins_a_maximum() {
+    fn max_pool_never_selects_padding() {
         let rule =
             MaxPool2d { kernel: [3, 3], stride: [3, 3], padding: [1, 1], dilation: [1, 1], ceil_mode: true };
         for low in [-5.0, f64::NEG_INFINITY] {

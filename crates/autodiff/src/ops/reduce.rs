@@ -1,16 +1,19 @@
-//! Sums, means and extrema over axes, which stay with size 1 (a full reduction gives shape `[1]`).
+//! Sums, means and extrema over axes, which keep size 1 (a reduction over all axes may give shape
+//! `[1]`).
 //!
-//! [`Sum`], [`Mean`]: y = sum of x over the axes, pullback g repeated along them; the mean divides both by the number of summed elements.
-//! [`Extremum`]: y = the largest or smallest element along an axis; the pullback sends g to it. Of several equal ones the first takes
-//! all, as for pools.
-//!
-//! [`CumSum`]: y_i = the sum of x_j for j <= i along an axis; the pullback is the sum of g_j for j >= i.
+//! - [`Sum`], [`Mean`]: y = sum of x over the axes, and the pullback is g repeated along them; the
+//!   mean divides both by the number of summed elements.
+//! - [`Extremum`]: y = the largest or smallest element along an axis; the pullback adds g at that
+//!   element. Of several equal ones the first receives all, as in pools.
+//! - [`CumSum`]: y_i = the sum of x_j for j <= i along an axis; the pullback is the sum of g_j for
+//!   j >= i.
 
 use std::fmt;
 
 use burn::backend::ir::{NumericOperationIr, OperationIr};
 
-use super::{Keep, Lowering, Op, Rule, Saved, only, unary, with_leading};
+use super::indexing::added_at;
+use super::{Keep, Op, Recognition, Rule, Saved, only, unary, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
 
@@ -44,9 +47,10 @@ pub struct CumSum {
     pub axis: usize,
 }
 
+/// The shape of a reduction, which is `[1]` where all axes are reduced and the recording has that.
 fn reduced(input: &[usize], axes: &[usize], recorded: &[usize]) -> Result<Vec<usize>, String> {
     if axes.iter().any(|&axis| axis >= input.len()) {
-        return Err(format!("shape {input:?} has not all of the axes {axes:?}"));
+        return Err(format!("shape {input:?} does not have all of the axes {axes:?}"));
     }
     if axes.len() == input.len() && recorded == [1] {
         return Ok(vec![1]);
@@ -66,7 +70,7 @@ fn repeat(cotangent: Array, axes: &[usize], shape: &[usize]) -> Array {
     cotangent.reshape(&with_leading(v, &kept)).expand(&with_leading(v, shape))
 }
 
-/// How many elements of `shape` one element of the result stands for.
+/// The number of elements of `shape` that one element of the result sums.
 fn count(shape: &[usize], axes: &[usize]) -> f64 {
     axes.iter().map(|&axis| shape[axis]).product::<usize>() as f64
 }
@@ -112,7 +116,7 @@ impl Rule for Mean {
     }
 
     fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
-        // The division comes first: it has fewer elements to divide.
+        // Division before repetition: there are fewer elements to divide.
         let count = count(&saved.shapes[0], &self.axes);
         repeat(cotangent.div_scalar(count), &self.axes, &saved.shapes[0])
     }
@@ -142,11 +146,7 @@ impl Rule for Extremum {
     }
 
     fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
-        let (stacked, indices) = (cotangent.shape(), saved.derived());
-        let single = indices.shape();
-        let indices = indices.reshape_indices(&with_leading(1, &single)).expand_indices(&stacked);
-        let zeros = cotangent.zeros_like(&with_leading(stacked[0], &saved.shapes[0]));
-        zeros.scatter_add(self.axis + 1, indices, cotangent)
+        added_at(cotangent, saved.derived(), self.axis, &saved.shapes[0])
     }
 }
 
@@ -197,7 +197,7 @@ impl fmt::Display for Mean {
     }
 }
 
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     use NumericOperationIr as N;
     let OperationIr::NumericFloat(_, numeric) = ir else { return None };
     let all = |rank: usize| (0..rank).collect::<Vec<_>>();
@@ -231,10 +231,10 @@ pub(super) mod tests {
 
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Sample, array, check, place, spread, values};
+    use super::super::derivatives::{OpSample, array, check, place, spread, values};
     use super::*;
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let shapes: [&[usize]; 6] = [&[3], &[1, 4], &[5, 2], &[2, 3, 2], &[1, 1, 3, 2], &[2, 5, 7, 9]];
         let mut all = Vec::new();
         for shape in shapes {
@@ -244,13 +244,13 @@ pub(super) mod tests {
                 let full = axes.len() == shape.len();
                 if let [axis] = axes[..] {
                     let both = [false, true].map(|smallest| extremum(axis, smallest));
-                    all.extend(both.map(|op| Sample::new(op, vec![spread(shape, 8)])));
-                    let sums = Sample::new(Op::CumSum(CumSum { axis }), vec![spread(shape, 8)]);
+                    all.extend(both.map(|op| OpSample::new(op, vec![spread(shape, 8)])));
+                    let sums = OpSample::new(Op::CumSum(CumSum { axis }), vec![spread(shape, 8)]);
                     all.push(sums.linear(&[0]));
                 }
                 for recorded in [Some(kept), full.then(|| vec![1])].into_iter().flatten() {
                     for op in [Op::Sum(Sum { axes: axes.clone() }), Op::Mean(Mean { axes: axes.clone() })] {
-                        let sample = Sample::new(op, vec![spread(shape, 8)]);
+                        let sample = OpSample::new(op, vec![spread(shape, 8)]);
                         all.push(sample.linear(&[0]).recorded(&recorded));
                     }
                 }
@@ -260,12 +260,12 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn derivatives() {
+    fn reduction_derivatives_match_differences() {
         check(&samples());
     }
 
     #[test]
-    fn the_first_of_equal_extrema_takes_all_and_nan_goes_through() {
+    fn extremum_pullback_goes_to_the_first_of_equal_elements_and_nan_goes_through() {
         for dtype in [FloatDType::F32, FloatDType::F64] {
             let x = [1.0, 3.0, 3.0, 1.0, 2.0];
             assert_eq!(along(&extremum(0, false), &x, dtype), (3.0, vec![0.0, 1.0, 0.0, 0.0, 0.0]));

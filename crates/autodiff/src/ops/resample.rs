@@ -1,8 +1,10 @@
 //! Interpolation of `[B, C, H, W]` to another size.
 //!
-//! Every mode is linear in x and works along H and W apart: y = A x B^T with weights A `[H', H]` and B `[W', W]` that depend on the sizes
-//! alone. The pullback is A^T g B. The weights are made here, on the host in f64, and not left to the kernels of the device: those of Burn's
-//! GPU backends have other ones at some sizes. The conventions are burn-flex's, which are PyTorch's where PyTorch has the mode.
+//! Every mode is linear in x and separable in H and W: y = A x B^T, with weights A `[H', H]` and B
+//! `[W', W]` that depend on the sizes alone. The pullback is A^T g B. The weights are computed
+//! here, on the host in f64, and not by the device's kernels, because those of Burn's GPU backends
+//! use other weights at some sizes. The conventions are those of burn-flex, which are PyTorch's
+//! where PyTorch has the mode.
 
 use std::fmt;
 
@@ -10,38 +12,38 @@ use burn::backend::ir::{InterpolateModeIr, ModuleOperationIr, OperationIr};
 use burn::tensor::TensorData;
 
 use super::conv::dims4;
-use super::{Keep, Lowering, Op, Rule, Saved, only, unary, with_leading};
+use super::{Keep, Op, Recognition, Rule, Saved, only, unary, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
 
-/// How values between samples are made.
+/// How values between pixels are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// The sample at or before the position.
+    /// The pixel at or before the position.
     Nearest,
-    /// The sample nearest to the centre of the new one.
+    /// The pixel nearest to the centre of the new one.
     NearestExact,
-    /// Straight lines.
+    /// Linear interpolation along both axes.
     Bilinear,
     /// Cubic convolution, a = -0.75.
     Bicubic,
-    /// A windowed sinc of six samples.
+    /// A windowed sinc over six pixels.
     Lanczos3,
 }
 
 /// Interpolation to `output` along H and W.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interpolate {
-    /// How values between samples are made.
+    /// How values between pixels are computed.
     pub mode: Mode,
-    /// Whether the outermost samples of both sizes lie on one another.
+    /// Whether the centres of the outermost pixels of both sizes coincide.
     pub align_corners: bool,
     /// The size of the result along H and W.
     pub output: [usize; 2],
 }
 
 impl Interpolate {
-    /// Where the centre of sample `i` of `output` lies among `size` samples.
+    /// The centre of pixel `i` of `output`, as a position among `size` pixels.
     fn position(&self, size: usize, output: usize, i: usize) -> f64 {
         if self.align_corners {
             return i as f64 * ((size as f64 - 1.0) / (output as f64 - 1.0).max(1.0));
@@ -49,7 +51,7 @@ impl Interpolate {
         (i as f64 + 0.5) * (size as f64 / output as f64) - 0.5
     }
 
-    /// The sample that sample `i` of `output` takes from `size` in the modes that take one.
+    /// For the nearest modes, the pixel among `size` that pixel `i` of `output` copies.
     fn nearest(&self, size: usize, output: usize, i: usize) -> usize {
         let taken = if self.mode == Mode::NearestExact {
             (2 * i + 1) * size / (2 * output)
@@ -59,7 +61,8 @@ impl Interpolate {
         taken.min(size - 1)
     }
 
-    /// Which of `size` samples make up sample `i` of `output`, and their weights; a sample may come twice.
+    /// The pixels among `size` that contribute to pixel `i` of `output`, with their weights; a
+    /// pixel may occur twice.
     fn taps(&self, size: usize, output: usize, i: usize) -> Vec<(usize, f64)> {
         let position = self.position(size, output, i);
         let base = position.floor();
@@ -84,7 +87,7 @@ impl Interpolate {
         }
     }
 
-    /// The weights from `size` samples to `output`: `[output, size]`.
+    /// The matrix of weights from `size` pixels to `output`: `[output, size]`.
     fn weights(&self, size: usize, output: usize, place: &Place) -> Array {
         let mut weights = vec![0.0; output * size];
         for (i, row) in weights.chunks_exact_mut(size).enumerate() {
@@ -94,7 +97,7 @@ impl Interpolate {
     }
 }
 
-/// The weight of cubic convolution at a distance, a = -0.75 (Keys 1981).
+/// The weight of cubic convolution at a distance in pixels, with a = -0.75 (Keys 1981).
 fn cubic(distance: f64) -> f64 {
     const A: f64 = -0.75;
     let t = distance.abs();
@@ -105,7 +108,7 @@ fn cubic(distance: f64) -> f64 {
     }
 }
 
-/// sinc(t) sinc(t / 3) within three samples.
+/// sinc(t) sinc(t / 3) within three pixels, else 0.
 fn lanczos(t: f64) -> f64 {
     let sinc = |x: f64| if x == 0.0 { 1.0 } else { x.sin() / x };
     let angle = std::f64::consts::PI * t;
@@ -174,7 +177,7 @@ impl fmt::Display for Interpolate {
     }
 }
 
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     let OperationIr::Module(ModuleOperationIr::Interpolate(io)) = ir else { return None };
     let mode = match io.options.mode {
         InterpolateModeIr::Nearest => Mode::Nearest,
@@ -189,22 +192,24 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    //! Samples of all modes, up and down, to and from one pixel.
+    //! Samples of all modes, to larger and smaller sizes, and to and from one pixel.
 
     use burn::backend::Dispatch;
     use burn::backend::ops::{InterpolateMode, InterpolateOptions, ModuleOps};
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Sample, array, assert_close, check, place, spread, values};
+    use super::super::derivatives::{
+        OpSample, array, assert_close, check, check_values, place, spread, values,
+    };
     use super::*;
 
-    /// Against Burn's kernel in f64: a few dozen products.
+    /// Tolerance against Burn's kernel in f64: the rounding of a few dozen products.
     const KERNEL: f64 = 1e-14;
 
     const MODES: [Mode; 5] =
         [Mode::Nearest, Mode::NearestExact, Mode::Bilinear, Mode::Bicubic, Mode::Lanczos3];
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let sizes = [
             ([1, 2, 3, 4], [5, 7]),
             ([2, 1, 7, 5], [3, 2]),
@@ -217,41 +222,37 @@ pub(super) mod tests {
         for (x, output) in sizes {
             for (mode, align_corners) in MODES.into_iter().flat_map(|mode| [(mode, false), (mode, true)]) {
                 let op = Op::Interpolate(Interpolate { mode, align_corners, output });
-                all.push(Sample::new(op, vec![spread(&x, 8)]).linear(&[0]));
+                all.push(OpSample::new(op, vec![spread(&x, 8)]).linear(&[0]));
             }
         }
         all
     }
 
     #[test]
-    fn derivatives() {
+    fn interpolation_derivatives_match_differences() {
         check(&samples());
     }
 
     /// Every mode that burn-flex has a kernel for, against it.
     #[test]
-    fn the_weights_are_those_of_burn_on_the_processor() {
-        let place = place(FloatDType::F64);
-        for sample in samples() {
-            let Op::Interpolate(Interpolate { mode, align_corners, output }) = sample.op else { continue };
+    fn interpolation_values_are_those_of_burn_on_the_processor() {
+        check_values(&samples(), KERNEL, |op, operands| {
+            let Op::Interpolate(Interpolate { mode, align_corners, output }) = *op else { return None };
             let theirs = match mode {
                 Mode::Nearest => InterpolateMode::Nearest,
-                Mode::NearestExact => continue,
+                Mode::NearestExact => return None,
                 Mode::Bilinear => InterpolateMode::Bilinear,
                 Mode::Bicubic => InterpolateMode::Bicubic,
                 Mode::Lanczos3 => InterpolateMode::Lanczos3,
             };
             let options = InterpolateOptions::new(theirs).with_align_corners(align_corners);
-            let given = only(sample.arrays(&place));
-            let expected = values(Array(Dispatch::interpolate(given.0, output, options)));
-            let found = sample.op.rule().forward(sample.arrays(&place), &sample.shape(), &place);
-            assert_close(&sample.label(), &expected, &values(found), KERNEL);
-        }
+            Some(Array(Dispatch::interpolate(only(operands).0, output, options)))
+        });
     }
 
-    /// One row of numbers to another length, in PyTorch's conventions.
+    /// One row of pixels to another length, by PyTorch's conventions.
     #[test]
-    fn rows_by_hand() {
+    fn interpolated_rows_are_those_worked_out_by_hand() {
         let place = place(FloatDType::F64);
         let cases: [(Mode, bool, &[f64], &[f64]); 7] = [
             (Mode::Nearest, false, &[1.0, 2.0, 3.0], &[1.0, 1.0, 2.0, 2.0, 3.0]),

@@ -1,14 +1,14 @@
 //! Operations along one axis as operations on images of height 1.
 //!
-//! `[B, C, L]` is taken as `[B, C, 1, L]`, given to the two-dimensional rule, and the axis of size 1 is dropped from what comes back. Kernels `[O, C, K]`
-//! become `[O, C, 1, K]` in the same way.
+//! An operand `[B, C, L]` is given to the two-dimensional rule as `[B, C, 1, L]`, and the axis of
+//! size 1 is dropped from the result. Weights `[O, C, K]` become `[O, C, 1, K]` in the same way.
 
 use std::fmt;
 
 use super::{Keep, Rule, Saved, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
-use crate::grams::{Factors, Outer};
+use crate::grams::{GradientFactors, OuterSizes};
 
 /// A two-dimensional rule applied to images of height 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,7 @@ fn lifted_shape(shape: &[usize]) -> Vec<usize> {
     }
 }
 
+/// An array reshaped by [`lifted_shape`].
 fn lifted(array: Array) -> Array {
     let shape = lifted_shape(&array.shape());
     array.reshape(&shape)
@@ -56,16 +57,17 @@ impl<R: Rule> Rule for Row<R> {
         self.0.trainable(position)
     }
 
-    fn outer(&self, position: usize, inputs: &[Vec<usize>], output: &[usize]) -> Option<Outer> {
+    fn outer(&self, position: usize, inputs: &[Vec<usize>], output: &[usize]) -> Option<OuterSizes> {
         let inputs: Vec<_> = inputs.iter().map(|shape| lifted_shape(shape)).collect();
         self.0.outer(position, &inputs, &lifted_shape(output))
     }
 
-    fn factors(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Factors {
+    fn factors(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> GradientFactors {
         lift(cotangent, saved, |cotangent, image| self.0.factors(cotangent, position, image))
     }
 
     fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+        // Axes of a row as axes of the image, and back.
         let (lifted, dropped) = ([0, 1, 3], [0, 1, 1, 2]);
         let [input, output] = [passage.input, passage.output].map(lifted_shape);
         let from = BatchAxis { axis: lifted[passage.from.axis], ..passage.from };
@@ -91,7 +93,7 @@ impl<R: Rule> Rule for Row<R> {
     }
 }
 
-/// Does `work` with cotangents and what is saved taken as images.
+/// Calls `work` with cotangents and saved tensors reshaped to images of height 1.
 fn lift<T>(cotangent: Array, saved: &Saved<'_>, work: impl FnOnce(Array, &Saved<'_>) -> T) -> T {
     let full = cotangent.shape();
     let inputs: Vec<_> = saved.inputs.iter().map(|input| input.clone().map(lifted)).collect();

@@ -1,4 +1,4 @@
-//! Softmax and its logarithm along one axis.
+//! Softmax, softmin and the logarithm of softmax along one axis.
 //!
 //! - softmax: y_i = exp(x_i) / sum_j exp(x_j), pullback y_i (g_i - sum_j g_j y_j);
 //! - softmin: the softmax of -x, pullback -y_i (g_i - sum_j g_j y_j);
@@ -10,30 +10,9 @@ use burn::backend::Dispatch;
 use burn::backend::ir::{ActivationOperationIr, OperationIr};
 use burn::backend::ops::ActivationOps;
 
-use super::{Keep, Lowering, Op, Rule, Saved, only, unary, with_leading};
+use super::{Keep, Op, Recognition, Rule, Saved, only, unary, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
-
-/// exp(x) / sum exp(x) along `axis`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Softmax {
-    /// The axis along which the result sums to 1.
-    pub axis: usize,
-}
-
-/// exp(-x) / sum exp(-x) along `axis`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Softmin {
-    /// The axis along which the result sums to 1.
-    pub axis: usize,
-}
-
-/// x - ln sum exp(x) along `axis`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogSoftmax {
-    /// The axis along which the exponentials of the result sum to 1.
-    pub axis: usize,
-}
 
 fn same_shape(inputs: &[Vec<usize>], axis: usize) -> Result<Vec<usize>, String> {
     if axis < inputs[0].len() {
@@ -43,101 +22,88 @@ fn same_shape(inputs: &[Vec<usize>], axis: usize) -> Result<Vec<usize>, String> 
     }
 }
 
-/// The kept result as `[1, ...]`.
+/// The kept result y as `[1, ...]`.
 fn output_over_cotangents(saved: &Saved<'_>) -> Array {
     saved.output().reshape(&with_leading(1, &saved.shapes[0]))
 }
 
-impl Rule for Softmax {
-    fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
-        same_shape(inputs, self.axis)
-    }
+/// sum_j g_j y_j along an axis of the result, for y as `[1, ...]`.
+fn mean(cotangent: &Array, y: &Array, axis: usize) -> Array {
+    cotangent.clone().mul(y.clone()).sum_axis(axis + 1)
+}
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
-        Array(Dispatch::softmax(only(inputs).0, self.axis))
-    }
+/// Operations along one axis whose pullback reads the result, by name, value f(x, axis) and
+/// pullback (g, axis, saved).
+macro_rules! along_axis {
+    ($($(#[$doc:meta])* $name:ident { $(#[$of_axis:meta])* axis }, $label:literal, $value:expr, $vjp:expr;)+) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name {
+            $(#[$of_axis])*
+            pub axis: usize,
+        }
 
-    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
-        passage.unless(passage.from.axis == self.axis)
-    }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($label, "(axis {})"), self.axis)
+            }
+        }
 
-    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
-        vec![Keep::Output]
-    }
+        impl Rule for $name {
+            fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
+                same_shape(inputs, self.axis)
+            }
 
-    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
+            fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+                let value: fn(Array, usize) -> Array = $value;
+                value(only(inputs), self.axis)
+            }
+
+            fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
+                passage.unless(passage.from.axis == self.axis)
+            }
+
+            fn keeps(&self, _: &[bool]) -> Vec<Keep> {
+                vec![Keep::Output]
+            }
+
+            fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
+                let vjp: fn(Array, usize, &Saved<'_>) -> Array = $vjp;
+                vjp(cotangent, self.axis, saved)
+            }
+        }
+    )+};
+}
+
+along_axis! {
+    /// exp(x) / sum exp(x) along `axis`.
+    Softmax {
+        /// The axis along which the result sums to 1.
+        axis
+    }, "softmax", |x, axis| Array(Dispatch::softmax(x.0, axis)), |g, axis, saved| {
         let y = output_over_cotangents(saved);
-        let mean = cotangent.clone().mul(y.clone()).sum_axis(self.axis + 1);
-        cotangent.sub(mean).mul(y)
-    }
-}
-
-impl Rule for Softmin {
-    fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
-        same_shape(inputs, self.axis)
-    }
-
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
-        Array(Dispatch::softmax(only(inputs).neg().0, self.axis))
-    }
-
-    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
-        passage.unless(passage.from.axis == self.axis)
-    }
-
-    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
-        vec![Keep::Output]
-    }
-
-    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
+        let mean = mean(&g, &y, axis);
+        g.sub(mean).mul(y)
+    };
+    /// exp(-x) / sum exp(-x) along `axis`.
+    Softmin {
+        /// The axis along which the result sums to 1.
+        axis
+    }, "softmin", |x, axis| Array(Dispatch::softmax(x.neg().0, axis)), |g, axis, saved| {
         let y = output_over_cotangents(saved);
-        let mean = cotangent.clone().mul(y.clone()).sum_axis(self.axis + 1);
-        mean.sub(cotangent).mul(y)
-    }
+        mean(&g, &y, axis).sub(g).mul(y)
+    };
+    /// x - ln sum exp(x) along `axis`.
+    LogSoftmax {
+        /// The axis along which the exponentials of the result sum to 1.
+        axis
+    }, "log_softmax", |x, axis| Array(Dispatch::log_softmax(x.0, axis)), |g, axis, saved| {
+        let total = g.clone().sum_axis(axis + 1);
+        g.sub(output_over_cotangents(saved).exp().mul(total))
+    };
 }
 
-impl Rule for LogSoftmax {
-    fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
-        same_shape(inputs, self.axis)
-    }
-
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
-        Array(Dispatch::log_softmax(only(inputs).0, self.axis))
-    }
-
-    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
-        passage.unless(passage.from.axis == self.axis)
-    }
-
-    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
-        vec![Keep::Output]
-    }
-
-    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
-        let total = cotangent.clone().sum_axis(self.axis + 1);
-        cotangent.sub(output_over_cotangents(saved).exp().mul(total))
-    }
-}
-
-impl fmt::Display for Softmax {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "softmax(axis {})", self.axis)
-    }
-}
-
-impl fmt::Display for Softmin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "softmin(axis {})", self.axis)
-    }
-}
-
-impl fmt::Display for LogSoftmax {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "log_softmax(axis {})", self.axis)
-    }
-}
-
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     match ir {
         OperationIr::Activation(ActivationOperationIr::Softmax(io)) => {
             unary(Op::Softmax(Softmax { axis: io.axis }), &io.input, &io.out)
@@ -154,14 +120,14 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    //! Samples along every axis; values and pullbacks where exponentials overflow.
+    //! Samples along every axis; values and pullbacks for logits whose exponentials overflow.
 
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Sample, array, check, place, spread, values};
+    use super::super::derivatives::{OpSample, array, check, place, spread, values};
     use super::*;
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let shapes: [&[usize]; 6] = [&[1, 2], &[2, 4], &[5, 3], &[1, 1], &[2, 3, 2], &[3, 10, 7, 5]];
         let along = |shape: &&[usize]| {
             let operand = spread(shape, 8);
@@ -170,18 +136,18 @@ pub(super) mod tests {
                 [Op::Softmax(Softmax { axis }), smallest, Op::LogSoftmax(LogSoftmax { axis })]
             };
             let ops = (0..shape.len()).flat_map(all);
-            ops.map(|op| Sample::new(op, vec![operand.clone()])).collect::<Vec<_>>()
+            ops.map(|op| OpSample::new(op, vec![operand.clone()])).collect::<Vec<_>>()
         };
         shapes.iter().flat_map(along).collect()
     }
 
     #[test]
-    fn derivatives() {
+    fn softmax_derivatives_match_differences() {
         check(&samples());
     }
 
     #[test]
-    fn large_logits_do_not_overflow() {
+    fn softmax_and_log_softmax_of_large_logits_do_not_overflow() {
         for dtype in [FloatDType::F32, FloatDType::F64] {
             let (shape, place) = ([1, 3], place(dtype));
             let logits = || vec![array(&shape, &[800.0, 810.0, -800.0], &place)];

@@ -1,13 +1,15 @@
-//! Elements in order.
+//! Sorted elements.
 //!
-//! [`Sort`]: y = the elements along an axis in ascending or descending order, or the first of them (the largest k); the pullback adds g
-//! where each came from. Where elements are equal, the order among them is the backend's; the measure is not defined there.
+//! In [`Sort`], y = the elements along an axis in ascending or descending order, or the first of
+//! them (the largest k); the pullback adds each element of g at the element from which it came. The
+//! order of equal elements is the backend's; the measure is not defined where elements are equal.
 
 use std::fmt;
 
 use burn::backend::ir::{NumericOperationIr, OperationIr};
 
-use super::{Keep, Lowering, Op, Rule, Saved, only, unary, with_leading};
+use super::indexing::added_at;
+use super::{Keep, Op, Recognition, Rule, Saved, only, unary};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
 
@@ -18,7 +20,7 @@ pub struct Sort {
     pub axis: usize,
     /// Whether the largest comes first.
     pub descending: bool,
-    /// How many are kept; all of them without a number.
+    /// The number of elements to keep; all where there is none.
     pub count: Option<usize>,
 }
 
@@ -28,7 +30,7 @@ impl Rule for Sort {
         match (shape.get_mut(self.axis), self.count) {
             (None, _) => return Err(format!("shape {:?} has no axis {}", inputs[0], self.axis)),
             (Some(size), Some(count)) if count > *size => {
-                return Err(format!("an axis of {size} has not {count} elements"));
+                return Err(format!("an axis of {size} has fewer than {count} elements"));
             }
             (Some(size), count) => *size = count.unwrap_or(*size),
         }
@@ -59,11 +61,7 @@ impl Rule for Sort {
     }
 
     fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
-        let (stacked, indices) = (cotangent.shape(), saved.derived());
-        let single = indices.shape();
-        let indices = indices.reshape_indices(&with_leading(1, &single)).expand_indices(&stacked);
-        let zeros = cotangent.zeros_like(&with_leading(stacked[0], &saved.shapes[0]));
-        zeros.scatter_add(self.axis + 1, indices, cotangent)
+        added_at(cotangent, saved.derived(), self.axis, &saved.shapes[0])
     }
 }
 
@@ -75,7 +73,7 @@ impl fmt::Display for Sort {
     }
 }
 
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     use NumericOperationIr as N;
     let OperationIr::NumericFloat(_, numeric) = ir else { return None };
     let sort = |axis, descending, count| Op::Sort(Sort { axis, descending, count });
@@ -90,23 +88,23 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    //! Samples along every axis, in both orders, whole and in part.
+    //! Samples along every axis, in both orders, with all elements and with the first k.
 
-    use super::super::derivatives::{Sample, check, spread};
+    use super::super::derivatives::{OpSample, check, spread};
     use super::*;
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let mut all = Vec::new();
         for (x, axis) in [(&[4][..], 0), (&[2, 5], 1), (&[3, 4, 2], 1), (&[5, 1, 3], 0), (&[3, 9, 11], 2)] {
             for (descending, count) in [(false, None), (true, None), (true, Some(1)), (true, Some(3))] {
-                all.push(Sample::new(Op::Sort(Sort { axis, descending, count }), vec![spread(x, 8)]));
+                all.push(OpSample::new(Op::Sort(Sort { axis, descending, count }), vec![spread(x, 8)]));
             }
         }
         all
     }
 
     #[test]
-    fn derivatives() {
+    fn sort_derivatives_match_differences() {
         check(&samples());
     }
 }

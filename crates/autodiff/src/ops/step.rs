@@ -1,5 +1,6 @@
-//! Functions of one variable that are constant between their steps: sign and roundings. Their derivative is 0 wherever they have one, and
-//! what hangs on the input through them alone has no cotangent.
+//! Functions of one variable that are constant between their steps: sign and roundings. Their
+//! derivative is 0 wherever it exists, so values that depend on the input through them alone have
+//! no cotangent.
 
 use std::fmt;
 
@@ -7,7 +8,7 @@ use burn::backend::Dispatch;
 use burn::backend::ir::{FloatOperationIr, NumericOperationIr, OperationIr};
 use burn::backend::ops::FloatTensorOps;
 
-use super::{Keep, Lowering, Op, Rule, Saved, only, unary, with_leading};
+use super::{Keep, Op, Recognition, Rule, Saved, only, unary, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
 
@@ -16,7 +17,7 @@ use crate::coupling::{BatchAxis, Passage};
 pub enum Step {
     /// -1, 0 or 1.
     Sign,
-    /// The nearest whole number, of two the even one.
+    /// The nearest whole number; halves go to the even one.
     Round,
     /// The largest whole number that is not above x.
     Floor,
@@ -71,7 +72,7 @@ impl fmt::Display for Step {
     }
 }
 
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     use FloatOperationIr as F;
     let (step, io) = match ir {
         OperationIr::NumericFloat(_, NumericOperationIr::Sign(io)) => (Step::Sign, io),
@@ -86,21 +87,21 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    //! Each function at the points where they differ.
+    //! Each function at points where they differ.
 
     use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Sample, array, place, spread, values};
+    use super::super::derivatives::{OpSample, array, place, spread, values};
     use super::*;
 
     const STEPS: [Step; 5] = [Step::Sign, Step::Round, Step::Floor, Step::Ceil, Step::Trunc];
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
-        STEPS.map(|step| Sample::new(Op::Step(step), vec![spread(&[2, 3], 8)]).active(&[])).to_vec()
+    pub(in super::super) fn samples() -> Vec<OpSample> {
+        STEPS.map(|step| OpSample::new(Op::Step(step), vec![spread(&[2, 3], 8)]).active(&[])).to_vec()
     }
 
     #[test]
-    fn values_by_hand() {
+    fn step_functions_have_the_values_worked_out_by_hand() {
         let expected = [
             [-1.0, -1.0, 0.0, 1.0, 1.0, 1.0],
             [-2.0, -1.0, 0.0, 0.0, 2.0, 2.0],

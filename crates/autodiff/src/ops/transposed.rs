@@ -1,25 +1,29 @@
 //! Transposed convolution in one and two dimensions.
 //!
-//! `y[b, o, stride i + dilation k - padding] += w[c, o, k] x[b, c, i]`, channels in `groups` blocks, plus a bias. It is a convolution at stride
-//! 1: of x with `stride - 1` zeros between neighbours, with the taps reversed and the weight's channels swapped, padded by
-//! `dilation (K - 1) - padding`. Its pullbacks are those of that convolution, with the zeros left out of the one to x, and the weight's
-//! pulled back through the reversal.
+//! `y[b, o, stride i + dilation k - padding] += w[c, o, k] x[b, c, i]`, where the channels fall
+//! into `groups` blocks, plus a bias.
+//!
+//! This equals a convolution at stride 1 of x with `stride - 1` zeros between neighbours, padded by
+//! `dilation (K - 1) - padding`, with the weight's taps reversed and its channels swapped. The
+//! pullbacks are those of that convolution: the zeros are left out of the cotangent of x, and the
+//! cotangent of the weight goes back through the reversal.
 
 use std::fmt;
 
-use burn::backend::ir::{ModuleOperationIr, OperationIr, TensorIr};
+use burn::backend::ir::{ModuleOperationIr, OperationIr};
 use burn::tensor::Slice;
 
 use super::conv::{Conv2d, dims4, fits_bias};
 use super::row::Row;
-use super::{Keep, Lowered, Lowering, Op, Rule, Saved, with_leading};
+use super::{Keep, Op, Recognition, Rule, Saved, weight_and_bias, weighted, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
 
-/// Transposed convolution of `[B, C, H, W]` with a weight `[C, O / groups, KH, KW]` and an optional bias `[O]`.
+/// Transposed convolution of `[B, C, H, W]` with a weight `[C, O / groups, KH, KW]` and an optional
+/// bias `[O]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConvTranspose2d {
-    /// Distance of two neighbours of x in y.
+    /// Distance in y between neighbours of x.
     pub stride: [usize; 2],
     /// Rows and columns cut from every side of y.
     pub padding: [usize; 2],
@@ -27,15 +31,16 @@ pub struct ConvTranspose2d {
     pub padding_out: [usize; 2],
     /// Distance of the kernel's taps.
     pub dilation: [usize; 2],
-    /// Number of blocks into which the channels fall.
+    /// Number of blocks of channels.
     pub groups: usize,
 }
 
-/// Transposed convolution of `[B, C, L]` with a weight `[C, O / groups, K]` and an optional bias `[O]`.
+/// Transposed convolution of `[B, C, L]` with a weight `[C, O / groups, K]` and an optional bias
+/// `[O]`.
 pub type ConvTranspose1d = Row<ConvTranspose2d>;
 
 impl ConvTranspose2d {
-    /// The convolution that it is, for a kernel.
+    /// The equal convolution, for a kernel of this size.
     fn convolution(&self, kernel: &[usize]) -> Result<Conv2d, String> {
         let side = |axis: usize| {
             let reach = self.dilation[axis].saturating_mul(kernel[axis].max(1) - 1);
@@ -51,7 +56,7 @@ impl ConvTranspose2d {
         Ok(Conv2d { stride: [1, 1], padding, dilation: self.dilation, groups: self.groups })
     }
 
-    /// [`Self::convolution`] for a shape that the rule has seen.
+    /// The equal convolution, for a weight whose shape was checked.
     fn inner(&self, weight: &[usize]) -> Conv2d {
         self.convolution(&weight[2..]).unwrap_or_else(|_| unreachable!("the shape rule has seen the kernel"))
     }
@@ -66,26 +71,28 @@ impl ConvTranspose2d {
         wide
     }
 
-    /// Where x lies among the zeros.
-    fn places(&self, wide: &[usize]) -> Vec<Slice> {
-        let mut places: Vec<_> = wide.iter().map(|&size| Slice::from(0..size)).collect();
+    /// The slices of [`Self::wide`] where x lies among the zeros.
+    fn among_zeros(&self, wide: &[usize]) -> Vec<Slice> {
+        let mut slices: Vec<_> = wide.iter().map(|&size| Slice::from(0..size)).collect();
         let rank = wide.len();
         for axis in 0..2 {
             let size = wide[rank - 2 + axis] as isize;
-            places[rank - 2 + axis] = Slice::new(0, Some(size), self.stride[axis] as isize);
+            slices[rank - 2 + axis] = Slice::new(0, Some(size), self.stride[axis] as isize);
         }
-        places
+        slices
     }
 
+    /// x with zeros between neighbours.
     fn spread(&self, x: Array) -> Array {
         if self.stride == [1, 1] {
             return x;
         }
         let wide = self.wide(&x.shape());
-        x.zeros_like(&wide).slice_assign(&self.places(&wide), x)
+        x.zeros_like(&wide).slice_assign(&self.among_zeros(&wide), x)
     }
 
-    /// The weight `[..., C, O / groups, KH, KW]` as that of the convolution, `[..., O, C / groups, KH, KW]`.
+    /// The weight `[..., C, O / groups, KH, KW]` as the weight of the equal convolution, `[..., O,
+    /// C / groups, KH, KW]`.
     fn turned(&self, weight: Array, [channels, outputs]: [usize; 2]) -> Array {
         let shape = weight.shape();
         let lead = shape.len() - 4;
@@ -103,7 +110,7 @@ impl ConvTranspose2d {
         [weight[0] / self.groups, weight[1]]
     }
 
-    /// The shapes of the operands of the convolution.
+    /// The shapes of the operands of the equal convolution.
     fn inner_shapes(&self, shapes: &[Vec<usize>]) -> Vec<Vec<usize>> {
         let ([channels, outputs], weight) = (self.channels(&shapes[1]), &shapes[1]);
         let turned = vec![self.groups * outputs, channels, weight[2], weight[3]];
@@ -128,16 +135,13 @@ impl Rule for ConvTranspose2d {
     }
 
     fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array {
-        let mut inputs = inputs.into_iter();
-        let (Some(x), Some(weight)) = (inputs.next(), inputs.next()) else {
-            unreachable!("the shape rule has seen two operands")
-        };
-        let (kernel, bias) = (weight.shape(), inputs.next());
+        let ([x, weight], bias) = weight_and_bias(inputs);
+        let kernel = weight.shape();
         let operands = [self.spread(x), self.turned(weight, self.channels(&kernel))];
         self.inner(&kernel).forward(operands.into_iter().chain(bias).collect(), shape, place)
     }
 
-    /// A weight that follows the input would couple the samples.
+    /// A weight that depends on the input would couple the samples.
     fn differentiable(&self, position: usize) -> bool {
         position == 0
     }
@@ -158,17 +162,17 @@ impl Rule for ConvTranspose2d {
         let (weight, v) = (&saved.shapes[1], cotangent.shape()[0]);
         let [channels, outputs] = self.channels(weight);
         let shapes = self.inner_shapes(saved.shapes);
-        let kept = |position: usize| saved.inputs.get(position).cloned().flatten();
-        let inputs =
-            [kept(0).map(|x| self.spread(x)), kept(1).map(|w| self.turned(w, [channels, outputs])), None];
+        let x = saved.kept(0).map(|x| self.spread(x));
+        let turned = saved.kept(1).map(|weight| self.turned(weight, [channels, outputs]));
+        let inputs = [x, turned, None];
         let own = Saved { inputs: &inputs, output: None, derived: None, shapes: &shapes };
         let pulled = self.inner(weight).pullback(cotangent, position, &own);
         match position {
             0 => {
-                let places = self.places(&with_leading(v, &shapes[0]));
-                if self.stride == [1, 1] { pulled } else { pulled.slice(&places) }
+                let slices = self.among_zeros(&with_leading(v, &shapes[0]));
+                if self.stride == [1, 1] { pulled } else { pulled.slice(&slices) }
             }
-            // The reversal with the channels of a group in the other order is its own inverse.
+            // Reversing once more, with input and output channels exchanged, undoes the reversal.
             1 => self.turned(pulled, [outputs, channels]),
             _ => pulled,
         }
@@ -187,7 +191,7 @@ impl fmt::Display for ConvTranspose2d {
     }
 }
 
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     match ir {
         OperationIr::Module(ModuleOperationIr::ConvTranspose2d(io)) => {
             let options = &io.options;
@@ -198,7 +202,7 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
                 dilation: options.dilation,
                 groups: options.groups,
             };
-            operands(Op::ConvTranspose2d(rule), [&io.x, &io.weight], io.bias.as_ref(), &io.out)
+            weighted(Op::ConvTranspose2d(rule), [&io.x, &io.weight], io.bias.as_ref(), &io.out)
         }
         OperationIr::Module(ModuleOperationIr::ConvTranspose1d(io)) => {
             let options = &io.options;
@@ -209,36 +213,32 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
                 dilation: [1, options.dilation[0]],
                 groups: options.groups,
             });
-            operands(Op::ConvTranspose1d(rule), [&io.x, &io.weight], io.bias.as_ref(), &io.out)
+            weighted(Op::ConvTranspose1d(rule), [&io.x, &io.weight], io.bias.as_ref(), &io.out)
         }
         _ => None,
     }
 }
 
-fn operands<'a>(
-    op: Op,
-    [x, weight]: [&'a TensorIr; 2],
-    bias: Option<&'a TensorIr>,
-    output: &'a TensorIr,
-) -> Lowering<'a> {
-    Some(Ok(Lowered { op, inputs: [x, weight].into_iter().chain(bias).collect(), output }))
-}
-
 #[cfg(test)]
 pub(super) mod tests {
-    //! The grid of kernels, strides, paddings, dilations and groups: derivatives, and the values against Burn's own kernel.
+    //! Combinations of kernels, strides, paddings, dilations and groups: derivatives, and the
+    //! values against Burn's own kernel.
 
     use burn::backend::Dispatch;
     use burn::backend::ops::{ConvTransposeOptions, ModuleOps};
-    use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Sample, assert_close, check, forward, place, spread, values};
+    use super::super::derivatives::{OpSample, check, check_values, spread};
     use super::*;
 
-    /// f64 against Burn's kernel, which sums in another order.
+    /// Tolerance for f64 against Burn's kernel, which sums in another order.
     const KERNEL: f64 = 1e-12;
 
-    fn sample(op: ConvTranspose2d, [n, h, w]: [usize; 3], kernel: [usize; 2], bias: bool) -> Option<Sample> {
+    fn sample(
+        op: ConvTranspose2d,
+        [n, h, w]: [usize; 3],
+        kernel: [usize; 2],
+        bias: bool,
+    ) -> Option<OpSample> {
         let (channels, outputs) = (2 * op.groups, if op.groups == 2 { 3 } else { 2 });
         let (x, weight) = ([n, channels, h, w], [channels, outputs, kernel[0], kernel[1]]);
         let mut operands = vec![spread(&x, 3), spread(&weight, 1_000)];
@@ -246,12 +246,12 @@ pub(super) mod tests {
             operands.push(spread(&[outputs * op.groups], 2_000));
         }
         let linear: Vec<_> = (0..operands.len()).collect();
-        let sample = Sample::new(Op::ConvTranspose2d(op), operands).linear(&linear);
+        let sample = OpSample::new(Op::ConvTranspose2d(op), operands).linear(&linear);
         let shapes: Vec<_> = sample.operands.iter().map(|operand| operand.shape.clone()).collect();
         sample.op.rule().shape(&shapes, &[]).is_ok().then_some(sample)
     }
 
-    fn grid() -> Vec<Sample> {
+    fn grid() -> Vec<OpSample> {
         let mut all = Vec::new();
         for (index, kernel) in [[1, 1], [2, 2], [3, 3], [1, 3], [3, 2]].into_iter().enumerate() {
             for (stride, padding, dilation, groups) in [
@@ -270,37 +270,34 @@ pub(super) mod tests {
         all
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let row = |stride, groups: usize| {
             let (padding, padding_out) = ([0, 1], [0, stride - 1]);
             let op = ConvTranspose2d { stride: [1, stride], padding, padding_out, dilation: [1, 1], groups };
             let operands = vec![spread(&[2, 4, 5], 3), spread(&[4, 3, 3], 1_000), spread(&[3 * groups], 9)];
-            Sample::new(Op::ConvTranspose1d(Row(op)), operands).linear(&[0, 1, 2])
+            OpSample::new(Op::ConvTranspose1d(Row(op)), operands).linear(&[0, 1, 2])
         };
         grid().into_iter().chain([row(1, 1), row(2, 1), row(2, 2)]).collect()
     }
 
     #[test]
-    fn derivatives() {
+    fn transposed_convolution_derivatives_match_differences() {
         check(&samples());
     }
 
     #[test]
-    fn values_are_those_of_the_kernel() {
-        let place = place(FloatDType::F64);
-        for sample in grid() {
-            let Op::ConvTranspose2d(op) = &sample.op else { continue };
-            let mut operands = sample.arrays(&place).into_iter().map(|operand| operand.0);
-            let (x, weight) = (operands.next().expect("x"), operands.next().expect("a weight"));
+    fn transposed_convolution_values_are_those_of_burns_kernel() {
+        check_values(&grid(), KERNEL, |op, operands| {
+            let Op::ConvTranspose2d(op) = op else { return None };
             let ConvTranspose2d { stride, padding, padding_out, dilation, groups } = *op;
             let options = ConvTransposeOptions::new(stride, padding, padding_out, dilation, groups);
-            let expected = values(Array(Dispatch::conv_transpose2d(x, weight, operands.next(), options)));
-            assert_close(&sample.label(), &expected, &forward(&sample, &sample.operands), KERNEL);
-        }
+            let ([x, weight], bias) = weight_and_bias(operands);
+            Some(Array(Dispatch::conv_transpose2d(x.0, weight.0, bias.map(|bias| bias.0), options)))
+        });
     }
 
     #[test]
-    fn padding_beyond_the_reach_is_refused() {
+    fn transposed_convolution_with_padding_beyond_the_kernel_is_refused() {
         let op = ConvTranspose2d {
             stride: [2; 2],
             padding: [3, 0],

@@ -1,14 +1,14 @@
-//! Windows side by side.
+//! Windows along an axis, one after the other on a new axis.
 //!
-//! [`Unfold`]: y[.., i, .., j] = x[.., step i + j, ..] along an axis, j on a new last axis; the pullback adds g where each element came
-//! from.
+//! In [`Unfold`], y[.., i, .., j] = x[.., step i + j, ..] along an axis, with j on a new last axis;
+//! the pullback adds each element of g at the element from which it came.
 
 use std::fmt;
 
 use burn::backend::ir::{BaseOperationIr, OperationIr};
 use burn::tensor::TensorData;
 
-use super::{Keep, Lowering, Op, Rule, Saved, only, unary, with_leading};
+use super::{Keep, Op, Recognition, Rule, Saved, only, unary, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
 
@@ -17,14 +17,14 @@ use crate::coupling::{BatchAxis, Passage};
 pub struct Unfold {
     /// The axis.
     pub axis: usize,
-    /// Elements of a window.
+    /// Number of elements of a window.
     pub size: usize,
-    /// Distance of two windows.
+    /// Distance between the starts of two windows.
     pub step: usize,
 }
 
 impl Unfold {
-    /// The element of the axis that each element of each of `count` windows is.
+    /// For each element of each of `count` windows, the index along the axis from which it comes.
     fn sources(&self, count: usize, place: &Place) -> Array {
         let source = |i: usize| (i / self.size * self.step + i % self.size) as i64;
         let sources: Vec<_> = (0..count * self.size).map(source).collect();
@@ -32,7 +32,8 @@ impl Unfold {
         Array::indices(TensorData::new(sources, shape), place)
     }
 
-    /// Where the axis of the windows' elements goes, in front of which stand `lead` axes: from behind the axis to the end, and back.
+    /// Two orders of axes, for `lead` more axes in front: one moves the axis of the windows'
+    /// elements from behind the windows to the end, the other moves it back.
     fn orders(&self, rank: usize, lead: usize) -> [Vec<usize>; 2] {
         let inside = lead + self.axis + 1;
         let mut out: Vec<_> = (0..lead + rank + 1).collect();
@@ -89,7 +90,7 @@ impl fmt::Display for Unfold {
     }
 }
 
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     let OperationIr::BaseFloat(BaseOperationIr::Unfold(io)) = ir else { return None };
     unary(Op::Unfold(Unfold { axis: io.dim, size: io.size, step: io.step }), &io.input, &io.out)
 }
@@ -100,36 +101,33 @@ pub(super) mod tests {
 
     use burn::backend::Dispatch;
     use burn::backend::ops::FloatTensorOps;
-    use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Sample, check, forward, place, spread, values};
+    use super::super::derivatives::{OpSample, check, check_values, spread};
     use super::*;
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         let mut all = Vec::new();
         for (x, axis) in [(&[5][..], 0), (&[2, 5], 1), (&[3, 6, 2], 1), (&[5, 2, 3], 0), (&[2, 3, 9, 11], 2)]
         {
             for (size, step) in [(1, 1), (2, 1), (3, 2), (2, 3)] {
                 let op = Op::Unfold(Unfold { axis, size, step });
-                all.push(Sample::new(op, vec![spread(x, 8)]).linear(&[0]));
+                all.push(OpSample::new(op, vec![spread(x, 8)]).linear(&[0]));
             }
         }
         all
     }
 
     #[test]
-    fn derivatives() {
+    fn unfold_derivatives_match_differences() {
         check(&samples());
     }
 
     #[test]
-    fn values_are_those_of_the_kernel() {
-        let place = place(FloatDType::F64);
-        for sample in samples() {
-            let Op::Unfold(Unfold { axis, size, step }) = sample.op else { continue };
-            let x = sample.arrays(&place).remove(0);
-            let expected = values(Array(Dispatch::float_unfold(x.0, axis, size, step)));
-            assert_eq!(forward(&sample, &sample.operands), expected, "{}", sample.label());
-        }
+    fn unfold_values_are_those_of_burns_kernel() {
+        // Elements are only moved: the values are equal.
+        check_values(&samples(), 0.0, |op, operands| {
+            let Op::Unfold(Unfold { axis, size, step }) = *op else { return None };
+            Some(Array(Dispatch::float_unfold(only(operands).0, axis, size, step)))
+        });
     }
 }

@@ -1,9 +1,12 @@
-//! Operations on volumes `[B, C, D, H, W]`, each as one on images.
+//! Operations on volumes `[B, C, D, H, W]`, expressed as operations on images.
 //!
-//! - [`Conv3d`]: what the kernel's taps see along the depth is put beside the channels, so that `[B, C, D, H, W]` becomes
-//!   `[B D', C KD, H, W]` and the weight `[O, C / groups, KD, KH, KW]` is taken as `[O, C KD / groups, KH, KW]`. What is left is [`Conv2d`],
-//!   whose pullbacks these are, with the slices added up where they came from.
-//! - [`AdaptiveAvgPool3d`]: a window's mean is the mean along the depth of its means over H and W.
+//! - [`Conv3d`]: for each of the D' results along the depth, the KD slices under the kernel are
+//!   stacked as channels, so that `[B, C, D, H, W]` becomes `[B D', C KD, H, W]`, and the weight
+//!   `[O, C / groups, KD, KH, KW]` is read as `[O, C KD / groups, KH, KW]`. The rest is [`Conv2d`]
+//!   and its pullbacks; the cotangents of the stacked slices are added up at the slices from which
+//!   they came.
+//! - [`AdaptiveAvgPool3d`]: the mean of a window is the mean along the depth of its means over H
+//!   and W.
 
 use std::fmt;
 
@@ -13,12 +16,13 @@ use burn::tensor::{Slice, TensorData};
 use super::conv::{Conv2d, fits_bias};
 use super::layout::whole;
 use super::pool::AdaptiveAvgPool2d;
-use super::{Keep, Lowered, Lowering, Op, Rule, Saved, only, unary, with_leading};
+use super::{Keep, Op, Recognition, Rule, Saved, only, unary, weight_and_bias, weighted, with_leading};
 use crate::array::{Array, Place};
 use crate::coupling::{BatchAxis, Passage};
-use crate::grams::{Factors, Outer};
+use crate::grams::{GradientFactors, OuterSizes};
 
-/// Convolution of `[B, C, D, H, W]` with a weight `[O, C / groups, KD, KH, KW]` and an optional bias `[O]`.
+/// Convolution of `[B, C, D, H, W]` with a weight `[O, C / groups, KD, KH, KW]` and an optional
+/// bias `[O]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conv3d {
     /// Step of the window along D, H and W.
@@ -27,18 +31,19 @@ pub struct Conv3d {
     pub padding: [(usize, usize); 3],
     /// Distance of the kernel's taps.
     pub dilation: [usize; 3],
-    /// Number of blocks into which the channels fall.
+    /// Number of blocks of channels.
     pub groups: usize,
 }
 
-/// The mean over windows that divide `[B, C, D, H, W]` into `[B, C, output[0], output[1], output[2]]`.
+/// The mean over windows that divide `[B, C, D, H, W]` into `[B, C, output[0], output[1],
+/// output[2]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdaptiveAvgPool3d {
     /// Size of the result along D, H and W.
     pub output: [usize; 3],
 }
 
-/// Five sizes, or why there are not five.
+/// The five sizes of a shape, or why it has not five.
 fn dims5(shape: &[usize]) -> Result<[usize; 5], String> {
     shape.try_into().map_err(|_| format!("five axes are needed, found shape {shape:?}"))
 }
@@ -58,12 +63,13 @@ impl Conv3d {
         Conv2d { stride, padding, dilation, groups: self.groups }
     }
 
-    /// The weight as that of [`Self::flat`].
+    /// The shape of the weight of [`Self::flat`].
     fn kernel(&self, weight: &[usize]) -> Vec<usize> {
         vec![weight[0], weight[1] * weight[2], weight[3], weight[4]]
     }
 
-    /// The slice of the padded depth that each tap of each of `count` results sees.
+    /// For each tap of each of `count` results, the index of the slice of the padded depth under
+    /// it.
     fn slices(&self, count: usize, taps: usize, place: &Place) -> Array {
         let slice = |i: usize| (i / taps * self.stride[0] + i % taps * self.dilation[0]) as i64;
         let slices: Vec<_> = (0..count * taps).map(slice).collect();
@@ -71,14 +77,14 @@ impl Conv3d {
         Array::indices(TensorData::new(slices, shape), place)
     }
 
-    /// `[B, C, D, H, W]` with zeros before and after the depth.
+    /// The shape of `[B, C, D, H, W]` with the padding of the depth.
     fn padded(&self, shape: &[usize]) -> Vec<usize> {
         let mut padded = shape.to_vec();
         padded[2] += self.padding[0].0 + self.padding[0].1;
         padded
     }
 
-    /// `[B, C, D, H, W]` as the slices under the taps, `[B D', C KD, H, W]`.
+    /// The slices of `[B, C, D, H, W]` under the taps, stacked as channels: `[B D', C KD, H, W]`.
     fn columns(&self, x: Array, [count, taps]: [usize; 2]) -> Array {
         let (shape, place) = (x.shape(), x.place());
         let [b, c, d, h, w] = [0, 1, 2, 3, 4].map(|axis| shape[axis]);
@@ -90,8 +96,8 @@ impl Conv3d {
             inner[2] = Slice::from(self.padding[0].0..self.padding[0].0 + d);
             x.zeros_like(&wide).slice_assign(&inner, x)
         };
-        let seen = padded.select(2, self.slices(count, taps, &place)).reshape(&[b, c, count, taps, h, w]);
-        seen.permute(&[0, 2, 1, 3, 4, 5]).reshape(&[b * count, c * taps, h, w])
+        let stacked = padded.select(2, self.slices(count, taps, &place)).reshape(&[b, c, count, taps, h, w]);
+        stacked.permute(&[0, 2, 1, 3, 4, 5]).reshape(&[b * count, c * taps, h, w])
     }
 
     /// Cotangents of the columns, `[V, B D', C KD, H, W]`, as those of `[B, C, D, H, W]`.
@@ -111,7 +117,7 @@ impl Conv3d {
         padded.slice(&inner)
     }
 
-    /// Number of results along the depth, and of taps there.
+    /// The number of results along the depth, and of taps.
     fn depth(&self, shapes: &[Vec<usize>]) -> [usize; 2] {
         let reach = self.dilation[0] * (shapes[1][2] - 1) + 1;
         [(self.padded(&shapes[0])[2] - reach) / self.stride[0] + 1, shapes[1][2]]
@@ -124,7 +130,8 @@ impl Conv3d {
         [columns, self.kernel(&shapes[1])].into_iter().chain(shapes.get(2).cloned()).collect()
     }
 
-    /// Does `work` with cotangents `[V, B D', O, H', W']` and what is saved, as [`Self::flat`] takes them.
+    /// Calls `work` with cotangents `[V, B D', O, H', W']` and saved tensors as [`Self::flat`]
+    /// takes them.
     fn as_flat<T>(
         &self,
         cotangent: Array,
@@ -133,9 +140,8 @@ impl Conv3d {
     ) -> T {
         let (full, depth) = (cotangent.shape(), self.depth(saved.shapes));
         let [v, b, o, d, h, w] = [0, 1, 2, 3, 4, 5].map(|axis| full[axis]);
-        let kept = |position: usize| saved.inputs.get(position).cloned().flatten();
-        let columns = kept(0).map(|x| self.columns(x, depth));
-        let weight = kept(1).map(|weight| weight.reshape(&self.kernel(&saved.shapes[1])));
+        let columns = saved.kept(0).map(|x| self.columns(x, depth));
+        let weight = saved.kept(1).map(|weight| weight.reshape(&self.kernel(&saved.shapes[1])));
         let (inputs, shapes) = ([columns, weight, None], self.flat_shapes(saved.shapes));
         let own = Saved { inputs: &inputs, output: None, derived: None, shapes: &shapes };
         let slices = cotangent.permute(&[0, 1, 3, 2, 4, 5]).reshape(&[v, b * d, o, h, w]);
@@ -153,19 +159,16 @@ impl Rule for Conv3d {
     }
 
     fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array {
-        let mut inputs = inputs.into_iter();
-        let (Some(x), Some(weight)) = (inputs.next(), inputs.next()) else {
-            unreachable!("the shape rule has seen two operands")
-        };
+        let ([x, weight], bias) = weight_and_bias(inputs);
         let kernel = weight.shape();
         let [b, o, d, h, w] = [0, 1, 2, 3, 4].map(|axis| shape[axis]);
         let operands = [self.columns(x, [d, kernel[2]]), weight.reshape(&self.kernel(&kernel))];
         let flat = [b * d, o, h, w];
-        let slices = self.flat().forward(operands.into_iter().chain(inputs.next()).collect(), &flat, place);
+        let slices = self.flat().forward(operands.into_iter().chain(bias).collect(), &flat, place);
         slices.reshape(&[b, d, o, h, w]).permute(&[0, 2, 1, 3, 4])
     }
 
-    /// A weight that follows the input would couple the samples.
+    /// A weight that depends on the input would couple the samples.
     fn differentiable(&self, position: usize) -> bool {
         position == 0
     }
@@ -174,12 +177,12 @@ impl Rule for Conv3d {
         true
     }
 
-    fn outer(&self, position: usize, inputs: &[Vec<usize>], output: &[usize]) -> Option<Outer> {
+    fn outer(&self, position: usize, inputs: &[Vec<usize>], output: &[usize]) -> Option<OuterSizes> {
         let slices = [output[0] * output[2], output[1], output[3], output[4]];
         self.flat().outer(position, &self.flat_shapes(inputs), &slices)
     }
 
-    fn factors(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Factors {
+    fn factors(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> GradientFactors {
         self.as_flat(cotangent, saved, |flat, cotangent, own| flat.factors(cotangent, position, own))
     }
 
@@ -203,7 +206,8 @@ impl Rule for Conv3d {
 }
 
 impl AdaptiveAvgPool3d {
-    /// The pools over H and W of each slice, and along the depth, with the shapes of their operands in front of which stand `lead` sizes.
+    /// The pool over H and W of each slice, and the one along the depth, each with the shape that
+    /// its operand takes.
     fn stages(&self, shape: &[usize]) -> [(AdaptiveAvgPool2d, [usize; 4]); 2] {
         let [depth, height, width] = self.output;
         let plane = height * width;
@@ -271,14 +275,13 @@ impl fmt::Display for AdaptiveAvgPool3d {
     }
 }
 
-pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
+pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     match ir {
         OperationIr::Module(ModuleOperationIr::Conv3d(io)) => {
             let (options, padding) = (&io.options, io.options.padding.map(|width| (width, width)));
             let (stride, dilation) = (options.stride, options.dilation);
             let rule = Conv3d { stride, padding, dilation, groups: options.groups };
-            let inputs = [&io.x, &io.weight].into_iter().chain(&io.bias).collect();
-            Some(Ok(Lowered { op: Op::Conv3d(rule), inputs, output: &io.out }))
+            weighted(Op::Conv3d(rule), [&io.x, &io.weight], io.bias.as_ref(), &io.out)
         }
         OperationIr::Module(ModuleOperationIr::AdaptiveAvgPool3d(io)) => {
             let rule = AdaptiveAvgPool3d { output: io.output_size };
@@ -290,19 +293,19 @@ pub(crate) fn lower(ir: &OperationIr) -> Lowering<'_> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    //! Kernels, strides, paddings, dilations and groups: derivatives, and the values against Burn's own kernels.
+    //! Kernels, strides, paddings, dilations and groups: derivatives, and the values against Burn's
+    //! own kernels.
 
     use burn::backend::Dispatch;
     use burn::backend::ops::{ConvOptions, ModuleOps};
-    use burn::tensor::FloatDType;
 
-    use super::super::derivatives::{Sample, assert_close, check, forward, place, spread, values};
+    use super::super::derivatives::{OpSample, check, check_values, spread};
     use super::*;
 
-    /// f64 against Burn's kernels, which sum in another order.
+    /// Tolerance for f64 against Burn's kernels, which sum in another order.
     const KERNEL: f64 = 1e-12;
 
-    fn convolution(op: Conv3d, x: [usize; 5], kernel: [usize; 3], bias: bool) -> Sample {
+    fn convolution(op: Conv3d, x: [usize; 5], kernel: [usize; 3], bias: bool) -> OpSample {
         let outputs = 2 * op.groups;
         let weight = [outputs, x[1] / op.groups, kernel[0], kernel[1], kernel[2]];
         let mut operands = vec![spread(&x, 3), spread(&weight, 1_000)];
@@ -310,10 +313,10 @@ pub(super) mod tests {
             operands.push(spread(&[outputs], 2_000));
         }
         let linear: Vec<_> = (0..operands.len()).collect();
-        Sample::new(Op::Conv3d(op), operands).linear(&linear)
+        OpSample::new(Op::Conv3d(op), operands).linear(&linear)
     }
 
-    fn convolutions() -> Vec<Sample> {
+    fn convolutions() -> Vec<OpSample> {
         let one = [1, 1, 1];
         let table = [
             ([1, 2, 3, 2, 2], [1, 1, 1], one, [(0, 0); 3], one, 1),
@@ -328,40 +331,35 @@ pub(super) mod tests {
         table.into_iter().enumerate().map(sample).collect()
     }
 
-    fn pools() -> Vec<Sample> {
+    fn pools() -> Vec<OpSample> {
         let table =
             [([1, 2, 2, 3, 4], [1, 1, 1]), ([2, 1, 3, 2, 5], [2, 3, 2]), ([2, 3, 1, 3, 1], [2, 2, 1])];
         let pool = |output| Op::AdaptiveAvgPool3d(AdaptiveAvgPool3d { output });
-        table.map(|(x, output)| Sample::new(pool(output), vec![spread(&x, 8)]).linear(&[0])).into()
+        table.map(|(x, output)| OpSample::new(pool(output), vec![spread(&x, 8)]).linear(&[0])).into()
     }
 
-    pub(in super::super) fn samples() -> Vec<Sample> {
+    pub(in super::super) fn samples() -> Vec<OpSample> {
         [convolutions(), pools()].concat()
     }
 
     #[test]
-    fn derivatives() {
+    fn volume_derivatives_match_differences() {
         check(&samples());
     }
 
     #[test]
-    fn values_are_those_of_the_kernels() {
-        let place = place(FloatDType::F64);
-        for sample in samples() {
-            let mut operands = sample.arrays(&place).into_iter().map(|operand| operand.0);
-            let x = operands.next().expect("x");
-            let expected = match &sample.op {
-                Op::Conv3d(op) if op.padding.iter().all(|(before, after)| before == after) => {
-                    let padding = op.padding.map(|(before, _)| before);
-                    let options = ConvOptions::new(op.stride, padding, op.dilation, op.groups);
-                    let weight = operands.next().expect("a weight");
-                    Dispatch::conv3d(x, weight, operands.next(), options)
-                }
-                Op::AdaptiveAvgPool3d(op) => Dispatch::adaptive_avg_pool3d(x, op.output),
-                _ => continue,
-            };
-            let found = forward(&sample, &sample.operands);
-            assert_close(&sample.label(), &values(Array(expected)), &found, KERNEL);
-        }
+    fn volume_values_are_those_of_burns_kernels() {
+        check_values(&samples(), KERNEL, |op, operands| match op {
+            Op::Conv3d(op) if op.padding.iter().all(|(before, after)| before == after) => {
+                let padding = op.padding.map(|(before, _)| before);
+                let options = ConvOptions::new(op.stride, padding, op.dilation, op.groups);
+                let ([x, weight], bias) = weight_and_bias(operands);
+                Some(Array(Dispatch::conv3d(x.0, weight.0, bias.map(|bias| bias.0), options)))
+            }
+            Op::AdaptiveAvgPool3d(op) => {
+                Some(Array(Dispatch::adaptive_avg_pool3d(only(operands).0, op.output)))
+            }
+            _ => None,
+        });
     }
 }

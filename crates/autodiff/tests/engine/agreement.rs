@@ -1,5 +1,5 @@
-//! What looked right and was not: models whose graph could be taken for another one's, against their own forward pass; and the checks that
-//! find what cannot be computed.
+//! Models whose recording could be mistaken for another model's, against their own forward pass,
+//! and the checks that find models that cannot be computed.
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::{hard_sigmoid, leaky_relu, relu, sigmoid, softmax};
@@ -11,7 +11,7 @@ use influence_autodiff::{Check, Error, Graph, Options, Precision, Program};
 use crate::layers::agrees;
 use crate::models::{EMPTY, Empty, capture, load};
 
-/// A matrix and a vector of a model's own.
+/// A matrix and a vector that the model itself holds.
 #[derive(Module, Debug)]
 struct Affine {
     matrix: Param<Tensor<2>>,
@@ -27,7 +27,7 @@ impl Affine {
         }
     }
 
-    /// The product and a vector along an axis of it.
+    /// The product, plus the vector along one of its axes.
     fn along(&self, x: Tensor<3>, shape: [usize; 3]) -> Tensor<2> {
         let y = x.matmul(self.matrix.val().unsqueeze()) + self.vector.val().reshape(shape);
         y.flatten(1, 2)
@@ -75,7 +75,7 @@ fn a_matrix_in_another_shape_is_no_weight() {
 
 type Function = fn(Tensor<2>) -> Tensor<2>;
 
-/// Functions with a part that is switched off, behind which the cotangent is infinite.
+/// Functions with a branch that is switched off and whose cotangent would be infinite.
 const SWITCHED: &[(&str, Function)] = &[
     ("relu", |x| relu(x).sqrt()),
     ("relu, power", |x| relu(x).powf_scalar(0.3)),
@@ -134,7 +134,7 @@ fn control_flow_that_two_and_three_samples_do_not_show_is_refused() {
     for forward in alone {
         let refused = load(&[3], forward).expect_err("it is refused");
         assert!(matches!(refused, Error::BatchDependent { samples: 5, .. }), "{refused}");
-        assert!(refused.to_string().contains("when it comes alone"), "{refused}");
+        assert!(refused.to_string().contains("when the sample comes alone"), "{refused}");
     }
 }
 
@@ -169,7 +169,7 @@ fn samples_that_meet_are_found_whatever_the_numbers_are() {
     }
 }
 
-/// A softmax over all samples, as of the shape it began with.
+/// A softmax over all samples, between reshapes that keep the shape.
 trait Cumulative {
     fn cumulative(self, n: usize, k: usize) -> Self;
 }
@@ -184,7 +184,7 @@ impl Cumulative for Tensor<2> {
 fn samples_that_lie_elsewhere_stay_apart() {
     let tokens: fn(Tensor<3>) -> Tensor<2> = |x| {
         let [n, t, d] = x.dims();
-        // Time first, all rows in one, back again.
+        // Time first, all rows merged, and back again.
         let y = relu(x.swap_dims(0, 1).reshape([t * n, d])).reshape([t, n, d]);
         y.narrow(0, 0, 2).swap_dims(0, 1).reshape([n, 2 * d])
     };

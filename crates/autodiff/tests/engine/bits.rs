@@ -1,4 +1,5 @@
-//! The same bits, whatever runs beside a sample or a cotangent, in whatever order, on however many threads.
+//! A sample or cotangent has the same bits whatever else runs with it, in every order, and on any
+//! number of threads.
 
 use std::sync::Arc;
 
@@ -89,7 +90,8 @@ fn several_threads_share_a_program() {
 #[test]
 fn whole_runs_may_be_tasks_of_one_pool() {
     use rayon::iter::{IntoParallelIterator, ParallelIterator};
-    // A thread that waits for its part of a kernel takes up another task meanwhile: a capture inside a run, which is no nested capture.
+    // A thread that waits for its part of a kernel takes up another task: a capture during a run,
+    // which is not a nested capture.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("a pool");
     let samples = batch(1, &WIDE_SAMPLE);
     let run = |_| all_bits(&program(wide(), Precision::F32).expect("it loads"), &samples, &[0]);
@@ -97,7 +99,7 @@ fn whole_runs_may_be_tasks_of_one_pool() {
     assert!(runs.windows(2).all(|pair| pair[0] == pair[1]));
 }
 
-/// `[v, n, K]` of cotangents.
+/// Cotangents `[v, n, K]`.
 fn cotangents(v: usize, n: usize) -> TensorData {
     let values = (0..v * n * CLASSES).map(|i| crate::models::noise(i + 3)).collect();
     TensorData::new(values, [v, n, CLASSES])

@@ -1,4 +1,5 @@
-//! The printed graph of a small residual network: a change of form or of meaning shows as a difference in text.
+//! The printed graph of a small residual network: a change of its structure shows as a difference
+//! in text.
 
 use burn::tensor::activation::{gelu, relu};
 use burn::tensor::{Device, Tensor};
@@ -23,7 +24,8 @@ fn the_printed_plan_tells_what_is_kept_and_dropped() {
     let text = plan.to_string();
     assert!(text.starts_with("batch 2, 3 cotangents a pass, f64\n"), "{text}");
     assert!(text.contains("(Relu) near norm keeps [Mask], drops ["), "{text}");
-    // The reshaped bias of the head hangs on no input: it is computed once, when the plan is loaded.
+    // The reshaped bias of the head does not depend on the input: it is computed once, when the
+    // plan is loaded.
     assert_eq!(text.lines().count(), 2 + plan.graph().nodes().len() - 1, "{text}");
 }
 
@@ -33,15 +35,15 @@ fn bytes_are_counted_before_anything_runs() {
     let graph = capture(&[5], |x: Tensor<2>| relu(gelu(x.clone() * weights(&x)) + 1.0));
     let plan =
         Plan::input(graph.expect("it is captured").into(), 2, 3, Precision::F64).expect("it is planned");
-    // A value of the batch: 2 samples of 5 numbers of 8 bytes.
+    // A value at this batch size: 2 samples of 5 numbers of 8 bytes.
     let value = 2 * 5 * 8;
     let expected = Bytes {
         weights: 5 * 8,
-        // The operand of GELU, the result, and a mask of one byte an element.
+        // The operand of GELU, the result, and a mask of one byte per element.
         kept: 2 * value + 2 * 5,
-        // The operand of GELU beside the sum and what becomes of it, and the mask.
+        // The operand of GELU, the sum and its successor, and the mask.
         forward: 3 * value + 2 * 5,
-        // The cotangents of a result and of its operand, three each.
+        // The cotangents of a result and of its operand, three of each.
         reverse: 2 * 3 * value,
     };
     assert_eq!(plan.bytes(), expected, "{plan}");

@@ -1,4 +1,5 @@
-//! Layers and functions of Burn: logits and Jacobians against the model's own forward pass in f64, by a route that shares nothing with the engine.
+//! Layers and functions of Burn: logits and Jacobians against the model's own forward pass in f64
+//! and its differences, which share no code with the engine.
 
 use burn::module::{Module, Param};
 use burn::nn::attention::{
@@ -29,8 +30,9 @@ const LOGITS: f64 = 1e-12;
 /// f32 against Burn's own f32, a few hundred operations deep.
 const SINGLE: f64 = 1e-5;
 
-/// For models that Burn runs in f32 alone, since what they make is of the device's default type: logits
-/// against the model's own, and rows against central differences of the engine's logits in f64.
+/// For models that Burn runs in f32 alone, because the tensors that they make have the device's
+/// default type: logits against the model's own, and rows against central differences of the
+/// engine's logits in f64.
 fn agrees_in_single<M: Module, const D: usize>(
     what: &str,
     model: M,
@@ -64,7 +66,8 @@ fn agrees_in_single<M: Module, const D: usize>(
     }
 }
 
-/// The engine's logits and rows at one sample against the model's own f64 forward pass and its central differences.
+/// The engine's logits and rows at one sample against the model's own f64 forward pass and its
+/// central differences.
 pub(crate) fn agrees<M: Module, const D: usize>(
     what: &str,
     model: M,
@@ -152,7 +155,7 @@ impl Vit {
         self.rest(self.tokens(x), MhaInput::self_attn)
     }
 
-    /// With a mask of the last position, and one of those to come.
+    /// With a mask of the last position, and a causal one.
     fn masked(&self, x: Tensor<4>) -> Tensor<2> {
         let (n, device) = (x.dims()[0], x.device());
         let tokens = self.tokens(x);
@@ -211,7 +214,7 @@ fn a_one_dimensional_network() {
     agrees("waves", Waves::new(&Device::flex()), Waves::forward, &[2, 25]);
 }
 
-/// Numbers of a table, some of them logarithmic, through two layers.
+/// Tabular features, some of them logarithmic, through two layers.
 #[derive(Module, Debug)]
 struct Tabular {
     first: Linear,
@@ -363,7 +366,7 @@ fn normalisation_by_the_root_of_the_mean_square() {
     assert!(error < NETWORK, "{error:e}");
 }
 
-/// Recurrent layers, whose results are assigned part by part to what is empty before.
+/// Recurrent layers, whose results are assigned part by part to unwritten memory.
 #[derive(Module, Debug)]
 struct Recurrent {
     long: Lstm,
@@ -406,7 +409,7 @@ fn one_logit_is_two_classes() {
     let weight: Vec<f64> = head.weight.val().into_data().iter().collect();
     let expected = x.iter::<f64>().zip(weight).map(|(x, w)| w * (1.0 - x.tanh().powi(2)));
     assert!(rows(&found).iter().zip(expected).all(|(a, b)| (a - b).abs() < LOGITS));
-    // A probability of one class is no logit.
+    // A probability of one class is not a logit.
     let bounded = |head: &Linear, x: Tensor<2>| activation::sigmoid(head.forward(x));
     let graph = Graph::capture(&head, bounded, &[3], &device).expect("it is captured");
     assert!(matches!(self::program(graph, Precision::F64), Err(Error::Bounded { .. })));

@@ -1,4 +1,5 @@
-//! What Burn records of common code becomes these operations; and layers with every option give the model's own logits.
+//! The operations that common code is recorded and recognised as; and layers with every option,
+//! whose logits are the model's own.
 
 use burn::module::Module;
 use burn::nn::conv::Conv2dConfig;
@@ -14,7 +15,7 @@ const LAYER: f64 = 1e-13;
 
 type Case = (fn(Tensor<3>) -> Tensor<3>, &'static [&'static str]);
 
-/// Functions of `[n, 2, 6]` to `[n, c, w]` with what they become.
+/// Functions of `[n, 2, 6]` to `[n, c, w]`, with the operations that they become.
 const CASES: &[Case] = &[
     (|x| x - 2.0, &["add_scalar(-2)"]),
     (|x| -x, &["mul_scalar(-1)"]),
@@ -50,7 +51,7 @@ fn common_code_becomes_the_expected_operations() {
         let graph = capture(&[2, 6], |x: Tensor<3>| {
             let y = function(x);
             let [n, c, w] = y.dims();
-            // Two copies, so that there are two classes at least.
+            // Two copies, so that there are at least two classes.
             Tensor::cat(vec![y.clone().reshape([n, c * w]), y.reshape([n, c * w])], 1)
         });
         let graph = graph.unwrap_or_else(|error| panic!("case {number}, {expected:?}: {error}"));
@@ -60,7 +61,8 @@ fn common_code_becomes_the_expected_operations() {
     }
 }
 
-/// The module's own logits in f64 against the captured graph's, and the text of the first operation.
+/// The module's own logits in f64 against the captured graph's, and the text of the first
+/// operation.
 fn assert_same<M: Module>(module: M, forward: fn(&M, Tensor<4>) -> Tensor<4>, first: &str) {
     let (device, sample) = (Device::flex(), [4, 7, 6]);
     let module = module.map(&mut Weights::new(&device, DType::F64));

@@ -1,4 +1,5 @@
-//! The engine from outside: models in Burn go in, logits and Jacobians or one clear error come out.
+//! The engine's public functions: models in Burn, and their logits and Jacobians or one clear
+//! error.
 
 mod agreement;
 mod bits;

@@ -9,7 +9,8 @@ use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use influence_autodiff::{Error, Graph, Jacobian, Options, Precision, Program, Rows};
 
-/// A small residual network: stem, normalisation, a branch that is added and concatenated, mean over positions, head.
+/// A small residual network: stem, normalisation, a branch that is added and concatenated, mean
+/// over positions, head.
 #[derive(Module, Debug)]
 pub(crate) struct Net {
     pub(crate) stem: Conv2d,
@@ -26,7 +27,7 @@ impl Net {
         Self::lazy(device).map(&mut Weights::new(device, DType::F32))
     }
 
-    /// Burn's own initialisation, which waits until the weights are needed.
+    /// Burn's own initialisation, which is delayed until the weights are needed.
     pub(crate) fn lazy(device: &Device) -> Self {
         let padding = PaddingConfig2d::Explicit(1, 1, 1, 1);
         Self {
@@ -46,7 +47,7 @@ impl Net {
     }
 }
 
-/// Wide enough that matrix products and convolutions are cut up for several threads.
+/// Wide enough that matrix products and convolutions are divided among several threads.
 #[derive(Module, Debug)]
 pub(crate) struct Wide {
     stem: Conv2d,
@@ -92,7 +93,7 @@ pub(crate) fn wide() -> Graph {
     Graph::capture(&Wide::new(&device), Wide::forward, &WIDE_SAMPLE, &device).expect("it is captured")
 }
 
-/// Puts fixed numbers into a model: variances around 1, everything else in (-0.5, 0.5).
+/// Fills a model with fixed numbers: variances around 1, all others in (-0.5, 0.5).
 pub(crate) struct Weights {
     device: Device,
     dtype: DType,
@@ -127,12 +128,12 @@ impl ModuleMapper for Weights {
     }
 }
 
-/// Numbers in (-1, 1) that look random.
+/// Pseudo-random numbers in (-1, 1).
 pub(crate) fn noise(i: usize) -> f64 {
     (i as f64 * 12.9898).sin() * 43_758.545_3 % 1.0
 }
 
-/// Samples of [`Net`], each with numbers of its own.
+/// Samples of [`Net`], all different.
 pub(crate) fn samples(count: usize) -> TensorData {
     batch(count, &SAMPLE)
 }
@@ -143,7 +144,7 @@ pub(crate) fn batch(count: usize, sample: &[usize]) -> TensorData {
     TensorData::new(values, shape)
 }
 
-/// A model for what is not about its weights.
+/// A model without weights.
 #[derive(Module, Debug)]
 pub(crate) struct Empty {
     nothing: Option<Linear>,
@@ -188,7 +189,8 @@ pub(crate) fn rows(jacobian: &Jacobian) -> &[f64] {
     rows
 }
 
-/// The largest difference between the rows and central differences of the logits, relative to the largest entry (at least 1).
+/// The largest difference between the rows and central differences of the logits, relative to the
+/// largest entry (at least 1).
 pub(crate) fn error_of_rows(program: &Program, sample: &[usize], step: f64) -> f64 {
     let x = batch(1, sample);
     let jacobian = jacobians(program, &x).remove(0);

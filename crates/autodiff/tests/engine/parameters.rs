@@ -1,4 +1,5 @@
-//! Gram matrices of parameters against dense Jacobians by central differences in the parameters themselves, in f64.
+//! Gram matrices of parameters against dense Jacobians by central differences in the parameters
+//! themselves, in f64.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::nn::conv::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig};
@@ -12,14 +13,16 @@ use influence_autodiff::{
     Error, Executor, Graph, Leaves, Memory, Options, Plan, Precision, Program, SampleGrams, gradients,
 };
 
-/// Step of the differences: rounding costs 2^-53 / step = 1e-10, truncation step^2 = 1e-12, of values near 1.
+/// Step of the differences: rounding costs 2^-53 / step = 1e-10, truncation step^2 = 1e-12, of
+/// values near 1.
 const STEP: f64 = 1e-6;
-/// Gram entries by the largest of them.
+/// Tolerance of Gram entries, relative to the largest.
 const DIFFERENCES: f64 = 1e-7;
-/// Two ways of summing the same products.
+/// Tolerance for two orders of summation of the same products.
 const ROUNDING: f64 = 1e-12;
 
-/// Adds a step to one element of one parameter, counted in the order of visits; running statistics are passed over.
+/// Adds a step to one element of one parameter, counted in the order of visits; running statistics
+/// are skipped.
 struct Nudge {
     tensor: usize,
     element: usize,
@@ -78,7 +81,7 @@ impl ModuleVisitor for Sizes {
     }
 }
 
-/// The model in f64, every parameter spread around what it was, so that none is 0 or 1 throughout.
+/// The model in f64, with every parameter changed a little, so that none is 0 or 1 throughout.
 struct Doubled(u64);
 
 impl ModuleMapper for Doubled {
@@ -105,7 +108,8 @@ fn sample(shape: &[usize], seed: usize) -> TensorData {
     TensorData::new(values, [&[1], shape].concat())
 }
 
-/// The Gram matrices of differences z_k - z_K that dense differences give: for each of the parameters in the order of visits.
+/// The Gram matrices for the differences z_k - z_K, from dense central differences, for each
+/// parameter in the order of visits.
 fn dense<M: Module, const D: usize>(
     model: &M,
     forward: impl Fn(&M, Tensor<D>) -> Tensor<2>,
@@ -170,7 +174,7 @@ fn assert_near(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
     assert!(worst <= tolerance * largest, "{what}: {:e} of the largest entry", worst / largest);
 }
 
-/// Compares all parameters of a model whose tensors `tied` groups by what they share.
+/// Compares all parameters of a model; `tied` groups the tensors that share a parameter.
 fn check<M: Module, const D: usize>(
     model: &M,
     forward: impl Fn(&M, Tensor<D>) -> Tensor<2>,
@@ -193,14 +197,14 @@ fn check<M: Module, const D: usize>(
     gradients_agree(&graph, &x, &found);
 }
 
-/// One reverse pass that keeps gradients gives c^T G c for each tensor, by another way than the Gram matrices.
+/// c^T G c for each tensor, from the gradients of one reverse pass instead of the Gram matrices.
 fn gradients_agree(graph: &Graph, x: &TensorData, found: &SampleGrams) {
     let v = graph.classes() - 1;
     let mut c: Vec<f64> = (0..v).map(|k| 0.5 + (k as f64).cos()).collect();
     c.push(-c.iter().sum::<f64>());
     let plan = Plan::new(graph.clone().into(), Leaves::parameters(graph), 1, v, Precision::F64);
-    let places: Vec<usize> = (0..graph.parameters().len()).collect();
-    let pulled = gradients(&plan.expect("a plan"), &places, &Device::flex(), x.clone(), &c).expect("it runs");
+    let all: Vec<usize> = (0..graph.parameters().len()).collect();
+    let pulled = gradients(&plan.expect("a plan"), &all, &Device::flex(), x.clone(), &c).expect("it runs");
     for ((parameter, gram), gradient) in graph.parameters().iter().zip(&found.tensors).zip(pulled) {
         assert_eq!(&gradient.shape()[..], parameter.shape.as_slice());
         let own: f64 = gradient.iter::<f64>().map(|x| x * x).sum();
@@ -262,7 +266,7 @@ fn convolutions_norms_and_slopes() {
 #[derive(Module, Debug)]
 struct Sequences {
     along: Conv1d,
-    places: Embedding,
+    positions: Embedding,
     token: Param<Tensor<3>>,
     norm: LayerNorm,
     query: Linear,
@@ -279,7 +283,7 @@ impl Sequences {
         let padding = PaddingConfig1d::Explicit(1, 1);
         double(Self {
             along: Conv1dConfig::new(2, 4, 3).with_padding(padding).with_stride(2).init(&device),
-            places: EmbeddingConfig::new(6, 4).init(&device),
+            positions: EmbeddingConfig::new(6, 4).init(&device),
             token: Param::from_tensor(Tensor::ones([1, 1, 4], &device)),
             norm: LayerNormConfig::new(4).init(&device),
             query: linear(true),
@@ -290,13 +294,13 @@ impl Sequences {
         })
     }
 
-    /// A little transformer: a class token, positions, attention, a scaled residual.
+    /// A small transformer: a class token, positions, attention, a scaled residual.
     fn forward(&self, x: Tensor<3>) -> Tensor<2> {
         let x = self.along.forward(x).swap_dims(1, 2);
         let [n, s, d] = x.dims();
         let x = Tensor::cat(vec![self.token.val().expand([n, 1, d]), x], 1);
-        let places = Tensor::<1, Int>::arange(0..s as i64 + 1, &x.device()).unsqueeze::<2>();
-        let x = x + self.places.forward(places);
+        let indices = Tensor::<1, Int>::arange(0..s as i64 + 1, &x.device()).unsqueeze::<2>();
+        let x = x + self.positions.forward(indices);
         let h = self.norm.forward(x.clone());
         let (q, k, v) = (self.query.forward(h.clone()), self.key.forward(h.clone()), self.value.forward(h));
         let mixed = softmax(q.matmul(k.swap_dims(1, 2)) / 2.0, 2).matmul(v);
@@ -308,7 +312,8 @@ impl Sequences {
 #[test]
 fn sequences_positions_attention_and_scales() {
     let model = Sequences::new();
-    // x[.., 0] of the class token alone reaches the head by way of every other position.
+    // Only x[.., 0] of the class token reaches the head, but through attention it depends on every
+    // position.
     check(&model, Sequences::forward, &[2, 7], &alone(14));
 }
 
@@ -347,7 +352,8 @@ fn shared_parameters_are_summed_over_their_uses() {
     check(&model, Tied::forward, &[4], &[vec![0, 1], vec![2], vec![3], vec![4]]);
 }
 
-/// Parameters that reach their use by way of others: a weight with a norm of its own, a gate, a part, a power.
+/// Parameters that reach their use through other operations: a normalised weight, a gate, a part, a
+/// power.
 #[derive(Module, Debug)]
 struct Chained {
     direction: Param<Tensor<2>>,
@@ -425,8 +431,8 @@ fn only_what_is_wanted_is_computed_and_the_same_bits_come_alone() {
     let x = sample(&shape, 1);
     let graph = captured(&model, Images::forward, &x);
     let all = measured(&graph, &x);
-    for place in [0, 3, graph.parameters().len() - 1] {
-        let leaves = Leaves::tensors([place]);
+    for index in [0, 3, graph.parameters().len() - 1] {
+        let leaves = Leaves::tensors([index]);
         let program =
             Program::perturbing(graph.clone(), leaves, &Device::flex(), &options()).expect("it loads");
         let kept = program.plan().bytes();
@@ -439,7 +445,7 @@ fn only_what_is_wanted_is_computed_and_the_same_bits_come_alone() {
         let found: Vec<SampleGrams> =
             program.grams(five).expect("they fit").map(|found| found.expect("it runs")).collect();
         assert_eq!((found.len(), found[2].tensors.len()), (4, 1));
-        assert_eq!(found[2].tensors[0], all.tensors[place], "the same bits, whatever else is asked for");
+        assert_eq!(found[2].tensors[0], all.tensors[index], "the same bits, whatever else is asked for");
         assert_eq!(found[2].logits, all.logits);
     }
 }

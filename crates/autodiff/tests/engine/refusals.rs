@@ -1,4 +1,4 @@
-//! What the engine does not do, it refuses: one typed error that names the place.
+//! Models that the engine refuses: each with one typed error that names the node.
 
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
@@ -163,7 +163,7 @@ fn reading_computed_values_fails_with_the_last_operation() {
     let (message, last) = failure(capture(&[3], branch));
     assert!(message.contains("no concrete value"), "{message}");
     assert_eq!(last, "NumericFloat::Sum");
-    // The engine works afterwards.
+    // The engine still works after a refusal.
     assert!(capture(&[3], |x: Tensor<2>| relu(x)).is_ok());
 }
 
@@ -179,7 +179,7 @@ fn reading_the_input_fails_too() {
 }
 
 #[test]
-fn a_panic_of_the_model_becomes_an_error_with_its_place() {
+fn a_panic_of_the_model_becomes_an_error_with_its_source_line() {
     let (message, last) = failure(capture(&[3], |x: Tensor<2>| {
         let _ = relu(x);
         panic!("the model is {}", "unhappy")
@@ -190,7 +190,7 @@ fn a_panic_of_the_model_becomes_an_error_with_its_place() {
     assert!(message.contains("a panic without a message"), "{message}");
 }
 
-/// Run by the test below in a process of its own.
+/// Run by the test below in a separate process.
 #[test]
 #[ignore = "prints nothing, which only another process can see"]
 fn child_that_captures_a_panicking_model() {
@@ -230,7 +230,7 @@ fn tensors_of_another_device_fail() {
     assert!(!message.is_empty());
     let (message, _) = failure(capture(&[3], |_: Tensor<2>| outside.clone()));
     assert!(message.contains("another device"), "{message}");
-    // The model of the closure's surroundings instead of the one that is handed in.
+    // The closure uses a captured model instead of its argument.
     let net = Net::new(&Device::flex());
     let around = |_: &Net, x: Tensor<4>| net.forward(x);
     failure(Graph::capture(&net, around, &SAMPLE, &Device::flex()));
@@ -252,7 +252,7 @@ fn shapes_that_are_no_batch_of_logits_are_refused() {
         x.reshape([2 * n, c / 2])
     };
     assert_eq!(shape(capture(&[4], halves)), ("the model's output", vec![4, 2]));
-    // The wrong number of channels is the model's own complaint.
+    // The model itself rejects the wrong number of channels.
     failure(Graph::capture(&net, Net::forward, &[3, 5, 5], &Device::flex()));
 }
 
@@ -265,9 +265,9 @@ fn an_empty_sample_is_refused() {
 fn samples_that_influence_one_another_are_found() {
     assert_eq!(coupled(load(&[3], |x: Tensor<2>| relu(x.clone()) - relu(x).mean_dim(0))), "node 2 (Mean)");
     assert_eq!(coupled(load(&[3], |x: Tensor<2>| relu(x).flip([0]))), "node 1 (Flip)");
-    // Everything hangs on the first sample, and the first sample on none.
+    // Every sample depends on the first, and the first on no other.
     assert_eq!(coupled(load(&[3], |x: Tensor<2>| x.clone() - x.narrow(0, 0, 1))), "node 0 (Slice)");
-    // However weakly: on a CPU, nothing may change.
+    // Even the weakest coupling is refused.
     let weakly = |x: Tensor<2>| x.clone() + x.mean_dim(0) * 1e-12;
     assert_eq!(coupled(load(&[3], weakly)), "node 0 (Mean)");
     // Softmax over the batch; attention over it.
@@ -278,7 +278,8 @@ fn samples_that_influence_one_another_are_found() {
 
 #[test]
 fn a_weight_that_follows_the_input_is_refused() {
-    // Each sample gets a weight of its own, so that nothing couples them; but the rule has no pullback to the weight.
+    // Each sample has a weight of its own, so that samples are not coupled; but the rule has no
+    // pullback to the weight.
     let forward = |x: Tensor<4>| {
         let [n, ..] = x.dims();
         let template = Tensor::<4>::ones([1, 1, 4, 3], &x.device());
@@ -428,7 +429,7 @@ fn errors_are_whole_sentences_with_the_remedy() {
     let message = load(&[3], |x: Tensor<2>| softmax(x, 1)).expect_err("refused").to_string();
     assert!(message.contains("remove the final softmax"), "{message}");
     let message = load(&[3], |x: Tensor<2>| x.flip([0])).expect_err("refused").to_string();
-    assert!(message.contains("samples influence one another at node 0 (Flip)"), "{message}");
+    assert!(message.contains("samples are coupled across the batch at node 0 (Flip)"), "{message}");
     let _: fn(&Program) -> String = Program::engine;
 }
 

@@ -1,7 +1,9 @@
-//! Where reuse of storage could go wrong: Burn writes in place to storage that nobody else holds, and views share storage.
+//! Networks in which reuse of storage could go wrong: Burn overwrites storage that is not shared,
+//! and views share storage.
 //!
-//! Each network here is small, has a value with several readers or a kept value under another shape, and meets central differences;
-//! pulling back twice must give the same bits, since the first reverse pass may not damage what the second reads.
+//! Each network is small and has a value with several readers, or a kept value under another shape.
+//! Its rows are compared with central differences, and two pullbacks must give the same bits: the
+//! first reverse pass must not overwrite what the second reads.
 
 use std::sync::Arc;
 
@@ -17,7 +19,8 @@ use crate::models::{batch, capture, error_of_rows, noise, program};
 const STEP: f64 = 1e-6;
 const TRAPS: f64 = 1e-7;
 
-/// Several samples in one plan against one at a time: products of other shapes may be summed in another order.
+/// Tolerance for several samples in one plan against one at a time: products of other shapes may be
+/// summed in another order.
 const BATCHED: f64 = 1e-13;
 
 fn check<const D: usize>(sample: &[usize], forward: impl Fn(Tensor<D>) -> Tensor<2>) {
@@ -99,7 +102,7 @@ fn a_kept_value_whose_last_reader_may_write() {
     check(&[4], |x: Tensor<2>| softmax(x, 1) * 2.0 - 1.0);
     check(&[4], |x: Tensor<2>| tanh(sigmoid(x) * 3.0) * 0.5);
     check(&[4], |x: Tensor<2>| ((x * 0.1 + 2.0).recip() + 1.0) * 3.0);
-    // GELU keeps its operand, which dies with it otherwise.
+    // GELU keeps its operand, whose storage would otherwise be reused.
     check(&[4], |x: Tensor<2>| gelu(gelu(x * 2.0) * 3.0));
     // ReLU keeps a mask, made before its operand may be overwritten.
     check(&[4], |x: Tensor<2>| relu(x * 2.0) * 3.0);
@@ -126,7 +129,7 @@ fn a_view_of_a_kept_value_is_written_to() {
 
 #[test]
 fn expanded_cotangents_meet_rules_that_write() {
-    // The cotangent of a mean is one number in many places; ReLU's mask may not write through it.
+    // The cotangent of a mean is one number, expanded; ReLU's mask must not be written into it.
     check(&[2, 3, 3], |x: Tensor<4>| {
         let [n, ..] = x.dims();
         relu(x).mean_dim(3).mean_dim(2).reshape([n, 2])
@@ -151,7 +154,8 @@ fn expanded_cotangents_meet_rules_that_write() {
 
 #[test]
 fn constants_are_never_written_to() {
-    // Literals and folded constants meet operations that write in place, again and again.
+    // Literals and folded constants as operands of operations that overwrite their operands, in
+    // several runs.
     check(&[3], |x: Tensor<2>| {
         let device = x.device();
         let one = Tensor::<1>::from_floats([1.0, 2.0, 3.0], &device);

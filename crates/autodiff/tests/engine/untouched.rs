@@ -1,4 +1,5 @@
-//! Capture leaves the caller's model as it was: the same bits from its own forward pass, in every state a model can be in.
+//! Capture does not change the caller's model: its own forward pass gives the same bits afterwards,
+//! whatever state the model is in.
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Distribution, Tensor, TensorData};
@@ -39,7 +40,7 @@ fn a_model_in_double_precision() {
     let device = Device::flex();
     let net = Net::new(&device).map(&mut Weights::new(&device, DType::F64));
     let graph = assert_untouched(&net, &device, DType::F64);
-    // Its weights arrive undamaged: logits agree to f64 rounding.
+    // Its weights are captured exactly: logits agree to f64 rounding.
     let expected = own(&net, &device, DType::F64);
     let found = jacobians(&program(graph, Precision::F64).expect("it loads"), &samples(2));
     let found = found.into_iter().flat_map(|jacobian| jacobian.logits);
@@ -53,7 +54,8 @@ fn a_model_in_half_precision_runs_in_full() {
     let device = Device::flex();
     let half = Net::new(&device).map(&mut Weights::new(&device, DType::F16));
     let graph = assert_untouched(&half, &device, DType::F16);
-    // Every number of half precision is one of single precision: the weights arrive as they are.
+    // Every number of half precision is one of single precision, so the weights are captured
+    // exactly.
     let weight = half.head.weight.val().into_data().convert_dtype(DType::F64);
     let captured = graph.constants().find(|(_, constant)| constant.name == "head.weight");
     assert!(captured.is_some_and(|(_, captured)| captured.data.clone().convert_dtype(DType::F64) == weight));
@@ -141,7 +143,7 @@ fn names_are_those_of_pytorch_and_buffers_are_no_parameters() {
     assert!(names(|role| *role == Role::Literal).is_empty());
 }
 
-/// A parameter of the user's own, and a list of layers.
+/// A parameter that the model itself holds, and a list of layers.
 #[derive(Module, Debug)]
 struct Own {
     scale: Param<Tensor<1>>,

@@ -16,11 +16,12 @@ use crate::models::{
 /// Step of central differences of whole networks in f64.
 const STEP: f64 = 1e-6;
 
-/// Error of Jacobian rows at [`STEP`], relative to the largest entry (at least 1): rounding of the logits over the step, and the
-/// third derivative.
+/// Tolerance of Jacobian rows at [`STEP`], relative to the largest entry (at least 1): the rounding
+/// of the logits divided by the step, and the third derivative.
 const NETWORK: f64 = 1e-7;
 
-/// Logits in f32 against the model's own forward pass in f32, for numbers around 1: the order of summation may differ.
+/// Tolerance of logits in f32 against the model's own forward pass in f32, for numbers around 1:
+/// the order of summation may differ.
 const LOGITS_F32: f64 = 2e-6;
 
 fn assert_rows<const D: usize>(sample: &[usize], forward: impl Fn(Tensor<D>) -> Tensor<2>) -> Program {

@@ -1,4 +1,4 @@
-//! Elementwise functions, and softmax.
+//! Elementwise functions, and softmax with its logarithm.
 
 use influence_autodiff::graph::{Size, ValueId};
 use influence_autodiff::ops::Op;
@@ -13,7 +13,7 @@ use influence_autodiff::ops::step::Step;
 
 use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
-use crate::table::axis;
+use crate::known::axis;
 
 macro_rules! as_they_are {
     ($($name:ident => $op:expr;)+) => {$(
@@ -47,7 +47,7 @@ pub(super) fn neg(call: &mut Call<'_, '_>) -> Results {
     one(call.times(x, -1.0)?)
 }
 
-/// 1 - erf x: no operator of ONNX, but one that tf2onnx writes.
+/// 1 - erf x: not an operator of ONNX, but tf2onnx writes it.
 pub(super) fn erfc(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let erf = call.emit(Op::Erf(Erf), &[x])?;
@@ -81,7 +81,7 @@ pub(super) fn cosh(call: &mut Call<'_, '_>) -> Results {
     exponentials(call, 1.0)
 }
 
-/// ln(a + sqrt(x^2 + one)): the inverse of a hyperbolic function at a.
+/// ln(a + sqrt(a^2 + one)): the inverse of a hyperbolic function at a.
 fn area(call: &mut Call<'_, '_>, a: ValueId, one: f64) -> Result<ValueId, Refusal> {
     let square = call.mul(a, a)?;
     let shifted = call.plus(square, one)?;
@@ -90,13 +90,14 @@ fn area(call: &mut Call<'_, '_>, a: ValueId, one: f64) -> Result<ValueId, Refusa
     call.emit(Op::Log(Log), &[sum])
 }
 
-/// ln(x + sqrt(x^2 + 1)), and below 0 minus that of -x, of which nothing is lost.
+/// ln(x + sqrt(x^2 + 1)); for x < 0 the negative of the value at -x, because there the sum would
+/// cancel.
 pub(super) fn asinh(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let size = call.emit(Op::Abs(Abs), &[x])?;
     let mirrored = area(call, size, 1.0)?;
     let mirrored = call.times(mirrored, -1.0)?;
-    // What is not chosen is kept away from where the logarithm ends.
+    // Where this branch is not chosen, its operand is kept away from the logarithm's singularity.
     let near = call.emit(Op::Clamp(Clamp { min: Some(-1.0), max: None }), &[x])?;
     let plain = area(call, near, 1.0)?;
     let below = call.emit(Op::Compare(Compare { relation: Relation::Below, bound: 0.0 }), &[x])?;
@@ -151,7 +152,7 @@ pub(super) fn prelu(call: &mut Call<'_, '_>) -> Results {
     one(call.emit(Op::PRelu(PRelu), &pair)?)
 }
 
-/// Bounds that cut nothing are the largest numbers of their type.
+/// Bounds that are the extreme numbers of f32 cut nothing, and are left out.
 pub(super) fn clip(call: &mut Call<'_, '_>) -> Results {
     let bound = |position: usize, name: &str, none: f64| {
         let given = match call.attributes().get(name).and_then(|attribute| attribute.f) {
@@ -165,7 +166,7 @@ pub(super) fn clip(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     match (min, max) {
         (None, None) => one(x),
-        // Where the bounds cross, ONNX says that all is the upper one.
+        // Where the lower bound exceeds the upper one, ONNX defines the result as the upper one.
         (Some(low), Some(high)) if low > high => {
             let none = call.times(x, 0.0)?;
             one(call.plus(none, high)?)
@@ -179,7 +180,7 @@ fn gate(call: &mut Call<'_, '_>, alpha: f64, beta: f64) -> Result<[ValueId; 2], 
     Ok([x, call.emit(Op::HardSigmoid(HardSigmoid { alpha, beta }), &[x])?])
 }
 
-/// The sixth that exporters mean by 0.16666667, in which f32 has it.
+/// 1/6 in double precision, where the file has its f32 value.
 fn sixth(alpha: f64) -> f64 {
     const SIXTH: f64 = 1.0 / 6.0;
     if (alpha - SIXTH).abs() < f64::from(f32::EPSILON) { SIXTH } else { alpha }
@@ -234,8 +235,8 @@ pub(super) fn softsign(call: &mut Call<'_, '_>) -> Results {
     one(call.emit(Op::Div(Div), &[x, below])?)
 }
 
-/// `scale` x above 0, `depth` (exp(x / `width`) - 1) below: the exponential is taken of the negative
-/// part alone, so that it never overflows.
+/// `scale` x above 0, `depth` (exp(x / `width`) - 1) below. The exponential takes only the negative
+/// part, so that it does not overflow.
 fn bent(call: &mut Call<'_, '_>, scale: f64, depth: f64, width: f64) -> Result<ValueId, Refusal> {
     let x = call.value(0)?;
     let above = call.emit(Op::Relu(Relu), &[x])?;
@@ -258,7 +259,8 @@ pub(super) fn celu(call: &mut Call<'_, '_>) -> Results {
     one(bent(call, 1.0, alpha, alpha)?)
 }
 
-/// The constants of Klambauer et al. (2017) where the file has their f32 values.
+/// With the constants of Klambauer et al. (2017) in double precision, where the file has their f32
+/// values.
 pub(super) fn selu(call: &mut Call<'_, '_>) -> Results {
     const ALPHA: f64 = 1.673_263_242_354_377_2;
     const GAMMA: f64 = 1.050_700_987_355_480_5;
@@ -275,7 +277,7 @@ pub(super) fn thresholded_relu(call: &mut Call<'_, '_>) -> Results {
     one(call.emit(Op::MaskFill(MaskFill { value: 0.0 }), &[x, below])?)
 }
 
-/// x Phi(x), or with the hyperbolic tangent x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+/// x Phi(x), or its approximation x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
 pub(super) fn gelu(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     match call.attributes().word("approximate", "none") {
@@ -295,7 +297,7 @@ pub(super) fn gelu(call: &mut Call<'_, '_>) -> Results {
     }
 }
 
-/// Softmax or its logarithm along one axis; before opset 13, along all axes from that one on.
+/// Softmax or its logarithm along one axis; before opset 13, over all axes from that one on.
 fn normalised(call: &mut Call<'_, '_>, op: fn(usize) -> Op) -> Results {
     let x = call.value(0)?;
     let shape = call.shape(x);

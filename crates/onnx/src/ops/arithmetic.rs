@@ -1,4 +1,4 @@
-//! Arithmetic with broadcasts, as NumPy has them: axes of size 1 are put in front where they lack.
+//! Arithmetic with NumPy's broadcasts: operands of lower rank get leading axes of size 1.
 
 use influence_autodiff::graph::ValueId;
 use influence_autodiff::ops::Op;
@@ -11,16 +11,17 @@ use influence_autodiff::ops::step::Step;
 
 use crate::call::{Call, Results, one};
 use crate::error::Refusal;
-use crate::import::Operand;
-use crate::table::Table;
+use crate::import::Binding;
+use crate::known::KnownTensor;
 
-/// Both operands with the same rank.
+/// Both operands, with the same rank.
 fn both(call: &mut Call<'_, '_>) -> Result<[ValueId; 2], Refusal> {
     let pair = [call.value(0)?, call.value(1)?];
     call.alike(pair)
 }
 
-/// The position of a value beside a literal number that is no larger in rank, and the number.
+/// The position of one operand, and the other one's number, where that is a literal of no higher
+/// rank.
 fn with_number(call: &Call<'_, '_>) -> Option<(usize, f64)> {
     let number = |position: usize| {
         let small = call.rank(position).ok()? <= call.rank(1 - position).ok()?;
@@ -49,28 +50,30 @@ pub(super) fn add(call: &mut Call<'_, '_>) -> Results {
     one(call.emit(Op::Add(Add), &pair)?)
 }
 
-/// The position of a value beside known numbers of which some are minus infinity: an additive mask.
-fn with_exclusions(call: &Call<'_, '_>) -> Option<(usize, Table)> {
+/// The position of one operand, and the other one's known numbers, where some are minus infinity:
+/// an additive mask.
+fn with_exclusions(call: &Call<'_, '_>) -> Option<(usize, KnownTensor)> {
     [(0, 1), (1, 0)].into_iter().find_map(|(position, other)| match call.operand(other) {
-        Some(Operand::Known(host)) => {
-            let table = host.constant()?;
-            table.values.contains(&f64::NEG_INFINITY).then(|| (position, Table::clone(table)))
+        Some(Binding::Known(host)) => {
+            let tensor = host.constant()?;
+            tensor.values.contains(&f64::NEG_INFINITY).then(|| (position, KnownTensor::clone(tensor)))
         }
         _ => None,
     })
 }
 
-/// The sum of a linear layer without a bias, which nothing else uses, and one number an output.
+/// A sum with one number per output of a linear layer without a bias and without other uses: the
+/// layer with that bias.
 fn biased(call: &mut Call<'_, '_>) -> Result<Option<ValueId>, Refusal> {
     for (position, other) in [(0, 1), (1, 0)] {
-        let (Some(&Operand::Value(x)), Some(&Operand::Weight(bias))) =
+        let (Some(&Binding::Value(x)), Some(&Binding::Weight(bias))) =
             (call.operand(position), call.operand(other))
         else {
             continue;
         };
         let once = call.importer.uses.get(call.node.input[position].as_str()) == Some(&1);
         let outputs = call.shape(x).last().map(|size| size.fixed);
-        let shape = call.importer.weights[bias].data.shape().to_vec();
+        let shape = call.importer.weights[bias.index()].data.shape().to_vec();
         let Some(&[rows, weight]) = call.importer.builder.maker(x).and_then(|node| match node.op {
             Op::Linear(_) => node.inputs.as_array(),
             _ => None,
@@ -130,7 +133,7 @@ pub(super) fn div(call: &mut Call<'_, '_>) -> Results {
     }
 }
 
-/// a - b floor(a / b), with the sign of b; with `fmod` a - b trunc(a / b), with that of a.
+/// a - b floor(a / b), with the sign of b; with `fmod`, a - b trunc(a / b), with the sign of a.
 pub(super) fn remainder(call: &mut Call<'_, '_>) -> Results {
     let [a, b] = both(call)?;
     let step = if call.attributes().int("fmod", 0) != 0 { Step::Trunc } else { Step::Floor };
@@ -165,7 +168,7 @@ pub(super) fn pow(call: &mut Call<'_, '_>) -> Results {
     }
 }
 
-/// The first operand with each further one joined to it.
+/// The first operand, combined with each further one in turn.
 fn joined(
     call: &mut Call<'_, '_>,
     join: fn(&mut Call<'_, '_>, ValueId, usize) -> Result<ValueId, Refusal>,
@@ -190,7 +193,7 @@ pub(super) fn mean(call: &mut Call<'_, '_>) -> Results {
     one(call.emit(Op::DivScalar(DivScalar { value }), &[sum])?)
 }
 
-/// The larger or smaller of two: a bound where one is a number, else chosen by a comparison.
+/// The larger or smaller of two: a clamp where one is a number, else a selection by a comparison.
 fn extremum(
     call: &mut Call<'_, '_>,
     all: ValueId,
@@ -219,7 +222,7 @@ pub(super) fn min(call: &mut Call<'_, '_>) -> Results {
     one(joined(call, |call, all, position| extremum(call, all, position, true))?)
 }
 
-/// Numbers are bounds of what comes before them.
+/// Moves known numbers behind the values, where they become bounds.
 fn numbers_last(call: &mut Call<'_, '_>) {
-    call.operands.sort_by_key(|operand| matches!(operand, Some(Operand::Known(_))));
+    call.operands.sort_by_key(|operand| matches!(operand, Some(Binding::Known(_))));
 }

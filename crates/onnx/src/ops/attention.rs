@@ -9,8 +9,8 @@ use influence_autodiff::ops::softmax::Softmax;
 
 use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
-use crate::import::Operand;
-use crate::table::{Element, Table};
+use crate::import::Binding;
+use crate::known::{ElementKind, KnownTensor};
 
 /// softmax(scale Q K^T, where the mask allows, plus bias) V.
 pub(super) fn attention(call: &mut Call<'_, '_>) -> Results {
@@ -36,9 +36,10 @@ pub(super) fn attention(call: &mut Call<'_, '_>) -> Results {
     one(call.reshape(result, &[shape[0], shape[2], width])?)
 }
 
-/// The softmax of scores of which a mask excludes some. What is excluded is filled with a number that leaves it no share, and is
-/// finite, so that a row of which nothing is left has no NaN in it: that row is 0.
-fn shares(call: &mut Call<'_, '_>, scores: ValueId, mask: Option<&Table>) -> Result<ValueId, Refusal> {
+/// The softmax of masked scores. Excluded scores are replaced by the lowest finite number of f32,
+/// whose softmax is 0, instead of minus infinity, which would give NaN in a row of which all scores
+/// are excluded. Such rows are then set to 0.
+fn shares(call: &mut Call<'_, '_>, scores: ValueId, mask: Option<&KnownTensor>) -> Result<ValueId, Refusal> {
     let softmax = Op::Softmax(Softmax { axis: 3 });
     let Some(mask) = mask else { return call.emit(softmax, &[scores]) };
     let scores = excluded(call, scores, mask, f64::from(f32::MIN))?;
@@ -49,7 +50,7 @@ fn shares(call: &mut Call<'_, '_>, scores: ValueId, mask: Option<&Table>) -> Res
     }
 }
 
-/// What is not known here: caches, windows, outputs beside the first.
+/// Refuses options that are not supported: caches, windows, outputs other than the first.
 fn refuse(call: &Call<'_, '_>) -> Result<(), Refusal> {
     let attributes = call.attributes();
     let capped = attributes.float("softcap", 0.0) > 0.0;
@@ -87,7 +88,7 @@ fn heads(call: &mut Call<'_, '_>, position: usize) -> Result<ValueId, Refusal> {
     }
 }
 
-/// Keys or values of fewer heads than the queries have, each for as many of those.
+/// Keys or values with fewer heads than the queries have, repeated for groups of query heads.
 fn shared(call: &mut Call<'_, '_>, q: ValueId, x: ValueId) -> Result<ValueId, Refusal> {
     let (heads, shape) = (call.shape(q)[1].fixed, call.shape(x));
     let own = shape[1].fixed;
@@ -115,16 +116,16 @@ fn capped(call: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Refusal> {
     call.times(bent, cap)
 }
 
-/// Scores with what the mask and the order of positions exclude, and what that is.
-fn masked(call: &mut Call<'_, '_>, scores: ValueId) -> Result<(ValueId, Option<Table>), Refusal> {
+/// Scores with an additive mask added, and the mask (true excludes) of all other exclusions.
+fn masked(call: &mut Call<'_, '_>, scores: ValueId) -> Result<(ValueId, Option<KnownTensor>), Refusal> {
     let shape = call.shape(scores);
     let later = [1, 1, shape[2].fixed, shape[3].fixed];
     let later = (call.attributes().int("is_causal", 0) != 0)
-        .then(|| Table::build(&later, Element::Bool, |at| f64::from(u8::from(at[3] > at[2]))));
+        .then(|| KnownTensor::build(&later, ElementKind::Bool, |at| f64::from(u8::from(at[3] > at[2]))));
     let later = later.transpose()?;
     let mask = match call.operand(3) {
         None => return Ok((scores, later)),
-        Some(Operand::Known(_) | Operand::Weight(_)) => call.table(3)?.ok_or("it has no mask")?,
+        Some(Binding::Known(_) | Binding::Weight(_)) => call.constant(3)?.ok_or("it has no mask")?,
         Some(_) => {
             let bias = call.value(3)?;
             if call.is_mask(bias) {
@@ -136,28 +137,28 @@ fn masked(call: &mut Call<'_, '_>, scores: ValueId) -> Result<(ValueId, Option<T
     };
     let new = std::iter::repeat_n(1, 4usize.saturating_sub(mask.shape.len()));
     let mask = mask.reshaped(new.chain(mask.shape.iter().copied()).collect())?;
-    let boolean = mask.element == Element::Bool;
+    let boolean = mask.element == ElementKind::Bool;
     let (own, finite) = divided(&mask);
     let scores = if boolean { scores } else { added(call, scores, &finite)? };
     let none = |at: &[usize]| if boolean { 1.0 - mask.at(at) } else { own.at(at) };
     let both = match later {
-        None => Table::build(&mask.shape, Element::Bool, none)?,
+        None => KnownTensor::build(&mask.shape, ElementKind::Bool, none)?,
         Some(later) => {
-            let shape = crate::table::broadcast(&mask.shape, &later.shape)?;
-            Table::build(&shape, Element::Bool, |at| none_of(&mask, at, none).max(later.at(at)))?
+            let shape = crate::known::broadcast(&mask.shape, &later.shape)?;
+            KnownTensor::build(&shape, ElementKind::Bool, |at| none_of(&mask, at, none).max(later.at(at)))?
         }
     };
     Ok((scores, Some(both)))
 }
 
-/// What a mask excludes at an index of a shape to which it broadcasts.
-fn none_of(mask: &Table, at: &[usize], none: impl Fn(&[usize]) -> f64) -> f64 {
+/// `none` at an index of a shape to which the mask broadcasts.
+fn none_of(mask: &KnownTensor, at: &[usize], none: impl Fn(&[usize]) -> f64) -> f64 {
     let own: Vec<_> = at.iter().zip(&mask.shape).map(|(&i, &size)| i.min(size - 1)).collect();
     none(&own)
 }
 
-/// Rows of which nothing is left.
-fn empty_rows(mask: &Table) -> Result<Option<Table>, Refusal> {
+/// The rows of which everything is excluded, as a mask; none where there are none.
+fn empty_rows(mask: &KnownTensor) -> Result<Option<KnownTensor>, Refusal> {
     let width = mask.shape.last().copied().unwrap_or(1).max(1);
     let empty: Vec<bool> = mask.values.chunks(width).map(|row| !row.contains(&0.0)).collect();
     if !empty.contains(&true) {
@@ -166,25 +167,25 @@ fn empty_rows(mask: &Table) -> Result<Option<Table>, Refusal> {
     let mut shape = mask.shape.clone();
     shape[3] = 1;
     let values = empty.into_iter().map(|empty| f64::from(u8::from(empty))).collect();
-    Ok(Some(Table { shape, element: Element::Bool, values }))
+    Ok(Some(KnownTensor { shape, element: ElementKind::Bool, values }))
 }
 
-fn excluded(call: &mut Call<'_, '_>, x: ValueId, mask: &Table, value: f64) -> Result<ValueId, Refusal> {
+fn excluded(call: &mut Call<'_, '_>, x: ValueId, mask: &KnownTensor, value: f64) -> Result<ValueId, Refusal> {
     let mask = call.literal(mask.data());
     call.emit(Op::MaskFill(MaskFill { value }), &[x, mask])
 }
 
-/// An additive mask as what it excludes, by minus infinity, and what it adds elsewhere.
-fn divided(numbers: &Table) -> (Table, Table) {
+/// An additive mask, divided into a mask of its minus infinities and its finite numbers.
+fn divided(numbers: &KnownTensor) -> (KnownTensor, KnownTensor) {
     let none = |x: &f64| *x == f64::NEG_INFINITY;
     let finite = numbers.values.iter().map(|x| if none(x) { 0.0 } else { *x }).collect();
     let excluded = numbers.values.iter().map(|x| f64::from(u8::from(none(x)))).collect();
-    let of = |element, values| Table { shape: numbers.shape.clone(), element, values };
-    (of(Element::Bool, excluded), of(Element::Float, finite))
+    let of = |element, values| KnownTensor { shape: numbers.shape.clone(), element, values };
+    (of(ElementKind::Bool, excluded), of(ElementKind::Float, finite))
 }
 
-/// x + numbers, where there is one that is not 0.
-fn added(call: &mut Call<'_, '_>, x: ValueId, numbers: &Table) -> Result<ValueId, Refusal> {
+/// x + numbers; x itself where all of them are 0.
+fn added(call: &mut Call<'_, '_>, x: ValueId, numbers: &KnownTensor) -> Result<ValueId, Refusal> {
     if numbers.values.iter().all(|&x| x == 0.0) {
         return Ok(x);
     }
@@ -192,8 +193,8 @@ fn added(call: &mut Call<'_, '_>, x: ValueId, numbers: &Table) -> Result<ValueId
     call.add(x, bias)
 }
 
-/// x + numbers, of which minus infinity excludes: a mask, so that every constant stays finite.
-pub(super) fn biased(call: &mut Call<'_, '_>, x: ValueId, numbers: &Table) -> Result<ValueId, Refusal> {
+/// x + numbers, where minus infinities are applied as a mask, so that all constants are finite.
+pub(super) fn biased(call: &mut Call<'_, '_>, x: ValueId, numbers: &KnownTensor) -> Result<ValueId, Refusal> {
     let (mask, finite) = divided(numbers);
     let sum = added(call, x, &finite)?;
     excluded(call, sum, &mask, f64::NEG_INFINITY)

@@ -1,4 +1,4 @@
-//! Masks, choices by masks, and elements at indices.
+//! Masks, selections by masks, and elements at indices.
 
 use influence_autodiff::graph::ValueId;
 use influence_autodiff::ops::Op;
@@ -10,10 +10,10 @@ use influence_autodiff::ops::sort::Sort;
 
 use crate::call::{Call, Results, one};
 use crate::error::Refusal;
-use crate::import::Operand;
-use crate::table::{Element, Table, axis};
+use crate::import::Binding;
+use crate::known::{ElementKind, KnownTensor, axis};
 
-/// How x stands to y when y stands so to x.
+/// The relation of x to y, given that of y to x.
 fn mirrored(relation: Relation) -> Relation {
     match relation {
         Relation::Above => Relation::Below,
@@ -71,12 +71,12 @@ pub(super) fn choose(call: &mut Call<'_, '_>) -> Results {
 
 /// An operand as a mask of `rank` axes.
 fn mask_at(call: &mut Call<'_, '_>, position: usize, rank: usize) -> Result<ValueId, Refusal> {
-    if let Some(Operand::Known(_)) = call.operand(position) {
-        let table = call.table(position)?.ok_or("it has no mask")?;
-        let new = rank - table.shape.len();
-        let shape = std::iter::repeat_n(1, new).chain(table.shape.iter().copied()).collect();
-        let table = Table { element: Element::Bool, ..table.reshaped(shape)? };
-        return Ok(call.literal(table.data()));
+    if let Some(Binding::Known(_)) = call.operand(position) {
+        let tensor = call.constant(position)?.ok_or("it has no mask")?;
+        let new = rank - tensor.shape.len();
+        let shape = std::iter::repeat_n(1, new).chain(tensor.shape.iter().copied()).collect();
+        let tensor = KnownTensor { element: ElementKind::Bool, ..tensor.reshaped(shape)? };
+        return Ok(call.literal(tensor.data()));
     }
     let value = call.value(position)?;
     let raised = call.of_rank(value, rank)?;
@@ -86,7 +86,7 @@ fn mask_at(call: &mut Call<'_, '_>, position: usize, rank: usize) -> Result<Valu
     }
 }
 
-/// The part above or below a diagonal, zeros elsewhere.
+/// The part above or below a diagonal, with zeros elsewhere.
 pub(super) fn triangle(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let shape = call.shape(x);
@@ -99,7 +99,7 @@ pub(super) fn triangle(call: &mut Call<'_, '_>) -> Results {
     let mut of_mask = vec![1; shape.len() - 2];
     of_mask.extend([rows, columns]);
     let last = shape.len() - 1;
-    let dropped = Table::build(&of_mask, Element::Bool, |at| {
+    let dropped = KnownTensor::build(&of_mask, ElementKind::Bool, |at| {
         let above = at[last] as f64 - at[last - 1] as f64;
         let kept = if upper { above >= diagonal } else { above <= diagonal };
         f64::from(u8::from(!kept))
@@ -109,23 +109,23 @@ pub(super) fn triangle(call: &mut Call<'_, '_>) -> Results {
 }
 
 /// Indices in range, counted from the front.
-fn indices(call: &Call<'_, '_>, size: usize) -> Result<Table, Refusal> {
-    let table = match call.operand(1) {
-        Some(Operand::Value(_)) => {
+fn indices(call: &Call<'_, '_>, size: usize) -> Result<KnownTensor, Refusal> {
+    let tensor = match call.operand(1) {
+        Some(Binding::Value(_)) => {
             return Err(Refusal::new(
                 "its indices are computed from the input",
                 "where the input is token ids, export the network from its embeddings on",
             ));
         }
-        _ => call.table(1)?.ok_or("it has no indices")?,
+        _ => call.constant(1)?.ok_or("it has no indices")?,
     };
-    let values: Vec<f64> = table
+    let values: Vec<f64> = tensor
         .ints()
         .into_iter()
         .map(|index| axis(index, size).map(|index| index as f64))
         .collect::<Result<_, _>>()
         .map_err(|_| format!("an index lies outside an axis of {size}"))?;
-    Ok(Table { values, element: Element::Int, ..(*table).clone() })
+    Ok(KnownTensor { values, element: ElementKind::Int, ..(*tensor).clone() })
 }
 
 pub(super) fn gather(call: &mut Call<'_, '_>) -> Results {
@@ -133,10 +133,11 @@ pub(super) fn gather(call: &mut Call<'_, '_>) -> Results {
     let shape = call.shape(x);
     let along = axis(call.attributes().int("axis", 0), shape.len())?;
     if shape[along].per_sample > 0 {
-        return super::places::gather_samples(call, x, along);
+        return super::scatter::gather_samples(call, x, along);
     }
     let indices = indices(call, shape[along].fixed)?;
-    // One element is a slice; several are a list, whose shape the axis then takes.
+    // A single index is a slice. Several are selected as a list, and the axis is then reshaped to
+    // the shape of the indices.
     let chosen = if let Some(index) = indices.only() {
         let mut ranges = vec![None; shape.len()];
         ranges[along] = Some([index as usize, index as usize + 1, 1]);
@@ -152,7 +153,7 @@ pub(super) fn gather(call: &mut Call<'_, '_>) -> Results {
     one(call.reshape(chosen, &shape)?)
 }
 
-/// Where a value is no number: it differs from itself.
+/// Where a value is NaN: NaN differs from itself.
 pub(super) fn is_nan(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     one(call.emit(Op::ComparePair(ComparePair { relation: Relation::Unequal }), &[x, x])?)
@@ -162,7 +163,7 @@ pub(super) fn equal(call: &mut Call<'_, '_>) -> Results {
     compared(call, Relation::Equal)
 }
 
-/// Two masks as one.
+/// Two masks combined.
 fn connected(call: &mut Call<'_, '_>, connective: Connective) -> Results {
     let rank = call.rank(0)?.max(call.rank(1)?);
     let masks = [mask_at(call, 0, rank)?, mask_at(call, 1, rank)?];

@@ -1,4 +1,4 @@
-//! Convolutions, and transposed ones.
+//! Convolutions and transposed convolutions.
 
 use burn::tensor::TensorData;
 use influence_autodiff::graph::ValueId;
@@ -11,7 +11,7 @@ use influence_autodiff::ops::volume::Conv3d;
 
 use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
-use crate::window::{Window, lifted};
+use crate::window::{NodeWindow, lifted};
 
 pub(super) fn conv(call: &mut Call<'_, '_>) -> Results {
     let (x, weight) = (call.value(0)?, call.value(1)?);
@@ -21,7 +21,7 @@ pub(super) fn conv(call: &mut Call<'_, '_>) -> Results {
         return Err(format!("a kernel of {} axes does not fit its input", taps.len()).into());
     }
     let groups = usize::try_from(call.attributes().int("group", 1)).map_err(|_| "no such group")?;
-    let window = Window::of(call.attributes(), &taps, &sizes[1..])?;
+    let window = NodeWindow::of(call.attributes(), &taps, &sizes[1..])?;
     let mut operands = vec![x, weight];
     if call.has(2) {
         operands.push(call.value(2)?);
@@ -33,7 +33,7 @@ pub(super) fn conv(call: &mut Call<'_, '_>) -> Results {
 }
 
 /// A convolution over three axes.
-fn volume(call: &mut Call<'_, '_>, window: &Window, groups: usize, operands: &[ValueId]) -> Results {
+fn volume(call: &mut Call<'_, '_>, window: &NodeWindow, groups: usize, operands: &[ValueId]) -> Results {
     let (stride, padding, dilation) =
         (window.stride.as_array(), window.padding.as_array(), window.dilation.as_array());
     let (Some(&stride), Some(&padding), Some(&dilation)) = (stride, padding, dilation) else {
@@ -56,7 +56,7 @@ pub(super) fn transposed(call: &mut Call<'_, '_>) -> Results {
         ));
     }
     let groups = usize::try_from(call.attributes().int("group", 1)).map_err(|_| "no such group")?;
-    let cut = Cut::of(call, &taps, &sizes[1..])?;
+    let cut = KeptRegion::of(call, &taps, &sizes[1..])?;
     let pair = |values: &[usize], one: usize| match *values {
         [width] => [one, width],
         _ => [values[0], values[1]],
@@ -77,8 +77,8 @@ pub(super) fn transposed(call: &mut Call<'_, '_>) -> Results {
     one(cut.apply(call, whole)?)
 }
 
-/// Windows `[n, C taps, positions]` added up where they lie: a transposed convolution in which each
-/// channel of the operand is one tap of its channel of the result.
+/// Windows `[n, C taps, positions]`, added up at their positions in the image: a transposed
+/// convolution in which each channel of the operand is one tap of a channel of the result.
 pub(super) fn fold(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let pair = |call: &Call<'_, '_>, position: usize, what: &str| -> Result<[usize; 2], Refusal> {
@@ -87,11 +87,11 @@ pub(super) fn fold(call: &mut Call<'_, '_>) -> Results {
             given.iter().map(|&x| usize::try_from(x).ok().filter(|&x| x > 0)).collect();
         let sizes = sizes.and_then(|sizes| sizes.as_array().copied());
         sizes.ok_or_else(|| {
-            Refusal::new(format!("its {what} is {given:?}"), "windows of images are known here")
+            Refusal::new(format!("its {what} is {given:?}"), "only windows of images are supported")
         })
     };
     let (image, taps) = (pair(call, 1, "image_shape")?, pair(call, 2, "block_shape")?);
-    let window = Window::of(call.attributes(), &taps, &image)?;
+    let window = NodeWindow::of(call.attributes(), &taps, &image)?;
     let (shape, count) = (call.shape(x), taps[0] * taps[1]);
     let &[n, rows, _] = &shape[..] else { return Err("it takes windows side by side".into()) };
     let channels = rows.fixed / count;
@@ -100,7 +100,7 @@ pub(super) fn fold(call: &mut Call<'_, '_>) -> Results {
         (image[axis] + before + after).saturating_sub(window.reach(axis)) / window.stride[axis] + 1
     });
     let apart = call.reshape(x, &[n, rows, fixed(positions[0]), fixed(positions[1])])?;
-    crate::table::elements(&[rows.fixed, count])?;
+    crate::known::elements(&[rows.fixed, count])?;
     let ones = (0..rows.fixed * count).map(|i| f64::from(u8::from(i / count % count == i % count))).collect();
     let weight = call.literal(TensorData::new::<f64, _>(ones, [rows.fixed, 1, taps[0], taps[1]]));
     let kept = [0, 1].map(|axis| [window.padding[axis].0, image[axis]]);
@@ -116,20 +116,20 @@ pub(super) fn fold(call: &mut Call<'_, '_>) -> Results {
         groups: channels,
     };
     let whole = call.emit(Op::ConvTranspose2d(op), &[apart, weight])?;
-    one(Cut { window, beyond: beyond.to_vec(), kept: kept.to_vec() }.apply(call, whole)?)
+    one(KeptRegion { window, beyond: beyond.to_vec(), kept: kept.to_vec() }.apply(call, whole)?)
 }
 
-/// What is kept of a transposed convolution without padding.
+/// The part of a transposed convolution without padding that is the result.
 #[derive(Debug)]
-struct Cut {
-    window: Window,
-    /// Elements that the result has beyond the last that a tap reaches, along each axis.
+struct KeptRegion {
+    window: NodeWindow,
+    /// Along each axis, the number of elements behind the last one that a tap reaches.
     beyond: Vec<usize>,
-    /// First element and number of elements, along each axis.
+    /// Along each axis, the first element of the result and their number.
     kept: Vec<[usize; 2]>,
 }
 
-impl Cut {
+impl KeptRegion {
     fn of(call: &Call<'_, '_>, taps: &[usize], sizes: &[usize]) -> Result<Self, Refusal> {
         let attributes = call.attributes();
         let count = taps.len();
@@ -141,15 +141,16 @@ impl Cut {
         };
         let more = naturals("output_padding", vec![0; count])?;
         let wanted = match attributes.ints("output_shape") {
-            // Older files give all axes.
+            // Older files list all axes.
             Some(shape) if shape.len() > count => Some(shape[shape.len() - count..].to_vec()),
             other => other,
         };
         let wanted: Option<Vec<usize>> =
             wanted.map(|shape| shape.iter().map(|&x| usize::try_from(x).unwrap_or(0)).collect());
         let auto = attributes.word("auto_pad", "NOTSET").to_owned();
-        // Pads of a convolution of these sizes would mean something else: they are worked out below.
-        let window = Window::of(attributes, taps, sizes)?;
+        // Only taps, strides and explicit pads are used of this window: automatic padding is
+        // defined on the result, below.
+        let window = NodeWindow::of(attributes, taps, sizes)?;
         let (mut beyond, mut kept) = (Vec::new(), Vec::new());
         for axis in 0..count {
             let stride = window.stride[axis];
@@ -162,7 +163,8 @@ impl Cut {
                 None => None,
             };
             let [start, size] = match target {
-                // The total is shared out; the odd element goes to one side.
+                // The total padding is divided between both sides; an odd element goes to one of
+                // them.
                 Some(size) => {
                     let total = full.saturating_sub(size);
                     [if auto == "SAME_UPPER" { total / 2 } else { total - total / 2 }, size]

@@ -1,4 +1,4 @@
-//! Sums over named axes of any number of operands, two at a time.
+//! Sums of products over named axes, for any number of operands, two at a time.
 
 use influence_autodiff::graph::{Size, ValueId};
 use influence_autodiff::ops::Op;
@@ -9,7 +9,7 @@ use influence_autodiff::ops::reduce::Sum;
 use super::layout::times;
 use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
-use crate::import::Operand;
+use crate::import::Binding;
 
 /// Names of the axes of each operand and of the result.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ struct Equation {
     result: Vec<char>,
 }
 
-/// The first name of an axis that stands for dots: letters that no equation has.
+/// The name of the first axis under dots; these names are letters that no equation has.
 const DOTS: u32 = 0xE000;
 
 impl Equation {
@@ -31,9 +31,9 @@ impl Equation {
         };
         let terms: Vec<&str> = left.split(',').collect();
         if terms.len() != ranks.len() {
-            return Err("its equation has not as many operands as the node".into());
+            return Err("its equation does not have as many operands as the node".into());
         }
-        // The axes under dots are counted from the last one, as broadcasts have them.
+        // The axes under dots are counted from the last one, as in broadcasts.
         let dots = |term: &str, rank: usize| match term.contains("...") {
             true => rank.checked_sub(term.chars().count() - 3),
             false => Some(0),
@@ -47,7 +47,8 @@ impl Equation {
         };
         let names = |term: &str, count: usize| term.replace("...", &under(count)).chars().collect::<Vec<_>>();
         let operands: Vec<_> = terms.iter().zip(counts).map(|(term, count)| names(term, count)).collect();
-        // Without an arrow: what is under dots, and all names that occur once, in alphabetical order.
+        // Without an arrow, the result has the axes under dots, and the names that occur once, in
+        // alphabetical order.
         let result = match right {
             Some(term) => names(term, most),
             None => {
@@ -71,9 +72,9 @@ fn repeats(names: &[char]) -> bool {
     names.iter().enumerate().any(|(at, name)| names[..at].contains(name))
 }
 
-/// A value whose axes have names.
+/// A value with names for its axes.
 #[derive(Debug, Clone)]
-struct Named {
+struct LabelledValue {
     value: ValueId,
     names: Vec<char>,
 }
@@ -81,11 +82,11 @@ struct Named {
 pub(super) fn einsum(call: &mut Call<'_, '_>) -> Results {
     let ranks: Vec<_> = (0..call.operands.len()).map(|at| call.rank(at)).collect::<Result<_, _>>()?;
     let equation = Equation::read(call.attributes().word("equation", ""), &ranks)?;
-    let mut found: Option<Named> = None;
+    let mut found: Option<LabelledValue> = None;
     for (at, names) in equation.operands.iter().enumerate() {
-        let constant = matches!(call.operand(at), Some(Operand::Weight(_) | Operand::Known(_)));
+        let constant = matches!(call.operand(at), Some(Binding::Weight(_) | Binding::Known(_)));
         let next = operand(call, at, names)?;
-        // What the result or a later operand names is kept.
+        // Axes that the result or a later operand names are kept.
         let kept = [&equation.result[..], &equation.operands[at + 1..].concat()].concat();
         found = Some(match found {
             None => next,
@@ -98,11 +99,11 @@ pub(super) fn einsum(call: &mut Call<'_, '_>) -> Results {
     one(call.permute(found.value, order.ok_or("its result names an axis that no operand has")?)?)
 }
 
-/// An operand with the names of its axes; of axes with one name, the diagonal.
-fn operand(call: &mut Call<'_, '_>, at: usize, names: &[char]) -> Result<Named, Refusal> {
+/// An operand with the names of its axes; of axes with the same name, the diagonal is taken.
+fn operand(call: &mut Call<'_, '_>, at: usize, names: &[char]) -> Result<LabelledValue, Refusal> {
     let (mut value, mut names) = (call.value(at)?, names.to_vec());
     if call.shape(value).len() != names.len() {
-        return Err(format!("operand {at} has not {} axes", names.len()).into());
+        return Err(format!("operand {at} does not have {} axes", names.len()).into());
     }
     while let Some(second) = (0..names.len()).find(|&axis| names[..axis].contains(&names[axis])) {
         let first = names.iter().position(|name| *name == names[second]).unwrap_or(second);
@@ -122,37 +123,41 @@ fn operand(call: &mut Call<'_, '_>, at: usize, names: &[char]) -> Result<Named, 
         ranges.push(Some([0, size * size, size + 1]));
         value = call.emit(Op::Slice(Slice { ranges }), &[flat])?;
     }
-    Ok(Named { value, names })
+    Ok(LabelledValue { value, names })
 }
 
 /// Sums over the axes that are not kept.
-fn summed(call: &mut Call<'_, '_>, x: Named, keep: impl Fn(char) -> bool) -> Result<Named, Refusal> {
-    let Named { value, names } = x;
+fn summed(
+    call: &mut Call<'_, '_>,
+    x: LabelledValue,
+    keep: impl Fn(char) -> bool,
+) -> Result<LabelledValue, Refusal> {
+    let LabelledValue { value, names } = x;
     let axes: Vec<usize> = (0..names.len()).filter(|&axis| !keep(names[axis])).collect();
     if axes.is_empty() {
-        return Ok(Named { value, names });
+        return Ok(LabelledValue { value, names });
     }
     let sum = call.emit(Op::Sum(Sum { axes }), &[value])?;
     let kept: Vec<usize> = (0..names.len()).filter(|&axis| keep(names[axis])).collect();
     let shape = call.shape(value);
     let shape: Vec<Size> = kept.iter().map(|&axis| shape[axis]).collect();
     let value = call.reshape(sum, &shape)?;
-    Ok(Named { value, names: kept.into_iter().map(|axis| names[axis]).collect() })
+    Ok(LabelledValue { value, names: kept.into_iter().map(|axis| names[axis]).collect() })
 }
 
-/// The product of two, summed over the names that only they have: a matrix product for each index of
-/// the names that both have and the result keeps.
+/// The product of two values, summed over the names that are not needed any more: a matrix product
+/// for each index of the names that both have and the result keeps.
 fn product(
     call: &mut Call<'_, '_>,
-    a: Named,
-    b: Named,
+    a: LabelledValue,
+    b: LabelledValue,
     result: &[char],
     constant: bool,
-) -> Result<Named, Refusal> {
+) -> Result<LabelledValue, Refusal> {
     let (left, right) = (a.names.clone(), b.names.clone());
     let a = summed(call, a, |name| result.contains(&name) || right.contains(&name))?;
     let b = summed(call, b, |name| result.contains(&name) || left.contains(&name))?;
-    let pick = |from: &Named, wanted: &dyn Fn(char) -> bool| -> Vec<char> {
+    let pick = |from: &LabelledValue, wanted: &dyn Fn(char) -> bool| -> Vec<char> {
         from.names.iter().copied().filter(|&name| wanted(name)).collect()
     };
     let shared = pick(&a, &|name| b.names.contains(&name) && result.contains(&name));
@@ -165,7 +170,8 @@ fn product(
     let value = if linear {
         call.emit(Op::Linear(Linear), &[a, b])?
     } else {
-        // An axis of 1 leads where a matrix of the batch meets one that is shared.
+        // Leading axes of size 1, where the other operand has an axis under which this one is
+        // shared.
         a = call.of_rank(a, shared.len() + 2)?;
         call.emit(Op::Matmul(Matmul), &[a, b])?
     };
@@ -174,22 +180,22 @@ fn product(
         |name: &char| sizes_a.iter().chain(&sizes_b).find(|(own, _)| own == name).map(|(_, size)| *size);
     let shape: Option<Vec<Size>> = names.iter().map(size).collect();
     let value = call.reshape(value, &shape.ok_or("its equation names an axis twice")?)?;
-    Ok(Named { value, names })
+    Ok(LabelledValue { value, names })
 }
 
-/// Axes in a new order, those of the first group each on its own and each further group as one axis;
-/// with the sizes of all.
+/// A value with the axes of the first group, followed by one merged axis for each further group;
+/// and the sizes of all names.
 fn grouped(
     call: &mut Call<'_, '_>,
-    x: &Named,
+    x: &LabelledValue,
     groups: &[&[char]; 3],
 ) -> Result<(ValueId, Vec<(char, Size)>), Refusal> {
     let shape = call.shape(x.value);
     let sizes: Vec<(char, Size)> = x.names.iter().copied().zip(shape).collect();
     let size = |name: &char| sizes.iter().find(|(own, _)| own == name).map_or(fixed(1), |(_, size)| *size);
     let order = groups.concat();
-    let places = order.iter().filter_map(|name| x.names.iter().position(|own| own == name)).collect();
-    let value = call.permute(x.value, places)?;
+    let axes = order.iter().filter_map(|name| x.names.iter().position(|own| own == name)).collect();
+    let value = call.permute(x.value, axes)?;
     let mut shape: Vec<Size> = groups[0].iter().map(size).collect();
     for group in &groups[1..] {
         shape.push(group.iter().map(size).try_fold(fixed(1), times)?);
@@ -202,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equations_are_read() {
+    fn einsum_equations_are_read() {
         let read = |text: &str, ranks: &[usize]| Equation::read(text, ranks).expect("an equation");
         let names = |text: &str| text.chars().collect::<Vec<_>>();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Images at the positions of a grid.
+//! Images sampled at the points of a grid.
 
 use burn::tensor::TensorData;
 use influence_autodiff::ops::Op;
@@ -7,11 +7,12 @@ use influence_autodiff::ops::linear::Linear;
 
 use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
+use crate::host::BatchId;
 
 pub(super) fn sample(call: &mut Call<'_, '_>) -> Results {
     let (x, grid) = (call.value(0)?, call.value(1)?);
     if call.shape(x).len() != 4 {
-        return Err(Refusal::new("it samples volumes", "grids of images are known here"));
+        return Err(Refusal::new("it samples volumes", "only grids of images are supported"));
     }
     let attributes = call.attributes();
     let between = match attributes.word("mode", "linear") {
@@ -30,7 +31,8 @@ pub(super) fn sample(call: &mut Call<'_, '_>) -> Results {
     one(call.emit(Op::GridSample(GridSample { between, outside, align_corners }), &[x, grid])?)
 }
 
-/// The places of `size` elements between -1 and 1: with their edges there, or their outermost centres.
+/// The centres of `size` pixels in coordinates where -1 and 1 are their edges, or the outermost
+/// centres.
 fn centres(size: usize, align_corners: bool) -> Vec<f64> {
     let centre = |i: usize| match align_corners {
         true if size == 1 => 0.0,
@@ -40,13 +42,14 @@ fn centres(size: usize, align_corners: bool) -> Vec<f64> {
     (0..size).map(centre).collect()
 }
 
-/// The grid of an affine map `[n, 2, 3]`: the products of its rows with the places of the elements.
+/// The grid of an affine map `[n, 2, 3]`: its products with the homogeneous coordinates of the
+/// pixels.
 pub(super) fn affine(call: &mut Call<'_, '_>) -> Results {
     let theta = call.value(0)?;
     let sizes = call.host(1)?.ok_or("it has no sizes")?;
-    let sizes = sizes.at(0).ints();
+    let sizes = sizes.at(BatchId::FIRST).ints();
     let &[_, _, height, width] = &sizes[..] else {
-        return Err(Refusal::new("it makes a grid of volumes", "grids of images are known here"));
+        return Err(Refusal::new("it makes a grid of volumes", "only grids of images are supported"));
     };
     let size =
         |size: i64| usize::try_from(size).ok().filter(|&size| size > 0).ok_or("a size is not positive");
@@ -54,16 +57,16 @@ pub(super) fn affine(call: &mut Call<'_, '_>) -> Results {
     let align = call.attributes().int("align_corners", 0) != 0;
     let rows = centres(height, align);
     let columns = centres(width, align);
-    let mut places = Vec::new();
+    let mut points = Vec::new();
     for coordinate in 0..3 {
         for y in &rows {
-            places.extend(columns.iter().map(|x| [*x, *y, 1.0][coordinate]));
+            points.extend(columns.iter().map(|x| [*x, *y, 1.0][coordinate]));
         }
     }
-    crate::table::elements(&[3, height, width])?;
-    let places = call.literal(TensorData::new(places, [3, height * width]));
+    crate::known::elements(&[3, height, width])?;
+    let points = call.literal(TensorData::new(points, [3, height * width]));
     let n = call.shape(theta)[0];
-    let moved = call.emit(Op::Linear(Linear), &[theta, places])?;
+    let moved = call.emit(Op::Linear(Linear), &[theta, points])?;
     let last = call.permute(moved, vec![0, 2, 1])?;
     one(call.reshape(last, &[n, fixed(height), fixed(width), fixed(2)])?)
 }

@@ -1,4 +1,4 @@
-//! Elements moved about.
+//! Operators that move elements.
 
 use influence_autodiff::graph::{Size, ValueId};
 use influence_autodiff::ops::Op;
@@ -8,12 +8,12 @@ use influence_autodiff::ops::logic::Indicator;
 
 use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
-use crate::host::{BATCHES, Host};
-use crate::import::Operand;
+use crate::host::{BatchId, Host, each_batch};
+use crate::import::Binding;
+use crate::known::{ElementKind, axis};
 use crate::names;
 use crate::reread;
-use crate::shapes::{self, Part};
-use crate::table::{Element, axis};
+use crate::shapes::{self, SliceBounds};
 
 /// The operand itself.
 pub(super) fn identity(call: &mut Call<'_, '_>) -> Results {
@@ -23,19 +23,22 @@ pub(super) fn identity(call: &mut Call<'_, '_>) -> Results {
     Ok(vec![call.operand(0).cloned().ok_or("it has no operand")?])
 }
 
-/// The precision of the run stands above the file's casts between floats; a mask becomes numbers.
+/// Casts between floats have no effect, because the precision of the run is used throughout; a mask
+/// becomes numbers.
 pub(super) fn cast(call: &mut Call<'_, '_>) -> Results {
     let to = call.attributes().get("to").and_then(|attribute| attribute.i);
-    let element = to.map_or(Some(Element::Float), |to| crate::tensor::element(to as i32));
-    if let Some(Operand::Weight(_)) = call.operand(0)
-        && element == Some(Element::Float)
+    let element = to.map_or(Some(ElementKind::Float), |to| crate::tensor::element(to as i32));
+    if let Some(Binding::Weight(_)) = call.operand(0)
+        && element == Some(ElementKind::Float)
     {
         return identity(call);
     }
     let x = call.value(0)?;
     match (call.is_mask(x), element) {
-        (true, Some(Element::Float | Element::Int)) => one(call.emit(Op::Indicator(Indicator), &[x])?),
-        (false, Some(Element::Float)) | (true, Some(Element::Bool)) => one(x),
+        (true, Some(ElementKind::Float | ElementKind::Int)) => {
+            one(call.emit(Op::Indicator(Indicator), &[x])?)
+        }
+        (false, Some(ElementKind::Float)) | (true, Some(ElementKind::Bool)) => one(x),
         _ => Err(Refusal::new(
             "it makes whole numbers of values that depend on the input, which have no derivative",
             "where the input is token ids, export the network from its embeddings on",
@@ -60,9 +63,9 @@ pub(super) fn reshape(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let zero = call.attributes().int("allowzero", 0) != 0;
     let target = match call.attributes().ints("shape") {
-        Some(target) => Host::fixed(crate::table::Table {
+        Some(target) => Host::fixed(crate::known::KnownTensor {
             shape: vec![target.len()],
-            element: Element::Int,
+            element: ElementKind::Int,
             values: target.into_iter().map(|size| size as f64).collect(),
         }),
         None => call.host(1)?.ok_or("it has no target")?,
@@ -75,25 +78,26 @@ pub(super) fn reshape(call: &mut Call<'_, '_>) -> Results {
     {
         return one(call.reshape(x, &shape)?);
     }
-    let at = |batch: usize| shapes::target(&call.shape_at(x, batch), &target.at(batch).ints(), zero);
-    let shape = lines([at(0)?, at(1)?, at(2)?])?;
+    let at = |batch: BatchId| shapes::target(&call.shape_at(x, batch), &target.at(batch).ints(), zero);
+    let shape = lines(each_batch(at)?)?;
     one(call.reshape(x, &shape)?)
 }
 
-/// Shapes at the batch sizes of [`BATCHES`] as lines in the batch size.
+/// Shapes at the followed batch sizes, as one shape of lines in the batch size.
 pub(crate) fn lines(at: [Vec<usize>; 3]) -> Result<Vec<Size>, Refusal> {
     let [first, second, third] = &at;
+    let [from, _, to] = BatchId::ALL.map(BatchId::size);
     let line = |axis: usize| {
         let per_sample = second[axis].checked_sub(first[axis])?;
-        let size = Size { per_sample, fixed: first[axis].checked_sub(per_sample * BATCHES[0])? };
-        (size.at(BATCHES[2]) == third[axis]).then_some(size)
+        let size = Size { per_sample, fixed: first[axis].checked_sub(per_sample * from)? };
+        (size.at(to) == third[axis]).then_some(size)
     };
     let same = first.len() == second.len() && first.len() == third.len();
     let lines = same.then(|| (0..first.len()).map(line).collect::<Option<_>>()).flatten();
     lines.ok_or_else(|| {
         let why = format!(
-            "it asks for the shapes {first:?}, {second:?} and {third:?} of 2, 3 and 7 samples, which \
-             do not follow the batch"
+            "it asks for the shapes {first:?}, {second:?} and {third:?} for 2, 3 and 7 samples, which \
+             do not grow with the batch"
         );
         Refusal::new(why, "export with a dynamic first axis, or a batch of 1")
     })
@@ -103,12 +107,12 @@ pub(super) fn flatten(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let (shape, given) = (call.shape(x), call.attributes().int("axis", 1));
     let at = if given == shape.len() as i64 { shape.len() } else { axis(given, shape.len())? };
-    let merged = |batch: usize| {
+    let merged = |batch: BatchId| {
         let sizes = call.shape_at(x, batch);
         let (rows, columns) = sizes.split_at(at);
         vec![rows.iter().product(), columns.iter().product()]
     };
-    let shape = lines([merged(0), merged(1), merged(2)])?;
+    let shape = lines(BatchId::ALL.map(merged))?;
     one(call.reshape(x, &shape)?)
 }
 
@@ -140,23 +144,25 @@ pub(super) fn transpose(call: &mut Call<'_, '_>) -> Results {
     one(call.permute(x, axes)?)
 }
 
-/// In a file of one sample, one number throughout in a shape of that sample, as it is for any batch.
+/// In a file with a batch of 1, a constant of equal numbers expanded to a shape of the batch:
+/// filled for any batch.
 fn of_one_sample(call: &mut Call<'_, '_>, target: &Host) -> Result<Option<ValueId>, Refusal> {
     let constant = match call.operand(0) {
-        Some(Operand::Known(_)) => true,
-        Some(&Operand::Weight(place)) => names::is_made_up(&call.importer.weights[place].name),
+        Some(Binding::Known(_)) => true,
+        Some(&Binding::Weight(id)) => names::is_generated(&call.importer.weights[id.index()].name),
         _ => false,
     };
     if !call.importer.batch_of_one || !constant {
         return Ok(None);
     }
-    let Some(Ok(table)) = call.table(0).transpose() else { return Ok(None) };
-    let Some(&value) = table.values.first() else { return Ok(None) };
-    let uniform = table.element == Element::Float && table.values.iter().all(|&x| x == value);
-    let sizes = |batch: usize| target.at(batch).ints().into_iter().map(|size| size.max(0) as usize).collect();
-    let Ok(shape) = lines([sizes(0), sizes(1), sizes(2)]) else { return Ok(None) };
+    let Some(Ok(tensor)) = call.constant(0).transpose() else { return Ok(None) };
+    let Some(&value) = tensor.values.first() else { return Ok(None) };
+    let uniform = tensor.element == ElementKind::Float && tensor.values.iter().all(|&x| x == value);
+    let sizes =
+        |batch: BatchId| target.at(batch).ints().into_iter().map(|size| size.max(0) as usize).collect();
+    let Ok(shape) = lines(BatchId::ALL.map(sizes)) else { return Ok(None) };
     let alone: Vec<_> = shape.iter().map(|size| size.at(1)).collect();
-    let fits = crate::table::broadcast(&table.shape, &alone).is_ok_and(|all| all == alone);
+    let fits = crate::known::broadcast(&tensor.shape, &alone).is_ok_and(|all| all == alone);
     if !uniform || !fits || shape.iter().all(|size| size.per_sample == 0) {
         return Ok(None);
     }
@@ -169,27 +175,28 @@ pub(super) fn expand(call: &mut Call<'_, '_>) -> Results {
         return one(filled);
     }
     let x = call.value(0)?;
-    let at = |batch: usize| {
+    let at = |batch: BatchId| {
         let sizes: Option<Vec<_>> =
             target.at(batch).ints().into_iter().map(|size| usize::try_from(size).ok()).collect();
         let sizes = sizes.ok_or("a size is negative")?;
         let own = call.shape_at(x, batch);
-        crate::table::broadcast(&own, &sizes)
+        crate::known::broadcast(&own, &sizes)
     };
-    // A literal 1 leaves an axis as it is, so that a batch of 1 needs no other reading here.
-    let shape = lines([at(0)?, at(1)?, at(2)?])?;
+    // In an expansion 1 keeps an axis as it is, so a target with a batch of 1 is right for any
+    // batch.
+    let shape = lines(each_batch(at)?)?;
     one(call.expand(x, &shape)?)
 }
 
-/// So many copies side by side along each axis; once for each sample where that is asked for.
+/// Copies along each axis; their number may be that of the samples.
 pub(super) fn tile(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let repeats = call.host(1)?.ok_or("it has no numbers of copies")?;
     let counts =
-        [0, 1, 2].map(|batch| repeats.at(batch).values.iter().map(|&x| x.max(0.0) as usize).collect());
+        BatchId::ALL.map(|batch| repeats.at(batch).values.iter().map(|&x| x.max(0.0) as usize).collect());
     let counts = lines(counts)?;
     if counts.len() != call.shape(x).len() {
-        return Err("it has not one number of copies an axis".into());
+        return Err("it does not have one number of copies for each axis".into());
     }
     let mut result = x;
     for (axis, count) in counts.into_iter().enumerate().filter(|(_, count)| *count != fixed(1)) {
@@ -203,7 +210,7 @@ pub(super) fn tile(call: &mut Call<'_, '_>) -> Results {
     one(result)
 }
 
-/// The product of two sizes, of which one at most depends on the batch.
+/// The product of two sizes, of which at most one depends on the batch.
 pub(crate) fn times(a: Size, b: Size) -> Result<Size, Refusal> {
     let (size, number) = match (a.per_sample, b.per_sample) {
         (_, 0) => (a, b.fixed),
@@ -214,28 +221,30 @@ pub(crate) fn times(a: Size, b: Size) -> Result<Size, Refusal> {
     Ok(Size { per_sample: product(size.per_sample)?, fixed: product(size.fixed)? })
 }
 
-/// A regular part: axes that run backwards are reversed first.
+/// A regular part; axes with negative steps are flipped first.
 pub(super) fn slice(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let shape = call.shape(x);
     let operands: Vec<_> = (0..5)
         .map(|position| if position == 0 { Ok(None) } else { call.host(position) })
         .collect::<Result<_, _>>()?;
-    // Bounds may follow the batch where they are those of the whole axis of samples.
-    let at = |batch: usize| {
+    // Bounds may depend on the batch only where they take all of the batch axis.
+    let at = |batch: BatchId| {
         let bound = |position: usize| operands[position].as_ref().map(|host| host.at(batch).ints());
-        Ok::<_, Refusal>(Part::of(call.attributes(), bound, shape.len())?.ranges(&call.shape_at(x, batch)))
+        Ok::<_, Refusal>(
+            SliceBounds::of(call.attributes(), bound, shape.len())?.ranges(&call.shape_at(x, batch)),
+        )
     };
-    let all = [at(0)?, at(1)?, at(2)?];
+    let all = each_batch(at)?;
     let mut ranges = vec![None; shape.len()];
     let mut backwards = Vec::new();
     for axis in 0..shape.len() {
         let range = all[0][axis];
-        let whole = |batch: usize| {
-            let (range, size) = (all[batch][axis], call.shape_at(x, batch)[axis]);
+        let whole = |batch: BatchId| {
+            let (range, size) = (all[batch.index()][axis], call.shape_at(x, batch)[axis]);
             range.count == size && range.step.abs() == 1
         };
-        if (0..3).all(whole) {
+        if BatchId::ALL.into_iter().all(whole) {
             if range.step < 0 {
                 backwards.push(axis);
             }
@@ -243,7 +252,7 @@ pub(super) fn slice(call: &mut Call<'_, '_>) -> Results {
         }
         if shape[axis].per_sample > 0 || all.iter().any(|ranges| ranges[axis] != range) {
             return Err(Refusal::new(
-                "it cuts the axis of samples, or another one by their number",
+                "it cuts the batch axis, or another axis by the batch size",
                 "export a network that treats each sample on its own",
             ));
         }
@@ -289,7 +298,7 @@ pub(super) fn split(call: &mut Call<'_, '_>) -> Results {
     for part in parts {
         let mut ranges = vec![None; shape.len()];
         ranges[along] = Some([start, start + part, 1]);
-        results.push(Operand::Value(call.emit(Op::Slice(Slice { ranges }), &[x])?));
+        results.push(Binding::Value(call.emit(Op::Slice(Slice { ranges }), &[x])?));
         start += part;
     }
     Ok(results)
@@ -330,13 +339,13 @@ pub(super) fn pad(call: &mut Call<'_, '_>) -> Results {
         "edge" => Margin::Edge,
         other => {
             let why = format!("its mode is \"{other}\"");
-            return Err(Refusal::new(why, "constant, reflect and edge are known here"));
+            return Err(Refusal::new(why, "constant, reflect and edge are supported"));
         }
     };
     let mut padding = vec![(0, 0); rank];
     let mut ranges = vec![None; rank];
-    for (place, &axis) in axes.iter().enumerate() {
-        let (before, after) = (widths[place], widths[place + axes.len()]);
+    for (position, &axis) in axes.iter().enumerate() {
+        let (before, after) = (widths[position], widths[position + axes.len()]);
         let width = |width: i64| width.max(0) as usize;
         padding[axis] = (width(before), width(after));
         let (first, last) = (width(before.saturating_neg()), width(after.saturating_neg()));
@@ -356,7 +365,7 @@ pub(super) fn pad(call: &mut Call<'_, '_>) -> Results {
     }
 }
 
-/// Size of blocks, channels, height and width of an image operand.
+/// An image operand, its batch size, and the size of blocks, channels, height and width.
 fn blocks(call: &mut Call<'_, '_>) -> Result<(ValueId, Size, [usize; 4]), Refusal> {
     let x = call.value(0)?;
     let block = usize::try_from(call.attributes().int("blocksize", 0)).unwrap_or(0);

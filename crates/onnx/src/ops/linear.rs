@@ -7,9 +7,10 @@ use influence_autodiff::ops::linear::{Linear, Matmul};
 
 use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
-use crate::import::Operand;
+use crate::import::Binding;
 
-/// alpha A' B' + beta C, where A' and B' may be transposed: a linear layer where B is constant.
+/// alpha A' B' + beta C, where A' and B' are A and B or their transposes; a linear layer where B is
+/// constant.
 pub(super) fn gemm(call: &mut Call<'_, '_>) -> Results {
     let attributes = call.attributes();
     let (alpha, beta) = (attributes.float("alpha", 1.0), attributes.float("beta", 1.0));
@@ -25,7 +26,7 @@ pub(super) fn gemm(call: &mut Call<'_, '_>) -> Results {
         return one(added(call, product, beta)?);
     }
     let bias = match call.operand(2) {
-        Some(Operand::Weight(_) | Operand::Known(_)) if alpha == 1.0 && beta == 1.0 => {
+        Some(Binding::Weight(_) | Binding::Known(_)) if alpha == 1.0 && beta == 1.0 => {
             let bias = call.value(2)?;
             (call.shape(bias).as_slice() == &call.shape(b)[1..]).then_some(bias)
         }
@@ -39,16 +40,17 @@ pub(super) fn gemm(call: &mut Call<'_, '_>) -> Results {
     one(added(call, product, beta)?)
 }
 
-/// The second operand as `[in, out]`, and whether it is constant. A matrix of weights that nothing
-/// else uses is held transposed: its Gram matrices are the same, and no node stands before it.
+/// The second operand as `[in, out]`, and whether it is constant. A weight matrix with no other use
+/// is stored transposed: this does not change its Gram matrices, and saves the node that would
+/// transpose it.
 fn matrix(call: &mut Call<'_, '_>, turn: bool) -> Result<(ValueId, bool), Refusal> {
     let once = call.importer.uses.get(call.node.input[1].as_str()) == Some(&1);
     match call.operand(1) {
-        Some(&Operand::Weight(place)) if turn && once && call.rank(1)? == 2 => {
-            Ok((call.importer.turned(place), true))
+        Some(&Binding::Weight(id)) if turn && once && call.rank(1)? == 2 => {
+            Ok((call.importer.turned(id), true))
         }
         operand => {
-            let constant = matches!(operand, Some(Operand::Weight(_) | Operand::Known(_)));
+            let constant = matches!(operand, Some(Binding::Weight(_) | Binding::Known(_)));
             let b = call.value(1)?;
             Ok((if turn { call.permute(b, vec![1, 0])? } else { b }, constant))
         }
@@ -69,9 +71,9 @@ fn added(call: &mut Call<'_, '_>, product: ValueId, beta: f64) -> Result<ValueId
 pub(super) fn matmul(call: &mut Call<'_, '_>) -> Results {
     let ranks = [call.rank(0)?, call.rank(1)?];
     if ranks.contains(&0) {
-        return Err("a single number is no matrix".into());
+        return Err("a single number is not a matrix".into());
     }
-    let constant = matches!(call.operand(1), Some(Operand::Weight(_) | Operand::Known(_)));
+    let constant = matches!(call.operand(1), Some(Binding::Weight(_) | Binding::Known(_)));
     let (a, b) = (call.value(0)?, call.value(1)?);
     if constant && ranks[1] == 2 && ranks[0] >= 2 {
         return one(call.emit(Op::Linear(Linear), &[a, b])?);
@@ -79,8 +81,8 @@ pub(super) fn matmul(call: &mut Call<'_, '_>) -> Results {
     one(product(call, a, b)?)
 }
 
-/// A product of any ranks: a list is a row on the left and a column on the right, and has no axis of
-/// its own in the result.
+/// A matrix product of operands of any ranks. A vector is a row on the left and a column on the
+/// right, and its axis is dropped from the result.
 pub(super) fn product(call: &mut Call<'_, '_>, a: ValueId, b: ValueId) -> Result<ValueId, Refusal> {
     let (row, column) = (call.shape(a).len() == 1, call.shape(b).len() == 1);
     let (mut left, mut right) = (call.shape(a), call.shape(b));
@@ -97,7 +99,7 @@ pub(super) fn product(call: &mut Call<'_, '_>, a: ValueId, b: ValueId) -> Result
     let (left, right) = (call.reshape(a, &padded(left))?, call.reshape(b, &padded(right))?);
     let product = call.emit(Op::Matmul(Matmul), &[left, right])?;
     let shape = call.shape(product);
-    let own = |place: &usize| !(row && *place + 2 == rank || column && *place + 1 == rank);
-    let shape: Vec<_> = (0..rank).filter(own).map(|place| shape[place]).collect();
+    let own = |axis: &usize| !(row && *axis + 2 == rank || column && *axis + 1 == rank);
+    let shape: Vec<_> = (0..rank).filter(own).map(|axis| shape[axis]).collect();
     call.reshape(product, &shape)
 }

@@ -1,4 +1,4 @@
-//! The operators that can be imported: a table, one file a family.
+//! The operators that can be imported: a table here, and one file for each family.
 
 mod activation;
 mod arithmetic;
@@ -10,11 +10,11 @@ mod grid;
 mod layout;
 mod linear;
 mod norm;
-mod places;
 mod pool;
 mod recurrent;
 mod reduce;
 mod resize;
+mod scatter;
 mod shape;
 
 pub(crate) use layout::lines;
@@ -22,16 +22,16 @@ pub(crate) use layout::lines;
 use crate::call::{Call, Results};
 use crate::error::Refusal;
 
-/// How a node of an operator becomes operations of the engine.
-pub(crate) type Rule = for<'a, 'b, 'c> fn(&'c mut Call<'a, 'b>) -> Results;
+/// Translates a node of an operator into operations of the engine.
+pub(crate) type ImportRule = for<'a, 'b, 'c> fn(&'c mut Call<'a, 'b>) -> Results;
 
 macro_rules! operators {
     ($($name:literal => $rule:path, $words:literal, $refused:literal;)+) => {
-        /// The operators that can be imported, each with what is done with it, and what of it is refused
-        /// with what to do then: the table of docs/onnx.md.
+        /// The operators that can be imported: for each, how it is imported, what of it is refused,
+        /// and what to do then. The table of docs/onnx.md.
         pub const OPERATORS: &[[&str; 3]] = &[$([$name, $words, $refused]),+];
 
-        fn known(op: &str) -> Option<Rule> {
+        fn known(op: &str) -> Option<ImportRule> {
             match op {
                 $($name => Some($rule),)+
                 _ => None,
@@ -79,8 +79,8 @@ operators! {
     "Floor" => activation::floor, "its derivative is 0", "";
     "GRU" => recurrent::gated, "the usual activations, sequences of one length; step by step", "other activations, lengths of sequences: export with the usual ones, all sequences of one length";
     "Gather" => choice::gather, "at constant indices", "indices that follow the input: export from the embeddings on; that take other samples: treat each on its own";
-    "GatherElements" => places::gather_elements, "at known indices, the same for every sample", "as Gather";
-    "GatherND" => places::gather_nd, "at known indices, the same for every sample", "as Gather";
+    "GatherElements" => scatter::gather_elements, "at known indices, the same for every sample", "as Gather";
+    "GatherND" => scatter::gather_nd, "at known indices, the same for every sample", "as Gather";
     "Gelu" => activation::gelu, "exact, or composed with the hyperbolic tangent", "";
     "Gemm" => linear::gemm, "alpha, beta, transA, transB, any bias that broadcasts", "";
     "GlobalAveragePool" => pool::global_average, "any number of axes", "";
@@ -137,9 +137,9 @@ operators! {
     "Resize" => resize::resize, "H and W of images: nearest, linear, cubic, as PyTorch exports them", "the axis of samples, a region of interest, a kept aspect ratio: export with the sizes written out";
     "Round" => activation::round, "its derivative is 0", "";
     "Scaler" => norm::scaler, "of ai.onnx.ml: offsets and scales of features", "";
-    "Scatter" => places::scatter_elements, "as ScatterElements", "as ScatterElements";
-    "ScatterElements" => places::scatter_elements, "at known indices, the same for every sample; replaced, added or multiplied", "indices that follow the input: mask instead; maxima and minima: gather, and take them";
-    "ScatterND" => places::scatter_nd, "at known indices, the same for every sample; replaced, added or multiplied", "as ScatterElements";
+    "Scatter" => scatter::scatter_elements, "as ScatterElements", "as ScatterElements";
+    "ScatterElements" => scatter::scatter_elements, "at known indices, the same for every sample; replaced, added or multiplied", "indices that follow the input: mask instead; maxima and minima: gather, and take them";
+    "ScatterND" => scatter::scatter_nd, "at known indices, the same for every sample; replaced, added or multiplied", "as ScatterElements";
     "Selu" => activation::selu, "composed", "";
     "Shape" => shape::shape, "known: the batch's size is followed through what is computed from it", "";
     "Shrink" => activation::shrink, "composed", "";
@@ -173,7 +173,7 @@ operators! {
     "Xor" => choice::xor, "of masks", "";
 }
 
-/// Operators that are refused for what they are, and what to do: a table of docs/onnx.md.
+/// Operators that are always refused, with the reason and what to do: a table of docs/onnx.md.
 pub const REFUSED: &[(&[&str], &str)] = &[
     (
         &["If", "Loop", "Scan"],
@@ -215,20 +215,20 @@ pub const REFUSED: &[(&[&str], &str)] = &[
 ];
 
 /// The rule of one of ONNX's own operators.
-pub(crate) fn rule(op: &str) -> Result<Rule, Refusal> {
+pub(crate) fn rule(op: &str) -> Result<ImportRule, Refusal> {
     known(op).ok_or_else(|| {
         let remedy = REFUSED.iter().find(|(names, _)| names.contains(&op)).map(|(_, remedy)| *remedy);
         let other = "write that part of the network in operators of docs/onnx.md and export again";
-        Refusal::new("this operator is not known here", remedy.unwrap_or(other))
+        Refusal::new("this operator is not supported", remedy.unwrap_or(other))
     })
 }
 
 /// Why an operator of another domain is refused.
 pub(crate) fn foreign(domain: &str, op: &str, functions: &[String]) -> Refusal {
-    let why = format!("operators of the domain {domain} are not known here");
+    let why = format!("operators of the domain {domain} are not supported");
     let remedy = match domain {
         _ if functions.iter().any(|name| name == op) => {
-            "the file defines it itself: put its body in its place with \
+            "the file itself defines this operator: inline it with \
              onnx.inliner.inline_local_functions"
         }
         "ai.onnx.ml" if op.starts_with("Linear") || op == "Normalizer" => {

@@ -1,4 +1,4 @@
-//! Normalisations.
+//! Normalisation.
 
 use burn::tensor::TensorData;
 use influence_autodiff::graph::{Size, ValueId};
@@ -12,11 +12,11 @@ use influence_autodiff::ops::reduce::{Mean, Sum};
 use super::activation::difference;
 use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
-use crate::import::Operand;
+use crate::import::Binding;
+use crate::known::axis;
 use crate::node::shortest;
-use crate::table::axis;
 
-/// (x - offset) scale, of `ai.onnx.ml`: a number each for every feature, or one for all.
+/// (x - offset) scale, of `ai.onnx.ml`, with one number per feature or one for all.
 pub(super) fn scaler(call: &mut Call<'_, '_>) -> Results {
     let mut x = call.value(0)?;
     for (name, op) in [("offset", Op::Sub(Sub)), ("scale", Op::Mul(Mul))] {
@@ -29,7 +29,7 @@ pub(super) fn scaler(call: &mut Call<'_, '_>) -> Results {
     one(x)
 }
 
-/// With stored statistics, which are state and no parameters.
+/// With stored statistics, which are state and not trained.
 pub(super) fn batch(call: &mut Call<'_, '_>) -> Results {
     let attributes = call.attributes();
     let training = attributes.int("training_mode", 0) != 0
@@ -37,7 +37,7 @@ pub(super) fn batch(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let shape = call.shape(x);
     if training && shape.len() > 1 && !call.uses_result(1) && shape.iter().all(|size| size.per_sample == 0) {
-        // Weights that are standardised: their statistics are their own.
+        // Standardised weights: a constant, normalised by its own statistics.
         let axes = (0..shape.len()).filter(|&axis| axis != 1).collect();
         let h = standardised(call, x, axes, attributes.float("epsilon", 1e-5))?;
         return one(affine(call, h)?);
@@ -55,14 +55,14 @@ pub(super) fn batch(call: &mut Call<'_, '_>) -> Results {
     let mut operands = vec![x, call.value(1)?, call.value(2)?];
     for position in [3, 4] {
         operands.push(match call.operand(position) {
-            Some(&Operand::Weight(place)) => call.importer.buffer(place),
+            Some(&Binding::Weight(id)) => call.importer.buffer(id),
             _ => call.value(position)?,
         });
     }
     one(call.emit(Op::BatchNorm(BatchNorm { epsilon }), &operands)?)
 }
 
-/// Each row of its own mean and variance over the last axes, from `axis` on.
+/// Each row normalised by its own mean and variance, over the last axes, from `axis` on.
 pub(super) fn layer(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let shape = call.shape(x);
@@ -78,7 +78,7 @@ pub(super) fn layer(call: &mut Call<'_, '_>) -> Results {
     one(call.reshape(result, &shape)?)
 }
 
-/// A shape whose axes from one on are merged, and how many elements those have.
+/// A shape with the axes from `from` on merged, and their number of elements.
 fn flattened(shape: &[Size], from: usize) -> Result<(Vec<Size>, usize), Refusal> {
     if shape[from..].iter().any(|size| size.per_sample > 0) {
         return Err("it normalises over the batch".into());
@@ -87,7 +87,7 @@ fn flattened(shape: &[Size], from: usize) -> Result<(Vec<Size>, usize), Refusal>
     Ok((shape[..from].iter().copied().chain([fixed(count)]).collect(), count))
 }
 
-/// Scale or shift as one list of `count`.
+/// Scale or shift, reshaped to a vector of `count`.
 fn lined(call: &mut Call<'_, '_>, position: usize, count: usize) -> Result<ValueId, Refusal> {
     let value = call.value(position)?;
     call.reshape(value, &[fixed(count)])
@@ -109,7 +109,7 @@ fn standardised(
     call.emit(Op::Div(Div), &[centred, root])
 }
 
-/// (x - mean) / (deviation + 1e-9) over named axes; by default those of the batch are among them.
+/// (x - mean) / (deviation + 1e-9) over named axes, which by default include the batch axis.
 pub(super) fn mean_variance(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let given = call.attributes().ints("axes").unwrap_or_else(|| vec![0, 2, 3]);
@@ -124,7 +124,7 @@ pub(super) fn mean_variance(call: &mut Call<'_, '_>) -> Results {
     one(call.emit(Op::Div(Div), &[centred, below])?)
 }
 
-/// Scale and shift of each channel, for a value of `rank` axes.
+/// h scale + shift, per channel.
 fn affine(call: &mut Call<'_, '_>, h: ValueId) -> Result<ValueId, Refusal> {
     let rank = call.shape(h).len();
     let channels = call.shape(h).get(1).map_or(1, |size| size.fixed);
@@ -136,7 +136,7 @@ fn affine(call: &mut Call<'_, '_>, h: ValueId) -> Result<ValueId, Refusal> {
     call.add(scaled, shift)
 }
 
-/// Each channel of a sample of its own mean and variance.
+/// Each channel of a sample normalised by its own mean and variance.
 pub(super) fn instance(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let rank = call.shape(x).len();
@@ -148,7 +148,7 @@ pub(super) fn instance(call: &mut Call<'_, '_>) -> Results {
     one(affine(call, h)?)
 }
 
-/// Each group of channels of a sample of its own mean and variance.
+/// Each group of channels of a sample normalised by its own mean and variance.
 pub(super) fn group(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let (shape, sizes) = (call.shape(x), call.sample(x)?);
@@ -161,7 +161,7 @@ pub(super) fn group(call: &mut Call<'_, '_>) -> Results {
     let count = sizes.iter().product::<usize>() / groups;
     let grouped = call.reshape(x, &[shape[0], fixed(groups), fixed(count)])?;
     let h = standardised(call, grouped, vec![2], epsilon)?;
-    // Before opset 21 scale and shift are those of groups.
+    // Before opset 21, scale and shift are per group.
     if call.shape_of(1)? == [groups] && groups != channels {
         let scaled = affine(call, h)?;
         return one(call.reshape(scaled, &shape)?);
@@ -206,7 +206,7 @@ pub(super) fn length(call: &mut Call<'_, '_>) -> Results {
         }
         p => return Err(format!("there is no length of p = {p}").into()),
     };
-    // A row of zeros stays one.
+    // A row of zeros stays a row of zeros.
     let least = Clamp { min: Some(f64::from(f32::MIN_POSITIVE)), max: None };
     let length = call.emit(Op::Clamp(least), &[length])?;
     one(call.emit(Op::Div(Div), &[x, length])?)

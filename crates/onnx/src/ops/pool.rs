@@ -1,9 +1,9 @@
-//! Pools.
+//! Pooling.
 //!
-//! The engine's pools run over one axis or two and have the same padding on both sides. One over three
-//! axes is one over H and W, and one along D of what that gives. Uneven padding of a maximum is put
-//! around the operand first, as the least number; means of other windows are sums by a convolution
-//! with ones, divided by how many elements count.
+//! The engine's pools run over one or two axes and have the same padding on both sides. A pool over
+//! three axes is one over H and W, followed by one along D. For a maximum with uneven padding, the
+//! operand is first padded with the lowest number. Means over windows that the engine does not have
+//! are sums by a convolution with ones, divided by the number of elements that count.
 
 use burn::tensor::TensorData;
 use influence_autodiff::graph::{Size, ValueId};
@@ -17,16 +17,16 @@ use influence_autodiff::ops::row::Row;
 
 use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
-use crate::window::{Plane, Window, lifted};
+use crate::window::{NodeWindow, Plane, lifted};
 
 /// A pool's operand with its window.
 struct Pool {
     x: ValueId,
-    window: Window,
+    window: NodeWindow,
     ceil: bool,
 }
 
-/// A pool over one axis or two.
+/// Computes a pool over one or two axes.
 type Flat = fn(&mut Call<'_, '_>, &Pool) -> Result<ValueId, Refusal>;
 
 impl Pool {
@@ -41,17 +41,17 @@ impl Pool {
         let given = attributes.ints("kernel_shape").ok_or("it has no kernel_shape")?;
         let taps: Option<Vec<_>> =
             given.iter().map(|&x| usize::try_from(x).ok().filter(|&x| x > 0)).collect();
-        let taps = taps.ok_or_else(|| format!("its kernel_shape {given:?} is none"))?;
+        let taps = taps.ok_or_else(|| format!("its kernel_shape {given:?} is not valid"))?;
         let x = call.value(0)?;
         let sizes = call.sample(x)?;
         if sizes.len() != taps.len() + 1 {
             return Err(format!("a window of {} axes does not fit its input", taps.len()).into());
         }
-        let window = Window::of(attributes, &taps, &sizes[1..])?;
+        let window = NodeWindow::of(attributes, &taps, &sizes[1..])?;
         Ok(Self { x, window, ceil: attributes.int("ceil_mode", 0) != 0 })
     }
 
-    /// The pool's result: as it is, or over three axes one after the other.
+    /// The pool's result; a pool over three axes is computed in two stages.
     fn run(self, call: &mut Call<'_, '_>, flat: Flat) -> Results {
         let Self { x, window, ceil } = self;
         if window.taps.len() < 3 {
@@ -80,7 +80,8 @@ impl Pool {
         self.window.taps.len() == 1
     }
 
-    /// The padding as the engine's pools have it: the same on both sides, at most half a window.
+    /// The padding, if the engine's pools can have it: the same on both sides, and at most half a
+    /// window.
     fn even(&self) -> Result<Option<[usize; 2]>, Refusal> {
         let plane = self.plane()?;
         let axis = |axis: usize| {
@@ -90,21 +91,21 @@ impl Pool {
         Ok(axis(0).zip(axis(1)).map(|(rows, columns)| [rows, columns]))
     }
 
-    /// The operand with its padding put around it, holding `value`.
+    /// The operand, padded with `value`.
     fn padded(&self, call: &mut Call<'_, '_>, value: f64) -> Result<ValueId, Refusal> {
         let padding = [(0, 0); 2].into_iter().chain(self.window.padding.iter().copied());
         let pad = Pad { padding: padding.collect(), margin: Margin::Constant(value) };
         call.emit(Op::Pad(pad), &[self.x])
     }
 
-    /// How many results there are along an axis.
+    /// The number of results along an axis.
     fn results(&self, axis: usize, size: usize) -> usize {
         let (before, after) = self.window.padding[axis];
         let stride = self.window.stride[axis];
         let span = (size + before + after).saturating_sub(self.window.reach(axis));
         match self.ceil {
             false => span / stride + 1,
-            // A last window must begin before the padding behind the operand.
+            // The last window must begin before the padding behind the operand.
             true => {
                 let results = span.div_ceil(stride) + 1;
                 results - usize::from((results - 1) * stride >= size + before)
@@ -118,7 +119,7 @@ impl Pool {
         let (channels, plane, row) = (sizes[0], self.plane()?, self.is_row());
         let mut padding = plane.padding;
         for axis in 0..self.window.taps.len() {
-            // A last window that ends behind the padding sees zeros there.
+            // A last window that ends behind the padding reads zeros there.
             let (before, after) = self.window.padding[axis];
             let end = (self.results(axis, sizes[axis + 1]) - 1) * self.window.stride[axis]
                 + self.window.reach(axis);
@@ -130,8 +131,8 @@ impl Pool {
         call.emit(if row { Op::Conv1d(Row(conv)) } else { Op::Conv2d(conv) }, &[x, ones])
     }
 
-    /// For each result, one by the number of elements of its window that count: those inside the
-    /// operand, or with its padding.
+    /// For each result, 1 / the number of elements of its window that count: those inside the
+    /// operand, or inside operand and padding.
     fn shares(&self, sizes: &[usize], with_padding: bool) -> TensorData {
         let window = &self.window;
         let along = |axis: usize| -> Vec<f64> {
@@ -149,7 +150,7 @@ impl Pool {
         TensorData::new(values, shape)
     }
 
-    /// Refuses a pool whose results are not as many as ONNX says.
+    /// Refuses a pool whose number of results is not ONNX's.
     fn counted(&self, call: &mut Call<'_, '_>, result: ValueId) -> Result<ValueId, Refusal> {
         let (sizes, found) = (call.sample(self.x)?, call.sample(result)?);
         let expected: Vec<_> =
@@ -157,7 +158,7 @@ impl Pool {
         match found[1..] == expected {
             true => Ok(result),
             false => Err(Refusal::new(
-                format!("rounded up, it has {expected:?} results, and {:?} are known here", &found[1..]),
+                format!("rounded up, it has {expected:?} results, of which {:?} are supported", &found[1..]),
                 "export with ceil_mode=0",
             )),
         }
@@ -174,7 +175,7 @@ pub(super) fn max(call: &mut Call<'_, '_>) -> Results {
         let Plane { taps: kernel, stride, dilation, .. } = pool.plane()?;
         let (x, padding) = match pool.even()? {
             Some(padding) => (pool.x, padding),
-            // Less than any number that a network works with, and finite in every precision.
+            // Below all numbers that occur in networks, and finite in both precisions.
             None => (pool.padded(call, f64::from(f32::MIN))?, [0, 0]),
         };
         let rule = MaxPool2d { kernel, stride, padding, dilation, ceil_mode: pool.ceil };
@@ -209,14 +210,14 @@ pub(super) fn length(call: &mut Call<'_, '_>) -> Results {
     pool.x = call.emit(Op::Power(Power { exponent }), &[size])?;
     let sum = pool.run(call, |call, pool| pool.summed(call, pool.x))?;
     match sum[..] {
-        [crate::import::Operand::Value(sum)] => {
+        [crate::import::Binding::Value(sum)] => {
             one(call.emit(Op::Power(Power { exponent: 1.0 / exponent }), &[sum])?)
         }
         _ => Err("it has no sum".into()),
     }
 }
 
-/// The axes of positions.
+/// The operand, and its axes behind the channels.
 fn positions(call: &mut Call<'_, '_>) -> Result<(ValueId, Vec<usize>), Refusal> {
     let x = call.value(0)?;
     match call.shape(x).len() {

@@ -1,6 +1,8 @@
-//! Recurrent layers, step by step: RNN, LSTM and GRU, forwards, backwards or both.
+//! Recurrent layers (RNN, LSTM and GRU) as one group of operations per step: forwards, backwards or
+//! both.
 //!
-//! The products with the input are taken for all steps at once; those with the state follow one another.
+//! The products with the input are computed for all steps at once, those with the state step by
+//! step.
 
 use influence_autodiff::graph::{Size, ValueId};
 use influence_autodiff::ops::Op;
@@ -10,17 +12,18 @@ use influence_autodiff::ops::linear::Linear;
 
 use crate::call::{Call, Results, fixed};
 use crate::error::Refusal;
-use crate::import::Operand;
+use crate::host::BatchId;
+use crate::import::Binding;
 
-/// What a layer's cells are, with the number of gates of each.
+/// The kind of a layer's cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cell {
+enum CellKind {
     Plain,
     Long,
     Gated,
 }
 
-impl Cell {
+impl CellKind {
     fn gates(self) -> usize {
         match self {
             Self::Plain => 1,
@@ -29,7 +32,7 @@ impl Cell {
         }
     }
 
-    /// The activations that the formulas below are written with.
+    /// The activations of the formulas below.
     fn activations(self) -> &'static [&'static str] {
         match self {
             Self::Plain => &["Tanh"],
@@ -40,46 +43,49 @@ impl Cell {
 }
 
 pub(super) fn plain(call: &mut Call<'_, '_>) -> Results {
-    layer(call, Cell::Plain)
+    layer(call, CellKind::Plain)
 }
 
 pub(super) fn long(call: &mut Call<'_, '_>) -> Results {
-    layer(call, Cell::Long)
+    layer(call, CellKind::Long)
 }
 
 pub(super) fn gated(call: &mut Call<'_, '_>) -> Results {
-    layer(call, Cell::Gated)
+    layer(call, CellKind::Gated)
 }
 
-/// The weights of one direction: `[in, gates H]`, `[H, gates H]`, and a bias of each product.
+/// The weights of one direction: `[in, gates H]`, `[H, gates H]`, and a bias for each product.
 #[derive(Debug, Clone, Copy)]
-struct Weights {
+struct CellWeights {
     input: ValueId,
     state: ValueId,
     bias: Option<[ValueId; 2]>,
 }
 
-/// What goes from step to step: `[n, H]`, and of long cells their memory. None is all zeros.
+/// The state that is passed from step to step: `[n, H]`, and the memory of LSTM cells. None stands
+/// for zeros.
 #[derive(Debug, Clone, Copy)]
 struct State {
     hidden: Option<ValueId>,
     memory: Option<ValueId>,
 }
 
-/// One layer at one direction.
+/// One direction of a layer.
 #[derive(Debug, Clone, Copy)]
-struct Layer {
-    cell: Cell,
-    /// Numbers of the state.
+struct DirectedLayer {
+    cell: CellKind,
+    /// H, the size of the state.
     size: usize,
     steps: usize,
     backwards: bool,
-    /// Of gated cells: whether the reset gate comes behind the product with the state.
+    /// For GRU cells, whether the reset gate is applied after the product with the state.
     reset_after: bool,
     relu: bool,
 }
 
-fn layer(call: &mut Call<'_, '_>, cell: Cell) -> Results {
+/// All directions of a layer, and their results: the hidden states of all steps, and the states
+/// after the last step.
+fn layer(call: &mut Call<'_, '_>, cell: CellKind) -> Results {
     let relu = refuse_variants(call, cell)?;
     let attributes = call.attributes();
     let directions: &[bool] = match attributes.word("direction", "forward") {
@@ -92,9 +98,9 @@ fn layer(call: &mut Call<'_, '_>, cell: Cell) -> Results {
     let reset_after = attributes.int("linear_before_reset", 0) != 0;
     let x = call.value(0)?;
     if call.shape(x).len() != 3 {
-        return Err("its input has not three axes".into());
+        return Err("its input does not have three axes".into());
     }
-    // [n, steps, in] from here on.
+    // From here on, x is [n, steps, in].
     let x = if samples_first { x } else { call.permute(x, vec![1, 0, 2])? };
     let shape = call.shape(x);
     if shape[1].per_sample > 0 {
@@ -108,18 +114,34 @@ fn layer(call: &mut Call<'_, '_>, cell: Cell) -> Results {
     let mut all = Vec::new();
     let mut last = Vec::new();
     for (direction, &backwards) in directions.iter().enumerate() {
-        let layer = Layer { cell, size, steps, backwards, reset_after, relu };
+        let layer = DirectedLayer { cell, size, steps, backwards, reset_after, relu };
         let weights = layer.weights(call, direction)?;
         let state = State {
             hidden: initial(call, 5, direction, samples_first, size)?,
-            memory: if cell == Cell::Long { initial(call, 6, direction, samples_first, size)? } else { None },
+            memory: if cell == CellKind::Long {
+                initial(call, 6, direction, samples_first, size)?
+            } else {
+                None
+            },
         };
         let (hidden, end) = layer.run(call, x, weights, state)?;
         all.push(hidden);
         last.push(end);
     }
-    // ONNX has an axis of directions.
-    let (one, size) = (fixed(1), fixed(size));
+    results(call, &all, &last, [samples, fixed(size)], samples_first)
+}
+
+/// The results of a layer, with ONNX's axis of directions: the hidden states of all steps, the last
+/// one, and for LSTM cells the last memory; from the hidden states and the last state of each
+/// direction.
+fn results(
+    call: &mut Call<'_, '_>,
+    all: &[Vec<ValueId>],
+    last: &[State],
+    [samples, size]: [Size; 2],
+    samples_first: bool,
+) -> Results {
+    let one = fixed(1);
     let sequence = |call: &mut Call<'_, '_>, steps: &[ValueId]| -> Result<ValueId, Refusal> {
         let shape = if samples_first { [samples, one, one, size] } else { [one, one, samples, size] };
         let parts = steps.iter().map(|&step| call.reshape(step, &shape)).collect::<Result<Vec<_>, _>>()?;
@@ -132,27 +154,27 @@ fn layer(call: &mut Call<'_, '_>, cell: Cell) -> Results {
         let parts: Option<Vec<_>> = last.iter().map(of).collect();
         let Some(parts) = parts else { return Ok(vec![]) };
         let parts = parts.into_iter().map(|end| call.reshape(end, &shape)).collect::<Result<Vec<_>, _>>()?;
-        Ok(vec![Operand::Value(together(call, &parts, usize::from(samples_first))?)])
+        Ok(vec![Binding::Value(together(call, &parts, usize::from(samples_first))?)])
     };
-    let mut results = vec![Operand::Value(whole)];
+    let mut results = vec![Binding::Value(whole)];
     results.extend(ends(call, |state| state.hidden)?);
     results.extend(ends(call, |state| state.memory)?);
     Ok(results)
 }
 
-/// Refuses what the formulas here are not of; whether plain cells have a ReLU.
-fn refuse_variants(call: &Call<'_, '_>, cell: Cell) -> Result<bool, Refusal> {
+/// Refuses variants that the formulas below do not cover; returns whether RNN cells have a ReLU.
+fn refuse_variants(call: &Call<'_, '_>, cell: CellKind) -> Result<bool, Refusal> {
     let attributes = call.attributes();
     let given = attributes.get("activations").map(|attribute| attribute.strings.as_slice());
     let words: Vec<String> =
         given.unwrap_or_default().iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
     let usual = cell.activations();
-    let relu = cell == Cell::Plain && !words.is_empty() && words.iter().all(|word| word == "Relu");
+    let relu = cell == CellKind::Plain && !words.is_empty() && words.iter().all(|word| word == "Relu");
     let is_usual = words.iter().enumerate().all(|(at, word)| word == usual[at % usual.len()]);
     if !(relu || is_usual) {
         return Err(Refusal::new(
             format!("its activations are {}", words.join(", ")),
-            format!("cells with {} are known here; write others out step by step", usual.join(", ")),
+            format!("only cells with {} are supported; write others out step by step", usual.join(", ")),
         ));
     }
     let odd = [
@@ -160,18 +182,18 @@ fn refuse_variants(call: &Call<'_, '_>, cell: Cell) -> Result<bool, Refusal> {
         ("input_forget", attributes.int("input_forget", 0) != 0),
     ];
     if let Some((name, _)) = odd.iter().find(|(_, given)| *given) {
-        return Err(format!("{name} is not known here").into());
+        return Err(format!("{name} is not supported").into());
     }
     if call.has(4) {
         return Err(Refusal::new("it takes lengths of sequences", "export with sequences of one length"));
     }
-    if cell == Cell::Long && call.has(7) {
-        return Err("peepholes are not known here".into());
+    if cell == CellKind::Long && call.has(7) {
+        return Err("peepholes are not supported".into());
     }
     Ok(relu)
 }
 
-/// The state before the first step, `[n, H]`; none where it is all zeros.
+/// The state before the first step, `[n, H]`; none for zeros.
 fn initial(
     call: &mut Call<'_, '_>,
     position: usize,
@@ -181,17 +203,19 @@ fn initial(
 ) -> Result<Option<ValueId>, Refusal> {
     if call.has(position) && call.shape_of(position)?.last() != Some(&size) {
         return Err(Refusal::new(
-            format!("its first state is not of {size} numbers (a projection of the state is not known here)"),
+            format!("its first state is not of {size} numbers (a projection of the state is not supported)"),
             "leave out proj_size",
         ));
     }
     match call.operand(position) {
         None => return Ok(None),
-        Some(Operand::Weight(place)) if call.importer.weights[*place].is_zero() => return Ok(None),
-        Some(Operand::Known(host)) if (0..3).all(|batch| host.at(batch).values.iter().all(|&x| x == 0.0)) => {
+        Some(Binding::Weight(id)) if call.importer.weights[id.index()].is_zero() => return Ok(None),
+        Some(Binding::Known(host))
+            if BatchId::ALL.into_iter().all(|batch| host.at(batch).values.iter().all(|&x| x == 0.0)) =>
+        {
             return Ok(None);
         }
-        Some(Operand::Value(_)) => {}
+        Some(Binding::Value(_)) => {}
         Some(_) => {
             return Err(Refusal::new(
                 "its first state is a constant other than 0",
@@ -207,8 +231,9 @@ fn initial(
     call.reshape(own, &rest).map(Some)
 }
 
-impl Layer {
-    fn weights(self, call: &mut Call<'_, '_>, direction: usize) -> Result<Weights, Refusal> {
+impl DirectedLayer {
+    /// The weights of direction number `direction`, transposed as the engine takes them.
+    fn weights(self, call: &mut Call<'_, '_>, direction: usize) -> Result<CellWeights, Refusal> {
         let width = self.cell.gates() * self.size;
         let mut matrix = |position: usize| -> Result<ValueId, Refusal> {
             let all = call.value(position)?;
@@ -219,21 +244,21 @@ impl Layer {
         };
         let (input, state) = (matrix(1)?, matrix(2)?);
         if !call.has(3) {
-            return Ok(Weights { input, state, bias: None });
+            return Ok(CellWeights { input, state, bias: None });
         }
         let all = call.value(3)?;
         let own = part(call, all, 0, [direction, direction + 1])?;
         let own = call.reshape(own, &[fixed(2 * width)])?;
         let bias = [part(call, own, 0, [0, width])?, part(call, own, 0, [width, 2 * width])?];
-        Ok(Weights { input, state, bias: Some(bias) })
+        Ok(CellWeights { input, state, bias: Some(bias) })
     }
 
-    /// The hidden states of all steps in the input's order, and what is left at the end.
+    /// The hidden states of all steps in the input's order, and the last state.
     fn run(
         self,
         call: &mut Call<'_, '_>,
         x: ValueId,
-        weights: Weights,
+        weights: CellWeights,
         mut state: State,
     ) -> Result<(Vec<ValueId>, State), Refusal> {
         let samples = call.shape(x)[0];
@@ -247,9 +272,9 @@ impl Layer {
             let own = part(call, given, 1, [step, step + 1])?;
             let own = call.reshape(own, &[samples, fixed(width)])?;
             state = match self.cell {
-                Cell::Plain => self.plain(call, own, weights, state)?,
-                Cell::Long => self.long(call, own, weights, state)?,
-                Cell::Gated => self.gated(call, own, weights, state)?,
+                CellKind::Plain => self.plain(call, own, weights, state)?,
+                CellKind::Long => self.long(call, own, weights, state)?,
+                CellKind::Gated => self.gated(call, own, weights, state)?,
             };
             hidden.extend(state.hidden);
         }
@@ -259,12 +284,12 @@ impl Layer {
         Ok((hidden, state))
     }
 
-    /// `h R^T + b`, of some of the gates; the bias alone where the state is zero.
+    /// `h R^T + b` for a range of gates; only the bias where the state is zero.
     fn of_state(
         self,
         call: &mut Call<'_, '_>,
         hidden: Option<ValueId>,
-        weights: Weights,
+        weights: CellWeights,
         gates: [usize; 2],
     ) -> Result<Option<ValueId>, Refusal> {
         let columns = gates.map(|gate| gate * self.size);
@@ -278,7 +303,7 @@ impl Layer {
         call.emit(Op::Linear(Linear), &operands).map(Some)
     }
 
-    /// One gate out of all of them side by side.
+    /// One gate from the concatenation of all.
     fn gate(self, call: &mut Call<'_, '_>, all: ValueId, gate: usize) -> Result<ValueId, Refusal> {
         part(call, all, 1, [gate * self.size, (gate + 1) * self.size])
     }
@@ -287,7 +312,7 @@ impl Layer {
         self,
         call: &mut Call<'_, '_>,
         own: ValueId,
-        weights: Weights,
+        weights: CellWeights,
         state: State,
     ) -> Result<State, Refusal> {
         let from = self.of_state(call, state.hidden, weights, [0, 1])?;
@@ -301,7 +326,7 @@ impl Layer {
         self,
         call: &mut Call<'_, '_>,
         own: ValueId,
-        weights: Weights,
+        weights: CellWeights,
         state: State,
     ) -> Result<State, Refusal> {
         let from = self.of_state(call, state.hidden, weights, [0, 4])?;
@@ -324,7 +349,7 @@ impl Layer {
         self,
         call: &mut Call<'_, '_>,
         own: ValueId,
-        weights: Weights,
+        weights: CellWeights,
         state: State,
     ) -> Result<State, Refusal> {
         let from = self.of_state(call, state.hidden, weights, [0, 2])?;
@@ -362,7 +387,7 @@ fn plus(call: &mut Call<'_, '_>, x: ValueId, other: Option<ValueId>) -> Result<V
     call.add(x, other)
 }
 
-/// The new state with what its gate keeps of the old one.
+/// `new` + `gate` `old`.
 fn kept(
     call: &mut Call<'_, '_>,
     new: ValueId,
@@ -374,7 +399,7 @@ fn kept(
     call.add(new, kept)
 }
 
-/// Neighbouring elements along an axis.
+/// The elements `start..end` along an axis.
 fn part(
     call: &mut Call<'_, '_>,
     x: ValueId,
@@ -390,7 +415,7 @@ fn part(
     call.emit(Op::Slice(Slice { ranges }), &[x])
 }
 
-/// Parts side by side.
+/// The concatenation of parts along an axis.
 fn together(call: &mut Call<'_, '_>, parts: &[ValueId], axis: usize) -> Result<ValueId, Refusal> {
     match *parts {
         [only] => Ok(only),

@@ -10,9 +10,9 @@ use influence_autodiff::ops::reduce::{CumSum, Extremum, Mean, Sum};
 use super::activation::difference;
 use crate::call::{Call, Results, one};
 use crate::error::Refusal;
-use crate::table::axis;
+use crate::known::axis;
 
-/// The operand, and the axes that are reduced: all where none are named.
+/// The operand, and the axes to reduce: all where none are named.
 fn reduced(call: &mut Call<'_, '_>) -> Result<(ValueId, Vec<usize>), Refusal> {
     let x = call.value(0)?;
     let rank = call.shape(x).len();
@@ -28,7 +28,7 @@ fn reduced(call: &mut Call<'_, '_>) -> Result<(ValueId, Vec<usize>), Refusal> {
     Ok((x, axes))
 }
 
-/// The result without the reduced axes, where they are not kept.
+/// The result; the reduced axes are dropped unless they are to be kept.
 fn kept(call: &mut Call<'_, '_>, result: ValueId, axes: &[usize]) -> Results {
     if call.attributes().int("keepdims", 1) != 0 {
         return one(result);
@@ -39,7 +39,7 @@ fn kept(call: &mut Call<'_, '_>, result: ValueId, axes: &[usize]) -> Results {
     one(call.reshape(result, &shape)?)
 }
 
-/// The sum over some axes; the value itself over none.
+/// The sum over some axes; the value itself for no axes.
 fn summed(call: &mut Call<'_, '_>, x: ValueId, axes: &[usize]) -> Result<ValueId, Refusal> {
     if axes.is_empty() { Ok(x) } else { call.emit(Op::Sum(Sum { axes: axes.to_vec() }), &[x]) }
 }
@@ -110,7 +110,7 @@ pub(super) fn log_sum(call: &mut Call<'_, '_>) -> Results {
     kept(call, log, &axes)
 }
 
-/// m + ln sum exp(x - m) with the maximum m, whose own derivative cancels.
+/// m + ln sum exp(x - m), where m is the maximum; the derivatives through m cancel.
 pub(super) fn log_sum_exp(call: &mut Call<'_, '_>) -> Results {
     let (x, axes) = reduced(call)?;
     let most = extreme(call, x, &axes, false)?;
@@ -122,7 +122,7 @@ pub(super) fn log_sum_exp(call: &mut Call<'_, '_>) -> Results {
     kept(call, result, &axes)
 }
 
-/// The most factors of one product.
+/// The largest number of factors of a product: each is an operation of the graph.
 const MOST_FACTORS: usize = 64;
 
 /// The product over axes, factor by factor.
@@ -151,7 +151,7 @@ pub(super) fn product(call: &mut Call<'_, '_>) -> Results {
     kept(call, result, &axes)
 }
 
-/// Sums of the elements up to each along an axis, from either end, with or without itself.
+/// Cumulative sums along an axis, from either end, inclusive or exclusive.
 pub(super) fn cumulative(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let along = call.number(1)?.ok_or("it names no axis")?;

@@ -1,47 +1,48 @@
-//! Tensors of numbers that are known before anything runs: shapes, axes, bounds, masks, literals.
+//! Tensors whose numbers are known at import: shapes, axes, bounds, masks, literals.
 //!
-//! Numbers of every type are held as f64, which is exact for all floats of networks and for integers
-//! up to 2^53; larger ones stand for "to the end" in slices, and keep that meaning.
+//! Numbers of every type are held as f64, which is exact for all floats of networks and for
+//! integers up to 2^53. Larger integers occur only in slices, where they mean "to the end", and
+//! still do.
 
 use burn::tensor::TensorData;
 
 use crate::error::Refusal;
 
-/// What a tensor's elements are.
+/// The kind of a tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Element {
+pub(crate) enum ElementKind {
     Float,
     Int,
     Bool,
 }
 
-/// The most elements a known tensor may have: far beyond what shapes and masks need, and few enough
-/// that a damaged file cannot ask for much.
+/// The largest number of elements of a known tensor: far more than shapes and masks need, and few
+/// enough that a damaged file cannot demand much memory.
 pub(crate) const MOST_ELEMENTS: usize = 1 << 24;
 
 /// A tensor of known numbers, row-major.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Table {
+pub(crate) struct KnownTensor {
     pub(crate) shape: Vec<usize>,
-    pub(crate) element: Element,
+    pub(crate) element: ElementKind,
     pub(crate) values: Vec<f64>,
 }
 
-impl Table {
-    pub(crate) fn scalar(element: Element, value: f64) -> Self {
+impl KnownTensor {
+    pub(crate) fn scalar(element: ElementKind, value: f64) -> Self {
         Self { shape: vec![], element, values: vec![value] }
     }
 
     /// A list of integers.
     pub(crate) fn list(values: impl IntoIterator<Item = usize>) -> Self {
         let values: Vec<_> = values.into_iter().map(|value| value as f64).collect();
-        Self { shape: vec![values.len()], element: Element::Int, values }
+        Self { shape: vec![values.len()], element: ElementKind::Int, values }
     }
 
-    /// The table of this shape with `at(index)` in each place.
+    /// The tensor of this shape with the element `at(index)` at each index.
     pub(crate) fn build(
         shape: &[usize],
-        element: Element,
+        element: ElementKind,
         mut at: impl FnMut(&[usize]) -> f64,
     ) -> Result<Self, Refusal> {
         let count = elements(shape)?;
@@ -59,14 +60,15 @@ impl Table {
         Ok(Self { shape: shape.to_vec(), element, values })
     }
 
-    /// The element at an index that may have more axes in front; axes of size 1 repeat.
+    /// The element at an index, broadcast: leading axes that this tensor lacks are ignored, and
+    /// axes of size 1 repeat.
     pub(crate) fn at(&self, index: &[usize]) -> f64 {
         let own = &index[index.len() - self.shape.len()..];
-        let place = |flat, (&i, &size): (&usize, &usize)| flat * size + i.min(size - 1);
-        self.values[own.iter().zip(&self.shape).fold(0, place)]
+        let flat = |flat, (&i, &size): (&usize, &usize)| flat * size + i.min(size - 1);
+        self.values[own.iter().zip(&self.shape).fold(0, flat)]
     }
 
-    /// The only element.
+    /// The element, if there is exactly one.
     pub(crate) fn only(&self) -> Option<f64> {
         if let [only] = self.values[..] { Some(only) } else { None }
     }
@@ -85,21 +87,21 @@ impl Table {
         Ok(Self { shape, ..self.clone() })
     }
 
-    /// As a constant of a graph that is computed with: numbers in f64, or a mask.
+    /// As a constant for arithmetic: numbers in f64, or a mask.
     pub(crate) fn numbers(&self) -> TensorData {
         match self.element {
-            Element::Int => TensorData::new(self.values.clone(), self.shape.clone()),
-            Element::Float | Element::Bool => self.data(),
+            ElementKind::Int => TensorData::new(self.values.clone(), self.shape.clone()),
+            ElementKind::Float | ElementKind::Bool => self.data(),
         }
     }
 
-    /// As a constant of a graph: numbers in f64, indices or a mask.
+    /// As a constant of the graph: numbers in f64, indices or a mask.
     pub(crate) fn data(&self) -> TensorData {
         let shape = self.shape.clone();
         match self.element {
-            Element::Float => TensorData::new(self.values.clone(), shape),
-            Element::Int => TensorData::new(self.ints(), shape),
-            Element::Bool => {
+            ElementKind::Float => TensorData::new(self.values.clone(), shape),
+            ElementKind::Int => TensorData::new(self.ints(), shape),
+            ElementKind::Bool => {
                 let values: Vec<bool> = self.values.iter().map(|&value| value != 0.0).collect();
                 TensorData::new(values, shape)
             }
@@ -107,7 +109,7 @@ impl Table {
     }
 }
 
-/// The number of elements of a known tensor, if that is not beyond all measure.
+/// The number of elements of a shape, if a known tensor may have that many.
 pub(crate) fn elements(shape: &[usize]) -> Result<usize, Refusal> {
     let count = shape.iter().try_fold(1usize, |count, &size| count.checked_mul(size));
     count
@@ -129,7 +131,7 @@ pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, Refusal>
         .collect()
 }
 
-/// An axis that may be counted from the end.
+/// An axis, which may be counted from the end, counted from the front.
 pub(crate) fn axis(axis: i64, rank: usize) -> Result<usize, Refusal> {
     let found = if axis < 0 { axis + rank as i64 } else { axis };
     usize::try_from(found)

@@ -1,12 +1,12 @@
-//! Gathers and scatters that name elements one by one, at known places.
+//! Gathers and scatters of single elements at known indices.
 
 use influence_autodiff::graph::{Size, ValueId};
 
 use crate::call::{Call, Results, fixed, one};
-use crate::elements::{self, Layout, Merge, Pairs, every, named_shape};
+use crate::elements::{self, IndexPairs, Merge, SampleLayout, every, named_shape};
 use crate::error::Refusal;
-use crate::host::Host;
-use crate::table::{Table, axis};
+use crate::host::{BatchId, Host};
+use crate::known::{KnownTensor, axis};
 
 /// The known indices of a node.
 fn names(call: &Call<'_, '_>) -> Result<Host, Refusal> {
@@ -25,27 +25,28 @@ fn counted(index: f64, size: usize) -> Result<usize, Refusal> {
     axis(index as i64, size).map_err(|_| format!("an index lies outside an axis of {size}").into())
 }
 
-/// For indices of the operand's rank: each place of theirs, and the place that it names along an axis.
-fn along(indices: &Table, axis: usize, shape: &[usize]) -> Result<Pairs, Refusal> {
-    let named = |place: Vec<usize>| {
-        let mut target = place.clone();
-        target[axis] = counted(indices.at(&place), shape[axis])?;
-        Ok((target, place))
+/// For indices of the operand's rank, which replace the index along one axis: pairs of the element
+/// that is named, and of the index tensor's own element.
+fn along(indices: &KnownTensor, axis: usize, shape: &[usize]) -> Result<IndexPairs, Refusal> {
+    let named = |at: Vec<usize>| {
+        let mut target = at.clone();
+        target[axis] = counted(indices.at(&at), shape[axis])?;
+        Ok((target, at))
     };
     every(&indices.shape)?.into_iter().map(named).collect()
 }
 
-/// Indices of the operand's rank, and the axis along which they point.
+/// Known indices of the operand's rank, and the axis along which they select.
 fn of_one_rank(call: &Call<'_, '_>, x: ValueId) -> Result<(Host, usize), Refusal> {
     let (names, rank) = (names(call)?, call.shape(x).len());
     let along = axis(call.attributes().int("axis", 0), rank)?;
-    match names.at(0).shape.len() == rank {
+    match names.at(BatchId::FIRST).shape.len() == rank {
         true => Ok((names, along)),
-        false => Err("its indices have not the rank of its operand".into()),
+        false => Err("its indices do not have the rank of its operand".into()),
     }
 }
 
-/// The axis of the samples.
+/// The batch axis.
 fn batch_axis(shape: &[Size]) -> Option<usize> {
     shape.iter().position(|size| size.per_sample > 0)
 }
@@ -55,34 +56,34 @@ pub(super) fn gather_elements(call: &mut Call<'_, '_>) -> Results {
     let (names, axis) = of_one_rank(call, x)?;
     let shape = call.shape(x);
     let result = named_shape(call, &names, batch_axis(&shape))?;
-    let from = Layout::of_value(call, x)?;
+    let from = SampleLayout::of_value(call, x)?;
     let taken = elements::taken(call, x, &names, &result, |indices, n| {
         let pairs = along(indices, axis, &from.at(n))?;
-        Ok(pairs.into_iter().map(|(source, place)| (place, source)).collect())
+        Ok(pairs.into_iter().map(|(source, target)| (target, source)).collect())
     })?;
     one(taken)
 }
 
-/// Slices along the axis of the samples, at indices that follow the batch.
+/// Slices along the batch axis, at indices that depend on the batch size.
 pub(super) fn gather_samples(call: &mut Call<'_, '_>, x: ValueId, axis: usize) -> Results {
     let (names, shape) = (names(call)?, call.shape(x));
     let of_names = named_shape(call, &names, Some(0))?;
     let rank = of_names.len();
     let result = [&shape[..axis], &of_names, &shape[axis + 1..]].concat();
-    let (from, to) = (Layout::of_value(call, x)?, Layout::of(&result, 1)?);
+    let (from, to) = (SampleLayout::of_value(call, x)?, SampleLayout::of(&result, 1)?);
     let taken = elements::taken(call, x, &names, &result, |indices, n| {
         let size = from.at(n)[axis];
-        let named = |place: Vec<usize>| {
-            let index = counted(indices.at(&place[axis..axis + rank]), size)?;
-            let source = [&place[..axis], &[index], &place[axis + rank..]].concat();
-            Ok((place, source))
+        let named = |target: Vec<usize>| {
+            let index = counted(indices.at(&target[axis..axis + rank]), size)?;
+            let source = [&target[..axis], &[index], &target[axis + rank..]].concat();
+            Ok((target, source))
         };
         every(&to.at(n))?.into_iter().map(named).collect()
     })?;
     one(taken)
 }
 
-/// How updates are joined with what is there.
+/// How updates are combined with the elements that they name.
 fn merge(call: &Call<'_, '_>) -> Result<Merge, Refusal> {
     Ok(match call.attributes().word("reduction", "none") {
         "none" => Merge::Replace,
@@ -90,13 +91,13 @@ fn merge(call: &Call<'_, '_>) -> Result<Merge, Refusal> {
         "mul" => Merge::Multiply,
         other => {
             let why = format!("its reduction is \"{other}\"");
-            return Err(Refusal::new(why, "none, add and mul are known here; gather, and take the extremum"));
+            return Err(Refusal::new(why, "none, add and mul are supported; gather, and take the extremum"));
         }
     })
 }
 
-/// What is written into and what is written: where a file of one sample has the former as a constant,
-/// once for each sample.
+/// The tensor that is written into, and the updates. Where a file with a batch of 1 has a constant
+/// as the former, it is repeated for each sample.
 fn operands(call: &mut Call<'_, '_>) -> Result<[ValueId; 2], Refusal> {
     let (x, updates) = (call.value(0)?, call.value(2)?);
     let mut shape = call.shape(x);
@@ -111,24 +112,24 @@ fn operands(call: &mut Call<'_, '_>) -> Result<[ValueId; 2], Refusal> {
 pub(super) fn scatter_elements(call: &mut Call<'_, '_>) -> Results {
     let ([x, updates], merge) = (operands(call)?, merge(call)?);
     let (names, axis) = of_one_rank(call, x)?;
-    let to = Layout::of_value(call, x)?;
-    let pairs = |indices: &Table, n: usize| along(indices, axis, &to.at(n));
+    let to = SampleLayout::of_value(call, x)?;
+    let pairs = |indices: &KnownTensor, n: usize| along(indices, axis, &to.at(n));
     one(elements::scattered(call, [x, updates], &names, merge, pairs)?)
 }
 
-/// For rows of indices: each place of theirs with what follows it in the operand, and the element
-/// that it names; the first `lead` axes are shared by both.
-fn by_rows(indices: &Table, shape: &[usize], lead: usize) -> Result<Pairs, Refusal> {
+/// For indices whose last axis names a slice of the operand: pairs of the operand's element, and of
+/// the result's. The first `lead` axes are shared by both.
+fn by_rows(indices: &KnownTensor, shape: &[usize], lead: usize) -> Result<IndexPairs, Refusal> {
     let (depth, rows) = indices.shape.split_last().ok_or("its indices are one number")?;
     let behind = shape.get(lead + depth..).ok_or("its indices have more axes than its operand")?;
     let mut pairs = Vec::new();
-    for place in every(rows)? {
-        let mut named = place.get(..lead).ok_or("it has more batch axes than its indices")?.to_vec();
+    for row in every(rows)? {
+        let mut named = row.get(..lead).ok_or("it has more batch axes than its indices")?.to_vec();
         for (at, &size) in shape[lead..lead + depth].iter().enumerate() {
-            named.push(counted(indices.at(&[&place[..], &[at]].concat()), size)?);
+            named.push(counted(indices.at(&[&row[..], &[at]].concat()), size)?);
         }
         for rest in every(behind)? {
-            pairs.push(([&named[..], &rest].concat(), [&place[..], &rest].concat()));
+            pairs.push(([&named[..], &rest].concat(), [&row[..], &rest].concat()));
         }
     }
     Ok(pairs)
@@ -142,10 +143,10 @@ pub(super) fn gather_nd(call: &mut Call<'_, '_>) -> Results {
     let depth = of_names.last().map_or(0, |size| size.fixed);
     let behind = shape.get(lead + depth..).ok_or("its indices have more axes than its operand")?;
     let result = [&of_names[..of_names.len().saturating_sub(1)], behind].concat();
-    let from = Layout::of_value(call, x)?;
+    let from = SampleLayout::of_value(call, x)?;
     let taken = elements::taken(call, x, &names, &result, |indices, n| {
         let pairs = by_rows(indices, &from.at(n), lead)?;
-        Ok(pairs.into_iter().map(|(source, place)| (place, source)).collect())
+        Ok(pairs.into_iter().map(|(source, target)| (target, source)).collect())
     })?;
     one(taken)
 }
@@ -153,7 +154,7 @@ pub(super) fn gather_nd(call: &mut Call<'_, '_>) -> Results {
 pub(super) fn scatter_nd(call: &mut Call<'_, '_>) -> Results {
     let ([x, updates], merge) = (operands(call)?, merge(call)?);
     let names = names(call)?;
-    let to = Layout::of_value(call, x)?;
-    let pairs = |indices: &Table, n: usize| by_rows(indices, &to.at(n), 0);
+    let to = SampleLayout::of_value(call, x)?;
+    let pairs = |indices: &KnownTensor, n: usize| by_rows(indices, &to.at(n), 0);
     one(elements::scattered(call, [x, updates], &names, merge, pairs)?)
 }
