@@ -21,7 +21,7 @@ static MEMORY: PeakAlloc = PeakAlloc;
 const SAMPLE: [usize; 3] = [3, 32, 32];
 
 #[derive(Module, Debug)]
-struct Empty {
+struct NoWeights {
     nothing: Option<Linear>,
 }
 
@@ -35,7 +35,7 @@ fn weights<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
 
 /// A residual block, a pool, a depthwise layer, concatenations, one of which a layer reads and writes, and so many classes.
 fn graph(classes: usize) -> Graph {
-    let forward = move |_: &Empty, x: Tensor<4>| {
+    let forward = move |_: &NoWeights, x: Tensor<4>| {
         let device = x.device();
         let conv = |x: Tensor<4>, outputs: usize, kernel: usize, groups: usize| {
             let weight = weights([outputs, x.dims()[1] / groups, kernel, kernel], &device);
@@ -50,7 +50,7 @@ fn graph(classes: usize) -> Graph {
         let all = relu(conv(all, 64, 3, 1));
         linear(adaptive_avg_pool2d(all, [1, 1]).flatten::<2>(1, 3), weights([64, classes], &device), None)
     };
-    Graph::capture(&Empty { nothing: None }, forward, &SAMPLE, &Device::flex()).expect("it is captured")
+    Graph::capture(&NoWeights { nothing: None }, forward, &SAMPLE, &Device::flex()).expect("it is captured")
 }
 
 fn samples(count: usize) -> TensorData {
@@ -60,12 +60,12 @@ fn samples(count: usize) -> TensorData {
 
 /// A residual block and a concatenation whose weights may be perturbed.
 #[derive(Module, Debug)]
-struct Net {
+struct PerturbedNet {
     convs: Vec<Conv2d>,
     head: Linear,
 }
 
-impl Net {
+impl PerturbedNet {
     fn new(classes: usize) -> Self {
         let device = Device::flex();
         let conv = |[inputs, outputs]: [usize; 2]| {
@@ -101,8 +101,9 @@ fn a_run_takes_what_it_promises_and_later_batches_nothing_new() {
         for (threads, batch) in [(1, 1), (1, 2), (2, 2)] {
             check(&graph, &Leaves::input(), threads, batch);
         }
-        let net = Net::new(classes);
-        let graph = Graph::capture(&net, Net::forward, &SAMPLE, &Device::flex()).expect("it is captured");
+        let net = PerturbedNet::new(classes);
+        let graph =
+            Graph::capture(&net, PerturbedNet::forward, &SAMPLE, &Device::flex()).expect("it is captured");
         for threads in [1, 2] {
             check(&graph, &Leaves::parameters(&graph), threads, 1);
             check(&graph, &Leaves::parameters(&graph).and_input(), threads, 1);

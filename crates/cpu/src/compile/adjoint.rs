@@ -6,16 +6,18 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::build::Builder;
-use super::program::{Factor, Kernel, KernelKind, MaskId, Place, Sink, Site, Step, StepKind, View};
-use super::stage::Source;
+use super::build::ProgramBuilder;
+use super::program::{
+    CotangentRef, Factor, Kernel, KernelKind, MapView, MaskId, ReverseStep, Sink, Site, StepKind,
+};
+use super::stage::StoreChannels;
 use super::together;
 use super::view::StoreId;
 use super::weights::FEW_CHANNELS;
-use crate::kernels::{Element, How, Links, Panels, Table};
+use crate::kernels::{How, Links, Panels, RowTable, SimdFloat};
 
 /// The reverse pass.
-pub(super) fn steps<T: Element>(builder: &Builder<'_, T>) -> Vec<Step<T>> {
+pub(super) fn steps<T: SimdFloat>(builder: &ProgramBuilder<'_, T>) -> Vec<ReverseStep<T>> {
     let output = builder.view(builder.stages.output);
     let mut adjoint = Adjoint {
         builder,
@@ -39,10 +41,10 @@ struct Readers {
     dense: bool,
 }
 
-fn readers<T: Element>(builder: &Builder<'_, T>) -> Vec<Readers> {
+fn readers<T: SimdFloat>(builder: &ProgramBuilder<'_, T>) -> Vec<Readers> {
     let mut readers = vec![Readers::default(); builder.stages.stores.len()];
     for (index, between) in builder.between.iter().enumerate() {
-        if let Some(Source { store, channels }) = &between.input {
+        if let Some(StoreChannels { store, channels }) = &between.input {
             readers[*store].kernels.push(index);
             readers[*store].dense |= channels.len() < builder.stages.stores[*store].channels;
         }
@@ -54,28 +56,28 @@ fn readers<T: Element>(builder: &Builder<'_, T>) -> Vec<Readers> {
 }
 
 struct Adjoint<'c, 'g, T> {
-    builder: &'c Builder<'g, T>,
+    builder: &'c ProgramBuilder<'g, T>,
     readers: Vec<Readers>,
-    steps: Vec<Step<T>>,
+    steps: Vec<ReverseStep<T>>,
     /// Buffers that hold something.
     written: HashSet<Site>,
     /// Cotangents that are to be handed on unchanged to a mask's buffer: a product that writes there takes one along.
-    waiting: HashMap<MaskId, Vec<(Place, usize)>>,
+    waiting: HashMap<MaskId, Vec<(CotangentRef, usize)>>,
 }
 
-impl<T: Element> Adjoint<'_, '_, T> {
+impl<T: SimdFloat> Adjoint<'_, '_, T> {
     /// Whether the cotangent of a store has to be dense, and as it comes.
     fn is_forced(&self, store: StoreId) -> bool {
         let builder = self.builder;
         let ends = [builder.stages.input, builder.stages.output].contains(&store);
         // The input's cotangent is the result, the output's is given; parts of a concatenation's belong to others.
-        ends || builder.places.is_joint(store) || builder.is_dense[store] || self.readers[store].dense
+        ends || builder.nesting.is_joint(store) || builder.is_dense[store] || self.readers[store].dense
     }
 
     /// Where the cotangent of a store is.
-    fn place(&self, store: StoreId) -> Place {
+    fn cotangent(&self, store: StoreId) -> CotangentRef {
         let builder = self.builder;
-        let dense = Place::Dense(builder.view(store));
+        let dense = CotangentRef::Dense(builder.view(store));
         if self.is_forced(store) {
             return dense;
         }
@@ -85,14 +87,14 @@ impl<T: Element> Adjoint<'_, '_, T> {
             match (kernel.relu, between.output) {
                 // Alone before a ReLU, or before a sum that ends in one.
                 (Some(mask), _) if is_sum || matches!(kernel.kind, KernelKind::Affine(None)) => {
-                    return Place::Compressed(mask);
+                    return CotangentRef::Compressed(mask);
                 }
-                (None, Some(sum)) if is_sum => return self.place(sum),
+                (None, Some(sum)) if is_sum => return self.cotangent(sum),
                 _ => {}
             }
         }
         match builder.mask_of[store] {
-            Some(mask) if !self.is_channelwise(store) => Place::Compressed(mask),
+            Some(mask) if !self.is_channelwise(store) => CotangentRef::Compressed(mask),
             _ => dense,
         }
     }
@@ -105,24 +107,25 @@ impl<T: Element> Adjoint<'_, '_, T> {
         let mut writers = builder.kernels.iter().zip(&builder.between);
         let writer = writers.find(|(_, between)| between.output == Some(store));
         let own = |kernel: &Kernel<T>| matches!(kernel.kind, KernelKind::Channelwise { .. });
-        !builder.trains() && writer.is_some_and(|(kernel, _)| own(kernel) && kernel.relu.is_some())
+        !builder.perturbs_parameters()
+            && writer.is_some_and(|(kernel, _)| own(kernel) && kernel.relu.is_some())
     }
 
     /// Where contributions to the cotangent of a store go.
     fn sink(&self, store: StoreId) -> Sink {
-        let (builder, place) = (self.builder, self.place(store));
+        let (builder, place) = (self.builder, self.cotangent(store));
         // The gradient of a batch normalisation reads the cotangent between it and the mask.
-        if !builder.trains()
-            && let (Place::Compressed(mask), Some(own)) = (place, builder.mask_of[store])
+        if !builder.perturbs_parameters()
+            && let (CotangentRef::Compressed(mask), Some(own)) = (place, builder.mask_of[store])
             && mask == own
             && let Some(kernel) = builder.between.iter().position(|between| between.output == Some(store))
             && let KernelKind::Affine(affine) = &builder.kernels[kernel].kind
             && let Some(input) = &builder.between[kernel].input
-            && let Place::Dense(view) = self.part_of(input, self.place(input.store))
+            && let CotangentRef::Dense(view) = self.part_of(input, self.cotangent(input.store))
         {
             return Sink::Through { mask, view, from: 0, scaled: affine.as_ref().map(|_| kernel) };
         }
-        if let (Place::Dense(view), Some(mask)) = (place, builder.mask_of[store])
+        if let (CotangentRef::Dense(view), Some(mask)) = (place, builder.mask_of[store])
             && self.is_channelwise(store)
             && view == builder.view(store)
             && !self.is_forced(store)
@@ -131,7 +134,7 @@ impl<T: Element> Adjoint<'_, '_, T> {
         }
         match self.slopes(store) {
             Some(sink) => sink,
-            None => Sink::Place(place),
+            None => Sink::Plain(place),
         }
     }
 
@@ -150,7 +153,7 @@ impl<T: Element> Adjoint<'_, '_, T> {
             stage.kind.takes_slopes() && whole
         };
         let all = kernels.iter().all(takes);
-        let alone = store != builder.stages.output && !builder.places.is_joint(store);
+        let alone = store != builder.stages.output && !builder.nesting.is_joint(store);
         if !matches!(stage.kind, KernelKind::Pointwise(_))
             || stage.relu.is_some()
             || !(all && alone)
@@ -160,16 +163,16 @@ impl<T: Element> Adjoint<'_, '_, T> {
             return None;
         }
         let slopes = *stage.kept.first()?;
-        match self.part_of(between.input.as_ref()?, self.place(between.input.as_ref()?.store)) {
-            Place::Dense(view) => Some(Sink::Times { view, slopes }),
-            Place::Compressed(_) => None,
+        match self.part_of(between.input.as_ref()?, self.cotangent(between.input.as_ref()?.store)) {
+            CotangentRef::Dense(view) => Some(Sink::Times { view, slopes }),
+            CotangentRef::Compressed(_) => None,
         }
     }
 
     /// Where the cotangents of some channels of a place are.
-    fn part_of(&self, source: &Source, place: Place) -> Place {
+    fn part_of(&self, source: &StoreChannels, place: CotangentRef) -> CotangentRef {
         match place {
-            Place::Dense(view) => Place::Dense(View {
+            CotangentRef::Dense(view) => CotangentRef::Dense(MapView {
                 offset: view.offset + source.channels.start,
                 channels: source.channels.len(),
                 ..view
@@ -179,9 +182,9 @@ impl<T: Element> Adjoint<'_, '_, T> {
     }
 
     /// Where contributions to some channels of a store go.
-    fn part(&self, source: &Source) -> Sink {
+    fn part(&self, source: &StoreChannels) -> Sink {
         match self.sink(source.store) {
-            Sink::Place(place) => Sink::Place(self.part_of(source, place)),
+            Sink::Plain(place) => Sink::Plain(self.part_of(source, place)),
             whole => whole,
         }
     }
@@ -193,7 +196,8 @@ impl<T: Element> Adjoint<'_, '_, T> {
             return self.segment(segment, index);
         }
         let Some(input) = &between.input else { return };
-        let mut place = between.output.map_or(Place::Dense(stage.output), |output| self.place(output));
+        let mut place =
+            between.output.map_or(CotangentRef::Dense(stage.output), |output| self.cotangent(output));
         let sink = self.part(input);
         if let Some(mask) = stage.relu {
             match between.output.map(|output| self.sink(output)) {
@@ -201,10 +205,10 @@ impl<T: Element> Adjoint<'_, '_, T> {
                 Some(Sink::Through { .. }) if matches!(stage.kind, KernelKind::Channelwise { .. }) => {}
                 Some(Sink::Through { .. }) => return,
                 _ => {
-                    if place != Place::Compressed(mask) {
-                        self.spread(place, Sink::Place(Place::Compressed(mask)), None, index);
+                    if place != CotangentRef::Compressed(mask) {
+                        self.spread(place, Sink::Plain(CotangentRef::Compressed(mask)), None, index);
                     }
-                    place = Place::Compressed(mask);
+                    place = CotangentRef::Compressed(mask);
                 }
             }
         }
@@ -249,37 +253,44 @@ impl<T: Element> Adjoint<'_, '_, T> {
 
     /// Which rows read each row of a table's source. What nothing reads has no cotangent: a mask says so
     /// itself, dense rows are left out here.
-    fn links(&self, table: &Table, place: Place) -> Links {
+    fn links(&self, table: &RowTable, place: CotangentRef) -> Links {
         match place {
-            Place::Dense(view) => table.links_of(self.builder.live(view)),
-            Place::Compressed(_) => table.links(),
+            CotangentRef::Dense(view) => table.links_of(self.builder.live(view)),
+            CotangentRef::Compressed(_) => table.links(),
         }
     }
 
-    fn scaled(&mut self, place: Place, sink: Sink, links: Option<Links>, factor: Factor, index: usize) {
+    fn scaled(
+        &mut self,
+        place: CotangentRef,
+        sink: Sink,
+        links: Option<Links>,
+        factor: Factor,
+        index: usize,
+    ) {
         self.push(place, sink, StepKind::Scaled { links, factor }, index);
     }
 
     /// Where contributions to the cotangent of a stage's other operand go.
-    fn other(&self, index: usize) -> Option<(Sink, View)> {
+    fn other(&self, index: usize) -> Option<(Sink, MapView)> {
         let view = self.builder.kernels[index].other?;
         let store = self.builder.between[index].other?;
         match self.sink(store) {
             // Those of the channels that are read.
-            Sink::Place(Place::Dense(_)) => Some((Sink::Place(Place::Dense(view)), view)),
+            Sink::Plain(CotangentRef::Dense(_)) => Some((Sink::Plain(CotangentRef::Dense(view)), view)),
             sink @ Sink::Times { .. } => Some((sink, view)),
             _ => None,
         }
     }
 
     /// To both operands of a sum, product or quotient.
-    fn combined(&mut self, place: Place, sink: Sink, index: usize) {
+    fn combined(&mut self, place: CotangentRef, sink: Sink, index: usize) {
         let stage = &self.builder.kernels[index];
         let (KernelKind::Combine { how, repeat }, Some((other, view))) = (&stage.kind, self.other(index))
         else {
             return;
         };
-        let values = |view: View, repeated: bool| Factor::Values { view, repeated };
+        let values = |view: MapView, repeated: bool| Factor::Values { view, repeated };
         let factors = match (how, &stage.kept[..]) {
             (How::Sum(signs), _) => signs.map(Factor::Number),
             (How::Product, _) => [values(view, true), values(stage.input, false)],
@@ -292,7 +303,7 @@ impl<T: Element> Adjoint<'_, '_, T> {
     }
 
     /// To both operands of matrix products.
-    fn matrices(&mut self, place: Place, sink: Sink, index: usize) {
+    fn matrices(&mut self, place: CotangentRef, sink: Sink, index: usize) {
         let Some((other, view)) = self.other(index) else { return };
         let input = self.builder.kernels[index].input;
         self.push(place, sink, StepKind::Matrices { operand: 0, other: view }, index);
@@ -302,38 +313,41 @@ impl<T: Element> Adjoint<'_, '_, T> {
     /// From the outputs of a segment to its inputs; an output that nothing has reached has zeros.
     fn segment(&mut self, segment: usize, index: usize) {
         let portion = &self.builder.segments[segment];
-        let reached = |place: Place| self.written.contains(&place.site()).then_some(place);
-        let sources: Vec<_> = portion.outputs.iter().map(|edge| reached(Place::Dense(edge.view))).collect();
+        let reached = |place: CotangentRef| self.written.contains(&place.site()).then_some(place);
+        let sources: Vec<_> =
+            portion.outputs.iter().map(|edge| reached(CotangentRef::Dense(edge.view))).collect();
         let Some(source) = sources.iter().flatten().next().copied() else { return };
-        let sinks: Vec<_> = portion.inputs.iter().map(|edge| Sink::Place(Place::Dense(edge.view))).collect();
-        let mut first = |sink: &Sink| self.written.insert(sink.place().site());
+        let sinks: Vec<_> =
+            portion.inputs.iter().map(|edge| Sink::Plain(CotangentRef::Dense(edge.view))).collect();
+        let mut first = |sink: &Sink| self.written.insert(sink.cotangent().site());
         let targets: Vec<_> = sinks.into_iter().map(|sink| (sink, first(&sink))).collect();
         let Some(&(target, first)) = targets.first() else { return };
         let kind = StepKind::Segment { sources, targets };
-        self.steps.push(Step { kind, source, target, first, stage: index });
+        self.steps.push(ReverseStep { kind, source, target, first, stage: index });
     }
 
-    fn product(&mut self, place: Place, sink: Sink, index: usize) {
+    fn product(&mut self, place: CotangentRef, sink: Sink, index: usize) {
         let (KernelKind::Product { table, .. }, Some(weights)) =
             (&self.builder.kernels[index].kind, &self.builder.weights[index])
         else {
             return;
         };
         let (inputs, outputs, taps, groups) = (weights.inputs, weights.outputs, table.taps(), weights.groups);
-        let dense = matches!(sink, Sink::Place(Place::Dense(_)) | Sink::Times { .. });
+        let dense = matches!(sink, Sink::Plain(CotangentRef::Dense(_)) | Sink::Times { .. });
         let kind = if dense && inputs < FEW_CHANNELS && taps > 1 {
             let column = |at: &dyn Fn(usize, usize, usize) -> f64| {
                 Panels::reverse(1, outputs, taps * inputs, 1, |_, o, column| {
                     at(column / inputs, column % inputs, o)
                 })
             };
-            let rows = self.links(&Table::identity(table.rows()), place);
+            let rows = self.links(&RowTable::identity(table.rows()), place);
             StepKind::Columns { rows, panels: weights.with(column), links: self.links(table, place) }
         } else {
             let scale = sink.scale(&self.builder.kernels);
             let factor = |i: usize| scale.map_or(1.0, |scale| scale[i].to_f64());
             // Where masks have switched channels off on both sides, skipping them saves more; so does what is taken together.
-            let plain = matches!((place, sink), (Place::Dense(_), Sink::Place(_) | Sink::Times { .. }));
+            let plain =
+                matches!((place, sink), (CotangentRef::Dense(_), Sink::Plain(_) | Sink::Times { .. }));
             let (patches, panels) = match plain.then(|| weights.reversed()).flatten() {
                 Some((patches, panels)) => (Some(patches), panels),
                 None => {
@@ -349,17 +363,19 @@ impl<T: Element> Adjoint<'_, '_, T> {
     }
 
     /// Hands cotangents on, unless they are there already.
-    fn spread(&mut self, place: Place, sink: Sink, scale: Option<Vec<T>>, index: usize) {
-        if sink == Sink::Place(place) && scale.is_none() {
+    fn spread(&mut self, place: CotangentRef, sink: Sink, scale: Option<Vec<T>>, index: usize) {
+        if sink == Sink::Plain(place) && scale.is_none() {
             return;
         }
         match sink {
             // (A sum hands on without a scale, and nothing that has one takes slopes.)
             Sink::Times { .. } => self.scaled(place, sink, None, Factor::Number(1.0), index),
-            Sink::Place(Place::Dense(_)) if scale.is_none() && matches!(place, Place::Dense(_)) => {
+            Sink::Plain(CotangentRef::Dense(_))
+                if scale.is_none() && matches!(place, CotangentRef::Dense(_)) =>
+            {
                 self.scaled(place, sink, None, Factor::Number(1.0), index);
             }
-            Sink::Place(Place::Compressed(mask)) if scale.is_none() => {
+            Sink::Plain(CotangentRef::Compressed(mask)) if scale.is_none() => {
                 self.waiting.entry(mask).or_default().push((place, index));
             }
             _ => {
@@ -374,17 +390,17 @@ impl<T: Element> Adjoint<'_, '_, T> {
     }
 
     /// Adds a step, and before it all that its source still waits for.
-    fn push(&mut self, source: Place, target: Sink, mut kind: StepKind<T>, stage: usize) {
-        if let Place::Compressed(mask) = source {
+    fn push(&mut self, source: CotangentRef, target: Sink, mut kind: StepKind<T>, stage: usize) {
+        if let CotangentRef::Compressed(mask) = source {
             for (place, stage) in self.waiting.remove(&mask).unwrap_or_default() {
-                self.push(place, Sink::Place(source), StepKind::Spread { scale: None }, stage);
+                self.push(place, Sink::Plain(source), StepKind::Spread { scale: None }, stage);
             }
         }
         if !self.written.contains(&source.site()) {
             return;
         }
-        let site = target.place().site();
-        if let (StepKind::Product { identity, .. }, Sink::Place(Place::Compressed(mask))) =
+        let site = target.cotangent().site();
+        if let (StepKind::Product { identity, .. }, Sink::Plain(CotangentRef::Compressed(mask))) =
             (&mut kind, target)
             && !self.written.contains(&site)
             && let Some((place, _)) = self.waiting.get_mut(&mask).and_then(Vec::pop)
@@ -392,6 +408,6 @@ impl<T: Element> Adjoint<'_, '_, T> {
             *identity = self.written.contains(&place.site()).then_some(place);
         }
         let first = self.written.insert(site);
-        self.steps.push(Step { kind, source, target, first, stage });
+        self.steps.push(ReverseStep { kind, source, target, first, stage });
     }
 }

@@ -2,55 +2,58 @@
 
 use influence_autodiff::graph::{Graph, ValueId};
 
+use super::nesting::Nesting;
 use super::perturbed::Perturbed;
-use super::place::Places;
 use super::program::{
-    Compiled, Edge, Kernel, KernelKind, Map, MaskId, Norm, Portion, Shown, Step, Trainable, View,
+    Compiled, CompiledSegment, Edge, Kernel, KernelKind, KernelNorm, KernelTensors, MapView, MaskId,
+    ReverseStep, RowMap, ShownValue,
 };
-use super::stage::{Affine, Island, Normalization, Source, Stage, StageOp, Stages, Trained};
+use super::stage::{
+    ChannelAffine, Stage, StageNorm, StageOp, StageSegment, StageTensors, Stages, StoreChannels,
+};
 use super::view::StoreId;
-use super::weights::{FEW_CHANNELS, Weights};
-use crate::kernels::{Element, How, Moves};
+use super::weights::{FEW_CHANNELS, ProductWeights};
+use crate::kernels::{How, Moves, SimdFloat};
 
 /// The stores between which a kernel stands.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Between {
-    pub(crate) input: Option<Source>,
+pub(crate) struct KernelStores {
+    pub(crate) input: Option<StoreChannels>,
     pub(crate) other: Option<StoreId>,
     /// Its result; none for a copy into a concatenation, and for a segment.
     pub(crate) output: Option<StoreId>,
 }
 
 /// The kernel calls so far, and what each was made of.
-pub(crate) struct Builder<'g, T> {
+pub(crate) struct ProgramBuilder<'g, T> {
     graph: &'g Graph,
     pub(crate) stages: Stages<'g>,
-    pub(crate) places: Places,
+    pub(crate) nesting: Nesting,
     perturbed: &'g Perturbed,
-    maps: Vec<Map>,
+    maps: Vec<RowMap>,
     /// Where each store lies; none for one that a rewrite has done away with.
-    views: Vec<Option<View>>,
+    views: Vec<Option<MapView>>,
     pub(crate) kernels: Vec<Kernel<T>>,
-    pub(crate) between: Vec<Between>,
+    pub(crate) between: Vec<KernelStores>,
     /// The weights of each kernel that has some.
-    pub(crate) weights: Vec<Option<Box<Weights<'g>>>>,
+    pub(crate) weights: Vec<Option<Box<ProductWeights<'g>>>>,
     /// The masks of the results of ReLUs, by store.
     pub(crate) mask_of: Vec<Option<MaskId>>,
-    masks: Vec<View>,
+    masks: Vec<MapView>,
     choices: usize,
-    pub(crate) segments: Vec<Portion>,
-    shown: Vec<Shown>,
+    pub(crate) segments: Vec<CompiledSegment>,
+    shown: Vec<ShownValue>,
     /// Whether a store is on the edge of a segment.
     pub(crate) on_segment: Vec<bool>,
     /// Whether a store is on the edge of a segment, or of a kernel, which takes and gives dense cotangents.
     pub(crate) is_dense: Vec<bool>,
 }
 
-impl<'g, T: Element> Builder<'g, T> {
+impl<'g, T: SimdFloat> ProgramBuilder<'g, T> {
     pub(crate) fn new(
         graph: &'g Graph,
         mut stages: Stages<'g>,
-        places: Places,
+        nesting: Nesting,
         perturbed: &'g Perturbed,
     ) -> Self {
         let all = std::mem::take(&mut stages.stages);
@@ -58,7 +61,7 @@ impl<'g, T: Element> Builder<'g, T> {
         let mut this = Self {
             graph,
             stages,
-            places,
+            nesting,
             perturbed,
             maps: Vec::new(),
             views: vec![None; count],
@@ -80,49 +83,49 @@ impl<'g, T: Element> Builder<'g, T> {
         this
     }
 
-    pub(crate) fn finish(self, steps: Vec<Step<T>>) -> Compiled<T> {
+    pub(crate) fn finish(self, steps: Vec<ReverseStep<T>>) -> Compiled<T> {
         let (input, output) = (self.view(self.stages.input), self.view(self.stages.output));
-        let trains = self.trains();
+        let perturbs_parameters = self.perturbs_parameters();
         let Self { maps, kernels, masks, choices, segments, shown, .. } = self;
-        Compiled { maps, kernels, steps, masks, choices, segments, shown, input, output, trains }
+        Compiled { maps, kernels, steps, masks, choices, segments, shown, input, output, perturbs_parameters }
     }
 
     /// Whether parameters are perturbed.
-    pub(crate) fn trains(&self) -> bool {
+    pub(crate) fn perturbs_parameters(&self) -> bool {
         self.perturbed.tensors().next().is_some()
     }
 
     /// Where a store lies.
-    pub(crate) fn view(&self, store: StoreId) -> View {
+    pub(crate) fn view(&self, store: StoreId) -> MapView {
         self.views[store].unwrap_or_else(|| unreachable!("a store is written before it is read"))
     }
 
     /// The rows of a view that something reads.
-    pub(crate) fn live(&self, view: View) -> &[usize] {
+    pub(crate) fn live(&self, view: MapView) -> &[usize] {
         &self.maps[view.map].live
     }
 
     /// Finds room for a store.
-    fn reserve(&mut self, store: StoreId) -> View {
-        let (root, offset) = self.places.of(store);
+    fn reserve(&mut self, store: StoreId) -> MapView {
+        let (root, offset) = self.nesting.of(store);
         let map = match self.views[root] {
             Some(view) => view.map,
             None => {
                 let whole = self.stages.stores[root];
-                self.maps.push(Map { positions: whole.rows, pitch: whole.channels, live: Vec::new() });
+                self.maps.push(RowMap { positions: whole.rows, pitch: whole.channels, live: Vec::new() });
                 let map = self.maps.len() - 1;
-                self.views[root] = Some(View { map, offset: 0, channels: whole.channels });
+                self.views[root] = Some(MapView { map, offset: 0, channels: whole.channels });
                 map
             }
         };
-        let view = View { map, offset, channels: self.stages.stores[store].channels };
+        let view = MapView { map, offset, channels: self.stages.stores[store].channels };
         self.views[store] = Some(view);
         view
     }
 
-    fn read(&self, source: &Source) -> View {
+    fn read(&self, source: &StoreChannels) -> MapView {
         let view = self.view(source.store);
-        View { offset: view.offset + source.channels.start, channels: source.channels.len(), ..view }
+        MapView { offset: view.offset + source.channels.start, channels: source.channels.len(), ..view }
     }
 
     fn name(&self, nodes: &[usize]) -> String {
@@ -134,7 +137,7 @@ impl<'g, T: Element> Builder<'g, T> {
 
     fn stage(&mut self, stage: Stage<'g>) {
         let name = self.name(&stage.nodes);
-        let Stage { op, input, other, output, relu, nodes, trained } = stage;
+        let Stage { op, input, other, output, relu, nodes, tensors } = stage;
         let numbers = |all: &[f64]| all.iter().map(|x| T::from_f64(*x)).collect::<Vec<T>>();
         let mut own = None;
         let kind = match op {
@@ -142,13 +145,13 @@ impl<'g, T: Element> Builder<'g, T> {
             StageOp::Segment(island) => return self.segment(*island, name),
             StageOp::Product { table, weights, bias } => {
                 // Gradients of a normalisation read the product's own results.
-                let forward = if trained.norm.is_some() { weights.unscaled() } else { (*weights).clone() };
+                let forward = if tensors.norm.is_some() { weights.unscaled() } else { (*weights).clone() };
                 own = Some(weights);
                 forward.kernel(table, numbers(&bias))
             }
-            StageOp::Affine(affine) => {
-                KernelKind::Affine(affine.map(|Affine { scale, shift }| [numbers(&scale), numbers(&shift)]))
-            }
+            StageOp::Affine(affine) => KernelKind::Affine(
+                affine.map(|ChannelAffine { scale, shift }| [numbers(&scale), numbers(&shift)]),
+            ),
             StageOp::Sum => KernelKind::Sum,
             StageOp::Pointwise(chain) => KernelKind::Pointwise(chain),
             StageOp::Combine { how, repeat } => KernelKind::Combine { how, repeat },
@@ -182,14 +185,14 @@ impl<'g, T: Element> Builder<'g, T> {
         let to = self.reserve(output);
         let kept = self.kept(&kind, to);
         let relu = relu.then(|| self.new_mask(output, to));
-        let trainable = self.trainable(trained, &kind, from, to);
-        let kernel = Kernel { kind, input: from, output: to, other: addend, relu, kept, name, trainable };
+        let tensors = self.tensors(tensors, &kind, from, to);
+        let kernel = Kernel { kind, input: from, output: to, other: addend, relu, kept, name, tensors };
         self.show(nodes.last().map(|&node| self.graph.nodes()[node].output), output, to);
-        self.push(kernel, Between { input: Some(input), other, output: Some(output) }, own);
+        self.push(kernel, KernelStores { input: Some(input), other, output: Some(output) }, own);
     }
 
     /// Room for what a kernel leaves for the reverse pass besides its result.
-    fn kept(&mut self, kind: &KernelKind<T>, to: View) -> Vec<View> {
+    fn kept(&mut self, kind: &KernelKind<T>, to: MapView) -> Vec<MapView> {
         let pitches = match kind {
             KernelKind::Pointwise(_) => vec![to.channels],
             KernelKind::Combine { how: How::Quotient | How::Inverse, .. } => vec![to.channels; 2],
@@ -198,58 +201,58 @@ impl<'g, T: Element> Builder<'g, T> {
         };
         let positions = self.maps[to.map].positions;
         let own = |pitch: usize| {
-            self.maps.push(Map { positions, pitch, live: Vec::new() });
-            View { map: self.maps.len() - 1, offset: 0, channels: pitch }
+            self.maps.push(RowMap { positions, pitch, live: Vec::new() });
+            MapView { map: self.maps.len() - 1, offset: 0, channels: pitch }
         };
         pitches.into_iter().map(own).collect()
     }
 
     /// Notes that the kernel that comes next computes a value of the graph.
-    fn show(&mut self, value: Option<ValueId>, store: StoreId, at: View) {
+    fn show(&mut self, value: Option<ValueId>, store: StoreId, at: MapView) {
         let view = value.and_then(|value| self.stages.values[value].clone().map(|view| (value, view)));
         if let Some((value, view)) = view.filter(|(_, view)| view.store == store) {
-            self.shown.push(Shown { kernel: self.kernels.len(), value, at, view });
+            self.shown.push(ShownValue { kernel: self.kernels.len(), value, at, view });
         }
     }
 
-    fn push(&mut self, kernel: Kernel<T>, between: Between, weights: Option<Box<Weights<'g>>>) {
+    fn push(&mut self, kernel: Kernel<T>, between: KernelStores, weights: Option<Box<ProductWeights<'g>>>) {
         self.kernels.push(kernel);
         self.between.push(between);
         self.weights.push(weights);
     }
 
-    fn new_mask(&mut self, store: StoreId, view: View) -> MaskId {
+    fn new_mask(&mut self, store: StoreId, view: MapView) -> MaskId {
         self.masks.push(view);
         self.mask_of[store] = Some(self.masks.len() - 1);
         self.masks.len() - 1
     }
 
     /// The perturbed tensors of a kernel; the product before a normalisation has rows of its own.
-    fn trainable(
+    fn tensors(
         &mut self,
-        trained: Trained,
+        tensors: StageTensors,
         kind: &KernelKind<T>,
-        from: View,
-        to: View,
-    ) -> Option<Trainable<T>> {
-        if !self.trains() {
+        from: MapView,
+        to: MapView,
+    ) -> Option<KernelTensors<T>> {
+        if !self.perturbs_parameters() {
             return None;
         }
-        let Trained { weight, bias, norm } = trained;
+        let StageTensors { weight, bias, norm } = tensors;
         let norm = norm.map(|norm| {
-            let Normalization { gamma, beta, mean, inverse, affine } = norm;
+            let StageNorm { gamma, beta, mean, inverse, affine } = norm;
             let rows = if matches!(kind, KernelKind::Product { .. } | KernelKind::Channelwise { .. }) {
                 let positions = self.maps[to.map].positions;
-                self.maps.push(Map { positions, pitch: to.channels, live: Vec::new() });
-                View { map: self.maps.len() - 1, offset: 0, channels: to.channels }
+                self.maps.push(RowMap { positions, pitch: to.channels, live: Vec::new() });
+                MapView { map: self.maps.len() - 1, offset: 0, channels: to.channels }
             } else {
                 from
             };
             let numbers = |all: &[f64]| all.iter().map(|x| T::from_f64(*x)).collect::<Vec<T>>();
             let affine = [numbers(&affine.scale), numbers(&affine.shift)];
-            Norm { gamma, beta, mean, inverse, rows, affine }
+            KernelNorm { gamma, beta, mean, inverse, rows, affine }
         });
-        Some(Trainable { weight, patches: None, bias, norm })
+        Some(KernelTensors { weight, patches: None, bias, norm })
     }
 
     /// Copies of the parts that do not lie in the whole already.
@@ -258,7 +261,7 @@ impl<'g, T: Element> Builder<'g, T> {
         let mut offset = whole.offset;
         for &part in parts {
             let view = self.view(part);
-            let wanted = View { map: whole.map, offset, channels: view.channels };
+            let wanted = MapView { map: whole.map, offset, channels: view.channels };
             offset += view.channels;
             if view == wanted {
                 continue;
@@ -271,19 +274,19 @@ impl<'g, T: Element> Builder<'g, T> {
                 relu: None,
                 kept: Vec::new(),
                 name: name.to_owned(),
-                trainable: None,
+                tensors: None,
             };
-            let input = Some(Source { store: part, channels: 0..view.channels });
-            self.push(kernel, Between { input, ..Between::default() }, None);
+            let input = Some(StoreChannels { store: part, channels: 0..view.channels });
+            self.push(kernel, KernelStores { input, ..KernelStores::default() }, None);
         }
     }
 
-    fn segment(&mut self, island: Island, name: String) {
-        let Island { nodes, inputs, outputs } = island;
+    fn segment(&mut self, island: StageSegment, name: String) {
+        let StageSegment { nodes, inputs, outputs } = island;
         for (_, view) in inputs.iter().chain(&outputs) {
             (self.on_segment[view.store], self.is_dense[view.store]) = (true, true);
         }
-        let edge = |(value, view): (usize, super::view::View), at: View| Edge {
+        let edge = |(value, view): (usize, super::view::StoreView), at: MapView| Edge {
             value,
             view: at,
             elements: view.elements(),
@@ -309,7 +312,7 @@ impl<'g, T: Element> Builder<'g, T> {
         let to = to.view;
         let inputs = inputs.into_iter().map(|(_, edge)| edge).collect();
         let tensors = self.perturbed.read_by(&nodes);
-        self.segments.push(Portion { nodes, inputs, outputs, tensors });
+        self.segments.push(CompiledSegment { nodes, inputs, outputs, tensors });
         let kind = KernelKind::Segment(self.segments.len() - 1);
         let kernel = Kernel {
             kind,
@@ -319,9 +322,9 @@ impl<'g, T: Element> Builder<'g, T> {
             relu: None,
             kept: Vec::new(),
             name,
-            trainable: None,
+            tensors: None,
         };
-        self.push(kernel, Between::default(), None);
+        self.push(kernel, KernelStores::default(), None);
     }
 
     /// Which rows of each buffer are read, from the output backwards: no other is computed.
@@ -339,11 +342,11 @@ impl<'g, T: Element> Builder<'g, T> {
                 (0..live[kernel.output.map].len()).filter(|&p| live[kernel.output.map][p]).collect();
             for row in rows {
                 kernel.sources(row).into_iter().for_each(|source| live[kernel.input.map][source] = true);
-                let norm = kernel.trainable.as_ref().and_then(|trainable| trainable.norm.as_ref());
+                let norm = kernel.tensors.as_ref().and_then(|tensors| tensors.norm.as_ref());
                 for view in norm.map(|norm| norm.rows).into_iter().chain(kernel.kept.iter().copied()) {
                     live[view.map][row] = true;
                 }
-                if let Some(View { map, .. }) = kernel.other {
+                if let Some(MapView { map, .. }) = kernel.other {
                     kernel.other_sources(row).into_iter().for_each(|source| live[map][source] = true);
                 }
             }
@@ -356,15 +359,15 @@ impl<'g, T: Element> Builder<'g, T> {
     /// Takes Winograd's form where it pays, and where all rows are computed: a patch mixes all that it reads.
     fn patch(&mut self) {
         for (kernel, weights) in self.kernels.iter_mut().zip(&self.weights) {
-            let all = |view: View| self.maps[view.map].live.len() == self.maps[view.map].positions;
+            let all = |view: MapView| self.maps[view.map].live.len() == self.maps[view.map].positions;
             let (alone, Some(weights)) = (kernel.kept_product().is_some(), weights) else { continue };
             if !(all(kernel.input) && all(kernel.output)) {
                 continue;
             }
-            if let (Some(trainable), Some(neighbours)) = (&mut kernel.trainable, weights.neighbours)
+            if let (Some(tensors), Some(neighbours)) = (&mut kernel.tensors, weights.neighbours)
                 && weights.inputs >= FEW_CHANNELS
             {
-                trainable.patches = Some(neighbours.gradient());
+                tensors.patches = Some(neighbours.gradient());
             }
             let KernelKind::Product { patches, panels, .. } = &mut kernel.kind else { continue };
             let weights = if alone { weights.unscaled() } else { (**weights).clone() };
@@ -376,8 +379,8 @@ impl<'g, T: Element> Builder<'g, T> {
 }
 
 /// The channels of a second operand that a kernel reads.
-fn read_by<T>(kind: &KernelKind<T>, other: View, channels: usize) -> View {
+fn read_by<T>(kind: &KernelKind<T>, other: MapView, channels: usize) -> MapView {
     let KernelKind::Combine { repeat, .. } = kind else { return other };
     let channels = if repeat.single { 1 } else { channels };
-    View { offset: other.offset + repeat.first, channels, ..other }
+    MapView { offset: other.offset + repeat.first, channels, ..other }
 }

@@ -1,4 +1,4 @@
-//! Weights as numbers: read from the graph or computed from what is, folded in f64, and rounded once when they are packed.
+//! ProductWeights as numbers: read from the graph or computed from what is, folded in f64, and rounded once when they are packed.
 
 use std::borrow::Cow;
 
@@ -32,13 +32,13 @@ impl<'g> Constants<'g> {
     }
 
     /// A constant as numbers.
-    pub(crate) fn numbers(&self, id: ValueId) -> Option<Numbers<'g>> {
+    pub(crate) fn numbers(&self, id: ValueId) -> Option<ConstantNumbers<'g>> {
         let widened = match self.data(id)? {
             data if matches!(data.dtype(), DType::F32 | DType::F64) => Cow::Borrowed(data),
             data if data.dtype().is_float() => Cow::Owned(data.clone().convert_dtype(DType::F32)),
             _ => return None,
         };
-        Some(Numbers(widened))
+        Some(ConstantNumbers(widened))
     }
 
     /// A constant as indices.
@@ -62,10 +62,10 @@ impl<'g> Constants<'g> {
 
 /// A constant of the graph, as numbers.
 #[derive(Debug, Clone)]
-pub(crate) struct Numbers<'g>(Cow<'g, TensorData>);
+pub(crate) struct ConstantNumbers<'g>(Cow<'g, TensorData>);
 
-impl Numbers<'_> {
-    /// Numbers that stand in no graph.
+impl ConstantNumbers<'_> {
+    /// ConstantNumbers that stand in no graph.
     pub(crate) fn new(numbers: Vec<f64>) -> Self {
         let count = numbers.len();
         Self(Cow::Owned(TensorData::new(numbers, [count])))
@@ -85,7 +85,7 @@ impl Numbers<'_> {
     }
 }
 
-/// Numbers of either type.
+/// ConstantNumbers of either type.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Look<'a> {
     /// Single precision.

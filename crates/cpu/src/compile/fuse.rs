@@ -3,9 +3,9 @@
 //! Each takes a stage and the only stage that reads its result. Both know their rows and channels, so that a
 //! rewrite is right for any shapes that the graph gave the values.
 
-use super::stage::{Affine, Normalization, Source, Stage, StageOp, Stages};
+use super::stage::{ChannelAffine, Stage, StageNorm, StageOp, Stages, StoreChannels};
 use super::view::{Store, StoreId};
-use crate::kernels::{How, Part, Table};
+use crate::kernels::{ChainPart, How, RowTable};
 
 /// Applies all rewrites.
 pub(crate) fn fuse(stages: &mut Stages<'_>) {
@@ -36,12 +36,12 @@ pub(crate) fn fuse(stages: &mut Stages<'_>) {
 }
 
 /// A scale and shift that is the same for all channels, and nothing else.
-fn uniform(stage: &Stage<'_>) -> Option<Part> {
-    let StageOp::Affine(Some(Affine { scale, shift })) = &stage.op else { return None };
+fn uniform(stage: &Stage<'_>) -> Option<ChainPart> {
+    let StageOp::Affine(Some(ChannelAffine { scale, shift })) = &stage.op else { return None };
     let (&first, &then) = scale.first().zip(shift.first())?;
-    let alone = !stage.relu && stage.other.is_none() && stage.trained.tensors().next().is_none();
+    let alone = !stage.relu && stage.other.is_none() && stage.tensors.tensors().next().is_none();
     let same = scale.iter().all(|x| *x == first) && shift.iter().all(|x| *x == then);
-    (alone && same && stage.trained.norm.is_none()).then_some(Part::Affine { scale: first, shift: then })
+    (alone && same && stage.tensors.norm.is_none()).then_some(ChainPart::Affine { scale: first, shift: then })
 }
 
 struct Fusion<'s> {
@@ -55,13 +55,13 @@ impl Fusion<'_> {
     /// The only stage that reads a store, all its channels, where the network's output is another one.
     fn sole(&self, store: StoreId, all: &[Option<Stage<'_>>]) -> Option<usize> {
         let [only] = self.readers[store][..] else { return None };
-        let whole = |source: &Source| source.store != store || self.is_whole(source);
+        let whole = |source: &StoreChannels| source.store != store || self.is_whole(source);
         let reader = all[only].as_ref()?;
         (store != self.output && reader.input.as_ref().is_none_or(whole)).then_some(only)
     }
 
     /// Whether all channels of a store are read.
-    fn is_whole(&self, source: &Source) -> bool {
+    fn is_whole(&self, source: &StoreChannels) -> bool {
         source.channels == (0..self.stores[source.store].channels)
     }
 
@@ -76,31 +76,31 @@ impl Fusion<'_> {
     /// A scale and shift of a product's results goes into its weights.
     fn fold_affine<'g>(&mut self, index: usize, stage: &mut Stage<'g>, all: &mut [Option<Stage<'g>>]) {
         while let Some(next) = self.sole(stage.output, all)
-            && let Some(Stage { op: StageOp::Affine(Some(affine)), relu: false, trained, .. }) = &all[next]
+            && let Some(Stage { op: StageOp::Affine(Some(affine)), relu: false, tensors, .. }) = &all[next]
             && let StageOp::Product { weights, bias, .. } = &mut stage.op
-            && stage.trained.norm.is_none()
+            && stage.tensors.norm.is_none()
         {
             let is_shift = affine.scale.iter().all(|&scale| scale == 1.0);
-            let perturbed = stage.trained.tensors().next().is_some();
+            let perturbed = stage.tensors.tensors().next().is_some();
             // What is added to a product is its bias; a normalisation has gamma too.
-            let added = trained.norm.as_ref().filter(|norm| is_shift && norm.gamma.is_none());
+            let added = tensors.norm.as_ref().filter(|norm| is_shift && norm.gamma.is_none());
             let added = added.and_then(|norm| norm.beta);
-            if let (Some(tensor), None) = (added, stage.trained.bias) {
-                stage.trained.bias = Some(tensor);
-            } else if trained.norm.is_some() || perturbed && !is_shift {
+            if let (Some(tensor), None) = (added, stage.tensors.bias) {
+                stage.tensors.bias = Some(tensor);
+            } else if tensors.norm.is_some() || perturbed && !is_shift {
                 // What is kept apart is the product with weights as they are.
                 if weights.scale.is_some() {
                     return;
                 }
                 // Gradients read the product's own results, or are scaled: the two are kept apart.
-                let plain = || Normalization {
+                let plain = || StageNorm {
                     gamma: None,
                     beta: None,
                     mean: vec![0.0; affine.shift.len()],
                     inverse: vec![1.0; affine.shift.len()],
                     affine: affine.clone(),
                 };
-                stage.trained.norm = Some(trained.norm.clone().unwrap_or_else(plain));
+                stage.tensors.norm = Some(tensors.norm.clone().unwrap_or_else(plain));
                 weights.scale_by(&affine.scale);
                 if let Some(reader) = all[next].take() {
                     self.absorb(index, stage, reader);
@@ -108,7 +108,7 @@ impl Fusion<'_> {
                 return;
             }
             weights.scale_by(&affine.scale);
-            let Affine { scale, shift } = affine;
+            let ChannelAffine { scale, shift } = affine;
             bias.iter_mut().zip(scale.iter().zip(shift)).for_each(|(b, (s, t))| *b = *b * s + t);
             if let Some(reader) = all[next].take() {
                 self.absorb(index, stage, reader);
@@ -119,11 +119,11 @@ impl Fusion<'_> {
     /// Two scales and shifts one behind the other.
     fn compose<'g>(&mut self, index: usize, stage: &mut Stage<'g>, all: &mut [Option<Stage<'g>>]) {
         while let Some(next) = self.sole(stage.output, all)
-            && stage.trained.norm.is_none()
-            && let Some(Stage { op: StageOp::Affine(Some(then)), trained, .. }) = &all[next]
-            && trained.norm.is_none()
+            && stage.tensors.norm.is_none()
+            && let Some(Stage { op: StageOp::Affine(Some(then)), tensors, .. }) = &all[next]
+            && tensors.norm.is_none()
             && !stage.relu
-            && let StageOp::Affine(Some(Affine { scale, shift })) = &mut stage.op
+            && let StageOp::Affine(Some(ChannelAffine { scale, shift })) = &mut stage.op
         {
             shift.iter_mut().zip(then.scale.iter().zip(&then.shift)).for_each(|(x, (s, t))| *x = *x * s + t);
             scale.iter_mut().zip(&then.scale).for_each(|(x, s)| *x *= s);
@@ -137,7 +137,7 @@ impl Fusion<'_> {
     fn begin_chain<'g>(&mut self, index: usize, stage: &mut Stage<'g>, all: &mut [Option<Stage<'g>>]) {
         if let Some(next) = self.sole(stage.output, all)
             && let Some(Stage { op: StageOp::Pointwise(then), .. }) = &all[next]
-            && !then.contains(&Part::Argument)
+            && !then.contains(&ChainPart::Argument)
             && let Some(first) = uniform(stage)
         {
             let chain = [&[first], then.as_slice()].concat();
@@ -159,7 +159,7 @@ impl Fusion<'_> {
                 stage.input.as_ref().filter(|source| self.is_whole(source)).map(|source| source.store);
             let read = [then.input.as_ref().map(|source| source.store), then.other];
             match &then.op {
-                StageOp::Pointwise(then) if !then.contains(&Part::Argument) => chain.extend(then),
+                StageOp::Pointwise(then) if !then.contains(&ChainPart::Argument) => chain.extend(then),
                 StageOp::Affine(Some(_)) => match uniform(then) {
                     Some(part) => chain.push(part),
                     None => return,
@@ -167,7 +167,7 @@ impl Fusion<'_> {
                 StageOp::Combine { how: How::Product, repeat }
                     if repeat.is_plain() && begun.is_some() && read.contains(&begun) =>
                 {
-                    chain.push(Part::Argument);
+                    chain.push(ChainPart::Argument);
                     // It reads the beginning no longer, which this stage does already.
                     if let Some(begun) = begun {
                         self.readers[begun].retain(|reader| *reader != next);
@@ -214,7 +214,7 @@ impl Fusion<'_> {
     fn mean_first<'g>(&mut self, index: usize, all: &mut [Option<Stage<'g>>]) {
         let Some(product) = &all[index] else { return };
         let StageOp::Product { table, weights, .. } = &product.op else { return };
-        let alone = !product.relu && product.other.is_none() && product.trained.norm.is_none();
+        let alone = !product.relu && product.other.is_none() && product.tensors.norm.is_none();
         let Some(next) = self.sole(product.output, all).filter(|_| alone && table.is_identity()) else {
             return;
         };
@@ -250,7 +250,7 @@ impl Fusion<'_> {
             source.channels = 0..store.channels;
         }
         if let StageOp::Product { table, .. } = &mut product.op {
-            *table = Table::identity(store.rows);
+            *table = RowTable::identity(store.rows);
         }
         // Each where the other was: what the product reads is there in its place already.
         (all[index], all[next]) = (Some(mean), Some(product));

@@ -11,9 +11,9 @@ use influence_autodiff::ops::Op;
 
 use super::constants::Constants;
 use super::perturbed::Perturbed;
-use super::stage::{Island, Source, Stage, StageOp, Stages, Trained};
-use super::support::{Answer, Arrangement, Operand, Own, Reason, Support, default_axis};
-use super::view::{SampleShape, Store, StoreId, View};
+use super::stage::{Stage, StageOp, StageSegment, StageTensors, Stages, StoreChannels};
+use super::support::{Answer, Arrangement, NewStage, Reason, StageOperand, Support, default_axis};
+use super::view::{SampleShape, Store, StoreId, StoreView};
 
 /// The stages of a graph.
 ///
@@ -25,7 +25,7 @@ pub(crate) fn lower<'g>(
     constants: &'g Constants<'g>,
     perturbed: &Perturbed,
 ) -> Result<Stages<'g>, Reason> {
-    let mut lowering = Lowering {
+    let mut lowering = StageLowering {
         graph,
         constants,
         perturbed,
@@ -33,7 +33,7 @@ pub(crate) fn lower<'g>(
         views: vec![None; graph.values().len()],
         stages: Vec::new(),
         copies: HashMap::new(),
-        open: Open::default(),
+        open: OpenSegment::default(),
         readers: last_readers(graph),
     };
     let input = lowering.input()?;
@@ -42,7 +42,7 @@ pub(crate) fn lower<'g>(
     }
     lowering.close()?;
     let output = lowering.output(input)?;
-    let Lowering { stores, stages, views: values, .. } = lowering;
+    let StageLowering { stores, stages, views: values, .. } = lowering;
     Ok(Stages { stores, stages, values, input, output })
 }
 
@@ -62,7 +62,7 @@ fn is_cheap(op: &Op) -> bool {
 
 /// A segment to which nodes may still be added.
 #[derive(Debug, Default)]
-struct Open {
+struct OpenSegment {
     nodes: Vec<usize>,
     /// What they compute.
     values: Vec<ValueId>,
@@ -70,20 +70,20 @@ struct Open {
     until: usize,
 }
 
-struct Lowering<'a, 'g> {
+struct StageLowering<'a, 'g> {
     graph: &'g Graph,
     constants: &'g Constants<'g>,
     perturbed: &'a Perturbed,
     stores: Vec<Store>,
-    views: Vec<Option<View>>,
+    views: Vec<Option<StoreView>>,
     stages: Vec<Stage<'g>>,
     /// Stores that hold the same copy, by what it is a copy of.
     copies: HashMap<(StoreId, usize, Vec<u32>), StoreId>,
-    open: Open,
+    open: OpenSegment,
     readers: Vec<Option<usize>>,
 }
 
-impl<'g> Lowering<'_, 'g> {
+impl<'g> StageLowering<'_, 'g> {
     fn store(&mut self, store: Store) -> StoreId {
         self.stores.push(store);
         self.stores.len() - 1
@@ -152,7 +152,7 @@ impl<'g> Lowering<'_, 'g> {
         }
         match self.support().node(index) {
             Ok(Answer::View(view)) => self.views[node.output] = Some(view),
-            Ok(Answer::Own(own)) => self.own(index, *own),
+            Ok(Answer::Stage(own)) => self.own(index, *own),
             Err(_) => self.join(index, None),
         }
         Ok(())
@@ -192,10 +192,10 @@ impl<'g> Lowering<'_, 'g> {
 
     /// Ends the open segment: what later nodes read of it is stored.
     fn close(&mut self) -> Result<(), Reason> {
-        let Open { nodes, values, .. } = std::mem::take(&mut self.open);
+        let OpenSegment { nodes, values, .. } = std::mem::take(&mut self.open);
         let Some(&last) = nodes.last() else { return Ok(()) };
         let is_inside = |node: usize| nodes.binary_search(&node).is_ok();
-        let mut inputs: Vec<(ValueId, View)> = Vec::new();
+        let mut inputs: Vec<(ValueId, StoreView)> = Vec::new();
         for id in nodes.iter().flat_map(|&node| &self.graph.nodes()[node].inputs).copied() {
             let given = self.constants.depends(id) && !values.contains(&id);
             if given && !inputs.iter().any(|(other, _)| *other == id) {
@@ -218,16 +218,16 @@ impl<'g> Lowering<'_, 'g> {
             outputs.push((id, arrangement.view.at(store)));
         }
         let output = outputs.first().map(|(_, view)| view.store).ok_or("a segment that nothing reads")?;
-        let op = StageOp::Segment(Box::new(Island { nodes: nodes.clone(), inputs, outputs }));
-        let trained = Trained::default();
-        self.stages.push(Stage { op, input: None, other: None, output, relu: false, nodes, trained });
+        let op = StageOp::Segment(Box::new(StageSegment { nodes: nodes.clone(), inputs, outputs }));
+        let tensors = StageTensors::default();
+        self.stages.push(Stage { op, input: None, other: None, output, relu: false, nodes, tensors });
         Ok(())
     }
 
     /// Adds a stage, and before it copies of the operands that do not lie as it takes them.
-    fn own(&mut self, index: usize, own: Own<'g>) {
-        let Own { mut op, operands, result, relu, trained } = own;
-        let sources: Vec<Source> = operands.into_iter().map(|operand| self.operand(operand)).collect();
+    fn own(&mut self, index: usize, own: NewStage<'g>) {
+        let NewStage { mut op, operands, result, relu, tensors } = own;
+        let sources: Vec<StoreChannels> = operands.into_iter().map(|operand| self.operand(operand)).collect();
         let output = self.place(self.graph.nodes()[index].output, &result);
         let (mut input, mut other) = (sources.first().cloned(), None);
         match &mut op {
@@ -240,19 +240,19 @@ impl<'g> Lowering<'_, 'g> {
             }
             _ => {}
         }
-        self.stages.push(Stage { op, input, other, output, relu, nodes: vec![index], trained });
+        self.stages.push(Stage { op, input, other, output, relu, nodes: vec![index], tensors });
     }
 
-    fn operand(&mut self, Operand { from, copy, reading }: Operand) -> Source {
+    fn operand(&mut self, StageOperand { from, copy, reading }: StageOperand) -> StoreChannels {
         let store = match copy {
             Some(arrangement) => self.copy(&from, &arrangement),
             None => from.store,
         };
-        Source { store, channels: reading.channels }
+        StoreChannels { store, channels: reading.channels }
     }
 
     /// A copy of a value in another arrangement; the one that there is already, if there is.
-    fn copy(&mut self, from: &View, arrangement: &Arrangement) -> StoreId {
+    fn copy(&mut self, from: &StoreView, arrangement: &Arrangement) -> StoreId {
         let width = self.stores[from.store].channels;
         let sources = from.sources(&arrangement.view, arrangement.store, width);
         let key = (from.store, arrangement.store.channels, sources);
@@ -260,9 +260,9 @@ impl<'g> Lowering<'_, 'g> {
             return store;
         }
         let store = self.store(arrangement.store);
-        let input = Source { store: from.store, channels: 0..width };
+        let input = StoreChannels { store: from.store, channels: 0..width };
         let op = StageOp::Rearrange { sources: key.2.clone(), fill: None };
-        let (nodes, trained) = (Vec::new(), Trained::default());
+        let (nodes, tensors) = (Vec::new(), StageTensors::default());
         self.stages.push(Stage {
             op,
             input: Some(input),
@@ -270,7 +270,7 @@ impl<'g> Lowering<'_, 'g> {
             output: store,
             relu: false,
             nodes,
-            trained,
+            tensors,
         });
         self.copies.insert(key, store);
         store

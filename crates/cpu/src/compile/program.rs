@@ -6,22 +6,22 @@ use influence_autodiff::graph::ValueId;
 
 use super::view;
 use crate::kernels::{
-    Element, How, Links, Matrices, Moves, PAD, Panels, Part, Patches, Repeat, Table, WithinRow,
+    ChainPart, How, Links, Matrices, Moves, PAD, Panels, Patches, Repetition, RowTable, SimdFloat, WithinRow,
 };
 
 /// A buffer of rows: one for each position of each sample.
 #[derive(Debug, Clone)]
-pub(crate) struct Map {
+pub(crate) struct RowMap {
     /// Rows of one sample.
     pub(crate) positions: usize,
-    /// Numbers of one row.
+    /// ConstantNumbers of one row.
     pub(crate) pitch: usize,
     /// The positions that something reads, ascending: no other is computed.
     pub(crate) live: Vec<usize>,
 }
 
-impl Map {
-    /// Numbers of one sample.
+impl RowMap {
+    /// ConstantNumbers of one sample.
     pub(crate) fn size(&self) -> usize {
         self.positions * self.pitch
     }
@@ -29,7 +29,7 @@ impl Map {
 
 /// Neighbouring channels of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct View {
+pub(crate) struct MapView {
     pub(crate) map: usize,
     pub(crate) offset: usize,
     pub(crate) channels: usize,
@@ -42,47 +42,47 @@ pub(crate) type MaskId = usize;
 #[derive(Debug, Clone)]
 pub(crate) struct Kernel<T> {
     pub(crate) kind: KernelKind<T>,
-    pub(crate) input: View,
-    pub(crate) output: View,
+    pub(crate) input: MapView,
+    pub(crate) output: MapView,
     /// A second operand of a sum, or what a convolution's result is added to.
-    pub(crate) other: Option<View>,
+    pub(crate) other: Option<MapView>,
     /// The mask that the ReLU at its end makes, if there is one.
     pub(crate) relu: Option<MaskId>,
     /// What it leaves for the reverse pass besides its result: derivatives, or what its pullback reads.
-    pub(crate) kept: Vec<View>,
+    pub(crate) kept: Vec<MapView>,
     /// The graph's operations that it stands for.
     pub(crate) name: String,
     /// Its perturbed tensors, where parameters are perturbed.
-    pub(crate) trainable: Option<Trainable<T>>,
+    pub(crate) tensors: Option<KernelTensors<T>>,
 }
 
 /// The perturbed tensors of a stage, by their places among the network's.
 #[derive(Debug, Clone)]
-pub(crate) struct Trainable<T> {
+pub(crate) struct KernelTensors<T> {
     /// Of the product.
     pub(crate) weight: Option<usize>,
     /// The patches of its gradient in Winograd's form, where that can be taken.
     pub(crate) patches: Option<Patches>,
     pub(crate) bias: Option<usize>,
     /// The batch normalisation behind the product, or alone.
-    pub(crate) norm: Option<Norm<T>>,
+    pub(crate) norm: Option<KernelNorm<T>>,
 }
 
 /// A batch normalisation gamma (x - mean) inverse + beta whose tensors are perturbed.
 #[derive(Debug, Clone)]
-pub(crate) struct Norm<T> {
+pub(crate) struct KernelNorm<T> {
     pub(crate) gamma: Option<usize>,
     pub(crate) beta: Option<usize>,
     pub(crate) mean: Vec<f64>,
     /// One over the deviation.
     pub(crate) inverse: Vec<f64>,
     /// What is normalised: the product's results have rows of their own, which its gradient reads.
-    pub(crate) rows: View,
+    pub(crate) rows: MapView,
     /// The scale and the shift of it all.
     pub(crate) affine: [Vec<T>; 2],
 }
 
-impl<T> Trainable<T> {
+impl<T> KernelTensors<T> {
     /// Whether a tensor is among them.
     pub(crate) fn tensors(&self) -> impl Iterator<Item = usize> {
         let norm = self.norm.iter().flat_map(|norm| [norm.gamma, norm.beta]);
@@ -132,8 +132,8 @@ impl<T> Kernel<T> {
     }
 
     /// The batch normalisation behind a product whose results have rows of their own.
-    pub(crate) fn kept_product(&self) -> Option<&Norm<T>> {
-        let norm = self.trainable.as_ref()?.norm.as_ref()?;
+    pub(crate) fn kept_product(&self) -> Option<&KernelNorm<T>> {
+        let norm = self.tensors.as_ref()?.norm.as_ref()?;
         matches!(self.kind, KernelKind::Product { .. }).then_some(norm)
     }
 }
@@ -142,17 +142,17 @@ impl<T> Kernel<T> {
 #[derive(Debug, Clone)]
 pub(crate) enum KernelKind<T> {
     /// A convolution or linear layer, batch normalisation folded in; in Winograd's form where there are patches.
-    Product { table: Table, patches: Option<Patches>, panels: Panels<T>, bias: Vec<T> },
+    Product { table: RowTable, patches: Option<Patches>, panels: Panels<T>, bias: Vec<T> },
     /// The same of each channel by itself: `[tap][channel]`.
-    Channelwise { table: Table, weights: Vec<T>, bias: Vec<T> },
+    Channelwise { table: RowTable, weights: Vec<T>, bias: Vec<T> },
     /// scale x + shift for each channel, or x itself.
     Affine(Option<[Vec<T>; 2]>),
     /// The operand and the other.
     Sum,
     /// A function of each number, which leaves its derivatives.
-    Pointwise(Vec<Part>),
+    Pointwise(Vec<ChainPart>),
     /// The operand and the other, which is repeated; a quotient leaves its derivatives by both.
-    Combine { how: How, repeat: Repeat },
+    Combine { how: How, repeat: Repetition },
     /// scale x + shift for each number of a sample; no scale where all are 1.
     Elementwise { scale: Option<Vec<T>>, shift: Vec<T> },
     /// What the channels of a row do to one another.
@@ -160,9 +160,9 @@ pub(crate) enum KernelKind<T> {
     /// Matrices of the operand times matrices of the other.
     Matrices(Matrices),
     /// The mean over windows.
-    Average { table: Table, shares: Vec<T> },
+    Average { table: RowTable, shares: Vec<T> },
     /// The maximum over windows; the index is that of the choices it leaves.
-    Maximum { table: Table, choices: usize },
+    Maximum { table: RowTable, choices: usize },
     /// Each number is one of the input's, or a constant.
     Rearrange { moves: Moves, fill: Option<Vec<T>> },
     /// Nodes on Burn's operations; the index is that of the segment.
@@ -197,9 +197,9 @@ impl<T> KernelKind<T> {
 
 /// Where the cotangent of a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum CotangentRef {
     /// In full, in the channels of a map.
-    Dense(View),
+    Dense(MapView),
     /// Of the active channels of a mask: the cotangent before the ReLU.
     Compressed(MaskId),
 }
@@ -208,24 +208,24 @@ pub(crate) enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sink {
     /// To a place.
-    Place(Place),
+    Plain(CotangentRef),
     /// Times the derivatives of a function of each number, to the channels of a map: `slopes` are the kept values, row by row.
-    Times { view: View, slopes: View },
+    Times { view: MapView, slopes: MapView },
     /// Through a mask and the scale of the channels before it, to the channels of a map: those of the mask from channel `from` on.
-    Through { mask: MaskId, view: View, from: usize, scaled: Option<usize> },
+    Through { mask: MaskId, view: MapView, from: usize, scaled: Option<usize> },
 }
 
 impl Sink {
     /// The place that is written in the end.
-    pub(crate) fn place(self) -> Place {
+    pub(crate) fn cotangent(self) -> CotangentRef {
         match self {
-            Self::Place(place) => place,
-            Self::Through { view, .. } | Self::Times { view, .. } => Place::Dense(view),
+            Self::Plain(place) => place,
+            Self::Through { view, .. } | Self::Times { view, .. } => CotangentRef::Dense(view),
         }
     }
 
     /// The derivatives by which it multiplies.
-    pub(crate) fn slopes(self) -> Option<View> {
+    pub(crate) fn slopes(self) -> Option<MapView> {
         match self {
             Self::Times { slopes, .. } => Some(slopes),
             _ => None,
@@ -251,7 +251,7 @@ pub(crate) enum Site {
     Mask(MaskId),
 }
 
-impl Place {
+impl CotangentRef {
     /// The buffer it lies in.
     pub(crate) fn site(self) -> Site {
         match self {
@@ -263,9 +263,9 @@ impl Place {
 
 /// One step of the reverse pass: cotangents from one place to another.
 #[derive(Debug, Clone)]
-pub(crate) struct Step<T> {
+pub(crate) struct ReverseStep<T> {
     pub(crate) kind: StepKind<T>,
-    pub(crate) source: Place,
+    pub(crate) source: CotangentRef,
     pub(crate) target: Sink,
     /// Whether the target's buffer holds nothing yet.
     pub(crate) first: bool,
@@ -277,9 +277,9 @@ pub(crate) struct Step<T> {
 #[derive(Debug, Clone)]
 pub(crate) enum StepKind<T> {
     /// Through a convolution; cotangents of the same rows may come with it.
-    Product { links: Links, patches: Option<Patches>, panels: Panels<T>, identity: Option<Place> },
+    Product { links: Links, patches: Option<Patches>, panels: Panels<T>, identity: Option<CotangentRef> },
     /// Several products through masks into the same channels, row by row.
-    Together(Vec<Step<T>>),
+    Together(Vec<ReverseStep<T>>),
     /// Through a convolution that reads too few channels to fill a vector: its taps stand side by side as columns, which are then added
     /// up.
     Columns {
@@ -302,12 +302,12 @@ pub(crate) enum StepKind<T> {
     /// Times a factor for each number; to a repeated operand, the sum over the repeats.
     Scaled { links: Option<Links>, factor: Factor },
     /// Through what the channels of a row do to one another, by what the forward pass has left there.
-    Within { kept: View },
+    Within { kept: MapView },
     /// To one of the operands of matrix products, by the values of the other.
-    Matrices { operand: usize, other: View },
+    Matrices { operand: usize, other: MapView },
     /// Through a segment: from its outputs, where anything has reached them, to its inputs, and whether each of
     /// these holds nothing yet.
-    Segment { sources: Vec<Option<Place>>, targets: Vec<(Sink, bool)> },
+    Segment { sources: Vec<Option<CotangentRef>>, targets: Vec<(Sink, bool)> },
 }
 
 /// The factors of a row's cotangents.
@@ -316,14 +316,14 @@ pub(crate) enum Factor {
     /// One number for all.
     Number(f64),
     /// A row's values; whether they are repeated as the stage's other operand is.
-    Values { view: View, repeated: bool },
+    Values { view: MapView, repeated: bool },
     /// The stage's own scale.
     Own,
 }
 
-impl<T> Step<T> {
+impl<T> ReverseStep<T> {
     /// The values of the forward pass that it reads.
-    pub(crate) fn values(&self) -> impl Iterator<Item = View> {
+    pub(crate) fn values(&self) -> impl Iterator<Item = MapView> {
         let own = match self.kind {
             StepKind::Scaled { factor: Factor::Values { view, .. }, .. }
             | StepKind::Within { kept: view }
@@ -335,18 +335,18 @@ impl<T> Step<T> {
 
     /// Whether it reads other channels of the buffer that it writes.
     pub(crate) fn reads_its_target(&self) -> bool {
-        self.source.site() == self.target.place().site()
+        self.source.site() == self.target.cotangent().site()
     }
 
     /// All places that it reads or writes.
-    pub(crate) fn places(&self) -> Vec<Place> {
-        let mut places = vec![self.source, self.target.place()];
+    pub(crate) fn cotangents(&self) -> Vec<CotangentRef> {
+        let mut places = vec![self.source, self.target.cotangent()];
         match &self.kind {
             StepKind::Product { identity, .. } => places.extend(identity),
-            StepKind::Together(parts) => places.extend(parts.iter().flat_map(Self::places)),
+            StepKind::Together(parts) => places.extend(parts.iter().flat_map(Self::cotangents)),
             StepKind::Segment { sources, targets } => {
                 places.extend(sources.iter().flatten());
-                places.extend(targets.iter().map(|(sink, _)| sink.place()));
+                places.extend(targets.iter().map(|(sink, _)| sink.cotangent()));
             }
             _ => {}
         }
@@ -364,7 +364,7 @@ impl<T> Step<T> {
 
 /// The nodes of a segment, and where the values on its edges lie.
 #[derive(Debug, Clone)]
-pub(crate) struct Portion {
+pub(crate) struct CompiledSegment {
     pub(crate) nodes: Vec<usize>,
     pub(crate) inputs: Vec<Edge>,
     pub(crate) outputs: Vec<Edge>,
@@ -376,54 +376,55 @@ pub(crate) struct Portion {
 #[derive(Debug, Clone)]
 pub(crate) struct Edge {
     pub(crate) value: ValueId,
-    pub(crate) view: View,
+    pub(crate) view: MapView,
     /// Row and channel.
     pub(crate) elements: Vec<[usize; 2]>,
 }
 
 /// A value of the graph that a kernel computes: for whoever looks at a forward pass.
 #[derive(Debug, Clone)]
-pub(crate) struct Shown {
+pub(crate) struct ShownValue {
     pub(crate) kernel: usize,
     pub(crate) value: ValueId,
     /// The channels in which its store lies.
-    pub(crate) at: View,
-    pub(crate) view: view::View,
+    pub(crate) at: MapView,
+    pub(crate) view: view::StoreView,
 }
 
 /// A network compiled for the CPU executor.
 #[derive(Debug, Clone)]
 pub(crate) struct Compiled<T> {
-    pub(crate) maps: Vec<Map>,
+    pub(crate) maps: Vec<RowMap>,
     pub(crate) kernels: Vec<Kernel<T>>,
-    pub(crate) steps: Vec<Step<T>>,
-    pub(crate) masks: Vec<View>,
+    pub(crate) steps: Vec<ReverseStep<T>>,
+    pub(crate) masks: Vec<MapView>,
     pub(crate) choices: usize,
-    pub(crate) segments: Vec<Portion>,
-    pub(crate) shown: Vec<Shown>,
-    pub(crate) input: View,
-    pub(crate) output: View,
+    pub(crate) segments: Vec<CompiledSegment>,
+    pub(crate) shown: Vec<ShownValue>,
+    pub(crate) input: MapView,
+    pub(crate) output: MapView,
     /// Whether parameters are perturbed: all values are kept for their gradients.
-    pub(crate) trains: bool,
+    pub(crate) perturbs_parameters: bool,
 }
 
 impl<T> Compiled<T> {
     /// Whether the reverse pass reads the values of a map.
     pub(crate) fn keeps(&self, map: usize) -> bool {
-        self.trains || self.steps.iter().flat_map(Step::values).any(|view| view.map == map)
+        self.perturbs_parameters
+            || self.steps.iter().flat_map(ReverseStep::values).any(|view| view.map == map)
     }
 
     /// Whether it reads those of any.
     pub(crate) fn keeps_any(&self) -> bool {
-        self.trains || self.steps.iter().any(|step| step.values().next().is_some())
+        self.perturbs_parameters || self.steps.iter().any(|step| step.values().next().is_some())
     }
 
-    /// Numbers that the cotangents of one sample take at most in a buffer.
+    /// ConstantNumbers that the cotangents of one sample take at most in a buffer.
     pub(crate) fn site_size(&self, site: Site, lines: usize) -> usize {
         match site {
             Site::Map(map) => self.maps[map].positions * lines * self.maps[map].pitch,
             Site::Mask(mask) => {
-                let View { map, channels, .. } = self.masks[mask];
+                let MapView { map, channels, .. } = self.masks[mask];
                 self.maps[map].positions * (lines * channels + PAD)
             }
         }
@@ -432,7 +433,7 @@ impl<T> Compiled<T> {
     /// Bytes of the packed weights of both passes, and of what says which row reads which.
     pub(crate) fn fixed_bytes(&self) -> usize
     where
-        T: Element,
+        T: SimdFloat,
     {
         let forward = self.kernels.iter().map(|stage| match &stage.kind {
             KernelKind::Product { table, patches, panels, .. } => {
@@ -452,7 +453,7 @@ impl<T> Compiled<T> {
             KernelKind::Matrices(matrices) => matrices.bytes(),
             KernelKind::Affine(_) | KernelKind::Sum | KernelKind::Pointwise(_) | KernelKind::Segment(_) => 0,
         });
-        let reverse = self.steps.iter().flat_map(Step::parts).map(|step| match &step.kind {
+        let reverse = self.steps.iter().flat_map(ReverseStep::parts).map(|step| match &step.kind {
             StepKind::Product { links, patches, panels, .. } => {
                 panels.bytes() + links.bytes() + patches.as_ref().map_or(0, Patches::bytes)
             }
@@ -486,7 +487,7 @@ impl<T> Compiled<T> {
     }
 }
 
-impl fmt::Display for View {
+impl fmt::Display for MapView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "m{}[{}..{}]", self.map, self.offset, self.offset + self.channels)
     }
@@ -533,7 +534,7 @@ impl<T> fmt::Display for Kernel<T> {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for CotangentRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dense(view) => write!(f, "d{view}"),
@@ -542,11 +543,11 @@ impl fmt::Display for Place {
     }
 }
 
-impl<T> fmt::Display for Step<T> {
+impl<T> fmt::Display for ReverseStep<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.first { "=" } else { "+=" };
         match self.target {
-            Sink::Place(place) => write!(f, "{place} {sign} ")?,
+            Sink::Plain(place) => write!(f, "{place} {sign} ")?,
             Sink::Through { view, .. } | Sink::Times { view, .. } => write!(f, "d{view} {sign} ")?,
         }
         for (index, part) in self.parts().iter().enumerate() {
@@ -559,13 +560,13 @@ impl<T> fmt::Display for Step<T> {
     }
 }
 
-impl<T> Step<T> {
+impl<T> ReverseStep<T> {
     /// What is handed on.
     fn write_source(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.target {
             Sink::Through { mask, .. } => write!(f, "through r{mask} ")?,
             Sink::Times { slopes, .. } => write!(f, "{slopes} times ")?,
-            Sink::Place(_) => {}
+            Sink::Plain(_) => {}
         }
         match &self.kind {
             StepKind::Product { patches, identity, .. } => {
@@ -597,7 +598,7 @@ impl<T> Step<T> {
 impl<T> fmt::Display for Compiled<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for map in self.maps.iter().enumerate() {
-            let (id, Map { positions, pitch, live }) = map;
+            let (id, RowMap { positions, pitch, live }) = map;
             writeln!(f, "m{id} {positions} x {pitch}, {} live", live.len())?;
         }
         self.kernels.iter().try_for_each(|stage| writeln!(f, "{stage}"))?;

@@ -8,16 +8,16 @@ use std::ops::Range;
 
 use influence_autodiff::graph::ValueId;
 
-use super::view::{Store, StoreId, View};
-use super::weights::Weights;
-use crate::kernels::{How, Matrices, Part, Repeat, Table, WithinRow};
+use super::view::{Store, StoreId, StoreView};
+use super::weights::ProductWeights;
+use crate::kernels::{ChainPart, How, Matrices, Repetition, RowTable, WithinRow};
 
 /// One stage.
 #[derive(Debug, Clone)]
 pub(crate) struct Stage<'g> {
     pub(crate) op: StageOp<'g>,
     /// What it reads; none for a stage that reads any number of stores.
-    pub(crate) input: Option<Source>,
+    pub(crate) input: Option<StoreChannels>,
     /// What is added to its result, row by row, or a second operand.
     pub(crate) other: Option<StoreId>,
     pub(crate) output: StoreId,
@@ -26,12 +26,12 @@ pub(crate) struct Stage<'g> {
     /// The graph's nodes that it stands for.
     pub(crate) nodes: Vec<usize>,
     /// Its perturbed tensors.
-    pub(crate) trained: Trained,
+    pub(crate) tensors: StageTensors,
 }
 
 /// Neighbouring channels of a store; which rows are read is the operation's business.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Source {
+pub(crate) struct StoreChannels {
     pub(crate) store: StoreId,
     pub(crate) channels: Range<usize>,
 }
@@ -40,15 +40,15 @@ pub(crate) struct Source {
 #[derive(Debug, Clone)]
 pub(crate) enum StageOp<'g> {
     /// A convolution or matrix product with constant weights.
-    Product { table: Table, weights: Box<Weights<'g>>, bias: Vec<f64> },
+    Product { table: RowTable, weights: Box<ProductWeights<'g>>, bias: Vec<f64> },
     /// scale x + shift for each channel; x itself without them. Row by row.
-    Affine(Option<Affine>),
+    Affine(Option<ChannelAffine>),
     /// The input and the other. Row by row.
     Sum,
     /// A chain of functions of each number. Row by row.
-    Pointwise(Vec<Part>),
+    Pointwise(Vec<ChainPart>),
     /// The input and the other, which is repeated, number by number.
-    Combine { how: How, repeat: Repeat },
+    Combine { how: How, repeat: Repetition },
     /// scale x + shift for each number of a sample; no scale where all are 1. Row by row.
     Elementwise { scale: Option<Vec<f64>>, shift: Vec<f64> },
     /// What the channels of a row do to one another. Row by row.
@@ -56,56 +56,56 @@ pub(crate) enum StageOp<'g> {
     /// Matrices of the input times matrices of the other.
     Matrices(Matrices),
     /// The sum over a window times the share of its position.
-    Average { table: Table, shares: Vec<f64> },
+    Average { table: RowTable, shares: Vec<f64> },
     /// The maximum over windows.
-    Maximum { table: Table },
+    Maximum { table: RowTable },
     /// Each number of the result is a number of the input's store, or a constant.
     Rearrange { sources: Vec<u32>, fill: Option<Vec<f64>> },
     /// The channels of stores side by side. Row by row.
     Concat(Vec<StoreId>),
     /// Nodes that run on Burn's operations.
-    Segment(Box<Island>),
+    Segment(Box<StageSegment>),
 }
 
 /// y = scale x + shift, for each channel.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Affine {
+pub(crate) struct ChannelAffine {
     pub(crate) scale: Vec<f64>,
     pub(crate) shift: Vec<f64>,
 }
 
 /// Nodes that run on Burn's operations, and where the values on its edges lie.
 #[derive(Debug, Clone)]
-pub(crate) struct Island {
+pub(crate) struct StageSegment {
     pub(crate) nodes: Vec<usize>,
-    pub(crate) inputs: Vec<(ValueId, View)>,
-    pub(crate) outputs: Vec<(ValueId, View)>,
+    pub(crate) inputs: Vec<(ValueId, StoreView)>,
+    pub(crate) outputs: Vec<(ValueId, StoreView)>,
 }
 
 /// The perturbed tensors of a stage, by their places among the network's.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Trained {
+pub(crate) struct StageTensors {
     /// Of the product.
     pub(crate) weight: Option<usize>,
     pub(crate) bias: Option<usize>,
     /// The normalisation behind the product, or alone.
-    pub(crate) norm: Option<Normalization>,
+    pub(crate) norm: Option<StageNorm>,
 }
 
 /// A normalisation gamma (x - mean) inverse + beta with constant statistics, some of whose tensors are
 /// perturbed.
 #[derive(Debug, Clone)]
-pub(crate) struct Normalization {
+pub(crate) struct StageNorm {
     pub(crate) gamma: Option<usize>,
     pub(crate) beta: Option<usize>,
     pub(crate) mean: Vec<f64>,
     /// One over the deviation.
     pub(crate) inverse: Vec<f64>,
     /// All of it.
-    pub(crate) affine: Affine,
+    pub(crate) affine: ChannelAffine,
 }
 
-impl Trained {
+impl StageTensors {
     /// The tensors.
     pub(crate) fn tensors(&self) -> impl Iterator<Item = usize> {
         let norm = self.norm.iter().flat_map(|norm| [norm.gamma, norm.beta]);
@@ -146,7 +146,7 @@ pub(crate) struct Stages<'g> {
     pub(crate) stores: Vec<Store>,
     pub(crate) stages: Vec<Stage<'g>>,
     /// How each value of the graph lies, where it lies anywhere.
-    pub(crate) values: Vec<Option<View>>,
+    pub(crate) values: Vec<Option<StoreView>>,
     pub(crate) input: StoreId,
     pub(crate) output: StoreId,
 }

@@ -4,15 +4,15 @@
 //! them alone. So of some layers in a row the products into those few are taken at once, and those into all channels before them together
 //! with the last: a row of the wide buffer is then read and written once for all, and not once for each.
 
-use crate::kernels::{Element, Panels};
+use crate::kernels::{Panels, SimdFloat};
 
-use super::program::{Place, Sink, Step, StepKind, View};
+use super::program::{CotangentRef, MapView, ReverseStep, Sink, StepKind};
 
 /// The most products that are taken together: more would keep more cotangents waiting, and gain little.
 const MOST: usize = 4;
 
 /// Rewrites the steps.
-pub(super) fn join<T: Element>(steps: Vec<Step<T>>) -> Vec<Step<T>> {
+pub(super) fn join<T: SimdFloat>(steps: Vec<ReverseStep<T>>) -> Vec<ReverseStep<T>> {
     let groups = groups(&steps);
     let mut kept: Vec<_> = steps.into_iter().map(Some).collect();
     for group in groups {
@@ -26,44 +26,46 @@ pub(super) fn join<T: Element>(steps: Vec<Step<T>>) -> Vec<Step<T>> {
             parts.push(part(&step, 0, end));
         }
         let Some(step) = kept[last].take() else { continue };
-        let Step { source, target, stage, first, .. } = step;
+        let ReverseStep { source, target, stage, first, .. } = step;
         parts.push(step);
-        kept[last] = Some(Step { kind: StepKind::Together(parts), source, target, first, stage });
+        kept[last] = Some(ReverseStep { kind: StepKind::Together(parts), source, target, first, stage });
     }
     kept.into_iter().flatten().collect()
 }
 
 /// A product that is added, through a mask, to the channels of a map, and reads none of them.
-struct Wide<'a, T> {
-    view: View,
+struct WideProduct<'a, T> {
+    view: MapView,
     panels: &'a Panels<T>,
 }
 
-fn wide<T>(step: &Step<T>) -> Option<Wide<'_, T>> {
+fn wide<T>(step: &ReverseStep<T>) -> Option<WideProduct<'_, T>> {
     match (&step.kind, step.target) {
         (
             StepKind::Product { patches: None, panels, identity: None, .. },
             Sink::Through { view, from: 0, .. },
-        ) if !step.first && step.source.site() != step.target.place().site() => Some(Wide { view, panels }),
+        ) if !step.first && step.source.site() != step.target.cotangent().site() => {
+            Some(WideProduct { view, panels })
+        }
         _ => None,
     }
 }
 
 /// The step for some channels alone.
-fn part<T: Element>(step: &Step<T>, start: usize, end: usize) -> Step<T> {
+fn part<T: SimdFloat>(step: &ReverseStep<T>, start: usize, end: usize) -> ReverseStep<T> {
     let mut part = step.clone();
     if let StepKind::Product { panels, .. } = &mut part.kind {
         *panels = panels.columns(start..end);
     }
     if let Sink::Through { view, from, .. } = &mut part.target {
-        *view = View { offset: view.offset + start, channels: end - start, ..*view };
+        *view = MapView { offset: view.offset + start, channels: end - start, ..*view };
         *from = start;
     }
     part
 }
 
 /// The steps of each group, in order.
-fn groups<T: Element>(steps: &[Step<T>]) -> Vec<Vec<usize>> {
+fn groups<T: SimdFloat>(steps: &[ReverseStep<T>]) -> Vec<Vec<usize>> {
     let mut runs: Vec<Vec<usize>> = Vec::new();
     for (index, step) in steps.iter().enumerate() {
         if let Some(own) = wide(step) {
@@ -83,25 +85,31 @@ fn groups<T: Element>(steps: &[Step<T>]) -> Vec<Vec<usize>> {
 }
 
 /// Whether a product goes to some of the channels of an earlier one, and nothing else is written there in between.
-fn follows<T: Element>(steps: &[Step<T>], earlier: usize, index: usize, own: &Wide<'_, T>) -> bool {
+fn follows<T: SimdFloat>(
+    steps: &[ReverseStep<T>],
+    earlier: usize,
+    index: usize,
+    own: &WideProduct<'_, T>,
+) -> bool {
     let Some(other) = wide(&steps[earlier]) else { return false };
-    let View { map, offset, channels } = own.view;
+    let MapView { map, offset, channels } = own.view;
     let nested = other.view.map == map && other.view.offset == offset && other.view.channels >= channels;
-    let written = |step: &Step<T>| step.target.place().site() == Place::Dense(own.view).site();
+    let written =
+        |step: &ReverseStep<T>| step.target.cotangent().site() == CotangentRef::Dense(own.view).site();
     nested && other.panels.reads_as(own.panels) && !steps[earlier + 1..index].iter().any(written)
 }
 
 /// Whether nothing reads the channels of the last before it has its turn.
-fn may_wait<T>(steps: &[Step<T>], group: &[usize]) -> bool {
+fn may_wait<T>(steps: &[ReverseStep<T>], group: &[usize]) -> bool {
     let (first, last) = (group[0], group[group.len() - 1]);
-    let Some(Wide { view, .. }) = wide(&steps[last]) else { return false };
-    let reads = |place: Place| match place {
-        Place::Dense(read) => {
+    let Some(WideProduct { view, .. }) = wide(&steps[last]) else { return false };
+    let reads = |place: CotangentRef| match place {
+        CotangentRef::Dense(read) => {
             read.map == view.map
                 && read.offset < view.offset + view.channels
                 && view.offset < read.offset + read.channels
         }
-        Place::Compressed(_) => false,
+        CotangentRef::Compressed(_) => false,
     };
     !steps[first..last].iter().any(|step| {
         let identity = match &step.kind {

@@ -1,7 +1,7 @@
 //! How a value of the graph is read from where it is stored.
 //!
 //! Values are stored as rows of channels, whatever shape the graph gives them: a [`Store`]. A
-//! [`View`] says where each element of a value lies. The index along one axis is written in a mixed
+//! [`StoreView`] says where each element of a value lies. The index along one axis is written in a mixed
 //! radix, most significant [`Digit`] first, and each digit moves so many rows and channels:
 //!
 //! | value | axes as digits |
@@ -13,7 +13,7 @@
 //! Reshapes regroup the digits, permutations reorder axes, slices move the first element, and
 //! repeats have digits that do not move: none of them touches a number. (These are the layouts of
 //! CuTe, with two strides for one.) Whoever reads a value asks its view for the form it needs, and
-//! takes a copy in that form where the view has another ([`View::sources`]): no other code knows
+//! takes a copy in that form where the view has another ([`StoreView::sources`]): no other code knows
 //! what is stored how.
 
 use std::ops::Range;
@@ -28,7 +28,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Numbers of one sample.
+    /// ConstantNumbers of one sample.
     pub(crate) fn size(self) -> usize {
         self.rows * self.channels
     }
@@ -95,7 +95,7 @@ impl SampleShape {
 
 /// Where the elements of a value lie in a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct View {
+pub(crate) struct StoreView {
     pub(crate) store: StoreId,
     pub(crate) shape: SampleShape,
     /// Row and channel of the first element.
@@ -135,7 +135,7 @@ impl Reading {
     }
 }
 
-impl View {
+impl StoreView {
     /// The view of a value that fills its store, with its channels along one axis and the other
     /// axes as rows in row-major order.
     pub(crate) fn new(store: StoreId, shape: SampleShape, channels: usize) -> Self {
@@ -397,14 +397,14 @@ mod tests {
     }
 
     /// The flat places of a view's elements in its store.
-    fn flat(view: &View, store: Store) -> Vec<usize> {
+    fn flat(view: &StoreView, store: Store) -> Vec<usize> {
         view.elements().iter().map(|[row, channel]| row * store.channels + channel).collect()
     }
 
     #[test]
     fn an_image_is_flattened_permuted_and_read() {
         let image = shape(&[3, 2, 2]);
-        let (store, view) = (image.store(1), View::new(0, image, 1));
+        let (store, view) = (image.store(1), StoreView::new(0, image, 1));
         assert_eq!(store, Store { rows: 4, channels: 3 });
         assert!(view.covers(store) && view.reading(1).expect("as it lies").is_whole(store));
         let flattened = view.reshape(shape(&[12])).expect("digits regroup");
@@ -419,7 +419,7 @@ mod tests {
         assert!(flattened.reshape(shape(&[2, 6])).is_none(), "three channels have no half");
     }
 
-    /// Numbers of an array in row-major order, permuted.
+    /// ConstantNumbers of an array in row-major order, permuted.
     fn permuted(values: &[usize], sizes: &[usize], axes: &[usize]) -> Vec<usize> {
         let strides: Vec<usize> = (0..sizes.len()).map(|axis| sizes[axis + 1..].iter().product()).collect();
         let mut places = vec![0];
@@ -443,7 +443,7 @@ mod tests {
             let first = shape(&sizes);
             let channels = 1 + channels % sizes.len();
             let store = first.store(channels);
-            let mut view = View::new(0, first, channels);
+            let mut view = StoreView::new(0, first, channels);
             let mut array = flat(&view, store);
             for (kind, a, b) in moves {
                 let sizes = view.shape.sizes[1..].to_vec();

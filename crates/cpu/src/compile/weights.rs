@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use super::constants::Numbers;
+use super::constants::ConstantNumbers;
 use super::geometry::Neighbours;
 use super::program::KernelKind;
-use crate::kernels::{Element, Panels, Patches, Table};
+use crate::kernels::{Panels, Patches, RowTable, SimdFloat};
 
 /// The weights of a product, for packing them a second time.
 #[derive(Debug, Clone)]
-pub(crate) struct Weights<'a> {
-    pub(crate) numbers: Numbers<'a>,
-    pub(crate) form: Form,
+pub(crate) struct ProductWeights<'a> {
+    pub(crate) numbers: ConstantNumbers<'a>,
+    pub(crate) layout: WeightLayout,
     /// One factor for each output.
     pub(crate) scale: Option<Vec<f64>>,
     pub(crate) taps: usize,
@@ -29,12 +29,12 @@ pub(crate) const FEW_CHANNELS: usize = 16;
 /// Patches for whose sake a sample's weights are read.
 const LEAST_PATCHES: usize = 16;
 
-/// Numbers above which weights in Winograd's form have to come from too far.
+/// ConstantNumbers above which weights in Winograd's layout have to come from too far.
 const MOST_WEIGHTS: usize = 1 << 20;
 
 /// How weights are laid out in the graph.
 #[derive(Debug, Clone)]
-pub(crate) enum Form {
+pub(crate) enum WeightLayout {
     /// `[output][input of its group][tap]`.
     Convolution,
     /// A matrix, whose rows the channels of the taps are in some order: a flattened image's features count
@@ -42,12 +42,12 @@ pub(crate) enum Form {
     Matrix {
         /// The row of each `[tap][input]`.
         index: Arc<[usize]>,
-        /// Numbers from one row to the next, and from one output to the next.
+        /// ConstantNumbers from one row to the next, and from one output to the next.
         strides: [usize; 2],
     },
 }
 
-impl Weights<'_> {
+impl ProductWeights<'_> {
     /// The weights without what follows them.
     pub(crate) fn unscaled(&self) -> Self {
         Self { scale: None, ..self.clone() }
@@ -62,7 +62,7 @@ impl Weights<'_> {
     }
 
     /// The kernel that multiplies by them.
-    pub(crate) fn kernel<T: Element>(&self, table: Table, bias: Vec<T>) -> KernelKind<T> {
+    pub(crate) fn kernel<T: SimdFloat>(&self, table: RowTable, bias: Vec<T>) -> KernelKind<T> {
         let Self { taps, inputs, outputs, groups, .. } = *self;
         if self.is_channelwise() {
             return KernelKind::Channelwise { table, weights: self.channelwise(), bias };
@@ -72,7 +72,7 @@ impl Weights<'_> {
     }
 
     /// The same weights for patches of the forward pass, where that pays.
-    pub(crate) fn patched<T: Element>(&self) -> Option<(Patches, Panels<T>)> {
+    pub(crate) fn patched<T: SimdFloat>(&self) -> Option<(Patches, Panels<T>)> {
         let patches = self.neighbours?.patches();
         let Self { inputs, outputs, .. } = *self;
         self.pays(&patches).then(|| {
@@ -82,7 +82,7 @@ impl Weights<'_> {
     }
 
     /// The same weights for patches of the reverse pass, where that pays.
-    pub(crate) fn reversed<T: Element>(&self) -> Option<(Patches, Panels<T>)> {
+    pub(crate) fn reversed<T: SimdFloat>(&self) -> Option<(Patches, Panels<T>)> {
         let patches = self.neighbours?.reversed();
         let Self { taps, inputs, outputs, .. } = *self;
         self.pays(&patches).then(|| {
@@ -92,7 +92,7 @@ impl Weights<'_> {
         })
     }
 
-    /// Whether Winograd's form of a convolution takes less time: patches that do not reach far across the edges, enough of them for weights
+    /// Whether Winograd's layout of a convolution takes less time: patches that do not reach far across the edges, enough of them for weights
     /// that are more than before, and channels that fill vectors.
     fn pays(&self, patches: &Patches) -> bool {
         let wide = self.groups == 1 && self.inputs.min(self.outputs) >= FEW_CHANNELS;
@@ -107,7 +107,7 @@ impl Weights<'_> {
     }
 
     /// One number for each tap and channel, of a convolution of each channel by itself.
-    fn channelwise<T: Element>(&self) -> Vec<T> {
+    fn channelwise<T: SimdFloat>(&self) -> Vec<T> {
         let places = (0..self.taps).flat_map(|tap| (0..self.inputs).map(move |channel| (tap, channel)));
         self.with(|at| places.map(|(tap, channel)| T::from_f64(at(tap, channel, channel))).collect())
     }
@@ -121,9 +121,9 @@ impl Weights<'_> {
             if input / inputs != output / of_group {
                 return 0.0;
             }
-            let at = match &self.form {
-                Form::Convolution => (output * inputs + input % inputs) * taps + tap,
-                Form::Matrix { index, strides } => {
+            let at = match &self.layout {
+                WeightLayout::Convolution => (output * inputs + input % inputs) * taps + tap,
+                WeightLayout::Matrix { index, strides } => {
                     index[tap * inputs + input] * strides[0] + output * strides[1]
                 }
             };

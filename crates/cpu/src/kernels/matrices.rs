@@ -6,12 +6,12 @@ use faer::traits::RealField;
 use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
-use crate::kernels::layout::rows::{Dense, chunks};
-use crate::kernels::simd::Element;
+use crate::kernels::layout::rows::{DenseRows, chunks};
+use crate::kernels::simd::SimdFloat;
 
 /// How far it is from one entry of a matrix to the next along one of its axes, in rows and in channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Step {
+pub(crate) struct Stride {
     pub(crate) rows: usize,
     pub(crate) channels: usize,
 }
@@ -19,9 +19,9 @@ pub(crate) struct Step {
 /// The matrices of one operand: row and channel of the first entry of each, and the steps along both axes.
 /// One of these leads through neighbouring channels.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Operand {
+pub(crate) struct MatrixOperand {
     pub(crate) corners: Vec<[usize; 2]>,
-    pub(crate) steps: [Step; 2],
+    pub(crate) steps: [Stride; 2],
     /// Rows of a sample.
     pub(crate) rows: usize,
 }
@@ -31,7 +31,7 @@ pub(crate) struct Operand {
 pub(crate) struct Matrices {
     pub(crate) sizes: [usize; 3],
     /// A, B and C.
-    pub(crate) operands: [Operand; 3],
+    pub(crate) operands: [MatrixOperand; 3],
 }
 
 /// Where the entries of a matrix lie in a slice.
@@ -86,18 +86,18 @@ impl Spot {
     }
 }
 
-impl Operand {
+impl MatrixOperand {
     /// A matrix in the rows of one sample, of which each has `lines` lines of `pitch` numbers.
     fn spot(&self, part: usize, sizes: [usize; 2], [lines, pitch, offset]: [usize; 3]) -> Spot {
         let [row, channel] = self.corners[part];
-        let stride = |Step { rows, channels }: Step| rows * lines * pitch + channels;
+        let stride = |Stride { rows, channels }: Stride| rows * lines * pitch + channels;
         let first = row * lines * pitch + offset + channel;
         Spot { first, sizes, strides: self.steps.map(stride) }
     }
 
     /// Whether the first axis leads from each row to the next.
     fn leads_through_rows(&self) -> bool {
-        self.steps[0] == Step { rows: 1, channels: 0 }
+        self.steps[0] == Stride { rows: 1, channels: 0 }
     }
 }
 
@@ -119,9 +119,9 @@ impl Matrices {
     }
 
     /// Writes all of C, which has `offset` numbers before it in its rows of `pitch`.
-    pub(crate) fn run<T: Element + RealField>(
+    pub(crate) fn run<T: SimdFloat + RealField>(
         &self,
-        [a, b]: [Dense<'_, T>; 2],
+        [a, b]: [DenseRows<'_, T>; 2],
         samples: usize,
         out: &mut [T],
         [pitch, offset]: [usize; 2],
@@ -130,11 +130,12 @@ impl Matrices {
         chunks(out, samples, samples, |sample| sample * size).into_par_iter().for_each(|chunk| {
             for (sample, part) in chunk.rows.flat_map(|sample| (0..self.count()).map(move |at| (sample, at)))
             {
-                let of = |operand: usize, dense: Dense<'_, T>| {
+                let of = |operand: usize, dense: DenseRows<'_, T>| {
                     self.operands[operand].spot(part, self.sizes(operand), [1, dense.pitch, dense.offset])
                 };
-                let own =
-                    |operand: usize, dense: Dense<'_, T>| sample * self.operands[operand].rows * dense.pitch;
+                let own = |operand: usize, dense: DenseRows<'_, T>| {
+                    sample * self.operands[operand].rows * dense.pitch
+                };
                 let (of_a, of_b) = (of(0, a), of(1, b));
                 let lhs = of_a.of(&a.values[own(0, a)..]);
                 let rhs = of_b.of(&b.values[own(1, b)..]);
@@ -148,14 +149,14 @@ impl Matrices {
 
 /// The cotangents of A, C^ B^T, or of B, A^T C^.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct PulledMatrices<'a, T> {
+pub(crate) struct MatricesPullback<'a, T> {
     pub(crate) matrices: &'a Matrices,
     /// Which of the two is wanted.
     pub(crate) operand: usize,
     /// The cotangents of C: the buffer, from one line to the next, and the first channel.
-    pub(crate) source: Dense<'a, T>,
+    pub(crate) source: DenseRows<'a, T>,
     /// The values of the other operand.
-    pub(crate) other: Dense<'a, T>,
+    pub(crate) other: DenseRows<'a, T>,
     /// Of the target: from one line to the next, and the first channel.
     pub(crate) pitch: usize,
     pub(crate) offset: usize,
@@ -163,7 +164,7 @@ pub(crate) struct PulledMatrices<'a, T> {
     pub(crate) lines: usize,
 }
 
-impl<T: Element + RealField> PulledMatrices<'_, T> {
+impl<T: SimdFloat + RealField> MatricesPullback<'_, T> {
     /// Adds to all rows of `samples` samples of the target's buffer.
     pub(crate) fn run(&self, samples: usize, out: &mut [T]) {
         let size = self.matrices.operands[self.operand].rows * self.lines * self.pitch;

@@ -5,7 +5,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::kernels::Element;
+use crate::kernels::SimdFloat;
 
 /// Who uses a slot, from which moment to which, and how many numbers of one sample that takes at most.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +49,7 @@ pub(crate) struct Arena<T> {
     slots: Vec<Vec<T>>,
 }
 
-impl<T: Element> Arenas<T> {
+impl<T: SimdFloat> Arenas<T> {
     /// An arena for `samples` samples with slots of these sizes a sample, and `slack` numbers behind each, which kernels may read.
     pub(crate) fn take(&self, sizes: &[usize], slack: usize, samples: usize) -> Arena<T> {
         let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -72,7 +72,7 @@ impl<T: Element> Arenas<T> {
     }
 }
 
-impl<T: Element> Arena<T> {
+impl<T: SimdFloat> Arena<T> {
     /// Takes a slot's buffer out, to write it while others are read.
     pub(crate) fn take(&mut self, slot: usize) -> Vec<T> {
         std::mem::take(&mut self.slots[slot])

@@ -12,16 +12,16 @@ use influence_autodiff::{
 };
 
 use super::arena::{Arena, Arenas};
-use super::forward::{self, Trace};
+use super::forward::{self, ForwardTrace};
 use super::grams::{self, Squares};
-use super::memory::{self, Memory};
-use super::reverse::Reverse;
+use super::memory::{self, SlotPlan};
+use super::reverse::ReversePass;
 use super::segments::{Segments, numbers};
 use super::work::{self, Work};
 use crate::compile::constants::Constants;
-use crate::compile::program::{Compiled, Shown};
+use crate::compile::program::{Compiled, ShownValue};
 use crate::compile::{Reason, compile};
-use crate::kernels::{Element, InstructionSet, MOST_LINES, gram_of};
+use crate::kernels::{InstructionSet, MOST_LINES, SimdFloat, gram_of};
 
 /// A graph compiled for the processor.
 #[derive(Debug)]
@@ -29,25 +29,25 @@ pub struct CpuExecutor {
     graph: Arc<Graph>,
     leaves: Leaves,
     set: InstructionSet,
-    network: Network,
+    network: EitherNetwork,
 }
 
 /// The compiled network in one of the float types.
 #[derive(Debug)]
-enum Network {
-    Single(Loaded<f32>),
-    Double(Loaded<f64>),
+enum EitherNetwork {
+    Single(LoadedNetwork<f32>),
+    Double(LoadedNetwork<f64>),
 }
 
 #[derive(Debug)]
-pub(super) struct Loaded<T> {
+pub(super) struct LoadedNetwork<T> {
     pub(super) compiled: Compiled<T>,
-    pub(super) memory: Memory,
+    pub(super) memory: SlotPlan,
     pub(super) arenas: Arenas<T>,
     pub(super) segments: Segments,
 }
 
-impl<T: Element> Loaded<T> {
+impl<T: SimdFloat> LoadedNetwork<T> {
     fn new(
         graph: &Arc<Graph>,
         leaves: &Leaves,
@@ -60,15 +60,18 @@ impl<T: Element> Loaded<T> {
             Err(why) => return Ok(Err(why)),
         };
         // Gram matrices may be asked for of all logits at once.
-        let lines =
-            if compiled.trains { graph.classes().min(MOST_LINES) } else { lines(graph.classes() - 1) };
+        let lines = if compiled.perturbs_parameters {
+            graph.classes().min(MOST_LINES)
+        } else {
+            lines(graph.classes() - 1)
+        };
         let memory = memory::plan(&compiled, lines);
         let segments = Segments::load(graph, &compiled.segments, lines, precision, device)?;
         Ok(Ok(Self { compiled, memory, arenas: Arenas::default(), segments }))
     }
 }
 
-impl<T: Number> Loaded<T> {
+impl<T: Number> LoadedNetwork<T> {
     /// The slots of one sample, what its masks and choices take, its rows (all of a batch, and those of each sample that are handed on),
     /// and what goes into the matrices of its tensors.
     fn sample_bytes(&self) -> usize {
@@ -76,7 +79,7 @@ impl<T: Number> Loaded<T> {
         let input = compiled.input.channels * compiled.maps[compiled.input.map].positions;
         let rows = 2 * compiled.output.channels * input;
         let numbers = memory.sizes.iter().sum::<usize>() + memory.copied + rows;
-        let grams = if compiled.trains { grams::bytes(compiled, memory.lines) } else { 0 };
+        let grams = if compiled.perturbs_parameters { grams::bytes(compiled, memory.lines) } else { 0 };
         let [_, segments] = self.segments.bytes();
         numbers * size_of::<T>() + compiled.kept_bytes() + grams + segments
     }
@@ -122,8 +125,12 @@ impl CpuExecutor {
         }
         let set = set.unwrap_or_else(InstructionSet::detect);
         let network = match precision {
-            Precision::F32 => Loaded::new(&graph, &leaves, precision, device)?.map(Network::Single),
-            Precision::F64 => Loaded::new(&graph, &leaves, precision, device)?.map(Network::Double),
+            Precision::F32 => {
+                LoadedNetwork::new(&graph, &leaves, precision, device)?.map(EitherNetwork::Single)
+            }
+            Precision::F64 => {
+                LoadedNetwork::new(&graph, &leaves, precision, device)?.map(EitherNetwork::Double)
+            }
         };
         Ok(network.map(|network| Self { graph, leaves, set, network }))
     }
@@ -132,8 +139,8 @@ impl CpuExecutor {
     #[must_use]
     pub fn fixed_bytes(&self) -> usize {
         match &self.network {
-            Network::Single(loaded) => loaded.fixed_bytes(),
-            Network::Double(loaded) => loaded.fixed_bytes(),
+            EitherNetwork::Single(loaded) => loaded.fixed_bytes(),
+            EitherNetwork::Double(loaded) => loaded.fixed_bytes(),
         }
     }
 
@@ -162,8 +169,8 @@ impl CpuExecutor {
     pub fn reverse_work(&self, batch: TensorData) -> Result<Work> {
         self.check_batch(&batch)?;
         Ok(match &self.network {
-            Network::Single(loaded) => linearized(self, loaded, batch)?.work(),
-            Network::Double(loaded) => linearized(self, loaded, batch)?.work(),
+            EitherNetwork::Single(loaded) => linearized(self, loaded, batch)?.work(),
+            EitherNetwork::Double(loaded) => linearized(self, loaded, batch)?.work(),
         })
     }
 
@@ -180,8 +187,8 @@ impl CpuExecutor {
     #[must_use]
     pub fn sample_bytes(&self) -> usize {
         match &self.network {
-            Network::Single(loaded) => loaded.sample_bytes(),
-            Network::Double(loaded) => loaded.sample_bytes(),
+            EitherNetwork::Single(loaded) => loaded.sample_bytes(),
+            EitherNetwork::Double(loaded) => loaded.sample_bytes(),
         }
     }
 }
@@ -189,8 +196,8 @@ impl CpuExecutor {
 impl fmt::Display for CpuExecutor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.network {
-            Network::Single(loaded) => loaded.compiled.fmt(f),
-            Network::Double(loaded) => loaded.compiled.fmt(f),
+            EitherNetwork::Single(loaded) => loaded.compiled.fmt(f),
+            EitherNetwork::Double(loaded) => loaded.compiled.fmt(f),
         }
     }
 }
@@ -198,8 +205,8 @@ impl fmt::Display for CpuExecutor {
 impl Executor for CpuExecutor {
     fn name(&self) -> String {
         let segments = match &self.network {
-            Network::Single(loaded) => loaded.compiled.segments.len(),
-            Network::Double(loaded) => loaded.compiled.segments.len(),
+            EitherNetwork::Single(loaded) => loaded.compiled.segments.len(),
+            EitherNetwork::Double(loaded) => loaded.compiled.segments.len(),
         };
         match segments {
             0 => format!("cpu ({})", self.set),
@@ -215,37 +222,41 @@ impl Executor for CpuExecutor {
     fn linearize(&self, batch: TensorData) -> Result<Box<dyn Linearized + '_>> {
         self.check_batch(&batch)?;
         Ok(match &self.network {
-            Network::Single(loaded) => Box::new(linearized(self, loaded, batch)?),
-            Network::Double(loaded) => Box::new(linearized(self, loaded, batch)?),
+            EitherNetwork::Single(loaded) => Box::new(linearized(self, loaded, batch)?),
+            EitherNetwork::Double(loaded) => Box::new(linearized(self, loaded, batch)?),
         })
     }
 
     fn logits(&self, batch: TensorData) -> Result<TensorData> {
         self.check_batch(&batch)?;
         match &self.network {
-            Network::Single(loaded) => logits(self, loaded, batch),
-            Network::Double(loaded) => logits(self, loaded, batch),
+            EitherNetwork::Single(loaded) => logits(self, loaded, batch),
+            EitherNetwork::Double(loaded) => logits(self, loaded, batch),
         }
     }
 
     fn observe(&self, batch: TensorData, look: &mut dyn FnMut(usize, TensorData)) -> Result<()> {
         self.check_batch(&batch)?;
         match &self.network {
-            Network::Single(loaded) => observe(self, loaded, batch, look),
-            Network::Double(loaded) => observe(self, loaded, batch, look),
+            EitherNetwork::Single(loaded) => observe(self, loaded, batch, look),
+            EitherNetwork::Double(loaded) => observe(self, loaded, batch, look),
         }
     }
 
     fn most_cotangents(&self) -> usize {
         match &self.network {
-            Network::Single(loaded) => loaded.memory.lines,
-            Network::Double(loaded) => loaded.memory.lines,
+            EitherNetwork::Single(loaded) => loaded.memory.lines,
+            EitherNetwork::Double(loaded) => loaded.memory.lines,
         }
     }
 }
 
 /// A forward pass of which nothing is kept.
-fn logits<T: Number>(executor: &CpuExecutor, loaded: &Loaded<T>, batch: TensorData) -> Result<TensorData> {
+fn logits<T: Number>(
+    executor: &CpuExecutor,
+    loaded: &LoadedNetwork<T>,
+    batch: TensorData,
+) -> Result<TensorData> {
     let (trace, arena) = forward(executor, loaded, batch, false)?;
     loaded.arenas.give(arena);
     Ok(TensorData::new(trace.logits, [trace.samples, executor.graph.classes()]))
@@ -254,13 +265,13 @@ fn logits<T: Number>(executor: &CpuExecutor, loaded: &Loaded<T>, batch: TensorDa
 /// A forward pass whose values are looked at.
 fn observe<T: Number>(
     executor: &CpuExecutor,
-    loaded: &Loaded<T>,
+    loaded: &LoadedNetwork<T>,
     batch: TensorData,
     look: &mut dyn FnMut(usize, TensorData),
 ) -> Result<()> {
     let (graph, samples) = (&executor.graph, batch.shape()[0]);
     let batch = batch.convert_dtype(T::DTYPE);
-    let show = |forward: &forward::Forward<'_, T>, shown: &Shown| {
+    let show = |forward: &forward::ForwardPass<'_, T>, shown: &ShownValue| {
         let value = &graph.values()[shown.value];
         if let (Origin::Node(node), Some(numbers)) = (&value.origin, forward.numbers(shown)) {
             let numbers = interleaved(&numbers, samples, shown.view.shape.before_batch());
@@ -283,10 +294,10 @@ fn interleaved<T: Copy>(values: &[T], samples: usize, outer: usize) -> Vec<T> {
 
 fn forward<T: Number>(
     executor: &CpuExecutor,
-    loaded: &Loaded<T>,
+    loaded: &LoadedNetwork<T>,
     batch: TensorData,
     masked: bool,
-) -> Result<(Trace<T>, Arena<T>)> {
+) -> Result<(ForwardTrace<T>, Arena<T>)> {
     let batch = batch.convert_dtype(T::DTYPE);
     let input = numbers::<T>(&batch)?;
     guarded(|| forward::run(loaded, executor.set, input, batch.shape()[0], masked))
@@ -300,7 +311,7 @@ fn guarded<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
 /// The forward pass, and what a reverse pass needs of it.
 fn linearized<'a, T: Number>(
     executor: &'a CpuExecutor,
-    loaded: &'a Loaded<T>,
+    loaded: &'a LoadedNetwork<T>,
     batch: TensorData,
 ) -> Result<CpuLinearized<'a, T>> {
     let (trace, arena) = forward(executor, loaded, batch, true)?;
@@ -311,7 +322,7 @@ fn linearized<'a, T: Number>(
 }
 
 /// A float type on both sides of the seam.
-pub(super) trait Number: Element + burn::tensor::Element + faer::traits::RealField {
+pub(super) trait Number: SimdFloat + burn::tensor::Element + faer::traits::RealField {
     const DTYPE: DType;
 }
 
@@ -325,10 +336,10 @@ impl Number for f64 {
 
 /// A batch's logits and masks.
 #[derive(Debug)]
-struct CpuLinearized<'a, T: Element> {
+struct CpuLinearized<'a, T: SimdFloat> {
     executor: &'a CpuExecutor,
-    loaded: &'a Loaded<T>,
-    trace: Trace<T>,
+    loaded: &'a LoadedNetwork<T>,
+    trace: ForwardTrace<T>,
     /// The arena with the values of the forward pass, where the reverse pass or gradients of parameters read
     /// them.
     kept: RefCell<Option<Arena<T>>>,
@@ -337,7 +348,7 @@ struct CpuLinearized<'a, T: Element> {
 impl<T: Number> CpuLinearized<'_, T> {
     /// An arena for a reverse pass: the one with the values, where they are kept.
     fn take(&self) -> Arena<T> {
-        let Loaded { memory, arenas, .. } = self.loaded;
+        let LoadedNetwork { memory, arenas, .. } = self.loaded;
         self.kept.take().unwrap_or_else(|| arenas.take(&memory.sizes, memory.slack, self.trace.samples))
     }
 
@@ -366,12 +377,12 @@ impl<T: Number> CpuLinearized<'_, T> {
     }
 
     /// A reverse pass that starts with `lines` cotangents.
-    fn reverse<'r>(&'r self, cotangents: &[T], lines: usize, asked: &'r [usize]) -> Reverse<'r, T> {
-        Reverse::new(self.loaded, self.executor.set, &self.trace, self.take(), cotangents, lines, asked)
+    fn reverse<'r>(&'r self, cotangents: &[T], lines: usize, asked: &'r [usize]) -> ReversePass<'r, T> {
+        ReversePass::new(self.loaded, self.executor.set, &self.trace, self.take(), cotangents, lines, asked)
     }
 }
 
-impl<T: Element> Drop for CpuLinearized<'_, T> {
+impl<T: SimdFloat> Drop for CpuLinearized<'_, T> {
     fn drop(&mut self) {
         if let Some(arena) = self.kept.take() {
             self.loaded.arenas.give(arena);

@@ -1,20 +1,20 @@
 //! The forward pass: the stages one after the other, each on all threads.
 
 use crate::kernels::{
-    Active, Channelwise, Combine, Dense, InstructionSet, Place, Pointwise, Product, Rowwise, Within,
+    Active, Channelwise, Combine, DenseRows, InstructionSet, Pointwise, Product, RowLayout, Rowwise, Within,
 };
 
 use influence_autodiff::Result;
 
 use super::arena::Arena;
-use super::executor::{Loaded, Number};
-use super::memory::Memory;
+use super::executor::{LoadedNetwork, Number};
+use super::memory::SlotPlan;
 use super::segments::{Kept, Segments, numbers};
-use crate::compile::program::{Compiled, Kernel, KernelKind, Map, Portion, Shown, View};
+use crate::compile::program::{Compiled, CompiledSegment, Kernel, KernelKind, MapView, RowMap, ShownValue};
 
 /// What the forward pass leaves: the output, and which channels and elements it has chosen.
 #[derive(Debug)]
-pub(super) struct Trace<T> {
+pub(super) struct ForwardTrace<T> {
     pub(super) samples: usize,
     /// `[sample][class]`.
     pub(super) logits: Vec<T>,
@@ -25,9 +25,9 @@ pub(super) struct Trace<T> {
 }
 
 /// A forward pass under way.
-pub(super) struct Forward<'a, T> {
+pub(super) struct ForwardPass<'a, T> {
     compiled: &'a Compiled<T>,
-    memory: &'a Memory,
+    memory: &'a SlotPlan,
     arena: Arena<T>,
     set: InstructionSet,
     samples: usize,
@@ -45,12 +45,12 @@ pub(super) struct Forward<'a, T> {
 /// # Errors
 /// What Burn's operations fail to do in a segment.
 pub(super) fn run<T: Number>(
-    loaded: &Loaded<T>,
+    loaded: &LoadedNetwork<T>,
     set: InstructionSet,
     input: &[T],
     samples: usize,
     masked: bool,
-) -> Result<(Trace<T>, Arena<T>)> {
+) -> Result<(ForwardTrace<T>, Arena<T>)> {
     observed(loaded, set, input, samples, masked, |_, _| {})
 }
 
@@ -59,15 +59,15 @@ pub(super) fn run<T: Number>(
 /// # Errors
 /// As [`run`].
 pub(super) fn observed<T: Number>(
-    loaded: &Loaded<T>,
+    loaded: &LoadedNetwork<T>,
     set: InstructionSet,
     input: &[T],
     samples: usize,
     masked: bool,
-    mut look: impl FnMut(&Forward<'_, T>, &Shown),
-) -> Result<(Trace<T>, Arena<T>)> {
-    let Loaded { compiled, memory, arenas, segments } = loaded;
-    let mut forward = Forward {
+    mut look: impl FnMut(&ForwardPass<'_, T>, &ShownValue),
+) -> Result<(ForwardTrace<T>, Arena<T>)> {
+    let LoadedNetwork { compiled, memory, arenas, segments } = loaded;
+    let mut forward = ForwardPass {
         compiled,
         memory,
         arena: arenas.take(&memory.sizes, memory.slack, samples),
@@ -93,10 +93,10 @@ pub(super) fn observed<T: Number>(
     Ok(forward.into_trace())
 }
 
-impl<T: Number> Forward<'_, T> {
+impl<T: Number> ForwardPass<'_, T> {
     /// Writes the samples with their channels last.
     fn load(&mut self, input: &[T]) {
-        let View { map, channels, .. } = self.compiled.input;
+        let MapView { map, channels, .. } = self.compiled.input;
         let positions = self.compiled.maps[map].positions;
         let mut rows = self.arena.take(self.memory.maps[map]);
         for (sample, values) in input.chunks_exact(positions * channels).enumerate() {
@@ -111,7 +111,7 @@ impl<T: Number> Forward<'_, T> {
 
     /// The values on the edges of a segment, one sample after the other.
     fn segment(&mut self, index: usize) -> Result<()> {
-        let Portion { inputs, outputs, .. } = &self.compiled.segments[index];
+        let CompiledSegment { inputs, outputs, .. } = &self.compiled.segments[index];
         for sample in 0..self.samples {
             let given = inputs.iter().map(|edge| {
                 let (rows, positions) = (self.rows(edge.view), self.compiled.maps[edge.view.map].positions);
@@ -169,7 +169,7 @@ impl<T: Number> Forward<'_, T> {
 
     /// Zeros where nothing is computed, in what the reverse pass reads: there cotangents are zero, and what
     /// a buffer happens to hold might be no number.
-    fn clear(&mut self, view: View) {
+    fn clear(&mut self, view: MapView) {
         let map = &self.compiled.maps[view.map];
         if map.live.len() == map.positions || !self.compiled.keeps(view.map) {
             return;
@@ -185,7 +185,7 @@ impl<T: Number> Forward<'_, T> {
     }
 
     /// The numbers of a value, `[sample][element]`, if all of them are computed.
-    pub(super) fn numbers(&self, shown: &Shown) -> Option<Vec<T>> {
+    pub(super) fn numbers(&self, shown: &ShownValue) -> Option<Vec<T>> {
         let (elements, map) = (shown.view.elements(), &self.compiled.maps[shown.at.map]);
         let computed = |&[row, _]: &[usize; 2]| map.live.binary_search(&row).is_ok();
         let rows = self.rows(shown.at);
@@ -196,12 +196,12 @@ impl<T: Number> Forward<'_, T> {
     }
 
     /// The product alone, before it is normalised, for the gradients.
-    fn keep(&mut self, stage: &Kernel<T>, rows: View) {
+    fn keep(&mut self, stage: &Kernel<T>, rows: MapView) {
         let KernelKind::Product { table, patches, panels, bias } = &stage.kind else { return };
         let (slot, map) = (self.memory.maps[rows.map], &self.compiled.maps[rows.map]);
         let mut out = self.arena.take(slot);
         let source = self.rows(stage.input);
-        let place = Place { pitch: map.pitch, offset: rows.offset };
+        let place = RowLayout { pitch: map.pitch, offset: rows.offset };
         let size = self.samples * map.positions * map.pitch;
         let patches = patches.as_ref();
         let product = Product { table, patches, panels, bias, source, residual: None, relu: false };
@@ -210,15 +210,15 @@ impl<T: Number> Forward<'_, T> {
     }
 
     /// The rows of a value.
-    fn rows(&self, view: View) -> Dense<'_, T> {
+    fn rows(&self, view: MapView) -> DenseRows<'_, T> {
         let pitch = self.compiled.maps[view.map].pitch;
         let values = self.arena.slot(self.memory.maps[view.map]);
-        Dense { values, pitch, offset: view.offset, channels: view.channels }
+        DenseRows { values, pitch, offset: view.offset, channels: view.channels }
     }
 
     fn compute(&mut self, stage: &Kernel<T>, out: &mut [T], mut kept: Vec<&mut [T]>) {
         let map = &self.compiled.maps[stage.output.map];
-        let place = Place { pitch: map.pitch, offset: stage.output.offset };
+        let place = RowLayout { pitch: map.pitch, offset: stage.output.offset };
         let source = self.rows(stage.input);
         let other = stage.other.map(|view| self.rows(view));
         let rowwise = Rowwise { source, positions: map.positions, live: &map.live, samples: self.samples };
@@ -245,7 +245,7 @@ impl<T: Number> Forward<'_, T> {
             }
             KernelKind::Sum => rowwise.affine(self.set, None, other, stage.relu.is_some(), out, place),
             KernelKind::Pointwise(chain) => {
-                let Map { positions, live, .. } = map;
+                let RowMap { positions, live, .. } = map;
                 let (positions, samples) = (*positions, self.samples);
                 let pointwise = Pointwise { chain, source, positions, live, samples };
                 pointwise.run(self.set, out, place, kept.pop());
@@ -268,7 +268,7 @@ impl<T: Number> Forward<'_, T> {
                 rowwise.elementwise(scale.as_deref(), shift, stage.relu.is_some(), out, place);
             }
             KernelKind::Within(row) => {
-                let Map { positions, live, .. } = map;
+                let RowMap { positions, live, .. } = map;
                 let (positions, samples) = (*positions, self.samples);
                 let within = Within { row, source, positions, live, samples };
                 within.run(self.set, out, place, kept.pop());
@@ -290,10 +290,10 @@ impl<T: Number> Forward<'_, T> {
         }
     }
 
-    fn into_trace(self) -> (Trace<T>, Arena<T>) {
+    fn into_trace(self) -> (ForwardTrace<T>, Arena<T>) {
         let view = self.compiled.output;
         let logits = (0..self.samples).flat_map(|sample| self.rows(view).row(sample).to_vec()).collect();
-        let trace = Trace {
+        let trace = ForwardTrace {
             samples: self.samples,
             logits,
             masks: self.masks,

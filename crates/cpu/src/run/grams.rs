@@ -1,16 +1,20 @@
 //! Gram matrices of the parameters' gradients, taken as the reverse pass goes by: no gradient is ever held.
 //!
-//! At each stage the reverse pass has the cotangents g of its results, and the forward pass has left the rows x that it reads. Of a product's
-//! weight there are three forms, and the one with the fewest operations is taken: *tiles* of the gradient in registers ([`Outer`]), the same
-//! by *patches* in Winograd's form, or by *pairs* of positions ([`Pairs`]).
+//! StageSample each stage the reverse pass has the cotangents g of its results, and the forward pass has left the rows x that it reads. Of a product's
+//! weight there are three forms, and the one with the fewest operations is taken: *tiles* of the gradient in registers ([`TileGram`]), the same
+//! by *patches* in Winograd's form, or by *pairs* of positions ([`PairGram`]).
 
-use crate::kernels::{self, ByChannel, Dense, Normalized, Outer, Pairs, Patches, Table, gram_of};
+use crate::kernels::{
+    self, ByChannel, DenseRows, Normalized, PairGram, Patches, RowTable, TileGram, gram_of,
+};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
 use super::executor::Number;
-use super::reverse::Reverse;
-use crate::compile::program::{Compiled, Kernel, KernelKind, Norm, Place, Step, StepKind, Trainable};
+use super::reverse::ReversePass;
+use crate::compile::program::{
+    Compiled, CotangentRef, Kernel, KernelKind, KernelNorm, KernelTensors, ReverseStep, StepKind,
+};
 use crate::compile::weights::FEW_CHANNELS;
 
 /// Matrices under way.
@@ -23,9 +27,9 @@ pub(super) struct Squares<'a> {
 
 impl Squares<'_> {
     /// Takes the matrices of a stage's tensors when the reverse pass comes to the step that pulls it back.
-    pub(super) fn visit<T: Number>(&mut self, reverse: &Reverse<'_, T>, step: &Step<T>) {
+    pub(super) fn visit<T: Number>(&mut self, reverse: &ReversePass<'_, T>, step: &ReverseStep<T>) {
         let stage = &reverse.compiled.kernels[step.stage];
-        let Some(trainable) = &stage.trainable else { return };
+        let Some(tensors) = &stage.tensors else { return };
         let is_own = match (&stage.kind, &step.kind) {
             (KernelKind::Product { .. }, StepKind::Product { .. } | StepKind::Columns { .. }) => true,
             (KernelKind::Affine(_), StepKind::Spread { scale }) => scale.is_some(),
@@ -34,13 +38,13 @@ impl Squares<'_> {
         if !is_own {
             return;
         }
-        if !trainable.tensors().any(|tensor| (self.wanted)(tensor).is_some()) {
+        if !tensors.tensors().any(|tensor| (self.wanted)(tensor).is_some()) {
             return;
         }
         for sample in 0..reverse.trace.samples {
-            let at = At::new(reverse, stage, step.source, sample);
-            self.product(&at, trainable);
-            self.channels(&at, trainable);
+            let at = StageSample::new(reverse, stage, step.source, sample);
+            self.product(&at, tensors);
+            self.channels(&at, tensors);
         }
     }
 
@@ -52,31 +56,31 @@ impl Squares<'_> {
     }
 
     /// Where the matrix of a tensor goes, if it is wanted.
-    fn place<T>(&mut self, at: &At<'_, T>, tensor: Option<usize>) -> Option<&mut [f64]> {
+    fn matrix<T>(&mut self, at: &StageSample<'_, T>, tensor: Option<usize>) -> Option<&mut [f64]> {
         let (place, size) = ((self.wanted)(tensor?)?, at.reverse.lines.pow(2));
         Some(&mut self.grams[(place * at.reverse.trace.samples + at.results.sample) * size..][..size])
     }
 
-    fn product<T: Number>(&mut self, at: &At<'_, T>, trainable: &Trainable<T>) {
+    fn product<T: Number>(&mut self, at: &StageSample<'_, T>, tensors: &KernelTensors<T>) {
         let KernelKind::Product { table, .. } = &at.stage.kind else { return };
-        let scale = trainable.norm.as_ref().map(|norm| norm.affine[0].as_slice());
-        if let Some(place) = self.place(at, trainable.weight) {
-            let kernels::At { lines, live, .. } = at.results;
-            let costs = Costs::new(at.stage, table, trainable.patches.as_ref(), live.len(), lines);
+        let scale = tensors.norm.as_ref().map(|norm| norm.affine[0].as_slice());
+        if let Some(matrix) = self.matrix(at, tensors.weight) {
+            let kernels::SampleCotangents { lines, live, .. } = at.results;
+            let costs = GramCosts::new(at.stage, table, tensors.patches.as_ref(), live.len(), lines);
             let gram = match costs.form(at.results.count()) {
-                Form::Pairs => at.by_pairs(table, scale),
-                Form::Tiles => at.by_tiles(table, None, scale),
-                Form::Patches => at.by_tiles(table, trainable.patches.as_ref(), scale),
+                GramForm::Pairs => at.by_pairs(table, scale),
+                GramForm::Tiles => at.by_tiles(table, None, scale),
+                GramForm::Patches => at.by_tiles(table, tensors.patches.as_ref(), scale),
             };
-            place.copy_from_slice(&gram);
+            matrix.copy_from_slice(&gram);
         }
     }
 
     /// What each channel has for itself: biases, and the tensors of a batch normalisation.
-    fn channels<T: Number>(&mut self, at: &At<'_, T>, trainable: &Trainable<T>) {
+    fn channels<T: Number>(&mut self, at: &StageSample<'_, T>, tensors: &KernelTensors<T>) {
         let (set, lines) = (at.reverse.set, at.reverse.lines);
-        let norm = trainable.norm.as_ref();
-        let own = [trainable.bias, norm.and_then(|norm| norm.gamma), norm.and_then(|norm| norm.beta)];
+        let norm = tensors.norm.as_ref();
+        let own = [tensors.bias, norm.and_then(|norm| norm.gamma), norm.and_then(|norm| norm.beta)];
         if !own.into_iter().flatten().any(|tensor| (self.wanted)(tensor).is_some()) {
             return;
         }
@@ -85,35 +89,35 @@ impl Squares<'_> {
             Normalized { rows, mean: &norm.mean, inverse: &norm.inverse }
         });
         let [mut sums, moments] = at.results.sums(set, normalized);
-        if let Some(place) = self.place(at, norm.and_then(|norm| norm.beta)) {
-            place.copy_from_slice(&gram_of(set, &sums, lines));
+        if let Some(matrix) = self.matrix(at, norm.and_then(|norm| norm.beta)) {
+            matrix.copy_from_slice(&gram_of(set, &sums, lines));
         }
         if let Some(norm) = norm
-            && let Some(place) = self.place(at, norm.gamma)
+            && let Some(matrix) = self.matrix(at, norm.gamma)
         {
-            place.copy_from_slice(&gram_of(set, &moments, lines));
+            matrix.copy_from_slice(&gram_of(set, &moments, lines));
         }
-        if let Some(place) = self.place(at, trainable.bias) {
-            if let Some(Norm { affine: [scale, _], .. }) = norm {
+        if let Some(matrix) = self.matrix(at, tensors.bias) {
+            if let Some(KernelNorm { affine: [scale, _], .. }) = norm {
                 for line in sums.chunks_exact_mut(scale.len()) {
                     line.iter_mut().zip(scale).for_each(|(sum, scale)| *sum *= scale.to_f64());
                 }
             }
-            place.copy_from_slice(&gram_of(set, &sums, lines));
+            matrix.copy_from_slice(&gram_of(set, &sums, lines));
         }
     }
 }
 
 /// How the Gram matrix of a weight's gradients is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum GramForm {
     Tiles,
     Patches,
     Pairs,
 }
 
 /// Operations that each form takes, at the rate of full vectors.
-struct Costs {
+struct GramCosts {
     outputs: usize,
     /// Of a tile's squares, for all outputs.
     squares: usize,
@@ -135,10 +139,10 @@ const PAIR: usize = 40;
 const ENTRY: usize = 350;
 const OUTPUT: usize = 3000;
 
-impl Costs {
+impl GramCosts {
     fn new<T>(
         stage: &Kernel<T>,
-        table: &Table,
+        table: &RowTable,
         patches: Option<&Patches>,
         positions: usize,
         lines: usize,
@@ -172,18 +176,18 @@ impl Costs {
     }
 
     /// The form that takes the fewest with so many active cotangents a line.
-    fn form(&self, count: usize) -> Form {
+    fn form(&self, count: usize) -> GramForm {
         let (tiles, pairs) = (self.tiles(count), self.pairs(count));
         match self.patches {
-            Some(patches) if patches < tiles.min(pairs) => Form::Patches,
-            _ if pairs < tiles => Form::Pairs,
-            _ => Form::Tiles,
+            Some(patches) if patches < tiles.min(pairs) => GramForm::Patches,
+            _ if pairs < tiles => GramForm::Pairs,
+            _ => GramForm::Tiles,
         }
     }
 
     /// Whether pairs may take the fewest with up to so many.
     fn may_take_pairs(&self, most: usize) -> bool {
-        (1..=SHARES).any(|share| self.form(most * share / SHARES) == Form::Pairs)
+        (1..=SHARES).any(|share| self.form(most * share / SHARES) == GramForm::Pairs)
     }
 }
 
@@ -191,7 +195,7 @@ impl Costs {
 const SHARES: usize = 64;
 
 /// Whether it takes fewer operations to multiply all rows that a layer reads with one another than those of each tap by themselves.
-fn by_sources(table: &Table, positions: usize) -> bool {
+fn by_sources(table: &RowTable, positions: usize) -> bool {
     table.source_rows().pow(2) <= table.taps() * positions.pow(2)
 }
 
@@ -201,10 +205,10 @@ const COLUMNS_PAD: usize = 32;
 /// Bytes that the matrices of one sample's tensors take while they are computed, at most.
 pub(super) fn bytes<T: Number>(compiled: &Compiled<T>, lines: usize) -> usize {
     let of_stage = |stage: &Kernel<T>| {
-        let (KernelKind::Product { table, .. }, Some(trainable)) = (&stage.kind, &stage.trainable) else {
+        let (KernelKind::Product { table, .. }, Some(tensors)) = (&stage.kind, &stage.tensors) else {
             return 0;
         };
-        if trainable.weight.is_none() {
+        if tensors.weight.is_none() {
             return 0;
         }
         let (positions, width) = (compiled.maps[stage.output.map].live.len(), stage.output.channels);
@@ -215,8 +219,8 @@ pub(super) fn bytes<T: Number>(compiled: &Compiled<T>, lines: usize) -> usize {
                 few if few < FEW_CHANNELS => (positions * table.taps() * few + COLUMNS_PAD) * size_of::<T>(),
                 _ => 0,
             };
-        let patches = trainable.patches.as_ref();
-        let costs = Costs::new(stage, table, patches, positions, lines);
+        let patches = tensors.patches.as_ref();
+        let costs = GramCosts::new(stage, table, patches, positions, lines);
         let pairs = if costs.may_take_pairs(entries) {
             let sources = if by_sources(table, positions) { table.source_rows().pow(2) } else { 0 };
             (positions.pow(2) + sources + positions * stage.input.channels) * size_of::<T>()
@@ -224,43 +228,53 @@ pub(super) fn bytes<T: Number>(compiled: &Compiled<T>, lines: usize) -> usize {
             0
         };
         tiles
-            + pairs.max(patches.map_or(0, |patches| Outer::<T>::bytes(patches, stage.input.channels, lines)))
+            + pairs
+                .max(patches.map_or(0, |patches| TileGram::<T>::bytes(patches, stage.input.channels, lines)))
     };
     compiled.kernels.iter().map(of_stage).max().unwrap_or(0)
 }
 
 /// A stage at one sample, its cotangent complete.
-struct At<'a, T> {
-    reverse: &'a Reverse<'a, T>,
+struct StageSample<'a, T> {
+    reverse: &'a ReversePass<'a, T>,
     stage: &'a Kernel<T>,
     /// The cotangents of its results.
-    results: kernels::At<'a, T>,
+    results: kernels::SampleCotangents<'a, T>,
 }
 
-impl<'a, T: Number> At<'a, T> {
-    fn new(reverse: &'a Reverse<'a, T>, stage: &'a Kernel<T>, source: Place, sample: usize) -> Self {
+impl<'a, T: Number> StageSample<'a, T> {
+    fn new(
+        reverse: &'a ReversePass<'a, T>,
+        stage: &'a Kernel<T>,
+        source: CotangentRef,
+        sample: usize,
+    ) -> Self {
         let map = &reverse.compiled.maps[stage.output.map];
         let source = reverse.cotangents(source);
         let (lines, rows) = (reverse.lines, map.positions);
-        Self { reverse, stage, results: kernels::At { source, lines, rows, live: &map.live, sample } }
+        Self {
+            reverse,
+            stage,
+            results: kernels::SampleCotangents { source, lines, rows, live: &map.live, sample },
+        }
     }
 
-    fn by_tiles(&self, table: &Table, patches: Option<&Patches>, scale: Option<&[T]>) -> Vec<f64> {
+    fn by_tiles(&self, table: &RowTable, patches: Option<&Patches>, scale: Option<&[T]>) -> Vec<f64> {
         let (rows, entries) = (self.reverse.values(self.stage.input), ByChannel::new(self.results));
-        let (set, kernels::At { live, sample, .. }) = (self.reverse.set, self.results);
+        let (set, kernels::SampleCotangents { live, sample, .. }) = (self.reverse.set, self.results);
         if table.taps() == 1 || rows.channels >= FEW_CHANNELS {
-            return Outer { table, patches, rows, live, entries: &entries, scale }.gram(set, sample);
+            return TileGram { table, patches, rows, live, entries: &entries, scale }.gram(set, sample);
         }
         // Side by side the taps fill vectors that the channels of one would leave empty.
         let values = self.columns(table, rows);
         let channels = table.taps() * rows.channels;
-        let rows = Dense { values: &values, pitch: channels, offset: 0, channels };
-        let (table, live) = (Table::identity(live.len()), Vec::from_iter(0..live.len()));
-        Outer { table: &table, patches: None, rows, live: &live, entries: &entries, scale }.gram(set, 0)
+        let rows = DenseRows { values: &values, pitch: channels, offset: 0, channels };
+        let (table, live) = (RowTable::identity(live.len()), Vec::from_iter(0..live.len()));
+        TileGram { table: &table, patches: None, rows, live: &live, entries: &entries, scale }.gram(set, 0)
     }
 
     /// What each live position reads by all taps, `[position][tap][channel]`, and room for two vectors.
-    fn columns(&self, table: &Table, rows: Dense<'_, T>) -> Vec<T> {
+    fn columns(&self, table: &RowTable, rows: DenseRows<'_, T>) -> Vec<T> {
         let width = table.taps() * rows.channels;
         let mut columns = vec![T::default(); self.results.live.len() * width + COLUMNS_PAD];
         for (at, &position) in self.results.live.iter().enumerate() {
@@ -274,12 +288,18 @@ impl<'a, T: Number> At<'a, T> {
     }
 
     /// The row that a position reads by a tap.
-    fn read<'r>(&self, table: &Table, rows: Dense<'r, T>, position: usize, tap: usize) -> Option<&'r [T]> {
+    fn read<'r>(
+        &self,
+        table: &RowTable,
+        rows: DenseRows<'r, T>,
+        position: usize,
+        tap: usize,
+    ) -> Option<&'r [T]> {
         let from = table.source(position, tap)?;
         Some(rows.row(self.results.sample * table.source_rows() + from))
     }
 
-    fn by_pairs(&self, table: &Table, scale: Option<&[T]>) -> Vec<f64> {
+    fn by_pairs(&self, table: &RowTable, scale: Option<&[T]>) -> Vec<f64> {
         let (positions, entries) = (self.results.live.len(), ByChannel::new(self.results));
         let rows = self.reverse.values(self.stage.input);
         let inner = if by_sources(table, positions) {
@@ -287,11 +307,11 @@ impl<'a, T: Number> At<'a, T> {
         } else {
             self.inner_by_taps(table, rows)
         };
-        Pairs { inner: &inner, positions, entries: &entries, scale }.gram(self.reverse.set)
+        PairGram { inner: &inner, positions, entries: &entries, scale }.gram(self.reverse.set)
     }
 
     /// x(p) . x(q) for all live positions p, q: the sum over the taps.
-    fn inner_by_taps(&self, table: &Table, rows: Dense<'_, T>) -> Vec<T> {
+    fn inner_by_taps(&self, table: &RowTable, rows: DenseRows<'_, T>) -> Vec<T> {
         let (live, inputs) = (self.results.live, rows.channels);
         let mut inner = vec![T::default(); live.len() * live.len()];
         let mut read = vec![T::default(); live.len() * inputs];
@@ -308,7 +328,7 @@ impl<'a, T: Number> At<'a, T> {
     }
 
     /// The same by the products of all rows that are read with one another; for each position, those with the positions before it.
-    fn inner_by_sources(&self, table: &Table, rows: Dense<'_, T>) -> Vec<T> {
+    fn inner_by_sources(&self, table: &RowTable, rows: DenseRows<'_, T>) -> Vec<T> {
         let (live, sources) = (self.results.live, table.source_rows());
         let first = self.results.sample * sources * rows.pitch + rows.offset;
         let values = &rows.values[first..][..(sources - 1) * rows.pitch + rows.channels];
@@ -324,7 +344,7 @@ impl<'a, T: Number> At<'a, T> {
             for (out, &position) in inner.chunks_exact_mut(live.len()).zip(live) {
                 let Some(source) = table.source(position, tap) else { continue };
                 let products = &products[source * sources..][..sources];
-                for &Run { place, source, length } in &runs {
+                for &NeighbourRun { place, source, length } in &runs {
                     if live[place] > position {
                         break;
                     }
@@ -338,7 +358,7 @@ impl<'a, T: Number> At<'a, T> {
 }
 
 /// Neighbours among the live positions that read neighbouring rows.
-struct Run {
+struct NeighbourRun {
     /// The first among the live positions.
     place: usize,
     /// What it reads.
@@ -347,15 +367,15 @@ struct Run {
 }
 
 /// What the live positions read by a tap.
-fn runs(table: &Table, live: &[usize], tap: usize) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
+fn runs(table: &RowTable, live: &[usize], tap: usize) -> Vec<NeighbourRun> {
+    let mut runs: Vec<NeighbourRun> = Vec::new();
     for (place, &position) in live.iter().enumerate() {
         let Some(source) = table.source(position, tap) else { continue };
         match runs.last_mut() {
             Some(run) if (run.place + run.length, run.source + run.length) == (place, source) => {
                 run.length += 1;
             }
-            _ => runs.push(Run { place, source, length: 1 }),
+            _ => runs.push(NeighbourRun { place, source, length: 1 }),
         }
     }
     runs

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use crate::kernels::{Element, PAD};
+use crate::kernels::{PAD, SimdFloat};
 
 use super::arena::{Lease, assign};
-use crate::compile::program::{Compiled, KernelKind, Place, Portion, Site, StepKind};
+use crate::compile::program::{Compiled, CompiledSegment, CotangentRef, KernelKind, Site, StepKind};
 
 /// The slots of a compiled network.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct SlotPlan {
     /// Of each map's values.
     pub(super) maps: Vec<usize>,
     /// Of each buffer of cotangents.
@@ -29,7 +29,7 @@ pub(super) struct Memory {
 }
 
 /// Plans the slots for up to `lines` cotangents at once.
-pub(super) fn plan<T: Element>(compiled: &Compiled<T>, lines: usize) -> Memory {
+pub(super) fn plan<T: SimdFloat>(compiled: &Compiled<T>, lines: usize) -> SlotPlan {
     let mut leases = forward(compiled);
     let sites = reverse(compiled, lines, &mut leases);
     let (mut columns, mut copies) = (HashMap::new(), HashMap::new());
@@ -42,7 +42,7 @@ pub(super) fn plan<T: Element>(compiled: &Compiled<T>, lines: usize) -> Memory {
             columns.insert(index, leases.len());
             leases.push(Lease { first: time, last: time, size: rows.targets() * lines * channels });
         }
-        if let Place::Dense(view) = step.source
+        if let CotangentRef::Dense(view) = step.source
             && step.reads_its_target()
             && !matches!(step.kind, StepKind::Segment { .. })
         {
@@ -54,7 +54,7 @@ pub(super) fn plan<T: Element>(compiled: &Compiled<T>, lines: usize) -> Memory {
     let copying = compiled.kernels.iter().filter(|stage| stage.reads_its_map());
     let copied = copying.map(|stage| compiled.maps[stage.output.map].size()).max().unwrap_or(0);
     let (own, sizes) = assign(&leases);
-    Memory {
+    SlotPlan {
         maps: own[..compiled.maps.len()].to_vec(),
         sites: sites.into_iter().map(|(site, lease)| (site, own[lease])).collect(),
         columns: columns.into_iter().map(|(step, lease)| (step, own[lease])).collect(),
@@ -83,7 +83,7 @@ fn forward<T>(compiled: &Compiled<T>) -> Vec<Lease> {
     used(compiled.input.map, 0);
     for (time, stage) in compiled.kernels.iter().enumerate() {
         if let KernelKind::Segment(segment) = stage.kind {
-            let Portion { inputs, outputs, .. } = &compiled.segments[segment];
+            let CompiledSegment { inputs, outputs, .. } = &compiled.segments[segment];
             inputs.iter().chain(outputs).for_each(|edge| used(edge.view.map, time));
             continue;
         }
@@ -110,9 +110,9 @@ fn reverse<T>(compiled: &Compiled<T>, lines: usize, leases: &mut Vec<Lease>) -> 
         });
         leases[lease].last = leases[lease].last.max(time);
     };
-    used(Place::Dense(compiled.output).site(), compiled.kernels.len());
+    used(CotangentRef::Dense(compiled.output).site(), compiled.kernels.len());
     for (index, step) in compiled.steps.iter().enumerate() {
-        step.places().into_iter().for_each(|place| used(place.site(), time(compiled, index)));
+        step.cotangents().into_iter().for_each(|place| used(place.site(), time(compiled, index)));
     }
     used(Site::Map(compiled.input.map), time(compiled, compiled.steps.len()));
     sites

@@ -1,8 +1,8 @@
 //! The reverse pass: the steps one after the other, each on all threads, for up to nine cotangents of every sample at once.
 
 use crate::kernels::{
-    self, Cotangents, Dense, Gather, InstructionSet, Layout, Links, MovedBack, Pullback, PulledMatrices,
-    PulledWithin, Scaled, Share, Spread, Start, Target,
+    self, CotangentTarget, Cotangents, DenseRows, GatherPullback, InstructionSet, LineLayout, Links,
+    MatricesPullback, MovesPullback, Pullback, ScaledPullback, Share, SpreadPullback, Start, WithinPullback,
 };
 
 use burn::tensor::TensorData;
@@ -10,22 +10,24 @@ use influence_autodiff::Result;
 use rayon::prelude::*;
 
 use super::arena::Arena;
-use super::executor::{Loaded, Number};
-use super::forward::Trace;
-use super::memory::Memory;
+use super::executor::{LoadedNetwork, Number};
+use super::forward::ForwardTrace;
+use super::memory::SlotPlan;
 use super::segments::{Segments, numbers};
-use crate::compile::program::{Compiled, Edge, Factor, KernelKind, Place, Sink, Site, Step, StepKind, View};
+use crate::compile::program::{
+    Compiled, CotangentRef, Edge, Factor, KernelKind, MapView, ReverseStep, Sink, Site, StepKind,
+};
 
 /// Numbers that a thread sets to zero at a time.
 const ZEROED: usize = 1 << 16;
 
 /// A reverse pass under way.
-pub(super) struct Reverse<'a, T> {
+pub(super) struct ReversePass<'a, T> {
     pub(super) compiled: &'a Compiled<T>,
-    memory: &'a Memory,
+    memory: &'a SlotPlan,
     arena: Arena<T>,
     pub(super) set: InstructionSet,
-    pub(super) trace: &'a Trace<T>,
+    pub(super) trace: &'a ForwardTrace<T>,
     pub(super) lines: usize,
     segments: &'a Segments,
     /// The tensors whose Gram matrices are wanted, ascending.
@@ -34,18 +36,18 @@ pub(super) struct Reverse<'a, T> {
     pub(super) given: Vec<(usize, usize, Vec<f64>)>,
 }
 
-impl<'a, T: Number> Reverse<'a, T> {
+impl<'a, T: Number> ReversePass<'a, T> {
     /// Starts with `lines` cotangents `[line][sample][class]` of the logits.
     pub(super) fn new(
-        loaded: &'a Loaded<T>,
+        loaded: &'a LoadedNetwork<T>,
         set: InstructionSet,
-        trace: &'a Trace<T>,
+        trace: &'a ForwardTrace<T>,
         arena: Arena<T>,
         cotangents: &[T],
         lines: usize,
         asked: &'a [usize],
     ) -> Self {
-        let Loaded { compiled, memory, segments, .. } = loaded;
+        let LoadedNetwork { compiled, memory, segments, .. } = loaded;
         let given = Vec::new();
         let mut this = Self { compiled, memory, arena, set, trace, lines, segments, asked, given };
         this.seed(cotangents);
@@ -56,14 +58,18 @@ impl<'a, T: Number> Reverse<'a, T> {
     ///
     /// # Errors
     /// What Burn's operations fail to do in a segment.
-    pub(super) fn run(&mut self, input: bool, mut visit: impl FnMut(&Self, &'a Step<T>)) -> Result<()> {
+    pub(super) fn run(
+        &mut self,
+        input: bool,
+        mut visit: impl FnMut(&Self, &'a ReverseStep<T>),
+    ) -> Result<()> {
         let last = self.compiled.input;
         let alone = self.compiled.maps[last.map].pitch == last.channels;
         for (index, step) in self.compiled.steps.iter().enumerate() {
             visit(self, step);
             if let StepKind::Segment { sources, targets } = &step.kind {
                 self.segment(step.stage, sources, targets)?;
-            } else if input || !alone || step.target.place().site() != Site::Map(last.map) {
+            } else if input || !alone || step.target.cotangent().site() != Site::Map(last.map) {
                 self.step(index, step);
             }
         }
@@ -71,13 +77,18 @@ impl<'a, T: Number> Reverse<'a, T> {
     }
 
     /// From the outputs of a segment to its inputs, one sample after the other.
-    fn segment(&mut self, kernel: usize, sources: &[Option<Place>], targets: &[(Sink, bool)]) -> Result<()> {
+    fn segment(
+        &mut self,
+        kernel: usize,
+        sources: &[Option<CotangentRef>],
+        targets: &[(Sink, bool)],
+    ) -> Result<()> {
         let KernelKind::Segment(index) = self.compiled.kernels[kernel].kind else { return Ok(()) };
         let portion = &self.compiled.segments[index];
         let wanted: Vec<usize> =
             portion.tensors.iter().copied().filter(|tensor| self.asked.contains(tensor)).collect();
         for (sink, _) in targets.iter().filter(|(_, first)| *first) {
-            let place = sink.place();
+            let place = sink.cotangent();
             let size = self.layout(place).size(self.rows(place), self.lines);
             let slot = self.memory.sites[&place.site()];
             let mut out = self.arena.take(slot);
@@ -103,7 +114,7 @@ impl<'a, T: Number> Reverse<'a, T> {
     }
 
     /// The cotangents of a value, `[block, ...]`; zeros where nothing has reached it, and behind the last line.
-    fn of_edge(&self, edge: &Edge, source: Option<Place>, sample: usize) -> TensorData {
+    fn of_edge(&self, edge: &Edge, source: Option<CotangentRef>, sample: usize) -> TensorData {
         let map = &self.compiled.maps[edge.view.map];
         let block = self.memory.lines;
         let mut values = vec![T::default(); block * edge.elements.len()];
@@ -140,39 +151,39 @@ impl<'a, T: Number> Reverse<'a, T> {
     }
 
     /// The rows of a value of the forward pass, where those are kept.
-    pub(super) fn values(&self, view: View) -> Dense<'_, T> {
+    pub(super) fn values(&self, view: MapView) -> DenseRows<'_, T> {
         let pitch = self.compiled.maps[view.map].pitch;
         let values = self.arena.slot(self.memory.maps[view.map]);
-        Dense { values, pitch, offset: view.offset, channels: view.channels }
+        DenseRows { values, pitch, offset: view.offset, channels: view.channels }
     }
 }
 
-impl<T: Number> Reverse<'_, T> {
-    fn layout(&self, place: Place) -> Layout<'_> {
+impl<T: Number> ReversePass<'_, T> {
+    fn layout(&self, place: CotangentRef) -> LineLayout<'_> {
         match place {
-            Place::Dense(view) => {
+            CotangentRef::Dense(view) => {
                 let pitch = self.compiled.maps[view.map].pitch;
-                Layout::Dense { pitch, offset: view.offset, channels: view.channels }
+                LineLayout::Dense { pitch, offset: view.offset, channels: view.channels }
             }
-            Place::Compressed(mask) => Layout::Compressed(&self.trace.masks[mask]),
+            CotangentRef::Compressed(mask) => LineLayout::Compressed(&self.trace.masks[mask]),
         }
     }
 
-    fn target(&self, sink: Sink) -> Target<'_> {
+    fn target(&self, sink: Sink) -> CotangentTarget<'_> {
         match sink {
-            Sink::Place(_) | Sink::Times { .. } => Target::Lines(self.layout(sink.place())),
+            Sink::Plain(_) | Sink::Times { .. } => CotangentTarget::Lines(self.layout(sink.cotangent())),
             Sink::Through { mask, view, from, .. } => {
                 let pitch = self.compiled.maps[view.map].pitch;
-                Target::Masked { active: &self.trace.masks[mask], pitch, offset: view.offset - from }
+                CotangentTarget::Masked { active: &self.trace.masks[mask], pitch, offset: view.offset - from }
             }
         }
     }
 
     /// How many rows the buffer of a place has.
-    fn rows(&self, place: Place) -> usize {
+    fn rows(&self, place: CotangentRef) -> usize {
         let map = match place {
-            Place::Dense(view) => view.map,
-            Place::Compressed(mask) => self.compiled.masks[mask].map,
+            CotangentRef::Dense(view) => view.map,
+            CotangentRef::Compressed(mask) => self.compiled.masks[mask].map,
         };
         self.trace.samples * self.compiled.maps[map].positions
     }
@@ -192,16 +203,16 @@ impl<T: Number> Reverse<'_, T> {
         self.arena.put(slot, buffer);
     }
 
-    fn step(&mut self, index: usize, step: &Step<T>) {
-        let place = step.target.place();
+    fn step(&mut self, index: usize, step: &ReverseStep<T>) {
+        let place = step.target.cotangent();
         let size = self.layout(place).size(self.rows(place), self.lines);
         let slot = self.memory.sites[&place.site()];
         let copy = self.memory.copies.get(&index).map(|&slot| (slot, self.copied(slot, step.source)));
         let mut out = self.arena.take(slot);
         // The first to write leaves nothing as it was; where it does not reach, zeros have to be.
         let whole = match place {
-            Place::Dense(view) => view.channels == self.compiled.maps[view.map].pitch,
-            Place::Compressed(_) => true,
+            CotangentRef::Dense(view) => view.channels == self.compiled.maps[view.map].pitch,
+            CotangentRef::Compressed(_) => true,
         };
         if step.first && !whole {
             out[..size].par_chunks_mut(ZEROED).for_each(|part| part.fill(T::default()));
@@ -224,17 +235,17 @@ impl<T: Number> Reverse<'_, T> {
         }
     }
 
-    pub(super) fn cotangents(&self, place: Place) -> Cotangents<'_, T> {
+    pub(super) fn cotangents(&self, place: CotangentRef) -> Cotangents<'_, T> {
         let values = self.arena.slot(self.memory.sites[&place.site()]);
         Cotangents { values, layout: self.layout(place) }
     }
 
     /// The channels that a step reads, side by side, where it writes others of the same buffer.
-    fn copied(&mut self, slot: usize, place: Place) -> Vec<T> {
+    fn copied(&mut self, slot: usize, place: CotangentRef) -> Vec<T> {
         let mut buffer = self.arena.take(slot);
         let source = self.cotangents(place);
-        let target = Target::Lines(side_by_side(source.layout.channels()));
-        let spread = Spread { source, target, scale: None, add: false, lines: self.lines };
+        let target = CotangentTarget::Lines(side_by_side(source.layout.channels()));
+        let spread = SpreadPullback { source, target, scale: None, add: false, lines: self.lines };
         spread.run(self.set, self.rows(place), &mut buffer);
         buffer
     }
@@ -242,7 +253,7 @@ impl<T: Number> Reverse<'_, T> {
     /// One step into the target's buffer; `add` when something is there.
     fn pull(
         &self,
-        step: &Step<T>,
+        step: &ReverseStep<T>,
         source: Cotangents<'_, T>,
         add: bool,
         columns: Option<&mut [T]>,
@@ -270,7 +281,7 @@ impl<T: Number> Reverse<'_, T> {
             StepKind::Columns { rows, panels, links } => {
                 let Some(columns) = columns else { return };
                 let layout = side_by_side(panels.written().len());
-                let (target, start) = (Target::Lines(layout), Start::Empty);
+                let (target, start) = (CotangentTarget::Lines(layout), Start::Empty);
                 // The product of every row with the columns of all taps, then the sum over the taps.
                 Pullback { links: rows, patches: None, panels, source, target, start, slopes: None, lines }
                     .run(self.set, samples, columns);
@@ -283,7 +294,8 @@ impl<T: Number> Reverse<'_, T> {
             }
             StepKind::Spread { scale } => {
                 let rows = self.rows(step.source);
-                Spread { source, target, scale: scale.as_deref(), add, lines }.run(self.set, rows, out);
+                SpreadPullback { source, target, scale: scale.as_deref(), add, lines }
+                    .run(self.set, rows, out);
             }
             StepKind::Average { links } => {
                 let KernelKind::Average { shares, .. } = stage else { return };
@@ -297,15 +309,25 @@ impl<T: Number> Reverse<'_, T> {
             StepKind::Rearrange => {
                 let KernelKind::Rearrange { moves, .. } = stage else { return };
                 let scale = step.target.scale(&self.compiled.kernels);
-                MovedBack { moves, source, target, scale, add, lines }.run(self.set, samples, out);
+                MovesPullback { moves, source, target, scale, add, lines }.run(self.set, samples, out);
             }
             StepKind::Scaled { links, factor } => {
                 let Some([pitch, offset, channels]) = dense(target) else { return };
                 let positions = self.positions(step.source);
                 let factor = self.factor(step.stage, *factor);
                 let links = links.as_ref();
-                let scaled =
-                    Scaled { links, source, positions, factor, slopes, pitch, offset, channels, add, lines };
+                let scaled = ScaledPullback {
+                    links,
+                    source,
+                    positions,
+                    factor,
+                    slopes,
+                    pitch,
+                    offset,
+                    channels,
+                    add,
+                    lines,
+                };
                 scaled.run(self.set, samples, out);
             }
             StepKind::Within { kept } => {
@@ -313,7 +335,7 @@ impl<T: Number> Reverse<'_, T> {
                     return;
                 };
                 let kept = self.values(*kept);
-                let pulled = PulledWithin { row, kept, source, pitch, offset, add, lines };
+                let pulled = WithinPullback { row, kept, source, pitch, offset, add, lines };
                 pulled.run(self.set, self.rows(step.source), out);
             }
             StepKind::Matrices { operand, other } => {
@@ -321,36 +343,36 @@ impl<T: Number> Reverse<'_, T> {
                 else {
                     return;
                 };
-                let Layout::Dense { pitch: own, offset: first, channels } = source.layout else { return };
-                let source = Dense { values: source.values, pitch: own, offset: first, channels };
+                let LineLayout::Dense { pitch: own, offset: first, channels } = source.layout else { return };
+                let source = DenseRows { values: source.values, pitch: own, offset: first, channels };
                 // Several matrices may read the same numbers, or none: all are added to zeros.
                 if !add {
                     out.par_chunks_mut(ZEROED).for_each(|part| part.fill(T::default()));
                 }
                 let (operand, other) = (*operand, self.values(*other));
-                PulledMatrices { matrices, operand, source, other, pitch, offset, lines }.run(samples, out);
+                MatricesPullback { matrices, operand, source, other, pitch, offset, lines }.run(samples, out);
             }
             StepKind::Segment { .. } => {}
         }
     }
 
     /// The derivatives by which a sink multiplies.
-    fn slopes(&self, sink: Sink) -> Option<Dense<'_, T>> {
+    fn slopes(&self, sink: Sink) -> Option<DenseRows<'_, T>> {
         sink.slopes().map(|view| self.values(view))
     }
 
     /// The factors of a stage's cotangents.
-    fn factor(&self, stage: usize, factor: Factor) -> kernels::Factor<'_, T> {
+    fn factor(&self, stage: usize, factor: Factor) -> kernels::RowFactor<'_, T> {
         let stage = &self.compiled.kernels[stage];
         match factor {
-            Factor::Number(number) => kernels::Factor::Number(T::from_f64(number)),
+            Factor::Number(number) => kernels::RowFactor::Number(T::from_f64(number)),
             Factor::Values { view, repeated } => {
                 let repeat = match &stage.kind {
                     KernelKind::Combine { repeat, .. } if repeated => Some(repeat),
                     _ => None,
                 };
                 let count = self.compiled.maps[view.map].positions;
-                kernels::Factor::Rows { rows: self.values(view), count, repeat }
+                kernels::RowFactor::Rows { rows: self.values(view), count, repeat }
             }
             Factor::Own => {
                 let channels = stage.output.channels;
@@ -358,18 +380,18 @@ impl<T: Number> Reverse<'_, T> {
                     KernelKind::Elementwise { scale: Some(scale), .. } => scale.as_slice(),
                     _ => &[],
                 };
-                kernels::Factor::Fixed(Dense { values, pitch: channels, offset: 0, channels })
+                kernels::RowFactor::Fixed(DenseRows { values, pitch: channels, offset: 0, channels })
             }
         }
     }
 
     /// Rows of one sample in the buffer of a place.
-    fn positions(&self, place: Place) -> usize {
+    fn positions(&self, place: CotangentRef) -> usize {
         self.rows(place) / self.trace.samples
     }
 
     /// One of several products that are added to what is there.
-    fn pullback<'s>(&'s self, step: &'s Step<T>) -> Option<Pullback<'s, T>> {
+    fn pullback<'s>(&'s self, step: &'s ReverseStep<T>) -> Option<Pullback<'s, T>> {
         let StepKind::Product { links, panels, identity: None, .. } = &step.kind else { return None };
         let (source, target) = (self.cotangents(step.source), self.target(step.target));
         let (start, lines) = (Start::Sum, self.lines);
@@ -378,7 +400,7 @@ impl<T: Number> Reverse<'_, T> {
 
     fn gather(
         &self,
-        step: &Step<T>,
+        step: &ReverseStep<T>,
         links: &Links,
         source: Cotangents<'_, T>,
         share: Share<'_, T>,
@@ -389,7 +411,7 @@ impl<T: Number> Reverse<'_, T> {
         let channels = self.compiled.kernels[step.stage].input.channels;
         let scale = step.target.scale(&self.compiled.kernels);
         let slopes = self.slopes(step.target);
-        let gather = Gather { links, source, share, target, channels, scale, slopes, add, lines };
+        let gather = GatherPullback { links, source, share, target, channels, scale, slopes, add, lines };
         gather.run(self.set, self.trace.samples, out);
     }
 
@@ -414,14 +436,16 @@ impl<T: Number> Reverse<'_, T> {
 }
 
 /// Pitch, offset and channels of dense lines.
-fn dense(target: Target<'_>) -> Option<[usize; 3]> {
+fn dense(target: CotangentTarget<'_>) -> Option<[usize; 3]> {
     match target {
-        Target::Lines(Layout::Dense { pitch, offset, channels }) => Some([pitch, offset, channels]),
+        CotangentTarget::Lines(LineLayout::Dense { pitch, offset, channels }) => {
+            Some([pitch, offset, channels])
+        }
         _ => None,
     }
 }
 
-/// Dense lines of nothing else.
-fn side_by_side(channels: usize) -> Layout<'static> {
-    Layout::Dense { pitch: channels, offset: 0, channels }
+/// DenseRows lines of nothing else.
+fn side_by_side(channels: usize) -> LineLayout<'static> {
+    LineLayout::Dense { pitch: channels, offset: 0, channels }
 }

@@ -8,7 +8,7 @@ use influence_autodiff::graph::Graph;
 use influence_autodiff::{Error, Leaves, Precision, Pulled, Result, Segment, Trace};
 
 use super::executor::Number;
-use crate::compile::program::{Edge, Portion};
+use crate::compile::program::{CompiledSegment, Edge};
 
 /// All segments of a network, loaded onto a device of Burn.
 #[derive(Debug)]
@@ -24,12 +24,12 @@ impl Segments {
     /// As [`Segment::new`].
     pub(super) fn load(
         graph: &Arc<Graph>,
-        portions: &[Portion],
+        portions: &[CompiledSegment],
         block: usize,
         precision: Precision,
         device: &Device,
     ) -> Result<Self> {
-        let load = |portion: &Portion| {
+        let load = |portion: &CompiledSegment| {
             let ids = |edges: &[Edge]| edges.iter().map(|edge| edge.value).collect::<Vec<_>>();
             let (inputs, outputs) = (ids(&portion.inputs), ids(&portion.outputs));
             let leaves = Leaves::tensors(portion.tensors.iter().copied());

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use crate::kernels::{Active, Element, Links};
+use crate::kernels::{Active, Links, SimdFloat};
 
-use super::forward::Trace;
-use crate::compile::program::{Compiled, KernelKind, Place, Sink, Step, StepKind};
+use super::forward::ForwardTrace;
+use crate::compile::program::{Compiled, CotangentRef, KernelKind, ReverseStep, Sink, StepKind};
 
 /// Multiply-adds of the products of one reverse pass, for one cotangent of every sample of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,9 +20,9 @@ pub struct Work {
 }
 
 /// Counts the steps of a reverse pass for the masks of a forward pass.
-pub(super) fn count<T: Element>(compiled: &Compiled<T>, trace: &Trace<T>) -> Work {
+pub(super) fn count<T: SimdFloat>(compiled: &Compiled<T>, trace: &ForwardTrace<T>) -> Work {
     let mut work = Work::default();
-    for step in compiled.steps.iter().flat_map(Step::parts) {
+    for step in compiled.steps.iter().flat_map(ReverseStep::parts) {
         let stage = &compiled.kernels[step.stage];
         let (inputs, outputs) = (stage.input.channels, stage.output.channels);
         let (links, target, blocks, dense) = match (&step.kind, &stage.kind) {
@@ -52,7 +52,9 @@ pub(super) fn count<T: Element>(compiled: &Compiled<T>, trace: &Trace<T>) -> Wor
             continue;
         }
         let source = match step.source {
-            Place::Compressed(mask) if !matches!(step.kind, StepKind::Channelwise { .. }) => Some(mask),
+            CotangentRef::Compressed(mask) if !matches!(step.kind, StepKind::Channelwise { .. }) => {
+                Some(mask)
+            }
             _ => None,
         };
         let masks = [source, target].map(|mask| mask.map(|mask| &trace.masks[mask]));
@@ -66,8 +68,8 @@ pub(super) fn count<T: Element>(compiled: &Compiled<T>, trace: &Trace<T>) -> Wor
 /// The mask of what a sink takes.
 fn mask(sink: Sink) -> Option<usize> {
     match sink {
-        Sink::Place(Place::Compressed(mask)) | Sink::Through { mask, .. } => Some(mask),
-        Sink::Place(_) | Sink::Times { .. } => None,
+        Sink::Plain(CotangentRef::Compressed(mask)) | Sink::Through { mask, .. } => Some(mask),
+        Sink::Plain(_) | Sink::Times { .. } => None,
     }
 }
 

@@ -25,7 +25,7 @@ const SAMPLE: [usize; 3] = [2, 20, 14];
 
 /// Convolutions of several geometries, batch normalisation before and behind them, sums, concatenation, pools, a linear layer of a flattened image.
 #[derive(Module, Debug)]
-struct Net {
+struct GramNet {
     stem: Conv2d,
     /// Its gradient goes by patches in Winograd's form.
     mix: Conv2d,
@@ -39,7 +39,7 @@ struct Net {
     head: Linear,
 }
 
-impl Net {
+impl GramNet {
     fn new() -> Self {
         let device = Device::flex();
         let conv = |channels: [usize; 2], kernel: [usize; 2], stride: usize, dilation: usize, bias: bool| {
@@ -90,7 +90,7 @@ impl Net {
 }
 
 fn captured() -> Graph {
-    Graph::capture(&Net::new(), Net::forward, &SAMPLE, &Device::flex()).expect("it can be captured")
+    Graph::capture(&GramNet::new(), GramNet::forward, &SAMPLE, &Device::flex()).expect("it can be captured")
 }
 
 fn sets() -> impl Iterator<Item = InstructionSet> {
@@ -156,7 +156,7 @@ fn threads_and_batches_do_not_show_in_matrices() {
 
 /// A convolution whose results are pooled without a ReLU, so that their cotangents are dense, and as many classes as the head has.
 #[derive(Module, Debug)]
-struct Pooled {
+struct PooledConv {
     conv: Conv2d,
     head: Linear,
 }
@@ -165,12 +165,12 @@ struct Pooled {
 fn any_number_of_classes_fits_its_memory() {
     let (device, shape) = (Device::flex(), [2, 6, 4]);
     for classes in [2, 3, 9, 10, 11, 15, 20] {
-        let net = Pooled {
+        let net = PooledConv {
             conv: Conv2dConfig::new([2, 8], [3, 3]).init(&device),
             head: LinearConfig::new(8, classes).init(&device),
         };
         let net = net.map(&mut Weights::new(&device, DType::F32));
-        let forward = |net: &Pooled, x: Tensor<4>| {
+        let forward = |net: &PooledConv, x: Tensor<4>| {
             let y = net.conv.forward(x);
             net.head.forward(y.mean_dim(3).mean_dim(2).flatten::<2>(1, 3))
         };
@@ -322,7 +322,7 @@ fn a_tensor_used_twice_has_its_gradients_added() {
 
 /// A constant scale, with and without a shift, between a convolution and its normalisation.
 #[derive(Module, Debug)]
-struct Scaled {
+struct ScaledConv {
     conv: Conv2d,
     norm: BatchNorm,
     head: Linear,
@@ -331,14 +331,14 @@ struct Scaled {
 #[test]
 fn a_scale_before_a_perturbed_normalisation_counts() {
     let (device, shape) = (Device::flex(), [2, 5, 5]);
-    let net = Scaled {
+    let net = ScaledConv {
         conv: Conv2dConfig::new([2, 6], [3, 3]).init(&device),
         norm: BatchNormConfig::new(6).init(&device),
         head: LinearConfig::new(6, 3).init(&device),
     };
     let net = net.map(&mut Weights::new(&device, DType::F32));
     for shift in [0.0, 0.4] {
-        let forward = |net: &Scaled, x: Tensor<4>| {
+        let forward = |net: &ScaledConv, x: Tensor<4>| {
             let x = net.conv.forward(x) * 1.7;
             let x = if shift == 0.0 { x } else { x + shift };
             net.head.forward(relu(net.norm.forward(x)).mean_dim(2).mean_dim(3).flatten::<2>(1, 3))

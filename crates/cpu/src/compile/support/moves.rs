@@ -4,9 +4,9 @@ use influence_autodiff::graph::{Node, Origin, ValueId};
 use influence_autodiff::ops::Op;
 
 use super::rowwise::repeated_places;
-use super::{Answer, Arrangement, Operand, Own, Reason, Support, default_axis};
+use super::{Answer, Arrangement, NewStage, Reason, StageOperand, Support, default_axis};
 use crate::compile::stage::StageOp;
-use crate::compile::view::{Reading, SampleShape, View};
+use crate::compile::view::{Reading, SampleShape, StoreView};
 use crate::kernels::Moves;
 
 impl<'g> Support<'_, 'g> {
@@ -90,7 +90,7 @@ impl<'g> Support<'_, 'g> {
     fn picked(
         &self,
         node: &Node,
-        view: &View,
+        view: &StoreView,
         from: impl Fn(usize, usize) -> usize,
     ) -> Result<Answer<'g>, Reason> {
         let shape = self.shape(node.output)?;
@@ -110,7 +110,7 @@ impl<'g> Support<'_, 'g> {
     /// A copy whose elements, in row-major order, are these of the operand; none is 0.
     fn moved(
         &self,
-        view: &View,
+        view: &StoreView,
         shape: SampleShape,
         elements: &[Option<usize>],
     ) -> Result<Answer<'g>, Reason> {
@@ -127,8 +127,12 @@ impl<'g> Support<'_, 'g> {
             let from = u32::try_from(from_row * store.channels + from_channel);
             sources[row * result.store.channels + channel] = from.map_err(|_| "too large a value")?;
         }
-        let operand = Operand { from: view.clone(), copy: None, reading: Reading::whole(store) };
-        Ok(Answer::Own(Box::new(Own::new(StageOp::Rearrange { sources, fill: None }, vec![operand], result))))
+        let operand = StageOperand { from: view.clone(), copy: None, reading: Reading::whole(store) };
+        Ok(Answer::Stage(Box::new(NewStage::new(
+            StageOp::Rearrange { sources, fill: None },
+            vec![operand],
+            result,
+        ))))
     }
 
     /// One value that depends on the input, and constants beside it: it is moved among zeros, and they are
@@ -155,7 +159,7 @@ impl<'g> Support<'_, 'g> {
             }
             before += width;
         }
-        let Answer::Own(mut own) = self.moved(self.view(live)?, shape, &elements)? else {
+        let Answer::Stage(mut own) = self.moved(self.view(live)?, shape, &elements)? else {
             return Err("a value that is not moved".into());
         };
         let mut fill = vec![0.0; own.result.store.size()];
@@ -165,7 +169,7 @@ impl<'g> Support<'_, 'g> {
         if let StageOp::Rearrange { fill: own, .. } = &mut own.op {
             *own = Some(fill);
         }
-        Ok(Answer::Own(own))
+        Ok(Answer::Stage(own))
     }
 
     /// The elements of a constant for one sample, which may be repeated for each.
@@ -206,7 +210,7 @@ impl<'g> Support<'_, 'g> {
             }
         };
         let operands = node.inputs.iter().map(part).collect::<Result<Vec<_>, Reason>>()?;
-        Ok(Answer::Own(Box::new(Own::new(
+        Ok(Answer::Stage(Box::new(NewStage::new(
             StageOp::Concat(Vec::new()),
             operands,
             Arrangement::channels(shape, axis),

@@ -3,7 +3,7 @@
 use influence_autodiff::graph::Node;
 use influence_autodiff::ops::norm::LayerNorm;
 
-use super::{Answer, Arrangement, Own, Reason, Support};
+use super::{Answer, Arrangement, NewStage, Reason, Support};
 use crate::compile::stage::StageOp;
 use crate::kernels::WithinRow;
 
@@ -37,6 +37,6 @@ impl<'g> Support<'_, 'g> {
             Some(copy) => copy.clone(),
             None => Arrangement::like(view, self.stores[view.store]),
         };
-        Ok(Answer::Own(Box::new(Own::new(StageOp::Within(row.clone()), vec![operand], result))))
+        Ok(Answer::Stage(Box::new(NewStage::new(StageOp::Within(row.clone()), vec![operand], result))))
     }
 }

@@ -8,21 +8,21 @@ mod avx512;
 use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use self::avx512::wide::Wide;
-use crate::kernels::gram::sums::Block;
+pub(crate) use self::avx512::wide::ArchElement;
+use crate::kernels::gram::sums::RowBlock;
 use crate::kernels::layout::active::Positive;
-use crate::kernels::layout::cotangent::{Cotangents, Target, Tile};
+use crate::kernels::layout::cotangent::{CotangentTarget, Cotangents, RowTile};
 use crate::kernels::layout::rows::Chunk;
 use crate::kernels::reverse::pullback::Pullback;
-use crate::kernels::reverse::spread::Spread;
-use crate::kernels::simd::{Element, InstructionSet};
+use crate::kernels::reverse::spread::SpreadPullback;
+use crate::kernels::simd::{InstructionSet, SimdFloat};
 
 /// What an element needs for the sets of this processor: nothing where none has anything of its own.
 #[cfg(not(target_arch = "x86_64"))]
-pub(crate) trait Wide {}
+pub(crate) trait ArchElement {}
 
 #[cfg(not(target_arch = "x86_64"))]
-impl<T> Wide for T {}
+impl<T> ArchElement for T {}
 
 /// The work of a set, where it is compiled.
 macro_rules! avx512 {
@@ -36,7 +36,7 @@ macro_rules! avx512 {
 }
 
 /// Looks for positive numbers in some rows.
-pub(crate) fn positive<T: Element, F: Fn(usize) -> bool>(
+pub(crate) fn positive<T: SimdFloat, F: Fn(usize) -> bool>(
     set: InstructionSet,
     positive: &mut Positive<'_, T, F>,
 ) -> bool {
@@ -53,7 +53,7 @@ pub(crate) fn list(set: InstructionSet, words: &[u32], pitch: usize, ids: &mut [
 }
 
 /// Writes some channels of a row's lines in full.
-pub(crate) fn expand<T: Element>(
+pub(crate) fn expand<T: SimdFloat>(
     set: InstructionSet,
     source: &Cotangents<'_, T>,
     row: usize,
@@ -63,17 +63,17 @@ pub(crate) fn expand<T: Element>(
 ) -> bool {
     avx512!(
         set,
-        avx512::expand::part(source, row, channels, avx512::expand::Destination::written(lines, out))
+        avx512::expand::part(source, row, channels, avx512::expand::ExpandedLines::written(lines, out))
     );
     let _ = (source, row, lines, channels, out);
     false
 }
 
 /// Delivers some channels of a row.
-pub(crate) fn deliver<T: Element>(
+pub(crate) fn deliver<T: SimdFloat>(
     set: InstructionSet,
-    target: Target<'_>,
-    tile: Tile<'_, T>,
+    target: CotangentTarget<'_>,
+    tile: RowTile<'_, T>,
     add: bool,
     block: &mut [T],
 ) -> bool {
@@ -83,9 +83,9 @@ pub(crate) fn deliver<T: Element>(
 }
 
 /// Hands on the rows of a chunk.
-pub(crate) fn spread<T: Element>(
+pub(crate) fn spread<T: SimdFloat>(
     set: InstructionSet,
-    spread: &Spread<'_, T>,
+    spread: &SpreadPullback<'_, T>,
     chunk: &mut Chunk<'_, T>,
 ) -> bool {
     avx512!(set, avx512::expand::spread(spread, chunk));
@@ -94,9 +94,9 @@ pub(crate) fn spread<T: Element>(
 }
 
 /// Adds up some rows' cotangents.
-pub(crate) fn sum_rows<T: Element>(
+pub(crate) fn sum_rows<T: SimdFloat>(
     set: InstructionSet,
-    block: &Block<'_, T>,
+    block: &RowBlock<'_, T>,
     sums: &mut [Vec<f64>; 2],
 ) -> bool {
     avx512!(set, avx512::wide_sums::sum(block, sums));
@@ -105,7 +105,7 @@ pub(crate) fn sum_rows<T: Element>(
 }
 
 /// Pulls back the rows of a chunk, leaving out what the target's mask has switched off.
-pub(crate) fn pull_windows<T: Element>(
+pub(crate) fn pull_windows<T: SimdFloat>(
     set: InstructionSet,
     pullbacks: &[Pullback<'_, T>],
     chunk: &mut Chunk<'_, T>,

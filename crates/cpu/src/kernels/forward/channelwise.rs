@@ -3,10 +3,10 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::forward::product::Place;
-use crate::kernels::layout::rows::{Chunk, Dense, LiveRows, add_then_relu, tasks};
-use crate::kernels::layout::table::Table;
-use crate::kernels::simd::{Element, InstructionSet};
+use crate::kernels::forward::product::RowLayout;
+use crate::kernels::layout::rows::{Chunk, DenseRows, LiveRows, add_then_relu, tasks};
+use crate::kernels::layout::table::RowTable;
+use crate::kernels::simd::{InstructionSet, SimdFloat};
 
 /// y(row, c) = bias(c) + sum over taps t of x(table(row, t), c) w(t, c) + residual(row, c), then relu(y) if asked.
 ///
@@ -15,23 +15,23 @@ use crate::kernels::simd::{Element, InstructionSet};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Channelwise<'a, T> {
     /// Which rows a row reads.
-    pub(crate) table: &'a Table,
+    pub(crate) table: &'a RowTable,
     /// `[tap][channel]`.
     pub(crate) weights: &'a [T],
     /// One number for each channel.
     pub(crate) bias: &'a [T],
     /// The rows that are read.
-    pub(crate) source: Dense<'a, T>,
-    /// Rows that are added.
-    pub(crate) residual: Option<Dense<'a, T>>,
+    pub(crate) source: DenseRows<'a, T>,
+    /// ChannelwiseRows that are added.
+    pub(crate) residual: Option<DenseRows<'a, T>>,
     /// Whether negative results become 0.
     pub(crate) relu: bool,
 }
 
-/// Rows that a task should have at least.
+/// ChannelwiseRows that a task should have at least.
 const LEAST_ROWS: usize = 64;
 
-impl<T: Element> Channelwise<'_, T> {
+impl<T: SimdFloat> Channelwise<'_, T> {
     /// Writes the rows of `samples` samples at the positions `live`, ascending, into `out`.
     pub(crate) fn run(
         &self,
@@ -39,12 +39,12 @@ impl<T: Element> Channelwise<'_, T> {
         samples: usize,
         live: &[usize],
         out: &mut [T],
-        place: Place,
+        place: RowLayout,
     ) {
         let rows = LiveRows { positions: self.table.rows(), live, samples };
         let parts = rows.chunks(out, tasks(rows.count(), LEAST_ROWS), place.pitch);
         parts.into_par_iter().for_each(|chunk| {
-            set.run(Rows { own: self, chunk, rows, place });
+            set.run(ChannelwiseRows { own: self, chunk, rows, place });
         });
     }
 
@@ -66,15 +66,15 @@ impl<T: Element> Channelwise<'_, T> {
 }
 
 /// The rows of one chunk.
-struct Rows<'a, 'b, T> {
+struct ChannelwiseRows<'a, 'b, T> {
     own: &'a Channelwise<'a, T>,
     chunk: Chunk<'b, T>,
     /// What the chunk's range counts.
     rows: LiveRows<'a>,
-    place: Place,
+    place: RowLayout,
 }
 
-impl<T: Element> WithSimd for Rows<'_, '_, T> {
+impl<T: SimdFloat> WithSimd for ChannelwiseRows<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]

@@ -3,14 +3,14 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::forward::product::Place;
-use crate::kernels::layout::rows::{Dense, LiveRows, tasks};
+use crate::kernels::forward::product::RowLayout;
+use crate::kernels::layout::rows::{DenseRows, LiveRows, tasks};
 use crate::kernels::reverse::scaled::total;
-use crate::kernels::simd::{Element, InstructionSet};
+use crate::kernels::simd::{InstructionSet, SimdFloat};
 
 /// y = f(x), row by row.
 #[derive(Debug, Clone)]
-pub(crate) enum Row<T> {
+pub(crate) enum WithinRow<T> {
     /// exp x / sum exp x.
     Softmax,
     /// gamma h + beta, h = (x - mean) / sqrt(variance + epsilon).
@@ -20,8 +20,8 @@ pub(crate) enum Row<T> {
 /// All rows of a value.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Within<'a, T> {
-    pub(crate) row: &'a Row<T>,
-    pub(crate) source: Dense<'a, T>,
+    pub(crate) row: &'a WithinRow<T>,
+    pub(crate) source: DenseRows<'a, T>,
     /// Rows of a sample, and those that are computed.
     pub(crate) positions: usize,
     pub(crate) live: &'a [usize],
@@ -31,14 +31,14 @@ pub(crate) struct Within<'a, T> {
 /// Rows that a task should have at least.
 const LEAST_ROWS: usize = 32;
 
-impl<T: Element> Row<T> {
+impl<T: SimdFloat> WithinRow<T> {
     /// With the nearest numbers of another type.
-    pub(crate) fn rounded<U: Element>(&self) -> Row<U> {
+    pub(crate) fn rounded<U: SimdFloat>(&self) -> WithinRow<U> {
         let numbers = |all: &[T]| all.iter().map(|x| U::from_f64(x.to_f64())).collect();
         match self {
-            Self::Softmax => Row::Softmax,
+            Self::Softmax => WithinRow::Softmax,
             Self::Standard { epsilon, gamma, beta } => {
-                Row::Standard { epsilon: *epsilon, gamma: numbers(gamma), beta: numbers(beta) }
+                WithinRow::Standard { epsilon: *epsilon, gamma: numbers(gamma), beta: numbers(beta) }
             }
         }
     }
@@ -62,9 +62,9 @@ impl<T: Element> Row<T> {
     }
 }
 
-impl<T: Element> Within<'_, T> {
+impl<T: SimdFloat> Within<'_, T> {
     /// Writes the live rows to their place, and what the reverse pass needs, if there is a buffer for it.
-    pub(crate) fn run(&self, set: InstructionSet, out: &mut [T], place: Place, kept: Option<&mut [T]>) {
+    pub(crate) fn run(&self, set: InstructionSet, out: &mut [T], place: RowLayout, kept: Option<&mut [T]>) {
         let Self { positions, live, samples, .. } = *self;
         let rows = LiveRows { positions, live, samples };
         let parts = tasks(rows.count(), LEAST_ROWS);
@@ -82,29 +82,29 @@ impl<T: Element> Within<'_, T> {
                     &mut kept.values[first..first + width]
                 });
                 let y = &mut out.values[first..first + channels];
-                set.run(One { row: self.row, x: self.source.row(row), y, kept: own });
+                set.run(OneRow { row: self.row, x: self.source.row(row), y, kept: own });
             }
         });
     }
 }
 
-/// One row.
-struct One<'a, 'b, T> {
-    row: &'a Row<T>,
+/// OneRow row.
+struct OneRow<'a, 'b, T> {
+    row: &'a WithinRow<T>,
     x: &'a [T],
     y: &'b mut [T],
     kept: Option<&'b mut [T]>,
 }
 
-impl<T: Element> WithSimd for One<'_, '_, T> {
+impl<T: SimdFloat> WithSimd for OneRow<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let Self { row, x, y, kept } = self;
         match row {
-            Row::Softmax => softmax(x, y),
-            Row::Standard { epsilon, gamma, beta } => {
+            WithinRow::Softmax => softmax(x, y),
+            WithinRow::Standard { epsilon, gamma, beta } => {
                 let deviation = standardize(*epsilon, x, y);
                 if let Some(kept) = kept {
                     kept[..y.len()].copy_from_slice(y);
@@ -118,7 +118,7 @@ impl<T: Element> WithSimd for One<'_, '_, T> {
 }
 
 #[inline(always)]
-fn softmax<T: Element>(x: &[T], y: &mut [T]) {
+fn softmax<T: SimdFloat>(x: &[T], y: &mut [T]) {
     // NaN is never the largest, and makes all of the row NaN in the sum.
     let largest = x.iter().fold(T::from_f64(f64::NEG_INFINITY), |a, b| if *b > a { *b } else { a });
     y.iter_mut().zip(x).for_each(|(y, x)| *y = (*x - largest).power_of_e());
@@ -128,7 +128,7 @@ fn softmax<T: Element>(x: &[T], y: &mut [T]) {
 
 /// Writes h, and gives one over the deviation.
 #[inline(always)]
-fn standardize<T: Element>(epsilon: f64, x: &[T], h: &mut [T]) -> T {
+fn standardize<T: SimdFloat>(epsilon: f64, x: &[T], h: &mut [T]) -> T {
     let count = x.len() as f64;
     let mean = T::from_f64(total([x]).to_f64() / count);
     let minus = T::from_f64(-1.0);

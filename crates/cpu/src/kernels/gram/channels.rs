@@ -4,7 +4,7 @@ use pulp::{Simd, WithSimd};
 
 use crate::kernels::layout::cotangent::{Cotangents, Lines};
 use crate::kernels::reverse::pullback::{MOST_LINES, by_lines};
-use crate::kernels::simd::{Element, InstructionSet, WIDEST};
+use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
 
 /// For each channel of a layer's outputs the positions where it is active, and the V cotangents there.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub(crate) struct ByChannel<T> {
 
 /// Where the cotangents of a sample are.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct At<'a, T> {
+pub(crate) struct SampleCotangents<'a, T> {
     /// The cotangents.
     pub(crate) source: Cotangents<'a, T>,
     /// V, from 1 to [`MOST_LINES`].
@@ -34,10 +34,10 @@ pub(crate) struct At<'a, T> {
     pub(crate) sample: usize,
 }
 
-impl<T: Element> ByChannel<T> {
+impl<T: SimdFloat> ByChannel<T> {
     /// Of one sample.
     #[must_use]
-    pub(crate) fn new(at: At<'_, T>) -> Self {
+    pub(crate) fn new(at: SampleCotangents<'_, T>) -> Self {
         debug_assert!((1..=MOST_LINES).contains(&at.lines), "{} lines", at.lines);
         let mut starts = vec![0; at.source.layout.channels() + 1];
         for row in at.live_rows() {
@@ -58,7 +58,7 @@ impl<T: Element> ByChannel<T> {
     }
 
     /// Sorts the cotangents of all rows into their channels.
-    fn fill<const V: usize>(&mut self, at: At<'_, T>) {
+    fn fill<const V: usize>(&mut self, at: SampleCotangents<'_, T>) {
         let mut next = self.starts.clone();
         let last = (at.sample + 1) * at.rows - 1;
         for (place, row) in at.live_rows().enumerate() {
@@ -93,7 +93,7 @@ impl<T: Element> ByChannel<T> {
     }
 }
 
-impl<T> At<'_, T> {
+impl<T> SampleCotangents<'_, T> {
     /// The rows of the sample at which there may be cotangents.
     pub(crate) fn live_rows(&self) -> impl Iterator<Item = usize> {
         let first = self.sample * self.rows;
@@ -103,7 +103,7 @@ impl<T> At<'_, T> {
 
 /// The inner products of V rows side by side, `[V, V]`, summed in f64.
 #[must_use]
-pub(crate) fn gram_of<T: Element>(set: InstructionSet, rows: &[T], lines: usize) -> Vec<f64> {
+pub(crate) fn gram_of<T: SimdFloat>(set: InstructionSet, rows: &[T], lines: usize) -> Vec<f64> {
     set.run(Products { rows, lines })
 }
 
@@ -112,7 +112,7 @@ struct Products<'a, T> {
     lines: usize,
 }
 
-impl<T: Element> WithSimd for Products<'_, T> {
+impl<T: SimdFloat> WithSimd for Products<'_, T> {
     type Output = Vec<f64>;
 
     #[inline(always)]
@@ -135,7 +135,7 @@ const LANES: usize = 32;
 
 /// Adds the products of two rows.
 #[inline(always)]
-fn add_products<T: Element>(a: &[T], b: &[T], sums: &mut [f64; LANES]) {
+fn add_products<T: SimdFloat>(a: &[T], b: &[T], sums: &mut [f64; LANES]) {
     let (mut left, mut right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let mut local = *sums;
     for (a, b) in (&mut left).zip(&mut right) {

@@ -1,6 +1,6 @@
 //! The Gram matrix of a weight's gradients by pairs of positions, where these are few.
 //!
-//! With D_v(o, t, i) = sum over positions p of g(p, v, o) x(p, t, i) as in [`crate::kernels::gram::outer`],
+//! With D_v(o, t, i) = sum over positions p of g(p, v, o) x(p, t, i) as in [`crate::kernels::gram::tiles`],
 //!
 //! ```text
 //! G(v, w) = sum over o, t, i of D_v D_w = sum over o, p, q of A(p, q) g(p, v, o) g(q, w, o),  A(p, q) = sum over t, i of x(p, t, i) x(q, t, i).
@@ -14,13 +14,13 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::kernels::gram::channels::ByChannel;
-use crate::kernels::gram::outer::CHANNELS;
+use crate::kernels::gram::tiles::CHANNELS;
 use crate::kernels::reverse::pullback::by_lines;
-use crate::kernels::simd::{Element, InstructionSet, WIDEST};
+use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
 
 /// G for one sample.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pairs<'a, T> {
+pub(crate) struct PairGram<'a, T> {
     /// A, `[position][position]`; what lies above the diagonal is not read.
     pub(crate) inner: &'a [T],
     /// How many positions there are.
@@ -34,7 +34,7 @@ pub(crate) struct Pairs<'a, T> {
 /// Positions whose sums run side by side.
 const SIDE: usize = 4;
 
-impl<T: Element> Pairs<'_, T> {
+impl<T: SimdFloat> PairGram<'_, T> {
     /// `[V, V]`, row-major. The sums over an output's pairs are in the precision of T, those over outputs in f64.
     #[must_use]
     pub(crate) fn gram(&self, set: InstructionSet) -> Vec<f64> {
@@ -42,7 +42,7 @@ impl<T: Element> Pairs<'_, T> {
         // Some outputs to a task, whose sums are added in order whatever the threads.
         let tasks: Vec<_> =
             (0..channels).step_by(CHANNELS).map(|from| from..channels.min(from + CHANNELS)).collect();
-        let run = |channels| set.run(Channels { pairs: self, channels });
+        let run = |channels| set.run(PairChannels { pairs: self, channels });
         let parts: Vec<Vec<f64>> = tasks.into_par_iter().map(run).collect();
         let mut half = vec![0.0; lines * lines];
         for part in parts {
@@ -53,12 +53,12 @@ impl<T: Element> Pairs<'_, T> {
 }
 
 /// Some output channels.
-struct Channels<'a, T> {
-    pairs: &'a Pairs<'a, T>,
+struct PairChannels<'a, T> {
+    pairs: &'a PairGram<'a, T>,
     channels: Range<usize>,
 }
 
-impl<T: Element> WithSimd for Channels<'_, T> {
+impl<T: SimdFloat> WithSimd for PairChannels<'_, T> {
     type Output = Vec<f64>;
 
     #[inline(always)]
@@ -69,7 +69,7 @@ impl<T: Element> WithSimd for Channels<'_, T> {
 
 /// One output's active positions and their cotangents, `[entry][V]`, those of one vector of lines.
 #[derive(Clone, Copy)]
-struct Column<'a, T> {
+struct OutputEntries<'a, T> {
     positions: &'a [u32],
     /// All lines.
     values: &'a [T],
@@ -77,7 +77,7 @@ struct Column<'a, T> {
     first: usize,
 }
 
-impl<T: Element> Channels<'_, T> {
+impl<T: SimdFloat> PairChannels<'_, T> {
     #[inline(always)]
     fn run<S: Simd, const V: usize>(&self, simd: S) -> Vec<f64> {
         let (lanes, mut sums) = (T::lanes::<S>(), vec![0.0; V * V]);
@@ -85,7 +85,7 @@ impl<T: Element> Channels<'_, T> {
             let (positions, values) = self.pairs.entries.entries(channel);
             let scale = self.pairs.scale.map_or(1.0, |scale| scale[channel].to_f64());
             for first in (0..V).step_by(lanes) {
-                let column = Column { positions, values, first };
+                let column = OutputEntries { positions, values, first };
                 let mut gram = [T::splat(simd, T::default()); V];
                 let whole = positions.len() - positions.len() % SIDE;
                 for from in (0..whole).step_by(SIDE) {
@@ -112,12 +112,12 @@ impl<T: Element> Channels<'_, T> {
     fn rows<S: Simd, const V: usize, const R: usize>(
         &self,
         simd: S,
-        column: Column<'_, T>,
+        column: OutputEntries<'_, T>,
         from: usize,
         gram: &mut [T::Vector<S>; V],
     ) {
         let (count, lanes) = (self.pairs.positions, T::lanes::<S>());
-        let Column { positions, values, first } = column;
+        let OutputEntries { positions, values, first } = column;
         let own: [usize; R] = std::array::from_fn(|r| positions[from + r] as usize);
         let inner: [&[T]; R] = std::array::from_fn(|r| &self.pairs.inner[own[r] * count..][..count]);
         let vector = |entry: usize| T::load(simd, &values[entry * V + first..][..lanes]);

@@ -9,8 +9,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::kernels::arch;
-use crate::kernels::layout::rows::{Dense, chunks, tasks};
-use crate::kernels::simd::{Element, InstructionSet};
+use crate::kernels::layout::rows::{DenseRows, chunks, tasks};
+use crate::kernels::simd::{InstructionSet, SimdFloat};
 
 /// Numbers behind the lines of a compressed row: one vector of any instruction set.
 pub(crate) const PAD: usize = 16;
@@ -37,9 +37,9 @@ impl Active {
 
     /// The positive numbers of the rows that `live` names, ascending, among `rows`; the other rows have no active channel.
     #[must_use]
-    pub(crate) fn positive<T: Element>(
+    pub(crate) fn positive<T: SimdFloat>(
         set: InstructionSet,
-        values: Dense<'_, T>,
+        values: DenseRows<'_, T>,
         rows: usize,
         live: impl Fn(usize) -> bool + Sync,
     ) -> Self {
@@ -160,7 +160,7 @@ impl Active {
 /// The positive numbers of some rows.
 #[derive(Debug)]
 pub(crate) struct Positive<'a, T, F> {
-    pub(crate) values: Dense<'a, T>,
+    pub(crate) values: DenseRows<'a, T>,
     /// Whether a row is looked at.
     pub(crate) live: &'a F,
     /// The first row.
@@ -171,7 +171,7 @@ pub(crate) struct Positive<'a, T, F> {
     pub(crate) counts: &'a mut [usize],
 }
 
-impl<T: Element, F: Fn(usize) -> bool> Positive<'_, T, F> {
+impl<T: SimdFloat, F: Fn(usize) -> bool> Positive<'_, T, F> {
     /// Calls `row` with each row, and its words, for their number of bits.
     #[inline(always)]
     pub(crate) fn each(&mut self, row: impl Fn(&[T], &mut [u32]) -> usize) {
@@ -190,7 +190,7 @@ impl<T: Element, F: Fn(usize) -> bool> Positive<'_, T, F> {
 
 /// Sets a bit for each positive number, 32 to a word; how many there are.
 #[inline(always)]
-pub(crate) fn positive<T: Element>(values: &[T], words: &mut [u32]) -> usize {
+pub(crate) fn positive<T: SimdFloat>(values: &[T], words: &mut [u32]) -> usize {
     let mut count = 0;
     for (word, values) in words.iter_mut().zip(values.chunks(32)) {
         for (at, value) in values.iter().enumerate() {

@@ -2,10 +2,12 @@
 
 use rayon::prelude::*;
 
-use crate::kernels::forward::product::Place;
-use crate::kernels::layout::cotangent::{Cotangents, Layout, Lines, Target, Tile, scale_lines};
-use crate::kernels::layout::rows::{Dense, chunks, tasks};
-use crate::kernels::simd::{Element, InstructionSet};
+use crate::kernels::forward::product::RowLayout;
+use crate::kernels::layout::cotangent::{
+    CotangentTarget, Cotangents, LineLayout, Lines, RowTile, scale_lines,
+};
+use crate::kernels::layout::rows::{DenseRows, chunks, tasks};
+use crate::kernels::simd::{InstructionSet, SimdFloat};
 
 /// y(r, c) = x(s(r, c)): each number of a sample's result is one of its operand's, which may be taken more
 /// than once or not at all, or a constant.
@@ -62,13 +64,13 @@ impl Moves {
 
     /// Writes all rows of `samples` samples into `out`; numbers that are none of the operand's come from
     /// `fill`, which has those of a sample, or are 0.
-    pub(crate) fn run<T: Element>(
+    pub(crate) fn run<T: SimdFloat>(
         &self,
-        source: Dense<'_, T>,
+        source: DenseRows<'_, T>,
         fill: Option<&[T]>,
         samples: usize,
         out: &mut [T],
-        place: Place,
+        place: RowLayout,
     ) {
         let rows = samples * self.to[0];
         let parts = chunks(out, rows, tasks(rows, LEAST_ROWS), |row| row * place.pitch);
@@ -93,12 +95,12 @@ impl Moves {
 
 /// target(s, v, c) += scale(c) times the sum of source(r, v, d) over all (r, d) that took (s, c).
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct MovedBack<'a, T> {
+pub(crate) struct MovesPullback<'a, T> {
     pub(crate) moves: &'a Moves,
     /// The cotangents of the result.
     pub(crate) source: Cotangents<'a, T>,
     /// Where those of the operand go.
-    pub(crate) target: Target<'a>,
+    pub(crate) target: CotangentTarget<'a>,
     /// One factor for each channel of the operand.
     pub(crate) scale: Option<&'a [T]>,
     /// Whether they are added to what is there.
@@ -107,7 +109,7 @@ pub(crate) struct MovedBack<'a, T> {
     pub(crate) lines: usize,
 }
 
-impl<T: Element> MovedBack<'_, T> {
+impl<T: SimdFloat> MovesPullback<'_, T> {
     /// Fills all rows of `samples` samples of the target's buffer.
     pub(crate) fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
         let rows = samples * self.moves.from[0];
@@ -119,7 +121,7 @@ impl<T: Element> MovedBack<'_, T> {
             for row in chunk.rows {
                 self.row(set, row, &mut expanded, &mut tile);
                 let block = &mut chunk.values[begin(row) - chunk.start..];
-                let tile = Tile { row, first: 0, width, values: &tile, stride: width };
+                let tile = RowTile { row, first: 0, width, values: &tile, stride: width };
                 self.target.deliver(set, tile, self.add, block);
             }
         });
@@ -134,11 +136,11 @@ impl<T: Element> MovedBack<'_, T> {
         for &[channel, taker] in &takers[starts[at]..starts[at + 1]] {
             let (taken, other) = (sample * to[0] + taker as usize / to[1], taker as usize % to[1]);
             let (values, stride) = match self.source.layout {
-                Layout::Dense { .. } => {
+                LineLayout::Dense { .. } => {
                     let Lines { values, stride, .. } = self.source.row(taken, self.lines);
                     (values, stride)
                 }
-                Layout::Compressed(_) => {
+                LineLayout::Compressed(_) => {
                     if known.replace(taken) != Some(taken) {
                         self.source.expand(set, taken, self.lines, 0..to[1], expanded);
                     }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::kernels::layout::rows::CACHE_LINE;
-use crate::kernels::simd::Element;
+use crate::kernels::simd::SimdFloat;
 
 /// Numbers behind the last row of weights: four vectors may be read from any channel on.
 const PAD: usize = 64;
@@ -42,7 +42,7 @@ pub(crate) struct Panels<T> {
     lead: usize,
 }
 
-impl<T: Element> Panels<T> {
+impl<T: SimdFloat> Panels<T> {
     /// Packs `weight(tap, input, output)` for a [`Product`](crate::Product) in `groups` groups of neighbouring channels, which divide
     /// inputs and outputs evenly; between groups `weight` has to be 0.
     #[must_use]

@@ -6,11 +6,11 @@
 
 use std::ops::Range;
 
-use crate::kernels::simd::Element;
+use crate::kernels::simd::SimdFloat;
 
-/// Dense rows to read: `values[row * pitch + offset + channel]`.
+/// DenseRows rows to read: `values[row * pitch + offset + channel]`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Dense<'a, T> {
+pub(crate) struct DenseRows<'a, T> {
     /// All numbers of the buffer.
     pub(crate) values: &'a [T],
     /// From one row to the next.
@@ -21,7 +21,7 @@ pub(crate) struct Dense<'a, T> {
     pub(crate) channels: usize,
 }
 
-impl<'a, T> Dense<'a, T> {
+impl<'a, T> DenseRows<'a, T> {
     /// The channels of one row.
     #[inline(always)]
     #[must_use]
@@ -103,7 +103,7 @@ pub(crate) const CACHED_WEIGHTS: usize = 400_000;
 
 /// Adds a row to another if there is one, then relu of the sums if asked.
 #[inline(always)]
-pub(crate) fn add_then_relu<T: Element>(out: &mut [T], other: Option<&[T]>, relu: bool) {
+pub(crate) fn add_then_relu<T: SimdFloat>(out: &mut [T], other: Option<&[T]>, relu: bool) {
     if let Some(other) = other {
         out.iter_mut().zip(other).for_each(|(x, y)| *x = *x + *y);
     }

@@ -8,13 +8,13 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::kernels::arch;
-use crate::kernels::layout::cotangent::{Cotangents, Layout, Lines, Target, Tile};
+use crate::kernels::layout::cotangent::{CotangentTarget, Cotangents, LineLayout, Lines, RowTile};
 use crate::kernels::layout::panels::Panels;
-use crate::kernels::layout::rows::{CACHED_WEIGHTS, Chunk, Dense, chunks, tasks};
+use crate::kernels::layout::rows::{CACHED_WEIGHTS, Chunk, DenseRows, chunks, tasks};
 use crate::kernels::layout::table::Links;
-use crate::kernels::reverse::spread::Spread;
-use crate::kernels::simd::{Element, InstructionSet, load, store};
-use crate::kernels::winograd::patched::{Deliver, Patched, Source};
+use crate::kernels::reverse::spread::SpreadPullback;
+use crate::kernels::simd::{InstructionSet, SimdFloat, load, store};
+use crate::kernels::winograd::patched::{Deliver, PatchSource, Patched};
 use crate::kernels::winograd::patches::Patches;
 
 /// The most lines that one pass carries: more would not fit into registers.
@@ -43,16 +43,16 @@ pub(crate) struct Pullback<'a, T> {
     /// The cotangents of the layer's outputs.
     pub(crate) source: Cotangents<'a, T>,
     /// Where the cotangents of its inputs go.
-    pub(crate) target: Target<'a>,
+    pub(crate) target: CotangentTarget<'a>,
     /// What is there before.
     pub(crate) start: Start<'a, T>,
     /// Factors of the results of each row, where these go to dense lines.
-    pub(crate) slopes: Option<Dense<'a, T>>,
+    pub(crate) slopes: Option<DenseRows<'a, T>>,
     /// V, from 1 to [`MOST_LINES`].
     pub(crate) lines: usize,
 }
 
-/// Rows that a task should have at least.
+/// PullbackRows that a task should have at least.
 const LEAST_ROWS: usize = 4;
 
 /// The lines of one row that a row reads, and by which tap.
@@ -62,25 +62,27 @@ pub(crate) struct Read<'a, T> {
     pub(crate) lines: Lines<'a, T>,
 }
 
-impl<T: Element> Pullback<'_, T> {
+impl<T: SimdFloat> Pullback<'_, T> {
     /// Pulls back all rows of `samples` samples into `out`, the target's buffer.
     pub(crate) fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
         if let (Start::Identity(source), false) = (self.start, self.is_windowed(set)) {
-            let spread = Spread { source, target: self.target, scale: None, add: false, lines: self.lines };
+            let spread =
+                SpreadPullback { source, target: self.target, scale: None, add: false, lines: self.lines };
             spread.run(set, samples * self.links.targets(), out);
             return Self { start: Start::Sum, ..*self }.run(set, samples, out);
         }
-        if let (Some(patches), Layout::Dense { pitch, offset, channels }) = (self.patches, self.source.layout)
+        if let (Some(patches), LineLayout::Dense { pitch, offset, channels }) =
+            (self.patches, self.source.layout)
         {
             let Self { panels, target, lines, .. } = *self;
-            let source = Source { patches, values: self.source.values, pitch, offset, channels, lines };
+            let source = PatchSource { patches, values: self.source.values, pitch, offset, channels, lines };
             let patched = Patched { source, panels };
             return patched.run(
                 set,
                 samples,
                 out,
                 |row| target.block(row, lines),
-                &Rows { pullback: self, set },
+                &PullbackRows { pullback: self, set },
             );
         }
         Self::run_together(std::slice::from_ref(self), set, samples, out);
@@ -134,25 +136,27 @@ impl<T: Element> Pullback<'_, T> {
 }
 
 /// How many panels are written while all rows pass by: all of them where the weights stay in a core's cache together.
-pub(crate) fn panels_at_a_time<T: Element>(pullbacks: &[Pullback<'_, T>]) -> usize {
+pub(crate) fn panels_at_a_time<T: SimdFloat>(pullbacks: &[Pullback<'_, T>]) -> usize {
     let bytes = pullbacks.iter().map(|pullback| pullback.panels.bytes()).sum::<usize>();
     let all = pullbacks.first().map_or(1, |one| one.panels.count());
     if bytes <= CACHED_WEIGHTS { all.max(1) } else { 1 }
 }
 
 /// Results of patches on their way to their rows.
-struct Rows<'a, T> {
+struct PullbackRows<'a, T> {
     pullback: &'a Pullback<'a, T>,
     set: InstructionSet,
 }
 
-impl<T: Element> Deliver<T> for Rows<'_, T> {
+impl<T: SimdFloat> Deliver<T> for PullbackRows<'_, T> {
     #[inline(always)]
-    fn deliver<S: Simd>(&self, _: S, tile: Tile<'_, T>, chunk: &mut Chunk<'_, T>) {
+    fn deliver<S: Simd>(&self, _: S, tile: RowTile<'_, T>, chunk: &mut Chunk<'_, T>) {
         let Pullback { target, start, slopes, lines, .. } = self.pullback;
         let block = &mut chunk.values[target.block(tile.row, *lines) - chunk.start..];
         let add = !matches!(start, Start::Empty);
-        if let (Some(slopes), Target::Lines(Layout::Dense { pitch, offset, .. })) = (slopes, *target) {
+        if let (Some(slopes), CotangentTarget::Lines(LineLayout::Dense { pitch, offset, .. })) =
+            (slopes, *target)
+        {
             let at = offset + tile.first;
             return deliver_scaled(tile, slopes.row(tile.row), add, (pitch, &mut block[at..]));
         }
@@ -163,7 +167,12 @@ impl<T: Element> Deliver<T> for Rows<'_, T> {
 /// Adds results to lines `pitch` apart, or writes them there, times the factors of their row. (Not inlined:
 /// what has no factors is not to be compiled around it.)
 #[inline(never)]
-fn deliver_scaled<T: Element>(tile: Tile<'_, T>, slopes: &[T], add: bool, (pitch, block): (usize, &mut [T])) {
+fn deliver_scaled<T: SimdFloat>(
+    tile: RowTile<'_, T>,
+    slopes: &[T],
+    add: bool,
+    (pitch, block): (usize, &mut [T]),
+) {
     let slopes = &slopes[tile.first..tile.first + tile.width];
     for (line, values) in tile.values.chunks_exact(tile.stride).enumerate() {
         let out = &mut block[line * pitch..][..tile.width];
@@ -180,7 +189,7 @@ struct Full<'a, 'b, 'c, T> {
     chunk: &'b mut Chunk<'c, T>,
 }
 
-impl<T: Element> WithSimd for Full<'_, '_, '_, T> {
+impl<T: SimdFloat> WithSimd for Full<'_, '_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -213,7 +222,7 @@ pub(crate) use by_lines;
 /// Numbers in the largest tile: lines of two vectors of 16.
 const TILE: usize = MOST_LINES * 32;
 
-impl<T: Element> Full<'_, '_, '_, T> {
+impl<T: SimdFloat> Full<'_, '_, '_, T> {
     #[inline(always)]
     fn by_lines<S: Simd, const G: usize>(&mut self, simd: S) {
         let Some(one) = self.pullbacks.first() else { return };
@@ -283,7 +292,7 @@ impl<T: Element> Full<'_, '_, '_, T> {
             accumulate(simd, &mut sums, read, &panels.tap(panel, read.tap)[column..], panels.width);
         }
         let block = &mut self.chunk.values[target.block(row, V) - self.chunk.start..];
-        if let Target::Lines(Layout::Dense { pitch, offset, .. }) = *target {
+        if let CotangentTarget::Lines(LineLayout::Dense { pitch, offset, .. }) = *target {
             let zero = T::splat(simd, T::default());
             let slopes = pullback.slopes.map(|slopes| &slopes.row(row)[first..first + width]);
             for (line, sums) in sums.iter().enumerate() {
@@ -309,7 +318,7 @@ impl<T: Element> Full<'_, '_, '_, T> {
             }
         }
         let tile = narrowed(&mut tile, V, columns, width);
-        let tile = Tile { row, first, width, values: tile, stride: width };
+        let tile = RowTile { row, first, width, values: tile, stride: width };
         target.deliver(self.set, tile, add, block);
     }
 }
@@ -327,7 +336,7 @@ fn narrowed<T: Copy>(tile: &mut [T], lines: usize, columns: usize, width: usize)
 
 /// sums(v) += sum over active channels a of value(v, a) w(a).
 #[inline(always)]
-fn accumulate<S: Simd, T: Element, const G: usize, const V: usize>(
+fn accumulate<S: Simd, T: SimdFloat, const G: usize, const V: usize>(
     simd: S,
     sums: &mut [[T::Vector<S>; G]; V],
     read: &Read<'_, T>,

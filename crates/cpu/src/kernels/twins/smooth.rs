@@ -4,30 +4,30 @@
 use proptest::prelude::*;
 
 use super::cases::{
-    CANARY, Case, Draws, PATCHED, cases, close, fill, given, image, naive_pullback, read, sets, table,
+    CANARY, Draws, LayerCase, PATCHED, cases, close, fill, given, image, naive_pullback, read, sets, table,
     triples,
 };
 use crate::kernels::{
-    Combine, Cotangents, Dense, Element, Factor, Form, Gather, How, Layout, Matrices, MatrixOperand, Panels,
-    Patches, Place, Pullback, PulledMatrices, PulledWithin, Repeat, Scaled, Share, Start, Step, Table,
-    Target, Within, WithinRow,
+    Combine, CotangentTarget, Cotangents, DenseRows, GatherPullback, How, LineLayout, Matrices,
+    MatricesPullback, MatrixOperand, Panels, Patches, Pullback, Repetition, RowFactor, RowLayout, RowTable,
+    ScaledPullback, Share, SimdFloat, Start, Stride, WinogradForm, Within, WithinPullback, WithinRow,
 };
 
 /// Rows of made-up numbers with others around them.
-struct Given<T> {
+struct GivenRows<T> {
     values: Vec<T>,
     pitch: usize,
     channels: usize,
 }
 
-impl<T: Element> Given<T> {
+impl<T: SimdFloat> GivenRows<T> {
     fn new(rows: usize, channels: usize, draws: &mut Draws) -> Self {
         let pitch = channels + 3;
         Self { values: draws.numbers(rows * pitch + 64), pitch, channels }
     }
 
-    fn dense(&self) -> Dense<'_, T> {
-        Dense { values: &self.values, pitch: self.pitch, offset: 2, channels: self.channels }
+    fn dense(&self) -> DenseRows<'_, T> {
+        DenseRows { values: &self.values, pitch: self.pitch, offset: 2, channels: self.channels }
     }
 
     fn at(&self, row: usize, channel: usize) -> f64 {
@@ -36,14 +36,14 @@ impl<T: Element> Given<T> {
 
     /// The same as lines of cotangents.
     fn lines(&self) -> Cotangents<'_, T> {
-        let layout = Layout::Dense { pitch: self.pitch, offset: 2, channels: self.channels };
+        let layout = LineLayout::Dense { pitch: self.pitch, offset: 2, channels: self.channels };
         Cotangents { values: &self.values, layout }
     }
 }
 
 /// Calls `run` on a buffer of lines with every set that there is, adding to what is there and not, and
 /// compares what it holds then.
-fn check_lines<T: Element>(
+fn check_lines<T: SimdFloat>(
     [rows, lines, channels]: [usize; 3],
     draws: &mut Draws,
     unit: f64,
@@ -51,7 +51,7 @@ fn check_lines<T: Element>(
     run: impl Fn(crate::kernels::InstructionSet, bool, [usize; 2], &mut [T]),
 ) {
     let (pitch, offset) = (channels + 5, 3);
-    let target = Target::Lines(Layout::Dense { pitch, offset, channels });
+    let target = CotangentTarget::Lines(LineLayout::Dense { pitch, offset, channels });
     for (set, add) in sets().flat_map(|set| [(set, true), (set, false)]) {
         let mut out = vec![T::from_f64(CANARY); target.size(rows, lines)];
         fill(target, rows, lines, &mut out, draws);
@@ -65,20 +65,20 @@ fn check_lines<T: Element>(
     }
 }
 
-fn check_combined<T: Element>(case: &Case, unit: f64) {
+fn check_combined<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
-    let Case { samples, inputs: channels, rows: [few, positions], lines, .. } = *case;
+    let LayerCase { samples, inputs: channels, rows: [few, positions], lines, .. } = *case;
     let single = draws.below(2) == 0;
     let from: Vec<usize> = (0..positions).map(|_| draws.below(few)).collect();
-    let table = Table::new(positions, 1, few, |row, _| Some(from[row]));
+    let table = RowTable::new(positions, 1, few, |row, _| Some(from[row]));
     let (rows, other_rows) = if draws.below(3) == 0 { (None, positions) } else { (Some(table), few) };
-    let repeat = Repeat { rows, first: 0, single };
+    let repeat = Repetition { rows, first: 0, single };
     let wide = if single { 1 } else { channels };
-    let x = Given::<T>::new(samples * positions, channels, &mut draws);
-    let mut o = Given::<T>::new(samples * other_rows, wide, &mut draws);
+    let x = GivenRows::<T>::new(samples * positions, channels, &mut draws);
+    let mut o = GivenRows::<T>::new(samples * other_rows, wide, &mut draws);
     // Away from 0, for quotients.
     o.values.iter_mut().for_each(|o| *o = T::from_f64(o.to_f64() + 2.0));
-    let g = Given::<T>::new(samples * positions * lines, channels, &mut draws);
+    let g = GivenRows::<T>::new(samples * positions * lines, channels, &mut draws);
     let other = |row: usize, channel: usize| {
         let (sample, position) = (row / positions, row % positions);
         o.at(sample * other_rows + repeat.row(position), if single { 0 } else { channel })
@@ -105,19 +105,20 @@ fn check_combined<T: Element>(case: &Case, unit: f64) {
         for set in sets() {
             let mut out = vec![T::default(); all * channels];
             let [a, b] = &mut slopes;
-            combine.run(set, &mut out, Place { pitch: channels, offset: 0 }, Some([a, b]));
+            combine.run(set, &mut out, RowLayout { pitch: channels, offset: 0 }, Some([a, b]));
             let expected: Vec<_> = (0..all * channels)
                 .map(|at| value(x.at(at / channels, at % channels), other(at / channels, at % channels)))
                 .collect();
             close(&out, &expected, unit, &format!("{how:?}, {set}, {case:?}"));
         }
-        let dense = |values| Dense { values, pitch: channels, offset: 0, channels };
-        let own = |rows| Factor::Rows { rows, count: positions, repeat: None };
+        let dense = |values| DenseRows { values, pitch: channels, offset: 0, channels };
+        let own = |rows| RowFactor::Rows { rows, count: positions, repeat: None };
         let factors = match how {
-            How::Sum(signs) => signs.map(|sign| Factor::Number(T::from_f64(sign))),
-            How::Product => {
-                [Factor::Rows { rows: o.dense(), count: other_rows, repeat: Some(&repeat) }, own(x.dense())]
-            }
+            How::Sum(signs) => signs.map(|sign| RowFactor::Number(T::from_f64(sign))),
+            How::Product => [
+                RowFactor::Rows { rows: o.dense(), count: other_rows, repeat: Some(&repeat) },
+                own(x.dense()),
+            ],
             _ => [own(dense(&slopes[0])), own(dense(&slopes[1]))],
         };
         // The derivatives by both.
@@ -127,10 +128,21 @@ fn check_combined<T: Element>(case: &Case, unit: f64) {
             _ => value(x, o + 1.0) - value(x, o),
         };
         let cotangent = |row: usize, line: usize, channel: usize| g.at(row * lines + line, channel);
-        let links = repeat.rows.as_ref().map(Table::links);
+        let links = repeat.rows.as_ref().map(RowTable::links);
         let scaled = |links, factor, channels, add, [pitch, offset]: [usize; 2]| {
             let source = g.lines();
-            Scaled { links, source, positions, factor, slopes: None, pitch, offset, channels, add, lines }
+            ScaledPullback {
+                links,
+                source,
+                positions,
+                factor,
+                slopes: None,
+                pitch,
+                offset,
+                channels,
+                add,
+                lines,
+            }
         };
         check_lines::<T>(
             [all, lines, channels],
@@ -159,12 +171,12 @@ fn check_combined<T: Element>(case: &Case, unit: f64) {
     }
 }
 
-fn check_within<T: Element>(case: &Case, unit: f64) {
+fn check_within<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
-    let Case { samples, inputs: channels, rows: [positions, _], lines, .. } = *case;
+    let LayerCase { samples, inputs: channels, rows: [positions, _], lines, .. } = *case;
     let all = samples * positions;
-    let x = Given::<T>::new(all, channels, &mut draws);
-    let g = Given::<T>::new(all * lines, channels, &mut draws);
+    let x = GivenRows::<T>::new(all, channels, &mut draws);
+    let g = GivenRows::<T>::new(all * lines, channels, &mut draws);
     let (gamma, beta): (Vec<T>, Vec<T>) = (draws.numbers(channels), draws.numbers(channels));
     let live: Vec<_> = (0..positions).collect();
     let epsilon = 0.5;
@@ -190,7 +202,7 @@ fn check_within<T: Element>(case: &Case, unit: f64) {
         for set in sets() {
             let mut out = vec![T::default(); all * channels];
             let within = Within { row: &row, source: x.dense(), positions, live: &live, samples };
-            let place = Place { pitch: channels, offset: 0 };
+            let place = RowLayout { pitch: channels, offset: 0 };
             within.run(set, &mut out, place, (!is_softmax).then_some(&mut kept));
             if is_softmax {
                 kept.copy_from_slice(&out);
@@ -217,20 +229,21 @@ fn check_within<T: Element>(case: &Case, unit: f64) {
             inverse * (u[channel] - mean(&u) - h[channel] * along)
         };
         check_lines::<T>([all, lines, channels], &mut draws, unit, expected, |set, add, at, out| {
-            let kept = Dense { values: &kept, pitch: width, offset: 0, channels: width };
+            let kept = DenseRows { values: &kept, pitch: width, offset: 0, channels: width };
             let [pitch, offset] = at;
-            PulledWithin { row: &row, kept, source: g.lines(), pitch, offset, add, lines }.run(set, all, out);
+            WithinPullback { row: &row, kept, source: g.lines(), pitch, offset, add, lines }
+                .run(set, all, out);
         });
     }
 }
 
 /// Heads side by side in channels or one after the other in rows, and matrices either way round.
-fn check_matrices<T: Element + faer::traits::RealField>(case: &Case, unit: f64) {
+fn check_matrices<T: SimdFloat + faer::traits::RealField>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
-    let Case { samples, rows: [m, n], lines, .. } = *case;
+    let LayerCase { samples, rows: [m, n], lines, .. } = *case;
     let (k, heads) = (1 + draws.below(9), 1 + draws.below(3));
     let mut operand = |[first, second]: [usize; 2]| {
-        let (rows, channels) = (Step { rows: 1, channels: 0 }, Step { rows: 0, channels: 1 });
+        let (rows, channels) = (Stride { rows: 1, channels: 0 }, Stride { rows: 0, channels: 1 });
         let flipped = draws.below(2) == 0;
         let [along, across] = if flipped { [second, first] } else { [first, second] };
         let steps = if flipped { [channels, rows] } else { [rows, channels] };
@@ -249,9 +262,10 @@ fn check_matrices<T: Element + faer::traits::RealField>(case: &Case, unit: f64) 
         (rows, channel + i * first.channels + j * second.channels)
     };
     let rows = |operand: usize| samples * matrices.operands[operand].rows;
-    let (x, y) = (Given::<T>::new(rows(0), of_a, &mut draws), Given::<T>::new(rows(1), of_b, &mut draws));
-    let g = Given::<T>::new(rows(2) * lines, of_c, &mut draws);
-    let value = |given: &Given<T>, operand: usize, sample: usize, head: usize, at: [usize; 2]| {
+    let (x, y) =
+        (GivenRows::<T>::new(rows(0), of_a, &mut draws), GivenRows::<T>::new(rows(1), of_b, &mut draws));
+    let g = GivenRows::<T>::new(rows(2) * lines, of_c, &mut draws);
+    let value = |given: &GivenRows<T>, operand: usize, sample: usize, head: usize, at: [usize; 2]| {
         let (row, channel) = place(operand, head, at);
         given.at(sample * matrices.operands[operand].rows + row, channel)
     };
@@ -287,42 +301,43 @@ fn check_matrices<T: Element + faer::traits::RealField>(case: &Case, unit: f64) 
                 lines.for_each(|line| line[offset..offset + width].fill(T::default()));
             }
             let (source, other) =
-                (Dense { channels: of_c, pitch: g.pitch, offset: 2, values: &g.values }, other.dense());
-            PulledMatrices { matrices: &matrices, operand, source, other, pitch, offset, lines }
+                (DenseRows { channels: of_c, pitch: g.pitch, offset: 2, values: &g.values }, other.dense());
+            MatricesPullback { matrices: &matrices, operand, source, other, pitch, offset, lines }
                 .run(samples, out);
         });
     }
 }
 
 /// Products and gathers whose results are multiplied by a factor for each number of their rows.
-fn check_slopes<T: Element>(case: &Case, unit: f64) {
+fn check_slopes<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
     let image = image(case, &mut draws);
     let any = table(case, &mut draws);
     check_product::<T>(case, &any, None, unit);
-    check_product::<T>(&image.case, &image.table, Some(&image.reversed(Form::Four)), PATCHED * unit);
-    let alone = Case { outputs: case.inputs, groups: case.inputs, ..case.clone() };
+    check_product::<T>(&image.case, &image.table, Some(&image.reversed(WinogradForm::Four)), PATCHED * unit);
+    let alone = LayerCase { outputs: case.inputs, groups: case.inputs, ..case.clone() };
     check_product::<T>(&alone, &any, None, unit);
 }
 
-fn check_product<T: Element>(case: &Case, table: &Table, patches: Option<&Patches>, unit: f64) {
+fn check_product<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Option<&Patches>, unit: f64) {
     let mut draws = Draws(case.seed);
-    let Case { samples, inputs, outputs, groups, rows: [before, behind], taps, lines, .. } = *case;
+    let LayerCase { samples, inputs, outputs, groups, rows: [before, behind], taps, lines, .. } = *case;
     let (links, rows) = (table.links(), samples * before);
     let weights: Vec<f64> = draws.numbers(taps * inputs * outputs);
     let weight = |tap: usize, o: usize, i: usize| {
         if case.joins(i, o) { weights[(tap * outputs + o) * inputs + i] } else { 0.0 }
     };
-    let g = Given::<T>::new(samples * behind * lines, outputs, &mut draws);
-    let factors = Given::<T>::new(rows, inputs, &mut draws);
+    let g = GivenRows::<T>::new(samples * behind * lines, outputs, &mut draws);
+    let factors = GivenRows::<T>::new(rows, inputs, &mut draws);
     let full: Vec<f64> =
         triples(samples * behind, lines, outputs).map(|(row, line, o)| g.at(row * lines + line, o)).collect();
     let product = naive_pullback(case, table, &full, weight);
     let expected = |row: usize, line: usize, channel: usize| {
         product[(row * lines + line) * inputs + channel] * factors.at(row, channel)
     };
-    let target =
-        |[pitch, offset]: [usize; 2]| Target::Lines(Layout::Dense { pitch, offset, channels: inputs });
+    let target = |[pitch, offset]: [usize; 2]| {
+        CotangentTarget::Lines(LineLayout::Dense { pitch, offset, channels: inputs })
+    };
     if groups > 1 && [inputs, outputs] == [groups; 2] {
         let own = |tap: usize| (0..inputs).map(move |channel| (tap, channel));
         let own = (0..taps).flat_map(own);
@@ -330,7 +345,7 @@ fn check_product<T: Element>(case: &Case, table: &Table, patches: Option<&Patche
         return check_lines::<T>([rows, lines, inputs], &mut draws, unit, expected, |set, add, at, out| {
             let (share, target, slopes) = (Share::Weights(&weights), target(at), Some(factors.dense()));
             let (source, channels, links) = (g.lines(), inputs, &links);
-            Gather { links, source, share, target, channels, scale: None, slopes, add, lines }
+            GatherPullback { links, source, share, target, channels, scale: None, slopes, add, lines }
                 .run(set, samples, out);
         });
     }
@@ -348,14 +363,14 @@ fn check_product<T: Element>(case: &Case, table: &Table, patches: Option<&Patche
 }
 
 /// Rows that a mask has compressed, times a factor for each number, and slopes on top.
-fn check_scaled<T: Element>(case: &Case, unit: f64) {
+fn check_scaled<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
-    let Case { samples, inputs: channels, rows: [positions, _], lines, share, .. } = *case;
+    let LayerCase { samples, inputs: channels, rows: [positions, _], lines, share, .. } = *case;
     let all = samples * positions;
     let mask = draws.active(all, channels, share);
-    let source = given::<T>(Layout::Compressed(&mask), all, lines, &mut draws);
+    let source = given::<T>(LineLayout::Compressed(&mask), all, lines, &mut draws);
     let (factors, further) =
-        (Given::<T>::new(all, channels, &mut draws), Given::<T>::new(all, channels, &mut draws));
+        (GivenRows::<T>::new(all, channels, &mut draws), GivenRows::<T>::new(all, channels, &mut draws));
     let fixed: Vec<T> = draws.numbers(positions * channels);
     for which in 0..3 {
         let expected = |row: usize, line: usize, channel: usize| {
@@ -368,14 +383,25 @@ fn check_scaled<T: Element>(case: &Case, unit: f64) {
         };
         check_lines::<T>([all, lines, channels], &mut draws, unit, expected, |set, add, at, out| {
             let factor = match which {
-                0 => Factor::Number(T::from_f64(0.5)),
-                1 => Factor::Rows { rows: factors.dense(), count: positions, repeat: None },
-                _ => Factor::Fixed(Dense { values: &fixed, pitch: channels, offset: 0, channels }),
+                0 => RowFactor::Number(T::from_f64(0.5)),
+                1 => RowFactor::Rows { rows: factors.dense(), count: positions, repeat: None },
+                _ => RowFactor::Fixed(DenseRows { values: &fixed, pitch: channels, offset: 0, channels }),
             };
             let ([pitch, offset], slopes) = (at, Some(further.dense()));
-            let source = Cotangents { values: &source.values, layout: Layout::Compressed(&mask) };
-            Scaled { links: None, source, positions, factor, slopes, pitch, offset, channels, add, lines }
-                .run(set, samples, out);
+            let source = Cotangents { values: &source.values, layout: LineLayout::Compressed(&mask) };
+            ScaledPullback {
+                links: None,
+                source,
+                positions,
+                factor,
+                slopes,
+                pitch,
+                offset,
+                channels,
+                add,
+                lines,
+            }
+            .run(set, samples, out);
         });
     }
 }

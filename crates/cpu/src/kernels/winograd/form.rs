@@ -20,11 +20,11 @@ use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 
 use pulp::Simd;
 
-use crate::kernels::simd::Element;
+use crate::kernels::simd::SimdFloat;
 
 /// How many results a patch has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Form {
+pub(crate) enum WinogradForm {
     /// 2 x 2, of 4 x 4 rows.
     Two,
     /// 4 x 4, of 6 x 6 rows.
@@ -37,7 +37,7 @@ pub(crate) const MOST_SIDE: usize = 6;
 /// The most frequencies, and rows that a patch reads.
 pub(crate) const MOST_READS: usize = MOST_SIDE * MOST_SIDE;
 
-impl Form {
+impl WinogradForm {
     /// M.
     #[must_use]
     pub(crate) fn results(self) -> usize {
@@ -77,7 +77,7 @@ impl Form {
 
 /// B^T x for all numbers of the vectors: N of them.
 #[inline(always)]
-fn reading<S: Simd, T: Element, const N: usize>(simd: S, x: [T::Vector<S>; N]) -> [T::Vector<S>; N] {
+fn reading<S: Simd, T: SimdFloat, const N: usize>(simd: S, x: [T::Vector<S>; N]) -> [T::Vector<S>; N] {
     let number = |value: f64| T::splat(simd, T::from_f64(value));
     let mut y = x;
     if N == 4 {
@@ -104,7 +104,7 @@ fn reading<S: Simd, T: Element, const N: usize>(simd: S, x: [T::Vector<S>; N]) -
 
 /// G x for the 4 x 4 of a patch's cotangents, with M = 4: six of four vectors.
 #[inline(always)]
-fn weighing<S: Simd, T: Element>(simd: S, x: [T::Vector<S>; 4]) -> [T::Vector<S>; 6] {
+fn weighing<S: Simd, T: SimdFloat>(simd: S, x: [T::Vector<S>; 4]) -> [T::Vector<S>; 6] {
     let number = |value: f64| T::splat(simd, T::from_f64(value));
     let mut y = [x[0]; 6];
     // The points, their squares, and the products of their distances to the others.
@@ -128,7 +128,7 @@ const POWERS: [[f64; 2]; 4] =
 
 /// A^T x: M of the N vectors, sum over the points p of p^i x(p), and of infinity in the last.
 #[inline(always)]
-fn result<S: Simd, T: Element, const N: usize, const M: usize>(
+fn result<S: Simd, T: SimdFloat, const N: usize, const M: usize>(
     simd: S,
     x: [T::Vector<S>; N],
 ) -> [T::Vector<S>; M] {
@@ -175,36 +175,39 @@ macro_rules! both_ways {
 }
 
 /// A square of vectors.
-pub(crate) type Square<T, S, const N: usize> = [[<T as Element>::Vector<S>; N]; N];
+pub(crate) type VectorSquare<T, S, const N: usize> = [[<T as SimdFloat>::Vector<S>; N]; N];
 
 /// B^T x B.
 #[inline(always)]
-pub(crate) fn readings<S: Simd, T: Element, const N: usize>(simd: S, x: Square<T, S, N>) -> Square<T, S, N> {
+pub(crate) fn readings<S: Simd, T: SimdFloat, const N: usize>(
+    simd: S,
+    x: VectorSquare<T, S, N>,
+) -> VectorSquare<T, S, N> {
     both_ways!(simd, x, reading::<S, T, N>, [N, N])
 }
 
 /// A^T x A.
 #[inline(always)]
-pub(crate) fn results<S: Simd, T: Element, const N: usize, const M: usize>(
+pub(crate) fn results<S: Simd, T: SimdFloat, const N: usize, const M: usize>(
     simd: S,
-    x: Square<T, S, N>,
-) -> Square<T, S, M> {
+    x: VectorSquare<T, S, N>,
+) -> VectorSquare<T, S, M> {
     both_ways!(simd, x, result::<S, T, N, M>, [N, M])
 }
 
 /// G x G^T for the cotangents of a patch of 4 x 4.
 #[inline(always)]
-pub(crate) fn weighings<S: Simd, T: Element>(simd: S, x: Square<T, S, 4>) -> Square<T, S, 6> {
+pub(crate) fn weighings<S: Simd, T: SimdFloat>(simd: S, x: VectorSquare<T, S, 4>) -> VectorSquare<T, S, 6> {
     both_ways!(simd, x, weighing::<S, T>, [4, 6])
 }
 
 /// A square of vectors, each `stride` behind the one before.
 #[inline(always)]
-pub(crate) fn load_square<S: Simd, T: Element, const N: usize>(
+pub(crate) fn load_square<S: Simd, T: SimdFloat, const N: usize>(
     simd: S,
     from: &[T],
     stride: usize,
-) -> Square<T, S, N> {
+) -> VectorSquare<T, S, N> {
     let mut square = [[T::splat(simd, T::default()); N]; N];
     for (i, line) in square.iter_mut().enumerate() {
         for (j, x) in line.iter_mut().enumerate() {
@@ -216,9 +219,9 @@ pub(crate) fn load_square<S: Simd, T: Element, const N: usize>(
 
 /// The way back.
 #[inline(always)]
-pub(crate) fn store_square<S: Simd, T: Element, const N: usize>(
+pub(crate) fn store_square<S: Simd, T: SimdFloat, const N: usize>(
     simd: S,
-    square: Square<T, S, N>,
+    square: VectorSquare<T, S, N>,
     to: &mut [T],
     stride: usize,
 ) {

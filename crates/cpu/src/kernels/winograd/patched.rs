@@ -8,17 +8,19 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::kernels::forward::product::accumulate;
-use crate::kernels::layout::cotangent::Tile;
+use crate::kernels::layout::cotangent::RowTile;
 use crate::kernels::layout::panels::Panels;
 use crate::kernels::layout::rows::{Chunk, chunks, fetch, tasks};
 use crate::kernels::reverse::pullback::{MOST_LINES, by_lines};
-use crate::kernels::simd::{Element, InstructionSet, WIDEST};
-use crate::kernels::winograd::form::{Form, MOST_READS, load_square, readings, results, store_square};
+use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
+use crate::kernels::winograd::form::{
+    MOST_READS, WinogradForm, load_square, readings, results, store_square,
+};
 use crate::kernels::winograd::patches::Patches;
 
-/// Dense lines that patches read: `values[(row * lines + line) * pitch + offset + channel]`.
+/// DenseRows lines that patches read: `values[(row * lines + line) * pitch + offset + channel]`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Source<'a, T> {
+pub(crate) struct PatchSource<'a, T> {
     pub(crate) patches: &'a Patches,
     pub(crate) values: &'a [T],
     pub(crate) pitch: usize,
@@ -31,18 +33,18 @@ pub(crate) struct Source<'a, T> {
 /// A convolution of dense lines.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patched<'a, T> {
-    pub(crate) source: Source<'a, T>,
+    pub(crate) source: PatchSource<'a, T>,
     /// See [`Patches::panels`].
     pub(crate) panels: &'a Panels<T>,
 }
 
 /// What becomes of the results.
-pub(crate) trait Deliver<T: Element>: Sync {
+pub(crate) trait Deliver<T: SimdFloat>: Sync {
     /// Takes one row into the part of the buffer that is the chunk's.
-    fn deliver<S: Simd>(&self, simd: S, tile: Tile<'_, T>, chunk: &mut Chunk<'_, T>);
+    fn deliver<S: Simd>(&self, simd: S, tile: RowTile<'_, T>, chunk: &mut Chunk<'_, T>);
 }
 
-impl<T: Element> Patched<'_, T> {
+impl<T: SimdFloat> Patched<'_, T> {
     /// Computes all rows of `samples` samples; a row's numbers in `out` begin at `begin`.
     pub(crate) fn run(
         &self,
@@ -72,22 +74,22 @@ struct Bands<'a, 'b, T, D> {
     chunk: Chunk<'b, T>,
 }
 
-impl<T: Element, D: Deliver<T>> WithSimd for Bands<'_, '_, T, D> {
+impl<T: SimdFloat, D: Deliver<T>> WithSimd for Bands<'_, '_, T, D> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         match (self.patched.source.patches.form(), S::REGISTER_COUNT < 32) {
-            (Form::Two, false) => self.by_rows::<S, 2, 4, 2>(simd),
-            (Form::Two, true) => self.by_rows::<S, 1, 4, 2>(simd),
-            (Form::Four, false) => self.by_rows::<S, 2, 6, 4>(simd),
-            (Form::Four, true) => self.by_rows::<S, 1, 6, 4>(simd),
+            (WinogradForm::Two, false) => self.by_rows::<S, 2, 4, 2>(simd),
+            (WinogradForm::Two, true) => self.by_rows::<S, 1, 4, 2>(simd),
+            (WinogradForm::Four, false) => self.by_rows::<S, 2, 6, 4>(simd),
+            (WinogradForm::Four, true) => self.by_rows::<S, 1, 6, 4>(simd),
         }
     }
 }
 
 /// What a chunk computes with.
-struct Work<T> {
+struct PatchBuffers<T> {
     /// `[frequency][row of registers][channel]`
     spectrum: Vec<T>,
     /// From one row of it to the next.
@@ -100,7 +102,7 @@ struct Work<T> {
     width: usize,
 }
 
-impl<T: Element, D: Deliver<T>> Bands<'_, '_, T, D> {
+impl<T: SimdFloat, D: Deliver<T>> Bands<'_, '_, T, D> {
     #[inline(always)]
     fn by_rows<S: Simd, const G: usize, const N: usize, const M: usize>(mut self, simd: S) {
         let lines = self.patched.source.lines;
@@ -111,11 +113,11 @@ impl<T: Element, D: Deliver<T>> Bands<'_, '_, T, D> {
     #[inline(always)]
     fn groups<S: Simd, const R: usize, const G: usize, const N: usize, const M: usize>(&mut self, simd: S) {
         let Patched { source, panels } = *self.patched;
-        let Source { patches, lines, .. } = source;
+        let PatchSource { patches, lines, .. } = source;
         let columns = G * T::lanes::<S>();
         let depth = panels.inputs.next_multiple_of(T::lanes::<S>());
         let width = panels.outputs.next_multiple_of(columns);
-        let mut work = Work {
+        let mut buffers = PatchBuffers {
             spectrum: vec![T::default(); N * N * R * depth],
             depth,
             products: vec![T::default(); N * N * R * columns],
@@ -127,7 +129,7 @@ impl<T: Element, D: Deliver<T>> Bands<'_, '_, T, D> {
         for first in all.clone().step_by(self.patched.together()) {
             for (at, patch) in group(first).enumerate() {
                 for line in 0..lines {
-                    let to = &mut work.spectrum[(at * lines + line) * depth..];
+                    let to = &mut buffers.spectrum[(at * lines + line) * depth..];
                     source.frequencies::<S, N>(simd, patch, line, to, R * depth);
                 }
             }
@@ -137,29 +139,29 @@ impl<T: Element, D: Deliver<T>> Bands<'_, '_, T, D> {
                 for column in (0..panels.width.min(written)).step_by(columns) {
                     let ends = column + columns >= written;
                     let next = ends.then(|| next.clone());
-                    self.patched.multiply::<S, R, G, N>(simd, panel, column, next, &mut work);
-                    finish::<S, T, R, G, N, M>(simd, panel * panels.width + column, &mut work);
+                    self.patched.multiply::<S, R, G, N>(simd, panel, column, next, &mut buffers);
+                    finish::<S, T, R, G, N, M>(simd, panel * panels.width + column, &mut buffers);
                 }
             }
-            self.write::<S, R>(simd, group(first), &work);
+            self.write::<S, R>(simd, group(first), &buffers);
         }
     }
 
     /// Hands on the results.
     #[inline(always)]
-    fn write<S: Simd, const R: usize>(&mut self, simd: S, group: Range<usize>, work: &Work<T>) {
-        let (lines, stride, width) = (self.patched.source.lines, work.width, self.patched.panels.outputs);
-        for (at, results) in work.results.chunks_exact(R * stride).enumerate() {
+    fn write<S: Simd, const R: usize>(&mut self, simd: S, group: Range<usize>, buffers: &PatchBuffers<T>) {
+        let (lines, stride, width) = (self.patched.source.lines, buffers.width, self.patched.panels.outputs);
+        for (at, results) in buffers.results.chunks_exact(R * stride).enumerate() {
             for (patch, values) in group.clone().zip(results.chunks(lines * stride)) {
                 let Some(row) = self.patched.source.patches.written(patch, at) else { continue };
-                let tile = Tile { row, first: 0, width, values, stride };
+                let tile = RowTile { row, first: 0, width, values, stride };
                 self.deliver.deliver(simd, tile, &mut self.chunk);
             }
         }
     }
 }
 
-impl<'a, T: Element> Source<'a, T> {
+impl<'a, T: SimdFloat> PatchSource<'a, T> {
     /// The frequencies of one line of a patch, each `stride` behind the one before.
     #[inline(always)]
     pub(crate) fn frequencies<S: Simd, const N: usize>(
@@ -208,7 +210,7 @@ impl<'a, T: Element> Source<'a, T> {
 
 /// The frequencies of one vector of channels.
 #[inline(always)]
-fn vector<S: Simd, T: Element, const N: usize>(
+fn vector<S: Simd, T: SimdFloat, const N: usize>(
     simd: S,
     rows: &[Option<&[T]>; MOST_READS],
     channel: usize,
@@ -227,7 +229,7 @@ fn vector<S: Simd, T: Element, const N: usize>(
     store_square::<S, T, N>(simd, readings::<S, T, N>(simd, x), out, stride);
 }
 
-impl<T: Element> Patched<'_, T> {
+impl<T: SimdFloat> Patched<'_, T> {
     /// The products of every frequency with some columns; what some patches will read is fetched the while.
     #[inline(always)]
     fn multiply<S: Simd, const R: usize, const G: usize, const N: usize>(
@@ -236,10 +238,10 @@ impl<T: Element> Patched<'_, T> {
         panel: usize,
         column: usize,
         next: Option<Range<usize>>,
-        work: &mut Work<T>,
+        buffers: &mut PatchBuffers<T>,
     ) {
         let (panels, lanes, zero) = (self.panels, T::lanes::<S>(), T::splat(simd, T::default()));
-        let Work { spectrum, depth, products, .. } = work;
+        let PatchBuffers { spectrum, depth, products, .. } = buffers;
         let each = products.chunks_exact_mut(R * G * lanes).zip(spectrum.chunks_exact(R * *depth));
         for (frequency, (products, spectrum)) in each.enumerate() {
             next.iter().for_each(|next| self.source.fetch(next.clone(), frequency));
@@ -257,13 +259,13 @@ impl<T: Element> Patched<'_, T> {
 
 /// The results of some columns, from `first` on, from their products.
 #[inline(always)]
-fn finish<S: Simd, T: Element, const R: usize, const G: usize, const N: usize, const M: usize>(
+fn finish<S: Simd, T: SimdFloat, const R: usize, const G: usize, const N: usize, const M: usize>(
     simd: S,
     first: usize,
-    work: &mut Work<T>,
+    buffers: &mut PatchBuffers<T>,
 ) {
     let lanes = T::lanes::<S>();
-    let Work { products, results: out, width, .. } = work;
+    let PatchBuffers { products, results: out, width, .. } = buffers;
     for r in 0..R {
         for g in 0..G {
             let x = load_square::<S, T, N>(simd, &products[(r * G + g) * lanes..], R * G * lanes);

@@ -3,18 +3,18 @@
 use std::ops::Range;
 
 use crate::kernels::layout::panels::Panels;
-use crate::kernels::layout::table::Table;
-use crate::kernels::simd::Element;
-use crate::kernels::winograd::form::{Form, MOST_SIDE};
+use crate::kernels::layout::table::RowTable;
+use crate::kernels::simd::SimdFloat;
+use crate::kernels::winograd::form::{MOST_SIDE, WinogradForm};
 
 /// The patches of a convolution over 3 x 3 neighbours, of one sample, line by line of patches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Patches {
-    form: Form,
+    form: WinogradForm,
     /// What each patch reads, row by row.
-    reads: Table,
+    reads: RowTable,
     /// What it writes; where it lies across the edge, less.
-    writes: Table,
+    writes: RowTable,
     /// Patches side by side.
     across: usize,
     /// Positions that are written side by side.
@@ -25,7 +25,7 @@ impl Patches {
     /// Those of an image of `to` positions (height and width), each of which reads its neighbours among `from` positions: position (y, x) by tap
     /// (i, j) the position (y + i - before, x + j - before), if there is one.
     #[must_use]
-    pub(crate) fn new(form: Form, from: [usize; 2], to: [usize; 2], before: [usize; 2]) -> Self {
+    pub(crate) fn new(form: WinogradForm, from: [usize; 2], to: [usize; 2], before: [usize; 2]) -> Self {
         let (results, reads) = (form.results(), form.reads());
         let [down, across] = to.map(|extent| extent.div_ceil(results));
         let place = |patch: usize, at: usize, side: usize| {
@@ -41,8 +41,8 @@ impl Patches {
         let written = |patch: usize, at: usize| within(place(patch, at, results), to);
         Self {
             form,
-            reads: Table::new(down * across, reads * reads, from[0] * from[1], read),
-            writes: Table::new(down * across, results * results, to[0] * to[1], written),
+            reads: RowTable::new(down * across, reads * reads, from[0] * from[1], read),
+            writes: RowTable::new(down * across, results * results, to[0] * to[1], written),
             across,
             width: to[1],
         }
@@ -50,7 +50,7 @@ impl Patches {
 
     /// Packs `weight(tap, input, output)`, tap by tap of the 3 x 3, as frequencies.
     #[must_use]
-    pub(crate) fn panels<T: Element>(
+    pub(crate) fn panels<T: SimdFloat>(
         &self,
         inputs: usize,
         outputs: usize,
@@ -97,7 +97,7 @@ impl Patches {
         self.reads.bytes() + self.writes.bytes()
     }
 
-    pub(crate) fn form(&self) -> Form {
+    pub(crate) fn form(&self) -> WinogradForm {
         self.form
     }
 
@@ -114,7 +114,7 @@ impl Patches {
     }
 
     #[inline(always)]
-    fn row(table: &Table, patch: usize, at: usize) -> Option<usize> {
+    fn row(table: &RowTable, patch: usize, at: usize) -> Option<usize> {
         let found = table.source(patch % table.rows(), at)?;
         Some(patch / table.rows() * table.source_rows() + found)
     }

@@ -6,20 +6,20 @@ use pulp::NullaryFnOnce;
 use pulp::x86::V4;
 
 use crate::kernels::layout::active::Active;
-use crate::kernels::layout::cotangent::{Cotangents, Layout, Target, Tile};
+use crate::kernels::layout::cotangent::{CotangentTarget, Cotangents, LineLayout, RowTile};
 use crate::kernels::layout::rows::Chunk;
-use crate::kernels::reverse::spread::Spread;
-use crate::kernels::simd::Element;
+use crate::kernels::reverse::spread::SpreadPullback;
+use crate::kernels::simd::SimdFloat;
 
 /// Where the active channels of a row are, worked out once for all its lines.
 #[derive(Default)]
-pub(crate) struct Expand {
+pub(crate) struct Expander {
     /// For each vector of neighbours its mask, and the place of its first active channel in the lines.
     parts: Vec<(u32, usize)>,
 }
 
-/// Dense lines to write, which begin with the first of some channels.
-pub(crate) struct Destination<'a, T> {
+/// DenseRows lines to write, which begin with the first of some channels.
+pub(crate) struct ExpandedLines<'a, T> {
     pub(crate) lines: usize,
     pub(crate) values: &'a mut [T],
     /// From one line to the next.
@@ -28,7 +28,7 @@ pub(crate) struct Destination<'a, T> {
     pub(crate) add: bool,
 }
 
-impl<'a, T> Destination<'a, T> {
+impl<'a, T> ExpandedLines<'a, T> {
     /// Lines side by side, to be written over.
     pub(crate) fn written(lines: usize, values: &'a mut [T]) -> Self {
         let pitch = values.len() / lines.max(1);
@@ -36,18 +36,18 @@ impl<'a, T> Destination<'a, T> {
     }
 }
 
-impl Expand {
+impl Expander {
     /// Some channels of a row: each line of `values`, which begin with the first of these that is active, `stride` apart, goes to one of `out`,
     /// zeros where the mask is off, times a factor for each channel if there are any. A vector behind the last number is read.
     #[inline(always)]
-    pub(crate) fn row<T: Element>(
+    pub(crate) fn row<T: SimdFloat>(
         &mut self,
         simd: V4,
         (active, row): (&Active, usize),
         channels: Range<usize>,
         (values, stride): (&[T], usize),
         scale: Option<&[T]>,
-        out: Destination<'_, T>,
+        out: ExpandedLines<'_, T>,
     ) {
         self.parts.clear();
         let mut at = 0;
@@ -88,40 +88,45 @@ impl Expand {
 }
 
 /// Writes some channels of a row's lines in full, where the processor has the instructions and the lines are compressed.
-pub(crate) fn part<T: Element>(
+pub(crate) fn part<T: SimdFloat>(
     source: &Cotangents<'_, T>,
     row: usize,
     channels: Range<usize>,
-    out: Destination<'_, T>,
+    out: ExpandedLines<'_, T>,
 ) -> bool {
-    let (Some(simd), Layout::Compressed(active)) = (V4::try_new(), source.layout) else { return false };
+    let (Some(simd), LineLayout::Compressed(active)) = (V4::try_new(), source.layout) else { return false };
     let values = &source.values[active.block(row, out.lines) + active.before(row, channels.start)..];
-    simd.vectorize(Part { simd, active, row, channels, values, out });
+    simd.vectorize(ExpandPart { simd, active, row, channels, values, out });
     true
 }
 
-struct Part<'a, T> {
+struct ExpandPart<'a, T> {
     simd: V4,
     active: &'a Active,
     row: usize,
     channels: Range<usize>,
     values: &'a [T],
-    out: Destination<'a, T>,
+    out: ExpandedLines<'a, T>,
 }
 
-impl<T: Element> NullaryFnOnce for Part<'_, T> {
+impl<T: SimdFloat> NullaryFnOnce for ExpandPart<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn call(self) {
-        let Part { simd, active, row, channels, values, out } = self;
+        let ExpandPart { simd, active, row, channels, values, out } = self;
         let stride = active.stride(row);
-        Expand::default().row(simd, (active, row), channels, (values, stride), None, out);
+        Expander::default().row(simd, (active, row), channels, (values, stride), None, out);
     }
 }
 
 /// Delivers some channels of a row behind a mask, where the processor has the instructions.
-pub(crate) fn deliver<T: Element>(target: Target<'_>, tile: Tile<'_, T>, add: bool, block: &mut [T]) -> bool {
+pub(crate) fn deliver<T: SimdFloat>(
+    target: CotangentTarget<'_>,
+    tile: RowTile<'_, T>,
+    add: bool,
+    block: &mut [T],
+) -> bool {
     let (Some(simd), Some(active)) = (V4::try_new(), target.active()) else { return false };
     simd.vectorize(Delivery { simd, target, active, tile, add, block });
     true
@@ -129,14 +134,14 @@ pub(crate) fn deliver<T: Element>(target: Target<'_>, tile: Tile<'_, T>, add: bo
 
 struct Delivery<'a, T> {
     simd: V4,
-    target: Target<'a>,
+    target: CotangentTarget<'a>,
     active: &'a Active,
-    tile: Tile<'a, T>,
+    tile: RowTile<'a, T>,
     add: bool,
     block: &'a mut [T],
 }
 
-impl<T: Element> NullaryFnOnce for Delivery<'_, T> {
+impl<T: SimdFloat> NullaryFnOnce for Delivery<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -155,8 +160,12 @@ impl<T: Element> NullaryFnOnce for Delivery<'_, T> {
                 place += bits.count_ones() as usize;
             }
             match target {
-                Target::Masked { pitch, offset, .. } => self.masked(pitch, offset, channels, &parts[..count]),
-                Target::Lines(layout) => self.compressed(layout.stride(tile.row), channels, &parts[..count]),
+                CotangentTarget::Masked { pitch, offset, .. } => {
+                    self.masked(pitch, offset, channels, &parts[..count]);
+                }
+                CotangentTarget::Lines(layout) => {
+                    self.compressed(layout.stride(tile.row), channels, &parts[..count]);
+                }
             }
         }
     }
@@ -165,7 +174,7 @@ impl<T: Element> NullaryFnOnce for Delivery<'_, T> {
 /// Vectors of a row whose masks are worked out at a time.
 const PARTS: usize = 64;
 
-impl<T: Element> Delivery<'_, T> {
+impl<T: SimdFloat> Delivery<'_, T> {
     /// To dense lines.
     #[inline(always)]
     fn masked(&mut self, pitch: usize, offset: usize, channels: Range<usize>, parts: &[(u32, usize)]) {
@@ -205,37 +214,40 @@ impl<T: Element> Delivery<'_, T> {
 }
 
 /// Hands on the rows of a chunk, where the processor has the instructions and compressed lines go to dense ones.
-pub(crate) fn spread<T: Element>(spread: &Spread<'_, T>, chunk: &mut Chunk<'_, T>) -> bool {
-    let (Some(simd), Layout::Compressed(active), Target::Lines(Layout::Dense { pitch, offset, .. })) =
-        (V4::try_new(), spread.source.layout, spread.target)
+pub(crate) fn spread<T: SimdFloat>(spread: &SpreadPullback<'_, T>, chunk: &mut Chunk<'_, T>) -> bool {
+    let (
+        Some(simd),
+        LineLayout::Compressed(active),
+        CotangentTarget::Lines(LineLayout::Dense { pitch, offset, .. }),
+    ) = (V4::try_new(), spread.source.layout, spread.target)
     else {
         return false;
     };
-    simd.vectorize(Rows { simd, spread, active, pitch, offset, chunk });
+    simd.vectorize(SpreadRows { simd, spread, active, pitch, offset, chunk });
     true
 }
 
-struct Rows<'a, 'b, 'c, T> {
+struct SpreadRows<'a, 'b, 'c, T> {
     simd: V4,
-    spread: &'a Spread<'a, T>,
+    spread: &'a SpreadPullback<'a, T>,
     active: &'a Active,
     pitch: usize,
     offset: usize,
     chunk: &'b mut Chunk<'c, T>,
 }
 
-impl<T: Element> NullaryFnOnce for Rows<'_, '_, '_, T> {
+impl<T: SimdFloat> NullaryFnOnce for SpreadRows<'_, '_, '_, T> {
     type Output = ();
 
     #[inline(always)]
     fn call(self) {
-        let Rows { simd, spread, active, pitch, offset, chunk } = self;
-        let Spread { source, target, scale, add, lines } = *spread;
-        let mut expand = Expand::default();
+        let SpreadRows { simd, spread, active, pitch, offset, chunk } = self;
+        let SpreadPullback { source, target, scale, add, lines } = *spread;
+        let mut expand = Expander::default();
         for row in chunk.rows.clone() {
             let from = &source.values[active.block(row, lines)..];
             let values = &mut chunk.values[target.block(row, lines) - chunk.start + offset..];
-            let out = Destination { lines, values, pitch, add };
+            let out = ExpandedLines { lines, values, pitch, add };
             let all = 0..active.channels();
             expand.row(simd, (active, row), all, (from, active.stride(row)), scale, out);
         }
@@ -244,7 +256,7 @@ impl<T: Element> NullaryFnOnce for Rows<'_, '_, '_, T> {
 
 /// A vector from numbers that may be too few to fill it.
 #[inline(always)]
-fn read<T: Element>(from: &[T]) -> T::Register {
+fn read<T: SimdFloat>(from: &[T]) -> T::Register {
     if from.len() >= T::LANES {
         return T::read(from);
     }
@@ -255,7 +267,7 @@ fn read<T: Element>(from: &[T]) -> T::Register {
 
 /// A vector to numbers that may be too few to hold it.
 #[inline(always)]
-fn write<T: Element>(value: T::Register, to: &mut [T]) {
+fn write<T: SimdFloat>(value: T::Register, to: &mut [T]) {
     if to.len() >= T::LANES {
         return T::write(value, to);
     }

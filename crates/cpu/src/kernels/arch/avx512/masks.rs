@@ -6,19 +6,19 @@ use pulp::x86::V4;
 use pulp::{NullaryFnOnce, cast};
 
 use crate::kernels::layout::active::{Positive, positive as one_by_one};
-use crate::kernels::simd::Element;
+use crate::kernels::simd::SimdFloat;
 
 /// Looks for the positive numbers of some rows, where the processor has the instructions.
-pub(crate) fn positive<T: Element, F: Fn(usize) -> bool>(positive: &mut Positive<'_, T, F>) -> bool {
-    V4::try_new().map(|simd| simd.vectorize(Rows { simd, positive })).is_some()
+pub(crate) fn positive<T: SimdFloat, F: Fn(usize) -> bool>(positive: &mut Positive<'_, T, F>) -> bool {
+    V4::try_new().map(|simd| simd.vectorize(MaskRows { simd, positive })).is_some()
 }
 
-struct Rows<'a, 'b, T, F> {
+struct MaskRows<'a, 'b, T, F> {
     simd: V4,
     positive: &'a mut Positive<'b, T, F>,
 }
 
-impl<T: Element, F: Fn(usize) -> bool> NullaryFnOnce for Rows<'_, '_, T, F> {
+impl<T: SimdFloat, F: Fn(usize) -> bool> NullaryFnOnce for MaskRows<'_, '_, T, F> {
     type Output = ();
 
     #[inline(always)]
@@ -30,7 +30,7 @@ impl<T: Element, F: Fn(usize) -> bool> NullaryFnOnce for Rows<'_, '_, T, F> {
 
 /// Sets a bit for each positive number, 32 to a word; how many there are.
 #[inline(always)]
-fn row<T: Element>(simd: V4, values: &[T], words: &mut [u32]) -> usize {
+fn row<T: SimdFloat>(simd: V4, values: &[T], words: &mut [u32]) -> usize {
     let whole = values.chunks_exact(32);
     let (rest, more) = (whole.remainder(), whole.len());
     let mut count = 0;

@@ -2,7 +2,7 @@
 
 pub(crate) mod expand;
 pub(crate) mod masks;
-mod stage;
+mod row_buffer;
 pub(crate) mod wide;
 pub(crate) mod wide_sums;
 pub(crate) mod windows;

@@ -6,10 +6,10 @@ use pulp::cast;
 use pulp::x86::V4;
 
 /// A vector of AVX-512: the processor's own type, since the compiler keeps portable vectors in memory between permutations.
-pub(crate) type Vector<T> = <T as Wide>::Register;
+pub(crate) type Vector<T> = <T as ArchElement>::Register;
 
 /// What AVX-512 offers for a float type.
-pub(crate) trait Wide: Sized + Copy {
+pub(crate) trait ArchElement: Sized + Copy {
     /// A vector.
     type Register: Copy;
 
@@ -69,7 +69,7 @@ fn ids(list: &[u16]) -> [u16; 16] {
 const IOTA32: [u32; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 const IOTA64: [u64; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
 
-impl Wide for f32 {
+impl ArchElement for f32 {
     type Register = __m512;
 
     const LANES: usize = 16;
@@ -160,7 +160,7 @@ impl Wide for f32 {
     }
 }
 
-impl Wide for f64 {
+impl ArchElement for f64 {
     type Register = __m512d;
 
     const LANES: usize = 8;

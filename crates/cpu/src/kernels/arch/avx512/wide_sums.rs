@@ -4,28 +4,30 @@ use pulp::NullaryFnOnce;
 use pulp::x86::V4;
 
 use crate::kernels::arch::avx512::wide::Vector;
-use crate::kernels::gram::sums::{Block, ROWS};
+use crate::kernels::gram::sums::{ROWS, RowBlock};
 use crate::kernels::layout::active::Active;
-use crate::kernels::layout::cotangent::Layout;
+use crate::kernels::layout::cotangent::LineLayout;
 use crate::kernels::reverse::pullback::by_lines;
-use crate::kernels::simd::Element;
+use crate::kernels::simd::SimdFloat;
 use crate::kernels::simd::WIDEST;
 
 /// Adds the sums of a block, where the processor has the instructions and the lines are compressed.
-pub(crate) fn sum<T: Element>(block: &Block<'_, T>, sums: &mut [Vec<f64>; 2]) -> bool {
-    let (Some(simd), Layout::Compressed(active)) = (V4::try_new(), block.source.layout) else { return false };
-    by_lines!(block.lines, |V| simd.vectorize(Sum::<'_, '_, T, V> { simd, block, active, sums }));
+pub(crate) fn sum<T: SimdFloat>(block: &RowBlock<'_, T>, sums: &mut [Vec<f64>; 2]) -> bool {
+    let (Some(simd), LineLayout::Compressed(active)) = (V4::try_new(), block.source.layout) else {
+        return false;
+    };
+    by_lines!(block.lines, |V| simd.vectorize(SumRows::<'_, '_, T, V> { simd, block, active, sums }));
     true
 }
 
-struct Sum<'a, 'b, T, const V: usize> {
+struct SumRows<'a, 'b, T, const V: usize> {
     simd: V4,
-    block: &'a Block<'a, T>,
+    block: &'a RowBlock<'a, T>,
     active: &'a Active,
     sums: &'b mut [Vec<f64>; 2],
 }
 
-impl<T: Element, const V: usize> NullaryFnOnce for Sum<'_, '_, T, V> {
+impl<T: SimdFloat, const V: usize> NullaryFnOnce for SumRows<'_, '_, T, V> {
     type Output = ();
 
     #[inline(always)]

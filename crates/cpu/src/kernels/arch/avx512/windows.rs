@@ -2,7 +2,7 @@
 //!
 //! The active channels of a row are taken in *windows*: up to one vector of them that lie within four vectors of neighbours. One
 //! two-source permutation of a row of weights, or two, bring the window's channels side by side; the index vector serves every row of
-//! weights, and the result is compressed already. For f32 a window has up to 16 channels among 64 neighbours, for f64 8 among 32. Windows
+//! weights, and the result is compressed already. For f32 a window has up to 16 channels among 64 neighbours, for f64 8 among 32. PanelWindows
 //! of four vectors begin where a cache line does: loads across lines cost twice, and four of them would take longer than the products.
 //! Those of two begin with their first channel.
 
@@ -13,25 +13,25 @@ use std::ops::Range;
 use pulp::NullaryFnOnce;
 use pulp::x86::V4;
 
-use crate::kernels::arch::avx512::expand::{Destination, Expand};
-use crate::kernels::arch::avx512::stage::Stage;
+use crate::kernels::arch::avx512::expand::{ExpandedLines, Expander};
+use crate::kernels::arch::avx512::row_buffer::RowBuffer;
 use crate::kernels::arch::avx512::wide::Vector;
 use crate::kernels::layout::active::{Active, PAD};
-use crate::kernels::layout::cotangent::{Cotangents, Layout, Lines, Target};
+use crate::kernels::layout::cotangent::{CotangentTarget, Cotangents, LineLayout, Lines};
 use crate::kernels::layout::panels::Panels;
 use crate::kernels::layout::rows::{Chunk, fetch};
 use crate::kernels::reverse::pullback::{Pullback, Read, Start, by_lines, panels_at_a_time};
-use crate::kernels::simd::Element;
+use crate::kernels::simd::SimdFloat;
 
 /// Runs the rows of a chunk.
-pub(crate) fn pull<T: Element>(pullbacks: &[Pullback<'_, T>], chunk: &mut Chunk<'_, T>) {
+pub(crate) fn pull<T: SimdFloat>(pullbacks: &[Pullback<'_, T>], chunk: &mut Chunk<'_, T>) {
     let Some(simd) = V4::try_new() else { return };
-    simd.vectorize(Rows { simd, pullbacks, chunk });
+    simd.vectorize(WindowRows { simd, pullbacks, chunk });
 }
 
 /// Up to one vector of active channels that lie within four vectors of neighbours.
 #[derive(Clone, Copy)]
-struct Window {
+struct ChannelWindow {
     /// The first neighbour.
     first: usize,
     /// The place in the row's list of the first active channel.
@@ -42,13 +42,13 @@ struct Window {
     distances: __m512i,
 }
 
-struct Rows<'a, 'b, 'c, T> {
+struct WindowRows<'a, 'b, 'c, T> {
     simd: V4,
     pullbacks: &'a [Pullback<'a, T>],
     chunk: &'b mut Chunk<'c, T>,
 }
 
-impl<T: Element> NullaryFnOnce for Rows<'_, '_, '_, T> {
+impl<T: SimdFloat> NullaryFnOnce for WindowRows<'_, '_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -58,12 +58,12 @@ impl<T: Element> NullaryFnOnce for Rows<'_, '_, '_, T> {
     }
 }
 
-impl<'a, T: Element> Rows<'a, '_, '_, T> {
+impl<'a, T: SimdFloat> WindowRows<'a, '_, '_, T> {
     #[inline(always)]
     fn rows<const V: usize>(&mut self) {
         let (step, panels) = (panels_at_a_time(self.pullbacks), self.pullbacks[0].panels);
-        let (mut reads, mut expand) = (Vec::new(), Expand::default());
-        let mut stage = Stage::new(V, step * panels.width);
+        let (mut reads, mut expand) = (Vec::new(), Expander::default());
+        let mut buffer = RowBuffer::new(V, step * panels.width);
         for first in (0..panels.count()).step_by(step) {
             let panels = first..panels.count().min(first + step);
             for row in self.chunk.rows.clone() {
@@ -73,7 +73,7 @@ impl<'a, T: Element> Rows<'a, '_, '_, T> {
                     }
                 }
                 for pullback in self.pullbacks {
-                    self.row::<V>(pullback, row, panels.clone(), &mut reads, &mut stage, &mut expand);
+                    self.row::<V>(pullback, row, panels.clone(), &mut reads, &mut buffer, &mut expand);
                 }
             }
         }
@@ -90,12 +90,12 @@ impl<'a, T: Element> Rows<'a, '_, '_, T> {
         }
         let block = &self.chunk.values[target.block(row, lines) - self.chunk.start..];
         match target {
-            Target::Masked { pitch, offset, .. } => {
+            CotangentTarget::Masked { pitch, offset, .. } => {
                 for line in 0..lines {
                     fetch(&block[line * pitch + offset + channels.start..][..channels.len()]);
                 }
             }
-            Target::Lines(layout) => fetch(&block[..lines * layout.stride(row)]),
+            CotangentTarget::Lines(layout) => fetch(&block[..lines * layout.stride(row)]),
         }
         if let Start::Identity(other) = start {
             other.fetch(row, lines, 0..other.layout.channels());
@@ -110,8 +110,8 @@ impl<'a, T: Element> Rows<'a, '_, '_, T> {
         row: usize,
         range: Range<usize>,
         reads: &mut Vec<Read<'a, T>>,
-        stage: &mut Stage<T>,
-        expand: &mut Expand,
+        buffer: &mut RowBuffer<T>,
+        expand: &mut Expander,
     ) {
         let Pullback { panels, target, start, .. } = pullback;
         let Some(active) = target.active() else { return };
@@ -122,22 +122,22 @@ impl<'a, T: Element> Rows<'a, '_, '_, T> {
         let block = target.block(row, V) - self.chunk.start;
         let block = &mut self.chunk.values[block..];
         let identity = match start {
-            Start::Identity(other) => Some(Identity::of(other, row, V)),
+            Start::Identity(other) => Some(IdentityLines::of(other, row, V)),
             Start::Empty | Start::Sum => None,
         };
         for panel in range.clone() {
             if panel == range.start || panels.begins_block(panel) {
                 pullback.reads(row, panel, reads);
             }
-            let own = Group { simd: self.simd, panels, reads, row, identity };
-            let mut windows = Windows::<T>::of(self.simd, panels, active, row, panel, at);
+            let own = WindowSet { simd: self.simd, panels, reads, row, identity };
+            let mut windows = PanelWindows::<T>::of(self.simd, panels, active, row, panel, at);
             at = windows.till;
             let mut lines = match target {
-                Target::Lines(_) => {
+                CotangentTarget::Lines(_) => {
                     let end = active.list(row).len();
-                    Written { values: block, stride: end, from: 0, end, add }
+                    ResultLines { values: block, stride: end, from: 0, end, add }
                 }
-                Target::Masked { .. } => stage.written(from),
+                CotangentTarget::Masked { .. } => buffer.written(from),
             };
             while let Some(window) = windows.next() {
                 match windows.next() {
@@ -146,16 +146,16 @@ impl<'a, T: Element> Rows<'a, '_, '_, T> {
                 }
             }
         }
-        if let Target::Masked { pitch, offset, .. } = *target {
+        if let CotangentTarget::Masked { pitch, offset, .. } = *target {
             let block = &mut block[offset + channels.start..];
-            let out = Destination { lines: V, values: block, pitch, add };
-            expand.row(self.simd, (active, row), channels, stage.lines(), None, out);
+            let out = ExpandedLines { lines: V, values: block, pitch, add };
+            expand.row(self.simd, (active, row), channels, buffer.lines(), None, out);
         }
     }
 }
 
 /// The windows of one panel of a row.
-struct Windows<'a, T> {
+struct PanelWindows<'a, T> {
     simd: V4,
     list: &'a [u16],
     /// The place in the list with which the next begins.
@@ -167,7 +167,7 @@ struct Windows<'a, T> {
     element: PhantomData<T>,
 }
 
-impl<'a, T: Element> Windows<'a, T> {
+impl<'a, T: SimdFloat> PanelWindows<'a, T> {
     /// Those of a panel whose channels begin `at` in the row's list.
     #[inline(always)]
     fn of(simd: V4, panels: &Panels<T>, active: &'a Active, row: usize, panel: usize, at: usize) -> Self {
@@ -178,7 +178,7 @@ impl<'a, T: Element> Windows<'a, T> {
     }
 
     #[inline(always)]
-    fn next(&mut self) -> Option<Window> {
+    fn next(&mut self) -> Option<ChannelWindow> {
         if self.at >= self.till {
             return None;
         }
@@ -192,20 +192,20 @@ impl<'a, T: Element> Windows<'a, T> {
         // Two vectors do where four would not make the windows fewer.
         if (left - count).div_ceil(T::LANES) < left.div_ceil(T::LANES) {
             self.at += count;
-            return Some(Window { first, at, keep: [near, 0], distances });
+            return Some(ChannelWindow { first, at, keep: [near, 0], distances });
         }
-        // Rows of weights begin with a cache line.
+        // WindowRows of weights begin with a cache line.
         let first = self.start + (first - self.start) / T::LANES * T::LANES;
         let distances = T::distances(self.simd, list, first);
         let near = T::below(self.simd, distances, 2 * T::LANES) & rest;
         let all = T::below(self.simd, distances, 4 * T::LANES) & rest;
         self.at += all.count_ones() as usize;
-        Some(Window { first, at, keep: [near, all & !near], distances })
+        Some(ChannelWindow { first, at, keep: [near, all & !near], distances })
     }
 }
 
 /// Lines of compressed results under way.
-pub(crate) struct Written<'a, T> {
+pub(crate) struct ResultLines<'a, T> {
     pub(crate) values: &'a mut [T],
     /// From one line to the next.
     pub(crate) stride: usize,
@@ -217,7 +217,7 @@ pub(crate) struct Written<'a, T> {
     pub(crate) add: bool,
 }
 
-impl<T: Element> Written<'_, T> {
+impl<T: SimdFloat> ResultLines<'_, T> {
     /// A vector of a line, from a place in the row's list on.
     #[inline(always)]
     fn at(&mut self, line: usize, place: usize) -> &mut [T] {
@@ -226,24 +226,24 @@ impl<T: Element> Written<'_, T> {
 }
 
 /// What the windows of a row share.
-struct Group<'a, T> {
+struct WindowSet<'a, T> {
     simd: V4,
     panels: &'a Panels<T>,
     reads: &'a [Read<'a, T>],
     row: usize,
-    identity: Option<Identity<'a, T>>,
+    identity: Option<IdentityLines<'a, T>>,
 }
 
-impl<T: Element> Group<'_, T> {
+impl<T: SimdFloat> WindowSet<'_, T> {
     /// All lines of some windows.
     #[inline(always)]
     fn run<const V: usize, const G: usize>(
         &self,
         panel: usize,
-        windows: [Window; G],
-        out: &mut Written<'_, T>,
+        windows: [ChannelWindow; G],
+        out: &mut ResultLines<'_, T>,
     ) {
-        let Group { simd, panels, reads, .. } = *self;
+        let WindowSet { simd, panels, reads, .. } = *self;
         let wide = windows.iter().rev().fold(0, |wide, window| 2 * wide + usize::from(window.keep[1] != 0));
         let sums: [[Vector<T>; G]; V] = match wide {
             0 => product::<T, V, G, 0>(simd, panels, panel, &windows, reads),
@@ -286,15 +286,15 @@ impl<T: Element> Group<'_, T> {
 
 /// Other cotangents of a row, which are added to the results.
 #[derive(Clone, Copy)]
-struct Identity<'a, T> {
-    layout: Layout<'a>,
+struct IdentityLines<'a, T> {
+    layout: LineLayout<'a>,
     /// From the row's first number on.
     values: &'a [T],
     /// From one line to the next.
     stride: usize,
 }
 
-impl<'a, T: Element> Identity<'a, T> {
+impl<'a, T: SimdFloat> IdentityLines<'a, T> {
     #[inline(always)]
     fn of(other: &Cotangents<'a, T>, row: usize, lines: usize) -> Self {
         let Cotangents { values, layout } = *other;
@@ -307,9 +307,9 @@ impl<'a, T: Element> Identity<'a, T> {
         &self,
         simd: V4,
         row: usize,
-        window: Window,
+        window: ChannelWindow,
         half: usize,
-        out: &mut Written<'_, T>,
+        out: &mut ResultLines<'_, T>,
     ) {
         let (first, keep) = (window.first + 2 * half * T::LANES, window.keep[half]);
         if keep == 0 {
@@ -317,8 +317,8 @@ impl<'a, T: Element> Identity<'a, T> {
         }
         // An index counts from the pair's first channel: permutations ignore its higher bits.
         let (keep, index, at) = match self.layout {
-            Layout::Dense { .. } => (keep, window.distances, first),
-            Layout::Compressed(active) => {
+            LineLayout::Dense { .. } => (keep, window.distances, first),
+            LineLayout::Compressed(active) => {
                 let (on, index) = T::ranks(simd, active.bits(row, first), window.distances);
                 (on & keep, index, active.before(row, first))
             }
@@ -336,11 +336,11 @@ impl<'a, T: Element> Identity<'a, T> {
 /// For each line, the sum over what is read of value(v, a) w(a), the windows' columns alone; of the windows whose bit is set in
 /// WIDE two pairs of vectors are read, of the others one.
 #[inline(always)]
-fn product<T: Element, const V: usize, const G: usize, const WIDE: usize>(
+fn product<T: SimdFloat, const V: usize, const G: usize, const WIDE: usize>(
     simd: V4,
     panels: &Panels<T>,
     panel: usize,
-    windows: &[Window; G],
+    windows: &[ChannelWindow; G],
     reads: &[Read<'_, T>],
 ) -> [[Vector<T>; G]; V] {
     let zero = T::every(simd, T::default());

@@ -10,22 +10,22 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::kernels::gram::channels::ByChannel;
-use crate::kernels::layout::rows::Dense;
-use crate::kernels::layout::table::Table;
+use crate::kernels::layout::rows::DenseRows;
+use crate::kernels::layout::table::RowTable;
 use crate::kernels::reverse::pullback::{MOST_LINES, by_lines};
-use crate::kernels::simd::{Element, InstructionSet};
-use crate::kernels::winograd::patched_outer::{self, PatchedOuter};
+use crate::kernels::simd::{InstructionSet, SimdFloat};
+use crate::kernels::winograd::patch_gram::{self, PatchGram};
 use crate::kernels::winograd::patches::Patches;
 
 /// G(v, w) = sum over o, t, i of D_v(o, t, i) D_w(o, t, i), for one sample.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Outer<'a, T> {
+pub(crate) struct TileGram<'a, T> {
     /// Which row each row reads by which tap.
-    pub(crate) table: &'a Table,
-    /// The same in Winograd's form ([`Form::Four`](crate::Form::Four)), if it is to be taken: for layers all of whose rows are computed.
+    pub(crate) table: &'a RowTable,
+    /// The same in Winograd's form ([`WinogradForm::Four`](crate::WinogradForm::Four)), if it is to be taken: for layers all of whose rows are computed.
     pub(crate) patches: Option<&'a Patches>,
     /// The rows that are read: x. Two vectors behind the last are read and not used.
-    pub(crate) rows: Dense<'a, T>,
+    pub(crate) rows: DenseRows<'a, T>,
     /// The positions at which there may be cotangents, ascending.
     pub(crate) live: &'a [usize],
     /// The cotangents of the layer's outputs there: g.
@@ -40,18 +40,18 @@ pub(crate) const CHANNELS: usize = 8;
 /// Numbers of a tile's line: two vectors of 16.
 pub(crate) const WIDE: usize = 32;
 
-impl<T: Element> Outer<'_, T> {
+impl<T: SimdFloat> TileGram<'_, T> {
     /// `[V, V]`, row-major, the squares summed in f64.
     #[must_use]
     pub(crate) fn gram(&self, set: InstructionSet, sample: usize) -> Vec<f64> {
         let channels = self.entries.channels();
         let tasks: Vec<_> =
             (0..channels).step_by(CHANNELS).map(|from| from..channels.min(from + CHANNELS)).collect();
-        let parts: Vec<Sums> = match self.patches {
-            Some(patches) => PatchedOuter { outer: self, patches }.sums(set, sample, tasks),
+        let parts: Vec<GramSums> = match self.patches {
+            Some(patches) => PatchGram { outer: self, patches }.sums(set, sample, tasks),
             None => {
                 let sources = self.sources(sample);
-                let run = |channels| set.run(Channels { outer: self, sources: &sources, channels });
+                let run = |channels| set.run(TileChannels { outer: self, sources: &sources, channels });
                 tasks.into_par_iter().map(run).collect()
             }
         };
@@ -68,10 +68,10 @@ impl<T: Element> Outer<'_, T> {
         gram
     }
 
-    /// Bytes that [`Outer::gram`] takes by patches, beside the cotangents.
+    /// Bytes that [`TileGram::gram`] takes by patches, beside the cotangents.
     #[must_use]
     pub(crate) fn bytes(patches: &Patches, inputs: usize, lines: usize) -> usize {
-        size_of::<T>() * patched_outer::numbers(patches, inputs, lines, rayon::current_num_threads())
+        size_of::<T>() * patch_gram::numbers(patches, inputs, lines, rayon::current_num_threads())
     }
 
     /// For each tap and live position, where the row that it reads begins in the buffer.
@@ -87,23 +87,23 @@ impl<T: Element> Outer<'_, T> {
 
 /// Lanes of f64 sums for each pair of lines.
 #[derive(Default)]
-pub(crate) struct Sums([[[f64; LANES]; MOST_LINES]; MOST_LINES]);
+pub(crate) struct GramSums([[[f64; LANES]; MOST_LINES]; MOST_LINES]);
 
 const LANES: usize = 8;
 
 /// Some output channels.
-struct Channels<'a, T> {
-    outer: &'a Outer<'a, T>,
+struct TileChannels<'a, T> {
+    outer: &'a TileGram<'a, T>,
     sources: &'a [Vec<Option<usize>>],
     channels: Range<usize>,
 }
 
-impl<T: Element> WithSimd for Channels<'_, T> {
-    type Output = Sums;
+impl<T: SimdFloat> WithSimd for TileChannels<'_, T> {
+    type Output = GramSums;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Sums {
-        let mut sums = Sums::default();
+    fn with_simd<S: Simd>(self, simd: S) -> GramSums {
+        let mut sums = GramSums::default();
         if S::REGISTER_COUNT < 32 {
             by_lines!(self.outer.entries.lines, |V| self.run::<S, 1, V>(simd, &mut sums));
         } else {
@@ -113,9 +113,9 @@ impl<T: Element> WithSimd for Channels<'_, T> {
     }
 }
 
-impl<T: Element> Channels<'_, T> {
+impl<T: SimdFloat> TileChannels<'_, T> {
     #[inline(always)]
-    fn run<S: Simd, const G: usize, const V: usize>(&self, simd: S, sums: &mut Sums) {
+    fn run<S: Simd, const G: usize, const V: usize>(&self, simd: S, sums: &mut GramSums) {
         let columns = G * T::lanes::<S>();
         let inputs = self.outer.rows.channels;
         let mut wide = [[0.0; WIDE]; V];
@@ -139,7 +139,7 @@ impl<T: Element> Channels<'_, T> {
         (positions, values): (&[u32], &[T]),
         sources: &[Option<usize>],
         first: usize,
-    ) -> Tile<T, V> {
+    ) -> GradientTile<T, V> {
         let lanes = T::lanes::<S>();
         let mut tile = [[T::splat(simd, T::default()); G]; V];
         for (position, values) in positions.iter().zip(values.chunks_exact(V)) {
@@ -165,17 +165,17 @@ impl<T: Element> Channels<'_, T> {
 }
 
 /// Lines of two vectors of D.
-type Tile<T, const V: usize> = [[T; WIDE]; V];
+type GradientTile<T, const V: usize> = [[T; WIDE]; V];
 
 /// sums(v, w) += scale^2 D_v . D_w over the first `width` numbers, by way of `wide`.
 #[inline(always)]
-fn square<S: Simd, T: Element, const V: usize>(
+fn square<S: Simd, T: SimdFloat, const V: usize>(
     simd: S,
-    tile: &Tile<T, V>,
+    tile: &GradientTile<T, V>,
     width: usize,
     scale: f64,
-    wide: &mut Tile<f64, V>,
-    sums: &mut Sums,
+    wide: &mut GradientTile<f64, V>,
+    sums: &mut GramSums,
 ) {
     let used = width.next_multiple_of(LANES);
     for (wide, line) in wide.iter_mut().zip(tile) {
@@ -193,7 +193,7 @@ fn square<S: Simd, T: Element, const V: usize>(
     }
 }
 
-impl Sums {
+impl GramSums {
     /// Adds the products of two rows, as many as fill vectors.
     #[inline(always)]
     pub(crate) fn add<S: Simd>(&mut self, simd: S, v: usize, w: usize, a: &[f64], b: &[f64]) {

@@ -3,18 +3,18 @@
 //! The sweep writes zeros where the mask is off, so that dense lines need not be cleared before the first product into them. (Compressed
 //! lines are written at once: by way of here ResNet50 took 12 % longer.)
 
-use crate::kernels::arch::avx512::windows::Written;
+use crate::kernels::arch::avx512::windows::ResultLines;
 use crate::kernels::layout::active::PAD;
-use crate::kernels::simd::Element;
+use crate::kernels::simd::SimdFloat;
 
 /// V lines of compressed results.
-pub(crate) struct Stage<T> {
+pub(crate) struct RowBuffer<T> {
     values: Vec<T>,
     /// From one line to the next.
     stride: usize,
 }
 
-impl<T: Element> Stage<T> {
+impl<T: SimdFloat> RowBuffer<T> {
     /// Room for `lines` lines of up to `channels` numbers and a vector behind them.
     pub(crate) fn new(lines: usize, channels: usize) -> Self {
         // An odd number of vectors: at a power of two all lines would fall into the same few places of the cache.
@@ -24,8 +24,8 @@ impl<T: Element> Stage<T> {
 
     /// For results whose list begins with place `from`.
     #[inline(always)]
-    pub(crate) fn written(&mut self, from: usize) -> Written<'_, T> {
-        Written { values: &mut self.values, stride: self.stride, from, end: usize::MAX, add: false }
+    pub(crate) fn written(&mut self, from: usize) -> ResultLines<'_, T> {
+        ResultLines { values: &mut self.values, stride: self.stride, from, end: usize::MAX, add: false }
     }
 
     /// The lines.

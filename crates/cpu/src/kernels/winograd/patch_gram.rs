@@ -1,7 +1,7 @@
 //! The Gram matrix of the gradients of 3 x 3 weights in Winograd's form ([`crate::kernels::winograd::form`]).
 //!
 //! D_v(o, t, i) = A^T [ sum over patches of (G g_v(o) G^T) . (B^T x(i) B) ] A, with four times fewer products than position by position. As in
-//! [`crate::kernels::gram::outer`] a tile of D, of V lines by two vectors of inputs, is summed in registers, one for each frequency; all taps of it are
+//! [`crate::kernels::gram::tiles`] a tile of D, of V lines by two vectors of inputs, is summed in registers, one for each frequency; all taps of it are
 //! squared and dropped.
 
 use std::ops::Range;
@@ -9,12 +9,12 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::gram::outer::{Outer, Sums, WIDE};
-use crate::kernels::layout::rows::Dense;
+use crate::kernels::gram::tiles::{GramSums, TileGram, WIDE};
+use crate::kernels::layout::rows::DenseRows;
 use crate::kernels::reverse::pullback::by_lines;
-use crate::kernels::simd::{Element, InstructionSet, WIDEST};
+use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
 use crate::kernels::winograd::form::{load_square, results, store_square, weighings};
-use crate::kernels::winograd::patched::Source;
+use crate::kernels::winograd::patched::PatchSource;
 use crate::kernels::winograd::patches::Patches;
 
 /// Frequencies, as many as rows that a patch reads.
@@ -28,17 +28,17 @@ const TAPS: usize = 9;
 /// Output channels whose frequencies are held at a time, while a block of the inputs' stays in a core's second cache.
 const HELD: usize = 2;
 
-/// An [`Outer`] by patches.
-pub(crate) struct PatchedOuter<'a, T> {
-    pub(crate) outer: &'a Outer<'a, T>,
+/// An [`TileGram`] by patches.
+pub(crate) struct PatchGram<'a, T> {
+    pub(crate) outer: &'a TileGram<'a, T>,
     pub(crate) patches: &'a Patches,
 }
 
-impl<T: Element> PatchedOuter<'_, T> {
+impl<T: SimdFloat> PatchGram<'_, T> {
     /// The sums of the output channels in runs.
-    pub(crate) fn sums(&self, set: InstructionSet, sample: usize, tasks: Vec<Range<usize>>) -> Vec<Sums> {
-        let spectrum = set.run(Reading { own: self, sample });
-        let run = |channels| set.run(Channels { own: self, spectrum: &spectrum, channels });
+    pub(crate) fn sums(&self, set: InstructionSet, sample: usize, tasks: Vec<Range<usize>>) -> Vec<GramSums> {
+        let spectrum = set.run(ReadSpectrum { own: self, sample });
+        let run = |channels| set.run(PatchChannels { own: self, spectrum: &spectrum, channels });
         tasks.into_par_iter().map(run).collect()
     }
 
@@ -56,20 +56,20 @@ pub(crate) fn numbers(patches: &Patches, inputs: usize, lines: usize, threads: u
 }
 
 /// The frequencies of what a sample's patches read, `[frequency][patch][input]`.
-struct Reading<'a, T> {
-    own: &'a PatchedOuter<'a, T>,
+struct ReadSpectrum<'a, T> {
+    own: &'a PatchGram<'a, T>,
     sample: usize,
 }
 
-impl<T: Element> WithSimd for Reading<'_, T> {
+impl<T: SimdFloat> WithSimd for ReadSpectrum<'_, T> {
     type Output = Vec<T>;
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Vec<T> {
         let (rows, patches, width) = (self.own.outer.rows, self.own.patches, self.own.width::<S>());
         let mut spectrum = vec![T::default(); READS * patches.count() * width];
-        let Dense { values, pitch, offset, channels } = rows;
-        let source = Source { patches, values, pitch, offset, channels, lines: 1 };
+        let DenseRows { values, pitch, offset, channels } = rows;
+        let source = PatchSource { patches, values, pitch, offset, channels, lines: 1 };
         for patch in 0..patches.count() {
             let which = self.sample * patches.count() + patch;
             let out = &mut spectrum[patch * width..];
@@ -80,18 +80,18 @@ impl<T: Element> WithSimd for Reading<'_, T> {
 }
 
 /// Some output channels.
-struct Channels<'a, T> {
-    own: &'a PatchedOuter<'a, T>,
+struct PatchChannels<'a, T> {
+    own: &'a PatchGram<'a, T>,
     spectrum: &'a [T],
     channels: Range<usize>,
 }
 
-impl<T: Element> WithSimd for Channels<'_, T> {
-    type Output = Sums;
+impl<T: SimdFloat> WithSimd for PatchChannels<'_, T> {
+    type Output = GramSums;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Sums {
-        let mut sums = Sums::default();
+    fn with_simd<S: Simd>(self, simd: S) -> GramSums {
+        let mut sums = GramSums::default();
         if S::REGISTER_COUNT < 32 {
             by_lines!(self.own.outer.entries.lines, |V| self.run::<S, 1, V>(simd, &mut sums));
         } else {
@@ -101,9 +101,9 @@ impl<T: Element> WithSimd for Channels<'_, T> {
     }
 }
 
-impl<T: Element> Channels<'_, T> {
+impl<T: SimdFloat> PatchChannels<'_, T> {
     #[inline(always)]
-    fn run<S: Simd, const G: usize, const V: usize>(&self, simd: S, sums: &mut Sums) {
+    fn run<S: Simd, const G: usize, const V: usize>(&self, simd: S, sums: &mut GramSums) {
         let (count, columns) = (self.own.patches.count(), G * T::lanes::<S>());
         let (inputs, width) = (self.own.outer.rows.channels, self.own.width::<S>());
         let padded = V.next_multiple_of(T::lanes::<S>());
@@ -126,7 +126,7 @@ impl<T: Element> Channels<'_, T> {
                     let taps = taps.as_mut_slice();
                     simd.vectorize(ByLines::<_, G, V>(Transform { products, taps }));
                     let scale = self.own.outer.scale.map_or(1.0, |scale| scale[channel].to_f64());
-                    simd.vectorize(Square { taps, scale, wide: &mut wide, lines: V, sums });
+                    simd.vectorize(SquareTaps { taps, scale, wide: &mut wide, lines: V, sums });
                 }
             }
         }
@@ -158,7 +158,7 @@ struct Weigh<'a, T> {
     size: usize,
 }
 
-impl<T: Element> WithSimd for Weigh<'_, T> {
+impl<T: SimdFloat> WithSimd for Weigh<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -185,7 +185,7 @@ struct Multiply<'a, T> {
     products: &'a mut [T],
 }
 
-impl<T: Element, const G: usize, const V: usize> WithSimd for ByLines<Multiply<'_, T>, G, V> {
+impl<T: SimdFloat, const G: usize, const V: usize> WithSimd for ByLines<Multiply<'_, T>, G, V> {
     type Output = ();
 
     #[inline(always)]
@@ -220,7 +220,7 @@ struct Transform<'a, T> {
     taps: &'a mut [T],
 }
 
-impl<T: Element, const G: usize, const V: usize> WithSimd for ByLines<Transform<'_, T>, G, V> {
+impl<T: SimdFloat, const G: usize, const V: usize> WithSimd for ByLines<Transform<'_, T>, G, V> {
     type Output = ();
 
     #[inline(always)]
@@ -238,15 +238,15 @@ impl<T: Element, const G: usize, const V: usize> WithSimd for ByLines<Transform<
 }
 
 /// sums(v, w) += scale^2 D_v . D_w.
-struct Square<'a, T> {
+struct SquareTaps<'a, T> {
     taps: &'a [T],
     scale: f64,
     wide: &'a mut [f64],
     lines: usize,
-    sums: &'a mut Sums,
+    sums: &'a mut GramSums,
 }
 
-impl<T: Element> WithSimd for Square<'_, T> {
+impl<T: SimdFloat> WithSimd for SquareTaps<'_, T> {
     type Output = ();
 
     #[inline(always)]

@@ -8,9 +8,9 @@ use super::view::StoreId;
 
 /// For each store in a concatenation the store that holds it and its first channel there.
 #[derive(Debug, Default)]
-pub(crate) struct Places(HashMap<StoreId, (StoreId, usize)>);
+pub(crate) struct Nesting(HashMap<StoreId, (StoreId, usize)>);
 
-impl Places {
+impl Nesting {
     /// The store that holds another, and the first channel in it.
     pub(crate) fn of(&self, store: StoreId) -> (StoreId, usize) {
         self.0.get(&store).copied().unwrap_or((store, 0))
@@ -23,7 +23,7 @@ impl Places {
 }
 
 /// The places of all stores. The last concatenation has the first word: parts of parts lie in it too.
-pub(crate) fn places(stages: &Stages<'_>) -> Places {
+pub(crate) fn nesting(stages: &Stages<'_>) -> Nesting {
     let writers = stages.writers();
     let mut places = HashMap::new();
     for stage in stages.stages.iter().rev() {
@@ -44,7 +44,7 @@ pub(crate) fn places(stages: &Stages<'_>) -> Places {
             }
         }
     }
-    Places(places)
+    Nesting(places)
 }
 
 /// The place of parts that lie side by side in another concatenation already.
