@@ -113,10 +113,10 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
 
     /// Where contributions to the cotangent of a store go.
     fn sink(&self, store: StoreId) -> Sink {
-        let (builder, place) = (self.builder, self.cotangent(store));
+        let (builder, cotangent) = (self.builder, self.cotangent(store));
         // The gradient of a batch normalisation reads the cotangent between it and the mask.
         if !builder.perturbs_parameters()
-            && let (CotangentRef::Compressed(mask), Some(own)) = (place, builder.mask_of[store])
+            && let (CotangentRef::Compressed(mask), Some(own)) = (cotangent, builder.mask_of[store])
             && mask == own
             && let Some(kernel) = builder.between.iter().position(|between| between.output == Some(store))
             && let KernelKind::Affine(affine) = &builder.kernels[kernel].kind
@@ -125,7 +125,7 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
         {
             return Sink::Through { mask, view, from: 0, scaled: affine.as_ref().map(|_| kernel) };
         }
-        if let (CotangentRef::Dense(view), Some(mask)) = (place, builder.mask_of[store])
+        if let (CotangentRef::Dense(view), Some(mask)) = (cotangent, builder.mask_of[store])
             && self.is_channelwise(store)
             && view == builder.view(store)
             && !self.is_forced(store)
@@ -134,7 +134,7 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
         }
         match self.slopes(store) {
             Some(sink) => sink,
-            None => Sink::Plain(place),
+            None => Sink::Plain(cotangent),
         }
     }
 
@@ -169,9 +169,9 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
         }
     }
 
-    /// Where the cotangents of some channels of a place are.
-    fn part_of(&self, source: &StoreChannels, place: CotangentRef) -> CotangentRef {
-        match place {
+    /// Some channels of a cotangent.
+    fn part_of(&self, source: &StoreChannels, cotangent: CotangentRef) -> CotangentRef {
+        match cotangent {
             CotangentRef::Dense(view) => CotangentRef::Dense(MapView {
                 offset: view.offset + source.channels.start,
                 channels: source.channels.len(),
@@ -184,7 +184,7 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
     /// Where contributions to some channels of a store go.
     fn part(&self, source: &StoreChannels) -> Sink {
         match self.sink(source.store) {
-            Sink::Plain(place) => Sink::Plain(self.part_of(source, place)),
+            Sink::Plain(cotangent) => Sink::Plain(self.part_of(source, cotangent)),
             whole => whole,
         }
     }
@@ -196,7 +196,7 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
             return self.segment(segment, index);
         }
         let Some(input) = &between.input else { return };
-        let mut place =
+        let mut cotangent =
             between.output.map_or(CotangentRef::Dense(stage.output), |output| self.cotangent(output));
         let sink = self.part(input);
         if let Some(mask) = stage.relu {
@@ -205,56 +205,61 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
                 Some(Sink::Through { .. }) if matches!(stage.kind, KernelKind::Channelwise { .. }) => {}
                 Some(Sink::Through { .. }) => return,
                 _ => {
-                    if place != CotangentRef::Compressed(mask) {
-                        self.spread(place, Sink::Plain(CotangentRef::Compressed(mask)), None, index);
+                    if cotangent != CotangentRef::Compressed(mask) {
+                        self.spread(cotangent, Sink::Plain(CotangentRef::Compressed(mask)), None, index);
                     }
-                    place = CotangentRef::Compressed(mask);
+                    cotangent = CotangentRef::Compressed(mask);
                 }
             }
         }
         match &stage.kind {
-            KernelKind::Product { .. } => self.product(place, sink, index),
+            KernelKind::Product { .. } => self.product(cotangent, sink, index),
             KernelKind::Channelwise { table, .. } => {
-                self.push(place, sink, StepKind::Channelwise { links: self.links(table, place) }, index);
+                self.push(
+                    cotangent,
+                    sink,
+                    StepKind::Channelwise { links: self.links(table, cotangent) },
+                    index,
+                );
             }
             KernelKind::Affine(affine) => {
-                self.spread(place, sink, affine.as_ref().map(|[scale, _]| scale.clone()), index);
+                self.spread(cotangent, sink, affine.as_ref().map(|[scale, _]| scale.clone()), index);
             }
-            KernelKind::Sum => self.spread(place, sink, None, index),
-            KernelKind::Elementwise { scale: None, .. } => self.spread(place, sink, None, index),
-            KernelKind::Elementwise { .. } => self.scaled(place, sink, None, Factor::Own, index),
+            KernelKind::Sum => self.spread(cotangent, sink, None, index),
+            KernelKind::Elementwise { scale: None, .. } => self.spread(cotangent, sink, None, index),
+            KernelKind::Elementwise { .. } => self.scaled(cotangent, sink, None, Factor::Own, index),
             // What its readers have handed on is there already.
             KernelKind::Pointwise(_)
                 if between.output.is_some_and(|output| self.slopes(output).is_some()) => {}
             KernelKind::Pointwise(_) => {
                 let factor = stage.kept.first().map(|&view| Factor::Values { view, repeated: false });
-                factor.into_iter().for_each(|factor| self.scaled(place, sink, None, factor, index));
+                factor.into_iter().for_each(|factor| self.scaled(cotangent, sink, None, factor, index));
             }
-            KernelKind::Combine { .. } => return self.combined(place, sink, index),
+            KernelKind::Combine { .. } => return self.combined(cotangent, sink, index),
             KernelKind::Within(_) => {
                 let kept = stage.kept.first().copied().unwrap_or(stage.output);
-                self.push(place, sink, StepKind::Within { kept }, index);
+                self.push(cotangent, sink, StepKind::Within { kept }, index);
             }
-            KernelKind::Matrices(_) => return self.matrices(place, sink, index),
+            KernelKind::Matrices(_) => return self.matrices(cotangent, sink, index),
             KernelKind::Average { table, .. } => {
-                self.push(place, sink, StepKind::Average { links: self.links(table, place) }, index);
+                self.push(cotangent, sink, StepKind::Average { links: self.links(table, cotangent) }, index);
             }
             KernelKind::Maximum { table, .. } => {
-                self.push(place, sink, StepKind::Maximum { links: self.links(table, place) }, index);
+                self.push(cotangent, sink, StepKind::Maximum { links: self.links(table, cotangent) }, index);
             }
-            KernelKind::Rearrange { .. } => self.push(place, sink, StepKind::Rearrange, index),
+            KernelKind::Rearrange { .. } => self.push(cotangent, sink, StepKind::Rearrange, index),
             KernelKind::Segment(_) => {}
         }
         if let Some(other) = between.other {
             let sink = self.sink(other);
-            self.spread(place, sink, None, index);
+            self.spread(cotangent, sink, None, index);
         }
     }
 
     /// Which rows read each row of a table's source. What nothing reads has no cotangent: a mask says so
     /// itself, dense rows are left out here.
-    fn links(&self, table: &RowTable, place: CotangentRef) -> Links {
-        match place {
+    fn links(&self, table: &RowTable, cotangent: CotangentRef) -> Links {
+        match cotangent {
             CotangentRef::Dense(view) => table.links_of(self.builder.live(view)),
             CotangentRef::Compressed(_) => table.links(),
         }
@@ -262,13 +267,13 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
 
     fn scaled(
         &mut self,
-        place: CotangentRef,
+        cotangent: CotangentRef,
         sink: Sink,
         links: Option<Links>,
         factor: Factor,
         index: usize,
     ) {
-        self.push(place, sink, StepKind::Scaled { links, factor }, index);
+        self.push(cotangent, sink, StepKind::Scaled { links, factor }, index);
     }
 
     /// Where contributions to the cotangent of a stage's other operand go.
@@ -284,7 +289,7 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
     }
 
     /// To both operands of a sum, product or quotient.
-    fn combined(&mut self, place: CotangentRef, sink: Sink, index: usize) {
+    fn combined(&mut self, cotangent: CotangentRef, sink: Sink, index: usize) {
         let stage = &self.builder.kernels[index];
         let (KernelKind::Combine { how, repeat }, Some((other, view))) = (&stage.kind, self.other(index))
         else {
@@ -297,23 +302,23 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
             (_, &[first, second]) => [values(first, false), values(second, false)],
             _ => return,
         };
-        self.scaled(place, sink, None, factors[0], index);
-        let links = repeat.rows.as_ref().map(|table| self.links(table, place));
-        self.scaled(place, other, links, factors[1], index);
+        self.scaled(cotangent, sink, None, factors[0], index);
+        let links = repeat.rows.as_ref().map(|table| self.links(table, cotangent));
+        self.scaled(cotangent, other, links, factors[1], index);
     }
 
     /// To both operands of matrix products.
-    fn matrices(&mut self, place: CotangentRef, sink: Sink, index: usize) {
+    fn matrices(&mut self, cotangent: CotangentRef, sink: Sink, index: usize) {
         let Some((other, view)) = self.other(index) else { return };
         let input = self.builder.kernels[index].input;
-        self.push(place, sink, StepKind::Matrices { operand: 0, other: view }, index);
-        self.push(place, other, StepKind::Matrices { operand: 1, other: input }, index);
+        self.push(cotangent, sink, StepKind::Matrices { operand: 0, other: view }, index);
+        self.push(cotangent, other, StepKind::Matrices { operand: 1, other: input }, index);
     }
 
     /// From the outputs of a segment to its inputs; an output that nothing has reached has zeros.
     fn segment(&mut self, segment: usize, index: usize) {
         let portion = &self.builder.segments[segment];
-        let reached = |place: CotangentRef| self.written.contains(&place.site()).then_some(place);
+        let reached = |cotangent: CotangentRef| self.written.contains(&cotangent.site()).then_some(cotangent);
         let sources: Vec<_> =
             portion.outputs.iter().map(|edge| reached(CotangentRef::Dense(edge.view))).collect();
         let Some(source) = sources.iter().flatten().next().copied() else { return };
@@ -326,7 +331,7 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
         self.steps.push(ReverseStep { kind, source, target, first, stage: index });
     }
 
-    fn product(&mut self, place: CotangentRef, sink: Sink, index: usize) {
+    fn product(&mut self, cotangent: CotangentRef, sink: Sink, index: usize) {
         let (KernelKind::Product { table, .. }, Some(weights)) =
             (&self.builder.kernels[index].kind, &self.builder.weights[index])
         else {
@@ -340,14 +345,14 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
                     at(column / inputs, column % inputs, o)
                 })
             };
-            let rows = self.links(&RowTable::identity(table.rows()), place);
-            StepKind::Columns { rows, panels: weights.with(column), links: self.links(table, place) }
+            let rows = self.links(&RowTable::identity(table.rows()), cotangent);
+            StepKind::Columns { rows, panels: weights.with(column), links: self.links(table, cotangent) }
         } else {
             let scale = sink.scale(&self.builder.kernels);
             let factor = |i: usize| scale.map_or(1.0, |scale| scale[i].to_f64());
             // Where masks have switched channels off on both sides, skipping them saves more; so does what is taken together.
             let plain =
-                matches!((place, sink), (CotangentRef::Dense(_), Sink::Plain(_) | Sink::Times { .. }));
+                matches!((cotangent, sink), (CotangentRef::Dense(_), Sink::Plain(_) | Sink::Times { .. }));
             let (patches, panels) = match plain.then(|| weights.reversed()).flatten() {
                 Some((patches, panels)) => (Some(patches), panels),
                 None => {
@@ -357,26 +362,26 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
                     (None, panels)
                 }
             };
-            StepKind::Product { links: self.links(table, place), patches, panels, identity: None }
+            StepKind::Product { links: self.links(table, cotangent), patches, panels, identity: None }
         };
-        self.push(place, sink, kind, index);
+        self.push(cotangent, sink, kind, index);
     }
 
     /// Hands cotangents on, unless they are there already.
-    fn spread(&mut self, place: CotangentRef, sink: Sink, scale: Option<Vec<T>>, index: usize) {
-        if sink == Sink::Plain(place) && scale.is_none() {
+    fn spread(&mut self, cotangent: CotangentRef, sink: Sink, scale: Option<Vec<T>>, index: usize) {
+        if sink == Sink::Plain(cotangent) && scale.is_none() {
             return;
         }
         match sink {
             // (A sum hands on without a scale, and nothing that has one takes slopes.)
-            Sink::Times { .. } => self.scaled(place, sink, None, Factor::Number(1.0), index),
+            Sink::Times { .. } => self.scaled(cotangent, sink, None, Factor::Number(1.0), index),
             Sink::Plain(CotangentRef::Dense(_))
-                if scale.is_none() && matches!(place, CotangentRef::Dense(_)) =>
+                if scale.is_none() && matches!(cotangent, CotangentRef::Dense(_)) =>
             {
-                self.scaled(place, sink, None, Factor::Number(1.0), index);
+                self.scaled(cotangent, sink, None, Factor::Number(1.0), index);
             }
             Sink::Plain(CotangentRef::Compressed(mask)) if scale.is_none() => {
-                self.waiting.entry(mask).or_default().push((place, index));
+                self.waiting.entry(mask).or_default().push((cotangent, index));
             }
             _ => {
                 let through = sink.scale(&self.builder.kernels).map(<[T]>::to_vec);
@@ -384,7 +389,7 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
                     (Some(a), Some(b)) => Some(a.iter().zip(&b).map(|(a, b)| *a * *b).collect()),
                     (a, b) => a.or(b),
                 };
-                self.push(place, sink, StepKind::Spread { scale }, index);
+                self.push(cotangent, sink, StepKind::Spread { scale }, index);
             }
         }
     }
@@ -392,8 +397,8 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
     /// Adds a step, and before it all that its source still waits for.
     fn push(&mut self, source: CotangentRef, target: Sink, mut kind: StepKind<T>, stage: usize) {
         if let CotangentRef::Compressed(mask) = source {
-            for (place, stage) in self.waiting.remove(&mask).unwrap_or_default() {
-                self.push(place, Sink::Plain(source), StepKind::Spread { scale: None }, stage);
+            for (cotangent, stage) in self.waiting.remove(&mask).unwrap_or_default() {
+                self.push(cotangent, Sink::Plain(source), StepKind::Spread { scale: None }, stage);
             }
         }
         if !self.written.contains(&source.site()) {
@@ -403,9 +408,9 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
         if let (StepKind::Product { identity, .. }, Sink::Plain(CotangentRef::Compressed(mask))) =
             (&mut kind, target)
             && !self.written.contains(&site)
-            && let Some((place, _)) = self.waiting.get_mut(&mask).and_then(Vec::pop)
+            && let Some((cotangent, _)) = self.waiting.get_mut(&mask).and_then(Vec::pop)
         {
-            *identity = self.written.contains(&place.site()).then_some(place);
+            *identity = self.written.contains(&cotangent.site()).then_some(cotangent);
         }
         let first = self.written.insert(site);
         self.steps.push(ReverseStep { kind, source, target, first, stage });

@@ -96,7 +96,7 @@ impl<'g> StageLowering<'_, 'g> {
         Ok(Arrangement::channels(shape, axis))
     }
 
-    fn place(&mut self, id: ValueId, arrangement: &Arrangement) -> StoreId {
+    fn store_value(&mut self, id: ValueId, arrangement: &Arrangement) -> StoreId {
         let store = self.store(arrangement.store);
         self.views[id] = Some(arrangement.view.at(store));
         store
@@ -105,7 +105,7 @@ impl<'g> StageLowering<'_, 'g> {
     fn input(&mut self) -> Result<StoreId, Reason> {
         let id = self.graph.input();
         let arrangement = self.arrangement(id)?;
-        Ok(self.place(id, &arrangement))
+        Ok(self.store_value(id, &arrangement))
     }
 
     /// The logits as one row of K channels, in a store of their own.
@@ -214,7 +214,7 @@ impl<'g> StageLowering<'_, 'g> {
                 return Err(format!("{}: a mask cannot leave its segment", self.graph.describe(last)));
             }
             let arrangement = self.arrangement(id)?;
-            let store = self.place(id, &arrangement);
+            let store = self.store_value(id, &arrangement);
             outputs.push((id, arrangement.view.at(store)));
         }
         let output = outputs.first().map(|(_, view)| view.store).ok_or("a segment that nothing reads")?;
@@ -228,7 +228,7 @@ impl<'g> StageLowering<'_, 'g> {
     fn own(&mut self, index: usize, own: NewStage<'g>) {
         let NewStage { mut op, operands, result, relu, tensors } = own;
         let sources: Vec<StoreChannels> = operands.into_iter().map(|operand| self.operand(operand)).collect();
-        let output = self.place(self.graph.nodes()[index].output, &result);
+        let output = self.store_value(self.graph.nodes()[index].output, &result);
         let (mut input, mut other) = (sources.first().cloned(), None);
         match &mut op {
             StageOp::Concat(parts) => {

@@ -22,10 +22,10 @@ impl Nesting {
     }
 }
 
-/// The places of all stores. The last concatenation has the first word: parts of parts lie in it too.
+/// Where all stores lie. The last concatenation has the first word: parts of parts lie in it too.
 pub(crate) fn nesting(stages: &Stages<'_>) -> Nesting {
     let writers = stages.writers();
-    let mut places = HashMap::new();
+    let mut nested = HashMap::new();
     for stage in stages.stages.iter().rev() {
         let StageOp::Concat(parts) = &stage.op else { continue };
         let mut offset = 0;
@@ -34,25 +34,25 @@ pub(crate) fn nesting(stages: &Stages<'_>) -> Nesting {
             wanted.push((part, offset));
             offset += stages.stores[part].channels;
         }
-        let already = inside(&places, &wanted);
-        let (root, base) = places.get(&stage.output).copied().or(already).unwrap_or((stage.output, 0));
-        places.entry(stage.output).or_insert((root, base));
+        let already = inside(&nested, &wanted);
+        let (root, base) = nested.get(&stage.output).copied().or(already).unwrap_or((stage.output, 0));
+        nested.entry(stage.output).or_insert((root, base));
         for (part, offset) in wanted {
             // The input and the output of the network have buffers of their own.
             if writers[part].is_some() && part != stages.output {
-                places.entry(part).or_insert((root, base + offset));
+                nested.entry(part).or_insert((root, base + offset));
             }
         }
     }
-    Nesting(places)
+    Nesting(nested)
 }
 
 /// The place of parts that lie side by side in another concatenation already.
 fn inside(
-    places: &HashMap<StoreId, (StoreId, usize)>,
+    nested: &HashMap<StoreId, (StoreId, usize)>,
     wanted: &[(StoreId, usize)],
 ) -> Option<(StoreId, usize)> {
-    let first = *places.get(&wanted.first()?.0)?;
-    let fits = |(part, offset): &(StoreId, usize)| places.get(part) == Some(&(first.0, first.1 + offset));
+    let first = *nested.get(&wanted.first()?.0)?;
+    let fits = |(part, offset): &(StoreId, usize)| nested.get(part) == Some(&(first.0, first.1 + offset));
     wanted.iter().all(fits).then_some(first)
 }

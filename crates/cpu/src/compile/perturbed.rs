@@ -17,7 +17,7 @@ fn is_view(node: &Node) -> bool {
 #[derive(Debug)]
 pub(crate) struct Perturbed {
     /// The tensor of each value that holds one.
-    places: HashMap<ValueId, usize>,
+    tensor_of: HashMap<ValueId, usize>,
     /// Whether a value is computed from one.
     computed: Vec<bool>,
     /// For each node, the last of those that have to run together with it: a tensor that is read more than
@@ -32,8 +32,8 @@ impl Perturbed {
     pub(crate) fn of(graph: &Graph, constants: &Constants<'_>, tensors: &[usize]) -> Self {
         let values =
             |&tensor: &usize| graph.parameters()[tensor].values.iter().map(move |&value| (value, tensor));
-        let places: HashMap<_, _> = tensors.iter().flat_map(values).collect();
-        let mut computed: Vec<_> = (0..graph.values().len()).map(|id| places.contains_key(&id)).collect();
+        let tensor_of: HashMap<_, _> = tensors.iter().flat_map(values).collect();
+        let mut computed: Vec<_> = (0..graph.values().len()).map(|id| tensor_of.contains_key(&id)).collect();
         for node in graph.nodes() {
             computed[node.output] |= node.inputs.iter().any(|&input| computed[input]);
         }
@@ -46,7 +46,7 @@ impl Perturbed {
                 together[first] = together[first].max(Some(last));
             }
         }
-        Self { places, computed, together, readers: all }
+        Self { tensor_of, computed, together, readers: all }
     }
 
     /// The last node that has to run in one segment with this one and all between, if there is one.
@@ -72,7 +72,7 @@ impl Perturbed {
                 self.tensor(graph, graph.nodes()[node].inputs[0])
             }
             Origin::Node(_) => None,
-            _ => self.places.get(&id).copied(),
+            _ => self.tensor_of.get(&id).copied(),
         }
     }
 

@@ -56,7 +56,7 @@ pub(crate) struct Kernel<T> {
     pub(crate) tensors: Option<KernelTensors<T>>,
 }
 
-/// The perturbed tensors of a stage, by their places among the network's.
+/// The perturbed tensors of a stage, by their indices among the network's.
 #[derive(Debug, Clone)]
 pub(crate) struct KernelTensors<T> {
     /// Of the product.
@@ -207,7 +207,7 @@ pub(crate) enum CotangentRef {
 /// Where contributions to a value's cotangent go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sink {
-    /// To a place.
+    /// To the cotangent itself.
     Plain(CotangentRef),
     /// Times the derivatives of a function of each number, to the channels of a map: `slopes` are the kept values, row by row.
     Times { view: MapView, slopes: MapView },
@@ -216,10 +216,10 @@ pub(crate) enum Sink {
 }
 
 impl Sink {
-    /// The place that is written in the end.
+    /// The cotangent that is written in the end.
     pub(crate) fn cotangent(self) -> CotangentRef {
         match self {
-            Self::Plain(place) => place,
+            Self::Plain(cotangent) => cotangent,
             Self::Through { view, .. } | Self::Times { view, .. } => CotangentRef::Dense(view),
         }
     }
@@ -261,7 +261,7 @@ impl CotangentRef {
     }
 }
 
-/// One step of the reverse pass: cotangents from one place to another.
+/// One step of the reverse pass: from the cotangent of one value to that of another.
 #[derive(Debug, Clone)]
 pub(crate) struct ReverseStep<T> {
     pub(crate) kind: StepKind<T>,
@@ -338,19 +338,19 @@ impl<T> ReverseStep<T> {
         self.source.site() == self.target.cotangent().site()
     }
 
-    /// All places that it reads or writes.
+    /// All cotangents that it reads or writes.
     pub(crate) fn cotangents(&self) -> Vec<CotangentRef> {
-        let mut places = vec![self.source, self.target.cotangent()];
+        let mut cotangents = vec![self.source, self.target.cotangent()];
         match &self.kind {
-            StepKind::Product { identity, .. } => places.extend(identity),
-            StepKind::Together(parts) => places.extend(parts.iter().flat_map(Self::cotangents)),
+            StepKind::Product { identity, .. } => cotangents.extend(identity),
+            StepKind::Together(parts) => cotangents.extend(parts.iter().flat_map(Self::cotangents)),
             StepKind::Segment { sources, targets } => {
-                places.extend(sources.iter().flatten());
-                places.extend(targets.iter().map(|(sink, _)| sink.cotangent()));
+                cotangents.extend(sources.iter().flatten());
+                cotangents.extend(targets.iter().map(|(sink, _)| sink.cotangent()));
             }
             _ => {}
         }
-        places
+        cotangents
     }
 
     /// The steps that are taken together, most often itself alone.
@@ -547,7 +547,7 @@ impl<T> fmt::Display for ReverseStep<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.first { "=" } else { "+=" };
         match self.target {
-            Sink::Plain(place) => write!(f, "{place} {sign} ")?,
+            Sink::Plain(cotangent) => write!(f, "{cotangent} {sign} ")?,
             Sink::Through { view, .. } | Sink::Times { view, .. } => write!(f, "d{view} {sign} ")?,
         }
         for (index, part) in self.parts().iter().enumerate() {
@@ -572,7 +572,7 @@ impl<T> ReverseStep<T> {
             StepKind::Product { patches, identity, .. } => {
                 let how = if patches.is_some() { " by patches" } else { "" };
                 write!(f, "product{how} of {}", self.source)?;
-                identity.map_or(Ok(()), |place| write!(f, " + {place}"))
+                identity.map_or(Ok(()), |cotangent| write!(f, " + {cotangent}"))
             }
             StepKind::Together(parts) => write!(f, "{} products", parts.len()),
             StepKind::Columns { .. } => write!(f, "columns of {}", self.source),

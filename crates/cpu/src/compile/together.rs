@@ -103,7 +103,7 @@ fn follows<T: SimdFloat>(
 fn may_wait<T>(steps: &[ReverseStep<T>], group: &[usize]) -> bool {
     let (first, last) = (group[0], group[group.len() - 1]);
     let Some(WideProduct { view, .. }) = wide(&steps[last]) else { return false };
-    let reads = |place: CotangentRef| match place {
+    let reads = |cotangent: CotangentRef| match cotangent {
         CotangentRef::Dense(read) => {
             read.map == view.map
                 && read.offset < view.offset + view.channels

@@ -396,7 +396,7 @@ mod tests {
         SampleShape { batch: 0, sizes: std::iter::once(1).chain(sizes.iter().copied()).collect() }
     }
 
-    /// The flat places of a view's elements in its store.
+    /// The flat indices of a view's elements in its store.
     fn flat(view: &StoreView, store: Store) -> Vec<usize> {
         view.elements().iter().map(|[row, channel]| row * store.channels + channel).collect()
     }
@@ -422,15 +422,15 @@ mod tests {
     /// ConstantNumbers of an array in row-major order, permuted.
     fn permuted(values: &[usize], sizes: &[usize], axes: &[usize]) -> Vec<usize> {
         let strides: Vec<usize> = (0..sizes.len()).map(|axis| sizes[axis + 1..].iter().product()).collect();
-        let mut places = vec![0];
+        let mut indices = vec![0];
         for &axis in axes {
-            places = places
+            indices = indices
                 .into_iter()
                 .flat_map(|at: usize| (0..sizes[axis]).map(move |i| (at, i)))
                 .map(|(at, i)| at + i * strides[axis])
                 .collect();
         }
-        places.into_iter().map(|at| values[at]).collect()
+        indices.into_iter().map(|at| values[at]).collect()
     }
 
     proptest! {

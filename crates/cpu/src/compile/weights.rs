@@ -108,8 +108,8 @@ impl ProductWeights<'_> {
 
     /// One number for each tap and channel, of a convolution of each channel by itself.
     fn channelwise<T: SimdFloat>(&self) -> Vec<T> {
-        let places = (0..self.taps).flat_map(|tap| (0..self.inputs).map(move |channel| (tap, channel)));
-        self.with(|at| places.map(|(tap, channel)| T::from_f64(at(tap, channel, channel))).collect())
+        let pairs = (0..self.taps).flat_map(|tap| (0..self.inputs).map(move |channel| (tap, channel)));
+        self.with(|at| pairs.map(|(tap, channel)| T::from_f64(at(tap, channel, channel))).collect())
     }
 
     /// Calls `pack` with a function of tap, input and output; between groups it is 0.

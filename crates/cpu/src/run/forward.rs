@@ -201,11 +201,11 @@ impl<T: Number> ForwardPass<'_, T> {
         let (slot, map) = (self.memory.maps[rows.map], &self.compiled.maps[rows.map]);
         let mut out = self.arena.take(slot);
         let source = self.rows(stage.input);
-        let place = RowLayout { pitch: map.pitch, offset: rows.offset };
+        let layout = RowLayout { pitch: map.pitch, offset: rows.offset };
         let size = self.samples * map.positions * map.pitch;
         let patches = patches.as_ref();
         let product = Product { table, patches, panels, bias, source, residual: None, relu: false };
-        product.run(self.set, self.samples, &map.live, &mut out[..size], place);
+        product.run(self.set, self.samples, &map.live, &mut out[..size], layout);
         self.arena.put(slot, out);
     }
 
@@ -218,7 +218,7 @@ impl<T: Number> ForwardPass<'_, T> {
 
     fn compute(&mut self, stage: &Kernel<T>, out: &mut [T], mut kept: Vec<&mut [T]>) {
         let map = &self.compiled.maps[stage.output.map];
-        let place = RowLayout { pitch: map.pitch, offset: stage.output.offset };
+        let layout = RowLayout { pitch: map.pitch, offset: stage.output.offset };
         let source = self.rows(stage.input);
         let other = stage.other.map(|view| self.rows(view));
         let rowwise = Rowwise { source, positions: map.positions, live: &map.live, samples: self.samples };
@@ -229,26 +229,26 @@ impl<T: Number> ForwardPass<'_, T> {
                 if let Some(norm) = stage.kept_product() {
                     let affine = [norm.affine[0].as_slice(), norm.affine[1].as_slice()];
                     let rowwise = Rowwise { source: self.rows(norm.rows), ..rowwise };
-                    return rowwise.affine(self.set, Some(affine), other, relu, out, place);
+                    return rowwise.affine(self.set, Some(affine), other, relu, out, layout);
                 }
                 let product = Product { table, patches, panels, bias, source, residual: other, relu };
-                product.run(self.set, self.samples, &map.live, out, place);
+                product.run(self.set, self.samples, &map.live, out, layout);
             }
             KernelKind::Channelwise { table, weights, bias } => {
                 let relu = stage.relu.is_some();
                 let product = Channelwise { table, weights, bias, source, residual: other, relu };
-                product.run(self.set, self.samples, &map.live, out, place);
+                product.run(self.set, self.samples, &map.live, out, layout);
             }
             KernelKind::Affine(affine) => {
                 let affine = affine.as_ref().map(|[scale, shift]| [scale.as_slice(), shift.as_slice()]);
-                rowwise.affine(self.set, affine, None, stage.relu.is_some(), out, place);
+                rowwise.affine(self.set, affine, None, stage.relu.is_some(), out, layout);
             }
-            KernelKind::Sum => rowwise.affine(self.set, None, other, stage.relu.is_some(), out, place),
+            KernelKind::Sum => rowwise.affine(self.set, None, other, stage.relu.is_some(), out, layout),
             KernelKind::Pointwise(chain) => {
                 let RowMap { positions, live, .. } = map;
                 let (positions, samples) = (*positions, self.samples);
                 let pointwise = Pointwise { chain, source, positions, live, samples };
-                pointwise.run(self.set, out, place, kept.pop());
+                pointwise.run(self.set, out, layout, kept.pop());
             }
             KernelKind::Combine { how, repeat } => {
                 let Some(view) = stage.other else { return };
@@ -262,29 +262,29 @@ impl<T: Number> ForwardPass<'_, T> {
                     samples: self.samples,
                     other_rows: self.compiled.maps[view.map].positions,
                 };
-                combine.run(self.set, out, place, <[&mut [T]; 2]>::try_from(kept).ok());
+                combine.run(self.set, out, layout, <[&mut [T]; 2]>::try_from(kept).ok());
             }
             KernelKind::Elementwise { scale, shift } => {
-                rowwise.elementwise(scale.as_deref(), shift, stage.relu.is_some(), out, place);
+                rowwise.elementwise(scale.as_deref(), shift, stage.relu.is_some(), out, layout);
             }
             KernelKind::Within(row) => {
                 let RowMap { positions, live, .. } = map;
                 let (positions, samples) = (*positions, self.samples);
                 let within = Within { row, source, positions, live, samples };
-                within.run(self.set, out, place, kept.pop());
+                within.run(self.set, out, layout, kept.pop());
             }
             KernelKind::Matrices(matrices) => {
                 let Some(other) = other else { return };
-                matrices.run([source, other], self.samples, out, [place.pitch, place.offset]);
+                matrices.run([source, other], self.samples, out, [layout.pitch, layout.offset]);
             }
-            KernelKind::Average { table, shares } => rowwise.average(table, shares, out, place),
+            KernelKind::Average { table, shares } => rowwise.average(table, shares, out, layout),
             KernelKind::Maximum { table, choices } => {
                 let mut chosen = vec![0; self.samples * map.positions * stage.output.channels];
-                rowwise.maximum(table, out, place, &mut chosen);
+                rowwise.maximum(table, out, layout, &mut chosen);
                 self.choices[*choices] = chosen;
             }
             KernelKind::Rearrange { moves, fill } => {
-                moves.run(source, fill.as_deref(), self.samples, out, place);
+                moves.run(source, fill.as_deref(), self.samples, out, layout);
             }
             KernelKind::Segment(_) => {}
         }

@@ -112,7 +112,7 @@ fn reverse<T>(compiled: &Compiled<T>, lines: usize, leases: &mut Vec<Lease>) -> 
     };
     used(CotangentRef::Dense(compiled.output).site(), compiled.kernels.len());
     for (index, step) in compiled.steps.iter().enumerate() {
-        step.cotangents().into_iter().for_each(|place| used(place.site(), time(compiled, index)));
+        step.cotangents().into_iter().for_each(|cotangent| used(cotangent.site(), time(compiled, index)));
     }
     used(Site::Map(compiled.input.map), time(compiled, compiled.steps.len()));
     sites

@@ -88,9 +88,9 @@ impl<'a, T: Number> ReversePass<'a, T> {
         let wanted: Vec<usize> =
             portion.tensors.iter().copied().filter(|tensor| self.asked.contains(tensor)).collect();
         for (sink, _) in targets.iter().filter(|(_, first)| *first) {
-            let place = sink.cotangent();
-            let size = self.layout(place).size(self.rows(place), self.lines);
-            let slot = self.memory.sites[&place.site()];
+            let cotangent = sink.cotangent();
+            let size = self.layout(cotangent).size(self.rows(cotangent), self.lines);
+            let slot = self.memory.sites[&cotangent.site()];
             let mut out = self.arena.take(slot);
             out[..size].par_chunks_mut(ZEROED).for_each(|part| part.fill(T::default()));
             self.arena.put(slot, out);
@@ -118,8 +118,8 @@ impl<'a, T: Number> ReversePass<'a, T> {
         let map = &self.compiled.maps[edge.view.map];
         let block = self.memory.lines;
         let mut values = vec![T::default(); block * edge.elements.len()];
-        if let Some(place) = source {
-            let rows = self.arena.slot(self.memory.sites[&place.site()]);
+        if let Some(cotangent) = source {
+            let rows = self.arena.slot(self.memory.sites[&cotangent.site()]);
             for (line, values) in values.chunks_exact_mut(edge.elements.len()).take(self.lines).enumerate() {
                 for (value, [row, channel]) in values.iter_mut().zip(&edge.elements) {
                     let at = (sample * map.positions + row) * self.lines + line;
@@ -159,8 +159,8 @@ impl<'a, T: Number> ReversePass<'a, T> {
 }
 
 impl<T: Number> ReversePass<'_, T> {
-    fn layout(&self, place: CotangentRef) -> LineLayout<'_> {
-        match place {
+    fn layout(&self, cotangent: CotangentRef) -> LineLayout<'_> {
+        match cotangent {
             CotangentRef::Dense(view) => {
                 let pitch = self.compiled.maps[view.map].pitch;
                 LineLayout::Dense { pitch, offset: view.offset, channels: view.channels }
@@ -179,9 +179,9 @@ impl<T: Number> ReversePass<'_, T> {
         }
     }
 
-    /// How many rows the buffer of a place has.
-    fn rows(&self, place: CotangentRef) -> usize {
-        let map = match place {
+    /// How many rows the buffer of a cotangent has.
+    fn rows(&self, cotangent: CotangentRef) -> usize {
+        let map = match cotangent {
             CotangentRef::Dense(view) => view.map,
             CotangentRef::Compressed(mask) => self.compiled.masks[mask].map,
         };
@@ -204,13 +204,13 @@ impl<T: Number> ReversePass<'_, T> {
     }
 
     fn step(&mut self, index: usize, step: &ReverseStep<T>) {
-        let place = step.target.cotangent();
-        let size = self.layout(place).size(self.rows(place), self.lines);
-        let slot = self.memory.sites[&place.site()];
+        let cotangent = step.target.cotangent();
+        let size = self.layout(cotangent).size(self.rows(cotangent), self.lines);
+        let slot = self.memory.sites[&cotangent.site()];
         let copy = self.memory.copies.get(&index).map(|&slot| (slot, self.copied(slot, step.source)));
         let mut out = self.arena.take(slot);
         // The first to write leaves nothing as it was; where it does not reach, zeros have to be.
-        let whole = match place {
+        let whole = match cotangent {
             CotangentRef::Dense(view) => view.channels == self.compiled.maps[view.map].pitch,
             CotangentRef::Compressed(_) => true,
         };
@@ -235,18 +235,18 @@ impl<T: Number> ReversePass<'_, T> {
         }
     }
 
-    pub(super) fn cotangents(&self, place: CotangentRef) -> Cotangents<'_, T> {
-        let values = self.arena.slot(self.memory.sites[&place.site()]);
-        Cotangents { values, layout: self.layout(place) }
+    pub(super) fn cotangents(&self, cotangent: CotangentRef) -> Cotangents<'_, T> {
+        let values = self.arena.slot(self.memory.sites[&cotangent.site()]);
+        Cotangents { values, layout: self.layout(cotangent) }
     }
 
     /// The channels that a step reads, side by side, where it writes others of the same buffer.
-    fn copied(&mut self, slot: usize, place: CotangentRef) -> Vec<T> {
+    fn copied(&mut self, slot: usize, cotangent: CotangentRef) -> Vec<T> {
         let mut buffer = self.arena.take(slot);
-        let source = self.cotangents(place);
+        let source = self.cotangents(cotangent);
         let target = CotangentTarget::Lines(side_by_side(source.layout.channels()));
         let spread = SpreadPullback { source, target, scale: None, add: false, lines: self.lines };
-        spread.run(self.set, self.rows(place), &mut buffer);
+        spread.run(self.set, self.rows(cotangent), &mut buffer);
         buffer
     }
 
@@ -266,7 +266,7 @@ impl<T: Number> ReversePass<'_, T> {
         match &step.kind {
             StepKind::Product { links, patches, panels, identity } => {
                 let start = match identity {
-                    Some(place) => Start::Identity(self.cotangents(*place)),
+                    Some(cotangent) => Start::Identity(self.cotangents(*cotangent)),
                     None if add => Start::Sum,
                     None => Start::Empty,
                 };
@@ -385,9 +385,9 @@ impl<T: Number> ReversePass<'_, T> {
         }
     }
 
-    /// Rows of one sample in the buffer of a place.
-    fn positions(&self, place: CotangentRef) -> usize {
-        self.rows(place) / self.trace.samples
+    /// Rows of one sample in the buffer of a cotangent.
+    fn positions(&self, cotangent: CotangentRef) -> usize {
+        self.rows(cotangent) / self.trace.samples
     }
 
     /// One of several products that are added to what is there.

@@ -3,7 +3,7 @@
 use influence_autodiff::graph::{Node, Origin, ValueId};
 use influence_autodiff::ops::Op;
 
-use super::rowwise::repeated_places;
+use super::rowwise::repeated_indices;
 use super::{Answer, Arrangement, NewStage, Reason, StageOperand, Support, default_axis};
 use crate::compile::stage::StageOp;
 use crate::compile::view::{Reading, SampleShape, StoreView};
@@ -119,11 +119,11 @@ impl<'g> Support<'_, 'g> {
         let stays = shape.sizes.len() == view.shape.sizes.len();
         let axis = view.channel_axis(store).filter(|_| stays).unwrap_or_else(|| default_axis(&shape));
         let result = Arrangement::channels(shape, axis);
-        let places = view.elements();
+        let stored = view.elements();
         let mut sources = vec![Moves::NONE; result.store.size()];
         for ([row, channel], &element) in result.view.elements().into_iter().zip(elements) {
             let Some(element) = element else { continue };
-            let [from_row, from_channel] = *places.get(element).ok_or("an index beyond its axis")?;
+            let [from_row, from_channel] = *stored.get(element).ok_or("an index beyond its axis")?;
             let from = u32::try_from(from_row * store.channels + from_channel);
             sources[row * result.store.channels + channel] = from.map_err(|_| "too large a value")?;
         }
@@ -147,15 +147,15 @@ impl<'g> Support<'_, 'g> {
         for &id in &node.inputs {
             let own = self.shape(id)?;
             let width = own.sizes[axis];
-            let place = |at: usize| {
+            let joined = |at: usize| {
                 let (above, rest) = (at / (width * inner), at % (width * inner));
                 (above * outer + before) * inner + rest
             };
             if id == live {
-                (0..own.elements()).for_each(|at| elements[place(at)] = Some(at));
+                (0..own.elements()).for_each(|at| elements[joined(at)] = Some(at));
             } else {
                 let numbers = self.repeated_constant(id, &own).ok_or("a constant that is not known")?;
-                numbers.into_iter().enumerate().for_each(|(at, number)| constants[place(at)] = number);
+                numbers.into_iter().enumerate().for_each(|(at, number)| constants[joined(at)] = number);
             }
             before += width;
         }
@@ -188,8 +188,8 @@ impl<'g> Support<'_, 'g> {
         let numbers = self.constants.numbers(from)?.to_vec();
         let missing = shape.sizes.len().checked_sub(sizes.len())?;
         let sizes = [vec![1; missing], sizes].concat();
-        let places = repeated_places(&shape.sizes, &sizes)?;
-        places.into_iter().map(|place| numbers.get(place).copied()).collect()
+        let indices = repeated_indices(&shape.sizes, &sizes)?;
+        indices.into_iter().map(|index| numbers.get(index).copied()).collect()
     }
 
     /// Channels side by side, along whatever axis.

@@ -156,9 +156,9 @@ fn per_element(
         return None;
     }
     let mut found = vec![0.0; arrangement.store.size()];
-    let places = repeated_places(&shape.sizes, sizes)?;
-    for ([row, channel], place) in arrangement.view.elements().into_iter().zip(places) {
-        found[row * arrangement.store.channels + channel] = numbers[place];
+    let indices = repeated_indices(&shape.sizes, sizes)?;
+    for ([row, channel], index) in arrangement.view.elements().into_iter().zip(indices) {
+        found[row * arrangement.store.channels + channel] = numbers[index];
     }
     Some(found)
 }
@@ -172,16 +172,16 @@ fn per_channel(arrangement: &Arrangement, elements: &[f64]) -> Option<Vec<f64>> 
     rows.all(|row| bits(row) == expected).then(|| first.to_vec())
 }
 
-/// For each element of a shape, the flat place in a tensor of `sizes` that is repeated to it.
-pub(super) fn repeated_places(shape: &[usize], sizes: &[usize]) -> Option<Vec<usize>> {
+/// For each element of a shape, the flat index in a tensor of `sizes` that is repeated to it.
+pub(super) fn repeated_indices(shape: &[usize], sizes: &[usize]) -> Option<Vec<usize>> {
     let fits = shape.iter().zip(sizes).all(|(to, from)| from == to || *from == 1);
     if !fits {
         return None;
     }
-    let mut places = vec![0];
+    let mut indices = vec![0];
     for (&to, &from) in shape.iter().zip(sizes) {
         let step = |at: usize| (0..to).map(move |i| at * from + if from == 1 { 0 } else { i });
-        places = places.into_iter().flat_map(step).collect();
+        indices = indices.into_iter().flat_map(step).collect();
     }
-    Some(places)
+    Some(indices)
 }

@@ -39,12 +39,12 @@ impl<T: SimdFloat> Channelwise<'_, T> {
         samples: usize,
         live: &[usize],
         out: &mut [T],
-        place: RowLayout,
+        layout: RowLayout,
     ) {
         let rows = LiveRows { positions: self.table.rows(), live, samples };
-        let parts = rows.chunks(out, tasks(rows.count(), LEAST_ROWS), place.pitch);
+        let parts = rows.chunks(out, tasks(rows.count(), LEAST_ROWS), layout.pitch);
         parts.into_par_iter().for_each(|chunk| {
-            set.run(ChannelwiseRows { own: self, chunk, rows, place });
+            set.run(ChannelwiseRows { own: self, chunk, rows, layout });
         });
     }
 
@@ -71,7 +71,7 @@ struct ChannelwiseRows<'a, 'b, T> {
     chunk: Chunk<'b, T>,
     /// What the chunk's range counts.
     rows: LiveRows<'a>,
-    place: RowLayout,
+    layout: RowLayout,
 }
 
 impl<T: SimdFloat> WithSimd for ChannelwiseRows<'_, '_, T> {
@@ -79,9 +79,9 @@ impl<T: SimdFloat> WithSimd for ChannelwiseRows<'_, '_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Self { own, chunk, rows, place } = self;
+        let Self { own, chunk, rows, layout } = self;
         for row in chunk.rows.map(|number| rows.row(number)) {
-            let first = row * place.pitch + place.offset - chunk.start;
+            let first = row * layout.pitch + layout.offset - chunk.start;
             own.row(row, &mut chunk.values[first..first + own.source.channels]);
         }
     }

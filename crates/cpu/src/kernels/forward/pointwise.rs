@@ -178,11 +178,17 @@ pub(crate) struct Pointwise<'a, T> {
 impl<T: SimdFloat> Pointwise<'_, T> {
     /// Writes the live rows of the values to their place and of the derivatives, if there is a buffer for
     /// them, side by side.
-    pub(crate) fn run(&self, set: InstructionSet, out: &mut [T], place: RowLayout, slopes: Option<&mut [T]>) {
+    pub(crate) fn run(
+        &self,
+        set: InstructionSet,
+        out: &mut [T],
+        layout: RowLayout,
+        slopes: Option<&mut [T]>,
+    ) {
         let Self { positions, live, samples, .. } = *self;
         let rows = LiveRows { positions, live, samples };
         let parts = tasks(rows.count(), LEAST_ROWS);
-        let values = rows.chunks(out, parts, place.pitch);
+        let values = rows.chunks(out, parts, layout.pitch);
         let channels = self.source.channels;
         let slopes = match slopes {
             Some(slopes) => rows.chunks(slopes, parts, channels).into_iter().map(Some).collect(),
@@ -190,7 +196,7 @@ impl<T: SimdFloat> Pointwise<'_, T> {
         };
         values.into_par_iter().zip(slopes).for_each(|(out, mut slopes)| {
             for row in out.rows.clone().map(|number| rows.row(number)) {
-                let first = row * place.pitch + place.offset - out.start;
+                let first = row * layout.pitch + layout.offset - out.start;
                 let own = slopes.as_mut().map(|slopes| {
                     let first = row * channels - slopes.start;
                     &mut slopes.values[first..first + channels]
@@ -449,9 +455,9 @@ mod tests {
     fn at(set: InstructionSet, chain: &[ChainPart], x: &[f64]) -> [Vec<f64>; 2] {
         let (mut y, mut slopes) = (vec![0.0; x.len()], vec![0.0; x.len()]);
         let source = DenseRows { values: x, pitch: x.len(), offset: 0, channels: x.len() };
-        let place = RowLayout { pitch: x.len(), offset: 0 };
+        let layout = RowLayout { pitch: x.len(), offset: 0 };
         let pointwise = Pointwise { chain, source, positions: 1, live: &[0], samples: 1 };
-        pointwise.run(set, &mut y, place, Some(&mut slopes));
+        pointwise.run(set, &mut y, layout, Some(&mut slopes));
         [y, slopes]
     }
 

@@ -53,7 +53,7 @@ impl<T: SimdFloat> Product<'_, T> {
         samples: usize,
         live: &[usize],
         out: &mut [T],
-        place: RowLayout,
+        layout: RowLayout,
     ) {
         if let Some(patches) = self.patches {
             debug_assert_eq!(live.len(), self.table.rows());
@@ -64,8 +64,8 @@ impl<T: SimdFloat> Product<'_, T> {
                 set,
                 samples,
                 out,
-                |row| row * place.pitch,
-                &ProductRows { product: self, place },
+                |row| row * layout.pitch,
+                &ProductRows { product: self, layout },
             );
         }
         let rows = LiveRows { positions: self.table.rows(), live, samples };
@@ -73,8 +73,8 @@ impl<T: SimdFloat> Product<'_, T> {
             1 => tasks(rows.count(), LEAST_ROWS),
             _ => tasks(rows.count(), LEAST_ROWS).min(rayon::current_num_threads()),
         };
-        rows.chunks(out, parts, place.pitch).into_par_iter().for_each(|chunk| {
-            set.run(Tiles { product: self, chunk, rows, place });
+        rows.chunks(out, parts, layout.pitch).into_par_iter().for_each(|chunk| {
+            set.run(Tiles { product: self, chunk, rows, layout });
         });
     }
 }
@@ -82,18 +82,18 @@ impl<T: SimdFloat> Product<'_, T> {
 /// Results of patches on their way to their rows.
 struct ProductRows<'a, T> {
     product: &'a Product<'a, T>,
-    place: RowLayout,
+    layout: RowLayout,
 }
 
 impl<T: SimdFloat> Deliver<T> for ProductRows<'_, T> {
     /// Bias, residual and relu.
     #[inline(always)]
     fn deliver<S: Simd>(&self, simd: S, tile: RowTile<'_, T>, chunk: &mut Chunk<'_, T>) {
-        let Self { product, place } = self;
+        let Self { product, layout } = self;
         let RowTile { row, first, width, values, .. } = tile;
         let bias = &product.bias[first..first + width];
         let other = product.residual.map(|residual| &residual.row(row)[first..first + width]);
-        let at = row * place.pitch + place.offset + first - chunk.start;
+        let at = row * layout.pitch + layout.offset + first - chunk.start;
         let out = &mut chunk.values[at..at + width];
         let lanes = T::lanes::<S>();
         for (at, out) in out.chunks_mut(lanes).enumerate() {
@@ -117,7 +117,7 @@ struct Tiles<'a, 'b, T> {
     chunk: Chunk<'b, T>,
     /// What the chunk's range counts.
     rows: LiveRows<'a>,
-    place: RowLayout,
+    layout: RowLayout,
 }
 
 impl<T: SimdFloat> WithSimd for Tiles<'_, '_, T> {
@@ -218,7 +218,7 @@ impl<T: SimdFloat> Tiles<'_, '_, T> {
     ) {
         for (row, sums) in rows.iter().zip(sums) {
             let Some(row) = row else { continue };
-            let at = row * self.place.pitch + self.place.offset + first - self.chunk.start;
+            let at = row * self.layout.pitch + self.layout.offset + first - self.chunk.start;
             let mut sums = *sums;
             if self.product.relu {
                 for sum in &mut sums {

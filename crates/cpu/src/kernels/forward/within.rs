@@ -64,11 +64,11 @@ impl<T: SimdFloat> WithinRow<T> {
 
 impl<T: SimdFloat> Within<'_, T> {
     /// Writes the live rows to their place, and what the reverse pass needs, if there is a buffer for it.
-    pub(crate) fn run(&self, set: InstructionSet, out: &mut [T], place: RowLayout, kept: Option<&mut [T]>) {
+    pub(crate) fn run(&self, set: InstructionSet, out: &mut [T], layout: RowLayout, kept: Option<&mut [T]>) {
         let Self { positions, live, samples, .. } = *self;
         let rows = LiveRows { positions, live, samples };
         let parts = tasks(rows.count(), LEAST_ROWS);
-        let (values, channels) = (rows.chunks(out, parts, place.pitch), self.source.channels);
+        let (values, channels) = (rows.chunks(out, parts, layout.pitch), self.source.channels);
         let width = self.row.kept(channels).unwrap_or(0);
         let kept = match kept {
             Some(kept) => rows.chunks(kept, parts, width).into_iter().map(Some).collect(),
@@ -76,7 +76,7 @@ impl<T: SimdFloat> Within<'_, T> {
         };
         values.into_par_iter().zip(kept).for_each(|(out, mut kept)| {
             for row in out.rows.clone().map(|number| rows.row(number)) {
-                let first = row * place.pitch + place.offset - out.start;
+                let first = row * layout.pitch + layout.offset - out.start;
                 let own = kept.as_mut().map(|kept| {
                     let first = row * width - kept.start;
                     &mut kept.values[first..first + width]

@@ -61,7 +61,7 @@ impl<T: SimdFloat> ByChannel<T> {
     fn fill<const V: usize>(&mut self, at: SampleCotangents<'_, T>) {
         let mut next = self.starts.clone();
         let last = (at.sample + 1) * at.rows - 1;
-        for (place, row) in at.live_rows().enumerate() {
+        for (index, row) in at.live_rows().enumerate() {
             // The processor does not foresee lines that are read side by side.
             if row < last {
                 at.source.fetch(row + 1, V, 0..at.source.layout.channels());
@@ -71,7 +71,7 @@ impl<T: SimdFloat> ByChannel<T> {
             for (a, &id) in ids.iter().enumerate() {
                 let entry = next[id as usize];
                 next[id as usize] += 1;
-                self.positions[entry] = place as u32;
+                self.positions[entry] = index as u32;
                 for (value, line) in self.values[entry * V..][..V].iter_mut().zip(lines) {
                     *value = line[a];
                 }

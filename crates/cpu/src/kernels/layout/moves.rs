@@ -70,14 +70,14 @@ impl Moves {
         fill: Option<&[T]>,
         samples: usize,
         out: &mut [T],
-        place: RowLayout,
+        layout: RowLayout,
     ) {
         let rows = samples * self.to[0];
-        let parts = chunks(out, rows, tasks(rows, LEAST_ROWS), |row| row * place.pitch);
+        let parts = chunks(out, rows, tasks(rows, LEAST_ROWS), |row| row * layout.pitch);
         parts.into_par_iter().for_each(|chunk| {
             for row in chunk.rows {
                 let (sample, at) = (row / self.to[0], row % self.to[0]);
-                let out = &mut chunk.values[row * place.pitch + place.offset - chunk.start..][..self.to[1]];
+                let out = &mut chunk.values[row * layout.pitch + layout.offset - chunk.start..][..self.to[1]];
                 let sources = &self.sources[at * self.to[1]..][..self.to[1]];
                 for (channel, (out, &source_at)) in out.iter_mut().zip(sources).enumerate() {
                     if source_at == Self::NONE {

@@ -180,12 +180,11 @@ fn write<T: SimdFloat>(out: &mut [T], add: bool, numbers: impl Iterator<Item = T
 /// Sums that run side by side: as many as the widest vector has numbers.
 const SUMS: usize = 16;
 
-/// The sum over all places of the product of these rows' numbers there.
+/// The sum over all indices of the product of these rows' numbers there.
 #[inline(always)]
 pub(crate) fn total<T: SimdFloat, const N: usize>(rows: [&[T]; N]) -> T {
-    let product = |place: usize, rows: &[&[T]; N]| {
-        rows[1..].iter().fold(rows[0][place], |product, row| product * row[place])
-    };
+    let product =
+        |at: usize, rows: &[&[T]; N]| rows[1..].iter().fold(rows[0][at], |product, row| product * row[at]);
     let count = rows[0].len();
     let mut sums = [T::default(); SUMS];
     for first in (0..count / SUMS).map(|block| block * SUMS) {

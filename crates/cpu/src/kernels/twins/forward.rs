@@ -51,7 +51,7 @@ fn check_product<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Opti
         (draws.numbers(outputs), draws.numbers(samples * before * (inputs + 4)));
     let residual: Vec<T> = draws.numbers(samples * behind * outputs);
     let source = DenseRows { values: &x, pitch: inputs + 4, offset: 3, channels: inputs };
-    let place = RowLayout { pitch: outputs + 7, offset: 2 };
+    let layout = RowLayout { pitch: outputs + 7, offset: 2 };
     for (with, relu) in [(false, true), (true, false), (true, true)] {
         let dense = DenseRows { values: &residual, pitch: outputs, offset: 0, channels: outputs };
         let product = Product {
@@ -63,7 +63,7 @@ fn check_product<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Opti
             residual: with.then_some(dense),
             relu,
         };
-        let mut expected = vec![CANARY; samples * behind * place.pitch];
+        let mut expected = vec![CANARY; samples * behind * layout.pitch];
         for (sample, row) in (0..samples).flat_map(|sample| live.iter().map(move |row| (sample, *row))) {
             let to = sample * behind + row;
             for o in 0..outputs {
@@ -73,12 +73,12 @@ fn check_product<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Opti
                     let x = source.row(sample * before + from);
                     sum += (0..inputs).map(|i| x[i].to_f64() * weight(tap, i, o)).sum::<f64>();
                 }
-                expected[to * place.pitch + 2 + o] = if relu { sum.max(0.0) } else { sum };
+                expected[to * layout.pitch + 2 + o] = if relu { sum.max(0.0) } else { sum };
             }
         }
         for set in sets() {
             let mut out = vec![T::from_f64(CANARY); expected.len()];
-            product.run(set, samples, &live, &mut out, place);
+            product.run(set, samples, &live, &mut out, layout);
             close(&out, &expected, unit, &format!("{set}, residual {with}, relu {relu}, {case:?}"));
         }
     }
@@ -96,9 +96,9 @@ fn check_channelwise<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let residual: Vec<T> = draws.numbers(samples * behind * channels);
     let source = DenseRows { values: &x, pitch: channels + 4, offset: 3, channels };
     let other = DenseRows { values: &residual, pitch: channels, offset: 0, channels };
-    let place = RowLayout { pitch: channels + 7, offset: 2 };
+    let layout = RowLayout { pitch: channels + 7, offset: 2 };
     for (residual, relu) in [(None, true), (Some(other), false), (Some(other), true)] {
-        let mut expected = vec![CANARY; samples * behind * place.pitch];
+        let mut expected = vec![CANARY; samples * behind * layout.pitch];
         for (sample, &row) in (0..samples).flat_map(|sample| live.iter().map(move |row| (sample, row))) {
             let to = sample * behind + row;
             for c in 0..channels {
@@ -107,13 +107,13 @@ fn check_channelwise<T: SimdFloat>(case: &LayerCase, unit: f64) {
                     let x = source.row(sample * before + from)[c];
                     sum += x.to_f64() * weights[tap * channels + c].to_f64();
                 }
-                expected[to * place.pitch + 2 + c] = if relu { sum.max(0.0) } else { sum };
+                expected[to * layout.pitch + 2 + c] = if relu { sum.max(0.0) } else { sum };
             }
         }
         for set in sets() {
             let own = Channelwise { table: &table, weights: &weights, bias: &bias, source, residual, relu };
             let mut out = vec![T::from_f64(CANARY); expected.len()];
-            own.run(set, samples, &live, &mut out, place);
+            own.run(set, samples, &live, &mut out, layout);
             close(&out, &expected, unit, &format!("{set}, relu {relu}, {case:?}"));
         }
     }

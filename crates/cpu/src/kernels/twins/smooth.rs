@@ -202,8 +202,8 @@ fn check_within<T: SimdFloat>(case: &LayerCase, unit: f64) {
         for set in sets() {
             let mut out = vec![T::default(); all * channels];
             let within = Within { row: &row, source: x.dense(), positions, live: &live, samples };
-            let place = RowLayout { pitch: channels, offset: 0 };
-            within.run(set, &mut out, place, (!is_softmax).then_some(&mut kept));
+            let layout = RowLayout { pitch: channels, offset: 0 };
+            within.run(set, &mut out, layout, (!is_softmax).then_some(&mut kept));
             if is_softmax {
                 kept.copy_from_slice(&out);
             }
@@ -255,7 +255,7 @@ fn check_matrices<T: SimdFloat + faer::traits::RealField>(case: &LayerCase, unit
     };
     let [(a, of_a), (b, of_b), (c, of_c)] = [[m, k], [k, n], [m, n]].map(&mut operand);
     let matrices = Matrices { sizes: [m, k, n], operands: [a, b, c] };
-    let place = |operand: usize, head: usize, [i, j]: [usize; 2]| {
+    let entry = |operand: usize, head: usize, [i, j]: [usize; 2]| {
         let MatrixOperand { corners, steps: [first, second], .. } = &matrices.operands[operand];
         let [row, channel] = corners[head];
         let rows = row + i * first.rows + j * second.rows;
@@ -266,7 +266,7 @@ fn check_matrices<T: SimdFloat + faer::traits::RealField>(case: &LayerCase, unit
         (GivenRows::<T>::new(rows(0), of_a, &mut draws), GivenRows::<T>::new(rows(1), of_b, &mut draws));
     let g = GivenRows::<T>::new(rows(2) * lines, of_c, &mut draws);
     let value = |given: &GivenRows<T>, operand: usize, sample: usize, head: usize, at: [usize; 2]| {
-        let (row, channel) = place(operand, head, at);
+        let (row, channel) = entry(operand, head, at);
         given.at(sample * matrices.operands[operand].rows + row, channel)
     };
     let mut out = vec![T::default(); rows(2) * of_c];
@@ -277,14 +277,14 @@ fn check_matrices<T: SimdFloat + faer::traits::RealField>(case: &LayerCase, unit
         .flat_map(|s| (0..heads).map(move |h| (s, h)))
         .flat_map(|s| triples(m, n, k).map(move |t| (s, t)))
     {
-        let (row, channel) = place(2, head, [i, j]);
+        let (row, channel) = entry(2, head, [i, j]);
         let result = sample * matrices.operands[2].rows + row;
         let (a, b) = (value(&x, 0, sample, head, [i, l]), value(&y, 1, sample, head, [l, j]));
         expected[result * of_c + channel] += a * b;
         for line in 0..lines {
             let own = g.at(result * lines + line, channel);
             for (operand, at, width, factor) in [(0, [i, l], of_a, b), (1, [l, j], of_b, a)] {
-                let (row, channel) = place(operand, head, at);
+                let (row, channel) = entry(operand, head, at);
                 let row = sample * matrices.operands[operand].rows + row;
                 pulled[operand][(row * lines + line) * width + channel] += own * factor;
             }

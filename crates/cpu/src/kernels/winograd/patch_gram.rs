@@ -137,9 +137,9 @@ impl<T: SimdFloat> PatchChannels<'_, T> {
         let (outer, patches) = (self.own.outer, self.own.patches);
         let size = patches.count() * padded;
         planes.fill(T::default());
-        let (places, values) = outer.entries.entries(channel);
-        for (place, values) in places.iter().zip(values.chunks_exact(V)) {
-            let (patch, at) = patches.place(outer.live[*place as usize]);
+        let (positions, values) = outer.entries.entries(channel);
+        for (position, values) in positions.iter().zip(values.chunks_exact(V)) {
+            let (patch, at) = patches.result_of(outer.live[*position as usize]);
             planes[at * size + patch * padded..][..V].copy_from_slice(values);
         }
     }

@@ -28,17 +28,17 @@ impl Patches {
     pub(crate) fn new(form: WinogradForm, from: [usize; 2], to: [usize; 2], before: [usize; 2]) -> Self {
         let (results, reads) = (form.results(), form.reads());
         let [down, across] = to.map(|extent| extent.div_ceil(results));
-        let place = |patch: usize, at: usize, side: usize| {
+        let pixel = |patch: usize, at: usize, side: usize| {
             [patch / across * results + at / side, patch % across * results + at % side]
         };
         let within = |[y, x]: [usize; 2], extent: [usize; 2]| {
             (y < extent[0] && x < extent[1]).then_some(y * extent[1] + x)
         };
         let read = |patch: usize, at: usize| {
-            let [y, x] = place(patch, at, reads);
+            let [y, x] = pixel(patch, at, reads);
             within([y.checked_sub(before[0])?, x.checked_sub(before[1])?], from)
         };
-        let written = |patch: usize, at: usize| within(place(patch, at, results), to);
+        let written = |patch: usize, at: usize| within(pixel(patch, at, results), to);
         Self {
             form,
             reads: RowTable::new(down * across, reads * reads, from[0] * from[1], read),
@@ -121,7 +121,7 @@ impl Patches {
 
     /// By which patch of a sample a position is written, and which of its results it is.
     #[inline(always)]
-    pub(crate) fn place(&self, position: usize) -> (usize, usize) {
+    pub(crate) fn result_of(&self, position: usize) -> (usize, usize) {
         let (side, [y, x]) = (self.form.results(), [position / self.width, position % self.width]);
         (y / side * self.across + x / side, y % side * side + x % side)
     }
