@@ -1,4 +1,5 @@
-//! ProductWeights as numbers: read from the graph or computed from what is, folded in f64, and rounded once when they are packed.
+//! Weights as numbers: read from the graph, or computed from its constants; combined in f64, and
+//! rounded once when they are packed.
 
 use std::borrow::Cow;
 
@@ -65,7 +66,7 @@ impl<'g> Constants<'g> {
 pub(crate) struct ConstantNumbers<'g>(Cow<'g, TensorData>);
 
 impl ConstantNumbers<'_> {
-    /// ConstantNumbers that stand in no graph.
+    /// Numbers that are no constant of the graph.
     pub(crate) fn new(numbers: Vec<f64>) -> Self {
         let count = numbers.len();
         Self(Cow::Owned(TensorData::new(numbers, [count])))
@@ -85,7 +86,7 @@ impl ConstantNumbers<'_> {
     }
 }
 
-/// ConstantNumbers of either type.
+/// Numbers of either type.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Look<'a> {
     /// Single precision.

@@ -64,7 +64,8 @@ pub(crate) struct Neighbours {
 impl Neighbours {
     /// The patches of the forward pass.
     pub(crate) fn patches(&self) -> Patches {
-        // Four by four would halve the products once more, and double the rounding that decides masks.
+        // Patches of 4 x 4 results would take 0.56 times the products, but round more, and rounding
+        // decides the masks of ReLUs at their kinks (see `kernels::winograd::form`).
         Patches::new(WinogradForm::Two, self.from, self.to, self.before)
     }
 
@@ -79,7 +80,7 @@ impl Neighbours {
     }
 }
 
-/// ConstantNumbers of an image's position.
+/// Positions of an image.
 pub(crate) fn area(extent: Extent) -> usize {
     extent[0] * extent[1]
 }

@@ -17,19 +17,20 @@ pub(crate) struct ProductWeights<'a> {
     pub(crate) taps: usize,
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
-    /// Of neighbouring channels, each of which reads its own inputs alone.
+    /// Groups of neighbouring channels, each of which reads the inputs of its own group alone.
     pub(crate) groups: usize,
     /// Where the taps are, if they are an image's 3 x 3 neighbours.
     pub(crate) neighbours: Option<Neighbours>,
 }
 
-/// Channels below which a vector would be mostly empty.
+/// Channels below which vectors would be mostly empty.
 pub(crate) const FEW_CHANNELS: usize = 16;
 
-/// Patches for whose sake a sample's weights are read.
+/// The fewest patches per sample for which weights are read as frequencies, which are more numbers
+/// than the taps: with fewer patches each of these numbers is used too rarely.
 const LEAST_PATCHES: usize = 16;
 
-/// ConstantNumbers above which weights in Winograd's layout have to come from too far.
+/// The most weights in Winograd's form, 4 MB in f32: more have to come from too far away.
 const MOST_WEIGHTS: usize = 1 << 20;
 
 /// How weights are laid out in the graph.
@@ -37,18 +38,19 @@ const MOST_WEIGHTS: usize = 1 << 20;
 pub(crate) enum WeightLayout {
     /// `[output][input of its group][tap]`.
     Convolution,
-    /// A matrix, whose rows the channels of the taps are in some order: a flattened image's features count
-    /// positions within channels.
+    /// A matrix with a row for each channel of each tap, in some order. (The features of a
+    /// flattened image are ordered by channel and then position, the rows of our panels by tap and
+    /// then channel.)
     Matrix {
         /// The row of each `[tap][input]`.
         index: Arc<[usize]>,
-        /// ConstantNumbers from one row to the next, and from one output to the next.
+        /// Numbers from one row to the next, and from one output to the next.
         strides: [usize; 2],
     },
 }
 
 impl ProductWeights<'_> {
-    /// The weights without what follows them.
+    /// The weights without the scale that follows them.
     pub(crate) fn unscaled(&self) -> Self {
         Self { scale: None, ..self.clone() }
     }
@@ -92,8 +94,9 @@ impl ProductWeights<'_> {
         })
     }
 
-    /// Whether Winograd's layout of a convolution takes less time: patches that do not reach far across the edges, enough of them for weights
-    /// that are more than before, and channels that fill vectors.
+    /// Whether Winograd's form of a convolution takes less time: where patches do not reach far
+    /// across the image's edges (at most 1.4 results are computed for each that is wanted), are
+    /// enough for weights that are more numbers than before, and have channels that fill vectors.
     fn pays(&self, patches: &Patches) -> bool {
         let wide = self.groups == 1 && self.inputs.min(self.outputs) >= FEW_CHANNELS;
         let weights = patches.frequencies() * self.inputs * self.outputs;
@@ -106,7 +109,7 @@ impl ProductWeights<'_> {
         self.groups > 1 && [self.inputs, self.outputs] == [self.groups; 2]
     }
 
-    /// One number for each tap and channel, of a convolution of each channel by itself.
+    /// One number for each tap and channel of a depthwise convolution.
     fn channelwise<T: SimdFloat>(&self) -> Vec<T> {
         let pairs = (0..self.taps).flat_map(|tap| (0..self.inputs).map(move |channel| (tap, channel)));
         self.with(|at| pairs.map(|(tap, channel)| T::from_f64(at(tap, channel, channel))).collect())

@@ -13,12 +13,14 @@ use influence_autodiff::{
 
 use super::arena::{Arena, Arenas};
 use super::forward::{self, ForwardTrace};
-use super::grams::{self, Squares};
+use super::gram_costs;
+use super::grams::Squares;
 use super::memory::{self, SlotPlan};
 use super::reverse::ReversePass;
 use super::segments::{Segments, numbers};
 use super::work::{self, Work};
 use crate::compile::constants::Constants;
+use crate::compile::ids::TensorId;
 use crate::compile::program::{Compiled, ShownValue};
 use crate::compile::{Reason, compile};
 use crate::kernels::{InstructionSet, MOST_LINES, SimdFloat, gram_of};
@@ -32,17 +34,18 @@ pub struct CpuExecutor {
     network: EitherNetwork,
 }
 
-/// The compiled network in one of the float types.
+/// The network in the precision that was asked for.
 #[derive(Debug)]
 enum EitherNetwork {
     Single(LoadedNetwork<f32>),
     Double(LoadedNetwork<f64>),
 }
 
+/// A compiled network with what its runs need.
 #[derive(Debug)]
 pub(super) struct LoadedNetwork<T> {
     pub(super) compiled: Compiled<T>,
-    pub(super) memory: SlotPlan,
+    pub(super) slots: SlotPlan,
     pub(super) arenas: Arenas<T>,
     pub(super) segments: Segments,
 }
@@ -55,31 +58,33 @@ impl<T: SimdFloat> LoadedNetwork<T> {
         device: &Device,
     ) -> Result<Result<Self, Reason>> {
         let folded = folded(graph, device)?;
-        let compiled = match compile(graph, &Constants::new(graph, &folded), leaves.places()) {
+        let compiled = match compile(graph, &Constants::new(graph, &folded), &ids(leaves.places())) {
             Ok(compiled) => compiled,
             Err(why) => return Ok(Err(why)),
         };
-        // Gram matrices may be asked for of all logits at once.
+        // A reverse pass takes K - 1 cotangents, in even blocks; Gram matrices may be asked for of
+        // all K logits.
         let lines = if compiled.perturbs_parameters {
             graph.classes().min(MOST_LINES)
         } else {
             lines(graph.classes() - 1)
         };
-        let memory = memory::plan(&compiled, lines);
+        let slots = memory::plan(&compiled, lines);
         let segments = Segments::load(graph, &compiled.segments, lines, precision, device)?;
-        Ok(Ok(Self { compiled, memory, arenas: Arenas::default(), segments }))
+        Ok(Ok(Self { compiled, slots, arenas: Arenas::default(), segments }))
     }
 }
 
 impl<T: Number> LoadedNetwork<T> {
-    /// The slots of one sample, what its masks and choices take, its rows (all of a batch, and those of each sample that are handed on),
-    /// and what goes into the matrices of its tensors.
+    /// Bytes per sample: its slots, what kernels copy, its masks and choices, its rows (twice:
+    /// those of the batch, and those of each sample that are handed on), what segments take, and
+    /// what goes into the matrices of its tensors.
     fn sample_bytes(&self) -> usize {
-        let Self { compiled, memory, .. } = self;
-        let input = compiled.input.channels * compiled.maps[compiled.input.map].positions;
+        let Self { compiled, slots, .. } = self;
+        let input = compiled.input.channels * compiled.map(compiled.input.map).positions;
         let rows = 2 * compiled.output.channels * input;
-        let numbers = memory.sizes.iter().sum::<usize>() + memory.copied + rows;
-        let grams = if compiled.perturbs_parameters { grams::bytes(compiled, memory.lines) } else { 0 };
+        let numbers = slots.sizes.iter().sum::<usize>() + slots.copied + rows;
+        let grams = if compiled.perturbs_parameters { gram_costs::bytes(compiled, slots.lines) } else { 0 };
         let [_, segments] = self.segments.bytes();
         numbers * size_of::<T>() + compiled.kept_bytes() + grams + segments
     }
@@ -91,12 +96,14 @@ impl<T: Number> LoadedNetwork<T> {
 }
 
 impl CpuExecutor {
-    /// Compiles a graph for perturbations of the input, for the widest instruction set of this processor unless another is given. `Err` in
-    /// the inner result is the reason why the graph has to run on another executor as a whole. Operations without a kernel run as
-    /// segments on `device`, by Burn's operations.
+    /// Compiles a graph for perturbations of the input, for the widest instruction set of this
+    /// processor unless another is given. `Err` in the inner result is the reason why the graph has
+    /// to run on another executor as a whole. Operations without a kernel run as segments on
+    /// `device`, by Burn's operations.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] with the name of the first tensor that holds NaN or infinity; what planning and loading segments refuses.
+    /// [`Error::NonFinite`] with the name of the first tensor that holds NaN or infinity; the
+    /// errors of planning and loading segments.
     pub fn new(
         graph: Arc<Graph>,
         precision: Precision,
@@ -135,7 +142,8 @@ impl CpuExecutor {
         Ok(network.map(|network| Self { graph, leaves, set, network }))
     }
 
-    /// Bytes that a run takes whatever the number of samples: the weights, packed for both passes, and which row reads which.
+    /// Bytes that a run takes whatever the number of samples: the weights, packed for both passes,
+    /// and the tables that say which row reads which.
     #[must_use]
     pub fn fixed_bytes(&self) -> usize {
         match &self.network {
@@ -144,10 +152,14 @@ impl CpuExecutor {
         }
     }
 
-    /// How many samples to run together. Both the weights and the samples' values are read again for every batch that does not fit
-    /// the caches: as many samples, then, as take about two thirds of what the weights do (DenseNet121 with 2 or 3 together takes
-    /// 0.9 times as long as with 4 or 6). One where the values of all layers are kept for the
-    /// gradients of parameters: there most of the time goes into a sample's matrices, and more of them take memory and gain nothing.
+    /// How many samples to run together: as many as take about two thirds of the memory of the
+    /// weights, between 1 and [`CPU_BATCH`].
+    ///
+    /// What does not fit the caches is read from memory again: with too few samples the weights,
+    /// for every batch; with too many the samples' values, for every layer. (DenseNet121 with 2 or
+    /// 3 samples together takes 0.9 times as long as with 4 or 6.) One sample where the values of
+    /// all layers are kept for the gradients of parameters: there most of the time goes into a
+    /// sample's matrices, and more samples take memory and gain nothing.
     #[must_use]
     pub fn batch(&self) -> usize {
         if !self.leaves.places().is_empty() {
@@ -162,7 +174,8 @@ impl CpuExecutor {
         Footprint { fixed: self.fixed_bytes(), sample: self.sample_bytes(), batch: self.batch() }
     }
 
-    /// How many operations the reverse pass does at `batch` `[n, ...sample]`, beside a dense one.
+    /// How many operations the reverse pass does at `batch` `[n, ...sample]`, compared with a dense
+    /// one.
     ///
     /// # Errors
     /// [`Error::Shape`] for another shape.
@@ -174,7 +187,7 @@ impl CpuExecutor {
         })
     }
 
-    /// How many samples a batch has, if it is one.
+    /// Refuses a batch without samples, or of another shape than the network's input.
     fn check_batch(&self, batch: &TensorData) -> Result<()> {
         let samples = batch.shape().first().copied().unwrap_or(0);
         if samples == 0 {
@@ -183,7 +196,8 @@ impl CpuExecutor {
         check::shape("batch", batch.shape(), &self.graph.values()[self.graph.input()].shape_at(samples))
     }
 
-    /// Bytes that a run takes at most for each sample: values, masks and cotangents, as if no ReLU switched anything off.
+    /// Bytes that a run takes at most for each sample: values, masks and cotangents, as if no ReLU
+    /// switched anything off.
     #[must_use]
     pub fn sample_bytes(&self) -> usize {
         match &self.network {
@@ -245,8 +259,8 @@ impl Executor for CpuExecutor {
 
     fn most_cotangents(&self) -> usize {
         match &self.network {
-            EitherNetwork::Single(loaded) => loaded.memory.lines,
-            EitherNetwork::Double(loaded) => loaded.memory.lines,
+            EitherNetwork::Single(loaded) => loaded.slots.lines,
+            EitherNetwork::Double(loaded) => loaded.slots.lines,
         }
     }
 }
@@ -262,7 +276,7 @@ fn logits<T: Number>(
     Ok(TensorData::new(trace.logits, [trace.samples, executor.graph.classes()]))
 }
 
-/// A forward pass whose values are looked at.
+/// A forward pass that shows every value it computes.
 fn observe<T: Number>(
     executor: &CpuExecutor,
     loaded: &LoadedNetwork<T>,
@@ -284,7 +298,8 @@ fn observe<T: Number>(
     Ok(())
 }
 
-/// Values of samples one after the other as one value whose batch axis has `outer` elements before it.
+/// Values of samples one after the other as one value whose batch axis has `outer` elements before
+/// it.
 fn interleaved<T: Copy>(values: &[T], samples: usize, outer: usize) -> Vec<T> {
     let inner = values.len() / (samples * outer);
     let part = |outer_index: usize, sample: usize| &values[(sample * outer + outer_index) * inner..][..inner];
@@ -321,7 +336,7 @@ fn linearized<'a, T: Number>(
     Ok(linearized)
 }
 
-/// A float type on both sides of the seam.
+/// A float type that our kernels, Burn and faer have in common.
 pub(super) trait Number: SimdFloat + burn::tensor::Element + faer::traits::RealField {
     const DTYPE: DType;
 }
@@ -340,19 +355,19 @@ struct CpuLinearized<'a, T: SimdFloat> {
     executor: &'a CpuExecutor,
     loaded: &'a LoadedNetwork<T>,
     trace: ForwardTrace<T>,
-    /// The arena with the values of the forward pass, where the reverse pass or gradients of parameters read
-    /// them.
+    /// The arena with the values of the forward pass, where the reverse pass or gradients of
+    /// parameters read them.
     kept: RefCell<Option<Arena<T>>>,
 }
 
 impl<T: Number> CpuLinearized<'_, T> {
     /// An arena for a reverse pass: the one with the values, where they are kept.
     fn take(&self) -> Arena<T> {
-        let LoadedNetwork { memory, arenas, .. } = self.loaded;
-        self.kept.take().unwrap_or_else(|| arenas.take(&memory.sizes, memory.slack, self.trace.samples))
+        let LoadedNetwork { slots, arenas, .. } = self.loaded;
+        self.kept.take().unwrap_or_else(|| arenas.take(&slots.sizes, slots.slack, self.trace.samples))
     }
 
-    /// Takes it back.
+    /// Takes an arena back, for the next pass.
     fn give(&self, arena: Arena<T>) {
         if self.loaded.compiled.keeps_any() {
             self.kept.replace(Some(arena));
@@ -365,7 +380,7 @@ impl<T: Number> CpuLinearized<'_, T> {
         work::count(&self.loaded.compiled, &self.trace)
     }
 
-    /// A number of cotangents `[V, n, K]`, converted.
+    /// V, and cotangents `[V, n, K]` in the precision of the run.
     fn checked(&self, cotangents: TensorData) -> Result<(usize, TensorData)> {
         let (samples, classes) = (self.trace.samples, self.executor.graph.classes());
         let count = cotangents.shape().first().copied().unwrap_or(0);
@@ -377,7 +392,7 @@ impl<T: Number> CpuLinearized<'_, T> {
     }
 
     /// A reverse pass that starts with `lines` cotangents.
-    fn reverse<'r>(&'r self, cotangents: &[T], lines: usize, asked: &'r [usize]) -> ReversePass<'r, T> {
+    fn reverse<'r>(&'r self, cotangents: &[T], lines: usize, asked: &'r [TensorId]) -> ReversePass<'r, T> {
         ReversePass::new(self.loaded, self.executor.set, &self.trace, self.take(), cotangents, lines, asked)
     }
 }
@@ -390,7 +405,8 @@ impl<T: SimdFloat> Drop for CpuLinearized<'_, T> {
     }
 }
 
-/// What the last cache of a processor holds at least.
+/// Bytes that the last cache of a processor holds at least: with smaller weights than that, samples
+/// may take as much.
 const CACHE_BYTES: usize = 16 << 20;
 
 /// How many samples run together at most.
@@ -413,7 +429,7 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         let size = samples * graph.classes();
         let shape = graph.values()[graph.input()].shape_at(samples);
         let mut rows = Vec::with_capacity(count * shape.iter().product::<usize>());
-        for block in all.chunks(lines(count).min(self.loaded.memory.lines) * size) {
+        for block in all.chunks(lines(count).min(self.loaded.slots.lines) * size) {
             let mut reverse = self.reverse(block, block.len() / size, &[]);
             guarded(|| reverse.run(true, |_, _| {}))?;
             rows.extend(reverse.input());
@@ -427,15 +443,16 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         let (leaves, samples) = (&self.executor.leaves, self.trace.samples);
         leaves.check_asked(tensors)?;
         let (count, cotangents) = self.checked(cotangents)?;
-        let most = self.loaded.memory.lines;
+        let most = self.loaded.slots.lines;
         if count > most {
             return Err(Error::InvalidArgument(format!("{count} cotangents, at most {most} at a time")));
         }
         let all = numbers::<T>(&cotangents)?;
-        let wanted = |tensor: usize| tensors.binary_search(&tensor).ok();
+        let tensors = ids(tensors);
+        let wanted = |tensor: TensorId| tensors.binary_search(&tensor).ok();
         let grams = vec![0.0; tensors.len() * samples * count * count];
         let mut squares = Squares { wanted: &wanted, grams };
-        let mut reverse = self.reverse(all, count, tensors);
+        let mut reverse = self.reverse(all, count, &tensors);
         guarded(|| reverse.run(leaves.has_input(), |reverse, step| squares.visit(reverse, step)))?;
         for (tensor, sample, gram) in std::mem::take(&mut reverse.given) {
             squares.take(tensor, [sample, samples], &gram);
@@ -444,6 +461,11 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         self.give(reverse.into_arena());
         Ok(Grams { samples, cotangents: count, tensors: squares.grams, input })
     }
+}
+
+/// Indices of the graph's parameters as the compiler counts them.
+fn ids(tensors: &[usize]) -> Vec<TensorId> {
+    tensors.iter().copied().map(TensorId).collect()
 }
 
 /// `[n, V, V]` of rows `[V, n, ...]`.

@@ -1,36 +1,43 @@
-//! Gram matrices of the parameters' gradients, taken as the reverse pass goes by: no gradient is ever held.
+//! Gram matrices of the parameters' gradients, taken as the reverse pass goes by: no gradient is
+//! ever held.
 //!
-//! StageSample each stage the reverse pass has the cotangents g of its results, and the forward pass has left the rows x that it reads. Of a product's
-//! weight there are three forms, and the one with the fewest operations is taken: *tiles* of the gradient in registers ([`TileGram`]), the same
-//! by *patches* in Winograd's form, or by *pairs* of positions ([`PairGram`]).
+//! At each kernel the reverse pass has the cotangents g of its results, and the forward pass has
+//! left the rows x that it reads. Of a product's weight there are three forms, and the one with the
+//! fewest operations is taken ([`GramCosts`]): *tiles* of the gradient in registers ([`TileGram`]),
+//! the same by *patches* in Winograd's form, or by *pairs* of positions ([`PairGram`]). The gradients of per-channel parameters (biases, gamma, beta) are sums over positions.
 
-use crate::kernels::{
-    self, ByChannel, DenseRows, Normalized, PairGram, Patches, RowTable, TileGram, gram_of,
-};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
 use super::executor::Number;
+use super::gram_costs::{COLUMNS_PAD, GramCosts, GramForm, by_sources};
 use super::reverse::ReversePass;
-use crate::compile::program::{
-    Compiled, CotangentRef, Kernel, KernelKind, KernelNorm, KernelTensors, ReverseStep, StepKind,
-};
+use crate::compile::ids::TensorId;
+use crate::compile::program::{Kernel, KernelKind, KernelNorm, KernelTensors};
+use crate::compile::steps::{CotangentRef, ReverseStep, StepKind};
 use crate::compile::weights::FEW_CHANNELS;
+use crate::kernels::{
+    ByChannel, DenseRows, Normalized, PairGram, Patches, RowTable, SampleCotangents, TileGram, gram_of,
+};
 
 /// Matrices under way.
 pub(super) struct Squares<'a> {
-    /// The places of the wanted tensors among those asked for.
-    pub(super) wanted: &'a dyn Fn(usize) -> Option<usize>,
+    /// The index of a tensor among those asked for, if it is one of them.
+    pub(super) wanted: &'a dyn Fn(TensorId) -> Option<usize>,
     /// `[tensor][sample][V, V]`.
     pub(super) grams: Vec<f64>,
 }
 
 impl Squares<'_> {
-    /// Takes the matrices of a stage's tensors when the reverse pass comes to the step that pulls it back.
+    /// Takes the matrices of a kernel's tensors when the reverse pass comes to the step that pulls
+    /// it back.
     pub(super) fn visit<T: Number>(&mut self, reverse: &ReversePass<'_, T>, step: &ReverseStep<T>) {
-        let stage = &reverse.compiled.kernels[step.stage];
-        let Some(tensors) = &stage.tensors else { return };
-        let is_own = match (&stage.kind, &step.kind) {
+        let kernel = reverse.compiled.kernel(step.kernel);
+        let Some(tensors) = &kernel.tensors else { return };
+        // A kernel may be pulled back by several steps, and steps of the same kernel may only hand
+        // on what was added to its result. The matrices are taken at the one that multiplies by the
+        // tensors.
+        let is_own = match (&kernel.kind, &step.kind) {
             (KernelKind::Product { .. }, StepKind::Product { .. } | StepKind::Columns { .. }) => true,
             (KernelKind::Affine(_), StepKind::Spread { scale }) => scale.is_some(),
             _ => false,
@@ -38,35 +45,35 @@ impl Squares<'_> {
         if !is_own {
             return;
         }
-        if !tensors.tensors().any(|tensor| (self.wanted)(tensor).is_some()) {
+        if !tensors.all().any(|tensor| (self.wanted)(tensor).is_some()) {
             return;
         }
         for sample in 0..reverse.trace.samples {
-            let at = StageSample::new(reverse, stage, step.source, sample);
+            let at = KernelSample::new(reverse, kernel, step.source, sample);
             self.product(&at, tensors);
             self.channels(&at, tensors);
         }
     }
 
-    /// The matrix of a tensor that was computed elsewhere, at a sample of so many.
-    pub(super) fn take(&mut self, tensor: usize, [sample, samples]: [usize; 2], gram: &[f64]) {
-        if let Some(place) = (self.wanted)(tensor) {
-            self.grams[(place * samples + sample) * gram.len()..][..gram.len()].copy_from_slice(gram);
+    /// Takes the matrix of a tensor that a segment has computed, at one of so many samples.
+    pub(super) fn take(&mut self, tensor: TensorId, [sample, samples]: [usize; 2], gram: &[f64]) {
+        if let Some(index) = (self.wanted)(tensor) {
+            self.grams[(index * samples + sample) * gram.len()..][..gram.len()].copy_from_slice(gram);
         }
     }
 
     /// Where the matrix of a tensor goes, if it is wanted.
-    fn matrix<T>(&mut self, at: &StageSample<'_, T>, tensor: Option<usize>) -> Option<&mut [f64]> {
-        let (place, size) = ((self.wanted)(tensor?)?, at.reverse.lines.pow(2));
-        Some(&mut self.grams[(place * at.reverse.trace.samples + at.results.sample) * size..][..size])
+    fn matrix<T>(&mut self, at: &KernelSample<'_, T>, tensor: Option<TensorId>) -> Option<&mut [f64]> {
+        let (index, size) = ((self.wanted)(tensor?)?, at.reverse.lines.pow(2));
+        Some(&mut self.grams[(index * at.reverse.trace.samples + at.results.sample) * size..][..size])
     }
 
-    fn product<T: Number>(&mut self, at: &StageSample<'_, T>, tensors: &KernelTensors<T>) {
-        let KernelKind::Product { table, .. } = &at.stage.kind else { return };
+    fn product<T: Number>(&mut self, at: &KernelSample<'_, T>, tensors: &KernelTensors<T>) {
+        let KernelKind::Product { table, .. } = &at.kernel.kind else { return };
         let scale = tensors.norm.as_ref().map(|norm| norm.affine[0].as_slice());
         if let Some(matrix) = self.matrix(at, tensors.weight) {
-            let kernels::SampleCotangents { lines, live, .. } = at.results;
-            let costs = GramCosts::new(at.stage, table, tensors.patches.as_ref(), live.len(), lines);
+            let SampleCotangents { lines, live, .. } = at.results;
+            let costs = GramCosts::new(at.kernel, table, tensors.patches.as_ref(), live.len(), lines);
             let gram = match costs.form(at.results.count()) {
                 GramForm::Pairs => at.by_pairs(table, scale),
                 GramForm::Tiles => at.by_tiles(table, None, scale),
@@ -76,8 +83,8 @@ impl Squares<'_> {
         }
     }
 
-    /// What each channel has for itself: biases, and the tensors of a batch normalisation.
-    fn channels<T: Number>(&mut self, at: &StageSample<'_, T>, tensors: &KernelTensors<T>) {
+    /// Per-channel parameters: biases, and the tensors of a batch normalisation.
+    fn channels<T: Number>(&mut self, at: &KernelSample<'_, T>, tensors: &KernelTensors<T>) {
         let (set, lines) = (at.reverse.set, at.reverse.lines);
         let norm = tensors.norm.as_ref();
         let own = [tensors.bias, norm.and_then(|norm| norm.gamma), norm.and_then(|norm| norm.beta)];
@@ -108,164 +115,36 @@ impl Squares<'_> {
     }
 }
 
-/// How the Gram matrix of a weight's gradients is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum GramForm {
-    Tiles,
-    Patches,
-    Pairs,
-}
-
-/// Operations that each form takes, at the rate of full vectors.
-struct GramCosts {
-    outputs: usize,
-    /// Of a tile's squares, for all outputs.
-    squares: usize,
-    /// Of each active cotangent of a line.
-    tile: usize,
-    patches: Option<usize>,
-    /// The inner products of what positions read.
-    inner: usize,
-}
-
-/// What the sum over a tile's patches is followed by takes as long as so many patches more: all taps of it are transformed and squared.
-const TRANSFORM: usize = 11;
-
-/// The squares of a tile take as long as so many operations for each number of a line.
-const SQUARES: usize = 220;
-
-/// A pair of positions, an active position and an output take as long as so many operations.
-const PAIR: usize = 40;
-const ENTRY: usize = 350;
-const OUTPUT: usize = 3000;
-
-impl GramCosts {
-    fn new<T>(
-        stage: &Kernel<T>,
-        table: &RowTable,
-        patches: Option<&Patches>,
-        positions: usize,
-        lines: usize,
-    ) -> Self {
-        let (inputs, outputs) = (stage.input.channels, stage.output.channels);
-        let read = inputs * table.taps();
-        let of_patches = |patches: &Patches| {
-            2 * lines * outputs * inputs * patches.frequencies() * (patches.count() + TRANSFORM)
-        };
-        let products = if by_sources(table, positions) {
-            table.source_rows().pow(2) * inputs + positions.pow(2) * table.taps()
-        } else {
-            positions.pow(2) * read
-        };
-        Self {
-            outputs,
-            squares: outputs * read * SQUARES,
-            tile: 2 * lines * read,
-            patches: patches.map(of_patches),
-            inner: 2 * products,
-        }
-    }
-
-    fn tiles(&self, count: usize) -> usize {
-        self.squares + count * self.tile
-    }
-
-    fn pairs(&self, count: usize) -> usize {
-        let each = count / self.outputs.max(1);
-        self.inner + self.outputs * (each.pow(2) / 2 * PAIR + each * ENTRY + OUTPUT)
-    }
-
-    /// The form that takes the fewest with so many active cotangents a line.
-    fn form(&self, count: usize) -> GramForm {
-        let (tiles, pairs) = (self.tiles(count), self.pairs(count));
-        match self.patches {
-            Some(patches) if patches < tiles.min(pairs) => GramForm::Patches,
-            _ if pairs < tiles => GramForm::Pairs,
-            _ => GramForm::Tiles,
-        }
-    }
-
-    /// Whether pairs may take the fewest with up to so many.
-    fn may_take_pairs(&self, most: usize) -> bool {
-        (1..=SHARES).any(|share| self.form(most * share / SHARES) == GramForm::Pairs)
-    }
-}
-
-/// Shares of all cotangents at which a plan looks.
-const SHARES: usize = 64;
-
-/// Whether it takes fewer operations to multiply all rows that a layer reads with one another than those of each tap by themselves.
-fn by_sources(table: &RowTable, positions: usize) -> bool {
-    table.source_rows().pow(2) <= table.taps() * positions.pow(2)
-}
-
-/// Numbers that are read behind the last column.
-const COLUMNS_PAD: usize = 32;
-
-/// Bytes that the matrices of one sample's tensors take while they are computed, at most.
-pub(super) fn bytes<T: Number>(compiled: &Compiled<T>, lines: usize) -> usize {
-    let of_stage = |stage: &Kernel<T>| {
-        let (KernelKind::Product { table, .. }, Some(tensors)) = (&stage.kind, &stage.tensors) else {
-            return 0;
-        };
-        if tensors.weight.is_none() {
-            return 0;
-        }
-        let (positions, width) = (compiled.maps[stage.output.map].live.len(), stage.output.channels);
-        let entries = positions * width;
-        let tiles = entries * (lines * size_of::<T>() + size_of::<u32>())
-            + positions * table.taps() * size_of::<Option<usize>>()
-            + match stage.input.channels {
-                few if few < FEW_CHANNELS => (positions * table.taps() * few + COLUMNS_PAD) * size_of::<T>(),
-                _ => 0,
-            };
-        let patches = tensors.patches.as_ref();
-        let costs = GramCosts::new(stage, table, patches, positions, lines);
-        let pairs = if costs.may_take_pairs(entries) {
-            let sources = if by_sources(table, positions) { table.source_rows().pow(2) } else { 0 };
-            (positions.pow(2) + sources + positions * stage.input.channels) * size_of::<T>()
-        } else {
-            0
-        };
-        tiles
-            + pairs
-                .max(patches.map_or(0, |patches| TileGram::<T>::bytes(patches, stage.input.channels, lines)))
-    };
-    compiled.kernels.iter().map(of_stage).max().unwrap_or(0)
-}
-
-/// A stage at one sample, its cotangent complete.
-struct StageSample<'a, T> {
+/// A kernel at one sample, its cotangent complete.
+struct KernelSample<'a, T> {
     reverse: &'a ReversePass<'a, T>,
-    stage: &'a Kernel<T>,
+    kernel: &'a Kernel<T>,
     /// The cotangents of its results.
-    results: kernels::SampleCotangents<'a, T>,
+    results: SampleCotangents<'a, T>,
 }
 
-impl<'a, T: Number> StageSample<'a, T> {
+impl<'a, T: Number> KernelSample<'a, T> {
     fn new(
         reverse: &'a ReversePass<'a, T>,
-        stage: &'a Kernel<T>,
+        kernel: &'a Kernel<T>,
         source: CotangentRef,
         sample: usize,
     ) -> Self {
-        let map = &reverse.compiled.maps[stage.output.map];
+        let map = reverse.compiled.map(kernel.output.map);
         let source = reverse.cotangents(source);
         let (lines, rows) = (reverse.lines, map.positions);
-        Self {
-            reverse,
-            stage,
-            results: kernels::SampleCotangents { source, lines, rows, live: &map.live, sample },
-        }
+        Self { reverse, kernel, results: SampleCotangents { source, lines, rows, live: &map.live, sample } }
     }
 
+    /// By tiles, or by patches where these are given.
     fn by_tiles(&self, table: &RowTable, patches: Option<&Patches>, scale: Option<&[T]>) -> Vec<f64> {
-        let (rows, entries) = (self.reverse.values(self.stage.input), ByChannel::new(self.results));
-        let (set, kernels::SampleCotangents { live, sample, .. }) = (self.reverse.set, self.results);
+        let (rows, entries) = (self.reverse.values(self.kernel.input), ByChannel::new(self.results));
+        let (set, SampleCotangents { live, sample, .. }) = (self.reverse.set, self.results);
         if table.taps() == 1 || rows.channels >= FEW_CHANNELS {
             return TileGram { table, patches, rows, live, entries: &entries, scale }.gram(set, sample);
         }
-        // Side by side the taps fill vectors that the channels of one would leave empty.
+        // The channels of one tap would leave vectors empty; side by side those of all taps fill
+        // them. Then each position reads one row of its own.
         let values = self.columns(table, rows);
         let channels = table.taps() * rows.channels;
         let rows = DenseRows { values: &values, pitch: channels, offset: 0, channels };
@@ -273,7 +152,8 @@ impl<'a, T: Number> StageSample<'a, T> {
         TileGram { table: &table, patches: None, rows, live: &live, entries: &entries, scale }.gram(set, 0)
     }
 
-    /// What each live position reads by all taps, `[position][tap][channel]`, and room for two vectors.
+    /// What each live position reads by all taps, `[position][tap][channel]`, and room for two
+    /// vectors.
     fn columns(&self, table: &RowTable, rows: DenseRows<'_, T>) -> Vec<T> {
         let width = table.taps() * rows.channels;
         let mut columns = vec![T::default(); self.results.live.len() * width + COLUMNS_PAD];
@@ -301,7 +181,7 @@ impl<'a, T: Number> StageSample<'a, T> {
 
     fn by_pairs(&self, table: &RowTable, scale: Option<&[T]>) -> Vec<f64> {
         let (positions, entries) = (self.results.live.len(), ByChannel::new(self.results));
-        let rows = self.reverse.values(self.stage.input);
+        let rows = self.reverse.values(self.kernel.input);
         let inner = if by_sources(table, positions) {
             self.inner_by_sources(table, rows)
         } else {
@@ -310,7 +190,8 @@ impl<'a, T: Number> StageSample<'a, T> {
         PairGram { inner: &inner, positions, entries: &entries, scale }.gram(self.reverse.set)
     }
 
-    /// x(p) . x(q) for all live positions p, q: the sum over the taps.
+    /// A(p, q) = sum over taps of x(p, t) . x(q, t) for all live positions p, q: one matrix product
+    /// per tap, of the rows that the positions read by it.
     fn inner_by_taps(&self, table: &RowTable, rows: DenseRows<'_, T>) -> Vec<T> {
         let (live, inputs) = (self.results.live, rows.channels);
         let mut inner = vec![T::default(); live.len() * live.len()];
@@ -327,7 +208,10 @@ impl<'a, T: Number> StageSample<'a, T> {
         inner
     }
 
-    /// The same by the products of all rows that are read with one another; for each position, those with the positions before it.
+    /// The same from one matrix product of all rows that are read with one another: neighbouring
+    /// positions read the same rows by different taps, so most of these products serve several of
+    /// A's terms. For each position only the positions up to it are filled in, since [`PairGram`]
+    /// reads no others.
     fn inner_by_sources(&self, table: &RowTable, rows: DenseRows<'_, T>) -> Vec<T> {
         let (live, sources) = (self.results.live, table.source_rows());
         let first = self.results.sample * sources * rows.pitch + rows.offset;
@@ -340,15 +224,17 @@ impl<'a, T: Number> StageSample<'a, T> {
         }
         let mut inner = vec![T::default(); live.len() * live.len()];
         for tap in 0..table.taps() {
+            // Runs of positions that read runs of rows are added as vectors, not number by number.
             let runs = runs(table, live, tap);
             for (out, &position) in inner.chunks_exact_mut(live.len()).zip(live) {
                 let Some(source) = table.source(position, tap) else { continue };
                 let products = &products[source * sources..][..sources];
-                for &NeighbourRun { place, source, length } in &runs {
-                    if live[place] > position {
+                for &NeighbourRun { first, source, length } in &runs {
+                    // A run may reach past the position itself; what it adds there is not read.
+                    if live[first] > position {
                         break;
                     }
-                    let run = out[place..].iter_mut().zip(&products[source..][..length]);
+                    let run = out[first..].iter_mut().zip(&products[source..][..length]);
                     run.for_each(|(sum, product)| *sum += *product);
                 }
             }
@@ -359,29 +245,30 @@ impl<'a, T: Number> StageSample<'a, T> {
 
 /// Neighbours among the live positions that read neighbouring rows.
 struct NeighbourRun {
-    /// The first among the live positions.
-    place: usize,
-    /// What it reads.
+    /// Index of the first among the live positions.
+    first: usize,
+    /// The row that it reads.
     source: usize,
+    /// How many positions, and rows.
     length: usize,
 }
 
 /// What the live positions read by a tap.
 fn runs(table: &RowTable, live: &[usize], tap: usize) -> Vec<NeighbourRun> {
     let mut runs: Vec<NeighbourRun> = Vec::new();
-    for (place, &position) in live.iter().enumerate() {
+    for (index, &position) in live.iter().enumerate() {
         let Some(source) = table.source(position, tap) else { continue };
         match runs.last_mut() {
-            Some(run) if (run.place + run.length, run.source + run.length) == (place, source) => {
+            Some(run) if (run.first + run.length, run.source + run.length) == (index, source) => {
                 run.length += 1;
             }
-            _ => runs.push(NeighbourRun { place, source, length: 1 }),
+            _ => runs.push(NeighbourRun { first: index, source, length: 1 }),
         }
     }
     runs
 }
 
-/// The inner products of all rows with one another are added.
+/// Adds the inner products of all rows with one another.
 fn add_products<T: Number>(out: &mut [T], rows: MatRef<'_, T>) {
     let out = MatMut::from_row_major_slice_mut(out, rows.nrows(), rows.nrows());
     matmul(out, Accum::Add, rows, rows.transpose(), T::from_f64(1.0), Par::Seq);

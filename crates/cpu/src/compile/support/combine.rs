@@ -9,12 +9,12 @@ use crate::compile::view::{Reading, SampleShape, Store, StoreView};
 use crate::kernels::{How, Repetition, RowTable};
 
 impl<'g> Support<'_, 'g> {
-    /// In the arrangement of whichever operand fills its store; the other is repeated where it lies, if rows
-    /// can say how, else copied.
+    /// In the arrangement of an operand that fills its store, the first if both do. The other is
+    /// repeated where it lies, if a table of rows can say how, else copied.
     pub(super) fn combined(&self, node: &Node) -> Result<Answer<'g>, Reason> {
         let shape = self.shape(node.output)?;
         let [a, b] = [self.repeated(node.inputs[0], &shape)?, self.repeated(node.inputs[1], &shape)?];
-        let fills = |view: &StoreView| view.covers(self.stores[view.store]);
+        let fills = |view: &StoreView| view.covers(self.store(view.store));
         let swapped = !fills(&a) && fills(&b);
         let how = match (&node.op, swapped) {
             (Op::Add(_), _) => How::Sum([1.0, 1.0]),
@@ -27,7 +27,7 @@ impl<'g> Support<'_, 'g> {
         };
         let [x, other] = if swapped { [b, a] } else { [a, b] };
         let (first, result) = self.whole(&x);
-        let store = self.stores[other.store];
+        let store = self.store(other.store);
         let (other, repeat, whole) = match repeat(&other, store, &result) {
             Some(repeat) => {
                 let reading = Reading::whole(store);
@@ -38,8 +38,8 @@ impl<'g> Support<'_, 'g> {
             }
         };
         let op = match how {
-            // A sum hands its cotangents on to all channels of both; of one that lies among others in its
-            // store they would be left as they were.
+            // A plain sum hands its cotangents on to all channels of both operands' stores. Where
+            // an operand is some channels of a larger store, the others must not get any.
             How::Sum([1.0, 1.0]) if repeat.is_plain() && whole => StageOp::Sum,
             _ => StageOp::Combine { how, repeat },
         };
@@ -52,7 +52,8 @@ impl<'g> Support<'_, 'g> {
     }
 }
 
-/// How the rows of an operand, repeated to the shape of the result, stand beside the result's.
+/// How the rows of an operand are repeated beside those of the result, if they are repeated as
+/// whole rows or as single channels. The operand's view has the shape of the result already.
 pub(super) fn repeat(operand: &StoreView, store: Store, result: &Arrangement) -> Option<Repetition> {
     let Store { rows, channels } = result.store;
     let (read, written) = (operand.elements(), result.view.elements());

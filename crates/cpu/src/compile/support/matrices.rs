@@ -36,14 +36,14 @@ impl<'g> Support<'_, 'g> {
         Ok(Answer::Stage(Box::new(NewStage::new(op, vec![first, second], result))))
     }
 
-    /// An operand as matrices: where it lies, if one axis of each leads through neighbouring channels, or a
-    /// copy.
+    /// An operand as matrices: where it lies, if one axis of each matrix leads through neighbouring
+    /// channels, else a copy.
     fn matrix(&self, view: &StoreView) -> Result<(StageOperand, MatrixOperand), Reason> {
         let is_dense = |digits: &[Digit; 2]| {
             digits.iter().any(|digit| digit.size == 1 || (digit.rows, digit.channels) == (0, 1))
         };
         if let Some((corners, digits)) = view.matrices().filter(|(_, digits)| is_dense(digits)) {
-            let store = self.stores[view.store];
+            let store = self.store(view.store);
             let own = StageOperand { from: view.clone(), copy: None, reading: Reading::whole(store) };
             return Ok((own, operand(corners, digits, store.rows)));
         }
@@ -55,12 +55,12 @@ impl<'g> Support<'_, 'g> {
 }
 
 fn operand(corners: Vec<[usize; 2]>, digits: [Digit; 2], rows: usize) -> MatrixOperand {
-    let steps = digits.map(|Digit { rows, channels, .. }| Stride { rows, channels });
-    MatrixOperand { corners, steps, rows }
+    let strides = digits.map(|Digit { rows, channels, .. }| Stride { rows, channels });
+    MatrixOperand { corners, strides, rows }
 }
 
-/// The result with its last axis as channels, and beside them the heads, if those are neighbours in the
-/// second operand: a layer that reads all heads then has them side by side.
+/// The arrangement of the result: its last axis as channels, and the heads beside it if they lie so
+/// in the second operand. A layer that reads all heads then finds them side by side.
 fn heads_together(b: &StoreView, shape: &SampleShape) -> Arrangement {
     let last = shape.sizes.len() - 1;
     let heads: Vec<usize> = match b.is_along_channels(last) {

@@ -1,11 +1,11 @@
-//! Which nodes have kernels of ours, and as what: a pure function of the graph and of where the
-//! operands lie, asked before anything is built.
+//! Which nodes have kernels of ours, and which kernels: a pure function of the graph and of where the
+//! operands lie, called before anything is built.
 //!
-//! [`Support::node`] answers with another view of the same store ([`Answer::View`]), with one stage and
-//! the form in which it takes its operands ([`Answer::Stage`]), or with the reason why the node runs on
-//! Burn's operations. Whatever is answered can be built: an operand that does not lie in the form that is
-//! asked for is copied into it. Adding an operation to our kernels is an arm of [`Support::node`] and a
-//! function beside it.
+//! [`Support::node`] answers with another view of the same store ([`Answer::View`]), with one stage
+//! and the form in which it takes its operands ([`Answer::Stage`]), or with the reason why the node
+//! runs on Burn's operations. Whatever is answered can be built: an operand that does not lie in
+//! the form that is asked for is copied into it. Adding an operation to our kernels is an arm of
+//! [`Support::node`] and a function beside it.
 
 mod combine;
 mod matrices;
@@ -20,9 +20,10 @@ use influence_autodiff::graph::{Graph, Kind, Node, ValueId};
 use influence_autodiff::ops::Op;
 
 use super::constants::Constants;
+use super::ids::StoreId;
 use super::perturbed::Perturbed;
 use super::stage::{StageOp, StageTensors};
-use super::view::{Reading, SampleShape, Store, StoreId, StoreView};
+use super::view::{Reading, SampleShape, Store, StoreView};
 use crate::kernels::{Active, Repetition};
 
 /// Why a node does not run on our kernels.
@@ -41,7 +42,7 @@ pub(crate) enum Answer<'g> {
 #[derive(Debug)]
 pub(crate) struct NewStage<'g> {
     pub(crate) op: StageOp<'g>,
-    /// What it reads; of a concatenation, its parts.
+    /// What it reads; for a concatenation, its parts.
     pub(crate) operands: Vec<StageOperand>,
     /// The size and the arrangement of its result.
     pub(crate) result: Arrangement,
@@ -67,8 +68,8 @@ pub(crate) struct StageOperand {
     pub(crate) reading: Reading,
 }
 
-/// Where a store has no number yet.
-const UNKNOWN: StoreId = StoreId::MAX;
+/// The store of an arrangement, which has no index yet.
+const UNKNOWN: StoreId = StoreId(usize::MAX);
 
 impl Arrangement {
     /// A value with its channels along one axis.
@@ -88,8 +89,9 @@ pub(crate) struct Support<'a, 'g> {
     pub(crate) graph: &'g Graph,
     pub(crate) constants: &'g Constants<'g>,
     pub(crate) perturbed: &'a Perturbed,
+    /// By [`StoreId`].
     pub(crate) stores: &'a [Store],
-    /// The views of the values that depend on the input, where they are stored.
+    /// The views of the values that depend on the input, where they are stored: by [`ValueId`].
     pub(crate) views: &'a [Option<StoreView>],
 }
 
@@ -139,12 +141,17 @@ impl<'g> Support<'_, 'g> {
         Ok(answer)
     }
 
+    /// The size of a store.
+    fn store(&self, id: StoreId) -> Store {
+        self.stores[id.index()]
+    }
+
     fn view(&self, id: ValueId) -> Result<&StoreView, Reason> {
         self.views[id].as_ref().ok_or_else(|| "an operand that is not stored here".into())
     }
 
     fn shape(&self, id: ValueId) -> Result<SampleShape, Reason> {
-        SampleShape::of(self.graph, id).ok_or_else(|| "a shape in which the batch is no axis".into())
+        SampleShape::of(self.graph, id).ok_or_else(|| "a shape without a batch axis of its own".into())
     }
 
     fn depends(&self, id: ValueId) -> bool {
@@ -168,16 +175,16 @@ impl<'g> Support<'_, 'g> {
     /// The same with all rows and channels of a store.
     fn whole_image(&self, view: &StoreView, axis: usize) -> StageOperand {
         let operand = self.image(view, axis);
-        if operand.copy.is_some() || operand.reading.is_whole(self.stores[view.store]) {
+        if operand.copy.is_some() || operand.reading.is_whole(self.store(view.store)) {
             return operand;
         }
         Self::copied(view, Arrangement::channels(view.shape.clone(), axis))
     }
 
-    /// An operand whose elements may lie in any order, as long as they fill neighbouring channels of their
-    /// store; and its arrangement.
+    /// An operand whose elements may lie in any order, as long as they fill neighbouring channels
+    /// of their store; and its arrangement.
     fn whole(&self, view: &StoreView) -> (StageOperand, Arrangement) {
-        let store = self.stores[view.store];
+        let store = self.store(view.store);
         if view.covers(store) {
             let reading = Reading::whole(store);
             return (
@@ -199,7 +206,7 @@ impl<'g> Support<'_, 'g> {
 
     /// An operand in the arrangement of another.
     fn arranged(&self, view: &StoreView, arrangement: &Arrangement) -> StageOperand {
-        let store = self.stores[view.store];
+        let store = self.store(view.store);
         if store == arrangement.store && view.is_like(&arrangement.view) {
             return StageOperand { from: view.clone(), copy: None, reading: Reading::whole(store) };
         }
@@ -212,7 +219,8 @@ impl<'g> Support<'_, 'g> {
     }
 }
 
-/// The arrangement of a value when it is copied: the channels along the axes where they are, or the usual one.
+/// The arrangement of a value when it is copied: its channels along the axes where they are
+/// already, or along the usual one.
 fn natural(view: &StoreView, store: Store) -> Arrangement {
     let shape = view.shape.clone();
     let axes = (0..shape.sizes.len()).filter(|&axis| axis != shape.batch);
@@ -226,8 +234,8 @@ fn natural(view: &StoreView, store: Store) -> Arrangement {
     Arrangement::channels(shape, axis)
 }
 
-/// The second axis, where images have their channels, if rows can name them; else the whole sample is rows
-/// of one number.
+/// The second axis, where images have their channels, if a row can have as many; else the batch
+/// axis, so that a sample is rows of one number.
 pub(crate) fn default_axis(shape: &SampleShape) -> usize {
     let fits = |axis: &usize| shape.sizes[*axis] <= Active::MOST_CHANNELS;
     let others = (0..shape.sizes.len()).filter(|&axis| axis != shape.batch);
@@ -239,7 +247,8 @@ impl<'g> NewStage<'g> {
         Self { op, operands, result, relu: false, tensors: StageTensors::default() }
     }
 
-    /// Rows name their channels by 16 bits, stores their numbers by 32.
+    /// Refuses values that are too large: lists name the channels of a row by 16 bits, copies the
+    /// numbers of a store by 32.
     fn check(&self) -> Result<(), Reason> {
         let copies = self.operands.iter().filter_map(|operand| operand.copy.as_ref());
         for arrangement in copies.chain([&self.result]) {

@@ -15,7 +15,7 @@ impl<'g> Support<'_, 'g> {
         if let Some(view) = view.reshape(shape.clone()) {
             return Ok(Answer::View(view));
         }
-        // Elements keep their order for each sample as long as as many stand before the batch.
+        // Elements keep their order within each sample if as many stand before the batch axis.
         let before = |shape: &SampleShape| shape.sizes[..shape.batch].iter().product::<usize>();
         if before(&view.shape) != before(&shape) || view.shape.elements() != shape.elements() {
             return Err("a reshape across the samples".into());
@@ -26,7 +26,7 @@ impl<'g> Support<'_, 'g> {
 
     pub(super) fn permute(&self, node: &Node, axes: &[usize]) -> Result<Answer<'g>, Reason> {
         let view = self.view(node.inputs[0])?.permute(axes);
-        view.map(Answer::View).ok_or_else(|| "an order without the samples".into())
+        view.map(Answer::View).ok_or_else(|| "a permutation without the batch axis".into())
     }
 
     pub(super) fn slice(&self, node: &Node, ranges: &[Option<[usize; 3]>]) -> Result<Answer<'g>, Reason> {
@@ -95,7 +95,7 @@ impl<'g> Support<'_, 'g> {
     ) -> Result<Answer<'g>, Reason> {
         let shape = self.shape(node.output)?;
         if shape.batch != view.shape.batch || shape.sizes.len() != view.shape.sizes.len() {
-            return Err("axes that come or go".into());
+            return Err("axes that are added or removed".into());
         }
         let mut elements = vec![0];
         for (axis, (&to, &size)) in shape.sizes.iter().zip(&view.shape.sizes).enumerate() {
@@ -107,14 +107,15 @@ impl<'g> Support<'_, 'g> {
         self.moved(view, shape, &elements)
     }
 
-    /// A copy whose elements, in row-major order, are these of the operand; none is 0.
+    /// A copy whose elements, in row-major order, are these of the operand, and 0 where there is
+    /// none.
     fn moved(
         &self,
         view: &StoreView,
         shape: SampleShape,
         elements: &[Option<usize>],
     ) -> Result<Answer<'g>, Reason> {
-        let store = self.stores[view.store];
+        let store = self.store(view.store);
         // Channels stay where they are, if the axes do.
         let stays = shape.sizes.len() == view.shape.sizes.len();
         let axis = view.channel_axis(store).filter(|_| stays).unwrap_or_else(|| default_axis(&shape));
@@ -135,8 +136,8 @@ impl<'g> Support<'_, 'g> {
         ))))
     }
 
-    /// One value that depends on the input, and constants beside it: it is moved among zeros, and they are
-    /// added.
+    /// One value that depends on the input, and constants beside it: its elements are moved, and
+    /// the constants fill the rest.
     fn beside_constants(&self, node: &Node, axis: usize) -> Result<Answer<'g>, Reason> {
         let shape = self.shape(node.output)?;
         let live: Vec<_> = node.inputs.iter().filter(|&&id| self.depends(id)).collect();
@@ -201,7 +202,7 @@ impl<'g> Support<'_, 'g> {
         if node.inputs.iter().any(|&id| !self.depends(id)) {
             return self.beside_constants(node, axis);
         }
-        let part = |&id: &usize| {
+        let part = |&id: &ValueId| {
             let view = self.view(id)?;
             if view.shape.batch == shape.batch {
                 Ok(self.whole_image(view, axis))

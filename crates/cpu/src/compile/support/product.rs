@@ -51,7 +51,8 @@ impl<'g> Support<'_, 'g> {
         let operand = self.image(view, 1);
         let window = SlidingWindow::of_conv(conv, kernel);
         let table = self.through(&operand, window.table(from_extent, to_extent), area(from_extent));
-        // One image, and all of its store in order: patches of it are known by their places alone.
+        // Winograd's form takes one image per sample, whose rows are all of its store in order:
+        // then the rows of a patch follow from its position alone.
         let plain =
             from.sizes[0] == 1 && operand.reading.rows.iter().copied().eq(0..self.read_rows(&operand));
         let neighbours = if plain { window.neighbours(from_extent, to_extent) } else { None };
@@ -72,7 +73,7 @@ impl<'g> Support<'_, 'g> {
     pub(super) fn read_rows(&self, operand: &StageOperand) -> usize {
         match &operand.copy {
             Some(copy) => copy.store.rows,
-            None => self.stores[operand.from.store].rows,
+            None => self.store(operand.from.store).rows,
         }
     }
 
@@ -86,7 +87,8 @@ impl<'g> Support<'_, 'g> {
         self.contraction(node, view, [1, 2], &contraction)
     }
 
-    /// A constant matrix from either side, one for all samples and all that stands before the last two axes.
+    /// A constant matrix from either side, one for all samples and all that stands before the last
+    /// two axes.
     pub(super) fn matmul(&self, node: &'g Node) -> Result<Answer<'g>, Reason> {
         let [a, b] = [node.inputs[0], node.inputs[1]];
         let rank = self.graph.values()[node.output].shape.len();

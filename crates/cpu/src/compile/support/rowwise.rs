@@ -1,10 +1,12 @@
-//! What is done to each channel by itself: normalisation by stored statistics, ReLU, sums, constants.
+//! Operations on each channel by itself: normalisation by stored statistics, ReLU, arithmetic with
+//! constants.
 
 use influence_autodiff::graph::{Node, ValueId};
 use influence_autodiff::ops::Op;
 use influence_autodiff::ops::norm::BatchNorm;
 
 use super::{Answer, Arrangement, NewStage, Reason, Support};
+use crate::compile::ids::TensorId;
 use crate::compile::stage::{ChannelAffine, StageNorm, StageOp, StageTensors};
 use crate::compile::view::SampleShape;
 use crate::kernels::ChainPart;
@@ -27,7 +29,7 @@ impl<'g> Support<'_, 'g> {
         let operand = self.whole_image(view, 1);
         let result = match &operand.copy {
             Some(copy) => copy.clone(),
-            None => Arrangement::like(view, self.stores[view.store]),
+            None => Arrangement::like(view, self.store(view.store)),
         };
         let [gamma, beta] = [1, 2].map(|at| self.perturbed.tensor(self.graph, node.inputs[at]));
         let norm = StageNorm { gamma, beta, mean, inverse, affine: affine.clone() };
@@ -43,7 +45,7 @@ impl<'g> Support<'_, 'g> {
         Ok(Answer::Stage(Box::new(NewStage { relu: true, ..own })))
     }
 
-    /// `[scale, shift]` of every number.
+    /// scale x + shift for every number.
     pub(super) fn scalar(&self, node: &Node, [scale, shift]: [f64; 2]) -> Result<Answer<'g>, Reason> {
         let (operand, result) = self.whole(self.view(node.inputs[0])?);
         let channels = result.store.channels;
@@ -114,15 +116,16 @@ impl<'g> Support<'_, 'g> {
         Ok(Answer::Stage(Box::new(NewStage { tensors, ..own })))
     }
 
-    /// A perturbed tensor that is added is what beta is to a normalisation that does nothing else.
-    fn added(&self, beta: usize, affine: &ChannelAffine) -> StageTensors {
+    /// A perturbed tensor that is added: the beta of a normalisation that does nothing else.
+    fn added(&self, beta: TensorId, affine: &ChannelAffine) -> StageTensors {
         let (mean, inverse) = (vec![0.0; affine.shift.len()], vec![1.0; affine.shift.len()]);
         let norm = StageNorm { gamma: None, beta: Some(beta), mean, inverse, affine: affine.clone() };
         StageTensors { norm: Some(norm), ..StageTensors::default() }
     }
 }
 
-/// What arithmetic with constants does to the value beside them, which comes first or second.
+/// Arithmetic with constants as a scale and shift of the other operand, which comes first or
+/// second.
 fn affine(op: &Op, live_first: bool, constants: Vec<f64>) -> Result<ChannelAffine, Reason> {
     let count = constants.len();
     let affine = match (op, live_first) {
@@ -143,7 +146,8 @@ fn affine(op: &Op, live_first: bool, constants: Vec<f64>) -> Result<ChannelAffin
     }
 }
 
-/// A constant of shape `sizes`, repeated to `shape`, as one number for each of an arrangement, row by row.
+/// A constant of shape `sizes`, repeated to `shape`, as one number for each number of an
+/// arrangement, row by row.
 fn per_element(
     arrangement: &Arrangement,
     shape: &SampleShape,

@@ -81,7 +81,7 @@ impl<'g> Support<'_, 'g> {
         if axes.contains(&from.batch) || to.batch != from.batch || to.sizes.len() != from.sizes.len() {
             return Err("a mean or sum over the samples".into());
         }
-        let stored = view.channel_axis(self.stores[view.store]);
+        let stored = view.channel_axis(self.store(view.store));
         if let Some(axis) = stored
             && axes.contains(&axis)
             && axes.iter().all(|&other| other == axis || from.sizes[other] == 1)

@@ -1,4 +1,4 @@
-//! What the channels of a row do to one another: softmax, and normalisation by their mean and variance.
+//! Functions of all channels of a row: softmax, and normalisation by their mean and variance.
 
 use influence_autodiff::graph::Node;
 use influence_autodiff::ops::norm::LayerNorm;
@@ -35,7 +35,7 @@ impl<'g> Support<'_, 'g> {
         let operand = self.whole_image(view, axis);
         let result = match &operand.copy {
             Some(copy) => copy.clone(),
-            None => Arrangement::like(view, self.stores[view.store]),
+            None => Arrangement::like(view, self.store(view.store)),
         };
         Ok(Answer::Stage(Box::new(NewStage::new(StageOp::Within(row.clone()), vec![operand], result))))
     }

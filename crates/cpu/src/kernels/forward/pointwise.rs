@@ -1,8 +1,9 @@
 //! Functions of one variable, number by number, with their derivatives.
 //!
-//! A function is a chain of [`ChainPart`]s, so that whatever a graph composes (a hard swish of a sum, a
-//! clamp and a product, say) is one pass over the numbers and leaves one derivative. The formulas have no
-//! branches, so that compilers turn them into vectors; the rarer functions are the library's.
+//! A function is a chain of [`ChainPart`]s, so that whatever a graph composes (a hard swish of a
+//! sum, a clamp and a product, say) is one pass over the numbers and leaves one derivative. The
+//! formulas have no branches, so that compilers turn them into vectors; the rarer functions are the
+//! library's.
 
 #![allow(clippy::excessive_precision, reason = "coefficients have the digits of their source")]
 
@@ -51,7 +52,8 @@ pub(crate) enum ChainPart {
     },
 }
 
-/// Numbers that go through a chain together: the buffers of a few stay in registers and the first cache.
+/// Numbers that go through a chain together: few enough for their buffers to stay in the first
+/// cache.
 const BLOCK: usize = 64;
 
 /// Rows that a task should have at least.
@@ -70,8 +72,8 @@ pub(crate) trait Real:
     /// The nearest number.
     fn of(number: f64) -> Self;
 
-    /// e^x: 2^n times the series at what is left, at most ln 2 / 2, of which the first term that is left out
-    /// is below rounding. What would be no normal number is 0.
+    /// e^x = 2^n e^r with |r| <= ln 2 / 2, e^r by its power series, of which the first term that is
+    /// left out is below rounding. Results below the smallest normal number are 0.
     fn power_of_e(self) -> Self;
 
     fn size(self) -> Self;
@@ -96,7 +98,8 @@ macro_rules! real {
             fn power_of_e(self) -> Self {
                 let within = if self < $lowest { $lowest } else { self };
                 let within = if within > $highest { $highest } else { within };
-                // Adding it leaves the nearest whole number in the low bits.
+                // Adding 1.5 * 2^(mantissa bits) leaves the nearest whole number in the low bits of
+                // the sum.
                 let rounded = within * (LOG2_E as Self) + $round;
                 let whole = rounded - $round;
                 let rest = within - whole * $high - whole * $low;
@@ -145,8 +148,9 @@ macro_rules! real {
     };
 }
 
-// The highest is where the type ends: there the series is below 1, and 2^n times it still a number. ln 2 has
-// a part whose products with whole numbers are exact, and the rest.
+// `highest` is the largest x whose e^x the type holds: there the series is below 1, so that 2^n
+// times it is still a number. ln 2 is given as a part with few digits, whose products with whole
+// numbers are exact, and the rest. The series are 1 / n!, highest power first.
 real!(f64, lowest -708.0, highest 709.782_712_893_383_9, round 6_755_399_441_055_744.0,
     ln2 6.931_471_803_691_238_164_90e-1 + 1.908_214_929_270_587_700_02e-10, mantissa 52,
     series [6_227_020_800.0 479_001_600.0 39_916_800.0 3_628_800.0 362_880.0 40_320.0 5_040.0 720.0 120.0 24.0
@@ -160,7 +164,8 @@ struct ChainBlock<T> {
     argument: [T; BLOCK],
     value: [T; BLOCK],
     slope: [T; BLOCK],
-    /// 0 where a part has cut off what comes before it, whatever the other slopes are: an infinite one too.
+    /// 0 where a part has cut off what comes before it: then the slope is 0 even if another factor
+    /// is infinite, as that of a square root at 0.
     open: [T; BLOCK],
 }
 
@@ -176,8 +181,8 @@ pub(crate) struct Pointwise<'a, T> {
 }
 
 impl<T: SimdFloat> Pointwise<'_, T> {
-    /// Writes the live rows of the values to their place and of the derivatives, if there is a buffer for
-    /// them, side by side.
+    /// Writes the live rows of the values as `layout` says, and of the derivatives, if there is a
+    /// buffer for them, row after row without gaps.
     pub(crate) fn run(
         &self,
         set: InstructionSet,
@@ -246,7 +251,8 @@ impl<T: SimdFloat> WithSimd for PointwiseRow<'_, '_, T> {
 }
 
 impl<T: Real> ChainBlock<T> {
-    /// One part; what overflows has the slope `largest`, for a 0 that comes back must stay one.
+    /// One part of the chain. A derivative that overflows is `largest` instead of infinite, since 0
+    /// times it must stay 0.
     #[inline(always)]
     fn apply(&mut self, part: ChainPart, largest: T) {
         let of = T::of;
@@ -259,7 +265,8 @@ impl<T: Real> ChainBlock<T> {
             ChainPart::Argument => {
                 let Self { argument, value, slope, open } = self;
                 for (((y, slope), open), x) in value.iter_mut().zip(slope).zip(open).zip(argument) {
-                    // What was cut off is a part of two: the other goes on.
+                    // d(x f(x)) = f'(x) x + f(x): where f has been cut off only its own term is 0,
+                    // and what follows is cut off no longer.
                     let own = if *open == zero { zero } else { *slope };
                     *slope = own * *x + *y;
                     *open = one;
@@ -383,7 +390,8 @@ fn tanh<T: Real>(x: T) -> T {
     if x.size() < T::of(0.625) { near } else { far }
 }
 
-/// The error function, given e = exp(-x^2): rational functions below 1 and from there on (Cephes' `erf` and `erfc`).
+/// The error function, given e = exp(-x^2): rational functions below 1 and from there on (Cephes'
+/// `erf` and `erfc`).
 #[inline(always)]
 fn erf<T: Real>(x: T, e: T) -> T {
     let (z, size) = (x * x, x.size());
@@ -409,7 +417,7 @@ fn erf<T: Real>(x: T, e: T) -> T {
         ],
     );
     let near = x * above / below;
-    // Behind 8 nothing is left to take from 1.
+    // From 8 on 1 - erf is below rounding, and the polynomials could overflow.
     let capped = if size > T::of(8.0) { T::of(8.0) } else { size };
     let above = polynomial(
         capped,
@@ -471,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn exponentials_are_those_of_the_library() {
+    fn exp_and_tanh_are_those_of_the_library() {
         for x in grid().into_iter().map(|x| 35.0 * x).filter(|x| *x > -700.0 && *x < 709.7) {
             let (found, expected) = (x.power_of_e(), x.exp());
             assert!((found - expected).abs() <= 4e-16 * x.abs().max(1.0) * expected, "{found:e} at {x}");
@@ -495,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_function_is_that_of_tables() {
+    fn erf_is_that_of_tables() {
         let known = [
             (0.1, 0.112_462_916_018_284_892_2),
             (0.5, 0.520_499_877_813_046_537_7),
@@ -516,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn derivatives_are_limits_of_differences() {
+    fn slopes_are_limits_of_differences() {
         let whole: &[&[ChainPart]] = &[
             &[ChainPart::Sigmoid],
             &[ChainPart::LogSigmoid],
@@ -566,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn kinks_have_the_derivative_of_the_other_executor() {
+    fn slopes_at_kinks_are_those_of_the_burn_executor() {
         let slope = |part: ChainPart, x: f64| at(InstructionSet::Scalar, &[part], &[x])[1][0];
         let cut = ChainPart::Clamp { min: 0.0, max: 6.0 };
         assert_eq!([slope(cut, 0.0), slope(cut, 6.0), slope(cut, 3.0)], [0.0, 0.0, 1.0]);

@@ -1,4 +1,4 @@
-//! Made-up cases, what the kernels get of them, and how their results are read.
+//! Random cases, the operands that kernels get of them, and how their results are read.
 
 use crate::kernels::{
     Active, CotangentTarget, InstructionSet, LineLayout, MOST_LINES, Patches, RowTable, SimdFloat,
@@ -12,7 +12,7 @@ pub(crate) const ROUNDINGS: f64 = 64.0;
 /// What stands where nothing may be written.
 pub(crate) const CANARY: f64 = 12_345.0;
 
-/// A sequence of made-up numbers.
+/// A pseudo-random sequence of numbers.
 pub(crate) struct Draws(pub(crate) u64);
 
 impl Draws {
@@ -55,7 +55,7 @@ pub(crate) struct LayerCase {
     pub(crate) samples: usize,
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
-    /// Which divide both.
+    /// Groups of channels, which divide inputs and outputs.
     pub(crate) groups: usize,
     /// Rows of a sample before and behind the layer.
     pub(crate) rows: [usize; 2],
@@ -84,7 +84,8 @@ impl LayerCase {
     }
 }
 
-/// A table in which each tap of each target row reads some source row or none, no source row twice by one tap.
+/// A table in which each tap of each target row reads some source row or none, no source row twice
+/// by one tap.
 pub(crate) fn table(case: &LayerCase, draws: &mut Draws) -> RowTable {
     let [before, behind] = case.rows;
     let shifts: Vec<_> = (0..case.taps).map(|_| draws.below(before + 3)).collect();
@@ -93,7 +94,7 @@ pub(crate) fn table(case: &LayerCase, draws: &mut Draws) -> RowTable {
     })
 }
 
-/// A case over the 3 x 3 neighbours in a made-up image.
+/// A case over the 3 x 3 neighbours in an image of random size.
 pub(crate) struct Image {
     pub(crate) case: LayerCase,
     pub(crate) table: RowTable,
@@ -105,7 +106,7 @@ pub(crate) struct Image {
 pub(crate) fn image(case: &LayerCase, draws: &mut Draws) -> Image {
     let from = [1 + draws.below(9), 1 + draws.below(9)];
     let before = [draws.below(3), draws.below(3)];
-    // SampleCotangents least one position, with as much padding behind the image as it takes.
+    // At least one position, with as much padding behind the image as it takes.
     let to = [0, 1].map(|axis| (from[axis] + before[axis] + draws.below(3)).saturating_sub(2).max(1));
     let read = |row: usize, tap: usize| {
         let [y, x] = [row / to[1] + tap / 3, row % to[1] + tap % 3];
@@ -113,7 +114,7 @@ pub(crate) fn image(case: &LayerCase, draws: &mut Draws) -> Image {
         (y < from[0] && x < from[1]).then_some(y * from[1] + x)
     };
     let [behind, ahead] = [to[0] * to[1], from[0] * from[1]];
-    // Half the channels: nine taps take long as plain loops.
+    // Half the channels: plain loops over nine taps take long.
     let [inputs, outputs] = [case.inputs, case.outputs].map(|channels| channels.div_ceil(2));
     let case = LayerCase { inputs, outputs, rows: [ahead, behind], taps: 9, groups: 1, ..case.clone() };
     Image { case, table: RowTable::new(behind, 9, ahead, read), from, to, before }
@@ -135,7 +136,8 @@ pub(crate) fn sets() -> impl Iterator<Item = InstructionSet> {
     InstructionSet::ALL.into_iter().filter(|set| set.is_available())
 }
 
-/// How much larger than a plain sum's the rounding of Winograd's form may be: what it adds up is larger than the sum.
+/// Rounding of Winograd's form, in units of that of a plain sum: the terms that it adds up are
+/// larger than the sum.
 pub(crate) const PATCHED: f64 = 4.0;
 
 pub(crate) fn close<T: SimdFloat>(found: &[T], expected: &[f64], unit: f64, what: &str) {
@@ -152,7 +154,7 @@ pub(crate) struct GivenCotangents<T> {
     pub(crate) full: Vec<f64>,
 }
 
-/// Made-up cotangents; what a layout does not hold is zero.
+/// Random cotangents; what a layout does not hold is zero.
 pub(crate) fn given<T: SimdFloat>(
     layout: LineLayout<'_>,
     rows: usize,
@@ -212,7 +214,7 @@ pub(crate) fn read<T: SimdFloat>(
     full
 }
 
-/// Plain loops: what comes to each row and channel, in full.
+/// Plain loops: the pullback at each row and channel, in full.
 pub(crate) fn naive_pullback(
     case: &LayerCase,
     table: &RowTable,
@@ -244,7 +246,7 @@ pub(crate) fn target_is_on(target: CotangentTarget<'_>, row: usize, channel: usi
     }
 }
 
-/// Made-up numbers where the target is.
+/// Random numbers where the target is.
 pub(crate) fn fill<T: SimdFloat>(
     target: CotangentTarget<'_>,
     rows: usize,

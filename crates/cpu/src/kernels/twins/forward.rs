@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::cases::{CANARY, Draws, LayerCase, PATCHED, cases, close, image, sets, table};
 
-/// Masks and lists, as the sets make them, against one number at a time.
+/// Masks and lists, as each instruction set makes them, against one number at a time.
 fn check_masks<T: SimdFloat>(case: &LayerCase) {
     let mut draws = Draws(case.seed);
     let (rows, channels) = (case.samples * case.rows[0], case.inputs);
@@ -25,9 +25,12 @@ fn check_masks<T: SimdFloat>(case: &LayerCase) {
     }
 }
 
-fn check_products<T: SimdFloat>(case: &LayerCase, unit: f64) {
+fn check_product_by_rows<T: SimdFloat>(case: &LayerCase, unit: f64) {
+    check_product::<T>(case, &table(case, &mut Draws(case.seed)), None, unit);
+}
+
+fn check_product_by_patches<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
-    check_product::<T>(case, &table(case, &mut draws), None, unit);
     let image = image(case, &mut draws);
     for form in [WinogradForm::Two, WinogradForm::Four] {
         check_product::<T>(&image.case, &image.table, Some(&image.patches(form)), PATCHED * unit);
@@ -84,7 +87,7 @@ fn check_product<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Opti
     }
 }
 
-/// Each channel by itself: a product of as many groups.
+/// A depthwise product.
 fn check_channelwise<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
     let LayerCase { samples, inputs: channels, rows: [before, behind], taps, share, .. } = *case;
@@ -123,19 +126,25 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn masks_agree_with_plain_loops(case in cases()) {
+    fn masks_and_lists_of_positive_numbers(case in cases()) {
         check_masks::<f32>(&case);
         check_masks::<f64>(&case);
     }
 
     #[test]
-    fn products_agree_with_plain_loops(case in cases()) {
-        check_products::<f32>(&case, f64::from(f32::EPSILON));
-        check_products::<f64>(&case, f64::EPSILON);
+    fn product_by_rows(case in cases()) {
+        check_product_by_rows::<f32>(&case, f64::from(f32::EPSILON));
+        check_product_by_rows::<f64>(&case, f64::EPSILON);
     }
 
     #[test]
-    fn channelwise_products_agree_with_plain_loops(case in cases()) {
+    fn product_winograd(case in cases()) {
+        check_product_by_patches::<f32>(&case, f64::from(f32::EPSILON));
+        check_product_by_patches::<f64>(&case, f64::EPSILON);
+    }
+
+    #[test]
+    fn product_depthwise(case in cases()) {
         check_channelwise::<f32>(&case, f64::from(f32::EPSILON));
         check_channelwise::<f64>(&case, f64::EPSILON);
     }

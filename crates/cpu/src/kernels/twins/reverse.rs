@@ -11,9 +11,12 @@ use super::cases::{
     read, sets, table, target_is_on, triples,
 };
 
-fn check_pullbacks<T: SimdFloat>(case: &LayerCase, unit: f64) {
+fn check_pullback_by_rows<T: SimdFloat>(case: &LayerCase, unit: f64) {
+    check_pullback::<T>(case, &table(case, &mut Draws(case.seed)), None, unit);
+}
+
+fn check_pullback_by_patches<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
-    check_pullback::<T>(case, &table(case, &mut draws), None, unit);
     let image = image(case, &mut draws);
     let form = [WinogradForm::Two, WinogradForm::Four][draws.below(2)];
     check_pullback::<T>(&image.case, &image.table, Some(&image.reversed(form)), PATCHED * unit);
@@ -29,7 +32,7 @@ fn check_pullback<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Opt
         if case.joins(i, o) { weights[(tap * outputs + o) * inputs + i] } else { 0.0 }
     };
     let panels = match patches {
-        // The other way round, a tap leads to the opposite side.
+        // Seen from the inputs, each tap leads to the opposite side.
         Some(patches) => patches.panels(outputs, inputs, |tap, o, i| weight(8 - tap, o, i)),
         None => Panels::<T>::reverse(taps, outputs, inputs, groups, weight),
     };
@@ -100,7 +103,7 @@ fn check_pullback<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Opt
     }
 }
 
-/// Several layers into some of the channels of the same rows, which none of them has alone.
+/// Several layers into some of the channels of the same rows, which each of them adds to.
 fn check_together<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
     let LayerCase { samples, inputs, outputs, rows: [before, behind], taps, lines, share, .. } = *case;
@@ -158,7 +161,7 @@ fn check_together<T: SimdFloat>(case: &LayerCase, unit: f64) {
     }
 }
 
-/// The reverse pass of the same.
+/// The reverse pass of a depthwise convolution.
 fn check_gather<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
     let case = LayerCase { outputs: case.inputs, groups: case.inputs, ..case.clone() };
@@ -253,25 +256,31 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn pullbacks_agree_with_plain_loops(case in cases()) {
-        check_pullbacks::<f32>(&case, f64::from(f32::EPSILON));
-        check_pullbacks::<f64>(&case, f64::EPSILON);
+    fn pullback_by_rows(case in cases()) {
+        check_pullback_by_rows::<f32>(&case, f64::from(f32::EPSILON));
+        check_pullback_by_rows::<f64>(&case, f64::EPSILON);
     }
 
     #[test]
-    fn pullbacks_together_agree_with_plain_loops(case in cases()) {
+    fn pullback_winograd_dense(case in cases()) {
+        check_pullback_by_patches::<f32>(&case, f64::from(f32::EPSILON));
+        check_pullback_by_patches::<f64>(&case, f64::EPSILON);
+    }
+
+    #[test]
+    fn pullback_of_several_layers_together(case in cases()) {
         check_together::<f32>(&case, f64::from(f32::EPSILON));
         check_together::<f64>(&case, f64::EPSILON);
     }
 
     #[test]
-    fn gathers_agree_with_plain_loops(case in cases()) {
+    fn gather_depthwise(case in cases()) {
         check_gather::<f32>(&case, f64::from(f32::EPSILON));
         check_gather::<f64>(&case, f64::EPSILON);
     }
 
     #[test]
-    fn spreads_agree_with_plain_loops(case in cases()) {
+    fn spread_dense_and_compressed(case in cases()) {
         check_spread::<f32>(&case, f64::from(f32::EPSILON));
         check_spread::<f64>(&case, f64::EPSILON);
     }

@@ -1,5 +1,5 @@
-//! What has no masks: values combined number by number, normalised rows, products of matrices, and the
-//! cotangents of all of them.
+//! Kernels without masks: values combined number by number, normalised rows, products of matrices,
+//! and their pullbacks.
 
 use proptest::prelude::*;
 
@@ -9,11 +9,12 @@ use super::cases::{
 };
 use crate::kernels::{
     Combine, CotangentTarget, Cotangents, DenseRows, GatherPullback, How, LineLayout, Matrices,
-    MatricesPullback, MatrixOperand, Panels, Patches, Pullback, Repetition, RowFactor, RowLayout, RowTable,
-    ScaledPullback, Share, SimdFloat, Start, Stride, WinogradForm, Within, WithinPullback, WithinRow,
+    MatricesPullback, MatrixOperand, MatrixRole, Panels, Patches, Pullback, Repetition, RowFactor, RowLayout,
+    RowTable, ScaledPullback, Share, SimdFloat, Start, Stride, WinogradForm, Within, WithinPullback,
+    WithinRow,
 };
 
-/// Rows of made-up numbers with others around them.
+/// Rows of random numbers with others around them.
 struct GivenRows<T> {
     values: Vec<T>,
     pitch: usize,
@@ -41,8 +42,8 @@ impl<T: SimdFloat> GivenRows<T> {
     }
 }
 
-/// Calls `run` on a buffer of lines with every set that there is, adding to what is there and not, and
-/// compares what it holds then.
+/// Calls `run` on a buffer of lines with every set that there is, adding to what is there and not,
+/// and compares what it holds then.
 fn check_lines<T: SimdFloat>(
     [rows, lines, channels]: [usize; 3],
     draws: &mut Draws,
@@ -246,17 +247,17 @@ fn check_matrices<T: SimdFloat + faer::traits::RealField>(case: &LayerCase, unit
         let (rows, channels) = (Stride { rows: 1, channels: 0 }, Stride { rows: 0, channels: 1 });
         let flipped = draws.below(2) == 0;
         let [along, across] = if flipped { [second, first] } else { [first, second] };
-        let steps = if flipped { [channels, rows] } else { [rows, channels] };
+        let strides = if flipped { [channels, rows] } else { [rows, channels] };
         let beside = draws.below(2) == 0;
         let corner = |head: usize| if beside { [0, head * across] } else { [head * along, 0] };
         let corners = (0..heads).map(corner).collect();
         let (rows, channels) = if beside { (along, heads * across) } else { (heads * along, across) };
-        (MatrixOperand { corners, steps, rows }, channels)
+        (MatrixOperand { corners, strides, rows }, channels)
     };
     let [(a, of_a), (b, of_b), (c, of_c)] = [[m, k], [k, n], [m, n]].map(&mut operand);
     let matrices = Matrices { sizes: [m, k, n], operands: [a, b, c] };
     let entry = |operand: usize, head: usize, [i, j]: [usize; 2]| {
-        let MatrixOperand { corners, steps: [first, second], .. } = &matrices.operands[operand];
+        let MatrixOperand { corners, strides: [first, second], .. } = &matrices.operands[operand];
         let [row, channel] = corners[head];
         let rows = row + i * first.rows + j * second.rows;
         (rows, channel + i * first.channels + j * second.channels)
@@ -302,21 +303,28 @@ fn check_matrices<T: SimdFloat + faer::traits::RealField>(case: &LayerCase, unit
             }
             let (source, other) =
                 (DenseRows { channels: of_c, pitch: g.pitch, offset: 2, values: &g.values }, other.dense());
+            let operand = [MatrixRole::A, MatrixRole::B][operand];
             MatricesPullback { matrices: &matrices, operand, source, other, pitch, offset, lines }
                 .run(samples, out);
         });
     }
 }
 
-/// Products and gathers whose results are multiplied by a factor for each number of their rows.
-fn check_slopes<T: SimdFloat>(case: &LayerCase, unit: f64) {
+/// A product whose pullback's results are multiplied by a factor for each number of their rows.
+fn check_slopes_by_rows<T: SimdFloat>(case: &LayerCase, unit: f64) {
+    check_product::<T>(case, &table(case, &mut Draws(case.seed)), None, unit);
+}
+
+fn check_slopes_by_patches<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
     let image = image(case, &mut draws);
-    let any = table(case, &mut draws);
-    check_product::<T>(case, &any, None, unit);
     check_product::<T>(&image.case, &image.table, Some(&image.reversed(WinogradForm::Four)), PATCHED * unit);
+}
+
+/// A depthwise convolution: as many groups as channels.
+fn check_slopes_of_channels<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let alone = LayerCase { outputs: case.inputs, groups: case.inputs, ..case.clone() };
-    check_product::<T>(&alone, &any, None, unit);
+    check_product::<T>(&alone, &table(case, &mut Draws(case.seed)), None, unit);
 }
 
 fn check_product<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Option<&Patches>, unit: f64) {
@@ -350,7 +358,7 @@ fn check_product<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Opti
         });
     }
     let panels = match patches {
-        // The other way round, a tap leads to the opposite side.
+        // Seen from the inputs, each tap leads to the opposite side.
         Some(patches) => patches.panels(outputs, inputs, |tap, o, i| weight(8 - tap, o, i)),
         None => Panels::<T>::reverse(taps, outputs, inputs, groups, weight),
     };
@@ -410,31 +418,43 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn combined_values_agree_with_plain_loops(case in cases()) {
+    fn combine_forward_and_pullback(case in cases()) {
         check_combined::<f32>(&case, f64::from(f32::EPSILON));
         check_combined::<f64>(&case, f64::EPSILON);
     }
 
     #[test]
-    fn slopes_agree_with_plain_loops(case in cases()) {
-        check_slopes::<f32>(&case, f64::from(f32::EPSILON));
-        check_slopes::<f64>(&case, f64::EPSILON);
+    fn pullback_by_rows_times_slopes(case in cases()) {
+        check_slopes_by_rows::<f32>(&case, f64::from(f32::EPSILON));
+        check_slopes_by_rows::<f64>(&case, f64::EPSILON);
     }
 
     #[test]
-    fn scaled_lines_agree_with_plain_loops(case in cases()) {
+    fn pullback_winograd_times_slopes(case in cases()) {
+        check_slopes_by_patches::<f32>(&case, f64::from(f32::EPSILON));
+        check_slopes_by_patches::<f64>(&case, f64::EPSILON);
+    }
+
+    #[test]
+    fn gather_depthwise_times_slopes(case in cases()) {
+        check_slopes_of_channels::<f32>(&case, f64::from(f32::EPSILON));
+        check_slopes_of_channels::<f64>(&case, f64::EPSILON);
+    }
+
+    #[test]
+    fn scaled_pullback(case in cases()) {
         check_scaled::<f32>(&case, f64::from(f32::EPSILON));
         check_scaled::<f64>(&case, f64::EPSILON);
     }
 
     #[test]
-    fn normalised_rows_agree_with_plain_loops(case in cases()) {
+    fn softmax_and_layer_norm_forward_and_pullback(case in cases()) {
         check_within::<f32>(&case, f64::from(f32::EPSILON));
         check_within::<f64>(&case, f64::EPSILON);
     }
 
     #[test]
-    fn products_of_matrices_agree_with_plain_loops(case in cases()) {
+    fn matrix_products_forward_and_pullback(case in cases()) {
         check_matrices::<f32>(&case, f64::from(f32::EPSILON));
         check_matrices::<f64>(&case, f64::EPSILON);
     }
