@@ -136,7 +136,7 @@ pub(crate) trait SimdFloat:
     fn to_f64(self) -> f64;
 }
 
-/// Numbers in the widest vector.
+/// Numbers in the widest vector of any set: 16 of f32.
 pub(crate) const WIDEST: usize = 16;
 
 /// A vector from numbers that may be too few to fill it.

@@ -1,6 +1,8 @@
-//! What an instruction set does quicker than the generic loops, in a folder for each set that has something.
+//! What an instruction set does faster than the generic loops, in a folder for each set that has
+//! something.
 //!
-//! Every function here says whether it has done the work; where it has not, the caller does.
+//! Every function here returns whether it has done the work; where it has not, the caller does it
+//! with its generic loops.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -17,14 +19,15 @@ use crate::kernels::reverse::pullback::Pullback;
 use crate::kernels::reverse::spread::SpreadPullback;
 use crate::kernels::simd::{InstructionSet, SimdFloat};
 
-/// What an element needs for the sets of this processor: nothing where none has anything of its own.
+/// What an element needs for the sets of this processor: nothing where none has anything of its
+/// own.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) trait ArchElement {}
 
 #[cfg(not(target_arch = "x86_64"))]
 impl<T> ArchElement for T {}
 
-/// The work of a set, where it is compiled.
+/// Returns `$work` if the set is AVX-512, on processors for which that is compiled.
 macro_rules! avx512 {
     ($set:expr, $work:expr) => {{
         #[cfg(target_arch = "x86_64")]
@@ -45,7 +48,7 @@ pub(crate) fn positive<T: SimdFloat, F: Fn(usize) -> bool>(
     false
 }
 
-/// Writes the places of all set bits within their row of `pitch` words, ascending, row by row.
+/// Writes the indices of all set bits within their row of `pitch` words, ascending, row by row.
 pub(crate) fn list(set: InstructionSet, words: &[u32], pitch: usize, ids: &mut [u16]) -> bool {
     avx512!(set, avx512::masks::list(words, pitch, ids));
     let _ = (words, pitch, ids);

@@ -1,4 +1,7 @@
-//! Depthwise convolutions, forward: each channel for itself. Their reverse pass is [`Share::Weights`](crate::Share) of a gather.
+//! Depthwise convolutions, forward: each channel for itself. Their reverse pass is
+//! [`Share::Weights`] of a gather.
+//!
+//! [`Share::Weights`]: crate::kernels::Share::Weights
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -8,9 +11,11 @@ use crate::kernels::layout::rows::{Chunk, DenseRows, LiveRows, add_then_relu, ta
 use crate::kernels::layout::table::RowTable;
 use crate::kernels::simd::{InstructionSet, SimdFloat};
 
-/// y(row, c) = bias(c) + sum over taps t of x(table(row, t), c) w(t, c) + residual(row, c), then relu(y) if asked.
+/// y(row, c) = bias(c) + sum over taps t of x(table(row, t), c) w(t, c) + residual(row, c), then
+/// relu(y) if asked.
 ///
-/// As [`Panels`](crate::Panels) of groups it would take 32 times the operations. Of so few for each number that is read, plain loops leave
+/// As [`Panels`](crate::kernels::Panels) of groups it would take 32 times the operations, most of
+/// them by zeros. There are so few operations per number that is read that plain loops leave
 /// nothing to gain.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Channelwise<'a, T> {
@@ -22,13 +27,13 @@ pub(crate) struct Channelwise<'a, T> {
     pub(crate) bias: &'a [T],
     /// The rows that are read.
     pub(crate) source: DenseRows<'a, T>,
-    /// ChannelwiseRows that are added.
+    /// Rows that are added.
     pub(crate) residual: Option<DenseRows<'a, T>>,
     /// Whether negative results become 0.
     pub(crate) relu: bool,
 }
 
-/// ChannelwiseRows that a task should have at least.
+/// Rows that a task should have at least.
 const LEAST_ROWS: usize = 64;
 
 impl<T: SimdFloat> Channelwise<'_, T> {

@@ -1,5 +1,5 @@
-//! Two values number by number, one of them repeated where it has fewer rows or a single channel: gates
-//! of channels, and what a normalisation divides by.
+//! Two values number by number, one of them repeated where it has fewer rows or a single channel:
+//! gates of channels, and what a normalisation divides by.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -71,7 +71,7 @@ const LEAST_ROWS: usize = 64;
 
 /// What is computed of a combination y = x how o.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wanted {
+enum CombineWanted {
     /// y itself.
     Value,
     /// dy/dx, of a quotient.
@@ -81,8 +81,8 @@ enum Wanted {
 }
 
 impl<T: SimdFloat> Combine<'_, T> {
-    /// Writes the live rows of the result as `layout` says, and the derivatives of a quotient by both
-    /// operands, if there are buffers for them, row after row without gaps.
+    /// Writes the live rows of the result as `layout` says, and the derivatives of a quotient by
+    /// both operands, if there are buffers for them, row after row without gaps.
     pub(crate) fn run(
         &self,
         set: InstructionSet,
@@ -90,15 +90,15 @@ impl<T: SimdFloat> Combine<'_, T> {
         layout: RowLayout,
         slopes: Option<[&mut [T]; 2]>,
     ) {
-        self.write(set, Wanted::Value, out, layout);
+        self.write(set, CombineWanted::Value, out, layout);
         let Some([by_first, by_other]) = slopes else { return };
         let layout = RowLayout { pitch: self.source.channels, offset: 0 };
-        self.write(set, Wanted::ByFirst, by_first, layout);
-        self.write(set, Wanted::ByOther, by_other, layout);
+        self.write(set, CombineWanted::ByFirst, by_first, layout);
+        self.write(set, CombineWanted::ByOther, by_other, layout);
     }
 
     /// Writes all live rows of the result or of a derivative.
-    fn write(&self, set: InstructionSet, wanted: Wanted, out: &mut [T], layout: RowLayout) {
+    fn write(&self, set: InstructionSet, wanted: CombineWanted, out: &mut [T], layout: RowLayout) {
         let Self { how, positions, live, samples, .. } = *self;
         let rows = LiveRows { positions, live, samples };
         let (parts, channels) = (tasks(rows.count(), LEAST_ROWS), self.source.channels);
@@ -131,7 +131,7 @@ fn each<T: SimdFloat>(x: &[T], other: &[T], out: &mut [T], one: impl Fn(T, T) ->
 /// One row of the result, or of a derivative.
 struct CombineRow<'a, 'b, T> {
     how: How,
-    wanted: Wanted,
+    wanted: CombineWanted,
     x: &'a [T],
     other: &'a [T],
     out: &'b mut [T],
@@ -145,19 +145,19 @@ impl<T: SimdFloat> WithSimd for CombineRow<'_, '_, T> {
         let Self { how, wanted, x, other, out } = self;
         let (one, minus) = (T::from_f64(1.0), T::from_f64(-1.0));
         match (wanted, how) {
-            (Wanted::Value, How::Sum(signs)) => {
+            (CombineWanted::Value, How::Sum(signs)) => {
                 let [a, b] = signs.map(T::from_f64);
                 each(x, other, out, |x, o| x * a + o * b);
             }
-            (Wanted::Value, How::Product) => each(x, other, out, |x, o| x * o),
-            (Wanted::Value, How::Quotient) => each(x, other, out, |x, o| x / o),
-            (Wanted::Value, How::Inverse) => each(x, other, out, |x, o| o / x),
+            (CombineWanted::Value, How::Product) => each(x, other, out, |x, o| x * o),
+            (CombineWanted::Value, How::Quotient) => each(x, other, out, |x, o| x / o),
+            (CombineWanted::Value, How::Inverse) => each(x, other, out, |x, o| o / x),
             // Derivatives are kept of quotients alone: those of sums and products are constants and
             // the operands themselves.
-            (Wanted::ByFirst, How::Inverse) => each(x, other, out, |x, o| minus * (o / x) / x),
-            (Wanted::ByOther, How::Inverse) => each(x, other, out, |x, _| one / x),
-            (Wanted::ByFirst, _) => each(x, other, out, |_, o| one / o),
-            (Wanted::ByOther, _) => each(x, other, out, |x, o| minus * (x / o) / o),
+            (CombineWanted::ByFirst, How::Inverse) => each(x, other, out, |x, o| minus * (o / x) / x),
+            (CombineWanted::ByOther, How::Inverse) => each(x, other, out, |x, _| one / x),
+            (CombineWanted::ByFirst, _) => each(x, other, out, |_, o| one / o),
+            (CombineWanted::ByOther, _) => each(x, other, out, |x, o| minus * (x / o) / o),
         }
     }
 }

@@ -74,7 +74,8 @@ impl<T: SimdFloat> Rowwise<'_, T> {
         });
     }
 
-    /// The maximum over each window. The choices, `[row][channel]`, are the taps of the maxima: of several equal ones the first.
+    /// The maximum over each window. The choices, `[row][channel]`, are the taps of the maxima: of
+    /// several equal ones the first.
     pub(crate) fn maximum(&self, table: &RowTable, out: &mut [T], layout: RowLayout, choices: &mut [u16]) {
         let channels = self.source.channels;
         let pick = |sample: usize, position: usize, out: &mut [T], choices: &mut [u16]| {

@@ -1,4 +1,8 @@
 //! The forward pass of a convolution: a dense product over the rows that a table names.
+//!
+//! Tiles of eight rows (four where registers are few) by two vectors of columns stay in registers
+//! while taps and channels pass by. With [`Patches`] the product is taken in Winograd's form
+//! instead.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -11,7 +15,8 @@ use crate::kernels::simd::{InstructionSet, SimdFloat, load, store};
 use crate::kernels::winograd::patched::{Deliver, PatchSource, Patched};
 use crate::kernels::winograd::patches::Patches;
 
-/// y(row, o) = bias(o) + residual(row, o) + sum over taps t and channels i of x(table(row, t), i) w(t, i, o), then relu(y) if asked.
+/// y(row, o) = bias(o) + residual(row, o) + sum over taps t and channels i of x(table(row, t), i)
+/// w(t, i, o), then relu(y) if asked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Product<'a, T> {
     /// Which rows a row reads.
@@ -24,13 +29,13 @@ pub(crate) struct Product<'a, T> {
     pub(crate) bias: &'a [T],
     /// The rows that are read.
     pub(crate) source: DenseRows<'a, T>,
-    /// ProductRows that are added.
+    /// Rows that are added.
     pub(crate) residual: Option<DenseRows<'a, T>>,
     /// Whether negative results become 0.
     pub(crate) relu: bool,
 }
 
-/// Where rows are written: like [`DenseRows`], the numbers apart.
+/// Where rows are written: as in [`DenseRows`], without the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RowLayout {
     /// From one row to the next.
@@ -42,7 +47,7 @@ pub(crate) struct RowLayout {
 /// Vectors of columns that a tile holds in registers.
 const COLUMNS: usize = 2;
 
-/// ProductRows that a task should have at least.
+/// Rows that a task should have at least.
 const LEAST_ROWS: usize = 32;
 
 impl<T: SimdFloat> Product<'_, T> {
@@ -69,6 +74,8 @@ impl<T: SimdFloat> Product<'_, T> {
             );
         }
         let rows = LiveRows { positions: self.table.rows(), live, samples };
+        // Where rows pass by one panel at a time, each part reads all weights: no more parts than
+        // threads.
         let parts = match self.panels.passes() {
             1 => tasks(rows.count(), LEAST_ROWS),
             _ => tasks(rows.count(), LEAST_ROWS).min(rayon::current_num_threads()),

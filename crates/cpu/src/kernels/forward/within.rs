@@ -1,4 +1,5 @@
-//! What the channels of a row do to one another: softmax, and normalisation by the row's own mean and variance.
+//! Functions of all channels of a row: softmax, and normalisation by the row's own mean and
+//! variance.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -53,7 +54,8 @@ impl<T: SimdFloat> WithinRow<T> {
         }
     }
 
-    /// Numbers that a row of so many channels keeps besides its result: h, and one over the deviation.
+    /// Numbers that a row of so many channels keeps besides its result: h, and one over the
+    /// standard deviation.
     pub(crate) fn kept(&self, channels: usize) -> Option<usize> {
         match self {
             Self::Softmax => None,
@@ -63,7 +65,8 @@ impl<T: SimdFloat> WithinRow<T> {
 }
 
 impl<T: SimdFloat> Within<'_, T> {
-    /// Writes the live rows to their place, and what the reverse pass needs, if there is a buffer for it.
+    /// Writes the live rows as `layout` says, and what the reverse pass needs, if there is a buffer
+    /// for it.
     pub(crate) fn run(&self, set: InstructionSet, out: &mut [T], layout: RowLayout, kept: Option<&mut [T]>) {
         let Self { positions, live, samples, .. } = *self;
         let rows = LiveRows { positions, live, samples };
@@ -88,7 +91,7 @@ impl<T: SimdFloat> Within<'_, T> {
     }
 }
 
-/// OneRow row.
+/// One row.
 struct OneRow<'a, 'b, T> {
     row: &'a WithinRow<T>,
     x: &'a [T],
@@ -119,14 +122,14 @@ impl<T: SimdFloat> WithSimd for OneRow<'_, '_, T> {
 
 #[inline(always)]
 fn softmax<T: SimdFloat>(x: &[T], y: &mut [T]) {
-    // NaN is never the largest, and makes all of the row NaN in the sum.
+    // NaN is never the largest, but makes the sum NaN, and with it all of the row.
     let largest = x.iter().fold(T::from_f64(f64::NEG_INFINITY), |a, b| if *b > a { *b } else { a });
     y.iter_mut().zip(x).for_each(|(y, x)| *y = (*x - largest).power_of_e());
     let sum = total([&*y]);
     y.iter_mut().for_each(|y| *y = *y / sum);
 }
 
-/// Writes h, and gives one over the deviation.
+/// Writes h, and gives one over the standard deviation.
 #[inline(always)]
 fn standardize<T: SimdFloat>(epsilon: f64, x: &[T], h: &mut [T]) -> T {
     let count = x.len() as f64;

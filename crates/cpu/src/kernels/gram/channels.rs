@@ -1,4 +1,5 @@
-//! Cotangents of one sample by channel: the way into the gradients of weights.
+//! Cotangents of one sample sorted by channel, for the gradients of weights; and Gram matrices of
+//! plain rows.
 
 use pulp::{Simd, WithSimd};
 
@@ -6,20 +7,21 @@ use crate::kernels::layout::cotangent::{Cotangents, Lines};
 use crate::kernels::reverse::pullback::{MOST_LINES, by_lines};
 use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
 
-/// For each channel of a layer's outputs the positions where it is active, and the V cotangents there.
+/// For each channel of a layer's outputs the positions where it is active, and the V cotangents
+/// there.
 #[derive(Debug, Clone)]
 pub(crate) struct ByChannel<T> {
     /// V, from 1 to [`MOST_LINES`].
     pub(crate) lines: usize,
     /// Where the entries of each channel begin; one more than there are channels.
     starts: Vec<usize>,
-    /// Places in the list of positions.
+    /// Indices in the list of positions.
     positions: Vec<u32>,
-    /// `[entry][V]`, and a vector more.
+    /// `[entry][V]`, and a vector's worth of numbers more, which kernels may read.
     values: Vec<T>,
 }
 
-/// Where the cotangents of a sample are.
+/// The cotangents of one sample.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SampleCotangents<'a, T> {
     /// The cotangents.
@@ -62,7 +64,8 @@ impl<T: SimdFloat> ByChannel<T> {
         let mut next = self.starts.clone();
         let last = (at.sample + 1) * at.rows - 1;
         for (index, row) in at.live_rows().enumerate() {
-            // The processor does not foresee lines that are read side by side.
+            // Lines that are read side by side are fetched ahead: the processor does not foresee
+            // them.
             if row < last {
                 at.source.fetch(row + 1, V, 0..at.source.layout.channels());
             }
@@ -85,7 +88,8 @@ impl<T: SimdFloat> ByChannel<T> {
         self.starts.len() - 1
     }
 
-    /// The entries of a channel: places in the list of positions, and `[entry][V]`, with what lies behind.
+    /// The entries of a channel: indices in the list of positions, and `[entry][V]`, with what lies
+    /// behind.
     #[inline(always)]
     pub(crate) fn entries(&self, channel: usize) -> (&[u32], &[T]) {
         let (from, till) = (self.starts[channel], self.starts[channel + 1]);
@@ -130,7 +134,8 @@ impl<T: SimdFloat> WithSimd for Products<'_, T> {
     }
 }
 
-/// Sums side by side: their order is always the same.
+/// Sums that run side by side. The number is the same on all instruction sets, and with it the
+/// order of summation.
 const LANES: usize = 32;
 
 /// Adds the products of two rows.

@@ -1,8 +1,15 @@
-//! The Gram matrix of a weight's gradients, without the gradients: tile by tile in registers, squared and dropped.
+//! The Gram matrix of a weight's gradients, without the gradients: tile by tile in registers,
+//! squared and dropped.
 //!
-//! The gradient of a convolution's weight for cotangent v is D_v(o, t, i) = sum over positions p of g(p, v, o) x(p, t, i). Here the roles of
-//! position and channel change places against the pullback: for one output channel o only the positions count where o is active, and one
-//! list of them serves all taps and inputs. A tile is V lines by one or two vectors of inputs.
+//! The gradient of a convolution's weight for cotangent v is D_v(o, t, i) = sum over positions p of
+//! g(p, v, o) x(p, t, i). Compared with the pullback, position and channel change roles: for one
+//! output channel o only the positions count where o is active, and one list of them
+//! ([`ByChannel`]) serves all taps and inputs. A tile is V lines by one or two vectors of inputs of
+//! one tap; its sums over positions stay in registers. What is kept of a tile is its contribution
+//! to V x V sums.
+//!
+//! With [`Patches`] the same is done in Winograd's form
+//! ([`crate::kernels::winograd::patched_outer`]).
 
 use std::ops::Range;
 
@@ -14,7 +21,7 @@ use crate::kernels::layout::rows::DenseRows;
 use crate::kernels::layout::table::RowTable;
 use crate::kernels::reverse::pullback::{MOST_LINES, by_lines};
 use crate::kernels::simd::{InstructionSet, SimdFloat};
-use crate::kernels::winograd::patch_gram::{self, PatchGram};
+use crate::kernels::winograd::patched_outer::{self, PatchGram};
 use crate::kernels::winograd::patches::Patches;
 
 /// G(v, w) = sum over o, t, i of D_v(o, t, i) D_w(o, t, i), for one sample.
@@ -22,7 +29,8 @@ use crate::kernels::winograd::patches::Patches;
 pub(crate) struct TileGram<'a, T> {
     /// Which row each row reads by which tap.
     pub(crate) table: &'a RowTable,
-    /// The same in Winograd's form ([`WinogradForm::Four`](crate::WinogradForm::Four)), if it is to be taken: for layers all of whose rows are computed.
+    /// The same in Winograd's form (`WinogradForm::Four`), if it is to be taken: for layers all of
+    /// whose rows are computed.
     pub(crate) patches: Option<&'a Patches>,
     /// The rows that are read: x. Two vectors behind the last are read and not used.
     pub(crate) rows: DenseRows<'a, T>,
@@ -34,10 +42,11 @@ pub(crate) struct TileGram<'a, T> {
     pub(crate) scale: Option<&'a [T]>,
 }
 
-/// Output channels that one task takes; sums are added in the order of the tasks, which does not depend on threads.
+/// Output channels that one task takes. The sums of tasks are added in the order of the tasks, so
+/// that bits do not depend on the number of threads.
 pub(crate) const CHANNELS: usize = 8;
 
-/// Numbers of a tile's line: two vectors of 16.
+/// Numbers of a tile's line: two of the widest vectors.
 pub(crate) const WIDE: usize = 32;
 
 impl<T: SimdFloat> TileGram<'_, T> {
@@ -71,7 +80,7 @@ impl<T: SimdFloat> TileGram<'_, T> {
     /// Bytes that [`TileGram::gram`] takes by patches, beside the cotangents.
     #[must_use]
     pub(crate) fn bytes(patches: &Patches, inputs: usize, lines: usize) -> usize {
-        size_of::<T>() * patch_gram::numbers(patches, inputs, lines, rayon::current_num_threads())
+        size_of::<T>() * patched_outer::numbers(patches, inputs, lines, rayon::current_num_threads())
     }
 
     /// For each tap and live position, where the row that it reads begins in the buffer.
@@ -85,7 +94,8 @@ impl<T: SimdFloat> TileGram<'_, T> {
     }
 }
 
-/// Lanes of f64 sums for each pair of lines.
+/// Sums of D_v D_w for each pair of lines v <= w, in eight lanes each: as many as the widest vector
+/// of f64 has. All instruction sets keep eight, so that the order of summation is the same.
 #[derive(Default)]
 pub(crate) struct GramSums([[[f64; LANES]; MOST_LINES]; MOST_LINES]);
 
@@ -143,6 +153,7 @@ impl<T: SimdFloat> TileChannels<'_, T> {
         let lanes = T::lanes::<S>();
         let mut tile = [[T::splat(simd, T::default()); G]; V];
         for (position, values) in positions.iter().zip(values.chunks_exact(V)) {
+            // None where the tap falls into the padding.
             let Some(begin) = sources[*position as usize] else { continue };
             let row = &self.outer.rows.values[begin + first..][..G * lanes];
             let row: [T::Vector<S>; G] =
@@ -167,7 +178,8 @@ impl<T: SimdFloat> TileChannels<'_, T> {
 /// Lines of two vectors of D.
 type GradientTile<T, const V: usize> = [[T; WIDE]; V];
 
-/// sums(v, w) += scale^2 D_v . D_w over the first `width` numbers, by way of `wide`.
+/// sums(v, w) += scale^2 D_v . D_w over the first `width` numbers. The tile is converted to f64 in
+/// `wide` first, where zeros stand behind the last number, so that whole vectors can be multiplied.
 #[inline(always)]
 fn square<S: Simd, T: SimdFloat, const V: usize>(
     simd: S,
@@ -194,7 +206,8 @@ fn square<S: Simd, T: SimdFloat, const V: usize>(
 }
 
 impl GramSums {
-    /// Adds the products of two rows, as many as fill vectors.
+    /// Adds the products of two rows, whose length is a multiple of the lanes. Vector n of the rows
+    /// goes to vector n modulo `vectors` of the sums.
     #[inline(always)]
     pub(crate) fn add<S: Simd>(&mut self, simd: S, v: usize, w: usize, a: &[f64], b: &[f64]) {
         let (a, _) = S::as_simd_f64s(a);

@@ -1,12 +1,16 @@
 //! The Gram matrix of a weight's gradients by pairs of positions, where these are few.
 //!
-//! With D_v(o, t, i) = sum over positions p of g(p, v, o) x(p, t, i) as in [`crate::kernels::gram::tiles`],
+//! With D_v(o, t, i) = sum over positions p of g(p, v, o) x(p, t, i) as in
+//! [`crate::kernels::gram::outer`],
 //!
 //! ```text
-//! G(v, w) = sum over o, t, i of D_v D_w = sum over o, p, q of A(p, q) g(p, v, o) g(q, w, o),  A(p, q) = sum over t, i of x(p, t, i) x(q, t, i).
+//! G(v, w) = sum over o, t, i of D_v D_w = sum over o, p, q of A(p, q) g(p, v, o) g(q, w, o),
+//! A(p, q) = sum over t, i of x(p, t, i) x(q, t, i).
 //! ```
 //!
-//! A serves all outputs, and for each of them only the pairs of positions count at which it is active. Half of these are enough, for A is symmetric.
+//! A serves all outputs, and for each of them only the pairs of positions count at which it is
+//! active. Since A is symmetric, the pairs with q <= p are enough: with A(p, p) halved they give a
+//! matrix H, and G = H + H^T.
 
 use std::ops::Range;
 
@@ -14,7 +18,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::kernels::gram::channels::ByChannel;
-use crate::kernels::gram::tiles::CHANNELS;
+use crate::kernels::gram::outer::CHANNELS;
 use crate::kernels::reverse::pullback::by_lines;
 use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
 
@@ -31,11 +35,13 @@ pub(crate) struct PairGram<'a, T> {
     pub(crate) scale: Option<&'a [T]>,
 }
 
-/// Positions whose sums run side by side.
+/// Positions p that are taken together: their sums over q run side by side, and g(q, ..) is loaded
+/// once for all.
 const SIDE: usize = 4;
 
 impl<T: SimdFloat> PairGram<'_, T> {
-    /// `[V, V]`, row-major. The sums over an output's pairs are in the precision of T, those over outputs in f64.
+    /// `[V, V]`, row-major. The sums over an output's pairs are in the precision of T, those over
+    /// outputs in f64.
     #[must_use]
     pub(crate) fn gram(&self, set: InstructionSet) -> Vec<f64> {
         let (channels, lines) = (self.entries.channels(), self.entries.lines);
@@ -107,7 +113,8 @@ impl<T: SimdFloat> PairChannels<'_, T> {
         sums
     }
 
-    /// gram(v, ..) += sum over R entries p of g(p, v) (A(p, p) g(p, ..) / 2 + sum over entries q before p of A(p, q) g(q, ..)).
+    /// gram(v, ..) += sum over R entries p of g(p, v) (A(p, p) g(p, ..) / 2 + sum over entries q
+    /// before p of A(p, q) g(q, ..)).
     #[inline(always)]
     fn rows<S: Simd, const V: usize, const R: usize>(
         &self,
@@ -121,6 +128,7 @@ impl<T: SimdFloat> PairChannels<'_, T> {
         let own: [usize; R] = std::array::from_fn(|r| positions[from + r] as usize);
         let inner: [&[T]; R] = std::array::from_fn(|r| &self.pairs.inner[own[r] * count..][..count]);
         let vector = |entry: usize| T::load(simd, &values[entry * V + first..][..lanes]);
+        // All q before the first of the R entries serve each of them alike.
         let mut sums = [T::splat(simd, T::default()); R];
         for (entry, &position) in positions[..from].iter().enumerate() {
             let g = vector(entry);
@@ -128,6 +136,7 @@ impl<T: SimdFloat> PairChannels<'_, T> {
                 *sum = T::mul_add(simd, T::splat(simd, inner[position as usize]), g, *sum);
             }
         }
+        // Then the pairs among the R entries, and each entry with itself.
         let half = T::from_f64(0.5);
         for (r, (mut sum, inner)) in sums.into_iter().zip(inner).enumerate() {
             for (before, &position) in own[..r].iter().enumerate() {

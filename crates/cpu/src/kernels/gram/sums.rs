@@ -1,4 +1,7 @@
-//! Gradients of what each channel has for itself: of biases, and of the scale and the shift of a normalisation.
+//! Gradients of per-channel parameters: biases, and the scale and the shift of a normalisation. They are sums over positions.
+//!
+//! Fast path: compressed lines on AVX-512 are expanded and added in registers
+//! (`arch::avx512::wide_sums`); elsewhere they are written in full first.
 
 use std::ops::Range;
 
@@ -22,8 +25,11 @@ pub(crate) struct Normalized<'a, T> {
     pub(crate) inverse: &'a [f64],
 }
 
-/// Channels that are summed while the rows pass by, and rows whose sums are in the precision of the run before they are added in f64.
+/// Channels of a block, which are summed while its rows pass by.
 const CHANNELS: usize = 64;
+
+/// Rows of a block. Their sums are in the precision of the run, and are then added in f64: more
+/// rows round more, fewer add in f64 more often.
 pub(crate) const ROWS: usize = 32;
 
 impl<T: SimdFloat> SampleCotangents<'_, T> {
@@ -33,8 +39,9 @@ impl<T: SimdFloat> SampleCotangents<'_, T> {
         self.live_rows().map(|row| self.source.row(row, self.lines).ids.len()).sum()
     }
 
-    /// The sums over positions of the cotangents, `[V][channel]`, and of their products with what is normalised, if anything is: the
-    /// gradients of a shift and of a scale. Up to 32 rows are summed in the precision of T, these sums in f64.
+    /// The sums over positions of the cotangents, `[V][channel]`, and of their products with what
+    /// is normalised, if anything is: the gradients of a shift and of a scale. Up to [`ROWS`] rows
+    /// are summed in the precision of T, these sums in f64.
     #[must_use]
     pub(crate) fn sums(&self, set: InstructionSet, normalized: Option<Normalized<'_, T>>) -> [Vec<f64>; 2] {
         let channels = self.source.layout.channels();

@@ -11,7 +11,7 @@ use crate::kernels::simd::{InstructionSet, SimdFloat};
 /// How the V lines of rows are laid out.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum LineLayout<'a> {
-    /// `[row][V][pitch]`, of which `channels` channels from `offset` on are meant.
+    /// `[row][V][pitch]`, of which the `channels` channels from `offset` on belong to the value.
     Dense {
         /// From one line to the next.
         pitch: usize,
@@ -25,7 +25,7 @@ pub(crate) enum LineLayout<'a> {
 }
 
 impl LineLayout<'_> {
-    /// How many channels a line stands for.
+    /// How many channels a line has, active or not.
     #[must_use]
     pub(crate) fn channels(&self) -> usize {
         match self {
@@ -34,8 +34,8 @@ impl LineLayout<'_> {
         }
     }
 
-    /// How many numbers a buffer of `rows` rows needs: the lines, and what a kernel may read behind them: two vectors, and one more line
-    /// where lines begin within the buffer's.
+    /// How many numbers a buffer of `rows` rows needs: the lines, and what a kernel may read behind
+    /// them, which is two vectors, and one more line where lines begin within the buffer's.
     #[must_use]
     pub(crate) fn size(&self, rows: usize, lines: usize) -> usize {
         let more = match self {
@@ -84,7 +84,8 @@ pub(crate) struct Cotangents<'a, T> {
     pub(crate) layout: LineLayout<'a>,
 }
 
-/// The lines of one row: line v has `values[v * stride + a]` for channel `ids[a]`.
+/// The lines of one row: line v has the number `values[v * stride + a]` for channel `ids[a]`. So
+/// dense and compressed lines are read alike.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lines<'a, T> {
     pub(crate) ids: &'a [u16],
@@ -92,7 +93,7 @@ pub(crate) struct Lines<'a, T> {
     pub(crate) stride: usize,
 }
 
-/// All channels, for dense lines.
+/// The list of all channels, for dense lines.
 static EVERY: LazyLock<Vec<u16>> = LazyLock::new(|| (0..=u16::MAX).collect());
 
 impl<'a, T: SimdFloat> Cotangents<'a, T> {
@@ -166,7 +167,7 @@ impl<'a, T: SimdFloat> Cotangents<'a, T> {
     }
 }
 
-/// Multiplies each channel of lines that stand side by side by its factor.
+/// Multiplies each channel of lines, which follow one another without gaps, by its factor.
 #[inline(always)]
 pub(crate) fn scale_lines<T: SimdFloat>(lines: &mut [T], scale: &[T]) {
     for line in lines.chunks_exact_mut(scale.len()) {
@@ -174,7 +175,7 @@ pub(crate) fn scale_lines<T: SimdFloat>(lines: &mut [T], scale: &[T]) {
     }
 }
 
-/// Where a pullback's results go.
+/// Where the results of a step of the reverse pass go.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum CotangentTarget<'a> {
     /// To these lines; what a mask has switched off is not computed.
@@ -191,7 +192,7 @@ pub(crate) enum CotangentTarget<'a> {
 }
 
 impl<'a> CotangentTarget<'a> {
-    /// The mask that says what is computed.
+    /// The mask that says which channels are computed, if there is one.
     #[inline(always)]
     pub(crate) fn active(&self) -> Option<&'a Active> {
         match self {

@@ -1,4 +1,4 @@
-//! Numbers moved about: a copy of rows in another arrangement, and its reverse.
+//! Copies of rows in another arrangement, and their reverse.
 
 use rayon::prelude::*;
 
@@ -9,8 +9,8 @@ use crate::kernels::layout::cotangent::{
 use crate::kernels::layout::rows::{DenseRows, chunks, tasks};
 use crate::kernels::simd::{InstructionSet, SimdFloat};
 
-/// y(r, c) = x(s(r, c)): each number of a sample's result is one of its operand's, which may be taken more
-/// than once or not at all, or a constant.
+/// y(r, c) = x(s(r, c)): each number of a sample's result is one of its operand's, which may be
+/// taken more than once or not at all, or a constant.
 #[derive(Debug, Clone)]
 pub(crate) struct Moves {
     /// Rows and channels of the operand.
@@ -21,8 +21,8 @@ pub(crate) struct Moves {
     sources: Vec<u32>,
     /// Where the list of each row of the operand begins among `takers`.
     starts: Vec<usize>,
-    /// For each row of the operand its channels that are taken, and by which number of the result;
-    /// in the order of the latter, so that a row of the result is looked at once.
+    /// For each row of the operand, the channels that are taken and the numbers of the result that
+    /// take them, in the order of the latter, so that a row of the result is expanded once.
     takers: Vec<[u32; 2]>,
 }
 
@@ -62,8 +62,8 @@ impl Moves {
         rows
     }
 
-    /// Writes all rows of `samples` samples into `out`; numbers that are none of the operand's come from
-    /// `fill`, which has those of a sample, or are 0.
+    /// Writes all rows of `samples` samples into `out`; numbers that are none of the operand's come
+    /// from `fill`, which has those of a sample, or are 0.
     pub(crate) fn run<T: SimdFloat>(
         &self,
         source: DenseRows<'_, T>,

@@ -1,9 +1,11 @@
-//! Which rows a row reads: the geometry of a convolution or pool as a table, so that no kernel knows of strides or padding.
+//! Which rows a row reads: the geometry of a convolution or pool as a table, so that no kernel
+//! knows of strides, padding or dilation.
 
 /// No row: the tap falls into the padding.
 const NONE: u32 = u32::MAX;
 
-/// For each target row (an output position of one sample) and tap, the source row (an input position), if there is one.
+/// For each target row (an output position of one sample) and tap, the source row (an input
+/// position), if there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RowTable {
     taps: usize,
@@ -82,7 +84,8 @@ impl RowTable {
         (found != NONE).then_some(found as usize)
     }
 
-    /// The other way round: for each source row, by which taps it is read, and from which target rows.
+    /// The other way round: for each source row, by which taps it is read, and from which target
+    /// rows.
     #[must_use]
     pub(crate) fn links(&self) -> Links {
         self.links_of(&(0..self.rows()).collect::<Vec<_>>())

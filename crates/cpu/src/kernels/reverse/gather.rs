@@ -1,4 +1,8 @@
-//! Cotangents gathered from the rows that read a row, each channel for itself: the reverse pass of pools and depthwise convolutions.
+//! Cotangents gathered from the rows that read a row, each channel for itself: the reverse pass of
+//! pools and depthwise convolutions, and the sum over the taps of columns.
+//!
+//! Fast path: weighted shares of dense lines keep a vector of channels of three lines in registers
+//! while the taps pass by ([`WeightedRows`]). All else adds up a row in memory, line by line.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -10,12 +14,13 @@ use crate::kernels::layout::rows::{Chunk, DenseRows, chunks, tasks};
 use crate::kernels::layout::table::{Link, Links};
 use crate::kernels::simd::{InstructionSet, SimdFloat, load, store};
 
-/// What a row gets of the cotangents of a row that reads it.
+/// The share that a row has in the cotangents of a row that reads it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Share<'a, T> {
-    /// A share that follows from the reading row's position.
+    /// A factor for each position of the reading row.
     Even(&'a [T]),
-    /// All of the channels whose choice was the tap, none of the others: `[reading row][channel]`.
+    /// The channels that chose the tap, whole, and nothing of the others: the choices, `[reading
+    /// row][channel]`.
     Chosen(&'a [u16]),
     /// The columns of the tap: the reading rows have the channels of all taps side by side.
     Columns,
@@ -23,7 +28,8 @@ pub(crate) enum Share<'a, T> {
     Weights(&'a [T]),
 }
 
-/// target(row, v, c) += scale(c) times the sum over the taps and rows that read the row of their share.
+/// target(row, v, c) += scale(c) times the sum over the taps and rows that read the row of their
+/// share.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct GatherPullback<'a, T> {
     /// By which taps and rows each row is read.
@@ -46,7 +52,7 @@ pub(crate) struct GatherPullback<'a, T> {
     pub(crate) lines: usize,
 }
 
-/// GatherRows that a task should have at least.
+/// Rows that a task should have at least.
 const LEAST_ROWS: usize = 32;
 
 impl<T: SimdFloat> GatherPullback<'_, T> {
@@ -149,8 +155,8 @@ impl<T: SimdFloat> WithSimd for GatherRows<'_, '_, T> {
     }
 }
 
-/// GatherRows of weighted dense lines: a vector of channels of some lines stays in registers while the taps pass by,
-/// and a weight is read once for all of these.
+/// Rows of weighted dense lines: a vector of channels of some lines stays in registers while the
+/// taps pass by, and a weight is read once for all of these.
 struct WeightedRows<'a, 'b, T> {
     gather: &'a GatherPullback<'a, T>,
     set: InstructionSet,
@@ -186,7 +192,8 @@ impl<T: SimdFloat> WeightedRows<'_, '_, T> {
         }
     }
 
-    /// All lines of one row, times its factors, `stride` apart in `out`, where they are written or added.
+    /// All lines of one row, times its factors, `stride` apart in `out`, where they are written or
+    /// added.
     #[inline(always)]
     fn row<S: Simd>(
         &self,
@@ -204,7 +211,7 @@ impl<T: SimdFloat> WeightedRows<'_, '_, T> {
                 Some(slopes) => load(simd, &slopes[first..first + width]),
                 None => T::splat(simd, T::of(1.0)),
             };
-            // Lines by threes, for nine are usual.
+            // Lines by threes: nine are usual.
             let whole = lines / TOGETHER * TOGETHER;
             for line in (0..whole).step_by(TOGETHER) {
                 let sums = self.sums::<S, TOGETHER>(simd, row, line, first);
@@ -241,8 +248,8 @@ impl<T: SimdFloat> WeightedRows<'_, '_, T> {
     }
 }
 
-/// Writes, or adds, a vector of `width` channels of some lines, times factors. (A closure would be compiled
-/// without the set's instructions.)
+/// Writes, or adds, a vector of `width` channels of some lines, times factors. (A function, because
+/// a closure would be compiled without the set's instructions.)
 #[inline(always)]
 fn deliver<S: Simd, T: SimdFloat, const V: usize>(
     simd: S,
@@ -261,7 +268,7 @@ fn deliver<S: Simd, T: SimdFloat, const V: usize>(
 /// Lines whose sums are in registers together.
 const TOGETHER: usize = 3;
 
-/// The numbers from a place on, of which the last may be too few to fill a vector.
+/// The numbers from an index on, of which the last may be too few to fill a vector.
 #[inline(always)]
 fn vector<S: Simd, T: SimdFloat>(simd: S, values: &[T], at: usize) -> T::Vector<S> {
     let end = values.len().min(at + T::lanes::<S>());

@@ -1,8 +1,15 @@
-//! The reverse pass of a convolution: for each row and V cotangents at once, the weights of the active channels alone.
+//! The reverse pass of a convolution: for each row and V cotangents at once, the weights of the
+//! active channels alone.
 //!
-//! All cotangents of a sample share its masks, so a row's list of active channels and the weights behind them are read once for all V.
-//! That is the *read side*. The *write side*, channels whose cotangent a mask switches off, is skipped in [`crate::kernels::arch::avx512::windows`] where the
-//! instruction set has the permutations for it; elsewhere all of a panel's channels are computed and the active ones kept.
+//! All cotangents of a sample share its masks, so a row's list of active channels and the weights
+//! behind them are read once for all V. That is the *read side*. The *write side* leaves out
+//! channels whose cotangent a mask switches off.
+//!
+//! | path | when | what it leaves out |
+//! |---|---|---|
+//! | windows (`arch::avx512::windows`) | AVX-512, a target with a mask | read and write side |
+//! | panels ([`Full`]) | all else | the read side; of what is computed active channels are kept |
+//! | patches ([`Patched`]) | dense sources, as compiled | nothing; it takes fewer products |
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -31,7 +38,8 @@ pub(crate) enum Start<'a, T> {
     Identity(Cotangents<'a, T>),
 }
 
-/// target(row, v, i) += sum over the taps t and rows q that read the row, and channels o, of source(q, v, o) w(t, o, i).
+/// target(row, v, i) += sum over the taps t and rows q that read the row, and channels o, of
+/// source(q, v, o) w(t, o, i).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pullback<'a, T> {
     /// By which taps and rows each row is read.
@@ -46,13 +54,14 @@ pub(crate) struct Pullback<'a, T> {
     pub(crate) target: CotangentTarget<'a>,
     /// What is there before.
     pub(crate) start: Start<'a, T>,
-    /// Factors of the results of each row, where these go to dense lines.
+    /// Factors of the results of each row, which then have to go to dense lines: the derivatives of
+    /// a function of each number that the results are pulled back through.
     pub(crate) slopes: Option<DenseRows<'a, T>>,
     /// V, from 1 to [`MOST_LINES`].
     pub(crate) lines: usize,
 }
 
-/// PullbackRows that a task should have at least.
+/// Rows that a task should have at least.
 const LEAST_ROWS: usize = 4;
 
 /// The lines of one row that a row reads, and by which tap.
@@ -65,6 +74,8 @@ pub(crate) struct Read<'a, T> {
 impl<T: SimdFloat> Pullback<'_, T> {
     /// Pulls back all rows of `samples` samples into `out`, the target's buffer.
     pub(crate) fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
+        // Only windows add an identity as they store. Elsewhere it is written first, and the
+        // product added.
         if let (Start::Identity(source), false) = (self.start, self.is_windowed(set)) {
             let spread =
                 SpreadPullback { source, target: self.target, scale: None, add: false, lines: self.lines };
@@ -88,10 +99,12 @@ impl<T: SimdFloat> Pullback<'_, T> {
         Self::run_together(std::slice::from_ref(self), set, samples, out);
     }
 
-    /// Pulls back several layers into the same channels of the same rows: a row takes all of them while it is in a core's first cache.
+    /// Pulls back several layers into the same channels of the same rows: a row takes all of them
+    /// while it is in a core's first cache.
     ///
-    /// They have as many lines, targets that differ in their masks alone, and panels that read alike ([`Panels::reads_as`]) and write the same
-    /// channels; none starts with an identity.
+    /// They have the same number of lines, targets that differ in their masks alone, and panels
+    /// that read alike ([`Panels::reads_as`]) and write the same channels; none starts with an
+    /// identity.
     pub(crate) fn run_together(pullbacks: &[Self], set: InstructionSet, samples: usize, out: &mut [T]) {
         let Some(one) = pullbacks.first() else { return };
         debug_assert!((1..=MOST_LINES).contains(&one.lines), "{} lines", one.lines);
@@ -100,6 +113,8 @@ impl<T: SimdFloat> Pullback<'_, T> {
                 && other.panels.width == one.panels.width)
         );
         let rows = samples * one.links.targets();
+        // Where rows pass by one panel at a time, each part reads all weights: no more parts than
+        // threads.
         let parts = if panels_at_a_time(pullbacks) < one.panels.count() {
             tasks(rows, LEAST_ROWS).min(rayon::current_num_threads())
         } else {
@@ -135,7 +150,8 @@ impl<T: SimdFloat> Pullback<'_, T> {
     }
 }
 
-/// How many panels are written while all rows pass by: all of them where the weights stay in a core's cache together.
+/// How many panels each row takes at a time: all of them where the weights stay in a core's cache
+/// together, else one, while all rows pass by.
 pub(crate) fn panels_at_a_time<T: SimdFloat>(pullbacks: &[Pullback<'_, T>]) -> usize {
     let bytes = pullbacks.iter().map(|pullback| pullback.panels.bytes()).sum::<usize>();
     let all = pullbacks.first().map_or(1, |one| one.panels.count());
@@ -164,8 +180,8 @@ impl<T: SimdFloat> Deliver<T> for PullbackRows<'_, T> {
     }
 }
 
-/// Adds results to lines `pitch` apart, or writes them there, times the factors of their row. (Not inlined:
-/// what has no factors is not to be compiled around it.)
+/// Adds results to lines `pitch` apart, or writes them there, times the factors of their row. (Not
+/// inlined, so that it does not grow the loops that have no factors.)
 #[inline(never)]
 fn deliver_scaled<T: SimdFloat>(
     tile: RowTile<'_, T>,
@@ -199,7 +215,7 @@ impl<T: SimdFloat> WithSimd for Full<'_, '_, '_, T> {
     }
 }
 
-/// An expression in which a name stands for the number of lines as a constant.
+/// Evaluates an expression with the number of lines as a constant, from 1 to [`MOST_LINES`].
 macro_rules! by_lines {
     ($lines:expr, |$count:ident| $call:expr) => {
         by_lines!(@arms $lines, $count, $call, 1 2 3 4 5 6 7 8)
@@ -265,7 +281,7 @@ impl<T: SimdFloat> Full<'_, '_, '_, T> {
                 break;
             }
             let tile = (row, panel, column, width);
-            // Half of the products where half of the vectors would be empty.
+            // Columns that one vector holds take half of the products.
             if width <= lanes {
                 self.tile::<S, 1, V>(simd, pullback, tile, reads);
             } else {
@@ -292,6 +308,7 @@ impl<T: SimdFloat> Full<'_, '_, '_, T> {
             accumulate(simd, &mut sums, read, &panels.tap(panel, read.tap)[column..], panels.width);
         }
         let block = &mut self.chunk.values[target.block(row, V) - self.chunk.start..];
+        // Dense lines are written from the registers, others by way of a tile in memory.
         if let CotangentTarget::Lines(LineLayout::Dense { pitch, offset, .. }) = *target {
             let zero = T::splat(simd, T::default());
             let slopes = pullback.slopes.map(|slopes| &slopes.row(row)[first..first + width]);

@@ -15,14 +15,14 @@ use crate::kernels::simd::{InstructionSet, SimdFloat};
 pub(crate) enum RowFactor<'a, T> {
     /// One number for all.
     Number(T),
-    /// Those of a row, repeated, of `count` rows a sample.
+    /// Those of a row, where `repeat` says how, repeated; there are `count` rows per sample.
     Rows { rows: DenseRows<'a, T>, count: usize, repeat: Option<&'a Repetition> },
     /// Those of a row, the same for all samples.
     Fixed(DenseRows<'a, T>),
 }
 
-/// target(s, v, c) += sum over the rows r that read s of source(r, v, c) factor(r, c); where the target has
-/// one channel of several that are read, the sum over these too.
+/// target(s, v, c) += sum over the rows r that read s of source(r, v, c) factor(r, c); where the
+/// target has one channel of several that are read, the sum over these too.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ScaledPullback<'a, T> {
     /// Which rows read each row of the target; none where each reads its own.
@@ -92,6 +92,7 @@ impl<T: SimdFloat> WithSimd for ScaledRows<'_, '_, T> {
                 scaled.read(lines, [sample, link.row], (slopes, add), out);
                 add = true;
             }
+            // A row that nothing reads: zeros, if nothing was there.
             if !add {
                 out.chunks_exact_mut(scaled.pitch)
                     .for_each(|line| line[scaled.offset..][..scaled.channels].fill(T::default()));
@@ -177,7 +178,8 @@ fn write<T: SimdFloat>(out: &mut [T], add: bool, numbers: impl Iterator<Item = T
     }
 }
 
-/// Sums that run side by side: as many as the widest vector has numbers.
+/// Sums that run side by side: as many as the widest vector has numbers, on all instruction sets,
+/// so that the order of summation is the same.
 const SUMS: usize = 16;
 
 /// The sum over all indices of the product of these rows' numbers there.

@@ -1,4 +1,9 @@
-//! Cotangents of a row handed on to the same row of another map: through a sum, a mask, or a scale of each channel.
+//! Cotangents of a row handed on to the same row of another map: through a sum, a mask, or a scale
+//! of each channel.
+//!
+//! Fast paths: compressed lines to dense ones are expanded on AVX-512 ([`arch::spread`]) and
+//! scattered elsewhere; dense lines without a scale are delivered as they lie. All else is written
+//! in full first.
 
 use rayon::prelude::*;
 

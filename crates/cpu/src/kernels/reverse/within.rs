@@ -1,4 +1,4 @@
-//! DenseRows cotangents through what the channels of a row do to one another.
+//! Dense cotangents through a function of all channels of a row: softmax, and layer normalisation.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -13,9 +13,10 @@ use crate::kernels::simd::{InstructionSet, SimdFloat};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WithinPullback<'a, T> {
     pub(crate) row: &'a WithinRow<T>,
-    /// What the forward pass has kept: the result of a softmax, else h and one over the deviation.
+    /// What the forward pass has kept: the result of a softmax, or h and one over the standard
+    /// deviation.
     pub(crate) kept: DenseRows<'a, T>,
-    /// DenseRows lines.
+    /// Dense lines.
     pub(crate) source: Cotangents<'a, T>,
     /// Of the target: from one line to the next, and the first channel.
     pub(crate) pitch: usize,
@@ -26,7 +27,7 @@ pub(crate) struct WithinPullback<'a, T> {
     pub(crate) lines: usize,
 }
 
-/// WithinRows that a task should have at least.
+/// Rows that a task should have at least.
 const LEAST_ROWS: usize = 16;
 
 impl<T: SimdFloat> WithinPullback<'_, T> {
@@ -67,7 +68,7 @@ impl<T: SimdFloat> WithSimd for WithinRows<'_, '_, T> {
     }
 }
 
-/// y (g - sum g y).
+/// The pullback of softmax: y (g - sum g y).
 #[inline(always)]
 fn softmax<T: SimdFloat>(y: &[T], g: &[T], add: bool, out: &mut [T]) {
     let y = &y[..g.len()];
@@ -78,7 +79,8 @@ fn softmax<T: SimdFloat>(y: &[T], g: &[T], add: bool, out: &mut [T]) {
     }
 }
 
-/// r (u - mean u - h mean(u h)), u = g gamma.
+/// The pullback of layer normalisation: r (u - mean u - h mean(u h)), u = g gamma, r one over the
+/// standard deviation, which stands behind h in `kept`.
 #[inline(always)]
 fn standard<T: SimdFloat>(kept: &[T], gamma: &[T], g: &[T], add: bool, out: &mut [T]) {
     let count = g.len();

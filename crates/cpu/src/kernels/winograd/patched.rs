@@ -1,6 +1,19 @@
-//! A convolution patch by patch ([`crate::kernels::winograd::form`]): what both passes have in common.
+//! A convolution patch by patch ([`crate::kernels::winograd::form`]): what both passes have in
+//! common.
 //!
-//! A *row of registers* is one line of one patch: nine of them, or a few fewer, are multiplied together by the weights of a frequency.
+//! A *row of registers* is one line of one patch: nine of them, or a few fewer, are multiplied
+//! together by the weights of a frequency. The forward pass has one line per patch, and takes nine
+//! patches together; the reverse pass has V lines.
+//!
+//! A group of patches goes through three buffers ([`PatchBuffers`]):
+//!
+//! ```text
+//! rows --B^T x B--> spectrum [frequency][row of registers][channel]
+//!                      | times panels, one vector or two of columns at a time
+//!                   products [frequency][row of registers][column]
+//!                      | A^T x A
+//!                   results  [result][row of registers][channel]
+//! ```
 
 use std::ops::Range;
 
@@ -18,7 +31,7 @@ use crate::kernels::winograd::form::{
 };
 use crate::kernels::winograd::patches::Patches;
 
-/// DenseRows lines that patches read: `values[(row * lines + line) * pitch + offset + channel]`.
+/// Dense lines that patches read: `values[(row * lines + line) * pitch + offset + channel]`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PatchSource<'a, T> {
     pub(crate) patches: &'a Patches,
@@ -45,7 +58,8 @@ pub(crate) trait Deliver<T: SimdFloat>: Sync {
 }
 
 impl<T: SimdFloat> Patched<'_, T> {
-    /// Computes all rows of `samples` samples; a row's numbers in `out` begin at `begin`.
+    /// Computes all rows of `samples` samples; the numbers of a row begin at `begin(row)` in `out`.
+    /// Threads take whole lines of patches, each of which writes neighbouring rows.
     pub(crate) fn run(
         &self,
         set: InstructionSet,
@@ -61,7 +75,7 @@ impl<T: SimdFloat> Patched<'_, T> {
         });
     }
 
-    /// Patches whose lines fill the rows of registers.
+    /// How many patches are taken together so that their lines fill the rows of registers.
     fn together(&self) -> usize {
         (MOST_LINES / self.source.lines).max(1)
     }
@@ -88,7 +102,7 @@ impl<T: SimdFloat, D: Deliver<T>> WithSimd for Bands<'_, '_, T, D> {
     }
 }
 
-/// What a chunk computes with.
+/// The buffers of a group of patches.
 struct PatchBuffers<T> {
     /// `[frequency][row of registers][channel]`
     spectrum: Vec<T>,
@@ -106,7 +120,7 @@ impl<T: SimdFloat, D: Deliver<T>> Bands<'_, '_, T, D> {
     #[inline(always)]
     fn by_rows<S: Simd, const G: usize, const N: usize, const M: usize>(mut self, simd: S) {
         let lines = self.patched.source.lines;
-        // Five at least: fewer lines make room for another patch.
+        // From 5 to 9: with fewer lines than 5 another patch fits.
         by_lines!(@arms lines * self.patched.together(), R, self.groups::<S, R, G, N, M>(simd), 5 6 7 8);
     }
 
@@ -124,6 +138,7 @@ impl<T: SimdFloat, D: Deliver<T>> Bands<'_, '_, T, D> {
             results: vec![T::default(); M * M * R * width],
             width,
         };
+        // The chunk's range counts lines of patches.
         let all = patches.of_bands(self.chunk.rows.clone());
         let group = |first: usize| first..all.end.min(first + self.patched.together());
         for first in all.clone().step_by(self.patched.together()) {
@@ -133,6 +148,8 @@ impl<T: SimdFloat, D: Deliver<T>> Bands<'_, '_, T, D> {
                     source.frequencies::<S, N>(simd, patch, line, to, R * depth);
                 }
             }
+            // What the group after this one reads is fetched while the last columns of this one are
+            // multiplied.
             let next = group(group(first).end);
             for panel in 0..panels.count() {
                 let written = panels.outputs - panel * panels.width;
@@ -179,6 +196,7 @@ impl<'a, T: SimdFloat> PatchSource<'a, T> {
                 *row = Some(self.row(found, line));
             }
         }
+        // Channels that fill vectors, and those behind them by way of a copy that does.
         let rest = channels % lanes;
         for channel in (0..channels - rest).step_by(lanes) {
             vector::<S, T, N>(simd, &rows, channel, &mut out[channel..], stride);
@@ -199,7 +217,7 @@ impl<'a, T: SimdFloat> PatchSource<'a, T> {
         &self.values[(row * self.lines + line) * self.pitch + self.offset..][..self.channels]
     }
 
-    /// Fetches what some patches read in one place.
+    /// Fetches the rows that some patches read as number `at` of theirs.
     #[inline(always)]
     fn fetch(&self, group: Range<usize>, at: usize) {
         for row in group.filter_map(|patch| self.patches.read(patch, at)) {
@@ -230,7 +248,9 @@ fn vector<S: Simd, T: SimdFloat, const N: usize>(
 }
 
 impl<T: SimdFloat> Patched<'_, T> {
-    /// The products of every frequency with some columns; what some patches will read is fetched the while.
+    /// The products of every frequency with some columns. Meanwhile what the patches `next` will
+    /// read is fetched: a patch reads as many rows as it has frequencies, so each frequency fetches
+    /// one of these.
     #[inline(always)]
     fn multiply<S: Simd, const R: usize, const G: usize, const N: usize>(
         &self,
@@ -257,7 +277,7 @@ impl<T: SimdFloat> Patched<'_, T> {
     }
 }
 
-/// The results of some columns, from `first` on, from their products.
+/// A^T x A: the results of some columns, from `first` on, from their products.
 #[inline(always)]
 fn finish<S: Simd, T: SimdFloat, const R: usize, const G: usize, const N: usize, const M: usize>(
     simd: S,

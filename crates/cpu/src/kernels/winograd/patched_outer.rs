@@ -1,15 +1,20 @@
-//! The Gram matrix of the gradients of 3 x 3 weights in Winograd's form ([`crate::kernels::winograd::form`]).
+//! The Gram matrix of the gradients of 3 x 3 weights in Winograd's form
+//! ([`crate::kernels::winograd::form`]).
 //!
-//! D_v(o, t, i) = A^T [ sum over patches of (G g_v(o) G^T) . (B^T x(i) B) ] A, with four times fewer products than position by position. As in
-//! [`crate::kernels::gram::tiles`] a tile of D, of V lines by two vectors of inputs, is summed in registers, one for each frequency; all taps of it are
-//! squared and dropped.
+//! D_v(o, t, i) = A^T [ sum over patches of (G g_v(o) G^T) . (B^T x(i) B) ] A, with four times
+//! fewer products than position by position. As in [`crate::kernels::gram::outer`] a tile of D, of
+//! V lines by two vectors of inputs, is summed in registers, here one for each frequency; all nine
+//! taps of it are then transformed back, squared and dropped.
+//!
+//! The frequencies of the inputs are computed once per sample and read by all threads; those of an
+//! output's cotangents by the thread that takes the output, a few outputs at a time.
 
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::gram::tiles::{GramSums, TileGram, WIDE};
+use crate::kernels::gram::outer::{GramSums, TileGram, WIDE};
 use crate::kernels::layout::rows::DenseRows;
 use crate::kernels::reverse::pullback::by_lines;
 use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
@@ -17,7 +22,7 @@ use crate::kernels::winograd::form::{load_square, results, store_square, weighin
 use crate::kernels::winograd::patched::PatchSource;
 use crate::kernels::winograd::patches::Patches;
 
-/// Frequencies, as many as rows that a patch reads.
+/// Frequencies of a patch of 4 x 4 results, as many as the rows that it reads.
 const READS: usize = 36;
 
 /// Cotangents of a patch.
@@ -25,10 +30,11 @@ const RESULTS: usize = 16;
 
 const TAPS: usize = 9;
 
-/// Output channels whose frequencies are held at a time, while a block of the inputs' stays in a core's second cache.
+/// Output channels whose frequencies are held at a time: a block of the inputs' frequencies then
+/// serves all of them while it is in a core's second cache.
 const HELD: usize = 2;
 
-/// An [`TileGram`] by patches.
+/// A [`TileGram`] by patches.
 pub(crate) struct PatchGram<'a, T> {
     pub(crate) outer: &'a TileGram<'a, T>,
     pub(crate) patches: &'a Patches,
@@ -48,7 +54,8 @@ impl<T: SimdFloat> PatchGram<'_, T> {
     }
 }
 
-/// Numbers that the frequencies take: of all inputs, and for each thread of the outputs that it holds.
+/// Numbers that the frequencies take: of all inputs, and for each thread of the outputs that it
+/// holds.
 pub(crate) fn numbers(patches: &Patches, inputs: usize, lines: usize, threads: usize) -> usize {
     let (count, inputs) = (patches.count(), inputs.next_multiple_of(WIDE));
     let own = lines.next_multiple_of(WIDEST) * count * (RESULTS + HELD * READS) + READS * lines * WIDE;
@@ -132,7 +139,8 @@ impl<T: SimdFloat> PatchChannels<'_, T> {
         }
     }
 
-    /// One output channel's cotangents, `[place in the patch][patch][V]`.
+    /// One output channel's cotangents, `[result of the patch][patch][V]`; zeros where it is not
+    /// active.
     fn spread<const V: usize>(&self, channel: usize, planes: &mut [T], padded: usize) {
         let (outer, patches) = (self.own.outer, self.own.patches);
         let size = patches.count() * padded;
@@ -145,7 +153,8 @@ impl<T: SimdFloat> PatchChannels<'_, T> {
     }
 }
 
-// Each of the following is compiled by itself: together they are too long for the compiler to keep sums in registers.
+// Each of the following kernels is compiled by itself: inlined into one function they are too long
+// for the compiler to keep sums in registers.
 
 /// Work for V lines by G vectors of columns.
 struct ByLines<W, const G: usize, const V: usize>(W);
@@ -154,7 +163,7 @@ struct ByLines<W, const G: usize, const V: usize>(W);
 struct Weigh<'a, T> {
     planes: &'a [T],
     weights: &'a mut [T],
-    /// From one place or frequency to the next.
+    /// From one result or frequency to the next.
     size: usize,
 }
 

@@ -13,17 +13,18 @@ pub(crate) struct Patches {
     form: WinogradForm,
     /// What each patch reads, row by row.
     reads: RowTable,
-    /// What it writes; where it lies across the edge, less.
+    /// What it writes; where it lies across the image's edge, fewer rows than it has results.
     writes: RowTable,
-    /// Patches side by side.
+    /// Patches in one line of them.
     across: usize,
-    /// Positions that are written side by side.
+    /// Width of the image that is written.
     width: usize,
 }
 
 impl Patches {
-    /// Those of an image of `to` positions (height and width), each of which reads its neighbours among `from` positions: position (y, x) by tap
-    /// (i, j) the position (y + i - before, x + j - before), if there is one.
+    /// Those of an image of `to` positions (height and width), each of which reads its neighbours
+    /// among `from` positions: position (y, x) by tap (i, j) the position (y + i - before, x + j -
+    /// before), if there is one.
     #[must_use]
     pub(crate) fn new(form: WinogradForm, from: [usize; 2], to: [usize; 2], before: [usize; 2]) -> Self {
         let (results, reads) = (form.results(), form.reads());
@@ -48,7 +49,7 @@ impl Patches {
         }
     }
 
-    /// Packs `weight(tap, input, output)`, tap by tap of the 3 x 3, as frequencies.
+    /// Packs `weight(tap, input, output)`, tap by tap of the 3 x 3, as frequencies G w G^T, in f64.
     #[must_use]
     pub(crate) fn panels<T: SimdFloat>(
         &self,
@@ -119,14 +120,15 @@ impl Patches {
         Some(patch / table.rows() * table.source_rows() + found)
     }
 
-    /// By which patch of a sample a position is written, and which of its results it is.
+    /// The patch of a sample that writes a position, and which of its results the position is.
     #[inline(always)]
     pub(crate) fn result_of(&self, position: usize) -> (usize, usize) {
         let (side, [y, x]) = (self.form.results(), [position / self.width, position % self.width]);
         (y / side * self.across + x / side, y % side * side + x % side)
     }
 
-    /// How many lines of patches a sample has: one writes rows in a run.
+    /// How many lines of patches a sample has: one of them writes neighbouring rows, which are a
+    /// part of a buffer.
     pub(crate) fn bands(&self) -> usize {
         self.count() / self.across.max(1)
     }

@@ -1,4 +1,15 @@
-//! Compressed lines written among zeros, or added, on AVX-512: one vector of neighbours at a time.
+//! Compressed lines written among zeros, or added to dense lines, and the way back; one vector of
+//! neighbours at a time, on AVX-512.
+//!
+//! | function | from | to |
+//! |---|---|---|
+//! | [`part`] | some channels of compressed lines | the same in full, side by side |
+//! | [`spread`] | compressed lines, times a scale | dense lines, written or added |
+//! | [`deliver`] | lines in full | dense lines where a mask is on, or compressed lines |
+//!
+//! The processor's expansion (`among_zeros`) puts the next numbers of a compressed line where a
+//! mask has bits, its compression (`together`) does the reverse. Which bits a vector of neighbours
+//! has, and how many active channels come before it, is worked out once for all V lines of a row.
 
 use std::ops::Range;
 
@@ -11,14 +22,15 @@ use crate::kernels::layout::rows::Chunk;
 use crate::kernels::reverse::spread::SpreadPullback;
 use crate::kernels::simd::SimdFloat;
 
-/// Where the active channels of a row are, worked out once for all its lines.
+/// Writes compressed lines in full. It keeps its list from row to row so that none is allocated.
 #[derive(Default)]
 pub(crate) struct Expander {
-    /// For each vector of neighbours its mask, and the place of its first active channel in the lines.
+    /// For each vector of neighbours its mask, and the index of its first active channel in the
+    /// lines.
     parts: Vec<(u32, usize)>,
 }
 
-/// DenseRows lines to write, which begin with the first of some channels.
+/// Dense lines to write, which begin with the first of some channels.
 pub(crate) struct ExpandedLines<'a, T> {
     pub(crate) lines: usize,
     pub(crate) values: &'a mut [T],
@@ -37,8 +49,10 @@ impl<'a, T> ExpandedLines<'a, T> {
 }
 
 impl Expander {
-    /// Some channels of a row: each line of `values`, which begin with the first of these that is active, `stride` apart, goes to one of `out`,
-    /// zeros where the mask is off, times a factor for each channel if there are any. A vector behind the last number is read.
+    /// Some channels of a row: each line of `values` goes to one of `out`, with zeros where the
+    /// mask is off, times a factor for each channel if there are any. The lines are `stride` apart
+    /// and begin with the first of these channels that is active. A vector behind their last number
+    /// is read.
     #[inline(always)]
     pub(crate) fn row<T: SimdFloat>(
         &mut self,
@@ -49,6 +63,7 @@ impl Expander {
         scale: Option<&[T]>,
         out: ExpandedLines<'_, T>,
     ) {
+        // The mask of each vector, once for all lines.
         self.parts.clear();
         let mut at = 0;
         for channel in channels.clone().step_by(T::LANES) {
@@ -65,6 +80,8 @@ impl Expander {
             let mut vectors = to.chunks_exact_mut(T::LANES);
             let mut factors = scale.map(|scale| scale[channels.clone()].chunks_exact(T::LANES));
             for (to, &(bits, at)) in (&mut vectors).zip(&mut parts) {
+                // A whole vector is read; of its numbers the expansion takes as many as the mask
+                // has bits.
                 let value = T::among_zeros(simd, bits, T::read(&own[at..]));
                 let factor = match &mut factors {
                     Some(factors) => factors.next().map_or(one, |factor| T::read(factor)),
@@ -73,6 +90,8 @@ impl Expander {
                 let old = if out.add { T::read(to) } else { zero };
                 T::write(T::fused(simd, value, factor, old), to);
             }
+            // The channels behind the last full vector, one by one: what follows them may be
+            // others'.
             let Some(&(bits, mut at)) = parts.next() else { continue };
             let rest = channels.end - channels.len() % T::LANES;
             for (bit, to) in vectors.into_remainder().iter_mut().enumerate() {
@@ -87,7 +106,8 @@ impl Expander {
     }
 }
 
-/// Writes some channels of a row's lines in full, where the processor has the instructions and the lines are compressed.
+/// Writes some channels of a row's lines in full, where the processor has the instructions and the
+/// lines are compressed.
 pub(crate) fn part<T: SimdFloat>(
     source: &Cotangents<'_, T>,
     row: usize,
@@ -148,7 +168,10 @@ impl<T: SimdFloat> NullaryFnOnce for Delivery<'_, T> {
     fn call(mut self) {
         let Delivery { target, active, tile, .. } = self;
         let mut parts = [(0, 0); PARTS];
-        let mut place = active.before(tile.row, tile.first);
+        // The index of the next active channel in the row's list. Parts are worked out in an array,
+        // some at a time, since a row may have any number of channels and the array is on the
+        // stack.
+        let mut rank = active.before(tile.row, tile.first);
         for start in (0..tile.width).step_by(PARTS * T::LANES) {
             let channels = start..tile.width.min(start + PARTS * T::LANES);
             let columns = channels.clone().step_by(T::LANES);
@@ -156,8 +179,8 @@ impl<T: SimdFloat> NullaryFnOnce for Delivery<'_, T> {
             for (part, column) in parts.iter_mut().zip(columns) {
                 let width = T::LANES.min(channels.end - column);
                 let bits = active.bits(tile.row, tile.first + column) & (u32::MAX >> (32 - width));
-                *part = (bits, place);
-                place += bits.count_ones() as usize;
+                *part = (bits, rank);
+                rank += bits.count_ones() as usize;
             }
             match target {
                 CotangentTarget::Masked { pitch, offset, .. } => {
@@ -196,15 +219,18 @@ impl<T: SimdFloat> Delivery<'_, T> {
         let whole = tile.first == 0 && channels == (0..self.active.channels());
         for (line, values) in tile.values.chunks_exact(tile.stride).enumerate() {
             let line = &mut self.block[line * stride..];
-            for (values, (bits, place)) in values[channels.clone()].chunks(T::LANES).zip(parts) {
-                let to = &mut line[*place..][..T::LANES];
+            for (values, (bits, rank)) in values[channels.clone()].chunks(T::LANES).zip(parts) {
+                let to = &mut line[*rank..][..T::LANES];
                 let own = T::together(simd, *bits, read(values));
                 if self.add {
                     T::write(T::sum_of(simd, own, T::read(to)), to);
                 } else if whole {
-                    // What lies behind is written next, and behind the last line there is room.
+                    // What a whole vector overwrites behind its active channels is written next: by
+                    // the next vector of the line, or by the next line. Behind the last line there
+                    // is room.
                     T::write(own, to);
                 } else {
+                    // Other tiles of the row may have written what lies behind.
                     let keep = (1 << bits.count_ones()) - 1;
                     T::write(T::blend(simd, keep, own, T::read(to)), to);
                 }
@@ -213,7 +239,8 @@ impl<T: SimdFloat> Delivery<'_, T> {
     }
 }
 
-/// Hands on the rows of a chunk, where the processor has the instructions and compressed lines go to dense ones.
+/// Hands on the rows of a chunk, where the processor has the instructions and compressed lines go
+/// to dense ones.
 pub(crate) fn spread<T: SimdFloat>(spread: &SpreadPullback<'_, T>, chunk: &mut Chunk<'_, T>) -> bool {
     let (
         Some(simd),
