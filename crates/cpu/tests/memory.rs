@@ -33,7 +33,8 @@ fn weights<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
     Tensor::from_data(TensorData::new(noise(shape.iter().product()), shape), device)
 }
 
-/// A residual block, a pool, a depthwise layer, concatenations, one of which a layer reads and writes, and so many classes.
+/// A residual block, a pool, a depthwise layer, concatenations, one of which a layer reads and
+/// writes, and a given number of classes.
 fn graph(classes: usize) -> Graph {
     let forward = move |_: &NoWeights, x: Tensor<4>| {
         let device = x.device();
@@ -91,7 +92,8 @@ impl PerturbedNet {
 
 /// Of what a run promises, how much it may take.
 const PROMISED: f64 = 1.05;
-/// How far the rounds of one thread may differ. (With several it is chance which of their short-lived buffers are there at once.)
+/// How far the rounds of one thread may differ. (With several it is chance which of their
+/// short-lived buffers are there at once.)
 const ROUNDS: f64 = 1.02;
 
 #[test]
@@ -111,7 +113,7 @@ fn a_run_takes_what_it_promises_and_later_batches_nothing_new() {
     }
 }
 
-/// Several rounds of all threads in the memory for so many samples each.
+/// Several rounds on all threads, in memory for `batch` samples each.
 fn check(graph: &Graph, leaves: &Leaves, threads: usize, batch: usize) {
     let own = (Arc::new(graph.clone()), leaves.clone());
     let executor =

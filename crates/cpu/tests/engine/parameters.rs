@@ -1,4 +1,5 @@
-//! Gram matrices of parameters on the CPU executor against those on the Burn executor, which are held against dense differences.
+//! Gram matrices of parameters on the CPU executor against those on the Burn executor, which are
+//! held against dense differences.
 
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -20,10 +21,12 @@ const DOUBLE: f64 = 1e-11;
 /// The same in f32.
 const SINGLE: f64 = 1e-4;
 
-/// One image: enough positions at first that weights go by tiles, few enough at last that they go by positions.
+/// One image: enough positions at first that weights go by tiles, few enough at last that they go
+/// by positions.
 const SAMPLE: [usize; 3] = [2, 20, 14];
 
-/// Convolutions of several geometries, batch normalisation before and behind them, sums, concatenation, pools, a linear layer of a flattened image.
+/// Convolutions of several geometries, batch normalisation before and behind them, sums,
+/// concatenation, pools, a linear layer of a flattened image.
 #[derive(Module, Debug)]
 struct GramNet {
     stem: Conv2d,
@@ -124,7 +127,7 @@ fn assert_agree(found: &[SampleGrams], expected: &[SampleGrams], tolerance: f64,
 }
 
 #[test]
-fn matrices_agree_with_burn() {
+fn grams_of_products_and_normalisations() {
     let samples = batch(3, &SAMPLE);
     let expected = grams(Engine::Burn, Precision::F64, 1, &samples);
     for set in sets() {
@@ -137,7 +140,7 @@ fn matrices_agree_with_burn() {
 }
 
 #[test]
-fn threads_and_batches_do_not_show_in_matrices() {
+fn grams_have_the_same_bits_for_every_batch_and_number_of_threads() {
     let samples = batch(5, &SAMPLE);
     for (set, precision) in sets().flat_map(|set| [(set, Precision::F32), (set, Precision::F64)]) {
         let run = |threads: usize, batch: usize| {
@@ -154,7 +157,8 @@ fn threads_and_batches_do_not_show_in_matrices() {
     }
 }
 
-/// A convolution whose results are pooled without a ReLU, so that their cotangents are dense, and as many classes as the head has.
+/// A convolution whose results are pooled without a ReLU, so that their cotangents are dense, and
+/// as many classes as the head has.
 #[derive(Module, Debug)]
 struct PooledConv {
     conv: Conv2d,
@@ -219,7 +223,8 @@ fn added_in_a_segment(graph: &Graph) {
     }
 }
 
-/// Functions of each number, a gate of channels, layer normalisation and attention between parameters.
+/// Functions of each number, a gate of channels, layer normalisation and attention between
+/// parameters.
 #[derive(Module, Debug)]
 struct Smooth {
     stem: Conv2d,
@@ -262,7 +267,7 @@ impl Smooth {
 }
 
 #[test]
-fn matrices_around_smooth_stages_agree_with_burn() {
+fn grams_around_smooth_kernels() {
     let (device, shape) = (Device::flex(), [2, 7, 6]);
     let graph = Graph::capture(&Smooth::new(), Smooth::forward, &shape, &device).expect("captured");
     let run = |engine: Engine| {
@@ -293,7 +298,7 @@ struct Reshaped {
 }
 
 #[test]
-fn a_tensor_whose_other_shape_is_used_twice_has_its_gradients_added() {
+fn gradients_of_a_reshaped_tensor_used_twice_are_added() {
     let weight = Param::from_tensor(Tensor::ones([2, 2], &Device::flex()));
     let forward = |net: &Reshaped, x: Tensor<4>| {
         let weight = net.weight.val().reshape([2, 2, 1, 1]);
@@ -311,7 +316,7 @@ struct Twice {
 }
 
 #[test]
-fn a_tensor_used_twice_has_its_gradients_added() {
+fn gradients_of_a_tensor_used_twice_are_added() {
     let conv = Conv2dConfig::new([2, 2], [1, 1]).init(&Device::flex());
     let forward = |net: &Twice, x: Tensor<4>| {
         net.conv.forward(relu(net.conv.forward(x))).mean_dim(3).mean_dim(2).flatten::<2>(1, 3)
@@ -329,7 +334,7 @@ struct ScaledConv {
 }
 
 #[test]
-fn a_scale_before_a_perturbed_normalisation_counts() {
+fn gram_behind_a_constant_scale() {
     let (device, shape) = (Device::flex(), [2, 5, 5]);
     let net = ScaledConv {
         conv: Conv2dConfig::new([2, 6], [3, 3]).init(&device),
