@@ -11,7 +11,7 @@
 //! | [`ChoiceId`] | the choices that maxima leave for the reverse pass | `build` |
 //! | [`SegmentId`] | `Compiled::segments`: what runs on Burn's operations | `build` |
 //! | [`StepId`] | `Compiled::steps`: the reverse pass | `adjoint`, `together` |
-//! | [`TensorId`] | the graph's parameters, `Graph::parameters` | `influence_autodiff` |
+//! | [`LeafId`] | the graph's parameters, `Graph::parameters` | `influence_autodiff` |
 //!
 //! Values of the graph are counted by `influence_autodiff::graph::ValueId`, slots of memory by
 //! `run::arena::SlotId`.
@@ -52,6 +52,7 @@ ids! {
     SegmentId
     /// Index of a [`ReverseStep`](super::program::ReverseStep).
     StepId
-    /// Index of a perturbed tensor among the graph's parameters.
-    TensorId
+    /// Index of a perturbed tensor among the graph's parameters, as `influence_autodiff` counts
+    /// them.
+    LeafId
 }

@@ -35,7 +35,7 @@ use influence_autodiff::graph::Graph;
 
 use self::build::ProgramBuilder;
 use self::constants::Constants;
-use self::ids::TensorId;
+use self::ids::LeafId;
 use self::perturbed::Perturbed;
 use self::program::Compiled;
 pub(crate) use self::support::Reason;
@@ -48,7 +48,7 @@ use crate::kernels::SimdFloat;
 pub(crate) fn compile<T: SimdFloat>(
     graph: &Graph,
     constants: &Constants<'_>,
-    tensors: &[TensorId],
+    tensors: &[LeafId],
 ) -> Result<Compiled<T>, Reason> {
     let perturbed = Perturbed::of(graph, constants, tensors);
     let mut stages = lower::lower(graph, constants, &perturbed)?;

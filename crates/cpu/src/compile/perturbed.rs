@@ -6,7 +6,7 @@ use influence_autodiff::graph::{Graph, Node, Origin, ValueId};
 use influence_autodiff::ops::Op;
 
 use super::constants::Constants;
-use super::ids::TensorId;
+use super::ids::LeafId;
 use super::support::Reason;
 
 /// Whether a node's result is its operand under another shape.
@@ -18,7 +18,7 @@ fn is_view(node: &Node) -> bool {
 #[derive(Debug)]
 pub(crate) struct Perturbed {
     /// The tensor of each value that holds one.
-    tensor_of: HashMap<ValueId, TensorId>,
+    tensor_of: HashMap<ValueId, LeafId>,
     /// Whether a value is computed from one.
     computed: Vec<bool>,
     /// For each node, the last of those that have to run in one segment with it. Where a tensor is
@@ -26,21 +26,21 @@ pub(crate) struct Perturbed {
     /// square them reader by reader, a segment that holds all the readers adds them.
     together: Vec<Option<usize>>,
     /// The nodes that read each perturbed tensor.
-    readers: Vec<(TensorId, Vec<usize>)>,
+    readers: Vec<(LeafId, Vec<usize>)>,
 }
 
 impl Perturbed {
     /// For some of the graph's parameters.
-    pub(crate) fn of(graph: &Graph, constants: &Constants<'_>, tensors: &[TensorId]) -> Self {
-        let parameter = |tensor: TensorId| &graph.parameters()[tensor.index()];
-        let values = |&tensor: &TensorId| parameter(tensor).values.iter().map(move |&value| (value, tensor));
+    pub(crate) fn of(graph: &Graph, constants: &Constants<'_>, tensors: &[LeafId]) -> Self {
+        let parameter = |tensor: LeafId| &graph.parameters()[tensor.index()];
+        let values = |&tensor: &LeafId| parameter(tensor).values.iter().map(move |&value| (value, tensor));
         let tensor_of: HashMap<_, _> = tensors.iter().flat_map(values).collect();
         let mut computed: Vec<_> = (0..graph.values().len()).map(|id| tensor_of.contains_key(&id)).collect();
         for node in graph.nodes() {
             computed[node.output] |= node.inputs.iter().any(|&input| computed[input]);
         }
         let mut together = vec![None; graph.nodes().len()];
-        let of_tensor = |&tensor: &TensorId| (tensor, readers(graph, constants, &parameter(tensor).values));
+        let of_tensor = |&tensor: &LeafId| (tensor, readers(graph, constants, &parameter(tensor).values));
         let all: Vec<_> = tensors.iter().map(of_tensor).collect();
         for (_, readers) in &all {
             if let (Some(&first), Some(&last), true) = (readers.first(), readers.last(), readers.len() > 1) {
@@ -56,18 +56,18 @@ impl Perturbed {
     }
 
     /// All perturbed tensors, ascending.
-    pub(crate) fn tensors(&self) -> impl Iterator<Item = TensorId> {
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = LeafId> {
         self.readers.iter().map(|(tensor, _)| *tensor)
     }
 
     /// Those that some nodes read, directly or through constants that are computed from them.
-    pub(crate) fn read_by(&self, nodes: &[usize]) -> Vec<TensorId> {
+    pub(crate) fn read_by(&self, nodes: &[usize]) -> Vec<LeafId> {
         let reads = |readers: &Vec<usize>| readers.iter().any(|node| nodes.contains(node));
         self.readers.iter().filter(|(_, readers)| reads(readers)).map(|(tensor, _)| *tensor).collect()
     }
 
     /// The tensor that a constant is, under whatever shape.
-    pub(crate) fn tensor(&self, graph: &Graph, id: ValueId) -> Option<TensorId> {
+    pub(crate) fn tensor(&self, graph: &Graph, id: ValueId) -> Option<LeafId> {
         match graph.values()[id].origin {
             Origin::Node(node) if is_view(&graph.nodes()[node]) => {
                 self.tensor(graph, graph.nodes()[node].inputs[0])

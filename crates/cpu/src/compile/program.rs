@@ -3,7 +3,7 @@
 
 use influence_autodiff::graph::ValueId;
 
-use super::ids::{ChoiceId, KernelId, MapId, MaskId, SegmentId, TensorId};
+use super::ids::{ChoiceId, KernelId, LeafId, MapId, MaskId, SegmentId};
 use super::steps::ReverseStep;
 use super::view::StoreView;
 use crate::kernels::{
@@ -64,10 +64,10 @@ pub(crate) struct Kernel<T> {
 #[derive(Debug, Clone)]
 pub(crate) struct KernelTensors<T> {
     /// Of the product.
-    pub(crate) weight: Option<TensorId>,
+    pub(crate) weight: Option<LeafId>,
     /// The patches of its gradient in Winograd's form, where that can be taken.
     pub(crate) patches: Option<Patches>,
-    pub(crate) bias: Option<TensorId>,
+    pub(crate) bias: Option<LeafId>,
     /// The batch normalisation behind the product, or alone.
     pub(crate) norm: Option<KernelNorm<T>>,
 }
@@ -75,8 +75,8 @@ pub(crate) struct KernelTensors<T> {
 /// A batch normalisation gamma (x - mean) inverse + beta whose tensors are perturbed.
 #[derive(Debug, Clone)]
 pub(crate) struct KernelNorm<T> {
-    pub(crate) gamma: Option<TensorId>,
-    pub(crate) beta: Option<TensorId>,
+    pub(crate) gamma: Option<LeafId>,
+    pub(crate) beta: Option<LeafId>,
     pub(crate) mean: Vec<f64>,
     /// One over the standard deviation.
     pub(crate) inverse: Vec<f64>,
@@ -89,7 +89,7 @@ pub(crate) struct KernelNorm<T> {
 
 impl<T> KernelTensors<T> {
     /// The perturbed tensors, without those that are not.
-    pub(crate) fn all(&self) -> impl Iterator<Item = TensorId> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = LeafId> {
         let norm = self.norm.iter().flat_map(|norm| [norm.gamma, norm.beta]);
         [self.weight, self.bias].into_iter().chain(norm).flatten()
     }
@@ -209,7 +209,7 @@ pub(crate) struct CompiledSegment {
     pub(crate) inputs: Vec<Edge>,
     pub(crate) outputs: Vec<Edge>,
     /// Its perturbed tensors.
-    pub(crate) tensors: Vec<TensorId>,
+    pub(crate) tensors: Vec<LeafId>,
 }
 
 /// A value of the graph on the edge of a segment: where each of its elements lies.

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use influence_autodiff::graph::ValueId;
 
-use super::ids::{StageId, StoreId, TensorId};
+use super::ids::{LeafId, StageId, StoreId};
 use super::view::{Store, StoreView};
 use super::weights::ProductWeights;
 use crate::kernels::{ChainPart, How, Matrices, Repetition, RowTable, WithinRow};
@@ -87,8 +87,8 @@ pub(crate) struct StageSegment {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct StageTensors {
     /// Of the product.
-    pub(crate) weight: Option<TensorId>,
-    pub(crate) bias: Option<TensorId>,
+    pub(crate) weight: Option<LeafId>,
+    pub(crate) bias: Option<LeafId>,
     /// The normalisation behind the product, or alone.
     pub(crate) norm: Option<StageNorm>,
 }
@@ -97,8 +97,8 @@ pub(crate) struct StageTensors {
 /// are perturbed.
 #[derive(Debug, Clone)]
 pub(crate) struct StageNorm {
-    pub(crate) gamma: Option<TensorId>,
-    pub(crate) beta: Option<TensorId>,
+    pub(crate) gamma: Option<LeafId>,
+    pub(crate) beta: Option<LeafId>,
     pub(crate) mean: Vec<f64>,
     /// One over the standard deviation.
     pub(crate) inverse: Vec<f64>,
@@ -117,7 +117,7 @@ impl StageNorm {
 
 impl StageTensors {
     /// The perturbed tensors, without those that are not.
-    pub(crate) fn all(&self) -> impl Iterator<Item = TensorId> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = LeafId> {
         let norm = self.norm.iter().flat_map(|norm| [norm.gamma, norm.beta]);
         [self.weight, self.bias].into_iter().chain(norm).flatten()
     }

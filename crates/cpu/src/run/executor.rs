@@ -20,7 +20,7 @@ use super::reverse::ReversePass;
 use super::segments::{Segments, numbers};
 use super::work::{self, Work};
 use crate::compile::constants::Constants;
-use crate::compile::ids::TensorId;
+use crate::compile::ids::LeafId;
 use crate::compile::program::{Compiled, ShownValue};
 use crate::compile::{Reason, compile};
 use crate::kernels::{InstructionSet, MOST_LINES, SimdFloat, gram_of};
@@ -37,20 +37,20 @@ pub struct CpuExecutor {
 /// The network in the precision that was asked for.
 #[derive(Debug)]
 enum EitherNetwork {
-    Single(LoadedNetwork<f32>),
-    Double(LoadedNetwork<f64>),
+    Single(LoadedProgram<f32>),
+    Double(LoadedProgram<f64>),
 }
 
 /// A compiled network with what its runs need.
 #[derive(Debug)]
-pub(super) struct LoadedNetwork<T> {
+pub(super) struct LoadedProgram<T> {
     pub(super) compiled: Compiled<T>,
     pub(super) slots: SlotPlan,
     pub(super) arenas: Arenas<T>,
     pub(super) segments: Segments,
 }
 
-impl<T: SimdFloat> LoadedNetwork<T> {
+impl<T: SimdFloat> LoadedProgram<T> {
     fn new(
         graph: &Arc<Graph>,
         leaves: &Leaves,
@@ -75,7 +75,7 @@ impl<T: SimdFloat> LoadedNetwork<T> {
     }
 }
 
-impl<T: Number> LoadedNetwork<T> {
+impl<T: Number> LoadedProgram<T> {
     /// Bytes per sample: its slots, what kernels copy, its masks and choices, its rows (twice:
     /// those of the batch, and those of each sample that are handed on), what segments take, and
     /// what goes into the matrices of its tensors.
@@ -133,10 +133,10 @@ impl CpuExecutor {
         let set = set.unwrap_or_else(InstructionSet::detect);
         let network = match precision {
             Precision::F32 => {
-                LoadedNetwork::new(&graph, &leaves, precision, device)?.map(EitherNetwork::Single)
+                LoadedProgram::new(&graph, &leaves, precision, device)?.map(EitherNetwork::Single)
             }
             Precision::F64 => {
-                LoadedNetwork::new(&graph, &leaves, precision, device)?.map(EitherNetwork::Double)
+                LoadedProgram::new(&graph, &leaves, precision, device)?.map(EitherNetwork::Double)
             }
         };
         Ok(network.map(|network| Self { graph, leaves, set, network }))
@@ -268,7 +268,7 @@ impl Executor for CpuExecutor {
 /// A forward pass of which nothing is kept.
 fn logits<T: Number>(
     executor: &CpuExecutor,
-    loaded: &LoadedNetwork<T>,
+    loaded: &LoadedProgram<T>,
     batch: TensorData,
 ) -> Result<TensorData> {
     let (trace, arena) = forward(executor, loaded, batch, false)?;
@@ -279,7 +279,7 @@ fn logits<T: Number>(
 /// A forward pass that shows every value it computes.
 fn observe<T: Number>(
     executor: &CpuExecutor,
-    loaded: &LoadedNetwork<T>,
+    loaded: &LoadedProgram<T>,
     batch: TensorData,
     look: &mut dyn FnMut(usize, TensorData),
 ) -> Result<()> {
@@ -309,7 +309,7 @@ fn interleaved<T: Copy>(values: &[T], samples: usize, outer: usize) -> Vec<T> {
 
 fn forward<T: Number>(
     executor: &CpuExecutor,
-    loaded: &LoadedNetwork<T>,
+    loaded: &LoadedProgram<T>,
     batch: TensorData,
     masked: bool,
 ) -> Result<(ForwardTrace<T>, Arena<T>)> {
@@ -326,7 +326,7 @@ fn guarded<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
 /// The forward pass, and what a reverse pass needs of it.
 fn linearized<'a, T: Number>(
     executor: &'a CpuExecutor,
-    loaded: &'a LoadedNetwork<T>,
+    loaded: &'a LoadedProgram<T>,
     batch: TensorData,
 ) -> Result<CpuLinearized<'a, T>> {
     let (trace, arena) = forward(executor, loaded, batch, true)?;
@@ -353,7 +353,7 @@ impl Number for f64 {
 #[derive(Debug)]
 struct CpuLinearized<'a, T: SimdFloat> {
     executor: &'a CpuExecutor,
-    loaded: &'a LoadedNetwork<T>,
+    loaded: &'a LoadedProgram<T>,
     trace: ForwardTrace<T>,
     /// The arena with the values of the forward pass, where the reverse pass or gradients of
     /// parameters read them.
@@ -363,7 +363,7 @@ struct CpuLinearized<'a, T: SimdFloat> {
 impl<T: Number> CpuLinearized<'_, T> {
     /// An arena for a reverse pass: the one with the values, where they are kept.
     fn take(&self) -> Arena<T> {
-        let LoadedNetwork { slots, arenas, .. } = self.loaded;
+        let LoadedProgram { slots, arenas, .. } = self.loaded;
         self.kept.take().unwrap_or_else(|| arenas.take(&slots.sizes, slots.slack, self.trace.samples))
     }
 
@@ -392,7 +392,7 @@ impl<T: Number> CpuLinearized<'_, T> {
     }
 
     /// A reverse pass that starts with `lines` cotangents.
-    fn reverse<'r>(&'r self, cotangents: &[T], lines: usize, asked: &'r [TensorId]) -> ReversePass<'r, T> {
+    fn reverse<'r>(&'r self, cotangents: &[T], lines: usize, asked: &'r [LeafId]) -> ReversePass<'r, T> {
         ReversePass::new(self.loaded, self.executor.set, &self.trace, self.take(), cotangents, lines, asked)
     }
 }
@@ -449,7 +449,7 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         }
         let all = numbers::<T>(&cotangents)?;
         let tensors = ids(tensors);
-        let wanted = |tensor: TensorId| tensors.binary_search(&tensor).ok();
+        let wanted = |tensor: LeafId| tensors.binary_search(&tensor).ok();
         let grams = vec![0.0; tensors.len() * samples * count * count];
         let mut squares = Squares { wanted: &wanted, grams };
         let mut reverse = self.reverse(all, count, &tensors);
@@ -464,8 +464,8 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
 }
 
 /// Indices of the graph's parameters as the compiler counts them.
-fn ids(tensors: &[usize]) -> Vec<TensorId> {
-    tensors.iter().copied().map(TensorId).collect()
+fn ids(tensors: &[usize]) -> Vec<LeafId> {
+    tensors.iter().copied().map(LeafId).collect()
 }
 
 /// `[n, V, V]` of rows `[V, n, ...]`.

@@ -7,7 +7,7 @@ use crate::kernels::{
 use influence_autodiff::Result;
 
 use super::arena::Arena;
-use super::executor::{LoadedNetwork, Number};
+use super::executor::{LoadedProgram, Number};
 use super::memory::SlotPlan;
 use super::segments::{SegmentTraces, Segments, numbers};
 use crate::compile::ids::{ChoiceId, KernelId, MaskId, SegmentId};
@@ -50,7 +50,7 @@ pub(super) struct ForwardPass<'a, T> {
 /// # Errors
 /// What Burn's operations fail to do in a segment.
 pub(super) fn run<T: Number>(
-    loaded: &LoadedNetwork<T>,
+    loaded: &LoadedProgram<T>,
     set: InstructionSet,
     input: &[T],
     samples: usize,
@@ -64,14 +64,14 @@ pub(super) fn run<T: Number>(
 /// # Errors
 /// As [`run`].
 pub(super) fn observed<T: Number>(
-    loaded: &LoadedNetwork<T>,
+    loaded: &LoadedProgram<T>,
     set: InstructionSet,
     input: &[T],
     samples: usize,
     masked: bool,
     mut look: impl FnMut(&ForwardPass<'_, T>, &ShownValue),
 ) -> Result<(ForwardTrace<T>, Arena<T>)> {
-    let LoadedNetwork { compiled, slots, arenas, segments } = loaded;
+    let LoadedProgram { compiled, slots, arenas, segments } = loaded;
     let mut forward = ForwardPass {
         compiled,
         slots,

@@ -12,7 +12,7 @@ use faer::{Accum, MatMut, MatRef, Par};
 use super::executor::Number;
 use super::gram_costs::{COLUMNS_PAD, GramCosts, GramForm, by_sources};
 use super::reverse::ReversePass;
-use crate::compile::ids::TensorId;
+use crate::compile::ids::LeafId;
 use crate::compile::program::{Kernel, KernelKind, KernelNorm, KernelTensors};
 use crate::compile::steps::{CotangentRef, ReverseStep, StepKind};
 use crate::compile::weights::FEW_CHANNELS;
@@ -23,7 +23,7 @@ use crate::kernels::{
 /// Matrices under way.
 pub(super) struct Squares<'a> {
     /// The index of a tensor among those asked for, if it is one of them.
-    pub(super) wanted: &'a dyn Fn(TensorId) -> Option<usize>,
+    pub(super) wanted: &'a dyn Fn(LeafId) -> Option<usize>,
     /// `[tensor][sample][V, V]`.
     pub(super) grams: Vec<f64>,
 }
@@ -56,14 +56,14 @@ impl Squares<'_> {
     }
 
     /// Takes the matrix of a tensor that a segment has computed, at one of so many samples.
-    pub(super) fn take(&mut self, tensor: TensorId, [sample, samples]: [usize; 2], gram: &[f64]) {
+    pub(super) fn take(&mut self, tensor: LeafId, [sample, samples]: [usize; 2], gram: &[f64]) {
         if let Some(index) = (self.wanted)(tensor) {
             self.grams[(index * samples + sample) * gram.len()..][..gram.len()].copy_from_slice(gram);
         }
     }
 
     /// Where the matrix of a tensor goes, if it is wanted.
-    fn matrix<T>(&mut self, at: &KernelSample<'_, T>, tensor: Option<TensorId>) -> Option<&mut [f64]> {
+    fn matrix<T>(&mut self, at: &KernelSample<'_, T>, tensor: Option<LeafId>) -> Option<&mut [f64]> {
         let (index, size) = ((self.wanted)(tensor?)?, at.reverse.lines.pow(2));
         Some(&mut self.grams[(index * at.reverse.trace.samples + at.results.sample) * size..][..size])
     }

@@ -15,11 +15,11 @@ use influence_autodiff::Result;
 use rayon::prelude::*;
 
 use super::arena::{Arena, SlotId};
-use super::executor::{LoadedNetwork, Number};
+use super::executor::{LoadedProgram, Number};
 use super::forward::ForwardTrace;
 use super::memory::SlotPlan;
 use super::segments::{Segments, numbers};
-use crate::compile::ids::{KernelId, StepId, TensorId};
+use crate::compile::ids::{KernelId, LeafId, StepId};
 use crate::compile::program::{Compiled, Edge, KernelKind, MapView};
 use crate::compile::steps::{CotangentRef, Factor, ReverseStep, Sink, Site, StepKind};
 
@@ -36,23 +36,23 @@ pub(super) struct ReversePass<'a, T> {
     pub(super) lines: usize,
     segments: &'a Segments,
     /// The tensors whose Gram matrices are asked for, ascending.
-    asked: &'a [TensorId],
+    asked: &'a [LeafId],
     /// The matrices that segments have computed: tensor, sample, matrix.
-    pub(super) given: Vec<(TensorId, usize, Vec<f64>)>,
+    pub(super) given: Vec<(LeafId, usize, Vec<f64>)>,
 }
 
 impl<'a, T: Number> ReversePass<'a, T> {
     /// Starts with `lines` cotangents `[line][sample][class]` of the logits.
     pub(super) fn new(
-        loaded: &'a LoadedNetwork<T>,
+        loaded: &'a LoadedProgram<T>,
         set: InstructionSet,
         trace: &'a ForwardTrace<T>,
         arena: Arena<T>,
         cotangents: &[T],
         lines: usize,
-        asked: &'a [TensorId],
+        asked: &'a [LeafId],
     ) -> Self {
-        let LoadedNetwork { compiled, slots, segments, .. } = loaded;
+        let LoadedProgram { compiled, slots, segments, .. } = loaded;
         let given = Vec::new();
         let mut this = Self { compiled, slots, arena, set, trace, lines, segments, asked, given };
         this.seed(cotangents);
@@ -92,7 +92,7 @@ impl<'a, T: Number> ReversePass<'a, T> {
     ) -> Result<()> {
         let KernelKind::Segment(id) = self.compiled.kernel(kernel).kind else { return Ok(()) };
         let segment = self.compiled.segment(id);
-        let wanted: Vec<TensorId> =
+        let wanted: Vec<LeafId> =
             segment.tensors.iter().copied().filter(|tensor| self.asked.contains(tensor)).collect();
         for (sink, _) in targets.iter().filter(|(_, first)| *first) {
             let cotangent = sink.cotangent();

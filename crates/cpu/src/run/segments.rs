@@ -9,7 +9,7 @@ use influence_autodiff::graph::Graph;
 use influence_autodiff::{Error, Leaves, Precision, Pulled, Result, Segment, Trace};
 
 use super::executor::Number;
-use crate::compile::ids::{SegmentId, TensorId};
+use crate::compile::ids::{LeafId, SegmentId};
 use crate::compile::program::{CompiledSegment, Edge};
 
 /// All segments of a network, loaded onto a device of Burn.
@@ -93,7 +93,7 @@ impl SegmentTraces {
         sample: usize,
         segment: &Segment,
         cotangents: Vec<TensorData>,
-        tensors: &[TensorId],
+        tensors: &[LeafId],
     ) -> Result<Pulled> {
         let cell =
             self.0.get(sample).ok_or_else(|| Error::Device("a segment without a forward pass".into()))?;
@@ -106,6 +106,6 @@ impl SegmentTraces {
 }
 
 /// Tensors as the engine counts them.
-fn indices(tensors: &[TensorId]) -> Vec<usize> {
+fn indices(tensors: &[LeafId]) -> Vec<usize> {
     tensors.iter().map(|tensor| tensor.index()).collect()
 }

@@ -6,7 +6,7 @@ use influence_autodiff::ops::Op;
 use influence_autodiff::ops::norm::BatchNorm;
 
 use super::{Answer, Arrangement, NewStage, Reason, Support};
-use crate::compile::ids::TensorId;
+use crate::compile::ids::LeafId;
 use crate::compile::stage::{ChannelAffine, StageNorm, StageOp, StageTensors};
 use crate::compile::view::SampleShape;
 use crate::kernels::ChainPart;
@@ -117,7 +117,7 @@ impl<'g> Support<'_, 'g> {
     }
 
     /// A perturbed tensor that is added: the beta of a normalisation that does nothing else.
-    fn added(&self, beta: TensorId, affine: &ChannelAffine) -> StageTensors {
+    fn added(&self, beta: LeafId, affine: &ChannelAffine) -> StageTensors {
         let (mean, inverse) = (vec![0.0; affine.shift.len()], vec![1.0; affine.shift.len()]);
         let norm = StageNorm { gamma: None, beta: Some(beta), mean, inverse, affine: affine.clone() };
         StageTensors { norm: Some(norm), ..StageTensors::default() }

@@ -56,7 +56,7 @@ impl<T: SimdFloat> TileGram<'_, T> {
         let channels = self.entries.channels();
         let tasks: Vec<_> =
             (0..channels).step_by(CHANNELS).map(|from| from..channels.min(from + CHANNELS)).collect();
-        let parts: Vec<GramSums> = match self.patches {
+        let parts: Vec<LinePairSums> = match self.patches {
             Some(patches) => PatchGram { outer: self, patches }.sums(set, sample, tasks),
             None => {
                 let sources = self.sources(sample);
@@ -97,7 +97,7 @@ impl<T: SimdFloat> TileGram<'_, T> {
 /// Sums of D_v D_w for each pair of lines v <= w, in eight lanes each: as many as the widest vector
 /// of f64 has. All instruction sets keep eight, so that the order of summation is the same.
 #[derive(Default)]
-pub(crate) struct GramSums([[[f64; LANES]; MOST_LINES]; MOST_LINES]);
+pub(crate) struct LinePairSums([[[f64; LANES]; MOST_LINES]; MOST_LINES]);
 
 const LANES: usize = 8;
 
@@ -109,11 +109,11 @@ struct TileChannels<'a, T> {
 }
 
 impl<T: SimdFloat> WithSimd for TileChannels<'_, T> {
-    type Output = GramSums;
+    type Output = LinePairSums;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> GramSums {
-        let mut sums = GramSums::default();
+    fn with_simd<S: Simd>(self, simd: S) -> LinePairSums {
+        let mut sums = LinePairSums::default();
         if S::REGISTER_COUNT < 32 {
             by_lines!(self.outer.entries.lines, |V| self.run::<S, 1, V>(simd, &mut sums));
         } else {
@@ -125,7 +125,7 @@ impl<T: SimdFloat> WithSimd for TileChannels<'_, T> {
 
 impl<T: SimdFloat> TileChannels<'_, T> {
     #[inline(always)]
-    fn run<S: Simd, const G: usize, const V: usize>(&self, simd: S, sums: &mut GramSums) {
+    fn run<S: Simd, const G: usize, const V: usize>(&self, simd: S, sums: &mut LinePairSums) {
         let columns = G * T::lanes::<S>();
         let inputs = self.outer.rows.channels;
         let mut wide = [[0.0; WIDE]; V];
@@ -187,7 +187,7 @@ fn square<S: Simd, T: SimdFloat, const V: usize>(
     width: usize,
     scale: f64,
     wide: &mut GradientTile<f64, V>,
-    sums: &mut GramSums,
+    sums: &mut LinePairSums,
 ) {
     let used = width.next_multiple_of(LANES);
     for (wide, line) in wide.iter_mut().zip(tile) {
@@ -205,7 +205,7 @@ fn square<S: Simd, T: SimdFloat, const V: usize>(
     }
 }
 
-impl GramSums {
+impl LinePairSums {
     /// Adds the products of two rows, whose length is a multiple of the lanes. Vector n of the rows
     /// goes to vector n modulo `vectors` of the sums.
     #[inline(always)]

@@ -117,7 +117,7 @@ impl<T: SimdFloat> RowBlock<'_, T> {
         for (&row, out) in self.rows.iter().zip(tile.chunks_exact_mut(size)) {
             self.source.expand(set, row, self.lines, self.channels.clone(), out);
         }
-        set.run(AddRows { block: self, tile, sums });
+        set.run(AddLines { block: self, tile, sums });
     }
 
     /// Adds sums of a vector of channels, from `first` of the block's on, to the line's.
@@ -131,13 +131,13 @@ impl<T: SimdFloat> RowBlock<'_, T> {
 }
 
 /// Adds up lines in full, `[row][V][channel]`, and a vector more.
-struct AddRows<'a, 'b, T> {
+struct AddLines<'a, 'b, T> {
     block: &'a RowBlock<'a, T>,
     tile: &'a [T],
     sums: &'b mut [Vec<f64>; 2],
 }
 
-impl<T: SimdFloat> WithSimd for AddRows<'_, '_, T> {
+impl<T: SimdFloat> WithSimd for AddLines<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -146,7 +146,7 @@ impl<T: SimdFloat> WithSimd for AddRows<'_, '_, T> {
     }
 }
 
-impl<T: SimdFloat> AddRows<'_, '_, T> {
+impl<T: SimdFloat> AddLines<'_, '_, T> {
     #[inline(always)]
     fn columns<S: Simd, const V: usize>(&mut self, simd: S) {
         let (block, lanes) = (self.block, T::lanes::<S>());

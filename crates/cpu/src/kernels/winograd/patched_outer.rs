@@ -14,7 +14,7 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::gram::outer::{GramSums, TileGram, WIDE};
+use crate::kernels::gram::outer::{LinePairSums, TileGram, WIDE};
 use crate::kernels::layout::rows::DenseRows;
 use crate::kernels::reverse::pullback::by_lines;
 use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
@@ -42,7 +42,12 @@ pub(crate) struct PatchGram<'a, T> {
 
 impl<T: SimdFloat> PatchGram<'_, T> {
     /// The sums of the output channels in runs.
-    pub(crate) fn sums(&self, set: InstructionSet, sample: usize, tasks: Vec<Range<usize>>) -> Vec<GramSums> {
+    pub(crate) fn sums(
+        &self,
+        set: InstructionSet,
+        sample: usize,
+        tasks: Vec<Range<usize>>,
+    ) -> Vec<LinePairSums> {
         let spectrum = set.run(ReadSpectrum { own: self, sample });
         let run = |channels| set.run(PatchChannels { own: self, spectrum: &spectrum, channels });
         tasks.into_par_iter().map(run).collect()
@@ -94,11 +99,11 @@ struct PatchChannels<'a, T> {
 }
 
 impl<T: SimdFloat> WithSimd for PatchChannels<'_, T> {
-    type Output = GramSums;
+    type Output = LinePairSums;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> GramSums {
-        let mut sums = GramSums::default();
+    fn with_simd<S: Simd>(self, simd: S) -> LinePairSums {
+        let mut sums = LinePairSums::default();
         if S::REGISTER_COUNT < 32 {
             by_lines!(self.own.outer.entries.lines, |V| self.run::<S, 1, V>(simd, &mut sums));
         } else {
@@ -110,7 +115,7 @@ impl<T: SimdFloat> WithSimd for PatchChannels<'_, T> {
 
 impl<T: SimdFloat> PatchChannels<'_, T> {
     #[inline(always)]
-    fn run<S: Simd, const G: usize, const V: usize>(&self, simd: S, sums: &mut GramSums) {
+    fn run<S: Simd, const G: usize, const V: usize>(&self, simd: S, sums: &mut LinePairSums) {
         let (count, columns) = (self.own.patches.count(), G * T::lanes::<S>());
         let (inputs, width) = (self.own.outer.rows.channels, self.own.width::<S>());
         let padded = V.next_multiple_of(T::lanes::<S>());
@@ -252,7 +257,7 @@ struct SquareTaps<'a, T> {
     scale: f64,
     wide: &'a mut [f64],
     lines: usize,
-    sums: &'a mut GramSums,
+    sums: &'a mut LinePairSums,
 }
 
 impl<T: SimdFloat> WithSimd for SquareTaps<'_, T> {
