@@ -66,70 +66,92 @@ fn check_lines<T: SimdFloat>(
     }
 }
 
-fn check_combined<T: SimdFloat>(case: &LayerCase, unit: f64) {
-    let mut draws = Draws(case.seed);
-    let LayerCase { samples, inputs: channels, rows: [few, positions], lines, .. } = *case;
-    let single = draws.below(2) == 0;
-    let from: Vec<usize> = (0..positions).map(|_| draws.below(few)).collect();
-    let table = RowTable::new(positions, 1, few, |row, _| Some(from[row]));
-    let (rows, other_rows) = if draws.below(3) == 0 { (None, positions) } else { (Some(table), few) };
-    let repeat = Repetition { rows, first: 0, single };
-    let wide = if single { 1 } else { channels };
-    let x = GivenRows::<T>::new(samples * positions, channels, &mut draws);
-    let mut o = GivenRows::<T>::new(samples * other_rows, wide, &mut draws);
-    // Away from 0, for quotients.
-    o.values.iter_mut().for_each(|o| *o = T::from_f64(o.to_f64() + 2.0));
-    let g = GivenRows::<T>::new(samples * positions * lines, channels, &mut draws);
-    let other = |row: usize, channel: usize| {
-        let (sample, position) = (row / positions, row % positions);
-        o.at(sample * other_rows + repeat.row(position), if single { 0 } else { channel })
-    };
-    let live: Vec<_> = (0..positions).collect();
-    for how in [How::Sum([1.0, -1.0]), How::Product, How::Quotient] {
-        let value = |x: f64, o: f64| match how {
-            How::Sum([a, b]) => a * x + b * o,
-            How::Product => x * o,
-            _ => x / o,
-        };
-        let combine = Combine {
-            how,
-            source: x.dense(),
-            other: o.dense(),
-            repeat: &repeat,
-            positions,
-            live: &live,
-            samples,
-            other_rows,
-        };
-        let all = samples * positions;
-        let mut slopes = [(); 2].map(|()| vec![T::default(); all * channels]);
+/// Two values, of which the other may be repeated, and cotangents of their combination.
+struct Combined<T> {
+    samples: usize,
+    /// Rows of a sample of the result.
+    positions: usize,
+    channels: usize,
+    lines: usize,
+    x: GivenRows<T>,
+    o: GivenRows<T>,
+    /// Rows of a sample of o.
+    other_rows: usize,
+    repeat: Repetition,
+    g: GivenRows<T>,
+}
+
+impl<T: SimdFloat> Combined<T> {
+    fn new(case: &LayerCase, draws: &mut Draws) -> Self {
+        let LayerCase { samples, inputs: channels, rows: [few, positions], lines, .. } = *case;
+        let single = draws.below(2) == 0;
+        let from: Vec<usize> = (0..positions).map(|_| draws.below(few)).collect();
+        let table = RowTable::new(positions, 1, few, |row, _| Some(from[row]));
+        let (rows, other_rows) = if draws.below(3) == 0 { (None, positions) } else { (Some(table), few) };
+        let repeat = Repetition { rows, first: 0, single };
+        let x = GivenRows::<T>::new(samples * positions, channels, draws);
+        let mut o = GivenRows::<T>::new(samples * other_rows, if single { 1 } else { channels }, draws);
+        // Away from 0, for quotients.
+        o.values.iter_mut().for_each(|o| *o = T::from_f64(o.to_f64() + 2.0));
+        let g = GivenRows::<T>::new(samples * positions * lines, channels, draws);
+        Self { samples, positions, channels, lines, x, o, other_rows, repeat, g }
+    }
+
+    /// Rows of the result.
+    fn rows(&self) -> usize {
+        self.samples * self.positions
+    }
+
+    /// The number of o beside one of x.
+    fn other(&self, row: usize, channel: usize) -> f64 {
+        let (sample, position) = (row / self.positions, row % self.positions);
+        let channel = if self.repeat.single { 0 } else { channel };
+        self.o.at(sample * self.other_rows + self.repeat.row(position), channel)
+    }
+
+    /// Holds the result against plain loops; the derivatives by both, if there are some.
+    fn check_values(&self, how: How, unit: f64) -> [Vec<T>; 2] {
+        let Self { samples, positions, channels, other_rows, .. } = *self;
+        let live: Vec<_> = (0..positions).collect();
+        let (source, other) = (self.x.dense(), self.o.dense());
+        let repeat = &self.repeat;
+        let combine = Combine { how, source, other, repeat, positions, live: &live, samples, other_rows };
+        let size = self.rows() * channels;
+        let mut slopes = [(); 2].map(|()| vec![T::default(); size]);
+        let expected: Vec<_> = (0..size)
+            .map(|at| (at / channels, at % channels))
+            .map(|(row, channel)| value(how, self.x.at(row, channel), self.other(row, channel)))
+            .collect();
         for set in sets() {
-            let mut out = vec![T::default(); all * channels];
+            let mut out = vec![T::default(); size];
             let [a, b] = &mut slopes;
             combine.run(set, &mut out, RowLayout { pitch: channels, offset: 0 }, Some([a, b]));
-            let expected: Vec<_> = (0..all * channels)
-                .map(|at| value(x.at(at / channels, at % channels), other(at / channels, at % channels)))
-                .collect();
-            close(&out, &expected, unit, &format!("{how:?}, {set}, {case:?}"));
+            close(&out, &expected, unit, &format!("{how:?}, {set}"));
         }
+        slopes
+    }
+
+    /// Holds the pullbacks to both against plain loops.
+    fn check_pullbacks(&self, how: How, slopes: &[Vec<T>; 2], unit: f64, draws: &mut Draws) {
+        let Self { samples, positions, channels, lines, x, o, other_rows, repeat, g } = self;
+        let (samples, positions, channels, lines) = (*samples, *positions, *channels, *lines);
         let dense = |values| DenseRows { values, pitch: channels, offset: 0, channels };
         let own = |rows| RowFactor::Rows { rows, count: positions, repeat: None };
         let factors = match how {
             How::Sum(signs) => signs.map(|sign| RowFactor::Number(T::from_f64(sign))),
-            How::Product => [
-                RowFactor::Rows { rows: o.dense(), count: other_rows, repeat: Some(&repeat) },
-                own(x.dense()),
-            ],
+            How::Product => {
+                let repeated = RowFactor::Rows { rows: o.dense(), count: *other_rows, repeat: Some(repeat) };
+                [repeated, own(x.dense())]
+            }
             _ => [own(dense(&slopes[0])), own(dense(&slopes[1]))],
         };
         // The derivatives by both.
-        let by_x = |x: f64, o: f64| value(x + 1.0, o) - value(x, o);
+        let by_x = |x: f64, o: f64| value(how, x + 1.0, o) - value(how, x, o);
         let by_o = |x: f64, o: f64| match how {
             How::Quotient => -x / (o * o),
-            _ => value(x, o + 1.0) - value(x, o),
+            _ => value(how, x, o + 1.0) - value(how, x, o),
         };
         let cotangent = |row: usize, line: usize, channel: usize| g.at(row * lines + line, channel);
-        let links = repeat.rows.as_ref().map(RowTable::links);
         let scaled = |links, factor, channels, add, [pitch, offset]: [usize; 2]| {
             let source = g.lines();
             ScaledPullback {
@@ -146,29 +168,50 @@ fn check_combined<T: SimdFloat>(case: &LayerCase, unit: f64) {
             }
         };
         check_lines::<T>(
-            [all, lines, channels],
-            &mut draws,
+            [self.rows(), lines, channels],
+            draws,
             unit,
             |row, line, channel| {
-                cotangent(row, line, channel) * by_x(x.at(row, channel), other(row, channel))
+                cotangent(row, line, channel) * by_x(x.at(row, channel), self.other(row, channel))
             },
             |set, add, at, out| scaled(None, factors[0], channels, add, at).run(set, samples, out),
         );
+        let links = repeat.rows.as_ref().map(RowTable::links);
+        let wide = o.channels;
         check_lines::<T>(
             [samples * other_rows, lines, wide],
-            &mut draws,
+            draws,
             unit,
             |row, line, channel| {
                 let (sample, own) = (row / other_rows, row % other_rows);
                 let readers = (0..positions).filter(|&position| repeat.row(position) == own);
-                let channels = if single { 0..channels } else { channel..channel + 1 };
+                let channels = if repeat.single { 0..channels } else { channel..channel + 1 };
                 readers
                     .flat_map(|position| channels.clone().map(move |c| (sample * positions + position, c)))
-                    .map(|(row, c)| cotangent(row, line, c) * by_o(x.at(row, c), other(row, c)))
+                    .map(|(row, c)| cotangent(row, line, c) * by_o(x.at(row, c), self.other(row, c)))
                     .sum()
             },
             |set, add, at, out| scaled(links.as_ref(), factors[1], wide, add, at).run(set, samples, out),
         );
+    }
+}
+
+/// One number of a combination.
+fn value(how: How, x: f64, o: f64) -> f64 {
+    match how {
+        How::Sum([a, b]) => a * x + b * o,
+        How::Product => x * o,
+        How::Quotient => x / o,
+        How::Inverse => o / x,
+    }
+}
+
+fn check_combined<T: SimdFloat>(case: &LayerCase, unit: f64) {
+    let mut draws = Draws(case.seed);
+    let combined = Combined::<T>::new(case, &mut draws);
+    for how in [How::Sum([1.0, -1.0]), How::Product, How::Quotient] {
+        let slopes = combined.check_values(how, unit);
+        combined.check_pullbacks(how, &slopes, unit, &mut draws);
     }
 }
 
