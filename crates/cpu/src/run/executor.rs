@@ -405,8 +405,8 @@ impl<T: SimdFloat> Drop for CpuLinearized<'_, T> {
     }
 }
 
-/// Bytes that the last cache of a processor holds at least: with smaller weights than that, samples
-/// may take as much.
+/// Bytes that the last cache of a processor holds at least. A network with smaller weights runs as
+/// many samples together as take two thirds of this.
 const CACHE_BYTES: usize = 16 << 20;
 
 /// How many samples run together at most.
