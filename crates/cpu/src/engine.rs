@@ -1,4 +1,4 @@
-//! Which executor runs a graph: the one place that knows both.
+//! Which executor runs a graph: the only module that knows both.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ pub enum Engine {
     /// Burn's tensor operations, on the device.
     #[default]
     Burn,
-    /// Our own kernels on the processor, with the widest instruction set that it has unless one is named.
-    /// Operations that have no kernel run as segments on Burn's, on the device; [`Program::engine`] says how
-    /// many, and [`Program::describe`] which.
+    /// Our own kernels on the processor, with the widest instruction set that it has unless one is
+    /// named. Operations that have no kernel run as segments on Burn's, on the device;
+    /// [`Program::engine`] says how many, and [`Program::describe`] which.
     Cpu(Option<InstructionSet>),
 }
 
@@ -27,9 +27,9 @@ impl Engine {
         if is_processor(device) { Self::Cpu(None) } else { Self::Burn }
     }
 
-    /// A graph, loaded for perturbations of some leaves. A graph that our own kernels cannot run as a whole
-    /// (its output does not depend on the input, say) runs on Burn's operations, and [`Program::engine`] says
-    /// why.
+    /// A graph, loaded for perturbations of some leaves. A graph that our own kernels cannot run as
+    /// a whole (its output does not depend on the input, say) runs on Burn's operations, and
+    /// [`Program::engine`] says why.
     ///
     /// # Errors
     /// As [`Program::perturbing`].
@@ -39,7 +39,7 @@ impl Engine {
         };
         let shared = Arc::new(graph);
         let own = (Arc::clone(&shared), leaves.clone());
-        // A fault of ours is a reason to run on Burn, not the caller's crash.
+        // A panic in our compiler is a reason to run on Burn's operations, not to crash the caller.
         let compiled = quietly(|| CpuExecutor::perturbing(own.0, own.1, options.precision, set, device));
         match compiled.unwrap_or_else(|panic| Ok(Err(format!("a fault in its compiler: {panic}"))))? {
             Ok(executor) => {

@@ -21,7 +21,7 @@ static MEMORY: PeakAlloc = PeakAlloc;
 const SAMPLE: [usize; 3] = [3, 32, 32];
 
 #[derive(Module, Debug)]
-struct Empty {
+struct NoWeights {
     nothing: Option<Linear>,
 }
 
@@ -33,9 +33,10 @@ fn weights<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
     Tensor::from_data(TensorData::new(noise(shape.iter().product()), shape), device)
 }
 
-/// A residual block, a pool, a depthwise layer, concatenations, one of which a layer reads and writes, and so many classes.
+/// A residual block, a pool, a depthwise layer, concatenations, one of which a layer reads and
+/// writes, and a given number of classes.
 fn graph(classes: usize) -> Graph {
-    let forward = move |_: &Empty, x: Tensor<4>| {
+    let forward = move |_: &NoWeights, x: Tensor<4>| {
         let device = x.device();
         let conv = |x: Tensor<4>, outputs: usize, kernel: usize, groups: usize| {
             let weight = weights([outputs, x.dims()[1] / groups, kernel, kernel], &device);
@@ -50,7 +51,7 @@ fn graph(classes: usize) -> Graph {
         let all = relu(conv(all, 64, 3, 1));
         linear(adaptive_avg_pool2d(all, [1, 1]).flatten::<2>(1, 3), weights([64, classes], &device), None)
     };
-    Graph::capture(&Empty { nothing: None }, forward, &SAMPLE, &Device::flex()).expect("it is captured")
+    Graph::capture(&NoWeights { nothing: None }, forward, &SAMPLE, &Device::flex()).expect("it is captured")
 }
 
 fn samples(count: usize) -> TensorData {
@@ -60,12 +61,12 @@ fn samples(count: usize) -> TensorData {
 
 /// A residual block and a concatenation whose weights may be perturbed.
 #[derive(Module, Debug)]
-struct Net {
+struct PerturbedNet {
     convs: Vec<Conv2d>,
     head: Linear,
 }
 
-impl Net {
+impl PerturbedNet {
     fn new(classes: usize) -> Self {
         let device = Device::flex();
         let conv = |[inputs, outputs]: [usize; 2]| {
@@ -91,7 +92,8 @@ impl Net {
 
 /// Of what a run promises, how much it may take.
 const PROMISED: f64 = 1.05;
-/// How far the rounds of one thread may differ. (With several it is chance which of their short-lived buffers are there at once.)
+/// How far the rounds of one thread may differ. (With several it is chance which of their
+/// short-lived buffers are there at once.)
 const ROUNDS: f64 = 1.02;
 
 #[test]
@@ -101,8 +103,9 @@ fn a_run_takes_what_it_promises_and_later_batches_nothing_new() {
         for (threads, batch) in [(1, 1), (1, 2), (2, 2)] {
             check(&graph, &Leaves::input(), threads, batch);
         }
-        let net = Net::new(classes);
-        let graph = Graph::capture(&net, Net::forward, &SAMPLE, &Device::flex()).expect("it is captured");
+        let net = PerturbedNet::new(classes);
+        let graph =
+            Graph::capture(&net, PerturbedNet::forward, &SAMPLE, &Device::flex()).expect("it is captured");
         for threads in [1, 2] {
             check(&graph, &Leaves::parameters(&graph), threads, 1);
             check(&graph, &Leaves::parameters(&graph).and_input(), threads, 1);
@@ -110,7 +113,7 @@ fn a_run_takes_what_it_promises_and_later_batches_nothing_new() {
     }
 }
 
-/// Several rounds of all threads in the memory for so many samples each.
+/// Several rounds on all threads, in memory for `batch` samples each.
 fn check(graph: &Graph, leaves: &Leaves, threads: usize, batch: usize) {
     let own = (Arc::new(graph.clone()), leaves.clone());
     let executor =

@@ -1,366 +1,480 @@
-//! From the stages of the forward pass to the steps of the reverse pass: where each cotangent lies, and what is pulled back into it.
+//! From the stages of the forward pass to the steps of the reverse pass: where each cotangent is
+//! kept, and what is pulled back into it.
 //!
-//! The cotangent of what a ReLU reads is kept compressed by its mask, and stands for that of the ReLU's result as well. A value that only
-//! one sum reads has that sum's cotangent. Where a mask or a batch normalisation stands between a convolution and a value that others
-//! read too, the convolution's pullback goes through both at once.
+//! Kernels are visited from the last to the first. At each of them three things are decided:
+//!
+//! 1. *Where the cotangent of its result is* ([`Adjoint::cotangent`]). The cotangent of what a ReLU
+//!    reads is kept compressed by the ReLU's mask, and stands for that of the ReLU's result as
+//!    well: where the mask is on the two are equal, and where it is off nothing is handed on. A
+//!    value that only one sum reads has that sum's cotangent.
+//! 2. *Where contributions to its operand go* ([`Adjoint::sink`]): to the operand's cotangent
+//!    itself, or past it. Where a mask or a batch normalisation stands between a product and a
+//!    value that others read too, the product's pullback goes through both at once
+//!    ([`Sink::Through`]); past a function of each number it is multiplied by the derivatives
+//!    ([`Sink::Times`]). What is skipped so has no buffer and no step.
+//! 3. *By which step*: one per operand, added to what earlier steps have left.
+//!
+//! Contributions that are handed on unchanged to a compressed cotangent *wait* for a product that
+//! writes there first, and are then added by that product ([`StepKind::Product`], `identity`): the
+//! residual connections of a ResNet take no pass of their own.
 
 use std::collections::{HashMap, HashSet};
 
-use super::build::Builder;
-use super::program::{Factor, Kernel, KernelKind, MaskId, Place, Sink, Site, Step, StepKind, View};
-use super::stage::Source;
+use super::build::ProgramBuilder;
+use super::ids::{KernelId, MaskId, SegmentId, StoreId};
+use super::program::{Kernel, KernelKind, MapView};
+use super::stage::StoreChannels;
+use super::steps::{CotangentRef, Factor, ReverseStep, Sink, Site, StepKind};
 use super::together;
-use super::view::StoreId;
-use super::weights::FEW_CHANNELS;
-use crate::kernels::{Element, How, Links, Panels, Table};
+use super::weights::{FEW_CHANNELS, ProductWeights};
+use crate::kernels::{How, Links, MatrixRole, Panels, RowTable, SimdFloat};
 
 /// The reverse pass.
-pub(super) fn steps<T: Element>(builder: &Builder<'_, T>) -> Vec<Step<T>> {
+pub(super) fn steps<T: SimdFloat>(builder: &ProgramBuilder<'_, T>) -> Vec<ReverseStep<T>> {
     let output = builder.view(builder.stages.output);
     let mut adjoint = Adjoint {
         builder,
         readers: readers(builder),
         steps: Vec::new(),
+        // The cotangents of the logits are there before the first step.
         written: HashSet::from([Site::Map(output.map)]),
         waiting: HashMap::new(),
     };
     for kernel in (0..builder.kernels.len()).rev() {
-        adjoint.kernel(kernel);
+        adjoint.kernel(KernelId(kernel));
     }
     together::join(adjoint.steps)
 }
 
-/// Who reads a store.
+/// The kernels that read a store.
 #[derive(Debug, Clone, Default)]
 struct Readers {
-    /// The kernels that do, once for each operand.
-    kernels: Vec<usize>,
-    /// Whether one of them takes some of its channels alone, or is a segment: both take dense cotangents.
-    dense: bool,
+    /// Once for each operand.
+    kernels: Vec<KernelId>,
+    /// Whether one of them reads some of the channels alone: then the cotangent has to be dense.
+    partial: bool,
 }
 
-fn readers<T: Element>(builder: &Builder<'_, T>) -> Vec<Readers> {
+/// The readers of all stores, by [`StoreId`].
+fn readers<T: SimdFloat>(builder: &ProgramBuilder<'_, T>) -> Vec<Readers> {
     let mut readers = vec![Readers::default(); builder.stages.stores.len()];
-    for (index, between) in builder.between.iter().enumerate() {
-        if let Some(Source { store, channels }) = &between.input {
-            readers[*store].kernels.push(index);
-            readers[*store].dense |= channels.len() < builder.stages.stores[*store].channels;
+    for (index, stores) in builder.kernel_stores.iter().enumerate() {
+        if let Some(StoreChannels { store, channels }) = &stores.input {
+            readers[store.index()].kernels.push(KernelId(index));
+            readers[store.index()].partial |= channels.len() < builder.store(*store).channels;
         }
-        if let Some(store) = between.other {
-            readers[store].kernels.push(index);
+        if let Some(store) = stores.other {
+            readers[store.index()].kernels.push(KernelId(index));
         }
     }
     readers
 }
 
 struct Adjoint<'c, 'g, T> {
-    builder: &'c Builder<'g, T>,
+    builder: &'c ProgramBuilder<'g, T>,
+    /// By [`StoreId`].
     readers: Vec<Readers>,
-    steps: Vec<Step<T>>,
+    steps: Vec<ReverseStep<T>>,
     /// Buffers that hold something.
     written: HashSet<Site>,
-    /// Cotangents that are to be handed on unchanged to a mask's buffer: a product that writes there takes one along.
-    waiting: HashMap<MaskId, Vec<(Place, usize)>>,
+    /// Cotangents that are to be handed on unchanged to a mask's buffer, each with the kernel whose
+    /// pullback that is. A product that writes there first takes one along; the others become steps
+    /// of their own before anything reads the buffer.
+    waiting: HashMap<MaskId, Vec<(CotangentRef, KernelId)>>,
 }
 
-impl<T: Element> Adjoint<'_, '_, T> {
-    /// Whether the cotangent of a store has to be dense, and as it comes.
-    fn is_forced(&self, store: StoreId) -> bool {
+/// Some channels of a cotangent; all of it where it is compressed, since a mask has no parts.
+fn part_of(source: &StoreChannels, cotangent: CotangentRef) -> CotangentRef {
+    match cotangent {
+        CotangentRef::Dense(view) => CotangentRef::Dense(MapView {
+            offset: view.offset + source.channels.start,
+            channels: source.channels.len(),
+            ..view
+        }),
+        whole => whole,
+    }
+}
+
+// Where cotangents are, and where contributions to them go.
+impl<T: SimdFloat> Adjoint<'_, '_, T> {
+    fn readers_of(&self, store: StoreId) -> &Readers {
+        &self.readers[store.index()]
+    }
+
+    /// Whether the cotangent of a store has to be dense, and lie where the store's values do.
+    fn is_forced_dense(&self, store: StoreId) -> bool {
         let builder = self.builder;
+        // The cotangent of the input is the result of the reverse pass, that of the output is given
+        // to it.
         let ends = [builder.stages.input, builder.stages.output].contains(&store);
-        // The input's cotangent is the result, the output's is given; parts of a concatenation's belong to others.
-        ends || builder.places.is_joint(store) || builder.is_dense[store] || self.readers[store].dense
+        // The parts of a concatenation have cotangents in the channels of the whole.
+        let joint = builder.nesting.is_joint(store);
+        ends || joint || builder.is_dense(store) || self.readers_of(store).partial
     }
 
     /// Where the cotangent of a store is.
-    fn place(&self, store: StoreId) -> Place {
+    fn cotangent(&self, store: StoreId) -> CotangentRef {
         let builder = self.builder;
-        let dense = Place::Dense(builder.view(store));
-        if self.is_forced(store) {
+        let dense = CotangentRef::Dense(builder.view(store));
+        if self.is_forced_dense(store) {
             return dense;
         }
-        if let [only] = self.readers[store].kernels[..] {
-            let (kernel, between) = (&builder.kernels[only], &builder.between[only]);
-            let is_sum = between.other == Some(store) || matches!(kernel.kind, KernelKind::Sum);
-            match (kernel.relu, between.output) {
-                // Alone before a ReLU, or before a sum that ends in one.
-                (Some(mask), _) if is_sum || matches!(kernel.kind, KernelKind::Affine(None)) => {
-                    return Place::Compressed(mask);
+        if let [only] = self.readers_of(store).kernels[..] {
+            let (kernel, stores) = (builder.kernel(only), builder.stores_of(only));
+            let is_summand = stores.other == Some(store) || matches!(kernel.kind, KernelKind::Sum);
+            match (kernel.relu, stores.output) {
+                // Read by a ReLU alone, or by a sum that ends in one: what goes into the ReLU and
+                // what comes out of it have one cotangent, compressed by its mask.
+                (Some(mask), _) if is_summand || matches!(kernel.kind, KernelKind::Affine(None)) => {
+                    return CotangentRef::Compressed(mask);
                 }
-                (None, Some(sum)) if is_sum => return self.place(sum),
+                // Read by a sum alone: the derivative of a sum by a summand is 1.
+                (None, Some(sum)) if is_summand => return self.cotangent(sum),
                 _ => {}
             }
         }
-        match builder.mask_of[store] {
-            Some(mask) if !self.is_channelwise(store) => Place::Compressed(mask),
+        match builder.mask_of(store) {
+            Some(mask) if !self.is_masked_channelwise(store) => CotangentRef::Compressed(mask),
             _ => dense,
         }
     }
 
-    /// Whether a channelwise product with a ReLU writes a store. Its pullback reads each row of cotangents once
-    /// for each tap: they are kept dense, zeros where the mask is off. (Gradients of parameters read them as
-    /// they are elsewhere.)
-    fn is_channelwise(&self, store: StoreId) -> bool {
-        let builder = self.builder;
-        let mut writers = builder.kernels.iter().zip(&builder.between);
-        let writer = writers.find(|(_, between)| between.output == Some(store));
-        let own = |kernel: &Kernel<T>| matches!(kernel.kind, KernelKind::Channelwise { .. });
-        !builder.trains() && writer.is_some_and(|(kernel, _)| own(kernel) && kernel.relu.is_some())
+    /// Whether a channelwise product with a ReLU writes a store. Its pullback reads each row of
+    /// cotangents once for each tap, so they are kept dense, with zeros where the mask is off.
+    /// (Where parameters are perturbed they are compressed as those of other layers are, for
+    /// gradients read them so.)
+    fn is_masked_channelwise(&self, store: StoreId) -> bool {
+        let writer = self.builder.writer(store).map(|id| self.builder.kernel(id));
+        let is_masked = |kernel: &Kernel<T>| {
+            matches!(kernel.kind, KernelKind::Channelwise { .. }) && kernel.relu.is_some()
+        };
+        !self.builder.perturbs_parameters() && writer.is_some_and(is_masked)
     }
 
     /// Where contributions to the cotangent of a store go.
     fn sink(&self, store: StoreId) -> Sink {
-        let (builder, place) = (self.builder, self.place(store));
-        // The gradient of a batch normalisation reads the cotangent between it and the mask.
-        if !builder.trains()
-            && let (Place::Compressed(mask), Some(own)) = (place, builder.mask_of[store])
-            && mask == own
-            && let Some(kernel) = builder.between.iter().position(|between| between.output == Some(store))
-            && let KernelKind::Affine(affine) = &builder.kernels[kernel].kind
-            && let Some(input) = &builder.between[kernel].input
-            && let Place::Dense(view) = self.part_of(input, self.place(input.store))
-        {
-            return Sink::Through { mask, view, from: 0, scaled: affine.as_ref().map(|_| kernel) };
-        }
-        if let (Place::Dense(view), Some(mask)) = (place, builder.mask_of[store])
-            && self.is_channelwise(store)
-            && view == builder.view(store)
-            && !self.is_forced(store)
-        {
-            return Sink::Through { mask, view, from: 0, scaled: None };
-        }
-        match self.slopes(store) {
-            Some(sink) => sink,
-            None => Sink::Place(place),
-        }
+        let cotangent = self.cotangent(store);
+        self.through_normalisation(store, cotangent)
+            .or_else(|| self.through_mask(store, cotangent))
+            .or_else(|| self.past_function(store))
+            .unwrap_or(Sink::Plain(cotangent))
     }
 
-    /// Past a function of each number: what its readers hand on goes to its operand, times its derivatives,
-    /// so that the cotangents of its result need no pass of their own.
-    fn slopes(&self, store: StoreId) -> Option<Sink> {
+    /// Past a ReLU with a scale and shift before it, to the dense cotangent of what they read. (In
+    /// a DenseNet each layer begins so, on channels that all later layers read too.)
+    fn through_normalisation(&self, store: StoreId, cotangent: CotangentRef) -> Option<Sink> {
         let builder = self.builder;
-        let kernel = builder.between.iter().position(|between| between.output == Some(store))?;
-        let (stage, between) = (&builder.kernels[kernel], &builder.between[kernel]);
-        let Readers { kernels, dense } = &self.readers[store];
-        let channels = builder.stages.stores[store].channels;
-        let takes = |&reader: &usize| {
-            let (stage, between) = (&builder.kernels[reader], &builder.between[reader]);
+        // The gradient of a batch normalisation reads the cotangent between it and the mask.
+        if builder.perturbs_parameters() {
+            return None;
+        }
+        let (CotangentRef::Compressed(mask), Some(own)) = (cotangent, builder.mask_of(store)) else {
+            return None;
+        };
+        let writer = builder.writer(store).filter(|_| mask == own)?;
+        let KernelKind::Affine(affine) = &builder.kernel(writer).kind else { return None };
+        let input = builder.stores_of(writer).input.as_ref()?;
+        let CotangentRef::Dense(view) = part_of(input, self.cotangent(input.store)) else { return None };
+        Some(Sink::Through { mask, view, from: 0, scaled: affine.as_ref().map(|_| writer) })
+    }
+
+    /// To the dense cotangent of a channelwise product with a ReLU, zeros where its mask is off.
+    fn through_mask(&self, store: StoreId, cotangent: CotangentRef) -> Option<Sink> {
+        let (CotangentRef::Dense(view), Some(mask)) = (cotangent, self.builder.mask_of(store)) else {
+            return None;
+        };
+        let own = view == self.builder.view(store) && !self.is_forced_dense(store);
+        (self.is_masked_channelwise(store) && own).then_some(Sink::Through {
+            mask,
+            view,
+            from: 0,
+            scaled: None,
+        })
+    }
+
+    /// Past a function of each number: what its readers hand on goes to its operand, times its
+    /// derivatives, so that the cotangent of its result is never in memory.
+    ///
+    /// That takes readers all of which can multiply, and which read all channels; and a result that
+    /// nothing else needs the cotangent of: not the network's output, no part of a concatenation,
+    /// not on a segment's edge.
+    fn past_function(&self, store: StoreId) -> Option<Sink> {
+        let builder = self.builder;
+        let writer = builder.writer(store)?;
+        let (kernel, stores) = (builder.kernel(writer), builder.stores_of(writer));
+        let Readers { kernels, partial } = self.readers_of(store);
+        let channels = builder.store(store).channels;
+        let takes = |&reader: &KernelId| {
+            let (kernel, stores) = (builder.kernel(reader), builder.stores_of(reader));
             let whole =
-                between.other != Some(store) || stage.other.is_some_and(|view| view.channels == channels);
-            stage.kind.takes_slopes() && whole
+                stores.other != Some(store) || kernel.other.is_some_and(|view| view.channels == channels);
+            kernel.kind.takes_slopes() && whole
         };
         let all = kernels.iter().all(takes);
-        let alone = store != builder.stages.output && !builder.places.is_joint(store);
-        if !matches!(stage.kind, KernelKind::Pointwise(_))
-            || stage.relu.is_some()
+        let alone = store != builder.stages.output && !builder.nesting.is_joint(store);
+        if !matches!(kernel.kind, KernelKind::Pointwise(_))
+            || kernel.relu.is_some()
             || !(all && alone)
-            || *dense
-            || builder.on_segment[store]
+            || *partial
+            || builder.is_on_segment(store)
         {
             return None;
         }
-        let slopes = *stage.kept.first()?;
-        match self.part_of(between.input.as_ref()?, self.place(between.input.as_ref()?.store)) {
-            Place::Dense(view) => Some(Sink::Times { view, slopes }),
-            Place::Compressed(_) => None,
-        }
-    }
-
-    /// Where the cotangents of some channels of a place are.
-    fn part_of(&self, source: &Source, place: Place) -> Place {
-        match place {
-            Place::Dense(view) => Place::Dense(View {
-                offset: view.offset + source.channels.start,
-                channels: source.channels.len(),
-                ..view
-            }),
-            whole => whole,
+        let slopes = *kernel.kept.first()?;
+        let input = stores.input.as_ref()?;
+        match part_of(input, self.cotangent(input.store)) {
+            CotangentRef::Dense(view) => Some(Sink::Times { view, slopes }),
+            CotangentRef::Compressed(_) => None,
         }
     }
 
     /// Where contributions to some channels of a store go.
-    fn part(&self, source: &Source) -> Sink {
+    fn part_sink(&self, source: &StoreChannels) -> Sink {
         match self.sink(source.store) {
-            Sink::Place(place) => Sink::Place(self.part_of(source, place)),
+            Sink::Plain(cotangent) => Sink::Plain(part_of(source, cotangent)),
             whole => whole,
         }
     }
 
-    /// Pulls one kernel back.
-    fn kernel(&mut self, index: usize) {
-        let (stage, between) = (&self.builder.kernels[index], &self.builder.between[index]);
-        if let KernelKind::Segment(segment) = stage.kind {
-            return self.segment(segment, index);
-        }
-        let Some(input) = &between.input else { return };
-        let mut place = between.output.map_or(Place::Dense(stage.output), |output| self.place(output));
-        let sink = self.part(input);
-        if let Some(mask) = stage.relu {
-            match between.output.map(|output| self.sink(output)) {
-                // Zeros stand where it has switched off.
-                Some(Sink::Through { .. }) if matches!(stage.kind, KernelKind::Channelwise { .. }) => {}
-                Some(Sink::Through { .. }) => return,
-                _ => {
-                    if place != Place::Compressed(mask) {
-                        self.spread(place, Sink::Place(Place::Compressed(mask)), None, index);
-                    }
-                    place = Place::Compressed(mask);
-                }
-            }
-        }
-        match &stage.kind {
-            KernelKind::Product { .. } => self.product(place, sink, index),
-            KernelKind::Channelwise { table, .. } => {
-                self.push(place, sink, StepKind::Channelwise { links: self.links(table, place) }, index);
-            }
-            KernelKind::Affine(affine) => {
-                self.spread(place, sink, affine.as_ref().map(|[scale, _]| scale.clone()), index);
-            }
-            KernelKind::Sum => self.spread(place, sink, None, index),
-            KernelKind::Elementwise { scale: None, .. } => self.spread(place, sink, None, index),
-            KernelKind::Elementwise { .. } => self.scaled(place, sink, None, Factor::Own, index),
-            // What its readers have handed on is there already.
-            KernelKind::Pointwise(_)
-                if between.output.is_some_and(|output| self.slopes(output).is_some()) => {}
-            KernelKind::Pointwise(_) => {
-                let factor = stage.kept.first().map(|&view| Factor::Values { view, repeated: false });
-                factor.into_iter().for_each(|factor| self.scaled(place, sink, None, factor, index));
-            }
-            KernelKind::Combine { .. } => return self.combined(place, sink, index),
-            KernelKind::Within(_) => {
-                let kept = stage.kept.first().copied().unwrap_or(stage.output);
-                self.push(place, sink, StepKind::Within { kept }, index);
-            }
-            KernelKind::Matrices(_) => return self.matrices(place, sink, index),
-            KernelKind::Average { table, .. } => {
-                self.push(place, sink, StepKind::Average { links: self.links(table, place) }, index);
-            }
-            KernelKind::Maximum { table, .. } => {
-                self.push(place, sink, StepKind::Maximum { links: self.links(table, place) }, index);
-            }
-            KernelKind::Rearrange { .. } => self.push(place, sink, StepKind::Rearrange, index),
-            KernelKind::Segment(_) => {}
-        }
-        if let Some(other) = between.other {
-            let sink = self.sink(other);
-            self.spread(place, sink, None, index);
-        }
-    }
-
-    /// Which rows read each row of a table's source. What nothing reads has no cotangent: a mask says so
-    /// itself, dense rows are left out here.
-    fn links(&self, table: &Table, place: Place) -> Links {
-        match place {
-            Place::Dense(view) => table.links_of(self.builder.live(view)),
-            Place::Compressed(_) => table.links(),
-        }
-    }
-
-    fn scaled(&mut self, place: Place, sink: Sink, links: Option<Links>, factor: Factor, index: usize) {
-        self.push(place, sink, StepKind::Scaled { links, factor }, index);
-    }
-
-    /// Where contributions to the cotangent of a stage's other operand go.
-    fn other(&self, index: usize) -> Option<(Sink, View)> {
-        let view = self.builder.kernels[index].other?;
-        let store = self.builder.between[index].other?;
+    /// Where contributions to the cotangent of a kernel's other operand go, and the channels that
+    /// are read.
+    fn other_sink(&self, id: KernelId) -> Option<(Sink, MapView)> {
+        let view = self.builder.kernel(id).other?;
+        let store = self.builder.stores_of(id).other?;
         match self.sink(store) {
-            // Those of the channels that are read.
-            Sink::Place(Place::Dense(_)) => Some((Sink::Place(Place::Dense(view)), view)),
+            Sink::Plain(CotangentRef::Dense(_)) => Some((Sink::Plain(CotangentRef::Dense(view)), view)),
             sink @ Sink::Times { .. } => Some((sink, view)),
             _ => None,
         }
     }
 
-    /// To both operands of a sum, product or quotient.
-    fn combined(&mut self, place: Place, sink: Sink, index: usize) {
-        let stage = &self.builder.kernels[index];
-        let (KernelKind::Combine { how, repeat }, Some((other, view))) = (&stage.kind, self.other(index))
+    /// Which rows read each row of a table's source. A row that nothing reads has no cotangent: a
+    /// mask says so itself, since nothing is active there, and dense rows are left out here.
+    fn links(&self, table: &RowTable, cotangent: CotangentRef) -> Links {
+        match cotangent {
+            CotangentRef::Dense(view) => table.links_of(self.builder.live(view)),
+            CotangentRef::Compressed(_) => table.links(),
+        }
+    }
+}
+
+// The steps.
+impl<T: SimdFloat> Adjoint<'_, '_, T> {
+    /// Pulls one kernel back.
+    fn kernel(&mut self, id: KernelId) {
+        let (kernel, stores) = (self.builder.kernel(id), self.builder.stores_of(id));
+        if let KernelKind::Segment(segment) = kernel.kind {
+            return self.segment(segment, id);
+        }
+        let Some(input) = &stores.input else { return };
+        let sink = self.part_sink(input);
+        let Some(cotangent) = self.behind_relu(id) else { return };
+        match &kernel.kind {
+            KernelKind::Product { .. } => self.product(cotangent, sink, id),
+            KernelKind::Channelwise { table, .. } => {
+                self.push(cotangent, sink, StepKind::Channelwise { links: self.links(table, cotangent) }, id);
+            }
+            KernelKind::Affine(affine) => {
+                self.spread(cotangent, sink, affine.as_ref().map(|[scale, _]| scale.clone()), id);
+            }
+            KernelKind::Sum => self.spread(cotangent, sink, None, id),
+            KernelKind::Elementwise { scale: None, .. } => self.spread(cotangent, sink, None, id),
+            KernelKind::Elementwise { .. } => self.scaled(cotangent, sink, None, Factor::Own, id),
+            KernelKind::Pointwise(_) => self.function(cotangent, sink, id),
+            // These two have two operands, of which neither is merely added.
+            KernelKind::Combine { .. } => return self.combined(cotangent, sink, id),
+            KernelKind::Matrices(_) => return self.matrices(cotangent, sink, id),
+            KernelKind::Within(_) => {
+                let kept = kernel.kept.first().copied().unwrap_or(kernel.output);
+                self.push(cotangent, sink, StepKind::Within { kept }, id);
+            }
+            KernelKind::Average { table, .. } => {
+                self.push(cotangent, sink, StepKind::Average { links: self.links(table, cotangent) }, id);
+            }
+            KernelKind::Maximum { table, .. } => {
+                self.push(cotangent, sink, StepKind::Maximum { links: self.links(table, cotangent) }, id);
+            }
+            KernelKind::Rearrange { .. } => self.push(cotangent, sink, StepKind::Rearrange, id),
+            KernelKind::Segment(_) => {}
+        }
+        // What was added to the result has its cotangent unchanged.
+        if let Some(other) = stores.other {
+            let sink = self.sink(other);
+            self.spread(cotangent, sink, None, id);
+        }
+    }
+
+    /// The cotangent that a kernel is pulled back from: that of its result, or of what the ReLU at
+    /// its end reads. None where those who read the result have gone past the kernel already
+    /// ([`Sink::Through`]).
+    fn behind_relu(&mut self, id: KernelId) -> Option<CotangentRef> {
+        let (kernel, stores) = (self.builder.kernel(id), self.builder.stores_of(id));
+        let cotangent =
+            stores.output.map_or(CotangentRef::Dense(kernel.output), |output| self.cotangent(output));
+        let Some(mask) = kernel.relu else { return Some(cotangent) };
+        match stores.output.map(|output| self.sink(output)) {
+            // Dense, with zeros where the mask is off: nothing is left for the ReLU to do.
+            Some(Sink::Through { .. }) if matches!(kernel.kind, KernelKind::Channelwise { .. }) => {
+                Some(cotangent)
+            }
+            Some(Sink::Through { .. }) => None,
+            _ => {
+                let compressed = CotangentRef::Compressed(mask);
+                if cotangent != compressed {
+                    self.spread(cotangent, Sink::Plain(compressed), None, id);
+                }
+                Some(compressed)
+            }
+        }
+    }
+
+    fn scaled(
+        &mut self,
+        cotangent: CotangentRef,
+        sink: Sink,
+        links: Option<Links>,
+        factor: Factor,
+        id: KernelId,
+    ) {
+        self.push(cotangent, sink, StepKind::Scaled { links, factor }, id);
+    }
+
+    /// Through a function of each number, times the derivatives that it has kept.
+    fn function(&mut self, cotangent: CotangentRef, sink: Sink, id: KernelId) {
+        let (kernel, stores) = (self.builder.kernel(id), self.builder.stores_of(id));
+        // Where its readers go past it, what they hand on is there already.
+        if stores.output.is_some_and(|output| self.past_function(output).is_some()) {
+            return;
+        }
+        if let Some(&view) = kernel.kept.first() {
+            self.scaled(cotangent, sink, None, Factor::Values { view, repeated: false }, id);
+        }
+    }
+
+    /// To both operands of a sum with signs, a product or a quotient.
+    fn combined(&mut self, cotangent: CotangentRef, sink: Sink, id: KernelId) {
+        let kernel = self.builder.kernel(id);
+        let (KernelKind::Combine { how, repeat }, Some((other, view))) = (&kernel.kind, self.other_sink(id))
         else {
             return;
         };
-        let values = |view: View, repeated: bool| Factor::Values { view, repeated };
-        let factors = match (how, &stage.kept[..]) {
+        let values = |view: MapView, repeated: bool| Factor::Values { view, repeated };
+        let factors = match (how, &kernel.kept[..]) {
             (How::Sum(signs), _) => signs.map(Factor::Number),
-            (How::Product, _) => [values(view, true), values(stage.input, false)],
+            // Of a product each operand is the other's derivative; of a quotient both are kept.
+            (How::Product, _) => [values(view, true), values(kernel.input, false)],
             (_, &[first, second]) => [values(first, false), values(second, false)],
             _ => return,
         };
-        self.scaled(place, sink, None, factors[0], index);
-        let links = repeat.rows.as_ref().map(|table| self.links(table, place));
-        self.scaled(place, other, links, factors[1], index);
+        self.scaled(cotangent, sink, None, factors[0], id);
+        let links = repeat.rows.as_ref().map(|table| self.links(table, cotangent));
+        self.scaled(cotangent, other, links, factors[1], id);
     }
 
     /// To both operands of matrix products.
-    fn matrices(&mut self, place: Place, sink: Sink, index: usize) {
-        let Some((other, view)) = self.other(index) else { return };
-        let input = self.builder.kernels[index].input;
-        self.push(place, sink, StepKind::Matrices { operand: 0, other: view }, index);
-        self.push(place, other, StepKind::Matrices { operand: 1, other: input }, index);
+    fn matrices(&mut self, cotangent: CotangentRef, sink: Sink, id: KernelId) {
+        let Some((other, view)) = self.other_sink(id) else { return };
+        let input = self.builder.kernel(id).input;
+        self.push(cotangent, sink, StepKind::Matrices { operand: MatrixRole::A, other: view }, id);
+        self.push(cotangent, other, StepKind::Matrices { operand: MatrixRole::B, other: input }, id);
     }
 
     /// From the outputs of a segment to its inputs; an output that nothing has reached has zeros.
-    fn segment(&mut self, segment: usize, index: usize) {
-        let portion = &self.builder.segments[segment];
-        let reached = |place: Place| self.written.contains(&place.site()).then_some(place);
-        let sources: Vec<_> = portion.outputs.iter().map(|edge| reached(Place::Dense(edge.view))).collect();
+    fn segment(&mut self, segment: SegmentId, id: KernelId) {
+        let segment = self.builder.segment(segment);
+        let reached = |cotangent: CotangentRef| self.written.contains(&cotangent.site()).then_some(cotangent);
+        let sources: Vec<_> =
+            segment.outputs.iter().map(|edge| reached(CotangentRef::Dense(edge.view))).collect();
         let Some(source) = sources.iter().flatten().next().copied() else { return };
-        let sinks: Vec<_> = portion.inputs.iter().map(|edge| Sink::Place(Place::Dense(edge.view))).collect();
-        let mut first = |sink: &Sink| self.written.insert(sink.place().site());
+        let sinks: Vec<_> =
+            segment.inputs.iter().map(|edge| Sink::Plain(CotangentRef::Dense(edge.view))).collect();
+        let mut first = |sink: &Sink| self.written.insert(sink.cotangent().site());
         let targets: Vec<_> = sinks.into_iter().map(|sink| (sink, first(&sink))).collect();
         let Some(&(target, first)) = targets.first() else { return };
         let kind = StepKind::Segment { sources, targets };
-        self.steps.push(Step { kind, source, target, first, stage: index });
+        self.steps.push(ReverseStep { kind, source, target, first, kernel: id });
     }
 
-    fn product(&mut self, place: Place, sink: Sink, index: usize) {
+    /// Through a product: by columns where it reads few channels, by patches where nothing is
+    /// masked, else row by row.
+    fn product(&mut self, cotangent: CotangentRef, sink: Sink, id: KernelId) {
         let (KernelKind::Product { table, .. }, Some(weights)) =
-            (&self.builder.kernels[index].kind, &self.builder.weights[index])
+            (&self.builder.kernel(id).kind, self.builder.weights_of(id))
         else {
             return;
         };
-        let (inputs, outputs, taps, groups) = (weights.inputs, weights.outputs, table.taps(), weights.groups);
-        let dense = matches!(sink, Sink::Place(Place::Dense(_)) | Sink::Times { .. });
-        let kind = if dense && inputs < FEW_CHANNELS && taps > 1 {
-            let column = |at: &dyn Fn(usize, usize, usize) -> f64| {
-                Panels::reverse(1, outputs, taps * inputs, 1, |_, o, column| {
-                    at(column / inputs, column % inputs, o)
-                })
-            };
-            let rows = self.links(&Table::identity(table.rows()), place);
-            StepKind::Columns { rows, panels: weights.with(column), links: self.links(table, place) }
+        let dense = matches!(sink, Sink::Plain(CotangentRef::Dense(_)) | Sink::Times { .. });
+        let kind = if dense && weights.inputs < FEW_CHANNELS && table.taps() > 1 {
+            self.columns(table, weights, cotangent)
         } else {
-            let scale = sink.scale(&self.builder.kernels);
-            let factor = |i: usize| scale.map_or(1.0, |scale| scale[i].to_f64());
-            // Where masks have switched channels off on both sides, skipping them saves more; so does what is taken together.
-            let plain = matches!((place, sink), (Place::Dense(_), Sink::Place(_) | Sink::Times { .. }));
-            let (patches, panels) = match plain.then(|| weights.reversed()).flatten() {
-                Some((patches, panels)) => (Some(patches), panels),
-                None => {
-                    let panels = weights.with(|at| {
-                        Panels::reverse(taps, outputs, inputs, groups, |tap, o, i| at(tap, i, o) * factor(i))
-                    });
-                    (None, panels)
-                }
-            };
-            StepKind::Product { links: self.links(table, place), patches, panels, identity: None }
+            self.direct(table, weights, cotangent, sink)
         };
-        self.push(place, sink, kind, index);
+        self.push(cotangent, sink, kind, id);
     }
 
-    /// Hands cotangents on, unless they are there already.
-    fn spread(&mut self, place: Place, sink: Sink, scale: Option<Vec<T>>, index: usize) {
-        if sink == Sink::Place(place) && scale.is_none() {
+    /// The product of each row with the columns of all taps, `[tap][input]`, which are added up
+    /// afterwards.
+    fn columns(
+        &self,
+        table: &RowTable,
+        weights: &ProductWeights<'_>,
+        cotangent: CotangentRef,
+    ) -> StepKind<T> {
+        let (inputs, outputs, taps) = (weights.inputs, weights.outputs, table.taps());
+        let panels = weights.with(|at| {
+            Panels::reverse(1, outputs, taps * inputs, 1, |_, o, column| {
+                at(column / inputs, column % inputs, o)
+            })
+        });
+        let rows = self.links(&RowTable::identity(table.rows()), cotangent);
+        StepKind::Columns { rows, panels, links: self.links(table, cotangent) }
+    }
+
+    fn direct(
+        &self,
+        table: &RowTable,
+        weights: &ProductWeights<'_>,
+        cotangent: CotangentRef,
+        sink: Sink,
+    ) -> StepKind<T> {
+        // A scale that is gone through on the way is multiplied into the columns of the weights.
+        let scale = sink.scale(&self.builder.kernels);
+        let factor = |i: usize| scale.map_or(1.0, |scale| scale[i].to_f64());
+        // Winograd's form computes all channels of what it reads and writes. Where masks have
+        // switched channels off on both sides, skipping them saves more, and products that are
+        // taken together cannot be patched.
+        let plain =
+            matches!((cotangent, sink), (CotangentRef::Dense(_), Sink::Plain(_) | Sink::Times { .. }));
+        let (patches, panels) = match plain.then(|| weights.reversed()).flatten() {
+            Some((patches, panels)) => (Some(patches), panels),
+            None => {
+                let (inputs, outputs, taps, groups) =
+                    (weights.inputs, weights.outputs, table.taps(), weights.groups);
+                let panels = weights.with(|at| {
+                    Panels::reverse(taps, outputs, inputs, groups, |tap, o, i| at(tap, i, o) * factor(i))
+                });
+                (None, panels)
+            }
+        };
+        StepKind::Product { links: self.links(table, cotangent), patches, panels, identity: None }
+    }
+
+    /// Hands cotangents on, times a scale if there is one; nothing is to be done where they are
+    /// there already.
+    fn spread(&mut self, cotangent: CotangentRef, sink: Sink, scale: Option<Vec<T>>, id: KernelId) {
+        if sink == Sink::Plain(cotangent) && scale.is_none() {
             return;
         }
         match sink {
             // (A sum hands on without a scale, and nothing that has one takes slopes.)
-            Sink::Times { .. } => self.scaled(place, sink, None, Factor::Number(1.0), index),
-            Sink::Place(Place::Dense(_)) if scale.is_none() && matches!(place, Place::Dense(_)) => {
-                self.scaled(place, sink, None, Factor::Number(1.0), index);
+            Sink::Times { .. } => self.scaled(cotangent, sink, None, Factor::Number(1.0), id),
+            Sink::Plain(CotangentRef::Dense(_))
+                if scale.is_none() && matches!(cotangent, CotangentRef::Dense(_)) =>
+            {
+                self.scaled(cotangent, sink, None, Factor::Number(1.0), id);
             }
-            Sink::Place(Place::Compressed(mask)) if scale.is_none() => {
-                self.waiting.entry(mask).or_default().push((place, index));
+            Sink::Plain(CotangentRef::Compressed(mask)) if scale.is_none() => {
+                self.waiting.entry(mask).or_default().push((cotangent, id));
             }
             _ => {
                 let through = sink.scale(&self.builder.kernels).map(<[T]>::to_vec);
@@ -368,30 +482,33 @@ impl<T: Element> Adjoint<'_, '_, T> {
                     (Some(a), Some(b)) => Some(a.iter().zip(&b).map(|(a, b)| *a * *b).collect()),
                     (a, b) => a.or(b),
                 };
-                self.push(place, sink, StepKind::Spread { scale }, index);
+                self.push(cotangent, sink, StepKind::Spread { scale }, id);
             }
         }
     }
 
     /// Adds a step, and before it all that its source still waits for.
-    fn push(&mut self, source: Place, target: Sink, mut kind: StepKind<T>, stage: usize) {
-        if let Place::Compressed(mask) = source {
-            for (place, stage) in self.waiting.remove(&mask).unwrap_or_default() {
-                self.push(place, Sink::Place(source), StepKind::Spread { scale: None }, stage);
+    fn push(&mut self, source: CotangentRef, target: Sink, mut kind: StepKind<T>, kernel: KernelId) {
+        if let CotangentRef::Compressed(mask) = source {
+            for (cotangent, kernel) in self.waiting.remove(&mask).unwrap_or_default() {
+                self.push(cotangent, Sink::Plain(source), StepKind::Spread { scale: None }, kernel);
             }
         }
+        // No cotangent has reached the result: nothing of it depends on what the kernel computes.
         if !self.written.contains(&source.site()) {
             return;
         }
-        let site = target.place().site();
-        if let (StepKind::Product { identity, .. }, Sink::Place(Place::Compressed(mask))) =
+        let site = target.cotangent().site();
+        // The first product into a mask's buffer takes along one of those that wait for it. (A
+        // product adds an identity only where its results are written, not where they are added.)
+        if let (StepKind::Product { identity, .. }, Sink::Plain(CotangentRef::Compressed(mask))) =
             (&mut kind, target)
             && !self.written.contains(&site)
-            && let Some((place, _)) = self.waiting.get_mut(&mask).and_then(Vec::pop)
+            && let Some((cotangent, _)) = self.waiting.get_mut(&mask).and_then(Vec::pop)
         {
-            *identity = self.written.contains(&place.site()).then_some(place);
+            *identity = self.written.contains(&cotangent.site()).then_some(cotangent);
         }
         let first = self.written.insert(site);
-        self.steps.push(Step { kind, source, target, first, stage });
+        self.steps.push(ReverseStep { kind, source, target, first, kernel });
     }
 }

@@ -2,127 +2,212 @@
 
 use influence_autodiff::graph::{Graph, ValueId};
 
+use super::ids::{ChoiceId, KernelId, MapId, MaskId, SegmentId, StoreId};
+use super::nesting::Nesting;
 use super::perturbed::Perturbed;
-use super::place::Places;
 use super::program::{
-    Compiled, Edge, Kernel, KernelKind, Map, MaskId, Norm, Portion, Shown, Step, Trainable, View,
+    Compiled, CompiledSegment, Edge, Kernel, KernelKind, KernelNorm, KernelTensors, MapView, RowMap,
+    ShownValue,
 };
-use super::stage::{Affine, Island, Normalization, Source, Stage, StageOp, Stages, Trained};
-use super::view::StoreId;
-use super::weights::{FEW_CHANNELS, Weights};
-use crate::kernels::{Element, How, Moves};
+use super::stage::{
+    ChannelAffine, Stage, StageNorm, StageOp, StageSegment, StageTensors, Stages, StoreChannels,
+};
+use super::steps::ReverseStep;
+use super::view::{Store, StoreView};
+use super::weights::{FEW_CHANNELS, ProductWeights};
+use crate::kernels::{How, Moves, SimdFloat};
 
 /// The stores between which a kernel stands.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Between {
-    pub(crate) input: Option<Source>,
+pub(crate) struct KernelStores {
+    pub(crate) input: Option<StoreChannels>,
     pub(crate) other: Option<StoreId>,
     /// Its result; none for a copy into a concatenation, and for a segment.
     pub(crate) output: Option<StoreId>,
 }
 
-/// The kernel calls so far, and what each was made of.
-pub(crate) struct Builder<'g, T> {
-    graph: &'g Graph,
-    pub(crate) stages: Stages<'g>,
-    pub(crate) places: Places,
-    perturbed: &'g Perturbed,
-    maps: Vec<Map>,
-    /// Where each store lies; none for one that a rewrite has done away with.
-    views: Vec<Option<View>>,
-    pub(crate) kernels: Vec<Kernel<T>>,
-    pub(crate) between: Vec<Between>,
-    /// The weights of each kernel that has some.
-    pub(crate) weights: Vec<Option<Box<Weights<'g>>>>,
-    /// The masks of the results of ReLUs, by store.
-    pub(crate) mask_of: Vec<Option<MaskId>>,
-    masks: Vec<View>,
-    choices: usize,
-    pub(crate) segments: Vec<Portion>,
-    shown: Vec<Shown>,
-    /// Whether a store is on the edge of a segment.
-    pub(crate) on_segment: Vec<bool>,
-    /// Whether a store is on the edge of a segment, or of a kernel, which takes and gives dense cotangents.
-    pub(crate) is_dense: Vec<bool>,
+/// What is known of a store while kernels are made.
+#[derive(Debug, Clone, Copy, Default)]
+struct StoreState {
+    /// Where it lies; none before it is written, or if a rewrite has removed it.
+    view: Option<MapView>,
+    /// The mask of the ReLU that computes it.
+    mask: Option<MaskId>,
+    /// Whether it is on the edge of a segment.
+    on_segment: bool,
+    /// Whether it is on the edge of a segment, or of a kernel that takes and gives dense
+    /// cotangents.
+    dense: bool,
 }
 
-impl<'g, T: Element> Builder<'g, T> {
+/// The kernel calls so far, and what each was made of.
+pub(crate) struct ProgramBuilder<'g, T> {
+    graph: &'g Graph,
+    pub(crate) stages: Stages<'g>,
+    pub(crate) nesting: Nesting,
+    perturbed: &'g Perturbed,
+    maps: Vec<RowMap>,
+    /// By [`StoreId`].
+    states: Vec<StoreState>,
+    pub(crate) kernels: Vec<Kernel<T>>,
+    /// By [`KernelId`].
+    pub(crate) kernel_stores: Vec<KernelStores>,
+    /// The weights of each kernel that has some: by [`KernelId`].
+    weights: Vec<Option<Box<ProductWeights<'g>>>>,
+    masks: Vec<MapView>,
+    choices: usize,
+    segments: Vec<CompiledSegment>,
+    shown: Vec<ShownValue>,
+}
+
+impl ChannelAffine {
+    /// Scale and shift in the precision of the run.
+    fn rounded<T: SimdFloat>(&self) -> [Vec<T>; 2] {
+        [rounded(&self.scale), rounded(&self.shift)]
+    }
+}
+
+/// Numbers in the precision of the run.
+fn rounded<T: SimdFloat>(numbers: &[f64]) -> Vec<T> {
+    numbers.iter().map(|x| T::from_f64(*x)).collect()
+}
+
+impl<'g, T: SimdFloat> ProgramBuilder<'g, T> {
     pub(crate) fn new(
         graph: &'g Graph,
         mut stages: Stages<'g>,
-        places: Places,
+        nesting: Nesting,
         perturbed: &'g Perturbed,
     ) -> Self {
         let all = std::mem::take(&mut stages.stages);
-        let count = stages.stores.len();
+        let states = vec![StoreState::default(); stages.stores.len()];
         let mut this = Self {
             graph,
             stages,
-            places,
+            nesting,
             perturbed,
             maps: Vec::new(),
-            views: vec![None; count],
+            states,
             kernels: Vec::new(),
-            between: Vec::new(),
+            kernel_stores: Vec::new(),
             weights: Vec::new(),
-            mask_of: vec![None; count],
             masks: Vec::new(),
             choices: 0,
             segments: Vec::new(),
             shown: Vec::new(),
-            on_segment: vec![false; count],
-            is_dense: vec![false; count],
         };
         this.reserve(this.stages.input);
         all.into_iter().for_each(|stage| this.stage(stage));
         this.mark_live();
-        this.patch();
+        this.take_patches();
         this
     }
 
-    pub(crate) fn finish(self, steps: Vec<Step<T>>) -> Compiled<T> {
+    pub(crate) fn finish(self, steps: Vec<ReverseStep<T>>) -> Compiled<T> {
         let (input, output) = (self.view(self.stages.input), self.view(self.stages.output));
-        let trains = self.trains();
+        let perturbs_parameters = self.perturbs_parameters();
         let Self { maps, kernels, masks, choices, segments, shown, .. } = self;
-        Compiled { maps, kernels, steps, masks, choices, segments, shown, input, output, trains }
+        Compiled { maps, kernels, steps, masks, choices, segments, shown, input, output, perturbs_parameters }
     }
 
     /// Whether parameters are perturbed.
-    pub(crate) fn trains(&self) -> bool {
+    pub(crate) fn perturbs_parameters(&self) -> bool {
         self.perturbed.tensors().next().is_some()
     }
 
+    fn state(&self, store: StoreId) -> &StoreState {
+        &self.states[store.index()]
+    }
+
+    fn state_mut(&mut self, store: StoreId) -> &mut StoreState {
+        &mut self.states[store.index()]
+    }
+
+    /// The size of a store.
+    pub(crate) fn store(&self, store: StoreId) -> Store {
+        self.stages.store(store)
+    }
+
     /// Where a store lies.
-    pub(crate) fn view(&self, store: StoreId) -> View {
-        self.views[store].unwrap_or_else(|| unreachable!("a store is written before it is read"))
+    pub(crate) fn view(&self, store: StoreId) -> MapView {
+        self.state(store).view.unwrap_or_else(|| unreachable!("a store is written before it is read"))
+    }
+
+    /// The mask of the ReLU that computes a store, if one does.
+    pub(crate) fn mask_of(&self, store: StoreId) -> Option<MaskId> {
+        self.state(store).mask
+    }
+
+    /// Whether a store is on the edge of a segment.
+    pub(crate) fn is_on_segment(&self, store: StoreId) -> bool {
+        self.state(store).on_segment
+    }
+
+    /// Whether a store is on the edge of a segment, or of a kernel that takes and gives dense
+    /// cotangents.
+    pub(crate) fn is_dense(&self, store: StoreId) -> bool {
+        self.state(store).dense
+    }
+
+    pub(crate) fn kernel(&self, id: KernelId) -> &Kernel<T> {
+        &self.kernels[id.index()]
+    }
+
+    /// The stores between which a kernel stands.
+    pub(crate) fn stores_of(&self, id: KernelId) -> &KernelStores {
+        &self.kernel_stores[id.index()]
+    }
+
+    /// The weights of a kernel that has some.
+    pub(crate) fn weights_of(&self, id: KernelId) -> Option<&ProductWeights<'g>> {
+        self.weights[id.index()].as_deref()
+    }
+
+    pub(crate) fn segment(&self, id: SegmentId) -> &CompiledSegment {
+        &self.segments[id.index()]
+    }
+
+    /// The kernel that writes a store.
+    pub(crate) fn writer(&self, store: StoreId) -> Option<KernelId> {
+        self.kernel_stores.iter().position(|stores| stores.output == Some(store)).map(KernelId)
+    }
+
+    fn map(&self, id: MapId) -> &RowMap {
+        &self.maps[id.index()]
     }
 
     /// The rows of a view that something reads.
-    pub(crate) fn live(&self, view: View) -> &[usize] {
-        &self.maps[view.map].live
+    pub(crate) fn live(&self, view: MapView) -> &[usize] {
+        &self.map(view.map).live
     }
 
-    /// Finds room for a store.
-    fn reserve(&mut self, store: StoreId) -> View {
-        let (root, offset) = self.places.of(store);
-        let map = match self.views[root] {
+    /// A buffer of its own, all of it as a view.
+    fn new_map(&mut self, positions: usize, pitch: usize) -> MapView {
+        self.maps.push(RowMap { positions, pitch, live: Vec::new() });
+        MapView { map: MapId(self.maps.len() - 1), offset: 0, channels: pitch }
+    }
+
+    /// Finds room for a store: in the buffer of the concatenation that holds it, or in one of its
+    /// own.
+    fn reserve(&mut self, store: StoreId) -> MapView {
+        let (root, offset) = self.nesting.of(store);
+        let map = match self.state(root).view {
             Some(view) => view.map,
             None => {
-                let whole = self.stages.stores[root];
-                self.maps.push(Map { positions: whole.rows, pitch: whole.channels, live: Vec::new() });
-                let map = self.maps.len() - 1;
-                self.views[root] = Some(View { map, offset: 0, channels: whole.channels });
-                map
+                let whole = self.store(root);
+                let view = self.new_map(whole.rows, whole.channels);
+                self.state_mut(root).view = Some(view);
+                view.map
             }
         };
-        let view = View { map, offset, channels: self.stages.stores[store].channels };
-        self.views[store] = Some(view);
+        let view = MapView { map, offset, channels: self.store(store).channels };
+        self.state_mut(store).view = Some(view);
         view
     }
 
-    fn read(&self, source: &Source) -> View {
+    fn read(&self, source: &StoreChannels) -> MapView {
         let view = self.view(source.store);
-        View { offset: view.offset + source.channels.start, channels: source.channels.len(), ..view }
+        MapView { offset: view.offset + source.channels.start, channels: source.channels.len(), ..view }
     }
 
     fn name(&self, nodes: &[usize]) -> String {
@@ -132,124 +217,114 @@ impl<'g, T: Element> Builder<'g, T> {
         }
     }
 
+    /// Adds the kernel of a stage.
     fn stage(&mut self, stage: Stage<'g>) {
         let name = self.name(&stage.nodes);
-        let Stage { op, input, other, output, relu, nodes, trained } = stage;
-        let numbers = |all: &[f64]| all.iter().map(|x| T::from_f64(*x)).collect::<Vec<T>>();
-        let mut own = None;
-        let kind = match op {
+        let Stage { op, input, other, output, relu, nodes, tensors } = stage;
+        let (kind, weights) = match op {
             StageOp::Concat(parts) => return self.concatenation(&parts, output, &name),
-            StageOp::Segment(island) => return self.segment(*island, name),
+            StageOp::Segment(segment) => return self.add_segment(*segment, name),
             StageOp::Product { table, weights, bias } => {
-                // Gradients of a normalisation read the product's own results.
-                let forward = if trained.norm.is_some() { weights.unscaled() } else { (*weights).clone() };
-                own = Some(weights);
-                forward.kernel(table, numbers(&bias))
+                // Gradients of a normalisation read the product's own results: its scale is applied
+                // after.
+                let forward = if tensors.norm.is_some() { weights.unscaled() } else { (*weights).clone() };
+                (forward.kernel(table, rounded(&bias)), Some(weights))
             }
-            StageOp::Affine(affine) => {
-                KernelKind::Affine(affine.map(|Affine { scale, shift }| [numbers(&scale), numbers(&shift)]))
-            }
-            StageOp::Sum => KernelKind::Sum,
-            StageOp::Pointwise(chain) => KernelKind::Pointwise(chain),
-            StageOp::Combine { how, repeat } => KernelKind::Combine { how, repeat },
+            StageOp::Sum => (KernelKind::Sum, None),
+            StageOp::Matrices(matrices) => (KernelKind::Matrices(matrices), None),
+            StageOp::Pointwise(chain) => (KernelKind::Pointwise(chain), None),
+            StageOp::Combine { how, repeat } => (KernelKind::Combine { how, repeat }, None),
+            StageOp::Within(row) => (KernelKind::Within(row.rounded()), None),
+            StageOp::Affine(affine) => (KernelKind::Affine(affine.map(|affine| affine.rounded())), None),
             StageOp::Elementwise { scale, shift } => {
-                KernelKind::Elementwise { scale: scale.as_deref().map(numbers), shift: numbers(&shift) }
+                let scale = scale.as_deref().map(rounded);
+                (KernelKind::Elementwise { scale, shift: rounded(&shift) }, None)
             }
-            StageOp::Within(row) => KernelKind::Within(row.rounded()),
-            StageOp::Matrices(matrices) => KernelKind::Matrices(matrices),
-            StageOp::Average { table, shares } => KernelKind::Average { table, shares: numbers(&shares) },
+            StageOp::Average { table, shares } => {
+                (KernelKind::Average { table, shares: rounded(&shares) }, None)
+            }
             StageOp::Maximum { table } => {
                 self.choices += 1;
-                KernelKind::Maximum { table, choices: self.choices - 1 }
+                (KernelKind::Maximum { table, choices: ChoiceId(self.choices - 1) }, None)
             }
             StageOp::Rearrange { sources, fill } => {
-                let channels = |store: StoreId| self.stages.stores[store];
-                let from = input.as_ref().map_or(channels(output), |source| channels(source.store));
-                let to = channels(output);
+                let to = self.store(output);
+                let from = input.as_ref().map_or(to, |source| self.store(source.store));
                 let moves = Moves::new(sources, [from.rows, from.channels], [to.rows, to.channels]);
-                KernelKind::Rearrange { moves, fill: fill.as_deref().map(numbers) }
+                (KernelKind::Rearrange { moves, fill: fill.as_deref().map(rounded) }, None)
             }
         };
         let Some(input) = input else { return };
-        let (from, addend) = (self.read(&input), other.map(|other| self.view(other)));
-        let addend = addend.map(|other| read_by(&kind, other, from.channels));
+        let from = self.read(&input);
+        let addend = other.map(|other| read_by(&kind, self.view(other), from.channels));
         if kind.takes_dense() {
-            [Some(input.store), other, Some(output)]
-                .into_iter()
-                .flatten()
-                .for_each(|store| self.is_dense[store] = true);
+            let all = [Some(input.store), other, Some(output)];
+            all.into_iter().flatten().for_each(|store| self.state_mut(store).dense = true);
         }
         let to = self.reserve(output);
         let kept = self.kept(&kind, to);
         let relu = relu.then(|| self.new_mask(output, to));
-        let trainable = self.trainable(trained, &kind, from, to);
-        let kernel = Kernel { kind, input: from, output: to, other: addend, relu, kept, name, trainable };
+        let tensors = self.tensors(tensors, &kind, from, to);
+        let kernel = Kernel { kind, input: from, output: to, other: addend, relu, kept, name, tensors };
         self.show(nodes.last().map(|&node| self.graph.nodes()[node].output), output, to);
-        self.push(kernel, Between { input: Some(input), other, output: Some(output) }, own);
+        self.push(kernel, KernelStores { input: Some(input), other, output: Some(output) }, weights);
     }
 
     /// Room for what a kernel leaves for the reverse pass besides its result.
-    fn kept(&mut self, kind: &KernelKind<T>, to: View) -> Vec<View> {
+    fn kept(&mut self, kind: &KernelKind<T>, to: MapView) -> Vec<MapView> {
         let pitches = match kind {
             KernelKind::Pointwise(_) => vec![to.channels],
             KernelKind::Combine { how: How::Quotient | How::Inverse, .. } => vec![to.channels; 2],
             KernelKind::Within(row) => row.kept(to.channels).into_iter().collect(),
             _ => Vec::new(),
         };
-        let positions = self.maps[to.map].positions;
-        let own = |pitch: usize| {
-            self.maps.push(Map { positions, pitch, live: Vec::new() });
-            View { map: self.maps.len() - 1, offset: 0, channels: pitch }
-        };
-        pitches.into_iter().map(own).collect()
+        let positions = self.map(to.map).positions;
+        pitches.into_iter().map(|pitch| self.new_map(positions, pitch)).collect()
     }
 
     /// Notes that the kernel that comes next computes a value of the graph.
-    fn show(&mut self, value: Option<ValueId>, store: StoreId, at: View) {
+    fn show(&mut self, value: Option<ValueId>, store: StoreId, at: MapView) {
         let view = value.and_then(|value| self.stages.values[value].clone().map(|view| (value, view)));
         if let Some((value, view)) = view.filter(|(_, view)| view.store == store) {
-            self.shown.push(Shown { kernel: self.kernels.len(), value, at, view });
+            self.shown.push(ShownValue { kernel: KernelId(self.kernels.len()), value, at, view });
         }
     }
 
-    fn push(&mut self, kernel: Kernel<T>, between: Between, weights: Option<Box<Weights<'g>>>) {
+    fn push(&mut self, kernel: Kernel<T>, stores: KernelStores, weights: Option<Box<ProductWeights<'g>>>) {
         self.kernels.push(kernel);
-        self.between.push(between);
+        self.kernel_stores.push(stores);
         self.weights.push(weights);
     }
 
-    fn new_mask(&mut self, store: StoreId, view: View) -> MaskId {
+    fn new_mask(&mut self, store: StoreId, view: MapView) -> MaskId {
         self.masks.push(view);
-        self.mask_of[store] = Some(self.masks.len() - 1);
-        self.masks.len() - 1
+        let mask = MaskId(self.masks.len() - 1);
+        self.state_mut(store).mask = Some(mask);
+        mask
     }
 
-    /// The perturbed tensors of a kernel; the product before a normalisation has rows of its own.
-    fn trainable(
+    /// The perturbed tensors of a kernel; the product before a normalisation gets rows of its own.
+    fn tensors(
         &mut self,
-        trained: Trained,
+        tensors: StageTensors,
         kind: &KernelKind<T>,
-        from: View,
-        to: View,
-    ) -> Option<Trainable<T>> {
-        if !self.trains() {
+        from: MapView,
+        to: MapView,
+    ) -> Option<KernelTensors<T>> {
+        if !self.perturbs_parameters() {
             return None;
         }
-        let Trained { weight, bias, norm } = trained;
+        let StageTensors { weight, bias, norm } = tensors;
         let norm = norm.map(|norm| {
-            let Normalization { gamma, beta, mean, inverse, affine } = norm;
+            let StageNorm { gamma, beta, mean, inverse, affine } = norm;
             let rows = if matches!(kind, KernelKind::Product { .. } | KernelKind::Channelwise { .. }) {
-                let positions = self.maps[to.map].positions;
-                self.maps.push(Map { positions, pitch: to.channels, live: Vec::new() });
-                View { map: self.maps.len() - 1, offset: 0, channels: to.channels }
+                self.new_map(self.map(to.map).positions, to.channels)
             } else {
                 from
             };
-            let numbers = |all: &[f64]| all.iter().map(|x| T::from_f64(*x)).collect::<Vec<T>>();
-            let affine = [numbers(&affine.scale), numbers(&affine.shift)];
-            Norm { gamma, beta, mean, inverse, rows, affine }
+            KernelNorm { gamma, beta, mean, inverse, rows, affine: affine.rounded() }
         });
-        Some(Trainable { weight, patches: None, bias, norm })
+        Some(KernelTensors { weight, patches: None, bias, norm })
     }
 
     /// Copies of the parts that do not lie in the whole already.
@@ -258,113 +333,80 @@ impl<'g, T: Element> Builder<'g, T> {
         let mut offset = whole.offset;
         for &part in parts {
             let view = self.view(part);
-            let wanted = View { map: whole.map, offset, channels: view.channels };
+            let wanted = MapView { map: whole.map, offset, channels: view.channels };
             offset += view.channels;
             if view == wanted {
                 continue;
             }
-            let kernel = Kernel {
-                kind: KernelKind::Affine(None),
-                input: view,
-                output: wanted,
-                other: None,
-                relu: None,
-                kept: Vec::new(),
-                name: name.to_owned(),
-                trainable: None,
-            };
-            let input = Some(Source { store: part, channels: 0..view.channels });
-            self.push(kernel, Between { input, ..Between::default() }, None);
+            let kernel = plain_kernel(KernelKind::Affine(None), view, wanted, name.to_owned());
+            let input = Some(StoreChannels { store: part, channels: 0..view.channels });
+            self.push(kernel, KernelStores { input, ..KernelStores::default() }, None);
         }
     }
 
-    fn segment(&mut self, island: Island, name: String) {
-        let Island { nodes, inputs, outputs } = island;
+    fn add_segment(&mut self, segment: StageSegment, name: String) {
+        let StageSegment { nodes, inputs, outputs } = segment;
         for (_, view) in inputs.iter().chain(&outputs) {
-            (self.on_segment[view.store], self.is_dense[view.store]) = (true, true);
+            let state = self.state_mut(view.store);
+            (state.on_segment, state.dense) = (true, true);
         }
-        let edge = |(value, view): (usize, super::view::View), at: View| Edge {
+        let edge = |(value, view): (ValueId, StoreView), at: MapView| Edge {
             value,
             view: at,
             elements: view.elements(),
         };
-        let inputs: Vec<_> = inputs
-            .into_iter()
-            .map(|input| {
-                let at = self.view(input.1.store);
-                (input.1.store, edge(input, at))
-            })
-            .collect();
-        let outputs: Vec<_> = outputs
-            .into_iter()
-            .map(|output| {
-                let at = self.reserve(output.1.store);
-                self.show(Some(output.0), output.1.store, at);
-                edge(output, at)
-            })
-            .collect();
-        let (Some(from), Some(to)) = (inputs.first().map(|(_, edge)| edge.view), outputs.first()) else {
-            return;
+        let read = |input: (ValueId, StoreView)| {
+            let at = self.view(input.1.store);
+            edge(input, at)
         };
-        let to = to.view;
-        let inputs = inputs.into_iter().map(|(_, edge)| edge).collect();
+        let inputs: Vec<_> = inputs.into_iter().map(read).collect();
+        let mut written = Vec::with_capacity(outputs.len());
+        for output in outputs {
+            let at = self.reserve(output.1.store);
+            self.show(Some(output.0), output.1.store, at);
+            written.push(edge(output, at));
+        }
+        // A segment that reads nothing would be a constant, one that writes nothing is not made.
+        let (Some(from), Some(to)) = (inputs.first(), written.first()) else { return };
+        let (from, to) = (from.view, to.view);
         let tensors = self.perturbed.read_by(&nodes);
-        self.segments.push(Portion { nodes, inputs, outputs, tensors });
-        let kind = KernelKind::Segment(self.segments.len() - 1);
-        let kernel = Kernel {
-            kind,
-            input: from,
-            output: to,
-            other: None,
-            relu: None,
-            kept: Vec::new(),
-            name,
-            trainable: None,
-        };
-        self.push(kernel, Between::default(), None);
+        self.segments.push(CompiledSegment { nodes, inputs, outputs: written, tensors });
+        let kind = KernelKind::Segment(SegmentId(self.segments.len() - 1));
+        self.push(plain_kernel(kind, from, to, name), KernelStores::default(), None);
     }
 
-    /// Which rows of each buffer are read, from the output backwards: no other is computed.
+    /// Marks the rows of each buffer that are read, from the output backwards: no other is
+    /// computed.
     fn mark_live(&mut self) {
         let mut live: Vec<Vec<bool>> = self.maps.iter().map(|map| vec![false; map.positions]).collect();
-        live[self.view(self.stages.output).map].fill(true);
+        live[self.view(self.stages.output).map.index()].fill(true);
         for kernel in self.kernels.iter().rev() {
             if let KernelKind::Segment(segment) = kernel.kind {
-                for Edge { view, elements, .. } in &self.segments[segment].inputs {
-                    elements.iter().for_each(|[row, _]| live[view.map][*row] = true);
+                for Edge { view, elements, .. } in &self.segment(segment).inputs {
+                    elements.iter().for_each(|[row, _]| live[view.map.index()][*row] = true);
                 }
                 continue;
             }
-            let rows: Vec<_> =
-                (0..live[kernel.output.map].len()).filter(|&p| live[kernel.output.map][p]).collect();
-            for row in rows {
-                kernel.sources(row).into_iter().for_each(|source| live[kernel.input.map][source] = true);
-                let norm = kernel.trainable.as_ref().and_then(|trainable| trainable.norm.as_ref());
-                for view in norm.map(|norm| norm.rows).into_iter().chain(kernel.kept.iter().copied()) {
-                    live[view.map][row] = true;
-                }
-                if let Some(View { map, .. }) = kernel.other {
-                    kernel.other_sources(row).into_iter().for_each(|source| live[map][source] = true);
-                }
-            }
+            mark_operands(kernel, &mut live);
         }
         for (map, live) in self.maps.iter_mut().zip(live) {
             map.live = (0..live.len()).filter(|&position| live[position]).collect();
         }
     }
 
-    /// Takes Winograd's form where it pays, and where all rows are computed: a patch mixes all that it reads.
-    fn patch(&mut self) {
+    /// Takes Winograd's form where it pays, and where all rows are computed: a patch mixes all that
+    /// it reads, and rows that are not computed hold anything.
+    fn take_patches(&mut self) {
         for (kernel, weights) in self.kernels.iter_mut().zip(&self.weights) {
-            let all = |view: View| self.maps[view.map].live.len() == self.maps[view.map].positions;
+            let all = |view: MapView| self.maps[view.map.index()].is_all_live();
             let (alone, Some(weights)) = (kernel.kept_product().is_some(), weights) else { continue };
             if !(all(kernel.input) && all(kernel.output)) {
                 continue;
             }
-            if let (Some(trainable), Some(neighbours)) = (&mut kernel.trainable, weights.neighbours)
+            if let (Some(tensors), Some(neighbours)) = (&mut kernel.tensors, weights.neighbours)
                 && weights.inputs >= FEW_CHANNELS
             {
-                trainable.patches = Some(neighbours.gradient());
+                tensors.patches = Some(neighbours.gradient());
             }
             let KernelKind::Product { patches, panels, .. } = &mut kernel.kind else { continue };
             let weights = if alone { weights.unscaled() } else { (**weights).clone() };
@@ -375,9 +417,35 @@ impl<'g, T: Element> Builder<'g, T> {
     }
 }
 
+/// A kernel of one operand with nothing else: a copy, or a segment.
+fn plain_kernel<T>(kind: KernelKind<T>, input: MapView, output: MapView, name: String) -> Kernel<T> {
+    Kernel { kind, input, output, other: None, relu: None, kept: Vec::new(), name, tensors: None }
+}
+
+/// Marks what a kernel reads for the live rows of its result, and the rows that it keeps beside
+/// these.
+fn mark_operands<T>(kernel: &Kernel<T>, live: &mut [Vec<bool>]) {
+    let of_output = &live[kernel.output.map.index()];
+    let rows: Vec<_> = (0..of_output.len()).filter(|&row| of_output[row]).collect();
+    let norm = kernel.tensors.as_ref().and_then(|tensors| tensors.norm.as_ref());
+    for row in rows {
+        for source in kernel.sources(row) {
+            live[kernel.input.map.index()][source] = true;
+        }
+        for view in norm.map(|norm| norm.rows).into_iter().chain(kernel.kept.iter().copied()) {
+            live[view.map.index()][row] = true;
+        }
+        if let Some(MapView { map, .. }) = kernel.other {
+            for source in kernel.other_sources(row) {
+                live[map.index()][source] = true;
+            }
+        }
+    }
+}
+
 /// The channels of a second operand that a kernel reads.
-fn read_by<T>(kind: &KernelKind<T>, other: View, channels: usize) -> View {
+fn read_by<T>(kind: &KernelKind<T>, other: MapView, channels: usize) -> MapView {
     let KernelKind::Combine { repeat, .. } = kind else { return other };
     let channels = if repeat.single { 1 } else { channels };
-    View { offset: other.offset + repeat.first, channels, ..other }
+    MapView { offset: other.offset + repeat.first, channels, ..other }
 }

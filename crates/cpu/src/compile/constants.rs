@@ -1,4 +1,5 @@
-//! Weights as numbers: read from the graph or computed from what is, folded in f64, and rounded once when they are packed.
+//! Weights as numbers: read from the graph, or computed from its constants; combined in f64, and
+//! rounded once when they are packed.
 
 use std::borrow::Cow;
 
@@ -32,13 +33,13 @@ impl<'g> Constants<'g> {
     }
 
     /// A constant as numbers.
-    pub(crate) fn numbers(&self, id: ValueId) -> Option<Numbers<'g>> {
+    pub(crate) fn numbers(&self, id: ValueId) -> Option<ConstantNumbers<'g>> {
         let widened = match self.data(id)? {
             data if matches!(data.dtype(), DType::F32 | DType::F64) => Cow::Borrowed(data),
             data if data.dtype().is_float() => Cow::Owned(data.clone().convert_dtype(DType::F32)),
             _ => return None,
         };
-        Some(Numbers(widened))
+        Some(ConstantNumbers(widened))
     }
 
     /// A constant as indices.
@@ -62,10 +63,10 @@ impl<'g> Constants<'g> {
 
 /// A constant of the graph, as numbers.
 #[derive(Debug, Clone)]
-pub(crate) struct Numbers<'g>(Cow<'g, TensorData>);
+pub(crate) struct ConstantNumbers<'g>(Cow<'g, TensorData>);
 
-impl Numbers<'_> {
-    /// Numbers that stand in no graph.
+impl ConstantNumbers<'_> {
+    /// Numbers that are no constant of the graph.
     pub(crate) fn new(numbers: Vec<f64>) -> Self {
         let count = numbers.len();
         Self(Cow::Owned(TensorData::new(numbers, [count])))

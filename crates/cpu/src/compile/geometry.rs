@@ -3,14 +3,14 @@
 use influence_autodiff::ops::conv::Conv2d;
 use influence_autodiff::ops::pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
 
-use crate::kernels::{Form, Patches, Table};
+use crate::kernels::{Patches, RowTable, WinogradForm};
 
 /// Height and width.
 pub(crate) type Extent = [usize; 2];
 
 /// A window that slides over an image.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Window {
+pub(crate) struct SlidingWindow {
     pub(crate) kernel: Extent,
     pub(crate) stride: Extent,
     /// Rows above and columns to the left of the image.
@@ -18,7 +18,7 @@ pub(crate) struct Window {
     pub(crate) dilation: Extent,
 }
 
-impl Window {
+impl SlidingWindow {
     pub(crate) fn of_conv(conv: &Conv2d, kernel: Extent) -> Self {
         let before = conv.padding.map(|(before, _)| before);
         Self { kernel, stride: conv.stride, before, dilation: conv.dilation }
@@ -40,12 +40,12 @@ impl Window {
     }
 
     /// For each position of the result and tap, the position that is read.
-    pub(crate) fn table(&self, from: Extent, to: Extent) -> Table {
+    pub(crate) fn table(&self, from: Extent, to: Extent) -> RowTable {
         let along = |axis: usize, at: usize, tap: usize| {
             let padded = at * self.stride[axis] + tap * self.dilation[axis];
             padded.checked_sub(self.before[axis]).filter(|&found| found < from[axis])
         };
-        Table::new(area(to), area(self.kernel), area(from), |row, tap| {
+        RowTable::new(area(to), area(self.kernel), area(from), |row, tap| {
             let y = along(0, row / to[1], tap / self.kernel[1])?;
             let x = along(1, row % to[1], tap % self.kernel[1])?;
             Some(y * from[1] + x)
@@ -64,22 +64,23 @@ pub(crate) struct Neighbours {
 impl Neighbours {
     /// The patches of the forward pass.
     pub(crate) fn patches(&self) -> Patches {
-        // Four by four would halve the products once more, and double the rounding that decides masks.
-        Patches::new(Form::Two, self.from, self.to, self.before)
+        // Patches of 4 x 4 results would take 0.56 times the products, but round more, and rounding
+        // decides the masks of ReLUs at their kinks (see `kernels::winograd::form`).
+        Patches::new(WinogradForm::Two, self.from, self.to, self.before)
     }
 
     /// The patches of the gradient of the weights.
     pub(crate) fn gradient(&self) -> Patches {
-        Patches::new(Form::Four, self.from, self.to, self.before)
+        Patches::new(WinogradForm::Four, self.from, self.to, self.before)
     }
 
     /// The patches of the reverse pass, which lead the other way.
     pub(crate) fn reversed(&self) -> Patches {
-        Patches::new(Form::Four, self.to, self.from, self.before.map(|before| 2 - before))
+        Patches::new(WinogradForm::Four, self.to, self.from, self.before.map(|before| 2 - before))
     }
 }
 
-/// Numbers of an image's position.
+/// Positions of an image.
 pub(crate) fn area(extent: Extent) -> usize {
     extent[0] * extent[1]
 }
@@ -97,7 +98,7 @@ pub(crate) fn counts(pool: &AvgPool2d, from: Extent, to: Extent) -> Vec<usize> {
 }
 
 /// The windows that divide an image evenly, and how many positions each holds.
-pub(crate) fn adaptive(pool: &AdaptiveAvgPool2d, from: Extent) -> (Table, Vec<usize>) {
+pub(crate) fn adaptive(pool: &AdaptiveAvgPool2d, from: Extent) -> (RowTable, Vec<usize>) {
     let to = pool.output;
     let span = |axis: usize, at: usize| {
         let first = at * from[axis] / to[axis];
@@ -105,7 +106,7 @@ pub(crate) fn adaptive(pool: &AdaptiveAvgPool2d, from: Extent) -> (Table, Vec<us
     };
     let largest = |axis: usize| (0..to[axis]).map(|at| span(axis, at).1).max().unwrap_or(1);
     let kernel = [largest(0), largest(1)];
-    let table = Table::new(area(to), area(kernel), area(from), |row, tap| {
+    let table = RowTable::new(area(to), area(kernel), area(from), |row, tap| {
         let along = |axis: usize, at: usize, tap: usize| {
             let (first, count) = span(axis, at);
             (tap < count).then_some(first + tap)

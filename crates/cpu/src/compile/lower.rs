@@ -1,8 +1,9 @@
 //! From a graph to its stages: each node becomes a view, a stage of ours, or part of a segment.
 //!
-//! Segments are maximal runs of nodes without kernels. One is open at a time; a node of ours that does
-//! not read it is computed before it, one that does ends it. Cheap nodes of ours between two that have no
-//! kernel join them: to carry values across an edge costs more than they do.
+//! Segments are maximal runs of nodes without kernels. One is open at a time. A node that has a
+//! kernel and does not read the open segment is computed before it; one that reads it ends it.
+//! Cheap nodes that only read the segment join it even if they have kernels: carrying a value
+//! across the edge costs more than computing it on Burn's operations.
 
 use std::collections::HashMap;
 
@@ -10,22 +11,23 @@ use influence_autodiff::graph::{Graph, Kind, ValueId};
 use influence_autodiff::ops::Op;
 
 use super::constants::Constants;
+use super::ids::StoreId;
 use super::perturbed::Perturbed;
-use super::stage::{Island, Source, Stage, StageOp, Stages, Trained};
-use super::support::{Answer, Arrangement, Operand, Own, Reason, Support, default_axis};
-use super::view::{SampleShape, Store, StoreId, View};
+use super::stage::{Stage, StageOp, StageSegment, StageTensors, Stages, StoreChannels};
+use super::support::{Answer, Arrangement, NewStage, Reason, StageOperand, Support, default_axis};
+use super::view::{SampleShape, Store, StoreView};
 
 /// The stages of a graph.
 ///
 /// # Errors
-/// Why the graph has none: its output does not depend on the input, or a value on a segment's edge has a
-/// shape that no view describes.
+/// Why the graph has none: its output does not depend on the input, or a value on a segment's edge
+/// has a shape that no view describes.
 pub(crate) fn lower<'g>(
     graph: &'g Graph,
     constants: &'g Constants<'g>,
     perturbed: &Perturbed,
 ) -> Result<Stages<'g>, Reason> {
-    let mut lowering = Lowering {
+    let mut lowering = StageLowering {
         graph,
         constants,
         perturbed,
@@ -33,7 +35,7 @@ pub(crate) fn lower<'g>(
         views: vec![None; graph.values().len()],
         stages: Vec::new(),
         copies: HashMap::new(),
-        open: Open::default(),
+        open: OpenSegment::default(),
         readers: last_readers(graph),
     };
     let input = lowering.input()?;
@@ -42,7 +44,7 @@ pub(crate) fn lower<'g>(
     }
     lowering.close()?;
     let output = lowering.output(input)?;
-    let Lowering { stores, stages, views: values, .. } = lowering;
+    let StageLowering { stores, stages, views: values, .. } = lowering;
     Ok(Stages { stores, stages, values, input, output })
 }
 
@@ -55,48 +57,50 @@ fn last_readers(graph: &Graph) -> Vec<Option<usize>> {
     last
 }
 
-/// Whether a node takes a few operations for each number, so that an edge before it would cost more.
+/// Whether a node takes a few operations for each number, so that an edge before it would cost
+/// more.
 fn is_cheap(op: &Op) -> bool {
     !matches!(op, Op::Conv2d(_) | Op::Conv1d(_) | Op::Linear(_) | Op::Matmul(_))
 }
 
 /// A segment to which nodes may still be added.
 #[derive(Debug, Default)]
-struct Open {
+struct OpenSegment {
     nodes: Vec<usize>,
     /// What they compute.
     values: Vec<ValueId>,
-    /// The last node that has to be among them.
+    /// The last node that has to be among them, where one reads a perturbed tensor that others read
+    /// too; 0 where there is none.
     until: usize,
 }
 
-struct Lowering<'a, 'g> {
+struct StageLowering<'a, 'g> {
     graph: &'g Graph,
     constants: &'g Constants<'g>,
     perturbed: &'a Perturbed,
     stores: Vec<Store>,
-    views: Vec<Option<View>>,
+    views: Vec<Option<StoreView>>,
     stages: Vec<Stage<'g>>,
     /// Stores that hold the same copy, by what it is a copy of.
     copies: HashMap<(StoreId, usize, Vec<u32>), StoreId>,
-    open: Open,
+    open: OpenSegment,
     readers: Vec<Option<usize>>,
 }
 
-impl<'g> Lowering<'_, 'g> {
+impl<'g> StageLowering<'_, 'g> {
     fn store(&mut self, store: Store) -> StoreId {
         self.stores.push(store);
-        self.stores.len() - 1
+        StoreId(self.stores.len() - 1)
     }
 
-    /// The arrangement of a value that is stored from outside.
+    /// The arrangement of a value that no stage of ours computes: the input, or a segment's result.
     fn arrangement(&self, id: ValueId) -> Result<Arrangement, Reason> {
-        let shape = SampleShape::of(self.graph, id).ok_or("a value in whose shape the batch is no axis")?;
+        let shape = SampleShape::of(self.graph, id).ok_or("a value without a batch axis of its own")?;
         let axis = default_axis(&shape);
         Ok(Arrangement::channels(shape, axis))
     }
 
-    fn place(&mut self, id: ValueId, arrangement: &Arrangement) -> StoreId {
+    fn store_value(&mut self, id: ValueId, arrangement: &Arrangement) -> StoreId {
         let store = self.store(arrangement.store);
         self.views[id] = Some(arrangement.view.at(store));
         store
@@ -105,15 +109,15 @@ impl<'g> Lowering<'_, 'g> {
     fn input(&mut self) -> Result<StoreId, Reason> {
         let id = self.graph.input();
         let arrangement = self.arrangement(id)?;
-        Ok(self.place(id, &arrangement))
+        Ok(self.store_value(id, &arrangement))
     }
 
-    /// The logits as one row of K channels, in a store of their own.
+    /// The logits as one row of K channels, in another store than the input's.
     fn output(&mut self, input: StoreId) -> Result<StoreId, Reason> {
         let id = self.graph.output();
         let view = self.views[id].clone().ok_or("the output does not depend on the input")?;
         let arrangement = Arrangement::channels(view.shape.clone(), 1);
-        let lies = view.is_like(&arrangement.view) && self.stores[view.store] == arrangement.store;
+        let lies = view.is_like(&arrangement.view) && self.stores[view.store.index()] == arrangement.store;
         if lies && view.store != input {
             return Ok(view.store);
         }
@@ -131,8 +135,9 @@ impl<'g> Lowering<'_, 'g> {
             (live().any(inside), live().any(|id| !inside(id)))
         };
         let together = self.perturbed.together(index);
+        // Between the first and the last reader of one tensor nothing leaves the segment.
         let held = !self.open.nodes.is_empty() && index <= self.open.until;
-        // What only moves or scales what a segment has computed is done there.
+        // A cheap node that reads the segment and nothing else is computed there.
         let cheap = reads && !outside && is_cheap(&node.op);
         if together.is_some() || held || cheap {
             self.join(index, together);
@@ -143,8 +148,9 @@ impl<'g> Lowering<'_, 'g> {
                 self.join(index, None);
                 return Ok(());
             }
-            // Whether it has a kernel shows when what it reads is stored; the segment goes on if it has none.
-            if !self.would_be_own(index)? {
+            // Ending the segment pays only if the node then has a kernel, and that depends on how
+            // its operands would be stored.
+            if !self.would_have_kernel(index)? {
                 self.join(index, None);
                 return Ok(());
             }
@@ -152,7 +158,7 @@ impl<'g> Lowering<'_, 'g> {
         }
         match self.support().node(index) {
             Ok(Answer::View(view)) => self.views[node.output] = Some(view),
-            Ok(Answer::Own(own)) => self.own(index, *own),
+            Ok(Answer::Stage(stage)) => self.stage(index, *stage),
             Err(_) => self.join(index, None),
         }
         Ok(())
@@ -163,19 +169,21 @@ impl<'g> Lowering<'_, 'g> {
         Support { graph, constants, perturbed, stores, views }
     }
 
-    /// Whether a node that reads the open segment would have a kernel if the segment ended before it.
-    fn would_be_own(&self, index: usize) -> Result<bool, Reason> {
+    /// Whether a node that reads the open segment would have a kernel if the segment ended before
+    /// it.
+    fn would_have_kernel(&self, index: usize) -> Result<bool, Reason> {
         let (mut stores, mut views) = (self.stores.clone(), self.views.clone());
         for &id in self.graph.nodes()[index].inputs.iter().filter(|id| self.open.values.contains(id)) {
             let Ok(arrangement) = self.arrangement(id) else { return Ok(false) };
             stores.push(arrangement.store);
-            views[id] = Some(arrangement.view.at(stores.len() - 1));
+            views[id] = Some(arrangement.view.at(StoreId(stores.len() - 1)));
         }
         let support = Support { stores: &stores, views: &views, ..self.support() };
         Ok(support.node(index).is_ok())
     }
 
-    /// Whether a value that cannot leave the open segment, a mask, is still to be read.
+    /// Whether a value that cannot leave the open segment, such as a mask, has readers at this node
+    /// or behind it.
     fn is_pending(&self, index: usize) -> bool {
         self.open.values.iter().any(|&id| {
             let edge =
@@ -190,12 +198,28 @@ impl<'g> Lowering<'_, 'g> {
         self.open.until = self.open.until.max(until.unwrap_or(0));
     }
 
-    /// Ends the open segment: what later nodes read of it is stored.
+    /// Ends the open segment, if there is one: what later nodes read of it is stored.
     fn close(&mut self) -> Result<(), Reason> {
-        let Open { nodes, values, .. } = std::mem::take(&mut self.open);
-        let Some(&last) = nodes.last() else { return Ok(()) };
-        let is_inside = |node: usize| nodes.binary_search(&node).is_ok();
-        let mut inputs: Vec<(ValueId, View)> = Vec::new();
+        let OpenSegment { nodes, values, .. } = std::mem::take(&mut self.open);
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        let inputs = self.segment_inputs(&nodes, &values)?;
+        let outputs = self.segment_outputs(&nodes, &values)?;
+        let output = outputs.first().map(|(_, view)| view.store).ok_or("a segment that nothing reads")?;
+        let op = StageOp::Segment(Box::new(StageSegment { nodes: nodes.clone(), inputs, outputs }));
+        let tensors = StageTensors::default();
+        self.stages.push(Stage { op, input: None, other: None, output, relu: false, nodes, tensors });
+        Ok(())
+    }
+
+    /// What some nodes read that they do not compute themselves, each value once.
+    fn segment_inputs(
+        &self,
+        nodes: &[usize],
+        values: &[ValueId],
+    ) -> Result<Vec<(ValueId, StoreView)>, Reason> {
+        let mut inputs: Vec<(ValueId, StoreView)> = Vec::new();
         for id in nodes.iter().flat_map(|&node| &self.graph.nodes()[node].inputs).copied() {
             let given = self.constants.depends(id) && !values.contains(&id);
             if given && !inputs.iter().any(|(other, _)| *other == id) {
@@ -203,6 +227,16 @@ impl<'g> Lowering<'_, 'g> {
                 inputs.push((id, view));
             }
         }
+        Ok(inputs)
+    }
+
+    /// Stores for what other nodes read of the values that some nodes compute.
+    fn segment_outputs(
+        &mut self,
+        nodes: &[usize],
+        values: &[ValueId],
+    ) -> Result<Vec<(ValueId, StoreView)>, Reason> {
+        let is_inside = |node: usize| nodes.binary_search(&node).is_ok();
         let read_outside = |id: ValueId| {
             let mut readers = self.graph.nodes().iter().enumerate();
             readers.any(|(at, node)| !is_inside(at) && node.inputs.contains(&id)) || id == self.graph.output()
@@ -211,24 +245,21 @@ impl<'g> Lowering<'_, 'g> {
         let mut outputs = Vec::new();
         for id in wanted {
             if self.graph.values()[id].kind != Kind::Float {
-                return Err(format!("{}: a mask cannot leave its segment", self.graph.describe(last)));
+                let last = nodes.last().map_or_else(String::new, |&node| self.graph.describe(node));
+                return Err(format!("{last}: a mask cannot leave its segment"));
             }
             let arrangement = self.arrangement(id)?;
-            let store = self.place(id, &arrangement);
+            let store = self.store_value(id, &arrangement);
             outputs.push((id, arrangement.view.at(store)));
         }
-        let output = outputs.first().map(|(_, view)| view.store).ok_or("a segment that nothing reads")?;
-        let op = StageOp::Segment(Box::new(Island { nodes: nodes.clone(), inputs, outputs }));
-        let trained = Trained::default();
-        self.stages.push(Stage { op, input: None, other: None, output, relu: false, nodes, trained });
-        Ok(())
+        Ok(outputs)
     }
 
     /// Adds a stage, and before it copies of the operands that do not lie as it takes them.
-    fn own(&mut self, index: usize, own: Own<'g>) {
-        let Own { mut op, operands, result, relu, trained } = own;
-        let sources: Vec<Source> = operands.into_iter().map(|operand| self.operand(operand)).collect();
-        let output = self.place(self.graph.nodes()[index].output, &result);
+    fn stage(&mut self, index: usize, stage: NewStage<'g>) {
+        let NewStage { mut op, operands, result, relu, tensors } = stage;
+        let sources: Vec<StoreChannels> = operands.into_iter().map(|operand| self.operand(operand)).collect();
+        let output = self.store_value(self.graph.nodes()[index].output, &result);
         let (mut input, mut other) = (sources.first().cloned(), None);
         match &mut op {
             StageOp::Concat(parts) => {
@@ -240,29 +271,29 @@ impl<'g> Lowering<'_, 'g> {
             }
             _ => {}
         }
-        self.stages.push(Stage { op, input, other, output, relu, nodes: vec![index], trained });
+        self.stages.push(Stage { op, input, other, output, relu, nodes: vec![index], tensors });
     }
 
-    fn operand(&mut self, Operand { from, copy, reading }: Operand) -> Source {
+    fn operand(&mut self, StageOperand { from, copy, reading }: StageOperand) -> StoreChannels {
         let store = match copy {
             Some(arrangement) => self.copy(&from, &arrangement),
             None => from.store,
         };
-        Source { store, channels: reading.channels }
+        StoreChannels { store, channels: reading.channels }
     }
 
-    /// A copy of a value in another arrangement; the one that there is already, if there is.
-    fn copy(&mut self, from: &View, arrangement: &Arrangement) -> StoreId {
-        let width = self.stores[from.store].channels;
+    /// A copy of a value in another arrangement. The same copy is not made twice.
+    fn copy(&mut self, from: &StoreView, arrangement: &Arrangement) -> StoreId {
+        let width = self.stores[from.store.index()].channels;
         let sources = from.sources(&arrangement.view, arrangement.store, width);
         let key = (from.store, arrangement.store.channels, sources);
         if let Some(&store) = self.copies.get(&key) {
             return store;
         }
         let store = self.store(arrangement.store);
-        let input = Source { store: from.store, channels: 0..width };
+        let input = StoreChannels { store: from.store, channels: 0..width };
         let op = StageOp::Rearrange { sources: key.2.clone(), fill: None };
-        let (nodes, trained) = (Vec::new(), Trained::default());
+        let (nodes, tensors) = (Vec::new(), StageTensors::default());
         self.stages.push(Stage {
             op,
             input: Some(input),
@@ -270,7 +301,7 @@ impl<'g> Lowering<'_, 'g> {
             output: store,
             relu: false,
             nodes,
-            trained,
+            tensors,
         });
         self.copies.insert(key, store);
         store

@@ -1,17 +1,18 @@
-//! The program of the CPU executor as plain data: what runs forward, in order, and what runs in reverse.
-
-use std::fmt;
+//! The program of the CPU executor as plain data: what runs forward, in order, and what runs in
+//! reverse ([`super::steps`]). [`super::print`] shows it, [`super::bytes`] counts what it takes.
 
 use influence_autodiff::graph::ValueId;
 
-use super::view;
+use super::ids::{ChoiceId, KernelId, LeafId, MapId, MaskId, SegmentId};
+use super::steps::ReverseStep;
+use super::view::StoreView;
 use crate::kernels::{
-    Element, How, Links, Matrices, Moves, PAD, Panels, Part, Patches, Repeat, Table, WithinRow,
+    ChainPart, How, Matrices, MatrixRole, Moves, Panels, Patches, Repetition, RowTable, WithinRow,
 };
 
 /// A buffer of rows: one for each position of each sample.
 #[derive(Debug, Clone)]
-pub(crate) struct Map {
+pub(crate) struct RowMap {
     /// Rows of one sample.
     pub(crate) positions: usize,
     /// Numbers of one row.
@@ -20,71 +21,75 @@ pub(crate) struct Map {
     pub(crate) live: Vec<usize>,
 }
 
-impl Map {
+impl RowMap {
     /// Numbers of one sample.
     pub(crate) fn size(&self) -> usize {
         self.positions * self.pitch
+    }
+
+    /// Whether all its rows are read.
+    pub(crate) fn is_all_live(&self) -> bool {
+        self.live.len() == self.positions
     }
 }
 
 /// Neighbouring channels of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct View {
-    pub(crate) map: usize,
+pub(crate) struct MapView {
+    pub(crate) map: MapId,
     pub(crate) offset: usize,
     pub(crate) channels: usize,
 }
-
-/// Index of a mask: what one ReLU has left on.
-pub(crate) type MaskId = usize;
 
 /// One kernel call of the forward pass.
 #[derive(Debug, Clone)]
 pub(crate) struct Kernel<T> {
     pub(crate) kind: KernelKind<T>,
-    pub(crate) input: View,
-    pub(crate) output: View,
-    /// A second operand of a sum, or what a convolution's result is added to.
-    pub(crate) other: Option<View>,
+    pub(crate) input: MapView,
+    pub(crate) output: MapView,
+    /// A second operand, or what a product's result is added to.
+    pub(crate) other: Option<MapView>,
     /// The mask that the ReLU at its end makes, if there is one.
     pub(crate) relu: Option<MaskId>,
-    /// What it leaves for the reverse pass besides its result: derivatives, or what its pullback reads.
-    pub(crate) kept: Vec<View>,
+    /// What it leaves for the reverse pass besides its result: derivatives, or what its pullback
+    /// reads.
+    pub(crate) kept: Vec<MapView>,
     /// The graph's operations that it stands for.
     pub(crate) name: String,
     /// Its perturbed tensors, where parameters are perturbed.
-    pub(crate) trainable: Option<Trainable<T>>,
+    pub(crate) tensors: Option<KernelTensors<T>>,
 }
 
-/// The perturbed tensors of a stage, by their places among the network's.
+/// The perturbed tensors of a kernel.
 #[derive(Debug, Clone)]
-pub(crate) struct Trainable<T> {
+pub(crate) struct KernelTensors<T> {
     /// Of the product.
-    pub(crate) weight: Option<usize>,
+    pub(crate) weight: Option<LeafId>,
     /// The patches of its gradient in Winograd's form, where that can be taken.
     pub(crate) patches: Option<Patches>,
-    pub(crate) bias: Option<usize>,
+    pub(crate) bias: Option<LeafId>,
     /// The batch normalisation behind the product, or alone.
-    pub(crate) norm: Option<Norm<T>>,
+    pub(crate) norm: Option<KernelNorm<T>>,
 }
 
 /// A batch normalisation gamma (x - mean) inverse + beta whose tensors are perturbed.
 #[derive(Debug, Clone)]
-pub(crate) struct Norm<T> {
-    pub(crate) gamma: Option<usize>,
-    pub(crate) beta: Option<usize>,
+pub(crate) struct KernelNorm<T> {
+    pub(crate) gamma: Option<LeafId>,
+    pub(crate) beta: Option<LeafId>,
     pub(crate) mean: Vec<f64>,
-    /// One over the deviation.
+    /// One over the standard deviation.
     pub(crate) inverse: Vec<f64>,
-    /// What is normalised: the product's results have rows of their own, which its gradient reads.
-    pub(crate) rows: View,
-    /// The scale and the shift of it all.
+    /// What is normalised. A product's results have rows of their own here, because the gradient of
+    /// gamma reads them and the product's output holds them normalised.
+    pub(crate) rows: MapView,
+    /// The scale and the shift of the whole normalisation.
     pub(crate) affine: [Vec<T>; 2],
 }
 
-impl<T> Trainable<T> {
-    /// Whether a tensor is among them.
-    pub(crate) fn tensors(&self) -> impl Iterator<Item = usize> {
+impl<T> KernelTensors<T> {
+    /// The perturbed tensors, without those that are not.
+    pub(crate) fn all(&self) -> impl Iterator<Item = LeafId> {
         let norm = self.norm.iter().flat_map(|norm| [norm.gamma, norm.beta]);
         [self.weight, self.bias].into_iter().chain(norm).flatten()
     }
@@ -112,66 +117,68 @@ impl<T> Kernel<T> {
             | KernelKind::Combine { .. }
             | KernelKind::Elementwise { .. }
             | KernelKind::Within(_) => vec![row],
-            KernelKind::Matrices(matrices) => (0..matrices.operands[0].rows).collect(),
+            KernelKind::Matrices(matrices) => (0..matrices.operand(MatrixRole::A).rows).collect(),
             KernelKind::Segment(_) => Vec::new(),
         }
-    }
-
-    /// Whether the other operand is added to the rest.
-    fn adds_other(&self) -> bool {
-        !matches!(self.kind, KernelKind::Combine { .. } | KernelKind::Matrices(_))
     }
 
     /// The rows of the other operand that a row of the result is computed from.
     pub(crate) fn other_sources(&self, row: usize) -> Vec<usize> {
         match &self.kind {
             KernelKind::Combine { repeat, .. } => vec![repeat.row(row)],
-            KernelKind::Matrices(matrices) => (0..matrices.operands[1].rows).collect(),
+            KernelKind::Matrices(matrices) => (0..matrices.operand(MatrixRole::B).rows).collect(),
             _ => vec![row],
         }
     }
 
+    /// Whether the other operand is added to the rest.
+    pub(crate) fn adds_other(&self) -> bool {
+        !matches!(self.kind, KernelKind::Combine { .. } | KernelKind::Matrices(_))
+    }
+
     /// The batch normalisation behind a product whose results have rows of their own.
-    pub(crate) fn kept_product(&self) -> Option<&Norm<T>> {
-        let norm = self.trainable.as_ref()?.norm.as_ref()?;
+    pub(crate) fn kept_product(&self) -> Option<&KernelNorm<T>> {
+        let norm = self.tensors.as_ref()?.norm.as_ref()?;
         matches!(self.kind, KernelKind::Product { .. }).then_some(norm)
     }
 }
 
-/// What a stage does with its operands.
+/// What a kernel does with its operands.
 #[derive(Debug, Clone)]
 pub(crate) enum KernelKind<T> {
-    /// A convolution or linear layer, batch normalisation folded in; in Winograd's form where there are patches.
-    Product { table: Table, patches: Option<Patches>, panels: Panels<T>, bias: Vec<T> },
-    /// The same of each channel by itself: `[tap][channel]`.
-    Channelwise { table: Table, weights: Vec<T>, bias: Vec<T> },
+    /// A convolution or linear layer with batch normalisation folded in; in Winograd's form where
+    /// there are patches.
+    Product { table: RowTable, patches: Option<Patches>, panels: Panels<T>, bias: Vec<T> },
+    /// The same for each channel separately: `[tap][channel]`.
+    Channelwise { table: RowTable, weights: Vec<T>, bias: Vec<T> },
     /// scale x + shift for each channel, or x itself.
     Affine(Option<[Vec<T>; 2]>),
-    /// The operand and the other.
+    /// The input plus the other.
     Sum,
     /// A function of each number, which leaves its derivatives.
-    Pointwise(Vec<Part>),
-    /// The operand and the other, which is repeated; a quotient leaves its derivatives by both.
-    Combine { how: How, repeat: Repeat },
+    Pointwise(Vec<ChainPart>),
+    /// The input and the other, which is repeated; a quotient leaves its derivatives by both.
+    Combine { how: How, repeat: Repetition },
     /// scale x + shift for each number of a sample; no scale where all are 1.
     Elementwise { scale: Option<Vec<T>>, shift: Vec<T> },
-    /// What the channels of a row do to one another.
+    /// A function of all channels of a row: softmax or layer normalisation.
     Within(WithinRow<T>),
-    /// Matrices of the operand times matrices of the other.
+    /// Matrices of the input times matrices of the other.
     Matrices(Matrices),
     /// The mean over windows.
-    Average { table: Table, shares: Vec<T> },
-    /// The maximum over windows; the index is that of the choices it leaves.
-    Maximum { table: Table, choices: usize },
+    Average { table: RowTable, shares: Vec<T> },
+    /// The maximum over windows, which leaves its choices.
+    Maximum { table: RowTable, choices: ChoiceId },
     /// Each number is one of the input's, or a constant.
     Rearrange { moves: Moves, fill: Option<Vec<T>> },
-    /// Nodes on Burn's operations; the index is that of the segment.
-    Segment(usize),
+    /// Nodes on Burn's operations.
+    Segment(SegmentId),
 }
 
 impl<T> KernelKind<T> {
-    /// Whether its pullback can multiply what it hands on by derivatives of the function before it. (That of
-    /// another function may take no step of its own.)
+    /// Whether its pullback can multiply its results by the derivatives of the function before it.
+    /// (The derivatives of one function are not multiplied by those of another in the same step:
+    /// the second function may have no step of its own.)
     pub(crate) fn takes_slopes(&self) -> bool {
         matches!(
             self,
@@ -184,8 +191,8 @@ impl<T> KernelKind<T> {
         )
     }
 
-    /// Whether the cotangents of its operands and its result have to be dense: no mask has switched anything
-    /// off where derivatives are kept as numbers.
+    /// Whether the cotangents of its operands and its result have to be dense: where derivatives
+    /// are kept as numbers, no mask has switched anything off.
     pub(crate) fn takes_dense(&self) -> bool {
         match self {
             Self::Pointwise(_) | Self::Combine { .. } | Self::Within(_) | Self::Matrices(_) => true,
@@ -195,413 +202,82 @@ impl<T> KernelKind<T> {
     }
 }
 
-/// Where the cotangent of a value is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// In full, in the channels of a map.
-    Dense(View),
-    /// Of the active channels of a mask: the cotangent before the ReLU.
-    Compressed(MaskId),
-}
-
-/// Where contributions to a value's cotangent go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sink {
-    /// To a place.
-    Place(Place),
-    /// Times the derivatives of a function of each number, to the channels of a map: `slopes` are the kept values, row by row.
-    Times { view: View, slopes: View },
-    /// Through a mask and the scale of the channels before it, to the channels of a map: those of the mask from channel `from` on.
-    Through { mask: MaskId, view: View, from: usize, scaled: Option<usize> },
-}
-
-impl Sink {
-    /// The place that is written in the end.
-    pub(crate) fn place(self) -> Place {
-        match self {
-            Self::Place(place) => place,
-            Self::Through { view, .. } | Self::Times { view, .. } => Place::Dense(view),
-        }
-    }
-
-    /// The derivatives by which it multiplies.
-    pub(crate) fn slopes(self) -> Option<View> {
-        match self {
-            Self::Times { slopes, .. } => Some(slopes),
-            _ => None,
-        }
-    }
-
-    /// The scale of the batch normalisation through which it goes.
-    pub(crate) fn scale<T>(self, kernels: &[Kernel<T>]) -> Option<&[T]> {
-        let Self::Through { scaled: Some(kernel), .. } = self else { return None };
-        match &kernels[kernel].kind {
-            KernelKind::Affine(Some([scale, _])) => Some(scale),
-            _ => None,
-        }
-    }
-}
-
-/// A buffer of cotangents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Site {
-    /// Of a map.
-    Map(usize),
-    /// Of a mask.
-    Mask(MaskId),
-}
-
-impl Place {
-    /// The buffer it lies in.
-    pub(crate) fn site(self) -> Site {
-        match self {
-            Self::Dense(view) => Site::Map(view.map),
-            Self::Compressed(mask) => Site::Mask(mask),
-        }
-    }
-}
-
-/// One step of the reverse pass: cotangents from one place to another.
-#[derive(Debug, Clone)]
-pub(crate) struct Step<T> {
-    pub(crate) kind: StepKind<T>,
-    pub(crate) source: Place,
-    pub(crate) target: Sink,
-    /// Whether the target's buffer holds nothing yet.
-    pub(crate) first: bool,
-    /// The stage that is pulled back.
-    pub(crate) stage: usize,
-}
-
-/// How cotangents are pulled back.
-#[derive(Debug, Clone)]
-pub(crate) enum StepKind<T> {
-    /// Through a convolution; cotangents of the same rows may come with it.
-    Product { links: Links, patches: Option<Patches>, panels: Panels<T>, identity: Option<Place> },
-    /// Several products through masks into the same channels, row by row.
-    Together(Vec<Step<T>>),
-    /// Through a convolution that reads too few channels to fill a vector: its taps stand side by side as columns, which are then added
-    /// up.
-    Columns {
-        /// Each row by itself.
-        rows: Links,
-        panels: Panels<T>,
-        /// Where the columns go.
-        links: Links,
-    },
-    /// Through a convolution of each channel by itself.
-    Channelwise { links: Links },
-    /// Row by row, times a scale.
-    Spread { scale: Option<Vec<T>> },
-    /// Through a mean over windows.
-    Average { links: Links },
-    /// Through a maximum over windows.
-    Maximum { links: Links },
-    /// Back to where numbers came from.
-    Rearrange,
-    /// Times a factor for each number; to a repeated operand, the sum over the repeats.
-    Scaled { links: Option<Links>, factor: Factor },
-    /// Through what the channels of a row do to one another, by what the forward pass has left there.
-    Within { kept: View },
-    /// To one of the operands of matrix products, by the values of the other.
-    Matrices { operand: usize, other: View },
-    /// Through a segment: from its outputs, where anything has reached them, to its inputs, and whether each of
-    /// these holds nothing yet.
-    Segment { sources: Vec<Option<Place>>, targets: Vec<(Sink, bool)> },
-}
-
-/// The factors of a row's cotangents.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Factor {
-    /// One number for all.
-    Number(f64),
-    /// A row's values; whether they are repeated as the stage's other operand is.
-    Values { view: View, repeated: bool },
-    /// The stage's own scale.
-    Own,
-}
-
-impl<T> Step<T> {
-    /// The values of the forward pass that it reads.
-    pub(crate) fn values(&self) -> impl Iterator<Item = View> {
-        let own = match self.kind {
-            StepKind::Scaled { factor: Factor::Values { view, .. }, .. }
-            | StepKind::Within { kept: view }
-            | StepKind::Matrices { other: view, .. } => Some(view),
-            _ => None,
-        };
-        own.into_iter().chain(self.target.slopes())
-    }
-
-    /// Whether it reads other channels of the buffer that it writes.
-    pub(crate) fn reads_its_target(&self) -> bool {
-        self.source.site() == self.target.place().site()
-    }
-
-    /// All places that it reads or writes.
-    pub(crate) fn places(&self) -> Vec<Place> {
-        let mut places = vec![self.source, self.target.place()];
-        match &self.kind {
-            StepKind::Product { identity, .. } => places.extend(identity),
-            StepKind::Together(parts) => places.extend(parts.iter().flat_map(Self::places)),
-            StepKind::Segment { sources, targets } => {
-                places.extend(sources.iter().flatten());
-                places.extend(targets.iter().map(|(sink, _)| sink.place()));
-            }
-            _ => {}
-        }
-        places
-    }
-
-    /// The steps that are taken together, most often itself alone.
-    pub(crate) fn parts(&self) -> &[Self] {
-        match &self.kind {
-            StepKind::Together(parts) => parts,
-            _ => std::slice::from_ref(self),
-        }
-    }
-}
-
 /// The nodes of a segment, and where the values on its edges lie.
 #[derive(Debug, Clone)]
-pub(crate) struct Portion {
+pub(crate) struct CompiledSegment {
     pub(crate) nodes: Vec<usize>,
     pub(crate) inputs: Vec<Edge>,
     pub(crate) outputs: Vec<Edge>,
     /// Its perturbed tensors.
-    pub(crate) tensors: Vec<usize>,
+    pub(crate) tensors: Vec<LeafId>,
 }
 
 /// A value of the graph on the edge of a segment: where each of its elements lies.
 #[derive(Debug, Clone)]
 pub(crate) struct Edge {
     pub(crate) value: ValueId,
-    pub(crate) view: View,
+    pub(crate) view: MapView,
     /// Row and channel.
     pub(crate) elements: Vec<[usize; 2]>,
 }
 
-/// A value of the graph that a kernel computes: for whoever looks at a forward pass.
+/// A value of the graph that a kernel computes: for observers of a forward pass.
 #[derive(Debug, Clone)]
-pub(crate) struct Shown {
-    pub(crate) kernel: usize,
+pub(crate) struct ShownValue {
+    pub(crate) kernel: KernelId,
     pub(crate) value: ValueId,
     /// The channels in which its store lies.
-    pub(crate) at: View,
-    pub(crate) view: view::View,
+    pub(crate) at: MapView,
+    pub(crate) view: StoreView,
 }
 
 /// A network compiled for the CPU executor.
 #[derive(Debug, Clone)]
 pub(crate) struct Compiled<T> {
-    pub(crate) maps: Vec<Map>,
+    /// By [`MapId`].
+    pub(crate) maps: Vec<RowMap>,
+    /// By [`KernelId`], in the order in which they run.
     pub(crate) kernels: Vec<Kernel<T>>,
-    pub(crate) steps: Vec<Step<T>>,
-    pub(crate) masks: Vec<View>,
+    /// By [`StepId`](super::ids::StepId), in the order in which they run.
+    pub(crate) steps: Vec<ReverseStep<T>>,
+    /// By [`MaskId`]: the channels that the mask is about.
+    pub(crate) masks: Vec<MapView>,
+    /// How many maxima leave choices: the [`ChoiceId`]s below.
     pub(crate) choices: usize,
-    pub(crate) segments: Vec<Portion>,
-    pub(crate) shown: Vec<Shown>,
-    pub(crate) input: View,
-    pub(crate) output: View,
-    /// Whether parameters are perturbed: all values are kept for their gradients.
-    pub(crate) trains: bool,
+    /// By [`SegmentId`].
+    pub(crate) segments: Vec<CompiledSegment>,
+    pub(crate) shown: Vec<ShownValue>,
+    pub(crate) input: MapView,
+    pub(crate) output: MapView,
+    /// Whether parameters are perturbed: then all values are kept for their gradients.
+    pub(crate) perturbs_parameters: bool,
 }
 
 impl<T> Compiled<T> {
+    pub(crate) fn map(&self, id: MapId) -> &RowMap {
+        &self.maps[id.index()]
+    }
+
+    pub(crate) fn kernel(&self, id: KernelId) -> &Kernel<T> {
+        &self.kernels[id.index()]
+    }
+
+    pub(crate) fn mask(&self, id: MaskId) -> MapView {
+        self.masks[id.index()]
+    }
+
+    pub(crate) fn segment(&self, id: SegmentId) -> &CompiledSegment {
+        &self.segments[id.index()]
+    }
+
     /// Whether the reverse pass reads the values of a map.
-    pub(crate) fn keeps(&self, map: usize) -> bool {
-        self.trains || self.steps.iter().flat_map(Step::values).any(|view| view.map == map)
+    pub(crate) fn keeps(&self, map: MapId) -> bool {
+        self.perturbs_parameters
+            || self.steps.iter().flat_map(ReverseStep::values).any(|view| view.map == map)
     }
 
-    /// Whether it reads those of any.
+    /// Whether it reads those of any map.
     pub(crate) fn keeps_any(&self) -> bool {
-        self.trains || self.steps.iter().any(|step| step.values().next().is_some())
-    }
-
-    /// Numbers that the cotangents of one sample take at most in a buffer.
-    pub(crate) fn site_size(&self, site: Site, lines: usize) -> usize {
-        match site {
-            Site::Map(map) => self.maps[map].positions * lines * self.maps[map].pitch,
-            Site::Mask(mask) => {
-                let View { map, channels, .. } = self.masks[mask];
-                self.maps[map].positions * (lines * channels + PAD)
-            }
-        }
-    }
-
-    /// Bytes of the packed weights of both passes, and of what says which row reads which.
-    pub(crate) fn fixed_bytes(&self) -> usize
-    where
-        T: Element,
-    {
-        let forward = self.kernels.iter().map(|stage| match &stage.kind {
-            KernelKind::Product { table, patches, panels, .. } => {
-                panels.bytes() + table.bytes() + patches.as_ref().map_or(0, Patches::bytes)
-            }
-            KernelKind::Channelwise { table, weights, .. } => size_of_val(weights.as_slice()) + table.bytes(),
-            KernelKind::Average { table, .. } | KernelKind::Maximum { table, .. } => table.bytes(),
-            KernelKind::Rearrange { moves, fill } => {
-                moves.bytes() + fill.as_ref().map_or(0, |fill| size_of_val(fill.as_slice()))
-            }
-            KernelKind::Combine { repeat, .. } => repeat.bytes(),
-            KernelKind::Elementwise { scale, shift } => {
-                let scales = scale.as_ref().map_or(0, |scale| size_of_val(scale.as_slice()));
-                scales + size_of_val(shift.as_slice())
-            }
-            KernelKind::Within(row) => row.bytes(),
-            KernelKind::Matrices(matrices) => matrices.bytes(),
-            KernelKind::Affine(_) | KernelKind::Sum | KernelKind::Pointwise(_) | KernelKind::Segment(_) => 0,
-        });
-        let reverse = self.steps.iter().flat_map(Step::parts).map(|step| match &step.kind {
-            StepKind::Product { links, patches, panels, .. } => {
-                panels.bytes() + links.bytes() + patches.as_ref().map_or(0, Patches::bytes)
-            }
-            StepKind::Columns { rows, panels, links } => rows.bytes() + panels.bytes() + links.bytes(),
-            StepKind::Channelwise { links } | StepKind::Average { links } | StepKind::Maximum { links } => {
-                links.bytes()
-            }
-            StepKind::Scaled { links, .. } => links.as_ref().map_or(0, Links::bytes),
-            StepKind::Together(_)
-            | StepKind::Within { .. }
-            | StepKind::Matrices { .. }
-            | StepKind::Spread { .. }
-            | StepKind::Rearrange
-            | StepKind::Segment { .. } => 0,
-        });
-        let live = self.maps.iter().map(|map| size_of_val(map.live.as_slice()));
-        forward.chain(reverse).chain(live).sum()
-    }
-
-    /// Bytes that the masks and choices of one sample take at most.
-    pub(crate) fn kept_bytes(&self) -> usize {
-        let masks = self.masks.iter().map(|view| {
-            let words = 4 * (view.channels.div_ceil(32) + 1);
-            self.maps[view.map].positions * (words + 2 * view.channels + size_of::<usize>())
-        });
-        let choices = self.kernels.iter().map(|stage| match &stage.kind {
-            KernelKind::Maximum { .. } => 2 * self.maps[stage.output.map].positions * stage.output.channels,
-            _ => 0,
-        });
-        masks.chain(choices).sum()
-    }
-}
-
-impl fmt::Display for View {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "m{}[{}..{}]", self.map, self.offset, self.offset + self.channels)
-    }
-}
-
-impl<T> fmt::Display for Kernel<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match &self.kind {
-            KernelKind::Product { table, patches, .. } => {
-                let how = if patches.is_some() { " by patches" } else { "" };
-                format!("product over {} taps{how} of", table.taps())
-            }
-            KernelKind::Channelwise { table, .. } => {
-                format!("channelwise product over {} taps of", table.taps())
-            }
-            KernelKind::Affine(Some(_)) => "scaled and shifted".into(),
-            KernelKind::Affine(None) => "copy of".into(),
-            KernelKind::Sum => "sum of".into(),
-            KernelKind::Pointwise(chain) => {
-                let parts: Vec<_> = chain.iter().map(|part| format!("{part:?}")).collect();
-                format!("{} of", parts.join(", "))
-            }
-            KernelKind::Combine { how, .. } => format!("{how:?} of"),
-            KernelKind::Elementwise { .. } => "each number scaled and shifted of".into(),
-            KernelKind::Within(WithinRow::Softmax) => "softmax of".into(),
-            KernelKind::Within(WithinRow::Standard { .. }) => "normalised rows of".into(),
-            KernelKind::Matrices(matrices) => {
-                format!("{} matrix products of", matrices.operands[2].corners.len())
-            }
-            KernelKind::Average { .. } => "means of".into(),
-            KernelKind::Maximum { .. } => "maxima of".into(),
-            KernelKind::Rearrange { .. } => "rearranged".into(),
-            KernelKind::Segment(segment) => format!("segment {segment} on Burn's operations, from"),
-        };
-        write!(f, "{} = {what} {}", self.output, self.input)?;
-        if let Some(other) = self.other {
-            let sign = if self.adds_other() { "+" } else { "and" };
-            write!(f, " {sign} {other}")?;
-        }
-        if let Some(mask) = self.relu {
-            write!(f, ", relu with mask r{mask}")?;
-        }
-        write!(f, "  # {}", self.name)
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Dense(view) => write!(f, "d{view}"),
-            Self::Compressed(mask) => write!(f, "dr{mask}"),
-        }
-    }
-}
-
-impl<T> fmt::Display for Step<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sign = if self.first { "=" } else { "+=" };
-        match self.target {
-            Sink::Place(place) => write!(f, "{place} {sign} ")?,
-            Sink::Through { view, .. } | Sink::Times { view, .. } => write!(f, "d{view} {sign} ")?,
-        }
-        for (index, part) in self.parts().iter().enumerate() {
-            if index > 0 {
-                f.write_str(" + ")?;
-            }
-            part.write_source(f)?;
-        }
-        Ok(())
-    }
-}
-
-impl<T> Step<T> {
-    /// What is handed on.
-    fn write_source(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.target {
-            Sink::Through { mask, .. } => write!(f, "through r{mask} ")?,
-            Sink::Times { slopes, .. } => write!(f, "{slopes} times ")?,
-            Sink::Place(_) => {}
-        }
-        match &self.kind {
-            StepKind::Product { patches, identity, .. } => {
-                let how = if patches.is_some() { " by patches" } else { "" };
-                write!(f, "product{how} of {}", self.source)?;
-                identity.map_or(Ok(()), |place| write!(f, " + {place}"))
-            }
-            StepKind::Together(parts) => write!(f, "{} products", parts.len()),
-            StepKind::Columns { .. } => write!(f, "columns of {}", self.source),
-            StepKind::Channelwise { .. } => write!(f, "channelwise product of {}", self.source),
-            StepKind::Spread { scale: None } => write!(f, "{}", self.source),
-            StepKind::Spread { scale: Some(_) } => write!(f, "scaled {}", self.source),
-            StepKind::Average { .. } => write!(f, "{} over its windows", self.source),
-            StepKind::Maximum { .. } => write!(f, "{} at its choices", self.source),
-            StepKind::Rearrange => write!(f, "{} moved back", self.source),
-            StepKind::Scaled { factor: Factor::Number(1.0), .. } => write!(f, "{}", self.source),
-            StepKind::Scaled { factor: Factor::Number(factor), .. } => write!(f, "{factor} {}", self.source),
-            StepKind::Scaled { factor: Factor::Values { view, .. }, .. } => {
-                write!(f, "{} times {view}", self.source)
-            }
-            StepKind::Scaled { factor: Factor::Own, .. } => write!(f, "scaled {}", self.source),
-            StepKind::Within { kept } => write!(f, "{} within rows, by {kept}", self.source),
-            StepKind::Matrices { other, .. } => write!(f, "matrices of {} times {other}", self.source),
-            StepKind::Segment { .. } => write!(f, "segment of {}", self.source),
-        }
-    }
-}
-
-impl<T> fmt::Display for Compiled<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for map in self.maps.iter().enumerate() {
-            let (id, Map { positions, pitch, live }) = map;
-            writeln!(f, "m{id} {positions} x {pitch}, {} live", live.len())?;
-        }
-        self.kernels.iter().try_for_each(|stage| writeln!(f, "{stage}"))?;
-        writeln!(f, "reverse:")?;
-        self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))
+        self.perturbs_parameters || self.steps.iter().any(|step| step.values().next().is_some())
     }
 }

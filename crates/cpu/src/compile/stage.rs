@@ -8,17 +8,18 @@ use std::ops::Range;
 
 use influence_autodiff::graph::ValueId;
 
-use super::view::{Store, StoreId, View};
-use super::weights::Weights;
-use crate::kernels::{How, Matrices, Part, Repeat, Table, WithinRow};
+use super::ids::{LeafId, StageId, StoreId};
+use super::view::{Store, StoreView};
+use super::weights::ProductWeights;
+use crate::kernels::{ChainPart, How, Matrices, Repetition, RowTable, WithinRow};
 
 /// One stage.
 #[derive(Debug, Clone)]
 pub(crate) struct Stage<'g> {
     pub(crate) op: StageOp<'g>,
     /// What it reads; none for a stage that reads any number of stores.
-    pub(crate) input: Option<Source>,
-    /// What is added to its result, row by row, or a second operand.
+    pub(crate) input: Option<StoreChannels>,
+    /// A second operand, or what is added to its result, row by row.
     pub(crate) other: Option<StoreId>,
     pub(crate) output: StoreId,
     /// Whether negative results become 0.
@@ -26,12 +27,12 @@ pub(crate) struct Stage<'g> {
     /// The graph's nodes that it stands for.
     pub(crate) nodes: Vec<usize>,
     /// Its perturbed tensors.
-    pub(crate) trained: Trained,
+    pub(crate) tensors: StageTensors,
 }
 
-/// Neighbouring channels of a store; which rows are read is the operation's business.
+/// Neighbouring channels of a store; the operation says which rows of them are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Source {
+pub(crate) struct StoreChannels {
     pub(crate) store: StoreId,
     pub(crate) channels: Range<usize>,
 }
@@ -40,74 +41,83 @@ pub(crate) struct Source {
 #[derive(Debug, Clone)]
 pub(crate) enum StageOp<'g> {
     /// A convolution or matrix product with constant weights.
-    Product { table: Table, weights: Box<Weights<'g>>, bias: Vec<f64> },
+    Product { table: RowTable, weights: Box<ProductWeights<'g>>, bias: Vec<f64> },
     /// scale x + shift for each channel; x itself without them. Row by row.
-    Affine(Option<Affine>),
-    /// The input and the other. Row by row.
+    Affine(Option<ChannelAffine>),
+    /// The input plus the other. Row by row.
     Sum,
     /// A chain of functions of each number. Row by row.
-    Pointwise(Vec<Part>),
+    Pointwise(Vec<ChainPart>),
     /// The input and the other, which is repeated, number by number.
-    Combine { how: How, repeat: Repeat },
+    Combine { how: How, repeat: Repetition },
     /// scale x + shift for each number of a sample; no scale where all are 1. Row by row.
     Elementwise { scale: Option<Vec<f64>>, shift: Vec<f64> },
-    /// What the channels of a row do to one another. Row by row.
+    /// A function of all channels of a row: softmax or layer normalisation. Row by row.
     Within(WithinRow<f64>),
     /// Matrices of the input times matrices of the other.
     Matrices(Matrices),
     /// The sum over a window times the share of its position.
-    Average { table: Table, shares: Vec<f64> },
+    Average { table: RowTable, shares: Vec<f64> },
     /// The maximum over windows.
-    Maximum { table: Table },
+    Maximum { table: RowTable },
     /// Each number of the result is a number of the input's store, or a constant.
     Rearrange { sources: Vec<u32>, fill: Option<Vec<f64>> },
     /// The channels of stores side by side. Row by row.
     Concat(Vec<StoreId>),
     /// Nodes that run on Burn's operations.
-    Segment(Box<Island>),
+    Segment(Box<StageSegment>),
 }
 
 /// y = scale x + shift, for each channel.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Affine {
+pub(crate) struct ChannelAffine {
     pub(crate) scale: Vec<f64>,
     pub(crate) shift: Vec<f64>,
 }
 
 /// Nodes that run on Burn's operations, and where the values on its edges lie.
 #[derive(Debug, Clone)]
-pub(crate) struct Island {
+pub(crate) struct StageSegment {
     pub(crate) nodes: Vec<usize>,
-    pub(crate) inputs: Vec<(ValueId, View)>,
-    pub(crate) outputs: Vec<(ValueId, View)>,
+    pub(crate) inputs: Vec<(ValueId, StoreView)>,
+    pub(crate) outputs: Vec<(ValueId, StoreView)>,
 }
 
-/// The perturbed tensors of a stage, by their places among the network's.
+/// The perturbed tensors of a stage.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Trained {
+pub(crate) struct StageTensors {
     /// Of the product.
-    pub(crate) weight: Option<usize>,
-    pub(crate) bias: Option<usize>,
+    pub(crate) weight: Option<LeafId>,
+    pub(crate) bias: Option<LeafId>,
     /// The normalisation behind the product, or alone.
-    pub(crate) norm: Option<Normalization>,
+    pub(crate) norm: Option<StageNorm>,
 }
 
-/// A normalisation gamma (x - mean) inverse + beta with constant statistics, some of whose tensors are
-/// perturbed.
+/// A normalisation gamma (x - mean) inverse + beta with constant statistics, some of whose tensors
+/// are perturbed.
 #[derive(Debug, Clone)]
-pub(crate) struct Normalization {
-    pub(crate) gamma: Option<usize>,
-    pub(crate) beta: Option<usize>,
+pub(crate) struct StageNorm {
+    pub(crate) gamma: Option<LeafId>,
+    pub(crate) beta: Option<LeafId>,
     pub(crate) mean: Vec<f64>,
-    /// One over the deviation.
+    /// One over the standard deviation.
     pub(crate) inverse: Vec<f64>,
-    /// All of it.
-    pub(crate) affine: Affine,
+    /// The scale and the shift of the whole normalisation.
+    pub(crate) affine: ChannelAffine,
 }
 
-impl Trained {
-    /// The tensors.
-    pub(crate) fn tensors(&self) -> impl Iterator<Item = usize> {
+impl StageNorm {
+    /// A scale and shift none of whose tensors is perturbed, behind a product whose tensors are.
+    pub(crate) fn constant(affine: ChannelAffine) -> Self {
+        let channels = affine.shift.len();
+        let (mean, inverse) = (vec![0.0; channels], vec![1.0; channels]);
+        Self { gamma: None, beta: None, mean, inverse, affine }
+    }
+}
+
+impl StageTensors {
+    /// The perturbed tensors, without those that are not.
+    pub(crate) fn all(&self) -> impl Iterator<Item = LeafId> {
         let norm = self.norm.iter().flat_map(|norm| [norm.gamma, norm.beta]);
         [self.weight, self.bias].into_iter().chain(norm).flatten()
     }
@@ -120,7 +130,7 @@ impl Stage<'_> {
         reads.extend(self.other);
         match &self.op {
             StageOp::Concat(parts) => reads.extend(parts),
-            StageOp::Segment(island) => reads.extend(island.inputs.iter().map(|(_, view)| view.store)),
+            StageOp::Segment(segment) => reads.extend(segment.inputs.iter().map(|(_, view)| view.store)),
             _ => {}
         }
         reads
@@ -129,7 +139,7 @@ impl Stage<'_> {
     /// The stores that it writes.
     pub(crate) fn writes(&self) -> Vec<StoreId> {
         match &self.op {
-            StageOp::Segment(island) => island.outputs.iter().map(|(_, view)| view.store).collect(),
+            StageOp::Segment(segment) => segment.outputs.iter().map(|(_, view)| view.store).collect(),
             _ => vec![self.output],
         }
     }
@@ -143,30 +153,37 @@ impl Stage<'_> {
 /// All stages of a network.
 #[derive(Debug)]
 pub(crate) struct Stages<'g> {
+    /// By [`StoreId`].
     pub(crate) stores: Vec<Store>,
+    /// In the order in which they run.
     pub(crate) stages: Vec<Stage<'g>>,
-    /// How each value of the graph lies, where it lies anywhere.
-    pub(crate) values: Vec<Option<View>>,
+    /// How each value of the graph lies, where it is stored at all: by [`ValueId`].
+    pub(crate) values: Vec<Option<StoreView>>,
     pub(crate) input: StoreId,
     pub(crate) output: StoreId,
 }
 
 impl Stages<'_> {
-    /// The stages that read each store, once for each operand.
-    pub(crate) fn readers(&self) -> Vec<Vec<usize>> {
+    /// The stages that read each store, once for each operand: by [`StoreId`].
+    pub(crate) fn readers(&self) -> Vec<Vec<StageId>> {
         let mut readers = vec![Vec::new(); self.stores.len()];
         for (index, stage) in self.stages.iter().enumerate() {
-            stage.reads().into_iter().for_each(|store| readers[store].push(index));
+            stage.reads().into_iter().for_each(|store| readers[store.index()].push(StageId(index)));
         }
         readers
     }
 
-    /// The stage that writes each store; none for the input.
-    pub(crate) fn writers(&self) -> Vec<Option<usize>> {
+    /// The stage that writes each store, by [`StoreId`]; none for the input.
+    pub(crate) fn writers(&self) -> Vec<Option<StageId>> {
         let mut writers = vec![None; self.stores.len()];
         for (index, stage) in self.stages.iter().enumerate() {
-            stage.writes().into_iter().for_each(|store| writers[store] = Some(index));
+            stage.writes().into_iter().for_each(|store| writers[store.index()] = Some(StageId(index)));
         }
         writers
+    }
+
+    /// The size of a store.
+    pub(crate) fn store(&self, id: StoreId) -> Store {
+        self.stores[id.index()]
     }
 }

@@ -1,8 +1,8 @@
 //! How a value of the graph is read from where it is stored.
 //!
 //! Values are stored as rows of channels, whatever shape the graph gives them: a [`Store`]. A
-//! [`View`] says where each element of a value lies. The index along one axis is written in a mixed
-//! radix, most significant [`Digit`] first, and each digit moves so many rows and channels:
+//! [`StoreView`] says where each element of a value lies. The index along one axis is written in a
+//! mixed radix, most significant [`Digit`] first, and each digit moves so many rows and channels:
 //!
 //! | value | axes as digits |
 //! |---|---|
@@ -12,13 +12,15 @@
 //!
 //! Reshapes regroup the digits, permutations reorder axes, slices move the first element, and
 //! repeats have digits that do not move: none of them touches a number. (These are the layouts of
-//! CuTe, with two strides for one.) Whoever reads a value asks its view for the form it needs, and
-//! takes a copy in that form where the view has another ([`View::sources`]): no other code knows
-//! what is stored how.
+//! CuTe, with two strides where that has one.) Whoever reads a value asks its view for the form it
+//! needs, and takes a copy in that form where the view has another ([`StoreView::sources`]): no
+//! other code knows what is stored how.
 
 use std::ops::Range;
 
 use influence_autodiff::graph::{Graph, Size, ValueId};
+
+use super::ids::StoreId;
 
 /// Where a computed value lies: rows of channels, for one sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,9 +35,6 @@ impl Store {
         self.rows * self.channels
     }
 }
-
-/// Index of a [`Store`].
-pub(crate) type StoreId = usize;
 
 /// One digit of an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +75,8 @@ impl SampleShape {
         self.sizes.iter().product()
     }
 
-    /// How many times a sample's elements are interrupted by those of the others.
+    /// How many runs the elements of a sample are cut into by those of the other samples: the
+    /// product of the sizes before the batch axis.
     pub(crate) fn before_batch(&self) -> usize {
         self.sizes[..self.batch].iter().product()
     }
@@ -95,7 +95,7 @@ impl SampleShape {
 
 /// Where the elements of a value lie in a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct View {
+pub(crate) struct StoreView {
     pub(crate) store: StoreId,
     pub(crate) shape: SampleShape,
     /// Row and channel of the first element.
@@ -135,7 +135,7 @@ impl Reading {
     }
 }
 
-impl View {
+impl StoreView {
     /// The view of a value that fills its store, with its channels along one axis and the other
     /// axes as rows in row-major order.
     pub(crate) fn new(store: StoreId, shape: SampleShape, channels: usize) -> Self {
@@ -230,8 +230,8 @@ impl View {
         Some(this)
     }
 
-    /// One axis read as rows of neighbouring channels, as a matrix product takes it, where that is how it
-    /// lies: a flattened image, or channels themselves.
+    /// One axis read as rows of neighbouring channels, as a matrix product takes it, where that is
+    /// how it lies: a flattened image, or channels themselves.
     pub(crate) fn grid(&self, axis: usize) -> Option<Grid> {
         let others = (0..self.axes.len()).filter(|&other| other != axis);
         let beside: Vec<_> = others.flat_map(|axis| &self.axes[axis]).copied().collect();
@@ -272,8 +272,9 @@ impl View {
         }
     }
 
-    /// The value as matrices along its last two axes, where each of these has one digit that moves: row and
-    /// channel of the first entry of each matrix, and what one entry is from the next along both axes.
+    /// The value as matrices along its last two axes, where each of these has one digit that moves:
+    /// row and channel of the first entry of each matrix, and what one entry is from the next along
+    /// both axes.
     pub(crate) fn matrices(&self) -> Option<(Vec<[usize; 2]>, [Digit; 2])> {
         let (leading, last) = self.axes.split_at_checked(self.axes.len().checked_sub(2)?)?;
         let digit = |axis: &Vec<Digit>| match axis[..] {
@@ -312,8 +313,8 @@ impl View {
         self.first == other.first && self.shape == other.shape && self.axes == other.axes
     }
 
-    /// A copy of the value in the arrangement of `target`, which fills its store: for each number there
-    /// the number of this view's store, counted through its rows of `width` channels.
+    /// A copy of the value in the arrangement of `target`, which fills its store: for each number
+    /// there the number of this view's store, counted through its rows of `width` channels.
     pub(crate) fn sources(&self, target: &Self, store: Store, width: usize) -> Vec<u32> {
         let mut sources = vec![0; store.size()];
         for ([row, channel], [to_row, to_channel]) in self.elements().into_iter().zip(target.elements()) {
@@ -396,15 +397,15 @@ mod tests {
         SampleShape { batch: 0, sizes: std::iter::once(1).chain(sizes.iter().copied()).collect() }
     }
 
-    /// The flat places of a view's elements in its store.
-    fn flat(view: &View, store: Store) -> Vec<usize> {
+    /// The flat indices of a view's elements in its store.
+    fn flat(view: &StoreView, store: Store) -> Vec<usize> {
         view.elements().iter().map(|[row, channel]| row * store.channels + channel).collect()
     }
 
     #[test]
     fn an_image_is_flattened_permuted_and_read() {
         let image = shape(&[3, 2, 2]);
-        let (store, view) = (image.store(1), View::new(0, image, 1));
+        let (store, view) = (image.store(1), StoreView::new(StoreId(0), image, 1));
         assert_eq!(store, Store { rows: 4, channels: 3 });
         assert!(view.covers(store) && view.reading(1).expect("as it lies").is_whole(store));
         let flattened = view.reshape(shape(&[12])).expect("digits regroup");
@@ -422,15 +423,15 @@ mod tests {
     /// Numbers of an array in row-major order, permuted.
     fn permuted(values: &[usize], sizes: &[usize], axes: &[usize]) -> Vec<usize> {
         let strides: Vec<usize> = (0..sizes.len()).map(|axis| sizes[axis + 1..].iter().product()).collect();
-        let mut places = vec![0];
+        let mut indices = vec![0];
         for &axis in axes {
-            places = places
+            indices = indices
                 .into_iter()
                 .flat_map(|at: usize| (0..sizes[axis]).map(move |i| (at, i)))
                 .map(|(at, i)| at + i * strides[axis])
                 .collect();
         }
-        places.into_iter().map(|at| values[at]).collect()
+        indices.into_iter().map(|at| values[at]).collect()
     }
 
     proptest! {
@@ -443,7 +444,7 @@ mod tests {
             let first = shape(&sizes);
             let channels = 1 + channels % sizes.len();
             let store = first.store(channels);
-            let mut view = View::new(0, first, channels);
+            let mut view = StoreView::new(StoreId(0), first, channels);
             let mut array = flat(&view, store);
             for (kind, a, b) in moves {
                 let sizes = view.shape.sizes[1..].to_vec();

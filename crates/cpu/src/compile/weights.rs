@@ -2,43 +2,45 @@
 
 use std::sync::Arc;
 
-use super::constants::Numbers;
+use super::constants::ConstantNumbers;
 use super::geometry::Neighbours;
 use super::program::KernelKind;
-use crate::kernels::{Element, Panels, Patches, Table};
+use crate::kernels::{Panels, Patches, RowTable, SimdFloat};
 
 /// The weights of a product, for packing them a second time.
 #[derive(Debug, Clone)]
-pub(crate) struct Weights<'a> {
-    pub(crate) numbers: Numbers<'a>,
-    pub(crate) form: Form,
+pub(crate) struct ProductWeights<'a> {
+    pub(crate) numbers: ConstantNumbers<'a>,
+    pub(crate) layout: WeightLayout,
     /// One factor for each output.
     pub(crate) scale: Option<Vec<f64>>,
     pub(crate) taps: usize,
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
-    /// Of neighbouring channels, each of which reads its own inputs alone.
+    /// Groups of neighbouring channels, each of which reads the inputs of its own group alone.
     pub(crate) groups: usize,
     /// Where the taps are, if they are an image's 3 x 3 neighbours.
     pub(crate) neighbours: Option<Neighbours>,
 }
 
-/// Channels below which a vector would be mostly empty.
+/// Channels below which vectors would be mostly empty.
 pub(crate) const FEW_CHANNELS: usize = 16;
 
-/// Patches for whose sake a sample's weights are read.
+/// The fewest patches per sample for which weights are read as frequencies, which are more numbers
+/// than the taps: with fewer patches each of these numbers is used too rarely.
 const LEAST_PATCHES: usize = 16;
 
-/// Numbers above which weights in Winograd's form have to come from too far.
+/// The most weights in Winograd's form, 4 MB in f32: more have to come from too far away.
 const MOST_WEIGHTS: usize = 1 << 20;
 
 /// How weights are laid out in the graph.
 #[derive(Debug, Clone)]
-pub(crate) enum Form {
+pub(crate) enum WeightLayout {
     /// `[output][input of its group][tap]`.
     Convolution,
-    /// A matrix, whose rows the channels of the taps are in some order: a flattened image's features count
-    /// positions within channels.
+    /// A matrix with a row for each channel of each tap, in some order. (The features of a
+    /// flattened image are ordered by channel and then position, the rows of our panels by tap and
+    /// then channel.)
     Matrix {
         /// The row of each `[tap][input]`.
         index: Arc<[usize]>,
@@ -47,8 +49,8 @@ pub(crate) enum Form {
     },
 }
 
-impl Weights<'_> {
-    /// The weights without what follows them.
+impl ProductWeights<'_> {
+    /// The weights without the scale that follows them.
     pub(crate) fn unscaled(&self) -> Self {
         Self { scale: None, ..self.clone() }
     }
@@ -62,7 +64,7 @@ impl Weights<'_> {
     }
 
     /// The kernel that multiplies by them.
-    pub(crate) fn kernel<T: Element>(&self, table: Table, bias: Vec<T>) -> KernelKind<T> {
+    pub(crate) fn kernel<T: SimdFloat>(&self, table: RowTable, bias: Vec<T>) -> KernelKind<T> {
         let Self { taps, inputs, outputs, groups, .. } = *self;
         if self.is_channelwise() {
             return KernelKind::Channelwise { table, weights: self.channelwise(), bias };
@@ -72,7 +74,7 @@ impl Weights<'_> {
     }
 
     /// The same weights for patches of the forward pass, where that pays.
-    pub(crate) fn patched<T: Element>(&self) -> Option<(Patches, Panels<T>)> {
+    pub(crate) fn patched<T: SimdFloat>(&self) -> Option<(Patches, Panels<T>)> {
         let patches = self.neighbours?.patches();
         let Self { inputs, outputs, .. } = *self;
         self.pays(&patches).then(|| {
@@ -82,7 +84,7 @@ impl Weights<'_> {
     }
 
     /// The same weights for patches of the reverse pass, where that pays.
-    pub(crate) fn reversed<T: Element>(&self) -> Option<(Patches, Panels<T>)> {
+    pub(crate) fn reversed<T: SimdFloat>(&self) -> Option<(Patches, Panels<T>)> {
         let patches = self.neighbours?.reversed();
         let Self { taps, inputs, outputs, .. } = *self;
         self.pays(&patches).then(|| {
@@ -92,8 +94,9 @@ impl Weights<'_> {
         })
     }
 
-    /// Whether Winograd's form of a convolution takes less time: patches that do not reach far across the edges, enough of them for weights
-    /// that are more than before, and channels that fill vectors.
+    /// Whether Winograd's form of a convolution takes less time: where patches do not reach far
+    /// across the image's edges (at most 1.4 results are computed for each that is wanted), are
+    /// enough for weights that are more numbers than before, and have channels that fill vectors.
     fn pays(&self, patches: &Patches) -> bool {
         let wide = self.groups == 1 && self.inputs.min(self.outputs) >= FEW_CHANNELS;
         let weights = patches.frequencies() * self.inputs * self.outputs;
@@ -106,10 +109,10 @@ impl Weights<'_> {
         self.groups > 1 && [self.inputs, self.outputs] == [self.groups; 2]
     }
 
-    /// One number for each tap and channel, of a convolution of each channel by itself.
-    fn channelwise<T: Element>(&self) -> Vec<T> {
-        let places = (0..self.taps).flat_map(|tap| (0..self.inputs).map(move |channel| (tap, channel)));
-        self.with(|at| places.map(|(tap, channel)| T::from_f64(at(tap, channel, channel))).collect())
+    /// One number for each tap and channel of a depthwise convolution.
+    fn channelwise<T: SimdFloat>(&self) -> Vec<T> {
+        let pairs = (0..self.taps).flat_map(|tap| (0..self.inputs).map(move |channel| (tap, channel)));
+        self.with(|at| pairs.map(|(tap, channel)| T::from_f64(at(tap, channel, channel))).collect())
     }
 
     /// Calls `pack` with a function of tap, input and output; between groups it is 0.
@@ -121,9 +124,9 @@ impl Weights<'_> {
             if input / inputs != output / of_group {
                 return 0.0;
             }
-            let at = match &self.form {
-                Form::Convolution => (output * inputs + input % inputs) * taps + tap,
-                Form::Matrix { index, strides } => {
+            let at = match &self.layout {
+                WeightLayout::Convolution => (output * inputs + input % inputs) * taps + tap,
+                WeightLayout::Matrix { index, strides } => {
                     index[tap * inputs + input] * strides[0] + output * strides[1]
                 }
             };

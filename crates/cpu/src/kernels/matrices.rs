@@ -1,40 +1,71 @@
-//! Products of two values: matrices of each sample, and of each head of an attention. Rows of cotangents
-//! that lie one behind the other are one tall matrix.
+//! Products of two values that both depend on the input: matrices of each sample, and of each head
+//! of an attention. The products themselves are faer's, on every instruction set.
+//!
+//! A matrix is read where it lies, by two strides; a copy is made by the compiler only where
+//! neither axis leads through neighbouring channels. Fast path of the pullback to A: where the rows
+//! of A and C are the rows of their matrices, the V lines of all rows are one tall matrix, and one
+//! product serves all lines.
 
 use faer::linalg::matmul::matmul;
 use faer::traits::RealField;
 use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
-use crate::kernels::layout::rows::{Dense, chunks};
-use crate::kernels::simd::Element;
+use crate::kernels::layout::rows::{DenseRows, chunks};
+use crate::kernels::simd::SimdFloat;
 
-/// How far it is from one entry of a matrix to the next along one of its axes, in rows and in channels.
+/// The distance between neighbouring entries of a matrix along one of its axes, in rows and in
+/// channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Step {
+pub(crate) struct Stride {
     pub(crate) rows: usize,
     pub(crate) channels: usize,
 }
 
-/// The matrices of one operand: row and channel of the first entry of each, and the steps along both axes.
-/// One of these leads through neighbouring channels.
+/// One of A, B and C in C = A B.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum MatrixRole {
+    A,
+    B,
+    C,
+}
+
+impl MatrixRole {
+    /// Its index among the operands.
+    pub(crate) fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The other factor of the product.
+    fn partner(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B | Self::C => Self::A,
+        }
+    }
+}
+
+/// The matrices of one operand: row and channel of the first entry of each, and the strides along
+/// both axes. One of these leads through neighbouring channels.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Operand {
+pub(crate) struct MatrixOperand {
     pub(crate) corners: Vec<[usize; 2]>,
-    pub(crate) steps: [Step; 2],
+    pub(crate) strides: [Stride; 2],
     /// Rows of a sample.
     pub(crate) rows: usize,
 }
 
-/// C = A B for each matrix of each sample: A is `sizes[0]` x `sizes[1]`, B is `sizes[1]` x `sizes[2]`.
+/// C = A B for each matrix of each sample: A is `sizes[0]` x `sizes[1]`, B is `sizes[1]` x
+/// `sizes[2]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Matrices {
     pub(crate) sizes: [usize; 3],
     /// A, B and C.
-    pub(crate) operands: [Operand; 3],
+    pub(crate) operands: [MatrixOperand; 3],
 }
 
-/// Where the entries of a matrix lie in a slice.
+/// Where the entries of a matrix lie in a slice: entry (i, j) at `first + i strides[0] + j
+/// strides[1]`.
 #[derive(Debug, Clone, Copy)]
 struct Spot {
     first: usize,
@@ -86,31 +117,36 @@ impl Spot {
     }
 }
 
-impl Operand {
+impl MatrixOperand {
     /// A matrix in the rows of one sample, of which each has `lines` lines of `pitch` numbers.
     fn spot(&self, part: usize, sizes: [usize; 2], [lines, pitch, offset]: [usize; 3]) -> Spot {
         let [row, channel] = self.corners[part];
-        let stride = |Step { rows, channels }: Step| rows * lines * pitch + channels;
+        let stride = |Stride { rows, channels }: Stride| rows * lines * pitch + channels;
         let first = row * lines * pitch + offset + channel;
-        Spot { first, sizes, strides: self.steps.map(stride) }
+        Spot { first, sizes, strides: self.strides.map(stride) }
     }
 
     /// Whether the first axis leads from each row to the next.
     fn leads_through_rows(&self) -> bool {
-        self.steps[0] == Step { rows: 1, channels: 0 }
+        self.strides[0] == Stride { rows: 1, channels: 0 }
     }
 }
 
 impl Matrices {
-    /// The axes of A, B and C.
-    fn sizes(&self, operand: usize) -> [usize; 2] {
+    /// The matrices of an operand.
+    pub(crate) fn operand(&self, role: MatrixRole) -> &MatrixOperand {
+        &self.operands[role.index()]
+    }
+
+    /// Rows and columns of an operand's matrices.
+    fn sizes(&self, role: MatrixRole) -> [usize; 2] {
         let [m, k, n] = self.sizes;
-        [[m, k], [k, n], [m, n]][operand]
+        [[m, k], [k, n], [m, n]][role.index()]
     }
 
     /// How many there are in a sample.
     fn count(&self) -> usize {
-        self.operands[2].corners.len()
+        self.operand(MatrixRole::C).corners.len()
     }
 
     /// Bytes that it takes.
@@ -119,43 +155,53 @@ impl Matrices {
     }
 
     /// Writes all of C, which has `offset` numbers before it in its rows of `pitch`.
-    pub(crate) fn run<T: Element + RealField>(
+    pub(crate) fn run<T: SimdFloat + RealField>(
         &self,
-        [a, b]: [Dense<'_, T>; 2],
+        [a, b]: [DenseRows<'_, T>; 2],
         samples: usize,
         out: &mut [T],
         [pitch, offset]: [usize; 2],
     ) {
-        let size = self.operands[2].rows * pitch;
+        let size = self.operand(MatrixRole::C).rows * pitch;
         chunks(out, samples, samples, |sample| sample * size).into_par_iter().for_each(|chunk| {
-            for (sample, part) in chunk.rows.flat_map(|sample| (0..self.count()).map(move |at| (sample, at)))
-            {
-                let of = |operand: usize, dense: Dense<'_, T>| {
-                    self.operands[operand].spot(part, self.sizes(operand), [1, dense.pitch, dense.offset])
-                };
-                let own =
-                    |operand: usize, dense: Dense<'_, T>| sample * self.operands[operand].rows * dense.pitch;
-                let (of_a, of_b) = (of(0, a), of(1, b));
-                let lhs = of_a.of(&a.values[own(0, a)..]);
-                let rhs = of_b.of(&b.values[own(1, b)..]);
-                let to = self.operands[2].spot(part, self.sizes(2), [1, pitch, offset]);
-                let to = to.of_mut(&mut chunk.values[sample * size - chunk.start..]);
-                matmul(to, Accum::Replace, lhs, rhs, T::from_f64(1.0), Par::Seq);
+            for sample in chunk.rows {
+                let out = &mut chunk.values[sample * size - chunk.start..];
+                for part in 0..self.count() {
+                    let (of_a, a) = self.read(MatrixRole::A, a, sample, part);
+                    let (of_b, b) = self.read(MatrixRole::B, b, sample, part);
+                    let c = self.operand(MatrixRole::C);
+                    let of_c = c.spot(part, self.sizes(MatrixRole::C), [1, pitch, offset]);
+                    let (lhs, rhs) = (of_a.of(a), of_b.of(b));
+                    matmul(of_c.of_mut(out), Accum::Replace, lhs, rhs, T::from_f64(1.0), Par::Seq);
+                }
             }
         });
+    }
+
+    /// One matrix of a factor at a sample, and the sample's numbers.
+    fn read<'v, T>(
+        &self,
+        role: MatrixRole,
+        values: DenseRows<'v, T>,
+        sample: usize,
+        part: usize,
+    ) -> (Spot, &'v [T]) {
+        let operand = self.operand(role);
+        let spot = operand.spot(part, self.sizes(role), [1, values.pitch, values.offset]);
+        (spot, &values.values[sample * operand.rows * values.pitch..])
     }
 }
 
 /// The cotangents of A, C^ B^T, or of B, A^T C^.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct PulledMatrices<'a, T> {
+pub(crate) struct MatricesPullback<'a, T> {
     pub(crate) matrices: &'a Matrices,
-    /// Which of the two is wanted.
-    pub(crate) operand: usize,
+    /// Which of the two is wanted: A or B.
+    pub(crate) operand: MatrixRole,
     /// The cotangents of C: the buffer, from one line to the next, and the first channel.
-    pub(crate) source: Dense<'a, T>,
+    pub(crate) source: DenseRows<'a, T>,
     /// The values of the other operand.
-    pub(crate) other: Dense<'a, T>,
+    pub(crate) other: DenseRows<'a, T>,
     /// Of the target: from one line to the next, and the first channel.
     pub(crate) pitch: usize,
     pub(crate) offset: usize,
@@ -163,10 +209,10 @@ pub(crate) struct PulledMatrices<'a, T> {
     pub(crate) lines: usize,
 }
 
-impl<T: Element + RealField> PulledMatrices<'_, T> {
+impl<T: SimdFloat + RealField> MatricesPullback<'_, T> {
     /// Adds to all rows of `samples` samples of the target's buffer.
     pub(crate) fn run(&self, samples: usize, out: &mut [T]) {
-        let size = self.matrices.operands[self.operand].rows * self.lines * self.pitch;
+        let size = self.matrices.operand(self.operand).rows * self.lines * self.pitch;
         chunks(out, samples, samples, |sample| sample * size).into_par_iter().for_each(|chunk| {
             for sample in chunk.rows {
                 let out = &mut chunk.values[sample * size - chunk.start..][..size];
@@ -178,21 +224,22 @@ impl<T: Element + RealField> PulledMatrices<'_, T> {
     /// One matrix of a sample.
     fn part(&self, sample: usize, part: usize, out: &mut [T]) {
         let Self { matrices, operand, source, other, lines, .. } = *self;
-        let [result, kept] = [2, 1 - operand].map(|at| &matrices.operands[at]);
-        let given = &source.values[sample * result.rows * lines * source.pitch..];
-        let values = &other.values[sample * kept.rows * other.pitch..];
-        let from = result.spot(part, matrices.sizes(2), [lines, source.pitch, source.offset]);
-        let factor = kept.spot(part, matrices.sizes(1 - operand), [1, other.pitch, other.offset]);
-        let own = &matrices.operands[operand];
-        let to = own.spot(part, matrices.sizes(operand), [lines, self.pitch, self.offset]);
+        let (own, result) = (matrices.operand(operand), matrices.operand(MatrixRole::C));
+        let (factor, values) = matrices.read(operand.partner(), other, sample, part);
         let factor = factor.transposed().of(values);
+        let given = &source.values[sample * result.rows * lines * source.pitch..];
+        let from = result.spot(part, matrices.sizes(MatrixRole::C), [lines, source.pitch, source.offset]);
+        let to = own.spot(part, matrices.sizes(operand), [lines, self.pitch, self.offset]);
         let mut multiply = |to: Spot, from: Spot| {
             let (to, from) = (to.of_mut(out), from.of(given));
-            let [lhs, rhs] = if operand == 0 { [from, factor] } else { [factor, from] };
+            let [lhs, rhs] = if operand == MatrixRole::A { [from, factor] } else { [factor, from] };
             matmul(to, Accum::Add, lhs, rhs, T::from_f64(1.0), Par::Seq);
         };
-        // The lines of neighbouring rows lie one behind the other: one tall matrix.
-        if operand == 0 && own.leads_through_rows() && result.leads_through_rows() {
+        // A^ = C^ B^T multiplies each row on its own. Where a row of the matrix is a row of the
+        // buffer, the V lines of row i + 1 follow those of row i at the same distance as these
+        // follow one another, so that all of them are the rows of one matrix V times as tall. For
+        // B^ = A^T C^ lines must not be mixed: the sum runs over rows.
+        if operand == MatrixRole::A && own.leads_through_rows() && result.leads_through_rows() {
             let tall = |spot: Spot, pitch: usize| Spot {
                 sizes: [spot.sizes[0] * lines, spot.sizes[1]],
                 strides: [pitch, spot.strides[1]],

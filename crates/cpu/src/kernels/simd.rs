@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use pulp::{Simd, WithSimd};
 
-use crate::kernels::arch::Native;
+use crate::kernels::arch::ArchElement;
 use crate::kernels::forward::pointwise::Real;
 
 /// A set of vector instructions.
@@ -83,8 +83,8 @@ impl FromStr for InstructionSet {
 }
 
 /// A float type with its vectors on every instruction set.
-pub(crate) trait Element:
-    Native
+pub(crate) trait SimdFloat:
+    ArchElement
     + Real
     + Copy
     + Default
@@ -136,12 +136,12 @@ pub(crate) trait Element:
     fn to_f64(self) -> f64;
 }
 
-/// Numbers in the widest vector.
+/// Numbers in the widest vector of any set: 16 of f32.
 pub(crate) const WIDEST: usize = 16;
 
 /// A vector from numbers that may be too few to fill it.
 #[inline(always)]
-pub(crate) fn load<S: Simd, T: Element>(simd: S, from: &[T]) -> T::Vector<S> {
+pub(crate) fn load<S: Simd, T: SimdFloat>(simd: S, from: &[T]) -> T::Vector<S> {
     if from.len() == T::lanes::<S>() {
         return T::load(simd, from);
     }
@@ -152,7 +152,7 @@ pub(crate) fn load<S: Simd, T: Element>(simd: S, from: &[T]) -> T::Vector<S> {
 
 /// A vector to numbers that may be too few to hold it.
 #[inline(always)]
-pub(crate) fn store<S: Simd, T: Element>(simd: S, vector: T::Vector<S>, to: &mut [T]) {
+pub(crate) fn store<S: Simd, T: SimdFloat>(simd: S, vector: T::Vector<S>, to: &mut [T]) {
     if to.len() == T::lanes::<S>() {
         return T::store(simd, vector, to);
     }
@@ -164,7 +164,7 @@ pub(crate) fn store<S: Simd, T: Element>(simd: S, vector: T::Vector<S>, to: &mut
 
 macro_rules! element {
     ($type:ident, $vector:ident, $lanes:ident, $splat:ident, $view:ident, $view_mut:ident, $fma:ident, $add:ident, $less:ident, $select:ident) => {
-        impl Element for $type {
+        impl SimdFloat for $type {
             const LARGEST: f64 = $type::MAX as f64;
 
             type Vector<S: Simd> = S::$vector;

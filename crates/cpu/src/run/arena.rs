@@ -1,13 +1,23 @@
-//! Memory of a run: slots that values and cotangents use one after the other, their sizes known before anything runs.
+//! Memory of a run: slots that values and cotangents use one after the other, their sizes known
+//! before anything runs.
 //!
-//! A slot is as large as the largest of its users can be. The cotangents behind a ReLU take what its mask leaves, about half; the rest of
-//! their slot is never touched, and costs no memory on systems that hand out pages when they are first written.
+//! A slot is as large as the largest of its users can be. Cotangents behind a ReLU take what its
+//! mask leaves, about half of that; the rest of their slot is never touched, and costs no memory on
+//! systems that hand out pages when they are first written.
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::kernels::Element;
+use crate::compile::ids::ids;
+use crate::kernels::SimdFloat;
 
-/// Who uses a slot, from which moment to which, and how many numbers of one sample that takes at most.
+ids! {
+    /// Index of a slot of an [`Arena`].
+    SlotId
+}
+
+/// The time during which something needs a slot, from its first use to its last, and how many
+/// numbers of one sample it takes at most. Times are counted in kernels and steps, in the order in
+/// which they run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lease {
     pub(crate) first: usize,
@@ -15,26 +25,32 @@ pub(crate) struct Lease {
     pub(crate) size: usize,
 }
 
-/// Gives each lease a slot of its own for its time; the sizes of the slots with them.
-pub(crate) fn assign(leases: &[Lease]) -> (Vec<usize>, Vec<usize>) {
+impl Lease {
+    /// Whether both need their slot at some time.
+    fn overlaps(&self, other: &Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
+/// Gives each lease a slot that no other has during its time; the sizes of the slots with them.
+///
+/// Greedy, the largest lease first, each into the first slot that is free for it: a slot then has
+/// the size of the first lease in it, and the small ones fit into what the large ones leave free.
+pub(crate) fn assign(leases: &[Lease]) -> (Vec<SlotId>, Vec<usize>) {
     let mut order: Vec<usize> = (0..leases.len()).collect();
-    // The large ones first, so that small ones fit into what they leave.
     order.sort_by_key(|&lease| std::cmp::Reverse(leases[lease].size));
-    let mut slots: Vec<Vec<usize>> = Vec::new();
-    let mut own = vec![0; leases.len()];
+    let mut slots: Vec<Vec<&Lease>> = Vec::new();
+    let mut own = vec![SlotId(0); leases.len()];
     for lease in order {
-        let Lease { first, last, .. } = leases[lease];
-        let free = |users: &Vec<usize>| {
-            users.iter().all(|&user| leases[user].last < first || last < leases[user].first)
-        };
+        let free = |users: &Vec<&Lease>| users.iter().all(|user| !user.overlaps(&leases[lease]));
         let slot = slots.iter().position(free).unwrap_or_else(|| {
             slots.push(Vec::new());
             slots.len() - 1
         });
-        slots[slot].push(lease);
-        own[lease] = slot;
+        slots[slot].push(&leases[lease]);
+        own[lease] = SlotId(slot);
     }
-    let largest = |users: &Vec<usize>| users.iter().map(|&user| leases[user].size).max().unwrap_or(0);
+    let largest = |users: &Vec<&Lease>| users.iter().map(|user| user.size).max().unwrap_or(0);
     let sizes = slots.iter().map(largest).collect();
     (own, sizes)
 }
@@ -49,8 +65,9 @@ pub(crate) struct Arena<T> {
     slots: Vec<Vec<T>>,
 }
 
-impl<T: Element> Arenas<T> {
-    /// An arena for `samples` samples with slots of these sizes a sample, and `slack` numbers behind each, which kernels may read.
+impl<T: SimdFloat> Arenas<T> {
+    /// An arena for `samples` samples: slots of these sizes per sample, each with `slack` numbers
+    /// behind it that kernels may read.
     pub(crate) fn take(&self, sizes: &[usize], slack: usize, samples: usize) -> Arena<T> {
         let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut arena = free.unwrap_or_else(|| Arena { slots: Vec::new() });
@@ -58,7 +75,8 @@ impl<T: Element> Arenas<T> {
         for (slot, size) in arena.slots.iter_mut().zip(sizes) {
             let needed = size * samples + slack;
             if slot.len() < needed {
-                // Not grown, but made anew: zeros that nobody has written take no memory.
+                // Made anew instead of grown: growing would copy what nobody needs, and zeros that
+                // nobody has written take no memory.
                 *slot = Vec::new();
                 *slot = vec![T::default(); needed];
             }
@@ -72,20 +90,20 @@ impl<T: Element> Arenas<T> {
     }
 }
 
-impl<T: Element> Arena<T> {
+impl<T: SimdFloat> Arena<T> {
     /// Takes a slot's buffer out, to write it while others are read.
-    pub(crate) fn take(&mut self, slot: usize) -> Vec<T> {
-        std::mem::take(&mut self.slots[slot])
+    pub(crate) fn take(&mut self, slot: SlotId) -> Vec<T> {
+        std::mem::take(&mut self.slots[slot.index()])
     }
 
     /// Puts it back.
-    pub(crate) fn put(&mut self, slot: usize, buffer: Vec<T>) {
-        self.slots[slot] = buffer;
+    pub(crate) fn put(&mut self, slot: SlotId, buffer: Vec<T>) {
+        self.slots[slot.index()] = buffer;
     }
 
     /// A slot's buffer.
-    pub(crate) fn slot(&self, slot: usize) -> &[T] {
-        &self.slots[slot]
+    pub(crate) fn slot(&self, slot: SlotId) -> &[T] {
+        &self.slots[slot.index()]
     }
 }
 
@@ -101,10 +119,9 @@ mod tests {
         let leases = [lease(0, 2, 10), lease(1, 3, 30), lease(3, 5, 20), lease(4, 6, 5), lease(6, 7, 40)];
         let (own, sizes) = assign(&leases);
         for (a, b) in (0..leases.len()).flat_map(|a| (0..a).map(move |b| (a, b))) {
-            let overlap = leases[a].first <= leases[b].last && leases[b].first <= leases[a].last;
-            assert!(!(overlap && own[a] == own[b]), "{a} and {b}: {own:?}");
+            assert!(!(leases[a].overlaps(&leases[b]) && own[a] == own[b]), "{a} and {b}: {own:?}");
         }
         assert!(sizes.len() < leases.len(), "{own:?}");
-        assert!((0..leases.len()).all(|lease| sizes[own[lease]] >= leases[lease].size));
+        assert!((0..leases.len()).all(|lease| sizes[own[lease].index()] >= leases[lease].size));
     }
 }

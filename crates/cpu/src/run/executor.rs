@@ -12,16 +12,18 @@ use influence_autodiff::{
 };
 
 use super::arena::{Arena, Arenas};
-use super::forward::{self, Trace};
-use super::grams::{self, Squares};
-use super::memory::{self, Memory};
-use super::reverse::Reverse;
+use super::forward::{self, ForwardTrace};
+use super::gram_costs;
+use super::grams::Squares;
+use super::memory::{self, SlotPlan};
+use super::reverse::ReversePass;
 use super::segments::{Segments, numbers};
 use super::work::{self, Work};
 use crate::compile::constants::Constants;
-use crate::compile::program::{Compiled, Shown};
+use crate::compile::ids::LeafId;
+use crate::compile::program::{Compiled, ShownValue};
 use crate::compile::{Reason, compile};
-use crate::kernels::{Element, InstructionSet, MOST_LINES, gram_of};
+use crate::kernels::{InstructionSet, MOST_LINES, SimdFloat, gram_of};
 
 /// A graph compiled for the processor.
 #[derive(Debug)]
@@ -29,25 +31,26 @@ pub struct CpuExecutor {
     graph: Arc<Graph>,
     leaves: Leaves,
     set: InstructionSet,
-    network: Network,
+    network: EitherNetwork,
 }
 
-/// The compiled network in one of the float types.
+/// The network in the precision that was asked for.
 #[derive(Debug)]
-enum Network {
-    Single(Loaded<f32>),
-    Double(Loaded<f64>),
+enum EitherNetwork {
+    Single(LoadedProgram<f32>),
+    Double(LoadedProgram<f64>),
 }
 
+/// A compiled network with what its runs need.
 #[derive(Debug)]
-pub(super) struct Loaded<T> {
+pub(super) struct LoadedProgram<T> {
     pub(super) compiled: Compiled<T>,
-    pub(super) memory: Memory,
+    pub(super) slots: SlotPlan,
     pub(super) arenas: Arenas<T>,
     pub(super) segments: Segments,
 }
 
-impl<T: Element> Loaded<T> {
+impl<T: SimdFloat> LoadedProgram<T> {
     fn new(
         graph: &Arc<Graph>,
         leaves: &Leaves,
@@ -55,28 +58,33 @@ impl<T: Element> Loaded<T> {
         device: &Device,
     ) -> Result<Result<Self, Reason>> {
         let folded = folded(graph, device)?;
-        let compiled = match compile(graph, &Constants::new(graph, &folded), leaves.places()) {
+        let compiled = match compile(graph, &Constants::new(graph, &folded), &ids(leaves.places())) {
             Ok(compiled) => compiled,
             Err(why) => return Ok(Err(why)),
         };
-        // Gram matrices may be asked for of all logits at once.
-        let lines =
-            if compiled.trains { graph.classes().min(MOST_LINES) } else { lines(graph.classes() - 1) };
-        let memory = memory::plan(&compiled, lines);
+        // A reverse pass takes K - 1 cotangents, in even blocks; Gram matrices may be asked for of
+        // all K logits.
+        let lines = if compiled.perturbs_parameters {
+            graph.classes().min(MOST_LINES)
+        } else {
+            lines(graph.classes() - 1)
+        };
+        let slots = memory::plan(&compiled, lines);
         let segments = Segments::load(graph, &compiled.segments, lines, precision, device)?;
-        Ok(Ok(Self { compiled, memory, arenas: Arenas::default(), segments }))
+        Ok(Ok(Self { compiled, slots, arenas: Arenas::default(), segments }))
     }
 }
 
-impl<T: Number> Loaded<T> {
-    /// The slots of one sample, what its masks and choices take, its rows (all of a batch, and those of each sample that are handed on),
-    /// and what goes into the matrices of its tensors.
+impl<T: Number> LoadedProgram<T> {
+    /// Bytes per sample: its slots, what kernels copy, its masks and choices, its rows (twice:
+    /// those of the batch, and those of each sample that are handed on), what segments take, and
+    /// what goes into the matrices of its tensors.
     fn sample_bytes(&self) -> usize {
-        let Self { compiled, memory, .. } = self;
-        let input = compiled.input.channels * compiled.maps[compiled.input.map].positions;
+        let Self { compiled, slots, .. } = self;
+        let input = compiled.input.channels * compiled.map(compiled.input.map).positions;
         let rows = 2 * compiled.output.channels * input;
-        let numbers = memory.sizes.iter().sum::<usize>() + memory.copied + rows;
-        let grams = if compiled.trains { grams::bytes(compiled, memory.lines) } else { 0 };
+        let numbers = slots.sizes.iter().sum::<usize>() + slots.copied + rows;
+        let grams = if compiled.perturbs_parameters { gram_costs::bytes(compiled, slots.lines) } else { 0 };
         let [_, segments] = self.segments.bytes();
         numbers * size_of::<T>() + compiled.kept_bytes() + grams + segments
     }
@@ -88,12 +96,14 @@ impl<T: Number> Loaded<T> {
 }
 
 impl CpuExecutor {
-    /// Compiles a graph for perturbations of the input, for the widest instruction set of this processor unless another is given. `Err` in
-    /// the inner result is the reason why the graph has to run on another executor as a whole. Operations without a kernel run as
-    /// segments on `device`, by Burn's operations.
+    /// Compiles a graph for perturbations of the input, for the widest instruction set of this
+    /// processor unless another is given. `Err` in the inner result is the reason why the graph has
+    /// to run on another executor as a whole. Operations without a kernel run as segments on
+    /// `device`, by Burn's operations.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] with the name of the first tensor that holds NaN or infinity; what planning and loading segments refuses.
+    /// [`Error::NonFinite`] with the name of the first tensor that holds NaN or infinity; the
+    /// errors of planning and loading segments.
     pub fn new(
         graph: Arc<Graph>,
         precision: Precision,
@@ -122,25 +132,34 @@ impl CpuExecutor {
         }
         let set = set.unwrap_or_else(InstructionSet::detect);
         let network = match precision {
-            Precision::F32 => Loaded::new(&graph, &leaves, precision, device)?.map(Network::Single),
-            Precision::F64 => Loaded::new(&graph, &leaves, precision, device)?.map(Network::Double),
+            Precision::F32 => {
+                LoadedProgram::new(&graph, &leaves, precision, device)?.map(EitherNetwork::Single)
+            }
+            Precision::F64 => {
+                LoadedProgram::new(&graph, &leaves, precision, device)?.map(EitherNetwork::Double)
+            }
         };
         Ok(network.map(|network| Self { graph, leaves, set, network }))
     }
 
-    /// Bytes that a run takes whatever the number of samples: the weights, packed for both passes, and which row reads which.
+    /// Bytes that a run takes whatever the number of samples: the weights, packed for both passes,
+    /// and the tables that say which row reads which.
     #[must_use]
     pub fn fixed_bytes(&self) -> usize {
         match &self.network {
-            Network::Single(loaded) => loaded.fixed_bytes(),
-            Network::Double(loaded) => loaded.fixed_bytes(),
+            EitherNetwork::Single(loaded) => loaded.fixed_bytes(),
+            EitherNetwork::Double(loaded) => loaded.fixed_bytes(),
         }
     }
 
-    /// How many samples to run together. Both the weights and the samples' values are read again for every batch that does not fit
-    /// the caches: as many samples, then, as take about two thirds of what the weights do (DenseNet121 with 2 or 3 together takes
-    /// 0.9 times as long as with 4 or 6). One where the values of all layers are kept for the
-    /// gradients of parameters: there most of the time goes into a sample's matrices, and more of them take memory and gain nothing.
+    /// How many samples to run together: as many as take about two thirds of the memory of the
+    /// weights, between 1 and [`CPU_BATCH`].
+    ///
+    /// What does not fit the caches is read from memory again: with too few samples the weights,
+    /// for every batch; with too many the samples' values, for every layer. (DenseNet121 with 2 or
+    /// 3 samples together takes 0.9 times as long as with 4 or 6.) One sample where the values of
+    /// all layers are kept for the gradients of parameters: there most of the time goes into a
+    /// sample's matrices, and more samples take memory and gain nothing.
     #[must_use]
     pub fn batch(&self) -> usize {
         if !self.leaves.places().is_empty() {
@@ -155,19 +174,20 @@ impl CpuExecutor {
         Footprint { fixed: self.fixed_bytes(), sample: self.sample_bytes(), batch: self.batch() }
     }
 
-    /// How many operations the reverse pass does at `batch` `[n, ...sample]`, beside a dense one.
+    /// How many operations the reverse pass does at `batch` `[n, ...sample]`, compared with a dense
+    /// one.
     ///
     /// # Errors
     /// [`Error::Shape`] for another shape.
     pub fn reverse_work(&self, batch: TensorData) -> Result<Work> {
         self.check_batch(&batch)?;
         Ok(match &self.network {
-            Network::Single(loaded) => linearized(self, loaded, batch)?.work(),
-            Network::Double(loaded) => linearized(self, loaded, batch)?.work(),
+            EitherNetwork::Single(loaded) => linearized(self, loaded, batch)?.work(),
+            EitherNetwork::Double(loaded) => linearized(self, loaded, batch)?.work(),
         })
     }
 
-    /// How many samples a batch has, if it is one.
+    /// Refuses a batch without samples, or of another shape than the network's input.
     fn check_batch(&self, batch: &TensorData) -> Result<()> {
         let samples = batch.shape().first().copied().unwrap_or(0);
         if samples == 0 {
@@ -176,12 +196,13 @@ impl CpuExecutor {
         check::shape("batch", batch.shape(), &self.graph.values()[self.graph.input()].shape_at(samples))
     }
 
-    /// Bytes that a run takes at most for each sample: values, masks and cotangents, as if no ReLU switched anything off.
+    /// Bytes that a run takes at most for each sample: values, masks and cotangents, as if no ReLU
+    /// switched anything off.
     #[must_use]
     pub fn sample_bytes(&self) -> usize {
         match &self.network {
-            Network::Single(loaded) => loaded.sample_bytes(),
-            Network::Double(loaded) => loaded.sample_bytes(),
+            EitherNetwork::Single(loaded) => loaded.sample_bytes(),
+            EitherNetwork::Double(loaded) => loaded.sample_bytes(),
         }
     }
 }
@@ -189,8 +210,8 @@ impl CpuExecutor {
 impl fmt::Display for CpuExecutor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.network {
-            Network::Single(loaded) => loaded.compiled.fmt(f),
-            Network::Double(loaded) => loaded.compiled.fmt(f),
+            EitherNetwork::Single(loaded) => loaded.compiled.fmt(f),
+            EitherNetwork::Double(loaded) => loaded.compiled.fmt(f),
         }
     }
 }
@@ -198,8 +219,8 @@ impl fmt::Display for CpuExecutor {
 impl Executor for CpuExecutor {
     fn name(&self) -> String {
         let segments = match &self.network {
-            Network::Single(loaded) => loaded.compiled.segments.len(),
-            Network::Double(loaded) => loaded.compiled.segments.len(),
+            EitherNetwork::Single(loaded) => loaded.compiled.segments.len(),
+            EitherNetwork::Double(loaded) => loaded.compiled.segments.len(),
         };
         match segments {
             0 => format!("cpu ({})", self.set),
@@ -215,52 +236,56 @@ impl Executor for CpuExecutor {
     fn linearize(&self, batch: TensorData) -> Result<Box<dyn Linearized + '_>> {
         self.check_batch(&batch)?;
         Ok(match &self.network {
-            Network::Single(loaded) => Box::new(linearized(self, loaded, batch)?),
-            Network::Double(loaded) => Box::new(linearized(self, loaded, batch)?),
+            EitherNetwork::Single(loaded) => Box::new(linearized(self, loaded, batch)?),
+            EitherNetwork::Double(loaded) => Box::new(linearized(self, loaded, batch)?),
         })
     }
 
     fn logits(&self, batch: TensorData) -> Result<TensorData> {
         self.check_batch(&batch)?;
         match &self.network {
-            Network::Single(loaded) => logits(self, loaded, batch),
-            Network::Double(loaded) => logits(self, loaded, batch),
+            EitherNetwork::Single(loaded) => logits(self, loaded, batch),
+            EitherNetwork::Double(loaded) => logits(self, loaded, batch),
         }
     }
 
     fn observe(&self, batch: TensorData, look: &mut dyn FnMut(usize, TensorData)) -> Result<()> {
         self.check_batch(&batch)?;
         match &self.network {
-            Network::Single(loaded) => observe(self, loaded, batch, look),
-            Network::Double(loaded) => observe(self, loaded, batch, look),
+            EitherNetwork::Single(loaded) => observe(self, loaded, batch, look),
+            EitherNetwork::Double(loaded) => observe(self, loaded, batch, look),
         }
     }
 
     fn most_cotangents(&self) -> usize {
         match &self.network {
-            Network::Single(loaded) => loaded.memory.lines,
-            Network::Double(loaded) => loaded.memory.lines,
+            EitherNetwork::Single(loaded) => loaded.slots.lines,
+            EitherNetwork::Double(loaded) => loaded.slots.lines,
         }
     }
 }
 
 /// A forward pass of which nothing is kept.
-fn logits<T: Number>(executor: &CpuExecutor, loaded: &Loaded<T>, batch: TensorData) -> Result<TensorData> {
+fn logits<T: Number>(
+    executor: &CpuExecutor,
+    loaded: &LoadedProgram<T>,
+    batch: TensorData,
+) -> Result<TensorData> {
     let (trace, arena) = forward(executor, loaded, batch, false)?;
     loaded.arenas.give(arena);
     Ok(TensorData::new(trace.logits, [trace.samples, executor.graph.classes()]))
 }
 
-/// A forward pass whose values are looked at.
+/// A forward pass that shows every value it computes.
 fn observe<T: Number>(
     executor: &CpuExecutor,
-    loaded: &Loaded<T>,
+    loaded: &LoadedProgram<T>,
     batch: TensorData,
     look: &mut dyn FnMut(usize, TensorData),
 ) -> Result<()> {
     let (graph, samples) = (&executor.graph, batch.shape()[0]);
     let batch = batch.convert_dtype(T::DTYPE);
-    let show = |forward: &forward::Forward<'_, T>, shown: &Shown| {
+    let show = |forward: &forward::ForwardPass<'_, T>, shown: &ShownValue| {
         let value = &graph.values()[shown.value];
         if let (Origin::Node(node), Some(numbers)) = (&value.origin, forward.numbers(shown)) {
             let numbers = interleaved(&numbers, samples, shown.view.shape.before_batch());
@@ -273,7 +298,8 @@ fn observe<T: Number>(
     Ok(())
 }
 
-/// Values of samples one after the other as one value whose batch axis has `outer` elements before it.
+/// Values of samples one after the other as one value whose batch axis has `outer` elements before
+/// it.
 fn interleaved<T: Copy>(values: &[T], samples: usize, outer: usize) -> Vec<T> {
     let inner = values.len() / (samples * outer);
     let part = |outer_index: usize, sample: usize| &values[(sample * outer + outer_index) * inner..][..inner];
@@ -283,10 +309,10 @@ fn interleaved<T: Copy>(values: &[T], samples: usize, outer: usize) -> Vec<T> {
 
 fn forward<T: Number>(
     executor: &CpuExecutor,
-    loaded: &Loaded<T>,
+    loaded: &LoadedProgram<T>,
     batch: TensorData,
     masked: bool,
-) -> Result<(Trace<T>, Arena<T>)> {
+) -> Result<(ForwardTrace<T>, Arena<T>)> {
     let batch = batch.convert_dtype(T::DTYPE);
     let input = numbers::<T>(&batch)?;
     guarded(|| forward::run(loaded, executor.set, input, batch.shape()[0], masked))
@@ -300,7 +326,7 @@ fn guarded<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
 /// The forward pass, and what a reverse pass needs of it.
 fn linearized<'a, T: Number>(
     executor: &'a CpuExecutor,
-    loaded: &'a Loaded<T>,
+    loaded: &'a LoadedProgram<T>,
     batch: TensorData,
 ) -> Result<CpuLinearized<'a, T>> {
     let (trace, arena) = forward(executor, loaded, batch, true)?;
@@ -310,8 +336,8 @@ fn linearized<'a, T: Number>(
     Ok(linearized)
 }
 
-/// A float type on both sides of the seam.
-pub(super) trait Number: Element + burn::tensor::Element + faer::traits::RealField {
+/// A float type that our kernels, Burn and faer have in common.
+pub(super) trait Number: SimdFloat + burn::tensor::Element + faer::traits::RealField {
     const DTYPE: DType;
 }
 
@@ -325,23 +351,23 @@ impl Number for f64 {
 
 /// A batch's logits and masks.
 #[derive(Debug)]
-struct CpuLinearized<'a, T: Element> {
+struct CpuLinearized<'a, T: SimdFloat> {
     executor: &'a CpuExecutor,
-    loaded: &'a Loaded<T>,
-    trace: Trace<T>,
-    /// The arena with the values of the forward pass, where the reverse pass or gradients of parameters read
-    /// them.
+    loaded: &'a LoadedProgram<T>,
+    trace: ForwardTrace<T>,
+    /// The arena with the values of the forward pass, where the reverse pass or gradients of
+    /// parameters read them.
     kept: RefCell<Option<Arena<T>>>,
 }
 
 impl<T: Number> CpuLinearized<'_, T> {
     /// An arena for a reverse pass: the one with the values, where they are kept.
     fn take(&self) -> Arena<T> {
-        let Loaded { memory, arenas, .. } = self.loaded;
-        self.kept.take().unwrap_or_else(|| arenas.take(&memory.sizes, memory.slack, self.trace.samples))
+        let LoadedProgram { slots, arenas, .. } = self.loaded;
+        self.kept.take().unwrap_or_else(|| arenas.take(&slots.sizes, slots.slack, self.trace.samples))
     }
 
-    /// Takes it back.
+    /// Takes an arena back, for the next pass.
     fn give(&self, arena: Arena<T>) {
         if self.loaded.compiled.keeps_any() {
             self.kept.replace(Some(arena));
@@ -354,7 +380,7 @@ impl<T: Number> CpuLinearized<'_, T> {
         work::count(&self.loaded.compiled, &self.trace)
     }
 
-    /// A number of cotangents `[V, n, K]`, converted.
+    /// V, and cotangents `[V, n, K]` in the precision of the run.
     fn checked(&self, cotangents: TensorData) -> Result<(usize, TensorData)> {
         let (samples, classes) = (self.trace.samples, self.executor.graph.classes());
         let count = cotangents.shape().first().copied().unwrap_or(0);
@@ -366,12 +392,12 @@ impl<T: Number> CpuLinearized<'_, T> {
     }
 
     /// A reverse pass that starts with `lines` cotangents.
-    fn reverse<'r>(&'r self, cotangents: &[T], lines: usize, asked: &'r [usize]) -> Reverse<'r, T> {
-        Reverse::new(self.loaded, self.executor.set, &self.trace, self.take(), cotangents, lines, asked)
+    fn reverse<'r>(&'r self, cotangents: &[T], lines: usize, asked: &'r [LeafId]) -> ReversePass<'r, T> {
+        ReversePass::new(self.loaded, self.executor.set, &self.trace, self.take(), cotangents, lines, asked)
     }
 }
 
-impl<T: Element> Drop for CpuLinearized<'_, T> {
+impl<T: SimdFloat> Drop for CpuLinearized<'_, T> {
     fn drop(&mut self) {
         if let Some(arena) = self.kept.take() {
             self.loaded.arenas.give(arena);
@@ -379,7 +405,8 @@ impl<T: Element> Drop for CpuLinearized<'_, T> {
     }
 }
 
-/// What the last cache of a processor holds at least.
+/// Bytes that the last cache of a processor holds at least. A network with smaller weights runs as
+/// many samples together as take two thirds of this.
 const CACHE_BYTES: usize = 16 << 20;
 
 /// How many samples run together at most.
@@ -402,7 +429,7 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         let size = samples * graph.classes();
         let shape = graph.values()[graph.input()].shape_at(samples);
         let mut rows = Vec::with_capacity(count * shape.iter().product::<usize>());
-        for block in all.chunks(lines(count).min(self.loaded.memory.lines) * size) {
+        for block in all.chunks(lines(count).min(self.loaded.slots.lines) * size) {
             let mut reverse = self.reverse(block, block.len() / size, &[]);
             guarded(|| reverse.run(true, |_, _| {}))?;
             rows.extend(reverse.input());
@@ -416,15 +443,16 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         let (leaves, samples) = (&self.executor.leaves, self.trace.samples);
         leaves.check_asked(tensors)?;
         let (count, cotangents) = self.checked(cotangents)?;
-        let most = self.loaded.memory.lines;
+        let most = self.loaded.slots.lines;
         if count > most {
             return Err(Error::InvalidArgument(format!("{count} cotangents, at most {most} at a time")));
         }
         let all = numbers::<T>(&cotangents)?;
-        let wanted = |tensor: usize| tensors.binary_search(&tensor).ok();
+        let tensors = ids(tensors);
+        let wanted = |tensor: LeafId| tensors.binary_search(&tensor).ok();
         let grams = vec![0.0; tensors.len() * samples * count * count];
         let mut squares = Squares { wanted: &wanted, grams };
-        let mut reverse = self.reverse(all, count, tensors);
+        let mut reverse = self.reverse(all, count, &tensors);
         guarded(|| reverse.run(leaves.has_input(), |reverse, step| squares.visit(reverse, step)))?;
         for (tensor, sample, gram) in std::mem::take(&mut reverse.given) {
             squares.take(tensor, [sample, samples], &gram);
@@ -433,6 +461,11 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         self.give(reverse.into_arena());
         Ok(Grams { samples, cotangents: count, tensors: squares.grams, input })
     }
+}
+
+/// Indices of the graph's parameters as the compiler counts them.
+fn ids(tensors: &[usize]) -> Vec<LeafId> {
+    tensors.iter().copied().map(LeafId).collect()
 }
 
 /// `[n, V, V]` of rows `[V, n, ...]`.

@@ -1,32 +1,43 @@
-//! Gram matrices of the parameters' gradients, taken as the reverse pass goes by: no gradient is ever held.
+//! Gram matrices of the parameters' gradients, taken as the reverse pass goes by: no gradient is
+//! ever held.
 //!
-//! At each stage the reverse pass has the cotangents g of its results, and the forward pass has left the rows x that it reads. Of a product's
-//! weight there are three forms, and the one with the fewest operations is taken: *tiles* of the gradient in registers ([`Outer`]), the same
-//! by *patches* in Winograd's form, or by *pairs* of positions ([`Pairs`]).
+//! At each kernel the reverse pass has the cotangents g of its results, and the forward pass has
+//! left the rows x that it reads. Of a product's weight there are three forms, and the one with the
+//! fewest operations is taken ([`GramCosts`]): *tiles* of the gradient in registers ([`TileGram`]),
+//! the same by *patches* in Winograd's form, or by *pairs* of positions ([`PairGram`]). The gradients of per-channel parameters (biases, gamma, beta) are sums over positions.
 
-use crate::kernels::{self, ByChannel, Dense, Normalized, Outer, Pairs, Patches, Table, gram_of};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
 use super::executor::Number;
-use super::reverse::Reverse;
-use crate::compile::program::{Compiled, Kernel, KernelKind, Norm, Place, Step, StepKind, Trainable};
+use super::gram_costs::{COLUMNS_PAD, GramCosts, GramForm, by_sources};
+use super::reverse::ReversePass;
+use crate::compile::ids::LeafId;
+use crate::compile::program::{Kernel, KernelKind, KernelNorm, KernelTensors};
+use crate::compile::steps::{CotangentRef, ReverseStep, StepKind};
 use crate::compile::weights::FEW_CHANNELS;
+use crate::kernels::{
+    ByChannel, DenseRows, Normalized, PairGram, Patches, RowTable, SampleCotangents, TileGram, gram_of,
+};
 
 /// Matrices under way.
 pub(super) struct Squares<'a> {
-    /// The places of the wanted tensors among those asked for.
-    pub(super) wanted: &'a dyn Fn(usize) -> Option<usize>,
+    /// The index of a tensor among those asked for, if it is one of them.
+    pub(super) wanted: &'a dyn Fn(LeafId) -> Option<usize>,
     /// `[tensor][sample][V, V]`.
     pub(super) grams: Vec<f64>,
 }
 
 impl Squares<'_> {
-    /// Takes the matrices of a stage's tensors when the reverse pass comes to the step that pulls it back.
-    pub(super) fn visit<T: Number>(&mut self, reverse: &Reverse<'_, T>, step: &Step<T>) {
-        let stage = &reverse.compiled.kernels[step.stage];
-        let Some(trainable) = &stage.trainable else { return };
-        let is_own = match (&stage.kind, &step.kind) {
+    /// Takes the matrices of a kernel's tensors when the reverse pass comes to the step that pulls
+    /// it back.
+    pub(super) fn visit<T: Number>(&mut self, reverse: &ReversePass<'_, T>, step: &ReverseStep<T>) {
+        let kernel = reverse.compiled.kernel(step.kernel);
+        let Some(tensors) = &kernel.tensors else { return };
+        // A kernel may be pulled back by several steps, and steps of the same kernel may only hand
+        // on what was added to its result. The matrices are taken at the one that multiplies by the
+        // tensors.
+        let is_own = match (&kernel.kind, &step.kind) {
             (KernelKind::Product { .. }, StepKind::Product { .. } | StepKind::Columns { .. }) => true,
             (KernelKind::Affine(_), StepKind::Spread { scale }) => scale.is_some(),
             _ => false,
@@ -34,49 +45,49 @@ impl Squares<'_> {
         if !is_own {
             return;
         }
-        if !trainable.tensors().any(|tensor| (self.wanted)(tensor).is_some()) {
+        if !tensors.all().any(|tensor| (self.wanted)(tensor).is_some()) {
             return;
         }
         for sample in 0..reverse.trace.samples {
-            let at = At::new(reverse, stage, step.source, sample);
-            self.product(&at, trainable);
-            self.channels(&at, trainable);
+            let at = KernelSample::new(reverse, kernel, step.source, sample);
+            self.product(&at, tensors);
+            self.channels(&at, tensors);
         }
     }
 
-    /// The matrix of a tensor that was computed elsewhere, at a sample of so many.
-    pub(super) fn take(&mut self, tensor: usize, [sample, samples]: [usize; 2], gram: &[f64]) {
-        if let Some(place) = (self.wanted)(tensor) {
-            self.grams[(place * samples + sample) * gram.len()..][..gram.len()].copy_from_slice(gram);
+    /// Takes the matrix of a tensor that a segment has computed, at one of so many samples.
+    pub(super) fn take(&mut self, tensor: LeafId, [sample, samples]: [usize; 2], gram: &[f64]) {
+        if let Some(index) = (self.wanted)(tensor) {
+            self.grams[(index * samples + sample) * gram.len()..][..gram.len()].copy_from_slice(gram);
         }
     }
 
     /// Where the matrix of a tensor goes, if it is wanted.
-    fn place<T>(&mut self, at: &At<'_, T>, tensor: Option<usize>) -> Option<&mut [f64]> {
-        let (place, size) = ((self.wanted)(tensor?)?, at.reverse.lines.pow(2));
-        Some(&mut self.grams[(place * at.reverse.trace.samples + at.results.sample) * size..][..size])
+    fn matrix<T>(&mut self, at: &KernelSample<'_, T>, tensor: Option<LeafId>) -> Option<&mut [f64]> {
+        let (index, size) = ((self.wanted)(tensor?)?, at.reverse.lines.pow(2));
+        Some(&mut self.grams[(index * at.reverse.trace.samples + at.results.sample) * size..][..size])
     }
 
-    fn product<T: Number>(&mut self, at: &At<'_, T>, trainable: &Trainable<T>) {
-        let KernelKind::Product { table, .. } = &at.stage.kind else { return };
-        let scale = trainable.norm.as_ref().map(|norm| norm.affine[0].as_slice());
-        if let Some(place) = self.place(at, trainable.weight) {
-            let kernels::At { lines, live, .. } = at.results;
-            let costs = Costs::new(at.stage, table, trainable.patches.as_ref(), live.len(), lines);
+    fn product<T: Number>(&mut self, at: &KernelSample<'_, T>, tensors: &KernelTensors<T>) {
+        let KernelKind::Product { table, .. } = &at.kernel.kind else { return };
+        let scale = tensors.norm.as_ref().map(|norm| norm.affine[0].as_slice());
+        if let Some(matrix) = self.matrix(at, tensors.weight) {
+            let SampleCotangents { lines, live, .. } = at.results;
+            let costs = GramCosts::new(at.kernel, table, tensors.patches.as_ref(), live.len(), lines);
             let gram = match costs.form(at.results.count()) {
-                Form::Pairs => at.by_pairs(table, scale),
-                Form::Tiles => at.by_tiles(table, None, scale),
-                Form::Patches => at.by_tiles(table, trainable.patches.as_ref(), scale),
+                GramForm::Pairs => at.by_pairs(table, scale),
+                GramForm::Tiles => at.by_tiles(table, None, scale),
+                GramForm::Patches => at.by_tiles(table, tensors.patches.as_ref(), scale),
             };
-            place.copy_from_slice(&gram);
+            matrix.copy_from_slice(&gram);
         }
     }
 
-    /// What each channel has for itself: biases, and the tensors of a batch normalisation.
-    fn channels<T: Number>(&mut self, at: &At<'_, T>, trainable: &Trainable<T>) {
+    /// Per-channel parameters: biases, and the tensors of a batch normalisation.
+    fn channels<T: Number>(&mut self, at: &KernelSample<'_, T>, tensors: &KernelTensors<T>) {
         let (set, lines) = (at.reverse.set, at.reverse.lines);
-        let norm = trainable.norm.as_ref();
-        let own = [trainable.bias, norm.and_then(|norm| norm.gamma), norm.and_then(|norm| norm.beta)];
+        let norm = tensors.norm.as_ref();
+        let own = [tensors.bias, norm.and_then(|norm| norm.gamma), norm.and_then(|norm| norm.beta)];
         if !own.into_iter().flatten().any(|tensor| (self.wanted)(tensor).is_some()) {
             return;
         }
@@ -85,182 +96,65 @@ impl Squares<'_> {
             Normalized { rows, mean: &norm.mean, inverse: &norm.inverse }
         });
         let [mut sums, moments] = at.results.sums(set, normalized);
-        if let Some(place) = self.place(at, norm.and_then(|norm| norm.beta)) {
-            place.copy_from_slice(&gram_of(set, &sums, lines));
+        if let Some(matrix) = self.matrix(at, norm.and_then(|norm| norm.beta)) {
+            matrix.copy_from_slice(&gram_of(set, &sums, lines));
         }
         if let Some(norm) = norm
-            && let Some(place) = self.place(at, norm.gamma)
+            && let Some(matrix) = self.matrix(at, norm.gamma)
         {
-            place.copy_from_slice(&gram_of(set, &moments, lines));
+            matrix.copy_from_slice(&gram_of(set, &moments, lines));
         }
-        if let Some(place) = self.place(at, trainable.bias) {
-            if let Some(Norm { affine: [scale, _], .. }) = norm {
+        if let Some(matrix) = self.matrix(at, tensors.bias) {
+            if let Some(KernelNorm { affine: [scale, _], .. }) = norm {
                 for line in sums.chunks_exact_mut(scale.len()) {
                     line.iter_mut().zip(scale).for_each(|(sum, scale)| *sum *= scale.to_f64());
                 }
             }
-            place.copy_from_slice(&gram_of(set, &sums, lines));
+            matrix.copy_from_slice(&gram_of(set, &sums, lines));
         }
     }
 }
 
-/// How the Gram matrix of a weight's gradients is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Tiles,
-    Patches,
-    Pairs,
-}
-
-/// Operations that each form takes, at the rate of full vectors.
-struct Costs {
-    outputs: usize,
-    /// Of a tile's squares, for all outputs.
-    squares: usize,
-    /// Of each active cotangent of a line.
-    tile: usize,
-    patches: Option<usize>,
-    /// The inner products of what positions read.
-    inner: usize,
-}
-
-/// What the sum over a tile's patches is followed by takes as long as so many patches more: all taps of it are transformed and squared.
-const TRANSFORM: usize = 11;
-
-/// The squares of a tile take as long as so many operations for each number of a line.
-const SQUARES: usize = 220;
-
-/// A pair of positions, an active position and an output take as long as so many operations.
-const PAIR: usize = 40;
-const ENTRY: usize = 350;
-const OUTPUT: usize = 3000;
-
-impl Costs {
-    fn new<T>(
-        stage: &Kernel<T>,
-        table: &Table,
-        patches: Option<&Patches>,
-        positions: usize,
-        lines: usize,
-    ) -> Self {
-        let (inputs, outputs) = (stage.input.channels, stage.output.channels);
-        let read = inputs * table.taps();
-        let of_patches = |patches: &Patches| {
-            2 * lines * outputs * inputs * patches.frequencies() * (patches.count() + TRANSFORM)
-        };
-        let products = if by_sources(table, positions) {
-            table.source_rows().pow(2) * inputs + positions.pow(2) * table.taps()
-        } else {
-            positions.pow(2) * read
-        };
-        Self {
-            outputs,
-            squares: outputs * read * SQUARES,
-            tile: 2 * lines * read,
-            patches: patches.map(of_patches),
-            inner: 2 * products,
-        }
-    }
-
-    fn tiles(&self, count: usize) -> usize {
-        self.squares + count * self.tile
-    }
-
-    fn pairs(&self, count: usize) -> usize {
-        let each = count / self.outputs.max(1);
-        self.inner + self.outputs * (each.pow(2) / 2 * PAIR + each * ENTRY + OUTPUT)
-    }
-
-    /// The form that takes the fewest with so many active cotangents a line.
-    fn form(&self, count: usize) -> Form {
-        let (tiles, pairs) = (self.tiles(count), self.pairs(count));
-        match self.patches {
-            Some(patches) if patches < tiles.min(pairs) => Form::Patches,
-            _ if pairs < tiles => Form::Pairs,
-            _ => Form::Tiles,
-        }
-    }
-
-    /// Whether pairs may take the fewest with up to so many.
-    fn may_take_pairs(&self, most: usize) -> bool {
-        (1..=SHARES).any(|share| self.form(most * share / SHARES) == Form::Pairs)
-    }
-}
-
-/// Shares of all cotangents at which a plan looks.
-const SHARES: usize = 64;
-
-/// Whether it takes fewer operations to multiply all rows that a layer reads with one another than those of each tap by themselves.
-fn by_sources(table: &Table, positions: usize) -> bool {
-    table.source_rows().pow(2) <= table.taps() * positions.pow(2)
-}
-
-/// Numbers that are read behind the last column.
-const COLUMNS_PAD: usize = 32;
-
-/// Bytes that the matrices of one sample's tensors take while they are computed, at most.
-pub(super) fn bytes<T: Number>(compiled: &Compiled<T>, lines: usize) -> usize {
-    let of_stage = |stage: &Kernel<T>| {
-        let (KernelKind::Product { table, .. }, Some(trainable)) = (&stage.kind, &stage.trainable) else {
-            return 0;
-        };
-        if trainable.weight.is_none() {
-            return 0;
-        }
-        let (positions, width) = (compiled.maps[stage.output.map].live.len(), stage.output.channels);
-        let entries = positions * width;
-        let tiles = entries * (lines * size_of::<T>() + size_of::<u32>())
-            + positions * table.taps() * size_of::<Option<usize>>()
-            + match stage.input.channels {
-                few if few < FEW_CHANNELS => (positions * table.taps() * few + COLUMNS_PAD) * size_of::<T>(),
-                _ => 0,
-            };
-        let patches = trainable.patches.as_ref();
-        let costs = Costs::new(stage, table, patches, positions, lines);
-        let pairs = if costs.may_take_pairs(entries) {
-            let sources = if by_sources(table, positions) { table.source_rows().pow(2) } else { 0 };
-            (positions.pow(2) + sources + positions * stage.input.channels) * size_of::<T>()
-        } else {
-            0
-        };
-        tiles
-            + pairs.max(patches.map_or(0, |patches| Outer::<T>::bytes(patches, stage.input.channels, lines)))
-    };
-    compiled.kernels.iter().map(of_stage).max().unwrap_or(0)
-}
-
-/// A stage at one sample, its cotangent complete.
-struct At<'a, T> {
-    reverse: &'a Reverse<'a, T>,
-    stage: &'a Kernel<T>,
+/// A kernel at one sample, its cotangent complete.
+struct KernelSample<'a, T> {
+    reverse: &'a ReversePass<'a, T>,
+    kernel: &'a Kernel<T>,
     /// The cotangents of its results.
-    results: kernels::At<'a, T>,
+    results: SampleCotangents<'a, T>,
 }
 
-impl<'a, T: Number> At<'a, T> {
-    fn new(reverse: &'a Reverse<'a, T>, stage: &'a Kernel<T>, source: Place, sample: usize) -> Self {
-        let map = &reverse.compiled.maps[stage.output.map];
+impl<'a, T: Number> KernelSample<'a, T> {
+    fn new(
+        reverse: &'a ReversePass<'a, T>,
+        kernel: &'a Kernel<T>,
+        source: CotangentRef,
+        sample: usize,
+    ) -> Self {
+        let map = reverse.compiled.map(kernel.output.map);
         let source = reverse.cotangents(source);
         let (lines, rows) = (reverse.lines, map.positions);
-        Self { reverse, stage, results: kernels::At { source, lines, rows, live: &map.live, sample } }
+        Self { reverse, kernel, results: SampleCotangents { source, lines, rows, live: &map.live, sample } }
     }
 
-    fn by_tiles(&self, table: &Table, patches: Option<&Patches>, scale: Option<&[T]>) -> Vec<f64> {
-        let (rows, entries) = (self.reverse.values(self.stage.input), ByChannel::new(self.results));
-        let (set, kernels::At { live, sample, .. }) = (self.reverse.set, self.results);
+    /// By tiles, or by patches where these are given.
+    fn by_tiles(&self, table: &RowTable, patches: Option<&Patches>, scale: Option<&[T]>) -> Vec<f64> {
+        let (rows, entries) = (self.reverse.values(self.kernel.input), ByChannel::new(self.results));
+        let (set, SampleCotangents { live, sample, .. }) = (self.reverse.set, self.results);
         if table.taps() == 1 || rows.channels >= FEW_CHANNELS {
-            return Outer { table, patches, rows, live, entries: &entries, scale }.gram(set, sample);
+            return TileGram { table, patches, rows, live, entries: &entries, scale }.gram(set, sample);
         }
-        // Side by side the taps fill vectors that the channels of one would leave empty.
+        // The channels of one tap would leave vectors empty; side by side those of all taps fill
+        // them. Then each position reads one row of its own.
         let values = self.columns(table, rows);
         let channels = table.taps() * rows.channels;
-        let rows = Dense { values: &values, pitch: channels, offset: 0, channels };
-        let (table, live) = (Table::identity(live.len()), Vec::from_iter(0..live.len()));
-        Outer { table: &table, patches: None, rows, live: &live, entries: &entries, scale }.gram(set, 0)
+        let rows = DenseRows { values: &values, pitch: channels, offset: 0, channels };
+        let (table, live) = (RowTable::identity(live.len()), Vec::from_iter(0..live.len()));
+        TileGram { table: &table, patches: None, rows, live: &live, entries: &entries, scale }.gram(set, 0)
     }
 
-    /// What each live position reads by all taps, `[position][tap][channel]`, and room for two vectors.
-    fn columns(&self, table: &Table, rows: Dense<'_, T>) -> Vec<T> {
+    /// What each live position reads by all taps, `[position][tap][channel]`, and room for two
+    /// vectors.
+    fn columns(&self, table: &RowTable, rows: DenseRows<'_, T>) -> Vec<T> {
         let width = table.taps() * rows.channels;
         let mut columns = vec![T::default(); self.results.live.len() * width + COLUMNS_PAD];
         for (at, &position) in self.results.live.iter().enumerate() {
@@ -274,24 +168,31 @@ impl<'a, T: Number> At<'a, T> {
     }
 
     /// The row that a position reads by a tap.
-    fn read<'r>(&self, table: &Table, rows: Dense<'r, T>, position: usize, tap: usize) -> Option<&'r [T]> {
+    fn read<'r>(
+        &self,
+        table: &RowTable,
+        rows: DenseRows<'r, T>,
+        position: usize,
+        tap: usize,
+    ) -> Option<&'r [T]> {
         let from = table.source(position, tap)?;
         Some(rows.row(self.results.sample * table.source_rows() + from))
     }
 
-    fn by_pairs(&self, table: &Table, scale: Option<&[T]>) -> Vec<f64> {
+    fn by_pairs(&self, table: &RowTable, scale: Option<&[T]>) -> Vec<f64> {
         let (positions, entries) = (self.results.live.len(), ByChannel::new(self.results));
-        let rows = self.reverse.values(self.stage.input);
+        let rows = self.reverse.values(self.kernel.input);
         let inner = if by_sources(table, positions) {
             self.inner_by_sources(table, rows)
         } else {
             self.inner_by_taps(table, rows)
         };
-        Pairs { inner: &inner, positions, entries: &entries, scale }.gram(self.reverse.set)
+        PairGram { inner: &inner, positions, entries: &entries, scale }.gram(self.reverse.set)
     }
 
-    /// x(p) . x(q) for all live positions p, q: the sum over the taps.
-    fn inner_by_taps(&self, table: &Table, rows: Dense<'_, T>) -> Vec<T> {
+    /// A(p, q) = sum over taps of x(p, t) . x(q, t) for all live positions p, q: one matrix product
+    /// per tap, of the rows that the positions read by it.
+    fn inner_by_taps(&self, table: &RowTable, rows: DenseRows<'_, T>) -> Vec<T> {
         let (live, inputs) = (self.results.live, rows.channels);
         let mut inner = vec![T::default(); live.len() * live.len()];
         let mut read = vec![T::default(); live.len() * inputs];
@@ -307,8 +208,11 @@ impl<'a, T: Number> At<'a, T> {
         inner
     }
 
-    /// The same by the products of all rows that are read with one another; for each position, those with the positions before it.
-    fn inner_by_sources(&self, table: &Table, rows: Dense<'_, T>) -> Vec<T> {
+    /// The same from one matrix product of all rows that are read with one another: neighbouring
+    /// positions read the same rows by different taps, so most of these products serve several of
+    /// A's terms. For each position only the positions up to it are filled in, since [`PairGram`]
+    /// reads no others.
+    fn inner_by_sources(&self, table: &RowTable, rows: DenseRows<'_, T>) -> Vec<T> {
         let (live, sources) = (self.results.live, table.source_rows());
         let first = self.results.sample * sources * rows.pitch + rows.offset;
         let values = &rows.values[first..][..(sources - 1) * rows.pitch + rows.channels];
@@ -320,15 +224,17 @@ impl<'a, T: Number> At<'a, T> {
         }
         let mut inner = vec![T::default(); live.len() * live.len()];
         for tap in 0..table.taps() {
+            // Runs of positions that read runs of rows are added as vectors, not number by number.
             let runs = runs(table, live, tap);
             for (out, &position) in inner.chunks_exact_mut(live.len()).zip(live) {
                 let Some(source) = table.source(position, tap) else { continue };
                 let products = &products[source * sources..][..sources];
-                for &Run { place, source, length } in &runs {
-                    if live[place] > position {
+                for &NeighbourRun { first, source, length } in &runs {
+                    // A run may reach past the position itself; what it adds there is not read.
+                    if live[first] > position {
                         break;
                     }
-                    let run = out[place..].iter_mut().zip(&products[source..][..length]);
+                    let run = out[first..].iter_mut().zip(&products[source..][..length]);
                     run.for_each(|(sum, product)| *sum += *product);
                 }
             }
@@ -338,30 +244,31 @@ impl<'a, T: Number> At<'a, T> {
 }
 
 /// Neighbours among the live positions that read neighbouring rows.
-struct Run {
-    /// The first among the live positions.
-    place: usize,
-    /// What it reads.
+struct NeighbourRun {
+    /// Index of the first among the live positions.
+    first: usize,
+    /// The row that it reads.
     source: usize,
+    /// How many positions, and rows.
     length: usize,
 }
 
 /// What the live positions read by a tap.
-fn runs(table: &Table, live: &[usize], tap: usize) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
-    for (place, &position) in live.iter().enumerate() {
+fn runs(table: &RowTable, live: &[usize], tap: usize) -> Vec<NeighbourRun> {
+    let mut runs: Vec<NeighbourRun> = Vec::new();
+    for (index, &position) in live.iter().enumerate() {
         let Some(source) = table.source(position, tap) else { continue };
         match runs.last_mut() {
-            Some(run) if (run.place + run.length, run.source + run.length) == (place, source) => {
+            Some(run) if (run.first + run.length, run.source + run.length) == (index, source) => {
                 run.length += 1;
             }
-            _ => runs.push(Run { place, source, length: 1 }),
+            _ => runs.push(NeighbourRun { first: index, source, length: 1 }),
         }
     }
     runs
 }
 
-/// The inner products of all rows with one another are added.
+/// Adds the inner products of all rows with one another.
 fn add_products<T: Number>(out: &mut [T], rows: MatRef<'_, T>) {
     let out = MatMut::from_row_major_slice_mut(out, rows.nrows(), rows.nrows());
     matmul(out, Accum::Add, rows, rows.transpose(), T::from_f64(1.0), Par::Seq);

@@ -1,8 +1,10 @@
-//! Running what was compiled: memory, the two passes, Gram matrices, segments, and the executor around them.
+//! Running what was compiled: memory, the two passes, Gram matrices, segments, and the executor
+//! around them.
 
 mod arena;
 mod executor;
 mod forward;
+mod gram_costs;
 mod grams;
 mod memory;
 mod reverse;

@@ -1,98 +1,116 @@
-//! The reverse pass: the steps one after the other, each on all threads, for up to nine cotangents of every sample at once.
+//! The reverse pass: the steps one after the other, each on all threads, for up to nine cotangents
+//! of every sample at once.
+//!
+//! A step takes its target's buffer out of the arena, reads others that stay there, and puts it
+//! back. Two things break that pattern and have slots of their own: channels that are read in the
+//! buffer that is written are copied first, and columns are computed before they are added up.
 
 use crate::kernels::{
-    self, Cotangents, Dense, Gather, InstructionSet, Layout, Links, MovedBack, Pullback, PulledMatrices,
-    PulledWithin, Scaled, Share, Spread, Start, Target,
+    self, CotangentTarget, Cotangents, DenseRows, GatherPullback, InstructionSet, LineLayout, Links,
+    MatricesPullback, MovesPullback, Pullback, ScaledPullback, Share, SpreadPullback, Start, WithinPullback,
 };
 
 use burn::tensor::TensorData;
 use influence_autodiff::Result;
 use rayon::prelude::*;
 
-use super::arena::Arena;
-use super::executor::{Loaded, Number};
-use super::forward::Trace;
-use super::memory::Memory;
+use super::arena::{Arena, SlotId};
+use super::executor::{LoadedProgram, Number};
+use super::forward::ForwardTrace;
+use super::memory::SlotPlan;
 use super::segments::{Segments, numbers};
-use crate::compile::program::{Compiled, Edge, Factor, KernelKind, Place, Sink, Site, Step, StepKind, View};
+use crate::compile::ids::{KernelId, LeafId, StepId};
+use crate::compile::program::{Compiled, Edge, KernelKind, MapView};
+use crate::compile::steps::{CotangentRef, Factor, ReverseStep, Sink, Site, StepKind};
 
 /// Numbers that a thread sets to zero at a time.
 const ZEROED: usize = 1 << 16;
 
 /// A reverse pass under way.
-pub(super) struct Reverse<'a, T> {
+pub(super) struct ReversePass<'a, T> {
     pub(super) compiled: &'a Compiled<T>,
-    memory: &'a Memory,
+    slots: &'a SlotPlan,
     arena: Arena<T>,
     pub(super) set: InstructionSet,
-    pub(super) trace: &'a Trace<T>,
+    pub(super) trace: &'a ForwardTrace<T>,
     pub(super) lines: usize,
     segments: &'a Segments,
-    /// The tensors whose Gram matrices are wanted, ascending.
-    asked: &'a [usize],
-    /// Those that segments have given: tensor, sample, matrix.
-    pub(super) given: Vec<(usize, usize, Vec<f64>)>,
+    /// The tensors whose Gram matrices are asked for, ascending.
+    asked: &'a [LeafId],
+    /// The matrices that segments have computed: tensor, sample, matrix.
+    pub(super) given: Vec<(LeafId, usize, Vec<f64>)>,
 }
 
-impl<'a, T: Number> Reverse<'a, T> {
+impl<'a, T: Number> ReversePass<'a, T> {
     /// Starts with `lines` cotangents `[line][sample][class]` of the logits.
     pub(super) fn new(
-        loaded: &'a Loaded<T>,
+        loaded: &'a LoadedProgram<T>,
         set: InstructionSet,
-        trace: &'a Trace<T>,
+        trace: &'a ForwardTrace<T>,
         arena: Arena<T>,
         cotangents: &[T],
         lines: usize,
-        asked: &'a [usize],
+        asked: &'a [LeafId],
     ) -> Self {
-        let Loaded { compiled, memory, segments, .. } = loaded;
+        let LoadedProgram { compiled, slots, segments, .. } = loaded;
         let given = Vec::new();
-        let mut this = Self { compiled, memory, arena, set, trace, lines, segments, asked, given };
+        let mut this = Self { compiled, slots, arena, set, trace, lines, segments, asked, given };
         this.seed(cotangents);
         this
     }
 
-    /// Runs all steps, those into the input where it is wanted; `visit` looks at each before, when all of its source's cotangent is there.
+    /// Runs all steps; those into the input's cotangent only if `input` is wanted. `visit` is
+    /// called before each step: its source's cotangent is complete then.
     ///
     /// # Errors
     /// What Burn's operations fail to do in a segment.
-    pub(super) fn run(&mut self, input: bool, mut visit: impl FnMut(&Self, &'a Step<T>)) -> Result<()> {
+    pub(super) fn run(
+        &mut self,
+        input: bool,
+        mut visit: impl FnMut(&Self, &'a ReverseStep<T>),
+    ) -> Result<()> {
         let last = self.compiled.input;
-        let alone = self.compiled.maps[last.map].pitch == last.channels;
+        // Channels that share the input's buffer would be lost with it.
+        let alone = self.compiled.map(last.map).pitch == last.channels;
         for (index, step) in self.compiled.steps.iter().enumerate() {
             visit(self, step);
             if let StepKind::Segment { sources, targets } = &step.kind {
-                self.segment(step.stage, sources, targets)?;
-            } else if input || !alone || step.target.place().site() != Site::Map(last.map) {
-                self.step(index, step);
+                self.segment(step.kernel, sources, targets)?;
+            } else if input || !alone || step.target.cotangent().site() != Site::Map(last.map) {
+                self.step(StepId(index), step);
             }
         }
         Ok(())
     }
 
     /// From the outputs of a segment to its inputs, one sample after the other.
-    fn segment(&mut self, kernel: usize, sources: &[Option<Place>], targets: &[(Sink, bool)]) -> Result<()> {
-        let KernelKind::Segment(index) = self.compiled.kernels[kernel].kind else { return Ok(()) };
-        let portion = &self.compiled.segments[index];
-        let wanted: Vec<usize> =
-            portion.tensors.iter().copied().filter(|tensor| self.asked.contains(tensor)).collect();
+    fn segment(
+        &mut self,
+        kernel: KernelId,
+        sources: &[Option<CotangentRef>],
+        targets: &[(Sink, bool)],
+    ) -> Result<()> {
+        let KernelKind::Segment(id) = self.compiled.kernel(kernel).kind else { return Ok(()) };
+        let segment = self.compiled.segment(id);
+        let wanted: Vec<LeafId> =
+            segment.tensors.iter().copied().filter(|tensor| self.asked.contains(tensor)).collect();
         for (sink, _) in targets.iter().filter(|(_, first)| *first) {
-            let place = sink.place();
-            let size = self.layout(place).size(self.rows(place), self.lines);
-            let slot = self.memory.sites[&place.site()];
+            let cotangent = sink.cotangent();
+            let size = self.layout(cotangent).size(self.rows(cotangent), self.lines);
+            let slot = self.slots.cotangents(cotangent.site());
             let mut out = self.arena.take(slot);
             out[..size].par_chunks_mut(ZEROED).for_each(|part| part.fill(T::default()));
             self.arena.put(slot, out);
         }
         for sample in 0..self.trace.samples {
-            let outputs = portion.outputs.iter().zip(sources);
+            let outputs = segment.outputs.iter().zip(sources);
             let cotangents = outputs.map(|(edge, source)| self.of_edge(edge, *source, sample)).collect();
-            let kept = &self.trace.segments[index];
-            let pulled = kept.pull(sample, self.segments.segment(index), cotangents, &wanted)?;
-            for (edge, cotangents) in portion.inputs.iter().zip(&pulled.inputs) {
+            let kept = self.trace.segment(id);
+            let pulled = kept.pull(sample, self.segments.segment(id), cotangents, &wanted)?;
+            for (edge, cotangents) in segment.inputs.iter().zip(&pulled.inputs) {
                 self.add_to_edge(edge, numbers(cotangents)?, sample);
             }
-            let size = self.segments.segment(index).block();
+            let size = self.segments.segment(id).block();
             for (&tensor, gram) in wanted.iter().zip(pulled.grams.chunks_exact((size * size).max(1))) {
                 let rows = gram.chunks_exact(size).take(self.lines);
                 let own = rows.flat_map(|row| &row[..self.lines]).copied().collect();
@@ -102,13 +120,14 @@ impl<'a, T: Number> Reverse<'a, T> {
         Ok(())
     }
 
-    /// The cotangents of a value, `[block, ...]`; zeros where nothing has reached it, and behind the last line.
-    fn of_edge(&self, edge: &Edge, source: Option<Place>, sample: usize) -> TensorData {
-        let map = &self.compiled.maps[edge.view.map];
-        let block = self.memory.lines;
+    /// The cotangents of a value on a segment's edge, `[block, ...]`: zeros where nothing has
+    /// reached it, and behind the last line, since a segment takes blocks of one size.
+    fn of_edge(&self, edge: &Edge, source: Option<CotangentRef>, sample: usize) -> TensorData {
+        let map = self.compiled.map(edge.view.map);
+        let block = self.slots.lines;
         let mut values = vec![T::default(); block * edge.elements.len()];
-        if let Some(place) = source {
-            let rows = self.arena.slot(self.memory.sites[&place.site()]);
+        if let Some(cotangent) = source {
+            let rows = self.arena.slot(self.slots.cotangents(cotangent.site()));
             for (line, values) in values.chunks_exact_mut(edge.elements.len()).take(self.lines).enumerate() {
                 for (value, [row, channel]) in values.iter_mut().zip(&edge.elements) {
                     let at = (sample * map.positions + row) * self.lines + line;
@@ -121,8 +140,8 @@ impl<'a, T: Number> Reverse<'a, T> {
 
     /// Adds cotangents `[block, ...]` of a value to what its buffer holds.
     fn add_to_edge(&mut self, edge: &Edge, values: &[T], sample: usize) {
-        let map = &self.compiled.maps[edge.view.map];
-        let slot = self.memory.sites[&Site::Map(edge.view.map)];
+        let map = self.compiled.map(edge.view.map);
+        let slot = self.slots.cotangents(Site::Map(edge.view.map));
         let mut rows = self.arena.take(slot);
         for (line, values) in values.chunks_exact(edge.elements.len()).take(self.lines).enumerate() {
             for (value, [row, channel]) in values.iter().zip(&edge.elements) {
@@ -140,48 +159,48 @@ impl<'a, T: Number> Reverse<'a, T> {
     }
 
     /// The rows of a value of the forward pass, where those are kept.
-    pub(super) fn values(&self, view: View) -> Dense<'_, T> {
-        let pitch = self.compiled.maps[view.map].pitch;
-        let values = self.arena.slot(self.memory.maps[view.map]);
-        Dense { values, pitch, offset: view.offset, channels: view.channels }
+    pub(super) fn values(&self, view: MapView) -> DenseRows<'_, T> {
+        let pitch = self.compiled.map(view.map).pitch;
+        let values = self.arena.slot(self.slots.values(view.map));
+        DenseRows { values, pitch, offset: view.offset, channels: view.channels }
     }
 }
 
-impl<T: Number> Reverse<'_, T> {
-    fn layout(&self, place: Place) -> Layout<'_> {
-        match place {
-            Place::Dense(view) => {
-                let pitch = self.compiled.maps[view.map].pitch;
-                Layout::Dense { pitch, offset: view.offset, channels: view.channels }
+impl<T: Number> ReversePass<'_, T> {
+    fn layout(&self, cotangent: CotangentRef) -> LineLayout<'_> {
+        match cotangent {
+            CotangentRef::Dense(view) => {
+                let pitch = self.compiled.map(view.map).pitch;
+                LineLayout::Dense { pitch, offset: view.offset, channels: view.channels }
             }
-            Place::Compressed(mask) => Layout::Compressed(&self.trace.masks[mask]),
+            CotangentRef::Compressed(mask) => LineLayout::Compressed(self.trace.mask(mask)),
         }
     }
 
-    fn target(&self, sink: Sink) -> Target<'_> {
+    fn target(&self, sink: Sink) -> CotangentTarget<'_> {
         match sink {
-            Sink::Place(_) | Sink::Times { .. } => Target::Lines(self.layout(sink.place())),
+            Sink::Plain(_) | Sink::Times { .. } => CotangentTarget::Lines(self.layout(sink.cotangent())),
             Sink::Through { mask, view, from, .. } => {
-                let pitch = self.compiled.maps[view.map].pitch;
-                Target::Masked { active: &self.trace.masks[mask], pitch, offset: view.offset - from }
+                let pitch = self.compiled.map(view.map).pitch;
+                CotangentTarget::Masked { active: self.trace.mask(mask), pitch, offset: view.offset - from }
             }
         }
     }
 
-    /// How many rows the buffer of a place has.
-    fn rows(&self, place: Place) -> usize {
-        let map = match place {
-            Place::Dense(view) => view.map,
-            Place::Compressed(mask) => self.compiled.masks[mask].map,
+    /// How many rows the buffer of a cotangent has.
+    fn rows(&self, cotangent: CotangentRef) -> usize {
+        let map = match cotangent {
+            CotangentRef::Dense(view) => view.map,
+            CotangentRef::Compressed(mask) => self.compiled.mask(mask).map,
         };
-        self.trace.samples * self.compiled.maps[map].positions
+        self.trace.samples * self.compiled.map(map).positions
     }
 
     /// The cotangents of the logits.
     fn seed(&mut self, cotangents: &[T]) {
         let view = self.compiled.output;
-        let (pitch, samples) = (self.compiled.maps[view.map].pitch, self.trace.samples);
-        let slot = self.memory.sites[&Site::Map(view.map)];
+        let (pitch, samples) = (self.compiled.map(view.map).pitch, self.trace.samples);
+        let slot = self.slots.cotangents(Site::Map(view.map));
         let mut buffer = self.arena.take(slot);
         buffer[..samples * self.lines * pitch].fill(T::default());
         for (at, row) in cotangents.chunks_exact(view.channels).enumerate() {
@@ -192,21 +211,22 @@ impl<T: Number> Reverse<'_, T> {
         self.arena.put(slot, buffer);
     }
 
-    fn step(&mut self, index: usize, step: &Step<T>) {
-        let place = step.target.place();
-        let size = self.layout(place).size(self.rows(place), self.lines);
-        let slot = self.memory.sites[&place.site()];
-        let copy = self.memory.copies.get(&index).map(|&slot| (slot, self.copied(slot, step.source)));
+    fn step(&mut self, id: StepId, step: &ReverseStep<T>) {
+        let cotangent = step.target.cotangent();
+        let size = self.layout(cotangent).size(self.rows(cotangent), self.lines);
+        let slot = self.slots.cotangents(cotangent.site());
+        let copy = self.slots.copy(id).map(|slot| (slot, self.copied(slot, step.source)));
         let mut out = self.arena.take(slot);
-        // The first to write leaves nothing as it was; where it does not reach, zeros have to be.
-        let whole = match place {
-            Place::Dense(view) => view.channels == self.compiled.maps[view.map].pitch,
-            Place::Compressed(_) => true,
+        // The first step into a buffer writes, later ones add. If the first does not write all
+        // channels of the buffer, zeros have to be there, and it adds as well.
+        let whole = match cotangent {
+            CotangentRef::Dense(view) => view.channels == self.compiled.map(view.map).pitch,
+            CotangentRef::Compressed(_) => true,
         };
         if step.first && !whole {
             out[..size].par_chunks_mut(ZEROED).for_each(|part| part.fill(T::default()));
         }
-        let mut columns = self.memory.columns.get(&index).map(|&slot| (slot, self.arena.take(slot)));
+        let mut columns = self.slots.columns(id).map(|slot| (slot, self.arena.take(slot)));
         let own = columns.as_mut().map(|(_, buffer)| buffer.as_mut_slice());
         let source = match &copy {
             Some((_, values)) => {
@@ -224,25 +244,26 @@ impl<T: Number> Reverse<'_, T> {
         }
     }
 
-    pub(super) fn cotangents(&self, place: Place) -> Cotangents<'_, T> {
-        let values = self.arena.slot(self.memory.sites[&place.site()]);
-        Cotangents { values, layout: self.layout(place) }
+    pub(super) fn cotangents(&self, cotangent: CotangentRef) -> Cotangents<'_, T> {
+        let values = self.arena.slot(self.slots.cotangents(cotangent.site()));
+        Cotangents { values, layout: self.layout(cotangent) }
     }
 
-    /// The channels that a step reads, side by side, where it writes others of the same buffer.
-    fn copied(&mut self, slot: usize, place: Place) -> Vec<T> {
+    /// A copy of the channels that a step reads, without others between them, where it writes
+    /// others of the same buffer.
+    fn copied(&mut self, slot: SlotId, cotangent: CotangentRef) -> Vec<T> {
         let mut buffer = self.arena.take(slot);
-        let source = self.cotangents(place);
-        let target = Target::Lines(side_by_side(source.layout.channels()));
-        let spread = Spread { source, target, scale: None, add: false, lines: self.lines };
-        spread.run(self.set, self.rows(place), &mut buffer);
+        let source = self.cotangents(cotangent);
+        let target = CotangentTarget::Lines(side_by_side(source.layout.channels()));
+        let spread = SpreadPullback { source, target, scale: None, add: false, lines: self.lines };
+        spread.run(self.set, self.rows(cotangent), &mut buffer);
         buffer
     }
 
-    /// One step into the target's buffer; `add` when something is there.
+    /// One step into the target's buffer; `add` where something is there to add to.
     fn pull(
         &self,
-        step: &Step<T>,
+        step: &ReverseStep<T>,
         source: Cotangents<'_, T>,
         add: bool,
         columns: Option<&mut [T]>,
@@ -250,16 +271,15 @@ impl<T: Number> Reverse<'_, T> {
     ) {
         let target = self.target(step.target);
         let (lines, samples) = (self.lines, self.trace.samples);
-        let stage = &self.compiled.kernels[step.stage].kind;
-        let slopes = self.slopes(step.target);
+        let kernel = &self.compiled.kernel(step.kernel).kind;
         match &step.kind {
             StepKind::Product { links, patches, panels, identity } => {
                 let start = match identity {
-                    Some(place) => Start::Identity(self.cotangents(*place)),
+                    Some(identity) => Start::Identity(self.cotangents(*identity)),
                     None if add => Start::Sum,
                     None => Start::Empty,
                 };
-                let patches = patches.as_ref();
+                let (patches, slopes) = (patches.as_ref(), self.slopes(step.target));
                 let pullback = Pullback { links, patches, panels, source, target, start, slopes, lines };
                 pullback.run(self.set, samples, out);
             }
@@ -269,107 +289,133 @@ impl<T: Number> Reverse<'_, T> {
             }
             StepKind::Columns { rows, panels, links } => {
                 let Some(columns) = columns else { return };
+                // The product of every row with the columns of all taps, then the sum over the
+                // taps.
                 let layout = side_by_side(panels.written().len());
-                let (target, start) = (Target::Lines(layout), Start::Empty);
-                // The product of every row with the columns of all taps, then the sum over the taps.
+                let (target, start) = (CotangentTarget::Lines(layout), Start::Empty);
                 Pullback { links: rows, patches: None, panels, source, target, start, slopes: None, lines }
                     .run(self.set, samples, columns);
                 let source = Cotangents { values: columns, layout };
                 self.gather(step, links, source, Share::Columns, add, out);
             }
             StepKind::Channelwise { links } => {
-                let KernelKind::Channelwise { weights, .. } = stage else { return };
+                let KernelKind::Channelwise { weights, .. } = kernel else { return };
                 self.gather(step, links, source, Share::Weights(weights), add, out);
             }
-            StepKind::Spread { scale } => {
-                let rows = self.rows(step.source);
-                Spread { source, target, scale: scale.as_deref(), add, lines }.run(self.set, rows, out);
-            }
             StepKind::Average { links } => {
-                let KernelKind::Average { shares, .. } = stage else { return };
+                let KernelKind::Average { shares, .. } = kernel else { return };
                 self.gather(step, links, source, Share::Even(shares), add, out);
             }
             StepKind::Maximum { links } => {
-                let KernelKind::Maximum { choices, .. } = stage else { return };
-                let share = Share::Chosen(&self.trace.choices[*choices]);
+                let KernelKind::Maximum { choices, .. } = kernel else { return };
+                let share = Share::Chosen(self.trace.choices(*choices));
                 self.gather(step, links, source, share, add, out);
             }
+            StepKind::Spread { scale } => {
+                let rows = self.rows(step.source);
+                SpreadPullback { source, target, scale: scale.as_deref(), add, lines }
+                    .run(self.set, rows, out);
+            }
             StepKind::Rearrange => {
-                let KernelKind::Rearrange { moves, .. } = stage else { return };
+                let KernelKind::Rearrange { moves, .. } = kernel else { return };
                 let scale = step.target.scale(&self.compiled.kernels);
-                MovedBack { moves, source, target, scale, add, lines }.run(self.set, samples, out);
+                MovesPullback { moves, source, target, scale, add, lines }.run(self.set, samples, out);
             }
-            StepKind::Scaled { links, factor } => {
-                let Some([pitch, offset, channels]) = dense(target) else { return };
-                let positions = self.positions(step.source);
-                let factor = self.factor(step.stage, *factor);
-                let links = links.as_ref();
-                let scaled =
-                    Scaled { links, source, positions, factor, slopes, pitch, offset, channels, add, lines };
-                scaled.run(self.set, samples, out);
-            }
-            StepKind::Within { kept } => {
-                let (KernelKind::Within(row), Some([pitch, offset, _])) = (stage, dense(target)) else {
-                    return;
-                };
-                let kept = self.values(*kept);
-                let pulled = PulledWithin { row, kept, source, pitch, offset, add, lines };
-                pulled.run(self.set, self.rows(step.source), out);
-            }
-            StepKind::Matrices { operand, other } => {
-                let (KernelKind::Matrices(matrices), Some([pitch, offset, _])) = (stage, dense(target))
-                else {
-                    return;
-                };
-                let Layout::Dense { pitch: own, offset: first, channels } = source.layout else { return };
-                let source = Dense { values: source.values, pitch: own, offset: first, channels };
-                // Several matrices may read the same numbers, or none: all are added to zeros.
-                if !add {
-                    out.par_chunks_mut(ZEROED).for_each(|part| part.fill(T::default()));
+            StepKind::Scaled { .. } | StepKind::Within { .. } | StepKind::Matrices { .. } => {
+                if let Some(target) = dense(target) {
+                    self.pull_dense(step, source, add, target, out);
                 }
-                let (operand, other) = (*operand, self.values(*other));
-                PulledMatrices { matrices, operand, source, other, pitch, offset, lines }.run(samples, out);
             }
             StepKind::Segment { .. } => {}
         }
     }
 
-    /// The derivatives by which a sink multiplies.
-    fn slopes(&self, sink: Sink) -> Option<Dense<'_, T>> {
+    /// A step whose results are dense lines of this pitch, offset and number of channels.
+    fn pull_dense(
+        &self,
+        step: &ReverseStep<T>,
+        source: Cotangents<'_, T>,
+        add: bool,
+        [pitch, offset, channels]: [usize; 3],
+        out: &mut [T],
+    ) {
+        let (lines, samples) = (self.lines, self.trace.samples);
+        let kernel = &self.compiled.kernel(step.kernel).kind;
+        match &step.kind {
+            StepKind::Scaled { links, factor } => {
+                let positions = self.rows(step.source) / samples;
+                let factor = self.factor(step.kernel, *factor);
+                let (links, slopes) = (links.as_ref(), self.slopes(step.target));
+                ScaledPullback {
+                    links,
+                    source,
+                    positions,
+                    factor,
+                    slopes,
+                    pitch,
+                    offset,
+                    channels,
+                    add,
+                    lines,
+                }
+                .run(self.set, samples, out);
+            }
+            StepKind::Within { kept } => {
+                let KernelKind::Within(row) = kernel else { return };
+                let kept = self.values(*kept);
+                WithinPullback { row, kept, source, pitch, offset, add, lines }.run(
+                    self.set,
+                    self.rows(step.source),
+                    out,
+                );
+            }
+            StepKind::Matrices { operand, other } => {
+                let KernelKind::Matrices(matrices) = kernel else { return };
+                let LineLayout::Dense { pitch: own, offset: first, channels } = source.layout else { return };
+                let source = DenseRows { values: source.values, pitch: own, offset: first, channels };
+                // Several matrices may have read the same numbers, or none: each adds its
+                // contribution, to zeros where nothing is there.
+                if !add {
+                    out.par_chunks_mut(ZEROED).for_each(|part| part.fill(T::default()));
+                }
+                let (operand, other) = (*operand, self.values(*other));
+                MatricesPullback { matrices, operand, source, other, pitch, offset, lines }.run(samples, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// The derivatives by which a sink multiplies, if it does.
+    fn slopes(&self, sink: Sink) -> Option<DenseRows<'_, T>> {
         sink.slopes().map(|view| self.values(view))
     }
 
-    /// The factors of a stage's cotangents.
-    fn factor(&self, stage: usize, factor: Factor) -> kernels::Factor<'_, T> {
-        let stage = &self.compiled.kernels[stage];
+    /// The factors of a kernel's cotangents.
+    fn factor(&self, kernel: KernelId, factor: Factor) -> kernels::RowFactor<'_, T> {
+        let kernel = self.compiled.kernel(kernel);
         match factor {
-            Factor::Number(number) => kernels::Factor::Number(T::from_f64(number)),
+            Factor::Number(number) => kernels::RowFactor::Number(T::from_f64(number)),
             Factor::Values { view, repeated } => {
-                let repeat = match &stage.kind {
+                let repeat = match &kernel.kind {
                     KernelKind::Combine { repeat, .. } if repeated => Some(repeat),
                     _ => None,
                 };
-                let count = self.compiled.maps[view.map].positions;
-                kernels::Factor::Rows { rows: self.values(view), count, repeat }
+                let count = self.compiled.map(view.map).positions;
+                kernels::RowFactor::Rows { rows: self.values(view), count, repeat }
             }
             Factor::Own => {
-                let channels = stage.output.channels;
-                let values = match &stage.kind {
+                let channels = kernel.output.channels;
+                let values = match &kernel.kind {
                     KernelKind::Elementwise { scale: Some(scale), .. } => scale.as_slice(),
                     _ => &[],
                 };
-                kernels::Factor::Fixed(Dense { values, pitch: channels, offset: 0, channels })
+                kernels::RowFactor::Fixed(DenseRows { values, pitch: channels, offset: 0, channels })
             }
         }
     }
 
-    /// Rows of one sample in the buffer of a place.
-    fn positions(&self, place: Place) -> usize {
-        self.rows(place) / self.trace.samples
-    }
-
-    /// One of several products that are added to what is there.
-    fn pullback<'s>(&'s self, step: &'s Step<T>) -> Option<Pullback<'s, T>> {
+    /// A part of a step of several products, which are added to what is there.
+    fn pullback<'s>(&'s self, step: &'s ReverseStep<T>) -> Option<Pullback<'s, T>> {
         let StepKind::Product { links, panels, identity: None, .. } = &step.kind else { return None };
         let (source, target) = (self.cotangents(step.source), self.target(step.target));
         let (start, lines) = (Start::Sum, self.lines);
@@ -378,7 +424,7 @@ impl<T: Number> Reverse<'_, T> {
 
     fn gather(
         &self,
-        step: &Step<T>,
+        step: &ReverseStep<T>,
         links: &Links,
         source: Cotangents<'_, T>,
         share: Share<'_, T>,
@@ -386,20 +432,20 @@ impl<T: Number> Reverse<'_, T> {
         out: &mut [T],
     ) {
         let (target, lines) = (self.target(step.target), self.lines);
-        let channels = self.compiled.kernels[step.stage].input.channels;
+        let channels = self.compiled.kernel(step.kernel).input.channels;
         let scale = step.target.scale(&self.compiled.kernels);
         let slopes = self.slopes(step.target);
-        let gather = Gather { links, source, share, target, channels, scale, slopes, add, lines };
+        let gather = GatherPullback { links, source, share, target, channels, scale, slopes, add, lines };
         gather.run(self.set, self.trace.samples, out);
     }
 
     /// The input's cotangents with their channels first, `[line][sample][channel][position]`.
     pub(super) fn input(&self) -> Vec<T> {
         let view = self.compiled.input;
-        let (positions, samples) = (self.compiled.maps[view.map].positions, self.trace.samples);
+        let (positions, samples) = (self.compiled.map(view.map).positions, self.trace.samples);
         let size = view.channels * positions;
         let mut out = vec![T::default(); self.lines * samples * size];
-        let rows = self.arena.slot(self.memory.sites[&Site::Map(view.map)]);
+        let rows = self.arena.slot(self.slots.cotangents(Site::Map(view.map)));
         for (at, out) in out.chunks_exact_mut(size).enumerate() {
             let (line, sample) = (at / samples, at % samples);
             for (channel, plane) in out.chunks_exact_mut(positions).enumerate() {
@@ -414,14 +460,16 @@ impl<T: Number> Reverse<'_, T> {
 }
 
 /// Pitch, offset and channels of dense lines.
-fn dense(target: Target<'_>) -> Option<[usize; 3]> {
+fn dense(target: CotangentTarget<'_>) -> Option<[usize; 3]> {
     match target {
-        Target::Lines(Layout::Dense { pitch, offset, channels }) => Some([pitch, offset, channels]),
+        CotangentTarget::Lines(LineLayout::Dense { pitch, offset, channels }) => {
+            Some([pitch, offset, channels])
+        }
         _ => None,
     }
 }
 
-/// Dense lines of nothing else.
-fn side_by_side(channels: usize) -> Layout<'static> {
-    Layout::Dense { pitch: channels, offset: 0, channels }
+/// Dense lines without other channels between them.
+fn side_by_side(channels: usize) -> LineLayout<'static> {
+    LineLayout::Dense { pitch: channels, offset: 0, channels }
 }

@@ -1,4 +1,5 @@
-//! Segments of the network that run on Burn's operations, and what crosses their edges.
+//! Segments of the network that run on Burn's operations, one sample at a time, and what crosses
+//! their edges.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -8,7 +9,8 @@ use influence_autodiff::graph::Graph;
 use influence_autodiff::{Error, Leaves, Precision, Pulled, Result, Segment, Trace};
 
 use super::executor::Number;
-use crate::compile::program::{Edge, Portion};
+use crate::compile::ids::{LeafId, SegmentId};
+use crate::compile::program::{CompiledSegment, Edge};
 
 /// All segments of a network, loaded onto a device of Burn.
 #[derive(Debug)]
@@ -24,24 +26,24 @@ impl Segments {
     /// As [`Segment::new`].
     pub(super) fn load(
         graph: &Arc<Graph>,
-        portions: &[Portion],
+        compiled: &[CompiledSegment],
         block: usize,
         precision: Precision,
         device: &Device,
     ) -> Result<Self> {
-        let load = |portion: &Portion| {
+        let load = |segment: &CompiledSegment| {
             let ids = |edges: &[Edge]| edges.iter().map(|edge| edge.value).collect::<Vec<_>>();
-            let (inputs, outputs) = (ids(&portion.inputs), ids(&portion.outputs));
-            let leaves = Leaves::tensors(portion.tensors.iter().copied());
-            let parts = [portion.nodes.as_slice(), &inputs, &outputs];
+            let (inputs, outputs) = (ids(&segment.inputs), ids(&segment.outputs));
+            let leaves = Leaves::tensors(segment.tensors.iter().map(|tensor| tensor.index()));
+            let parts = [segment.nodes.as_slice(), &inputs, &outputs];
             Segment::new(Arc::clone(graph), parts, &leaves, block, precision, device)
         };
-        let segments = portions.iter().map(load).collect::<Result<_>>()?;
+        let segments = compiled.iter().map(load).collect::<Result<_>>()?;
         Ok(Self { graph: Arc::clone(graph), segments })
     }
 
-    pub(super) fn segment(&self, index: usize) -> &Segment {
-        &self.segments[index]
+    pub(super) fn segment(&self, id: SegmentId) -> &Segment {
+        &self.segments[id.index()]
     }
 
     /// Bytes of the weights, and of a run with one sample.
@@ -75,9 +77,9 @@ pub(super) fn numbers<T: Number>(data: &TensorData) -> Result<&[T]> {
 
 /// What a segment keeps of each sample of a batch for its reverse pass.
 #[derive(Debug, Default)]
-pub(super) struct Kept(Vec<RefCell<Option<Trace>>>);
+pub(super) struct SegmentTraces(Vec<RefCell<Option<Trace>>>);
 
-impl Kept {
+impl SegmentTraces {
     pub(super) fn push(&mut self, trace: Trace) {
         self.0.push(RefCell::new(Some(trace)));
     }
@@ -91,14 +93,19 @@ impl Kept {
         sample: usize,
         segment: &Segment,
         cotangents: Vec<TensorData>,
-        tensors: &[usize],
+        tensors: &[LeafId],
     ) -> Result<Pulled> {
         let cell =
             self.0.get(sample).ok_or_else(|| Error::Device("a segment without a forward pass".into()))?;
         let trace =
             cell.take().ok_or_else(|| Error::Device("a segment in two reverse passes at once".into()))?;
-        let (pulled, trace) = segment.pullback(trace, cotangents, tensors)?;
+        let (pulled, trace) = segment.pullback(trace, cotangents, &indices(tensors))?;
         cell.replace(Some(trace));
         Ok(pulled)
     }
+}
+
+/// Tensors as the engine counts them.
+fn indices(tensors: &[LeafId]) -> Vec<usize> {
+    tensors.iter().map(|tensor| tensor.index()).collect()
 }

@@ -2,30 +2,35 @@
 
 use std::ops::Range;
 
-use crate::kernels::{Active, Element, Links};
+use crate::kernels::{Active, Links, SimdFloat};
 
-use super::forward::Trace;
-use crate::compile::program::{Compiled, KernelKind, Place, Sink, Step, StepKind};
+use super::forward::ForwardTrace;
+use crate::compile::ids::MaskId;
+use crate::compile::program::{Compiled, KernelKind};
+use crate::compile::steps::{CotangentRef, ReverseStep, Sink, StepKind};
 
 /// Multiply-adds of the products of one reverse pass, for one cotangent of every sample of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Work {
-    /// Of channels that the masks have left on, where they are read and where they are written. With the zeros that fill the panels of
-    /// grouped convolutions, which may be more than a dense pass would do, and of Winograd's form all its products, which are fewer.
+    /// Of channels that the masks have left on, both where they are read and where they are
+    /// written. The zeros that fill the panels of grouped convolutions are counted, so that these
+    /// may do more than a dense pass would; of Winograd's form all its products are counted, which
+    /// are fewer.
     pub done: u64,
-    /// Of the channels that are on where they are read, whatever is written: what an instruction set without the write side does.
+    /// Of channels that are on where they are read, and of all channels that are written: what an
+    /// instruction set without the write side does.
     pub read: u64,
     /// Of all channels at all positions that something reads, within their groups.
     pub dense: u64,
 }
 
 /// Counts the steps of a reverse pass for the masks of a forward pass.
-pub(super) fn count<T: Element>(compiled: &Compiled<T>, trace: &Trace<T>) -> Work {
+pub(super) fn count<T: SimdFloat>(compiled: &Compiled<T>, trace: &ForwardTrace<T>) -> Work {
     let mut work = Work::default();
-    for step in compiled.steps.iter().flat_map(Step::parts) {
-        let stage = &compiled.kernels[step.stage];
-        let (inputs, outputs) = (stage.input.channels, stage.output.channels);
-        let (links, target, blocks, dense) = match (&step.kind, &stage.kind) {
+    for step in compiled.steps.iter().flat_map(ReverseStep::parts) {
+        let kernel = compiled.kernel(step.kernel);
+        let (inputs, outputs) = (kernel.input.channels, kernel.output.channels);
+        let (links, target, blocks, dense) = match (&step.kind, &kernel.kind) {
             (StepKind::Product { links, panels, .. }, _) => {
                 let dense = outputs * panels.written().len() / panels.groups();
                 (links, mask(step.target), panels.blocks().collect(), dense)
@@ -52,10 +57,12 @@ pub(super) fn count<T: Element>(compiled: &Compiled<T>, trace: &Trace<T>) -> Wor
             continue;
         }
         let source = match step.source {
-            Place::Compressed(mask) if !matches!(step.kind, StepKind::Channelwise { .. }) => Some(mask),
+            CotangentRef::Compressed(mask) if !matches!(step.kind, StepKind::Channelwise { .. }) => {
+                Some(mask)
+            }
             _ => None,
         };
-        let masks = [source, target].map(|mask| mask.map(|mask| &trace.masks[mask]));
+        let masks = [source, target].map(|mask| mask.map(|mask| trace.mask(mask)));
         for sample in 0..trace.samples {
             blocks.iter().for_each(|block| add(&mut work, links, sample, masks, block));
         }
@@ -64,10 +71,10 @@ pub(super) fn count<T: Element>(compiled: &Compiled<T>, trace: &Trace<T>) -> Wor
 }
 
 /// The mask of what a sink takes.
-fn mask(sink: Sink) -> Option<usize> {
+fn mask(sink: Sink) -> Option<MaskId> {
     match sink {
-        Sink::Place(Place::Compressed(mask)) | Sink::Through { mask, .. } => Some(mask),
-        Sink::Place(_) | Sink::Times { .. } => None,
+        Sink::Plain(CotangentRef::Compressed(mask)) | Sink::Through { mask, .. } => Some(mask),
+        Sink::Plain(_) | Sink::Times { .. } => None,
     }
 }
 

@@ -1,8 +1,13 @@
-//! Our own kernels from outside: the same networks as on Burn's operations, and the caller's own numbers.
+//! Our own kernels from outside: the same networks as on Burn's operations, and the caller's own
+//! numbers.
 
+mod common;
 mod input;
+mod layers;
 #[path = "../../../autodiff/tests/engine/models.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod models;
+mod networks;
 mod parameters;
 mod plan;
+mod random;

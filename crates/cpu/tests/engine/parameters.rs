@@ -1,4 +1,5 @@
-//! Gram matrices of parameters on the CPU executor against those on the Burn executor, which are held against dense differences.
+//! Gram matrices of parameters on the CPU executor against those on the Burn executor, which are
+//! held against dense differences.
 
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -20,12 +21,14 @@ const DOUBLE: f64 = 1e-11;
 /// The same in f32.
 const SINGLE: f64 = 1e-4;
 
-/// One image: enough positions at first that weights go by tiles, few enough at last that they go by positions.
+/// One image: enough positions at first that weights go by tiles, few enough at last that they go
+/// by positions.
 const SAMPLE: [usize; 3] = [2, 20, 14];
 
-/// Convolutions of several geometries, batch normalisation before and behind them, sums, concatenation, pools, a linear layer of a flattened image.
+/// Convolutions of several geometries, batch normalisation before and behind them, sums,
+/// concatenation, pools, a linear layer of a flattened image.
 #[derive(Module, Debug)]
-struct Net {
+struct GramNet {
     stem: Conv2d,
     /// Its gradient goes by patches in Winograd's form.
     mix: Conv2d,
@@ -39,7 +42,7 @@ struct Net {
     head: Linear,
 }
 
-impl Net {
+impl GramNet {
     fn new() -> Self {
         let device = Device::flex();
         let conv = |channels: [usize; 2], kernel: [usize; 2], stride: usize, dilation: usize, bias: bool| {
@@ -90,7 +93,7 @@ impl Net {
 }
 
 fn captured() -> Graph {
-    Graph::capture(&Net::new(), Net::forward, &SAMPLE, &Device::flex()).expect("it can be captured")
+    Graph::capture(&GramNet::new(), GramNet::forward, &SAMPLE, &Device::flex()).expect("it can be captured")
 }
 
 fn sets() -> impl Iterator<Item = InstructionSet> {
@@ -124,7 +127,7 @@ fn assert_agree(found: &[SampleGrams], expected: &[SampleGrams], tolerance: f64,
 }
 
 #[test]
-fn matrices_agree_with_burn() {
+fn grams_of_products_and_normalisations() {
     let samples = batch(3, &SAMPLE);
     let expected = grams(Engine::Burn, Precision::F64, 1, &samples);
     for set in sets() {
@@ -137,7 +140,7 @@ fn matrices_agree_with_burn() {
 }
 
 #[test]
-fn threads_and_batches_do_not_show_in_matrices() {
+fn grams_have_the_same_bits_for_every_batch_and_number_of_threads() {
     let samples = batch(5, &SAMPLE);
     for (set, precision) in sets().flat_map(|set| [(set, Precision::F32), (set, Precision::F64)]) {
         let run = |threads: usize, batch: usize| {
@@ -154,9 +157,10 @@ fn threads_and_batches_do_not_show_in_matrices() {
     }
 }
 
-/// A convolution whose results are pooled without a ReLU, so that their cotangents are dense, and as many classes as the head has.
+/// A convolution whose results are pooled without a ReLU, so that their cotangents are dense, and
+/// as many classes as the head has.
 #[derive(Module, Debug)]
-struct Pooled {
+struct PooledConv {
     conv: Conv2d,
     head: Linear,
 }
@@ -165,12 +169,12 @@ struct Pooled {
 fn any_number_of_classes_fits_its_memory() {
     let (device, shape) = (Device::flex(), [2, 6, 4]);
     for classes in [2, 3, 9, 10, 11, 15, 20] {
-        let net = Pooled {
+        let net = PooledConv {
             conv: Conv2dConfig::new([2, 8], [3, 3]).init(&device),
             head: LinearConfig::new(8, classes).init(&device),
         };
         let net = net.map(&mut Weights::new(&device, DType::F32));
-        let forward = |net: &Pooled, x: Tensor<4>| {
+        let forward = |net: &PooledConv, x: Tensor<4>| {
             let y = net.conv.forward(x);
             net.head.forward(y.mean_dim(3).mean_dim(2).flatten::<2>(1, 3))
         };
@@ -219,7 +223,8 @@ fn added_in_a_segment(graph: &Graph) {
     }
 }
 
-/// Functions of each number, a gate of channels, layer normalisation and attention between parameters.
+/// Functions of each number, a gate of channels, layer normalisation and attention between
+/// parameters.
 #[derive(Module, Debug)]
 struct Smooth {
     stem: Conv2d,
@@ -262,7 +267,7 @@ impl Smooth {
 }
 
 #[test]
-fn matrices_around_smooth_stages_agree_with_burn() {
+fn grams_around_smooth_kernels() {
     let (device, shape) = (Device::flex(), [2, 7, 6]);
     let graph = Graph::capture(&Smooth::new(), Smooth::forward, &shape, &device).expect("captured");
     let run = |engine: Engine| {
@@ -293,7 +298,7 @@ struct Reshaped {
 }
 
 #[test]
-fn a_tensor_whose_other_shape_is_used_twice_has_its_gradients_added() {
+fn gradients_of_a_reshaped_tensor_used_twice_are_added() {
     let weight = Param::from_tensor(Tensor::ones([2, 2], &Device::flex()));
     let forward = |net: &Reshaped, x: Tensor<4>| {
         let weight = net.weight.val().reshape([2, 2, 1, 1]);
@@ -311,7 +316,7 @@ struct Twice {
 }
 
 #[test]
-fn a_tensor_used_twice_has_its_gradients_added() {
+fn gradients_of_a_tensor_used_twice_are_added() {
     let conv = Conv2dConfig::new([2, 2], [1, 1]).init(&Device::flex());
     let forward = |net: &Twice, x: Tensor<4>| {
         net.conv.forward(relu(net.conv.forward(x))).mean_dim(3).mean_dim(2).flatten::<2>(1, 3)
@@ -322,23 +327,23 @@ fn a_tensor_used_twice_has_its_gradients_added() {
 
 /// A constant scale, with and without a shift, between a convolution and its normalisation.
 #[derive(Module, Debug)]
-struct Scaled {
+struct ScaledConv {
     conv: Conv2d,
     norm: BatchNorm,
     head: Linear,
 }
 
 #[test]
-fn a_scale_before_a_perturbed_normalisation_counts() {
+fn gram_behind_a_constant_scale() {
     let (device, shape) = (Device::flex(), [2, 5, 5]);
-    let net = Scaled {
+    let net = ScaledConv {
         conv: Conv2dConfig::new([2, 6], [3, 3]).init(&device),
         norm: BatchNormConfig::new(6).init(&device),
         head: LinearConfig::new(6, 3).init(&device),
     };
     let net = net.map(&mut Weights::new(&device, DType::F32));
     for shift in [0.0, 0.4] {
-        let forward = |net: &Scaled, x: Tensor<4>| {
+        let forward = |net: &ScaledConv, x: Tensor<4>| {
             let x = net.conv.forward(x) * 1.7;
             let x = if shift == 0.0 { x } else { x + shift };
             net.head.forward(relu(net.norm.forward(x)).mean_dim(2).mean_dim(3).flatten::<2>(1, 3))

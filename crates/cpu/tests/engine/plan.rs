@@ -1,4 +1,5 @@
-//! What the CPU executor makes of a graph: its stages and steps as they are printed, and its operations counted by hand.
+//! What the CPU executor makes of a graph: its kernels and steps as they are printed, and its
+//! operations, counted by hand.
 
 use std::sync::Arc;
 
@@ -9,10 +10,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 use influence_autodiff::Precision;
 use influence_cpu::CpuExecutor;
 
-use crate::input::{capture_one, means, weights};
+use crate::common::{capture_one, weights};
+use crate::layers::means;
 
 #[test]
-fn stages_and_steps_are_printed() {
+fn kernels_and_steps_are_printed() {
     let graph = capture_one(|x| {
         let device = x.device();
         linear(relu(x).flatten::<2>(1, 3), weights([60, 3], 1, &device), None)
@@ -42,8 +44,9 @@ fn a_mean_comes_first_unless_it_counts_its_padding() {
 }
 
 #[test]
-fn operations_are_counted_by_hand() {
-    // Two convolutions of single pixels around a ReLU, and a layer of the flattened image: 2 -> 3 -> 1 channels, 30 positions, 4 classes.
+fn work_of_masked_products() {
+    // Two convolutions of single pixels around a ReLU, and a layer of the flattened image: 2 -> 3
+    // -> 1 channels, 30 positions, 4 classes.
     let signs = |x: Tensor<4>, to: usize| {
         let (from, device) = (x.dims()[1], x.device());
         let weights: Vec<f32> = (0..to * from).map(|at| [1.0, -1.0][at / from % 2]).collect();
@@ -58,7 +61,8 @@ fn operations_are_counted_by_hand() {
     let executor = CpuExecutor::new(Arc::new(graph), Precision::F32, None, &Device::flex())
         .expect("finite")
         .expect("known");
-    // Of three channels the sum of a positive image turns on the first and the last, that of a negative one the second alone.
+    // Of three channels the sum of a positive image turns on the first and the last, that of a
+    // negative one the second alone.
     for (value, on) in [(1.0, 2), (-1.0, 1)] {
         let work = executor.reverse_work(TensorData::new(vec![value; 60], [1, 2, 6, 5])).expect("it fits");
         let last = 4 * 30;
@@ -68,8 +72,9 @@ fn operations_are_counted_by_hand() {
 }
 
 #[test]
-fn operations_of_groups_are_counted_by_hand() {
-    // 2 -> 4 channels of single pixels, a ReLU, each channel over nine taps by itself, a ReLU, and 4 -> 2 channels in two groups.
+fn work_of_grouped_and_depthwise_products() {
+    // 2 -> 4 channels of single pixels, a ReLU, each channel over nine taps by itself, a ReLU, and
+    // 4 -> 2 channels in two groups.
     let signs = |x: Tensor<4>, outputs: usize, kernel: usize, groups: usize| {
         let (inputs, device) = (x.dims()[1] / groups, x.device());
         let size = inputs * kernel * kernel;
@@ -87,8 +92,8 @@ fn operations_of_groups_are_counted_by_hand() {
         .expect("finite")
         .expect("known");
     let work = executor.reverse_work(TensorData::new(vec![1.0; 60], [1, 2, 6, 5])).expect("it fits");
-    // Of a positive image two of four channels are on. Of nine taps those that fall into the image; channels by themselves whether on or
-    // not. Two groups share a panel with its zeros.
+    // Of a positive image two of four channels are on. Of nine taps those that fall into the image;
+    // channels by themselves whether on or not. Two groups share a panel with its zeros.
     let (last, taps) = (4 * 60, (6 * 3 - 2) * (5 * 3 - 2));
     assert_eq!(work.dense, last + 30 * (2 * 2) + taps * 4 + 30 * (2 * 4), "{work:?}");
     assert_eq!(work.read, last + 30 * (2 * 4) + taps * 4 + 30 * (2 * 2), "{work:?}");

@@ -3,18 +3,18 @@
 use influence_autodiff::graph::{Node, ValueId};
 use influence_autodiff::ops::Op;
 
-use super::{Answer, Arrangement, Operand, Own, Reason, Support};
+use super::{Answer, Arrangement, NewStage, Reason, StageOperand, Support};
 use crate::compile::stage::StageOp;
-use crate::compile::view::{Reading, SampleShape, Store, View};
-use crate::kernels::{How, Repeat, Table};
+use crate::compile::view::{Reading, SampleShape, Store, StoreView};
+use crate::kernels::{How, Repetition, RowTable};
 
 impl<'g> Support<'_, 'g> {
-    /// In the arrangement of whichever operand fills its store; the other is repeated where it lies, if rows
-    /// can say how, else copied.
+    /// In the arrangement of an operand that fills its store, the first if both do. The other is
+    /// repeated where it lies, if a table of rows can say how, else copied.
     pub(super) fn combined(&self, node: &Node) -> Result<Answer<'g>, Reason> {
         let shape = self.shape(node.output)?;
         let [a, b] = [self.repeated(node.inputs[0], &shape)?, self.repeated(node.inputs[1], &shape)?];
-        let fills = |view: &View| view.covers(self.stores[view.store]);
+        let fills = |view: &StoreView| view.covers(self.store(view.store));
         let swapped = !fills(&a) && fills(&b);
         let how = match (&node.op, swapped) {
             (Op::Add(_), _) => How::Sum([1.0, 1.0]),
@@ -27,31 +27,34 @@ impl<'g> Support<'_, 'g> {
         };
         let [x, other] = if swapped { [b, a] } else { [a, b] };
         let (first, result) = self.whole(&x);
-        let store = self.stores[other.store];
+        let store = self.store(other.store);
         let (other, repeat, whole) = match repeat(&other, store, &result) {
             Some(repeat) => {
                 let reading = Reading::whole(store);
-                (Operand { from: other, copy: None, reading }, repeat, store == result.store)
+                (StageOperand { from: other, copy: None, reading }, repeat, store == result.store)
             }
-            None => (self.arranged(&other, &result), Repeat { rows: None, first: 0, single: false }, true),
+            None => {
+                (self.arranged(&other, &result), Repetition { rows: None, first: 0, single: false }, true)
+            }
         };
         let op = match how {
-            // A sum hands its cotangents on to all channels of both; of one that lies among others in its
-            // store they would be left as they were.
+            // A plain sum hands its cotangents on to all channels of both operands' stores. Where
+            // an operand is some channels of a larger store, the others must not get any.
             How::Sum([1.0, 1.0]) if repeat.is_plain() && whole => StageOp::Sum,
             _ => StageOp::Combine { how, repeat },
         };
-        Ok(Answer::Own(Box::new(Own::new(op, vec![first, other], result))))
+        Ok(Answer::Stage(Box::new(NewStage::new(op, vec![first, other], result))))
     }
 
     /// A value repeated to a shape.
-    pub(super) fn repeated(&self, id: ValueId, shape: &SampleShape) -> Result<View, Reason> {
+    pub(super) fn repeated(&self, id: ValueId, shape: &SampleShape) -> Result<StoreView, Reason> {
         self.view(id)?.expand(shape.clone()).ok_or_else(|| "operands that do not line up".into())
     }
 }
 
-/// How the rows of an operand, repeated to the shape of the result, stand beside the result's.
-pub(super) fn repeat(operand: &View, store: Store, result: &Arrangement) -> Option<Repeat> {
+/// How the rows of an operand are repeated beside those of the result, if they are repeated as
+/// whole rows or as single channels. The operand's view has the shape of the result already.
+pub(super) fn repeat(operand: &StoreView, store: Store, result: &Arrangement) -> Option<Repetition> {
     let Store { rows, channels } = result.store;
     let (read, written) = (operand.elements(), result.view.elements());
     let first = read.iter().map(|[_, channel]| *channel).min()?;
@@ -65,6 +68,6 @@ pub(super) fn repeat(operand: &View, store: Store, result: &Arrangement) -> Opti
     }
     let from: Vec<usize> = from.into_iter().collect::<Option<_>>()?;
     let is_own = store.rows == rows && from.iter().copied().eq(0..rows);
-    let table = || Table::new(rows, 1, store.rows, |row, _| Some(from[row]));
-    Some(Repeat { rows: (!is_own).then(table), first, single })
+    let table = || RowTable::new(rows, 1, store.rows, |row, _| Some(from[row]));
+    Some(Repetition { rows: (!is_own).then(table), first, single })
 }

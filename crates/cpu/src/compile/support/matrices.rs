@@ -2,10 +2,10 @@
 
 use influence_autodiff::graph::Node;
 
-use super::{Answer, Arrangement, Operand, Own, Reason, Support};
+use super::{Answer, Arrangement, NewStage, Reason, StageOperand, Support};
 use crate::compile::stage::StageOp;
-use crate::compile::view::{Digit, Reading, SampleShape, View};
-use crate::kernels::{Matrices, MatrixOperand, Step};
+use crate::compile::view::{Digit, Reading, SampleShape, StoreView};
+use crate::kernels::{Matrices, MatrixOperand, Stride};
 
 impl<'g> Support<'_, 'g> {
     /// Along the last two axes, for all that stands before them.
@@ -33,18 +33,18 @@ impl<'g> Support<'_, 'g> {
         let of_c = operand(corners, digits, result.store.rows);
         let sizes = [a.shape.sizes[rank - 2], a.shape.sizes[rank - 1], b.shape.sizes[rank - 1]];
         let op = StageOp::Matrices(Matrices { sizes, operands: [of_a, of_b, of_c] });
-        Ok(Answer::Own(Box::new(Own::new(op, vec![first, second], result))))
+        Ok(Answer::Stage(Box::new(NewStage::new(op, vec![first, second], result))))
     }
 
-    /// An operand as matrices: where it lies, if one axis of each leads through neighbouring channels, or a
-    /// copy.
-    fn matrix(&self, view: &View) -> Result<(Operand, MatrixOperand), Reason> {
+    /// An operand as matrices: where it lies, if one axis of each matrix leads through neighbouring
+    /// channels, else a copy.
+    fn matrix(&self, view: &StoreView) -> Result<(StageOperand, MatrixOperand), Reason> {
         let is_dense = |digits: &[Digit; 2]| {
             digits.iter().any(|digit| digit.size == 1 || (digit.rows, digit.channels) == (0, 1))
         };
         if let Some((corners, digits)) = view.matrices().filter(|(_, digits)| is_dense(digits)) {
-            let store = self.stores[view.store];
-            let own = Operand { from: view.clone(), copy: None, reading: Reading::whole(store) };
+            let store = self.store(view.store);
+            let own = StageOperand { from: view.clone(), copy: None, reading: Reading::whole(store) };
             return Ok((own, operand(corners, digits, store.rows)));
         }
         let arrangement = Arrangement::channels(view.shape.clone(), view.shape.sizes.len() - 1);
@@ -55,18 +55,18 @@ impl<'g> Support<'_, 'g> {
 }
 
 fn operand(corners: Vec<[usize; 2]>, digits: [Digit; 2], rows: usize) -> MatrixOperand {
-    let steps = digits.map(|Digit { rows, channels, .. }| Step { rows, channels });
-    MatrixOperand { corners, steps, rows }
+    let strides = digits.map(|Digit { rows, channels, .. }| Stride { rows, channels });
+    MatrixOperand { corners, strides, rows }
 }
 
-/// The result with its last axis as channels, and beside them the heads, if those are neighbours in the
-/// second operand: a layer that reads all heads then has them side by side.
-fn heads_together(b: &View, shape: &SampleShape) -> Arrangement {
+/// The arrangement of the result: its last axis as channels, and the heads beside it if they lie so
+/// in the second operand. A layer that reads all heads then finds them side by side.
+fn heads_together(b: &StoreView, shape: &SampleShape) -> Arrangement {
     let last = shape.sizes.len() - 1;
     let heads: Vec<usize> = match b.is_along_channels(last) {
         true => (0..last - 1).filter(|&axis| axis != shape.batch && b.is_along_channels(axis)).collect(),
         false => Vec::new(),
     };
     let along = [heads, vec![last]].concat();
-    Arrangement { store: shape.store_of(&along), view: View::of(super::UNKNOWN, shape.clone(), &along) }
+    Arrangement { store: shape.store_of(&along), view: StoreView::of(super::UNKNOWN, shape.clone(), &along) }
 }

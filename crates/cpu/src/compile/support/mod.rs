@@ -1,11 +1,11 @@
-//! Which nodes have kernels of ours, and as what: a pure function of the graph and of where the
-//! operands lie, asked before anything is built.
+//! Which nodes have kernels of ours, and which kernels: a pure function of the graph and of where the
+//! operands lie, called before anything is built.
 //!
-//! [`Support::node`] answers with another view of the same store ([`Answer::View`]), with one stage and
-//! the form in which it takes its operands ([`Answer::Own`]), or with the reason why the node runs on
-//! Burn's operations. Whatever is answered can be built: an operand that does not lie in the form that is
-//! asked for is copied into it. Adding an operation to our kernels is an arm of [`Support::node`] and a
-//! function beside it.
+//! [`Support::node`] answers with another view of the same store ([`Answer::View`]), with one stage
+//! and the form in which it takes its operands ([`Answer::Stage`]), or with the reason why the node
+//! runs on Burn's operations. Whatever is answered can be built: an operand that does not lie in
+//! the form that is asked for is copied into it. Adding an operation to our kernels is an arm of
+//! [`Support::node`] and a function beside it.
 
 mod combine;
 mod matrices;
@@ -20,10 +20,11 @@ use influence_autodiff::graph::{Graph, Kind, Node, ValueId};
 use influence_autodiff::ops::Op;
 
 use super::constants::Constants;
+use super::ids::StoreId;
 use super::perturbed::Perturbed;
-use super::stage::{StageOp, Trained};
-use super::view::{Reading, SampleShape, Store, StoreId, View};
-use crate::kernels::{Active, Repeat};
+use super::stage::{StageOp, StageTensors};
+use super::view::{Reading, SampleShape, Store, StoreView};
+use crate::kernels::{Active, Repetition};
 
 /// Why a node does not run on our kernels.
 pub(crate) type Reason = String;
@@ -32,52 +33,52 @@ pub(crate) type Reason = String;
 #[derive(Debug)]
 pub(crate) enum Answer<'g> {
     /// Its result is another view of its operand's store.
-    View(View),
+    View(StoreView),
     /// One stage.
-    Own(Box<Own<'g>>),
+    Stage(Box<NewStage<'g>>),
 }
 
 /// A stage to be.
 #[derive(Debug)]
-pub(crate) struct Own<'g> {
+pub(crate) struct NewStage<'g> {
     pub(crate) op: StageOp<'g>,
-    /// What it reads; of a concatenation, its parts.
-    pub(crate) operands: Vec<Operand>,
+    /// What it reads; for a concatenation, its parts.
+    pub(crate) operands: Vec<StageOperand>,
     /// The size and the arrangement of its result.
     pub(crate) result: Arrangement,
     pub(crate) relu: bool,
-    pub(crate) trained: Trained,
+    pub(crate) tensors: StageTensors,
 }
 
 /// A store of some size and a view that fills it; the view's own store is not known yet.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrangement {
     pub(crate) store: Store,
-    pub(crate) view: View,
+    pub(crate) view: StoreView,
 }
 
 /// How a stage takes an operand.
 #[derive(Debug, Clone)]
-pub(crate) struct Operand {
+pub(crate) struct StageOperand {
     /// The operand as it lies.
-    pub(crate) from: View,
+    pub(crate) from: StoreView,
     /// The copy that it has to be, where it does not lie as it must.
     pub(crate) copy: Option<Arrangement>,
     /// What is read, of the copy or in place.
     pub(crate) reading: Reading,
 }
 
-/// Where a store has no number yet.
-const UNKNOWN: StoreId = StoreId::MAX;
+/// The store of an arrangement, which has no index yet.
+const UNKNOWN: StoreId = StoreId(usize::MAX);
 
 impl Arrangement {
     /// A value with its channels along one axis.
     pub(crate) fn channels(shape: SampleShape, axis: usize) -> Self {
-        Self { store: shape.store(axis), view: View::new(UNKNOWN, shape, axis) }
+        Self { store: shape.store(axis), view: StoreView::new(UNKNOWN, shape, axis) }
     }
 
     /// As another value lies that fills its store.
-    fn like(view: &View, store: Store) -> Self {
+    fn like(view: &StoreView, store: Store) -> Self {
         Self { store, view: view.at(UNKNOWN) }
     }
 }
@@ -88,9 +89,10 @@ pub(crate) struct Support<'a, 'g> {
     pub(crate) graph: &'g Graph,
     pub(crate) constants: &'g Constants<'g>,
     pub(crate) perturbed: &'a Perturbed,
+    /// By [`StoreId`].
     pub(crate) stores: &'a [Store],
-    /// The views of the values that depend on the input, where they are stored.
-    pub(crate) views: &'a [Option<View>],
+    /// The views of the values that depend on the input, where they are stored: by [`ValueId`].
+    pub(crate) views: &'a [Option<StoreView>],
 }
 
 impl<'g> Support<'_, 'g> {
@@ -133,18 +135,23 @@ impl<'g> Support<'_, 'g> {
             Op::LayerNorm(norm) => self.layer_norm(node, norm)?,
             _ => self.pointwise(node)?,
         };
-        if let Answer::Own(own) = &answer {
+        if let Answer::Stage(own) = &answer {
             own.check()?;
         }
         Ok(answer)
     }
 
-    fn view(&self, id: ValueId) -> Result<&View, Reason> {
+    /// The size of a store.
+    fn store(&self, id: StoreId) -> Store {
+        self.stores[id.index()]
+    }
+
+    fn view(&self, id: ValueId) -> Result<&StoreView, Reason> {
         self.views[id].as_ref().ok_or_else(|| "an operand that is not stored here".into())
     }
 
     fn shape(&self, id: ValueId) -> Result<SampleShape, Reason> {
-        SampleShape::of(self.graph, id).ok_or_else(|| "a shape in which the batch is no axis".into())
+        SampleShape::of(self.graph, id).ok_or_else(|| "a shape without a batch axis of its own".into())
     }
 
     fn depends(&self, id: ValueId) -> bool {
@@ -158,36 +165,39 @@ impl<'g> Support<'_, 'g> {
     }
 
     /// An operand with its channels along one axis, read where it lies if it lies so.
-    fn image(&self, view: &View, axis: usize) -> Operand {
+    fn image(&self, view: &StoreView, axis: usize) -> StageOperand {
         match view.reading(axis) {
-            Some(reading) => Operand { from: view.clone(), copy: None, reading },
+            Some(reading) => StageOperand { from: view.clone(), copy: None, reading },
             None => Self::copied(view, Arrangement::channels(view.shape.clone(), axis)),
         }
     }
 
     /// The same with all rows and channels of a store.
-    fn whole_image(&self, view: &View, axis: usize) -> Operand {
+    fn whole_image(&self, view: &StoreView, axis: usize) -> StageOperand {
         let operand = self.image(view, axis);
-        if operand.copy.is_some() || operand.reading.is_whole(self.stores[view.store]) {
+        if operand.copy.is_some() || operand.reading.is_whole(self.store(view.store)) {
             return operand;
         }
         Self::copied(view, Arrangement::channels(view.shape.clone(), axis))
     }
 
-    /// An operand whose elements may lie in any order, as long as they fill neighbouring channels of their
-    /// store; and its arrangement.
-    fn whole(&self, view: &View) -> (Operand, Arrangement) {
-        let store = self.stores[view.store];
+    /// An operand whose elements may lie in any order, as long as they fill neighbouring channels
+    /// of their store; and its arrangement.
+    fn whole(&self, view: &StoreView) -> (StageOperand, Arrangement) {
+        let store = self.store(view.store);
         if view.covers(store) {
             let reading = Reading::whole(store);
-            return (Operand { from: view.clone(), copy: None, reading }, Arrangement::like(view, store));
+            return (
+                StageOperand { from: view.clone(), copy: None, reading },
+                Arrangement::like(view, store),
+            );
         }
         let arrangement = natural(view, store);
         let operand = match combine::repeat(view, store, &arrangement) {
-            Some(Repeat { rows: None, first, single: false }) => {
+            Some(Repetition { rows: None, first, single: false }) => {
                 let rows = (0..store.rows).collect();
                 let reading = Reading { channels: first..first + arrangement.store.channels, rows };
-                Operand { from: view.clone(), copy: None, reading }
+                StageOperand { from: view.clone(), copy: None, reading }
             }
             _ => Self::copied(view, arrangement.clone()),
         };
@@ -195,48 +205,50 @@ impl<'g> Support<'_, 'g> {
     }
 
     /// An operand in the arrangement of another.
-    fn arranged(&self, view: &View, arrangement: &Arrangement) -> Operand {
-        let store = self.stores[view.store];
+    fn arranged(&self, view: &StoreView, arrangement: &Arrangement) -> StageOperand {
+        let store = self.store(view.store);
         if store == arrangement.store && view.is_like(&arrangement.view) {
-            return Operand { from: view.clone(), copy: None, reading: Reading::whole(store) };
+            return StageOperand { from: view.clone(), copy: None, reading: Reading::whole(store) };
         }
         Self::copied(view, arrangement.clone())
     }
 
-    fn copied(view: &View, arrangement: Arrangement) -> Operand {
+    fn copied(view: &StoreView, arrangement: Arrangement) -> StageOperand {
         let reading = Reading::whole(arrangement.store);
-        Operand { from: view.clone(), copy: Some(arrangement), reading }
+        StageOperand { from: view.clone(), copy: Some(arrangement), reading }
     }
 }
 
-/// The arrangement of a value when it is copied: the channels along the axes where they are, or the usual one.
-fn natural(view: &View, store: Store) -> Arrangement {
+/// The arrangement of a value when it is copied: its channels along the axes where they are
+/// already, or along the usual one.
+fn natural(view: &StoreView, store: Store) -> Arrangement {
     let shape = view.shape.clone();
     let axes = (0..shape.sizes.len()).filter(|&axis| axis != shape.batch);
     let along: Vec<usize> = axes.filter(|&axis| view.is_along_channels(axis)).collect();
     let channels: usize = along.iter().map(|&axis| shape.sizes[axis]).product();
     if along.len() > 1 && channels <= Active::MOST_CHANNELS {
-        let view = View::of(UNKNOWN, shape.clone(), &along);
+        let view = StoreView::of(UNKNOWN, shape.clone(), &along);
         return Arrangement { store: shape.store_of(&along), view };
     }
     let axis = view.channel_axis(store).unwrap_or_else(|| default_axis(&shape));
     Arrangement::channels(shape, axis)
 }
 
-/// The second axis, where images have their channels, if rows can name them; else the whole sample is rows
-/// of one number.
+/// The second axis, where images have their channels, if a row can have as many; else the batch
+/// axis, so that a sample is rows of one number.
 pub(crate) fn default_axis(shape: &SampleShape) -> usize {
     let fits = |axis: &usize| shape.sizes[*axis] <= Active::MOST_CHANNELS;
     let others = (0..shape.sizes.len()).filter(|&axis| axis != shape.batch);
     others.min_by_key(|&axis| axis.abs_diff(1)).filter(fits).unwrap_or(shape.batch)
 }
 
-impl<'g> Own<'g> {
-    fn new(op: StageOp<'g>, operands: Vec<Operand>, result: Arrangement) -> Self {
-        Self { op, operands, result, relu: false, trained: Trained::default() }
+impl<'g> NewStage<'g> {
+    fn new(op: StageOp<'g>, operands: Vec<StageOperand>, result: Arrangement) -> Self {
+        Self { op, operands, result, relu: false, tensors: StageTensors::default() }
     }
 
-    /// Rows name their channels by 16 bits, stores their numbers by 32.
+    /// Refuses values that are too large: lists name the channels of a row by 16 bits, copies the
+    /// numbers of a store by 32.
     fn check(&self) -> Result<(), Reason> {
         let copies = self.operands.iter().filter_map(|operand| operand.copy.as_ref());
         for arrangement in copies.chain([&self.result]) {

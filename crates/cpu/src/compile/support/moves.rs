@@ -3,10 +3,10 @@
 use influence_autodiff::graph::{Node, Origin, ValueId};
 use influence_autodiff::ops::Op;
 
-use super::rowwise::repeated_places;
-use super::{Answer, Arrangement, Operand, Own, Reason, Support, default_axis};
+use super::rowwise::repeated_indices;
+use super::{Answer, Arrangement, NewStage, Reason, StageOperand, Support, default_axis};
 use crate::compile::stage::StageOp;
-use crate::compile::view::{Reading, SampleShape, View};
+use crate::compile::view::{Reading, SampleShape, StoreView};
 use crate::kernels::Moves;
 
 impl<'g> Support<'_, 'g> {
@@ -15,7 +15,7 @@ impl<'g> Support<'_, 'g> {
         if let Some(view) = view.reshape(shape.clone()) {
             return Ok(Answer::View(view));
         }
-        // Elements keep their order for each sample as long as as many stand before the batch.
+        // Elements keep their order within each sample if as many stand before the batch axis.
         let before = |shape: &SampleShape| shape.sizes[..shape.batch].iter().product::<usize>();
         if before(&view.shape) != before(&shape) || view.shape.elements() != shape.elements() {
             return Err("a reshape across the samples".into());
@@ -26,7 +26,7 @@ impl<'g> Support<'_, 'g> {
 
     pub(super) fn permute(&self, node: &Node, axes: &[usize]) -> Result<Answer<'g>, Reason> {
         let view = self.view(node.inputs[0])?.permute(axes);
-        view.map(Answer::View).ok_or_else(|| "an order without the samples".into())
+        view.map(Answer::View).ok_or_else(|| "a permutation without the batch axis".into())
     }
 
     pub(super) fn slice(&self, node: &Node, ranges: &[Option<[usize; 3]>]) -> Result<Answer<'g>, Reason> {
@@ -90,12 +90,12 @@ impl<'g> Support<'_, 'g> {
     fn picked(
         &self,
         node: &Node,
-        view: &View,
+        view: &StoreView,
         from: impl Fn(usize, usize) -> usize,
     ) -> Result<Answer<'g>, Reason> {
         let shape = self.shape(node.output)?;
         if shape.batch != view.shape.batch || shape.sizes.len() != view.shape.sizes.len() {
-            return Err("axes that come or go".into());
+            return Err("axes that are added or removed".into());
         }
         let mut elements = vec![0];
         for (axis, (&to, &size)) in shape.sizes.iter().zip(&view.shape.sizes).enumerate() {
@@ -107,32 +107,37 @@ impl<'g> Support<'_, 'g> {
         self.moved(view, shape, &elements)
     }
 
-    /// A copy whose elements, in row-major order, are these of the operand; none is 0.
+    /// A copy whose elements, in row-major order, are these of the operand, and 0 where there is
+    /// none.
     fn moved(
         &self,
-        view: &View,
+        view: &StoreView,
         shape: SampleShape,
         elements: &[Option<usize>],
     ) -> Result<Answer<'g>, Reason> {
-        let store = self.stores[view.store];
+        let store = self.store(view.store);
         // Channels stay where they are, if the axes do.
         let stays = shape.sizes.len() == view.shape.sizes.len();
         let axis = view.channel_axis(store).filter(|_| stays).unwrap_or_else(|| default_axis(&shape));
         let result = Arrangement::channels(shape, axis);
-        let places = view.elements();
+        let stored = view.elements();
         let mut sources = vec![Moves::NONE; result.store.size()];
         for ([row, channel], &element) in result.view.elements().into_iter().zip(elements) {
             let Some(element) = element else { continue };
-            let [from_row, from_channel] = *places.get(element).ok_or("an index beyond its axis")?;
+            let [from_row, from_channel] = *stored.get(element).ok_or("an index beyond its axis")?;
             let from = u32::try_from(from_row * store.channels + from_channel);
             sources[row * result.store.channels + channel] = from.map_err(|_| "too large a value")?;
         }
-        let operand = Operand { from: view.clone(), copy: None, reading: Reading::whole(store) };
-        Ok(Answer::Own(Box::new(Own::new(StageOp::Rearrange { sources, fill: None }, vec![operand], result))))
+        let operand = StageOperand { from: view.clone(), copy: None, reading: Reading::whole(store) };
+        Ok(Answer::Stage(Box::new(NewStage::new(
+            StageOp::Rearrange { sources, fill: None },
+            vec![operand],
+            result,
+        ))))
     }
 
-    /// One value that depends on the input, and constants beside it: it is moved among zeros, and they are
-    /// added.
+    /// One value that depends on the input, and constants beside it: its elements are moved, and
+    /// the constants fill the rest.
     fn beside_constants(&self, node: &Node, axis: usize) -> Result<Answer<'g>, Reason> {
         let shape = self.shape(node.output)?;
         let live: Vec<_> = node.inputs.iter().filter(|&&id| self.depends(id)).collect();
@@ -143,19 +148,19 @@ impl<'g> Support<'_, 'g> {
         for &id in &node.inputs {
             let own = self.shape(id)?;
             let width = own.sizes[axis];
-            let place = |at: usize| {
+            let joined = |at: usize| {
                 let (above, rest) = (at / (width * inner), at % (width * inner));
                 (above * outer + before) * inner + rest
             };
             if id == live {
-                (0..own.elements()).for_each(|at| elements[place(at)] = Some(at));
+                (0..own.elements()).for_each(|at| elements[joined(at)] = Some(at));
             } else {
                 let numbers = self.repeated_constant(id, &own).ok_or("a constant that is not known")?;
-                numbers.into_iter().enumerate().for_each(|(at, number)| constants[place(at)] = number);
+                numbers.into_iter().enumerate().for_each(|(at, number)| constants[joined(at)] = number);
             }
             before += width;
         }
-        let Answer::Own(mut own) = self.moved(self.view(live)?, shape, &elements)? else {
+        let Answer::Stage(mut own) = self.moved(self.view(live)?, shape, &elements)? else {
             return Err("a value that is not moved".into());
         };
         let mut fill = vec![0.0; own.result.store.size()];
@@ -165,7 +170,7 @@ impl<'g> Support<'_, 'g> {
         if let StageOp::Rearrange { fill: own, .. } = &mut own.op {
             *own = Some(fill);
         }
-        Ok(Answer::Own(own))
+        Ok(Answer::Stage(own))
     }
 
     /// The elements of a constant for one sample, which may be repeated for each.
@@ -184,8 +189,8 @@ impl<'g> Support<'_, 'g> {
         let numbers = self.constants.numbers(from)?.to_vec();
         let missing = shape.sizes.len().checked_sub(sizes.len())?;
         let sizes = [vec![1; missing], sizes].concat();
-        let places = repeated_places(&shape.sizes, &sizes)?;
-        places.into_iter().map(|place| numbers.get(place).copied()).collect()
+        let indices = repeated_indices(&shape.sizes, &sizes)?;
+        indices.into_iter().map(|index| numbers.get(index).copied()).collect()
     }
 
     /// Channels side by side, along whatever axis.
@@ -197,7 +202,7 @@ impl<'g> Support<'_, 'g> {
         if node.inputs.iter().any(|&id| !self.depends(id)) {
             return self.beside_constants(node, axis);
         }
-        let part = |&id: &usize| {
+        let part = |&id: &ValueId| {
             let view = self.view(id)?;
             if view.shape.batch == shape.batch {
                 Ok(self.whole_image(view, axis))
@@ -206,7 +211,7 @@ impl<'g> Support<'_, 'g> {
             }
         };
         let operands = node.inputs.iter().map(part).collect::<Result<Vec<_>, Reason>>()?;
-        Ok(Answer::Own(Box::new(Own::new(
+        Ok(Answer::Stage(Box::new(NewStage::new(
             StageOp::Concat(Vec::new()),
             operands,
             Arrangement::channels(shape, axis),

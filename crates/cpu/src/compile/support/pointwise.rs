@@ -3,33 +3,34 @@
 use influence_autodiff::graph::Node;
 use influence_autodiff::ops::Op;
 
-use super::{Answer, Own, Reason, Support};
+use super::{Answer, NewStage, Reason, Support};
 use crate::compile::stage::StageOp;
-use crate::kernels::Part;
+use crate::kernels::ChainPart;
 
 /// What an operation does to each number, where that is all it does.
-fn parts(op: &Op) -> Option<Vec<Part>> {
+fn parts(op: &Op) -> Option<Vec<ChainPart>> {
     let one = |part| Some(vec![part]);
     match op {
-        Op::Sigmoid(_) => one(Part::Sigmoid),
-        Op::LogSigmoid(_) => one(Part::LogSigmoid),
-        Op::HardSigmoid(op) => {
-            Some(vec![Part::Affine { scale: op.alpha, shift: op.beta }, Part::Clamp { min: 0.0, max: 1.0 }])
-        }
-        Op::Tanh(_) => one(Part::Tanh),
-        Op::Gelu(_) => one(Part::Gelu),
-        Op::LeakyRelu(op) => one(Part::Leaky(op.slope)),
-        Op::Exp(_) => one(Part::Exp),
-        Op::Log(_) => one(Part::Log),
-        Op::Log1p(_) => one(Part::Log1p),
-        Op::Sqrt(_) => one(Part::Sqrt),
-        Op::Recip(_) => one(Part::Recip),
-        Op::Power(op) => one(Part::Power(op.exponent)),
-        Op::Sin(_) => one(Part::Sin),
-        Op::Cos(_) => one(Part::Cos),
-        Op::Erf(_) => one(Part::Erf),
-        Op::Abs(_) => one(Part::Abs),
-        Op::Clamp(op) => one(Part::Clamp {
+        Op::Sigmoid(_) => one(ChainPart::Sigmoid),
+        Op::LogSigmoid(_) => one(ChainPart::LogSigmoid),
+        Op::HardSigmoid(op) => Some(vec![
+            ChainPart::Affine { scale: op.alpha, shift: op.beta },
+            ChainPart::Clamp { min: 0.0, max: 1.0 },
+        ]),
+        Op::Tanh(_) => one(ChainPart::Tanh),
+        Op::Gelu(_) => one(ChainPart::Gelu),
+        Op::LeakyRelu(op) => one(ChainPart::Leaky(op.slope)),
+        Op::Exp(_) => one(ChainPart::Exp),
+        Op::Log(_) => one(ChainPart::Log),
+        Op::Log1p(_) => one(ChainPart::Log1p),
+        Op::Sqrt(_) => one(ChainPart::Sqrt),
+        Op::Recip(_) => one(ChainPart::Recip),
+        Op::Power(op) => one(ChainPart::Power(op.exponent)),
+        Op::Sin(_) => one(ChainPart::Sin),
+        Op::Cos(_) => one(ChainPart::Cos),
+        Op::Erf(_) => one(ChainPart::Erf),
+        Op::Abs(_) => one(ChainPart::Abs),
+        Op::Clamp(op) => one(ChainPart::Clamp {
             min: op.min.unwrap_or(f64::NEG_INFINITY),
             max: op.max.unwrap_or(f64::INFINITY),
         }),
@@ -42,6 +43,6 @@ impl<'g> Support<'_, 'g> {
     pub(super) fn pointwise(&self, node: &Node) -> Result<Answer<'g>, Reason> {
         let chain = parts(&node.op).ok_or_else(|| format!("no kernel for {}", node.op.name()))?;
         let (operand, result) = self.whole(self.view(node.inputs[0])?);
-        Ok(Answer::Own(Box::new(Own::new(StageOp::Pointwise(chain), vec![operand], result))))
+        Ok(Answer::Stage(Box::new(NewStage::new(StageOp::Pointwise(chain), vec![operand], result))))
     }
 }

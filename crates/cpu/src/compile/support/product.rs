@@ -3,13 +3,13 @@
 use influence_autodiff::graph::{Node, ValueId};
 use influence_autodiff::ops::Op;
 
-use super::{Answer, Arrangement, Operand, Own, Reason, Support};
-use crate::compile::constants::Numbers;
-use crate::compile::geometry::{Window, area};
-use crate::compile::stage::{StageOp, Trained};
-use crate::compile::view::{Grid, Reading, SampleShape, View};
-use crate::compile::weights::{Form, Weights};
-use crate::kernels::Table;
+use super::{Answer, Arrangement, NewStage, Reason, StageOperand, Support};
+use crate::compile::constants::ConstantNumbers;
+use crate::compile::geometry::{SlidingWindow, area};
+use crate::compile::stage::{StageOp, StageTensors};
+use crate::compile::view::{Grid, Reading, SampleShape, StoreView};
+use crate::compile::weights::{ProductWeights, WeightLayout};
+use crate::kernels::RowTable;
 
 /// A matrix product along one axis of a value.
 struct Contraction {
@@ -49,15 +49,16 @@ impl<'g> Support<'_, 'g> {
         let extents = extent(&from.sizes).zip(extent(&to.sizes));
         let (from_extent, to_extent) = extents.ok_or("an image of other than one or two axes")?;
         let operand = self.image(view, 1);
-        let window = Window::of_conv(conv, kernel);
+        let window = SlidingWindow::of_conv(conv, kernel);
         let table = self.through(&operand, window.table(from_extent, to_extent), area(from_extent));
-        // One image, and all of its store in order: patches of it are known by their places alone.
+        // Winograd's form takes one image per sample, whose rows are all of its store in order:
+        // then the rows of a patch follow from its position alone.
         let plain =
             from.sizes[0] == 1 && operand.reading.rows.iter().copied().eq(0..self.read_rows(&operand));
         let neighbours = if plain { window.neighbours(from_extent, to_extent) } else { None };
-        let weights = Weights {
+        let weights = ProductWeights {
             numbers: weights,
-            form: Form::Convolution,
+            layout: WeightLayout::Convolution,
             scale: None,
             taps: table.taps(),
             inputs: from.sizes[1],
@@ -69,10 +70,10 @@ impl<'g> Support<'_, 'g> {
     }
 
     /// Rows of the store that an operand is read from.
-    pub(super) fn read_rows(&self, operand: &Operand) -> usize {
+    pub(super) fn read_rows(&self, operand: &StageOperand) -> usize {
         match &operand.copy {
             Some(copy) => copy.store.rows,
-            None => self.stores[operand.from.store].rows,
+            None => self.store(operand.from.store).rows,
         }
     }
 
@@ -86,7 +87,8 @@ impl<'g> Support<'_, 'g> {
         self.contraction(node, view, [1, 2], &contraction)
     }
 
-    /// A constant matrix from either side, one for all samples and all that stands before the last two axes.
+    /// A constant matrix from either side, one for all samples and all that stands before the last
+    /// two axes.
     pub(super) fn matmul(&self, node: &'g Node) -> Result<Answer<'g>, Reason> {
         let [a, b] = [node.inputs[0], node.inputs[1]];
         let rank = self.graph.values()[node.output].shape.len();
@@ -113,7 +115,7 @@ impl<'g> Support<'_, 'g> {
     fn contraction(
         &self,
         node: &'g Node,
-        view: &View,
+        view: &StoreView,
         [weight, bias]: [usize; 2],
         contraction: &Contraction,
     ) -> Result<Answer<'g>, Reason> {
@@ -125,12 +127,12 @@ impl<'g> Support<'_, 'g> {
         }
         let (operand, grid) = self.grid(view, axis).ok_or("an axis that cannot be read")?;
         let Grid { positions, taps, channels, index } = grid;
-        let table = Table::new(positions.len(), taps.len(), self.read_rows(&operand), |row, tap| {
+        let table = RowTable::new(positions.len(), taps.len(), self.read_rows(&operand), |row, tap| {
             Some(positions[row] + taps[tap])
         });
-        let weights = Weights {
+        let weights = ProductWeights {
             numbers: self.numbers(node, weight)?,
-            form: Form::Matrix { index: index.into(), strides },
+            layout: WeightLayout::Matrix { index: index.into(), strides },
             scale: None,
             taps: taps.len(),
             inputs: channels.len(),
@@ -138,26 +140,26 @@ impl<'g> Support<'_, 'g> {
             groups: 1,
             neighbours: None,
         };
-        let operand = Operand { reading: Reading { channels, ..operand.reading }, ..operand };
+        let operand = StageOperand { reading: Reading { channels, ..operand.reading }, ..operand };
         self.product(node, [weight, bias], table, weights, operand, Arrangement::channels(to, axis))
     }
 
     /// The sum along an axis times a share: a product with the same weight everywhere.
     pub(super) fn weighted(
         &self,
-        view: &View,
+        view: &StoreView,
         to: SampleShape,
         axis: usize,
         share: f64,
     ) -> Result<Answer<'g>, Reason> {
         let (operand, grid) = self.grid(view, axis).ok_or("an axis that cannot be read")?;
         let Grid { positions, taps, channels, index } = grid;
-        let table = Table::new(positions.len(), taps.len(), self.read_rows(&operand), |row, tap| {
+        let table = RowTable::new(positions.len(), taps.len(), self.read_rows(&operand), |row, tap| {
             Some(positions[row] + taps[tap])
         });
-        let weights = Weights {
-            numbers: Numbers::new(vec![share; index.len()]),
-            form: Form::Matrix { index: index.into(), strides: [1, 1] },
+        let weights = ProductWeights {
+            numbers: ConstantNumbers::new(vec![share; index.len()]),
+            layout: WeightLayout::Matrix { index: index.into(), strides: [1, 1] },
             scale: None,
             taps: taps.len(),
             inputs: channels.len(),
@@ -165,16 +167,16 @@ impl<'g> Support<'_, 'g> {
             groups: 1,
             neighbours: None,
         };
-        let operand = Operand { reading: Reading { channels, ..operand.reading }, ..operand };
+        let operand = StageOperand { reading: Reading { channels, ..operand.reading }, ..operand };
         let op = StageOp::Product { table, weights: Box::new(weights), bias: vec![0.0] };
-        Ok(Answer::Own(Box::new(Own::new(op, vec![operand], Arrangement::channels(to, axis)))))
+        Ok(Answer::Stage(Box::new(NewStage::new(op, vec![operand], Arrangement::channels(to, axis)))))
     }
 
     /// An axis as a product reads it, of the operand where it lies or of a copy.
-    fn grid(&self, view: &View, axis: usize) -> Option<(Operand, Grid)> {
+    fn grid(&self, view: &StoreView, axis: usize) -> Option<(StageOperand, Grid)> {
         if let Some(grid) = view.grid(axis) {
             let reading = Reading { channels: grid.channels.clone(), rows: Vec::new() };
-            return Some((Operand { from: view.clone(), copy: None, reading }, grid));
+            return Some((StageOperand { from: view.clone(), copy: None, reading }, grid));
         }
         let arrangement = Arrangement::channels(view.shape.clone(), axis);
         let grid = arrangement.view.grid(axis)?;
@@ -185,9 +187,9 @@ impl<'g> Support<'_, 'g> {
         &self,
         node: &'g Node,
         [weight, bias]: [usize; 2],
-        table: Table,
-        weights: Weights<'g>,
-        operand: Operand,
+        table: RowTable,
+        weights: ProductWeights<'g>,
+        operand: StageOperand,
         result: Arrangement,
     ) -> Result<Answer<'g>, Reason> {
         let outputs = weights.outputs;
@@ -199,13 +201,13 @@ impl<'g> Support<'_, 'g> {
             return Err("a bias of another size than the outputs".into());
         }
         let tensor = |position: usize| self.perturbed.tensor(self.graph, *node.inputs.get(position)?);
-        let trained = Trained { weight: tensor(weight), bias: tensor(bias), norm: None };
+        let tensors = StageTensors { weight: tensor(weight), bias: tensor(bias), norm: None };
         let op = StageOp::Product { table, weights: Box::new(weights), bias: constant };
-        Ok(Answer::Own(Box::new(Own { trained, ..Own::new(op, vec![operand], result) })))
+        Ok(Answer::Stage(Box::new(NewStage { tensors, ..NewStage::new(op, vec![operand], result) })))
     }
 
     /// A constant operand as numbers.
-    pub(super) fn numbers(&self, node: &Node, position: usize) -> Result<Numbers<'g>, Reason> {
+    pub(super) fn numbers(&self, node: &Node, position: usize) -> Result<ConstantNumbers<'g>, Reason> {
         let id = node.inputs[position];
         self.perturbed.direct(self.graph, id)?;
         self.constants.numbers(id).ok_or_else(|| format!("operand {} depends on the input", position + 1))

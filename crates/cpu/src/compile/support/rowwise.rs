@@ -1,13 +1,15 @@
-//! What is done to each channel by itself: normalisation by stored statistics, ReLU, sums, constants.
+//! Operations on each channel by itself: normalisation by stored statistics, ReLU, arithmetic with
+//! constants.
 
 use influence_autodiff::graph::{Node, ValueId};
 use influence_autodiff::ops::Op;
 use influence_autodiff::ops::norm::BatchNorm;
 
-use super::{Answer, Arrangement, Own, Reason, Support};
-use crate::compile::stage::{Affine, Normalization, StageOp, Trained};
+use super::{Answer, Arrangement, NewStage, Reason, Support};
+use crate::compile::ids::LeafId;
+use crate::compile::stage::{ChannelAffine, StageNorm, StageOp, StageTensors};
 use crate::compile::view::SampleShape;
-use crate::kernels::Part;
+use crate::kernels::ChainPart;
 
 impl<'g> Support<'_, 'g> {
     /// Along the second axis.
@@ -23,31 +25,32 @@ impl<'g> Support<'_, 'g> {
         let deviation = |v: &f64| (v + norm.epsilon).sqrt();
         let scale: Vec<_> = gamma.iter().zip(&variance).map(|(g, v)| g / deviation(v)).collect();
         let shift = beta.iter().zip(&scale).zip(&mean).map(|((b, s), m)| b - s * m).collect();
-        let affine = Affine { scale, shift };
+        let affine = ChannelAffine { scale, shift };
         let operand = self.whole_image(view, 1);
         let result = match &operand.copy {
             Some(copy) => copy.clone(),
-            None => Arrangement::like(view, self.stores[view.store]),
+            None => Arrangement::like(view, self.store(view.store)),
         };
         let [gamma, beta] = [1, 2].map(|at| self.perturbed.tensor(self.graph, node.inputs[at]));
-        let norm = Normalization { gamma, beta, mean, inverse, affine: affine.clone() };
-        let trained = Trained { norm: (gamma.or(beta).is_some()).then_some(norm), ..Trained::default() };
-        let own = Own::new(StageOp::Affine(Some(affine)), vec![operand], result);
-        Ok(Answer::Own(Box::new(Own { trained, ..own })))
+        let norm = StageNorm { gamma, beta, mean, inverse, affine: affine.clone() };
+        let tensors =
+            StageTensors { norm: (gamma.or(beta).is_some()).then_some(norm), ..StageTensors::default() };
+        let own = NewStage::new(StageOp::Affine(Some(affine)), vec![operand], result);
+        Ok(Answer::Stage(Box::new(NewStage { tensors, ..own })))
     }
 
     pub(super) fn relu(&self, node: &Node) -> Result<Answer<'g>, Reason> {
         let (operand, result) = self.whole(self.view(node.inputs[0])?);
-        let own = Own::new(StageOp::Affine(None), vec![operand], result);
-        Ok(Answer::Own(Box::new(Own { relu: true, ..own })))
+        let own = NewStage::new(StageOp::Affine(None), vec![operand], result);
+        Ok(Answer::Stage(Box::new(NewStage { relu: true, ..own })))
     }
 
-    /// `[scale, shift]` of every number.
+    /// scale x + shift for every number.
     pub(super) fn scalar(&self, node: &Node, [scale, shift]: [f64; 2]) -> Result<Answer<'g>, Reason> {
         let (operand, result) = self.whole(self.view(node.inputs[0])?);
         let channels = result.store.channels;
-        let affine = Affine { scale: vec![scale; channels], shift: vec![shift; channels] };
-        Ok(Answer::Own(Box::new(Own::new(StageOp::Affine(Some(affine)), vec![operand], result))))
+        let affine = ChannelAffine { scale: vec![scale; channels], shift: vec![shift; channels] };
+        Ok(Answer::Stage(Box::new(NewStage::new(StageOp::Affine(Some(affine)), vec![operand], result))))
     }
 
     /// Two values, or a value and a constant.
@@ -85,50 +88,55 @@ impl<'g> Support<'_, 'g> {
             if tensor.is_some() {
                 return Err("a perturbed tensor that differs among positions".into());
             }
-            let Affine { scale, shift } = affine(&node.op, live_first, elements)?;
+            let ChannelAffine { scale, shift } = affine(&node.op, live_first, elements)?;
             let scale = scale.iter().any(|&scale| scale != 1.0).then_some(scale);
             let op = StageOp::Elementwise { scale, shift };
-            return Ok(Answer::Own(Box::new(Own::new(op, vec![operand], result))));
+            return Ok(Answer::Stage(Box::new(NewStage::new(op, vec![operand], result))));
         };
         if let (Op::Div(_), false, Some(&one), None) = (&node.op, live_first, of_channels.first(), tensor)
             && of_channels.iter().all(|other| *other == one)
         {
-            let chain = vec![Part::Recip, Part::Affine { scale: one, shift: 0.0 }];
-            return Ok(Answer::Own(Box::new(Own::new(StageOp::Pointwise(chain), vec![operand], result))));
+            let chain = vec![ChainPart::Recip, ChainPart::Affine { scale: one, shift: 0.0 }];
+            return Ok(Answer::Stage(Box::new(NewStage::new(
+                StageOp::Pointwise(chain),
+                vec![operand],
+                result,
+            ))));
         }
         let affine = affine(&node.op, live_first, of_channels)?;
-        let trained = match tensor {
+        let tensors = match tensor {
             // One number for each channel, or its gradients would have to be added up first.
             Some(_) if sizes.iter().product::<usize>() != affine.shift.len() => {
                 return Err("a perturbed tensor that is repeated".into());
             }
             Some(beta) => self.added(beta, &affine),
-            None => Trained::default(),
+            None => StageTensors::default(),
         };
-        let own = Own::new(StageOp::Affine(Some(affine)), vec![operand], result);
-        Ok(Answer::Own(Box::new(Own { trained, ..own })))
+        let own = NewStage::new(StageOp::Affine(Some(affine)), vec![operand], result);
+        Ok(Answer::Stage(Box::new(NewStage { tensors, ..own })))
     }
 
-    /// A perturbed tensor that is added is what beta is to a normalisation that does nothing else.
-    fn added(&self, beta: usize, affine: &Affine) -> Trained {
+    /// A perturbed tensor that is added: the beta of a normalisation that does nothing else.
+    fn added(&self, beta: LeafId, affine: &ChannelAffine) -> StageTensors {
         let (mean, inverse) = (vec![0.0; affine.shift.len()], vec![1.0; affine.shift.len()]);
-        let norm = Normalization { gamma: None, beta: Some(beta), mean, inverse, affine: affine.clone() };
-        Trained { norm: Some(norm), ..Trained::default() }
+        let norm = StageNorm { gamma: None, beta: Some(beta), mean, inverse, affine: affine.clone() };
+        StageTensors { norm: Some(norm), ..StageTensors::default() }
     }
 }
 
-/// What arithmetic with constants does to the value beside them, which comes first or second.
-fn affine(op: &Op, live_first: bool, constants: Vec<f64>) -> Result<Affine, Reason> {
+/// Arithmetic with constants as a scale and shift of the other operand, which comes first or
+/// second.
+fn affine(op: &Op, live_first: bool, constants: Vec<f64>) -> Result<ChannelAffine, Reason> {
     let count = constants.len();
     let affine = match (op, live_first) {
-        (Op::Add(_), _) => Affine { scale: vec![1.0; count], shift: constants },
+        (Op::Add(_), _) => ChannelAffine { scale: vec![1.0; count], shift: constants },
         (Op::Sub(_), true) => {
-            Affine { scale: vec![1.0; count], shift: constants.iter().map(|c| -c).collect() }
+            ChannelAffine { scale: vec![1.0; count], shift: constants.iter().map(|c| -c).collect() }
         }
-        (Op::Sub(_), false) => Affine { scale: vec![-1.0; count], shift: constants },
-        (Op::Mul(_), _) => Affine { scale: constants, shift: vec![0.0; count] },
+        (Op::Sub(_), false) => ChannelAffine { scale: vec![-1.0; count], shift: constants },
+        (Op::Mul(_), _) => ChannelAffine { scale: constants, shift: vec![0.0; count] },
         (Op::Div(_), true) => {
-            Affine { scale: constants.iter().map(|c| 1.0 / c).collect(), shift: vec![0.0; count] }
+            ChannelAffine { scale: constants.iter().map(|c| 1.0 / c).collect(), shift: vec![0.0; count] }
         }
         _ => return Err("a quotient by a value that depends on the input".into()),
     };
@@ -138,7 +146,8 @@ fn affine(op: &Op, live_first: bool, constants: Vec<f64>) -> Result<Affine, Reas
     }
 }
 
-/// A constant of shape `sizes`, repeated to `shape`, as one number for each of an arrangement, row by row.
+/// A constant of shape `sizes`, repeated to `shape`, as one number for each number of an
+/// arrangement, row by row.
 fn per_element(
     arrangement: &Arrangement,
     shape: &SampleShape,
@@ -151,9 +160,9 @@ fn per_element(
         return None;
     }
     let mut found = vec![0.0; arrangement.store.size()];
-    let places = repeated_places(&shape.sizes, sizes)?;
-    for ([row, channel], place) in arrangement.view.elements().into_iter().zip(places) {
-        found[row * arrangement.store.channels + channel] = numbers[place];
+    let indices = repeated_indices(&shape.sizes, sizes)?;
+    for ([row, channel], index) in arrangement.view.elements().into_iter().zip(indices) {
+        found[row * arrangement.store.channels + channel] = numbers[index];
     }
     Some(found)
 }
@@ -167,16 +176,16 @@ fn per_channel(arrangement: &Arrangement, elements: &[f64]) -> Option<Vec<f64>> 
     rows.all(|row| bits(row) == expected).then(|| first.to_vec())
 }
 
-/// For each element of a shape, the flat place in a tensor of `sizes` that is repeated to it.
-pub(super) fn repeated_places(shape: &[usize], sizes: &[usize]) -> Option<Vec<usize>> {
+/// For each element of a shape, the flat index in a tensor of `sizes` that is repeated to it.
+pub(super) fn repeated_indices(shape: &[usize], sizes: &[usize]) -> Option<Vec<usize>> {
     let fits = shape.iter().zip(sizes).all(|(to, from)| from == to || *from == 1);
     if !fits {
         return None;
     }
-    let mut places = vec![0];
+    let mut indices = vec![0];
     for (&to, &from) in shape.iter().zip(sizes) {
         let step = |at: usize| (0..to).map(move |i| at * from + if from == 1 { 0 } else { i });
-        places = places.into_iter().flat_map(step).collect();
+        indices = indices.into_iter().flat_map(step).collect();
     }
-    Some(places)
+    Some(indices)
 }

@@ -3,11 +3,11 @@
 use influence_autodiff::graph::Node;
 use influence_autodiff::ops::Op;
 
-use super::{Answer, Arrangement, Operand, Own, Reason, Support};
-use crate::compile::geometry::{self, Window, area};
+use super::{Answer, Arrangement, NewStage, Reason, StageOperand, Support};
+use crate::compile::geometry::{self, SlidingWindow, area};
 use crate::compile::stage::StageOp;
 use crate::compile::view::SampleShape;
-use crate::kernels::Table;
+use crate::kernels::RowTable;
 
 impl<'g> Support<'_, 'g> {
     pub(super) fn maximum(&self, node: &Node) -> Result<Answer<'g>, Reason> {
@@ -16,7 +16,7 @@ impl<'g> Support<'_, 'g> {
             Op::MaxPool1d(pool) => &pool.0,
             _ => return Err("no pool".into()),
         };
-        let window = Window::of_max(pool);
+        let window = SlidingWindow::of_max(pool);
         if area(window.kernel) > usize::from(u16::MAX) {
             return Err("a window of more than 65535 elements".into());
         }
@@ -27,7 +27,8 @@ impl<'g> Support<'_, 'g> {
 
     pub(super) fn average(&self, node: &Node) -> Result<Answer<'g>, Reason> {
         let (operand, from, to) = self.pooled(node)?;
-        let plain = |pool| (Window::of_average(pool).table(from, to), geometry::counts(pool, from, to));
+        let plain =
+            |pool| (SlidingWindow::of_average(pool).table(from, to), geometry::counts(pool, from, to));
         let (table, counts) = match &node.op {
             Op::AvgPool2d(pool) => plain(pool),
             Op::AvgPool1d(pool) => plain(&pool.0),
@@ -42,7 +43,7 @@ impl<'g> Support<'_, 'g> {
     }
 
     /// The operand of a pool, and the extents before and behind it.
-    fn pooled(&self, node: &Node) -> Result<(Operand, [usize; 2], [usize; 2]), Reason> {
+    fn pooled(&self, node: &Node) -> Result<(StageOperand, [usize; 2], [usize; 2]), Reason> {
         let view = self.view(node.inputs[0])?;
         let to = self.samples_first(node)?;
         if view.shape.batch != 0 {
@@ -59,18 +60,18 @@ impl<'g> Support<'_, 'g> {
     }
 
     /// A table of one image, for all images of an operand, through the rows where they lie.
-    pub(super) fn through(&self, operand: &Operand, table: Table, area: usize) -> Table {
+    pub(super) fn through(&self, operand: &StageOperand, table: RowTable, area: usize) -> RowTable {
         let rows = &operand.reading.rows;
         let instances = rows.len() / area.max(1);
-        Table::new(instances * table.rows(), table.taps(), self.read_rows(operand), |row, tap| {
+        RowTable::new(instances * table.rows(), table.taps(), self.read_rows(operand), |row, tap| {
             let (instance, at) = (row / table.rows(), row % table.rows());
             Some(rows[instance * area + table.source(at, tap)?])
         })
     }
 
-    fn pool(&self, node: &Node, operand: Operand, op: StageOp<'g>) -> Result<Answer<'g>, Reason> {
+    fn pool(&self, node: &Node, operand: StageOperand, op: StageOp<'g>) -> Result<Answer<'g>, Reason> {
         let result = Arrangement::channels(self.samples_first(node)?, 1);
-        Ok(Answer::Own(Box::new(Own::new(op, vec![operand], result))))
+        Ok(Answer::Stage(Box::new(NewStage::new(op, vec![operand], result))))
     }
 
     /// The mean or the sum over some axes, with the channels along another one.
@@ -80,7 +81,7 @@ impl<'g> Support<'_, 'g> {
         if axes.contains(&from.batch) || to.batch != from.batch || to.sizes.len() != from.sizes.len() {
             return Err("a mean or sum over the samples".into());
         }
-        let stored = view.channel_axis(self.stores[view.store]);
+        let stored = view.channel_axis(self.store(view.store));
         if let Some(axis) = stored
             && axes.contains(&axis)
             && axes.iter().all(|&other| other == axis || from.sizes[other] == 1)
@@ -116,11 +117,11 @@ impl<'g> Support<'_, 'g> {
                 .product()
         };
         let (rows, taps): (usize, usize) = (count(false), count(true));
-        let table = Table::new(rows, taps, self.read_rows(&operand), |row, tap| {
+        let table = RowTable::new(rows, taps, self.read_rows(&operand), |row, tap| {
             Some(operand.reading.rows[source(row, tap)])
         });
         let share = if mean { 1.0 / taps as f64 } else { 1.0 };
         let op = StageOp::Average { table, shares: vec![share; rows] };
-        Ok(Answer::Own(Box::new(Own::new(op, vec![operand], Arrangement::channels(to, channels)))))
+        Ok(Answer::Stage(Box::new(NewStage::new(op, vec![operand], Arrangement::channels(to, channels)))))
     }
 }

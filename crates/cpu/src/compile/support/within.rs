@@ -1,9 +1,9 @@
-//! What the channels of a row do to one another: softmax, and normalisation by their mean and variance.
+//! Functions of all channels of a row: softmax, and normalisation by their mean and variance.
 
 use influence_autodiff::graph::Node;
 use influence_autodiff::ops::norm::LayerNorm;
 
-use super::{Answer, Arrangement, Own, Reason, Support};
+use super::{Answer, Arrangement, NewStage, Reason, Support};
 use crate::compile::stage::StageOp;
 use crate::kernels::WithinRow;
 
@@ -35,8 +35,8 @@ impl<'g> Support<'_, 'g> {
         let operand = self.whole_image(view, axis);
         let result = match &operand.copy {
             Some(copy) => copy.clone(),
-            None => Arrangement::like(view, self.stores[view.store]),
+            None => Arrangement::like(view, self.store(view.store)),
         };
-        Ok(Answer::Own(Box::new(Own::new(StageOp::Within(row.clone()), vec![operand], result))))
+        Ok(Answer::Stage(Box::new(NewStage::new(StageOp::Within(row.clone()), vec![operand], result))))
     }
 }

@@ -1,6 +1,8 @@
-//! What an instruction set does quicker than the generic loops, in a folder for each set that has something.
+//! What an instruction set does faster than the generic loops, in a folder for each set that has
+//! something.
 //!
-//! Every function here says whether it has done the work; where it has not, the caller does.
+//! Every function here returns whether it has done the work; where it has not, the caller does it
+//! with its generic loops.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -10,32 +12,32 @@ mod avx512;
 use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
-use self::avx2::pairs::Pairs;
+use self::avx2::pairs::Avx2Float;
 #[cfg(target_arch = "x86_64")]
-use self::avx512::wide::Wide;
-use crate::kernels::gram::sums::Block;
+use self::avx512::wide::Avx512Float;
+use crate::kernels::gram::sums::RowBlock;
 use crate::kernels::layout::active::Positive;
-use crate::kernels::layout::cotangent::{Cotangents, Target, Tile};
+use crate::kernels::layout::cotangent::{CotangentTarget, Cotangents, RowTile};
 use crate::kernels::layout::rows::Chunk;
 use crate::kernels::reverse::pullback::Pullback;
-use crate::kernels::reverse::spread::Spread;
-use crate::kernels::simd::{Element, InstructionSet};
+use crate::kernels::reverse::spread::SpreadPullback;
+use crate::kernels::simd::{InstructionSet, SimdFloat};
 
 /// What an element needs for the sets of this processor.
 #[cfg(target_arch = "x86_64")]
-pub(crate) trait Native: Wide + Pairs {}
+pub(crate) trait ArchElement: Avx512Float + Avx2Float {}
 
 #[cfg(target_arch = "x86_64")]
-impl<T: Wide + Pairs> Native for T {}
+impl<T: Avx512Float + Avx2Float> ArchElement for T {}
 
-/// Nothing, where no set has anything of its own.
+/// Nothing, on processors whose sets have nothing of their own.
 #[cfg(not(target_arch = "x86_64"))]
-pub(crate) trait Native {}
+pub(crate) trait ArchElement {}
 
 #[cfg(not(target_arch = "x86_64"))]
-impl<T> Native for T {}
+impl<T> ArchElement for T {}
 
-/// The work of a set, where it is compiled.
+/// Returns `$work` if the set is AVX-512, on processors for which that is compiled.
 macro_rules! avx512 {
     ($set:expr, $work:expr) => {{
         #[cfg(target_arch = "x86_64")]
@@ -47,7 +49,7 @@ macro_rules! avx512 {
 }
 
 /// Looks for positive numbers in some rows.
-pub(crate) fn positive<T: Element, F: Fn(usize) -> bool>(
+pub(crate) fn positive<T: SimdFloat, F: Fn(usize) -> bool>(
     set: InstructionSet,
     positive: &mut Positive<'_, T, F>,
 ) -> bool {
@@ -56,7 +58,7 @@ pub(crate) fn positive<T: Element, F: Fn(usize) -> bool>(
     false
 }
 
-/// Writes the places of all set bits within their row of `pitch` words, ascending, row by row.
+/// Writes the indices of all set bits within their row of `pitch` words, ascending, row by row.
 pub(crate) fn list(set: InstructionSet, words: &[u32], pitch: usize, ids: &mut [u16]) -> bool {
     avx512!(set, avx512::masks::list(words, pitch, ids));
     let _ = (words, pitch, ids);
@@ -64,7 +66,7 @@ pub(crate) fn list(set: InstructionSet, words: &[u32], pitch: usize, ids: &mut [
 }
 
 /// Writes some channels of a row's lines in full.
-pub(crate) fn expand<T: Element>(
+pub(crate) fn expand<T: SimdFloat>(
     set: InstructionSet,
     source: &Cotangents<'_, T>,
     row: usize,
@@ -74,17 +76,17 @@ pub(crate) fn expand<T: Element>(
 ) -> bool {
     avx512!(
         set,
-        avx512::expand::part(source, row, channels, avx512::expand::Destination::written(lines, out))
+        avx512::expand::part(source, row, channels, avx512::expand::ExpandedLines::written(lines, out))
     );
     let _ = (source, row, lines, channels, out);
     false
 }
 
 /// Delivers some channels of a row.
-pub(crate) fn deliver<T: Element>(
+pub(crate) fn deliver<T: SimdFloat>(
     set: InstructionSet,
-    target: Target<'_>,
-    tile: Tile<'_, T>,
+    target: CotangentTarget<'_>,
+    tile: RowTile<'_, T>,
     add: bool,
     block: &mut [T],
 ) -> bool {
@@ -94,9 +96,9 @@ pub(crate) fn deliver<T: Element>(
 }
 
 /// Hands on the rows of a chunk.
-pub(crate) fn spread<T: Element>(
+pub(crate) fn spread<T: SimdFloat>(
     set: InstructionSet,
-    spread: &Spread<'_, T>,
+    spread: &SpreadPullback<'_, T>,
     chunk: &mut Chunk<'_, T>,
 ) -> bool {
     avx512!(set, avx512::expand::spread(spread, chunk));
@@ -105,9 +107,9 @@ pub(crate) fn spread<T: Element>(
 }
 
 /// Adds up some rows' cotangents.
-pub(crate) fn sum_rows<T: Element>(
+pub(crate) fn sum_rows<T: SimdFloat>(
     set: InstructionSet,
-    block: &Block<'_, T>,
+    block: &RowBlock<'_, T>,
     sums: &mut [Vec<f64>; 2],
 ) -> bool {
     avx512!(set, avx512::wide_sums::sum(block, sums));
@@ -116,7 +118,7 @@ pub(crate) fn sum_rows<T: Element>(
 }
 
 /// Pulls back the rows of a chunk, leaving out what the target's mask has switched off.
-pub(crate) fn pull_windows<T: Element>(
+pub(crate) fn pull_windows<T: SimdFloat>(
     set: InstructionSet,
     pullbacks: &[Pullback<'_, T>],
     chunk: &mut Chunk<'_, T>,

@@ -1,29 +1,34 @@
-//! Depthwise convolutions, forward: each channel for itself. Their reverse pass is [`Share::Weights`](crate::Share) of a gather.
+//! Depthwise convolutions, forward: each channel for itself. Their reverse pass is
+//! [`Share::Weights`] of a gather.
+//!
+//! [`Share::Weights`]: crate::kernels::Share::Weights
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::forward::product::Place;
-use crate::kernels::layout::rows::{Chunk, Dense, LiveRows, add_then_relu, tasks};
-use crate::kernels::layout::table::Table;
-use crate::kernels::simd::{Element, InstructionSet};
+use crate::kernels::forward::product::RowLayout;
+use crate::kernels::layout::rows::{Chunk, DenseRows, LiveRows, add_then_relu, tasks};
+use crate::kernels::layout::table::RowTable;
+use crate::kernels::simd::{InstructionSet, SimdFloat};
 
-/// y(row, c) = bias(c) + sum over taps t of x(table(row, t), c) w(t, c) + residual(row, c), then relu(y) if asked.
+/// y(row, c) = bias(c) + sum over taps t of x(table(row, t), c) w(t, c) + residual(row, c), then
+/// relu(y) if asked.
 ///
-/// As [`Panels`](crate::Panels) of groups it would take 32 times the operations. Of so few for each number that is read, plain loops leave
+/// As [`Panels`](crate::kernels::Panels) of groups it would take 32 times the operations, most of
+/// them by zeros. There are so few operations per number that is read that plain loops leave
 /// nothing to gain.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Channelwise<'a, T> {
     /// Which rows a row reads.
-    pub(crate) table: &'a Table,
+    pub(crate) table: &'a RowTable,
     /// `[tap][channel]`.
     pub(crate) weights: &'a [T],
     /// One number for each channel.
     pub(crate) bias: &'a [T],
     /// The rows that are read.
-    pub(crate) source: Dense<'a, T>,
+    pub(crate) source: DenseRows<'a, T>,
     /// Rows that are added.
-    pub(crate) residual: Option<Dense<'a, T>>,
+    pub(crate) residual: Option<DenseRows<'a, T>>,
     /// Whether negative results become 0.
     pub(crate) relu: bool,
 }
@@ -31,7 +36,7 @@ pub(crate) struct Channelwise<'a, T> {
 /// Rows that a task should have at least.
 const LEAST_ROWS: usize = 64;
 
-impl<T: Element> Channelwise<'_, T> {
+impl<T: SimdFloat> Channelwise<'_, T> {
     /// Writes the rows of `samples` samples at the positions `live`, ascending, into `out`.
     pub(crate) fn run(
         &self,
@@ -39,12 +44,12 @@ impl<T: Element> Channelwise<'_, T> {
         samples: usize,
         live: &[usize],
         out: &mut [T],
-        place: Place,
+        layout: RowLayout,
     ) {
         let rows = LiveRows { positions: self.table.rows(), live, samples };
-        let parts = rows.chunks(out, tasks(rows.count(), LEAST_ROWS), place.pitch);
+        let parts = rows.chunks(out, tasks(rows.count(), LEAST_ROWS), layout.pitch);
         parts.into_par_iter().for_each(|chunk| {
-            set.run(Rows { own: self, chunk, rows, place });
+            set.run(ChannelwiseRows { own: self, chunk, rows, layout });
         });
     }
 
@@ -66,22 +71,22 @@ impl<T: Element> Channelwise<'_, T> {
 }
 
 /// The rows of one chunk.
-struct Rows<'a, 'b, T> {
+struct ChannelwiseRows<'a, 'b, T> {
     own: &'a Channelwise<'a, T>,
     chunk: Chunk<'b, T>,
     /// What the chunk's range counts.
     rows: LiveRows<'a>,
-    place: Place,
+    layout: RowLayout,
 }
 
-impl<T: Element> WithSimd for Rows<'_, '_, T> {
+impl<T: SimdFloat> WithSimd for ChannelwiseRows<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Self { own, chunk, rows, place } = self;
+        let Self { own, chunk, rows, layout } = self;
         for row in chunk.rows.map(|number| rows.row(number)) {
-            let first = row * place.pitch + place.offset - chunk.start;
+            let first = row * layout.pitch + layout.offset - chunk.start;
             own.row(row, &mut chunk.values[first..first + own.source.channels]);
         }
     }

@@ -1,8 +1,9 @@
 //! Functions of one variable, number by number, with their derivatives.
 //!
-//! A function is a chain of [`Part`]s, so that whatever a graph composes (a hard swish of a sum, a
-//! clamp and a product, say) is one pass over the numbers and leaves one derivative. The formulas have no
-//! branches, so that compilers turn them into vectors; the rarer functions are the library's.
+//! A function is a chain of [`ChainPart`]s, so that whatever a graph composes (a hard swish of a
+//! sum, a clamp and a product, say) is one pass over the numbers and leaves one derivative. The
+//! formulas have no branches, so that compilers turn them into vectors; the rarer functions are the
+//! library's.
 
 #![allow(clippy::excessive_precision, reason = "coefficients have the digits of their source")]
 
@@ -12,13 +13,13 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::forward::product::Place;
-use crate::kernels::layout::rows::{Dense, LiveRows, tasks};
-use crate::kernels::simd::{Element, InstructionSet};
+use crate::kernels::forward::product::RowLayout;
+use crate::kernels::layout::rows::{DenseRows, LiveRows, tasks};
+use crate::kernels::simd::{InstructionSet, SimdFloat};
 
 /// One link of a chain: what becomes of the value y so far.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Part {
+pub(crate) enum ChainPart {
     /// scale y + shift.
     Affine {
         scale: f64,
@@ -51,7 +52,8 @@ pub(crate) enum Part {
     },
 }
 
-/// Numbers that go through a chain together: the buffers of a few stay in registers and the first cache.
+/// Numbers that go through a chain together: few enough for their buffers to stay in the first
+/// cache.
 const BLOCK: usize = 64;
 
 /// Rows that a task should have at least.
@@ -70,8 +72,8 @@ pub(crate) trait Real:
     /// The nearest number.
     fn of(number: f64) -> Self;
 
-    /// e^x: 2^n times the series at what is left, at most ln 2 / 2, of which the first term that is left out
-    /// is below rounding. What would be no normal number is 0.
+    /// e^x = 2^n e^r with |r| <= ln 2 / 2, e^r by its power series, of which the first term that is
+    /// left out is below rounding. Results below the smallest normal number are 0.
     fn power_of_e(self) -> Self;
 
     fn size(self) -> Self;
@@ -96,7 +98,8 @@ macro_rules! real {
             fn power_of_e(self) -> Self {
                 let within = if self < $lowest { $lowest } else { self };
                 let within = if within > $highest { $highest } else { within };
-                // Adding it leaves the nearest whole number in the low bits.
+                // Adding 1.5 * 2^(mantissa bits) leaves the nearest whole number in the low bits of
+                // the sum.
                 let rounded = within * (LOG2_E as Self) + $round;
                 let whole = rounded - $round;
                 let rest = within - whole * $high - whole * $low;
@@ -145,8 +148,9 @@ macro_rules! real {
     };
 }
 
-// The highest is where the type ends: there the series is below 1, and 2^n times it still a number. ln 2 has
-// a part whose products with whole numbers are exact, and the rest.
+// `highest` is the largest x whose e^x the type holds: there the series is below 1, so that 2^n
+// times it is still a number. ln 2 is given as a part with few digits, whose products with whole
+// numbers are exact, and the rest. The series are 1 / n!, highest power first.
 real!(f64, lowest -708.0, highest 709.782_712_893_383_9, round 6_755_399_441_055_744.0,
     ln2 6.931_471_803_691_238_164_90e-1 + 1.908_214_929_270_587_700_02e-10, mantissa 52,
     series [6_227_020_800.0 479_001_600.0 39_916_800.0 3_628_800.0 362_880.0 40_320.0 5_040.0 720.0 120.0 24.0
@@ -156,33 +160,40 @@ real!(f32, lowest -87.3, highest 88.722_83, round 12_582_912.0,
     series [5_040.0 720.0 120.0 24.0 6.0 2.0 1.0]);
 
 /// The values and derivatives of a block.
-struct Block<T> {
+struct ChainBlock<T> {
     argument: [T; BLOCK],
     value: [T; BLOCK],
     slope: [T; BLOCK],
-    /// 0 where a part has cut off what comes before it, whatever the other slopes are: an infinite one too.
+    /// 0 where a part has cut off what comes before it: then the slope is 0 even if another factor
+    /// is infinite, as that of a square root at 0.
     open: [T; BLOCK],
 }
 
 /// y = f(x) and, where they are wanted, the derivatives.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pointwise<'a, T> {
-    pub(crate) chain: &'a [Part],
-    pub(crate) source: Dense<'a, T>,
+    pub(crate) chain: &'a [ChainPart],
+    pub(crate) source: DenseRows<'a, T>,
     /// Rows of a sample, and those that are computed.
     pub(crate) positions: usize,
     pub(crate) live: &'a [usize],
     pub(crate) samples: usize,
 }
 
-impl<T: Element> Pointwise<'_, T> {
-    /// Writes the live rows of the values to their place and of the derivatives, if there is a buffer for
-    /// them, side by side.
-    pub(crate) fn run(&self, set: InstructionSet, out: &mut [T], place: Place, slopes: Option<&mut [T]>) {
+impl<T: SimdFloat> Pointwise<'_, T> {
+    /// Writes the live rows of the values as `layout` says, and of the derivatives, if there is a
+    /// buffer for them, row after row without gaps.
+    pub(crate) fn run(
+        &self,
+        set: InstructionSet,
+        out: &mut [T],
+        layout: RowLayout,
+        slopes: Option<&mut [T]>,
+    ) {
         let Self { positions, live, samples, .. } = *self;
         let rows = LiveRows { positions, live, samples };
         let parts = tasks(rows.count(), LEAST_ROWS);
-        let values = rows.chunks(out, parts, place.pitch);
+        let values = rows.chunks(out, parts, layout.pitch);
         let channels = self.source.channels;
         let slopes = match slopes {
             Some(slopes) => rows.chunks(slopes, parts, channels).into_iter().map(Some).collect(),
@@ -190,34 +201,34 @@ impl<T: Element> Pointwise<'_, T> {
         };
         values.into_par_iter().zip(slopes).for_each(|(out, mut slopes)| {
             for row in out.rows.clone().map(|number| rows.row(number)) {
-                let first = row * place.pitch + place.offset - out.start;
+                let first = row * layout.pitch + layout.offset - out.start;
                 let own = slopes.as_mut().map(|slopes| {
                     let first = row * channels - slopes.start;
                     &mut slopes.values[first..first + channels]
                 });
                 let y = &mut out.values[first..first + channels];
-                set.run(Row { chain: self.chain, x: self.source.row(row), y, slopes: own });
+                set.run(PointwiseRow { chain: self.chain, x: self.source.row(row), y, slopes: own });
             }
         });
     }
 }
 
 /// Some numbers.
-struct Row<'a, 'b, T> {
-    chain: &'a [Part],
+struct PointwiseRow<'a, 'b, T> {
+    chain: &'a [ChainPart],
     x: &'a [T],
     y: &'b mut [T],
     slopes: Option<&'b mut [T]>,
 }
 
-impl<T: Element> WithSimd for Row<'_, '_, T> {
+impl<T: SimdFloat> WithSimd for PointwiseRow<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let Self { chain, x, y, mut slopes } = self;
         let (zero, one) = (T::default(), T::of(1.0));
-        let mut block = Block {
+        let mut block = ChainBlock {
             argument: [zero; BLOCK],
             value: [zero; BLOCK],
             slope: [zero; BLOCK],
@@ -239,77 +250,79 @@ impl<T: Element> WithSimd for Row<'_, '_, T> {
     }
 }
 
-impl<T: Real> Block<T> {
-    /// One part; what overflows has the slope `largest`, for a 0 that comes back must stay one.
+impl<T: Real> ChainBlock<T> {
+    /// One part of the chain. A derivative that overflows is `largest` instead of infinite, since 0
+    /// times it must stay 0.
     #[inline(always)]
-    fn apply(&mut self, part: Part, largest: T) {
+    fn apply(&mut self, part: ChainPart, largest: T) {
         let of = T::of;
         let (zero, one) = (of(0.0), of(1.0));
         match part {
-            Part::Affine { scale, shift } => {
+            ChainPart::Affine { scale, shift } => {
                 let (scale, shift) = (of(scale), of(shift));
                 self.each(|y| (scale * y + shift, scale));
             }
-            Part::Argument => {
+            ChainPart::Argument => {
                 let Self { argument, value, slope, open } = self;
                 for (((y, slope), open), x) in value.iter_mut().zip(slope).zip(open).zip(argument) {
-                    // What was cut off is a part of two: the other goes on.
+                    // d(x f(x)) = f'(x) x + f(x): where f has been cut off only its own term is 0,
+                    // and what follows is cut off no longer.
                     let own = if *open == zero { zero } else { *slope };
                     *slope = own * *x + *y;
                     *open = one;
                     *y = *y * *x;
                 }
             }
-            Part::Sigmoid => self.each(|y| {
+            ChainPart::Sigmoid => self.each(|y| {
                 let s = one / (one + (-y).power_of_e());
                 (s, s * (one - s))
             }),
-            Part::LogSigmoid => self.each(|y| {
+            ChainPart::LogSigmoid => self.each(|y| {
                 let low = if y < zero { y } else { zero };
                 (low - (-y.size()).power_of_e().log_of_more(), one / (one + y.power_of_e()))
             }),
-            Part::Tanh => self.each(|y| {
+            ChainPart::Tanh => self.each(|y| {
                 let t = tanh(y);
                 (t, one - t * t)
             }),
-            Part::Gelu => self.each(|y| {
+            ChainPart::Gelu => self.each(|y| {
                 let e = (of(-0.5) * y * y).power_of_e();
                 let phi = of(0.5) * (one + erf(y * of(FRAC_1_SQRT_2), e));
                 (y * phi, phi + y * e * of(1.0 / (2.0 * PI).sqrt()))
             }),
-            Part::Erf => self.each(|y| {
+            ChainPart::Erf => self.each(|y| {
                 let e = (-y * y).power_of_e();
                 (erf(y, e), of(FRAC_2_SQRT_PI) * e)
             }),
-            Part::Exp => self.each(|y| {
+            ChainPart::Exp => self.each(|y| {
                 let e = y.power_of_e();
                 (e, if e > largest { largest } else { e })
             }),
-            Part::Log => self.each(|y| (y.log(), one / y)),
-            Part::Log1p => self.each(|y| (y.log_of_more(), one / (one + y))),
-            Part::Sqrt => self.each(|y| {
+            ChainPart::Log => self.each(|y| (y.log(), one / y)),
+            ChainPart::Log1p => self.each(|y| (y.log_of_more(), one / (one + y))),
+            ChainPart::Sqrt => self.each(|y| {
                 let root = y.root();
                 (root, of(0.5) / root)
             }),
-            Part::Recip => self.each(|y| (one / y, -one / (y * y))),
-            Part::Power(2.0) => self.each(|y| (y * y, of(2.0) * y)),
-            Part::Power(3.0) => self.each(|y| (y * y * y, of(3.0) * y * y)),
-            Part::Power(0.0) => self.each(|y| (y.to_power(zero), zero)),
-            Part::Power(p) => self.each(|y| (y.to_power(of(p)), of(p) * y.to_power(of(p - 1.0)))),
-            Part::Sin => self.each(|y| (y.sine(), y.cosine())),
-            Part::Cos => self.each(|y| (y.cosine(), -y.sine())),
-            Part::Abs => self.cut(|y| {
+            ChainPart::Recip => self.each(|y| (one / y, -one / (y * y))),
+            ChainPart::Power(2.0) => self.each(|y| (y * y, of(2.0) * y)),
+            ChainPart::Power(3.0) => self.each(|y| (y * y * y, of(3.0) * y * y)),
+            ChainPart::Power(0.0) => self.each(|y| (y.to_power(zero), zero)),
+            ChainPart::Power(p) => self.each(|y| (y.to_power(of(p)), of(p) * y.to_power(of(p - 1.0)))),
+            ChainPart::Sin => self.each(|y| (y.sine(), y.cosine())),
+            ChainPart::Cos => self.each(|y| (y.cosine(), -y.sine())),
+            ChainPart::Abs => self.cut(|y| {
                 let sign = if y > zero { one } else { -one };
                 (y.size(), if y == zero { zero } else { sign })
             }),
-            Part::Leaky(slope) => {
+            ChainPart::Leaky(slope) => {
                 let slope = of(slope);
                 self.cut(|y| {
                     let factor = if y > zero { one } else { slope };
                     (if y > zero { y } else { y * slope }, factor)
                 });
             }
-            Part::Clamp { min, max } => {
+            ChainPart::Clamp { min, max } => {
                 let (min, max) = (of(min), of(max));
                 self.cut(|y| {
                     let low = if y < min { min } else { y };
@@ -377,7 +390,8 @@ fn tanh<T: Real>(x: T) -> T {
     if x.size() < T::of(0.625) { near } else { far }
 }
 
-/// The error function, given e = exp(-x^2): rational functions below 1 and from there on (Cephes' `erf` and `erfc`).
+/// The error function, given e = exp(-x^2): rational functions below 1 and from there on (Cephes'
+/// `erf` and `erfc`).
 #[inline(always)]
 fn erf<T: Real>(x: T, e: T) -> T {
     let (z, size) = (x * x, x.size());
@@ -403,7 +417,7 @@ fn erf<T: Real>(x: T, e: T) -> T {
         ],
     );
     let near = x * above / below;
-    // Behind 8 nothing is left to take from 1.
+    // From 8 on 1 - erf is below rounding, and the polynomials could overflow.
     let capped = if size > T::of(8.0) { T::of(8.0) } else { size };
     let above = polynomial(
         capped,
@@ -446,12 +460,12 @@ mod tests {
     use crate::kernels::twins::cases::sets;
 
     /// Values and derivatives of a chain at some numbers.
-    fn at(set: InstructionSet, chain: &[Part], x: &[f64]) -> [Vec<f64>; 2] {
+    fn at(set: InstructionSet, chain: &[ChainPart], x: &[f64]) -> [Vec<f64>; 2] {
         let (mut y, mut slopes) = (vec![0.0; x.len()], vec![0.0; x.len()]);
-        let source = Dense { values: x, pitch: x.len(), offset: 0, channels: x.len() };
-        let place = Place { pitch: x.len(), offset: 0 };
+        let source = DenseRows { values: x, pitch: x.len(), offset: 0, channels: x.len() };
+        let layout = RowLayout { pitch: x.len(), offset: 0 };
         let pointwise = Pointwise { chain, source, positions: 1, live: &[0], samples: 1 };
-        pointwise.run(set, &mut y, place, Some(&mut slopes));
+        pointwise.run(set, &mut y, layout, Some(&mut slopes));
         [y, slopes]
     }
 
@@ -465,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn exponentials_are_those_of_the_library() {
+    fn exp_and_tanh_are_those_of_the_library() {
         for x in grid().into_iter().map(|x| 35.0 * x).filter(|x| *x > -700.0 && *x < 709.7) {
             let (found, expected) = (x.power_of_e(), x.exp());
             assert!((found - expected).abs() <= 4e-16 * x.abs().max(1.0) * expected, "{found:e} at {x}");
@@ -489,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_function_is_that_of_tables() {
+    fn erf_is_that_of_tables() {
         let known = [
             (0.1, 0.112_462_916_018_284_892_2),
             (0.5, 0.520_499_877_813_046_537_7),
@@ -510,33 +524,38 @@ mod tests {
     }
 
     #[test]
-    fn derivatives_are_limits_of_differences() {
-        let whole: &[&[Part]] = &[
-            &[Part::Sigmoid],
-            &[Part::LogSigmoid],
-            &[Part::Tanh],
-            &[Part::Gelu],
-            &[Part::Erf],
-            &[Part::Exp],
-            &[Part::Sin],
-            &[Part::Cos],
-            &[Part::Abs],
-            &[Part::Leaky(0.1)],
-            &[Part::Power(2.0)],
-            &[Part::Power(3.0)],
-            &[Part::Power(4.0)],
-            &[Part::Clamp { min: -1.0, max: 6.0 }],
-            &[Part::Sigmoid, Part::Argument],
+    fn slopes_are_limits_of_differences() {
+        let whole: &[&[ChainPart]] = &[
+            &[ChainPart::Sigmoid],
+            &[ChainPart::LogSigmoid],
+            &[ChainPart::Tanh],
+            &[ChainPart::Gelu],
+            &[ChainPart::Erf],
+            &[ChainPart::Exp],
+            &[ChainPart::Sin],
+            &[ChainPart::Cos],
+            &[ChainPart::Abs],
+            &[ChainPart::Leaky(0.1)],
+            &[ChainPart::Power(2.0)],
+            &[ChainPart::Power(3.0)],
+            &[ChainPart::Power(4.0)],
+            &[ChainPart::Clamp { min: -1.0, max: 6.0 }],
+            &[ChainPart::Sigmoid, ChainPart::Argument],
             &[
-                Part::Affine { scale: 1.0, shift: 3.0 },
-                Part::Clamp { min: 0.0, max: 6.0 },
-                Part::Argument,
-                Part::Affine { scale: 1.0 / 6.0, shift: 0.0 },
+                ChainPart::Affine { scale: 1.0, shift: 3.0 },
+                ChainPart::Clamp { min: 0.0, max: 6.0 },
+                ChainPart::Argument,
+                ChainPart::Affine { scale: 1.0 / 6.0, shift: 0.0 },
             ],
-            &[Part::Exp, Part::Log1p, Part::Tanh, Part::Argument],
+            &[ChainPart::Exp, ChainPart::Log1p, ChainPart::Tanh, ChainPart::Argument],
         ];
-        let positive: &[&[Part]] =
-            &[&[Part::Log], &[Part::Sqrt], &[Part::Recip], &[Part::Power(-0.5)], &[Part::Log1p, Part::Sqrt]];
+        let positive: &[&[ChainPart]] = &[
+            &[ChainPart::Log],
+            &[ChainPart::Sqrt],
+            &[ChainPart::Recip],
+            &[ChainPart::Power(-0.5)],
+            &[ChainPart::Log1p, ChainPart::Sqrt],
+        ];
         let chains = whole.iter().map(|chain| (chain, -6.0)).chain(positive.iter().map(|chain| (chain, 0.2)));
         for ((chain, lowest), set) in chains.flat_map(|chain| sets().map(move |set| (chain, set))) {
             let x: Vec<f64> = (0..97).map(|i| lowest + f64::from(i) * 0.127_3).collect();
@@ -555,14 +574,14 @@ mod tests {
     }
 
     #[test]
-    fn kinks_have_the_derivative_of_the_other_executor() {
-        let slope = |part: Part, x: f64| at(InstructionSet::Scalar, &[part], &[x])[1][0];
-        let cut = Part::Clamp { min: 0.0, max: 6.0 };
+    fn slopes_at_kinks_are_those_of_the_burn_executor() {
+        let slope = |part: ChainPart, x: f64| at(InstructionSet::Scalar, &[part], &[x])[1][0];
+        let cut = ChainPart::Clamp { min: 0.0, max: 6.0 };
         assert_eq!([slope(cut, 0.0), slope(cut, 6.0), slope(cut, 3.0)], [0.0, 0.0, 1.0]);
-        assert_eq!([slope(Part::Abs, 0.0), slope(Part::Leaky(0.1), 0.0)], [0.0, 0.1]);
-        let after = at(InstructionSet::Scalar, &[cut, Part::Sqrt], &[-1.0]);
+        assert_eq!([slope(ChainPart::Abs, 0.0), slope(ChainPart::Leaky(0.1), 0.0)], [0.0, 0.1]);
+        let after = at(InstructionSet::Scalar, &[cut, ChainPart::Sqrt], &[-1.0]);
         assert_eq!(after, [[0.0], [0.0]], "an infinite slope behind a bound");
-        let [y, slopes] = at(InstructionSet::Scalar, &[Part::Sqrt, cut], &[0.0, f64::NAN]);
+        let [y, slopes] = at(InstructionSet::Scalar, &[ChainPart::Sqrt, cut], &[0.0, f64::NAN]);
         assert!(slopes[0] == 0.0 && y[1].is_nan(), "{y:?} {slopes:?}");
     }
 }

@@ -3,10 +3,10 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::forward::product::Place;
-use crate::kernels::layout::rows::{Chunk, Dense, LiveRows, add_then_relu, tasks};
-use crate::kernels::layout::table::Table;
-use crate::kernels::simd::{Element, InstructionSet};
+use crate::kernels::forward::product::RowLayout;
+use crate::kernels::layout::rows::{Chunk, DenseRows, LiveRows, add_then_relu, tasks};
+use crate::kernels::layout::table::RowTable;
+use crate::kernels::simd::{InstructionSet, SimdFloat};
 
 /// Rows that a task should have at least.
 const LEAST_ROWS: usize = 64;
@@ -15,7 +15,7 @@ const LEAST_ROWS: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rowwise<'a, T> {
     /// The rows that are read.
-    pub(crate) source: Dense<'a, T>,
+    pub(crate) source: DenseRows<'a, T>,
     /// Rows of a sample that are written.
     pub(crate) positions: usize,
     /// Those that are computed, ascending.
@@ -24,21 +24,21 @@ pub(crate) struct Rowwise<'a, T> {
     pub(crate) samples: usize,
 }
 
-impl<T: Element> Rowwise<'_, T> {
+impl<T: SimdFloat> Rowwise<'_, T> {
     /// relu(scale x + shift + other), or without what is not given.
     pub(crate) fn affine(
         &self,
         set: InstructionSet,
         affine: Option<[&[T]; 2]>,
-        other: Option<Dense<'_, T>>,
+        other: Option<DenseRows<'_, T>>,
         relu: bool,
         out: &mut [T],
-        place: Place,
+        layout: RowLayout,
     ) {
-        self.run(out, place, |sample, position, out| {
+        self.run(out, layout, |sample, position, out| {
             let row = sample * self.positions + position;
             let (x, other) = (self.source.row(row), other.map(|other| other.row(row)));
-            set.run(Affine { x, affine, other, relu, out });
+            set.run(AffineRow { x, affine, other, relu, out });
         });
     }
 
@@ -49,10 +49,10 @@ impl<T: Element> Rowwise<'_, T> {
         shift: &[T],
         relu: bool,
         out: &mut [T],
-        place: Place,
+        layout: RowLayout,
     ) {
         let channels = self.source.channels;
-        self.run(out, place, |sample, position, out| {
+        self.run(out, layout, |sample, position, out| {
             let own = position * channels..(position + 1) * channels;
             out.copy_from_slice(self.source.row(sample * self.positions + position));
             if let Some(scale) = scale {
@@ -63,8 +63,8 @@ impl<T: Element> Rowwise<'_, T> {
     }
 
     /// The sum over each window times its share: one over the number of its elements.
-    pub(crate) fn average(&self, table: &Table, shares: &[T], out: &mut [T], place: Place) {
-        self.run(out, place, |sample, position, out| {
+    pub(crate) fn average(&self, table: &RowTable, shares: &[T], out: &mut [T], layout: RowLayout) {
+        self.run(out, layout, |sample, position, out| {
             out.fill(T::default());
             for from in (0..table.taps()).filter_map(|tap| table.source(position, tap)) {
                 let row = self.source.row(sample * table.source_rows() + from);
@@ -74,8 +74,9 @@ impl<T: Element> Rowwise<'_, T> {
         });
     }
 
-    /// The maximum over each window. The choices, `[row][channel]`, are the taps of the maxima: of several equal ones the first.
-    pub(crate) fn maximum(&self, table: &Table, out: &mut [T], place: Place, choices: &mut [u16]) {
+    /// The maximum over each window. The choices, `[row][channel]`, are the taps of the maxima: of
+    /// several equal ones the first.
+    pub(crate) fn maximum(&self, table: &RowTable, out: &mut [T], layout: RowLayout, choices: &mut [u16]) {
         let channels = self.source.channels;
         let pick = |sample: usize, position: usize, out: &mut [T], choices: &mut [u16]| {
             let mut any = false;
@@ -93,10 +94,10 @@ impl<T: Element> Rowwise<'_, T> {
         };
         let (all, parts) = self.rows();
         let chosen = all.chunks(choices, parts, channels);
-        all.chunks(out, parts, place.pitch).into_par_iter().zip(chosen).for_each(|(out, chosen)| {
+        all.chunks(out, parts, layout.pitch).into_par_iter().zip(chosen).for_each(|(out, chosen)| {
             for row in out.rows.map(|number| all.row(number)) {
                 let (first, start) =
-                    (row * place.pitch + place.offset - out.start, row * channels - chosen.start);
+                    (row * layout.pitch + layout.offset - out.start, row * channels - chosen.start);
                 let (own, choices) = (first..first + channels, start..start + channels);
                 let (sample, position) = (row / self.positions, row % self.positions);
                 pick(sample, position, &mut out.values[own], &mut chosen.values[choices]);
@@ -105,11 +106,11 @@ impl<T: Element> Rowwise<'_, T> {
     }
 
     /// Calls `one` with each live row of the result.
-    fn run(&self, out: &mut [T], place: Place, one: impl Fn(usize, usize, &mut [T]) + Sync) {
+    fn run(&self, out: &mut [T], layout: RowLayout, one: impl Fn(usize, usize, &mut [T]) + Sync) {
         let (all, parts) = self.rows();
-        all.chunks(out, parts, place.pitch).into_par_iter().for_each(|Chunk { rows, start, values }| {
+        all.chunks(out, parts, layout.pitch).into_par_iter().for_each(|Chunk { rows, start, values }| {
             for row in rows.map(|number| all.row(number)) {
-                let first = row * place.pitch + place.offset - start;
+                let first = row * layout.pitch + layout.offset - start;
                 let own = &mut values[first..first + self.source.channels];
                 one(row / self.positions, row % self.positions, own);
             }
@@ -125,7 +126,7 @@ impl<T: Element> Rowwise<'_, T> {
 }
 
 /// One row of an affine map.
-struct Affine<'a, 'b, T> {
+struct AffineRow<'a, 'b, T> {
     x: &'a [T],
     /// Scale and shift.
     affine: Option<[&'a [T]; 2]>,
@@ -135,7 +136,7 @@ struct Affine<'a, 'b, T> {
     out: &'b mut [T],
 }
 
-impl<T: Element> WithSimd for Affine<'_, '_, T> {
+impl<T: SimdFloat> WithSimd for AffineRow<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]

@@ -1,21 +1,26 @@
 //! The forward pass of a convolution: a dense product over the rows that a table names.
+//!
+//! Tiles of eight rows (four where registers are few) by two vectors of columns stay in registers
+//! while taps and channels pass by. With [`Patches`] the product is taken in Winograd's form
+//! instead.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::layout::cotangent::Tile;
+use crate::kernels::layout::cotangent::RowTile;
 use crate::kernels::layout::panels::Panels;
-use crate::kernels::layout::rows::{Chunk, Dense, LiveRows, tasks};
-use crate::kernels::layout::table::Table;
-use crate::kernels::simd::{Element, InstructionSet, load, store};
-use crate::kernels::winograd::patched::{Deliver, Patched, Source};
+use crate::kernels::layout::rows::{Chunk, DenseRows, LiveRows, tasks};
+use crate::kernels::layout::table::RowTable;
+use crate::kernels::simd::{InstructionSet, SimdFloat, load, store};
+use crate::kernels::winograd::patched::{Deliver, PatchSource, Patched};
 use crate::kernels::winograd::patches::Patches;
 
-/// y(row, o) = bias(o) + residual(row, o) + sum over taps t and channels i of x(table(row, t), i) w(t, i, o), then relu(y) if asked.
+/// y(row, o) = bias(o) + residual(row, o) + sum over taps t and channels i of x(table(row, t), i)
+/// w(t, i, o), then relu(y) if asked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Product<'a, T> {
     /// Which rows a row reads.
-    pub(crate) table: &'a Table,
+    pub(crate) table: &'a RowTable,
     /// The same in Winograd's form, if the weights are: for products at all positions.
     pub(crate) patches: Option<&'a Patches>,
     /// The weights.
@@ -23,16 +28,16 @@ pub(crate) struct Product<'a, T> {
     /// One number for each output.
     pub(crate) bias: &'a [T],
     /// The rows that are read.
-    pub(crate) source: Dense<'a, T>,
+    pub(crate) source: DenseRows<'a, T>,
     /// Rows that are added.
-    pub(crate) residual: Option<Dense<'a, T>>,
+    pub(crate) residual: Option<DenseRows<'a, T>>,
     /// Whether negative results become 0.
     pub(crate) relu: bool,
 }
 
-/// Where rows are written: like [`Dense`], the numbers apart.
+/// Where rows are written: as in [`DenseRows`], without the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct RowLayout {
     /// From one row to the next.
     pub(crate) pitch: usize,
     /// The first channel in the buffer's row.
@@ -45,7 +50,7 @@ const COLUMNS: usize = 2;
 /// Rows that a task should have at least.
 const LEAST_ROWS: usize = 32;
 
-impl<T: Element> Product<'_, T> {
+impl<T: SimdFloat> Product<'_, T> {
     /// Writes the rows of `samples` samples at the positions `live`, ascending, into `out`.
     pub(crate) fn run(
         &self,
@@ -53,41 +58,49 @@ impl<T: Element> Product<'_, T> {
         samples: usize,
         live: &[usize],
         out: &mut [T],
-        place: Place,
+        layout: RowLayout,
     ) {
         if let Some(patches) = self.patches {
             debug_assert_eq!(live.len(), self.table.rows());
-            let Dense { values, pitch, offset, channels } = self.source;
-            let source = Source { patches, values, pitch, offset, channels, lines: 1 };
+            let DenseRows { values, pitch, offset, channels } = self.source;
+            let source = PatchSource { patches, values, pitch, offset, channels, lines: 1 };
             let patched = Patched { source, panels: self.panels };
-            return patched.run(set, samples, out, |row| row * place.pitch, &Rows { product: self, place });
+            return patched.run(
+                set,
+                samples,
+                out,
+                |row| row * layout.pitch,
+                &ProductRows { product: self, layout },
+            );
         }
         let rows = LiveRows { positions: self.table.rows(), live, samples };
+        // Where rows pass by one panel at a time, each part reads all weights: no more parts than
+        // threads.
         let parts = match self.panels.passes() {
             1 => tasks(rows.count(), LEAST_ROWS),
             _ => tasks(rows.count(), LEAST_ROWS).min(rayon::current_num_threads()),
         };
-        rows.chunks(out, parts, place.pitch).into_par_iter().for_each(|chunk| {
-            set.run(Tiles { product: self, chunk, rows, place });
+        rows.chunks(out, parts, layout.pitch).into_par_iter().for_each(|chunk| {
+            set.run(Tiles { product: self, chunk, rows, layout });
         });
     }
 }
 
 /// Results of patches on their way to their rows.
-struct Rows<'a, T> {
+struct ProductRows<'a, T> {
     product: &'a Product<'a, T>,
-    place: Place,
+    layout: RowLayout,
 }
 
-impl<T: Element> Deliver<T> for Rows<'_, T> {
+impl<T: SimdFloat> Deliver<T> for ProductRows<'_, T> {
     /// Bias, residual and relu.
     #[inline(always)]
-    fn deliver<S: Simd>(&self, simd: S, tile: Tile<'_, T>, chunk: &mut Chunk<'_, T>) {
-        let Self { product, place } = self;
-        let Tile { row, first, width, values, .. } = tile;
+    fn deliver<S: Simd>(&self, simd: S, tile: RowTile<'_, T>, chunk: &mut Chunk<'_, T>) {
+        let Self { product, layout } = self;
+        let RowTile { row, first, width, values, .. } = tile;
         let bias = &product.bias[first..first + width];
         let other = product.residual.map(|residual| &residual.row(row)[first..first + width]);
-        let at = row * place.pitch + place.offset + first - chunk.start;
+        let at = row * layout.pitch + layout.offset + first - chunk.start;
         let out = &mut chunk.values[at..at + width];
         let lanes = T::lanes::<S>();
         for (at, out) in out.chunks_mut(lanes).enumerate() {
@@ -111,10 +124,10 @@ struct Tiles<'a, 'b, T> {
     chunk: Chunk<'b, T>,
     /// What the chunk's range counts.
     rows: LiveRows<'a>,
-    place: Place,
+    layout: RowLayout,
 }
 
-impl<T: Element> WithSimd for Tiles<'_, '_, T> {
+impl<T: SimdFloat> WithSimd for Tiles<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -127,9 +140,9 @@ impl<T: Element> WithSimd for Tiles<'_, '_, T> {
 type Reads<'a, T, const R: usize> = (usize, [&'a [T]; R]);
 
 /// R rows of G vectors.
-type Sums<T, S, const R: usize, const G: usize = COLUMNS> = [[<T as Element>::Vector<S>; G]; R];
+type TileSums<T, S, const R: usize, const G: usize = COLUMNS> = [[<T as SimdFloat>::Vector<S>; G]; R];
 
-impl<T: Element> Tiles<'_, '_, T> {
+impl<T: SimdFloat> Tiles<'_, '_, T> {
     #[inline(always)]
     fn tiles<S: Simd, const R: usize>(mut self, simd: S) {
         let panels = self.product.panels;
@@ -186,7 +199,7 @@ impl<T: Element> Tiles<'_, '_, T> {
         rows: &[Option<usize>; R],
         first: usize,
         width: usize,
-    ) -> Sums<T, S, R> {
+    ) -> TileSums<T, S, R> {
         let Product { bias, residual, .. } = self.product;
         let bias = load_columns(simd, &bias[first..first + width]);
         let mut sums = [bias; R];
@@ -205,14 +218,14 @@ impl<T: Element> Tiles<'_, '_, T> {
     fn finish<S: Simd, const R: usize>(
         &mut self,
         simd: S,
-        sums: &Sums<T, S, R>,
+        sums: &TileSums<T, S, R>,
         rows: &[Option<usize>; R],
         first: usize,
         width: usize,
     ) {
         for (row, sums) in rows.iter().zip(sums) {
             let Some(row) = row else { continue };
-            let at = row * self.place.pitch + self.place.offset + first - self.chunk.start;
+            let at = row * self.layout.pitch + self.layout.offset + first - self.chunk.start;
             let mut sums = *sums;
             if self.product.relu {
                 for sum in &mut sums {
@@ -229,7 +242,7 @@ impl<T: Element> Tiles<'_, '_, T> {
 
 /// The operands of rows, tap by tap; taps that none of them has are left out.
 #[inline(always)]
-fn reads_of<'a, T: Element, const R: usize>(
+fn reads_of<'a, T: SimdFloat, const R: usize>(
     product: &Product<'a, T>,
     rows: &[Option<usize>; R],
     zeros: &'a [T],
@@ -255,9 +268,9 @@ fn reads_of<'a, T: Element, const R: usize>(
 
 /// sums(r) += sum over channels i of x(r, i) w(i), one after the other.
 #[inline(always)]
-pub(crate) fn accumulate<S: Simd, T: Element, const R: usize, const G: usize>(
+pub(crate) fn accumulate<S: Simd, T: SimdFloat, const R: usize, const G: usize>(
     simd: S,
-    sums: &mut Sums<T, S, R, G>,
+    sums: &mut TileSums<T, S, R, G>,
     rows: [&[T]; R],
     weights: &[T],
     width: usize,
@@ -281,7 +294,7 @@ pub(crate) fn accumulate<S: Simd, T: Element, const R: usize, const G: usize>(
 
 /// Vectors from numbers that may be too few to fill them.
 #[inline(always)]
-fn load_columns<S: Simd, T: Element>(simd: S, from: &[T]) -> [T::Vector<S>; COLUMNS] {
+fn load_columns<S: Simd, T: SimdFloat>(simd: S, from: &[T]) -> [T::Vector<S>; COLUMNS] {
     let lanes = T::lanes::<S>();
     let mut vectors = [T::splat(simd, T::default()); COLUMNS];
     for (vector, from) in vectors.iter_mut().zip(from.chunks(lanes)) {

@@ -1,16 +1,17 @@
-//! What the channels of a row do to one another: softmax, and normalisation by the row's own mean and variance.
+//! Functions of all channels of a row: softmax, and normalisation by the row's own mean and
+//! variance.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::forward::product::Place;
-use crate::kernels::layout::rows::{Dense, LiveRows, tasks};
+use crate::kernels::forward::product::RowLayout;
+use crate::kernels::layout::rows::{DenseRows, LiveRows, tasks};
 use crate::kernels::reverse::scaled::total;
-use crate::kernels::simd::{Element, InstructionSet};
+use crate::kernels::simd::{InstructionSet, SimdFloat};
 
 /// y = f(x), row by row.
 #[derive(Debug, Clone)]
-pub(crate) enum Row<T> {
+pub(crate) enum WithinRow<T> {
     /// exp x / sum exp x.
     Softmax,
     /// gamma h + beta, h = (x - mean) / sqrt(variance + epsilon).
@@ -20,8 +21,8 @@ pub(crate) enum Row<T> {
 /// All rows of a value.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Within<'a, T> {
-    pub(crate) row: &'a Row<T>,
-    pub(crate) source: Dense<'a, T>,
+    pub(crate) row: &'a WithinRow<T>,
+    pub(crate) source: DenseRows<'a, T>,
     /// Rows of a sample, and those that are computed.
     pub(crate) positions: usize,
     pub(crate) live: &'a [usize],
@@ -31,14 +32,14 @@ pub(crate) struct Within<'a, T> {
 /// Rows that a task should have at least.
 const LEAST_ROWS: usize = 32;
 
-impl<T: Element> Row<T> {
+impl<T: SimdFloat> WithinRow<T> {
     /// With the nearest numbers of another type.
-    pub(crate) fn rounded<U: Element>(&self) -> Row<U> {
+    pub(crate) fn rounded<U: SimdFloat>(&self) -> WithinRow<U> {
         let numbers = |all: &[T]| all.iter().map(|x| U::from_f64(x.to_f64())).collect();
         match self {
-            Self::Softmax => Row::Softmax,
+            Self::Softmax => WithinRow::Softmax,
             Self::Standard { epsilon, gamma, beta } => {
-                Row::Standard { epsilon: *epsilon, gamma: numbers(gamma), beta: numbers(beta) }
+                WithinRow::Standard { epsilon: *epsilon, gamma: numbers(gamma), beta: numbers(beta) }
             }
         }
     }
@@ -53,7 +54,8 @@ impl<T: Element> Row<T> {
         }
     }
 
-    /// Numbers that a row of so many channels keeps besides its result: h, and one over the deviation.
+    /// Numbers that a row of so many channels keeps besides its result: h, and one over the
+    /// standard deviation.
     pub(crate) fn kept(&self, channels: usize) -> Option<usize> {
         match self {
             Self::Softmax => None,
@@ -62,13 +64,14 @@ impl<T: Element> Row<T> {
     }
 }
 
-impl<T: Element> Within<'_, T> {
-    /// Writes the live rows to their place, and what the reverse pass needs, if there is a buffer for it.
-    pub(crate) fn run(&self, set: InstructionSet, out: &mut [T], place: Place, kept: Option<&mut [T]>) {
+impl<T: SimdFloat> Within<'_, T> {
+    /// Writes the live rows as `layout` says, and what the reverse pass needs, if there is a buffer
+    /// for it.
+    pub(crate) fn run(&self, set: InstructionSet, out: &mut [T], layout: RowLayout, kept: Option<&mut [T]>) {
         let Self { positions, live, samples, .. } = *self;
         let rows = LiveRows { positions, live, samples };
         let parts = tasks(rows.count(), LEAST_ROWS);
-        let (values, channels) = (rows.chunks(out, parts, place.pitch), self.source.channels);
+        let (values, channels) = (rows.chunks(out, parts, layout.pitch), self.source.channels);
         let width = self.row.kept(channels).unwrap_or(0);
         let kept = match kept {
             Some(kept) => rows.chunks(kept, parts, width).into_iter().map(Some).collect(),
@@ -76,35 +79,35 @@ impl<T: Element> Within<'_, T> {
         };
         values.into_par_iter().zip(kept).for_each(|(out, mut kept)| {
             for row in out.rows.clone().map(|number| rows.row(number)) {
-                let first = row * place.pitch + place.offset - out.start;
+                let first = row * layout.pitch + layout.offset - out.start;
                 let own = kept.as_mut().map(|kept| {
                     let first = row * width - kept.start;
                     &mut kept.values[first..first + width]
                 });
                 let y = &mut out.values[first..first + channels];
-                set.run(One { row: self.row, x: self.source.row(row), y, kept: own });
+                set.run(OneRow { row: self.row, x: self.source.row(row), y, kept: own });
             }
         });
     }
 }
 
 /// One row.
-struct One<'a, 'b, T> {
-    row: &'a Row<T>,
+struct OneRow<'a, 'b, T> {
+    row: &'a WithinRow<T>,
     x: &'a [T],
     y: &'b mut [T],
     kept: Option<&'b mut [T]>,
 }
 
-impl<T: Element> WithSimd for One<'_, '_, T> {
+impl<T: SimdFloat> WithSimd for OneRow<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let Self { row, x, y, kept } = self;
         match row {
-            Row::Softmax => softmax(x, y),
-            Row::Standard { epsilon, gamma, beta } => {
+            WithinRow::Softmax => softmax(x, y),
+            WithinRow::Standard { epsilon, gamma, beta } => {
                 let deviation = standardize(*epsilon, x, y);
                 if let Some(kept) = kept {
                     kept[..y.len()].copy_from_slice(y);
@@ -118,17 +121,17 @@ impl<T: Element> WithSimd for One<'_, '_, T> {
 }
 
 #[inline(always)]
-fn softmax<T: Element>(x: &[T], y: &mut [T]) {
-    // NaN is never the largest, and makes all of the row NaN in the sum.
+fn softmax<T: SimdFloat>(x: &[T], y: &mut [T]) {
+    // NaN is never the largest, but makes the sum NaN, and with it all of the row.
     let largest = x.iter().fold(T::from_f64(f64::NEG_INFINITY), |a, b| if *b > a { *b } else { a });
     y.iter_mut().zip(x).for_each(|(y, x)| *y = (*x - largest).power_of_e());
     let sum = total([&*y]);
     y.iter_mut().for_each(|y| *y = *y / sum);
 }
 
-/// Writes h, and gives one over the deviation.
+/// Writes h, and gives one over the standard deviation.
 #[inline(always)]
-fn standardize<T: Element>(epsilon: f64, x: &[T], h: &mut [T]) -> T {
+fn standardize<T: SimdFloat>(epsilon: f64, x: &[T], h: &mut [T]) -> T {
     let count = x.len() as f64;
     let mean = T::from_f64(total([x]).to_f64() / count);
     let minus = T::from_f64(-1.0);

@@ -1,27 +1,29 @@
-//! Cotangents of one sample by channel: the way into the gradients of weights.
+//! Cotangents of one sample sorted by channel, for the gradients of weights; and Gram matrices of
+//! plain rows.
 
 use pulp::{Simd, WithSimd};
 
 use crate::kernels::layout::cotangent::{Cotangents, Lines};
 use crate::kernels::reverse::pullback::{MOST_LINES, by_lines};
-use crate::kernels::simd::{Element, InstructionSet, WIDEST};
+use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
 
-/// For each channel of a layer's outputs the positions where it is active, and the V cotangents there.
+/// For each channel of a layer's outputs the positions where it is active, and the V cotangents
+/// there.
 #[derive(Debug, Clone)]
 pub(crate) struct ByChannel<T> {
     /// V, from 1 to [`MOST_LINES`].
     pub(crate) lines: usize,
     /// Where the entries of each channel begin; one more than there are channels.
     starts: Vec<usize>,
-    /// Places in the list of positions.
+    /// Indices in the list of positions.
     positions: Vec<u32>,
-    /// `[entry][V]`, and a vector more.
+    /// `[entry][V]`, and a vector's worth of numbers more, which kernels may read.
     values: Vec<T>,
 }
 
-/// Where the cotangents of a sample are.
+/// The cotangents of one sample.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct At<'a, T> {
+pub(crate) struct SampleCotangents<'a, T> {
     /// The cotangents.
     pub(crate) source: Cotangents<'a, T>,
     /// V, from 1 to [`MOST_LINES`].
@@ -34,10 +36,10 @@ pub(crate) struct At<'a, T> {
     pub(crate) sample: usize,
 }
 
-impl<T: Element> ByChannel<T> {
+impl<T: SimdFloat> ByChannel<T> {
     /// Of one sample.
     #[must_use]
-    pub(crate) fn new(at: At<'_, T>) -> Self {
+    pub(crate) fn new(at: SampleCotangents<'_, T>) -> Self {
         debug_assert!((1..=MOST_LINES).contains(&at.lines), "{} lines", at.lines);
         let mut starts = vec![0; at.source.layout.channels() + 1];
         for row in at.live_rows() {
@@ -58,11 +60,12 @@ impl<T: Element> ByChannel<T> {
     }
 
     /// Sorts the cotangents of all rows into their channels.
-    fn fill<const V: usize>(&mut self, at: At<'_, T>) {
+    fn fill<const V: usize>(&mut self, at: SampleCotangents<'_, T>) {
         let mut next = self.starts.clone();
         let last = (at.sample + 1) * at.rows - 1;
-        for (place, row) in at.live_rows().enumerate() {
-            // The processor does not foresee lines that are read side by side.
+        for (index, row) in at.live_rows().enumerate() {
+            // Lines that are read side by side are fetched ahead: the processor does not foresee
+            // them.
             if row < last {
                 at.source.fetch(row + 1, V, 0..at.source.layout.channels());
             }
@@ -71,7 +74,7 @@ impl<T: Element> ByChannel<T> {
             for (a, &id) in ids.iter().enumerate() {
                 let entry = next[id as usize];
                 next[id as usize] += 1;
-                self.positions[entry] = place as u32;
+                self.positions[entry] = index as u32;
                 for (value, line) in self.values[entry * V..][..V].iter_mut().zip(lines) {
                     *value = line[a];
                 }
@@ -85,7 +88,8 @@ impl<T: Element> ByChannel<T> {
         self.starts.len() - 1
     }
 
-    /// The entries of a channel: places in the list of positions, and `[entry][V]`, with what lies behind.
+    /// The entries of a channel: indices in the list of positions, and `[entry][V]`, with what lies
+    /// behind.
     #[inline(always)]
     pub(crate) fn entries(&self, channel: usize) -> (&[u32], &[T]) {
         let (from, till) = (self.starts[channel], self.starts[channel + 1]);
@@ -93,7 +97,7 @@ impl<T: Element> ByChannel<T> {
     }
 }
 
-impl<T> At<'_, T> {
+impl<T> SampleCotangents<'_, T> {
     /// The rows of the sample at which there may be cotangents.
     pub(crate) fn live_rows(&self) -> impl Iterator<Item = usize> {
         let first = self.sample * self.rows;
@@ -103,7 +107,7 @@ impl<T> At<'_, T> {
 
 /// The inner products of V rows side by side, `[V, V]`, summed in f64.
 #[must_use]
-pub(crate) fn gram_of<T: Element>(set: InstructionSet, rows: &[T], lines: usize) -> Vec<f64> {
+pub(crate) fn gram_of<T: SimdFloat>(set: InstructionSet, rows: &[T], lines: usize) -> Vec<f64> {
     set.run(Products { rows, lines })
 }
 
@@ -112,7 +116,7 @@ struct Products<'a, T> {
     lines: usize,
 }
 
-impl<T: Element> WithSimd for Products<'_, T> {
+impl<T: SimdFloat> WithSimd for Products<'_, T> {
     type Output = Vec<f64>;
 
     #[inline(always)]
@@ -130,12 +134,13 @@ impl<T: Element> WithSimd for Products<'_, T> {
     }
 }
 
-/// Sums side by side: their order is always the same.
+/// Sums that run side by side. The number is the same on all instruction sets, and with it the
+/// order of summation.
 const LANES: usize = 32;
 
 /// Adds the products of two rows.
 #[inline(always)]
-fn add_products<T: Element>(a: &[T], b: &[T], sums: &mut [f64; LANES]) {
+fn add_products<T: SimdFloat>(a: &[T], b: &[T], sums: &mut [f64; LANES]) {
     let (mut left, mut right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let mut local = *sums;
     for (a, b) in (&mut left).zip(&mut right) {

@@ -1,4 +1,11 @@
 //! Gram matrices of the gradients of parameters, of which none is ever held.
+//!
+//! | module | of |
+//! |---|---|
+//! | [`channels`] | the cotangents of a sample, sorted by channel |
+//! | [`outer`] | weights, by tiles of the gradient |
+//! | [`pairs`] | weights, by pairs of positions |
+//! | [`sums`] | biases and normalisations |
 
 pub(crate) mod channels;
 pub(crate) mod outer;

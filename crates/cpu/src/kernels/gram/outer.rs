@@ -1,8 +1,15 @@
-//! The Gram matrix of a weight's gradients, without the gradients: tile by tile in registers, squared and dropped.
+//! The Gram matrix of a weight's gradients, without the gradients: tile by tile in registers,
+//! squared and dropped.
 //!
-//! The gradient of a convolution's weight for cotangent v is D_v(o, t, i) = sum over positions p of g(p, v, o) x(p, t, i). Here the roles of
-//! position and channel change places against the pullback: for one output channel o only the positions count where o is active, and one
-//! list of them serves all taps and inputs. A tile is V lines by one or two vectors of inputs.
+//! The gradient of a convolution's weight for cotangent v is D_v(o, t, i) = sum over positions p of
+//! g(p, v, o) x(p, t, i). Compared with the pullback, position and channel change roles: for one
+//! output channel o only the positions count where o is active, and one list of them
+//! ([`ByChannel`]) serves all taps and inputs. A tile is V lines by one or two vectors of inputs of
+//! one tap; its sums over positions stay in registers. What is kept of a tile is its contribution
+//! to V x V sums.
+//!
+//! With [`Patches`] the same is done in Winograd's form
+//! ([`crate::kernels::winograd::patched_outer`]).
 
 use std::ops::Range;
 
@@ -10,22 +17,23 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::kernels::gram::channels::ByChannel;
-use crate::kernels::layout::rows::Dense;
-use crate::kernels::layout::table::Table;
+use crate::kernels::layout::rows::DenseRows;
+use crate::kernels::layout::table::RowTable;
 use crate::kernels::reverse::pullback::{MOST_LINES, by_lines};
-use crate::kernels::simd::{Element, InstructionSet};
-use crate::kernels::winograd::patched_outer::{self, PatchedOuter};
+use crate::kernels::simd::{InstructionSet, SimdFloat};
+use crate::kernels::winograd::patched_outer::{self, PatchGram};
 use crate::kernels::winograd::patches::Patches;
 
 /// G(v, w) = sum over o, t, i of D_v(o, t, i) D_w(o, t, i), for one sample.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Outer<'a, T> {
+pub(crate) struct TileGram<'a, T> {
     /// Which row each row reads by which tap.
-    pub(crate) table: &'a Table,
-    /// The same in Winograd's form ([`Form::Four`](crate::Form::Four)), if it is to be taken: for layers all of whose rows are computed.
+    pub(crate) table: &'a RowTable,
+    /// The same in Winograd's form (`WinogradForm::Four`), if it is to be taken: for layers all of
+    /// whose rows are computed.
     pub(crate) patches: Option<&'a Patches>,
     /// The rows that are read: x. Two vectors behind the last are read and not used.
-    pub(crate) rows: Dense<'a, T>,
+    pub(crate) rows: DenseRows<'a, T>,
     /// The positions at which there may be cotangents, ascending.
     pub(crate) live: &'a [usize],
     /// The cotangents of the layer's outputs there: g.
@@ -34,24 +42,25 @@ pub(crate) struct Outer<'a, T> {
     pub(crate) scale: Option<&'a [T]>,
 }
 
-/// Output channels that one task takes; sums are added in the order of the tasks, which does not depend on threads.
+/// Output channels that one task takes. The sums of tasks are added in the order of the tasks, so
+/// that bits do not depend on the number of threads.
 pub(crate) const CHANNELS: usize = 8;
 
-/// Numbers of a tile's line: two vectors of 16.
+/// Numbers of a tile's line: two of the widest vectors.
 pub(crate) const WIDE: usize = 32;
 
-impl<T: Element> Outer<'_, T> {
+impl<T: SimdFloat> TileGram<'_, T> {
     /// `[V, V]`, row-major, the squares summed in f64.
     #[must_use]
     pub(crate) fn gram(&self, set: InstructionSet, sample: usize) -> Vec<f64> {
         let channels = self.entries.channels();
         let tasks: Vec<_> =
             (0..channels).step_by(CHANNELS).map(|from| from..channels.min(from + CHANNELS)).collect();
-        let parts: Vec<Sums> = match self.patches {
-            Some(patches) => PatchedOuter { outer: self, patches }.sums(set, sample, tasks),
+        let parts: Vec<LinePairSums> = match self.patches {
+            Some(patches) => PatchGram { outer: self, patches }.sums(set, sample, tasks),
             None => {
                 let sources = self.sources(sample);
-                let run = |channels| set.run(Channels { outer: self, sources: &sources, channels });
+                let run = |channels| set.run(TileChannels { outer: self, sources: &sources, channels });
                 tasks.into_par_iter().map(run).collect()
             }
         };
@@ -68,7 +77,7 @@ impl<T: Element> Outer<'_, T> {
         gram
     }
 
-    /// Bytes that [`Outer::gram`] takes by patches, beside the cotangents.
+    /// Bytes that [`TileGram::gram`] takes by patches, beside the cotangents.
     #[must_use]
     pub(crate) fn bytes(patches: &Patches, inputs: usize, lines: usize) -> usize {
         size_of::<T>() * patched_outer::numbers(patches, inputs, lines, rayon::current_num_threads())
@@ -85,25 +94,26 @@ impl<T: Element> Outer<'_, T> {
     }
 }
 
-/// Lanes of f64 sums for each pair of lines.
+/// Sums of D_v D_w for each pair of lines v <= w, in eight lanes each: as many as the widest vector
+/// of f64 has. All instruction sets keep eight, so that the order of summation is the same.
 #[derive(Default)]
-pub(crate) struct Sums([[[f64; LANES]; MOST_LINES]; MOST_LINES]);
+pub(crate) struct LinePairSums([[[f64; LANES]; MOST_LINES]; MOST_LINES]);
 
 const LANES: usize = 8;
 
 /// Some output channels.
-struct Channels<'a, T> {
-    outer: &'a Outer<'a, T>,
+struct TileChannels<'a, T> {
+    outer: &'a TileGram<'a, T>,
     sources: &'a [Vec<Option<usize>>],
     channels: Range<usize>,
 }
 
-impl<T: Element> WithSimd for Channels<'_, T> {
-    type Output = Sums;
+impl<T: SimdFloat> WithSimd for TileChannels<'_, T> {
+    type Output = LinePairSums;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Sums {
-        let mut sums = Sums::default();
+    fn with_simd<S: Simd>(self, simd: S) -> LinePairSums {
+        let mut sums = LinePairSums::default();
         if S::REGISTER_COUNT < 32 {
             by_lines!(self.outer.entries.lines, |V| self.run::<S, 1, V>(simd, &mut sums));
         } else {
@@ -113,9 +123,9 @@ impl<T: Element> WithSimd for Channels<'_, T> {
     }
 }
 
-impl<T: Element> Channels<'_, T> {
+impl<T: SimdFloat> TileChannels<'_, T> {
     #[inline(always)]
-    fn run<S: Simd, const G: usize, const V: usize>(&self, simd: S, sums: &mut Sums) {
+    fn run<S: Simd, const G: usize, const V: usize>(&self, simd: S, sums: &mut LinePairSums) {
         let columns = G * T::lanes::<S>();
         let inputs = self.outer.rows.channels;
         let mut wide = [[0.0; WIDE]; V];
@@ -139,10 +149,11 @@ impl<T: Element> Channels<'_, T> {
         (positions, values): (&[u32], &[T]),
         sources: &[Option<usize>],
         first: usize,
-    ) -> Tile<T, V> {
+    ) -> GradientTile<T, V> {
         let lanes = T::lanes::<S>();
         let mut tile = [[T::splat(simd, T::default()); G]; V];
         for (position, values) in positions.iter().zip(values.chunks_exact(V)) {
+            // None where the tap falls into the padding.
             let Some(begin) = sources[*position as usize] else { continue };
             let row = &self.outer.rows.values[begin + first..][..G * lanes];
             let row: [T::Vector<S>; G] =
@@ -165,17 +176,18 @@ impl<T: Element> Channels<'_, T> {
 }
 
 /// Lines of two vectors of D.
-type Tile<T, const V: usize> = [[T; WIDE]; V];
+type GradientTile<T, const V: usize> = [[T; WIDE]; V];
 
-/// sums(v, w) += scale^2 D_v . D_w over the first `width` numbers, by way of `wide`.
+/// sums(v, w) += scale^2 D_v . D_w over the first `width` numbers. The tile is converted to f64 in
+/// `wide` first, where zeros stand behind the last number, so that whole vectors can be multiplied.
 #[inline(always)]
-fn square<S: Simd, T: Element, const V: usize>(
+fn square<S: Simd, T: SimdFloat, const V: usize>(
     simd: S,
-    tile: &Tile<T, V>,
+    tile: &GradientTile<T, V>,
     width: usize,
     scale: f64,
-    wide: &mut Tile<f64, V>,
-    sums: &mut Sums,
+    wide: &mut GradientTile<f64, V>,
+    sums: &mut LinePairSums,
 ) {
     let used = width.next_multiple_of(LANES);
     for (wide, line) in wide.iter_mut().zip(tile) {
@@ -193,8 +205,9 @@ fn square<S: Simd, T: Element, const V: usize>(
     }
 }
 
-impl Sums {
-    /// Adds the products of two rows, as many as fill vectors.
+impl LinePairSums {
+    /// Adds the products of two rows, whose length is a multiple of the lanes. Vector n of the rows
+    /// goes to vector n modulo `vectors` of the sums.
     #[inline(always)]
     pub(crate) fn add<S: Simd>(&mut self, simd: S, v: usize, w: usize, a: &[f64], b: &[f64]) {
         let (a, _) = S::as_simd_f64s(a);

@@ -1,12 +1,16 @@
 //! The Gram matrix of a weight's gradients by pairs of positions, where these are few.
 //!
-//! With D_v(o, t, i) = sum over positions p of g(p, v, o) x(p, t, i) as in [`crate::kernels::gram::outer`],
+//! With D_v(o, t, i) = sum over positions p of g(p, v, o) x(p, t, i) as in
+//! [`crate::kernels::gram::outer`],
 //!
 //! ```text
-//! G(v, w) = sum over o, t, i of D_v D_w = sum over o, p, q of A(p, q) g(p, v, o) g(q, w, o),  A(p, q) = sum over t, i of x(p, t, i) x(q, t, i).
+//! G(v, w) = sum over o, t, i of D_v D_w = sum over o, p, q of A(p, q) g(p, v, o) g(q, w, o),
+//! A(p, q) = sum over t, i of x(p, t, i) x(q, t, i).
 //! ```
 //!
-//! A serves all outputs, and for each of them only the pairs of positions count at which it is active. Half of these are enough, for A is symmetric.
+//! A serves all outputs, and for each of them only the pairs of positions count at which it is
+//! active. Since A is symmetric, the pairs with q <= p are enough: with A(p, p) halved they give a
+//! matrix H, and G = H + H^T.
 
 use std::ops::Range;
 
@@ -16,11 +20,11 @@ use rayon::prelude::*;
 use crate::kernels::gram::channels::ByChannel;
 use crate::kernels::gram::outer::CHANNELS;
 use crate::kernels::reverse::pullback::by_lines;
-use crate::kernels::simd::{Element, InstructionSet, WIDEST};
+use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
 
 /// G for one sample.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pairs<'a, T> {
+pub(crate) struct PairGram<'a, T> {
     /// A, `[position][position]`; what lies above the diagonal is not read.
     pub(crate) inner: &'a [T],
     /// How many positions there are.
@@ -31,18 +35,20 @@ pub(crate) struct Pairs<'a, T> {
     pub(crate) scale: Option<&'a [T]>,
 }
 
-/// Positions whose sums run side by side.
+/// Positions p that are taken together: their sums over q run side by side, and g(q, ..) is loaded
+/// once for all.
 const SIDE: usize = 4;
 
-impl<T: Element> Pairs<'_, T> {
-    /// `[V, V]`, row-major. The sums over an output's pairs are in the precision of T, those over outputs in f64.
+impl<T: SimdFloat> PairGram<'_, T> {
+    /// `[V, V]`, row-major. The sums over an output's pairs are in the precision of T, those over
+    /// outputs in f64.
     #[must_use]
     pub(crate) fn gram(&self, set: InstructionSet) -> Vec<f64> {
         let (channels, lines) = (self.entries.channels(), self.entries.lines);
         // Some outputs to a task, whose sums are added in order whatever the threads.
         let tasks: Vec<_> =
             (0..channels).step_by(CHANNELS).map(|from| from..channels.min(from + CHANNELS)).collect();
-        let run = |channels| set.run(Channels { pairs: self, channels });
+        let run = |channels| set.run(PairChannels { pairs: self, channels });
         let parts: Vec<Vec<f64>> = tasks.into_par_iter().map(run).collect();
         let mut half = vec![0.0; lines * lines];
         for part in parts {
@@ -53,12 +59,12 @@ impl<T: Element> Pairs<'_, T> {
 }
 
 /// Some output channels.
-struct Channels<'a, T> {
-    pairs: &'a Pairs<'a, T>,
+struct PairChannels<'a, T> {
+    pairs: &'a PairGram<'a, T>,
     channels: Range<usize>,
 }
 
-impl<T: Element> WithSimd for Channels<'_, T> {
+impl<T: SimdFloat> WithSimd for PairChannels<'_, T> {
     type Output = Vec<f64>;
 
     #[inline(always)]
@@ -69,7 +75,7 @@ impl<T: Element> WithSimd for Channels<'_, T> {
 
 /// One output's active positions and their cotangents, `[entry][V]`, those of one vector of lines.
 #[derive(Clone, Copy)]
-struct Column<'a, T> {
+struct OutputEntries<'a, T> {
     positions: &'a [u32],
     /// All lines.
     values: &'a [T],
@@ -77,7 +83,7 @@ struct Column<'a, T> {
     first: usize,
 }
 
-impl<T: Element> Channels<'_, T> {
+impl<T: SimdFloat> PairChannels<'_, T> {
     #[inline(always)]
     fn run<S: Simd, const V: usize>(&self, simd: S) -> Vec<f64> {
         let (lanes, mut sums) = (T::lanes::<S>(), vec![0.0; V * V]);
@@ -85,7 +91,7 @@ impl<T: Element> Channels<'_, T> {
             let (positions, values) = self.pairs.entries.entries(channel);
             let scale = self.pairs.scale.map_or(1.0, |scale| scale[channel].to_f64());
             for first in (0..V).step_by(lanes) {
-                let column = Column { positions, values, first };
+                let column = OutputEntries { positions, values, first };
                 let mut gram = [T::splat(simd, T::default()); V];
                 let whole = positions.len() - positions.len() % SIDE;
                 for from in (0..whole).step_by(SIDE) {
@@ -107,20 +113,22 @@ impl<T: Element> Channels<'_, T> {
         sums
     }
 
-    /// gram(v, ..) += sum over R entries p of g(p, v) (A(p, p) g(p, ..) / 2 + sum over entries q before p of A(p, q) g(q, ..)).
+    /// gram(v, ..) += sum over R entries p of g(p, v) (A(p, p) g(p, ..) / 2 + sum over entries q
+    /// before p of A(p, q) g(q, ..)).
     #[inline(always)]
     fn rows<S: Simd, const V: usize, const R: usize>(
         &self,
         simd: S,
-        column: Column<'_, T>,
+        column: OutputEntries<'_, T>,
         from: usize,
         gram: &mut [T::Vector<S>; V],
     ) {
         let (count, lanes) = (self.pairs.positions, T::lanes::<S>());
-        let Column { positions, values, first } = column;
+        let OutputEntries { positions, values, first } = column;
         let own: [usize; R] = std::array::from_fn(|r| positions[from + r] as usize);
         let inner: [&[T]; R] = std::array::from_fn(|r| &self.pairs.inner[own[r] * count..][..count]);
         let vector = |entry: usize| T::load(simd, &values[entry * V + first..][..lanes]);
+        // All q before the first of the R entries serve each of them alike.
         let mut sums = [T::splat(simd, T::default()); R];
         for (entry, &position) in positions[..from].iter().enumerate() {
             let g = vector(entry);
@@ -128,6 +136,7 @@ impl<T: Element> Channels<'_, T> {
                 *sum = T::mul_add(simd, T::splat(simd, inner[position as usize]), g, *sum);
             }
         }
+        // Then the pairs among the R entries, and each entry with itself.
         let half = T::from_f64(0.5);
         for (r, (mut sum, inner)) in sums.into_iter().zip(inner).enumerate() {
             for (before, &position) in own[..r].iter().enumerate() {

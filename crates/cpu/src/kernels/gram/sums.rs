@@ -1,40 +1,47 @@
-//! Gradients of what each channel has for itself: of biases, and of the scale and the shift of a normalisation.
+//! Gradients of per-channel parameters: biases, and the scale and the shift of a normalisation. They are sums over positions.
+//!
+//! Fast path: compressed lines on AVX-512 are expanded and added in registers
+//! (`arch::avx512::wide_sums`); elsewhere they are written in full first.
 
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
 use crate::kernels::arch;
-use crate::kernels::gram::channels::At;
+use crate::kernels::gram::channels::SampleCotangents;
 use crate::kernels::layout::cotangent::Cotangents;
-use crate::kernels::layout::rows::Dense;
+use crate::kernels::layout::rows::DenseRows;
 use crate::kernels::reverse::pullback::by_lines;
-use crate::kernels::simd::{Element, InstructionSet, WIDEST};
+use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
 
 /// What is normalised, (x - mean) inverse.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Normalized<'a, T> {
     /// x, at the rows and channels of the cotangents.
-    pub(crate) rows: Dense<'a, T>,
+    pub(crate) rows: DenseRows<'a, T>,
     /// One number for each channel.
     pub(crate) mean: &'a [f64],
     /// One over the deviation of each channel.
     pub(crate) inverse: &'a [f64],
 }
 
-/// Channels that are summed while the rows pass by, and rows whose sums are in the precision of the run before they are added in f64.
+/// Channels of a block, which are summed while its rows pass by.
 const CHANNELS: usize = 64;
+
+/// Rows of a block. Their sums are in the precision of the run, and are then added in f64: more
+/// rows round more, fewer add in f64 more often.
 pub(crate) const ROWS: usize = 32;
 
-impl<T: Element> At<'_, T> {
+impl<T: SimdFloat> SampleCotangents<'_, T> {
     /// How many cotangents are not switched off, for each line.
     #[must_use]
     pub(crate) fn count(&self) -> usize {
         self.live_rows().map(|row| self.source.row(row, self.lines).ids.len()).sum()
     }
 
-    /// The sums over positions of the cotangents, `[V][channel]`, and of their products with what is normalised, if anything is: the
-    /// gradients of a shift and of a scale. Up to 32 rows are summed in the precision of T, these sums in f64.
+    /// The sums over positions of the cotangents, `[V][channel]`, and of their products with what
+    /// is normalised, if anything is: the gradients of a shift and of a scale. Up to [`ROWS`] rows
+    /// are summed in the precision of T, these sums in f64.
     #[must_use]
     pub(crate) fn sums(&self, set: InstructionSet, normalized: Option<Normalized<'_, T>>) -> [Vec<f64>; 2] {
         let channels = self.source.layout.channels();
@@ -48,10 +55,15 @@ impl<T: Element> At<'_, T> {
             for first in (0..channels).step_by(CHANNELS) {
                 let part = first..channels.min(first + CHANNELS);
                 if let Some(normalized) = normalized {
-                    set.run(Factors { normalized, rows, channels: part.clone(), out: &mut factors });
+                    set.run(NormalizeRows { normalized, rows, channels: part.clone(), out: &mut factors });
                 }
-                let block =
-                    Block { source: self.source, lines: self.lines, rows, channels: part, factors: &factors };
+                let block = RowBlock {
+                    source: self.source,
+                    lines: self.lines,
+                    rows,
+                    channels: part,
+                    factors: &factors,
+                };
                 if !arch::sum_rows(set, &block, &mut sums) {
                     block.sum(set, &mut tile, &mut sums);
                 }
@@ -62,7 +74,7 @@ impl<T: Element> At<'_, T> {
 }
 
 /// What is normalised, of some rows and channels.
-struct Factors<'a, 'b, T> {
+struct NormalizeRows<'a, 'b, T> {
     normalized: Normalized<'a, T>,
     rows: &'a [usize],
     channels: Range<usize>,
@@ -70,7 +82,7 @@ struct Factors<'a, 'b, T> {
     out: &'b mut [T],
 }
 
-impl<T: Element> WithSimd for Factors<'_, '_, T> {
+impl<T: SimdFloat> WithSimd for NormalizeRows<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -88,24 +100,24 @@ impl<T: Element> WithSimd for Factors<'_, '_, T> {
 
 /// Some channels of some rows.
 #[derive(Debug)]
-pub(crate) struct Block<'a, T> {
+pub(crate) struct RowBlock<'a, T> {
     pub(crate) source: Cotangents<'a, T>,
     pub(crate) lines: usize,
-    /// At most [`ROWS`].
+    /// SampleCotangents most [`ROWS`].
     pub(crate) rows: &'a [usize],
     pub(crate) channels: Range<usize>,
     /// `[row][channel]`, and a vector more, if the sums of products are wanted too.
     pub(crate) factors: &'a [T],
 }
 
-impl<T: Element> Block<'_, T> {
+impl<T: SimdFloat> RowBlock<'_, T> {
     /// Adds the sums, by way of lines in full.
     fn sum(&self, set: InstructionSet, tile: &mut [T], sums: &mut [Vec<f64>; 2]) {
         let size = self.lines * self.channels.len();
         for (&row, out) in self.rows.iter().zip(tile.chunks_exact_mut(size)) {
             self.source.expand(set, row, self.lines, self.channels.clone(), out);
         }
-        set.run(Add { block: self, tile, sums });
+        set.run(AddLines { block: self, tile, sums });
     }
 
     /// Adds sums of a vector of channels, from `first` of the block's on, to the line's.
@@ -119,13 +131,13 @@ impl<T: Element> Block<'_, T> {
 }
 
 /// Adds up lines in full, `[row][V][channel]`, and a vector more.
-struct Add<'a, 'b, T> {
-    block: &'a Block<'a, T>,
+struct AddLines<'a, 'b, T> {
+    block: &'a RowBlock<'a, T>,
     tile: &'a [T],
     sums: &'b mut [Vec<f64>; 2],
 }
 
-impl<T: Element> WithSimd for Add<'_, '_, T> {
+impl<T: SimdFloat> WithSimd for AddLines<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -134,7 +146,7 @@ impl<T: Element> WithSimd for Add<'_, '_, T> {
     }
 }
 
-impl<T: Element> Add<'_, '_, T> {
+impl<T: SimdFloat> AddLines<'_, '_, T> {
     #[inline(always)]
     fn columns<S: Simd, const V: usize>(&mut self, simd: S) {
         let (block, lanes) = (self.block, T::lanes::<S>());

@@ -1,28 +1,35 @@
 //! Which channels of each row a ReLU has left on.
 //!
-//! The mask of a row is kept twice: as words of 32 bits, and as the ascending list of its active channels. Cotangents behind the ReLU
-//! are stored compressed: of row r a block of V lines, each with the values of the active channels, and behind them [`PAD`] numbers more,
-//! which let a kernel store whole vectors.
+//! The mask of a row is kept twice: as words of 32 bits, and as the ascending list of its active
+//! channels. Cotangents behind the ReLU are stored compressed: for each row a block of V lines,
+//! each with the values of the active channels alone, and behind them [`PAD`] numbers more, which
+//! let a kernel store whole vectors.
+//!
+//! ```text
+//! channels 0..8, active 1 2 5 7:   word 0b10100110   list [1, 2, 5, 7]
+//! block of the row, V = 2:         [g0(1) g0(2) g0(5) g0(7) | g1(1) g1(2) g1(5) g1(7) | PAD]
+//! ```
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::kernels::arch;
-use crate::kernels::layout::rows::{Dense, chunks, tasks};
-use crate::kernels::simd::{Element, InstructionSet};
+use crate::kernels::layout::rows::{DenseRows, chunks, tasks};
+use crate::kernels::simd::{InstructionSet, SimdFloat};
 
 /// Numbers behind the lines of a compressed row: one vector of any instruction set.
 pub(crate) const PAD: usize = 16;
 
-/// Rows of a task.
+/// Rows that a task has.
 const TASK: usize = 256;
 
 /// The active channels of all rows of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Active {
     channels: usize,
-    /// Words a row: one more than its channels fill, so that 32 bits may be read from any channel.
+    /// Words per row: one more than its channels fill, so that 32 bits may be read from any channel
+    /// on.
     pitch: usize,
     words: Vec<u32>,
     /// The lists, one behind the other, and [`PAD`] zeros.
@@ -35,11 +42,12 @@ impl Active {
     /// The most channels that a list can name.
     pub(crate) const MOST_CHANNELS: usize = 1 << 16;
 
-    /// The positive numbers of the rows that `live` names, ascending, among `rows`; the other rows have no active channel.
+    /// The positive numbers of those of `rows` rows that are live; the others have no active
+    /// channel.
     #[must_use]
-    pub(crate) fn positive<T: Element>(
+    pub(crate) fn positive<T: SimdFloat>(
         set: InstructionSet,
-        values: Dense<'_, T>,
+        values: DenseRows<'_, T>,
         rows: usize,
         live: impl Fn(usize) -> bool + Sync,
     ) -> Self {
@@ -56,7 +64,8 @@ impl Active {
         Self::from_words(set, values.channels, words, &counts)
     }
 
-    /// Rows given as words of 32 channels, each row with one word of zeros behind it, and how many bits of each row are set.
+    /// Rows given as words of 32 channels, each row with one word of zeros behind it, and how many
+    /// bits of each row are set.
     fn from_words(set: InstructionSet, channels: usize, words: Vec<u32>, counts: &[usize]) -> Self {
         let mut starts = Vec::with_capacity(counts.len() + 1);
         let mut total = 0;
@@ -127,7 +136,8 @@ impl Active {
         (both >> (channel % 32)) as u32
     }
 
-    /// How many active channels of a row come before a channel.
+    /// How many active channels of a row come before a channel: its index in the list, if it is
+    /// active.
     #[inline(always)]
     pub(crate) fn before(&self, row: usize, channel: usize) -> usize {
         let words = &self.words[row * self.pitch..][..=channel / 32];
@@ -143,7 +153,8 @@ impl Active {
         self.starts[row + 1] - self.starts[row]
     }
 
-    /// Where the block of a row begins among compressed values of `lines` lines a row; of the row behind the last, their number.
+    /// Where the block of a row begins among compressed values of `lines` lines per row. For the
+    /// row behind the last one that is how many values there are.
     #[inline(always)]
     #[must_use]
     pub(crate) fn block(&self, row: usize, lines: usize) -> usize {
@@ -160,7 +171,7 @@ impl Active {
 /// The positive numbers of some rows.
 #[derive(Debug)]
 pub(crate) struct Positive<'a, T, F> {
-    pub(crate) values: Dense<'a, T>,
+    pub(crate) values: DenseRows<'a, T>,
     /// Whether a row is looked at.
     pub(crate) live: &'a F,
     /// The first row.
@@ -171,7 +182,7 @@ pub(crate) struct Positive<'a, T, F> {
     pub(crate) counts: &'a mut [usize],
 }
 
-impl<T: Element, F: Fn(usize) -> bool> Positive<'_, T, F> {
+impl<T: SimdFloat, F: Fn(usize) -> bool> Positive<'_, T, F> {
     /// Calls `row` with each row, and its words, for their number of bits.
     #[inline(always)]
     pub(crate) fn each(&mut self, row: impl Fn(&[T], &mut [u32]) -> usize) {
@@ -190,7 +201,7 @@ impl<T: Element, F: Fn(usize) -> bool> Positive<'_, T, F> {
 
 /// Sets a bit for each positive number, 32 to a word; how many there are.
 #[inline(always)]
-pub(crate) fn positive<T: Element>(values: &[T], words: &mut [u32]) -> usize {
+pub(crate) fn positive<T: SimdFloat>(values: &[T], words: &mut [u32]) -> usize {
     let mut count = 0;
     for (word, values) in words.iter_mut().zip(values.chunks(32)) {
         for (at, value) in values.iter().enumerate() {
@@ -201,7 +212,7 @@ pub(crate) fn positive<T: Element>(values: &[T], words: &mut [u32]) -> usize {
     count
 }
 
-/// Writes the places of all set bits within their row of `pitch` words, ascending, row by row.
+/// Writes the indices of all set bits within their row of `pitch` words, ascending, row by row.
 fn list(set: InstructionSet, words: &[u32], pitch: usize, ids: &mut [u16]) {
     if arch::list(set, words, pitch, ids) {
         return;

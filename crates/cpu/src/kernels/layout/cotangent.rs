@@ -6,12 +6,12 @@ use std::sync::LazyLock;
 use crate::kernels::arch;
 use crate::kernels::layout::active::{Active, PAD};
 use crate::kernels::layout::rows::fetch;
-use crate::kernels::simd::{Element, InstructionSet};
+use crate::kernels::simd::{InstructionSet, SimdFloat};
 
 /// How the V lines of rows are laid out.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Layout<'a> {
-    /// `[row][V][pitch]`, of which `channels` channels from `offset` on are meant.
+pub(crate) enum LineLayout<'a> {
+    /// `[row][V][pitch]`, of which the `channels` channels from `offset` on belong to the value.
     Dense {
         /// From one line to the next.
         pitch: usize,
@@ -24,8 +24,8 @@ pub(crate) enum Layout<'a> {
     Compressed(&'a Active),
 }
 
-impl Layout<'_> {
-    /// How many channels a line stands for.
+impl LineLayout<'_> {
+    /// How many channels a line has, active or not.
     #[must_use]
     pub(crate) fn channels(&self) -> usize {
         match self {
@@ -34,8 +34,8 @@ impl Layout<'_> {
         }
     }
 
-    /// How many numbers a buffer of `rows` rows needs: the lines, and what a kernel may read behind them: two vectors, and one more line
-    /// where lines begin within the buffer's.
+    /// How many numbers a buffer of `rows` rows needs: the lines, and what a kernel may read behind
+    /// them, which is two vectors, and one more line where lines begin within the buffer's.
     #[must_use]
     pub(crate) fn size(&self, rows: usize, lines: usize) -> usize {
         let more = match self {
@@ -81,10 +81,11 @@ pub(crate) struct Cotangents<'a, T> {
     /// The buffer.
     pub(crate) values: &'a [T],
     /// How it is laid out.
-    pub(crate) layout: Layout<'a>,
+    pub(crate) layout: LineLayout<'a>,
 }
 
-/// The lines of one row: line v has `values[v * stride + a]` for channel `ids[a]`.
+/// The lines of one row: line v has the number `values[v * stride + a]` for channel `ids[a]`. So
+/// dense and compressed lines are read alike.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lines<'a, T> {
     pub(crate) ids: &'a [u16],
@@ -92,20 +93,20 @@ pub(crate) struct Lines<'a, T> {
     pub(crate) stride: usize,
 }
 
-/// All channels, for dense lines.
+/// The list of all channels, for dense lines.
 static EVERY: LazyLock<Vec<u16>> = LazyLock::new(|| (0..=u16::MAX).collect());
 
-impl<'a, T: Element> Cotangents<'a, T> {
+impl<'a, T: SimdFloat> Cotangents<'a, T> {
     /// The lines of one row, V strides long.
     #[inline(always)]
     pub(crate) fn row(&self, row: usize, lines: usize) -> Lines<'a, T> {
         match self.layout {
-            Layout::Dense { pitch, offset, channels } => Lines {
+            LineLayout::Dense { pitch, offset, channels } => Lines {
                 ids: &EVERY[..channels],
                 values: &self.values[row * lines * pitch + offset..][..lines * pitch],
                 stride: pitch,
             },
-            Layout::Compressed(active) => {
+            LineLayout::Compressed(active) => {
                 let stride = active.stride(row);
                 let values = &self.values[active.block(row, lines)..][..lines * stride];
                 Lines { ids: active.list(row), values, stride }
@@ -118,8 +119,8 @@ impl<'a, T: Element> Cotangents<'a, T> {
     pub(crate) fn part(&self, row: usize, lines: usize, channels: Range<usize>) -> Lines<'a, T> {
         let Lines { ids, values, stride } = self.row(row, lines);
         let (at, ids) = match self.layout {
-            Layout::Dense { .. } => (channels.start, &ids[channels]),
-            Layout::Compressed(active) => part(active, row, channels.start, channels.len()),
+            LineLayout::Dense { .. } => (channels.start, &ids[channels]),
+            LineLayout::Compressed(active) => part(active, row, channels.start, channels.len()),
         };
         Lines { ids, values: &values[at..], stride }
     }
@@ -127,7 +128,7 @@ impl<'a, T: Element> Cotangents<'a, T> {
     /// Fetches some channels of the lines of a row into the second cache.
     #[inline(always)]
     pub(crate) fn fetch(&self, row: usize, lines: usize, channels: Range<usize>) {
-        if let (Layout::Compressed(_), true) = (self.layout, channels.len() == self.layout.channels()) {
+        if let (LineLayout::Compressed(_), true) = (self.layout, channels.len() == self.layout.channels()) {
             return fetch(self.row(row, lines).values);
         }
         let Lines { ids, values, stride } = self.part(row, lines, channels);
@@ -166,19 +167,19 @@ impl<'a, T: Element> Cotangents<'a, T> {
     }
 }
 
-/// Multiplies each channel of lines that stand side by side by its factor.
+/// Multiplies each channel of lines, which follow one another without gaps, by its factor.
 #[inline(always)]
-pub(crate) fn scale_lines<T: Element>(lines: &mut [T], scale: &[T]) {
+pub(crate) fn scale_lines<T: SimdFloat>(lines: &mut [T], scale: &[T]) {
     for line in lines.chunks_exact_mut(scale.len()) {
         line.iter_mut().zip(scale).for_each(|(x, s)| *x = *x * *s);
     }
 }
 
-/// Where a pullback's results go.
+/// Where the results of a step of the reverse pass go.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Target<'a> {
+pub(crate) enum CotangentTarget<'a> {
     /// To these lines; what a mask has switched off is not computed.
-    Lines(Layout<'a>),
+    Lines(LineLayout<'a>),
     /// To dense lines where a mask is on, zeros where it is off.
     Masked {
         /// The mask.
@@ -190,13 +191,13 @@ pub(crate) enum Target<'a> {
     },
 }
 
-impl<'a> Target<'a> {
-    /// The mask that says what is computed.
+impl<'a> CotangentTarget<'a> {
+    /// The mask that says which channels are computed, if there is one.
     #[inline(always)]
     pub(crate) fn active(&self) -> Option<&'a Active> {
         match self {
-            Self::Lines(Layout::Compressed(active)) | Self::Masked { active, .. } => Some(active),
-            Self::Lines(Layout::Dense { .. }) => None,
+            Self::Lines(LineLayout::Compressed(active)) | Self::Masked { active, .. } => Some(active),
+            Self::Lines(LineLayout::Dense { .. }) => None,
         }
     }
 
@@ -207,7 +208,7 @@ impl<'a> Target<'a> {
         match *self {
             Self::Lines(layout) => layout.size(rows, lines),
             Self::Masked { active, pitch, offset } => {
-                Layout::Dense { pitch, offset, channels: active.channels() }.size(rows, lines)
+                LineLayout::Dense { pitch, offset, channels: active.channels() }.size(rows, lines)
             }
         }
     }
@@ -222,22 +223,22 @@ impl<'a> Target<'a> {
     }
 
     /// Adds some channels of a row to its block, or writes them there.
-    pub(crate) fn deliver<T: Element>(
+    pub(crate) fn deliver<T: SimdFloat>(
         &self,
         set: InstructionSet,
-        tile: Tile<'_, T>,
+        tile: RowTile<'_, T>,
         add: bool,
         block: &mut [T],
     ) {
         if arch::deliver(set, *self, tile, add, block) {
             return;
         }
-        let Tile { row, first, width, values, stride } = tile;
+        let RowTile { row, first, width, values, stride } = tile;
         let sum = |old: T, new: T| if add { old + new } else { new };
         for (line, tile) in values.chunks_exact(stride).enumerate() {
             let tile = &tile[..width];
             match *self {
-                Self::Lines(Layout::Dense { pitch, offset, .. }) => {
+                Self::Lines(LineLayout::Dense { pitch, offset, .. }) => {
                     let out = &mut block[line * pitch + offset + first..][..width];
                     out.iter_mut().zip(tile).for_each(|(out, new)| *out = sum(*out, *new));
                 }
@@ -250,7 +251,7 @@ impl<'a> Target<'a> {
                         out[id as usize] = sum(out[id as usize], tile[id as usize - first]);
                     }
                 }
-                Self::Lines(Layout::Compressed(active)) => {
+                Self::Lines(LineLayout::Compressed(active)) => {
                     let (at, ids) = part(active, row, first, width);
                     let out = &mut block[line * active.stride(row) + at..];
                     out.iter_mut()
@@ -264,7 +265,7 @@ impl<'a> Target<'a> {
 
 /// Neighbouring channels of a row's lines in full.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Tile<'a, T> {
+pub(crate) struct RowTile<'a, T> {
     pub(crate) row: usize,
     /// The first channel.
     pub(crate) first: usize,

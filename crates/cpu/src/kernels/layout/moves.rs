@@ -1,14 +1,16 @@
-//! Numbers moved about: a copy of rows in another arrangement, and its reverse.
+//! Copies of rows in another arrangement, and their reverse.
 
 use rayon::prelude::*;
 
-use crate::kernels::forward::product::Place;
-use crate::kernels::layout::cotangent::{Cotangents, Layout, Lines, Target, Tile, scale_lines};
-use crate::kernels::layout::rows::{Dense, chunks, tasks};
-use crate::kernels::simd::{Element, InstructionSet};
+use crate::kernels::forward::product::RowLayout;
+use crate::kernels::layout::cotangent::{
+    CotangentTarget, Cotangents, LineLayout, Lines, RowTile, scale_lines,
+};
+use crate::kernels::layout::rows::{DenseRows, chunks, tasks};
+use crate::kernels::simd::{InstructionSet, SimdFloat};
 
-/// y(r, c) = x(s(r, c)): each number of a sample's result is one of its operand's, which may be taken more
-/// than once or not at all, or a constant.
+/// y(r, c) = x(s(r, c)): each number of a sample's result is one of its operand's, which may be
+/// taken more than once or not at all, or a constant.
 #[derive(Debug, Clone)]
 pub(crate) struct Moves {
     /// Rows and channels of the operand.
@@ -19,8 +21,8 @@ pub(crate) struct Moves {
     sources: Vec<u32>,
     /// Where the list of each row of the operand begins among `takers`.
     starts: Vec<usize>,
-    /// For each row of the operand its channels that are taken, and by which number of the result;
-    /// in the order of the latter, so that a row of the result is looked at once.
+    /// For each row of the operand, the channels that are taken and the numbers of the result that
+    /// take them, in the order of the latter, so that a row of the result is expanded once.
     takers: Vec<[u32; 2]>,
 }
 
@@ -60,22 +62,22 @@ impl Moves {
         rows
     }
 
-    /// Writes all rows of `samples` samples into `out`; numbers that are none of the operand's come from
-    /// `fill`, which has those of a sample, or are 0.
-    pub(crate) fn run<T: Element>(
+    /// Writes all rows of `samples` samples into `out`; numbers that are none of the operand's come
+    /// from `fill`, which has those of a sample, or are 0.
+    pub(crate) fn run<T: SimdFloat>(
         &self,
-        source: Dense<'_, T>,
+        source: DenseRows<'_, T>,
         fill: Option<&[T]>,
         samples: usize,
         out: &mut [T],
-        place: Place,
+        layout: RowLayout,
     ) {
         let rows = samples * self.to[0];
-        let parts = chunks(out, rows, tasks(rows, LEAST_ROWS), |row| row * place.pitch);
+        let parts = chunks(out, rows, tasks(rows, LEAST_ROWS), |row| row * layout.pitch);
         parts.into_par_iter().for_each(|chunk| {
             for row in chunk.rows {
                 let (sample, at) = (row / self.to[0], row % self.to[0]);
-                let out = &mut chunk.values[row * place.pitch + place.offset - chunk.start..][..self.to[1]];
+                let out = &mut chunk.values[row * layout.pitch + layout.offset - chunk.start..][..self.to[1]];
                 let sources = &self.sources[at * self.to[1]..][..self.to[1]];
                 for (channel, (out, &source_at)) in out.iter_mut().zip(sources).enumerate() {
                     if source_at == Self::NONE {
@@ -93,12 +95,12 @@ impl Moves {
 
 /// target(s, v, c) += scale(c) times the sum of source(r, v, d) over all (r, d) that took (s, c).
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct MovedBack<'a, T> {
+pub(crate) struct MovesPullback<'a, T> {
     pub(crate) moves: &'a Moves,
     /// The cotangents of the result.
     pub(crate) source: Cotangents<'a, T>,
     /// Where those of the operand go.
-    pub(crate) target: Target<'a>,
+    pub(crate) target: CotangentTarget<'a>,
     /// One factor for each channel of the operand.
     pub(crate) scale: Option<&'a [T]>,
     /// Whether they are added to what is there.
@@ -107,7 +109,7 @@ pub(crate) struct MovedBack<'a, T> {
     pub(crate) lines: usize,
 }
 
-impl<T: Element> MovedBack<'_, T> {
+impl<T: SimdFloat> MovesPullback<'_, T> {
     /// Fills all rows of `samples` samples of the target's buffer.
     pub(crate) fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
         let rows = samples * self.moves.from[0];
@@ -119,7 +121,7 @@ impl<T: Element> MovedBack<'_, T> {
             for row in chunk.rows {
                 self.row(set, row, &mut expanded, &mut tile);
                 let block = &mut chunk.values[begin(row) - chunk.start..];
-                let tile = Tile { row, first: 0, width, values: &tile, stride: width };
+                let tile = RowTile { row, first: 0, width, values: &tile, stride: width };
                 self.target.deliver(set, tile, self.add, block);
             }
         });
@@ -134,11 +136,11 @@ impl<T: Element> MovedBack<'_, T> {
         for &[channel, taker] in &takers[starts[at]..starts[at + 1]] {
             let (taken, other) = (sample * to[0] + taker as usize / to[1], taker as usize % to[1]);
             let (values, stride) = match self.source.layout {
-                Layout::Dense { .. } => {
+                LineLayout::Dense { .. } => {
                     let Lines { values, stride, .. } = self.source.row(taken, self.lines);
                     (values, stride)
                 }
-                Layout::Compressed(_) => {
+                LineLayout::Compressed(_) => {
                     if known.replace(taken) != Some(taken) {
                         self.source.expand(set, taken, self.lines, 0..to[1], expanded);
                     }

@@ -3,23 +3,31 @@
 use std::ops::Range;
 
 use crate::kernels::layout::rows::CACHE_LINE;
-use crate::kernels::simd::Element;
+use crate::kernels::simd::SimdFloat;
 
-/// Numbers behind the last row of weights: four vectors may be read from any channel on.
+/// Numbers behind the last row of weights: four of the widest vectors may be read from any channel
+/// on.
 const PAD: usize = 64;
 
-/// The narrowest and widest panels of a pullback: wide ones leave more neighbours to fill vectors with.
+/// The narrowest and widest panels of a pullback. Wide ones leave more neighbours to fill vectors
+/// with; ones that are too wide do not stay in the cache.
 const WIDTHS: [usize; 2] = [64, 256];
 
-/// What a panel should take at most, so that it stays in a core's second cache while rows pass by.
+/// Bytes that a panel should take at most, so that it stays in a core's second cache while rows
+/// pass by. With larger ones each row reads its weights from farther away.
 const PANEL_BYTES: usize = 600_000;
 
-/// The weights of y(o) = sum over taps t and channels i of x(t, i) w(t, i, o), as `[panel][tap][input][column]`; the columns of a panel
-/// are neighbouring outputs, and zeros where there are none.
+/// The weights of y(o) = sum over taps t and channels i of x(t, i) w(t, i, o), as
+/// `[panel][tap][input][column]`. The columns of a panel are neighbouring outputs, and zeros where
+/// there are none.
 ///
-/// Of a grouped product a panel holds its *block* alone: the inputs of the groups that its columns belong to, with zeros where input and
-/// column belong to different ones. A panel of C columns over groups of O outputs reads the inputs of at most C / O + 2 groups: where
-/// groups are small, their outputs would not fill the vectors by themselves either.
+/// By the number of groups:
+/// - *One*: each panel reads all inputs.
+/// - *Several*: a panel holds its *block* alone, the inputs of the groups that its columns belong
+///   to, with zeros where input and column belong to different ones. A panel of C columns over
+///   groups of O outputs reads the inputs of at most C / O + 2 groups. Where groups are small that
+///   multiplies zeros, but their outputs would not fill vectors by themselves either.
+/// - *As many as channels*: no panels; see [`Channelwise`](crate::kernels::Channelwise).
 #[derive(Debug, Clone)]
 pub(crate) struct Panels<T> {
     /// Columns in a panel.
@@ -29,22 +37,24 @@ pub(crate) struct Panels<T> {
     pub(crate) inputs: usize,
     /// Channels that are written.
     pub(crate) outputs: usize,
-    /// The channel of the first column: 0 but for some of a layer's columns.
+    /// The channel of the first column: 0 unless these are a part of a layer's columns.
     pub(crate) first: usize,
     groups: usize,
     /// The inputs that each panel reads: all of them where there is one group.
     blocks: Vec<Range<usize>>,
     /// The most inputs that a panel reads.
     depth: usize,
-    /// Behind some zeros, so that each row of a panel begins with a cache line (unless the panels have been cloned to elsewhere).
+    /// Behind some zeros, so that each row of a panel begins with a cache line. (A clone lies
+    /// elsewhere, and its rows may not: that costs time and changes no result.)
     weights: Vec<T>,
     /// How many zeros.
     lead: usize,
 }
 
-impl<T: Element> Panels<T> {
-    /// Packs `weight(tap, input, output)` for a [`Product`](crate::Product) in `groups` groups of neighbouring channels, which divide
-    /// inputs and outputs evenly; between groups `weight` has to be 0.
+impl<T: SimdFloat> Panels<T> {
+    /// Packs `weight(tap, input, output)` for a [`Product`](crate::kernels::Product) in `groups`
+    /// groups of neighbouring channels, which divide inputs and outputs evenly; between groups
+    /// `weight` has to be 0.
     #[must_use]
     pub(crate) fn forward(
         taps: usize,
@@ -56,8 +66,9 @@ impl<T: Element> Panels<T> {
         Self::pack(32, taps, [inputs, outputs], groups, weight)
     }
 
-    /// Packs `weight(tap, input, output)` for a [`Pullback`](crate::Pullback), which reads the inputs' cotangents: these are the outputs
-    /// of the layer. Wide panels leave more neighbours to choose active channels from.
+    /// Packs `weight(tap, input, output)` for a [`Pullback`](crate::kernels::Pullback), whose
+    /// inputs are the cotangents of the layer's outputs. Wide panels leave more neighbours to
+    /// choose active channels from.
     #[must_use]
     pub(crate) fn reverse(
         taps: usize,
@@ -102,12 +113,13 @@ impl<T: Element> Panels<T> {
                 weights.extend(columns);
             }
         }
-        // As many wherever they begin.
+        // The same size wherever they begin, so that memory can be promised.
         weights.resize(size, T::default());
         Self { width, taps, inputs, outputs, first: 0, groups, blocks, depth, weights, lead }
     }
 
-    /// Of a [`Pullback`](crate::Pullback)'s panels those that write some channels alone.
+    /// Of a [`Pullback`](crate::kernels::Pullback)'s weights those that write some channels alone,
+    /// packed anew.
     ///
     /// # Panics
     /// When they are of several groups.
@@ -129,13 +141,14 @@ impl<T: Element> Panels<T> {
         channel(panels.start)..channel(panels.end)
     }
 
-    /// Whether these and others, all of one group, read as many channels by as many taps: then panels of the same channels are as wide.
+    /// Whether these and others, all of one group, read as many channels by as many taps: then
+    /// panels of the same channels are equally wide.
     #[must_use]
     pub(crate) fn reads_as(&self, other: &Self) -> bool {
         (self.taps, self.inputs, self.groups, 1) == (other.taps, other.inputs, 1, other.groups)
     }
 
-    /// Into how many groups the channels fall.
+    /// How many groups the channels are divided into.
     #[must_use]
     pub(crate) fn groups(&self) -> usize {
         self.groups
@@ -170,11 +183,14 @@ impl<T: Element> Panels<T> {
         self.outputs.div_ceil(self.width)
     }
 
-    /// The weights of one tap of one panel, `[input][column]`, with at least [`PAD`] more numbers behind them. Inputs count from the first of
-    /// all, so that their numbers need no change: those before the panel's block have no weights there.
+    /// The weights of one tap of one panel, `[input][column]`, with at least [`PAD`] more numbers
+    /// behind them. Inputs are counted from the layer's first, so that lists of active channels
+    /// index the rows as they are. Rows before the panel's block are other weights, and are not
+    /// read.
     ///
-    /// (There is room for them: a panel that does not begin with input 0 has full ones before it, and those have `depth` rows, at least one for
-    /// each input that they are behind of.)
+    /// (There are always as many rows before the block: a panel that does not begin with input 0
+    /// has full panels before it, and those have `depth` rows each, at least one for each input
+    /// before this block.)
     #[inline(always)]
     pub(crate) fn tap(&self, panel: usize, tap: usize) -> &[T] {
         let block = &self.blocks[panel];
@@ -188,7 +204,8 @@ impl<T: Element> Panels<T> {
         self.weights.len() * size_of::<T>()
     }
 
-    /// Into how many passes over the rows the panels fall: one when all stay in a core's cache, else one each.
+    /// How many times the rows pass by: once if all panels stay in a core's cache, else once for
+    /// each panel.
     pub(crate) fn passes(&self) -> usize {
         if self.bytes() <= crate::kernels::layout::rows::CACHED_WEIGHTS { 1 } else { self.count() }
     }

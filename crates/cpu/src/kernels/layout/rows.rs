@@ -1,16 +1,16 @@
 //! Rows of channels in memory, and how work on them is shared among threads.
 //!
-//! A row is one position of one sample; rows of a batch are numbered sample by sample. Every kernel computes each of its rows from that
-//! row's operands alone, in an order that does not depend on what else is computed: results have the same bits for every batch, split
-//! and number of threads.
+//! A row is one position of one sample; rows of a batch are numbered sample by sample. Every kernel
+//! computes each of its rows from that row's operands alone, in an order that does not depend on
+//! what else is computed: results have the same bits for every batch, split and number of threads.
 
 use std::ops::Range;
 
-use crate::kernels::simd::Element;
+use crate::kernels::simd::SimdFloat;
 
 /// Dense rows to read: `values[row * pitch + offset + channel]`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Dense<'a, T> {
+pub(crate) struct DenseRows<'a, T> {
     /// All numbers of the buffer.
     pub(crate) values: &'a [T],
     /// From one row to the next.
@@ -21,7 +21,7 @@ pub(crate) struct Dense<'a, T> {
     pub(crate) channels: usize,
 }
 
-impl<'a, T> Dense<'a, T> {
+impl<'a, T> DenseRows<'a, T> {
     /// The channels of one row.
     #[inline(always)]
     #[must_use]
@@ -35,7 +35,7 @@ impl<'a, T> Dense<'a, T> {
 pub(crate) struct LiveRows<'a> {
     /// Rows of a sample.
     pub(crate) positions: usize,
-    /// Those that are meant, ascending.
+    /// The positions that are computed, ascending.
     pub(crate) live: &'a [usize],
     pub(crate) samples: usize,
 }
@@ -46,7 +46,7 @@ impl LiveRows<'_> {
         self.samples * self.live.len()
     }
 
-    /// The row of a number.
+    /// The row that has a number in that count.
     #[inline(always)]
     pub(crate) fn row(&self, number: usize) -> usize {
         number / self.live.len() * self.positions + self.live[number % self.live.len()]
@@ -64,12 +64,13 @@ impl LiveRows<'_> {
 #[derive(Debug)]
 pub(crate) struct Chunk<'a, T> {
     pub(crate) rows: Range<usize>,
-    /// The part's place in the whole buffer.
+    /// Where the part begins in the whole buffer.
     pub(crate) start: usize,
     pub(crate) values: &'a mut [T],
 }
 
-/// Cuts a buffer into `parts` runs of about equally many rows; row r has the numbers from `begin(r)` to `begin(r + 1)`.
+/// Cuts a buffer into `parts` runs of about equally many rows. Row r has the numbers from
+/// `begin(r)` to `begin(r + 1)`.
 pub(crate) fn chunks<T>(
     mut values: &mut [T],
     rows: usize,
@@ -90,7 +91,8 @@ pub(crate) fn chunks<T>(
     all
 }
 
-/// Into how many parts to cut `rows` so that threads can even out their shares, with at least `least` rows in each.
+/// How many parts to cut `rows` into so that threads can even out their shares, with at least
+/// `least` rows in each: up to four parts per thread.
 pub(crate) fn tasks(rows: usize, least: usize) -> usize {
     match rayon::current_num_threads() {
         1 => 1,
@@ -98,12 +100,13 @@ pub(crate) fn tasks(rows: usize, least: usize) -> usize {
     }
 }
 
-/// Weights up to this many bytes stay in a core's cache while rows pass by; larger ones are better passed by rows that stay.
+/// Bytes of weights up to which all of them stay in a core's cache while rows pass by. Above that,
+/// rows pass by one panel after the other.
 pub(crate) const CACHED_WEIGHTS: usize = 400_000;
 
 /// Adds a row to another if there is one, then relu of the sums if asked.
 #[inline(always)]
-pub(crate) fn add_then_relu<T: Element>(out: &mut [T], other: Option<&[T]>, relu: bool) {
+pub(crate) fn add_then_relu<T: SimdFloat>(out: &mut [T], other: Option<&[T]>, relu: bool) {
     if let Some(other) = other {
         out.iter_mut().zip(other).for_each(|(x, y)| *x = *x + *y);
     }
@@ -116,8 +119,9 @@ pub(crate) fn add_then_relu<T: Element>(out: &mut [T], other: Option<&[T]>, relu
 /// Bytes of a cache line.
 pub(crate) const CACHE_LINE: usize = 64;
 
-/// Fetches numbers into the second cache, where the processor can be told to. Into the first there would be too few buffers for lines on
-/// their way: with those in use, a row's pullback took 1.4 times as long.
+/// Fetches numbers into the second cache, on processors that have an instruction for it. The first
+/// cache has too few buffers for lines on their way: with those in use, a row's pullback took 1.4
+/// times as long.
 #[inline(always)]
 pub(crate) fn fetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]

@@ -1,17 +1,19 @@
-//! Which rows a row reads: the geometry of a convolution or pool as a table, so that no kernel knows of strides or padding.
+//! Which rows a row reads: the geometry of a convolution or pool as a table, so that no kernel
+//! knows of strides, padding or dilation.
 
 /// No row: the tap falls into the padding.
 const NONE: u32 = u32::MAX;
 
-/// For each target row (an output position of one sample) and tap, the source row (an input position), if there is one.
+/// For each target row (an output position of one sample) and tap, the source row (an input
+/// position), if there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Table {
+pub(crate) struct RowTable {
     taps: usize,
     source_rows: usize,
     sources: Vec<u32>,
 }
 
-impl Table {
+impl RowTable {
     /// A table of `rows` target rows; `source` gives the source row of a target row and tap.
     ///
     /// # Panics
@@ -82,7 +84,8 @@ impl Table {
         (found != NONE).then_some(found as usize)
     }
 
-    /// The other way round: for each source row, by which taps it is read, and from which target rows.
+    /// The other way round: for each source row, by which taps it is read, and from which target
+    /// rows.
     #[must_use]
     pub(crate) fn links(&self) -> Links {
         self.links_of(&(0..self.rows()).collect::<Vec<_>>())
@@ -119,7 +122,7 @@ pub(crate) struct Link {
     pub(crate) row: usize,
 }
 
-/// A [`Table`] transposed: the geometry of a pullback.
+/// A [`RowTable`] transposed: the geometry of a pullback.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Links {
     rows: usize,
@@ -163,7 +166,7 @@ mod tests {
     #[test]
     fn links_are_the_table_transposed() {
         // Three taps, stride 2, padding 1, over four rows: [-1 0 1], [1 2 3].
-        let table = Table::new(2, 3, 4, |row, tap| (2 * row + tap).checked_sub(1).filter(|&at| at < 4));
+        let table = RowTable::new(2, 3, 4, |row, tap| (2 * row + tap).checked_sub(1).filter(|&at| at < 4));
         assert_eq!((table.rows(), table.taps(), table.source_rows()), (2, 3, 4));
         assert_eq!([0, 1, 2].map(|tap| table.source(0, tap)), [None, Some(0), Some(1)]);
         let links = table.links();

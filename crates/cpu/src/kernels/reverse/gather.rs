@@ -1,19 +1,26 @@
-//! Cotangents gathered from the rows that read a row, each channel for itself: the reverse pass of pools and depthwise convolutions.
+//! Cotangents gathered from the rows that read a row, each channel for itself: the reverse pass of
+//! pools and depthwise convolutions, and the sum over the taps of columns.
+//!
+//! Fast path: weighted shares of dense lines keep a vector of channels of three lines in registers
+//! while the taps pass by ([`WeightedRows`]). All else adds up a row in memory, line by line.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::layout::cotangent::{Cotangents, Layout, Lines, Target, Tile, scale_lines};
-use crate::kernels::layout::rows::{Chunk, Dense, chunks, tasks};
+use crate::kernels::layout::cotangent::{
+    CotangentTarget, Cotangents, LineLayout, Lines, RowTile, scale_lines,
+};
+use crate::kernels::layout::rows::{Chunk, DenseRows, chunks, tasks};
 use crate::kernels::layout::table::{Link, Links};
-use crate::kernels::simd::{Element, InstructionSet, load, store};
+use crate::kernels::simd::{InstructionSet, SimdFloat, load, store};
 
-/// What a row gets of the cotangents of a row that reads it.
+/// The share that a row has in the cotangents of a row that reads it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Share<'a, T> {
-    /// A share that follows from the reading row's position.
+    /// A factor for each position of the reading row.
     Even(&'a [T]),
-    /// All of the channels whose choice was the tap, none of the others: `[reading row][channel]`.
+    /// The channels that chose the tap, whole, and nothing of the others: the choices, `[reading
+    /// row][channel]`.
     Chosen(&'a [u16]),
     /// The columns of the tap: the reading rows have the channels of all taps side by side.
     Columns,
@@ -21,9 +28,10 @@ pub(crate) enum Share<'a, T> {
     Weights(&'a [T]),
 }
 
-/// target(row, v, c) += scale(c) times the sum over the taps and rows that read the row of their share.
+/// target(row, v, c) += scale(c) times the sum over the taps and rows that read the row of their
+/// share.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Gather<'a, T> {
+pub(crate) struct GatherPullback<'a, T> {
     /// By which taps and rows each row is read.
     pub(crate) links: &'a Links,
     /// The cotangents of the rows that read.
@@ -31,13 +39,13 @@ pub(crate) struct Gather<'a, T> {
     /// What each gets of them.
     pub(crate) share: Share<'a, T>,
     /// Where they go.
-    pub(crate) target: Target<'a>,
+    pub(crate) target: CotangentTarget<'a>,
     /// How many channels the target has.
     pub(crate) channels: usize,
     /// One factor for each channel.
     pub(crate) scale: Option<&'a [T]>,
     /// Factors of each row.
-    pub(crate) slopes: Option<Dense<'a, T>>,
+    pub(crate) slopes: Option<DenseRows<'a, T>>,
     /// Whether they are added to what is there.
     pub(crate) add: bool,
     /// V.
@@ -47,13 +55,13 @@ pub(crate) struct Gather<'a, T> {
 /// Rows that a task should have at least.
 const LEAST_ROWS: usize = 32;
 
-impl<T: Element> Gather<'_, T> {
+impl<T: SimdFloat> GatherPullback<'_, T> {
     /// Gathers for all rows of `samples` samples into `out`, the target's buffer.
     pub(crate) fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
         let rows = samples * self.links.targets();
         let begin = |row: usize| self.target.block(row, self.lines);
         chunks(out, rows, tasks(rows, LEAST_ROWS), begin).into_par_iter().for_each(|chunk| {
-            set.run(Rows { gather: self, set, chunk });
+            set.run(GatherRows { gather: self, set, chunk });
         });
     }
 
@@ -65,11 +73,11 @@ impl<T: Element> Gather<'_, T> {
         for link in self.links.of(position) {
             let from = sample * self.links.rows() + link.row;
             match self.source.layout {
-                Layout::Dense { .. } => {
+                LineLayout::Dense { .. } => {
                     let Lines { values, stride, .. } = self.source.row(from, self.lines);
                     self.add_share(*link, from, values, stride, tile);
                 }
-                Layout::Compressed(active) => {
+                LineLayout::Compressed(active) => {
                     let channels = active.channels();
                     self.source.expand(set, from, self.lines, 0..channels, expanded);
                     self.add_share(*link, from, expanded, channels, tile);
@@ -117,22 +125,23 @@ impl<T: Element> Gather<'_, T> {
 }
 
 /// The rows of one chunk.
-struct Rows<'a, 'b, T> {
-    gather: &'a Gather<'a, T>,
+struct GatherRows<'a, 'b, T> {
+    gather: &'a GatherPullback<'a, T>,
     set: InstructionSet,
     chunk: Chunk<'b, T>,
 }
 
-impl<T: Element> WithSimd for Rows<'_, '_, T> {
+impl<T: SimdFloat> WithSimd for GatherRows<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { gather, set, chunk } = self;
-        let Gather { source, target, channels, add, lines, .. } = *gather;
-        if let (Share::Weights(weights), Layout::Dense { pitch, offset, .. }) = (gather.share, source.layout)
+        let GatherPullback { source, target, channels, add, lines, .. } = *gather;
+        if let (Share::Weights(weights), LineLayout::Dense { pitch, offset, .. }) =
+            (gather.share, source.layout)
         {
-            let weighted = Weighted { gather, set, chunk, weights, pitch, offset };
+            let weighted = WeightedRows { gather, set, chunk, weights, pitch, offset };
             return weighted.rows(simd);
         }
         let mut tile = vec![T::default(); lines * channels];
@@ -140,16 +149,16 @@ impl<T: Element> WithSimd for Rows<'_, '_, T> {
         for row in chunk.rows {
             gather.row(set, row, &mut expanded, &mut tile);
             let block = &mut chunk.values[target.block(row, lines) - chunk.start..];
-            let tile = Tile { row, first: 0, width: channels, values: &tile, stride: channels };
+            let tile = RowTile { row, first: 0, width: channels, values: &tile, stride: channels };
             target.deliver(set, tile, add, block);
         }
     }
 }
 
-/// Rows of weighted dense lines: a vector of channels of some lines stays in registers while the taps pass by,
-/// and a weight is read once for all of these.
-struct Weighted<'a, 'b, T> {
-    gather: &'a Gather<'a, T>,
+/// Rows of weighted dense lines: a vector of channels of some lines stays in registers while the
+/// taps pass by, and a weight is read once for all of these.
+struct WeightedRows<'a, 'b, T> {
+    gather: &'a GatherPullback<'a, T>,
     set: InstructionSet,
     chunk: Chunk<'b, T>,
     /// `[tap][channel]`.
@@ -159,15 +168,15 @@ struct Weighted<'a, 'b, T> {
     offset: usize,
 }
 
-impl<T: Element> Weighted<'_, '_, T> {
+impl<T: SimdFloat> WeightedRows<'_, '_, T> {
     #[inline(always)]
     fn rows<S: Simd>(mut self, simd: S) {
-        let Gather { target, channels, add, scale, slopes, lines, .. } = *self.gather;
+        let GatherPullback { target, channels, add, scale, slopes, lines, .. } = *self.gather;
         let stride = channels.next_multiple_of(T::lanes::<S>());
         let mut tile = vec![T::default(); lines * stride];
         for row in self.chunk.rows.clone() {
             let first = target.block(row, lines) - self.chunk.start;
-            if let (Target::Lines(Layout::Dense { pitch, offset, .. }), None) = (target, scale) {
+            if let (CotangentTarget::Lines(LineLayout::Dense { pitch, offset, .. }), None) = (target, scale) {
                 let block = std::mem::take(&mut self.chunk.values);
                 let own = slopes.map(|slopes| slopes.row(row));
                 self.row(simd, row, own, &mut block[first + offset..], (pitch, add));
@@ -178,12 +187,13 @@ impl<T: Element> Weighted<'_, '_, T> {
             if let Some(scale) = scale {
                 tile.chunks_exact_mut(stride).for_each(|line| scale_lines(&mut line[..channels], scale));
             }
-            let tile = Tile { row, first: 0, width: channels, values: &tile, stride };
+            let tile = RowTile { row, first: 0, width: channels, values: &tile, stride };
             target.deliver(self.set, tile, add, &mut self.chunk.values[first..]);
         }
     }
 
-    /// All lines of one row, times its factors, `stride` apart in `out`, where they are written or added.
+    /// All lines of one row, times its factors, `stride` apart in `out`, where they are written or
+    /// added.
     #[inline(always)]
     fn row<S: Simd>(
         &self,
@@ -193,7 +203,7 @@ impl<T: Element> Weighted<'_, '_, T> {
         out: &mut [T],
         (stride, add): (usize, bool),
     ) {
-        let Gather { channels, lines, .. } = *self.gather;
+        let GatherPullback { channels, lines, .. } = *self.gather;
         let lanes = T::lanes::<S>();
         for first in (0..channels).step_by(lanes) {
             let width = lanes.min(channels - first);
@@ -201,7 +211,7 @@ impl<T: Element> Weighted<'_, '_, T> {
                 Some(slopes) => load(simd, &slopes[first..first + width]),
                 None => T::splat(simd, T::of(1.0)),
             };
-            // Lines by threes, for nine are usual.
+            // Lines by threes: nine are usual.
             let whole = lines / TOGETHER * TOGETHER;
             for line in (0..whole).step_by(TOGETHER) {
                 let sums = self.sums::<S, TOGETHER>(simd, row, line, first);
@@ -223,7 +233,7 @@ impl<T: Element> Weighted<'_, '_, T> {
         line: usize,
         first: usize,
     ) -> [T::Vector<S>; V] {
-        let Gather { links, source, channels, lines, .. } = *self.gather;
+        let GatherPullback { links, source, channels, lines, .. } = *self.gather;
         let (sample, position) = (row / links.targets(), row % links.targets());
         let mut sums = [T::splat(simd, T::default()); V];
         for link in links.of(position) {
@@ -238,10 +248,10 @@ impl<T: Element> Weighted<'_, '_, T> {
     }
 }
 
-/// Writes, or adds, a vector of `width` channels of some lines, times factors. (A closure would be compiled
-/// without the set's instructions.)
+/// Writes, or adds, a vector of `width` channels of some lines, times factors. (A function, because
+/// a closure would be compiled without the set's instructions.)
 #[inline(always)]
-fn deliver<S: Simd, T: Element, const V: usize>(
+fn deliver<S: Simd, T: SimdFloat, const V: usize>(
     simd: S,
     sums: [T::Vector<S>; V],
     factors: T::Vector<S>,
@@ -258,9 +268,9 @@ fn deliver<S: Simd, T: Element, const V: usize>(
 /// Lines whose sums are in registers together.
 const TOGETHER: usize = 3;
 
-/// The numbers from a place on, of which the last may be too few to fill a vector.
+/// The numbers from an index on, of which the last may be too few to fill a vector.
 #[inline(always)]
-fn vector<S: Simd, T: Element>(simd: S, values: &[T], at: usize) -> T::Vector<S> {
+fn vector<S: Simd, T: SimdFloat>(simd: S, values: &[T], at: usize) -> T::Vector<S> {
     let end = values.len().min(at + T::lanes::<S>());
     load(simd, &values[at..end])
 }

@@ -1,20 +1,27 @@
-//! The reverse pass of a convolution: for each row and V cotangents at once, the weights of the active channels alone.
+//! The reverse pass of a convolution: for each row and V cotangents at once, the weights of the
+//! active channels alone.
 //!
-//! All cotangents of a sample share its masks, so a row's list of active channels and the weights behind them are read once for all V.
-//! That is the *read side*. The *write side*, channels whose cotangent a mask switches off, is skipped in [`crate::kernels::arch::avx512::windows`] where the
-//! instruction set has the permutations for it; elsewhere all of a panel's channels are computed and the active ones kept.
+//! All cotangents of a sample share its masks, so a row's list of active channels and the weights
+//! behind them are read once for all V. That is the *read side*. The *write side* leaves out
+//! channels whose cotangent a mask switches off.
+//!
+//! | path | when | what it leaves out |
+//! |---|---|---|
+//! | windows (`arch::avx512::windows`) | AVX-512, a target with a mask | read and write side |
+//! | panels ([`Full`]) | all else | the read side; of what is computed active channels are kept |
+//! | patches ([`Patched`]) | dense sources, as compiled | nothing; it takes fewer products |
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::kernels::arch;
-use crate::kernels::layout::cotangent::{Cotangents, Layout, Lines, Target, Tile};
+use crate::kernels::layout::cotangent::{CotangentTarget, Cotangents, LineLayout, Lines, RowTile};
 use crate::kernels::layout::panels::Panels;
-use crate::kernels::layout::rows::{CACHED_WEIGHTS, Chunk, Dense, chunks, tasks};
+use crate::kernels::layout::rows::{CACHED_WEIGHTS, Chunk, DenseRows, chunks, tasks};
 use crate::kernels::layout::table::Links;
-use crate::kernels::reverse::spread::Spread;
-use crate::kernels::simd::{Element, InstructionSet, load, store};
-use crate::kernels::winograd::patched::{Deliver, Patched, Source};
+use crate::kernels::reverse::spread::SpreadPullback;
+use crate::kernels::simd::{InstructionSet, SimdFloat, load, store};
+use crate::kernels::winograd::patched::{Deliver, PatchSource, Patched};
 use crate::kernels::winograd::patches::Patches;
 
 /// The most lines that one pass carries: more would not fit into registers.
@@ -31,7 +38,8 @@ pub(crate) enum Start<'a, T> {
     Identity(Cotangents<'a, T>),
 }
 
-/// target(row, v, i) += sum over the taps t and rows q that read the row, and channels o, of source(q, v, o) w(t, o, i).
+/// target(row, v, i) += sum over the taps t and rows q that read the row, and channels o, of
+/// source(q, v, o) w(t, o, i).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pullback<'a, T> {
     /// By which taps and rows each row is read.
@@ -43,11 +51,12 @@ pub(crate) struct Pullback<'a, T> {
     /// The cotangents of the layer's outputs.
     pub(crate) source: Cotangents<'a, T>,
     /// Where the cotangents of its inputs go.
-    pub(crate) target: Target<'a>,
+    pub(crate) target: CotangentTarget<'a>,
     /// What is there before.
     pub(crate) start: Start<'a, T>,
-    /// Factors of the results of each row, where these go to dense lines.
-    pub(crate) slopes: Option<Dense<'a, T>>,
+    /// Factors of the results of each row, which then have to go to dense lines: the derivatives of
+    /// a function of each number that the results are pulled back through.
+    pub(crate) slopes: Option<DenseRows<'a, T>>,
     /// V, from 1 to [`MOST_LINES`].
     pub(crate) lines: usize,
 }
@@ -62,34 +71,40 @@ pub(crate) struct Read<'a, T> {
     pub(crate) lines: Lines<'a, T>,
 }
 
-impl<T: Element> Pullback<'_, T> {
+impl<T: SimdFloat> Pullback<'_, T> {
     /// Pulls back all rows of `samples` samples into `out`, the target's buffer.
     pub(crate) fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
+        // Only windows of AVX-512 add an identity as they store. Elsewhere it is written first, and the
+        // product added.
         if let (Start::Identity(source), false) = (self.start, self.adds_identities(set)) {
-            let spread = Spread { source, target: self.target, scale: None, add: false, lines: self.lines };
+            let spread =
+                SpreadPullback { source, target: self.target, scale: None, add: false, lines: self.lines };
             spread.run(set, samples * self.links.targets(), out);
             return Self { start: Start::Sum, ..*self }.run(set, samples, out);
         }
-        if let (Some(patches), Layout::Dense { pitch, offset, channels }) = (self.patches, self.source.layout)
+        if let (Some(patches), LineLayout::Dense { pitch, offset, channels }) =
+            (self.patches, self.source.layout)
         {
             let Self { panels, target, lines, .. } = *self;
-            let source = Source { patches, values: self.source.values, pitch, offset, channels, lines };
+            let source = PatchSource { patches, values: self.source.values, pitch, offset, channels, lines };
             let patched = Patched { source, panels };
             return patched.run(
                 set,
                 samples,
                 out,
                 |row| target.block(row, lines),
-                &Rows { pullback: self, set },
+                &PullbackRows { pullback: self, set },
             );
         }
         Self::run_together(std::slice::from_ref(self), set, samples, out);
     }
 
-    /// Pulls back several layers into the same channels of the same rows: a row takes all of them while it is in a core's first cache.
+    /// Pulls back several layers into the same channels of the same rows: a row takes all of them
+    /// while it is in a core's first cache.
     ///
-    /// They have as many lines, targets that differ in their masks alone, and panels that read alike ([`Panels::reads_as`]) and write the same
-    /// channels; none starts with an identity.
+    /// They have the same number of lines, targets that differ in their masks alone, and panels
+    /// that read alike ([`Panels::reads_as`]) and write the same channels; none starts with an
+    /// identity.
     pub(crate) fn run_together(pullbacks: &[Self], set: InstructionSet, samples: usize, out: &mut [T]) {
         let Some(one) = pullbacks.first() else { return };
         debug_assert!((1..=MOST_LINES).contains(&one.lines), "{} lines", one.lines);
@@ -98,6 +113,8 @@ impl<T: Element> Pullback<'_, T> {
                 && other.panels.width == one.panels.width)
         );
         let rows = samples * one.links.targets();
+        // Where rows pass by one panel at a time, each part reads all weights: no more parts than
+        // threads.
         let parts = if panels_at_a_time(pullbacks) < one.panels.count() {
             tasks(rows, LEAST_ROWS).min(rayon::current_num_threads())
         } else {
@@ -138,26 +155,29 @@ impl<T: Element> Pullback<'_, T> {
     }
 }
 
-/// How many panels are written while all rows pass by: all of them where the weights stay in a core's cache together.
-pub(crate) fn panels_at_a_time<T: Element>(pullbacks: &[Pullback<'_, T>]) -> usize {
+/// How many panels each row takes at a time: all of them where the weights stay in a core's cache
+/// together, else one, while all rows pass by.
+pub(crate) fn panels_at_a_time<T: SimdFloat>(pullbacks: &[Pullback<'_, T>]) -> usize {
     let bytes = pullbacks.iter().map(|pullback| pullback.panels.bytes()).sum::<usize>();
     let all = pullbacks.first().map_or(1, |one| one.panels.count());
     if bytes <= CACHED_WEIGHTS { all.max(1) } else { 1 }
 }
 
 /// Results of patches on their way to their rows.
-struct Rows<'a, T> {
+struct PullbackRows<'a, T> {
     pullback: &'a Pullback<'a, T>,
     set: InstructionSet,
 }
 
-impl<T: Element> Deliver<T> for Rows<'_, T> {
+impl<T: SimdFloat> Deliver<T> for PullbackRows<'_, T> {
     #[inline(always)]
-    fn deliver<S: Simd>(&self, _: S, tile: Tile<'_, T>, chunk: &mut Chunk<'_, T>) {
+    fn deliver<S: Simd>(&self, _: S, tile: RowTile<'_, T>, chunk: &mut Chunk<'_, T>) {
         let Pullback { target, start, slopes, lines, .. } = self.pullback;
         let block = &mut chunk.values[target.block(tile.row, *lines) - chunk.start..];
         let add = !matches!(start, Start::Empty);
-        if let (Some(slopes), Target::Lines(Layout::Dense { pitch, offset, .. })) = (slopes, *target) {
+        if let (Some(slopes), CotangentTarget::Lines(LineLayout::Dense { pitch, offset, .. })) =
+            (slopes, *target)
+        {
             let at = offset + tile.first;
             return deliver_scaled(tile, slopes.row(tile.row), add, (pitch, &mut block[at..]));
         }
@@ -165,10 +185,15 @@ impl<T: Element> Deliver<T> for Rows<'_, T> {
     }
 }
 
-/// Adds results to lines `pitch` apart, or writes them there, times the factors of their row. (Not inlined:
-/// what has no factors is not to be compiled around it.)
+/// Adds results to lines `pitch` apart, or writes them there, times the factors of their row. (Not
+/// inlined, so that it does not grow the loops that have no factors.)
 #[inline(never)]
-fn deliver_scaled<T: Element>(tile: Tile<'_, T>, slopes: &[T], add: bool, (pitch, block): (usize, &mut [T])) {
+fn deliver_scaled<T: SimdFloat>(
+    tile: RowTile<'_, T>,
+    slopes: &[T],
+    add: bool,
+    (pitch, block): (usize, &mut [T]),
+) {
     let slopes = &slopes[tile.first..tile.first + tile.width];
     for (line, values) in tile.values.chunks_exact(tile.stride).enumerate() {
         let out = &mut block[line * pitch..][..tile.width];
@@ -185,7 +210,7 @@ struct Full<'a, 'b, 'c, T> {
     chunk: &'b mut Chunk<'c, T>,
 }
 
-impl<T: Element> WithSimd for Full<'_, '_, '_, T> {
+impl<T: SimdFloat> WithSimd for Full<'_, '_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -195,7 +220,7 @@ impl<T: Element> WithSimd for Full<'_, '_, '_, T> {
     }
 }
 
-/// An expression in which a name stands for the number of lines as a constant.
+/// Evaluates an expression with the number of lines as a constant, from 1 to [`MOST_LINES`].
 macro_rules! by_lines {
     ($lines:expr, |$count:ident| $call:expr) => {
         by_lines!(@arms $lines, $count, $call, 1 2 3 4 5 6 7 8)
@@ -218,7 +243,7 @@ pub(crate) use by_lines;
 /// Numbers in the largest tile: lines of two vectors of 16.
 const TILE: usize = MOST_LINES * 32;
 
-impl<T: Element> Full<'_, '_, '_, T> {
+impl<T: SimdFloat> Full<'_, '_, '_, T> {
     #[inline(always)]
     fn by_lines<S: Simd, const G: usize>(&mut self, simd: S) {
         let Some(one) = self.pullbacks.first() else { return };
@@ -261,7 +286,7 @@ impl<T: Element> Full<'_, '_, '_, T> {
                 break;
             }
             let tile = (row, panel, column, width);
-            // Half of the products where half of the vectors would be empty.
+            // Columns that one vector holds take half of the products.
             if width <= lanes {
                 self.tile::<S, 1, V>(simd, pullback, tile, reads);
             } else {
@@ -288,7 +313,8 @@ impl<T: Element> Full<'_, '_, '_, T> {
             accumulate(simd, &mut sums, read, &panels.tap(panel, read.tap)[column..], panels.width);
         }
         let block = &mut self.chunk.values[target.block(row, V) - self.chunk.start..];
-        if let Target::Lines(Layout::Dense { pitch, offset, .. }) = *target {
+        // Dense lines are written from the registers, others by way of a tile in memory.
+        if let CotangentTarget::Lines(LineLayout::Dense { pitch, offset, .. }) = *target {
             let zero = T::splat(simd, T::default());
             let slopes = pullback.slopes.map(|slopes| &slopes.row(row)[first..first + width]);
             for (line, sums) in sums.iter().enumerate() {
@@ -314,7 +340,7 @@ impl<T: Element> Full<'_, '_, '_, T> {
             }
         }
         let tile = narrowed(&mut tile, V, columns, width);
-        let tile = Tile { row, first, width, values: tile, stride: width };
+        let tile = RowTile { row, first, width, values: tile, stride: width };
         target.deliver(self.set, tile, add, block);
     }
 }
@@ -332,7 +358,7 @@ fn narrowed<T: Copy>(tile: &mut [T], lines: usize, columns: usize, width: usize)
 
 /// sums(v) += sum over active channels a of value(v, a) w(a).
 #[inline(always)]
-fn accumulate<S: Simd, T: Element, const G: usize, const V: usize>(
+fn accumulate<S: Simd, T: SimdFloat, const G: usize, const V: usize>(
     simd: S,
     sums: &mut [[T::Vector<S>; G]; V],
     read: &Read<'_, T>,

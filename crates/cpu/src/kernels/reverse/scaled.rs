@@ -4,35 +4,35 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::forward::combine::Repeat;
-use crate::kernels::layout::cotangent::{Cotangents, Layout, Lines};
-use crate::kernels::layout::rows::{Chunk, Dense, chunks, tasks};
+use crate::kernels::forward::combine::Repetition;
+use crate::kernels::layout::cotangent::{Cotangents, LineLayout, Lines};
+use crate::kernels::layout::rows::{Chunk, DenseRows, chunks, tasks};
 use crate::kernels::layout::table::Links;
-use crate::kernels::simd::{Element, InstructionSet};
+use crate::kernels::simd::{InstructionSet, SimdFloat};
 
 /// The factors of a row's channels.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Factor<'a, T> {
+pub(crate) enum RowFactor<'a, T> {
     /// One number for all.
     Number(T),
-    /// Those of a row, repeated, of `count` rows a sample.
-    Rows { rows: Dense<'a, T>, count: usize, repeat: Option<&'a Repeat> },
+    /// Those of a row, where `repeat` says how, repeated; there are `count` rows per sample.
+    Rows { rows: DenseRows<'a, T>, count: usize, repeat: Option<&'a Repetition> },
     /// Those of a row, the same for all samples.
-    Fixed(Dense<'a, T>),
+    Fixed(DenseRows<'a, T>),
 }
 
-/// target(s, v, c) += sum over the rows r that read s of source(r, v, c) factor(r, c); where the target has
-/// one channel of several that are read, the sum over these too.
+/// target(s, v, c) += sum over the rows r that read s of source(r, v, c) factor(r, c); where the
+/// target has one channel of several that are read, the sum over these too.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Scaled<'a, T> {
+pub(crate) struct ScaledPullback<'a, T> {
     /// Which rows read each row of the target; none where each reads its own.
     pub(crate) links: Option<&'a Links>,
     pub(crate) source: Cotangents<'a, T>,
     /// Rows of a sample of the source.
     pub(crate) positions: usize,
-    pub(crate) factor: Factor<'a, T>,
+    pub(crate) factor: RowFactor<'a, T>,
     /// Further factors of each row of the target.
-    pub(crate) slopes: Option<Dense<'a, T>>,
+    pub(crate) slopes: Option<DenseRows<'a, T>>,
     /// Of the target: from one line to the next, the first channel, and how many there are.
     pub(crate) pitch: usize,
     pub(crate) offset: usize,
@@ -46,7 +46,7 @@ pub(crate) struct Scaled<'a, T> {
 /// Rows that a task should read at least.
 const LEAST_ROWS: usize = 32;
 
-impl<T: Element> Scaled<'_, T> {
+impl<T: SimdFloat> ScaledPullback<'_, T> {
     /// Fills all rows of `samples` samples of the target's buffer.
     pub(crate) fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
         let targets = self.links.map_or(self.positions, Links::targets);
@@ -55,21 +55,21 @@ impl<T: Element> Scaled<'_, T> {
         let block = self.lines * self.pitch;
         let parts = tasks(rows, LEAST_ROWS.div_ceil(read));
         chunks(out, rows, parts, |row| row * block).into_par_iter().for_each(|chunk| {
-            set.run(Rows { scaled: self, set, chunk, targets });
+            set.run(ScaledRows { scaled: self, set, chunk, targets });
         });
     }
 }
 
 /// The rows of one chunk.
-struct Rows<'a, 'b, T> {
-    scaled: &'a Scaled<'a, T>,
+struct ScaledRows<'a, 'b, T> {
+    scaled: &'a ScaledPullback<'a, T>,
     set: InstructionSet,
     chunk: Chunk<'b, T>,
     /// Rows of a sample of the target.
     targets: usize,
 }
 
-impl<T: Element> WithSimd for Rows<'_, '_, T> {
+impl<T: SimdFloat> WithSimd for ScaledRows<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -92,6 +92,7 @@ impl<T: Element> WithSimd for Rows<'_, '_, T> {
                 scaled.read(lines, [sample, link.row], (slopes, add), out);
                 add = true;
             }
+            // A row that nothing reads: zeros, if nothing was there.
             if !add {
                 out.chunks_exact_mut(scaled.pitch)
                     .for_each(|line| line[scaled.offset..][..scaled.channels].fill(T::default()));
@@ -100,7 +101,7 @@ impl<T: Element> WithSimd for Rows<'_, '_, T> {
     }
 }
 
-impl<T: Element> Scaled<'_, T> {
+impl<T: SimdFloat> ScaledPullback<'_, T> {
     /// The lines of one row of the source in full, and from one to the next.
     #[inline(always)]
     fn lines_of<'b>(
@@ -112,11 +113,11 @@ impl<T: Element> Scaled<'_, T> {
     ) -> (&'b [T], usize) {
         let (row, channels) = (sample * self.positions + position, self.source.layout.channels());
         match self.source.layout {
-            Layout::Dense { .. } => {
+            LineLayout::Dense { .. } => {
                 let Lines { values, stride, .. } = self.source.row(row, self.lines);
                 (values, stride)
             }
-            Layout::Compressed(_) => {
+            LineLayout::Compressed(_) => {
                 self.source.expand(set, row, self.lines, 0..channels, full);
                 (full, channels)
             }
@@ -135,14 +136,14 @@ impl<T: Element> Scaled<'_, T> {
         let wide = self.source.layout.channels();
         let number;
         let factors: &[T] = match self.factor {
-            Factor::Number(one) => {
+            RowFactor::Number(one) => {
                 number = [one];
                 &number
             }
-            Factor::Rows { rows, count, repeat } => {
+            RowFactor::Rows { rows, count, repeat } => {
                 rows.row(sample * count + repeat.map_or(position, |repeat| repeat.row(position)))
             }
-            Factor::Fixed(rows) => rows.row(position),
+            RowFactor::Fixed(rows) => rows.row(position),
         };
         for (line, out) in values.chunks_exact(stride).zip(out.chunks_exact_mut(self.pitch)) {
             let (line, out) = (&line[..wide], &mut out[self.offset..][..self.channels]);
@@ -169,7 +170,7 @@ impl<T: Element> Scaled<'_, T> {
 
 /// Adds numbers to a line, or writes them.
 #[inline(always)]
-fn write<T: Element>(out: &mut [T], add: bool, numbers: impl Iterator<Item = T>) {
+fn write<T: SimdFloat>(out: &mut [T], add: bool, numbers: impl Iterator<Item = T>) {
     if add {
         out.iter_mut().zip(numbers).for_each(|(out, x)| *out = *out + x);
     } else {
@@ -177,15 +178,15 @@ fn write<T: Element>(out: &mut [T], add: bool, numbers: impl Iterator<Item = T>)
     }
 }
 
-/// Sums that run side by side: as many as the widest vector has numbers.
+/// Sums that run side by side: as many as the widest vector has numbers, on all instruction sets,
+/// so that the order of summation is the same.
 const SUMS: usize = 16;
 
-/// The sum over all places of the product of these rows' numbers there.
+/// The sum over all indices of the product of these rows' numbers there.
 #[inline(always)]
-pub(crate) fn total<T: Element, const N: usize>(rows: [&[T]; N]) -> T {
-    let product = |place: usize, rows: &[&[T]; N]| {
-        rows[1..].iter().fold(rows[0][place], |product, row| product * row[place])
-    };
+pub(crate) fn total<T: SimdFloat, const N: usize>(rows: [&[T]; N]) -> T {
+    let product =
+        |at: usize, rows: &[&[T]; N]| rows[1..].iter().fold(rows[0][at], |product, row| product * row[at]);
     let count = rows[0].len();
     let mut sums = [T::default(); SUMS];
     for first in (0..count / SUMS).map(|block| block * SUMS) {
@@ -201,7 +202,7 @@ pub(crate) fn total<T: Element, const N: usize>(rows: [&[T]; N]) -> T {
 
 /// The inner product of two rows, of which the second may be a single number.
 #[inline(always)]
-fn inner<T: Element>(a: &[T], b: &[T]) -> T {
+fn inner<T: SimdFloat>(a: &[T], b: &[T]) -> T {
     match *b {
         [one] => total([a]) * one,
         _ => total([a, &b[..a.len()]]),

@@ -1,19 +1,26 @@
-//! Cotangents of a row handed on to the same row of another map: through a sum, a mask, or a scale of each channel.
+//! Cotangents of a row handed on to the same row of another map: through a sum, a mask, or a scale
+//! of each channel.
+//!
+//! Fast paths: compressed lines to dense ones are expanded on AVX-512 ([`arch::spread`]) and
+//! scattered elsewhere; dense lines without a scale are delivered as they lie. All else is written
+//! in full first.
 
 use rayon::prelude::*;
 
 use crate::kernels::arch;
-use crate::kernels::layout::cotangent::{Cotangents, Layout, Lines, Target, Tile, scale_lines};
+use crate::kernels::layout::cotangent::{
+    CotangentTarget, Cotangents, LineLayout, Lines, RowTile, scale_lines,
+};
 use crate::kernels::layout::rows::{chunks, tasks};
-use crate::kernels::simd::{Element, InstructionSet};
+use crate::kernels::simd::{InstructionSet, SimdFloat};
 
 /// target(row, v, c) += source(row, v, c) scale(c).
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Spread<'a, T> {
+pub(crate) struct SpreadPullback<'a, T> {
     /// The cotangents that are handed on.
     pub(crate) source: Cotangents<'a, T>,
     /// Where they go; it has as many channels.
-    pub(crate) target: Target<'a>,
+    pub(crate) target: CotangentTarget<'a>,
     /// One factor for each channel.
     pub(crate) scale: Option<&'a [T]>,
     /// Whether they are added to what is there.
@@ -25,7 +32,7 @@ pub(crate) struct Spread<'a, T> {
 /// Rows that a task should have at least.
 const LEAST_ROWS: usize = 64;
 
-impl<T: Element> Spread<'_, T> {
+impl<T: SimdFloat> SpreadPullback<'_, T> {
     /// Hands on `rows` rows into `out`, the target's buffer.
     pub(crate) fn run(&self, set: InstructionSet, rows: usize, out: &mut [T]) {
         let channels = self.source.layout.channels();
@@ -38,13 +45,16 @@ impl<T: Element> Spread<'_, T> {
             for row in chunk.rows.clone() {
                 let block = &mut chunk.values[begin(row) - chunk.start..];
                 match (self.source.layout, self.target) {
-                    (Layout::Dense { .. }, _) if self.scale.is_none() => {
+                    (LineLayout::Dense { .. }, _) if self.scale.is_none() => {
                         let Lines { values, stride, .. } = self.source.row(row, self.lines);
-                        let tile = Tile { row, first: 0, width: channels, values, stride };
+                        let tile = RowTile { row, first: 0, width: channels, values, stride };
                         self.target.deliver(set, tile, self.add, block);
                         continue;
                     }
-                    (Layout::Compressed(_), Target::Lines(Layout::Dense { pitch, offset, .. })) => {
+                    (
+                        LineLayout::Compressed(_),
+                        CotangentTarget::Lines(LineLayout::Dense { pitch, offset, .. }),
+                    ) => {
                         self.scatter(row, &mut block[offset..], pitch);
                         continue;
                     }
@@ -54,7 +64,7 @@ impl<T: Element> Spread<'_, T> {
                 if let Some(scale) = self.scale {
                     scale_lines(&mut full, scale);
                 }
-                let tile = Tile { row, first: 0, width: channels, values: &full, stride: channels };
+                let tile = RowTile { row, first: 0, width: channels, values: &full, stride: channels };
                 self.target.deliver(set, tile, self.add, block);
             }
         });

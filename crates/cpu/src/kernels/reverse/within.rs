@@ -1,20 +1,21 @@
-//! Dense cotangents through what the channels of a row do to one another.
+//! Dense cotangents through a function of all channels of a row: softmax, and layer normalisation.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::forward::within::Row;
+use crate::kernels::forward::within::WithinRow;
 use crate::kernels::layout::cotangent::{Cotangents, Lines};
-use crate::kernels::layout::rows::{Chunk, Dense, chunks, tasks};
+use crate::kernels::layout::rows::{Chunk, DenseRows, chunks, tasks};
 use crate::kernels::reverse::scaled::total;
-use crate::kernels::simd::{Element, InstructionSet};
+use crate::kernels::simd::{InstructionSet, SimdFloat};
 
 /// target(r, v) += the pullback of source(r, v), row by row.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct PulledWithin<'a, T> {
-    pub(crate) row: &'a Row<T>,
-    /// What the forward pass has kept: the result of a softmax, else h and one over the deviation.
-    pub(crate) kept: Dense<'a, T>,
+pub(crate) struct WithinPullback<'a, T> {
+    pub(crate) row: &'a WithinRow<T>,
+    /// What the forward pass has kept: the result of a softmax, or h and one over the standard
+    /// deviation.
+    pub(crate) kept: DenseRows<'a, T>,
     /// Dense lines.
     pub(crate) source: Cotangents<'a, T>,
     /// Of the target: from one line to the next, and the first channel.
@@ -29,23 +30,23 @@ pub(crate) struct PulledWithin<'a, T> {
 /// Rows that a task should have at least.
 const LEAST_ROWS: usize = 16;
 
-impl<T: Element> PulledWithin<'_, T> {
+impl<T: SimdFloat> WithinPullback<'_, T> {
     /// Fills `rows` rows of the target's buffer.
     pub(crate) fn run(&self, set: InstructionSet, rows: usize, out: &mut [T]) {
         let block = self.lines * self.pitch;
         chunks(out, rows, tasks(rows, LEAST_ROWS), |row| row * block).into_par_iter().for_each(|chunk| {
-            set.run(Rows { pulled: self, chunk });
+            set.run(WithinRows { pulled: self, chunk });
         });
     }
 }
 
 /// The rows of one chunk.
-struct Rows<'a, 'b, T> {
-    pulled: &'a PulledWithin<'a, T>,
+struct WithinRows<'a, 'b, T> {
+    pulled: &'a WithinPullback<'a, T>,
     chunk: Chunk<'b, T>,
 }
 
-impl<T: Element> WithSimd for Rows<'_, '_, T> {
+impl<T: SimdFloat> WithSimd for WithinRows<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -59,17 +60,17 @@ impl<T: Element> WithSimd for Rows<'_, '_, T> {
             for (line, out) in values.chunks_exact(stride).zip(out.chunks_exact_mut(pulled.pitch)) {
                 let (g, out) = (&line[..ids.len()], &mut out[pulled.offset..][..ids.len()]);
                 match pulled.row {
-                    Row::Softmax => softmax(kept, g, pulled.add, out),
-                    Row::Standard { gamma, .. } => standard(kept, gamma, g, pulled.add, out),
+                    WithinRow::Softmax => softmax(kept, g, pulled.add, out),
+                    WithinRow::Standard { gamma, .. } => standard(kept, gamma, g, pulled.add, out),
                 }
             }
         }
     }
 }
 
-/// y (g - sum g y).
+/// The pullback of softmax: y (g - sum g y).
 #[inline(always)]
-fn softmax<T: Element>(y: &[T], g: &[T], add: bool, out: &mut [T]) {
+fn softmax<T: SimdFloat>(y: &[T], g: &[T], add: bool, out: &mut [T]) {
     let y = &y[..g.len()];
     let minus = T::from_f64(-1.0) * total([g, y]);
     for (out, (g, y)) in out.iter_mut().zip(g.iter().zip(y)) {
@@ -78,9 +79,10 @@ fn softmax<T: Element>(y: &[T], g: &[T], add: bool, out: &mut [T]) {
     }
 }
 
-/// r (u - mean u - h mean(u h)), u = g gamma.
+/// The pullback of layer normalisation: r (u - mean u - h mean(u h)), u = g gamma, r one over the
+/// standard deviation, which stands behind h in `kept`.
 #[inline(always)]
-fn standard<T: Element>(kept: &[T], gamma: &[T], g: &[T], add: bool, out: &mut [T]) {
+fn standard<T: SimdFloat>(kept: &[T], gamma: &[T], g: &[T], add: bool, out: &mut [T]) {
     let count = g.len();
     let (h, gamma, inverse) = (&kept[..count], &gamma[..count], kept[count]);
     let share = T::from_f64(-1.0 / count as f64) * inverse;

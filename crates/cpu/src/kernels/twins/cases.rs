@@ -1,6 +1,9 @@
-//! Made-up cases, what the kernels get of them, and how their results are read.
+//! Random cases, the operands that kernels get of them, and how their results are read.
 
-use crate::kernels::{Active, Element, Form, InstructionSet, Layout, MOST_LINES, Patches, Table, Target};
+use crate::kernels::{
+    Active, CotangentTarget, InstructionSet, LineLayout, MOST_LINES, Patches, RowTable, SimdFloat,
+    WinogradForm,
+};
 use proptest::prelude::*;
 
 /// Rounding of a sum of some hundred products of numbers up to 1, in units of the type's rounding.
@@ -9,7 +12,7 @@ pub(crate) const ROUNDINGS: f64 = 64.0;
 /// What stands where nothing may be written.
 pub(crate) const CANARY: f64 = 12_345.0;
 
-/// A sequence of made-up numbers.
+/// A pseudo-random sequence of numbers.
 pub(crate) struct Draws(pub(crate) u64);
 
 impl Draws {
@@ -25,7 +28,7 @@ impl Draws {
         (self.next() % (1 << 12)) as f64 / 2048.0 - 1.0
     }
 
-    pub(crate) fn numbers<T: Element>(&mut self, count: usize) -> Vec<T> {
+    pub(crate) fn numbers<T: SimdFloat>(&mut self, count: usize) -> Vec<T> {
         (0..count).map(|_| T::from_f64(self.number())).collect()
     }
 
@@ -48,11 +51,11 @@ impl Draws {
 
 /// Sizes of one layer.
 #[derive(Debug, Clone)]
-pub(crate) struct Case {
+pub(crate) struct LayerCase {
     pub(crate) samples: usize,
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
-    /// Which divide both.
+    /// Groups of channels, which divide inputs and outputs.
     pub(crate) groups: usize,
     /// Rows of a sample before and behind the layer.
     pub(crate) rows: [usize; 2],
@@ -62,44 +65,45 @@ pub(crate) struct Case {
     pub(crate) seed: u64,
 }
 
-pub(crate) fn cases() -> impl Strategy<Value = Case> {
+pub(crate) fn cases() -> impl Strategy<Value = LayerCase> {
     let sizes = (1..4_usize, 1..150_usize, 1..150_usize, 1..20_usize, 1..20_usize, 1..5_usize);
     let groups = prop_oneof![Just(1), 2..40_usize];
     (sizes, groups, 1..=MOST_LINES, 0..=10_usize, 1..u64::MAX).prop_map(
         |(sizes, groups, lines, share, seed)| {
             let (samples, inputs, outputs, before, behind, taps) = sizes;
             let [inputs, outputs] = [inputs, outputs].map(|channels| channels.next_multiple_of(groups));
-            Case { samples, inputs, outputs, groups, rows: [before, behind], taps, lines, share, seed }
+            LayerCase { samples, inputs, outputs, groups, rows: [before, behind], taps, lines, share, seed }
         },
     )
 }
 
-impl Case {
+impl LayerCase {
     /// Whether an input and an output belong to one group.
     pub(crate) fn joins(&self, input: usize, output: usize) -> bool {
         input / (self.inputs / self.groups) == output / (self.outputs / self.groups)
     }
 }
 
-/// A table in which each tap of each target row reads some source row or none, no source row twice by one tap.
-pub(crate) fn table(case: &Case, draws: &mut Draws) -> Table {
+/// A table in which each tap of each target row reads some source row or none, no source row twice
+/// by one tap.
+pub(crate) fn table(case: &LayerCase, draws: &mut Draws) -> RowTable {
     let [before, behind] = case.rows;
     let shifts: Vec<_> = (0..case.taps).map(|_| draws.below(before + 3)).collect();
-    Table::new(behind, case.taps, before, |row, tap| {
+    RowTable::new(behind, case.taps, before, |row, tap| {
         (row + shifts[tap]).checked_sub(2).filter(|&at| at < before)
     })
 }
 
-/// A case over the 3 x 3 neighbours in a made-up image.
+/// A case over the 3 x 3 neighbours in an image of random size.
 pub(crate) struct Image {
-    pub(crate) case: Case,
-    pub(crate) table: Table,
+    pub(crate) case: LayerCase,
+    pub(crate) table: RowTable,
     from: [usize; 2],
     to: [usize; 2],
     before: [usize; 2],
 }
 
-pub(crate) fn image(case: &Case, draws: &mut Draws) -> Image {
+pub(crate) fn image(case: &LayerCase, draws: &mut Draws) -> Image {
     let from = [1 + draws.below(9), 1 + draws.below(9)];
     let before = [draws.below(3), draws.below(3)];
     // At least one position, with as much padding behind the image as it takes.
@@ -110,20 +114,20 @@ pub(crate) fn image(case: &Case, draws: &mut Draws) -> Image {
         (y < from[0] && x < from[1]).then_some(y * from[1] + x)
     };
     let [behind, ahead] = [to[0] * to[1], from[0] * from[1]];
-    // Half the channels: nine taps take long as plain loops.
+    // Half the channels: plain loops over nine taps take long.
     let [inputs, outputs] = [case.inputs, case.outputs].map(|channels| channels.div_ceil(2));
-    let case = Case { inputs, outputs, rows: [ahead, behind], taps: 9, groups: 1, ..case.clone() };
-    Image { case, table: Table::new(behind, 9, ahead, read), from, to, before }
+    let case = LayerCase { inputs, outputs, rows: [ahead, behind], taps: 9, groups: 1, ..case.clone() };
+    Image { case, table: RowTable::new(behind, 9, ahead, read), from, to, before }
 }
 
 impl Image {
     /// Of the forward pass.
-    pub(crate) fn patches(&self, form: Form) -> Patches {
+    pub(crate) fn patches(&self, form: WinogradForm) -> Patches {
         Patches::new(form, self.from, self.to, self.before)
     }
 
     /// Of the reverse pass.
-    pub(crate) fn reversed(&self, form: Form) -> Patches {
+    pub(crate) fn reversed(&self, form: WinogradForm) -> Patches {
         Patches::new(form, self.to, self.from, self.before.map(|before| 2 - before))
     }
 }
@@ -132,10 +136,11 @@ pub(crate) fn sets() -> impl Iterator<Item = InstructionSet> {
     InstructionSet::ALL.into_iter().filter(|set| set.is_available())
 }
 
-/// How much larger than a plain sum's the rounding of Winograd's form may be: what it adds up is larger than the sum.
+/// Rounding of Winograd's form, in units of that of a plain sum: the terms that it adds up are
+/// larger than the sum.
 pub(crate) const PATCHED: f64 = 4.0;
 
-pub(crate) fn close<T: Element>(found: &[T], expected: &[f64], unit: f64, what: &str) {
+pub(crate) fn close<T: SimdFloat>(found: &[T], expected: &[f64], unit: f64, what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
     for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
         let bound = ROUNDINGS * unit * expected.abs().max(1.0) * 16.0;
@@ -144,29 +149,29 @@ pub(crate) fn close<T: Element>(found: &[T], expected: &[f64], unit: f64, what: 
 }
 
 /// Cotangents of one layout with their values in full, `[row][V][channels]`.
-pub(crate) struct Given<T> {
+pub(crate) struct GivenCotangents<T> {
     pub(crate) values: Vec<T>,
     pub(crate) full: Vec<f64>,
 }
 
-/// Made-up cotangents; what a layout does not hold is zero.
-pub(crate) fn given<T: Element>(
-    layout: Layout<'_>,
+/// Random cotangents; what a layout does not hold is zero.
+pub(crate) fn given<T: SimdFloat>(
+    layout: LineLayout<'_>,
     rows: usize,
     lines: usize,
     draws: &mut Draws,
-) -> Given<T> {
+) -> GivenCotangents<T> {
     let channels = layout.channels();
     let values: Vec<T> = draws.numbers(layout.size(rows, lines));
     let mut full = vec![0.0; rows * lines * channels];
     for (row, line) in (0..rows).flat_map(|row| (0..lines).map(move |line| (row, line))) {
         let out = &mut full[(row * lines + line) * channels..][..channels];
         match layout {
-            Layout::Dense { pitch, offset, .. } => {
+            LineLayout::Dense { pitch, offset, .. } => {
                 let from = &values[(row * lines + line) * pitch + offset..][..channels];
                 out.iter_mut().zip(from).for_each(|(out, x)| *out = x.to_f64());
             }
-            Layout::Compressed(active) => {
+            LineLayout::Compressed(active) => {
                 let from = &values[active.block(row, lines) + line * active.stride(row)..];
                 for (id, x) in active.list(row).iter().zip(from) {
                     out[*id as usize] = x.to_f64();
@@ -174,31 +179,31 @@ pub(crate) fn given<T: Element>(
             }
         }
     }
-    Given { values, full }
+    GivenCotangents { values, full }
 }
 
 /// What a target holds, in full, and whether every other number of its buffer is the canary.
-pub(crate) fn read<T: Element>(
-    target: Target<'_>,
+pub(crate) fn read<T: SimdFloat>(
+    target: CotangentTarget<'_>,
     rows: usize,
     lines: usize,
     channels: usize,
     values: &[T],
 ) -> Vec<f64> {
     let layout = match target {
-        Target::Lines(layout) => layout,
-        Target::Masked { pitch, offset, .. } => Layout::Dense { pitch, offset, channels },
+        CotangentTarget::Lines(layout) => layout,
+        CotangentTarget::Masked { pitch, offset, .. } => LineLayout::Dense { pitch, offset, channels },
     };
     let mut full = Vec::new();
     for (row, line) in (0..rows).flat_map(|row| (0..lines).map(move |line| (row, line))) {
         match layout {
-            Layout::Dense { pitch, offset, channels } => {
+            LineLayout::Dense { pitch, offset, channels } => {
                 let from = &values[(row * lines + line) * pitch..][..pitch];
                 full.extend(from[offset..offset + channels].iter().map(|x| x.to_f64()));
                 let others = from[..offset].iter().chain(&from[offset + channels..]);
                 assert!(others.into_iter().all(|x| x.to_f64() == CANARY), "written beside the channels");
             }
-            Layout::Compressed(active) => {
+            LineLayout::Compressed(active) => {
                 let from = &values[active.block(row, lines) + line * active.stride(row)..];
                 let mut out = vec![0.0; channels];
                 active.list(row).iter().zip(from).for_each(|(id, x)| out[*id as usize] = x.to_f64());
@@ -209,14 +214,14 @@ pub(crate) fn read<T: Element>(
     full
 }
 
-/// Plain loops: what comes to each row and channel, in full.
+/// Plain loops: the pullback at each row and channel, in full.
 pub(crate) fn naive_pullback(
-    case: &Case,
-    table: &Table,
+    case: &LayerCase,
+    table: &RowTable,
     source: &[f64],
     weight: impl Fn(usize, usize, usize) -> f64,
 ) -> Vec<f64> {
-    let Case { samples, inputs, outputs, rows: [before, behind], taps, lines, .. } = *case;
+    let LayerCase { samples, inputs, outputs, rows: [before, behind], taps, lines, .. } = *case;
     let mut out = vec![0.0; samples * before * lines * inputs];
     for (sample, row, tap) in triples(samples, behind, taps) {
         let Some(to) = table.source(row, tap) else { continue };
@@ -232,18 +237,18 @@ pub(crate) fn triples(a: usize, b: usize, c: usize) -> impl Iterator<Item = (usi
     (0..a).flat_map(move |i| (0..b).flat_map(move |j| (0..c).map(move |k| (i, j, k))))
 }
 
-pub(crate) fn target_is_on(target: Target<'_>, row: usize, channel: usize) -> bool {
+pub(crate) fn target_is_on(target: CotangentTarget<'_>, row: usize, channel: usize) -> bool {
     match target {
-        Target::Lines(Layout::Compressed(active)) | Target::Masked { active, .. } => {
+        CotangentTarget::Lines(LineLayout::Compressed(active)) | CotangentTarget::Masked { active, .. } => {
             active.list(row).contains(&(channel as u16))
         }
-        Target::Lines(Layout::Dense { .. }) => true,
+        CotangentTarget::Lines(LineLayout::Dense { .. }) => true,
     }
 }
 
-/// Made-up numbers where the target is.
-pub(crate) fn fill<T: Element>(
-    target: Target<'_>,
+/// Random numbers where the target is.
+pub(crate) fn fill<T: SimdFloat>(
+    target: CotangentTarget<'_>,
     rows: usize,
     lines: usize,
     values: &mut [T],
@@ -251,13 +256,13 @@ pub(crate) fn fill<T: Element>(
 ) {
     for (row, line) in (0..rows).flat_map(|row| (0..lines).map(move |line| (row, line))) {
         let (start, count) = match target {
-            Target::Lines(Layout::Dense { pitch, offset, channels }) => {
+            CotangentTarget::Lines(LineLayout::Dense { pitch, offset, channels }) => {
                 ((row * lines + line) * pitch + offset, channels)
             }
-            Target::Lines(Layout::Compressed(active)) => {
+            CotangentTarget::Lines(LineLayout::Compressed(active)) => {
                 (active.block(row, lines) + line * active.stride(row), active.list(row).len())
             }
-            Target::Masked { active, pitch, offset } => {
+            CotangentTarget::Masked { active, pitch, offset } => {
                 ((row * lines + line) * pitch + offset, active.channels())
             }
         };

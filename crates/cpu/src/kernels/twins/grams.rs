@@ -1,41 +1,46 @@
 //! Gram matrices of gradients.
 
 use crate::kernels::{
-    At, ByChannel, Cotangents, Dense, Element, Form, Layout, Normalized, Outer, Pairs, Patches, Table,
-    gram_of,
+    ByChannel, Cotangents, DenseRows, LineLayout, Normalized, PairGram, Patches, RowTable, SampleCotangents,
+    SimdFloat, TileGram, WinogradForm, gram_of,
 };
 use proptest::prelude::*;
 
-use super::cases::{Case, Draws, Given, PATCHED, ROUNDINGS, cases, given, image, sets, table};
+use super::cases::{Draws, GivenCotangents, LayerCase, PATCHED, ROUNDINGS, cases, given, image, sets, table};
 
-/// By pairs the cotangents' cancellation counts twice.
+/// Rounding by pairs, in units of that by tiles: what cancels among cotangents rounds twice.
 const PAIRED: f64 = 4.0;
 
-/// The Gram matrices of a layer's weight, of its bias, and of what is normalised behind it.
-fn check_grams<T: Element>(case: &Case, unit: f64) {
-    let mut draws = Draws(case.seed);
-    check_gram::<T>(case, &table(case, &mut draws), None, unit);
-    let image = image(case, &mut draws);
-    check_gram::<T>(&image.case, &image.table, Some(&image.patches(Form::Four)), PATCHED * unit);
+fn check_gram_by_rows<T: SimdFloat>(case: &LayerCase, unit: f64) {
+    check_gram::<T>(case, &table(case, &mut Draws(case.seed)), None, unit);
 }
 
-fn check_gram<T: Element>(case: &Case, table: &Table, patches: Option<&Patches>, unit: f64) {
+fn check_gram_by_patches<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
-    let Case { samples, inputs, outputs, rows: [before, behind], taps, lines, share, .. } = *case;
+    let image = image(case, &mut draws);
+    check_gram::<T>(&image.case, &image.table, Some(&image.patches(WinogradForm::Four)), PATCHED * unit);
+}
+
+/// The Gram matrices of a layer's weight, of its bias, and of what is normalised behind it.
+fn check_gram<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Option<&Patches>, unit: f64) {
+    let mut draws = Draws(case.seed);
+    let LayerCase { samples, inputs, outputs, rows: [before, behind], taps, lines, share, .. } = *case;
     let is_live = |draws: &mut Draws| patches.is_some() || draws.below(10) < 7;
     let live: Vec<_> = (0..behind).filter(|_| is_live(&mut draws)).collect();
     let mask = draws.active(samples * behind, outputs, share);
     let pitch = inputs + 4;
     let (x, y): (Vec<T>, Vec<T>) =
         (draws.numbers(samples * before * pitch + 64), draws.numbers(samples * behind * outputs));
-    let rows = Dense { values: &x, pitch, offset: 3, channels: inputs };
-    let others = Dense { values: &y, pitch: outputs, offset: 0, channels: outputs };
+    let rows = DenseRows { values: &x, pitch, offset: 3, channels: inputs };
+    let others = DenseRows { values: &y, pitch: outputs, offset: 0, channels: outputs };
     let scale: Vec<T> = draws.numbers(outputs);
     let [mean, inverse] = [0, 1].map(|_| (0..outputs).map(|_| draws.number()).collect::<Vec<f64>>());
-    let layouts =
-        [Layout::Compressed(&mask), Layout::Dense { pitch: outputs + 5, offset: 2, channels: outputs }];
+    let layouts = [
+        LineLayout::Compressed(&mask),
+        LineLayout::Dense { pitch: outputs + 5, offset: 2, channels: outputs },
+    ];
     for (layout, sample) in layouts.into_iter().flat_map(|layout| (0..samples).map(move |s| (layout, s))) {
-        let cotangents: Given<T> = given(layout, samples * behind, lines, &mut draws);
+        let cotangents: GivenCotangents<T> = given(layout, samples * behind, lines, &mut draws);
         let source = Cotangents { values: &cotangents.values, layout };
         let g =
             |p: usize, v: usize, o: usize| cotangents.full[((sample * behind + p) * lines + v) * outputs + o];
@@ -65,7 +70,7 @@ fn check_gram<T: Element>(case: &Case, table: &Table, patches: Option<&Patches>,
             let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
             assert!(worst <= bound, "{what}: {worst:e}, {case:?}");
         };
-        let at = At { source, lines, rows: behind, live: &live, sample };
+        let at = SampleCotangents { source, lines, rows: behind, live: &live, sample };
         let entries = ByChannel::new(at);
         let read = |p: usize, tap: usize| Some(rows.row(sample * before + table.source(p, tap)?));
         let product = |p: usize, q: usize, tap: usize| -> Option<f64> {
@@ -81,10 +86,11 @@ fn check_gram<T: Element>(case: &Case, table: &Table, patches: Option<&Patches>,
         let weight = naive(&gradients);
         let biases: Vec<Vec<f64>> = sums.chunks(outputs).map(<[f64]>::to_vec).collect();
         for set in sets() {
-            let outer = Outer { table, patches, rows, live: &live, entries: &entries, scale: Some(&scale) };
+            let outer =
+                TileGram { table, patches, rows, live: &live, entries: &entries, scale: Some(&scale) };
             near(&outer.gram(set, sample), &weight, unit, &format!("{set}, weight, {layout:?}"));
             let pairs =
-                Pairs { inner: &inner, positions: live.len(), entries: &entries, scale: Some(&scale) };
+                PairGram { inner: &inner, positions: live.len(), entries: &entries, scale: Some(&scale) };
             near(&pairs.gram(set), &weight, unit * PAIRED, &format!("{set}, weight by pairs, {layout:?}"));
             let [found, products] = at.sums(set, Some(normalized));
             near(&found, &sums, unit, "sums");
@@ -99,8 +105,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn gram_matrices_agree_with_plain_loops(case in cases()) {
-        check_grams::<f32>(&case, f64::from(f32::EPSILON));
-        check_grams::<f64>(&case, f64::EPSILON);
+    fn gram_by_tiles_and_pairs(case in cases()) {
+        check_gram_by_rows::<f32>(&case, f64::from(f32::EPSILON));
+        check_gram_by_rows::<f64>(&case, f64::EPSILON);
+    }
+
+    #[test]
+    fn gram_winograd(case in cases()) {
+        check_gram_by_patches::<f32>(&case, f64::from(f32::EPSILON));
+        check_gram_by_patches::<f64>(&case, f64::EPSILON);
     }
 }

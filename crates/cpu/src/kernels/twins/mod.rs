@@ -1,5 +1,6 @@
-//! Every kernel on every instruction set of this processor against plain loops in f64, over random geometries and masks: none, some and
-//! all channels active, every tail length, several samples, and numbers around what may be written that must not change.
+//! Every kernel on every instruction set of this processor against plain loops in f64, over random
+//! geometries and masks: none, some and all channels active, every tail length, several samples,
+//! and canaries around what may be written that must not change.
 
 pub(in crate::kernels) mod cases;
 mod forward;

@@ -1,33 +1,38 @@
 //! Pullbacks, gathers and spreads.
 
 use crate::kernels::{
-    Cotangents, Element, Form, Gather, Layout, Panels, Patches, Pullback, Share, Spread, Start, Table, Target,
+    CotangentTarget, Cotangents, GatherPullback, LineLayout, Panels, Patches, Pullback, RowTable, Share,
+    SimdFloat, SpreadPullback, Start, WinogradForm,
 };
 use proptest::prelude::*;
 
 use super::cases::{
-    CANARY, Case, Draws, Given, PATCHED, cases, close, fill, given, image, naive_pullback, read, sets, table,
-    target_is_on, triples,
+    CANARY, Draws, GivenCotangents, LayerCase, PATCHED, cases, close, fill, given, image, naive_pullback,
+    read, sets, table, target_is_on, triples,
 };
 
-fn check_pullbacks<T: Element>(case: &Case, unit: f64) {
+fn check_pullback_by_rows<T: SimdFloat>(case: &LayerCase, unit: f64) {
+    check_pullback::<T>(case, &table(case, &mut Draws(case.seed)), None, unit);
+}
+
+fn check_pullback_by_patches<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
-    check_pullback::<T>(case, &table(case, &mut draws), None, unit);
     let image = image(case, &mut draws);
-    let form = [Form::Two, Form::Four][draws.below(2)];
+    let form = [WinogradForm::Two, WinogradForm::Four][draws.below(2)];
     check_pullback::<T>(&image.case, &image.table, Some(&image.reversed(form)), PATCHED * unit);
 }
 
-fn check_pullback<T: Element>(case: &Case, table: &Table, patches: Option<&Patches>, unit: f64) {
+fn check_pullback<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Option<&Patches>, unit: f64) {
     let mut draws = Draws(case.seed);
-    let Case { samples, inputs, outputs, groups, rows: [before, behind], taps, lines, share, .. } = *case;
+    let LayerCase { samples, inputs, outputs, groups, rows: [before, behind], taps, lines, share, .. } =
+        *case;
     let links = table.links();
     let weights: Vec<f64> = draws.numbers(taps * inputs * outputs);
     let weight = |tap: usize, o: usize, i: usize| {
         if case.joins(i, o) { weights[(tap * outputs + o) * inputs + i] } else { 0.0 }
     };
     let panels = match patches {
-        // The other way round, a tap leads to the opposite side.
+        // Seen from the inputs, each tap leads to the opposite side.
         Some(patches) => patches.panels(outputs, inputs, |tap, o, i| weight(8 - tap, o, i)),
         None => Panels::<T>::reverse(taps, outputs, inputs, groups, weight),
     };
@@ -35,26 +40,26 @@ fn check_pullback<T: Element>(case: &Case, table: &Table, patches: Option<&Patch
         (draws.active(samples * behind, outputs, share), draws.active(samples * before, inputs, 10 - share));
     let other_mask = draws.active(samples * before, inputs, 5);
     let (pitch, offset) = (inputs + draws.below(40) + 3, draws.below(3));
-    let dense = Layout::Dense { pitch, offset, channels: inputs };
-    let dense_source = Layout::Dense { pitch: outputs + 5, offset: 2, channels: outputs };
-    let compressed = patches.is_none().then_some(Layout::Compressed(&read_mask));
+    let dense = LineLayout::Dense { pitch, offset, channels: inputs };
+    let dense_source = LineLayout::Dense { pitch: outputs + 5, offset: 2, channels: outputs };
+    let compressed = patches.is_none().then_some(LineLayout::Compressed(&read_mask));
     let sources = compressed.into_iter().chain([dense_source]);
     let targets = [
-        Target::Lines(dense),
-        Target::Lines(Layout::Compressed(&written_mask)),
-        Target::Masked { active: &written_mask, pitch, offset },
+        CotangentTarget::Lines(dense),
+        CotangentTarget::Lines(LineLayout::Compressed(&written_mask)),
+        CotangentTarget::Masked { active: &written_mask, pitch, offset },
     ];
     for (source, target) in sources.flat_map(|source| targets.map(|target| (source, target))) {
-        let cotangents: Given<T> = given(source, samples * behind, lines, &mut draws);
+        let cotangents: GivenCotangents<T> = given(source, samples * behind, lines, &mut draws);
         let product = naive_pullback(case, table, &cotangents.full, weight);
-        let others = [dense, Layout::Compressed(&other_mask)]
+        let others = [dense, LineLayout::Compressed(&other_mask)]
             .map(|layout| given::<T>(layout, samples * before, lines, &mut draws));
         let starts = [
             Start::Sum,
             Start::Identity(Cotangents { values: &others[0].values, layout: dense }),
             Start::Identity(Cotangents {
                 values: &others[1].values,
-                layout: Layout::Compressed(&other_mask),
+                layout: LineLayout::Compressed(&other_mask),
             }),
             Start::Empty,
         ];
@@ -98,10 +103,10 @@ fn check_pullback<T: Element>(case: &Case, table: &Table, patches: Option<&Patch
     }
 }
 
-/// Several layers into some of the channels of the same rows, which none of them has alone.
-fn check_together<T: Element>(case: &Case, unit: f64) {
+/// Several layers into some of the channels of the same rows, which each of them adds to.
+fn check_together<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
-    let Case { samples, inputs, outputs, rows: [before, behind], taps, lines, share, .. } = *case;
+    let LayerCase { samples, inputs, outputs, rows: [before, behind], taps, lines, share, .. } = *case;
     let rows = samples * before;
     let low = draws.below(inputs);
     let channels = low..low + 1 + draws.below(inputs - low);
@@ -119,7 +124,8 @@ fn check_together<T: Element>(case: &Case, unit: f64) {
     let mut prepared = Vec::new();
     for (table, weights, [read_mask, written_mask]) in &layers {
         let weight = |tap: usize, o: usize, i: usize| weights[(tap * outputs + o) * inputs + i];
-        let given: Given<T> = given(Layout::Compressed(read_mask), samples * behind, lines, &mut draws);
+        let given: GivenCotangents<T> =
+            given(LineLayout::Compressed(read_mask), samples * behind, lines, &mut draws);
         let product = naive_pullback(case, table, &given.full, weight);
         for (row, line, channel) in triples(rows, lines, inputs) {
             if channels.contains(&channel) && written_mask.list(row).contains(&(channel as u16)) {
@@ -136,8 +142,8 @@ fn check_together<T: Element>(case: &Case, unit: f64) {
             links,
             patches: None,
             panels,
-            source: Cotangents { values: &given.values, layout: Layout::Compressed(read_mask) },
-            target: Target::Masked { active, pitch, offset },
+            source: Cotangents { values: &given.values, layout: LineLayout::Compressed(read_mask) },
+            target: CotangentTarget::Masked { active, pitch, offset },
             start: Start::Sum,
             slopes: None,
             lines,
@@ -155,27 +161,27 @@ fn check_together<T: Element>(case: &Case, unit: f64) {
     }
 }
 
-/// The reverse pass of the same.
-fn check_gather<T: Element>(case: &Case, unit: f64) {
+/// The reverse pass of a depthwise convolution.
+fn check_gather<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
-    let case = Case { outputs: case.inputs, groups: case.inputs, ..case.clone() };
-    let Case { samples, inputs: channels, rows: [before, behind], taps, lines, share, .. } = case;
+    let case = LayerCase { outputs: case.inputs, groups: case.inputs, ..case.clone() };
+    let LayerCase { samples, inputs: channels, rows: [before, behind], taps, lines, share, .. } = case;
     let table = table(&case, &mut draws);
     let links = table.links();
     let (weights, scale): (Vec<T>, Vec<T>) = (draws.numbers(taps * channels), draws.numbers(channels));
     let (read_mask, written_mask) =
         (draws.active(samples * behind, channels, share), draws.active(samples * before, channels, 5));
     let (pitch, offset) = (channels + 3, 2);
-    let dense = Layout::Dense { pitch, offset, channels };
+    let dense = LineLayout::Dense { pitch, offset, channels };
     let targets = [
-        Target::Lines(dense),
-        Target::Lines(Layout::Compressed(&written_mask)),
-        Target::Masked { active: &written_mask, pitch, offset },
+        CotangentTarget::Lines(dense),
+        CotangentTarget::Lines(LineLayout::Compressed(&written_mask)),
+        CotangentTarget::Masked { active: &written_mask, pitch, offset },
     ];
     let sources =
-        [Layout::Compressed(&read_mask), Layout::Dense { pitch: channels + 5, offset: 1, channels }];
+        [LineLayout::Compressed(&read_mask), LineLayout::Dense { pitch: channels + 5, offset: 1, channels }];
     for (layout, target) in sources.into_iter().flat_map(|source| targets.map(|target| (source, target))) {
-        let cotangents: Given<T> = given(layout, samples * behind, lines, &mut draws);
+        let cotangents: GivenCotangents<T> = given(layout, samples * behind, lines, &mut draws);
         let product = naive_pullback(&case, &table, &cotangents.full, |tap, o, i| {
             if o == i { weights[tap * channels + i].to_f64() * scale[i].to_f64() } else { 0.0 }
         });
@@ -185,8 +191,17 @@ fn check_gather<T: Element>(case: &Case, unit: f64) {
             let old = read(target, samples * before, lines, channels, &out);
             let source = Cotangents { values: &cotangents.values, layout };
             let (share, scale) = (Share::Weights(&weights), Some(scale.as_slice()));
-            let gather =
-                Gather { links: &links, source, share, target, channels, scale, slopes: None, add, lines };
+            let gather = GatherPullback {
+                links: &links,
+                source,
+                share,
+                target,
+                channels,
+                scale,
+                slopes: None,
+                add,
+                lines,
+            };
             gather.run(set, samples, &mut out);
             let expected: Vec<_> = (0..old.len())
                 .map(|at| {
@@ -200,15 +215,15 @@ fn check_gather<T: Element>(case: &Case, unit: f64) {
     }
 }
 
-fn check_spread<T: Element>(case: &Case, unit: f64) {
+fn check_spread<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
     let (rows, channels, lines) = (case.samples * case.rows[0], case.inputs, case.lines);
     let (from, to) = (draws.active(rows, channels, case.share), draws.active(rows, channels, 5));
     let scale: Vec<T> = draws.numbers(channels);
-    let dense = Layout::Dense { pitch: channels + 3, offset: 1, channels };
-    for source in [Layout::Compressed(&from), dense] {
-        let cotangents: Given<T> = given(source, rows, lines, &mut draws);
-        let targets = [Target::Lines(dense), Target::Lines(Layout::Compressed(&to))];
+    let dense = LineLayout::Dense { pitch: channels + 3, offset: 1, channels };
+    for source in [LineLayout::Compressed(&from), dense] {
+        let cotangents: GivenCotangents<T> = given(source, rows, lines, &mut draws);
+        let targets = [CotangentTarget::Lines(dense), CotangentTarget::Lines(LineLayout::Compressed(&to))];
         for (target, add, scale, set) in targets.into_iter().flat_map(|target| {
             let starts = [(true, None), (false, None), (true, Some(&scale)), (false, Some(&scale))];
             starts.into_iter().flat_map(move |(add, scale)| sets().map(move |set| (target, add, scale, set)))
@@ -216,7 +231,7 @@ fn check_spread<T: Element>(case: &Case, unit: f64) {
             let mut out = vec![T::from_f64(CANARY); target.size(rows, lines)];
             fill(target, rows, lines, &mut out, &mut draws);
             let old = read(target, rows, lines, channels, &out);
-            let spread = Spread {
+            let spread = SpreadPullback {
                 source: Cotangents { values: &cotangents.values, layout: source },
                 target,
                 scale: scale.map(Vec::as_slice),
@@ -241,25 +256,31 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn pullbacks_agree_with_plain_loops(case in cases()) {
-        check_pullbacks::<f32>(&case, f64::from(f32::EPSILON));
-        check_pullbacks::<f64>(&case, f64::EPSILON);
+    fn pullback_by_rows(case in cases()) {
+        check_pullback_by_rows::<f32>(&case, f64::from(f32::EPSILON));
+        check_pullback_by_rows::<f64>(&case, f64::EPSILON);
     }
 
     #[test]
-    fn pullbacks_together_agree_with_plain_loops(case in cases()) {
+    fn pullback_winograd_dense(case in cases()) {
+        check_pullback_by_patches::<f32>(&case, f64::from(f32::EPSILON));
+        check_pullback_by_patches::<f64>(&case, f64::EPSILON);
+    }
+
+    #[test]
+    fn pullback_of_several_layers_together(case in cases()) {
         check_together::<f32>(&case, f64::from(f32::EPSILON));
         check_together::<f64>(&case, f64::EPSILON);
     }
 
     #[test]
-    fn gathers_agree_with_plain_loops(case in cases()) {
+    fn gather_depthwise(case in cases()) {
         check_gather::<f32>(&case, f64::from(f32::EPSILON));
         check_gather::<f64>(&case, f64::EPSILON);
     }
 
     #[test]
-    fn spreads_agree_with_plain_loops(case in cases()) {
+    fn spread_dense_and_compressed(case in cases()) {
         check_spread::<f32>(&case, f64::from(f32::EPSILON));
         check_spread::<f64>(&case, f64::EPSILON);
     }

@@ -1,33 +1,34 @@
-//! What has no masks: values combined number by number, normalised rows, products of matrices, and the
-//! cotangents of all of them.
+//! Kernels without masks: values combined number by number, normalised rows, products of matrices,
+//! and their pullbacks.
 
 use proptest::prelude::*;
 
 use super::cases::{
-    CANARY, Case, Draws, PATCHED, cases, close, fill, given, image, naive_pullback, read, sets, table,
+    CANARY, Draws, LayerCase, PATCHED, cases, close, fill, given, image, naive_pullback, read, sets, table,
     triples,
 };
 use crate::kernels::{
-    Combine, Cotangents, Dense, Element, Factor, Form, Gather, How, Layout, Matrices, MatrixOperand, Panels,
-    Patches, Place, Pullback, PulledMatrices, PulledWithin, Repeat, Scaled, Share, Start, Step, Table,
-    Target, Within, WithinRow,
+    Combine, CotangentTarget, Cotangents, DenseRows, GatherPullback, How, LineLayout, Matrices,
+    MatricesPullback, MatrixOperand, MatrixRole, Panels, Patches, Pullback, Repetition, RowFactor, RowLayout,
+    RowTable, ScaledPullback, Share, SimdFloat, Start, Stride, WinogradForm, Within, WithinPullback,
+    WithinRow,
 };
 
-/// Rows of made-up numbers with others around them.
-struct Given<T> {
+/// Rows of random numbers with others around them.
+struct GivenRows<T> {
     values: Vec<T>,
     pitch: usize,
     channels: usize,
 }
 
-impl<T: Element> Given<T> {
+impl<T: SimdFloat> GivenRows<T> {
     fn new(rows: usize, channels: usize, draws: &mut Draws) -> Self {
         let pitch = channels + 3;
         Self { values: draws.numbers(rows * pitch + 64), pitch, channels }
     }
 
-    fn dense(&self) -> Dense<'_, T> {
-        Dense { values: &self.values, pitch: self.pitch, offset: 2, channels: self.channels }
+    fn dense(&self) -> DenseRows<'_, T> {
+        DenseRows { values: &self.values, pitch: self.pitch, offset: 2, channels: self.channels }
     }
 
     fn at(&self, row: usize, channel: usize) -> f64 {
@@ -36,14 +37,14 @@ impl<T: Element> Given<T> {
 
     /// The same as lines of cotangents.
     fn lines(&self) -> Cotangents<'_, T> {
-        let layout = Layout::Dense { pitch: self.pitch, offset: 2, channels: self.channels };
+        let layout = LineLayout::Dense { pitch: self.pitch, offset: 2, channels: self.channels };
         Cotangents { values: &self.values, layout }
     }
 }
 
-/// Calls `run` on a buffer of lines with every set that there is, adding to what is there and not, and
-/// compares what it holds then.
-fn check_lines<T: Element>(
+/// Calls `run` on a buffer of lines with every set that there is, adding to what is there and not,
+/// and compares what it holds then.
+fn check_lines<T: SimdFloat>(
     [rows, lines, channels]: [usize; 3],
     draws: &mut Draws,
     unit: f64,
@@ -51,7 +52,7 @@ fn check_lines<T: Element>(
     run: impl Fn(crate::kernels::InstructionSet, bool, [usize; 2], &mut [T]),
 ) {
     let (pitch, offset) = (channels + 5, 3);
-    let target = Target::Lines(Layout::Dense { pitch, offset, channels });
+    let target = CotangentTarget::Lines(LineLayout::Dense { pitch, offset, channels });
     for (set, add) in sets().flat_map(|set| [(set, true), (set, false)]) {
         let mut out = vec![T::from_f64(CANARY); target.size(rows, lines)];
         fill(target, rows, lines, &mut out, draws);
@@ -65,93 +66,129 @@ fn check_lines<T: Element>(
     }
 }
 
-fn check_combined<T: Element>(case: &Case, unit: f64) {
-    let mut draws = Draws(case.seed);
-    let Case { samples, inputs: channels, rows: [few, positions], lines, .. } = *case;
-    let single = draws.below(2) == 0;
-    let from: Vec<usize> = (0..positions).map(|_| draws.below(few)).collect();
-    let table = Table::new(positions, 1, few, |row, _| Some(from[row]));
-    let (rows, other_rows) = if draws.below(3) == 0 { (None, positions) } else { (Some(table), few) };
-    let repeat = Repeat { rows, first: 0, single };
-    let wide = if single { 1 } else { channels };
-    let x = Given::<T>::new(samples * positions, channels, &mut draws);
-    let mut o = Given::<T>::new(samples * other_rows, wide, &mut draws);
-    // Away from 0, for quotients.
-    o.values.iter_mut().for_each(|o| *o = T::from_f64(o.to_f64() + 2.0));
-    let g = Given::<T>::new(samples * positions * lines, channels, &mut draws);
-    let other = |row: usize, channel: usize| {
-        let (sample, position) = (row / positions, row % positions);
-        o.at(sample * other_rows + repeat.row(position), if single { 0 } else { channel })
-    };
-    let live: Vec<_> = (0..positions).collect();
-    for how in [How::Sum([1.0, -1.0]), How::Product, How::Quotient] {
-        let value = |x: f64, o: f64| match how {
-            How::Sum([a, b]) => a * x + b * o,
-            How::Product => x * o,
-            _ => x / o,
-        };
-        let combine = Combine {
-            how,
-            source: x.dense(),
-            other: o.dense(),
-            repeat: &repeat,
-            positions,
-            live: &live,
-            samples,
-            other_rows,
-        };
-        let all = samples * positions;
-        let mut slopes = [(); 2].map(|()| vec![T::default(); all * channels]);
+/// Two values, of which the other may be repeated, and cotangents of their combination.
+struct Combined<T> {
+    samples: usize,
+    /// Rows of a sample of the result.
+    positions: usize,
+    channels: usize,
+    lines: usize,
+    x: GivenRows<T>,
+    o: GivenRows<T>,
+    /// Rows of a sample of o.
+    other_rows: usize,
+    repeat: Repetition,
+    g: GivenRows<T>,
+}
+
+impl<T: SimdFloat> Combined<T> {
+    fn new(case: &LayerCase, draws: &mut Draws) -> Self {
+        let LayerCase { samples, inputs: channels, rows: [few, positions], lines, .. } = *case;
+        let single = draws.below(2) == 0;
+        let from: Vec<usize> = (0..positions).map(|_| draws.below(few)).collect();
+        let table = RowTable::new(positions, 1, few, |row, _| Some(from[row]));
+        let (rows, other_rows) = if draws.below(3) == 0 { (None, positions) } else { (Some(table), few) };
+        let repeat = Repetition { rows, first: 0, single };
+        let x = GivenRows::<T>::new(samples * positions, channels, draws);
+        let mut o = GivenRows::<T>::new(samples * other_rows, if single { 1 } else { channels }, draws);
+        // Away from 0, for quotients.
+        o.values.iter_mut().for_each(|o| *o = T::from_f64(o.to_f64() + 2.0));
+        let g = GivenRows::<T>::new(samples * positions * lines, channels, draws);
+        Self { samples, positions, channels, lines, x, o, other_rows, repeat, g }
+    }
+
+    /// Rows of the result.
+    fn rows(&self) -> usize {
+        self.samples * self.positions
+    }
+
+    /// The number of o beside one of x.
+    fn other(&self, row: usize, channel: usize) -> f64 {
+        let (sample, position) = (row / self.positions, row % self.positions);
+        let channel = if self.repeat.single { 0 } else { channel };
+        self.o.at(sample * self.other_rows + self.repeat.row(position), channel)
+    }
+
+    /// Holds the result against plain loops; the derivatives by both, if there are some.
+    fn check_values(&self, how: How, unit: f64) -> [Vec<T>; 2] {
+        let Self { samples, positions, channels, other_rows, .. } = *self;
+        let live: Vec<_> = (0..positions).collect();
+        let (source, other) = (self.x.dense(), self.o.dense());
+        let repeat = &self.repeat;
+        let combine = Combine { how, source, other, repeat, positions, live: &live, samples, other_rows };
+        let size = self.rows() * channels;
+        let mut slopes = [(); 2].map(|()| vec![T::default(); size]);
+        let expected: Vec<_> = (0..size)
+            .map(|at| (at / channels, at % channels))
+            .map(|(row, channel)| value(how, self.x.at(row, channel), self.other(row, channel)))
+            .collect();
         for set in sets() {
-            let mut out = vec![T::default(); all * channels];
+            let mut out = vec![T::default(); size];
             let [a, b] = &mut slopes;
-            combine.run(set, &mut out, Place { pitch: channels, offset: 0 }, Some([a, b]));
-            let expected: Vec<_> = (0..all * channels)
-                .map(|at| value(x.at(at / channels, at % channels), other(at / channels, at % channels)))
-                .collect();
-            close(&out, &expected, unit, &format!("{how:?}, {set}, {case:?}"));
+            combine.run(set, &mut out, RowLayout { pitch: channels, offset: 0 }, Some([a, b]));
+            close(&out, &expected, unit, &format!("{how:?}, {set}"));
         }
-        let dense = |values| Dense { values, pitch: channels, offset: 0, channels };
-        let own = |rows| Factor::Rows { rows, count: positions, repeat: None };
+        slopes
+    }
+
+    /// Holds the pullbacks to both against plain loops.
+    fn check_pullbacks(&self, how: How, slopes: &[Vec<T>; 2], unit: f64, draws: &mut Draws) {
+        let Self { samples, positions, channels, lines, x, o, other_rows, repeat, g } = self;
+        let (samples, positions, channels, lines) = (*samples, *positions, *channels, *lines);
+        let dense = |values| DenseRows { values, pitch: channels, offset: 0, channels };
+        let own = |rows| RowFactor::Rows { rows, count: positions, repeat: None };
         let factors = match how {
-            How::Sum(signs) => signs.map(|sign| Factor::Number(T::from_f64(sign))),
+            How::Sum(signs) => signs.map(|sign| RowFactor::Number(T::from_f64(sign))),
             How::Product => {
-                [Factor::Rows { rows: o.dense(), count: other_rows, repeat: Some(&repeat) }, own(x.dense())]
+                let repeated = RowFactor::Rows { rows: o.dense(), count: *other_rows, repeat: Some(repeat) };
+                [repeated, own(x.dense())]
             }
             _ => [own(dense(&slopes[0])), own(dense(&slopes[1]))],
         };
         // The derivatives by both.
-        let by_x = |x: f64, o: f64| value(x + 1.0, o) - value(x, o);
+        let by_x = |x: f64, o: f64| value(how, x + 1.0, o) - value(how, x, o);
         let by_o = |x: f64, o: f64| match how {
             How::Quotient => -x / (o * o),
-            _ => value(x, o + 1.0) - value(x, o),
+            _ => value(how, x, o + 1.0) - value(how, x, o),
         };
         let cotangent = |row: usize, line: usize, channel: usize| g.at(row * lines + line, channel);
-        let links = repeat.rows.as_ref().map(Table::links);
         let scaled = |links, factor, channels, add, [pitch, offset]: [usize; 2]| {
             let source = g.lines();
-            Scaled { links, source, positions, factor, slopes: None, pitch, offset, channels, add, lines }
+            ScaledPullback {
+                links,
+                source,
+                positions,
+                factor,
+                slopes: None,
+                pitch,
+                offset,
+                channels,
+                add,
+                lines,
+            }
         };
         check_lines::<T>(
-            [all, lines, channels],
-            &mut draws,
+            [self.rows(), lines, channels],
+            draws,
             unit,
             |row, line, channel| {
-                cotangent(row, line, channel) * by_x(x.at(row, channel), other(row, channel))
+                cotangent(row, line, channel) * by_x(x.at(row, channel), self.other(row, channel))
             },
             |set, add, at, out| scaled(None, factors[0], channels, add, at).run(set, samples, out),
         );
+        let links = repeat.rows.as_ref().map(RowTable::links);
+        let wide = o.channels;
         check_lines::<T>(
             [samples * other_rows, lines, wide],
-            &mut draws,
+            draws,
             unit,
             |row, line, channel| {
                 let (sample, own) = (row / other_rows, row % other_rows);
                 let readers = (0..positions).filter(|&position| repeat.row(position) == own);
-                let channels = if single { 0..channels } else { channel..channel + 1 };
+                let channels = if repeat.single { 0..channels } else { channel..channel + 1 };
                 readers
                     .flat_map(|position| channels.clone().map(move |c| (sample * positions + position, c)))
-                    .map(|(row, c)| cotangent(row, line, c) * by_o(x.at(row, c), other(row, c)))
+                    .map(|(row, c)| cotangent(row, line, c) * by_o(x.at(row, c), self.other(row, c)))
                     .sum()
             },
             |set, add, at, out| scaled(links.as_ref(), factors[1], wide, add, at).run(set, samples, out),
@@ -159,12 +196,31 @@ fn check_combined<T: Element>(case: &Case, unit: f64) {
     }
 }
 
-fn check_within<T: Element>(case: &Case, unit: f64) {
+/// One number of a combination.
+fn value(how: How, x: f64, o: f64) -> f64 {
+    match how {
+        How::Sum([a, b]) => a * x + b * o,
+        How::Product => x * o,
+        How::Quotient => x / o,
+        How::Inverse => o / x,
+    }
+}
+
+fn check_combined<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
-    let Case { samples, inputs: channels, rows: [positions, _], lines, .. } = *case;
+    let combined = Combined::<T>::new(case, &mut draws);
+    for how in [How::Sum([1.0, -1.0]), How::Product, How::Quotient] {
+        let slopes = combined.check_values(how, unit);
+        combined.check_pullbacks(how, &slopes, unit, &mut draws);
+    }
+}
+
+fn check_within<T: SimdFloat>(case: &LayerCase, unit: f64) {
+    let mut draws = Draws(case.seed);
+    let LayerCase { samples, inputs: channels, rows: [positions, _], lines, .. } = *case;
     let all = samples * positions;
-    let x = Given::<T>::new(all, channels, &mut draws);
-    let g = Given::<T>::new(all * lines, channels, &mut draws);
+    let x = GivenRows::<T>::new(all, channels, &mut draws);
+    let g = GivenRows::<T>::new(all * lines, channels, &mut draws);
     let (gamma, beta): (Vec<T>, Vec<T>) = (draws.numbers(channels), draws.numbers(channels));
     let live: Vec<_> = (0..positions).collect();
     let epsilon = 0.5;
@@ -190,8 +246,8 @@ fn check_within<T: Element>(case: &Case, unit: f64) {
         for set in sets() {
             let mut out = vec![T::default(); all * channels];
             let within = Within { row: &row, source: x.dense(), positions, live: &live, samples };
-            let place = Place { pitch: channels, offset: 0 };
-            within.run(set, &mut out, place, (!is_softmax).then_some(&mut kept));
+            let layout = RowLayout { pitch: channels, offset: 0 };
+            within.run(set, &mut out, layout, (!is_softmax).then_some(&mut kept));
             if is_softmax {
                 kept.copy_from_slice(&out);
             }
@@ -217,42 +273,44 @@ fn check_within<T: Element>(case: &Case, unit: f64) {
             inverse * (u[channel] - mean(&u) - h[channel] * along)
         };
         check_lines::<T>([all, lines, channels], &mut draws, unit, expected, |set, add, at, out| {
-            let kept = Dense { values: &kept, pitch: width, offset: 0, channels: width };
+            let kept = DenseRows { values: &kept, pitch: width, offset: 0, channels: width };
             let [pitch, offset] = at;
-            PulledWithin { row: &row, kept, source: g.lines(), pitch, offset, add, lines }.run(set, all, out);
+            WithinPullback { row: &row, kept, source: g.lines(), pitch, offset, add, lines }
+                .run(set, all, out);
         });
     }
 }
 
 /// Heads side by side in channels or one after the other in rows, and matrices either way round.
-fn check_matrices<T: Element + faer::traits::RealField>(case: &Case, unit: f64) {
+fn check_matrices<T: SimdFloat + faer::traits::RealField>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
-    let Case { samples, rows: [m, n], lines, .. } = *case;
+    let LayerCase { samples, rows: [m, n], lines, .. } = *case;
     let (k, heads) = (1 + draws.below(9), 1 + draws.below(3));
     let mut operand = |[first, second]: [usize; 2]| {
-        let (rows, channels) = (Step { rows: 1, channels: 0 }, Step { rows: 0, channels: 1 });
+        let (rows, channels) = (Stride { rows: 1, channels: 0 }, Stride { rows: 0, channels: 1 });
         let flipped = draws.below(2) == 0;
         let [along, across] = if flipped { [second, first] } else { [first, second] };
-        let steps = if flipped { [channels, rows] } else { [rows, channels] };
+        let strides = if flipped { [channels, rows] } else { [rows, channels] };
         let beside = draws.below(2) == 0;
         let corner = |head: usize| if beside { [0, head * across] } else { [head * along, 0] };
         let corners = (0..heads).map(corner).collect();
         let (rows, channels) = if beside { (along, heads * across) } else { (heads * along, across) };
-        (MatrixOperand { corners, steps, rows }, channels)
+        (MatrixOperand { corners, strides, rows }, channels)
     };
     let [(a, of_a), (b, of_b), (c, of_c)] = [[m, k], [k, n], [m, n]].map(&mut operand);
     let matrices = Matrices { sizes: [m, k, n], operands: [a, b, c] };
-    let place = |operand: usize, head: usize, [i, j]: [usize; 2]| {
-        let MatrixOperand { corners, steps: [first, second], .. } = &matrices.operands[operand];
+    let entry = |operand: usize, head: usize, [i, j]: [usize; 2]| {
+        let MatrixOperand { corners, strides: [first, second], .. } = &matrices.operands[operand];
         let [row, channel] = corners[head];
         let rows = row + i * first.rows + j * second.rows;
         (rows, channel + i * first.channels + j * second.channels)
     };
     let rows = |operand: usize| samples * matrices.operands[operand].rows;
-    let (x, y) = (Given::<T>::new(rows(0), of_a, &mut draws), Given::<T>::new(rows(1), of_b, &mut draws));
-    let g = Given::<T>::new(rows(2) * lines, of_c, &mut draws);
-    let value = |given: &Given<T>, operand: usize, sample: usize, head: usize, at: [usize; 2]| {
-        let (row, channel) = place(operand, head, at);
+    let (x, y) =
+        (GivenRows::<T>::new(rows(0), of_a, &mut draws), GivenRows::<T>::new(rows(1), of_b, &mut draws));
+    let g = GivenRows::<T>::new(rows(2) * lines, of_c, &mut draws);
+    let value = |given: &GivenRows<T>, operand: usize, sample: usize, head: usize, at: [usize; 2]| {
+        let (row, channel) = entry(operand, head, at);
         given.at(sample * matrices.operands[operand].rows + row, channel)
     };
     let mut out = vec![T::default(); rows(2) * of_c];
@@ -263,14 +321,14 @@ fn check_matrices<T: Element + faer::traits::RealField>(case: &Case, unit: f64) 
         .flat_map(|s| (0..heads).map(move |h| (s, h)))
         .flat_map(|s| triples(m, n, k).map(move |t| (s, t)))
     {
-        let (row, channel) = place(2, head, [i, j]);
+        let (row, channel) = entry(2, head, [i, j]);
         let result = sample * matrices.operands[2].rows + row;
         let (a, b) = (value(&x, 0, sample, head, [i, l]), value(&y, 1, sample, head, [l, j]));
         expected[result * of_c + channel] += a * b;
         for line in 0..lines {
             let own = g.at(result * lines + line, channel);
             for (operand, at, width, factor) in [(0, [i, l], of_a, b), (1, [l, j], of_b, a)] {
-                let (row, channel) = place(operand, head, at);
+                let (row, channel) = entry(operand, head, at);
                 let row = sample * matrices.operands[operand].rows + row;
                 pulled[operand][(row * lines + line) * width + channel] += own * factor;
             }
@@ -287,42 +345,50 @@ fn check_matrices<T: Element + faer::traits::RealField>(case: &Case, unit: f64) 
                 lines.for_each(|line| line[offset..offset + width].fill(T::default()));
             }
             let (source, other) =
-                (Dense { channels: of_c, pitch: g.pitch, offset: 2, values: &g.values }, other.dense());
-            PulledMatrices { matrices: &matrices, operand, source, other, pitch, offset, lines }
+                (DenseRows { channels: of_c, pitch: g.pitch, offset: 2, values: &g.values }, other.dense());
+            let operand = [MatrixRole::A, MatrixRole::B][operand];
+            MatricesPullback { matrices: &matrices, operand, source, other, pitch, offset, lines }
                 .run(samples, out);
         });
     }
 }
 
-/// Products and gathers whose results are multiplied by a factor for each number of their rows.
-fn check_slopes<T: Element>(case: &Case, unit: f64) {
-    let mut draws = Draws(case.seed);
-    let image = image(case, &mut draws);
-    let any = table(case, &mut draws);
-    check_product::<T>(case, &any, None, unit);
-    check_product::<T>(&image.case, &image.table, Some(&image.reversed(Form::Four)), PATCHED * unit);
-    let alone = Case { outputs: case.inputs, groups: case.inputs, ..case.clone() };
-    check_product::<T>(&alone, &any, None, unit);
+/// A product whose pullback's results are multiplied by a factor for each number of their rows.
+fn check_slopes_by_rows<T: SimdFloat>(case: &LayerCase, unit: f64) {
+    check_product::<T>(case, &table(case, &mut Draws(case.seed)), None, unit);
 }
 
-fn check_product<T: Element>(case: &Case, table: &Table, patches: Option<&Patches>, unit: f64) {
+fn check_slopes_by_patches<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
-    let Case { samples, inputs, outputs, groups, rows: [before, behind], taps, lines, .. } = *case;
+    let image = image(case, &mut draws);
+    check_product::<T>(&image.case, &image.table, Some(&image.reversed(WinogradForm::Four)), PATCHED * unit);
+}
+
+/// A depthwise convolution: as many groups as channels.
+fn check_slopes_of_channels<T: SimdFloat>(case: &LayerCase, unit: f64) {
+    let alone = LayerCase { outputs: case.inputs, groups: case.inputs, ..case.clone() };
+    check_product::<T>(&alone, &table(case, &mut Draws(case.seed)), None, unit);
+}
+
+fn check_product<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Option<&Patches>, unit: f64) {
+    let mut draws = Draws(case.seed);
+    let LayerCase { samples, inputs, outputs, groups, rows: [before, behind], taps, lines, .. } = *case;
     let (links, rows) = (table.links(), samples * before);
     let weights: Vec<f64> = draws.numbers(taps * inputs * outputs);
     let weight = |tap: usize, o: usize, i: usize| {
         if case.joins(i, o) { weights[(tap * outputs + o) * inputs + i] } else { 0.0 }
     };
-    let g = Given::<T>::new(samples * behind * lines, outputs, &mut draws);
-    let factors = Given::<T>::new(rows, inputs, &mut draws);
+    let g = GivenRows::<T>::new(samples * behind * lines, outputs, &mut draws);
+    let factors = GivenRows::<T>::new(rows, inputs, &mut draws);
     let full: Vec<f64> =
         triples(samples * behind, lines, outputs).map(|(row, line, o)| g.at(row * lines + line, o)).collect();
     let product = naive_pullback(case, table, &full, weight);
     let expected = |row: usize, line: usize, channel: usize| {
         product[(row * lines + line) * inputs + channel] * factors.at(row, channel)
     };
-    let target =
-        |[pitch, offset]: [usize; 2]| Target::Lines(Layout::Dense { pitch, offset, channels: inputs });
+    let target = |[pitch, offset]: [usize; 2]| {
+        CotangentTarget::Lines(LineLayout::Dense { pitch, offset, channels: inputs })
+    };
     if groups > 1 && [inputs, outputs] == [groups; 2] {
         let own = |tap: usize| (0..inputs).map(move |channel| (tap, channel));
         let own = (0..taps).flat_map(own);
@@ -330,12 +396,12 @@ fn check_product<T: Element>(case: &Case, table: &Table, patches: Option<&Patche
         return check_lines::<T>([rows, lines, inputs], &mut draws, unit, expected, |set, add, at, out| {
             let (share, target, slopes) = (Share::Weights(&weights), target(at), Some(factors.dense()));
             let (source, channels, links) = (g.lines(), inputs, &links);
-            Gather { links, source, share, target, channels, scale: None, slopes, add, lines }
+            GatherPullback { links, source, share, target, channels, scale: None, slopes, add, lines }
                 .run(set, samples, out);
         });
     }
     let panels = match patches {
-        // The other way round, a tap leads to the opposite side.
+        // Seen from the inputs, each tap leads to the opposite side.
         Some(patches) => patches.panels(outputs, inputs, |tap, o, i| weight(8 - tap, o, i)),
         None => Panels::<T>::reverse(taps, outputs, inputs, groups, weight),
     };
@@ -348,14 +414,14 @@ fn check_product<T: Element>(case: &Case, table: &Table, patches: Option<&Patche
 }
 
 /// Rows that a mask has compressed, times a factor for each number, and slopes on top.
-fn check_scaled<T: Element>(case: &Case, unit: f64) {
+fn check_scaled<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
-    let Case { samples, inputs: channels, rows: [positions, _], lines, share, .. } = *case;
+    let LayerCase { samples, inputs: channels, rows: [positions, _], lines, share, .. } = *case;
     let all = samples * positions;
     let mask = draws.active(all, channels, share);
-    let source = given::<T>(Layout::Compressed(&mask), all, lines, &mut draws);
+    let source = given::<T>(LineLayout::Compressed(&mask), all, lines, &mut draws);
     let (factors, further) =
-        (Given::<T>::new(all, channels, &mut draws), Given::<T>::new(all, channels, &mut draws));
+        (GivenRows::<T>::new(all, channels, &mut draws), GivenRows::<T>::new(all, channels, &mut draws));
     let fixed: Vec<T> = draws.numbers(positions * channels);
     for which in 0..3 {
         let expected = |row: usize, line: usize, channel: usize| {
@@ -368,14 +434,25 @@ fn check_scaled<T: Element>(case: &Case, unit: f64) {
         };
         check_lines::<T>([all, lines, channels], &mut draws, unit, expected, |set, add, at, out| {
             let factor = match which {
-                0 => Factor::Number(T::from_f64(0.5)),
-                1 => Factor::Rows { rows: factors.dense(), count: positions, repeat: None },
-                _ => Factor::Fixed(Dense { values: &fixed, pitch: channels, offset: 0, channels }),
+                0 => RowFactor::Number(T::from_f64(0.5)),
+                1 => RowFactor::Rows { rows: factors.dense(), count: positions, repeat: None },
+                _ => RowFactor::Fixed(DenseRows { values: &fixed, pitch: channels, offset: 0, channels }),
             };
             let ([pitch, offset], slopes) = (at, Some(further.dense()));
-            let source = Cotangents { values: &source.values, layout: Layout::Compressed(&mask) };
-            Scaled { links: None, source, positions, factor, slopes, pitch, offset, channels, add, lines }
-                .run(set, samples, out);
+            let source = Cotangents { values: &source.values, layout: LineLayout::Compressed(&mask) };
+            ScaledPullback {
+                links: None,
+                source,
+                positions,
+                factor,
+                slopes,
+                pitch,
+                offset,
+                channels,
+                add,
+                lines,
+            }
+            .run(set, samples, out);
         });
     }
 }
@@ -384,31 +461,43 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn combined_values_agree_with_plain_loops(case in cases()) {
+    fn combine_forward_and_pullback(case in cases()) {
         check_combined::<f32>(&case, f64::from(f32::EPSILON));
         check_combined::<f64>(&case, f64::EPSILON);
     }
 
     #[test]
-    fn slopes_agree_with_plain_loops(case in cases()) {
-        check_slopes::<f32>(&case, f64::from(f32::EPSILON));
-        check_slopes::<f64>(&case, f64::EPSILON);
+    fn pullback_by_rows_times_slopes(case in cases()) {
+        check_slopes_by_rows::<f32>(&case, f64::from(f32::EPSILON));
+        check_slopes_by_rows::<f64>(&case, f64::EPSILON);
     }
 
     #[test]
-    fn scaled_lines_agree_with_plain_loops(case in cases()) {
+    fn pullback_winograd_times_slopes(case in cases()) {
+        check_slopes_by_patches::<f32>(&case, f64::from(f32::EPSILON));
+        check_slopes_by_patches::<f64>(&case, f64::EPSILON);
+    }
+
+    #[test]
+    fn gather_depthwise_times_slopes(case in cases()) {
+        check_slopes_of_channels::<f32>(&case, f64::from(f32::EPSILON));
+        check_slopes_of_channels::<f64>(&case, f64::EPSILON);
+    }
+
+    #[test]
+    fn scaled_pullback(case in cases()) {
         check_scaled::<f32>(&case, f64::from(f32::EPSILON));
         check_scaled::<f64>(&case, f64::EPSILON);
     }
 
     #[test]
-    fn normalised_rows_agree_with_plain_loops(case in cases()) {
+    fn softmax_and_layer_norm_forward_and_pullback(case in cases()) {
         check_within::<f32>(&case, f64::from(f32::EPSILON));
         check_within::<f64>(&case, f64::EPSILON);
     }
 
     #[test]
-    fn products_of_matrices_agree_with_plain_loops(case in cases()) {
+    fn matrix_products_forward_and_pullback(case in cases()) {
         check_matrices::<f32>(&case, f64::from(f32::EPSILON));
         check_matrices::<f64>(&case, f64::EPSILON);
     }

@@ -1,6 +1,19 @@
-//! A convolution patch by patch ([`crate::kernels::winograd::form`]): what both passes have in common.
+//! A convolution patch by patch ([`crate::kernels::winograd::form`]): what both passes have in
+//! common.
 //!
-//! A *row of registers* is one line of one patch: nine of them, or a few fewer, are multiplied together by the weights of a frequency.
+//! A *row of registers* is one line of one patch: nine of them, or a few fewer, are multiplied
+//! together by the weights of a frequency. The forward pass has one line per patch, and takes nine
+//! patches together; the reverse pass has V lines.
+//!
+//! A group of patches goes through three buffers ([`PatchBuffers`]):
+//!
+//! ```text
+//! rows --B^T x B--> spectrum [frequency][row of registers][channel]
+//!                      | times panels, one vector or two of columns at a time
+//!                   products [frequency][row of registers][column]
+//!                      | A^T x A
+//!                   results  [result][row of registers][channel]
+//! ```
 
 use std::ops::Range;
 
@@ -8,17 +21,19 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::kernels::forward::product::accumulate;
-use crate::kernels::layout::cotangent::Tile;
+use crate::kernels::layout::cotangent::RowTile;
 use crate::kernels::layout::panels::Panels;
 use crate::kernels::layout::rows::{Chunk, chunks, fetch, tasks};
 use crate::kernels::reverse::pullback::{MOST_LINES, by_lines};
-use crate::kernels::simd::{Element, InstructionSet, WIDEST};
-use crate::kernels::winograd::form::{Form, MOST_READS, load_square, readings, results, store_square};
+use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
+use crate::kernels::winograd::form::{
+    MOST_READS, WinogradForm, load_square, readings, results, store_square,
+};
 use crate::kernels::winograd::patches::Patches;
 
 /// Dense lines that patches read: `values[(row * lines + line) * pitch + offset + channel]`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Source<'a, T> {
+pub(crate) struct PatchSource<'a, T> {
     pub(crate) patches: &'a Patches,
     pub(crate) values: &'a [T],
     pub(crate) pitch: usize,
@@ -31,19 +46,20 @@ pub(crate) struct Source<'a, T> {
 /// A convolution of dense lines.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patched<'a, T> {
-    pub(crate) source: Source<'a, T>,
+    pub(crate) source: PatchSource<'a, T>,
     /// See [`Patches::panels`].
     pub(crate) panels: &'a Panels<T>,
 }
 
 /// What becomes of the results.
-pub(crate) trait Deliver<T: Element>: Sync {
+pub(crate) trait Deliver<T: SimdFloat>: Sync {
     /// Takes one row into the part of the buffer that is the chunk's.
-    fn deliver<S: Simd>(&self, simd: S, tile: Tile<'_, T>, chunk: &mut Chunk<'_, T>);
+    fn deliver<S: Simd>(&self, simd: S, tile: RowTile<'_, T>, chunk: &mut Chunk<'_, T>);
 }
 
-impl<T: Element> Patched<'_, T> {
-    /// Computes all rows of `samples` samples; a row's numbers in `out` begin at `begin`.
+impl<T: SimdFloat> Patched<'_, T> {
+    /// Computes all rows of `samples` samples; the numbers of a row begin at `begin(row)` in `out`.
+    /// Threads take whole lines of patches, each of which writes neighbouring rows.
     pub(crate) fn run(
         &self,
         set: InstructionSet,
@@ -59,7 +75,7 @@ impl<T: Element> Patched<'_, T> {
         });
     }
 
-    /// Patches whose lines fill the rows of registers.
+    /// How many patches are taken together so that their lines fill the rows of registers.
     fn together(&self) -> usize {
         (MOST_LINES / self.source.lines).max(1)
     }
@@ -72,22 +88,22 @@ struct Bands<'a, 'b, T, D> {
     chunk: Chunk<'b, T>,
 }
 
-impl<T: Element, D: Deliver<T>> WithSimd for Bands<'_, '_, T, D> {
+impl<T: SimdFloat, D: Deliver<T>> WithSimd for Bands<'_, '_, T, D> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         match (self.patched.source.patches.form(), S::REGISTER_COUNT < 32) {
-            (Form::Two, false) => self.by_rows::<S, 2, 4, 2>(simd),
-            (Form::Two, true) => self.by_rows::<S, 1, 4, 2>(simd),
-            (Form::Four, false) => self.by_rows::<S, 2, 6, 4>(simd),
-            (Form::Four, true) => self.by_rows::<S, 1, 6, 4>(simd),
+            (WinogradForm::Two, false) => self.by_rows::<S, 2, 4, 2>(simd),
+            (WinogradForm::Two, true) => self.by_rows::<S, 1, 4, 2>(simd),
+            (WinogradForm::Four, false) => self.by_rows::<S, 2, 6, 4>(simd),
+            (WinogradForm::Four, true) => self.by_rows::<S, 1, 6, 4>(simd),
         }
     }
 }
 
-/// What a chunk computes with.
-struct Work<T> {
+/// The buffers of a group of patches.
+struct PatchBuffers<T> {
     /// `[frequency][row of registers][channel]`
     spectrum: Vec<T>,
     /// From one row of it to the next.
@@ -100,66 +116,69 @@ struct Work<T> {
     width: usize,
 }
 
-impl<T: Element, D: Deliver<T>> Bands<'_, '_, T, D> {
+impl<T: SimdFloat, D: Deliver<T>> Bands<'_, '_, T, D> {
     #[inline(always)]
     fn by_rows<S: Simd, const G: usize, const N: usize, const M: usize>(mut self, simd: S) {
         let lines = self.patched.source.lines;
-        // Five at least: fewer lines make room for another patch.
+        // From 5 to 9: with fewer lines than 5 another patch fits.
         by_lines!(@arms lines * self.patched.together(), R, self.groups::<S, R, G, N, M>(simd), 5 6 7 8);
     }
 
     #[inline(always)]
     fn groups<S: Simd, const R: usize, const G: usize, const N: usize, const M: usize>(&mut self, simd: S) {
         let Patched { source, panels } = *self.patched;
-        let Source { patches, lines, .. } = source;
+        let PatchSource { patches, lines, .. } = source;
         let columns = G * T::lanes::<S>();
         let depth = panels.inputs.next_multiple_of(T::lanes::<S>());
         let width = panels.outputs.next_multiple_of(columns);
-        let mut work = Work {
+        let mut buffers = PatchBuffers {
             spectrum: vec![T::default(); N * N * R * depth],
             depth,
             products: vec![T::default(); N * N * R * columns],
             results: vec![T::default(); M * M * R * width],
             width,
         };
+        // The chunk's range counts lines of patches.
         let all = patches.of_bands(self.chunk.rows.clone());
         let group = |first: usize| first..all.end.min(first + self.patched.together());
         for first in all.clone().step_by(self.patched.together()) {
             for (at, patch) in group(first).enumerate() {
                 for line in 0..lines {
-                    let to = &mut work.spectrum[(at * lines + line) * depth..];
+                    let to = &mut buffers.spectrum[(at * lines + line) * depth..];
                     source.frequencies::<S, N>(simd, patch, line, to, R * depth);
                 }
             }
+            // What the group after this one reads is fetched while the last columns of this one are
+            // multiplied.
             let next = group(group(first).end);
             for panel in 0..panels.count() {
                 let written = panels.outputs - panel * panels.width;
                 for column in (0..panels.width.min(written)).step_by(columns) {
                     let ends = column + columns >= written;
                     let next = ends.then(|| next.clone());
-                    self.patched.multiply::<S, R, G, N>(simd, panel, column, next, &mut work);
-                    finish::<S, T, R, G, N, M>(simd, panel * panels.width + column, &mut work);
+                    self.patched.multiply::<S, R, G, N>(simd, panel, column, next, &mut buffers);
+                    finish::<S, T, R, G, N, M>(simd, panel * panels.width + column, &mut buffers);
                 }
             }
-            self.write::<S, R>(simd, group(first), &work);
+            self.write::<S, R>(simd, group(first), &buffers);
         }
     }
 
     /// Hands on the results.
     #[inline(always)]
-    fn write<S: Simd, const R: usize>(&mut self, simd: S, group: Range<usize>, work: &Work<T>) {
-        let (lines, stride, width) = (self.patched.source.lines, work.width, self.patched.panels.outputs);
-        for (at, results) in work.results.chunks_exact(R * stride).enumerate() {
+    fn write<S: Simd, const R: usize>(&mut self, simd: S, group: Range<usize>, buffers: &PatchBuffers<T>) {
+        let (lines, stride, width) = (self.patched.source.lines, buffers.width, self.patched.panels.outputs);
+        for (at, results) in buffers.results.chunks_exact(R * stride).enumerate() {
             for (patch, values) in group.clone().zip(results.chunks(lines * stride)) {
                 let Some(row) = self.patched.source.patches.written(patch, at) else { continue };
-                let tile = Tile { row, first: 0, width, values, stride };
+                let tile = RowTile { row, first: 0, width, values, stride };
                 self.deliver.deliver(simd, tile, &mut self.chunk);
             }
         }
     }
 }
 
-impl<'a, T: Element> Source<'a, T> {
+impl<'a, T: SimdFloat> PatchSource<'a, T> {
     /// The frequencies of one line of a patch, each `stride` behind the one before.
     #[inline(always)]
     pub(crate) fn frequencies<S: Simd, const N: usize>(
@@ -177,6 +196,7 @@ impl<'a, T: Element> Source<'a, T> {
                 *row = Some(self.row(found, line));
             }
         }
+        // Channels that fill vectors, and those behind them by way of a copy that does.
         let rest = channels % lanes;
         for channel in (0..channels - rest).step_by(lanes) {
             vector::<S, T, N>(simd, &rows, channel, &mut out[channel..], stride);
@@ -197,7 +217,7 @@ impl<'a, T: Element> Source<'a, T> {
         &self.values[(row * self.lines + line) * self.pitch + self.offset..][..self.channels]
     }
 
-    /// Fetches what some patches read in one place.
+    /// Fetches the rows that some patches read as number `at` of theirs.
     #[inline(always)]
     fn fetch(&self, group: Range<usize>, at: usize) {
         for row in group.filter_map(|patch| self.patches.read(patch, at)) {
@@ -208,7 +228,7 @@ impl<'a, T: Element> Source<'a, T> {
 
 /// The frequencies of one vector of channels.
 #[inline(always)]
-fn vector<S: Simd, T: Element, const N: usize>(
+fn vector<S: Simd, T: SimdFloat, const N: usize>(
     simd: S,
     rows: &[Option<&[T]>; MOST_READS],
     channel: usize,
@@ -227,8 +247,10 @@ fn vector<S: Simd, T: Element, const N: usize>(
     store_square::<S, T, N>(simd, readings::<S, T, N>(simd, x), out, stride);
 }
 
-impl<T: Element> Patched<'_, T> {
-    /// The products of every frequency with some columns; what some patches will read is fetched the while.
+impl<T: SimdFloat> Patched<'_, T> {
+    /// The products of every frequency with some columns. Meanwhile what the patches `next` will
+    /// read is fetched: a patch reads as many rows as it has frequencies, so each frequency fetches
+    /// one of these.
     #[inline(always)]
     fn multiply<S: Simd, const R: usize, const G: usize, const N: usize>(
         &self,
@@ -236,10 +258,10 @@ impl<T: Element> Patched<'_, T> {
         panel: usize,
         column: usize,
         next: Option<Range<usize>>,
-        work: &mut Work<T>,
+        buffers: &mut PatchBuffers<T>,
     ) {
         let (panels, lanes, zero) = (self.panels, T::lanes::<S>(), T::splat(simd, T::default()));
-        let Work { spectrum, depth, products, .. } = work;
+        let PatchBuffers { spectrum, depth, products, .. } = buffers;
         let each = products.chunks_exact_mut(R * G * lanes).zip(spectrum.chunks_exact(R * *depth));
         for (frequency, (products, spectrum)) in each.enumerate() {
             next.iter().for_each(|next| self.source.fetch(next.clone(), frequency));
@@ -255,15 +277,15 @@ impl<T: Element> Patched<'_, T> {
     }
 }
 
-/// The results of some columns, from `first` on, from their products.
+/// A^T x A: the results of some columns, from `first` on, from their products.
 #[inline(always)]
-fn finish<S: Simd, T: Element, const R: usize, const G: usize, const N: usize, const M: usize>(
+fn finish<S: Simd, T: SimdFloat, const R: usize, const G: usize, const N: usize, const M: usize>(
     simd: S,
     first: usize,
-    work: &mut Work<T>,
+    buffers: &mut PatchBuffers<T>,
 ) {
     let lanes = T::lanes::<S>();
-    let Work { products, results: out, width, .. } = work;
+    let PatchBuffers { products, results: out, width, .. } = buffers;
     for r in 0..R {
         for g in 0..G {
             let x = load_square::<S, T, N>(simd, &products[(r * G + g) * lanes..], R * G * lanes);

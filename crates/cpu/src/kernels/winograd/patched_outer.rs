@@ -1,23 +1,28 @@
-//! The Gram matrix of the gradients of 3 x 3 weights in Winograd's form ([`crate::kernels::winograd::form`]).
+//! The Gram matrix of the gradients of 3 x 3 weights in Winograd's form
+//! ([`crate::kernels::winograd::form`]).
 //!
-//! D_v(o, t, i) = A^T [ sum over patches of (G g_v(o) G^T) . (B^T x(i) B) ] A, with four times fewer products than position by position. As in
-//! [`crate::kernels::gram::outer`] a tile of D, of V lines by two vectors of inputs, is summed in registers, one for each frequency; all taps of it are
-//! squared and dropped.
+//! D_v(o, t, i) = A^T [ sum over patches of (G g_v(o) G^T) . (B^T x(i) B) ] A, with four times
+//! fewer products than position by position. As in [`crate::kernels::gram::outer`] a tile of D, of
+//! V lines by two vectors of inputs, is summed in registers, here one for each frequency; all nine
+//! taps of it are then transformed back, squared and dropped.
+//!
+//! The frequencies of the inputs are computed once per sample and read by all threads; those of an
+//! output's cotangents by the thread that takes the output, a few outputs at a time.
 
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::gram::outer::{Outer, Sums, WIDE};
-use crate::kernels::layout::rows::Dense;
+use crate::kernels::gram::outer::{LinePairSums, TileGram, WIDE};
+use crate::kernels::layout::rows::DenseRows;
 use crate::kernels::reverse::pullback::by_lines;
-use crate::kernels::simd::{Element, InstructionSet, WIDEST};
+use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
 use crate::kernels::winograd::form::{load_square, results, store_square, weighings};
-use crate::kernels::winograd::patched::Source;
+use crate::kernels::winograd::patched::PatchSource;
 use crate::kernels::winograd::patches::Patches;
 
-/// Frequencies, as many as rows that a patch reads.
+/// Frequencies of a patch of 4 x 4 results, as many as the rows that it reads.
 const READS: usize = 36;
 
 /// Cotangents of a patch.
@@ -25,20 +30,26 @@ const RESULTS: usize = 16;
 
 const TAPS: usize = 9;
 
-/// Output channels whose frequencies are held at a time, while a block of the inputs' stays in a core's second cache.
+/// Output channels whose frequencies are held at a time: a block of the inputs' frequencies then
+/// serves all of them while it is in a core's second cache.
 const HELD: usize = 2;
 
-/// An [`Outer`] by patches.
-pub(crate) struct PatchedOuter<'a, T> {
-    pub(crate) outer: &'a Outer<'a, T>,
+/// A [`TileGram`] by patches.
+pub(crate) struct PatchGram<'a, T> {
+    pub(crate) outer: &'a TileGram<'a, T>,
     pub(crate) patches: &'a Patches,
 }
 
-impl<T: Element> PatchedOuter<'_, T> {
+impl<T: SimdFloat> PatchGram<'_, T> {
     /// The sums of the output channels in runs.
-    pub(crate) fn sums(&self, set: InstructionSet, sample: usize, tasks: Vec<Range<usize>>) -> Vec<Sums> {
-        let spectrum = set.run(Reading { own: self, sample });
-        let run = |channels| set.run(Channels { own: self, spectrum: &spectrum, channels });
+    pub(crate) fn sums(
+        &self,
+        set: InstructionSet,
+        sample: usize,
+        tasks: Vec<Range<usize>>,
+    ) -> Vec<LinePairSums> {
+        let spectrum = set.run(ReadSpectrum { own: self, sample });
+        let run = |channels| set.run(PatchChannels { own: self, spectrum: &spectrum, channels });
         tasks.into_par_iter().map(run).collect()
     }
 
@@ -48,7 +59,8 @@ impl<T: Element> PatchedOuter<'_, T> {
     }
 }
 
-/// Numbers that the frequencies take: of all inputs, and for each thread of the outputs that it holds.
+/// Numbers that the frequencies take: of all inputs, and for each thread of the outputs that it
+/// holds.
 pub(crate) fn numbers(patches: &Patches, inputs: usize, lines: usize, threads: usize) -> usize {
     let (count, inputs) = (patches.count(), inputs.next_multiple_of(WIDE));
     let own = lines.next_multiple_of(WIDEST) * count * (RESULTS + HELD * READS) + READS * lines * WIDE;
@@ -56,20 +68,20 @@ pub(crate) fn numbers(patches: &Patches, inputs: usize, lines: usize, threads: u
 }
 
 /// The frequencies of what a sample's patches read, `[frequency][patch][input]`.
-struct Reading<'a, T> {
-    own: &'a PatchedOuter<'a, T>,
+struct ReadSpectrum<'a, T> {
+    own: &'a PatchGram<'a, T>,
     sample: usize,
 }
 
-impl<T: Element> WithSimd for Reading<'_, T> {
+impl<T: SimdFloat> WithSimd for ReadSpectrum<'_, T> {
     type Output = Vec<T>;
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Vec<T> {
         let (rows, patches, width) = (self.own.outer.rows, self.own.patches, self.own.width::<S>());
         let mut spectrum = vec![T::default(); READS * patches.count() * width];
-        let Dense { values, pitch, offset, channels } = rows;
-        let source = Source { patches, values, pitch, offset, channels, lines: 1 };
+        let DenseRows { values, pitch, offset, channels } = rows;
+        let source = PatchSource { patches, values, pitch, offset, channels, lines: 1 };
         for patch in 0..patches.count() {
             let which = self.sample * patches.count() + patch;
             let out = &mut spectrum[patch * width..];
@@ -80,18 +92,18 @@ impl<T: Element> WithSimd for Reading<'_, T> {
 }
 
 /// Some output channels.
-struct Channels<'a, T> {
-    own: &'a PatchedOuter<'a, T>,
+struct PatchChannels<'a, T> {
+    own: &'a PatchGram<'a, T>,
     spectrum: &'a [T],
     channels: Range<usize>,
 }
 
-impl<T: Element> WithSimd for Channels<'_, T> {
-    type Output = Sums;
+impl<T: SimdFloat> WithSimd for PatchChannels<'_, T> {
+    type Output = LinePairSums;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Sums {
-        let mut sums = Sums::default();
+    fn with_simd<S: Simd>(self, simd: S) -> LinePairSums {
+        let mut sums = LinePairSums::default();
         if S::REGISTER_COUNT < 32 {
             by_lines!(self.own.outer.entries.lines, |V| self.run::<S, 1, V>(simd, &mut sums));
         } else {
@@ -101,9 +113,9 @@ impl<T: Element> WithSimd for Channels<'_, T> {
     }
 }
 
-impl<T: Element> Channels<'_, T> {
+impl<T: SimdFloat> PatchChannels<'_, T> {
     #[inline(always)]
-    fn run<S: Simd, const G: usize, const V: usize>(&self, simd: S, sums: &mut Sums) {
+    fn run<S: Simd, const G: usize, const V: usize>(&self, simd: S, sums: &mut LinePairSums) {
         let (count, columns) = (self.own.patches.count(), G * T::lanes::<S>());
         let (inputs, width) = (self.own.outer.rows.channels, self.own.width::<S>());
         let padded = V.next_multiple_of(T::lanes::<S>());
@@ -126,26 +138,28 @@ impl<T: Element> Channels<'_, T> {
                     let taps = taps.as_mut_slice();
                     simd.vectorize(ByLines::<_, G, V>(Transform { products, taps }));
                     let scale = self.own.outer.scale.map_or(1.0, |scale| scale[channel].to_f64());
-                    simd.vectorize(Square { taps, scale, wide: &mut wide, lines: V, sums });
+                    simd.vectorize(SquareTaps { taps, scale, wide: &mut wide, lines: V, sums });
                 }
             }
         }
     }
 
-    /// One output channel's cotangents, `[place in the patch][patch][V]`.
+    /// One output channel's cotangents, `[result of the patch][patch][V]`; zeros where it is not
+    /// active.
     fn spread<const V: usize>(&self, channel: usize, planes: &mut [T], padded: usize) {
         let (outer, patches) = (self.own.outer, self.own.patches);
         let size = patches.count() * padded;
         planes.fill(T::default());
-        let (places, values) = outer.entries.entries(channel);
-        for (place, values) in places.iter().zip(values.chunks_exact(V)) {
-            let (patch, at) = patches.place(outer.live[*place as usize]);
+        let (positions, values) = outer.entries.entries(channel);
+        for (position, values) in positions.iter().zip(values.chunks_exact(V)) {
+            let (patch, at) = patches.result_of(outer.live[*position as usize]);
             planes[at * size + patch * padded..][..V].copy_from_slice(values);
         }
     }
 }
 
-// Each of the following is compiled by itself: together they are too long for the compiler to keep sums in registers.
+// Each of the following kernels is compiled by itself: inlined into one function they are too long
+// for the compiler to keep sums in registers.
 
 /// Work for V lines by G vectors of columns.
 struct ByLines<W, const G: usize, const V: usize>(W);
@@ -154,11 +168,11 @@ struct ByLines<W, const G: usize, const V: usize>(W);
 struct Weigh<'a, T> {
     planes: &'a [T],
     weights: &'a mut [T],
-    /// From one place or frequency to the next.
+    /// From one result or frequency to the next.
     size: usize,
 }
 
-impl<T: Element> WithSimd for Weigh<'_, T> {
+impl<T: SimdFloat> WithSimd for Weigh<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -185,7 +199,7 @@ struct Multiply<'a, T> {
     products: &'a mut [T],
 }
 
-impl<T: Element, const G: usize, const V: usize> WithSimd for ByLines<Multiply<'_, T>, G, V> {
+impl<T: SimdFloat, const G: usize, const V: usize> WithSimd for ByLines<Multiply<'_, T>, G, V> {
     type Output = ();
 
     #[inline(always)]
@@ -220,7 +234,7 @@ struct Transform<'a, T> {
     taps: &'a mut [T],
 }
 
-impl<T: Element, const G: usize, const V: usize> WithSimd for ByLines<Transform<'_, T>, G, V> {
+impl<T: SimdFloat, const G: usize, const V: usize> WithSimd for ByLines<Transform<'_, T>, G, V> {
     type Output = ();
 
     #[inline(always)]
@@ -238,15 +252,15 @@ impl<T: Element, const G: usize, const V: usize> WithSimd for ByLines<Transform<
 }
 
 /// sums(v, w) += scale^2 D_v . D_w.
-struct Square<'a, T> {
+struct SquareTaps<'a, T> {
     taps: &'a [T],
     scale: f64,
     wide: &'a mut [f64],
     lines: usize,
-    sums: &'a mut Sums,
+    sums: &'a mut LinePairSums,
 }
 
-impl<T: Element> WithSimd for Square<'_, T> {
+impl<T: SimdFloat> WithSimd for SquareTaps<'_, T> {
     type Output = ();
 
     #[inline(always)]

@@ -3,54 +3,55 @@
 use std::ops::Range;
 
 use crate::kernels::layout::panels::Panels;
-use crate::kernels::layout::table::Table;
-use crate::kernels::simd::Element;
-use crate::kernels::winograd::form::{Form, MOST_SIDE};
+use crate::kernels::layout::table::RowTable;
+use crate::kernels::simd::SimdFloat;
+use crate::kernels::winograd::form::{MOST_SIDE, WinogradForm};
 
 /// The patches of a convolution over 3 x 3 neighbours, of one sample, line by line of patches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Patches {
-    form: Form,
+    form: WinogradForm,
     /// What each patch reads, row by row.
-    reads: Table,
-    /// What it writes; where it lies across the edge, less.
-    writes: Table,
-    /// Patches side by side.
+    reads: RowTable,
+    /// What it writes; where it lies across the image's edge, fewer rows than it has results.
+    writes: RowTable,
+    /// Patches in one line of them.
     across: usize,
-    /// Positions that are written side by side.
+    /// Width of the image that is written.
     width: usize,
 }
 
 impl Patches {
-    /// Those of an image of `to` positions (height and width), each of which reads its neighbours among `from` positions: position (y, x) by tap
-    /// (i, j) the position (y + i - before, x + j - before), if there is one.
+    /// Those of an image of `to` positions (height and width), each of which reads its neighbours
+    /// among `from` positions: position (y, x) by tap (i, j) the position (y + i - before, x + j -
+    /// before), if there is one.
     #[must_use]
-    pub(crate) fn new(form: Form, from: [usize; 2], to: [usize; 2], before: [usize; 2]) -> Self {
+    pub(crate) fn new(form: WinogradForm, from: [usize; 2], to: [usize; 2], before: [usize; 2]) -> Self {
         let (results, reads) = (form.results(), form.reads());
         let [down, across] = to.map(|extent| extent.div_ceil(results));
-        let place = |patch: usize, at: usize, side: usize| {
+        let pixel = |patch: usize, at: usize, side: usize| {
             [patch / across * results + at / side, patch % across * results + at % side]
         };
         let within = |[y, x]: [usize; 2], extent: [usize; 2]| {
             (y < extent[0] && x < extent[1]).then_some(y * extent[1] + x)
         };
         let read = |patch: usize, at: usize| {
-            let [y, x] = place(patch, at, reads);
+            let [y, x] = pixel(patch, at, reads);
             within([y.checked_sub(before[0])?, x.checked_sub(before[1])?], from)
         };
-        let written = |patch: usize, at: usize| within(place(patch, at, results), to);
+        let written = |patch: usize, at: usize| within(pixel(patch, at, results), to);
         Self {
             form,
-            reads: Table::new(down * across, reads * reads, from[0] * from[1], read),
-            writes: Table::new(down * across, results * results, to[0] * to[1], written),
+            reads: RowTable::new(down * across, reads * reads, from[0] * from[1], read),
+            writes: RowTable::new(down * across, results * results, to[0] * to[1], written),
             across,
             width: to[1],
         }
     }
 
-    /// Packs `weight(tap, input, output)`, tap by tap of the 3 x 3, as frequencies.
+    /// Packs `weight(tap, input, output)`, tap by tap of the 3 x 3, as frequencies G w G^T, in f64.
     #[must_use]
-    pub(crate) fn panels<T: Element>(
+    pub(crate) fn panels<T: SimdFloat>(
         &self,
         inputs: usize,
         outputs: usize,
@@ -97,7 +98,7 @@ impl Patches {
         self.reads.bytes() + self.writes.bytes()
     }
 
-    pub(crate) fn form(&self) -> Form {
+    pub(crate) fn form(&self) -> WinogradForm {
         self.form
     }
 
@@ -114,19 +115,20 @@ impl Patches {
     }
 
     #[inline(always)]
-    fn row(table: &Table, patch: usize, at: usize) -> Option<usize> {
+    fn row(table: &RowTable, patch: usize, at: usize) -> Option<usize> {
         let found = table.source(patch % table.rows(), at)?;
         Some(patch / table.rows() * table.source_rows() + found)
     }
 
-    /// By which patch of a sample a position is written, and which of its results it is.
+    /// The patch of a sample that writes a position, and which of its results the position is.
     #[inline(always)]
-    pub(crate) fn place(&self, position: usize) -> (usize, usize) {
+    pub(crate) fn result_of(&self, position: usize) -> (usize, usize) {
         let (side, [y, x]) = (self.form.results(), [position / self.width, position % self.width]);
         (y / side * self.across + x / side, y % side * side + x % side)
     }
 
-    /// How many lines of patches a sample has: one writes rows in a run.
+    /// How many lines of patches a sample has: one of them writes neighbouring rows, which are a
+    /// part of a buffer.
     pub(crate) fn bands(&self) -> usize {
         self.count() / self.across.max(1)
     }

@@ -19,7 +19,7 @@ pub(crate) struct Choice {
 }
 
 /// What AVX2 offers for a float type.
-pub(crate) trait Pairs: Sized + Copy {
+pub(crate) trait Avx2Float: Sized + Copy {
     /// A vector: the processor's own type, since the compiler keeps portable vectors in memory
     /// between permutations.
     type Register256: Copy;
@@ -60,7 +60,7 @@ pub(crate) trait Pairs: Sized + Copy {
     ) -> Self::Register256;
 }
 
-impl Pairs for f32 {
+impl Avx2Float for f32 {
     type Register256 = __m256;
 
     const LANES256: usize = 8;
@@ -107,7 +107,7 @@ impl Pairs for f32 {
     }
 }
 
-impl Pairs for f64 {
+impl Avx2Float for f64 {
     type Register256 = __m256d;
 
     const LANES256: usize = 4;

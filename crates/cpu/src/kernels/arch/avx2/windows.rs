@@ -13,14 +13,14 @@ use pulp::x86::V3;
 
 use crate::kernels::arch::avx2::pairs::Choice;
 use crate::kernels::layout::active::Active;
-use crate::kernels::layout::cotangent::{Layout, Lines, Target};
+use crate::kernels::layout::cotangent::{CotangentTarget, LineLayout, Lines};
 use crate::kernels::layout::panels::Panels;
 use crate::kernels::layout::rows::Chunk;
 use crate::kernels::reverse::pullback::{Pullback, Read, Start, by_lines, panels_at_a_time};
-use crate::kernels::simd::Element;
+use crate::kernels::simd::SimdFloat;
 
 /// Runs the rows of a chunk.
-pub(crate) fn pull<T: Element>(pullbacks: &[Pullback<'_, T>], chunk: &mut Chunk<'_, T>) {
+pub(crate) fn pull<T: SimdFloat>(pullbacks: &[Pullback<'_, T>], chunk: &mut Chunk<'_, T>) {
     let Some(simd) = V3::try_new() else { return };
     simd.vectorize(WindowRows { simd, pullbacks, chunk });
 }
@@ -41,7 +41,7 @@ struct Window {
 impl Window {
     /// The window that begins `at` a place of the row's list, of which `till` bounds the panel.
     #[inline(always)]
-    fn new<T: Element>(list: &[u16], at: usize, till: usize) -> Self {
+    fn new<T: SimdFloat>(list: &[u16], at: usize, till: usize) -> Self {
         let first = usize::from(list[at]);
         let ids: &[u16; 8] = list[at..].first_chunk().unwrap_or(&[0; 8]);
         let distances = ids.map(|id| u32::from(id).wrapping_sub(first as u32));
@@ -59,7 +59,7 @@ struct WindowRows<'a, 'b, 'c, T> {
     chunk: &'b mut Chunk<'c, T>,
 }
 
-impl<T: Element> NullaryFnOnce for WindowRows<'_, '_, '_, T> {
+impl<T: SimdFloat> NullaryFnOnce for WindowRows<'_, '_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -69,7 +69,7 @@ impl<T: Element> NullaryFnOnce for WindowRows<'_, '_, '_, T> {
     }
 }
 
-impl<'a, T: Element> WindowRows<'a, '_, '_, T> {
+impl<'a, T: SimdFloat> WindowRows<'a, '_, '_, T> {
     #[inline(always)]
     fn rows<const V: usize>(&mut self) {
         let (step, panels) = (panels_at_a_time(self.pullbacks), self.pullbacks[0].panels);
@@ -131,17 +131,22 @@ struct Written<'a, T> {
     compressed: bool,
 }
 
-impl<'a, T: Element> Written<'a, T> {
+impl<'a, T: SimdFloat> Written<'a, T> {
     #[inline(always)]
-    fn new<const V: usize>(target: Target<'_>, active: &Active, row: usize, block: &'a mut [T]) -> Self {
+    fn new<const V: usize>(
+        target: CotangentTarget<'_>,
+        active: &Active,
+        row: usize,
+        block: &'a mut [T],
+    ) -> Self {
         match target {
-            Target::Masked { pitch, offset, .. } => {
+            CotangentTarget::Masked { pitch, offset, .. } => {
                 Self { values: &mut block[offset..], stride: pitch, compressed: false }
             }
-            Target::Lines(Layout::Dense { pitch, offset, .. }) => {
+            CotangentTarget::Lines(LineLayout::Dense { pitch, offset, .. }) => {
                 Self { values: &mut block[offset..], stride: pitch, compressed: false }
             }
-            Target::Lines(Layout::Compressed(_)) => {
+            CotangentTarget::Lines(LineLayout::Compressed(_)) => {
                 Self { values: block, stride: active.stride(row), compressed: true }
             }
         }
@@ -183,7 +188,7 @@ impl<'a, T: Element> Written<'a, T> {
 
 /// For each line, the sum over what is read of value(v, a) w(a), the window's columns alone.
 #[inline(always)]
-fn product<T: Element, const V: usize>(
+fn product<T: SimdFloat, const V: usize>(
     simd: V3,
     panels: &Panels<T>,
     panel: usize,

@@ -1,4 +1,15 @@
-//! Compressed lines written among zeros, or added, on AVX-512: one vector of neighbours at a time.
+//! Compressed lines written among zeros, or added to dense lines, and the way back; one vector of
+//! neighbours at a time, on AVX-512.
+//!
+//! | function | from | to |
+//! |---|---|---|
+//! | [`part`] | some channels of compressed lines | the same in full, side by side |
+//! | [`spread`] | compressed lines, times a scale | dense lines, written or added |
+//! | [`deliver`] | lines in full | dense lines where a mask is on, or compressed lines |
+//!
+//! The processor's expansion (`among_zeros`) puts the next numbers of a compressed line where a
+//! mask has bits, its compression (`together`) does the reverse. Which bits a vector of neighbours
+//! has, and how many active channels come before it, is worked out once for all V lines of a row.
 
 use std::ops::Range;
 
@@ -6,20 +17,21 @@ use pulp::NullaryFnOnce;
 use pulp::x86::V4;
 
 use crate::kernels::layout::active::Active;
-use crate::kernels::layout::cotangent::{Cotangents, Layout, Target, Tile};
+use crate::kernels::layout::cotangent::{CotangentTarget, Cotangents, LineLayout, RowTile};
 use crate::kernels::layout::rows::Chunk;
-use crate::kernels::reverse::spread::Spread;
-use crate::kernels::simd::Element;
+use crate::kernels::reverse::spread::SpreadPullback;
+use crate::kernels::simd::SimdFloat;
 
-/// Where the active channels of a row are, worked out once for all its lines.
+/// Writes compressed lines in full. It keeps its list from row to row so that none is allocated.
 #[derive(Default)]
-pub(crate) struct Expand {
-    /// For each vector of neighbours its mask, and the place of its first active channel in the lines.
+pub(crate) struct Expander {
+    /// For each vector of neighbours its mask, and the index of its first active channel in the
+    /// lines.
     parts: Vec<(u32, usize)>,
 }
 
 /// Dense lines to write, which begin with the first of some channels.
-pub(crate) struct Destination<'a, T> {
+pub(crate) struct ExpandedLines<'a, T> {
     pub(crate) lines: usize,
     pub(crate) values: &'a mut [T],
     /// From one line to the next.
@@ -28,7 +40,7 @@ pub(crate) struct Destination<'a, T> {
     pub(crate) add: bool,
 }
 
-impl<'a, T> Destination<'a, T> {
+impl<'a, T> ExpandedLines<'a, T> {
     /// Lines side by side, to be written over.
     pub(crate) fn written(lines: usize, values: &'a mut [T]) -> Self {
         let pitch = values.len() / lines.max(1);
@@ -36,19 +48,22 @@ impl<'a, T> Destination<'a, T> {
     }
 }
 
-impl Expand {
-    /// Some channels of a row: each line of `values`, which begin with the first of these that is active, `stride` apart, goes to one of `out`,
-    /// zeros where the mask is off, times a factor for each channel if there are any. A vector behind the last number is read.
+impl Expander {
+    /// Some channels of a row: each line of `values` goes to one of `out`, with zeros where the
+    /// mask is off, times a factor for each channel if there are any. The lines are `stride` apart
+    /// and begin with the first of these channels that is active. A vector behind their last number
+    /// is read.
     #[inline(always)]
-    pub(crate) fn row<T: Element>(
+    pub(crate) fn row<T: SimdFloat>(
         &mut self,
         simd: V4,
         (active, row): (&Active, usize),
         channels: Range<usize>,
         (values, stride): (&[T], usize),
         scale: Option<&[T]>,
-        out: Destination<'_, T>,
+        out: ExpandedLines<'_, T>,
     ) {
+        // The mask of each vector, once for all lines.
         self.parts.clear();
         let mut at = 0;
         for channel in channels.clone().step_by(T::LANES) {
@@ -65,6 +80,8 @@ impl Expand {
             let mut vectors = to.chunks_exact_mut(T::LANES);
             let mut factors = scale.map(|scale| scale[channels.clone()].chunks_exact(T::LANES));
             for (to, &(bits, at)) in (&mut vectors).zip(&mut parts) {
+                // A whole vector is read; of its numbers the expansion takes as many as the mask
+                // has bits.
                 let value = T::among_zeros(simd, bits, T::read(&own[at..]));
                 let factor = match &mut factors {
                     Some(factors) => factors.next().map_or(one, |factor| T::read(factor)),
@@ -73,6 +90,8 @@ impl Expand {
                 let old = if out.add { T::read(to) } else { zero };
                 T::write(T::fused(simd, value, factor, old), to);
             }
+            // The channels behind the last full vector, one by one: what follows them may be
+            // others'.
             let Some(&(bits, mut at)) = parts.next() else { continue };
             let rest = channels.end - channels.len() % T::LANES;
             for (bit, to) in vectors.into_remainder().iter_mut().enumerate() {
@@ -87,41 +106,47 @@ impl Expand {
     }
 }
 
-/// Writes some channels of a row's lines in full, where the processor has the instructions and the lines are compressed.
-pub(crate) fn part<T: Element>(
+/// Writes some channels of a row's lines in full, where the processor has the instructions and the
+/// lines are compressed.
+pub(crate) fn part<T: SimdFloat>(
     source: &Cotangents<'_, T>,
     row: usize,
     channels: Range<usize>,
-    out: Destination<'_, T>,
+    out: ExpandedLines<'_, T>,
 ) -> bool {
-    let (Some(simd), Layout::Compressed(active)) = (V4::try_new(), source.layout) else { return false };
+    let (Some(simd), LineLayout::Compressed(active)) = (V4::try_new(), source.layout) else { return false };
     let values = &source.values[active.block(row, out.lines) + active.before(row, channels.start)..];
-    simd.vectorize(Part { simd, active, row, channels, values, out });
+    simd.vectorize(ExpandPart { simd, active, row, channels, values, out });
     true
 }
 
-struct Part<'a, T> {
+struct ExpandPart<'a, T> {
     simd: V4,
     active: &'a Active,
     row: usize,
     channels: Range<usize>,
     values: &'a [T],
-    out: Destination<'a, T>,
+    out: ExpandedLines<'a, T>,
 }
 
-impl<T: Element> NullaryFnOnce for Part<'_, T> {
+impl<T: SimdFloat> NullaryFnOnce for ExpandPart<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn call(self) {
-        let Part { simd, active, row, channels, values, out } = self;
+        let ExpandPart { simd, active, row, channels, values, out } = self;
         let stride = active.stride(row);
-        Expand::default().row(simd, (active, row), channels, (values, stride), None, out);
+        Expander::default().row(simd, (active, row), channels, (values, stride), None, out);
     }
 }
 
 /// Delivers some channels of a row behind a mask, where the processor has the instructions.
-pub(crate) fn deliver<T: Element>(target: Target<'_>, tile: Tile<'_, T>, add: bool, block: &mut [T]) -> bool {
+pub(crate) fn deliver<T: SimdFloat>(
+    target: CotangentTarget<'_>,
+    tile: RowTile<'_, T>,
+    add: bool,
+    block: &mut [T],
+) -> bool {
     let (Some(simd), Some(active)) = (V4::try_new(), target.active()) else { return false };
     simd.vectorize(Delivery { simd, target, active, tile, add, block });
     true
@@ -129,21 +154,24 @@ pub(crate) fn deliver<T: Element>(target: Target<'_>, tile: Tile<'_, T>, add: bo
 
 struct Delivery<'a, T> {
     simd: V4,
-    target: Target<'a>,
+    target: CotangentTarget<'a>,
     active: &'a Active,
-    tile: Tile<'a, T>,
+    tile: RowTile<'a, T>,
     add: bool,
     block: &'a mut [T],
 }
 
-impl<T: Element> NullaryFnOnce for Delivery<'_, T> {
+impl<T: SimdFloat> NullaryFnOnce for Delivery<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn call(mut self) {
         let Delivery { target, active, tile, .. } = self;
         let mut parts = [(0, 0); PARTS];
-        let mut place = active.before(tile.row, tile.first);
+        // The index of the next active channel in the row's list. Parts are worked out in an array,
+        // some at a time, since a row may have any number of channels and the array is on the
+        // stack.
+        let mut rank = active.before(tile.row, tile.first);
         for start in (0..tile.width).step_by(PARTS * T::LANES) {
             let channels = start..tile.width.min(start + PARTS * T::LANES);
             let columns = channels.clone().step_by(T::LANES);
@@ -151,12 +179,16 @@ impl<T: Element> NullaryFnOnce for Delivery<'_, T> {
             for (part, column) in parts.iter_mut().zip(columns) {
                 let width = T::LANES.min(channels.end - column);
                 let bits = active.bits(tile.row, tile.first + column) & (u32::MAX >> (32 - width));
-                *part = (bits, place);
-                place += bits.count_ones() as usize;
+                *part = (bits, rank);
+                rank += bits.count_ones() as usize;
             }
             match target {
-                Target::Masked { pitch, offset, .. } => self.masked(pitch, offset, channels, &parts[..count]),
-                Target::Lines(layout) => self.compressed(layout.stride(tile.row), channels, &parts[..count]),
+                CotangentTarget::Masked { pitch, offset, .. } => {
+                    self.masked(pitch, offset, channels, &parts[..count]);
+                }
+                CotangentTarget::Lines(layout) => {
+                    self.compressed(layout.stride(tile.row), channels, &parts[..count]);
+                }
             }
         }
     }
@@ -165,7 +197,7 @@ impl<T: Element> NullaryFnOnce for Delivery<'_, T> {
 /// Vectors of a row whose masks are worked out at a time.
 const PARTS: usize = 64;
 
-impl<T: Element> Delivery<'_, T> {
+impl<T: SimdFloat> Delivery<'_, T> {
     /// To dense lines.
     #[inline(always)]
     fn masked(&mut self, pitch: usize, offset: usize, channels: Range<usize>, parts: &[(u32, usize)]) {
@@ -187,15 +219,18 @@ impl<T: Element> Delivery<'_, T> {
         let whole = tile.first == 0 && channels == (0..self.active.channels());
         for (line, values) in tile.values.chunks_exact(tile.stride).enumerate() {
             let line = &mut self.block[line * stride..];
-            for (values, (bits, place)) in values[channels.clone()].chunks(T::LANES).zip(parts) {
-                let to = &mut line[*place..][..T::LANES];
+            for (values, (bits, rank)) in values[channels.clone()].chunks(T::LANES).zip(parts) {
+                let to = &mut line[*rank..][..T::LANES];
                 let own = T::together(simd, *bits, read(values));
                 if self.add {
                     T::write(T::sum_of(simd, own, T::read(to)), to);
                 } else if whole {
-                    // What lies behind is written next, and behind the last line there is room.
+                    // What a whole vector overwrites behind its active channels is written next: by
+                    // the next vector of the line, or by the next line. Behind the last line there
+                    // is room.
                     T::write(own, to);
                 } else {
+                    // Other tiles of the row may have written what lies behind.
                     let keep = (1 << bits.count_ones()) - 1;
                     T::write(T::blend(simd, keep, own, T::read(to)), to);
                 }
@@ -204,38 +239,42 @@ impl<T: Element> Delivery<'_, T> {
     }
 }
 
-/// Hands on the rows of a chunk, where the processor has the instructions and compressed lines go to dense ones.
-pub(crate) fn spread<T: Element>(spread: &Spread<'_, T>, chunk: &mut Chunk<'_, T>) -> bool {
-    let (Some(simd), Layout::Compressed(active), Target::Lines(Layout::Dense { pitch, offset, .. })) =
-        (V4::try_new(), spread.source.layout, spread.target)
+/// Hands on the rows of a chunk, where the processor has the instructions and compressed lines go
+/// to dense ones.
+pub(crate) fn spread<T: SimdFloat>(spread: &SpreadPullback<'_, T>, chunk: &mut Chunk<'_, T>) -> bool {
+    let (
+        Some(simd),
+        LineLayout::Compressed(active),
+        CotangentTarget::Lines(LineLayout::Dense { pitch, offset, .. }),
+    ) = (V4::try_new(), spread.source.layout, spread.target)
     else {
         return false;
     };
-    simd.vectorize(Rows { simd, spread, active, pitch, offset, chunk });
+    simd.vectorize(SpreadRows { simd, spread, active, pitch, offset, chunk });
     true
 }
 
-struct Rows<'a, 'b, 'c, T> {
+struct SpreadRows<'a, 'b, 'c, T> {
     simd: V4,
-    spread: &'a Spread<'a, T>,
+    spread: &'a SpreadPullback<'a, T>,
     active: &'a Active,
     pitch: usize,
     offset: usize,
     chunk: &'b mut Chunk<'c, T>,
 }
 
-impl<T: Element> NullaryFnOnce for Rows<'_, '_, '_, T> {
+impl<T: SimdFloat> NullaryFnOnce for SpreadRows<'_, '_, '_, T> {
     type Output = ();
 
     #[inline(always)]
     fn call(self) {
-        let Rows { simd, spread, active, pitch, offset, chunk } = self;
-        let Spread { source, target, scale, add, lines } = *spread;
-        let mut expand = Expand::default();
+        let SpreadRows { simd, spread, active, pitch, offset, chunk } = self;
+        let SpreadPullback { source, target, scale, add, lines } = *spread;
+        let mut expand = Expander::default();
         for row in chunk.rows.clone() {
             let from = &source.values[active.block(row, lines)..];
             let values = &mut chunk.values[target.block(row, lines) - chunk.start + offset..];
-            let out = Destination { lines, values, pitch, add };
+            let out = ExpandedLines { lines, values, pitch, add };
             let all = 0..active.channels();
             expand.row(simd, (active, row), all, (from, active.stride(row)), scale, out);
         }
@@ -244,7 +283,7 @@ impl<T: Element> NullaryFnOnce for Rows<'_, '_, '_, T> {
 
 /// A vector from numbers that may be too few to fill it.
 #[inline(always)]
-fn read<T: Element>(from: &[T]) -> T::Register {
+fn read<T: SimdFloat>(from: &[T]) -> T::Register {
     if from.len() >= T::LANES {
         return T::read(from);
     }
@@ -255,7 +294,7 @@ fn read<T: Element>(from: &[T]) -> T::Register {
 
 /// A vector to numbers that may be too few to hold it.
 #[inline(always)]
-fn write<T: Element>(value: T::Register, to: &mut [T]) {
+fn write<T: SimdFloat>(value: T::Register, to: &mut [T]) {
     if to.len() >= T::LANES {
         return T::write(value, to);
     }

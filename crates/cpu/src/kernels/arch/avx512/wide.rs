@@ -1,15 +1,19 @@
-//! What the kernels need of AVX-512 beyond what every instruction set has: permutations, and masks that are numbers.
+//! What the kernels need of AVX-512 beyond what every instruction set has: permutations, and masks
+//! that are numbers.
+//!
+//! Vectors are the processor's own types here: portable ones would be kept in memory between
+//! permutations. Masks are `u32` for both float types; of an f64's the low 8 bits count.
 
 use std::arch::x86_64::{__m128i, __m256i, __m512, __m512d, __m512i, _CMP_GT_OQ};
 
 use pulp::cast;
 use pulp::x86::V4;
 
-/// A vector of AVX-512: the processor's own type, since the compiler keeps portable vectors in memory between permutations.
-pub(crate) type Vector<T> = <T as Wide>::Register;
+/// A vector of AVX-512.
+pub(crate) type Vector<T> = <T as Avx512Float>::Register;
 
 /// What AVX-512 offers for a float type.
-pub(crate) trait Wide: Sized + Copy {
+pub(crate) trait Avx512Float: Sized + Copy {
     /// A vector.
     type Register: Copy;
 
@@ -31,13 +35,15 @@ pub(crate) trait Wide: Sized + Copy {
     /// a b + c.
     fn fused(simd: V4, a: Self::Register, b: Self::Register, c: Self::Register) -> Self::Register;
 
-    /// How far the first channels of a list, one vector of them, lie behind `first`.
+    /// How far the first channels of a list, one vector of them, lie behind `first`. Channels
+    /// before it have large distances, as unsigned numbers.
     fn distances(simd: V4, ids: &[u16], first: usize) -> __m512i;
 
     /// Which distances are below `limit`.
     fn below(simd: V4, distances: __m512i, limit: usize) -> u32;
 
-    /// Number `index` of both vectors in a row, where `keep` says so, else 0.
+    /// Number `index` of the two vectors side by side, where `keep` says so, else 0. An index
+    /// counts modulo two vectors.
     fn pick(simd: V4, keep: u32, low: Self::Register, index: __m512i, high: Self::Register)
     -> Self::Register;
 
@@ -53,8 +59,8 @@ pub(crate) trait Wide: Sized + Copy {
     /// The first where `keep` says so, else the second.
     fn blend(simd: V4, keep: u32, first: Self::Register, second: Self::Register) -> Self::Register;
 
-    /// For the channels at `distances`, counted round and round through two vectors: how many set bits of those come before each, and
-    /// whether its own is set.
+    /// For the channels at `distances`, modulo two vectors: whether the bit of each is set, and how
+    /// many set bits come before it, as an index for [`pick`](Self::pick).
     fn ranks(simd: V4, bits: u32, distances: __m512i) -> (u32, __m512i);
 }
 
@@ -69,7 +75,7 @@ fn ids(list: &[u16]) -> [u16; 16] {
 const IOTA32: [u32; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 const IOTA64: [u64; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
 
-impl Wide for f32 {
+impl Avx512Float for f32 {
     type Register = __m512;
 
     const LANES: usize = 16;
@@ -150,17 +156,20 @@ impl Wide for f32 {
     #[inline(always)]
     fn ranks(simd: V4, bits: u32, distances: __m512i) -> (u32, __m512i) {
         let f = simd.avx512f;
+        // The expansion of 0, 1, 2, ... by a mask has at each set bit the number of set bits before
+        // it: for the first vector's bits, and, going on with their count, for the second's.
         let low = f._mm512_maskz_expand_epi32(bits as u16, cast(IOTA32));
         let later =
             f._mm512_add_epi32(cast(IOTA32), f._mm512_set1_epi32((bits & 0xFFFF).count_ones() as i32));
         let high = f._mm512_maskz_expand_epi32((bits >> 16) as u16, later);
+        // Rotated by its distance, a lane's own bit is the lowest.
         let own = f._mm512_rorv_epi32(f._mm512_set1_epi32(bits as i32), distances);
         let on = f._mm512_test_epi32_mask(own, f._mm512_set1_epi32(1));
         (u32::from(on), f._mm512_permutex2var_epi32(low, distances, high))
     }
 }
 
-impl Wide for f64 {
+impl Avx512Float for f64 {
     type Register = __m512d;
 
     const LANES: usize = 8;
@@ -245,6 +254,8 @@ impl Wide for f64 {
         let later =
             f._mm512_add_epi64(cast(IOTA64), f._mm512_set1_epi64(i64::from((bits & 0xFF).count_ones())));
         let high = f._mm512_maskz_expand_epi64((bits >> 8) as u8, later);
+        // Two vectors have 16 bits here, and a window's distances go to 31: the bits twice, instead
+        // of a rotation.
         let both = i64::from(bits & 0xFFFF) << 16 | i64::from(bits & 0xFFFF);
         let own = f._mm512_srlv_epi64(f._mm512_set1_epi64(both), distances);
         let on = f._mm512_test_epi64_mask(own, f._mm512_set1_epi64(1));

@@ -1,10 +1,26 @@
-//! The write side of the pullback on AVX-512: channels whose cotangent a mask switches off are not computed.
+//! The write side of the pullback on AVX-512: channels whose cotangent a mask switches off are not
+//! computed.
 //!
-//! The active channels of a row are taken in *windows*: up to one vector of them that lie within four vectors of neighbours. One
-//! two-source permutation of a row of weights, or two, bring the window's channels side by side; the index vector serves every row of
-//! weights, and the result is compressed already. For f32 a window has up to 16 channels among 64 neighbours, for f64 8 among 32. Windows
-//! of four vectors begin where a cache line does: loads across lines cost twice, and four of them would take longer than the products.
-//! Those of two begin with their first channel.
+//! The active channels of a row are taken in *windows*: up to one vector of them that lie within
+//! four vectors of neighbours. For f32 a window has up to 16 channels among 64 neighbours, for f64
+//! 8 among 32. From a row of weights, one two-source permutation, or two, pick the window's columns
+//! side by side; the index vector of the permutation is made once for a window and serves every row
+//! of weights. What is summed up is compressed already: one vector of active channels.
+//!
+//! ```text
+//! channels of the row     0  1  2  3  4  5  6  7  8 ...       active: 1 2 5 7 8 ...
+//! a window of 4 lanes        1  2        5     7              distances 0 1 4 6 from its first
+//! a row of weights          [w1 w2 w3 w4 w5 w6 w7 w8] -> [w1 w2 w5 w7]
+//! ```
+//!
+//! There are two kinds of windows:
+//! - *Narrow* ones lie within two vectors, from their first channel on, and take one permutation.
+//!   They are taken where they do not make the windows of the panel more.
+//! - *Wide* ones lie within four vectors and take two permutations, whose results are added (each
+//!   has zeros in the lanes of the other). They begin where a cache line does: loads across lines
+//!   cost twice, and four of them would take longer than the products.
+//!
+//! Two windows are computed at a time, so that a broadcast cotangent serves two vectors of sums.
 
 use std::arch::x86_64::__m512i;
 use std::marker::PhantomData;
@@ -13,42 +29,45 @@ use std::ops::Range;
 use pulp::NullaryFnOnce;
 use pulp::x86::V4;
 
-use crate::kernels::arch::avx512::expand::{Destination, Expand};
-use crate::kernels::arch::avx512::stage::Stage;
+use crate::kernels::arch::avx512::expand::{ExpandedLines, Expander};
+use crate::kernels::arch::avx512::row_buffer::RowBuffer;
 use crate::kernels::arch::avx512::wide::Vector;
 use crate::kernels::layout::active::{Active, PAD};
-use crate::kernels::layout::cotangent::{Cotangents, Layout, Lines, Target};
+use crate::kernels::layout::cotangent::{CotangentTarget, Cotangents, LineLayout, Lines};
 use crate::kernels::layout::panels::Panels;
 use crate::kernels::layout::rows::{Chunk, fetch};
 use crate::kernels::reverse::pullback::{Pullback, Read, Start, by_lines, panels_at_a_time};
-use crate::kernels::simd::Element;
+use crate::kernels::simd::SimdFloat;
 
 /// Runs the rows of a chunk.
-pub(crate) fn pull<T: Element>(pullbacks: &[Pullback<'_, T>], chunk: &mut Chunk<'_, T>) {
+pub(crate) fn pull<T: SimdFloat>(pullbacks: &[Pullback<'_, T>], chunk: &mut Chunk<'_, T>) {
     let Some(simd) = V4::try_new() else { return };
-    simd.vectorize(Rows { simd, pullbacks, chunk });
+    simd.vectorize(WindowRows { simd, pullbacks, chunk });
 }
 
 /// Up to one vector of active channels that lie within four vectors of neighbours.
 #[derive(Clone, Copy)]
-struct Window {
+struct ChannelWindow {
     /// The first neighbour.
     first: usize,
-    /// The place in the row's list of the first active channel.
+    /// The index of the first active channel in the row's list.
     at: usize,
-    /// The lanes that hold a channel of the first two vectors, and of the others.
+    /// The lanes that hold a channel of the first two vectors, and of the other two: of a narrow
+    /// window none.
     keep: [u32; 2],
-    /// How far each channel lies behind the first neighbour.
+    /// How far each channel lies behind the first neighbour. Permutations take an index modulo two
+    /// vectors, so that the same numbers serve the first two vectors and the other two.
     distances: __m512i,
 }
 
-struct Rows<'a, 'b, 'c, T> {
+/// The rows of one chunk.
+struct WindowRows<'a, 'b, 'c, T> {
     simd: V4,
     pullbacks: &'a [Pullback<'a, T>],
     chunk: &'b mut Chunk<'c, T>,
 }
 
-impl<T: Element> NullaryFnOnce for Rows<'_, '_, '_, T> {
+impl<T: SimdFloat> NullaryFnOnce for WindowRows<'_, '_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -58,12 +77,14 @@ impl<T: Element> NullaryFnOnce for Rows<'_, '_, '_, T> {
     }
 }
 
-impl<'a, T: Element> Rows<'a, '_, '_, T> {
+impl<'a, T: SimdFloat> WindowRows<'a, '_, '_, T> {
     #[inline(always)]
     fn rows<const V: usize>(&mut self) {
         let (step, panels) = (panels_at_a_time(self.pullbacks), self.pullbacks[0].panels);
-        let (mut reads, mut expand) = (Vec::new(), Expand::default());
-        let mut stage = Stage::new(V, step * panels.width);
+        let (mut reads, mut expand) = (Vec::new(), Expander::default());
+        let mut buffer = RowBuffer::new(V, step * panels.width);
+        // Where the weights stay in a core's cache together, each row takes all panels; else all
+        // rows pass by one panel after the other.
         for first in (0..panels.count()).step_by(step) {
             let panels = first..panels.count().min(first + step);
             for row in self.chunk.rows.clone() {
@@ -72,30 +93,34 @@ impl<'a, T: Element> Rows<'a, '_, '_, T> {
                         self.fetch(pullback, row + 1, V, pullback.panels.channels(panels.clone()));
                     }
                 }
+                // Several pullbacks take a row in turn, while it is in a core's first cache.
                 for pullback in self.pullbacks {
-                    self.row::<V>(pullback, row, panels.clone(), &mut reads, &mut stage, &mut expand);
+                    self.row::<V>(pullback, row, panels.clone(), &mut reads, &mut buffer, &mut expand);
                 }
             }
         }
     }
 
-    /// Fetches into the second cache what a row will need that the rows before it did not. The processor does not foresee it: lines are
-    /// read side by side, each a little at a time.
+    /// Fetches into the second cache what a row will need that the rows before it did not. The
+    /// processor does not foresee it: the lines of a row are read side by side, each a little at a
+    /// time.
     #[inline(always)]
     fn fetch(&self, pullback: &Pullback<'a, T>, row: usize, lines: usize, channels: Range<usize>) {
         let Pullback { links, source, target, start, .. } = pullback;
         let (sample, position) = (row / links.targets(), row % links.targets());
+        // Of the rows that are read, the last is new; the others were mostly read for the row
+        // before.
         if let Some(link) = links.of(position).last() {
             source.fetch(sample * links.rows() + link.row, lines, 0..source.layout.channels());
         }
         let block = &self.chunk.values[target.block(row, lines) - self.chunk.start..];
         match target {
-            Target::Masked { pitch, offset, .. } => {
+            CotangentTarget::Masked { pitch, offset, .. } => {
                 for line in 0..lines {
                     fetch(&block[line * pitch + offset + channels.start..][..channels.len()]);
                 }
             }
-            Target::Lines(layout) => fetch(&block[..lines * layout.stride(row)]),
+            CotangentTarget::Lines(layout) => fetch(&block[..lines * layout.stride(row)]),
         }
         if let Start::Identity(other) = start {
             other.fetch(row, lines, 0..other.layout.channels());
@@ -110,35 +135,40 @@ impl<'a, T: Element> Rows<'a, '_, '_, T> {
         row: usize,
         range: Range<usize>,
         reads: &mut Vec<Read<'a, T>>,
-        stage: &mut Stage<T>,
-        expand: &mut Expand,
+        buffer: &mut RowBuffer<T>,
+        expand: &mut Expander,
     ) {
         let Pullback { panels, target, start, .. } = pullback;
         let Some(active) = target.active() else { return };
         let add = matches!(start, Start::Sum);
         let channels = panels.channels(range.clone());
+        // Where the panels' channels begin in the row's list of active ones; `at` goes through it
+        // panel by panel.
         let from = active.before(row, channels.start);
         let mut at = from;
         let block = target.block(row, V) - self.chunk.start;
         let block = &mut self.chunk.values[block..];
         let identity = match start {
-            Start::Identity(other) => Some(Identity::of(other, row, V)),
+            Start::Identity(other) => Some(IdentityLines::of(other, row, V)),
             Start::Empty | Start::Sum => None,
         };
         for panel in range.clone() {
             if panel == range.start || panels.begins_block(panel) {
                 pullback.reads(row, panel, reads);
             }
-            let own = Group { simd: self.simd, panels, reads, row, identity };
-            let mut windows = Windows::<T>::of(self.simd, panels, active, row, panel, at);
+            let own = RowProducts { simd: self.simd, panels, reads, row, identity };
+            let mut windows = PanelWindows::<T>::of(self.simd, panels, active, row, panel, at);
             at = windows.till;
+            // Results go to compressed lines at once, to dense ones by way of the buffer (see
+            // `row_buffer`).
             let mut lines = match target {
-                Target::Lines(_) => {
+                CotangentTarget::Lines(_) => {
                     let end = active.list(row).len();
-                    Written { values: block, stride: end, from: 0, end, add }
+                    ResultLines { values: block, stride: end, from: 0, end, add }
                 }
-                Target::Masked { .. } => stage.written(from),
+                CotangentTarget::Masked { .. } => buffer.written(from),
             };
+            // Two windows at a time; the last alone where their number is odd.
             while let Some(window) = windows.next() {
                 match windows.next() {
                     Some(other) => own.run::<V, 2>(panel, [window, other], &mut lines),
@@ -146,19 +176,19 @@ impl<'a, T: Element> Rows<'a, '_, '_, T> {
                 }
             }
         }
-        if let Target::Masked { pitch, offset, .. } = *target {
+        if let CotangentTarget::Masked { pitch, offset, .. } = *target {
             let block = &mut block[offset + channels.start..];
-            let out = Destination { lines: V, values: block, pitch, add };
-            expand.row(self.simd, (active, row), channels, stage.lines(), None, out);
+            let out = ExpandedLines { lines: V, values: block, pitch, add };
+            expand.row(self.simd, (active, row), channels, buffer.lines(), None, out);
         }
     }
 }
 
-/// The windows of one panel of a row.
-struct Windows<'a, T> {
+/// The windows of one panel of a row, from left to right.
+struct PanelWindows<'a, T> {
     simd: V4,
     list: &'a [u16],
-    /// The place in the list with which the next begins.
+    /// The index in the list with which the next begins.
     at: usize,
     /// Where the panel's channels end in the list.
     till: usize,
@@ -167,7 +197,7 @@ struct Windows<'a, T> {
     element: PhantomData<T>,
 }
 
-impl<'a, T: Element> Windows<'a, T> {
+impl<'a, T: SimdFloat> PanelWindows<'a, T> {
     /// Those of a panel whose channels begin `at` in the row's list.
     #[inline(always)]
     fn of(simd: V4, panels: &Panels<T>, active: &'a Active, row: usize, panel: usize, at: usize) -> Self {
@@ -178,72 +208,78 @@ impl<'a, T: Element> Windows<'a, T> {
     }
 
     #[inline(always)]
-    fn next(&mut self) -> Option<Window> {
+    fn next(&mut self) -> Option<ChannelWindow> {
         if self.at >= self.till {
             return None;
         }
         let at = self.at;
         let (list, left) = (&self.list[at..], self.till - at);
+        // The list goes on with other panels' channels, or zeros: a bit for each lane that is still
+        // this panel's.
         let rest = u32::MAX.checked_shr(32_u32.saturating_sub(left as u32)).unwrap_or(0);
         let first = list[0] as usize;
         let distances = T::distances(self.simd, list, first);
         let near = T::below(self.simd, distances, 2 * T::LANES) & rest;
         let count = near.count_ones() as usize;
-        // Two vectors do where four would not make the windows fewer.
+        // A narrow window, if what it leaves takes fewer full windows than what there is now: no
+        // wide one could do better than that.
         if (left - count).div_ceil(T::LANES) < left.div_ceil(T::LANES) {
             self.at += count;
-            return Some(Window { first, at, keep: [near, 0], distances });
+            return Some(ChannelWindow { first, at, keep: [near, 0], distances });
         }
-        // Rows of weights begin with a cache line.
+        // A wide window, from the last cache line that begins at or before the first channel. (Rows
+        // of weights begin with a cache line, and a vector is as long as one.)
         let first = self.start + (first - self.start) / T::LANES * T::LANES;
         let distances = T::distances(self.simd, list, first);
         let near = T::below(self.simd, distances, 2 * T::LANES) & rest;
         let all = T::below(self.simd, distances, 4 * T::LANES) & rest;
         self.at += all.count_ones() as usize;
-        Some(Window { first, at, keep: [near, all & !near], distances })
+        Some(ChannelWindow { first, at, keep: [near, all & !near], distances })
     }
 }
 
 /// Lines of compressed results under way.
-pub(crate) struct Written<'a, T> {
+pub(crate) struct ResultLines<'a, T> {
     pub(crate) values: &'a mut [T],
     /// From one line to the next.
     pub(crate) stride: usize,
-    /// The place in the row's list with which the lines begin.
+    /// The index in the row's list with which the lines begin.
     pub(crate) from: usize,
-    /// The place in the row's list with which the lines end: what follows must not change.
+    /// The index in the row's list with which the lines end: what follows must not change.
     pub(crate) end: usize,
     /// Whether results are added to what is there.
     pub(crate) add: bool,
 }
 
-impl<T: Element> Written<'_, T> {
-    /// A vector of a line, from a place in the row's list on.
+impl<T: SimdFloat> ResultLines<'_, T> {
+    /// A vector of a line, from an index in the row's list on.
     #[inline(always)]
-    fn at(&mut self, line: usize, place: usize) -> &mut [T] {
-        &mut self.values[line * self.stride + place - self.from..][..T::LANES]
+    fn at(&mut self, line: usize, index: usize) -> &mut [T] {
+        &mut self.values[line * self.stride + index - self.from..][..T::LANES]
     }
 }
 
 /// What the windows of a row share.
-struct Group<'a, T> {
+struct RowProducts<'a, T> {
     simd: V4,
     panels: &'a Panels<T>,
     reads: &'a [Read<'a, T>],
     row: usize,
-    identity: Option<Identity<'a, T>>,
+    identity: Option<IdentityLines<'a, T>>,
 }
 
-impl<T: Element> Group<'_, T> {
-    /// All lines of some windows.
+impl<T: SimdFloat> RowProducts<'_, T> {
+    /// All lines of G windows.
     #[inline(always)]
     fn run<const V: usize, const G: usize>(
         &self,
         panel: usize,
-        windows: [Window; G],
-        out: &mut Written<'_, T>,
+        windows: [ChannelWindow; G],
+        out: &mut ResultLines<'_, T>,
     ) {
-        let Group { simd, panels, reads, .. } = *self;
+        let RowProducts { simd, panels, reads, .. } = *self;
+        // A bit for each wide window. As a constant of the product it leaves the innermost loop no
+        // branches.
         let wide = windows.iter().rev().fold(0, |wide, window| 2 * wide + usize::from(window.keep[1] != 0));
         let sums: [[Vector<T>; G]; V] = match wide {
             0 => product::<T, V, G, 0>(simd, panels, panel, &windows, reads),
@@ -251,8 +287,12 @@ impl<T: Element> Group<'_, T> {
             2 => product::<T, V, G, 2>(simd, panels, panel, &windows, reads),
             _ => product::<T, V, G, 3>(simd, panels, panel, &windows, reads),
         };
+        // Each window stores a whole vector. Lanes that hold none of its channels are zero and fall
+        // on numbers that later windows write, except where the lines end: there they are blended
+        // with what is there.
         let ends = windows[G - 1].at + T::LANES > out.end;
-        // Loops short enough to be unrolled: the sums are stored from their registers.
+        // Three loops, each short enough to be unrolled: the sums are then stored from their
+        // registers.
         if out.add {
             for (line, sums) in sums.iter().enumerate() {
                 for (sum, window) in sums.iter().zip(&windows) {
@@ -284,17 +324,18 @@ impl<T: Element> Group<'_, T> {
     }
 }
 
-/// Other cotangents of a row, which are added to the results.
+/// Other cotangents of a row, of the same channels, which are added to the results: those of a
+/// residual connection.
 #[derive(Clone, Copy)]
-struct Identity<'a, T> {
-    layout: Layout<'a>,
+struct IdentityLines<'a, T> {
+    layout: LineLayout<'a>,
     /// From the row's first number on.
     values: &'a [T],
     /// From one line to the next.
     stride: usize,
 }
 
-impl<'a, T: Element> Identity<'a, T> {
+impl<'a, T: SimdFloat> IdentityLines<'a, T> {
     #[inline(always)]
     fn of(other: &Cotangents<'a, T>, row: usize, lines: usize) -> Self {
         let Cotangents { values, layout } = *other;
@@ -307,18 +348,21 @@ impl<'a, T: Element> Identity<'a, T> {
         &self,
         simd: V4,
         row: usize,
-        window: Window,
+        window: ChannelWindow,
         half: usize,
-        out: &mut Written<'_, T>,
+        out: &mut ResultLines<'_, T>,
     ) {
         let (first, keep) = (window.first + 2 * half * T::LANES, window.keep[half]);
         if keep == 0 {
             return;
         }
-        // An index counts from the pair's first channel: permutations ignore its higher bits.
+        // In dense lines the neighbours lie as in a row of weights, and are picked by the same
+        // index. (It counts from the pair's first channel: permutations ignore its higher bits.) In
+        // compressed lines a channel is picked by its rank among the active ones, if it is active
+        // in that mask at all.
         let (keep, index, at) = match self.layout {
-            Layout::Dense { .. } => (keep, window.distances, first),
-            Layout::Compressed(active) => {
+            LineLayout::Dense { .. } => (keep, window.distances, first),
+            LineLayout::Compressed(active) => {
                 let (on, index) = T::ranks(simd, active.bits(row, first), window.distances);
                 (on & keep, index, active.before(row, first))
             }
@@ -333,14 +377,18 @@ impl<'a, T: Element> Identity<'a, T> {
     }
 }
 
-/// For each line, the sum over what is read of value(v, a) w(a), the windows' columns alone; of the windows whose bit is set in
-/// WIDE two pairs of vectors are read, of the others one.
+/// For each line v, the sum over the active channels a that are read of value(v, a) w(a), the
+/// windows' columns alone. Of the windows whose bit is set in WIDE two pairs of vectors are read,
+/// of the others one.
+///
+/// The V x G sums stay in registers: at most 9 x 2 of 32, beside the picked weights and the index
+/// vectors.
 #[inline(always)]
-fn product<T: Element, const V: usize, const G: usize, const WIDE: usize>(
+fn product<T: SimdFloat, const V: usize, const G: usize, const WIDE: usize>(
     simd: V4,
     panels: &Panels<T>,
     panel: usize,
-    windows: &[Window; G],
+    windows: &[ChannelWindow; G],
     reads: &[Read<'_, T>],
 ) -> [[Vector<T>; G]; V] {
     let zero = T::every(simd, T::default());
@@ -354,8 +402,10 @@ fn product<T: Element, const V: usize, const G: usize, const WIDE: usize>(
         let Lines { ids, values, stride } = read.lines;
         let lines: [&[T]; V] = std::array::from_fn(|line| &values[line * stride..][..ids.len()]);
         for (a, &id) in ids.iter().enumerate() {
+            // A row of weights, the windows' columns side by side: picked once, used by all V
+            // lines.
             let row = id as usize * panels.width;
-            // Loops, not closures: a closure would be compiled without the instruction set.
+            // Loops instead of closures: a closure would be compiled without the instruction set.
             let mut picked = [zero; G];
             for g in 0..G {
                 let pairs = 1 + (WIDE >> g & 1);

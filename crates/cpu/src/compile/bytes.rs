@@ -1,0 +1,95 @@
+//! What a compiled network takes: packed weights and tables, which every run shares, and what one
+//! sample takes at most.
+
+use super::program::{Compiled, Kernel, KernelKind, MapView};
+use super::steps::{ReverseStep, Site, StepKind};
+use crate::kernels::{Links, PAD, Patches, SimdFloat};
+
+fn of_patches(patches: Option<&Patches>) -> usize {
+    patches.map_or(0, Patches::bytes)
+}
+
+impl<T: SimdFloat> Kernel<T> {
+    /// Bytes of its weights, and of the tables that say which row reads which.
+    fn fixed_bytes(&self) -> usize {
+        match &self.kind {
+            KernelKind::Product { table, patches, panels, .. } => {
+                panels.bytes() + table.bytes() + of_patches(patches.as_ref())
+            }
+            KernelKind::Channelwise { table, weights, .. } => size_of_val(weights.as_slice()) + table.bytes(),
+            KernelKind::Average { table, .. } | KernelKind::Maximum { table, .. } => table.bytes(),
+            KernelKind::Rearrange { moves, fill } => {
+                moves.bytes() + fill.as_ref().map_or(0, |fill| size_of_val(fill.as_slice()))
+            }
+            KernelKind::Combine { repeat, .. } => repeat.bytes(),
+            KernelKind::Elementwise { scale, shift } => {
+                let scales = scale.as_ref().map_or(0, |scale| size_of_val(scale.as_slice()));
+                scales + size_of_val(shift.as_slice())
+            }
+            KernelKind::Within(row) => row.bytes(),
+            KernelKind::Matrices(matrices) => matrices.bytes(),
+            KernelKind::Affine(_) | KernelKind::Sum | KernelKind::Pointwise(_) | KernelKind::Segment(_) => 0,
+        }
+    }
+}
+
+impl<T: SimdFloat> ReverseStep<T> {
+    /// The same of one step.
+    fn fixed_bytes(&self) -> usize {
+        match &self.kind {
+            StepKind::Product { links, patches, panels, .. } => {
+                panels.bytes() + links.bytes() + of_patches(patches.as_ref())
+            }
+            StepKind::Columns { rows, panels, links } => rows.bytes() + panels.bytes() + links.bytes(),
+            StepKind::Channelwise { links } | StepKind::Average { links } | StepKind::Maximum { links } => {
+                links.bytes()
+            }
+            StepKind::Scaled { links, .. } => links.as_ref().map_or(0, Links::bytes),
+            // Its parts are counted one by one.
+            StepKind::Together(_)
+            | StepKind::Within { .. }
+            | StepKind::Matrices { .. }
+            | StepKind::Spread { .. }
+            | StepKind::Rearrange
+            | StepKind::Segment { .. } => 0,
+        }
+    }
+}
+
+impl<T: SimdFloat> Compiled<T> {
+    /// Bytes of the packed weights of both passes, and of what says which row reads which.
+    pub(crate) fn fixed_bytes(&self) -> usize {
+        let forward = self.kernels.iter().map(Kernel::fixed_bytes);
+        let reverse = self.steps.iter().flat_map(ReverseStep::parts).map(ReverseStep::fixed_bytes);
+        let live = self.maps.iter().map(|map| size_of_val(map.live.as_slice()));
+        forward.chain(reverse).chain(live).sum()
+    }
+}
+
+impl<T> Compiled<T> {
+    /// Numbers that the cotangents of one sample take at most in a buffer: as if no ReLU switched
+    /// any channel off.
+    pub(crate) fn site_size(&self, site: Site, lines: usize) -> usize {
+        match site {
+            Site::Map(map) => self.map(map).size() * lines,
+            Site::Mask(mask) => {
+                let MapView { map, channels, .. } = self.mask(mask);
+                self.map(map).positions * (lines * channels + PAD)
+            }
+        }
+    }
+
+    /// Bytes that the masks and choices of one sample take at most.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        let masks = self.masks.iter().map(|view| {
+            // Words of 32 channels, a list of 16 bits each, and where the list begins.
+            let words = 4 * (view.channels.div_ceil(32) + 1);
+            self.map(view.map).positions * (words + 2 * view.channels + size_of::<usize>())
+        });
+        let choices = self.kernels.iter().map(|kernel| match &kernel.kind {
+            KernelKind::Maximum { .. } => 2 * self.map(kernel.output.map).positions * kernel.output.channels,
+            _ => 0,
+        });
+        masks.chain(choices).sum()
+    }
+}

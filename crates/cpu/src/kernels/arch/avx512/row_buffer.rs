@@ -1,0 +1,40 @@
+//! The results of one row, gathered where they stay in a core's first cache, and delivered in one
+//! sweep.
+//!
+//! Taken for results that go through a mask to dense lines. The sweep
+//! ([`Expander::row`](super::expand::Expander)) writes zeros where the mask is off, so that dense
+//! lines need not be cleared before the first product into them. Results that go to compressed
+//! lines are written there at once: by way of this buffer ResNet50 took 12 % longer.
+
+use crate::kernels::arch::avx512::windows::ResultLines;
+use crate::kernels::layout::active::PAD;
+use crate::kernels::simd::SimdFloat;
+
+/// V lines of compressed results.
+pub(crate) struct RowBuffer<T> {
+    values: Vec<T>,
+    /// From one line to the next.
+    stride: usize,
+}
+
+impl<T: SimdFloat> RowBuffer<T> {
+    /// Room for `lines` lines of up to `channels` numbers and a vector behind them.
+    pub(crate) fn new(lines: usize, channels: usize) -> Self {
+        // An odd number of vectors: at a power of two all lines would fall into the same few sets
+        // of the cache.
+        let stride = ((channels + PAD).div_ceil(PAD) | 1) * PAD;
+        Self { values: vec![T::default(); lines * stride], stride }
+    }
+
+    /// Lines to write for results whose list begins with index `from`.
+    #[inline(always)]
+    pub(crate) fn written(&mut self, from: usize) -> ResultLines<'_, T> {
+        ResultLines { values: &mut self.values, stride: self.stride, from, end: usize::MAX, add: false }
+    }
+
+    /// The lines.
+    #[inline(always)]
+    pub(crate) fn lines(&self) -> (&[T], usize) {
+        (&self.values, self.stride)
+    }
+}
