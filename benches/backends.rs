@@ -117,7 +117,7 @@ fn compare(criterion: &mut Criterion, case: &GoldenCase, engine: EngineChoice, d
 fn tell_work(case: &GoldenCase) {
     let (network, shape) = (case.network(Precision::F32), case.golden.image_shape());
     let graph = Graph::capture(&network, Network::forward, &shape, &Device::flex()).unwrap();
-    let executor = CpuExecutor::new(Arc::new(graph), Precision::F32, None, &Device::flex()).unwrap().unwrap();
+    let executor = CpuExecutor::new(Arc::new(graph), Precision::F32, None, &Device::flex()).unwrap();
     let pixels: Vec<f32> = case.golden.images().iter().map(|&x| x as f32).collect();
     let count = pixels.len() / shape.iter().product::<usize>();
     let work = executor.reverse_work(TensorData::new(pixels, [&[count], &shape[..]].concat())).unwrap();

@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use influence::{
-    Error, Filter, Objective, Precision, Probabilities, SampleObjective, Scorer, Target, fi_score,
+    Error, Filter, Objective, Precision, Probabilities, SampleObjective, Score, Scorer, Target, fi_score,
 };
 
 /// A linear softmax model with four classes and six inputs.
@@ -50,6 +50,15 @@ fn a_linear_model_meets_the_closed_form() {
     }
 }
 
+/// The scores as those of one call, one score per sample.
+fn renumbered(scores: Vec<Score>) -> Vec<Score> {
+    let number = |(sample, mut score): (usize, Score)| {
+        score.sample = sample;
+        score
+    };
+    scores.into_iter().enumerate().map(number).collect()
+}
+
 #[test]
 fn one_call_and_a_compiled_scorer_agree_to_the_bit() {
     let net = Net::new(&Device::flex());
@@ -59,7 +68,9 @@ fn one_call_and_a_compiled_scorer_agree_to_the_bit() {
         .into_iter()
         .flat_map(|range| scorer.score(tensor(7).slice(range), &Objective::predicted()).unwrap())
         .collect();
-    assert_eq!(together, split);
+    // Each call counts its own samples.
+    assert_eq!(split.iter().map(|score| score.sample).collect::<Vec<_>>(), [0, 1, 2, 0, 0, 1, 2]);
+    assert_eq!(together, renumbered(split));
 }
 
 #[test]
@@ -123,7 +134,7 @@ fn a_softmax_head_is_refused_with_the_remedy() {
 }
 
 /// Scores in f64 under a filter.
-fn in_f64(objective: &Objective, filter: Filter, count: usize) -> influence::Result<Vec<influence::Score>> {
+fn in_f64(objective: &Objective, filter: Filter, count: usize) -> influence::Result<Vec<Score>> {
     let net = Net::new(&Device::flex());
     let scorer =
         Scorer::builder().filter(filter).precision(Precision::F64).compile(&net, Net::forward, &[6])?;

@@ -145,7 +145,11 @@ fn every_sample_has_the_same_bits_alone() {
         let batch = TensorData::new(pixels, [count, c, h, w]);
         scorer.scores(batch, &Objective::predicted()).unwrap().collect::<Result<_, _>>().unwrap()
     };
-    assert_eq!(score(0, 3), [score(0, 1), score(1, 2)].concat());
+    let later = score(1, 2).into_iter().map(|mut score| {
+        score.sample += 1;
+        score
+    });
+    assert_eq!(score(0, 3), [score(0, 1), later.collect()].concat());
 }
 
 /// |theta|^2 of every tensor.

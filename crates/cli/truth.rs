@@ -85,9 +85,9 @@ mod tests {
     #[test]
     fn what_is_no_list_is_told() {
         for (text, why) in [
-            ("x", "no JSON"),
+            ("x", "not JSON"),
             ("3", "give a list"),
-            ("[1.5]", "1.5 is no index"),
+            ("[1.5]", "1.5 is not an index"),
             (r#"{"a": [1], "b": [2]}"#, "no list mnist_test; lists there: a, b"),
         ] {
             assert!(from_json(text, "mnist_test").is_err_and(|found| found.contains(why)), "{text}");

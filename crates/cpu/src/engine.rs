@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use influence_autodiff::{Graph, Leaves, Options, Program, Result, is_processor, quietly};
 
 use crate::kernels::InstructionSet;
-use crate::run::CpuExecutor;
+use crate::run::{CpuExecutor, NotCompiled};
 
 /// Which executor runs a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,12 +41,14 @@ impl Engine {
         let own = (Arc::clone(&shared), leaves.clone());
         // A panic in our compiler is a reason to run on Burn's operations, not to crash the caller.
         let compiled = quietly(|| CpuExecutor::perturbing(own.0, own.1, options.precision, set, device));
-        match compiled.unwrap_or_else(|panic| Ok(Err(format!("a fault in its compiler: {panic}"))))? {
+        let fault = |panic| Err(NotCompiled::Unsupported(format!("a fault in its compiler: {panic}")));
+        match compiled.unwrap_or_else(fault) {
             Ok(executor) => {
                 let footprint = executor.footprint();
                 Program::on(shared, leaves, Box::new(executor), footprint, device, options)
             }
-            Err(why) => {
+            Err(NotCompiled::Fault(error)) => Err(error),
+            Err(NotCompiled::Unsupported(why)) => {
                 let graph = Arc::unwrap_or_clone(shared);
                 Ok(Program::perturbing(graph, leaves, device, options)?.instead_of(&why))
             }

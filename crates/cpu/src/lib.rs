@@ -17,4 +17,4 @@ mod run;
 
 pub use self::engine::Engine;
 pub use self::kernels::InstructionSet;
-pub use self::run::{CPU_BATCH, CpuExecutor, Work};
+pub use self::run::{CPU_BATCH, CpuExecutor, NotCompiled, Work};

@@ -320,7 +320,7 @@ mod tests {
         let none: &[u8] = &[];
         let cases = [
             ([1, 1, 1], 0, none, 1, "no images"),
-            ([1, 0, 1], 0, &[0], 1, "[1, 0, 1] hold nothing"),
+            ([1, 0, 1], 0, &[0], 1, "[1, 0, 1] have no elements"),
             ([1, 2, 2], 7, &[0, 0], 1, "7 bytes of pixels, which is not 2 images"),
             ([usize::MAX, 2, 2], 8, &[0, 0], 1, "8 bytes of pixels"),
             ([1, 2, 2], 8, &[0, 3], 3, "label 3 of image 1 is not one of the 3 classes"),

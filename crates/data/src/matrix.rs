@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(matrix.row(1), &[0.0; 0]);
         for (shape, kind, bytes, word) in [
             (&[2][..], ('f', 4), &numbers[..], "[N, K]"),
-            (&[0, 2], ('f', 4), &[], "nothing"),
+            (&[0, 2], ('f', 4), &[], "no elements"),
             (&[1, 8], ('u', 1), &numbers, "float32"),
             (&[1, 1], ('f', 4), &f32::NAN.to_le_bytes(), "NaN at [0, 0]"),
         ] {

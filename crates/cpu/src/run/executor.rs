@@ -19,11 +19,26 @@ use super::memory::{self, SlotPlan};
 use super::reverse::ReversePass;
 use super::segments::{Segments, numbers};
 use super::work::{self, Work};
+use crate::compile::compile;
 use crate::compile::constants::Constants;
 use crate::compile::ids::LeafId;
 use crate::compile::program::{Compiled, ShownValue};
-use crate::compile::{Reason, compile};
 use crate::kernels::{InstructionSet, MOST_LINES, SimdFloat, gram_of};
+
+/// Why a graph was not compiled for the processor.
+#[derive(Debug)]
+pub enum NotCompiled {
+    /// It has to run on another executor as a whole, for this reason.
+    Unsupported(String),
+    /// No executor can run it: its weights or its leaves are at fault.
+    Fault(Error),
+}
+
+impl From<Error> for NotCompiled {
+    fn from(error: Error) -> Self {
+        Self::Fault(error)
+    }
+}
 
 /// A graph compiled for the processor.
 #[derive(Debug)]
@@ -56,12 +71,10 @@ impl<T: SimdFloat> LoadedProgram<T> {
         leaves: &Leaves,
         precision: Precision,
         device: &Device,
-    ) -> Result<Result<Self, Reason>> {
+    ) -> Result<Self, NotCompiled> {
         let folded = folded(graph, device)?;
-        let compiled = match compile(graph, &Constants::new(graph, &folded), &ids(leaves.places())) {
-            Ok(compiled) => compiled,
-            Err(why) => return Ok(Err(why)),
-        };
+        let compiled = compile(graph, &Constants::new(graph, &folded), &ids(leaves.places()))
+            .map_err(NotCompiled::Unsupported)?;
         // A reverse pass takes K - 1 cotangents, in even blocks; Gram matrices may be asked for of
         // all K logits.
         let lines = if compiled.perturbs_parameters {
@@ -71,7 +84,7 @@ impl<T: SimdFloat> LoadedProgram<T> {
         };
         let slots = memory::plan(&compiled, lines);
         let segments = Segments::load(graph, &compiled.segments, lines, precision, device)?;
-        Ok(Ok(Self { compiled, slots, arenas: Arenas::default(), segments }))
+        Ok(Self { compiled, slots, arenas: Arenas::default(), segments })
     }
 }
 
@@ -97,11 +110,11 @@ impl<T: Number> LoadedProgram<T> {
 
 impl CpuExecutor {
     /// Compiles a graph for perturbations of the input, for the widest instruction set of this
-    /// processor unless another is given. `Err` in the inner result is the reason why the graph has
-    /// to run on another executor as a whole. Operations without a kernel run as segments on
-    /// `device`, by Burn's operations.
+    /// processor unless another is given. Operations without a kernel run as segments on `device`,
+    /// by Burn's operations.
     ///
     /// # Errors
+    /// [`NotCompiled::Unsupported`] for a graph that has to run on another executor as a whole;
     /// [`Error::NonFinite`] with the name of the first tensor that holds NaN or infinity; the
     /// errors of planning and loading segments.
     pub fn new(
@@ -109,7 +122,7 @@ impl CpuExecutor {
         precision: Precision,
         set: Option<InstructionSet>,
         device: &Device,
-    ) -> Result<Result<Self, String>> {
+    ) -> Result<Self, NotCompiled> {
         Self::perturbing(graph, Leaves::input(), precision, set, device)
     }
 
@@ -123,7 +136,7 @@ impl CpuExecutor {
         precision: Precision,
         set: Option<InstructionSet>,
         device: &Device,
-    ) -> Result<Result<Self, String>> {
+    ) -> Result<Self, NotCompiled> {
         leaves.check(&graph)?;
         for (_, constant) in graph.constants() {
             if constant.data.dtype().is_float() {
@@ -133,13 +146,13 @@ impl CpuExecutor {
         let set = set.unwrap_or_else(InstructionSet::detect);
         let network = match precision {
             Precision::F32 => {
-                LoadedProgram::new(&graph, &leaves, precision, device)?.map(EitherNetwork::Single)
+                LoadedProgram::new(&graph, &leaves, precision, device).map(EitherNetwork::Single)
             }
             Precision::F64 => {
-                LoadedProgram::new(&graph, &leaves, precision, device)?.map(EitherNetwork::Double)
+                LoadedProgram::new(&graph, &leaves, precision, device).map(EitherNetwork::Double)
             }
         };
-        Ok(network.map(|network| Self { graph, leaves, set, network }))
+        Ok(Self { graph, leaves, set, network: network? })
     }
 
     /// Bytes that a run takes whatever the number of samples: the weights, packed for both passes,

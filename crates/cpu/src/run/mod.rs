@@ -11,5 +11,5 @@ mod reverse;
 mod segments;
 mod work;
 
-pub use self::executor::{CPU_BATCH, CpuExecutor};
+pub use self::executor::{CPU_BATCH, CpuExecutor, NotCompiled};
 pub use self::work::Work;

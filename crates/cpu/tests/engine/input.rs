@@ -51,7 +51,7 @@ fn sum_in_some_channels_of_a_concatenation() {
 fn pullbacks_of_a_dense_block_together() {
     let (graph, samples) = (dense(), batch(4, &SAMPLE));
     let executor = CpuExecutor::new(Arc::new(graph.clone()), Precision::F64, None, &Device::flex());
-    let text = executor.expect("finite").expect("known").to_string();
+    let text = executor.expect("supported").to_string();
     let together: Vec<_> = text.lines().filter_map(|line| line.split_once(" + through")).collect();
     // Of seven layers the three behind the one of another width, and the three before it.
     assert_eq!(together.len(), 2, "{text}");
@@ -95,9 +95,8 @@ fn nan_through_relu_and_maximum() {
 
 #[test]
 fn a_batch_without_samples_is_refused() {
-    let executor = CpuExecutor::new(Arc::new(plain()), Precision::F32, None, &Device::flex())
-        .expect("finite")
-        .expect("known");
+    let executor =
+        CpuExecutor::new(Arc::new(plain()), Precision::F32, None, &Device::flex()).expect("supported");
     let none = TensorData::new(Vec::<f32>::new(), [0, 2, 6, 5]);
     let error = executor.linearize(none).expect_err("there is nothing to do");
     assert!(error.to_string().contains("at least one sample"), "{error}");
@@ -115,7 +114,7 @@ fn smooth_network_without_segments() {
 fn winograd_forward_and_reverse_are_taken() {
     let graph = large();
     let executor = CpuExecutor::new(Arc::new(graph.clone()), Precision::F64, None, &Device::flex());
-    let text = executor.expect("finite").expect("known").to_string();
+    let text = executor.expect("supported").to_string();
     assert!(
         text.contains("product over 9 taps by patches of") && text.contains("product by patches of"),
         "{text}"
@@ -194,9 +193,8 @@ fn segment_on_burn_between_kernels() {
 
 #[test]
 fn memory_bounds_the_batch_and_is_refused_when_one_sample_does_not_fit() {
-    let executor = CpuExecutor::new(Arc::new(large()), Precision::F32, None, &Device::flex())
-        .expect("finite")
-        .expect("known");
+    let executor =
+        CpuExecutor::new(Arc::new(large()), Precision::F32, None, &Device::flex()).expect("supported");
     let (fixed, sample) = (executor.fixed_bytes(), executor.sample_bytes());
     let run = |bytes: usize, threads: usize| {
         let memory = Some(Memory::new(bytes));
