@@ -6,8 +6,8 @@
 //!
 //! `benches/peers/smooth.py` exports such files and times PyTorch in alternation. Before a network is timed,
 //! its Jacobian at one image is compared in double precision with that of Burn's operations. `--threads T`
-//! (default 2), `--batch N` (8) and `--rounds R` (5, of which the quickest counts) set the conditions;
-//! `--plan` prints what runs.
+//! (default 2), `--batch N` (8), `--rounds R` (5, of which the quickest counts) and `--set avx2` (the
+//! widest of the processor) set the conditions; `--plan` prints what runs.
 #![allow(clippy::print_stdout, reason = "a bench prints what it finds")]
 
 use std::process::ExitCode;
@@ -22,13 +22,17 @@ use rayon::ThreadPoolBuilder;
 /// How far the two executors may be from one another, of the largest entry.
 const TOLERANCE: f64 = 1e-9;
 
-/// The number behind a word of the command line.
-fn option(name: &str, otherwise: usize) -> usize {
-    let mut words = std::env::args().skip_while(|word| word != name);
-    words.nth(1).and_then(|word| word.parse().ok()).unwrap_or(otherwise)
+/// What stands behind a word of the command line.
+fn given(name: &str) -> Option<String> {
+    std::env::args().skip_while(|word| word != name).nth(1)
 }
 
-/// Made-up images, the same in every run.
+/// The number behind a word of the command line.
+fn option(name: &str, otherwise: usize) -> usize {
+    given(name).and_then(|word| word.parse().ok()).unwrap_or(otherwise)
+}
+
+/// Synthetic images, the same in every run.
 fn images(graph: &Graph, count: usize) -> TensorData {
     let shape = graph.values()[graph.input()].shape_at(count);
     let mut state = 1_u64;
@@ -49,8 +53,8 @@ fn jacobians(program: &Program, images: TensorData) -> Vec<Jacobian> {
 }
 
 /// How far the executors are from one another at one image, of the largest entry.
-fn difference(graph: &Graph) -> f64 {
-    let [own, other] = [Engine::Cpu(None), Engine::Burn].map(|engine| {
+fn difference(graph: &Graph, own: Engine) -> f64 {
+    let [own, other] = [own, Engine::Burn].map(|engine| {
         let program = program(graph, engine, Precision::F64, 1);
         match jacobians(&program, images(graph, 1)).remove(0).rows {
             Rows::F64(rows) => rows,
@@ -64,15 +68,16 @@ fn difference(graph: &Graph) -> f64 {
 
 fn main() -> ExitCode {
     let (threads, batch, rounds) = (option("--threads", 2), option("--batch", 8), option("--rounds", 5));
+    let own = Engine::Cpu(given("--set").map(|set| set.parse().unwrap()));
     let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let mut agree = true;
     for file in std::env::args().filter(|word| word.ends_with(".onnx")) {
         let graph = Graph::from_onnx(&file).unwrap();
-        let program = pool.install(|| program(&graph, Engine::Cpu(None), Precision::F32, batch));
+        let program = pool.install(|| program(&graph, own, Precision::F32, batch));
         if std::env::args().any(|word| word == "--plan") {
             println!("{}", program.describe());
         }
-        let difference = difference(&graph);
+        let difference = difference(&graph, own);
         agree &= difference <= TOLERANCE;
         let images = images(&graph, batch);
         pool.install(|| jacobians(&program, images.clone()));
