@@ -118,7 +118,7 @@ pub(crate) enum Carrier {
     Gram,
 }
 
-/// RowPrecision and carrier together: the noise of tangent data.
+/// Precision and carrier together: the noise of tangent data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Noise {
     pub(crate) precision: RowPrecision,

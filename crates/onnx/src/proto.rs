@@ -197,7 +197,7 @@ message! {
 }
 
 message! {
-    /// ElementKind type and shape of a tensor.
+    /// Element type and shape of a tensor.
     TensorTypeProto {
         elem_type: i32 = 1 one int32;
         shape: Option<TensorShapeProto> = 2 optional message;

@@ -103,7 +103,7 @@ impl<T: SimdFloat> WithSimd for NormalizeRows<'_, '_, T> {
 pub(crate) struct RowBlock<'a, T> {
     pub(crate) source: Cotangents<'a, T>,
     pub(crate) lines: usize,
-    /// SampleCotangents most [`ROWS`].
+    /// At most [`ROWS`].
     pub(crate) rows: &'a [usize],
     pub(crate) channels: Range<usize>,
     /// `[row][channel]`, and a vector more, if the sums of products are wanted too.
