@@ -1,13 +1,15 @@
-//! Milliseconds that the input Jacobian takes an image, of networks in ONNX files, on our own kernels:
+//! Milliseconds that the input Jacobian takes an image, of networks in ONNX files, on our own
+//! kernels:
 //!
 //! ```text
 //! cargo bench --bench smooth --profile dev -- mobilenetv3_small.onnx vit.onnx
 //! ```
 //!
-//! `benches/peers/smooth.py` exports such files and times PyTorch in alternation. Before a network is timed,
-//! its Jacobian at one image is compared in double precision with that of Burn's operations. `--threads T`
-//! (default 2), `--batch N` (8), `--rounds R` (5, of which the quickest counts) and `--set avx2` (the
-//! widest of the processor) set the conditions; `--plan` prints what runs.
+//! `benches/peers/smooth.py` exports such files and times PyTorch in alternation. Before a network
+//! is timed, its Jacobian at one image is compared in double precision with that of Burn's
+//! operations. `--threads T` (default 2), `--batch N` (8), `--rounds R` (5, of which the quickest
+//! counts) and `--set avx2` (the widest of the processor) set the conditions; `--plan` prints what
+//! runs.
 #![allow(clippy::print_stdout, reason = "a bench prints what it finds")]
 
 use std::process::ExitCode;

@@ -1,4 +1,5 @@
-//! `influence train`: weights from nothing, that every command reads. In builds with the feature `train`.
+//! `influence train`: weights from nothing, that every command reads. In builds with the feature
+//! `train`.
 
 use std::path::Path;
 use std::process::{Command, Output};

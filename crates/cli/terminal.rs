@@ -2,8 +2,8 @@
 //!
 //! Names of tensors, layers, classes and files come from outside. An escape sequence in one of them
 //! could hide a line, change its colour or write to the clipboard. Therefore all output passes
-//! through one filter, [`PlainText`], which prints control characters and text-direction overrides as
-//! `\u{1b}`. Result files have the names unchanged, escaped as their formats require.
+//! through one filter, [`PlainText`], which prints control characters and text-direction overrides
+//! as `\u{1b}`. Result files have the names unchanged, escaped as their formats require.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, StderrLock, StdoutLock, Write};

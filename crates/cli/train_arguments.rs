@@ -50,8 +50,8 @@ pub(crate) struct TrainArguments {
     ///
     /// Both use Adam with L2 1e-4 and a cosine schedule that ends at a tenth of the first rate, and
     /// hold out 10 % of the images for validation. quick: about 50 000 images seen (one epoch of
-    /// MNIST; at most 30 epochs) in batches of 32 from rate 2e-3, without dropout. paper: 200 epochs
-    /// of MNIST or 500 of others in batches of 64 from rate 1e-3, with dropout 0.2.
+    /// MNIST; at most 30 epochs) in batches of 32 from rate 2e-3, without dropout. paper: 200
+    /// epochs of MNIST or 500 of others in batches of 64 from rate 1e-3, with dropout 0.2.
     #[arg(long, value_enum, default_value_t = Preset::Quick, value_name = "PRESET")]
     pub(crate) preset: Preset,
     /// Number of passes over the images [default: the preset's]

@@ -1,4 +1,5 @@
-//! Direct uses of parameters: where the Gram matrix of a parameter can be computed without its gradient.
+//! Direct uses of parameters: where the Gram matrix of a parameter can be computed without its
+//! gradient.
 
 use crate::graph::{Graph, Node, ValueId};
 use crate::parameters::{LeafId, Leaves};

@@ -8,7 +8,8 @@
 //!
 //! A graph is compiled in passes over plain data (`compile`), run in memory that is planned before
 //! (`run`), on kernels for every instruction set (`kernels`). Operations without a kernel run as
-//! segments on Burn's operations, between the others. All of it is one crate so that the build can leave overflow checks out of its inner loops, wherever they are instantiated.
+//! segments on Burn's operations, between the others. All of it is one crate so that the build can
+//! leave overflow checks out of its inner loops, wherever they are instantiated.
 
 mod compile;
 mod engine;

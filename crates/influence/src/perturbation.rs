@@ -20,9 +20,10 @@ pub enum Perturbation {
     /// Families of image transformations, one score per family. The budget of
     /// [`Filter::Tikhonov`](crate::Filter::Tikhonov) is on the knobs in their units.
     Families(Vec<Family>),
-    /// Every window of the image, one score per window. A window contains the (2 `half_width` + 1)^2
-    /// pixels around a pixel, fewer at the border. [`Linearization::maps`](crate::Linearization::maps)
-    /// gives the values alone, many times faster.
+    /// Every window of the image, one score per window. A window contains the (2 `half_width` +
+    /// 1)^2 pixels around a pixel, fewer at the border.
+    /// [`Linearization::maps`](crate::Linearization::maps) gives the values alone, many times
+    /// faster.
     Windows {
         /// s: windows are 2 s + 1 pixels wide and high.
         half_width: usize,
@@ -100,7 +101,8 @@ fn named([channel, row, column]: [usize; 3], channels: Channels) -> String {
     }
 }
 
-/// One word each: `input`, `families`, `windows`, `parameters`, `layers`, `tensors`, `groups`, `both`.
+/// One word each: `input`, `families`, `windows`, `parameters`, `layers`, `tensors`, `groups`,
+/// `both`.
 impl fmt::Display for Perturbation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -4,8 +4,8 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::error::Result;
 
-/// Samples `[N, ...sample]`: a [`Tensor`] on any device, or [`TensorData`] on the host, of any float
-/// type.
+/// Samples `[N, ...sample]`: a [`Tensor`] on any device, or [`TensorData`] on the host, of any
+/// float type.
 pub trait IntoSamples {
     /// The samples on the host.
     ///

@@ -366,8 +366,8 @@ impl Scorer {
         images: TensorData,
         objectives: &Arc<[Resolved]>,
     ) -> Result<Jacobians<'_, Vec<Score>, Error>> {
-        // A family's basis depends on the image. With a tail, the lower bound over all classes needs
-        // forward passes near each image, for the velocities of the merged logits.
+        // A family's basis depends on the image. With a tail, the lower bound over all classes
+        // needs forward passes near each image, for the velocities of the merged logits.
         let families = matches!(self.perturbation, Perturbation::Families(_));
         let kept = (families || self.tail.is_some()).then(|| images.clone());
         let jacobians = self.combined(self.jacobians(images)?, objectives);

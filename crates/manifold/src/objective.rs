@@ -186,8 +186,8 @@ impl Objective {
     }
 
     /// f at the logits `at`, for the comparison of an actual change of f with the first-order
-    /// prediction. Predicted class and rival are those at `base`, where f was differentiated, even if
-    /// they change along the way. `None` for an objective that is known only by its derivatives.
+    /// prediction. Predicted class and rival are those at `base`, where f was differentiated, even
+    /// if they change along the way. `None` for an objective that is known only by its derivatives.
     ///
     /// # Errors
     ///

@@ -104,7 +104,8 @@ impl Conv3d {
     fn summed(&self, columns: Array, shape: &[usize], [count, taps]: [usize; 2]) -> Array {
         let (v, place) = (columns.shape()[0], columns.place());
         let [b, c, d, h, w] = [0, 1, 2, 3, 4].map(|axis| shape[axis]);
-        // Rows and samples are one axis, and a slice's plane another: `burn-ndarray` has at most six axes.
+        // Rows and samples are one axis, and a slice's plane another: `burn-ndarray` has at most
+        // six axes.
         let apart = columns.reshape(&[v * b, count, c, taps, h * w]).permute(&[0, 2, 1, 3, 4]);
         let zeros = apart.zeros_like(&with_leading(v, &self.padded(shape)));
         let slices = apart.reshape(&[v, b, c, count * taps, h, w]);

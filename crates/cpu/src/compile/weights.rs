@@ -40,7 +40,8 @@ struct Limits {
 const FORWARD: Limits = Limits { patches: 16, weights: 1 << 20 };
 
 /// Of the reverse pass, in which a patch is up to nine lines. With the limits of the forward pass
-/// ResNet50 with SiLU takes 7 % longer: its layers of 8 x 8 positions are 4 patches and 9 MB in f32.
+/// ResNet50 with SiLU takes 7 % longer: its layers of 8 x 8 positions are 4 patches and 9 MB in
+/// f32.
 const REVERSE: Limits = Limits { patches: 4, weights: 1 << 22 };
 
 /// How weights are laid out in the graph.

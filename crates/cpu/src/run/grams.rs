@@ -4,7 +4,8 @@
 //! At each kernel the reverse pass has the cotangents g of its results, and the forward pass has
 //! left the rows x that it reads. Of a product's weight there are three forms, and the one with the
 //! fewest operations is taken ([`GramCosts`]): *tiles* of the gradient in registers ([`TileGram`]),
-//! the same by *patches* in Winograd's form, or by *pairs* of positions ([`PairGram`]). The gradients of per-channel parameters (biases, gamma, beta) are sums over positions.
+//! the same by *patches* in Winograd's form, or by *pairs* of positions ([`PairGram`]). The
+//! gradients of per-channel parameters (biases, gamma, beta) are sums over positions.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};

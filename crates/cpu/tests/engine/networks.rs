@@ -35,7 +35,8 @@ pub(super) fn large() -> Graph {
     Graph::capture(&EMPTY, forward, &LARGE, &Device::flex()).expect("it can be captured")
 }
 
-/// Layers that each read all that the ones before have made, as in DenseNet, with a layer of another width among them.
+/// Layers that each read all that the ones before have made, as in DenseNet, with a layer of
+/// another width among them.
 pub(super) fn dense() -> Graph {
     let forward = |norms: &Norms, x: Tensor<4>| {
         let device = x.device();

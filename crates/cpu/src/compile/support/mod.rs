@@ -1,5 +1,5 @@
-//! Which nodes have kernels of ours, and which kernels: a pure function of the graph and of where the
-//! operands lie, called before anything is built.
+//! Which nodes have kernels of ours, and which kernels: a pure function of the graph and of where
+//! the operands lie, called before anything is built.
 //!
 //! [`Support::node`] answers with another view of the same store ([`Answer::View`]), with one stage
 //! and the form in which it takes its operands ([`Answer::Stage`]), or with the reason why the node

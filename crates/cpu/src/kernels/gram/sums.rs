@@ -1,4 +1,5 @@
-//! Gradients of per-channel parameters: biases, and the scale and the shift of a normalisation. They are sums over positions.
+//! Gradients of per-channel parameters: biases, and the scale and the shift of a normalisation.
+//! They are sums over positions.
 //!
 //! Fast path: compressed lines on AVX-512 are expanded and added in registers
 //! (`arch::avx512::wide_sums`); elsewhere they are written in full first.

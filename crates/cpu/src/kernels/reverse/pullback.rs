@@ -74,8 +74,8 @@ pub(crate) struct Read<'a, T> {
 impl<T: SimdFloat> Pullback<'_, T> {
     /// Pulls back all rows of `samples` samples into `out`, the target's buffer.
     pub(crate) fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
-        // Only windows of AVX-512 add an identity as they store. Elsewhere it is written first, and the
-        // product added.
+        // Only windows of AVX-512 add an identity as they store. Elsewhere it is written first, and
+        // the product added.
         if let (Start::Identity(source), false) = (self.start, self.adds_identities(set)) {
             let spread =
                 SpreadPullback { source, target: self.target, scale: None, add: false, lines: self.lines };

@@ -1,10 +1,10 @@
 //! The write side of the pullback on AVX2: channels whose cotangent a mask switches off are not
 //! computed.
 //!
-//! As on AVX-512, the active channels of a row are taken in *windows*: up to one vector of them that
-//! lie within two vectors of neighbours, i.e. 8 among 16 for f32 and 4 among 8 for f64. Sixteen
-//! registers hold the sums of one window of nine lines, no more, so windows are taken one by one; and
-//! four vectors of neighbours would take eight instructions to bring together.
+//! As on AVX-512, the active channels of a row are taken in *windows*: up to one vector of them
+//! that lie within two vectors of neighbours, i.e. 8 among 16 for f32 and 4 among 8 for f64.
+//! Sixteen registers hold the sums of one window of nine lines, no more, so windows are taken one
+//! by one; and four vectors of neighbours would take eight instructions to bring together.
 
 use std::ops::Range;
 
@@ -162,7 +162,8 @@ impl<'a, T: SimdFloat> Written<'a, T> {
         }
     }
 
-    /// Writes a window's results of one line, or adds them; `ids` begins with the window's channels.
+    /// Writes a window's results of one line, or adds them; `ids` begins with the window's
+    /// channels.
     #[inline(always)]
     fn write(&mut self, simd: V3, line: usize, window: Window, ids: &[u16], sum: T::Register256, add: bool) {
         let Window { at, count, .. } = window;
@@ -172,7 +173,8 @@ impl<'a, T: SimdFloat> Written<'a, T> {
             T::write256(if add { T::sum256(simd, sum, T::read256(out)) } else { sum }, out);
             return;
         }
-        // What lies behind the window must not change, and dense lines are written number by number.
+        // What lies behind the window must not change, and dense lines are written number by
+        // number.
         let mut own = [T::default(); 8];
         T::write256(sum, &mut own);
         for (id, new) in ids[..count]
