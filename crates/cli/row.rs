@@ -7,13 +7,13 @@ use crate::record::{CellValue, ColumnKind, ColumnSpec, Record};
 
 /// The setting of one knob of a family, in its unit. User-defined directions have no unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Setting {
+pub(crate) struct KnobSetting {
     pub(crate) name: String,
     pub(crate) value: f64,
     pub(crate) unit: String,
 }
 
-impl Setting {
+impl KnobSetting {
     /// All knobs of a family.
     pub(crate) fn all(members: &[(String, String)], values: &[f64]) -> Vec<Self> {
         let one = |((name, unit), value): (&(String, String), &f64)| Self {
@@ -56,7 +56,7 @@ pub(crate) struct ScoreRow {
     pub(crate) fisher_norm: Option<f64>,
     pub(crate) fisher_trace: Option<f64>,
     /// For a family: the most influential setting of its knobs.
-    pub(crate) direction: Option<Vec<Setting>>,
+    pub(crate) direction: Option<Vec<KnobSetting>>,
     /// If classes are merged: a lower bound of the influence over all classes, the number of merged
     /// classes, and their total probability.
     pub(crate) at_least: Option<f64>,

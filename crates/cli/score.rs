@@ -13,7 +13,7 @@ use crate::out::{RowDestination, RowWriter};
 use crate::pages;
 use crate::record::Record;
 use crate::report::ReportFile;
-use crate::row::{ScoreRow, Setting};
+use crate::row::{KnobSetting, ScoreRow};
 use crate::table;
 use crate::tally::{Tally, Top};
 use crate::terminal;
@@ -200,7 +200,7 @@ fn score_family(job: &Job, name: &str, family: &Family, indices: &[usize], add: 
         let settings = found.setting.as_ref().map(|setting| {
             let scale = 10_f64.powf(setting.log10);
             let knobs: Vec<f64> = setting.knobs.iter().map(|knob| knob * scale).collect();
-            Setting::all(basis.members(), &knobs)
+            KnobSetting::all(basis.members(), &knobs)
         });
         add(vec![ScoreRow { direction: settings, ..ScoreRow::new(index, label, words, &found) }])?;
     }

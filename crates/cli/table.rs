@@ -10,7 +10,7 @@ use crate::data::Data;
 use crate::failure::Result;
 use crate::job::Job;
 use crate::out::RowDestination;
-use crate::row::{ScoreRow, Setting};
+use crate::row::{KnobSetting, ScoreRow};
 use crate::score::Scoring;
 use crate::tally::Tally;
 use crate::terminal::{self, name};
@@ -127,8 +127,8 @@ pub(crate) fn at(row: &ScoreRow) -> Option<String> {
 
 /// "rotation -2.500 degrees"; of more than half a turn, which the first order does not reach, no
 /// number.
-fn setting(setting: &Setting) -> String {
-    let Setting { name: of, value, unit } = setting;
+fn setting(setting: &KnobSetting) -> String {
+    let KnobSetting { name: of, value, unit } = setting;
     if unit == "degrees" && value.abs() > 180.0 {
         return format!("{} of more than half a turn", name(of));
     }
