@@ -1,27 +1,30 @@
 //! What the kernels need of AVX2 beyond what every instruction set has: any numbers of two vectors,
 //! side by side.
 //!
-//! AVX-512 does it in one instruction. Here each of the two vectors is permuted by itself, and a
-//! blend takes from the second one what lies there. Names carry the width of the vectors, because a
-//! float type has those of AVX-512 too.
+//! AVX-512 picks them in one instruction (`arch::avx512::wide`). Here each of the two vectors is
+//! permuted by itself, and a blend takes from the second one what lies there: three instructions.
+//!
+//! Vectors are the processor's own types here: portable ones would be kept in memory between
+//! permutations. Names carry the width of the vectors in bits, because a float type has those of
+//! AVX-512 too.
 
 use std::arch::x86_64::{__m256, __m256d, __m256i};
 
 use pulp::cast;
 use pulp::x86::V3;
 
-/// Which numbers of two vectors are taken: their index in the vector they lie in, and all bits set
-/// where this is the second one.
+/// Which numbers of two vectors are picked, one for each lane.
 #[derive(Clone, Copy)]
 pub(crate) struct Choice {
+    /// The index of each number in the vector in which it lies.
     index: __m256i,
+    /// All bits of a lane set where this is the second vector, else none.
     second: __m256i,
 }
 
 /// What AVX2 offers for a float type.
 pub(crate) trait Avx2Float: Sized + Copy {
-    /// A vector: the processor's own type, since the compiler keeps portable vectors in memory
-    /// between permutations.
+    /// A vector.
     type Register256: Copy;
 
     /// Numbers in a vector.
@@ -37,7 +40,7 @@ pub(crate) trait Avx2Float: Sized + Copy {
     fn write256(value: Self::Register256, to: &mut [Self]);
 
     /// a + b.
-    fn sum256(simd: V3, a: Self::Register256, b: Self::Register256) -> Self::Register256;
+    fn sum_of256(simd: V3, a: Self::Register256, b: Self::Register256) -> Self::Register256;
 
     /// a b + c.
     fn fused256(
@@ -47,16 +50,17 @@ pub(crate) trait Avx2Float: Sized + Copy {
         c: Self::Register256,
     ) -> Self::Register256;
 
-    /// The choice of the numbers at these distances, one vector of them, from the beginning of the
-    /// first vector.
-    fn choice(distances: [u32; 8]) -> Choice;
+    /// The choice of the numbers at the first distances, one vector of them: how far each lies
+    /// behind the beginning of two vectors side by side. A distance beyond these chooses any number
+    /// of the second.
+    fn choice256(distances: [u32; 8]) -> Choice;
 
-    /// The chosen numbers of both vectors.
-    fn chosen(
+    /// The chosen numbers of the two vectors side by side.
+    fn pick256(
         simd: V3,
         choice: Choice,
-        first: Self::Register256,
-        second: Self::Register256,
+        low: Self::Register256,
+        high: Self::Register256,
     ) -> Self::Register256;
 }
 
@@ -84,7 +88,7 @@ impl Avx2Float for f32 {
     }
 
     #[inline(always)]
-    fn sum256(simd: V3, a: __m256, b: __m256) -> __m256 {
+    fn sum_of256(simd: V3, a: __m256, b: __m256) -> __m256 {
         simd.avx._mm256_add_ps(a, b)
     }
 
@@ -94,16 +98,15 @@ impl Avx2Float for f32 {
     }
 
     #[inline(always)]
-    fn choice(distances: [u32; 8]) -> Choice {
+    fn choice256(distances: [u32; 8]) -> Choice {
         let second = distances.map(|distance| if distance < 8 { 0 } else { u32::MAX });
         Choice { index: cast(distances.map(|distance| distance % 8)), second: cast(second) }
     }
 
     #[inline(always)]
-    fn chosen(simd: V3, choice: Choice, first: __m256, second: __m256) -> __m256 {
-        let [first, second] =
-            [first, second].map(|vector| simd.avx2._mm256_permutevar8x32_ps(vector, choice.index));
-        simd.avx._mm256_blendv_ps(first, second, cast(choice.second))
+    fn pick256(simd: V3, choice: Choice, low: __m256, high: __m256) -> __m256 {
+        let [low, high] = [low, high].map(|vector| simd.avx2._mm256_permutevar8x32_ps(vector, choice.index));
+        simd.avx._mm256_blendv_ps(low, high, cast(choice.second))
     }
 }
 
@@ -131,7 +134,7 @@ impl Avx2Float for f64 {
     }
 
     #[inline(always)]
-    fn sum256(simd: V3, a: __m256d, b: __m256d) -> __m256d {
+    fn sum_of256(simd: V3, a: __m256d, b: __m256d) -> __m256d {
         simd.avx._mm256_add_pd(a, b)
     }
 
@@ -140,9 +143,10 @@ impl Avx2Float for f64 {
         simd.fma._mm256_fmadd_pd(a, b, c)
     }
 
-    /// Each number is two of 32 bits to the permutation.
+    /// AVX2 permutes numbers of 64 bits by constants alone. To the permutation of numbers of 32
+    /// bits each is two: `2 i` and `2 i + 1`.
     #[inline(always)]
-    fn choice(distances: [u32; 8]) -> Choice {
+    fn choice256(distances: [u32; 8]) -> Choice {
         let own: [u32; 8] = std::array::from_fn(|half| distances[half / 2]);
         let second = own.map(|distance| if distance < 4 { 0 } else { u32::MAX });
         let index: [u32; 8] = std::array::from_fn(|half| own[half] % 4 * 2 + half as u32 % 2);
@@ -150,10 +154,10 @@ impl Avx2Float for f64 {
     }
 
     #[inline(always)]
-    fn chosen(simd: V3, choice: Choice, first: __m256d, second: __m256d) -> __m256d {
-        let [first, second] = [first, second].map(|vector| {
+    fn pick256(simd: V3, choice: Choice, low: __m256d, high: __m256d) -> __m256d {
+        let [low, high] = [low, high].map(|vector| {
             cast::<__m256i, __m256d>(simd.avx2._mm256_permutevar8x32_epi32(cast(vector), choice.index))
         });
-        simd.avx._mm256_blendv_pd(first, second, cast(choice.second))
+        simd.avx._mm256_blendv_pd(low, high, cast(choice.second))
     }
 }

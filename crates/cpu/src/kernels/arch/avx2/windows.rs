@@ -1,10 +1,18 @@
 //! The write side of the pullback on AVX2: channels whose cotangent a mask switches off are not
 //! computed.
 //!
-//! As on AVX-512, the active channels of a row are taken in *windows*: up to one vector of them
-//! that lie within two vectors of neighbours, i.e. 8 among 16 for f32 and 4 among 8 for f64.
-//! Sixteen registers hold the sums of one window of nine lines, no more, so windows are taken one
-//! by one; and four vectors of neighbours would take eight instructions to bring together.
+//! As on AVX-512 (`arch::avx512::windows`), the active channels of a row are taken in *windows*: up
+//! to one vector of them that lie within two vectors of neighbours. For f32 a window has up to 8
+//! channels among 16 neighbours, for f64 4 among 8. From a row of weights two permutations and a
+//! blend pick the window's columns side by side; which columns these are is worked out once for a
+//! window and serves every row of weights.
+//!
+//! What differs from AVX-512:
+//! - There are no wide windows: bringing four vectors of neighbours together would take seven
+//!   instructions.
+//! - Windows are computed one by one: of 16 registers nine hold the sums of one window's lines.
+//! - No instruction spreads numbers among zeros: dense lines are cleared first, and then written
+//!   number by number.
 
 use std::ops::Range;
 
@@ -27,32 +35,37 @@ pub(crate) fn pull<T: SimdFloat>(pullbacks: &[Pullback<'_, T>], chunk: &mut Chun
 
 /// Up to one vector of active channels that lie within two vectors of neighbours.
 #[derive(Clone, Copy)]
-struct Window {
-    /// The first neighbour.
+struct ChannelWindow {
+    /// The first neighbour, which is the first active channel.
     first: usize,
-    /// Where in the row's list the window begins.
+    /// The index of the first active channel in the row's list.
     at: usize,
     /// How many channels it has.
     count: usize,
-    /// Where they lie among the neighbours.
+    /// Where they lie among the neighbours; for the lanes behind them any number.
     choice: Choice,
 }
 
-impl Window {
-    /// The window that begins `at` a place of the row's list, of which `till` bounds the panel.
+impl ChannelWindow {
+    /// The window that begins at index `at` of the row's list, in which the panel's channels end
+    /// before index `till`.
     #[inline(always)]
     fn new<T: SimdFloat>(list: &[u16], at: usize, till: usize) -> Self {
         let first = usize::from(list[at]);
+        // There always are eight ids: the list is padded.
         let ids: &[u16; 8] = list[at..].first_chunk().unwrap_or(&[0; 8]);
+        // Behind the panel's channels come those of other panels and rows, or zeros; channels
+        // before `first` have large distances, as unsigned numbers.
         let distances = ids.map(|id| u32::from(id).wrapping_sub(first as u32));
         let most = T::LANES256.min(till - at);
-        // The list ascends: the channels that are near come first.
+        // The panel's channels ascend: those that are near come first.
         let near = |distance: &&u32| **distance < 2 * T::LANES256 as u32;
         let count = distances[..most].iter().filter(near).count();
-        Self { first, at, count, choice: T::choice(distances) }
+        Self { first, at, count, choice: T::choice256(distances) }
     }
 }
 
+/// The rows of one chunk.
 struct WindowRows<'a, 'b, 'c, T> {
     simd: V3,
     pullbacks: &'a [Pullback<'a, T>],
@@ -74,9 +87,12 @@ impl<'a, T: SimdFloat> WindowRows<'a, '_, '_, T> {
     fn rows<const V: usize>(&mut self) {
         let (step, panels) = (panels_at_a_time(self.pullbacks), self.pullbacks[0].panels);
         let mut reads = Vec::new();
+        // Where the weights stay in a core's cache together, each row takes all panels; else all
+        // rows pass by one panel after the other.
         for first in (0..panels.count()).step_by(step) {
             let panels = first..panels.count().min(first + step);
             for row in self.chunk.rows.clone() {
+                // Several pullbacks take a row in turn, while it is in a core's first cache.
                 for pullback in self.pullbacks {
                     self.row::<V>(pullback, row, panels.clone(), &mut reads);
                 }
@@ -98,11 +114,13 @@ impl<'a, T: SimdFloat> WindowRows<'a, '_, '_, T> {
         let list = active.padded_list(row);
         let begin = target.block(row, V) - self.chunk.start;
         let channels = panels.channels(range.clone());
+        // Where the panels' channels begin in the row's list of active ones; `at` goes through it
+        // window by window.
         let (mut at, last) = (active.before(row, channels.start), active.list(row).len());
         let add = matches!(start, Start::Sum);
-        let mut out = Written::new::<V>(*target, active, row, &mut self.chunk.values[begin..]);
+        let mut lines = ResultLines::of(*target, active, row, &mut self.chunk.values[begin..]);
         if !add {
-            out.clear(channels, V);
+            lines.clear(channels, V);
         }
         for panel in range.clone() {
             if panel == range.start || panels.begins_block(panel) {
@@ -111,10 +129,10 @@ impl<'a, T: SimdFloat> WindowRows<'a, '_, '_, T> {
             let end = panels.channels(panel..panel + 1).end;
             let till = if end == active.channels() { last } else { active.before(row, end) };
             while at < till {
-                let window = Window::new::<T>(list, at, till);
+                let window = ChannelWindow::new::<T>(list, at, till);
                 let sums = product::<T, V>(self.simd, panels, panel, window, reads);
                 for (line, sum) in sums.into_iter().enumerate() {
-                    out.write(self.simd, line, window, &list[at..], sum, add);
+                    lines.write(self.simd, line, window, &list[at..], sum, add);
                 }
                 at += window.count;
             }
@@ -122,8 +140,8 @@ impl<'a, T: SimdFloat> WindowRows<'a, '_, '_, T> {
     }
 }
 
-/// The lines of one row of the target.
-struct Written<'a, T> {
+/// The lines of one row of the target, compressed or dense.
+struct ResultLines<'a, T> {
     values: &'a mut [T],
     /// From one line to the next.
     stride: usize,
@@ -131,14 +149,10 @@ struct Written<'a, T> {
     compressed: bool,
 }
 
-impl<'a, T: SimdFloat> Written<'a, T> {
+impl<'a, T: SimdFloat> ResultLines<'a, T> {
+    /// Those of a row whose numbers begin with `block`.
     #[inline(always)]
-    fn new<const V: usize>(
-        target: CotangentTarget<'_>,
-        active: &Active,
-        row: usize,
-        block: &'a mut [T],
-    ) -> Self {
+    fn of(target: CotangentTarget<'_>, active: &Active, row: usize, block: &'a mut [T]) -> Self {
         match target {
             CotangentTarget::Masked { pitch, offset, .. } => {
                 Self { values: &mut block[offset..], stride: pitch, compressed: false }
@@ -152,7 +166,7 @@ impl<'a, T: SimdFloat> Written<'a, T> {
         }
     }
 
-    /// Zeros where nothing active will be written.
+    /// Sets dense lines to zero, since only their active channels are written.
     #[inline(always)]
     fn clear(&mut self, channels: Range<usize>, lines: usize) {
         if !self.compressed {
@@ -165,36 +179,49 @@ impl<'a, T: SimdFloat> Written<'a, T> {
     /// Writes a window's results of one line, or adds them; `ids` begins with the window's
     /// channels.
     #[inline(always)]
-    fn write(&mut self, simd: V3, line: usize, window: Window, ids: &[u16], sum: T::Register256, add: bool) {
-        let Window { at, count, .. } = window;
+    fn write(
+        &mut self,
+        simd: V3,
+        line: usize,
+        window: ChannelWindow,
+        ids: &[u16],
+        sum: T::Register256,
+        add: bool,
+    ) {
+        let ChannelWindow { at, count, .. } = window;
         let line = &mut self.values[line * self.stride..];
+        // A full window is one vector of a compressed line.
         if self.compressed && count == T::LANES256 {
             let out = &mut line[at..];
-            T::write256(if add { T::sum256(simd, sum, T::read256(out)) } else { sum }, out);
+            T::write256(if add { T::sum_of256(simd, sum, T::read256(out)) } else { sum }, out);
             return;
         }
-        // What lies behind the window must not change, and dense lines are written number by
-        // number.
+        // Number by number: what lies behind a window must not change, nor what lies between its
+        // channels in a dense line.
         let mut own = [T::default(); 8];
         T::write256(sum, &mut own);
-        for (id, new) in ids[..count]
+        for (index, new) in ids[..count]
             .iter()
             .zip(own)
             .enumerate()
             .map(|(i, (id, new))| (if self.compressed { at + i } else { usize::from(*id) }, new))
         {
-            line[id] = if add { line[id] + new } else { new };
+            line[index] = if add { line[index] + new } else { new };
         }
     }
 }
 
-/// For each line, the sum over what is read of value(v, a) w(a), the window's columns alone.
+/// For each line v, the sum over the active channels a that are read of value(v, a) w(a), the
+/// window's columns alone.
+///
+/// The V sums stay in registers: at most 9 of 16, beside the picked weights, their choice and the
+/// broadcast value.
 #[inline(always)]
 fn product<T: SimdFloat, const V: usize>(
     simd: V3,
     panels: &Panels<T>,
     panel: usize,
-    window: Window,
+    window: ChannelWindow,
     reads: &[Read<'_, T>],
 ) -> [T::Register256; V] {
     let mut sums = [T::every256(simd, T::default()); V];
@@ -204,10 +231,12 @@ fn product<T: SimdFloat, const V: usize>(
         let Lines { ids, values, stride } = read.lines;
         let lines: [&[T]; V] = std::array::from_fn(|line| &values[line * stride..][..ids.len()]);
         for (a, &id) in ids.iter().enumerate() {
+            // A row of weights, the window's columns side by side: picked once, used by all V
+            // lines.
             let near = &weights[usize::from(id) * panels.width..][..2 * T::LANES256];
-            let (first, second) = near.split_at(T::LANES256);
-            let weight = T::chosen(simd, window.choice, T::read256(first), T::read256(second));
-            // A loop, not closures: a closure would be compiled without the instruction set.
+            let (low, high) = near.split_at(T::LANES256);
+            let weight = T::pick256(simd, window.choice, T::read256(low), T::read256(high));
+            // A loop instead of closures: a closure would be compiled without the instruction set.
             for (sum, line) in sums.iter_mut().zip(&lines) {
                 *sum = T::fused256(simd, T::every256(simd, line[a]), weight, *sum);
             }
