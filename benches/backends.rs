@@ -2,7 +2,8 @@
 //! have.
 //!
 //!     cargo bench --bench backends --features ndarray,wgpu
-//!     INFLUENCE_ENGINES=flex,wgpu:cpu INFLUENCE_CASES=resnet50-mnist cargo bench --bench backends --features wgpu -- jacobian
+//!     INFLUENCE_ENGINES=flex,wgpu:cpu INFLUENCE_CASES=resnet50-mnist \
+//!         cargo bench --bench backends --features wgpu -- jacobian
 //!
 //! Groups are network/size/backend; throughput is in images per second. Before anything is timed
 //! the influence is compared with float64 reference values. Networks without weight files and
@@ -124,7 +125,7 @@ fn tell_work(case: &GoldenCase) {
     let giga = |work: u64| 2e-9 * work as f64 / count as f64;
     let share = |part: u64| 100.0 * part as f64 / work.dense as f64;
     println!(
-        "{}: reverse pass of one cotangent {:.3} GFLOP an image, dense {:.3}: {:.0} % (read side alone {:.0} %)",
+        "{}: reverse pass of one cotangent {:.3} GFLOP per image, dense {:.3}: {:.0} % (read side alone {:.0} %)",
         case.name,
         giga(work.done),
         giga(work.dense),

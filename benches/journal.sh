@@ -3,8 +3,8 @@
 #
 #   benches/journal.sh PROGRAM DATA       DATA: a folder with MNIST's files
 #
-# Memory: 1 000 and 10 000 test images through the embedded network, in each format. Time: the same rows to a file under
-# a journal and to a pipe without one, in alternation; medians of the runs.
+# Memory: 1 000 and 10 000 test images through the embedded network, in each format. Time: the same
+# rows to a file under a journal and to a pipe without one, in alternation; medians of the runs.
 set -euo pipefail
 program=$(realpath "${1:?}")
 data=${2:?}

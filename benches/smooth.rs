@@ -1,4 +1,4 @@
-//! Milliseconds that the input Jacobian takes an image, of networks in ONNX files, on our own
+//! Milliseconds per image that the input Jacobian of networks in ONNX files takes on our own
 //! kernels:
 //!
 //! ```text
@@ -91,7 +91,7 @@ fn main() -> ExitCode {
         let times: Vec<_> = (0..rounds).map(|_| once()).collect();
         let least = times.iter().copied().fold(f64::INFINITY, f64::min);
         let name = file.rsplit('/').next().unwrap_or(&file);
-        println!("{name}: {least:.2} ms an image, {}, difference {difference:.1e}", program.engine());
+        println!("{name}: {least:.2} ms per image, {}, difference {difference:.1e}", program.engine());
     }
     if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# A run of 8 parts as a real Slurm array job, one of which is killed and queued again, against the run in one piece.
+# A run of 8 parts as a real Slurm array job, one of which is killed and queued again, against the
+# run in one piece.
 #
 #   tests/slurm.sh [PROGRAM]        PROGRAM: the influence to test [default: target/debug/influence]
 #
-# Starts Slurm's controller and one node on loopback, with a folder of its own, and stops both. Needs Debian's
-# slurm-wlm and the right to start slurmd (root); says so and ends well where either is missing.
+# Starts Slurm's controller and one node on loopback, with a folder of its own, and stops both.
+# Needs Debian's slurm-wlm and the right to start slurmd (root); says so and ends well where either
+# is missing.
 set -euo pipefail
 program=$(realpath "${1:-target/debug/influence}")
 for tool in slurmctld slurmd sbatch squeue scontrol; do
@@ -52,7 +54,7 @@ slurmd -D -f "$SLURM_CONF" -N "$node" 2>/dev/null & pids+=($!)
 for _ in $(seq 60); do sinfo -h -o %t 2>/dev/null | grep -q idle && break; sleep 1; done
 sinfo -h -o %t | grep -q idle || { keep=1; echo "Slurm has not come up: see its logs"; exit 1; }
 
-# Slow enough for the kill to hit: 12 images a part, in double precision.
+# Slow enough for the kill to hit: 12 images per part, in double precision.
 run="--perturb tensors --filter tikhonov:1:relative --images 0..96 --precision f64 --quiet"
 cat >"$folder/job.sh" <<END
 #!/usr/bin/env bash

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Influence of the input, or of each layer: this program against PyTorch, in alternation, on the same machine, threads and images.
+"""Influence of the input, or of each layer: this program against PyTorch, in alternation, on the
+same machine, threads and images.
 
-Says how in `--help` and in the README beside it. Imports nothing but the standard library: a child's peak memory, as the
-system gives it, is at least what its parent has at the fork.
+Says how in `--help` and in the README beside it. Imports nothing but the standard library: a
+child's peak memory, as the system gives it, is at least what its parent has at the fork.
 """
 import argparse
 import csv
@@ -20,14 +21,17 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 FOLDERS = {"mnist": "mnist", "cifar10": "cifar-10-batches-bin"}
 FORMATS = ["contiguous", "channels_last"]
-# Images: the difference of the two times is free of loading and compiling. PyTorch takes a second for the layers of one.
+# Images: the difference of the two times is free of loading and compiling. PyTorch takes a second
+# for the layers of one.
 FEW, MANY = {"input": 8, "layers": 8}, {"input": 72, "layers": 40}
 TORCH_IMAGES = {"input": 64, "layers": 4}
 CHECKED = 4  # images compared with float64
-# Relative, float32 against float64: a ReLU whose input lies within rounding of 0 changes a float32 Jacobian by up to 9e-4,
-# PyTorch's own as well (docs/numerics.md, "Whole networks"). Other images agree to 1e-5.
+# Relative, float32 against float64: a ReLU whose input lies within rounding of 0 changes a float32
+# Jacobian by up to 9e-4, PyTorch's own as well (docs/numerics.md, "Whole networks"). Other images
+# agree to 1e-5.
 TOLERANCE = 1e-3
-# A singular value so near (in ln) to the cut may fall on either side of it in float32; such an image proves nothing.
+# A singular value so near (in ln) to the cut may fall on either side of it in float32; such an
+# image proves nothing.
 NEAR_CUT = 1e-3
 
 
@@ -75,8 +79,9 @@ class Case:
 
 
     def bench(self):
-        """Of our forward pass at batch 8 the seconds per image, and what the reverse pass does of a dense one: in all, and without its write
-        side, in percent; by the bench `backends`, and nothing without it."""
+        """Of our forward pass at batch 8 the seconds per image, and what the reverse pass does of a
+        dense one: in all, and without its write side, in percent; by the bench `backends`, and
+        nothing without it."""
         if self.options.bench is None:
             return [float("nan")] * 3
         own = {"INFLUENCE_ENGINES": self.options.engine, "INFLUENCE_CASES": self.name, "RAYON_NUM_THREADS": str(self.options.threads)}
@@ -134,7 +139,8 @@ def compare(case):
             for name in FORMATS
             for answer, memory in [case.torch(what, name, TORCH_IMAGES[perturb], case.options.threads)]
         ]
-        # The better format of each round, with that process's memory; of the forward pass alone by its own time.
+        # The better format of each round, with that process's memory; of the forward pass alone by
+        # its own time.
         torch, format_, torch_memory = min(answers, key=lambda run: run[0]["seconds"])
         forward = min(answer["forward"] for answer, _, _ in answers)
         _, few, _ = case.ours(few_images)
@@ -143,7 +149,7 @@ def compare(case):
         run = dict(torch=torch["seconds"], forward=forward, format=format_, torch_memory=torch_memory, own_forward=own_forward)
         run |= dict(ours=(many - few) / (many_images - few_images), memory=memory, version=torch["version"])
         runs.append(run)
-        print(f"  PyTorch {run['torch']:.4f} s an image ({format_}), {torch_memory:.0f} MiB; ours {run['ours']:.4f} s, {memory:.0f} MiB")
+        print(f"  PyTorch {run['torch']:.4f} s per image ({format_}), {torch_memory:.0f} MiB; ours {run['ours']:.4f} s, {memory:.0f} MiB")
         if case.options.bench:
             print(f"  forward: PyTorch {run['forward']:.4f} s, ours {run['own_forward']:.4f} s")
     middle = lambda key: statistics.median(run[key] for run in runs)

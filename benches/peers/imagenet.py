@@ -1,6 +1,7 @@
-"""One 3x224x224 image through torchvision's ResNet50 with K = 1000: its whole input Jacobian by torch.func.jacrev in chunks, beside
-`influence score` with all classes and with the tail merged. Random weights, with statistics from noise and a head that is scaled to
-logits of standard deviation 6. Each side is a process of its own; prints seconds and peak memory of each, in alternation.
+"""One 3x224x224 image through torchvision's ResNet50 with K = 1000: its whole input Jacobian by
+torch.func.jacrev in chunks, beside `influence score` with all classes and with the tail merged.
+Random weights, with statistics from noise and a head that is scaled to logits of standard deviation
+6. Each side is a process of its own; prints seconds and peak memory of each, in alternation.
 
 usage: imagenet.py --program target/debug/influence [--folder DIR] [--repeats 2] [--chunk 16]
 """
@@ -45,7 +46,8 @@ def prepare(folder):
 
 
 def jacobian(chunk):
-    """The peer: all K rows, and -log P of the predicted class by the pseudo-inverse of the K x K matrix."""
+    """The peer: all K rows, and -log P of the predicted class by the pseudo-inverse of the K x K
+    matrix."""
     import torch
 
     torch.set_num_threads(2)

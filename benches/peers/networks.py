@@ -1,4 +1,5 @@
-"""The two networks of Shu & Zhu (AAAI-19) in PyTorch, for evaluation: names of parameters as in the files of weights."""
+"""The two networks of Shu & Zhu (AAAI-19) in PyTorch, for evaluation: names of parameters as in the
+files of weights."""
 import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, relu
@@ -80,7 +81,8 @@ class DenseNet121(nn.Module):
 
 
 def build(name, channels, side):
-    """resnet50, resnet50wN (of width N) or densenet121, in evaluation, no parameter of which wants a gradient."""
+    """resnet50, resnet50wN (of width N) or densenet121, in evaluation, no parameter of which wants
+    a gradient."""
     if name == "densenet121":
         network = DenseNet121(channels)
     elif name.startswith("resnet50"):

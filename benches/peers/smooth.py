@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""The input Jacobian of smooth networks that people use (K = 10): this library against PyTorch, in alternation.
+"""The input Jacobian of smooth networks that people use (K = 10): this library against PyTorch, in
+alternation.
 
     cargo bench --bench smooth --profile dev --no-run      # prints the path of the bench
     python benches/peers/smooth.py --bench PATH [vit resnet50_silu ...]
 
-PyTorch's forms are K backward passes, contiguous and channels_last, and `torch.func` (vmap of vjp); the quickest round of
-each counts, and the quickest form is the peer. Memory: what one run adds to the peak of a process of PyTorch's, beside the
-peak of our whole process. Networks have made-up weights and sound statistics, and are exported to ONNX
-(`--folder`), where they are found again. Needs torch, timm and onnxscript.
+PyTorch's forms are K backward passes, contiguous and channels_last, and `torch.func` (vmap of vjp);
+the quickest round of each counts, and the quickest form is the peer. Memory: what one run adds to
+the peak of a process of PyTorch's, beside the peak of our whole process. Networks have synthetic
+weights and sound statistics, and are exported to ONNX (`--folder`), where they are found again.
+Needs torch, timm and onnxscript.
 """
 import argparse
 import pathlib
@@ -77,7 +79,8 @@ def build(name):
 
 
 def export(name, folder):
-    """The network as a file. The older exporter for ConvNeXt, of which the newer makes operations on strides."""
+    """The network as a file. The older exporter for ConvNeXt, of which the newer makes operations
+    on strides."""
     path = folder / f"{name}.onnx"
     if path.exists():
         return path
@@ -126,7 +129,8 @@ def peak():
 
 
 def growth(name, form, batch):
-    """MiB by which one run of a form of PyTorch's raises the peak of a process that has the network already."""
+    """MiB by which one run of a form of PyTorch's raises the peak of a process that has the network
+    already."""
     run, before = forms(name, batch)[form], peak()
     run()
     return peak() - before
@@ -149,7 +153,7 @@ def ours_memory(options, path):
 def ours(options, path):
     command = [options.bench, path, "--threads", options.threads, "--batch", options.batch, "--rounds", 2]
     output = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True).stdout
-    return float(re.search(r": ([\d.]+) ms an image", output)[1]), re.search(r"image, (.*), difference", output)[1]
+    return float(re.search(r": ([\d.]+) ms per image", output)[1]), re.search(r"image, (.*), difference", output)[1]
 
 
 def compare(name, options):
@@ -171,7 +175,7 @@ def compare(name, options):
     least = {form: min(all_times) for form, all_times in times.items() if all_times}
     peer = min((form for form in usable), key=least.get)
     shown = ", ".join(f"{form} {value:.1f}" for form, value in least.items())
-    print(f"{name}: {least['ours'] / least[peer]:.2f} of {peer}; ms an image: {shown}; {engine}", flush=True)
+    print(f"{name}: {least['ours'] / least[peer]:.2f} of {peer}; ms per image: {shown}; {engine}", flush=True)
     memory = {form: peers_memory(name, form, options) for form in usable}
     shown = ", ".join(f"{form} {value:.0f}" for form, value in memory.items())
     print(f"{name}: MiB: the growth of {shown}; all of ours {ours_memory(options, path):.0f}", flush=True)

@@ -1,11 +1,14 @@
 """PyTorch's side of compare.py, run by it as a process of its own.
 
 torch_side.py time NETWORK DATASET WEIGHTS DATA contiguous|channels_last IMAGES THREADS
-    prints a line of JSON: seconds per image of input Jacobian + influence, and of the forward pass, at batch 8
+    prints a line of JSON: seconds per image of input Jacobian + influence, and of the forward
+    pass, at batch 8
 torch_side.py values NETWORK DATASET WEIGHTS DATA IMAGES
-    prints a line of JSON: influence, rank and the singular value nearest to the cut of each image, in float64
+    prints a line of JSON: influence, rank and the singular value nearest to the cut of each image,
+    in float64
 torch_side.py time-layers, values-layers
-    the same of each layer's parameters, image by image: a gradient a class, and their inner products; values without ranks
+    the same of each layer's parameters, image by image: one gradient per class, and their inner
+    products; values without ranks
 """
 import functools
 import json
@@ -74,7 +77,8 @@ def scored(model, x, labels):
 
 
 def layers_scored(model, x, labels):
-    """Influence of each layer, a layer being the tensors of one module, at one image: K backward passes, one Gram matrix a layer."""
+    """Influence of each layer, a layer being the tensors of one module, at one image: K backward
+    passes, one Gram matrix per layer."""
     names, parameters = zip(*model.requires_grad_(True).named_parameters())
     layers = {}
     for at, name in enumerate(names):

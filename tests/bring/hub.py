@@ -1,5 +1,6 @@
-"""Makes the tables of pictures beside it, as the hubs publish them: python hub.py (pyarrow 26; the metadata is what the
-library `datasets` writes). The pictures are those of crates/data/tests/fixtures."""
+"""Makes the tables of pictures beside it, as the hubs publish them: python hub.py (pyarrow 26; the
+metadata is what the library `datasets` writes). The pictures are those of
+crates/data/tests/fixtures."""
 import json
 import pathlib
 

@@ -485,7 +485,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Bytes { weights, kept, forward, reverse } = self.bytes;
         let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
-        writeln!(f, "batch {}, {} cotangents a pass, {}", self.batch, self.block, self.precision)?;
+        writeln!(f, "batch {}, {} cotangents per pass, {}", self.batch, self.block, self.precision)?;
         writeln!(
             f,
             "weights {:.1} MiB, forward {:.1}, kept {:.1}, reverse {:.1}",

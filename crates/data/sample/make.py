@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""make.py MNIST_FOLDER [COUNT]: writes the embedded sample beside this script: the first COUNT (100) images and labels of the MNIST
-test set, as IDX files under their official names. MNIST_FOLDER holds t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, or the
-same with .gz. Needs Python 3 alone. The committed files were made with COUNT = 100; where they came from stands in NOTICES."""
+"""make.py MNIST_FOLDER [COUNT]: writes the embedded sample beside this script: the first COUNT
+(100) images and labels of the MNIST test set, as IDX files under their official names. MNIST_FOLDER
+holds t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, or the same with .gz. Needs Python 3 alone.
+The committed files were made with COUNT = 100; where they came from stands in NOTICES."""
 import gzip
 import hashlib
 import pathlib
@@ -16,7 +17,8 @@ def contents(folder, name):
 
 
 def cut(data, dims, count):
-    """The first `count` entries of an IDX array of unsigned bytes with `dims` dimensions, as a whole IDX file."""
+    """The first `count` entries of an IDX array of unsigned bytes with `dims` dimensions, as a
+    whole IDX file."""
     magic, *shape = struct.unpack(f">{1 + dims}I", data[: 4 + 4 * dims])
     assert magic == 0x0800 + dims, f"magic {magic:#010x}"
     size = 1

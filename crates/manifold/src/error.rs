@@ -141,7 +141,7 @@ pub enum Error {
     /// contain the derivative of such a common shift.
     #[error(
         "the gradient of '{objective}' in the logits adds up to {sum:e}: a constant added to all logits changes it, and the \
-         differences z_k - z_K do not tell what perturbations do to that constant; give the Jacobian's K rows (or their Gram \
+         differences z_k - z_K do not say what perturbations do to that constant; give the Jacobian's K rows (or their Gram \
          matrix), the objective's own gradient as a row, or an objective of the differences of logits; a function of the \
          probabilities is given as Objective::probabilities"
     )]
@@ -155,7 +155,7 @@ pub enum Error {
     /// rounding of probabilities.
     #[error(
         "the gradient of '{objective}' in the logits adds up to {sum:e}, which is no more than the rounding of probabilities: whether \
-         a constant added to all logits changes it cannot be told; give a function of the probabilities as \
+         a constant added to all logits changes it is unknown; give a function of the probabilities as \
          Objective::probabilities, which keeps its digits where the network is confident, or multiply a function of the logits by \
          a number that makes its gradient of the order of one"
     )]

@@ -29,16 +29,16 @@ pub struct Influence {
     /// Number of directions that count: the rank of the centred Jacobian, or the number of singular
     /// values that [`Filter::Paper`] keeps.
     pub rank: usize,
-    /// |w|^2, the exact measure at full rank: (1 - P_y) / P_y for -log P_y. Infinite for an objective
-    /// that is not a function of the probabilities, because it has no bound.
+    /// |w|^2, the exact measure at full rank: (1 - P_y) / P_y for -log P_y. Infinite for an
+    /// objective that is not a function of the probabilities, because it has no bound.
     pub bound: f64,
     /// log10 of the bound, -infinity where it is 0.
     pub log10_bound: f64,
     /// FI / bound: in [0, 1], except for [`Filter::Paper`], which can exceed 1. 0 where the
     /// influence is 0 or there is no bound.
     pub reach: f64,
-    /// |df|^2 minus its projection on the row space of C J: how much of the objective's gradient lies
-    /// along directions that leave the distribution unchanged. Exactly 0 for functions of the
+    /// |df|^2 minus its projection on the row space of C J: how much of the objective's gradient
+    /// lies along directions that leave the distribution unchanged. Exactly 0 for functions of the
     /// probabilities, and where it could be rounding alone. Where it is not 0, the measure itself
     /// is unbounded, and `value` covers only the component in the row space. [`Filter::Tikhonov`]
     /// is the exception: its budget on omega bounds the whole, and it adds `outside` / lambda.

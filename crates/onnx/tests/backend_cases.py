@@ -5,7 +5,7 @@
     INFLUENCE_ONNX_BACKEND=FOLDER cargo test -p influence-onnx --test backend -- --nocapture
 
 A node test is a model of one node (or of the few nodes of its definition), with inputs and outputs.
-Here each becomes up to two models of one input and one row of numbers a sample:
+Here each becomes up to two models of one input and one row of numbers per sample:
 
 - NAME.batched: the first float input stays an input, its first axis becomes the batch; every other
   input is a constant. Only where the first axis of the output has the same size.

@@ -4,10 +4,11 @@
     python crates/onnx/tests/networks.py FOLDER [NAME ...]
     INFLUENCE_ONNX_NETWORKS=FOLDER cargo test -p influence-onnx --test networks -- --nocapture
 
-Every network of `NETWORKS` (timm's names, with the size of its images) has random weights of a fixed
-seed and three classes, and becomes three files: NAME.f64ts17.onnx (older exporter, float64, any batch),
-NAME.f32one14.onnx (older exporter, a batch of 1 written in) and NAME.f32dyn18.onnx (newer exporter).
-Beside them lies NAME.ref.safetensors with `images`, `logits` and `jacobian` in float64.
+Every network of `NETWORKS` (timm's names, with the size of its images) has random weights of a
+fixed seed and three classes, and becomes three files: NAME.f64ts17.onnx (older exporter, float64,
+any batch), NAME.f32one14.onnx (older exporter, a batch of 1 written in) and NAME.f32dyn18.onnx
+(newer exporter). Beside them lies NAME.ref.safetensors with `images`, `logits` and `jacobian` in
+float64.
 """
 
 import copy
@@ -74,7 +75,7 @@ def main():
         if not sys.argv[2:] or name in sys.argv[2:]:
             try:
                 export(folder, name, size)
-            except Exception as error:  # What an exporter cannot write is told, and the others go on.
+            except Exception as error:  # The others go on.
                 print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
 
 

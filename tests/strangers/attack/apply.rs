@@ -40,7 +40,7 @@ fn indices<const D: usize>(shape: [usize; D], below: usize, seed: u64, device: &
 }
 
 fn fixed<const N: usize, T: Copy + std::fmt::Debug>(list: &[T]) -> [T; N] {
-    list.try_into().expect("one entry an axis")
+    list.try_into().expect("one entry per axis")
 }
 
 impl WindowSpec {

@@ -37,8 +37,8 @@ impl Affine {
 #[test]
 fn a_vector_behind_a_product_is_a_bias_only_along_the_features() {
     let tokens = |model: &Affine, x: Tensor<3>| model.along(x, [1, 4, 1]);
-    agrees("a number a token, as many features", Affine::new(3, 4, 4), tokens, &[4, 3]);
-    agrees("a number a token, other features", Affine::new(3, 5, 4), tokens, &[4, 3]);
+    agrees("one number per token, as many features", Affine::new(3, 4, 4), tokens, &[4, 3]);
+    agrees("one number per token, other features", Affine::new(3, 5, 4), tokens, &[4, 3]);
     agrees("one number", Affine::new(3, 4, 1), |model: &Affine, x| model.along(x, [1, 1, 1]), &[4, 3]);
     agrees("a bias", Affine::new(3, 4, 4), |model: &Affine, x| model.along(x, [1, 1, 4]), &[4, 3]);
     let rows = |model: &Affine, x: Tensor<3>| {
@@ -46,7 +46,7 @@ fn a_vector_behind_a_product_is_a_bias_only_along_the_features() {
         let y = x.reshape([n * s, i]).matmul(model.matrix.val());
         (y.reshape([n, s, 4]) + model.vector.val().reshape([1, 4, 1])).flatten(1, 2)
     };
-    agrees("rows of all samples, a number a token", Affine::new(3, 4, 4), rows, &[4, 3]);
+    agrees("rows of all samples, one number per token", Affine::new(3, 4, 4), rows, &[4, 3]);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_matrix_in_another_shape_is_no_weight() {
         &[4, 3],
     );
     agrees(
-        "one a token",
+        "one per token",
         Affine::new(4, 3, 1),
         |model: &Affine, x: Tensor<3>| x.matmul(model.matrix.val().reshape([1, 3, 4])).flatten(1, 2),
         &[2, 3],

@@ -22,7 +22,7 @@ fn the_printed_plan_tells_what_is_kept_and_dropped() {
     let graph = Graph::capture(&Net::new(&device), Net::forward, &SAMPLE, &device).expect("it is captured");
     let plan = Plan::input(graph.into(), 2, 3, Precision::F64).expect("it is planned");
     let text = plan.to_string();
-    assert!(text.starts_with("batch 2, 3 cotangents a pass, f64\n"), "{text}");
+    assert!(text.starts_with("batch 2, 3 cotangents per pass, f64\n"), "{text}");
     assert!(text.contains("(Relu) near norm keeps [Mask], drops ["), "{text}");
     // The reshaped bias of the head does not depend on the input: it is computed once, when the
     // plan is loaded.

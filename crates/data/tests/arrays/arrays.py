@@ -1,4 +1,4 @@
-"""Makes the files of arrays beside it: the same six numbers a sample in every form.
+"""Makes the files of arrays beside it: the same six numbers per sample in every form.
 
     pip install numpy
     python crates/data/tests/arrays/arrays.py

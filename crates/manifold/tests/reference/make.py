@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""make.py > planted.csv: multi-precision reference values of the influence measure (needs mpmath; about two minutes).
+"""make.py > planted.csv: multi-precision reference values of the influence measure (needs mpmath;
+about two minutes).
 
-J = A B with A (K x r) and B (r x p) of small dyadic numbers, so that J is exact in float64 and has rank exactly r; logits are
-dyadic too. With N = A^T (diag P - P P^T) A and g = A^T dh, dh = P - e_y,
+J = A B with A (K x r) and B (r x p) of small dyadic numbers, so that J is exact in float64 and has
+rank exactly r; logits are dyadic too. With N = A^T (diag P - P P^T) A and g = A^T dh, dh = P - e_y,
     exact      g^T N^-1 g                               direction h = B^+ N^-1 g
     tikhonov   g^T (N + lambda (B B^T)^-1)^-1 g
     paper      sum over s_i > rank_eps of (df . v_i)^2 / s_i^2, T = diag(1/(sqrt P + eps)) (diag P - P P^T) J = sum s_i q_i v_i^T
-in DIGITS digits, which exceed the largest exponent of P by eighty. For the objectives entropy (dh_k = -P_k (ln P_k + H)), margin (of the
-predicted class: e_y - e_j, j the largest other), margin_y (of class y) and cost (P_k (c_k - E c), c_k = ((7 k + 3) mod 11) / 4): NAME_bound,
+in DIGITS digits, which exceed the largest exponent of P by eighty. For the objectives entropy
+(dh_k = -P_k (ln P_k + H)), margin (of the predicted class: e_y - e_j, j the largest other),
+margin_y (of class y) and cost (P_k (c_k - E c), c_k = ((7 k + 3) mod 11) / 4): NAME_bound,
 NAME_exact, NAME_norm and NAME_tikhonov (lambda 1). Lines:
     matrix,NAME,K,p,r,J...              row-major
     case,NAME,POSITION,GAP,y,z...;KEY=VALUE...
@@ -41,7 +43,8 @@ def plant(classes, columns, rank):
 
 
 def logits(classes, position, gap):
-    """Logits whose class y lies `gap` above the others, in their middle, or `gap` below them all; y is 3 of 10, shifted after."""
+    """Logits whose class y lies `gap` above the others, in their middle, or `gap` below them all; y
+    is 3 of 10, shifted after."""
     between = lambda low, high: -gap * rng.randint(int(low * 1024), int(high * 1024)) / 1024
     if position == 'top':
         rest = [-float(gap)] + [between(1, 1.2) for _ in range(classes - 2)]
@@ -127,7 +130,8 @@ def reference(a, b, z, y, gap):
 
 
 def papers(a, bb, p, mean, n, g, y):
-    """The authors' numerics, and the spectrum of Gamma, in the r coordinates in which J is A times a Cholesky factor."""
+    """The authors' numerics, and the spectrum of Gamma, in the r coordinates in which J is A times
+    a Cholesky factor."""
     mp.dps = PAPER_DIGITS
     classes, rank = a.rows, a.cols
     factor = cholesky(bb)

@@ -3,8 +3,8 @@
     pip install torch onnx onnxscript safetensors numpy
     python crates/onnx/tests/files/make.py [NAME ...]
 
-Every network has random weights of a fixed seed. Beside NAME.onnx lies NAME.safetensors with `input`
-[N, ...], `logits` [N, K] and `jacobian` [N, K, ...], computed in float64 by PyTorch.
+Every network has random weights of a fixed seed. Beside NAME.onnx lies NAME.safetensors with
+`input` [N, ...], `logits` [N, K] and `jacobian` [N, K, ...], computed in float64 by PyTorch.
 """
 
 import sys
@@ -165,7 +165,8 @@ class Binary(nn.Module):
 
 
 class Volume(nn.Module):
-    """Convolutions and pools over three axes, with uneven windows and padding that does not count."""
+    """Convolutions and pools over three axes, with uneven windows and padding that does not
+    count."""
 
     def __init__(self):
         super().__init__()
@@ -198,7 +199,8 @@ class Sampled(nn.Module):
 
 
 class Written(nn.Module):
-    """Parts of a tensor written in place, elements added where indices say, parts that run backwards."""
+    """Parts of a tensor written in place, elements added where indices say, parts that run
+    backwards."""
 
     def __init__(self):
         super().__init__()

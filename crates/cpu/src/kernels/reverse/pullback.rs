@@ -215,7 +215,7 @@ impl<T: SimdFloat> WithSimd for Full<'_, '_, '_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        // One vector of sums a line where registers are few, two where there are more.
+        // One vector of sums per line where registers are few, two where there are more.
         if S::REGISTER_COUNT < 32 { self.by_lines::<S, 1>(simd) } else { self.by_lines::<S, 2>(simd) }
     }
 }
