@@ -87,8 +87,10 @@ pub enum Error {
         /// Number of classes of the network.
         classes: usize,
     },
-    /// A map or a family of image transformations was requested for samples that are not images.
-    #[error("samples of the shape {shape:?} are no images: maps and families need [channels, height, width]")]
+    /// Windows or a family of image transformations were requested for samples that are not images.
+    #[error(
+        "samples of the shape {shape:?} are no images: windows and families need [channels, height, width]"
+    )]
     NotAnImage {
         /// Shape of one sample.
         shape: Vec<usize>,

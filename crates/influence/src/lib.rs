@@ -23,7 +23,9 @@
 //!
 //! [`fi_score`] measures the perturbation of the whole input with the exact filter, in the
 //! precision of the model, on the model's own device. [`Scorer`] covers everything else; it
-//! captures and checks the model once and runs on many batches.
+//! captures and checks the model once and runs on many batches. A [`Perturbation`] says what is
+//! perturbed: the whole input, families of image transformations ([`Perturbation::Families`]),
+//! every window of an image ([`Perturbation::Windows`]), or parameters.
 //!
 //! `docs/reading-the-numbers.md` explains how to read the numbers, and what they cannot show. In
 //! short: for a whole input the exact measure equals (1 - P_y) / P_y whenever the Jacobian has rank

@@ -44,7 +44,7 @@ pub enum Objective {
     All(Single),
     /// One objective per sample.
     Each(Vec<Single>),
-    /// Any function of the perturbation, by its gradient df at each sample.
+    /// Any function of a perturbation of the whole input, by its gradient df at each sample.
     Rows(Gradients),
 }
 
@@ -54,10 +54,14 @@ impl Objective {
         Self::Label(labels.into_iter().collect())
     }
 
-    /// -log P of the label, one label per sample, from a tensor `[N]` on any device.
+    /// -log P of the label, one label per sample, from a tensor on any device.
+    ///
+    /// # Shapes
+    /// `labels`: `[N]`, classes counted from 0.
     ///
     /// # Errors
-    /// [`Error::NegativeLabel`]; [`Error::Model`] for a device that fails.
+    /// [`Error::NegativeLabel`]; [`Error::Model`] for a device that fails. Labels beyond the
+    /// network's classes are found when samples are scored.
     pub fn labels(labels: Tensor<1, Int>) -> Result<Self> {
         let data = labels.try_to_data().map_err(|error| {
             influence_autodiff::Error::Device(format!(
@@ -163,7 +167,8 @@ impl Objective {
 
     /// Any function of the perturbation, by its gradient df in the perturbed elements. The
     /// component of df along directions that leave the distribution unchanged is returned as
-    /// [`Score::outside`](crate::Score::outside): where it is not 0, the measure is unbounded.
+    /// [`Score::outside`](crate::Score::outside): where it is not 0, the measure is unbounded. For
+    /// [`Perturbation::Input`](crate::Perturbation::Input) alone.
     ///
     /// # Shapes
     /// `gradients`: `[N, ...sample]`, like the images.

@@ -11,21 +11,53 @@ use crate::error::{Error, Result};
 use crate::family::Family;
 
 /// What is perturbed.
+///
+/// ```no_run
+/// # use burn::module::Module;
+/// # use burn::nn::{Linear, LinearConfig};
+/// # use burn::tensor::{Device, Tensor};
+/// # #[derive(Module, Debug)]
+/// # struct Net { head: Linear }
+/// # impl Net {
+/// #     fn forward(&self, x: Tensor<4>) -> Tensor<2> { self.head.forward(x.flatten(1, 3)) }
+/// # }
+/// # fn main() -> Result<(), influence::Error> {
+/// # let device = Device::default();
+/// # let net = Net { head: LinearConfig::new(784, 10).init(&device) };
+/// # let images = Tensor::<4>::zeros([2, 1, 28, 28], &device);
+/// use influence::{Channels, Family, Objective, Perturbation, Scorer};
+///
+/// let families = Perturbation::Families(vec![Family::Rotation, Family::Brightness]);
+/// // Windows of 3 x 3 pixels, all channels together.
+/// let windows = Perturbation::Windows { half_width: 1, channels: Channels::Joint };
+/// for perturbation in [families, windows] {
+///     let builder = Scorer::builder().perturbation(perturbation);
+///     let scorer = builder.compile(&net, Net::forward, &[1, 28, 28])?;
+///     for score in scorer.score(images.clone(), &Objective::predicted())? {
+///         // "rotation" with its most influential setting in degrees; "row 0, column 0".
+///         println!("{}: reach {}, {:?}", score.group, score.reach, score.setting);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub enum Perturbation {
     /// Every element of the input, freely: x + omega.
     #[default]
     Input,
-    /// Families of image transformations, one score per family. The budget of
-    /// [`Filter::Tikhonov`](crate::Filter::Tikhonov) is on the knobs in their units.
+    /// Families of image transformations, at least one; one score per family, with its most
+    /// influential setting in [`Score::setting`](crate::Score::setting). The budget of
+    /// [`Filter::Tikhonov`](crate::Filter::Tikhonov) is on the knobs in their units. Samples must
+    /// be images `[C, H, W]`.
     Families(Vec<Family>),
-    /// Every window of the image, one score per window. A window contains the (2 `half_width` +
-    /// 1)^2 pixels around a pixel, fewer at the border.
-    /// [`Linearization::maps`](crate::Linearization::maps) gives the values alone, many times
-    /// faster.
+    /// Every window of the image `[C, H, W]`; one score per window, in the order of a
+    /// [`Map`](crate::Map). A window contains the (2 s + 1) x (2 s + 1) pixels around a pixel,
+    /// fewer at the border. [`Linearization::maps`](crate::Linearization::maps) gives the values
+    /// alone, many times faster.
     Windows {
-        /// s: windows are 2 s + 1 pixels wide and high.
+        /// s: windows are 2 s + 1 pixels wide and high, no more than the image's longer side.
         half_width: usize,
         /// Whether a window contains all channels of its pixels.
         channels: Channels,
@@ -157,7 +189,8 @@ pub enum Budget {
     Absolute,
     /// Its Euclidean length relative to that of the perturbed numbers, |omega| / |theta|, for each
     /// group separately. This makes layers comparable whose weights differ in size. The Gram matrix
-    /// of a group is multiplied by |theta|^2, that of the input by |x|^2.
+    /// of a group is multiplied by |theta|^2, that of the input by |x|^2. Refused where the input
+    /// alone is perturbed.
     Relative,
 }
 

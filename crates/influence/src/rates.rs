@@ -11,7 +11,7 @@ use crate::tail::Classes;
 /// of confident samples leave the range of f64.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Rates {
-    /// df . h: change of the objective; 0 on underflow.
+    /// df . h: change of the objective, in its units; 0 on underflow.
     pub(crate) slope: f64,
     /// log10 of the size of the slope; `None` where it is 0.
     pub(crate) log10_slope: Option<f64>,
@@ -22,7 +22,8 @@ pub(crate) struct Rates {
 }
 
 impl Rates {
-    /// The rates where the measured logits move by `velocity` per unit of length.
+    /// The rates where the measured logits move by `velocity`, one number for each of them, per
+    /// unit of length.
     pub(crate) fn new(classes: &Classes, objective: &Objective, velocity: &[f64]) -> Result<Self> {
         let fault = |source| classes.fault(source);
         let probabilities = Probabilities::new(classes.measured()).map_err(fault)?;

@@ -4,10 +4,10 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::error::Result;
 
-/// Samples `[N, ...sample]`: a [`Tensor`] on any device, or [`TensorData`] on the host, of any
-/// float type.
+/// Samples `[N, ...sample]` as the methods of [`Scorer`](crate::Scorer) take them: a [`Tensor`] on
+/// any device, or [`TensorData`] on the host, of any float type.
 pub trait IntoSamples {
-    /// The samples on the host.
+    /// The samples on the host, `[N, ...sample]`.
     ///
     /// # Errors
     /// [`Error::Model`](crate::Error::Model) for a device that fails.

@@ -53,20 +53,20 @@ pub struct Score {
     /// [`Scorer::groups`](crate::Scorer::groups) names it; empty for the whole input, the whole
     /// network, or both.
     pub group: Arc<str>,
-    /// The most influential setting of a family of image transformations; `None` for other
-    /// perturbations.
+    /// The most influential setting of a family of image transformations, under the filter of the
+    /// score; `None` for other perturbations.
     pub setting: Option<Setting>,
     /// Which engine computed it.
     pub engine: Arc<str>,
 }
 
 /// A setting of a family's knobs: the most influential one, scaled to Fisher length 1 to first
-/// order.
+/// order. [`Basis::describe`](crate::Basis::describe) puts it into words.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Setting {
-    /// One number per member of the family, in its unit. All zero where no setting moves the
-    /// distribution.
+    /// `[q]`: one number per member of the family, in the order and the units of
+    /// [`Basis::members`](crate::Basis::members). All zero where no setting moves the distribution.
     pub knobs: Vec<f64>,
     /// 0 unless the setting exceeds the range of f64, e.g. where all probabilities but one
     /// underflow. Then the setting is `knobs` times 10 to this power, and the largest of `knobs` is

@@ -131,7 +131,9 @@ impl ScorerBuilder {
     /// # Errors
     /// [`Error::Model`] with everything that is wrong with the model, or if one sample exceeds the
     /// memory limit; [`Error::Filter`] for a filter argument out of range; [`Error::Perturbation`]
-    /// for groups that the model does not have.
+    /// for groups that the model does not have, for no families, for windows larger than the image,
+    /// and for a relative budget without parameters; [`Error::NotAnImage`] for families or windows
+    /// of samples that are not images.
     pub fn compile<M, F, const D: usize>(self, model: &M, forward: F, sample: &[usize]) -> Result<Scorer>
     where
         M: Module,
@@ -322,8 +324,10 @@ impl Scorer {
     /// # Errors
     /// [`Error::NoSamples`], [`Error::LabelCount`], [`Error::ObjectiveCount`],
     /// [`Error::ClassOutOfRange`], [`Error::GradientShape`]; [`Error::Filter`] for a filter that is
-    /// not defined for the objective; [`Error::Model`] for NaN, infinity or a wrong shape of the
-    /// input; [`Error::Measure`] where the measure is not defined.
+    /// not defined for the objective; [`Error::Perturbation`] for [`Objective::Rows`] under any
+    /// perturbation but that of the whole input; [`Error::Model`] for NaN, infinity or a wrong
+    /// shape of the input; [`Error::Family`] for a family that is not defined at an image;
+    /// [`Error::Measure`] where the measure is not defined.
     pub fn score(&self, images: impl IntoSamples, objective: &Objective) -> Result<Vec<Score>> {
         self.scores(images, objective)?.collect()
     }

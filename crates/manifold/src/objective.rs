@@ -185,13 +185,15 @@ impl Objective {
         Ok(gradient.log_slope(velocity, probabilities.predicted()))
     }
 
-    /// f at the logits `at`, for the comparison of an actual change of f with the first-order
-    /// prediction. Predicted class and rival are those at `base`, where f was differentiated, even
-    /// if they change along the way. `None` for an objective that is known only by its derivatives.
+    /// f at the logits of `at`, for the comparison of an actual change of f with the first-order
+    /// prediction: in nats for -log P and the entropy, in units of the logits for margins, in those
+    /// of the costs for an expected cost. Predicted class and rival are those at `base`, where f
+    /// was differentiated, even if they change along the way. `None` for an objective that is known
+    /// only by its derivatives.
     ///
     /// # Errors
     ///
-    /// No such class; costs or logits of a different number of classes.
+    /// No such class; costs, a row or logits `at` of another number of classes than `base`.
     pub fn value(&self, base: &Probabilities, at: &Probabilities) -> Result<Option<f64>, Error> {
         let (found, expected) = (at.classes(), base.classes());
         if found != expected {

@@ -33,7 +33,8 @@ pub(crate) const ROUNDINGS: f64 = 4.0;
 /// A singular value within this factor of the tolerance makes the rank ambiguous.
 pub const AMBIGUOUS_FACTOR: f64 = 10.0;
 
-/// The precision in which the rows of a Jacobian were computed.
+/// The precision in which the rows of a Jacobian were computed. From it follow the tolerance of the
+/// rank and what counts as noise.
 ///
 /// Sums of their products are in `f64` whatever the rows are: a Gram matrix summed in `f32` decides
 /// no rank.

@@ -207,9 +207,12 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
 
     /// The influence of one window by the reference route: [`influence`] on its own columns.
     ///
+    /// `centre` is `[channel, y, x]`, a position in the map; the channel is 0 where channels are
+    /// joint.
+    ///
     /// # Errors
     ///
-    /// As [`PixelTangent::maps`]; a position outside the image.
+    /// As [`PixelTangent::maps`]; a position outside the map.
     pub fn window(
         &self,
         objective: &Objective,
@@ -224,11 +227,15 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         self.of_columns(&indices, objective, filter)
     }
 
-    /// The tangent of the perturbations of one window, from its own columns alone.
+    /// The tangent of the perturbations of one window, from its own columns of J alone: (2 s + 1)^2
+    /// for each channel in the window, fewer at the border.
+    ///
+    /// `centre` is `[channel, y, x]`, a position in the map; the channel is 0 where channels are
+    /// joint.
     ///
     /// # Errors
     ///
-    /// As [`PixelTangent::maps`]; a position outside the image.
+    /// A half-width that is too large, as [`PixelTangent::maps`]; a position outside the map.
     pub fn window_tangent(
         &self,
         half_width: usize,
