@@ -88,7 +88,7 @@ fn the_builder_s_settings_are_used() {
 }
 
 #[test]
-fn a_model_runs_in_its_own_precision_unless_told() {
+fn a_model_runs_in_its_own_precision_unless_another_is_set() {
     let device = Device::flex();
     let weight = TensorData::new((0..24).map(|i| f64::from(i).sin()).collect(), [6, 4]);
     let weight = Param::from_tensor(Tensor::from_data(weight, (&device, DType::F64)));

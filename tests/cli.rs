@@ -174,7 +174,7 @@ fn results_do_not_depend_on_batch_threads_or_order() {
 }
 
 #[test]
-fn objectives_and_filters_are_told_apart() {
+fn objectives_and_filters_are_distinguished() {
     let column = |csv: &str, at: usize| -> Vec<String> {
         csv.lines().skip(1).map(|line| line.split(',').nth(at).unwrap().to_owned()).collect()
     };
@@ -387,7 +387,7 @@ fn mnist_folder(folder: &Path, images: &[u8], labels: &[u8]) -> String {
 }
 
 #[test]
-fn data_sets_that_do_not_fit_are_told() {
+fn data_sets_that_do_not_fit_are_reported() {
     let sample = root().join("crates/data/sample");
     let images = fs::read(sample.join("t10k-images-idx3-ubyte")).unwrap();
     let labels = fs::read(sample.join("t10k-labels-idx1-ubyte")).unwrap();

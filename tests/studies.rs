@@ -192,7 +192,7 @@ fn training_and_test_images_stand_side_by_side() {
 }
 
 #[test]
-fn two_networks_are_told_apart_by_their_weights() {
+fn two_networks_are_distinguished_by_their_weights() {
     let weights = "crates/data/sample/resnet50w8-mnist.safetensors";
     let shown = shown(&["compare", "--against", weights, "--images", "0..20"]);
     let found = line(&shown, "influence, exact");

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_told() {
+    fn what_is_no_list_is_reported() {
         for (text, why) in [
             ("x", "not JSON"),
             ("3", "give a list"),

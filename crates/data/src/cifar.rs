@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_shrinks_while_it_is_read_is_told() -> Result<(), Error> {
+    fn a_batch_that_shrinks_while_it_is_read_is_reported() -> Result<(), Error> {
         static BATCH: [u8; RECORD + 9] = [3; RECORD + 9];
         let batches = vec![source("a", &BATCH, 2 * RECORD as u64)?];
         let found = from_batches("two".to_owned(), batches, vec![], ten(), AcceptedSizes::Any);

@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_that_do_not_fit_are_told() {
+    fn parts_that_do_not_fit_are_reported() {
         let none: &[u8] = &[];
         let cases = [
             ([1, 1, 1], 0, none, 1, "no images"),

@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_turns_out_wrong_is_told() {
+    fn a_length_that_turns_out_wrong_is_reported() {
         let short = "two: the header promises 2 images of 2 x 3, 12 bytes, but 11 bytes follow it: 1 image (offset 27)";
         let long = "two: bytes follow after the 2 images of 2 x 3 that the header promises (offset 28)";
         for length in [None, Some(28)] {

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_are_told_with_the_known_ones() {
+    fn unknown_names_are_reported_with_the_known_ones() {
         let message = |error: Error| error.to_string();
         let kind = "cifar".parse::<DatasetKind>().map_err(message);
         assert_eq!(kind, Err("no such data set: \"cifar\"; known are mnist, cifar10, cifar100, cifar100-coarse, fashion-mnist".to_owned()));

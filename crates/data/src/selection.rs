@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_the_split_is_told_with_its_size() {
+    fn what_does_not_fit_the_split_is_reported_with_its_size() {
         let cases = [
             ("0..10001", 10_000, "images 0..10001: the split has 10 000 images, the last is 9999"),
             ("10000", 10_000, "images 10000: the split has 10 000 images, the last is 9999"),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_choice_is_told_with_the_grammar() {
+    fn what_is_no_choice_is_reported_with_the_grammar() {
         let cases = [
             ("8..8", "images 8..8: the range is empty"),
             ("8..3", "images 8..3: the range runs backwards"),

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_told_by_its_bytes_alone() -> Result<(), Box<dyn std::error::Error>> {
+    fn gzip_is_recognised_by_its_bytes_alone() -> Result<(), Box<dyn std::error::Error>> {
         let bytes: Vec<u8> = (0..=255).collect();
         let packed = gzip(&bytes)?;
         for name in ["a", "a.gz", "a.GZ"] {

@@ -151,7 +151,7 @@ fn equal_rows_of_likely_classes_are_ambiguous() {
 /// The authors' numerics lose digits where columns differ by 14 orders of magnitude, although no
 /// singular value is near the cut.
 #[test]
-fn digits_lost_by_the_authors_numerics_are_told() {
+fn digits_lost_by_the_authors_numerics_are_reported() {
     let logits = [-2.0, 1.0, -1.0, 2.0];
     let tangent = Tangent::from_rows(&[0.0, 3.0, 1e14, 6e14, -1.0, 8.0], 4, 2).expect("rows");
     let found = run(&logits, &tangent, 0, "paper:1e-3:1e-6");
@@ -162,7 +162,7 @@ fn digits_lost_by_the_authors_numerics_are_told() {
 
 /// A large part common to all K rows is rounded with them: the centred rows have lost their digits.
 #[test]
-fn digits_lost_to_a_large_common_part_are_told() {
+fn digits_lost_to_a_large_common_part_are_reported() {
     let mut random = Random(44);
     for case in 0..50 {
         let jacobian = random.matrix(5, 2);
@@ -183,7 +183,7 @@ fn digits_lost_to_a_large_common_part_are_told() {
 
 /// The same in a map: pixels whose rows have a large common part are ambiguous.
 #[test]
-fn a_large_common_part_is_told_in_maps() {
+fn a_large_common_part_is_reported_in_maps() {
     let mut random = Random(45);
     let rows: Vec<f32> = random.matrix(6, 12).values.iter().map(|x| (x + 1.66e5) as f32).collect();
     let logits = random.vector(6, 1.0);

@@ -238,7 +238,7 @@ fn what_is_not_compared_says_why() {
 }
 
 #[test]
-fn a_model_that_fails_on_its_own_device_is_told() {
+fn a_model_that_fails_on_its_own_device_is_reported() {
     let forward = |_: &Empty, x: Tensor<2>| {
         assert!(x.dims()[0] > 1, "one sample is not enough");
         x * 2.0

@@ -22,8 +22,8 @@ pub(super) fn normalised(x: Tensor<4>, axis: usize) -> Tensor<4> {
     centred / (variance + 0.1).sqrt()
 }
 
-/// A convolution in groups, of which `choice` picks the number, 0 one a channel; each group has up
-/// to four outputs.
+/// A convolution in groups, of which `choice` picks the number, 0 one per channel; each group has
+/// up to four outputs.
 pub(super) fn grouped(
     x: Tensor<4>,
     choice: usize,

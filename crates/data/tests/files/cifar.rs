@@ -19,7 +19,7 @@ fn a_split_is_its_batches_in_order() -> TestResult {
 }
 
 #[test]
-fn every_truncation_is_told() -> TestResult {
+fn every_truncation_is_reported() -> TestResult {
     let whole = batch(3);
     for cut in cuts(whole.len()) {
         let found = cifar(&whole[..cut])?;
@@ -33,7 +33,7 @@ fn every_truncation_is_told() -> TestResult {
 }
 
 #[test]
-fn lengths_are_told_with_the_images_found() -> TestResult {
+fn lengths_are_reported_with_the_images_found() -> TestResult {
     let cases: [(usize, u64, &[&str]); 4] = [
         (0, 0, &["the file is empty: no images"]),
         (3072, 0, &["3 072 bytes", "records of 3 073 bytes", "0 images and 3 072 bytes more"]),
@@ -47,7 +47,7 @@ fn lengths_are_told_with_the_images_found() -> TestResult {
 }
 
 #[test]
-fn labels_without_a_class_are_told_with_their_image() -> TestResult {
+fn labels_without_a_class_are_reported_with_their_image() -> TestResult {
     for (image, label) in [(0, 10), (2, 255), (1, b'<')] {
         let mut file = batch(3);
         file[image * RECORD] = label;
@@ -60,7 +60,7 @@ fn labels_without_a_class_are_told_with_their_image() -> TestResult {
 }
 
 #[test]
-fn files_of_another_sort_are_told() -> TestResult {
+fn files_of_another_sort_are_reported() -> TestResult {
     let page = [b"<html>".as_slice(), &vec![b' '; RECORD - 6]].concat();
     assert_corrupt(cifar(&page)?, BATCH, Some(0), &["not a CIFAR-10 batch; it is a web page"]);
     assert_corrupt(cifar(b"<html>")?, BATCH, Some(0), &["web page"]);
@@ -133,7 +133,7 @@ fn cifar_100_has_fine_and_coarse_labels() -> TestResult {
 }
 
 #[test]
-fn faults_of_cifar_100_are_told() -> TestResult {
+fn faults_of_cifar_100_are_reported() -> TestResult {
     let read = |file: &[u8]| -> Result<_, std::io::Error> {
         let folder = folder(&[("train.bin", file)])?;
         Ok(Dataset::open_own(DatasetKind::Cifar100, folder.path(), Split::Train))

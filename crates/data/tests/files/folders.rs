@@ -101,7 +101,7 @@ fn other_contents_are_pointed_out() -> TestResult {
 }
 
 #[test]
-fn no_folder_and_a_file_for_a_folder_are_told() -> TestResult {
+fn no_folder_and_a_file_for_a_folder_are_reported() -> TestResult {
     let data = folder(&[(IMAGES, &images(5)), (LABELS, &labels(5))])?;
     assert_missing(
         DatasetKind::Mnist,

@@ -43,7 +43,7 @@ fn large_gzip_is_put_together_from_its_chunks() -> TestResult {
 }
 
 #[test]
-fn every_truncation_is_told() -> TestResult {
+fn every_truncation_is_reported() -> TestResult {
     let (images, labels) = (images(300), labels(300));
     for cut in cuts(images.len()) {
         assert_corrupt(mnist(&images[..cut], &labels)?, IMAGES, Some(cut as u64), &["image"]);
@@ -61,7 +61,7 @@ fn every_truncation_is_told() -> TestResult {
 }
 
 #[test]
-fn every_truncation_of_gzip_is_told() -> TestResult {
+fn every_truncation_of_gzip_is_reported() -> TestResult {
     let (packed_images, packed_labels) = (gzip(&images(300))?, gzip(&labels(300))?);
     for cut in cuts(packed_images.len()) {
         let found = mnist(&packed_images[..cut], &packed_labels)?;
@@ -82,7 +82,7 @@ fn noise_of(count: usize) -> Vec<u8> {
 }
 
 #[test]
-fn every_change_of_a_header_byte_is_told() -> TestResult {
+fn every_change_of_a_header_byte_is_reported() -> TestResult {
     let (images, labels) = (images(5), labels(5));
     for (at, value) in (0..16).flat_map(|at| (0..=255).map(move |value| (at, value))) {
         let (mut images, mut labels) = (images.clone(), labels.clone());
@@ -100,7 +100,7 @@ fn every_change_of_a_header_byte_is_told() -> TestResult {
 }
 
 #[test]
-fn extreme_dimensions_are_told() -> TestResult {
+fn extreme_dimensions_are_reported() -> TestResult {
     let extremes = [0, 1, u32::MAX];
     for (n, h, w) in
         extremes.iter().flat_map(|&n| extremes.iter().flat_map(move |&h| extremes.map(|w| (n, h, w))))
@@ -142,7 +142,7 @@ fn gzip_that_promises_too_much_is_refused() -> TestResult {
 }
 
 #[test]
-fn trailing_bytes_are_told() -> TestResult {
+fn trailing_bytes_are_reported() -> TestResult {
     for more in [1, 11, 12, 1000] {
         let longer = [images(5), vec![0; more]].concat();
         assert_corrupt(mnist(&longer, &labels(5))?, IMAGES, Some(76), &["5 images"]);
@@ -179,7 +179,7 @@ fn other_types_are_refused_by_name() -> TestResult {
 }
 
 #[test]
-fn files_of_another_sort_are_told() -> TestResult {
+fn files_of_another_sort_are_reported() -> TestResult {
     let twice = gzip(&gzip(&images(5))?)?;
     let mut reversed = images(5);
     reversed[..4].reverse();
@@ -201,7 +201,7 @@ fn files_of_another_sort_are_told() -> TestResult {
 }
 
 #[test]
-fn what_is_named_gz_and_is_not_is_told() -> TestResult {
+fn what_is_named_gz_and_is_not_is_reported() -> TestResult {
     let name = "t10k-images-idx3-ubyte.gz";
     for (contents, words) in
         [(&b"<html>"[..], "web page"), (&images(5), "rename it to its name without .gz"), (b"", "empty")]
@@ -213,7 +213,7 @@ fn what_is_named_gz_and_is_not_is_told() -> TestResult {
 }
 
 #[test]
-fn counts_that_differ_are_told_with_both() -> TestResult {
+fn counts_that_differ_are_reported_with_both() -> TestResult {
     for (of_images, of_labels) in [(10_000, 9_999), (1, 2)] {
         let words =
             if of_labels == 2 { "2 labels for 1 image (" } else { "9 999 labels for 10 000 images (" };
@@ -224,7 +224,7 @@ fn counts_that_differ_are_told_with_both() -> TestResult {
 }
 
 #[test]
-fn labels_without_a_class_are_told_with_their_image() -> TestResult {
+fn labels_without_a_class_are_reported_with_their_image() -> TestResult {
     for label in [10, 255] {
         let mut file = labels(5);
         file[8 + 3] = label;
@@ -287,7 +287,7 @@ fn a_folder_of_the_same_name_stands_in_nobody_s_way() -> TestResult {
 }
 
 #[test]
-fn a_folder_in_place_of_a_file_is_told() -> TestResult {
+fn a_folder_in_place_of_a_file_is_reported() -> TestResult {
     let folder = folder(&[("t10k-images-idx3-ubyte/inside", b"x"), (LABELS, &labels(5))])?;
     let found = open_mnist(folder.path());
     assert!(matches!(&found, Err(Error::Io { .. })), "{found:?}");

@@ -271,7 +271,7 @@ fn weights_of_another_network_are_recognised() {
 }
 
 #[test]
-fn strangers_and_parts_are_told_apart() {
+fn strangers_and_parts_are_distinguished() {
     let device = Device::flex();
     let residual = Architecture::ResNet50 { width: 1 }.init(1, 28, 10, &device).unwrap();
     let stranger = BTreeMap::from([("w\u{1b}[31m".to_owned(), tiny_file()["fc.bias"].clone())]);
@@ -312,7 +312,7 @@ fn another_size_of_the_network_is_said_with_the_remedy() {
 }
 
 #[test]
-fn a_size_and_a_misspelt_name_are_told_together() {
+fn a_size_and_a_misspelt_name_are_reported_together() {
     let device = Device::flex();
     let mut tensors = made(&Architecture::DenseNet121 { growth: 1 }.init(1, 28, 10, &device).unwrap());
     rename(&mut tensors, "body.3.conv2.bias", "body.3.conv2.bais");

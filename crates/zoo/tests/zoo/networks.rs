@@ -156,7 +156,7 @@ fn burns_own_paths_need_nothing_but_gamma_and_beta() {
 }
 
 #[test]
-fn all_faults_of_a_configuration_are_told_at_once() {
+fn all_faults_of_a_configuration_are_reported_at_once() {
     let device = Device::flex();
     let error = ResNet50Config::new(0, 4, 0).with_width(0).with_dropout(1.0).init(&device).unwrap_err();
     let message = error.to_string();

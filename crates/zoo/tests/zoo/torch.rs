@@ -97,7 +97,7 @@ fn views_are_read_in_their_own_order() {
 
 /// Tensors without plain numbers are no error until they are needed.
 #[test]
-fn tensors_of_other_kinds_are_told_by_what_they_are() {
+fn tensors_of_other_kinds_are_reported_by_what_they_are() {
     let path = fixture("odd.pt");
     let mut checkpoint = Checkpoint::open(&path).unwrap();
     assert_eq!(read(&mut checkpoint, "plain"), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
@@ -148,7 +148,7 @@ fn a_whole_model_is_refused_by_its_class() {
 }
 
 #[test]
-fn the_one_dict_of_tensors_is_found_or_the_keys_are_told() {
+fn the_one_dict_of_tensors_is_found_or_the_keys_are_reported() {
     let one = tensor("0", 2, 0, &[2], &[1]);
     let weights = dict(&[("w", &one)]);
     let opened = |value: &[u8]| {
