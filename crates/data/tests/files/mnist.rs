@@ -13,7 +13,7 @@ fn whole_files_are_read() -> TestResult {
 }
 
 #[test]
-fn every_name_in_use_is_found_and_gzip_told_by_bytes() -> TestResult {
+fn every_name_in_use_is_found_and_gzip_recognised_by_bytes() -> TestResult {
     let plain = mnist(&images(5), &labels(5))??;
     let (packed_images, packed_labels) = (gzip(&images(5))?, gzip(&labels(5))?);
     let pairs = [
