@@ -96,7 +96,8 @@ impl Scorer {
     /// # Errors
     /// [`Error::SampleLength`] for a sample or a direction whose length is not that of the
     /// network's samples; [`Error::NoValue`] for an objective that is known only by its
-    /// derivatives; as [`Scorer::logits`].
+    /// derivatives; [`Error::Measure`] for one that does not fit the network; as
+    /// [`Scorer::logits`].
     pub fn along(
         &self,
         sample: impl IntoSamples,
