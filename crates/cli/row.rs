@@ -9,7 +9,8 @@ use crate::record::{CellValue, ColumnKind, ColumnSpec, Record};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct KnobSetting {
     pub(crate) name: String,
-    pub(crate) value: f64,
+    /// Empty beyond f64, which JSON cannot hold.
+    pub(crate) value: Option<f64>,
     pub(crate) unit: String,
 }
 
@@ -18,7 +19,7 @@ impl KnobSetting {
     pub(crate) fn all(members: &[(String, String)], values: &[f64]) -> Vec<Self> {
         let one = |((name, unit), value): (&(String, String), &f64)| Self {
             name: name.clone(),
-            value: *value,
+            value: value.is_finite().then_some(*value),
             unit: unit.clone(),
         };
         members.iter().zip(values).map(one).collect()
@@ -219,5 +220,20 @@ impl Record for ScoreRow {
             self.merged_classes.into(),
             self.merged_probability.into(),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_beyond_f64_are_read_back() {
+        let members = ["right", "down"].map(|name| (name.to_owned(), "pixels".to_owned()));
+        let settings = KnobSetting::all(&members, &[f64::INFINITY, -0.25]);
+        let text = serde_json::to_string(&settings).expect("settings are JSON");
+        let read: Vec<KnobSetting> = serde_json::from_str(&text).expect("they are read");
+        assert_eq!(read, settings);
+        assert_eq!(read.iter().map(|setting| setting.value).collect::<Vec<_>>(), [None, Some(-0.25)]);
     }
 }

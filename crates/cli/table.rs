@@ -129,10 +129,13 @@ pub(crate) fn at(row: &ScoreRow) -> Option<String> {
 /// number.
 fn setting(setting: &KnobSetting) -> String {
     let KnobSetting { name: of, value, unit } = setting;
-    if unit == "degrees" && value.abs() > 180.0 {
-        return format!("{} of more than half a turn", name(of));
+    match value {
+        None => format!("{} beyond f64", name(of)),
+        Some(value) if unit == "degrees" && value.abs() > 180.0 => {
+            format!("{} of more than half a turn", name(of))
+        }
+        Some(value) => format!("{} {} {unit}", name(of), four_digits(*value)).trim_end().to_owned(),
     }
-    format!("{} {} {unit}", name(of), four_digits(*value)).trim_end().to_owned()
 }
 
 /// f in words.
