@@ -6,15 +6,13 @@ alternation.
     python benches/peers/smooth.py --bench PATH [vit resnet50_silu ...]
 
 PyTorch's forms are K backward passes, contiguous and channels_last, and `torch.func` (vmap of vjp);
-the quickest round of each counts, and the quickest form is the peer. Memory: what one run adds to
-the peak of a process of PyTorch's, beside the peak of our whole process. Networks have synthetic
-weights and sound statistics, and are exported to ONNX (`--folder`), where they are found again.
-Needs torch, timm and onnxscript.
+the quickest round of each counts, and the quickest form is the peer. Memory is the peak of
+a whole process. Networks have synthetic weights and sound statistics, and are exported to ONNX
+(`--folder`), where they are found again. Needs torch, timm and onnxscript.
 """
 import argparse
 import pathlib
 import re
-import resource
 import subprocess
 import sys
 import time
@@ -123,17 +121,19 @@ def milliseconds(run, batch):
     return 1e3 * (time.perf_counter() - began) / batch
 
 
-def peak():
-    """Peak resident memory of this process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def resident(line):
+    """MiB of resident memory of this process, by the name of the line of its status."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(re.search(rf"{line}:\s*(\d+)", status)[1]) / 1024
 
 
-def growth(name, form, batch):
-    """MiB by which one run of a form of PyTorch's raises the peak of a process that has the network
-    already."""
-    run, before = forms(name, batch)[form], peak()
+def peak(name, form, batch):
+    """Peak MiB of this whole process while a form of PyTorch's runs once."""
+    run = forms(name, batch)[form]
+    # Forgets the peak that this process has had, its parent's at the fork included.
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
     run()
-    return peak() - before
+    return resident("VmHWM")
 
 
 def peers_memory(name, form, options):
@@ -146,7 +146,7 @@ def peers_memory(name, form, options):
 def ours_memory(options, path):
     """Peak MiB of our whole process: program, weights and run."""
     command = ["/usr/bin/time", "-f", "%M", options.bench, path, "--threads", options.threads, "--batch", options.batch]
-    done = subprocess.run([str(word) for word in [*command, "--rounds", 1]], capture_output=True, text=True, check=True)
+    done = subprocess.run([str(word) for word in [*command, "--rounds", 1, "--unchecked"]], capture_output=True, text=True, check=True)
     return int(done.stderr.split()[-1]) / 1024
 
 
@@ -178,7 +178,7 @@ def compare(name, options):
     print(f"{name}: {least['ours'] / least[peer]:.2f} of {peer}; ms per image: {shown}; {engine}", flush=True)
     memory = {form: peers_memory(name, form, options) for form in usable}
     shown = ", ".join(f"{form} {value:.0f}" for form, value in memory.items())
-    print(f"{name}: MiB: the growth of {shown}; all of ours {ours_memory(options, path):.0f}", flush=True)
+    print(f"{name}: MiB of the whole process: {shown}, ours {ours_memory(options, path):.0f}", flush=True)
 
 
 def main():
@@ -192,8 +192,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    options.folder.mkdir(parents=True, exist_ok=True)
     if options.form:
-        return print(growth(options.networks[0], options.form, options.batch))
+        return print(peak(options.networks[0], options.form, options.batch))
     for name in options.networks:
         compare(name, options)
 
