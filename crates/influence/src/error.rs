@@ -121,5 +121,10 @@ pub enum Error {
     NoSamples,
 }
 
+/// The error for data that cannot be read: `what` they are, and where they lie.
+pub(crate) fn unreadable(what: &str, error: &dyn std::fmt::Debug) -> Error {
+    influence_autodiff::Error::Device(format!("reading the {what} failed: {error:?}")).into()
+}
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, unreadable};
+
+/// What is read, for errors.
+const WHAT: &str = "gradients of the objective";
 
 /// df of N samples, in f64.
 ///
@@ -23,7 +26,7 @@ impl Gradients {
     /// [`Error::Model`] for a device that fails.
     pub fn new<const D: usize>(gradients: Tensor<D>) -> Result<Self> {
         let data = gradients.try_to_data();
-        Self::from_data(data.map_err(|error| unreadable(&error))?)
+        Self::from_data(data.map_err(|error| unreadable(WHAT, &error))?)
     }
 
     /// From data on the host, of any float type.
@@ -32,7 +35,7 @@ impl Gradients {
     /// [`Error::Model`] for data that are not numbers.
     pub fn from_data(data: TensorData) -> Result<Self> {
         let shape = data.shape().to_vec();
-        let values: Vec<f64> = data.try_into_vec_as().map_err(|error| unreadable(&error))?;
+        let values: Vec<f64> = data.try_into_vec_as().map_err(|error| unreadable(WHAT, &error))?;
         Ok(Self { values: values.into(), shape })
     }
 
@@ -67,8 +70,3 @@ impl PartialEq for Gradients {
 }
 
 impl Eq for Gradients {}
-
-fn unreadable(error: &dyn std::fmt::Debug) -> Error {
-    let message = format!("reading the gradients of the objective failed: {error:?}");
-    influence_autodiff::Error::Device(message).into()
-}

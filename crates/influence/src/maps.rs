@@ -5,9 +5,9 @@ use influence_manifold::{
     Channels, Error as MeasureError, Filter, Map, Objective, PixelTangent, Region, Scalar,
 };
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::linearization::Linearization;
-use crate::perturbation::{Block, centres};
+use crate::perturbation::{Block, centres, image_shape};
 use crate::score::Score;
 
 /// Calls a method of [`PixelTangent`] in the precision of the rows.
@@ -33,10 +33,9 @@ impl Linearization<'_> {
     /// Channels, height and width of the sample.
     ///
     /// # Errors
-    /// [`Error::NotAnImage`] for samples with other axes.
+    /// [`Error::NotAnImage`](crate::Error::NotAnImage) for samples with other axes.
     pub fn image_shape(&self) -> Result<[usize; 3]> {
-        let shape = self.shape();
-        shape.as_slice().try_into().map_err(|_| Error::NotAnImage { shape: shape.clone() })
+        image_shape(self.scorer().plan().graph())
     }
 
     /// The influence of every window: (2 s + 1)^2 pixels around each pixel, fewer at the border.
@@ -53,8 +52,9 @@ impl Linearization<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NotAnImage`]; [`Error::Measure`] for no half-widths, a repeated one, or one whose
-    /// window is larger than the image, and as [`Linearization::score`].
+    /// [`Error::NotAnImage`](crate::Error::NotAnImage); [`Error::Measure`](crate::Error::Measure)
+    /// for no half-widths, a repeated one, or one whose window is larger than the image, and as
+    /// [`Linearization::score`].
     pub fn maps(
         &self,
         objective: &Objective,
@@ -87,8 +87,9 @@ impl Linearization<'_> {
     /// superpixels, a segmentation, a mask.
     ///
     /// # Errors
-    /// [`Error::NotAnImage`]; [`Error::Measure`] for a number of labels that differs from the
-    /// number of pixels, and as [`Linearization::score`].
+    /// [`Error::NotAnImage`](crate::Error::NotAnImage); [`Error::Measure`](crate::Error::Measure)
+    /// for a number of labels that differs from the number of pixels, and as
+    /// [`Linearization::score`].
     pub fn regions(
         &self,
         objective: &Objective,
@@ -118,7 +119,8 @@ impl Linearization<'_> {
     /// df, the gradient of the objective in every element of the sample.
     ///
     /// # Errors
-    /// [`Error::Measure`] for an objective that is not a function of the probabilities.
+    /// [`Error::Measure`](crate::Error::Measure) for an objective that is not a function of the
+    /// probabilities.
     pub fn gradient(&self, objective: &Objective) -> Result<Vec<f64>> {
         let (elements, objective) = (self.shape().iter().product(), self.classes().objective(objective)?);
         of_pixels!(self, [1, 1, elements], |pixels| pixels.gradient(&objective))

@@ -6,7 +6,7 @@ use burn::tensor::{Int, Tensor};
 use influence_autodiff::{Jacobian, Rows};
 use influence_manifold::{Costs, Filter, Objective as Single, Probabilities, Row};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, unreadable};
 use crate::gradients::Gradients;
 
 /// The objective of a batch.
@@ -63,11 +63,8 @@ impl Objective {
     /// [`Error::NegativeLabel`]; [`Error::Model`] for a device that fails. Labels beyond the
     /// network's classes are found when samples are scored.
     pub fn labels(labels: Tensor<1, Int>) -> Result<Self> {
-        let data = labels.try_to_data().map_err(|error| {
-            influence_autodiff::Error::Device(format!(
-                "reading the labels from their device failed: {error:?}"
-            ))
-        })?;
+        let data = labels.try_to_data();
+        let data = data.map_err(|error| unreadable("labels from their device", &error))?;
         let class = |(sample, label): (usize, i64)| {
             usize::try_from(label).map_err(|_| Error::NegativeLabel { sample, label })
         };

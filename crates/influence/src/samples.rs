@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 
-use crate::error::Result;
+use crate::error::{Result, unreadable};
 
 /// Samples `[N, ...sample]` as the methods of [`Scorer`](crate::Scorer) take them: a [`Tensor`] on
 /// any device, or [`TensorData`] on the host, of any float type.
@@ -22,23 +22,18 @@ impl IntoSamples for TensorData {
 
 impl<const D: usize> IntoSamples for Tensor<D> {
     fn into_samples(self) -> Result<TensorData> {
-        Ok(self.try_to_data().map_err(|error| {
-            influence_autodiff::Error::Device(format!(
-                "reading the samples from their device failed: {error:?}"
-            ))
-        })?)
+        self.try_to_data().map_err(|error| unreadable("samples from their device", &error))
     }
 }
 
-/// One sample of `[N, ...sample]`, in f64.
-pub(crate) fn sample_of(samples: &TensorData, index: usize) -> Vec<f64> {
+/// Each of the samples `[N, ...sample]`, in f64.
+pub(crate) fn each_sample(samples: &TensorData) -> Vec<Vec<f64>> {
     let size: usize = samples.shape()[1..].iter().product();
-    samples.iter().skip(index * size).take(size).collect()
+    let values: Vec<f64> = samples.iter().collect();
+    values.chunks(size.max(1)).map(<[f64]>::to_vec).collect()
 }
 
 /// |x|^2 of each sample.
 pub(crate) fn square_norms(samples: &TensorData) -> Vec<f64> {
-    let size: usize = samples.shape()[1..].iter().product();
-    let values: Vec<f64> = samples.iter().collect();
-    values.chunks(size.max(1)).map(|sample| sample.iter().map(|x| x * x).sum()).collect()
+    each_sample(samples).iter().map(|sample| sample.iter().map(|x| x * x).sum()).collect()
 }

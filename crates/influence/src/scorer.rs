@@ -17,7 +17,7 @@ use crate::linearization::Linearizations;
 use crate::objective::{Objective, Resolved};
 use crate::parameters::{ParameterLinearizations, cheap, needed};
 use crate::perturbation::{Block, Blocks, Budget, Perturbation, refused};
-use crate::samples::{IntoSamples, sample_of, square_norms};
+use crate::samples::{IntoSamples, each_sample, square_norms};
 use crate::score::Score;
 use crate::scores::{Scores, Source};
 use crate::tail::Classes;
@@ -373,14 +373,14 @@ impl Scorer {
         // A family's basis depends on the image. With a tail, the lower bound over all classes
         // needs forward passes near each image, for the velocities of the merged logits.
         let families = matches!(self.perturbation, Perturbation::Families(_));
-        let kept = (families || self.tail.is_some()).then(|| images.clone());
+        let kept = (families || self.tail.is_some()).then(|| each_sample(&images));
         let jacobians = self.combined(self.jacobians(images)?, objectives);
         let objectives = Arc::clone(objectives);
         Ok(jacobians.each(move |jacobian| {
             let objective = objectives[jacobian.sample].at(&jacobian, self.classes())?;
             let at = self.linearization(jacobian, &objective)?;
-            let image = kept.as_ref().map(|images| sample_of(images, at.sample()));
-            match (&self.perturbation, &image) {
+            let image = kept.as_ref().map(|images| &images[at.sample()]);
+            match (&self.perturbation, image) {
                 (Perturbation::Families(families), Some(image)) => {
                     at.families(families, image, &objective, &self.filter)
                 }
