@@ -61,9 +61,10 @@ impl Interpolate {
         taken.min(size - 1)
     }
 
-    /// The pixels among `size` that contribute to pixel `i` of `output`, with their weights; a
-    /// pixel may occur twice.
-    fn taps(&self, size: usize, output: usize, i: usize) -> Vec<(usize, f64)> {
+    /// The pixels among `size` that contribute to pixel `i` of `output` along one axis, with their
+    /// weights; a pixel may occur twice.
+    #[must_use]
+    pub fn taps(&self, size: usize, output: usize, i: usize) -> Vec<(usize, f64)> {
         let position = self.position(size, output, i);
         let base = position.floor();
         let at = |offset: isize| base as isize + offset;

@@ -26,8 +26,8 @@ use super::program::{Kernel, KernelKind, MapView};
 use super::stage::StoreChannels;
 use super::steps::{CotangentRef, Factor, ReverseStep, Sink, Site, StepKind};
 use super::together;
-use super::weights::{FEW_CHANNELS, ProductWeights};
-use crate::kernels::{How, Links, MatrixRole, Panels, RowTable, SimdFloat};
+use super::weights::ProductWeights;
+use crate::kernels::{FEW_CHANNELS, How, Links, MatrixRole, Panels, RowTable, SimdFloat};
 
 /// The reverse pass.
 pub(super) fn steps<T: SimdFloat>(builder: &ProgramBuilder<'_, T>) -> Vec<ReverseStep<T>> {
@@ -272,7 +272,11 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
         match &kernel.kind {
             KernelKind::Product { .. } => self.product(cotangent, sink, id),
             KernelKind::Channelwise { table, .. } => {
-                self.push(cotangent, sink, StepKind::Channelwise { links: self.links(table, cotangent) }, id);
+                // (The kernel's own weights are without the scale of a normalisation that is taken
+                // apart from it.)
+                let Some(weights) = self.builder.weights_of(id) else { return };
+                let (links, weights) = (self.links(table, cotangent), weights.channelwise());
+                self.push(cotangent, sink, StepKind::Channelwise { links, weights }, id);
             }
             KernelKind::Affine(affine) => {
                 self.spread(cotangent, sink, affine.as_ref().map(|[scale, _]| scale.clone()), id);

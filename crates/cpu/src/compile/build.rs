@@ -14,8 +14,8 @@ use super::stage::{
 };
 use super::steps::ReverseStep;
 use super::view::{Store, StoreView};
-use super::weights::{FEW_CHANNELS, ProductWeights};
-use crate::kernels::{How, Moves, SimdFloat};
+use super::weights::ProductWeights;
+use crate::kernels::{FEW_CHANNELS, How, Moves, SimdFloat};
 
 /// The stores between which a kernel stands.
 #[derive(Debug, Clone, Default)]
@@ -241,7 +241,7 @@ impl<'g, T: SimdFloat> ProgramBuilder<'g, T> {
                 (KernelKind::Elementwise { scale, shift: rounded(&shift) }, None)
             }
             StageOp::Average { table, shares } => {
-                (KernelKind::Average { table, shares: rounded(&shares) }, None)
+                (KernelKind::Average { table, shares: shares.rounded() }, None)
             }
             StageOp::Maximum { table } => {
                 self.choices += 1;
@@ -264,7 +264,8 @@ impl<'g, T: SimdFloat> ProgramBuilder<'g, T> {
         let to = self.reserve(output);
         let kept = self.kept(&kind, to);
         let relu = relu.then(|| self.new_mask(output, to));
-        let tensors = self.tensors(tensors, &kind, from, to);
+        let groups = weights.as_ref().map_or(1, |weights| weights.groups);
+        let tensors = self.tensors(tensors, groups, &kind, from, &kept, to);
         let kernel = Kernel { kind, input: from, output: to, other: addend, relu, kept, name, tensors };
         self.show(nodes.last().map(|&node| self.graph.nodes()[node].output), output, to);
         self.push(kernel, KernelStores { input: Some(input), other, output: Some(output) }, weights);
@@ -307,8 +308,10 @@ impl<'g, T: SimdFloat> ProgramBuilder<'g, T> {
     fn tensors(
         &mut self,
         tensors: StageTensors,
+        groups: usize,
         kind: &KernelKind<T>,
         from: MapView,
+        kept: &[MapView],
         to: MapView,
     ) -> Option<KernelTensors<T>> {
         if !self.perturbs_parameters() {
@@ -317,14 +320,15 @@ impl<'g, T: SimdFloat> ProgramBuilder<'g, T> {
         let StageTensors { weight, bias, norm } = tensors;
         let norm = norm.map(|norm| {
             let StageNorm { gamma, beta, mean, inverse, affine } = norm;
-            let rows = if matches!(kind, KernelKind::Product { .. } | KernelKind::Channelwise { .. }) {
-                self.new_map(self.map(to.map).positions, to.channels)
-            } else {
-                from
+            let rows = match (kind, kept) {
+                // What it keeps begins with what gamma multiplies.
+                (KernelKind::Within(_), [kept]) => MapView { channels: to.channels, ..*kept },
+                _ if kind.multiplies() => self.new_map(self.map(to.map).positions, to.channels),
+                _ => from,
             };
             KernelNorm { gamma, beta, mean, inverse, rows, affine: affine.rounded() }
         });
-        Some(KernelTensors { weight, patches: None, bias, norm })
+        Some(KernelTensors { weight, groups, patches: None, bias, norm })
     }
 
     /// Copies of the parts that do not lie in the whole already.
@@ -404,6 +408,7 @@ impl<'g, T: SimdFloat> ProgramBuilder<'g, T> {
                 continue;
             }
             if let (Some(tensors), Some(neighbours)) = (&mut kernel.tensors, weights.neighbours)
+                && weights.groups == 1
                 && weights.inputs >= FEW_CHANNELS
             {
                 tensors.patches = Some(neighbours.gradient());

@@ -17,7 +17,8 @@ impl<T: SimdFloat> Kernel<T> {
                 panels.bytes() + table.bytes() + of_patches(patches.as_ref())
             }
             KernelKind::Channelwise { table, weights, .. } => size_of_val(weights.as_slice()) + table.bytes(),
-            KernelKind::Average { table, .. } | KernelKind::Maximum { table, .. } => table.bytes(),
+            KernelKind::Average { table, shares } => table.bytes() + shares.bytes(),
+            KernelKind::Maximum { table, .. } => table.bytes(),
             KernelKind::Rearrange { moves, fill } => {
                 moves.bytes() + fill.as_ref().map_or(0, |fill| size_of_val(fill.as_slice()))
             }
@@ -41,9 +42,8 @@ impl<T: SimdFloat> ReverseStep<T> {
                 panels.bytes() + links.bytes() + of_patches(patches.as_ref())
             }
             StepKind::Columns { rows, panels, links } => rows.bytes() + panels.bytes() + links.bytes(),
-            StepKind::Channelwise { links } | StepKind::Average { links } | StepKind::Maximum { links } => {
-                links.bytes()
-            }
+            StepKind::Channelwise { links, weights } => links.bytes() + size_of_val(weights.as_slice()),
+            StepKind::Average { links } | StepKind::Maximum { links } => links.bytes(),
             StepKind::Scaled { links, .. } => links.as_ref().map_or(0, Links::bytes),
             // Its parts are counted one by one.
             StepKind::Together(_)

@@ -17,7 +17,7 @@
 use super::ids::{StageId, StoreId};
 use super::stage::{ChannelAffine, Stage, StageNorm, StageOp, Stages, StoreChannels};
 use super::view::Store;
-use crate::kernels::{ChainPart, How, RowTable};
+use crate::kernels::{ChainPart, How, RowTable, Shares};
 
 /// The stages under rewriting, by [`StageId`]; none where a stage has been absorbed by another.
 type Slots<'g> = [Option<Stage<'g>>];
@@ -263,8 +263,11 @@ impl Fusion<'_> {
             return None;
         }
         let next = self.sole_reader(product.output, all)?;
-        let Some(Stage { op: StageOp::Average { table: windows, shares }, input: Some(read), .. }) =
-            &all[next.index()]
+        let Some(Stage {
+            op: StageOp::Average { table: windows, shares: Shares::Rows(shares) },
+            input: Some(read),
+            ..
+        }) = &all[next.index()]
         else {
             return None;
         };

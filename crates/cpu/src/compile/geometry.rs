@@ -2,6 +2,7 @@
 
 use influence_autodiff::ops::conv::Conv2d;
 use influence_autodiff::ops::pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
+use influence_autodiff::ops::transposed::ConvTranspose2d;
 
 use crate::kernels::{Patches, RowTable, WinogradForm};
 
@@ -83,6 +84,20 @@ impl Neighbours {
 /// Positions of an image.
 pub(crate) fn area(extent: Extent) -> usize {
     extent[0] * extent[1]
+}
+
+/// For each position of a transposed convolution's result and tap, the position that is read.
+pub(crate) fn transposed(conv: &ConvTranspose2d, kernel: Extent, from: Extent, to: Extent) -> RowTable {
+    let along = |axis: usize, at: usize, tap: usize| {
+        let padded = (at + conv.padding[axis]).checked_sub(tap * conv.dilation[axis])?;
+        let found = padded / conv.stride[axis];
+        (padded % conv.stride[axis] == 0 && found < from[axis]).then_some(found)
+    };
+    RowTable::new(area(to), area(kernel), area(from), |row, tap| {
+        let y = along(0, row / to[1], tap / kernel[1])?;
+        let x = along(1, row % to[1], tap % kernel[1])?;
+        Some(y * from[1] + x)
+    })
 }
 
 /// The divisor of each window of an average: its elements, with the padding where that counts.

@@ -7,7 +7,7 @@ use super::ids::{ChoiceId, KernelId, LeafId, MapId, MaskId, SegmentId};
 use super::steps::ReverseStep;
 use super::view::StoreView;
 use crate::kernels::{
-    ChainPart, How, Matrices, MatrixRole, Moves, Panels, Patches, Repetition, RowTable, WithinRow,
+    ChainPart, How, Matrices, MatrixRole, Moves, Panels, Patches, Repetition, RowTable, Shares, WithinRow,
 };
 
 /// A buffer of rows: one for each position of each sample.
@@ -65,14 +65,17 @@ pub(crate) struct Kernel<T> {
 pub(crate) struct KernelTensors<T> {
     /// Of the product.
     pub(crate) weight: Option<LeafId>,
+    /// Groups of neighbouring channels, each of which reads the inputs of its own group alone.
+    pub(crate) groups: usize,
     /// The patches of its gradient in Winograd's form, where that can be taken.
     pub(crate) patches: Option<Patches>,
     pub(crate) bias: Option<LeafId>,
-    /// The batch normalisation behind the product, or alone.
+    /// The normalisation behind the product, or alone.
     pub(crate) norm: Option<KernelNorm<T>>,
 }
 
-/// A batch normalisation gamma (x - mean) inverse + beta whose tensors are perturbed.
+/// A normalisation gamma (x - mean) inverse + beta whose tensors are perturbed. (For a layer
+/// normalisation x is what gamma multiplies: its mean is 0 and its deviation 1 already.)
 #[derive(Debug, Clone)]
 pub(crate) struct KernelNorm<T> {
     pub(crate) gamma: Option<LeafId>,
@@ -136,10 +139,10 @@ impl<T> Kernel<T> {
         !matches!(self.kind, KernelKind::Combine { .. } | KernelKind::Matrices(_))
     }
 
-    /// The batch normalisation behind a product whose results have rows of their own.
+    /// The normalisation behind a product whose results have rows of their own.
     pub(crate) fn kept_product(&self) -> Option<&KernelNorm<T>> {
         let norm = self.tensors.as_ref()?.norm.as_ref()?;
-        matches!(self.kind, KernelKind::Product { .. }).then_some(norm)
+        self.kind.multiplies().then_some(norm)
     }
 }
 
@@ -165,8 +168,8 @@ pub(crate) enum KernelKind<T> {
     Within(WithinRow<T>),
     /// Matrices of the input times matrices of the other.
     Matrices(Matrices),
-    /// The mean over windows.
-    Average { table: RowTable, shares: Vec<T> },
+    /// The mean over windows, or another weighted sum.
+    Average { table: RowTable, shares: Shares<T> },
     /// The maximum over windows, which leaves its choices.
     Maximum { table: RowTable, choices: ChoiceId },
     /// Each number is one of the input's, or a constant.
@@ -176,6 +179,11 @@ pub(crate) enum KernelKind<T> {
 }
 
 impl<T> KernelKind<T> {
+    /// Whether it is a product with weights.
+    pub(crate) fn multiplies(&self) -> bool {
+        matches!(self, Self::Product { .. } | Self::Channelwise { .. })
+    }
+
     /// Whether its pullback can multiply its results by the derivatives of the function before it.
     /// (The derivatives of one function are not multiplied by those of another in the same step:
     /// the second function may have no step of its own.)

@@ -11,7 +11,7 @@ use influence_autodiff::graph::ValueId;
 use super::ids::{LeafId, StageId, StoreId};
 use super::view::{Store, StoreView};
 use super::weights::ProductWeights;
-use crate::kernels::{ChainPart, How, Matrices, Repetition, RowTable, WithinRow};
+use crate::kernels::{ChainPart, How, Matrices, Repetition, RowTable, Shares, WithinRow};
 
 /// One stage.
 #[derive(Debug, Clone)]
@@ -56,8 +56,8 @@ pub(crate) enum StageOp<'g> {
     Within(WithinRow<f64>),
     /// Matrices of the input times matrices of the other.
     Matrices(Matrices),
-    /// The sum over a window times the share of its position.
-    Average { table: RowTable, shares: Vec<f64> },
+    /// The sum over a window of each number times its share.
+    Average { table: RowTable, shares: Shares<f64> },
     /// The maximum over windows.
     Maximum { table: RowTable },
     /// Each number of the result is a number of the input's store, or a constant.

@@ -105,8 +105,8 @@ pub(crate) enum StepKind<T> {
         /// For the sum: where the columns of each tap go.
         links: Links,
     },
-    /// Through a depthwise convolution.
-    Channelwise { links: Links },
+    /// Through a depthwise convolution: `[tap][channel]`.
+    Channelwise { links: Links, weights: Vec<T> },
     /// Row by row, times a scale.
     Spread { scale: Option<Vec<T>> },
     /// Through a mean over windows.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::constants::ConstantNumbers;
 use super::geometry::Neighbours;
 use super::program::KernelKind;
-use crate::kernels::{Panels, Patches, RowTable, SimdFloat};
+use crate::kernels::{FEW_CHANNELS, Panels, Patches, RowTable, SimdFloat};
 
 /// The weights of a product, for packing them a second time.
 #[derive(Debug, Clone)]
@@ -22,9 +22,6 @@ pub(crate) struct ProductWeights<'a> {
     /// Where the taps are, if they are an image's 3 x 3 neighbours.
     pub(crate) neighbours: Option<Neighbours>,
 }
-
-/// Channels below which vectors would be mostly empty.
-pub(crate) const FEW_CHANNELS: usize = 16;
 
 /// Where weights are taken as frequencies, which are more numbers than the taps: with few patches
 /// each of these numbers is used too rarely, and many come from too far away.
@@ -49,6 +46,8 @@ const REVERSE: Limits = Limits { patches: 4, weights: 1 << 22 };
 pub(crate) enum WeightLayout {
     /// `[output][input of its group][tap]`.
     Convolution,
+    /// `[input][output of its group][tap]`.
+    Transposed,
     /// A matrix with a row for each channel of each tap, in some order. (The features of a
     /// flattened image are ordered by channel and then position, the rows of our panels by tap and
     /// then channel.)
@@ -121,7 +120,7 @@ impl ProductWeights<'_> {
     }
 
     /// One number for each tap and channel of a depthwise convolution.
-    fn channelwise<T: SimdFloat>(&self) -> Vec<T> {
+    pub(crate) fn channelwise<T: SimdFloat>(&self) -> Vec<T> {
         let pairs = (0..self.taps).flat_map(|tap| (0..self.inputs).map(move |channel| (tap, channel)));
         self.with(|at| pairs.map(|(tap, channel)| T::from_f64(at(tap, channel, channel))).collect())
     }
@@ -137,6 +136,7 @@ impl ProductWeights<'_> {
             }
             let at = match &self.layout {
                 WeightLayout::Convolution => (output * inputs + input % inputs) * taps + tap,
+                WeightLayout::Transposed => (input * of_group + output % of_group) * taps + tap,
                 WeightLayout::Matrix { index, strides } => {
                     index[tap * inputs + input] * strides[0] + output * strides[1]
                 }

@@ -136,6 +136,9 @@ pub(crate) trait SimdFloat:
     fn to_f64(self) -> f64;
 }
 
+/// Channels below which vectors would be mostly empty.
+pub(crate) const FEW_CHANNELS: usize = 16;
+
 /// Numbers in the widest vector of any set: 16 of f32.
 pub(crate) const WIDEST: usize = 16;
 

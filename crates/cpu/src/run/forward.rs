@@ -217,16 +217,36 @@ impl<T: Number> ForwardPass<'_, T> {
 
     /// The product alone, before it is normalised, for the gradients.
     fn keep(&mut self, kernel: &Kernel<T>, rows: MapView) {
-        let KernelKind::Product { table, patches, panels, bias } = &kernel.kind else { return };
         let (slot, map) = (self.slots.values(rows.map), self.compiled.map(rows.map));
         let mut out = self.arena.take(slot);
-        let source = self.rows(kernel.input);
         let layout = RowLayout { pitch: map.pitch, offset: rows.offset };
         let size = self.samples * map.positions * map.pitch;
-        let patches = patches.as_ref();
-        let product = Product { table, patches, panels, bias, source, residual: None, relu: false };
-        product.run(self.set, self.samples, &map.live, &mut out[..size], layout);
+        self.multiply(kernel, None, false, &mut out[..size], layout);
         self.arena.put(slot, out);
+    }
+
+    /// The live rows of a product with weights.
+    fn multiply(
+        &self,
+        kernel: &Kernel<T>,
+        residual: Option<DenseRows<'_, T>>,
+        relu: bool,
+        out: &mut [T],
+        layout: RowLayout,
+    ) {
+        let (source, live) = (self.rows(kernel.input), &self.compiled.map(kernel.output.map).live);
+        match &kernel.kind {
+            KernelKind::Product { table, patches, panels, bias } => {
+                let patches = patches.as_ref();
+                let product = Product { table, patches, panels, bias, source, residual, relu };
+                product.run(self.set, self.samples, live, out, layout);
+            }
+            KernelKind::Channelwise { table, weights, bias } => {
+                let product = Channelwise { table, weights, bias, source, residual, relu };
+                product.run(self.set, self.samples, live, out, layout);
+            }
+            _ => {}
+        }
     }
 
     /// The rows of a value.
@@ -243,21 +263,14 @@ impl<T: Number> ForwardPass<'_, T> {
         let other = kernel.other.map(|view| self.rows(view));
         let rowwise = Rowwise { source, positions: map.positions, live: &map.live, samples: self.samples };
         match &kernel.kind {
-            KernelKind::Product { table, patches, panels, bias } => {
-                let patches = patches.as_ref();
+            KernelKind::Product { .. } | KernelKind::Channelwise { .. } => {
                 let relu = kernel.relu.is_some();
-                if let Some(norm) = kernel.kept_product() {
-                    let affine = [norm.affine[0].as_slice(), norm.affine[1].as_slice()];
-                    let rowwise = Rowwise { source: self.rows(norm.rows), ..rowwise };
-                    return rowwise.affine(self.set, Some(affine), other, relu, out, layout);
-                }
-                let product = Product { table, patches, panels, bias, source, residual: other, relu };
-                product.run(self.set, self.samples, &map.live, out, layout);
-            }
-            KernelKind::Channelwise { table, weights, bias } => {
-                let relu = kernel.relu.is_some();
-                let product = Channelwise { table, weights, bias, source, residual: other, relu };
-                product.run(self.set, self.samples, &map.live, out, layout);
+                let Some(norm) = kernel.kept_product() else {
+                    return self.multiply(kernel, other, relu, out, layout);
+                };
+                let affine = [norm.affine[0].as_slice(), norm.affine[1].as_slice()];
+                let rowwise = Rowwise { source: self.rows(norm.rows), ..rowwise };
+                rowwise.affine(self.set, Some(affine), other, relu, out, layout);
             }
             KernelKind::Affine(affine) => {
                 let affine = affine.as_ref().map(|[scale, shift]| [scale.as_slice(), shift.as_slice()]);

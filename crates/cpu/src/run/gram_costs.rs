@@ -9,8 +9,7 @@
 
 use super::executor::Number;
 use crate::compile::program::{Compiled, Kernel, KernelKind};
-use crate::compile::weights::FEW_CHANNELS;
-use crate::kernels::{Patches, RowTable, TileGram};
+use crate::kernels::{ChannelwiseGram, Patches, RowTable, TileGram};
 
 /// How the Gram matrix of a weight's gradients is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,9 +46,6 @@ const OUTPUT: usize = 3000;
 /// Shares of all cotangents that a plan tries, since masks are not known before a run.
 const SHARES: usize = 64;
 
-/// Numbers that are read behind the last column: two vectors.
-pub(super) const COLUMNS_PAD: usize = 32;
-
 /// Operations that each form takes for one layer.
 pub(super) struct GramCosts {
     outputs: usize,
@@ -61,6 +57,8 @@ pub(super) struct GramCosts {
     patches: Option<usize>,
     /// For the inner products of what positions read.
     inner: usize,
+    /// For each pair.
+    pair: usize,
 }
 
 impl GramCosts {
@@ -81,12 +79,15 @@ impl GramCosts {
         } else {
             positions.pow(2) * read
         };
+        // Pairs are taken in f64, of which a vector holds fewer.
+        let wide = size_of::<f64>() / size_of::<T>();
         Self {
             outputs,
             squares: outputs * read * SQUARES,
             tile: 2 * lines * read,
             patches: patches.map(of_patches),
-            inner: 2 * products,
+            inner: 2 * products * wide,
+            pair: PAIR * wide,
         }
     }
 
@@ -98,7 +99,7 @@ impl GramCosts {
         // As if each output were active at equally many positions; half of the pairs are enough,
         // for the inner products are symmetric.
         let each = count / self.outputs.max(1);
-        self.inner + self.outputs * (each.pow(2) / 2 * PAIR + each * ENTRY + OUTPUT)
+        self.inner + self.outputs * (each.pow(2) / 2 * self.pair + each * ENTRY + OUTPUT)
     }
 
     /// The form that takes the fewest operations with `count` active cotangents per line.
@@ -131,27 +132,36 @@ pub(super) fn bytes<T: Number>(compiled: &Compiled<T>, lines: usize) -> usize {
 
 /// The same of one kernel.
 fn bytes_of<T: Number>(compiled: &Compiled<T>, kernel: &Kernel<T>, lines: usize) -> usize {
-    let (KernelKind::Product { table, .. }, Some(tensors)) = (&kernel.kind, &kernel.tensors) else {
-        return 0;
-    };
-    if tensors.weight.is_none() {
-        return 0;
-    }
     let (positions, width) = (compiled.map(kernel.output.map).live.len(), kernel.output.channels);
-    let (entries, inputs) = (positions * width, kernel.input.channels);
+    let Some(tensors) = kernel.tensors.as_ref().filter(|tensors| tensors.weight.is_some()) else { return 0 };
+    let sources = |table: &RowTable| positions * table.taps() * size_of::<Option<usize>>();
+    let table = match &kernel.kind {
+        KernelKind::Product { table, .. } => table,
+        KernelKind::Channelwise { table, .. } => {
+            return sources(table) + ChannelwiseGram::<T>::bytes(positions, width, lines);
+        }
+        _ => return 0,
+    };
+    let (entries, inputs) = (positions * width, kernel.input.channels / tensors.groups);
     // The cotangents sorted by channel, where tiles read, and the columns of layers with few
     // channels.
     let sorted = entries * (lines * size_of::<T>() + size_of::<u32>());
-    let sources = positions * table.taps() * size_of::<Option<usize>>();
-    let columns = match inputs {
-        few if few < FEW_CHANNELS => (positions * table.taps() * few + COLUMNS_PAD) * size_of::<T>(),
-        _ => 0,
-    };
+    let sources = sources(table);
+    let columns = TileGram::<T>::column_bytes(table, positions, inputs);
+    if tensors.groups > 1 {
+        let together = tensors.groups.min(rayon::current_num_threads());
+        let matrices = tensors.groups * lines.pow(2) * size_of::<f64>();
+        return sorted + matrices + together * (sources + columns);
+    }
     let patches = tensors.patches.as_ref();
     let costs = GramCosts::new(kernel, table, patches, positions, lines);
     let pairs = if costs.may_take_pairs(entries) {
-        let sources = if by_sources(table, positions) { table.source_rows().pow(2) } else { 0 };
-        (positions.pow(2) + sources + positions * inputs) * size_of::<T>()
+        // The rows, their products, and what these add up to.
+        let (rows, products) = match by_sources(table, positions) {
+            true => (table.source_rows(), table.source_rows().pow(2)),
+            false => (positions, 0),
+        };
+        (positions.pow(2) + products + rows * inputs) * size_of::<f64>()
     } else {
         0
     };

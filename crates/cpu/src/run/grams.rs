@@ -4,21 +4,23 @@
 //! At each kernel the reverse pass has the cotangents g of its results, and the forward pass has
 //! left the rows x that it reads. Of a product's weight there are three forms, and the one with the
 //! fewest operations is taken ([`GramCosts`]): *tiles* of the gradient in registers ([`TileGram`]),
-//! the same by *patches* in Winograd's form, or by *pairs* of positions ([`PairGram`]). The
-//! gradients of per-channel parameters (biases, gamma, beta) are sums over positions.
+//! the same by *patches* in Winograd's form, or by *pairs* of positions ([`PairGram`]). Groups of a
+//! convolution are taken by tiles, one by one; depthwise convolutions channel by channel
+//! ([`ChannelwiseGram`]). The gradients of per-channel parameters (biases, gamma, beta) are sums
+//! over positions.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
 use super::executor::Number;
-use super::gram_costs::{COLUMNS_PAD, GramCosts, GramForm, by_sources};
+use super::gram_costs::{GramCosts, GramForm, by_sources};
 use super::reverse::ReversePass;
 use crate::compile::ids::LeafId;
 use crate::compile::program::{Kernel, KernelKind, KernelNorm, KernelTensors};
 use crate::compile::steps::{CotangentRef, ReverseStep, StepKind};
-use crate::compile::weights::FEW_CHANNELS;
 use crate::kernels::{
-    ByChannel, DenseRows, Normalized, PairGram, Patches, RowTable, SampleCotangents, TileGram, gram_of,
+    ByChannel, ChannelwiseGram, DenseRows, Normalized, PairGram, Patches, RowTable, SampleCotangents,
+    TileGram, gram_of,
 };
 
 /// Matrices under way.
@@ -40,7 +42,9 @@ impl Squares<'_> {
         // tensors.
         let is_own = match (&kernel.kind, &step.kind) {
             (KernelKind::Product { .. }, StepKind::Product { .. } | StepKind::Columns { .. }) => true,
+            (KernelKind::Channelwise { .. }, StepKind::Channelwise { .. }) => true,
             (KernelKind::Affine(_), StepKind::Spread { scale }) => scale.is_some(),
+            (KernelKind::Within(_), StepKind::Within { .. }) => true,
             _ => false,
         };
         if !is_own {
@@ -70,15 +74,16 @@ impl Squares<'_> {
     }
 
     fn product<T: Number>(&mut self, at: &KernelSample<'_, T>, tensors: &KernelTensors<T>) {
-        let KernelKind::Product { table, .. } = &at.kernel.kind else { return };
+        let (KernelKind::Product { table, .. } | KernelKind::Channelwise { table, .. }) = &at.kernel.kind
+        else {
+            return;
+        };
         let scale = tensors.norm.as_ref().map(|norm| norm.affine[0].as_slice());
         if let Some(matrix) = self.matrix(at, tensors.weight) {
-            let SampleCotangents { lines, live, .. } = at.results;
-            let costs = GramCosts::new(at.kernel, table, tensors.patches.as_ref(), live.len(), lines);
-            let gram = match costs.form(at.results.count()) {
-                GramForm::Pairs => at.by_pairs(table, scale),
-                GramForm::Tiles => at.by_tiles(table, None, scale),
-                GramForm::Patches => at.by_tiles(table, tensors.patches.as_ref(), scale),
+            let gram = match (&at.kernel.kind, tensors.groups) {
+                (KernelKind::Channelwise { .. }, _) => at.by_channels(table, scale),
+                (_, 1) => at.dense(table, tensors.patches.as_ref(), scale),
+                (_, groups) => at.by_tiles(table, None, groups, scale),
             };
             matrix.copy_from_slice(&gram);
         }
@@ -137,35 +142,39 @@ impl<'a, T: Number> KernelSample<'a, T> {
         Self { reverse, kernel, results: SampleCotangents { source, lines, rows, live: &map.live, sample } }
     }
 
-    /// By tiles, or by patches where these are given.
-    fn by_tiles(&self, table: &RowTable, patches: Option<&Patches>, scale: Option<&[T]>) -> Vec<f64> {
-        let (rows, entries) = (self.reverse.values(self.kernel.input), ByChannel::new(self.results));
-        let (set, SampleCotangents { live, sample, .. }) = (self.reverse.set, self.results);
-        if table.taps() == 1 || rows.channels >= FEW_CHANNELS {
-            return TileGram { table, patches, rows, live, entries: &entries, scale }.gram(set, sample);
-        }
-        // The channels of one tap would leave vectors empty; side by side those of all taps fill
-        // them. Then each position reads one row of its own.
-        let values = self.columns(table, rows);
-        let channels = table.taps() * rows.channels;
-        let rows = DenseRows { values: &values, pitch: channels, offset: 0, channels };
-        let (table, live) = (RowTable::identity(live.len()), Vec::from_iter(0..live.len()));
-        TileGram { table: &table, patches: None, rows, live: &live, entries: &entries, scale }.gram(set, 0)
+    /// Where each output reads all inputs: by the form that takes the fewest operations. (For as many
+    /// lines as the program has at most, so that all blocks of cotangents are taken in the same
+    /// form: what two forms round differently is no square of anything.)
+    fn dense(&self, table: &RowTable, patches: Option<&Patches>, scale: Option<&[T]>) -> Vec<f64> {
+        let (positions, lines) = (self.results.live.len(), self.reverse.slots.lines);
+        let costs = GramCosts::new(self.kernel, table, patches, positions, lines);
+        let patches = match costs.form(self.results.count()) {
+            GramForm::Pairs => return self.by_pairs(table, scale),
+            GramForm::Tiles => None,
+            GramForm::Patches => patches,
+        };
+        self.by_tiles(table, patches, 1, scale)
     }
 
-    /// What each live position reads by all taps, `[position][tap][channel]`, and room for two
-    /// vectors.
-    fn columns(&self, table: &RowTable, rows: DenseRows<'_, T>) -> Vec<T> {
-        let width = table.taps() * rows.channels;
-        let mut columns = vec![T::default(); self.results.live.len() * width + COLUMNS_PAD];
-        for (at, &position) in self.results.live.iter().enumerate() {
-            for (tap, out) in columns[at * width..][..width].chunks_exact_mut(rows.channels).enumerate() {
-                if let Some(read) = self.read(table, rows, position, tap) {
-                    out.copy_from_slice(read);
-                }
-            }
-        }
-        columns
+    /// Where each output reads itself alone.
+    fn by_channels(&self, table: &RowTable, scale: Option<&[T]>) -> Vec<f64> {
+        let rows = self.reverse.values(self.kernel.input);
+        ChannelwiseGram { table, rows, cotangents: self.results, scale }.gram(self.reverse.set)
+    }
+
+    /// By tiles, or by patches where these are given.
+    fn by_tiles(
+        &self,
+        table: &RowTable,
+        patches: Option<&Patches>,
+        groups: usize,
+        scale: Option<&[T]>,
+    ) -> Vec<f64> {
+        let (rows, entries) = (self.reverse.values(self.kernel.input), &ByChannel::new(self.results));
+        let SampleCotangents { live, sample, .. } = self.results;
+        let outputs = [0, entries.channels()];
+        let tiles = TileGram { table, patches, rows, live, entries, outputs, scale };
+        tiles.grouped(self.reverse.set, sample, groups)
     }
 
     /// The row that a position reads by a tap.
@@ -191,17 +200,17 @@ impl<'a, T: Number> KernelSample<'a, T> {
         PairGram { inner: &inner, positions, entries: &entries, scale }.gram(self.reverse.set)
     }
 
-    /// A(p, q) = sum over taps of x(p, t) . x(q, t) for all live positions p, q: one matrix product
-    /// per tap, of the rows that the positions read by it.
-    fn inner_by_taps(&self, table: &RowTable, rows: DenseRows<'_, T>) -> Vec<T> {
+    /// A(p, q) = sum over taps of x(p, t) . x(q, t) for all live positions p, q, in f64: one matrix
+    /// product per tap, of the rows that the positions read by it.
+    fn inner_by_taps(&self, table: &RowTable, rows: DenseRows<'_, T>) -> Vec<f64> {
         let (live, inputs) = (self.results.live, rows.channels);
-        let mut inner = vec![T::default(); live.len() * live.len()];
-        let mut read = vec![T::default(); live.len() * inputs];
+        let mut inner = vec![0.0; live.len() * live.len()];
+        let mut read = vec![0.0; live.len() * inputs];
         for tap in 0..table.taps() {
             for (out, &position) in read.chunks_exact_mut(inputs).zip(live) {
                 match self.read(table, rows, position, tap) {
-                    Some(read) => out.copy_from_slice(read),
-                    None => out.fill(T::default()),
+                    Some(read) => out.iter_mut().zip(read).for_each(|(out, x)| *out = x.to_f64()),
+                    None => out.fill(0.0),
                 }
             }
             add_products(&mut inner, MatRef::from_row_major_slice(&read, live.len(), inputs));
@@ -213,17 +222,17 @@ impl<'a, T: Number> KernelSample<'a, T> {
     /// positions read the same rows by different taps, so most of these products serve several of
     /// A's terms. For each position only the positions up to it are filled in, since [`PairGram`]
     /// reads no others.
-    fn inner_by_sources(&self, table: &RowTable, rows: DenseRows<'_, T>) -> Vec<T> {
+    fn inner_by_sources(&self, table: &RowTable, rows: DenseRows<'_, T>) -> Vec<f64> {
         let (live, sources) = (self.results.live, table.source_rows());
-        let first = self.results.sample * sources * rows.pitch + rows.offset;
-        let values = &rows.values[first..][..(sources - 1) * rows.pitch + rows.channels];
-        let mut products = vec![T::default(); sources * sources];
-        let read = MatRef::from_row_major_slice_with_stride(values, sources, rows.channels, rows.pitch);
-        add_products(&mut products, read);
+        let first = self.results.sample * sources;
+        let read = (0..sources).flat_map(|source| rows.row(first + source).iter().map(|x| x.to_f64()));
+        let read: Vec<f64> = read.collect();
+        let mut products = vec![0.0; sources * sources];
+        add_products(&mut products, MatRef::from_row_major_slice(&read, sources, rows.channels));
         if table.is_identity() && live.len() == sources {
             return products;
         }
-        let mut inner = vec![T::default(); live.len() * live.len()];
+        let mut inner = vec![0.0; live.len() * live.len()];
         for tap in 0..table.taps() {
             // Runs of positions that read runs of rows are added as vectors, not number by number.
             let runs = runs(table, live, tap);
@@ -270,7 +279,7 @@ fn runs(table: &RowTable, live: &[usize], tap: usize) -> Vec<NeighbourRun> {
 }
 
 /// Adds the inner products of all rows with one another.
-fn add_products<T: Number>(out: &mut [T], rows: MatRef<'_, T>) {
+fn add_products(out: &mut [f64], rows: MatRef<'_, f64>) {
     let out = MatMut::from_row_major_slice_mut(out, rows.nrows(), rows.nrows());
-    matmul(out, Accum::Add, rows, rows.transpose(), T::from_f64(1.0), Par::Seq);
+    matmul(out, Accum::Add, rows, rows.transpose(), 1.0, Par::Seq);
 }

@@ -7,7 +7,8 @@
 
 use crate::kernels::{
     self, CotangentTarget, Cotangents, DenseRows, GatherPullback, InstructionSet, LineLayout, Links,
-    MatricesPullback, MovesPullback, Pullback, ScaledPullback, Share, SpreadPullback, Start, WithinPullback,
+    MatricesPullback, MovesPullback, Pullback, ScaledPullback, Share, Shares, SpreadPullback, Start,
+    WithinPullback,
 };
 
 use burn::tensor::TensorData;
@@ -29,7 +30,7 @@ const ZEROED: usize = 1 << 16;
 /// A reverse pass under way.
 pub(super) struct ReversePass<'a, T> {
     pub(super) compiled: &'a Compiled<T>,
-    slots: &'a SlotPlan,
+    pub(super) slots: &'a SlotPlan,
     arena: Arena<T>,
     pub(super) set: InstructionSet,
     pub(super) trace: &'a ForwardTrace<T>,
@@ -298,13 +299,16 @@ impl<T: Number> ReversePass<'_, T> {
                 let source = Cotangents { values: columns, layout };
                 self.gather(step, links, source, Share::Columns, add, out);
             }
-            StepKind::Channelwise { links } => {
-                let KernelKind::Channelwise { weights, .. } = kernel else { return };
+            StepKind::Channelwise { links, weights } => {
                 self.gather(step, links, source, Share::Weights(weights), add, out);
             }
             StepKind::Average { links } => {
-                let KernelKind::Average { shares, .. } = kernel else { return };
-                self.gather(step, links, source, Share::Even(shares), add, out);
+                let KernelKind::Average { table, shares } = kernel else { return };
+                let share = match shares {
+                    Shares::Rows(shares) => Share::Even(shares),
+                    Shares::Taps(shares) => Share::Taps(shares, table.taps()),
+                };
+                self.gather(step, links, source, share, add, out);
             }
             StepKind::Maximum { links } => {
                 let KernelKind::Maximum { choices, .. } = kernel else { return };

@@ -41,7 +41,7 @@ pub(super) fn count<T: SimdFloat>(compiled: &Compiled<T>, trace: &ForwardTrace<T
                 (links, None, vec![[0..outputs, 0..inputs]], dense)
             }
             // Each channel by itself, on or not.
-            (StepKind::Channelwise { links }, _) => {
+            (StepKind::Channelwise { links, .. }, _) => {
                 let blocks = (0..inputs).map(|channel| [channel..channel + 1, channel..channel + 1]);
                 (links, None, blocks.collect(), inputs)
             }

@@ -4,8 +4,8 @@
 //! A network is a list of instructions on a stack of images, so that any list is a valid network.
 
 use burn::tensor::activation::{gelu, leaky_relu, relu, sigmoid, softmax, tanh};
-use burn::tensor::module::{adaptive_avg_pool2d, conv2d, linear};
-use burn::tensor::ops::ConvOptions;
+use burn::tensor::module::{adaptive_avg_pool2d, conv_transpose2d, conv2d, interpolate, linear};
+use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor};
 use influence_autodiff::{Graph, Precision};
 use influence_cpu::Engine;
@@ -27,7 +27,7 @@ struct Instruction {
     channels: usize,
 }
 
-const KINDS: u8 = 30;
+const KINDS: u8 = 32;
 
 /// One instruction's value; `None` where it does not fit.
 fn apply(norms: &Norms, instruction: Instruction, values: &[Tensor<4>]) -> Option<Tensor<4>> {
@@ -84,6 +84,31 @@ fn apply(norms: &Norms, instruction: Instruction, values: &[Tensor<4>]) -> Optio
             let [low, high] = [a.clone().narrow(1, 0, c / 2), a.narrow(1, c - c / 2, c / 2)];
             let shift = weights([1, c / 2, h, w], second, &device);
             tanh(low + shift) * high.square()
+        }
+        30 if h * w < 200 => {
+            let groups = if c % 2 == 0 { 1 + first % 2 } else { 1 };
+            let options = ConvTransposeOptions::new(
+                [1 + second % 2, 2],
+                [first % 2, 1],
+                [0, second % 2],
+                [1, 1 + first % 2],
+                groups,
+            );
+            let weight = weights([c, channels.div_ceil(groups), 2, 3], first, &device);
+            let bias = weights([channels.div_ceil(groups) * groups], second, &device);
+            conv_transpose2d(a, weight, Some(bias), options)
+        }
+        31 => {
+            let modes = [
+                InterpolateMode::Nearest,
+                InterpolateMode::Bilinear,
+                InterpolateMode::Bicubic,
+                InterpolateMode::Lanczos3,
+            ];
+            let options = InterpolateOptions::new(modes[first % 4].clone())
+                .with_output_size([1 + second, 1 + channels % 13])
+                .with_align_corners(channels % 2 == 0);
+            interpolate(a, options)
         }
         _ => return None,
     })

@@ -107,7 +107,10 @@ impl<'g> Support<'_, 'g> {
             return Err("a mask that depends on the input".into());
         }
         let answer = match &node.op {
-            Op::Conv2d(_) | Op::Conv1d(_) => self.convolution(node)?,
+            Op::Conv2d(conv) => self.convolution(node, conv)?,
+            Op::Conv1d(conv) => self.convolution(node, &conv.0)?,
+            Op::ConvTranspose2d(conv) => self.transposed(node, conv)?,
+            Op::ConvTranspose1d(conv) => self.transposed(node, &conv.0)?,
             Op::Linear(_) => self.linear(node)?,
             Op::Matmul(_) => self.matmul(node)?,
             Op::BatchNorm(norm) => self.batch_norm(node, norm)?,
@@ -129,6 +132,7 @@ impl<'g> Support<'_, 'g> {
             Op::AvgPool2d(_) | Op::AvgPool1d(_) | Op::AdaptiveAvgPool2d(_) | Op::AdaptiveAvgPool1d(_) => {
                 self.average(node)?
             }
+            Op::Interpolate(op) => self.interpolation(node, op)?,
             Op::Mean(mean) => self.reduction(node, &mean.axes, true)?,
             Op::Sum(sum) => self.reduction(node, &sum.axes, false)?,
             Op::Softmax(softmax) => self.softmax(node, softmax.axis)?,

@@ -1,11 +1,12 @@
 //! Convolutions and matrix products with constant weights.
 
 use influence_autodiff::graph::{Node, ValueId};
-use influence_autodiff::ops::Op;
+use influence_autodiff::ops::conv::Conv2d;
+use influence_autodiff::ops::transposed::ConvTranspose2d;
 
 use super::{Answer, Arrangement, NewStage, Reason, StageOperand, Support};
 use crate::compile::constants::ConstantNumbers;
-use crate::compile::geometry::{SlidingWindow, area};
+use crate::compile::geometry::{self, Extent, Neighbours, SlidingWindow, area};
 use crate::compile::stage::{StageOp, StageTensors};
 use crate::compile::view::{Grid, Reading, SampleShape, StoreView};
 use crate::compile::weights::{ProductWeights, WeightLayout};
@@ -21,49 +22,53 @@ struct Contraction {
 
 impl<'g> Support<'_, 'g> {
     /// Over the last one or two axes, with the channels along the second and the samples first.
-    pub(super) fn convolution(&self, node: &'g Node) -> Result<Answer<'g>, Reason> {
-        let conv = match &node.op {
-            Op::Conv2d(conv) => conv,
-            Op::Conv1d(conv) => &conv.0,
-            _ => return Err("no convolution".into()),
-        };
-        let view = self.view(node.inputs[0])?;
-        let (from, to) = (view.shape.clone(), self.samples_first(node)?);
-        if from.batch != 0 {
-            return Err("samples along another axis than the first".into());
-        }
-        if conv.groups > 1 && self.perturbed.any(self.graph, &node.inputs[1..]) {
-            return Err("the parameters of a grouped convolution are perturbed".into());
-        }
-        let weights = self.numbers(node, 1)?;
-        let kernel = match self.graph.values()[node.inputs[1]].shape_at(1)[..] {
-            [_, _, height, width] => [height, width],
-            [_, _, width] => [1, width],
-            _ => return Err("a kernel of other than one or two axes".into()),
-        };
-        let extent = |sizes: &[usize]| match *sizes {
-            [_, _, height, width] => Some([height, width]),
-            [_, _, width] => Some([1, width]),
-            _ => None,
-        };
-        let extents = extent(&from.sizes).zip(extent(&to.sizes));
-        let (from_extent, to_extent) = extents.ok_or("an image of other than one or two axes")?;
-        let operand = self.image(view, 1);
-        let window = SlidingWindow::of_conv(conv, kernel);
-        let table = self.through(&operand, window.table(from_extent, to_extent), area(from_extent));
+    pub(super) fn convolution(&self, node: &'g Node, conv: &Conv2d) -> Result<Answer<'g>, Reason> {
+        let (operand, from, to) = self.images(node)?;
+        let window = SlidingWindow::of_conv(conv, self.kernel(node)?);
         // Winograd's form takes one image per sample, whose rows are all of its store in order:
         // then the rows of a patch follow from its position alone.
-        let plain =
-            from.sizes[0] == 1 && operand.reading.rows.iter().copied().eq(0..self.read_rows(&operand));
-        let neighbours = if plain { window.neighbours(from_extent, to_extent) } else { None };
+        let plain = operand.reading.rows.iter().copied().eq(0..self.read_rows(&operand));
+        let neighbours = plain.then(|| window.neighbours(from, to)).flatten();
+        let table = self.through(&operand, window.table(from, to), area(from));
+        self.sliding(node, operand, table, WeightLayout::Convolution, conv.groups, neighbours)
+    }
+
+    /// The same with the roles of the images exchanged: each position of the result reads the few
+    /// whose windows it lies in.
+    pub(super) fn transposed(&self, node: &'g Node, conv: &ConvTranspose2d) -> Result<Answer<'g>, Reason> {
+        let (operand, from, to) = self.images(node)?;
+        let table = geometry::transposed(conv, self.kernel(node)?, from, to);
+        let table = self.through(&operand, table, area(from));
+        self.sliding(node, operand, table, WeightLayout::Transposed, conv.groups, None)
+    }
+
+    /// Height and width of a convolution's kernel.
+    fn kernel(&self, node: &Node) -> Result<Extent, Reason> {
+        match self.graph.values()[node.inputs[1]].shape_at(1)[..] {
+            [_, _, height, width] => Ok([height, width]),
+            [_, _, width] => Ok([1, width]),
+            _ => Err("a kernel of other than one or two axes".into()),
+        }
+    }
+
+    fn sliding(
+        &self,
+        node: &'g Node,
+        operand: StageOperand,
+        table: RowTable,
+        layout: WeightLayout,
+        groups: usize,
+        neighbours: Option<Neighbours>,
+    ) -> Result<Answer<'g>, Reason> {
+        let to = self.samples_first(node)?;
         let weights = ProductWeights {
-            numbers: weights,
-            layout: WeightLayout::Convolution,
+            numbers: self.numbers(node, 1)?,
+            layout,
             scale: None,
             taps: table.taps(),
-            inputs: from.sizes[1],
+            inputs: self.shape(node.inputs[0])?.sizes[1],
             outputs: to.sizes[1],
-            groups: conv.groups,
+            groups,
             neighbours,
         };
         self.product(node, [1, 2], table, weights, operand, Arrangement::channels(to, 1))

@@ -81,8 +81,8 @@ impl<'g> Support<'_, 'g> {
         let elements = per_element(&result, shape, &sizes, &numbers.to_vec());
         let elements = elements.ok_or("a constant that does not line up")?;
         let tensor = self.perturbed.tensor(self.graph, constant);
-        if tensor.is_some() && !matches!(node.op, Op::Add(_)) {
-            return Err("a perturbed tensor that is not added".into());
+        if tensor.is_some() && !matches!(node.op, Op::Add(_) | Op::Mul(_)) {
+            return Err("a perturbed tensor that is neither added nor a factor".into());
         }
         let Some(of_channels) = per_channel(&result, &elements) else {
             if tensor.is_some() {
@@ -109,18 +109,23 @@ impl<'g> Support<'_, 'g> {
             Some(_) if sizes.iter().product::<usize>() != affine.shift.len() => {
                 return Err("a perturbed tensor that is repeated".into());
             }
-            Some(beta) => self.added(beta, &affine),
+            Some(tensor) => {
+                StageTensors { norm: Some(alone(&node.op, tensor, &affine)), ..StageTensors::default() }
+            }
             None => StageTensors::default(),
         };
         let own = NewStage::new(StageOp::Affine(Some(affine)), vec![operand], result);
         Ok(Answer::Stage(Box::new(NewStage { tensors, ..own })))
     }
+}
 
-    /// A perturbed tensor that is added: the beta of a normalisation that does nothing else.
-    fn added(&self, beta: LeafId, affine: &ChannelAffine) -> StageTensors {
-        let (mean, inverse) = (vec![0.0; affine.shift.len()], vec![1.0; affine.shift.len()]);
-        let norm = StageNorm { gamma: None, beta: Some(beta), mean, inverse, affine: affine.clone() };
-        StageTensors { norm: Some(norm), ..StageTensors::default() }
+/// A perturbed tensor that is a factor or is added: the gamma or the beta of a normalisation that
+/// does nothing else.
+fn alone(op: &Op, tensor: LeafId, affine: &ChannelAffine) -> StageNorm {
+    let norm = StageNorm::constant(affine.clone());
+    match op {
+        Op::Mul(_) => StageNorm { gamma: Some(tensor), ..norm },
+        _ => StageNorm { beta: Some(tensor), ..norm },
     }
 }
 

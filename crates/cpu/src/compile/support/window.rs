@@ -1,13 +1,14 @@
-//! Pools, and means and sums over axes.
+//! Pools, interpolation, and means and sums over axes.
 
 use influence_autodiff::graph::Node;
 use influence_autodiff::ops::Op;
+use influence_autodiff::ops::resample::Interpolate;
 
 use super::{Answer, Arrangement, NewStage, Reason, StageOperand, Support};
 use crate::compile::geometry::{self, SlidingWindow, area};
 use crate::compile::stage::StageOp;
 use crate::compile::view::SampleShape;
-use crate::kernels::RowTable;
+use crate::kernels::{RowTable, Shares};
 
 impl<'g> Support<'_, 'g> {
     pub(super) fn maximum(&self, node: &Node) -> Result<Answer<'g>, Reason> {
@@ -20,13 +21,13 @@ impl<'g> Support<'_, 'g> {
         if area(window.kernel) > usize::from(u16::MAX) {
             return Err("a window of more than 65535 elements".into());
         }
-        let (operand, from, to) = self.pooled(node)?;
+        let (operand, from, to) = self.images(node)?;
         let table = self.through(&operand, window.table(from, to), area(from));
         self.pool(node, operand, StageOp::Maximum { table })
     }
 
     pub(super) fn average(&self, node: &Node) -> Result<Answer<'g>, Reason> {
-        let (operand, from, to) = self.pooled(node)?;
+        let (operand, from, to) = self.images(node)?;
         let plain =
             |pool| (SlidingWindow::of_average(pool).table(from, to), geometry::counts(pool, from, to));
         let (table, counts) = match &node.op {
@@ -39,11 +40,35 @@ impl<'g> Support<'_, 'g> {
         let table = self.through(&operand, table, area(from));
         let shares = counts.iter().map(|&count| 1.0 / count as f64).collect::<Vec<_>>();
         let shares = shares.iter().copied().cycle().take(table.rows()).collect();
-        self.pool(node, operand, StageOp::Average { table, shares })
+        self.pool(node, operand, StageOp::Average { table, shares: Shares::Rows(shares) })
     }
 
-    /// The operand of a pool, and the extents before and behind it.
-    fn pooled(&self, node: &Node) -> Result<(StageOperand, [usize; 2], [usize; 2]), Reason> {
+    /// To another size: weighted sums of a few pixels, those of both axes multiplied.
+    pub(super) fn interpolation(&self, node: &Node, op: &Interpolate) -> Result<Answer<'g>, Reason> {
+        let (operand, from, to) = self.images(node)?;
+        let [rows, columns] = [0, 1].map(|axis| {
+            let taps = (0..to[axis]).map(|at| op.taps(from[axis], to[axis], at));
+            taps.collect::<Vec<_>>()
+        });
+        // Near an edge some modes read fewer pixels.
+        let most = |taps: &[Vec<(usize, f64)>]| taps.iter().map(Vec::len).max().unwrap_or(1);
+        let width = most(&columns);
+        let taps = most(&rows) * width;
+        let at = |row: usize, tap: usize| -> Option<(usize, f64)> {
+            let (y, of_y) = *rows[row / to[1]].get(tap / width)?;
+            let (x, of_x) = *columns[row % to[1]].get(tap % width)?;
+            Some((y * from[1] + x, of_y * of_x))
+        };
+        let table = RowTable::new(area(to), taps, area(from), |row, tap| Some(at(row, tap)?.0));
+        let table = self.through(&operand, table, area(from));
+        let shares = (0..area(to)).flat_map(|row| (0..taps).map(move |tap| (row, tap)));
+        let shares: Vec<_> = shares.map(|(row, tap)| at(row, tap).map_or(0.0, |(_, share)| share)).collect();
+        let shares = shares.iter().copied().cycle().take(table.rows() * taps).collect();
+        self.pool(node, operand, StageOp::Average { table, shares: Shares::Taps(shares) })
+    }
+
+    /// The operand of a window over images, and the extents before and behind it.
+    pub(super) fn images(&self, node: &Node) -> Result<(StageOperand, [usize; 2], [usize; 2]), Reason> {
         let view = self.view(node.inputs[0])?;
         let to = self.samples_first(node)?;
         if view.shape.batch != 0 {
@@ -55,7 +80,7 @@ impl<'g> Support<'_, 'g> {
             _ => None,
         };
         let extents = extent(&view.shape).zip(extent(&to));
-        let (from, to) = extents.ok_or("a pool over other than one or two axes")?;
+        let (from, to) = extents.ok_or("an image of other than one or two axes")?;
         Ok((self.image(view, 1), from, to))
     }
 
@@ -121,7 +146,7 @@ impl<'g> Support<'_, 'g> {
             Some(operand.reading.rows[source(row, tap)])
         });
         let share = if mean { 1.0 / taps as f64 } else { 1.0 };
-        let op = StageOp::Average { table, shares: vec![share; rows] };
+        let op = StageOp::Average { table, shares: Shares::Rows(vec![share; rows]) };
         Ok(Answer::Stage(Box::new(NewStage::new(op, vec![operand], Arrangement::channels(to, channels)))))
     }
 }

@@ -4,30 +4,36 @@ use influence_autodiff::graph::Node;
 use influence_autodiff::ops::norm::LayerNorm;
 
 use super::{Answer, Arrangement, NewStage, Reason, Support};
-use crate::compile::stage::StageOp;
+use crate::compile::stage::{ChannelAffine, StageNorm, StageOp, StageTensors};
 use crate::kernels::WithinRow;
 
 impl<'g> Support<'_, 'g> {
     /// Along one axis.
     pub(super) fn softmax(&self, node: &Node, axis: usize) -> Result<Answer<'g>, Reason> {
-        self.within(node, axis, &WithinRow::Softmax)
+        Ok(Answer::Stage(Box::new(self.within(node, axis, WithinRow::Softmax)?)))
     }
 
     /// Along the last axis.
-    pub(super) fn layer_norm(&self, node: &Node, norm: &LayerNorm) -> Result<Answer<'g>, Reason> {
-        if self.perturbed.any(self.graph, &node.inputs[1..]) {
-            return Err("the parameters of a layer normalisation are perturbed".into());
-        }
+    pub(super) fn layer_norm(&self, node: &Node, op: &LayerNorm) -> Result<Answer<'g>, Reason> {
         let gamma = self.numbers(node, 1)?.to_vec();
         let beta = match node.inputs.len() {
             2 => vec![0.0; gamma.len()],
             _ => self.numbers(node, 2)?.to_vec(),
         };
         let last = self.view(node.inputs[0])?.shape.sizes.len() - 1;
-        self.within(node, last, &WithinRow::Standard { epsilon: norm.epsilon, gamma, beta })
+        let tensor = |position: usize| self.perturbed.tensor(self.graph, *node.inputs.get(position)?);
+        let affine = ChannelAffine { scale: gamma.clone(), shift: beta.clone() };
+        let norm = StageNorm { gamma: tensor(1), beta: tensor(2), ..StageNorm::constant(affine) };
+        let norm = (norm.gamma.or(norm.beta).is_some()).then_some(norm);
+        let row = WithinRow::Standard { epsilon: op.epsilon, gamma, beta };
+        let stage = self.within(node, last, row)?;
+        Ok(Answer::Stage(Box::new(NewStage {
+            tensors: StageTensors { norm, ..StageTensors::default() },
+            ..stage
+        })))
     }
 
-    fn within(&self, node: &Node, axis: usize, row: &WithinRow<f64>) -> Result<Answer<'g>, Reason> {
+    fn within(&self, node: &Node, axis: usize, row: WithinRow<f64>) -> Result<NewStage<'g>, Reason> {
         let view = self.view(node.inputs[0])?;
         if axis == view.shape.batch {
             return Err("a normalisation of samples".into());
@@ -37,6 +43,6 @@ impl<'g> Support<'_, 'g> {
             Some(copy) => copy.clone(),
             None => Arrangement::like(view, self.store(view.store)),
         };
-        Ok(Answer::Stage(Box::new(NewStage::new(StageOp::Within(row.clone()), vec![operand], result))))
+        Ok(NewStage::new(StageOp::Within(row), vec![operand], result))
     }
 }

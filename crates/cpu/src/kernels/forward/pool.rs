@@ -1,4 +1,4 @@
-//! Pools over windows, and affine maps of channels: what stands between convolutions.
+//! Pools and other sums over windows, and affine maps of channels: what stands between convolutions.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -22,6 +22,36 @@ pub(crate) struct Rowwise<'a, T> {
     pub(crate) live: &'a [usize],
     /// How many samples there are.
     pub(crate) samples: usize,
+}
+
+/// What the rows of a window are multiplied by before they are added.
+#[derive(Debug, Clone)]
+pub(crate) enum Shares<T> {
+    /// One number for each position of the result: a mean.
+    Rows(Vec<T>),
+    /// One for each tap of each position, `[position][tap]`: interpolation.
+    Taps(Vec<T>),
+}
+
+impl<T: SimdFloat> Shares<T> {
+    fn numbers(&self) -> &[T] {
+        let (Self::Rows(numbers) | Self::Taps(numbers)) = self;
+        numbers
+    }
+
+    /// With the nearest numbers of another type.
+    pub(crate) fn rounded<U: SimdFloat>(&self) -> Shares<U> {
+        let numbers = self.numbers().iter().map(|x| U::from_f64(x.to_f64())).collect();
+        match self {
+            Self::Rows(_) => Shares::Rows(numbers),
+            Self::Taps(_) => Shares::Taps(numbers),
+        }
+    }
+
+    /// Bytes that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(self.numbers())
+    }
 }
 
 impl<T: SimdFloat> Rowwise<'_, T> {
@@ -62,15 +92,26 @@ impl<T: SimdFloat> Rowwise<'_, T> {
         });
     }
 
-    /// The sum over each window times its share: one over the number of its elements.
-    pub(crate) fn average(&self, table: &RowTable, shares: &[T], out: &mut [T], layout: RowLayout) {
+    /// The sum over each window of each row times its share.
+    pub(crate) fn average(&self, table: &RowTable, shares: &Shares<T>, out: &mut [T], layout: RowLayout) {
         self.run(out, layout, |sample, position, out| {
             out.fill(T::default());
-            for from in (0..table.taps()).filter_map(|tap| table.source(position, tap)) {
-                let row = self.source.row(sample * table.source_rows() + from);
-                out.iter_mut().zip(row).for_each(|(sum, x)| *sum = *sum + *x);
+            let taps = (0..table.taps()).filter_map(|tap| Some((tap, table.source(position, tap)?)));
+            let read = taps.map(|(tap, from)| (tap, self.source.row(sample * table.source_rows() + from)));
+            match shares {
+                Shares::Rows(shares) => {
+                    for (_, row) in read {
+                        out.iter_mut().zip(row).for_each(|(sum, x)| *sum = *sum + *x);
+                    }
+                    out.iter_mut().for_each(|sum| *sum = *sum * shares[position]);
+                }
+                Shares::Taps(shares) => {
+                    for (tap, row) in read {
+                        let share = shares[position * table.taps() + tap];
+                        out.iter_mut().zip(row).for_each(|(sum, x)| *sum = *sum + *x * share);
+                    }
+                }
             }
-            out.iter_mut().for_each(|sum| *sum = *sum * shares[position]);
         });
     }
 

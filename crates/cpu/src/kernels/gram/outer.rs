@@ -20,7 +20,7 @@ use crate::kernels::gram::channels::ByChannel;
 use crate::kernels::layout::rows::DenseRows;
 use crate::kernels::layout::table::RowTable;
 use crate::kernels::reverse::pullback::{MOST_LINES, by_lines};
-use crate::kernels::simd::{InstructionSet, SimdFloat};
+use crate::kernels::simd::{FEW_CHANNELS, InstructionSet, SimdFloat};
 use crate::kernels::winograd::patched_outer::{self, PatchGram};
 use crate::kernels::winograd::patches::Patches;
 
@@ -38,6 +38,8 @@ pub(crate) struct TileGram<'a, T> {
     pub(crate) live: &'a [usize],
     /// The cotangents of the layer's outputs there: g.
     pub(crate) entries: &'a ByChannel<T>,
+    /// The first of the outputs that read these rows, and the one behind the last.
+    pub(crate) outputs: [usize; 2],
     /// One factor for each output.
     pub(crate) scale: Option<&'a [T]>,
 }
@@ -50,31 +52,80 @@ pub(crate) const CHANNELS: usize = 8;
 pub(crate) const WIDE: usize = 32;
 
 impl<T: SimdFloat> TileGram<'_, T> {
+    /// The sum of the matrices of groups of neighbouring channels, added in their order, where each
+    /// output reads the inputs of its own group alone.
+    #[must_use]
+    pub(crate) fn grouped(&self, set: InstructionSet, sample: usize, groups: usize) -> Vec<f64> {
+        if groups == 1 {
+            return self.gram(set, sample);
+        }
+        let [first, end] = self.outputs;
+        let (inputs, outputs) = (self.rows.channels / groups, (end - first) / groups);
+        let of_group = |group: usize| {
+            let rows = DenseRows { offset: self.rows.offset + group * inputs, channels: inputs, ..self.rows };
+            let outputs = [first + group * outputs, first + (group + 1) * outputs];
+            Self { rows, outputs, ..*self }.gram(set, sample)
+        };
+        let parts: Vec<_> = (0..groups).into_par_iter().map(of_group).collect();
+        let mut gram = vec![0.0; self.entries.lines.pow(2)];
+        for part in parts {
+            gram.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
+        }
+        gram
+    }
+
     /// `[V, V]`, row-major, the squares summed in f64.
     #[must_use]
     pub(crate) fn gram(&self, set: InstructionSet, sample: usize) -> Vec<f64> {
-        let channels = self.entries.channels();
+        if !takes_columns(self.table, self.rows.channels) {
+            return self.of_rows(set, sample);
+        }
+        // The channels of one tap would leave vectors empty; side by side those of all taps fill
+        // them. Then each position reads one row of its own.
+        let values = self.columns(sample);
+        let channels = self.table.taps() * self.rows.channels;
+        let rows = DenseRows { values: &values, pitch: channels, offset: 0, channels };
+        let (table, live) = (RowTable::identity(self.live.len()), Vec::from_iter(0..self.live.len()));
+        let Self { entries, outputs, scale, .. } = *self;
+        TileGram { table: &table, patches: None, rows, live: &live, entries, outputs, scale }.of_rows(set, 0)
+    }
+
+    /// What each live position reads by all taps, `[position][tap][channel]`, and room for two
+    /// vectors.
+    fn columns(&self, sample: usize) -> Vec<T> {
+        let DenseRows { values, channels, .. } = self.rows;
+        let width = self.table.taps() * channels;
+        let mut columns = vec![T::default(); self.live.len() * width + WIDE];
+        for (tap, begins) in row_begins(self.table, self.rows, self.live, sample).into_iter().enumerate() {
+            for (out, begin) in columns.chunks_exact_mut(width).zip(begins) {
+                if let Some(begin) = begin {
+                    out[tap * channels..][..channels].copy_from_slice(&values[begin..begin + channels]);
+                }
+            }
+        }
+        columns
+    }
+
+    /// Bytes that the columns of so many positions and inputs take, where they are made.
+    #[must_use]
+    pub(crate) fn column_bytes(table: &RowTable, positions: usize, inputs: usize) -> usize {
+        let numbers = positions * table.taps() * inputs + WIDE;
+        if takes_columns(table, inputs) { numbers * size_of::<T>() } else { 0 }
+    }
+
+    fn of_rows(&self, set: InstructionSet, sample: usize) -> Vec<f64> {
+        let [first, end] = self.outputs;
         let tasks: Vec<_> =
-            (0..channels).step_by(CHANNELS).map(|from| from..channels.min(from + CHANNELS)).collect();
+            (first..end).step_by(CHANNELS).map(|from| from..end.min(from + CHANNELS)).collect();
         let parts: Vec<LinePairSums> = match self.patches {
             Some(patches) => PatchGram { outer: self, patches }.sums(set, sample, tasks),
             None => {
-                let sources = self.sources(sample);
-                let run = |channels| set.run(TileChannels { outer: self, sources: &sources, channels });
+                let sources = &row_begins(self.table, self.rows, self.live, sample);
+                let run = |channels| set.run(TileChannels { outer: self, sources, channels });
                 tasks.into_par_iter().map(run).collect()
             }
         };
-        let lines = self.entries.lines;
-        let mut gram = vec![0.0; lines * lines];
-        for part in parts {
-            for (v, w) in (0..lines).flat_map(|v| (v..lines).map(move |w| (v, w))) {
-                gram[v * lines + w] += part.0[v][w].iter().sum::<f64>();
-            }
-        }
-        for (v, w) in (0..lines).flat_map(|v| (0..v).map(move |w| (v, w))) {
-            gram[v * lines + w] = gram[w * lines + v];
-        }
-        gram
+        LinePairSums::gram(&parts, self.entries.lines)
     }
 
     /// Bytes that [`TileGram::gram`] takes by patches, beside the cotangents.
@@ -82,16 +133,23 @@ impl<T: SimdFloat> TileGram<'_, T> {
     pub(crate) fn bytes(patches: &Patches, inputs: usize, lines: usize) -> usize {
         size_of::<T>() * patched_outer::numbers(patches, inputs, lines, rayon::current_num_threads())
     }
+}
 
-    /// For each tap and live position, where the row that it reads begins in the buffer.
-    fn sources(&self, sample: usize) -> Vec<Vec<Option<usize>>> {
-        let begin =
-            |row: usize| (sample * self.table.source_rows() + row) * self.rows.pitch + self.rows.offset;
-        let of_tap = |tap: usize| {
-            self.live.iter().map(|&position| self.table.source(position, tap).map(begin)).collect()
-        };
-        (0..self.table.taps()).map(of_tap).collect()
-    }
+/// Whether the taps of each position are written side by side first.
+fn takes_columns(table: &RowTable, inputs: usize) -> bool {
+    table.taps() > 1 && inputs < FEW_CHANNELS
+}
+
+/// For each tap and live position, where the row that it reads begins in the buffer.
+pub(crate) fn row_begins<T>(
+    table: &RowTable,
+    rows: DenseRows<'_, T>,
+    live: &[usize],
+    sample: usize,
+) -> Vec<Vec<Option<usize>>> {
+    let begin = |row: usize| (sample * table.source_rows() + row) * rows.pitch + rows.offset;
+    let of_tap = |tap: usize| live.iter().map(|&position| table.source(position, tap).map(begin)).collect();
+    (0..table.taps()).map(of_tap).collect()
 }
 
 /// Sums of D_v D_w for each pair of lines v <= w, in eight lanes each: as many as the widest vector
@@ -176,12 +234,12 @@ impl<T: SimdFloat> TileChannels<'_, T> {
 }
 
 /// Lines of two vectors of D.
-type GradientTile<T, const V: usize> = [[T; WIDE]; V];
+pub(crate) type GradientTile<T, const V: usize> = [[T; WIDE]; V];
 
 /// sums(v, w) += scale^2 D_v . D_w over the first `width` numbers. The tile is converted to f64 in
 /// `wide` first, where zeros stand behind the last number, so that whole vectors can be multiplied.
 #[inline(always)]
-fn square<S: Simd, T: SimdFloat, const V: usize>(
+pub(crate) fn square<S: Simd, T: SimdFloat, const V: usize>(
     simd: S,
     tile: &GradientTile<T, V>,
     width: usize,
@@ -206,6 +264,20 @@ fn square<S: Simd, T: SimdFloat, const V: usize>(
 }
 
 impl LinePairSums {
+    /// The sums of several parts in one matrix, `[V, V]`, added in their order.
+    pub(crate) fn gram(parts: &[Self], lines: usize) -> Vec<f64> {
+        let mut gram = vec![0.0; lines * lines];
+        for (part, v) in parts.iter().flat_map(|part| (0..lines).map(move |v| (part, v))) {
+            for w in v..lines {
+                gram[v * lines + w] += part.0[v][w].iter().sum::<f64>();
+            }
+        }
+        for (v, w) in (0..lines).flat_map(|v| (0..v).map(move |w| (v, w))) {
+            gram[v * lines + w] = gram[w * lines + v];
+        }
+        gram
+    }
+
     /// Adds the products of two rows, whose length is a multiple of the lanes. Vector n of the rows
     /// goes to vector n modulo `vectors` of the sums.
     #[inline(always)]

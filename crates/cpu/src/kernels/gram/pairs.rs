@@ -11,6 +11,12 @@
 //! A serves all outputs, and for each of them only the pairs of positions count at which it is
 //! active. Since A is symmetric, the pairs with q <= p are enough: with A(p, p) halved they give a
 //! matrix H, and G = H + H^T.
+//!
+//! All of it is in f64, whatever the precision of the run. Tiles of a gradient that are squared in
+//! f64 are the Gram matrix of slightly other gradients; a sum over pairs is not the square of
+//! anything, and what it is rounded by stands beside G itself. In f32 that would be as large as the
+//! squares of singular values of 2.4e-4 sigma_1, and zeros of a layer with few outputs would become
+//! directions.
 
 use std::ops::Range;
 
@@ -26,7 +32,7 @@ use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PairGram<'a, T> {
     /// A, `[position][position]`; what lies above the diagonal is not read.
-    pub(crate) inner: &'a [T],
+    pub(crate) inner: &'a [f64],
     /// How many positions there are.
     pub(crate) positions: usize,
     /// The cotangents of the layer's outputs there: g.
@@ -40,8 +46,7 @@ pub(crate) struct PairGram<'a, T> {
 const SIDE: usize = 4;
 
 impl<T: SimdFloat> PairGram<'_, T> {
-    /// `[V, V]`, row-major. The sums over an output's pairs are in the precision of T, those over
-    /// outputs in f64.
+    /// `[V, V]`, row-major.
     #[must_use]
     pub(crate) fn gram(&self, set: InstructionSet) -> Vec<f64> {
         let (channels, lines) = (self.entries.channels(), self.entries.lines);
@@ -75,10 +80,10 @@ impl<T: SimdFloat> WithSimd for PairChannels<'_, T> {
 
 /// One output's active positions and their cotangents, `[entry][V]`, those of one vector of lines.
 #[derive(Clone, Copy)]
-struct OutputEntries<'a, T> {
+struct OutputEntries<'a> {
     positions: &'a [u32],
-    /// All lines.
-    values: &'a [T],
+    /// All lines, and a vector more.
+    values: &'a [f64],
     /// The first line of the vector.
     first: usize,
 }
@@ -86,13 +91,17 @@ struct OutputEntries<'a, T> {
 impl<T: SimdFloat> PairChannels<'_, T> {
     #[inline(always)]
     fn run<S: Simd, const V: usize>(&self, simd: S) -> Vec<f64> {
-        let (lanes, mut sums) = (T::lanes::<S>(), vec![0.0; V * V]);
+        let (lanes, mut sums) = (<f64 as SimdFloat>::lanes::<S>(), vec![0.0; V * V]);
+        let mut wide = Vec::new();
         for channel in self.channels.clone() {
             let (positions, values) = self.pairs.entries.entries(channel);
+            wide.clear();
+            wide.extend(values[..positions.len() * V].iter().map(|x| x.to_f64()));
+            wide.resize(wide.len() + WIDEST, 0.0);
             let scale = self.pairs.scale.map_or(1.0, |scale| scale[channel].to_f64());
             for first in (0..V).step_by(lanes) {
-                let column = OutputEntries { positions, values, first };
-                let mut gram = [T::splat(simd, T::default()); V];
+                let column = OutputEntries { positions, values: &wide, first };
+                let mut gram = [simd.splat_f64s(0.0); V];
                 let whole = positions.len() - positions.len() % SIDE;
                 for from in (0..whole).step_by(SIDE) {
                     self.rows::<S, V, SIDE>(simd, column, from, &mut gram);
@@ -101,11 +110,11 @@ impl<T: SimdFloat> PairChannels<'_, T> {
                     self.rows::<S, V, 1>(simd, column, from, &mut gram);
                 }
                 for (sums, gram) in sums.chunks_exact_mut(V).zip(gram) {
-                    let mut own = [T::default(); WIDEST];
-                    T::store(simd, gram, &mut own);
+                    let mut own = [0.0; WIDEST];
+                    <f64 as SimdFloat>::store(simd, gram, &mut own);
                     // Behind the last line are numbers of the next entry.
                     for (sum, own) in sums[first..].iter_mut().zip(&own[..lanes]) {
-                        *sum += own.to_f64() * scale * scale;
+                        *sum += own * scale * scale;
                     }
                 }
             }
@@ -119,32 +128,31 @@ impl<T: SimdFloat> PairChannels<'_, T> {
     fn rows<S: Simd, const V: usize, const R: usize>(
         &self,
         simd: S,
-        column: OutputEntries<'_, T>,
+        column: OutputEntries<'_>,
         from: usize,
-        gram: &mut [T::Vector<S>; V],
+        gram: &mut [<f64 as SimdFloat>::Vector<S>; V],
     ) {
-        let (count, lanes) = (self.pairs.positions, T::lanes::<S>());
+        let (count, lanes) = (self.pairs.positions, <f64 as SimdFloat>::lanes::<S>());
         let OutputEntries { positions, values, first } = column;
         let own: [usize; R] = std::array::from_fn(|r| positions[from + r] as usize);
-        let inner: [&[T]; R] = std::array::from_fn(|r| &self.pairs.inner[own[r] * count..][..count]);
-        let vector = |entry: usize| T::load(simd, &values[entry * V + first..][..lanes]);
+        let inner: [&[f64]; R] = std::array::from_fn(|r| &self.pairs.inner[own[r] * count..][..count]);
+        let vector = |entry: usize| <f64 as SimdFloat>::load(simd, &values[entry * V + first..][..lanes]);
         // All q before the first of the R entries serve each of them alike.
-        let mut sums = [T::splat(simd, T::default()); R];
+        let mut sums = [simd.splat_f64s(0.0); R];
         for (entry, &position) in positions[..from].iter().enumerate() {
             let g = vector(entry);
             for (sum, inner) in sums.iter_mut().zip(inner) {
-                *sum = T::mul_add(simd, T::splat(simd, inner[position as usize]), g, *sum);
+                *sum = simd.mul_add_f64s(simd.splat_f64s(inner[position as usize]), g, *sum);
             }
         }
         // Then the pairs among the R entries, and each entry with itself.
-        let half = T::from_f64(0.5);
         for (r, (mut sum, inner)) in sums.into_iter().zip(inner).enumerate() {
             for (before, &position) in own[..r].iter().enumerate() {
-                sum = T::mul_add(simd, T::splat(simd, inner[position]), vector(from + before), sum);
+                sum = simd.mul_add_f64s(simd.splat_f64s(inner[position]), vector(from + before), sum);
             }
-            sum = T::mul_add(simd, T::splat(simd, inner[own[r]] * half), vector(from + r), sum);
+            sum = simd.mul_add_f64s(simd.splat_f64s(inner[own[r]] * 0.5), vector(from + r), sum);
             for (gram, value) in gram.iter_mut().zip(&values[(from + r) * V..]) {
-                *gram = T::mul_add(simd, T::splat(simd, *value), sum, *gram);
+                *gram = simd.mul_add_f64s(simd.splat_f64s(*value), sum, *gram);
             }
         }
     }

@@ -19,6 +19,9 @@ use crate::kernels::simd::{InstructionSet, SimdFloat, load, store};
 pub(crate) enum Share<'a, T> {
     /// A factor for each position of the reading row.
     Even(&'a [T]),
+    /// A factor for each tap of each position of the reading row, `[position][tap]`, with the number
+    /// of taps.
+    Taps(&'a [T], usize),
     /// The channels that chose the tap, whole, and nothing of the others: the choices, `[reading
     /// row][channel]`.
     Chosen(&'a [u16]),
@@ -101,6 +104,10 @@ impl<T: SimdFloat> GatherPullback<'_, T> {
             match self.share {
                 Share::Even(shares) => {
                     let share = shares[link.row];
+                    tile.iter_mut().zip(read).for_each(|(sum, x)| *sum = *sum + *x * share);
+                }
+                Share::Taps(shares, taps) => {
+                    let share = shares[link.row * taps + link.tap];
                     tile.iter_mut().zip(read).for_each(|(sum, x)| *sum = *sum + *x * share);
                 }
                 Share::Chosen(choices) => {

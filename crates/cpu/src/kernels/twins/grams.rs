@@ -1,8 +1,8 @@
 //! Gram matrices of gradients.
 
 use crate::kernels::{
-    ByChannel, Cotangents, DenseRows, LineLayout, Normalized, PairGram, Patches, RowTable, SampleCotangents,
-    SimdFloat, TileGram, WinogradForm, gram_of,
+    ByChannel, ChannelwiseGram, Cotangents, DenseRows, LineLayout, Normalized, PairGram, Patches, RowTable,
+    SampleCotangents, SimdFloat, TileGram, WinogradForm, gram_of,
 };
 use proptest::prelude::*;
 
@@ -59,16 +59,8 @@ fn check_gram<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Option<
                 }
             }
         }
-        let naive = |rows: &[Vec<f64>]| -> Vec<f64> {
-            let dot = |v: usize, w: usize| rows[v].iter().zip(&rows[w]).map(|(a, b)| a * b).sum();
-            (0..lines * lines).map(|at| dot(at / lines, at % lines)).collect()
-        };
-        let largest = |all: &[f64]| all.iter().fold(1.0_f64, |most, x| most.max(x.abs()));
         let near = |found: &[f64], expected: &[f64], unit: f64, what: &str| {
-            let bound = ROUNDINGS * unit * largest(expected) * 16.0;
-            assert_eq!(found.len(), expected.len());
-            let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-            assert!(worst <= bound, "{what}: {worst:e}, {case:?}");
+            near(found, expected, unit, &format!("{what}, {case:?}"));
         };
         let at = SampleCotangents { source, lines, rows: behind, live: &live, sample };
         let entries = ByChannel::new(at);
@@ -77,17 +69,21 @@ fn check_gram<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Option<
             Some(read(p, tap)?.iter().zip(read(q, tap)?).map(|(a, b)| a.to_f64() * b.to_f64()).sum())
         };
         let pair = |p: usize, q: usize| (0..taps).filter_map(|tap| product(p, q, tap)).sum::<f64>();
-        let inner: Vec<T> = live
-            .iter()
-            .flat_map(|&p| live.iter().map(move |&q| (p, q)))
-            .map(|(p, q)| T::from_f64(pair(p, q)))
-            .collect();
+        let inner: Vec<f64> =
+            live.iter().flat_map(|&p| live.iter().map(move |&q| (p, q))).map(|(p, q)| pair(p, q)).collect();
         let normalized = Normalized { rows: others, mean: &mean, inverse: &inverse };
-        let weight = naive(&gradients);
+        let weight = inner_products(&gradients);
         let biases: Vec<Vec<f64>> = sums.chunks(outputs).map(<[f64]>::to_vec).collect();
         for set in sets() {
-            let outer =
-                TileGram { table, patches, rows, live: &live, entries: &entries, scale: Some(&scale) };
+            let outer = TileGram {
+                table,
+                patches,
+                rows,
+                live: &live,
+                entries: &entries,
+                outputs: [0, outputs],
+                scale: Some(&scale),
+            };
             near(&outer.gram(set, sample), &weight, unit, &format!("{set}, weight, {layout:?}"));
             let pairs =
                 PairGram { inner: &inner, positions: live.len(), entries: &entries, scale: Some(&scale) };
@@ -96,9 +92,61 @@ fn check_gram<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Option<
             near(&found, &sums, unit, "sums");
             near(&products, &moments, unit, "moments");
             assert_eq!(at.sums(set, None), [found, vec![]], "{set}, {case:?}");
-            near(&gram_of(set, &sums, lines), &naive(&biases), f64::EPSILON, "bias");
+            near(&gram_of(set, &sums, lines), &inner_products(&biases), f64::EPSILON, "bias");
         }
     }
+}
+
+/// The Gram matrix of a depthwise layer's weight, with as many channels as the case has outputs.
+fn check_gram_depthwise<T: SimdFloat>(case: &LayerCase, unit: f64) {
+    let mut draws = Draws(case.seed);
+    let table = &table(case, &mut draws);
+    let LayerCase { samples, outputs: channels, rows: [before, behind], taps, lines, share, .. } = *case;
+    let live: Vec<_> = (0..behind).filter(|_| draws.below(10) < 7).collect();
+    let mask = draws.active(samples * behind, channels, share);
+    let pitch = channels + 4;
+    let x: Vec<T> = draws.numbers(samples * before * pitch + 64);
+    let rows = DenseRows { values: &x, pitch, offset: 3, channels };
+    let scale: Vec<T> = draws.numbers(channels);
+    let dense = LineLayout::Dense { pitch: channels + 5, offset: 2, channels };
+    for (layout, sample) in [LineLayout::Compressed(&mask), dense]
+        .into_iter()
+        .flat_map(|layout| (0..samples).map(move |s| (layout, s)))
+    {
+        let cotangents: GivenCotangents<T> = given(layout, samples * behind, lines, &mut draws);
+        let source = Cotangents { values: &cotangents.values, layout };
+        let mut gradients = vec![vec![0.0; taps * channels]; lines];
+        for (&p, tap) in live.iter().flat_map(|p| (0..taps).map(move |tap| (p, tap))) {
+            let Some(from) = table.source(p, tap) else { continue };
+            for (v, (c, x)) in (0..lines)
+                .flat_map(|v| rows.row(sample * before + from).iter().enumerate().map(move |x| (v, x)))
+            {
+                let g = cotangents.full[((sample * behind + p) * lines + v) * channels + c];
+                gradients[v][tap * channels + c] += g * scale[c].to_f64() * x.to_f64();
+            }
+        }
+        let at = SampleCotangents { source, lines, rows: behind, live: &live, sample };
+        let expected = inner_products(&gradients);
+        for set in sets() {
+            let gram = ChannelwiseGram { table, rows, cotangents: at, scale: Some(&scale) }.gram(set);
+            near(&gram, &expected, unit, &format!("{set}, depthwise, {layout:?}, {case:?}"));
+        }
+    }
+}
+
+/// The inner products of rows, `[V, V]`.
+fn inner_products(rows: &[Vec<f64>]) -> Vec<f64> {
+    let dot = |v: &Vec<f64>, w: &Vec<f64>| v.iter().zip(w).map(|(a, b)| a * b).sum();
+    rows.iter().flat_map(|v| rows.iter().map(move |w| dot(v, w))).collect()
+}
+
+/// Asserts that all numbers differ by rounding alone, relative to the largest.
+fn near(found: &[f64], expected: &[f64], unit: f64, what: &str) {
+    let largest = expected.iter().fold(1.0_f64, |most, x| most.max(x.abs()));
+    let bound = ROUNDINGS * unit * largest * 16.0;
+    assert_eq!(found.len(), expected.len());
+    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(worst <= bound, "{what}: {worst:e}");
 }
 
 proptest! {
@@ -114,5 +162,11 @@ proptest! {
     fn gram_winograd(case in cases()) {
         check_gram_by_patches::<f32>(&case, f64::from(f32::EPSILON));
         check_gram_by_patches::<f64>(&case, f64::EPSILON);
+    }
+
+    #[test]
+    fn gram_depthwise(case in cases()) {
+        check_gram_depthwise::<f32>(&case, f64::from(f32::EPSILON));
+        check_gram_depthwise::<f64>(&case, f64::EPSILON);
     }
 }
