@@ -1,5 +1,5 @@
 //! Milliseconds per image that the input Jacobian of networks in ONNX files takes on our own
-//! kernels:
+//! kernels, or the Gram matrices of their parameters:
 //!
 //! ```text
 //! cargo bench --bench smooth --profile dev -- mobilenetv3_small.onnx vit.onnx
@@ -9,14 +9,16 @@
 //! is timed, its Jacobian at one image is compared in double precision with that of Burn's
 //! operations. `--threads T` (default 2), `--batch N` (8), `--rounds R` (5, of which the quickest
 //! counts) and `--set avx2` (the widest of the processor) set the conditions; `--plan` prints what
-//! runs; `--unchecked` leaves out the comparison, which takes more memory than a run.
+//! runs; `--unchecked` leaves out the comparison, which takes more memory than a run. With
+//! `--parameters` it is the Gram matrices of all parameters, and of the input, that are timed and
+//! compared.
 #![allow(clippy::print_stdout, reason = "a bench prints what it finds")]
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 use burn::tensor::{Device, TensorData};
-use influence_autodiff::{Graph, Jacobian, Leaves, Options, Precision, Program, Rows};
+use influence_autodiff::{Graph, Leaves, Options, Precision, Program, Rows};
 use influence_cpu::Engine;
 use influence_onnx::FromOnnx;
 use rayon::ThreadPoolBuilder;
@@ -45,48 +47,65 @@ fn images(graph: &Graph, count: usize) -> TensorData {
     TensorData::new((0..shape.iter().product()).map(|_| number()).collect::<Vec<f32>>(), shape)
 }
 
-fn program(graph: &Graph, engine: Engine, precision: Precision, batch: usize) -> Program {
-    let options = Options { precision, batch, ..Options::default() };
-    engine.load(graph.clone(), Leaves::input(), &Device::flex(), &options).unwrap()
+/// What is timed: the input Jacobian, or the Gram matrices of all parameters and of the input.
+#[derive(Clone, Copy)]
+struct Work {
+    parameters: bool,
 }
 
-fn jacobians(program: &Program, images: TensorData) -> Vec<Jacobian> {
-    program.jacobians(images).unwrap().map(Result::unwrap).collect()
-}
+impl Work {
+    fn program(self, graph: &Graph, engine: Engine, precision: Precision, batch: usize) -> Program {
+        let options = Options { precision, batch, ..Options::default() };
+        let leaves = if self.parameters { Leaves::parameters(graph).and_input() } else { Leaves::input() };
+        engine.load(graph.clone(), leaves, &Device::flex(), &options).unwrap()
+    }
 
-/// How far the executors are from one another at one image, of the largest entry.
-fn difference(graph: &Graph, own: Engine) -> f64 {
-    let [own, other] = [own, Engine::Burn].map(|engine| {
-        let program = program(graph, engine, Precision::F64, 1);
-        match jacobians(&program, images(graph, 1)).remove(0).rows {
-            Rows::F64(rows) => rows,
-            rows => panic!("{rows:?} in single precision"),
+    /// All numbers that it finds, matrix by matrix.
+    fn run(self, program: &Program, images: TensorData) -> Vec<Vec<f64>> {
+        if self.parameters {
+            let grams = program.grams(images).unwrap().map(Result::unwrap);
+            return grams.flat_map(|grams| grams.tensors.into_iter().chain(grams.input)).collect();
         }
-    });
-    let largest = other.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
-    let worst = own.iter().zip(&other).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-    worst / largest
+        let rows = program.jacobians(images).unwrap().map(|jacobian| match jacobian.unwrap().rows {
+            Rows::F64(rows) => rows,
+            Rows::F32(rows) => rows.into_iter().map(f64::from).collect(),
+        });
+        rows.collect()
+    }
+
+    /// How far the executors are from one another at one image, of a matrix's largest entry.
+    fn difference(self, graph: &Graph, own: Engine) -> f64 {
+        let [own, other] = [own, Engine::Burn]
+            .map(|engine| self.run(&self.program(graph, engine, Precision::F64, 1), images(graph, 1)));
+        let of_matrix = |(own, other): (&Vec<f64>, &Vec<f64>)| {
+            let largest = other.iter().fold(f64::MIN_POSITIVE, |most, x| most.max(x.abs()));
+            let worst = own.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            worst / largest
+        };
+        own.iter().zip(&other).map(of_matrix).fold(0.0, f64::max)
+    }
 }
 
 fn main() -> ExitCode {
     let (threads, batch, rounds) = (option("--threads", 2), option("--batch", 8), option("--rounds", 5));
     let own = Engine::Cpu(given("--set").map(|set| set.parse().unwrap()));
+    let work = Work { parameters: std::env::args().any(|word| word == "--parameters") };
     let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let mut agree = true;
     for file in std::env::args().filter(|word| word.ends_with(".onnx")) {
         let graph = Graph::from_onnx(&file).unwrap();
-        let program = pool.install(|| program(&graph, own, Precision::F32, batch));
+        let program = pool.install(|| work.program(&graph, own, Precision::F32, batch));
         if std::env::args().any(|word| word == "--plan") {
             println!("{}", program.describe());
         }
         let checked = !std::env::args().any(|word| word == "--unchecked");
-        let difference = if checked { difference(&graph, own) } else { f64::NAN };
+        let difference = if checked { work.difference(&graph, own) } else { f64::NAN };
         agree &= !checked || difference <= TOLERANCE;
         let images = images(&graph, batch);
-        pool.install(|| jacobians(&program, images.clone()));
+        pool.install(|| work.run(&program, images.clone()));
         let once = || {
             let start = Instant::now();
-            pool.install(|| jacobians(&program, images.clone()));
+            pool.install(|| work.run(&program, images.clone()));
             1e3 * start.elapsed().as_secs_f64() / batch as f64
         };
         let times: Vec<_> = (0..rounds).map(|_| once()).collect();

@@ -73,6 +73,9 @@ def build(name):
         # ConvNeXt's scales of 1e-6 would leave nothing of its blocks.
         if key.endswith("gamma"):
             parameter.fill_(0.5)
+        # Exporters write equal tensors once. Read in many places, that would be another network.
+        if parameter.ndim == 1:
+            parameter.add_(0.05 * torch.randn_like(parameter))
     return network.eval(), side
 
 

@@ -207,7 +207,7 @@ impl<'a> Importer<'a> {
                 continue;
             };
             let operand = external::bytes(tensor, folder).and_then(|bytes| {
-                let scalar = tensor.dims.is_empty() && names::is_generated(&tensor.name);
+                let scalar = matches!(tensor.dims[..], [] | [1]) && names::is_generated(&tensor.name);
                 if tensor::is_float(tensor.data_type) && !scalar {
                     let layer = self.layer(&tensor.name, user, nodes).to_owned();
                     let data = tensor::weight(tensor, bytes.as_deref())?;

@@ -132,6 +132,19 @@ fn initializers_that_were_not_trained_are_frozen() {
     assert!(error.contains("norm.wieght") && error.contains("the nearest are norm."), "{error}");
 }
 
+/// PyTorch's newer exporter writes the scale of an attention as a tensor of one element.
+#[test]
+fn single_numbers_with_generated_names_are_literals() {
+    let model = Model::open(file("attention_dynamo.onnx")).expect("it is a model");
+    let graph = model.graph(&Choice::default()).expect("it is imported").graph;
+    let names: Vec<_> = graph.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
+    assert!(names.contains(&"val_10") && !names.contains(&"val_55"), "{names:?}");
+    for parameter in graph.parameters() {
+        let shape = graph.values()[parameter.values[0]].shape_at(1);
+        assert!(shape.iter().product::<usize>() > 1, "{}: {shape:?}", parameter.name);
+    }
+}
+
 #[test]
 fn a_batch_of_one_is_read_as_any_batch() {
     for name in ["small", "attention", "volume", "written", "first"] {
