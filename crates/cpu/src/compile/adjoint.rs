@@ -282,6 +282,13 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
                 self.spread(cotangent, sink, affine.as_ref().map(|[scale, _]| scale.clone()), id);
             }
             KernelKind::Sum => self.spread(cotangent, sink, None, id),
+            // A perturbed shift is read at a step of its own, which no product takes along.
+            KernelKind::Elementwise { scale: None, .. }
+                if matches!(sink, Sink::Plain(CotangentRef::Compressed(_)))
+                    && kernel.tensors.as_ref().is_some_and(|tensors| tensors.elements.is_some()) =>
+            {
+                self.push(cotangent, sink, StepKind::Spread { scale: None }, id);
+            }
             KernelKind::Elementwise { scale: None, .. } => self.spread(cotangent, sink, None, id),
             KernelKind::Elementwise { .. } => self.scaled(cotangent, sink, None, Factor::Own, id),
             KernelKind::Pointwise(_) => self.function(cotangent, sink, id),

@@ -317,7 +317,7 @@ impl<'g, T: SimdFloat> ProgramBuilder<'g, T> {
         if !self.perturbs_parameters() {
             return None;
         }
-        let StageTensors { weight, bias, norm } = tensors;
+        let StageTensors { weight, bias, norm, elements } = tensors;
         let norm = norm.map(|norm| {
             let StageNorm { gamma, beta, mean, inverse, affine } = norm;
             let rows = match (kind, kept) {
@@ -328,7 +328,7 @@ impl<'g, T: SimdFloat> ProgramBuilder<'g, T> {
             };
             KernelNorm { gamma, beta, mean, inverse, rows, affine: affine.rounded() }
         });
-        Some(KernelTensors { weight, groups, patches: None, bias, norm })
+        Some(KernelTensors { weight, groups, patches: None, bias, norm, elements })
     }
 
     /// Copies of the parts that do not lie in the whole already.

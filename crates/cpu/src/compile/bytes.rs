@@ -12,24 +12,31 @@ fn of_patches(patches: Option<&Patches>) -> usize {
 impl<T: SimdFloat> Kernel<T> {
     /// Bytes of its weights, and of the tables that say which row reads which.
     fn fixed_bytes(&self) -> usize {
-        match &self.kind {
-            KernelKind::Product { table, patches, panels, .. } => {
+        let tensors = self.tensors.as_ref().and_then(|tensors| tensors.elements.as_ref());
+        self.kind.fixed_bytes() + tensors.map_or(0, |(_, elements)| elements.bytes())
+    }
+}
+
+impl<T: SimdFloat> KernelKind<T> {
+    fn fixed_bytes(&self) -> usize {
+        match self {
+            Self::Product { table, patches, panels, .. } => {
                 panels.bytes() + table.bytes() + of_patches(patches.as_ref())
             }
-            KernelKind::Channelwise { table, weights, .. } => size_of_val(weights.as_slice()) + table.bytes(),
-            KernelKind::Average { table, shares } => table.bytes() + shares.bytes(),
-            KernelKind::Maximum { table, .. } => table.bytes(),
-            KernelKind::Rearrange { moves, fill } => {
+            Self::Channelwise { table, weights, .. } => size_of_val(weights.as_slice()) + table.bytes(),
+            Self::Average { table, shares } => table.bytes() + shares.bytes(),
+            Self::Maximum { table, .. } => table.bytes(),
+            Self::Rearrange { moves, fill } => {
                 moves.bytes() + fill.as_ref().map_or(0, |fill| size_of_val(fill.as_slice()))
             }
-            KernelKind::Combine { repeat, .. } => repeat.bytes(),
-            KernelKind::Elementwise { scale, shift } => {
+            Self::Combine { repeat, .. } => repeat.bytes(),
+            Self::Elementwise { scale, shift } => {
                 let scales = scale.as_ref().map_or(0, |scale| size_of_val(scale.as_slice()));
                 scales + size_of_val(shift.as_slice())
             }
-            KernelKind::Within(row) => row.bytes(),
-            KernelKind::Matrices(matrices) => matrices.bytes(),
-            KernelKind::Affine(_) | KernelKind::Sum | KernelKind::Pointwise(_) | KernelKind::Segment(_) => 0,
+            Self::Within(row) => row.bytes(),
+            Self::Matrices(matrices) => matrices.bytes(),
+            Self::Affine(_) | Self::Sum | Self::Pointwise(_) | Self::Segment(_) => 0,
         }
     }
 }

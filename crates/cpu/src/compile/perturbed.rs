@@ -77,11 +77,6 @@ impl Perturbed {
         }
     }
 
-    /// Whether some constants are perturbed tensors, or computed from such.
-    pub(crate) fn any(&self, graph: &Graph, ids: &[ValueId]) -> bool {
-        ids.iter().any(|&id| self.tensor(graph, id).is_some() || self.computed[id])
-    }
-
     /// Refuses a constant that is computed from a perturbed tensor.
     pub(crate) fn direct(&self, graph: &Graph, id: ValueId) -> Result<(), Reason> {
         match self.computed[id] && self.tensor(graph, id).is_none() {

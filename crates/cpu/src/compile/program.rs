@@ -7,7 +7,8 @@ use super::ids::{ChoiceId, KernelId, LeafId, MapId, MaskId, SegmentId};
 use super::steps::ReverseStep;
 use super::view::StoreView;
 use crate::kernels::{
-    ChainPart, How, Matrices, MatrixRole, Moves, Panels, Patches, Repetition, RowTable, Shares, WithinRow,
+    ChainPart, ElementsOf, How, Matrices, MatrixRole, Moves, Panels, Patches, Repetition, RowTable, Shares,
+    WithinRow,
 };
 
 /// A buffer of rows: one for each position of each sample.
@@ -72,6 +73,8 @@ pub(crate) struct KernelTensors<T> {
     pub(crate) bias: Option<LeafId>,
     /// The normalisation behind the product, or alone.
     pub(crate) norm: Option<KernelNorm<T>>,
+    /// One whose numbers are numbers of the result, or are added to such.
+    pub(crate) elements: Option<(LeafId, ElementsOf)>,
 }
 
 /// A normalisation gamma (x - mean) inverse + beta whose tensors are perturbed. (For a layer
@@ -94,7 +97,8 @@ impl<T> KernelTensors<T> {
     /// The perturbed tensors, without those that are not.
     pub(crate) fn all(&self) -> impl Iterator<Item = LeafId> {
         let norm = self.norm.iter().flat_map(|norm| [norm.gamma, norm.beta]);
-        [self.weight, self.bias].into_iter().chain(norm).flatten()
+        let elements = self.elements.iter().map(|(tensor, _)| Some(*tensor));
+        [self.weight, self.bias].into_iter().chain(norm).chain(elements).flatten()
     }
 }
 

@@ -11,7 +11,7 @@ use influence_autodiff::graph::ValueId;
 use super::ids::{LeafId, StageId, StoreId};
 use super::view::{Store, StoreView};
 use super::weights::ProductWeights;
-use crate::kernels::{ChainPart, How, Matrices, Repetition, RowTable, Shares, WithinRow};
+use crate::kernels::{ChainPart, ElementsOf, How, Matrices, Repetition, RowTable, Shares, WithinRow};
 
 /// One stage.
 #[derive(Debug, Clone)]
@@ -91,6 +91,8 @@ pub(crate) struct StageTensors {
     pub(crate) bias: Option<LeafId>,
     /// The normalisation behind the product, or alone.
     pub(crate) norm: Option<StageNorm>,
+    /// One whose numbers are numbers of the result, or are added to such.
+    pub(crate) elements: Option<(LeafId, ElementsOf)>,
 }
 
 /// A normalisation gamma (x - mean) inverse + beta with constant statistics, some of whose tensors
@@ -119,7 +121,8 @@ impl StageTensors {
     /// The perturbed tensors, without those that are not.
     pub(crate) fn all(&self) -> impl Iterator<Item = LeafId> {
         let norm = self.norm.iter().flat_map(|norm| [norm.gamma, norm.beta]);
-        [self.weight, self.bias].into_iter().chain(norm).flatten()
+        let elements = self.elements.iter().map(|(tensor, _)| Some(*tensor));
+        [self.weight, self.bias].into_iter().chain(norm).chain(elements).flatten()
     }
 }
 

@@ -50,6 +50,7 @@ pub(crate) use self::forward::product::{Product, RowLayout};
 pub(crate) use self::forward::within::{Within, WithinRow};
 pub(crate) use self::gram::channels::{ByChannel, SampleCotangents, gram_of};
 pub(crate) use self::gram::depthwise::ChannelwiseGram;
+pub(crate) use self::gram::elements::ElementsOf;
 pub(crate) use self::gram::outer::TileGram;
 pub(crate) use self::gram::pairs::PairGram;
 pub(crate) use self::gram::sums::Normalized;

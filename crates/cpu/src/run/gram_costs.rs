@@ -133,7 +133,13 @@ pub(super) fn bytes<T: Number>(compiled: &Compiled<T>, lines: usize) -> usize {
 /// The same of one kernel.
 fn bytes_of<T: Number>(compiled: &Compiled<T>, kernel: &Kernel<T>, lines: usize) -> usize {
     let (positions, width) = (compiled.map(kernel.output.map).live.len(), kernel.output.channels);
-    let Some(tensors) = kernel.tensors.as_ref().filter(|tensors| tensors.weight.is_some()) else { return 0 };
+    let Some(tensors) = &kernel.tensors else { return 0 };
+    if let Some((_, elements)) = &tensors.elements {
+        return elements.gram_bytes::<T>(width, lines);
+    }
+    if tensors.weight.is_none() {
+        return 0;
+    }
     let sources = |table: &RowTable| positions * table.taps() * size_of::<Option<usize>>();
     let table = match &kernel.kind {
         KernelKind::Product { table, .. } => table,

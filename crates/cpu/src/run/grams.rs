@@ -45,6 +45,8 @@ impl Squares<'_> {
             (KernelKind::Channelwise { .. }, StepKind::Channelwise { .. }) => true,
             (KernelKind::Affine(_), StepKind::Spread { scale }) => scale.is_some(),
             (KernelKind::Within(_), StepKind::Within { .. }) => true,
+            (KernelKind::Elementwise { .. }, StepKind::Scaled { .. } | StepKind::Spread { .. }) => true,
+            (KernelKind::Rearrange { .. }, StepKind::Rearrange) => true,
             _ => false,
         };
         if !is_own {
@@ -57,6 +59,11 @@ impl Squares<'_> {
             let at = KernelSample::new(reverse, kernel, step.source, sample);
             self.product(&at, tensors);
             self.channels(&at, tensors);
+            if let Some((tensor, elements)) = &tensors.elements
+                && let Some(matrix) = self.matrix(&at, Some(*tensor))
+            {
+                matrix.copy_from_slice(&elements.gram(reverse.set, at.results));
+            }
         }
     }
 

@@ -441,6 +441,55 @@ fn grams_in_single_precision_keep_their_rank() {
     }
 }
 
+/// Tensors whose numbers are added to tokens, or are tokens: one number for each row, zero at
+/// first, where there are as many rows as channels; one for all; a class token; one for each number,
+/// behind layer normalisation and behind a ReLU.
+#[derive(Module, Debug)]
+struct Tokens {
+    rows: Param<Tensor<2>>,
+    all: Param<Tensor<1>>,
+    class: Param<Tensor<3>>,
+    positions: Vec<Param<Tensor<3>>>,
+    layer: LayerNorm,
+    hidden: Vec<Linear>,
+    head: Linear,
+}
+
+impl Tokens {
+    fn new() -> Self {
+        let device = Device::flex();
+        let tensor = |shape: [usize; 3]| Param::from_tensor(Tensor::ones(shape, &device));
+        let linear = |outputs: usize| LinearConfig::new(8, outputs).init(&device);
+        let net = Self {
+            rows: Param::from_tensor(Tensor::ones([8, 1], &device)),
+            all: Param::from_tensor(Tensor::ones([1], &device)),
+            class: tensor([1, 1, 8]),
+            positions: vec![tensor([1, 9, 8]), tensor([1, 9, 8])],
+            layer: LayerNormConfig::new(8).init(&device),
+            hidden: vec![linear(8), linear(8)],
+            head: linear(5),
+        };
+        let net = net.map(&mut Weights::new(&device, DType::F32));
+        Self { rows: Param::from_tensor(Tensor::zeros([8, 1], &device)), ..net }
+    }
+
+    fn forward(&self, x: Tensor<3>) -> Tensor<2> {
+        let [n, _, _] = x.dims();
+        let x = x + self.rows.val().unsqueeze() + self.all.val().unsqueeze();
+        let x = Tensor::cat(vec![self.class.val().expand([n, 1, 8]), x], 1) + self.positions[0].val();
+        let x = relu(self.hidden[0].forward(self.layer.forward(x)));
+        let x = self.hidden[1].forward(x.clone() + self.positions[1].val()) + x;
+        self.head.forward(gelu(x).mean_dim(1).flatten::<2>(1, 2))
+    }
+}
+
+#[test]
+fn grams_of_embeddings_and_class_tokens() {
+    let shape = [8, 8];
+    let graph = Graph::capture(&Tokens::new(), Tokens::forward, &shape, &Device::flex()).expect("captured");
+    assert_grams_are_those_of_burn(&graph, &shape, "tokens");
+}
+
 /// One weight under another shape, which two convolutions read.
 #[derive(Module, Debug)]
 struct Reshaped {

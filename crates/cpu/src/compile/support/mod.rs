@@ -77,6 +77,15 @@ impl Arrangement {
         Self { store: shape.store(axis), view: StoreView::new(UNKNOWN, shape, axis) }
     }
 
+    /// The elements of its value, in row-major order, row by row as they are stored.
+    fn stored<E: Copy + Default>(&self, elements: &[E]) -> Vec<E> {
+        let mut stored = vec![E::default(); self.store.size()];
+        for ([row, channel], element) in self.view.elements().into_iter().zip(elements) {
+            stored[row * self.store.channels + channel] = *element;
+        }
+        stored
+    }
+
     /// As another value lies that fills its store.
     fn like(view: &StoreView, store: Store) -> Self {
         Self { store, view: view.at(UNKNOWN) }

@@ -5,9 +5,18 @@ use influence_autodiff::ops::Op;
 
 use super::rowwise::repeated_indices;
 use super::{Answer, Arrangement, NewStage, Reason, StageOperand, Support, default_axis};
+use crate::compile::ids::LeafId;
 use crate::compile::stage::StageOp;
 use crate::compile::view::{Reading, SampleShape, StoreView};
-use crate::kernels::Moves;
+use crate::kernels::{ElementsOf, Moves};
+
+/// A constant, and which of its numbers each element of a shape is.
+struct RepeatedConstant {
+    numbers: Vec<f64>,
+    indices: Vec<usize>,
+    /// The perturbed tensor that it is.
+    tensor: Option<LeafId>,
+}
 
 impl<'g> Support<'_, 'g> {
     pub(super) fn reshape(&self, node: &Node) -> Result<Answer<'g>, Reason> {
@@ -144,41 +153,49 @@ impl<'g> Support<'_, 'g> {
         let [&live] = live[..] else { return Err("constants beside several values".into()) };
         let (inner, outer) = (shape.sizes[axis + 1..].iter().product::<usize>(), shape.sizes[axis]);
         let (mut elements, mut constants) = (vec![None; shape.elements()], vec![0.0; shape.elements()]);
+        let mut perturbed: Option<(LeafId, ElementsOf)> = None;
         let mut before = 0;
         for &id in &node.inputs {
             let own = self.shape(id)?;
             let width = own.sizes[axis];
+            let first = before;
             let joined = |at: usize| {
                 let (above, rest) = (at / (width * inner), at % (width * inner));
-                (above * outer + before) * inner + rest
+                (above * outer + first) * inner + rest
             };
+            before += width;
             if id == live {
                 (0..own.elements()).for_each(|at| elements[joined(at)] = Some(at));
-            } else {
-                let numbers = self.repeated_constant(id, &own).ok_or("a constant that is not known")?;
-                numbers.into_iter().enumerate().for_each(|(at, number)| constants[joined(at)] = number);
+                continue;
             }
-            before += width;
+            let RepeatedConstant { numbers, indices, tensor } = self.repeated_constant(id, &own)?;
+            for (at, &index) in indices.iter().enumerate() {
+                constants[joined(at)] = *numbers.get(index).ok_or("a constant that does not line up")?;
+            }
+            let Some(tensor) = tensor else { continue };
+            let none = vec![ElementsOf::NONE; shape.elements()];
+            let (known, of) =
+                perturbed.get_or_insert((tensor, ElementsOf { count: numbers.len(), indices: none }));
+            if *known != tensor {
+                return Err("several perturbed tensors beside a value".into());
+            }
+            indices.iter().enumerate().for_each(|(at, &index)| of.indices[joined(at)] = index as u32);
         }
         let Answer::Stage(mut own) = self.moved(self.view(live)?, shape, &elements)? else {
             return Err("a value that is not moved".into());
         };
-        let mut fill = vec![0.0; own.result.store.size()];
-        for ([row, channel], number) in own.result.view.elements().into_iter().zip(constants) {
-            fill[row * own.result.store.channels + channel] = number;
+        if let StageOp::Rearrange { fill, .. } = &mut own.op {
+            *fill = Some(own.result.stored(&constants));
         }
-        if let StageOp::Rearrange { fill: own, .. } = &mut own.op {
-            *own = Some(fill);
-        }
+        own.tensors.elements = perturbed.map(|(tensor, of)| {
+            let indices = own.result.stored(&of.indices);
+            (tensor, ElementsOf { indices, ..of })
+        });
         Ok(Answer::Stage(own))
     }
 
-    /// The elements of a constant for one sample, which may be repeated for each.
-    fn repeated_constant(&self, id: ValueId, shape: &SampleShape) -> Option<Vec<f64>> {
-        self.perturbed.direct(self.graph, id).ok()?;
-        if self.perturbed.any(self.graph, &[id]) {
-            return None;
-        }
+    /// A constant for one sample, which may be repeated for each.
+    fn repeated_constant(&self, id: ValueId, shape: &SampleShape) -> Result<RepeatedConstant, Reason> {
         let (from, sizes) = match self.graph.values()[id].origin {
             Origin::Node(at) if matches!(self.graph.nodes()[at].op, Op::Expand(_)) => {
                 let from = self.graph.nodes()[at].inputs[0];
@@ -186,11 +203,13 @@ impl<'g> Support<'_, 'g> {
             }
             _ => (id, self.graph.values()[id].shape_at(1)),
         };
-        let numbers = self.constants.numbers(from)?.to_vec();
-        let missing = shape.sizes.len().checked_sub(sizes.len())?;
+        self.perturbed.direct(self.graph, from)?;
+        let unknown = "a constant that is not known";
+        let numbers = self.constants.numbers(from).ok_or(unknown)?.to_vec();
+        let missing = shape.sizes.len().checked_sub(sizes.len()).ok_or(unknown)?;
         let sizes = [vec![1; missing], sizes].concat();
-        let indices = repeated_indices(&shape.sizes, &sizes)?;
-        indices.into_iter().map(|index| numbers.get(index).copied()).collect()
+        let indices = repeated_indices(&shape.sizes, &sizes).ok_or(unknown)?;
+        Ok(RepeatedConstant { numbers, indices, tensor: self.perturbed.tensor(self.graph, from) })
     }
 
     /// Channels side by side, along whatever axis.

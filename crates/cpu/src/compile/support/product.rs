@@ -206,7 +206,7 @@ impl<'g> Support<'_, 'g> {
             return Err("a bias of another size than the outputs".into());
         }
         let tensor = |position: usize| self.perturbed.tensor(self.graph, *node.inputs.get(position)?);
-        let tensors = StageTensors { weight: tensor(weight), bias: tensor(bias), norm: None };
+        let tensors = StageTensors { weight: tensor(weight), bias: tensor(bias), ..StageTensors::default() };
         let op = StageOp::Product { table, weights: Box::new(weights), bias: constant };
         Ok(Answer::Stage(Box::new(NewStage { tensors, ..NewStage::new(op, vec![operand], result) })))
     }

@@ -9,7 +9,7 @@ use super::{Answer, Arrangement, NewStage, Reason, Support};
 use crate::compile::ids::LeafId;
 use crate::compile::stage::{ChannelAffine, StageNorm, StageOp, StageTensors};
 use crate::compile::view::SampleShape;
-use crate::kernels::ChainPart;
+use crate::kernels::{ChainPart, ElementsOf};
 
 impl<'g> Support<'_, 'g> {
     /// Along the second axis.
@@ -78,20 +78,29 @@ impl<'g> Support<'_, 'g> {
         let numbers = self.constants.numbers(constant).ok_or("an operand that depends on the input")?;
         let sizes = self.graph.values()[constant].shape_at(1);
         let (operand, result) = self.whole(&view);
-        let elements = per_element(&result, shape, &sizes, &numbers.to_vec());
-        let elements = elements.ok_or("a constant that does not line up")?;
+        let indices = per_element(&result, shape, &sizes).ok_or("a constant that does not line up")?;
+        let numbers = numbers.to_vec();
+        let elements: Vec<f64> = indices.iter().map(|&index| numbers[index]).collect();
         let tensor = self.perturbed.tensor(self.graph, constant);
-        if tensor.is_some() && !matches!(node.op, Op::Add(_) | Op::Mul(_)) {
+        let is_gamma = matches!(node.op, Op::Mul(_));
+        if tensor.is_some() && !is_gamma && !matches!(node.op, Op::Add(_)) {
             return Err("a perturbed tensor that is neither added nor a factor".into());
         }
-        let Some(of_channels) = per_channel(&result, &elements) else {
-            if tensor.is_some() {
-                return Err("a perturbed tensor that differs among positions".into());
+        // A perturbed tensor has one number for each channel if its shape says so, whatever the
+        // numbers are.
+        let channels = result.store.channels;
+        let by_channel = tensor.is_none() || numbers.len() == channels && repeats(&indices, channels);
+        let Some(of_channels) = per_channel(&elements, channels).filter(|_| by_channel) else {
+            if tensor.is_some() && is_gamma {
+                return Err("a perturbed factor that differs among positions".into());
             }
+            let indices = indices.iter().map(|&index| index as u32).collect();
+            let own = tensor.map(|tensor| (tensor, ElementsOf { count: numbers.len(), indices }));
+            let tensors = StageTensors { elements: own, ..StageTensors::default() };
             let ChannelAffine { scale, shift } = affine(&node.op, live_first, elements)?;
             let scale = scale.iter().any(|&scale| scale != 1.0).then_some(scale);
-            let op = StageOp::Elementwise { scale, shift };
-            return Ok(Answer::Stage(Box::new(NewStage::new(op, vec![operand], result))));
+            let own = NewStage::new(StageOp::Elementwise { scale, shift }, vec![operand], result);
+            return Ok(Answer::Stage(Box::new(NewStage { tensors, ..own })));
         };
         if let (Op::Div(_), false, Some(&one), None) = (&node.op, live_first, of_channels.first(), tensor)
             && of_channels.iter().all(|other| *other == one)
@@ -104,16 +113,8 @@ impl<'g> Support<'_, 'g> {
             ))));
         }
         let affine = affine(&node.op, live_first, of_channels)?;
-        let tensors = match tensor {
-            // One number for each channel, or its gradients would have to be added up first.
-            Some(_) if sizes.iter().product::<usize>() != affine.shift.len() => {
-                return Err("a perturbed tensor that is repeated".into());
-            }
-            Some(tensor) => {
-                StageTensors { norm: Some(alone(&node.op, tensor, &affine)), ..StageTensors::default() }
-            }
-            None => StageTensors::default(),
-        };
+        let norm = tensor.map(|tensor| alone(is_gamma, tensor, &affine));
+        let tensors = StageTensors { norm, ..StageTensors::default() };
         let own = NewStage::new(StageOp::Affine(Some(affine)), vec![operand], result);
         Ok(Answer::Stage(Box::new(NewStage { tensors, ..own })))
     }
@@ -121,12 +122,9 @@ impl<'g> Support<'_, 'g> {
 
 /// A perturbed tensor that is a factor or is added: the gamma or the beta of a normalisation that
 /// does nothing else.
-fn alone(op: &Op, tensor: LeafId, affine: &ChannelAffine) -> StageNorm {
-    let norm = StageNorm::constant(affine.clone());
-    match op {
-        Op::Mul(_) => StageNorm { gamma: Some(tensor), ..norm },
-        _ => StageNorm { beta: Some(tensor), ..norm },
-    }
+fn alone(is_gamma: bool, tensor: LeafId, affine: &ChannelAffine) -> StageNorm {
+    let [gamma, beta] = [is_gamma, !is_gamma].map(|it| it.then_some(tensor));
+    StageNorm { gamma, beta, ..StageNorm::constant(affine.clone()) }
 }
 
 /// Arithmetic with constants as a scale and shift of the other operand, which comes first or
@@ -151,34 +149,26 @@ fn affine(op: &Op, live_first: bool, constants: Vec<f64>) -> Result<ChannelAffin
     }
 }
 
-/// A constant of shape `sizes`, repeated to `shape`, as one number for each number of an
-/// arrangement, row by row.
-fn per_element(
-    arrangement: &Arrangement,
-    shape: &SampleShape,
-    sizes: &[usize],
-    numbers: &[f64],
-) -> Option<Vec<f64>> {
+/// For each number of an arrangement, row by row, the index in a constant of shape `sizes` that is
+/// repeated to `shape`.
+fn per_element(arrangement: &Arrangement, shape: &SampleShape, sizes: &[usize]) -> Option<Vec<usize>> {
     if sizes.len() != shape.sizes.len()
         || sizes[shape.batch] != 1 && shape.sizes[shape.batch] != sizes[shape.batch]
     {
         return None;
     }
-    let mut found = vec![0.0; arrangement.store.size()];
-    let indices = repeated_indices(&shape.sizes, sizes)?;
-    for ([row, channel], index) in arrangement.view.elements().into_iter().zip(indices) {
-        found[row * arrangement.store.channels + channel] = numbers[index];
-    }
-    Some(found)
+    Some(arrangement.stored(&repeated_indices(&shape.sizes, sizes)?))
 }
 
-/// The same as one number for each channel, where all rows have the same.
-fn per_channel(arrangement: &Arrangement, elements: &[f64]) -> Option<Vec<f64>> {
-    let mut rows = elements.chunks_exact(arrangement.store.channels);
-    let first = rows.next()?;
-    let bits = |row: &[f64]| row.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-    let expected = bits(first);
-    rows.all(|row| bits(row) == expected).then(|| first.to_vec())
+/// Whether all rows are the same.
+fn repeats<E: PartialEq>(elements: &[E], channels: usize) -> bool {
+    elements.chunks_exact(channels).all(|row| row == &elements[..channels])
+}
+
+/// One number for each channel, where all rows have the same.
+fn per_channel(elements: &[f64], channels: usize) -> Option<Vec<f64>> {
+    let bits: Vec<u64> = elements.iter().map(|x| x.to_bits()).collect();
+    repeats(&bits, channels).then(|| elements[..channels].to_vec())
 }
 
 /// For each element of a shape, the flat index in a tensor of `sizes` that is repeated to it.

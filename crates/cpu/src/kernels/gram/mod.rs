@@ -5,11 +5,13 @@
 //! | [`channels`] | the cotangents of a sample, sorted by channel |
 //! | [`outer`] | weights, by tiles of the gradient |
 //! | [`depthwise`] | weights of depthwise convolutions |
+//! | [`elements`] | tensors whose numbers are added to those of a result |
 //! | [`pairs`] | weights, by pairs of positions |
 //! | [`sums`] | biases and normalisations |
 
 pub(crate) mod channels;
 pub(crate) mod depthwise;
+pub(crate) mod elements;
 pub(crate) mod outer;
 pub(crate) mod pairs;
 pub(crate) mod sums;
