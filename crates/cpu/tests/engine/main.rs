@@ -4,7 +4,6 @@
 mod common;
 mod input;
 mod layers;
-#[path = "../../../autodiff/tests/engine/models.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod models;
 mod networks;

@@ -1,7 +1,6 @@
 //! Shared by the tests of this crate: the trained weights and reference values, if the machine has
 //! them, and small files made in the tests.
 
-#[path = "../../../../tests/common/golden.rs"]
 mod golden;
 
 use std::collections::BTreeMap;

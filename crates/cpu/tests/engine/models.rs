@@ -1,0 +1,1 @@
+../../../autodiff/tests/engine/models.rs
