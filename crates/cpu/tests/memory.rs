@@ -4,7 +4,7 @@
 
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
+use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::module::{adaptive_avg_pool2d, conv2d, linear, max_pool2d};
 use burn::tensor::ops::{ConvOptions, MaxPoolOptions};
@@ -59,25 +59,32 @@ fn samples(count: usize) -> TensorData {
     TensorData::new(noise(count * size), [&[count], SAMPLE.as_slice()].concat())
 }
 
-/// A residual block and a concatenation whose weights may be perturbed.
+/// A residual block and a concatenation, a depthwise convolution and one in groups, an embedding
+/// and a layer normalisation, whose tensors may be perturbed.
 #[derive(Module, Debug)]
 struct PerturbedNet {
     convs: Vec<Conv2d>,
+    embedding: Param<Tensor<4>>,
+    norm: LayerNorm,
     head: Linear,
 }
 
 impl PerturbedNet {
     fn new(classes: usize) -> Self {
         let device = Device::flex();
-        let conv = |[inputs, outputs]: [usize; 2]| {
+        let conv = |[inputs, outputs, groups]: [usize; 3]| {
             let padding = PaddingConfig2d::Explicit(1, 1, 1, 1);
-            let mut conv = Conv2dConfig::new([inputs, outputs], [3, 3]).with_padding(padding).init(&device);
-            conv.weight = Param::from_tensor(weights([outputs, inputs, 3, 3], &device));
+            let config = Conv2dConfig::new([inputs, outputs], [3, 3]).with_groups(groups);
+            let mut conv = config.with_padding(padding).init(&device);
+            conv.weight = Param::from_tensor(weights([outputs, inputs / groups, 3, 3], &device));
             conv
         };
+        let convs = [[3, 32, 1], [32, 32, 1], [32, 32, 1], [32, 32, 1], [64, 64, 64], [64, 64, 4]];
         let mut head = LinearConfig::new(64, classes).init(&device);
         head.weight = Param::from_tensor(weights([64, classes], &device));
-        Self { convs: [[3, 32], [32, 32], [32, 32], [32, 32]].map(conv).to_vec(), head }
+        let embedding = Param::from_tensor(weights([1, 64, 16, 16], &device));
+        let norm = LayerNormConfig::new(64).init(&device);
+        Self { convs: convs.map(conv).to_vec(), embedding, norm, head }
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<2> {
@@ -86,6 +93,8 @@ impl PerturbedNet {
         let block = relu(conv(2, relu(conv(1, stem.clone()))) + stem);
         let pooled = max_pool2d(block, MaxPoolOptions::new([2, 2]));
         let all = relu(Tensor::cat(vec![pooled.clone(), conv(3, pooled)], 1));
+        let all = relu(conv(5, conv(4, all))) + self.embedding.val();
+        let all = self.norm.forward(all.permute([0, 2, 3, 1])).permute([0, 3, 1, 2]);
         self.head.forward(adaptive_avg_pool2d(all, [1, 1]).flatten::<2>(1, 3))
     }
 }

@@ -207,8 +207,10 @@ impl<'a> Importer<'a> {
                 continue;
             };
             let operand = external::bytes(tensor, folder).and_then(|bytes| {
-                let scalar = matches!(tensor.dims[..], [] | [1]) && names::is_generated(&tensor.name);
-                if tensor::is_float(tensor.data_type) && !scalar {
+                // A layer of one channel has biases and scales of one number.
+                let single = tensor.dims.is_empty() || tensor.dims == [1] && !has_weights(&user.op_type);
+                let literal = single && names::is_generated(&tensor.name);
+                if tensor::is_float(tensor.data_type) && !literal {
                     let layer = self.layer(&tensor.name, user, nodes).to_owned();
                     let data = tensor::weight(tensor, bytes.as_deref())?;
                     // Minus infinity marks a mask, which is not trained.
@@ -375,4 +377,9 @@ fn known(operands: &[Option<Binding>]) -> Option<Vec<Option<Host>>> {
 pub(crate) fn title(node: &NodeProto) -> &str {
     let first = || node.output.first().map_or("", String::as_str);
     if node.name.is_empty() { first() } else { &node.name }
+}
+
+/// Whether the operands of an operator, besides its first, are what a layer has learned.
+fn has_weights(operator: &str) -> bool {
+    ["Conv", "ConvTranspose", "Gemm", "PRelu"].contains(&operator) || operator.ends_with("Normalization")
 }

@@ -285,7 +285,7 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
             // A perturbed shift is read at a step of its own, which no product takes along.
             KernelKind::Elementwise { scale: None, .. }
                 if matches!(sink, Sink::Plain(CotangentRef::Compressed(_)))
-                    && kernel.tensors.as_ref().is_some_and(|tensors| tensors.elements.is_some()) =>
+                    && kernel.tensors.as_ref().is_some_and(|tensors| !tensors.elements.is_empty()) =>
             {
                 self.push(cotangent, sink, StepKind::Spread { scale: None }, id);
             }

@@ -12,12 +12,13 @@ fn of_patches(patches: Option<&Patches>) -> usize {
 impl<T: SimdFloat> Kernel<T> {
     /// Bytes of its weights, and of the tables that say which row reads which.
     fn fixed_bytes(&self) -> usize {
-        let tensors = self.tensors.as_ref().and_then(|tensors| tensors.elements.as_ref());
-        self.kind.fixed_bytes() + tensors.map_or(0, |(_, elements)| elements.bytes())
+        let elements = self.tensors.iter().flat_map(|tensors| &tensors.elements);
+        self.kind.fixed_bytes() + elements.map(|(_, elements)| elements.bytes()).sum::<usize>()
     }
 }
 
 impl<T: SimdFloat> KernelKind<T> {
+    /// Bytes of weights and tables.
     fn fixed_bytes(&self) -> usize {
         match self {
             Self::Product { table, patches, panels, .. } => {

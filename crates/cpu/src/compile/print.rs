@@ -12,7 +12,7 @@ use std::fmt;
 
 use super::program::{Compiled, Kernel, KernelKind, MapView, RowMap};
 use super::steps::{CotangentRef, Factor, ReverseStep, Sink, StepKind};
-use crate::kernels::{MatrixRole, WithinRow};
+use crate::kernels::{MatrixRole, Shares, WithinRow};
 
 impl fmt::Display for MapView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -51,7 +51,8 @@ impl<T> fmt::Display for KernelKind<T> {
             Self::Matrices(matrices) => {
                 write!(f, "{} matrix products of", matrices.operand(MatrixRole::C).corners.len())
             }
-            Self::Average { .. } => f.write_str("means of"),
+            Self::Average { shares: Shares::Rows(_), .. } => f.write_str("means of"),
+            Self::Average { shares: Shares::Taps(_), .. } => f.write_str("weighted means of"),
             Self::Maximum { .. } => f.write_str("maxima of"),
             Self::Rearrange { .. } => f.write_str("rearranged"),
             Self::Segment(segment) => {

@@ -73,8 +73,8 @@ pub(crate) struct KernelTensors<T> {
     pub(crate) bias: Option<LeafId>,
     /// The normalisation behind the product, or alone.
     pub(crate) norm: Option<KernelNorm<T>>,
-    /// One whose numbers are numbers of the result, or are added to such.
-    pub(crate) elements: Option<(LeafId, ElementsOf)>,
+    /// Those whose numbers are numbers of the result, or are added to such.
+    pub(crate) elements: Vec<(LeafId, ElementsOf)>,
 }
 
 /// A normalisation gamma (x - mean) inverse + beta whose tensors are perturbed. (For a layer

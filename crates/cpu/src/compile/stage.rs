@@ -91,12 +91,13 @@ pub(crate) struct StageTensors {
     pub(crate) bias: Option<LeafId>,
     /// The normalisation behind the product, or alone.
     pub(crate) norm: Option<StageNorm>,
-    /// One whose numbers are numbers of the result, or are added to such.
-    pub(crate) elements: Option<(LeafId, ElementsOf)>,
+    /// Those whose numbers are numbers of the result, or are added to such.
+    pub(crate) elements: Vec<(LeafId, ElementsOf)>,
 }
 
-/// A normalisation gamma (x - mean) inverse + beta with constant statistics, some of whose tensors
-/// are perturbed.
+/// A normalisation gamma (x - mean) inverse + beta, some of whose tensors are perturbed. A layer
+/// normalisation has its statistics taken off already: mean 0 and inverse 1, as a factor or a shift
+/// by itself has.
 #[derive(Debug, Clone)]
 pub(crate) struct StageNorm {
     pub(crate) gamma: Option<LeafId>,
@@ -109,7 +110,7 @@ pub(crate) struct StageNorm {
 }
 
 impl StageNorm {
-    /// A scale and shift none of whose tensors is perturbed, behind a product whose tensors are.
+    /// A scale and shift without statistics, of which no tensor is perturbed yet.
     pub(crate) fn constant(affine: ChannelAffine) -> Self {
         let channels = affine.shift.len();
         let (mean, inverse) = (vec![0.0; channels], vec![1.0; channels]);

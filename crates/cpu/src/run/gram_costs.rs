@@ -134,11 +134,9 @@ pub(super) fn bytes<T: Number>(compiled: &Compiled<T>, lines: usize) -> usize {
 fn bytes_of<T: Number>(compiled: &Compiled<T>, kernel: &Kernel<T>, lines: usize) -> usize {
     let (positions, width) = (compiled.map(kernel.output.map).live.len(), kernel.output.channels);
     let Some(tensors) = &kernel.tensors else { return 0 };
-    if let Some((_, elements)) = &tensors.elements {
-        return elements.gram_bytes::<T>(width, lines);
-    }
     if tensors.weight.is_none() {
-        return 0;
+        let each = tensors.elements.iter().map(|(_, elements)| elements.gram_bytes::<T>(width, lines));
+        return each.max().unwrap_or(0);
     }
     let sources = |table: &RowTable| positions * table.taps() * size_of::<Option<usize>>();
     let table = match &kernel.kind {
@@ -157,7 +155,8 @@ fn bytes_of<T: Number>(compiled: &Compiled<T>, kernel: &Kernel<T>, lines: usize)
     if tensors.groups > 1 {
         let together = tensors.groups.min(rayon::current_num_threads());
         let matrices = tensors.groups * lines.pow(2) * size_of::<f64>();
-        return sorted + matrices + together * (sources + columns);
+        let sums = tensors.groups * TileGram::<T>::sum_bytes(width / tensors.groups);
+        return sorted + matrices + sums + together * (sources + columns);
     }
     let patches = tensors.patches.as_ref();
     let costs = GramCosts::new(kernel, table, patches, positions, lines);
@@ -172,5 +171,5 @@ fn bytes_of<T: Number>(compiled: &Compiled<T>, kernel: &Kernel<T>, lines: usize)
         0
     };
     let patches = patches.map_or(0, |patches| TileGram::<T>::bytes(patches, inputs, lines));
-    sorted + sources + columns + pairs.max(patches)
+    sorted + sources + columns + TileGram::<T>::sum_bytes(width) + pairs.max(patches)
 }

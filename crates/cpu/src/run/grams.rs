@@ -5,7 +5,7 @@
 //! left the rows x that it reads. Of a product's weight there are three forms, and the one with the
 //! fewest operations is taken ([`GramCosts`]): *tiles* of the gradient in registers ([`TileGram`]),
 //! the same by *patches* in Winograd's form, or by *pairs* of positions ([`PairGram`]). Groups of a
-//! convolution are taken by tiles, one by one; depthwise convolutions channel by channel
+//! convolution are taken by tiles, each by itself; depthwise convolutions channel by channel
 //! ([`ChannelwiseGram`]). The gradients of per-channel parameters (biases, gamma, beta) are sums
 //! over positions.
 
@@ -59,10 +59,10 @@ impl Squares<'_> {
             let at = KernelSample::new(reverse, kernel, step.source, sample);
             self.product(&at, tensors);
             self.channels(&at, tensors);
-            if let Some((tensor, elements)) = &tensors.elements
-                && let Some(matrix) = self.matrix(&at, Some(*tensor))
-            {
-                matrix.copy_from_slice(&elements.gram(reverse.set, at.results));
+            for (tensor, elements) in &tensors.elements {
+                if let Some(matrix) = self.matrix(&at, Some(*tensor)) {
+                    matrix.copy_from_slice(&elements.gram(reverse.set, at.results));
+                }
             }
         }
     }
@@ -96,7 +96,7 @@ impl Squares<'_> {
         }
     }
 
-    /// Per-channel parameters: biases, and the tensors of a batch normalisation.
+    /// Per-channel parameters: biases, and gamma and beta of normalisations, factors and shifts.
     fn channels<T: Number>(&mut self, at: &KernelSample<'_, T>, tensors: &KernelTensors<T>) {
         let (set, lines) = (at.reverse.set, at.reverse.lines);
         let norm = tensors.norm.as_ref();

@@ -7,8 +7,7 @@
 
 use crate::kernels::{
     self, CotangentTarget, Cotangents, DenseRows, GatherPullback, InstructionSet, LineLayout, Links,
-    MatricesPullback, MovesPullback, Pullback, ScaledPullback, Share, Shares, SpreadPullback, Start,
-    WithinPullback,
+    MatricesPullback, MovesPullback, Pullback, ScaledPullback, Share, SpreadPullback, Start, WithinPullback,
 };
 
 use burn::tensor::TensorData;
@@ -304,11 +303,7 @@ impl<T: Number> ReversePass<'_, T> {
             }
             StepKind::Average { links } => {
                 let KernelKind::Average { table, shares } = kernel else { return };
-                let share = match shares {
-                    Shares::Rows(shares) => Share::Even(shares),
-                    Shares::Taps(shares) => Share::Taps(shares, table.taps()),
-                };
-                self.gather(step, links, source, share, add, out);
+                self.gather(step, links, source, Share::Window(shares, table.taps()), add, out);
             }
             StepKind::Maximum { links } => {
                 let KernelKind::Maximum { choices, .. } = kernel else { return };

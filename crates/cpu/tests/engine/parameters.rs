@@ -13,7 +13,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use influence_autodiff::{Combinations, Graph, Leaves, Options, Precision, SampleGrams};
 use influence_cpu::{Engine, InstructionSet};
 
-use crate::models::{Weights, batch};
+use crate::common::difference;
+use crate::models::{Weights, batch, jacobians};
 
 /// Rounding of f64 along a dozen layers, relative to the largest entry of a matrix.
 const DOUBLE: f64 = 1e-11;
@@ -442,13 +443,13 @@ fn grams_in_single_precision_keep_their_rank() {
 }
 
 /// Tensors whose numbers are added to tokens, or are tokens: one number for each row, zero at
-/// first, where there are as many rows as channels; one for all; a class token; one for each number,
-/// behind layer normalisation and behind a ReLU.
+/// first, where there are as many rows as channels; one for all; class tokens before and
+/// behind; one for each number, behind layer normalisation and behind a ReLU.
 #[derive(Module, Debug)]
 struct Tokens {
     rows: Param<Tensor<2>>,
     all: Param<Tensor<1>>,
-    class: Param<Tensor<3>>,
+    classes: Vec<Param<Tensor<3>>>,
     positions: Vec<Param<Tensor<3>>>,
     layer: LayerNorm,
     hidden: Vec<Linear>,
@@ -463,8 +464,8 @@ impl Tokens {
         let net = Self {
             rows: Param::from_tensor(Tensor::ones([8, 1], &device)),
             all: Param::from_tensor(Tensor::ones([1], &device)),
-            class: tensor([1, 1, 8]),
-            positions: vec![tensor([1, 9, 8]), tensor([1, 9, 8])],
+            classes: vec![tensor([1, 1, 8]), tensor([1, 2, 8])],
+            positions: vec![tensor([1, 11, 8]), tensor([1, 11, 8])],
             layer: LayerNormConfig::new(8).init(&device),
             hidden: vec![linear(8), linear(8)],
             head: linear(5),
@@ -476,7 +477,9 @@ impl Tokens {
     fn forward(&self, x: Tensor<3>) -> Tensor<2> {
         let [n, _, _] = x.dims();
         let x = x + self.rows.val().unsqueeze() + self.all.val().unsqueeze();
-        let x = Tensor::cat(vec![self.class.val().expand([n, 1, 8]), x], 1) + self.positions[0].val();
+        let [class, ends] = [0, 1].map(|at| self.classes[at].val());
+        let x = Tensor::cat(vec![class.expand([n, 1, 8]), x, ends.expand([n, 2, 8])], 1);
+        let x = x - self.positions[0].val();
         let x = relu(self.hidden[0].forward(self.layer.forward(x)));
         let x = self.hidden[1].forward(x.clone() + self.positions[1].val()) + x;
         self.head.forward(gelu(x).mean_dim(1).flatten::<2>(1, 2))
@@ -488,6 +491,43 @@ fn grams_of_embeddings_and_class_tokens() {
     let shape = [8, 8];
     let graph = Graph::capture(&Tokens::new(), Tokens::forward, &shape, &Device::flex()).expect("captured");
     assert_grams_are_those_of_burn(&graph, &shape, "tokens");
+}
+
+/// A convolution over several images of each sample, an axis of which is folded into the batch: wide
+/// enough for Winograd's form, which is of one image.
+#[derive(Module, Debug)]
+struct Frames {
+    conv: Conv2d,
+    head: Linear,
+}
+
+#[test]
+fn several_images_of_a_sample() {
+    let device = Device::flex();
+    // Enough patches for the forward pass, and for the gradient alone.
+    for side in [8, 5] {
+        let shape = [2, 16, side, side];
+        let net = Frames {
+            conv: Conv2dConfig::new([16, 16], [3, 3])
+                .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+                .init(&device),
+            head: LinearConfig::new(2 * 16 * side * side, 5).init(&device),
+        };
+        let net = net.map(&mut Weights::new(&device, DType::F32));
+        let forward = |net: &Frames, x: Tensor<5>| {
+            let [n, frames, channels, height, width] = x.dims();
+            let x = net.conv.forward(x.reshape([n * frames, channels, height, width]));
+            net.head.forward(gelu(x).reshape([n, frames * channels * height * width]))
+        };
+        let graph = Graph::capture(&net, forward, &shape, &device).expect("captured");
+        assert_grams_are_those_of_burn(&graph, &shape, &format!("frames of {side}"));
+        let [own, burn] = [Engine::Cpu(None), Engine::Burn].map(|engine| {
+            let options = Options { precision: Precision::F64, ..Options::default() };
+            let program = engine.load(graph.clone(), Leaves::input(), &device, &options).expect("it loads");
+            jacobians(&program, &batch(3, &shape))
+        });
+        assert!(difference(&own, &burn) < DOUBLE);
+    }
 }
 
 /// One weight under another shape, which two convolutions read.

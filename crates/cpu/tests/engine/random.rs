@@ -86,14 +86,12 @@ fn apply(norms: &Norms, instruction: Instruction, values: &[Tensor<4>]) -> Optio
             tanh(low + shift) * high.square()
         }
         30 if h * w < 200 => {
-            let groups = if c % 2 == 0 { 1 + first % 2 } else { 1 };
-            let options = ConvTransposeOptions::new(
-                [1 + second % 2, 2],
-                [first % 2, 1],
-                [0, second % 2],
-                [1, 1 + first % 2],
-                groups,
-            );
+            let groups = [1, if c % 2 == 0 { 2 } else { 1 }, c][first % 3];
+            // What is added behind is less than the stride or the dilation.
+            let stride = [1 + second % 2, 2];
+            let behind = [second % 2, channels % 2];
+            let options =
+                ConvTransposeOptions::new(stride, [first % 2, 1], behind, [1 + first % 2, 1], groups);
             let weight = weights([c, channels.div_ceil(groups), 2, 3], first, &device);
             let bias = weights([channels.div_ceil(groups) * groups], second, &device);
             conv_transpose2d(a, weight, Some(bias), options)

@@ -67,12 +67,12 @@ impl Golden {
 /// The golden files beside the repository, by name. Where there are none, prints a line and returns
 /// only the one in tests/golden.
 pub fn golden_files() -> Vec<(String, Golden)> {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let entries = std::fs::read_dir(own.join("../shared/golden")).or_else(|_| {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let entries = std::fs::read_dir(own.join("../../../shared/golden")).or_else(|_| {
         println!("skipped: no golden files beside the repository (shared/golden); only the one in tests/golden is checked");
         std::fs::read_dir(own.join("tests/golden"))
     });
-    let entries = entries.expect("the repository's own golden file");
+    let entries = entries.expect("the crate's own golden file");
     let mut paths: Vec<_> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|end| end == "safetensors"));
     paths.sort();

@@ -153,7 +153,7 @@ impl<'g> Support<'_, 'g> {
         let [&live] = live[..] else { return Err("constants beside several values".into()) };
         let (inner, outer) = (shape.sizes[axis + 1..].iter().product::<usize>(), shape.sizes[axis]);
         let (mut elements, mut constants) = (vec![None; shape.elements()], vec![0.0; shape.elements()]);
-        let mut perturbed: Option<(LeafId, ElementsOf)> = None;
+        let mut perturbed: Vec<(LeafId, ElementsOf)> = Vec::new();
         let mut before = 0;
         for &id in &node.inputs {
             let own = self.shape(id)?;
@@ -173,13 +173,11 @@ impl<'g> Support<'_, 'g> {
                 constants[joined(at)] = *numbers.get(index).ok_or("a constant that does not line up")?;
             }
             let Some(tensor) = tensor else { continue };
-            let none = vec![ElementsOf::NONE; shape.elements()];
-            let (known, of) =
-                perturbed.get_or_insert((tensor, ElementsOf { count: numbers.len(), indices: none }));
-            if *known != tensor {
-                return Err("several perturbed tensors beside a value".into());
-            }
+            // (One that is here twice runs in a segment, where its gradients are added.)
+            let mut of =
+                ElementsOf { count: numbers.len(), indices: vec![ElementsOf::NONE; shape.elements()] };
             indices.iter().enumerate().for_each(|(at, &index)| of.indices[joined(at)] = index as u32);
+            perturbed.push((tensor, of));
         }
         let Answer::Stage(mut own) = self.moved(self.view(live)?, shape, &elements)? else {
             return Err("a value that is not moved".into());
@@ -187,10 +185,11 @@ impl<'g> Support<'_, 'g> {
         if let StageOp::Rearrange { fill, .. } = &mut own.op {
             *fill = Some(own.result.stored(&constants));
         }
-        own.tensors.elements = perturbed.map(|(tensor, of)| {
+        let stored = |(tensor, of): (LeafId, ElementsOf)| {
             let indices = own.result.stored(&of.indices);
             (tensor, ElementsOf { indices, ..of })
-        });
+        };
+        own.tensors.elements = perturbed.into_iter().map(stored).collect();
         Ok(Answer::Stage(own))
     }
 

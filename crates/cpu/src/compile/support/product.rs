@@ -27,7 +27,8 @@ impl<'g> Support<'_, 'g> {
         let window = SlidingWindow::of_conv(conv, self.kernel(node)?);
         // Winograd's form takes one image per sample, whose rows are all of its store in order:
         // then the rows of a patch follow from its position alone.
-        let plain = operand.reading.rows.iter().copied().eq(0..self.read_rows(&operand));
+        let one = self.shape(node.inputs[0])?.sizes[0] == 1;
+        let plain = one && operand.reading.rows.iter().copied().eq(0..self.read_rows(&operand));
         let neighbours = plain.then(|| window.neighbours(from, to)).flatten();
         let table = self.through(&operand, window.table(from, to), area(from));
         self.sliding(node, operand, table, WeightLayout::Convolution, conv.groups, neighbours)

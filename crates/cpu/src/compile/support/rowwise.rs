@@ -83,8 +83,9 @@ impl<'g> Support<'_, 'g> {
         let elements: Vec<f64> = indices.iter().map(|&index| numbers[index]).collect();
         let tensor = self.perturbed.tensor(self.graph, constant);
         let is_gamma = matches!(node.op, Op::Mul(_));
-        if tensor.is_some() && !is_gamma && !matches!(node.op, Op::Add(_)) {
-            return Err("a perturbed tensor that is neither added nor a factor".into());
+        // (The Gram matrix of what is subtracted is that of what is added.)
+        if tensor.is_some() && matches!(node.op, Op::Div(_)) {
+            return Err("a perturbed tensor in a quotient".into());
         }
         // A perturbed tensor has one number for each channel if its shape says so, whatever the
         // numbers are.
@@ -92,11 +93,11 @@ impl<'g> Support<'_, 'g> {
         let by_channel = tensor.is_none() || numbers.len() == channels && repeats(&indices, channels);
         let Some(of_channels) = per_channel(&elements, channels).filter(|_| by_channel) else {
             if tensor.is_some() && is_gamma {
-                return Err("a perturbed factor that differs among positions".into());
+                return Err("a perturbed factor that is not one number for each channel".into());
             }
             let indices = indices.iter().map(|&index| index as u32).collect();
-            let own = tensor.map(|tensor| (tensor, ElementsOf { count: numbers.len(), indices }));
-            let tensors = StageTensors { elements: own, ..StageTensors::default() };
+            let added = tensor.map(|tensor| (tensor, ElementsOf { count: numbers.len(), indices }));
+            let tensors = StageTensors { elements: added.into_iter().collect(), ..StageTensors::default() };
             let ChannelAffine { scale, shift } = affine(&node.op, live_first, elements)?;
             let scale = scale.iter().any(|&scale| scale != 1.0).then_some(scale);
             let own = NewStage::new(StageOp::Elementwise { scale, shift }, vec![operand], result);
@@ -113,7 +114,7 @@ impl<'g> Support<'_, 'g> {
             ))));
         }
         let affine = affine(&node.op, live_first, of_channels)?;
-        let norm = tensor.map(|tensor| alone(is_gamma, tensor, &affine));
+        let norm = tensor.map(|tensor| lone_norm(is_gamma, tensor, &affine));
         let tensors = StageTensors { norm, ..StageTensors::default() };
         let own = NewStage::new(StageOp::Affine(Some(affine)), vec![operand], result);
         Ok(Answer::Stage(Box::new(NewStage { tensors, ..own })))
@@ -122,7 +123,7 @@ impl<'g> Support<'_, 'g> {
 
 /// A perturbed tensor that is a factor or is added: the gamma or the beta of a normalisation that
 /// does nothing else.
-fn alone(is_gamma: bool, tensor: LeafId, affine: &ChannelAffine) -> StageNorm {
+fn lone_norm(is_gamma: bool, tensor: LeafId, affine: &ChannelAffine) -> StageNorm {
     let [gamma, beta] = [is_gamma, !is_gamma].map(|it| it.then_some(tensor));
     StageNorm { gamma, beta, ..StageNorm::constant(affine.clone()) }
 }

@@ -5,7 +5,7 @@
 use crate::kernels::gram::channels::{SampleCotangents, gram_of};
 use crate::kernels::simd::{InstructionSet, SimdFloat};
 
-/// Which number of a tensor each number of a sample's result is, or has been added to it.
+/// For each number of a sample's result, which number of a tensor it is, or has been added to it.
 #[derive(Debug, Clone)]
 pub(crate) struct ElementsOf {
     /// How many numbers the tensor has.

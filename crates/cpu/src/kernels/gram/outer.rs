@@ -66,7 +66,12 @@ impl<T: SimdFloat> TileGram<'_, T> {
             let outputs = [first + group * outputs, first + (group + 1) * outputs];
             Self { rows, outputs, ..*self }.gram(set, sample)
         };
-        let parts: Vec<_> = (0..groups).into_par_iter().map(of_group).collect();
+        // Groups side by side, or the outputs of each: then no more columns are held than there are
+        // threads.
+        let parts: Vec<_> = match outputs > CHANNELS {
+            true => (0..groups).map(of_group).collect(),
+            false => (0..groups).into_par_iter().map(of_group).collect(),
+        };
         let mut gram = vec![0.0; self.entries.lines.pow(2)];
         for part in parts {
             gram.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
@@ -104,6 +109,12 @@ impl<T: SimdFloat> TileGram<'_, T> {
             }
         }
         columns
+    }
+
+    /// Bytes that the sums of so many outputs take.
+    #[must_use]
+    pub(crate) fn sum_bytes(outputs: usize) -> usize {
+        outputs.div_ceil(CHANNELS) * size_of::<LinePairSums>()
     }
 
     /// Bytes that the columns of so many positions and inputs take, where they are made.

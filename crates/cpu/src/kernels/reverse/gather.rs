@@ -7,6 +7,7 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use crate::kernels::forward::pool::Shares;
 use crate::kernels::layout::cotangent::{
     CotangentTarget, Cotangents, LineLayout, Lines, RowTile, scale_lines,
 };
@@ -17,11 +18,8 @@ use crate::kernels::simd::{InstructionSet, SimdFloat, load, store};
 /// The share that a row has in the cotangents of a row that reads it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Share<'a, T> {
-    /// A factor for each position of the reading row.
-    Even(&'a [T]),
-    /// A factor for each tap of each position of the reading row, `[position][tap]`, with the number
-    /// of taps.
-    Taps(&'a [T], usize),
+    /// The factors of the reading window, and how many taps it has.
+    Window(&'a Shares<T>, usize),
     /// The channels that chose the tap, whole, and nothing of the others: the choices, `[reading
     /// row][channel]`.
     Chosen(&'a [u16]),
@@ -102,12 +100,11 @@ impl<T: SimdFloat> GatherPullback<'_, T> {
         for (tile, read) in tile.chunks_exact_mut(self.channels).zip(read.chunks_exact(stride)) {
             let read = &read[..wide];
             match self.share {
-                Share::Even(shares) => {
-                    let share = shares[link.row];
-                    tile.iter_mut().zip(read).for_each(|(sum, x)| *sum = *sum + *x * share);
-                }
-                Share::Taps(shares, taps) => {
-                    let share = shares[link.row * taps + link.tap];
+                Share::Window(shares, taps) => {
+                    let share = match shares {
+                        Shares::Rows(shares) => shares[link.row],
+                        Shares::Taps(shares) => shares[link.row * taps + link.tap],
+                    };
                     tile.iter_mut().zip(read).for_each(|(sum, x)| *sum = *sum + *x * share);
                 }
                 Share::Chosen(choices) => {

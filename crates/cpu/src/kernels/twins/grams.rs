@@ -1,8 +1,8 @@
 //! Gram matrices of gradients.
 
 use crate::kernels::{
-    ByChannel, ChannelwiseGram, Cotangents, DenseRows, LineLayout, Normalized, PairGram, Patches, RowTable,
-    SampleCotangents, SimdFloat, TileGram, WinogradForm, gram_of,
+    ByChannel, ChannelwiseGram, Cotangents, DenseRows, ElementsOf, LineLayout, Normalized, PairGram, Patches,
+    RowTable, SampleCotangents, SimdFloat, TileGram, WinogradForm, gram_of,
 };
 use proptest::prelude::*;
 
@@ -73,6 +73,19 @@ fn check_gram<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Option<
             live.iter().flat_map(|&p| live.iter().map(move |&q| (p, q))).map(|(p, q)| pair(p, q)).collect();
         let normalized = Normalized { rows: others, mean: &mean, inverse: &inverse };
         let weight = inner_products(&gradients);
+        // Each number of the result belongs to one of five numbers of a tensor, or to none.
+        let of = |p: usize, o: usize| (p * 3 + o * 7) % 6;
+        let mut owned = vec![vec![0.0; 5]; lines];
+        for (&p, v, o) in
+            live.iter().flat_map(|p| (0..lines).flat_map(move |v| (0..outputs).map(move |o| (p, v, o))))
+        {
+            if let Some(sum) = owned[v].get_mut(of(p, o)) {
+                *sum += g(p, v, o);
+            }
+        }
+        let places = (0..behind).flat_map(|p| (0..outputs).map(move |o| of(p, o)));
+        let indices = places.map(|at| if at < 5 { at as u32 } else { ElementsOf::NONE }).collect();
+        let elements = ElementsOf { count: 5, indices };
         let biases: Vec<Vec<f64>> = sums.chunks(outputs).map(<[f64]>::to_vec).collect();
         for set in sets() {
             let outer = TileGram {
@@ -92,6 +105,7 @@ fn check_gram<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Option<
             near(&found, &sums, unit, "sums");
             near(&products, &moments, unit, "moments");
             assert_eq!(at.sums(set, None), [found, vec![]], "{set}, {case:?}");
+            near(&elements.gram(set, at), &inner_products(&owned), f64::EPSILON, "elements");
             near(&gram_of(set, &sums, lines), &inner_products(&biases), f64::EPSILON, "bias");
         }
     }
