@@ -3,6 +3,7 @@
 mod both;
 mod eegnet;
 mod loading;
+mod relus;
 mod reshaped;
 
 use burn::module::Module;

@@ -498,13 +498,17 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
         }
     }
 
+    /// Makes steps of all that waits for a cotangent, before something reads it.
+    fn complete(&mut self, cotangent: CotangentRef) {
+        let CotangentRef::Compressed(mask) = cotangent else { return };
+        for (part, kernel) in self.waiting.remove(&mask).unwrap_or_default() {
+            self.push(part, Sink::Plain(cotangent), StepKind::Spread { scale: None }, kernel);
+        }
+    }
+
     /// Adds a step, and before it all that its source still waits for.
     fn push(&mut self, source: CotangentRef, target: Sink, mut kind: StepKind<T>, kernel: KernelId) {
-        if let CotangentRef::Compressed(mask) = source {
-            for (cotangent, kernel) in self.waiting.remove(&mask).unwrap_or_default() {
-                self.push(cotangent, Sink::Plain(source), StepKind::Spread { scale: None }, kernel);
-            }
-        }
+        self.complete(source);
         // No cotangent has reached the result: nothing of it depends on what the kernel computes.
         if !self.written.contains(&source.site()) {
             return;
@@ -517,6 +521,7 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
             && !self.written.contains(&site)
             && let Some((cotangent, _)) = self.waiting.get_mut(&mask).and_then(Vec::pop)
         {
+            self.complete(cotangent);
             *identity = self.written.contains(&cotangent.site()).then_some(cotangent);
         }
         let first = self.written.insert(site);
