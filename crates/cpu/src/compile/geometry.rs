@@ -46,11 +46,7 @@ impl SlidingWindow {
             let padded = at * self.stride[axis] + tap * self.dilation[axis];
             padded.checked_sub(self.before[axis]).filter(|&found| found < from[axis])
         };
-        RowTable::new(area(to), area(self.kernel), area(from), |row, tap| {
-            let y = along(0, row / to[1], tap / self.kernel[1])?;
-            let x = along(1, row % to[1], tap % self.kernel[1])?;
-            Some(y * from[1] + x)
-        })
+        table(self.kernel, from, to, along)
     }
 }
 
@@ -93,6 +89,17 @@ pub(crate) fn transposed(conv: &ConvTranspose2d, kernel: Extent, from: Extent, t
         let found = padded / conv.stride[axis];
         (padded % conv.stride[axis] == 0 && found < from[axis]).then_some(found)
     };
+    table(kernel, from, to, along)
+}
+
+/// The positions that windows of an extent read, from what is read along each axis: at an index of
+/// the result and by a tap of the window.
+fn table(
+    kernel: Extent,
+    from: Extent,
+    to: Extent,
+    along: impl Fn(usize, usize, usize) -> Option<usize>,
+) -> RowTable {
     RowTable::new(area(to), area(kernel), area(from), |row, tap| {
         let y = along(0, row / to[1], tap / kernel[1])?;
         let x = along(1, row % to[1], tap % kernel[1])?;
@@ -121,13 +128,9 @@ pub(crate) fn adaptive(pool: &AdaptiveAvgPool2d, from: Extent) -> (RowTable, Vec
     };
     let largest = |axis: usize| (0..to[axis]).map(|at| span(axis, at).1).max().unwrap_or(1);
     let kernel = [largest(0), largest(1)];
-    let table = RowTable::new(area(to), area(kernel), area(from), |row, tap| {
-        let along = |axis: usize, at: usize, tap: usize| {
-            let (first, count) = span(axis, at);
-            (tap < count).then_some(first + tap)
-        };
-        let y = along(0, row / to[1], tap / kernel[1])?;
-        Some(y * from[1] + along(1, row % to[1], tap % kernel[1])?)
+    let table = table(kernel, from, to, |axis, at, tap| {
+        let (first, count) = span(axis, at);
+        (tap < count).then_some(first + tap)
     });
     let counts = (0..area(to)).map(|row| span(0, row / to[1]).1 * span(1, row % to[1]).1).collect();
     (table, counts)

@@ -2,8 +2,10 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
-use burn::tensor::module::{avg_pool2d, conv2d, max_pool2d};
-use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
+use burn::tensor::module::{avg_pool2d, conv_transpose2d, conv2d, interpolate, max_pool2d};
+use burn::tensor::ops::{
+    AvgPoolOptions, ConvOptions, ConvTransposeOptions, InterpolateMode, InterpolateOptions, MaxPoolOptions,
+};
 
 use crate::common::{MOST, weights};
 
@@ -73,4 +75,30 @@ pub(super) fn means(x: Tensor<4>, choice: usize) -> Tensor<4> {
         x,
         AvgPoolOptions { kernel_size: [2, 2], stride: [2, 1], padding, count_include_pad, ceil_mode: false },
     )
+}
+
+/// A transposed convolution, in one group, two, or as many as there are channels.
+pub(super) fn transposed(x: Tensor<4>, first: usize, second: usize, channels: usize) -> Tensor<4> {
+    let ([_, c, _, _], device) = (x.dims(), x.device());
+    let groups = [1, if c % 2 == 0 { 2 } else { 1 }, c][first % 3];
+    // What is added behind is less than the stride or the dilation.
+    let (stride, behind) = ([1 + second % 2, 2], [second % 2, channels % 2]);
+    let options = ConvTransposeOptions::new(stride, [first % 2, 1], behind, [1 + first % 2, 1], groups);
+    let weight = weights([c, channels.div_ceil(groups), 2, 3], first, &device);
+    let bias = weights([channels.div_ceil(groups) * groups], second, &device);
+    conv_transpose2d(x, weight, Some(bias), options)
+}
+
+/// Interpolation to another size.
+pub(super) fn resized(x: Tensor<4>, first: usize, second: usize, channels: usize) -> Tensor<4> {
+    let modes = [
+        InterpolateMode::Nearest,
+        InterpolateMode::Bilinear,
+        InterpolateMode::Bicubic,
+        InterpolateMode::Lanczos3,
+    ];
+    let options = InterpolateOptions::new(modes[first % 4].clone())
+        .with_output_size([1 + second, 1 + channels % 13])
+        .with_align_corners(channels.is_multiple_of(2));
+    interpolate(x, options)
 }

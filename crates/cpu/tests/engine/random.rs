@@ -4,15 +4,15 @@
 //! A network is a list of instructions on a stack of images, so that any list is a valid network.
 
 use burn::tensor::activation::{gelu, leaky_relu, relu, sigmoid, softmax, tanh};
-use burn::tensor::module::{adaptive_avg_pool2d, conv_transpose2d, conv2d, interpolate, linear};
-use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, InterpolateMode, InterpolateOptions};
+use burn::tensor::module::{adaptive_avg_pool2d, conv2d, linear};
+use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor};
 use influence_autodiff::{Graph, Precision};
 use influence_cpu::Engine;
 use proptest::prelude::*;
 
 use crate::common::{DOUBLE, MOST, Norms, difference, program, sets, weights};
-use crate::layers::{bottleneck, grouped, maxima, means, normalised, squeezed};
+use crate::layers::{bottleneck, grouped, maxima, means, normalised, resized, squeezed, transposed};
 use crate::models::{batch, jacobians};
 
 /// One image of a random network: enough patches for Winograd's form.
@@ -85,29 +85,8 @@ fn apply(norms: &Norms, instruction: Instruction, values: &[Tensor<4>]) -> Optio
             let shift = weights([1, c / 2, h, w], second, &device);
             tanh(low + shift) * high.square()
         }
-        30 if h * w < 200 => {
-            let groups = [1, if c % 2 == 0 { 2 } else { 1 }, c][first % 3];
-            // What is added behind is less than the stride or the dilation.
-            let stride = [1 + second % 2, 2];
-            let behind = [second % 2, channels % 2];
-            let options =
-                ConvTransposeOptions::new(stride, [first % 2, 1], behind, [1 + first % 2, 1], groups);
-            let weight = weights([c, channels.div_ceil(groups), 2, 3], first, &device);
-            let bias = weights([channels.div_ceil(groups) * groups], second, &device);
-            conv_transpose2d(a, weight, Some(bias), options)
-        }
-        31 => {
-            let modes = [
-                InterpolateMode::Nearest,
-                InterpolateMode::Bilinear,
-                InterpolateMode::Bicubic,
-                InterpolateMode::Lanczos3,
-            ];
-            let options = InterpolateOptions::new(modes[first % 4].clone())
-                .with_output_size([1 + second, 1 + channels % 13])
-                .with_align_corners(channels % 2 == 0);
-            interpolate(a, options)
-        }
+        30 if h * w < 200 => transposed(a, first, second, channels),
+        31 => resized(a, first, second, channels),
         _ => return None,
     })
 }

@@ -73,19 +73,6 @@ fn check_gram<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Option<
             live.iter().flat_map(|&p| live.iter().map(move |&q| (p, q))).map(|(p, q)| pair(p, q)).collect();
         let normalized = Normalized { rows: others, mean: &mean, inverse: &inverse };
         let weight = inner_products(&gradients);
-        // Each number of the result belongs to one of five numbers of a tensor, or to none.
-        let of = |p: usize, o: usize| (p * 3 + o * 7) % 6;
-        let mut owned = vec![vec![0.0; 5]; lines];
-        for (&p, v, o) in
-            live.iter().flat_map(|p| (0..lines).flat_map(move |v| (0..outputs).map(move |o| (p, v, o))))
-        {
-            if let Some(sum) = owned[v].get_mut(of(p, o)) {
-                *sum += g(p, v, o);
-            }
-        }
-        let places = (0..behind).flat_map(|p| (0..outputs).map(move |o| of(p, o)));
-        let indices = places.map(|at| if at < 5 { at as u32 } else { ElementsOf::NONE }).collect();
-        let elements = ElementsOf { count: 5, indices };
         let biases: Vec<Vec<f64>> = sums.chunks(outputs).map(<[f64]>::to_vec).collect();
         for set in sets() {
             let outer = TileGram {
@@ -105,7 +92,6 @@ fn check_gram<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Option<
             near(&found, &sums, unit, "sums");
             near(&products, &moments, unit, "moments");
             assert_eq!(at.sums(set, None), [found, vec![]], "{set}, {case:?}");
-            near(&elements.gram(set, at), &inner_products(&owned), f64::EPSILON, "elements");
             near(&gram_of(set, &sums, lines), &inner_products(&biases), f64::EPSILON, "bias");
         }
     }
@@ -148,6 +134,38 @@ fn check_gram_depthwise<T: SimdFloat>(case: &LayerCase, unit: f64) {
     }
 }
 
+/// The Gram matrix of a tensor of five numbers, to one of which each number of a result belongs, or
+/// to none.
+fn check_gram_elements<T: SimdFloat>(case: &LayerCase) {
+    let mut draws = Draws(case.seed);
+    let LayerCase { samples, outputs: channels, rows: [_, behind], lines, share, .. } = *case;
+    let live: Vec<_> = (0..behind).filter(|_| draws.below(10) < 7).collect();
+    let mask = draws.active(samples * behind, channels, share);
+    let of = |p: usize, c: usize| (p * 3 + c * 7) % 6;
+    let owners = (0..behind).flat_map(|p| (0..channels).map(move |c| of(p, c)));
+    let indices = owners.map(|at| if at < 5 { at as u32 } else { ElementsOf::NONE }).collect();
+    let elements = ElementsOf { count: 5, indices };
+    let dense = LineLayout::Dense { pitch: channels + 5, offset: 2, channels };
+    for layout in [LineLayout::Compressed(&mask), dense] {
+        let cotangents: GivenCotangents<T> = given(layout, samples * behind, lines, &mut draws);
+        let source = Cotangents { values: &cotangents.values, layout };
+        for sample in 0..samples {
+            let mut owned = vec![vec![0.0; 5]; lines];
+            for (&p, v) in live.iter().flat_map(|p| (0..lines).map(move |v| (p, v))) {
+                let first = ((sample * behind + p) * lines + v) * channels;
+                for (c, g) in cotangents.full[first..first + channels].iter().enumerate() {
+                    owned[v].get_mut(of(p, c)).into_iter().for_each(|sum| *sum += g);
+                }
+            }
+            let at = SampleCotangents { source, lines, rows: behind, live: &live, sample };
+            for set in sets() {
+                let what = format!("{set}, elements, {layout:?}, {case:?}");
+                near(&elements.gram(set, at), &inner_products(&owned), f64::EPSILON, &what);
+            }
+        }
+    }
+}
+
 /// The inner products of rows, `[V, V]`.
 fn inner_products(rows: &[Vec<f64>]) -> Vec<f64> {
     let dot = |v: &Vec<f64>, w: &Vec<f64>| v.iter().zip(w).map(|(a, b)| a * b).sum();
@@ -182,5 +200,11 @@ proptest! {
     fn gram_depthwise(case in cases()) {
         check_gram_depthwise::<f32>(&case, f64::from(f32::EPSILON));
         check_gram_depthwise::<f64>(&case, f64::EPSILON);
+    }
+
+    #[test]
+    fn gram_of_elements(case in cases()) {
+        check_gram_elements::<f32>(&case);
+        check_gram_elements::<f64>(&case);
     }
 }
