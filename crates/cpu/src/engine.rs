@@ -44,6 +44,10 @@ impl Engine {
         let fault = |panic| Err(NotCompiled::Unsupported(format!("a fault in its compiler: {panic}")));
         match compiled.unwrap_or_else(fault) {
             Ok(executor) => {
+                let executor = match options.memory {
+                    Some(limit) => executor.within(limit, rayon::current_num_threads()),
+                    None => executor,
+                };
                 let footprint = executor.footprint();
                 Program::on(shared, leaves, Box::new(executor), footprint, device, options)
             }

@@ -282,6 +282,14 @@ impl<T> Compiled<T> {
         &self.segments[id.index()]
     }
 
+    /// Whether rows in lanes take less time for many cotangents: there are masks, and kernels for
+    /// all steps of the reverse pass.
+    pub(crate) fn fits_lanes(&self) -> bool {
+        !self.perturbs_parameters
+            && !self.masks.is_empty()
+            && self.steps.iter().flat_map(ReverseStep::parts).all(|step| step.kind.fits_lanes())
+    }
+
     /// Whether the reverse pass reads the values of a map.
     pub(crate) fn keeps(&self, map: MapId) -> bool {
         self.perturbs_parameters

@@ -126,6 +126,23 @@ pub(crate) enum StepKind<T> {
     Segment { sources: Vec<Option<CotangentRef>>, targets: Vec<(Sink, bool)> },
 }
 
+impl<T> StepKind<T> {
+    /// Whether its kernel takes rows in lanes.
+    pub(crate) fn fits_lanes(&self) -> bool {
+        match self {
+            Self::Product { patches, .. } => patches.is_none(),
+            Self::Together(_)
+            | Self::Columns { .. }
+            | Self::Channelwise { .. }
+            | Self::Spread { .. }
+            | Self::Average { .. }
+            | Self::Maximum { .. }
+            | Self::Rearrange => true,
+            Self::Scaled { .. } | Self::Within { .. } | Self::Matrices { .. } | Self::Segment { .. } => false,
+        }
+    }
+}
+
 /// The factors of a row's cotangents.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Factor {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device, TensorData};
 use influence_autodiff::graph::{Graph, Origin};
 use influence_autodiff::{
-    Error, Executor, Footprint, Grams, Leaves, Linearized, Precision, Result, check, even_block, folded,
-    quietly,
+    Error, Executor, Footprint, Grams, Leaves, Linearized, Memory, Precision, Result, check, even_block,
+    folded, quietly,
 };
 
 use super::arena::{Arena, Arenas};
@@ -23,7 +23,7 @@ use crate::compile::compile;
 use crate::compile::constants::Constants;
 use crate::compile::ids::LeafId;
 use crate::compile::program::{Compiled, ShownValue};
-use crate::kernels::{InstructionSet, MOST_LINES, SimdFloat, gram_of};
+use crate::kernels::{InstructionSet, LANE_LINES, MOST_LINES, SimdFloat, gram_of, in_lanes};
 
 /// Why a graph was not compiled for the processor.
 #[derive(Debug)]
@@ -60,6 +60,9 @@ enum EitherNetwork {
 #[derive(Debug)]
 pub(super) struct LoadedProgram<T> {
     pub(super) compiled: Compiled<T>,
+    /// The most cotangents at once whose rows are `[line][channel]`.
+    pub(super) lines: usize,
+    /// Planned for as many, or for rows in lanes.
     pub(super) slots: SlotPlan,
     pub(super) arenas: Arenas<T>,
     pub(super) segments: Segments,
@@ -82,9 +85,18 @@ impl<T: SimdFloat> LoadedProgram<T> {
         } else {
             lines(graph.classes() - 1)
         };
-        let slots = memory::plan(&compiled, lines);
+        let lanes = graph.classes() > LEAST_IN_LANES && compiled.fits_lanes();
+        let slots = memory::plan(&compiled, if lanes { LANE_LINES } else { lines });
         let segments = Segments::load(graph, &compiled.segments, lines, precision, device)?;
-        Ok(Self { compiled, slots, arenas: Arenas::default(), segments })
+        Ok(Self { compiled, lines, slots, arenas: Arenas::default(), segments })
+    }
+
+    /// How many of so many cotangents the next reverse pass takes.
+    fn block(&self, cotangents: usize) -> usize {
+        if in_lanes(self.slots.lines) && cotangents >= LEAST_IN_LANES {
+            return cotangents.min(LANE_LINES);
+        }
+        lines(cotangents).min(self.lines)
     }
 }
 
@@ -97,9 +109,24 @@ impl<T: Number> LoadedProgram<T> {
         let input = compiled.input.channels * compiled.map(compiled.input.map).positions;
         let rows = 2 * compiled.output.channels * input;
         let numbers = slots.sizes.iter().sum::<usize>() + slots.copied + rows;
-        let grams = if compiled.perturbs_parameters { gram_costs::bytes(compiled, slots.lines) } else { 0 };
+        let grams = if compiled.perturbs_parameters { gram_costs::bytes(compiled, self.lines) } else { 0 };
         let [_, segments] = self.segments.bytes();
         numbers * size_of::<T>() + compiled.kept_bytes() + grams + segments
+    }
+
+    /// Plans the memory without rows in lanes, where those let fewer samples run side by side.
+    fn within(&mut self, limit: Memory, threads: usize) {
+        if !in_lanes(self.slots.lines) {
+            return;
+        }
+        let room = limit.bytes().saturating_sub(self.fixed_bytes());
+        let side_by_side = |sample: usize| (room / sample.max(1)).min(threads);
+        let in_lanes = side_by_side(self.sample_bytes());
+        let without = memory::plan(&self.compiled, self.lines);
+        let planned = std::mem::replace(&mut self.slots, without);
+        if side_by_side(self.sample_bytes()) <= in_lanes {
+            self.slots = planned;
+        }
     }
 
     fn fixed_bytes(&self) -> usize {
@@ -153,6 +180,17 @@ impl CpuExecutor {
             }
         };
         Ok(Self { graph, leaves, set, network: network? })
+    }
+
+    /// The same within a memory limit, for this many threads. Rows in lanes take several times as
+    /// much memory as others; where fewer samples could then run side by side, they are not taken.
+    #[must_use]
+    pub fn within(mut self, limit: Memory, threads: usize) -> Self {
+        match &mut self.network {
+            EitherNetwork::Single(loaded) => loaded.within(limit, threads),
+            EitherNetwork::Double(loaded) => loaded.within(limit, threads),
+        }
+        self
     }
 
     /// Bytes that a run takes whatever the number of samples: the weights, packed for both passes,
@@ -222,9 +260,20 @@ impl CpuExecutor {
 
 impl fmt::Display for CpuExecutor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.network {
-            EitherNetwork::Single(loaded) => loaded.compiled.fmt(f),
-            EitherNetwork::Double(loaded) => loaded.compiled.fmt(f),
+        let slots = match &self.network {
+            EitherNetwork::Single(loaded) => {
+                loaded.compiled.fmt(f)?;
+                &loaded.slots
+            }
+            EitherNetwork::Double(loaded) => {
+                loaded.compiled.fmt(f)?;
+                &loaded.slots
+            }
+        };
+        if in_lanes(slots.lines) {
+            writeln!(f, "{} cotangents at once, in lanes", slots.lines)
+        } else {
+            Ok(())
         }
     }
 }
@@ -272,8 +321,8 @@ impl Executor for CpuExecutor {
 
     fn most_cotangents(&self) -> usize {
         match &self.network {
-            EitherNetwork::Single(loaded) => loaded.slots.lines,
-            EitherNetwork::Double(loaded) => loaded.slots.lines,
+            EitherNetwork::Single(loaded) => loaded.lines,
+            EitherNetwork::Double(loaded) => loaded.lines,
         }
     }
 }
@@ -404,9 +453,9 @@ impl<T: Number> CpuLinearized<'_, T> {
         Ok((count, cotangents.convert_dtype(T::DTYPE)))
     }
 
-    /// A reverse pass that starts with `lines` cotangents.
-    fn reverse<'r>(&'r self, cotangents: &[T], lines: usize, asked: &'r [LeafId]) -> ReversePass<'r, T> {
-        ReversePass::new(self.loaded, self.executor.set, &self.trace, self.take(), cotangents, lines, asked)
+    /// A reverse pass that starts with `count` cotangents.
+    fn reverse<'r>(&'r self, cotangents: &[T], count: usize, asked: &'r [LeafId]) -> ReversePass<'r, T> {
+        ReversePass::new(self.loaded, self.executor.set, &self.trace, self.take(), cotangents, count, asked)
     }
 }
 
@@ -425,6 +474,10 @@ const CACHE_BYTES: usize = 16 << 20;
 /// How many samples run together at most.
 pub const CPU_BATCH: usize = 8;
 
+/// How many cotangents a block in lanes has at least: with fewer, passes of up to nine take less
+/// time than one of [`LANE_LINES`] of which some are empty.
+const LEAST_IN_LANES: usize = 27;
+
 /// How many cotangents to take at a time so that the passes are few and evenly filled.
 fn lines(cotangents: usize) -> usize {
     even_block(cotangents, MOST_LINES)
@@ -442,7 +495,10 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         let size = samples * graph.classes();
         let shape = graph.values()[graph.input()].shape_at(samples);
         let mut rows = Vec::with_capacity(count * shape.iter().product::<usize>());
-        for block in all.chunks(lines(count).min(self.loaded.slots.lines) * size) {
+        let mut rest: &[T] = all;
+        while !rest.is_empty() {
+            let (block, behind) = rest.split_at(self.loaded.block(rest.len() / size) * size);
+            rest = behind;
             let mut reverse = self.reverse(block, block.len() / size, &[]);
             guarded(|| reverse.run(true, |_, _| {}))?;
             rows.extend(reverse.input());
@@ -456,7 +512,7 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         let (leaves, samples) = (&self.executor.leaves, self.trace.samples);
         leaves.check_asked(tensors)?;
         let (count, cotangents) = self.checked(cotangents)?;
-        let most = self.loaded.slots.lines;
+        let most = self.loaded.lines;
         if count > most {
             return Err(Error::InvalidArgument(format!("{count} cotangents, at most {most} at a time")));
         }

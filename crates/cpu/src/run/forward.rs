@@ -71,7 +71,7 @@ pub(super) fn observed<T: Number>(
     masked: bool,
     mut look: impl FnMut(&ForwardPass<'_, T>, &ShownValue),
 ) -> Result<(ForwardTrace<T>, Arena<T>)> {
-    let LoadedProgram { compiled, slots, arenas, segments } = loaded;
+    let LoadedProgram { compiled, slots, arenas, segments, .. } = loaded;
     let mut forward = ForwardPass {
         compiled,
         slots,

@@ -6,8 +6,9 @@
 //! buffer that is written are copied first, and columns are computed before they are added up.
 
 use crate::kernels::{
-    self, CotangentTarget, Cotangents, DenseRows, GatherPullback, InstructionSet, LineLayout, Links,
-    MatricesPullback, MovesPullback, Pullback, ScaledPullback, Share, SpreadPullback, Start, WithinPullback,
+    self, CotangentTarget, Cotangents, DenseRows, GatherPullback, InstructionSet, LANE_LINES, LineLayout,
+    Links, MOST_LINES, MatricesPullback, MovesPullback, Pullback, ScaledPullback, Share, SpreadPullback,
+    Start, WithinPullback, in_lanes,
 };
 
 use burn::tensor::TensorData;
@@ -33,7 +34,10 @@ pub(super) struct ReversePass<'a, T> {
     arena: Arena<T>,
     pub(super) set: InstructionSet,
     pub(super) trace: &'a ForwardTrace<T>,
+    /// Of a row: [`LANE_LINES`] where those are in lanes, else as many as there are cotangents.
     pub(super) lines: usize,
+    /// How many cotangents there are: further lines are zero.
+    count: usize,
     segments: &'a Segments,
     /// The tensors whose Gram matrices are asked for, ascending.
     asked: &'a [LeafId],
@@ -42,19 +46,21 @@ pub(super) struct ReversePass<'a, T> {
 }
 
 impl<'a, T: Number> ReversePass<'a, T> {
-    /// Starts with `lines` cotangents `[line][sample][class]` of the logits.
+    /// Starts with `count` cotangents `[line][sample][class]` of the logits: at most
+    /// [`LANE_LINES`] where the slots are planned for those, else at most [`MOST_LINES`].
     pub(super) fn new(
         loaded: &'a LoadedProgram<T>,
         set: InstructionSet,
         trace: &'a ForwardTrace<T>,
         arena: Arena<T>,
         cotangents: &[T],
-        lines: usize,
+        count: usize,
         asked: &'a [LeafId],
     ) -> Self {
         let LoadedProgram { compiled, slots, segments, .. } = loaded;
+        let lines = if count > MOST_LINES { LANE_LINES } else { count };
         let given = Vec::new();
-        let mut this = Self { compiled, slots, arena, set, trace, lines, segments, asked, given };
+        let mut this = Self { compiled, slots, arena, set, trace, lines, count, segments, asked, given };
         this.seed(cotangents);
         this
     }
@@ -196,6 +202,12 @@ impl<T: Number> ReversePass<'_, T> {
         self.trace.samples * self.compiled.map(map).positions
     }
 
+    /// Where a channel of a line of a dense row is, in a buffer of so many channels.
+    fn place(&self, pitch: usize, row: usize, line: usize, channel: usize) -> usize {
+        let within = if in_lanes(self.lines) { channel * self.lines + line } else { line * pitch + channel };
+        row * self.lines * pitch + within
+    }
+
     /// The cotangents of the logits.
     fn seed(&mut self, cotangents: &[T]) {
         let view = self.compiled.output;
@@ -205,8 +217,9 @@ impl<T: Number> ReversePass<'_, T> {
         buffer[..samples * self.lines * pitch].fill(T::default());
         for (at, row) in cotangents.chunks_exact(view.channels).enumerate() {
             let (line, sample) = (at / samples, at % samples);
-            let start = (sample * self.lines + line) * pitch + view.offset;
-            buffer[start..start + view.channels].copy_from_slice(row);
+            for (channel, value) in row.iter().enumerate() {
+                buffer[self.place(pitch, sample, line, view.offset + channel)] = *value;
+            }
         }
         self.arena.put(slot, buffer);
     }
@@ -443,14 +456,14 @@ impl<T: Number> ReversePass<'_, T> {
         let view = self.compiled.input;
         let (positions, samples) = (self.compiled.map(view.map).positions, self.trace.samples);
         let size = view.channels * positions;
-        let mut out = vec![T::default(); self.lines * samples * size];
+        let mut out = vec![T::default(); self.count * samples * size];
         let rows = self.arena.slot(self.slots.cotangents(Site::Map(view.map)));
         for (at, out) in out.chunks_exact_mut(size).enumerate() {
             let (line, sample) = (at / samples, at % samples);
             for (channel, plane) in out.chunks_exact_mut(positions).enumerate() {
                 for (position, value) in plane.iter_mut().enumerate() {
-                    *value =
-                        rows[((sample * positions + position) * self.lines + line) * view.channels + channel];
+                    let row = sample * positions + position;
+                    *value = rows[self.place(view.channels, row, line, channel)];
                 }
             }
         }

@@ -1,10 +1,12 @@
 //! What the tests of the engine share: weights, engines, and the comparison with Burn's operations.
 
+use std::sync::Arc;
+
 use burn::module::Module;
 use burn::nn::{BatchNorm, BatchNormConfig};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use influence_autodiff::{Graph, Jacobian, Leaves, Options, Precision, Program, Rows};
-use influence_cpu::{Engine, InstructionSet};
+use influence_autodiff::{Executor, Graph, Jacobian, Leaves, Options, Precision, Program, Rows};
+use influence_cpu::{CpuExecutor, Engine, InstructionSet};
 
 use crate::models::{EMPTY, Empty, Weights, jacobians, noise};
 
@@ -78,6 +80,26 @@ pub(super) fn agrees_with_burn(graph: &Graph, samples: &TensorData) {
         let difference = difference(&found, &expected);
         assert!(difference < DOUBLE, "{set}: {difference:e}");
     }
+}
+
+/// Cotangents pulled back together, in lanes where there are so many, give the numbers that they
+/// give by few.
+pub(super) fn many_give_what_few_give(graph: &Graph, samples: &TensorData, set: InstructionSet) {
+    let device = Device::flex();
+    let executor = CpuExecutor::new(Arc::new(graph.clone()), Precision::F64, Some(set), &device);
+    let executor = executor.expect("supported");
+    let linearized = executor.linearize(samples.clone()).expect("it runs");
+    let (count, size) = (45, samples.shape()[0] * graph.classes());
+    let cotangents: Vec<f64> = (0..count * size).map(noise).collect();
+    let pulled = |part: &[f64]| -> Vec<f64> {
+        let shape = [part.len() / size, samples.shape()[0], graph.classes()];
+        let rows = linearized.pullback(TensorData::new(part.to_vec(), shape)).expect("it runs");
+        rows.try_to_vec().expect("double precision")
+    };
+    let few: Vec<f64> = cotangents.chunks(7 * size).flat_map(pulled).collect();
+    let many = pulled(&cotangents);
+    let first = many.iter().zip(&few).position(|(a, b)| a != b);
+    assert!(first.is_none() && many.len() == few.len(), "{set}: number {first:?}\n{executor}");
 }
 
 /// A network without weights.

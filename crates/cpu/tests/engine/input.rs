@@ -13,10 +13,11 @@ use influence_autodiff::{
 use influence_cpu::{CpuExecutor, Engine};
 
 use crate::common::{
-    DOUBLE, Norms, SAMPLE, SINGLE, agrees_with_burn, capture_one, difference, program, sets, weights,
+    DOUBLE, Norms, SAMPLE, SINGLE, agrees_with_burn, capture_one, difference, many_give_what_few_give,
+    program, sets, weights,
 };
 use crate::models::{batch, jacobians};
-use crate::networks::{LARGE, MOBILE, dense, large, mobile, plain, smooth};
+use crate::networks::{LARGE, MOBILE, dense, large, many, mobile, plain, smooth};
 
 #[test]
 fn depthwise_and_grouped_convolutions() {
@@ -177,6 +178,28 @@ fn same_bits_for_every_batch_and_number_of_threads() {
     for graph in [large(), smooth()] {
         bits_are_the_same(&graph, &samples);
     }
+}
+
+#[test]
+fn many_cotangents_in_lanes() {
+    let (graph, samples) = (many(), batch(3, &LARGE));
+    let executor = |memory: Option<usize>| {
+        let options =
+            Options { precision: Precision::F64, memory: memory.map(Memory::new), ..Options::default() };
+        Engine::Cpu(None).load(graph.clone(), Leaves::input(), &Device::flex(), &options).expect("it loads")
+    };
+    let lanes = executor(None);
+    assert!(lanes.describe().contains("32 cotangents at once, in lanes"), "{}", lanes.describe());
+    agrees_with_burn(&graph, &samples);
+    bits_are_the_same(&graph, &samples);
+    sets().for_each(|set| many_give_what_few_give(&graph, &samples, set));
+    // Not where fewer samples would fit.
+    let own = CpuExecutor::new(Arc::new(graph.clone()), Precision::F64, None, &Device::flex());
+    let own = own.expect("supported");
+    let little = executor(Some(own.fixed_bytes() + own.sample_bytes() / 2));
+    assert!(!little.describe().contains("in lanes"), "{}", little.describe());
+    let difference = difference(&jacobians(&little, &samples), &jacobians(&lanes, &samples));
+    assert!(difference == 0.0, "{difference:e}");
 }
 
 #[test]

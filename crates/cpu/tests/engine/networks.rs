@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use influence_autodiff::Graph;
 
 use crate::common::{Norms, SAMPLE, weights};
-use crate::layers::{bottleneck, grouped, normalised, squeezed};
+use crate::layers::{bottleneck, grouped, maxima, means, normalised, squeezed};
 use crate::models::{EMPTY, Empty};
 
 /// One image of [`large`].
@@ -33,6 +33,25 @@ pub(super) fn large() -> Graph {
         linear(flat, weights([features, 13], 3, &device), None)
     };
     Graph::capture(&EMPTY, forward, &LARGE, &Device::flex()).expect("it can be captured")
+}
+
+/// Masks before and behind every layer, pools of both kinds, a concatenation and a depthwise layer,
+/// and so many classes that their cotangents are laid out in lanes.
+pub(super) fn many() -> Graph {
+    let forward = |norms: &Norms, x: Tensor<4>| {
+        let device = x.device();
+        let options = |groups| ConvOptions::new([1, 1], [1, 1], [1, 1], groups);
+        let stem = relu(conv2d(x, weights([20, 2, 3, 3], 1, &device), None, options(1)));
+        let block = bottleneck(bottleneck(maxima(stem, 1), 12, [1, 1]), 17, [2, 2]);
+        let apart = relu(conv2d(block.clone(), weights([34, 1, 3, 3], 2, &device), None, options(34)));
+        let more = relu(norms.norms[33].forward(means(block.clone(), 5)));
+        let pooled = [block, apart, more].map(|x| adaptive_avg_pool2d(x, [2, 1])).to_vec();
+        let flat = Tensor::cat(pooled, 1).flatten::<2>(1, 3);
+        let features = flat.dims()[1];
+        linear(flat, weights([features, 68], 3, &device), None)
+    };
+    Graph::capture(&Norms::new(&Device::flex()), forward, &LARGE, &Device::flex())
+        .expect("it can be captured")
 }
 
 /// Layers that each read all that the ones before have made, as in DenseNet, with a layer of

@@ -11,7 +11,7 @@ use influence_autodiff::{Graph, Precision};
 use influence_cpu::Engine;
 use proptest::prelude::*;
 
-use crate::common::{DOUBLE, MOST, Norms, difference, program, sets, weights};
+use crate::common::{DOUBLE, MOST, Norms, difference, many_give_what_few_give, program, sets, weights};
 use crate::layers::{bottleneck, grouped, maxima, means, normalised, resized, squeezed, transposed};
 use crate::models::{batch, jacobians};
 
@@ -92,7 +92,7 @@ fn apply(norms: &Norms, instruction: Instruction, values: &[Tensor<4>]) -> Optio
 }
 
 /// Runs a network, whose last image is flattened or averaged before the last layer.
-fn run(norms: &Norms, network: &[Instruction], x: Tensor<4>) -> Tensor<2> {
+fn run(norms: &Norms, network: &[Instruction], classes: usize, x: Tensor<4>) -> Tensor<2> {
     let mut values = vec![x];
     for instruction in network {
         values.extend(apply(norms, *instruction, &values));
@@ -102,22 +102,27 @@ fn run(norms: &Norms, network: &[Instruction], x: Tensor<4>) -> Tensor<2> {
     let (flat, device) = (last.flatten::<2>(1, 3), values.first().map(Tensor::device));
     let features = flat.dims()[1];
     let device = device.unwrap_or_else(|| flat.device());
-    linear(flat, weights([features, 4], 3, &device), Some(weights([4], 9, &device)))
+    linear(flat, weights([features, classes], 3, &device), Some(weights([classes], 9, &device)))
 }
 
-fn instructions() -> impl Strategy<Value = Vec<Instruction>> {
-    let one = (0..KINDS, 0..16_usize, 0..16_usize, 1..20_usize);
+fn instructions(kinds: Vec<u8>) -> impl Strategy<Value = Vec<Instruction>> {
+    let one = (prop::sample::select(kinds), 0..16_usize, 0..16_usize, 1..20_usize);
     let one = one.prop_map(|(kind, first, second, channels)| Instruction { kind, first, second, channels });
     prop::collection::vec(one, 1..14)
 }
 
-fn capture(norms: &Norms, network: &[Instruction]) -> Graph {
-    let forward = |norms: &Norms, x: Tensor<4>| run(norms, network, x);
+/// What has kernels for rows in lanes: all but functions of each number, products and matrices.
+fn kinds_in_lanes() -> Vec<u8> {
+    (0..20).chain([30, 31]).collect()
+}
+
+fn capture(norms: &Norms, network: &[Instruction], classes: usize) -> Graph {
+    let forward = |norms: &Norms, x: Tensor<4>| run(norms, network, classes, x);
     Graph::capture(norms, forward, &RANDOM, &Device::flex()).expect("it can be captured")
 }
 
-fn compare(norms: &Norms, network: &[Instruction]) -> Result<(), TestCaseError> {
-    let graph = capture(norms, network);
+fn compare(norms: &Norms, network: &[Instruction], classes: usize) -> Result<(), TestCaseError> {
+    let graph = capture(norms, network, classes);
     let samples = batch(4, &RANDOM);
     let expected = jacobians(&program(&graph, Engine::Burn, Precision::F64), &samples);
     for set in sets() {
@@ -133,7 +138,16 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn random_networks_against_burn(network in instructions()) {
-        compare(&Norms::new(&Device::flex()), &network)?;
+    fn random_networks_against_burn(network in instructions((0..KINDS).collect())) {
+        compare(&Norms::new(&Device::flex()), &network, 4)?;
+    }
+
+    // Blocks of 32 cotangents, and of few behind them.
+    #[test]
+    fn random_networks_of_many_classes(network in instructions(kinds_in_lanes()), more in 0..40_usize) {
+        let norms = Norms::new(&Device::flex());
+        compare(&norms, &network, 25 + more)?;
+        let (graph, samples) = (capture(&norms, &network, 25 + more), batch(2, &RANDOM));
+        sets().for_each(|set| many_give_what_few_give(&graph, &samples, set));
     }
 }

@@ -96,13 +96,19 @@ pub(crate) struct Lines<'a, T> {
 /// The list of all channels, for dense lines.
 static EVERY: LazyLock<Vec<u16>> = LazyLock::new(|| (0..=u16::MAX).collect());
 
+/// A list of neighbouring channels.
+#[inline(always)]
+pub(crate) fn every(channels: Range<usize>) -> &'static [u16] {
+    &EVERY[channels]
+}
+
 impl<'a, T: SimdFloat> Cotangents<'a, T> {
     /// The lines of one row, V strides long.
     #[inline(always)]
     pub(crate) fn row(&self, row: usize, lines: usize) -> Lines<'a, T> {
         match self.layout {
             LineLayout::Dense { pitch, offset, channels } => Lines {
-                ids: &EVERY[..channels],
+                ids: every(0..channels),
                 values: &self.values[row * lines * pitch + offset..][..lines * pitch],
                 stride: pitch,
             },

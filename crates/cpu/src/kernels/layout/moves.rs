@@ -6,7 +6,9 @@ use crate::kernels::forward::product::RowLayout;
 use crate::kernels::layout::cotangent::{
     CotangentTarget, Cotangents, LineLayout, Lines, RowTile, scale_lines,
 };
+use crate::kernels::layout::lanes::in_lanes;
 use crate::kernels::layout::rows::{DenseRows, chunks, tasks};
+use crate::kernels::reverse::lanes::LaneSteps;
 use crate::kernels::simd::{InstructionSet, SimdFloat};
 
 /// y(r, c) = x(s(r, c)): each number of a sample's result is one of its operand's, which may be
@@ -62,6 +64,22 @@ impl Moves {
         rows
     }
 
+    /// How many channels a row has of the operand, and of the result.
+    pub(crate) fn channels(&self) -> [usize; 2] {
+        [self.from[1], self.to[1]]
+    }
+
+    /// What takes numbers of a row of the operand, rows counted through all samples: the channel
+    /// that is taken, and the row and channel of the result that take it.
+    pub(crate) fn takers_of(&self, row: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+        let Self { from, to, starts, takers, .. } = self;
+        let (sample, at) = (row / from[0], row % from[0]);
+        takers[starts[at]..starts[at + 1]].iter().map(move |&[channel, taker]| {
+            let (row, other) = (sample * to[0] + taker as usize / to[1], taker as usize % to[1]);
+            (channel as usize, row, other)
+        })
+    }
+
     /// Writes all rows of `samples` samples into `out`; numbers that are none of the operand's come
     /// from `fill`, which has those of a sample, or are 0.
     pub(crate) fn run<T: SimdFloat>(
@@ -114,7 +132,10 @@ impl<T: SimdFloat> MovesPullback<'_, T> {
     pub(crate) fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
         let rows = samples * self.moves.from[0];
         let begin = |row: usize| self.target.block(row, self.lines);
-        chunks(out, rows, tasks(rows, LEAST_ROWS), begin).into_par_iter().for_each(|chunk| {
+        chunks(out, rows, tasks(rows, LEAST_ROWS), begin).into_par_iter().for_each(|mut chunk| {
+            if in_lanes(self.lines) {
+                return set.run(LaneSteps { step: self, chunk: &mut chunk });
+            }
             let width = self.moves.from[1];
             let mut tile = vec![T::default(); self.lines * width];
             let mut expanded = vec![T::default(); self.lines * self.moves.to[1]];
@@ -129,12 +150,10 @@ impl<T: SimdFloat> MovesPullback<'_, T> {
 
     /// All lines of one row of the target, `[V][channels]`.
     fn row(&self, set: InstructionSet, row: usize, expanded: &mut [T], tile: &mut [T]) {
-        let Moves { from, to, starts, takers, .. } = self.moves;
-        let (sample, at) = (row / from[0], row % from[0]);
+        let Moves { from, to, .. } = self.moves;
         tile.fill(T::default());
         let mut known = None;
-        for &[channel, taker] in &takers[starts[at]..starts[at + 1]] {
-            let (taken, other) = (sample * to[0] + taker as usize / to[1], taker as usize % to[1]);
+        for (channel, taken, other) in self.moves.takers_of(row) {
             let (values, stride) = match self.source.layout {
                 LineLayout::Dense { .. } => {
                     let Lines { values, stride, .. } = self.source.row(taken, self.lines);
@@ -148,7 +167,7 @@ impl<T: SimdFloat> MovesPullback<'_, T> {
                 }
             };
             for line in 0..self.lines {
-                let sum = &mut tile[line * from[1] + channel as usize];
+                let sum = &mut tile[line * from[1] + channel];
                 *sum = *sum + values[line * stride + other];
             }
         }

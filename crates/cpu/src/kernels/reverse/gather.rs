@@ -11,8 +11,10 @@ use crate::kernels::forward::pool::Shares;
 use crate::kernels::layout::cotangent::{
     CotangentTarget, Cotangents, LineLayout, Lines, RowTile, scale_lines,
 };
+use crate::kernels::layout::lanes::in_lanes;
 use crate::kernels::layout::rows::{Chunk, DenseRows, chunks, tasks};
 use crate::kernels::layout::table::{Link, Links};
+use crate::kernels::reverse::lanes::LaneSteps;
 use crate::kernels::simd::{InstructionSet, SimdFloat, load, store};
 
 /// The share that a row has in the cotangents of a row that reads it.
@@ -61,7 +63,10 @@ impl<T: SimdFloat> GatherPullback<'_, T> {
     pub(crate) fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
         let rows = samples * self.links.targets();
         let begin = |row: usize| self.target.block(row, self.lines);
-        chunks(out, rows, tasks(rows, LEAST_ROWS), begin).into_par_iter().for_each(|chunk| {
+        chunks(out, rows, tasks(rows, LEAST_ROWS), begin).into_par_iter().for_each(|mut chunk| {
+            if in_lanes(self.lines) {
+                return set.run(LaneSteps { step: self, chunk: &mut chunk });
+            }
             set.run(GatherRows { gather: self, set, chunk });
         });
     }
@@ -265,7 +270,8 @@ fn deliver<S: Simd, T: SimdFloat, const V: usize>(
     for (line, sum) in sums.into_iter().enumerate() {
         let out = &mut out[line * stride..][..width];
         let start = if add { load(simd, out) } else { T::splat(simd, T::default()) };
-        store(simd, T::mul_add(simd, sum, factors, start), out);
+        let product = T::mul_add(simd, sum, factors, T::splat(simd, T::default()));
+        store(simd, T::sum(simd, start, product), out);
     }
 }
 

@@ -9,6 +9,7 @@
 //! | [`within`] | softmax and layer normalisation |
 
 pub(crate) mod gather;
+pub(crate) mod lanes;
 pub(crate) mod pullback;
 pub(crate) mod scaled;
 pub(crate) mod spread;

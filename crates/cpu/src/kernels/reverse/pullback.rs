@@ -16,9 +16,11 @@ use rayon::prelude::*;
 
 use crate::kernels::arch;
 use crate::kernels::layout::cotangent::{CotangentTarget, Cotangents, LineLayout, Lines, RowTile};
+use crate::kernels::layout::lanes::in_lanes;
 use crate::kernels::layout::panels::Panels;
 use crate::kernels::layout::rows::{CACHED_WEIGHTS, Chunk, DenseRows, chunks, tasks};
 use crate::kernels::layout::table::Links;
+use crate::kernels::reverse::lanes::LaneRows;
 use crate::kernels::reverse::spread::SpreadPullback;
 use crate::kernels::simd::{InstructionSet, SimdFloat, load, store};
 use crate::kernels::winograd::patched::{Deliver, PatchSource, Patched};
@@ -76,7 +78,9 @@ impl<T: SimdFloat> Pullback<'_, T> {
     pub(crate) fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
         // Only windows of AVX-512 add an identity as they store. Elsewhere it is written first, and
         // the product added.
-        if let (Start::Identity(source), false) = (self.start, self.adds_identities(set)) {
+        if let (Start::Identity(source), false) =
+            (self.start, self.adds_identities(set) || in_lanes(self.lines))
+        {
             let spread =
                 SpreadPullback { source, target: self.target, scale: None, add: false, lines: self.lines };
             spread.run(set, samples * self.links.targets(), out);
@@ -107,7 +111,7 @@ impl<T: SimdFloat> Pullback<'_, T> {
     /// identity.
     pub(crate) fn run_together(pullbacks: &[Self], set: InstructionSet, samples: usize, out: &mut [T]) {
         let Some(one) = pullbacks.first() else { return };
-        debug_assert!((1..=MOST_LINES).contains(&one.lines), "{} lines", one.lines);
+        debug_assert!((1..=MOST_LINES).contains(&one.lines) || in_lanes(one.lines), "{} lines", one.lines);
         debug_assert!(
             pullbacks.iter().all(|other| other.panels.written() == one.panels.written()
                 && other.panels.width == one.panels.width)
@@ -122,7 +126,9 @@ impl<T: SimdFloat> Pullback<'_, T> {
         };
         let begin = |row: usize| one.target.block(row, one.lines);
         chunks(out, rows, parts, begin).into_par_iter().for_each(|mut chunk| {
-            if one.is_windowed(set) {
+            if in_lanes(one.lines) {
+                set.run(LaneRows { pullbacks, chunk: &mut chunk });
+            } else if one.is_windowed(set) {
                 arch::pull_windows(set, pullbacks, &mut chunk);
             } else {
                 set.run(Full { pullbacks, set, chunk: &mut chunk });

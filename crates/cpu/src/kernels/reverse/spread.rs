@@ -11,7 +11,9 @@ use crate::kernels::arch;
 use crate::kernels::layout::cotangent::{
     CotangentTarget, Cotangents, LineLayout, Lines, RowTile, scale_lines,
 };
+use crate::kernels::layout::lanes::in_lanes;
 use crate::kernels::layout::rows::{chunks, tasks};
+use crate::kernels::reverse::lanes::LaneSteps;
 use crate::kernels::simd::{InstructionSet, SimdFloat};
 
 /// target(row, v, c) += source(row, v, c) scale(c).
@@ -38,6 +40,9 @@ impl<T: SimdFloat> SpreadPullback<'_, T> {
         let channels = self.source.layout.channels();
         let begin = |row: usize| self.target.block(row, self.lines);
         chunks(out, rows, tasks(rows, LEAST_ROWS), begin).into_par_iter().for_each(|mut chunk| {
+            if in_lanes(self.lines) {
+                return set.run(LaneSteps { step: self, chunk: &mut chunk });
+            }
             if arch::spread(set, self, &mut chunk) {
                 return;
             }

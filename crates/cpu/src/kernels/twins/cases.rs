@@ -1,5 +1,6 @@
 //! Random cases, the operands that kernels get of them, and how their results are read.
 
+use crate::kernels::layout::lanes::{LANE_LINES, in_lanes};
 use crate::kernels::{
     Active, CotangentTarget, InstructionSet, LineLayout, MOST_LINES, Patches, RowTable, SimdFloat,
     WinogradForm,
@@ -77,6 +78,14 @@ pub(crate) fn cases() -> impl Strategy<Value = LayerCase> {
     )
 }
 
+/// Cases of which some have their lines in lanes.
+pub(crate) fn cases_in_lanes_too() -> impl Strategy<Value = LayerCase> {
+    (cases(), 0..4).prop_map(|(case, which)| LayerCase {
+        lines: if which == 0 { LANE_LINES } else { case.lines },
+        ..case
+    })
+}
+
 impl LayerCase {
     /// Whether an input and an output belong to one group.
     pub(crate) fn joins(&self, input: usize, output: usize) -> bool {
@@ -148,6 +157,17 @@ pub(crate) fn close<T: SimdFloat>(found: &[T], expected: &[f64], unit: f64, what
     }
 }
 
+/// Where a layout has a line's number of the channel with an index: of dense lines among all of the
+/// buffer's channels, else among the active ones.
+pub(crate) fn place(layout: LineLayout<'_>, row: usize, [line, lines]: [usize; 2], index: usize) -> usize {
+    let stride = match layout {
+        LineLayout::Dense { pitch, .. } => pitch,
+        LineLayout::Compressed(active) => active.stride(row),
+    };
+    let within = if in_lanes(lines) { index * lines + line } else { line * stride + index };
+    layout.block(row, lines) + within
+}
+
 /// Cotangents of one layout with their values in full, `[row][V][channels]`.
 pub(crate) struct GivenCotangents<T> {
     pub(crate) values: Vec<T>,
@@ -167,14 +187,14 @@ pub(crate) fn given<T: SimdFloat>(
     for (row, line) in (0..rows).flat_map(|row| (0..lines).map(move |line| (row, line))) {
         let out = &mut full[(row * lines + line) * channels..][..channels];
         match layout {
-            LineLayout::Dense { pitch, offset, .. } => {
-                let from = &values[(row * lines + line) * pitch + offset..][..channels];
-                out.iter_mut().zip(from).for_each(|(out, x)| *out = x.to_f64());
+            LineLayout::Dense { offset, .. } => {
+                for (channel, out) in out.iter_mut().enumerate() {
+                    *out = values[place(layout, row, [line, lines], offset + channel)].to_f64();
+                }
             }
             LineLayout::Compressed(active) => {
-                let from = &values[active.block(row, lines) + line * active.stride(row)..];
-                for (id, x) in active.list(row).iter().zip(from) {
-                    out[*id as usize] = x.to_f64();
+                for (index, id) in active.list(row).iter().enumerate() {
+                    out[*id as usize] = values[place(layout, row, [line, lines], index)].to_f64();
                 }
             }
         }
@@ -198,15 +218,17 @@ pub(crate) fn read<T: SimdFloat>(
     for (row, line) in (0..rows).flat_map(|row| (0..lines).map(move |line| (row, line))) {
         match layout {
             LineLayout::Dense { pitch, offset, channels } => {
-                let from = &values[(row * lines + line) * pitch..][..pitch];
-                full.extend(from[offset..offset + channels].iter().map(|x| x.to_f64()));
+                let from: Vec<_> =
+                    (0..pitch).map(|at| values[place(layout, row, [line, lines], at)].to_f64()).collect();
+                full.extend(&from[offset..offset + channels]);
                 let others = from[..offset].iter().chain(&from[offset + channels..]);
-                assert!(others.into_iter().all(|x| x.to_f64() == CANARY), "written beside the channels");
+                assert!(others.into_iter().all(|x| *x == CANARY), "written beside the channels");
             }
             LineLayout::Compressed(active) => {
-                let from = &values[active.block(row, lines) + line * active.stride(row)..];
                 let mut out = vec![0.0; channels];
-                active.list(row).iter().zip(from).for_each(|(id, x)| out[*id as usize] = x.to_f64());
+                for (index, id) in active.list(row).iter().enumerate() {
+                    out[*id as usize] = values[place(layout, row, [line, lines], index)].to_f64();
+                }
                 full.extend(out);
             }
         }
@@ -255,17 +277,20 @@ pub(crate) fn fill<T: SimdFloat>(
     draws: &mut Draws,
 ) {
     for (row, line) in (0..rows).flat_map(|row| (0..lines).map(move |line| (row, line))) {
-        let (start, count) = match target {
-            CotangentTarget::Lines(LineLayout::Dense { pitch, offset, channels }) => {
-                ((row * lines + line) * pitch + offset, channels)
+        let (layout, indices) = match target {
+            CotangentTarget::Lines(layout @ LineLayout::Dense { offset, channels, .. }) => {
+                (layout, offset..offset + channels)
             }
-            CotangentTarget::Lines(LineLayout::Compressed(active)) => {
-                (active.block(row, lines) + line * active.stride(row), active.list(row).len())
+            CotangentTarget::Lines(layout @ LineLayout::Compressed(active)) => {
+                (layout, 0..active.list(row).len())
             }
             CotangentTarget::Masked { active, pitch, offset } => {
-                ((row * lines + line) * pitch + offset, active.channels())
+                let channels = active.channels();
+                (LineLayout::Dense { pitch, offset, channels }, offset..offset + channels)
             }
         };
-        values[start..start + count].iter_mut().for_each(|x| *x = T::from_f64(draws.number()));
+        for index in indices {
+            values[place(layout, row, [line, lines], index)] = T::from_f64(draws.number());
+        }
     }
 }

@@ -4,8 +4,8 @@
 use proptest::prelude::*;
 
 use super::cases::{
-    CANARY, Draws, LayerCase, PATCHED, cases, close, fill, given, image, naive_pullback, read, sets, table,
-    triples,
+    CANARY, Draws, GivenCotangents, LayerCase, PATCHED, cases, cases_in_lanes_too, close, fill, given, image,
+    naive_pullback, read, sets, table, triples,
 };
 use crate::kernels::{
     Combine, CotangentTarget, Cotangents, DenseRows, GatherPullback, How, LineLayout, Matrices,
@@ -378,11 +378,11 @@ fn check_product<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Opti
     let weight = |tap: usize, o: usize, i: usize| {
         if case.joins(i, o) { weights[(tap * outputs + o) * inputs + i] } else { 0.0 }
     };
-    let g = GivenRows::<T>::new(samples * behind * lines, outputs, &mut draws);
+    let layout = LineLayout::Dense { pitch: outputs + 3, offset: 2, channels: outputs };
+    let g: GivenCotangents<T> = given(layout, samples * behind, lines, &mut draws);
+    let source = Cotangents { values: &g.values, layout };
     let factors = GivenRows::<T>::new(rows, inputs, &mut draws);
-    let full: Vec<f64> =
-        triples(samples * behind, lines, outputs).map(|(row, line, o)| g.at(row * lines + line, o)).collect();
-    let product = naive_pullback(case, table, &full, weight);
+    let product = naive_pullback(case, table, &g.full, weight);
     let expected = |row: usize, line: usize, channel: usize| {
         product[(row * lines + line) * inputs + channel] * factors.at(row, channel)
     };
@@ -395,7 +395,7 @@ fn check_product<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Opti
         let weights: Vec<T> = own.map(|(tap, channel)| T::from_f64(weight(tap, channel, channel))).collect();
         return check_lines::<T>([rows, lines, inputs], &mut draws, unit, expected, |set, add, at, out| {
             let (share, target, slopes) = (Share::Weights(&weights), target(at), Some(factors.dense()));
-            let (source, channels, links) = (g.lines(), inputs, &links);
+            let (channels, links) = (inputs, &links);
             GatherPullback { links, source, share, target, channels, scale: None, slopes, add, lines }
                 .run(set, samples, out);
         });
@@ -407,7 +407,7 @@ fn check_product<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Opti
     };
     check_lines::<T>([rows, lines, inputs], &mut draws, unit, expected, |set, add, at, out| {
         let start = if add { Start::Sum } else { Start::Empty };
-        let (panels, source, target, links) = (&panels, g.lines(), target(at), &links);
+        let (panels, target, links) = (&panels, target(at), &links);
         let slopes = Some(factors.dense());
         Pullback { links, patches, panels, source, target, start, slopes, lines }.run(set, samples, out);
     });
@@ -467,7 +467,7 @@ proptest! {
     }
 
     #[test]
-    fn pullback_by_rows_times_slopes(case in cases()) {
+    fn pullback_by_rows_times_slopes(case in cases_in_lanes_too()) {
         check_slopes_by_rows::<f32>(&case, f64::from(f32::EPSILON));
         check_slopes_by_rows::<f64>(&case, f64::EPSILON);
     }
@@ -479,7 +479,7 @@ proptest! {
     }
 
     #[test]
-    fn gather_depthwise_times_slopes(case in cases()) {
+    fn gather_depthwise_times_slopes(case in cases_in_lanes_too()) {
         check_slopes_of_channels::<f32>(&case, f64::from(f32::EPSILON));
         check_slopes_of_channels::<f64>(&case, f64::EPSILON);
     }

@@ -88,7 +88,7 @@ impl Expander {
                     None => one,
                 };
                 let old = if out.add { T::read(to) } else { zero };
-                T::write(T::fused(simd, value, factor, old), to);
+                T::write(T::sum_of(simd, old, T::fused(simd, value, factor, zero)), to);
             }
             // The channels behind the last full vector, one by one: what follows them may be
             // others'.

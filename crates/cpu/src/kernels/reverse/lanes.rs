@@ -1,0 +1,346 @@
+//! Steps of the reverse pass for rows of many lines, in lanes ([`layout::lanes`]).
+//!
+//! A weight meets the lines of the channel that is read as whole vectors, so that masks are left
+//! out on both sides by plain loops. [`LaneRows`] computes tiles of some channels by two
+//! vectors of lines in registers; everything else is row by row, channel by channel. Sums have the
+//! order and the roundings that they have for up to nine lines: a cotangent's results do not depend
+//! on how many others are pulled back with it.
+//!
+//! [`layout::lanes`]: crate::kernels::layout::lanes
+
+use pulp::{Simd, WithSimd};
+
+use crate::kernels::forward::pool::Shares;
+use crate::kernels::layout::cotangent::{CotangentTarget, LineLayout, every};
+use crate::kernels::layout::lanes::{LANE_LINES, LaneLines, LaneRow, LaneTarget};
+use crate::kernels::layout::moves::MovesPullback;
+use crate::kernels::layout::rows::Chunk;
+use crate::kernels::layout::table::Link;
+use crate::kernels::reverse::gather::{GatherPullback, Share};
+use crate::kernels::reverse::pullback::{Pullback, Start, panels_at_a_time};
+use crate::kernels::reverse::spread::SpreadPullback;
+use crate::kernels::simd::SimdFloat;
+
+/// The rows of a chunk, of several pullbacks into the same channels.
+pub(crate) struct LaneRows<'a, 'b, 'c, T> {
+    pub(crate) pullbacks: &'a [Pullback<'a, T>],
+    pub(crate) chunk: &'b mut Chunk<'c, T>,
+}
+
+/// Vectors of lines that a tile has.
+const VECTORS: usize = 2;
+
+impl<T: SimdFloat> WithSimd for LaneRows<'_, '_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        // As many channels as leave registers for the lines that are read and a weight.
+        if S::REGISTER_COUNT < 32 { self.pull::<S, 6, 3>(simd) } else { self.pull::<S, 8, 4>(simd) }
+    }
+}
+
+/// What a row reads by one tap.
+struct LaneRead<'a, T> {
+    tap: usize,
+    row: LaneRow<'a, T>,
+}
+
+impl<T: SimdFloat> LaneRows<'_, '_, '_, T> {
+    #[inline(always)]
+    fn pull<S: Simd, const C: usize, const HALF: usize>(&mut self, simd: S) {
+        let Some(one) = self.pullbacks.first() else { return };
+        let (step, count) = (panels_at_a_time(self.pullbacks), one.panels.count());
+        let mut reads = Vec::new();
+        for first in (0..count).step_by(step) {
+            for row in self.chunk.rows.clone() {
+                for pullback in self.pullbacks {
+                    let block =
+                        &mut self.chunk.values[pullback.target.block(row, LANE_LINES) - self.chunk.start..];
+                    let block = block.as_chunks_mut().0;
+                    for panel in first..count.min(first + step) {
+                        if panel == first || pullback.panels.begins_block(panel) {
+                            pullback.lane_reads(row, panel, &mut reads);
+                        }
+                        pullback.lane_panel::<S, C, HALF>(simd, (row, panel), &reads, block);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<'p, T: SimdFloat> Pullback<'p, T> {
+    /// What a row reads for the channels of a panel.
+    #[inline(always)]
+    fn lane_reads(&self, row: usize, panel: usize, reads: &mut Vec<LaneRead<'p, T>>) {
+        let block = self.panels.block(panel);
+        let (sample, position) = (row / self.links.targets(), row % self.links.targets());
+        reads.clear();
+        reads.extend(self.links.of(position).iter().map(|link| LaneRead {
+            tap: link.tap,
+            row: self.source.lanes(sample * self.links.rows() + link.row, block.clone()),
+        }));
+        reads.retain(|read| !read.row.ids.is_empty());
+    }
+
+    /// The channels of one panel of one row, in tiles of C channels and fewer.
+    #[inline(always)]
+    fn lane_panel<S: Simd, const C: usize, const HALF: usize>(
+        &self,
+        simd: S,
+        (row, panel): (usize, usize),
+        reads: &[LaneRead<'_, T>],
+        block: &mut [LaneLines<T>],
+    ) {
+        let channels = self.panels.channels(panel..panel + 1);
+        let target = self.target.lanes(row, channels.clone());
+        let slopes = self.slopes.map(|slopes| slopes.row(row));
+        let add = match self.start {
+            Start::Empty => {
+                target.clear(block);
+                false
+            }
+            Start::Sum => true,
+            // Written first: the block is in a core's first cache, and adding to it costs nothing
+            // that could be measured.
+            Start::Identity(other) => {
+                target.deliver(other.lanes(row, channels.clone()), |_| T::of(1.0), false, block);
+                true
+            }
+        };
+        let tiles = LaneTiles { pullback: self, panel, reads, target, slopes, first: channels.start, add };
+        let count = target.ids.len();
+        for at in (0..count).step_by(C) {
+            // Half a tile where that holds the rest.
+            if count - at <= HALF {
+                tiles.tile::<S, HALF>(simd, at, block);
+            } else {
+                tiles.tile::<S, C>(simd, at, block);
+            }
+        }
+    }
+}
+
+/// The channels of a panel of a row.
+struct LaneTiles<'a, T> {
+    pullback: &'a Pullback<'a, T>,
+    panel: usize,
+    reads: &'a [LaneRead<'a, T>],
+    target: LaneTarget<'a>,
+    slopes: Option<&'a [T]>,
+    /// The panel's first channel.
+    first: usize,
+    /// Whether results are added to what is in their block.
+    add: bool,
+}
+
+impl<T: SimdFloat> LaneTiles<'_, T> {
+    /// Up to C channels of those that are computed, from an index on.
+    #[inline(always)]
+    fn tile<S: Simd, const C: usize>(&self, simd: S, at: usize, block: &mut [LaneLines<T>]) {
+        let panels = self.pullback.panels;
+        let (lanes, width) = (T::lanes::<S>(), panels.width);
+        // Behind the last channel it is computed again, and not stored.
+        let ids = &self.target.ids[at..];
+        let columns: [usize; C] =
+            std::array::from_fn(|c| usize::from(ids[c.min(ids.len() - 1)]) - self.first);
+        for line in (0..LANE_LINES).step_by(VECTORS * lanes) {
+            let mut sums = [[T::splat(simd, T::default()); VECTORS]; C];
+            for read in self.reads {
+                let weights = panels.tap(self.panel, read.tap);
+                let mut local = sums;
+                for (&id, lines) in read.row.ids.iter().zip(read.row.values) {
+                    let weights = &weights[usize::from(id) * width..][..width];
+                    let lines: [T::Vector<S>; VECTORS] =
+                        std::array::from_fn(|g| T::load(simd, &lines[line + g * lanes..][..lanes]));
+                    for (sums, column) in local.iter_mut().zip(columns) {
+                        let weight = T::splat(simd, weights[column]);
+                        for (sum, lines) in sums.iter_mut().zip(lines) {
+                            *sum = T::mul_add(simd, weight, lines, *sum);
+                        }
+                    }
+                }
+                sums = local;
+            }
+            for (c, sums) in sums.into_iter().enumerate().take(ids.len()) {
+                let out = &mut block[self.target.at(at + c)];
+                let slope = self.slopes.map(|slopes| T::splat(simd, slopes[self.first + columns[c]]));
+                for (g, sum) in sums.into_iter().enumerate() {
+                    let lines = line + g * lanes..line + (g + 1) * lanes;
+                    let zero = T::splat(simd, T::default());
+                    let old = if self.add { T::load(simd, &out[lines.clone()]) } else { zero };
+                    let sum = match slope {
+                        Some(slope) => T::mul_add(simd, slope, sum, old),
+                        None => T::sum(simd, old, sum),
+                    };
+                    T::store(simd, sum, &mut out[lines]);
+                }
+            }
+        }
+    }
+}
+
+/// A step that computes its rows one by one.
+pub(crate) trait LaneStep<T> {
+    fn target(&self) -> CotangentTarget<'_>;
+
+    /// How many channels of a row are added up before they are delivered.
+    fn summed(&self) -> usize;
+
+    /// Computes one row into its block; `sums` has room for the channels that are added up.
+    fn row<S: Simd>(&self, simd: S, row: usize, sums: &mut [LaneLines<T>], block: &mut [LaneLines<T>]);
+}
+
+/// The rows of a chunk, of a step that computes them one by one.
+pub(crate) struct LaneSteps<'a, 'b, 'c, K, T> {
+    pub(crate) step: &'a K,
+    pub(crate) chunk: &'b mut Chunk<'c, T>,
+}
+
+impl<T: SimdFloat, K: LaneStep<T>> WithSimd for LaneSteps<'_, '_, '_, K, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { step, chunk } = self;
+        let mut sums = vec![[T::default(); LANE_LINES]; step.summed()];
+        for row in chunk.rows.clone() {
+            let block = &mut chunk.values[step.target().block(row, LANE_LINES) - chunk.start..];
+            step.row(simd, row, &mut sums, block.as_chunks_mut().0);
+        }
+    }
+}
+
+impl<T: SimdFloat> LaneStep<T> for SpreadPullback<'_, T> {
+    fn target(&self) -> CotangentTarget<'_> {
+        self.target
+    }
+
+    fn summed(&self) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    fn row<S: Simd>(&self, _: S, row: usize, _: &mut [LaneLines<T>], block: &mut [LaneLines<T>]) {
+        let channels = 0..self.source.layout.channels();
+        let target = self.target.lanes(row, channels.clone());
+        let factor = |channel: usize| self.scale.map_or(T::of(1.0), |scale| scale[channel]);
+        target.deliver(self.source.lanes(row, channels), factor, self.add, block);
+    }
+}
+
+impl<T: SimdFloat> LaneStep<T> for GatherPullback<'_, T> {
+    fn target(&self) -> CotangentTarget<'_> {
+        self.target
+    }
+
+    fn summed(&self) -> usize {
+        self.channels
+    }
+
+    #[inline(always)]
+    fn row<S: Simd>(&self, simd: S, row: usize, sums: &mut [LaneLines<T>], block: &mut [LaneLines<T>]) {
+        let (sample, position) = (row / self.links.targets(), row % self.links.targets());
+        sums.as_flattened_mut().fill(T::default());
+        for link in self.links.of(position) {
+            let from = sample * self.links.rows() + link.row;
+            self.add_lanes(simd, *link, from, sums);
+        }
+        let slopes = self.slopes.map(|slopes| slopes.row(row));
+        let factor = |channel: usize| {
+            let of = |factors: Option<&[T]>| factors.map_or(T::of(1.0), |factors| factors[channel]);
+            of(self.scale) * of(slopes)
+        };
+        let whole = LaneRow { ids: every(0..self.channels), values: sums };
+        self.target.lanes(row, 0..self.channels).deliver(whole, factor, self.add, block);
+    }
+}
+
+impl<T: SimdFloat> GatherPullback<'_, T> {
+    /// Adds the share of one reading row.
+    #[inline(always)]
+    fn add_lanes<S: Simd>(&self, simd: S, link: Link, from: usize, sums: &mut [LaneLines<T>]) {
+        let wide = self.source.layout.channels();
+        let one = T::of(1.0);
+        match self.share {
+            Share::Window(shares, taps) => {
+                let share = match shares {
+                    Shares::Rows(shares) => shares[link.row],
+                    Shares::Taps(shares) => shares[link.row * taps + link.tap],
+                };
+                add(self.source.lanes(from, 0..wide), 0, |_| Some(share), sums);
+            }
+            Share::Chosen(choices) => {
+                let choices = &choices[from * wide..(from + 1) * wide];
+                let share = |channel: usize| (usize::from(choices[channel]) == link.tap).then_some(one);
+                add(self.source.lanes(from, 0..wide), 0, share, sums);
+            }
+            Share::Columns => {
+                let first = link.tap * self.channels;
+                add(self.source.lanes(from, first..first + self.channels), first, |_| Some(one), sums);
+            }
+            Share::Weights(weights) => {
+                let weights = &weights[link.tap * self.channels..][..self.channels];
+                let read = self.source.lanes(from, 0..wide);
+                match self.source.layout {
+                    LineLayout::Dense { .. } => add_fused(simd, read, weights, sums),
+                    LineLayout::Compressed(_) => add(read, 0, |channel| Some(weights[channel]), sums),
+                }
+            }
+        }
+    }
+}
+
+/// Adds the lines of a row of all channels times its weights, rounded once.
+#[inline(always)]
+fn add_fused<S: Simd, T: SimdFloat>(simd: S, row: LaneRow<'_, T>, weights: &[T], sums: &mut [LaneLines<T>]) {
+    let lanes = T::lanes::<S>();
+    for ((lines, weight), sums) in row.values.iter().zip(weights).zip(sums) {
+        let weight = T::splat(simd, *weight);
+        for (lines, sums) in lines.chunks_exact(lanes).zip(sums.chunks_exact_mut(lanes)) {
+            let sum = T::mul_add(simd, T::load(simd, lines), weight, T::load(simd, sums));
+            T::store(simd, sum, sums);
+        }
+    }
+}
+
+/// Adds the lines of a row's channels, counted from one on, times what `share` says of each.
+#[inline(always)]
+fn add<T: SimdFloat>(
+    row: LaneRow<'_, T>,
+    first: usize,
+    share: impl Fn(usize) -> Option<T>,
+    sums: &mut [LaneLines<T>],
+) {
+    for (&id, lines) in row.ids.iter().zip(row.values) {
+        let channel = usize::from(id) - first;
+        let Some(share) = share(channel) else { continue };
+        sums[channel].iter_mut().zip(lines).for_each(|(sum, x)| *sum = *sum + *x * share);
+    }
+}
+
+impl<T: SimdFloat> LaneStep<T> for MovesPullback<'_, T> {
+    fn target(&self) -> CotangentTarget<'_> {
+        self.target
+    }
+
+    fn summed(&self) -> usize {
+        self.moves.channels()[0]
+    }
+
+    #[inline(always)]
+    fn row<S: Simd>(&self, _: S, row: usize, sums: &mut [LaneLines<T>], block: &mut [LaneLines<T>]) {
+        let [_, wide] = self.moves.channels();
+        sums.as_flattened_mut().fill(T::default());
+        for (channel, taken, other) in self.moves.takers_of(row) {
+            let LaneRow { ids, values } = self.source.lanes(taken, 0..wide);
+            let Ok(at) = ids.binary_search(&(other as u16)) else { continue };
+            sums[channel].iter_mut().zip(&values[at]).for_each(|(sum, x)| *sum = *sum + *x);
+        }
+        let channels = 0..sums.len();
+        let factor = |channel: usize| self.scale.map_or(T::of(1.0), |scale| scale[channel]);
+        let whole = LaneRow { ids: every(channels.clone()), values: sums };
+        self.target.lanes(row, channels).deliver(whole, factor, self.add, block);
+    }
+}
