@@ -6,7 +6,7 @@
 //! , relu with mask r0                             and the mask that its ReLU makes
 //! reverse:
 //! dm0[0..2] += through r0 product of dr1          a step: d before a map or mask: its cotangent
-//! 32 cotangents at once, in lanes                 where there are so many (run/executor.rs)
+//! up to 32 cotangents at once, in lanes           where there are so many (run/executor.rs)
 //! ```
 
 use std::fmt;

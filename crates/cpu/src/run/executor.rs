@@ -16,14 +16,16 @@ use super::forward::{self, ForwardTrace};
 use super::gram_costs;
 use super::grams::Squares;
 use super::memory::{self, SlotPlan};
-use super::reverse::ReversePass;
+use super::reverse::{Block, ReversePass};
 use super::segments::{Segments, numbers};
 use super::work::{self, Work};
 use crate::compile::compile;
 use crate::compile::constants::Constants;
 use crate::compile::ids::LeafId;
 use crate::compile::program::{Compiled, ShownValue};
-use crate::kernels::{InstructionSet, LANE_LINES, MOST_LINES, SimdFloat, gram_of, in_lanes};
+use crate::kernels::{
+    FEW_LANES, InstructionSet, MANY_LANES, MOST_LINES, SimdFloat, gram_of, has_few_lanes, in_lanes,
+};
 
 /// Why a graph was not compiled for the processor.
 #[derive(Debug)]
@@ -73,6 +75,7 @@ impl<T: SimdFloat> LoadedProgram<T> {
         graph: &Arc<Graph>,
         leaves: &Leaves,
         precision: Precision,
+        set: InstructionSet,
         device: &Device,
     ) -> Result<Self, NotCompiled> {
         let folded = folded(graph, device)?;
@@ -85,18 +88,21 @@ impl<T: SimdFloat> LoadedProgram<T> {
         } else {
             lines(graph.classes() - 1)
         };
-        let lanes = graph.classes() > LEAST_IN_LANES && compiled.fits_lanes();
-        let slots = memory::plan(&compiled, if lanes { LANE_LINES } else { lines });
+        let widest = if compiled.fits_lanes() { lanes(set, graph.classes() - 1, usize::MAX) } else { None };
+        let slots = memory::plan(&compiled, widest.unwrap_or(lines));
         let segments = Segments::load(graph, &compiled.segments, lines, precision, device)?;
         Ok(Self { compiled, lines, slots, arenas: Arenas::default(), segments })
     }
 
-    /// How many of so many cotangents the next reverse pass takes.
-    fn block(&self, cotangents: usize) -> usize {
-        if in_lanes(self.slots.lines) && cotangents >= LEAST_IN_LANES {
-            return cotangents.min(LANE_LINES);
+    /// Which of so many cotangents the next reverse pass takes.
+    fn block(&self, set: InstructionSet, cotangents: usize) -> Block {
+        match lanes(set, cotangents, self.slots.lines) {
+            Some(lines) => Block { count: cotangents.min(lines), lines },
+            None => {
+                let count = lines(cotangents).min(self.lines);
+                Block { count, lines: count }
+            }
         }
-        lines(cotangents).min(self.lines)
     }
 }
 
@@ -114,18 +120,20 @@ impl<T: Number> LoadedProgram<T> {
         numbers * size_of::<T>() + compiled.kept_bytes() + grams + segments
     }
 
-    /// Plans the memory without rows in lanes, where those let fewer samples run side by side.
-    fn within(&mut self, limit: Memory, threads: usize) {
-        if !in_lanes(self.slots.lines) {
-            return;
-        }
+    /// Plans the memory for fewer lines in lanes, or none, as long as that lets more samples run
+    /// side by side.
+    fn within(&mut self, set: InstructionSet, limit: Memory, threads: usize) {
         let room = limit.bytes().saturating_sub(self.fixed_bytes());
         let side_by_side = |sample: usize| (room / sample.max(1)).min(threads);
-        let in_lanes = side_by_side(self.sample_bytes());
-        let without = memory::plan(&self.compiled, self.lines);
-        let planned = std::mem::replace(&mut self.slots, without);
-        if side_by_side(self.sample_bytes()) <= in_lanes {
-            self.slots = planned;
+        while in_lanes(self.slots.lines) {
+            let so_far = side_by_side(self.sample_bytes());
+            let fewer = lanes(set, self.compiled.output.channels - 1, self.slots.lines - 1);
+            let narrower = memory::plan(&self.compiled, fewer.unwrap_or(self.lines));
+            let wider = std::mem::replace(&mut self.slots, narrower);
+            if side_by_side(self.sample_bytes()) == so_far {
+                self.slots = wider;
+                return;
+            }
         }
     }
 
@@ -173,10 +181,10 @@ impl CpuExecutor {
         let set = set.unwrap_or_else(InstructionSet::detect);
         let network = match precision {
             Precision::F32 => {
-                LoadedProgram::new(&graph, &leaves, precision, device).map(EitherNetwork::Single)
+                LoadedProgram::new(&graph, &leaves, precision, set, device).map(EitherNetwork::Single)
             }
             Precision::F64 => {
-                LoadedProgram::new(&graph, &leaves, precision, device).map(EitherNetwork::Double)
+                LoadedProgram::new(&graph, &leaves, precision, set, device).map(EitherNetwork::Double)
             }
         };
         Ok(Self { graph, leaves, set, network: network? })
@@ -187,8 +195,8 @@ impl CpuExecutor {
     #[must_use]
     pub fn within(mut self, limit: Memory, threads: usize) -> Self {
         match &mut self.network {
-            EitherNetwork::Single(loaded) => loaded.within(limit, threads),
-            EitherNetwork::Double(loaded) => loaded.within(limit, threads),
+            EitherNetwork::Single(loaded) => loaded.within(self.set, limit, threads),
+            EitherNetwork::Double(loaded) => loaded.within(self.set, limit, threads),
         }
         self
     }
@@ -271,7 +279,7 @@ impl fmt::Display for CpuExecutor {
             }
         };
         if in_lanes(slots.lines) {
-            writeln!(f, "{} cotangents at once, in lanes", slots.lines)
+            writeln!(f, "up to {} cotangents at once, in lanes", slots.lines)
         } else {
             Ok(())
         }
@@ -453,9 +461,9 @@ impl<T: Number> CpuLinearized<'_, T> {
         Ok((count, cotangents.convert_dtype(T::DTYPE)))
     }
 
-    /// A reverse pass that starts with `count` cotangents.
-    fn reverse<'r>(&'r self, cotangents: &[T], count: usize, asked: &'r [LeafId]) -> ReversePass<'r, T> {
-        ReversePass::new(self.loaded, self.executor.set, &self.trace, self.take(), cotangents, count, asked)
+    /// A reverse pass that starts with a block of cotangents.
+    fn reverse<'r>(&'r self, cotangents: &[T], block: Block, asked: &'r [LeafId]) -> ReversePass<'r, T> {
+        ReversePass::new(self.loaded, self.executor.set, &self.trace, self.take(), cotangents, block, asked)
     }
 }
 
@@ -474,9 +482,20 @@ const CACHE_BYTES: usize = 16 << 20;
 /// How many samples run together at most.
 pub const CPU_BATCH: usize = 8;
 
-/// How many cotangents a block in lanes has at least: with fewer, passes of up to nine take less
-/// time than one of [`LANE_LINES`] of which some are empty.
-const LEAST_IN_LANES: usize = 27;
+/// Cotangents from which on a block of [`MANY_LANES`] is taken: three blocks of nine take longer.
+const LEAST_IN_MANY: usize = 27;
+
+/// The same of [`FEW_LANES`], on sets without windows: half of the lanes at least.
+const LEAST_IN_FEW: usize = 6;
+
+/// The lines of the widest rows in lanes that pay for so many cotangents, with at most so many
+/// lines.
+fn lanes(set: InstructionSet, cotangents: usize, most: usize) -> Option<usize> {
+    let many = cotangents >= LEAST_IN_MANY;
+    let few = cotangents >= LEAST_IN_FEW && has_few_lanes(set);
+    let widths = [(MANY_LANES, many), (FEW_LANES, few)];
+    widths.into_iter().find(|(lines, pays)| *pays && *lines <= most).map(|(lines, _)| lines)
+}
 
 /// How many cotangents to take at a time so that the passes are few and evenly filled.
 fn lines(cotangents: usize) -> usize {
@@ -497,9 +516,10 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         let mut rows = Vec::with_capacity(count * shape.iter().product::<usize>());
         let mut rest: &[T] = all;
         while !rest.is_empty() {
-            let (block, behind) = rest.split_at(self.loaded.block(rest.len() / size) * size);
+            let block = self.loaded.block(self.executor.set, rest.len() / size);
+            let (own, behind) = rest.split_at(block.count * size);
             rest = behind;
-            let mut reverse = self.reverse(block, block.len() / size, &[]);
+            let mut reverse = self.reverse(own, block, &[]);
             guarded(|| reverse.run(true, |_, _| {}))?;
             rows.extend(reverse.input());
             self.give(reverse.into_arena());
@@ -521,7 +541,7 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         let wanted = |tensor: LeafId| tensors.binary_search(&tensor).ok();
         let grams = vec![0.0; tensors.len() * samples * count * count];
         let mut squares = Squares { wanted: &wanted, grams };
-        let mut reverse = self.reverse(all, count, &tensors);
+        let mut reverse = self.reverse(all, Block { count, lines: count }, &tensors);
         guarded(|| reverse.run(leaves.has_input(), |reverse, step| squares.visit(reverse, step)))?;
         for (tensor, sample, gram) in std::mem::take(&mut reverse.given) {
             squares.take(tensor, [sample, samples], &gram);

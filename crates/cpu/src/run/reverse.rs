@@ -6,9 +6,9 @@
 //! buffer that is written are copied first, and columns are computed before they are added up.
 
 use crate::kernels::{
-    self, CotangentTarget, Cotangents, DenseRows, GatherPullback, InstructionSet, LANE_LINES, LineLayout,
-    Links, MOST_LINES, MatricesPullback, MovesPullback, Pullback, ScaledPullback, Share, SpreadPullback,
-    Start, WithinPullback, in_lanes,
+    self, CotangentTarget, Cotangents, DenseRows, GatherPullback, InstructionSet, LineLayout, Links,
+    MatricesPullback, MovesPullback, Pullback, ScaledPullback, Share, SpreadPullback, Start, WithinPullback,
+    in_lanes,
 };
 
 use burn::tensor::TensorData;
@@ -27,6 +27,15 @@ use crate::compile::steps::{CotangentRef, Factor, ReverseStep, Sink, Site, StepK
 /// Numbers that a thread sets to zero at a time.
 const ZEROED: usize = 1 << 16;
 
+/// Cotangents that are pulled back together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Block {
+    /// How many there are.
+    pub(super) count: usize,
+    /// How many lines a row has: as many, or more where lines are in lanes.
+    pub(super) lines: usize,
+}
+
 /// A reverse pass under way.
 pub(super) struct ReversePass<'a, T> {
     pub(super) compiled: &'a Compiled<T>,
@@ -34,7 +43,7 @@ pub(super) struct ReversePass<'a, T> {
     arena: Arena<T>,
     pub(super) set: InstructionSet,
     pub(super) trace: &'a ForwardTrace<T>,
-    /// Of a row: [`LANE_LINES`] where those are in lanes, else as many as there are cotangents.
+    /// Of a row.
     pub(super) lines: usize,
     /// How many cotangents there are: further lines are zero.
     count: usize,
@@ -46,19 +55,18 @@ pub(super) struct ReversePass<'a, T> {
 }
 
 impl<'a, T: Number> ReversePass<'a, T> {
-    /// Starts with `count` cotangents `[line][sample][class]` of the logits: at most
-    /// [`LANE_LINES`] where the slots are planned for those, else at most [`MOST_LINES`].
+    /// Starts with a block of cotangents `[line][sample][class]` of the logits, of no more lines
+    /// than the slots are planned for.
     pub(super) fn new(
         loaded: &'a LoadedProgram<T>,
         set: InstructionSet,
         trace: &'a ForwardTrace<T>,
         arena: Arena<T>,
         cotangents: &[T],
-        count: usize,
+        Block { count, lines }: Block,
         asked: &'a [LeafId],
     ) -> Self {
         let LoadedProgram { compiled, slots, segments, .. } = loaded;
-        let lines = if count > MOST_LINES { LANE_LINES } else { count };
         let given = Vec::new();
         let mut this = Self { compiled, slots, arena, set, trace, lines, count, segments, asked, given };
         this.seed(cotangents);

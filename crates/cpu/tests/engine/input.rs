@@ -189,7 +189,7 @@ fn many_cotangents_in_lanes() {
         Engine::Cpu(None).load(graph.clone(), Leaves::input(), &Device::flex(), &options).expect("it loads")
     };
     let lanes = executor(None);
-    assert!(lanes.describe().contains("32 cotangents at once, in lanes"), "{}", lanes.describe());
+    assert!(lanes.describe().contains("up to 32 cotangents at once, in lanes"), "{}", lanes.describe());
     agrees_with_burn(&graph, &samples);
     bits_are_the_same(&graph, &samples);
     sets().for_each(|set| many_give_what_few_give(&graph, &samples, set));

@@ -132,7 +132,7 @@ impl<T: SimdFloat> WithSimd for Tiles<'_, '_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        if S::REGISTER_COUNT < 32 { self.tiles::<S, 4>(simd) } else { self.tiles::<S, 8>(simd) }
+        if const { S::REGISTER_COUNT < 32 } { self.tiles::<S, 4>(simd) } else { self.tiles::<S, 8>(simd) }
     }
 }
 

@@ -1,46 +1,76 @@
-//! Rows of many lines at once: `[channel][line]`, so that a vector holds lines of one channel.
+//! Rows of lines in lanes: `[channel][line]`, so that a vector holds lines of one channel.
 //!
-//! Up to [`MOST_LINES`](crate::kernels::MOST_LINES) lines a row is `[line][channel]`, and what a
-//! mask leaves out are lanes. Rows of [`LANE_LINES`] lines are the other way round: what a mask
-//! leaves out are whole vectors, on the side that is read and on the side that is written, on every
-//! instruction set and without permutations. Blocks of rows begin where they do for fewer lines
-//! ([`LineLayout::block`]); offsets and pitches count channels.
+//! Up to [`MOST_LINES`] lines a row can be `[line][channel]`, and what a mask leaves out are lanes:
+//! it takes permutations to skip them on the side that is written ([windows]). In lanes what a mask
+//! leaves out are whole vectors, on both sides, on every instruction set. That pays where lines
+//! fill the vectors: [`MANY_LANES`] of them on every set, and [`FEW_LANES`] on sets that have no
+//! windows. Lines that there are no cotangents for are zero. Blocks of rows begin where they do for
+//! `[line][channel]` ([`LineLayout::block`]); offsets and pitches count channels.
+//!
+//! [windows]: crate::kernels::reverse::pullback
 
 use std::ops::Range;
 
 use crate::kernels::layout::cotangent::{CotangentTarget, Cotangents, LineLayout, every, part};
-use crate::kernels::simd::SimdFloat;
+use crate::kernels::reverse::pullback::MOST_LINES;
+use crate::kernels::simd::{InstructionSet, SimdFloat};
 
-/// Lines of a row in lanes: two vectors of the widest set in f32, whole vectors of every set.
-pub(crate) const LANE_LINES: usize = 32;
+/// Lines of a row in lanes: two vectors of the widest set in f32.
+pub(crate) const MANY_LANES: usize = 32;
+
+/// The same on sets without windows: three vectors of NEON in f32, for the nine lines of ten
+/// classes.
+pub(crate) const FEW_LANES: usize = 12;
 
 /// The lines of one channel of a row.
-pub(crate) type LaneLines<T> = [T; LANE_LINES];
+pub(crate) type LaneLines<T, const L: usize> = [T; L];
 
 /// Whether rows of so many lines are `[channel][line]`.
 #[inline(always)]
 pub(crate) fn in_lanes(lines: usize) -> bool {
-    lines == LANE_LINES
+    lines > MOST_LINES
 }
+
+/// Whether rows of [`FEW_LANES`] lines have kernels on a set.
+pub(crate) fn has_few_lanes(set: InstructionSet) -> bool {
+    matches!(set, InstructionSet::Neon | InstructionSet::Scalar)
+}
+
+/// Evaluates an expression with the number of lines in lanes as a constant.
+macro_rules! by_lanes {
+    ($lines:expr, |$count:ident| $call:expr) => {
+        match $lines {
+            $crate::kernels::layout::lanes::FEW_LANES => {
+                const $count: usize = $crate::kernels::layout::lanes::FEW_LANES;
+                $call
+            }
+            _ => {
+                const $count: usize = $crate::kernels::layout::lanes::MANY_LANES;
+                $call
+            }
+        }
+    };
+}
+pub(crate) use by_lanes;
 
 /// Neighbouring channels of one row: channel `ids[a]` has the lines `values[a]`, all others are
 /// zero.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct LaneRow<'a, T> {
+pub(crate) struct LaneRow<'a, T, const L: usize> {
     /// Ascending.
     pub(crate) ids: &'a [u16],
-    pub(crate) values: &'a [LaneLines<T>],
+    pub(crate) values: &'a [LaneLines<T, L>],
 }
 
 impl<'a, T: SimdFloat> Cotangents<'a, T> {
     /// Some channels of a row in lanes.
     #[inline(always)]
-    pub(crate) fn lanes(&self, row: usize, channels: Range<usize>) -> LaneRow<'a, T> {
+    pub(crate) fn lanes<const L: usize>(&self, row: usize, channels: Range<usize>) -> LaneRow<'a, T, L> {
         let (at, ids) = match self.layout {
             LineLayout::Dense { offset, .. } => (offset + channels.start, every(channels)),
             LineLayout::Compressed(active) => part(active, row, channels.start, channels.len()),
         };
-        let values = &self.values[self.layout.block(row, LANE_LINES)..];
+        let values = &self.values[self.layout.block(row, L)..];
         LaneRow { ids, values: &values.as_chunks().0[at..at + ids.len()] }
     }
 }
@@ -98,7 +128,7 @@ impl LaneTarget<'_> {
 
     /// Writes zeros to the channels that are not computed, before results are written.
     #[inline(always)]
-    pub(crate) fn clear<T: SimdFloat>(&self, block: &mut [LaneLines<T>]) {
+    pub(crate) fn clear<T: SimdFloat, const L: usize>(&self, block: &mut [LaneLines<T, L>]) {
         if let Some((first, end)) = self.zeros {
             block[first..end].as_flattened_mut().fill(T::default());
         }
@@ -106,12 +136,12 @@ impl LaneTarget<'_> {
 
     /// Adds a row's channels to the block, or writes them there, times the factors of each channel.
     #[inline(always)]
-    pub(crate) fn deliver<T: SimdFloat>(
+    pub(crate) fn deliver<T: SimdFloat, const L: usize>(
         &self,
-        row: LaneRow<'_, T>,
+        row: LaneRow<'_, T, L>,
         factor: impl Fn(usize) -> T,
         add: bool,
-        block: &mut [LaneLines<T>],
+        block: &mut [LaneLines<T, L>],
     ) {
         if !add {
             self.clear(block);

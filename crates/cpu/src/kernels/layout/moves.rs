@@ -6,7 +6,7 @@ use crate::kernels::forward::product::RowLayout;
 use crate::kernels::layout::cotangent::{
     CotangentTarget, Cotangents, LineLayout, Lines, RowTile, scale_lines,
 };
-use crate::kernels::layout::lanes::in_lanes;
+use crate::kernels::layout::lanes::{by_lanes, in_lanes};
 use crate::kernels::layout::rows::{DenseRows, chunks, tasks};
 use crate::kernels::reverse::lanes::LaneSteps;
 use crate::kernels::simd::{InstructionSet, SimdFloat};
@@ -134,7 +134,9 @@ impl<T: SimdFloat> MovesPullback<'_, T> {
         let begin = |row: usize| self.target.block(row, self.lines);
         chunks(out, rows, tasks(rows, LEAST_ROWS), begin).into_par_iter().for_each(|mut chunk| {
             if in_lanes(self.lines) {
-                return set.run(LaneSteps { step: self, chunk: &mut chunk });
+                let chunk = &mut chunk;
+                return by_lanes!(self.lines, |L| set
+                    .run(LaneSteps::<'_, '_, '_, _, _, L> { step: self, chunk }));
             }
             let width = self.moves.from[1];
             let mut tile = vec![T::default(); self.lines * width];

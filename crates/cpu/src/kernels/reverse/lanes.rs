@@ -1,8 +1,8 @@
-//! Steps of the reverse pass for rows of many lines, in lanes ([`layout::lanes`]).
+//! Steps of the reverse pass for rows of lines in lanes ([`layout::lanes`]).
 //!
 //! A weight meets the lines of the channel that is read as whole vectors, so that masks are left
 //! out on both sides by plain loops. [`LaneRows`] computes tiles of some channels by two
-//! vectors of lines in registers; everything else is row by row, channel by channel. Sums have the
+//! or three vectors of lines in registers; everything else is row by row, channel by channel. Sums have the
 //! order and the roundings that they have for up to nine lines: a cotangent's results do not depend
 //! on how many others are pulled back with it.
 //!
@@ -12,7 +12,7 @@ use pulp::{Simd, WithSimd};
 
 use crate::kernels::forward::pool::Shares;
 use crate::kernels::layout::cotangent::{CotangentTarget, LineLayout, every};
-use crate::kernels::layout::lanes::{LANE_LINES, LaneLines, LaneRow, LaneTarget};
+use crate::kernels::layout::lanes::{FEW_LANES, LaneLines, LaneRow, LaneTarget, MANY_LANES};
 use crate::kernels::layout::moves::MovesPullback;
 use crate::kernels::layout::rows::Chunk;
 use crate::kernels::layout::table::Link;
@@ -22,47 +22,52 @@ use crate::kernels::reverse::spread::SpreadPullback;
 use crate::kernels::simd::SimdFloat;
 
 /// The rows of a chunk, of several pullbacks into the same channels.
-pub(crate) struct LaneRows<'a, 'b, 'c, T> {
+pub(crate) struct LaneRows<'a, 'b, 'c, T, const L: usize> {
     pub(crate) pullbacks: &'a [Pullback<'a, T>],
     pub(crate) chunk: &'b mut Chunk<'c, T>,
 }
 
-/// Vectors of lines that a tile has.
-const VECTORS: usize = 2;
-
-impl<T: SimdFloat> WithSimd for LaneRows<'_, '_, '_, T> {
+impl<T: SimdFloat, const L: usize> WithSimd for LaneRows<'_, '_, '_, T, L> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        // As many channels as leave registers for the lines that are read and a weight.
-        if S::REGISTER_COUNT < 32 { self.pull::<S, 6, 3>(simd) } else { self.pull::<S, 8, 4>(simd) }
+        // Vectors of lines by channels: as many channels as leave registers for the lines that are
+        // read and the weights. (With twelve channels, which would just leave enough for the lines
+        // and one weight, all weights were loaded first and sums were spilled: 0.6 of the speed.)
+        // Constants, so that nothing is compiled that no set has.
+        if const { L == FEW_LANES && S::F32_LANES <= 4 } {
+            self.pull::<S, 3, 6, 3>(simd);
+        } else if const { L == MANY_LANES && S::REGISTER_COUNT >= 32 } {
+            self.pull::<S, 2, 8, 4>(simd);
+        } else if const { L == MANY_LANES && S::REGISTER_COUNT < 32 } {
+            self.pull::<S, 2, 6, 3>(simd);
+        }
     }
 }
 
 /// What a row reads by one tap.
-struct LaneRead<'a, T> {
+struct LaneRead<'a, T, const L: usize> {
     tap: usize,
-    row: LaneRow<'a, T>,
+    row: LaneRow<'a, T, L>,
 }
 
-impl<T: SimdFloat> LaneRows<'_, '_, '_, T> {
+impl<T: SimdFloat, const L: usize> LaneRows<'_, '_, '_, T, L> {
     #[inline(always)]
-    fn pull<S: Simd, const C: usize, const HALF: usize>(&mut self, simd: S) {
+    fn pull<S: Simd, const G: usize, const C: usize, const HALF: usize>(&mut self, simd: S) {
         let Some(one) = self.pullbacks.first() else { return };
         let (step, count) = (panels_at_a_time(self.pullbacks), one.panels.count());
         let mut reads = Vec::new();
         for first in (0..count).step_by(step) {
             for row in self.chunk.rows.clone() {
                 for pullback in self.pullbacks {
-                    let block =
-                        &mut self.chunk.values[pullback.target.block(row, LANE_LINES) - self.chunk.start..];
+                    let block = &mut self.chunk.values[pullback.target.block(row, L) - self.chunk.start..];
                     let block = block.as_chunks_mut().0;
                     for panel in first..count.min(first + step) {
                         if panel == first || pullback.panels.begins_block(panel) {
                             pullback.lane_reads(row, panel, &mut reads);
                         }
-                        pullback.lane_panel::<S, C, HALF>(simd, (row, panel), &reads, block);
+                        pullback.lane_panel::<S, L, G, C, HALF>(simd, (row, panel), &reads, block);
                     }
                 }
             }
@@ -73,7 +78,7 @@ impl<T: SimdFloat> LaneRows<'_, '_, '_, T> {
 impl<'p, T: SimdFloat> Pullback<'p, T> {
     /// What a row reads for the channels of a panel.
     #[inline(always)]
-    fn lane_reads(&self, row: usize, panel: usize, reads: &mut Vec<LaneRead<'p, T>>) {
+    fn lane_reads<const L: usize>(&self, row: usize, panel: usize, reads: &mut Vec<LaneRead<'p, T, L>>) {
         let block = self.panels.block(panel);
         let (sample, position) = (row / self.links.targets(), row % self.links.targets());
         reads.clear();
@@ -86,12 +91,12 @@ impl<'p, T: SimdFloat> Pullback<'p, T> {
 
     /// The channels of one panel of one row, in tiles of C channels and fewer.
     #[inline(always)]
-    fn lane_panel<S: Simd, const C: usize, const HALF: usize>(
+    fn lane_panel<S: Simd, const L: usize, const G: usize, const C: usize, const HALF: usize>(
         &self,
         simd: S,
         (row, panel): (usize, usize),
-        reads: &[LaneRead<'_, T>],
-        block: &mut [LaneLines<T>],
+        reads: &[LaneRead<'_, T, L>],
+        block: &mut [LaneLines<T, L>],
     ) {
         let channels = self.panels.channels(panel..panel + 1);
         let target = self.target.lanes(row, channels.clone());
@@ -114,19 +119,19 @@ impl<'p, T: SimdFloat> Pullback<'p, T> {
         for at in (0..count).step_by(C) {
             // Half a tile where that holds the rest.
             if count - at <= HALF {
-                tiles.tile::<S, HALF>(simd, at, block);
+                tiles.tile::<S, G, HALF>(simd, at, block);
             } else {
-                tiles.tile::<S, C>(simd, at, block);
+                tiles.tile::<S, G, C>(simd, at, block);
             }
         }
     }
 }
 
 /// The channels of a panel of a row.
-struct LaneTiles<'a, T> {
+struct LaneTiles<'a, T, const L: usize> {
     pullback: &'a Pullback<'a, T>,
     panel: usize,
-    reads: &'a [LaneRead<'a, T>],
+    reads: &'a [LaneRead<'a, T, L>],
     target: LaneTarget<'a>,
     slopes: Option<&'a [T]>,
     /// The panel's first channel.
@@ -135,24 +140,29 @@ struct LaneTiles<'a, T> {
     add: bool,
 }
 
-impl<T: SimdFloat> LaneTiles<'_, T> {
+impl<T: SimdFloat, const L: usize> LaneTiles<'_, T, L> {
     /// Up to C channels of those that are computed, from an index on.
     #[inline(always)]
-    fn tile<S: Simd, const C: usize>(&self, simd: S, at: usize, block: &mut [LaneLines<T>]) {
+    fn tile<S: Simd, const G: usize, const C: usize>(
+        &self,
+        simd: S,
+        at: usize,
+        block: &mut [LaneLines<T, L>],
+    ) {
         let panels = self.pullback.panels;
         let (lanes, width) = (T::lanes::<S>(), panels.width);
         // Behind the last channel it is computed again, and not stored.
         let ids = &self.target.ids[at..];
         let columns: [usize; C] =
             std::array::from_fn(|c| usize::from(ids[c.min(ids.len() - 1)]) - self.first);
-        for line in (0..LANE_LINES).step_by(VECTORS * lanes) {
-            let mut sums = [[T::splat(simd, T::default()); VECTORS]; C];
+        for line in (0..L).step_by(G * lanes) {
+            let mut sums = [[T::splat(simd, T::default()); G]; C];
             for read in self.reads {
                 let weights = panels.tap(self.panel, read.tap);
                 let mut local = sums;
                 for (&id, lines) in read.row.ids.iter().zip(read.row.values) {
                     let weights = &weights[usize::from(id) * width..][..width];
-                    let lines: [T::Vector<S>; VECTORS] =
+                    let lines: [T::Vector<S>; G] =
                         std::array::from_fn(|g| T::load(simd, &lines[line + g * lanes..][..lanes]));
                     for (sums, column) in local.iter_mut().zip(columns) {
                         let weight = T::splat(simd, weights[column]);
@@ -182,37 +192,37 @@ impl<T: SimdFloat> LaneTiles<'_, T> {
 }
 
 /// A step that computes its rows one by one.
-pub(crate) trait LaneStep<T> {
+pub(crate) trait LaneStep<T, const L: usize> {
     fn target(&self) -> CotangentTarget<'_>;
 
     /// How many channels of a row are added up before they are delivered.
     fn summed(&self) -> usize;
 
     /// Computes one row into its block; `sums` has room for the channels that are added up.
-    fn row<S: Simd>(&self, simd: S, row: usize, sums: &mut [LaneLines<T>], block: &mut [LaneLines<T>]);
+    fn row<S: Simd>(&self, simd: S, row: usize, sums: &mut [LaneLines<T, L>], block: &mut [LaneLines<T, L>]);
 }
 
 /// The rows of a chunk, of a step that computes them one by one.
-pub(crate) struct LaneSteps<'a, 'b, 'c, K, T> {
+pub(crate) struct LaneSteps<'a, 'b, 'c, K, T, const L: usize> {
     pub(crate) step: &'a K,
     pub(crate) chunk: &'b mut Chunk<'c, T>,
 }
 
-impl<T: SimdFloat, K: LaneStep<T>> WithSimd for LaneSteps<'_, '_, '_, K, T> {
+impl<T: SimdFloat, K: LaneStep<T, L>, const L: usize> WithSimd for LaneSteps<'_, '_, '_, K, T, L> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { step, chunk } = self;
-        let mut sums = vec![[T::default(); LANE_LINES]; step.summed()];
+        let mut sums = vec![[T::default(); L]; step.summed()];
         for row in chunk.rows.clone() {
-            let block = &mut chunk.values[step.target().block(row, LANE_LINES) - chunk.start..];
+            let block = &mut chunk.values[step.target().block(row, L) - chunk.start..];
             step.row(simd, row, &mut sums, block.as_chunks_mut().0);
         }
     }
 }
 
-impl<T: SimdFloat> LaneStep<T> for SpreadPullback<'_, T> {
+impl<T: SimdFloat, const L: usize> LaneStep<T, L> for SpreadPullback<'_, T> {
     fn target(&self) -> CotangentTarget<'_> {
         self.target
     }
@@ -222,7 +232,7 @@ impl<T: SimdFloat> LaneStep<T> for SpreadPullback<'_, T> {
     }
 
     #[inline(always)]
-    fn row<S: Simd>(&self, _: S, row: usize, _: &mut [LaneLines<T>], block: &mut [LaneLines<T>]) {
+    fn row<S: Simd>(&self, _: S, row: usize, _: &mut [LaneLines<T, L>], block: &mut [LaneLines<T, L>]) {
         let channels = 0..self.source.layout.channels();
         let target = self.target.lanes(row, channels.clone());
         let factor = |channel: usize| self.scale.map_or(T::of(1.0), |scale| scale[channel]);
@@ -230,7 +240,7 @@ impl<T: SimdFloat> LaneStep<T> for SpreadPullback<'_, T> {
     }
 }
 
-impl<T: SimdFloat> LaneStep<T> for GatherPullback<'_, T> {
+impl<T: SimdFloat, const L: usize> LaneStep<T, L> for GatherPullback<'_, T> {
     fn target(&self) -> CotangentTarget<'_> {
         self.target
     }
@@ -240,7 +250,7 @@ impl<T: SimdFloat> LaneStep<T> for GatherPullback<'_, T> {
     }
 
     #[inline(always)]
-    fn row<S: Simd>(&self, simd: S, row: usize, sums: &mut [LaneLines<T>], block: &mut [LaneLines<T>]) {
+    fn row<S: Simd>(&self, simd: S, row: usize, sums: &mut [LaneLines<T, L>], block: &mut [LaneLines<T, L>]) {
         let (sample, position) = (row / self.links.targets(), row % self.links.targets());
         sums.as_flattened_mut().fill(T::default());
         for link in self.links.of(position) {
@@ -260,7 +270,13 @@ impl<T: SimdFloat> LaneStep<T> for GatherPullback<'_, T> {
 impl<T: SimdFloat> GatherPullback<'_, T> {
     /// Adds the share of one reading row.
     #[inline(always)]
-    fn add_lanes<S: Simd>(&self, simd: S, link: Link, from: usize, sums: &mut [LaneLines<T>]) {
+    fn add_lanes<S: Simd, const L: usize>(
+        &self,
+        simd: S,
+        link: Link,
+        from: usize,
+        sums: &mut [LaneLines<T, L>],
+    ) {
         let wide = self.source.layout.channels();
         let one = T::of(1.0);
         match self.share {
@@ -294,7 +310,12 @@ impl<T: SimdFloat> GatherPullback<'_, T> {
 
 /// Adds the lines of a row of all channels times its weights, rounded once.
 #[inline(always)]
-fn add_fused<S: Simd, T: SimdFloat>(simd: S, row: LaneRow<'_, T>, weights: &[T], sums: &mut [LaneLines<T>]) {
+fn add_fused<S: Simd, T: SimdFloat, const L: usize>(
+    simd: S,
+    row: LaneRow<'_, T, L>,
+    weights: &[T],
+    sums: &mut [LaneLines<T, L>],
+) {
     let lanes = T::lanes::<S>();
     for ((lines, weight), sums) in row.values.iter().zip(weights).zip(sums) {
         let weight = T::splat(simd, *weight);
@@ -307,11 +328,11 @@ fn add_fused<S: Simd, T: SimdFloat>(simd: S, row: LaneRow<'_, T>, weights: &[T],
 
 /// Adds the lines of a row's channels, counted from one on, times what `share` says of each.
 #[inline(always)]
-fn add<T: SimdFloat>(
-    row: LaneRow<'_, T>,
+fn add<T: SimdFloat, const L: usize>(
+    row: LaneRow<'_, T, L>,
     first: usize,
     share: impl Fn(usize) -> Option<T>,
-    sums: &mut [LaneLines<T>],
+    sums: &mut [LaneLines<T, L>],
 ) {
     for (&id, lines) in row.ids.iter().zip(row.values) {
         let channel = usize::from(id) - first;
@@ -320,7 +341,7 @@ fn add<T: SimdFloat>(
     }
 }
 
-impl<T: SimdFloat> LaneStep<T> for MovesPullback<'_, T> {
+impl<T: SimdFloat, const L: usize> LaneStep<T, L> for MovesPullback<'_, T> {
     fn target(&self) -> CotangentTarget<'_> {
         self.target
     }
@@ -330,11 +351,11 @@ impl<T: SimdFloat> LaneStep<T> for MovesPullback<'_, T> {
     }
 
     #[inline(always)]
-    fn row<S: Simd>(&self, _: S, row: usize, sums: &mut [LaneLines<T>], block: &mut [LaneLines<T>]) {
+    fn row<S: Simd>(&self, _: S, row: usize, sums: &mut [LaneLines<T, L>], block: &mut [LaneLines<T, L>]) {
         let [_, wide] = self.moves.channels();
         sums.as_flattened_mut().fill(T::default());
         for (channel, taken, other) in self.moves.takers_of(row) {
-            let LaneRow { ids, values } = self.source.lanes(taken, 0..wide);
+            let LaneRow { ids, values } = self.source.lanes::<L>(taken, 0..wide);
             let Ok(at) = ids.binary_search(&(other as u16)) else { continue };
             sums[channel].iter_mut().zip(&values[at]).for_each(|(sum, x)| *sum = *sum + *x);
         }

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use crate::kernels::arch;
 use crate::kernels::layout::cotangent::{CotangentTarget, Cotangents, LineLayout, Lines, RowTile};
-use crate::kernels::layout::lanes::in_lanes;
+use crate::kernels::layout::lanes::{by_lanes, in_lanes};
 use crate::kernels::layout::panels::Panels;
 use crate::kernels::layout::rows::{CACHED_WEIGHTS, Chunk, DenseRows, chunks, tasks};
 use crate::kernels::layout::table::Links;
@@ -127,7 +127,8 @@ impl<T: SimdFloat> Pullback<'_, T> {
         let begin = |row: usize| one.target.block(row, one.lines);
         chunks(out, rows, parts, begin).into_par_iter().for_each(|mut chunk| {
             if in_lanes(one.lines) {
-                set.run(LaneRows { pullbacks, chunk: &mut chunk });
+                let chunk = &mut chunk;
+                by_lanes!(one.lines, |L| set.run(LaneRows::<'_, '_, '_, _, L> { pullbacks, chunk }));
             } else if one.is_windowed(set) {
                 arch::pull_windows(set, pullbacks, &mut chunk);
             } else {
@@ -222,7 +223,11 @@ impl<T: SimdFloat> WithSimd for Full<'_, '_, '_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
         // One vector of sums per line where registers are few, two where there are more.
-        if S::REGISTER_COUNT < 32 { self.by_lines::<S, 1>(simd) } else { self.by_lines::<S, 2>(simd) }
+        if const { S::REGISTER_COUNT < 32 } {
+            self.by_lines::<S, 1>(simd);
+        } else {
+            self.by_lines::<S, 2>(simd);
+        }
     }
 }
 

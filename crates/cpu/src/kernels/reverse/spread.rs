@@ -11,7 +11,7 @@ use crate::kernels::arch;
 use crate::kernels::layout::cotangent::{
     CotangentTarget, Cotangents, LineLayout, Lines, RowTile, scale_lines,
 };
-use crate::kernels::layout::lanes::in_lanes;
+use crate::kernels::layout::lanes::{by_lanes, in_lanes};
 use crate::kernels::layout::rows::{chunks, tasks};
 use crate::kernels::reverse::lanes::LaneSteps;
 use crate::kernels::simd::{InstructionSet, SimdFloat};
@@ -41,7 +41,9 @@ impl<T: SimdFloat> SpreadPullback<'_, T> {
         let begin = |row: usize| self.target.block(row, self.lines);
         chunks(out, rows, tasks(rows, LEAST_ROWS), begin).into_par_iter().for_each(|mut chunk| {
             if in_lanes(self.lines) {
-                return set.run(LaneSteps { step: self, chunk: &mut chunk });
+                let chunk = &mut chunk;
+                return by_lanes!(self.lines, |L| set
+                    .run(LaneSteps::<'_, '_, '_, _, _, L> { step: self, chunk }));
             }
             if arch::spread(set, self, &mut chunk) {
                 return;

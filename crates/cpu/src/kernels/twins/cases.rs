@@ -1,6 +1,6 @@
 //! Random cases, the operands that kernels get of them, and how their results are read.
 
-use crate::kernels::layout::lanes::{LANE_LINES, in_lanes};
+use crate::kernels::layout::lanes::{FEW_LANES, MANY_LANES, has_few_lanes, in_lanes};
 use crate::kernels::{
     Active, CotangentTarget, InstructionSet, LineLayout, MOST_LINES, Patches, RowTable, SimdFloat,
     WinogradForm,
@@ -80,8 +80,12 @@ pub(crate) fn cases() -> impl Strategy<Value = LayerCase> {
 
 /// Cases of which some have their lines in lanes.
 pub(crate) fn cases_in_lanes_too() -> impl Strategy<Value = LayerCase> {
-    (cases(), 0..4).prop_map(|(case, which)| LayerCase {
-        lines: if which == 0 { LANE_LINES } else { case.lines },
+    (cases(), 0..6).prop_map(|(case, which)| LayerCase {
+        lines: match which {
+            0 => MANY_LANES,
+            1 => FEW_LANES,
+            _ => case.lines,
+        },
         ..case
     })
 }
@@ -143,6 +147,11 @@ impl Image {
 
 pub(crate) fn sets() -> impl Iterator<Item = InstructionSet> {
     InstructionSet::ALL.into_iter().filter(|set| set.is_available())
+}
+
+/// Those of them that have kernels for rows of so many lines.
+pub(crate) fn sets_for(lines: usize) -> impl Iterator<Item = InstructionSet> {
+    sets().filter(move |set| lines != FEW_LANES || has_few_lanes(*set))
 }
 
 /// Rounding of Winograd's form, in units of that of a plain sum: the terms that it adds up are

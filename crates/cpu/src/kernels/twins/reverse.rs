@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::cases::{
     CANARY, Draws, GivenCotangents, LayerCase, PATCHED, cases, cases_in_lanes_too, close, fill, given, image,
-    naive_pullback, place, read, sets, table, target_is_on, triples,
+    naive_pullback, place, read, sets_for, table, target_is_on, triples,
 };
 
 fn check_pullback_by_rows<T: SimdFloat>(case: &LayerCase, unit: f64) {
@@ -82,7 +82,7 @@ fn check_pullback<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Opt
                     if on { sum + added[at] + product[at] } else { sum }
                 })
                 .collect();
-            for set in sets() {
+            for set in sets_for(lines) {
                 let mut out = initial.clone();
                 let pullback = Pullback {
                     links: &links,
@@ -150,7 +150,7 @@ fn check_together<T: SimdFloat>(case: &LayerCase, unit: f64) {
             lines,
         })
         .collect();
-    for set in sets() {
+    for set in sets_for(lines) {
         let mut out = initial.clone();
         Pullback::run_together(&pullbacks, set, samples, &mut out);
         close(&out, &expected, unit, &format!("{set}, channels {channels:?}, {case:?}"));
@@ -186,7 +186,8 @@ fn check_gather<T: SimdFloat>(case: &LayerCase, unit: f64) {
         let product = naive_pullback(&case, &table, &cotangents.full, |tap, o, i| {
             if o == i { weights[tap * channels + i].to_f64() * scale[i].to_f64() } else { 0.0 }
         });
-        for (add, set) in [true, false].into_iter().flat_map(|add| sets().map(move |set| (add, set))) {
+        for (add, set) in [true, false].into_iter().flat_map(|add| sets_for(lines).map(move |set| (add, set)))
+        {
             let mut out = vec![T::from_f64(CANARY); target.size(samples * before, lines)];
             fill(target, samples * before, lines, &mut out, &mut draws);
             let old = read(target, samples * before, lines, channels, &out);
@@ -227,7 +228,9 @@ fn check_spread<T: SimdFloat>(case: &LayerCase, unit: f64) {
         let targets = [CotangentTarget::Lines(dense), CotangentTarget::Lines(LineLayout::Compressed(&to))];
         for (target, add, scale, set) in targets.into_iter().flat_map(|target| {
             let starts = [(true, None), (false, None), (true, Some(&scale)), (false, Some(&scale))];
-            starts.into_iter().flat_map(move |(add, scale)| sets().map(move |set| (target, add, scale, set)))
+            starts
+                .into_iter()
+                .flat_map(move |(add, scale)| sets_for(lines).map(move |set| (target, add, scale, set)))
         }) {
             let mut out = vec![T::from_f64(CANARY); target.size(rows, lines)];
             fill(target, rows, lines, &mut out, &mut draws);

@@ -104,7 +104,7 @@ impl<T: SimdFloat> WithSimd for PatchChannels<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> LinePairSums {
         let mut sums = LinePairSums::default();
-        if S::REGISTER_COUNT < 32 {
+        if const { S::REGISTER_COUNT < 32 } {
             by_lines!(self.own.outer.entries.lines, |V| self.run::<S, 1, V>(simd, &mut sums));
         } else {
             by_lines!(self.own.outer.entries.lines, |V| self.run::<S, 2, V>(simd, &mut sums));
