@@ -59,18 +59,12 @@ impl Job {
         let (filter, budget) = filter(arguments.filter.as_deref())?;
         target.objective([]).check_filter(&filter)?;
         let tail = tail(arguments.tail.as_deref())?;
-        let precision: Precision = match &arguments.precision {
-            Some(text) => text.parse().map_err(|error: ModelError| Failure::new(error.to_string()))?,
-            None => Precision::F32,
-        };
+        let precision = precision(arguments.precision.as_deref())?;
         let mut inputs = Inputs::default();
         let selection = selection(arguments.images.as_deref(), &mut inputs)?;
         let shard = arguments.shard.as_deref().map(Shard::parse).transpose()?;
-        let engine: EngineChoice = arguments
-            .engine
-            .as_deref()
-            .map_or_else(|| Ok(EngineChoice::default()), str::parse)
-            .map_err(Failure::new)?;
+        let engine = arguments.engine.as_deref().map(str::parse).transpose();
+        let engine: EngineChoice = engine.map_err(Failure::new)?.unwrap_or_default();
         let device = engine.device().map_err(Failure::new)?;
         let memory = memory(arguments.memory.as_deref())?;
         let batch = positive("--batch", arguments.batch)?;
@@ -89,12 +83,7 @@ impl Job {
         let file = arguments.network_file();
         file.into_iter().for_each(|file| inputs.add(file));
         let mut hashes = provenance::hashes(file, &data, &images)?;
-        let own = [("output", &arguments.output), ("frozen", &arguments.frozen)];
-        hashes.extend(own.into_iter().filter_map(|(name, given)| Some((name, given.clone()?))));
-        if engine.is_graphics() {
-            // On a GPU the batch may change the last digits.
-            hashes.push(("batch", batch.unwrap_or(GPU_BATCH).to_string()));
-        }
+        hashes.extend(settings(arguments, &engine, batch));
         images = part(images, shard)?;
         // Batches are padded to their full size, so a batch larger than the number of images would
         // waste work.
@@ -117,12 +106,7 @@ impl Job {
             network: described.clone(),
             weights: file.map_or_else(|| "embedded".into(), file_name),
             dataset: arguments.source.dataset.clone().unwrap_or_else(|| "embedded".into()),
-            split: match (&arguments.split, &data) {
-                (Some(split), _) => split.clone(),
-                // Folders and tables have no splits.
-                (None, Data::Pictures(_)) => "all".into(),
-                (None, _) => Split::Test.to_string(),
-            },
+            split: split(arguments.split.as_deref(), &data),
             precision: precision.to_string(),
             engine: scorer.engine().to_owned(),
             preparation: preparation.clone(),
@@ -179,6 +163,37 @@ impl Job {
     /// The progress over all images, of which `done` are done already.
     pub(crate) fn progress(&self, done: usize) -> Progress {
         Progress::new(self.images.len(), done, self.quiet)
+    }
+}
+
+/// The precision of the run.
+fn precision(given: Option<&str>) -> Result<Precision> {
+    match given {
+        Some(text) => text.parse().map_err(|error: ModelError| Failure::new(error.to_string())),
+        None => Ok(Precision::F32),
+    }
+}
+
+/// Settings beside the files that the numbers depend on.
+fn settings(
+    arguments: &RunArguments,
+    engine: &EngineChoice,
+    batch: Option<usize>,
+) -> Vec<(&'static str, String)> {
+    let own = [("output", &arguments.output), ("frozen", &arguments.frozen)];
+    let own = own.into_iter().filter_map(|(name, given)| Some((name, given.clone()?)));
+    // On a GPU the batch may change the last digits.
+    let batch = engine.is_graphics().then(|| ("batch", batch.unwrap_or(GPU_BATCH).to_string()));
+    own.chain(batch).collect()
+}
+
+/// The part of the dataset that is run.
+fn split(given: Option<&str>, data: &Data) -> String {
+    match (given, data) {
+        (Some(split), _) => split.to_owned(),
+        // Folders and tables have no splits.
+        (None, Data::Pictures(_)) => "all".into(),
+        (None, _) => Split::Test.to_string(),
     }
 }
 

@@ -16,7 +16,7 @@ use super::forward::{self, ForwardTrace};
 use super::gram_costs;
 use super::grams::Squares;
 use super::memory::{self, SlotPlan};
-use super::reverse::{Block, ReversePass};
+use super::reverse::{CotangentBlock, ReversePass};
 use super::segments::{Segments, numbers};
 use super::work::{self, Work};
 use crate::compile::compile;
@@ -95,13 +95,23 @@ impl<T: SimdFloat> LoadedProgram<T> {
     }
 
     /// Which of so many cotangents the next reverse pass takes.
-    fn block(&self, set: InstructionSet, cotangents: usize) -> Block {
+    fn block(&self, set: InstructionSet, cotangents: usize) -> CotangentBlock {
         match lanes(set, cotangents, self.slots.lines) {
-            Some(lines) => Block { count: cotangents.min(lines), lines },
+            Some(lines) => CotangentBlock { count: cotangents.min(lines), lines },
             None => {
                 let count = lines(cotangents).min(self.lines);
-                Block { count, lines: count }
+                CotangentBlock { count, lines: count }
             }
+        }
+    }
+}
+
+impl<T: SimdFloat> fmt::Display for LoadedProgram<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.compiled.fmt(f)?;
+        match self.slots.lines {
+            lines if in_lanes(lines) => writeln!(f, "up to {lines} cotangents at once, in lanes"),
+            _ => Ok(()),
         }
     }
 }
@@ -268,20 +278,9 @@ impl CpuExecutor {
 
 impl fmt::Display for CpuExecutor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let slots = match &self.network {
-            EitherNetwork::Single(loaded) => {
-                loaded.compiled.fmt(f)?;
-                &loaded.slots
-            }
-            EitherNetwork::Double(loaded) => {
-                loaded.compiled.fmt(f)?;
-                &loaded.slots
-            }
-        };
-        if in_lanes(slots.lines) {
-            writeln!(f, "up to {} cotangents at once, in lanes", slots.lines)
-        } else {
-            Ok(())
+        match &self.network {
+            EitherNetwork::Single(loaded) => loaded.fmt(f),
+            EitherNetwork::Double(loaded) => loaded.fmt(f),
         }
     }
 }
@@ -462,7 +461,12 @@ impl<T: Number> CpuLinearized<'_, T> {
     }
 
     /// A reverse pass that starts with a block of cotangents.
-    fn reverse<'r>(&'r self, cotangents: &[T], block: Block, asked: &'r [LeafId]) -> ReversePass<'r, T> {
+    fn reverse<'r>(
+        &'r self,
+        cotangents: &[T],
+        block: CotangentBlock,
+        asked: &'r [LeafId],
+    ) -> ReversePass<'r, T> {
         ReversePass::new(self.loaded, self.executor.set, &self.trace, self.take(), cotangents, block, asked)
     }
 }
@@ -541,7 +545,7 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         let wanted = |tensor: LeafId| tensors.binary_search(&tensor).ok();
         let grams = vec![0.0; tensors.len() * samples * count * count];
         let mut squares = Squares { wanted: &wanted, grams };
-        let mut reverse = self.reverse(all, Block { count, lines: count }, &tensors);
+        let mut reverse = self.reverse(all, CotangentBlock { count, lines: count }, &tensors);
         guarded(|| reverse.run(leaves.has_input(), |reverse, step| squares.visit(reverse, step)))?;
         for (tensor, sample, gram) in std::mem::take(&mut reverse.given) {
             squares.take(tensor, [sample, samples], &gram);

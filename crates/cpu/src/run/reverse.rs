@@ -29,7 +29,7 @@ const ZEROED: usize = 1 << 16;
 
 /// Cotangents that are pulled back together.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Block {
+pub(super) struct CotangentBlock {
     /// How many there are.
     pub(super) count: usize,
     /// How many lines a row has: as many, or more where lines are in lanes.
@@ -63,7 +63,7 @@ impl<'a, T: Number> ReversePass<'a, T> {
         trace: &'a ForwardTrace<T>,
         arena: Arena<T>,
         cotangents: &[T],
-        Block { count, lines }: Block,
+        CotangentBlock { count, lines }: CotangentBlock,
         asked: &'a [LeafId],
     ) -> Self {
         let LoadedProgram { compiled, slots, segments, .. } = loaded;
@@ -144,8 +144,8 @@ impl<'a, T: Number> ReversePass<'a, T> {
             let rows = self.arena.slot(self.slots.cotangents(cotangent.site()));
             for (line, values) in values.chunks_exact_mut(edge.elements.len()).take(self.lines).enumerate() {
                 for (value, [row, channel]) in values.iter_mut().zip(&edge.elements) {
-                    let at = (sample * map.positions + row) * self.lines + line;
-                    *value = rows[at * map.pitch + edge.view.offset + channel];
+                    let row = sample * map.positions + row;
+                    *value = rows[self.place(map.pitch, row, line, edge.view.offset + channel)];
                 }
             }
         }
@@ -159,9 +159,8 @@ impl<'a, T: Number> ReversePass<'a, T> {
         let mut rows = self.arena.take(slot);
         for (line, values) in values.chunks_exact(edge.elements.len()).take(self.lines).enumerate() {
             for (value, [row, channel]) in values.iter().zip(&edge.elements) {
-                let at = (sample * map.positions + row) * self.lines + line;
-                let sum = &mut rows[at * map.pitch + edge.view.offset + channel];
-                *sum += *value;
+                let row = sample * map.positions + row;
+                rows[self.place(map.pitch, row, line, edge.view.offset + channel)] += *value;
             }
         }
         self.arena.put(slot, rows);

@@ -149,6 +149,13 @@ impl Links {
         size_of_val(self.starts.as_slice()) + size_of_val(self.links.as_slice())
     }
 
+    /// By which taps the row of a sample is read, and by which rows, counted through all samples.
+    #[inline(always)]
+    pub(crate) fn readers(&self, row: usize) -> impl DoubleEndedIterator<Item = (Link, usize)> {
+        let (sample, target) = (row / self.targets(), row % self.targets());
+        self.of(target).iter().map(move |link| (*link, sample * self.rows + link.row))
+    }
+
     /// By which taps and rows a row is read.
     #[inline(always)]
     #[must_use]

@@ -76,19 +76,17 @@ impl<T: SimdFloat> GatherPullback<'_, T> {
     /// All lines of one row of the target, `[V][channels]`.
     #[inline(always)]
     fn row(&self, set: InstructionSet, row: usize, expanded: &mut [T], tile: &mut [T]) {
-        let (sample, position) = (row / self.links.targets(), row % self.links.targets());
         tile.fill(T::default());
-        for link in self.links.of(position) {
-            let from = sample * self.links.rows() + link.row;
+        for (link, from) in self.links.readers(row) {
             match self.source.layout {
                 LineLayout::Dense { .. } => {
                     let Lines { values, stride, .. } = self.source.row(from, self.lines);
-                    self.add_share(*link, from, values, stride, tile);
+                    self.add_share(link, from, values, stride, tile);
                 }
                 LineLayout::Compressed(active) => {
                     let channels = active.channels();
                     self.source.expand(set, from, self.lines, 0..channels, expanded);
-                    self.add_share(*link, from, expanded, channels, tile);
+                    self.add_share(link, from, expanded, channels, tile);
                 }
             }
         }
@@ -245,11 +243,10 @@ impl<T: SimdFloat> WeightedRows<'_, '_, T> {
         first: usize,
     ) -> [T::Vector<S>; V] {
         let GatherPullback { links, source, channels, lines, .. } = *self.gather;
-        let (sample, position) = (row / links.targets(), row % links.targets());
         let mut sums = [T::splat(simd, T::default()); V];
-        for link in links.of(position) {
+        for (link, from) in links.readers(row) {
             let weight = vector(simd, self.weights, link.tap * channels + first);
-            let from = (sample * links.rows() + link.row) * lines + line;
+            let from = from * lines + line;
             for (at, sum) in sums.iter_mut().enumerate() {
                 let read = vector(simd, source.values, (from + at) * self.pitch + self.offset + first);
                 *sum = T::mul_add(simd, read, weight, *sum);

@@ -1,8 +1,8 @@
 //! Steps of the reverse pass for rows of lines in lanes ([`layout::lanes`]).
 //!
 //! A weight meets the lines of the channel that is read as whole vectors, so that masks are left
-//! out on both sides by plain loops. [`LaneRows`] computes tiles of some channels by two
-//! or three vectors of lines in registers; everything else is row by row, channel by channel. Sums have the
+//! out on both sides by plain loops. [`LaneRows`] computes tiles of some channels by two or three
+//! vectors of lines in registers; everything else is row by row, channel by channel. Sums have the
 //! order and the roundings that they have for up to nine lines: a cotangent's results do not depend
 //! on how many others are pulled back with it.
 //!
@@ -35,13 +35,15 @@ impl<T: SimdFloat, const L: usize> WithSimd for LaneRows<'_, '_, '_, T, L> {
         // Vectors of lines by channels: as many channels as leave registers for the lines that are
         // read and the weights. (With twelve channels, which would just leave enough for the lines
         // and one weight, all weights were loaded first and sums were spilled: 0.6 of the speed.)
-        // Constants, so that nothing is compiled that no set has.
+        // Constants, so that nothing is compiled that no set has (`has_few_lanes`).
         if const { L == FEW_LANES && S::F32_LANES <= 4 } {
             self.pull::<S, 3, 6, 3>(simd);
         } else if const { L == MANY_LANES && S::REGISTER_COUNT >= 32 } {
             self.pull::<S, 2, 8, 4>(simd);
         } else if const { L == MANY_LANES && S::REGISTER_COUNT < 32 } {
             self.pull::<S, 2, 6, 3>(simd);
+        } else {
+            unreachable!("{L} lines in lanes on a set that has windows");
         }
     }
 }
@@ -80,12 +82,12 @@ impl<'p, T: SimdFloat> Pullback<'p, T> {
     #[inline(always)]
     fn lane_reads<const L: usize>(&self, row: usize, panel: usize, reads: &mut Vec<LaneRead<'p, T, L>>) {
         let block = self.panels.block(panel);
-        let (sample, position) = (row / self.links.targets(), row % self.links.targets());
         reads.clear();
-        reads.extend(self.links.of(position).iter().map(|link| LaneRead {
-            tap: link.tap,
-            row: self.source.lanes(sample * self.links.rows() + link.row, block.clone()),
-        }));
+        reads.extend(
+            self.links
+                .readers(row)
+                .map(|(link, from)| LaneRead { tap: link.tap, row: self.source.lanes(from, block.clone()) }),
+        );
         reads.retain(|read| !read.row.ids.is_empty());
     }
 
@@ -251,11 +253,9 @@ impl<T: SimdFloat, const L: usize> LaneStep<T, L> for GatherPullback<'_, T> {
 
     #[inline(always)]
     fn row<S: Simd>(&self, simd: S, row: usize, sums: &mut [LaneLines<T, L>], block: &mut [LaneLines<T, L>]) {
-        let (sample, position) = (row / self.links.targets(), row % self.links.targets());
         sums.as_flattened_mut().fill(T::default());
-        for link in self.links.of(position) {
-            let from = sample * self.links.rows() + link.row;
-            self.add_lanes(simd, *link, from, sums);
+        for (link, from) in self.links.readers(row) {
+            self.add_lanes(simd, link, from, sums);
         }
         let slopes = self.slopes.map(|slopes| slopes.row(row));
         let factor = |channel: usize| {

@@ -76,11 +76,8 @@ pub(crate) struct Read<'a, T> {
 impl<T: SimdFloat> Pullback<'_, T> {
     /// Pulls back all rows of `samples` samples into `out`, the target's buffer.
     pub(crate) fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
-        // Only windows of AVX-512 add an identity as they store. Elsewhere it is written first, and
-        // the product added.
-        if let (Start::Identity(source), false) =
-            (self.start, self.adds_identities(set) || in_lanes(self.lines))
-        {
+        // Elsewhere an identity is written first, and the product added.
+        if let (Start::Identity(source), false) = (self.start, self.adds_identities(set)) {
             let spread =
                 SpreadPullback { source, target: self.target, scale: None, add: false, lines: self.lines };
             spread.run(set, samples * self.links.targets(), out);
@@ -143,20 +140,20 @@ impl<T: SimdFloat> Pullback<'_, T> {
         has_permutations && set.is_available() && self.patches.is_none() && self.target.active().is_some()
     }
 
-    /// Whether identities are added as the results are written.
+    /// Whether identities are added row by row, with the results: in lanes, and by windows of
+    /// AVX-512.
     fn adds_identities(&self, set: InstructionSet) -> bool {
-        set == InstructionSet::Avx512 && self.is_windowed(set)
+        in_lanes(self.lines) || set == InstructionSet::Avx512 && self.is_windowed(set)
     }
 
     /// What a row reads for the channels of a panel.
     #[inline(always)]
     pub(crate) fn reads<'a>(&'a self, row: usize, panel: usize, reads: &mut Vec<Read<'a, T>>) {
         let block = self.panels.block(panel);
-        let (sample, target) = (row / self.links.targets(), row % self.links.targets());
         reads.clear();
-        reads.extend(self.links.of(target).iter().map(|link| Read {
+        reads.extend(self.links.readers(row).map(|(link, from)| Read {
             tap: link.tap,
-            lines: self.source.part(sample * self.links.rows() + link.row, self.lines, block.clone()),
+            lines: self.source.part(from, self.lines, block.clone()),
         }));
         reads.retain(|read| !read.lines.ids.is_empty());
     }

@@ -107,11 +107,10 @@ impl<'a, T: SimdFloat> WindowRows<'a, '_, '_, T> {
     #[inline(always)]
     fn fetch(&self, pullback: &Pullback<'a, T>, row: usize, lines: usize, channels: Range<usize>) {
         let Pullback { links, source, target, start, .. } = pullback;
-        let (sample, position) = (row / links.targets(), row % links.targets());
         // Of the rows that are read, the last is new; the others were mostly read for the row
         // before.
-        if let Some(link) = links.of(position).last() {
-            source.fetch(sample * links.rows() + link.row, lines, 0..source.layout.channels());
+        if let Some((_, from)) = links.readers(row).next_back() {
+            source.fetch(from, lines, 0..source.layout.channels());
         }
         let block = &self.chunk.values[target.block(row, lines) - self.chunk.start..];
         match target {
