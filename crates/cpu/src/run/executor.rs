@@ -24,7 +24,7 @@ use crate::compile::constants::Constants;
 use crate::compile::ids::LeafId;
 use crate::compile::program::{Compiled, ShownValue};
 use crate::kernels::{
-    FEW_LANES, InstructionSet, MANY_LANES, MOST_LINES, SimdFloat, gram_of, has_few_lanes, in_lanes,
+    FEW_LANES, InstructionSet, MANY_LANES, MOST_LINES, SimdFloat, gram_of, has_few_lanes, in_lanes, lines_for,
 };
 
 /// Why a graph was not compiled for the processor.
@@ -83,11 +83,12 @@ impl<T: SimdFloat> LoadedProgram<T> {
             .map_err(NotCompiled::Unsupported)?;
         // A reverse pass takes K - 1 cotangents, in even blocks; Gram matrices may be asked for of
         // all K logits.
-        let lines = if compiled.perturbs_parameters {
+        let most = if compiled.perturbs_parameters {
             graph.classes().min(MOST_LINES)
         } else {
-            lines(graph.classes() - 1)
+            evenly(graph.classes() - 1)
         };
+        let lines = lines_for(set, most);
         let widest = if compiled.fits_lanes() { lanes(set, graph.classes() - 1, usize::MAX) } else { None };
         let slots = memory::plan(&compiled, widest.unwrap_or(lines));
         let segments = Segments::load(graph, &compiled.segments, lines, precision, device)?;
@@ -99,8 +100,8 @@ impl<T: SimdFloat> LoadedProgram<T> {
         match lanes(set, cotangents, self.slots.lines) {
             Some(lines) => CotangentBlock { count: cotangents.min(lines), lines },
             None => {
-                let count = lines(cotangents).min(self.lines);
-                CotangentBlock { count, lines: count }
+                let count = evenly(cotangents).min(self.lines);
+                CotangentBlock { count, lines: lines_for(set, count) }
             }
         }
     }
@@ -502,7 +503,7 @@ fn lanes(set: InstructionSet, cotangents: usize, most: usize) -> Option<usize> {
 }
 
 /// How many cotangents to take at a time so that the passes are few and evenly filled.
-fn lines(cotangents: usize) -> usize {
+fn evenly(cotangents: usize) -> usize {
     even_block(cotangents, MOST_LINES)
 }
 
@@ -543,16 +544,21 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         let all = numbers::<T>(&cotangents)?;
         let tensors = ids(tensors);
         let wanted = |tensor: LeafId| tensors.binary_search(&tensor).ok();
-        let grams = vec![0.0; tensors.len() * samples * count * count];
+        let lines = lines_for(self.executor.set, count);
+        let grams = vec![0.0; tensors.len() * samples * lines.pow(2)];
         let mut squares = Squares { wanted: &wanted, grams };
-        let mut reverse = self.reverse(all, CotangentBlock { count, lines: count }, &tensors);
+        let mut reverse = self.reverse(all, CotangentBlock { count, lines }, &tensors);
         guarded(|| reverse.run(leaves.has_input(), |reverse, step| squares.visit(reverse, step)))?;
         for (tensor, sample, gram) in std::mem::take(&mut reverse.given) {
             squares.take(tensor, [sample, samples], &gram);
         }
         let input = leaves.has_input().then(|| of_input(self.executor.set, &reverse.input(), count, samples));
         self.give(reverse.into_arena());
-        Ok(Grams { samples, cotangents: count, tensors: squares.grams, input })
+        // Without the lines of zeros.
+        let rows =
+            squares.grams.chunks_exact(lines.pow(2)).flat_map(|gram| gram.chunks_exact(lines).take(count));
+        let tensors = rows.flat_map(|row| &row[..count]).copied().collect();
+        Ok(Grams { samples, cotangents: count, tensors, input })
     }
 }
 

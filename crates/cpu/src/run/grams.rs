@@ -27,7 +27,7 @@ use crate::kernels::{
 pub(super) struct Squares<'a> {
     /// The index of a tensor among those asked for, if it is one of them.
     pub(super) wanted: &'a dyn Fn(LeafId) -> Option<usize>,
-    /// `[tensor][sample][V, V]`.
+    /// `[tensor][sample][V, V]`, V the lines of a row.
     pub(super) grams: Vec<f64>,
 }
 

@@ -32,7 +32,7 @@ const ZEROED: usize = 1 << 16;
 pub(super) struct CotangentBlock {
     /// How many there are.
     pub(super) count: usize,
-    /// How many lines a row has: as many, or more where lines are in lanes.
+    /// How many lines a row has: as many, or more, which are zero.
     pub(super) lines: usize,
 }
 

@@ -4,14 +4,14 @@
 use pulp::{Simd, WithSimd};
 
 use crate::kernels::layout::cotangent::{Cotangents, Lines};
-use crate::kernels::reverse::pullback::{MOST_LINES, by_lines};
+use crate::kernels::layout::lines::{LINE_COUNTS, by_lines};
 use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
 
 /// For each channel of a layer's outputs the positions where it is active, and the V cotangents
 /// there.
 #[derive(Debug, Clone)]
 pub(crate) struct ByChannel<T> {
-    /// V, from 1 to [`MOST_LINES`].
+    /// V, one of [`LINE_COUNTS`].
     pub(crate) lines: usize,
     /// Where the entries of each channel begin; one more than there are channels.
     starts: Vec<usize>,
@@ -26,7 +26,7 @@ pub(crate) struct ByChannel<T> {
 pub(crate) struct SampleCotangents<'a, T> {
     /// The cotangents.
     pub(crate) source: Cotangents<'a, T>,
-    /// V, from 1 to [`MOST_LINES`].
+    /// V, one of [`LINE_COUNTS`].
     pub(crate) lines: usize,
     /// How many rows a sample has.
     pub(crate) rows: usize,
@@ -40,7 +40,7 @@ impl<T: SimdFloat> ByChannel<T> {
     /// Of one sample.
     #[must_use]
     pub(crate) fn new(at: SampleCotangents<'_, T>) -> Self {
-        debug_assert!((1..=MOST_LINES).contains(&at.lines), "{} lines", at.lines);
+        debug_assert!(LINE_COUNTS.contains(&at.lines), "{} lines", at.lines);
         let mut starts = vec![0; at.source.layout.channels() + 1];
         for row in at.live_rows() {
             at.source.row(row, at.lines).ids.iter().for_each(|&id| starts[id as usize + 1] += 1);

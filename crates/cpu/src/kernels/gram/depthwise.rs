@@ -13,9 +13,9 @@ use rayon::prelude::*;
 
 use crate::kernels::gram::channels::SampleCotangents;
 use crate::kernels::gram::outer::{GradientTile, LinePairSums, WIDE, row_begins, square};
+use crate::kernels::layout::lines::by_lines;
 use crate::kernels::layout::rows::DenseRows;
 use crate::kernels::layout::table::RowTable;
-use crate::kernels::reverse::pullback::by_lines;
 use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
 
 /// G(v, w) = sum over t, c of D_v(t, c) D_w(t, c), for one sample.
@@ -87,7 +87,7 @@ impl<T: SimdFloat> WithSimd for ChannelBlock<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> LinePairSums {
         let mut sums = LinePairSums::default();
-        by_lines!(self.gram.cotangents.lines, |V| self.run::<S, V>(simd, &mut sums));
+        by_lines!(S, self.gram.cotangents.lines, |V| self.run::<S, V>(simd, &mut sums));
         sums
     }
 }

@@ -17,9 +17,9 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::kernels::gram::channels::ByChannel;
+use crate::kernels::layout::lines::{MOST_LINES, by_lines};
 use crate::kernels::layout::rows::DenseRows;
 use crate::kernels::layout::table::RowTable;
-use crate::kernels::reverse::pullback::{MOST_LINES, by_lines};
 use crate::kernels::simd::{FEW_CHANNELS, InstructionSet, SimdFloat};
 use crate::kernels::winograd::patched_outer::{self, PatchGram};
 use crate::kernels::winograd::patches::Patches;
@@ -184,9 +184,9 @@ impl<T: SimdFloat> WithSimd for TileChannels<'_, T> {
     fn with_simd<S: Simd>(self, simd: S) -> LinePairSums {
         let mut sums = LinePairSums::default();
         if const { S::REGISTER_COUNT < 32 } {
-            by_lines!(self.outer.entries.lines, |V| self.run::<S, 1, V>(simd, &mut sums));
+            by_lines!(S, self.outer.entries.lines, |V| self.run::<S, 1, V>(simd, &mut sums));
         } else {
-            by_lines!(self.outer.entries.lines, |V| self.run::<S, 2, V>(simd, &mut sums));
+            by_lines!(S, self.outer.entries.lines, |V| self.run::<S, 2, V>(simd, &mut sums));
         }
         sums
     }

@@ -25,7 +25,7 @@ use rayon::prelude::*;
 
 use crate::kernels::gram::channels::ByChannel;
 use crate::kernels::gram::outer::CHANNELS;
-use crate::kernels::reverse::pullback::by_lines;
+use crate::kernels::layout::lines::by_lines;
 use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
 
 /// G for one sample.
@@ -74,7 +74,7 @@ impl<T: SimdFloat> WithSimd for PairChannels<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Vec<f64> {
-        by_lines!(self.pairs.entries.lines, |V| self.run::<S, V>(simd))
+        by_lines!(S, self.pairs.entries.lines, |V| self.run::<S, V>(simd))
     }
 }
 

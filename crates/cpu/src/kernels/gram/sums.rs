@@ -11,8 +11,8 @@ use pulp::{Simd, WithSimd};
 use crate::kernels::arch;
 use crate::kernels::gram::channels::SampleCotangents;
 use crate::kernels::layout::cotangent::Cotangents;
+use crate::kernels::layout::lines::by_lines;
 use crate::kernels::layout::rows::DenseRows;
-use crate::kernels::reverse::pullback::by_lines;
 use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
 
 /// What is normalised, (x - mean) inverse.
@@ -143,7 +143,7 @@ impl<T: SimdFloat> WithSimd for AddLines<'_, '_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        by_lines!(self.block.lines, |V| self.columns::<S, V>(simd));
+        by_lines!(S, self.block.lines, |V| self.columns::<S, V>(simd));
     }
 }
 

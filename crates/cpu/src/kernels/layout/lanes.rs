@@ -12,7 +12,7 @@
 use std::ops::Range;
 
 use crate::kernels::layout::cotangent::{CotangentTarget, Cotangents, LineLayout, every, part};
-use crate::kernels::reverse::pullback::MOST_LINES;
+use crate::kernels::layout::lines::MOST_LINES;
 use crate::kernels::simd::{InstructionSet, SimdFloat};
 
 /// Lines of a row in lanes: two vectors of the widest set in f32.

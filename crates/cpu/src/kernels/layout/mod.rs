@@ -3,6 +3,7 @@
 pub(crate) mod active;
 pub(crate) mod cotangent;
 pub(crate) mod lanes;
+pub(crate) mod lines;
 pub(crate) mod moves;
 pub(crate) mod panels;
 pub(crate) mod rows;

@@ -17,6 +17,7 @@ use rayon::prelude::*;
 use crate::kernels::arch;
 use crate::kernels::layout::cotangent::{CotangentTarget, Cotangents, LineLayout, Lines, RowTile};
 use crate::kernels::layout::lanes::{by_lanes, in_lanes};
+use crate::kernels::layout::lines::{LINE_COUNTS, MOST_LINES, by_lines};
 use crate::kernels::layout::panels::Panels;
 use crate::kernels::layout::rows::{CACHED_WEIGHTS, Chunk, DenseRows, chunks, tasks};
 use crate::kernels::layout::table::Links;
@@ -25,9 +26,6 @@ use crate::kernels::reverse::spread::SpreadPullback;
 use crate::kernels::simd::{InstructionSet, SimdFloat, load, store};
 use crate::kernels::winograd::patched::{Deliver, PatchSource, Patched};
 use crate::kernels::winograd::patches::Patches;
-
-/// The most lines that one pass carries: more would not fit into registers.
-pub(crate) const MOST_LINES: usize = 9;
 
 /// What is in the target before.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +57,7 @@ pub(crate) struct Pullback<'a, T> {
     /// Factors of the results of each row, which then have to go to dense lines: the derivatives of
     /// a function of each number that the results are pulled back through.
     pub(crate) slopes: Option<DenseRows<'a, T>>,
-    /// V, from 1 to [`MOST_LINES`].
+    /// V, one of [`LINE_COUNTS`], or in lanes.
     pub(crate) lines: usize,
 }
 
@@ -108,7 +106,7 @@ impl<T: SimdFloat> Pullback<'_, T> {
     /// identity.
     pub(crate) fn run_together(pullbacks: &[Self], set: InstructionSet, samples: usize, out: &mut [T]) {
         let Some(one) = pullbacks.first() else { return };
-        debug_assert!((1..=MOST_LINES).contains(&one.lines) || in_lanes(one.lines), "{} lines", one.lines);
+        debug_assert!(LINE_COUNTS.contains(&one.lines) || in_lanes(one.lines), "{} lines", one.lines);
         debug_assert!(
             pullbacks.iter().all(|other| other.panels.written() == one.panels.written()
                 && other.panels.width == one.panels.width)
@@ -228,26 +226,6 @@ impl<T: SimdFloat> WithSimd for Full<'_, '_, '_, T> {
     }
 }
 
-/// Evaluates an expression with the number of lines as a constant, from 1 to [`MOST_LINES`].
-macro_rules! by_lines {
-    ($lines:expr, |$count:ident| $call:expr) => {
-        by_lines!(@arms $lines, $count, $call, 1 2 3 4 5 6 7 8)
-    };
-    (@arms $lines:expr, $count:ident, $call:expr, $($number:literal)*) => {
-        match $lines {
-            $($number => {
-                const $count: usize = $number;
-                $call
-            })*
-            _ => {
-                const $count: usize = $crate::kernels::MOST_LINES;
-                $call
-            }
-        }
-    };
-}
-pub(crate) use by_lines;
-
 /// Numbers in the largest tile: lines of two vectors of 16.
 const TILE: usize = MOST_LINES * 32;
 
@@ -255,7 +233,7 @@ impl<T: SimdFloat> Full<'_, '_, '_, T> {
     #[inline(always)]
     fn by_lines<S: Simd, const G: usize>(&mut self, simd: S) {
         let Some(one) = self.pullbacks.first() else { return };
-        by_lines!(one.lines, |V| self.rows::<S, G, V>(simd));
+        by_lines!(S, one.lines, |V| self.rows::<S, G, V>(simd));
     }
 
     #[inline(always)]

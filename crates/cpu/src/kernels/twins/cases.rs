@@ -1,11 +1,12 @@
 //! Random cases, the operands that kernels get of them, and how their results are read.
 
 use crate::kernels::layout::lanes::{FEW_LANES, MANY_LANES, has_few_lanes, in_lanes};
+use crate::kernels::layout::lines::{LINE_COUNTS, lines_for};
 use crate::kernels::{
-    Active, CotangentTarget, InstructionSet, LineLayout, MOST_LINES, Patches, RowTable, SimdFloat,
-    WinogradForm,
+    Active, CotangentTarget, InstructionSet, LineLayout, Patches, RowTable, SimdFloat, WinogradForm,
 };
 use proptest::prelude::*;
+use proptest::sample::select;
 
 /// Rounding of a sum of some hundred products of numbers up to 1, in units of the type's rounding.
 pub(crate) const ROUNDINGS: f64 = 64.0;
@@ -69,7 +70,7 @@ pub(crate) struct LayerCase {
 pub(crate) fn cases() -> impl Strategy<Value = LayerCase> {
     let sizes = (1..4_usize, 1..150_usize, 1..150_usize, 1..20_usize, 1..20_usize, 1..5_usize);
     let groups = prop_oneof![Just(1), 2..40_usize];
-    (sizes, groups, 1..=MOST_LINES, 0..=10_usize, 1..u64::MAX).prop_map(
+    (sizes, groups, select(&LINE_COUNTS[..]), 0..=10_usize, 1..u64::MAX).prop_map(
         |(sizes, groups, lines, share, seed)| {
             let (samples, inputs, outputs, before, behind, taps) = sizes;
             let [inputs, outputs] = [inputs, outputs].map(|channels| channels.next_multiple_of(groups));
@@ -151,7 +152,13 @@ pub(crate) fn sets() -> impl Iterator<Item = InstructionSet> {
 
 /// Those of them that have kernels for rows of so many lines.
 pub(crate) fn sets_for(lines: usize) -> impl Iterator<Item = InstructionSet> {
-    sets().filter(move |set| lines != FEW_LANES || has_few_lanes(*set))
+    sets().filter(move |set| {
+        if in_lanes(lines) {
+            lines != FEW_LANES || has_few_lanes(*set)
+        } else {
+            lines_for(*set, lines) == lines
+        }
+    })
 }
 
 /// Rounding of Winograd's form, in units of that of a plain sum: the terms that it adds up are

@@ -6,7 +6,9 @@ use crate::kernels::{
 };
 use proptest::prelude::*;
 
-use super::cases::{Draws, GivenCotangents, LayerCase, PATCHED, ROUNDINGS, cases, given, image, sets, table};
+use super::cases::{
+    Draws, GivenCotangents, LayerCase, PATCHED, ROUNDINGS, cases, given, image, sets_for, table,
+};
 
 /// Rounding by pairs, in units of that by tiles: what cancels among cotangents rounds twice.
 const PAIRED: f64 = 4.0;
@@ -74,7 +76,7 @@ fn check_gram<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Option<
         let normalized = Normalized { rows: others, mean: &mean, inverse: &inverse };
         let weight = inner_products(&gradients);
         let biases: Vec<Vec<f64>> = sums.chunks(outputs).map(<[f64]>::to_vec).collect();
-        for set in sets() {
+        for set in sets_for(lines) {
             let outer = TileGram {
                 table,
                 patches,
@@ -127,7 +129,7 @@ fn check_gram_depthwise<T: SimdFloat>(case: &LayerCase, unit: f64) {
         }
         let at = SampleCotangents { source, lines, rows: behind, live: &live, sample };
         let expected = inner_products(&gradients);
-        for set in sets() {
+        for set in sets_for(lines) {
             let gram = ChannelwiseGram { table, rows, cotangents: at, scale: Some(&scale) }.gram(set);
             near(&gram, &expected, unit, &format!("{set}, depthwise, {layout:?}, {case:?}"));
         }
@@ -158,7 +160,7 @@ fn check_gram_elements<T: SimdFloat>(case: &LayerCase) {
                 }
             }
             let at = SampleCotangents { source, lines, rows: behind, live: &live, sample };
-            for set in sets() {
+            for set in sets_for(lines) {
                 let what = format!("{set}, elements, {layout:?}, {case:?}");
                 near(&elements.gram(set, at), &inner_products(&owned), f64::EPSILON, &what);
             }

@@ -22,9 +22,9 @@ use rayon::prelude::*;
 
 use crate::kernels::forward::product::accumulate;
 use crate::kernels::layout::cotangent::RowTile;
+use crate::kernels::layout::lines::{MOST_LINES, by_lines};
 use crate::kernels::layout::panels::Panels;
 use crate::kernels::layout::rows::{Chunk, chunks, fetch, tasks};
-use crate::kernels::reverse::pullback::{MOST_LINES, by_lines};
 use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
 use crate::kernels::winograd::form::{
     MOST_READS, WinogradForm, load_square, readings, results, store_square,
@@ -120,8 +120,9 @@ impl<T: SimdFloat, D: Deliver<T>> Bands<'_, '_, T, D> {
     #[inline(always)]
     fn by_rows<S: Simd, const G: usize, const N: usize, const M: usize>(mut self, simd: S) {
         let lines = self.patched.source.lines;
-        // From 5 to 9: with fewer lines than 5 another patch fits.
-        by_lines!(@arms lines * self.patched.together(), R, self.groups::<S, R, G, N, M>(simd), 5 6 7 8);
+        // With fewer lines than 5 further patches fit.
+        let rows = lines * self.patched.together();
+        by_lines!(@among [5 7 8 9] S, rows, |R| self.groups::<S, R, G, N, M>(simd));
     }
 
     #[inline(always)]

@@ -15,8 +15,8 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::kernels::gram::outer::{LinePairSums, TileGram, WIDE};
+use crate::kernels::layout::lines::by_lines;
 use crate::kernels::layout::rows::DenseRows;
-use crate::kernels::reverse::pullback::by_lines;
 use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
 use crate::kernels::winograd::form::{load_square, results, store_square, weighings};
 use crate::kernels::winograd::patched::PatchSource;
@@ -105,9 +105,9 @@ impl<T: SimdFloat> WithSimd for PatchChannels<'_, T> {
     fn with_simd<S: Simd>(self, simd: S) -> LinePairSums {
         let mut sums = LinePairSums::default();
         if const { S::REGISTER_COUNT < 32 } {
-            by_lines!(self.own.outer.entries.lines, |V| self.run::<S, 1, V>(simd, &mut sums));
+            by_lines!(S, self.own.outer.entries.lines, |V| self.run::<S, 1, V>(simd, &mut sums));
         } else {
-            by_lines!(self.own.outer.entries.lines, |V| self.run::<S, 2, V>(simd, &mut sums));
+            by_lines!(S, self.own.outer.entries.lines, |V| self.run::<S, 2, V>(simd, &mut sums));
         }
         sums
     }

@@ -22,9 +22,10 @@ use pulp::x86::V3;
 use crate::kernels::arch::avx2::pairs::Choice;
 use crate::kernels::layout::active::Active;
 use crate::kernels::layout::cotangent::{CotangentTarget, LineLayout, Lines};
+use crate::kernels::layout::lines::by_lines;
 use crate::kernels::layout::panels::Panels;
 use crate::kernels::layout::rows::Chunk;
-use crate::kernels::reverse::pullback::{Pullback, Read, Start, by_lines, panels_at_a_time};
+use crate::kernels::reverse::pullback::{Pullback, Read, Start, panels_at_a_time};
 use crate::kernels::simd::SimdFloat;
 
 /// Runs the rows of a chunk.

@@ -8,7 +8,7 @@ use crate::kernels::arch::avx512::wide::Vector;
 use crate::kernels::gram::sums::{ROWS, RowBlock};
 use crate::kernels::layout::active::Active;
 use crate::kernels::layout::cotangent::LineLayout;
-use crate::kernels::reverse::pullback::by_lines;
+use crate::kernels::layout::lines::by_lines;
 use crate::kernels::simd::SimdFloat;
 use crate::kernels::simd::WIDEST;
 

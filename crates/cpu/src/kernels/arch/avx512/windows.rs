@@ -34,9 +34,10 @@ use crate::kernels::arch::avx512::row_buffer::RowBuffer;
 use crate::kernels::arch::avx512::wide::Vector;
 use crate::kernels::layout::active::{Active, PAD};
 use crate::kernels::layout::cotangent::{CotangentTarget, Cotangents, LineLayout, Lines};
+use crate::kernels::layout::lines::by_lines;
 use crate::kernels::layout::panels::Panels;
 use crate::kernels::layout::rows::{Chunk, fetch};
-use crate::kernels::reverse::pullback::{Pullback, Read, Start, by_lines, panels_at_a_time};
+use crate::kernels::reverse::pullback::{Pullback, Read, Start, panels_at_a_time};
 use crate::kernels::simd::SimdFloat;
 
 /// Runs the rows of a chunk.
