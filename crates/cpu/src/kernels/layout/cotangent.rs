@@ -240,29 +240,33 @@ impl<'a> CotangentTarget<'a> {
             return;
         }
         let RowTile { row, first, width, values, stride } = tile;
+        let tiles = values.chunks_exact(stride).map(|tile| &tile[..width]);
         let sum = |old: T, new: T| if add { old + new } else { new };
-        for (line, tile) in values.chunks_exact(stride).enumerate() {
-            let tile = &tile[..width];
-            match *self {
-                Self::Lines(LineLayout::Dense { pitch, offset, .. }) => {
+        match *self {
+            Self::Lines(LineLayout::Dense { pitch, offset, .. }) => {
+                for (line, tile) in tiles.enumerate() {
                     let out = &mut block[line * pitch + offset + first..][..width];
                     out.iter_mut().zip(tile).for_each(|(out, new)| *out = sum(*out, *new));
                 }
-                Self::Masked { active, pitch, offset } => {
+            }
+            Self::Masked { active, pitch, offset } => {
+                let (_, ids) = part(active, row, first, width);
+                for (line, tile) in tiles.enumerate() {
                     let out = &mut block[line * pitch + offset..];
                     if !add {
                         out[first..first + width].fill(T::default());
                     }
-                    for &id in part(active, row, first, width).1 {
-                        out[id as usize] = sum(out[id as usize], tile[id as usize - first]);
+                    for id in ids.iter().map(|id| usize::from(*id)) {
+                        out[id] = sum(out[id], tile[id - first]);
                     }
                 }
-                Self::Lines(LineLayout::Compressed(active)) => {
-                    let (at, ids) = part(active, row, first, width);
+            }
+            Self::Lines(LineLayout::Compressed(active)) => {
+                let (at, ids) = part(active, row, first, width);
+                for (line, tile) in tiles.enumerate() {
                     let out = &mut block[line * active.stride(row) + at..];
-                    out.iter_mut()
-                        .zip(ids)
-                        .for_each(|(out, &id)| *out = sum(*out, tile[id as usize - first]));
+                    let kept = ids.iter().map(|id| tile[usize::from(*id) - first]);
+                    out.iter_mut().zip(kept).for_each(|(out, new)| *out = sum(*out, new));
                 }
             }
         }
