@@ -56,7 +56,7 @@ pub(crate) use self::gram::pairs::PairGram;
 pub(crate) use self::gram::sums::Normalized;
 pub(crate) use self::layout::active::{Active, PAD};
 pub(crate) use self::layout::cotangent::{CotangentTarget, Cotangents, LineLayout};
-pub(crate) use self::layout::lanes::{FEW_LANES, MANY_LANES, has_few_lanes, in_lanes};
+pub(crate) use self::layout::lanes::{FEW_LANES, MANY_LANES, carried, has_few_lanes, in_lanes};
 pub(crate) use self::layout::lines::{MOST_LINES, lines_for};
 pub(crate) use self::layout::moves::{Moves, MovesPullback};
 pub(crate) use self::layout::panels::Panels;

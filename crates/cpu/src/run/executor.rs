@@ -24,7 +24,8 @@ use crate::compile::constants::Constants;
 use crate::compile::ids::LeafId;
 use crate::compile::program::{Compiled, ShownValue};
 use crate::kernels::{
-    FEW_LANES, InstructionSet, MANY_LANES, MOST_LINES, SimdFloat, gram_of, has_few_lanes, in_lanes, lines_for,
+    FEW_LANES, InstructionSet, MANY_LANES, MOST_LINES, SimdFloat, carried, gram_of, has_few_lanes, in_lanes,
+    lines_for,
 };
 
 /// Why a graph was not compiled for the processor.
@@ -98,7 +99,7 @@ impl<T: SimdFloat> LoadedProgram<T> {
     /// Which of so many cotangents the next reverse pass takes.
     fn block(&self, set: InstructionSet, cotangents: usize) -> CotangentBlock {
         match lanes(set, cotangents, self.slots.lines) {
-            Some(lines) => CotangentBlock { count: cotangents.min(lines), lines },
+            Some(lines) => CotangentBlock { count: cotangents.min(carried(lines)), lines },
             None => {
                 let count = evenly(cotangents).min(self.lines);
                 CotangentBlock { count, lines: lines_for(set, count) }
@@ -111,7 +112,9 @@ impl<T: SimdFloat> fmt::Display for LoadedProgram<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.compiled.fmt(f)?;
         match self.slots.lines {
-            lines if in_lanes(lines) => writeln!(f, "up to {lines} cotangents at once, in lanes"),
+            lines if in_lanes(lines) => {
+                writeln!(f, "up to {} cotangents at once, in lanes", carried(lines))
+            }
             _ => Ok(()),
         }
     }
@@ -487,27 +490,25 @@ const CACHE_BYTES: usize = 16 << 20;
 /// How many samples run together at most.
 pub const CPU_BATCH: usize = 8;
 
-/// Cotangents from which on a block of [`MANY_LANES`] is taken: three blocks of nine lines take 1.2
-/// times as long on AVX-512, three of seven as long, and on AVX2 1.0 to 2.3 times as long (layers of
-/// 64 to 1024 channels, half of them on). Elsewhere two blocks of [`FEW_LANES`] come before.
+/// Cotangents from which on a block of [`MANY_LANES`] is taken. On AVX-512 three blocks of nine lines
+/// take 1.2 times as long, three of seven as long; elsewhere it takes as long as two blocks of
+/// [`FEW_LANES`].
 fn least_in_many(set: InstructionSet) -> usize {
-    match set {
-        InstructionSet::Avx512 => 22,
-        InstructionSet::Avx2 => 19,
-        InstructionSet::Neon | InstructionSet::Scalar => 2 * FEW_LANES + 1,
-    }
+    if has_few_lanes(set) { 2 * carried(FEW_LANES) + 1 } else { 22 }
 }
 
-/// The same of [`FEW_LANES`], on sets without windows. One number at a time, twelve lines in lanes
-/// take 0.3 to 0.6 of the time of nine that are not, and no longer than three; with four numbers in
-/// a vector, as many products as five lines, whose channels that are off are computed.
-const LEAST_IN_FEW: usize = 4;
+/// The same of [`FEW_LANES`], on sets that have kernels for them. On AVX2 they take 0.6 to 0.9 of the
+/// time of nine lines in windows, as long as seven. Without windows they take as many products as
+/// five lines, whose channels that are off are computed.
+fn least_in_few(set: InstructionSet) -> usize {
+    if set == InstructionSet::Avx2 { 8 } else { 4 }
+}
 
 /// The lines of the widest rows in lanes that pay for so many cotangents, with at most so many
 /// lines.
 fn lanes(set: InstructionSet, cotangents: usize, most: usize) -> Option<usize> {
     let many = cotangents >= least_in_many(set);
-    let few = cotangents >= LEAST_IN_FEW && has_few_lanes(set);
+    let few = cotangents >= least_in_few(set) && has_few_lanes(set);
     let widths = [(MANY_LANES, many), (FEW_LANES, few)];
     widths.into_iter().find(|(lines, pays)| *pays && *lines <= most).map(|(lines, _)| lines)
 }

@@ -3,8 +3,8 @@
 //! Up to [`MOST_LINES`] lines a row can be `[line][channel]`, and what a mask leaves out are lanes:
 //! it takes permutations to skip them on the side that is written ([windows]). In lanes what a mask
 //! leaves out are whole vectors, on both sides, on every instruction set. That pays where lines
-//! fill the vectors: [`MANY_LANES`] of them on every set, and [`FEW_LANES`] on sets that have no
-//! windows. Lines that there are no cotangents for are zero. Blocks of rows begin where they do for
+//! fill the vectors: [`MANY_LANES`] of them on every set, and [`FEW_LANES`] on sets with vectors of
+//! eight numbers or fewer. Lines that there are no cotangents for are zero. Blocks of rows begin where they do for
 //! `[line][channel]` ([`LineLayout::block`]); offsets and pitches count channels.
 //!
 //! [windows]: crate::kernels::reverse::pullback
@@ -18,9 +18,19 @@ use crate::kernels::simd::{InstructionSet, SimdFloat};
 /// Lines of a row in lanes: two vectors of the widest set in f32.
 pub(crate) const MANY_LANES: usize = 32;
 
-/// The same on sets without windows: three vectors of NEON in f32, for the nine lines of ten
-/// classes.
-pub(crate) const FEW_LANES: usize = 12;
+/// The same on sets with shorter vectors, for the nine cotangents of ten classes: eight lines that
+/// are taken as vectors ([`IN_VECTORS`]), one that is not, and one of zeros. (So that their number
+/// says how they lie: nine lines may be `[line][channel]` too.)
+pub(crate) const FEW_LANES: usize = 10;
+
+/// Of [`FEW_LANES`], those that products take as vectors of lines. The next is taken as vectors of
+/// channels.
+pub(crate) const IN_VECTORS: usize = 8;
+
+/// How many cotangents lines in lanes carry.
+pub(crate) const fn carried(lines: usize) -> usize {
+    if lines == FEW_LANES { IN_VECTORS + 1 } else { lines }
+}
 
 /// The lines of one channel of a row.
 pub(crate) type LaneLines<T, const L: usize> = [T; L];
@@ -33,7 +43,7 @@ pub(crate) fn in_lanes(lines: usize) -> bool {
 
 /// Whether rows of [`FEW_LANES`] lines have kernels on a set.
 pub(crate) fn has_few_lanes(set: InstructionSet) -> bool {
-    matches!(set, InstructionSet::Neon | InstructionSet::Scalar)
+    set != InstructionSet::Avx512
 }
 
 /// Evaluates an expression with the number of lines in lanes as a constant.

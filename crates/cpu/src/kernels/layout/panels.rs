@@ -6,8 +6,8 @@ use crate::kernels::layout::rows::CACHE_LINE;
 use crate::kernels::simd::SimdFloat;
 
 /// Numbers behind the last row of weights: four of the widest vectors may be read from any channel
-/// on.
-const PAD: usize = 64;
+/// on, and as many numbers as the widest panel has from the beginning of any row on.
+const PAD: usize = WIDTHS[1];
 
 /// The narrowest and widest panels of a pullback. Wide ones leave more neighbours to fill vectors
 /// with; ones that are too wide do not stay in the cache.
@@ -196,6 +196,14 @@ impl<T: SimdFloat> Panels<T> {
         let block = &self.blocks[panel];
         let first = (panel * self.taps + tap) * self.depth - block.start;
         &self.weights[self.lead + first * self.width..][..block.end * self.width + PAD]
+    }
+
+    /// The row of a channel among those of a tap, and what lies behind it: an index of eight bits
+    /// needs no check.
+    #[inline(always)]
+    pub(crate) fn row<'a>(&self, tap: &'a [T], channel: u16) -> &'a [T; WIDTHS[1]] {
+        let row = tap[usize::from(channel) * self.width..].first_chunk();
+        row.unwrap_or_else(|| unreachable!("behind every tap there are as many numbers"))
     }
 
     /// Bytes that the weights take.

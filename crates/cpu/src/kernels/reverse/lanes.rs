@@ -1,10 +1,11 @@
 //! Steps of the reverse pass for rows of lines in lanes ([`layout::lanes`]).
 //!
 //! A weight meets the lines of the channel that is read as whole vectors, so that masks are left
-//! out on both sides by plain loops. [`LaneRows`] computes tiles of some channels by two or three
-//! vectors of lines in registers; everything else is row by row, channel by channel. Sums have the
-//! order and the roundings that they have for up to nine lines: a cotangent's results do not depend
-//! on how many others are pulled back with it.
+//! out on both sides by plain loops. [`LaneRows`] computes tiles of some channels by one to four
+//! vectors of lines in registers, and a line beside those as vectors of channels; everything else is
+//! row by row, channel by channel. Sums have the order and the roundings that they have for lines
+//! that are `[line][channel]`: a cotangent's results do not depend on how many others are pulled
+//! back with it.
 //!
 //! [`layout::lanes`]: crate::kernels::layout::lanes
 
@@ -12,14 +13,14 @@ use pulp::{Simd, WithSimd};
 
 use crate::kernels::forward::pool::Shares;
 use crate::kernels::layout::cotangent::{CotangentTarget, LineLayout, every};
-use crate::kernels::layout::lanes::{FEW_LANES, LaneLines, LaneRow, LaneTarget, MANY_LANES};
+use crate::kernels::layout::lanes::{FEW_LANES, IN_VECTORS, LaneLines, LaneRow, LaneTarget, MANY_LANES};
 use crate::kernels::layout::moves::MovesPullback;
 use crate::kernels::layout::rows::Chunk;
 use crate::kernels::layout::table::Link;
 use crate::kernels::reverse::gather::{GatherPullback, Share};
 use crate::kernels::reverse::pullback::{Pullback, Start, panels_at_a_time};
 use crate::kernels::reverse::spread::SpreadPullback;
-use crate::kernels::simd::SimdFloat;
+use crate::kernels::simd::{SimdFloat, WIDEST, load, store};
 
 /// The rows of a chunk, of several pullbacks into the same channels.
 pub(crate) struct LaneRows<'a, 'b, 'c, T, const L: usize> {
@@ -36,14 +37,20 @@ impl<T: SimdFloat, const L: usize> WithSimd for LaneRows<'_, '_, '_, T, L> {
         // read and the weights. (With twelve channels, which would just leave enough for the lines
         // and one weight, all weights were loaded first and sums were spilled: 0.6 of the speed.)
         // Constants, so that nothing is compiled that no set has (`has_few_lanes`).
-        if const { L == FEW_LANES && S::F32_LANES <= 4 } {
-            self.pull::<S, 3, 6, 3>(simd);
+        if const { L == FEW_LANES && S::F32_LANES == 8 && size_of::<T>() == 4 } {
+            self.pull::<S, 1, 8, 4>(simd);
+        } else if const { L == FEW_LANES && S::F32_LANES == 8 } {
+            self.pull::<S, 2, 6, 3>(simd);
+        } else if const { L == FEW_LANES && S::F32_LANES == 4 && size_of::<T>() == 4 } {
+            self.pull::<S, 2, 8, 4>(simd);
+        } else if const { L == FEW_LANES && S::F32_LANES <= 4 } {
+            self.pull::<S, 4, 3, 1>(simd);
         } else if const { L == MANY_LANES && S::REGISTER_COUNT >= 32 } {
             self.pull::<S, 2, 8, 4>(simd);
         } else if const { L == MANY_LANES && S::REGISTER_COUNT < 32 } {
             self.pull::<S, 2, 6, 3>(simd);
         } else {
-            unreachable!("{L} lines in lanes on a set that has windows");
+            unreachable!("{L} lines in lanes on a set that has no kernels for them");
         }
     }
 }
@@ -126,7 +133,15 @@ impl<'p, T: SimdFloat> Pullback<'p, T> {
                 tiles.tile::<S, G, C>(simd, at, block);
             }
         }
+        if const { L == FEW_LANES } {
+            tiles.beside(simd, block);
+        }
     }
+}
+
+/// How many lines are taken as vectors of lines.
+const fn in_vectors(lines: usize) -> usize {
+    if lines == FEW_LANES { IN_VECTORS } else { lines }
 }
 
 /// The channels of a panel of a row.
@@ -152,22 +167,22 @@ impl<T: SimdFloat, const L: usize> LaneTiles<'_, T, L> {
         block: &mut [LaneLines<T, L>],
     ) {
         let panels = self.pullback.panels;
-        let (lanes, width) = (T::lanes::<S>(), panels.width);
+        let lanes = T::lanes::<S>();
         // Behind the last channel it is computed again, and not stored.
         let ids = &self.target.ids[at..];
-        let columns: [usize; C] =
-            std::array::from_fn(|c| usize::from(ids[c.min(ids.len() - 1)]) - self.first);
-        for line in (0..L).step_by(G * lanes) {
+        let columns: [u8; C] =
+            std::array::from_fn(|c| (usize::from(ids[c.min(ids.len() - 1)]) - self.first) as u8);
+        for line in (0..in_vectors(L)).step_by(G * lanes) {
             let mut sums = [[T::splat(simd, T::default()); G]; C];
             for read in self.reads {
                 let weights = panels.tap(self.panel, read.tap);
                 let mut local = sums;
                 for (&id, lines) in read.row.ids.iter().zip(read.row.values) {
-                    let weights = &weights[usize::from(id) * width..][..width];
+                    let weights = panels.row(weights, id);
                     let lines: [T::Vector<S>; G] =
                         std::array::from_fn(|g| T::load(simd, &lines[line + g * lanes..][..lanes]));
                     for (sums, column) in local.iter_mut().zip(columns) {
-                        let weight = T::splat(simd, weights[column]);
+                        let weight = T::splat(simd, weights[usize::from(column)]);
                         for (sum, lines) in sums.iter_mut().zip(lines) {
                             *sum = T::mul_add(simd, weight, lines, *sum);
                         }
@@ -177,7 +192,7 @@ impl<T: SimdFloat, const L: usize> LaneTiles<'_, T, L> {
             }
             for (c, sums) in sums.into_iter().enumerate().take(ids.len()) {
                 let out = &mut block[self.target.at(at + c)];
-                let slope = self.slopes.map(|slopes| T::splat(simd, slopes[self.first + columns[c]]));
+                let slope = self.slopes.map(|slopes| T::splat(simd, slopes[usize::from(ids[c])]));
                 for (g, sum) in sums.into_iter().enumerate() {
                     let lines = line + g * lanes..line + (g + 1) * lanes;
                     let zero = T::splat(simd, T::default());
@@ -191,6 +206,75 @@ impl<T: SimdFloat, const L: usize> LaneTiles<'_, T, L> {
             }
         }
     }
+}
+
+impl<T: SimdFloat, const L: usize> LaneTiles<'_, T, L> {
+    /// The line beside those in vectors, of all channels of the panel: as a vector of lines it
+    /// would be almost empty. What a mask switches off on the side that is written is computed,
+    /// which for one line costs less than to pick the others. Eight vectors of channels at a time,
+    /// or fewer: so many sums do not wait for one another.
+    #[inline(always)]
+    fn beside<S: Simd>(&self, simd: S, block: &mut [LaneLines<T, L>]) {
+        let columns = 8 * T::lanes::<S>();
+        let mut done = 0;
+        for column in (0..self.pullback.panels.width).step_by(columns) {
+            let first = self.first + column;
+            let ids = &self.target.ids[done..];
+            let count = ids.iter().take_while(|id| usize::from(**id) < first + columns).count();
+            if count == 0 {
+                continue;
+            }
+            let mut values = [T::default(); 8 * WIDEST];
+            for (values, sum) in values.chunks_exact_mut(T::lanes::<S>()).zip(self.sums_beside(simd, column))
+            {
+                T::store(simd, sum, values);
+            }
+            for (index, id) in ids[..count].iter().map(|id| usize::from(*id)).enumerate() {
+                let [out, zero] = &mut block[self.target.at(done + index)][IN_VECTORS..] else { continue };
+                let (old, sum) = (if self.add { *out } else { T::default() }, values[id - first]);
+                *out = match self.slopes {
+                    Some(slopes) => fused(simd, slopes[id], sum, old),
+                    None => old + sum,
+                };
+                if !self.add {
+                    *zero = T::default();
+                }
+            }
+            done += count;
+        }
+    }
+
+    /// Its sums over the active channels that are read, for eight vectors of channels.
+    #[inline(always)]
+    fn sums_beside<S: Simd>(&self, simd: S, column: usize) -> [T::Vector<S>; 8] {
+        let panels = self.pullback.panels;
+        let lanes = T::lanes::<S>();
+        let mut sums = [T::splat(simd, T::default()); 8];
+        for read in self.reads {
+            // A panel's columns may end within the eight vectors: other weights follow, whose
+            // results are left.
+            let weights = &panels.tap(self.panel, read.tap)[column..];
+            let mut local = sums;
+            for (&id, lines) in read.row.ids.iter().zip(read.row.values) {
+                let weights = &weights[usize::from(id) * panels.width..][..8 * lanes];
+                let x = T::splat(simd, lines[IN_VECTORS]);
+                for (sum, weight) in local.iter_mut().zip(weights.chunks_exact(lanes)) {
+                    *sum = T::mul_add(simd, x, T::load(simd, weight), *sum);
+                }
+            }
+            sums = local;
+        }
+        sums
+    }
+}
+
+/// a b + c, rounded once.
+#[inline(always)]
+fn fused<S: Simd, T: SimdFloat>(simd: S, a: T, b: T, c: T) -> T {
+    let [a, b, c] = [a, b, c].map(|x| T::splat(simd, x));
+    let mut own = [T::default(); WIDEST];
+    T::store(simd, T::mul_add(simd, a, b, c), &mut own);
+    own[0]
 }
 
 /// A step that computes its rows one by one.
@@ -319,9 +403,9 @@ fn add_fused<S: Simd, T: SimdFloat, const L: usize>(
     let lanes = T::lanes::<S>();
     for ((lines, weight), sums) in row.values.iter().zip(weights).zip(sums) {
         let weight = T::splat(simd, *weight);
-        for (lines, sums) in lines.chunks_exact(lanes).zip(sums.chunks_exact_mut(lanes)) {
-            let sum = T::mul_add(simd, T::load(simd, lines), weight, T::load(simd, sums));
-            T::store(simd, sum, sums);
+        for (lines, sums) in lines.chunks(lanes).zip(sums.chunks_mut(lanes)) {
+            let sum = T::mul_add(simd, load(simd, lines), weight, load(simd, sums));
+            store(simd, sum, sums);
         }
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! | path | when | what it leaves out |
 //! |---|---|---|
+//! | lanes ([`LaneRows`]) | rows that are `[channel][line]` | read and write side |
 //! | windows (`windows` of `arch::avx512` and `arch::avx2`) | these sets, a target with a mask | read and write side |
 //! | panels ([`Full`]) | all else | the read side; of what is computed active channels are kept |
 //! | patches ([`Patched`]) | dense sources, as compiled | nothing; it takes fewer products |

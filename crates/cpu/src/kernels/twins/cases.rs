@@ -1,6 +1,6 @@
 //! Random cases, the operands that kernels get of them, and how their results are read.
 
-use crate::kernels::layout::lanes::{FEW_LANES, MANY_LANES, has_few_lanes, in_lanes};
+use crate::kernels::layout::lanes::{FEW_LANES, MANY_LANES, carried, has_few_lanes, in_lanes};
 use crate::kernels::layout::lines::{LINE_COUNTS, lines_for};
 use crate::kernels::{
     Active, CotangentTarget, InstructionSet, LineLayout, Patches, RowTable, SimdFloat, WinogradForm,
@@ -198,7 +198,15 @@ pub(crate) fn given<T: SimdFloat>(
     draws: &mut Draws,
 ) -> GivenCotangents<T> {
     let channels = layout.channels();
-    let values: Vec<T> = draws.numbers(layout.size(rows, lines));
+    let mut values: Vec<T> = draws.numbers(layout.size(rows, lines));
+    let zeros = if in_lanes(lines) { carried(lines)..lines } else { 0..0 };
+    for (row, line) in (0..rows).flat_map(|row| zeros.clone().map(move |line| (row, line))) {
+        let count = match layout {
+            LineLayout::Dense { pitch, .. } => pitch,
+            LineLayout::Compressed(active) => active.list(row).len(),
+        };
+        (0..count).for_each(|index| values[place(layout, row, [line, lines], index)] = T::default());
+    }
     let mut full = vec![0.0; rows * lines * channels];
     for (row, line) in (0..rows).flat_map(|row| (0..lines).map(move |line| (row, line))) {
         let out = &mut full[(row * lines + line) * channels..][..channels];
