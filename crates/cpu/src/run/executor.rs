@@ -14,7 +14,7 @@ use influence_autodiff::{
 use super::arena::{Arena, Arenas};
 use super::forward::{self, ForwardTrace};
 use super::gram_costs;
-use super::grams::Squares;
+use super::grams::{Squares, leading};
 use super::memory::{self, SlotPlan};
 use super::reverse::{CotangentBlock, ReversePass};
 use super::segments::{Segments, numbers};
@@ -566,9 +566,8 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         let input = leaves.has_input().then(|| of_input(self.executor.set, &reverse.input(), count, samples));
         self.give(reverse.into_arena());
         // Without the lines of zeros.
-        let rows =
-            squares.grams.chunks_exact(lines.pow(2)).flat_map(|gram| gram.chunks_exact(lines).take(count));
-        let tensors = rows.flat_map(|row| &row[..count]).copied().collect();
+        let matrices = squares.grams.chunks_exact(lines.pow(2));
+        let tensors = matrices.flat_map(|matrix| leading(matrix, lines, count)).collect();
         Ok(Grams { samples, cotangents: count, tensors, input })
     }
 }

@@ -128,6 +128,11 @@ impl Squares<'_> {
     }
 }
 
+/// The first `count` rows and columns of a matrix of `size`.
+pub(super) fn leading(matrix: &[f64], size: usize, count: usize) -> impl Iterator<Item = f64> {
+    matrix.chunks_exact(size).take(count).flat_map(move |row| &row[..count]).copied()
+}
+
 /// A kernel at one sample, its cotangent complete.
 struct KernelSample<'a, T> {
     reverse: &'a ReversePass<'a, T>,

@@ -18,6 +18,7 @@ use rayon::prelude::*;
 use super::arena::{Arena, SlotId};
 use super::executor::{LoadedProgram, Number};
 use super::forward::ForwardTrace;
+use super::grams::leading;
 use super::memory::SlotPlan;
 use super::segments::{Segments, numbers};
 use crate::compile::ids::{KernelId, LeafId, StepId};
@@ -126,9 +127,7 @@ impl<'a, T: Number> ReversePass<'a, T> {
             }
             let size = self.segments.segment(id).block();
             for (&tensor, gram) in wanted.iter().zip(pulled.grams.chunks_exact((size * size).max(1))) {
-                let rows = gram.chunks_exact(size).take(self.lines);
-                let own = rows.flat_map(|row| &row[..self.lines]).copied().collect();
-                self.given.push((tensor, sample, own));
+                self.given.push((tensor, sample, leading(gram, size, self.lines).collect()));
             }
         }
         Ok(())

@@ -206,9 +206,7 @@ impl<T: SimdFloat, const L: usize> LaneTiles<'_, T, L> {
             }
         }
     }
-}
 
-impl<T: SimdFloat, const L: usize> LaneTiles<'_, T, L> {
     /// The line beside those in vectors, of all channels of the panel: as a vector of lines it
     /// would be almost empty. What a mask switches off on the side that is written is computed,
     /// which for one line costs less than to pick the others. Eight vectors of channels at a time,

@@ -7,7 +7,7 @@ use crate::kernels::{
 use proptest::prelude::*;
 
 use super::cases::{
-    Draws, GivenCotangents, LayerCase, PATCHED, ROUNDINGS, cases, given, image, sets_for, table,
+    Draws, GivenCotangents, LayerCase, PATCHED, ROUNDINGS, cases, given, image, sets, sets_for, table,
 };
 
 /// Rounding by pairs, in units of that by tiles: what cancels among cotangents rounds twice.
@@ -160,7 +160,7 @@ fn check_gram_elements<T: SimdFloat>(case: &LayerCase) {
                 }
             }
             let at = SampleCotangents { source, lines, rows: behind, live: &live, sample };
-            for set in sets_for(lines) {
+            for set in sets() {
                 let what = format!("{set}, elements, {layout:?}, {case:?}");
                 near(&elements.gram(set, at), &inner_products(&owned), f64::EPSILON, &what);
             }
