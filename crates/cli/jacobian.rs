@@ -180,7 +180,7 @@ fn each(job: &Job, mut take: impl FnMut(usize, Vec<f64>, Rows)) -> Result<()> {
 /// J J^T of the parameters: of all together, or of each layer or tensor.
 fn parameter_grams(job: &Job, of: Of) -> Result<Vec<NamedTensor>> {
     let (graph, classes) = (job.scorer.plan().graph(), job.scorer.classes());
-    let perturbed = job.scorer.plan().leaves().places();
+    let perturbed = job.scorer.plan().leaves().indices();
     let group = |parameter: &usize| {
         let parameter = &graph.parameters()[*parameter];
         match of {

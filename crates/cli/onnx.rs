@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use influence::Graph;
-use influence_onnx::{Choice, Ending, Import, Model};
+use influence_onnx::{ImportOptions, Ending, Import, Model};
 
 use crate::arguments::RunArguments;
 use crate::data::Data;
@@ -45,7 +45,7 @@ pub(crate) fn graph(
     let normalise = normalisation.map(|of| (of.numbers().0.to_vec(), of.numbers().1.to_vec()));
     let frozen =
         arguments.frozen.iter().flat_map(|names| names.split(',')).map(|name| name.trim().to_owned());
-    let choice = Choice {
+    let choice = ImportOptions {
         output: arguments.output.clone(),
         sample: Some(data.sample()),
         normalise,

@@ -247,7 +247,7 @@ impl Array {
     }
 
     /// A mask as numbers, 1 where it is true and 0 elsewhere.
-    pub(crate) fn mask_as_numbers(self, place: &Place) -> Self {
+    pub(crate) fn mask_as_numbers(self, place: &Placement) -> Self {
         Self(Dispatch::bool_into_float(self.0, place.dtype))
     }
 
@@ -332,13 +332,13 @@ impl Array {
     }
 
     /// Host data as a mask.
-    pub(crate) fn mask(data: TensorData, place: &Place) -> Self {
+    pub(crate) fn mask(data: TensorData, place: &Placement) -> Self {
         let data = data.convert_dtype(bool_dtype(&place.device).into());
         Self(Dispatch::bool_from_data(data, &place.device))
     }
 
     /// Host data as indices.
-    pub(crate) fn indices(data: TensorData, place: &Place) -> Self {
+    pub(crate) fn indices(data: TensorData, place: &Placement) -> Self {
         let data = data.convert_dtype(int_dtype(&place.device).into());
         Self(Dispatch::int_from_data(data, &place.device))
     }
@@ -363,7 +363,7 @@ impl Array {
     }
 
     /// All elements `value`, with the element type and device of `like`.
-    pub(crate) fn full(shape: &[usize], value: f64, like: &Place) -> Self {
+    pub(crate) fn full(shape: &[usize], value: f64, like: &Placement) -> Self {
         let shape = Shape::from(shape.to_vec());
         Self(Dispatch::float_full(shape, Scalar::Float(value), &like.device, like.dtype))
     }
@@ -374,12 +374,12 @@ impl Array {
     }
 
     /// The device and element type of this array.
-    pub(crate) fn place(&self) -> Place {
-        Place { device: self.device(), dtype: self.dtype().into() }
+    pub(crate) fn place(&self) -> Placement {
+        Placement { device: self.device(), dtype: self.dtype().into() }
     }
 
     /// Host data, converted to the element type of `place` and moved to its device.
-    pub(crate) fn from_data(data: TensorData, place: &Place) -> Self {
+    pub(crate) fn from_data(data: TensorData, place: &Placement) -> Self {
         let data = data.convert_dtype(place.dtype.into());
         Self(Dispatch::float_from_data(data, &place.device))
     }
@@ -420,7 +420,7 @@ fn delivered<T, E: std::fmt::Debug>(read: impl FnOnce() -> Option<std::result::R
 
 /// Where arrays live: a device, and the float type to use there.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct Placement {
     pub(crate) device: DispatchDevice,
     pub(crate) dtype: FloatDType,
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, TensorData};
 
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::capture::quietly;
 use crate::check;
 use crate::device;
@@ -22,7 +22,7 @@ use crate::precision::Precision;
 #[derive(Debug)]
 pub struct BurnExecutor {
     plan: Arc<Plan>,
-    place: Place,
+    place: Placement,
     /// Weights and folded constants, indexed by value.
     constants: Vec<Option<Array>>,
     /// Masks and indices of the folded nodes in the chain, indexed by node.
@@ -47,7 +47,7 @@ impl BurnExecutor {
         if !has.map_err(|message| Error::Device(format!("{name} cannot be opened: {message}")))? {
             return Err(Error::Device(format!("{name} has no {}: run in f32", plan.precision)));
         }
-        let place = Place { device: device.as_dispatch().clone(), dtype };
+        let place = Placement { device: device.as_dispatch().clone(), dtype };
         let transcendental = (0..plan.graph.nodes.len())
             .find(|&i| plan.subgraph.nodes[i] && plan.graph.nodes[i].op.is_transcendental());
         if let Some(node) = transcendental.filter(|_| plan.precision == Precision::F64)
@@ -71,7 +71,7 @@ impl BurnExecutor {
     }
 
     /// Its device and float type.
-    pub(crate) fn place(&self) -> &Place {
+    pub(crate) fn place(&self) -> &Placement {
         &self.place
     }
 
@@ -198,7 +198,7 @@ impl BurnExecutor {
 }
 
 /// A constant on the device; floats must be finite there.
-fn load(constant: &Constant, kind: Kind, place: &Place) -> Result<Array> {
+fn load(constant: &Constant, kind: Kind, place: &Placement) -> Result<Array> {
     match kind {
         Kind::Index => Ok(Array::indices(constant.data.clone(), place)),
         Kind::Mask => Ok(Array::mask(constant.data.clone(), place)),

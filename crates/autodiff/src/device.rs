@@ -6,7 +6,7 @@
 use burn::backend::DispatchDevice;
 use burn::tensor::{Device, FloatDType, TensorData};
 
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::error::Result;
 
 /// `flex`, `ndarray`, `wgpu`, `wgpu:cpu` (an adapter that is software), `vulkan:1` (the second of
@@ -37,7 +37,7 @@ pub fn is_processor(device: &Device) -> bool {
 pub(crate) fn has_double_functions(device: &DispatchDevice) -> Result<bool> {
     /// Above the rounding errors of f64, and below those of f32.
     const TOLERANCE: f64 = 1e-12;
-    let place = Place { device: device.clone(), dtype: FloatDType::F64 };
+    let place = Placement { device: device.clone(), dtype: FloatDType::F64 };
     let points = [-1.5, -0.1, 0.25, 2.0_f64];
     let found = Array::from_data(TensorData::from(points), &place).exp().into_data()?;
     Ok(points.iter().zip(found.iter::<f64>()).all(|(x, found)| (found / x.exp() - 1.0).abs() < TOLERANCE))

@@ -315,13 +315,13 @@ mod tests {
     use burn::tensor::{Device, TensorData};
 
     use super::*;
-    use crate::array::Place;
+    use crate::array::Placement;
 
     /// Two orders of summation in f64, relative to the largest entry.
     const ROUNDING: f64 = 1e-12;
 
     fn wave(shape: &[usize], seed: f64) -> Array {
-        let place = Place { device: Device::flex().as_dispatch().clone(), dtype: FloatDType::F64 };
+        let place = Placement { device: Device::flex().as_dispatch().clone(), dtype: FloatDType::F64 };
         let values: Vec<f64> = (0..shape.iter().product()).map(|i| (i as f64 * 0.7 + seed).sin()).collect();
         Array::from_data(TensorData::new(values, shape.to_vec()), &place)
     }

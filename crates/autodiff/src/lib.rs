@@ -65,7 +65,7 @@ pub use graph::Graph;
 pub use jacobians::{Jacobian, Jacobians, Rows};
 pub use memory::Memory;
 pub use parameter_grams::{ParameterGrams, SampleGrams, gradients};
-pub use parameters::{Grams, Leaves, Parameter};
+pub use parameters::{Grams, LeafId, Leaves, Parameter};
 pub use plan::{Bytes, Plan};
 pub use precision::Precision;
 pub use program::{Footprint, GPU_BATCH, Options, Program, even_block};

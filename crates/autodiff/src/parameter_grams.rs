@@ -68,7 +68,7 @@ impl Program {
     /// As [`Program::jacobians`]; [`Error::InvalidArgument`] for a program that perturbs no
     /// parameters.
     pub fn grams(&self, samples: TensorData) -> Result<ParameterGrams<'_>> {
-        if self.plan().leaves().places().is_empty() {
+        if self.plan().leaves().indices().is_empty() {
             let message = "this program perturbs no parameters, so there are no Gram matrices of them";
             return Err(Error::InvalidArgument(message.into()));
         }
@@ -118,7 +118,7 @@ impl<'a> ParameterGrams<'a> {
         let counts: Vec<usize> = each.iter().map(|of| of.count(graph.classes())).collect::<Result<_>>()?;
         let most = program.executor().most_cotangents();
         let compute = |found: &mut [SampleGrams], wanted: &[bool]| {
-            let leaves = program.plan().leaves().places().iter().zip(wanted);
+            let leaves = program.plan().leaves().indices().iter().zip(wanted);
             let tensors: Vec<usize> =
                 leaves.filter(|(_, wanted)| **wanted).map(|(&tensor, _)| tensor).collect();
             let cotangents = Combinations::cotangents(&each, graph.classes())?;
@@ -128,7 +128,7 @@ impl<'a> ParameterGrams<'a> {
             Ok(())
         };
         let Some(TwoStages { first, then }) = &asked.turns else {
-            let all = vec![true; program.plan().leaves().places().len()];
+            let all = vec![true; program.plan().leaves().indices().len()];
             compute(&mut found, &all)?;
             return Ok(found);
         };
@@ -148,7 +148,7 @@ impl<'a> ParameterGrams<'a> {
 impl SampleGrams {
     /// No matrices yet.
     fn new(sample: usize, logits: &[f64], leaves: &Leaves) -> Self {
-        let tensors = vec![Vec::new(); leaves.places().len()];
+        let tensors = vec![Vec::new(); leaves.indices().len()];
         Self { sample, logits: logits.to_vec(), tensors, input: None }
     }
 

@@ -8,17 +8,20 @@ use crate::graph::{Graph, ValueId};
 
 /// A trainable tensor of a network: its index in [`Graph::parameters`].
 ///
-/// The public functions take and give it as a plain number.
+/// Functions for users take and give it as a plain number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct LeafId(usize);
+pub struct LeafId(usize);
 
 impl LeafId {
-    pub(crate) fn new(index: usize) -> Self {
+    /// The tensor of this index.
+    #[must_use]
+    pub fn new(index: usize) -> Self {
         Self(index)
     }
 
     /// The index in [`Graph::parameters`].
-    pub(crate) fn index(self) -> usize {
+    #[must_use]
+    pub fn index(self) -> usize {
         self.0
     }
 }
@@ -127,12 +130,12 @@ impl Leaves {
 
     /// The indices of the perturbed tensors in [`Graph::parameters`], ascending.
     #[must_use]
-    pub fn places(&self) -> &[usize] {
+    pub fn indices(&self) -> &[usize] {
         &self.tensors
     }
 
     /// The perturbed tensors, ascending.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = LeafId> {
+    pub fn ids(&self) -> impl Iterator<Item = LeafId> {
         self.tensors.iter().copied().map(LeafId::new)
     }
 }

@@ -219,7 +219,7 @@ impl Program {
         let Options { precision, batch, memory, .. } = *options;
         let limit = memory.unwrap_or(DEFAULT_MEMORY);
         let on_cpu = is_processor(device);
-        let plan = match (leaves.places().is_empty(), on_cpu) {
+        let plan = match (leaves.indices().is_empty(), on_cpu) {
             (false, _) => gram_plan(graph, leaves, precision, limit)?,
             (true, true) => Plan::input(graph, 1, block, precision)?,
             (true, false) => fitting_plan(graph, batch, block, precision, limit)?,

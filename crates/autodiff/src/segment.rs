@@ -87,14 +87,13 @@ impl Segment {
         &self,
         trace: Trace,
         cotangents: Vec<TensorData>,
-        tensors: &[usize],
+        tensors: &[LeafId],
     ) -> Result<(Pulled, Trace)> {
         let plan = self.executor.plan();
         let place = self.executor.place();
         let linearized = BurnLinearized { executor: &self.executor, tape: trace.0 };
         let seeds = cotangents.into_iter().map(|data| Array::from_data(data, place)).collect();
-        let leaves: Vec<LeafId> = tensors.iter().copied().map(LeafId::new).collect();
-        let mut sums = GramSums::new(&leaves, plan.block, self.executor.is_exact());
+        let mut sums = GramSums::new(tensors, plan.block, self.executor.is_exact());
         let wanted = (!tensors.is_empty()).then_some(&mut sums);
         let mut pending = linearized.reverse(seeds, wanted)?;
         let input = |&id: &ValueId| linearized.gradient(&mut pending, id).into_data();

@@ -133,7 +133,7 @@ fn check(graph: &Graph, leaves: &Leaves, threads: usize, batch: usize) {
     let memory = Some(Memory::new(promised));
     let options = Options { batch: 32, memory, ..Options::default() };
     let (own, leaves, images) = (graph.clone(), leaves.clone(), samples(6 * together));
-    let trains = !leaves.places().is_empty();
+    let trains = !leaves.indices().is_empty();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
     let peaks: Vec<usize> = pool.install(|| {
         let before = MEMORY.current_usage();

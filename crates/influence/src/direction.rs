@@ -3,7 +3,7 @@
 
 use burn::tensor::TensorData;
 use influence_autodiff::{Precision, Rows};
-use influence_manifold::{Filter, Objective, Probabilities, Scalar, influence};
+use influence_manifold::{Filter, SampleObjective, Probabilities, Scalar, influence};
 
 use crate::error::{Error, Result};
 use crate::linearization::Linearization;
@@ -52,7 +52,7 @@ impl Linearization<'_> {
     /// # Errors
     /// [`Error::Measure`](crate::Error::Measure) as [`Linearization::score`], and for an
     /// objective that is not a function of the probabilities.
-    pub fn direction(&self, objective: &Objective, filter: &Filter) -> Result<Direction> {
+    pub fn direction(&self, objective: &SampleObjective, filter: &Filter) -> Result<Direction> {
         let classes = self.classes();
         let fault = |source| classes.fault(source);
         let objective = classes.objective(objective)?;
@@ -102,7 +102,7 @@ impl Scorer {
         &self,
         sample: impl IntoSamples,
         direction: &Direction,
-        objective: &Objective,
+        objective: &SampleObjective,
         lengths: &[f64],
     ) -> Result<Vec<Step>> {
         let sample: Vec<f64> = sample.into_samples()?.iter().collect();

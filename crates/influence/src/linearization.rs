@@ -2,7 +2,7 @@
 //! come for any objective and filter.
 
 use influence_autodiff::{Jacobian, Jacobians, Rows};
-use influence_manifold::{Filter, Influence, Objective as SampleObjective, Tail, Tangent};
+use influence_manifold::{Filter, Influence, SampleObjective, Tail, Tangent};
 
 use crate::error::{Error, Result};
 use crate::score::Score;

@@ -2,12 +2,12 @@
 
 use influence_autodiff::Rows;
 use influence_manifold::{
-    Channels, Error as MeasureError, Filter, Map, Objective, PixelTangent, Region, Scalar,
+    Channels, Error as MeasureError, Filter, Map, SampleObjective, PixelTangent, Region, Scalar,
 };
 
 use crate::error::Result;
 use crate::linearization::Linearization;
-use crate::perturbation::{Block, centres, image_shape};
+use crate::perturbation::{ResolvedGroup, centres, image_shape};
 use crate::score::Score;
 
 /// Calls a method of [`PixelTangent`] in the precision of the rows.
@@ -57,7 +57,7 @@ impl Linearization<'_> {
     /// [`Linearization::score`].
     pub fn maps(
         &self,
-        objective: &Objective,
+        objective: &SampleObjective,
         filter: &Filter,
         half_widths: &[usize],
         channels: Channels,
@@ -71,16 +71,16 @@ impl Linearization<'_> {
         &self,
         half_width: usize,
         channels: Channels,
-        objective: &Objective,
+        objective: &SampleObjective,
         filter: &Filter,
     ) -> Result<Vec<Score>> {
         let shape = self.image_shape()?;
-        let score = |(centre, block): ([usize; 3], &Block)| {
+        let score = |(centre, resolved): ([usize; 3], &ResolvedGroup)| {
             let tangent =
                 of_pixels!(self, shape, |pixels| pixels.window_tangent(half_width, channels, centre))?;
-            Ok(self.score_of(&tangent, objective, filter)?.0.of_group(&block.name))
+            Ok(self.score_of(&tangent, objective, filter)?.0.of_group(&resolved.name))
         };
-        centres(shape, channels).zip(self.scorer().blocks()).map(score).collect()
+        centres(shape, channels).zip(self.scorer().resolved_groups()).map(score).collect()
     }
 
     /// The influence of every region, where `labels` `[H, W]` gives the region of each pixel:
@@ -92,7 +92,7 @@ impl Linearization<'_> {
     /// [`Linearization::score`].
     pub fn regions(
         &self,
-        objective: &Objective,
+        objective: &SampleObjective,
         filter: &Filter,
         labels: &[u32],
         channels: Channels,
@@ -108,7 +108,7 @@ impl Linearization<'_> {
     /// As [`Linearization::maps`].
     pub fn gradient_norms(
         &self,
-        objective: &Objective,
+        objective: &SampleObjective,
         half_width: usize,
         channels: Channels,
     ) -> Result<Vec<f64>> {
@@ -121,7 +121,7 @@ impl Linearization<'_> {
     /// # Errors
     /// [`Error::Measure`](crate::Error::Measure) for an objective that is not a function of the
     /// probabilities.
-    pub fn gradient(&self, objective: &Objective) -> Result<Vec<f64>> {
+    pub fn gradient(&self, objective: &SampleObjective) -> Result<Vec<f64>> {
         let (elements, objective) = (self.shape().iter().product(), self.classes().objective(objective)?);
         of_pixels!(self, [1, 1, elements], |pixels| pixels.gradient(&objective))
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use burn::tensor::{Int, Tensor};
 use influence_autodiff::{Jacobian, Rows};
-use influence_manifold::{Costs, Filter, Objective as Single, Probabilities, Row};
+use influence_manifold::{Costs, Filter, SampleObjective, Probabilities, Row};
 
 use crate::error::{Error, Result, unreadable};
 use crate::gradients::Gradients;
@@ -41,9 +41,9 @@ pub enum Objective {
     /// f = the largest logit minus the second: how easily the decision changes.
     Margin,
     /// One objective for all samples.
-    All(Single),
+    All(SampleObjective),
     /// One objective per sample.
-    Each(Vec<Single>),
+    Each(Vec<SampleObjective>),
     /// Any function of a perturbation of the whole input, by its gradient df at each sample.
     Rows(Gradients),
 }
@@ -112,7 +112,7 @@ impl Objective {
     /// The label's logit minus the largest other one, one label per sample: negative where the
     /// network is wrong.
     pub fn label_margin(labels: impl IntoIterator<Item = usize>) -> Self {
-        Self::Each(labels.into_iter().map(Single::margin_of).collect())
+        Self::Each(labels.into_iter().map(SampleObjective::margin_of).collect())
     }
 
     /// sum_k P_k c_k, one cost per class.
@@ -120,7 +120,7 @@ impl Objective {
     /// # Errors
     /// [`Error::Objective`] for costs that are not finite.
     pub fn expected_cost(costs: impl Into<Vec<f64>>) -> Result<Self> {
-        Single::expected_cost(costs).map(Self::All).map_err(Error::Objective)
+        SampleObjective::expected_cost(costs).map(Self::All).map_err(Error::Objective)
     }
 
     /// sum_k P_k c_yk, where y is each sample's label: row y of the cost matrix has one cost per
@@ -133,7 +133,7 @@ impl Objective {
         let rows = matrix.iter().map(|row| Costs::new(row.as_slice()).map_err(Error::Objective));
         let rows: Vec<Costs> = rows.collect::<Result<_>>()?;
         let cost = |(sample, class): (usize, usize)| {
-            let row = rows.get(class).cloned().map(Single::ExpectedCost);
+            let row = rows.get(class).cloned().map(SampleObjective::ExpectedCost);
             let what = || format!("the label of sample {sample}");
             row.ok_or_else(|| Error::ClassOutOfRange { what: what(), class, classes: rows.len() })
         };
@@ -146,7 +146,7 @@ impl Objective {
         name: &str,
         gradient: impl Fn(&Probabilities) -> Vec<f64> + Send + Sync + 'static,
     ) -> Self {
-        Self::All(Single::probabilities(name, gradient))
+        Self::All(SampleObjective::probabilities(name, gradient))
     }
 
     /// A function h of the logits: `gradient` returns its partial derivatives dh_k, each accurate
@@ -154,11 +154,11 @@ impl Objective {
     /// added to all logits, which leaves the distribution unchanged. That component is returned as
     /// [`Score::outside`](crate::Score::outside), and takes one more cotangent in the reverse pass.
     pub fn logits(name: &str, gradient: impl Fn(&Probabilities) -> Vec<f64> + Send + Sync + 'static) -> Self {
-        Self::All(Single::logits(name, gradient))
+        Self::All(SampleObjective::logits(name, gradient))
     }
 
     /// One objective per sample.
-    pub fn each(objectives: impl IntoIterator<Item = Single>) -> Self {
+    pub fn each(objectives: impl IntoIterator<Item = SampleObjective>) -> Self {
         Self::Each(objectives.into_iter().collect())
     }
 
@@ -183,8 +183,8 @@ impl Objective {
     pub fn check_filter(&self, filter: &Filter) -> Result<()> {
         let checked = match self {
             Self::Label(_) | Self::Predicted | Self::Class(_) => Ok(()),
-            Self::Entropy => filter.check_objective(&Single::Entropy),
-            Self::Margin => filter.check_objective(&Single::Margin),
+            Self::Entropy => filter.check_objective(&SampleObjective::Entropy),
+            Self::Margin => filter.check_objective(&SampleObjective::Margin),
             Self::All(single) => filter.check_objective(single),
             Self::Each(singles) => singles.iter().try_for_each(|single| filter.check_objective(single)),
             Self::Rows(_) if matches!(filter, Filter::Paper { .. }) => {
@@ -199,17 +199,17 @@ impl Objective {
     /// of shape `shape`.
     pub(crate) fn resolve(&self, samples: usize, classes: usize, shape: &[usize]) -> Result<Vec<Resolved>> {
         self.check(samples)?;
-        let known = |single: Single| Ok(vec![Resolved::Known(single); samples]);
+        let known = |single: SampleObjective| Ok(vec![Resolved::Known(single); samples]);
         match self {
             Self::Label(labels) => labels
                 .iter()
                 .enumerate()
                 .map(|(sample, &class)| of_class(class, classes, || format!("the label of sample {sample}")))
                 .collect(),
-            Self::Predicted => known(Single::Predicted),
+            Self::Predicted => known(SampleObjective::Predicted),
             Self::Class(class) => Ok(vec![of_class(*class, classes, || "the objective".into())?; samples]),
-            Self::Entropy => known(Single::Entropy),
-            Self::Margin => known(Single::Margin),
+            Self::Entropy => known(SampleObjective::Entropy),
+            Self::Margin => known(SampleObjective::Margin),
             Self::All(single) => {
                 single.check_classes(classes).map_err(|source| unfit("the objective".into(), 0, source))?;
                 known(single.clone())
@@ -242,7 +242,7 @@ fn unfit(what: String, sample: usize, source: influence_manifold::Error) -> Erro
 /// -log P of a class, if the network has it.
 fn of_class(class: usize, classes: usize, what: impl Fn() -> String) -> Result<Resolved> {
     if class < classes {
-        Ok(Resolved::Known(Single::class(class)))
+        Ok(Resolved::Known(SampleObjective::class(class)))
     } else {
         Err(Error::ClassOutOfRange { what: what(), class, classes })
     }
@@ -250,7 +250,7 @@ fn of_class(class: usize, classes: usize, what: impl Fn() -> String) -> Result<R
 
 /// The objective, which for parameters is never a row: [`Scorer::scores`](crate::Scorer::scores)
 /// refuses rows there.
-pub(crate) fn known(objective: &Resolved) -> Result<&Single> {
+pub(crate) fn known(objective: &Resolved) -> Result<&SampleObjective> {
     match objective {
         Resolved::Known(objective) => Ok(objective),
         Resolved::Row(..) => unreachable!("refused before anything was computed"),
@@ -261,7 +261,7 @@ pub(crate) fn known(objective: &Resolved) -> Result<&Single> {
 #[derive(Debug, Clone)]
 pub(crate) enum Resolved {
     /// Known without the Jacobian.
-    Known(Single),
+    Known(SampleObjective),
     /// The gradients of the batch and the index of the sample: complete only with its Jacobian.
     Row(Gradients, usize),
 }
@@ -269,7 +269,7 @@ pub(crate) enum Resolved {
 impl Resolved {
     /// Whether [`Resolved::sees_common_shift`] can be true for some logits.
     pub(crate) fn may_see_common_shift(&self) -> bool {
-        matches!(self, Self::Known(Single::Logits(_)))
+        matches!(self, Self::Known(SampleObjective::Logits(_)))
     }
 
     /// Whether the objective changes when a constant is added to all of these logits.
@@ -278,7 +278,7 @@ impl Resolved {
     }
 
     /// The objective at one sample, given its Jacobian of `classes` classes.
-    pub(crate) fn at(&self, jacobian: &Jacobian, classes: usize) -> Result<Single> {
+    pub(crate) fn at(&self, jacobian: &Jacobian, classes: usize) -> Result<SampleObjective> {
         let (gradients, sample) = match self {
             Self::Known(single) => return Ok(single.clone()),
             Self::Row(gradients, sample) => (gradients, *sample),
@@ -288,7 +288,7 @@ impl Resolved {
             Rows::F64(rows) => Row::from_rows(rows, classes, df.len(), df),
             Rows::F32(rows) => Row::from_rows(rows, classes, df.len(), df),
         };
-        row.map(Single::Row).map_err(|source| Error::Measure { sample, source })
+        row.map(SampleObjective::Row).map_err(|source| Error::Measure { sample, source })
     }
 }
 

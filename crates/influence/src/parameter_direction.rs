@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use burn::tensor::TensorData;
-use influence_manifold::{Filter, Objective, influence};
+use influence_manifold::{Filter, SampleObjective, influence};
 
 use crate::error::{Error, Result};
 use crate::objective::Resolved;
@@ -58,7 +58,7 @@ impl Scorer {
     pub fn parameter_direction(
         &self,
         image: impl IntoSamples,
-        objective: &Objective,
+        objective: &SampleObjective,
         group: usize,
     ) -> Result<ParameterDirection> {
         let image = image.into_samples()?;
@@ -71,7 +71,7 @@ impl Scorer {
         let (gram, tangent) = at.plain(group)?;
         let classes = at.classes();
         let objective = classes.objective(objective)?;
-        let c = if self.blocks()[group].moves() {
+        let c = if self.resolved_groups()[group].moves() {
             let filter = self.scaled_filter(group)?;
             let found = influence(classes.measured(), &tangent, &objective, &filter);
             found.map_err(|source| classes.fault(source))?.coefficients
@@ -97,7 +97,7 @@ impl Scorer {
     fn scaled_filter(&self, group: usize) -> Result<Filter> {
         match *self.filter() {
             Filter::Tikhonov { lambda } => {
-                let scale = self.blocks().get(group).map_or(1.0, |block| block.scale);
+                let scale = self.resolved_groups().get(group).map_or(1.0, |resolved| resolved.scale);
                 Filter::tikhonov(lambda / scale).map_err(Error::Filter)
             }
             filter => Ok(filter),
@@ -108,7 +108,7 @@ impl Scorer {
     fn pulled(&self, image: TensorData, cotangent: &[f64], group: usize) -> Result<Vec<DirectionTensor>> {
         let plan = self.plan();
         let places: Vec<usize> =
-            self.blocks()[group].tensors.iter().map(|&tensor| plan.leaves().places()[tensor]).collect();
+            self.resolved_groups()[group].tensors.iter().map(|&tensor| plan.leaves().indices()[tensor]).collect();
         let pulled = influence_autodiff::gradients(plan, &places, self.device(), image, cotangent)?;
         let tensor = |(place, data): (&usize, TensorData)| {
             let of = &plan.graph().parameters()[*place];

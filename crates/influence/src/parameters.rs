@@ -12,11 +12,11 @@
 use std::sync::Arc;
 
 use influence_autodiff::{ParameterGrams, Precision, SampleGrams};
-use influence_manifold::{Baselines, Filter, Objective, RowPrecision, Tangent, influence};
+use influence_manifold::{Baselines, Filter, SampleObjective, RowPrecision, Tangent, influence};
 
 use crate::error::{Error, Result};
 use crate::objective::{Resolved, known};
-use crate::perturbation::{Block, refused};
+use crate::perturbation::{ResolvedGroup, refused};
 use crate::score::Score;
 use crate::scorer::Scorer;
 use crate::tail::Classes;
@@ -87,12 +87,12 @@ impl ParameterLinearization<'_> {
     /// [`Scorer::groups`]. `None` where a shortcut made the matrix unnecessary.
     #[must_use]
     pub fn gram(&self, group: usize) -> Option<Vec<f64>> {
-        let block = self.scorer.blocks().get(group)?;
-        let tensors = block.tensors.iter().map(|&tensor| self.grams.tensors[tensor].as_slice());
-        let still = || (!block.moves()).then(|| vec![0.0; (self.classes.measured().len() - 1).pow(2)]);
+        let resolved = self.scorer.resolved_groups().get(group)?;
+        let tensors = resolved.tensors.iter().map(|&tensor| self.grams.tensors[tensor].as_slice());
+        let still = || (!resolved.moves()).then(|| vec![0.0; (self.classes.measured().len() - 1).pow(2)]);
         let mut sum = added(tensors).or_else(still)?;
-        sum.iter_mut().for_each(|x| *x *= block.scale);
-        if let Some(of_input) = self.grams.input.as_ref().filter(|_| block.input) {
+        sum.iter_mut().for_each(|x| *x *= resolved.scale);
+        if let Some(of_input) = self.grams.input.as_ref().filter(|_| resolved.input) {
             sum.iter_mut().zip(of_input).for_each(|(sum, x)| *sum += x * self.input);
         }
         Some(sum)
@@ -101,8 +101,8 @@ impl ParameterLinearization<'_> {
     /// `J J^T` of the parameters of one group without the scale of the budget, and its tangent.
     pub(crate) fn plain(&self, group: usize) -> Result<(Vec<f64>, Tangent)> {
         let missing = || refused(format!("there is no group {group}, or it is not of parameters alone"));
-        let block = self.scorer.blocks().get(group).filter(|block| !block.input).ok_or_else(missing)?;
-        let tensors = block.tensors.iter().map(|&tensor| self.grams.tensors[tensor].as_slice());
+        let resolved = self.scorer.resolved_groups().get(group).filter(|resolved| !resolved.input).ok_or_else(missing)?;
+        let tensors = resolved.tensors.iter().map(|&tensor| self.grams.tensors[tensor].as_slice());
         let gram = added(tensors).ok_or_else(missing)?;
         let tangent = tangent(&gram, self.classes.measured().len(), self.scorer.precision());
         Ok((gram, tangent.map_err(|source| self.classes.fault(source))?))
@@ -114,11 +114,11 @@ impl ParameterLinearization<'_> {
     /// # Errors
     /// [`Error::Measure`] where the measure is not defined, or not for this objective, or the
     /// filter's argument is out of range; [`Error::Perturbation`] for a group that does not exist.
-    pub fn score(&self, group: usize, objective: &Objective, filter: &Filter) -> Result<Score> {
-        let Some(block) = self.scorer.blocks().get(group) else {
+    pub fn score(&self, group: usize, objective: &SampleObjective, filter: &Filter) -> Result<Score> {
+        let Some(resolved) = self.scorer.resolved_groups().get(group) else {
             return Err(refused(format!(
                 "there are {} groups, but no group {group}",
-                self.scorer.blocks().len()
+                self.scorer.resolved_groups().len()
             )));
         };
         let (engine, classes) = (self.scorer.shared_engine(), &self.classes);
@@ -127,9 +127,9 @@ impl ParameterLinearization<'_> {
         // by themselves still do so beside others that are larger by any factor, although the sum
         // of their Gram matrices may no longer show it.
         let full = !objective.sees_common_shift(classes.logits())
-            && is_full(self.scorer, block, &self.grams, classes, filter);
+            && is_full(self.scorer, resolved, &self.grams, classes, filter);
         let at_its_bound =
-            |of: Option<Baselines>| saturated(classes, objective, filter, engine, &block.name, of);
+            |of: Option<Baselines>| saturated(classes, objective, filter, engine, &resolved.name, of);
         if full && self.short {
             return at_its_bound(None);
         }
@@ -137,7 +137,7 @@ impl ParameterLinearization<'_> {
         let tangent = tangent(&gram, classes.measured().len(), self.scorer.precision())
             .map_err(|source| classes.fault(source))?;
         let (score, _) = Score::new(classes, &tangent, objective, filter, engine)?;
-        if full { at_its_bound(Some(score.baselines)) } else { Ok(score.of_group(&block.name)) }
+        if full { at_its_bound(Some(score.baselines)) } else { Ok(score.of_group(&resolved.name)) }
     }
 }
 
@@ -165,18 +165,18 @@ fn tangent(gram: &[f64], classes: usize, precision: Precision) -> Result<Tangent
 /// scales with one number per channel. `None` where that saves nothing: some group has no cheap
 /// tensor, or no group has any other. For exact scores of functions of the probabilities only.
 pub(crate) fn cheap(scorer: &Scorer) -> Option<Vec<bool>> {
-    let tensors = 0..scorer.plan().leaves().places().len();
+    let tensors = 0..scorer.plan().leaves().indices().len();
     let cheap: Vec<bool> = tensors.map(|tensor| is_cheap(scorer, tensor)).collect();
-    let every = |block: &Block| block.tensors.iter().any(|&tensor| cheap[tensor]);
-    let spared = |block: &Block| block.tensors.iter().any(|&tensor| !cheap[tensor]);
-    let blocks = scorer.blocks();
-    (blocks.iter().all(every) && blocks.iter().any(spared)).then_some(cheap)
+    let every = |resolved: &ResolvedGroup| resolved.tensors.iter().any(|&tensor| cheap[tensor]);
+    let spared = |resolved: &ResolvedGroup| resolved.tensors.iter().any(|&tensor| !cheap[tensor]);
+    let resolved_groups = scorer.resolved_groups();
+    (resolved_groups.iter().all(every) && resolved_groups.iter().any(spared)).then_some(cheap)
 }
 
 /// Whether a tensor, by index among the perturbed ones, has one number per channel.
 fn is_cheap(scorer: &Scorer, tensor: usize) -> bool {
     let plan = scorer.plan();
-    plan.graph().parameters()[plan.leaves().places()[tensor]].shape.len() == 1
+    plan.graph().parameters()[plan.leaves().indices()[tensor]].shape.len() == 1
 }
 
 /// Which tensors are still needed once the cheap ones are known, by index among the perturbed ones.
@@ -184,25 +184,25 @@ pub(crate) fn needed(scorer: &Scorer, found: &SampleGrams, objective: &Resolved)
     let mut needed = vec![false; found.tensors.len()];
     // Faulty logits are reported when the sample is scored.
     let Ok(classes) = classes_of(scorer, found, objective) else { return needed };
-    let open = |block: &&Block| block.moves() && !is_full(scorer, block, found, &classes, scorer.filter());
-    for block in scorer.blocks().iter().filter(open) {
-        block.tensors.iter().for_each(|&tensor| needed[tensor] = true);
+    let open = |resolved: &&ResolvedGroup| resolved.moves() && !is_full(scorer, resolved, found, &classes, scorer.filter());
+    for resolved in scorer.resolved_groups().iter().filter(open) {
+        resolved.tensors.iter().for_each(|&tensor| needed[tensor] = true);
     }
     needed
 }
 
 /// Whether the exact score of a group is its bound: the group contains a free bias of the logits,
 /// or its cheap tensors together have rank K - 1 without ambiguity.
-fn is_full(scorer: &Scorer, block: &Block, found: &SampleGrams, classes: &Classes, filter: &Filter) -> bool {
-    if !matches!(filter, Filter::Exact { .. }) || !block.moves() {
+fn is_full(scorer: &Scorer, resolved: &ResolvedGroup, found: &SampleGrams, classes: &Classes, filter: &Filter) -> bool {
+    if !matches!(filter, Filter::Exact { .. }) || !resolved.moves() {
         return false;
     }
-    if scorer.moves_logits(block) {
+    if scorer.moves_logits(resolved) {
         return true;
     }
-    let cheap = block.tensors.iter().filter(|&&tensor| is_cheap(scorer, tensor));
+    let cheap = resolved.tensors.iter().filter(|&&tensor| is_cheap(scorer, tensor));
     let Some(sum) = added(cheap.map(|&tensor| found.tensors[tensor].as_slice())) else { return false };
-    let (logits, objective) = (classes.measured(), Objective::Predicted);
+    let (logits, objective) = (classes.measured(), SampleObjective::Predicted);
     let found = tangent(&sum, logits.len(), scorer.precision())
         .and_then(|tangent| influence(logits, &tangent, &objective, filter));
     found.is_ok_and(|found| found.rank == logits.len() - 1 && !found.ambiguous)
@@ -212,7 +212,7 @@ fn is_full(scorer: &Scorer, block: &Block, found: &SampleGrams, classes: &Classe
 /// `of` has the baselines of the group's own Jacobian, if they are known.
 pub(crate) fn saturated(
     classes: &Classes,
-    objective: &Objective,
+    objective: &SampleObjective,
     filter: &Filter,
     engine: &Arc<str>,
     group: &Arc<str>,

@@ -196,7 +196,7 @@ pub enum Budget {
 
 /// A group, resolved for one network.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Block {
+pub(crate) struct ResolvedGroup {
     /// Empty for the whole network.
     pub(crate) name: Arc<str>,
     /// Its tensors, by index among the perturbed ones.
@@ -207,7 +207,7 @@ pub(crate) struct Block {
     pub(crate) scale: f64,
 }
 
-impl Block {
+impl ResolvedGroup {
     /// Whether its parameters count. They do not if all are zero and the budget is relative,
     /// because then no perturbation of them is within any budget.
     pub(crate) fn moves(&self) -> bool {
@@ -217,12 +217,12 @@ impl Block {
 
 /// The groups of a perturbation, and all leaves that they perturb.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Blocks {
-    pub(crate) blocks: Vec<Block>,
+pub(crate) struct ResolvedGroups {
+    pub(crate) resolved_groups: Vec<ResolvedGroup>,
     pub(crate) leaves: Leaves,
 }
 
-impl Blocks {
+impl ResolvedGroups {
     /// Resolves a perturbation for one network.
     pub(crate) fn new(perturbation: &Perturbation, budget: Budget, graph: &Graph) -> Result<Self> {
         let all = || (0..graph.parameters().len()).collect::<Vec<_>>();
@@ -243,16 +243,16 @@ impl Blocks {
         }
         let leaves = Leaves::tensors(groups.iter().flat_map(|(_, tensors)| tensors.iter().copied()));
         let leaves = if input { leaves.and_input() } else { leaves };
-        let block = |(name, tensors): (String, Vec<usize>)| Block {
+        let resolved = |(name, tensors): (String, Vec<usize>)| ResolvedGroup {
             name: name.into(),
             scale: match budget {
                 Budget::Absolute => 1.0,
                 Budget::Relative => tensors.iter().map(|&tensor| square_norm(graph, tensor)).sum(),
             },
-            tensors: tensors.iter().filter_map(|tensor| leaves.places().binary_search(tensor).ok()).collect(),
+            tensors: tensors.iter().filter_map(|tensor| leaves.indices().binary_search(tensor).ok()).collect(),
             input,
         };
-        Ok(Self { blocks: groups.into_iter().map(block).collect(), leaves })
+        Ok(Self { resolved_groups: groups.into_iter().map(resolved).collect(), leaves })
     }
 }
 

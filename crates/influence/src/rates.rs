@@ -2,7 +2,7 @@
 
 use std::f64::consts::LN_10;
 
-use influence_manifold::{Objective, Probabilities};
+use influence_manifold::{SampleObjective, Probabilities};
 
 use crate::error::Result;
 use crate::tail::Classes;
@@ -24,7 +24,7 @@ pub(crate) struct Rates {
 impl Rates {
     /// The rates where the measured logits move by `velocity`, one number for each of them, per
     /// unit of length.
-    pub(crate) fn new(classes: &Classes, objective: &Objective, velocity: &[f64]) -> Result<Self> {
+    pub(crate) fn new(classes: &Classes, objective: &SampleObjective, velocity: &[f64]) -> Result<Self> {
         let fault = |source| classes.fault(source);
         let probabilities = Probabilities::new(classes.measured()).map_err(fault)?;
         let slope = objective.log_slope(&probabilities, velocity).map_err(fault)?;

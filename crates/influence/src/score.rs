@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use influence_manifold::{Baselines, Filter, Influence, Objective, Probabilities, Tangent, measure};
+use influence_manifold::{Baselines, Filter, Influence, SampleObjective, Probabilities, Tangent, measure};
 
 use crate::error::Result;
 use crate::tail::{Classes, MergedTail};
@@ -103,7 +103,7 @@ impl Score {
     pub(crate) fn new(
         classes: &Classes,
         tangent: &Tangent,
-        objective: &Objective,
+        objective: &SampleObjective,
         filter: &Filter,
         engine: &Arc<str>,
     ) -> Result<(Self, Influence)> {

@@ -10,16 +10,16 @@ use influence_autodiff::{
     Check, Combinations, GPU_BATCH, Graph, Jacobians, Memory, Options, Plan, Precision, Program,
 };
 use influence_cpu::Engine;
-use influence_manifold::{Filter, Objective as SampleObjective, Tail};
+use influence_manifold::{Filter, SampleObjective, Tail};
 
 use crate::error::{Error, Result};
 use crate::linearization::Linearizations;
 use crate::objective::{Objective, Resolved};
 use crate::parameters::{ParameterLinearizations, cheap, needed};
-use crate::perturbation::{Block, Blocks, Budget, Perturbation, refused};
+use crate::perturbation::{ResolvedGroup, ResolvedGroups, Budget, Perturbation, refused};
 use crate::samples::{IntoSamples, each_sample, square_norms};
 use crate::score::Score;
-use crate::scores::{Scores, Source};
+use crate::scores::{Scores, ScoreSource};
 use crate::tail::Classes;
 
 /// Settings of a [`Scorer`], each with a default.
@@ -168,11 +168,11 @@ impl ScorerBuilder {
                 "a relative budget is one of parameters: perturb parameters, or leave it out".into(),
             ));
         }
-        let Blocks { blocks, leaves } = Blocks::new(&self.perturbation, self.budget, &graph)?;
+        let ResolvedGroups { resolved_groups, leaves } = ResolvedGroups::new(&self.perturbation, self.budget, &graph)?;
         let program = engine.load(graph, leaves, &device, &options)?;
         let engine = program.engine().into();
         let Self { perturbation, budget, tail, .. } = self;
-        Ok(Scorer { program, device, perturbation, blocks, filter, budget, tail, engine })
+        Ok(Scorer { program, device, perturbation, resolved_groups, filter, budget, tail, engine })
     }
 
     /// The filter, if its arguments are in range and, with a tail, if it has bounds there.
@@ -222,7 +222,7 @@ pub struct Scorer {
     program: Program,
     device: Device,
     perturbation: Perturbation,
-    blocks: Vec<Block>,
+    resolved_groups: Vec<ResolvedGroup>,
     filter: Filter,
     budget: Budget,
     tail: Option<f64>,
@@ -251,11 +251,11 @@ impl Scorer {
     /// The names of the layers, tensors, groups, families or windows: every image has one score for
     /// each. A single empty name where the perturbation is not divided.
     pub fn groups(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.blocks.iter().map(|block| block.name.as_ref())
+        self.resolved_groups.iter().map(|resolved| resolved.name.as_ref())
     }
 
-    pub(crate) fn blocks(&self) -> &[Block] {
-        &self.blocks
+    pub(crate) fn resolved_groups(&self) -> &[ResolvedGroup] {
+        &self.resolved_groups
     }
 
     /// Which directions of the spectrum count.
@@ -285,13 +285,13 @@ impl Scorer {
     }
 
     /// Whether a group contains a free bias of the logits, and counts.
-    pub(crate) fn moves_logits(&self, block: &Block) -> bool {
-        if !block.moves() {
+    pub(crate) fn moves_logits(&self, resolved: &ResolvedGroup) -> bool {
+        if !resolved.moves() {
             return false;
         }
         let bias = self.plan().graph().output_bias();
-        let places = self.plan().leaves().places();
-        bias.is_some_and(|bias| block.tensors.iter().any(|&tensor| places[tensor] == bias))
+        let places = self.plan().leaves().indices();
+        bias.is_some_and(|bias| resolved.tensors.iter().any(|&tensor| places[tensor] == bias))
     }
 
     /// Which engine computes the scores, and where.
@@ -352,13 +352,13 @@ impl Scorer {
             )));
         }
         let source = if !self.perturbation.has_parameters() {
-            Source::Input(self.input_scores(images, &objectives)?)
+            ScoreSource::Input(self.input_scores(images, &objectives)?)
         } else {
             let short = self.is_short() && !objectives.iter().any(Resolved::may_see_common_shift);
-            if short && self.blocks.iter().all(|block| self.moves_logits(block)) {
-                Source::Logits(self.logits(images)?.into_iter(), 0)
+            if short && self.resolved_groups.iter().all(|resolved| self.moves_logits(resolved)) {
+                ScoreSource::Logits(self.logits(images)?.into_iter(), 0)
             } else {
-                Source::Parameters(self.parameter_linearizations(images, &objectives, short)?)
+                ScoreSource::Parameters(self.parameter_linearizations(images, &objectives, short)?)
             }
         };
         Ok(Scores { scorer: self, source, objectives, ready: VecDeque::new() })
@@ -468,7 +468,7 @@ impl Scorer {
         if objectives.is_empty() {
             return Err(Error::NoSamples);
         }
-        let scaled = self.budget == Budget::Relative && self.blocks.iter().any(|block| block.input);
+        let scaled = self.budget == Budget::Relative && self.resolved_groups.iter().any(|resolved| resolved.input);
         let scales = if scaled { square_norms(&images) } else { Vec::new() };
         let mut grams = self.program.grams(images)?;
         if self.combines(objectives) {

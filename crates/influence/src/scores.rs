@@ -17,7 +17,7 @@ use crate::tail::Classes;
 #[derive(Debug)]
 pub struct Scores<'a> {
     pub(crate) scorer: &'a Scorer,
-    pub(crate) source: Source<'a>,
+    pub(crate) source: ScoreSource<'a>,
     pub(crate) objectives: Arc<[Resolved]>,
     /// Scores of the current image that have not been returned yet.
     pub(crate) ready: VecDeque<Score>,
@@ -25,7 +25,7 @@ pub struct Scores<'a> {
 
 /// What the scores are computed from.
 #[derive(Debug)]
-pub(crate) enum Source<'a> {
+pub(crate) enum ScoreSource<'a> {
     Input(Jacobians<'a, Vec<Score>, Error>),
     Parameters(ParameterLinearizations<'a>),
     /// Only the logits, with the index of the next sample: every group contains a free bias, and
@@ -39,24 +39,24 @@ impl Scores<'_> {
         let (scorer, objectives) = (self.scorer, &self.objectives);
         let filter = scorer.filter();
         match &mut self.source {
-            Source::Input(scores) => scores.next(),
-            Source::Parameters(linearizations) => {
+            ScoreSource::Input(scores) => scores.next(),
+            ScoreSource::Parameters(linearizations) => {
                 let at = linearizations.next()?;
                 Some(at.and_then(|at| {
                     let objective = known(&objectives[at.sample()])?;
-                    (0..scorer.blocks().len())
+                    (0..scorer.resolved_groups().len())
                         .into_par_iter()
                         .map(|group| at.score(group, objective, filter))
                         .collect()
                 }))
             }
-            Source::Logits(logits, sample) => {
+            ScoreSource::Logits(logits, sample) => {
                 let (logits, at) = (logits.next()?, *sample);
                 *sample += 1;
                 Some(known(&objectives[at]).and_then(|objective| {
                     let classes = Classes::new(at, logits, objective, scorer.tail())?;
-                    let each = scorer.blocks().iter().map(|block| {
-                        saturated(&classes, objective, filter, scorer.shared_engine(), &block.name, None)
+                    let each = scorer.resolved_groups().iter().map(|resolved| {
+                        saturated(&classes, objective, filter, scorer.shared_engine(), &resolved.name, None)
                     });
                     each.collect()
                 }))

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use influence_autodiff::{Combinations, Rows};
-use influence_manifold::{Error as MeasureError, Filter, Objective, Tail, influence};
+use influence_manifold::{Error as MeasureError, Filter, SampleObjective, Tail, influence};
 
 use crate::direction::Direction;
 use crate::error::{Error, Result};
@@ -40,7 +40,7 @@ impl Classes {
     pub(crate) fn new(
         sample: usize,
         logits: Vec<f64>,
-        objective: &Objective,
+        objective: &SampleObjective,
         epsilon: Option<f64>,
     ) -> Result<Self> {
         let tail = epsilon.map(|epsilon| Tail::new(&logits, objective, epsilon)).transpose();
@@ -74,7 +74,7 @@ impl Classes {
     }
 
     /// The objective in the numbering of the measured classes.
-    pub(crate) fn objective<'o>(&self, objective: &'o Objective) -> Result<Cow<'o, Objective>> {
+    pub(crate) fn objective<'o>(&self, objective: &'o SampleObjective) -> Result<Cow<'o, SampleObjective>> {
         match &self.tail {
             Some(tail) => tail.objective(objective).map_err(|source| self.fault(source)),
             None => Ok(Cow::Borrowed(objective)),
@@ -136,7 +136,7 @@ impl Linearization<'_> {
     pub(crate) fn at_least(
         &self,
         sample: &[f64],
-        objective: &Objective,
+        objective: &SampleObjective,
         filter: &Filter,
     ) -> Result<Option<f64>> {
         let Some(tail) = self.classes().tail() else { return Ok(None) };

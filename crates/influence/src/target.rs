@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use influence_manifold::Objective as SampleObjective;
+use influence_manifold::SampleObjective;
 
 use crate::error::Error;
 use crate::objective::Objective;

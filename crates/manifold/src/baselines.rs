@@ -1,8 +1,8 @@
 //! The measures that stand beside the influence: |df|, 1/P_y - 1, entropy, margin, cross-entropy,
 //! and the largest eigenvalue and the trace of the Fisher information G = J^T (diag P - P P^T) J.
 
-use crate::influence::Sample;
-use crate::{Error, Objective, Tangent};
+use crate::influence::Measurement;
+use crate::{Error, SampleObjective, Tangent};
 
 /// Classical measures of one sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,6 +35,6 @@ pub struct Baselines {
 /// # Errors
 ///
 /// As [`influence`](crate::influence()) for the logits and the objective.
-pub fn baselines(logits: &[f64], tangent: &Tangent, objective: &Objective) -> Result<Baselines, Error> {
-    Sample::new(logits, tangent, objective)?.baselines()
+pub fn baselines(logits: &[f64], tangent: &Tangent, objective: &SampleObjective) -> Result<Baselines, Error> {
+    Measurement::new(logits, tangent, objective)?.baselines()
 }

@@ -8,7 +8,7 @@
 use burn::tensor::{DType, Tensor, TensorData, Transaction, f16};
 
 use crate::error::wrong_length;
-use crate::{Baselines, Error, Filter, Influence, Objective, RowPrecision, Tangent};
+use crate::{Baselines, Error, Filter, Influence, SampleObjective, RowPrecision, Tangent};
 
 /// Tangent data of a batch.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ impl Sample {
     /// # Errors
     ///
     /// As [`influence`](crate::influence()).
-    pub fn influence(&self, objective: &Objective, filter: &Filter) -> Result<Influence, Error> {
+    pub fn influence(&self, objective: &SampleObjective, filter: &Filter) -> Result<Influence, Error> {
         crate::influence(&self.logits, &self.tangent, objective, filter)
     }
 
@@ -49,7 +49,7 @@ impl Sample {
     /// # Errors
     ///
     /// As [`baselines`](crate::baselines()).
-    pub fn baselines(&self, objective: &Objective) -> Result<Baselines, Error> {
+    pub fn baselines(&self, objective: &SampleObjective) -> Result<Baselines, Error> {
         crate::baselines(&self.logits, &self.tangent, objective)
     }
 }
@@ -100,7 +100,7 @@ pub fn samples(logits: Tensor<2>, tangent: BatchTangent) -> Result<Vec<Sample>, 
 pub fn influences(
     logits: Tensor<2>,
     tangent: BatchTangent,
-    objectives: &[Objective],
+    objectives: &[SampleObjective],
     filter: &Filter,
 ) -> Result<Vec<Influence>, Error> {
     each(logits, tangent, objectives, |sample, objective| sample.influence(objective, filter))
@@ -115,7 +115,7 @@ pub fn influences(
 pub fn baselines(
     logits: Tensor<2>,
     tangent: BatchTangent,
-    objectives: &[Objective],
+    objectives: &[SampleObjective],
 ) -> Result<Vec<Baselines>, Error> {
     each(logits, tangent, objectives, Sample::baselines)
 }
@@ -124,8 +124,8 @@ pub fn baselines(
 fn each<R>(
     logits: Tensor<2>,
     tangent: BatchTangent,
-    objectives: &[Objective],
-    measure: impl Fn(&Sample, &Objective) -> Result<R, Error>,
+    objectives: &[SampleObjective],
+    measure: impl Fn(&Sample, &SampleObjective) -> Result<R, Error>,
 ) -> Result<Vec<R>, Error> {
     let [count, _] = logits.dims();
     if objectives.len() != count {

@@ -143,7 +143,7 @@ pub enum Error {
         "the gradient of '{objective}' in the logits adds up to {sum:e}: a constant added to all logits changes it, and the \
          differences z_k - z_K do not say what perturbations do to that constant; give the Jacobian's K rows (or their Gram \
          matrix), the objective's own gradient as a row, or an objective of the differences of logits; a function of the \
-         probabilities is given as Objective::probabilities"
+         probabilities is given as SampleObjective::probabilities"
     )]
     CommonShift {
         /// The objective.
@@ -156,7 +156,7 @@ pub enum Error {
     #[error(
         "the gradient of '{objective}' in the logits adds up to {sum:e}, which is no more than the rounding of probabilities: whether \
          a constant added to all logits changes it is unknown; give a function of the probabilities as \
-         Objective::probabilities, which keeps its digits where the network is confident, or multiply a function of the logits by \
+         SampleObjective::probabilities, which keeps its digits where the network is confident, or multiply a function of the logits by \
          a number that makes its gradient of the order of one"
     )]
     RoundedGradient {
@@ -232,10 +232,10 @@ pub enum Error {
         width: usize,
     },
     /// A window position outside the map.
-    #[error("there is no window at channel, row, column {place:?}: the map has {map:?}")]
+    #[error("there is no window at channel, row, column {centre:?}: the map has {map:?}")]
     NoSuchWindow {
         /// Channel, row, column.
-        place: [usize; 3],
+        centre: [usize; 3],
         /// Number of channels, rows and columns of the map.
         map: [usize; 3],
     },

@@ -10,7 +10,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{Error, Objective};
+use crate::{Error, SampleObjective};
 
 /// The epsilon of the authors' code, which they use in columns, gradient and rank.
 pub const PAPER_EPSILON: f64 = 1e-3;
@@ -84,7 +84,7 @@ impl Filter {
     /// # Errors
     ///
     /// [`Filter::Paper`] for anything but -log P of a class.
-    pub fn check_objective(&self, objective: &Objective) -> Result<(), Error> {
+    pub fn check_objective(&self, objective: &SampleObjective) -> Result<(), Error> {
         if matches!(self, Self::Paper { .. }) && !objective.is_neg_log_probability() {
             return Err(Error::PaperObjective { objective: objective.to_string() });
         }

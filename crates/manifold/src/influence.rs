@@ -11,7 +11,7 @@
 
 use crate::filters::{Outcome, exact::exact, paper::paper, tikhonov::tikhonov};
 use crate::gradient::Gradient;
-use crate::{Baselines, Error, Filter, Objective, Probabilities, Scalar, Tangent, error, spectrum};
+use crate::{Baselines, Error, Filter, SampleObjective, Probabilities, Scalar, Tangent, error, spectrum};
 
 /// Largest |ln c| of a coefficient that is returned as a plain number: e^709 is the end of the
 /// range of `f64`.
@@ -75,11 +75,11 @@ pub struct Influence {
 pub fn influence(
     logits: &[f64],
     tangent: &Tangent,
-    objective: &Objective,
+    objective: &SampleObjective,
     filter: &Filter,
 ) -> Result<Influence, Error> {
     let filter = checked(objective, filter)?;
-    Sample::new(logits, tangent, objective)?.influence(filter)
+    Measurement::new(logits, tangent, objective)?.influence(filter)
 }
 
 /// [`influence`] and [`baselines`](crate::baselines()) of one sample together, which share the
@@ -95,33 +95,33 @@ pub fn influence(
 pub fn measure(
     logits: &[f64],
     tangent: &Tangent,
-    objective: &Objective,
+    objective: &SampleObjective,
     filter: &Filter,
 ) -> Result<(Influence, Baselines), Error> {
     let filter = checked(objective, filter)?;
-    let sample = Sample::new(logits, tangent, objective)?;
+    let sample = Measurement::new(logits, tangent, objective)?;
     Ok((sample.influence(filter)?, sample.baselines()?))
 }
 
 /// The filter, if its arguments are in range and it is defined for the objective.
-fn checked(objective: &Objective, filter: &Filter) -> Result<Filter, Error> {
+fn checked(objective: &SampleObjective, filter: &Filter) -> Result<Filter, Error> {
     let filter = filter.validated()?;
     filter.check_objective(objective)?;
     Ok(filter)
 }
 
 /// One sample and one objective, with what all measures share.
-pub(crate) struct Sample<'a> {
+pub(crate) struct Measurement<'a> {
     probabilities: Probabilities,
     tangent: &'a Tangent,
-    objective: &'a Objective,
+    objective: &'a SampleObjective,
     gradient: Gradient,
     /// Eigenvalues of Gamma.
     spectrum: Vec<f64>,
 }
 
-impl<'a> Sample<'a> {
-    pub(crate) fn new(logits: &[f64], tangent: &'a Tangent, objective: &'a Objective) -> Result<Self, Error> {
+impl<'a> Measurement<'a> {
+    pub(crate) fn new(logits: &[f64], tangent: &'a Tangent, objective: &'a SampleObjective) -> Result<Self, Error> {
         let probabilities = probabilities_of(logits, tangent)?;
         let gradient = objective.gradient(&probabilities, tangent)?;
         let spectrum = spectrum::eigenvalues(&probabilities, tangent)?;

@@ -23,12 +23,12 @@
 //! matrix, as slices or as Burn tensors.
 //!
 //! ```
-//! use influence_manifold::{Filter, Objective, Tangent, influence};
+//! use influence_manifold::{Filter, SampleObjective, Tangent, influence};
 //!
 //! # fn main() -> Result<(), influence_manifold::Error> {
 //! // Three classes, one perturbed coordinate.
 //! let tangent = Tangent::from_rows(&[1.0, -0.5, 0.2], 3, 1)?;
-//! let found = influence(&[2.0, 1.0, 0.0], &tangent, &Objective::class(1), &Filter::default())?;
+//! let found = influence(&[2.0, 1.0, 0.0], &tangent, &SampleObjective::class(1), &Filter::default())?;
 //! assert_eq!(found.rank, 1);
 //! assert!(found.value < found.bound);
 //! # Ok(())
@@ -62,7 +62,7 @@ pub use function::{Costs, GradientFunction};
 pub use gradient::ZERO_SUM;
 pub use influence::{Influence, influence, measure};
 pub use maps::{Channels, Map, PixelTangent, Region};
-pub use objective::Objective;
+pub use objective::SampleObjective;
 pub use precision::{
     AMBIGUOUS_FACTOR, GRAM_RESOLUTION, NOISE_ROUNDOFFS, RowPrecision, Scalar, TOLERANCE_F16, TOLERANCE_F32,
     TOLERANCE_F64, TOLERANCE_GRAM_F64,

@@ -2,13 +2,13 @@
 //!
 //! | objective | f | gradient |
 //! |---|---|---|
-//! | [`NegLogProbability`](Objective::NegLogProbability), [`Predicted`](Objective::Predicted) | -ln P_y | dh = P - e_y |
-//! | [`Entropy`](Objective::Entropy) | H = - sum_k P_k ln P_k | dh_k = -P_k (ln P_k + H) |
-//! | [`Margin`](Objective::Margin), [`MarginOf`](Objective::MarginOf) | z_y - z_j, j the likeliest other class | dh = e_y - e_j |
-//! | [`ExpectedCost`](Objective::ExpectedCost) | E c = sum_k P_k c_k | dh_k = P_k (c_k - E c) |
-//! | [`Probabilities`](Objective::Probabilities) | g(P) | dh_k = P_k (g_k - E g), g_k = dg / dP_k |
-//! | [`Logits`](Objective::Logits) | h(z) | dh, as the function gives it |
-//! | [`Row`](Objective::Row) | anything | the row df itself |
+//! | [`NegLogProbability`](SampleObjective::NegLogProbability), [`Predicted`](SampleObjective::Predicted) | -ln P_y | dh = P - e_y |
+//! | [`Entropy`](SampleObjective::Entropy) | H = - sum_k P_k ln P_k | dh_k = -P_k (ln P_k + H) |
+//! | [`Margin`](SampleObjective::Margin), [`MarginOf`](SampleObjective::MarginOf) | z_y - z_j, j the likeliest other class | dh = e_y - e_j |
+//! | [`ExpectedCost`](SampleObjective::ExpectedCost) | E c = sum_k P_k c_k | dh_k = P_k (c_k - E c) |
+//! | [`Probabilities`](SampleObjective::Probabilities) | g(P) | dh_k = P_k (g_k - E g), g_k = dg / dP_k |
+//! | [`Logits`](SampleObjective::Logits) | h(z) | dh, as the function gives it |
+//! | [`Row`](SampleObjective::Row) | anything | the row df itself |
 //!
 //! All but the last two are functions of the probabilities: sum_k dh_k = 0, and |w|^2 bounds the
 //! measure.
@@ -22,13 +22,13 @@ use crate::{Costs, Error, GradientFunction, Probabilities, Row, Tangent};
 /// The function of the output whose change is measured.
 ///
 /// ```
-/// use influence_manifold::{Filter, Objective, Tangent, influence};
+/// use influence_manifold::{Filter, SampleObjective, Tangent, influence};
 ///
 /// # fn main() -> Result<(), influence_manifold::Error> {
 /// let tangent = Tangent::from_rows(&[1.0, -0.5, 0.2], 3, 1)?;
 /// // Gini impurity g(P) = 1 - sum_k P_k^2, by its derivatives in P.
-/// let gini = Objective::probabilities("gini", |p| p.values().iter().map(|p| -2.0 * p).collect());
-/// for objective in [Objective::Entropy, Objective::Margin, Objective::expected_cost([0.0, 1.0, 5.0])?, gini] {
+/// let gini = SampleObjective::probabilities("gini", |p| p.values().iter().map(|p| -2.0 * p).collect());
+/// for objective in [SampleObjective::Entropy, SampleObjective::Margin, SampleObjective::expected_cost([0.0, 1.0, 5.0])?, gini] {
 ///     let found = influence(&[2.0, 1.0, 0.0], &tangent, &objective, &Filter::default())?;
 ///     assert!(found.value <= found.bound && found.outside == 0.0, "{objective}");
 /// }
@@ -37,7 +37,7 @@ use crate::{Costs, Error, GradientFunction, Probabilities, Row, Tangent};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Objective {
+pub enum SampleObjective {
     /// f = -log P_class: the cross-entropy where the class is the label (Shu & Zhu 2019, section
     /// 3).
     NegLogProbability {
@@ -69,7 +69,7 @@ pub enum Objective {
     Row(Row),
 }
 
-impl Objective {
+impl SampleObjective {
     /// -log P of the class `class`.
     pub const fn class(class: usize) -> Self {
         Self::NegLogProbability { class }
@@ -262,7 +262,7 @@ impl Objective {
     }
 }
 
-impl fmt::Display for Objective {
+impl fmt::Display for SampleObjective {
     /// The command line's form where there is one, otherwise the name of the function, or `row`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

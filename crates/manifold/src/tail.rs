@@ -18,16 +18,16 @@ use std::borrow::Cow;
 
 use crate::error::wrong_length;
 use crate::filters::log_add;
-use crate::{Error, Objective, Probabilities};
+use crate::{Error, SampleObjective, Probabilities};
 
 /// Which classes of one sample are merged into one.
 ///
 /// ```
-/// use influence_manifold::{Objective, Tail};
+/// use influence_manifold::{SampleObjective, Tail};
 ///
 /// # fn main() -> Result<(), influence_manifold::Error> {
 /// let logits = [9.0, 1.0, 8.0, 0.0, 2.0];
-/// let tail = Tail::new(&logits, &Objective::class(3), 0.01)?.expect("two classes carry less");
+/// let tail = Tail::new(&logits, &SampleObjective::class(3), 0.01)?.expect("two classes carry less");
 /// assert_eq!(tail.kept(), [0, 2, 3]);
 /// assert_eq!(tail.merged(), [1, 4]);
 /// # Ok(())
@@ -57,15 +57,15 @@ impl Tail {
     /// # Errors
     ///
     /// As [`Probabilities::new`]; an epsilon outside [0, 1); an objective that depends on every
-    /// class ([`Objective::names_its_classes`]); no such class.
-    pub fn new(logits: &[f64], objective: &Objective, epsilon: f64) -> Result<Option<Self>, Error> {
+    /// class ([`SampleObjective::names_its_classes`]); no such class.
+    pub fn new(logits: &[f64], objective: &SampleObjective, epsilon: f64) -> Result<Option<Self>, Error> {
         Self::check(epsilon)?;
         let probabilities = Probabilities::new(logits)?;
         let (predicted, runner_up) =
             (probabilities.predicted(), probabilities.rival(probabilities.predicted()));
         let class = objective.class_of(&probabilities)?;
         let rival = probabilities.rival(class);
-        let margin = matches!(objective, Objective::Margin | Objective::MarginOf { .. });
+        let margin = matches!(objective, SampleObjective::Margin | SampleObjective::MarginOf { .. });
         if !objective.names_its_classes() {
             return Err(Error::TailObjective { objective: objective.to_string() });
         }
@@ -161,7 +161,7 @@ impl Tail {
     /// # Errors
     ///
     /// An objective that depends on every class, or names one that is merged.
-    pub fn objective<'o>(&self, objective: &'o Objective) -> Result<Cow<'o, Objective>, Error> {
+    pub fn objective<'o>(&self, objective: &'o SampleObjective) -> Result<Cow<'o, SampleObjective>, Error> {
         let kept = |class: usize| {
             self.kept.binary_search(&class).map_err(|_| {
                 if class < self.classes {
@@ -174,13 +174,13 @@ impl Tail {
         match objective {
             // Named explicitly: the merged class may be likelier than any kept one, and must not
             // count as predicted.
-            Objective::Predicted => kept(self.predicted()).map(|class| Cow::Owned(Objective::class(class))),
-            Objective::NegLogProbability { class } => {
-                kept(*class).map(|class| Cow::Owned(Objective::class(class)))
+            SampleObjective::Predicted => kept(self.predicted()).map(|class| Cow::Owned(SampleObjective::class(class))),
+            SampleObjective::NegLogProbability { class } => {
+                kept(*class).map(|class| Cow::Owned(SampleObjective::class(class)))
             }
-            Objective::Margin => kept(self.predicted()).map(|class| Cow::Owned(Objective::margin_of(class))),
-            Objective::MarginOf { class } => {
-                kept(*class).map(|class| Cow::Owned(Objective::margin_of(class)))
+            SampleObjective::Margin => kept(self.predicted()).map(|class| Cow::Owned(SampleObjective::margin_of(class))),
+            SampleObjective::MarginOf { class } => {
+                kept(*class).map(|class| Cow::Owned(SampleObjective::margin_of(class)))
             }
             other => Err(Error::TailObjective { objective: other.to_string() }),
         }
@@ -205,7 +205,7 @@ impl Tail {
     /// Other lengths; as [`objective`](Self::objective).
     pub fn log_at_least(
         &self,
-        objective: &Objective,
+        objective: &SampleObjective,
         kept: &[f64],
         merged: &[f64],
         error: f64,

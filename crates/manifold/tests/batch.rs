@@ -6,7 +6,7 @@ mod common;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use common::Random;
 use influence_manifold::batch::{self, BatchTangent};
-use influence_manifold::{Error, Filter, Objective, RowPrecision, Tangent};
+use influence_manifold::{Error, Filter, SampleObjective, RowPrecision, Tangent};
 
 const SAMPLES: usize = 3;
 const CLASSES: usize = 4;
@@ -19,7 +19,7 @@ fn tensor<const D: usize>(values: &[f64], shape: [usize; D], dtype: DType) -> Te
 struct Batch {
     logits: Vec<f64>,
     rows: Vec<f64>,
-    objectives: Vec<Objective>,
+    objectives: Vec<SampleObjective>,
 }
 
 fn batch() -> Batch {
@@ -28,7 +28,7 @@ fn batch() -> Batch {
     let mut draw =
         |n: usize| random.vector(n, 2.0).iter().map(|x| (x * 64.0).round() / 64.0).collect::<Vec<f64>>();
     let (logits, rows) = (draw(SAMPLES * CLASSES), draw(SAMPLES * CLASSES * COLUMNS));
-    Batch { logits, rows, objectives: vec![Objective::class(2), Objective::Predicted, Objective::class(0)] }
+    Batch { logits, rows, objectives: vec![SampleObjective::class(2), SampleObjective::Predicted, SampleObjective::class(0)] }
 }
 
 impl Batch {
@@ -99,7 +99,7 @@ fn gram_tensors_and_differences_do_as_well() {
 #[test]
 fn what_does_not_fit_is_refused() {
     let all = batch();
-    let run = |logits: Tensor<2>, tangent: BatchTangent, objectives: &[Objective]| {
+    let run = |logits: Tensor<2>, tangent: BatchTangent, objectives: &[SampleObjective]| {
         batch::influences(logits, tangent, objectives, &Filter::default()).map(|_| ())
     };
     let logits = || all.logits(DType::F64);
@@ -118,7 +118,7 @@ fn what_does_not_fit_is_refused() {
     let wide =
         BatchTangent::Gram { gram: tensor(&[1.0; 36], [SAMPLES, 4, 3], DType::F64), rows: RowPrecision::F64 };
     assert!(matches!(run(logits(), wide, &all.objectives), Err(Error::WrongLength { .. })));
-    let objectives = [Objective::class(0), Objective::class(4), Objective::class(0)];
+    let objectives = [SampleObjective::class(0), SampleObjective::class(4), SampleObjective::class(0)];
     let class = run(logits(), all.jacobian(DType::F64), &objectives).expect_err("no such class");
     assert!(matches!(class, Error::Sample { index: 1, .. }), "{class}");
     let mut rows = all.rows.clone();

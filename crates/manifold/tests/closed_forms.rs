@@ -6,7 +6,7 @@ mod common;
 use common::{
     Dense, Random, assert_close, close, fisher, gradient, pseudo_inverse_quadratic, run, softmax, tangent,
 };
-use influence_manifold::{Objective, Probabilities, RowPrecision, Tangent, baselines};
+use influence_manifold::{SampleObjective, Probabilities, RowPrecision, Tangent, baselines};
 use proptest::prelude::*;
 
 const CLOSED: f64 = 1e-10;
@@ -89,7 +89,7 @@ fn nothing_moves_where_the_jacobian_is_zero() {
             assert_eq!((found.value, found.log10, found.rank, found.reach), (0.0, None, 0, 0.0), "{filter}");
             assert!(!found.ambiguous && found.spectrum == [0.0; 4] && found.coefficients == [0.0; 4]);
         }
-        let measures = baselines(&[1.0, 2.0, 3.0, 4.0], &tangent, &Objective::Predicted).expect("baselines");
+        let measures = baselines(&[1.0, 2.0, 3.0, 4.0], &tangent, &SampleObjective::Predicted).expect("baselines");
         assert_eq!(
             (measures.jacobian_norm, measures.fisher_norm, measures.fisher_trace),
             (Some(0.0), Some(0.0), Some(0.0))
@@ -102,7 +102,7 @@ fn baselines_have_their_plain_values() {
     let (logits, y) = ([0.5, -1.0, 2.0, 0.25], 0);
     let mut random = Random(3);
     let jacobian = random.planted(4, 6, 2);
-    let found = baselines(&logits, &tangent(&jacobian), &Objective::class(y)).expect("baselines");
+    let found = baselines(&logits, &tangent(&jacobian), &SampleObjective::class(y)).expect("baselines");
     let p = softmax(&logits);
     let norm = gradient(&logits, &jacobian, y).iter().map(|x| x * x).sum::<f64>().sqrt();
     let (eigenvalues, _) = fisher(&logits, &jacobian).eigen();
@@ -113,7 +113,7 @@ fn baselines_have_their_plain_values() {
     assert_close(found.cross_entropy, -p[y].ln(), ROUNDING);
     assert_close(found.fisher_norm.expect("known"), eigenvalues.iter().copied().fold(0.0, f64::max), 1e-12);
     assert_close(found.fisher_trace.expect("known"), eigenvalues.iter().sum(), 1e-12);
-    let predicted = baselines(&logits, &tangent(&jacobian), &Objective::Predicted).expect("baselines");
+    let predicted = baselines(&logits, &tangent(&jacobian), &SampleObjective::Predicted).expect("baselines");
     assert_close(predicted.margin, 1.5, ROUNDING);
 }
 
@@ -124,7 +124,7 @@ fn damping_lies_between_the_influence_and_the_gradient() {
     let (logits, tangent) = (random.vector(5, 3.0), tangent(&jacobian));
     let exact = run(&logits, &tangent, 1, "exact").value;
     let norm =
-        baselines(&logits, &tangent, &Objective::class(1)).expect("baselines").jacobian_norm.expect("known");
+        baselines(&logits, &tangent, &SampleObjective::class(1)).expect("baselines").jacobian_norm.expect("known");
     assert_close(run(&logits, &tangent, 1, "tikhonov:1e-14").value, exact, CLOSED);
     assert_close(run(&logits, &tangent, 1, "tikhonov:1e14").value * 1e14, norm * norm, CLOSED);
     let steps: Vec<f64> =

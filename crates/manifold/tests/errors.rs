@@ -5,7 +5,7 @@ mod common;
 
 use common::{Random, tangent};
 use influence_manifold::{
-    Error, Filter, Objective, Probabilities, Row, RowPrecision, Tangent, baselines, influence,
+    Error, Filter, SampleObjective, Probabilities, Row, RowPrecision, Tangent, baselines, influence,
 };
 use proptest::prelude::*;
 
@@ -19,11 +19,11 @@ fn logits_are_checked() {
     assert_eq!(infinite, Err(Error::NonFinite { what: "the logits", index: 1, value: f64::INFINITY }));
     let tangent = Tangent::from_rows(&[1.0, 2.0, 3.0], 3, 1).expect("tangent");
     let run = |logits: &[f64], objective| influence(logits, &tangent, &objective, &Filter::default());
-    let mismatch = run(&[1.0, 2.0], Objective::Predicted);
+    let mismatch = run(&[1.0, 2.0], SampleObjective::Predicted);
     assert_eq!(mismatch, Err(Error::ClassMismatch { what: "logits", found: 2, expected: 3 }));
-    let class = run(&[1.0, 2.0, 3.0], Objective::class(3));
+    let class = run(&[1.0, 2.0, 3.0], SampleObjective::class(3));
     assert_eq!(class, Err(Error::ClassOutOfRange { class: 3, classes: 3 }));
-    assert!(baselines(&[1.0, 2.0, 3.0], &tangent, &Objective::class(9)).is_err());
+    assert!(baselines(&[1.0, 2.0, 3.0], &tangent, &SampleObjective::class(9)).is_err());
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn cuts_finer_than_a_gram_matrix_carries_are_refused() {
     let gram = Tangent::from_gram(&jacobian.gram().values, 4, RowPrecision::F64).expect("tangent");
     let logits = [1.0, 0.5, 0.0, -0.5];
     let run = |tangent: &Tangent, filter: &str| {
-        influence(&logits, tangent, &Objective::class(0), &filter.parse().expect("filter"))
+        influence(&logits, tangent, &SampleObjective::class(0), &filter.parse().expect("filter"))
     };
     for filter in ["exact:1e-9", "paper:1e-3:1e-12"] {
         assert!(run(&tangent(&jacobian), filter).is_ok());
@@ -85,7 +85,7 @@ fn filters_are_checked_however_they_are_made() {
         Filter::Tikhonov { lambda: -1.0 },
     ];
     for filter in bad {
-        let found = influence(&[0.0, 1.0], &tangent, &Objective::Predicted, &filter);
+        let found = influence(&[0.0, 1.0], &tangent, &SampleObjective::Predicted, &filter);
         assert!(matches!(found, Err(Error::FilterArgument { .. })), "{filter}");
     }
 }
@@ -94,7 +94,7 @@ fn filters_are_checked_however_they_are_made() {
 fn directions_are_checked() {
     let tangent = Tangent::from_rows(&[1.0, 2.0, 3.0, 4.0], 2, 2).expect("tangent");
     let found =
-        influence(&[0.0, 1.0], &tangent, &Objective::Predicted, &Filter::default()).expect("influence");
+        influence(&[0.0, 1.0], &tangent, &SampleObjective::Predicted, &Filter::default()).expect("influence");
     assert!(found.direction(&[1.0, 2.0, 3.0, 4.0], 2).is_ok() && found.direction(&[-2.0, -2.0], 2).is_ok());
     assert!(found.direction(&[1.0; 3], 2).is_err() && found.direction::<f64>(&[], 0).is_err());
     assert!(found.direction(&[1.0; 6], 2).is_err());
@@ -122,12 +122,12 @@ fn any_filter() -> impl Strategy<Value = Filter> {
 }
 
 /// Objectives other than -log P, their numbers taken from `rows`.
-fn general_objectives(rows: &[f64]) -> Vec<Objective> {
+fn general_objectives(rows: &[f64]) -> Vec<SampleObjective> {
     let numbers = rows[..4].to_vec();
-    let row = Row::from_rows(rows, 4, 3, &rows[3..6]).map(Objective::Row);
-    let cost = Objective::expected_cost(numbers.clone());
-    let logits = Objective::logits("numbers", move |_| numbers.clone());
-    let known = [Objective::Entropy, Objective::Margin, Objective::margin_of(2), logits];
+    let row = Row::from_rows(rows, 4, 3, &rows[3..6]).map(SampleObjective::Row);
+    let cost = SampleObjective::expected_cost(numbers.clone());
+    let logits = SampleObjective::logits("numbers", move |_| numbers.clone());
+    let known = [SampleObjective::Entropy, SampleObjective::Margin, SampleObjective::margin_of(2), logits];
     known.into_iter().chain(row).chain(cost).collect()
 }
 
@@ -149,7 +149,7 @@ proptest! {
             Tangent::from_rows(&rows, 4, 3)
         };
         let Ok(tangent) = tangent else { return Ok(()) };
-        if let Ok(found) = influence(&logits, &tangent, &Objective::class(y), &filter) {
+        if let Ok(found) = influence(&logits, &tangent, &SampleObjective::class(y), &filter) {
             prop_assert!(found.value >= 0.0 && found.bound >= 0.0 && found.reach >= 0.0, "{:?}", found);
             prop_assert!(found.log10.is_none_or(|log| !log.is_nan()));
             prop_assert!(found.log10.is_some() || found.value == 0.0);
@@ -170,7 +170,7 @@ proptest! {
                 prop_assert!(found.jacobian_norm >= Some(0.0) && found.odds >= 0.0, "{objective} {:?}", found);
             }
         }
-        if let Ok(found) = baselines(&logits, &tangent, &Objective::class(y)) {
+        if let Ok(found) = baselines(&logits, &tangent, &SampleObjective::class(y)) {
             let of_jacobian = [found.jacobian_norm, found.fisher_norm, found.fisher_trace].map(|x| x.unwrap_or(f64::NAN));
             let all = [of_jacobian.as_slice(), &[found.odds, found.entropy, found.cross_entropy]].concat();
             prop_assert!(all.iter().all(|value| *value >= 0.0), "{:?}", found);

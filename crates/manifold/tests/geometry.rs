@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Dense, Random, assert_close, close, fisher, run, tangent};
-use influence_manifold::{Filter, Influence, Objective, RowPrecision, Tangent, influence};
+use influence_manifold::{Filter, Influence, SampleObjective, RowPrecision, Tangent, influence};
 use proptest::prelude::*;
 
 const CLASSES: usize = 6;
@@ -249,7 +249,7 @@ fn the_predicted_class_is_the_lowest_of_the_likeliest() {
     let mut random = Random(7);
     let jacobian = random.planted(4, 5, 2);
     let logits = [1.0, 3.0, 3.0, 0.0];
-    let found = influence(&logits, &tangent(&jacobian), &Objective::Predicted, &Filter::default())
+    let found = influence(&logits, &tangent(&jacobian), &SampleObjective::Predicted, &Filter::default())
         .expect("influence");
     assert_eq!(found, run(&logits, &tangent(&jacobian), 1, "exact"));
 }

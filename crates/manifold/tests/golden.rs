@@ -9,7 +9,7 @@ mod common;
 
 use common::{Golden, golden_files};
 use influence_manifold::{
-    Baselines, Filter, Influence, Objective, RowPrecision, Tangent, baselines, influence,
+    Baselines, Filter, Influence, SampleObjective, RowPrecision, Tangent, baselines, influence,
 };
 
 /// The files computed 1 - P by subtraction in float64, which leaves an error of up to 3.5e-9.
@@ -48,7 +48,7 @@ impl Worst {
     }
 }
 
-fn run(logits: &[f64], tangent: &Tangent, objective: &Objective, filter: &str) -> Influence {
+fn run(logits: &[f64], tangent: &Tangent, objective: &SampleObjective, filter: &str) -> Influence {
     influence(logits, tangent, objective, &filter.parse().expect("filter")).expect("influence")
 }
 
@@ -102,7 +102,7 @@ fn whole_inputs_meet_the_golden_values() {
 
 fn whole_input(golden: &Golden, i: usize, route: &str, tangent: &Tangent, worst: &mut Worst) {
     let logits = golden.sample("logits", i);
-    let objective = Objective::class(golden.label(i));
+    let objective = SampleObjective::class(golden.label(i));
     let exact = run(logits, tangent, &objective, "exact");
     worst.record(&format!("exact {route}"), exact.value, golden.values("fi_exact")[i]);
     assert_eq!(exact.rank as i64, golden.integers("rank_exact")[i]);
@@ -113,7 +113,7 @@ fn whole_input(golden: &Golden, i: usize, route: &str, tangent: &Tangent, worst:
     let raw = run(logits, tangent, &objective, "paper:1e-3:0.255");
     worst.record(&format!("paper_raw255 {route}"), raw.value, golden.values("fi_paper_raw255")[i]);
     assert_eq!(raw.rank as i64, golden.integers("rank_paper_raw255")[i]);
-    let predicted = run(logits, tangent, &Objective::Predicted, "paper");
+    let predicted = run(logits, tangent, &SampleObjective::Predicted, "paper");
     worst.record(
         &format!("paper_predicted {route}"),
         predicted.value,
@@ -144,7 +144,7 @@ fn rows_in_single_precision_meet_the_golden_values() {
             let rows: Vec<f32> =
                 golden.sample("jacobian_input", i).iter().map(|value| *value as f32).collect();
             let tangent = Tangent::from_rows(&rows, classes, columns).expect("tangent");
-            let (logits, objective) = (golden.sample("logits", i), Objective::class(golden.label(i)));
+            let (logits, objective) = (golden.sample("logits", i), SampleObjective::class(golden.label(i)));
             let exact = run(logits, &tangent, &objective, "exact");
             assert_eq!(exact.rank as i64, golden.integers("rank_exact")[i]);
             worst.record("exact f32", exact.value, golden.values("fi_exact")[i]);
@@ -165,7 +165,7 @@ fn layers_meet_the_golden_values() {
         let classes = shape[2];
         for i in 0..shape[0] {
             let logits = golden.sample("logits", i);
-            let objective = Objective::class(golden.label(i));
+            let objective = SampleObjective::class(golden.label(i));
             let grams = golden.sample("gram_layers", i);
             let mut sum = vec![0.0; classes * classes];
             for (layer, gram) in grams.chunks_exact(classes * classes).enumerate() {
@@ -252,7 +252,7 @@ fn map_point(golden: &Golden, i: usize, at: (usize, usize), worst: &mut Worst) {
     };
     for s in 0..2 {
         let name = format!("map_exact_joint_scale{s}");
-        let exact = influence(logits, &tangent(0..shape[0], s), &Objective::Predicted, &Filter::default())
+        let exact = influence(logits, &tangent(0..shape[0], s), &SampleObjective::Predicted, &Filter::default())
             .expect("fi");
         let place = y * shape[2] + x;
         worst.record(&name, exact.value, golden.sample(&name, i)[place]);
@@ -265,7 +265,7 @@ fn map_point(golden: &Golden, i: usize, at: (usize, usize), worst: &mut Worst) {
     for s in 0..4 {
         let name = format!("map_paper_scale{s}");
         for channel in 0..shape[0] {
-            let found = run(logits, &tangent(channel..channel + 1, s), &Objective::Predicted, "paper");
+            let found = run(logits, &tangent(channel..channel + 1, s), &SampleObjective::Predicted, "paper");
             worst.record(
                 &name,
                 found.value,

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Golden, Random, golden_files};
-use influence_manifold::{Channels, Error, Filter, Map, Objective, PixelTangent, Probabilities};
+use influence_manifold::{Channels, Error, Filter, Map, SampleObjective, PixelTangent, Probabilities};
 
 /// Tolerance against the golden maps.
 const GOLDEN: f64 = 1e-7;
@@ -20,7 +20,7 @@ fn maps(golden: &Golden, i: usize, filter: &str, scales: &[usize], channels: Cha
     let shape: [usize; 3] = golden.shape("jacobian_input")[2..].try_into().expect("C, H, W");
     let pixels = PixelTangent::new(golden.sample("logits", i), golden.sample("jacobian_input", i), shape);
     let filter: Filter = filter.parse().expect("a filter");
-    pixels.expect("sound").maps(&Objective::Predicted, &filter, scales, channels).expect("maps")
+    pixels.expect("sound").maps(&SampleObjective::Predicted, &filter, scales, channels).expect("maps")
 }
 
 fn worst(found: &[f64], expected: &[f64]) -> f64 {
@@ -72,7 +72,7 @@ fn rows(random: &mut Random, classes: usize, [c, h, w]: [usize; 3]) -> Vec<f64> 
 /// All windows of some maps against the reference route.
 fn check<T: influence_manifold::Scalar>(
     pixels: &PixelTangent<'_, T>,
-    objective: &Objective,
+    objective: &SampleObjective,
     filter: &str,
     tolerance: f64,
 ) {
@@ -116,7 +116,7 @@ fn every_window_is_that_of_its_own_columns() {
         let pixels = PixelTangent::new(&logits, &rows, shape).expect("sound");
         let in_f32 = PixelTangent::new(&logits, &single, shape).expect("sound");
         let objectives =
-            [Objective::Predicted, Objective::class(classes - 1), Objective::Entropy, Objective::Margin];
+            [SampleObjective::Predicted, SampleObjective::class(classes - 1), SampleObjective::Entropy, SampleObjective::Margin];
         for objective in objectives {
             for filter in ["exact", "tikhonov:1e-2", "tikhonov:1", "tikhonov:1e4"] {
                 check(&pixels, &objective, filter, TWIN);
@@ -141,7 +141,7 @@ fn windows_beyond_plain_numbers_are_measured_too() {
         let rows: Vec<f64> = rows.iter().map(|x| x * scale).collect();
         for logits in [[800.0, 810.0, 0.0], [0.0, 0.5, -700.0], [0.1, 0.0, 0.2]] {
             let pixels = PixelTangent::new(&logits, &rows, [1, 5, 5]).expect("sound");
-            check(&pixels, &Objective::class(0), "exact", TWIN);
+            check(&pixels, &SampleObjective::class(0), "exact", TWIN);
         }
     }
 }
@@ -156,11 +156,11 @@ fn maps_of_trained_networks_are_those_of_the_reference_route() {
         for filter in ["exact", "tikhonov:1", "tikhonov:1e4"] {
             let filter: Filter = filter.parse().expect("a filter");
             for channels in [Channels::Joint, Channels::Separate] {
-                for map in pixels.maps(&Objective::Predicted, &filter, &[0, 1, 3], channels).expect("maps") {
+                for map in pixels.maps(&SampleObjective::Predicted, &filter, &[0, 1, 3], channels).expect("maps") {
                     for at in (0..map.values.len()).step_by(53) {
                         let place = [at / shape[1] / shape[2], at / shape[2] % shape[1], at % shape[2]];
                         let twin =
-                            pixels.window(&Objective::Predicted, &filter, map.half_width, channels, place);
+                            pixels.window(&SampleObjective::Predicted, &filter, map.half_width, channels, place);
                         let twin = twin.expect("a window");
                         let relative = (map.values[at] - twin.value).abs() / twin.value;
                         assert!(relative <= TWIN, "{name} {filter} {channels:?} {place:?} {relative:e}");
@@ -184,14 +184,14 @@ fn regions_hold_the_columns_of_their_labels() {
     let labels: Vec<u32> = (0..20).map(|at| if inside(at) { 7 } else { u32::from(at == 0) }).collect();
     for (channels, place) in [(Channels::Joint, [0, 2, 3]), (Channels::Separate, [1, 2, 3])] {
         let filter = Filter::exact();
-        let regions = pixels.regions(&Objective::Predicted, &filter, &labels, channels).expect("regions");
-        let window = pixels.window(&Objective::Predicted, &filter, 1, channels, place).expect("a window");
+        let regions = pixels.regions(&SampleObjective::Predicted, &filter, &labels, channels).expect("regions");
+        let window = pixels.window(&SampleObjective::Predicted, &filter, 1, channels, place).expect("a window");
         let region = regions.iter().rev().find(|region| region.label == 7).expect("the label");
         assert_eq!(region.influence, window);
         assert_eq!(region.pixels, 9);
         assert_eq!(regions.len(), if channels == Channels::Joint { 3 } else { 6 });
     }
-    let wrong = pixels.regions(&Objective::Predicted, &Filter::exact(), &labels[1..], Channels::Joint);
+    let wrong = pixels.regions(&SampleObjective::Predicted, &Filter::exact(), &labels[1..], Channels::Joint);
     assert!(matches!(wrong, Err(Error::WrongLength { .. })));
 }
 
@@ -203,12 +203,12 @@ fn gradients_and_their_norms_are_those_of_the_columns() {
     let logits = [0.3, -1.0, 0.9, 0.1];
     let pixels = PixelTangent::new(&logits, &rows, shape).expect("sound");
     let p = Probabilities::new(&logits).expect("sound").values();
-    let df = pixels.gradient(&Objective::class(1)).expect("a gradient");
+    let df = pixels.gradient(&SampleObjective::class(1)).expect("a gradient");
     for (i, df) in df.iter().enumerate() {
         let expected: f64 = (0..3).map(|k| (p[k] - if k == 1 { 1.0 } else { 0.0 }) * rows[k * 60 + i]).sum();
         assert!((df - expected).abs() < NORM);
     }
-    let norms = pixels.gradient_norms(&Objective::class(1), 1, Channels::Joint).expect("norms");
+    let norms = pixels.gradient_norms(&SampleObjective::class(1), 1, Channels::Joint).expect("norms");
     let mut square = 0.0;
     for channel in 0..2 {
         for y in 3..5 {
@@ -225,22 +225,22 @@ fn what_has_no_map_is_refused() {
     let (rows, logits) = (vec![1.0; 2 * 20], [0.0, 1.0, 2.0]);
     let pixels = PixelTangent::new(&logits, &rows, [1, 4, 5]).expect("sound");
     let maps =
-        |scales: &[usize]| pixels.maps(&Objective::Predicted, &Filter::exact(), scales, Channels::Joint);
+        |scales: &[usize]| pixels.maps(&SampleObjective::Predicted, &Filter::exact(), scales, Channels::Joint);
     assert!(matches!(maps(&[]), Err(Error::NoHalfWidths)));
     assert!(matches!(maps(&[1, 0, 1]), Err(Error::RepeatedHalfWidth { half_width: 1 })));
     assert!(maps(&[2]).is_ok(), "5 x 5 pixels are not larger than 4 x 5");
     assert!(matches!(maps(&[0, 3]), Err(Error::WindowTooLarge { half_width: 3, height: 4, width: 5 })));
     assert!(matches!(maps(&[usize::MAX]), Err(Error::WindowTooLarge { .. })));
     let paper: Filter = "paper".parse().expect("a filter");
-    let refused = pixels.maps(&Objective::Margin, &paper, &[0], Channels::Joint);
+    let refused = pixels.maps(&SampleObjective::Margin, &paper, &[0], Channels::Joint);
     assert!(matches!(refused, Err(Error::PaperObjective { .. })));
-    let refused = pixels.maps(&Objective::class(3), &Filter::exact(), &[0], Channels::Joint);
+    let refused = pixels.maps(&SampleObjective::class(3), &Filter::exact(), &[0], Channels::Joint);
     assert!(matches!(refused, Err(Error::ClassOutOfRange { .. })));
     assert!(matches!(PixelTangent::new(&logits, &rows[1..], [1, 4, 5]), Err(Error::WrongLength { .. })));
     assert!(matches!(PixelTangent::new(&logits, &rows, [1, 0, 5]), Err(Error::NoColumns)));
     let mut broken = rows.clone();
     broken[7] = f64::NAN;
     assert!(matches!(PixelTangent::new(&logits, &broken, [1, 4, 5]), Err(Error::NonFinite { index: 7, .. })));
-    let outside = pixels.window(&Objective::Predicted, &Filter::exact(), 0, Channels::Joint, [0, 4, 0]);
+    let outside = pixels.window(&SampleObjective::Predicted, &Filter::exact(), 0, Channels::Joint, [0, 4, 0]);
     assert!(matches!(outside, Err(Error::NoSuchWindow { .. })));
 }

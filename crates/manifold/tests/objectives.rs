@@ -6,7 +6,7 @@ mod common;
 use common::{
     Dense, Random, assert_close, close, fisher, measure, pseudo_inverse_quadratic, run, softmax, tangent,
 };
-use influence_manifold::{Error, Filter, Objective, Row, RowPrecision, Tangent, baselines, influence};
+use influence_manifold::{Error, Filter, SampleObjective, Row, RowPrecision, Tangent, baselines, influence};
 use proptest::prelude::*;
 
 const CLASSES: usize = 6;
@@ -24,7 +24,7 @@ const COSTS: [f64; CLASSES] = [0.0, 1.5, -2.0, 4.0, 0.25, 1.5];
 
 /// An objective with its function h and its gradient dh in plain numbers.
 struct Known {
-    objective: Objective,
+    objective: SampleObjective,
     h: fn(&[f64]) -> f64,
     dh: fn(&[f64]) -> Vec<f64>,
 }
@@ -58,29 +58,29 @@ fn difference(a: usize, b: usize) -> Vec<f64> {
 fn known() -> Vec<Known> {
     let square = |z: &[f64]| (0..CLASSES).map(|k| (z[0] - z[1]) * difference(0, 1)[k]).collect::<Vec<_>>();
     vec![
-        Known { objective: Objective::Entropy, h: entropy, dh: |z| through_probabilities(z, |_, p| -p.ln()) },
+        Known { objective: SampleObjective::Entropy, h: entropy, dh: |z| through_probabilities(z, |_, p| -p.ln()) },
         Known {
-            objective: Objective::Margin,
+            objective: SampleObjective::Margin,
             h: |z| z[largest(z, None)] - z[largest(z, Some(largest(z, None)))],
             dh: |z| difference(largest(z, None), largest(z, Some(largest(z, None)))),
         },
         Known {
-            objective: Objective::margin_of(2),
+            objective: SampleObjective::margin_of(2),
             h: |z| z[2] - z[largest(z, Some(2))],
             dh: |z| difference(2, largest(z, Some(2))),
         },
         Known {
-            objective: Objective::expected_cost(COSTS).expect("costs"),
+            objective: SampleObjective::expected_cost(COSTS).expect("costs"),
             h: expected_cost,
             dh: |z| through_probabilities(z, |k, _| COSTS[k]),
         },
         Known {
-            objective: Objective::probabilities("gini", |p| p.values().iter().map(|p| -2.0 * p).collect()),
+            objective: SampleObjective::probabilities("gini", |p| p.values().iter().map(|p| -2.0 * p).collect()),
             h: |z| 1.0 - softmax(z).iter().map(|p| p * p).sum::<f64>(),
             dh: |z| through_probabilities(z, |_, p| -2.0 * p),
         },
         Known {
-            objective: Objective::logits("square", move |p| square(p.logits())),
+            objective: SampleObjective::logits("square", move |p| square(p.logits())),
             h: |z| 0.5 * (z[0] - z[1]).powi(2),
             dh: |z| difference(0, 1).iter().map(|d| d * (z[0] - z[1])).collect(),
         },
@@ -161,11 +161,11 @@ proptest! {
         let rows = jacobian.select_rows(&order);
         let place = order.iter().position(|k| *k == 2).expect("a class");
         let costs: Vec<f64> = order.iter().map(|k| COSTS[*k]).collect();
-        let cost = |costs: &[f64]| Objective::expected_cost(costs).expect("costs");
+        let cost = |costs: &[f64]| SampleObjective::expected_cost(costs).expect("costs");
         for (before, after) in [
-            (Objective::Entropy, Objective::Entropy),
-            (Objective::Margin, Objective::Margin),
-            (Objective::margin_of(2), Objective::margin_of(place)),
+            (SampleObjective::Entropy, SampleObjective::Entropy),
+            (SampleObjective::Margin, SampleObjective::Margin),
+            (SampleObjective::margin_of(2), SampleObjective::margin_of(place)),
             (cost(&COSTS), cost(&costs)),
         ] {
             let once = measure(&logits, &tangent(&jacobian), &before, "exact");
@@ -191,13 +191,13 @@ proptest! {
     #[test]
     fn split_and_vanishing_classes_change_no_expected_cost(seed in any::<u64>(), rank in 1..CLASSES - 2) {
         let Some((logits, jacobian)) = sample(seed, rank) else { return Ok(()) };
-        let whole = measure(&logits, &tangent(&jacobian), &Objective::expected_cost(COSTS).expect("costs"), "exact");
+        let whole = measure(&logits, &tangent(&jacobian), &SampleObjective::expected_cost(COSTS).expect("costs"), "exact");
         let order: Vec<usize> = (0..CLASSES).chain([4]).collect();
         let half = |at: usize| if order[at] == 4 { std::f64::consts::LN_2 } else { 0.0 };
         let halves: Vec<f64> = (0..=CLASSES).map(|at| logits[order[at]] - half(at)).collect();
         let costs: Vec<f64> = order.iter().map(|k| COSTS[*k]).collect();
         let rows = jacobian.select_rows(&order);
-        let parts = measure(&halves, &tangent(&rows), &Objective::expected_cost(costs).expect("costs"), "exact");
+        let parts = measure(&halves, &tangent(&rows), &SampleObjective::expected_cost(costs).expect("costs"), "exact");
         prop_assert!(parts.rank == whole.rank && close(parts.value, whole.value, ROWS) && close(parts.bound, whole.bound, ROWS));
         let mut costs = COSTS.to_vec();
         costs.push(17.0);
@@ -205,7 +205,7 @@ proptest! {
         for depth in [100.0, 400.0, 1e4, 1e100] {
             let mut more = logits.clone();
             more.push(-depth);
-            let objective = Objective::expected_cost(costs.clone()).expect("costs");
+            let objective = SampleObjective::expected_cost(costs.clone()).expect("costs");
             let found = measure(&more, &tangent(&jacobian.select_rows(&order)), &objective, "exact");
             prop_assert!(close(found.value, whole.value, ROWS), "{} {}", found.value, whole.value);
         }
@@ -220,8 +220,8 @@ proptest! {
         let damped = Dense::from_fn(COLUMNS, COLUMNS, |i, j| g.at(i, j) + if i == j { lambda } else { 0.0 });
         let df = Random(seed ^ 5).vector(COLUMNS, 2.0);
         let outside = outside(&jacobian, &df);
-        let row = |rows: &Dense| Row::from_rows(&rows.values, CLASSES, COLUMNS, &df).map(Objective::Row).expect("row");
-        let products = Row::from_products(&jacobian.apply(&df), CLASSES, dot(&df, &df).sqrt()).map(Objective::Row).expect("row");
+        let row = |rows: &Dense| Row::from_rows(&rows.values, CLASSES, COLUMNS, &df).map(SampleObjective::Row).expect("row");
+        let products = Row::from_products(&jacobian.apply(&df), CLASSES, dot(&df, &df).sqrt()).map(SampleObjective::Row).expect("row");
         for (objective, tangent, tolerance) in [
             (row(&jacobian), tangent(&jacobian), ROUTES),
             (row(&jacobian.differences()), tangent(&jacobian), ROUTES),
@@ -244,7 +244,7 @@ proptest! {
     #[test]
     fn objectives_that_see_a_common_shift(seed in any::<u64>(), rank in 1..CLASSES) {
         let Some((logits, jacobian)) = sample(seed, rank) else { return Ok(()) };
-        let objective = Objective::logits("z_1", |p| (0..p.classes()).map(|k| f64::from(u8::from(k == 1))).collect());
+        let objective = SampleObjective::logits("z_1", |p| (0..p.classes()).map(|k| f64::from(u8::from(k == 1))).collect());
         let df: Vec<f64> = (0..COLUMNS).map(|i| jacobian.at(1, i)).collect();
         let (expected, outside) = (pseudo_inverse_quadratic(&fisher(&logits, &jacobian), &df, 1e-11), outside(&jacobian, &df));
         let (left, right): (Vec<usize>, Vec<usize>) = ((0..3).collect(), (3..COLUMNS).collect());
@@ -286,10 +286,10 @@ fn full_rank_meets_the_closed_forms() {
         };
         let (top, second) = (largest(&logits, None), largest(&logits, Some(largest(&logits, None))));
         for (objective, expected) in [
-            (Objective::Entropy, variance(&|k| p[k].ln())),
-            (Objective::Margin, 1.0 / p[top] + 1.0 / p[second]),
-            (Objective::margin_of(2), 1.0 / p[2] + 1.0 / p[largest(&logits, Some(2))]),
-            (Objective::expected_cost(COSTS).expect("costs"), variance(&|k| COSTS[k])),
+            (SampleObjective::Entropy, variance(&|k| p[k].ln())),
+            (SampleObjective::Margin, 1.0 / p[top] + 1.0 / p[second]),
+            (SampleObjective::margin_of(2), 1.0 / p[2] + 1.0 / p[largest(&logits, Some(2))]),
+            (SampleObjective::expected_cost(COSTS).expect("costs"), variance(&|k| COSTS[k])),
         ] {
             let found = measure(&logits, &tangent(&jacobian), &objective, "exact");
             assert_eq!((found.rank, found.reach), (CLASSES - 1, 1.0), "{objective}");
@@ -307,10 +307,10 @@ fn one_direction_by_hand_at_any_gap() {
     for gap in [50.0_f64, 800.0, 2_000.0, 1e6] {
         let logits = [0.0, -gap, -2.5 * gap];
         for (objective, expected) in [
-            (Objective::Entropy, 2.0 * gap.ln() - gap),
-            (Objective::Margin, gap),
-            (Objective::margin_of(2), gap + ratio),
-            (Objective::expected_cost([1.0, 4.0, -7.0]).expect("costs"), 9.0_f64.ln() - gap),
+            (SampleObjective::Entropy, 2.0 * gap.ln() - gap),
+            (SampleObjective::Margin, gap),
+            (SampleObjective::margin_of(2), gap + ratio),
+            (SampleObjective::expected_cost([1.0, 4.0, -7.0]).expect("costs"), 9.0_f64.ln() - gap),
         ] {
             let found = measure(&logits, &tangent, &objective, "exact");
             let log = found.log10.expect("above 0") * std::f64::consts::LN_10;
@@ -326,9 +326,9 @@ fn one_direction_by_hand_at_any_gap() {
 #[test]
 fn a_flat_objective_has_no_influence() {
     let tangent = tangent(&Random(3).matrix(4, 5));
-    let flat = Objective::expected_cost([2.5; 4]).expect("costs");
-    let none = Objective::logits("none", |p| vec![0.0; p.classes()]);
-    for objective in [Objective::Entropy, flat, none] {
+    let flat = SampleObjective::expected_cost([2.5; 4]).expect("costs");
+    let none = SampleObjective::logits("none", |p| vec![0.0; p.classes()]);
+    for objective in [SampleObjective::Entropy, flat, none] {
         for filter in ["exact", "tikhonov:1"] {
             let found = measure(&[3.0; 4], &tangent, &objective, filter);
             assert_eq!(
@@ -348,7 +348,7 @@ fn a_flat_objective_has_no_influence() {
 fn a_multiple_has_the_square_of_its_factor() {
     let mut random = Random(17);
     let (logits, tangent) = (random.vector(CLASSES, 4.0), tangent(&random.planted(CLASSES, COLUMNS, 3)));
-    let cost = |factor: f64| Objective::expected_cost(COSTS.map(|c| c * factor + 11.0)).expect("costs");
+    let cost = |factor: f64| SampleObjective::expected_cost(COSTS.map(|c| c * factor + 11.0)).expect("costs");
     for filter in ["exact", "tikhonov:0.1"] {
         let once = measure(&logits, &tangent, &cost(1.0), filter);
         let often = measure(&logits, &tangent, &cost(-8.0), filter);
@@ -367,13 +367,13 @@ fn one_objective_by_every_route() {
     for rank in 1..CLASSES {
         let (logits, jacobian) = (random.vector(CLASSES, 3.0), random.planted(CLASSES, COLUMNS, rank));
         let tangent = tangent(&jacobian);
-        let through_p = Objective::probabilities("p", |p| {
+        let through_p = SampleObjective::probabilities("p", |p| {
             (0..CLASSES).map(|k| if k == 1 { -1.0 / p.values()[k] } else { 0.0 }).collect()
         });
         let plain = |p: &[f64]| (0..CLASSES).map(|k| p[k] - f64::from(u8::from(k == 1))).collect::<Vec<_>>();
         let df = jacobian.transpose().apply(&plain(&softmax(&logits)));
-        let through_z = Objective::logits("z", move |p| plain(&p.values()));
-        let row = Row::from_rows(&jacobian.values, CLASSES, COLUMNS, &df).map(Objective::Row).expect("row");
+        let through_z = SampleObjective::logits("z", move |p| plain(&p.values()));
+        let row = Row::from_rows(&jacobian.values, CLASSES, COLUMNS, &df).map(SampleObjective::Row).expect("row");
         for filter in ["exact", "tikhonov:0.3"] {
             let expected = run(&logits, &tangent, 1, filter);
             for objective in [&through_p, &through_z, &row] {
@@ -389,7 +389,7 @@ fn one_objective_by_every_route() {
 fn rows_that_the_distribution_never_sees() {
     // The logits depend on the first coordinate only, f on the second only.
     let jacobian = Dense::new(2, 2, vec![1.0, 0.0, -1.0, 0.0]);
-    let row = |df: [f64; 2]| Row::from_rows(&jacobian.values, 2, 2, &df).map(Objective::Row).expect("row");
+    let row = |df: [f64; 2]| Row::from_rows(&jacobian.values, 2, 2, &df).map(SampleObjective::Row).expect("row");
     let found = measure(&[0.0, 0.0], &tangent(&jacobian), &row([0.0, 3.0]), "exact");
     assert_eq!((found.value, found.log10), (0.0, None));
     assert_close(found.outside, 9.0, ROUNDING);
@@ -411,7 +411,7 @@ fn rows_that_the_distribution_never_sees() {
 fn what_cannot_be_measured_is_refused_with_the_remedy() {
     let tangent = Tangent::from_rows(&[1.0, 2.0, 3.0], 3, 1).expect("tangent");
     let logits = [1.0, 2.0, 3.0];
-    let refused = |objective: &Objective, filter: &Filter| {
+    let refused = |objective: &SampleObjective, filter: &Filter| {
         influence(&logits, &tangent, objective, filter).expect_err("refused")
     };
     let paper = "paper".parse().expect("filter");
@@ -420,22 +420,22 @@ fn what_cannot_be_measured_is_refused_with_the_remedy() {
         assert!(matches!(error, Error::PaperObjective { .. }), "{error}");
         assert!(error.to_string().contains("take exact or tikhonov:LAMBDA"), "{error}");
     }
-    assert!(influence(&logits, &tangent, &Objective::Predicted, &paper).is_ok());
+    assert!(influence(&logits, &tangent, &SampleObjective::Predicted, &paper).is_ok());
     let exact = Filter::default();
-    let function = |values: Vec<f64>| Objective::logits("f", move |_| values.clone());
+    let function = |values: Vec<f64>| SampleObjective::logits("f", move |_| values.clone());
     assert!(matches!(refused(&function(vec![1.0]), &exact), Error::WrongLength { found: 1, .. }));
     assert!(matches!(
         refused(&function(vec![0.0, f64::NAN, 0.0]), &exact),
         Error::NonFinite { index: 1, .. }
     ));
-    assert!(matches!(Objective::expected_cost([0.0, f64::INFINITY]), Err(Error::NonFinite { index: 1, .. })));
-    assert!(matches!(Objective::expected_cost([f64::MAX, f64::MIN]), Err(Error::NonFinite { .. })));
-    let short = Objective::expected_cost([1.0, 2.0]).expect("costs");
+    assert!(matches!(SampleObjective::expected_cost([0.0, f64::INFINITY]), Err(Error::NonFinite { index: 1, .. })));
+    assert!(matches!(SampleObjective::expected_cost([f64::MAX, f64::MIN]), Err(Error::NonFinite { .. })));
+    let short = SampleObjective::expected_cost([1.0, 2.0]).expect("costs");
     assert!(matches!(
         refused(&short, &exact),
         Error::WrongLength { what: "the list of costs", found: 2, .. }
     ));
-    assert!(matches!(refused(&Objective::margin_of(3), &exact), Error::ClassOutOfRange { class: 3, .. }));
+    assert!(matches!(refused(&SampleObjective::margin_of(3), &exact), Error::ClassOutOfRange { class: 3, .. }));
     let differences = Tangent::from_rows(&[1.0, 2.0], 3, 1).expect("tangent");
     let shifted =
         influence(&logits, &differences, &function(vec![0.0, 1.0, 0.0]), &exact).expect_err("refused");
@@ -446,14 +446,14 @@ fn what_cannot_be_measured_is_refused_with_the_remedy() {
 #[test]
 fn only_functions_of_the_logits_can_see_a_common_shift() {
     let logits = [2.0, 0.5, -1.0];
-    let of = |dh: [f64; 3]| Objective::logits("f", move |_| dh.to_vec());
+    let of = |dh: [f64; 3]| SampleObjective::logits("f", move |_| dh.to_vec());
     assert!(of([0.0, 1.0, 0.0]).sees_common_shift(&logits));
     assert!(!of([1.0, -0.25, -0.75]).sees_common_shift(&logits) && !of([0.0; 3]).sees_common_shift(&logits));
     assert!(!of([f64::NAN; 3]).sees_common_shift(&logits) && !of([1.0; 3]).sees_common_shift(&[f64::NAN; 3]));
-    let short = Objective::logits("short", |_| vec![1.0]);
+    let short = SampleObjective::logits("short", |_| vec![1.0]);
     assert!(!short.sees_common_shift(&logits));
     for Known { objective, .. } in known() {
-        let expected = matches!(objective, Objective::Logits(_));
+        let expected = matches!(objective, SampleObjective::Logits(_));
         assert!(expected || !objective.sees_common_shift(&logits), "{objective}");
     }
 }
@@ -469,7 +469,7 @@ fn rows_are_checked() {
     assert!(matches!(row(&[1.0; 6], 3, 2, &[1.0, f64::NAN]), Err(Error::NonFinite { index: 1, .. })));
     assert!(matches!(Row::from_products(&[1.0; 3], 3, -1.0), Err(Error::NonFinite { .. })));
     assert_close(row(&[1.0; 6], 3, 2, &[3e200, 4e200]).expect("row").norm(), 5e200, ROUNDING);
-    let other = Row::from_products(&[1.0; 4], 4, 1.0).map(Objective::Row).expect("row");
+    let other = Row::from_products(&[1.0; 4], 4, 1.0).map(SampleObjective::Row).expect("row");
     let tangent = Tangent::from_rows(&[1.0, 2.0, 3.0], 3, 1).expect("tangent");
     let found = influence(&[0.0; 3], &tangent, &other, &Filter::default());
     assert_eq!(found, Err(Error::ClassMismatch { what: "a row", found: 4, expected: 3 }));
@@ -481,9 +481,9 @@ fn objectives_compare_by_what_they_are() {
         assert_eq!(objective, objective.clone());
         assert!(!format!("{objective:?}").is_empty());
     }
-    let function = || Objective::logits("f", |p| p.logits().to_vec());
+    let function = || SampleObjective::logits("f", |p| p.logits().to_vec());
     assert_ne!(function(), function());
-    let cost = |c: f64| Objective::expected_cost([c, 1.0]).expect("costs");
+    let cost = |c: f64| SampleObjective::expected_cost([c, 1.0]).expect("costs");
     assert!(cost(2.0) == cost(2.0) && cost(2.0) != cost(3.0));
     let names: Vec<String> = known().iter().map(|known| known.objective.to_string()).collect();
     assert_eq!(names, ["entropy", "margin", "margin:2", "cost", "gini", "square"]);

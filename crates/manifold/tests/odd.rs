@@ -5,14 +5,14 @@ mod common;
 
 use common::{Dense, Random, assert_close, close, fisher, gradient, measure, run, tangent};
 use influence_manifold::{
-    Channels, Error, Filter, Objective, PixelTangent, Probabilities, Tangent, influence, measure as both,
+    Channels, Error, Filter, SampleObjective, PixelTangent, Probabilities, Tangent, influence, measure as both,
 };
 
 /// The value and `ambiguous` of the only pixel of an image.
 fn pixel(logits: &[f64], rows: &[f64], filter: &str) -> (f64, bool) {
     let pixels = PixelTangent::new(logits, rows, [1, 1, 1]).expect("a pixel");
     let filter: Filter = filter.parse().expect("a filter");
-    let maps = pixels.maps(&Objective::class(0), &filter, &[0], Channels::Joint).expect("a map");
+    let maps = pixels.maps(&SampleObjective::class(0), &filter, &[0], Channels::Joint).expect("a map");
     (maps[0].values[0], maps[0].ambiguous[0])
 }
 
@@ -49,7 +49,7 @@ fn damped_windows_at_any_lambda() {
         let logits: Vec<f64> = random.vector(classes, 1.0).iter().map(|z| 3.0 * z).collect();
         let filter = Filter::tikhonov(10_f64.powi(-((case * 7) as i32 % 40))).expect("a filter");
         let pixels = PixelTangent::new(&logits, &rows, shape).expect("pixels");
-        let objective = Objective::class(case % classes);
+        let objective = SampleObjective::class(case % classes);
         for channels in [Channels::Joint, Channels::Separate] {
             let map = &pixels.maps(&objective, &filter, &[0], channels).expect("maps")[0];
             for (at, value) in map.values.iter().enumerate() {
@@ -190,7 +190,7 @@ fn a_large_common_part_is_reported_in_maps() {
     let pixels = PixelTangent::new(&logits, &rows, [1, 3, 4]).expect("pixels");
     for filter in ["exact", "tikhonov:1e-9", "paper:1e-3"] {
         let filter = filter.parse().expect("a filter");
-        let map = &pixels.maps(&Objective::class(0), &filter, &[0], Channels::Joint).expect("maps")[0];
+        let map = &pixels.maps(&SampleObjective::class(0), &filter, &[0], Channels::Joint).expect("maps")[0];
         assert!(map.ambiguous.iter().all(|ambiguous| *ambiguous), "{filter} {:?}", map.ambiguous);
     }
 }
@@ -218,17 +218,17 @@ fn a_direction_below_the_tolerance_counts_in_neither_measure() {
 fn a_gradient_below_the_rounding_of_probabilities_is_refused_with_the_remedy() {
     let logits = [40.0, 0.0, 1.0];
     let jacobian = Dense::new(3, 2, vec![1.0, 0.5, -1.0, 0.25, 0.0, 2.0]);
-    let own = Objective::logits("own", |p| {
+    let own = SampleObjective::logits("own", |p| {
         p.values().iter().enumerate().map(|(k, p)| if k == 0 { p - 1.0 } else { *p }).collect()
     });
     for rows in [&jacobian, &jacobian.differences()] {
         let tangent = Tangent::from_rows(&rows.values, 3, 2).expect("rows");
         let error = influence(&logits, &tangent, &own, &Filter::exact()).expect_err("refused");
         assert!(matches!(error, Error::RoundedGradient { .. }), "{error}");
-        assert!(error.to_string().contains("Objective::probabilities"), "{error}");
+        assert!(error.to_string().contains("SampleObjective::probabilities"), "{error}");
         assert!(!own.sees_common_shift(&logits));
         // -ln P_0 by its derivatives in P.
-        let kept = Objective::probabilities("kept", |p| {
+        let kept = SampleObjective::probabilities("kept", |p| {
             p.values().iter().enumerate().map(|(k, p)| if k == 0 { -1.0 / p } else { 0.0 }).collect()
         });
         assert_close(
@@ -251,10 +251,10 @@ fn lengths_below_the_range_of_f64_have_their_logarithm() {
     assert_eq!(probabilities.log_fisher_length(&[2.0; 5]).expect("a length"), None);
     assert!(probabilities.log_fisher_length(&[2.0; 4]).is_err());
     // f = -ln P_4: df = P . v - v_4.
-    let slope = Objective::class(4).log_slope(&probabilities, &velocity).expect("a slope");
+    let slope = SampleObjective::class(4).log_slope(&probabilities, &velocity).expect("a slope");
     assert_eq!(slope, Some((-1.0, 3.0_f64.ln())));
     let (sign, log) =
-        Objective::class(1).log_slope(&probabilities, &velocity).expect("a slope").expect("it moves");
+        SampleObjective::class(1).log_slope(&probabilities, &velocity).expect("a slope").expect("it moves");
     assert_eq!(sign, 1.0);
     assert_close(log, 3.0_f64.ln() - 1100.0, 1e-14);
 }
@@ -267,7 +267,7 @@ fn zeros_of_maps_are_positive() {
         let pixels = PixelTangent::new(&logits, &rows, [1, 2, 2]).expect("pixels");
         for filter in ["exact", "tikhonov:1", "tikhonov:1e-20", "paper:1e-3"] {
             let filter: Filter = filter.parse().expect("a filter");
-            for objective in [Objective::class(0), Objective::Entropy] {
+            for objective in [SampleObjective::class(0), SampleObjective::Entropy] {
                 let Ok(maps) = pixels.maps(&objective, &filter, &[0], Channels::Joint) else { continue };
                 let numbers = maps[0].values.iter().chain(&maps[0].reach).chain(&maps[0].outside);
                 assert!(numbers.into_iter().all(|x| x.is_sign_positive()), "{:?}", maps[0]);
@@ -282,14 +282,14 @@ fn windows_tell_what_lies_outside() {
     let mut random = Random(46);
     let (rows, logits) = (random.matrix(4, 9), random.vector(4, 1.0));
     let pixels = PixelTangent::new(&logits, &rows.values, [1, 3, 3]).expect("pixels");
-    let logit = Objective::logits("z_2", |p| (0..p.classes()).map(|k| f64::from(u8::from(k == 2))).collect());
+    let logit = SampleObjective::logits("z_2", |p| (0..p.classes()).map(|k| f64::from(u8::from(k == 2))).collect());
     let map = &pixels.maps(&logit, &Filter::exact(), &[1], Channels::Joint).expect("maps")[0];
     for (at, outside) in map.outside.iter().enumerate() {
         let own = pixels.window(&logit, &Filter::exact(), 1, Channels::Joint, [0, at / 3, at % 3]);
         assert_eq!(*outside, own.expect("a window").outside);
     }
     assert!(map.outside.iter().any(|outside| *outside > 0.0), "{:?}", map.outside);
-    let map = &pixels.maps(&Objective::class(1), &Filter::exact(), &[0], Channels::Joint).expect("maps")[0];
+    let map = &pixels.maps(&SampleObjective::class(1), &Filter::exact(), &[0], Channels::Joint).expect("maps")[0];
     assert_eq!(map.outside, [0.0; 9]);
 }
 
@@ -299,7 +299,7 @@ fn influence_and_baselines_together_are_those_apart() {
     let mut random = Random(47);
     let (rows, logits) = (random.matrix(5, 3), random.vector(5, 1.0));
     let tangent = tangent(&rows);
-    for objective in [Objective::class(2), Objective::Entropy, Objective::Margin] {
+    for objective in [SampleObjective::class(2), SampleObjective::Entropy, SampleObjective::Margin] {
         let (found, classical) = both(&logits, &tangent, &objective, &Filter::exact()).expect("a measure");
         assert_eq!(found, influence(&logits, &tangent, &objective, &Filter::exact()).expect("an influence"));
         assert_eq!(

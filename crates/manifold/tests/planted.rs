@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use influence_manifold::{Filter, Objective, Probabilities, RowPrecision, Tangent, baselines, influence};
+use influence_manifold::{Filter, SampleObjective, Probabilities, RowPrecision, Tangent, baselines, influence};
 
 const REFERENCE: &str = include_str!("reference/planted.csv");
 /// Absolute error of log10 of the influence, i.e. its relative error divided by ln 10.
@@ -110,7 +110,7 @@ fn exact_influence_meets_the_multi_precision_values() {
     let mut worst = Worst::default();
     for (case, planted) in cases() {
         let tangent = Tangent::from_rows(&planted.rows, planted.classes, planted.columns).expect("tangent");
-        let found = influence(&case.logits, &tangent, &Objective::class(case.y), &Filter::default())
+        let found = influence(&case.logits, &tangent, &SampleObjective::class(case.y), &Filter::default())
             .expect("influence");
         assert_eq!(found.rank, planted.rank, "{}", case.name);
         assert!(!found.ambiguous, "{}", case.name);
@@ -151,7 +151,7 @@ fn lesser_data_are_right_or_ambiguous() {
         ];
         for (i, (name, tangent, tolerance)) in routes.into_iter().enumerate() {
             let tangent = tangent.expect("tangent");
-            let found = influence(&case.logits, &tangent, &Objective::class(case.y), &Filter::default());
+            let found = influence(&case.logits, &tangent, &SampleObjective::class(case.y), &Filter::default());
             let found = found.expect("influence");
             if !found.ambiguous {
                 clear[i] += 1;
@@ -173,7 +173,7 @@ fn damped_influence_meets_the_multi_precision_values() {
         for filter in ["tikhonov:1e-6", "tikhonov:1", "tikhonov:1e3"] {
             let parsed = filter.parse().expect("filter");
             let found =
-                influence(&case.logits, &tangent, &Objective::class(case.y), &parsed).expect("influence");
+                influence(&case.logits, &tangent, &SampleObjective::class(case.y), &parsed).expect("influence");
             assert_eq!(found.rank, planted.rank, "{}", case.name);
             assert!(!found.ambiguous, "{}", case.name);
             worst.record("tikhonov", &case, found.value, case.value(filter), TIKHONOV);
@@ -192,7 +192,7 @@ fn the_authors_numerics_meet_the_multi_precision_values() {
             let (value, rank) = text.split_once(' ').expect("value and rank");
             let parsed = filter.parse().expect("filter");
             let found =
-                influence(&case.logits, &tangent, &Objective::class(case.y), &parsed).expect("influence");
+                influence(&case.logits, &tangent, &SampleObjective::class(case.y), &parsed).expect("influence");
             assert_eq!(found.rank.to_string(), rank, "{} {filter}", case.name);
             worst.record("paper", &case, found.value, value.parse().expect("a number"), PAPER);
         }
@@ -207,10 +207,10 @@ fn other_objectives_meet_the_multi_precision_values() {
         let tangent = Tangent::from_rows(&planted.rows, planted.classes, planted.columns).expect("tangent");
         let costs: Vec<f64> = (0..planted.classes).map(|k| ((7 * k + 3) % 11) as f64 / 4.0).collect();
         for (name, objective) in [
-            ("entropy", Objective::Entropy),
-            ("margin", Objective::Margin),
-            ("margin_y", Objective::margin_of(case.y)),
-            ("cost", Objective::expected_cost(costs).expect("costs")),
+            ("entropy", SampleObjective::Entropy),
+            ("margin", SampleObjective::Margin),
+            ("margin_y", SampleObjective::margin_of(case.y)),
+            ("cost", SampleObjective::expected_cost(costs).expect("costs")),
         ] {
             let value = |key: &str| case.value(&format!("{name}_{key}"));
             let run = |filter: &str| {
@@ -242,7 +242,7 @@ fn baselines_meet_the_multi_precision_values() {
     let mut worst = Worst::default();
     for (case, planted) in cases() {
         let tangent = Tangent::from_rows(&planted.rows, planted.classes, planted.columns).expect("tangent");
-        let found = baselines(&case.logits, &tangent, &Objective::class(case.y)).expect("baselines");
+        let found = baselines(&case.logits, &tangent, &SampleObjective::class(case.y)).expect("baselines");
         worst.record("jacobian norm", &case, found.jacobian_norm.expect("known"), case.value("norm"), NORM);
         worst.record("odds", &case, found.odds, case.value("bound"), PROBABILITY);
         worst.record("entropy", &case, found.entropy, case.value("entropy"), PROBABILITY);

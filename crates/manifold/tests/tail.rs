@@ -3,7 +3,7 @@
 mod common;
 
 use common::Random;
-use influence_manifold::{Error, Filter, Objective, Probabilities, Tail, Tangent, influence};
+use influence_manifold::{Error, Filter, SampleObjective, Probabilities, Tail, Tangent, influence};
 
 const CLASSES: usize = 40;
 
@@ -41,13 +41,13 @@ impl Case {
     }
 
     /// ln FI over all classes.
-    fn all(&self, objective: &Objective, filter: &Filter) -> f64 {
+    fn all(&self, objective: &SampleObjective, filter: &Filter) -> f64 {
         let tangent = Tangent::from_rows(&self.rows, CLASSES, self.columns).expect("rows");
         influence(&self.logits, &tangent, objective, filter).expect("measured").value.ln()
     }
 
     /// ln of the bounds with a tail merged: from below and from above.
-    fn bounds(&self, tail: &Tail, objective: &Objective, filter: &Filter) -> [f64; 2] {
+    fn bounds(&self, tail: &Tail, objective: &SampleObjective, filter: &Filter) -> [f64; 2] {
         let rows = self.combined(&tail.combinations());
         let classes = tail.logits().len();
         let tangent = Tangent::from_rows(&rows, classes, self.columns).expect("rows");
@@ -74,7 +74,7 @@ fn the_measure_over_all_classes_lies_between_the_bounds() {
         let case = Case::new(&mut random, if round % 2 == 0 { 6 } else { 90 });
         let predicted = Probabilities::new(&case.logits).expect("finite").predicted();
         for objective in
-            [Objective::class(7), Objective::Predicted, Objective::margin_of(predicted), Objective::Margin]
+            [SampleObjective::class(7), SampleObjective::Predicted, SampleObjective::margin_of(predicted), SampleObjective::Margin]
         {
             for filter in [Filter::exact(), Filter::tikhonov(0.5).expect("positive")] {
                 for (at, epsilon) in [0.1, 1e-3].into_iter().enumerate() {
@@ -101,7 +101,7 @@ fn the_measure_over_all_classes_lies_between_the_bounds() {
 fn classes_that_move_together_lose_nothing() {
     let mut random = Random(6);
     let mut case = Case::new(&mut random, 5);
-    let objective = Objective::class(0);
+    let objective = SampleObjective::class(0);
     let tail = Tail::new(&case.logits, &objective, 0.05).expect("fits").expect("some carry little");
     let first = tail.merged()[0] * case.columns;
     let row = case.rows[first..first + case.columns].to_vec();
@@ -121,16 +121,16 @@ fn errors_of_the_velocities_lower_the_lower_bound() {
     let mut random = Random(7);
     let case = Case::new(&mut random, 5);
     let tail =
-        Tail::new(&case.logits, &Objective::Predicted, 0.05).expect("fits").expect("some carry little");
+        Tail::new(&case.logits, &SampleObjective::Predicted, 0.05).expect("fits").expect("some carry little");
     let (kept, merged) = (vec![1.0; tail.kept().len()], vec![0.5; tail.merged().len()]);
-    let at = |error: f64| tail.log_at_least(&Objective::Predicted, &kept, &merged, error, 0.0).expect("fits");
+    let at = |error: f64| tail.log_at_least(&SampleObjective::Predicted, &kept, &merged, error, 0.0).expect("fits");
     assert!(at(0.1) < at(0.0) && at(1.0) < at(0.1));
 }
 
 #[test]
 fn a_combination_is_spread_over_the_classes_by_their_shares() {
     let logits = [9.0, 1.0, 8.0, 0.0, 2.0];
-    let tail = Tail::new(&logits, &Objective::class(3), 0.01).expect("fits").expect("two carry less");
+    let tail = Tail::new(&logits, &SampleObjective::class(3), 0.01).expect("fits").expect("two carry less");
     let shares = 2_f64.exp() + 1_f64.exp();
     let expected = [1.0, 4.0 * 1_f64.exp() / shares, 2.0, 3.0, 4.0 * 2_f64.exp() / shares];
     let found = tail.spread(&[1.0, 2.0, 3.0, 4.0]).expect("four");
@@ -140,14 +140,14 @@ fn a_combination_is_spread_over_the_classes_by_their_shares() {
 #[test]
 fn what_cannot_be_merged_is_said() {
     let logits = [9.0, 1.0, 8.0, 0.0, 2.0];
-    assert_eq!(Tail::new(&logits, &Objective::Predicted, 0.0), Ok(None), "nothing to merge");
-    assert_eq!(Tail::new(&logits[..4], &Objective::class(1), 0.5), Ok(None), "one class is no tail");
-    let refused = Tail::new(&logits, &Objective::Entropy, 0.1);
+    assert_eq!(Tail::new(&logits, &SampleObjective::Predicted, 0.0), Ok(None), "nothing to merge");
+    assert_eq!(Tail::new(&logits[..4], &SampleObjective::class(1), 0.5), Ok(None), "one class is no tail");
+    let refused = Tail::new(&logits, &SampleObjective::Entropy, 0.1);
     assert!(matches!(refused, Err(Error::TailObjective { .. })), "{refused:?}");
     for epsilon in [-0.1, 1.0, f64::NAN] {
         assert!(matches!(Tail::check(epsilon), Err(Error::TailShare { .. })));
     }
-    let tail = Tail::new(&logits, &Objective::Predicted, 0.1).expect("fits").expect("three carry less");
-    assert_eq!(tail.objective(&Objective::class(4)), Err(Error::MergedClass { class: 4 }));
-    assert_eq!(tail.objective(&Objective::class(5)), Err(Error::ClassOutOfRange { class: 5, classes: 5 }));
+    let tail = Tail::new(&logits, &SampleObjective::Predicted, 0.1).expect("fits").expect("three carry less");
+    assert_eq!(tail.objective(&SampleObjective::class(4)), Err(Error::MergedClass { class: 4 }));
+    assert_eq!(tail.objective(&SampleObjective::class(5)), Err(Error::ClassOutOfRange { class: 5, classes: 5 }));
 }

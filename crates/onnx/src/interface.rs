@@ -7,7 +7,7 @@ use crate::tensor;
 
 /// A caller's choices about a network's input and output.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Choice {
+pub struct ImportOptions {
     /// The name of the logits: an output, or any inner result. Needed where a network has several
     /// outputs of floats.
     pub output: Option<String>,
@@ -121,7 +121,7 @@ impl Ending {
 
 impl Interface {
     /// The input and output of a file, with the caller's choices.
-    pub(crate) fn of(model: &Model, choice: &Choice) -> Result<Self> {
+    pub(crate) fn of(model: &Model, choice: &ImportOptions) -> Result<Self> {
         let info = input(model)?;
         let (sample, batch_of_one) = sample(info, choice.sample.as_deref())?;
         let output = output(model, choice.output.as_deref())?;
@@ -248,7 +248,7 @@ fn output(model: &Model, named: Option<&str>) -> Result<String> {
                 0 => format!("none of the network's outputs ({all}) is a tensor of floats"),
                 count => format!("the network has {count} outputs of floats ({all})"),
             },
-            remedy: "name the logits with --output NAME (Choice::output in the library); any inner \
+            remedy: "name the logits with --output NAME (ImportOptions::output in the library); any inner \
                      result will do"
                 .into(),
         }),

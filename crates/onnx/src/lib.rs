@@ -58,7 +58,7 @@ use influence_autodiff::Graph;
 
 pub use error::{Error, Problem, Result};
 pub use file::{Model, OPSETS};
-pub use interface::{Choice, Ending};
+pub use interface::{ImportOptions, Ending};
 pub use ops::{OPERATORS, REFUSED};
 
 /// A graph made from a file.
@@ -71,7 +71,7 @@ pub struct Import {
     pub ending: Ending,
     /// Names of matrices that the graph holds with rows and columns exchanged.
     pub transposed: Vec<String>,
-    /// Names of initializers that are frozen, as [`Choice::frozen`] requests.
+    /// Names of initializers that are frozen, as [`ImportOptions::frozen`] requests.
     pub frozen: Vec<String>,
 }
 
@@ -83,7 +83,7 @@ impl Model {
     /// ambiguous; [`Error::Frozen`] when a name to be frozen matches no initializer;
     /// [`Error::Unsupported`] with all nodes that cannot be imported; [`Error::Graph`] when the
     /// graph does not map `[n, ...]` to `[n, K]`.
-    pub fn graph(&self, choice: &Choice) -> Result<Import> {
+    pub fn graph(&self, choice: &ImportOptions) -> Result<Import> {
         let interface = interface::Interface::of(self, choice)?;
         import::graph(self, &interface)
     }
@@ -91,7 +91,7 @@ impl Model {
 
 /// Graphs from ONNX files.
 pub trait FromOnnx: Sized {
-    /// The network in an ONNX file, with the default [`Choice`].
+    /// The network in an ONNX file, with the default [`ImportOptions`].
     ///
     /// # Errors
     /// As [`Model::open`] and [`Model::graph`].
@@ -100,6 +100,6 @@ pub trait FromOnnx: Sized {
 
 impl FromOnnx for Graph {
     fn from_onnx(file: impl AsRef<Path>) -> Result<Self> {
-        Ok(Model::open(file)?.graph(&Choice::default())?.graph)
+        Ok(Model::open(file)?.graph(&ImportOptions::default())?.graph)
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, TensorData};
 use influence_autodiff::{Options, Precision, Program};
-use influence_onnx::{Choice, Error, Model};
+use influence_onnx::{ImportOptions, Error, Model};
 use safetensors::SafeTensors;
 
 /// The references are computed by NumPy in float32, some in float16.
@@ -37,7 +37,7 @@ fn operator(model: &Path) -> String {
 }
 
 fn outcome(model: &Path) -> Outcome {
-    let import = Model::open(model).and_then(|model| model.graph(&Choice::default()));
+    let import = Model::open(model).and_then(|model| model.graph(&ImportOptions::default()));
     let graph = match import {
         Ok(import) => import.graph,
         Err(Error::Unsupported(problems)) => return Outcome::Refused(problems[0].to_string()),

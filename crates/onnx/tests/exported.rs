@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use burn::tensor::{Device, TensorData};
 use influence_autodiff::{Options, Precision, Program, Rows};
-use influence_onnx::{Choice, Ending, Error, Model};
+use influence_onnx::{ImportOptions, Ending, Error, Model};
 use safetensors::SafeTensors;
 
 /// The weights are f32 on both sides; folded normalisations and constants differ in their last
@@ -40,7 +40,7 @@ fn close(what: &str, found: &[f64], expected: &[f64]) {
 }
 
 /// Logits and Jacobians of a file against its references.
-fn check(name: &str, choice: &Choice) -> Ending {
+fn check(name: &str, choice: &ImportOptions) -> Ending {
     let import = Model::open(file(&format!("{name}.onnx"))).and_then(|model| model.graph(choice));
     let import = import.unwrap_or_else(|error| panic!("{name}: {error}"));
     let bytes = std::fs::read(file(&format!("{name}.safetensors"))).expect("it lies beside the model");
@@ -78,7 +78,7 @@ fn networks_of_both_exporters_have_pytorchs_jacobians() {
         "attention_opset23",
     ];
     for name in names {
-        assert_eq!(check(name, &Choice::default()), Ending::Logits);
+        assert_eq!(check(name, &ImportOptions::default()), Ending::Logits);
     }
 }
 
@@ -96,23 +96,23 @@ fn recurrent_transposed_named_and_binary_networks() {
         "last_batch1",
     ];
     for name in names {
-        assert_eq!(check(name, &Choice::default()), Ending::Logits, "{name}");
+        assert_eq!(check(name, &ImportOptions::default()), Ending::Logits, "{name}");
     }
 }
 
 #[test]
 fn volumes_grids_and_elements_that_are_named() {
     for name in ["volume", "sampled", "sampled_dynamo", "written", "written_dynamo"] {
-        assert_eq!(check(name, &Choice::default()), Ending::Logits, "{name}");
+        assert_eq!(check(name, &ImportOptions::default()), Ending::Logits, "{name}");
     }
 }
 
 #[test]
 fn sigmoid_and_pair_of_two_classes_are_removed_at_the_end() {
-    assert!(matches!(check("gated", &Choice::default()), Ending::Sigmoid { .. }));
-    assert!(matches!(check("pair", &Choice::default()), Ending::Pair { .. }));
+    assert!(matches!(check("gated", &ImportOptions::default()), Ending::Sigmoid { .. }));
+    assert!(matches!(check("pair", &ImportOptions::default()), Ending::Pair { .. }));
     // The nodes for labels and dictionaries are ignored.
-    assert!(matches!(check("zipped", &Choice::default()), Ending::Pair { .. }));
+    assert!(matches!(check("zipped", &ImportOptions::default()), Ending::Pair { .. }));
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn initializers_that_were_not_trained_are_frozen() {
     let model = Model::open(file("attention_opset14.onnx")).expect("it is a model");
     let frozen = |names: &[&str]| {
         let frozen = names.iter().map(|name| (*name).to_owned()).collect();
-        model.graph(&Choice { frozen, ..Choice::default() })
+        model.graph(&ImportOptions { frozen, ..ImportOptions::default() })
     };
     let all = frozen(&[]).expect("it is imported").graph.parameters().len();
     let import = frozen(&["cls", "*.bias", "onnx::MatMul_*"]).expect("it is imported");
@@ -136,7 +136,7 @@ fn initializers_that_were_not_trained_are_frozen() {
 #[test]
 fn single_numbers_with_generated_names_are_literals() {
     let model = Model::open(file("attention_dynamo.onnx")).expect("it is a model");
-    let graph = model.graph(&Choice::default()).expect("it is imported").graph;
+    let graph = model.graph(&ImportOptions::default()).expect("it is imported").graph;
     let names: Vec<_> = graph.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
     assert!(names.contains(&"val_10") && !names.contains(&"val_55"), "{names:?}");
     for parameter in graph.parameters() {
@@ -148,27 +148,27 @@ fn single_numbers_with_generated_names_are_literals() {
 #[test]
 fn a_batch_of_one_is_read_as_any_batch() {
     for name in ["small", "attention", "volume", "written", "first"] {
-        check(&format!("{name}_batch1"), &Choice::default());
+        check(&format!("{name}_batch1"), &ImportOptions::default());
     }
 }
 
 #[test]
 fn a_softmax_at_the_end_is_removed() {
-    let ending = check("probabilities", &Choice::default());
+    let ending = check("probabilities", &ImportOptions::default());
     assert!(matches!(&ending, Ending::Softmax { node, .. } if node.contains("Softmax")), "{ending:?}");
 }
 
 #[test]
 fn of_several_outputs_one_is_named() {
     let model = Model::open(file("two_outputs.onnx")).expect("it is a model");
-    let error = model.graph(&Choice::default()).expect_err("there are two");
+    let error = model.graph(&ImportOptions::default()).expect_err("there are two");
     assert!(matches!(error, Error::Output { .. }));
     let outputs = model.outputs();
     assert!(outputs.iter().all(|name| error.to_string().contains(name)), "{error}");
-    check("two_outputs", &Choice { output: Some(outputs[1].to_owned()), ..Choice::default() });
-    let absent = model.graph(&Choice { output: Some("absent".into()), ..Choice::default() });
+    check("two_outputs", &ImportOptions { output: Some(outputs[1].to_owned()), ..ImportOptions::default() });
+    let absent = model.graph(&ImportOptions { output: Some("absent".into()), ..ImportOptions::default() });
     assert!(absent.is_err_and(|error| error.to_string().contains("no result \"absent\"")));
-    let other = model.graph(&Choice { sample: Some(vec![5]), ..Choice::default() });
+    let other = model.graph(&ImportOptions { sample: Some(vec![5]), ..ImportOptions::default() });
     assert!(other.is_err_and(|error| error.to_string().contains("takes samples of shape [4], not [5]")));
 }
 
@@ -176,7 +176,7 @@ fn of_several_outputs_one_is_named() {
 fn parameters_have_the_files_names_and_layers() {
     let graph = |name: &str| {
         let model = Model::open(file(&format!("{name}.onnx"))).expect("it is a model");
-        model.graph(&Choice::default()).expect("it is imported").graph
+        model.graph(&ImportOptions::default()).expect("it is imported").graph
     };
     let names = |name: &str| -> Vec<(String, String)> {
         let parameters = graph(name).parameters().to_vec();

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, TensorData};
 use influence_autodiff::{Options, Precision, Program, Rows};
-use influence_onnx::{Choice, Model};
+use influence_onnx::{ImportOptions, Model};
 use safetensors::SafeTensors;
 
 /// Tolerance for weights in f64, with some literals in f32 (as the newer exporter writes them).
@@ -45,7 +45,7 @@ fn centred(jacobian: &[f64], classes: usize) -> Vec<f64> {
 /// Differences of logits and of Jacobians.
 fn compared(file: &Path, stem: &Path) -> Result<[f64; 2], String> {
     let model = Model::open(file).map_err(|error| error.to_string())?;
-    let graph = model.graph(&Choice::default()).map_err(|error| error.to_string())?.graph;
+    let graph = model.graph(&ImportOptions::default()).map_err(|error| error.to_string())?.graph;
     let bytes = std::fs::read(stem.with_extension("ref.safetensors")).map_err(|error| error.to_string())?;
     let reference = SafeTensors::deserialize(&bytes).map_err(|error| error.to_string())?;
     let (_, images) = numbers(&reference, "images")?;

@@ -21,7 +21,7 @@ use super::arithmetic::{broadcast, sum_to};
 use super::{
     Keep, Lowered, Op, Recognition, Rule, Saved, both, only, over_cotangents, unary, where_true, with_leading,
 };
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
 /// Activations of one operand, by name and kept tensor; each has a `value` and a `vjp` below.
@@ -42,7 +42,7 @@ macro_rules! activations {
                 Ok(inputs[0].clone())
             }
 
-            fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+            fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
                 Self::value(only(inputs))
             }
 
@@ -54,7 +54,7 @@ macro_rules! activations {
                 vec![$keep]
             }
 
-            fn trace(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> (Array, Option<Array>) {
+            fn trace(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> (Array, Option<Array>) {
                 let mask = ($keep == Keep::Mask).then(|| inputs[0].above(0.0));
                 (Self::value(only(inputs)), mask)
             }
@@ -155,7 +155,7 @@ impl Rule for LeakyRelu {
         Ok(inputs[0].clone())
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         Array(Dispatch::leaky_relu(only(inputs).0, Scalar::Float(self.slope)))
     }
 
@@ -167,7 +167,7 @@ impl Rule for LeakyRelu {
         vec![Keep::Mask]
     }
 
-    fn trace(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> (Array, Option<Array>) {
+    fn trace(&self, inputs: Vec<Array>, shape: &[usize], place: &Placement) -> (Array, Option<Array>) {
         let mask = inputs[0].above(0.0);
         (self.forward(inputs, shape, place), Some(mask))
     }
@@ -199,7 +199,7 @@ impl Rule for PRelu {
         }
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         let [x, slope] = both(inputs);
         Array(Dispatch::prelu(x.0, slope.0))
     }
@@ -222,7 +222,7 @@ impl Rule for PRelu {
         true
     }
 
-    fn trace(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> (Array, Option<Array>) {
+    fn trace(&self, inputs: Vec<Array>, shape: &[usize], place: &Placement) -> (Array, Option<Array>) {
         let mask = inputs[0].above(0.0);
         (self.forward(inputs, shape, place), Some(mask))
     }

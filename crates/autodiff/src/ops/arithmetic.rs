@@ -21,7 +21,7 @@ use std::fmt;
 use burn::backend::ir::{BinaryOpIr, FloatOperationIr, NumericOperationIr, OperationIr};
 
 use super::{Keep, Lowered, Op, Recognition, Rule, Saved, both, only, over_cotangents, unary, with_leading};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
 /// The shape to which two shapes of equal rank broadcast.
@@ -68,7 +68,7 @@ macro_rules! binary {
                 broadcast(&inputs[0], &inputs[1])
             }
 
-            fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+            fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
                 let [a, b] = both(inputs);
                 a.$forward(b)
             }
@@ -142,7 +142,7 @@ macro_rules! scalar {
                 Ok(inputs[0].clone())
             }
 
-            fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+            fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
                 only(inputs).$forward(self.value)
             }
 
@@ -186,7 +186,7 @@ impl Rule for Recip {
         Ok(inputs[0].clone())
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         only(inputs).recip()
     }
 

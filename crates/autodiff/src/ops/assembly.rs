@@ -17,7 +17,7 @@ use burn::tensor::TensorData;
 
 use super::layout::{Slice, plain_range, whole};
 use super::{Keep, Lowered, Op, Recognition, Rule, Saved, both, only, unary, with_leading};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
 /// The first operand with a part replaced by the second.
@@ -60,7 +60,7 @@ impl Pad {
     }
 
     /// For each element of a padded axis, the element of the axis of `size` of which it is a copy.
-    fn sources(&self, axis: usize, size: usize, place: &Place) -> Array {
+    fn sources(&self, axis: usize, size: usize, place: &Placement) -> Array {
         let ((before, after), last) = (self.padding[axis], size as i64 - 1);
         let source = |i: i64| match self.margin {
             Margin::Reflect if i > last => 2 * last - i,
@@ -91,7 +91,7 @@ impl Rule for Pad {
         Ok(x.iter().zip(&self.padding).map(|(size, (before, after))| before + size + after).collect())
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Placement) -> Array {
         let x = only(inputs);
         if let Margin::Constant(value) = self.margin {
             return Array::full(shape, value, place).slice_assign(&self.inner(shape, 0), x);
@@ -157,7 +157,7 @@ impl Rule for SliceAssign {
         }
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Placement) -> Array {
         let [x, value] = both(inputs);
         let mut slices = whole(shape);
         slices[..self.part.ranges.len()].clone_from_slice(&self.part.slices(shape));
@@ -197,7 +197,7 @@ impl Rule for Repeat {
         }
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Placement) -> Array {
         let x = only(inputs);
         let times = shape[self.axis] / x.shape()[self.axis];
         Array(Dispatch::float_repeat_dim(x.0, self.axis, times))

@@ -20,7 +20,7 @@ use super::arithmetic::{broadcast, sum_to};
 use super::conv::dims4;
 use super::linear::transpose;
 use super::{Keep, Lowered, Op, Recognition, Rule, Saved, over_cotangents};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
 /// Attention with the operands Q, K, V and, where there are such, a constant mask (true excludes)
@@ -56,7 +56,7 @@ impl Attention {
     }
 
     /// P, from the operands.
-    fn weights(&self, operand: impl Fn(usize) -> Array, operands: usize, place: &Place) -> AttentionWeights {
+    fn weights(&self, operand: impl Fn(usize) -> Array, operands: usize, place: &Placement) -> AttentionWeights {
         let (q, k) = (operand(0), operand(1));
         let scale = self.scale(q.shape()[3]);
         let scores = q.matmul(transpose(k)).mul_scalar(scale);
@@ -84,7 +84,7 @@ impl Attention {
 }
 
 /// The causal mask: true where a position of K comes after the position of Q.
-fn later(rows: usize, columns: usize, place: &Place) -> Array {
+fn later(rows: usize, columns: usize, place: &Placement) -> Array {
     // Counted from the end: column - columns > row - rows.
     let after = |i: usize| i % columns + rows > i / columns + columns;
     let mask = (0..rows * columns).map(after).collect::<Vec<_>>();
@@ -125,7 +125,7 @@ impl Rule for Attention {
         Ok(vec![b, h, s, v[3]])
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], place: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], place: &Placement) -> Array {
         let weights = self.weights(|position| inputs[position].clone(), inputs.len(), place);
         weights.probabilities.matmul(inputs[2].clone())
     }

@@ -22,9 +22,9 @@ use burn::backend::ir::{Conv1dOpIr, Conv2dOpIr, ModuleOperationIr, OperationIr};
 use burn::backend::ops::{ConvOptions, ConvTransposeOptions, ModuleOps};
 use burn::tensor::Slice;
 
-use super::row::Row;
+use super::row::AsImage;
 use super::{Keep, Op, Recognition, Rule, Saved, fold, weighted, with_leading};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 use crate::grams::{GradientFactors, OuterSizes};
 
@@ -43,7 +43,7 @@ pub struct Conv2d {
 }
 
 /// Convolution of `[B, C, L]` with a weight `[O, C / groups, K]` and an optional bias `[O]`.
-pub type Conv1d = Row<Conv2d>;
+pub type Conv1d = AsImage<Conv2d>;
 
 impl fmt::Display for Conv2d {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -87,7 +87,7 @@ impl Rule for Conv2d {
         Ok(vec![b, o, self.size(0, h, kh)?, self.size(1, w, kw)?])
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         let options = ConvOptions::new_with_padding(self.stride, self.padding, self.dilation, self.groups);
         let bias = inputs.get(2).map(|bias| bias.0.clone());
         Array(Dispatch::conv2d(inputs[0].0.clone(), inputs[1].0.clone(), bias, options))
@@ -285,7 +285,7 @@ pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
 
 /// Convolution along one axis.
 pub(crate) fn row(stride: usize, padding: (usize, usize), dilation: usize, groups: usize) -> Conv1d {
-    Row(Conv2d { stride: [1, stride], padding: [(0, 0), padding], dilation: [1, dilation], groups })
+    AsImage(Conv2d { stride: [1, stride], padding: [(0, 0), padding], dilation: [1, dilation], groups })
 }
 
 #[cfg(test)]

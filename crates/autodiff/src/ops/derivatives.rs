@@ -21,7 +21,7 @@
 use burn::tensor::{DType, Device, FloatDType, Slice as BurnSlice, TensorData};
 
 use super::{Keep, Op, Saved, with_leading};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::grams::{GramSums, OuterSizes};
 use crate::graph::Kind;
 
@@ -106,13 +106,13 @@ impl OpSample {
     }
 
     /// The operands on a device.
-    pub(super) fn arrays(&self, place: &Place) -> Vec<Array> {
+    pub(super) fn arrays(&self, place: &Placement) -> Vec<Array> {
         self.viewed(&self.operands, StorageLayout::Contiguous, place)
     }
 
     /// Arrays of these operands, laid out in memory as `view` says; masks and indices are always
     /// contiguous.
-    fn viewed(&self, operands: &[OperandValues], view: StorageLayout, place: &Place) -> Vec<Array> {
+    fn viewed(&self, operands: &[OperandValues], view: StorageLayout, place: &Placement) -> Vec<Array> {
         let one = |(position, operand): (usize, &OperandValues)| {
             let kind = self.kinds.iter().find(|(other, _)| *other == position).map(|(_, kind)| *kind);
             let data = || TensorData::new(operand.values.clone(), operand.shape.clone());
@@ -161,11 +161,11 @@ impl OpSample {
 }
 
 /// The CPU in f64 or f32.
-pub(super) fn place(dtype: FloatDType) -> Place {
-    Place { device: Device::flex().as_dispatch().clone(), dtype }
+pub(super) fn place(dtype: FloatDType) -> Placement {
+    Placement { device: Device::flex().as_dispatch().clone(), dtype }
 }
 
-pub(super) fn array(shape: &[usize], values: &[f64], place: &Place) -> Array {
+pub(super) fn array(shape: &[usize], values: &[f64], place: &Placement) -> Array {
     Array::from_data(TensorData::new(values.to_vec(), shape.to_vec()), place)
 }
 
@@ -174,7 +174,7 @@ pub(super) fn values(array: Array) -> Vec<f64> {
 }
 
 /// The numbers of a result, which may be a mask.
-fn numbers(array: Array, place: &Place) -> Vec<f64> {
+fn numbers(array: Array, place: &Placement) -> Vec<f64> {
     let is_mask = matches!(array.dtype(), DType::Bool(_));
     values(if is_mask { array.mask_as_numbers(place) } else { array })
 }
@@ -205,7 +205,7 @@ impl StorageLayout {
     }
 
     /// An array of these values, laid out in memory as the view says.
-    fn array(self, operand: &OperandValues, place: &Place) -> Array {
+    fn array(self, operand: &OperandValues, place: &Placement) -> Array {
         let OperandValues { shape, values } = operand;
         let rank = shape.len();
         let axes: Vec<_> = (0..rank).collect();
@@ -245,7 +245,7 @@ impl<'a> Traced<'a> {
         operands: &[OperandValues],
         active: &[bool],
         view: StorageLayout,
-        place: &Place,
+        place: &Placement,
     ) -> Self {
         let rule = sample.op.rule();
         let inputs = sample.viewed(operands, view, place);
@@ -278,7 +278,7 @@ impl<'a> Traced<'a> {
 
 /// The forward pass, and the pullbacks of [`STACKED`] cotangents to every active operand, at a
 /// place: the results by which devices are compared.
-pub(super) fn results(sample: &OpSample, place: &Place) -> Vec<(&'static str, Vec<f64>)> {
+pub(super) fn results(sample: &OpSample, place: &Placement) -> Vec<(&'static str, Vec<f64>)> {
     let outputs: usize = sample.shape().iter().product();
     let all =
         |active: &[bool]| Traced::new(sample, &sample.operands, active, StorageLayout::Contiguous, place);

@@ -26,7 +26,7 @@ use burn::backend::ops::ActivationOps;
 use burn::tensor::FloatDType;
 
 use super::{Keep, Op, Recognition, Rule, Saved, only, over_cotangents, unary, where_true};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
 /// Functions f, by name, kept tensor, value f(x) and slope f'(x) from the kept tensor.
@@ -47,7 +47,7 @@ macro_rules! functions {
                 Ok(inputs[0].clone())
             }
 
-            fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+            fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
                 let value: fn(Array) -> Array = $value;
                 value(only(inputs))
             }
@@ -130,7 +130,7 @@ impl Rule for Abs {
         Ok(inputs[0].clone())
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         only(inputs).abs()
     }
 
@@ -154,7 +154,7 @@ impl Rule for Power {
         Ok(inputs[0].clone())
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         only(inputs).power(self.exponent)
     }
 
@@ -193,7 +193,7 @@ impl Rule for Clamp {
         if min <= max { Ok(inputs[0].clone()) } else { Err(format!("no number lies in [{min}, {max}]")) }
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         only(inputs).clamp(self.min, self.max)
     }
 
@@ -205,7 +205,7 @@ impl Rule for Clamp {
         vec![Keep::Mask]
     }
 
-    fn trace(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> (Array, Option<Array>) {
+    fn trace(&self, inputs: Vec<Array>, shape: &[usize], place: &Placement) -> (Array, Option<Array>) {
         let mask = self.inside(&inputs[0]);
         (self.forward(inputs, shape, place), Some(mask))
     }
@@ -220,7 +220,7 @@ impl Rule for HardSigmoid {
         Ok(inputs[0].clone())
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         // Burn's default for this operation computes in f32, whatever the float type.
         only(inputs).mul_scalar(self.alpha).add_scalar(self.beta).clamp(Some(0.0), Some(1.0))
     }
@@ -233,7 +233,7 @@ impl Rule for HardSigmoid {
         vec![Keep::Mask]
     }
 
-    fn trace(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> (Array, Option<Array>) {
+    fn trace(&self, inputs: Vec<Array>, shape: &[usize], place: &Placement) -> (Array, Option<Array>) {
         let y = self.forward(inputs, shape, place);
         let mask = y.above(0.0).and(y.below(1.0));
         (y, Some(mask))

@@ -17,7 +17,7 @@ use burn::backend::ir::{FloatOperationIr, GridSamplePaddingModeIr, InterpolateMo
 use super::arithmetic::sum_to;
 use super::conv::dims4;
 use super::{Keep, Lowered, Op, Recognition, Rule, Saved, both, over_cotangents, with_leading};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
 /// How values between pixels are computed.
@@ -95,7 +95,7 @@ impl GridSample {
 
     /// Positions moved inside the image, with the derivative of that: 1, -1 where they are mirrored
     /// an odd number of times, and 0 where they are cut.
-    fn moved_inside(&self, positions: Array, size: usize, place: &Place) -> [Array; 2] {
+    fn moved_inside(&self, positions: Array, size: usize, place: &Placement) -> [Array; 2] {
         let (shape, last) = (positions.shape(), size as f64 - 1.0);
         match self.outside {
             Outside::Zeros => [positions, Array::full(&shape, 1.0, place)],
@@ -122,7 +122,7 @@ impl GridSample {
     }
 
     /// The neighbours along an axis of `size`, for the grid's coordinates `[B, H' W']`.
-    fn taps(&self, grid: Array, size: usize, place: &Place) -> Vec<Tap> {
+    fn taps(&self, grid: Array, size: usize, place: &Placement) -> Vec<Tap> {
         let (positions, scale) = (self.positions(grid, size), self.scale(size));
         let taps = match self.between {
             Between::Nearest => {
@@ -151,7 +151,7 @@ impl GridSample {
     }
 
     /// Four neighbours. Here the position itself stays outside, and each neighbour is moved inside.
-    fn cubic(&self, positions: Array, size: usize, place: &Place) -> Vec<Tap> {
+    fn cubic(&self, positions: Array, size: usize, place: &Placement) -> Vec<Tap> {
         let low = positions.clone().floor();
         let behind = positions.sub(low.clone());
         let tap = |offset: f64| {
@@ -170,7 +170,7 @@ impl GridSample {
 
     /// The neighbour with an index that the axis has. Where the image is surrounded by zeros,
     /// neighbours outside get weight 0.
-    fn kept_inside(&self, tap: Tap, size: usize, place: &Place) -> Tap {
+    fn kept_inside(&self, tap: Tap, size: usize, place: &Placement) -> Tap {
         let last = size as f64 - 1.0;
         let index = tap.index.clone().clamp(Some(0.0), Some(last));
         if self.outside != Outside::Zeros {
@@ -181,7 +181,7 @@ impl GridSample {
     }
 
     /// Rows and columns of neighbours for a grid `[B, H', W', 2]`.
-    fn neighbours(&self, grid: Array, [h, w]: [usize; 2], place: &Place) -> [Vec<Tap>; 2] {
+    fn neighbours(&self, grid: Array, [h, w]: [usize; 2], place: &Placement) -> [Vec<Tap>; 2] {
         let shape = grid.shape();
         let flat = grid.reshape(&[shape[0], shape[1] * shape[2], 2]);
         let along = |axis: usize| flat.clone().part(2, axis, 1).reshape(&[shape[0], shape[1] * shape[2]]);
@@ -190,7 +190,7 @@ impl GridSample {
 }
 
 /// Positions cut to `0 ..= last`, with derivative 0 on and beyond the bounds.
-fn cut(positions: Array, last: f64, place: &Place) -> [Array; 2] {
+fn cut(positions: Array, last: f64, place: &Placement) -> [Array; 2] {
     let between = positions.above(0.0).and(positions.below(last)).mask_as_numbers(place);
     [positions.clamp(Some(0.0), Some(last)), between]
 }
@@ -218,7 +218,7 @@ impl Rule for GridSample {
         Ok(vec![b, c, height, width])
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Placement) -> Array {
         let [x, grid] = both(inputs);
         let [b, c, h, w] = [0, 1, 2, 3].map(|axis| x.shape()[axis]);
         let flat = [b, c, shape[2] * shape[3]];

@@ -17,7 +17,7 @@ use burn::backend::ir::{BaseOperationIr, ModuleOperationIr, OperationIr};
 use burn::backend::ops::ModuleOps;
 
 use super::{Keep, Lowered, Op, Recognition, Rule, Saved, both, with_leading};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
 /// Slices at the second operand's indices along `axis`.
@@ -52,7 +52,7 @@ impl Rule for Select {
         Ok(shape)
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         let [x, indices] = both(inputs);
         x.select(self.axis, indices)
     }
@@ -95,7 +95,7 @@ impl Rule for Gather {
         }
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Placement) -> Array {
         let [x, indices] = both(inputs);
         x.gather(self.axis, indices.expand_indices(shape))
     }
@@ -144,7 +144,7 @@ impl Rule for Embedding {
         }
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Placement) -> Array {
         let [matrix, indices] = both(inputs);
         Array(Dispatch::embedding(matrix.0, indices.expand_indices(&shape[..2]).0))
     }

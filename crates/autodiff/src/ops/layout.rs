@@ -18,7 +18,7 @@ use burn::backend::ir::{BaseOperationIr, NumericOperationIr, OperationIr};
 use burn::tensor::Slice as BurnSlice;
 
 use super::{Keep, Lowered, Op, Recognition, Rule, Saved, only, unary, with_leading};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
 /// Concatenation along `axis`.
@@ -96,7 +96,7 @@ impl Rule for Cat {
         Ok(shape)
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         Array::cat(inputs, self.axis)
     }
 
@@ -135,7 +135,7 @@ impl Rule for Reshape {
         }
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Placement) -> Array {
         only(inputs).reshape(shape)
     }
 
@@ -172,7 +172,7 @@ impl Rule for Permute {
         Ok(self.axes.iter().map(|&axis| inputs[0][axis]).collect())
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         only(inputs).permute(&self.axes)
     }
 
@@ -206,7 +206,7 @@ impl Rule for Flip {
         }
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         only(inputs).flip(&self.axes)
     }
 
@@ -257,7 +257,7 @@ impl Rule for Slice {
         Ok(shape)
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         let slices = self.slices(&inputs[0].shape());
         only(inputs).slice(&slices)
     }
@@ -291,7 +291,7 @@ impl Rule for Expand {
         }
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Placement) -> Array {
         only(inputs).expand(shape)
     }
 
@@ -314,7 +314,7 @@ impl Rule for Fill {
         Ok(recorded.to_vec())
     }
 
-    fn forward(&self, _: Vec<Array>, shape: &[usize], place: &Place) -> Array {
+    fn forward(&self, _: Vec<Array>, shape: &[usize], place: &Placement) -> Array {
         Array::full(shape, self.value, place)
     }
 
@@ -336,7 +336,7 @@ impl Rule for Empty {
         Ok(recorded.to_vec())
     }
 
-    fn forward(&self, _: Vec<Array>, shape: &[usize], place: &Place) -> Array {
+    fn forward(&self, _: Vec<Array>, shape: &[usize], place: &Placement) -> Array {
         Array::full(shape, f64::NAN, place)
     }
 
@@ -362,7 +362,7 @@ impl Rule for Cast {
         Ok(inputs[0].clone())
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         only(inputs)
     }
 

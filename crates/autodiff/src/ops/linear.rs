@@ -12,7 +12,7 @@ use burn::backend::ops::{FloatTensorOps, ModuleOps};
 use super::arithmetic::sum_to;
 use super::conv::fits_bias;
 use super::{Keep, Lowered, Op, Recognition, Rule, Saved, both, weighted, with_leading};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 use crate::grams::{GradientFactors, OuterSizes};
 
@@ -40,7 +40,7 @@ impl Rule for Linear {
         }
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         let bias = inputs.get(2).map(|bias| bias.0.clone());
         Array(Dispatch::linear(inputs[0].0.clone(), inputs[1].0.clone(), bias))
     }
@@ -110,7 +110,7 @@ impl Rule for Matmul {
         Ok(shape)
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         let [a, b] = both(inputs);
         a.matmul(b)
     }

@@ -17,7 +17,7 @@ use burn::backend::ops::BoolTensorOps;
 use super::arithmetic::broadcast;
 use super::mask::Relation;
 use super::{Keep, Lowered, Op, Recognition, Rule, Saved, both, only, unary, with_leading};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
 /// Whether a is in a relation to b, with broadcasts.
@@ -62,8 +62,8 @@ macro_rules! locally_constant {
                 shape(inputs)
             }
 
-            fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array {
-                let forward: fn(&Self, Vec<Array>, &[usize], &Place) -> Array = $forward;
+            fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Placement) -> Array {
+                let forward: fn(&Self, Vec<Array>, &[usize], &Placement) -> Array = $forward;
                 forward(self, inputs, shape, place)
             }
 

@@ -17,7 +17,7 @@ use burn::backend::ir::{BaseOperationIr, NumericOperationIr, OperationIr, Scalar
 
 use super::arithmetic::{broadcast, sum_to};
 use super::{Keep, Lowered, Op, Recognition, Rule, Saved, both, only, unary, where_true, with_leading};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
 /// A relation between two numbers.
@@ -62,7 +62,7 @@ impl Rule for Compare {
         Ok(inputs[0].clone())
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         let x = only(inputs);
         match self.relation {
             Relation::Above => x.above(self.bound),
@@ -96,7 +96,7 @@ impl Rule for MaskFill {
         broadcast(&inputs[0], &inputs[1])
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Placement) -> Array {
         let [x, mask] = both(inputs);
         let x = if x.shape() == shape { x } else { x.expand(shape) };
         x.fill(mask, self.value)
@@ -124,7 +124,7 @@ impl Rule for MaskWhere {
         broadcast(&broadcast(&inputs[0], &inputs[1])?, &inputs[2])
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Placement) -> Array {
         let [x, mask, other] = <[Array; 3]>::try_from(inputs)
             .unwrap_or_else(|_| unreachable!("the shape rule has seen three operands"));
         let full = |x: Array| if x.shape() == shape { x } else { x.expand(shape) };

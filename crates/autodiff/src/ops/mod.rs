@@ -48,7 +48,7 @@ use std::fmt;
 
 use burn::backend::ir::{OperationIr, TensorIr};
 
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 use crate::grams::{GradientFactors, OuterSizes};
 
@@ -112,7 +112,7 @@ pub(crate) trait Rule: fmt::Debug + fmt::Display {
 
     /// The result, of shape `shape`. Operands are owned, so that Burn can reuse their storage. They
     /// live at `place`, and a result without operands is made there.
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array;
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Placement) -> Array;
 
     /// Whether there is a pullback to the operand at `position`; without one, that operand must not
     /// depend on the input.
@@ -162,7 +162,7 @@ pub(crate) trait Rule: fmt::Debug + fmt::Display {
     fn keeps(&self, active: &[bool]) -> Vec<Keep>;
 
     /// [`Rule::forward`], with the mask or indices that the rule keeps, if any.
-    fn trace(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> (Array, Option<Array>) {
+    fn trace(&self, inputs: Vec<Array>, shape: &[usize], place: &Placement) -> (Array, Option<Array>) {
         (self.forward(inputs, shape, place), None)
     }
 
@@ -273,7 +273,7 @@ operations! {
     Extremum(reduce::Extremum) = "maximum or minimum along an axis", "g at the first extremum";
     CumSum(reduce::CumSum) = "sums of the elements up to each along an axis", "sums of g from each on";
     Sort(sort::Sort) = "elements along an axis in order, all or the first k", "g added where each came from";
-    Step(step::Step) = "sign, round, floor, ceil, trunc", "none: the derivative is 0";
+    Step(step::StepFunction) = "sign, round, floor, ceil, trunc", "none: the derivative is 0";
     Compare(mask::Compare) = "whether x > s, x >= s, x < s, x <= s, x = s, x != s: a mask", "none: the derivative is 0";
     ComparePair(logic::ComparePair) = "whether a > b, a >= b, a < b, a <= b, a = b, a != b: a mask", "none: the derivative is 0";
     Logic(logic::Logic) = "two masks as one: and, or, xor", "none: the derivative is 0";

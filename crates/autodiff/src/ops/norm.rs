@@ -17,7 +17,7 @@ use std::fmt;
 use burn::backend::ir::{BatchNormOpIr, LayerNormOpIr, ModuleOperationIr, OperationIr};
 
 use super::{Keep, Lowered, Op, Recognition, Rule, Saved, over_cotangents, weight_and_bias, weighted};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
 /// Batch normalisation in evaluation: operands x `[B, C, ...]`, gamma, beta, mean, variance `[C]`.
@@ -67,7 +67,7 @@ impl Rule for BatchNorm {
         Ok(x.clone())
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Placement) -> Array {
         let [x, gamma, beta, mean, variance] = <[Array; 5]>::try_from(inputs)
             .unwrap_or_else(|_| unreachable!("the shape rule has seen five operands"));
         let scale = self.scale(gamma, variance);
@@ -161,7 +161,7 @@ impl Rule for LayerNorm {
         }
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Placement) -> Array {
         let ([x, gamma], beta) = weight_and_bias(inputs);
         let (rank, last) = (shape.len(), shape.len() - 1);
         let [normalised, _] = self.normalised(x);

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use burn::tensor::{DType, Device, FloatDType};
 
 use super::derivatives::{OpSample, place, results, samples};
-use crate::array::Place;
+use crate::array::Placement;
 use crate::device::has_double_functions;
 
 /// The allowed difference as a multiple of the worst one measured; another processor or driver sums
@@ -65,7 +65,7 @@ fn worst_differences(device: &Device) -> BTreeMap<String, WorstDifference> {
         let expected = results(&sample, &place(FloatDType::F64));
         let refused = |dtype| dtype == DType::F64 && sample.op.is_transcendental() && !double_functions;
         for &(precision, dtype, roundoff) in types.iter().filter(|(_, dtype, _)| !refused(*dtype)) {
-            let place = Place { device: device.as_dispatch().clone(), dtype: dtype.into() };
+            let place = Placement { device: device.as_dispatch().clone(), dtype: dtype.into() };
             for ((what, expected), (_, found)) in expected.iter().zip(results(&sample, &place)) {
                 let name = format!("op.{}.{what}.{precision}", sample.op.name());
                 assert_eq!(expected.len(), found.len(), "{name}, {}", sample.label());

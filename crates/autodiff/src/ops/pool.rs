@@ -18,9 +18,9 @@ use burn::backend::ops::{ModuleOps, conv::calculate_pool_output_size};
 use burn::tensor::Device;
 
 use super::conv::dims4;
-use super::row::Row;
+use super::row::AsImage;
 use super::{Keep, Op, Recognition, Rule, Saved, fold, folded, unary, with_leading};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
 /// The maximum over windows of `[B, C, H, W]`.
@@ -61,13 +61,13 @@ pub struct AdaptiveAvgPool2d {
 }
 
 /// The maximum over windows of `[B, C, L]`.
-pub type MaxPool1d = Row<MaxPool2d>;
+pub type MaxPool1d = AsImage<MaxPool2d>;
 
 /// The mean over windows of `[B, C, L]`.
-pub type AvgPool1d = Row<AvgPool2d>;
+pub type AvgPool1d = AsImage<AvgPool2d>;
 
 /// The mean over windows that divide `[B, C, L]` into a given number.
-pub type AdaptiveAvgPool1d = Row<AdaptiveAvgPool2d>;
+pub type AdaptiveAvgPool1d = AsImage<AdaptiveAvgPool2d>;
 
 /// Shape of a pooled `[B, C, H, W]`.
 fn pooled(
@@ -117,7 +117,7 @@ impl Rule for MaxPool2d {
         pooled(&inputs[0], self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode)
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         let Self { kernel, stride, padding, dilation, ceil_mode } = *self;
         Array(Dispatch::max_pool2d(inputs[0].0.clone(), kernel, stride, padding, dilation, ceil_mode))
     }
@@ -130,7 +130,7 @@ impl Rule for MaxPool2d {
         vec![Keep::Indices]
     }
 
-    fn trace(&self, inputs: Vec<Array>, _: &[usize], place: &Place) -> (Array, Option<Array>) {
+    fn trace(&self, inputs: Vec<Array>, _: &[usize], place: &Placement) -> (Array, Option<Array>) {
         let Self { kernel, stride, padding, dilation, ceil_mode } = *self;
         let int = Device::new(place.device.clone()).settings().int_dtype;
         let pair = Dispatch::max_pool2d_with_indices(
@@ -170,7 +170,7 @@ impl Rule for AvgPool2d {
         pooled(&inputs[0], self.kernel, self.stride, self.padding, [1, 1], self.ceil_mode)
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         let Self { kernel, stride, padding, count_include_pad, ceil_mode } = *self;
         Array(Dispatch::avg_pool2d(
             inputs[0].0.clone(),
@@ -210,7 +210,7 @@ impl Rule for AdaptiveAvgPool2d {
         Ok(vec![b, c, self.output[0], self.output[1]])
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         Array(Dispatch::adaptive_avg_pool2d(inputs[0].0.clone(), self.output))
     }
 
@@ -295,11 +295,11 @@ pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
         ModuleOperationIr::AvgPool1d(pool) => {
             let (kernel, stride, padding) = ([1, pool.kernel_size], [1, pool.stride], [0, pool.padding]);
             let (count_include_pad, ceil_mode) = (pool.count_include_pad, pool.ceil_mode);
-            let rule = Row(AvgPool2d { kernel, stride, padding, count_include_pad, ceil_mode });
+            let rule = AsImage(AvgPool2d { kernel, stride, padding, count_include_pad, ceil_mode });
             unary(Op::AvgPool1d(rule), &pool.x, &pool.out)
         }
         ModuleOperationIr::AdaptiveAvgPool1d(pool) => {
-            let rule = Row(AdaptiveAvgPool2d { output: [1, pool.output_size] });
+            let rule = AsImage(AdaptiveAvgPool2d { output: [1, pool.output_size] });
             unary(Op::AdaptiveAvgPool1d(rule), &pool.x, &pool.out)
         }
         _ => None,
@@ -309,7 +309,7 @@ pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
 /// A maximum along one axis.
 fn max_row(kernel: usize, stride: usize, padding: usize, dilation: usize, ceil_mode: bool) -> MaxPool1d {
     let (kernel, stride, padding) = ([1, kernel], [1, stride], [0, padding]);
-    Row(MaxPool2d { kernel, stride, padding, dilation: [1, dilation], ceil_mode })
+    AsImage(MaxPool2d { kernel, stride, padding, dilation: [1, dilation], ceil_mode })
 }
 
 #[cfg(test)]
@@ -404,9 +404,9 @@ pub(super) mod tests {
                 let max = max_row(kernel, stride, padding, 1 + mode % 2, ceil_mode);
                 all.push(OpSample::new(Op::MaxPool1d(max), vec![spread(&x, 8)]));
                 let (kernel, stride, padding) = ([1, kernel], [1, stride], [0, padding]);
-                let mean = Row(AvgPool2d { kernel, stride, padding, count_include_pad, ceil_mode });
+                let mean = AsImage(AvgPool2d { kernel, stride, padding, count_include_pad, ceil_mode });
                 all.push(OpSample::new(Op::AvgPool1d(mean), vec![spread(&x, 8)]).linear(&[0]));
-                let adaptive = Row(AdaptiveAvgPool2d { output: [1, 1 + mode] });
+                let adaptive = AsImage(AdaptiveAvgPool2d { output: [1, 1 + mode] });
                 all.push(OpSample::new(Op::AdaptiveAvgPool1d(adaptive), vec![spread(&x, 8)]).linear(&[0]));
             }
         }

@@ -14,7 +14,7 @@ use burn::backend::ir::{NumericOperationIr, OperationIr};
 
 use super::indexing::added_at;
 use super::{Keep, Op, Recognition, Rule, Saved, only, unary, with_leading};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
 /// The sum over `axes`.
@@ -80,7 +80,7 @@ impl Rule for Sum {
         reduced(&inputs[0], &self.axes, recorded)
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Placement) -> Array {
         sum(only(inputs), &self.axes, shape)
     }
 
@@ -102,7 +102,7 @@ impl Rule for Mean {
         reduced(&inputs[0], &self.axes, recorded)
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Placement) -> Array {
         let count = count(&inputs[0].shape(), &self.axes);
         sum(only(inputs), &self.axes, shape).div_scalar(count)
     }
@@ -127,7 +127,7 @@ impl Rule for Extremum {
         reduced(&inputs[0], &[self.axis], &[])
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Placement) -> Array {
         self.trace(inputs, shape, place).0
     }
 
@@ -139,7 +139,7 @@ impl Rule for Extremum {
         vec![Keep::Indices]
     }
 
-    fn trace(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> (Array, Option<Array>) {
+    fn trace(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> (Array, Option<Array>) {
         let x = only(inputs);
         let indices = if self.smallest { x.clone().neg().argmax(self.axis) } else { x.argmax(self.axis) };
         (x.gather(self.axis, indices.clone()), Some(indices))
@@ -155,7 +155,7 @@ impl Rule for CumSum {
         reduced(&inputs[0], &[self.axis], &[]).map(|_| inputs[0].clone())
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         only(inputs).sums_along(self.axis)
     }
 

@@ -17,7 +17,7 @@ use super::norm::{BatchNorm, LayerNorm};
 use super::pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
 use super::reduce::{CumSum, Extremum, Mean, Sum};
 use super::resample::{Interpolate, Mode};
-use super::row::Row;
+use super::row::AsImage;
 use super::softmax::{LogSoftmax, Softmax, Softmin};
 use super::sort::Sort;
 use super::transposed::ConvTranspose2d;
@@ -102,7 +102,7 @@ fn transposed() -> Vec<BadInput> {
         bad_input(two(0, 0, 1), &[x, &[4, 2, 3, 3]], &[], "positive"),
         bad_input(two(1, 3, 1), &[x, &[4, 2, 3, 3]], &[], "reach"),
         bad_input(two(1, 0, 1), &[x, &[4, 2, 3, 3], &[3]], &[], "bias"),
-        bad_input(Op::ConvTranspose1d(Row(conv(1, 0, 1))), &[x, &[4, 2, 3]], &[], "three axes"),
+        bad_input(Op::ConvTranspose1d(AsImage(conv(1, 0, 1))), &[x, &[4, 2, 3]], &[], "three axes"),
         bad_input(Op::Unfold(Unfold { axis: 1, size: 4, step: 1 }), &[&[2, 3]], &[], "does not fit"),
         bad_input(Op::Unfold(Unfold { axis: 2, size: 1, step: 1 }), &[&[2, 3]], &[], "does not fit"),
         bad_input(Op::Unfold(Unfold { axis: 1, size: 1, step: 0 }), &[&[2, 3]], &[], "does not fit"),
@@ -145,9 +145,9 @@ fn volumes() -> Vec<BadInput> {
 fn rows() -> Vec<BadInput> {
     let (x, conv): (&[usize], _) = (&[1, 4, 5], |stride| Op::Conv1d(super::conv::row(stride, (0, 0), 1, 1)));
     let (kernel, stride, padding) = ([1, 6], [1, 1], [0, 0]);
-    let max = Row(MaxPool2d { kernel, stride, padding, dilation: [1, 1], ceil_mode: false });
-    let mean = Row(AvgPool2d { kernel, stride, padding, count_include_pad: true, ceil_mode: false });
-    let adaptive = |size| Op::AdaptiveAvgPool1d(Row(AdaptiveAvgPool2d { output: [1, size] }));
+    let max = AsImage(MaxPool2d { kernel, stride, padding, dilation: [1, 1], ceil_mode: false });
+    let mean = AsImage(AvgPool2d { kernel, stride, padding, count_include_pad: true, ceil_mode: false });
+    let adaptive = |size| Op::AdaptiveAvgPool1d(AsImage(AdaptiveAvgPool2d { output: [1, size] }));
     vec![
         bad_input(conv(1), &[&[1, 4, 5, 5], &[2, 4, 3]], &[], "three axes"),
         bad_input(conv(1), &[x, &[2, 4]], &[], "four axes"),

@@ -13,7 +13,7 @@ use burn::tensor::TensorData;
 
 use super::conv::dims4;
 use super::{Keep, Op, Recognition, Rule, Saved, only, unary, with_leading};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
 /// How values between pixels are computed.
@@ -89,7 +89,7 @@ impl Interpolate {
     }
 
     /// The matrix of weights from `size` pixels to `output`: `[output, size]`.
-    fn weights(&self, size: usize, output: usize, place: &Place) -> Array {
+    fn weights(&self, size: usize, output: usize, place: &Placement) -> Array {
         let mut weights = vec![0.0; output * size];
         for (i, row) in weights.chunks_exact_mut(size).enumerate() {
             self.taps(size, output, i).into_iter().for_each(|(index, weight)| row[index] += weight);
@@ -132,7 +132,7 @@ impl Rule for Interpolate {
         Ok(vec![b, c, self.output[0], self.output[1]])
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Placement) -> Array {
         let x = only(inputs);
         let [b, c, h, w] = [0, 1, 2, 3].map(|axis| x.shape()[axis]);
         let [height, width] = self.output;

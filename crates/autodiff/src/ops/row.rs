@@ -6,15 +6,15 @@
 use std::fmt;
 
 use super::{Keep, Rule, Saved, with_leading};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 use crate::grams::{GradientFactors, OuterSizes};
 
 /// A two-dimensional rule applied to images of height 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row<R>(pub R);
+pub struct AsImage<R>(pub R);
 
-impl<R: fmt::Display> fmt::Display for Row<R> {
+impl<R: fmt::Display> fmt::Display for AsImage<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "row {}", self.0)
     }
@@ -34,7 +34,7 @@ fn lifted(array: Array) -> Array {
     array.reshape(&shape)
 }
 
-impl<R: Rule> Rule for Row<R> {
+impl<R: Rule> Rule for AsImage<R> {
     fn shape(&self, inputs: &[Vec<usize>], recorded: &[usize]) -> Result<Vec<usize>, String> {
         if inputs[0].len() != 3 {
             return Err(format!("three axes are needed, found shape {:?}", inputs[0]));
@@ -44,7 +44,7 @@ impl<R: Rule> Rule for Row<R> {
         Ok(vec![shape[0], shape[1], shape[3]])
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Placement) -> Array {
         let inputs = inputs.into_iter().map(lifted).collect();
         self.0.forward(inputs, &lifted_shape(shape), place).reshape(shape)
     }
@@ -80,7 +80,7 @@ impl<R: Rule> Rule for Row<R> {
         self.0.keeps(active)
     }
 
-    fn trace(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> (Array, Option<Array>) {
+    fn trace(&self, inputs: Vec<Array>, shape: &[usize], place: &Placement) -> (Array, Option<Array>) {
         let inputs = inputs.into_iter().map(lifted).collect();
         let (output, derived) = self.0.trace(inputs, &lifted_shape(shape), place);
         (output.reshape(shape), derived)

@@ -11,7 +11,7 @@ use burn::backend::ir::{ActivationOperationIr, OperationIr};
 use burn::backend::ops::ActivationOps;
 
 use super::{Keep, Op, Recognition, Rule, Saved, only, unary, with_leading};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
 fn same_shape(inputs: &[Vec<usize>], axis: usize) -> Result<Vec<usize>, String> {
@@ -54,7 +54,7 @@ macro_rules! along_axis {
                 same_shape(inputs, self.axis)
             }
 
-            fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+            fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
                 let value: fn(Array, usize) -> Array = $value;
                 value(only(inputs), self.axis)
             }

@@ -10,7 +10,7 @@ use burn::backend::ir::{NumericOperationIr, OperationIr};
 
 use super::indexing::added_at;
 use super::{Keep, Op, Recognition, Rule, Saved, only, unary};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
 /// The first `count` elements along `axis` in order.
@@ -37,7 +37,7 @@ impl Rule for Sort {
         Ok(shape)
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Placement) -> Array {
         self.trace(inputs, shape, place).0
     }
 
@@ -49,7 +49,7 @@ impl Rule for Sort {
         vec![Keep::Indices]
     }
 
-    fn trace(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> (Array, Option<Array>) {
+    fn trace(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> (Array, Option<Array>) {
         let (values, indices) = only(inputs).sorted(self.axis, self.descending);
         match self.count {
             None => (values, Some(indices)),

@@ -9,12 +9,12 @@ use burn::backend::ir::{FloatOperationIr, NumericOperationIr, OperationIr};
 use burn::backend::ops::FloatTensorOps;
 
 use super::{Keep, Op, Recognition, Rule, Saved, only, unary, with_leading};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
 /// A function that is constant between its steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum StepFunction {
     /// -1, 0 or 1.
     Sign,
     /// The nearest whole number; halves go to the even one.
@@ -27,12 +27,12 @@ pub enum Step {
     Trunc,
 }
 
-impl Rule for Step {
+impl Rule for StepFunction {
     fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
         Ok(inputs[0].clone())
     }
 
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         let x = only(inputs);
         match self {
             Self::Sign => x.sign(),
@@ -60,7 +60,7 @@ impl Rule for Step {
     }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for StepFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Sign => "sign",
@@ -75,11 +75,11 @@ impl fmt::Display for Step {
 pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
     use FloatOperationIr as F;
     let (step, io) = match ir {
-        OperationIr::NumericFloat(_, NumericOperationIr::Sign(io)) => (Step::Sign, io),
-        OperationIr::Float(_, F::Round(io)) => (Step::Round, io),
-        OperationIr::Float(_, F::Floor(io)) => (Step::Floor, io),
-        OperationIr::Float(_, F::Ceil(io)) => (Step::Ceil, io),
-        OperationIr::Float(_, F::Trunc(io)) => (Step::Trunc, io),
+        OperationIr::NumericFloat(_, NumericOperationIr::Sign(io)) => (StepFunction::Sign, io),
+        OperationIr::Float(_, F::Round(io)) => (StepFunction::Round, io),
+        OperationIr::Float(_, F::Floor(io)) => (StepFunction::Floor, io),
+        OperationIr::Float(_, F::Ceil(io)) => (StepFunction::Ceil, io),
+        OperationIr::Float(_, F::Trunc(io)) => (StepFunction::Trunc, io),
         _ => return None,
     };
     unary(Op::Step(step), &io.input, &io.out)
@@ -94,7 +94,7 @@ pub(super) mod tests {
     use super::super::derivatives::{OpSample, array, place, spread, values};
     use super::*;
 
-    const STEPS: [Step; 5] = [Step::Sign, Step::Round, Step::Floor, Step::Ceil, Step::Trunc];
+    const STEPS: [StepFunction; 5] = [StepFunction::Sign, StepFunction::Round, StepFunction::Floor, StepFunction::Ceil, StepFunction::Trunc];
 
     pub(in super::super) fn samples() -> Vec<OpSample> {
         STEPS.map(|step| OpSample::new(Op::Step(step), vec![spread(&[2, 3], 8)]).active(&[])).to_vec()

@@ -14,9 +14,9 @@ use burn::backend::ir::{ModuleOperationIr, OperationIr};
 use burn::tensor::Slice;
 
 use super::conv::{Conv2d, dims4, fits_bias};
-use super::row::Row;
+use super::row::AsImage;
 use super::{Keep, Op, Recognition, Rule, Saved, weight_and_bias, weighted, with_leading};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
 /// Transposed convolution of `[B, C, H, W]` with a weight `[C, O / groups, KH, KW]` and an optional
@@ -37,7 +37,7 @@ pub struct ConvTranspose2d {
 
 /// Transposed convolution of `[B, C, L]` with a weight `[C, O / groups, K]` and an optional bias
 /// `[O]`.
-pub type ConvTranspose1d = Row<ConvTranspose2d>;
+pub type ConvTranspose1d = AsImage<ConvTranspose2d>;
 
 impl ConvTranspose2d {
     /// The equal convolution, for a kernel of this size.
@@ -134,7 +134,7 @@ impl Rule for ConvTranspose2d {
         self.convolution(&[kh, kw])?.shape(&self.inner_shapes(inputs), &[])
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Placement) -> Array {
         let ([x, weight], bias) = weight_and_bias(inputs);
         let kernel = weight.shape();
         let operands = [self.spread(x), self.turned(weight, self.channels(&kernel))];
@@ -206,7 +206,7 @@ pub(crate) fn lower(ir: &OperationIr) -> Recognition<'_> {
         }
         OperationIr::Module(ModuleOperationIr::ConvTranspose1d(io)) => {
             let options = &io.options;
-            let rule = Row(ConvTranspose2d {
+            let rule = AsImage(ConvTranspose2d {
                 stride: [1, options.stride[0]],
                 padding: [0, options.padding[0]],
                 padding_out: [0, options.padding_out[0]],
@@ -275,7 +275,7 @@ pub(super) mod tests {
             let (padding, padding_out) = ([0, 1], [0, stride - 1]);
             let op = ConvTranspose2d { stride: [1, stride], padding, padding_out, dilation: [1, 1], groups };
             let operands = vec![spread(&[2, 4, 5], 3), spread(&[4, 3, 3], 1_000), spread(&[3 * groups], 9)];
-            OpSample::new(Op::ConvTranspose1d(Row(op)), operands).linear(&[0, 1, 2])
+            OpSample::new(Op::ConvTranspose1d(AsImage(op)), operands).linear(&[0, 1, 2])
         };
         grid().into_iter().chain([row(1, 1), row(2, 1), row(2, 2)]).collect()
     }

@@ -9,7 +9,7 @@ use burn::backend::ir::{BaseOperationIr, OperationIr};
 use burn::tensor::TensorData;
 
 use super::{Keep, Op, Recognition, Rule, Saved, only, unary, with_leading};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
 /// Windows of `size` elements along `axis`, a `step` apart.
@@ -25,7 +25,7 @@ pub struct Unfold {
 
 impl Unfold {
     /// For each element of each of `count` windows, the index along the axis from which it comes.
-    fn sources(&self, count: usize, place: &Place) -> Array {
+    fn sources(&self, count: usize, place: &Placement) -> Array {
         let source = |i: usize| (i / self.size * self.step + i % self.size) as i64;
         let sources: Vec<_> = (0..count * self.size).map(source).collect();
         let shape = [sources.len()];
@@ -57,7 +57,7 @@ impl Rule for Unfold {
         Ok(shape)
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Placement) -> Array {
         let (x, rank) = (only(inputs), shape.len() - 1);
         let mut windows = shape[..rank].to_vec();
         windows.insert(self.axis + 1, self.size);

@@ -17,7 +17,7 @@ use super::conv::{Conv2d, fits_bias};
 use super::layout::whole;
 use super::pool::AdaptiveAvgPool2d;
 use super::{Keep, Op, Recognition, Rule, Saved, only, unary, weight_and_bias, weighted, with_leading};
-use crate::array::{Array, Place};
+use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 use crate::grams::{GradientFactors, OuterSizes};
 
@@ -70,7 +70,7 @@ impl Conv3d {
 
     /// For each tap of each of `count` results, the index of the slice of the padded depth under
     /// it.
-    fn slices(&self, count: usize, taps: usize, place: &Place) -> Array {
+    fn slices(&self, count: usize, taps: usize, place: &Placement) -> Array {
         let slice = |i: usize| (i / taps * self.stride[0] + i % taps * self.dilation[0]) as i64;
         let slices: Vec<_> = (0..count * taps).map(slice).collect();
         let shape = [slices.len()];
@@ -159,7 +159,7 @@ impl Rule for Conv3d {
         Ok(vec![b, o, deep[2], flat[2], flat[3]])
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Placement) -> Array {
         let ([x, weight], bias) = weight_and_bias(inputs);
         let kernel = weight.shape();
         let [b, o, d, h, w] = [0, 1, 2, 3, 4].map(|axis| shape[axis]);
@@ -228,7 +228,7 @@ impl Rule for AdaptiveAvgPool3d {
         Ok(with_leading(b, &with_leading(c, &self.output)))
     }
 
-    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Place) -> Array {
+    fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Placement) -> Array {
         let x = only(inputs);
         let pooled = self
             .stages(&x.shape())

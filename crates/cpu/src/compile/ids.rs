@@ -16,6 +16,8 @@
 //! Values of the graph are counted by `influence_autodiff::graph::ValueId`, slots of memory by
 //! `run::arena::SlotId`.
 
+pub(crate) use influence_autodiff::LeafId;
+
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident)*) => {
         $(
@@ -52,7 +54,4 @@ ids! {
     SegmentId
     /// Index of a [`ReverseStep`](super::program::ReverseStep).
     StepId
-    /// Index of a perturbed tensor among the graph's parameters, as `influence_autodiff` counts
-    /// them.
-    LeafId
 }

@@ -80,7 +80,7 @@ impl<T: SimdFloat> LoadedProgram<T> {
         device: &Device,
     ) -> Result<Self, NotCompiled> {
         let folded = folded(graph, device)?;
-        let compiled = compile(graph, &Constants::new(graph, &folded), &ids(leaves.places()))
+        let compiled = compile(graph, &Constants::new(graph, &folded), &leaves.ids().collect::<Vec<_>>())
             .map_err(NotCompiled::Unsupported)?;
         // A reverse pass takes K - 1 cotangents, in even blocks; Gram matrices may be asked for of
         // all K logits.
@@ -235,7 +235,7 @@ impl CpuExecutor {
     /// sample's matrices, and more samples take memory and gain nothing.
     #[must_use]
     pub fn batch(&self) -> usize {
-        if !self.leaves.places().is_empty() {
+        if !self.leaves.indices().is_empty() {
             return 1;
         }
         (2 * self.fixed_bytes().max(CACHE_BYTES) / (3 * self.sample_bytes()).max(1)).clamp(1, CPU_BATCH)
@@ -553,7 +553,7 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
             return Err(Error::InvalidArgument(format!("{count} cotangents, at most {most} at a time")));
         }
         let all = numbers::<T>(&cotangents)?;
-        let tensors = ids(tensors);
+        let tensors: Vec<LeafId> = tensors.iter().copied().map(LeafId::new).collect();
         let wanted = |tensor: LeafId| tensors.binary_search(&tensor).ok();
         let lines = lines_for(self.executor.set, count);
         let grams = vec![0.0; tensors.len() * samples * lines.pow(2)];
@@ -570,11 +570,6 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         let tensors = matrices.flat_map(|matrix| leading(matrix, lines, count)).collect();
         Ok(Grams { samples, cotangents: count, tensors, input })
     }
-}
-
-/// Indices of the graph's parameters as the compiler counts them.
-fn ids(tensors: &[usize]) -> Vec<LeafId> {
-    tensors.iter().copied().map(LeafId).collect()
 }
 
 /// `[n, V, V]` of rows `[V, n, ...]`.

@@ -99,13 +99,8 @@ impl SegmentTraces {
             self.0.get(sample).ok_or_else(|| Error::Device("a segment without a forward pass".into()))?;
         let trace =
             cell.take().ok_or_else(|| Error::Device("a segment in two reverse passes at once".into()))?;
-        let (pulled, trace) = segment.pullback(trace, cotangents, &indices(tensors))?;
+        let (pulled, trace) = segment.pullback(trace, cotangents, tensors)?;
         cell.replace(Some(trace));
         Ok(pulled)
     }
-}
-
-/// Tensors as the engine counts them.
-fn indices(tensors: &[LeafId]) -> Vec<usize> {
-    tensors.iter().map(|tensor| tensor.index()).collect()
 }

@@ -18,11 +18,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use influence_autodiff::Rows;
-use influence_manifold::{Filter, Objective, Probabilities, RowPrecision, Scalar, Tangent};
+use influence_manifold::{Filter, SampleObjective, Probabilities, RowPrecision, Scalar, Tangent};
 
 use crate::error::{Error, Result};
 use crate::linearization::Linearization;
-use crate::perturbation::Block;
+use crate::perturbation::ResolvedGroup;
 use crate::score::{Score, Setting};
 
 /// A family of perturbations of images.
@@ -184,15 +184,15 @@ impl Linearization<'_> {
         &self,
         families: &[Family],
         image: &[f64],
-        objective: &Objective,
+        objective: &SampleObjective,
         filter: &Filter,
     ) -> Result<Vec<Score>> {
         let shape = self.image_shape()?;
-        let score = |(family, block): (&Family, &Block)| {
+        let score = |(family, resolved): (&Family, &ResolvedGroup)| {
             let basis = family.basis(image, shape)?;
-            Ok(self.family(&basis, objective, filter)?.of_group(&block.name))
+            Ok(self.family(&basis, objective, filter)?.of_group(&resolved.name))
         };
-        families.iter().zip(self.scorer().blocks()).map(score).collect()
+        families.iter().zip(self.scorer().resolved_groups()).map(score).collect()
     }
 
     /// The influence of a family, from J T with the stored Jacobian: [`Score::setting`] is its most
@@ -201,7 +201,7 @@ impl Linearization<'_> {
     /// # Errors
     /// [`Error::Family`] for a basis of another shape than the images; [`Error::Measure`] as
     /// [`Linearization::score`].
-    pub fn family(&self, basis: &Basis, objective: &Objective, filter: &Filter) -> Result<Score> {
+    pub fn family(&self, basis: &Basis, objective: &SampleObjective, filter: &Filter) -> Result<Score> {
         let shape = self.shape();
         if basis.shape.as_slice() != shape {
             let reason = format!("directions of the shape {:?} for images of {shape:?}", basis.shape);

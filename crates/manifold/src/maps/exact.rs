@@ -6,7 +6,7 @@
 //! decomposition of `graded.rs`). Then N = Z^T (I - q q^T) Z and b = Z^T r. Because q^T q = 1 -
 //! P_top, the eigenvalues of I - q q^T are 1 and P_top >= 1 / K, so N loses no digits.
 
-use super::frame::{Frame, Rows};
+use super::frame::{Frame, FrameRows};
 use super::lanes::{cholesky, inverse_trace, packed, solve, trace};
 use crate::precision::{ROUNDINGS, RowPrecision};
 
@@ -17,7 +17,7 @@ pub(super) const ACCURACY: f64 = 1e-9;
 #[derive(Debug)]
 pub(super) struct FewColumns<'a> {
     frame: &'a Frame,
-    above: Rows,
+    above: FrameRows,
     precision: RowPrecision,
     /// X, overwritten by its remainder after each step: n x c.
     x: Vec<f64>,
@@ -184,7 +184,7 @@ fn row_error(taken: &[f64]) -> f64 {
     taken.iter().fold(2.0, |sum: f64, t| sum + t * t).sqrt()
 }
 
-/// Rows a and b, a != b, of a matrix of c columns; row b is mutable.
+/// FrameRows a and b, a != b, of a matrix of c columns; row b is mutable.
 fn two_rows(values: &mut [f64], c: usize, a: usize, b: usize) -> (&[f64], &mut [f64]) {
     if b < a {
         let (before, after) = values.split_at_mut(a * c);

@@ -27,12 +27,12 @@ pub(super) const MOST_CLASSES: usize = 33;
 
 /// A row-major matrix whose columns are those of J.
 #[derive(Debug)]
-pub(super) struct Rows {
+pub(super) struct FrameRows {
     pub(super) values: Vec<f64>,
     pub(super) columns: usize,
 }
 
-impl Rows {
+impl FrameRows {
     fn new(count: usize, columns: usize) -> Self {
         Self { values: vec![0.0; count * columns], columns }
     }
@@ -55,7 +55,7 @@ fn add_scaled(target: &mut [f64], factor: f64, row: &[f64]) {
 #[derive(Debug)]
 pub(super) struct Frame {
     /// R: K x p, the last row zero where differences were given.
-    rows: Rows,
+    rows: FrameRows,
     /// The number of rows that were given: K or K-1.
     given: usize,
     pub(super) scale: f64,
@@ -92,7 +92,7 @@ impl Frame {
             return None;
         }
         let scale = largest.log2().floor().exp2();
-        let mut all = Rows::new(classes, columns);
+        let mut all = FrameRows::new(classes, columns);
         all.values.iter_mut().zip(rows).for_each(|(target, x)| *target = x.to_f64() / scale);
         let others: Vec<usize> = (0..classes).filter(|k| *k != top).collect();
         let weights: Vec<f64> = others.iter().map(|&k| (0.5 * logs[k]).exp()).collect();
@@ -131,13 +131,13 @@ impl Frame {
     }
 
     /// The centred rows in the complement of 1: n x p.
-    pub(super) fn centred(&self) -> Rows {
+    pub(super) fn centred(&self) -> FrameRows {
         complement(&self.rows, &vec![1.0; self.size() + 1])
     }
 
     /// X: n x p.
-    pub(super) fn above(&self) -> Rows {
-        let mut above = Rows::new(self.size(), self.rows.columns);
+    pub(super) fn above(&self) -> FrameRows {
+        let mut above = FrameRows::new(self.size(), self.rows.columns);
         for (i, &k) in self.others.iter().enumerate() {
             let target = above.row_mut(i);
             target.copy_from_slice(self.rows.row(k));
@@ -147,7 +147,7 @@ impl Frame {
     }
 
     /// Y (n x p) and u.
-    pub(super) fn weighted(&self) -> (Rows, Vec<f64>) {
+    pub(super) fn weighted(&self) -> (FrameRows, Vec<f64>) {
         let beta = 1.0 / (1.0 + self.top_weight);
         let mut rows = self.above();
         let mut mean = vec![0.0; rows.columns];
@@ -167,10 +167,10 @@ impl Frame {
 
     /// T in the complement of its null direction with T_y appended as the last row, (n + 1) x p;
     /// and e_y in that complement, n.
-    pub(super) fn paper(&self, probabilities: &Probabilities, y: usize, epsilon: f64) -> (Rows, Vec<f64>) {
+    pub(super) fn paper(&self, probabilities: &Probabilities, y: usize, epsilon: f64) -> (FrameRows, Vec<f64>) {
         let classes = self.size() + 1;
         let (values, logs) = (probabilities.values(), probabilities.logs());
-        let mut rows = Rows::new(classes, self.rows.columns);
+        let mut rows = FrameRows::new(classes, self.rows.columns);
         let mut mean = vec![0.0; rows.columns];
         // T_k = P_k / n_k (X_k - P^T X). The predicted class's row is subtracted before the mean is
         // taken, for the reason given in `filters::deviations`.
@@ -196,7 +196,7 @@ impl Frame {
 }
 
 /// The rows in the complement of a positive vector: K x p to (K-1) x p.
-fn complement(rows: &Rows, vector: &[f64]) -> Rows {
+fn complement(rows: &FrameRows, vector: &[f64]) -> FrameRows {
     let classes = vector.len();
     let reflection = Reflection::of(vector);
     let (u, factor) = reflection.parts();
@@ -204,7 +204,7 @@ fn complement(rows: &Rows, vector: &[f64]) -> Rows {
     for (k, u) in u.iter().enumerate() {
         add_scaled(&mut dot, factor * u, rows.row(k));
     }
-    let mut below = Rows::new(classes - 1, rows.columns);
+    let mut below = FrameRows::new(classes - 1, rows.columns);
     for (k, u) in u.iter().enumerate().skip(1) {
         let target = below.row_mut(k - 1);
         target.copy_from_slice(rows.row(k));

@@ -1,14 +1,14 @@
 //! The Gram matrix of every window: the sum of the outer products of its pixels' columns.
 
 use super::Channels;
-use super::frame::Rows;
+use super::frame::FrameRows;
 use super::lanes::{LANES, Lane, map, packed};
 use super::sums::WindowSums;
 
 /// Packed m x m matrices of all windows of one half-width, stored as one plane (over windows) per
 /// matrix entry.
 #[derive(Debug)]
-pub(super) struct Grams {
+pub(super) struct WindowGrams {
     values: Vec<f64>,
     /// Length of a plane: the number of windows, rounded up to a multiple of [`LANES`].
     stride: usize,
@@ -53,9 +53,9 @@ fn add_up(
     }
 }
 
-impl Grams {
+impl WindowGrams {
     /// The inner products, per window, of the first `count` rows.
-    pub(super) fn new(rows: &Rows, count: usize, shape: [usize; 3], along: Channels, s: usize) -> Self {
+    pub(super) fn new(rows: &FrameRows, count: usize, shape: [usize; 3], along: Channels, s: usize) -> Self {
         let size: usize = map_shape(shape, along).iter().product();
         let stride = size.next_multiple_of(LANES);
         let entries = packed(count);

@@ -39,7 +39,7 @@ pub use regions::Region;
 use crate::error::{check_finite, wrong_length};
 use crate::influence::tolerance_of;
 use crate::precision::{Carrier, Noise};
-use crate::{Error, Filter, Influence, Objective, Probabilities, Scalar, Tangent, influence};
+use crate::{Error, Filter, Influence, SampleObjective, Probabilities, Scalar, Tangent, influence};
 
 /// Whether a window contains all channels of its pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -178,11 +178,11 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
     ///
     /// # Errors
     ///
-    /// No half-widths, or one repeated or too large; [`Objective::Row`], which has no windows; as
+    /// No half-widths, or one repeated or too large; [`SampleObjective::Row`], which has no windows; as
     /// [`influence`] for objective and filter.
     pub fn maps(
         &self,
-        objective: &Objective,
+        objective: &SampleObjective,
         filter: &Filter,
         half_widths: &[usize],
         channels: Channels,
@@ -215,7 +215,7 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
     /// As [`PixelTangent::maps`]; a position outside the map.
     pub fn window(
         &self,
-        objective: &Objective,
+        objective: &SampleObjective,
         filter: &Filter,
         half_width: usize,
         channels: Channels,
@@ -257,8 +257,8 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         let windows = Windows::new(Layout { shape: self.shape, channels }, half_width);
         let [most, height, width] = windows.map;
         if channel >= most || y >= height || x >= width {
-            let (place, map) = ([channel, y, x], windows.map);
-            return Err(Error::NoSuchWindow { place, map });
+            let (centre, map) = ([channel, y, x], windows.map);
+            return Err(Error::NoSuchWindow { centre, map });
         }
         let mut indices = Vec::new();
         windows.indices((channel * height + y) * width + x, &mut indices);
@@ -270,7 +270,7 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
     /// # Errors
     ///
     /// As [`influence`] for the objective, which must be a function of the probabilities.
-    pub fn gradient(&self, objective: &Objective) -> Result<Vec<f64>, Error> {
+    pub fn gradient(&self, objective: &SampleObjective) -> Result<Vec<f64>, Error> {
         let probabilities = self.checked(objective, &Filter::exact())?;
         let gradient = objective.logit_gradient(&probabilities)?;
         let gradient = gradient.ok_or_else(|| Error::NoWindows { objective: objective.to_string() })?;
@@ -298,7 +298,7 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
     /// As [`PixelTangent::maps`] and [`PixelTangent::gradient`].
     pub fn gradient_norms(
         &self,
-        objective: &Objective,
+        objective: &SampleObjective,
         half_width: usize,
         channels: Channels,
     ) -> Result<Vec<f64>, Error> {
@@ -320,9 +320,9 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
     }
 
     /// Checks logits, objective and filter, independently of the window.
-    fn checked(&self, objective: &Objective, filter: &Filter) -> Result<Probabilities, Error> {
+    fn checked(&self, objective: &SampleObjective, filter: &Filter) -> Result<Probabilities, Error> {
         filter.check_objective(objective)?;
-        if matches!(objective, Objective::Row(_)) {
+        if matches!(objective, SampleObjective::Row(_)) {
             return Err(Error::NoWindows { objective: objective.to_string() });
         }
         let probabilities = Probabilities::new(self.logits)?;
@@ -350,7 +350,7 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
     fn of_columns(
         &self,
         indices: &[usize],
-        objective: &Objective,
+        objective: &SampleObjective,
         filter: &Filter,
     ) -> Result<Influence, Error> {
         influence(self.logits, &self.tangent_of(indices)?, objective, filter)
@@ -371,7 +371,7 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         probabilities: &Probabilities,
         layout: Layout,
         s: usize,
-        objective: &Objective,
+        objective: &SampleObjective,
         filter: &Filter,
     ) -> Result<Vec<Option<(f64, usize)>>, Error> {
         if let Filter::Paper { epsilon, rank_epsilon } = *filter {
@@ -399,7 +399,7 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         found: Vec<Option<(f64, usize)>>,
         layout: Layout,
         s: usize,
-        objective: &Objective,
+        objective: &SampleObjective,
         filter: &Filter,
     ) -> Result<Map, Error> {
         let windows = Windows::new(layout, s);
@@ -434,7 +434,7 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
     }
 
     /// |w|^2.
-    fn bound(&self, objective: &Objective) -> Result<f64, Error> {
+    fn bound(&self, objective: &SampleObjective) -> Result<f64, Error> {
         let gradient = objective.logit_gradient(&Probabilities::new(self.logits)?)?;
         Ok(gradient.map_or(f64::INFINITY, |gradient| gradient.log_bound.exp()))
     }

@@ -9,7 +9,7 @@
 
 use super::eigen::SmallEigen;
 use super::frame::Frame;
-use super::grams::{Grams, window_sums};
+use super::grams::{WindowGrams, window_sums};
 use super::{Layout, Windows};
 use crate::Probabilities;
 use crate::filters::paper::{CUT_ROUNDOFFS, log_gradient_factor, null_logs};
@@ -47,7 +47,7 @@ pub(super) fn paper(
 ) -> Vec<Option<(f64, usize)>> {
     let (rows, unit) = frame.paper(probabilities, y, epsilon);
     let n = frame.size();
-    let grams = Grams::new(&rows, n + 1, layout.shape, layout.channels, s);
+    let grams = WindowGrams::new(&rows, n + 1, layout.shape, layout.channels, s);
     let mut norms = vec![0.0; Windows::new(layout, s).count()];
     window_sums(&frame.given_squares(), layout.shape, layout.channels, s, &mut norms);
     let null = null_logs(probabilities, epsilon);
@@ -68,7 +68,7 @@ pub(super) fn paper(
 impl Cut {
     fn window(
         &self,
-        grams: &Grams,
+        grams: &WindowGrams,
         at: usize,
         norm: f64,
         unit: &[f64],

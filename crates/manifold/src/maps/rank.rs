@@ -4,8 +4,8 @@
 //!
 //! The rank of a window without the certificate is decided by its own singular values.
 
-use super::frame::{Frame, Rows};
-use super::grams::{Grams, window_sums};
+use super::frame::{Frame, FrameRows};
+use super::grams::{WindowGrams, window_sums};
 use super::lanes::{LANES, cholesky, inverse_trace, packed, trace};
 use super::{Layout, Windows};
 use crate::precision::{AMBIGUOUS_FACTOR, Noise};
@@ -47,7 +47,7 @@ pub(super) fn certified(frame: &Frame, layout: Layout, s: usize, threshold: Thre
     let wide = |at: usize| windows.columns(at) >= n;
     // Windows of K-1 columns or more: M is the n x n Gram matrix of the centred rows.
     if (0..windows.count()).any(wide) {
-        let grams = Grams::new(&centred, n, layout.shape, layout.channels, s);
+        let grams = WindowGrams::new(&centred, n, layout.shape, layout.channels, s);
         let (mut matrices, mut column) = (Vec::new(), Vec::new());
         for at in (0..windows.count()).step_by(LANES) {
             grams.load(at, &mut matrices);
@@ -70,7 +70,7 @@ pub(super) fn certified(frame: &Frame, layout: Layout, s: usize, threshold: Thre
 }
 
 /// The certificate for a window of fewer than K-1 columns, from the Gram matrix of its columns.
-fn narrow(centred: &Rows, indices: &[usize], threshold: Threshold, norm: f64) -> bool {
+fn narrow(centred: &FrameRows, indices: &[usize], threshold: Threshold, norm: f64) -> bool {
     let c = indices.len();
     let mut gram = vec![[0.0]; packed(c)];
     for row in centred.values.chunks_exact(centred.columns) {

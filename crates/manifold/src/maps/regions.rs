@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Channels, PixelTangent};
 use crate::error::wrong_length;
-use crate::{Error, Filter, Influence, Objective, Scalar};
+use crate::{Error, Filter, Influence, SampleObjective, Scalar};
 
 /// The influence of all pixels with the same label.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,7 +34,7 @@ impl<T: Scalar> PixelTangent<'_, T> {
     /// objective and filter.
     pub fn regions(
         &self,
-        objective: &Objective,
+        objective: &SampleObjective,
         filter: &Filter,
         labels: &[u32],
         channels: Channels,

@@ -12,7 +12,7 @@
 
 use super::exact::ACCURACY;
 use super::frame::Frame;
-use super::grams::{Grams, window_sums};
+use super::grams::{WindowGrams, window_sums};
 use super::lanes::{LANES, Lane, cholesky, map, packed, product, solve};
 use super::{Layout, Windows};
 use crate::precision::{ROUNDINGS, RowPrecision};
@@ -27,7 +27,7 @@ pub(super) fn tikhonov(
 ) -> Vec<Option<f64>> {
     let (rows, u) = frame.weighted();
     let (n, lambda) = (frame.size(), lambda / frame.scale / frame.scale);
-    let grams = Grams::new(&rows, n, layout.shape, layout.channels, s);
+    let grams = WindowGrams::new(&rows, n, layout.shape, layout.channels, s);
     let count = Windows::new(layout, s).count();
     let mut squares = vec![0.0; count];
     window_sums(&frame.given_squares(), layout.shape, layout.channels, s, &mut squares);

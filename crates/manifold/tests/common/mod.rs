@@ -11,7 +11,7 @@ pub use golden::{Golden, golden_files};
 
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 
-use influence_manifold::{Filter, Influence, Objective, Tangent, influence};
+use influence_manifold::{Filter, Influence, SampleObjective, Tangent, influence};
 
 /// This many random cases, the same in every run.
 pub fn cases(count: u32) -> ProptestConfig {
@@ -31,11 +31,11 @@ pub fn tangent(jacobian: &Dense) -> Tangent {
 /// The influence on -log P_y by the filter written as `filter`.
 pub fn run(logits: &[f64], tangent: &Tangent, y: usize, filter: &str) -> Influence {
     let filter: Filter = filter.parse().expect("filter");
-    influence(logits, tangent, &Objective::class(y), &filter).expect("influence")
+    influence(logits, tangent, &SampleObjective::class(y), &filter).expect("influence")
 }
 
 /// The influence on any objective by the filter written as `filter`.
-pub fn measure(logits: &[f64], tangent: &Tangent, objective: &Objective, filter: &str) -> Influence {
+pub fn measure(logits: &[f64], tangent: &Tangent, objective: &SampleObjective, filter: &str) -> Influence {
     influence(logits, tangent, objective, &filter.parse().expect("filter")).expect("influence")
 }
 

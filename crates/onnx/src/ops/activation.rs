@@ -9,7 +9,7 @@ use influence_autodiff::ops::elementwise::{
 };
 use influence_autodiff::ops::mask::{Compare, MaskFill, MaskWhere, Relation};
 use influence_autodiff::ops::softmax::{LogSoftmax, Softmax};
-use influence_autodiff::ops::step::Step;
+use influence_autodiff::ops::step::StepFunction;
 
 use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
@@ -36,10 +36,10 @@ as_they_are! {
     erf => Op::Erf(Erf);
     abs => Op::Abs(Abs);
     reciprocal => Op::Recip(Recip);
-    sign => Op::Step(Step::Sign);
-    round => Op::Step(Step::Round);
-    floor => Op::Step(Step::Floor);
-    ceil => Op::Step(Step::Ceil);
+    sign => Op::Step(StepFunction::Sign);
+    round => Op::Step(StepFunction::Round);
+    floor => Op::Step(StepFunction::Floor);
+    ceil => Op::Step(StepFunction::Ceil);
 }
 
 pub(super) fn neg(call: &mut Call<'_, '_>) -> Results {

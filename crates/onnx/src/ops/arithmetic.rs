@@ -7,7 +7,7 @@ use influence_autodiff::ops::elementwise::{Clamp, Exp, Power};
 use influence_autodiff::ops::linear::Linear;
 use influence_autodiff::ops::logic::ComparePair;
 use influence_autodiff::ops::mask::{MaskWhere, Relation};
-use influence_autodiff::ops::step::Step;
+use influence_autodiff::ops::step::StepFunction;
 
 use crate::call::{Call, Results, one};
 use crate::error::Refusal;
@@ -136,7 +136,7 @@ pub(super) fn div(call: &mut Call<'_, '_>) -> Results {
 /// a - b floor(a / b), with the sign of b; with `fmod`, a - b trunc(a / b), with the sign of a.
 pub(super) fn remainder(call: &mut Call<'_, '_>) -> Results {
     let [a, b] = both(call)?;
-    let step = if call.attributes().int("fmod", 0) != 0 { Step::Trunc } else { Step::Floor };
+    let step = if call.attributes().int("fmod", 0) != 0 { StepFunction::Trunc } else { StepFunction::Floor };
     let quotient = call.emit(Op::Div(Div), &[a, b])?;
     let whole = call.emit(Op::Step(step), &[quotient])?;
     let times = call.mul(whole, b)?;

@@ -5,7 +5,7 @@ use influence_autodiff::graph::ValueId;
 use influence_autodiff::ops::Op;
 use influence_autodiff::ops::conv::Conv2d;
 use influence_autodiff::ops::layout::Slice;
-use influence_autodiff::ops::row::Row;
+use influence_autodiff::ops::row::AsImage;
 use influence_autodiff::ops::transposed::ConvTranspose2d;
 use influence_autodiff::ops::volume::Conv3d;
 
@@ -28,7 +28,7 @@ pub(super) fn conv(call: &mut Call<'_, '_>) -> Results {
     }
     let Some(axes) = lifted(&window) else { return volume(call, &window, groups, &operands) };
     let conv = Conv2d { stride: axes.stride, padding: axes.padding, dilation: axes.dilation, groups };
-    let op = if taps.len() == 1 { Op::Conv1d(Row(conv)) } else { Op::Conv2d(conv) };
+    let op = if taps.len() == 1 { Op::Conv1d(AsImage(conv)) } else { Op::Conv2d(conv) };
     one(call.emit(op, &operands)?)
 }
 
@@ -72,7 +72,7 @@ pub(super) fn transposed(call: &mut Call<'_, '_>) -> Results {
         dilation: pair(&cut.window.dilation, 1),
         groups,
     };
-    let op = if taps.len() == 1 { Op::ConvTranspose1d(Row(op)) } else { Op::ConvTranspose2d(op) };
+    let op = if taps.len() == 1 { Op::ConvTranspose1d(AsImage(op)) } else { Op::ConvTranspose2d(op) };
     let whole = call.emit(op, &operands)?;
     one(cut.apply(call, whole)?)
 }

@@ -13,7 +13,7 @@ use influence_autodiff::ops::conv::Conv2d;
 use influence_autodiff::ops::elementwise::{Abs, Power};
 use influence_autodiff::ops::pool::{AvgPool2d, MaxPool2d};
 use influence_autodiff::ops::reduce::{Extremum, Mean};
-use influence_autodiff::ops::row::Row;
+use influence_autodiff::ops::row::AsImage;
 
 use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
@@ -128,7 +128,7 @@ impl Pool {
         let shape: Vec<_> = [channels, 1].into_iter().chain(self.window.taps.iter().copied()).collect();
         let ones = call.literal(TensorData::new(vec![1.0; shape.iter().product()], shape));
         let conv = Conv2d { stride: plane.stride, padding, dilation: plane.dilation, groups: channels };
-        call.emit(if row { Op::Conv1d(Row(conv)) } else { Op::Conv2d(conv) }, &[x, ones])
+        call.emit(if row { Op::Conv1d(AsImage(conv)) } else { Op::Conv2d(conv) }, &[x, ones])
     }
 
     /// For each result, 1 / the number of elements of its window that count: those inside the
@@ -179,7 +179,7 @@ pub(super) fn max(call: &mut Call<'_, '_>) -> Results {
             None => (pool.padded(call, f64::from(f32::MIN))?, [0, 0]),
         };
         let rule = MaxPool2d { kernel, stride, padding, dilation, ceil_mode: pool.ceil };
-        let op = if pool.is_row() { Op::MaxPool1d(Row(rule)) } else { Op::MaxPool2d(rule) };
+        let op = if pool.is_row() { Op::MaxPool1d(AsImage(rule)) } else { Op::MaxPool2d(rule) };
         let result = call.emit(op, &[x])?;
         pool.counted(call, result)
     })
@@ -191,7 +191,7 @@ pub(super) fn average(call: &mut Call<'_, '_>) -> Results {
         let Plane { taps: kernel, stride, dilation, .. } = pool.plane()?;
         if let (Some(padding), [1, 1]) = (pool.even()?, dilation) {
             let rule = AvgPool2d { kernel, stride, padding, count_include_pad, ceil_mode: pool.ceil };
-            let op = if pool.is_row() { Op::AvgPool1d(Row(rule)) } else { Op::AvgPool2d(rule) };
+            let op = if pool.is_row() { Op::AvgPool1d(AsImage(rule)) } else { Op::AvgPool2d(rule) };
             let result = call.emit(op, &[pool.x])?;
             return pool.counted(call, result);
         }
