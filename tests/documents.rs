@@ -1,4 +1,5 @@
-//! The constants that docs/numerics.md names exist, with the values that its tables give.
+//! The constants that docs/numerics.md names exist, with the values that its tables give; sources
+//! and pages have the widths and lengths that CONTRIBUTING.md asks for.
 //!
 //! Tables of operations have tests of their own (crates/autodiff, crates/onnx), and so have the
 //! commands and columns of the pages (crates/cli).
@@ -7,20 +8,31 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// The right-hand sides of all constants of this name, in the whole workspace.
-type Constants = BTreeMap<String, Vec<String>>;
+/// Where each constant is defined, and its right-hand side there, in the whole workspace.
+type Constants = BTreeMap<String, Vec<(String, String)>>;
 
-/// Adds the constants of all Rust and Python files below `folder`.
-fn collect(folder: &Path, all: &mut Constants) {
+/// The constants of all Rust and Python files.
+fn constants(root: &Path) -> Constants {
+    let (mut sources, mut all) = (Vec::new(), Constants::new());
+    for folder in ["crates", "tests", "benches"] {
+        ["rs", "py"].iter().for_each(|end| files(&root.join(folder), end, &mut sources));
+    }
+    for (file, text) in &sources {
+        for (name, value) in text.lines().filter_map(constant) {
+            all.entry(name.to_owned()).or_default().push((file.clone(), value.to_owned()));
+        }
+    }
+    all
+}
+
+/// The text files below a folder, by the end of their name.
+fn files(folder: &Path, end: &str, all: &mut Vec<(String, String)>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            collect(&path, all);
-        } else if path.extension().is_some_and(|end| end == "rs" || end == "py") {
-            let text = fs::read_to_string(&path).unwrap();
-            for (name, value) in text.lines().filter_map(constant) {
-                all.entry(name.to_owned()).or_default().push(value.to_owned());
-            }
+            files(&path, end, all);
+        } else if path.extension().is_some_and(|own| own == end) {
+            all.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
         }
     }
 }
@@ -45,6 +57,12 @@ fn is_name(text: &str) -> bool {
 /// The names of constants among the `code` spans of a text.
 fn named(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2).filter(|span| is_name(span))
+}
+
+/// The folders or files that a text names: `rank.rs`, `crates/cpu`.
+fn places(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split([' ', ',', '(', ')', '`']);
+    words.filter(|word| word.contains('/') && word.len() > 1 || word.ends_with(".rs"))
 }
 
 /// The numbers in a text, as in "100 u sigma_1" (100, but not the 1 of a name).
@@ -78,25 +96,38 @@ fn numbers(text: &str) -> Vec<f64> {
 #[test]
 fn constants_are_those_of_the_code() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut all = Constants::new();
-    ["crates", "tests", "benches"].iter().for_each(|folder| collect(&root.join(folder), &mut all));
+    let all = constants(root);
     let page = fs::read_to_string(root.join("docs/numerics.md")).unwrap();
-    let mut compared = 0;
+    // A table may say in its head where its constants are, a row where its own are.
+    let (mut compared, mut head) = (0, "");
     for line in page.lines() {
         for name in named(line) {
             assert!(all.contains_key(name), "docs/numerics.md: there is no constant {name}");
         }
-        // A row of a table: names, then their values, then what they are for.
-        let Some(row) = line.strip_prefix('|') else { continue };
+        let Some(row) = line.strip_prefix('|') else {
+            head = "";
+            continue;
+        };
+        // Names, then their values, then what they are for.
         let mut cells = row.split('|');
         let (Some(names), Some(values)) = (cells.next(), cells.next()) else { continue };
+        if head.is_empty() {
+            head = names;
+        }
         let values = numbers(values);
         for name in named(names) {
-            let defined = &all[name];
-            let first = |value: &String| numbers(value).first().is_some_and(|x| values.contains(x));
+            let own: Vec<&str> = places(names).collect();
+            let places = if own.is_empty() { places(head).collect() } else { own };
+            let is_there = |file: &str| places.is_empty() || places.iter().any(|at| file.contains(at));
+            let defined = || all[name].iter().filter(|(file, _)| is_there(file));
+            let agrees =
+                |(_, value): &(String, String)| numbers(value).first().is_some_and(|x| values.contains(x));
+            let files = defined().map(|(file, _)| file.as_str()).collect::<Vec<_>>();
+            assert!(!files.is_empty(), "docs/numerics.md: there is no {name} in {places:?}");
+            // Where the page leaves open which of several constants it means, it means all.
             assert!(
-                defined.iter().any(first),
-                "docs/numerics.md gives {name} as one of {values:?}; it is {defined:?}"
+                defined().all(agrees),
+                "docs/numerics.md gives {name} as one of {values:?}, or does not say which: {files:?}"
             );
             compared += 1;
         }
@@ -113,4 +144,89 @@ fn numbers_are_read_from_text_and_code() {
     assert_eq!(constant("pub(crate) const A_B: usize = 3;"), Some(("A_B", " 3;")));
     assert_eq!(constant("TOLERANCE = 1e-3"), Some(("TOLERANCE", " 1e-3")));
     assert_eq!(constant("    let x = 3;"), None);
+    let row = " `ACCURACY`, `ROUNDOFFS` (`paper.rs`, `crates/cpu`) of 1 / K ";
+    assert_eq!(places(row).collect::<Vec<_>>(), ["paper.rs", "crates/cpu"]);
+}
+
+/// CONTRIBUTING.md: columns of prose, lines of a file, lines of a function.
+const WIDTH: usize = 100;
+const FILE_LINES: usize = 600;
+const FUNCTION_LINES: usize = 80;
+
+/// The lines of prose that are too wide, counted from 1. Tables and code are as wide as they need
+/// to be: code stands between fences or, in pages, behind four spaces. `prose` gives the prose in a
+/// line.
+fn wide<'a>(text: &'a str, prose: impl Fn(&'a str) -> Option<&'a str>) -> Vec<usize> {
+    let (mut found, mut fenced) = (Vec::new(), false);
+    for (at, line) in text.lines().enumerate() {
+        let Some(words) = prose(line) else { continue };
+        fenced ^= words.trim_start().starts_with("```");
+        if !fenced && !words.starts_with('|') && line.chars().count() > WIDTH {
+            found.push(at + 1);
+        }
+    }
+    found
+}
+
+/// The functions that are too long: their first lines, counted from 1, and their lengths. rustfmt
+/// closes a function in the column where it begins.
+fn long_functions(text: &str) -> Vec<(usize, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (first, line) in lines.iter().enumerate() {
+        let words = line.trim_start();
+        let indent = &line[..line.len() - words.len()];
+        let is_function = words.starts_with("fn ") || words.starts_with("pub") && words.contains(" fn ");
+        if is_function && !words.ends_with(';') && !words.ends_with('}') {
+            let end = lines[first..].iter().position(|line| line.strip_prefix(indent) == Some("}"));
+            found.extend(end.filter(|end| end + 1 >= FUNCTION_LINES).map(|end| (first + 1, end + 1)));
+        }
+    }
+    found
+}
+
+#[test]
+fn sources_and_pages_keep_their_widths_and_lengths() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut sources, mut pages, mut faults) = (Vec::new(), Vec::new(), Vec::new());
+    ["crates", "tests", "benches", "examples"].iter().map(|folder| root.join(folder)).for_each(|folder| {
+        files(&folder, "rs", &mut sources);
+        files(&folder, "md", &mut pages);
+    });
+    files(&root.join("docs"), "md", &mut pages);
+    for page in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"] {
+        pages.push((page.to_owned(), fs::read_to_string(root.join(page)).unwrap()));
+    }
+    let comment = |line| -> Option<&str> {
+        let words = str::trim_start(line).strip_prefix("//")?;
+        Some(words.trim_start_matches(['/', '!']).trim_start())
+    };
+    for (name, text) in &sources {
+        faults.extend(wide(text, comment).iter().map(|line| format!("{name}:{line}: wide")));
+        faults.extend(long_functions(text).iter().map(|(line, long)| format!("{name}:{line}: {long} lines")));
+        if text.lines().count() > FILE_LINES {
+            faults.push(format!("{name}: more than {FILE_LINES} lines"));
+        }
+        if !text.starts_with("//!") {
+            faults.push(format!("{name}: does not open with //!"));
+        }
+    }
+    for (name, text) in &pages {
+        let prose = |line| Some(line).filter(|line: &&str| !line.starts_with("    "));
+        faults.extend(wide(text, prose).iter().map(|line| format!("{name}:{line}: wide")));
+    }
+    assert!(sources.len() > 200 && pages.len() > 15, "{} and {} files", sources.len(), pages.len());
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn widths_and_lengths_are_seen() {
+    let words = "word ".repeat(21);
+    let text = format!("{words}\n| {words}\n```\n{words}\n```\n{words}");
+    assert_eq!(wide(&text, Some), [1, 6]);
+    let long = format!(
+        "    fn long(\n    ) {{\n{}    }}\n    fn short() {{\n    }}",
+        "        {\n        }\n".repeat(40)
+    );
+    assert_eq!(long_functions(&long), [(1, 83)]);
 }

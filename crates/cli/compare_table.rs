@@ -129,7 +129,7 @@ pub(crate) fn conclusions(
 ) -> Vec<String> {
     let [first, second] = &study.names;
     let mut said = vec![format!(
-        "D is the largest distance of the two distribution functions, AUROC the chance that a value of {second} is \
+        "D is the largest distance between the two distribution functions, AUROC the chance that a value of {second} is \
          larger than one of {first}{}.",
         if study.paired { "; rho is the rank correlation over the same images" } else { "" }
     )];

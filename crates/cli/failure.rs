@@ -49,7 +49,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::BrokenPipe => f.write_str("the reader of the output has gone"),
+            Self::BrokenPipe => f.write_str("the output pipe was closed"),
             Self::Message(message) => f.write_str(message),
             Self::Stopped { kept, .. } => write!(f, "stopped by a signal{kept}"),
         }

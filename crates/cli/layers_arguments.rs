@@ -60,7 +60,7 @@ pub(crate) enum LayerOrder {
 impl LayersArguments {
     pub(crate) fn sort(&self) -> Result<LayerOrder> {
         if self.out.top.is_some() && self.out.out.is_some() {
-            return Err(Failure::new("--top is of the table: files have all layers"));
+            return Err(Failure::new("--top applies to the table only: files have all layers"));
         }
         match self.out.sort.as_deref() {
             None | Some("depth") => Ok(LayerOrder::Depth),

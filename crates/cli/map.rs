@@ -64,7 +64,7 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
     }
     let report = ReportFile::new(arguments.report.as_deref())?;
     if report.is_some() && (arguments.check || arguments.run.shard.is_some()) {
-        return Err(Failure::new("--report is of the maps of all images: leave out --check and --shard"));
+        return Err(Failure::new("--report covers the maps of all images: leave out --check and --shard"));
     }
     match &arguments.out {
         Some(path) => folder::check(path)?,

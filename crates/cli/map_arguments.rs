@@ -104,7 +104,7 @@ impl MapArguments {
         };
         let scales: Vec<usize> = text.split(',').map(number).collect::<Result<_>>()?;
         match scales.iter().enumerate().find(|(at, scale)| scales[..*at].contains(scale)) {
-            Some((_, scale)) => Err(Failure::new(format!("--scales {text}: {scale} stands there twice"))),
+            Some((_, scale)) => Err(Failure::new(format!("--scales {text}: {scale} is listed twice"))),
             None => Ok(scales),
         }
     }

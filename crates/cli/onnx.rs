@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use influence::Graph;
-use influence_onnx::{ImportOptions, Ending, Import, Model};
+use influence_onnx::{Ending, Import, ImportOptions, Model};
 
 use crate::arguments::RunArguments;
 use crate::data::Data;
@@ -88,7 +88,7 @@ pub(crate) fn check(arguments: &RunArguments) -> Result<()> {
     ];
     match other.iter().find(|(_, given)| file && *given) {
         Some((flag, _)) => Err(Failure::new(format!(
-            "{flag} is of the networks known by name: an ONNX file has its own; leave it out"
+            "{flag} applies to built-in networks only: an ONNX file has its own; leave it out"
         ))),
         None => Ok(()),
     }

@@ -110,11 +110,10 @@ pub(crate) fn conclusions(study: &Outliers, found: &[MeasureQuality]) -> Vec<Str
             said.push("Intervals of 95 %, by 1000 resamples of the bad and of the good images.".into());
         }
         _ if study.bad.is_some() => {
-            said.push("There are no areas: of these images none, or all, are known to be bad.".into());
+            said.push("There is no AUROC: none, or all, of these images are known to be bad.".into());
         }
-        _ => said.push(
-            "A high place is a reason to look at an image, not a proof that its label is wrong.".into(),
-        ),
+        _ => said
+            .push("A high rank is a reason to look at an image, not a proof that its label is wrong.".into()),
     }
     said.push(
         "rho is the rank correlation with the odds (1 - P) / P of the label: at 1 a score puts the images in the order \

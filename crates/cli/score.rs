@@ -60,7 +60,7 @@ pub(crate) fn command(arguments: &ScoreArguments) -> Result<()> {
     }
     if report.is_some() && (direction.is_some() || arguments.run.shard.is_some()) {
         return Err(Failure::new(
-            "--report is of the scores of all images: leave out --direction and --shard",
+            "--report covers the scores of all images: leave out --direction and --shard",
         ));
     }
     let mut job = Job::new(&arguments.run, perturbation)?;

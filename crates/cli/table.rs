@@ -238,11 +238,11 @@ pub(crate) fn summary(
     }
     if still > 0 {
         say(format!(
-            "{still} have rank 0: no singular value of theirs passes the filter's cut, so the influence is 0."
+            "{still} have rank 0: none of their singular values passes the filter's cut, so the influence is 0."
         ))?;
     }
     if wrong > 0 && scoring.out.is_table() {
-        say(format!("{wrong} are predicted as another class than their label (*)."))?;
+        say(format!("{wrong} are predicted as a class other than their label (*)."))?;
     }
     if above > 0 {
         say(format!(

@@ -181,7 +181,7 @@ impl Verdict {
             }
             (rho, _) if rho >= NEARLY => "they order the images nearly as the confidence does".into(),
             (rho, _) if rho >= RELATED => "they go with the confidence, and say more than it".into(),
-            _ => "they say something else than the confidence".into(),
+            _ => "they say something other than the confidence".into(),
         }
     }
 

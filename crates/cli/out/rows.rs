@@ -32,9 +32,7 @@ impl RowDestination {
         let Some(path) = out else {
             return match format {
                 None => Ok(Self::Table),
-                Some(_) => {
-                    Err(Failure::new("--format is that of a file or pipe: add --out FILE, or --out -"))
-                }
+                Some(_) => Err(Failure::new("--format needs a file or a pipe: add --out FILE, or --out -")),
             };
         };
         if path == Path::new("-") {

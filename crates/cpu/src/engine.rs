@@ -11,17 +11,17 @@ use crate::run::{CpuExecutor, NotCompiled};
 /// Which executor runs a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Engine {
-    /// Burn's tensor operations, on the device.
+    /// Burn's tensor operations on the device.
     #[default]
     Burn,
-    /// Our own kernels on the processor, with the widest instruction set that it has unless one is
-    /// named. Operations that have no kernel run as segments on Burn's, on the device;
-    /// [`Program::engine`] says how many, and [`Program::describe`] which.
+    /// Our own kernels on the CPU, with the widest instruction set that it has unless one is named.
+    /// Operations that have no kernel run as segments on Burn's, on the device; [`Program::engine`]
+    /// says how many, and [`Program::describe`] which.
     Cpu(Option<InstructionSet>),
 }
 
 impl Engine {
-    /// The faster one for a device: our own kernels where it is the processor.
+    /// The faster engine for a device: our own kernels where it is the CPU.
     #[must_use]
     pub fn of(device: &Device) -> Self {
         if is_processor(device) { Self::Cpu(None) } else { Self::Burn }

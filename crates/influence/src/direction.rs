@@ -3,7 +3,7 @@
 
 use burn::tensor::TensorData;
 use influence_autodiff::{Precision, Rows};
-use influence_manifold::{Filter, SampleObjective, Probabilities, Scalar, influence};
+use influence_manifold::{Filter, Probabilities, SampleObjective, Scalar, influence};
 
 use crate::error::{Error, Result};
 use crate::linearization::Linearization;

@@ -64,7 +64,7 @@ pub use influence_autodiff::{
 pub use influence_cpu::{Engine, InstructionSet};
 pub use influence_manifold::{
     Baselines, Channels, Costs, Error as MeasureError, Filter, GradientFunction, Influence, Map,
-    SampleObjective, Probabilities, Region, Tail, Tangent,
+    Probabilities, Region, SampleObjective, Tail, Tangent,
 };
 pub use linearization::{Linearization, Linearizations};
 pub use objective::Objective;

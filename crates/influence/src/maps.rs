@@ -2,7 +2,7 @@
 
 use influence_autodiff::Rows;
 use influence_manifold::{
-    Channels, Error as MeasureError, Filter, Map, SampleObjective, PixelTangent, Region, Scalar,
+    Channels, Error as MeasureError, Filter, Map, PixelTangent, Region, SampleObjective, Scalar,
 };
 
 use crate::error::Result;

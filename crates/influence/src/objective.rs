@@ -4,7 +4,7 @@ use std::fmt;
 
 use burn::tensor::{Int, Tensor};
 use influence_autodiff::{Jacobian, Rows};
-use influence_manifold::{Costs, Filter, SampleObjective, Probabilities, Row};
+use influence_manifold::{Costs, Filter, Probabilities, Row, SampleObjective};
 
 use crate::error::{Error, Result, unreadable};
 use crate::gradients::Gradients;

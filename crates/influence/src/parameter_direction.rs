@@ -107,8 +107,11 @@ impl Scorer {
     /// J_t^T c for each tensor t of a group.
     fn pulled(&self, image: TensorData, cotangent: &[f64], group: usize) -> Result<Vec<DirectionTensor>> {
         let plan = self.plan();
-        let places: Vec<usize> =
-            self.resolved_groups()[group].tensors.iter().map(|&tensor| plan.leaves().indices()[tensor]).collect();
+        let places: Vec<usize> = self.resolved_groups()[group]
+            .tensors
+            .iter()
+            .map(|&tensor| plan.leaves().indices()[tensor])
+            .collect();
         let pulled = influence_autodiff::gradients(plan, &places, self.device(), image, cotangent)?;
         let tensor = |(place, data): (&usize, TensorData)| {
             let of = &plan.graph().parameters()[*place];

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use influence_autodiff::{ParameterGrams, Precision, SampleGrams};
-use influence_manifold::{Baselines, Filter, SampleObjective, RowPrecision, Tangent, influence};
+use influence_manifold::{Baselines, Filter, RowPrecision, SampleObjective, Tangent, influence};
 
 use crate::error::{Error, Result};
 use crate::objective::{Resolved, known};
@@ -101,7 +101,12 @@ impl ParameterLinearization<'_> {
     /// `J J^T` of the parameters of one group without the scale of the budget, and its tangent.
     pub(crate) fn plain(&self, group: usize) -> Result<(Vec<f64>, Tangent)> {
         let missing = || refused(format!("there is no group {group}, or it is not of parameters alone"));
-        let resolved = self.scorer.resolved_groups().get(group).filter(|resolved| !resolved.input).ok_or_else(missing)?;
+        let resolved = self
+            .scorer
+            .resolved_groups()
+            .get(group)
+            .filter(|resolved| !resolved.input)
+            .ok_or_else(missing)?;
         let tensors = resolved.tensors.iter().map(|&tensor| self.grams.tensors[tensor].as_slice());
         let gram = added(tensors).ok_or_else(missing)?;
         let tangent = tangent(&gram, self.classes.measured().len(), self.scorer.precision());
@@ -184,7 +189,9 @@ pub(crate) fn needed(scorer: &Scorer, found: &SampleGrams, objective: &Resolved)
     let mut needed = vec![false; found.tensors.len()];
     // Faulty logits are reported when the sample is scored.
     let Ok(classes) = classes_of(scorer, found, objective) else { return needed };
-    let open = |resolved: &&ResolvedGroup| resolved.moves() && !is_full(scorer, resolved, found, &classes, scorer.filter());
+    let open = |resolved: &&ResolvedGroup| {
+        resolved.moves() && !is_full(scorer, resolved, found, &classes, scorer.filter())
+    };
     for resolved in scorer.resolved_groups().iter().filter(open) {
         resolved.tensors.iter().for_each(|&tensor| needed[tensor] = true);
     }
@@ -193,7 +200,13 @@ pub(crate) fn needed(scorer: &Scorer, found: &SampleGrams, objective: &Resolved)
 
 /// Whether the exact score of a group is its bound: the group contains a free bias of the logits,
 /// or its cheap tensors together have rank K - 1 without ambiguity.
-fn is_full(scorer: &Scorer, resolved: &ResolvedGroup, found: &SampleGrams, classes: &Classes, filter: &Filter) -> bool {
+fn is_full(
+    scorer: &Scorer,
+    resolved: &ResolvedGroup,
+    found: &SampleGrams,
+    classes: &Classes,
+    filter: &Filter,
+) -> bool {
     if !matches!(filter, Filter::Exact { .. }) || !resolved.moves() {
         return false;
     }

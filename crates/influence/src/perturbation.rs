@@ -249,7 +249,10 @@ impl ResolvedGroups {
                 Budget::Absolute => 1.0,
                 Budget::Relative => tensors.iter().map(|&tensor| square_norm(graph, tensor)).sum(),
             },
-            tensors: tensors.iter().filter_map(|tensor| leaves.indices().binary_search(tensor).ok()).collect(),
+            tensors: tensors
+                .iter()
+                .filter_map(|tensor| leaves.indices().binary_search(tensor).ok())
+                .collect(),
             input,
         };
         Ok(Self { resolved_groups: groups.into_iter().map(resolved).collect(), leaves })

@@ -2,7 +2,7 @@
 
 use std::f64::consts::LN_10;
 
-use influence_manifold::{SampleObjective, Probabilities};
+use influence_manifold::{Probabilities, SampleObjective};
 
 use crate::error::Result;
 use crate::tail::Classes;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use influence_manifold::{Baselines, Filter, Influence, SampleObjective, Probabilities, Tangent, measure};
+use influence_manifold::{Baselines, Filter, Influence, Probabilities, SampleObjective, Tangent, measure};
 
 use crate::error::Result;
 use crate::tail::{Classes, MergedTail};

@@ -16,10 +16,10 @@ use crate::error::{Error, Result};
 use crate::linearization::Linearizations;
 use crate::objective::{Objective, Resolved};
 use crate::parameters::{ParameterLinearizations, cheap, needed};
-use crate::perturbation::{ResolvedGroup, ResolvedGroups, Budget, Perturbation, refused};
+use crate::perturbation::{Budget, Perturbation, ResolvedGroup, ResolvedGroups, refused};
 use crate::samples::{IntoSamples, each_sample, square_norms};
 use crate::score::Score;
-use crate::scores::{Scores, ScoreSource};
+use crate::scores::{ScoreSource, Scores};
 use crate::tail::Classes;
 
 /// Settings of a [`Scorer`], each with a default.
@@ -101,8 +101,9 @@ impl ScorerBuilder {
     /// Skips the comparison of the engine with the model; every report shows the reason beside the
     /// engine.
     ///
-    /// By default, [`compile`](Self::compile) runs the model's own forward function at six
-    /// synthetic samples on its own device, and fails if the engine's logits differ.
+    /// By default, [`compile`](Self::compile) runs the model's own forward function on five
+    /// synthetic samples, and once more on one of them by itself, on the model's own device, and
+    /// fails if the engine's logits differ.
     #[must_use]
     pub fn unchecked(mut self, reason: impl Into<String>) -> Self {
         self.check = Check::Off(reason.into());
@@ -168,7 +169,8 @@ impl ScorerBuilder {
                 "a relative budget is one of parameters: perturb parameters, or leave it out".into(),
             ));
         }
-        let ResolvedGroups { resolved_groups, leaves } = ResolvedGroups::new(&self.perturbation, self.budget, &graph)?;
+        let ResolvedGroups { resolved_groups, leaves } =
+            ResolvedGroups::new(&self.perturbation, self.budget, &graph)?;
         let program = engine.load(graph, leaves, &device, &options)?;
         let engine = program.engine().into();
         let Self { perturbation, budget, tail, .. } = self;
@@ -347,7 +349,7 @@ impl Scorer {
         let rows = objectives.iter().any(|objective| matches!(objective, Resolved::Row(..)));
         if rows && self.perturbation != Perturbation::Input {
             return Err(refused(format!(
-                "an objective that is given by its gradient in the input says nothing of {}: give one of the probabilities or the logits",
+                "an objective that is given by its gradient in the input is not defined for {}: give one of the probabilities or the logits",
                 self.perturbation
             )));
         }
@@ -468,7 +470,8 @@ impl Scorer {
         if objectives.is_empty() {
             return Err(Error::NoSamples);
         }
-        let scaled = self.budget == Budget::Relative && self.resolved_groups.iter().any(|resolved| resolved.input);
+        let scaled =
+            self.budget == Budget::Relative && self.resolved_groups.iter().any(|resolved| resolved.input);
         let scales = if scaled { square_norms(&images) } else { Vec::new() };
         let mut grams = self.program.grams(images)?;
         if self.combines(objectives) {

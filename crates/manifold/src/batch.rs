@@ -8,7 +8,7 @@
 use burn::tensor::{DType, Tensor, TensorData, Transaction, f16};
 
 use crate::error::wrong_length;
-use crate::{Baselines, Error, Filter, Influence, SampleObjective, RowPrecision, Tangent};
+use crate::{Baselines, Error, Filter, Influence, RowPrecision, SampleObjective, Tangent};
 
 /// Tangent data of a batch.
 #[derive(Debug, Clone)]

@@ -81,7 +81,7 @@ pub enum Error {
         classes: usize,
     },
     /// Logits and tangent data, or two blocks of tangent data, have different numbers of classes.
-    #[error("{what} of {found} classes beside tangent data of {expected}")]
+    #[error("{what}: {found} classes, but the tangent data has {expected}")]
     ClassMismatch {
         /// The argument that differs.
         what: &'static str,
@@ -211,7 +211,7 @@ pub enum Error {
     #[error("the list of half-widths is empty: give at least one, 0 for single pixels")]
     NoHalfWidths,
     /// A half-width twice in a list.
-    #[error("the half-width {half_width} stands twice in the list: give each once")]
+    #[error("the half-width {half_width} is listed twice: give each once")]
     RepeatedHalfWidth {
         /// The half-width.
         half_width: usize,

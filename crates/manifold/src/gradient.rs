@@ -8,7 +8,7 @@
 //! sample E g rounds to g_top.
 
 use crate::row::Row;
-use crate::{Error, SampleObjective, Probabilities, RowPrecision, Tangent};
+use crate::{Error, Probabilities, RowPrecision, SampleObjective, Tangent};
 
 /// Largest |sum_k dh_k| / sum_k |dh_k| that counts as zero: above the rounding of sums over many
 /// classes in `f64`, and far below any real dependence on a common shift.
@@ -192,7 +192,11 @@ impl CommonShift {
 impl Gradient {
     /// The gradient of h(z) with sum_k dh_k = s not zero: e = s J^T 1 / K is the contribution of a
     /// common shift of the logits.
-    pub(crate) fn of_logits(tangent: &Tangent, dh: &[f64], objective: &SampleObjective) -> Result<Self, Error> {
+    pub(crate) fn of_logits(
+        tangent: &Tangent,
+        dh: &[f64],
+        objective: &SampleObjective,
+    ) -> Result<Self, Error> {
         let sum: f64 = dh.iter().sum();
         let common =
             tangent.common().ok_or_else(|| Error::CommonShift { objective: objective.to_string(), sum })?;

@@ -11,7 +11,7 @@
 
 use crate::filters::{Outcome, exact::exact, paper::paper, tikhonov::tikhonov};
 use crate::gradient::Gradient;
-use crate::{Baselines, Error, Filter, SampleObjective, Probabilities, Scalar, Tangent, error, spectrum};
+use crate::{Baselines, Error, Filter, Probabilities, SampleObjective, Scalar, Tangent, error, spectrum};
 
 /// Largest |ln c| of a coefficient that is returned as a plain number: e^709 is the end of the
 /// range of `f64`.
@@ -121,7 +121,11 @@ pub(crate) struct Measurement<'a> {
 }
 
 impl<'a> Measurement<'a> {
-    pub(crate) fn new(logits: &[f64], tangent: &'a Tangent, objective: &'a SampleObjective) -> Result<Self, Error> {
+    pub(crate) fn new(
+        logits: &[f64],
+        tangent: &'a Tangent,
+        objective: &'a SampleObjective,
+    ) -> Result<Self, Error> {
         let probabilities = probabilities_of(logits, tangent)?;
         let gradient = objective.gradient(&probabilities, tangent)?;
         let spectrum = spectrum::eigenvalues(&probabilities, tangent)?;

@@ -2,16 +2,26 @@
 //!
 //! | objective | f | gradient |
 //! |---|---|---|
-//! | [`NegLogProbability`](SampleObjective::NegLogProbability), [`Predicted`](SampleObjective::Predicted) | -ln P_y | dh = P - e_y |
-//! | [`Entropy`](SampleObjective::Entropy) | H = - sum_k P_k ln P_k | dh_k = -P_k (ln P_k + H) |
-//! | [`Margin`](SampleObjective::Margin), [`MarginOf`](SampleObjective::MarginOf) | z_y - z_j, j the likeliest other class | dh = e_y - e_j |
-//! | [`ExpectedCost`](SampleObjective::ExpectedCost) | E c = sum_k P_k c_k | dh_k = P_k (c_k - E c) |
-//! | [`Probabilities`](SampleObjective::Probabilities) | g(P) | dh_k = P_k (g_k - E g), g_k = dg / dP_k |
-//! | [`Logits`](SampleObjective::Logits) | h(z) | dh, as the function gives it |
-//! | [`Row`](SampleObjective::Row) | anything | the row df itself |
+//! | [`NegLogProbability`], [`Predicted`] | -ln P_y | dh = P - e_y |
+//! | [`Entropy`] | H = - sum_k P_k ln P_k | dh_k = -P_k (ln P_k + H) |
+//! | [`Margin`], [`MarginOf`] | z_y - z_j, j the likeliest other class | dh = e_y - e_j |
+//! | [`ExpectedCost`] | E c = sum_k P_k c_k | dh_k = P_k (c_k - E c) |
+//! | [`Probabilities`] | g(P) | dh_k = P_k (g_k - E g), g_k = dg / dP_k |
+//! | [`Logits`] | h(z) | dh, as the function gives it |
+//! | [`Row`] | anything | the row df itself |
 //!
 //! All but the last two are functions of the probabilities: sum_k dh_k = 0, and |w|^2 bounds the
 //! measure.
+//!
+//! [`NegLogProbability`]: SampleObjective::NegLogProbability
+//! [`Predicted`]: SampleObjective::Predicted
+//! [`Entropy`]: SampleObjective::Entropy
+//! [`Margin`]: SampleObjective::Margin
+//! [`MarginOf`]: SampleObjective::MarginOf
+//! [`ExpectedCost`]: SampleObjective::ExpectedCost
+//! [`Probabilities`]: SampleObjective::Probabilities
+//! [`Logits`]: SampleObjective::Logits
+//! [`Row`]: SampleObjective::Row
 
 use std::fmt;
 

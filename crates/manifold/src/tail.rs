@@ -18,7 +18,7 @@ use std::borrow::Cow;
 
 use crate::error::wrong_length;
 use crate::filters::log_add;
-use crate::{Error, SampleObjective, Probabilities};
+use crate::{Error, Probabilities, SampleObjective};
 
 /// Which classes of one sample are merged into one.
 ///
@@ -174,11 +174,15 @@ impl Tail {
         match objective {
             // Named explicitly: the merged class may be likelier than any kept one, and must not
             // count as predicted.
-            SampleObjective::Predicted => kept(self.predicted()).map(|class| Cow::Owned(SampleObjective::class(class))),
+            SampleObjective::Predicted => {
+                kept(self.predicted()).map(|class| Cow::Owned(SampleObjective::class(class)))
+            }
             SampleObjective::NegLogProbability { class } => {
                 kept(*class).map(|class| Cow::Owned(SampleObjective::class(class)))
             }
-            SampleObjective::Margin => kept(self.predicted()).map(|class| Cow::Owned(SampleObjective::margin_of(class))),
+            SampleObjective::Margin => {
+                kept(self.predicted()).map(|class| Cow::Owned(SampleObjective::margin_of(class)))
+            }
             SampleObjective::MarginOf { class } => {
                 kept(*class).map(|class| Cow::Owned(SampleObjective::margin_of(class)))
             }

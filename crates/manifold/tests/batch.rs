@@ -6,7 +6,7 @@ mod common;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use common::Random;
 use influence_manifold::batch::{self, BatchTangent};
-use influence_manifold::{Error, Filter, SampleObjective, RowPrecision, Tangent};
+use influence_manifold::{Error, Filter, RowPrecision, SampleObjective, Tangent};
 
 const SAMPLES: usize = 3;
 const CLASSES: usize = 4;
@@ -28,7 +28,11 @@ fn batch() -> Batch {
     let mut draw =
         |n: usize| random.vector(n, 2.0).iter().map(|x| (x * 64.0).round() / 64.0).collect::<Vec<f64>>();
     let (logits, rows) = (draw(SAMPLES * CLASSES), draw(SAMPLES * CLASSES * COLUMNS));
-    Batch { logits, rows, objectives: vec![SampleObjective::class(2), SampleObjective::Predicted, SampleObjective::class(0)] }
+    Batch {
+        logits,
+        rows,
+        objectives: vec![SampleObjective::class(2), SampleObjective::Predicted, SampleObjective::class(0)],
+    }
 }
 
 impl Batch {

@@ -6,7 +6,7 @@ mod common;
 use common::{
     Dense, Random, assert_close, close, fisher, gradient, pseudo_inverse_quadratic, run, softmax, tangent,
 };
-use influence_manifold::{SampleObjective, Probabilities, RowPrecision, Tangent, baselines};
+use influence_manifold::{Probabilities, RowPrecision, SampleObjective, Tangent, baselines};
 use proptest::prelude::*;
 
 const CLOSED: f64 = 1e-10;
@@ -89,7 +89,8 @@ fn nothing_moves_where_the_jacobian_is_zero() {
             assert_eq!((found.value, found.log10, found.rank, found.reach), (0.0, None, 0, 0.0), "{filter}");
             assert!(!found.ambiguous && found.spectrum == [0.0; 4] && found.coefficients == [0.0; 4]);
         }
-        let measures = baselines(&[1.0, 2.0, 3.0, 4.0], &tangent, &SampleObjective::Predicted).expect("baselines");
+        let measures =
+            baselines(&[1.0, 2.0, 3.0, 4.0], &tangent, &SampleObjective::Predicted).expect("baselines");
         assert_eq!(
             (measures.jacobian_norm, measures.fisher_norm, measures.fisher_trace),
             (Some(0.0), Some(0.0), Some(0.0))
@@ -123,8 +124,10 @@ fn damping_lies_between_the_influence_and_the_gradient() {
     let jacobian = random.planted(5, 7, 3);
     let (logits, tangent) = (random.vector(5, 3.0), tangent(&jacobian));
     let exact = run(&logits, &tangent, 1, "exact").value;
-    let norm =
-        baselines(&logits, &tangent, &SampleObjective::class(1)).expect("baselines").jacobian_norm.expect("known");
+    let norm = baselines(&logits, &tangent, &SampleObjective::class(1))
+        .expect("baselines")
+        .jacobian_norm
+        .expect("known");
     assert_close(run(&logits, &tangent, 1, "tikhonov:1e-14").value, exact, CLOSED);
     assert_close(run(&logits, &tangent, 1, "tikhonov:1e14").value * 1e14, norm * norm, CLOSED);
     let steps: Vec<f64> =

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Random, tangent};
 use influence_manifold::{
-    Error, Filter, SampleObjective, Probabilities, Row, RowPrecision, Tangent, baselines, influence,
+    Error, Filter, Probabilities, Row, RowPrecision, SampleObjective, Tangent, baselines, influence,
 };
 use proptest::prelude::*;
 

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Dense, Random, assert_close, close, fisher, run, tangent};
-use influence_manifold::{Filter, Influence, SampleObjective, RowPrecision, Tangent, influence};
+use influence_manifold::{Filter, Influence, RowPrecision, SampleObjective, Tangent, influence};
 use proptest::prelude::*;
 
 const CLASSES: usize = 6;

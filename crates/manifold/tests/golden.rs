@@ -9,7 +9,7 @@ mod common;
 
 use common::{Golden, golden_files};
 use influence_manifold::{
-    Baselines, Filter, Influence, SampleObjective, RowPrecision, Tangent, baselines, influence,
+    Baselines, Filter, Influence, RowPrecision, SampleObjective, Tangent, baselines, influence,
 };
 
 /// The files computed 1 - P by subtraction in float64, which leaves an error of up to 3.5e-9.
@@ -252,8 +252,9 @@ fn map_point(golden: &Golden, i: usize, at: (usize, usize), worst: &mut Worst) {
     };
     for s in 0..2 {
         let name = format!("map_exact_joint_scale{s}");
-        let exact = influence(logits, &tangent(0..shape[0], s), &SampleObjective::Predicted, &Filter::default())
-            .expect("fi");
+        let exact =
+            influence(logits, &tangent(0..shape[0], s), &SampleObjective::Predicted, &Filter::default())
+                .expect("fi");
         let place = y * shape[2] + x;
         worst.record(&name, exact.value, golden.sample(&name, i)[place]);
         let rank = golden.sample_integers(&format!("rank_{name}"), i)[place];

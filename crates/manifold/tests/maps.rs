@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Golden, Random, golden_files};
-use influence_manifold::{Channels, Error, Filter, Map, SampleObjective, PixelTangent, Probabilities};
+use influence_manifold::{Channels, Error, Filter, Map, PixelTangent, Probabilities, SampleObjective};
 
 /// Tolerance against the golden maps.
 const GOLDEN: f64 = 1e-7;
@@ -115,8 +115,12 @@ fn every_window_is_that_of_its_own_columns() {
         let logits = random.vector(classes, gap);
         let pixels = PixelTangent::new(&logits, &rows, shape).expect("sound");
         let in_f32 = PixelTangent::new(&logits, &single, shape).expect("sound");
-        let objectives =
-            [SampleObjective::Predicted, SampleObjective::class(classes - 1), SampleObjective::Entropy, SampleObjective::Margin];
+        let objectives = [
+            SampleObjective::Predicted,
+            SampleObjective::class(classes - 1),
+            SampleObjective::Entropy,
+            SampleObjective::Margin,
+        ];
         for objective in objectives {
             for filter in ["exact", "tikhonov:1e-2", "tikhonov:1", "tikhonov:1e4"] {
                 check(&pixels, &objective, filter, TWIN);
@@ -156,11 +160,18 @@ fn maps_of_trained_networks_are_those_of_the_reference_route() {
         for filter in ["exact", "tikhonov:1", "tikhonov:1e4"] {
             let filter: Filter = filter.parse().expect("a filter");
             for channels in [Channels::Joint, Channels::Separate] {
-                for map in pixels.maps(&SampleObjective::Predicted, &filter, &[0, 1, 3], channels).expect("maps") {
+                for map in
+                    pixels.maps(&SampleObjective::Predicted, &filter, &[0, 1, 3], channels).expect("maps")
+                {
                     for at in (0..map.values.len()).step_by(53) {
                         let place = [at / shape[1] / shape[2], at / shape[2] % shape[1], at % shape[2]];
-                        let twin =
-                            pixels.window(&SampleObjective::Predicted, &filter, map.half_width, channels, place);
+                        let twin = pixels.window(
+                            &SampleObjective::Predicted,
+                            &filter,
+                            map.half_width,
+                            channels,
+                            place,
+                        );
                         let twin = twin.expect("a window");
                         let relative = (map.values[at] - twin.value).abs() / twin.value;
                         assert!(relative <= TWIN, "{name} {filter} {channels:?} {place:?} {relative:e}");
@@ -184,8 +195,10 @@ fn regions_hold_the_columns_of_their_labels() {
     let labels: Vec<u32> = (0..20).map(|at| if inside(at) { 7 } else { u32::from(at == 0) }).collect();
     for (channels, place) in [(Channels::Joint, [0, 2, 3]), (Channels::Separate, [1, 2, 3])] {
         let filter = Filter::exact();
-        let regions = pixels.regions(&SampleObjective::Predicted, &filter, &labels, channels).expect("regions");
-        let window = pixels.window(&SampleObjective::Predicted, &filter, 1, channels, place).expect("a window");
+        let regions =
+            pixels.regions(&SampleObjective::Predicted, &filter, &labels, channels).expect("regions");
+        let window =
+            pixels.window(&SampleObjective::Predicted, &filter, 1, channels, place).expect("a window");
         let region = regions.iter().rev().find(|region| region.label == 7).expect("the label");
         assert_eq!(region.influence, window);
         assert_eq!(region.pixels, 9);
@@ -224,8 +237,9 @@ fn gradients_and_their_norms_are_those_of_the_columns() {
 fn what_has_no_map_is_refused() {
     let (rows, logits) = (vec![1.0; 2 * 20], [0.0, 1.0, 2.0]);
     let pixels = PixelTangent::new(&logits, &rows, [1, 4, 5]).expect("sound");
-    let maps =
-        |scales: &[usize]| pixels.maps(&SampleObjective::Predicted, &Filter::exact(), scales, Channels::Joint);
+    let maps = |scales: &[usize]| {
+        pixels.maps(&SampleObjective::Predicted, &Filter::exact(), scales, Channels::Joint)
+    };
     assert!(matches!(maps(&[]), Err(Error::NoHalfWidths)));
     assert!(matches!(maps(&[1, 0, 1]), Err(Error::RepeatedHalfWidth { half_width: 1 })));
     assert!(maps(&[2]).is_ok(), "5 x 5 pixels are not larger than 4 x 5");

@@ -6,7 +6,7 @@ mod common;
 use common::{
     Dense, Random, assert_close, close, fisher, measure, pseudo_inverse_quadratic, run, softmax, tangent,
 };
-use influence_manifold::{Error, Filter, SampleObjective, Row, RowPrecision, Tangent, baselines, influence};
+use influence_manifold::{Error, Filter, Row, RowPrecision, SampleObjective, Tangent, baselines, influence};
 use proptest::prelude::*;
 
 const CLASSES: usize = 6;
@@ -58,7 +58,11 @@ fn difference(a: usize, b: usize) -> Vec<f64> {
 fn known() -> Vec<Known> {
     let square = |z: &[f64]| (0..CLASSES).map(|k| (z[0] - z[1]) * difference(0, 1)[k]).collect::<Vec<_>>();
     vec![
-        Known { objective: SampleObjective::Entropy, h: entropy, dh: |z| through_probabilities(z, |_, p| -p.ln()) },
+        Known {
+            objective: SampleObjective::Entropy,
+            h: entropy,
+            dh: |z| through_probabilities(z, |_, p| -p.ln()),
+        },
         Known {
             objective: SampleObjective::Margin,
             h: |z| z[largest(z, None)] - z[largest(z, Some(largest(z, None)))],
@@ -75,7 +79,9 @@ fn known() -> Vec<Known> {
             dh: |z| through_probabilities(z, |k, _| COSTS[k]),
         },
         Known {
-            objective: SampleObjective::probabilities("gini", |p| p.values().iter().map(|p| -2.0 * p).collect()),
+            objective: SampleObjective::probabilities("gini", |p| {
+                p.values().iter().map(|p| -2.0 * p).collect()
+            }),
             h: |z| 1.0 - softmax(z).iter().map(|p| p * p).sum::<f64>(),
             dh: |z| through_probabilities(z, |_, p| -2.0 * p),
         },
@@ -373,7 +379,8 @@ fn one_objective_by_every_route() {
         let plain = |p: &[f64]| (0..CLASSES).map(|k| p[k] - f64::from(u8::from(k == 1))).collect::<Vec<_>>();
         let df = jacobian.transpose().apply(&plain(&softmax(&logits)));
         let through_z = SampleObjective::logits("z", move |p| plain(&p.values()));
-        let row = Row::from_rows(&jacobian.values, CLASSES, COLUMNS, &df).map(SampleObjective::Row).expect("row");
+        let row =
+            Row::from_rows(&jacobian.values, CLASSES, COLUMNS, &df).map(SampleObjective::Row).expect("row");
         for filter in ["exact", "tikhonov:0.3"] {
             let expected = run(&logits, &tangent, 1, filter);
             for objective in [&through_p, &through_z, &row] {
@@ -389,7 +396,8 @@ fn one_objective_by_every_route() {
 fn rows_that_the_distribution_never_sees() {
     // The logits depend on the first coordinate only, f on the second only.
     let jacobian = Dense::new(2, 2, vec![1.0, 0.0, -1.0, 0.0]);
-    let row = |df: [f64; 2]| Row::from_rows(&jacobian.values, 2, 2, &df).map(SampleObjective::Row).expect("row");
+    let row =
+        |df: [f64; 2]| Row::from_rows(&jacobian.values, 2, 2, &df).map(SampleObjective::Row).expect("row");
     let found = measure(&[0.0, 0.0], &tangent(&jacobian), &row([0.0, 3.0]), "exact");
     assert_eq!((found.value, found.log10), (0.0, None));
     assert_close(found.outside, 9.0, ROUNDING);
@@ -428,14 +436,20 @@ fn what_cannot_be_measured_is_refused_with_the_remedy() {
         refused(&function(vec![0.0, f64::NAN, 0.0]), &exact),
         Error::NonFinite { index: 1, .. }
     ));
-    assert!(matches!(SampleObjective::expected_cost([0.0, f64::INFINITY]), Err(Error::NonFinite { index: 1, .. })));
+    assert!(matches!(
+        SampleObjective::expected_cost([0.0, f64::INFINITY]),
+        Err(Error::NonFinite { index: 1, .. })
+    ));
     assert!(matches!(SampleObjective::expected_cost([f64::MAX, f64::MIN]), Err(Error::NonFinite { .. })));
     let short = SampleObjective::expected_cost([1.0, 2.0]).expect("costs");
     assert!(matches!(
         refused(&short, &exact),
         Error::WrongLength { what: "the list of costs", found: 2, .. }
     ));
-    assert!(matches!(refused(&SampleObjective::margin_of(3), &exact), Error::ClassOutOfRange { class: 3, .. }));
+    assert!(matches!(
+        refused(&SampleObjective::margin_of(3), &exact),
+        Error::ClassOutOfRange { class: 3, .. }
+    ));
     let differences = Tangent::from_rows(&[1.0, 2.0], 3, 1).expect("tangent");
     let shifted =
         influence(&logits, &differences, &function(vec![0.0, 1.0, 0.0]), &exact).expect_err("refused");

@@ -5,7 +5,8 @@ mod common;
 
 use common::{Dense, Random, assert_close, close, fisher, gradient, measure, run, tangent};
 use influence_manifold::{
-    Channels, Error, Filter, SampleObjective, PixelTangent, Probabilities, Tangent, influence, measure as both,
+    Channels, Error, Filter, PixelTangent, Probabilities, SampleObjective, Tangent, influence,
+    measure as both,
 };
 
 /// The value and `ambiguous` of the only pixel of an image.
@@ -282,14 +283,16 @@ fn windows_tell_what_lies_outside() {
     let mut random = Random(46);
     let (rows, logits) = (random.matrix(4, 9), random.vector(4, 1.0));
     let pixels = PixelTangent::new(&logits, &rows.values, [1, 3, 3]).expect("pixels");
-    let logit = SampleObjective::logits("z_2", |p| (0..p.classes()).map(|k| f64::from(u8::from(k == 2))).collect());
+    let logit =
+        SampleObjective::logits("z_2", |p| (0..p.classes()).map(|k| f64::from(u8::from(k == 2))).collect());
     let map = &pixels.maps(&logit, &Filter::exact(), &[1], Channels::Joint).expect("maps")[0];
     for (at, outside) in map.outside.iter().enumerate() {
         let own = pixels.window(&logit, &Filter::exact(), 1, Channels::Joint, [0, at / 3, at % 3]);
         assert_eq!(*outside, own.expect("a window").outside);
     }
     assert!(map.outside.iter().any(|outside| *outside > 0.0), "{:?}", map.outside);
-    let map = &pixels.maps(&SampleObjective::class(1), &Filter::exact(), &[0], Channels::Joint).expect("maps")[0];
+    let map =
+        &pixels.maps(&SampleObjective::class(1), &Filter::exact(), &[0], Channels::Joint).expect("maps")[0];
     assert_eq!(map.outside, [0.0; 9]);
 }
 

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use influence_manifold::{Filter, SampleObjective, Probabilities, RowPrecision, Tangent, baselines, influence};
+use influence_manifold::{
+    Filter, Probabilities, RowPrecision, SampleObjective, Tangent, baselines, influence,
+};
 
 const REFERENCE: &str = include_str!("reference/planted.csv");
 /// Absolute error of log10 of the influence, i.e. its relative error divided by ln 10.
@@ -151,7 +153,8 @@ fn lesser_data_are_right_or_ambiguous() {
         ];
         for (i, (name, tangent, tolerance)) in routes.into_iter().enumerate() {
             let tangent = tangent.expect("tangent");
-            let found = influence(&case.logits, &tangent, &SampleObjective::class(case.y), &Filter::default());
+            let found =
+                influence(&case.logits, &tangent, &SampleObjective::class(case.y), &Filter::default());
             let found = found.expect("influence");
             if !found.ambiguous {
                 clear[i] += 1;
@@ -172,8 +175,8 @@ fn damped_influence_meets_the_multi_precision_values() {
         let tangent = Tangent::from_rows(&planted.rows, planted.classes, planted.columns).expect("tangent");
         for filter in ["tikhonov:1e-6", "tikhonov:1", "tikhonov:1e3"] {
             let parsed = filter.parse().expect("filter");
-            let found =
-                influence(&case.logits, &tangent, &SampleObjective::class(case.y), &parsed).expect("influence");
+            let found = influence(&case.logits, &tangent, &SampleObjective::class(case.y), &parsed)
+                .expect("influence");
             assert_eq!(found.rank, planted.rank, "{}", case.name);
             assert!(!found.ambiguous, "{}", case.name);
             worst.record("tikhonov", &case, found.value, case.value(filter), TIKHONOV);
@@ -191,8 +194,8 @@ fn the_authors_numerics_meet_the_multi_precision_values() {
             let Some(text) = case.values.get(filter) else { continue };
             let (value, rank) = text.split_once(' ').expect("value and rank");
             let parsed = filter.parse().expect("filter");
-            let found =
-                influence(&case.logits, &tangent, &SampleObjective::class(case.y), &parsed).expect("influence");
+            let found = influence(&case.logits, &tangent, &SampleObjective::class(case.y), &parsed)
+                .expect("influence");
             assert_eq!(found.rank.to_string(), rank, "{} {filter}", case.name);
             worst.record("paper", &case, found.value, value.parse().expect("a number"), PAPER);
         }

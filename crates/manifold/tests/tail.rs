@@ -3,7 +3,7 @@
 mod common;
 
 use common::Random;
-use influence_manifold::{Error, Filter, SampleObjective, Probabilities, Tail, Tangent, influence};
+use influence_manifold::{Error, Filter, Probabilities, SampleObjective, Tail, Tangent, influence};
 
 const CLASSES: usize = 40;
 
@@ -73,9 +73,12 @@ fn the_measure_over_all_classes_lies_between_the_bounds() {
         // Fewer and more columns than classes.
         let case = Case::new(&mut random, if round % 2 == 0 { 6 } else { 90 });
         let predicted = Probabilities::new(&case.logits).expect("finite").predicted();
-        for objective in
-            [SampleObjective::class(7), SampleObjective::Predicted, SampleObjective::margin_of(predicted), SampleObjective::Margin]
-        {
+        for objective in [
+            SampleObjective::class(7),
+            SampleObjective::Predicted,
+            SampleObjective::margin_of(predicted),
+            SampleObjective::Margin,
+        ] {
             for filter in [Filter::exact(), Filter::tikhonov(0.5).expect("positive")] {
                 for (at, epsilon) in [0.1, 1e-3].into_iter().enumerate() {
                     let Some(tail) = Tail::new(&case.logits, &objective, epsilon).expect("fits") else {
@@ -123,7 +126,9 @@ fn errors_of_the_velocities_lower_the_lower_bound() {
     let tail =
         Tail::new(&case.logits, &SampleObjective::Predicted, 0.05).expect("fits").expect("some carry little");
     let (kept, merged) = (vec![1.0; tail.kept().len()], vec![0.5; tail.merged().len()]);
-    let at = |error: f64| tail.log_at_least(&SampleObjective::Predicted, &kept, &merged, error, 0.0).expect("fits");
+    let at = |error: f64| {
+        tail.log_at_least(&SampleObjective::Predicted, &kept, &merged, error, 0.0).expect("fits")
+    };
     assert!(at(0.1) < at(0.0) && at(1.0) < at(0.1));
 }
 
@@ -149,5 +154,8 @@ fn what_cannot_be_merged_is_said() {
     }
     let tail = Tail::new(&logits, &SampleObjective::Predicted, 0.1).expect("fits").expect("three carry less");
     assert_eq!(tail.objective(&SampleObjective::class(4)), Err(Error::MergedClass { class: 4 }));
-    assert_eq!(tail.objective(&SampleObjective::class(5)), Err(Error::ClassOutOfRange { class: 5, classes: 5 }));
+    assert_eq!(
+        tail.objective(&SampleObjective::class(5)),
+        Err(Error::ClassOutOfRange { class: 5, classes: 5 })
+    );
 }

@@ -58,7 +58,7 @@ use influence_autodiff::Graph;
 
 pub use error::{Error, Problem, Result};
 pub use file::{Model, OPSETS};
-pub use interface::{ImportOptions, Ending};
+pub use interface::{Ending, ImportOptions};
 pub use ops::{OPERATORS, REFUSED};
 
 /// A graph made from a file.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, TensorData};
 use influence_autodiff::{Options, Precision, Program};
-use influence_onnx::{ImportOptions, Error, Model};
+use influence_onnx::{Error, ImportOptions, Model};
 use safetensors::SafeTensors;
 
 /// The references are computed by NumPy in float32, some in float16.

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use influence_onnx::{ImportOptions, Error, Model};
+use influence_onnx::{Error, ImportOptions, Model};
 
 /// A convolution, a normalisation, a pool and a linear layer, written by PyTorch's older exporter
 /// (opset 11).
@@ -13,7 +13,8 @@ const SMALL: &[u8] = include_bytes!("files/small_opset11.onnx");
 fn every_cut_is_an_error_that_names_the_byte_or_what_is_missing() {
     let mut offsets = 0;
     for length in 0..SMALL.len() {
-        let Err(error) = Model::read(&SMALL[..length]).and_then(|model| model.graph(&ImportOptions::default()))
+        let Err(error) =
+            Model::read(&SMALL[..length]).and_then(|model| model.graph(&ImportOptions::default()))
         else {
             continue;
         };
@@ -33,8 +34,9 @@ fn flipped_bits_do_not_panic() {
         for bit in 0..8 {
             let mut bytes = SMALL.to_vec();
             bytes[at] ^= 1 << bit;
-            read +=
-                usize::from(Model::read(&bytes).and_then(|model| model.graph(&ImportOptions::default())).is_ok());
+            read += usize::from(
+                Model::read(&bytes).and_then(|model| model.graph(&ImportOptions::default())).is_ok(),
+            );
         }
     }
     assert!(read > 0, "a changed weight is still a weight");

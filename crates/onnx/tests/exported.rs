@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use burn::tensor::{Device, TensorData};
 use influence_autodiff::{Options, Precision, Program, Rows};
-use influence_onnx::{ImportOptions, Ending, Error, Model};
+use influence_onnx::{Ending, Error, ImportOptions, Model};
 use safetensors::SafeTensors;
 
 /// The weights are f32 on both sides; folded normalisations and constants differ in their last

@@ -162,8 +162,8 @@ impl Drawer {
         let features = self.shape(at)[1].fixed;
         let linear = self.rng.below(3) > 0;
         if linear || !(2..=CLASSES).contains(&features) {
-            // Some with so many that rows of cotangents are laid out in lanes, where their operations
-            // have kernels for those.
+            // Some with so many that rows of cotangents are laid out in lanes, where their
+            // operations have kernels for those.
             let many = self.convolutional && self.rng.once_in(4);
             let classes = if many { self.rng.between(28, 40) } else { self.rng.between(2, 4) };
             at = self.last_layer(at, features, classes)?;

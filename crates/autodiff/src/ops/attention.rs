@@ -56,7 +56,12 @@ impl Attention {
     }
 
     /// P, from the operands.
-    fn weights(&self, operand: impl Fn(usize) -> Array, operands: usize, place: &Placement) -> AttentionWeights {
+    fn weights(
+        &self,
+        operand: impl Fn(usize) -> Array,
+        operands: usize,
+        place: &Placement,
+    ) -> AttentionWeights {
         let (q, k) = (operand(0), operand(1));
         let scale = self.scale(q.shape()[3]);
         let scores = q.matmul(transpose(k)).mul_scalar(scale);

@@ -15,10 +15,10 @@ use burn::backend::ir::{BaseOperationIr, BinaryOpIr, BoolOperationIr, NumericOpe
 use burn::backend::ops::BoolTensorOps;
 
 use super::arithmetic::broadcast;
+use super::constant::LocallyConstant;
 use super::mask::Relation;
-use super::{Keep, Lowered, Op, Recognition, Rule, Saved, both, only, unary, with_leading};
+use super::{Lowered, Op, Recognition, both, only, unary};
 use crate::array::{Array, Placement};
-use crate::coupling::{BatchAxis, Passage};
 
 /// Whether a is in a relation to b, with broadcasts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,43 +53,14 @@ pub struct Not;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Indicator;
 
-/// Operations whose derivative is zero, by name, shape and value.
-macro_rules! locally_constant {
-    ($($name:ident, $shape:expr, $forward:expr;)+) => {$(
-        impl Rule for $name {
-            fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
-                let shape: fn(&[Vec<usize>]) -> Result<Vec<usize>, String> = $shape;
-                shape(inputs)
-            }
+impl LocallyConstant for ComparePair {
+    fn shape_of(&self, inputs: &[Vec<usize>]) -> Result<Vec<usize>, String> {
+        broadcast(&inputs[0], &inputs[1])
+    }
 
-            fn forward(&self, inputs: Vec<Array>, shape: &[usize], place: &Placement) -> Array {
-                let forward: fn(&Self, Vec<Array>, &[usize], &Placement) -> Array = $forward;
-                forward(self, inputs, shape, place)
-            }
-
-            fn is_locally_constant(&self) -> bool {
-                true
-            }
-
-            fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
-                passage.unless(false)
-            }
-
-            fn keeps(&self, _: &[bool]) -> Vec<Keep> {
-                vec![]
-            }
-
-            fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
-                cotangent.zeros_like(&with_leading(cotangent.shape()[0], &saved.shapes[position]))
-            }
-        }
-    )+};
-}
-
-locally_constant! {
-    ComparePair, |inputs| broadcast(&inputs[0], &inputs[1]), |this, inputs, shape, _| {
+    fn value(&self, inputs: Vec<Array>, shape: &[usize], _: &Placement) -> Array {
         let [a, b] = both(inputs).map(|x| if x.shape() == shape { x } else { x.expand(shape) });
-        match this.relation {
+        match self.relation {
             Relation::Above => b.lower(a),
             Relation::AtLeast => b.lower_equal(a),
             Relation::Below => a.lower(b),
@@ -97,17 +68,34 @@ locally_constant! {
             Relation::Equal => a.equals(b),
             Relation::Unequal => a.equals(b).not(),
         }
-    };
-    Logic, |inputs| broadcast(&inputs[0], &inputs[1]), |this, inputs, shape, _| {
+    }
+}
+
+impl LocallyConstant for Logic {
+    fn shape_of(&self, inputs: &[Vec<usize>]) -> Result<Vec<usize>, String> {
+        broadcast(&inputs[0], &inputs[1])
+    }
+
+    fn value(&self, inputs: Vec<Array>, shape: &[usize], _: &Placement) -> Array {
         let [a, b] = both(inputs).map(|mask| mask.expand_mask(shape));
-        match this.connective {
+        match self.connective {
             Connective::And => a.and(b),
             Connective::Or => Array(Dispatch::bool_or(a.0, b.0)),
             Connective::Xor => Array(Dispatch::bool_xor(a.0, b.0)),
         }
-    };
-    Not, |inputs| Ok(inputs[0].clone()), |_, inputs, _, _| only(inputs).not();
-    Indicator, |inputs| Ok(inputs[0].clone()), |_, inputs, _, place| only(inputs).mask_as_numbers(place);
+    }
+}
+
+impl LocallyConstant for Not {
+    fn value(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
+        only(inputs).not()
+    }
+}
+
+impl LocallyConstant for Indicator {
+    fn value(&self, inputs: Vec<Array>, _: &[usize], place: &Placement) -> Array {
+        only(inputs).mask_as_numbers(place)
+    }
 }
 
 impl fmt::Display for ComparePair {
@@ -205,7 +193,7 @@ pub(super) mod tests {
             let expected =
                 [[0, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 0], [1, 0, 1, 0], [0, 0, 1, 0], [1, 1, 0, 1]];
             for (relation, expected) in RELATIONS.into_iter().zip(expected) {
-                let mask = ComparePair { relation }.forward(vec![of(&a), of(&b)], &[4], &place);
+                let mask = ComparePair { relation }.value(vec![of(&a), of(&b)], &[4], &place);
                 assert_eq!(values(mask.mask_as_numbers(&place)), expected.map(f64::from), "{relation}");
             }
         }
@@ -221,10 +209,10 @@ pub(super) mod tests {
         let (a, b) = ([0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 0.0, 1.0]);
         for (connective, expected) in CONNECTIVES.into_iter().zip([[0, 0, 0, 1], [0, 1, 1, 1], [0, 1, 1, 0]])
         {
-            let both = Logic { connective }.forward(vec![mask(a), mask(b)], &[4], &place);
+            let both = Logic { connective }.value(vec![mask(a), mask(b)], &[4], &place);
             assert_eq!(values(both.mask_as_numbers(&place)), expected.map(f64::from));
         }
-        let other = Not.forward(vec![mask(b)], &[4], &place);
-        assert_eq!(values(Indicator.forward(vec![other], &[4], &place)), [1.0, 0.0, 1.0, 0.0]);
+        let other = Not.value(vec![mask(b)], &[4], &place);
+        assert_eq!(values(Indicator.value(vec![other], &[4], &place)), [1.0, 0.0, 1.0, 0.0]);
     }
 }

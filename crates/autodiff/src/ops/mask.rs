@@ -16,7 +16,8 @@ use std::fmt;
 use burn::backend::ir::{BaseOperationIr, NumericOperationIr, OperationIr, ScalarOpIr};
 
 use super::arithmetic::{broadcast, sum_to};
-use super::{Keep, Lowered, Op, Recognition, Rule, Saved, both, only, unary, where_true, with_leading};
+use super::constant::LocallyConstant;
+use super::{Keep, Lowered, Op, Recognition, Rule, Saved, both, only, unary, where_true};
 use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
@@ -57,12 +58,8 @@ pub struct MaskFill {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaskWhere;
 
-impl Rule for Compare {
-    fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
-        Ok(inputs[0].clone())
-    }
-
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
+impl LocallyConstant for Compare {
+    fn value(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         let x = only(inputs);
         match self.relation {
             Relation::Above => x.above(self.bound),
@@ -72,22 +69,6 @@ impl Rule for Compare {
             Relation::Equal => x.equal_to(self.bound),
             Relation::Unequal => x.equal_to(self.bound).not(),
         }
-    }
-
-    fn is_locally_constant(&self) -> bool {
-        true
-    }
-
-    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
-        passage.unless(false)
-    }
-
-    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
-        vec![]
-    }
-
-    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
-        cotangent.zeros_like(&with_leading(cotangent.shape()[0], &saved.shapes[0]))
     }
 }
 

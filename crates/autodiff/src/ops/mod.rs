@@ -11,6 +11,7 @@ pub mod activation;
 pub mod arithmetic;
 pub mod assembly;
 pub mod attention;
+pub(crate) mod constant;
 pub mod conv;
 pub mod elementwise;
 pub mod grid;

@@ -8,9 +8,9 @@ use burn::backend::Dispatch;
 use burn::backend::ir::{FloatOperationIr, NumericOperationIr, OperationIr};
 use burn::backend::ops::FloatTensorOps;
 
-use super::{Keep, Op, Recognition, Rule, Saved, only, unary, with_leading};
+use super::constant::LocallyConstant;
+use super::{Op, Recognition, only, unary};
 use crate::array::{Array, Placement};
-use crate::coupling::{BatchAxis, Passage};
 
 /// A function that is constant between its steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,12 +27,8 @@ pub enum StepFunction {
     Trunc,
 }
 
-impl Rule for StepFunction {
-    fn shape(&self, inputs: &[Vec<usize>], _: &[usize]) -> Result<Vec<usize>, String> {
-        Ok(inputs[0].clone())
-    }
-
-    fn forward(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
+impl LocallyConstant for StepFunction {
+    fn value(&self, inputs: Vec<Array>, _: &[usize], _: &Placement) -> Array {
         let x = only(inputs);
         match self {
             Self::Sign => x.sign(),
@@ -41,22 +37,6 @@ impl Rule for StepFunction {
             Self::Ceil => Array(Dispatch::float_ceil(x.0)),
             Self::Trunc => Array(Dispatch::float_trunc(x.0)),
         }
-    }
-
-    fn is_locally_constant(&self) -> bool {
-        true
-    }
-
-    fn carry(&self, passage: &Passage<'_>) -> Option<BatchAxis> {
-        passage.unless(false)
-    }
-
-    fn keeps(&self, _: &[bool]) -> Vec<Keep> {
-        vec![]
-    }
-
-    fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
-        cotangent.zeros_like(&with_leading(cotangent.shape()[0], &saved.shapes[0]))
     }
 }
 
@@ -94,7 +74,13 @@ pub(super) mod tests {
     use super::super::derivatives::{OpSample, array, place, spread, values};
     use super::*;
 
-    const STEPS: [StepFunction; 5] = [StepFunction::Sign, StepFunction::Round, StepFunction::Floor, StepFunction::Ceil, StepFunction::Trunc];
+    const STEPS: [StepFunction; 5] = [
+        StepFunction::Sign,
+        StepFunction::Round,
+        StepFunction::Floor,
+        StepFunction::Ceil,
+        StepFunction::Trunc,
+    ];
 
     pub(in super::super) fn samples() -> Vec<OpSample> {
         STEPS.map(|step| OpSample::new(Op::Step(step), vec![spread(&[2, 3], 8)]).active(&[])).to_vec()
@@ -113,7 +99,7 @@ pub(super) mod tests {
             let place = place(dtype);
             for (step, expected) in STEPS.iter().zip(expected) {
                 let x = array(&[6], &[-1.5, -0.75, 0.0, 0.5, 1.5, 2.25], &place);
-                assert_eq!(values(step.forward(vec![x], &[6], &place)), expected, "{step} {dtype:?}");
+                assert_eq!(values(step.value(vec![x], &[6], &place)), expected, "{step} {dtype:?}");
             }
         }
     }

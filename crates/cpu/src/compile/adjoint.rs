@@ -10,7 +10,7 @@
 //! 2. *Where contributions to its operand go* ([`Adjoint::sink`]): to the operand's cotangent
 //!    itself, or past it. Where a mask or a batch normalisation stands between a product and a
 //!    value that others read too, the product's pullback goes through both at once
-//!    ([`Sink::Through`]); past a function of each number it is multiplied by the derivatives
+//!    ([`Sink::Through`]); past a function of each element it is multiplied by the derivatives
 //!    ([`Sink::Times`]). What is skipped so has no buffer and no step.
 //! 3. *By which step*: one per operand, added to what earlier steps have left.
 //!
@@ -51,7 +51,7 @@ pub(super) fn steps<T: SimdFloat>(builder: &ProgramBuilder<'_, T>) -> Vec<Revers
 struct Readers {
     /// Once for each operand.
     kernels: Vec<KernelId>,
-    /// Whether one of them reads some of the channels alone: then the cotangent has to be dense.
+    /// Whether one of them reads only some of the channels: then the cotangent has to be dense.
     partial: bool,
 }
 
@@ -123,12 +123,12 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
             let (kernel, stores) = (builder.kernel(only), builder.stores_of(only));
             let is_summand = stores.other == Some(store) || matches!(kernel.kind, KernelKind::Sum);
             match (kernel.relu, stores.output) {
-                // Read by a ReLU alone, or by a sum that ends in one: what goes into the ReLU and
+                // Read only by a ReLU, or by a sum that ends in one: what goes into the ReLU and
                 // what comes out of it have one cotangent, compressed by its mask.
                 (Some(mask), _) if is_summand || matches!(kernel.kind, KernelKind::Affine(None)) => {
                     return CotangentRef::Compressed(mask);
                 }
-                // Read by a sum alone: the derivative of a sum by a summand is 1.
+                // Read only by a sum: the derivative of a sum by a summand is 1.
                 (None, Some(sum)) if is_summand => return self.cotangent(sum),
                 _ => {}
             }
@@ -192,7 +192,7 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
         })
     }
 
-    /// Past a function of each number: what its readers hand on goes to its operand, times its
+    /// Past a function of each element: what its readers hand on goes to its operand, times its
     /// derivatives, so that the cotangent of its result is never in memory.
     ///
     /// That takes readers all of which can multiply, and which read all channels; and a result that
@@ -350,7 +350,7 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
         self.push(cotangent, sink, StepKind::Scaled { links, factor }, id);
     }
 
-    /// Through a function of each number, times the derivatives that it has kept.
+    /// Through a function of each element, times the derivatives that it has kept.
     fn function(&mut self, cotangent: CotangentRef, sink: Sink, id: KernelId) {
         let (kernel, stores) = (self.builder.kernel(id), self.builder.stores_of(id));
         // Where its readers go past it, what they hand on is there already.

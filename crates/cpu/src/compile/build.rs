@@ -67,7 +67,7 @@ impl ChannelAffine {
     }
 }
 
-/// Numbers in the precision of the run.
+/// Elements in the precision of the run.
 fn rounded<T: SimdFloat>(numbers: &[f64]) -> Vec<T> {
     numbers.iter().map(|x| T::from_f64(*x)).collect()
 }

@@ -75,7 +75,7 @@ impl<T: SimdFloat> Compiled<T> {
 }
 
 impl<T> Compiled<T> {
-    /// Numbers that the cotangents of one sample take at most in a buffer: as if no ReLU switched
+    /// Elements that the cotangents of one sample take at most in a buffer: as if no ReLU switched
     /// any channel off.
     pub(crate) fn site_size(&self, site: Site, lines: usize) -> usize {
         match site {

@@ -11,7 +11,7 @@ use influence_autodiff::ops::Op;
 #[derive(Debug)]
 pub(crate) struct Constants<'g> {
     graph: &'g Graph,
-    /// What nodes compute from constants alone, by value.
+    /// What nodes compute from constants only, by value.
     folded: &'g [Option<TensorData>],
     /// Whether a value depends on the input.
     depends: Vec<bool>,
@@ -66,7 +66,7 @@ impl<'g> Constants<'g> {
 pub(crate) struct ConstantNumbers<'g>(Cow<'g, TensorData>);
 
 impl ConstantNumbers<'_> {
-    /// Numbers that are no constant of the graph.
+    /// Elements that are no constant of the graph.
     pub(crate) fn new(numbers: Vec<f64>) -> Self {
         let count = numbers.len();
         Self(Cow::Owned(TensorData::new(numbers, [count])))
@@ -86,7 +86,7 @@ impl ConstantNumbers<'_> {
     }
 }
 
-/// Numbers of either type.
+/// Elements of either type.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Look<'a> {
     /// Single precision.

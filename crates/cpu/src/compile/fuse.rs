@@ -150,7 +150,7 @@ impl Fusion<'_> {
         }
     }
 
-    /// A scale and shift, the same for all channels, before a function of each number.
+    /// A scale and shift, the same for all channels, before a function of each element.
     fn begin_chain<'g>(&mut self, id: StageId, stage: &mut Stage<'g>, all: &mut Slots<'g>) {
         if let Some(next) = self.sole_reader(stage.output, all)
             && let Some(Stage { op: StageOp::Pointwise(then), .. }) = &all[next.index()]
@@ -254,7 +254,7 @@ impl Fusion<'_> {
         (all[id.index()], all[next.index()]) = (Some(mean), Some(product));
     }
 
-    /// The mean over windows that alone reads a 1 x 1 convolution, if they may change
+    /// The mean over windows that is the only reader of a 1 x 1 convolution, if they may change
     /// their order and that leaves fewer rows; and the store between them if they do.
     fn mean_behind(&self, id: StageId, all: &Slots<'_>) -> Option<(StageId, Store)> {
         let product = all[id.index()].as_ref()?;
@@ -271,11 +271,11 @@ impl Fusion<'_> {
         else {
             return None;
         };
-        // A mean of some channels alone would need the product of those alone.
+        // A mean of only some channels would need the product of only those.
         if read.channels.len() != weights.outputs {
             return None;
         }
-        // The shares of a window have to add up to 1, or the bias behind the mean would count for
+        // The shares of a window have to add up to 1, or the bias after the mean would count for
         // more than it did before: an average that counts its padding is no such mean.
         let is_mean = |(row, share): (usize, &f64)| {
             let read = (0..windows.taps()).filter(|&tap| windows.source(row, tap).is_some()).count();

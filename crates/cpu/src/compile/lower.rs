@@ -57,7 +57,7 @@ fn last_readers(graph: &Graph) -> Vec<Option<usize>> {
     last
 }
 
-/// Whether a node takes a few operations for each number, so that an edge before it would cost
+/// Whether a node takes a few operations for each element, so that an edge before it would cost
 /// more.
 fn is_cheap(op: &Op) -> bool {
     !matches!(op, Op::Conv2d(_) | Op::Conv1d(_) | Op::Linear(_) | Op::Matmul(_))
@@ -183,7 +183,7 @@ impl<'g> StageLowering<'_, 'g> {
     }
 
     /// Whether a value that cannot leave the open segment, such as a mask, has readers at this node
-    /// or behind it.
+    /// or after it.
     fn is_pending(&self, index: usize) -> bool {
         self.open.values.iter().any(|&id| {
             let edge =

@@ -41,7 +41,7 @@ use self::program::Compiled;
 pub(crate) use self::support::Reason;
 use crate::kernels::SimdFloat;
 
-/// Compiles a graph for perturbations of some of its parameters, or of the input alone.
+/// Compiles a graph for perturbations of some of its parameters, or of only the input.
 ///
 /// # Errors
 /// Why the executor cannot run it at all: see [`lower::lower`].

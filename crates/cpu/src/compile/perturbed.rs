@@ -86,8 +86,8 @@ impl Perturbed {
     }
 }
 
-/// The nodes that depend on the input and read a tensor, or what is computed from it alone: once
-/// for each operand, in order.
+/// The nodes that depend on the input and read a tensor, or a constant that is computed from it:
+/// once for each operand, in order.
 fn readers(graph: &Graph, constants: &Constants<'_>, tensor: &[ValueId]) -> Vec<usize> {
     let mut follows: Vec<_> = (0..graph.values().len()).map(|id| tensor.contains(&id)).collect();
     let mut readers = Vec::new();

@@ -16,14 +16,14 @@ use crate::kernels::{
 pub(crate) struct RowMap {
     /// Rows of one sample.
     pub(crate) positions: usize,
-    /// Numbers of one row.
+    /// Elements of one row.
     pub(crate) pitch: usize,
     /// The positions that something reads, ascending: no other is computed.
     pub(crate) live: Vec<usize>,
 }
 
 impl RowMap {
-    /// Numbers of one sample.
+    /// Elements of one sample.
     pub(crate) fn size(&self) -> usize {
         self.positions * self.pitch
     }
@@ -66,12 +66,12 @@ pub(crate) struct Kernel<T> {
 pub(crate) struct KernelTensors<T> {
     /// Of the product.
     pub(crate) weight: Option<LeafId>,
-    /// Groups of neighbouring channels, each of which reads the inputs of its own group alone.
+    /// Groups of neighbouring channels, each of which reads only the inputs of its own group.
     pub(crate) groups: usize,
     /// The patches of its gradient in Winograd's form, where that can be taken.
     pub(crate) patches: Option<Patches>,
     pub(crate) bias: Option<LeafId>,
-    /// The normalisation behind the product, or alone.
+    /// The normalisation after the product, or one without a product.
     pub(crate) norm: Option<KernelNorm<T>>,
     /// Those whose numbers are numbers of the result, or are added to such.
     pub(crate) elements: Vec<(LeafId, ElementsOf)>,
@@ -143,7 +143,7 @@ impl<T> Kernel<T> {
         !matches!(self.kind, KernelKind::Combine { .. } | KernelKind::Matrices(_))
     }
 
-    /// The normalisation behind a product whose results have rows of their own.
+    /// The normalisation after a product whose results have rows of their own.
     pub(crate) fn kept_product(&self) -> Option<&KernelNorm<T>> {
         let norm = self.tensors.as_ref()?.norm.as_ref()?;
         self.kind.multiplies().then_some(norm)
@@ -162,11 +162,11 @@ pub(crate) enum KernelKind<T> {
     Affine(Option<[Vec<T>; 2]>),
     /// The input plus the other.
     Sum,
-    /// A function of each number, which leaves its derivatives.
+    /// A function of each element, which leaves its derivatives.
     Pointwise(Vec<ChainPart>),
     /// The input and the other, which is repeated; a quotient leaves its derivatives by both.
     Combine { how: How, repeat: Repetition },
-    /// scale x + shift for each number of a sample; no scale where all are 1.
+    /// scale x + shift for each element of a sample; no scale where all are 1.
     Elementwise { scale: Option<Vec<T>>, shift: Vec<T> },
     /// A function of all channels of a row: softmax or layer normalisation.
     Within(WithinRow<T>),
@@ -176,7 +176,7 @@ pub(crate) enum KernelKind<T> {
     Average { table: RowTable, shares: Shares<T> },
     /// The maximum over windows, which leaves its choices.
     Maximum { table: RowTable, choices: ChoiceId },
-    /// Each number is one of the input's, or a constant.
+    /// Each element is one of the input's, or a constant.
     Rearrange { moves: Moves, fill: Option<Vec<T>> },
     /// Nodes on Burn's operations.
     Segment(SegmentId),

@@ -46,21 +46,21 @@ pub(crate) enum StageOp<'g> {
     Affine(Option<ChannelAffine>),
     /// The input plus the other. Row by row.
     Sum,
-    /// A chain of functions of each number. Row by row.
+    /// A chain of functions of each element. Row by row.
     Pointwise(Vec<ChainPart>),
-    /// The input and the other, which is repeated, number by number.
+    /// The input and the other, which is repeated, element by element.
     Combine { how: How, repeat: Repetition },
-    /// scale x + shift for each number of a sample; no scale where all are 1. Row by row.
+    /// scale x + shift for each element of a sample; no scale where all are 1. Row by row.
     Elementwise { scale: Option<Vec<f64>>, shift: Vec<f64> },
     /// A function of all channels of a row: softmax or layer normalisation. Row by row.
     Within(WithinRow<f64>),
     /// Matrices of the input times matrices of the other.
     Matrices(Matrices),
-    /// The sum over a window of each number times its share.
+    /// The sum over a window of each element times its share.
     Average { table: RowTable, shares: Shares<f64> },
     /// The maximum over windows.
     Maximum { table: RowTable },
-    /// Each number of the result is a number of the input's store, or a constant.
+    /// Each element of the result is a number of the input's store, or a constant.
     Rearrange { sources: Vec<u32>, fill: Option<Vec<f64>> },
     /// The channels of stores side by side. Row by row.
     Concat(Vec<StoreId>),
@@ -89,7 +89,7 @@ pub(crate) struct StageTensors {
     /// Of the product.
     pub(crate) weight: Option<LeafId>,
     pub(crate) bias: Option<LeafId>,
-    /// The normalisation behind the product, or alone.
+    /// The normalisation after the product, or one without a product.
     pub(crate) norm: Option<StageNorm>,
     /// Those whose numbers are numbers of the result, or are added to such.
     pub(crate) elements: Vec<(LeafId, ElementsOf)>,

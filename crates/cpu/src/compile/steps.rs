@@ -10,7 +10,7 @@ use crate::kernels::{Links, MatrixRole, Panels, Patches};
 pub(crate) enum CotangentRef {
     /// In full, in the channels of a map.
     Dense(MapView),
-    /// The active channels of a mask alone: the cotangent of what the ReLU reads.
+    /// Only the active channels of a mask: the cotangent of what the ReLU reads.
     Compressed(MaskId),
 }
 
@@ -38,7 +38,7 @@ impl CotangentRef {
 pub(crate) enum Sink {
     /// To the cotangent itself.
     Plain(CotangentRef),
-    /// Times the derivatives of the function of each number that computed the value, to the
+    /// Times the derivatives of the function of each element that computed the value, to the
     /// cotangent of that function's operand. `slopes` are the derivatives that the forward pass has
     /// kept.
     Times { view: MapView, slopes: MapView },
@@ -115,7 +115,7 @@ pub(crate) enum StepKind<T> {
     Maximum { links: Links },
     /// Back to where numbers came from.
     Rearrange,
-    /// Times a factor for each number; to a repeated operand, the sum over the repeats.
+    /// Times a factor for each element; to a repeated operand, the sum over the repeats.
     Scaled { links: Option<Links>, factor: Factor },
     /// Through a function of all channels of a row, by what the forward pass has kept of it.
     Within { kept: MapView },
@@ -186,7 +186,7 @@ impl<T> ReverseStep<T> {
         all
     }
 
-    /// The steps that are taken together, most often itself alone.
+    /// The steps that are taken together: most often only itself.
     pub(crate) fn parts(&self) -> &[Self] {
         match &self.kind {
             StepKind::Together(parts) => parts,

@@ -2,7 +2,7 @@
 //! between.
 //!
 //! Every layer of a dense block adds to the cotangents of all channels before it, and the layer
-//! that is pulled back next reads the last few of these alone. So the product of a layer is cut in
+//! that is pulled back next reads only the last few of these. So the product of a layer is cut in
 //! two. The part into the channels that the next layers read is taken at once; the part into all
 //! channels before them waits for the last layer of the group, and all these parts are one step
 //! ([`StepKind::Together`]). A row of the wide buffer is then read and written once for the group,
@@ -37,7 +37,7 @@ pub(super) fn join<T: SimdFloat>(steps: Vec<ReverseStep<T>>) -> Vec<ReverseStep<
         for &id in before {
             let Some(step) = kept[id.index()].take() else { continue };
             let all = wide(&step).map_or(0, |wide| wide.view.channels);
-            // What lies behind the common channels is still added in this step's own turn.
+            // What lies after the common channels is still added in this step's own turn.
             kept[id.index()] = (all > common).then(|| part(&step, common, all));
             parts.push(part(&step, 0, common));
         }
@@ -67,7 +67,7 @@ fn wide<T>(step: &ReverseStep<T>) -> Option<WideProduct<'_, T>> {
     }
 }
 
-/// The step into the channels from `start` to `end` of its target alone.
+/// The step into only the channels from `start` to `end` of its target.
 fn part<T: SimdFloat>(step: &ReverseStep<T>, start: usize, end: usize) -> ReverseStep<T> {
     let mut part = step.clone();
     if let StepKind::Product { panels, .. } = &mut part.kind {

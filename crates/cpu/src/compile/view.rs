@@ -30,7 +30,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Numbers of one sample.
+    /// Elements of one sample.
     pub(crate) fn size(self) -> usize {
         self.rows * self.channels
     }
@@ -286,7 +286,7 @@ impl StoreView {
         Some((self.walk(&leading.concat()).collect(), steps))
     }
 
-    /// Whether an axis leads through channels alone.
+    /// Whether an axis leads only through channels.
     pub(crate) fn is_along_channels(&self, axis: usize) -> bool {
         let digits = &self.axes[axis];
         !digits.is_empty() && digits.iter().all(|digit| digit.rows == 0 && digit.channels > 0)
@@ -297,7 +297,7 @@ impl StoreView {
         self.walk(&self.axes.concat()).collect()
     }
 
-    /// Whether the value is all of its store, each number once.
+    /// Whether the value is all of its store, each element once.
     pub(crate) fn covers(&self, store: Store) -> bool {
         if self.shape.elements() != store.size() {
             return false;
@@ -313,7 +313,7 @@ impl StoreView {
         self.first == other.first && self.shape == other.shape && self.axes == other.axes
     }
 
-    /// A copy of the value in the arrangement of `target`, which fills its store: for each number
+    /// A copy of the value in the arrangement of `target`, which fills its store: for each element
     /// there the number of this view's store, counted through its rows of `width` channels.
     pub(crate) fn sources(&self, target: &Self, store: Store, width: usize) -> Vec<u32> {
         let mut sources = vec![0; store.size()];
@@ -420,7 +420,7 @@ mod tests {
         assert!(flattened.reshape(shape(&[2, 6])).is_none(), "three channels have no half");
     }
 
-    /// Numbers of an array in row-major order, permuted.
+    /// Elements of an array in row-major order, permuted.
     fn permuted(values: &[usize], sizes: &[usize], axes: &[usize]) -> Vec<usize> {
         let strides: Vec<usize> = (0..sizes.len()).map(|axis| sizes[axis + 1..].iter().product()).collect();
         let mut indices = vec![0];

@@ -17,7 +17,7 @@ pub(crate) struct ProductWeights<'a> {
     pub(crate) taps: usize,
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
-    /// Groups of neighbouring channels, each of which reads the inputs of its own group alone.
+    /// Groups of neighbouring channels, each of which reads only the inputs of its own group.
     pub(crate) groups: usize,
     /// Where the taps are, if they are an image's 3 x 3 neighbours.
     pub(crate) neighbours: Option<Neighbours>,
@@ -54,7 +54,7 @@ pub(crate) enum WeightLayout {
     Matrix {
         /// The row of each `[tap][input]`.
         index: Arc<[usize]>,
-        /// Numbers from one row to the next, and from one output to the next.
+        /// Elements from one row to the next, and from one output to the next.
         strides: [usize; 2],
     },
 }
@@ -114,12 +114,12 @@ impl ProductWeights<'_> {
         wide && waste && patches.count() >= limits.patches && weights <= limits.weights
     }
 
-    /// Whether each channel reads itself alone.
+    /// Whether each channel reads only itself.
     fn is_channelwise(&self) -> bool {
         self.groups > 1 && [self.inputs, self.outputs] == [self.groups; 2]
     }
 
-    /// One number for each tap and channel of a depthwise convolution.
+    /// One value for each tap and channel of a depthwise convolution.
     pub(crate) fn channelwise<T: SimdFloat>(&self) -> Vec<T> {
         let pairs = (0..self.taps).flat_map(|tap| (0..self.inputs).map(move |channel| (tap, channel)));
         self.with(|at| pairs.map(|(tap, channel)| T::from_f64(at(tap, channel, channel))).collect())

@@ -110,7 +110,8 @@ impl Spot {
 
     fn of_rows_mut<T>(self, values: &mut [T]) -> MatMut<'_, T> {
         let [rows, columns] = self.sizes;
-        // (faer's own way to rows has their strides for columns.)
+        // (faer 0.24's constructor for rows, `from_row_major_slice_with_stride_mut`, exchanges the
+        // strides. The transposed matrix has them right.)
         let values = &mut values[self.first..];
         MatMut::from_column_major_slice_with_stride_mut(values, columns, rows, self.row_stride())
             .transpose_mut()
@@ -118,7 +119,7 @@ impl Spot {
 }
 
 impl MatrixOperand {
-    /// A matrix in the rows of one sample, of which each has `lines` lines of `pitch` numbers.
+    /// A matrix in the rows of one sample, of which each has `lines` lines of `pitch` elements.
     fn spot(&self, part: usize, sizes: [usize; 2], [lines, pitch, offset]: [usize; 3]) -> Spot {
         let [row, channel] = self.corners[part];
         let stride = |Stride { rows, channels }: Stride| rows * lines * pitch + channels;
@@ -144,17 +145,17 @@ impl Matrices {
         [[m, k], [k, n], [m, n]][role.index()]
     }
 
-    /// How many there are in a sample.
+    /// How many matrices a sample has.
     fn count(&self) -> usize {
         self.operand(MatrixRole::C).corners.len()
     }
 
-    /// Bytes that it takes.
+    /// Bytes that the corners take.
     pub(crate) fn bytes(&self) -> usize {
         self.operands.iter().map(|operand| size_of_val(operand.corners.as_slice())).sum()
     }
 
-    /// Writes all of C, which has `offset` numbers before it in its rows of `pitch`.
+    /// Writes all of C, which begins `offset` elements into its rows of `pitch`.
     pub(crate) fn run<T: SimdFloat + RealField>(
         &self,
         [a, b]: [DenseRows<'_, T>; 2],
@@ -178,7 +179,7 @@ impl Matrices {
         });
     }
 
-    /// One matrix of a factor at a sample, and the sample's numbers.
+    /// One matrix of a factor at a sample, and the sample's elements.
     fn read<'v, T>(
         &self,
         role: MatrixRole,
@@ -202,8 +203,9 @@ pub(crate) struct MatricesPullback<'a, T> {
     pub(crate) source: DenseRows<'a, T>,
     /// The values of the other operand.
     pub(crate) other: DenseRows<'a, T>,
-    /// Of the target: from one line to the next, and the first channel.
+    /// From one line of the target to the next.
     pub(crate) pitch: usize,
+    /// The target's first channel in a line.
     pub(crate) offset: usize,
     /// V.
     pub(crate) lines: usize,
@@ -230,6 +232,7 @@ impl<T: SimdFloat + RealField> MatricesPullback<'_, T> {
         let given = &source.values[sample * result.rows * lines * source.pitch..];
         let from = result.spot(part, matrices.sizes(MatrixRole::C), [lines, source.pitch, source.offset]);
         let to = own.spot(part, matrices.sizes(operand), [lines, self.pitch, self.offset]);
+        // A^ has the cotangents as its left factor, B^ as its right one.
         let mut multiply = |to: Spot, from: Spot| {
             let (to, from) = (to.of_mut(out), from.of(given));
             let [lhs, rhs] = if operand == MatrixRole::A { [from, factor] } else { [factor, from] };

@@ -8,7 +8,7 @@
 //! taken in Winograd's form, with fewer products, where all channels are computed ([`Patches`]).
 //!
 //! Generic loops are written once over `pulp::Simd`; what an instruction set does faster is in
-//! `arch`. `twins` holds every kernel on every set against plain loops.
+//! `arch`. `twins` tests every kernel on every set against plain loops.
 //!
 //! # Notation
 //!
@@ -16,20 +16,20 @@
 //! |---|---|
 //! | row | one position of one sample; the rows of a batch are numbered sample by sample |
 //! | position | index of a row within its sample |
-//! | channels | the numbers of a row, neighbours in memory |
+//! | channels | the elements of a row, neighbours in memory |
 //! | tap | one element of a convolution's kernel, or of a window |
 //! | line | one of V cotangents of a row |
-//! | pitch, stride | numbers from one row, or line, to the next |
+//! | pitch, stride | elements from one row, or line, to the next |
 //! | active | not switched off by a ReLU |
 //! | live | a row that something reads; no other is computed |
-//! | slopes | derivatives of a function of each number, kept by the forward pass |
+//! | slopes | derivatives of a function of each element, kept by the forward pass |
 //!
 //! # Accuracy
 //!
 //! Sums run over taps and then channels, one product after the other, each fused with its sum where
 //! the set has such an instruction; by [`Patches`] over channels at each frequency. A row's result
-//! has the same bits whatever else is computed, on any number of threads; it differs between
-//! instruction sets by rounding.
+//! is bit-identical whatever else is computed, on any number of threads. Between instruction sets
+//! it differs by rounding.
 
 mod arch;
 mod forward;

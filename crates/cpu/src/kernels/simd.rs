@@ -19,7 +19,7 @@ pub enum InstructionSet {
     Avx2,
     /// NEON: 16-byte vectors, 32 registers.
     Neon,
-    /// One number at a time.
+    /// One element at a time.
     Scalar,
 }
 
@@ -27,13 +27,13 @@ impl InstructionSet {
     /// All sets, the widest first.
     pub const ALL: [Self; 4] = [Self::Avx512, Self::Avx2, Self::Neon, Self::Scalar];
 
-    /// The widest set that this processor has.
+    /// The widest set that this CPU has.
     #[must_use]
     pub fn detect() -> Self {
         Self::ALL.into_iter().find(|set| set.is_available()).unwrap_or(Self::Scalar)
     }
 
-    /// Whether this processor has the set.
+    /// Whether this CPU has the set.
     #[must_use]
     pub fn is_available(self) -> bool {
         match self {
@@ -48,7 +48,7 @@ impl InstructionSet {
         }
     }
 
-    /// Runs `work` with the set's vectors, one number at a time where the processor lacks them.
+    /// Runs `work` with the set's vectors, one element at a time where the CPU lacks them.
     pub(crate) fn run<W: WithSimd>(self, work: W) -> W::Output {
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -103,16 +103,16 @@ pub(crate) trait SimdFloat:
     /// A vector of the set.
     type Vector<S: Simd>: Copy;
 
-    /// How many numbers a vector holds.
+    /// How many elements a vector holds.
     fn lanes<S: Simd>() -> usize;
 
-    /// The number everywhere.
+    /// A vector with the value in every element.
     fn splat<S: Simd>(simd: S, value: Self) -> Self::Vector<S>;
 
-    /// The first numbers of `from`, which holds a vector's worth.
+    /// The first elements of `from`, which holds a vector's worth.
     fn load<S: Simd>(simd: S, from: &[Self]) -> Self::Vector<S>;
 
-    /// Writes over the first numbers of `to`, which holds a vector's worth.
+    /// Writes over the first elements of `to`, which holds a vector's worth.
     fn store<S: Simd>(simd: S, value: Self::Vector<S>, to: &mut [Self]);
 
     /// a b + c.
@@ -132,17 +132,17 @@ pub(crate) trait SimdFloat:
     /// The nearest number of this type.
     fn from_f64(value: f64) -> Self;
 
-    /// The same number.
+    /// The same value as f64.
     fn to_f64(self) -> f64;
 }
 
-/// Channels below which vectors would be mostly empty.
+/// Channels below which vectors would be mostly empty: other paths are taken for fewer.
 pub(crate) const FEW_CHANNELS: usize = 16;
 
-/// Numbers in the widest vector of any set: 16 of f32.
+/// Elements in the widest vector of any set: 16 of f32.
 pub(crate) const WIDEST: usize = 16;
 
-/// A vector from numbers that may be too few to fill it.
+/// A vector from elements that may be too few to fill it.
 #[inline(always)]
 pub(crate) fn load<S: Simd, T: SimdFloat>(simd: S, from: &[T]) -> T::Vector<S> {
     if from.len() == T::lanes::<S>() {
@@ -153,7 +153,7 @@ pub(crate) fn load<S: Simd, T: SimdFloat>(simd: S, from: &[T]) -> T::Vector<S> {
     T::load(simd, &full)
 }
 
-/// A vector to numbers that may be too few to hold it.
+/// A vector to elements that may be too few to hold it.
 #[inline(always)]
 pub(crate) fn store<S: Simd, T: SimdFloat>(simd: S, vector: T::Vector<S>, to: &mut [T]) {
     if to.len() == T::lanes::<S>() {

@@ -1,9 +1,9 @@
 //! Memory of a run: slots that values and cotangents use one after the other, their sizes known
 //! before anything runs.
 //!
-//! A slot is as large as the largest of its users can be. Cotangents behind a ReLU take what its
-//! mask leaves, about half of that; the rest of their slot is never touched, and costs no memory on
-//! systems that hand out pages when they are first written.
+//! A slot is as large as the largest of its users can be. Cotangents of what a ReLU reads take what
+//! its mask leaves, about half of that; the rest of their slot is never touched, and costs no
+//! memory on systems that hand out pages when they are first written.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -67,7 +67,7 @@ pub(crate) struct Arena<T> {
 
 impl<T: SimdFloat> Arenas<T> {
     /// An arena for `samples` samples: slots of these sizes per sample, each with `slack` numbers
-    /// behind it that kernels may read.
+    /// after it that kernels may read.
     pub(crate) fn take(&self, sizes: &[usize], slack: usize, samples: usize) -> Arena<T> {
         let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut arena = free.unwrap_or_else(|| Arena { slots: Vec::new() });

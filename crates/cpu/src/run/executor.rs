@@ -28,7 +28,7 @@ use crate::kernels::{
     lines_for,
 };
 
-/// Why a graph was not compiled for the processor.
+/// Why a graph was not compiled for the CPU.
 #[derive(Debug)]
 pub enum NotCompiled {
     /// It has to run on another executor as a whole, for this reason.
@@ -43,7 +43,7 @@ impl From<Error> for NotCompiled {
     }
 }
 
-/// A graph compiled for the processor.
+/// A graph compiled for the CPU.
 #[derive(Debug)]
 pub struct CpuExecutor {
     graph: Arc<Graph>,
@@ -158,9 +158,9 @@ impl<T: Number> LoadedProgram<T> {
 }
 
 impl CpuExecutor {
-    /// Compiles a graph for perturbations of the input, for the widest instruction set of this
-    /// processor unless another is given. Operations without a kernel run as segments on `device`,
-    /// by Burn's operations.
+    /// Compiles a graph for perturbations of the input, for the widest instruction set of this CPU
+    /// unless another is given. Operations without a kernel run as segments on `device`, by Burn's
+    /// operations.
     ///
     /// # Errors
     /// [`NotCompiled::Unsupported`] for a graph that has to run on another executor as a whole;
@@ -483,7 +483,7 @@ impl<T: SimdFloat> Drop for CpuLinearized<'_, T> {
     }
 }
 
-/// Bytes that the last cache of a processor holds at least. A network with smaller weights runs as
+/// Bytes that the last-level cache of a CPU holds at least. A network with smaller weights runs as
 /// many samples together as take two thirds of this.
 const CACHE_BYTES: usize = 16 << 20;
 

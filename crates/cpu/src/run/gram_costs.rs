@@ -31,7 +31,7 @@ pub(super) enum GramForm {
 /// Cost of transforming and squaring a sum over patches back into all taps, in units of one patch.
 const TRANSFORM: usize = 11;
 
-/// Cost of squaring a tile, for each number of a line.
+/// Cost of squaring a tile, for each element of a line.
 const SQUARES: usize = 220;
 
 /// Cost of one pair of positions at which an output is active.

@@ -246,7 +246,8 @@ impl<'a, T: Number> KernelSample<'a, T> {
         }
         let mut inner = vec![0.0; live.len() * live.len()];
         for tap in 0..table.taps() {
-            // Runs of positions that read runs of rows are added as vectors, not number by number.
+            // Runs of positions that read runs of rows are added as vectors, not element by
+            // element.
             let runs = runs(table, live, tap);
             for (out, &position) in inner.chunks_exact_mut(live.len()).zip(live) {
                 let Some(source) = table.source(position, tap) else { continue };

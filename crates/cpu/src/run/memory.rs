@@ -19,14 +19,14 @@ pub(super) struct SlotPlan {
     columns: HashMap<StepId, SlotId>,
     /// Of what a step reads, where it reads channels of the buffer that it writes.
     copies: HashMap<StepId, SlotId>,
-    /// Numbers of one sample that a kernel copies at most because it reads channels of the buffer
+    /// Elements of one sample that a kernel copies at most because it reads channels of the buffer
     /// that it writes.
     pub(super) copied: usize,
     /// The most cotangents at once.
     pub(super) lines: usize,
-    /// Numbers of one sample that each slot holds: by [`SlotId`].
+    /// Elements of one sample that each slot holds: by [`SlotId`].
     pub(super) sizes: Vec<usize>,
-    /// Numbers behind the last sample of each slot.
+    /// Elements after the last sample of each slot.
     pub(super) slack: usize,
 }
 
@@ -86,12 +86,12 @@ pub(super) fn plan<T: SimdFloat>(compiled: &Compiled<T>, lines: usize) -> SlotPl
         copied,
         lines,
         sizes,
-        // A kernel may read one whole row, and two vectors, behind the last row of a buffer.
+        // A kernel may read one whole row, and two vectors, after the last row of a buffer.
         slack: widest + 2 * PAD,
     }
 }
 
-/// Numbers of one sample that a step has to copy because it reads channels of the buffer that it
+/// Elements of one sample that a step has to copy because it reads channels of the buffer that it
 /// writes.
 fn copied_by<T>(compiled: &Compiled<T>, step: &ReverseStep<T>, lines: usize) -> Option<usize> {
     let CotangentRef::Dense(view) = step.source else { return None };
@@ -99,7 +99,7 @@ fn copied_by<T>(compiled: &Compiled<T>, step: &ReverseStep<T>, lines: usize) -> 
     copies.then(|| compiled.map(view.map).positions * lines * view.channels)
 }
 
-/// When a step runs: behind the kernels, and behind the cotangents of the logits.
+/// When a step runs: after the kernels, and after the cotangents of the logits.
 fn time<T>(compiled: &Compiled<T>, step: StepId) -> usize {
     compiled.kernels.len() + 1 + step.index()
 }

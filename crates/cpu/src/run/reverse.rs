@@ -25,7 +25,7 @@ use crate::compile::ids::{KernelId, LeafId, StepId};
 use crate::compile::program::{Compiled, Edge, KernelKind, MapView};
 use crate::compile::steps::{CotangentRef, Factor, ReverseStep, Sink, Site, StepKind};
 
-/// Numbers that a thread sets to zero at a time.
+/// Elements that a thread sets to zero at a time.
 const ZEROED: usize = 1 << 16;
 
 /// Cotangents that are pulled back together.
@@ -134,7 +134,7 @@ impl<'a, T: Number> ReversePass<'a, T> {
     }
 
     /// The cotangents of a value on a segment's edge, `[block, ...]`: zeros where nothing has
-    /// reached it, and behind the last line, since a segment takes blocks of one size.
+    /// reached it, and after the last line, since a segment takes blocks of one size.
     fn of_edge(&self, edge: &Edge, source: Option<CotangentRef>, sample: usize) -> TensorData {
         let map = self.compiled.map(edge.view.map);
         let block = self.slots.lines;

@@ -22,7 +22,7 @@ pub(super) const SAMPLE: [usize; 3] = [2, 6, 5];
 /// Most channels of any value: concatenation stops there.
 pub(super) const MOST: usize = 40;
 
-/// Batch normalisations of every number of channels.
+/// Batch normalisations for every number of channels.
 #[derive(Module, Debug)]
 pub(super) struct Norms {
     pub(super) norms: Vec<BatchNorm>,

@@ -1,5 +1,5 @@
 //! Input Jacobians of named networks on the CPU executor against the Burn executor, on every
-//! instruction set of this processor, forward and pullback.
+//! instruction set of this CPU, forward and pullback.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ fn pullbacks_of_a_dense_block_together() {
     let executor = CpuExecutor::new(Arc::new(graph.clone()), Precision::F64, None, &Device::flex());
     let text = executor.expect("supported").to_string();
     let together: Vec<_> = text.lines().filter_map(|line| line.split_once(" + through")).collect();
-    // Of seven layers the three behind the one of another width, and the three before it.
+    // Of seven layers the three after the one of another width, and the three before it.
     assert_eq!(together.len(), 2, "{text}");
     assert!(together.iter().all(|(_, rest)| rest.matches("through").count() == 1), "{text}");
     agrees_with_burn(&graph, &samples);

@@ -9,7 +9,7 @@ use burn::tensor::ops::{
 
 use crate::common::{MOST, weights};
 
-/// One number for each channel, of all positions.
+/// One value for each channel, of all positions.
 pub(super) fn squeezed(x: Tensor<4>, channels: usize) -> Tensor<4> {
     let (c, device) = (x.dims()[1], x.device());
     let mean = x.mean_dim(2).mean_dim(3);
@@ -41,8 +41,8 @@ pub(super) fn grouped(
     conv2d(x, weight, Some(weights([outputs], c, &device)), ConvOptions { groups, ..options })
 }
 
-/// A residual block with its ReLUs; with a stride, or other channels, behind a convolution of the
-/// shortcut.
+/// A residual block with its ReLUs. With a stride the channels change too, and the shortcut is a
+/// convolution.
 pub(super) fn bottleneck(x: Tensor<4>, channels: usize, stride: [usize; 2]) -> Tensor<4> {
     let ([_, c, ..], device) = (x.dims(), x.device());
     let conv = |x: Tensor<4>, outputs: usize, kernel: usize, stride: [usize; 2]| {
@@ -81,7 +81,7 @@ pub(super) fn means(x: Tensor<4>, choice: usize) -> Tensor<4> {
 pub(super) fn transposed(x: Tensor<4>, first: usize, second: usize, channels: usize) -> Tensor<4> {
     let ([_, c, _, _], device) = (x.dims(), x.device());
     let groups = [1, if c % 2 == 0 { 2 } else { 1 }, c][first % 3];
-    // What is added behind is less than the stride or the dilation.
+    // Padding of the output has to be less than the stride or the dilation.
     let (stride, behind) = ([1 + second % 2, 2], [second % 2, channels % 2]);
     let options = ConvTransposeOptions::new(stride, [first % 2, 1], behind, [1 + first % 2, 1], groups);
     let weight = weights([c, channels.div_ceil(groups), 2, 3], first, &device);

@@ -25,7 +25,7 @@ pub(super) fn large() -> Graph {
         let all = relu(Tensor::cat(vec![block, more], 1));
         let pointwise = ConvOptions::new([1, 1], [0, 0], [1, 1], 1);
         let inner = relu(conv2d(stem, weights([22, 40, 1, 1], 5, &device), None, pointwise));
-        // No ReLU behind it: its cotangents are dense.
+        // No ReLU after it: its cotangents are dense.
         let plain = conv2d(inner, weights([19, 22, 3, 3], 6, &device), None, options);
         let pooled = [all, plain].map(|x| adaptive_avg_pool2d(x, [2, 2])).to_vec();
         let flat = Tensor::cat(pooled, 1).flatten::<2>(1, 3);
@@ -35,7 +35,7 @@ pub(super) fn large() -> Graph {
     Graph::capture(&EMPTY, forward, &LARGE, &Device::flex()).expect("it can be captured")
 }
 
-/// Masks before and behind every layer, pools of both kinds, a concatenation and a depthwise layer,
+/// Masks before and after every layer, pools of both kinds, a concatenation and a depthwise layer,
 /// and so many classes that their cotangents are laid out in lanes.
 pub(super) fn many() -> Graph {
     let forward = |norms: &Norms, x: Tensor<4>| {
@@ -109,8 +109,8 @@ pub(super) fn mobile() -> Graph {
         .expect("it can be captured")
 }
 
-/// Layers without bottlenecks that read all that the ones before have made and write behind it,
-/// some of them with a ReLU of their own.
+/// Layers without bottlenecks that read all that the ones before have made and write after it, some
+/// of them with a ReLU of their own.
 pub(super) fn plain() -> Graph {
     let forward = |norms: &Norms, x: Tensor<4>| {
         let device = x.device();
@@ -131,7 +131,7 @@ pub(super) fn plain() -> Graph {
         .expect("it can be captured")
 }
 
-/// Without a mask: gates, normalisation, attention, functions of each number.
+/// Without a mask: gates, normalisation, attention, functions of each element.
 pub(super) fn smooth() -> Graph {
     let forward = |_: &Empty, x: Tensor<4>| {
         let device = x.device();

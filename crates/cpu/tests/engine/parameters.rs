@@ -26,7 +26,7 @@ const SINGLE: f64 = 1e-4;
 /// by positions.
 const SAMPLE: [usize; 3] = [2, 20, 14];
 
-/// Convolutions of several geometries, batch normalisation before and behind them, sums,
+/// Convolutions of several geometries, batch normalisation before and after them, sums,
 /// concatenation, pools, a linear layer of a flattened image.
 #[derive(Module, Debug)]
 struct GramNet {
@@ -229,7 +229,7 @@ fn added_in_a_segment(graph: &Graph) {
     }
 }
 
-/// Functions of each number, a gate of channels, layer normalisation and attention between
+/// Functions of each element, a gate of channels, layer normalisation and attention between
 /// parameters.
 #[derive(Module, Debug)]
 struct Smooth {
@@ -371,7 +371,7 @@ fn grams_of_groups_factors_and_layer_normalisation() {
     let shape = [2, 9, 7];
     let graph = Graph::capture(&Grouped::new(), Grouped::forward, &shape, &Device::flex()).expect("captured");
     assert_grams_are_those_of_burn(&graph, &shape, "grouped");
-    // A normalisation alone behind a convolution whose weight is not perturbed, and the reverse.
+    // Only normalisations after convolutions whose weights are not perturbed, and the reverse.
     for part in ["norms", "depthwise", "groups", "layer"] {
         let own = graph.parameters().iter().enumerate();
         let own = own.filter(|(_, parameter)| parameter.name.starts_with(part));
@@ -447,9 +447,9 @@ fn grams_in_single_precision_keep_their_rank() {
     }
 }
 
-/// Tensors whose numbers are added to tokens, or are tokens: one number for each row, zero at
-/// first, where there are as many rows as channels; one for all; class tokens before and
-/// behind; one for each number, behind layer normalisation and behind a ReLU.
+/// Tensors whose numbers are added to tokens, or are tokens: one value for each row, zero at first,
+/// where there are as many rows as channels; one for all; class tokens before and after; one for
+/// each element, after layer normalisation and after a ReLU.
 #[derive(Module, Debug)]
 struct Tokens {
     rows: Param<Tensor<2>>,

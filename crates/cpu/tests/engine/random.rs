@@ -1,5 +1,5 @@
 //! Random networks of what the CPU executor has kernels for, against Burn's operations, on every
-//! instruction set of this processor.
+//! instruction set of this CPU.
 //!
 //! A network is a list of instructions on a stack of images, so that any list is a valid network.
 
@@ -79,7 +79,7 @@ fn apply(norms: &Norms, instruction: Instruction, values: &[Tensor<4>]) -> Optio
         27 => normalised(a, 1 + first % 3),
         // An attention of each channel's rows.
         28 if a.dims() == b.dims() => softmax(a.clone().matmul(b.clone().swap_dims(2, 3)) * 0.5, 3).matmul(b),
-        // Parts of the channels, and a constant for each number.
+        // Parts of the channels, and a constant for each element.
         29 if c > 1 => {
             let [low, high] = [a.clone().narrow(1, 0, c / 2), a.narrow(1, c - c / 2, c / 2)];
             let shift = weights([1, c / 2, h, w], second, &device);
@@ -111,7 +111,7 @@ fn instructions(kinds: Vec<u8>) -> impl Strategy<Value = Vec<Instruction>> {
     prop::collection::vec(one, 1..14)
 }
 
-/// What has kernels for rows in lanes: all but functions of each number, products and matrices.
+/// What has kernels for rows in lanes: all but functions of each element, products and matrices.
 fn kinds_in_lanes() -> Vec<u8> {
     (0..20).chain([30, 31]).collect()
 }
@@ -142,7 +142,7 @@ proptest! {
         compare(&Norms::new(&Device::flex()), &network, 4)?;
     }
 
-    // Blocks of 32 cotangents, and of few behind them.
+    // Blocks of 32 cotangents, and of few after them.
     #[test]
     fn random_networks_of_many_classes(network in instructions(kinds_in_lanes()), more in 0..40_usize) {
         let norms = Norms::new(&Device::flex());

@@ -18,7 +18,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use influence_autodiff::Rows;
-use influence_manifold::{Filter, SampleObjective, Probabilities, RowPrecision, Scalar, Tangent};
+use influence_manifold::{Filter, Probabilities, RowPrecision, SampleObjective, Scalar, Tangent};
 
 use crate::error::{Error, Result};
 use crate::linearization::Linearization;

@@ -167,7 +167,12 @@ impl Frame {
 
     /// T in the complement of its null direction with T_y appended as the last row, (n + 1) x p;
     /// and e_y in that complement, n.
-    pub(super) fn paper(&self, probabilities: &Probabilities, y: usize, epsilon: f64) -> (FrameRows, Vec<f64>) {
+    pub(super) fn paper(
+        &self,
+        probabilities: &Probabilities,
+        y: usize,
+        epsilon: f64,
+    ) -> (FrameRows, Vec<f64>) {
         let classes = self.size() + 1;
         let (values, logs) = (probabilities.values(), probabilities.logs());
         let mut rows = FrameRows::new(classes, self.rows.columns);

@@ -39,7 +39,7 @@ pub use regions::Region;
 use crate::error::{check_finite, wrong_length};
 use crate::influence::tolerance_of;
 use crate::precision::{Carrier, Noise};
-use crate::{Error, Filter, Influence, SampleObjective, Probabilities, Scalar, Tangent, influence};
+use crate::{Error, Filter, Influence, Probabilities, SampleObjective, Scalar, Tangent, influence};
 
 /// Whether a window contains all channels of its pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -178,8 +178,8 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
     ///
     /// # Errors
     ///
-    /// No half-widths, or one repeated or too large; [`SampleObjective::Row`], which has no windows; as
-    /// [`influence`] for objective and filter.
+    /// No half-widths, or one repeated or too large; [`SampleObjective::Row`], which has no
+    /// windows; as [`influence`] for objective and filter.
     pub fn maps(
         &self,
         objective: &SampleObjective,

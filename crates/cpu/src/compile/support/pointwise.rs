@@ -7,7 +7,7 @@ use super::{Answer, NewStage, Reason, Support};
 use crate::compile::stage::StageOp;
 use crate::kernels::ChainPart;
 
-/// What an operation does to each number, where that is all it does.
+/// What an operation does to each element, where that is all it does.
 fn parts(op: &Op) -> Option<Vec<ChainPart>> {
     let one = |part| Some(vec![part]);
     match op {
@@ -39,7 +39,7 @@ fn parts(op: &Op) -> Option<Vec<ChainPart>> {
 }
 
 impl<'g> Support<'_, 'g> {
-    /// A function of each number.
+    /// A function of each element.
     pub(super) fn pointwise(&self, node: &Node) -> Result<Answer<'g>, Reason> {
         let chain = parts(&node.op).ok_or_else(|| format!("no kernel for {}", node.op.name()))?;
         let (operand, result) = self.whole(self.view(node.inputs[0])?);

@@ -26,7 +26,7 @@ impl<'g> Support<'_, 'g> {
         let (operand, from, to) = self.images(node)?;
         let window = SlidingWindow::of_conv(conv, self.kernel(node)?);
         // Winograd's form takes one image per sample, whose rows are all of its store in order:
-        // then the rows of a patch follow from its position alone.
+        // then the rows of a patch follow from its position.
         let one = self.shape(node.inputs[0])?.sizes[0] == 1;
         let plain = one && operand.reading.rows.iter().copied().eq(0..self.read_rows(&operand));
         let neighbours = plain.then(|| window.neighbours(from, to)).flatten();

@@ -45,7 +45,7 @@ impl<'g> Support<'_, 'g> {
         Ok(Answer::Stage(Box::new(NewStage { relu: true, ..own })))
     }
 
-    /// scale x + shift for every number.
+    /// scale x + shift for every element.
     pub(super) fn scalar(&self, node: &Node, [scale, shift]: [f64; 2]) -> Result<Answer<'g>, Reason> {
         let (operand, result) = self.whole(self.view(node.inputs[0])?);
         let channels = result.store.channels;
@@ -87,7 +87,7 @@ impl<'g> Support<'_, 'g> {
         if tensor.is_some() && matches!(node.op, Op::Div(_)) {
             return Err("a perturbed tensor in a quotient".into());
         }
-        // A perturbed tensor has one number for each channel if its shape says so, whatever the
+        // A perturbed tensor has one value for each channel if its shape says so, whatever the
         // numbers are.
         let channels = result.store.channels;
         let by_channel = tensor.is_none() || numbers.len() == channels && repeats(&indices, channels);
@@ -150,7 +150,7 @@ fn affine(op: &Op, live_first: bool, constants: Vec<f64>) -> Result<ChannelAffin
     }
 }
 
-/// For each number of an arrangement, row by row, the index in a constant of shape `sizes` that is
+/// For each element of an arrangement, row by row, the index in a constant of shape `sizes` that is
 /// repeated to `shape`.
 fn per_element(arrangement: &Arrangement, shape: &SampleShape, sizes: &[usize]) -> Option<Vec<usize>> {
     if sizes.len() != shape.sizes.len()
@@ -166,7 +166,7 @@ fn repeats<E: PartialEq>(elements: &[E], channels: usize) -> bool {
     elements.chunks_exact(channels).all(|row| row == &elements[..channels])
 }
 
-/// One number for each channel, where all rows have the same.
+/// One value for each channel, where all rows have the same.
 fn per_channel(elements: &[f64], channels: usize) -> Option<Vec<f64>> {
     let bits: Vec<u64> = elements.iter().map(|x| x.to_bits()).collect();
     repeats(&bits, channels).then(|| elements[..channels].to_vec())

@@ -67,7 +67,7 @@ impl<'g> Support<'_, 'g> {
         self.pool(node, operand, StageOp::Average { table, shares: Shares::Taps(shares) })
     }
 
-    /// The operand of a window over images, and the extents before and behind it.
+    /// The operand of a window over images, and the extents before and after it.
     pub(super) fn images(&self, node: &Node) -> Result<(StageOperand, [usize; 2], [usize; 2]), Reason> {
         let view = self.view(node.inputs[0])?;
         let to = self.samples_first(node)?;

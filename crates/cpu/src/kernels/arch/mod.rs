@@ -1,5 +1,5 @@
 //! What an instruction set does faster than the generic loops, in a folder for each set that has
-//! something.
+//! such code.
 //!
 //! Every function here returns whether it has done the work; where it has not, the caller does it
 //! with its generic loops.
@@ -23,21 +23,21 @@ use crate::kernels::reverse::pullback::Pullback;
 use crate::kernels::reverse::spread::SpreadPullback;
 use crate::kernels::simd::{InstructionSet, SimdFloat};
 
-/// What an element needs for the sets of this processor.
+/// What an element type needs for the sets of this CPU.
 #[cfg(target_arch = "x86_64")]
 pub(crate) trait ArchElement: Avx512Float + Avx2Float {}
 
 #[cfg(target_arch = "x86_64")]
 impl<T: Avx512Float + Avx2Float> ArchElement for T {}
 
-/// Nothing, on processors whose sets have nothing of their own.
+/// Nothing, on CPUs whose sets have no code of their own.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) trait ArchElement {}
 
 #[cfg(not(target_arch = "x86_64"))]
 impl<T> ArchElement for T {}
 
-/// Returns `$work` if the set is AVX-512, on processors for which that is compiled.
+/// Returns `$work` if the set is AVX-512, on CPUs for which that is compiled.
 macro_rules! avx512 {
     ($set:expr, $work:expr) => {{
         #[cfg(target_arch = "x86_64")]
@@ -48,7 +48,7 @@ macro_rules! avx512 {
     }};
 }
 
-/// Looks for positive numbers in some rows.
+/// Looks for positive elements in some rows.
 pub(crate) fn positive<T: SimdFloat, F: Fn(usize) -> bool>(
     set: InstructionSet,
     positive: &mut Positive<'_, T, F>,
@@ -95,7 +95,7 @@ pub(crate) fn deliver<T: SimdFloat>(
     false
 }
 
-/// Hands on the rows of a chunk.
+/// Hands on the cotangents of a chunk's rows.
 pub(crate) fn spread<T: SimdFloat>(
     set: InstructionSet,
     spread: &SpreadPullback<'_, T>,

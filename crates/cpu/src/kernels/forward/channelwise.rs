@@ -1,4 +1,4 @@
-//! Depthwise convolutions, forward: each channel for itself. Their reverse pass is
+//! Depthwise convolutions, forward: each channel by itself. Their reverse pass is
 //! [`Share::Weights`] of a gather.
 //!
 //! [`Share::Weights`]: crate::kernels::Share::Weights
@@ -15,7 +15,7 @@ use crate::kernels::simd::{InstructionSet, SimdFloat};
 /// relu(y) if asked.
 ///
 /// As [`Panels`](crate::kernels::Panels) of groups it would take 32 times the operations, most of
-/// them by zeros. There are so few operations per number that is read that plain loops leave
+/// them by zeros. There are so few operations for each element that is read that plain loops leave
 /// nothing to gain.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Channelwise<'a, T> {
@@ -23,17 +23,18 @@ pub(crate) struct Channelwise<'a, T> {
     pub(crate) table: &'a RowTable,
     /// `[tap][channel]`.
     pub(crate) weights: &'a [T],
-    /// One number for each channel.
+    /// One value for each channel.
     pub(crate) bias: &'a [T],
     /// The rows that are read.
     pub(crate) source: DenseRows<'a, T>,
-    /// Rows that are added.
+    /// Rows that are added to the results.
     pub(crate) residual: Option<DenseRows<'a, T>>,
     /// Whether negative results become 0.
     pub(crate) relu: bool,
 }
 
-/// Rows that a task should have at least.
+/// Rows that a task should have at least ([`tasks`]): many, since a row takes one product for each
+/// tap and channel.
 const LEAST_ROWS: usize = 64;
 
 impl<T: SimdFloat> Channelwise<'_, T> {
@@ -74,7 +75,7 @@ impl<T: SimdFloat> Channelwise<'_, T> {
 struct ChannelwiseRows<'a, 'b, T> {
     own: &'a Channelwise<'a, T>,
     chunk: Chunk<'b, T>,
-    /// What the chunk's range counts.
+    /// The rows that the chunk's range counts.
     rows: LiveRows<'a>,
     layout: RowLayout,
 }

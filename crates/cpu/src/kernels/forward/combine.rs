@@ -1,5 +1,5 @@
-//! Two values number by number, one of them repeated where it has fewer rows or a single channel:
-//! gates of channels, and what a normalisation divides by.
+//! Two values combined element by element. One of them is repeated where it has fewer rows or a
+//! single channel: gates of channels, and what a normalisation divides by.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -9,10 +9,10 @@ use crate::kernels::layout::rows::{DenseRows, LiveRows, tasks};
 use crate::kernels::layout::table::RowTable;
 use crate::kernels::simd::{InstructionSet, SimdFloat};
 
-/// What is done with the numbers x of the one and o of the other.
+/// What is done with the elements x of the one and o of the other.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum How {
-    /// The sum with these signs.
+    /// The sum of both with these signs.
     Sum([f64; 2]),
     /// x o.
     Product,
@@ -25,11 +25,11 @@ pub(crate) enum How {
 /// How rows of the one are repeated beside those of the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Repetition {
-    /// For each row of the result the row that is read; none where each reads its own.
+    /// For each row of the result the row that is read; none where each row reads its own.
     pub(crate) rows: Option<RowTable>,
     /// The first channel that is read.
     pub(crate) first: usize,
-    /// Whether it stands for all channels.
+    /// Whether that channel stands for all channels.
     pub(crate) single: bool,
 }
 
@@ -44,7 +44,7 @@ impl Repetition {
         self.rows.as_ref().map_or(row, |rows| rows.source(row, 0).unwrap_or(0))
     }
 
-    /// Bytes that it takes.
+    /// Bytes that the repetition takes.
     pub(crate) fn bytes(&self) -> usize {
         self.rows.as_ref().map_or(0, RowTable::bytes)
     }
@@ -55,18 +55,20 @@ impl Repetition {
 pub(crate) struct Combine<'a, T> {
     pub(crate) how: How,
     pub(crate) source: DenseRows<'a, T>,
-    /// The channels that are read: one where that stands for all.
+    /// The channels that are read: one where it stands for all.
     pub(crate) other: DenseRows<'a, T>,
     pub(crate) repeat: &'a Repetition,
-    /// Rows of a sample of the result, and those that are computed.
+    /// Rows of a sample of the result.
     pub(crate) positions: usize,
+    /// The positions that are computed, ascending.
     pub(crate) live: &'a [usize],
     pub(crate) samples: usize,
-    /// Rows of a sample of the other.
+    /// Rows of a sample of the other operand.
     pub(crate) other_rows: usize,
 }
 
-/// Rows that a task should have at least.
+/// Rows that a task should have at least ([`tasks`]): many, since a row takes one operation for
+/// each element.
 const LEAST_ROWS: usize = 64;
 
 /// What is computed of a combination y = x how o.
@@ -119,7 +121,7 @@ impl<T: SimdFloat> Combine<'_, T> {
     }
 }
 
-/// Calls `one` with each number of a row and of another that may be a single one.
+/// Calls `one` with each element of a row and of another that may be a single one.
 #[inline(always)]
 fn each<T: SimdFloat>(x: &[T], other: &[T], out: &mut [T], one: impl Fn(T, T) -> T) {
     match *other {
@@ -152,7 +154,7 @@ impl<T: SimdFloat> WithSimd for CombineRow<'_, '_, T> {
             (CombineWanted::Value, How::Product) => each(x, other, out, |x, o| x * o),
             (CombineWanted::Value, How::Quotient) => each(x, other, out, |x, o| x / o),
             (CombineWanted::Value, How::Inverse) => each(x, other, out, |x, o| o / x),
-            // Derivatives are kept of quotients alone: those of sums and products are constants and
+            // Derivatives are kept only of quotients: those of sums and products are constants and
             // the operands themselves.
             (CombineWanted::ByFirst, How::Inverse) => each(x, other, out, |x, o| minus * (o / x) / x),
             (CombineWanted::ByOther, How::Inverse) => each(x, other, out, |x, _| one / x),

@@ -1,9 +1,9 @@
-//! Functions of one variable, number by number, with their derivatives.
+//! Functions of one variable, element by element, with their derivatives.
 //!
 //! A function is a chain of [`ChainPart`]s, so that whatever a graph composes (a hard swish of a
-//! sum, a clamp and a product, say) is one pass over the numbers and leaves one derivative. The
+//! sum, a clamp and a product, say) is one pass over the elements and leaves one derivative. The
 //! formulas have no branches, so that compilers turn them into vectors; the rarer functions are the
-//! library's.
+//! standard library's.
 
 #![allow(clippy::excessive_precision, reason = "coefficients have the digits of their source")]
 
@@ -52,14 +52,15 @@ pub(crate) enum ChainPart {
     },
 }
 
-/// Numbers that go through a chain together: few enough for their buffers to stay in the first
-/// cache.
+/// Elements that go through a chain together: few enough for their buffers to stay in the L1 cache,
+/// enough to fill vectors.
 const BLOCK: usize = 64;
 
-/// Rows that a task should have at least.
+/// Rows that a task should have at least ([`tasks`]): fewer than for pools, since functions take
+/// several operations for each element.
 const LEAST_ROWS: usize = 32;
 
-/// What functions take of a type of numbers.
+/// What functions need of a float type.
 pub(crate) trait Real:
     Copy
     + PartialOrd
@@ -149,7 +150,7 @@ macro_rules! real {
 }
 
 // `highest` is the largest x whose e^x the type holds: there the series is below 1, so that 2^n
-// times it is still a number. ln 2 is given as a part with few digits, whose products with whole
+// times it is still finite. ln 2 is given as a part with few digits, whose products with whole
 // numbers are exact, and the rest. The series are 1 / n!, highest power first.
 real!(f64, lowest -708.0, highest 709.782_712_893_383_9, round 6_755_399_441_055_744.0,
     ln2 6.931_471_803_691_238_164_90e-1 + 1.908_214_929_270_587_700_02e-10, mantissa 52,
@@ -174,8 +175,9 @@ struct ChainBlock<T> {
 pub(crate) struct Pointwise<'a, T> {
     pub(crate) chain: &'a [ChainPart],
     pub(crate) source: DenseRows<'a, T>,
-    /// Rows of a sample, and those that are computed.
+    /// Rows of a sample.
     pub(crate) positions: usize,
+    /// The positions that are computed, ascending.
     pub(crate) live: &'a [usize],
     pub(crate) samples: usize,
 }
@@ -213,7 +215,7 @@ impl<T: SimdFloat> Pointwise<'_, T> {
     }
 }
 
-/// Some numbers.
+/// One row, with its derivatives where they are wanted.
 struct PointwiseRow<'a, 'b, T> {
     chain: &'a [ChainPart],
     x: &'a [T],
@@ -333,7 +335,7 @@ impl<T: Real> ChainBlock<T> {
         }
     }
 
-    /// Value and derivative of each number.
+    /// Value and derivative of each element.
     #[inline(always)]
     fn each(&mut self, f: impl Fn(T) -> (T, T)) {
         for (y, slope) in self.value.iter_mut().zip(&mut self.slope) {
@@ -343,7 +345,7 @@ impl<T: Real> ChainBlock<T> {
         }
     }
 
-    /// The same where a derivative of 0 cuts off whatever comes before.
+    /// As [`ChainBlock::each`], where a derivative of 0 cuts off whatever comes before.
     #[inline(always)]
     fn cut(&mut self, f: impl Fn(T) -> (T, T)) {
         let zero = T::of(0.0);
@@ -371,7 +373,7 @@ fn polynomial<T: Real, const N: usize>(x: T, coefficients: [f64; N]) -> T {
     coefficients.into_iter().fold(T::of(0.0), |sum, c| sum * x + T::of(c))
 }
 
-/// By a rational function near 0 (Cephes' `tanh`), by the exponential elsewhere.
+/// tanh x: by a rational function near 0 (Cephes' `tanh`), by the exponential elsewhere.
 #[inline(always)]
 fn tanh<T: Real>(x: T) -> T {
     let z = x * x;
@@ -390,8 +392,8 @@ fn tanh<T: Real>(x: T) -> T {
     if x.size() < T::of(0.625) { near } else { far }
 }
 
-/// The error function, given e = exp(-x^2): rational functions below 1 and from there on (Cephes'
-/// `erf` and `erfc`).
+/// The error function, given e = exp(-x^2): one rational function below 1 and another from there on
+/// (Cephes' `erf` and `erfc`).
 #[inline(always)]
 fn erf<T: Real>(x: T, e: T) -> T {
     let (z, size) = (x * x, x.size());
@@ -459,7 +461,7 @@ mod tests {
     use super::*;
     use crate::kernels::twins::cases::sets;
 
-    /// Values and derivatives of a chain at some numbers.
+    /// Values and derivatives of a chain at some arguments.
     fn at(set: InstructionSet, chain: &[ChainPart], x: &[f64]) -> [Vec<f64>; 2] {
         let (mut y, mut slopes) = (vec![0.0; x.len()], vec![0.0; x.len()]);
         let source = DenseRows { values: x, pitch: x.len(), offset: 0, channels: x.len() };

@@ -1,4 +1,4 @@
-//! Pools and other sums over windows, and affine maps of channels: what stands between convolutions.
+//! Pools and other sums over windows, and affine maps of channels: what lies between convolutions.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -8,17 +8,18 @@ use crate::kernels::layout::rows::{Chunk, DenseRows, LiveRows, add_then_relu, ta
 use crate::kernels::layout::table::RowTable;
 use crate::kernels::simd::{InstructionSet, SimdFloat};
 
-/// Rows that a task should have at least.
+/// Rows that a task should have at least ([`tasks`]): many, since a row takes only a few operations
+/// for each element.
 const LEAST_ROWS: usize = 64;
 
-/// Rows computed one by one from others.
+/// Rows that are computed one by one from others.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rowwise<'a, T> {
     /// The rows that are read.
     pub(crate) source: DenseRows<'a, T>,
     /// Rows of a sample that are written.
     pub(crate) positions: usize,
-    /// Those that are computed, ascending.
+    /// The positions that are computed, ascending.
     pub(crate) live: &'a [usize],
     /// How many samples there are.
     pub(crate) samples: usize,
@@ -27,7 +28,7 @@ pub(crate) struct Rowwise<'a, T> {
 /// What the rows of a window are multiplied by before they are added.
 #[derive(Debug, Clone)]
 pub(crate) enum Shares<T> {
-    /// One number for each position of the result: a mean.
+    /// One value for each position of the result: a mean.
     Rows(Vec<T>),
     /// One for each tap of each position, `[position][tap]`: interpolation.
     Taps(Vec<T>),
@@ -39,7 +40,7 @@ impl<T: SimdFloat> Shares<T> {
         numbers
     }
 
-    /// With the nearest numbers of another type.
+    /// The same shares, rounded to another type.
     pub(crate) fn rounded<U: SimdFloat>(&self) -> Shares<U> {
         let numbers = self.numbers().iter().map(|x| U::from_f64(x.to_f64())).collect();
         match self {
@@ -48,7 +49,7 @@ impl<T: SimdFloat> Shares<T> {
         }
     }
 
-    /// Bytes that it takes.
+    /// Bytes that the shares take.
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(self.numbers())
     }
@@ -72,7 +73,7 @@ impl<T: SimdFloat> Rowwise<'_, T> {
         });
     }
 
-    /// relu(scale x + shift) with numbers of their own for each position and channel of a sample.
+    /// relu(scale x + shift), with a scale and a shift for each position and channel of a sample.
     pub(crate) fn elementwise(
         &self,
         scale: Option<&[T]>,
@@ -158,7 +159,7 @@ impl<T: SimdFloat> Rowwise<'_, T> {
         });
     }
 
-    /// What is computed, and in how many parts.
+    /// The rows that are computed, and in how many parts.
     fn rows(&self) -> (LiveRows<'_>, usize) {
         let Self { positions, live, samples, .. } = *self;
         let all = LiveRows { positions, live, samples };

@@ -21,21 +21,21 @@ use crate::kernels::winograd::patches::Patches;
 pub(crate) struct Product<'a, T> {
     /// Which rows a row reads.
     pub(crate) table: &'a RowTable,
-    /// The same in Winograd's form, if the weights are: for products at all positions.
+    /// The table in Winograd's form, if the weights are in it: for products at all positions.
     pub(crate) patches: Option<&'a Patches>,
     /// The weights.
     pub(crate) panels: &'a Panels<T>,
-    /// One number for each output.
+    /// One value for each output.
     pub(crate) bias: &'a [T],
     /// The rows that are read.
     pub(crate) source: DenseRows<'a, T>,
-    /// Rows that are added.
+    /// Rows that are added to the results.
     pub(crate) residual: Option<DenseRows<'a, T>>,
     /// Whether negative results become 0.
     pub(crate) relu: bool,
 }
 
-/// Where rows are written: as in [`DenseRows`], without the numbers.
+/// Where rows are written: [`DenseRows`] without the elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RowLayout {
     /// From one row to the next.
@@ -47,7 +47,8 @@ pub(crate) struct RowLayout {
 /// Vectors of columns that a tile holds in registers.
 const COLUMNS: usize = 2;
 
-/// Rows that a task should have at least.
+/// Rows that a task should have at least ([`tasks`]): several tiles. A tile that is not full takes
+/// as long as a full one.
 const LEAST_ROWS: usize = 32;
 
 impl<T: SimdFloat> Product<'_, T> {
@@ -93,7 +94,7 @@ struct ProductRows<'a, T> {
 }
 
 impl<T: SimdFloat> Deliver<T> for ProductRows<'_, T> {
-    /// Bias, residual and relu.
+    /// Adds bias and residual to a row's results, cuts them off at 0 if asked, and stores them.
     #[inline(always)]
     fn deliver<S: Simd>(&self, simd: S, tile: RowTile<'_, T>, chunk: &mut Chunk<'_, T>) {
         let Self { product, layout } = self;
@@ -122,7 +123,7 @@ impl<T: SimdFloat> Deliver<T> for ProductRows<'_, T> {
 struct Tiles<'a, 'b, T> {
     product: &'a Product<'a, T>,
     chunk: Chunk<'b, T>,
-    /// What the chunk's range counts.
+    /// The rows that the chunk's range counts.
     rows: LiveRows<'a>,
     layout: RowLayout,
 }
@@ -148,6 +149,7 @@ impl<T: SimdFloat> Tiles<'_, '_, T> {
         let panels = self.product.panels;
         let zeros = vec![T::default(); panels.inputs];
         let mut reads = Vec::with_capacity(panels.taps);
+        // All panels at once, or one after the other.
         let step = panels.count().div_ceil(panels.passes());
         for first in (0..panels.count()).step_by(step.max(1)) {
             for at in self.chunk.rows.clone().step_by(R) {
@@ -191,7 +193,7 @@ impl<T: SimdFloat> Tiles<'_, '_, T> {
         }
     }
 
-    /// Bias and residual.
+    /// The sums that a tile begins with: bias and residual.
     #[inline(always)]
     fn start<S: Simd, const R: usize>(
         &self,
@@ -240,7 +242,8 @@ impl<T: SimdFloat> Tiles<'_, '_, T> {
     }
 }
 
-/// The operands of rows, tap by tap; taps that none of them has are left out.
+/// The operands of rows, tap by tap. Rows without a tap read zeros; taps that no row has are left
+/// out.
 #[inline(always)]
 fn reads_of<'a, T: SimdFloat, const R: usize>(
     product: &Product<'a, T>,
@@ -278,6 +281,7 @@ pub(crate) fn accumulate<S: Simd, T: SimdFloat, const R: usize, const G: usize>(
     let lanes = T::lanes::<S>();
     let count = rows[0].len();
     let rows = rows.map(|row| &row[..count]);
+    // A copy that stays in registers: see `accumulate` in `reverse/pullback.rs`.
     let mut local = *sums;
     for (channel, weights) in (0..count).zip(weights.chunks(width)) {
         let weights: [T::Vector<S>; G] =
@@ -292,7 +296,7 @@ pub(crate) fn accumulate<S: Simd, T: SimdFloat, const R: usize, const G: usize>(
     *sums = local;
 }
 
-/// Vectors from numbers that may be too few to fill them.
+/// Vectors from elements that may be too few to fill them.
 #[inline(always)]
 fn load_columns<S: Simd, T: SimdFloat>(simd: S, from: &[T]) -> [T::Vector<S>; COLUMNS] {
     let lanes = T::lanes::<S>();

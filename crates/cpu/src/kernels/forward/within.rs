@@ -23,17 +23,19 @@ pub(crate) enum WithinRow<T> {
 pub(crate) struct Within<'a, T> {
     pub(crate) row: &'a WithinRow<T>,
     pub(crate) source: DenseRows<'a, T>,
-    /// Rows of a sample, and those that are computed.
+    /// Rows of a sample.
     pub(crate) positions: usize,
+    /// The positions that are computed, ascending.
     pub(crate) live: &'a [usize],
     pub(crate) samples: usize,
 }
 
-/// Rows that a task should have at least.
+/// Rows that a task should have at least ([`tasks`]): fewer than for pools, since a row is read
+/// several times.
 const LEAST_ROWS: usize = 32;
 
 impl<T: SimdFloat> WithinRow<T> {
-    /// With the nearest numbers of another type.
+    /// The same function, rounded to another type.
     pub(crate) fn rounded<U: SimdFloat>(&self) -> WithinRow<U> {
         let numbers = |all: &[T]| all.iter().map(|x| U::from_f64(x.to_f64())).collect();
         match self {
@@ -44,7 +46,7 @@ impl<T: SimdFloat> WithinRow<T> {
         }
     }
 
-    /// Bytes that it takes.
+    /// Bytes that its vectors take.
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Softmax => 0,
@@ -54,7 +56,7 @@ impl<T: SimdFloat> WithinRow<T> {
         }
     }
 
-    /// Numbers that a row of so many channels keeps besides its result: h, and one over the
+    /// Elements that a row of so many channels keeps besides its result: h, and one over the
     /// standard deviation.
     pub(crate) fn kept(&self, channels: usize) -> Option<usize> {
         match self {

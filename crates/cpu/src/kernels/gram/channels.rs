@@ -17,7 +17,7 @@ pub(crate) struct ByChannel<T> {
     starts: Vec<usize>,
     /// Indices in the list of positions.
     positions: Vec<u32>,
-    /// `[entry][V]`, and a vector's worth of numbers more, which kernels may read.
+    /// `[entry][V]`, and a vector's worth of elements more, which kernels may read.
     values: Vec<T>,
 }
 
@@ -30,17 +30,19 @@ pub(crate) struct SampleCotangents<'a, T> {
     pub(crate) lines: usize,
     /// How many rows a sample has.
     pub(crate) rows: usize,
-    /// Those at which there may be cotangents, ascending.
+    /// The positions at which there may be cotangents, ascending.
     pub(crate) live: &'a [usize],
-    /// Which sample.
+    /// The sample's index in the batch.
     pub(crate) sample: usize,
 }
 
 impl<T: SimdFloat> ByChannel<T> {
-    /// Of one sample.
+    /// Sorts the cotangents of one sample.
     #[must_use]
     pub(crate) fn new(at: SampleCotangents<'_, T>) -> Self {
         debug_assert!(LINE_COUNTS.contains(&at.lines), "{} lines", at.lines);
+        // A counting sort: first how many entries each channel has, then where they begin, then
+        // each entry to its place.
         let mut starts = vec![0; at.source.layout.channels() + 1];
         for row in at.live_rows() {
             at.source.row(row, at.lines).ids.iter().for_each(|&id| starts[id as usize + 1] += 1);
@@ -64,8 +66,7 @@ impl<T: SimdFloat> ByChannel<T> {
         let mut next = self.starts.clone();
         let last = (at.sample + 1) * at.rows - 1;
         for (index, row) in at.live_rows().enumerate() {
-            // Lines that are read side by side are fetched ahead: the processor does not foresee
-            // them.
+            // Lines that are read side by side are fetched ahead: the CPU does not foresee them.
             if row < last {
                 at.source.fetch(row + 1, V, 0..at.source.layout.channels());
             }
@@ -88,8 +89,8 @@ impl<T: SimdFloat> ByChannel<T> {
         self.starts.len() - 1
     }
 
-    /// The entries of a channel: indices in the list of positions, and `[entry][V]`, with what lies
-    /// behind.
+    /// The entries of a channel: indices in the list of positions, and `[entry][V]`, with what
+    /// follows them.
     #[inline(always)]
     pub(crate) fn entries(&self, channel: usize) -> (&[u32], &[T]) {
         let (from, till) = (self.starts[channel], self.starts[channel + 1]);
@@ -142,6 +143,7 @@ const LANES: usize = 32;
 #[inline(always)]
 fn add_products<T: SimdFloat>(a: &[T], b: &[T], sums: &mut [f64; LANES]) {
     let (mut left, mut right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    // A copy that stays in registers: see `accumulate` in `reverse/pullback.rs`.
     let mut local = *sums;
     for (a, b) in (&mut left).zip(&mut right) {
         for ((sum, a), b) in local.iter_mut().zip(a).zip(b) {

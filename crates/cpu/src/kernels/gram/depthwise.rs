@@ -1,10 +1,10 @@
-//! The Gram matrix of a depthwise convolution's weight: each channel for itself.
+//! The Gram matrix of a depthwise convolution's weight: each channel by itself.
 //!
 //! The gradient for cotangent v is D_v(t, c) = sum over positions p of g(p, v, c) x(p, t, c). It
-//! has one number for each tap and channel, so that neighbouring channels stand side by side in
+//! has one value for each tap and channel, so that neighbouring channels stand side by side in
 //! vectors, as they do in the rows: V sums of one tap and one vector of channels are in registers
 //! while the positions pass by. By tiles of one channel ([`super::outer`]) nine taps would leave
-//! half of a vector empty, and each number that is read would be copied first.
+//! half of a vector empty, and each element that is read would be copied first.
 
 use std::ops::Range;
 
@@ -21,9 +21,9 @@ use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
 /// G(v, w) = sum over t, c of D_v(t, c) D_w(t, c), for one sample.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ChannelwiseGram<'a, T> {
-    /// Which row each row reads by which tap.
+    /// Which row each row reads by each tap.
     pub(crate) table: &'a RowTable,
-    /// The rows that are read: x. A vector behind the last is read and not used.
+    /// The rows that are read: x. A vector after the last is read and not used.
     pub(crate) rows: DenseRows<'a, T>,
     /// The cotangents of the results: g.
     pub(crate) cotangents: SampleCotangents<'a, T>,
@@ -63,7 +63,7 @@ impl<T: SimdFloat> ChannelwiseGram<'_, T> {
     ) -> LinePairSums {
         let SampleCotangents { source, lines, live, .. } = self.cotangents;
         let size = lines * channels.len();
-        // A vector is read from the last number on, too.
+        // A vector is read from the last element on, too.
         let mut full = vec![T::default(); live.len() * size + WIDEST];
         for (row, out) in self.cotangents.live_rows().zip(full.chunks_exact_mut(size)) {
             source.expand(set, row, lines, channels.clone(), out);
@@ -126,7 +126,7 @@ impl<T: SimdFloat> ChannelBlock<'_, T> {
             // None where the tap falls into the padding.
             let Some(begin) = begin else { continue };
             let x = T::load(simd, &values[begin + self.channels.start + first..][..lanes]);
-            // Behind the last channel are numbers of the next line, which are dropped.
+            // After the last channel come elements of the next line, which are dropped.
             let lines = &self.full[at * V * width + first..][..(V - 1) * width + lanes];
             for (v, sum) in own.iter_mut().enumerate() {
                 *sum = T::mul_add(simd, T::load(simd, &lines[v * width..][..lanes]), x, *sum);

@@ -1,24 +1,24 @@
-//! The Gram matrix of a tensor whose numbers are numbers of a result, or are added to such: a
-//! positional embedding, a class token. Each cotangent belongs to one number of the tensor, and the
-//! gradient is the sum of those that belong to it.
+//! The Gram matrix of a tensor whose elements are elements of a result, or are added to them: a
+//! positional embedding, a class token. Each cotangent of the result belongs to one element of the
+//! tensor, whose gradient is the sum of the cotangents that belong to it.
 
 use crate::kernels::gram::channels::{SampleCotangents, gram_of};
 use crate::kernels::simd::{InstructionSet, SimdFloat};
 
-/// For each number of a sample's result, which number of a tensor it is, or has been added to it.
+/// For each element of a sample's result, which element of a tensor it is, or has been added to it.
 #[derive(Debug, Clone)]
 pub(crate) struct ElementsOf {
-    /// How many numbers the tensor has.
+    /// How many elements the tensor has.
     pub(crate) count: usize,
     /// `[row][channel]`: an index, or [`ElementsOf::NONE`].
     pub(crate) indices: Vec<u32>,
 }
 
 impl ElementsOf {
-    /// No number of the tensor.
+    /// No element of the tensor.
     pub(crate) const NONE: u32 = u32::MAX;
 
-    /// Bytes that it takes.
+    /// Bytes that the indices take.
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(self.indices.as_slice())
     }

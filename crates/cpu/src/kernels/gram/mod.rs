@@ -1,11 +1,12 @@
-//! Gram matrices of the gradients of parameters, of which none is ever held.
+//! Gram matrices of the gradients of parameters. The gradient of a weight is never in memory as a
+//! whole.
 //!
 //! | module | of |
 //! |---|---|
 //! | [`channels`] | the cotangents of a sample, sorted by channel |
 //! | [`outer`] | weights, by tiles of the gradient |
 //! | [`depthwise`] | weights of depthwise convolutions |
-//! | [`elements`] | tensors whose numbers are added to those of a result |
+//! | [`elements`] | tensors whose elements are added to those of a result |
 //! | [`pairs`] | weights, by pairs of positions |
 //! | [`sums`] | biases and normalisations |
 

@@ -27,33 +27,33 @@ use crate::kernels::winograd::patches::Patches;
 /// G(v, w) = sum over o, t, i of D_v(o, t, i) D_w(o, t, i), for one sample.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TileGram<'a, T> {
-    /// Which row each row reads by which tap.
+    /// Which row each row reads by each tap.
     pub(crate) table: &'a RowTable,
-    /// The same in Winograd's form (`WinogradForm::Four`), if it is to be taken: for layers all of
+    /// The table in Winograd's form (`WinogradForm::Four`), if it is to be taken: for layers all of
     /// whose rows are computed.
     pub(crate) patches: Option<&'a Patches>,
-    /// The rows that are read: x. Two vectors behind the last are read and not used.
+    /// The rows that are read: x. Two vectors after the last are read and not used.
     pub(crate) rows: DenseRows<'a, T>,
     /// The positions at which there may be cotangents, ascending.
     pub(crate) live: &'a [usize],
     /// The cotangents of the layer's outputs there: g.
     pub(crate) entries: &'a ByChannel<T>,
-    /// The first of the outputs that read these rows, and the one behind the last.
+    /// The first of the outputs that read these rows, and the one after the last.
     pub(crate) outputs: [usize; 2],
     /// One factor for each output.
     pub(crate) scale: Option<&'a [T]>,
 }
 
 /// Output channels that one task takes. The sums of tasks are added in the order of the tasks, so
-/// that bits do not depend on the number of threads.
+/// that results are bit-identical on any number of threads.
 pub(crate) const CHANNELS: usize = 8;
 
-/// Numbers of a tile's line: two of the widest vectors.
+/// Elements of a tile's line: two of the widest vectors.
 pub(crate) const WIDE: usize = 32;
 
 impl<T: SimdFloat> TileGram<'_, T> {
     /// The sum of the matrices of groups of neighbouring channels, added in their order, where each
-    /// output reads the inputs of its own group alone.
+    /// output reads only the inputs of its own group.
     #[must_use]
     pub(crate) fn grouped(&self, set: InstructionSet, sample: usize, groups: usize) -> Vec<f64> {
         if groups == 1 {
@@ -66,8 +66,8 @@ impl<T: SimdFloat> TileGram<'_, T> {
             let outputs = [first + group * outputs, first + (group + 1) * outputs];
             Self { rows, outputs, ..*self }.gram(set, sample)
         };
-        // Groups side by side, or the outputs of each: then no more columns are held than there are
-        // threads.
+        // Either groups run side by side, or the outputs of each group do: then no more columns are
+        // held than there are threads.
         let parts: Vec<_> = match outputs > CHANNELS {
             true => (0..groups).map(of_group).collect(),
             false => (0..groups).into_par_iter().map(of_group).collect(),
@@ -85,8 +85,8 @@ impl<T: SimdFloat> TileGram<'_, T> {
         if !takes_columns(self.table, self.rows.channels) {
             return self.of_rows(set, sample);
         }
-        // The channels of one tap would leave vectors empty; side by side those of all taps fill
-        // them. Then each position reads one row of its own.
+        // The channels of one tap would leave vectors mostly empty. Those of all taps side by side
+        // fill them, and each position then reads one row of its own.
         let values = self.columns(sample);
         let channels = self.table.taps() * self.rows.channels;
         let rows = DenseRows { values: &values, pitch: channels, offset: 0, channels };
@@ -244,11 +244,11 @@ impl<T: SimdFloat> TileChannels<'_, T> {
     }
 }
 
-/// Lines of two vectors of D.
+/// V lines of two vectors of D.
 pub(crate) type GradientTile<T, const V: usize> = [[T; WIDE]; V];
 
-/// sums(v, w) += scale^2 D_v . D_w over the first `width` numbers. The tile is converted to f64 in
-/// `wide` first, where zeros stand behind the last number, so that whole vectors can be multiplied.
+/// sums(v, w) += scale^2 D_v . D_w over the first `width` elements. The tile is converted to f64 in
+/// `wide` first. Zeros follow the last element there, so that whole vectors can be multiplied.
 #[inline(always)]
 pub(crate) fn square<S: Simd, T: SimdFloat, const V: usize>(
     simd: S,
@@ -298,6 +298,7 @@ impl LinePairSums {
         let (sums, _) = S::as_mut_simd_f64s(&mut self.0[v][w]);
         let vectors = sums.len();
         for (at, sum) in sums.iter_mut().enumerate() {
+            // A copy that stays in registers: see `accumulate` in `reverse/pullback.rs`.
             let mut local = *sum;
             for (a, b) in a[at..].iter().zip(&b[at..]).step_by(vectors) {
                 local = simd.mul_add_f64s(*a, *b, local);

@@ -8,13 +8,13 @@
 //! A(p, q) = sum over t, i of x(p, t, i) x(q, t, i).
 //! ```
 //!
-//! A serves all outputs, and for each of them only the pairs of positions count at which it is
-//! active. Since A is symmetric, the pairs with q <= p are enough: with A(p, p) halved they give a
-//! matrix H, and G = H + H^T.
+//! A serves all outputs. For each output only those pairs of positions count at which it is active.
+//! Since A is symmetric, the pairs with q <= p are enough: with A(p, p) halved they give a matrix
+//! H, and G = H + H^T.
 //!
-//! All of it is in f64, whatever the precision of the run. Tiles of a gradient that are squared in
-//! f64 are the Gram matrix of slightly other gradients; a sum over pairs is not the square of
-//! anything, and what it is rounded by stands beside G itself. In f32 that would be as large as the
+//! All of it is in f64, whatever the precision of the run. Rounded tiles of a gradient that are
+//! squared in f64 still are the Gram matrix of slightly other gradients. A sum over pairs is not
+//! the square of anything: its rounding is added to G itself. In f32 that would be as large as the
 //! squares of singular values of 2.4e-4 sigma_1, and zeros of a layer with few outputs would become
 //! directions.
 
@@ -112,7 +112,7 @@ impl<T: SimdFloat> PairChannels<'_, T> {
                 for (sums, gram) in sums.chunks_exact_mut(V).zip(gram) {
                     let mut own = [0.0; WIDEST];
                     <f64 as SimdFloat>::store(simd, gram, &mut own);
-                    // Behind the last line are numbers of the next entry.
+                    // After the last line come elements of the next entry.
                     for (sum, own) in sums[first..].iter_mut().zip(&own[..lanes]) {
                         *sum += own * scale * scale;
                     }

@@ -20,7 +20,7 @@ use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
 pub(crate) struct Normalized<'a, T> {
     /// x, at the rows and channels of the cotangents.
     pub(crate) rows: DenseRows<'a, T>,
-    /// One number for each channel.
+    /// One value for each channel.
     pub(crate) mean: &'a [f64],
     /// One over the deviation of each channel.
     pub(crate) inverse: &'a [f64],
@@ -34,7 +34,7 @@ const CHANNELS: usize = 64;
 pub(crate) const ROWS: usize = 32;
 
 impl<T: SimdFloat> SampleCotangents<'_, T> {
-    /// How many cotangents are not switched off, for each line.
+    /// How many cotangents of each line are not switched off.
     #[must_use]
     pub(crate) fn count(&self) -> usize {
         self.live_rows().map(|row| self.source.row(row, self.lines).ids.len()).sum()
@@ -74,7 +74,7 @@ impl<T: SimdFloat> SampleCotangents<'_, T> {
     }
 }
 
-/// What is normalised, of some rows and channels.
+/// Computes what is normalised, at some rows and channels.
 struct NormalizeRows<'a, 'b, T> {
     normalized: Normalized<'a, T>,
     rows: &'a [usize],
@@ -124,7 +124,7 @@ impl<T: SimdFloat> RowBlock<'_, T> {
     /// Adds sums of a vector of channels, from `first` of the block's on, to the line's.
     #[inline(always)]
     pub(crate) fn add(&self, line: usize, first: usize, own: &[T], sums: &mut [f64]) {
-        // What lies behind the last channel belongs to others.
+        // What lies after the last channel belongs to others.
         let count = own.len().min(self.channels.len() - first);
         let out = &mut sums[line * self.source.layout.channels() + self.channels.start + first..][..count];
         out.iter_mut().zip(own).for_each(|(out, own)| *out += own.to_f64());
@@ -152,7 +152,7 @@ impl<T: SimdFloat> AddLines<'_, '_, T> {
     fn columns<S: Simd, const V: usize>(&mut self, simd: S) {
         let (block, lanes) = (self.block, T::lanes::<S>());
         let width = block.channels.len();
-        // Sums and sums of products one after the other: not every set has registers for both.
+        // First sums, then sums of products: not every set has registers for both.
         for (factors, out) in [&[], block.factors].into_iter().zip(&mut *self.sums) {
             if out.is_empty() {
                 continue;

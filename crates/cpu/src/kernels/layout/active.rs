@@ -1,9 +1,9 @@
 //! Which channels of each row a ReLU has left on.
 //!
 //! The mask of a row is kept twice: as words of 32 bits, and as the ascending list of its active
-//! channels. Cotangents behind the ReLU are stored compressed: for each row a block of V lines,
-//! each with the values of the active channels alone, and behind them [`PAD`] numbers more, which
-//! let a kernel store whole vectors.
+//! channels. Cotangents of what the ReLU reads are stored compressed: for each row a block of V
+//! lines, each with the values of only the active channels, and after them [`PAD`] elements more,
+//! which let a kernel store whole vectors.
 //!
 //! ```text
 //! channels 0..8, active 1 2 5 7:   word 0b10100110   list [1, 2, 5, 7]
@@ -18,10 +18,11 @@ use crate::kernels::arch;
 use crate::kernels::layout::rows::{DenseRows, chunks, tasks};
 use crate::kernels::simd::{InstructionSet, SimdFloat};
 
-/// Numbers behind the lines of a compressed row: one vector of any instruction set.
+/// Elements after the lines of a compressed row: one vector of any instruction set.
 pub(crate) const PAD: usize = 16;
 
-/// Rows that a task has.
+/// Rows that a task has. With fewer, handing out tasks takes longer than looking at their rows;
+/// with more, a batch of few rows leaves threads idle.
 const TASK: usize = 256;
 
 /// The active channels of all rows of a batch.
@@ -32,7 +33,7 @@ pub(crate) struct Active {
     /// on.
     pitch: usize,
     words: Vec<u32>,
-    /// The lists, one behind the other, and [`PAD`] zeros.
+    /// The lists, one after the other, and [`PAD`] zeros.
     ids: Vec<u16>,
     /// Where the list of each row begins; one more than there are rows.
     starts: Vec<usize>,
@@ -42,8 +43,8 @@ impl Active {
     /// The most channels that a list can name.
     pub(crate) const MOST_CHANNELS: usize = 1 << 16;
 
-    /// The positive numbers of those of `rows` rows that are live; the others have no active
-    /// channel.
+    /// Makes a channel active where it is positive, in those of `rows` rows that are live. The
+    /// others have no active channel.
     #[must_use]
     pub(crate) fn positive<T: SimdFloat>(
         set: InstructionSet,
@@ -51,6 +52,8 @@ impl Active {
         rows: usize,
         live: impl Fn(usize) -> bool + Sync,
     ) -> Self {
+        // Each task sets the words and counts the bits of its own rows. The lists follow when all
+        // are counted: the counts say where each row's list begins.
         let pitch = values.channels.div_ceil(32) + 1;
         let mut words = vec![0_u32; rows * pitch];
         let mut counts = vec![0; rows];
@@ -64,9 +67,10 @@ impl Active {
         Self::from_words(set, values.channels, words, &counts)
     }
 
-    /// Rows given as words of 32 channels, each row with one word of zeros behind it, and how many
+    /// Rows given as words of 32 channels, each row with one word of zeros after it, and how many
     /// bits of each row are set.
     fn from_words(set: InstructionSet, channels: usize, words: Vec<u32>, counts: &[usize]) -> Self {
+        // The list of a row begins where those of all rows before it end.
         let mut starts = Vec::with_capacity(counts.len() + 1);
         let mut total = 0;
         starts.push(0);
@@ -120,7 +124,7 @@ impl Active {
         &self.ids[self.starts[row]..self.starts[row + 1]]
     }
 
-    /// The list of a row with at least [`PAD`] more numbers behind it.
+    /// The list of a row with at least [`PAD`] more ids after it.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) fn padded_list(&self, row: usize) -> &[u16] {
@@ -131,6 +135,8 @@ impl Active {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) fn bits(&self, row: usize, channel: usize) -> u32 {
+        // The 32 bits may begin within a word: then the rest are in the next one, which every row
+        // has.
         let at = row * self.pitch + channel / 32;
         let both = u64::from(self.words[at]) | u64::from(self.words[at + 1]) << 32;
         (both >> (channel % 32)) as u32
@@ -140,13 +146,14 @@ impl Active {
     /// active.
     #[inline(always)]
     pub(crate) fn before(&self, row: usize, channel: usize) -> usize {
+        // Whole words before the channel's own, and of that the bits below the channel.
         let words = &self.words[row * self.pitch..][..=channel / 32];
         let (last, whole) = words.split_last().unwrap_or((&0, &[]));
         let part = last & ((1 << (channel % 32)) - 1);
         whole.iter().chain([&part]).map(|word| word.count_ones() as usize).sum()
     }
 
-    /// Numbers in one line of a compressed row: its active channels.
+    /// Elements in one line of a compressed row: its active channels.
     #[inline(always)]
     #[must_use]
     pub(crate) fn stride(&self, row: usize) -> usize {
@@ -154,7 +161,7 @@ impl Active {
     }
 
     /// Where the block of a row begins among compressed values of `lines` lines per row. For the
-    /// row behind the last one that is how many values there are.
+    /// row after the last one that is the size of all blocks.
     #[inline(always)]
     #[must_use]
     pub(crate) fn block(&self, row: usize, lines: usize) -> usize {
@@ -168,7 +175,7 @@ impl Active {
     }
 }
 
-/// The positive numbers of some rows.
+/// The positive elements of some rows.
 #[derive(Debug)]
 pub(crate) struct Positive<'a, T, F> {
     pub(crate) values: DenseRows<'a, T>,
@@ -176,14 +183,14 @@ pub(crate) struct Positive<'a, T, F> {
     pub(crate) live: &'a F,
     /// The first row.
     pub(crate) first: usize,
-    /// A bit for each number, 32 to a word, and one word of zeros behind each row.
+    /// A bit for each element, 32 to a word, and one word of zeros after each row.
     pub(crate) words: &'a mut [u32],
     /// How many bits of each row are set.
     pub(crate) counts: &'a mut [usize],
 }
 
 impl<T: SimdFloat, F: Fn(usize) -> bool> Positive<'_, T, F> {
-    /// Calls `row` with each row, and its words, for their number of bits.
+    /// Calls `row` with each live row and its words; it returns how many bits it has set.
     #[inline(always)]
     pub(crate) fn each(&mut self, row: impl Fn(&[T], &mut [u32]) -> usize) {
         let pitch = self.words.len() / self.counts.len().max(1);
@@ -199,12 +206,13 @@ impl<T: SimdFloat, F: Fn(usize) -> bool> Positive<'_, T, F> {
     }
 }
 
-/// Sets a bit for each positive number, 32 to a word; how many there are.
+/// Sets a bit for each positive element, 32 to a word; how many there are.
 #[inline(always)]
 pub(crate) fn positive<T: SimdFloat>(values: &[T], words: &mut [u32]) -> usize {
     let mut count = 0;
     for (word, values) in words.iter_mut().zip(values.chunks(32)) {
         for (at, value) in values.iter().enumerate() {
+            // (NaN is not above 0: its channel is off.)
             *word |= u32::from(*value > T::default()) << at;
         }
         count += word.count_ones() as usize;
@@ -219,6 +227,7 @@ fn list(set: InstructionSet, words: &[u32], pitch: usize, ids: &mut [u16]) {
     }
     let mut ids = ids.iter_mut();
     for (at, word) in words.chunks_exact(pitch).flat_map(|row| row.iter().enumerate()) {
+        // The lowest set bit is listed and cleared until none is left.
         let mut bits = *word;
         while bits != 0 {
             if let Some(id) = ids.next() {

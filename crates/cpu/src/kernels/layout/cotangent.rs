@@ -34,8 +34,9 @@ impl LineLayout<'_> {
         }
     }
 
-    /// How many numbers a buffer of `rows` rows needs: the lines, and what a kernel may read behind
-    /// them, which is two vectors, and one more line where lines begin within the buffer's.
+    /// How many elements a buffer of `rows` rows needs: the lines, and what a kernel may read after
+    /// them. That is two vectors, and one more line where a value's lines begin within the
+    /// buffer's.
     #[must_use]
     pub(crate) fn size(&self, rows: usize, lines: usize) -> usize {
         let more = match self {
@@ -55,7 +56,7 @@ impl LineLayout<'_> {
         }
     }
 
-    /// Where the first number of a row is in the buffer.
+    /// Where the first element of a row is in the buffer.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) fn begin(&self, row: usize, lines: usize) -> usize {
@@ -84,7 +85,7 @@ pub(crate) struct Cotangents<'a, T> {
     pub(crate) layout: LineLayout<'a>,
 }
 
-/// The lines of one row: line v has the number `values[v * stride + a]` for channel `ids[a]`. So
+/// The lines of one row: line v has the element `values[v * stride + a]` for channel `ids[a]`. So
 /// dense and compressed lines are read alike.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lines<'a, T> {
@@ -120,7 +121,7 @@ impl<'a, T: SimdFloat> Cotangents<'a, T> {
         }
     }
 
-    /// The lines of one row, those of some neighbouring channels alone.
+    /// The lines of one row, with only some neighbouring channels.
     #[inline(always)]
     pub(crate) fn part(&self, row: usize, lines: usize, channels: Range<usize>) -> Lines<'a, T> {
         let Lines { ids, values, stride } = self.row(row, lines);
@@ -131,9 +132,10 @@ impl<'a, T: SimdFloat> Cotangents<'a, T> {
         Lines { ids, values: &values[at..], stride }
     }
 
-    /// Fetches some channels of the lines of a row into the second cache.
+    /// Fetches some channels of the lines of a row into the L2 cache.
     #[inline(always)]
     pub(crate) fn fetch(&self, row: usize, lines: usize, channels: Range<usize>) {
+        // Compressed lines follow one another without gaps: all channels are one run.
         if let (LineLayout::Compressed(_), true) = (self.layout, channels.len() == self.layout.channels()) {
             return fetch(self.row(row, lines).values);
         }
@@ -159,6 +161,8 @@ impl<'a, T: SimdFloat> Cotangents<'a, T> {
         let Lines { ids, values, stride } = self.row(row, lines);
         for (line, out) in out.chunks_exact_mut(width).enumerate() {
             let values = &values[line * stride..][..ids.len()];
+            // A line of all channels, dense or with all of them active: an element lies at its
+            // channel.
             if ids.len() == whole {
                 out.copy_from_slice(&values[channels.clone()]);
                 continue;
@@ -207,7 +211,7 @@ impl<'a> CotangentTarget<'a> {
         }
     }
 
-    /// How many numbers a buffer of `rows` rows needs.
+    /// How many elements a buffer of `rows` rows needs.
     #[cfg(test)]
     #[must_use]
     pub(crate) fn size(&self, rows: usize, lines: usize) -> usize {
@@ -239,17 +243,22 @@ impl<'a> CotangentTarget<'a> {
         if arch::deliver(set, *self, tile, add, block) {
             return;
         }
+        // The tile has every channel from `first` on. A layout decides which of them are kept, and
+        // where.
         let RowTile { row, first, width, values, stride } = tile;
         let tiles = values.chunks_exact(stride).map(|tile| &tile[..width]);
         let sum = |old: T, new: T| if add { old + new } else { new };
         match *self {
             Self::Lines(LineLayout::Dense { pitch, offset, .. }) => {
+                // All of them, each at its own channel.
                 for (line, tile) in tiles.enumerate() {
                     let out = &mut block[line * pitch + offset + first..][..width];
                     out.iter_mut().zip(tile).for_each(|(out, new)| *out = sum(*out, *new));
                 }
             }
             Self::Masked { active, pitch, offset } => {
+                // The active ones, each at its own channel. Where nothing is added to, the line may
+                // hold anything: zeros come first, for the channels that are off.
                 let (_, ids) = part(active, row, first, width);
                 for (line, tile) in tiles.enumerate() {
                     let out = &mut block[line * pitch + offset..];
@@ -262,6 +271,8 @@ impl<'a> CotangentTarget<'a> {
                 }
             }
             Self::Lines(LineLayout::Compressed(active)) => {
+                // The active ones side by side, from their index in the row's list on. What is off
+                // has no place.
                 let (at, ids) = part(active, row, first, width);
                 for (line, tile) in tiles.enumerate() {
                     let out = &mut block[line * active.stride(row) + at..];
@@ -273,7 +284,7 @@ impl<'a> CotangentTarget<'a> {
     }
 }
 
-/// Neighbouring channels of a row's lines in full.
+/// Neighbouring channels of a row's lines in full, active or not.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RowTile<'a, T> {
     pub(crate) row: usize,
@@ -289,9 +300,11 @@ pub(crate) struct RowTile<'a, T> {
 /// The active channels of a row among `width` from `first` on, and how many come before them.
 #[inline(always)]
 pub(crate) fn part(active: &Active, row: usize, first: usize, width: usize) -> (usize, &[u16]) {
+    // The list ascends, so that the channels lie side by side in it.
     let list = active.list(row);
     let at = active.before(row, first);
     let rest = &list[at..];
+    // Up to the last channel nothing has to be counted: the list ends there.
     let end = (first + width).min(active.channels());
     let count = if end == active.channels() { rest.len() } else { active.before(row, end) - at };
     (at, &rest[..count])

@@ -1,11 +1,12 @@
 //! Rows of lines in lanes: `[channel][line]`, so that a vector holds lines of one channel.
 //!
-//! Up to [`MOST_LINES`] lines a row can be `[line][channel]`, and what a mask leaves out are lanes:
-//! it takes permutations to skip them on the side that is written ([windows]). In lanes what a mask
-//! leaves out are whole vectors, on both sides, on every instruction set. That pays where lines
-//! fill the vectors: [`MANY_LANES`] of them on every set, and [`FEW_LANES`] on sets with vectors of
-//! eight numbers or fewer. Lines that there are no cotangents for are zero. Blocks of rows begin where they do for
-//! `[line][channel]` ([`LineLayout::block`]); offsets and pitches count channels.
+//! In rows that are `[line][channel]`, of up to [`MOST_LINES`] lines, a mask leaves out single
+//! lanes of a vector: it takes permutations to skip them on the side that is written ([windows]).
+//! In lanes a mask leaves out whole vectors, on both sides and on every instruction set. That pays
+//! where lines fill the vectors: [`MANY_LANES`] of them on every set, and [`FEW_LANES`] on sets
+//! with vectors of eight elements or fewer. Lines that have no cotangents are zero. Blocks of rows
+//! begin where they do for `[line][channel]` ([`LineLayout::block`]). Offsets and pitches count
+//! channels.
 //!
 //! [windows]: crate::kernels::reverse::pullback
 
@@ -18,13 +19,13 @@ use crate::kernels::simd::{InstructionSet, SimdFloat};
 /// Lines of a row in lanes: two vectors of the widest set in f32.
 pub(crate) const MANY_LANES: usize = 32;
 
-/// The same on sets with shorter vectors, for the nine cotangents of ten classes: eight lines that
-/// are taken as vectors ([`IN_VECTORS`]), one that is not, and one of zeros. (So that their number
-/// says how they lie: nine lines may be `[line][channel]` too.)
+/// Lines of a row in lanes on sets with shorter vectors, for the nine cotangents of ten classes:
+/// eight lines that are taken as vectors ([`IN_VECTORS`]), one that is not, and one of zeros. (With
+/// the tenth line their number says how they lie: nine may be `[line][channel]` too.)
 pub(crate) const FEW_LANES: usize = 10;
 
-/// Of [`FEW_LANES`], those that products take as vectors of lines. The next is taken as vectors of
-/// channels.
+/// How many of [`FEW_LANES`] lines products take as vectors of lines. The next one is taken as
+/// vectors of channels.
 pub(crate) const IN_VECTORS: usize = 8;
 
 /// How many cotangents lines in lanes carry.
@@ -96,12 +97,12 @@ pub(crate) struct LaneTarget<'a> {
     first: FirstChannel,
 }
 
-/// Where the first channels of a row lie.
+/// Where the channels of a row lie in its block.
 #[derive(Debug, Clone, Copy)]
 enum FirstChannel {
-    /// Of all channels, the first.
+    /// The block has all channels, computed or not, and channel 0 is at this place.
     OfAll(usize),
-    /// Of the channels that are computed, the first.
+    /// The block has only computed channels, and the first of these is at this place.
     OfComputed(usize),
 }
 
@@ -156,6 +157,7 @@ impl LaneTarget<'_> {
         if !add {
             self.clear(block);
         }
+        // Both lists ascend: the row's is walked along the target's.
         let mut own = row.ids.iter().zip(row.values).peekable();
         for (index, &id) in self.ids.iter().enumerate() {
             while own.next_if(|(other, _)| **other < id).is_some() {}

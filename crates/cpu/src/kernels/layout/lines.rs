@@ -1,9 +1,9 @@
 //! The numbers of lines that kernels have: how many cotangents of a row are pulled back together.
 //!
-//! A kernel keeps a sum for each line in registers, so that their number is a constant to it. Every
-//! number costs a build its share of all kernels, of all types and instruction sets. That is why
-//! there are a few ([`LINE_COUNTS`]); other numbers of cotangents take the next one, with lines of
-//! zeros behind them.
+//! A kernel keeps a sum for each line in registers, so the number of lines is a constant of it.
+//! Each number adds a copy of all kernels to the build, for all types and instruction sets. That is
+//! why there are only a few ([`LINE_COUNTS`]). Other numbers of cotangents take the next larger
+//! one, with lines of zeros after them.
 
 use crate::kernels::simd::{InstructionSet, WIDEST};
 
@@ -14,13 +14,13 @@ pub(crate) const MOST_LINES: usize = 9;
 /// The numbers of lines that there are kernels for, ascending.
 pub(crate) const LINE_COUNTS: [usize; 6] = [1, 2, 3, 5, 7, MOST_LINES];
 
-/// Whether a set whose vectors hold so many numbers of f32 has kernels for a number of lines: one
-/// number at a time, which no processor of the last ten years needs, takes half of them.
+/// Whether a set whose vectors hold `lanes` elements of f32 has kernels for a number of lines. The
+/// scalar set, which no CPU of the last ten years needs, has half of them.
 pub(crate) const fn has_lines(lanes: usize, lines: usize) -> bool {
     lanes > 1 || matches!(lines, 1 | 3 | MOST_LINES)
 }
 
-/// The lines of a row that carry so many cotangents, at most [`MOST_LINES`], on a set.
+/// How many lines a row has for so many cotangents, at most [`MOST_LINES`], on a set.
 pub(crate) fn lines_for(set: InstructionSet, cotangents: usize) -> usize {
     let lanes = if set == InstructionSet::Scalar { 1 } else { WIDEST };
     let fits = |lines: &usize| *lines >= cotangents && has_lines(lanes, *lines);

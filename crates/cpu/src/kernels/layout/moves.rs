@@ -11,7 +11,7 @@ use crate::kernels::layout::rows::{DenseRows, chunks, tasks};
 use crate::kernels::reverse::lanes::LaneSteps;
 use crate::kernels::simd::{InstructionSet, SimdFloat};
 
-/// y(r, c) = x(s(r, c)): each number of a sample's result is one of its operand's, which may be
+/// y(r, c) = x(s(r, c)): each element of a sample's result is one of its operand's, which may be
 /// taken more than once or not at all, or a constant.
 #[derive(Debug, Clone)]
 pub(crate) struct Moves {
@@ -19,24 +19,27 @@ pub(crate) struct Moves {
     from: [usize; 2],
     /// Rows and channels of the result.
     to: [usize; 2],
-    /// The operand's number of each of the result's, row by row.
+    /// For each element of the result the operand's element that it takes, row by row.
     sources: Vec<u32>,
     /// Where the list of each row of the operand begins among `takers`.
     starts: Vec<usize>,
-    /// For each row of the operand, the channels that are taken and the numbers of the result that
+    /// For each row of the operand, the channels that are taken and the elements of the result that
     /// take them, in the order of the latter, so that a row of the result is expanded once.
     takers: Vec<[u32; 2]>,
 }
 
-/// Rows that a task should have at least.
+/// Rows that a task should have at least ([`tasks`]): many, since a row is only copied.
 const LEAST_ROWS: usize = 64;
 
 impl Moves {
-    /// No number of the operand.
+    /// No element of the operand.
     pub(crate) const NONE: u32 = u32::MAX;
 
-    /// `sources` is of as many numbers as `to` has, each below what `from` has, or none.
+    /// `sources` has as many entries as `to` has elements: each is an element of `from`, or
+    /// [`Moves::NONE`].
     pub(crate) fn new(sources: Vec<u32>, from: [usize; 2], to: [usize; 2]) -> Self {
+        // `starts` and `takers` are `sources` turned round, for the pullback: sorted by the
+        // operand's row, and within it by the element of the result.
         let width = from[1].max(1);
         let takers = sources.iter().zip(0..).map(|(&source, taker)| [source, taker]);
         let mut takers: Vec<_> = takers.filter(|[source, _]| *source != Self::NONE).collect();
@@ -55,7 +58,7 @@ impl Moves {
             + size_of_val(self.takers.as_slice())
     }
 
-    /// The rows of the operand that a row of the result takes numbers of.
+    /// The rows of the operand from which a row of the result takes elements.
     pub(crate) fn rows_of(&self, row: usize) -> Vec<usize> {
         let sources = &self.sources[row * self.to[1]..][..self.to[1]];
         let taken = sources.iter().filter(|source| **source != Self::NONE);
@@ -69,7 +72,7 @@ impl Moves {
         [self.from[1], self.to[1]]
     }
 
-    /// What takes numbers of a row of the operand, rows counted through all samples: the channel
+    /// What takes elements of a row of the operand, rows counted through all samples: the channel
     /// that is taken, and the row and channel of the result that take it.
     pub(crate) fn takers_of(&self, row: usize) -> impl Iterator<Item = (usize, usize, usize)> {
         let Self { from, to, starts, takers, .. } = self;
@@ -80,8 +83,8 @@ impl Moves {
         })
     }
 
-    /// Writes all rows of `samples` samples into `out`; numbers that are none of the operand's come
-    /// from `fill`, which has those of a sample, or are 0.
+    /// Writes all rows of `samples` samples into `out`; elements that are not taken from the
+    /// operand come from `fill`, which has those of a sample, or are 0.
     pub(crate) fn run<T: SimdFloat>(
         &self,
         source: DenseRows<'_, T>,
@@ -156,6 +159,8 @@ impl<T: SimdFloat> MovesPullback<'_, T> {
         tile.fill(T::default());
         let mut known = None;
         for (channel, taken, other) in self.moves.takers_of(row) {
+            // Compressed rows are written in full; takers come in the order of the result's rows,
+            // so that each row is expanded once.
             let (values, stride) = match self.source.layout {
                 LineLayout::Dense { .. } => {
                     let Lines { values, stride, .. } = self.source.row(taken, self.lines);

@@ -5,16 +5,18 @@ use std::ops::Range;
 use crate::kernels::layout::rows::CACHE_LINE;
 use crate::kernels::simd::SimdFloat;
 
-/// Numbers behind the last row of weights: four of the widest vectors may be read from any channel
-/// on, and as many numbers as the widest panel has from the beginning of any row on.
+/// Elements after the last row of weights: four of the widest vectors may be read from any channel
+/// on, and as many elements as the widest panel has columns from the beginning of any row on.
 const PAD: usize = WIDTHS[1];
 
-/// The narrowest and widest panels of a pullback. Wide ones leave more neighbours to fill vectors
-/// with; ones that are too wide do not stay in the cache.
+/// The least and the most columns to which [`PANEL_BYTES`] limits a pullback's panels. Narrow
+/// panels leave few neighbours to choose active channels from, so that vectors are not full. Wide
+/// panels do not stay in the cache. 256 columns are the most that an index of eight bits reaches
+/// ([`Panels::row`]).
 const WIDTHS: [usize; 2] = [64, 256];
 
-/// Bytes that a panel should take at most, so that it stays in a core's second cache while rows
-/// pass by. With larger ones each row reads its weights from farther away.
+/// Bytes that a panel should take at most, so that it stays in a core's L2 cache while rows pass
+/// by. With larger panels each row reads its weights from a slower cache.
 const PANEL_BYTES: usize = 600_000;
 
 /// The weights of y(o) = sum over taps t and channels i of x(t, i) w(t, i, o), as
@@ -23,7 +25,7 @@ const PANEL_BYTES: usize = 600_000;
 ///
 /// By the number of groups:
 /// - *One*: each panel reads all inputs.
-/// - *Several*: a panel holds its *block* alone, the inputs of the groups that its columns belong
+/// - *Several*: a panel holds only its *block*, the inputs of the groups that its columns belong
 ///   to, with zeros where input and column belong to different ones. A panel of C columns over
 ///   groups of O outputs reads the inputs of at most C / O + 2 groups. Where groups are small that
 ///   multiplies zeros, but their outputs would not fill vectors by themselves either.
@@ -44,10 +46,11 @@ pub(crate) struct Panels<T> {
     blocks: Vec<Range<usize>>,
     /// The most inputs that a panel reads.
     depth: usize,
-    /// Behind some zeros, so that each row of a panel begins with a cache line. (A clone lies
-    /// elsewhere, and its rows may not: that costs time and changes no result.)
+    /// The packed weights after some zeros, so that each row of a panel begins with a cache line.
+    /// (The rows of a clone may not, since it lies elsewhere: that costs time and changes no
+    /// result.)
     weights: Vec<T>,
-    /// How many zeros.
+    /// How many zeros there are before the weights.
     lead: usize,
 }
 
@@ -68,7 +71,7 @@ impl<T: SimdFloat> Panels<T> {
 
     /// Packs `weight(tap, input, output)` for a [`Pullback`](crate::kernels::Pullback), whose
     /// inputs are the cotangents of the layer's outputs. Wide panels leave more neighbours to
-    /// choose active channels from.
+    /// choose active channels from ([`WIDTHS`]).
     #[must_use]
     pub(crate) fn reverse(
         taps: usize,
@@ -78,6 +81,8 @@ impl<T: SimdFloat> Panels<T> {
         weight: impl Fn(usize, usize, usize) -> f64,
     ) -> Self {
         let [read, written] = [inputs, outputs].map(|channels| channels / groups);
+        // The most columns that a panel may have. As few panels as that takes then share the
+        // columns evenly, rounded up to 32.
         let column = (taps * read * size_of::<T>()).max(1);
         let widest = (PANEL_BYTES / column).clamp(WIDTHS[0], WIDTHS[1]);
         let width = written.div_ceil(written.div_ceil(widest).max(1)).next_multiple_of(32).max(32);
@@ -105,6 +110,8 @@ impl<T: SimdFloat> Panels<T> {
         let lead = weights.as_ptr().align_offset(CACHE_LINE).min(most);
         weights.resize(lead, T::default());
         for (panel, block) in blocks.iter().enumerate() {
+            // All panels have `depth` rows for each tap, so that `tap` finds them by a product. A
+            // panel that reads fewer inputs has zeros there.
             let rows = block.start..block.start + depth;
             for (tap, input) in (0..taps).flat_map(|tap| rows.clone().map(move |input| (tap, input))) {
                 let is_there = |o: usize| o < outputs && input < block.end;
@@ -118,8 +125,8 @@ impl<T: SimdFloat> Panels<T> {
         Self { width, taps, inputs, outputs, first: 0, groups, blocks, depth, weights, lead }
     }
 
-    /// Of a [`Pullback`](crate::kernels::Pullback)'s weights those that write some channels alone,
-    /// packed anew.
+    /// The weights of a [`Pullback`](crate::kernels::Pullback) that write some channels, packed
+    /// anew.
     ///
     /// # Panics
     /// When they are of several groups.
@@ -183,8 +190,8 @@ impl<T: SimdFloat> Panels<T> {
         self.outputs.div_ceil(self.width)
     }
 
-    /// The weights of one tap of one panel, `[input][column]`, with at least [`PAD`] more numbers
-    /// behind them. Inputs are counted from the layer's first, so that lists of active channels
+    /// The weights of one tap of one panel, `[input][column]`, with at least [`PAD`] more elements
+    /// after them. Inputs are counted from the layer's first, so that lists of active channels
     /// index the rows as they are. Rows before the panel's block are other weights, and are not
     /// read.
     ///
@@ -198,7 +205,7 @@ impl<T: SimdFloat> Panels<T> {
         &self.weights[self.lead + first * self.width..][..block.end * self.width + PAD]
     }
 
-    /// The row of a channel among those of a tap, and what lies behind it: an index of eight bits
+    /// The row of a channel among those of a tap, and what lies after it: an index of eight bits
     /// needs no check.
     #[inline(always)]
     pub(crate) fn row<'a>(&self, tap: &'a [T], channel: u16) -> &'a [T; WIDTHS[1]] {
@@ -212,8 +219,8 @@ impl<T: SimdFloat> Panels<T> {
         self.weights.len() * size_of::<T>()
     }
 
-    /// How many times the rows pass by: once if all panels stay in a core's cache, else once for
-    /// each panel.
+    /// How many times the rows pass by: once if all panels stay in a core's cache together, else
+    /// once for each panel.
     pub(crate) fn passes(&self) -> usize {
         if self.bytes() <= crate::kernels::layout::rows::CACHED_WEIGHTS { 1 } else { self.count() }
     }

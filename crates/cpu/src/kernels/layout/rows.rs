@@ -1,8 +1,8 @@
 //! Rows of channels in memory, and how work on them is shared among threads.
 //!
 //! A row is one position of one sample; rows of a batch are numbered sample by sample. Every kernel
-//! computes each of its rows from that row's operands alone, in an order that does not depend on
-//! what else is computed: results have the same bits for every batch, split and number of threads.
+//! computes each of its rows only from that row's operands, in an order that does not depend on
+//! what else is computed. Results are bit-identical for every batch, split and number of threads.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use crate::kernels::simd::SimdFloat;
 /// Dense rows to read: `values[row * pitch + offset + channel]`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DenseRows<'a, T> {
-    /// All numbers of the buffer.
+    /// All elements of the buffer.
     pub(crate) values: &'a [T],
     /// From one row to the next.
     pub(crate) pitch: usize,
@@ -46,13 +46,13 @@ impl LiveRows<'_> {
         self.samples * self.live.len()
     }
 
-    /// The row that has a number in that count.
+    /// The row with this index among them.
     #[inline(always)]
     pub(crate) fn row(&self, number: usize) -> usize {
         number / self.live.len() * self.positions + self.live[number % self.live.len()]
     }
 
-    /// The rows in `parts` runs, in a buffer with rows of `pitch` numbers.
+    /// The rows in `parts` runs, in a buffer with rows of `pitch` elements.
     pub(crate) fn chunks<'b, T>(&self, values: &'b mut [T], parts: usize, pitch: usize) -> Vec<Chunk<'b, T>> {
         let (count, end) = (self.count(), self.samples * self.positions);
         let begin = |number: usize| if number < count { self.row(number) } else { end };
@@ -60,7 +60,7 @@ impl LiveRows<'_> {
     }
 }
 
-/// A run of rows with the part of a buffer that belongs to them alone.
+/// A run of rows with the part of a buffer that belongs only to them.
 #[derive(Debug)]
 pub(crate) struct Chunk<'a, T> {
     pub(crate) rows: Range<usize>,
@@ -69,7 +69,7 @@ pub(crate) struct Chunk<'a, T> {
     pub(crate) values: &'a mut [T],
 }
 
-/// Cuts a buffer into `parts` runs of about equally many rows. Row r has the numbers from
+/// Cuts a buffer into `parts` runs of about equally many rows. Row r has the elements from
 /// `begin(r)` to `begin(r + 1)`.
 pub(crate) fn chunks<T>(
     mut values: &mut [T],
@@ -91,8 +91,14 @@ pub(crate) fn chunks<T>(
     all
 }
 
-/// How many parts to cut `rows` into so that threads can even out their shares, with at least
-/// `least` rows in each: up to four parts per thread.
+/// How many parts to cut `rows` into so that threads can even out their shares: up to four per
+/// thread, with at least `least` rows in each.
+///
+/// Each kernel has a `LEAST_ROWS` of its own, by how much work a row is. If it is too small, a
+/// layer of few rows is cut into parts that take less time than handing them to threads and
+/// allocating their buffers. If it is too large, such a layer has fewer parts than there are
+/// threads, and the others are idle. It changes no result. Layers of many rows take four parts per
+/// thread whatever it is.
 pub(crate) fn tasks(rows: usize, least: usize) -> usize {
     match rayon::current_num_threads() {
         1 => 1,
@@ -101,7 +107,9 @@ pub(crate) fn tasks(rows: usize, least: usize) -> usize {
 }
 
 /// Bytes of weights up to which all of them stay in a core's cache while rows pass by. Above that,
-/// rows pass by one panel after the other.
+/// rows pass by one panel after the other. If it is too large, weights push one another out of the
+/// cache, and each row fetches all of them again. If it is too small, rows are fetched again for
+/// each panel, and are cut into no more parts than there are threads.
 pub(crate) const CACHED_WEIGHTS: usize = 400_000;
 
 /// Adds a row to another if there is one, then relu of the sums if asked.
@@ -119,9 +127,9 @@ pub(crate) fn add_then_relu<T: SimdFloat>(out: &mut [T], other: Option<&[T]>, re
 /// Bytes of a cache line.
 pub(crate) const CACHE_LINE: usize = 64;
 
-/// Fetches numbers into the second cache, on processors that have an instruction for it. The first
-/// cache has too few buffers for lines on their way: with those in use, a row's pullback took 1.4
-/// times as long.
+/// Fetches elements into the L2 cache, on CPUs that have an instruction for it. The L1 cache has
+/// too few buffers for lines on their way: with those in use, a row's pullback took 1.4 times as
+/// long.
 #[inline(always)]
 pub(crate) fn fetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]

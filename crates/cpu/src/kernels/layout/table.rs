@@ -1,5 +1,5 @@
-//! Which rows a row reads: the geometry of a convolution or pool as a table, so that no kernel
-//! knows of strides, padding or dilation.
+//! Which rows a row reads: the geometry of a convolution or pool as a table, so that no kernel has
+//! to know strides, padding or dilation.
 
 /// No row: the tap falls into the padding.
 const NONE: u32 = u32::MAX;
@@ -58,7 +58,7 @@ impl RowTable {
         self.sources.len() / self.taps
     }
 
-    /// Bytes that it takes.
+    /// Bytes that the table takes.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(self.sources.as_slice())
@@ -91,7 +91,7 @@ impl RowTable {
         self.links_of(&(0..self.rows()).collect::<Vec<_>>())
     }
 
-    /// The same of some of the target rows alone.
+    /// The links of only some of the target rows.
     #[must_use]
     pub(crate) fn links_of(&self, rows: &[usize]) -> Links {
         let mut reads = vec![Vec::new(); self.source_rows];
@@ -143,7 +143,7 @@ impl Links {
         self.rows
     }
 
-    /// Bytes that they take.
+    /// Bytes that the links take.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(self.starts.as_slice()) + size_of_val(self.links.as_slice())

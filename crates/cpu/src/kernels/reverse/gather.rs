@@ -1,4 +1,4 @@
-//! Cotangents gathered from the rows that read a row, each channel for itself: the reverse pass of
+//! Cotangents gathered from the rows that read a row, each channel by itself: the reverse pass of
 //! pools and depthwise convolutions, and the sum over the taps of columns.
 //!
 //! Fast path: weighted shares of dense lines keep a vector of channels of three lines in registers
@@ -22,8 +22,8 @@ use crate::kernels::simd::{InstructionSet, SimdFloat, load, store};
 pub(crate) enum Share<'a, T> {
     /// The factors of the reading window, and how many taps it has.
     Window(&'a Shares<T>, usize),
-    /// The channels that chose the tap, whole, and nothing of the others: the choices, `[reading
-    /// row][channel]`.
+    /// A channel's cotangent where the channel chose the tap, else nothing. These are the choices,
+    /// `[reading row][channel]`.
     Chosen(&'a [u16]),
     /// The columns of the tap: the reading rows have the channels of all taps side by side.
     Columns,
@@ -39,7 +39,7 @@ pub(crate) struct GatherPullback<'a, T> {
     pub(crate) links: &'a Links,
     /// The cotangents of the rows that read.
     pub(crate) source: Cotangents<'a, T>,
-    /// What each gets of them.
+    /// The share that a row has in them.
     pub(crate) share: Share<'a, T>,
     /// Where they go.
     pub(crate) target: CotangentTarget<'a>,
@@ -47,7 +47,7 @@ pub(crate) struct GatherPullback<'a, T> {
     pub(crate) channels: usize,
     /// One factor for each channel.
     pub(crate) scale: Option<&'a [T]>,
-    /// Factors of each row.
+    /// Factors for each row of the target, channel by channel.
     pub(crate) slopes: Option<DenseRows<'a, T>>,
     /// Whether they are added to what is there.
     pub(crate) add: bool,
@@ -55,7 +55,7 @@ pub(crate) struct GatherPullback<'a, T> {
     pub(crate) lines: usize,
 }
 
-/// Rows that a task should have at least.
+/// Rows that a task should have at least ([`tasks`]): fewer than forward, since a row has V lines.
 const LEAST_ROWS: usize = 32;
 
 impl<T: SimdFloat> GatherPullback<'_, T> {
@@ -172,8 +172,9 @@ struct WeightedRows<'a, 'b, T> {
     chunk: Chunk<'b, T>,
     /// `[tap][channel]`.
     weights: &'a [T],
-    /// Of the source.
+    /// From one line of the source to the next.
     pitch: usize,
+    /// The first channel in a line of the source.
     offset: usize,
 }
 
@@ -186,6 +187,8 @@ impl<T: SimdFloat> WeightedRows<'_, '_, T> {
         for row in self.chunk.rows.clone() {
             let first = target.block(row, lines) - self.chunk.start;
             if let (CotangentTarget::Lines(LineLayout::Dense { pitch, offset, .. }), None) = (target, scale) {
+                // Dense lines are written at once. (The chunk's buffer is taken out, because `row`
+                // borrows the rest.)
                 let block = std::mem::take(&mut self.chunk.values);
                 let own = slopes.map(|slopes| slopes.row(row));
                 self.row(simd, row, own, &mut block[first + offset..], (pitch, add));
@@ -274,10 +277,11 @@ fn deliver<S: Simd, T: SimdFloat, const V: usize>(
     }
 }
 
-/// Lines whose sums are in registers together.
+/// Lines whose sums are in registers together. More would read a weight less often and take more
+/// registers.
 const TOGETHER: usize = 3;
 
-/// The numbers from an index on, of which the last may be too few to fill a vector.
+/// The elements from an index on, of which the last may be too few to fill a vector.
 #[inline(always)]
 fn vector<S: Simd, T: SimdFloat>(simd: S, values: &[T], at: usize) -> T::Vector<S> {
     let end = values.len().min(at + T::lanes::<S>());

@@ -1,11 +1,11 @@
 //! Steps of the reverse pass for rows of lines in lanes ([`layout::lanes`]).
 //!
-//! A weight meets the lines of the channel that is read as whole vectors, so that masks are left
-//! out on both sides by plain loops. [`LaneRows`] computes tiles of some channels by one to four
-//! vectors of lines in registers, and a line beside those as vectors of channels; everything else is
-//! row by row, channel by channel. Sums have the order and the roundings that they have for lines
-//! that are `[line][channel]`: a cotangent's results do not depend on how many others are pulled
-//! back with it.
+//! A weight is multiplied by whole vectors of a channel's lines, so that plain loops leave out
+//! masks on both sides. [`LaneRows`] keeps tiles of some channels by one to four vectors of lines
+//! in registers, and takes the ninth of ten lines as vectors of channels; all other steps go row by
+//! row, channel by channel. Sums have the order and the roundings that they have for lines that are
+//! `[line][channel]`: a cotangent's results do not depend on how many others are pulled back with
+//! it.
 //!
 //! [`layout::lanes`]: crate::kernels::layout::lanes
 
@@ -116,8 +116,8 @@ impl<'p, T: SimdFloat> Pullback<'p, T> {
                 false
             }
             Start::Sum => true,
-            // Written first: the block is in a core's first cache, and adding to it costs nothing
-            // that could be measured.
+            // Written first: the block is in a core's L1 cache, and adding to it costs nothing that
+            // could be measured.
             Start::Identity(other) => {
                 target.deliver(other.lanes(row, channels.clone()), |_| T::of(1.0), false, block);
                 true
@@ -168,7 +168,7 @@ impl<T: SimdFloat, const L: usize> LaneTiles<'_, T, L> {
     ) {
         let panels = self.pullback.panels;
         let lanes = T::lanes::<S>();
-        // Behind the last channel it is computed again, and not stored.
+        // A tile that is not full computes the last channel several times and stores it once.
         let ids = &self.target.ids[at..];
         let columns: [u8; C] =
             std::array::from_fn(|c| (usize::from(ids[c.min(ids.len() - 1)]) - self.first) as u8);
@@ -176,6 +176,7 @@ impl<T: SimdFloat, const L: usize> LaneTiles<'_, T, L> {
             let mut sums = [[T::splat(simd, T::default()); G]; C];
             for read in self.reads {
                 let weights = panels.tap(self.panel, read.tap);
+                // A copy that stays in registers: see `accumulate` in `reverse/pullback.rs`.
                 let mut local = sums;
                 for (&id, lines) in read.row.ids.iter().zip(read.row.values) {
                     let weights = panels.row(weights, id);
@@ -208,9 +209,9 @@ impl<T: SimdFloat, const L: usize> LaneTiles<'_, T, L> {
     }
 
     /// The line beside those in vectors, of all channels of the panel: as a vector of lines it
-    /// would be almost empty. What a mask switches off on the side that is written is computed,
-    /// which for one line costs less than to pick the others. Eight vectors of channels at a time,
-    /// or fewer: so many sums do not wait for one another.
+    /// would be almost empty. Channels that a mask switches off on the side that is written are
+    /// computed too: for one line that costs less than picking the others. Eight vectors of
+    /// channels are taken at a time, so that their sums do not wait for one another.
     #[inline(always)]
     fn beside<S: Simd>(&self, simd: S, block: &mut [LaneLines<T, L>]) {
         let columns = 8 * T::lanes::<S>();
@@ -242,16 +243,18 @@ impl<T: SimdFloat, const L: usize> LaneTiles<'_, T, L> {
         }
     }
 
-    /// Its sums over the active channels that are read, for eight vectors of channels.
+    /// Sums of the line beside over the active channels that are read, for eight vectors of
+    /// channels.
     #[inline(always)]
     fn sums_beside<S: Simd>(&self, simd: S, column: usize) -> [T::Vector<S>; 8] {
         let panels = self.pullback.panels;
         let lanes = T::lanes::<S>();
         let mut sums = [T::splat(simd, T::default()); 8];
         for read in self.reads {
-            // A panel's columns may end within the eight vectors: other weights follow, whose
-            // results are left.
+            // A panel's columns may end within the eight vectors. Other weights follow, whose
+            // results are not used.
             let weights = &panels.tap(self.panel, read.tap)[column..];
+            // A copy that stays in registers: see `accumulate` in `reverse/pullback.rs`.
             let mut local = sums;
             for (&id, lines) in read.row.ids.iter().zip(read.row.values) {
                 let weights = &weights[usize::from(id) * panels.width..][..8 * lanes];
@@ -279,10 +282,10 @@ fn fused<S: Simd, T: SimdFloat>(simd: S, a: T, b: T, c: T) -> T {
 pub(crate) trait LaneStep<T, const L: usize> {
     fn target(&self) -> CotangentTarget<'_>;
 
-    /// How many channels of a row are added up before they are delivered.
+    /// How many channels of a row are summed before they are delivered.
     fn summed(&self) -> usize;
 
-    /// Computes one row into its block; `sums` has room for the channels that are added up.
+    /// Computes one row into its block; `sums` has room for the channels that are summed.
     fn row<S: Simd>(&self, simd: S, row: usize, sums: &mut [LaneLines<T, L>], block: &mut [LaneLines<T, L>]);
 }
 
@@ -350,7 +353,7 @@ impl<T: SimdFloat, const L: usize> LaneStep<T, L> for GatherPullback<'_, T> {
 }
 
 impl<T: SimdFloat> GatherPullback<'_, T> {
-    /// Adds the share of one reading row.
+    /// Adds the share that a row has in one of the rows that read it.
     #[inline(always)]
     fn add_lanes<S: Simd, const L: usize>(
         &self,
@@ -363,6 +366,8 @@ impl<T: SimdFloat> GatherPullback<'_, T> {
         let one = T::of(1.0);
         match self.share {
             Share::Window(shares, taps) => {
+                // The whole row times one factor: of the reading row (a mean), or of its tap
+                // (interpolation).
                 let share = match shares {
                     Shares::Rows(shares) => shares[link.row],
                     Shares::Taps(shares) => shares[link.row * taps + link.tap],
@@ -370,17 +375,22 @@ impl<T: SimdFloat> GatherPullback<'_, T> {
                 add(self.source.lanes(from, 0..wide), 0, |_| Some(share), sums);
             }
             Share::Chosen(choices) => {
+                // A channel hands its cotangent on only by the tap of its maximum.
                 let choices = &choices[from * wide..(from + 1) * wide];
                 let share = |channel: usize| (usize::from(choices[channel]) == link.tap).then_some(one);
                 add(self.source.lanes(from, 0..wide), 0, share, sums);
             }
             Share::Columns => {
+                // The reading row has the channels of all taps side by side. Those of this tap
+                // begin at `first`, from which `add` counts.
                 let first = link.tap * self.channels;
                 add(self.source.lanes(from, first..first + self.channels), first, |_| Some(one), sums);
             }
             Share::Weights(weights) => {
                 let weights = &weights[link.tap * self.channels..][..self.channels];
                 let read = self.source.lanes(from, 0..wide);
+                // The same roundings as for lines that are `[line][channel]`: there dense lines
+                // take a product and its sum at once (`WeightedRows`), compressed ones apart.
                 match self.source.layout {
                     LineLayout::Dense { .. } => add_fused(simd, read, weights, sums),
                     LineLayout::Compressed(_) => add(read, 0, |channel| Some(weights[channel]), sums),
@@ -390,7 +400,8 @@ impl<T: SimdFloat> GatherPullback<'_, T> {
     }
 }
 
-/// Adds the lines of a row of all channels times its weights, rounded once.
+/// Adds the lines of a row of all channels times their weights, each product and its sum rounded
+/// once.
 #[inline(always)]
 fn add_fused<S: Simd, T: SimdFloat, const L: usize>(
     simd: S,
@@ -408,7 +419,8 @@ fn add_fused<S: Simd, T: SimdFloat, const L: usize>(
     }
 }
 
-/// Adds the lines of a row's channels, counted from one on, times what `share` says of each.
+/// Adds the lines of a row's channels, counted from `first` on, times what `share` says of each;
+/// none where it says nothing.
 #[inline(always)]
 fn add<T: SimdFloat, const L: usize>(
     row: LaneRow<'_, T, L>,

@@ -1,15 +1,15 @@
-//! The reverse pass of a convolution: for each row and V cotangents at once, the weights of the
-//! active channels alone.
+//! The reverse pass of a convolution: for each row and V cotangents at once, only the weights of
+//! active channels.
 //!
-//! All cotangents of a sample share its masks, so a row's list of active channels and the weights
-//! behind them are read once for all V. That is the *read side*. The *write side* leaves out
-//! channels whose cotangent a mask switches off.
+//! All cotangents of a sample share its masks, so a row's list of active channels and their weights
+//! are read once for all V. That is the *read side*. The *write side* leaves out channels whose
+//! cotangent a mask switches off.
 //!
 //! | path | when | what it leaves out |
 //! |---|---|---|
 //! | lanes ([`LaneRows`]) | rows that are `[channel][line]` | read and write side |
-//! | windows (`windows` of `arch::avx512` and `arch::avx2`) | these sets, a target with a mask | read and write side |
-//! | panels ([`Full`]) | all else | the read side; of what is computed active channels are kept |
+//! | windows (in `arch`) | AVX-512 or AVX2, a target with a mask | read and write side |
+//! | panels ([`Full`]) | all else | the read side; inactive channels are computed and dropped |
 //! | patches ([`Patched`]) | dense sources, as compiled | nothing; it takes fewer products |
 
 use pulp::{Simd, WithSimd};
@@ -28,7 +28,7 @@ use crate::kernels::simd::{InstructionSet, SimdFloat, load, store};
 use crate::kernels::winograd::patched::{Deliver, PatchSource, Patched};
 use crate::kernels::winograd::patches::Patches;
 
-/// What is in the target before.
+/// What is in the target beforehand.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Start<'a, T> {
     /// Nothing: the results are written.
@@ -45,7 +45,7 @@ pub(crate) enum Start<'a, T> {
 pub(crate) struct Pullback<'a, T> {
     /// By which taps and rows each row is read.
     pub(crate) links: &'a Links,
-    /// The same in Winograd's form, if the weights are: for dense sources.
+    /// The links in Winograd's form, if the weights are in it: for dense sources.
     pub(crate) patches: Option<&'a Patches>,
     /// The weights, see [`Panels::reverse`] and [`Patches::panels`].
     pub(crate) panels: &'a Panels<T>,
@@ -53,16 +53,17 @@ pub(crate) struct Pullback<'a, T> {
     pub(crate) source: Cotangents<'a, T>,
     /// Where the cotangents of its inputs go.
     pub(crate) target: CotangentTarget<'a>,
-    /// What is there before.
+    /// What is in the target beforehand.
     pub(crate) start: Start<'a, T>,
-    /// Factors of the results of each row, which then have to go to dense lines: the derivatives of
-    /// a function of each number that the results are pulled back through.
+    /// Factors of each row's results: the derivatives of a function of each element through which
+    /// the results are pulled back. The target is dense then.
     pub(crate) slopes: Option<DenseRows<'a, T>>,
-    /// V, one of [`LINE_COUNTS`], or in lanes.
+    /// V: one of [`LINE_COUNTS`], or a number of lines in lanes.
     pub(crate) lines: usize,
 }
 
-/// Rows that a task should have at least.
+/// Rows that a task should have at least ([`tasks`]): few, since a row takes the products of V
+/// lines by all taps and channels.
 const LEAST_ROWS: usize = 4;
 
 /// The lines of one row that a row reads, and by which tap.
@@ -75,7 +76,7 @@ pub(crate) struct Read<'a, T> {
 impl<T: SimdFloat> Pullback<'_, T> {
     /// Pulls back all rows of `samples` samples into `out`, the target's buffer.
     pub(crate) fn run(&self, set: InstructionSet, samples: usize, out: &mut [T]) {
-        // Elsewhere an identity is written first, and the product added.
+        // A path that cannot add an identity has it written first, and adds the product to it.
         if let (Start::Identity(source), false) = (self.start, self.adds_identities(set)) {
             let spread =
                 SpreadPullback { source, target: self.target, scale: None, add: false, lines: self.lines };
@@ -100,11 +101,10 @@ impl<T: SimdFloat> Pullback<'_, T> {
     }
 
     /// Pulls back several layers into the same channels of the same rows: a row takes all of them
-    /// while it is in a core's first cache.
+    /// while it is in a core's L1 cache.
     ///
-    /// They have the same number of lines, targets that differ in their masks alone, and panels
-    /// that read alike ([`Panels::reads_as`]) and write the same channels; none starts with an
-    /// identity.
+    /// They have the same number of lines, targets that differ only in their masks, and panels that
+    /// read alike ([`Panels::reads_as`]) and write the same channels; none starts with an identity.
     pub(crate) fn run_together(pullbacks: &[Self], set: InstructionSet, samples: usize, out: &mut [T]) {
         let Some(one) = pullbacks.first() else { return };
         debug_assert!(LINE_COUNTS.contains(&one.lines) || in_lanes(one.lines), "{} lines", one.lines);
@@ -166,7 +166,7 @@ pub(crate) fn panels_at_a_time<T: SimdFloat>(pullbacks: &[Pullback<'_, T>]) -> u
     if bytes <= CACHED_WEIGHTS { all.max(1) } else { 1 }
 }
 
-/// Results of patches on their way to their rows.
+/// Where results of patches go.
 struct PullbackRows<'a, T> {
     pullback: &'a Pullback<'a, T>,
     set: InstructionSet,
@@ -206,7 +206,7 @@ fn deliver_scaled<T: SimdFloat>(
     }
 }
 
-/// All channels of each panel.
+/// The panels path: all channels of each panel are computed.
 struct Full<'a, 'b, 'c, T> {
     pullbacks: &'a [Pullback<'a, T>],
     set: InstructionSet,
@@ -227,7 +227,7 @@ impl<T: SimdFloat> WithSimd for Full<'_, '_, '_, T> {
     }
 }
 
-/// Numbers in the largest tile: lines of two vectors of 16.
+/// Elements in the largest tile: lines of two vectors of 16.
 const TILE: usize = MOST_LINES * 32;
 
 impl<T: SimdFloat> Full<'_, '_, '_, T> {
@@ -273,7 +273,7 @@ impl<T: SimdFloat> Full<'_, '_, '_, T> {
                 break;
             }
             let tile = (row, panel, column, width);
-            // Columns that one vector holds take half of the products.
+            // Where one vector holds the rest of the columns, it takes half of the products.
             if width <= lanes {
                 self.tile::<S, 1, V>(simd, pullback, tile, reads);
             } else {
@@ -300,7 +300,8 @@ impl<T: SimdFloat> Full<'_, '_, '_, T> {
             accumulate(simd, &mut sums, read, &panels.tap(panel, read.tap)[column..], panels.width);
         }
         let block = &mut self.chunk.values[target.block(row, V) - self.chunk.start..];
-        // Dense lines are written from the registers, others by way of a tile in memory.
+        // Dense lines are written from the registers. Others go through a tile in memory, of which
+        // `deliver` keeps the active channels.
         if let CotangentTarget::Lines(LineLayout::Dense { pitch, offset, .. }) = *target {
             let zero = T::splat(simd, T::default());
             let slopes = pullback.slopes.map(|slopes| &slopes.row(row)[first..first + width]);
@@ -332,7 +333,7 @@ impl<T: SimdFloat> Full<'_, '_, '_, T> {
     }
 }
 
-/// The first `width` of `columns` numbers of each line, side by side.
+/// The first `width` of `columns` elements of each line, side by side.
 #[inline(always)]
 fn narrowed<T: Copy>(tile: &mut [T], lines: usize, columns: usize, width: usize) -> &[T] {
     if width < columns {
@@ -355,6 +356,8 @@ fn accumulate<S: Simd, T: SimdFloat, const G: usize, const V: usize>(
     let lanes = T::lanes::<S>();
     let Lines { ids, values, stride } = read.lines;
     let lines: [&[T]; V] = std::array::from_fn(|line| &values[line * stride..][..ids.len()]);
+    // The compiler keeps a local copy of the sums in registers through the loop. Through the
+    // reference it may load and store them at each step.
     let mut local = *sums;
     for (a, &id) in ids.iter().enumerate() {
         let weights = &weights[id as usize * width..][..G * lanes];

@@ -1,5 +1,5 @@
-//! Cotangents times a factor for each number of the rows they come from: through functions of one
-//! variable, products, quotients, and the repeats before them.
+//! Cotangents times a factor for each element of the rows that they come from: through functions of
+//! one variable, products, quotients, and the repeats before them.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -13,11 +13,12 @@ use crate::kernels::simd::{InstructionSet, SimdFloat};
 /// The factors of a row's channels.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum RowFactor<'a, T> {
-    /// One number for all.
+    /// One factor for all rows and channels.
     Number(T),
-    /// Those of a row, where `repeat` says how, repeated; there are `count` rows per sample.
+    /// A factor for each channel of a row, or a single one for all. A sample has `count` such rows;
+    /// `repeat` says which of them belongs to a row of the source, if not the same one.
     Rows { rows: DenseRows<'a, T>, count: usize, repeat: Option<&'a Repetition> },
-    /// Those of a row, the same for all samples.
+    /// A factor for each channel of a row, the same for all samples.
     Fixed(DenseRows<'a, T>),
 }
 
@@ -31,11 +32,14 @@ pub(crate) struct ScaledPullback<'a, T> {
     /// Rows of a sample of the source.
     pub(crate) positions: usize,
     pub(crate) factor: RowFactor<'a, T>,
-    /// Further factors of each row of the target.
+    /// Further factors for each row of the target: the derivatives of a function through which the
+    /// results are pulled back, too.
     pub(crate) slopes: Option<DenseRows<'a, T>>,
-    /// Of the target: from one line to the next, the first channel, and how many there are.
+    /// From one line of the target to the next.
     pub(crate) pitch: usize,
+    /// The target's first channel in a line.
     pub(crate) offset: usize,
+    /// How many channels the target has: one where it was repeated to all that are read.
     pub(crate) channels: usize,
     /// Whether the results are added to what is there.
     pub(crate) add: bool,
@@ -43,7 +47,8 @@ pub(crate) struct ScaledPullback<'a, T> {
     pub(crate) lines: usize,
 }
 
-/// Rows that a task should read at least.
+/// Rows that a task should read at least ([`tasks`]). A row of the target may be read by many, and
+/// takes as long as all of them.
 const LEAST_ROWS: usize = 32;
 
 impl<T: SimdFloat> ScaledPullback<'_, T> {
@@ -133,6 +138,7 @@ impl<T: SimdFloat> ScaledPullback<'_, T> {
         (slopes, add): (Option<&[T]>, bool),
         out: &mut [T],
     ) {
+        // Factors of the row that was read: one for each channel, or a single one.
         let wide = self.source.layout.channels();
         let number;
         let factors: &[T] = match self.factor {
@@ -147,11 +153,14 @@ impl<T: SimdFloat> ScaledPullback<'_, T> {
         };
         for (line, out) in values.chunks_exact(stride).zip(out.chunks_exact_mut(self.pitch)) {
             let (line, out) = (&line[..wide], &mut out[self.offset..][..self.channels]);
+            // A broadcast operand: one channel of the target was read as all channels of the
+            // source, so that its cotangent is the sum over these.
             if self.channels < wide {
                 let sum = inner(line, factors) * slopes.map_or(T::from_f64(1.0), |slopes| slopes[0]);
                 out[0] = if add { out[0] + sum } else { sum };
                 continue;
             }
+            // Else channel by channel. A loop for each case, so that none has a branch inside.
             if let Some(slopes) = slopes {
                 let terms = line.iter().zip(slopes);
                 match factors {
@@ -168,7 +177,7 @@ impl<T: SimdFloat> ScaledPullback<'_, T> {
     }
 }
 
-/// Adds numbers to a line, or writes them.
+/// Adds elements to a line, or writes them.
 #[inline(always)]
 fn write<T: SimdFloat>(out: &mut [T], add: bool, numbers: impl Iterator<Item = T>) {
     if add {
@@ -178,11 +187,11 @@ fn write<T: SimdFloat>(out: &mut [T], add: bool, numbers: impl Iterator<Item = T
     }
 }
 
-/// Sums that run side by side: as many as the widest vector has numbers, on all instruction sets,
+/// Sums that run side by side: as many as the widest vector has elements, on all instruction sets,
 /// so that the order of summation is the same.
 const SUMS: usize = 16;
 
-/// The sum over all indices of the product of these rows' numbers there.
+/// The sum over all indices of the product of these rows' elements there.
 #[inline(always)]
 pub(crate) fn total<T: SimdFloat, const N: usize>(rows: [&[T]; N]) -> T {
     let product =
@@ -200,7 +209,7 @@ pub(crate) fn total<T: SimdFloat, const N: usize>(rows: [&[T]; N]) -> T {
     sums.into_iter().fold(T::default(), |a, b| a + b)
 }
 
-/// The inner product of two rows, of which the second may be a single number.
+/// The inner product of two rows, of which the second may be a single factor.
 #[inline(always)]
 fn inner<T: SimdFloat>(a: &[T], b: &[T]) -> T {
     match *b {

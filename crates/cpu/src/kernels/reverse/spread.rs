@@ -1,9 +1,17 @@
 //! Cotangents of a row handed on to the same row of another map: through a sum, a mask, or a scale
 //! of each channel.
 //!
-//! Fast paths: compressed lines to dense ones are expanded on AVX-512 ([`arch::spread`]) and
-//! scattered elsewhere; dense lines without a scale are delivered as they lie. All else is written
-//! in full first.
+//! The first of these paths that fits is taken:
+//!
+//! | path | when | what it does |
+//! |---|---|---|
+//! | lanes ([`LaneSteps`]) | rows that are `[channel][line]` | one channel after the other |
+//! | expansion ([`arch::spread`]) | AVX-512, compressed to dense | expands a vector at a time |
+//! | as they lie | a dense source, no scale | delivers the lines from where they are |
+//! | scatter | compressed to dense | adds or writes active channels one by one |
+//! | in full | all else | writes all channels to a buffer, scales and delivers them |
+//!
+//! "To dense" means to dense lines without a mask.
 
 use rayon::prelude::*;
 
@@ -21,7 +29,7 @@ use crate::kernels::simd::{InstructionSet, SimdFloat};
 pub(crate) struct SpreadPullback<'a, T> {
     /// The cotangents that are handed on.
     pub(crate) source: Cotangents<'a, T>,
-    /// Where they go; it has as many channels.
+    /// Where they go: to as many channels.
     pub(crate) target: CotangentTarget<'a>,
     /// One factor for each channel.
     pub(crate) scale: Option<&'a [T]>,
@@ -31,7 +39,8 @@ pub(crate) struct SpreadPullback<'a, T> {
     pub(crate) lines: usize,
 }
 
-/// Rows that a task should have at least.
+/// Rows that a task should have at least ([`tasks`]): many, since a row is only copied, times a
+/// scale.
 const LEAST_ROWS: usize = 64;
 
 impl<T: SimdFloat> SpreadPullback<'_, T> {
@@ -51,6 +60,7 @@ impl<T: SimdFloat> SpreadPullback<'_, T> {
             let mut full = vec![T::default(); self.lines * channels];
             for row in chunk.rows.clone() {
                 let block = &mut chunk.values[begin(row) - chunk.start..];
+                // Two cases need no buffer in between.
                 match (self.source.layout, self.target) {
                     (LineLayout::Dense { .. }, _) if self.scale.is_none() => {
                         let Lines { values, stride, .. } = self.source.row(row, self.lines);
@@ -67,6 +77,7 @@ impl<T: SimdFloat> SpreadPullback<'_, T> {
                     }
                     _ => {}
                 }
+                // In full: the target keeps what its mask has on.
                 self.source.expand(set, row, self.lines, 0..channels, &mut full);
                 if let Some(scale) = self.scale {
                     scale_lines(&mut full, scale);
@@ -77,7 +88,7 @@ impl<T: SimdFloat> SpreadPullback<'_, T> {
         });
     }
 
-    /// Active channels to dense lines `pitch` apart.
+    /// Hands on the active channels of a row to dense lines `pitch` apart.
     fn scatter(&self, row: usize, block: &mut [T], pitch: usize) {
         let Lines { ids, values, stride } = self.source.row(row, self.lines);
         for line in 0..self.lines {
@@ -87,6 +98,7 @@ impl<T: SimdFloat> SpreadPullback<'_, T> {
             }
             let values = &values[line * stride..][..ids.len()];
             for (&id, value) in ids.iter().zip(values) {
+                // (Adds to zeros where `add` is false.)
                 let factor = self.scale.map_or(T::from_f64(1.0), |scale| scale[id as usize]);
                 out[id as usize] = out[id as usize] + *value * factor;
             }

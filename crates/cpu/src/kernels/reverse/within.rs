@@ -18,8 +18,9 @@ pub(crate) struct WithinPullback<'a, T> {
     pub(crate) kept: DenseRows<'a, T>,
     /// Dense lines.
     pub(crate) source: Cotangents<'a, T>,
-    /// Of the target: from one line to the next, and the first channel.
+    /// From one line of the target to the next.
     pub(crate) pitch: usize,
+    /// The target's first channel in a line.
     pub(crate) offset: usize,
     /// Whether the results are added to what is there.
     pub(crate) add: bool,
@@ -27,7 +28,7 @@ pub(crate) struct WithinPullback<'a, T> {
     pub(crate) lines: usize,
 }
 
-/// Rows that a task should have at least.
+/// Rows that a task should have at least ([`tasks`]): fewer than forward, since a row has V lines.
 const LEAST_ROWS: usize = 16;
 
 impl<T: SimdFloat> WithinPullback<'_, T> {
@@ -80,7 +81,7 @@ fn softmax<T: SimdFloat>(y: &[T], g: &[T], add: bool, out: &mut [T]) {
 }
 
 /// The pullback of layer normalisation: r (u - mean u - h mean(u h)), u = g gamma, r one over the
-/// standard deviation, which stands behind h in `kept`.
+/// standard deviation, which stands after h in `kept`.
 #[inline(always)]
 fn standard<T: SimdFloat>(kept: &[T], gamma: &[T], g: &[T], add: bool, out: &mut [T]) {
     let count = g.len();

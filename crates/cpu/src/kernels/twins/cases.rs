@@ -8,7 +8,7 @@ use crate::kernels::{
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// Rounding of a sum of some hundred products of numbers up to 1, in units of the type's rounding.
+/// Rounding of a sum of some hundred products of values up to 1, in units of the type's rounding.
 pub(crate) const ROUNDINGS: f64 = 64.0;
 
 /// What stands where nothing may be written.
@@ -59,7 +59,7 @@ pub(crate) struct LayerCase {
     pub(crate) outputs: usize,
     /// Groups of channels, which divide inputs and outputs.
     pub(crate) groups: usize,
-    /// Rows of a sample before and behind the layer.
+    /// Rows of a sample before and after the layer.
     pub(crate) rows: [usize; 2],
     pub(crate) taps: usize,
     pub(crate) lines: usize,
@@ -120,7 +120,7 @@ pub(crate) struct Image {
 pub(crate) fn image(case: &LayerCase, draws: &mut Draws) -> Image {
     let from = [1 + draws.below(9), 1 + draws.below(9)];
     let before = [draws.below(3), draws.below(3)];
-    // At least one position, with as much padding behind the image as it takes.
+    // At least one position, with as much padding after the image as it takes.
     let to = [0, 1].map(|axis| (from[axis] + before[axis] + draws.below(3)).saturating_sub(2).max(1));
     let read = |row: usize, tap: usize| {
         let [y, x] = [row / to[1] + tap / 3, row % to[1] + tap % 3];
@@ -135,12 +135,12 @@ pub(crate) fn image(case: &LayerCase, draws: &mut Draws) -> Image {
 }
 
 impl Image {
-    /// Of the forward pass.
+    /// The patches of the forward pass.
     pub(crate) fn patches(&self, form: WinogradForm) -> Patches {
         Patches::new(form, self.from, self.to, self.before)
     }
 
-    /// Of the reverse pass.
+    /// The patches of the reverse pass.
     pub(crate) fn reversed(&self, form: WinogradForm) -> Patches {
         Patches::new(form, self.to, self.from, self.before.map(|before| 2 - before))
     }
@@ -150,7 +150,7 @@ pub(crate) fn sets() -> impl Iterator<Item = InstructionSet> {
     InstructionSet::ALL.into_iter().filter(|set| set.is_available())
 }
 
-/// Those of them that have kernels for rows of so many lines.
+/// The sets of this CPU that have kernels for rows of so many lines.
 pub(crate) fn sets_for(lines: usize) -> impl Iterator<Item = InstructionSet> {
     sets().filter(move |set| {
         if in_lanes(lines) {
@@ -161,7 +161,7 @@ pub(crate) fn sets_for(lines: usize) -> impl Iterator<Item = InstructionSet> {
     })
 }
 
-/// Rounding of Winograd's form, in units of that of a plain sum: the terms that it adds up are
+/// Rounding of Winograd's form, in units of a plain sum's rounding: the terms that it adds up are
 /// larger than the sum.
 pub(crate) const PATCHED: f64 = 4.0;
 
@@ -173,8 +173,8 @@ pub(crate) fn close<T: SimdFloat>(found: &[T], expected: &[f64], unit: f64, what
     }
 }
 
-/// Where a layout has a line's number of the channel with an index: of dense lines among all of the
-/// buffer's channels, else among the active ones.
+/// Where a layout has a line's element of the channel with an index. Dense lines count all of the
+/// buffer's channels, compressed ones the active channels.
 pub(crate) fn place(layout: LineLayout<'_>, row: usize, [line, lines]: [usize; 2], index: usize) -> usize {
     let stride = match layout {
         LineLayout::Dense { pitch, .. } => pitch,
@@ -226,7 +226,7 @@ pub(crate) fn given<T: SimdFloat>(
     GivenCotangents { values, full }
 }
 
-/// What a target holds, in full, and whether every other number of its buffer is the canary.
+/// What a target holds, in full. Asserts that all other elements of its buffer are the canary.
 pub(crate) fn read<T: SimdFloat>(
     target: CotangentTarget<'_>,
     rows: usize,
@@ -292,7 +292,7 @@ pub(crate) fn target_is_on(target: CotangentTarget<'_>, row: usize, channel: usi
     }
 }
 
-/// Random numbers where the target is.
+/// Fills the target's own elements with random numbers.
 pub(crate) fn fill<T: SimdFloat>(
     target: CotangentTarget<'_>,
     rows: usize,

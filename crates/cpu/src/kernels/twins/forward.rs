@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::cases::{CANARY, Draws, LayerCase, PATCHED, cases, close, image, sets, table};
 
-/// Masks and lists, as each instruction set makes them, against one number at a time.
+/// Masks and lists, as each instruction set makes them, against one element at a time.
 fn check_masks<T: SimdFloat>(case: &LayerCase) {
     let mut draws = Draws(case.seed);
     let (rows, channels) = (case.samples * case.rows[0], case.inputs);

@@ -10,7 +10,8 @@ use super::cases::{
     Draws, GivenCotangents, LayerCase, PATCHED, ROUNDINGS, cases, given, image, sets, sets_for, table,
 };
 
-/// Rounding by pairs, in units of that by tiles: what cancels among cotangents rounds twice.
+/// Rounding by pairs, in units of the rounding by tiles: what cancels among cotangents is rounded
+/// twice.
 const PAIRED: f64 = 4.0;
 
 fn check_gram_by_rows<T: SimdFloat>(case: &LayerCase, unit: f64) {
@@ -23,7 +24,7 @@ fn check_gram_by_patches<T: SimdFloat>(case: &LayerCase, unit: f64) {
     check_gram::<T>(&image.case, &image.table, Some(&image.patches(WinogradForm::Four)), PATCHED * unit);
 }
 
-/// The Gram matrices of a layer's weight, of its bias, and of what is normalised behind it.
+/// The Gram matrices of a layer's weight, of its bias, and of what is normalised after it.
 fn check_gram<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Option<&Patches>, unit: f64) {
     let mut draws = Draws(case.seed);
     let LayerCase { samples, inputs, outputs, rows: [before, behind], taps, lines, share, .. } = *case;
@@ -136,8 +137,8 @@ fn check_gram_depthwise<T: SimdFloat>(case: &LayerCase, unit: f64) {
     }
 }
 
-/// The Gram matrix of a tensor of five numbers, to one of which each number of a result belongs, or
-/// to none.
+/// The Gram matrix of a tensor of five elements. Each element of a result belongs to one of them,
+/// or to none.
 fn check_gram_elements<T: SimdFloat>(case: &LayerCase) {
     let mut draws = Draws(case.seed);
     let LayerCase { samples, outputs: channels, rows: [_, behind], lines, share, .. } = *case;
@@ -174,7 +175,7 @@ fn inner_products(rows: &[Vec<f64>]) -> Vec<f64> {
     rows.iter().flat_map(|v| rows.iter().map(move |w| dot(v, w))).collect()
 }
 
-/// Asserts that all numbers differ by rounding alone, relative to the largest.
+/// Asserts that all entries differ only by rounding, relative to the largest.
 fn near(found: &[f64], expected: &[f64], unit: f64, what: &str) {
     let largest = expected.iter().fold(1.0_f64, |most, x| most.max(x.abs()));
     let bound = ROUNDINGS * unit * largest * 16.0;

@@ -1,4 +1,4 @@
-//! Every kernel on every instruction set of this processor against plain loops in f64, over random
+//! Every kernel on every instruction set of this CPU against plain loops in f64, over random
 //! geometries and masks: none, some and all channels active, every tail length, several samples,
 //! and canaries around what may be written that must not change.
 

@@ -74,14 +74,13 @@ fn check_pullback<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Opt
                 2 => &others[1].full,
                 _ => &zero,
             };
-            let expected: Vec<_> = (0..old.len())
-                .map(|at| {
-                    let (row, channel) = (at / inputs / lines, at % inputs);
-                    let sum = if matches!(start, Start::Sum) { old[at] } else { 0.0 };
-                    let on = target_is_on(target, row, channel);
-                    if on { sum + added[at] + product[at] } else { sum }
-                })
-                .collect();
+            let expected = |at: usize| {
+                let (row, channel) = (at / inputs / lines, at % inputs);
+                let sum = if matches!(start, Start::Sum) { old[at] } else { 0.0 };
+                let on = target_is_on(target, row, channel);
+                if on { sum + added[at] + product[at] } else { sum }
+            };
+            let expected: Vec<_> = (0..old.len()).map(expected).collect();
             for set in sets_for(lines) {
                 let mut out = initial.clone();
                 let pullback = Pullback {
@@ -154,7 +153,7 @@ fn check_together<T: SimdFloat>(case: &LayerCase, unit: f64) {
         let mut out = initial.clone();
         Pullback::run_together(&pullbacks, set, samples, &mut out);
         close(&out, &expected, unit, &format!("{set}, channels {channels:?}, {case:?}"));
-        // One after the other gives the same bits.
+        // One after the other they give bit-identical results.
         let mut apart = initial.clone();
         pullbacks.iter().for_each(|pullback| pullback.run(set, samples, &mut apart));
         let bits = |values: &[T]| values.iter().map(|x| x.to_f64().to_bits()).collect::<Vec<_>>();

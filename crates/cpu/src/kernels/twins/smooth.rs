@@ -1,5 +1,5 @@
-//! Kernels without masks: values combined number by number, normalised rows, products of matrices,
-//! and their pullbacks.
+//! Kernels without masks: values combined element by element, normalised rows, products of
+//! matrices, and their pullbacks.
 
 use proptest::prelude::*;
 
@@ -35,15 +35,15 @@ impl<T: SimdFloat> GivenRows<T> {
         self.dense().row(row)[channel].to_f64()
     }
 
-    /// The same as lines of cotangents.
+    /// These rows as lines of cotangents.
     fn lines(&self) -> Cotangents<'_, T> {
         let layout = LineLayout::Dense { pitch: self.pitch, offset: 2, channels: self.channels };
         Cotangents { values: &self.values, layout }
     }
 }
 
-/// Calls `run` on a buffer of lines with every set that there is, adding to what is there and not,
-/// and compares what it holds then.
+/// Calls `run` on a buffer of lines with every set that there is, adding to what is there or not,
+/// and compares what the buffer then holds.
 fn check_lines<T: SimdFloat>(
     [rows, lines, channels]: [usize; 3],
     draws: &mut Draws,
@@ -102,14 +102,15 @@ impl<T: SimdFloat> Combined<T> {
         self.samples * self.positions
     }
 
-    /// The number of o beside one of x.
+    /// The element of o that is combined with an element of x.
     fn other(&self, row: usize, channel: usize) -> f64 {
         let (sample, position) = (row / self.positions, row % self.positions);
         let channel = if self.repeat.single { 0 } else { channel };
         self.o.at(sample * self.other_rows + self.repeat.row(position), channel)
     }
 
-    /// Holds the result against plain loops; the derivatives by both, if there are some.
+    /// Compares the result with plain loops. Returns the derivatives by both operands, if there are
+    /// any.
     fn check_values(&self, how: How, unit: f64) -> [Vec<T>; 2] {
         let Self { samples, positions, channels, other_rows, .. } = *self;
         let live: Vec<_> = (0..positions).collect();
@@ -131,7 +132,7 @@ impl<T: SimdFloat> Combined<T> {
         slopes
     }
 
-    /// Holds the pullbacks to both against plain loops.
+    /// Compares the pullbacks to both operands with plain loops.
     fn check_pullbacks(&self, how: How, slopes: &[Vec<T>; 2], unit: f64, draws: &mut Draws) {
         let Self { samples, positions, channels, lines, x, o, other_rows, repeat, g } = self;
         let (samples, positions, channels, lines) = (*samples, *positions, *channels, *lines);
@@ -196,7 +197,7 @@ impl<T: SimdFloat> Combined<T> {
     }
 }
 
-/// One number of a combination.
+/// One element of a combination.
 fn value(how: How, x: f64, o: f64) -> f64 {
     match how {
         How::Sum([a, b]) => a * x + b * o,
@@ -353,7 +354,7 @@ fn check_matrices<T: SimdFloat + faer::traits::RealField>(case: &LayerCase, unit
     }
 }
 
-/// A product whose pullback's results are multiplied by a factor for each number of their rows.
+/// A product whose pullback's results are multiplied by a factor for each element of their rows.
 fn check_slopes_by_rows<T: SimdFloat>(case: &LayerCase, unit: f64) {
     check_product::<T>(case, &table(case, &mut Draws(case.seed)), None, unit);
 }
@@ -413,7 +414,7 @@ fn check_product<T: SimdFloat>(case: &LayerCase, table: &RowTable, patches: Opti
     });
 }
 
-/// Rows that a mask has compressed, times a factor for each number, and slopes on top.
+/// Rows that a mask has compressed, times a factor for each element, and slopes on top.
 fn check_scaled<T: SimdFloat>(case: &LayerCase, unit: f64) {
     let mut draws = Draws(case.seed);
     let LayerCase { samples, inputs: channels, rows: [positions, _], lines, share, .. } = *case;

@@ -8,8 +8,8 @@
 //!
 //! (Winograd 1980; for neural networks Lavin and Gray, arXiv 1509.09308), so that a pair of
 //! channels takes N^2 products per patch instead of 9 M^2: 2.25 times fewer with M = 2, four times
-//! fewer with M = 4. The elements of B^T x B are called *frequencies*, by kinship with Fourier's
-//! form.
+//! fewer with M = 4. The elements of B^T x B are called *frequencies*, by analogy with Fourier
+//! transforms.
 //!
 //! The gradient of the 3 x 3 weights is such a sum as well: it has 3 x 3 results, and a patch's 4 x
 //! 4 cotangents are its weights. There the sum over all patches comes before A^T, which is then
@@ -21,8 +21,8 @@
 //! and infinity for M = 2; 0, +-sqrt(1/2), +-sqrt(2) and infinity for M = 4. The matrices follow
 //! from the points: A^T has their powers, G the powers over the products of their distances to the
 //! others, B^T the coefficients of the polynomials that vanish at all points but one. The points
-//! decide the rounding. For 32 to 256 channels of synthetic numbers in f32 that of a sum was
-//! measured as 0.7 (M = 2) and 2 times (M = 4) that of the products one after the other; the usual
+//! decide the rounding. For 32 to 256 channels of synthetic values in f32 the rounding of a sum was
+//! measured as 0.7 (M = 2) and 2 times (M = 4) that of the products one after the other. The usual
 //! points for M = 4, 0, +-1, +-2, made it 4 to 5 times.
 
 use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
@@ -71,7 +71,7 @@ impl WinogradForm {
     }
 
     /// G w: the values of the polynomial with coefficients w at the points, each over the product
-    /// of the distances to the others, and at infinity; N numbers, and zeros behind them.
+    /// of the distances to the others, and at infinity; N values, and zeros after them.
     pub(crate) fn values(self, w: [f64; 3]) -> [f64; MOST_SIDE] {
         let (points, mut values) = (self.points(), [0.0; MOST_SIDE]);
         for (at, (value, point)) in values.iter_mut().zip(points).enumerate() {
@@ -86,7 +86,7 @@ impl WinogradForm {
 
 /// B^T x, for all lanes of N vectors.
 ///
-/// For M = 4 the rows of a pair of points +-p differ by the sign of their odd terms alone, so that
+/// For M = 4 the rows of a pair of points +-p differ only by the sign of their odd terms, so that
 /// each pair takes two sums, `even` and `odd`, and even +- p odd.
 #[inline(always)]
 fn reading<S: Simd, T: SimdFloat, const N: usize>(simd: S, x: [T::Vector<S>; N]) -> [T::Vector<S>; N] {
@@ -144,8 +144,8 @@ fn weighing<S: Simd, T: SimdFloat>(simd: S, x: [T::Vector<S>; 4]) -> [T::Vector<
 const POWERS: [[f64; 2]; 4] =
     [[1.0, 1.0], [FRAC_1_SQRT_2, SQRT_2], [0.5, 2.0], [0.5 * FRAC_1_SQRT_2, 2.0 * SQRT_2]];
 
-/// A^T x, M vectors from N: sum over the points p of p^i x(p); infinity counts in the last alone.
-/// Of a pair +-p even powers take the sum and odd powers the difference.
+/// A^T x, M vectors from N: sum over the points p of p^i x(p); infinity counts only in the last. Of
+/// a pair +-p even powers take the sum and odd powers the difference.
 #[inline(always)]
 fn result<S: Simd, T: SimdFloat, const N: usize, const M: usize>(
     simd: S,
@@ -172,7 +172,7 @@ fn result<S: Simd, T: SimdFloat, const N: usize, const M: usize>(
 }
 
 /// A square of vectors, transformed line by line and then column by column. (A macro, since the
-/// number of vectors differs before and behind the transformation.)
+/// number of vectors differs before and after the transformation.)
 macro_rules! both_ways {
     ($simd:ident, $x:ident, $transform:expr, [$from:expr, $to:expr]) => {{
         let zero = T::splat($simd, T::default());
@@ -221,7 +221,7 @@ pub(crate) fn weighings<S: Simd, T: SimdFloat>(simd: S, x: VectorSquare<T, S, 4>
     both_ways!(simd, x, weighing::<S, T>, [4, 6])
 }
 
-/// Loads a square of vectors, each `stride` behind the one before.
+/// Loads a square of vectors, each `stride` after the one before.
 #[inline(always)]
 pub(crate) fn load_square<S: Simd, T: SimdFloat, const N: usize>(
     simd: S,
@@ -237,7 +237,7 @@ pub(crate) fn load_square<S: Simd, T: SimdFloat, const N: usize>(
     square
 }
 
-/// Stores a square of vectors, each `stride` behind the one before.
+/// Stores a square of vectors, each `stride` after the one before.
 #[inline(always)]
 pub(crate) fn store_square<S: Simd, T: SimdFloat, const N: usize>(
     simd: S,

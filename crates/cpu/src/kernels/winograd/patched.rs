@@ -51,15 +51,15 @@ pub(crate) struct Patched<'a, T> {
     pub(crate) panels: &'a Panels<T>,
 }
 
-/// What becomes of the results.
+/// Where the results of patches go.
 pub(crate) trait Deliver<T: SimdFloat>: Sync {
     /// Takes one row into the part of the buffer that is the chunk's.
     fn deliver<S: Simd>(&self, simd: S, tile: RowTile<'_, T>, chunk: &mut Chunk<'_, T>);
 }
 
 impl<T: SimdFloat> Patched<'_, T> {
-    /// Computes all rows of `samples` samples; the numbers of a row begin at `begin(row)` in `out`.
-    /// Threads take whole lines of patches, each of which writes neighbouring rows.
+    /// Computes all rows of `samples` samples; the elements of a row begin at `begin(row)` in
+    /// `out`. Threads take whole lines of patches, each of which writes neighbouring rows.
     pub(crate) fn run(
         &self,
         set: InstructionSet,
@@ -106,13 +106,13 @@ impl<T: SimdFloat, D: Deliver<T>> WithSimd for Bands<'_, '_, T, D> {
 struct PatchBuffers<T> {
     /// `[frequency][row of registers][channel]`
     spectrum: Vec<T>,
-    /// From one row of it to the next.
+    /// From one row of the spectrum to the next.
     depth: usize,
     /// `[frequency][row of registers][column]`
     products: Vec<T>,
     /// `[result][row of registers][channel]`
     results: Vec<T>,
-    /// From one row of them to the next.
+    /// From one row of the results to the next.
     width: usize,
 }
 
@@ -120,7 +120,7 @@ impl<T: SimdFloat, D: Deliver<T>> Bands<'_, '_, T, D> {
     #[inline(always)]
     fn by_rows<S: Simd, const G: usize, const N: usize, const M: usize>(mut self, simd: S) {
         let lines = self.patched.source.lines;
-        // With fewer lines than 5 further patches fit.
+        // With fewer than 5 lines a group has several patches.
         let rows = lines * self.patched.together();
         by_lines!(@among [5 7 8 9] S, rows, |R| self.groups::<S, R, G, N, M>(simd));
     }
@@ -180,7 +180,7 @@ impl<T: SimdFloat, D: Deliver<T>> Bands<'_, '_, T, D> {
 }
 
 impl<'a, T: SimdFloat> PatchSource<'a, T> {
-    /// The frequencies of one line of a patch, each `stride` behind the one before.
+    /// The frequencies of one line of a patch, each `stride` after the one before.
     #[inline(always)]
     pub(crate) fn frequencies<S: Simd, const N: usize>(
         &self,
@@ -197,7 +197,7 @@ impl<'a, T: SimdFloat> PatchSource<'a, T> {
                 *row = Some(self.row(found, line));
             }
         }
-        // Channels that fill vectors, and those behind them by way of a copy that does.
+        // Channels that fill vectors; those after them go through a copy that fills one.
         let rest = channels % lanes;
         for channel in (0..channels - rest).step_by(lanes) {
             vector::<S, T, N>(simd, &rows, channel, &mut out[channel..], stride);
@@ -218,7 +218,7 @@ impl<'a, T: SimdFloat> PatchSource<'a, T> {
         &self.values[(row * self.lines + line) * self.pitch + self.offset..][..self.channels]
     }
 
-    /// Fetches the rows that some patches read as number `at` of theirs.
+    /// Fetches the rows that some patches read as their row `at`.
     #[inline(always)]
     fn fetch(&self, group: Range<usize>, at: usize) {
         for row in group.filter_map(|patch| self.patches.read(patch, at)) {

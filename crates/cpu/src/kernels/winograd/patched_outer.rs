@@ -30,8 +30,8 @@ const RESULTS: usize = 16;
 
 const TAPS: usize = 9;
 
-/// Output channels whose frequencies are held at a time: a block of the inputs' frequencies then
-/// serves all of them while it is in a core's second cache.
+/// Output channels whose frequencies are held at a time: a block of the inputs' frequencies serves
+/// all of them while it is in a core's L2 cache.
 const HELD: usize = 2;
 
 /// A [`TileGram`] by patches.
@@ -41,7 +41,7 @@ pub(crate) struct PatchGram<'a, T> {
 }
 
 impl<T: SimdFloat> PatchGram<'_, T> {
-    /// The sums of the output channels in runs.
+    /// The sums of each task's output channels.
     pub(crate) fn sums(
         &self,
         set: InstructionSet,
@@ -59,8 +59,8 @@ impl<T: SimdFloat> PatchGram<'_, T> {
     }
 }
 
-/// Numbers that the frequencies take: of all inputs, and for each thread of the outputs that it
-/// holds.
+/// How many elements the frequencies take: those of all inputs, and for each thread those of the
+/// outputs that it holds.
 pub(crate) fn numbers(patches: &Patches, inputs: usize, lines: usize, threads: usize) -> usize {
     let (count, inputs) = (patches.count(), inputs.next_multiple_of(WIDE));
     let own = lines.next_multiple_of(WIDEST) * count * (RESULTS + HELD * READS) + READS * lines * WIDE;

@@ -13,18 +13,18 @@ pub(crate) struct Patches {
     form: WinogradForm,
     /// What each patch reads, row by row.
     reads: RowTable,
-    /// What it writes; where it lies across the image's edge, fewer rows than it has results.
+    /// What each patch writes; across the image's edge fewer rows than it has results.
     writes: RowTable,
-    /// Patches in one line of them.
+    /// Patches in one line of patches.
     across: usize,
     /// Width of the image that is written.
     width: usize,
 }
 
 impl Patches {
-    /// Those of an image of `to` positions (height and width), each of which reads its neighbours
-    /// among `from` positions: position (y, x) by tap (i, j) the position (y + i - before, x + j -
-    /// before), if there is one.
+    /// The patches of an image of `to` positions (height and width), each of which reads its
+    /// neighbours among `from` positions: position (y, x) by tap (i, j) the position (y + i -
+    /// before, x + j - before), if there is one.
     #[must_use]
     pub(crate) fn new(form: WinogradForm, from: [usize; 2], to: [usize; 2], before: [usize; 2]) -> Self {
         let (results, reads) = (form.results(), form.reads());
@@ -92,7 +92,7 @@ impl Patches {
         self.form.reads().pow(2)
     }
 
-    /// Bytes that they take.
+    /// Bytes that the tables take.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         self.reads.bytes() + self.writes.bytes()
@@ -108,7 +108,7 @@ impl Patches {
         Self::row(&self.reads, patch, at)
     }
 
-    /// Which row it writes.
+    /// Which row a patch of a batch writes, if the result is not beyond the edge.
     #[inline(always)]
     pub(crate) fn written(&self, patch: usize, at: usize) -> Option<usize> {
         Self::row(&self.writes, patch, at)

@@ -2,8 +2,8 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`windows`] | pullbacks into active channels alone |
-//! | [`pairs`] | the instructions, for both float types: numbers of two vectors, side by side |
+//! | [`windows`] | pullbacks into only the active channels |
+//! | [`pairs`] | the instructions, for both float types: elements of two vectors, side by side |
 
 pub(crate) mod pairs;
 pub(crate) mod windows;

@@ -1,10 +1,10 @@
-//! What the kernels need of AVX2 beyond what every instruction set has: any numbers of two vectors,
-//! side by side.
+//! What the kernels need of AVX2 beyond what every instruction set has: any elements of two
+//! vectors, side by side.
 //!
 //! AVX-512 picks them in one instruction (`arch::avx512::wide`). Here each of the two vectors is
 //! permuted by itself, and a blend takes from the second one what lies there: three instructions.
 //!
-//! Vectors are the processor's own types here: portable ones would be kept in memory between
+//! Vectors are the CPU's own types here: portable ones would be kept in memory between
 //! permutations. Names carry the width of the vectors in bits, because a float type has those of
 //! AVX-512 too.
 
@@ -13,10 +13,10 @@ use std::arch::x86_64::{__m256, __m256d, __m256i};
 use pulp::cast;
 use pulp::x86::V3;
 
-/// Which numbers of two vectors are picked, one for each lane.
+/// Which elements of two vectors are picked, one for each lane.
 #[derive(Clone, Copy)]
 pub(crate) struct Choice {
-    /// The index of each number in the vector in which it lies.
+    /// The index of each element in the vector in which it lies.
     index: __m256i,
     /// All bits of a lane set where this is the second vector, else none.
     second: __m256i,
@@ -27,16 +27,16 @@ pub(crate) trait Avx2Float: Sized + Copy {
     /// A vector.
     type Register256: Copy;
 
-    /// Numbers in a vector.
+    /// Elements in a vector.
     const LANES256: usize;
 
-    /// The number everywhere.
+    /// A vector with the value in every element.
     fn every256(simd: V3, value: Self) -> Self::Register256;
 
-    /// The first numbers of `from`.
+    /// The first elements of `from`.
     fn read256(from: &[Self]) -> Self::Register256;
 
-    /// Writes over the first numbers of `to`.
+    /// Writes over the first elements of `to`.
     fn write256(value: Self::Register256, to: &mut [Self]);
 
     /// a + b.
@@ -50,12 +50,12 @@ pub(crate) trait Avx2Float: Sized + Copy {
         c: Self::Register256,
     ) -> Self::Register256;
 
-    /// The choice of the numbers at the first distances, one vector of them: how far each lies
-    /// behind the beginning of two vectors side by side. A distance beyond these chooses any number
+    /// The choice of the elements at the first distances, one vector of them: how far each lies
+    /// from the beginning of two vectors side by side. A distance beyond these chooses any element
     /// of the second.
     fn choice256(distances: [u32; 8]) -> Choice;
 
-    /// The chosen numbers of the two vectors side by side.
+    /// The chosen elements of the two vectors side by side.
     fn pick256(
         simd: V3,
         choice: Choice,
@@ -143,8 +143,8 @@ impl Avx2Float for f64 {
         simd.fma._mm256_fmadd_pd(a, b, c)
     }
 
-    /// AVX2 permutes numbers of 64 bits by constants alone. To the permutation of numbers of 32
-    /// bits each is two: `2 i` and `2 i + 1`.
+    /// AVX2 permutes elements of 64 bits only by constants. For the permutation of 32-bit elements
+    /// each of them is two: `2 i` and `2 i + 1`.
     #[inline(always)]
     fn choice256(distances: [u32; 8]) -> Choice {
         let own: [u32; 8] = std::array::from_fn(|half| distances[half / 2]);

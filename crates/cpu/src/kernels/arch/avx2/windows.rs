@@ -11,8 +11,8 @@
 //! - There are no wide windows: bringing four vectors of neighbours together would take seven
 //!   instructions.
 //! - Windows are computed one by one: of 16 registers nine hold the sums of one window's lines.
-//! - No instruction spreads numbers among zeros: dense lines are cleared first, and then written
-//!   number by number.
+//! - No instruction spreads elements among zeros: dense lines are cleared first, and then written
+//!   element by element.
 
 use std::ops::Range;
 
@@ -43,7 +43,7 @@ struct ChannelWindow {
     at: usize,
     /// How many channels it has.
     count: usize,
-    /// Where they lie among the neighbours; for the lanes behind them any number.
+    /// Where they lie among the neighbours; for the lanes after them any place.
     choice: Choice,
 }
 
@@ -53,10 +53,10 @@ impl ChannelWindow {
     #[inline(always)]
     fn new<T: SimdFloat>(list: &[u16], at: usize, till: usize) -> Self {
         let first = usize::from(list[at]);
-        // There always are eight ids: the list is padded.
+        // There are always eight ids: the list is padded.
         let ids: &[u16; 8] = list[at..].first_chunk().unwrap_or(&[0; 8]);
-        // Behind the panel's channels come those of other panels and rows, or zeros; channels
-        // before `first` have large distances, as unsigned numbers.
+        // After the panel's channels come those of other panels and rows, or zeros; channels before
+        // `first` have large distances, as unsigned integers.
         let distances = ids.map(|id| u32::from(id).wrapping_sub(first as u32));
         let most = T::LANES256.min(till - at);
         // The panel's channels ascend: those that are near come first.
@@ -93,7 +93,7 @@ impl<'a, T: SimdFloat> WindowRows<'a, '_, '_, T> {
         for first in (0..panels.count()).step_by(step) {
             let panels = first..panels.count().min(first + step);
             for row in self.chunk.rows.clone() {
-                // Several pullbacks take a row in turn, while it is in a core's first cache.
+                // Several pullbacks take a row in turn, while it is in a core's L1 cache.
                 for pullback in self.pullbacks {
                     self.row::<V>(pullback, row, panels.clone(), &mut reads);
                 }
@@ -146,12 +146,12 @@ struct ResultLines<'a, T> {
     values: &'a mut [T],
     /// From one line to the next.
     stride: usize,
-    /// Whether a line holds the active channels alone.
+    /// Whether a line holds only the active channels.
     compressed: bool,
 }
 
 impl<'a, T: SimdFloat> ResultLines<'a, T> {
-    /// Those of a row whose numbers begin with `block`.
+    /// The lines of a row whose elements begin with `block`.
     #[inline(always)]
     fn of(target: CotangentTarget<'_>, active: &Active, row: usize, block: &'a mut [T]) -> Self {
         match target {
@@ -197,7 +197,7 @@ impl<'a, T: SimdFloat> ResultLines<'a, T> {
             T::write256(if add { T::sum_of256(simd, sum, T::read256(out)) } else { sum }, out);
             return;
         }
-        // Number by number: what lies behind a window must not change, nor what lies between its
+        // Element by element: what lies after a window must not change, nor what lies between its
         // channels in a dense line.
         let mut own = [T::default(); 8];
         T::write256(sum, &mut own);
@@ -212,8 +212,8 @@ impl<'a, T: SimdFloat> ResultLines<'a, T> {
     }
 }
 
-/// For each line v, the sum over the active channels a that are read of value(v, a) w(a), the
-/// window's columns alone.
+/// For each line v, the sum over the active channels a that are read of value(v, a) w(a), for only
+/// the window's columns.
 ///
 /// The V sums stay in registers: at most 9 of 16, beside the picked weights, their choice and the
 /// broadcast value.

@@ -7,9 +7,9 @@
 //! | [`spread`] | compressed lines, times a scale | dense lines, written or added |
 //! | [`deliver`] | lines in full | dense lines where a mask is on, or compressed lines |
 //!
-//! The processor's expansion (`among_zeros`) puts the next numbers of a compressed line where a
-//! mask has bits, its compression (`together`) does the reverse. Which bits a vector of neighbours
-//! has, and how many active channels come before it, is worked out once for all V lines of a row.
+//! The CPU's expansion (`among_zeros`) puts the next elements of a compressed line where a mask has
+//! bits, its compression (`together`) does the reverse. Which bits a vector of neighbours has, and
+//! how many active channels come before it, is worked out once for all V lines of a row.
 
 use std::ops::Range;
 
@@ -22,7 +22,7 @@ use crate::kernels::layout::rows::Chunk;
 use crate::kernels::reverse::spread::SpreadPullback;
 use crate::kernels::simd::SimdFloat;
 
-/// Writes compressed lines in full. It keeps its list from row to row so that none is allocated.
+/// Writes compressed lines in full. Its list is kept from row to row, so that it is allocated once.
 #[derive(Default)]
 pub(crate) struct Expander {
     /// For each vector of neighbours its mask, and the index of its first active channel in the
@@ -51,8 +51,8 @@ impl<'a, T> ExpandedLines<'a, T> {
 impl Expander {
     /// Some channels of a row: each line of `values` goes to one of `out`, with zeros where the
     /// mask is off, times a factor for each channel if there are any. The lines are `stride` apart
-    /// and begin with the first of these channels that is active. A vector behind their last number
-    /// is read.
+    /// and begin with the first of these channels that is active. A vector after their last element
+    /// is read, too.
     #[inline(always)]
     pub(crate) fn row<T: SimdFloat>(
         &mut self,
@@ -80,7 +80,7 @@ impl Expander {
             let mut vectors = to.chunks_exact_mut(T::LANES);
             let mut factors = scale.map(|scale| scale[channels.clone()].chunks_exact(T::LANES));
             for (to, &(bits, at)) in (&mut vectors).zip(&mut parts) {
-                // A whole vector is read; of its numbers the expansion takes as many as the mask
+                // A whole vector is read; of its elements the expansion takes as many as the mask
                 // has bits.
                 let value = T::among_zeros(simd, bits, T::read(&own[at..]));
                 let factor = match &mut factors {
@@ -90,8 +90,8 @@ impl Expander {
                 let old = if out.add { T::read(to) } else { zero };
                 T::write(T::sum_of(simd, old, T::fused(simd, value, factor, zero)), to);
             }
-            // The channels behind the last full vector, one by one: what follows them may be
-            // others'.
+            // The channels after the last full vector, one by one: what follows them may belong to
+            // other values.
             let Some(&(bits, mut at)) = parts.next() else { continue };
             let rest = channels.end - channels.len() % T::LANES;
             for (bit, to) in vectors.into_remainder().iter_mut().enumerate() {
@@ -106,8 +106,8 @@ impl Expander {
     }
 }
 
-/// Writes some channels of a row's lines in full, where the processor has the instructions and the
-/// lines are compressed.
+/// Writes some channels of a row's lines in full, where the CPU has the instructions and the lines
+/// are compressed.
 pub(crate) fn part<T: SimdFloat>(
     source: &Cotangents<'_, T>,
     row: usize,
@@ -140,7 +140,7 @@ impl<T: SimdFloat> NullaryFnOnce for ExpandPart<'_, T> {
     }
 }
 
-/// Delivers some channels of a row behind a mask, where the processor has the instructions.
+/// Delivers some channels of a row through a mask, where the CPU has the instructions.
 pub(crate) fn deliver<T: SimdFloat>(
     target: CotangentTarget<'_>,
     tile: RowTile<'_, T>,
@@ -168,9 +168,8 @@ impl<T: SimdFloat> NullaryFnOnce for Delivery<'_, T> {
     fn call(mut self) {
         let Delivery { target, active, tile, .. } = self;
         let mut parts = [(0, 0); PARTS];
-        // The index of the next active channel in the row's list. Parts are worked out in an array,
-        // some at a time, since a row may have any number of channels and the array is on the
-        // stack.
+        // The index of the next active channel in the row's list. A row may have any number of
+        // channels and the array is on the stack, so its parts are worked out some at a time.
         let mut rank = active.before(tile.row, tile.first);
         for start in (0..tile.width).step_by(PARTS * T::LANES) {
             let channels = start..tile.width.min(start + PARTS * T::LANES);
@@ -194,11 +193,13 @@ impl<T: SimdFloat> NullaryFnOnce for Delivery<'_, T> {
     }
 }
 
-/// Vectors of a row whose masks are worked out at a time.
+/// Vectors of a row whose masks are worked out at a time. More would make the array on the stack
+/// larger, which is cleared for each tile. With fewer, wide rows are delivered in more pieces, and
+/// rows that are no longer one piece are blended with what is there ([`Delivery::compressed`]).
 const PARTS: usize = 64;
 
 impl<T: SimdFloat> Delivery<'_, T> {
-    /// To dense lines.
+    /// Delivers channels to dense lines.
     #[inline(always)]
     fn masked(&mut self, pitch: usize, offset: usize, channels: Range<usize>, parts: &[(u32, usize)]) {
         let (simd, zero, begin) = (self.simd, T::every(self.simd, T::default()), offset + self.tile.first);
@@ -212,7 +213,7 @@ impl<T: SimdFloat> Delivery<'_, T> {
         }
     }
 
-    /// To compressed lines.
+    /// Delivers channels to compressed lines.
     #[inline(always)]
     fn compressed(&mut self, stride: usize, channels: Range<usize>, parts: &[(u32, usize)]) {
         let (simd, tile) = (self.simd, self.tile);
@@ -225,12 +226,12 @@ impl<T: SimdFloat> Delivery<'_, T> {
                 if self.add {
                     T::write(T::sum_of(simd, own, T::read(to)), to);
                 } else if whole {
-                    // What a whole vector overwrites behind its active channels is written next: by
-                    // the next vector of the line, or by the next line. Behind the last line there
+                    // What a whole vector overwrites after its active channels is written next: by
+                    // the next vector of the line, or by the next line. After the last line there
                     // is room.
                     T::write(own, to);
                 } else {
-                    // Other tiles of the row may have written what lies behind.
+                    // Other tiles of the row may have written what lies after.
                     let keep = (1 << bits.count_ones()) - 1;
                     T::write(T::blend(simd, keep, own, T::read(to)), to);
                 }
@@ -239,8 +240,8 @@ impl<T: SimdFloat> Delivery<'_, T> {
     }
 }
 
-/// Hands on the rows of a chunk, where the processor has the instructions and compressed lines go
-/// to dense ones.
+/// Hands on the cotangents of a chunk's rows, where the CPU has the instructions and compressed
+/// lines go to dense ones.
 pub(crate) fn spread<T: SimdFloat>(spread: &SpreadPullback<'_, T>, chunk: &mut Chunk<'_, T>) -> bool {
     let (
         Some(simd),
@@ -281,7 +282,7 @@ impl<T: SimdFloat> NullaryFnOnce for SpreadRows<'_, '_, '_, T> {
     }
 }
 
-/// A vector from numbers that may be too few to fill it.
+/// A vector from elements that may be too few to fill it.
 #[inline(always)]
 fn read<T: SimdFloat>(from: &[T]) -> T::Register {
     if from.len() >= T::LANES {
@@ -292,7 +293,7 @@ fn read<T: SimdFloat>(from: &[T]) -> T::Register {
     T::read(&full)
 }
 
-/// A vector to numbers that may be too few to hold it.
+/// A vector to elements that may be too few to hold it.
 #[inline(always)]
 fn write<T: SimdFloat>(value: T::Register, to: &mut [T]) {
     if to.len() >= T::LANES {

@@ -8,7 +8,7 @@ use pulp::{NullaryFnOnce, cast};
 use crate::kernels::layout::active::{Positive, positive as one_by_one};
 use crate::kernels::simd::SimdFloat;
 
-/// Looks for the positive numbers of some rows, where the processor has the instructions.
+/// Looks for the positive elements of some rows, where the CPU has the instructions.
 pub(crate) fn positive<T: SimdFloat, F: Fn(usize) -> bool>(positive: &mut Positive<'_, T, F>) -> bool {
     V4::try_new().map(|simd| simd.vectorize(MaskRows { simd, positive })).is_some()
 }
@@ -28,7 +28,7 @@ impl<T: SimdFloat, F: Fn(usize) -> bool> NullaryFnOnce for MaskRows<'_, '_, T, F
     }
 }
 
-/// Sets a bit for each positive number, 32 to a word; how many there are.
+/// Sets a bit for each positive element, 32 to a word; how many there are.
 #[inline(always)]
 fn row<T: SimdFloat>(simd: V4, values: &[T], words: &mut [u32]) -> usize {
     let whole = values.chunks_exact(32);
@@ -43,8 +43,8 @@ fn row<T: SimdFloat>(simd: V4, values: &[T], words: &mut [u32]) -> usize {
     count + one_by_one(rest, &mut words[more..])
 }
 
-/// Writes the indices of all set bits within their row of `pitch` words, ascending, where the
-/// processor has the instructions.
+/// Writes the indices of all set bits within their row of `pitch` words, ascending, where the CPU
+/// has the instructions.
 pub(crate) fn list(words: &[u32], pitch: usize, ids: &mut [u16]) -> bool {
     V4::try_new().map(|simd| simd.vectorize(List { simd, words, pitch, ids })).is_some()
 }
@@ -69,8 +69,8 @@ impl NullaryFnOnce for List<'_> {
         let rows = self.words.chunks_exact(self.pitch);
         for (number, word) in rows.flat_map(|row| row[..self.pitch - 1].iter().enumerate()) {
             for half in 0..2 {
-                // Sixteen channels: their numbers as 32 bits, those of the active ones side by
-                // side, as 16 bits.
+                // Sixteen channels: their indices in 32 bits, those of the active ones side by
+                // side, in 16 bits.
                 let bits = (word >> (16 * half)) as u16;
                 let first = (32 * number + 16 * half) as i32;
                 let own =
@@ -78,7 +78,7 @@ impl NullaryFnOnce for List<'_> {
                 let own: __m256i = f._mm512_cvtepi32_epi16(own);
                 let own: [u16; 16] = cast(own);
                 let count = bits.count_ones() as usize;
-                // A whole vector where there is room: what is too much is overwritten by the next.
+                // A whole vector where there is room: the next one overwrites what is too much.
                 match self.ids[at..].first_chunk_mut::<16>() {
                     Some(ids) => *ids = own,
                     None => self.ids[at..at + count].copy_from_slice(&own[..count]),

@@ -2,10 +2,10 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`windows`] | pullbacks into active channels alone |
+//! | [`windows`] | pullbacks into only the active channels |
 //! | [`row_buffer`] | results of a row on their way to dense lines |
 //! | [`expand`] | compressed lines in full, and lines in full compressed |
-//! | [`masks`] | masks and lists of positive numbers |
+//! | [`masks`] | masks and lists of positive elements |
 //! | [`wide_sums`] | sums over rows of compressed lines |
 //! | [`wide`] | the instructions, for both float types |
 

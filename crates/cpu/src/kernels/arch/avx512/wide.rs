@@ -1,7 +1,7 @@
 //! What the kernels need of AVX-512 beyond what every instruction set has: permutations, and masks
-//! that are numbers.
+//! that are integers.
 //!
-//! Vectors are the processor's own types here: portable ones would be kept in memory between
+//! Vectors are the CPU's own types here: portable ones would be kept in memory between
 //! permutations. Masks are `u32` for both float types; of an f64's the low 8 bits count.
 
 use std::arch::x86_64::{__m128i, __m256i, __m512, __m512d, __m512i, _CMP_GT_OQ};
@@ -17,16 +17,16 @@ pub(crate) trait Avx512Float: Sized + Copy {
     /// A vector.
     type Register: Copy;
 
-    /// Numbers in a vector.
+    /// Elements in a vector.
     const LANES: usize;
 
-    /// The number everywhere.
+    /// A vector with the value in every element.
     fn every(simd: V4, value: Self) -> Self::Register;
 
-    /// The first numbers of `from`.
+    /// The first elements of `from`.
     fn read(from: &[Self]) -> Self::Register;
 
-    /// Writes over the first numbers of `to`.
+    /// Writes over the first elements of `to`.
     fn write(value: Self::Register, to: &mut [Self]);
 
     /// a + b.
@@ -35,25 +35,25 @@ pub(crate) trait Avx512Float: Sized + Copy {
     /// a b + c.
     fn fused(simd: V4, a: Self::Register, b: Self::Register, c: Self::Register) -> Self::Register;
 
-    /// How far the first channels of a list, one vector of them, lie behind `first`. Channels
-    /// before it have large distances, as unsigned numbers.
+    /// How far the first channels of a list, one vector of them, lie after `first`. Channels before
+    /// it have large distances, as unsigned integers.
     fn distances(simd: V4, ids: &[u16], first: usize) -> __m512i;
 
     /// Which distances are below `limit`.
     fn below(simd: V4, distances: __m512i, limit: usize) -> u32;
 
-    /// Number `index` of the two vectors side by side, where `keep` says so, else 0. An index
+    /// Element `index` of the two vectors side by side, where `keep` says so, else 0. An index
     /// counts modulo two vectors.
     fn pick(simd: V4, keep: u32, low: Self::Register, index: __m512i, high: Self::Register)
     -> Self::Register;
 
-    /// The first numbers, one to each set bit, 0 elsewhere.
+    /// The first elements, one to each set bit, 0 elsewhere.
     fn among_zeros(simd: V4, bits: u32, from: Self::Register) -> Self::Register;
 
-    /// The numbers whose bits are set, side by side, 0 behind them.
+    /// The elements whose bits are set, side by side, 0 after them.
     fn together(simd: V4, bits: u32, value: Self::Register) -> Self::Register;
 
-    /// Which numbers are positive.
+    /// Which elements are positive.
     fn above_zero(simd: V4, value: Self::Register) -> u32;
 
     /// The first where `keep` says so, else the second.

@@ -12,7 +12,7 @@ use crate::kernels::layout::lines::by_lines;
 use crate::kernels::simd::SimdFloat;
 use crate::kernels::simd::WIDEST;
 
-/// Adds the sums of a block, where the processor has the instructions and the lines are compressed.
+/// Adds the sums of a block, where the CPU has the instructions and the lines are compressed.
 pub(crate) fn sum<T: SimdFloat>(block: &RowBlock<'_, T>, sums: &mut [Vec<f64>; 2]) -> bool {
     let (Some(simd), LineLayout::Compressed(active)) = (V4::try_new(), block.source.layout) else {
         return false;
@@ -45,7 +45,7 @@ impl<T: SimdFloat, const V: usize> NullaryFnOnce for SumRows<'_, '_, T, V> {
         for column in (0..width).step_by(T::LANES) {
             let mut own = [T::every(simd, T::default()); V];
             let mut products = own;
-            // Bits of the block's own channels: a mask goes on behind them.
+            // Only the bits of the block's own channels: the mask goes on after them.
             let rest = width - column;
             let limit = if rest < T::LANES { (1 << rest) - 1 } else { u32::MAX >> (32 - T::LANES) };
             for (at, (&row, (begin, stride, next))) in block.rows.iter().zip(&mut cursors).enumerate() {

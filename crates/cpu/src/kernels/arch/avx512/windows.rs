@@ -56,8 +56,8 @@ struct ChannelWindow {
     /// The lanes that hold a channel of the first two vectors, and of the other two: of a narrow
     /// window none.
     keep: [u32; 2],
-    /// How far each channel lies behind the first neighbour. Permutations take an index modulo two
-    /// vectors, so that the same numbers serve the first two vectors and the other two.
+    /// How far each channel lies after the first neighbour. Permutations take an index modulo two
+    /// vectors, so that the same distances serve the first two vectors and the other two.
     distances: __m512i,
 }
 
@@ -94,7 +94,7 @@ impl<'a, T: SimdFloat> WindowRows<'a, '_, '_, T> {
                         self.fetch(pullback, row + 1, V, pullback.panels.channels(panels.clone()));
                     }
                 }
-                // Several pullbacks take a row in turn, while it is in a core's first cache.
+                // Several pullbacks take a row in turn, while it is in a core's L1 cache.
                 for pullback in self.pullbacks {
                     self.row::<V>(pullback, row, panels.clone(), &mut reads, &mut buffer, &mut expand);
                 }
@@ -102,9 +102,8 @@ impl<'a, T: SimdFloat> WindowRows<'a, '_, '_, T> {
         }
     }
 
-    /// Fetches into the second cache what a row will need that the rows before it did not. The
-    /// processor does not foresee it: the lines of a row are read side by side, each a little at a
-    /// time.
+    /// Fetches into the L2 cache what a row will need that the rows before it did not. The CPU does
+    /// not foresee it: the lines of a row are read side by side, each a little at a time.
     #[inline(always)]
     fn fetch(&self, pullback: &Pullback<'a, T>, row: usize, lines: usize, channels: Range<usize>) {
         let Pullback { links, source, target, start, .. } = pullback;
@@ -168,7 +167,7 @@ impl<'a, T: SimdFloat> WindowRows<'a, '_, '_, T> {
                 }
                 CotangentTarget::Masked { .. } => buffer.written(from),
             };
-            // Two windows at a time; the last alone where their number is odd.
+            // Two windows at a time; the last by itself where their number is odd.
             while let Some(window) = windows.next() {
                 match windows.next() {
                     Some(other) => own.run::<V, 2>(panel, [window, other], &mut lines),
@@ -188,7 +187,7 @@ impl<'a, T: SimdFloat> WindowRows<'a, '_, '_, T> {
 struct PanelWindows<'a, T> {
     simd: V4,
     list: &'a [u16],
-    /// The index in the list with which the next begins.
+    /// The index in the list with which the next window begins.
     at: usize,
     /// Where the panel's channels end in the list.
     till: usize,
@@ -198,7 +197,7 @@ struct PanelWindows<'a, T> {
 }
 
 impl<'a, T: SimdFloat> PanelWindows<'a, T> {
-    /// Those of a panel whose channels begin `at` in the row's list.
+    /// The windows of a panel whose channels begin `at` in the row's list.
     #[inline(always)]
     fn of(simd: V4, panels: &Panels<T>, active: &'a Active, row: usize, panel: usize, at: usize) -> Self {
         let Range { start, end } = panels.channels(panel..panel + 1);
@@ -214,8 +213,8 @@ impl<'a, T: SimdFloat> PanelWindows<'a, T> {
         }
         let at = self.at;
         let (list, left) = (&self.list[at..], self.till - at);
-        // The list goes on with other panels' channels, or zeros: a bit for each lane that is still
-        // this panel's.
+        // A bit for each lane that is still this panel's: the list goes on with other panels'
+        // channels, or zeros.
         let rest = u32::MAX.checked_shr(32_u32.saturating_sub(left as u32)).unwrap_or(0);
         let first = list[0] as usize;
         let distances = T::distances(self.simd, list, first);
@@ -238,7 +237,7 @@ impl<'a, T: SimdFloat> PanelWindows<'a, T> {
     }
 }
 
-/// Lines of compressed results under way.
+/// Lines of compressed results while they are written.
 pub(crate) struct ResultLines<'a, T> {
     pub(crate) values: &'a mut [T],
     /// From one line to the next.
@@ -288,8 +287,8 @@ impl<T: SimdFloat> RowProducts<'_, T> {
             _ => product::<T, V, G, 3>(simd, panels, panel, &windows, reads),
         };
         // Each window stores a whole vector. Lanes that hold none of its channels are zero and fall
-        // on numbers that later windows write, except where the lines end: there they are blended
-        // with what is there.
+        // on elements that later windows write. Where the lines end there are none, and the vector
+        // is blended with what is there.
         let ends = windows[G - 1].at + T::LANES > out.end;
         // Three loops, each short enough to be unrolled: the sums are then stored from their
         // registers.
@@ -329,7 +328,7 @@ impl<T: SimdFloat> RowProducts<'_, T> {
 #[derive(Clone, Copy)]
 struct IdentityLines<'a, T> {
     layout: LineLayout<'a>,
-    /// From the row's first number on.
+    /// From the row's first element on.
     values: &'a [T],
     /// From one line to the next.
     stride: usize,
@@ -342,7 +341,7 @@ impl<'a, T: SimdFloat> IdentityLines<'a, T> {
         Self { layout, values: &values[layout.begin(row, lines)..], stride: layout.stride(row) }
     }
 
-    /// Adds what is there of a window's channels, those of its first two vectors or of the others.
+    /// Adds the identity's part of a window's channels, in its first two vectors or in the others.
     #[inline(always)]
     fn add<const V: usize>(
         &self,
@@ -368,7 +367,7 @@ impl<'a, T: SimdFloat> IdentityLines<'a, T> {
             }
         };
         for line in 0..V {
-            // The two vectors may reach behind the row.
+            // The two vectors may reach past the end of the row.
             let pair = &self.values[line * self.stride + at..][..2 * T::LANES];
             let own = T::pick(simd, keep, T::read(pair), index, T::read(&pair[T::LANES..]));
             let sum = out.at(line, window.at);
@@ -377,9 +376,9 @@ impl<'a, T: SimdFloat> IdentityLines<'a, T> {
     }
 }
 
-/// For each line v, the sum over the active channels a that are read of value(v, a) w(a), the
-/// windows' columns alone. Of the windows whose bit is set in WIDE two pairs of vectors are read,
-/// of the others one.
+/// For each line v, the sum over the active channels a that are read of value(v, a) w(a), for only
+/// the windows' columns. Of the windows whose bit is set in WIDE two pairs of vectors are read, of
+/// the others one.
 ///
 /// The V x G sums stay in registers: at most 9 x 2 of 32, beside the picked weights and the index
 /// vectors.
