@@ -107,12 +107,9 @@ pub(crate) fn command(arguments: &CompareArguments) -> Result<()> {
     }
     let mut to = terminal::output();
     compare_table::print(&mut to, &study, &all)?;
-    for path in files.into_iter().flatten() {
-        writeln!(to, "See {}", path.display())?;
-    }
-    if let Some(path) = &arguments.out.out {
-        writeln!(to, "{} rows in {}", all.len(), path.display())?;
-    }
+    let [plot, report] = files.map(|path| path.as_deref());
+    let files = [("Plot", plot), ("Report", report)];
+    terminal::written(&mut to, &files, out.path().map(|path| (all.len(), path)))?;
     to.flush()?;
     Ok(())
 }

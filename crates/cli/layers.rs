@@ -365,16 +365,9 @@ fn tell(
         layers_table::print(&mut out, networks, sort, arguments.out.top)?;
     }
     layers_table::summary(&mut out, networks)?;
-    if let Some(path) = &arguments.plot {
-        writeln!(out, "Plot in {}", path.display())?;
-    }
-    if let Some(path) = &arguments.out.report {
-        writeln!(out, "Report in {}", path.display())?;
-    }
-    if let Some(path) = &arguments.out.out {
-        let rows: usize = networks.iter().map(|network| network.rows.len()).sum();
-        writeln!(out, "{rows} rows in {}", path.display())?;
-    }
+    let files = [("Plot", arguments.plot.as_deref()), ("Report", arguments.out.report.as_deref())];
+    let rows: usize = networks.iter().map(|network| network.rows.len()).sum();
+    terminal::written(&mut out, &files, to.path().map(|path| (rows, path)))?;
     out.flush()?;
     Ok(())
 }

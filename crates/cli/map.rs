@@ -168,9 +168,7 @@ fn run(mapping: &Mapping, path: &Path, arguments: &MapArguments, report: Option<
         tell_steps(&mut out, &drawn)?;
     }
     tell_windows(&mut out, job, &windows)?;
-    if let Some(file) = report {
-        writeln!(out, "Report in {}", file.path().display())?;
-    }
+    terminal::written(&mut out, &[("Report", report.map(ReportFile::path))], None)?;
     let files: usize = drawn.iter().map(|drawn| drawn.files.len()).sum();
     writeln!(out, "{files} files in {}", path.display())?;
     out.flush()?;

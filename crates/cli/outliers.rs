@@ -94,12 +94,9 @@ pub(crate) fn command(arguments: &OutliersArguments) -> Result<()> {
         outliers_table::ranking(&mut to, &study, &all, arguments.out.top.unwrap_or(SHOWN))?;
     }
     outliers_table::scores(&mut to, &study, &study.found(&all))?;
-    for path in files.into_iter().flatten() {
-        writeln!(to, "See {}", path.display())?;
-    }
-    if let Some(path) = &arguments.out.out {
-        writeln!(to, "{} rows in {}", all.len(), path.display())?;
-    }
+    let [sheet, plot, report] = files.map(|path| path.as_deref());
+    let files = [("Sheet", sheet), ("Plot", plot), ("Report", report)];
+    terminal::written(&mut to, &files, out.path().map(|path| (all.len(), path)))?;
     to.flush()?;
     Ok(())
 }

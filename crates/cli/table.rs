@@ -10,6 +10,7 @@ use crate::data::Data;
 use crate::failure::Result;
 use crate::job::Job;
 use crate::out::RowDestination;
+use crate::report::ReportFile;
 use crate::row::{KnobSetting, ScoreRow};
 use crate::score::Scoring;
 use crate::tally::Tally;
@@ -254,13 +255,8 @@ pub(crate) fn summary(
             "{ambiguous} are ambiguous (?): another tolerance, or f64, may give another rank and value."
         ))?;
     }
-    if let Some(file) = &scoring.report {
-        writeln!(out, "Report in {}", file.path().display())?;
-    }
-    if let RowDestination::File(path, _) | RowDestination::Pipe(Some(path), _) = &scoring.out {
-        writeln!(out, "{all} rows in {}", path.display())?;
-    }
-    Ok(())
+    let report = scoring.report.as_ref().map(ReportFile::path);
+    terminal::written(out, &[("Report", report)], scoring.out.path().map(|path| (all, path)))
 }
 
 /// Reports that a resumed run is already complete.

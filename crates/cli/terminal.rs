@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, StderrLock, StdoutLock, Write};
+use std::path::Path;
 
 /// Standard output, for tables.
 pub(crate) fn output() -> PlainText<StdoutLock<'static>> {
@@ -39,6 +40,18 @@ pub(crate) fn hanging(out: &mut impl Write, indent: usize, text: &str) -> io::Re
         writeln!(out, "{:1$}{line}", "", if at == 0 { 0 } else { indent })?;
     }
     Ok(())
+}
+
+/// Says where results are: files by what they are, and rows by their number.
+pub(crate) fn written(
+    out: &mut impl Write,
+    files: &[(&str, Option<&Path>)],
+    rows: Option<(usize, &Path)>,
+) -> io::Result<()> {
+    for (what, path) in files {
+        path.map_or(Ok(()), |path| writeln!(out, "{what} in {}", path.display()))?;
+    }
+    rows.map_or(Ok(()), |(rows, path)| writeln!(out, "{rows} rows in {}", path.display()))
 }
 
 /// Breaks text at spaces; a word longer than a line gets its own line.

@@ -24,7 +24,7 @@ impl<'a> CheckedSamples<'a> {
     /// them to its type.
     pub(crate) fn new(program: &'a Program, samples: TensorData) -> Result<Self> {
         let plan = program.plan();
-        let count = samples.shape().first().copied().unwrap_or(0);
+        let count = check::first_axis(&samples);
         check::shape("samples", samples.shape(), &with_leading(count, &plan.graph().sample_shape()))?;
         let data = check::as_float(samples, plan.precision().dtype())?;
         if count > 0 {

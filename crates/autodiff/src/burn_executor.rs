@@ -287,7 +287,7 @@ impl Linearized for BurnLinearized<'_> {
     fn grams(&self, cotangents: TensorData, tensors: &[usize]) -> Result<Grams> {
         let plan = &self.executor.plan;
         let leaves = plan.leaves();
-        let count = cotangents.shape().first().copied().unwrap_or(0);
+        let count = check::first_axis(&cotangents);
         check::shape("cotangents", cotangents.shape(), &[count, 1, plan.graph.classes()])?;
         if plan.batch != 1 || count == 0 || count > plan.block {
             let message = format!(
@@ -325,7 +325,7 @@ impl BurnLinearized<'_> {
     /// Cotangents `[V, n, K]` pulled back in blocks, on the device.
     fn pulled(&self, cotangents: TensorData) -> Result<Array> {
         let plan = &self.executor.plan;
-        let count = cotangents.shape().first().copied().unwrap_or(0);
+        let count = check::first_axis(&cotangents);
         check::shape("cotangents", cotangents.shape(), &[count, plan.batch, plan.graph.classes()])?;
         if !plan.leaves().has_input() {
             return Err(Error::InvalidArgument("the input is not perturbed in this plan".into()));

@@ -82,6 +82,12 @@ pub(crate) fn as_float(data: TensorData, dtype: FloatDType) -> Result<TensorData
         .map_err(|error| Error::InvalidArgument(format!("the input cannot be converted: {error:?}")))
 }
 
+/// The size of the first axis: samples of a batch, or cotangents; 0 where there is no axis.
+#[must_use]
+pub fn first_axis(data: &TensorData) -> usize {
+    data.shape().first().copied().unwrap_or(0)
+}
+
 /// Checks that `found` is `expected`.
 ///
 /// # Errors

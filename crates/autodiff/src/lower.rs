@@ -34,11 +34,14 @@ pub(crate) type Recogniser = fn(&OperationIr) -> ops::Recognition<'_>;
 /// [`Error::Unsupported`] with every needed operation that the engine does not know, and every
 /// dependence on the batch.
 pub(crate) fn graph(mut first: Recording, mut second: Recording, recognise: Recogniser) -> Result<Graph> {
+    // What several recorded operations mean together is rewritten first, in both recordings alike.
     for recording in [&mut first, &mut second] {
         integers::fold(recording);
         slices::turn(recording);
         linears::unite(recording);
     }
+    // The two recordings are read side by side, operation by operation: what differs between them
+    // is how sizes depend on the batch. That takes the same number of needed operations in both.
     let (needed, other) = (needed(&first), needed(&second));
     if needed.len() != other.len() {
         let unknown = needed.iter().filter_map(|&index| unknown(index, &first.operations[index], recognise));
@@ -48,6 +51,7 @@ pub(crate) fn graph(mut first: Recording, mut second: Recording, recognise: Reco
     let weights = std::mem::take(&mut first.values);
     let mut builder = Aligner::new(&first, &second, weights);
     for (&index, &twin) in needed.iter().zip(&other) {
+        // Problems are collected, so that one error names all of them.
         builder.node(index, &first.operations[index], &second.operations[twin], recognise);
     }
     let output = builder.twin(first.output, second.output);

@@ -111,6 +111,8 @@ impl<'a> ParameterGrams<'a> {
             .zip(logits.chunks_exact(graph.classes()))
             .map(|(sample, logits)| SampleGrams::new(sample, logits, program.plan().leaves()))
             .collect();
+        // Each sample may need other combinations of the logits, and another number of them: the
+        // batch takes as many cotangents as the sample with most, and each sample keeps its own.
         let each = match &asked.choice {
             Some(choice) => samples.chosen(choice, first, &logits),
             None => vec![Combinations::Differences; batch],
@@ -132,6 +134,8 @@ impl<'a> ParameterGrams<'a> {
             compute(&mut found, &all)?;
             return Ok(found);
         };
+        // Two stages. A reverse pass is one of the whole batch, so the second computes what any of
+        // its samples needs, and no matrix that the first has given.
         compute(&mut found, first)?;
         let missing = |of: &SampleGrams, then: &[bool], at: usize| then[at] && of.tensors[at].is_empty();
         let needed = found.iter().fold(vec![false; first.len()], |needed, of| {

@@ -26,6 +26,14 @@ pub(crate) enum RowDestination {
 }
 
 impl RowDestination {
+    /// The file or pipe that has a path.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path, _) | Self::Pipe(Some(path), _) => Some(path),
+            Self::Table | Self::Pipe(None, _) => None,
+        }
+    }
+
     /// Parses `--out` and `--format`, and checks the path.
     pub(crate) fn parse(out: Option<&Path>, format: Option<&str>) -> Result<Self> {
         let format = format.map(Format::parse).transpose()?;

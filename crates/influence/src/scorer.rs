@@ -7,7 +7,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use influence_autodiff::{
-    Check, Combinations, GPU_BATCH, Graph, Jacobians, Memory, Options, Plan, Precision, Program,
+    Check, Combinations, GPU_BATCH, Graph, Jacobians, Memory, Options, Plan, Precision, Program, check,
 };
 use influence_cpu::Engine;
 use influence_manifold::{Filter, SampleObjective, Tail};
@@ -342,7 +342,7 @@ impl Scorer {
     pub fn scores(&self, images: impl IntoSamples, objective: &Objective) -> Result<Scores<'_>> {
         objective.check_filter(&self.filter)?;
         let images = images.into_samples()?;
-        let samples = images.shape().first().copied().unwrap_or(0);
+        let samples = check::first_axis(&images);
         let shape = self.program.plan().graph().sample_shape();
         let objectives: Arc<[Resolved]> = objective.resolve(samples, self.classes(), &shape)?.into();
         self.check_tail(&objectives)?;
@@ -451,7 +451,7 @@ impl Scorer {
     pub fn linearize_parameters(&self, images: impl IntoSamples) -> Result<ParameterLinearizations<'_>> {
         let images = images.into_samples()?;
         // The predicted class is always kept by a tail.
-        let samples = images.shape().first().copied().unwrap_or(0);
+        let samples = check::first_axis(&images);
         let any = vec![Resolved::Known(SampleObjective::Predicted); samples].into();
         self.parameter_linearizations(images, &any, false)
     }
@@ -522,7 +522,7 @@ impl Scorer {
             let work = move |jacobian| self.linearization(jacobian, &predicted);
             return Ok(Linearizations(self.jacobians(images)?.each(work)));
         }
-        let samples = images.shape().first().copied().unwrap_or(0);
+        let samples = check::first_axis(&images);
         let shape = self.program.plan().graph().sample_shape();
         let objectives: Arc<[Resolved]> = objective.resolve(samples, self.classes(), &shape)?.into();
         self.check_tail(&objectives)?;

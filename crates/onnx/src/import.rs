@@ -91,6 +91,8 @@ pub(crate) struct Importer<'a> {
 /// The graph that computes the output of `interface`, without a softmax at its end.
 pub(crate) fn graph(model: &Model, interface: &Interface) -> Result<Import> {
     let nodes = needed(model, &interface.output);
+    // Nodes bind names to values of the graph, to weights, or to numbers that are known here. What
+    // has no rule is collected, so that one error names all of it.
     let mut importer = Importer::new(model, interface, &nodes)?;
     importer.initializers(&nodes)?;
     importer.freeze(&interface.frozen)?;
@@ -101,6 +103,8 @@ pub(crate) fn graph(model: &Model, interface: &Interface) -> Result<Import> {
     if !problems.is_empty() {
         return Err(Error::Unsupported(problems));
     }
+    // A softmax or a sigmoid at the end is taken off, because the measure takes logits. One logit
+    // (of a sigmoid) becomes two, the other being zero.
     let is_single = |name: &str| match names.get(name) {
         Some(Binding::Value(value)) => builder.shape(*value).get(1..) == Some(&[fixed(1)]),
         _ => false,

@@ -181,6 +181,8 @@ fn sample(input: &ValueInfoProto, given: Option<&[usize]>) -> Result<(Vec<usize>
         let size = |value: i64| usize::try_from(value).ok().filter(|&size| size > 0);
         shape.dim.iter().map(|dim| dim.dim_value.and_then(size)).collect()
     });
+    // The file may give no shape, some sizes or all; the caller's shape fills what is open, and has
+    // to agree with the rest.
     let bad = |why: String, remedy: &str| Err(Error::Input { why, remedy: remedy.into() });
     let Some(sizes) = sizes else {
         return match given {

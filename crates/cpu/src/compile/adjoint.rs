@@ -5,18 +5,18 @@
 //!
 //! 1. *Where the cotangent of its result is* ([`Adjoint::cotangent`]). The cotangent of what a ReLU
 //!    reads is kept compressed by the ReLU's mask, and stands for that of the ReLU's result as
-//!    well: where the mask is on the two are equal, and where it is off nothing is handed on. A
-//!    value that only one sum reads has that sum's cotangent.
+//!    well: where the mask is on the two are equal, and where it is off the ReLU hands nothing on.
+//!    A value that only one sum reads has that sum's cotangent.
 //! 2. *Where contributions to its operand go* ([`Adjoint::sink`]): to the operand's cotangent
 //!    itself, or past it. Where a mask or a batch normalisation stands between a product and a
 //!    value that others read too, the product's pullback goes through both at once
 //!    ([`Sink::Through`]); past a function of each element it is multiplied by the derivatives
-//!    ([`Sink::Times`]). What is skipped so has no buffer and no step.
+//!    ([`Sink::Times`]). What is skipped this way has no buffer and no step.
 //! 3. *By which step*: one per operand, added to what earlier steps have left.
 //!
 //! Contributions that are handed on unchanged to a compressed cotangent *wait* for a product that
-//! writes there first, and are then added by that product ([`StepKind::Product`], `identity`): the
-//! residual connections of a ResNet take no pass of their own.
+//! writes there first, and are then added by that product ([`StepKind::Product`], `identity`). So
+//! the residual connections of a ResNet take no step of their own.
 
 use std::collections::{HashMap, HashSet};
 
@@ -72,7 +72,7 @@ fn readers<T: SimdFloat>(builder: &ProgramBuilder<'_, T>) -> Vec<Readers> {
 
 struct Adjoint<'c, 'g, T> {
     builder: &'c ProgramBuilder<'g, T>,
-    /// By [`StoreId`].
+    /// Indexed by [`StoreId`].
     readers: Vec<Readers>,
     steps: Vec<ReverseStep<T>>,
     /// Buffers that hold something.
@@ -105,7 +105,7 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
     fn is_forced_dense(&self, store: StoreId) -> bool {
         let builder = self.builder;
         // The cotangent of the input is the result of the reverse pass, that of the output is given
-        // to it.
+        // to the reverse pass.
         let ends = [builder.stages.input, builder.stages.output].contains(&store);
         // The parts of a concatenation have cotangents in the channels of the whole.
         let joint = builder.nesting.is_joint(store);
@@ -160,7 +160,7 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
             .unwrap_or(Sink::Plain(cotangent))
     }
 
-    /// Past a ReLU with a scale and shift before it, to the dense cotangent of what they read. (In
+    /// Past a ReLU with a scale and shift before it, to the dense cotangent of what these read. (In
     /// a DenseNet each layer begins so, on channels that all later layers read too.)
     fn through_normalisation(&self, store: StoreId, cotangent: CotangentRef) -> Option<Sink> {
         let builder = self.builder;
@@ -195,15 +195,16 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
     /// Past a function of each element: what its readers hand on goes to its operand, times its
     /// derivatives, so that the cotangent of its result is never in memory.
     ///
-    /// That takes readers all of which can multiply, and which read all channels; and a result that
-    /// nothing else needs the cotangent of: not the network's output, no part of a concatenation,
-    /// not on a segment's edge.
+    /// All its readers have to be able to multiply, and to read all channels. And nothing else may
+    /// need the cotangent of its result: not the network's output, a concatenation or a segment.
     fn past_function(&self, store: StoreId) -> Option<Sink> {
         let builder = self.builder;
         let writer = builder.writer(store)?;
         let (kernel, stores) = (builder.kernel(writer), builder.stores_of(writer));
         let Readers { kernels, partial } = self.readers_of(store);
         let channels = builder.store(store).channels;
+        // A reader that can multiply its results as it stores them, and that reads all channels.
+        // (As its second operand it may read a single channel that stands for all.)
         let takes = |&reader: &KernelId| {
             let (kernel, stores) = (builder.kernel(reader), builder.stores_of(reader));
             let whole =
@@ -211,6 +212,7 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
             kernel.kind.takes_slopes() && whole
         };
         let all = kernels.iter().all(takes);
+        // The output's cotangent is given, and that of a concatenation's part lies in the whole's.
         let alone = store != builder.stages.output && !builder.nesting.is_joint(store);
         if !matches!(kernel.kind, KernelKind::Pointwise(_))
             || kernel.relu.is_some()
@@ -220,8 +222,11 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
         {
             return None;
         }
+        // The forward pass keeps the function's derivatives.
         let slopes = *kernel.kept.first()?;
         let input = stores.input.as_ref()?;
+        // No sink multiplies by derivatives and goes through a mask as well: then the function has
+        // a step of its own.
         match part_of(input, self.cotangent(input.store)) {
             CotangentRef::Dense(view) => Some(Sink::Times { view, slopes }),
             CotangentRef::Compressed(_) => None,
@@ -248,8 +253,8 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
         }
     }
 
-    /// Which rows read each row of a table's source. A row that nothing reads has no cotangent: a
-    /// mask says so itself, since nothing is active there, and dense rows are left out here.
+    /// Which rows read each row of a table's source. A row that nothing reads has no cotangent. In
+    /// a mask nothing is active there; dense rows are left out here.
     fn links(&self, table: &RowTable, cotangent: CotangentRef) -> Links {
         match cotangent {
             CotangentRef::Dense(view) => table.links_of(self.builder.live(view)),
@@ -350,10 +355,10 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
         self.push(cotangent, sink, StepKind::Scaled { links, factor }, id);
     }
 
-    /// Through a function of each element, times the derivatives that it has kept.
+    /// Pulls back a function of each element: times the derivatives that it has kept.
     fn function(&mut self, cotangent: CotangentRef, sink: Sink, id: KernelId) {
         let (kernel, stores) = (self.builder.kernel(id), self.builder.stores_of(id));
-        // Where its readers go past it, what they hand on is there already.
+        // Where the readers go past the function, what they hand on is at its operand already.
         if stores.output.is_some_and(|output| self.past_function(output).is_some()) {
             return;
         }
@@ -362,7 +367,7 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
         }
     }
 
-    /// To both operands of a sum with signs, a product or a quotient.
+    /// Pulls back a sum with signs, a product or a quotient to both operands.
     fn combined(&mut self, cotangent: CotangentRef, sink: Sink, id: KernelId) {
         let kernel = self.builder.kernel(id);
         let (KernelKind::Combine { how, repeat }, Some((other, view))) = (&kernel.kind, self.other_sink(id))
@@ -382,7 +387,7 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
         self.scaled(cotangent, other, links, factors[1], id);
     }
 
-    /// To both operands of matrix products.
+    /// Pulls back matrix products to both operands.
     fn matrices(&mut self, cotangent: CotangentRef, sink: Sink, id: KernelId) {
         let Some((other, view)) = self.other_sink(id) else { return };
         let input = self.builder.kernel(id).input;
@@ -390,23 +395,26 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
         self.push(cotangent, other, StepKind::Matrices { operand: MatrixRole::B, other: input }, id);
     }
 
-    /// From the outputs of a segment to its inputs; an output that nothing has reached has zeros.
+    /// Pulls back a segment, from its outputs to its inputs. An output that nothing has reached has
+    /// zeros.
     fn segment(&mut self, segment: SegmentId, id: KernelId) {
         let segment = self.builder.segment(segment);
         let reached = |cotangent: CotangentRef| self.written.contains(&cotangent.site()).then_some(cotangent);
         let sources: Vec<_> =
             segment.outputs.iter().map(|edge| reached(CotangentRef::Dense(edge.view))).collect();
+        // Where nothing has reached any output, there is nothing to pull back.
         let Some(source) = sources.iter().flatten().next().copied() else { return };
         let sinks: Vec<_> =
             segment.inputs.iter().map(|edge| Sink::Plain(CotangentRef::Dense(edge.view))).collect();
         let mut first = |sink: &Sink| self.written.insert(sink.cotangent().site());
         let targets: Vec<_> = sinks.into_iter().map(|sink| (sink, first(&sink))).collect();
+        // The step's own target is the first of them; `targets` has all.
         let Some(&(target, first)) = targets.first() else { return };
         let kind = StepKind::Segment { sources, targets };
         self.steps.push(ReverseStep { kind, source, target, first, kernel: id });
     }
 
-    /// Through a product: by columns where it reads few channels, by patches where nothing is
+    /// Pulls back a product: by columns where it reads few channels, by patches where nothing is
     /// masked, else row by row.
     fn product(&mut self, cotangent: CotangentRef, sink: Sink, id: KernelId) {
         let (KernelKind::Product { table, .. }, Some(weights)) =
@@ -470,8 +478,8 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
         StepKind::Product { links: self.links(table, cotangent), patches, panels, identity: None }
     }
 
-    /// Hands cotangents on, times a scale if there is one; nothing is to be done where they are
-    /// there already.
+    /// Hands cotangents on, times a scale if there is one. Where they are there already, nothing
+    /// has to be done.
     fn spread(&mut self, cotangent: CotangentRef, sink: Sink, scale: Option<Vec<T>>, id: KernelId) {
         if sink == Sink::Plain(cotangent) && scale.is_none() {
             return;

@@ -22,20 +22,20 @@ use crate::kernels::{FEW_CHANNELS, How, Moves, SimdFloat};
 pub(crate) struct KernelStores {
     pub(crate) input: Option<StoreChannels>,
     pub(crate) other: Option<StoreId>,
-    /// Its result; none for a copy into a concatenation, and for a segment.
+    /// The kernel's result; none for a copy into a concatenation, and for a segment.
     pub(crate) output: Option<StoreId>,
 }
 
-/// What is known of a store while kernels are made.
+/// What is known about a store while kernels are made.
 #[derive(Debug, Clone, Copy, Default)]
 struct StoreState {
-    /// Where it lies; none before it is written, or if a rewrite has removed it.
+    /// Where the store lies; none before it is written, or if a rewrite has removed it.
     view: Option<MapView>,
     /// The mask of the ReLU that computes it.
     mask: Option<MaskId>,
-    /// Whether it is on the edge of a segment.
+    /// Whether the store is on the edge of a segment.
     on_segment: bool,
-    /// Whether it is on the edge of a segment, or of a kernel that takes and gives dense
+    /// Whether the store is on the edge of a segment, or of a kernel that takes and gives dense
     /// cotangents.
     dense: bool,
 }
@@ -47,10 +47,10 @@ pub(crate) struct ProgramBuilder<'g, T> {
     pub(crate) nesting: Nesting,
     perturbed: &'g Perturbed,
     maps: Vec<RowMap>,
-    /// By [`StoreId`].
+    /// Indexed by [`StoreId`].
     states: Vec<StoreState>,
     pub(crate) kernels: Vec<Kernel<T>>,
-    /// By [`KernelId`].
+    /// Indexed by [`KernelId`].
     pub(crate) kernel_stores: Vec<KernelStores>,
     /// The weights of each kernel that has some: by [`KernelId`].
     weights: Vec<Option<Box<ProductWeights<'g>>>>,
@@ -67,7 +67,7 @@ impl ChannelAffine {
     }
 }
 
-/// Elements in the precision of the run.
+/// The elements of a vector in the precision of the run.
 fn rounded<T: SimdFloat>(numbers: &[f64]) -> Vec<T> {
     numbers.iter().map(|x| T::from_f64(*x)).collect()
 }
@@ -181,7 +181,7 @@ impl<'g, T: SimdFloat> ProgramBuilder<'g, T> {
         &self.map(view.map).live
     }
 
-    /// A buffer of its own, all of it as a view.
+    /// A new buffer, all of it as a view.
     fn new_map(&mut self, positions: usize, pitch: usize) -> MapView {
         self.maps.push(RowMap { positions, pitch, live: Vec::new() });
         MapView { map: MapId(self.maps.len() - 1), offset: 0, channels: pitch }
@@ -225,8 +225,8 @@ impl<'g, T: SimdFloat> ProgramBuilder<'g, T> {
             StageOp::Concat(parts) => return self.concatenation(&parts, output, &name),
             StageOp::Segment(segment) => return self.add_segment(*segment, name),
             StageOp::Product { table, weights, bias } => {
-                // Gradients of a normalisation read the product's own results: its scale is applied
-                // after.
+                // Gradients of a normalisation read the product's own results: the scale is applied
+                // after them.
                 let forward = if tensors.norm.is_some() { weights.unscaled() } else { (*weights).clone() };
                 (forward.kernel(table, rounded(&bias)), Some(weights))
             }
@@ -399,7 +399,7 @@ impl<'g, T: SimdFloat> ProgramBuilder<'g, T> {
     }
 
     /// Takes Winograd's form where it pays, and where all rows are computed: a patch mixes all that
-    /// it reads, and rows that are not computed hold anything.
+    /// it reads, and rows that are not computed may hold anything.
     fn take_patches(&mut self) {
         for (kernel, weights) in self.kernels.iter_mut().zip(&self.weights) {
             let all = |view: MapView| self.maps[view.map.index()].is_all_live();

@@ -43,7 +43,7 @@ impl<T: SimdFloat> KernelKind<T> {
 }
 
 impl<T: SimdFloat> ReverseStep<T> {
-    /// The same of one step.
+    /// Bytes of the step's weights, and of the tables that say which row reads which.
     fn fixed_bytes(&self) -> usize {
         match &self.kind {
             StepKind::Product { links, patches, panels, .. } => {
@@ -65,7 +65,8 @@ impl<T: SimdFloat> ReverseStep<T> {
 }
 
 impl<T: SimdFloat> Compiled<T> {
-    /// Bytes of the packed weights of both passes, and of what says which row reads which.
+    /// Bytes of the packed weights of both passes, and of the tables that say which row reads
+    /// which.
     pub(crate) fn fixed_bytes(&self) -> usize {
         let forward = self.kernels.iter().map(Kernel::fixed_bytes);
         let reverse = self.steps.iter().flat_map(ReverseStep::parts).map(ReverseStep::fixed_bytes);
@@ -75,8 +76,8 @@ impl<T: SimdFloat> Compiled<T> {
 }
 
 impl<T> Compiled<T> {
-    /// Elements that the cotangents of one sample take at most in a buffer: as if no ReLU switched
-    /// any channel off.
+    /// How many elements the cotangents of one sample take at most in a buffer: as if no ReLU
+    /// switched any channel off.
     pub(crate) fn site_size(&self, site: Site, lines: usize) -> usize {
         match site {
             Site::Map(map) => self.map(map).size() * lines,

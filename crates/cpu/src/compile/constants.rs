@@ -1,5 +1,5 @@
-//! Weights as numbers: read from the graph, or computed from its constants; combined in f64, and
-//! rounded once when they are packed.
+//! The elements of constants: read from the graph, or computed from its constants. They are
+//! combined in f64, and rounded once when they are packed.
 
 use std::borrow::Cow;
 
@@ -32,7 +32,7 @@ impl<'g> Constants<'g> {
         self.depends[id]
     }
 
-    /// A constant as numbers.
+    /// The elements of a constant of floats.
     pub(crate) fn numbers(&self, id: ValueId) -> Option<ConstantNumbers<'g>> {
         let widened = match self.data(id)? {
             data if matches!(data.dtype(), DType::F32 | DType::F64) => Cow::Borrowed(data),
@@ -61,7 +61,7 @@ impl<'g> Constants<'g> {
     }
 }
 
-/// A constant of the graph, as numbers.
+/// The elements of a constant of the graph, as floats.
 #[derive(Debug, Clone)]
 pub(crate) struct ConstantNumbers<'g>(Cow<'g, TensorData>);
 
@@ -72,7 +72,7 @@ impl ConstantNumbers<'_> {
         Self(Cow::Owned(TensorData::new(numbers, [count])))
     }
 
-    /// A way to look at single numbers.
+    /// A way to look at single elements.
     pub(crate) fn look(&self) -> Look<'_> {
         match self.0.dtype() {
             DType::F64 => Look::Double(self.0.as_slice().unwrap_or_default()),
@@ -80,7 +80,7 @@ impl ConstantNumbers<'_> {
         }
     }
 
-    /// All of them.
+    /// All elements.
     pub(crate) fn to_vec(&self) -> Vec<f64> {
         self.0.iter::<f64>().collect()
     }

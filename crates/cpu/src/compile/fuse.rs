@@ -100,7 +100,7 @@ impl Fusion<'_> {
         stage.nodes.extend(reader.nodes);
     }
 
-    /// A scale and shift of a product's results goes into its weights and bias.
+    /// Takes a scale and shift of a product's results into its weights and bias.
     fn fold_affine<'g>(&mut self, id: StageId, stage: &mut Stage<'g>, all: &mut Slots<'g>) {
         while let Some(next) = self.sole_reader(stage.output, all)
             && let Some(Stage { op: StageOp::Affine(Some(affine)), relu: false, tensors, .. }) =
@@ -135,7 +135,7 @@ impl Fusion<'_> {
         }
     }
 
-    /// Two scales and shifts, one after the other, are one.
+    /// Makes one of two scales and shifts that follow one another.
     fn compose<'g>(&mut self, id: StageId, stage: &mut Stage<'g>, all: &mut Slots<'g>) {
         while let Some(next) = self.sole_reader(stage.output, all)
             && stage.tensors.norm.is_none()
@@ -150,7 +150,8 @@ impl Fusion<'_> {
         }
     }
 
-    /// A scale and shift, the same for all channels, before a function of each element.
+    /// Takes a scale and shift, the same for all channels, into the chain of functions that follows
+    /// it.
     fn begin_chain<'g>(&mut self, id: StageId, stage: &mut Stage<'g>, all: &mut Slots<'g>) {
         if let Some(next) = self.sole_reader(stage.output, all)
             && let Some(Stage { op: StageOp::Pointwise(then), .. }) = &all[next.index()]
@@ -165,8 +166,8 @@ impl Fusion<'_> {
         }
     }
 
-    /// Functions one after the other, scales and shifts that are the same for all channels, and the
-    /// product with what the chain began with (x sigmoid(x), say).
+    /// Takes into a chain the functions that follow it, scales and shifts that are the same for all
+    /// channels, and the product with what the chain began with (x sigmoid(x), say).
     fn continue_chain<'g>(&mut self, id: StageId, stage: &mut Stage<'g>, all: &mut Slots<'g>) {
         while let (StageOp::Pointwise(chain), false, Some(next)) =
             (&mut stage.op, stage.relu, self.sole_reader(stage.output, all))
@@ -185,8 +186,7 @@ impl Fusion<'_> {
                     if repeat.is_plain() && begun.is_some() && read.contains(&begun) =>
                 {
                     chain.push(ChainPart::Argument);
-                    // The product is no longer a reader of the argument of its own: the chain reads
-                    // it.
+                    // The product is no longer a reader of the argument: the chain reads it.
                     if let Some(begun) = begun {
                         self.readers[begun.index()].retain(|reader| *reader != next);
                     }
@@ -226,9 +226,9 @@ impl Fusion<'_> {
         }
     }
 
-    /// Where only a mean over windows reads a 1 x 1 convolution, takes the mean first:
-    /// both are linear, one among channels and the other among rows, and the product then has fewer
-    /// rows. (DenseNet has such a pair between its blocks.)
+    /// Takes the mean first, where only a mean over windows reads a 1 x 1 convolution. Both are
+    /// linear, one over channels and the other over rows, and the product then has fewer rows.
+    /// (DenseNet has such a pair between its blocks.)
     fn mean_first<'g>(&mut self, id: StageId, all: &mut Slots<'g>) {
         let Some((next, store)) = self.mean_behind(id, all) else { return };
         self.stores.push(store);
@@ -250,7 +250,7 @@ impl Fusion<'_> {
         if let StageOp::Product { table, .. } = &mut product.op {
             *table = RowTable::identity(store.rows);
         }
-        // Each takes the other's turn: then what the product reads is computed before it.
+        // They exchange their turns, so that what the product reads is computed before it.
         (all[id.index()], all[next.index()]) = (Some(mean), Some(product));
     }
 

@@ -71,7 +71,7 @@ impl Neighbours {
         Patches::new(WinogradForm::Four, self.from, self.to, self.before)
     }
 
-    /// The patches of the reverse pass, which lead the other way.
+    /// The patches of the reverse pass, which lead from the result to the operand.
     pub(crate) fn reversed(&self) -> Patches {
         Patches::new(WinogradForm::Four, self.to, self.from, self.before.map(|before| 2 - before))
     }

@@ -20,8 +20,8 @@ use super::view::{SampleShape, Store, StoreView};
 /// The stages of a graph.
 ///
 /// # Errors
-/// Why the graph has none: its output does not depend on the input, or a value on a segment's edge
-/// has a shape that no view describes.
+/// The reason why the graph has none: its output does not depend on the input, or a value on a
+/// segment's edge has a shape that no view describes.
 pub(crate) fn lower<'g>(
     graph: &'g Graph,
     constants: &'g Constants<'g>,
@@ -57,8 +57,7 @@ fn last_readers(graph: &Graph) -> Vec<Option<usize>> {
     last
 }
 
-/// Whether a node takes a few operations for each element, so that an edge before it would cost
-/// more.
+/// Whether a node takes only a few operations for each element: an edge before it would cost more.
 fn is_cheap(op: &Op) -> bool {
     !matches!(op, Op::Conv2d(_) | Op::Conv1d(_) | Op::Linear(_) | Op::Matmul(_))
 }
@@ -67,10 +66,10 @@ fn is_cheap(op: &Op) -> bool {
 #[derive(Debug, Default)]
 struct OpenSegment {
     nodes: Vec<usize>,
-    /// What they compute.
+    /// What its nodes compute.
     values: Vec<ValueId>,
-    /// The last node that has to be among them, where one reads a perturbed tensor that others read
-    /// too; 0 where there is none.
+    /// The last node that has to be in the segment, because it reads a perturbed tensor that
+    /// another of its nodes reads too; 0 where there is none.
     until: usize,
 }
 

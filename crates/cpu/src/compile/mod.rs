@@ -44,7 +44,7 @@ use crate::kernels::SimdFloat;
 /// Compiles a graph for perturbations of some of its parameters, or of only the input.
 ///
 /// # Errors
-/// Why the executor cannot run it at all: see [`lower::lower`].
+/// The reason why the executor cannot run it at all: see [`lower::lower`].
 pub(crate) fn compile<T: SimdFloat>(
     graph: &Graph,
     constants: &Constants<'_>,

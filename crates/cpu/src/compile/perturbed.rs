@@ -19,7 +19,7 @@ fn is_view(node: &Node) -> bool {
 pub(crate) struct Perturbed {
     /// The tensor of each value that holds one.
     tensor_of: HashMap<ValueId, LeafId>,
-    /// Whether a value is computed from one.
+    /// Whether a value is a perturbed tensor or is computed from one.
     computed: Vec<bool>,
     /// For each node, the last of those that have to run in one segment with it. Where a tensor is
     /// read more than once, its gradients have to be added before they are squared; our kernels
@@ -30,7 +30,7 @@ pub(crate) struct Perturbed {
 }
 
 impl Perturbed {
-    /// For some of the graph's parameters.
+    /// The perturbed tensors, for some of the graph's parameters.
     pub(crate) fn of(graph: &Graph, constants: &Constants<'_>, tensors: &[LeafId]) -> Self {
         let parameter = |tensor: LeafId| &graph.parameters()[tensor.index()];
         let values = |&tensor: &LeafId| parameter(tensor).values.iter().map(move |&value| (value, tensor));
@@ -60,7 +60,8 @@ impl Perturbed {
         self.readers.iter().map(|(tensor, _)| *tensor)
     }
 
-    /// Those that some nodes read, directly or through constants that are computed from them.
+    /// The perturbed tensors that some nodes read, directly or through constants that are computed
+    /// from them.
     pub(crate) fn read_by(&self, nodes: &[usize]) -> Vec<LeafId> {
         let reads = |readers: &Vec<usize>| readers.iter().any(|node| nodes.contains(node));
         self.readers.iter().filter(|(_, readers)| reads(readers)).map(|(tensor, _)| *tensor).collect()

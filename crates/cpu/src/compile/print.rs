@@ -1,7 +1,7 @@
 //! A compiled network as text, one line for each buffer, kernel and step. The grammar:
 //!
 //! ```text
-//! m0 30 x 2, 30 live                              map 0: 30 rows of 2 numbers, all of them read
+//! m0 30 x 2, 30 live                              map 0: 30 rows of 2 elements, all of them read
 //! m1[0..3] = product over 9 taps of m0[0..2]      a kernel: channels of a map from another's
 //! , relu with mask r0                             and the mask that its ReLU makes
 //! reverse:

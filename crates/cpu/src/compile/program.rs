@@ -50,7 +50,7 @@ pub(crate) struct Kernel<T> {
     pub(crate) output: MapView,
     /// A second operand, or what a product's result is added to.
     pub(crate) other: Option<MapView>,
-    /// The mask that the ReLU at its end makes, if there is one.
+    /// The mask that the ReLU at the kernel's end makes, if there is one.
     pub(crate) relu: Option<MaskId>,
     /// What it leaves for the reverse pass besides its result: derivatives, or what its pullback
     /// reads.
@@ -64,7 +64,7 @@ pub(crate) struct Kernel<T> {
 /// The perturbed tensors of a kernel.
 #[derive(Debug, Clone)]
 pub(crate) struct KernelTensors<T> {
-    /// Of the product.
+    /// The weight of the product.
     pub(crate) weight: Option<LeafId>,
     /// Groups of neighbouring channels, each of which reads only the inputs of its own group.
     pub(crate) groups: usize,
@@ -73,7 +73,7 @@ pub(crate) struct KernelTensors<T> {
     pub(crate) bias: Option<LeafId>,
     /// The normalisation after the product, or one without a product.
     pub(crate) norm: Option<KernelNorm<T>>,
-    /// Those whose numbers are numbers of the result, or are added to such.
+    /// Tensors whose elements are elements of the result, or are added to them.
     pub(crate) elements: Vec<(LeafId, ElementsOf)>,
 }
 
@@ -86,7 +86,7 @@ pub(crate) struct KernelNorm<T> {
     pub(crate) mean: Vec<f64>,
     /// One over the standard deviation.
     pub(crate) inverse: Vec<f64>,
-    /// What is normalised. A product's results have rows of their own here, because the gradient of
+    /// What is normalised. For a product these are rows of its own results, because the gradient of
     /// gamma reads them and the product's output holds them normalised.
     pub(crate) rows: MapView,
     /// The scale and the shift of the whole normalisation.
@@ -94,8 +94,10 @@ pub(crate) struct KernelNorm<T> {
 }
 
 impl<T> KernelTensors<T> {
-    /// The perturbed tensors, without those that are not.
+    /// The ids of all tensors of the kernel that are perturbed: weight and bias, gamma and beta of
+    /// its normalisation, and [`Self::elements`].
     pub(crate) fn all(&self) -> impl Iterator<Item = LeafId> {
+        // (A tensor of the kernel that is not perturbed has no id.)
         let norm = self.norm.iter().flat_map(|norm| [norm.gamma, norm.beta]);
         let elements = self.elements.iter().map(|(tensor, _)| Some(*tensor));
         [self.weight, self.bias].into_iter().chain(norm).chain(elements).flatten()
@@ -124,7 +126,9 @@ impl<T> Kernel<T> {
             | KernelKind::Combine { .. }
             | KernelKind::Elementwise { .. }
             | KernelKind::Within(_) => vec![row],
+            // The matrices may lie in any rows, so all of them count.
             KernelKind::Matrices(matrices) => (0..matrices.operand(MatrixRole::A).rows).collect(),
+            // (The edges of a segment say what it reads.)
             KernelKind::Segment(_) => Vec::new(),
         }
     }
@@ -134,6 +138,7 @@ impl<T> Kernel<T> {
         match &self.kind {
             KernelKind::Combine { repeat, .. } => vec![repeat.row(row)],
             KernelKind::Matrices(matrices) => (0..matrices.operand(MatrixRole::B).rows).collect(),
+            // A summand is added row by row.
             _ => vec![row],
         }
     }
@@ -146,6 +151,7 @@ impl<T> Kernel<T> {
     /// The normalisation after a product whose results have rows of their own.
     pub(crate) fn kept_product(&self) -> Option<&KernelNorm<T>> {
         let norm = self.tensors.as_ref()?.norm.as_ref()?;
+        // A normalisation without a product reads its input, which lies in a map anyway.
         self.kind.multiplies().then_some(norm)
     }
 }
@@ -156,7 +162,7 @@ pub(crate) enum KernelKind<T> {
     /// A convolution or linear layer with batch normalisation folded in; in Winograd's form where
     /// there are patches.
     Product { table: RowTable, patches: Option<Patches>, panels: Panels<T>, bias: Vec<T> },
-    /// The same for each channel separately: `[tap][channel]`.
+    /// A product of each channel by itself, with weights `[tap][channel]`.
     Channelwise { table: RowTable, weights: Vec<T>, bias: Vec<T> },
     /// scale x + shift for each channel, or x itself.
     Affine(Option<[Vec<T>; 2]>),
@@ -204,7 +210,7 @@ impl<T> KernelKind<T> {
     }
 
     /// Whether the cotangents of its operands and its result have to be dense: where derivatives
-    /// are kept as numbers, no mask has switched anything off.
+    /// are kept as values, no mask has switched anything off.
     pub(crate) fn takes_dense(&self) -> bool {
         match self {
             Self::Pointwise(_) | Self::Combine { .. } | Self::Within(_) | Self::Matrices(_) => true,
@@ -246,17 +252,17 @@ pub(crate) struct ShownValue {
 /// A network compiled for the CPU executor.
 #[derive(Debug, Clone)]
 pub(crate) struct Compiled<T> {
-    /// By [`MapId`].
+    /// Indexed by [`MapId`].
     pub(crate) maps: Vec<RowMap>,
-    /// By [`KernelId`], in the order in which they run.
+    /// Indexed by [`KernelId`], in the order in which they run.
     pub(crate) kernels: Vec<Kernel<T>>,
-    /// By [`StepId`](super::ids::StepId), in the order in which they run.
+    /// Indexed by [`StepId`](super::ids::StepId), in the order in which they run.
     pub(crate) steps: Vec<ReverseStep<T>>,
-    /// By [`MaskId`]: the channels that the mask is about.
+    /// Indexed by [`MaskId`]: the channels that the mask covers.
     pub(crate) masks: Vec<MapView>,
-    /// How many maxima leave choices: the [`ChoiceId`]s below.
+    /// How many maxima leave choices: the number of [`ChoiceId`]s.
     pub(crate) choices: usize,
-    /// By [`SegmentId`].
+    /// Indexed by [`SegmentId`].
     pub(crate) segments: Vec<CompiledSegment>,
     pub(crate) shown: Vec<ShownValue>,
     pub(crate) input: MapView,
@@ -285,6 +291,7 @@ impl<T> Compiled<T> {
     /// Whether rows in lanes take less time for many cotangents: there are masks, and kernels for
     /// all steps of the reverse pass.
     pub(crate) fn fits_lanes(&self) -> bool {
+        // Gram matrices are taken of rows `[line][channel]` only.
         !self.perturbs_parameters
             && !self.masks.is_empty()
             && self.steps.iter().flat_map(ReverseStep::parts).all(|step| step.kind.fits_lanes())
@@ -296,7 +303,7 @@ impl<T> Compiled<T> {
             || self.steps.iter().flat_map(ReverseStep::values).any(|view| view.map == map)
     }
 
-    /// Whether it reads those of any map.
+    /// Whether the reverse pass reads the values of any map.
     pub(crate) fn keeps_any(&self) -> bool {
         self.perturbs_parameters || self.steps.iter().any(|step| step.values().next().is_some())
     }

@@ -17,7 +17,7 @@ use crate::kernels::{ChainPart, ElementsOf, How, Matrices, Repetition, RowTable,
 #[derive(Debug, Clone)]
 pub(crate) struct Stage<'g> {
     pub(crate) op: StageOp<'g>,
-    /// What it reads; none for a stage that reads any number of stores.
+    /// What the stage reads; none for one that reads any number of stores.
     pub(crate) input: Option<StoreChannels>,
     /// A second operand, or what is added to its result, row by row.
     pub(crate) other: Option<StoreId>,
@@ -60,7 +60,7 @@ pub(crate) enum StageOp<'g> {
     Average { table: RowTable, shares: Shares<f64> },
     /// The maximum over windows.
     Maximum { table: RowTable },
-    /// Each element of the result is a number of the input's store, or a constant.
+    /// Each element of the result is an element of the input's store, or a constant.
     Rearrange { sources: Vec<u32>, fill: Option<Vec<f64>> },
     /// The channels of stores side by side. Row by row.
     Concat(Vec<StoreId>),
@@ -75,7 +75,7 @@ pub(crate) struct ChannelAffine {
     pub(crate) shift: Vec<f64>,
 }
 
-/// Nodes that run on Burn's operations, and where the values on its edges lie.
+/// Nodes that run on Burn's operations, and where the values on the segment's edges lie.
 #[derive(Debug, Clone)]
 pub(crate) struct StageSegment {
     pub(crate) nodes: Vec<usize>,
@@ -86,18 +86,18 @@ pub(crate) struct StageSegment {
 /// The perturbed tensors of a stage.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct StageTensors {
-    /// Of the product.
+    /// The weight of the product.
     pub(crate) weight: Option<LeafId>,
     pub(crate) bias: Option<LeafId>,
     /// The normalisation after the product, or one without a product.
     pub(crate) norm: Option<StageNorm>,
-    /// Those whose numbers are numbers of the result, or are added to such.
+    /// Tensors whose elements are elements of the result, or are added to them.
     pub(crate) elements: Vec<(LeafId, ElementsOf)>,
 }
 
-/// A normalisation gamma (x - mean) inverse + beta, some of whose tensors are perturbed. A layer
-/// normalisation has its statistics taken off already: mean 0 and inverse 1, as a factor or a shift
-/// by itself has.
+/// A normalisation gamma (x - mean) inverse + beta, some of whose tensors are perturbed. Of a layer
+/// normalisation only gamma and beta are meant, after its statistics: mean is 0 and inverse 1. The
+/// same holds for a factor or a shift by itself.
 #[derive(Debug, Clone)]
 pub(crate) struct StageNorm {
     pub(crate) gamma: Option<LeafId>,
@@ -119,7 +119,8 @@ impl StageNorm {
 }
 
 impl StageTensors {
-    /// The perturbed tensors, without those that are not.
+    /// The ids of all tensors of the stage that are perturbed: weight and bias, gamma and beta of
+    /// its normalisation, and [`Self::elements`].
     pub(crate) fn all(&self) -> impl Iterator<Item = LeafId> {
         let norm = self.norm.iter().flat_map(|norm| [norm.gamma, norm.beta]);
         let elements = self.elements.iter().map(|(tensor, _)| Some(*tensor));
@@ -157,7 +158,7 @@ impl Stage<'_> {
 /// All stages of a network.
 #[derive(Debug)]
 pub(crate) struct Stages<'g> {
-    /// By [`StoreId`].
+    /// Indexed by [`StoreId`].
     pub(crate) stores: Vec<Store>,
     /// In the order in which they run.
     pub(crate) stages: Vec<Stage<'g>>,

@@ -17,9 +17,9 @@ pub(crate) enum CotangentRef {
 /// A buffer of cotangents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Site {
-    /// Of a map.
+    /// Cotangents of a map's values, dense.
     Map(MapId),
-    /// Of a mask.
+    /// Cotangents of what a ReLU reads, compressed by its mask.
     Mask(MaskId),
 }
 
@@ -38,9 +38,8 @@ impl CotangentRef {
 pub(crate) enum Sink {
     /// To the cotangent itself.
     Plain(CotangentRef),
-    /// Times the derivatives of the function of each element that computed the value, to the
-    /// cotangent of that function's operand. `slopes` are the derivatives that the forward pass has
-    /// kept.
+    /// To the cotangent of the operand of a function of each element that computed the value, times
+    /// the function's derivatives. `slopes` are the derivatives that the forward pass has kept.
     Times { view: MapView, slopes: MapView },
     /// Through the mask of a ReLU, and the scale of the channels before it, to the channels of a
     /// map. These are the mask's channels from `from` on. `scaled` is the kernel that has the
@@ -49,7 +48,7 @@ pub(crate) enum Sink {
 }
 
 impl Sink {
-    /// The cotangent that is written in the end.
+    /// The cotangent that is written.
     pub(crate) fn cotangent(self) -> CotangentRef {
         match self {
             Self::Plain(cotangent) => cotangent,
@@ -99,10 +98,10 @@ pub(crate) enum StepKind<T> {
     /// channels of all taps side by side, as columns, and these are then added up at the rows that
     /// they belong to.
     Columns {
-        /// For the product: each row reads itself.
+        /// The product's links: each row reads itself.
         rows: Links,
         panels: Panels<T>,
-        /// For the sum: where the columns of each tap go.
+        /// The sum's links: where the columns of each tap go.
         links: Links,
     },
     /// Through a depthwise convolution: `[tap][channel]`.
@@ -113,7 +112,7 @@ pub(crate) enum StepKind<T> {
     Average { links: Links },
     /// Through a maximum over windows.
     Maximum { links: Links },
-    /// Back to where numbers came from.
+    /// Back to where each element came from.
     Rearrange,
     /// Times a factor for each element; to a repeated operand, the sum over the repeats.
     Scaled { links: Option<Links>, factor: Factor },
@@ -127,7 +126,7 @@ pub(crate) enum StepKind<T> {
 }
 
 impl<T> StepKind<T> {
-    /// Whether its kernel takes rows in lanes.
+    /// Whether the step's kernel takes rows in lanes.
     pub(crate) fn fits_lanes(&self) -> bool {
         match self {
             Self::Product { patches, .. } => patches.is_none(),
@@ -146,9 +145,9 @@ impl<T> StepKind<T> {
 /// The factors of a row's cotangents.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Factor {
-    /// One number for all.
+    /// One factor for all elements.
     Number(f64),
-    /// A row's values, and whether they are repeated as the kernel's other operand is.
+    /// The values of a row, and whether they are repeated as the kernel's other operand is.
     Values { view: MapView, repeated: bool },
     /// The kernel's own scale.
     Own,

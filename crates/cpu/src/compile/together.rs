@@ -20,8 +20,9 @@ use super::ids::StepId;
 use super::program::MapView;
 use super::steps::{CotangentRef, ReverseStep, Sink, StepKind};
 
-/// The most products that are taken together: with more of them more cotangents wait. Six and eight
-/// took 1.07 and 1.11 times as long as four (docs/cpu.md).
+/// The most products that are taken together. With more, more cotangents wait in memory; with
+/// fewer, the wide rows are read and written more often. Six and eight took 1.07 and 1.11 times as
+/// long as four (docs/cpu.md).
 const MOST: usize = 4;
 
 /// Rewrites the steps.
@@ -37,7 +38,7 @@ pub(super) fn join<T: SimdFloat>(steps: Vec<ReverseStep<T>>) -> Vec<ReverseStep<
         for &id in before {
             let Some(step) = kept[id.index()].take() else { continue };
             let all = wide(&step).map_or(0, |wide| wide.view.channels);
-            // What lies after the common channels is still added in this step's own turn.
+            // The channels after the common ones are still added at this step's own turn.
             kept[id.index()] = (all > common).then(|| part(&step, common, all));
             parts.push(part(&step, 0, common));
         }

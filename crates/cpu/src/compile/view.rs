@@ -6,15 +6,15 @@
 //!
 //! | value | axes as digits |
 //! |---|---|
-//! | image `[n, c, h, w]` in h w rows of c channels | c: (c, 1 channel), h: (h, w rows), w: (w, 1 row) |
+//! | image `[n, c, h, w]`, rows of c channels | c: (c, 1 channel), h: (h, w rows), w: (w, 1 row) |
 //! | the same flattened, `[n, c h w]` | (c, 1 channel) (h w, 1 row) |
 //! | the same permuted, `[n, h, w, c]` | h: (h, w rows), w: (w, 1 row), c: (c, 1 channel) |
 //!
 //! Reshapes regroup the digits, permutations reorder axes, slices move the first element, and
-//! repeats have digits that do not move: none of them touches a number. (These are the layouts of
-//! CuTe, with two strides where that has one.) Whoever reads a value asks its view for the form it
+//! repeats have digits that do not move: none of them touches an element. (These are the layouts of
+//! CuTe, with two strides where CuTe has one.) Whoever reads a value asks its view for the form it
 //! needs, and takes a copy in that form where the view has another ([`StoreView::sources`]): no
-//! other code knows what is stored how.
+//! other code knows how values are stored.
 
 use std::ops::Range;
 
@@ -55,8 +55,8 @@ pub(crate) struct SampleShape {
 }
 
 impl SampleShape {
-    /// Of a value with one batch axis; `None` where the batch is on several axes or beside other
-    /// elements on one (`n + 1`).
+    /// The shape of a value with one batch axis. `None` where the batch is on several axes, or
+    /// beside other elements on one (`n + 1`).
     pub(crate) fn of(graph: &Graph, id: ValueId) -> Option<Self> {
         Self::of_sizes(&graph.values()[id].shape)
     }
@@ -86,7 +86,7 @@ impl SampleShape {
         self.store_of(&[channels])
     }
 
-    /// The same of one whose channels lie along several.
+    /// The rows and channels of a value whose channels lie along several axes.
     pub(crate) fn store_of(&self, axes: &[usize]) -> Store {
         let channels = axes.iter().map(|&axis| self.sizes[axis]).product();
         Store { rows: self.elements() / channels, channels }
@@ -142,7 +142,8 @@ impl StoreView {
         Self::of(store, shape, &[channels])
     }
 
-    /// The same with the channels along several axes in row-major order.
+    /// The view of a value that fills its store, with its channels along several axes in row-major
+    /// order.
     pub(crate) fn of(store: StoreId, shape: SampleShape, along: &[usize]) -> Self {
         let (mut rows, mut channels) = (1, 1);
         let mut axes = vec![Vec::new(); shape.sizes.len()];
@@ -314,7 +315,8 @@ impl StoreView {
     }
 
     /// A copy of the value in the arrangement of `target`, which fills its store: for each element
-    /// there the number of this view's store, counted through its rows of `width` channels.
+    /// there the index of the element of this view's store, counted through its rows of `width`
+    /// channels.
     pub(crate) fn sources(&self, target: &Self, store: Store, width: usize) -> Vec<u32> {
         let mut sources = vec![0; store.size()];
         for ([row, channel], [to_row, to_channel]) in self.elements().into_iter().zip(target.elements()) {
@@ -369,7 +371,7 @@ fn regroup(digits: &[Digit], sizes: &[usize]) -> Option<Vec<Vec<Digit>>> {
     rest.is_empty().then_some(axes)
 }
 
-/// The same index in as few digits as possible.
+/// The digits of the same index, as few as possible.
 fn merged(digits: &[Digit]) -> Vec<Digit> {
     let mut all: Vec<Digit> = Vec::new();
     for &digit in digits.iter().filter(|digit| digit.size > 1) {

@@ -23,8 +23,9 @@ pub(crate) struct ProductWeights<'a> {
     pub(crate) neighbours: Option<Neighbours>,
 }
 
-/// Where weights are taken as frequencies, which are more numbers than the taps: with few patches
-/// each of these numbers is used too rarely, and many come from too far away.
+/// Limits within which weights are taken as frequencies. Those have more elements than the taps:
+/// with few patches each of them is used too rarely, and many of them come from a slow cache or
+/// memory.
 struct Limits {
     /// The fewest patches per sample.
     patches: usize,
@@ -32,13 +33,13 @@ struct Limits {
     weights: usize,
 }
 
-/// Of the forward pass, in which a patch is one line. With the limits of the reverse pass ResNet50
-/// takes 5 % longer: its layers of 4 x 4 positions have 17 MB of such weights in f32.
+/// Limits of the forward pass, in which a patch is one line. With the limits of the reverse pass
+/// ResNet50 takes 5 % longer: its layers of 4 x 4 positions have 17 MB of such weights in f32.
 const FORWARD: Limits = Limits { patches: 16, weights: 1 << 20 };
 
-/// Of the reverse pass, in which a patch is up to nine lines. With the limits of the forward pass
-/// ResNet50 with SiLU takes 7 % longer: its layers of 8 x 8 positions are 4 patches and 9 MB in
-/// f32.
+/// Limits of the reverse pass, in which a patch is up to nine lines. With the limits of the forward
+/// pass ResNet50 with SiLU takes 7 % longer: its layers of 8 x 8 positions are 4 patches and 9 MB
+/// in f32.
 const REVERSE: Limits = Limits { patches: 4, weights: 1 << 22 };
 
 /// How weights are laid out in the graph.
@@ -83,7 +84,7 @@ impl ProductWeights<'_> {
         KernelKind::Product { table, patches: None, panels, bias }
     }
 
-    /// The same weights for patches of the forward pass, where that pays.
+    /// The weights for patches of the forward pass, where these pay.
     pub(crate) fn patched<T: SimdFloat>(&self) -> Option<(Patches, Panels<T>)> {
         let patches = self.neighbours?.patches();
         let Self { inputs, outputs, .. } = *self;
@@ -93,7 +94,7 @@ impl ProductWeights<'_> {
         })
     }
 
-    /// The same weights for patches of the reverse pass, where that pays.
+    /// The weights for patches of the reverse pass, where these pay.
     pub(crate) fn reversed<T: SimdFloat>(&self) -> Option<(Patches, Panels<T>)> {
         let patches = self.neighbours?.reversed();
         let Self { taps, inputs, outputs, .. } = *self;
@@ -106,7 +107,8 @@ impl ProductWeights<'_> {
 
     /// Whether Winograd's form of a convolution takes less time: where patches do not reach far
     /// across the image's edges (at most 1.4 results are computed for each that is wanted), are
-    /// enough for weights that are more numbers than before, and have channels that fill vectors.
+    /// enough for weights that have more elements than the taps, and have channels that fill
+    /// vectors.
     fn pays(&self, patches: &Patches, limits: &Limits) -> bool {
         let wide = self.groups == 1 && self.inputs.min(self.outputs) >= FEW_CHANNELS;
         let weights = patches.frequencies() * self.inputs * self.outputs;

@@ -203,7 +203,7 @@ pub(crate) struct MatricesPullback<'a, T> {
     pub(crate) source: DenseRows<'a, T>,
     /// The values of the other operand.
     pub(crate) other: DenseRows<'a, T>,
-    /// From one line of the target to the next.
+    /// Elements from one line of the target to the next.
     pub(crate) pitch: usize,
     /// The target's first channel in a line.
     pub(crate) offset: usize,

@@ -262,7 +262,7 @@ impl CpuExecutor {
 
     /// Refuses a batch without samples, or of another shape than the network's input.
     fn check_batch(&self, batch: &TensorData) -> Result<()> {
-        let samples = batch.shape().first().copied().unwrap_or(0);
+        let samples = check::first_axis(batch);
         if samples == 0 {
             return Err(Error::InvalidArgument("a batch needs at least one sample".into()));
         }
@@ -456,7 +456,7 @@ impl<T: Number> CpuLinearized<'_, T> {
     /// V, and cotangents `[V, n, K]` in the precision of the run.
     fn checked(&self, cotangents: TensorData) -> Result<(usize, TensorData)> {
         let (samples, classes) = (self.trace.samples, self.executor.graph.classes());
-        let count = cotangents.shape().first().copied().unwrap_or(0);
+        let count = check::first_axis(&cotangents);
         check::shape("cotangents", cotangents.shape(), &[count, samples, classes])?;
         if count == 0 {
             return Err(Error::InvalidArgument("a pullback needs at least one cotangent".into()));

@@ -20,9 +20,9 @@ pub(super) struct ForwardTrace<T> {
     pub(super) samples: usize,
     /// `[sample][class]`.
     pub(super) logits: Vec<T>,
-    /// By [`MaskId`].
+    /// Indexed by [`MaskId`].
     masks: Vec<Active>,
-    /// By [`ChoiceId`]: the tap that each maximum has chosen, `[row][channel]`.
+    /// Indexed by [`ChoiceId`]: the tap that each maximum has chosen, `[row][channel]`.
     choices: Vec<Vec<u16>>,
     /// What each segment keeps of each sample: by [`SegmentId`].
     segments: Vec<SegmentTraces>,

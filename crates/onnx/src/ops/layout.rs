@@ -342,6 +342,7 @@ pub(super) fn pad(call: &mut Call<'_, '_>) -> Results {
             return Err(Refusal::new(why, "constant, reflect and edge are supported"));
         }
     };
+    // Negative widths cut elements off. They are cut first, and the rest is padded.
     let mut padding = vec![(0, 0); rank];
     let mut ranges = vec![None; rank];
     for (position, &axis) in axes.iter().enumerate() {

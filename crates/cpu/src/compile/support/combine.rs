@@ -9,8 +9,8 @@ use crate::compile::view::{Reading, SampleShape, Store, StoreView};
 use crate::kernels::{How, Repetition, RowTable};
 
 impl<'g> Support<'_, 'g> {
-    /// In the arrangement of an operand that fills its store, the first if both do. The other is
-    /// repeated where it lies, if a table of rows can say how, else copied.
+    /// The result has the arrangement of an operand that fills its store, the first one if both do.
+    /// The other operand is repeated where it lies if a table of rows can say how, else copied.
     pub(super) fn combined(&self, node: &Node) -> Result<Answer<'g>, Reason> {
         let shape = self.shape(node.output)?;
         let [a, b] = [self.repeated(node.inputs[0], &shape)?, self.repeated(node.inputs[1], &shape)?];
@@ -57,6 +57,8 @@ impl<'g> Support<'_, 'g> {
 pub(super) fn repeat(operand: &StoreView, store: Store, result: &Arrangement) -> Option<Repetition> {
     let Store { rows, channels } = result.store;
     let (read, written) = (operand.elements(), result.view.elements());
+    // Either all elements are in one channel, or each is as many channels after the first as in the
+    // result. And all elements of a row of the result come from one row.
     let first = read.iter().map(|[_, channel]| *channel).min()?;
     let single = channels > 1 && read.iter().all(|[_, channel]| *channel == first);
     let mut from = vec![None; rows];

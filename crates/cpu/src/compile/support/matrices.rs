@@ -8,7 +8,7 @@ use crate::compile::view::{Digit, Reading, SampleShape, StoreView};
 use crate::kernels::{Matrices, MatrixOperand, Stride};
 
 impl<'g> Support<'_, 'g> {
-    /// Along the last two axes, for all that stands before them.
+    /// Products along the last two axes, for all that stands before them.
     pub(super) fn matrices(&self, node: &Node) -> Result<Answer<'g>, Reason> {
         let shape = self.shape(node.output)?;
         let rank = shape.sizes.len();
@@ -26,6 +26,7 @@ impl<'g> Support<'_, 'g> {
         if shape.batch + 2 >= rank {
             return Err("a product along the samples".into());
         }
+        // Repeated along leading axes, an operand's matrices are read several times where they lie.
         let [a, b] = [expanded(0)?, expanded(1)?];
         let result = heads_together(&b, &shape);
         let [(first, of_a), (second, of_b)] = [self.matrix(&a)?, self.matrix(&b)?];
@@ -39,6 +40,7 @@ impl<'g> Support<'_, 'g> {
     /// An operand as matrices: where it lies, if one axis of each matrix leads through neighbouring
     /// channels, else a copy.
     fn matrix(&self, view: &StoreView) -> Result<(StageOperand, MatrixOperand), Reason> {
+        // An axis of one entry may have any stride.
         let is_dense = |digits: &[Digit; 2]| {
             digits.iter().any(|digit| digit.size == 1 || (digit.rows, digit.channels) == (0, 1))
         };

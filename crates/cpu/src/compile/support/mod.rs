@@ -1,5 +1,5 @@
 //! Which nodes have kernels of ours, and which kernels: a pure function of the graph and of where
-//! the operands lie, called before anything is built.
+//! the operands lie, which is called before anything is built.
 //!
 //! [`Support::node`] answers with another view of the same store ([`Answer::View`]), with one stage
 //! and the form in which it takes its operands ([`Answer::Stage`]), or with the reason why the node
@@ -38,7 +38,7 @@ pub(crate) enum Answer<'g> {
     Stage(Box<NewStage<'g>>),
 }
 
-/// A stage to be.
+/// A stage that is not added yet.
 #[derive(Debug)]
 pub(crate) struct NewStage<'g> {
     pub(crate) op: StageOp<'g>,
@@ -64,7 +64,7 @@ pub(crate) struct StageOperand {
     pub(crate) from: StoreView,
     /// The copy that it has to be, where it does not lie as it must.
     pub(crate) copy: Option<Arrangement>,
-    /// What is read, of the copy or in place.
+    /// What is read of the copy, or in place.
     pub(crate) reading: Reading,
 }
 
@@ -86,7 +86,7 @@ impl Arrangement {
         stored
     }
 
-    /// As another value lies that fills its store.
+    /// The arrangement of another value, which fills its store.
     fn like(view: &StoreView, store: Store) -> Self {
         Self { store, view: view.at(UNKNOWN) }
     }
@@ -98,7 +98,7 @@ pub(crate) struct Support<'a, 'g> {
     pub(crate) graph: &'g Graph,
     pub(crate) constants: &'g Constants<'g>,
     pub(crate) perturbed: &'a Perturbed,
-    /// By [`StoreId`].
+    /// Indexed by [`StoreId`].
     pub(crate) stores: &'a [Store],
     /// The views of the values that depend on the input, where they are stored: by [`ValueId`].
     pub(crate) views: &'a [Option<StoreView>],
@@ -110,6 +110,7 @@ impl<'g> Support<'_, 'g> {
     /// # Errors
     /// Why it runs on Burn's operations.
     pub(crate) fn node(&self, index: usize) -> Result<Answer<'g>, Reason> {
+        // A mask has no cotangents, and our kernels keep none but those of their own ReLUs.
         let graph = self.graph;
         let node = &graph.nodes()[index];
         if graph.values()[node.output].kind != Kind::Float {
@@ -146,6 +147,7 @@ impl<'g> Support<'_, 'g> {
             Op::Sum(sum) => self.reduction(node, &sum.axes, false)?,
             Op::Softmax(softmax) => self.softmax(node, softmax.axis)?,
             Op::LayerNorm(norm) => self.layer_norm(node, norm)?,
+            // All others are functions of one variable, or have no kernel.
             _ => self.pointwise(node)?,
         };
         if let Answer::Stage(own) = &answer {
@@ -185,7 +187,7 @@ impl<'g> Support<'_, 'g> {
         }
     }
 
-    /// The same with all rows and channels of a store.
+    /// As [`Self::image`], but with all rows and channels of a store.
     fn whole_image(&self, view: &StoreView, axis: usize) -> StageOperand {
         let operand = self.image(view, axis);
         if operand.copy.is_some() || operand.reading.is_whole(self.store(view.store)) {
@@ -198,6 +200,7 @@ impl<'g> Support<'_, 'g> {
     /// of their store; and its arrangement.
     fn whole(&self, view: &StoreView) -> (StageOperand, Arrangement) {
         let store = self.store(view.store);
+        // As it lies, if it is all of its store.
         if view.covers(store) {
             let reading = Reading::whole(store);
             return (
@@ -205,6 +208,8 @@ impl<'g> Support<'_, 'g> {
                 Arrangement::like(view, store),
             );
         }
+        // Else in place, if the value's rows are the store's and its channels are neighbours there;
+        // or a copy.
         let arrangement = natural(view, store);
         let operand = match combine::repeat(view, store, &arrangement) {
             Some(Repetition { rows: None, first, single: false }) => {
@@ -239,6 +244,7 @@ fn natural(view: &StoreView, store: Store) -> Arrangement {
     let axes = (0..shape.sizes.len()).filter(|&axis| axis != shape.batch);
     let along: Vec<usize> = axes.filter(|&axis| view.is_along_channels(axis)).collect();
     let channels: usize = along.iter().map(|&axis| shape.sizes[axis]).product();
+    // The heads of an attention, for example: several axes lie along the channels, and stay there.
     if along.len() > 1 && channels <= Active::MOST_CHANNELS {
         let view = StoreView::of(UNKNOWN, shape.clone(), &along);
         return Arrangement { store: shape.store_of(&along), view };
@@ -248,7 +254,7 @@ fn natural(view: &StoreView, store: Store) -> Arrangement {
 }
 
 /// The second axis, where images have their channels, if a row can have as many; else the batch
-/// axis, so that a sample is rows of one number.
+/// axis, so that a sample is rows of one element.
 pub(crate) fn default_axis(shape: &SampleShape) -> usize {
     let fits = |axis: &usize| shape.sizes[*axis] <= Active::MOST_CHANNELS;
     let others = (0..shape.sizes.len()).filter(|&axis| axis != shape.batch);
@@ -260,8 +266,8 @@ impl<'g> NewStage<'g> {
         Self { op, operands, result, relu: false, tensors: StageTensors::default() }
     }
 
-    /// Refuses values that are too large: lists name the channels of a row by 16 bits, copies the
-    /// numbers of a store by 32.
+    /// Refuses values that are too large: lists name the channels of a row in 16 bits, copies the
+    /// elements of a store in 32.
     fn check(&self) -> Result<(), Reason> {
         let copies = self.operands.iter().filter_map(|operand| operand.copy.as_ref());
         for arrangement in copies.chain([&self.result]) {

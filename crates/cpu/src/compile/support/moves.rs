@@ -1,4 +1,4 @@
-//! Operations that move numbers and change none: views where digits allow it, else copies.
+//! Operations that move elements and change none: views where digits allow it, else copies.
 
 use influence_autodiff::graph::{Node, Origin, ValueId};
 use influence_autodiff::ops::Op;
@@ -10,7 +10,7 @@ use crate::compile::stage::StageOp;
 use crate::compile::view::{Reading, SampleShape, StoreView};
 use crate::kernels::{ElementsOf, Moves};
 
-/// A constant, and which of its numbers each element of a shape is.
+/// A constant, and which of its elements each element of a shape is.
 struct RepeatedConstant {
     numbers: Vec<f64>,
     indices: Vec<usize>,
@@ -85,7 +85,7 @@ impl<'g> Support<'_, 'g> {
         self.picked(node, view, |other, i| if other == axis { i % size } else { i })
     }
 
-    /// Slices at constant indices.
+    /// Picks slices at constant indices.
     pub(super) fn select(&self, node: &Node, axis: usize) -> Result<Answer<'g>, Reason> {
         let view = self.view(node.inputs[0])?;
         if axis == view.shape.batch {
@@ -116,8 +116,8 @@ impl<'g> Support<'_, 'g> {
         self.moved(view, shape, &elements)
     }
 
-    /// A copy whose elements, in row-major order, are these of the operand, and 0 where there is
-    /// none.
+    /// A copy whose elements in row-major order are the given ones of the operand, and 0 where none
+    /// is given.
     fn moved(
         &self,
         view: &StoreView,
@@ -159,6 +159,8 @@ impl<'g> Support<'_, 'g> {
             let own = self.shape(id)?;
             let width = own.sizes[axis];
             let first = before;
+            // Where an element of this part is in the result: the same index above the axis, and
+            // along the axis after the parts before it.
             let joined = |at: usize| {
                 let (above, rest) = (at / (width * inner), at % (width * inner));
                 (above * outer + first) * inner + rest

@@ -1,4 +1,4 @@
-//! Functions of one variable: an arm of [`parts`] each.
+//! Functions of one variable: each is an arm of [`parts`].
 
 use influence_autodiff::graph::Node;
 use influence_autodiff::ops::Op;

@@ -15,7 +15,8 @@ use crate::kernels::RowTable;
 /// A matrix product along one axis of a value.
 struct Contraction {
     axis: usize,
-    /// From one entry of the weight to the next along the axis, and from one output to the next.
+    /// Elements from one entry of the weight to the next along the axis, and from one output to the
+    /// next.
     strides: [usize; 2],
     outputs: usize,
 }
@@ -34,8 +35,8 @@ impl<'g> Support<'_, 'g> {
         self.sliding(node, operand, table, WeightLayout::Convolution, conv.groups, neighbours)
     }
 
-    /// The same with the roles of the images exchanged: each position of the result reads the few
-    /// whose windows it lies in.
+    /// A convolution with the roles of the images exchanged: each position of the result reads the
+    /// few positions whose windows it lies in.
     pub(super) fn transposed(&self, node: &'g Node, conv: &ConvTranspose2d) -> Result<Answer<'g>, Reason> {
         let (operand, from, to) = self.images(node)?;
         let table = geometry::transposed(conv, self.kernel(node)?, from, to);
@@ -212,7 +213,7 @@ impl<'g> Support<'_, 'g> {
         Ok(Answer::Stage(Box::new(NewStage { tensors, ..NewStage::new(op, vec![operand], result) })))
     }
 
-    /// A constant operand as numbers.
+    /// The elements of a constant operand.
     pub(super) fn numbers(&self, node: &Node, position: usize) -> Result<ConstantNumbers<'g>, Reason> {
         let id = node.inputs[position];
         self.perturbed.direct(self.graph, id)?;

@@ -12,7 +12,7 @@ use crate::compile::view::SampleShape;
 use crate::kernels::{ChainPart, ElementsOf};
 
 impl<'g> Support<'_, 'g> {
-    /// Along the second axis.
+    /// A normalisation along the second axis by stored statistics.
     pub(super) fn batch_norm(&self, node: &Node, norm: &BatchNorm) -> Result<Answer<'g>, Reason> {
         let view = self.view(node.inputs[0])?;
         if view.shape.batch == 1 {
@@ -53,7 +53,7 @@ impl<'g> Support<'_, 'g> {
         Ok(Answer::Stage(Box::new(NewStage::new(StageOp::Affine(Some(affine)), vec![operand], result))))
     }
 
-    /// Two values, or a value and a constant.
+    /// Arithmetic with two values, or with a value and a constant.
     pub(super) fn arithmetic(&self, node: &Node) -> Result<Answer<'g>, Reason> {
         let [a, b] = [node.inputs[0], node.inputs[1]];
         let shape = self.shape(node.output)?;
@@ -83,12 +83,12 @@ impl<'g> Support<'_, 'g> {
         let elements: Vec<f64> = indices.iter().map(|&index| numbers[index]).collect();
         let tensor = self.perturbed.tensor(self.graph, constant);
         let is_gamma = matches!(node.op, Op::Mul(_));
-        // (The Gram matrix of what is subtracted is that of what is added.)
+        // (A tensor that is subtracted has the same Gram matrix as one that is added.)
         if tensor.is_some() && matches!(node.op, Op::Div(_)) {
             return Err("a perturbed tensor in a quotient".into());
         }
         // A perturbed tensor has one value for each channel if its shape says so, whatever the
-        // numbers are.
+        // values are.
         let channels = result.store.channels;
         let by_channel = tensor.is_none() || numbers.len() == channels && repeats(&indices, channels);
         let Some(of_channels) = per_channel(&elements, channels).filter(|_| by_channel) else {
@@ -166,7 +166,7 @@ fn repeats<E: PartialEq>(elements: &[E], channels: usize) -> bool {
     elements.chunks_exact(channels).all(|row| row == &elements[..channels])
 }
 
-/// One value for each channel, where all rows have the same.
+/// One value for each channel, where all rows have the same values.
 fn per_channel(elements: &[f64], channels: usize) -> Option<Vec<f64>> {
     let bits: Vec<u64> = elements.iter().map(|x| x.to_bits()).collect();
     repeats(&bits, channels).then(|| elements[..channels].to_vec())

@@ -43,7 +43,8 @@ impl<'g> Support<'_, 'g> {
         self.pool(node, operand, StageOp::Average { table, shares: Shares::Rows(shares) })
     }
 
-    /// To another size: weighted sums of a few pixels, those of both axes multiplied.
+    /// Interpolation to another size: weighted sums of a few pixels. The weights of both axes are
+    /// multiplied.
     pub(super) fn interpolation(&self, node: &Node, op: &Interpolate) -> Result<Answer<'g>, Reason> {
         let (operand, from, to) = self.images(node)?;
         let [rows, columns] = [0, 1].map(|axis| {

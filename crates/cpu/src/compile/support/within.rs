@@ -8,12 +8,12 @@ use crate::compile::stage::{ChannelAffine, StageNorm, StageOp, StageTensors};
 use crate::kernels::WithinRow;
 
 impl<'g> Support<'_, 'g> {
-    /// Along one axis.
+    /// Softmax along one axis.
     pub(super) fn softmax(&self, node: &Node, axis: usize) -> Result<Answer<'g>, Reason> {
         Ok(Answer::Stage(Box::new(self.within(node, axis, WithinRow::Softmax)?)))
     }
 
-    /// Along the last axis.
+    /// Layer normalisation along the last axis.
     pub(super) fn layer_norm(&self, node: &Node, op: &LayerNorm) -> Result<Answer<'g>, Reason> {
         let gamma = self.numbers(node, 1)?.to_vec();
         let beta = match node.inputs.len() {
@@ -22,6 +22,7 @@ impl<'g> Support<'_, 'g> {
         };
         let last = self.view(node.inputs[0])?.shape.sizes.len() - 1;
         let tensor = |position: usize| self.perturbed.tensor(self.graph, *node.inputs.get(position)?);
+        // Gradients of gamma and beta are taken after the row's own statistics.
         let affine = ChannelAffine { scale: gamma.clone(), shift: beta.clone() };
         let norm = StageNorm { gamma: tensor(1), beta: tensor(2), ..StageNorm::constant(affine) };
         let norm = (norm.gamma.or(norm.beta).is_some()).then_some(norm);

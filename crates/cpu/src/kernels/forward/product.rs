@@ -38,7 +38,7 @@ pub(crate) struct Product<'a, T> {
 /// Where rows are written: [`DenseRows`] without the elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RowLayout {
-    /// From one row to the next.
+    /// Elements from one row to the next.
     pub(crate) pitch: usize,
     /// The first channel in the buffer's row.
     pub(crate) offset: usize,

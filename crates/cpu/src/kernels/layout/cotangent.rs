@@ -13,7 +13,7 @@ use crate::kernels::simd::{InstructionSet, SimdFloat};
 pub(crate) enum LineLayout<'a> {
     /// `[row][V][pitch]`, of which the `channels` channels from `offset` on belong to the value.
     Dense {
-        /// From one line to the next.
+        /// Elements from one line to the next.
         pitch: usize,
         /// The first channel in a line.
         offset: usize,
@@ -46,7 +46,7 @@ impl LineLayout<'_> {
         self.block(rows, lines) + more + 2 * PAD
     }
 
-    /// From one line of a row to the next.
+    /// Elements from one line of a row to the next.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) fn stride(&self, row: usize) -> usize {
@@ -194,7 +194,7 @@ pub(crate) enum CotangentTarget<'a> {
     Masked {
         /// The mask.
         active: &'a Active,
-        /// From one line to the next.
+        /// Elements from one line to the next.
         pitch: usize,
         /// The first channel in a line.
         offset: usize,
@@ -293,7 +293,7 @@ pub(crate) struct RowTile<'a, T> {
     /// How many channels.
     pub(crate) width: usize,
     pub(crate) values: &'a [T],
-    /// From one line to the next.
+    /// Elements from one line to the next.
     pub(crate) stride: usize,
 }
 

@@ -13,7 +13,7 @@ use crate::kernels::simd::SimdFloat;
 pub(crate) struct DenseRows<'a, T> {
     /// All elements of the buffer.
     pub(crate) values: &'a [T],
-    /// From one row to the next.
+    /// Elements from one row to the next.
     pub(crate) pitch: usize,
     /// The first channel in the buffer's row.
     pub(crate) offset: usize,

@@ -172,7 +172,7 @@ struct WeightedRows<'a, 'b, T> {
     chunk: Chunk<'b, T>,
     /// `[tap][channel]`.
     weights: &'a [T],
-    /// From one line of the source to the next.
+    /// Elements from one line of the source to the next.
     pitch: usize,
     /// The first channel in a line of the source.
     offset: usize,

@@ -35,7 +35,7 @@ pub(crate) struct ScaledPullback<'a, T> {
     /// Further factors for each row of the target: the derivatives of a function through which the
     /// results are pulled back, too.
     pub(crate) slopes: Option<DenseRows<'a, T>>,
-    /// From one line of the target to the next.
+    /// Elements from one line of the target to the next.
     pub(crate) pitch: usize,
     /// The target's first channel in a line.
     pub(crate) offset: usize,

@@ -18,7 +18,7 @@ pub(crate) struct WithinPullback<'a, T> {
     pub(crate) kept: DenseRows<'a, T>,
     /// Dense lines.
     pub(crate) source: Cotangents<'a, T>,
-    /// From one line of the target to the next.
+    /// Elements from one line of the target to the next.
     pub(crate) pitch: usize,
     /// The target's first channel in a line.
     pub(crate) offset: usize,

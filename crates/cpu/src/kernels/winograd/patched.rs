@@ -106,13 +106,13 @@ impl<T: SimdFloat, D: Deliver<T>> WithSimd for Bands<'_, '_, T, D> {
 struct PatchBuffers<T> {
     /// `[frequency][row of registers][channel]`
     spectrum: Vec<T>,
-    /// From one row of the spectrum to the next.
+    /// Elements from one row of the spectrum to the next.
     depth: usize,
     /// `[frequency][row of registers][column]`
     products: Vec<T>,
     /// `[result][row of registers][channel]`
     results: Vec<T>,
-    /// From one row of the results to the next.
+    /// Elements from one row of the results to the next.
     width: usize,
 }
 

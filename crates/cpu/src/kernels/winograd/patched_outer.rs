@@ -168,7 +168,7 @@ struct ByLines<W, const G: usize, const V: usize>(W);
 struct Weigh<'a, T> {
     planes: &'a [T],
     weights: &'a mut [T],
-    /// From one result or frequency to the next.
+    /// Elements from one result or frequency to the next.
     size: usize,
 }
 
@@ -188,7 +188,7 @@ impl<T: SimdFloat> WithSimd for Weigh<'_, T> {
 /// The sums over the patches, `[frequency][V][column]`.
 struct Multiply<'a, T> {
     weights: &'a [T],
-    /// From one patch's lines to the next.
+    /// Elements from one patch's lines to the next.
     padded: usize,
     spectrum: &'a [T],
     /// The first input.

@@ -144,7 +144,7 @@ impl<'a, T: SimdFloat> WindowRows<'a, '_, '_, T> {
 /// The lines of one row of the target, compressed or dense.
 struct ResultLines<'a, T> {
     values: &'a mut [T],
-    /// From one line to the next.
+    /// Elements from one line to the next.
     stride: usize,
     /// Whether a line holds only the active channels.
     compressed: bool,

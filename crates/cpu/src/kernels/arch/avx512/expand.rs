@@ -34,7 +34,7 @@ pub(crate) struct Expander {
 pub(crate) struct ExpandedLines<'a, T> {
     pub(crate) lines: usize,
     pub(crate) values: &'a mut [T],
-    /// From one line to the next.
+    /// Elements from one line to the next.
     pub(crate) pitch: usize,
     /// Whether to add to what is there.
     pub(crate) add: bool,

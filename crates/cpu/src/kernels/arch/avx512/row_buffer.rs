@@ -13,7 +13,7 @@ use crate::kernels::simd::SimdFloat;
 /// V lines of compressed results.
 pub(crate) struct RowBuffer<T> {
     values: Vec<T>,
-    /// From one line to the next.
+    /// Elements from one line to the next.
     stride: usize,
 }
 

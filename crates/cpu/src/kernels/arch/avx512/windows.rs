@@ -240,7 +240,7 @@ impl<'a, T: SimdFloat> PanelWindows<'a, T> {
 /// Lines of compressed results while they are written.
 pub(crate) struct ResultLines<'a, T> {
     pub(crate) values: &'a mut [T],
-    /// From one line to the next.
+    /// Elements from one line to the next.
     pub(crate) stride: usize,
     /// The index in the row's list with which the lines begin.
     pub(crate) from: usize,
@@ -330,7 +330,7 @@ struct IdentityLines<'a, T> {
     layout: LineLayout<'a>,
     /// From the row's first element on.
     values: &'a [T],
-    /// From one line to the next.
+    /// Elements from one line to the next.
     stride: usize,
 }
 
