@@ -99,7 +99,7 @@ impl PerturbedNet {
     }
 }
 
-/// Of what a run promises, how much it may take.
+/// The share of the promised memory that a run may take.
 const PROMISED: f64 = 1.05;
 /// How far the rounds of one thread may differ. (With several it is chance which of their
 /// short-lived buffers are there at once.)

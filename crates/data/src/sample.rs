@@ -23,8 +23,8 @@ pub static RESNET50W8_MNIST: &[u8] = include_bytes!("../sample/resnet50w8-mnist.
 /// Dimensions and elements of the images and of the labels, parsed at compile time by the reader's
 /// own header parser. A faulty sample does not compile, so the embedded data set cannot fail at run
 /// time.
-pub(crate) const IMAGES: ([usize; 3], &[u8]) = array(include_bytes!("../sample/t10k-images-idx3-ubyte"));
-pub(crate) const LABELS: ([usize; 1], &[u8]) = array(include_bytes!("../sample/t10k-labels-idx1-ubyte"));
+pub(crate) const IMAGES: ([usize; 3], &[u8]) = array(MNIST_IMAGES);
+pub(crate) const LABELS: ([usize; 1], &[u8]) = array(MNIST_LABELS);
 
 const _: () = {
     let ([count, height, width], pixels) = IMAGES;

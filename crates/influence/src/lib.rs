@@ -27,10 +27,10 @@
 //! perturbed: the whole input, families of image transformations ([`Perturbation::Families`]),
 //! every window of an image ([`Perturbation::Windows`]), or parameters.
 //!
-//! `docs/reading-the-numbers.md` explains how to read the numbers, and what they cannot show. In
-//! short: for a whole input the exact measure equals (1 - P_y) / P_y whenever the Jacobian has rank
-//! K - 1. [`Score::value`] then contains no more than the confidence; [`Score::reach`] and
-//! [`Score::rank`] show whether that is the case.
+//! How to read the numbers, and what they cannot show, is a page of the repository,
+//! `docs/reading-the-numbers.md`. In short: for a whole input the exact measure equals
+//! (1 - P_y) / P_y whenever the Jacobian has rank K - 1. [`Score::value`] then contains no more
+//! than the confidence; [`Score::reach`] and [`Score::rank`] show whether that is the case.
 
 mod direction;
 mod error;

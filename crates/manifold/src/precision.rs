@@ -3,7 +3,7 @@
 //!
 //! Rows of a Jacobian resolve singular values down to about u sigma_1. A Gram matrix J J^T contains
 //! their squares, so in `f64` it resolves them only down to sqrt(u) sigma_1, whatever the precision
-//! of the rows. docs/numerics.md lists the constants and their reasons.
+//! of the rows. The constants and their reasons are in the repository, in `docs/numerics.md`.
 
 /// Default relative tolerance of the rank for rows in `f64`. Nine digits above the rounding of the
 /// factorisation, which leaves room for the rounding of a deep network.

@@ -16,7 +16,7 @@ ids! {
 }
 
 /// The time during which something needs a slot, from its first use to its last, and how many
-/// numbers of one sample it takes at most. Times are counted in kernels and steps, in the order in
+/// elements of one sample it takes at most. Times are counted in kernels and steps, in the order in
 /// which they run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lease {
@@ -26,13 +26,14 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Whether both need their slot at some time.
+    /// Whether both need their slot at the same time.
     fn overlaps(&self, other: &Self) -> bool {
         self.first <= other.last && other.first <= self.last
     }
 }
 
-/// Gives each lease a slot that no other has during its time; the sizes of the slots with them.
+/// Gives each lease a slot that no other has during its time. Returns the slots of the leases and
+/// the sizes of the slots.
 ///
 /// Greedy, the largest lease first, each into the first slot that is free for it: a slot then has
 /// the size of the first lease in it, and the small ones fit into what the large ones leave free.
@@ -66,7 +67,7 @@ pub(crate) struct Arena<T> {
 }
 
 impl<T: SimdFloat> Arenas<T> {
-    /// An arena for `samples` samples: slots of these sizes per sample, each with `slack` numbers
+    /// An arena for `samples` samples: slots of these sizes per sample, each with `slack` elements
     /// after it that kernels may read.
     pub(crate) fn take(&self, sizes: &[usize], slack: usize, samples: usize) -> Arena<T> {
         let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -75,8 +76,8 @@ impl<T: SimdFloat> Arenas<T> {
         for (slot, size) in arena.slots.iter_mut().zip(sizes) {
             let needed = size * samples + slack;
             if slot.len() < needed {
-                // Made anew instead of grown: growing would copy what nobody needs, and zeros that
-                // nobody has written take no memory.
+                // Allocated anew instead of grown: growing would copy what nobody needs, and zeros
+                // that nobody has written take no memory.
                 *slot = Vec::new();
                 *slot = vec![T::default(); needed];
             }

@@ -65,7 +65,7 @@ pub(super) struct LoadedProgram<T> {
     pub(super) compiled: Compiled<T>,
     /// The most cotangents at once whose rows are `[line][channel]`.
     pub(super) lines: usize,
-    /// Planned for as many, or for rows in lanes.
+    /// The memory plan, for as many lines or for rows in lanes.
     pub(super) slots: SlotPlan,
     pub(super) arenas: Arenas<T>,
     pub(super) segments: Segments,
@@ -96,7 +96,7 @@ impl<T: SimdFloat> LoadedProgram<T> {
         Ok(Self { compiled, lines, slots, arenas: Arenas::default(), segments })
     }
 
-    /// Which of so many cotangents the next reverse pass takes.
+    /// How many of the remaining cotangents the next reverse pass takes, and in how many lines.
     fn block(&self, set: InstructionSet, cotangents: usize) -> CotangentBlock {
         match lanes(set, cotangents, self.slots.lines) {
             Some(lines) => CotangentBlock { count: cotangents.min(carried(lines)), lines },
@@ -121,9 +121,9 @@ impl<T: SimdFloat> fmt::Display for LoadedProgram<T> {
 }
 
 impl<T: Number> LoadedProgram<T> {
-    /// Bytes per sample: its slots, what kernels copy, its masks and choices, its rows (twice:
-    /// those of the batch, and those of each sample that are handed on), what segments take, and
-    /// what goes into the matrices of its tensors.
+    /// Bytes per sample: its slots, what kernels copy, its masks and choices, its rows of the
+    /// Jacobian (twice: in the batch, and for each sample as they are handed on), what segments
+    /// take, and what goes into the matrices of its tensors.
     fn sample_bytes(&self) -> usize {
         let Self { compiled, slots, .. } = self;
         let input = compiled.input.channels * compiled.map(compiled.input.map).positions;
@@ -175,7 +175,7 @@ impl CpuExecutor {
         Self::perturbing(graph, Leaves::input(), precision, set, device)
     }
 
-    /// The same for perturbations of any leaves.
+    /// Compiles a graph as [`CpuExecutor::new`] does, for perturbations of any leaves.
     ///
     /// # Errors
     /// As [`CpuExecutor::new`]; [`Error::InvalidArgument`] for leaves that the graph does not have.
@@ -204,8 +204,9 @@ impl CpuExecutor {
         Ok(Self { graph, leaves, set, network: network? })
     }
 
-    /// The same within a memory limit, for this many threads. Rows in lanes take several times as
-    /// much memory as others; where fewer samples could then run side by side, they are not taken.
+    /// This executor within a memory limit, for this many threads. Rows in lanes take several times
+    /// as much memory as others. Where fewer samples could then run side by side, they are not
+    /// taken.
     #[must_use]
     pub fn within(mut self, limit: Memory, threads: usize) -> Self {
         match &mut self.network {
@@ -484,22 +485,23 @@ impl<T: SimdFloat> Drop for CpuLinearized<'_, T> {
 }
 
 /// Bytes that the last-level cache of a CPU holds at least. A network with smaller weights runs as
-/// many samples together as take two thirds of this.
+/// many samples together as take two thirds of this. If it is too small, weights are read again for
+/// fewer samples; if it is too large, the samples' values leave the cache between layers.
 const CACHE_BYTES: usize = 16 << 20;
 
 /// How many samples run together at most.
 pub const CPU_BATCH: usize = 8;
 
-/// Cotangents from which on a block of [`MANY_LANES`] is taken. On AVX-512 three blocks of nine lines
-/// take 1.2 times as long, three of seven as long; elsewhere it takes as long as two blocks of
-/// [`FEW_LANES`].
+/// Cotangents from which on a block of [`MANY_LANES`] is taken. On AVX-512 three blocks of nine
+/// lines take 1.2 times as long, and three of seven as long. Elsewhere it takes as long as two
+/// blocks of [`FEW_LANES`].
 fn least_in_many(set: InstructionSet) -> usize {
     if has_few_lanes(set) { 2 * carried(FEW_LANES) + 1 } else { 22 }
 }
 
-/// The same of [`FEW_LANES`], on sets that have kernels for them. On AVX2 they take 0.6 to 0.9 of the
-/// time of nine lines in windows, as long as seven. Without windows they take as many products as
-/// five lines, whose channels that are off are computed.
+/// Cotangents from which on a block of [`FEW_LANES`] is taken, on sets that have kernels for it. On
+/// AVX2 it takes 0.6 to 0.9 of the time of nine lines in windows, as long as seven. Without windows
+/// it takes as many products as five lines, whose inactive channels are computed.
 fn least_in_few(set: InstructionSet) -> usize {
     if set == InstructionSet::Avx2 { 8 } else { 4 }
 }
@@ -565,7 +567,7 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         }
         let input = leaves.has_input().then(|| of_input(self.executor.set, &reverse.input(), count, samples));
         self.give(reverse.into_arena());
-        // Without the lines of zeros.
+        // The matrices without the lines of zeros.
         let matrices = squares.grams.chunks_exact(lines.pow(2));
         let tensors = matrices.flat_map(|matrix| leading(matrix, lines, count)).collect();
         Ok(Grams { samples, cotangents: count, tensors, input })

@@ -24,7 +24,7 @@ pub(super) struct ForwardTrace<T> {
     masks: Vec<Active>,
     /// Indexed by [`ChoiceId`]: the tap that each maximum has chosen, `[row][channel]`.
     choices: Vec<Vec<u16>>,
-    /// What each segment keeps of each sample: by [`SegmentId`].
+    /// What each segment keeps of each sample, indexed by [`SegmentId`].
     segments: Vec<SegmentTraces>,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct ForwardPass<'a, T> {
     samples: usize,
     /// Whether a reverse pass follows, which needs the masks.
     masked: bool,
-    /// What becomes the trace.
+    /// The masks so far. With `choices` and `traces` they become the trace.
     masks: Vec<Active>,
     choices: Vec<Vec<u16>>,
     segments: &'a Segments,
@@ -59,7 +59,7 @@ pub(super) fn run<T: Number>(
     observed(loaded, set, input, samples, masked, |_, _| {})
 }
 
-/// The same, and after each kernel a look at the value of the graph that it has computed.
+/// As [`run`], with a look after each kernel at the value of the graph that it has computed.
 ///
 /// # Errors
 /// As [`run`].
@@ -117,6 +117,7 @@ impl<T: Number> ForwardPass<'_, T> {
     fn load(&mut self, input: &[T]) {
         let MapView { map, channels, .. } = self.compiled.input;
         let positions = self.compiled.map(map).positions;
+        // From `[sample][channel][position]` to rows of channels.
         let mut rows = self.arena.take(self.slots.values(map));
         for (sample, values) in input.chunks_exact(positions * channels).enumerate() {
             for (channel, plane) in values.chunks_exact(positions).enumerate() {
@@ -204,7 +205,7 @@ impl<T: Number> ForwardPass<'_, T> {
         self.arena.put(slot, rows);
     }
 
-    /// The numbers of a value, `[sample][element]`, if all of them are computed.
+    /// The elements of a value, `[sample][element]`, if all of them are computed.
     pub(super) fn numbers(&self, shown: &ShownValue) -> Option<Vec<T>> {
         let (elements, map) = (shown.view.elements(), self.compiled.map(shown.at.map));
         let computed = |&[row, _]: &[usize; 2]| map.live.binary_search(&row).is_ok();
@@ -215,7 +216,8 @@ impl<T: Number> ForwardPass<'_, T> {
         elements.iter().all(computed).then(|| (0..self.samples).flat_map(of_sample).collect())
     }
 
-    /// The product alone, before it is normalised, for the gradients.
+    /// Computes only the product, before it is normalised, into rows of its own: gradients read
+    /// them.
     fn keep(&mut self, kernel: &Kernel<T>, rows: MapView) {
         let (slot, map) = (self.slots.values(rows.map), self.compiled.map(rows.map));
         let mut out = self.arena.take(slot);
@@ -256,6 +258,8 @@ impl<T: Number> ForwardPass<'_, T> {
         DenseRows { values, pitch, offset: view.offset, channels: view.channels }
     }
 
+    /// Computes a kernel's result into `out`, and what it leaves for the reverse pass into `kept`:
+    /// one buffer for each of [`Kernel::kept`], or none where no reverse pass follows.
     fn compute(&mut self, kernel: &Kernel<T>, out: &mut [T], mut kept: Vec<&mut [T]>) {
         let map = self.compiled.map(kernel.output.map);
         let layout = RowLayout { pitch: map.pitch, offset: kernel.output.offset };
@@ -265,9 +269,13 @@ impl<T: Number> ForwardPass<'_, T> {
         match &kernel.kind {
             KernelKind::Product { .. } | KernelKind::Channelwise { .. } => {
                 let relu = kernel.relu.is_some();
+                // Where no normalisation is kept apart for gradients, its scale is in the weights,
+                // and the stage is one product.
                 let Some(norm) = kernel.kept_product() else {
                     return self.multiply(kernel, other, relu, out, layout);
                 };
+                // Else `keep` has computed the product already, into rows that the gradients read.
+                // An affine map of these rows, with residual and ReLU, is all that is left.
                 let affine = [norm.affine[0].as_slice(), norm.affine[1].as_slice()];
                 let rowwise = Rowwise { source: self.rows(norm.rows), ..rowwise };
                 rowwise.affine(self.set, Some(affine), other, relu, out, layout);
@@ -281,6 +289,7 @@ impl<T: Number> ForwardPass<'_, T> {
                 let RowMap { positions, live, .. } = map;
                 let (positions, samples) = (*positions, self.samples);
                 let pointwise = Pointwise { chain, source, positions, live, samples };
+                // (Its one buffer, for the derivatives.)
                 pointwise.run(self.set, out, layout, kept.pop());
             }
             KernelKind::Combine { how, repeat } => {
@@ -295,6 +304,7 @@ impl<T: Number> ForwardPass<'_, T> {
                     samples: self.samples,
                     other_rows: self.compiled.map(view.map).positions,
                 };
+                // (A quotient keeps its derivatives by both operands, the others nothing.)
                 combine.run(self.set, out, layout, <[&mut [T]; 2]>::try_from(kept).ok());
             }
             KernelKind::Elementwise { scale, shift } => {
@@ -319,6 +329,7 @@ impl<T: Number> ForwardPass<'_, T> {
             KernelKind::Rearrange { moves, fill } => {
                 moves.run(source, fill.as_deref(), self.samples, out, layout);
             }
+            // Segments do not come here: `observed` runs them by `Self::segment`.
             KernelKind::Segment(_) => {}
         }
     }

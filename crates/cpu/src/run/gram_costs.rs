@@ -16,7 +16,7 @@ use crate::kernels::{ChannelwiseGram, Patches, RowTable, TileGram};
 pub(super) enum GramForm {
     /// Tiles of the gradient, position by position ([`TileGram`]).
     Tiles,
-    /// The same in Winograd's form.
+    /// Tiles of the gradient in Winograd's form.
     Patches,
     /// Pairs of positions ([`PairGram`](crate::kernels::PairGram)).
     Pairs,
@@ -49,15 +49,15 @@ const SHARES: usize = 64;
 /// Operations that each form takes for one layer.
 pub(super) struct GramCosts {
     outputs: usize,
-    /// For the squares of all tiles.
+    /// Operations for the squares of all tiles.
     squares: usize,
-    /// For each active cotangent of a line, by tiles.
+    /// Operations for each active cotangent of a line, by tiles.
     tile: usize,
-    /// By patches, if they can be taken; that does not depend on masks.
+    /// Operations by patches, if they can be taken. These do not depend on masks.
     patches: Option<usize>,
-    /// For the inner products of what positions read.
+    /// Operations for the inner products of what positions read.
     inner: usize,
-    /// For each pair.
+    /// Operations for each pair.
     pair: usize,
 }
 
@@ -96,8 +96,8 @@ impl GramCosts {
     }
 
     fn pairs(&self, count: usize) -> usize {
-        // As if each output were active at equally many positions; half of the pairs are enough,
-        // for the inner products are symmetric.
+        // As if each output were active at equally many positions. Half of the pairs are enough,
+        // since the inner products are symmetric.
         let each = count / self.outputs.max(1);
         self.inner + self.outputs * (each.pow(2) / 2 * self.pair + each * ENTRY + OUTPUT)
     }
@@ -130,7 +130,7 @@ pub(super) fn bytes<T: Number>(compiled: &Compiled<T>, lines: usize) -> usize {
     compiled.kernels.iter().map(|kernel| bytes_of(compiled, kernel, lines)).max().unwrap_or(0)
 }
 
-/// The same of one kernel.
+/// Bytes that the matrices of one sample's tensors take for one kernel.
 fn bytes_of<T: Number>(compiled: &Compiled<T>, kernel: &Kernel<T>, lines: usize) -> usize {
     let (positions, width) = (compiled.map(kernel.output.map).live.len(), kernel.output.channels);
     let Some(tensors) = &kernel.tensors else { return 0 };

@@ -1,13 +1,13 @@
-//! Gram matrices of the parameters' gradients, taken as the reverse pass goes by: no gradient is
-//! ever held.
+//! Gram matrices of the parameters' gradients, taken as the reverse pass goes by. The gradient of a
+//! weight is never in memory as a whole.
 //!
 //! At each kernel the reverse pass has the cotangents g of its results, and the forward pass has
-//! left the rows x that it reads. Of a product's weight there are three forms, and the one with the
-//! fewest operations is taken ([`GramCosts`]): *tiles* of the gradient in registers ([`TileGram`]),
-//! the same by *patches* in Winograd's form, or by *pairs* of positions ([`PairGram`]). Groups of a
-//! convolution are taken by tiles, each by itself; depthwise convolutions channel by channel
-//! ([`ChannelwiseGram`]). The gradients of per-channel parameters (biases, gamma, beta) are sums
-//! over positions.
+//! left the rows x that it reads. For a product's weight there are three forms, of which the one
+//! with the fewest operations is taken ([`GramCosts`]): *tiles* of the gradient in registers
+//! ([`TileGram`]), tiles by *patches* in Winograd's form, or *pairs* of positions ([`PairGram`]).
+//! Groups of a convolution are taken by tiles, each by itself; depthwise convolutions channel by
+//! channel ([`ChannelwiseGram`]). The gradients of per-channel parameters (biases, gamma, beta) are
+//! sums over positions.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
@@ -23,7 +23,7 @@ use crate::kernels::{
     TileGram, gram_of,
 };
 
-/// Matrices under way.
+/// The matrices while they are taken.
 pub(super) struct Squares<'a> {
     /// The index of a tensor among those asked for, if it is one of them.
     pub(super) wanted: &'a dyn Fn(LeafId) -> Option<usize>,
@@ -96,7 +96,8 @@ impl Squares<'_> {
         }
     }
 
-    /// Per-channel parameters: biases, and gamma and beta of normalisations, factors and shifts.
+    /// Takes the matrices of per-channel parameters: biases, and gamma and beta of normalisations,
+    /// factors and shifts.
     fn channels<T: Number>(&mut self, at: &KernelSample<'_, T>, tensors: &KernelTensors<T>) {
         let (set, lines) = (at.reverse.set, at.reverse.lines);
         let norm = tensors.norm.as_ref();
@@ -108,6 +109,8 @@ impl Squares<'_> {
             let rows = at.reverse.values(norm.rows);
             Normalized { rows, mean: &norm.mean, inverse: &norm.inverse }
         });
+        // The cotangents are those of the normalised results gamma h + beta: summed over positions
+        // they are the gradient of beta, times h that of gamma.
         let [mut sums, moments] = at.results.sums(set, normalized);
         if let Some(matrix) = self.matrix(at, norm.and_then(|norm| norm.beta)) {
             matrix.copy_from_slice(&gram_of(set, &sums, lines));
@@ -118,6 +121,8 @@ impl Squares<'_> {
             matrix.copy_from_slice(&gram_of(set, &moments, lines));
         }
         if let Some(matrix) = self.matrix(at, tensors.bias) {
+            // A bias is added before the normalisation, which multiplies it by its scale: so is the
+            // gradient. (Last, since it changes the sums that beta reads.)
             if let Some(KernelNorm { affine: [scale, _], .. }) = norm {
                 for line in sums.chunks_exact_mut(scale.len()) {
                     line.iter_mut().zip(scale).for_each(|(sum, scale)| *sum *= scale.to_f64());
@@ -154,9 +159,10 @@ impl<'a, T: Number> KernelSample<'a, T> {
         Self { reverse, kernel, results: SampleCotangents { source, lines, rows, live: &map.live, sample } }
     }
 
-    /// Where each output reads all inputs: by the form that takes the fewest operations. (For as many
-    /// lines as the program has at most, so that all blocks of cotangents are taken in the same
-    /// form: what two forms round differently is no square of anything.)
+    /// The matrix of a weight whose outputs all read all inputs, by the form that takes the fewest
+    /// operations. (Operations are counted for as many lines as the program has at most, so that
+    /// all blocks of cotangents take the same form: a matrix of two forms, which round differently,
+    /// would be no square of anything.)
     fn dense(&self, table: &RowTable, patches: Option<&Patches>, scale: Option<&[T]>) -> Vec<f64> {
         let (positions, lines) = (self.results.live.len(), self.reverse.slots.lines);
         let costs = GramCosts::new(self.kernel, table, patches, positions, lines);
@@ -168,13 +174,13 @@ impl<'a, T: Number> KernelSample<'a, T> {
         self.by_tiles(table, patches, 1, scale)
     }
 
-    /// Where each output reads itself alone.
+    /// The matrix of a weight whose outputs each read only their own channel.
     fn by_channels(&self, table: &RowTable, scale: Option<&[T]>) -> Vec<f64> {
         let rows = self.reverse.values(self.kernel.input);
         ChannelwiseGram { table, rows, cotangents: self.results, scale }.gram(self.reverse.set)
     }
 
-    /// By tiles, or by patches where these are given.
+    /// The matrix by tiles, or by patches where these are given.
     fn by_tiles(
         &self,
         table: &RowTable,
@@ -230,9 +236,9 @@ impl<'a, T: Number> KernelSample<'a, T> {
         inner
     }
 
-    /// The same from one matrix product of all rows that are read with one another: neighbouring
-    /// positions read the same rows by different taps, so most of these products serve several of
-    /// A's terms. For each position only the positions up to it are filled in, since [`PairGram`]
+    /// A(p, q) from one matrix product of all rows that are read with one another. Neighbouring
+    /// positions read the same rows by different taps, so most of these products serve several
+    /// terms of A. For each position only the positions up to it are filled in, since [`PairGram`]
     /// reads no others.
     fn inner_by_sources(&self, table: &RowTable, rows: DenseRows<'_, T>) -> Vec<f64> {
         let (live, sources) = (self.results.live, table.source_rows());

@@ -11,22 +11,22 @@ use crate::kernels::{PAD, SimdFloat};
 /// The slots of a compiled network.
 #[derive(Debug)]
 pub(super) struct SlotPlan {
-    /// Of each map's values: by [`MapId`].
+    /// Slot of each map's values, indexed by [`MapId`].
     values: Vec<SlotId>,
-    /// Of each buffer of cotangents.
+    /// Slot of each buffer of cotangents.
     cotangents: HashMap<Site, SlotId>,
-    /// Of the columns of each step that has some.
+    /// Slot of the columns of each step that has some.
     columns: HashMap<StepId, SlotId>,
-    /// Of what a step reads, where it reads channels of the buffer that it writes.
+    /// Slot of the copy of what a step reads, where it reads channels of the buffer that it writes.
     copies: HashMap<StepId, SlotId>,
-    /// Elements of one sample that a kernel copies at most because it reads channels of the buffer
-    /// that it writes.
+    /// The most elements of one sample that a kernel copies, because it reads channels of the
+    /// buffer that it writes.
     pub(super) copied: usize,
     /// The most cotangents at once.
     pub(super) lines: usize,
-    /// Elements of one sample that each slot holds: by [`SlotId`].
+    /// How many elements of one sample each slot holds, indexed by [`SlotId`].
     pub(super) sizes: Vec<usize>,
-    /// Elements after the last sample of each slot.
+    /// How many elements each slot has after its last sample.
     pub(super) slack: usize,
 }
 
@@ -91,8 +91,8 @@ pub(super) fn plan<T: SimdFloat>(compiled: &Compiled<T>, lines: usize) -> SlotPl
     }
 }
 
-/// Elements of one sample that a step has to copy because it reads channels of the buffer that it
-/// writes.
+/// How many elements of one sample a step has to copy, because it reads channels of the buffer that
+/// it writes.
 fn copied_by<T>(compiled: &Compiled<T>, step: &ReverseStep<T>, lines: usize) -> Option<usize> {
     let CotangentRef::Dense(view) = step.source else { return None };
     let copies = step.reads_its_target() && !matches!(step.kind, StepKind::Segment { .. });
@@ -109,8 +109,8 @@ fn end<T>(compiled: &Compiled<T>) -> usize {
     time(compiled, StepId(compiled.steps.len()))
 }
 
-/// The values of each map, from the kernel that first writes it to the last that reads it; by
-/// [`MapId`].
+/// Leases of each map's values, from the kernel that first writes them to the last that reads them;
+/// indexed by [`MapId`].
 fn of_values<T>(compiled: &Compiled<T>) -> Vec<Lease> {
     let of_map = |size: usize| Lease { first: usize::MAX, last: 0, size };
     let mut leases: Vec<_> = compiled.maps.iter().map(|map| of_map(map.size())).collect();
@@ -140,8 +140,9 @@ fn of_values<T>(compiled: &Compiled<T>) -> Vec<Lease> {
     leases
 }
 
-/// The cotangents of each buffer, from the step that first writes it to the last that reads it;
-/// those of the network's input stay to the end. Adds their leases, and says which is whose.
+/// Adds a lease for each buffer of cotangents, from the step that first writes it to the last that
+/// reads it. The cotangents of the network's input stay to the end. Returns the index of each
+/// buffer's lease.
 fn of_cotangents<T>(compiled: &Compiled<T>, lines: usize, leases: &mut Vec<Lease>) -> HashMap<Site, usize> {
     let mut sites = HashMap::new();
     let mut used = |site: Site, time: usize| {

@@ -1,5 +1,5 @@
 //! Running what was compiled: memory, the two passes, Gram matrices, segments, and the executor
-//! around them.
+//! around these.
 
 mod arena;
 mod executor;

@@ -1,9 +1,9 @@
 //! The reverse pass: the steps one after the other, each on all threads, for up to nine cotangents
-//! of every sample at once.
+//! of every sample at once, or 32 in lanes.
 //!
 //! A step takes its target's buffer out of the arena, reads others that stay there, and puts it
-//! back. Two things break that pattern and have slots of their own: channels that are read in the
-//! buffer that is written are copied first, and columns are computed before they are added up.
+//! back. Two cases do not fit this pattern and have slots of their own. Channels that are read in
+//! the buffer that is written are copied first. Columns are computed before they are added up.
 
 use crate::kernels::{
     self, CotangentTarget, Cotangents, DenseRows, GatherPullback, InstructionSet, LineLayout, Links,
@@ -25,7 +25,8 @@ use crate::compile::ids::{KernelId, LeafId, StepId};
 use crate::compile::program::{Compiled, Edge, KernelKind, MapView};
 use crate::compile::steps::{CotangentRef, Factor, ReverseStep, Sink, Site, StepKind};
 
-/// Elements that a thread sets to zero at a time.
+/// Elements that a thread sets to zero at a time. With fewer, handing out the parts takes longer
+/// than writing them; with more, small buffers are one part, and the other threads are idle.
 const ZEROED: usize = 1 << 16;
 
 /// Cotangents that are pulled back together.
@@ -44,9 +45,9 @@ pub(super) struct ReversePass<'a, T> {
     arena: Arena<T>,
     pub(super) set: InstructionSet,
     pub(super) trace: &'a ForwardTrace<T>,
-    /// Of a row.
+    /// V: how many lines a row has.
     pub(super) lines: usize,
-    /// How many cotangents there are: further lines are zero.
+    /// How many cotangents there are. Further lines are zero.
     count: usize,
     segments: &'a Segments,
     /// The tensors whose Gram matrices are asked for, ascending.
@@ -74,8 +75,8 @@ impl<'a, T: Number> ReversePass<'a, T> {
         this
     }
 
-    /// Runs all steps; those into the input's cotangent only if `input` is wanted. `visit` is
-    /// called before each step: its source's cotangent is complete then.
+    /// Runs all steps; those into the input's cotangent only if `input` says so. `visit` is called
+    /// before each step: its source's cotangent is complete then.
     ///
     /// # Errors
     /// What Burn's operations fail to do in a segment.
@@ -98,7 +99,7 @@ impl<'a, T: Number> ReversePass<'a, T> {
         Ok(())
     }
 
-    /// From the outputs of a segment to its inputs, one sample after the other.
+    /// Pulls back a segment from its outputs to its inputs, one sample after the other.
     fn segment(
         &mut self,
         kernel: KernelId,
@@ -107,8 +108,11 @@ impl<'a, T: Number> ReversePass<'a, T> {
     ) -> Result<()> {
         let KernelKind::Segment(id) = self.compiled.kernel(kernel).kind else { return Ok(()) };
         let segment = self.compiled.segment(id);
+        // The segment's tensors whose Gram matrices are asked for.
         let wanted: Vec<LeafId> =
             segment.tensors.iter().copied().filter(|tensor| self.asked.contains(tensor)).collect();
+        // Every sample adds to the buffers of the inputs, so those that hold nothing yet begin with
+        // zeros.
         for (sink, _) in targets.iter().filter(|(_, first)| *first) {
             let cotangent = sink.cotangent();
             let size = self.layout(cotangent).size(self.rows(cotangent), self.lines);
@@ -119,12 +123,16 @@ impl<'a, T: Number> ReversePass<'a, T> {
         }
         for sample in 0..self.trace.samples {
             let outputs = segment.outputs.iter().zip(sources);
+            // Each sample has a trace of its own. On the edges cotangents have the order of the
+            // graph's values.
             let cotangents = outputs.map(|(edge, source)| self.of_edge(edge, *source, sample)).collect();
             let kept = self.trace.segment(id);
             let pulled = kept.pull(sample, self.segments.segment(id), cotangents, &wanted)?;
             for (edge, cotangents) in segment.inputs.iter().zip(&pulled.inputs) {
                 self.add_to_edge(edge, numbers(cotangents)?, sample);
             }
+            // The segment takes blocks of one size. Lines after this pass's are zero, and so are
+            // their rows and columns of the matrices: only the leading part is kept.
             let size = self.segments.segment(id).block();
             for (&tensor, gram) in wanted.iter().zip(pulled.grams.chunks_exact((size * size).max(1))) {
                 self.given.push((tensor, sample, leading(gram, size, self.lines).collect()));
@@ -165,7 +173,7 @@ impl<'a, T: Number> ReversePass<'a, T> {
         self.arena.put(slot, rows);
     }
 
-    /// The arena, to be used again.
+    /// Gives the arena back, to be used again.
     pub(super) fn into_arena(self) -> Arena<T> {
         self.arena
     }
@@ -391,7 +399,7 @@ impl<T: Number> ReversePass<'_, T> {
                 let KernelKind::Matrices(matrices) = kernel else { return };
                 let LineLayout::Dense { pitch: own, offset: first, channels } = source.layout else { return };
                 let source = DenseRows { values: source.values, pitch: own, offset: first, channels };
-                // Several matrices may have read the same numbers, or none: each adds its
+                // Several matrices may have read the same elements, or none: each adds its
                 // contribution, to zeros where nothing is there.
                 if !add {
                     out.par_chunks_mut(ZEROED).for_each(|part| part.fill(T::default()));

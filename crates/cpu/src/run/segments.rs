@@ -20,7 +20,7 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    /// Loads them, for reverse passes of `block` cotangents.
+    /// Loads all segments, for reverse passes of `block` cotangents.
     ///
     /// # Errors
     /// As [`Segment::new`].
@@ -67,10 +67,10 @@ impl Segments {
     }
 }
 
-/// The numbers of a tensor from Burn.
+/// The elements of a tensor from Burn.
 ///
 /// # Errors
-/// [`Error::Device`] for another type than was given.
+/// [`Error::Device`] for another type than `T`.
 pub(super) fn numbers<T: Number>(data: &TensorData) -> Result<&[T]> {
     data.as_slice::<T>().map_err(|error| Error::Device(format!("{error:?}")))
 }

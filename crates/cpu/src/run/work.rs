@@ -1,4 +1,4 @@
-//! How many operations the reverse pass really does, beside those of a dense one.
+//! How many operations the reverse pass really does, compared with a dense one.
 
 use std::ops::Range;
 
@@ -12,15 +12,15 @@ use crate::compile::steps::{CotangentRef, ReverseStep, Sink, StepKind};
 /// Multiply-adds of the products of one reverse pass, for one cotangent of every sample of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Work {
-    /// Of channels that the masks have left on, both where they are read and where they are
-    /// written. The zeros that fill the panels of grouped convolutions are counted, so that these
-    /// may do more than a dense pass would; of Winograd's form all its products are counted, which
-    /// are fewer.
+    /// Multiply-adds of channels that the masks have left on, both where they are read and where
+    /// they are written. The zeros that fill the panels of grouped convolutions count, so that
+    /// these may do more than a dense pass would. In Winograd's form all products count, which are
+    /// fewer.
     pub done: u64,
-    /// Of channels that are on where they are read, and of all channels that are written: what an
-    /// instruction set without the write side does.
+    /// Multiply-adds of channels that are on where they are read, and of all channels that are
+    /// written: what an instruction set without the write side does.
     pub read: u64,
-    /// Of all channels at all positions that something reads, within their groups.
+    /// Multiply-adds of all channels at all positions that something reads, within their groups.
     pub dense: u64,
 }
 
@@ -70,7 +70,7 @@ pub(super) fn count<T: SimdFloat>(compiled: &Compiled<T>, trace: &ForwardTrace<T
     work
 }
 
-/// The mask of what a sink takes.
+/// The mask that says which channels a sink takes.
 fn mask(sink: Sink) -> Option<MaskId> {
     match sink {
         Sink::Plain(CotangentRef::Compressed(mask)) | Sink::Through { mask, .. } => Some(mask),

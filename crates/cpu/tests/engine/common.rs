@@ -13,7 +13,7 @@ use crate::models::{EMPTY, Empty, Weights, jacobians, noise};
 /// Rounding of f64 along a dozen layers, relative to the largest entry (at least 1).
 pub(super) const DOUBLE: f64 = 1e-11;
 
-/// The same in f32 against f64.
+/// Rounding of f32 against f64 along a dozen layers.
 pub(super) const SINGLE: f64 = 1e-4;
 
 /// One image.
@@ -82,8 +82,8 @@ pub(super) fn agrees_with_burn(graph: &Graph, samples: &TensorData) {
     }
 }
 
-/// Cotangents pulled back together, in lanes where there are so many, give the numbers that they
-/// give by few.
+/// Cotangents that are pulled back together, in lanes where there are many, give the same rows as
+/// in blocks of few.
 pub(super) fn many_give_what_few_give(graph: &Graph, samples: &TensorData, set: InstructionSet) {
     let device = Device::flex();
     let executor = CpuExecutor::new(Arc::new(graph.clone()), Precision::F64, Some(set), &device);

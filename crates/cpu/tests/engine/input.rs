@@ -54,7 +54,7 @@ fn pullbacks_of_a_dense_block_together() {
     let executor = CpuExecutor::new(Arc::new(graph.clone()), Precision::F64, None, &Device::flex());
     let text = executor.expect("supported").to_string();
     let together: Vec<_> = text.lines().filter_map(|line| line.split_once(" + through")).collect();
-    // Of seven layers the three after the one of another width, and the three before it.
+    // Of seven layers, the three after the one of another width and the three before it.
     assert_eq!(together.len(), 2, "{text}");
     assert!(together.iter().all(|(_, rest)| rest.matches("through").count() == 1), "{text}");
     agrees_with_burn(&graph, &samples);
@@ -146,8 +146,7 @@ fn bits(program: &Program, samples: &TensorData) -> Vec<u64> {
     jacobians(program, samples).into_iter().flat_map(each).collect()
 }
 
-/// Holds the bits of a network's Jacobians, for every batch and number of threads, against those of
-/// one.
+/// Asserts that a network's Jacobians are bit-identical for every batch and number of threads.
 fn bits_are_the_same(graph: &Graph, samples: &TensorData) {
     for (precision, set) in
         [Precision::F32, Precision::F64].into_iter().flat_map(|p| sets().map(move |s| (p, s)))

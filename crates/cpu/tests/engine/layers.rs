@@ -9,7 +9,7 @@ use burn::tensor::ops::{
 
 use crate::common::{MOST, weights};
 
-/// One value for each channel, of all positions.
+/// One value for each channel, from all positions.
 pub(super) fn squeezed(x: Tensor<4>, channels: usize) -> Tensor<4> {
     let (c, device) = (x.dims()[1], x.device());
     let mean = x.mean_dim(2).mean_dim(3);

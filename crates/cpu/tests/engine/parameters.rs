@@ -19,7 +19,7 @@ use crate::models::{Weights, batch, jacobians};
 /// Rounding of f64 along a dozen layers, relative to the largest entry of a matrix.
 const DOUBLE: f64 = 1e-11;
 
-/// The same in f32.
+/// Rounding of f32 along a dozen layers, relative to the largest entry of a matrix.
 const SINGLE: f64 = 1e-4;
 
 /// One image: enough positions at first that weights go by tiles, few enough at last that they go
@@ -36,7 +36,7 @@ struct GramNet {
     blocks: Vec<Conv2d>,
     shortcut: Conv2d,
     grow: Conv2d,
-    /// A mean alone reads it, and comes first.
+    /// Only a mean reads it, which is taken first.
     pooled: Conv2d,
     norms: Vec<BatchNorm>,
     hidden: Linear,
@@ -272,14 +272,14 @@ impl Smooth {
     }
 }
 
-/// The matrices of all parameters and of the input in f64, on every instruction set, against
-/// Burn's operations; the network has to run on our kernels alone.
+/// The matrices of all parameters and of the input in f64, on every instruction set, against Burn's
+/// operations; the network has to run only on our kernels.
 fn assert_grams_are_those_of_burn(graph: &Graph, shape: &[usize], what: &str) {
     let all: Vec<_> = (0..graph.parameters().len()).collect();
     assert_grams_of(graph, &all, shape, what);
 }
 
-/// The same of some of the parameters.
+/// Compares the matrices of some of the parameters with those of Burn's operations.
 fn assert_grams_of(graph: &Graph, tensors: &[usize], shape: &[usize], what: &str) {
     let run = |engine: Engine| {
         let leaves = Leaves::tensors(tensors.iter().copied()).and_input();
@@ -314,7 +314,7 @@ fn grams_around_smooth_kernels() {
     assert_grams_are_those_of_burn(&graph, &shape, "smooth");
 }
 
-/// Depthwise convolutions, with normalisation and ReLU and with a bias alone; groups of few and of
+/// Depthwise convolutions, with normalisation and ReLU and with only a bias; groups of few and of
 /// many channels; a transposed convolution; a factor of each channel; a layer normalisation.
 #[derive(Module, Debug)]
 struct Grouped {
@@ -381,8 +381,8 @@ fn grams_of_groups_factors_and_layer_normalisation() {
     }
 }
 
-/// The largest number that is left of a matrix when so many pivots are eliminated, relative to the
-/// largest at first: rounding, if that is its rank.
+/// The largest entry that is left of a matrix when so many pivots are eliminated, relative to the
+/// largest entry at first. It is rounding if that is the rank.
 fn left_after(gram: &[f64], rank: usize) -> f64 {
     let size = gram.len().isqrt();
     let (mut left, largest) = (gram.to_vec(), gram.iter().fold(0.0_f64, |most, x| most.max(x.abs())));
@@ -407,8 +407,8 @@ struct Gated {
     head: Linear,
 }
 
-/// In f32 the matrices are those of gradients that differ by rounding, so that what has a rank
-/// below K - 1 keeps it: a direction that rounding has made counts as much as any other.
+/// In f32 the matrices are those of gradients that differ by rounding, so that a rank below K - 1
+/// is kept: a direction that rounding has made counts as much as any other.
 #[test]
 fn grams_in_single_precision_keep_their_rank() {
     let (device, shape) = (Device::flex(), [2, 6, 6]);
@@ -447,9 +447,9 @@ fn grams_in_single_precision_keep_their_rank() {
     }
 }
 
-/// Tensors whose numbers are added to tokens, or are tokens: one value for each row, zero at first,
-/// where there are as many rows as channels; one for all; class tokens before and after; one for
-/// each element, after layer normalisation and after a ReLU.
+/// Tensors whose elements are added to tokens, or are tokens: one value for each row, zero at
+/// first, where there are as many rows as channels; one for all; class tokens before and after; one
+/// for each element, after layer normalisation and after a ReLU.
 #[derive(Module, Debug)]
 struct Tokens {
     rows: Param<Tensor<2>>,
@@ -498,8 +498,8 @@ fn grams_of_embeddings_and_class_tokens() {
     assert_grams_are_those_of_burn(&graph, &shape, "tokens");
 }
 
-/// A convolution over several images of each sample, an axis of which is folded into the batch: wide
-/// enough for Winograd's form, which is of one image.
+/// A convolution over several images of each sample, whose axis is folded into the batch. It is
+/// wide enough for Winograd's form, which takes one image per sample.
 #[derive(Module, Debug)]
 struct Frames {
     conv: Conv2d,
@@ -509,7 +509,7 @@ struct Frames {
 #[test]
 fn several_images_of_a_sample() {
     let device = Device::flex();
-    // Enough patches for the forward pass, and for the gradient alone.
+    // Enough patches for the forward pass, and only for the gradient.
     for side in [8, 5] {
         let shape = [2, 16, side, side];
         let net = Frames {

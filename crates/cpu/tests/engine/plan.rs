@@ -60,8 +60,8 @@ fn work_of_masked_products() {
     });
     let executor =
         CpuExecutor::new(Arc::new(graph), Precision::F32, None, &Device::flex()).expect("supported");
-    // Of three channels the sum of a positive image turns on the first and the last, that of a
-    // negative one the second alone.
+    // Of three channels a positive image turns on the first and the last, a negative one only the
+    // second.
     for (value, on) in [(1.0, 2), (-1.0, 1)] {
         let work = executor.reverse_work(TensorData::new(vec![value; 60], [1, 2, 6, 5])).expect("it fits");
         let last = 4 * 30;

@@ -66,7 +66,7 @@ fn apply(norms: &Norms, instruction: Instruction, values: &[Tensor<4>]) -> Optio
             None,
             options([1, 1], [first % 2, second % 3], [1, 1]),
         ),
-        // A mean that alone reads a convolution of single positions.
+        // A mean that is the only reader of a convolution of single positions.
         19 if h > 1 && w > 1 => means(conv([1, 1], options([1, 1], [0, 0], [1, 1])), second),
         17 => relu(norms.norms[c - 1].forward(grouped(a, 0, 0, [3, 3], options([1, 1], [1, 1], [1, 1])))),
         20 => a.clone() * sigmoid(a),

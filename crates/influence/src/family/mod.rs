@@ -5,7 +5,7 @@
 //! a, the image changes by `T a` to first order. The family's Jacobian is therefore J T (K x q),
 //! and its measure costs next to nothing once J is known. With q < K-1 the exact value is not
 //! saturated. It depends only on the family, not on the units of its members.
-//! `docs/perturbations.md` has the formulas.
+//! The formulas are in the repository, in `docs/perturbations.md`.
 //!
 //! [`Family::apply`] applies the transformation itself, by resampling; the basis is its derivative
 //! at knobs of 0.

@@ -28,7 +28,7 @@ pub(crate) type ImportRule = for<'a, 'b, 'c> fn(&'c mut Call<'a, 'b>) -> Results
 macro_rules! operators {
     ($($name:literal => $rule:path, $words:literal, $refused:literal;)+) => {
         /// The operators that can be imported: for each, how it is imported, what of it is refused,
-        /// and what to do then. The table of docs/onnx.md.
+        /// and what to do then (in the repository, the table of `docs/onnx.md`).
         pub const OPERATORS: &[[&str; 3]] = &[$([$name, $words, $refused]),+];
 
         fn known(op: &str) -> Option<ImportRule> {
@@ -173,7 +173,8 @@ operators! {
     "Xor" => choice::xor, "of masks", "";
 }
 
-/// Operators that are always refused, with the reason and what to do: a table of docs/onnx.md.
+/// Operators that are always refused, with the reason and what to do (in the repository, a table of
+/// `docs/onnx.md`).
 pub const REFUSED: &[(&[&str], &str)] = &[
     (
         &["If", "Loop", "Scan"],

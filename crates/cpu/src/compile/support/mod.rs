@@ -110,9 +110,9 @@ impl<'g> Support<'_, 'g> {
     /// # Errors
     /// Why it runs on Burn's operations.
     pub(crate) fn node(&self, index: usize) -> Result<Answer<'g>, Reason> {
-        // A mask has no cotangents, and our kernels keep none but those of their own ReLUs.
         let graph = self.graph;
         let node = &graph.nodes()[index];
+        // Our kernels compute floats only: the masks of ReLUs are no values of the graph.
         if graph.values()[node.output].kind != Kind::Float {
             return Err("a mask that depends on the input".into());
         }

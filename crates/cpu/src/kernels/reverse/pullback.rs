@@ -1,5 +1,5 @@
 //! The reverse pass of a convolution: for each row and V cotangents at once, only the weights of
-//! active channels.
+//! the active channels.
 //!
 //! All cotangents of a sample share its masks, so a row's list of active channels and their weights
 //! are read once for all V. That is the *read side*. The *write side* leaves out channels whose
