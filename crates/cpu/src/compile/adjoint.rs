@@ -141,8 +141,8 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
 
     /// Whether a channelwise product with a ReLU writes a store. Its pullback reads each row of
     /// cotangents once for each tap, so they are kept dense, with zeros where the mask is off.
-    /// (Where parameters are perturbed they are compressed as those of other layers are, for
-    /// gradients read them so.)
+    /// (Where parameters are perturbed they are compressed like those of other layers, as gradients
+    /// read them.)
     fn is_masked_channelwise(&self, store: StoreId) -> bool {
         let writer = self.builder.writer(store).map(|id| self.builder.kernel(id));
         let is_masked = |kernel: &Kernel<T>| {
@@ -160,8 +160,8 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
             .unwrap_or(Sink::Plain(cotangent))
     }
 
-    /// Past a ReLU with a scale and shift before it, to the dense cotangent of what these read. (In
-    /// a DenseNet each layer begins so, on channels that all later layers read too.)
+    /// Past a ReLU with a scale and shift before it, to the dense cotangent of what these read.
+    /// (Each layer of a DenseNet begins like that, on channels that all later layers read too.)
     fn through_normalisation(&self, store: StoreId, cotangent: CotangentRef) -> Option<Sink> {
         let builder = self.builder;
         // The gradient of a batch normalisation reads the cotangent between it and the mask.
@@ -321,7 +321,7 @@ impl<T: SimdFloat> Adjoint<'_, '_, T> {
     }
 
     /// The cotangent that a kernel is pulled back from: that of its result, or of what the ReLU at
-    /// its end reads. None where those who read the result have gone past the kernel already
+    /// its end reads. None where the readers of the result have gone past the kernel already
     /// ([`Sink::Through`]).
     fn behind_relu(&mut self, id: KernelId) -> Option<CotangentRef> {
         let (kernel, stores) = (self.builder.kernel(id), self.builder.stores_of(id));

@@ -407,6 +407,8 @@ impl<'g, T: SimdFloat> ProgramBuilder<'g, T> {
             if !(all(kernel.input) && all(kernel.output)) {
                 continue;
             }
+            // The gradient may take patches, too. Whether it does is decided for each sample
+            // (`GramCosts`).
             if let (Some(tensors), Some(neighbours)) = (&mut kernel.tensors, weights.neighbours)
                 && weights.groups == 1
                 && weights.inputs >= FEW_CHANNELS
@@ -414,6 +416,7 @@ impl<'g, T: SimdFloat> ProgramBuilder<'g, T> {
                 tensors.patches = Some(neighbours.gradient());
             }
             let KernelKind::Product { patches, panels, .. } = &mut kernel.kind else { continue };
+            // A product that is kept for gradients has its scale applied after it.
             let weights = if alone { weights.unscaled() } else { (**weights).clone() };
             if let Some((own, packed)) = weights.patched() {
                 (*patches, *panels) = (Some(own), packed);

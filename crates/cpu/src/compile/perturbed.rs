@@ -23,7 +23,7 @@ pub(crate) struct Perturbed {
     computed: Vec<bool>,
     /// For each node, the last of those that have to run in one segment with it. Where a tensor is
     /// read more than once, its gradients have to be added before they are squared; our kernels
-    /// square them reader by reader, a segment that holds all the readers adds them.
+    /// square them reader by reader, while a segment that holds all the readers adds them.
     together: Vec<Option<usize>>,
     /// The nodes that read each perturbed tensor.
     readers: Vec<(LeafId, Vec<usize>)>,

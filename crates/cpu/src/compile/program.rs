@@ -97,7 +97,6 @@ impl<T> KernelTensors<T> {
     /// The ids of all tensors of the kernel that are perturbed: weight and bias, gamma and beta of
     /// its normalisation, and [`Self::elements`].
     pub(crate) fn all(&self) -> impl Iterator<Item = LeafId> {
-        // (A tensor of the kernel that is not perturbed has no id.)
         let norm = self.norm.iter().flat_map(|norm| [norm.gamma, norm.beta]);
         let elements = self.elements.iter().map(|(tensor, _)| Some(*tensor));
         [self.weight, self.bias].into_iter().chain(norm).chain(elements).flatten()

@@ -236,9 +236,12 @@ impl StoreView {
     pub(crate) fn grid(&self, axis: usize) -> Option<Grid> {
         let others = (0..self.axes.len()).filter(|&other| other != axis);
         let beside: Vec<_> = others.flat_map(|axis| &self.axes[axis]).copied().collect();
+        // Positions have to be rows: no other axis may lead through channels.
         if beside.iter().any(|digit| digit.channels > 0) {
             return None;
         }
+        // The rows that the axis covers become taps, in the order in which it reaches them, and its
+        // channels one range.
         let along: Vec<_> = self.walk(&self.axes[axis]).collect();
         let (mut taps, mut low, mut high) = (Vec::new(), usize::MAX, 0);
         for &[row, channel] in &along {
@@ -252,6 +255,7 @@ impl StoreView {
             let tap = taps.iter().position(|tap| tap == row)?;
             index[tap * (high - low) + channel - low] = k;
         }
+        // Each tap has to have each of these channels once: a product reads all of them.
         let is_full = along.len() == index.len() && !index.contains(&usize::MAX);
         let first = self.first[0];
         is_full.then(|| Grid {
@@ -274,8 +278,8 @@ impl StoreView {
     }
 
     /// The value as matrices along its last two axes, where each of these has one digit that moves:
-    /// row and channel of the first entry of each matrix, and what one entry is from the next along
-    /// both axes.
+    /// row and channel of the first entry of each matrix, and the step from one entry to the next
+    /// along both axes.
     pub(crate) fn matrices(&self) -> Option<(Vec<[usize; 2]>, [Digit; 2])> {
         let (leading, last) = self.axes.split_at_checked(self.axes.len().checked_sub(2)?)?;
         let digit = |axis: &Vec<Digit>| match axis[..] {

@@ -532,6 +532,7 @@ impl<T: Number> Linearized for CpuLinearized<'_, T> {
         let size = samples * graph.classes();
         let shape = graph.values()[graph.input()].shape_at(samples);
         let mut rows = Vec::with_capacity(count * shape.iter().product::<usize>());
+        // A reverse pass for each block of cotangents.
         let mut rest: &[T] = all;
         while !rest.is_empty() {
             let block = self.loaded.block(self.executor.set, rest.len() / size);

@@ -91,6 +91,7 @@ pub(super) fn observed<T: Number>(
             KernelKind::Segment(segment) => forward.segment(segment)?,
             _ => forward.kernel(kernel),
         }
+        // (A segment computes several values.)
         while let Some(value) = shown.next_if(|value| value.kernel == KernelId(index)) {
             look(&forward, value);
         }
@@ -133,6 +134,7 @@ impl<T: Number> ForwardPass<'_, T> {
     fn segment(&mut self, id: SegmentId) -> Result<()> {
         let CompiledSegment { inputs, outputs, .. } = self.compiled.segment(id);
         for sample in 0..self.samples {
+            // Elements in the order of the graph's values, from the rows where they lie.
             let given = inputs.iter().map(|edge| {
                 let (rows, positions) = (self.rows(edge.view), self.compiled.map(edge.view.map).positions);
                 let at = |[row, channel]: &[usize; 2]| rows.row(sample * positions + row)[*channel];
@@ -142,6 +144,7 @@ impl<T: Number> ForwardPass<'_, T> {
             if self.masked {
                 self.traces[id.index()].push(trace);
             }
+            // And back into rows.
             for (edge, value) in outputs.iter().zip(wanted) {
                 let map = self.compiled.map(edge.view.map);
                 let mut rows = self.arena.take(self.slots.values(edge.view.map));

@@ -10,7 +10,8 @@ use crate::compile::stage::StageOp;
 use crate::compile::view::{Reading, SampleShape, StoreView};
 use crate::kernels::{ElementsOf, Moves};
 
-/// A constant, and which of its elements each element of a shape is.
+/// A constant that is repeated to a shape, and for each element of the shape the index of the
+/// constant's.
 struct RepeatedConstant {
     numbers: Vec<f64>,
     indices: Vec<usize>,
@@ -51,6 +52,7 @@ impl<'g> Support<'_, 'g> {
         if parts.iter().any(|(axis, _)| *axis == view.shape.batch) {
             return Err("a part of the samples".into());
         }
+        // A view, if each axis that is cut has one digit; else a copy.
         let sliced = parts.iter().try_fold(view.clone(), |view, &(axis, range)| view.slice(axis, range));
         if let Some(view) = sliced {
             return Ok(Answer::View(view));

@@ -128,6 +128,8 @@ impl<'g> Support<'_, 'g> {
     ) -> Result<Answer<'g>, Reason> {
         let Contraction { axis, strides, outputs } = *contraction;
         let to = self.shape(node.output)?;
+        // The product has a result for each position beside the axis, so all other axes keep their
+        // sizes.
         let fits = |other: usize| other == axis || to.sizes[other] == view.shape.sizes[other];
         if axis == view.shape.batch || to.batch != view.shape.batch || !(0..to.sizes.len()).all(fits) {
             return Err("a product along the samples, or one that repeats its operand".into());

@@ -22,6 +22,7 @@ impl<'g> Support<'_, 'g> {
         let (gamma, beta, mean, variance) = (vector(1)?, vector(2)?, vector(3)?, vector(4)?);
         let inverse: Vec<_> =
             variance.iter().map(|variance| 1.0 / (variance + norm.epsilon).sqrt()).collect();
+        // gamma (x - mean) / deviation + beta as a scale and a shift.
         let deviation = |v: &f64| (v + norm.epsilon).sqrt();
         let scale: Vec<_> = gamma.iter().zip(&variance).map(|(g, v)| g / deviation(v)).collect();
         let shift = beta.iter().zip(&scale).zip(&mean).map(|((b, s), m)| b - s * m).collect();

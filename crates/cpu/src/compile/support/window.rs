@@ -123,7 +123,8 @@ impl<'g> Support<'_, 'g> {
         let others: Vec<usize> = (0..from.sizes.len()).filter(|&axis| axis != channels).collect();
         let sizes: Vec<usize> = others.iter().map(|&axis| from.sizes[axis]).collect();
         let reduced: Vec<bool> = others.iter().map(|axis| axes.contains(axis)).collect();
-        // A row of the result and a tap write the index along the kept and along the reduced axes.
+        // A row of the result gives the indices along the axes that are kept, a tap those along the
+        // reduced axes.
         let source = |mut row: usize, mut tap: usize| {
             let (mut at, mut stride) = (0, 1);
             for (&size, &reduced) in sizes.iter().zip(&reduced).rev() {

@@ -197,6 +197,7 @@ impl<T: SimdFloat> Pointwise<'_, T> {
         let parts = tasks(rows.count(), LEAST_ROWS);
         let values = rows.chunks(out, parts, layout.pitch);
         let channels = self.source.channels;
+        // Derivatives are cut into the same rows as the values, so that a task has both.
         let slopes = match slopes {
             Some(slopes) => rows.chunks(slopes, parts, channels).into_iter().map(Some).collect(),
             None => values.iter().map(|_| None).collect::<Vec<_>>(),

@@ -87,7 +87,7 @@ impl<T: SimdFloat> Product<'_, T> {
     }
 }
 
-/// Results of patches on their way to their rows.
+/// Where results of patches go.
 struct ProductRows<'a, T> {
     product: &'a Product<'a, T>,
     layout: RowLayout,

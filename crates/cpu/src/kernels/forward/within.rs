@@ -75,6 +75,7 @@ impl<T: SimdFloat> Within<'_, T> {
         let parts = tasks(rows.count(), LEAST_ROWS);
         let (values, channels) = (rows.chunks(out, parts, layout.pitch), self.source.channels);
         let width = self.row.kept(channels).unwrap_or(0);
+        // What is kept is cut into the same rows as the values, so that a task has both.
         let kept = match kept {
             Some(kept) => rows.chunks(kept, parts, width).into_iter().map(Some).collect(),
             None => values.iter().map(|_| None).collect::<Vec<_>>(),

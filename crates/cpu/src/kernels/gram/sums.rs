@@ -50,11 +50,13 @@ impl<T: SimdFloat> SampleCotangents<'_, T> {
         let mut sums = [vec![0.0; size], vec![0.0; if normalized.is_some() { size } else { 0 }]];
         let mut tile = vec![T::default(); ROWS * self.lines * CHANNELS + WIDEST];
         let mut factors = vec![T::default(); if normalized.is_some() { ROWS * CHANNELS + WIDEST } else { 0 }];
+        // Rows whose channels are all off add nothing.
         let is_on = |row: &usize| !self.source.row(*row, self.lines).ids.is_empty();
         let rows: Vec<_> = self.live_rows().filter(is_on).collect();
         for rows in rows.chunks(ROWS) {
             for first in (0..channels).step_by(CHANNELS) {
                 let part = first..channels.min(first + CHANNELS);
+                // All lines share what is normalised: it is computed once for a block.
                 if let Some(normalized) = normalized {
                     set.run(NormalizeRows { normalized, rows, channels: part.clone(), out: &mut factors });
                 }

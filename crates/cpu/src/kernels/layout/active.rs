@@ -146,7 +146,7 @@ impl Active {
     /// active.
     #[inline(always)]
     pub(crate) fn before(&self, row: usize, channel: usize) -> usize {
-        // Whole words before the channel's own, and of that the bits below the channel.
+        // Whole words before the channel's own, and of that word the bits below the channel.
         let words = &self.words[row * self.pitch..][..=channel / 32];
         let (last, whole) = words.split_last().unwrap_or((&0, &[]));
         let part = last & ((1 << (channel % 32)) - 1);

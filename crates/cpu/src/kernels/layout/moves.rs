@@ -51,7 +51,7 @@ impl Moves {
         Self { from, to, sources, starts, takers }
     }
 
-    /// Bytes that it takes.
+    /// Bytes that the lists take.
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(self.sources.as_slice())
             + size_of_val(self.starts.as_slice())

@@ -104,6 +104,7 @@ impl<T: SimdFloat> GatherPullback<'_, T> {
         let wide = self.source.layout.channels();
         for (tile, read) in tile.chunks_exact_mut(self.channels).zip(read.chunks_exact(stride)) {
             let read = &read[..wide];
+            // (`add_lanes` of `reverse/lanes.rs` has the same cases, with what each of them means.)
             match self.share {
                 Share::Window(shares, taps) => {
                     let share = match shares {

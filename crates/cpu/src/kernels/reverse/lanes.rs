@@ -219,6 +219,7 @@ impl<T: SimdFloat, const L: usize> LaneTiles<'_, T, L> {
         for column in (0..self.pullback.panels.width).step_by(columns) {
             let first = self.first + column;
             let ids = &self.target.ids[done..];
+            // The computed channels within these columns: the list ascends.
             let count = ids.iter().take_while(|id| usize::from(**id) < first + columns).count();
             if count == 0 {
                 continue;
@@ -229,6 +230,7 @@ impl<T: SimdFloat, const L: usize> LaneTiles<'_, T, L> {
                 T::store(simd, sum, values);
             }
             for (index, id) in ids[..count].iter().map(|id| usize::from(*id)).enumerate() {
+                // The ninth line, and the tenth, which stays zero.
                 let [out, zero] = &mut block[self.target.at(done + index)][IN_VECTORS..] else { continue };
                 let (old, sum) = (if self.add { *out } else { T::default() }, values[id - first]);
                 *out = match self.slopes {

@@ -126,10 +126,13 @@ impl<T: SimdFloat> PatchChannels<'_, T> {
         let mut wide = vec![0.0; V * TAPS * columns];
         for first in self.channels.clone().step_by(HELD) {
             let held = first..self.channels.end.min(first + HELD);
+            // The frequencies of the held outputs' cotangents, once for all inputs.
             for (channel, weights) in held.clone().zip(weights.chunks_exact_mut(READS * count * padded)) {
                 self.spread::<V>(channel, &mut planes, padded);
                 simd.vectorize(Weigh { planes: &planes, weights, size: count * padded });
             }
+            // Then a tile for each block of inputs and each output: summed over the patches,
+            // transformed back into nine taps, and squared.
             for column in (0..inputs).step_by(columns) {
                 for (channel, weights) in held.clone().zip(weights.chunks_exact(READS * count * padded)) {
                     let (spectrum, products) = (self.spectrum, products.as_mut_slice());

@@ -29,6 +29,8 @@ impl Patches {
     pub(crate) fn new(form: WinogradForm, from: [usize; 2], to: [usize; 2], before: [usize; 2]) -> Self {
         let (results, reads) = (form.results(), form.reads());
         let [down, across] = to.map(|extent| extent.div_ceil(results));
+        // Where element `at` of a patch's square of `side` x `side` is in the image. Patches
+        // advance by as many positions as they have results.
         let pixel = |patch: usize, at: usize, side: usize| {
             [patch / across * results + at / side, patch % across * results + at % side]
         };

@@ -15,7 +15,7 @@
 //!
 //! There are two kinds of windows:
 //! - *Narrow* ones lie within two vectors, from their first channel on, and take one permutation.
-//!   They are taken where they do not make the windows of the panel more.
+//!   They are taken where the panel then needs no more windows.
 //! - *Wide* ones lie within four vectors and take two permutations, whose results are added (each
 //!   has zeros in the lanes of the other). They begin where a cache line does: loads across lines
 //!   cost twice, and four of them would take longer than the products.
